@@ -24,7 +24,7 @@ import {
 import { type Fields, type RecordOf, recordSize } from '../../../src/spec/schema/schema.ts'
 import { encodeRecords, readRecord, viewOf } from '../../../src/uapi/scalar.ts'
 import { createNetwork, type Device, type DriverDescriptor, open } from '../../../src/verbs/index.ts'
-import { isEmpty, startDaemon, suiteScope, type TestDaemon } from '../../system/programs.ts'
+import { isEmpty, startDaemon, suiteScope } from '../../system/programs.ts'
 
 const contextOptions = { eagerCount: 16, eagerBytes: 1024, expectedCount: 0, expectedBytes: 64, jobKey: 7 }
 
@@ -171,11 +171,9 @@ describe('on a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
   const scope = suiteScope()
   let socket = ''
   before(async () => {
-    let daemon: TestDaemon | undefined
-    // Registered before the cleanup that ends the daemon.
-    scope.after(() => daemon?.settled(isEmpty))
-    daemon = await startDaemon(scope, { devices: ['ctx0', 'null0'] })
+    const daemon = await startDaemon(scope, { devices: ['ctx0', 'null0'] })
     socket = daemon.socket
+    scope.after(async () => assert.ok(isEmpty(await daemon.settled(isEmpty))))
   })
   testsOfCarrier(name => open({ socket, device: name }))
   test('classes of the library that the device lacks are refused with a hint', async () => {

@@ -1,6 +1,7 @@
 /*
  * Devices of this process or of a daemon for tests of the library, their resources, and pairs of connected queue pairs.
  */
+import assert from 'node:assert/strict'
 import { afterEach, before, describe } from 'node:test'
 import { hasNative } from '../../../src/host/native.ts'
 import {
@@ -12,7 +13,7 @@ import {
   type OpenOptions,
   open,
 } from '../../../src/verbs/index.ts'
-import { isEmpty, startDaemon, suiteScope, type TestDaemon, TWO_DEVICES } from '../../system/programs.ts'
+import { isEmpty, startDaemon, suiteScope, TWO_DEVICES } from '../../system/programs.ts'
 
 /** Opens two devices that can reach each other. */
 export type OpenTwo = () => Promise<readonly [Device, Device]>
@@ -33,11 +34,10 @@ export const eachCarrier = (tests: (openTwo: OpenTwo) => void): void => {
     const scope = suiteScope()
     let socket = ''
     before(async () => {
-      let daemon: TestDaemon | undefined
-      // The daemon must have no objects once all devices are closed. Registered before the cleanup that ends it.
-      scope.after(() => daemon?.settled(isEmpty))
-      daemon = await startDaemon(scope, { devices: TWO_DEVICES })
+      const daemon = await startDaemon(scope, { devices: TWO_DEVICES })
       socket = daemon.socket
+      // The daemon must have no objects once all devices are closed.
+      scope.after(async () => assert.ok(isEmpty(await daemon.settled(isEmpty))))
     })
     // A failed test leaves its devices open, so the daemon would keep their objects.
     const opened: Device[] = []
