@@ -252,6 +252,23 @@ export const startDaemon = async (
   }
 }
 
+/** Asserts that the fault rules of these daemons have affected packets: each kind of fault of each rule at least one. */
+export const assertFaultsInjected = async (...daemons: readonly TestDaemon[]): Promise<void> => {
+  for (const { socket } of daemons) {
+    const client = await openSession(socket)
+    const stats = await client.faults().finally(() => client.close())
+    assert.ok(stats.length > 0, 'the daemon has no fault rules')
+    for (const { rule, dropped, duplicated, reordered, corrupted } of stats)
+      for (const [kind, count] of Object.entries({
+        drop: dropped,
+        dup: duplicated,
+        reorder: reordered,
+        corrupt: corrupted,
+      }))
+        if (rule.includes(`${kind}=`)) assert.ok(count > 0, `${rule}: no packet was affected by ${kind}`)
+  }
+}
+
 const sum = (counts: Readonly<Record<string, number>>): number =>
   Object.values(counts).reduce((total, count) => total + count, 0)
 

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { caseName, type PingpongCase, runCase } from '../pairs/pingpong.ts'
-import { isEmpty, lacking, startDaemon, TWO_DEVICES } from '../programs.ts'
+import { assertFaultsInjected, isEmpty, lacking, startDaemon, TWO_DEVICES } from '../programs.ts'
 
 /**
  * With the numbers of messages. A loss that no later packet reveals costs the local ACK timeout, 67 ms: so messages are
@@ -44,5 +44,6 @@ describe('ibv_rc_pingpong on a bad network', { skip: lacking('ibv_rc_pingpong') 
     const daemon = await startDaemon(t, { devices: TWO_DEVICES, fault })
     for (const [pingpong, iterations] of cases)
       await t.test(`${caseName(pingpong)}, ${iterations} times`, s => runCase(s, daemon, pingpong, iterations))
+    await assertFaultsInjected(daemon)
   })
 })

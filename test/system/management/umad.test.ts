@@ -7,6 +7,7 @@ import { before, describe, it } from 'node:test'
 import { CharDevices, rdevOf } from '../../../src/spec/linux/chardevs.ts'
 import { MadClass, MadMethod } from '../../../src/spec/wire/management.ts'
 import {
+  assertFaultsInjected,
   isEmpty,
   lacking,
   ownProgram,
@@ -351,6 +352,7 @@ describe('umad files under failures', { skip }, () => {
     const gid = Buffer.from(ipGid(2)).toString('hex')
     const { stdout, stderr } = await run(t, TALK, ['client', 'rxe0', gid, '12000', '20'], { env: daemon.env })
     assert.equal(stdout, '12000 bytes\n', stderr)
+    await assertFaultsInjected(daemon)
     server.child.stdin?.end()
     assert.equal((await server.ended).status, 0, server.output())
   })

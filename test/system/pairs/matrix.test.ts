@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
 import { loopbackText } from '../../loopback.ts'
 import { assertOutcomes } from '../failures/outcomes.ts'
-import { isEmpty, lacking, ownProgram, suiteScope } from '../programs.ts'
+import { assertFaultsInjected, isEmpty, lacking, ownProgram, suiteScope } from '../programs.ts'
 import { caseTitle, fewCases, matrixPrograms, runMatrixCase, startTwoDaemons, type TwoDaemons } from './matrix.ts'
 import { runPair } from './pingpong.ts'
 
@@ -40,6 +40,7 @@ describe('two daemons, every service', { skip }, () => {
       assert.equal(status, 0, stdout + stderr)
       assert.match(stdout, /every byte is right/)
     }
+    await assertFaultsInjected(...lossy)
     for (const daemon of lossy) await daemon.settled(isEmpty)
   })
 })

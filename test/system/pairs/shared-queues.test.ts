@@ -5,6 +5,7 @@ import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
 import { loopbackText } from '../../loopback.ts'
 import {
+  assertFaultsInjected,
   type Finished,
   freePort,
   isEmpty,
@@ -126,6 +127,7 @@ describe('shared receive queues and XRC', { skip: lacking(...programs, ownProgra
     const { server, client } = await runPair(t, lossy, args, { program: 'ib_send_bw' })
     assertGood(client)
     assertGood(server)
+    await assertFaultsInjected(lossy)
     await lossy.settled(isEmpty)
   })
 

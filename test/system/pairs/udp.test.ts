@@ -11,6 +11,7 @@ import { fixture } from '../../paths.ts'
 import { findTool, skipTest } from '../../tools.ts'
 import { canMakeNamespaces, twoNamespaces } from '../namespaces.ts'
 import {
+  assertFaultsInjected,
   isEmpty,
   lacking,
   ownProgram,
@@ -141,6 +142,7 @@ describe('two daemons on loopback', { skip }, () => {
     const daemons = await startTwoDaemons(t, [loopbackText(31), loopbackText(32)], { fault })
     await runVerbsCheck(t, daemons)
     await runVerbsCheck(t, [daemons[1], daemons[0]])
+    await assertFaultsInjected(...daemons)
     for (const daemon of daemons) await daemon.settled(isEmpty)
   })
 

@@ -5,6 +5,7 @@ import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
 import { loopbackText } from '../../loopback.ts'
 import {
+  assertFaultsInjected,
   type Finished,
   isEmpty,
   lacking,
@@ -96,6 +97,7 @@ describe('programs of test/programs with libibverbs', { skip: lacking(...program
       const { server, client } = await runPair(t, lossy, args, { program: verbsCheck, devices: ['rxe0', 'rxe1'] })
       assertGood(client)
       assertGood(server)
+      await assertFaultsInjected(lossy)
       await lossy.settled(isEmpty)
     })
   }
