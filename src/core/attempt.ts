@@ -1,10 +1,10 @@
 /*
- * Runs code whose failure must not stop its caller: callbacks of clients, destroys by core itself, the steps of a
- * device's removal. An exception is counted and reported (`Core.report`).
+ * Runs code whose failure must not stop its caller: callbacks of clients, destroys by core itself, steps of a removal.
+ * An exception is counted and reported (`Core.report`).
  */
 import type { Core } from './model.ts'
 
-/** Counts and reports an exception that its caller must not see. */
+/** Counts and reports a caught exception. */
 export const noteFault = (core: Core, error: unknown): void => {
   core.faults++
   core.report(error)

@@ -1,7 +1,6 @@
 /*
- * Explains why a memory key does not permit an access, or why a window cannot be bound, after `resolve`
- * (core/memory/region-table.ts) or `bindWindow` (core/memory/windows.ts) has refused, by making the same checks. Slow:
- * called only for failures.
+ * Explains why `resolve` (core/memory/region-table.ts) refused an access by a memory key, or `bindWindow`
+ * (core/memory/windows.ts) a bind. Makes the same checks. Slow: called only for failures.
  */
 import { type Cause, createCause } from '../spec/check/causes.ts'
 import { AccessFlags } from '../spec/enums.ts'
@@ -19,7 +18,7 @@ import { type Bind, windowRights } from './memory/windows.ts'
 
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND } = AccessFlags.values
 
-/** The first address of a row, and the address after its last. */
+/** The first address of a row, and the address after its end. */
 const boundsOf = (table: MemoryTable, row: number) => {
   const regionStart = joinWords(table.iovaHi[row]!, table.iovaLo[row]!)
   return { regionStart, regionEnd: regionStart + BigInt(table.length[row]!) }
@@ -73,7 +72,7 @@ export const explainKey = (
   return createCause(isRemote ? 'RKEY_RANGE' : 'LKEY_RANGE', { key: unsignedKey, accessStart, accessEnd, ...bounds })
 }
 
-/** Why `bindWindow` refuses `bind`; called only if it does. */
+/** Why `bindWindow` refuses `bind`. Must be called only if it does. */
 export const explainBind = (table: MemoryTable, pd: number, bind: Bind): Cause => {
   const key = bind.window >>> 0
   const lkey = bind.lkey >>> 0

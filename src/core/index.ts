@@ -1,7 +1,6 @@
 /*
- * The package's export `userdma/core`: what drivers and clients outside this repository use. With `userdma/spec` it is
- * the driver interface, so it also exports the codec for records in a driver's own calls (`decodeRecord`,
- * `encodeRecords`).
+ * The package's export `userdma/core`, for drivers and clients outside this repository. With `userdma/spec` it is the
+ * driver interface.
  */
 export { decodeRecord, encodeRecords } from '../uapi/scalar.ts'
 export { coreClasses } from './base/all.ts'

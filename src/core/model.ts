@@ -25,30 +25,29 @@ export type HandlerValues = { [attribute: string]: AnyValue | CoreObject | undef
 
 // ---- objects ----
 
-/** CREATING and DESTROYING: its create or destroy runs; other calls on the object fail. */
+/** CREATING and DESTROYING: the create or destroy handler runs, and other calls on the object fail. */
 export const Lifecycle = { CREATING: 0, LIVE: 1, DESTROYING: 2, DESTROYED: 3 } as const
 export type Lifecycle = (typeof Lifecycle)[keyof typeof Lifecycle]
 
 export interface CoreObject<S = unknown> {
-  /** Unique in this core, never reused, in order of creation. `MemoryTable` identifies protection domains by it. */
+  /** Unique in this core, ascending, never reused. */
   readonly id: number
   readonly class: ObjectClass
-  /** Undefined for the fixed objects of a device (device, interface, port) and of the system-wide device. */
+  /** Undefined for a device's fixed objects: device, interface, ports, system. */
   readonly context: Context | undefined
-  /** Handle in its context; number of an fd object; port number; 0 for the other fixed objects. */
+  /** Handle in the context. An fd object: its number. A port: its port number. Other fixed objects: 0. */
   handle: number
   life: Lifecycle
-  /** Number of uses by objects and by asynchronous calls: unless it is 0, a client's destroy fails with EBUSY. */
+  /** Number of uses by objects and by asynchronous calls. Unless it is 0, a client's destroy fails with EBUSY. */
   uses: number
-  /** The objects that this one uses; each entry counts as one use. */
+  /** The objects that this object uses. Each entry counts as one use. */
   parents: readonly CoreObject[]
-  /** The class's own data. */
   state: S
-  /** The object as a source of events (core/events/events.ts); undefined if it is none. */
+  /** Undefined: the object is no source of events. */
   events: Affiliation | undefined
 }
 
-/** An object to which its client refers by a descriptor (R37). It outlives the descriptor while it is in use. */
+/** An object behind a file descriptor of the client (R37). Remains after the close while other objects use it. */
 export interface FdObject<S = unknown> extends CoreObject<S> {
   readonly context: Context
   readonly sink: EventSink
@@ -60,31 +59,34 @@ export interface FdObject<S = unknown> extends CoreObject<S> {
 
 /** The bytes of an event, and its source. Immutable: may be kept and compared. */
 export interface EventRecord {
-  /** The source. */
+  /** The source of the event. */
   readonly element: Affiliation
   /**
-   * As read(2) returns them, little-endian. Linux' bytes: {u64 user handle} for a completion, {u64 element, u32 type,
-   * u32 0} for an async event. On an event queue 24 bytes, the record `Event` of that class. A driver's own record and
-   * an event of the connection manager have their own formats.
+   * As read(2) returns them, little-endian:
+   * - a completion: {u64 user handle}, Linux' format;
+   * - an async event: {u64 element, u32 type, u32 0}, Linux' format;
+   * - an event of an event queue: 24 bytes, the record `Event` of that class.
+   *
+   * A driver's record and an event of the connection manager have their own formats.
    */
   readonly bytes: Uint8Array
   /**
-   * Type of the async event (ibv_event_type) or event of the connection manager; -1 for a completion, a driver's
-   * record, and a connection manager's event on an event queue.
+   * Type of the async event (ibv_event_type) or of the connection manager's event. -1 for all other records, and for a
+   * connection manager's event on an event queue.
    */
   readonly type: number
 }
 
 /**
- * The destination of the events of one fd object: a queue in core, or a sink that a carrier has attached with
- * `attachSink`, for example a socket.
+ * The destination of one fd object's events: a queue in core, or a carrier's own sink (`attachSink`), for example a
+ * socket.
  */
 export interface EventSink {
   /** Delivers an event to the client, or queues it. */
   post(event: EventRecord): void
   /**
-   * A promise to await before `withdraw`, `unread` and `take`, since a socket must first find its client's end;
-   * undefined if there is nothing to wait for.
+   * To be awaited before `withdraw`, `unread` and `take`: a socket must first find the client's end. Undefined: nothing
+   * to wait for.
    */
   prepareWithdraw?(): Promise<void> | undefined
   /** Withdraws the events of `element` that the client has not read, and returns them. */
@@ -93,7 +95,7 @@ export interface EventSink {
   unread(): number
   /** Takes the oldest events, at most `limit`, for a method that reads them (R39). */
   take(limit: number): readonly EventRecord[]
-  /** No further event follows: once the remaining ones are read, the client reads EIO, or end-of-file on a socket. */
+  /** No event follows. After the remaining events the client reads EIO; on a socket, end-of-file. */
   end(): void
 }
 
@@ -108,27 +110,28 @@ export interface Attachment {
 }
 
 /**
- * When completions of a CQ raise an event (core/events/thresholds.ts): the CQ's setting, and the state of its current
+ * Moderation of a CQ's completion events (core/events/thresholds.ts): the CQ's setting, and the state of its current
  * arming.
  */
 export interface Threshold {
   readonly core: Core
-  /** The CQ's setting: number of completions, and microseconds; 0: no such condition. */
+  /** The CQ's setting: number of completions, and microseconds. 0: no such condition. */
   count: number
   period: number
-  /** The same two values for the current arming. */
+  /** Count and period of the current arming. */
   armedCount: number
   armedPeriod: number
   /**
-   * Number of completions counted since the CQ was armed, for SOLICITED only solicited and failed ones; the times on
-   * core's clock of the first of them, and of the event (Infinity: none is scheduled).
+   * Number of completions since the CQ was armed. If it was armed for SOLICITED: of solicited and failed completions.
    */
   completions: number
+  /** Time of the first of these completions, on core's clock. */
   firstCompletion: number
+  /** Time of the scheduled event, on core's clock. Infinity: none. */
   due: number
 }
 
-/** A completion event to be raised at a time, unless it is raised before. */
+/** A completion event that is raised at `due`, unless it is raised before. */
 export interface Deadline {
   /** Microseconds of core's clock. */
   readonly due: number
@@ -138,41 +141,41 @@ export interface Deadline {
 /** State of an event source, created when it is first needed. */
 export interface EventState {
   /**
-   * Number of completion events and of async events that were posted and not withdrawn. A destroy withdraws the unread
-   * ones; what remains is the number that the client has read.
+   * Numbers of completion events and of async events that were posted and not withdrawn. A destroy withdraws the unread
+   * events, so the rest are the events that the client has read.
    */
   completions: number
   asyncs: number
-  /** The completion record of this source, the same for all completions; created when the first is posted. */
+  /** The record of this source's completions, created for the first completion. */
   record: EventRecord | undefined
   /**
-   * The event queue to which the source is attached; its events are sent there instead, those of the connection manager
-   * in addition to its channel.
+   * If set, the source's events go to this event queue instead. The connection manager's events go to both the queue
+   * and their channel.
    */
   attached: Attachment | undefined
   /** Undefined: the next completion of the armed CQ raises its event immediately. */
   threshold: Threshold | undefined
 }
 
-/** Which completion raises the event of a CQ: none, the next solicited or failed one, or the next one. */
+/** Which completion raises the event of a CQ: none, the next solicited or failed completion, or the next completion. */
 export const Armed = { NO: 0, SOLICITED: 1, NEXT: 2 } as const
 export type Armed = (typeof Armed)[keyof typeof Armed]
 
-/** A source of events: an object, or the device, a port or a driver's descriptor. */
+/** A source of events: an object, the device, a port, or a driver's descriptor. */
 export interface Affiliation {
-  /** The u64 that identifies the source in event records, except those of event queues (`Attachment.cookie`). */
+  /** Identifies the source in event records (u64). Event queues use `Attachment.cookie` instead. */
   userHandle: bigint
   route: EventRoute
   armed: Armed
-  /** Undefined before the first event, threshold or attachment, which most objects never have (R15). */
+  /** Undefined before the first event, threshold or attachment. Most objects never have one (R15). */
   state: EventState | undefined
 }
 
-/** The destination of events. Immutable, since objects share it. */
+/** The destination of events. Immutable, because objects share the record. */
 export interface EventRoute {
   readonly channel: FdObject | undefined
   readonly asyncFd: FdObject | undefined
-  /** Handlers of a client in this process, passed when it created the object. */
+  /** Handlers of a client in this process (`Caller.handlers`). */
   readonly handlers: EventHandlers | undefined
   /** Counts the handlers' exceptions. */
   readonly core?: Core | undefined
@@ -180,13 +183,12 @@ export interface EventRoute {
 
 /**
  * Event handlers of a caller in this process (R33), called instead of queueing events. A handler runs in the middle of
- * the device's work: it records what happened and must not make calls. An exception is counted and
- * reported (core/attempt.ts).
+ * the device's work and must not make calls. An exception is counted and reported (core/attempt.ts).
  */
 export interface EventHandlers {
-  /** An armed CQ, identified by the user handle of its create, has a completion. */
+  /** An armed CQ has a completion. `userHandle`: from the create of the CQ. */
   completion?(userHandle: bigint): void
-  /** An asynchronous event (ibv_event_type) of an object, identified by the user handle of its create. */
+  /** An object has an asynchronous event (ibv_event_type). `userHandle`: from the create of the object. */
   event?(userHandle: bigint, type: number): void
 }
 
@@ -195,7 +197,7 @@ export interface EventHandlers {
 /** A memory file of a caller; addresses are offsets in it. */
 export interface FileMemory {
   readonly space: AddressSpace
-  /** Called when the region that uses it is destroyed, or cannot be created. */
+  /** Called when the region that uses the file is destroyed or cannot be created. */
   close(): void
 }
 
@@ -207,24 +209,24 @@ export interface Caller {
   copyIn(address: bigint, length: number): Uint8Array
   /** Writes to the caller's memory. Throws CallError EFAULT. */
   copyOut(address: bigint, bytes: Uint8Array): void
-  /** Core's number of the fd object behind one of the caller's descriptors; undefined if it is not one. */
+  /** Core's number of the fd object behind a descriptor of the caller. Undefined: not an fd object. */
   descriptor(fd: number): number | undefined
   /** Handlers for events of the objects that this caller creates. */
   readonly handlers?: EventHandlers | undefined
   /**
-   * Identity of the file behind one of the caller's descriptors, equal for all processes that have the file open;
-   * undefined if the descriptor is not open.
+   * Identity of the file behind a descriptor of the caller, equal for all processes that have the file open. Undefined:
+   * the descriptor is not open.
    */
   file?(fd: number): string | undefined
-  /** The memory file behind one of the caller's descriptors. Throws CallError EBADF, EINVAL, EMFILE, ENFILE. */
+  /** The memory file behind a descriptor of the caller. Throws CallError EBADF, EINVAL, EMFILE, ENFILE. */
   openFile?(fd: number): FileMemory
-  /** Whether the caller has this capability now. Absent: it has all. */
+  /** Whether the caller has this capability now. Absent: the caller has all. */
   allows?(capability: Capability): boolean
-  /** This caller destroys an object of which the client has read events (`withdrawEvents`). */
+  /** Called when this caller destroys an object whose events the client has read. */
   eventsRead?(object: CoreObject, read: EventsRead): void
 }
 
-/** Numbers of an object's events that its client has read, as a destroy reports them. */
+/** How many events of an object its client has read. A destroy returns these numbers. */
 export interface EventsRead {
   readonly compEvents: number
   readonly asyncEvents: number
@@ -234,18 +236,22 @@ export interface EventsRead {
 export interface CallContext {
   readonly context: Context
   readonly device: Device
-  /** For destroys by core itself (`why` is not 'call'): a caller whose memory faults and that has no descriptors. */
+  /** For a destroy by core itself: a caller without descriptors, whose memory faults. */
   readonly caller: Caller
   /**
-   * Why the handler runs: 'call' a client's call; 'undo' a destroy of an object whose creating call failed or could not
-   * be answered; 'close' the context closes, or the descriptor of an fd object; 'remove' the device is removed. Except
-   * for 'call', a destroy cannot refuse and must be synchronous.
+   * Why the handler runs:
+   * - 'call': a client's call;
+   * - 'undo': the destroy of an object whose creating call failed or could not be answered;
+   * - 'close': the context or the fd object's descriptor was closed;
+   * - 'remove': the device is being removed.
+   *
+   * Except for 'call', a destroy cannot refuse and must be synchronous.
    */
   readonly why: 'call' | 'undo' | 'close' | 'remove'
   readonly entry: Entry
   /** Fd objects that the handler created in this call (`createDescriptor`); discarded if the call fails. */
   descriptors: FdObject[] | undefined
-  /** Objects that the call created in addition to its own, for its answer: those of a chain, and of pd.createAhs. */
+  /** Objects that the call created in addition to its own: those of a chain, and of pd.createAhs. */
   alsoCreated: CreatedObjects | undefined
   /**
    * Called if the answer cannot be delivered: puts back events and messages that the handler took (`onUndelivered`).
@@ -253,7 +259,7 @@ export interface CallContext {
   undelivered?: () => void
 }
 
-/** Objects that a call created in addition to the one that its method creates. */
+/** Objects that a call created in addition to its own object. */
 export interface CreatedObjects {
   readonly objects: readonly CoreObject[]
   readonly descriptors: readonly NewDescriptor[]
@@ -269,11 +275,10 @@ export type AnyHandler = (
   core: AnyHandler,
 ) => AnyResult | Promise<AnyResult>
 
-/** An attribute that refers to an object. */
 export interface ReferenceAttribute {
   readonly name: string
   readonly class: string
-  /** Whether it is a file descriptor of the caller, not a handle. */
+  /** A file descriptor of the caller instead of a handle. */
   readonly isFd: boolean
   readonly isOptional: boolean
 }
@@ -284,9 +289,9 @@ export interface Entry {
   readonly name: string
   /** The method, with the driver's attributes. */
   readonly method: Method<Attributes, Attributes>
-  /** The function that runs a call: the handler, and hooks around it if there are any. */
+  /** Runs a call: the handler, and hooks around it if there are any. */
   readonly run: AnyHandler
-  /** Calls the `post` hooks for a call that is refused before its handler; undefined without hooks. */
+  /** Calls the `post` hooks for a call that is refused before its handler runs. Undefined: no hooks. */
   readonly refused:
     | ((call: CallContext, object: CoreObject | undefined, args: HandlerValues, error: unknown) => void)
     | undefined
@@ -294,15 +299,15 @@ export interface Entry {
   readonly handler: AnyHandler
   /** Core's own version, which a driver's override can call; throws EOPNOTSUPP if core has none. */
   readonly core: AnyHandler
-  /** `open`: device.open, which makes the context usable; before it no other method runs. */
+  /** `open`: device.open, which must be the first call of a context. */
   readonly kind: 'open' | 'create' | 'destroy' | 'other'
-  /** Attributes of the arguments that refer to objects. */
+  /** Arguments that refer to objects. */
   readonly references: readonly ReferenceAttribute[]
   /** Names of the mandatory arguments. */
   readonly required: readonly string[]
   /** The types of all arguments, and which are mandatory. */
   readonly shape: ArgumentShape
-  /** Attributes of the results that refer to objects. */
+  /** Results that refer to objects. */
   readonly returned: readonly ReferenceAttribute[]
 }
 
@@ -310,9 +315,7 @@ export interface Entry {
 export type Block = readonly (Entry | undefined)[]
 export interface ClassTable {
   readonly class: ObjectClass
-  /**
-   * Eight, by the highest three bits of the call number; each ends with its last method, and is undefined without any.
-   */
+  /** Eight blocks, by the highest three bits of the call number. A block without methods is undefined. */
   readonly blocks: readonly (Block | undefined)[]
 }
 /** Classes by their number in the bank. */
@@ -331,32 +334,29 @@ export interface Hook {
   /** Names of class and method; absent: all. */
   readonly class?: string
   readonly method?: string
-  /**
-   * Runs after the look-up and before the handler. A CallError that it throws refuses the call; destroys by core itself
-   * ignore it.
-   */
+  /** Runs before the handler. A CallError that it throws refuses the call; destroys by core itself ignore it. */
   pre?(call: CallContext, object: CoreObject, args: HandlerValues): void
   /**
-   * Runs when the handler has ended, with its results or with what it threw, or when a `pre` has refused the call; an
-   * exception of the hook itself is counted and reported. Also runs if the call was refused before `pre`: then `args`
-   * are unchecked, and only the destroy of an object in use has an `object`.
+   * Runs after the handler, with its results or its exception, and for a call that an argument check or `pre` refused.
+   * If a check refused the call, `args` are unchecked, and `object` is undefined except for the destroy of an object in
+   * use. An exception of the hook is counted and reported.
    */
   post?(call: CallContext, object: CoreObject | undefined, args: HandlerValues, out: AnyResult, error: unknown): void
 }
 
 // ---- clients (R31, R32) ----
 
-/** A part of the subsystem that is told of every device and may use it, as Linux' ib_client. */
+/** A consumer of devices inside the subsystem, as Linux' ib_client. */
 export interface Client {
   readonly name: string
   /**
-   * A device is registered. If this returns false or throws, the client does not use the device, and `remove` is not
+   * A device was registered. If `add` returns false or throws, the client does not use the device, and `remove` is not
    * called.
    */
   add(device: Device): boolean | undefined
   /**
-   * The device is being removed, and its calls return EIO; or the client is unregistered. The client closes its
-   * contexts (`closeContext`).
+   * The device is being removed, or the client is unregistered. The client closes its contexts (`closeContext`). Calls
+   * on a device that is being removed return EIO.
    */
   remove(device: Device): void
 }
@@ -366,7 +366,7 @@ export interface ClientEntry {
   readonly client: Client
   /** The devices that the client uses. */
   readonly devices: Set<Device>
-  /** Number of the client's callbacks that run now, which may be nested. */
+  /** Number of the client's callbacks that run now; callbacks may nest. */
   runningCallbacks: number
 }
 
@@ -375,8 +375,8 @@ export interface DeviceEvent {
   /** ibv_event_type. */
   readonly type: number
   /**
-   * Port number from 1; undefined: the event is the device's. For events of the system-wide device the index of the
-   * device that was added or removed.
+   * Port number from 1; undefined: an event of the device. On the system-wide device: the index of the device that was
+   * added or removed.
    */
   readonly port: number | undefined
 }
@@ -385,15 +385,16 @@ export type DeviceEventHandler = (event: DeviceEvent) => void
 // ---- devices and contexts ----
 
 export interface Port {
-  /** From 1. The `state` of the port's object is the Port. */
+  /** From 1. */
   readonly number: number
   readonly gids: GidTable
   /** The answer of port.query. The driver may change its fields, for example `state`. */
   readonly attributes: RecordOf<typeof PortAttributes>
+  /** Its `state` is this record. */
   readonly object: CoreObject
 }
 
-/** The maximum number of objects of one class, or of several classes together, and their current number. */
+/** The maximum and current number of objects of one class, or of several classes together. */
 export interface Limit {
   readonly classes: readonly string[]
   readonly max: number
@@ -424,10 +425,7 @@ export interface Device<D = unknown> {
   readonly hooks: Hook[]
   /** Receives unaffiliated events (core/devices/clients.ts). */
   readonly eventHandlers: Set<DeviceEventHandler>
-  /**
-   * The fixed objects other than ports, by class name: interface and device; of the system-wide device interface and
-   * system.
-   */
+  /** By class name. A device has interface and device, the system-wide device has interface and system. */
   readonly fixedObjects: ReadonlyMap<string, CoreObject>
   /** The table without hooks, shared with devices that have an equal one. */
   readonly sharedTable: DispatchTable
@@ -447,9 +445,9 @@ export interface DriverClass {
   readonly additions: MethodAdditions
   /** Methods that the driver adds to a common class, in the blocks from DRIVER_FAST on. */
   readonly methods: Methods
-  /** Versions of methods for devices of one link, which replace those in `handlers` (R27). */
+  /** Handlers for devices of one link, used instead of those in `handlers` (R27). */
   readonly variants?: Readonly<Partial<Record<LinkName, DriverClass['handlers']>>>
-  /** Optional attributes of any method that the driver does not support, each with the reason. */
+  /** Optional attributes that the driver does not support, in any method, each with the reason. */
   readonly unsupported?: Readonly<Record<string, string>>
 }
 
@@ -467,13 +465,12 @@ export interface OpsCall<S = unknown> {
 export interface OpsState<S = unknown> {
   readonly name: string
   readonly ops: DriverOps<S>
-  /** The interface's own state. */
   interfaceState: S
 }
 
 /**
- * One of a driver's interfaces in addition to its classes. Everything is optional; without a function the call fails as
- * on a Linux file without it. A handler throws CallError to refuse, and is synchronous: it reports the end of longer
+ * One of a driver's interfaces in addition to its classes. All functions are optional: without one, the call fails as
+ * on a Linux file without it. A function is synchronous, and throws CallError to refuse. It reports the end of longer
  * work by a record that the client can poll for and read (`postRecord`).
  */
 export interface DriverOps<S = unknown> {
@@ -507,8 +504,8 @@ export interface MadAddress {
 /** Queue pair 1 of a port, for the MAD layer. */
 export interface ManagementPort {
   /**
-   * Sends a datagram of 256 bytes, now or when the port can take it. Returns false, and drops the datagram, if too many
-   * wait already or there is no path to the address.
+   * Sends a datagram of 256 bytes, now or when the port can take it. Returns false if the datagram is dropped, because
+   * too many wait or there is no path to the address.
    */
   send(mad: Uint8Array, to: MadAddress): boolean
   /** The device's own answer to a request that no agent claims; undefined if it has none. */
@@ -522,8 +519,8 @@ export interface DatagramPort {
   /** Maximum bytes of a payload. */
   readonly mtu: number
   /**
-   * Sends a datagram, now or when the port can take it; the caller must not change `payload` afterwards. Returns false,
-   * and drops the datagram, if too many wait already or there is no path to the address.
+   * Sends a datagram, now or when the port can take it. The caller must not change `payload` afterwards. Returns false
+   * if the datagram is dropped, because too many wait or there is no path to the address.
    */
   send(payload: Uint8Array, to: MadAddress): boolean
   /** Joins a multicast group. Throws CallError EINVAL, ENOMEM, EADDRNOTAVAIL. */
@@ -534,52 +531,56 @@ export interface DatagramPort {
 }
 
 /**
- * Functions that examine a watched device now. Those named `report` tell its `RequestWatcher` what the program has done
- * since the last time.
+ * Examines a watched device. The functions named `report` tell its `RequestWatcher` what the program has done since the
+ * last report.
  */
 export interface RequestPoll {
-  /** Reports completions of a CQ that were polled. */
+  /** Reports polled completions of a CQ. */
   reportCq(cq: CoreObject): void
   /** Reports new receives of a context's queue pairs, and polled completions of their CQs. */
   reportContext(context: Context): void
   /**
-   * A hash of the bytes that an outstanding send reads: all of a short message, of a long one samples unless `isWhole`.
-   * Undefined if they cannot be read.
+   * A hash of the payload of an outstanding send. Of a long payload only samples are hashed, unless `isWhole`.
+   * Undefined: the payload cannot be read.
    */
   digest(request: WorkRequest, isWhole: boolean): number | undefined
 }
 
 export interface Driver<D = unknown> {
   readonly name: string
-  /** Linux's driver id (rdma_driver_id: RDMA_DRIVER_RXE = 14), which the ioctl dialect checks. */
+  /** Linux's rdma_driver_id (RDMA_DRIVER_RXE = 14). The ioctl dialect checks it. */
   readonly id: number
   /** Node type of its devices (`NodeType`); default CA. */
   readonly nodeType?: number
   /** Version of the driver's part of Linux's ABI; default 1. */
   readonly abi?: number
-  /** The classes of the driver's devices. A class without methods is core's own, an unlisted one is absent (R19). */
+  /**
+   * The classes of the driver's devices. A class without handlers has core's own; a class that is not listed is absent
+   * (R19).
+   */
   readonly classes: readonly DriverClass[]
   /** By versioned name, newest first. The interface with the driver's own name is its provider channel. */
   readonly interfaces?: Readonly<Record<string, DriverOps>>
-  /** Link of its devices, which do not have attributes of other links (R10, R27). Undefined: they have all. */
+  /** Link of the driver's devices: attributes of other links are absent (R10, R27). Undefined: all attributes exist. */
   readonly link?: LinkName
   /**
-   * The device is being removed, and its objects still exist: ends their work with errors, for programs that poll
-   * shared memory and make no calls (`MappedMemory.keepMapped`). May take long: yields after a few objects.
+   * The device is being removed, and its objects still exist. Ends their work with errors, for programs that only poll
+   * shared memory (`MappedMemory.keepMapped`). Yields after a few objects.
    */
   removing?(device: Device<D>): Iterable<unknown>
   /**
-   * Opens queue pair 1 of port 1. `receive` is called for each management datagram in the middle of the device's work,
-   * so it must not make calls; it may keep `mad` and `from`. Throws CallError EBUSY if the queue pair is open already.
+   * Opens queue pair 1 of port 1. `receive` gets each management datagram, and may keep `mad` and `from`. It is called
+   * in the middle of the device's work, so it must not make calls. Throws CallError EBUSY if the queue pair is open
+   * already.
    */
   openManagement?(device: Device<D>, receive: (mad: Uint8Array, from: MadAddress) => void): ManagementPort
   /**
-   * A context was closed, and its objects will be destroyed: its queue pairs stop sending and responding now. May take
-   * long: yields after a few objects.
+   * A context was closed, and its objects still exist: its queue pairs stop sending and responding now. Yields after a
+   * few objects.
    */
   closing?(context: Context<unknown, D>): Iterable<unknown>
   /**
-   * Opens a datagram queue pair on port 1. `receive` as for `openManagement`; datagrams with another Q_Key are dropped.
+   * Opens a datagram queue pair on port 1. `receive` as for `openManagement`. Datagrams with another Q_Key are dropped.
    */
   openDatagrams?(
     device: Device<D>,
@@ -601,14 +602,14 @@ export interface Driver<D = unknown> {
 export interface MemoryAccount {
   /** Throws CallError ENOMEM if the quota would be exceeded. */
   charge(bytes: number): void
-  /** Charges bytes that were released for a call that then failed, also beyond the quota. */
+  /** Charges bytes, also beyond the quota: undoes a `release` for a call that then failed. */
   recharge(bytes: number): void
   release(bytes: number): void
   /** The client's uid. */
   readonly user: number
 }
 
-/** A client's use of a device: handles, fd objects, lifetime. One per open device file in Linux' terms. */
+/** A client's use of a device: handles, fd objects, lifetime. In Linux' terms: an open device file. */
 export interface Context<S = unknown, D = unknown> {
   readonly id: number
   readonly device: Device<D>
@@ -616,14 +617,11 @@ export interface Context<S = unknown, D = unknown> {
   readonly descriptors: Set<FdObject>
   /** The driver's own state, set when the driver first needs it. */
   state: S
-  /**
-   * Memory that the client can map; undefined for a client that needs none, whose objects get ordinary memory
-   * (`mappedMemoryOf`).
-   */
+  /** Memory that the client can map. Undefined: the client's objects get ordinary memory (`mappedMemoryOf`). */
   readonly mapped: MappedMemory | undefined
   /**
-   * Whether the client has made the opening call (device.open, Linux: GET_CONTEXT) or needs none; before that all other
-   * calls return EINVAL.
+   * The opening call (device.open, Linux: GET_CONTEXT) was made or is not needed. Before, all other calls return
+   * EINVAL.
    */
   isOpened: boolean
   isClosed: boolean
@@ -635,13 +633,10 @@ export interface Context<S = unknown, D = unknown> {
   readonly account: MemoryAccount | undefined
   /** The default destination of async events: the first async fd that was created. */
   asyncFd: FdObject | undefined
-  /** Parents and event route of the last created object: the next object usually shares these records (R15). */
+  /** Parents and event route of the last created object. The next object usually shares these records (R15). */
   lastParents: readonly CoreObject[]
   lastRoute: EventRoute
-  /**
-   * Aborts when the context closes or the device is removed; created when a handler first requests it
-   * (`abortSignalOf`).
-   */
+  /** Aborts when the context closes or the device is removed. Created by `abortSignalOf`. */
   abortController: AbortController | undefined
   /** The codecs' view of this context, per caller. */
   readonly views: WeakMap<Caller, CallerView>
@@ -673,9 +668,9 @@ export interface Core {
   allowsPrivilegedQkeys: boolean
   /** Number of calls whose asynchronous handlers run. */
   waitingCalls: number
-  /** Number of exceptions that core has caught and ignored (core/attempt.ts). */
+  /** Number of exceptions that core has caught (core/attempt.ts). */
   faults: number
-  /** Called with each of these exceptions. */
+  /** Called with each caught exception. */
   readonly report: (error: unknown) => void
   /** Number of events posted since the start. */
   events: number
@@ -685,7 +680,7 @@ export interface Core {
 export interface TablePool {
   readonly classes: Map<string, { readonly table: ClassTable; uses: number }>
   readonly devices: Map<string, { readonly table: DispatchTable; readonly classes: readonly string[]; uses: number }>
-  /** Numbers of handlers and declarations, for keys built from identities. */
+  /** Numbers that stand for handlers and declarations in the pools' keys. */
   readonly identities: WeakMap<object, number>
   nextIdentity: number
 }

@@ -1,15 +1,14 @@
 /*
  * Lists the objects of a device that have handles.
  *
- * There may be very many, and they are created and destroyed while they are listed: a generator examines STEP handles
- * per step, yields `undefined` between steps, and tolerates any change meanwhile.
+ * There may be very many, so a generator examines STEP handles per step and yields `undefined` between steps. Objects
+ * may be created and destroyed between the steps.
  */
 import { type Context, type CoreObject, type Device, Lifecycle } from './model.ts'
 
-/** Handles per step. */
 const STEP = 1024
 
-/** Open contexts whose calls are accepted (`Context.isOpened`), oldest first. */
+/** Contexts after their opening call, oldest first. */
 export function* openedContexts(device: Device): Generator<Context> {
   for (const context of device.contexts) if (context.isOpened && !context.isClosed) yield context
 }

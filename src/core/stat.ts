@@ -1,5 +1,5 @@
 /*
- * Counts of existing objects and waiting calls, for `userdma stat`, and for tests that check that nothing is leaked.
+ * Counts of existing objects and waiting calls, for `userdma stat` and for tests that check for leaks.
  */
 import type { Core } from './model.ts'
 
@@ -21,9 +21,9 @@ export interface CoreCounts {
   readonly waiting: number
   /** Events posted since the start. */
   readonly events: number
-  /** Exceptions that core has caught and ignored, since the start. */
+  /** Exceptions that core has caught, since the start. */
   readonly faults: number
-  /** Dispatch tables in use: of classes, and of devices. */
+  /** Dispatch tables in use. */
   readonly tables: { readonly classes: number; readonly devices: number }
 }
 

@@ -1,10 +1,10 @@
 /*
- * Events and messages that a call takes for its answer must be put back if the answer cannot be written to the caller's
- * memory.
+ * If a call's answer cannot be written to the caller's memory, the events and messages that the call took must be put
+ * back.
  */
 import type { CallContext } from './model.ts'
 
-/** `putBack` is called if the call's answer cannot be delivered; several are called in reverse order. */
+/** Calls `putBack` if the call's answer cannot be delivered; the last registered first. */
 export const onUndelivered = (call: CallContext, putBack: () => void): void => {
   const previous = call.undelivered
   call.undelivered =

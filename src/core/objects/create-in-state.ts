@@ -1,9 +1,7 @@
 /*
- * Creation directly in a state (R7): a create call may name a queue pair state and the attributes that modify needs to
- * reach it. Core creates the queue pair and then calls the device's own modify once for each transition, with the
- * attributes that the state table (spec/qp-states.ts) lists for it, so a driver needs no code for it. If a transition
- * fails, the destroy handler runs here, and the create call, which fails too, removes the object
- * (core/dispatch/invoke.ts).
+ * Creation of a queue pair directly in a state (R7): its create may name a state, and the attributes that modify needs
+ * to reach the state. After the create handler, the device's modify runs once for each transition, with the attributes
+ * that spec/qp-states.ts lists for it. If a transition fails, the queue pair is destroyed, and the create fails.
  */
 import { CallError, type ErrnoName } from '../../spec/errno.ts'
 import { planTransitions, type QpTypeName, type Step } from '../../spec/qp-states.ts'
@@ -12,18 +10,18 @@ import { findEntry } from '../dispatch/lookup.ts'
 import type { AnyHandler, AnyResult, CallContext, HandlerValues } from '../model.ts'
 import { runDestroy } from './lifetime.ts'
 
-/** The transitions for a set of arguments. Cached, since consecutive creates usually have the same set. */
+/** The transitions for a set of arguments. Cached: consecutive creates usually have the same arguments. */
 interface TransitionPlan {
   /** Names of the arguments, in their order in the call. */
   readonly names: readonly string[]
-  /** The requested state; undefined: none; -1: there is no plan yet. */
+  /** The requested state. Undefined: none. -1: there is no plan yet. */
   readonly state: number | undefined
   readonly steps: readonly Step[]
 }
 
 const namesOf = (args: HandlerValues): readonly string[] => Object.keys(args).filter(name => args[name] !== undefined)
 
-/** Whether the plan was made for arguments with these names and this state; false if one of them is undefined. */
+/** Whether the plan was made for these names and this state. False if an argument is present but undefined. */
 const fitsPlan = ({ names, state }: TransitionPlan, args: HandlerValues): boolean => {
   if (args.state !== state) return false
   let i = 0
@@ -33,15 +31,14 @@ const fitsPlan = ({ names, state }: TransitionPlan, args: HandlerValues): boolea
 
 /**
  * A create handler that runs `create` and then the transitions. `modifyAttributes`: names of the arguments that modify
- * has too. Throws EINVAL, before anything is created, if the arguments do not fit the state or the device has no modify
- * of this class; later what `create` or modify throws.
+ * has too. Throws EINVAL before `create` if the arguments do not fit the state, or the device has no modify of this
+ * class. Throws what `create` or modify throws.
  */
 export const createInState = (
   type: QpTypeName,
   modifyAttributes: readonly string[],
   create: AnyHandler,
 ): AnyHandler => {
-  /** The last plan for a create without a state, and for one with a state. */
   let planWithoutState: TransitionPlan = { names: [], state: undefined, steps: [] }
   let planWithState: TransitionPlan = { names: [], state: -1, steps: [] }
 
@@ -66,7 +63,6 @@ export const createInState = (
   }
 
   return (call, object, args, core) => {
-    // Nothing is created if there is no valid plan.
     const plan = planFor(call, args)
     if (plan.length === 0) return create(call, object, args, core)
     const { context, device, caller, why } = call
@@ -107,17 +103,14 @@ export const createInState = (
   }
 }
 
-/**
- * An error of modify as one of create: its message names `create` as the method. Attributes that it names have the same
- * names there.
- */
+/** Changes the method's name in an error of modify to `create`. */
 const asCreateError = (cls: string, error: unknown): unknown => {
   const prefix = `${cls}.modify: `
   if (!(error instanceof CallError) || !error.message.startsWith(prefix)) return error
   return new CallError(error.code as ErrnoName, `${cls}.create: ${error.message.slice(prefix.length)}`)
 }
 
-/** Runs `body`; calls `destroyAndThrow` with what it throws or rejects with. */
+/** Runs `body`. If it throws or rejects, calls `destroyAndThrow` with the error. */
 const catchFailure = (
   body: () => AnyResult | Promise<AnyResult>,
   destroyAndThrow: (error: unknown) => never,

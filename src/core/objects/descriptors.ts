@@ -1,7 +1,7 @@
 /*
- * Fd objects for carriers (R37). A carrier finds an fd object by the number in `Result.descriptors` or `Install`
- * (uapi/call.ts), attaches its sink (`attachSink`), and closes the fd object when the client has closed its last copy of
- * the descriptor. A closed fd object still exists, without events, while other objects use it.
+ * Fd objects for carriers (R37). A carrier gets the number of an fd object in `Result.descriptors` or `Install`
+ * (uapi/call.ts). It attaches its sink (`attachSink`), and closes the fd object after the client has closed the last
+ * copy of the descriptor.
  */
 import { CallError } from '../../spec/errno.ts'
 import { closeEvents } from '../events/events.ts'
@@ -16,8 +16,8 @@ export const findDescriptor = (core: Core, number: number): FdObject => {
 }
 
 /**
- * The client has closed its last copy of a descriptor. An unknown number is no error: the context may have been closed
- * first.
+ * The client has closed its last copy of a descriptor. While other objects use the fd object, it remains without
+ * events. An unknown number is no error: the context may have been closed first.
  */
 export const closeDescriptor = (core: Core, number: number): void => {
   const fd = core.descriptors.get(number)

@@ -1,9 +1,7 @@
 /*
- * Handles of one context: one number space for all its objects with handles; the lowest free number is assigned, from 0
- * (docs/decisions/one-way-in.md, R23).
- *
- * Linux assigns the lowest free number, programs print it and recorded calls contain it, so this order is part of the
- * ABI. Freed numbers are in a binary heap: taking and freeing cost O(log n), without scans.
+ * Handles of one context, which share one number space. The lowest free number is assigned, from 0, as Linux does
+ * (docs/decisions/one-way-in.md, R23): programs print handles, and recorded calls contain them. Freed numbers are in a
+ * binary heap, so taking and freeing cost O(log n).
  */
 
 export interface HandleTable<T> {
@@ -61,7 +59,7 @@ export const freeHandle = <T>(table: HandleTable<T>, handle: number): void => {
   table.count--
   if (table.count > 0) pushFree(table.free, handle)
   else {
-    // The table is empty: frees the memory of a table that was large.
+    // Frees the memory of a table that was large.
     table.slots.length = 0
     table.free.length = 0
   }

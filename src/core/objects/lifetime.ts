@@ -1,11 +1,10 @@
 /*
  * Lifetime of objects (R23): handles, use counts, parents, and destruction of all objects of a context.
  *
- * An object becomes visible when its create handler has succeeded; if the handler fails, the object is removed. An
- * object uses its parents, the objects to which the arguments of its create referred. When a context closes or a device
- * is removed, its objects are destroyed in reverse order of dependency, which is stricter than reverse order of
- * creation, since a modify may add a dependency. There may be very many objects, so they are destroyed in steps. If a
- * destroy handler throws then, the exception is counted, and the object is removed nevertheless.
+ * An object uses its parents, the objects that the arguments of its create referred to. When a context closes or a
+ * device is removed, its objects are destroyed in reverse order of dependency. Reverse order of creation does not
+ * suffice, because a modify may add a dependency. The destruction is in steps, because there may be very many objects.
+ * If a destroy handler throws, the object is removed nevertheless.
  */
 import { CallError } from '../../spec/errno.ts'
 import type { ObjectClass } from '../../spec/schema/schema.ts'
@@ -59,7 +58,7 @@ const countObject = (device: Device, cls: ObjectClass): void => {
   device.counts[name] = (device.counts[name] ?? 0) + 1
 }
 
-/** Counts an object and charges its memory; does neither if one of them fails. */
+/** Counts an object and charges its memory, or throws and does neither. */
 const charge = (context: Context, cls: ObjectClass): void => {
   const { account, device } = context
   account?.charge(objectBytes(cls))
@@ -72,8 +71,8 @@ const charge = (context: Context, cls: ObjectClass): void => {
 }
 
 /**
- * Creates an object, which has a handle but is not visible yet, and counts the use of its parents. Throws EINVAL at the
- * device's limit of the class, ENOMEM at the limit of the context's account.
+ * Creates an object with a handle, not visible yet, and counts the use of its parents. Throws EINVAL at the device's
+ * limit of the class, ENOMEM at the limit of the context's account.
  */
 export const createObject = (context: Context, cls: ObjectClass, parents: readonly CoreObject[]): CoreObject => {
   const { device } = context
@@ -101,9 +100,9 @@ export const createObject = (context: Context, cls: ObjectClass, parents: readon
 }
 
 /**
- * Creates an additional fd object in a handler (device.open's async fd). Returned as an `fd` result it becomes a
- * descriptor of the caller; it is discarded if the call fails. The create handler of its class does not run. Throws
- * EOPNOTSUPP if the device does not have the class, and as `createObject`.
+ * Creates an additional fd object in a handler, as device.open does for its async fd. As an `fd` result it becomes a
+ * descriptor of the caller. It is discarded if the call fails. The create handler of its class does not run. Throws
+ * EOPNOTSUPP if the device does not have the class, and the errors of `createObject`.
  */
 export const createDescriptor = (call: CallContext, className: string): FdObject => {
   const table = call.device.table.byName.get(className)
@@ -122,7 +121,7 @@ export const addParent = (object: CoreObject, parent: CoreObject): void => {
   parent.uses++
 }
 
-/** Removes a dependency that the create call or `addParent` added; throws an Error if there is none. */
+/** Removes a dependency. Throws an Error if there is none. */
 export const dropParent = (object: CoreObject, parent: CoreObject): void => {
   const index = object.parents.indexOf(parent)
   if (index < 0)
@@ -168,12 +167,12 @@ export const removeObject = (object: CoreObject): void => {
 
 const noArguments: HandlerValues = {}
 
-/** Destroys an object by core itself: the handler of a live object runs, but cannot refuse and must be synchronous. */
+/** Destroys an object without a call of a client. The destroy handler cannot refuse and must be synchronous. */
 export const destroyNow = (object: CoreObject, why: Exclude<CallContext['why'], 'call'>): void => {
   const context = object.context
   if (context === undefined || object.life === Lifecycle.DESTROYED) return
   const { device } = context
-  // An asynchronous create or destroy that runs now finds the object destroyed when it ends, and cleans up itself.
+  // An asynchronous create or destroy that runs now cleans up itself when it ends.
   const isLive = object.life === Lifecycle.LIVE
   const table = classTable(device.table, object.class.id)
   const entry = table === undefined ? undefined : findDestroy(table)
@@ -183,8 +182,8 @@ export const destroyNow = (object: CoreObject, why: Exclude<CallContext['why'], 
 }
 
 /**
- * Destroys objects whose handles the caller never got: the unused ones, newest first, then those that only they used.
- * An object that another object or an asynchronous call uses by now stays.
+ * Destroys objects whose handles the caller never got: first the unused ones, newest first, then those that only they
+ * used. An object that another object or an asynchronous call uses stays.
  */
 export const undoObjects = (context: Context, objects: readonly (CoreObject | undefined)[]): void => {
   const remaining = new Set(objects.filter(object => object !== undefined))
@@ -198,7 +197,7 @@ export const undoObjects = (context: Context, objects: readonly (CoreObject | un
   }
 }
 
-/** Runs a destroy handler for core itself; an exception or rejection is counted and reported. */
+/** Runs a destroy handler without a call of a client. An exception or rejection is counted and reported. */
 export const runDestroy = (
   context: Context,
   entry: Entry,
@@ -218,8 +217,8 @@ export const runDestroy = (
 }
 
 /**
- * Destroys an unused object, then its parents that nothing uses any more, and theirs, except fd objects and objects of
- * other contexts; yields after each.
+ * Destroys an unused object, then recursively its parents that became unused, except fd objects and objects of other
+ * contexts. Yields after each.
  */
 function* destroyUnused(object: CoreObject, why: 'close' | 'remove'): Generator<void> {
   const ready = [object]
@@ -240,7 +239,7 @@ function* destroyUnused(object: CoreObject, why: 'close' | 'remove'): Generator<
 }
 
 /**
- * The objects of a context by handle, highest first; undefined for a free handle. Objects may be destroyed meanwhile.
+ * The objects of a context, highest handle first; undefined for a free handle. Tolerates destroys between the steps.
  */
 export function* objectsDownwards({ handles: { slots } }: Context): Generator<CoreObject | undefined> {
   for (let handle = slots.length - 1; handle >= 0; handle = Math.min(handle, slots.length) - 1) yield slots[handle]
@@ -248,7 +247,7 @@ export function* objectsDownwards({ handles: { slots } }: Context): Generator<Co
 
 /** Destroys all objects of a context in reverse order of dependency; yields after each. */
 export function* destroyAll(context: Context, why: 'close' | 'remove'): Generator<void> {
-  // Withdraws the unread events of all objects at once: withdrawing them per object is slow.
+  // Withdraws the unread events of all objects together: withdrawing them per object is slow.
   if (why === 'close')
     for (const fd of context.descriptors) {
       closeEvents(fd)
@@ -258,8 +257,7 @@ export function* destroyAll(context: Context, why: 'close' | 'remove'): Generato
     if (object?.uses === 0) yield* destroyUnused(object, why)
     else yield
   }
-  // The remaining objects are used by asynchronous calls, which find them destroyed when they end, by fd objects, or by
-  // each other.
+  // The remaining objects are used by asynchronous calls, by fd objects, or by each other.
   for (const object of objectsDownwards(context)) {
     if (object !== undefined) destroyNow(object, why)
     yield

@@ -1,7 +1,6 @@
 /*
- * Approximate bytes of memory for an object of each class: its record, the driver's record, entries of tables, and the
- * daemon's accounting of rings. Most were measured in a daemon with one client that creates 10,000 objects of a class,
- * and rounded up.
+ * Approximate bytes of memory for an object of each class, with the driver's records and the daemon's accounting of
+ * rings. Most were measured in a daemon with one client that creates 10,000 objects of a class, and rounded up.
  */
 import { SOCKET_RECEIVE_BYTES } from '../../spec/classes/device/ip.ts'
 import type { ObjectClass } from '../../spec/schema/schema.ts'
@@ -16,7 +15,7 @@ const BYTES: Readonly<Record<string, number>> = {
   xrc_srq: 2560,
   xrcd: 768,
   cm_id: 4096,
-  // With the maximum of queued data: packets that wait for address resolution and for the port; received datagrams.
+  // With the maximum of queued packets and datagrams.
   ip_interface: 3 << 20,
   ip_socket: SOCKET_RECEIVE_BYTES + 2048,
 }
