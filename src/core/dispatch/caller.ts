@@ -1,11 +1,11 @@
 /*
- * A caller for calls of this process whose arguments do not point to memory.
+ * A caller in this process whose arguments do not point to memory.
  */
 import { CallError } from '../../spec/errno.ts'
 import { noMemory } from '../memory/address-space.ts'
 import type { Caller } from '../model.ts'
 
-/** `owner`: begins the EFAULT message. The caller's descriptors are core's own numbers of fd objects. */
+/** `owner` begins the EFAULT message. The caller's descriptors are core's numbers of fd objects. */
 export const callerWithoutMemory = (owner: string): Caller => {
   const refuse = (): never => {
     throw new CallError('EFAULT', `${owner} has no memory that arguments could point to`)

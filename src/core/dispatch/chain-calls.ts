@@ -1,7 +1,6 @@
 /*
- * Chains (R16) of typed calls from this process: no message is encoded or decoded. The rules are those of chain.ts,
- * which runs encoded chains; every call runs as it would outside a chain. If an entry fails, the objects that the chain
- * has created are destroyed (UNDO).
+ * Chains (R16) of typed calls from this process, without encoding. The rules are those of chain.ts with UNDO: if an
+ * entry fails, the objects that the chain has created are destroyed.
  */
 import { Interface } from '../../spec/classes/device/interface.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -14,27 +13,26 @@ import { type ChainedMethod, checkEntry, checkUndoable, createdByEntry, createdO
 import { invokeTyped, methodOf } from './invoke.ts'
 import { createdBy, undoWhenDone } from './undo.ts'
 
-/** One call of a chain. An entry is the position of a call in its chain, from 0. */
+/** One call of a chain. Entries are numbered from 0. */
 export interface ChainedCall {
-  /** The method, with its class. */
   readonly chainedMethod: ChainedMethod
   readonly args: AnyValues
-  /** As in `Call`; -1, -2, …: the object that entry 0, 1, … has created. */
+  /** As in `Call`; or -1, -2, …: the object that entry 0, 1, … has created. */
   readonly object: number
-  /** By attribute: the entry whose object is passed instead of the argument. */
+  /** By attribute: the entry whose object replaces the argument. */
   readonly refs: ChainedRefs | undefined
 }
 
 export interface CallsOutcome {
   /** Results of the entries that succeeded, in order. */
   readonly results: readonly Result[]
-  /** The error of the next entry, after which all entries were undone; undefined if all entries succeeded. */
+  /** The error of the entry that failed, after which all were undone. Undefined: all succeeded. */
   readonly error: CallError | undefined
-  /** The entry failed because its call is asynchronous, which such a chain does not support. */
+  /** The entry failed because its call is asynchronous, which typed chains do not support. */
   readonly isAsynchronous: boolean
 }
 
-/** Whether the chain method itself may be bypassed: it has no hooks, and the driver has no handler for it. */
+/** The chain method has no hooks and no handler of the driver. */
 const canBypass = ({ run, core }: Entry): boolean => run === core
 
 const resolveRefs = (
@@ -53,9 +51,9 @@ const resolveRefs = (
 }
 
 /**
- * Runs a chain, all entries or none. Returns undefined if the chain must be encoded, because the chain method has hooks
- * or a driver's own handler. The caller's descriptors must be core's numbers. Throws EOPNOTSUPP if the device has no
- * chains, EINVAL for calls that cannot be undone; the outcome has the error of an entry that fails.
+ * Runs all entries of a chain or none. Returns undefined if the chain must be encoded, because the chain method has
+ * hooks or a driver's handler. The caller's descriptors must be core's numbers. Throws EOPNOTSUPP if the device has no
+ * chains, EINVAL for calls that cannot be undone. The error of an entry is in the outcome.
  */
 export const runTypedChain = (
   context: Context,

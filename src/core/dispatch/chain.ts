@@ -1,11 +1,10 @@
 /*
- * Chains (R16): one call runs a list of calls; later calls can use objects that earlier ones created.
+ * Chains (R16): one call runs a list of calls. Later calls can use objects that earlier calls created.
  *
- * The entries are messages of the object dialect, so this file is the only one of core that decodes messages. Each
- * entry runs as it would outside a chain (decode, look up, run, answer), except that its references may also name
- * objects that the chain created. The first entry that fails ends the chain. With UNDO all objects that the chain
- * created are then destroyed. Calls that change existing objects cannot be undone, so with UNDO a chain
- * with such calls is refused before it starts (`checkUndoable`).
+ * The entries are messages of the object dialect. Each entry runs as it would outside a chain, but may also refer to
+ * objects that the chain created. The first entry that fails ends the chain. With UNDO the objects that the chain
+ * created are then destroyed. Calls that change existing objects cannot be undone: with UNDO, a chain with such a call
+ * is refused before its start (`checkUndoable`).
  */
 import { ChainErrors, Interface } from '../../spec/classes/device/interface.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -22,29 +21,28 @@ import { execute, methodOf } from './invoke.ts'
 import { createdBy } from './undo.ts'
 
 export interface ChainOutcome {
-  /** The entries; those that ran contain their answers. */
+  /** The messages of the entries; the answer replaces the message of an entry that ran. */
   readonly results: Uint8Array
   /** Number of entries that succeeded. */
   readonly done: number
-  /** Errno of the next entry; 0 if all succeeded. */
+  /** Errno of the entry that failed; 0 if none failed. */
   readonly error: number
   readonly reason?: string
 }
 
 /**
- * The caller gets a number for a created descriptor only with the answer. Inside the chain the descriptor that an entry
- * creates has the number UNNUMBERED plus the index of the entry.
+ * The caller's number of a new descriptor is known only after the chain. Inside the chain, the descriptor that entry i
+ * creates has the number UNNUMBERED + i.
  */
 const UNNUMBERED = 0x8000_0000
 
-/** Maximum bytes of the reason for a failure in an answer. */
 const REASON_BYTES = 1000
 
 const refuseEntry = (index: number, reason: string): never => {
   throw new CallError('EINVAL', `entry ${index} of the chain: ${reason}`)
 }
 
-/** The method of an entry, as the device has it. */
+/** The method of an entry. */
 export interface ChainedMethod {
   readonly class: ObjectClass
   readonly name: string
@@ -52,8 +50,8 @@ export interface ChainedMethod {
 }
 
 /**
- * Throws if an entry cannot be undone: it must create an object, be a query or declared `undoable`, or be called on an
- * object that the chain creates (`isOnCreated`).
+ * Throws if an entry cannot be undone. It can if it creates an object, is a query or declared `undoable`, or is called
+ * on an object that the chain creates (`isOnCreated`).
  */
 export const checkUndoable = (index: number, chainedMethod: ChainedMethod, isOnCreated: boolean): void => {
   const { method } = chainedMethod
@@ -64,7 +62,7 @@ export const checkUndoable = (index: number, chainedMethod: ChainedMethod, isOnC
     )
 }
 
-/** Throws if an entry must not be in a chain, or cannot be called on the object of entry `ref`. */
+/** Throws if an entry is a chain, or creates an object and names that of entry `ref`. */
 export const checkEntry = (index: number, chainedMethod: ChainedMethod, ref: number | undefined): void => {
   const { class: cls, name, method } = chainedMethod
   if (cls.id === Interface.id && method.call === CHAIN) refuseEntry(index, 'a chain in a chain')
@@ -73,8 +71,8 @@ export const checkEntry = (index: number, chainedMethod: ChainedMethod, ref: num
 }
 
 /**
- * The object that an entry created; `created` is indexed by entry. Throws EINVAL if it created none, ENOENT if the
- * object was destroyed. `subject` begins the error message.
+ * The object that an entry created. `created` is indexed by entry, `subject` begins the error message. Throws EINVAL if
+ * the entry created none, ENOENT if the object was destroyed.
  */
 export const createdByEntry = (
   created: readonly (CoreObject | undefined)[],
@@ -89,7 +87,7 @@ export const createdByEntry = (
   return object
 }
 
-/** As `createdByEntry`, for an attribute that requires class `className`: EINVAL for an object of another class. */
+/** As `createdByEntry`; throws EINVAL also for an object of another class. */
 export const createdOfClass = (
   created: readonly (CoreObject | undefined)[],
   subject: string,
@@ -105,7 +103,7 @@ export const createdOfClass = (
   return object
 }
 
-/** Throws if the chain cannot be undone. Unknown classes and methods are refused later, when their entry runs. */
+/** Throws if the chain cannot be undone. Unknown classes and methods are refused when their entry runs. */
 const checkUndo = (view: CallerView, entries: readonly ChainEntry[]): void => {
   entries.forEach(({ call, ref, classId }, index) => {
     const cls = view.schema.classById(classId)
@@ -115,9 +113,9 @@ const checkUndo = (view: CallerView, entries: readonly ChainEntry[]): void => {
   })
 }
 
-/** The caller of the entries: `caller`, with the descriptors that the chain has created (`UNNUMBERED`). */
+/** The caller of the entries: `caller`, with the new descriptors (`UNNUMBERED`). */
 const callerOfEntries = (caller: Caller, created: readonly (CoreObject | undefined)[]): Caller => {
-  /** Core's numbers by descriptor of the caller; each is looked up once per chain. */
+  /** Core's numbers by the caller's descriptors, so that each is looked up once per chain. */
   const numbers = new Map<number, number | undefined>()
   return {
     memory: caller.memory,
@@ -137,8 +135,8 @@ const callerOfEntries = (caller: Caller, created: readonly (CoreObject | undefin
 }
 
 /**
- * Runs a chain. Throws EINVAL for malformed bytes, and for a chain that cannot be undone although UNDO is requested;
- * the outcome has the error of an entry that fails.
+ * Runs a chain. Throws EINVAL for malformed bytes, and if UNDO is requested for a chain that cannot be undone. The
+ * error of an entry is in the outcome.
  */
 export const runChain = (
   call: CallContext,
@@ -146,11 +144,12 @@ export const runChain = (
   onError: number,
 ): ChainOutcome | Promise<ChainOutcome> => {
   const { context, caller } = call
-  // Answers replace the messages in a copy; the caller's bytes are not changed.
+  // Answers replace the messages in this copy, not in the caller's bytes.
   const results = bytes.slice()
   const entries = chainEntries(results)
-  /** Objects created, by entry; and objects that entries created in addition (pd.createAhs). */
+  /** By entry: the object that it created. */
   const created: (CoreObject | undefined)[] = []
+  /** Further objects that entries created, as pd.createAhs does. */
   const additional: CoreObject[] = []
   const descriptors: NewDescriptor[] = []
 
@@ -167,7 +166,7 @@ export const runChain = (
   const chainCaller = callerOfEntries(caller, created)
   if (onError === ChainErrors.values.UNDO) checkUndo(view, entries)
 
-  /** Ends the chain after `done` entries that succeeded; `error`: of the next entry. */
+  /** Ends the chain. `done`: number of entries that succeeded; `error`: of the next entry. */
   const endChain = (done: number, error?: CallError): ChainOutcome => {
     const isUndone = error !== undefined && onError === ChainErrors.values.UNDO
     const live = [...created, ...additional].filter(
@@ -181,14 +180,13 @@ export const runChain = (
     return { results, done, error: error?.errno ?? 0, ...(error !== undefined && { reason: error.message }) }
   }
 
-  /** Runs the entries from `first` on. */
   const runFrom = (first: number): ChainOutcome | Promise<ChainOutcome> => {
     for (let index = first; index < entries.length; index++) {
       const { call: callNumber, ref, at, message } = entries[index]!
       const additionalBefore = additional.length
       const endWith = (error: unknown): ChainOutcome => {
         if (!(error instanceof CallError)) throw error
-        // If the entry created an object, but its answer did not fit, the caller could not refer to the object.
+        // If the entry's answer did not fit, the caller cannot refer to the object that the entry created.
         undoObjects(context, [created[index], ...additional.splice(additionalBefore)])
         created[index] = undefined
         return endChain(index, error)
@@ -232,5 +230,5 @@ export const runChain = (
   return runFrom(0)
 }
 
-/** The reason for a failure as an attribute value: UTF-8, cut off after REASON_BYTES. */
+/** The reason for a failure in UTF-8, cut off after REASON_BYTES. */
 export const reasonBytes = (reason: string): Uint8Array => new TextEncoder().encode(reason).subarray(0, REASON_BYTES)

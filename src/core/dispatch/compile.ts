@@ -1,13 +1,14 @@
 /*
  * The compile phase (R5, R20): core's and a driver's method tables become one dense dispatch table per device.
  *
- * A table has two banks of classes, common ones and the driver's own, each as long as its highest class id requires. A
- * class has eight pointers to blocks of 32 methods, each as long as its highest method requires. A class that the
- * driver lists without methods is core's own, a class that it does not list is absent, a method set to `null` is
- * removed, and a driver's attributes are added to the method's. Attributes are removed if they belong to other links,
- * if the driver does not support them, or if they are optional and refer to a class that the device does not have.
- * Where a method has a variant for the device's link, that variant is used (R27). Devices share tables that have the
- * same declarations and handlers.
+ * A table has two banks of classes: common classes, and the driver's own. A class has eight blocks of 32 methods. A
+ * method is chosen as follows:
+ * - the driver's handler, or core's; `null` in the driver's table removes the method;
+ * - for devices of a link, the link's variant of the handler (R27);
+ * - attributes: core's and the driver's, without those of other links, those that the driver does not support, and
+ *   optional references to classes that the device does not have.
+ *
+ * Devices whose declarations and handlers are equal share tables.
  */
 import { Device } from '../../spec/classes/device/device.ts'
 import { DRIVER_FIRST } from '../../spec/classes/ids.ts'
@@ -51,7 +52,7 @@ export const createPool = (): TablePool => ({
   nextIdentity: 1,
 })
 
-/** Core's version of a method that core does not implement. */
+/** Core's handler of a method that core does not implement. */
 const noCoreVersion: AnyHandler = call => {
   const { entry } = call
   throw new CallError('EOPNOTSUPP', `${entry.class.name}.${entry.name}: core has no implementation of this method`)
@@ -60,8 +61,8 @@ const noCoreVersion: AnyHandler = call => {
 // ---- one class ----
 
 /**
- * A method's attributes with those that the driver adds. Throws an Error, which `subject` begins, for an id below
- * 0x8000 or a name that exists.
+ * A method's attributes with those that the driver adds. Throws an Error for an id below 0x8000 or a name that exists;
+ * `subject` begins its message.
  */
 const mergeAttributes = (subject: string, base: Attributes, added: Attributes | undefined): Attributes => {
   if (added === undefined) return base
@@ -88,8 +89,8 @@ const kindOf = ({ id, identity }: ObjectClass, call: number): Entry['kind'] => {
 }
 
 /**
- * Core's version of a class that the driver lists; for a driver's own class one without handlers. Throws an Error if
- * the class has the name of a common one but another id, or is the driver's own and its id is below 0x8000.
+ * Core's declaration of a class that the driver lists; for a driver's own class, one without handlers. Throws an Error
+ * if a common class has the same name but another id, or if a driver's own class has an id below 0x8000.
  */
 const coreClassOf = (
   driver: string,
@@ -111,8 +112,8 @@ const coreClassOf = (
 }
 
 /**
- * The method on a device of this link. Where an attribute that RoCE requires is absent, the link's own attribute is
- * required instead.
+ * The method on a device of this link. If an attribute that RoCE requires is absent on the link, the link's own
+ * attribute is required instead.
  */
 const methodForLink = (link: LinkName | undefined, method: Method): Method => {
   if (link === undefined) return method
@@ -137,12 +138,11 @@ const methodForLink = (link: LinkName | undefined, method: Method): Method => {
 }
 
 /**
- * The method without attributes that the driver does not support; `unsupported`: the reason for each, by name. Throws
- * an Error, which `subject` begins, for a mandatory argument.
+ * The method without attributes that the driver does not support. `unsupported`: the reason for each, by name. Throws
+ * an Error for a mandatory argument; `subject` begins its message.
  */
 const supportedMethod = (subject: string, unsupported: Readonly<Record<string, string>>, method: Method): Method => {
   const names = Object.keys(unsupported).filter(name => method.in[name] !== undefined)
-  // Queries do not return them either.
   const results = Object.entries(method.out).filter(
     ([name, { optional }]) => !(optional && unsupported[name] !== undefined),
   )
@@ -159,7 +159,7 @@ const supportedMethod = (subject: string, unsupported: Readonly<Record<string, s
   return { ...method, in: inputs, out, refused }
 }
 
-/** Optional attributes that refer to an object of a class that is not in `classNames`, each with its name and class. */
+/** Optional attributes that refer to a class that is not in `classNames`: name, attribute, class. */
 const attributesWithoutClass = (
   attributes: Attributes,
   classNames: ReadonlySet<string>,
@@ -185,7 +185,9 @@ const methodForDevice = (method: Method, classNames: ReadonlySet<string>): Metho
   return { ...method, in: without(method.in, removedInputs), out: without(method.out, removedResults), refused }
 }
 
-/** The handler with a check: EPERM if the calling process lacks the capability. Core's own calls need none. */
+/**
+ * The handler with a check: EPERM if the calling process lacks the capability. A destroy by core itself is not checked.
+ */
 const withPermission = (cls: ObjectClass, name: string, capability: Capability, handler: AnyHandler): AnyHandler => {
   const refusal = `${cls.name}.${name}: the process lacks CAP_${capability}; run it as root, or with that capability`
   return (call, object, args, core) => {
@@ -195,11 +197,11 @@ const withPermission = (cls: ObjectClass, name: string, capability: Capability, 
 }
 
 /**
- * Set in controlled Q_Keys (IBA 10.2.5): programs need CAP_NET_RAW to use them, unless the system allows them to all.
+ * Set in controlled Q_Keys (IBA 10.2.5). Programs need CAP_NET_RAW to use them, unless the system allows them to all.
  */
 const CONTROLLED_QKEY_BIT = 0x8000_0000
 
-/** The handler of the modify of a queue pair class, with a check of `qkey`: EPERM. `subject` begins its message. */
+/** The modify handler of a queue pair class with a check of `qkey`: EPERM. `subject` begins the message. */
 const withQkeyCheck = (subject: string, handler: AnyHandler): AnyHandler => {
   return (call, object, args, core) => {
     const { qkey } = args
@@ -218,7 +220,7 @@ const withQkeyCheck = (subject: string, handler: AnyHandler): AnyHandler => {
   }
 }
 
-/** The function that runs a method: the handler with checks of permissions, and for queue pairs creation in a state. */
+/** The handler with checks of permissions, and for a queue pair's create with creation in a state. */
 const runnerOf = (cls: ObjectClass, name: string, method: Method, unchecked: AnyHandler): AnyHandler => {
   const permitted = method.needs === undefined ? unchecked : withPermission(cls, name, method.needs, unchecked)
   const setsQkey = method.call === MODIFY && method.in.qkey !== undefined
@@ -233,15 +235,13 @@ const runnerOf = (cls: ObjectClass, name: string, method: Method, unchecked: Any
   )
 }
 
-/** The class with the handlers for devices of this link (R27): its variants replace the common handlers. */
+/** The class with the handlers for devices of this link (R27). */
 const withVariantsOf = (link: LinkName | undefined, cls: DriverClass): DriverClass => {
   const variants = link === undefined ? undefined : cls.variants?.[link]
   return variants === undefined ? cls : { ...cls, handlers: { ...cls.handlers, ...variants } }
 }
 
-/**
- * The table of one class of a device: core's methods with the driver's. `classNames`: names of the device's classes.
- */
+/** The table of one class of a device. `classNames`: names of the device's classes. */
 const mergeClass = (
   { name: driver, link }: Driver,
   listedClass: DriverClass,
@@ -287,7 +287,7 @@ const mergeClass = (
   return { class: cls, blocks: blocksOf(cls, coreClass, provided) }
 }
 
-/** The blocks of a class (`ClassTable`); `provided`: its methods, each with its name and handler. */
+/** The blocks of a class (`ClassTable`). `provided`: name, handler and declaration of its methods. */
 const blocksOf = (
   cls: ObjectClass,
   coreClass: DriverClass,
@@ -319,7 +319,7 @@ const blocksOf = (
 
 // ---- sharing ----
 
-/** A number that identifies a handler or declaration; '' for undefined, '-' for null. */
+/** A text that identifies a handler or declaration: '' for undefined, '-' for null, else a number. */
 const identity = (pool: TablePool, value: object | null | undefined): string => {
   if (value === null) return '-'
   if (value === undefined) return ''
@@ -331,7 +331,7 @@ const identity = (pool: TablePool, value: object | null | undefined): string => 
   return String(number)
 }
 
-/** Names of the classes that optional attributes of the class's methods refer to and the device does not have. */
+/** Classes that the device does not have, but optional attributes of the class's methods refer to. */
 const missingClasses = (
   driverClass: DriverClass,
   coreClass: DriverClass,
@@ -346,7 +346,7 @@ const missingClasses = (
   return [...new Set(removed.map(([, , cls]) => cls))].sort()
 }
 
-/** A text that identifies the class's table: classes with the same text can share it. */
+/** Classes with the same key can share a table. */
 const keyOf = (
   pool: TablePool,
   link: LinkName | undefined,
@@ -389,8 +389,8 @@ export const createTable = (tables: readonly ClassTable[]): DispatchTable => ({
 })
 
 /**
- * The dispatch table for devices of `driver`, shared through `pool`; release it with `releaseTable`. Throws an Error if
- * the driver's table is invalid.
+ * The dispatch table for devices of `driver`, shared through `pool`; to be released with `releaseTable`. Throws an
+ * Error if the driver's table is invalid.
  */
 export const compile = (pool: TablePool, core: ReadonlyMap<string, DriverClass>, driver: Driver): DispatchTable => {
   const pairs = driver.classes.map(driverClass => ({
@@ -411,7 +411,7 @@ export const compile = (pool: TablePool, core: ReadonlyMap<string, DriverClass>,
   )
   const listed = new Set(tables.map(table => table.class.name))
   if (listed.size < tables.length) throw new Error(`driver ${driver.name}: a class is listed twice`)
-  // Classes that the device does not have are checked as well: a method may refer to them.
+  // Also checks classes that the device does not have: a method may refer to them.
   const others = [...core.values()].map(other => other.class).filter(cls => !listed.has(cls.name))
   checkClasses([...tables.map(table => table.class), ...others])
 

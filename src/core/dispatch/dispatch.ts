@@ -1,10 +1,10 @@
 /*
- * Runs an encoded call (docs/decisions/one-way-in.md): a dialect decodes it, core runs it, the dialect writes the
- * answer.
+ * Runs an encoded call (docs/decisions/one-way-in.md): a dialect decodes the call, core runs it, the dialect encodes
+ * the answer.
  *
- * A dialect is a function, which a tracer can wrap. If an answer cannot be delivered (EFAULT, ENOSPC), the call is
- * undone, as on Linux: created objects are destroyed, since the caller could not refer to them, and taken events are
- * put back. A CallError that a handler throws becomes an answer; any other exception is a bug and is rethrown.
+ * If an answer cannot be delivered (EFAULT, ENOSPC), the call is undone, as on Linux: created objects are destroyed,
+ * and events that the call took are put back. A CallError of a handler becomes an answer. Any other exception is a bug
+ * and is rethrown.
  */
 import { CallError } from '../../spec/errno.ts'
 import { type Answer, type CallerView, type Decoded, isAnswer, type Result } from '../../uapi/call.ts'
@@ -14,13 +14,10 @@ import { findHandle } from '../objects/handles.ts'
 import { undoObjects } from '../objects/lifetime.ts'
 import { execute, methodOf } from './invoke.ts'
 
-/**
- * The decoder of a byte format of calls (`decodeWrite`, …). `M`: the types of the values that a carrier passes for one
- * call.
- */
+/** The decoder of a byte format of calls, for example `decodeWrite`. `M`: what a carrier passes for one call. */
 export type Dialect<M extends readonly unknown[]> = (view: CallerView, ...message: M) => Decoded | Answer
 
-/** The view that codecs have of a context and one of its callers; one record for all calls. */
+/** The codecs' view of a context and one of its callers; one record for all calls. */
 export const callerView = (context: Context, caller: Caller): CallerView => {
   let view = context.views.get(caller)
   if (view === undefined) {
@@ -38,13 +35,13 @@ export const callerView = (context: Context, caller: Caller): CallerView => {
   return view
 }
 
-/** Returns `error` if it is a refusal; otherwise rethrows it. */
+/** Returns a CallError; rethrows any other error. */
 const refusal = (error: unknown): CallError => {
   if (error instanceof CallError) return error
   throw error
 }
 
-/** The answer was not delivered: destroys the objects that the call created, and puts back what it took. */
+/** Destroys the objects that the call created, and puts back what it took. */
 const undo = (
   context: Context,
   entry: Entry,
@@ -59,8 +56,8 @@ const undo = (
 }
 
 /**
- * Runs one message. `descriptor`: the fd object's number if the call was made on its descriptor. Returns a promise only
- * if the handler is asynchronous, or a sink must prepare for the call (`EventSink.prepareWithdraw`).
+ * Runs one message. `descriptor`: number of the fd object, for a call on a descriptor. Returns a promise only if the
+ * handler is asynchronous, or an event sink must prepare for the call (`EventSink.prepareWithdraw`).
  */
 export const dispatch = <M extends readonly unknown[]>(
   context: Context,

@@ -1,8 +1,8 @@
 /*
- * Hooks around the calls of a device (R24): tracing, policy, faults. `pre` runs before the handler and may refuse the
- * call; `post` runs once, after the handler or when the call is refused. A device with hooks has its own table, so that
- * a device without hooks has no cost. Hooks do not see calls that are refused before their arguments are checked, for
- * example with malformed bytes, or of methods that the device does not have.
+ * Hooks around the calls of a device (R24), for tracing, policy and faults. `pre` runs before the handler and may
+ * refuse the call. `post` runs once, after the handler or the refusal. A device with hooks has its own table, so hooks
+ * cost nothing on other devices. Hooks do not see calls with malformed bytes, or of methods that the device does not
+ * have.
  */
 import { noteFault } from '../attempt.ts'
 import type {
@@ -26,7 +26,7 @@ const postCaller = (hooks: readonly Hook[]): Required<Hook>['post'] => {
       try {
         hook.post!(call, object, args, out, error)
       } catch (exception) {
-        // The call has ended: an exception of a hook must not change its result.
+        // The call has ended, so an exception of a hook must not change its result.
         noteFault(call.device.core, exception)
       }
   }
@@ -79,7 +79,7 @@ const wrapHandler = (
   }
 }
 
-/** `table` with `hooks` around the methods that they select; other classes are shared. */
+/** `table` with `hooks` around the methods that they select. Classes without hooks are shared. */
 export const withHooks = (table: DispatchTable, hooks: readonly Hook[]): DispatchTable => {
   if (hooks.length === 0) return table
   const hookEntry = (entry: Entry | undefined): Entry | undefined => {

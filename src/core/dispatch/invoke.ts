@@ -2,13 +2,17 @@
  * The one entry into the subsystem for typed calls (R21, docs/decisions/one-way-in.md): every dialect and every
  * in-process caller uses it.
  *
- * A call finds its method in the device's compiled table, its object, and the objects to which its arguments refer;
- * then it runs the handler between its hooks. A create makes the object before the handler runs, a destroy removes it
- * afterwards. The call is synchronous if the handler is, unless a sink of events must prepare first (`prepareCall`).
- * While an asynchronous handler runs, other calls cannot destroy its object and the objects of its arguments; if the
- * context is closed or the device removed meanwhile, the caller gets EIO. Errors are CallErrors with Linux' numbers: no
- * class or method EOPNOTSUPP, unknown handle ENOENT, handle of another class EINVAL, object in use EBUSY, descriptor of
- * another context or class EBADF, context closed or device removed EIO.
+ * A call finds its method in the device's compiled table, its object, and the objects that its arguments refer to. A
+ * create makes the object. The handler runs between its hooks. A destroy removes the object. A call is asynchronous
+ * only if its handler is, or if a sink of events must prepare first (`prepareCall`).
+ *
+ * Errors are CallErrors with Linux' numbers:
+ * - EOPNOTSUPP: no such class or method;
+ * - ENOENT: unknown handle;
+ * - EINVAL: handle of another class;
+ * - EBUSY: object in use;
+ * - EBADF: descriptor of another context or class;
+ * - EIO: context closed or device removed, before or during the call.
  */
 import { CallError } from '../../spec/errno.ts'
 import { lacksMethod } from '../../spec/schema/lacking.ts'
@@ -43,7 +47,7 @@ import { undoWhenDone } from './undo.ts'
 
 type MaybePromise<T> = T | Promise<T>
 
-/** `Result` with the types of the method, for an in-process caller. */
+/** `Result` with the types of the method. */
 export interface ReturnOf<O> extends Result {
   readonly out: O & AnyValues
 }
@@ -52,13 +56,13 @@ const nameOf = (entry: Entry): string => `${entry.class.name}.${entry.name}`
 
 // ---- look-up ----
 
-/** The start of an error message: a method, or an attribute of it. Built only for a call that fails. */
+/** Begins an error message. Built only for a call that fails. */
 const messagePrefix = (subject: Entry | string, attribute: ReferenceAttribute | undefined): string => {
   const name = typeof subject === 'string' ? subject : nameOf(subject)
   return attribute === undefined ? name : `${name}: attribute ${attribute.name}`
 }
 
-/** The error for an object that an asynchronous call creates or destroys now. */
+/** The error for an object that an asynchronous call is creating or destroying. */
 const describeUnusable = (
   object: CoreObject,
   subject: Entry | string,
@@ -71,9 +75,8 @@ const describeUnusable = (
 }
 
 /**
- * The object of class `className` with a handle of the context. Throws ENOENT if there is none or it is still being
- * created, EINVAL for another class, EBUSY while it is being destroyed. `subject` begins the error message. Exported
- * for drivers' own calls, which core does not dispatch (core/devices/driver-ops.ts).
+ * The object of class `className` with this handle. Throws ENOENT if there is none or it is still being created, EINVAL
+ * for another class, EBUSY while it is being destroyed. `subject` begins the error message.
  */
 export const findObject = (
   context: Context,
@@ -95,8 +98,8 @@ export const findObject = (
 }
 
 /**
- * The fd object of class `className` with this number. Throws EBADF unless it has this class, belongs to the context and
- * is open; as `findObject` while it is being created or destroyed.
+ * The fd object of class `className` with this number. Throws EBADF if there is no open one in the context; as
+ * `findObject` while it is being created or destroyed.
  */
 const findFdObject = (
   context: Context,
@@ -136,7 +139,7 @@ const findTarget = (context: Context, entry: Entry, number: number): CoreObject 
   )
 }
 
-/** The object to which an attribute refers by a handle or a descriptor of the caller. */
+/** The object that an attribute refers to, by a handle or by a descriptor of the caller. */
 const resolveReference = (
   context: Context,
   caller: Caller,
@@ -154,7 +157,7 @@ const resolveReference = (
   return findFdObject(context, attribute.class, caller.descriptor(value), entry, attribute)
 }
 
-/** Checks that required arguments are present, and arguments that the method refuses on this device absent. */
+/** Throws if a required argument is missing, or one that the method refuses on this device is present. */
 const checkPresence = (entry: Entry, args: AnyValues): void => {
   for (const name in entry.method.refused)
     if (args[name] !== undefined) {
@@ -166,8 +169,8 @@ const checkPresence = (entry: Entry, args: AnyValues): void => {
 }
 
 /**
- * Checks the arguments of a caller in this process, which no codec has checked: each must be an attribute of the
- * device's method and have a value of its kind, also inside records and lists.
+ * Checks arguments that no codec has checked: each must be an attribute of the device's method and have a value of its
+ * kind, also inside records and lists.
  */
 const checkValues = (entry: Entry, args: AnyValues): void => {
   const attributes = entry.method.in
@@ -182,10 +185,9 @@ const checkValues = (entry: Entry, args: AnyValues): void => {
   }
 }
 
-/** Checks numbers that a codec has read against the ranges of the attributes of the device's method. */
+/** Checks arguments of a codec: numbers must be in the ranges of the device's method. */
 const checkNumbers = (entry: Entry, args: AnyValues): void => {
   const attributes = entry.method.in
-  // A call has few of the possible attributes.
   for (const name in args) {
     const type = attributes[name]?.type
     const value = args[name]
@@ -199,7 +201,7 @@ const checkNumbers = (entry: Entry, args: AnyValues): void => {
 
 // ---- results ----
 
-/** The result of a successful call; `created`: the object of a create. */
+/** The result of a successful call. `created`: the object of a create. */
 const resultOf = (call: CallContext, created: CoreObject | undefined, returned: AnyResult): Result => {
   const result = resultWithoutUndo(call, created, returned)
   return call.undelivered === undefined ? result : { ...result, undelivered: call.undelivered }
@@ -237,7 +239,7 @@ const resultWithoutUndo = (call: CallContext, created: CoreObject | undefined, r
 
 // ---- running ----
 
-/** Removes `created` and the fd objects that the call's handler created (`createDescriptor`). */
+/** Removes `created`, and the fd objects of `createDescriptor`. */
 const discard = (call: CallContext, created?: CoreObject): void => {
   const { context, descriptors = [] } = call
   for (const object of created === undefined ? descriptors : [created, ...descriptors]) {
@@ -247,28 +249,27 @@ const discard = (call: CallContext, created?: CoreObject): void => {
 }
 
 /**
- * Whether the context was closed, or the device removed, during the call: all objects of the context are destroyed
- * then, or will be.
+ * The context was closed, or the device removed, during the call. All objects of the context are or will be destroyed.
  */
 const wasClosed = ({ context, device }: CallContext): boolean => context.isClosed || !device.isAlive
 
 const closedError = ({ entry }: CallContext): CallError =>
   new CallError('EIO', `${nameOf(entry)}: the context was closed, or its device removed, during the call`)
 
-/** EIO if the context was closed, or the device removed, during the call. */
+/** Throws EIO if the context was closed, or the device removed, during the call. */
 export const requireOpen = (call: CallContext): void => {
   if (wasClosed(call)) throw closedError(call)
 }
 
 /**
- * The handler has succeeded: the object of a create becomes visible, that of a destroy is removed. If the context was
- * closed or the device removed meanwhile, the call fails (EIO).
+ * The handler has succeeded: makes the object of a create visible, removes the object of a destroy. Throws EIO if the
+ * context was closed or the device removed during the call.
  */
 const finishCall = (call: CallContext, object: CoreObject, out: AnyResult): Result => {
   const { context, device, entry } = call
   const { kind } = entry
   if (wasClosed(call)) {
-    // The caller does not get the object, so what the handler created must be released.
+    // The caller does not get the object, so it must be destroyed.
     const destroy = kind === 'create' ? findEntry(device.table, object.class.id, DESTROY) : undefined
     if (destroy !== undefined) runDestroy(context, destroy, object, 'close')
     throw closedError(call)
@@ -283,7 +284,7 @@ const finishCall = (call: CallContext, object: CoreObject, out: AnyResult): Resu
   return resultOf(call, undefined, out)
 }
 
-/** The call has failed: removes the objects that it created. After a failed destroy the object stays. */
+/** The call has failed: removes the objects that it created. After a failed destroy the object is live again. */
 const rollBack = (call: CallContext, object: CoreObject): void => {
   const { kind } = call.entry
   discard(call, kind === 'create' ? object : undefined)
@@ -291,9 +292,9 @@ const rollBack = (call: CallContext, object: CoreObject): void => {
 }
 
 /**
- * Finishes a call whose handler is asynchronous. Until then its object, unless the call creates or destroys it, and the
- * objects of its arguments count as used; core itself may have destroyed them by then, because the context was closed
- * or the device removed.
+ * Finishes a call whose handler is asynchronous. Until then the objects of its arguments count as used, and its own
+ * object too, unless the call creates or destroys it. Core itself may destroy all of them meanwhile, because the
+ * context was closed or the device removed.
  */
 const finishLater = async (
   call: CallContext,
@@ -317,12 +318,12 @@ const finishLater = async (
   }
 }
 
-/** Parents of an object without any. Lists of parents are never changed. */
+/** Lists of parents are never changed, so this one can be shared. */
 const noParents: readonly CoreObject[] = []
 
 /**
- * Replaces handles in the arguments by objects. For a create these objects become the context's `lastParents`: a new
- * list, or the one of the previous create if it is equal, which saves memory with very many objects (R15).
+ * Replaces handles in the arguments by objects. For a create the objects become the context's `lastParents`. If they
+ * equal the last ones, the list is reused: saves memory with very many objects (R15).
  */
 const resolveReferences = (context: Context, caller: Caller, entry: Entry, args: AnyValues): HandlerValues => {
   const { references } = entry
@@ -346,7 +347,7 @@ const resolveReferences = (context: Context, caller: Caller, entry: Entry, args:
   return values
 }
 
-/** Checks that the context can be used and the arguments are valid; returns the arguments with objects for handles. */
+/** Checks context and arguments; returns the arguments with objects for handles. */
 const checkedArguments = (
   context: Context,
   entry: Entry,
@@ -369,7 +370,7 @@ const checkedArguments = (
   return resolveReferences(context, caller, entry, args)
 }
 
-/** The object of a call; a new one for a create. If `values` is `args`, the method has no references. */
+/** The object of a call; for a create a new one. If `values` is `args`, the method has no references. */
 const objectOfCall = (
   context: Context,
   entry: Entry,
@@ -381,19 +382,19 @@ const objectOfCall = (
     ? createObject(context, entry.class, values === args ? noParents : context.lastParents)
     : findTarget(context, entry, number)
 
-/** Marks an object as being destroyed. Throws EBUSY if it is used. */
+/** Throws EBUSY if the object is used. */
 const beginDestroy = (entry: Entry, object: CoreObject): void => {
   if (object.uses > 0)
     throw new CallError('EBUSY', `${nameOf(entry)}: ${object.class.name} ${object.handle} is used ${object.uses} times`)
   object.life = Lifecycle.DESTROYING
 }
 
-/** Maximum number of descriptors that may have events of one object. */
+/** Maximum number of descriptors with events of one object. */
 const MAX_SINKS = 3
 
 /**
- * A promise to await before a call that withdraws, counts or reads unread events, if a sink needs to prepare for that
- * (`EventSink.prepareWithdraw`); undefined otherwise.
+ * To be awaited before a call that withdraws, counts or reads unread events (`EventSink.prepareWithdraw`). Undefined:
+ * nothing to wait for.
  */
 const prepareCall = (
   context: Context,
@@ -402,16 +403,14 @@ const prepareCall = (
 ): Promise<void> | undefined => {
   if (identity === 'fd') {
     const fd = context.device.core.descriptors.get(number)
-    // The number may be that of another client's descriptor, whose events are its own.
+    // The number may be of another client's descriptor.
     return fd?.context === context ? fd.sink.prepareWithdraw?.() : undefined
   }
   const object = kind === 'destroy' && identity === 'handle' ? findHandle(context.handles, number) : undefined
   return object && prepareWithdrawEvents(object)
 }
 
-/**
- * Runs a call. `check`: how its arguments are checked. `preparations`: how many promises of `prepareCall` were awaited.
- */
+/** Runs a call. `check`: the check of its arguments. `preparations`: number of awaited promises of `prepareCall`. */
 const run = (
   context: Context,
   entry: Entry,
@@ -454,8 +453,8 @@ const run = (
 }
 
 /**
- * Runs a method that was looked up, with arguments from a codec. `number`: as `object` of `invoke`. A refusal is
- * thrown, or rejects, as CallError.
+ * Runs a method with arguments from a codec. `number`: as `object` of `invoke`. A refusal is thrown, or rejects, as
+ * CallError.
  */
 export const execute = (
   context: Context,
@@ -482,9 +481,9 @@ export const methodOf = (context: Context, cls: ObjectClass, call: number, name:
 }
 
 /**
- * Calls a method in this process. The class's declaration types arguments and results; references are handles or the
- * caller's descriptors. Returns a promise only if the call is asynchronous; a refusal is thrown, or rejects, as
- * CallError. `object` is a handle, an fd object's number, a port number, or 0.
+ * Calls a method in this process. `object` is a handle, an fd object's number, a port number, or 0. References in
+ * `args` are handles or the caller's descriptors. Returns a promise only if the call is asynchronous. A refusal is
+ * thrown, or rejects, as CallError.
  */
 export const invoke = <C extends ObjectClass, K extends keyof C['methods'] & string>(
   context: Context,
@@ -501,7 +500,7 @@ export const invoke = <C extends ObjectClass, K extends keyof C['methods'] & str
   return invokeTyped(context, entry, object, args as AnyValues, caller) as MaybePromise<ReturnOf<Out<C['methods'][K]>>>
 }
 
-/** `invoke` for a call that is synchronous. If it is not, throws an Error, and the call is undone when it ends. */
+/** `invoke` for a synchronous call. If the call is asynchronous, throws an Error, and undoes the call when it ends. */
 export const invokeNow = <C extends ObjectClass, K extends keyof C['methods'] & string>(
   context: Context,
   cls: C,

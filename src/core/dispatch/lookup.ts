@@ -1,5 +1,5 @@
 /*
- * Look-ups in a device's compiled table (R5, R20). Each call makes them, so they are array reads without hashing.
+ * Look-ups in a device's compiled table (R5, R20): array reads without hashing, because each call makes them.
  */
 import { DRIVER_FIRST } from '../../spec/classes/ids.ts'
 import { DESTROY } from '../../spec/schema/schema.ts'
@@ -16,7 +16,7 @@ export const findEntry = (table: DispatchTable, classId: number, call: number): 
 /** The destroy method of a class; undefined if it has none. */
 export const findDestroy = (table: ClassTable): Entry | undefined => table.blocks[DESTROY >> 5]?.[DESTROY & 31]
 
-/** Number of slots, of one pointer each, in all arrays of a table; R20 limits their bytes to a few KiB per device. */
+/** Number of pointers in all arrays of a table. R20 limits their bytes to a few KiB per device. */
 export const tableSlots = (table: DispatchTable): number => {
   let slots = table.common.length + table.private.length
   for (const cls of table.byName.values()) for (const block of cls.blocks) slots += 1 + (block?.length ?? 0)

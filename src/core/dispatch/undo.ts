@@ -1,5 +1,5 @@
 /*
- * Finds the objects that a call created, from its result, and destroys them: for chains that are undone (R16), and for
+ * Finds the objects that a call created, from its result, and destroys them: for failed chains (R16), and for
  * asynchronous calls whose result nobody takes.
  */
 import type { Result } from '../../uapi/call.ts'
@@ -7,7 +7,7 @@ import type { Context, CoreObject } from '../model.ts'
 import { findHandle } from '../objects/handles.ts'
 import { undoObjects } from '../objects/lifetime.ts'
 
-/** Returns the object that a call created, and appends those of `Result.createdObjects` to `additional`. */
+/** Returns the object that a call created, and appends the objects of `Result.createdObjects` to `additional`. */
 export const createdBy = (context: Context, result: Result, additional: CoreObject[]): CoreObject | undefined => {
   const { object, descriptors, createdObjects } = result
   if (createdObjects !== undefined)
@@ -18,8 +18,8 @@ export const createdBy = (context: Context, result: Result, additional: CoreObje
 }
 
 /**
- * Undoes an asynchronous call whose result nobody takes: when it ends, puts back what it took (`Result.undelivered`),
- * and destroys the objects that it created and `others`, which it may use until then. Its error is ignored.
+ * Undoes an asynchronous call when it ends: puts back what it took (`Result.undelivered`), and destroys the objects
+ * that it created, and `others`, which it may use until then. Its error is ignored.
  */
 export const undoWhenDone = (
   context: Context,
