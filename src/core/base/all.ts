@@ -1,6 +1,5 @@
 /*
- * All classes, with core's own methods (R19). A device has those of them that its driver lists. `classesWithMethods`
- * lists the classes that have methods of core's own.
+ * All classes, with core's own methods (R19). A device has the classes that its driver lists.
  */
 import { classes } from '../../spec/classes.ts'
 import { driverClass } from '../devices/driver.ts'

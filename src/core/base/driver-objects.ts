@@ -1,6 +1,5 @@
 /*
- * Core's own methods of the classes whose objects belong to a driver (R22): destroys, arming a CQ, and its event
- * threshold.
+ * Core's own methods of the classes that drivers implement (R22): destroys, and the arming and event threshold of a CQ.
  */
 import { Ah } from '../../spec/classes/ah.ts'
 import { Cq } from '../../spec/classes/cq.ts'
@@ -13,7 +12,7 @@ import { driverClass } from '../devices/driver.ts'
 import { arm, setThreshold, withdrawEvents } from '../events/events.ts'
 import type { CallContext, CoreObject, EventsRead } from '../model.ts'
 
-/** Ends the events of an object that is being destroyed, and reports to the caller how many were read. */
+/** Ends the events of an object that is being destroyed, and tells the caller how many were read. */
 const endEvents = ({ caller }: CallContext, object: CoreObject): EventsRead => {
   const read = withdrawEvents(object)
   if (read.compEvents + read.asyncEvents > 0) caller.eventsRead?.(object, read)
@@ -21,7 +20,7 @@ const endEvents = ({ caller }: CallContext, object: CoreObject): EventsRead => {
 }
 
 export const cqClass = driverClass(Cq, {
-  /** Sets the event threshold (R36) and returns cqe 0. Resizing (`cqe`) needs the driver's own version. */
+  /** Sets the event threshold (R36), and returns cqe 0. Resizing (`cqe`) needs the driver's own handler. */
   modify(_call, object, { cqe, count, period }) {
     if (cqe !== undefined) throw new CallError('EOPNOTSUPP', 'cq.modify: attribute cqe: the driver cannot resize')
     if (count !== undefined || period !== undefined) setThreshold(object, count, period)
@@ -34,10 +33,9 @@ export const cqClass = driverClass(Cq, {
   },
 })
 
-/** A destroy handler that returns the number of async events that the client has read. */
+/** Returns the number of async events that the client has read. */
 const destroyWithEvents = (call: CallContext, object: CoreObject) => ({ events: endEvents(call, object).asyncEvents })
 
-/** Queue pairs of all types. */
 export const qpClasses = QP_CLASSES.map(name =>
   driverClass(Classes[name] as typeof Classes.rc_qp, {
     destroy: destroyWithEvents,

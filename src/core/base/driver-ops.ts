@@ -1,13 +1,13 @@
 /*
- * Core's own class `driver_ops` (R28, R30): a descriptor for one of the driver's own interfaces, selected by name; by
- * default the interface with the driver's name. `ops` in code is an interface: the functions that its descriptors call.
+ * Core's own class `driver_ops` (R28, R30): a descriptor for one of the driver's own interfaces, selected by name. The
+ * default is the interface with the driver's name. `ops`: the functions of an interface.
  */
 import { DriverOps } from '../../spec/classes/driver_ops.ts'
 import { CallError } from '../../spec/errno.ts'
 import { driverClass } from '../devices/driver.ts'
 import type { CallContext, Device, FdObject, OpsCall, OpsState } from '../model.ts'
 
-/** Names of the driver's interfaces in the driver's order, newest version first. */
+/** In the driver's order: newest version first. */
 export const interfaceNames = (device: Device): string[] => Object.keys(device.driver.interfaces ?? {})
 
 const opsCallOf = ({ context, device, caller }: CallContext, fd: FdObject<OpsState>): OpsCall => ({

@@ -1,7 +1,7 @@
 /*
- * Core's own classes of event descriptors (R35, R37–R39): completion channels, async fds, and event queues, to which
- * the device, ports, and objects of the classes in EVENT_SOURCES can be attached. getEvent and getEvents return the fields of
- * the records that read(2) of the descriptor would return.
+ * Core's own classes of event descriptors (R35, R37–R39): completion channels, async fds, and event queues. The device,
+ * ports, and objects of the classes in EVENT_SOURCES can be attached to an event queue. getEvent and getEvents return
+ * the fields of the records that read(2) would return.
  */
 import { AsyncFd } from '../../spec/classes/events/async_fd.ts'
 import { CompChannel } from '../../spec/classes/events/comp_channel.ts'
@@ -39,7 +39,7 @@ export const compChannelClass = driverClass(CompChannel, {
 
 export const asyncFdClass = driverClass(AsyncFd, {
   create({ context }, object) {
-    // The context's first async fd is the default for objects whose create names none (as on Linux).
+    // As on Linux, the context's first async fd is the default for objects whose create names none.
     context.asyncFd ??= object as FdObject
     return {}
   },
@@ -50,12 +50,11 @@ export const asyncFdClass = driverClass(AsyncFd, {
   },
 })
 
-/** Arguments of attach and detach that name an event source. */
 type SourceArguments = { device?: number | undefined; port?: number | undefined } & { [name: string]: unknown }
 
 /**
- * The source that the arguments name: an object, or a port number (0: the device). EINVAL unless exactly one is named,
- * or for a port that the device does not have.
+ * The source that the arguments of attach or detach name: an object, or a port number (0: the device). Throws EINVAL
+ * unless exactly one is named, or if the device does not have the port.
  */
 const sourceOf = (call: CallContext, args: SourceArguments): CoreObject | number => {
   const method = `${call.entry.class.name}.${call.entry.name}`

@@ -1,6 +1,6 @@
 /*
- * Core's own class `interface` (R13): a device describes itself from its dispatch table, so the description always
- * agrees with its calls.
+ * Core's own class `interface` (R13): a device describes itself from its dispatch table, so description and calls
+ * agree.
  */
 import { Interface } from '../../spec/classes/device/interface.ts'
 import { type Description, describe } from '../../spec/schema/description.ts'
@@ -8,7 +8,7 @@ import { driverClass } from '../devices/driver.ts'
 import { type ChainOutcome, reasonBytes, runChain } from '../dispatch/chain.ts'
 import type { DispatchTable } from '../model.ts'
 
-/** Descriptions by dispatch table, which does not change and which devices share. */
+/** Cached: dispatch tables do not change, and devices share them. */
 const descriptions = new WeakMap<DispatchTable, Description>()
 
 const chainAnswer = ({ results, done, error, reason }: ChainOutcome) => ({

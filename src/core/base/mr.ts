@@ -1,12 +1,16 @@
 /*
  * Core's own memory regions (IBA 10.6.3, R22): checks of a registration, and keys.
  *
- * A registration is refused, in Linux' order (test/fixtures/abi/raw.out): address and iova with different page offsets,
- * unknown access bits, remote write or atomic without local write, a range that reaches the end of the address space
- * (EINVAL), pages that do not exist or do not permit the access (EFAULT). Access bits of the optional range (20 to 29)
- * are ignored. A length of 0 is allowed except at the start of a page. The rkey equals the lkey if there is any remote
- * access, and is 0 otherwise. Addresses of a region with ZERO_BASED start at 0, as ibv_reg_mr's manual says; Linux'
- * soft device ignores the flag. A region with bound windows can be neither deregistered (10.6.7.2.6) nor reregistered.
+ * The checks, in Linux' order (test/fixtures/abi/raw.out):
+ * - EINVAL: address and iova have different page offsets;
+ * - EINVAL: unknown access bits; bits 20 to 29 are optional and ignored;
+ * - EINVAL: remote write or atomic without local write;
+ * - EINVAL: the range reaches the end of the address space, or is empty and starts at a page;
+ * - EFAULT: pages do not exist or do not permit the access.
+ *
+ * If a region has any remote access, its rkey equals its lkey; otherwise its rkey is 0. Addresses of a region with
+ * ZERO_BASED start at 0, as ibv_reg_mr's manual says; Linux' soft device ignores the flag. A region with bound windows
+ * can be neither deregistered (10.6.7.2.6) nor reregistered.
  */
 import { Mr } from '../../spec/classes/mr.ts'
 import { AccessFlags, MrKind } from '../../spec/enums.ts'
@@ -24,15 +28,14 @@ import { addParent, dropParent } from '../objects/lifetime.ts'
 export interface MrState {
   /** Row of the device's MemoryTable. */
   readonly row: number
-  /** `Range.iova`: the region's first address in work requests, unless it is zero-based. */
+  /** The region's first address in work requests, unless the region is zero-based. */
   readonly iova: bigint
-  /** For a region of a kind other than MEMORY: its MrKind, and its file if it has one. */
+  /** Undefined for kind MEMORY. */
   readonly special?: { readonly kind: number; readonly file?: FileMemory }
-  /** Ends the registration in its address space. */
   readonly unregister?: () => void
 }
 
-/** The registered range, with the names of the class's `Translation`. */
+/** The registered range. */
 interface Range {
   readonly start: bigint
   readonly length: bigint
@@ -50,7 +53,6 @@ const KNOWN_FLAGS = Object.values(AccessFlags.values).reduce((all, bit) => all |
 const { MEMORY, FILE, NULL, IMPLICIT } = MrKind.values
 
 const PAGE_OFFSET_MASK = BigInt(PAGE_BYTES - 1)
-/** The end of the address space. */
 const ADDRESS_LIMIT = 1n << 64n
 
 const hex = (value: bigint | number): string => `0x${(typeof value === 'number' ? value >>> 0 : value).toString(16)}`
@@ -78,8 +80,8 @@ const checkOffsets = (method: string, { start, iova }: Range): void => {
 }
 
 const checkRange = (method: string, { start, length, iova }: Range): void => {
-  // As on Linux: zero bytes at the start of a page cover no page, zero bytes inside a page cover that page
-  // (test/fixtures/abi).
+  // As on Linux (test/fixtures/abi): an empty range inside a page covers that page, at the start of a page it covers
+  // none.
   if (length === 0n && (iova & PAGE_OFFSET_MASK) === 0n)
     refuse(method, `length is 0 at iova ${hex(iova)}, the start of a page`)
   if (start + length >= ADDRESS_LIMIT)
@@ -103,11 +105,10 @@ const checkPages = (method: string, memory: AddressSpace, { start, length }: Ran
   return bytes
 }
 
-/** The address of the first byte in work requests. */
 const baseOf = ({ iova }: Range, access: number): bigint => (access & ZERO_BASED ? 0n : iova)
 
 /**
- * Registers the range in its address space; returns the function that ends the registration, undefined if the space
+ * Registers the range in its address space. Returns the function that ends the registration; undefined if the space
  * needs none. The range of an on-demand region is not registered: each access uses the pages that are mapped then.
  */
 const registerRange = (
@@ -142,20 +143,19 @@ const rangeOf = (table: MemoryTable, row: number, iova: bigint): Range => ({
   iova,
 })
 
-/** The two keys of a row. */
 export const keysOf = (table: MemoryTable, row: number): { lkey: number; rkey: number } => {
   const lkey = table.key[row]!
   return { lkey, rkey: table.access[row]! & REMOTE_RIGHTS ? lkey : 0 }
 }
 
-/** Length of an implicit region, which starts at 0: the largest exact Number. */
+/** Length of an implicit region: the largest exact Number. The region starts at 0. */
 const IMPLICIT_LENGTH = BigInt(Number.MAX_SAFE_INTEGER)
 
 type CreateArguments = In<typeof Mr.methods.create, CoreObject>
 
 /**
- * The range and memory of the region that a create call describes. EINVAL for a `file` with another kind than FILE, or
- * FILE without one; EOPNOTSUPP for a kind that the device or the caller does not support; the errors of `openFile`.
+ * The range and memory of a new region. Throws EINVAL for a `file` with another kind than FILE or FILE without a file,
+ * EOPNOTSUPP for a kind that the device or caller does not support, and the errors of `openFile`.
  */
 const sourceOf = (
   { caller, device }: CallContext,
@@ -215,7 +215,7 @@ const createRegion = (
 
 type ModifyArguments = In<typeof Mr.methods.modify, CoreObject>
 
-/** The range, memory and rights that a modify call gives to a region. Throws CallError if they are not allowed. */
+/** The region's range, memory and rights after a modify call. Throws CallError if they are not allowed. */
 const changeOf = (
   { caller, device }: CallContext,
   { state: { row, iova, special } }: CoreObject<MrState>,
@@ -235,10 +235,10 @@ const changeOf = (
   checkAccess('modify', device, rights)
   const isImplicit = special?.kind === IMPLICIT
   if (!isImplicit) checkRange('modify', range)
-  // A region that is not on demand any more is as a new one: its pages may be gone, and are registered from now on.
+  // A region that stops being on demand is checked and registered like a new one.
   const endsOnDemand = (oldRights & ~rights & ON_DEMAND) !== 0
-  // Other unchanged pages are checked again only if the region becomes writable: the process that registered them may
-  // have ended, and its child uses the region.
+  // Unchanged pages are checked only if the region becomes writable: the process that registered them may have ended
+  // while its child uses the region.
   const becomesWritable = (rights & WRITE_FLAGS) !== 0 && (oldRights & WRITE_FLAGS) === 0
   return {
     range,
@@ -276,7 +276,7 @@ const modifyRegion = (
   return keysOf(table, row)
 }
 
-/** A promise to await before the pages are checked; undefined if none is needed. */
+/** To be awaited before the pages are checked. Undefined: nothing to wait for. */
 const preparePageCheck = (
   space: AddressSpace,
   { start, length }: Range,
@@ -292,7 +292,7 @@ export const mrClass = driverClass<typeof Mr, MrState>(Mr, {
     const source = sourceOf(call, args)
     const finish = (): ReturnType<typeof createRegion> => {
       try {
-        // The context may have been closed, or the device removed, meanwhile.
+        // The context was closed, or the device removed, meanwhile.
         if (object.life !== Lifecycle.CREATING) throw new CallError('EIO', 'mr.create: the context was closed')
         return createRegion(call, object, args, source)
       } catch (error) {

@@ -1,6 +1,5 @@
 /*
- * Core's own memory windows (IBA 10.6.7, R22): allocation and deallocation. Work requests bind and invalidate them
- * (core/memory/windows.ts).
+ * Core's own memory windows (IBA 10.6.7, R22): allocation and deallocation.
  */
 import { Mw } from '../../spec/classes/mw.ts'
 import { MwType } from '../../spec/enums.ts'

@@ -1,6 +1,7 @@
 /*
- * Core's own protection domains (R22), and batches of address handles (R25): each handle is created and destroyed by
- * the device's own methods, including hooks. A batch is all or nothing, unless the driver or a hook refuses a destroy.
+ * Core's own protection domains (R22), and batches of address handles (R25). Each handle of a batch is created and
+ * destroyed by the device's own methods, with their hooks. A batch is all or nothing, unless the driver or a hook
+ * refuses a destroy.
  */
 import { Ah } from '../../spec/classes/ah.ts'
 import { Pd } from '../../spec/classes/pd.ts'
@@ -13,13 +14,13 @@ import { type CoreObject, Lifecycle } from '../model.ts'
 import { findHandle } from '../objects/handles.ts'
 import { undoObjects } from '../objects/lifetime.ts'
 
-/** The error, with the index of the list's entry in its message. */
+/** Adds the index of the list's entry to the error's message. */
 const errorOfEntry = (index: number, error: unknown): unknown =>
   error instanceof CallError ? new CallError(error.code as 'EINVAL', `entry ${index}: ${error.message}`) : error
 
 type CreateAhsResult = Out<typeof Pd.methods.createAhs>
 
-/** Waits for all calls; then rejects with the first error, if there is any. */
+/** Waits for all calls, then rejects with the first error, if any. */
 const awaitAll = async (calls: readonly Promise<Result>[]): Promise<Record<never, never>> => {
   for (const outcome of await Promise.allSettled(calls)) if (outcome.status === 'rejected') throw outcome.reason
   return {}
@@ -33,7 +34,7 @@ export const pdClass = driverClass(Pd, {
     const { context, caller } = call
     const createMethod = methodOf(context, Ah, CREATE, 'create')
     const created: CoreObject[] = []
-    // Keyed by the attribute of ah.create. A device of a link has only the list of that link.
+    // Keyed by the attribute of ah.create. A device has only the list of its link.
     const lists: Record<string, AnyRecord[] | undefined> = {
       ibAddress: ibAddresses,
       opaAddress: opaAddresses,
@@ -82,7 +83,7 @@ export const pdClass = driverClass(Pd, {
       if (ah.uses > 0) refuse('EBUSY', 'is used')
       seen.add(handle)
     }
-    // Now only the driver or a hook can refuse. No call can use the handles meanwhile.
+    // Only the driver or a hook can refuse now. No call can use the handles meanwhile.
     const pending = handles
       .map(({ handle }) => execute(context, destroyMethod, handle, {}, caller))
       .filter(result => result instanceof Promise)

@@ -7,7 +7,7 @@ import { driverClass } from '../devices/driver.ts'
 import type { Device } from '../model.ts'
 
 const encoder = new TextEncoder()
-/** A name of at most 63 bytes, followed by NULs; longer names are cut off. */
+/** NAME_BYTES bytes, padded with NULs; longer names are cut off. */
 const nameBytes = (name: string): Uint8Array => {
   const bytes = new Uint8Array(NAME_BYTES)
   encoder.encodeInto(name, bytes.subarray(0, NAME_BYTES - 1))

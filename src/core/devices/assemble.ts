@@ -1,6 +1,5 @@
 /*
- * Builds the record of a device (R19, R20): the driver's description, its compiled table, its fixed objects, its ports.
- * registry.ts and system.ts publish it.
+ * Builds the record of a device (R19, R20).
  */
 import type { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device/device.ts'
 import type { PortAttributes } from '../../spec/classes/device/port.ts'
@@ -11,7 +10,7 @@ import { createMemoryTable } from '../memory/region-table.ts'
 import { type Core, type CoreObject, type Device, type Driver, Lifecycle, type Limit, type Port } from '../model.ts'
 import { createGidTable } from './gids.ts'
 
-/** A driver's description of a device, from which `register` creates it. */
+/** A driver's description of a device, for `register`. */
 export interface DeviceDescription<D = unknown> {
   /** Unique among registered devices: at most 63 letters, digits, `_`, `-`, `.`. */
   readonly name: string
@@ -23,8 +22,8 @@ export interface DeviceDescription<D = unknown> {
   readonly ports: readonly RecordOf<typeof PortAttributes>[]
   readonly numCompVectors: number
   /**
-   * Maximum number of objects of a class, by class name, or of several classes together, by their names separated by
-   * spaces (`'srq xrc_srq'`). Other classes have no limit.
+   * Maximum number of objects of a class, by class name. Names separated by spaces (`'srq xrc_srq'`) share one maximum.
+   * Other classes have no limit.
    */
   readonly limits?: Readonly<Record<string, number>>
 }
@@ -49,7 +48,7 @@ const limitsOf = (described: Readonly<Record<string, number>> = {}): ReadonlyMap
     }),
   )
 
-/** Builds the device of `description` with number `index`. Throws an Error if the driver's table is invalid. */
+/** Throws an Error if the driver's table is invalid. `index`: `Device.index`. */
 export const assembleDevice = <D>(core: Core, description: DeviceDescription<D>, index: number): Device<D> => {
   const { name, driver, attributes, ports } = description
   const table = compile(core.tables, core.classes, driver as Driver)

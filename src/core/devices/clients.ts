@@ -1,12 +1,10 @@
 /*
- * Clients of the subsystem (R31, R32, R40): parts that are told of every device, as Linux' ib_client.
+ * Clients of the subsystem (R31, R32, R40), as Linux' ib_client.
  *
- * Core calls a client's `add` for each device, and its `remove` for each that it uses. Registering a client calls `add`
- * for the existing devices, unregistering it calls `remove` for the remaining ones, both before they return. A new
- * device is added to the clients in the order in which they registered, and a removed one is removed from them in
- * reverse order, so that a client that uses another client gets the device after it and loses it before it. Everything
- * here is synchronous: once the function that unregisters a client has returned, no callback of it runs. Callbacks may
- * register and remove devices and other clients. Clients receive a device's unaffiliated events with `addEventHandler`.
+ * Core calls a client's `add` for each device, and its `remove` for each device that it uses. Devices are added to
+ * clients in the order in which the clients registered, and removed in reverse order. So a client that uses another
+ * client gets a device after it, and loses the device before it. Everything is synchronous: after a client is
+ * unregistered, no callback of it runs. Callbacks may register and remove devices and other clients.
  */
 import { attempt } from '../attempt.ts'
 import type { Client, ClientEntry, Core, Device, DeviceEventHandler } from '../model.ts'
@@ -20,10 +18,10 @@ const runCallback = (entry: ClientEntry, run: () => void): void => {
   }
 }
 
-/** Adds a device to a client, unless `add` returns false or throws; what it throws is rethrown. */
+/** Rethrows what `add` throws. */
 const add = (entry: ClientEntry, device: Device): void =>
   runCallback(entry, () => {
-    // Before the callback, which may remove this device, or register another, which is then added after it.
+    // Before the callback, because the callback may remove the device, or register another.
     entry.devices.add(device)
     let wanted: boolean | undefined = false
     try {
@@ -38,8 +36,9 @@ const remove = (entry: ClientEntry, device: Device): void => {
 }
 
 /**
- * Registers a client and adds all devices to it. The returned function unregisters the client; it throws an Error in a
- * callback of this client. If `add` throws, the client is unregistered and the error is rethrown.
+ * Registers a client and adds all devices to it. The returned function unregisters the client and removes its devices;
+ * it throws an Error in a callback of this client. If `add` throws, the client is unregistered and the error is
+ * rethrown.
  */
 export const registerClient = (core: Core, client: Client): (() => void) => {
   const entry: ClientEntry = { client, devices: new Set(), runningCallbacks: 0 }
@@ -61,21 +60,21 @@ export const registerClient = (core: Core, client: Client): (() => void) => {
   return unregister
 }
 
-/** Adds a registered device to all clients. If a client throws, it does not use the device, and the others continue. */
+/** Adds a device to all clients. If a client throws, it does not use the device, and the other clients continue. */
 export const announce = (core: Core, device: Device): void => {
   // A callback may remove the device, or unregister a client.
   for (const entry of [...core.clients])
     if (device.isAlive && core.clients.includes(entry)) attempt(core, () => add(entry, device))
 }
 
-/** Removes a device from all clients. If a client throws, the others continue. */
+/** Removes a device from all clients. If a client throws, the other clients continue. */
 export const withdraw = (core: Core, device: Device): void => {
   for (const entry of [...core.clients].reverse()) attempt(core, () => remove(entry, device))
 }
 
 /** Calls `handler` for each unaffiliated event of the device, until the returned function is called. */
 export const addEventHandler = (device: Device, handler: DeviceEventHandler): (() => void) => {
-  // A function of its own, so that the same handler can be added several times.
+  // A new function, so that the same handler can be added several times.
   const registration: DeviceEventHandler = event => handler(event)
   device.eventHandlers.add(registration)
   return () => {

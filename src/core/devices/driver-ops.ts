@@ -1,19 +1,16 @@
 /*
- * Calls on a `driver_ops` descriptor (R28): the driver's own ioctl, write and mmap, for carriers and callers in this
- * process. A driver posts records with `postRecord`; the client reads them like events (`readEvents`, or the carrier's
- * socket).
+ * Calls on a `driver_ops` descriptor (R28): the driver's own ioctl, write and mmap.
  *
- * Core checks that the descriptor is a driver's, that its context is open and its device exists; the driver defines the
- * request numbers and bytes. Without a function for the call it fails as on a Linux file: ioctl ENOTTY, write EINVAL,
- * mmap ENODEV. On a descriptor of another class ioctl fails with ENOTTY, write and mmap with EINVAL. All fail with EIO
- * once the context was closed or the device removed.
+ * Core checks that the descriptor is a driver's, that its context is open and its device exists. The driver defines
+ * request numbers and bytes. If the interface has no function for a call, the call fails as on a Linux file: ioctl with
+ * ENOTTY, write with EINVAL, mmap with ENODEV. On a descriptor of another class ioctl fails with ENOTTY, write and mmap
+ * with EINVAL. After the context was closed or the device removed, all fail with EIO.
  */
 import { CallError } from '../../spec/errno.ts'
 import { PAGE_BYTES } from '../../spec/memory.ts'
 import type { MappedChunk } from '../memory/mappable-memory.ts'
 import type { Caller, FdObject, OpsCall, OpsState } from '../model.ts'
 
-/** Maximum bytes of one write. */
 const MAX_WRITE_BYTES = 1 << 20
 
 const callOn = (fd: FdObject, caller: Caller, systemCall: 'ioctl' | 'write' | 'mmap'): OpsCall => {
@@ -29,7 +26,7 @@ const callOn = (fd: FdObject, caller: Caller, systemCall: 'ioctl' | 'write' | 'm
   return { fd: fd as FdObject<OpsState>, context, device, caller }
 }
 
-/** ioctl(2) on a driver's descriptor; returns the value that the driver returns. */
+/** ioctl(2); returns the driver's value. */
 export const opsIoctl = (fd: FdObject, caller: Caller, request: number, argument: bigint): number => {
   const call = callOn(fd, caller, 'ioctl')
   const { ops, name } = call.fd.state
@@ -38,8 +35,8 @@ export const opsIoctl = (fd: FdObject, caller: Caller, request: number, argument
 }
 
 /**
- * write(2): `length` bytes at `address` of the caller's memory; returns the number of accepted bytes. EMSGSIZE above
- * MAX_WRITE_BYTES.
+ * write(2): `length` bytes at `address` of the caller's memory. Returns the number of accepted bytes. Throws EMSGSIZE
+ * above MAX_WRITE_BYTES.
  */
 export const opsWrite = (fd: FdObject, caller: Caller, address: bigint, length: number): number => {
   const call = callOn(fd, caller, 'write')
@@ -50,7 +47,7 @@ export const opsWrite = (fd: FdObject, caller: Caller, address: bigint, length: 
   return ops.write(call, caller.copyIn(address, length))
 }
 
-/** mmap(2): the memory of `length` bytes at `offset` of the descriptor. EINVAL for bytes that do not exist. */
+/** mmap(2): the memory of `length` bytes at `offset`. Throws EINVAL for bytes that do not exist. */
 export const opsMap = (
   fd: FdObject,
   caller: Caller,

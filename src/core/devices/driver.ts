@@ -1,5 +1,5 @@
 /*
- * Declarations of drivers (R19, R22): typed handlers per class, written against the class's declaration.
+ * Declarations of drivers (R19, R22): typed handlers per class.
  *
  *   const cq = driverClass(Cq, {
  *     create(call, object, args) { …; object.state = {…}; return { cqe: … } },
@@ -7,9 +7,8 @@
  *     modify: null,
  *   }, { create: { out: { mmapInfo: optional(record(0x8001, {…})) } } })
  *
- * The compiler checks arguments and results, including the driver's own attributes; references arrive as objects. A
- * method that is omitted is core's, `null` removes it, and an override gets core's version as its last parameter.
- * Core's own classes are written in the same way (base/).
+ * Arguments and results are type-checked, the driver's own attributes too. References are objects. An omitted method is
+ * core's, `null` removes a method, and an override gets core's version as its last parameter.
  */
 import type { LinkName } from '../../spec/links.ts'
 import type { Attributes, In, Method, Methods, ObjectClass, Out } from '../../spec/schema/schema.ts'
@@ -22,15 +21,14 @@ type MergedAttributes<X extends Attributes, A, D extends 'in' | 'out'> =
 export type Extended<M, A> =
   M extends Method<infer I, infer O> ? Method<MergedAttributes<I, A, 'in'>, MergedAttributes<O, A, 'out'>> : never
 
-/** `O`, or undefined if no field of it is mandatory. */
 type OrUndefined<O> = Record<never, never> extends O ? O | undefined : O
 
-/** A handler may return `undefined` instead of `{}` for a method without mandatory results. */
+/** The results of a method. A handler may return `undefined` if no result is mandatory. */
 export type ResultOf<M> = OrUndefined<Out<M, CoreObject>>
 
 /**
- * The implementation of a method: throws CallError to refuse; returns a promise if it is asynchronous. After each
- * `await` it must check again whether the object still exists.
+ * The implementation of a method. Throws CallError to refuse. Returns a promise if it is asynchronous, and then checks
+ * after each `await` whether the object still exists.
  */
 export type Handler<M, S> = (
   call: CallContext,
@@ -47,14 +45,14 @@ export type Handlers<C extends ObjectClass, S = unknown, A = Record<never, never
   readonly [K in keyof C['methods']]?: Handler<Extended<C['methods'][K], K extends keyof A ? A[K] : unknown>, S> | null
 }
 
-/** An entry of a driver's table: a class, the methods that the driver provides, and the attributes that it adds. */
+/** An entry of a driver's table: a class, the driver's methods, and the attributes that the driver adds. */
 export const driverClass = <C extends ObjectClass, S = unknown, const A extends MethodAdditions = Record<never, never>>(
   cls: C,
   handlers: Handlers<C, S, A> = {} as Handlers<C, S, A>,
   additions?: A,
 ): DriverClass => ({
   class: cls,
-  // The compiler has checked each handler against its method; the table holds them by name.
+  // TypeScript has checked each handler against its method.
   handlers: handlers as DriverClass['handlers'],
   additions: additions ?? {},
   methods: {},
@@ -72,8 +70,8 @@ export const withMethods = <const M extends Methods, S = unknown>(
 })
 
 /**
- * Adds versions of methods for certain links (R27): on a device of that link they replace the common ones; `null`
- * removes a method there. Core's version is still what overrides call.
+ * Adds handlers for certain links (R27): on a device of that link they replace the common ones. `null` removes a
+ * method.
  */
 export const withLinkVariants = <C extends ObjectClass, S = unknown>(
   base: DriverClass,
@@ -81,8 +79,8 @@ export const withLinkVariants = <C extends ObjectClass, S = unknown>(
 ): DriverClass => ({ ...base, variants: variants as NonNullable<DriverClass['variants']> })
 
 /**
- * Removes optional attributes that the driver does not support, each with the reason: its devices do not list them, and
- * a call that passes one fails with EOPNOTSUPP and the reason.
+ * Removes optional attributes that the driver does not support, each with the reason. A call with such an attribute
+ * fails with EOPNOTSUPP and the reason.
  */
 export const withoutOptions = (base: DriverClass, attributes: Readonly<Record<string, string>>): DriverClass => ({
   ...base,

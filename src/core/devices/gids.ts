@@ -1,6 +1,5 @@
 /*
- * The GID table of one port (IBA 4.1.1). A driver fills it; core's queries read it, and drivers look up source GIDs in
- * it. A query of an empty entry fails with ENODATA, as on Linux.
+ * The GID table of one port (IBA 4.1.1), filled by the driver.
  */
 import { CallError } from '../../spec/errno.ts'
 
@@ -16,9 +15,8 @@ export interface GidTableEntry {
 export interface GidTable {
   /** Port number, from 1. */
   readonly port: number
-  /** One slot per index. */
   readonly entries: (GidTableEntry | undefined)[]
-  /** All entries from this index on are empty. */
+  /** Entries from this index on are empty. */
   end: number
 }
 
@@ -58,7 +56,7 @@ const isSame = (a: Uint8Array, b: Uint8Array): boolean => {
   return true
 }
 
-/** The first index with this GID, and with this type if one is given; -1 if there is none. */
+/** The first index with this GID, and with this type if given; -1: none. */
 export const findGid = ({ entries, end }: GidTable, gid: Uint8Array, type?: number): number => {
   for (let i = 0; i < end; i++) {
     const entry = entries[i]

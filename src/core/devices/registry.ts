@@ -1,13 +1,16 @@
 /*
  * The registry of devices (R19–R24, docs/decisions/one-way-in.md).
  *
- * `register` compiles the driver's table with core's and publishes the device under its name. `unregister` makes every
- * call fail with EIO, frees the name, withdraws unread events of the device's objects, sends DEVICE_FATAL (event 8) to
- * every async fd, removes the device from the clients, and destroys all objects of all contexts in reverse order of
- * dependency; clients that poll rings without calls still have them mapped. There may be very many objects, so they are
- * destroyed in steps, which the owner of core spreads over turns of its event loop (`CoreOptions.run`). Hooks apply to
- * the calls of one device; its table is rebuilt when a hook is added or removed, so that a device without hooks has no
- * cost.
+ * `register` compiles the driver's table with core's and publishes the device under its name. `unregister` does the
+ * reverse:
+ * - All calls fail with EIO, and the name is free.
+ * - Unread events of objects are withdrawn, and every async fd gets DEVICE_FATAL.
+ * - Clients lose the device.
+ * - All objects of all contexts are destroyed in reverse order of dependency. Rings stay mapped for programs that poll
+ *   them.
+ *
+ * There may be very many objects, so they are destroyed in steps, which the owner of core spreads over turns of its
+ * event loop (`CoreOptions.run`).
  */
 import { Device as DeviceClass } from '../../spec/classes/device/device.ts'
 import { AsyncEventType } from '../../spec/enums.ts'
@@ -28,29 +31,29 @@ import { raiseDeviceListChanged } from './system.ts'
 const { DEVICE_ADDED, DEVICE_REMOVED } = AsyncEventType.values
 
 /**
- * Number of steps that a function `CoreOptions.run` should take in one turn of the event loop: about 0.3 ms. Most steps
- * destroy one object.
+ * Number of steps that `CoreOptions.run` should take in one turn of the event loop: about 0.3 ms. Most steps destroy
+ * one object.
  */
 export const STEPS_PER_TURN = 32
 
 export interface CoreOptions {
-  /** Default: `coreClasses`. Clients and tests add classes of their own. */
+  /** Default: `coreClasses`. */
   readonly classes?: readonly DriverClass[]
   /**
-   * The clock for event thresholds and device.queryClock, in microseconds; the owner of core calls `expire` at
-   * `nextDue`. Default: always 0.
+   * Microseconds: the clock for event thresholds and device.queryClock. The owner of core calls `expire` at `nextDue`.
+   * Default: always 0.
    */
   readonly now?: () => number
   /**
-   * Returns a u32, from which the first keys of memory and QPNs come. A core with several users needs an unpredictable
-   * source. Default: always 0.
+   * Returns a u32, from which the first memory keys and QPNs come. Must be unpredictable if several users share the
+   * core. Default: always 0.
    */
   readonly random?: () => number
-  /** Called with every exception that core has caught (attempt.ts). */
+  /** Called with every exception that core has caught. */
   readonly report?: (error: unknown) => void
   /**
-   * Runs a long job, for example a few steps in each turn of the event loop. The job never throws. Default: runs all
-   * steps immediately.
+   * Runs a long job, for example some steps in each turn of the event loop. The job never throws. Default: all steps
+   * immediately.
    */
   readonly run?: (job: Iterator<unknown>) => void
 }
@@ -106,7 +109,7 @@ const checkName = (core: Core, name: string): void => {
 
 /**
  * Registers a device. Throws EINVAL for an invalid name, EEXIST for a name in use, and an Error for an invalid table or
- * number of ports, which is a bug of the driver.
+ * number of ports.
  */
 export const register = <D>(core: Core, description: DeviceDescription<D>): Device<D> => {
   const { name, attributes, ports } = description
@@ -117,15 +120,14 @@ export const register = <D>(core: Core, description: DeviceDescription<D>): Devi
   const device = assembleDevice(core, description, freeIndex(core))
   core.devices.set(name, device as Device)
   announce(core, device as Device)
-  // A client may have removed it.
+  // A client may have removed the device.
   if (device.isAlive) raiseDeviceListChanged(device as Device, DEVICE_ADDED)
   return device
 }
 
 /**
- * Removes a device, regardless of its clients. When this returns its calls are refused and its name is free. `onEnded`
- * is called when its objects are destroyed, even if a function of the driver throws. Throws an Error if the device is
- * removed already.
+ * Removes a device. At the return its calls are refused and its name is free. `onEnded` is called after its objects are
+ * destroyed, even if a function of the driver throws. Throws an Error if the device is removed already.
  */
 export const unregister = (device: Device, onEnded: () => void = () => {}): void => {
   const { core } = device
@@ -144,7 +146,6 @@ export const unregister = (device: Device, onEnded: () => void = () => {}): void
   core.runJob(removal(device, onEnded))
 }
 
-/** The slow part of a device's removal, in steps. */
 function* removal(device: Device, onEnded: () => void): Generator<unknown> {
   const { core, driver } = device
   yield* attemptSteps(core, () => driver.removing?.(device))
@@ -172,13 +173,12 @@ export const renameDevice = (device: Device, name: string): void => {
   core.devices.set(name, device)
 }
 
-/** Whether the device has class `device`, and so an opening call; if not, its contexts can be used immediately. */
+/** The device has an opening call. Without one, contexts can be used immediately. */
 const hasOpenMethod = ({ sharedTable }: Device): boolean => sharedTable.byName.has(DeviceClass.name)
 
 /**
- * Opens a device for a client. Throws EIO for a removed device. `isOpened`: the client needs no opening call
- * (device.open); otherwise it makes it later. `mapped`: memory that the client can map. `account`: to which its objects
- * are charged.
+ * Opens a device for a client. Throws EIO for a removed device. `isOpened`: the client makes no opening call
+ * (device.open). `mapped`: memory that the client can map. `account`: charged for the context's objects.
  */
 export const openContext = <D>(
   device: Device<D>,
@@ -208,7 +208,6 @@ export const openContext = <D>(
   return context
 }
 
-/** From now on calls of the context are refused. */
 const beginClose = (context: Context): void => {
   const { core } = context.device
   context.isClosed = true
@@ -217,8 +216,8 @@ const beginClose = (context: Context): void => {
 }
 
 /**
- * Destroys the objects of a context, in steps. If the device is removed meanwhile, its removal runs this function a
- * second time before the first run has ended; only the run that finishes first calls `driver.closed` and the callbacks.
+ * Destroys the objects of a context, in steps. If the device is removed meanwhile, the removal runs a second instance
+ * of this job. Only the instance that ends first calls `driver.closed` and the callbacks.
  */
 function* destroyObjects(context: Context, why: 'close' | 'remove'): Generator<unknown> {
   const { device, whenEnded = [] } = context
@@ -233,8 +232,8 @@ function* destroyObjects(context: Context, why: 'close' | 'remove'): Generator<u
 }
 
 /**
- * Closes a context: it cannot be used any more, and its objects are destroyed. Never fails, and may be repeated.
- * `onEnded` is called when all objects are destroyed.
+ * Closes a context and destroys its objects. Never fails, and may be repeated. `onEnded` is called after all objects
+ * are destroyed.
  */
 export const closeContext = (context: Context, onEnded: () => void = () => {}): void => {
   if (context.whenEnded === undefined) onEnded()
@@ -245,8 +244,8 @@ export const closeContext = (context: Context, onEnded: () => void = () => {}): 
 }
 
 /**
- * Resolves when all contexts of a user that are closed by now have been destroyed, so that their resources are
- * available again. Undefined if there are none.
+ * Resolves when the closed contexts of a user are destroyed and their resources are available again. Undefined: there
+ * are none.
  */
 export const untilContextsDestroyed = (core: Core, user: number): Promise<void> | undefined => {
   const ending = [...core.endingContexts].filter(({ account }) => account?.user === user)
@@ -254,7 +253,7 @@ export const untilContextsDestroyed = (core: Core, user: number): Promise<void> 
   return Promise.all(ending.map(context => new Promise<void>(resolve => closeContext(context, resolve)))).then(() => {})
 }
 
-/** A signal for asynchronous handlers: aborts when the context closes or the device is removed. */
+/** For asynchronous handlers: aborts when the context closes or the device is removed. */
 export const abortSignalOf = (context: Context): AbortSignal => {
   context.abortController ??= new AbortController()
   if (context.isClosed) context.abortController.abort()

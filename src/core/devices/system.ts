@@ -1,8 +1,7 @@
 /*
- * The system-wide device (R13, R18): it has no hardware; its classes are those marked `global`, with core's own
- * methods. It is opened and called like any other device, but is not in the list of devices, and is never removed.
- *
- * It is created at its first use. Changes of the list of devices are its unaffiliated events.
+ * The system-wide device (R13, R18) has no hardware. Its classes are those marked `global`, with core's own methods. It
+ * is opened and called like any other device, but is not in the list of devices, and is never removed. Its unaffiliated
+ * events are changes of the list of devices.
  */
 import { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device/device.ts'
 import { NodeType } from '../../spec/enums.ts'
@@ -12,10 +11,10 @@ import type { Core, Device } from '../model.ts'
 import { assembleDevice } from './assemble.ts'
 import { driverClass } from './driver.ts'
 
-/** RDMA_DRIVER_UNKNOWN: Linux has no driver for it. */
+/** RDMA_DRIVER_UNKNOWN. */
 const NO_DRIVER = 0
 
-/** The system-wide device of `core`. */
+/** Creates the device at the first call. */
 export const systemDevice = (core: Core): Device => {
   core.system ??= assembleDevice(
     core,
@@ -38,7 +37,7 @@ export const systemDevice = (core: Core): Device => {
   return core.system
 }
 
-/** Raises the event that `device` was added or removed (`type`) on the system-wide device, if that exists. */
+/** Tells the system-wide device, if it exists, that `device` was added or removed. `type`: ibv_event_type. */
 export const raiseDeviceListChanged = ({ core, index }: Device, type: number): void => {
   if (core.system !== undefined) raiseSystem(core.system, index, type)
 }

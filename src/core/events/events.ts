@@ -1,11 +1,11 @@
 /*
  * Completion events and asynchronous events: routing, arming, and how many events a client has read (R34, R35, R37).
  *
- * An object with events has a route: a completion channel and an async fd, or handlers of a client in this process. An
- * event queue to which it is attached gets its events instead, those of connections in addition. `arm` makes the next
- * completion (or the next solicited or failed one) raise exactly one event. A destroy withdraws the object's unread
- * events and returns how many the client has read, since libibverbs waits until the program has acknowledged that many.
- * Records on completion channels and async fds have Linux' bytes; the fd object's sink delivers them to the client.
+ * An object with events has a route: a completion channel and an async fd, or handlers of a client in this process. If
+ * the object is attached to an event queue, its events go there instead; events of connections go to both. An armed CQ
+ * raises exactly one event. A destroy withdraws the object's unread events and returns how many the client has read:
+ * libibverbs waits until the program has acknowledged that many. The records on completion channels and async fds have
+ * Linux' bytes.
  */
 import { createCause } from '../../spec/check/causes.ts'
 import { ClassId } from '../../spec/classes/ids.ts'
@@ -43,23 +43,26 @@ import {
   tightenThreshold,
 } from './thresholds.ts'
 
-/** ibv_event_type: the device was removed (IBV_EVENT_DEVICE_FATAL). */
+/** IBV_EVENT_DEVICE_FATAL: the device was removed. */
 export const DEVICE_FATAL = 8
 
-/** An fd object whose sink can be replaced; only this file does that. */
+/** `FdObject` with a sink that can be replaced. */
 interface MutableFd {
   sink: EventSink
 }
 
-/** An `EventQueue` with this many unread events or more drops an event if it has one of the same source and type. */
+/**
+ * If an `EventQueue` has this many unread events, a new event is dropped if the queue has one of the same source and
+ * type.
+ */
 const QUEUE_LIMIT = 65536
 
-/** `EventRecord.type` of completions, and of the other records without a type of their own. */
+/** `EventRecord.type` of completions, and of other records without a type. */
 const COMPLETION = -1
 
 /**
- * The first sink of an fd object: events wait in core until they are read, or until a carrier attaches its own sink.
- * Not the class `event_queue`, which the other comments call event queue.
+ * The first sink of an fd object: events wait in core until they are read or a carrier attaches its own sink. Not
+ * related to the class `event_queue`.
  */
 export interface EventQueue extends EventSink {
   readonly queue: EventRecord[]
@@ -67,8 +70,8 @@ export interface EventQueue extends EventSink {
 }
 
 /**
- * A queue of events in this process, which may drop events (QUEUE_LIMIT). `wake` is called when an event is queued and
- * when the queue ends.
+ * A queue of events in this process, which may drop events (QUEUE_LIMIT). `wake` is called for each queued event and at
+ * the end of the queue.
  */
 export const createEventQueue = (wake?: () => void): EventQueue => {
   const queue: EventRecord[] = []
@@ -103,8 +106,8 @@ export const createEventQueue = (wake?: () => void): EventQueue => {
 }
 
 /**
- * Reads up to `limit` events from an fd object (R39). EAGAIN if there is none, EIO if none can follow (the context was
- * closed or the device removed).
+ * Reads up to `limit` events from an fd object (R39). Throws EAGAIN if there is none, EIO if none can follow, because
+ * the context was closed or the device removed.
  */
 export const readEvents = (fd: FdObject, limit = 1): readonly EventRecord[] => {
   const events = fd.sink.take(limit)
@@ -114,7 +117,7 @@ export const readEvents = (fd: FdObject, limit = 1): readonly EventRecord[] => {
   throw new CallError('EAGAIN', 'no event is pending on the descriptor')
 }
 
-/** Puts events that were taken from an fd object back, in front of the events that it has by now. */
+/** Puts events back, before the events that the fd object has now. */
 const restoreEvents = ({ sink }: FdObject, events: readonly EventRecord[]): void => {
   for (const event of [...events, ...sink.take(Number.POSITIVE_INFINITY)]) sink.post(event)
 }
@@ -126,7 +129,7 @@ export const readEventsFor = (call: CallContext, fd: FdObject, limit = 1): reado
   return events
 }
 
-/** Replaces the sink of an fd object by the carrier's. Queued events are moved to it. */
+/** Replaces the sink of an fd object by the carrier's, and moves queued events there. */
 export const attachSink = (fd: FdObject, sink: EventSink): void => {
   const before = fd.sink as Partial<EventQueue>
   const mutable: MutableFd = fd
@@ -139,7 +142,7 @@ export const attachSink = (fd: FdObject, sink: EventSink): void => {
 
 /**
  * The record of an event of `element`. `type`: as `EventRecord.type`. `object` and `kind`: the fields `object` and
- * `type` of an event queue's record (spec/classes/events/event_queue.ts), not used for other records.
+ * `type` of a record on an event queue (spec/classes/events/event_queue.ts).
  */
 const recordOf = (
   element: Affiliation,
@@ -160,7 +163,6 @@ const recordOf = (
   return { element, bytes, type }
 }
 
-/** The event state of a source, created when it is first needed. */
 export const eventStateOf = (events: Affiliation): EventState => {
   events.state ??= { completions: 0, asyncs: 0, record: undefined, attached: undefined, threshold: undefined }
   return events.state
@@ -172,7 +174,7 @@ const countEvent = ({ element, type }: EventRecord, delta: 1 | -1): void => {
   else state.asyncs += delta
 }
 
-/** Subtracts an event that was withdrawn or lost from the counts of its source. */
+/** Subtracts a withdrawn or lost event from the counts of its source. */
 export const uncountEvent = (event: EventRecord): void => countEvent(event, -1)
 
 const post = (fd: FdObject | undefined, event: EventRecord): void => {
@@ -182,7 +184,7 @@ const post = (fd: FdObject | undefined, event: EventRecord): void => {
   fd.sink.post(event)
 }
 
-/** Posts an event of an object, unless the device is being removed (`forgetEvents`). */
+/** Posts an event of an object, unless the device is being removed. */
 const postUnlessRemoved = (fd: FdObject | undefined, event: EventRecord): void => {
   if (fd?.context.device.isAlive) post(fd, event)
 }
@@ -190,9 +192,9 @@ const postUnlessRemoved = (fd: FdObject | undefined, event: EventRecord): void =
 // ---- a driver's own records ----
 
 /**
- * Posts a driver's own record of 1 to DRIVER_RECORD_BYTES bytes on a descriptor: poll(2) reports it, and each read
- * returns one record. If a client leaves very many unread, some are lost (`createEventQueue`), so a record should
- * announce data rather than contain it.
+ * Posts a driver's own record of 1 to DRIVER_RECORD_BYTES bytes on a descriptor. poll(2) reports the record, and each
+ * read returns one record. A record should announce data rather than contain it: if very many are unread, some are
+ * dropped (`createEventQueue`).
  */
 export const postRecord = (fd: FdObject, bytes: Uint8Array): void => {
   if (bytes.length === 0 || bytes.length > DRIVER_RECORD_BYTES)
@@ -204,21 +206,21 @@ export const postRecord = (fd: FdObject, bytes: Uint8Array): void => {
 // ---- events of connections ----
 
 /**
- * Posts an event, which the connection manager has encoded, on the channel of its element. If the element is attached
- * to an event queue, also posts a record of kind CONNECTION there.
+ * Posts an event of the connection manager on the channel of its element. If the element is attached to an event queue,
+ * also posts a record of kind CONNECTION there.
  */
 export const postOnChannel = (event: EventRecord): void => {
   const { element } = event
   post(element.route.channel, event)
   const queue = element.state?.attached?.queue
-  // COMPLETION: counted apart from the channel's events, which `moveToChannel` counts as async events.
+  // COMPLETION, so that `state.asyncs` counts only the channel's events (`moveToChannel`).
   if (queue !== undefined)
     postUnlessRemoved(queue, recordOf(element, COMPLETION, undefined, EventKind.values.CONNECTION))
 }
 
 /**
- * From now on sends an object's events to another channel, and moves the unread ones there. Returns how many events of
- * the object the client has read so far.
+ * Changes the channel of an object's events, and moves the unread ones there. Returns how many events of the object the
+ * client has read.
  */
 export const moveToChannel = ({ context, events }: CoreObject, channel: FdObject): number => {
   if (events === undefined) return 0
@@ -239,12 +241,12 @@ const requireEventFd = (object: CoreObject | undefined): FdObject | undefined =>
   return object as FdObject | undefined
 }
 
-/** The route without descriptors and handlers; the first `lastRoute` of each context. */
+/** The route without descriptors and handlers. */
 export const noRoute: EventRoute = { channel: undefined, asyncFd: undefined, handlers: undefined }
 
 /**
- * A route to these descriptors: the context's last route if it has the same ones, otherwise a new route. The handlers
- * may be those of another caller; `setEventHandlers` sets the right ones later.
+ * A route to these descriptors; the context's last route if that has the same ones. Its handlers may be another
+ * caller's, until `setEventHandlers`.
  */
 const routeTo = (
   context: Context | undefined,
@@ -260,7 +262,7 @@ const routeTo = (
 
 /**
  * Makes `object` a source of events; called by its create handler. `userHandle` (u64) identifies it in event records.
- * Without `asyncFd` its async events go to the context's default one, if there is one now.
+ * Without `asyncFd` its async events go to the context's default async fd, if there is one.
  */
 export const affiliate = (
   object: CoreObject,
@@ -280,7 +282,7 @@ export const affiliate = (
   return object.events
 }
 
-/** Sets the event handlers that a caller in this process has for the object's events. */
+/** Sets the caller's handlers for the object's events. */
 export const setEventHandlers = ({ context, events }: CoreObject, handlers: EventHandlers | undefined): void => {
   if (events === undefined || events.route.handlers === handlers) return
   events.route = { ...events.route, handlers, core: context?.device.core }
@@ -288,10 +290,10 @@ export const setEventHandlers = ({ context, events }: CoreObject, handlers: Even
 }
 
 /**
- * REQ_NOTIFY: the next completion, or with `solicitedOnly` the next solicited or failed one, raises one event. With a
- * threshold (R36) the event is raised after `count` such completions, or `period` microseconds after the first of them;
- * undefined values are those of the CQ's own threshold. If the CQ is armed already, the event can only become
- * earlier (thresholds.ts), and arming for the next completion stays (as on Linux).
+ * REQ_NOTIFY: the next completion raises one event; with `solicitedOnly`, the next solicited or failed one. With a
+ * threshold (R36) the event is raised after `count` such completions, or `period` microseconds after the first of them.
+ * Undefined values are those of the CQ's own threshold. If the CQ is armed already, its event can only become earlier
+ * (thresholds.ts), and an arming for the next completion stays, as on Linux.
  */
 export const arm = (object: CoreObject, solicitedOnly: boolean, count?: number, period?: number): void => {
   const { events } = object
@@ -312,7 +314,7 @@ const thresholdOf = ({ context }: CoreObject, events: Affiliation): Threshold | 
   return state.threshold
 }
 
-/** Sets the threshold of a CQ (R36); undefined values are not changed. */
+/** Sets the threshold of a CQ (R36). Undefined values are not changed. */
 export const setThreshold = (object: CoreObject, count: number | undefined, period: number | undefined): void => {
   const { events } = object
   const threshold = events && thresholdOf(object, events)
@@ -323,7 +325,7 @@ export const setThreshold = (object: CoreObject, count: number | undefined, peri
     notify(events)
 }
 
-/** Calls a client's handler. It runs in the middle of the device's work, so an exception does not end that work. */
+/** Calls a client's handler. An exception does not end the device's work. */
 const callHandler = (core: Core | undefined, run: () => void): void => {
   try {
     run()
@@ -332,7 +334,7 @@ const callHandler = (core: Core | undefined, run: () => void): void => {
   }
 }
 
-/** Raises the event of an armed CQ, and disarms it. */
+/** Raises the event of an armed CQ, and disarms the CQ. */
 const notify = (events: Affiliation): void => {
   events.armed = Armed.NO
   const { handlers, core } = events.route
@@ -346,8 +348,7 @@ const notify = (events: Affiliation): void => {
 }
 
 /**
- * Called for each completion that was written; `isSolicited`: solicited or failed. Hot: one comparison if the CQ is
- * not armed.
+ * Called after each written completion. `isSolicited`: solicited or failed. Hot: one comparison if the CQ is not armed.
  */
 export const completed = (events: Affiliation, isSolicited: boolean): void => {
   if (events.armed === Armed.NO || (events.armed === Armed.SOLICITED && !isSolicited)) return
@@ -357,7 +358,8 @@ export const completed = (events: Affiliation, isSolicited: boolean): void => {
 }
 
 /**
- * Raises the events that are due at `now` (R36); the owner of core calls it at `nextDue`. Returns whether any was due.
+ * Raises the completion events that are due at `now` (R36); true if there were any. The owner of core calls it at
+ * `nextDue`.
  */
 export const expire = (core: Core, now: number): boolean => expireDue(core, now, notify)
 
@@ -371,21 +373,19 @@ export const raiseObjectEvent = ({ events }: CoreObject, type: number): void => 
   else postUnlessRemoved(attached?.queue ?? events.route.asyncFd, recordOf(events, type))
 }
 
-/** An event source that is not an object with events: the device, a port, or a driver's descriptor. */
+/** The event source of the device, a port, or a driver's descriptor. */
 const affiliationOf = (userHandle: bigint, attached?: Attachment): Affiliation => {
   const events: Affiliation = { userHandle, route: noRoute, armed: Armed.NO, state: undefined }
   if (attached !== undefined) eventStateOf(events).attached = attached
   return events
 }
 
-/**
- * The ports of a device that are attached to an event queue (port 0: the device); the `state` of the queue's object.
- */
+/** State of an event queue: the ports that are attached to it (port 0: the device). */
 export type AttachedPorts = Map<number, Affiliation>
 
 /**
- * Posts an event of a device or port on every async fd of the device, on the event queues to which `source` (port
- * number; 0: the device) is attached, and calls the device's handlers.
+ * Posts an event of a device or port on every async fd of the device and on the event queues to which `source` is
+ * attached (port number; 0: the device), and calls the device's handlers.
  */
 const postToDevice = (device: Device, event: DeviceEvent, source = event.port ?? 0): void => {
   const { contexts, eventHandlers, core } = device
@@ -402,8 +402,8 @@ const postToDevice = (device: Device, event: DeviceEvent, source = event.port ??
 }
 
 /**
- * Raises an event of a port (9 PORT_ACTIVE, 10 PORT_ERR, …): on every async fd of the device, with the port's number as
- * element, on event queues to which the port is attached, and for every handler (R32). Also reports it as a failure.
+ * Raises an event of a port (9 PORT_ACTIVE, 10 PORT_ERR, …), with the port number as element on async fds (R32). Also
+ * reports it as a failure.
  */
 export const raisePort = (device: Device, port: number, type: number): void => {
   postToDevice(device, { type, port })
@@ -414,10 +414,7 @@ export const raisePort = (device: Device, port: number, type: number): void => {
   )
 }
 
-/**
- * Raises an event of the device: on every async fd, with element 0, on event queues to which the device is attached,
- * and for every handler. Also reports it as a failure.
- */
+/** Raises an event of the device, with element 0 on async fds. Also reports it as a failure. */
 export const raiseDevice = (device: Device, type: number): void => {
   postToDevice(device, { type, port: undefined })
   const cause = type === DEVICE_FATAL ? createCause('DEVICE_REMOVED', {}) : createCause('OTHER_EVENT', { event: type })
@@ -425,19 +422,19 @@ export const raiseDevice = (device: Device, type: number): void => {
 }
 
 /**
- * Raises an event of the system-wide device about the device with this index. The index is the element on async fds,
- * and the object in records of event queues to which the system-wide device is attached.
+ * Raises an event of the system-wide device about the device with this index. On async fds the index is the element, in
+ * records of event queues the object.
  */
 export const raiseSystem = (system: Device, index: number, type: number): void =>
   postToDevice(system, { type, port: index }, 0)
 
-/** Whether an event belongs to an object rather than to the device, a port, or a driver's record. */
+/** The event is an object's: not the device's, a port's, or a driver's record. */
 const isAboutObject = ({ element: { state, route } }: EventRecord): boolean => {
   const cls = state?.attached?.class
   return cls === undefined ? route !== noRoute : cls !== ClassId.device && cls !== ClassId.port
 }
 
-/** Withdraws the unread events of objects; those of the device and its ports, and a driver's records, stay. */
+/** Withdraws the unread events of objects. Events of the device and its ports, and a driver's records, stay. */
 const forgetObjectEvents = ({ sink }: FdObject): void => {
   for (const event of sink.take(Number.POSITIVE_INFINITY)) {
     if (isAboutObject(event)) countEvent(event, -1)
@@ -445,12 +442,12 @@ const forgetObjectEvents = ({ sink }: FdObject): void => {
   }
 }
 
-/** The device and its objects are being removed: withdraws unread events of objects, as on Linux. */
+/** The device is being removed: withdraws unread events of its objects, as on Linux. */
 export const forgetEvents = ({ contexts }: Device): void => {
   for (const context of contexts) for (const fd of context.descriptors) if (!fd.isClosed) forgetObjectEvents(fd)
 }
 
-/** Withdraws the events of one source that the client of `fd` has not read; no effect once the device is removed. */
+/** Withdraws the unread events of one source; no effect after the device's removal. */
 const withdrawUnread = (fd: FdObject | undefined, events: Affiliation): void => {
   const { state } = events
   if (fd === undefined || fd.isClosed || !fd.context.device.isAlive) return
@@ -459,8 +456,7 @@ const withdrawUnread = (fd: FdObject | undefined, events: Affiliation): void => 
 }
 
 /**
- * A promise to await before events of an object are withdrawn (`EventSink.prepareWithdraw`); undefined if none is
- * needed.
+ * To be awaited before events of an object are withdrawn (`EventSink.prepareWithdraw`). Undefined: nothing to wait for.
  */
 export const prepareWithdrawEvents = ({ events }: CoreObject): Promise<void> | undefined => {
   const state = events?.state
@@ -468,15 +464,15 @@ export const prepareWithdrawEvents = ({ events }: CoreObject): Promise<void> | u
   const { channel, asyncFd } = events.route
   for (const fd of [channel, asyncFd, state.attached?.queue]) {
     const preparing = fd === undefined || fd.isClosed ? undefined : fd.sink.prepareWithdraw?.()
-    // One at a time: when it resolves, the caller calls this function again for the next one.
+    // The caller calls this function again after each promise.
     if (preparing !== undefined) return preparing
   }
   return undefined
 }
 
 /**
- * Ends an object's events: withdraws unread ones and returns the numbers of read ones, for the answer of a destroy. A
- * destroy handler calls it when no more completions can follow.
+ * Ends an object's events: withdraws the unread ones and returns the numbers of read ones. A destroy handler calls it
+ * when no more completions can follow.
  */
 export const withdrawEvents = (object: CoreObject): EventsRead => {
   const { events } = object
@@ -492,7 +488,7 @@ export const withdrawEvents = (object: CoreObject): EventsRead => {
   return { compEvents: state.completions, asyncEvents: state.asyncs }
 }
 
-/** The objects attached to each queue, since a search of all objects of the context would take long. */
+/** The objects attached to each queue: a search of all objects of the context would take long. */
 const attachedTo = new WeakMap<FdObject, Set<Affiliation>>()
 
 const detachFromQueue = (events: Affiliation): void => {
@@ -503,8 +499,8 @@ const detachFromQueue = (events: Affiliation): void => {
 }
 
 /**
- * Closes an fd object for events, and detaches the objects that are attached to it. Unread events of objects are
- * withdrawn in one pass, since there may be very many.
+ * Closes an fd object for events: detaches the attached objects, and withdraws unread events of objects, in one pass
+ * because there may be very many.
  */
 export const closeEvents = (fd: FdObject): void => {
   if (fd.isClosed) return
@@ -515,7 +511,7 @@ export const closeEvents = (fd: FdObject): void => {
 
 // ---- event queues (R38) ----
 
-/** From now on sends the events of an object to an event queue. */
+/** Attaches an object to an event queue, which gets its later events. */
 export const attachEvents = (events: Affiliation, attached: Attachment): void => {
   const state = eventStateOf(events)
   detachFromQueue(events)
@@ -525,7 +521,7 @@ export const attachEvents = (events: Affiliation, attached: Attachment): void =>
   state.record = undefined
 }
 
-/** Detaches an object from its event queue: withdraws its unread events; later ones are routed as before. */
+/** Detaches an object from its event queue, and withdraws its unread events. */
 export const detachEvents = (events: Affiliation): void => {
   const { state } = events
   if (state === undefined) return
@@ -534,12 +530,12 @@ export const detachEvents = (events: Affiliation): void => {
   state.record = undefined
 }
 
-/** Attaches the device, or a port of it, to a queue. */
+/** Attaches the device or a port to a queue. */
 export const attachPort = (queue: FdObject<AttachedPorts>, attached: Attachment): void => {
   queue.state.set(attached.object, affiliationOf(attached.cookie, attached))
 }
 
-/** Detaches the device (port 0) or a port from a queue; false if it was not attached. */
+/** Detaches the device (port 0) or a port from a queue. False if it was not attached. */
 export const detachPort = (queue: FdObject<AttachedPorts>, port: number): boolean => {
   const source = queue.state.get(port)
   if (source === undefined) return false

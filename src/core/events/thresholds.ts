@@ -1,14 +1,12 @@
 /*
  * Thresholds of completion events (R36; uDAPL's EVD threshold): one event after n completions, or t microseconds after
- * the first of them. Drivers are not involved: core counts completions, and its owner calls `expire` (events.ts) at
- * the time `nextDue` on core's clock.
+ * the first of them. The owner of core calls `expire` (events.ts) at the time `nextDue` on core's clock.
  *
- * The event of an armed CQ is never postponed: arming again or a new threshold can only make it earlier, and
- * completions since the first arming count. Otherwise a program that waits could wait for ever.
+ * Arming an armed CQ again, or a new threshold, can only make its event earlier, and completions since the first arming
+ * count. Otherwise a program that waits could wait for ever.
  */
 import { type Affiliation, Armed, type Core, type Deadline, type Threshold } from '../model.ts'
 
-/** A threshold with which every completion raises an event. */
 export const createThreshold = (core: Core): Threshold => ({
   core,
   count: 0,
@@ -20,13 +18,13 @@ export const createThreshold = (core: Core): Threshold => ({
   due: Number.POSITIVE_INFINITY,
 })
 
-/** Whether every completion raises an event with these values (0: no limit); `period` in microseconds. */
+/** Every completion raises an event with these values (0: no limit); `period` in microseconds. */
 const isImmediate = (count: number, period: number): boolean => count === 1 || (count === 0 && period === 0)
 
 /** Inserts a deadline in order of time. */
 const schedule = ({ deadlines }: Core, deadline: Deadline): void => {
   let index = deadlines.length
-  // Searched from the end: most new deadlines are the latest, since periods are similar.
+  // From the end: most new deadlines are the latest, because periods are similar.
   while (index > 0 && deadlines[index - 1]!.due > deadline.due) index--
   deadlines.splice(index, 0, deadline)
 }
@@ -48,7 +46,7 @@ export const cancelDeadline = (events: Affiliation, threshold: Threshold): void 
   if (deadlines[index]?.due === due) deadlines.splice(index, 1)
 }
 
-/** For a CQ that was not armed and is armed now: sets the values for its next event, and restarts counting. */
+/** Arms a CQ that was not armed: sets the values for its next event, and restarts counting. */
 export const rearmThreshold = (events: Affiliation, threshold: Threshold, count: number, period: number): void => {
   threshold.armedCount = count
   threshold.armedPeriod = period
@@ -56,7 +54,7 @@ export const rearmThreshold = (events: Affiliation, threshold: Threshold, count:
   cancelDeadline(events, threshold)
 }
 
-/** Whether the event is due now; if not, sets its deadline, if it has a period. */
+/** Returns whether the event is due now. If not, sets the deadline of an event with a period. */
 const isReached = (events: Affiliation, threshold: Threshold): boolean => {
   const { core, armedCount, armedPeriod, completions, firstCompletion } = threshold
   if (isImmediate(armedCount, armedPeriod) || (armedCount > 0 && completions >= armedCount)) return true
@@ -79,7 +77,7 @@ export const countCompletion = (events: Affiliation, threshold: Threshold): bool
 /** The smaller of two limits; 0 means unlimited. */
 const smallerLimit = (a: number, b: number): number => (a === 0 || (b !== 0 && b < a) ? b : a)
 
-/** Applies new values to an armed CQ where they make its event earlier; true if the event is due now. */
+/** Applies new values to an armed CQ where they make its event earlier. True if the event is due now. */
 export const tightenThreshold = (events: Affiliation, threshold: Threshold, count: number, period: number): boolean => {
   const { armedCount, armedPeriod } = threshold
   if (isImmediate(armedCount, armedPeriod)) return false
@@ -89,15 +87,15 @@ export const tightenThreshold = (events: Affiliation, threshold: Threshold, coun
   return threshold.completions > 0 && isReached(events, threshold)
 }
 
-/** When to call `expire`, in microseconds of core's clock; Infinity for never. */
+/** When to call `expire`, in microseconds of core's clock; Infinity: never. */
 export const nextDue = ({ deadlines }: Core): number => deadlines[0]?.due ?? Number.POSITIVE_INFINITY
 
-/** Calls `notify` for the CQs whose event is due at `now`. Returns whether there were any. */
+/** Calls `notify` for the CQs whose event is due at `now`; true if there were any. */
 export const expireDue = ({ deadlines }: Core, now: number, notify: (events: Affiliation) => void): boolean => {
   let isAnyDue = false
   while (deadlines.length > 0 && deadlines[0]!.due <= now) {
     const { events } = deadlines.shift() as Deadline
-    // The event may have been raised by its count before.
+    // The count may have raised the event before.
     if (events.armed === Armed.NO) continue
     isAnyDue = true
     notify(events)
