@@ -36,9 +36,9 @@ const remove = (entry: ClientEntry, device: Device): void => {
 }
 
 /**
- * Registers a client and adds all devices to it. The returned function unregisters the client and removes its devices;
- * it throws an Error in a callback of this client. If `add` throws, the client is unregistered and the error is
- * rethrown.
+ * Registers a client and adds all devices to it. The returned function unregisters the client and calls `remove` for
+ * its devices; it throws an Error in a callback of this client. If `add` throws, the client is unregistered and the
+ * error is rethrown.
  */
 export const registerClient = (core: Core, client: Client): (() => void) => {
   const entry: ClientEntry = { client, devices: new Set(), runningCallbacks: 0 }

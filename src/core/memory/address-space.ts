@@ -1,59 +1,62 @@
 /*
- * Memory to which calls and work requests refer, of another process or of this one (docs/decisions/client-memory.md).
+ * The memory that calls and work requests refer to, of another process or of this one
+ * (docs/decisions/client-memory.md).
  *
- * A carrier provides one AddressSpace per calling process, and one per registered file; registration checks pages with
- * it, the data path copies with it. Addresses are pairs of u32 (hi, lo), so that hot code needs no BigInt. A copy is
- * strided on the local side, as in `Memory` of transport/types.ts: `total` consecutive bytes of the space correspond to
- * chunks of `chunk` bytes that lie `stride` bytes apart in `to` or `from`, the first at offset `at`.
+ * There is one AddressSpace per calling process and per registered file. Addresses are pairs of u32 (hi, lo), so that
+ * hot code needs no BigInt. A copy is strided on the local side: `total` consecutive bytes of the space correspond to
+ * chunks of `chunk` bytes that are `stride` bytes apart in `to` or `from`, the first at offset `at`.
  */
 import { Errno } from '../../spec/errno.ts'
 
-/** The local side of a copy, for example an Arena of wire/arena.ts. */
+/** The local side of a copy. */
 export interface Bytes {
-  /** Address of the first byte in this process, for native code; 0 if it cannot access the bytes. */
+  /** Address of the first byte in this process, for native code; 0: native code cannot access the bytes. */
   readonly address: number
   readonly bytes: Uint8Array
   readonly view: DataView
 }
 
-/** Copies within this process by address, in native code: many chunks with one call. */
+/** Copies within this process by address, in native code. */
 export interface Copier {
-  /** The address of a buffer in this process, valid until the buffer is transferred. */
+  /** The address of a buffer, valid until the buffer is transferred. */
   addressOf(bytes: Uint8Array): number
   /**
-   * Copies `total` bytes in chunks of `chunk`, of which the last may be shorter; they are `fromStride` bytes apart at
-   * `from`, and `toStride` at `to`.
+   * Copies `total` bytes in chunks of `chunk` bytes; the last chunk may be shorter. The chunks are `fromStride` bytes
+   * apart at `from`, and `toStride` bytes apart at `to`.
    */
   copy(to: number, toStride: number, from: number, fromStride: number, chunk: number, total: number): void
 }
 
 export interface AddressSpace {
   /**
-   * Whether the `length` bytes at hi:lo (`length` below 2^53) exist and are readable, and writable if `needsWrite`.
-   * Called at registration; pages may be unmapped later, and then `read` and `write` return EFAULT. Length 0 is always
-   * true.
+   * Whether the `length` bytes at hi:lo exist and are readable, and writable if `needsWrite`. `length`: below 2^53;
+   * length 0 is always true. Called at registration. Pages may be unmapped later: then `read` and `write` return
+   * EFAULT.
    */
   check(hi: number, lo: number, length: number, needsWrite: boolean): boolean
-  /** A promise to await before `check` of the same bytes, if `check` would block for long; undefined otherwise. */
+  /**
+   * To be awaited before `check` of the same bytes, which otherwise would block for long. Undefined: nothing to wait
+   * for.
+   */
   prepareCheck?(hi: number, lo: number, length: number, needsWrite: boolean): Promise<unknown> | undefined
   /**
    * Registers checked bytes; the returned function ends the registration. `onUnmapped` is called, at most once, if the
-   * space learns that its owner has unmapped some of them: later accesses must not reach memory that is mapped there
-   * afterwards. Throws CallError if the owner may not register so many bytes.
+   * space learns that its owner has unmapped some of the bytes: later accesses must not reach memory that is mapped
+   * there afterwards. Throws CallError if the owner may not register so many bytes.
    */
   register?(hi: number, lo: number, length: number, onUnmapped: () => void): () => void
   /** From now on peers may write to these bytes at any time. */
   share?(hi: number, lo: number, length: number): void
   /**
    * Copies from the space to `to`. Returns 0 or an errno: EFAULT, ESRCH if the owner of the space has ended, ETIMEDOUT
-   * if its memory blocks for too long. After an error the bytes in `to` are undefined.
+   * if the memory blocks for too long. After an error the bytes in `to` are undefined.
    */
   read(hi: number, lo: number, to: Bytes, at: number, chunk: number, stride: number, total: number): number
   /** Copies from `from` to the space, in ascending order. Returns as `read`. */
   write(hi: number, lo: number, from: Bytes, at: number, chunk: number, stride: number, total: number): number
   /**
-   * For spaces that consist of buffers of this process: returns the buffer of these bytes, and stores their offset
-   * there in `location[0]`; undefined if they do not exist.
+   * For spaces of buffers of this process: returns the buffer of these bytes, and stores their offset there in
+   * `location[0]`. Undefined: the bytes do not exist.
    */
   locate?(hi: number, lo: number, length: number, location: Float64Array): Bytes | undefined
   /**
@@ -73,7 +76,7 @@ export interface AddressSpace {
   fetchAdd(hi: number, lo: number, addHi: number, addLo: number, original: Uint32Array): number
 }
 
-/** A space in which every access faults: for callers without memory, and for regions that the program has unmapped. */
+/** Every access faults: for callers without memory, and for regions whose memory was unmapped. */
 export const noMemory: AddressSpace = {
   check: (_hi, _lo, length) => length === 0,
   read: () => Errno.EFAULT,

@@ -1,15 +1,15 @@
 /*
- * Doubly linked lists through the rows of the table: the windows bound to each region, and the windows of type 2 bound
- * to each queue pair. When a region or queue pair is destroyed, its windows are found without a scan of all rows, of
- * which a program may have a million. Linking and unlinking allocate only the map entry of a queue pair's first window.
+ * Doubly linked lists of rows: the windows bound to each region, and the windows of type 2 bound to each queue pair.
+ * The end of a region or queue pair finds its windows without a scan of all rows, of which a program may have a
+ * million.
  */
 import type { MemoryTable } from './region-table.ts'
 
 type Links = MemoryTable['nextOfQp']
 
 /**
- * Inserts a window at the front of a list, which begins with link `first`; returns the new first link. Links are row +
- * 1; 0 ends the list.
+ * Inserts a window at the front of a list that begins with link `first`. Returns the new first link. Links are row + 1;
+ * 0 ends the list.
  */
 const link = (next: Links, previous: Links, window: number, first: number): number => {
   next[window] = first
@@ -18,7 +18,7 @@ const link = (next: Links, previous: Links, window: number, first: number): numb
   return window + 1
 }
 
-/** Removes a window from its list; returns the list's first link, which was `first`. */
+/** Removes a window from the list that begins with link `first`. Returns the new first link. */
 const unlink = (next: Links, previous: Links, window: number, first: number): number => {
   const after = next[window]!
   const before = previous[window]!

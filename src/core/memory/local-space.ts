@@ -1,15 +1,15 @@
 /*
  * Buffers of this process as an AddressSpace, at synthetic addresses (docs/decisions/client-memory.md).
  *
- * Each buffer gets page-aligned addresses from 2^32 on, with at least one unused address after it; they are not
- * pointers. A resizable buffer is refused, since its length could change between check and use; access to a detached
- * one returns EFAULT. Addresses are not reused, so that stale ones fault.
+ * The addresses of a buffer start at a page, from 2^32 on, with an unused address after its end. They are not pointers,
+ * and are not reused, so that stale addresses fault. A resizable buffer is refused: its length could change between
+ * check and use. Access to a detached buffer returns EFAULT.
  */
 import { CallError, Errno } from '../../spec/errno.ts'
 import { TWO_32, wholePages } from '../../spec/memory.ts'
 import type { AddressSpace, Bytes, Copier } from './address-space.ts'
 
-/** Addresses below 2^32 are unused, so that an address truncated to 32 bits is invalid. */
+/** Addresses below 2^32 are unused, so that a truncated address is invalid. */
 const FIRST_ADDRESS = TWO_32
 
 export interface LocalSpace extends AddressSpace {
@@ -19,7 +19,7 @@ export interface LocalSpace extends AddressSpace {
   remove(address: number): boolean
 }
 
-/** An added buffer, and its range of addresses. */
+/** A buffer, and its range of addresses. */
 interface Area {
   readonly start: number
   /** The buffer's real address, for the copier; 0 without a copier. */
@@ -29,10 +29,10 @@ interface Area {
   readonly length: number
 }
 
-/** Up to this many bytes, a loop over words is faster than a subarray or a native call, and allocates nothing. */
+/** Up to this size a loop over words is faster than a subarray or a native call, and allocates nothing. */
 const LOOP_BYTES = 256
 
-/** Copies `size` bytes from offset `start` of `from` to offset `at` of `to`, which may overlap. */
+/** Copies `size` bytes from offset `start` of `from` to offset `at` of `to`. The ranges may overlap. */
 export const copyBytes = (
   from: Pick<Bytes, 'bytes' | 'view'>,
   start: number,
@@ -45,7 +45,7 @@ export const copyBytes = (
     return
   }
   const words = size & ~3
-  // The ranges may overlap: bytes that a later step overwrites are copied first.
+  // Bytes that a later step overwrites are copied first.
   if (to.bytes.byteOffset + at <= from.bytes.byteOffset + start) {
     for (let i = 0; i < words; i += 4) to.view.setUint32(at + i, from.view.getUint32(start + i, true), true)
     for (let i = words; i < size; i++) to.bytes[at + i] = from.bytes[start + i]!
@@ -55,7 +55,7 @@ export const copyBytes = (
   for (let i = words - 4; i >= 0; i -= 4) to.view.setUint32(at + i, from.view.getUint32(start + i, true), true)
 }
 
-/** `copier`: copies more than LOOP_BYTES if both sides have an address; otherwise TypeScript copies. */
+/** `copier`: copies more than LOOP_BYTES if both sides have an address. */
 export const createLocalSpace = (copier?: Copier): LocalSpace => {
   const areas: Area[] = []
   let nextAddress = FIRST_ADDRESS
@@ -71,9 +71,9 @@ export const createLocalSpace = (copier?: Copier): LocalSpace => {
     }
     return low - 1
   }
-  /** The area of the last access, which is often that of the next one. */
+  /** The area of the last access, often also of the next. */
   let lastArea: Area | undefined
-  /** The area that contains the `length` bytes at hi:lo; undefined if there is none, or its buffer was transferred. */
+  /** The area of the `length` bytes at hi:lo. Undefined: there is none, or its buffer was transferred. */
   const areaOf = (hi: number, lo: number, length: number): Area | undefined => {
     const address = hi * TWO_32 + lo
     if (lastArea === undefined || address < lastArea.start || address - lastArea.start >= lastArea.length)

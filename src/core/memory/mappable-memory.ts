@@ -1,12 +1,10 @@
 /*
- * Memory that a context's client can map (R28): rings, queues, and other memory that a driver shares. The context's
- * carrier provides it: for another process a memory file whose descriptor the client has, in this process ordinary
- * memory.
+ * Memory that a context's client can map (R28): rings, queues, and other memory that a driver shares. For another
+ * process it is a memory file whose descriptor the client has, in this process ordinary memory.
  */
 import { wholePages } from '../../spec/memory.ts'
 
-/** A range of mapped memory: `length` bytes from byte `at` on in `bytes`, `view` and `words`, which may be
- * larger. */
+/** A range of mapped memory: `length` bytes from byte `at` of `bytes`, `view` and `words`. */
 export interface MappedChunk {
   /** The offset at which the client maps the range. */
   readonly offset: number
@@ -20,16 +18,14 @@ export interface MappedChunk {
 
 export interface MappedMemory {
   /**
-   * Defined if the client can map a part of a range by its offset. A driver may then put many rings into one range, and
-   * counts the rings here.
+   * Defined if the client can map part of a range. A driver may then put many rings into one range, and counts the
+   * rings here.
    */
   readonly packed?: { count: number } | undefined
   /** Zeroed memory, rounded up to pages. Throws CallError ENOMEM if the context has no more. */
   allocate(bytes: number): MappedChunk
   free(chunk: MappedChunk): void
-  /**
-   * The device is being removed: from now on freed memory stays mapped for the client until it closes the context.
-   */
+  /** The device is being removed: memory freed later stays mapped for the client until the context closes. */
   keepMapped?(): void
 }
 
@@ -46,15 +42,15 @@ const createChunk = (bytes: number, offset: number): MappedChunk => {
   }
 }
 
-/** Memory of callers in this process that need no offsets: one buffer per range, always at offset 0. */
+/** Memory of callers in this process: one buffer per range, always at offset 0. */
 export const bufferMemory = (): MappedMemory => ({
   allocate: bytes => createChunk(bytes, 0),
   free() {},
 })
 
-/** Memory with offsets, for callers that find their rings by the offsets that calls return. */
+/** As `bufferMemory`, but with different offsets, for callers that find their rings by offset. */
 export interface FindableMemory extends MappedMemory {
-  /** The range at an offset. Throws an Error if there is none. */
+  /** Throws an Error if there is no range at the offset. */
   at(offset: bigint): MappedChunk
 }
 
@@ -81,6 +77,6 @@ export const findableMemory = (): FindableMemory => {
 
 const processMemory = bufferMemory()
 
-/** The memory that the client of this context can map; ordinary memory if it needs none. */
+/** The memory that the context's client can map; ordinary memory if `mapped` is undefined. */
 export const mappedMemoryOf = (context: { readonly mapped: MappedMemory | undefined }): MappedMemory =>
   context.mapped ?? processMemory

@@ -2,18 +2,17 @@
  * The memory regions and windows of one device: key → row (IBA 10.6.3, docs/decisions/memory-windows.md). windows.ts
  * binds and invalidates windows.
  *
- * A key has 32 bits: an index of 24 bits above a key byte, as in Linux' soft device. Indices are assigned in ascending
- * order, wrapping around, and the key byte changes with every round through the indices, so a region's freed key is not
- * assigned in the next 255 rounds. Index 0 is not used, so key 0 is never valid. The first index and the key bytes come
- * from the caller's random numbers. Rows are typed arrays that grow; a two-level directory finds a row by index without
- * hashing. `resolve` makes the checks of an access and allocates nothing.
+ * A key has an index of 24 bits above a key byte, as in Linux' soft device. Indices are assigned in ascending order and
+ * wrap around. The key byte changes with every round, so a freed key is not assigned in the next 255 rounds. Index 0 is
+ * not used, so key 0 is never valid. The first index and the key bytes are random. Rows are typed arrays that grow. A
+ * two-level directory finds a row by index.
  */
 import { AccessFlags } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import { TWO_32 } from '../../spec/memory.ts'
 import type { AddressSpace, Bytes } from './address-space.ts'
 
-// A page of the directory has the rows of 4096 consecutive indices.
+// A page of the directory has 4096 consecutive indices.
 const PAGE_BITS = 12
 const PAGE_SIZE = 1 << PAGE_BITS
 const PAGE_MASK = PAGE_SIZE - 1
@@ -22,12 +21,11 @@ const INDICES = 1 << 24
 /** Rows of a new table. */
 const FIRST_ROWS = 16
 
-/** The kind of memory that a key refers to. */
 export const KeyKind = { REGION: 0, WINDOW_1: 1, WINDOW_2: 2 } as const
 
-/** A recently used region in memory of this process: the fields of its row for `findBuffer`. */
+/** A recently used region in memory of this process, for `findBuffer`. */
 interface RecentRegion {
-  /** 0: unused entry. Entries are cleared when their region is deregistered or reregistered. */
+  /** 0: unused entry. */
   key: number
   pd: number
   access: number
@@ -37,11 +35,11 @@ interface RecentRegion {
   /** The buffer that contains the region, and the region's offset in it. */
   buffer: Bytes
   offset: number
-  /** The buffer's size when it was cached: the size becomes 0 when the buffer is transferred. */
+  /** The buffer's size at caching; a transferred buffer has size 0. */
   size: number
 }
 
-/** A ring of the last REMOVED_KEYS removed keys, and their address ranges. */
+/** A ring of the last REMOVED_KEYS removed keys and their address ranges. */
 interface RemovedKeys {
   readonly key: Uint32Array
   readonly iovaHi: Uint32Array
@@ -51,9 +49,7 @@ interface RemovedKeys {
   next: number
 }
 
-/**
- * Columns, indexed by row. The arrays are replaced when the table grows, so they must be read from the table each time.
- */
+/** Columns, indexed by row. Must be read from the table each time: the arrays are replaced when the table grows. */
 export interface MemoryTable {
   /** lkey of a region, rkey of a window; 0 in a free row. */
   key: Uint32Array
@@ -73,15 +69,15 @@ export interface MemoryTable {
   space: Int32Array
   /** `KeyKind`. */
   kind: Uint8Array
-  /** Row of the region to which a window is bound; -1 for an unbound window and for a region. */
+  /** A bound window: row of its region. An unbound window or a region: -1. */
   windowRegion: Int32Array
-  /** Number of windows that are bound to a region; 0 for a window. */
+  /** A region: number of its bound windows. A window: 0. */
   boundWindows: Uint32Array
-  /** Number of the queue pair to which a window of type 2 is bound. */
+  /** QPN that a window of type 2 is bound to. */
   qp: Int32Array
-  /** A region's first bound window (core/memory/bound-windows.ts): its row + 1, 0 for none. */
+  /** A region's first bound window (bound-windows.ts): row + 1, 0 for none. */
   firstOfRegion: Int32Array
-  /** A window's neighbours in the lists of its region and of its queue pair: row + 1, 0 for none. */
+  /** A window's neighbours in the lists of its region and its queue pair: row + 1, 0 for none. */
   nextOfRegion: Int32Array
   previousOfRegion: Int32Array
   nextOfQp: Int32Array
@@ -91,7 +87,7 @@ export interface MemoryTable {
   readonly spaces: (AddressSpace | undefined)[]
   /** Number of rows that use each space. */
   readonly spaceUses: number[]
-  /** The directory: pages of row + 1, 0 for none; and the number of live keys per page. */
+  /** The directory: pages of row + 1, 0 for none. Number of live keys per page. */
   readonly pages: (Int32Array | undefined)[]
   readonly pageUses: Int32Array
   readonly freeRows: number[]
@@ -99,23 +95,25 @@ export interface MemoryTable {
   readonly recent: readonly RecentRegion[]
   /** Number of windows, bound or not. */
   windows: number
-  /** A ring of the last removed keys; created when the first is removed. */
+  /** Created when the first key is removed. */
   removed: RemovedKeys | undefined
   /** Number of rows ever used, free ones included. */
   rows: number
   /** Number of live keys. */
   liveKeys: number
-  /** Next index to assign, and the round, which is added to key bytes. */
+  /** Next index to assign, and number of the round. */
   nextIndex: number
   round: number
   /** A secret of two u32, hashed into the key bytes. */
   readonly secret: readonly [number, number]
 }
 
-/** Number of cached regions, a power of two: those of a sender and a receiver, and some more. */
+/** Number of cached regions, a power of two: enough for a sender and a receiver. */
 const RECENT_REGIONS = 8
 const noBytes: Bytes = { address: 0, bytes: new Uint8Array(0), view: new DataView(new ArrayBuffer(0)) }
-/** An unused entry. `pd` is not the id of an object, so key 0 is not found; 0.5 also makes V8 store doubles. */
+/**
+ * An unused entry. No protection domain has id 0.5, so key 0 is not found. V8 stores 0.5 as a double, as later values.
+ */
 const noRecentRegion = (): RecentRegion => ({
   key: 0,
   pd: 0.5,
@@ -199,7 +197,7 @@ export const rowAt = (table: MemoryTable, index: number): number => {
 
 /**
  * The key byte of an index in a round: a hash of the index with a secret (the finalizer of MurmurHash3), so that a key
- * cannot be guessed from that of a neighbouring index.
+ * does not disclose the keys of neighbouring indices.
  */
 const keyByte = ([first, second]: MemoryTable['secret'], index: number, round: number): number => {
   let mixed = index ^ first
@@ -220,7 +218,7 @@ const takeKey = (table: MemoryTable): number => {
   }
 }
 
-/** Counts a row that uses `space`, which is added if it is new; returns the index of the space. */
+/** Counts a row that uses `space`, and adds a new space. Returns the index of the space. */
 export const acquireSpace = (table: MemoryTable, space: AddressSpace): number => {
   let index = table.spaces.indexOf(space)
   if (index < 0) {
@@ -233,12 +231,14 @@ export const acquireSpace = (table: MemoryTable, space: AddressSpace): number =>
   return index
 }
 
-/** A row does not use the space with this index any more; no effect for -1. */
+/** Ends a row's use of the space with this index. No effect for -1. */
 export const releaseSpace = (table: MemoryTable, index: number): void => {
   if (index >= 0 && --table.spaceUses[index]! === 0) table.spaces[index] = undefined
 }
 
-/** Allocates a row and its key; the caller sets the other columns. ENOMEM when all 2^24 − 1 indices are in use. */
+/**
+ * Allocates a row and its key; the caller sets the other columns. Throws ENOMEM when all 2^24 − 1 indices are in use.
+ */
 export const allocateKeyRow = (table: MemoryTable): number => {
   if (table.liveKeys === INDICES - 1) throw new CallError('ENOMEM', `all ${INDICES - 1} memory keys are in use`)
   const key = takeKey(table)
@@ -255,7 +255,7 @@ export const allocateKeyRow = (table: MemoryTable): number => {
 
 const recentOf = ({ recent }: MemoryTable, key: number): RecentRegion => recent[(key >>> 8) & (RECENT_REGIONS - 1)]!
 
-/** Removes a key from the cache when its region is removed or changed. */
+/** Removes a removed or changed region from the cache. */
 const uncacheRegion = (table: MemoryTable, key: number): void => {
   const recent = recentOf(table, key)
   if (recent.key === key) Object.assign(recent, noRecentRegion())
@@ -263,9 +263,8 @@ const uncacheRegion = (table: MemoryTable, key: number): void => {
 
 // ---- removed keys, for explain.ts ----
 
-/** Number of removed keys that are remembered. */
 const REMOVED_KEYS = 1024
-/** Stands for the length of a removed key that was a window's. */
+/** The length recorded for the removed key of a window. */
 export const WINDOW_REMOVED = -1
 
 const recordRemovedKey = (table: MemoryTable, row: number): void => {
@@ -285,21 +284,20 @@ const recordRemovedKey = (table: MemoryTable, row: number): void => {
   removed.length[at] = table.kind[row]! === KeyKind.REGION ? table.length[row]! : WINDOW_REMOVED
 }
 
-/** The address range of a recently removed key; undefined if it is not known. `length`: see WINDOW_REMOVED. */
+/** The address range of a recently removed key; undefined: unknown. `length`: see WINDOW_REMOVED. */
 export const findRemovedKey = ({ removed }: MemoryTable, key: number) => {
   const at = removed === undefined || key === 0 ? -1 : removed.key.lastIndexOf(key >>> 0)
   if (removed === undefined || at < 0) return undefined
   return { iovaHi: removed.iovaHi[at]!, iovaLo: removed.iovaLo[at]!, length: removed.length[at]! }
 }
 
-/** Frees the row; its key is invalid from now on. */
 export const freeKeyRow = (table: MemoryTable, row: number): void => {
   const key = table.key[row]!
   if (key === 0) throw new Error(`memory row ${row} is removed, but is free already`)
   const page = key >>> (8 + PAGE_BITS)
   table.pages[page]![(key >>> 8) & PAGE_MASK] = 0
   table.pageUses[page]!--
-  // The directory page of the next key is kept, since it would be allocated again immediately.
+  // The directory page of the next key is kept: it would be allocated again immediately.
   if (table.pageUses[page] === 0 && page !== table.nextIndex >>> PAGE_BITS) table.pages[page] = undefined
   releaseSpace(table, table.space[row]!)
   recordRemovedKey(table, row)
@@ -310,8 +308,8 @@ export const freeKeyRow = (table: MemoryTable, row: number): void => {
 }
 
 /**
- * Adds a region and returns its row. `start` and `iova` are any u64, `length` is an exact Number; core/base/mr.ts has
- * checked them. ENOMEM as `allocateKeyRow`.
+ * Adds a region and returns its row. `start` and `iova` are any u64, `length` is an exact Number. Throws ENOMEM if no
+ * key is free.
  */
 export const addRegion = (
   table: MemoryTable,
@@ -334,7 +332,7 @@ export const addRegion = (
   return row
 }
 
-/** Changes the address range of a region but not its key; arguments as of `addRegion`. */
+/** Changes the address range of a region but not its key. */
 export const relocateRegion = (
   table: MemoryTable,
   row: number,
@@ -361,16 +359,16 @@ export const findKey = (table: MemoryTable, key: number): number => {
 }
 
 const { REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, FLUSH_GLOBAL, FLUSH_PERSISTENT } = AccessFlags.values
-/** Remote access rights: an access that needs one of them comes from a peer. */
+/** An access that needs one of these rights comes from a peer. */
 export const REMOTE_RIGHTS = REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC | FLUSH_GLOBAL | FLUSH_PERSISTENT
 
-/** Whether a window permits an access by its kind: remote ones only, and those of type 2 only by their queue pair. */
+/** A window permits only remote access; type 2 only by its queue pair. */
 const windowPermits = (table: MemoryTable, row: number, access: number, qp: number): boolean =>
   (access & REMOTE_RIGHTS) !== 0 && (table.kind[row] === KeyKind.WINDOW_1 || table.qp[row] === qp)
 
 /**
- * The row of `key` if it belongs to protection domain `pd` and grants every right in `access` to queue pair `qp`; -1
- * otherwise.
+ * The row of `key` if it is of protection domain `pd` and grants every right in `access` to queue pair `qp`; otherwise
+ * -1.
  */
 export const findKeyWithRights = (table: MemoryTable, pd: number, key: number, access: number, qp: number): number => {
   const row = findKey(table, key)
@@ -379,8 +377,8 @@ export const findKeyWithRights = (table: MemoryTable, pd: number, key: number, a
 }
 
 /**
- * The row of `key` if it grants the access (`findKeyWithRights`) and contains the `length` bytes at hi:lo; -1
- * otherwise. `length` is an exact Number. Called on the data path.
+ * The row of `key` if it grants the access (`findKeyWithRights`) and contains the `length` bytes at hi:lo; otherwise
+ * -1. `length` is an exact Number. Called on the data path.
  */
 export const resolve = (
   table: MemoryTable,
@@ -394,12 +392,12 @@ export const resolve = (
 ): number => {
   const row = findKeyWithRights(table, pd, key, access, qp)
   if (row < 0) return -1
-  // The offset of hi:lo in the region as a Number; inexact only where it is far beyond any length.
+  // Inexact only if far beyond any length.
   const offset = ((hi >>> 0) - table.iovaHi[row]!) * TWO_32 + ((lo >>> 0) - table.iovaLo[row]!)
   return offset >= 0 && offset + length <= table.length[row]! ? row : -1
 }
 
-/** Low half of the address, in the region's address space, of byte hi:lo of a resolved row. */
+/** Low half of an address in the region's address space, from byte hi:lo of a resolved row. */
 export const addressLo = (table: MemoryTable, row: number, lo: number): number =>
   (lo - table.iovaLo[row]! + table.startLo[row]!) >>> 0
 
@@ -409,7 +407,7 @@ export const addressHi = (table: MemoryTable, row: number, hi: number, lo: numbe
   return (hi - table.iovaHi[row]! + table.startHi[row]! + Math.floor(low / TWO_32)) >>> 0
 }
 
-/** Loads a key into the cache. False unless it belongs to a region in one buffer. */
+/** Loads a key into the cache. False if the key is not a region's, or the region is not in one buffer. */
 const cacheRegion = (table: MemoryTable, recent: RecentRegion, key: number, location: Float64Array): boolean => {
   const row = findKey(table, key)
   if (row < 0 || table.kind[row] !== KeyKind.REGION) return false
@@ -430,8 +428,8 @@ const cacheRegion = (table: MemoryTable, recent: RecentRegion, key: number, loca
 
 /**
  * `resolve` for a region in a buffer of this process: returns the buffer, and stores the offset in `location[0]`.
- * Undefined in all other cases, also for windows and for accesses without permission: then the caller uses `resolve`.
- * `key`, `hi` and `lo` must be unsigned.
+ * Returns undefined in all other cases, also for windows and without permission: then the caller uses `resolve`. `key`,
+ * `hi` and `lo` must be unsigned.
  */
 export const findBuffer = (
   table: MemoryTable,

@@ -1,11 +1,10 @@
 /*
- * Memory windows in the table of keys (IBA 10.6.7). A window is allocated without rights and bound to part of a region
- * by a work request. Type 1 is unbound by another bind, type 2 by an invalidation or the end of its queue pair; both by
- * their deallocation.
+ * Memory windows in the table of keys (IBA 10.6.7). A window is allocated without rights. A work request binds the
+ * window to part of a region. Type 1 is unbound by another bind, type 2 by an invalidation or the end of its queue
+ * pair, and both by their deallocation.
  *
- * The row of a bound window contains the address range of its bytes, as a region's row does, so `resolve`
- * (region-table.ts) needs no second look-up. A region counts the windows bound to it, and a program cannot deregister
- * it while there are any; when a context closes, they are unbound.
+ * The row of a bound window has its own address range, so `resolve` (region-table.ts) needs no second look-up. A
+ * program cannot deregister a region with bound windows. When a context closes, such windows are unbound.
  */
 import { AccessFlags, MwType } from '../../spec/enums.ts'
 import { TWO_32 } from '../../spec/memory.ts'
@@ -25,13 +24,13 @@ import {
 } from './region-table.ts'
 
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND, ZERO_BASED, FLUSH_PERSISTENT } = AccessFlags.values
-/** Rights that a window of this type can grant. Memory is not persistent; type 1 is never zero-based (o10-36.2.2). */
+/** Rights that a window of this type can grant. Memory is not persistent. Type 1 is never zero-based (o10-36.2.2). */
 export const windowRights = (isType1: boolean): number =>
   (REMOTE_RIGHTS & ~FLUSH_PERSISTENT) | (isType1 ? 0 : ZERO_BASED)
 
 const KEY_BYTE_MASK = 0xff
 
-/** Adds a window of protection domain `pd`; `type`: MwType. Returns its row. Throws ENOMEM as `allocateKeyRow`. */
+/** Adds a window of protection domain `pd`; `type`: MwType. Returns its row. Throws ENOMEM if no key is free. */
 export const addWindow = (table: MemoryTable, pd: number, type: number): number => {
   const row = allocateKeyRow(table)
   table.kind[row] = type === MwType.values.TYPE_1 ? KeyKind.WINDOW_1 : KeyKind.WINDOW_2
@@ -54,7 +53,7 @@ const clear = (table: MemoryTable, row: number): void => {
   table.qp[row] = 0
 }
 
-/** Unbinds a window; its key stays valid. No effect on an unbound window. */
+/** Unbinds a window. Its key stays valid. No effect on an unbound window. */
 const unbindWindow = (table: MemoryTable, row: number): void => {
   const region = table.windowRegion[row]!
   if (region >= 0) {
@@ -74,18 +73,13 @@ export const removeWindow = (table: MemoryTable, row: number): void => {
   freeKeyRow(table, row)
 }
 
-/**
- * Removes a region and its key, and unbinds windows that are still bound to it; a program's call is refused before that
- * (core/base/mr.ts).
- */
+/** Removes a region and its key, and unbinds its windows. */
 export const removeRegion = (table: MemoryTable, row: number): void => {
   if (table.key[row] !== 0) while (table.firstOfRegion[row] !== 0) unbindWindow(table, table.firstOfRegion[row]! - 1)
   freeKeyRow(table, row)
 }
 
-/**
- * The program has unmapped the region's memory: accesses fault from now on, also through windows bound to the region.
- */
+/** The program has unmapped the region's memory: later accesses fault, also through bound windows. */
 export const unmapRegion = (table: MemoryTable, region: number): void => {
   unmapRow(table, region)
   // Links are row + 1.
@@ -99,18 +93,18 @@ const unmapRow = (table: MemoryTable, row: number): void => {
   releaseSpace(table, before)
 }
 
-/** A queue pair was destroyed: unbinds its windows of type 2. */
+/** Unbinds the windows of type 2 of a destroyed queue pair. */
 export const unbindWindowsOf = (table: MemoryTable, qp: number): void => {
   // Links are row + 1.
   for (let link = table.firstOfQp.get(qp); link !== undefined; link = table.firstOfQp.get(qp))
     unbindWindow(table, link - 1)
 }
 
-/** Arguments of a bind work request (BIND_MW): 32 bits each, signed or not; address and length as two (hi, lo). */
+/** Arguments of a bind work request (BIND_MW): 32 bits each, signed or not. Address and length are pairs (hi, lo). */
 export interface Bind {
   /** The window's current rkey. */
   window: number
-  /** The new rkey, of which only the low byte is used. */
+  /** The new rkey. Only the low byte is used. */
   key: number
   /** The region's lkey. */
   lkey: number
@@ -123,14 +117,15 @@ export interface Bind {
 }
 
 /**
- * Binds the window `bind.window` for queue pair `qp` of protection domain `pd`. False, without any change, if a rule
- * forbids it. Type 1: length 0 unbinds; an existing binding is replaced (o10-36). Type 2: the window must be unbound
- * (o10-37.2.30), and the length not 0 (o10-37.2.40).
+ * Binds a window for queue pair `qp` of protection domain `pd`. Returns false, and changes nothing, if a rule forbids
+ * the bind.
+ * - Type 1: length 0 unbinds; an existing binding is replaced (o10-36).
+ * - Type 2: the window must be unbound (o10-37.2.30), the length not 0 (o10-37.2.40).
  */
 export const bindWindow = (table: MemoryTable, pd: number, qp: number, bind: Bind): boolean => {
   const row = findKey(table, bind.window)
   if (row < 0 || table.kind[row] === KeyKind.REGION || table.pd[row] !== pd) return false
-  // A window grants remote access only. LOCAL_WRITE, which programs pass as for a region, is ignored.
+  // A window grants only remote access: LOCAL_WRITE, which programs pass as for a region, is ignored.
   const access = bind.access & ~LOCAL_WRITE
   const isType1 = table.kind[row] === KeyKind.WINDOW_1
   if ((access & ~windowRights(isType1)) !== 0) return false
@@ -157,7 +152,7 @@ export const bindWindow = (table: MemoryTable, pd: number, qp: number, bind: Bin
   table.iovaHi[row] = isZeroBased ? 0 : bind.hi
   table.iovaLo[row] = isZeroBased ? 0 : bind.lo
   table.length[row] = length
-  // Never undefined: the region uses this space.
+  // The region uses this space, so it exists.
   table.space[row] = acquireSpace(table, table.spaces[table.space[region]!]!)
   table.windowRegion[row] = region
   table.boundWindows[region]!++
@@ -169,7 +164,7 @@ export const bindWindow = (table: MemoryTable, pd: number, qp: number, bind: Bin
   return true
 }
 
-/** Ends the old binding, if there is one, and sets the new key byte; always true. */
+/** Ends the old binding, if any, and sets the new key byte. Always true. */
 const unbindAndSetKey = (table: MemoryTable, row: number, key: number): boolean => {
   unbindWindow(table, row)
   table.key[row] = ((table.key[row]! & ~KEY_BYTE_MASK) | (key & KEY_BYTE_MASK)) >>> 0
@@ -177,17 +172,16 @@ const unbindAndSetKey = (table: MemoryTable, row: number, key: number): boolean 
 }
 
 /**
- * Results of `invalidateWindow`: invalidated; the protection domain has no bound window of type 2 with that key; it is
- * bound to another queue pair.
+ * NOT_BOUND: the protection domain has no bound window of type 2 with this key. OTHER_QP: the window is bound to
+ * another queue pair.
  */
 export const Invalidated = { DONE: 0, NOT_BOUND: 1, OTHER_QP: 2 } as const
 export type Invalidated = (typeof Invalidated)[keyof typeof Invalidated]
 
 /**
- * Invalidates `key` for queue pair `qp` of protection domain `pd`: by a LOCAL_INV request or a peer's SEND with
- * invalidate. Only a window of type 2 that is bound to this queue pair can be invalidated, not one of type 1
- * (o10-37.2.26), and not a region, since all regions here are created by registration calls (10.6.5: only those created
- * by work requests can be invalidated).
+ * Invalidates `key` for queue pair `qp` of protection domain `pd`, by a LOCAL_INV request or a peer's SEND with
+ * invalidate. Only a window of type 2 that is bound to this queue pair can be invalidated: not type 1 (o10-37.2.26),
+ * and not a region, because all regions are created by registration calls (10.6.5).
  */
 export const invalidateWindow = (table: MemoryTable, pd: number, qp: number, key: number): Invalidated => {
   const row = findKey(table, key)
