@@ -10,17 +10,19 @@ const sys = libcFunctions({
   getgrnam_r: 'int getgrnam_r(const char *name, int64_t entry, int64_t text, uint64_t length, int64_t found)',
 })
 
-// Offsets in the arena: the entry, a struct passwd or struct group, which both begin {char *name, char *password,
-// u32 id}; the pointer to the entry, null if there is none; the strings of the entry.
+// Offsets in the arena.
+/** In the entry, at 0: struct passwd and struct group both begin {char *name, char *password, u32 id}. */
 const ENTRY_ID = 16
+/** The pointer to the entry, null if there is none. */
 const FOUND = 64
+/** The strings of the entry. */
 const TEXT = 128
-/** Bytes for the strings of an entry; the members of a large group need the most. */
+/** Bytes for the strings of an entry: enough for the members of a large group. */
 const TEXT_BYTES = 1 << 20
 
 let arena: Arena | undefined
 
-/** The id of a user or group; undefined if none has that name. Throws an Error if the lookup fails. */
+/** The id of a user or group; undefined if there is none of this name. Throws an Error if the lookup fails. */
 export const accountId = (kind: 'user' | 'group', name: string): number | undefined => {
   arena ??= mapArena(TEXT + TEXT_BYTES)
   const { address, u32 } = arena

@@ -1,6 +1,6 @@
 /*
- * CRC-32 (the polynomial of Ethernet and zlib, reflected) in native code (native/native.c). It takes addresses, so no
- * view of the bytes is needed. Callers work without it, and compare it with known CRCs before they use it.
+ * CRC-32 (the polynomial of Ethernet and zlib, reflected) in native code (native/native.c). Takes addresses, so no view
+ * of the bytes is needed. Callers work without it.
  */
 import { nativeLibraryPath } from './library.ts'
 import { mapArena } from './memory/mapping.ts'
@@ -19,16 +19,13 @@ export interface NativeCrc {
 }
 
 export interface NativeBatchCrc {
-  /** By buffer: its seed before `crc` is called, its CRC afterwards. */
+  /** By buffer: its seed before `crc`, its CRC afterwards. */
   readonly registers: Int32Array
-  /** CRCs of `count` buffers, at most as many as there are registers, of `length` bytes each, `stride` bytes apart. */
+  /** CRCs of `count` buffers, at most as many as `registers`, of `length` bytes each, `stride` bytes apart. */
   crc(address: number, length: number, stride: number, count: number): void
 }
 
-/**
- * The native functions, or undefined where the library is absent or cannot be loaded (koffi missing, another
- * architecture).
- */
+/** Undefined if the library is absent or cannot be loaded: koffi is missing, another architecture. */
 export const loadNativeCrc = (path: string | undefined = nativeLibraryPath()): NativeCrc | undefined => {
   if (path === undefined) return undefined
   try {

@@ -1,9 +1,8 @@
 /*
  * Linux error numbers and their names, and the error for a failed system call.
  *
- * The numbers are those of node:os, plus the ones that it omits and that a device or a socket can return. Where Linux
- * has two names for a number one is chosen: 95 is EOPNOTSUPP (not ENOTSUP), 11 is EAGAIN (not EWOULDBLOCK). Hot
- * functions of host/ return a negative number (-errno); set-up functions throw SystemError or return it.
+ * The numbers are those of node:os and some that node:os omits. Where Linux has two names for a number: 95 is
+ * EOPNOTSUPP, 11 is EAGAIN. Hot functions of host/ return -errno; set-up functions throw SystemError or return it.
  */
 import { constants } from 'node:os'
 
@@ -29,10 +28,10 @@ for (const [name, number] of numbers) names.set(number, name)
 names.set(numbers.get('EAGAIN') ?? 11, 'EAGAIN')
 names.set(numbers.get('EOPNOTSUPP') ?? 95, 'EOPNOTSUPP')
 
-/** The name of an error number (either sign): 5 and -5 are 'EIO'. An unknown number n is 'errno n'. */
+/** The name of an error number: 5 and -5 are 'EIO'. An unknown number n is 'errno n'. */
 export const errnoName = (errno: number): string => names.get(Math.abs(errno)) ?? `errno ${Math.abs(errno)}`
 
-/** The positive number of an error name; undefined for any other name. */
+/** The positive number of an error name; undefined for an unknown name. */
 export const errnoNumber = (name: string): number | undefined => numbers.get(name)
 
 export const EPERM = 1
@@ -60,7 +59,7 @@ export const ENOBUFS = 105
 export const ETIMEDOUT = 110
 export const ECONNREFUSED = 111
 
-/** A system call that failed: `errno` is positive, `code` its name ('EIO'), `call` the name of the call. */
+/** A failed system call: `errno` is positive, `code` its name ('EIO'), `call` the name of the call. */
 export class SystemError extends Error {
   readonly errno: number
   readonly code: string

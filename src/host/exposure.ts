@@ -2,21 +2,21 @@
  * Checks whether other users can replace files in a folder, as sshd does with StrictModes.
  *
  * A folder is safe if only this user and root can create, rename and remove entries in it and in every folder above it.
- * A symbolic link in its path must belong to one of them, and the link's target must be as safe. A parent may be
- * writable by all if it is sticky, as /tmp is: then only the owner of an entry can rename or remove it. The folder
- * itself may not be: any user could create a file there that does not exist yet.
+ * A symbolic link in the path must belong to one of them, and its target must be safe. Folders above may be writable by
+ * all if they are sticky, as /tmp is: then only the owner of an entry can rename or remove it. The folder itself may
+ * not, because any user could create a file in it.
  */
 import { lstatSync, readFileSync, readlinkSync, realpathSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 
 const WRITABLE_BY_OTHERS = 0o022
 const STICKY = 0o1000
-/** The length of the only user id mapping of the initial user namespace: all ids but -1. */
+/** Number of ids in the user id mapping of the initial user namespace: all but -1. */
 const ALL_USERS = 2 ** 32 - 1
 
 /**
- * The user id mappings of this user namespace (user_namespaces(7)), each as the first id inside it, the first id in the
- * parent namespace, and the number of ids; empty if they cannot be read.
+ * The user id mappings of this user namespace (user_namespaces(7)): first id inside, first id in the parent namespace,
+ * number of ids. Empty if they cannot be read.
  */
 const userMap = (): readonly (readonly [inside: number, outside: number, count: number])[] => {
   try {
@@ -28,8 +28,8 @@ const userMap = (): readonly (readonly [inside: number, outside: number, count: 
 }
 
 /**
- * The id that stat(2) shows for files of users without an id in this user namespace (overflowuid). The files of the
- * machine's root may show it too, so it is accepted as an owner. Undefined if all users have ids.
+ * The uid that stat(2) shows for files of users without an id in this user namespace (overflowuid). Accepted as an
+ * owner, because the files of the machine's root may show it too. Undefined if all users have ids.
  */
 const unmappedUser = (): number | undefined => {
   const [first] = userMap()
@@ -41,19 +41,18 @@ const unmappedUser = (): number | undefined => {
   }
 }
 
-/** A user for messages: `user 1000`. `uid`: as stat(2) shows it in this user namespace. */
+/** A user for messages: `user 1000`. `uid`: as from stat(2). */
 export const userText = (uid: number): string =>
   uid === unmappedUser() ? 'a user outside this user namespace' : `user ${uid}`
 
-/** The id that a user of this user namespace has in the parent namespace; `uid` itself if that is unknown. */
+/** The id of a user in the parent namespace; `uid` itself if unknown. */
 export const outerUser = (uid: number): number => {
   const mapping = userMap().find(([inside, , count]) => uid >= inside && uid < inside + count)
   return mapping === undefined ? uid : uid - mapping[0] + mapping[1]
 }
 
 /**
- * As `exposure`, for `path` and all its parents. `isLast`: whether `path` is the folder in question, not one of its
- * parents. `owners`: the users who may replace files.
+ * As `exposure`. `isLast`: `path` is the folder itself, not a folder above it. `owners`: users who may replace files.
  */
 const exposureOf = (path: string, isLast: boolean, owners: readonly (number | undefined)[]): string | undefined => {
   const folder = dirname(path)
@@ -67,8 +66,8 @@ const exposureOf = (path: string, isLast: boolean, owners: readonly (number | un
 }
 
 /**
- * Why users besides this one and root can replace files in `folder`, for a message; undefined if they cannot. Throws
- * the error of lstat(2).
+ * Why users other than this user and root can replace files in `folder`, for a message. Undefined if they cannot.
+ * Throws the error of lstat(2).
  */
 export const exposure = (folder: string): string | undefined =>
   exposureOf(resolve(folder), true, [0, process.geteuid?.(), unmappedUser()])

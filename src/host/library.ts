@@ -1,5 +1,5 @@
 /*
- * Path of the native library, which is built from native/: CRCs, copies and movers. Callers work without it.
+ * The path of the native library (native/): CRCs, copies and movers. Callers work without it.
  */
 import { existsSync } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -7,14 +7,11 @@ import { fileURLToPath } from 'node:url'
 
 const libraryName = join('build', 'native', 'libuserdma_native.so')
 
-/** The folder of this file; in a CommonJS bundle, which has no URL, that of the program. */
+/** The folder of this file. A CommonJS bundle has no URL: the folder of the program. */
 const ownFolder = (): string =>
   dirname(import.meta.url === undefined ? (process.argv[1] ?? '.') : fileURLToPath(import.meta.url))
 
-/**
- * The library's path, in the nearest folder from `start` upwards that has it, up to the package's; undefined if it was
- * not built.
- */
+/** Searches from `start` upwards to the package's folder. Undefined if the library was not built. */
 export const nativeLibraryPath = (start: string = ownFolder()): string | undefined => {
   for (let folder = start; ; folder = dirname(folder)) {
     if (existsSync(join(folder, libraryName))) return join(folder, libraryName)

@@ -1,9 +1,9 @@
 /*
- * A lock against two daemons that start at one path at the same time: flock(2) on a file that exists only during the
- * start.
+ * A lock against two daemons that start at the same path at the same time: flock(2) on a file that exists only during
+ * the start.
  *
- * An unexpected file with that name does no harm: links are not followed, a FIFO does not block, nothing is truncated,
- * and only a regular file of our own is locked. The wait is asynchronous, so that signals are handled, and limited.
+ * An unexpected file of that name does no harm: links are not followed, a FIFO does not block, nothing is truncated,
+ * and only a regular file of our own is locked.
  */
 import { closeSync, constants, fchmodSync, fstatSync, lstatSync, openSync, readFileSync, rmSync } from 'node:fs'
 import { EAGAIN } from './errno.ts'
@@ -34,7 +34,7 @@ const openLock = (path: string): number => {
   throw new Error(`${path} is not a file of user ${process.geteuid?.()}, which a lock must be; remove it`)
 }
 
-/** The process that holds the lock, for messages; the kernel may not report it. */
+/** The process that holds the lock, for messages. The kernel may not report it. */
 const holderText = (fd: number): string => {
   const { ino } = fstatSync(fd)
   const found = new RegExp(`: FLOCK .* (\\d+) \\S+:${ino} `).exec(readFileSync('/proc/locks', 'utf8'))
@@ -47,7 +47,6 @@ const tryLock = (fd: number, path: string): boolean => {
   return false
 }
 
-/** Whether `path` still names the open file. */
 const isSameFile = (path: string, fd: number): boolean =>
   lstatSync(path, { throwIfNoEntry: false })?.ino === fstatSync(fd).ino
 
@@ -57,9 +56,10 @@ export interface LockFile {
 }
 
 /**
- * Locks the file `path`; waits for it at most `timeout` milliseconds. The holder removes the file before it closes the
- * descriptor, and a lock on a removed file excludes no other process, so the new file is locked instead.
- * Throws an Error with a message.
+ * Locks the file `path`; waits at most `timeout` milliseconds. Throws an Error with a message.
+ *
+ * The holder removes the file before it unlocks it. A lock on a removed file excludes no other process, so the new file
+ * is locked then.
  */
 export const takeLock = async (path: string, timeout = 10_000): Promise<LockFile> => {
   const deadline = performance.now() + timeout

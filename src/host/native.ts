@@ -1,10 +1,9 @@
 /*
  * Native calls, and the only file that loads koffi.
  *
- * koffi is an optional package: it is loaded at the first native call, not at import, so that code without native calls
- * runs without it. A module declares the C functions that it uses as prototypes and gets them as functions. Pointers
- * are declared int64_t and passed as Numbers: user addresses fit in 47 bits (arm64: 48), far below 2^53, and this is
- * koffi's fastest way. Layouts of C structs in host/ are those of 64-bit little-endian Linux; loading fails elsewhere.
+ * koffi is optional: it is loaded at the first native call, not at import. Modules declare C functions as prototypes.
+ * Pointers are declared int64_t and passed as Numbers: user addresses have at most 48 bits, and this is koffi's fastest
+ * way. Layouts of C structs in host/ are those of 64-bit little-endian Linux; loading fails elsewhere.
  */
 import { createRequire } from 'node:module'
 import { endianness } from 'node:os'
@@ -13,20 +12,20 @@ import { SystemError } from './errno.ts'
 type Koffi = typeof import('koffi')
 type Library = ReturnType<Koffi['load']>
 
-/** A C function: integers and pointers are Numbers, `const char *` takes a string. */
+/** Integers and pointers are Numbers, `const char *` takes a string. */
 export type NativeFunction = (...args: (number | string)[]) => number
 
 /** koffi's version in package.json. */
 const VERSION = '3.3.4'
 
-/** Loads koffi's native module directly if possible: the package's own loader takes several times as long. */
+/** Loads koffi's native module directly if possible: much faster than the package's own loader. */
 const loadKoffi = (require: NodeJS.Require): Koffi => {
   const library = `@koromix/koffi-linux-${process.arch}/linux_${process.arch}/koffi.node`
   try {
     const direct = require(library) as Koffi & { readonly version?: string }
     if (direct.version === VERSION) return direct
   } catch {
-    // another libc or package manager: koffi's loader knows the path, or reports what is wrong
+    // Another libc or package manager: koffi's loader finds the module or reports the error.
   }
   return require('koffi') as Koffi
 }
@@ -34,7 +33,7 @@ const loadKoffi = (require: NodeJS.Require): Koffi => {
 let loaded: Koffi | undefined
 let libc: Library | undefined
 
-/** koffi, loaded at the first call. Throws an Error with a message if it is missing. */
+/** Throws an Error with a message if koffi is missing. */
 export const koffi = (): Koffi => {
   if (loaded) return loaded
   const { platform, arch } = process
@@ -42,7 +41,7 @@ export const koffi = (): Koffi => {
     throw new Error(`native calls need 64-bit little-endian Linux; this is ${platform} on ${arch} (${endianness()})`)
   }
   try {
-    // A CommonJS bundle has no URL; there koffi is looked up from the program's path.
+    // A CommonJS bundle has no URL: koffi is looked up from the program's path.
     loaded = loadKoffi(createRequire(import.meta.url ?? process.argv[1] ?? `${process.cwd()}/`))
   } catch (cause) {
     const why = cause instanceof Error ? cause.message.split('\n')[0] : String(cause)
@@ -56,7 +55,7 @@ export const koffi = (): Koffi => {
   return loaded
 }
 
-/** Whether native calls are possible here, without throwing. */
+/** Whether native calls are possible here. Never throws. */
 export const hasNative = (): boolean => {
   try {
     koffi()
@@ -73,8 +72,8 @@ const declare = <K extends string>(library: Library, prototypes: Record<K, strin
 }
 
 /**
- * Functions of the C library by their prototypes, e.g. { close: 'int close(int fd)' }. Nothing is loaded until the
- * returned function is first called; later calls return the same record.
+ * Functions of the C library by their prototypes, for example { close: 'int close(int fd)' }. They are loaded at the
+ * first call of the returned function.
  */
 export const libcFunctions = <K extends string>(prototypes: Record<K, string>): (() => Record<K, NativeFunction>) => {
   let functions: Record<K, NativeFunction> | undefined
@@ -93,10 +92,10 @@ export const libraryFunctions = <K extends string>(path: string, prototypes: Rec
 /** The positive error number of the last native call. */
 export const lastErrno = (): number => koffi().errno()
 
-/** `result`, or the negative error number if `result` is negative: the return value of hot functions. */
+/** `result`, or -errno if `result` is negative: for hot functions. */
 export const orErrno = (result: number): number => (result < 0 ? -koffi().errno() : result)
 
-/** `result`, or a thrown SystemError if `result` is negative: for set-up functions. */
+/** Returns `result`; throws SystemError if it is negative: for set-up functions. */
 export const check = (call: string, result: number, detail?: string): number => {
   if (result < 0) throw new SystemError(call, lastErrno(), detail)
   return result

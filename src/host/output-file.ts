@@ -1,9 +1,9 @@
 /*
  * Output files of commands: traces and captures, which contain the data of programs.
  *
- * They are private to their user (mode 0600). Symbolic links are not followed, and only a file of the user's own is
- * truncated, so that another user with write access to the folder cannot redirect the output. Links to our own
- * descriptors (/dev/stdout, /dev/fd/3) are followed, since they are the kernel's.
+ * They are private to their user (mode 0600). Symbolic links are not followed, and only a file of the user is
+ * truncated: another user with write access to the folder must not redirect the output. Links to our own descriptors
+ * (/dev/stdout, /dev/fd/3) are followed: the kernel makes them.
  */
 import { closeSync, constants, fchmodSync, fstatSync, ftruncateSync, lstatSync, openSync } from 'node:fs'
 import { resolve } from 'node:path'
@@ -12,7 +12,7 @@ const { O_WRONLY, O_CREAT, O_NOFOLLOW, O_NONBLOCK } = constants
 
 const isDescriptor = (path: string): boolean => /^(\/dev|\/proc\/self)\/(stdout|stderr|fd\/\d+)$/.test(path)
 
-/** Flags of open(2): opening must not wait for another user's FIFO. */
+/** O_NONBLOCK, because open(2) must not wait for another user's FIFO. */
 const flagsFor = (path: string): number => {
   if (isDescriptor(path)) return O_WRONLY | O_CREAT
   const isOwn = lstatSync(path, { throwIfNoEntry: false })?.uid === process.geteuid?.()
@@ -20,8 +20,8 @@ const flagsFor = (path: string): number => {
 }
 
 /**
- * Truncates a regular file of the user and sets its mode to 0600; leaves devices and FIFOs of the user or root as they
- * are. Throws an Error for other files, and for a file with several hard links. `name`: as the user wrote it.
+ * Truncates a regular file of the user and sets its mode to 0600. Leaves devices and FIFOs of the user or root
+ * unchanged. Throws an Error for other files, and for a file with several hard links. `name`: as the user wrote it.
  */
 const truncateOwn = (name: string, fd: number): void => {
   const stat = fstatSync(fd)
@@ -36,8 +36,8 @@ const truncateOwn = (name: string, fd: number): void => {
 }
 
 /**
- * Opens `name` for writing: an empty file, which is created if necessary, or a device or FIFO. Returns the descriptor.
- * Throws an Error with a message, and with `code` if open(2) failed for another reason than a symbolic link.
+ * Opens `name` for writing: an empty file, created if necessary, or a device or FIFO. Returns the descriptor. Throws an
+ * Error with a message; if open(2) failed, with its `code`, except for a symbolic link.
  */
 export const createOutputFile = (name: string): number => {
   const path = resolve(name)

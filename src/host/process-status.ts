@@ -1,5 +1,5 @@
 /*
- * Facts about a process: its name, its capabilities, its limit of locked memory, what a fork does with its memory.
+ * Facts about a process, from /proc and prlimit(2).
  */
 import { readFileSync, readlinkSync } from 'node:fs'
 import { type Arena, mapArena } from './memory/mapping.ts'
@@ -7,7 +7,7 @@ import { libcFunctions } from './native.ts'
 
 const sys = libcFunctions({ prlimit: 'int prlimit(int pid, int resource, int64_t limit, int64_t into)' })
 
-/** The process's command name (15 bytes at most, as ps shows it); undefined if it has ended. */
+/** The command name (15 bytes at most, as in ps); undefined if the process has ended. */
 export const commandName = (pid: number): string | undefined => {
   try {
     return readFileSync(`/proc/${pid}/comm`, 'utf8').trimEnd()
@@ -16,7 +16,7 @@ export const commandName = (pid: number): string | undefined => {
   }
 }
 
-/** Whether a process has a capability (its number, CAP_…) now, in its own user namespace; false if it has ended. */
+/** Whether a process has capability CAP_… (a number) now, in its own user namespace; false if the process has ended. */
 export const hasCapability = (pid: number, capability: number): boolean => {
   try {
     const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1]
@@ -26,10 +26,10 @@ export const hasCapability = (pid: number, capability: number): boolean => {
   }
 }
 
-/** The initial user namespace, from which every other one descends (PROC_USER_INIT_INO). */
+/** The initial user namespace (PROC_USER_INIT_INO). */
 const INITIAL_USER_NAMESPACE = 'user:[4026531837]'
 
-/** Whether a process has a capability in the initial user namespace; false if it has ended. */
+/** Whether a process has a capability in the initial user namespace; false if the process has ended. */
 export const hasInitialCapability = (pid: number, capability: number): boolean => {
   try {
     return readlinkSync(`/proc/${pid}/ns/user`) === INITIAL_USER_NAMESPACE && hasCapability(pid, capability)
@@ -41,7 +41,7 @@ export const hasInitialCapability = (pid: number, capability: number): boolean =
 const RLIMIT_MEMLOCK = 8
 let arena: Arena | undefined
 
-/** Bytes that a process may lock (RLIMIT_MEMLOCK); Infinity for no limit, or if it is unknown. */
+/** Bytes that a process may lock (RLIMIT_MEMLOCK). Infinity: no limit, or unknown. */
 export const lockLimit = (pid: number): number => {
   arena ??= mapArena(16)
   if (sys().prlimit(pid, RLIMIT_MEMLOCK, 0, arena.address) !== 0) return Number.POSITIVE_INFINITY
@@ -51,8 +51,8 @@ export const lockLimit = (pid: number): number => {
 }
 
 /**
- * Whether a child of fork gets a copy of the memory at an address: a private mapping without MADV_DONTFORK and
- * MADV_WIPEONFORK. Undefined if no mapping contains the address, or the process's mappings cannot be read.
+ * Whether a child of fork gets a copy of the memory at an address: the mapping is private, without MADV_DONTFORK and
+ * MADV_WIPEONFORK. Undefined if no mapping contains the address, or the mappings cannot be read.
  */
 export const isCopiedByFork = (pid: number, address: number): boolean | undefined => {
   try {

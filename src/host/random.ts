@@ -1,5 +1,5 @@
 /*
- * Unpredictable numbers, from the system's generator.
+ * Unpredictable random numbers.
  */
 const pool = new Uint32Array(1024)
 let remaining = 0

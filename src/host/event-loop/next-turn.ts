@@ -1,6 +1,6 @@
 /*
- * Callbacks in the next turn of the event loop: work that continues from turn to turn lets timers and sockets run in
- * between. A browser has no setImmediate; there each callback waits for a message that this file sends to itself.
+ * Callbacks in the next turn of the event loop, so that long work lets timers and sockets run. A browser has no
+ * setImmediate: there each callback waits for a message that this file sends to itself.
  */
 const waiting: (() => void)[] = []
 
@@ -13,9 +13,7 @@ const onNextMessage = (): ((callback: () => void) => void) => {
   }
 }
 
-/** Calls `callback` in the next turn. */
 export const onNextTurn: (callback: () => void) => void =
   typeof setImmediate === 'function' ? callback => void setImmediate(callback) : onNextMessage()
 
-/** Resolves in the next turn. */
 export const nextTurn = (): Promise<void> => new Promise(onNextTurn)

@@ -1,17 +1,15 @@
 /*
- * Readiness of file descriptors on Node's own event loop: a safe wrapper of koffi.node.poll (a uv_poll handle).
+ * Readiness of file descriptors on Node's event loop: a safe wrapper of koffi.node.poll (uv_poll). Level-triggered: the
+ * callback is called again until the descriptor is drained.
  *
- * It protects against these hazards:
- * - koffi calls back with (status, events), whatever its typings say, and the callback must not throw: an exception is
- *   thrown later, as an uncaughtException of the process.
+ * Hazards, and what this file does:
+ * - koffi calls back with (status, events), unlike its typings. The callback must not throw, so an exception is thrown
+ *   later, as an uncaughtException of the process.
  * - A handle for a closed descriptor or a file, or a second handle for one descriptor, would abort the process: `watch`
- *   throws SystemError instead. It cannot recognise a descriptor that Node itself watches; such a one must not be
- *   passed.
- * - A garbage-collected handle stops reporting: a table here keeps all of them.
+ *   throws SystemError. It does not recognise descriptors that Node itself watches.
+ * - A garbage-collected handle stops reporting: a table keeps all handles.
  * - On POLLERR libuv stops the handle: it is started again and reported as readable, so that the next read returns the
  *   error.
- *
- * Readiness is level-triggered: the callback is called again until the descriptor is drained.
  */
 import { fstatSync, type Stats } from 'node:fs'
 import { EBADF, EEXIST, EPERM, SystemError } from '../errno.ts'
@@ -24,15 +22,15 @@ export interface Interest {
 }
 
 /**
- * Called when the descriptor is readable or writable; one with an error is readable, and the read returns the error.
- * The callback should read until EAGAIN.
+ * Called when the descriptor is readable or writable. A descriptor with an error is readable, and the read returns the
+ * error. The callback should read until EAGAIN.
  */
 export type ReadyCallback = (readable: boolean, writable: boolean) => void
 
 export interface Watch {
-  /** Changes the events to watch for, possibly to none. No effect after stop. */
+  /** Changes the events to watch for. No effect after stop. */
   update(interest: Interest): void
-  /** Ends the watch; no callback follows. Must come before the descriptor is closed. May be called again. */
+  /** Ends the watch; no callback follows. Must be called before the descriptor is closed. May be called again. */
   stop(): void
   /** The watch keeps the process alive (the default). */
   ref(): void
@@ -55,7 +53,7 @@ type Poll = (
 
 const watched = new Map<number, PollHandle>()
 
-/** Whether this descriptor is watched: the watch must be stopped before the descriptor is closed. */
+/** If watched, the watch must be stopped before the descriptor is closed. */
 export const isWatched = (fd: number): boolean => watched.has(fd)
 
 const requirePollable = (fd: number): void => {
@@ -71,9 +69,8 @@ const requirePollable = (fd: number): void => {
 }
 
 /**
- * Watches a descriptor (socket, pipe, eventfd, pidfd, …; it becomes non-blocking) and calls back from the event loop
- * while something of `interest` is ready. Throws SystemError: EBADF, EEXIST (already watched), EPERM (a file or
- * folder).
+ * Watches a descriptor, for example a socket, pipe, eventfd or pidfd, and makes it non-blocking. Throws SystemError:
+ * EBADF, EEXIST (already watched), EPERM (a file or folder).
  */
 export const watch = (fd: number, interest: Interest, callback: ReadyCallback): Watch => {
   requirePollable(fd)
@@ -131,19 +128,19 @@ const POLLIN = 1
 /** struct pollfd: fd, events, revents. */
 const POLLFD = 8
 let backendPollfd: Arena | undefined
-/** Set on first use: loading node:worker_threads takes longer than a short command. */
+/** Set at the first use: loading node:worker_threads takes longer than a short command. */
 let isMainThread: boolean | undefined
 
 /**
- * Whether a descriptor that the event loop watches is ready: then a long callback should return. Always true in a
- * worker thread, whose loop cannot be queried. About 0.5 µs.
+ * Whether a descriptor of the event loop is ready, so that a long callback should return. Always true in a worker
+ * thread, whose loop cannot be queried. About 0.5 µs.
  */
 export const hasReadyEvents = (): boolean => {
   if (backendPollfd === undefined) {
     isMainThread ??= process.getBuiltinModule('node:worker_threads').isMainThread
     if (!isMainThread) return true
     backendPollfd = mapArena(POLLFD)
-    // libuv's epoll descriptor is itself readable while any of its members is ready.
+    // libuv's epoll descriptor is readable while any of its members is ready.
     backendPollfd.i32[0] = sys().uv_backend_fd(sys().uv_default_loop())
     backendPollfd.i32[1] = POLLIN
   }

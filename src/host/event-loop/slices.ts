@@ -1,7 +1,7 @@
 /*
- * Long work in slices, so that no job blocks the event loop for long. A job is a generator; the work between two yields
- * is a slice, which should take less than a millisecond. Each turn of the loop runs a limited number of slices, of all
- * jobs in rotation.
+ * Long work in slices, so that no job blocks the event loop for long. A job is a generator. The work between two yields
+ * is a slice, and should take less than a millisecond. Each turn runs a limited number of slices, of all jobs in
+ * rotation.
  */
 import { onNextTurn } from './next-turn.ts'
 
@@ -12,11 +12,11 @@ export interface Slices {
   /** Runs a job to its end; `run` itself runs no slice. Rejects with what the job throws. */
   run<T>(job: Job<T>): Promise<T>
   /**
-   * Like `run`, but the slices that this turn still allows run before `begin` returns, unless a slice calls it.
-   * `failed` gets an exception of the job.
+   * Like `run`, but runs the slices that this turn still allows immediately, unless called by a slice. `failed` gets an
+   * exception of the job.
    */
   begin(job: Job<unknown>, failed: (error: unknown) => void): void
-  /** Runs all jobs to their ends before it returns, unless a slice calls it. */
+  /** Runs all jobs to their ends immediately, unless called by a slice. */
   finish(): void
   /** Number of jobs that wait for their next slice. */
   readonly waiting: number
@@ -27,12 +27,9 @@ export function* oneSlice(slice: () => void): Generator<void> {
   yield slice()
 }
 
-/**
- * `maxSlices`: the maximum in a turn. `beforeSlices` is called in each turn that begins with waiting jobs, before its
- * slices.
- */
+/** `maxSlices`: the maximum in a turn. `beforeSlices` is called in each turn with waiting jobs, before its slices. */
 export const createSlices = (beforeSlices: () => void = () => {}, maxSlices = 1): Slices => {
-  /** By job: runs its next slice; returns false once the job has ended. */
+  /** By job: runs its next slice; returns false if the job has ended. */
   const slices: (() => boolean)[] = []
   /** Slices that this turn may still run. */
   let slicesLeft = maxSlices

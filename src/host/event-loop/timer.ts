@@ -1,6 +1,6 @@
 /*
- * A timer of microseconds on Node's event loop: a timerfd. Node's own timers count whole milliseconds and fire up to
- * one millisecond late, too coarse for delays of a network and for RNR timers, which begin at 10 µs.
+ * A timer of microseconds on Node's event loop: a timerfd. Node's own timers count milliseconds and fire up to one
+ * millisecond late. That is too coarse for delays of a network and for RNR timers, which begin at 10 µs.
  */
 
 import { type Arena, mapArena } from '../memory/mapping.ts'
@@ -17,26 +17,24 @@ const sys = libcFunctions({
 const CLOCK_MONOTONIC = 1
 /** TFD_NONBLOCK | TFD_CLOEXEC. */
 const FLAGS = 0o2004000
-// Offsets in the arena: a struct itimerspec, of the interval (never set, so 0) and VALUE, each seconds and nanoseconds
-// of 64 bits; the number of EXPIRATIONS, 64 bits, which read(2) returns.
+/** Offset of it_value in the struct itimerspec at 0: seconds and nanoseconds, u64 each. it_interval stays 0. */
 const VALUE = 16
+/** Offset of the u64 that read(2) returns. */
 const EXPIRATIONS = 32
 const ARENA_BYTES = 40
-/** Longest wait, microseconds: some 30 years. */
+/** Maximum wait, microseconds: some 30 years. */
 const MAX_WAIT = 1e15
 
 export interface Timer {
-  /** Calls back once after this many microseconds, at least one; replaces an earlier setting. */
+  /** Calls back once after this many microseconds, at least one. Replaces an earlier setting. */
   set(microseconds: number): void
-  /** Closes the timer. */
   close(): void
 }
 
 let scratch: Arena | undefined
 
 /**
- * Creates a timer that calls `expired`. While it is set, it keeps the process alive. Throws SystemError if no
- * descriptor is free.
+ * Creates a timer that calls `expired`. Keeps the process alive while set. Throws SystemError if no descriptor is free.
  */
 export const createTimer = (expired: () => void): Timer => {
   scratch ??= mapArena(ARENA_BYTES)
@@ -44,7 +42,7 @@ export const createTimer = (expired: () => void): Timer => {
   const { timerfd_create, timerfd_settime, read, close } = sys()
   const fd = check('timerfd_create', timerfd_create(CLOCK_MONOTONIC, FLAGS))
   const watcher = watch(fd, { readable: true }, () => {
-    // nothing to read: the timer was set again after it had expired
+    // Nothing to read: the timer was set again after it had expired.
     if (read(fd, address + EXPIRATIONS, 8) !== 8) return
     watcher.unref()
     expired()

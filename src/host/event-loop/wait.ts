@@ -1,6 +1,5 @@
 /*
- * Synchronous wait for a descriptor (poll(2)), for code that cannot return to the event loop first. Other code uses
- * poll.ts.
+ * Synchronous wait for a descriptor (poll(2)), for code that cannot return to the event loop first.
  */
 
 import { EINTR } from '../errno.ts'
@@ -16,8 +15,8 @@ const POLLFD = 8
 let arena: Arena | undefined
 
 /**
- * Waits until `fd` is readable; true also at the end of the stream and for an error, which the next read returns. False
- * after `milliseconds` (0: no wait). Signals do not end the wait.
+ * Waits until `fd` is readable, at its end, or has an error, which the next read returns. False after `milliseconds`
+ * (0: no wait). Signals do not end the wait.
  */
 export const waitReadable = (fd: number, milliseconds: number): boolean => {
   arena ??= mapArena(POLLFD)

@@ -1,25 +1,24 @@
 /*
- * A budget for each user: the total time for which calls that wait for programs of that user may block the daemon.
+ * A budget for each user: how long calls that wait for the user's programs may block the daemon.
  */
 import { ETIMEDOUT } from '../errno.ts'
 import { nowMicroseconds } from '../event-loop/clock.ts'
 import type { Mover } from './mover.ts'
 
-/** Maximum timeout of one system call of a mover, and maximum of a budget. Microseconds. */
+/** Maximum of a budget, and maximum timeout of a mover's system call. Microseconds. */
 export const MAX_WAIT = 250_000
-/** With less time left than this, a user's waiting time counts as used up. Microseconds. */
+/** A budget below this is used up. Microseconds. */
 const MIN_REMAINING = 1000
-/** Waiting time that a user regains per microsecond: in the long run waits take at most a twentieth of the time. */
+/** Waiting time that a user regains per microsecond: waits take at most a twentieth of the time. */
 const REFUND = 0.05
 
-/** The waiting time that a user had left at a time (clock.ts), both in microseconds. */
+/** The waiting time that a user had left at `updatedAt` (clock.ts). Microseconds. */
 interface Budget {
   remaining: number
   updatedAt: number
 }
 const budgets = new Map<number, Budget>()
 
-/** The budget of a user now. */
 const budgetOf = (uid: number): Budget => {
   const now = nowMicroseconds()
   const budget = budgets.get(uid) ?? { remaining: MAX_WAIT, updatedAt: now }
@@ -30,9 +29,8 @@ const budgetOf = (uid: number): Budget => {
 }
 
 /**
- * Runs `call` with the waiting time that the user has left as its timeout (µs), and charges the user for the time that
- * `mover` waited, or for all that was left if `call` returns -ETIMEDOUT. Returns the result, or -ETIMEDOUT without a
- * call if no time is left.
+ * Runs `call` with the user's remaining waiting time as its timeout (µs). Charges the user for the time that `mover`
+ * waited, or for all that was left if `call` returns -ETIMEDOUT. If no time is left, returns -ETIMEDOUT without a call.
  */
 export const charged = (uid: number, mover: Mover, call: (timeout: number) => number): number => {
   const budget = budgetOf(uid)

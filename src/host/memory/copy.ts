@@ -1,22 +1,22 @@
 /*
  * Copies of many pieces with one native call (native/native.c), between buffers of this process whose addresses are
- * known. Callers whose buffers have no known address copy piece by piece.
+ * known.
  */
 import { nativeLibraryPath } from '../library.ts'
 import { libraryFunctions } from '../native.ts'
 import { addressOf } from './mapping.ts'
 
 export interface NativeCopier {
-  /** The address of a buffer's bytes, until it is transferred. */
+  /** The address of a buffer's bytes, valid until the buffer is transferred. */
   addressOf(bytes: Uint8Array): number
   /**
-   * Copies `total` bytes in pieces of `chunk`, the last one possibly shorter: those at `from` are `fromStride` bytes
-   * apart, those at `to` `toStride`.
+   * Copies `total` bytes in pieces of `chunk` bytes; the last piece may be shorter. The pieces are `fromStride` bytes
+   * apart at `from`, and `toStride` bytes apart at `to`.
    */
   copy(to: number, toStride: number, from: number, fromStride: number, chunk: number, total: number): void
 }
 
-/** The copier, or undefined where the library is absent or cannot be loaded. */
+/** Undefined if the library is absent or cannot be loaded. */
 export const loadNativeCopier = (path: string | undefined = nativeLibraryPath()): NativeCopier | undefined => {
   if (path === undefined) return undefined
   try {

@@ -1,17 +1,17 @@
 /*
  * Finds the pages of a process that belong to shared mappings of disk files. A write to such a page may wait for the
- * file system although the page is present: after each write-back the file system must prepare it again.
+ * file system although the page is present: after each write-back the file system must prepare the page again.
  *
- * Results are valid for a second, or longer if reading them took long. A file system is in memory if its mount has such
- * a type (tmpfs, …), or if its device has no mount (memfd_create, shared anonymous memory, huge pages).
+ * A file system is in memory if its mount has such a type (tmpfs, …), or if its device has no mount (memfd_create,
+ * shared anonymous memory, huge pages).
  */
 import { closeSync, openSync, readFileSync } from 'node:fs'
 import { mappingAt } from './ranges.ts'
 
 export interface FileMappings {
   /**
-   * Whether a write to [start, end) may wait for a file system; false if the mappings cannot be read, as those of a
-   * process that has ended. `now`: microseconds of any clock, always the same one.
+   * Whether a write to [start, end) may wait for a file system; false if the mappings cannot be read. `now`:
+   * microseconds, always of the same clock.
    */
   mayWait(start: number, end: number, now: number): boolean
   close(): void
@@ -20,19 +20,20 @@ export interface FileMappings {
 interface CachedMapping {
   readonly start: number
   readonly end: number
-  /** Whether it is a shared mapping of a file on disk. */
+  /** A shared mapping of a file on disk. */
   readonly mayWait: boolean
-  /** Microseconds of the clock of `now`. */
   readonly validUntil: number
 }
 
-/** Minimum time for which results are valid, microseconds. */
+/** Minimum validity of results, microseconds. */
 const VALID = 1_000_000
-/** Maximum cached mappings where the kernel answers queries of single mappings; otherwise all shared ones are. */
+/**
+ * Maximum cached mappings, if the kernel answers queries of single mappings. Otherwise all shared mappings are cached.
+ */
 const MAX_MAPPINGS = 64
 const IN_MEMORY = new Set(['tmpfs', 'ramfs', 'hugetlbfs', 'devtmpfs'])
 
-/** Devices ("8:1") of disk file systems that are mounted where a process sees them. */
+/** Devices ("8:1") of the disk file systems that are mounted for a process. */
 const diskDevices = (pid: number): ReadonlySet<string> => {
   const devices = new Set<string>()
   for (const line of readFileSync(`/proc/${pid}/mountinfo`, 'latin1').split('\n')) {
@@ -53,19 +54,16 @@ const sharedMappings = (pid: number, devices: ReadonlySet<string>): Omit<CachedM
     }),
   )
 
-/** The mappings of a process. `queryMapping`: queries one mapping, if the kernel supports that. */
+/** `queryMapping`: a parameter for tests. */
 export const fileMappings = (pid: number, queryMapping: typeof mappingAt = mappingAt): FileMappings => {
   let maps = -1
   let cached: CachedMapping[] = []
   let devices: ReadonlySet<string> = new Set()
   let devicesUntil = Number.NEGATIVE_INFINITY
-  /** Where single mappings cannot be queried: the time until which `cached` has all shared mappings. */
+  /** If single mappings cannot be queried: until when `cached` has all shared mappings. */
   let allUntil = Number.NEGATIVE_INFINITY
 
-  /**
-   * Queries the mapping at an address into `cached`. Returns its end; Infinity if no query of later addresses is
-   * needed.
-   */
+  /** Queries the mapping at an address into `cached`. Returns its end; Infinity if no later address must be queried. */
   const learn = (address: number, now: number): number => {
     if (now > devicesUntil) {
       devices = diskDevices(pid)
@@ -77,7 +75,7 @@ export const fileMappings = (pid: number, queryMapping: typeof mappingAt = mappi
     if (mapping === 'unsupported') {
       const begin = performance.now()
       const shared = sharedMappings(pid, devices)
-      // Reading very many mappings takes long, so the result is valid for a hundred times the reading time (ms to µs).
+      // Reading very many mappings takes long, so the result is valid for a hundred times the reading time. ms to µs.
       allUntil = now + Math.max(VALID, (performance.now() - begin) * 100_000)
       cached = shared.map(one => ({ ...one, validUntil: allUntil }))
       return Number.POSITIVE_INFINITY

@@ -1,11 +1,13 @@
 /*
  * A guest: a process of another user, which may block us on purpose. A mover (mover.ts) makes all system calls that can
- * wait for it, and the waiting time is charged to its user (budget.ts).
+ * wait for the guest, and the waiting time is charged to its user (budget.ts).
  *
- * The kernel may wait for the guest's pages; for the mmap lock of its address space, at each query of its mappings; for
- * the end of its exec, at each access to its memory or descriptors (exec_update_lock); and for a file's server or a
- * socket's peer, when a descriptor of such a file is closed. So the only descriptors accepted from a guest are memory
- * files and our own sockets.
+ * The kernel may wait
+ * - for the guest's pages;
+ * - for the mmap lock of its address space, at each query of its mappings;
+ * - for the end of its exec, at each access to its memory or descriptors (exec_update_lock);
+ * - for a file's server or a socket's peer, when a descriptor of such a file is closed. So only memory files and our
+ *   own sockets are accepted from a guest.
  */
 import { ECHILD, EINVAL, ETIMEDOUT } from '../errno.ts'
 import { TWO_32 } from '../halves.ts'
@@ -20,7 +22,7 @@ export interface FileIdentity {
   readonly ino: number
 }
 
-/** As readSync and writeSync of node:fs at a position, but errors are -errno, those of `Mover.move` included. */
+/** As readSync and writeSync of node:fs at a position, but returns -errno for errors, also those of `Mover.move`. */
 export interface GuestFile {
   read(bytes: Uint8Array, offset: number, length: number, position: number): number
   write(bytes: Uint8Array, offset: number, length: number, position: number): number
@@ -29,26 +31,26 @@ export interface GuestFile {
 }
 
 export interface Guest {
-  /** Whether a call for the process has failed because the waiting time of its user was used up. */
+  /** Whether a call has failed because the waiting time of the user was used up. */
   readonly isLate: boolean
-  /** `listener` is called once, when `isLate` becomes true, possibly in the middle of a call. */
+  /** Calls `listener` once, when `isLate` becomes true, possibly in the middle of a call. */
   whenLate(listener: () => void): void
-  /** Opens /proc/PID/mem, which `move` then uses: our descriptor, which the caller closes, or -errno. */
+  /** Opens /proc/PID/mem, for `move`. Returns our descriptor, which the caller closes, or -errno. */
   openMemory(): number
-  /** Copies to (`write`) or from its memory. Returns as `Mover.move` for a file; `memResult` converts that. */
+  /** Copies to (`write`) or from the guest's memory. Returns as `Mover.move` for a file (`memResult` converts that). */
   move(write: boolean, ...args: MoveArguments): number
-  /** Makes an ioctl on its maps file with `argument`: the result or -errno. */
+  /** Makes an ioctl on the guest's maps file. Returns the result or -errno. */
   ioctlMaps(request: number, argument: ArenaRange): number
-  /** Reads its maps file from an offset on: the number of bytes, or -errno. */
+  /** Reads the guest's maps file. Returns the number of bytes or -errno. */
   readMaps(offset: number, into: ArenaRange): number
   /**
-   * Access to our descriptor `fd`, a memory file that the process shares with us. A write by the process may hold the
-   * file's lock, so the mover reads and writes it.
+   * Access to our descriptor `fd`, a memory file that the process shares with us. The mover reads and writes the file,
+   * because a write by the process may hold the file's lock.
    */
   file(fd: number): GuestFile
   /**
-   * A duplicate of its descriptor `number`, which must be a memory file or, if `socket` is given, that socket; or
-   * -errno, -EINVAL for another file.
+   * A duplicate of the guest's descriptor `number`, which must be a memory file or, if given, `socket`. Returns -errno;
+   * -EINVAL for another file.
    */
   descriptor(number: number, socket?: FileIdentity): number
   close(): void
@@ -57,10 +59,10 @@ export interface Guest {
 const O_RDONLY_CLOEXEC = 0o2000000
 const O_RDWR_CLOEXEC = 0o2000002
 const STATX_INO = 0x100
-/** Offsets in struct statx: the inode, and the device's numbers; and its size. */
+/** Offsets in struct statx, and its size. */
 const Statx = { INO: 32, DEV_MAJOR: 136, DEV_MINOR: 140, BYTES: 256 } as const
 
-/** Maximum bytes of a file that one call copies. */
+/** Maximum bytes of a file copied by one call. */
 const BATCH = 0x10000
 
 let arena: Arena | undefined
@@ -69,27 +71,24 @@ const workArena = (): Arena => {
   return arena
 }
 
-/** The device number as st_dev of stat(2) encodes it, and node:fs shows it. */
+/** The device number as in st_dev of stat(2). */
 const deviceNumber = (major: number, minor: number): number =>
   (minor & 0xff) + (major & 0xfff) * 0x100 + (minor - (minor & 0xff)) * 0x1000
 
-/**
- * The guest of process `pid` with this pidfd and user. Undefined where the native library is absent: then the caller
- * makes the system calls itself, and waits.
- */
+/** Undefined if the native library is absent: then the caller makes the system calls itself, and waits. */
 export const createGuest = (pid: number, pidfd: number, uid: number): Guest | undefined => {
   const inheritedFds = [pidfd]
   const mover = createMover({ inheritedFds, user: uid })
   if (mover === undefined) return undefined
   let isLate = false
   let lateListener = (): void => {}
-  /** Our descriptor of /proc/PID/mem; -1 or -errno if there is none. */
+  /** Our descriptor of /proc/PID/mem, or -1 or -errno. */
   let mem = -1
-  /** The mover's descriptor of the maps file, and the incarnation of the mover that has it. */
+  /** The mover's descriptor of the maps file, and the mover's incarnation that has it. */
   let maps = -1
   let mapsIncarnation = -1
 
-  /** Makes a call that may wait, with the waiting time that the user has left. */
+  /** Makes a call that may wait, at the user's expense. */
   const chargeUser = (call: (timeout: number) => number): number => {
     const answer = charged(uid, mover, call)
     if (answer === -ETIMEDOUT && !isLate) {
@@ -113,7 +112,7 @@ export const createGuest = (pid: number, pidfd: number, uid: number): Guest | un
     return maps < 0 ? maps : chargeUser(timeout => mover.call(call, maps, value, range, timeout))
   }
 
-  /** Whether a descriptor of the mover is a memory file, or `socket`. */
+  /** Whether a descriptor of the mover is a memory file or `socket`. */
   const isAccepted = (fd: number, socket: FileIdentity | undefined): boolean => {
     if (socket === undefined) return chargeUser(timeout => mover.call(MoverCall.SEALS, fd, 0, undefined, timeout)) >= 0
     const range = { arena: workArena(), at: 0, length: Statx.BYTES }
@@ -133,7 +132,7 @@ export const createGuest = (pid: number, pidfd: number, uid: number): Guest | un
     openMemory() {
       const opened = open('mem', O_RDWR_CLOEXEC)
       mem = opened < 0 ? opened : mover.take(opened)
-      // All later processes of the mover inherit our descriptor, with its number.
+      // All later processes of the mover inherit our descriptor.
       mover.close()
       if (mem >= 0) inheritedFds[1] = mem
       return mem
@@ -145,15 +144,15 @@ export const createGuest = (pid: number, pidfd: number, uid: number): Guest | un
       const fd = chargeUser(timeout => mover.call(MoverCall.PIDFD_GETFD, pidfd, number, undefined, timeout))
       if (fd < 0) return fd
       const taken = isAccepted(fd, socket) ? mover.take(fd) : -EINVAL
-      // The mover's copy is closed when the mover ends, which may have to wait.
+      // The mover's copy is closed at the end of the mover, which may have to wait.
       mover.close(taken === -EINVAL)
       return taken
     },
     file(fd) {
-      /** The mover's copy, and the incarnation of the mover that has it. */
+      /** The mover's copy, and the mover's incarnation that has it. */
       let copy = -1
       let copyIncarnation = -1
-      /** The mover's copy, made again if its process was replaced; or -errno. */
+      /** Returns the mover's copy, made again if the mover's process was replaced; or -errno. */
       const currentCopy = (): number => {
         if (copyIncarnation === mover.incarnation) return copy
         copy = chargeUser(timeout => mover.call(MoverCall.COPY_FD, -1, fd, undefined, timeout))
@@ -168,7 +167,7 @@ export const createGuest = (pid: number, pidfd: number, uid: number): Guest | un
           mover.move(write, -1, moverFd, high, low, workArena(), 0, length, length, length, timeout),
         )
       }
-      /** As `Mover.move` does for inherited descriptors: two further attempts if the mover's process was killed. */
+      /** Two further attempts if the mover's process was killed. */
       const copyBatch = (write: boolean, length: number, position: number): number => {
         for (let attempts = 2; ; attempts--) {
           const moved = copyOnce(write, length, position)

@@ -1,11 +1,11 @@
 /*
  * Memory visible to JavaScript and the kernel: arenas of this process, and parts of memory files shared with others.
  *
- * Two rules prevent crashes. An address range that an ArrayBuffer shows is never unmapped, since an access through a
- * remaining view would fault: arenas are never freed, and the ring pool maps new anonymous pages over a released range
- * and reuses it. And a file is mapped only if it cannot shrink (SIGBUS otherwise): it must have SEAL_SHRINK and be long
- * enough. A range and its ArrayBuffer are created once and used for many files, so mapping and releasing in turn costs
- * no address space, no further kernel mappings and no garbage-collected external memory.
+ * Two rules prevent crashes:
+ * - An address range with an ArrayBuffer is never unmapped: an access through a remaining view would fault. So arenas
+ *   are never freed, and the ring pool maps anonymous pages over a released range and reuses the range.
+ * - A file is mapped only if it cannot shrink: an access behind its end raises SIGBUS. So it must have SEAL_SHRINK and
+ *   be long enough.
  */
 import { fstatSync } from 'node:fs'
 import { EINVAL, EPERM, SystemError } from '../errno.ts'
@@ -26,7 +26,7 @@ const MAP_ANONYMOUS = 0x20
 const MAP_NORESERVE = 0x4000
 const ANONYMOUS = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
 
-/** Memory with a fixed address, and the views of it that hot code keeps. `address` is a Number and stays below 2^53. */
+/** Memory with a fixed address, and its views. `address` is below 2^53. */
 export interface Arena {
   readonly address: number
   readonly length: number
@@ -78,8 +78,8 @@ const arenaOf = (address: number, length: number): Arena => {
 }
 
 /**
- * Zeroed private memory of at least `bytes` bytes (rounded up to pages) for the life of the process; a page uses memory
- * from its first write on. Throws SystemError (ENOMEM), and RangeError for a size that is not a positive integer.
+ * Zeroed private memory of at least `bytes` bytes, rounded up to pages, for the life of the process. A page uses memory
+ * from its first write on. Throws SystemError (ENOMEM), and RangeError if the size is not a positive integer.
  */
 export const mapArena = (bytes: number): Arena => {
   if (!Number.isSafeInteger(bytes) || bytes <= 0)
@@ -89,9 +89,8 @@ export const mapArena = (bytes: number): Arena => {
 }
 
 /**
- * Maps the first `length` bytes of a file, shared and read-only, for the life of the process; the file may be sealed
- * against writing. A write to the arena ends the process (SIGSEGV). Throws SystemError: EINVAL if the file is too short
- * or no memory file, EPERM if it may shrink.
+ * Maps the first `length` bytes of a file, shared and read-only, for the life of the process. A write to the arena ends
+ * the process (SIGSEGV). Throws SystemError: EINVAL if the file is too short or no memory file, EPERM if it may shrink.
  */
 export const mapReadOnly = (fd: number, length: number): Arena => {
   requireMappable(fd, 0, length)
@@ -101,7 +100,7 @@ export const mapReadOnly = (fd: number, length: number): Arena => {
 
 /**
  * The address of an array's bytes, valid while the array is referenced and its buffer is not transferred; 0n for an
- * empty array. Reading `buffer` first moves a small array off V8's heap, where the garbage collector could move it.
+ * empty array. Reading `buffer` first moves a small array off V8's heap, where garbage collection could move it.
  */
 export const addressOf = (bytes: Uint8Array): bigint => {
   if (bytes.buffer.byteLength === 0 || bytes.length === 0) return 0n
@@ -109,9 +108,9 @@ export const addressOf = (bytes: Uint8Array): bigint => {
 }
 
 /**
- * A part of a file, mapped shared and writable. The views span the whole range (a power of two); the file is at
- * [0, length), rounded up to a page, and behind it are private pages. After release the views show zeros, and later
- * another file: do not keep them.
+ * A part of a file, mapped shared and writable. The views span the whole range, a power of two: first the `length`
+ * bytes of the file, rounded up to a page, then private pages. After release the views show zeros, and later another
+ * file, so they must not be kept.
  */
 export interface Mapping extends Omit<Arena, 'length'> {
   /** Bytes of the file, not of the range. */
@@ -119,22 +118,22 @@ export interface Mapping extends Omit<Arena, 'length'> {
 }
 
 export interface RingPoolCounters {
-  /** Ranges that show a file now. */
+  /** Ranges with a file. */
   readonly mapped: number
   /** Bytes of files mapped now, in whole pages. */
   readonly mappedBytes: number
-  /** Ranges that wait for reuse. They use address space but no memory. */
+  /** Ranges that wait for reuse; they use address space but no memory. */
   readonly idle: number
 }
 
 export interface RingPool {
   /**
-   * Maps `length` bytes of `fd` from `offset` (a multiple of the page size). The fd may be closed afterwards. Throws
-   * SystemError: EINVAL if offset or length don't fit the file, EPERM if the file may shrink or is sealed against
+   * Maps `length` bytes of `fd` from `offset`, a multiple of the page size. The fd may be closed afterwards. Throws
+   * SystemError: EINVAL if offset or length do not fit the file, EPERM if the file may shrink or is sealed against
    * writing.
    */
   map(fd: number, offset: number, length: number): Mapping
-  /** Unmaps the file, and keeps the range for reuse. Throws if the mapping is not, or no longer, of this pool. */
+  /** Unmaps the file, and keeps the range for reuse. Throws an Error if the pool does not have the mapping. */
   release(mapping: Mapping): void
   readonly counters: RingPoolCounters
 }
@@ -155,7 +154,7 @@ const requireMappable = (fd: number, offset: number, length: number): void => {
   }
 }
 
-/** A pool of address ranges for shared memory; see the head of this file. */
+/** A pool of address ranges for shared memory. */
 export const createRingPool = (): RingPool => {
   const idle = new Map<number, Arena[]>()
   const inUse = new Map<Mapping, Arena>()
@@ -163,7 +162,7 @@ export const createRingPool = (): RingPool => {
   let idleCount = 0
 
   const takeRange = (size: number): Arena => {
-    // Oldest first: a stale view shows zeros for as long as possible.
+    // Oldest first, so that a stale view shows zeros for as long as possible.
     const range = idle.get(size)?.shift()
     if (!range) return arenaOf(mmap(0, size, ANONYMOUS, -1, 0), size)
     idleCount--
@@ -185,7 +184,7 @@ export const createRingPool = (): RingPool => {
       try {
         mmap(range.address, pages, MAP_SHARED | MAP_FIXED, fd, offset)
       } catch (error) {
-        // A failed MAP_FIXED may already have unmapped the old pages: cover the range before it can be read again.
+        // A failed MAP_FIXED may have unmapped the old pages: the range must be covered before it can be read again.
         mmap(range.address, range.length, ANONYMOUS | MAP_FIXED, -1, 0)
         putRange(range)
         throw error
@@ -199,7 +198,7 @@ export const createRingPool = (): RingPool => {
     release(mapping) {
       const range = inUse.get(mapping)
       if (!range) throw new Error('release of a mapping that this pool does not hold (released twice?)')
-      // The whole range including the tail: private pages written beyond the file are discarded as well.
+      // The whole range, because private pages behind the file may have been written.
       mmap(range.address, range.length, ANONYMOUS | MAP_FIXED, -1, 0)
       inUse.delete(mapping)
       mappedBytes -= roundUp(mapping.length, pageSize())

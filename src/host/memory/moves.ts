@@ -1,14 +1,13 @@
 /*
  * Copies between this process and another one's memory that never block us for long. A copy can block because a page is
- * missing, and its provider (a file system in user space, a server, userfaultfd, a slow disk) may take any time.
+ * missing, and its provider may take any time: a file system in user space, a server, userfaultfd, a slow disk.
  *
- * A program of our own user blocks us only by accident. This process copies pages that are in memory, and a mover
- * (mover.ts) all others. A program of another user, a guest (guest.ts), may block us on purpose, and remove a page
- * after our check. There a mover copies everything, and its waiting time is charged to the user; once that is used up,
- * copies fail.
- *
- * Where the native library is absent, this process copies everything itself, and waits; where /proc/PID/pagemap is
- * absent, everything of programs of our own user.
+ * - A program of our own user blocks us only by accident. This process copies pages that are in memory, a mover
+ *   (mover.ts) copies all others.
+ * - A program of another user, a guest (guest.ts), may block us on purpose, and remove a page after our check. A mover
+ *   copies everything. Its waiting time is charged to the user; when the time is used up, copies fail.
+ * - If the native library is absent, this process copies everything itself, and waits. If /proc/PID/pagemap is absent,
+ *   it does so for programs of our own user.
  */
 
 import { ESRCH } from '../errno.ts'
@@ -20,8 +19,8 @@ import { memResult, type ProcessHandle, readv, writev } from './process.ts'
 import { type ResidentPages, residentPages } from './resident.ts'
 
 /**
- * As `readv` or `writev` of process.ts, also with the errors of `Mover.move`. `now`: the time in microseconds, possibly
- * as old as the turn of the event loop.
+ * As `readv` or `writev` of process.ts, also with the errors of `Mover.move`. `now`: microseconds, may be as old as the
+ * turn of the event loop.
  */
 type Move = (...args: [...MoveArguments, now: number]) => number
 
@@ -31,14 +30,14 @@ export interface Moves {
   close(): void
 }
 
-/** The mover for programs of our own user, unless they have an owner. */
+/** The mover for programs of our own user without an owner. */
 let shared: Mover | undefined
 
 const sameUserMoves = (handle: ProcessHandle): Moves => {
   const { pid, mem, owner } = handle
   let pages: ResidentPages | undefined
   let isOpened = false
-  /** A process with an owner is not accessed by its pid (process.ts), so this mover inherits `mem`. */
+  /** A process with an owner is accessed by `mem` (process.ts), so its mover inherits `mem`. */
   const ownMover = owner && mem >= 0 ? createMover({ inheritedFds: [mem] }) : undefined
   const move =
     (write: boolean): Move =>
@@ -73,6 +72,6 @@ const guestMoves = (guest: Guest): Moves => {
   return { read: move(false), write: move(true), close: () => {} }
 }
 
-/** Copies for a process whose handle stays open until the copies are closed. */
+/** `handle` must stay open until the copies are closed. */
 export const createMoves = (handle: ProcessHandle): Moves =>
   handle.guest ? guestMoves(handle.guest) : sameUserMoves(handle)

@@ -1,14 +1,11 @@
-/*
- * Arguments of a copy between another process's memory and pieces of ours.
- */
 import type { Arena } from './mapping.ts'
 
-/** Local end of a copy: an arena, or other memory of this process with a known address. */
+/** The local end of a copy: an arena, or other memory of this process with a known address. */
 export type LocalMemory = Pick<Arena, 'address' | 'bytes'>
 
 /**
- * An address in another process (high·2^32 + low), and `total` bytes of our memory in pieces of `chunk` bytes, one
- * every `stride` bytes from `offset`; the last piece may be shorter.
+ * Arguments of a copy: an address in another process (high·2^32 + low), and `total` bytes of our memory in pieces of
+ * `chunk` bytes, one every `stride` bytes from `offset`. The last piece may be shorter.
  */
 export type MoveArguments = [
   high: number,

@@ -1,18 +1,19 @@
 /*
- * Another process: its memory, its descriptors, and whether it is still the same process.
+ * Another process: its memory, its descriptors, and whether it is still the same process. See process_vm_readv(2),
+ * pidfd_open(2), proc(5).
  *
- * Memory is copied by process_vm_readv/writev, which obey page protection and ptrace's access rules (same user,
- * dumpable); the kernel checks both at every call. /proc/PID/mem writes through read-only pages, and is faster only for
- * small pieces (docs/decisions/client-memory.md). But process_vm_readv takes a pid, which may be reused, or run another
- * program after exec. So a handle has a pidfd, and an open /proc/PID/mem, which refers to one address space: `isSame`
- * checks both, and a caller checks once per batch, before the batch. See process_vm_readv(2), pidfd_open(2), proc(5).
- * Remote addresses are passed as two 32-bit words, or as a Number (`readAt`, `writeAt`).
+ * Memory is copied by process_vm_readv and process_vm_writev, which obey page protection and ptrace's access rules.
+ * /proc/PID/mem writes through read-only pages, and is faster only for small pieces (docs/decisions/client-memory.md).
+ * But a pid may be reused, or run another program after exec. So a handle has a pidfd, and an open /proc/PID/mem, which
+ * refers to one address space. `isSame` checks both. Callers check once, before each batch of copies.
  *
- * Copies by pid are enough where the kernel's check is made with rights no greater than the client's. Otherwise (a
- * daemon of root and a client that is not; owner.ts) they would access whatever program the process has become since
- * `isSame`. Then copies use /proc/PID/mem: no exec redirects it. On most kernels it ignores page protection, which
- * registration has checked; pages that are protected later are accessed nevertheless, as by an RDMA adapter, which has
- * pinned them. The same holds for a process whose main thread has ended: no pid leads to the memory of its other threads.
+ * Copies by pid are safe if our rights are no greater than the client's. If ours are greater (a daemon of root;
+ * owner.ts), a copy by pid could reach a program that the process has become since `isSame`. Such copies use
+ * /proc/PID/mem, which no exec redirects. So do copies of a process whose main thread has ended: no pid leads to the
+ * memory of its other threads. On most kernels /proc/PID/mem ignores page protection: pages that are protected after
+ * their registration are still accessed, as by an RDMA adapter, which has pinned them.
+ *
+ * Remote addresses are two 32-bit words, or a Number (`readAt`, `writeAt`).
  */
 import { closeSync, type Dir, opendirSync, openSync, readdirSync, readlinkSync } from 'node:fs'
 import { basename } from 'node:path'
@@ -37,7 +38,7 @@ const sys = libcFunctions({
   pwritev: 'int64_t pwritev(int fd, int64_t pieces, int count, int64_t offset)',
 })
 
-// The same numbers on x86-64 and arm64.
+// Equal on x86-64 and arm64.
 const SYS_PIDFD_OPEN = 434
 const SYS_PIDFD_GETFD = 438
 const PIDFD_THREAD = 0o200
@@ -51,11 +52,11 @@ export interface ProcessHandle {
   readonly pid: number
   /** Readable when the process has ended; may be watched. */
   readonly pidfd: number
-  /** Descriptor of /proc/PID/mem; -1 if the kernel refuses it, or the process does not belong to `owner`. */
+  /** Descriptor of /proc/PID/mem. -1: the kernel refuses it, or the process does not belong to `owner`. */
   readonly mem: number
-  /** The user to whom the process must belong; then copies use `mem`. Undefined if the kernel's check suffices. */
+  /** The user who must own the process; then copies use `mem`. Undefined: the kernel's check suffices. */
   readonly owner: Owner | undefined
-  /** Set for a process of another user, which might block us; undefined where the native library is absent. */
+  /** Set for a process of another user, which might block us. Undefined if the native library is absent. */
   readonly guest: Guest | undefined
 }
 
@@ -86,7 +87,7 @@ const openMem = (pid: number, owner: Owner | undefined, guest: Guest | undefined
     return -1
   }
   if (mem < 0) return -1
-  // Checked after the open, which the kernel refuses during an exec until the process has its new owner.
+  // Checked after the open: during an exec the kernel refuses the open until the process has its new owner.
   if (owner === undefined || isOwned(owner)) return mem
   closeSync(mem)
   return -1
@@ -97,34 +98,32 @@ const isRunning = (pidfd: number): boolean => {
   const { address, u32 } = workArena()
   u32[POLLFD >> 2] = pidfd
   u32[(POLLFD >> 2) + 1] = POLLIN
-  // A signal at this moment makes the result -1 (EINTR), which says nothing about the process.
+  // A result of -1 (EINTR) says nothing about the process.
   return sys().poll(address + POLLFD, 1, 0) < 1
 }
 
 const PR_SET_PTRACER = 0x5961_6d61
 
-/** Allows a process to access our memory where the Yama security module restricts that; elsewhere it does nothing. */
+/** Allows a process to access our memory where the Yama security module restricts that. */
 export const allowPtraceBy = (pid: number): void => {
   sys().prctl(PR_SET_PTRACER, pid, 0, 0, 0)
 }
 
 export interface ProcessOptions {
   /**
-   * The pidfd from `peerPidfd`, which the handle then owns. Without it `openProcess` opens one by the pid, which may
-   * already belong to another process.
+   * The pidfd from `peerPidfd`, owned by the handle from now on. Without it `openProcess` opens one by the pid, which
+   * may already belong to another process.
    */
   readonly pidfd?: number | undefined
-  /**
-   * The handle gives access only while the process belongs to this user and group. Required if `needsOwner` is true.
-   */
+  /** The handle gives access only while the process belongs to this user and group. Required if `needsOwner`. */
   readonly owner?: { readonly uid: number; readonly gid: number } | undefined
-  /** The process's user id, if that user might block us on purpose. */
+  /** Uid of the process, if that user might block us on purpose. */
   readonly guestUid?: number | undefined
 }
 
 /**
  * A handle of a process, to be opened right after its pid is known. Returns SystemError: ESRCH (no such process),
- * EMFILE, EACCES, ETIMEDOUT (`Guest.isLate`). For a process that does not belong to `owner` the handle gives no access
+ * EMFILE, EACCES, ETIMEDOUT (`Guest.isLate`). If the process does not belong to `owner`, the handle gives no access
  * (`mayAccess`).
  */
 export const openProcess = (
@@ -141,7 +140,7 @@ export const openProcess = (
   const guest = guestUid === undefined ? undefined : createGuest(pid, ownPidfd, guestUid)
   const mem = openMem(pid, owner, guest)
   const handle = { pid, pidfd: ownPidfd, mem, owner, guest }
-  // Alive after the open: so the opened file belongs to the pidfd's process.
+  // The process lives after the open, so the opened file belongs to the pidfd's process.
   if (isRunning(ownPidfd) && !guest?.isLate) return handle
   closeProcess(handle)
   return guest?.isLate
@@ -149,7 +148,7 @@ export const openProcess = (
     : new SystemError('pidfd_open', ESRCH, `process ${pid}`)
 }
 
-/** Closes the descriptors of the handle. Stop a watch of its pidfd first. */
+/** Closes the descriptors of the handle. A watch of its pidfd must be stopped first. */
 export const closeProcess = (handle: ProcessHandle): void => {
   handle.guest?.close()
   closeSync(handle.pidfd)
@@ -158,23 +157,22 @@ export const closeProcess = (handle: ProcessHandle): void => {
 }
 
 /**
- * Whether the process still belongs to its owner. Check this after reading anything but memory, such as descriptors or
- * /proc: if it does not, the result may belong to another program.
+ * Whether the process still belongs to its owner. To be checked after reading descriptors or /proc: if false, the
+ * result may belong to another program.
  */
 export const isStillOwned = ({ owner }: ProcessHandle): boolean => owner === undefined || isOwned(owner)
 
 /**
- * Whether the address space that the process had when the handle was opened has no users left; false if unknown. If it
- * has one, the write fails with EFAULT, since our address 0 is not readable, before the kernel takes that address
- * space's lock, which may be held for ever.
+ * Whether the address space of the opened handle has no users left; false if unknown. Otherwise the write fails with
+ * EFAULT, because our address 0 is not readable. The kernel finds that before it takes the address space's lock, which
+ * may be held for ever.
  */
 export const isAddressSpaceGone = ({ mem }: ProcessHandle): boolean => mem >= 0 && sys().pwrite(mem, 0, 1, 0) === 0
 
 /**
- * Whether the handle's process is alive, runs the same program as when the handle was opened, and belongs to its
- * owner: false after exit, exec or reuse of the pid. Check it before each batch of reads and writes. 1.4 µs, with an
- * owner 1.8 µs. An exec is not noticed if `mem` is -1, or while another task shares the earlier program's address space
- * (clone with CLONE_VM).
+ * Whether the process is alive, runs the same program as when the handle was opened, and belongs to its owner. To be
+ * checked before each batch of reads and writes. 1.4 µs, with an owner 1.8 µs. An exec is not noticed if `mem` is -1,
+ * or while another task shares the earlier program's address space (clone with CLONE_VM).
  */
 export const isSame = (handle: ProcessHandle): boolean => {
   if (handle.pid === process.pid) return true
@@ -182,7 +180,7 @@ export const isSame = (handle: ProcessHandle): boolean => {
   return !isAddressSpaceGone(handle)
 }
 
-/** Writes `count` local iovecs into the arena: pieces of `chunk` bytes every `stride` bytes from `address`. */
+/** Writes `count` local iovecs into the arena. */
 const putPieces = (u32: Uint32Array, address: number, count: number, chunk: number, stride: number): void => {
   for (let i = 0, at = address, slot = 0; i < count; i++, at += stride, slot += 4) {
     const high = Math.floor(at / TWO_32)
@@ -193,14 +191,14 @@ const putPieces = (u32: Uint32Array, address: number, count: number, chunk: numb
   }
 }
 
-/** Copies between `count` local iovecs and the remote one, as prepared in the arena: bytes copied or -errno. */
+/** Copies between `count` local iovecs and the remote iovec of the arena. Returns bytes copied or -errno. */
 const moveByPid = (write: boolean, pid: number, count: number): number => {
   const { address } = workArena()
   const call = write ? sys().process_vm_writev : sys().process_vm_readv
   return orErrno(call(pid, address, count, address + REMOTE, 1, 0))
 }
 
-/** Copies like `moveByPid`, through the descriptor of /proc/PID/mem. */
+/** Like `moveByPid`, through /proc/PID/mem. */
 const moveByMem = (write: boolean, mem: number, count: number): number => {
   const { address, u32 } = workArena()
   if (mem < 0) return -EPERM
@@ -210,8 +208,8 @@ const moveByMem = (write: boolean, mem: number, count: number): number => {
 }
 
 /**
- * The result of a read or write of /proc/PID/mem in terms of process_vm_readv: 0 bytes mean that no process uses the
- * address space any more (-ESRCH), EIO that the address is not mapped (-EFAULT).
+ * Converts a result of /proc/PID/mem to process_vm_readv's: 0 bytes mean that no process uses the address space
+ * (-ESRCH), EIO that the address is not mapped (-EFAULT).
  */
 export const memResult = (moved: number): number => (moved === 0 ? -ESRCH : moved === -EIO ? -EFAULT : moved)
 
@@ -243,14 +241,14 @@ const move = (
     const count = Math.min(Math.ceil(remaining / size), IOV_MAX)
     const bytes = Math.min(remaining, count * size)
     putPieces(u32, from, count, size, stride)
-    // The last piece may be shorter. A copy through /proc/PID/mem has no remote length, so the local one limits it.
+    // The last piece may be shorter. It also limits a copy through /proc/PID/mem, which has no remote length.
     u32[(count - 1) * 4 + 2] = bytes - (count - 1) * size
     u32[remote] = remoteLow
     u32[remote + 1] = remoteHigh
     u32[remote + 2] = bytes
     u32[remote + 3] = 0
     let moved = handle.owner ? moveByMem(write, handle.mem, count) : moveByPid(write, handle.pid, count)
-    // Its main thread may have ended.
+    // The main thread may have ended.
     if (moved === -ESRCH && handle.mem >= 0) moved = moveByMem(write, handle.mem, count)
     if (moved < 0) return done > 0 ? done : moved
     done += moved
@@ -268,13 +266,13 @@ const move = (
 /**
  * Reads `total` bytes from address high·2^32 + low of the process into pieces of `chunk` bytes every `stride` bytes of
  * `local`, from `offset` (a plain read: chunk = stride = total). Returns the bytes copied, fewer than `total` if a page
- * is not readable, or -errno if none: -EFAULT, -ESRCH (ended), -EPERM (the kernel's access check). At most 2^31-4096
- * bytes a call.
+ * is not readable. If none are copied, returns -EFAULT, -ESRCH (ended) or -EPERM (the kernel's access check). At most
+ * 2^31-4096 bytes a call.
  */
 export const readv: ProcessMove = (handle, high, low, local, offset, chunk, stride, total) =>
   move(false, handle, high, low, local, offset, chunk, stride, total)
 
-/** Writes pieces of `local` to one address of the process, in ascending order; otherwise as `readv`. */
+/** Writes pieces of `local` to an address of the process, in ascending order. Otherwise as `readv`. */
 export const writev: ProcessMove = (handle, high, low, local, offset, chunk, stride, total) =>
   move(true, handle, high, low, local, offset, chunk, stride, total)
 
@@ -297,8 +295,8 @@ export const writeAt = (
 ): number => move(true, handle, Math.floor(address / TWO_32), address % TWO_32, local, offset, length, length, length)
 
 /**
- * Whether the kernel allows us to access the process's memory. It checks that before it looks at the address, so a read
- * of address 0 tells; for a handle with an owner or a guest it has checked when /proc/PID/mem was opened.
+ * Whether the kernel allows us to access the process's memory. The kernel checks that before the address, so a read of
+ * address 0 tells. With an owner or a guest, the kernel has checked at the open of /proc/PID/mem.
  */
 export const mayAccess = (handle: ProcessHandle): boolean =>
   handle.owner || handle.guest
@@ -306,8 +304,8 @@ export const mayAccess = (handle: ProcessHandle): boolean =>
     : readAt(handle, 0, workArena(), BYTE, 1) !== -EPERM
 
 /**
- * As `pidfdGetfd`, from another thread if the main one has ended; otherwise undefined, and on Linux before 6.9, which
- * has no pidfds of threads.
+ * As `pidfdGetfd`, from another thread. Undefined if the main thread has not ended, and before Linux 6.9, which has no
+ * pidfds of threads.
  */
 const threadGetfd = ({ pid, guest }: ProcessHandle, fd: number): number | undefined => {
   const folder = guest ? '' : procFolder(pid)
@@ -315,7 +313,7 @@ const threadGetfd = ({ pid, guest }: ProcessHandle, fd: number): number | undefi
   const pidfd = orErrno(sys().syscall(SYS_PIDFD_OPEN, Number(basename(folder)), PIDFD_THREAD, 0))
   if (pidfd < 0) return undefined
   try {
-    // While its folder is there, the number is that thread's.
+    // While the thread's folder exists, the number is the thread's.
     return hasEnded(folder) ? undefined : orErrno(sys().syscall(SYS_PIDFD_GETFD, pidfd, fd, 0))
   } finally {
     closeSync(pidfd)
@@ -324,8 +322,8 @@ const threadGetfd = ({ pid, guest }: ProcessHandle, fd: number): number | undefi
 
 /**
  * A duplicate of the process's descriptor `fd`, close-on-exec; or -errno: -EBADF, -ESRCH, -EPERM. From a guest only a
- * memory file, or the file with the identity `socket` if that is given, is taken: -EINVAL for another file, -ETIMEDOUT
- * if the waiting time of its user is used up.
+ * memory file is taken, or the file with identity `socket` if given: -EINVAL for another file, -ETIMEDOUT if the
+ * waiting time of its user is used up.
  */
 export const pidfdGetfd = (handle: ProcessHandle, fd: number, socket?: FileIdentity): number => {
   let got = handle.guest
@@ -337,10 +335,10 @@ export const pidfdGetfd = (handle: ProcessHandle, fd: number, socket?: FileIdent
   return -EPERM
 }
 
-/** Threads of a process that are examined for one that has not ended. */
+/** How many threads of a process are examined for one that has not ended. */
 const MAX_THREADS = 64
 
-/** Whether the thread with this folder in /proc has ended: then it has no program. */
+/** Whether the thread with this folder in /proc has ended: an ended thread has no program. */
 const hasEnded = (folder: string): boolean => {
   try {
     readlinkSync(`${folder}/exe`)
@@ -350,9 +348,7 @@ const hasEnded = (folder: string): boolean => {
   }
 }
 
-/**
- * The folder in /proc that has a process's descriptors and mappings: that of another thread if the main one has ended.
- */
+/** The folder in /proc with a process's descriptors and mappings. If the main thread has ended, another thread's. */
 export const procFolder = (pid: number): string => {
   const own = `/proc/${pid}`
   if (!hasEnded(own)) return own
@@ -364,7 +360,7 @@ export const procFolder = (pid: number): string => {
   }
 }
 
-/** The target of a process's descriptor in /proc: a path, 'socket:[123]', '/memfd:name (deleted)'. */
+/** The target of a descriptor in /proc: a path, 'socket:[123]', '/memfd:name (deleted)'. */
 export const fdTarget = (pid: number, fd: number): string | SystemError => {
   const own = `/proc/${pid}`
   try {
@@ -381,9 +377,9 @@ export const fdTarget = (pid: number, fd: number): string | SystemError => {
 }
 
 /**
- * A permanent and unique identity of the file behind a process's descriptor: device, inode, and birth time. The birth
- * time is included only if the kernel has it without a request to the file's server, which may not answer. Undefined if
- * there is no such descriptor, or no permission.
+ * A permanent and unique identity of the file behind a descriptor: device, inode, and birth time. The birth time is
+ * left out if the kernel would have to ask the file's server, which may not answer. Undefined: no such descriptor, or
+ * no permission.
  */
 export const fdFile = (handle: ProcessHandle, fd: number): string | undefined => {
   const { address, u32 } = workArena()
@@ -395,12 +391,12 @@ export const fdFile = (handle: ProcessHandle, fd: number): string | undefined =>
   return [...words(136, 2), ...words(32, 2), ...words(80, 3)].join(':')
 }
 
-/** Descriptors that `searchFd` checks before it yields: some 0.3 ms. */
+/** Descriptors that `searchFd` checks per step: some 0.3 ms. */
 export const FDS_PER_SLICE = 32
 
 /**
- * Searches a process for a descriptor of `target` ('socket:[123]', …), and returns the lowest one; undefined if there
- * is none. A process may have a million descriptors, so it yields between slices of them.
+ * The lowest descriptor of a process with this target ('socket:[123]', …); undefined if there is none. Works in steps,
+ * because a process may have a million descriptors.
  */
 export function* searchFd(pid: number, target: string): Generator<undefined, number | undefined> {
   let folder: Dir

@@ -1,11 +1,10 @@
 /*
- * Checks whether a range of a process's addresses is mapped, with the needed rights, for the registration of memory
- * (IBA 10.6.3.1 leaves it to the host).
+ * Checks whether a range of a process's addresses is mapped with the needed rights, for the registration of memory (IBA
+ * 10.6.3.1 leaves the check to the host).
  *
- * Since Linux 6.11 an ioctl on the open /proc/PID/maps (PROCMAP_QUERY) returns the mapping of one address, in about 1
- * µs whatever the process has mapped. On older kernels the text of the file is read: 0.1 to 0.3 ms for a program of 500
- * mappings, 1 ms and more under load, so ranges that were read are reused for the rest of the event loop's turn. The
- * caller has checked that the pid still belongs to its process.
+ * Since Linux 6.11 an ioctl on the open /proc/PID/maps (PROCMAP_QUERY) returns the mapping of an address in about 1 µs.
+ * On older kernels the text of the file is read: 0.1 to 0.3 ms for 500 mappings, 1 ms and more under load. So the text
+ * is reused for the rest of the event loop's turn. The caller has checked that the pid still belongs to its process.
  */
 import { closeSync, openSync, readSync } from 'node:fs'
 import { EINVAL, ENOTTY, SystemError } from '../errno.ts'
@@ -18,13 +17,9 @@ import { procFolder } from './process.ts'
 
 const sys = libcFunctions({ ioctl: 'int ioctl(int fd, uint64_t request, int64_t argument)' })
 
-/** Permitted accesses to a range. */
 export const Rights = { READ: 1, WRITE: 2 } as const
 
-/**
- * Offsets in struct procmap_query, and its size; the ioctl is _IOWR('f', 17, struct procmap_query). `VMA_FLAGS` has the
- * bits of `Rights`.
- */
+/** Offsets in struct procmap_query, and its size. `VMA_FLAGS` has the bits of `Rights`. */
 const Query = {
   SIZE: 0,
   ADDRESS: 16,
@@ -35,9 +30,10 @@ const Query = {
   MINOR: 76,
   BYTES: 104,
 } as const
+/** _IOWR('f', 17, struct procmap_query). */
 const PROCMAP_QUERY = 0xc068_6611
 
-/** Size of a slice, some 0.5 ms: number of mappings that are queried one by one, or bytes of a maps file. */
+/** Work between two yields, some 0.5 ms: number of queried mappings, or bytes of a maps file. */
 export const SLICE = { queries: 512, bytes: 0x8000 } as const
 
 let arena: Arena | undefined
@@ -48,15 +44,14 @@ const workArena = (): Arena => {
 
 export interface MappedRanges {
   /**
-   * Whether every byte of [start, end) is mapped and permits all of `rights` (bits of `Rights`); start is below end.
+   * Whether every byte of [start, end) is mapped and permits all `rights` (bits of `Rights`). start must be below end.
    * False for a process that has ended. `turn`: number of the event loop's turn; an answer may be as old as the first
-   * one in this turn.
+   * of the turn.
    */
   permits(start: number, end: number, rights: number, turn: number): boolean
   /**
-   * Like `permits`, for programs with very many mappings: yields between slices of the work. `currentTurn` returns the
-   * number of the present turn. In the turn in which a search ends, `permits` repeats its answer without queries,
-   * unless another search has ended since.
+   * Like `permits`, in steps, for programs with very many mappings. `currentTurn` returns the number of the present
+   * turn. In the turn in which the last search ended, `permits` repeats its answer without queries.
    */
   search(start: number, end: number, rights: number, currentTurn: () => number): Generator<undefined, boolean>
   close(): void
@@ -64,9 +59,9 @@ export interface MappedRanges {
 
 /** An open maps file. */
 interface MapsFile {
-  /** Makes an ioctl with `argument`: 0 or -errno. */
+  /** Returns 0 or -errno. */
   ioctl(request: number, argument: ArenaRange): number
-  /** Reads from an offset on: bytes or -errno. Throws the error of node:fs. */
+  /** Returns the number of bytes or -errno. Throws the error of node:fs. */
   read(offset: number, into: ArenaRange): number
   close(): void
 }
@@ -79,7 +74,7 @@ const fileOf = (fd: number): MapsFile => ({
 /** Throws the error of node:fs. */
 const openMaps = (pid: number): MapsFile => fileOf(openSync(`${procFolder(pid)}/maps`, 'r'))
 
-/** The maps file of a guest, which its mover keeps open. */
+/** The maps file of a guest; the guest's mover keeps it open. */
 const guestMaps = (guest: Guest): MapsFile => ({
   ioctl: guest.ioctlMaps,
   read: guest.readMaps,
@@ -87,8 +82,8 @@ const guestMaps = (guest: Guest): MapsFile => ({
 })
 
 /**
- * Queries the mapping that contains `address` into the arena. Returns 0 or -errno, -ENOENT if there is none, -ENOTTY or
- * -EINVAL if the kernel does not support it.
+ * Queries the mapping that contains `address` into the arena. Returns 0 or -errno: -ENOENT if there is none, -ENOTTY or
+ * -EINVAL if the kernel does not support the query.
  */
 const query = (file: MapsFile, address: number): number => {
   const { bytes, u32 } = workArena()
@@ -103,8 +98,8 @@ const query = (file: MapsFile, address: number): number => {
 const SHARED = 8
 
 /**
- * The mapping of an open maps file that contains an address; undefined if there is none. `device`: of the mapped file,
- * as "major:minor" in decimal.
+ * The mapping that contains an address; undefined if there is none. `fd`: an open maps file. `device`: of the mapped
+ * file, "major:minor" in decimal.
  */
 export const mappingAt = (
   fd: number,
@@ -122,7 +117,7 @@ export const mappingAt = (
   }
 }
 
-/** Adds start, end and rights of each line of a maps file to `ranges`. `lines` has whole lines. */
+/** Adds start, end and rights of each line to `ranges`. `lines`: whole lines of a maps file. */
 const addRanges = (lines: string, ranges: number[]): void => {
   for (let at = 0; at < lines.length; at = lines.indexOf('\n', at) + 1) {
     const dash = lines.indexOf('-', at)
@@ -136,8 +131,8 @@ const addRanges = (lines: string, ranges: number[]): void => {
 }
 
 /**
- * Ranges of a maps file, ascending, three numbers each: start, end, rights. The kernel generates the text while it is
- * read. Throws the error of node:fs, or SystemError.
+ * Ranges of a maps file, ascending, three numbers each: start, end, rights. Throws the error of node:fs, or
+ * SystemError.
  */
 function* readRanges(file: MapsFile): Generator<undefined, readonly number[]> {
   const ranges: number[] = []
@@ -159,7 +154,7 @@ function* readRanges(file: MapsFile): Generator<undefined, readonly number[]> {
   }
 }
 
-/** Whether ranges of `readRanges` permit `rights` for all of [start, end). */
+/** Whether ranges of `readRanges` permit `rights` in all of [start, end). */
 const isPermitted = (ranges: readonly number[], start: number, end: number, rights: number): boolean => {
   let reached = start
   for (let i = 0; i < ranges.length; i += 3) {
@@ -172,7 +167,6 @@ const isPermitted = (ranges: readonly number[], start: number, end: number, righ
   return false
 }
 
-/** Runs a generator to its end, and returns its value. */
 const runToEnd = <T>(search: Generator<undefined, T>): T => {
   for (;;) {
     const { done, value } = search.next()
@@ -180,12 +174,12 @@ const runToEnd = <T>(search: Generator<undefined, T>): T => {
   }
 }
 
-/** The mapped ranges of a process, from the text of its maps file, which every Linux has. */
+/** The mapped ranges of a process, from the text of its maps file: on every kernel. */
 export const textRanges = (pid: number, guest?: Guest): MappedRanges => {
   let ranges: readonly number[] = []
   /** The turn in which `ranges` were read; -1: never. */
   let readInTurn = -1
-  /** Reads the ranges, which are valid in the turn in which reading ends; false if they cannot be read. */
+  /** Reads the ranges, valid in the turn in which reading ends. False if they cannot be read. */
   function* renew(currentTurn: () => number): Generator<undefined, boolean> {
     let file: MapsFile | undefined
     try {
@@ -213,8 +207,8 @@ export const textRanges = (pid: number, guest?: Guest): MappedRanges => {
 }
 
 /**
- * The mapped ranges of a process, by the ioctl; undefined where the kernel does not support it, or the file may not be
- * read. It keeps the file open, which keeps referring to the address space that the process has now.
+ * The mapped ranges of a process, by the ioctl. Undefined if the kernel does not support it, or the file may not be
+ * read. The open file keeps referring to the address space that the process has now.
  */
 export const queriedRanges = (pid: number, guest?: Guest): MappedRanges | undefined => {
   let file: MapsFile
@@ -231,8 +225,7 @@ export const queriedRanges = (pid: number, guest?: Guest): MappedRanges | undefi
   function* walk(start: number, end: number, rights: number): Generator<undefined, boolean> {
     const { u32 } = workArena()
     let reached = start
-    // At least one query: for an address beyond 2^53, far outside of user space, `end` can equal `start` after
-    // rounding.
+    // At least one query: beyond 2^53, far outside of user space, `end` can equal `start` after rounding.
     for (let queries = 1; ; queries++) {
       if (query(file, reached) < 0 || (u32[Query.VMA_FLAGS >> 2]! & rights) !== rights) return false
       reached = u32[Query.END >> 2]! + u32[(Query.END >> 2) + 1]! * TWO_32
@@ -240,7 +233,7 @@ export const queriedRanges = (pid: number, guest?: Guest): MappedRanges | undefi
       if (queries % SLICE.queries === 0) yield
     }
   }
-  /** Result of the last `search`, valid for its turn. */
+  /** The last search, valid for its turn. */
   let lastSearch: { start: number; end: number; rights: number; turn: number; permits: boolean } | undefined
   return {
     permits(start, end, rights, turn) {
@@ -258,6 +251,6 @@ export const queriedRanges = (pid: number, guest?: Guest): MappedRanges | undefi
   }
 }
 
-/** The mapped ranges of a process, by the fastest method that the kernel has. */
+/** By the fastest method of the kernel. */
 export const mappedRanges = (pid: number, guest?: Guest): MappedRanges =>
   queriedRanges(pid, guest) ?? textRanges(pid, guest)

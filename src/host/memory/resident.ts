@@ -1,11 +1,11 @@
 /*
- * Finds the pages of a process that are in memory: a copy to or from them does not wait (/proc/PID/pagemap, proc(5)).
- * Pages of shared mappings of disk files do not count as resident (file-mappings.ts), nor do pages that userfaultfd
- * protects from writes.
+ * Finds the pages of a process that are in memory, so that a copy does not wait (/proc/PID/pagemap, proc(5)). Not
+ * counted as resident: pages of shared mappings of disk files (file-mappings.ts), and pages that userfaultfd protects
+ * from writes.
  *
  * A page that was found is not checked again for a millisecond: then a copy of 64 KiB costs 0.05 µs more, otherwise 1.1
- * (measured; 0.6 for one page). In that time it can be evicted, so this does not protect against a program that removes
- * the page on purpose (moves.ts).
+ * (measured; 0.6 for one page). The page can be evicted in that time, so this does not protect against a program that
+ * removes pages on purpose (moves.ts).
  */
 import { closeSync, openSync } from 'node:fs'
 import { TWO_32 } from '../halves.ts'
@@ -16,25 +16,25 @@ import { type Arena, mapArena, pageSize } from './mapping.ts'
 const sys = libcFunctions({ pread: 'int64_t pread(int fd, int64_t bytes, uint64_t length, int64_t offset)' })
 
 /**
- * Bits of the high half of a pagemap entry: the page is in memory (bit 63); userfaultfd is notified of writes to it
- * (bit 57); it belongs to a file, or is shared (bit 61).
+ * Bits of the high half of a pagemap entry: the page is in memory (bit 63), userfaultfd is notified of writes to it
+ * (bit 57), it is of a file or shared (bit 61).
  */
 const PRESENT = 0x8000_0000
 const WRITE_PROTECTED = 0x0200_0000
 const FILE = 0x2000_0000
-/** Size of a pagemap entry, bytes. */
+/** Bytes of a pagemap entry. */
 const ENTRY = 8
-/** Entries that are read with one call. */
+/** Entries per read. */
 const BATCH = 512
 /** Number of cached pages, a power of two: 32 MiB with pages of 4 KiB. */
 const CACHED_PAGES = 8192
-/** Time for which a cached page is not checked again, microseconds. */
+/** How long a cached page is not checked again, microseconds. */
 const VALID = 1000
 
 let arena: Arena | undefined
 
 export interface ResidentPages {
-  /** Whether all pages with bytes of [hi:lo, + length) are in memory. `now`: microseconds of any clock. */
+  /** Whether all pages of the `length` bytes at hi:lo are in memory. `now`: microseconds of any clock. */
   areResident(hi: number, lo: number, length: number, now: number): boolean
   close(): void
 }
@@ -47,7 +47,7 @@ export const residentPages = (pid: number): ResidentPages | undefined => {
   } catch {
     return undefined
   }
-  /** By slot: the number of a page that was in memory, and when it was checked. */
+  /** By slot: the number of a page that was in memory, and the time of the check. */
   const cachedPages = new Float64Array(CACHED_PAGES).fill(-1)
   const checkedAt = new Float64Array(CACHED_PAGES)
   const files = fileMappings(pid)
@@ -55,14 +55,14 @@ export const residentPages = (pid: number): ResidentPages | undefined => {
   const pageBits = Math.log2(pageBytes)
   const pagesPer4GiB = TWO_32 / pageBytes
 
-  /** Checks pages [first, last], and caches those that are in memory; true if all are. */
+  /** Checks pages [first, last], and caches those in memory. True if all are. */
   const query = (first: number, last: number, now: number): boolean => {
     arena ??= mapArena(BATCH * ENTRY)
     const { address, u32 } = arena
     let areAll = true
     for (let page = first; page <= last; page += BATCH) {
       const count = last - page < BATCH ? last - page + 1 : BATCH
-      // No entry: no process uses the address space any more; the copy will report that.
+      // No entry: no process uses the address space any more. The copy will report that.
       if (sys().pread(fd, address, count * ENTRY, page * ENTRY) !== count * ENTRY) return false
       let anyBits = 0
       for (let i = 0; i < count; i++) anyBits |= u32[2 * i + 1]!

@@ -1,10 +1,10 @@
 /*
  * Notifications of memory that another process unmaps (userfaultfd(2)). Any process may open a userfaultfd for itself
- * (UFFD_USER_MODE_ONLY) and pass it on. Page faults in watched ranges are not delayed, since the ranges are registered
- * for write protection, which is never set.
+ * (UFFD_USER_MODE_ONLY) and pass it on. The ranges are registered for write protection, which is never set, so page
+ * faults are not delayed.
  *
- * munmap, mremap, brk, and mmap over a watched range return in that process when the event has been read here, so later
- * mappings at the address come after the event. exit, exec and shmdt raise no events. Measured: 1.2 µs to watch a
+ * munmap, mremap, brk, and mmap over a watched range return in that process after the event has been read here, so
+ * later mappings at the address come after the event. exit, exec and shmdt raise no events. Measured: 1.2 µs to watch a
  * range, 1.6 µs and 0.02 µs per KiB to end the watch, 20 to 40 µs more for a munmap.
  */
 import { watch } from '../event-loop/poll.ts'
@@ -20,15 +20,15 @@ const sys = libcFunctions({
 const UFFDIO_API = 0xc018_aa3f
 const UFFDIO_REGISTER = 0xc020_aa00
 const UFFDIO_UNREGISTER = 0x8010_aa01
-/** UFFD_API, the version of the interface. */
+/** UFFD_API. */
 const API = 0xaa
 /** UFFD_FEATURE_…: WP is PAGEFAULT_FLAG_WP, WP_SHARED is WP_HUGETLBFS_SHMEM. */
 const Feature = { WP: 1 << 0, EVENT_REMAP: 1 << 2, EVENT_UNMAP: 1 << 6, WP_SHARED: 1 << 12 } as const
 const MODE_WP = 2
 const Event = { REMAP: 0x14, UNMAP: 0x16 } as const
-/** Size of an event, bytes. */
+/** Bytes of an event. */
 const EVENT = 32
-/** Maximum events of one read. */
+/** Events per read. */
 const BATCH = 16
 
 let arena: Arena | undefined
@@ -37,7 +37,7 @@ const workArena = (): Arena => {
   return arena
 }
 
-/** Writes a number below 2^53 as 64 bits into the arena. */
+/** Writes a number below 2^53 into the arena as a u64. */
 const put = (at: number, value: number): void => {
   const { u32 } = workArena()
   u32[at >> 2] = value % TWO_32
@@ -47,7 +47,7 @@ const get = (at: number): number => {
   const { u32 } = workArena()
   return u32[at >> 2]! + u32[(at >> 2) + 1]! * TWO_32
 }
-/** Makes an ioctl whose argument is a struct of 64-bit words; whether it succeeded. */
+/** Makes an ioctl with a struct of 64-bit words; true if it succeeded. */
 const tryIoctl = (fd: number, request: number, ...words: readonly number[]): boolean => {
   for (let i = 0; i < words.length; i++) put(8 * i, words[i]!)
   return sys().ioctl(fd, request, workArena().address) === 0
@@ -55,23 +55,22 @@ const tryIoctl = (fd: number, request: number, ...words: readonly number[]): boo
 
 export interface UnmapWatch {
   /**
-   * Watches whole pages. False if that is not possible: pages of a file, pages that another userfaultfd watches, or too
-   * many mappings.
+   * Watches whole pages. False if impossible: pages of a file, pages that another userfaultfd watches, too many
+   * mappings.
    */
   add(start: number, end: number): boolean
-  /** Ends the watch of whole pages. */
   remove(start: number, end: number): void
-  /** Reads no further events. The caller closes the descriptor, which waits for the process's mmap lock. */
+  /** Reads no further events. The caller closes the descriptor; closing waits for the process's mmap lock. */
   stop(): void
 }
 
 /**
- * Watches by userfaultfd `fd`. `unmapped` is called from the event loop with ranges that are unmapped, or contain other
- * memory from then on; they may be larger than the watched ones. Undefined if the descriptor cannot be used.
+ * Watches by userfaultfd `fd`. `unmapped` is called from the event loop with ranges that were unmapped or replaced;
+ * they may be larger than the watched ranges. Undefined if the descriptor cannot be used.
  */
 export const watchUnmapping = (fd: number, unmapped: (start: number, end: number) => void): UnmapWatch | undefined => {
   const features = Feature.WP | Feature.EVENT_REMAP | Feature.EVENT_UNMAP
-  // Before 5.19 shared memory cannot be watched.
+  // Linux before 5.19 cannot watch shared memory.
   if (!tryIoctl(fd, UFFDIO_API, API, features | Feature.WP_SHARED, 0) && !tryIoctl(fd, UFFDIO_API, API, features, 0))
     return undefined
   const report = (at: number): void => {
