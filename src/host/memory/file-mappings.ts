@@ -54,7 +54,7 @@ const sharedMappings = (pid: number, devices: ReadonlySet<string>): Omit<CachedM
     }),
   )
 
-/** `queryMapping`: a parameter for tests. */
+/** `queryMapping`: replaced by tests. */
 export const fileMappings = (pid: number, queryMapping: typeof mappingAt = mappingAt): FileMappings => {
   let maps = -1
   let cached: CachedMapping[] = []

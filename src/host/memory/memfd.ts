@@ -1,9 +1,10 @@
 /*
- * Memory files: anonymous files that can be mapped here and passed to other processes, with permanent seals.
+ * Memory files: anonymous files that can be mapped here and passed to other processes. See memfd_create(2), fcntl(2)
+ * "File Sealing".
  *
- * A mapping of a file that another process truncates kills the reader with SIGBUS, so a file that leaves this process
- * is sized once and sealed against shrinking. SEAL_FUTURE_WRITE makes a file that is mapped writable here (map first,
- * then seal) read-only for all later receivers. See memfd_create(2), fcntl(2) "File Sealing".
+ * If another process truncates a mapped file, an access raises SIGBUS. So a file that leaves this process is sized once
+ * and sealed against shrinking. A file with SEAL_FUTURE_WRITE that is mapped writable here, before the seal, is
+ * read-only for all later receivers.
  */
 import { closeSync, fstatSync } from 'node:fs'
 import { EAGAIN } from '../errno.ts'
@@ -32,7 +33,7 @@ const FALLOC_FL_PUNCH_HOLE = 2
 
 /** No further seals. */
 export const SEAL_SEAL = 1
-/** The file cannot become shorter: a mapping of it is safe. */
+/** The file cannot become shorter, so a mapping is safe. */
 export const SEAL_SHRINK = 2
 /** The file cannot become longer. */
 export const SEAL_GROW = 4
@@ -50,7 +51,7 @@ const orClose = (fd: number, body: () => void): void => {
 }
 
 /**
- * A new memory file of `size` bytes (sparse, zero), close-on-exec; its fd. `name` shows in /proc only. Throws
+ * Returns the descriptor of a new memory file of `size` zero bytes, close-on-exec. `name` shows in /proc only. Throws
  * SystemError.
  */
 export const createMemfd = (name: string, size: number): number => {
@@ -60,7 +61,7 @@ export const createMemfd = (name: string, size: number): number => {
 }
 
 /**
- * Adds seals (SEAL_… or-ed). Throws SystemError: EPERM once SEAL_SEAL is set, EINVAL for a file that does not support
+ * Adds seals (SEAL_… or-ed). Throws SystemError: EPERM once SEAL_SEAL is set, EINVAL if the file does not support
  * seals.
  */
 export const addSeals = (fd: number, seals: number): void => {
@@ -68,15 +69,15 @@ export const addSeals = (fd: number, seals: number): void => {
 }
 
 /**
- * Frees the memory of a range: it reads as zeros afterwards, in mappings too. Both numbers are multiples of the page
- * size. Throws SystemError.
+ * Frees the memory of a range, which reads as zeros afterwards, in mappings too. Offset and length are multiples of the
+ * page size. Throws SystemError.
  */
 export const punchHole = (fd: number, offset: number, length: number): void => {
   const mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
   check('fallocate', sys().fallocate(fd, mode, offset, length), `${length} bytes from ${offset} of fd ${fd}`)
 }
 
-/** The seals of a file, SEAL_… or-ed; -errno (EINVAL) for a file that does not support seals. */
+/** The seals of a file, SEAL_… or-ed; -EINVAL if the file does not support seals. */
 export const sealsOf = (fd: number): number => orErrno(sys().fcntl(fd, F_GET_SEALS, 0))
 
 /** Device and inode of a file, the same in every process, and its size in bytes. Throws the error of fstat(2). */

@@ -1,17 +1,16 @@
 /*
- * UDP sockets of Node (node:dgram), for systems without native code. Opening is synchronous: since the address needs no
- * lookup, the socket is bound, or an exception thrown, immediately. Limits of Node: datagrams may be fragmented, their
- * IPv4 identification cannot be chosen, and those without a UDP checksum are not received over IPv6.
+ * UDP sockets of Node (node:dgram), for systems without native code. Limits: datagrams may be fragmented, their IPv4
+ * identification cannot be chosen, and datagrams without a UDP checksum are not received over IPv6.
  */
 import { createSocket, type Socket } from 'node:dgram'
 import { SystemError } from '../errno.ts'
 
 export interface DgramSocket {
-  /** Size of its receive buffer in bytes, as the kernel counts: with the memory around the payloads. */
+  /** Bytes of the receive buffer as the kernel counts, with the memory around the payloads. */
   readonly receiveBuffer: number
   /**
-   * Sends a datagram: `length` bytes at `offset`, which must not change until `done` is called, with 0 or an error
-   * number: ECANCELED if the socket is closed before; and `length`.
+   * Sends `length` bytes at `offset`. The bytes must not change until `done` is called, with `length` and with 0 or an
+   * error number: ECANCELED if the socket was closed.
    */
   send(
     bytes: Uint8Array,
@@ -25,7 +24,7 @@ export interface DgramSocket {
   close(): void
 }
 
-/** Requested size of the socket buffers in bytes; the system may grant less. */
+/** Requested bytes of the socket buffers. The system may grant less. */
 const WANTED_BUFFER = 4 << 20
 
 /** Hop limit of datagrams to groups. */
@@ -35,16 +34,20 @@ const errnoOf = (error: unknown): number => Math.abs((error as { errno?: number 
 
 type Lookup = (host: string, family: unknown, done: (error: null, address: string) => void) => void
 
-/** Resolves nothing: addresses are numeric. Node calls it with or without the family. */
+/**
+ * Addresses are numeric, so nothing is resolved. Node calls it with or without the family. A synchronous answer makes
+ * the bind synchronous.
+ */
 const lookup: Lookup = (host, family, done) => (typeof family === 'function' ? family : done)(null, host)
 
 /**
  * A socket bound to `address` (text, without the brackets of IPv6; link-local with %interface) and `port`. `onMessage`
- * gets each datagram, the sender's address and port; it owns the bytes. `multicast.sendThrough`: the interface through
- * which datagrams to groups are sent, if possible. `multicast.memberOn`: `address` is a group, and the socket joins it
- * on that interface; any number of sockets may. An interface is given by one of its addresses, for IPv6 by
- * ::%interface.
- * Throws SystemError: EADDRNOTAVAIL, EADDRINUSE, EACCES, ENODEV.
+ * gets each datagram, the sender's address and port; it owns the bytes. Throws SystemError: EADDRNOTAVAIL, EADDRINUSE,
+ * EACCES, ENODEV.
+ *
+ * `multicast`: an interface is given by one of its addresses, for IPv6 by ::%interface. `sendThrough`: datagrams to
+ * groups are sent through this interface, if possible. `memberOn`: `address` is a group, which the socket joins on this
+ * interface; any number of sockets may.
  */
 export const openDgramSocket = (
   address: string,
@@ -60,7 +63,7 @@ export const openDgramSocket = (
     lookup: lookup as never,
   })
   let bindError: unknown
-  // later errors are about datagrams that were sent (ICMP)
+  // Later errors are about sent datagrams (ICMP).
   socket.on('error', error => {
     bindError = error
   })
@@ -84,7 +87,7 @@ export const openDgramSocket = (
     try {
       set()
     } catch {
-      // refused by a limit, or by an interface without multicast: the default stays
+      // Refused by a limit, or by an interface without multicast: the default stays.
     }
   socket.on('message', (bytes, from) => onMessage(bytes, from.address, from.port))
   return {

@@ -1,9 +1,7 @@
 /*
  * Network interfaces of this network namespace, their addresses and neighbours, kept current by a rtnetlink socket. At
- * the start, and when the socket has dropped messages (ENOBUFS), the kernel dumps all of them; in between each change is
- * applied when it is received, so that an interface that goes down and up again is noticed too.
- *
- * Without netlink there is no table, and interface changes are not followed.
+ * the start, and when the socket has dropped messages (ENOBUFS), the kernel dumps all of them. Between dumps each
+ * change is applied when its message is received. Without netlink there is no table.
  */
 import { EAGAIN, ENOBUFS, SystemError } from '../errno.ts'
 import { type Watch, watch } from '../event-loop/poll.ts'
@@ -42,24 +40,22 @@ const RECEIVE_BYTES = 0x1_0000
 export type NetworkInterface = Omit<LinkMessage, 'kind' | 'isPresent'>
 
 export interface InterfaceListener {
-  /** Interface `index` was added or changed, or removed (undefined). */
+  /** Interface `index` was added or changed; undefined: removed. */
   link(index: number, link: NetworkInterface | undefined): void
   /** An address (16 bytes, IPv4 as ::ffff:a.b.c.d) was added or removed. */
   address(index: number, address: Uint8Array, isPresent: boolean): void
-  /**
-   * An address on the link of an interface (16 bytes) has this MAC, in hexadecimal, and had none or another one before.
-   */
+  /** An address on the link of an interface (16 bytes) has a new MAC, in hexadecimal. */
   neighbour(index: number, address: Uint8Array, mac: string): void
 }
 
 export interface Interfaces {
-  /** All interfaces by index. The map changes with them; do not keep it. */
+  /** All interfaces by index. The map changes, so it must not be kept. */
   links(): ReadonlyMap<number, NetworkInterface>
-  /** The addresses of an interface, in the order in which the system lists them, newer ones last. */
+  /** The addresses of an interface, newer ones last. */
   addresses(index: number): Uint8Array[]
-  /** The interface that has an address, if there is one. */
+  /** The interface that has an address. */
   withAddress(address: Uint8Array): NetworkInterface | undefined
-  /** The MAC of an address (16 bytes) on the link of an interface, in hexadecimal; undefined if the system has none. */
+  /** The MAC of an address (16 bytes) on the link of an interface, in hexadecimal; undefined if unknown. */
   neighbourOf(index: number, address: Uint8Array): string | undefined
   /** Reports every change from now on. */
   listen(listener: InterfaceListener): void
@@ -76,28 +72,22 @@ const isSameLink = (a: NetworkInterface, b: NetworkInterface): boolean =>
   a.hasCarrier === b.hasCarrier &&
   keyOf(a.mac) === keyOf(b.mac)
 
-/** What the messages of a datagram say about the dump in progress. */
+/** What a datagram's messages say about the dump in progress. */
 export interface DumpProgress {
-  /** The dump's error number, 0 for success, if it ends with this datagram; otherwise undefined. */
+  /** The dump's error number, 0 for success; undefined: the dump has not ended. */
   readonly ended: number | undefined
-  /** Whether the kernel has found that the list changed during the dump, which may lack entries (NLM_F_DUMP_INTR). */
+  /** The list has changed during the dump, so the dump may lack entries (NLM_F_DUMP_INTR). */
   readonly isInterrupted: boolean
 }
 
-/**
- * The table: `apply` takes messages; `begin` comes before the dumps of all three lists, and `end` after them if they are
- * complete.
- */
+/** The table. `begin` is called before the dumps of all three lists, `end` after them if they are complete. */
 export const createInterfaceTable = () => {
   const links = new Map<number, NetworkInterface>()
   const addresses = new Map<number, Map<string, Uint8Array>>()
   /** MACs in hexadecimal, by `addressKey`. */
   const neighbours = new Map<string, string>()
   const listeners: InterfaceListener[] = []
-  /**
-   * Interfaces (by index), addresses and neighbours (by `addressKey`) that were listed since `begin`; undefined after
-   * `end`.
-   */
+  /** Interfaces (by index), addresses and neighbours (by `addressKey`) listed since `begin`; undefined after `end`. */
   let listed: Set<string> | undefined
 
   const setAddress = (index: number, address: Uint8Array, isPresent: boolean): void => {
@@ -114,7 +104,7 @@ export const createInterfaceTable = () => {
     if (!isPresent) neighbours.delete(key)
     else listed?.add(key)
     const macText = keyOf(mac)
-    // An entry without a MAC: the address is being resolved again; its previous MAC stays.
+    // Without a MAC the address is being resolved again; its previous MAC stays.
     if (!isPresent || mac.length === 0 || neighbours.get(key) === macText) return
     neighbours.set(key, macText)
     for (const listener of listeners) listener.neighbour(index, address, macText)
@@ -173,7 +163,7 @@ export const createInterfaceTable = () => {
   }
 }
 
-/** The netlink socket, as a reader uses it. */
+/** The netlink socket. */
 export interface RouteSocket {
   /** Requests a dump. Throws SystemError. */
   request(type: Dump): void
@@ -182,18 +172,18 @@ export interface RouteSocket {
 }
 
 /**
- * Keeps the table current: returns a function that applies all waiting messages, and reads all lists again if messages
- * were dropped. It returns false if messages were dropped meanwhile: it must then be called again. It throws SystemError
- * if the socket, or a dump on it, has failed.
+ * Keeps the table current. The returned function applies all waiting messages, and reads all lists again if messages
+ * were dropped. If it returns false, messages were dropped meanwhile, and it must be called again. Throws SystemError
+ * if the socket or a dump has failed.
  */
 export const createTableReader = (
   table: ReturnType<typeof createInterfaceTable>,
   { request, receive }: RouteSocket,
 ): (() => boolean) => {
-  /** Whether the lists must be read: at the start, and after ENOBUFS. */
+  /** The lists must be read: at the start, and after ENOBUFS. */
   let isOutdated = true
 
-  /** Applies changes until none waits. After ENOBUFS the kernel drops all others until then. */
+  /** Applies changes until none waits. After ENOBUFS the kernel drops further changes until then. */
   const applyWaiting = (): void => {
     for (;;) {
       const datagram = receive()
@@ -203,7 +193,7 @@ export const createTableReader = (
       else throw new SystemError('netlink: recv', -datagram)
     }
   }
-  /** Requests a dump and applies it. The kernel generates it in our recv calls, so none returns EAGAIN. */
+  /** Requests a dump and applies it. The kernel generates the dump in our recv calls, so they do not return EAGAIN. */
   const dump = (type: Dump): void => {
     request(type)
     for (;;) {
@@ -236,7 +226,7 @@ export const createTableReader = (
 
 let memory: Arena | undefined
 
-/** Opens the socket and reads the table; undefined where netlink is not available. */
+/** Undefined if netlink is not available. */
 export const openInterfaces = (): Interfaces | undefined => {
   memory ??= mapArena(RECEIVE_BYTES)
   const { address, bytes, view } = memory
@@ -263,7 +253,7 @@ export const openInterfaces = (): Interfaces | undefined => {
     watching?.stop()
     sys().close(fd)
   }
-  /** Reads the table; again in the next turn of the event loop if messages were dropped. */
+  /** Reads the table; if messages were dropped, again in the next turn of the event loop. */
   const read = (): void => {
     clearImmediate(nextRead)
     nextRead = readTable() ? undefined : setImmediate(onReadable)
@@ -272,7 +262,7 @@ export const openInterfaces = (): Interfaces | undefined => {
     try {
       read()
     } catch (error) {
-      // the table stays as it is, and later changes are not followed
+      // The table stays as it is, and later changes are not followed.
       if (!(error instanceof SystemError)) throw error
       watching?.stop()
     }

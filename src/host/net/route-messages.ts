@@ -1,13 +1,13 @@
 /*
- * Messages of rtnetlink: network interfaces, their addresses and their neighbours, from dumps and changes
- * (rtnetlink(7), netlink(7); numbers of linux/rtnetlink.h, if_link.h, if_addr.h and neighbour.h). Only what a device
- * needs is parsed. Lengths are checked, so that any bytes can be parsed.
+ * Messages of rtnetlink: network interfaces, their addresses and their neighbours (rtnetlink(7), netlink(7); numbers of
+ * linux/rtnetlink.h, if_link.h, if_addr.h and neighbour.h). Only what a device needs is parsed. Any bytes can be
+ * parsed: lengths are checked.
  */
 import { AF_INET, AF_INET6 } from './socket-constants.ts'
 
 export interface LinkMessage {
   readonly kind: 'link'
-  /** False when the interface is removed. */
+  /** False: the interface was removed. */
   readonly isPresent: boolean
   readonly index: number
   readonly name: string
@@ -19,14 +19,14 @@ export interface LinkMessage {
   /** IFF_LOWER_UP. */
   readonly hasCarrier: boolean
   readonly isLoopback: boolean
-  /** Whether it is the master of several interfaces (IFF_MASTER): its MAC may change. */
+  /** IFF_MASTER: the master of several interfaces. Its MAC may change. */
   readonly isBond: boolean
 }
 
 export interface AddressMessage {
   readonly kind: 'address'
   /**
-   * False when the address is removed, or not usable (yet): duplicate address detection is running, or has found a
+   * False: the address was removed, or is unusable because duplicate address detection is running or has found a
    * duplicate.
    */
   readonly isPresent: boolean
@@ -38,16 +38,16 @@ export interface AddressMessage {
 /** The MAC of an address on the link. */
 export interface NeighbourMessage {
   readonly kind: 'neighbour'
-  /** False when the system has removed the entry. */
+  /** False: the system has removed the entry. */
   readonly isPresent: boolean
   readonly index: number
   /** 16 bytes, IPv4 as ::ffff:a.b.c.d. */
   readonly address: Uint8Array
-  /** Empty while it is not known. */
+  /** Empty: not known. */
   readonly mac: Uint8Array
 }
 
-/** `done`: a dump has ended; `errno` is 0 unless it is incomplete. */
+/** `done`: a dump has ended. `errno`: 0 if the dump is complete. */
 export type RouteMessage =
   | LinkMessage
   | AddressMessage
@@ -100,7 +100,7 @@ const isIp = (family: number): boolean => family === AF_INET || family === AF_IN
 
 const align4 = (length: number): number => (length + 3) & ~3
 
-/** The payloads of attributes (struct rtattr: length u16 with its header, type u16) in [from, end), by type. */
+/** The payloads, by type, of the attributes in [from, end). struct rtattr: length u16 with its header, type u16. */
 const attributesOf = (bytes: Uint8Array, from: number, end: number): Map<number, Uint8Array> => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   const found = new Map<number, Uint8Array>()
@@ -137,7 +137,7 @@ const linkOf = (bytes: Uint8Array, view: DataView, at: number, end: number, isPr
   }
 }
 
-/** An address of an IP family as 16 bytes, IPv4 as ::ffff:a.b.c.d; undefined if it is absent or its length is wrong. */
+/** An address as 16 bytes, IPv4 as ::ffff:a.b.c.d; undefined if absent or of a wrong length. */
 const ipOf = (family: number, bytes: Uint8Array | undefined): Uint8Array | undefined => {
   if (bytes === undefined || bytes.length !== (family === AF_INET ? 4 : 16)) return undefined
   const address = new Uint8Array(16)
@@ -154,7 +154,7 @@ const addressOf = (
   isPresent: boolean,
 ): AddressMessage | undefined => {
   const attributes = attributesOf(bytes, at + ADDRESS_BODY, end)
-  // on a point-to-point interface IFA_ADDRESS is the other end
+  // On a point-to-point interface IFA_ADDRESS is the other end.
   const local = attributes.get(IFA_LOCAL) ?? attributes.get(IFA_ADDRESS)
   const address = ipOf(view.getUint8(at), local)
   if (address === undefined) return undefined
@@ -184,7 +184,7 @@ const messageOf = (bytes: Uint8Array, view: DataView, at: number, end: number): 
   if (type === NLMSG_DONE || type === NLMSG_ERROR)
     return { kind: 'done', errno: body + 4 <= end ? Math.abs(view.getInt32(body, true)) : 0 }
   if (type === RTM_NEWLINK || type === RTM_DELLINK) {
-    // another family, AF_BRIDGE: membership in a bridge
+    // AF_BRIDGE: membership in a bridge.
     if (body + LINK_BODY > end || view.getUint8(body) !== AF_UNSPEC) return undefined
     return linkOf(bytes, view, body, end, type === RTM_NEWLINK)
   }
@@ -193,14 +193,14 @@ const messageOf = (bytes: Uint8Array, view: DataView, at: number, end: number): 
     if (isIp(view.getUint8(body))) return addressOf(bytes, view, body, end, type === RTM_NEWADDR)
   }
   if (type === RTM_NEWNEIGH || type === RTM_DELNEIGH) {
-    // another family, AF_BRIDGE: an entry of a bridge's forwarding table
+    // AF_BRIDGE: an entry of a bridge's forwarding table.
     if (body + NEIGHBOUR_BODY > end || !isIp(view.getUint8(body))) return undefined
     return neighbourOf(bytes, view, body, end, type === RTM_NEWNEIGH)
   }
   return undefined
 }
 
-/** The offsets of the messages in a datagram, and of their ends; a truncated or malformed message ends it. */
+/** The offsets of the messages in a datagram and of their ends, up to the first truncated or malformed message. */
 function* spansOf(view: DataView): Generator<readonly [at: number, end: number]> {
   for (let at = 0; at + HEADER <= view.byteLength; ) {
     const length = view.getUint32(at, true)
@@ -212,7 +212,6 @@ function* spansOf(view: DataView): Generator<readonly [at: number, end: number]>
 
 const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 
-/** Parses one datagram of a netlink socket; a truncated or malformed message ends it. */
 export const parseRouteMessages = (bytes: Uint8Array): RouteMessage[] => {
   const view = viewOf(bytes)
   const found: RouteMessage[] = []
@@ -223,17 +222,16 @@ export const parseRouteMessages = (bytes: Uint8Array): RouteMessage[] => {
   return found
 }
 
-/** Whether a message says that its list changed during the dump, which may lack entries. */
+/** Whether the list has changed during the dump, so that the dump may lack entries. */
 export const hasInterruptedDump = (bytes: Uint8Array): boolean => {
   const view = viewOf(bytes)
   for (const [at] of spansOf(view)) if ((view.getUint16(at + 6, true) & NLM_F_DUMP_INTR) !== 0) return true
   return false
 }
 
-/** Lists that can be requested. */
 export type Dump = typeof RTM_GETLINK | typeof RTM_GETADDR | typeof RTM_GETNEIGH
 
-/** A request for all interfaces, all their addresses, or all their neighbours: 20 bytes. */
+/** A request for a list: 20 bytes. */
 export const dumpRequest = (type: Dump): Uint8Array => {
   const bytes = new Uint8Array(20)
   const view = new DataView(bytes.buffer)

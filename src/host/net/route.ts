@@ -1,5 +1,5 @@
 /*
- * The source address that the system chooses for a destination, as for a connected UDP socket. No packet is sent.
+ * The source address that the system chooses for a destination, found by connecting a UDP socket. No packet is sent.
  */
 import { type Arena, mapArena } from '../memory/mapping.ts'
 import { lastErrno, libcFunctions } from '../native.ts'
@@ -14,7 +14,7 @@ const sys = libcFunctions({
 })
 
 const SOCK_DGRAM_CLOEXEC = 2 | 0o2000000
-/** Any port would do, since nothing is sent: RoCEv2's. */
+/** RoCEv2's; any port would do. */
 const PORT = 4791
 /** Sizes of sockaddr_in and sockaddr_in6. */
 const SOCKADDR_IN = 16
@@ -25,7 +25,7 @@ const LENGTH_AT = 64
 let arena: Arena | undefined
 
 /**
- * The source address for packets to `destination`, both 16 bytes, IPv4 as ::ffff:a.b.c.d; -errno if there is none.
+ * The source address for packets to `destination`, both 16 bytes, IPv4 as ::ffff:a.b.c.d; -errno if there is no route.
  * `scope`: the interface index of a link-local destination.
  */
 export const sourceAddress = (destination: Uint8Array, scope: number): Uint8Array | number => {

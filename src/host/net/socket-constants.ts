@@ -1,5 +1,5 @@
 /*
- * Linux's constants for sockets that several files of this folder need.
+ * Linux's constants for sockets.
  */
 export const AF_INET = 2
 export const AF_INET6 = 10

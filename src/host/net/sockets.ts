@@ -1,10 +1,10 @@
 /*
- * Unix sockets of type SOCK_SEQPACKET: reliable, ordered, with message boundaries and file descriptors.
+ * Unix sockets of type SOCK_SEQPACKET: reliable, ordered, with message boundaries and file descriptors. See unix(7),
+ * sendmsg(2), recvmsg(2).
  *
- * All are opened non-blocking and close-on-exec. Opening throws SystemError; sending and receiving return a length or
- * -errno (-EAGAIN when the peer is slow or silent) and allocate little: message headers and control data lie in one
- * arena, built once and patched. The receiver cannot tell an empty message from the end of the stream (length 0), so an
- * empty message cannot be sent, and a received one counts as the end. See unix(7), sendmsg(2), recvmsg(2).
+ * All are non-blocking and close-on-exec. Opening throws SystemError. Sending and receiving return a length or -errno
+ * (-EAGAIN if the peer is slow or silent), and allocate little: headers and control data are in one arena, built once.
+ * A received length of 0 is the end of the stream, so an empty message cannot be sent.
  */
 import { chmodSync, lstatSync, unlinkSync } from 'node:fs'
 import { EADDRINUSE, EAGAIN, ECONNREFUSED, EEXIST, EINTR, EMFILE, EMSGSIZE, ENOENT, SystemError } from '../errno.ts'
@@ -50,9 +50,9 @@ const MSG_CTRUNC = 0x8
 const MSG_CMSG_CLOEXEC = 0x40000000
 const SEND_FLAGS = MSG_DONTWAIT | MSG_NOSIGNAL
 
-/** Maximum message of send and recv, in bytes (the kernel's own limit is the socket's send buffer). */
+/** Maximum bytes of a message. The kernel's own limit is the socket's send buffer. */
 export const MAX_MESSAGE = 256 * 1024
-/** Maximum descriptors in one message: the kernel's SCM_MAX_FD. */
+/** Maximum descriptors in one message (SCM_MAX_FD). */
 export const MAX_FDS = 253
 
 // Offsets in the arena. struct msghdr: name 0, namelen 8, iov 16, iovlen 24, control 32, controllen 40, flags 48 (56
@@ -67,7 +67,7 @@ const BODY = 4096
 const CMSG_DATA = 16
 /** Maximum path in a sockaddr_un, without the terminating NUL. */
 const SUN_PATH_MAX = 107
-/** Up to this length a loop copies faster than `set`, and allocates no subarray. Bytes. */
+/** Up to this many bytes a loop copies faster than `set`, and allocates no subarray. */
 const MAX_LOOP_COPY = 64
 
 let arena: Arena | undefined
@@ -107,7 +107,7 @@ const requireMessage = (bytes: Uint8Array): void => {
 
 const newSocket = (): number => check('socket', sys().socket(AF_UNIX, SOCK_SEQPACKET_NONBLOCK_CLOEXEC, 0))
 
-/** Writes a sockaddr_un into the arena; its length. */
+/** Writes a sockaddr_un into the arena; returns its length. */
 const putAddress = (path: string): number => {
   const { bytes, view } = workArena()
   const encoded = Buffer.from(path)
@@ -122,7 +122,7 @@ const putAddress = (path: string): number => {
   return 2 + encoded.length + 1
 }
 
-/** A new socket, connected to `path`; or -errno. */
+/** A new socket connected to `path`, or -errno. */
 const tryConnect = (path: string): number => {
   const length = putAddress(path)
   const fd = newSocket()
@@ -133,30 +133,30 @@ const tryConnect = (path: string): number => {
 }
 
 /**
- * Removes the socket file at `path` if no server listens on it. Throws SystemError: EADDRINUSE if one does, EEXIST if
- * the file is not a socket.
+ * Removes the socket file at `path`, if any. Throws SystemError: EADDRINUSE if a server listens on it, EEXIST if the
+ * file is not a socket.
  */
 const removeStale = (path: string): void => {
   const fd = tryConnect(path)
   if (fd >= 0) sys().close(fd)
   if (fd === -ENOENT) return
   if (fd !== -ECONNREFUSED) throw new SystemError('bind', EADDRINUSE, `another process serves ${path}`)
-  // connect(2) fails for other files with the same error as for a socket without a server
+  // For other files connect(2) fails with the same error as for a socket without a server.
   if (!lstatSync(path).isSocket()) throw new SystemError('bind', EEXIST, `${path} exists, but is not a socket`)
   unlinkSync(path)
 }
 
 export interface ListenOptions {
-  /** Maximum connections that wait for `accept`; default 128. */
+  /** Maximum connections that wait for `accept`. Default: 128. */
   readonly backlog?: number
-  /** Permission bits of the socket file; default 0o600, its owner only. */
+  /** Permission bits of the socket file. Default: 0o600, its owner only. */
   readonly mode?: number
 }
 
 /**
- * A listening socket at `path`; its fd. A socket file left behind by a dead process is replaced; processes that may
- * start at the same time need a lock (lock-file.ts). Throws SystemError: EADDRINUSE if another server listens at
- * `path`. To end, remove the socket file before closing the descriptor: afterwards it might be the next server's.
+ * Returns a listening socket at `path`. Replaces a socket file of a dead process. Servers that may start at the same
+ * time need a lock (lock-file.ts). Throws SystemError: EADDRINUSE if another server listens at `path`. The caller must
+ * remove the socket file before it closes the descriptor: afterwards the file might be the next server's.
  */
 export const listen = (path: string, { backlog = 128, mode = 0o600 }: ListenOptions = {}): number => {
   const address = workArena().address + ADDRESS
@@ -173,7 +173,7 @@ export const listen = (path: string, { backlog = 128, mode = 0o600 }: ListenOpti
   }
 }
 
-/** The next waiting connection's fd, or -errno (-EAGAIN: none waits). */
+/** The next waiting connection, or -errno (-EAGAIN: none waits). */
 export const accept = (fd: number): number => {
   for (;;) {
     const result = sys().accept4(fd, 0, 0, SOCK_NONBLOCK_CLOEXEC)
@@ -194,8 +194,8 @@ export const connect = (path: string): number => {
 }
 
 /**
- * Two connected sockets. From Linux 6.16 on no process can send a descriptor to the first (SO_PASSRIGHTS): it would be
- * closed here if it is never received, and closing the last copy of a descriptor can block.
+ * Two connected sockets. Since Linux 6.16 no process can send a descriptor to the first (SO_PASSRIGHTS): an unreceived
+ * descriptor would be closed here, and closing the last copy of a descriptor can block.
  */
 export const socketPair = (): [number, number] => {
   const { address, i32 } = workArena()
@@ -206,10 +206,7 @@ export const socketPair = (): [number, number] => {
   return pair
 }
 
-/**
- * Makes a socket blocking, in every process that shares it, for a descriptor that a program gets and expects to block.
- * Throws SystemError.
- */
+/** Makes a socket blocking, in every process that shares it. Throws SystemError. */
 export const setBlocking = (fd: number): void => {
   const { address, i32 } = workArena()
   i32[SCRATCH >> 2] = 0
@@ -217,9 +214,9 @@ export const setBlocking = (fd: number): void => {
 }
 
 /**
- * Sends one message with descriptors (the receiver gets duplicates; ours stay open). Returns its length or -errno:
- * -EAGAIN (full), -EPIPE or -ECONNRESET (peer closed), -EMSGSIZE, -EBADF, -ETOOMANYREFS. Throws RangeError for an empty
- * message or too many fds.
+ * Sends one message with descriptors; the receiver gets duplicates. Returns its length or -errno: -EAGAIN (full),
+ * -EPIPE or -ECONNRESET (peer closed), -EMSGSIZE, -EBADF, -ETOOMANYREFS. Throws RangeError for an empty message or too
+ * many fds.
  */
 export const send = (fd: number, bytes: Uint8Array, fds: readonly number[] = []): number => {
   requireMessage(bytes)
@@ -243,7 +240,7 @@ export const send = (fd: number, bytes: Uint8Array, fds: readonly number[] = [])
 }
 
 export interface Received {
-  /** Bytes in the caller's buffer; 0: the end of the stream; or -errno. */
+  /** Bytes in the caller's buffer; 0: end of the stream; or -errno. */
   readonly length: number
   /** Descriptors of the message, close-on-exec. The caller closes them. */
   readonly fds: readonly number[]
@@ -252,7 +249,7 @@ export interface Received {
 const NO_FDS: readonly number[] = Object.freeze([])
 const NOTHING_YET: Received = Object.freeze({ length: -EAGAIN, fds: NO_FDS })
 
-/** The descriptors in the control data that recvmsg just filled. */
+/** The descriptors in the control data of the last recvmsg. */
 const passedFds = (memory: Arena): readonly number[] => {
   const { u32, i32 } = memory
   const end = CONTROL + u32[(MSG + 40) >> 2]!
@@ -270,8 +267,8 @@ const passedFds = (memory: Arena): readonly number[] => {
 
 /**
  * Receives one message. Errors in `length`: -EMSGSIZE if the message is longer than `buffer`, -EMFILE if its
- * descriptors do not fit our table (in both cases it is dropped, and its descriptors are closed), -EAGAIN, -ECONNRESET,
- * ….
+ * descriptors do not fit our table, -EAGAIN, -ECONNRESET, …. After -EMSGSIZE and -EMFILE the message is dropped and its
+ * descriptors are closed.
  */
 export const recv = (fd: number, buffer: Uint8Array): Received => {
   const memory = workArena()
@@ -292,10 +289,10 @@ export const recv = (fd: number, buffer: Uint8Array): Received => {
 }
 
 /**
- * Receives like `recv`, from a peer who may pass descriptors whose close blocks (of a file on a server that does not
- * answer, of a lingering connection). So a mover receives a message that has descriptors (-EMSGSIZE beyond 128 KiB),
- * and this process gets a descriptor only if it is the only one and a memory file; otherwise `fds` is [-1]. Where the
- * native library is absent, the kernel closes all descriptors, and `fds` is empty.
+ * Receives like `recv`, from a peer who may pass descriptors whose close blocks, for example of a file on a server that
+ * does not answer. So a mover (memory/mover.ts) receives a message with descriptors; -EMSGSIZE beyond 128 KiB. This
+ * process gets a descriptor only if the message has one, of a memory file; otherwise `fds` is [-1]. If the native
+ * library is absent, the kernel closes all descriptors, and `fds` is empty.
  */
 export const recvGuarded = (fd: number, buffer: Uint8Array): Received => {
   const memory = workArena()
@@ -305,7 +302,7 @@ export const recvGuarded = (fd: number, buffer: Uint8Array): Received => {
   const peeked = orErrno(sys().recvmsg(fd, memory.address + MSG, MSG_DONTWAIT | MSG_PEEK))
   if (peeked === -EAGAIN) return NOTHING_YET
   if (peeked < 0) return { length: peeked, fds: NO_FDS }
-  // Without room for control data the kernel reports MSG_CTRUNC for a message with descriptors.
+  // Without room for control data the kernel reports MSG_CTRUNC if the message has descriptors.
   const mover = u32[(MSG + 48) >> 2]! & MSG_CTRUNC ? createMover({ inheritedFds: [fd] }) : undefined
   if (mover === undefined) return { length: recvBytes(fd, buffer), fds: NO_FDS }
   const body = { arena: memory, at: BODY, length: Math.min(buffer.length, MAX_MESSAGE / 2) }
@@ -319,7 +316,7 @@ export const recvGuarded = (fd: number, buffer: Uint8Array): Received => {
   return { length, fds: [taken < 0 ? -1 : taken] }
 }
 
-/** Sends one message without descriptors; its length or -errno, as `send`. Allocates nothing. */
+/** Sends one message without descriptors. Returns as `send`. Allocates nothing. */
 export const sendBytes = (fd: number, bytes: Uint8Array): number => {
   requireMessage(bytes)
   if (bytes.length > MAX_MESSAGE) return -EMSGSIZE
@@ -329,9 +326,8 @@ export const sendBytes = (fd: number, bytes: Uint8Array): number => {
 }
 
 /**
- * Receives one message without its descriptors, which the kernel closes. Returns its length, 0 at the end of the
- * stream, or -errno (-EMSGSIZE: it was longer than `buffer` and is dropped). Allocates nothing for messages of up to 64
- * bytes.
+ * Receives one message; the kernel closes its descriptors. Returns its length, 0 at the end of the stream, or -errno
+ * (-EMSGSIZE: it was longer than `buffer` and is dropped). Allocates nothing up to 64 bytes.
  */
 export const recvBytes = (fd: number, buffer: Uint8Array): number => {
   const memory = workArena()
@@ -355,7 +351,7 @@ const getOption = (fd: number, option: number, length: number): number => {
   return orErrno(sys().getsockopt(fd, SOL_SOCKET, option, address + SCRATCH, address + SCRATCH + 16))
 }
 
-/** Credentials of the other end when it connected (or listened), in our pid and user namespaces. Throws SystemError. */
+/** Credentials of the peer when it connected or listened, in our pid and user namespaces. Throws SystemError. */
 export const peerCredentials = (fd: number): PeerCredentials => {
   const result = getOption(fd, SO_PEERCRED, 12)
   if (result < 0) throw new SystemError('getsockopt(SO_PEERCRED)', result)
@@ -363,9 +359,7 @@ export const peerCredentials = (fd: number): PeerCredentials => {
   return { pid: i32[SCRATCH >> 2]!, uid: u32[(SCRATCH + 4) >> 2]!, gid: u32[(SCRATCH + 8) >> 2]! }
 }
 
-/**
- * Supplementary groups of the other end when it connected; none where the kernel does not report them (before 4.13).
- */
+/** Supplementary groups of the peer when it connected; none before Linux 4.13. */
 export const peerGroups = (fd: number): readonly number[] => {
   const { address, u32 } = workArena()
   u32[SCRATCH >> 2] = MAX_MESSAGE
@@ -373,17 +367,14 @@ export const peerGroups = (fd: number): readonly number[] => {
   return result < 0 ? [] : [...u32.subarray(BODY >> 2, (BODY + u32[SCRATCH >> 2]!) >> 2)]
 }
 
-/**
- * A pidfd of the process at the other end (Linux 6.5), which cannot refer to a later process with the same pid; or
- * -errno (-ENOPROTOOPT: older kernel).
- */
+/** A pidfd of the peer's process, safe against reuse of the pid; or -errno (-ENOPROTOOPT before Linux 6.5). */
 export const peerPidfd = (fd: number): number => {
   const result = getOption(fd, SO_PEERPIDFD, 4)
   return result < 0 ? result : workArena().i32[SCRATCH >> 2]!
 }
 
 /**
- * Sets the send and receive buffers in bytes (the kernel doubles them, and caps them at net.core.[rw]mem_max). Throws
+ * Sets the send and receive buffers in bytes. The kernel doubles them, and caps them at net.core.[rw]mem_max. Throws
  * SystemError.
  */
 export const setBuffers = (fd: number, sizes: { send?: number; receive?: number }): void => {
@@ -395,9 +386,7 @@ export const setBuffers = (fd: number, sizes: { send?: number; receive?: number 
   }
 }
 
-/**
- * Sets how long sends block: seconds and microseconds. It applies to every copy of the descriptor. Throws SystemError.
- */
+/** Sets how long sends block, in every process that shares the socket. Throws SystemError. */
 export const setSendTimeout = (fd: number, seconds: number, microseconds: number): void => {
   const { address, view } = workArena()
   view.setBigInt64(SCRATCH, BigInt(seconds), true)
@@ -405,14 +394,14 @@ export const setSendTimeout = (fd: number, seconds: number, microseconds: number
   check('setsockopt', sys().setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, address + SCRATCH, 16), `timeout of ${seconds} s`)
 }
 
-/** Memory of sent messages that the peer has not read, in bytes as the kernel counts them; or -errno. 0: all read. */
+/** Bytes of sent messages that the peer has not read, as the kernel counts memory; or -errno. */
 export const outstandingBytes = (fd: number): number => {
   const { address, i32 } = workArena()
   const result = orErrno(sys().ioctl(fd, SIOCOUTQ, address + SCRATCH))
   return result < 0 ? result : i32[SCRATCH >> 2]!
 }
 
-/** Bytes of all messages that arrived at this socket and were not received yet; or -errno. */
+/** Bytes of all messages not received yet, or -errno. */
 export const unreadBytes = (fd: number): number => {
   const { address, i32 } = workArena()
   const result = orErrno(sys().ioctl(fd, SIOCINQ, address + SCRATCH))
@@ -421,11 +410,11 @@ export const unreadBytes = (fd: number): number => {
 
 const directions = { read: 0, write: 1, both: 2 }
 
-/** Ends one or both directions; once writing has ended, the peer reads the end of the stream. 0 or -errno. */
+/** Ends one or both directions. After the end of writing the peer reads the end of the stream. Returns 0 or -errno. */
 export const shutdown = (fd: number, how: keyof typeof directions = 'both'): number =>
   orErrno(sys().shutdown(fd, directions[how]))
 
-/** Closes a descriptor; 0 or -errno. Throws if it is watched (its number could be reused under the watch). */
+/** Closes a descriptor; 0 or -errno. Throws an Error if it is watched: its number could be reused under the watch. */
 export const close = (fd: number): number => {
   if (isWatched(fd)) throw new Error(`close of fd ${fd} while it is watched: stop the watch first`)
   return orErrno(sys().close(fd))

@@ -1,16 +1,14 @@
 /*
- * UDP sockets with batched system calls: many datagrams, or segmented messages, for one system call each way
- * (docs/decisions/udp.md).
+ * UDP sockets with batched system calls (docs/decisions/udp.md). See udp(7), ip(7), ipv6(7), cmsg(3).
  *
- * All that sendmmsg and recvmmsg read and write lies in one arena, laid out once: the caller's bytes, receive buffers,
- * message headers, control data, addresses. A message is patched by a few stores; nothing is allocated per packet. With
- * UDP_SEGMENT the kernel (or the network card) cuts one message into datagrams of equal size, with UDP_GRO equal
- * datagrams are received as one message.
+ * One call of sendmmsg or recvmmsg handles many messages. Everything that the calls read and write is in one arena,
+ * laid out once, so nothing is allocated per packet. With UDP_SEGMENT the kernel or the network card cuts a message
+ * into datagrams of equal size; with UDP_GRO equal datagrams are received as one message.
  *
- * Sockets stay unconnected and never fragment (IP_PMTUDISC_DO): then Linux sends IPv4 identification 0, and 0, 1, 2 …
- * in segments, which ICRCs depend on. UDP checksums stay on: UDP_SEGMENT refuses a socket without them, and on loopback
- * nobody computes them. Datagrams without one are received over IPv6 too (UDP_NO_CHECK6_RX). Opening throws
- * SystemError; sending and receiving return a number or -errno. See udp(7), ip(7), ipv6(7), cmsg(3).
+ * Sockets are unconnected and never fragment (IP_PMTUDISC_DO): then Linux sends IPv4 identification 0, and 0, 1, 2 … in
+ * segments, which ICRCs depend on. UDP checksums stay on, because UDP_SEGMENT requires them. Datagrams without a
+ * checksum are received over IPv6 too (UDP_NO_CHECK6_RX). Opening throws SystemError; sending and receiving return a
+ * number or -errno.
  */
 import { EADDRINUSE, EINTR, SystemError } from '../errno.ts'
 import { isWatched } from '../event-loop/poll.ts'
@@ -70,17 +68,17 @@ const UDP_SEGMENT = 103
 const UDP_GRO = 104
 const SIOCGIFMTU = 0x8921
 
-/** Requested size of the socket buffers in bytes; the system may grant less (net.core.rmem_max, wmem_max). */
+/** Requested bytes of the socket buffers. The system may grant less (net.core.rmem_max, wmem_max). */
 const WANTED_BUFFER = 4 << 20
-/** Requested size of the receive buffer for root, beyond those limits. */
+/** Requested bytes of the receive buffer for root, beyond those limits. */
 const FORCED_BUFFER = 32 << 20
 /** Default hop limit. */
 const DEFAULT_HOPS = 64
-/** The maximum UDP payload fits. */
+/** Bytes of a receive buffer: the maximum UDP payload fits. */
 const RECEIVE_BYTES = 65536
 /**
- * Distance of receive buffers, and offset of the first one: each begins at 4 modulo 16, so that the payload after a BTH
- * of 12 bytes is aligned for copies (transport/run.ts).
+ * Distance of receive buffers, and offset of the first. Each begins at 4 modulo 16, so that the payload after a BTH of
+ * 12 bytes is aligned for copies (transport/run.ts).
  */
 const RECEIVE_STRIDE = RECEIVE_BYTES + 64
 const RECEIVE_PHASE = 4
@@ -90,8 +88,8 @@ const RECEIVE_PHASE = 4
 const HEADER = 64
 const IOV = 16
 const NAME = 32
-// Control data of a message (CONTROL), room for up to four control messages of an int each (CMSG): struct cmsghdr {len
-// u64, level, type}, data, padded to 8.
+// CONTROL: bytes of a message's control data, up to four control messages of an int (CMSG bytes each): struct cmsghdr
+// {len u64, level, type}, data, padded to 8.
 const CMSG = 24
 const CONTROL = 96
 const CMSG_LEN = 20
@@ -99,7 +97,7 @@ const CMSG_LEN = 20
 const ADDRESS4 = 16
 const ADDRESS6 = 28
 
-/** Offsets in the scratch arena: a sockaddr; a struct ifreq {char name[16]; int mtu}. */
+/** Offsets in the scratch arena: a sockaddr, and a struct ifreq {char name[16]; int mtu}. */
 const SCRATCH_SOCKADDR = 64
 const SCRATCH_IFREQ = 128
 const IFREQ_MTU = 16
@@ -108,9 +106,8 @@ const IFREQ_BYTES = 40
 /** A socket bound to one address. */
 export interface UdpSocket {
   readonly fd: number
-  /** IP version. */
   readonly version: 4 | 6
-  /** Size of its receive buffer in bytes, as the kernel counts: with the memory around the payloads. */
+  /** Bytes of the receive buffer as the kernel counts, with the memory around the payloads. */
   readonly receiveBuffer: number
 }
 
@@ -134,27 +131,27 @@ const getOption = (fd: number, level: number, option: number): number => {
   return view.getInt32(0, true)
 }
 
-/** Whether an address (16 bytes, IPv4 as ::ffff:a.b.c.d) is a multicast address. */
+/** `address`: 16 bytes, IPv4 as ::ffff:a.b.c.d. */
 export const isMulticast = (address: Uint8Array): boolean =>
   isMapped(address) ? address[12]! >> 4 === 14 : address[0] === 0xff
 
 /**
- * Selects the interface through which multicast datagrams are sent. They are also looped back to this machine, as is
- * Linux's default.
+ * Selects the interface that sends multicast datagrams. As is Linux's default, they are also looped back to this
+ * machine.
  */
 const setMulticastInterface = (fd: number, version: 4 | 6, interfaceIndex: number): void => {
   const { address, bytes, view } = scratchArena()
   bytes.fill(0, 0, 12)
-  // struct ip_mreqn, or an int
+  // IPv4: struct ip_mreqn. IPv6: an int.
   view.setInt32(version === 4 ? 8 : 0, interfaceIndex, true)
   const [level, option, hops] =
     version === 4 ? [SOL_IP, IP_MULTICAST_IF, IP_MULTICAST_TTL] : [SOL_IPV6, IPV6_MULTICAST_IF, IPV6_MULTICAST_HOPS]
-  // the socket is useful without multicast, too
+  // The socket is also useful without multicast.
   sys().setsockopt(fd, level, option, address, version === 4 ? 12 : 4)
   setOption(fd, level, hops, DEFAULT_HOPS)
 }
 
-/** Joins a group on an interface, and receives no other groups that this machine has joined. */
+/** Joins a group on an interface. The socket does not receive other groups that this machine has joined. */
 const joinGroup = (fd: number, group: Uint8Array, interfaceIndex: number): void => {
   const is4 = isMapped(group)
   const level = is4 ? SOL_IP : SOL_IPV6
@@ -162,7 +159,7 @@ const joinGroup = (fd: number, group: Uint8Array, interfaceIndex: number): void 
   const { address, bytes, view } = scratchArena()
   bytes.fill(0, 0, 20)
   bytes.set(is4 ? group.subarray(12) : group, 0)
-  // struct ip_mreqn, or struct ipv6_mreq
+  // IPv4: struct ip_mreqn. IPv6: struct ipv6_mreq.
   view.setInt32(is4 ? 8 : 16, interfaceIndex, true)
   const [option, length] = is4 ? [IP_ADD_MEMBERSHIP, 12] : [IPV6_ADD_MEMBERSHIP, 20]
   check('setsockopt of the multicast membership', sys().setsockopt(fd, level, option, address, length))
@@ -183,7 +180,7 @@ export const putAddress = (arena: Arena, at: number, address: Uint8Array, port: 
   }
   view.setUint16(at, AF_INET6, true)
   bytes.set(address, at + 8)
-  // only link-local addresses, and groups of an interface (ff01::) or link (ff02::), have a scope
+  // Only link-local addresses and groups of an interface (ff01::) or link (ff02::) have a scope.
   const first = address[0]!
   const second = address[1]!
   const isOfInterface = first === 0xfe ? (second & 0xc0) === 0x80 : first === 0xff && (second & 15) <= 2
@@ -192,9 +189,9 @@ export const putAddress = (arena: Arena, at: number, address: Uint8Array, port: 
 }
 
 /**
- * Binds. A later 'own' binding of the same address may replace a 'spare' one: Linux lets two sockets share an address
- * if both have SO_REUSEADDR at the moment of the second bind, and delivers to the newer one. So a 'spare' binding keeps
- * SO_REUSEADDR, and an 'own' one has it only during the bind.
+ * Binds. A later 'own' binding of the address may replace a 'spare' one. Linux lets two sockets share an address if
+ * both have SO_REUSEADDR at the second bind, and delivers to the newer socket. So a 'spare' binding keeps SO_REUSEADDR,
+ * and an 'own' binding has it only during the bind.
  */
 const bind = (fd: number, address: number, length: number, claim: 'own' | 'spare'): void => {
   let result = orErrno(sys().bind(fd, address, length))
@@ -208,10 +205,10 @@ const bind = (fd: number, address: number, length: number, claim: 'own' | 'spare
 }
 
 /**
- * A non-blocking socket bound to `address` (16 bytes, IPv4 as ::ffff:a.b.c.d) and `port`, 0 for any. `scope`: the index
- * of the interface, for a link-local address and for multicast. `claim` 'spare': a later socket that binds the address
- * with 'own' gets its datagrams while that socket is open. With a multicast address the socket is a member of the group
- * on interface `scope`; any number of sockets may be. Throws SystemError: EADDRNOTAVAIL, EADDRINUSE, EACCES, ENODEV.
+ * A non-blocking socket bound to `address` (16 bytes, IPv4 as ::ffff:a.b.c.d) and `port`, 0 for any. If the address is
+ * multicast, the socket joins the group on interface `scope`; any number of sockets may. `scope`: the interface index,
+ * for a link-local address and for multicast. `claim` 'spare': a later socket that binds the address with 'own' gets
+ * the datagrams while it is open. Throws SystemError: EADDRNOTAVAIL, EADDRINUSE, EACCES, ENODEV.
  */
 export const openUdpSocket = (
   address: Uint8Array,
@@ -241,9 +238,9 @@ export const openUdpSocket = (
           ]
     for (const [level, option, value] of options)
       check(`setsockopt(${level}, ${option})`, setOption(fd, level, option, value))
-    // optional: an older kernel lacks UDP_GRO, and a limit may reduce the buffers
+    // Optional: an older kernel lacks UDP_GRO, and a limit may reduce the buffers.
     setOption(fd, SOL_UDP, UDP_GRO, 1)
-    // root may exceed the limit: room for what arrives while this process is not scheduled
+    // Root may exceed the limit: for datagrams that arrive while this process is not scheduled.
     if (setOption(fd, SOL_SOCKET, SO_RCVBUFFORCE, FORCED_BUFFER) < 0)
       setOption(fd, SOL_SOCKET, SO_RCVBUF, WANTED_BUFFER)
     setOption(fd, SOL_SOCKET, SO_SNDBUF, WANTED_BUFFER)
@@ -267,7 +264,7 @@ export const closeUdpSocket = ({ fd }: UdpSocket): void => {
   sys().close(fd)
 }
 
-/** Largest IP packet of an interface of this network namespace, in bytes; undefined if no interface has this name. */
+/** Largest IP packet of an interface, bytes; undefined if no interface has this name. */
 export const interfaceMtu = (name: string): number | undefined => {
   const encoded = Buffer.from(name)
   if (encoded.length === 0 || encoded.length > 15) return undefined
@@ -284,13 +281,13 @@ export const interfaceMtu = (name: string): number | undefined => {
 }
 
 export interface UdpSizes {
-  /** Bytes at the beginning of the arena in which the caller builds datagrams. */
+  /** Bytes at the begin of the arena, where the caller builds datagrams. */
   readonly staging: number
-  /** Message headers for sending. */
+  /** Number of message headers for sending. */
   readonly messages: number
-  /** Addresses to send to. */
+  /** Number of addresses to send to. */
   readonly destinations: number
-  /** Receive buffers, 64 KiB each. */
+  /** Number of receive buffers, 64 KiB each. */
   readonly receives: number
 }
 
@@ -300,8 +297,8 @@ export interface UdpBatches {
   /** Sets destination number `slot`. `scope`: the interface index of a link-local address. */
   setDestination(slot: number, address: Uint8Array, port: number, scope: number): void
   /**
-   * Sets message number `slot`: `bytes` bytes (up to 65,507) at `offset` of the arena for destination number
-   * `destination`, cut into datagrams of `segment` bytes; 0: one datagram. Hop limit 0 is the default one.
+   * Sets message `slot`: `bytes` bytes (up to 65,507) at `offset` of the arena, to destination number `destination`,
+   * cut into datagrams of `segment` bytes; 0: one datagram. Hop limit 0 is the default.
    */
   putMessage(
     slot: number,
@@ -312,22 +309,22 @@ export interface UdpBatches {
     hopLimit: number,
     trafficClass: number,
   ): void
-  /** Sends messages [first, first + count). Returns the number of sent messages, or -errno of the first one. */
+  /** Sends messages [first, first + count). Returns the number of sent messages, or -errno of the first. */
   send(socket: UdpSocket, first: number, count: number): number
   /**
-   * Receives into the buffers [first, first + count). Returns the number of filled buffers, or -errno; -EAGAIN if no
+   * Receives into buffers [first, first + count). Returns the number of filled buffers, or -errno; -EAGAIN if no
    * datagram has arrived.
    */
   receive(socket: UdpSocket, first: number, count: number): number
   /** Offset of a receive buffer in the arena. */
   bufferAt(buffer: number): number
-  /** By buffer, as `receive` has set it: bytes of all its datagrams; -1 if the message was truncated. */
+  /** By buffer, set by `receive`: bytes of all its datagrams; -1: the message was truncated. */
   readonly lengths: Int32Array
-  /** By buffer: bytes of each of its datagrams but the last, which may be shorter. */
+  /** By buffer: bytes of each datagram; the last datagram may be shorter. */
   readonly segments: Int32Array
   readonly hopLimits: Uint8Array
   readonly trafficClasses: Uint8Array
-  /** By buffer: the sender's port, and the four words of its address (16 bytes, big-endian). */
+  /** By buffer: the sender's port, and the four words of the sender's address (16 bytes, big-endian). */
   readonly ports: Uint16Array
   readonly addresses: Uint32Array
 }
@@ -385,7 +382,7 @@ export const createUdpBatches = ({ staging, messages, destinations, receives }: 
   const ports = new Uint16Array(receives)
   const addresses = new Uint32Array(4 * receives)
 
-  /** Sets the buffer's entries in the arrays above from the header, address and control data that the kernel wrote. */
+  /** Sets the arrays above from the header, address and control data that the kernel wrote. */
   const readMessage = (buffer: number, version: 4 | 6): void => {
     const i = messages + buffer
     const header = (headers + i * HEADER) >> 2
@@ -436,7 +433,7 @@ export const createUdpBatches = ({ staging, messages, destinations, receives }: 
       const control = controls + slot * CONTROL
       let used = 0
       if (segment > 0) {
-        // the only u16 among the control messages
+        // The only u16 among the control messages.
         putControl(control, SOL_UDP, UDP_SEGMENT, CMSG_LEN - 2, segment)
         used = CMSG
       }
