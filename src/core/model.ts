@@ -318,7 +318,6 @@ export interface ClassTable {
   /** Eight blocks, by the highest three bits of the call number. A block without methods is undefined. */
   readonly blocks: readonly (Block | undefined)[]
 }
-/** Classes by their number in the bank. */
 export type Bank = readonly (ClassTable | undefined)[]
 export interface DispatchTable {
   /** Classes 0 … 0x7fff by id. */
@@ -408,7 +407,6 @@ export interface Device<D = unknown> {
   /** Number among the existing devices, from 0; -1 for the system-wide device. */
   readonly index: number
   readonly driver: Driver<D>
-  /** The driver's own state. */
   readonly state: D
   /** The device's classes with the driver's attributes, for codecs. */
   readonly schema: Schema

@@ -8,7 +8,7 @@ import { type Context, type CoreObject, type Device, Lifecycle } from './model.t
 
 const STEP = 1024
 
-/** Contexts after their opening call, oldest first. */
+/** Open contexts after their opening call, oldest first. */
 export function* openedContexts(device: Device): Generator<Context> {
   for (const context of device.contexts) if (context.isOpened && !context.isClosed) yield context
 }

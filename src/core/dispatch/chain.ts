@@ -62,7 +62,7 @@ export const checkUndoable = (index: number, chainedMethod: ChainedMethod, isOnC
     )
 }
 
-/** Throws if an entry is a chain, or creates an object and names that of entry `ref`. */
+/** Throws if an entry is a chain, or creates an object but is called on the object of entry `ref`. */
 export const checkEntry = (index: number, chainedMethod: ChainedMethod, ref: number | undefined): void => {
   const { class: cls, name, method } = chainedMethod
   if (cls.id === Interface.id && method.call === CHAIN) refuseEntry(index, 'a chain in a chain')

@@ -1,12 +1,12 @@
 /*
  * The compile phase (R5, R20): core's and a driver's method tables become one dense dispatch table per device.
  *
- * A table has two banks of classes: common classes, and the driver's own. A class has eight blocks of 32 methods. A
- * method is chosen as follows:
- * - the driver's handler, or core's; `null` in the driver's table removes the method;
- * - for devices of a link, the link's variant of the handler (R27);
- * - attributes: core's and the driver's, without those of other links, those that the driver does not support, and
- *   optional references to classes that the device does not have.
+ * A table has two banks of classes: common classes, and the driver's own. A class has eight blocks of 32 methods. The
+ * rules:
+ * - A method has the driver's handler, or else core's. `null` in the driver's table removes the method.
+ * - On a device of a link, the link's variant of a handler replaces the handler (R27).
+ * - Attributes are core's and the driver's, without attributes of other links, attributes that the driver does not
+ *   support, and optional references to classes that the device does not have.
  *
  * Devices whose declarations and handlers are equal share tables.
  */

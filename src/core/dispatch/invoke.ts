@@ -63,7 +63,7 @@ const messagePrefix = (subject: Entry | string, attribute: ReferenceAttribute | 
 }
 
 /** The error for an object that an asynchronous call is creating or destroying. */
-const describeUnusable = (
+const unusableError = (
   object: CoreObject,
   subject: Entry | string,
   attribute: ReferenceAttribute | undefined,
@@ -93,7 +93,7 @@ export const findObject = (
       'EINVAL',
       `${messagePrefix(subject, attribute)}: handle ${handle} is of class ${object.class.name}, not ${className}`,
     )
-  if (object.life !== Lifecycle.LIVE) throw describeUnusable(object, subject, attribute)
+  if (object.life !== Lifecycle.LIVE) throw unusableError(object, subject, attribute)
   return object
 }
 
@@ -116,7 +116,7 @@ const findFdObject = (
       'EBADF',
       `${messagePrefix(subject, attribute)}: the descriptor is of class ${fd.class.name}, not ${className}`,
     )
-  if (fd.life !== Lifecycle.LIVE) throw describeUnusable(fd, subject, attribute)
+  if (fd.life !== Lifecycle.LIVE) throw unusableError(fd, subject, attribute)
   return fd
 }
 
@@ -185,6 +185,8 @@ const checkValues = (entry: Entry, args: AnyValues): void => {
   }
 }
 
+const MAX_OF_KIND = { u8: 0xff, u16: 0xffff, u32: 0xffff_ffff } as const
+
 /** Checks arguments of a codec: numbers must be in the ranges of the device's method. */
 const checkNumbers = (entry: Entry, args: AnyValues): void => {
   const attributes = entry.method.in
@@ -193,7 +195,7 @@ const checkNumbers = (entry: Entry, args: AnyValues): void => {
     const value = args[name]
     if (value === undefined || (type?.kind !== 'u8' && type?.kind !== 'u16' && type?.kind !== 'u32')) continue
     const min = type.min ?? 0
-    const max = type.max ?? (type.kind === 'u8' ? 0xff : type.kind === 'u16' ? 0xffff : 0xffffffff)
+    const max = type.max ?? MAX_OF_KIND[type.kind]
     if (typeof value !== 'number' || !Number.isInteger(value) || value < min || value > max)
       throw new CallError('EINVAL', `${nameOf(entry)}: attribute ${name}: ${String(value)} is not in ${min} to ${max}`)
   }

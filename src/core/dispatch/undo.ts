@@ -19,7 +19,7 @@ export const createdBy = (context: Context, result: Result, additional: CoreObje
 
 /**
  * Undoes an asynchronous call when it ends: puts back what it took (`Result.undelivered`), and destroys the objects
- * that it created, and `others`, which it may use until then. Its error is ignored.
+ * that it created. Also destroys `others`, which the call may use until its end. Ignores the call's error.
  */
 export const undoWhenDone = (
   context: Context,

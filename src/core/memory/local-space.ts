@@ -1,9 +1,9 @@
 /*
  * Buffers of this process as an AddressSpace, at synthetic addresses (docs/decisions/client-memory.md).
  *
- * The addresses of a buffer start at a page, from 2^32 on, with an unused address after its end. They are not pointers,
- * and are not reused, so that stale addresses fault. A resizable buffer is refused: its length could change between
- * check and use. Access to a detached buffer returns EFAULT.
+ * Each buffer gets page-aligned addresses from 2^32 on; the address after its end is unused. The addresses are not
+ * pointers, and are not reused, so that stale addresses fault. A resizable buffer is refused: its length could change
+ * between check and use. Access to a detached buffer returns EFAULT.
  */
 import { CallError, Errno } from '../../spec/errno.ts'
 import { TWO_32, wholePages } from '../../spec/memory.ts'
@@ -81,7 +81,6 @@ export const createLocalSpace = (copier?: Copier): LocalSpace => {
     if (lastArea === undefined || address - lastArea.start + length > lastArea.length) return undefined
     return lastArea.bytes.byteLength === lastArea.length ? lastArea : undefined
   }
-  /** The 8 bytes at hi:lo. */
   const wordAt = (hi: number, lo: number): DataView | undefined => {
     const area = areaOf(hi, lo, 8)
     if (area === undefined) return undefined

@@ -211,7 +211,10 @@ const moveByMem = (write: boolean, mem: number, count: number): number => {
  * Converts a result of /proc/PID/mem to process_vm_readv's: 0 bytes mean that no process uses the address space
  * (-ESRCH), EIO that the address is not mapped (-EFAULT).
  */
-export const memResult = (moved: number): number => (moved === 0 ? -ESRCH : moved === -EIO ? -EFAULT : moved)
+export const memResult = (moved: number): number => {
+  if (moved === 0) return -ESRCH
+  return moved === -EIO ? -EFAULT : moved
+}
 
 type ProcessMove = (handle: ProcessHandle, ...args: MoveArguments) => number
 
