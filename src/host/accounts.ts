@@ -10,12 +10,13 @@ const sys = libcFunctions({
   getgrnam_r: 'int getgrnam_r(const char *name, int64_t entry, int64_t text, uint64_t length, int64_t found)',
 })
 
-// Offsets in the arena.
-/** In the entry, at 0: struct passwd and struct group both begin {char *name, char *password, u32 id}. */
+/**
+ * Offset of the id in the entry, at 0: struct passwd and struct group both begin {char *name, char *password, u32 id}.
+ */
 const ENTRY_ID = 16
-/** The pointer to the entry, null if there is none. */
+/** Offset of the pointer to the entry, null if there is none. */
 const FOUND = 64
-/** The strings of the entry. */
+/** Offset of the entry's strings. */
 const TEXT = 128
 /** Bytes for the strings of an entry: enough for the members of a large group. */
 const TEXT_BYTES = 1 << 20

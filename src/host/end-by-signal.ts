@@ -1,5 +1,5 @@
 /*
- * Ends this process by a signal, as if it had not been handled: the parent sees that signal.
+ * Ends this process by a signal, so that the parent sees the signal.
  */
 import { constants } from 'node:fs'
 import { libcFunctions } from './native.ts'
@@ -14,8 +14,8 @@ const F_SETFL = 4
 const PR_SET_DUMPABLE = 4
 
 /**
- * Pipes that Node.js has used are non-blocking until its own end, and other processes share them: a program that
- * continues with our standard error would get EAGAIN.
+ * Pipes that Node.js has used stay non-blocking until its end. A program that shares our standard error would get
+ * EAGAIN.
  */
 const makeBlocking = (fd: number): void => {
   const flags = sys().fcntl(fd, F_GETFL, 0)
@@ -29,7 +29,7 @@ const makeBlocking = (fd: number): void => {
 export const endBySignal = (signal: NodeJS.Signals): void => {
   for (const fd of [0, 1, 2]) makeBlocking(fd)
   if (sys().prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) !== 0) return
-  // The end of the last handler restores the default action, also of signals that Node.js ignores or uses itself.
+  // Removing the last handler restores the default action, also of signals that Node.js ignores or uses itself.
   if (signal !== 'SIGKILL') {
     const ignore = (): void => {}
     process.on(signal, ignore).off(signal, ignore)

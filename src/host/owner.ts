@@ -3,9 +3,9 @@
  *
  * The kernel compares owners when a process accesses another one's memory (ptrace(2), "Ptrace access mode checking"). A
  * daemon with CAP_SYS_PTRACE passes this check for every process, also for a set-uid program that its client has become
- * by exec, or a program that is not dumpable. So such a daemon compares owners itself: /proc/PID/ns belongs to the
- * process's effective user and group, or to root if the process is not dumpable. An open descriptor of it keeps
- * referring to the process.
+ * by exec, or a program that is not dumpable. So such a daemon compares owners itself. /proc/PID/ns belongs to the
+ * process's effective user and group, or to root if the process is not dumpable. An open descriptor of /proc/PID/ns
+ * keeps referring to the process.
  */
 import { closeSync, openSync } from 'node:fs'
 import { ENOENT, ESRCH, SystemError } from './errno.ts'

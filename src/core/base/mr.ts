@@ -44,7 +44,7 @@ interface Range {
 
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND, ON_DEMAND, ZERO_BASED, FLUSH_PERSISTENT } =
   AccessFlags.values
-/** Rights with which peers may write, or be given the right by a window. */
+/** Rights with which peers may write, or a window may permit them to. */
 const SHARE_FLAGS = REMOTE_WRITE | REMOTE_ATOMIC | MW_BIND
 /** Rights that require writable pages. */
 const WRITE_FLAGS = LOCAL_WRITE | SHARE_FLAGS
@@ -126,7 +126,7 @@ const registerRange = (
         reportUnmappedRegion(core, object)
       })
 
-/** Tells the address space if peers may write to the range from now on. */
+/** Tells the address space that peers may write to the range, if they may. */
 const shareRange = (memory: AddressSpace, { start }: Range, bytes: number, access: number): void => {
   if ((access & SHARE_FLAGS) !== 0) memory.share?.(Number(start >> 32n), Number(start & 0xffffffffn), bytes)
 }

@@ -15,8 +15,8 @@ const POLLFD = 8
 let arena: Arena | undefined
 
 /**
- * Waits until `fd` is readable, at its end, or has an error, which the next read returns. False after `milliseconds`
- * (0: no wait). Signals do not end the wait.
+ * True if `fd` is readable, at its end, or has an error, which the next read returns. False after `milliseconds` (0: no
+ * wait). Signals do not end the wait.
  */
 export const waitReadable = (fd: number, milliseconds: number): boolean => {
   arena ??= mapArena(POLLFD)

@@ -16,7 +16,7 @@ export const yieldProcessor = (): void => {
 
 /** If a yield takes longer than this, another program competes for the processor. Microseconds. */
 const MAX_YIELD = 500
-/** No yield for this long after the begin of such a yield. Microseconds. */
+/** After such a yield has begun, no further yield for this long. Microseconds. */
 const PAUSE = 20_000
 /** End of this pause, microseconds of clock.ts. */
 let yieldFrom = Number.NEGATIVE_INFINITY

@@ -87,9 +87,9 @@ export const fileIdentity = (fd: number): { dev: number; ino: number; size: numb
 }
 
 /**
- * Opens the file once more, for other processes: `isHeld` reports whether any copy of the new descriptor is left in any
- * process, in transit between two, or under a mapping; a lock of flock(2) ends with the last of them. Throws
- * SystemError.
+ * Opens the file once more, for other processes, and locks it with flock(2). The lock ends with the last copy of the
+ * new descriptor: in any process, in transit between processes, or under a mapping. `isHeld` reports whether a copy is
+ * left. Throws SystemError.
  */
 export const openHeld = (fd: number): number => {
   const held = check('open', sys().open(`/proc/self/fd/${fd}`, O_RDWR_CLOEXEC), `fd ${fd} once more`)
@@ -97,7 +97,7 @@ export const openHeld = (fd: number): number => {
   return held
 }
 
-/** Whether any copy of the descriptor that `openHeld` has made of the file behind `fd` is left. */
+/** Whether a copy of a descriptor from `openHeld` is left. `fd`: another descriptor of the file. */
 export const isHeld = (fd: number): boolean => {
   if (orErrno(sys().flock(fd, LOCK_EX | LOCK_NB)) === -EAGAIN) return true
   sys().flock(fd, LOCK_UN)

@@ -35,16 +35,16 @@ export interface ArenaRange {
 
 export interface Mover {
   /**
-   * Copies to (`write`) or from process `pid`; with `pid` -1, to or from the file behind the mover's descriptor `fd`,
-   * at the address as offset. Other arguments as for `readv` and `writev` of process.ts. Returns the number of bytes
+   * Copies to (`write`) or from process `pid`. If `pid` is -1: to or from the file behind the mover's descriptor `fd`;
+   * the address is the offset. Other arguments as for `readv` and `writev` of process.ts. Returns the number of bytes
    * copied, fewer if the rest is not accessible. If none are copied, returns -errno of process_vm_readv(2) or pread(2),
    * or
    *
    * - -EINVAL: several chunks, longer than 256 KiB;
    * - -ETIMEDOUT: one of the system calls, each for at most 256 KiB, took longer than `timeout` microseconds (more if
    *   the mover waited for a processor);
-   * - -ECHILD: the mover's process was killed. Two further attempts are made, except for an `fd` that is not inherited,
-   *   which the next process does not have.
+   * - -ECHILD: the mover's process was killed, also in two further attempts. There are no further attempts for an `fd`
+   *   that is not inherited, because the next process does not have it.
    */
   move(write: boolean, pid: number, fd: number, ...args: [...MoveArguments, timeout: number]): number
   /**

@@ -6,8 +6,8 @@
  *   (mover.ts) copies all others.
  * - A program of another user, a guest (guest.ts), may block us on purpose, and remove a page after our check. A mover
  *   copies everything. Its waiting time is charged to the user; when the time is used up, copies fail.
- * - If the native library is absent, this process copies everything itself, and waits. If /proc/PID/pagemap is absent,
- *   it does so for programs of our own user.
+ * - If the native library is absent, this process copies everything itself, and waits.
+ * - If /proc/PID/pagemap is absent, this process copies everything of programs of our own user.
  */
 
 import { ESRCH } from '../errno.ts'
@@ -54,7 +54,7 @@ const sameUserMoves = (handle: ProcessHandle): Moves => {
       if (owner !== undefined)
         return memResult(mover.move(write, -1, mem, high, low, local, offset, chunk, stride, total, MAX_WAIT))
       const moved = mover.move(write, pid, -1, high, low, local, offset, chunk, stride, total, MAX_WAIT)
-      // Perhaps only its main thread has ended; only this process has opened its memory.
+      // If only the main thread has ended, this process can still copy: it has opened the memory.
       return moved === -ESRCH ? copy(handle, high, low, local, offset, chunk, stride, total) : moved
     }
   const close = (): void => {

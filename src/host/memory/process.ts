@@ -140,7 +140,7 @@ export const openProcess = (
   const guest = guestUid === undefined ? undefined : createGuest(pid, ownPidfd, guestUid)
   const mem = openMem(pid, owner, guest)
   const handle = { pid, pidfd: ownPidfd, mem, owner, guest }
-  // The process lives after the open, so the opened file belongs to the pidfd's process.
+  // The process still runs after the open, so the opened file belongs to the pidfd's process.
   if (isRunning(ownPidfd) && !guest?.isLate) return handle
   closeProcess(handle)
   return guest?.isLate
@@ -163,7 +163,7 @@ export const closeProcess = (handle: ProcessHandle): void => {
 export const isStillOwned = ({ owner }: ProcessHandle): boolean => owner === undefined || isOwned(owner)
 
 /**
- * Whether the address space of the opened handle has no users left; false if unknown. Otherwise the write fails with
+ * Whether the handle's address space has no users left; false if unknown. If the space has users, the write fails with
  * EFAULT, because our address 0 is not readable. The kernel finds that before it takes the address space's lock, which
  * may be held for ever.
  */
@@ -268,9 +268,9 @@ const move = (
 
 /**
  * Reads `total` bytes from address high·2^32 + low of the process into pieces of `chunk` bytes every `stride` bytes of
- * `local`, from `offset` (a plain read: chunk = stride = total). Returns the bytes copied, fewer than `total` if a page
- * is not readable. If none are copied, returns -EFAULT, -ESRCH (ended) or -EPERM (the kernel's access check). At most
- * 2^31-4096 bytes a call.
+ * `local`, from `offset`. A plain read has chunk = stride = total. Returns the bytes copied, fewer than `total` if a
+ * page is not readable. If none are copied, returns -EFAULT, -ESRCH (ended) or -EPERM (the kernel's access check). At
+ * most 2^31-4096 bytes a call.
  */
 export const readv: ProcessMove = (handle, high, low, local, offset, chunk, stride, total) =>
   move(false, handle, high, low, local, offset, chunk, stride, total)
