@@ -35,7 +35,6 @@ export interface MrState {
   readonly unregister?: () => void
 }
 
-/** The registered range. */
 interface Range {
   readonly start: bigint
   readonly length: bigint

@@ -304,7 +304,7 @@ export const arm = (object: CoreObject, solicitedOnly: boolean, count?: number, 
   if (threshold === undefined) return
   const [armedCount, armedPeriod] = [count ?? threshold.count, period ?? threshold.period]
   if (!isArmed) rearmThreshold(events, threshold, armedCount, armedPeriod)
-  else if (tightenThreshold(events, threshold, armedCount, armedPeriod)) notify(events)
+  else if (tightenThreshold(events, threshold, armedCount, armedPeriod)) raiseAndDisarm(events)
 }
 
 const thresholdOf = ({ context }: CoreObject, events: Affiliation): Threshold | undefined => {
@@ -322,7 +322,7 @@ export const setThreshold = (object: CoreObject, count: number | undefined, peri
   threshold.count = count ?? threshold.count
   threshold.period = period ?? threshold.period
   if (events.armed !== Armed.NO && tightenThreshold(events, threshold, threshold.count, threshold.period))
-    notify(events)
+    raiseAndDisarm(events)
 }
 
 /** Calls a client's handler. An exception does not end the device's work. */
@@ -334,8 +334,7 @@ const callHandler = (core: Core | undefined, run: () => void): void => {
   }
 }
 
-/** Raises the event of an armed CQ, and disarms the CQ. */
-const notify = (events: Affiliation): void => {
+const raiseAndDisarm = (events: Affiliation): void => {
   events.armed = Armed.NO
   const { handlers, core } = events.route
   if (events.state?.attached === undefined && handlers?.completion !== undefined) {
@@ -354,14 +353,14 @@ export const completed = (events: Affiliation, isSolicited: boolean): void => {
   if (events.armed === Armed.NO || (events.armed === Armed.SOLICITED && !isSolicited)) return
   const threshold = events.state?.threshold
   if (threshold !== undefined && !countCompletion(events, threshold)) return
-  notify(events)
+  raiseAndDisarm(events)
 }
 
 /**
  * Raises the completion events that are due at `now` (R36); true if there were any. The owner of core calls it at
  * `nextDue`.
  */
-export const expire = (core: Core, now: number): boolean => expireDue(core, now, notify)
+export const expire = (core: Core, now: number): boolean => expireDue(core, now, raiseAndDisarm)
 
 /** Raises an async event of an object (ibv_event_type: 0 CQ_ERR, 1 QP_FATAL, …). */
 export const raiseObjectEvent = ({ events }: CoreObject, type: number): void => {

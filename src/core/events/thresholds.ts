@@ -21,8 +21,7 @@ export const createThreshold = (core: Core): Threshold => ({
 /** Every completion raises an event with these values (0: no limit); `period` in microseconds. */
 const isImmediate = (count: number, period: number): boolean => count === 1 || (count === 0 && period === 0)
 
-/** Inserts a deadline in order of time. */
-const schedule = ({ deadlines }: Core, deadline: Deadline): void => {
+const insertDeadline = ({ deadlines }: Core, deadline: Deadline): void => {
   let index = deadlines.length
   // From the end: most new deadlines are the latest, because periods are similar.
   while (index > 0 && deadlines[index - 1]!.due > deadline.due) index--
@@ -61,7 +60,7 @@ const isReached = (events: Affiliation, threshold: Threshold): boolean => {
   if (armedPeriod > 0 && firstCompletion + armedPeriod < threshold.due) {
     cancelDeadline(events, threshold)
     threshold.due = firstCompletion + armedPeriod
-    schedule(core, { due: threshold.due, events })
+    insertDeadline(core, { due: threshold.due, events })
   }
   return false
 }

@@ -206,8 +206,7 @@ const keyByte = ([first, second]: MemoryTable['secret'], index: number, round: n
   return (mixed >>> 24) + round
 }
 
-/** The next free key. */
-const takeKey = (table: MemoryTable): number => {
+const nextFreeKey = (table: MemoryTable): number => {
   for (;;) {
     if (table.nextIndex === INDICES) {
       table.nextIndex = 1
@@ -241,7 +240,7 @@ export const releaseSpace = (table: MemoryTable, index: number): void => {
  */
 export const allocateKeyRow = (table: MemoryTable): number => {
   if (table.liveKeys === INDICES - 1) throw new CallError('ENOMEM', `all ${INDICES - 1} memory keys are in use`)
-  const key = takeKey(table)
+  const key = nextFreeKey(table)
   const row = table.freeRows.pop() ?? table.rows++
   if (row === table.key.length) grow(table)
   const page = key >>> (8 + PAGE_BITS)
@@ -255,7 +254,6 @@ export const allocateKeyRow = (table: MemoryTable): number => {
 
 const recentOf = ({ recent }: MemoryTable, key: number): RecentRegion => recent[(key >>> 8) & (RECENT_REGIONS - 1)]!
 
-/** Removes a removed or changed region from the cache. */
 const uncacheRegion = (table: MemoryTable, key: number): void => {
   const recent = recentOf(table, key)
   if (recent.key === key) Object.assign(recent, noRecentRegion())

@@ -58,8 +58,8 @@ const countObject = (device: Device, cls: ObjectClass): void => {
   device.counts[name] = (device.counts[name] ?? 0) + 1
 }
 
-/** Counts an object and charges its memory, or throws and does neither. */
-const charge = (context: Context, cls: ObjectClass): void => {
+/** If it throws, nothing is counted or charged. */
+const countAndCharge = (context: Context, cls: ObjectClass): void => {
   const { account, device } = context
   account?.charge(objectBytes(cls))
   try {
@@ -77,7 +77,7 @@ const charge = (context: Context, cls: ObjectClass): void => {
 export const createObject = (context: Context, cls: ObjectClass, parents: readonly CoreObject[]): CoreObject => {
   const { device } = context
   const { core } = device
-  charge(context, cls)
+  countAndCharge(context, cls)
   const object: CoreObject = {
     id: core.nextObject++,
     class: cls,

@@ -1,3 +1,6 @@
+/*
+ * Arguments of copies between another process's memory and pieces of ours.
+ */
 import type { Arena } from './mapping.ts'
 
 /** The local end of a copy: an arena, or other memory of this process with a known address. */

@@ -37,19 +37,19 @@ const workArena = (): Arena => {
   return arena
 }
 
-/** Writes a number below 2^53 into the arena as a u64. */
-const put = (at: number, value: number): void => {
+/** `value`: below 2^53. */
+const putU64 = (at: number, value: number): void => {
   const { u32 } = workArena()
   u32[at >> 2] = value % TWO_32
   u32[(at >> 2) + 1] = Math.floor(value / TWO_32)
 }
-const get = (at: number): number => {
+const getU64 = (at: number): number => {
   const { u32 } = workArena()
   return u32[at >> 2]! + u32[(at >> 2) + 1]! * TWO_32
 }
 /** Makes an ioctl with a struct of 64-bit words; true if it succeeded. */
 const tryIoctl = (fd: number, request: number, ...words: readonly number[]): boolean => {
-  for (let i = 0; i < words.length; i++) put(8 * i, words[i]!)
+  for (let i = 0; i < words.length; i++) putU64(8 * i, words[i]!)
   return sys().ioctl(fd, request, workArena().address) === 0
 }
 
@@ -75,9 +75,9 @@ export const watchUnmapping = (fd: number, unmapped: (start: number, end: number
     return undefined
   const report = (at: number): void => {
     const event = workArena().bytes[at]
-    const from = get(at + 8)
-    if (event === Event.UNMAP) unmapped(from, get(at + 16))
-    else if (event === Event.REMAP) unmapped(from, from + get(at + 24))
+    const from = getU64(at + 8)
+    if (event === Event.UNMAP) unmapped(from, getU64(at + 16))
+    else if (event === Event.REMAP) unmapped(from, from + getU64(at + 24))
   }
   const watcher = watch(fd, { readable: true }, () => {
     const { address } = workArena()
