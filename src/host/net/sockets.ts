@@ -290,9 +290,9 @@ export const recv = (fd: number, buffer: Uint8Array): Received => {
 
 /**
  * Receives like `recv`, from a peer who may pass descriptors whose close blocks, for example of a file on a server that
- * does not answer. So a mover (memory/mover.ts) receives a message with descriptors; -EMSGSIZE beyond 128 KiB. This
- * process gets a descriptor only if the message has one, of a memory file; otherwise `fds` is [-1]. If the native
- * library is absent, the kernel closes all descriptors, and `fds` is empty.
+ * does not answer. So a mover (host/memory/mover.ts) receives a message with descriptors; -EMSGSIZE beyond 128 KiB.
+ * This process gets a descriptor only if the message has exactly one, of a memory file; otherwise `fds` is [-1]. If the
+ * native library is absent, the kernel closes all descriptors, and `fds` is empty.
  */
 export const recvGuarded = (fd: number, buffer: Uint8Array): Received => {
   const memory = workArena()
