@@ -61,7 +61,9 @@ const exposureOf = (path: string, isLast: boolean, owners: readonly (number | un
   const stat = lstatSync(path)
   if (!owners.includes(stat.uid)) return `${path} belongs to ${userText(stat.uid)}`
   if (stat.isSymbolicLink()) return exposureOf(resolve(realpathSync(folder), readlinkSync(path)), isLast, owners)
-  if ((stat.mode & WRITABLE_BY_OTHERS) === 0 || (!isLast && (stat.mode & STICKY) !== 0)) return undefined
+  const isWritable = (stat.mode & WRITABLE_BY_OTHERS) !== 0
+  const isProtectedBySticky = !isLast && (stat.mode & STICKY) !== 0
+  if (!isWritable || isProtectedBySticky) return undefined
   return `others may write to ${path} (mode ${(stat.mode & 0o7777).toString(8).padStart(4, '0')})`
 }
 

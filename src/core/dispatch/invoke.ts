@@ -360,7 +360,8 @@ const checkedArguments = (
   const { device } = context
   if (!device.isAlive) throw new CallError('EIO', `${nameOf(entry)}: device ${device.name} was removed`)
   if (context.isClosed) throw new CallError('EIO', `${nameOf(entry)}: the context is closed`)
-  if (context.isOpened === (entry.kind === 'open'))
+  const isOpenCall = entry.kind === 'open'
+  if (context.isOpened === isOpenCall)
     throw new CallError(
       'EINVAL',
       `${nameOf(entry)}: the context is ${context.isOpened ? 'open already' : 'not open yet'}`,

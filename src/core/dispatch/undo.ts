@@ -12,7 +12,7 @@ export const createdBy = (context: Context, result: Result, additional: CoreObje
   const { object, descriptors, createdObjects } = result
   if (createdObjects !== undefined)
     for (const handle of createdObjects) additional.push(findHandle(context.handles, handle) as CoreObject)
-  const fdObject = descriptors === undefined ? undefined : descriptors.find(({ attribute }) => attribute === 'object')
+  const fdObject = descriptors?.find(({ attribute }) => attribute === 'object')
   if (fdObject !== undefined) return context.device.core.descriptors.get(fdObject.object)
   return object === undefined ? undefined : findHandle(context.handles, object)
 }

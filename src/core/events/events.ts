@@ -140,6 +140,8 @@ export const attachSink = (fd: FdObject, sink: EventSink): void => {
 
 // ---- records ----
 
+const RECORD_BYTES = { completion: 8, async: 16, eventQueue: 24 } as const
+
 /**
  * The record of an event of `element`. `type`: as `EventRecord.type`. `object` and `kind`: the fields `object` and
  * `type` of a record on an event queue (spec/classes/events/event_queue.ts).
@@ -152,7 +154,8 @@ const recordOf = (
 ): EventRecord => {
   const { state, userHandle } = element
   const attached = state?.attached
-  const bytes = new Uint8Array(attached !== undefined ? 24 : type < 0 ? 8 : 16)
+  const channelBytes = type < 0 ? RECORD_BYTES.completion : RECORD_BYTES.async
+  const bytes = new Uint8Array(attached === undefined ? channelBytes : RECORD_BYTES.eventQueue)
   const view = new DataView(bytes.buffer)
   view.setBigUint64(0, attached?.cookie ?? userHandle, true)
   if (attached !== undefined) {

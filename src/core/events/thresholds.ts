@@ -74,7 +74,10 @@ export const countCompletion = (events: Affiliation, threshold: Threshold): bool
 }
 
 /** The smaller of two limits; 0 means unlimited. */
-const smallerLimit = (a: number, b: number): number => (a === 0 || (b !== 0 && b < a) ? b : a)
+const smallerLimit = (a: number, b: number): number => {
+  if (a === 0) return b
+  return b === 0 ? a : Math.min(a, b)
+}
 
 /** Applies new values to an armed CQ where they make its event earlier. True if the event is due now. */
 export const tightenThreshold = (events: Affiliation, threshold: Threshold, count: number, period: number): boolean => {

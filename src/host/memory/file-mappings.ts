@@ -91,8 +91,10 @@ export const fileMappings = (pid: number, queryMapping: typeof mappingAt = mappi
   return {
     mayWait(start, end, now) {
       try {
-        for (let at = start; at < end && now > allUntil; )
-          at = cached.find(one => one.start <= at && at < one.end && one.validUntil >= now)?.end ?? learn(at, now)
+        for (let at = start; at < end && now > allUntil; ) {
+          const known = cached.find(one => one.start <= at && at < one.end && one.validUntil >= now)
+          at = known === undefined ? learn(at, now) : known.end
+        }
       } catch {
         return false
       }

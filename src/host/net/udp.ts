@@ -111,7 +111,8 @@ export interface UdpSocket {
   readonly receiveBuffer: number
 }
 
-const isMapped = (address: Uint8Array): boolean => address.every((byte, i) => i >= 12 || byte === (i < 10 ? 0 : 0xff))
+const isIpv4Mapped = (address: Uint8Array): boolean =>
+  address.every((byte, i) => i >= 12 || byte === (i < 10 ? 0 : 0xff))
 
 let scratch: Arena | undefined
 const scratchArena = (): Arena => {
@@ -133,7 +134,7 @@ const getOption = (fd: number, level: number, option: number): number => {
 
 /** `address`: 16 bytes, IPv4 as ::ffff:a.b.c.d. */
 export const isMulticast = (address: Uint8Array): boolean =>
-  isMapped(address) ? address[12]! >> 4 === 14 : address[0] === 0xff
+  isIpv4Mapped(address) ? address[12]! >> 4 === 14 : address[0] === 0xff
 
 /**
  * Selects the interface that sends multicast datagrams. As is Linux's default, they are also looped back to this
@@ -153,7 +154,7 @@ const setMulticastInterface = (fd: number, version: 4 | 6, interfaceIndex: numbe
 
 /** Joins a group on an interface. The socket does not receive other groups that this machine has joined. */
 const joinGroup = (fd: number, group: Uint8Array, interfaceIndex: number): void => {
-  const is4 = isMapped(group)
+  const is4 = isIpv4Mapped(group)
   const level = is4 ? SOL_IP : SOL_IPV6
   setOption(fd, level, is4 ? IP_MULTICAST_ALL : IPV6_MULTICAST_ALL, 0)
   const { address, bytes, view } = scratchArena()
@@ -173,7 +174,7 @@ export const putAddress = (arena: Arena, at: number, address: Uint8Array, port: 
   const { bytes, view } = arena
   bytes.fill(0, at, at + NAME)
   view.setUint16(at + 2, port)
-  if (isMapped(address)) {
+  if (isIpv4Mapped(address)) {
     view.setUint16(at, AF_INET, true)
     bytes.set(address.subarray(12), at + 4)
     return ADDRESS4
@@ -183,8 +184,9 @@ export const putAddress = (arena: Arena, at: number, address: Uint8Array, port: 
   // Only link-local addresses and groups of an interface (ff01::) or link (ff02::) have a scope.
   const first = address[0]!
   const second = address[1]!
-  const isOfInterface = first === 0xfe ? (second & 0xc0) === 0x80 : first === 0xff && (second & 15) <= 2
-  if (isOfInterface) view.setUint32(at + 24, scope, true)
+  const isLinkLocal = first === 0xfe && (second & 0xc0) === 0x80
+  const isScopedGroup = first === 0xff && (second & 15) <= 2
+  if (isLinkLocal || isScopedGroup) view.setUint32(at + 24, scope, true)
   return ADDRESS6
 }
 
@@ -216,7 +218,7 @@ export const openUdpSocket = (
   scope = 0,
   claim: 'own' | 'spare' = 'own',
 ): UdpSocket => {
-  const version = isMapped(address) ? 4 : 6
+  const version = isIpv4Mapped(address) ? 4 : 6
   const family = version === 4 ? AF_INET : AF_INET6
   const fd = check('socket', sys().socket(family, SOCK_DGRAM_NONBLOCK_CLOEXEC, 0))
   try {
