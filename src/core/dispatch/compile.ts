@@ -119,22 +119,24 @@ const methodForLink = (link: LinkName | undefined, method: Method): Method => {
   if (link === undefined) return method
   const absent = absentOn(link).filter(name => method.in[name] !== undefined || method.out[name] !== undefined)
   if (absent.length === 0) return method
-  const without = (attributes: Attributes): Attributes =>
+  const withoutAbsent = (attributes: Attributes): Attributes =>
     Object.fromEntries(Object.entries(attributes).filter(([name]) => !absent.includes(name)))
-  const refused = absent
-    .filter(name => method.in[name] !== undefined)
-    .map(name => [name, { id: method.in[name]!.id, code: 'EINVAL', why: whyAbsent(link, name) }])
-  const required = new Set(
-    absent
-      .filter(name => method.in[name]?.optional === false)
+  const absentInputs = absent.filter(name => method.in[name] !== undefined)
+  const refused = absentInputs.map(name => [
+    name,
+    { id: method.in[name]!.id, code: 'EINVAL', why: whyAbsent(link, name) },
+  ])
+  const requiredInstead = new Set(
+    absentInputs
+      .filter(name => method.in[name]!.optional === false)
       .map(name => Links[link].attributes[addressRoles.get(name) as AddressRole]),
   )
-  const inputs = Object.entries(without(method.in)).map(([name, attribute]) => [
+  const inputs = Object.entries(withoutAbsent(method.in)).map(([name, attribute]) => [
     name,
-    required.has(name) ? { ...attribute, optional: false } : attribute,
+    requiredInstead.has(name) ? { ...attribute, optional: false } : attribute,
   ])
   const allRefused = { ...method.refused, ...Object.fromEntries(refused) }
-  return { ...method, in: Object.fromEntries(inputs), out: without(method.out), refused: allRefused }
+  return { ...method, in: Object.fromEntries(inputs), out: withoutAbsent(method.out), refused: allRefused }
 }
 
 /**
@@ -142,15 +144,15 @@ const methodForLink = (link: LinkName | undefined, method: Method): Method => {
  * an Error for a mandatory argument; `subject` begins its message.
  */
 const supportedMethod = (subject: string, unsupported: Readonly<Record<string, string>>, method: Method): Method => {
-  const names = Object.keys(unsupported).filter(name => method.in[name] !== undefined)
-  const results = Object.entries(method.out).filter(
-    ([name, { optional }]) => !(optional && unsupported[name] !== undefined),
-  )
-  const out: Attributes = Object.fromEntries(results)
-  if (names.length === 0) return results.length === Object.keys(method.out).length ? method : { ...method, out }
+  const unsupportedInputs = Object.keys(unsupported).filter(name => method.in[name] !== undefined)
+  const results = Object.entries(method.out)
+  const supportedResults = results.filter(([name, { optional }]) => !(optional && unsupported[name] !== undefined))
+  if (unsupportedInputs.length === 0 && supportedResults.length === results.length) return method
+  const out: Attributes = Object.fromEntries(supportedResults)
+  if (unsupportedInputs.length === 0) return { ...method, out }
   const inputs: Record<string, Attribute> = { ...method.in }
   const refused: Record<string, RefusedArgument> = { ...method.refused }
-  for (const name of names) {
+  for (const name of unsupportedInputs) {
     const { id, optional } = method.in[name]!
     if (!optional) throw new Error(`${subject}: attribute ${name} is mandatory and cannot be unsupported`)
     delete inputs[name]

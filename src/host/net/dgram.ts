@@ -20,7 +20,7 @@ export interface DgramSocket {
     address: string,
     done: (errno: number, length: number) => void,
   ): void
-  /** Closes the socket. `done` is called afterwards for datagrams for which it was not called yet. */
+  /** Closes the socket. Then `done` is called for datagrams in flight. */
   close(): void
 }
 

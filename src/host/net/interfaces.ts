@@ -198,10 +198,14 @@ export const createTableReader = (
     request(type)
     for (;;) {
       const datagram = receive()
-      if (typeof datagram === 'number' && datagram !== -ENOBUFS) throw new SystemError('netlink: recv', -datagram)
-      const { ended, isInterrupted } =
-        typeof datagram === 'number' ? { ended: ENOBUFS, isInterrupted: false } : table.apply(datagram)
-      // ENOBUFS: changes were dropped, or the buffer was full when the dump started. The dump continues.
+      if (typeof datagram === 'number') {
+        if (datagram !== -ENOBUFS) throw new SystemError('netlink: recv', -datagram)
+        // Changes were dropped. The dump continues.
+        isOutdated = true
+        continue
+      }
+      const { ended, isInterrupted } = table.apply(datagram)
+      // ENOBUFS: the buffer was full when the dump started. The dump continues.
       if (isInterrupted || ended === ENOBUFS) isOutdated = true
       if (ended === undefined || ended === ENOBUFS) continue
       // Some sandboxes cannot list neighbours.
