@@ -1,0 +1,63 @@
+/*
+ * The memory that keys grant access to, for the checks of races: of regions, of windows bound to them, and of neither.
+ */
+import assert from 'node:assert/strict'
+import { it } from 'node:test'
+import { keyMemory } from '../../../src/clients/check/key-memory.ts'
+import { invokeNow } from '../../../src/core/index.ts'
+import { bindWindow } from '../../../src/core/memory/windows.ts'
+import { Mr } from '../../../src/spec/classes/mr.ts'
+import { Mw } from '../../../src/spec/classes/mw.ts'
+import { AccessFlags, MwType } from '../../../src/spec/enums.ts'
+import { machine, program, register } from '../../drivers/rxe/machine.ts'
+
+const { LOCAL_WRITE, REMOTE_WRITE, MW_BIND } = AccessFlags.values
+/** Index of the only device, and of none. */
+const [DEVICE, NO_DEVICE] = [0, 1]
+/** Added to an address of the region it gives the address that a program passes. */
+const IOVA_OFFSET = 0x10_0000
+
+const setUp = () => {
+  const m = machine(1)
+  const memoryOf = keyMemory(index => (index === DEVICE ? m.devices[0]!.device : undefined))
+  return { m, memoryOf }
+}
+
+it('a key of a region is that of its address space, at its address there', () => {
+  const { m, memoryOf } = setUp()
+  const [first, second] = [program(m), program(m)]
+  const regions = [register(first, 100), register(second, 100), register(first, 100)]
+  assert.deepEqual(
+    regions.map(({ rkey }) => memoryOf(DEVICE, rkey)),
+    regions.map(({ rkey }, i) => ({ space: [1, 2, 1][i], shift: 0, region: rkey })),
+  )
+  const start = BigInt(first.space.add(new Uint8Array(100)))
+  const args = { pd: first.pd, start, length: 100n, iova: start + BigInt(IOVA_OFFSET), access: LOCAL_WRITE }
+  const { lkey } = invokeNow(first.context, Mr, 'create', 0, args, first.caller).out
+  assert.deepEqual(memoryOf(DEVICE, lkey), { space: 1, shift: -IOVA_OFFSET, region: lkey })
+})
+
+it('a key that does not exist, no longer exists, or is of another device has no memory', () => {
+  const { m, memoryOf } = setUp()
+  const p = program(m)
+  const { rkey, handle } = register(p, 100)
+  assert.ok(memoryOf(DEVICE, rkey))
+  assert.equal(memoryOf(NO_DEVICE, rkey), undefined)
+  for (const key of [rkey ^ 1, rkey + 0x100, 0, 0xffff_ffff]) assert.equal(memoryOf(DEVICE, key), undefined)
+  invokeNow(p.context, Mr, 'destroy', handle, {}, p.caller)
+  assert.equal(memoryOf(DEVICE, rkey), undefined)
+})
+
+it('a key of a window is that of the region to which it is bound', () => {
+  const { m, memoryOf } = setUp()
+  const p = program(m)
+  const mr = register(p, 100, LOCAL_WRITE | REMOTE_WRITE | MW_BIND)
+  const { rkey } = invokeNow(p.context, Mw, 'create', 0, { pd: p.pd, type: MwType.values.TYPE_2 }, p.caller).out
+  assert.equal(memoryOf(DEVICE, rkey), undefined)
+  const pd = p.context.handles.slots.find(object => object?.class.name === 'pd')!.id
+  const start = { hi: Math.floor(mr.address / 2 ** 32), lo: mr.address >>> 0 }
+  const range = { ...start, lengthHi: 0, lengthLo: 64 }
+  const bind = { window: rkey, key: rkey, lkey: mr.lkey, ...range, access: REMOTE_WRITE }
+  assert.ok(bindWindow(p.rxe.device.memory, pd, 0, bind))
+  assert.deepEqual(memoryOf(DEVICE, rkey), { space: 1, shift: 0, region: mr.lkey })
+})
