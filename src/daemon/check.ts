@@ -1,6 +1,6 @@
 /*
- * The daemon's part of `userdma check`: it keeps the call stacks that programs send, runs the checker
- * (clients/check/check-client.ts), and passes its findings to subscribed tools.
+ * The daemon's part of `userdma check`: keeps the call stacks that programs send, runs the checker
+ * (clients/check/check-client.ts), and passes findings to subscribed tools.
  */
 import { readSync } from 'node:fs'
 import type { Checker } from '../check/checker.ts'
@@ -21,29 +21,26 @@ import type { Contexts } from './context/contexts.ts'
 import { EventLogs } from './event-log.ts'
 import type { FailureReports } from './failures.ts'
 
-/** Limits per process: frames of a stack, and the approximate bytes of its stacks. */
+/** Maximum number of frames of a stack. */
 const MAX_FRAMES = 64
+/** Approximate maximum bytes of the stacks of one process, and of all processes. */
 const MAX_PROCESS_BYTES = 2 ** 24
-/**
- * Limits of all processes together: number of processes whose stacks are kept, ended ones included, and approximate
- * bytes. Beyond them the stacks of the oldest processes are removed.
- */
-const MAX_PROCESSES = 256
 const MAX_TOTAL_BYTES = 2 ** 27
-/** Milliseconds between reads of the event logs, so that those of programs that post little are read too. */
+/** Number of processes whose stacks are kept. Ended processes count too; the oldest are removed first. */
+const MAX_PROCESSES = 256
+/** Milliseconds between reads of the event logs. */
 const READ_LOGS_INTERVAL = 100
 /** Bytes charged for a frame in addition to its text. */
 const FRAME_BYTES = 32
 
-/** The stacks of one process. */
-interface Stacks {
+interface ProcessStacks {
   readonly session: object
+  /** The pid in the process's own namespace. */
   readonly namespacePid: number
   readonly byId: Map<number, Stack>
   bytes: number
 }
 
-/** Byte offsets of the fields of a post log's entry. */
 const POST_OFFSETS = offsetsOf(Messages.post)
 
 const NO_STACK: Stack = []
@@ -53,15 +50,16 @@ export class DaemonChecker {
   readonly #contexts: Contexts
   readonly #failures: FailureReports
   readonly #containment: Containment
-  readonly #stacks = new Map<number, Stacks>()
+  /** By pid. */
+  readonly #stacks = new Map<number, ProcessStacks>()
   readonly #findings: Finding[] = []
   readonly #receivers = new Set<(finding: Finding) => void>()
-  /** The entry of a post log that was read last. */
+  /** Buffer for an entry of a post log. */
   readonly #entry = new DataView(new ArrayBuffer(Messages.post.size))
   #totalBytes = 0
   #areLogsRead = false
   readonly #checker: Checker
-  /** The program's stack at the call that runs; undefined between calls. */
+  /** The program's stack of the current call; undefined between calls. */
   currentStack: Stack | undefined
 
   constructor(
@@ -98,9 +96,8 @@ export class DaemonChecker {
   }
 
   /**
-   * Stores the stack of a STACK message under its id, which is unique in the process's `session`. `namespacePid`: the
-   * pid in the process's own namespace, which its post log contains. `frames`: one per line. False if the process has
-   * too many stacks, or too long ones, or has this id already.
+   * Stores the stack of a STACK message. `id` is unique in the process's `session`. `frames`: one per line. False if
+   * the process has too many stacks, too many bytes, or this id already.
    */
   defineStack(
     session: object,
@@ -135,7 +132,7 @@ export class DaemonChecker {
     return true
   }
 
-  /** The stored stack; empty if there is none. */
+  /** Empty if no stack has this id. */
   stackOf(pid: number, id: number): Stack {
     return this.#stacks.get(pid)?.byId.get(id) ?? NO_STACK
   }
@@ -149,7 +146,7 @@ export class DaemonChecker {
     this.#checker.refusedPost({ ...post, ...this.#originOf(context), stack, request: post })
   }
 
-  /** Reports a MISUSE message of a process. The context may belong to its parent process. */
+  /** Reports a MISUSE message of a process. The context may be the parent's. */
   misused(
     context: Context,
     { pid, guest }: Pick<ProcessHandle, 'pid' | 'guest'>,
@@ -163,14 +160,14 @@ export class DaemonChecker {
       readonly age: bigint
     },
   ): void {
-    // Whether the child has a copy of the memory is read from smaps, where a guest could make the daemon wait.
+    // This check reads smaps of the child; there a guest (host/memory/process.ts) could make the daemon wait.
     if (guest !== undefined && misuse.kind === MisuseKind.FORKED) return
     const origin = this.#originOf(context)
     this.#checker.misused({
       ...misuse,
       ...origin,
       stack,
-      // `age` is in nanoseconds, times are microseconds.
+      // `age` is in nanoseconds, `time` in microseconds.
       time: origin.time - Number(age) / 1000,
       address: Number(address),
       program: { pid, command: commandName(pid) ?? '?' },
@@ -187,7 +184,7 @@ export class DaemonChecker {
     this.#checker.forked(pid, stack)
   }
 
-  /** A program writes an event log: from now on the logs are read. */
+  /** Starts to read the event logs. */
   watchEvents(): void {
     if (this.#areLogsRead) return
     this.#areLogsRead = true
@@ -209,12 +206,12 @@ export class DaemonChecker {
     return this.#checker.counts
   }
 
-  /** What the checks left out so far, and how often. */
+  /** What was not checked so far, and how often. */
   get omissions(): readonly Omission[] {
     return this.#checker.omissions
   }
 
-  /** Number of programs' calls that were checked. */
+  /** Number of checked calls. */
   get calls(): number {
     return this.#checker.calls
   }
@@ -225,8 +222,8 @@ export class DaemonChecker {
   }
 
   /**
-   * The pid of a process that has pid `namespacePid` in its own namespace: `owner`, if possible, which has opened the
-   * context, otherwise any that has sent stacks; −1: unknown.
+   * The pid, in the daemon's namespace, of a process with `namespacePid`; −1: unknown. Several processes can have the
+   * same `namespacePid`: `owner`, which opened the context, comes first.
    */
   #processOf(owner: number, namespacePid: number): number {
     if (this.#stacks.get(owner)?.namespacePid === namespacePid) return owner
@@ -234,7 +231,7 @@ export class DaemonChecker {
     return -1
   }
 
-  /** The stack of the post of a request, from the post log in the context's memory file (`Messages.post`). */
+  /** The stack of a request's post, from the post log in the context's memory file (`Messages.post`). */
   #postStack(context: Context, queue: number, number: number, wrId: bigint): Stack {
     const memory = this.#contexts.of(context)?.memory
     const owner = this.#failures.ownerOf(context)
@@ -262,7 +259,6 @@ export class DaemonChecker {
     return owner && { pid: owner.pid, command: owner.command }
   }
 
-  /** The fields of an event that tell when and where it happened. */
   #originOf(context: Context): {
     time: number
     device: string

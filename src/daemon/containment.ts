@@ -1,20 +1,17 @@
 /*
- * Containment of the daemon's own bugs: what happens when its code throws unexpectedly.
- *
- * Callbacks of the event loop are boundaries: for a session's messages, a doorbell, a timer, a device's poll (loop.ts).
- * An exception there is logged with its stack, and ends at most the session, device, socket or call that was served;
- * all others continue. Repeated faults of the same work are logged the 1st, 2nd, 4th, 8th … time, so that they cannot
- * fill a disk.
+ * Contains the daemon's own bugs. An exception in a callback of the event loop is logged with its stack. It ends at
+ * most the session, device, socket or call that was served. Repeated faults of the same work are logged the 1st, 2nd,
+ * 4th, 8th … time, so that they cannot fill a disk.
  */
 
 export interface Containment {
   /** Number of faults since the start. */
   readonly count: number
-  /** Logs a fault; `where` names the work in a few words. */
+  /** Logs a fault. `where` names the work in a few words. */
   report(where: string, error: unknown): void
   /**
-   * Wraps `body` in a callback that never throws. A fault is logged; then `onFailure` runs, whose own exceptions are
-   * logged too.
+   * Wraps `body` in a callback that never throws. If `body` throws, the fault is logged, and `onFailure` runs; its
+   * exceptions are logged too.
    */
   guard<A extends readonly unknown[]>(
     where: string,
@@ -32,7 +29,8 @@ export const createContainment = (log: (...words: unknown[]) => void = console.e
     count++
     const times = (counts.get(where) ?? 0) + 1
     counts.set(where, times)
-    if ((times & (times - 1)) !== 0) return
+    const isPowerOfTwo = (times & (times - 1)) === 0
+    if (!isPowerOfTwo) return
     log(`userdma daemon: an internal error in ${where}${times > 1 ? `, ${times} times so far` : ''}:`, error)
   }
   const attempt = (where: string, body: () => void): boolean => {

@@ -1,6 +1,6 @@
 /*
  * Assembles the daemon: devices on a network, the session socket, the tree of files that programs read, and the loop
- * that moves packets (ARCHITECTURE.md). `userdma daemon` runs it; tests and benchmarks run it in their own process.
+ * that moves packets (ARCHITECTURE.md).
  */
 
 import { existsSync, rmSync } from 'node:fs'
@@ -57,25 +57,24 @@ export interface DaemonOptions {
   /** Path of the socket. */
   readonly socket: string
   readonly config: DaemonConfig
-  /** Whether the daemon ends once the last session has ended and no process has a descriptor of it any more. */
+  /** Whether the daemon ends when it has no session left and no process has a descriptor from it. */
   readonly endWithLastClient: boolean
-  /** Users to serve besides the process's own; default: none. */
+  /** Users to serve besides the daemon's own; default: none. */
   readonly served?: Served
-  /** Replacements of parts: tests replace some by failing ones, to check that the daemon contains exceptions. */
+  /** Parts that tests replace. */
   readonly parts?: Partial<DaemonParts>
 }
 
 export interface DaemonParts {
   readonly createRxeDevice: typeof createRxeDevice
   readonly dispatch: typeof dispatch
-  /** Logs a line in place of console.error. */
+  /** Default: console.error. */
   readonly log: (...words: unknown[]) => void
 }
 
 export interface Daemon {
-  /** Absolute path of the socket. */
+  /** Absolute path. */
   readonly socket: string
-  /** Resolves when the daemon has ended. */
   readonly ended: Promise<void>
   close(): Promise<void>
 }
@@ -85,9 +84,9 @@ export class SocketInUseError extends Error {
   override readonly name = 'SocketInUseError'
 }
 
-/** Maximum bytes of the socket's path: sun_path without its NUL. */
+/** Bytes of sun_path without its NUL. */
 const MAX_SOCKET_PATH = 107
-/** Maximum bytes of the tree's path without its NUL: it must fit in its field of the HELLO reply. */
+/** Maximum bytes of the tree's path, without NUL, in the HELLO reply. */
 const MAX_ROOT_PATH = 239
 
 const requirePrivateFolder = (socket: string): void => {
@@ -120,7 +119,7 @@ const listenAt = async (socket: string, served: Served): Promise<number> => {
   }
 }
 
-/** The page with the parked word (loop.ts). Only the daemon can write it: it is mapped here before it is sealed. */
+/** The page with the parked word (loop.ts). The daemon maps it before sealing it, so only the daemon can write. */
 const createParkedPage = (pool: RingPool): { fd: number; mapping: Mapping } => {
   const fd = createMemfd('userdma-parked', ParkedPage.bytes)
   addSeals(fd, SEAL_SHRINK | SEAL_GROW)
@@ -129,10 +128,7 @@ const createParkedPage = (pool: RingPool): { fd: number; mapping: Mapping } => {
   return { fd, mapping }
 }
 
-/**
- * Resolves once all hang-ups that the kernel has queued by now are handled: after this poll phase of the event loop and
- * the next.
- */
+/** Resolves after this poll phase of the event loop and the next. By then all hang-ups queued so far are handled. */
 const afterHangUps = (): Promise<void> =>
   new Promise(resolve => {
     setImmediate(() => setImmediate(resolve))
@@ -141,18 +137,17 @@ const afterHangUps = (): Promise<void> =>
 /** A daemon with `endWithLastClient` ends if no client connects within this many milliseconds. */
 const FIRST_CLIENT_TIMEOUT = 10_000
 
-/** What the parts below the sessions need of the daemon, once it runs. */
+/** Set after the parts that use them are created. */
 interface Running {
   loop?: Loop
   state?: DaemonState
 }
 
-/** The parts of a daemon below its sessions: core with its devices and clients, and their network. */
 const createParts = (config: DaemonConfig, { log, createRxeDevice }: Partial<DaemonParts>, running: Running) => {
   const interfaces = config.link === 'memory' ? undefined : openInterfaces()
   const network = createNetwork(config, interfaces)
   const containment = createContainment(log)
-  /** A new turn begins: checks of processes expire. */
+  /** Checks of processes expire (`DaemonState.turn`). */
   const onTurn = (): void => {
     if (running.state !== undefined) running.state.turn++
   }
@@ -172,7 +167,7 @@ const createParts = (config: DaemonConfig, { log, createRxeDevice }: Partial<Dae
       config.link === 'memory'
         ? { isClosed: true }
         : { sourceOf: sourceAddress, neighbourOf: (index, address) => interfaces?.neighbourOf(index, address) },
-    // A program may connect only queue pairs of its own user; numbers of no queue pair are for the daemon's user.
+    // A program may connect only queue pairs of its own user. Only the daemon's user may name an unused QPN.
     mayConnect({ account }, { name }, qpn) {
       const rxe = devices.find(name)?.rxe
       const qp = rxe && qpOfNumber(rxe.state, qpn)
@@ -187,7 +182,7 @@ const createParts = (config: DaemonConfig, { log, createRxeDevice }: Partial<Dae
   const polled = [thresholds, clientTimers]
   const tormentOptions = config.torment === undefined ? undefined : readTorment(config.torment)
   const torment = tormentOptions && createTorment(tormentOptions, mapArena(TORMENT_SCRATCH_BYTES))
-  // On a memory link received packets need no notification: the loop itself moves packets between devices.
+  // On a memory link the loop itself moves packets between devices, so arrivals need no wake-up.
   const wakeLoop = config.link === 'memory' ? undefined : () => running.loop?.kick()
   const devices = createDevices(core, network, interfaces, polled, wakeLoop, createRxeDevice, torment)
   return {
@@ -207,7 +202,7 @@ const createParts = (config: DaemonConfig, { log, createRxeDevice }: Partial<Dae
 }
 type Parts = ReturnType<typeof createParts>
 
-/** Accepts connections and starts their sessions. `onSessionEnd` is called after the end of each. */
+/** Accepts connections and starts their sessions. `onSessionEnd` is called after each session's end. */
 const acceptSessions = (daemon: DaemonState, listening: number, sessions: Set<Session>, onSessionEnd: () => void) => {
   const { containment } = daemon
   const startSession = containment.guard('a new session', (fd: number): void => {
@@ -233,10 +228,9 @@ const acceptSessions = (daemon: DaemonState, listening: number, sessions: Set<Se
   return { listener, reserve }
 }
 
-/** The folder of the files of a daemon with this socket. */
+/** The folder of a daemon's files. */
 const treeOf = (socket: string): string => `${socket}.tree`
 
-/** A daemon that serves its socket. */
 class RunningDaemon implements Daemon {
   readonly socket: string
   readonly ended: Promise<void>
@@ -244,7 +238,7 @@ class RunningDaemon implements Daemon {
   readonly #options: DaemonOptions
   readonly #listening: number
   readonly #trace = new TraceHub(nowMicroseconds)
-  // A pool of its own, because `userdma stat` shows the counts of the other pool as those of contexts' memory.
+  // A separate pool, because `userdma stat` shows the counts of the contexts' pool.
   readonly #parkedPool = createRingPool()
   readonly #parkedPage = createParkedPage(this.#parkedPool)
   readonly #sessions = new Set<Session>()
@@ -257,7 +251,7 @@ class RunningDaemon implements Daemon {
   #resolveEnded = (): void => {}
   #isEnded = false
 
-  /** Takes ownership of `listening`, which listens at `socket`. Throws the system's error. */
+  /** `listening`: descriptor of a socket that listens at `socket`; the daemon closes it. Throws the system's error. */
   constructor(options: DaemonOptions, socket: string, parts: Parts, running: Running, listening: number) {
     this.socket = socket
     this.#options = options
@@ -332,7 +326,7 @@ class RunningDaemon implements Daemon {
         () => this.#holders(),
         { containment, slices },
         ({ context }) => {
-          // A context without memory file has only rdma_cm channels or a umad file; it ends with the last of them.
+          // A context without memory file has only rdma_cm channels or a umad file. It ends with the last descriptor.
           if (context.mapped === undefined && context.descriptors.size === 0) closeContext(context)
           this.#endIfUnused()
         },
@@ -389,8 +383,8 @@ class RunningDaemon implements Daemon {
   }
 
   /**
-   * The processes that may have an event descriptor, most likely first: the one whose call runs, then all others with a
-   * session, since copies may be in any process, and a device can be removed outside a call.
+   * The processes that may have an event descriptor, most likely first: the process whose call runs, then all others
+   * with a session.
    */
   *#holders(): Generator<ProcessHandle> {
     const { callingProcess } = this.#state
@@ -401,14 +395,14 @@ class RunningDaemon implements Daemon {
   async #untilContextsDestroyed(user: number): Promise<void> {
     const { core, objectJobs } = this.#parts
     await afterHangUps()
-    // Queued jobs may still close contexts, in their first slices. An empty job ends after these.
+    // Queued jobs may still close contexts, in their first slices. An empty job ends after those slices.
     if (objectJobs.waiting > 0) await objectJobs.run([].values())
     // A program closes its doorbell before its memory file.
     this.#state.contexts.endUnheld()
     await untilContextsDestroyed(core, user)
   }
 
-  /** Descriptors can outlive all sessions, if they are in transit to another program or were inherited. */
+  /** Descriptors can outlive all sessions: they may be in transit to another program, or inherited. */
   #isUnused(): boolean {
     const { contexts, events, netlink } = this.#state
     const isHeld = contexts.count > 0 || events.count > 0 || netlink.count > 0
@@ -442,7 +436,7 @@ class RunningDaemon implements Daemon {
       () => this.#closeParkedPage(),
       () => this.#reserve.close(),
       () => removeTree(root),
-      // Last: while the socket exists, no other daemon starts at this path, so `removeTree` removes our own tree.
+      // Last: while the socket exists, no other daemon starts here, so `removeTree` cannot remove another's tree.
       () => this.#stopListening(),
     ])
     this.#resolveEnded()
@@ -459,7 +453,7 @@ class RunningDaemon implements Daemon {
   }
 }
 
-/** Starts a daemon; it serves when the promise resolves. Throws an Error with a message for people. */
+/** Starts a daemon, which serves when the promise resolves. Throws an Error with a message for people. */
 export const startDaemon = async (options: DaemonOptions): Promise<Daemon> => {
   const { config, socket: path, parts: replacements = {}, served = ownUserOnly } = options
   checkDevices(config.devices)
@@ -470,7 +464,7 @@ export const startDaemon = async (options: DaemonOptions): Promise<Daemon> => {
   const { devices, interfaces } = parts
   let listening: number
   try {
-    // Over UDP, creating the devices checks that their addresses exist and are free, so this comes first.
+    // First the devices: over UDP their creation checks that the addresses exist and are free.
     for (const spec of config.devices) devices.add(spec)
     listening = await listenAt(socket, served)
   } catch (error) {

@@ -1,9 +1,9 @@
 /*
  * Finds destroys that wait for the program to acknowledge events. libibverbs' ibv_destroy_cq, _qp and _srq return only
- * when the program has acknowledged every event of the object that it has read. They wait after the daemon's part of
- * the destroy, so the daemon examines the program's memory: the object's user handle is the address of libibverbs'
- * structure for it, which counts the acknowledged events. A structure counts as the object's only while it contains the
- * object's handle.
+ * when the program has acknowledged every event that it has read of the object. libibverbs waits after the daemon has
+ * destroyed the object. So the daemon reads the counts of acknowledged events from the program's memory, in struct
+ * ibv_cq, ibv_qp or ibv_srq; its address is the object's user handle. The counts are valid only while the structure
+ * contains the object's handle.
  */
 import type { Caller, CoreObject, EventsRead } from '../core/model.ts'
 import { createCause } from '../spec/check/causes.ts'
@@ -12,11 +12,11 @@ import { CallError } from '../spec/errno.ts'
 import type { Containment } from './containment.ts'
 
 export interface DestroyWaits {
-  /** Watches the destroy of an object; `caller` has read events of it. */
+  /** Watches the destroy of an object. `read`: how many events of the object `caller` has read. */
   add(object: CoreObject, read: EventsRead, caller: Caller): void
-  /** The caller has ended: its destroys are not watched any more. */
+  /** Stops watching the caller's destroys. */
   removeCaller(caller: Caller): void
-  /** The destroys that currently wait. */
+  /** The destroys that wait now. */
   current(): readonly DestroyWait[]
 }
 
@@ -27,12 +27,12 @@ export interface DestroyWait {
 
 /** Milliseconds after which a destroy that still waits is reported. */
 const REPORT_AFTER = 1000
-/** Maximum number of watched destroys of one client. */
+/** Maximum number of watched destroys of one caller. */
 const MAX_WAITS = 64
 
-// Byte offsets in struct ibv_cq, ibv_qp and ibv_srq of verbs.h (64 bits): `handle`; `number`, by which users know the
-// object (qp_num; the handle otherwise); and, after a mutex and a condition variable, `counts` of acknowledged events:
-// comp_events_completed and async_events_completed of a CQ, events_completed (asynchronous ones) of a QP or SRQ.
+// Byte offsets in struct ibv_cq, ibv_qp and ibv_srq of verbs.h (64 bits). `number`: qp_num, or the handle of a CQ or
+// SRQ. `counts`: acknowledged events, after a mutex and a condition variable: comp_events_completed and
+// async_events_completed of a CQ, events_completed of a QP or SRQ.
 const MUTEX_BYTES = process.arch === 'arm64' ? 48 : 40
 const CONDITION_BYTES = 48
 export const layouts = {
@@ -41,17 +41,18 @@ export const layouts = {
   srq: { handle: 24, number: 24, counts: 32 + MUTEX_BYTES + CONDITION_BYTES },
 } as const
 
-const structureOf = ({ class: { name } }: CoreObject): keyof typeof layouts =>
-  name === 'cq' ? 'cq' : name.endsWith('srq') ? 'srq' : 'qp'
+const structureOf = ({ class: { name } }: CoreObject): keyof typeof layouts => {
+  if (name === 'cq') return 'cq'
+  return name.endsWith('srq') ? 'srq' : 'qp'
+}
 
-/** A destroy that may wait. */
 interface Watched {
   readonly object: CoreObject
   readonly read: EventsRead
   readonly caller: Caller
 }
 
-/** Why the destroy waits; undefined if it does not wait, or if this cannot be determined. */
+/** Why the destroy waits; undefined if it does not wait, or if the memory cannot be read. */
 const causeOfWait = ({ object, read, caller }: Watched) => {
   const structure = structureOf(object)
   const { handle, number, counts } = layouts[structure]
@@ -84,10 +85,7 @@ const causeOfWait = ({ object, read, caller }: Watched) => {
   return undefined
 }
 
-/**
- * `report` is called once for each destroy that still waits after REPORT_AFTER; `schedule` runs a function after that
- * time.
- */
+/** `report` is called once for each destroy that still waits after REPORT_AFTER. `schedule`: for tests. */
 export const createDestroyWaits = (
   report: (wait: DestroyWait) => void,
   containment: Pick<Containment, 'guard'>,
@@ -95,7 +93,7 @@ export const createDestroyWaits = (
 ): DestroyWaits => {
   const watched = new Set<Watched>()
 
-  /** The wait of a watched destroy. If it does not wait any more: undefined, and it is not watched any more. */
+  /** If the destroy does not wait any more, stops watching it and returns undefined. */
   const waitOf = (destroy: Watched): DestroyWait | undefined => {
     const cause = causeOfWait(destroy)
     if (cause === undefined) {

@@ -1,6 +1,6 @@
 /*
- * Reads the posts and polls that programs log for `userdma check --races`, in the event log in each context's memory
- * file (spec/session.ts). A program can write anything there.
+ * Reads the event logs for `userdma check --races`. A program logs its posts and polls in its context's memory file
+ * (spec/session.ts). It can write anything there.
  */
 import { readSync, writeSync } from 'node:fs'
 import type { LoggedEvent } from '../check/races/feed.ts'
@@ -9,24 +9,23 @@ import { nowMicroseconds } from '../host/event-loop/clock.ts'
 import { EventLog, Messages, offsetsOf } from '../spec/session.ts'
 import type { Contexts } from './context/contexts.ts'
 
-/** Microseconds for which a claimed entry may remain unwritten; after that it counts as lost. */
+/** Microseconds after which an entry that was claimed but not written counts as lost. */
 const MAX_CLAIMED = 1_000_000
-/** Microseconds by which a logged time may be in the future; a later one is wrong. */
+/** Microseconds by which a logged time may be in the future; a later time is wrong. */
 const MAX_FUTURE = 1_000_000
 
 const { size: ENTRY_BYTES } = Messages.event
 const { head: HEAD_OFFSET, tail: TAIL_OFFSET } = offsetsOf(Messages.eventLog)
-/** Byte offsets of the fields of an entry. */
 const ENTRY_OFFSETS = offsetsOf(Messages.event)
 
 interface Reader {
   /** Number of the next entry to read, from 0. */
   tail: number
-  /** Time (microseconds) at which the next entry was found claimed but not written; undefined if it was not. */
+  /** If the next entry is claimed but not written: when this was first seen (microseconds). */
   claimedSince: number | undefined
 }
 
-/** CLOCK_MONOTONIC at the time 0 of `nowMicroseconds`, in microseconds: the fastest of 100 measurements. */
+/** CLOCK_MONOTONIC, in microseconds, when `nowMicroseconds` was 0: the fastest of 100 measurements. */
 const clockStart = (): number => {
   let shortest = Number.POSITIVE_INFINITY
   let start = 0
@@ -41,7 +40,7 @@ const clockStart = (): number => {
   return start
 }
 
-/** `processOf`: our pid of the process that uses a context and whose pid in its own namespace is `pid`; -1: unknown. */
+/** `processOf` maps a pid in the namespace of the context's program to a pid in ours; −1: unknown. */
 export class EventLogs {
   readonly #contexts: Contexts
   readonly #processOf: (context: Context, pid: number) => number
@@ -56,23 +55,23 @@ export class EventLogs {
     this.#processOf = processOf
   }
 
-  /** New entries of all contexts, and the ids of the contexts of which entries were lost. */
+  /** New entries of all contexts, and the ids of the contexts with lost entries. */
   read(): { entries: LoggedEvent[]; lost: number[] } {
     const entries: LoggedEvent[] = []
     const lost: number[] = []
-    // Also contexts that are being destroyed: their programs may have logged entries just before they ended.
+    // Includes contexts that are being destroyed: their programs may have logged entries just before the end.
     for (const { context, memory } of this.#contexts.withMemory())
       if (!this.#readContext(context, memory.fd, entries)) lost.push(context.id)
     return { entries, lost }
   }
 
-  /** The logged time at this offset of `bytes`, on the clock of `nowMicroseconds`; `now` for a wrong time. */
+  /** The logged time at offset `at` of `bytes`, on the clock of `nowMicroseconds`; `now` if it is wrong. */
   #timeAt(at: number, now: number): number {
     const time = Number(this.#bytes.getBigUint64(at, true)) / 1000 - this.#start
     return time > now + MAX_FUTURE ? now : time
   }
 
-  /** Reads `count` entries of the ring, from number `from` on, into `bytes`. */
+  /** Reads `count` entries of the ring, from entry number `from` on, into `bytes`. */
   #load(fd: number, from: number, count: number): void {
     const first = from % EventLog.entries
     const untilWrap = Math.min(count, EventLog.entries - first)
@@ -91,7 +90,6 @@ export class EventLogs {
       reader = { tail: 0, claimedSince: undefined }
       this.#readers.set(context, reader)
     }
-    /** Whether the ring still has all entries since the last read. */
     const hasAll = claimed > reader.tail && claimed - reader.tail <= EventLog.entries
     if (!hasAll) reader.tail = Math.max(0, claimed - EventLog.entries)
     const now = nowMicroseconds()
@@ -119,7 +117,7 @@ export class EventLogs {
         })
         continue
       }
-      // A smaller number is that of the slot's previous entry: the new one is not written yet.
+      // The slot has its previous entry: the new one is not written yet.
       if (sequence < reader.tail + done + 1) {
         reader.claimedSince ??= now
         if (now - reader.claimedSince < MAX_CLAIMED) break

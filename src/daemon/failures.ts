@@ -1,6 +1,6 @@
 /*
- * Reports failures (spec/check/failures.ts): to the daemon's log, one line each within rate limits, but no notes
- * (`isNote`); and to tools that trace the program of the failed object.
+ * Reports failures (spec/check/failures.ts) to the daemon's log, within rate limits, and to tools that trace the program
+ * of the failed object. Notes (`isNote`) are not logged.
  */
 import { addFailureHandler } from '../core/failures.ts'
 import type { Context, Core } from '../core/model.ts'
@@ -16,21 +16,21 @@ export interface Owner {
 }
 
 export interface FailureReports {
-  /** From now on failures of this context's objects are attributed to `owner`. */
+  /** Failures of the context's objects are attributed to `owner`. */
   setOwner(context: Context, owner: Owner): void
   ownerOf(context: Context): Owner | undefined
-  /** A session of the process has ended: logs how many failures of the process were not logged. */
+  /** Logs how many failures of the process were not logged. */
   onDisconnect(pid: number): void
 }
 
 const MICROSECONDS_PER_SECOND = 1e6
-/** Rate limits of the log: lines in a burst, and lines per second, of one client and of all. */
+/** Log lines of one client, and of all clients. */
 const CLIENT_LIMIT = { burst: 20, perSecond: 2 }
 const TOTAL_LIMIT = { burst: 200, perSecond: 20 }
-/** Maximum number of clients whose lines are counted; the oldest is dropped. */
+/** Maximum number of clients with a limit; the oldest is removed. */
 const MAX_CLIENTS = 1024
 
-/** Returns a function that tells whether another line may be logged at `time` (microseconds), and counts it if so. */
+/** A token bucket: the returned function takes a token if there is one. `start`, `time`: microseconds. */
 const createLimit = ({ burst, perSecond }: typeof CLIENT_LIMIT, start: number) => {
   let tokens = burst
   let renewed = start
@@ -45,12 +45,11 @@ const createLimit = ({ burst, perSecond }: typeof CLIENT_LIMIT, start: number) =
 
 interface Client {
   readonly mayLog: (time: number) => boolean
-  /** Name in log lines. */
   readonly name: string
   suppressed: number
 }
 
-/** The log line of a failure, with pid and command after the QPN, or at the start if the line has no QPN. */
+/** The log line of a failure. Pid and command follow the QPN; without QPN they are at the start. */
 const lineOf = (failure: Failure, owner: Owner | undefined): string => {
   const text = failureText(failure)
   if (owner === undefined) return text
@@ -59,7 +58,7 @@ const lineOf = (failure: Failure, owner: Owner | undefined): string => {
   return qp === undefined ? `${process} ${text}` : `${qp} ${process}${text.slice(qp.length)}`
 }
 
-/** `now`: microseconds. `post` sends a record to the tools that trace programs with this tag. */
+/** `now`: microseconds. `post` sends a record to the tools that trace programs with tag `tag`. */
 export const createFailureReports = (
   core: Core,
   now: () => number,
@@ -67,7 +66,7 @@ export const createFailureReports = (
   post: (tag: string, record: FailureRecord) => void,
 ): FailureReports => {
   const owners = new WeakMap<Context, Owner>()
-  /** By pid; 0: failures without a program. */
+  /** By pid; 0: failures of no program. */
   const clients = new Map<number, Client>()
   const mayLog = createLimit(TOTAL_LIMIT, now())
 

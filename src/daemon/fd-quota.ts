@@ -1,28 +1,27 @@
 /*
- * Quotas of the daemon's descriptors (docs/decisions/fd-quota.md).
+ * Quotas of the daemon's descriptors (docs/decisions/fd-quota.md). Sessions, contexts, event sockets and programs' files
+ * take descriptors of the daemon. Without quotas one program could use them all.
  *
- * Sessions, contexts, event sockets and files of programs take descriptors of the daemon, so one program could use up
- * the descriptors that the daemon has for all. A process may have a quarter of the descriptors that no other process
- * has. The processes of one user together, unless it is the daemon's own user, may have half of those that no other
- * user has. So a new process gets some, even if others have used up their quotas. Each of these quotas is at least
- * MINIMUM. Descriptors are charged to the process that requests them. Node raises the soft limit to the hard limit at
- * its start.
+ * - A process may have a quarter of the descriptors that no other process has.
+ * - The processes of a user may together have half of the descriptors that no other user has. The daemon's own user has
+ *   no such quota.
+ * - Each quota is at least MINIMUM.
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import { CallError } from '../spec/errno.ts'
 
 export interface FdQuota {
   /**
-   * Charges for `count` new descriptors; the returned function releases them (once). Throws CallError: EMFILE beyond
-   * the quota, ENFILE if fewer are left.
+   * Charges `count` new descriptors. The returned function releases them. Throws CallError: EMFILE beyond the quota,
+   * ENFILE if the daemon has too few left.
    */
   take(count: number): () => void
 }
 
 export interface FdQuotas {
-  /** The quota of a process, common to all its sessions. */
+  /** The quota of a process, for all its sessions together. */
   of(pid: number, uid: number): FdQuota
-  /** Number of descriptors charged to all processes together. */
+  /** Number of descriptors charged to all processes. */
   readonly charged: number
 }
 
@@ -36,30 +35,30 @@ export const orRelease = <T>(releaseQuota: () => void, make: () => T): T => {
   }
 }
 
-/** The smallest quota, enough for a session, and a context or two with their events. */
+/** Enough for a session, and one or two contexts with their events. */
 const MINIMUM = 16
-/** Number of descriptors reserved for the daemon: sockets of devices, ends of sockets until they are passed on. */
+/** Number of descriptors for the daemon itself: sockets of devices, programs' ends of sockets until they are passed. */
 const RESERVED = 32
-/** The quota of a process or user is what others have left, divided by this. */
+/** The quota is the number of descriptors that others do not have, divided by this. */
 const PROCESS_DIVISOR = 4
 const USER_DIVISOR = 2
 
-/** The descriptors of a process or of a user. */
+/** Of a process or a user. */
 interface Account {
   readonly name: string
   readonly divisor: number
   charged: number
 }
 
-/** This process's limit of descriptors (RLIMIT_NOFILE). */
+/** RLIMIT_NOFILE. Node raises the soft limit to the hard limit at its start. */
 const descriptorLimit = (): number => {
   const found = /^Max open files\s+(\d+)/m.exec(readFileSync('/proc/self/limits', 'latin1'))
   return found === null ? Infinity : Number(found[1])
 }
 
 /**
- * `available`: number of descriptors for programs; by default all that this process may still open, except RESERVED.
- * `owner`: the user whose processes have no common quota; by default ours.
+ * `available`: number of descriptors for programs, by default all that this process may still open, minus RESERVED.
+ * `owner`: the user without a quota, by default the daemon's.
  */
 export const createFdQuotas = (
   available: number = Math.max(0, descriptorLimit() - readdirSync('/proc/self/fd').length - RESERVED),
