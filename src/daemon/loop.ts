@@ -1,16 +1,13 @@
 /*
- * The loop that polls all queues: when they are polled, and when the daemon may sleep
- * (docs/decisions/doorbell-and-loop.md).
+ * The loop polls all queues (docs/decisions/doorbell-and-loop.md).
  *
- * While there is work the loop polls its devices, and programs ring no doorbells. Without work it first lingers: it
- * polls on for LINGER, and yields the processor between polls to the programs that produce work. (If another process
- * keeps the processor then, sleeping is better, and lingering is suspended for a while.) Then the loop parks: it sets
- * the parked word, so that programs ring doorbells, and polls all queues once more. If that finds no work, the loop
- * returns to the event loop, where a doorbell, packets, a call or a timer wake it. With very many queues that last poll
- * is done in slices, with the event loop running in between. A busy loop also returns to the event loop, after SLICE,
- * so that calls are answered.
+ * While there is work, the loop polls, and programs ring no doorbells. After each SLICE the loop returns to the event
+ * loop, so that calls are answered.
  *
- * A device that throws is reported to `onFailure` after the others were polled, and the loop continues.
+ * When work ends, the loop lingers: it polls on for LINGER, and yields the processor to programs between polls. Then the
+ * loop parks: it sets the parked word, so that programs ring doorbells, and polls all queues once more. If this poll
+ * finds no work, the loop returns to the event loop, until a doorbell, packets, a call or a timer wakes it. With very
+ * many queues, the last poll is done in slices.
  */
 
 import { ScanScope } from '../drivers/rxe/rings/posts.ts'
@@ -20,13 +17,13 @@ import { yieldOnce } from '../host/event-loop/yield.ts'
 import { setWord } from '../host/memory/fence.ts'
 import { ParkedPage } from '../spec/session.ts'
 
-/** A device, or another source of work, that the loop polls. Times are microseconds of host/event-loop/clock.ts. */
+/** A device or another source of work. Times are microseconds of host/event-loop/clock.ts. */
 export interface Pollable {
-  /** Does work that is possible now; true if there was any. `scope`: which queues to poll for new requests. */
+  /** Does the work that is possible now; true if there was any. `scope`: which queues to poll for new requests. */
   poll(now: number, scope: ScanScope): boolean
-  /** Whether a poll of all queues is unfinished, so that `ScanScope.CONTINUE` continues it; absent: never. */
+  /** Whether a poll of all queues is unfinished; `ScanScope.CONTINUE` continues it. Absent: never. */
   isUnfinished?(): boolean
-  /** The time at which `poll` must be called next, even without an event; Infinity for never. */
+  /** When `poll` must be called next, even without an event; Infinity: never. */
   nextTimeout(): number
 }
 
@@ -42,11 +39,11 @@ const rethrow = (_device: Pollable, error: unknown): void => {
 }
 
 /**
- * `kick`, `touch` and `advance` have no effect while the loop is awake: it is polling, or polls soon.
+ * `kick`, `touch` and `advance` have no effect while the loop is awake.
  *
  * `parked`: the parked page, which programs read. `devices` may change while the loop runs. `onTurn` is called each
- * time the loop begins to poll: cached facts about processes expire then. `onFailure` is called for a device that
- * threw, and may remove it.
+ * time the loop begins to poll. `onFailure` is called for a device that threw, after all others were polled; it may
+ * remove the device.
  */
 export class Loop {
   readonly #parked: Int32Array
@@ -57,7 +54,7 @@ export class Loop {
   #isStopped = false
   /** The next slice of the busy loop; undefined while the loop is parked or runs. */
   #nextSlice: NodeJS.Immediate | undefined
-  /** The next slice of a poll of all queues. */
+  /** The next slice of the last poll before sleep. */
   #nextCheck: NodeJS.Immediate | undefined
   readonly #timer = createTimer(() => {
     this.#timerDue = Infinity
@@ -80,26 +77,22 @@ export class Loop {
     setWord(parked, ParkedPage.PARKED, 1)
   }
 
-  /** A doorbell rang or packets arrived: polls. */
+  /** Call after a doorbell or packets: the loop runs. */
   kick(): void {
     if (this.#nextSlice === undefined) this.#run(ScanScope.USED)
   }
 
-  /** A call may have changed queues: polls only the changed queues; if these had work, the loop runs. */
+  /** Call after a call that may have changed queues. Polls only changed queues; if they have work, the loop runs. */
   touch(): void {
-    // The loop is not parked: its next slice sees the change.
-    if (this.#isRunning || this.#isStopped || this.#nextSlice !== undefined) return
+    if (this.#isStopped || this.isAwake) return
     this.#onTurn()
     if (this.#pollAll(ScanScope.CHANGED)) this.kick()
     else this.#armTimer()
   }
 
-  /**
-   * A device has work that is in no program's queue, such as messages of the connection manager: does that work, and
-   * polls only the changed queues.
-   */
+  /** Does work that is in no program's queue, such as messages of the connection manager. Polls only changed queues. */
   advance(): void {
-    if (this.#isRunning || this.#isStopped || this.#nextSlice !== undefined) return
+    if (this.#isStopped || this.isAwake) return
     this.#onTurn()
     for (let polls = 1; this.#pollAll(ScanScope.CHANGED); polls++)
       if (polls === MAX_ADVANCES) {
@@ -109,7 +102,7 @@ export class Loop {
     this.#armTimer()
   }
 
-  /** Whether the loop is not parked: code on the event loop should return soon. */
+  /** Whether the loop runs, or continues soon. Then code on the event loop should return soon. */
   get isAwake(): boolean {
     return this.#isRunning || this.#nextSlice !== undefined
   }
@@ -147,7 +140,7 @@ export class Loop {
   }
 
   /**
-   * Polls until there was no work for LINGER, or until the first poll without work while lingering is suspended; false
+   * Polls until there was no work for LINGER, or until a poll without work if `yieldOnce` advises against waiting. False
    * if there is still work at `sliceEnd`. `firstScope`: the queues of the first poll. `lastWork`: the time of the last
    * work.
    */
@@ -175,10 +168,7 @@ export class Loop {
     this.#timer.set(due - nowMicroseconds())
   }
 
-  /**
-   * The loop is parked: continues the poll of all queues in slices, for requests that were posted before the parked
-   * word was set.
-   */
+  /** If the last poll is unfinished, continues in slices: requests may have been posted before the parked word was set. */
   #onParked(): void {
     this.#armTimer()
     if (this.#devices.some(device => device.isUnfinished?.()))
@@ -187,16 +177,16 @@ export class Loop {
 
   #continueCheck(): void {
     this.#nextCheck = undefined
-    // The loop is not parked any more; it starts a new poll of all queues when it parks.
-    if (this.#isRunning || this.#isStopped || this.#nextSlice !== undefined) return
-    // Programs that poll may need the processor, and their next posts are more urgent.
+    // An awake loop polls all queues when it parks.
+    if (this.#isStopped || this.isAwake) return
+    // First the programs, which may need the processor for their next posts.
     yieldOnce(nowMicroseconds())
     this.#onTurn()
     if (this.#pollAll(ScanScope.CONTINUE)) this.kick()
     else this.#onParked()
   }
 
-  /** Polls until there is no work and the loop is parked; false if there is still work after SLICE. */
+  /** Polls until the loop is parked; false if there is still work after SLICE. */
   #untilParked(firstScope: ScanScope): boolean {
     let lastWork = Number.NEGATIVE_INFINITY
     const sliceEnd = nowMicroseconds() + SLICE
@@ -223,7 +213,7 @@ export class Loop {
       isParked = this.#untilParked(firstScope)
     } finally {
       this.#isRunning = false
-      // Without parking no doorbells ring, so the loop continues soon, with a poll of all queues.
+      // The parked word is 0, so no doorbell will wake the loop.
       if (!isParked)
         this.#nextSlice = setImmediate(() => {
           this.#nextSlice = undefined

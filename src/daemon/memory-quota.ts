@@ -1,20 +1,19 @@
 /*
- * Quotas of the daemon's memory for the objects of one process, of one user's processes, and of all processes
- * (core/objects/object-bytes.ts has the size of each object). Beyond them a create fails with ENOMEM, so that no
- * program can exhaust the daemon. Management datagrams count too: sends until they end, received ones until they are
- * read (clients/mad/channel.ts). Rings are not counted: they are in the context's memory file.
+ * Quotas of the daemon's memory for the objects of a process, of a user's processes, and of all processes. Beyond a
+ * quota, a create fails with ENOMEM. core/objects/object-bytes.ts has the size of each object. Queued management
+ * datagrams count too (clients/mad/channel.ts). Rings do not: they are in the context's memory file.
  */
 import type { MemoryAccount } from '../core/model.ts'
 import { CallError } from '../spec/errno.ts'
 
 const MIB = 2 ** 20
-/** Maximum bytes for a process, for a user's processes, and for all processes. */
+/** Maximum bytes of a process, of a user's processes, and of all processes. */
 const MEMORY_LIMITS = { process: 768 * MIB, user: 1024 * MIB, daemon: 1280 * MIB } as const
 
 export interface MemoryQuotas {
-  /** The account of a process, common to all its contexts. */
+  /** The account of a process, for all its contexts together. */
   of(pid: number, uid: number): MemoryAccount
-  /** Bytes charged to all processes together. */
+  /** Bytes charged to all processes. */
   readonly bytes: number
   /** Bytes charged to each process, largest first. */
   processes(): readonly { readonly pid: number; readonly bytes: number }[]

@@ -1,5 +1,5 @@
 /*
- * The current state of the daemon, for `userdma stat` and for tests that check that nothing is leaked.
+ * The current state of the daemon, for `userdma stat` and for tests that check for leaks.
  */
 import { stat as coreStat } from '../core/stat.ts'
 import { countersOf } from '../drivers/rxe/counts.ts'
@@ -8,10 +8,9 @@ import { failureText } from '../spec/check/failures.ts'
 import type { DeviceStat, QpCursor, QpStat, Stat, ToolReply, WaitStat } from '../uapi/tool.ts'
 import type { DaemonState } from './state.ts'
 
-/** Maximum number of queue pairs in a message. */
 const QPS_PER_MESSAGE = 50
 
-/** Up to QPS_PER_MESSAGE queue pairs from `cursor` on, by default from the first one of the first device. */
+/** Up to QPS_PER_MESSAGE queue pairs from `cursor` on; default: from the first device's first queue pair. */
 export const qpsOf = (daemon: DaemonState, cursor?: QpCursor): ToolReply => {
   const qps: QpStat[] = []
   for (const {

@@ -1,5 +1,5 @@
 /*
- * The state that the parts of the daemon share; daemon.ts creates it.
+ * The state that the parts of the daemon share.
  */
 
 import type { RdmaCm } from '../clients/rdma-cm/rdma-cm.ts'
@@ -32,43 +32,36 @@ export interface DaemonState {
   readonly core: Core
   /** Core's `dispatch`, or a test's. */
   readonly dispatch: typeof dispatch
-  /** The daemon's log. */
   readonly log: (line: string) => void
-  /** Catches exceptions of callbacks of the event loop. */
   readonly containment: Containment
   readonly network: Network
-  /** Mappings of the contexts' memory files. */
+  /** Maps the contexts' memory files. */
   readonly pool: RingPool
   readonly loop: Loop
   readonly contexts: Contexts
   readonly events: EventSockets
-  /** Quotas of the daemon's descriptors. */
   readonly fdQuotas: FdQuotas
-  /** Quotas of the daemon's memory. */
   readonly memory: MemoryQuotas
-  /** Schedules long work of calls in slices. */
+  /** For long work of calls. */
   readonly slices: Slices
   readonly trace: TraceHub
-  /** Undefined if the daemon does not check programs. */
+  /** Undefined without `userdma check`. */
   readonly check: DaemonChecker | undefined
-  /** The choices of `--torment`; undefined without that option. */
+  /** The choices of `--torment`; undefined without the option. */
   readonly torment: Decisions | undefined
   /** The programs' NETLINK_RDMA sockets. */
   readonly netlink: Netlink
-  /** The rdma_cm client. */
   readonly cm: RdmaCm
-  /** Owners of contexts, and reports of failures. */
   readonly failures: FailureReports
-  /** Destroys that wait until programs acknowledge events. */
   readonly destroyWaits: DestroyWaits
-  /** Updates the counter files; 0, or the errno of the failure. */
+  /** Updates the counter files. Returns 0, or the errno of the failure. */
   readonly refreshCounters: () => number
   /** Folder of the sysfs and device tree. */
   readonly root: string
   /** Memory file of the parked page. */
   readonly parkedFd: number
   readonly devices: Devices
-  /** Resolves when the objects of all contexts of the user that were closed by now are destroyed. */
+  /** Resolves when the objects of the user's already closed contexts are destroyed. */
   untilContextsDestroyed(user: number): Promise<void>
   /** Adds a device and its files at run time. Throws as `Devices.add`. */
   plug(spec: DeviceSpec): void
@@ -76,14 +69,14 @@ export interface DaemonState {
   unplug(name: string): void
   /** Renames a device; open contexts continue. Throws CallError EINVAL, EEXIST. */
   rename(name: string, newName: string): void
-  /** Whether the client at the other end of a socket may use this daemon. */
+  /** Whether the client at the other end of a session's socket may use this daemon. */
   serves(fd: number, peer: PeerCredentials): boolean
   /** Refuses and closes a connection, with the reason. */
   readonly refuseConnection: RefuseConnection
   /** Number of connected sessions, of all processes and of one. */
   readonly sessions: () => number
   readonly sessionsOf: (pid: number) => number
-  /** Counts messages, slices and turns of the loop: a check of a process is valid until the next of these. */
+  /** Grows with each message, slice and turn of the loop. A check of a process is valid until the next change. */
   turn: number
   /** The process whose call runs; undefined between calls. */
   callingProcess: ProcessHandle | undefined

@@ -1,12 +1,11 @@
 /*
- * The memory file of a context. The program has it as its uverbs descriptor, and maps rings (queues shared with the
- * driver) at the offsets at which they lie in the file.
+ * The memory file of a context (docs/decisions/context-file.md). The program has it as its uverbs descriptor, and maps
+ * rings (queues shared with the driver) from it.
  *
- * The file is sized once, sparse and sealed, so that no program can cause a SIGBUS here by truncating it
- * (docs/decisions/context-file.md). The first page is unused, so that a stray write(2) damages no ring. A freed range
- * is reused for rings of the same size. Its memory is returned to the system once its chunk has no rings left; a
- * program that still maps a freed range sees freed or later rings of the same context, or zeros, never rings of another
- * context.
+ * The file is sparse, and sealed, so that no program can cause a SIGBUS in the daemon by truncating it. The first page
+ * is unused, so that a stray write(2) damages no ring. A freed range is reused for rings of equal size. When a chunk has
+ * no rings left, its memory is returned to the system. A program that still maps a freed range sees rings of its own
+ * context, or zeros.
  */
 
 import type { MappedChunk, MappedMemory } from '../../core/memory/mappable-memory.ts'
@@ -30,12 +29,12 @@ import { ContextFile, EventLog } from '../../spec/session.ts'
 /** The name by which the shim recognises our memory files among inherited descriptors. */
 const NAME = 'userdma-context'
 /**
- * Rings share mappings of this size, because a process has at most 65,530 mappings (vm.max_map_count), and mapping
- * dominates the cost of creating a queue. A larger ring has its own mapping.
+ * Rings share mappings of this size: a process has at most 65,530 mappings (vm.max_map_count), and mapping is most of
+ * the cost of creating a queue. A larger ring has its own mapping.
  */
 const { chunk: CHUNK } = ContextFile
 
-/** A part of the file that is mapped as a whole, for many ranges. */
+/** A part of the file with one mapping, for many ranges. */
 interface Chunk {
   /** Offset in the file. */
   readonly offset: number
@@ -49,10 +48,7 @@ interface Chunk {
   live: number
 }
 
-/**
- * `isPacked`: the driver may put many rings into one range (`MappedMemory.packed`). `pageBytes`: ranges begin and end at
- * its multiples.
- */
+/** `isPacked`: see `MappedMemory.packed`. Ranges begin and end at multiples of `pageBytes`. */
 export class ContextMemory implements MappedMemory {
   readonly #pool: RingPool
   readonly packed: { count: number } | undefined
@@ -61,7 +57,7 @@ export class ContextMemory implements MappedMemory {
   readonly #chunkOf = new Map<MappedChunk, Chunk>()
   /** Chunks with freed ranges, by length. */
   readonly #reusable = new Map<number, Set<Chunk>>()
-  /** File offsets of released chunks, by length. They are holes, which read as zeros and use no memory. */
+  /** File offsets of released chunks, by length. They are holes of the file. */
   readonly #holes = new Map<number, number[]>()
   /** The chunk from which new ranges are allocated. */
   #current: Chunk | undefined
@@ -69,9 +65,9 @@ export class ContextMemory implements MappedMemory {
   #nextOffset: number
   readonly #pageBytes: number
   #usedBytes = 0
-  /** Whether freed ranges are not reused any more (`keepMapped`). */
+  /** Set by `keepMapped`: freed ranges are not reused. */
   #isKept = false
-  /** Identifies the file in every process: device and inode. */
+  /** Device and inode identify the file in every process. */
   readonly dev: number
   readonly inode: number
 
@@ -96,12 +92,12 @@ export class ContextMemory implements MappedMemory {
     return this.#usedBytes
   }
 
-  /** A new descriptor of the file for a program; the caller passes it on and closes it. Throws as `openHeld`. */
+  /** A new descriptor of the file for a program. The caller passes it and then closes it. Throws as `openHeld`. */
   share(): number {
     return openHeld(this.fd)
   }
 
-  /** Whether any program has a descriptor or mapping of the file, or a descriptor is in transit between programs. */
+  /** Whether any program has a descriptor or mapping of the file. Descriptors in transit count too. */
   get isHeld(): boolean {
     return isHeld(this.fd)
   }
@@ -173,7 +169,7 @@ export class ContextMemory implements MappedMemory {
     }
   }
 
-  /** A freed range of this length, zeroed; undefined if there is none. `at`: offset in the chunk. */
+  /** A freed range of this length, zeroed; undefined if none is free. `at`: offset in the chunk. */
   #reuse(length: number): { chunk: Chunk; at: number } | undefined {
     const [chunk] = this.#reusable.get(length) ?? []
     if (!chunk) return undefined
@@ -187,7 +183,6 @@ export class ContextMemory implements MappedMemory {
     return { chunk, at }
   }
 
-  /** A new range. The file's pages are zero and take memory when first touched. */
   #allocateNew(length: number): { chunk: Chunk; at: number } {
     let chunk = this.#current
     if (length > CHUNK) chunk = this.#addChunk(length)

@@ -1,13 +1,13 @@
 /*
- * Open contexts with a memory file, of all processes: the file, doorbell sockets, lifetime
- * (docs/decisions/context-file.md).
+ * All open contexts with a memory file: their doorbell sockets and lifetime (docs/decisions/context-file.md).
  *
- * Such a context exists while a program holds any of its doorbell sockets or its memory file. The shim keeps a copy of
- * a doorbell socket for each copy of the program's uverbs descriptor, so that fork, dup and exit need no bookkeeping
- * here. A descriptor in transit between programs has no doorbell until the receiver uses it. So while a context has no
- * doorbell, the daemon checks from time to time whether a program holds the memory file. The sockets carry only tokens:
- * the handle of a queue pair to whose send queue the program has posted. Shutting down the daemon's end tells programs
- * that the device was removed.
+ * A context exists while a program holds one of its doorbell sockets or its memory file. The shim keeps a copy of a
+ * doorbell socket for each copy of the program's uverbs descriptor, so fork, dup and exit need no bookkeeping here. A
+ * descriptor in transit between programs has no doorbell until the receiver uses the descriptor. So while a context has
+ * no doorbell, the daemon checks from time to time whether a program holds the memory file.
+ *
+ * A program sends tokens: handles of queue pairs to whose send queues it has posted. When the device is removed, the
+ * daemon shuts down its ends of the sockets.
  */
 
 import { closeContext, openContext } from '../../core/devices/registry.ts'
@@ -23,23 +23,23 @@ import { type FdQuota, orRelease } from '../fd-quota.ts'
 import { ContextMemory } from './context-file.ts'
 
 export interface OpenContext {
-  /** Identifies the context in messages of sessions; never reused. */
+  /** Identifies the context in session messages; never reused. */
   readonly number: number
-  /** N of its node uverbsN; SYSTEM_NODE for the system-wide device. */
+  /** N of node uverbsN; SYSTEM_NODE for the system-wide device. */
   readonly node: number
   readonly context: Context
   readonly memory: ContextMemory
 }
 
 const TOKEN_BYTES = 4
-/** Maximum tokens read from a socket in one turn: a program that writes without pause must not block others. */
+/** Tokens read from a socket in one turn of the event loop. */
 const MAX_TOKENS = 64
-/** Milliseconds between checks of contexts without doorbells: the first interval, and the maximum. */
+/** Milliseconds between checks of contexts without doorbells; each interval is twice the previous one. */
 const CHECK_INTERVAL = { first: 10, longest: 1000 }
 
 /**
- * `onPosted` is called with the handle of a queue pair to whose send queue a program has posted, as the program wrote
- * it; `onRung` after any number of such calls, and when a context may have ended.
+ * `onPosted` is called for each token; the handle may be invalid. `onRung` is called after the tokens of a turn, and
+ * when a context may have ended.
  */
 export class Contexts {
   readonly #pool: RingPool
@@ -49,16 +49,16 @@ export class Contexts {
   readonly #contexts = new Map<number, OpenContext>()
   /** Contexts whose objects are being destroyed. */
   readonly #ending = new Set<OpenContext>()
-  /** By open context: the functions that close the daemon's ends of its doorbell sockets, by descriptor. */
+  /** The daemon's ends of the doorbell sockets: descriptors, with the functions that close them. */
   readonly #doorbells = new Map<OpenContext, Map<number, () => void>>()
-  /** Functions that release the memory files' descriptors from the quota. */
+  /** Release the memory files' descriptors from the quota. */
   readonly #quotaReleases = new Map<OpenContext, () => void>()
   readonly #token = new Uint8Array(TOKEN_BYTES)
   readonly #tokenView = new DataView(this.#token.buffer)
   #nextNumber = 1
   readonly #withoutDoorbells = new Set<OpenContext>()
   #checkTimer: NodeJS.Timeout | undefined
-  /** Milliseconds for which `#checkTimer` was set; 0 if it is not set. */
+  /** Milliseconds for which `#checkTimer` is set; 0: not set. */
   #checkDelay = 0
 
   constructor(
@@ -74,10 +74,10 @@ export class Contexts {
   }
 
   /**
-   * Opens a device for a client. Returns the context and the client's end of its first doorbell socket, which the
-   * caller passes on and then closes. `isPacked`: the client accepts packed rings (OpenWants.PACKED_RINGS). Throws
-   * CallError: EIO if the device was removed, EMFILE or ENFILE if `quota` is exhausted; SystemError if the system
-   * refuses a descriptor.
+   * Opens a device for a client. Returns the context and the client's end of the first doorbell socket; the caller
+   * passes the end to the client and then closes it. `isPacked`: the client accepts packed rings
+   * (OpenWants.PACKED_RINGS). Throws CallError: EIO if the device was removed, EMFILE or ENFILE if `quota` is exhausted;
+   * SystemError if the system refuses a descriptor.
    */
   open(
     device: Device,
@@ -108,13 +108,13 @@ export class Contexts {
     }
   }
 
-  /** Creates another doorbell socket; returns the client's end, as `open`, and throws as `open`, except EIO. */
+  /** Creates another doorbell socket. Returns the client's end, and throws, as `open`, except EIO. */
   addDoorbell(open: OpenContext, quota: FdQuota): number {
     const contextDoorbells = this.#doorbells.get(open)
     if (!contextDoorbells) throw new Error(`context ${open.number} is closed`)
     const releaseQuota = quota.take(1)
     const [ours, theirs] = orRelease(releaseQuota, socketPair)
-    /** Closes the daemon's end; false if it is closed already. */
+    /** False if it is closed already. */
     const closeDoorbell = (): boolean => {
       if (!contextDoorbells.delete(ours)) return false
       watcher.stop()
@@ -154,30 +154,29 @@ export class Contexts {
   }
 
   /**
-   * The device was removed: shuts down the daemon's ends of the doorbell sockets, which notifies programs that only
-   * poll. The contexts exist until programs close them.
+   * Call when the device was removed: shuts down the daemon's ends of the doorbell sockets, so that programs that only
+   * poll notice. The contexts exist until programs close them.
    */
   hangUp(device: Device): void {
     for (const [{ context }, contextDoorbells] of this.#doorbells)
       if (context.device === device) for (const fd of contextDoorbells.keys()) shutdown(fd, 'write')
   }
 
-  /** The open context of core's `context`. */
   of(context: Context): OpenContext | undefined {
     for (const open of this.#contexts.values()) if (open.context === context) return open
     return undefined
   }
 
-  /** The context of the memory file behind one of our descriptors; undefined for any other file. */
+  /** The context whose memory file is behind `fd`, a descriptor of the daemon; undefined for other files. */
   byFile(fd: number): OpenContext | undefined {
-    // Only memory files have seals. Other files are not examined further, since that can block.
+    // Only memory files have seals. fstat of other files can block.
     if (sealsOf(fd) < 0) return undefined
     const { dev, ino } = fileIdentity(fd)
     for (const open of this.#contexts.values()) if (open.memory.inode === ino && open.memory.dev === dev) return open
     return undefined
   }
 
-  /** All contexts that have a memory file: also those whose objects are being destroyed. */
+  /** Includes contexts whose objects are being destroyed. */
   *withMemory(): Generator<OpenContext> {
     yield* this.#contexts.values()
     yield* this.#ending
@@ -198,7 +197,7 @@ export class Contexts {
     return { count, bytes }
   }
 
-  /** Ends contexts without doorbells whose file no program holds, without waiting for the next check. */
+  /** Ends the contexts of which no program holds a doorbell or the file. */
   endUnheld(): void {
     for (const open of this.#withoutDoorbells) {
       if (this.#doorbells.get(open)?.size !== 0) this.#withoutDoorbells.delete(open)
@@ -226,7 +225,6 @@ export class Contexts {
     )
   }
 
-  /** The last doorbell socket of a context was closed: ends the context, or checks later whether it can end. */
   #onNoDoorbell(open: OpenContext): void {
     if (!open.memory.isHeld) {
       this.#end(open)
@@ -258,8 +256,8 @@ export class Contexts {
   }
 
   /**
-   * Reads up to MAX_TOKENS pending tokens; false once the client's side is closed or sends an empty packet. Packets of
-   * other lengths are ignored.
+   * Reads up to MAX_TOKENS tokens. False if the client's end is closed, or sent an empty packet. Other packets that are
+   * no token are ignored.
    */
   #drain(open: OpenContext, fd: number): boolean {
     for (let tokens = 0; tokens < MAX_TOKENS; tokens++) {

@@ -1,15 +1,13 @@
 /*
- * Delivers the events of one fd object to a program through a socket pair; the program reads the other end
- * (docs/decisions/sessions.md).
+ * Delivers the events of one fd object to a program through a socket pair (docs/decisions/sessions.md). The program
+ * reads the peer end. One event record is one packet. Records that do not fit in the socket are queued here.
  *
- * One record is one packet. Records that do not fit in the socket are queued here. When an object is destroyed,
- * libibverbs waits until the program has acknowledged as many events as it has read, so `withdraw` must report exactly
- * how many are unread: it fetches a copy of the program's own end (pidfd_getfd), empties it, and sends the records of
- * other objects again in the same order.
+ * When an object is destroyed, libibverbs waits until the program has acknowledged as many events as it has read. So
+ * `withdraw` must know exactly which records are unread. It fetches a copy of the peer end (pidfd_getfd), receives all
+ * packets, and sends the records of other objects again in the same order.
  *
- * A call that names the program's descriptor tells which process has it, and its number there (`setPeerEnd`). If it is
- * not there, the descriptors of all processes that may have it are searched when it is needed (`prepareWithdraw`), a
- * slice in each turn of the event loop.
+ * To fetch the peer end, the daemon must know a process that has it, and its descriptor number there. Calls that name
+ * the descriptor tell (`setPeerEnd`). Otherwise `prepareWithdraw` searches the descriptors of processes, in slices.
  */
 import { fstatSync } from 'node:fs'
 import { uncountEvent } from '../../core/events/events.ts'
@@ -37,46 +35,41 @@ export interface EventSocketParts {
   readonly slices: Slices
 }
 
-/** SO_SNDBUF: space for more than a hundred records, each of which the kernel charges with almost a KiB. */
+/** SO_SNDBUF. The kernel charges almost a KiB for a record. */
 const BUFFER_BYTES = 64 * 1024
-/**
- * More records than fit in the socket's buffer: the program has read those that were sent before the last MAX_UNREAD.
- */
+/** More records than fit in the socket's buffer: the program has read all but the last MAX_UNREAD sent records. */
 const MAX_UNREAD = 1024
-/**
- * Maximum number of queued records for a program that does not read. Beyond it one per element and type is kept, which
- * still wakes the program.
- */
+/** Maximum number of queued records. Beyond it, only one record of each element and type is queued. */
 const MAX_QUEUED = 65536
 
 const isEqual = (a: Uint8Array, b: Uint8Array): boolean => a.length === b.length && a.every((byte, i) => byte === b[i])
 
 /**
- * `holders`: the processes to search for the program's end, most likely first. `onHangUp` is called when the program's
- * end was closed, or a callback of the socket has thrown.
+ * `holders`: the processes to search for the peer end, most likely first. `onHangUp` is called when the peer end was
+ * closed, or a callback of the socket has thrown.
  */
 export class EventSocket implements EventSink {
   readonly #holders: () => Iterable<ProcessHandle>
   readonly #onHangUp: () => void
   readonly #slices: Slices
   readonly #ownEnd: number
-  /** The program's end, until `closePeerEnd` is called. */
+  /** The daemon's copy of the peer end, until `closePeerEnd` is called. */
   readonly peerEnd: number
   readonly #dev: number
   readonly #ino: number
-  /** The target of descriptors of the program's end in /proc/PID/fd: 'socket:[inode]'. */
+  /** 'socket:[inode]', to which links of the peer end in /proc/PID/fd point. */
   readonly target: string
   readonly #scratch = new Uint8Array(DRIVER_RECORD_BYTES)
   #isPeerEndOpen = true
   #isClosed = false
-  /** Whether the socket was closed, here or by the program: nothing is sent or searched any more. */
+  /** Whether the daemon or the program has closed its end. */
   #isEnded = false
   /** Records that were sent and may be unread, oldest first. */
   #sent: EventRecord[] = []
   /** Records that were not sent yet. */
   #queue: EventRecord[] = []
   readonly #watcher: Watch
-  /** Where the program's end was found, or named by a call, last: a process and its descriptor number. */
+  /** Where the peer end was last. */
   #peerEndLocation: { readonly process: ProcessHandle; readonly number: number } | undefined
 
   constructor(
@@ -90,7 +83,7 @@ export class EventSocket implements EventSink {
     const [ownEnd, peerEnd] = socketPair()
     this.#ownEnd = ownEnd
     this.peerEnd = peerEnd
-    // The program's end blocks, like Linux's event files; our reads from it never do (MSG_DONTWAIT).
+    // The peer end blocks, like Linux's event files. The daemon's reads from it use MSG_DONTWAIT.
     setBlocking(peerEnd)
     setBuffers(ownEnd, { send: BUFFER_BYTES })
     const { dev, ino } = fstatSync(peerEnd)
@@ -111,7 +104,7 @@ export class EventSocket implements EventSink {
     )
   }
 
-  /** Closes the daemon's copy of the program's end, once it was passed to the program. */
+  /** Call once the peer end was passed to the program. */
   closePeerEnd(): void {
     if (this.#isPeerEndOpen) close(this.peerEnd)
     this.#isPeerEndOpen = false
@@ -123,7 +116,7 @@ export class EventSocket implements EventSink {
     this.#sendQueued()
   }
 
-  /** `process` has the program's end as its descriptor `number`: it is looked for there first. */
+  /** `process` has the peer end as its descriptor `number`. */
   setPeerEnd(process: ProcessHandle, number: number): void {
     this.#peerEndLocation = { process, number }
   }
@@ -145,7 +138,7 @@ export class EventSocket implements EventSink {
 
   unread(): number {
     if (this.#isEnded) return 0
-    // FIONREAD gives the bytes of unread packets without removing any, so a concurrent reader still gets its records.
+    // FIONREAD counts the bytes of unread packets, and leaves the packets to the program.
     let bytes = this.#isAllRead() ? 0 : (this.#withPeerEnd(unreadBytes) ?? 0)
     let count = 0
     for (; bytes > 0 && count < this.#sent.length; count++)
@@ -184,20 +177,18 @@ export class EventSocket implements EventSink {
     }
     if (count > 0) this.#sent.push(...this.#queue.splice(0, count))
     if (this.#sent.length > 2 * MAX_UNREAD) this.#sent = this.#sent.slice(-MAX_UNREAD)
-    // Only after EAGAIN: once the program has shut down its end, `ownEnd` is always writable, and sends fail with other
-    // errors.
+    // Only after EAGAIN: once the program has shut down the peer end, `ownEnd` is always writable, and sends fail.
     this.#watcher.update({ readable: true, writable: result === -EAGAIN })
   }
 
   #markEnded(): void {
     if (this.#isEnded) return
     this.#isEnded = true
-    // The watcher's handle is released by `close`.
     this.#watcher.update({})
     this.#onHangUp()
   }
 
-  /** A copy of the program's end, if it is still at `peerEndLocation`; negative otherwise. */
+  /** A copy of the peer end, if it is still at `peerEndLocation`; otherwise negative. */
   #fetchPeerEnd(): number {
     const end =
       this.#peerEndLocation === undefined
@@ -230,17 +221,17 @@ export class EventSocket implements EventSink {
     return this.#sent.length === 0 || outstandingBytes(this.#ownEnd) === 0
   }
 
-  /** Runs `body` on the program's end; undefined if it cannot be reached. */
+  /** Runs `body` on the peer end; undefined if the daemon cannot get the peer end. */
   #withPeerEnd<T>(body: (end: number) => T): T | undefined {
     const end = this.#isPeerEndOpen ? this.peerEnd : this.#fetchPeerEnd()
     if (end < 0) return undefined
     const result = body(end)
-    // `end` may have the number of `peerEnd`, which is closed.
+    // Compare no descriptor numbers: the kernel may have reused the number of the closed `peerEnd` for `end`.
     if (!this.#isPeerEndOpen) close(end)
     return result
   }
 
-  /** Receives unread packets from the program's end, oldest first; undefined if the end cannot be reached. */
+  /** Receives unread packets from the peer end, oldest first; undefined if the daemon cannot get the peer end. */
   #drain(limit = Number.POSITIVE_INFINITY): Uint8Array[] | undefined {
     return this.#withPeerEnd(end => {
       const packets: Uint8Array[] = []
@@ -253,10 +244,7 @@ export class EventSocket implements EventSink {
     })
   }
 
-  /**
-   * Whether a record is queued beyond MAX_QUEUED: only if none of its element and type is queued. Others count as never
-   * posted.
-   */
+  /** True if no record of this element and type is queued. Otherwise the record counts as never posted. */
   #mayQueueBeyondLimit(event: EventRecord): boolean {
     const { element, type } = event
     if (!this.#queue.some(other => other.element === element && other.type === type)) return true
@@ -264,16 +252,12 @@ export class EventSocket implements EventSink {
     return false
   }
 
-  /**
-   * Receives the unread records from the socket, so that the program cannot read them any more; oldest first. Empty if
-   * the program's end cannot be reached.
-   */
+  /** Receives all unread records from the socket, oldest first. Empty if the daemon cannot get the peer end. */
   #takeSent(): EventRecord[] {
     if (this.#isAllRead()) return []
     const packets = this.#drain()
     if (packets === undefined) return []
-    // A thread of the program may have read in between, so the packets need not be the last ones sent: each is
-    // searched, newest first.
+    // A thread of the program may have read packets during the drain. So each packet is searched, newest first.
     const records: EventRecord[] = []
     let at = this.#sent.length
     for (const packet of packets.reverse()) {
@@ -284,10 +268,10 @@ export class EventSocket implements EventSink {
     return records
   }
 
-  /** Receives the oldest unread records from the socket, at most `limit`. Empty if the end cannot be reached. */
+  /** Receives up to `limit` unread records from the socket, oldest first. Empty if the daemon cannot get the peer end. */
   #takeOldest(limit: number): EventRecord[] {
     const packets = this.#isAllRead() ? [] : (this.#drain(limit) ?? [])
-    // The program may have read in between: each packet is searched, oldest first.
+    // As in `#takeSent`, but oldest first.
     const records: EventRecord[] = []
     let at = 0
     for (const packet of packets) {
@@ -298,7 +282,7 @@ export class EventSocket implements EventSink {
     return records
   }
 
-  /** Takes all unread records, sent and queued, oldest first: the caller has the only copy. */
+  /** Removes and returns all unread records, sent and queued, oldest first. */
   #takeAll(): EventRecord[] {
     if (this.#isEnded) return []
     const all = [...this.#takeSent(), ...this.#queue]

@@ -1,7 +1,7 @@
 /*
- * All event sockets, by the inode of the program's end: with it the daemon finds core's fd object for a descriptor of a
- * program. The program's end is marked with the kind of the fd object (as its send timeout), so that a program that
- * receives the descriptor from another program recognises it.
+ * All event sockets, by the inode of the program's end. By the inode the daemon finds core's fd object for a descriptor
+ * of a program. The end's send timeout tells the kind of the fd object, also to a program that receives the descriptor
+ * from another program.
  */
 
 import { attachSink } from '../../core/events/events.ts'
@@ -19,35 +19,30 @@ import { EventSocket, type EventSocketParts } from './event-socket.ts'
 
 export interface EventSockets {
   /**
-   * Creates a socket for an fd object; the program's end, to be passed on, is `peerEnd`. `rdev`: st_rdev of the node
-   * whose opening created the object, otherwise 0. Throws CallError EMFILE,
-   * ENFILE if the program's quota is exhausted; SystemError if the system refuses a descriptor.
+   * Creates a socket for an fd object; the caller passes `peerEnd` to the program. `rdev`: st_rdev, if opening a node
+   * created the object. Throws CallError EMFILE, ENFILE if `quota` is exhausted; SystemError if the system refuses a
+   * descriptor.
    */
   create(fd: FdObject, quota: FdQuota, rdev?: number): EventSocket
   /**
-   * Core's number of the fd object behind 'socket:[inode]', to which `process` has just referred by descriptor
-   * `number`; the socket notes that `process` has it (`setPeerEnd`). Undefined if there is none.
+   * The handle of the fd object behind 'socket:[inode]', which is descriptor `number` of `process`; undefined if it is
+   * none. The socket remembers this descriptor (`setPeerEnd`).
    */
   find(target: string, process: ProcessHandle, number: number): number | undefined
   readonly count: number
-  /** Closes all sockets. */
   closeAll(): void
 }
 
-/** InstallKind by class; other classes: EVENT. */
+/** InstallKind by class; default: EVENT. */
 const kinds: Readonly<Record<string, number>> = {
   [DriverOps.name]: InstallKind.DRIVER,
   [CmChannel.name]: InstallKind.CM,
   [MadChannel.name]: InstallKind.UMAD,
 }
 
-/** InstallKind of an fd object. */
 export const installKindOf = ({ class: { name } }: FdObject): number => kinds[name] ?? InstallKind.EVENT
 
-/**
- * `holders`: the processes that may have the programs' ends, most likely first. `onClosed` is called when a program's
- * end was closed, with its fd object.
- */
+/** `holders`: as in EventSocket. `onClosed` is called when a program's end was closed. */
 export const createEventSockets = (
   core: Core,
   holders: () => Iterable<ProcessHandle>,
