@@ -1,9 +1,9 @@
 /*
- * Parses the devices of `--device`: NAME@ADDRESS for a soft device, or NAME for a device without a network.
+ * Parses `--device`: NAME@ADDRESS for a soft device, NAME for a device without a network.
  *
- * The name of a device of another driver begins with the driver's name, for example ctx0 (spec/drivers/names.ts); these
- * drivers have no verbs. A soft device may have any other name: libibverbs asks netlink for its driver. (Versions
- * before 23 use only sysfs, and choose the provider by the prefix `rxe`.)
+ * A name that begins with the name of another driver, for example ctx0, is a device of that driver
+ * (spec/drivers/names.ts). A soft device may have any other name: libibverbs asks netlink for the driver. (Before
+ * version 23, libibverbs chooses the provider by the prefix `rxe`.)
  */
 import { type DriverName, Drivers, driverOfName } from '../../spec/drivers/names.ts'
 import type { DeviceSpec } from '../../uapi/tool.ts'
@@ -11,7 +11,7 @@ import { isMappedIpv4, parseAddress } from '../../wire/address.ts'
 
 export const defaultDevice: DeviceSpec = { name: 'rxe0', address: '127.0.0.1' }
 
-/** Linux's maximum length of a device name (IB_DEVICE_NAME_MAX) without its NUL. */
+/** Linux's IB_DEVICE_NAME_MAX without the NUL. */
 const MAX_NAME_LENGTH = 63
 
 /** Why a device cannot have this address; undefined if it can. */
@@ -24,11 +24,10 @@ const reasonUnusable = (address: Uint8Array): string | undefined => {
   return undefined
 }
 
-/** The driver of a device. */
 export const driverOf = ({ name, address }: DeviceSpec): DriverName =>
   address === '' ? (driverOfName(name) ?? 'rxe') : 'rxe'
 
-/** An error message if a device cannot have this name; undefined if it can. */
+/** Why a device cannot have this name; undefined if it can. */
 export const deviceNameError = (name: string): string | undefined =>
   /^[A-Za-z0-9][A-Za-z0-9._-]*$/.test(name) && name.length <= MAX_NAME_LENGTH
     ? undefined
@@ -58,7 +57,7 @@ export const parseDevice = (text: string): DeviceSpec => {
   return { name, address }
 }
 
-/** Checks a list: names and addresses must be unique. Throws like parseDevice. */
+/** Names and addresses must be unique. Throws like parseDevice. */
 export const checkDevices = (devices: readonly DeviceSpec[]): void => {
   const names = new Set<string>()
   const addresses = new Map<string, string>()

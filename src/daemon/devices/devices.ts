@@ -1,7 +1,6 @@
 /*
- * The devices of a daemon: created at its start, and added and removed while it runs (R23, R29).
- *
- * The name determines the driver (device-spec.ts). A soft device has a port of the network; others have none.
+ * The devices of a daemon, which may be added and removed while it runs (R23, R29). Only soft devices have a port of the
+ * network.
  */
 
 import { findGid } from '../../core/devices/gids.ts'
@@ -29,34 +28,32 @@ export interface DaemonDevice {
 export interface Devices {
   /** In the order of their creation. */
   readonly all: readonly DaemonDevice[]
-  /** The soft devices; always the same array. */
+  /** The soft devices. Always the same array. */
   readonly rxe: readonly RxeDevice[]
-  /** The devices as tools list them. */
+  /** As tools list them. */
   readonly listed: readonly ListedDevice[]
   find(name: string): DaemonDevice | undefined
-  /** The device with this node number. */
   atNode(node: number): Device | undefined
-  /** Whether an address (16 bytes) is a GID of a soft device. */
+  /** Whether `address` (16 bytes) is a GID of a soft device. */
   hasAddress(address: Uint8Array): boolean
   /**
-   * Adds a device. Throws an Error with a message for people: the name or address is in use, or this machine does not
-   * have the address.
+   * Throws an Error with a message for people: the name or address is in use, or this machine does not have the
+   * address.
    */
   add(spec: DeviceSpec): DaemonDevice
   /**
-   * Removes a device, regardless of its clients. `onEnded` is called when its objects are destroyed and its port is
-   * closed. Throws an Error with a message for people if there is none.
+   * Removes a device, even if it has clients. `onEnded` is called when its objects are destroyed and its port is
+   * closed. Throws an Error with a message for people if no device has this name.
    */
   remove(name: string, onEnded?: () => void): void
-  /** Renames a device. Throws CallError EINVAL, EEXIST. */
+  /** Throws CallError EINVAL, EEXIST. */
   rename(device: DaemonDevice, name: string): void
   removeAll(): void
 }
 
 /**
- * `polled`: the list that the loop polls; devices are added to it and removed from it here. `onPackets` is called
- * when packets have arrived for a device; undefined where the loop needs no notification. `torment`: the torment of all
- * soft devices.
+ * `polled`: what the loop polls; soft devices are added and removed here. `onPackets` is called when packets have
+ * arrived for a device. `torment`: for all soft devices.
  */
 export const createDevices = (
   core: Core,

@@ -1,14 +1,17 @@
 /*
- * Devices follow their network interfaces: addresses, link state, MTU (drivers/rxe/interface.ts applies them).
+ * Devices follow their network interfaces: addresses, link state, MTU (drivers/rxe/interface.ts).
  *
- * As in Linux's rxe, all addresses of an interface become GIDs of its device, which was created with one of them. But
- * on the loopback interface, and while several devices of the daemon share an interface, they get no additional
- * addresses; those that the first of them has already, it keeps until a device is created with them. Other daemons may
- * use the interface too. An address that another program uses is omitted, with a line in the log; an additional address
- * is released to a daemon that is started with it (`spare` in host/net/udp.ts).
+ * A device is created with one address of an interface, its own. As in Linux's rxe, all other addresses of the interface
+ * become GIDs of the device too. There are exceptions:
+ * - The loopback interface gives no additional addresses.
+ * - While several devices of the daemon share an interface, the interface gives no additional addresses. A device keeps
+ *   the additional addresses that it has.
+ * - A device that is created with an address takes it from a device that has it as an additional address. In another
+ *   daemon this works too (`spare` in host/net/udp.ts).
+ * - If another program uses an address, the address is omitted, with a line in the log.
  *
- * Deleting an interface leaves its device without link, and with no GID but the default one, until an interface with
- * its name or with the device's own address appears. (Linux deletes an rxe device with its interface.)
+ * If an interface is deleted, the device has no link, and only its default GID, until an interface with the same name or
+ * with the device's own address appears. (Linux deletes an rxe device with its interface.)
  */
 
 import { raisePort } from '../../core/events/events.ts'
@@ -20,32 +23,30 @@ import type { Interfaces, NetworkInterface } from '../../host/net/interfaces.ts'
 import { pathMtuOf } from '../../phy/udp/window.ts'
 import { addressText, isSameAddress } from '../../wire/address.ts'
 
-/** A device that follows its interface. */
 type Followed = Pick<RxeDevice, 'device' | 'state'>
 
 /** Index of the device's own address among its GIDs. */
 const OWN_GID = 1
 
-/** The link state of a device whose interface was deleted. */
 const DELETED_LINK = { isUp: false, hasCarrier: false }
 
 /** Receives the MACs that connections depend on. */
 export interface MacListener {
-  /** The MAC of a device whose interface is a bond: at the start, and whenever the interface changes. */
+  /** The MAC of a device whose interface is a bond. Called at the start, and when the interface changes. */
   ownMac(device: Followed, mac: Uint8Array): void
-  /** The MAC of another host's address on the link of a device: when it becomes known or changes. */
+  /** The MAC of a neighbour of the device. Called when the MAC becomes known or changes. */
   neighbourMac(device: Followed, address: Uint8Array, mac: string): void
 }
 
 const indexOf = ({ state }: Followed): number => state.identity.interfaceIndex
 
-/** Whether the device was created with the address, or it is its default GID. */
+/** Whether the address is the device's own or its default GID. */
 const hasOwn = ({ state: { identity } }: Followed, address: Uint8Array): boolean =>
   identity.gids.some(gid => isSameAddress(gid, address))
 
 /**
- * Adds the address to the port and the GIDs. Undefined if the GIDs do not change; if that is because the port cannot
- * use the address, the log has a line.
+ * Adds the address to the port and the GIDs. If the port cannot use the address, logs a line. Undefined if the GIDs do
+ * not change.
  */
 const addAddress = (
   { device, state }: Followed,
@@ -64,9 +65,9 @@ const addAddress = (
 }
 
 /**
- * Follows the interfaces of `devices`. The list may change; `follow` must be called for each device that is added.
- * `onChanged` is called when a device's port or GIDs have changed, before programs are notified; if the interface was
- * replaced or renamed, with the previous identity. `onFailure` is called when updating a device throws, which is a bug.
+ * Follows the interfaces of `devices`. The list may change; call `follow` for each added device. `onChanged` is called
+ * when a device's port or GIDs have changed, before programs are notified. `previous`: the device's identity before its
+ * interface was replaced or renamed. `onFailure` is called if updating a device throws, which is a bug.
  */
 export class InterfaceFollower {
   readonly #interfaces: Interfaces
@@ -95,12 +96,11 @@ export class InterfaceFollower {
     })
   }
 
-  /** Starts following the interface of an added device. */
   follow(added: Followed): void {
     this.#applyInterface(indexOf(added))
   }
 
-  /** A device was removed, and its port is closed: another one on its interface may get additional addresses. */
+  /** Call after the removed device's port is closed. The last device on an interface gets all addresses. */
   unfollow(removed: Followed): void {
     this.#applyInterface(indexOf(removed))
   }
@@ -118,7 +118,7 @@ export class InterfaceFollower {
       }
   }
 
-  /** The use of this address by a device: its own, an additional one ('spare'), or none (undefined). */
+  /** How the device may use an address of interface `index`; 'spare': as an additional address; undefined: not. */
   #claimOf(followed: Followed, index: number, address: Uint8Array): 'own' | 'spare' | undefined {
     if (hasOwn(followed, address)) return 'own'
     return this.#devicesOn(index).length > 1 || this.#interfaces.links().get(index)?.isLoopback ? undefined : 'spare'
@@ -130,7 +130,7 @@ export class InterfaceFollower {
     if (event !== NO_EVENT) raisePort(followed.device, 1, event)
   }
 
-  /** From now on the device uses this interface. */
+  /** Changes the device's interface. */
   #moveTo(followed: Followed, { name, index }: NetworkInterface): void {
     const previous = followed.state.identity
     try {
@@ -143,8 +143,8 @@ export class InterfaceFollower {
   }
 
   /**
-   * Moves devices whose interface was deleted to this interface: without `address` those whose interface had its name,
-   * otherwise those whose own address is `address`.
+   * Moves devices without an interface to this interface: the devices with own address `address`, or, if that is
+   * undefined, the devices whose deleted interface had the same name.
    */
   #adoptDevices({ name, index }: NetworkInterface, address?: Uint8Array): void {
     const orphaned = this.#devices.filter(followed => {
@@ -165,7 +165,7 @@ export class InterfaceFollower {
     const isOwned = devices.some(followed => hasOwn(followed, address))
     this.#forEachDevice(devices, followed => {
       const claim = this.#claimOf(followed, index, address)
-      // A device may have additional addresses from the time when it was alone on the interface.
+      // The device may have got the address when it was alone on the interface.
       if (!isPresent || (isOwned && claim !== 'own')) {
         followed.state.port.removeAddress(address)
         this.#notify(followed, removeGid(followed.device, address))

@@ -1,6 +1,6 @@
 /*
- * Adds, renames and removes devices while the daemon runs, with all that programs see of them: their files in the tree,
- * and the events of NETLINK_RDMA. Makes devices follow their interfaces.
+ * Adds, renames and removes devices while the daemon runs, with their files in the tree and the events of NETLINK_RDMA.
+ * Makes devices follow their interfaces.
  */
 import type { Identity } from '../../drivers/rxe/address/identity.ts'
 import type { RxeDevice } from '../../drivers/rxe/device.ts'
@@ -27,7 +27,7 @@ export class HotPlug {
     this.#daemon = daemon
   }
 
-  /** Writes the tree, and follows the interfaces. Throws the system's error. */
+  /** Writes the tree. Throws the system's error. */
   start(interfaces: Interfaces | undefined): void {
     const { root, cm } = this.#daemon()
     const files = createDeviceFiles(root, this.#devices.all)
@@ -46,7 +46,7 @@ export class HotPlug {
 
   plug(spec: DeviceSpec): void {
     const { loop, netlink } = this.#daemon()
-    // A device that is being removed may still have the name or address.
+    // Finish removals: a removed device may still have the name or address.
     this.#objectJobs.finish()
     const added = this.#devices.add(spec)
     this.#files?.add(added)
@@ -75,7 +75,7 @@ export class HotPlug {
     notifyRemoved(netlink, removed)
   }
 
-  /** Removes a device that threw, since its state is unknown; its programs get DEVICE_FATAL. */
+  /** Removes a device that threw, since its state is unknown. */
   removeFaulty({ device }: Pick<RxeDevice, 'device'>, error: unknown): void {
     this.#daemon().containment.report(`device ${device.name}, which is removed`, error)
     if (this.#devices.find(device.name)?.device === device) this.unplug(device.name)

@@ -1,6 +1,6 @@
 /*
- * The network of a daemon: a memory link between its devices, or UDP sockets; with injected faults and captures at each
- * port.
+ * The network of a daemon: a memory link between its devices, or UDP sockets. Each port can inject faults and be
+ * captured.
  */
 import { writeSync } from 'node:fs'
 import { identityOf } from '../../drivers/rxe/address/host-identity.ts'
@@ -18,15 +18,15 @@ import { createPcapng } from '../../trace/pcapng.ts'
 import type { DaemonConfig, DeviceSpec, FaultStat, Path } from '../../uapi/tool.ts'
 
 export interface Network {
-  /** Creates the port of a device; over UDP also binds its address. Throws an Error with a message for people. */
+  /** Creates the port of a device, and binds it over UDP. Throws an Error with a message for people. */
   attach(device: DeviceSpec): FaultPort
-  /** A device was removed; its driver closes the port. */
+  /** Forgets a removed device. Its driver closes the port. */
   detach(device: string): void
-  /** A device was renamed: its fault rules get the new name. */
+  /** Renames a device, also in fault rules. */
   rename(device: string, name: string): void
   /** The current fault rules, as the text of `--fault`. */
   readonly faults: string
-  /** Numbers of a device's packets that were dropped, delayed, … since it was added. */
+  /** How many of a device's packets were dropped, delayed, … since it was added. */
   faultsOf(device: string): FaultCounters | undefined
   /** The rules with their counts since they were set. */
   faultCounts(): FaultStat[]
@@ -40,7 +40,6 @@ export interface Network {
   capture(fd: number, isOwn: (address: Uint8Array) => boolean, failed: (error: unknown) => void): () => void
 }
 
-/** Creates the port of a device. */
 type CreatePort = (device: DeviceSpec) => Port
 
 const memoryPorts = (path: Path): CreatePort => {
@@ -50,7 +49,6 @@ const memoryPorts = (path: Path): CreatePort => {
   return () => link.attach()
 }
 
-/** Ports that send and receive through sockets. */
 const socketPorts =
   (link: SocketLink, interfaces: Interfaces | undefined): CreatePort =>
   device =>
@@ -65,7 +63,7 @@ const faultRules = (text: string, devices: readonly DeviceSpec[]): FaultRule[] =
   return rules
 }
 
-/** `interfaces`: the interfaces of this system; undefined for a memory link, and without netlink. */
+/** `interfaces`: undefined for a memory link, and on systems without netlink. */
 export const createNetwork = (
   { devices, fault, link, path = 'direct' }: DaemonConfig,
   interfaces?: Interfaces,
@@ -138,7 +136,7 @@ export const createNetwork = (
               }),
             )
           } catch (error) {
-            // A full disk ends the capture; packets still flow.
+            // For example a full disk. Only the capture ends.
             console.error('userdma daemon: a packet capture failed:', String(error))
             stopCapture()
             failed(error)

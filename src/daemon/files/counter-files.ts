@@ -1,12 +1,13 @@
 /*
- * The counters of ports as files with Linux's paths: `hw_counters` and `counters` of each port in the tree that
- * programs read (tree.ts). Values must be current when a program reads them, and an idle daemon must do no work, so
- * after their creation they are written when the shim reports that a program is about to read (REFRESH,
- * spec/session.ts), and only if they have changed. As in Linux, values younger than `lifespan` milliseconds are not
- * renewed, so a program that reads all files renews them once; programs may write `lifespan`.
+ * The counters of ports (spec/counters.ts) as files with Linux's paths: `hw_counters` and `counters` of each port in the
+ * tree (tree.ts).
  *
- * A file is replaced as a whole, so that readers never see part of a number. If that fails (the disk is full) the file
- * is removed, so that no outdated number stays. spec/counters.ts defines the counters.
+ * The files are updated when the shim reports that a program is about to read them (REFRESH, spec/session.ts), so that
+ * an idle daemon does no work. As in Linux, values younger than `lifespan` milliseconds are not renewed, and programs
+ * may write `lifespan`.
+ *
+ * Files are replaced atomically, so that readers never see part of a number. If a write fails, the file is removed, so
+ * that no outdated number stays.
  */
 import { existsSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
@@ -14,17 +15,17 @@ import { type CounterFolder, counterValues } from '../../spec/counters.ts'
 import { portFolder } from './tree.ts'
 import { makeFolder, replaceFile } from './tree-files.ts'
 
-/** The counters of one device, by name as in spec/counters.ts. */
+/** Counters have the names of spec/counters.ts. */
 export interface CountedDevice {
   readonly name: string
-  /** Current values: of the engine, and of the port. */
+  /** The current values. */
   counted(): { readonly engine: Readonly<Record<string, number>>; readonly port: Readonly<Record<string, number>> }
 }
 
 export interface CounterFiles {
   /** Creates the files of a device. Throws the system's error. */
   add(device: CountedDevice): void
-  /** From now on the files of a device are not updated; they are not removed. */
+  /** Stops updating the files of a device; leaves the files. */
   remove(name: string): void
   /** Updates the files of all devices. Throws the system's first error, after all files were tried. */
   refresh(): void
@@ -33,10 +34,10 @@ export interface CounterFiles {
 const folders: readonly CounterFolder[] = ['hw_counters', 'counters']
 /** Milliseconds: Linux's default. */
 const DEFAULT_LIFESPAN = 10
-/** Milliseconds: the maximum that a program may write. */
+/** Milliseconds. */
 const MAX_LIFESPAN = 10_000
 
-/** Calls `action` for all items, then throws the first error, if there was any. */
+/** Calls `action` for all items, then throws the first error, if any. */
 const forAll = <T>(items: Iterable<T>, action: (item: T) => void): void => {
   const errors: unknown[] = []
   for (const item of items)
@@ -68,7 +69,7 @@ export const createCounterFiles = (
     const written = new Map<string, number>()
     let renewedAt = Number.NEGATIVE_INFINITY
 
-    /** The last valid value of the file; it replaces an invalid one. */
+    /** Replaces an invalid value in the file. */
     let validLifespan = DEFAULT_LIFESPAN
     const readLifespan = (): number => {
       const text = readFileSync(join(root, lifespan), 'utf8').trim()

@@ -1,9 +1,9 @@
 /*
- * The files that programs read about a daemon's devices: the tree (tree.ts) and its counters (counter-files.ts). This
- * file updates them as devices are added, changed and removed.
+ * Updates the files that programs read about devices, the tree (tree.ts) and its counters (counter-files.ts), when
+ * devices are added, changed and removed.
  *
- * If they cannot be written, because the disk is full or the folder was removed, the error is logged and the daemon
- * continues, since calls still return correct results. Only at the daemon's start such an error is fatal.
+ * A write can fail, for example because the disk is full. At the daemon's start that is fatal. Later the error is only
+ * logged, because calls still return correct results.
  */
 import { countersByLayer } from '../../drivers/rxe/counts.ts'
 import type { RxeDevice } from '../../drivers/rxe/device.ts'
@@ -16,7 +16,7 @@ import { addToTree, removeFromTree, renameInTree, type TreeDevice, updateTree, w
 export interface DeviceFiles {
   add(device: DaemonDevice): void
   remove(device: DaemonDevice): void
-  /** Called after the device was renamed. */
+  /** Call after the device was renamed. */
   rename(device: DaemonDevice, previousName: string): void
   /** Updates the files of a soft device whose port or GIDs have changed. */
   update(device: Pick<RxeDevice, 'device'>): void
@@ -45,7 +45,7 @@ const treeDevice = ({ device, rxe }: Pick<DaemonDevice, 'device' | 'rxe'>): Tree
   }
 }
 
-/** Writes the files below `root`. `devices` may change. Throws the system's error. */
+/** Writes the files below `root`. `devices`: all devices; the list may change. Throws the system's error. */
 export const createDeviceFiles = (root: string, devices: readonly DaemonDevice[]): DeviceFiles => {
   const counted = (rxe: RxeDevice) => ({ name: rxe.device.name, counted: () => countersByLayer(rxe) })
   const logErrors = (deviceName: string, body: () => void): void => {

@@ -1,6 +1,6 @@
 /*
- * Writes files of the tree (tree.ts, counter-files.ts): created exclusively, with modes independent of the umask, and
- * replaced atomically.
+ * Writes files of the tree (tree.ts, counter-files.ts): exclusively created, replaced atomically, with modes independent
+ * of the umask.
  */
 import {
   chmodSync,
@@ -23,7 +23,7 @@ export const makeFolder = (path: string): void => {
   chmodSync(path, 0o755)
 }
 
-/** Creates a file with its text. Throws EEXIST if the file exists, and leaves no new file if writing fails. */
+/** Creates a file. Throws EEXIST if it exists. If writing fails, removes the file. */
 export const writeNewFile = (path: string, text: string, mode = 0o644): void => {
   const fd = openSync(path, 'wx', mode)
   try {

@@ -1,11 +1,7 @@
 /*
  * The files that RDMA programs read before they open a device: sysfs classes and device nodes, in a folder of the
- * daemon.
- *
- * The shim rewrites the programs' paths to paths in this folder (docs/decisions/interception.md). The contents come
- * from the device; an unused GID, for example, has no file. As in Linux, a class has links to the folders of its
- * devices. Nodes are empty files, so that programs find them; a session of the daemon opens the device (OPEN in
- * spec/session.ts).
+ * daemon. The shim rewrites the programs' paths to paths in this folder (docs/decisions/interception.md). Nodes are
+ * empty files; a message of the session opens the device (OPEN in spec/session.ts).
  */
 import { existsSync, readdirSync, renameSync, rmSync, symlinkSync } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -21,20 +17,18 @@ export interface TreeDevice {
   readonly node: number
   /** `NodeType` (spec/enums.ts). */
   readonly nodeType: number
-  /** Name of the driver, and version of its ABI. */
   readonly driver: string
+  /** Version of the driver's ABI. */
   readonly abi: number
   /** 8 bytes, network order. */
   readonly guid: Uint8Array
-  /** Name of the network interface; empty without one. */
+  /** Name of the network interface, or empty. */
   readonly interfaceName: string
   /** Undefined for a device without a port. */
   readonly port: TreePort | undefined
-  /** Whether the device has a umad node, through which programs send management datagrams. */
   readonly hasUmad: boolean
 }
 
-/** The port: its GIDs and states, which can change while the device exists. */
 export interface TreePort {
   /** GIDs in use. */
   readonly gids: readonly { readonly index: number; readonly gid: Uint8Array }[]
@@ -52,24 +46,22 @@ const physStateText = (state: number): string => `${state}: ${PHYS_STATE_TEXTS[s
 
 const { uverbs, rdma_cm: cm, umad } = CharDevices
 
-/** Entries of classes, as CLASS/NAME: a device has one in class infiniband and one for each of its nodes. */
+/** An entry is CLASS/NAME. A device has an entry in class infiniband, and one for each of its nodes. */
 const rdmaEntry = (name: string): string => `infiniband/${name}`
 const verbsEntry = (node: number): string => `infiniband_verbs/${uverbs.node}${node}`
 const madEntry = (node: number): string => `infiniband_mad/${umad.node}${node}`
 /** The connection manager's node is a miscellaneous device. */
 const cmEntry = `misc/${cm.node}`
 
-/** The folder of an entry. */
 const folderOf = (entry: string): string => `sys/devices/virtual/${entry}`
-/** The link to that folder in the class. */
+/** The link to the entry's folder in the class. */
 const classLink = (entry: string): string => `sys/class/${entry}`
-/** Creates the links from an entry's folder to its class, and from the class to the folder. */
+/** Links an entry's folder to its class, and the class to the folder. */
 const linkEntry = (root: string, entry: string): void => {
   symlinkSync(`../../../../class/${dirname(entry)}`, join(root, folderOf(entry), 'subsystem'))
   makeFolder(join(root, dirname(classLink(entry))))
   symlinkSync(`../../devices/virtual/${entry}`, join(root, classLink(entry)))
 }
-/** Removes an entry's folder and the link to it. */
 const removeEntry = (root: string, entry: string): void => {
   for (const path of [classLink(entry), folderOf(entry)]) rmSync(join(root, path), { recursive: true, force: true })
 }
@@ -87,13 +79,13 @@ const hexGroups = (bytes: Uint8Array): string =>
     .toString('hex')
     .replace(/(.{4})(?=.)/g, '$1:')
 
-/** Contents of files by path below the tree's root. */
+/** Contents of files, by path below the tree's root. */
 type Files = Record<string, string>
 
-/** The folder of a device's port, below the tree's root. */
+/** Path below the tree's root. */
 export const portFolder = ({ name }: Pick<TreeDevice, 'name'>): string => `${folderOf(rdmaEntry(name))}/ports/1`
 
-/** The files whose contents can change, except those that contain the device's name. */
+/** The files whose contents can change, except the files with the device's name. */
 const changingFiles = (device: TreeDevice): Files => {
   if (device.port === undefined) return {}
   const port = portFolder(device)
@@ -115,10 +107,7 @@ const changingFiles = (device: TreeDevice): Files => {
 
 const NODES = 'dev/infiniband'
 const umadPath = (node: number): string => `${NODES}/${umad.node}${node}`
-/**
- * Linux's mode of the node: only its owner (root; here the daemon's user) may use it, since a program can send
- * management datagrams of the port through it.
- */
+/** As in Linux: whoever may use the node can send the port's management datagrams. */
 const UMAD_MODE = 0o600
 const nodeNames: Readonly<Record<number, string>> = { [SYSTEM_NODE]: SYSTEM_NAME, [CM_NODE]: cm.node }
 const nodePath = (node: number): string => `${NODES}/${nodeNames[node] ?? `${uverbs.node}${node}`}`
@@ -126,7 +115,7 @@ const nodePath = (node: number): string => `${NODES}/${nodeNames[node] ?? `${uve
 /** Whether the tree at `root` has a device node with this name. */
 export const hasNode = (root: string, name: string): boolean => existsSync(join(root, NODES, name))
 
-/** The files of the port and its interface; those with fixed contents have the values of Linux's rxe. */
+/** Fixed contents are those of Linux's rxe. */
 const portFiles = (device: TreeDevice): Files => {
   const port = portFolder(device)
   if (device.port === undefined) return {}
@@ -178,7 +167,7 @@ const deviceFiles = (device: TreeDevice): Files => {
 }
 
 const ATTRIBUTE_MODE = 0o444
-/** Mode of node_desc, which programs may write, as in Linux. */
+/** As in Linux, programs may write node_desc. */
 const DESCRIPTION_MODE = 0o644
 
 const writeFiles = (root: string, files: Files): void => {
@@ -189,7 +178,7 @@ const writeFiles = (root: string, files: Files): void => {
   }
 }
 
-/** Adds a device. The links in classes, which programs read first, are written last. */
+/** Programs read the links in classes first, so the links are written last. */
 export const addToTree = (root: string, device: TreeDevice): void => {
   const { name, node, hasUmad } = device
   writeNewFile(join(root, nodePath(node)), '')
@@ -200,13 +189,12 @@ export const addToTree = (root: string, device: TreeDevice): void => {
   linkEntry(root, verbsEntry(node))
 }
 
-/** Removes a device. */
 export const removeFromTree = (root: string, { name, node }: Pick<TreeDevice, 'name' | 'node'>): void => {
   for (const entry of [verbsEntry(node), madEntry(node), rdmaEntry(name)]) removeEntry(root, entry)
   for (const path of [nodePath(node), umadPath(node)]) rmSync(join(root, path), { force: true })
 }
 
-/** Renames a device; programs that have opened one of its files can still read it. */
+/** Renames a device. Programs can still read its files that they have opened. */
 export const renameInTree = (root: string, previousName: string, device: TreeDevice): void => {
   const { name, node, hasUmad } = device
   rmSync(join(root, classLink(rdmaEntry(previousName))))
@@ -218,7 +206,7 @@ export const renameInTree = (root: string, previousName: string, device: TreeDev
   if (hasUmad) replaceFile(root, `${folderOf(madEntry(node))}/ibdev`, `${name}\n`, ATTRIBUTE_MODE)
 }
 
-/** Creates the tree for these devices at `root`; removes an old tree there. */
+/** Replaces an old tree at `root`. */
 export const writeTree = (root: string, devices: readonly TreeDevice[]): void => {
   removeTree(root)
   writeFiles(root, { 'sys/class/infiniband_verbs/abi_version': String(UVERBS_ABI) })

@@ -1,6 +1,6 @@
 /*
- * A memory file of a program as core's AddressSpace, for memory regions of kind FILE. Only files that support seals (of
- * memfd_create or tmpfs) are accepted, since access to other files could block the daemon.
+ * A memory file of a program as core's AddressSpace, for memory regions of kind FILE. The file must support seals (of
+ * memfd_create or tmpfs), because access to other files could block the daemon.
  */
 import { closeSync } from 'node:fs'
 import type { FileMemory } from '../../core/model.ts'
@@ -12,8 +12,9 @@ import { CallError } from '../../spec/errno.ts'
 import { type FdQuota, orRelease } from '../fd-quota.ts'
 
 /**
- * The file behind descriptor `number` of a program. Throws CallError: EBADF if it cannot be duplicated, EINVAL if it is
- * not a memory file or has O_APPEND, EMFILE or ENFILE if the program's quota or the daemon has no descriptors left.
+ * The file behind descriptor `number` of a program. Throws CallError: EBADF if the descriptor cannot be duplicated;
+ * EINVAL if it is not of a memory file, or has O_APPEND; EMFILE or ENFILE if the quota or the daemon has no descriptors
+ * left.
  */
 export const openFileMemory = (process: ProcessHandle, number: number, quota: FdQuota): FileMemory => {
   const releaseQuota = quota.take(1)
@@ -30,7 +31,7 @@ export const openFileMemory = (process: ProcessHandle, number: number, quota: Fd
 const open = (process: ProcessHandle, number: number): FileMemory => {
   const fd = pidfdGetfd(process, number)
   if (fd === -EMFILE) throw new CallError('EMFILE', 'the daemon has no descriptors left')
-  // EINVAL: a guest's descriptor of another file than a memory file, which is not duplicated.
+  // EINVAL: a guest's (host/memory/guest.ts) descriptor that is not of a memory file; it is not duplicated.
   if (fd < 0 && fd !== -EINVAL) throw new CallError('EBADF', `the caller has no descriptor ${number}`)
   try {
     if (fd < 0 || sealsOf(fd) < 0)

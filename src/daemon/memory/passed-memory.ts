@@ -1,10 +1,9 @@
 /*
- * A memory file that a client passed with HELLO (spec/session.ts, R13). Addresses in its calls are offsets in that file
- * instead of addresses in its process, so a client whose memory the daemon may not access, such as another user's
- * program, can still query devices.
+ * A memory file that a client passed with HELLO (spec/session.ts, R13). Addresses in the client's calls are offsets in
+ * the file. So a client whose memory the daemon may not access, such as another user's program, can query devices.
  *
- * The file is read and written at offsets and never mapped. It must be sealed against shrinking and growing, so that a
- * valid range stays valid, and of limited size, because pages that the daemon writes first are charged to the daemon.
+ * The file must be sealed against shrinking and growing, so that a valid range stays valid. Its size is limited, because
+ * pages that the daemon writes first are charged to the daemon.
  */
 import { closeSync, fstatSync, readSync, writeSync } from 'node:fs'
 import type { Guest } from '../../host/memory/guest.ts'
@@ -23,11 +22,9 @@ export interface PassedMemory {
 
 const REQUIRED_SEALS = SEAL_SHRINK | SEAL_GROW
 
-/**
- * Takes ownership of `fd`. Returns undefined for -1, and for a file that is not as described above, which it closes.
- */
+/** Closes `fd` and returns undefined if it is not a file as described above. `fd` may be −1. */
 export const takePassedMemory = (fd: number, guest?: Guest): PassedMemory | undefined => {
-  // Only a memory file reports its size without blocking.
+  // fstat of other files can block.
   const seals = sealsOf(fd)
   const size = seals < 0 ? 0 : fstatSync(fd).size
   if (seals < 0 || (seals & REQUIRED_SEALS) !== REQUIRED_SEALS || size > PassedFile.bytes) {
@@ -36,15 +33,13 @@ export const takePassedMemory = (fd: number, guest?: Guest): PassedMemory | unde
   }
   let isOpen = true
   const file = guest?.file(fd)
-  /**
-   * Runs `move`, which reads or writes `length` bytes at an offset and returns their number. Throws EFAULT if it fails.
-   */
+  /** `move` reads or writes `length` bytes at an offset, and returns the number. Throws EFAULT if `move` fails. */
   const transfer = (address: bigint, length: number, move: (offset: number) => number): void => {
     const isInside = isOpen && address + BigInt(length) <= BigInt(size)
     try {
       if (isInside && move(Number(address)) === length) return
     } catch {
-      // A file that is sealed against writing: throws below.
+      // The file is sealed against writing.
     }
     throw new CallError('EFAULT', `${length} bytes at offset ${address} of a memory file of ${size} cannot be reached`)
   }

@@ -1,13 +1,9 @@
 /*
  * The memory of a connected process, as core's AddressSpace and for the dialects (docs/decisions/client-memory.md).
  *
- * Either the kernel checks the daemon's permission at every copy, or copies are bound to the address space that the
- * process had when it connected (host/memory/process.ts). Once per turn (`DaemonState.turn`) this file checks that the
- * pid is still the process that connected, running the same program. Registration asks the kernel whether the pages
- * exist and permit the access (host/memory/ranges.ts).
- *
- * If a copy blocks for too long (host/memory/moves.ts), the memory is not copied again: all later reads and writes fail
- * with ETIMEDOUT.
+ * Once per turn (`DaemonState.turn`) this file checks that the pid is still the process that connected, with the same
+ * program. Registration asks the kernel whether the pages exist and permit the access (host/memory/ranges.ts). If a copy
+ * blocks for too long (host/memory/moves.ts), all later reads and writes fail with ETIMEDOUT.
  */
 import type { AddressSpace, Bytes } from '../../core/memory/address-space.ts'
 import { ESRCH, ETIMEDOUT } from '../../host/errno.ts'
@@ -22,7 +18,7 @@ import { TWO_32 } from '../../spec/memory.ts'
 import { RegisteredRanges, type RegistrationOptions } from './registered-ranges.ts'
 import { createWrittenRanges, type WrittenRange, type WrittenRanges } from './written-ranges.ts'
 
-/** Bytes of the buffer for 8-byte atomics and for the data of copyIn and copyOut, whose length it limits. */
+/** Bytes of the buffer for atomics, copyIn and copyOut. */
 const SCRATCH_BYTES = 1 << 20
 let scratchArena: Arena | undefined
 const scratch = (): Arena => {
@@ -30,7 +26,7 @@ const scratch = (): Arena => {
   return scratchArena
 }
 
-/** Addresses of user space are below this on x86-64 and arm64. */
+/** The end of user space on x86-64 and arm64. */
 const USER_END = 2 ** 56
 
 const high = (address: bigint): number => Number(address >> 32n)
@@ -44,13 +40,13 @@ const faultError = (address: bigint, length: number): CallError =>
 
 export interface SpaceOptions extends RegistrationOptions {
   readonly slices?: Slices
-  /** Called once when an access to the process's memory has blocked for too long. */
+  /** Called once, after a copy has blocked for too long. */
   readonly onTooSlow?: () => void
 }
 
 const rightsOf = (writable: boolean): number => (writable ? Rights.READ | Rights.WRITE : Rights.READ)
 
-/** `turn` returns `DaemonState.turn`: the process's identity is checked once per turn. */
+/** `turn` returns `DaemonState.turn`. */
 export class ProcessSpace implements AddressSpace {
   readonly #handle: ProcessHandle
   readonly #turn: () => number
@@ -59,7 +55,7 @@ export class ProcessSpace implements AddressSpace {
   readonly #registered: RegisteredRanges
   #written: WrittenRanges | undefined
   readonly #moves: Moves
-  /** Turn and time of the last check of the process, and its result. */
+  /** Turn and time of the last check of the process. */
   #checkedTurn = -1
   #checkedAt = 0
   #isSameProcess = true
@@ -145,7 +141,7 @@ export class ProcessSpace implements AddressSpace {
     return this.write(hi, lo, word, 0, 8, 8, 8)
   }
 
-  /** Throws CallError EFAULT, also beyond SCRATCH_BYTES. */
+  /** At most SCRATCH_BYTES. Throws CallError EFAULT. */
   copyIn(address: bigint, length: number): Uint8Array {
     const local = scratch()
     if (length > SCRATCH_BYTES || address >= BigInt(USER_END)) throw faultError(address, length)
@@ -154,7 +150,7 @@ export class ProcessSpace implements AddressSpace {
     return local.bytes.slice(0, length)
   }
 
-  /** Throws as `copyIn`. */
+  /** At most SCRATCH_BYTES. Throws CallError EFAULT. */
   copyOut(address: bigint, bytes: Uint8Array): void {
     const local = scratch()
     const { length } = bytes
@@ -164,22 +160,22 @@ export class ProcessSpace implements AddressSpace {
       throw faultError(address, length)
   }
 
-  /** From now on records which ranges of the process's memory are written, or shared. */
+  /** Starts to record which ranges of the process's memory the daemon writes or peers may write. */
   recordWritten(): void {
     this.#written ??= createWrittenRanges()
   }
 
-  /** Returns up to `max` of the recorded ranges, and forgets them. */
+  /** Removes and returns up to `max` of the recorded ranges. */
   takeWritten(max: number): readonly WrittenRange[] {
     return this.#written?.take(max) ?? []
   }
 
-  /** Takes ownership of a userfaultfd of the process; registered-ranges.ts says what it reports. */
+  /** `fd`: a userfaultfd of the process, which this object will close (registered-ranges.ts). */
   watchUnmapping(fd: number): void {
     this.#registered.setUserfault(fd)
   }
 
-  /** The handle is not used any more: from now on reads and writes fail. */
+  /** All later reads and writes fail. The handle is not used any more. */
   close(): void {
     if (!this.#isClosed) this.#moves.close()
     this.#registered.close()
@@ -200,10 +196,11 @@ export class ProcessSpace implements AddressSpace {
 
   /** 0, or the errno with which copies fail. */
   #refusalErrno(): number {
-    return this.#hasStalled ? Errno.ETIMEDOUT : this.#isAlive() ? 0 : Errno.ESRCH
+    if (this.#hasStalled) return Errno.ETIMEDOUT
+    return this.#isAlive() ? 0 : Errno.ESRCH
   }
 
-  /** The errno of a copy of `total` bytes that has returned `moved`; 0 if all were copied. */
+  /** The errno of a copy of `total` bytes that has returned `moved`; 0: success. */
   #errnoOf(moved: number, total: number): number {
     if (moved === total) return 0
     if (moved === -ESRCH) return Errno.ESRCH
@@ -214,12 +211,12 @@ export class ProcessSpace implements AddressSpace {
     return Errno.ETIMEDOUT
   }
 
-  /** The mappings of the process; undefined if it has ended, or the addresses are not below USER_END. */
+  /** The mappings of the process; undefined if the process has ended, or the range is beyond USER_END. */
   #rangesFor(start: number, length: number): MappedRanges | undefined {
     if (!this.#isAlive() || start + length > USER_END) return undefined
     if (this.#ranges === undefined) {
       this.#ranges = mappedRanges(this.#handle.pid, this.#handle.guest)
-      // /proc/PID/maps was just opened by pid: it is that of the right process only if the process still exists.
+      // /proc/PID/maps was opened by pid. It is the right process's if this process still exists.
       if (!isSame(this.#handle)) this.close()
     }
     return this.#ranges

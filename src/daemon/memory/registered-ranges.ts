@@ -1,11 +1,12 @@
 /*
- * The registered ranges of a program's memory. Registration has two effects: the pages count as locked, as in Linux;
- * and once the program unmaps them, the region does not cover later mappings at that address, if the range is watched
- * (userfaultfd).
+ * The registered ranges of a program's memory.
  *
- * As in Linux (ib_umem_get), the pages of each region count against RLIMIT_MEMLOCK of the registering process, also
- * where regions overlap: EPERM if the limit is 0, ENOMEM beyond it, unless the process has CAP_IPC_LOCK in the initial
- * user namespace.
+ * As in Linux (ib_umem_get), the pages of each region count against RLIMIT_MEMLOCK of the registering process, even if
+ * regions overlap. Beyond the limit, registration fails with ENOMEM, and with EPERM if the limit is 0. A process with
+ * CAP_IPC_LOCK in the initial user namespace has no limit.
+ *
+ * A userfaultfd of the program reports when the program unmaps pages of a watched range, so that the region does not
+ * cover later mappings at that address.
  */
 import { closeSync } from 'node:fs'
 import { pageSize } from '../../host/memory/mapping.ts'
@@ -19,7 +20,6 @@ import type { Containment } from '../containment.ts'
 export interface RegistrationOptions {
   /** Whether the process may exceed the limit. */
   readonly ignoreLimit?: boolean
-  /** Contains exceptions of event loop callbacks. */
   readonly guard?: Containment['guard']
   /** Called once, for the first registration beyond the limit. */
   readonly log?: (message: string) => void
@@ -31,14 +31,10 @@ interface Range {
   readonly onUnmapped: () => void
 }
 
-/** Linux's capability number. */
 const CAP_IPC_LOCK = 14
-/** Maximum number of watched ranges: each takes up to two of the program's 65,530 mappings. */
+/** Each watched range takes up to two of the program's 65,530 mappings. */
 const MAX_WATCHED = 1024
-/**
- * Maximum bytes of a range that the userfaultfd stops watching when its registration ends: unregistering a larger one
- * takes longer than handling the event when it is unmapped.
- */
+/** Longer ranges stay watched after their registration: unwatching them costs more than the later event. */
 const MAX_UNWATCH_BYTES = 2 ** 20
 
 const unguarded: Containment['guard'] = (_where, body) => body
@@ -48,11 +44,11 @@ export class RegisteredRanges {
   readonly #ignoreLimit: boolean
   readonly #guard: Containment['guard']
   readonly #log: (message: string) => void
-  /** Bytes registered, of whole pages. */
+  /** Bytes of the registered pages. */
   #locked = 0
   #isLogged = false
   readonly #watched = new Set<Range>()
-  /** The userfaultfd; -1: none. */
+  /** −1: none. */
   #userfaultFd = -1
   #watcher: UnmapWatch | undefined
 
@@ -67,8 +63,8 @@ export class RegisteredRanges {
   }
 
   /**
-   * Registers `length` bytes at `address`; the returned function ends the registration. `onUnmapped` is called once, if
-   * the range is watched and any of its pages is unmapped before that end. Throws CallError EPERM or ENOMEM.
+   * Registers `length` bytes at `address`. The returned function ends the registration. `onUnmapped` is called at most
+   * once, when a page of a watched range is unmapped. Throws CallError EPERM or ENOMEM.
    */
   register(address: number, length: number, onUnmapped: () => void): () => void {
     const pageBytes = pageSize()
@@ -86,10 +82,7 @@ export class RegisteredRanges {
     }
   }
 
-  /**
-   * Takes ownership of the program's userfaultfd, which reports unmapped ranges. Without one `onUnmapped` is never
-   * called.
-   */
+  /** `fd`: the program's userfaultfd, which this object will close. Without it `onUnmapped` is never called. */
   setUserfault(fd: number): void {
     if (this.#userfaultFd >= 0) closeSync(fd)
     else this.#userfaultFd = fd
@@ -111,8 +104,8 @@ export class RegisteredRanges {
   }
 
   /**
-   * Closing takes the mmap lock of the address space, which a thread that waits for its pages may hold. So another
-   * process closes the userfaultfd, unless the address space is gone.
+   * close(2) of a userfaultfd takes the mmap lock of the program's address space. A thread of the program may hold the
+   * lock for long, so another process closes the userfaultfd, unless the address space is gone.
    */
   #closeUserfault(): void {
     if (this.#userfaultFd < 0) return
@@ -132,10 +125,11 @@ export class RegisteredRanges {
     return this.#watcher
   }
 
-  /** Throws if the process may not lock this many more bytes. */
+  /** Throws CallError if the process may not lock this many more bytes. */
   #requireLockable(bytes: number): void {
     const limit = lockLimit(this.#process.pid)
-    if ((limit !== 0 && this.#locked + bytes <= limit) || hasInitialCapability(this.#process.pid, CAP_IPC_LOCK)) return
+    const isWithinLimit = limit !== 0 && this.#locked + bytes <= limit
+    if (isWithinLimit || hasInitialCapability(this.#process.pid, CAP_IPC_LOCK)) return
     const message = `process ${this.#process.pid} may lock ${limit} bytes (RLIMIT_MEMLOCK), has registered ${this.#locked} and requests ${bytes} more: raise the limit (ulimit -l), or start the daemon with --ignore-memlock`
     if (!this.#isLogged) this.#log(message)
     this.#isLogged = true

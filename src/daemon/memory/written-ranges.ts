@@ -1,6 +1,6 @@
 /*
- * Ranges of a program's memory that the daemon has written, or peers may write, and that the program has not queried
- * yet (WRITTEN in spec/session.ts). A program under valgrind needs them, since valgrind does not see these writes.
+ * Ranges of a program's memory that the daemon has written or peers may write, until the program queries them (WRITTEN
+ * in spec/session.ts). Programs under valgrind do, because valgrind does not see these writes.
  */
 
 export interface WrittenRange {
@@ -14,29 +14,28 @@ export interface WrittenRanges {
   take(max: number): readonly WrittenRange[]
 }
 
-/** Maximum number of ranges; the oldest are dropped, since the program has not queried for a long time. */
+/** Maximum number of ranges; the oldest are dropped. */
 const MAX_RANGES = 65536
 
 export const createWrittenRanges = (): WrittenRanges => {
-  /** Lengths by address. The same buffers are usually written repeatedly. */
-  const lengths = new Map<number, number>()
+  const lengthByAddress = new Map<number, number>()
   return {
     add(address, length) {
-      const known = lengths.get(address)
+      const known = lengthByAddress.get(address)
       if (known !== undefined && known >= length) return
-      lengths.set(address, length)
-      if (lengths.size <= MAX_RANGES) return
-      for (const oldest of lengths.keys()) {
-        lengths.delete(oldest)
+      lengthByAddress.set(address, length)
+      if (lengthByAddress.size <= MAX_RANGES) return
+      for (const oldest of lengthByAddress.keys()) {
+        lengthByAddress.delete(oldest)
         return
       }
     },
     take(max) {
       const taken: WrittenRange[] = []
-      for (const [address, length] of lengths) {
+      for (const [address, length] of lengthByAddress) {
         if (taken.length === max) break
         taken.push({ address, length })
-        lengths.delete(address)
+        lengthByAddress.delete(address)
       }
       return taken
     },
