@@ -160,7 +160,7 @@ export class DaemonChecker {
       readonly age: bigint
     },
   ): void {
-    // This check reads smaps of the child; there a guest (host/memory/process.ts) could make the daemon wait.
+    // This check reads the child's smaps. A guest (host/memory/guest.ts) could make the daemon wait there.
     if (guest !== undefined && misuse.kind === MisuseKind.FORKED) return
     const origin = this.#originOf(context)
     this.#checker.misused({

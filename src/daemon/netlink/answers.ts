@@ -1,6 +1,6 @@
 /*
  * What the handlers of RDMA_NLDEV requests share: types of requests and answers, look-ups of the named device and port,
- * and lists of any length as messages that fit in programs' buffers.
+ * and the division of long lists into messages.
  */
 import { CallError } from '../../spec/errno.ts'
 import { MAX_DATAGRAM_BYTES, type NldevAttributeName, type NldevCommandName } from '../../spec/linux/nldev.ts'
@@ -11,22 +11,22 @@ import type { DaemonState } from '../state.ts'
 
 export interface ParsedRequest {
   readonly attributes: Attributes
-  /** Whether the program has the permission for which Linux requires CAP_NET_ADMIN. */
+  /** Whether the program may send requests that need CAP_NET_ADMIN on Linux. */
   readonly isAdmin: boolean
 }
 
-/** A long computation in steps: yields between them, and returns the result. */
+/** A long computation, which yields between steps. */
 export type Work<T> = Generator<undefined, T>
 
 /**
- * Answers a `doit` request: returns the attributes of a message, or undefined if an acknowledgement suffices. Throws
+ * Handles a `doit` request. Returns the attributes of the answer, or undefined if an acknowledgement suffices. Throws
  * CallError to refuse.
  */
 export type AnswerOne = (daemon: DaemonState, parsed: ParsedRequest) => Entries | undefined | Work<Entries>
 
 /**
- * Answers a `dumpit` request: yields the bodies of the list's messages, and undefined between steps. Throws CallError
- * to refuse or abort.
+ * Handles a `dumpit` request. Yields the bodies of the list's messages, and undefined between steps. Throws CallError to
+ * refuse or abort.
  */
 export type AnswerList = (daemon: DaemonState, parsed: ParsedRequest) => Generator<Uint8Array | undefined>
 
@@ -38,11 +38,11 @@ const missing = (name: NldevAttributeName): never => {
   throw new CallError('EINVAL', `attribute ${name} is missing`)
 }
 
-/** A required attribute. */
+/** Throws CallError EINVAL if the attribute is missing. */
 export const required = <K extends NldevAttributeName>(attributes: Attributes, name: K): NonNullable<Attributes[K]> =>
   attributes[name] ?? missing(name)
 
-/** The device named in a request. */
+/** The device named in a request. Throws CallError EINVAL. */
 export const deviceOf = ({ devices }: DaemonState, { attributes }: Pick<ParsedRequest, 'attributes'>): DaemonDevice => {
   const index = required(attributes, 'DEV_INDEX')
   const found = devices.all.find(({ device }) => device.index === index)
@@ -50,7 +50,7 @@ export const deviceOf = ({ devices }: DaemonState, { attributes }: Pick<ParsedRe
   return found
 }
 
-/** The port named in a request; undefined if the request names none. */
+/** The port named in a request, if any. Throws CallError EINVAL. */
 export const portOf = (
   { device }: DaemonDevice,
   { attributes }: Pick<ParsedRequest, 'attributes'>,
@@ -64,7 +64,7 @@ export const portOf = (
   return port
 }
 
-/** The port named in a request, which must name one. */
+/** The port named in a request. Throws CallError EINVAL. */
 export const requiredPort = (device: DaemonDevice, parsed: ParsedRequest): number =>
   portOf(device, parsed) ?? missing('PORT_INDEX')
 
@@ -75,12 +75,12 @@ export const handleOf = ({ device }: Pick<DaemonDevice, 'device'>): readonly Ent
 ]
 
 const MAX_BODY_BYTES = MAX_DATAGRAM_BYTES - MESSAGE_HEADER
-/** Bytes of struct nlattr before an attribute's value. */
+/** Bytes of struct nlattr. */
 const ATTRIBUTE_HEADER = 4
 
 /**
- * Yields message bodies of `head` and a nested attribute `table`, with as many entries each as fit. An entry longer
- * than a message is omitted. Without entries there is no message. An undefined entry, a step of the list, is passed on.
+ * Yields message bodies: `head`, and a nested attribute `table` with as many entries as fit. An entry longer than a
+ * message is omitted. Without entries there is no message. For an undefined entry, yields undefined.
  */
 export function* tableMessages(
   head: Entries,

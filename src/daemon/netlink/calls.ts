@@ -1,6 +1,5 @@
 /*
- * Runs the NETLINK messages of sessions: programs' operations on NETLINK_RDMA sockets (`NetlinkOperation` in
- * spec/session.ts).
+ * Runs a session's NETLINK messages: operations on NETLINK_RDMA sockets (`NetlinkOperation` in spec/session.ts).
  */
 import { CallError } from '../../spec/errno.ts'
 import { NetlinkOperation } from '../../spec/session.ts'
@@ -11,22 +10,22 @@ import type { NetlinkSocket } from './netlink-socket.ts'
 
 /** The calling program. */
 export interface NetlinkCaller {
-  /** Whether it has the permission for which Linux requires CAP_NET_ADMIN. */
+  /** Whether the program may send requests that need CAP_NET_ADMIN on Linux. */
   readonly isAdmin: boolean
   readonly quota: FdQuota
-  /** The target of one of its descriptors in /proc/PID/fd; undefined if it is not open. */
+  /** The target of a descriptor in /proc/PID/fd; undefined if the descriptor is not open. */
   target(fd: number): string | undefined
   /** Throws CallError EFAULT. */
   copyIn(address: bigint, length: number): Uint8Array
 }
 
-/** `ret`: the operation's result, ≥ 0. `socket`: a new socket, whose program end is passed with the answer. */
+/** `ret`: the operation's result, ≥ 0. `socket`: a new socket; its program end is passed with the answer. */
 export interface NetlinkAnswer {
   readonly ret: number
   readonly socket?: NetlinkSocket
 }
 
-/** Maximum bytes of a program's datagram, more than any request needs. */
+/** Maximum bytes of a program's datagram. */
 const MAX_BYTES = 65536
 
 const { OPEN, SEND, BIND, NAME, SET, GET, TYPE } = NetlinkOperation
@@ -44,7 +43,7 @@ const send = (
   return pending === undefined ? { ret: length } : pending.then(() => ({ ret: length }))
 }
 
-/** Runs one operation. Throws CallError or SystemError to refuse. */
+/** Throws CallError or SystemError to refuse. */
 export const netlinkCall = (
   netlink: Netlink,
   caller: NetlinkCaller,

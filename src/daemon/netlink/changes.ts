@@ -1,6 +1,5 @@
 /*
- * The RDMA_NLDEV commands that change devices: their names and options, adding and deleting them (Linux: nldev_set,
- * nldev_newlink, nldev_dellink).
+ * The RDMA_NLDEV commands that add, delete and change devices (Linux: nldev_newlink, nldev_dellink, nldev_set).
  */
 import { existsSync } from 'node:fs'
 import { networkInterfaces } from 'node:os'
@@ -10,7 +9,7 @@ import { deviceNameError } from '../devices/device-spec.ts'
 import type { DaemonState } from '../state.ts'
 import { type Answers, deviceOf, type ParsedRequest, required } from './answers.ts'
 
-/** Devices on which adaptive interrupt moderation (DEV_DIM) was switched on. As with Linux's rxe it has no effect. */
+/** Devices with adaptive interrupt moderation (DEV_DIM) on. As with Linux's rxe, it has no effect. */
 const moderated = new WeakSet<Device>()
 export const isModerated = (device: Device): boolean => moderated.has(device)
 
@@ -26,7 +25,7 @@ const setDevice = (daemon: DaemonState, parsed: ParsedRequest): undefined => {
   else if (moderation === 0) moderated.delete(device)
 }
 
-/** The address of a new device on this interface: the first IPv4 address, otherwise the first IPv6 address. */
+/** The address for a new device on this interface: the first IPv4 address, otherwise the first IPv6 address. */
 const addressOf = (name: string): string => {
   const addresses = networkInterfaces()[name]
   if (addresses === undefined && (name.includes('/') || !existsSync(`/sys/class/net/${name}`)))

@@ -1,7 +1,6 @@
 /*
- * Lists the identifiers of rdma_cm files, which are objects of the system device, for RDMA_NLDEV (Linux:
- * fill_res_cm_id_entry): each with the device to which it is bound. A listener bound to a wildcard listens on every
- * device, and is listed for all.
+ * Lists rdma_cm identifiers for RDMA_NLDEV (Linux: fill_res_cm_id_entry). Identifiers are objects of the system device,
+ * but each is listed for the device to which it is bound. A listener bound to a wildcard is listed for all devices.
  */
 import type { Identifier } from '../../clients/rdma-cm/identifier.ts'
 import { anyAddress, emitAddress, type SocketAddress } from '../../clients/rdma-cm/socket-address.ts'
@@ -34,7 +33,7 @@ const addressEntries = (name: NldevAttributeName, value: SocketAddress | undefin
 const destinationOf = ({ destination, source, device }: Identifier): SocketAddress | undefined =>
   device && (destination ?? (source && anyAddress(source.family)))
 
-/** The attributes of an identifier, without its number and owner. */
+/** Without the number and owner. */
 export const describeCmId = (object: CoreObject): readonly Entry[] => {
   const id = identifierOf(object)
   const qpn = id.connection?.agreed.localQpn ?? 0

@@ -16,7 +16,7 @@ import type { DaemonState } from '../state.ts'
 import { type Answers, deviceOf, handleOf, type ParsedRequest, portOf, required, requiredPort } from './answers.ts'
 import { isModerated } from './changes.ts'
 
-/** A GUID as the u64 that netlink sends: the bytes in network order, read as a number. */
+/** A GUID as netlink's u64: the bytes in network order as a number. */
 const guidOf = (guid: Uint8Array): bigint => viewOf(guid).getBigUint64(0, false)
 
 const protocolOf = ({ device }: DaemonDevice): readonly Entry[] =>
@@ -37,7 +37,6 @@ const describeDevice = (found: DaemonDevice): Entries => {
   ]
 }
 
-/** The attributes of the network interface of a device's port. */
 export const interfaceOf = ({ rxe }: Pick<DaemonDevice, 'rxe'>): readonly Entry[] =>
   rxe === undefined ? [] : describeInterface(rxe.state.identity)
 
@@ -73,7 +72,7 @@ function* listPorts(daemon: DaemonState, parsed: ParsedRequest): Generator<Uint8
 
 const nodeTypes: Readonly<Record<string, CharDevice>> = CharDevices
 
-/** The device node of a type (uverbs, umad, rdma_cm); of the named device or port if the type has one for each. */
+/** The device node of a type (uverbs, umad, rdma_cm), and of a device or port if each has a node of this type. */
 const describeNode = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
   const { attributes } = parsed
   const type = required(attributes, 'CHARDEV_TYPE')
@@ -108,8 +107,8 @@ const describeNode = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
 const SHARED_MODE = 1
 
 /**
- * SYS_MONITOR_MODE: there are notifications (monitor.ts). SYS_COPY_ON_FORK: registered memory may be copied at fork
- * like other memory, since the daemon resolves its address at each access.
+ * SYS_MONITOR_MODE: there are notifications (monitor.ts). SYS_COPY_ON_FORK: registered memory may be copied at fork,
+ * because the daemon resolves addresses at each access.
  */
 const describeSystem = ({ core }: DaemonState): Entries => [
   ['SYS_NETNS_MODE', SHARED_MODE],

@@ -1,10 +1,9 @@
 /*
- * One NETLINK_RDMA socket of a program: the state that the kernel keeps for netlink sockets (port, groups, options),
- * the answers to the program, and the list (NLM_F_DUMP) that is being sent.
+ * One NETLINK_RDMA socket of a program. The program has the peer end of a socket pair. Each packet is a netlink
+ * datagram.
  *
- * The program has the other end of a socket pair; each packet is a netlink datagram. Nothing is queued here for a
- * program that does not read. An answer that does not fit is lost, as in Linux, and NLMSG_OVERRUN is sent as soon as it
- * fits (unless NETLINK_NO_ENOBUFS is set). A list waits until its next datagram fits.
+ * As in Linux, an answer that does not fit in the socket is lost. Then NLMSG_OVERRUN is sent as soon as it fits, unless
+ * NETLINK_NO_ENOBUFS is set. A list (NLM_F_DUMP) waits until its next datagram fits.
  */
 import { fstatSync } from 'node:fs'
 import { EAGAIN } from '../../host/errno.ts'
@@ -28,37 +27,34 @@ import type { Containment } from '../containment.ts'
 export type Datagrams = Generator<Uint8Array | undefined>
 
 export interface NetlinkSocket {
-  /** The program's end, until `closePeerEnd` is called. */
+  /** The daemon's copy of the program's end, until `closePeerEnd` is called. */
   readonly peerEnd: number
-  /** The target of the program's descriptors of its end in /proc/PID/fd: 'socket:[inode]'. */
+  /** 'socket:[inode]', to which links of the peer end in /proc/PID/fd point. */
   readonly target: string
-  /** Whether the process that opened the socket has the permission for which Linux requires CAP_NET_ADMIN. */
+  /** Whether the process that opened the socket may send requests that need CAP_NET_ADMIN on Linux. */
   readonly isAdmin: boolean
-  /** SOCK_RAW or SOCK_DGRAM, as requested. */
+  /** SOCK_RAW or SOCK_DGRAM. */
   readonly type: number
-  /** 0 until it is bound. */
+  /** 0: not bound. */
   port: number
-  /** Bit n-1: membership in group n. */
+  /** Bit n−1: membership in group n. */
   groups: number
   /** The options of level SOL_NETLINK that are on. */
   readonly options: Set<number>
   /** Whether a list is being sent. */
   readonly isListing: boolean
-  /** Closes the daemon's copy of the program's end, once it was passed to the program. */
+  /** Call once the peer end was passed to the program. */
   closePeerEnd(): void
   /** Sends a datagram, or drops it if it does not fit in the socket. */
   send(datagram: Uint8Array): void
-  /** Sends a list: the first datagrams now, the others in slices, when they fit. */
+  /** Sends the first datagrams now, the others in slices, when they fit. */
   sendList(datagrams: Datagrams): void
   close(): void
 }
 
-/**
- * Steps of a list per slice; `advance` takes one more. A step, such as making a datagram of 40 queue pairs, takes up to
- * half a millisecond.
- */
+/** A step, such as making a datagram of 40 queue pairs, takes up to half a millisecond. */
 const STEPS_PER_SLICE = 3
-/** Maximum number of a program's datagrams read in one callback of the event loop. */
+/** Datagrams that are read in one callback of the event loop. */
 const BURST = 16
 
 const OVERRUN = writeMessage({ type: NlmsgType.OVERRUN, flags: 0, sequence: 0, port: 0, body: new Uint8Array() })
@@ -66,16 +62,13 @@ const OVERRUN = writeMessage({ type: NlmsgType.OVERRUN, flags: 0, sequence: 0, p
 export interface NetlinkSocketParts {
   readonly containment: Containment
   readonly slices: Slices
-  /**
-   * Called with a datagram that the program sent directly, without the preload library; returns a promise if the answer
-   * takes long.
-   */
+  /** Called with a datagram that bypassed the shim. Returns a promise if the answer takes long. */
   onDatagram(socket: NetlinkSocket, datagram: Uint8Array): Promise<void> | undefined
-  /** Called when the program's end was closed, or a callback of the socket has thrown. */
+  /** Called when the peer end was closed, or a callback of the socket has thrown. */
   onHangUp(socket: NetlinkSocket): void
 }
 
-/** One buffer for all sockets: a datagram is copied before the next one is read. */
+/** One buffer for all sockets. */
 const incoming = new Uint8Array(MAX_MESSAGE)
 
 export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, isAdmin: boolean): NetlinkSocket => {
@@ -88,13 +81,11 @@ export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, isA
   /** Whether an answer was lost and NLMSG_OVERRUN was not sent yet. */
   let hasLost = false
   let list: Datagrams | undefined
-  /**
-   * The next datagram of the list, which did not fit or was not sent yet; undefined if the list has not made it yet.
-   */
+  /** The list's next datagram; undefined if the list has not made it yet. */
   let nextDatagram: Uint8Array | undefined
   /** Whether slices of the list run. */
   let isSending = false
-  /** Whether a datagram is being answered: the next one is read only afterwards. */
+  /** While a datagram is being answered, no other datagram is read. */
   let isAnswering = false
 
   /** Sends a datagram; false if it does not fit in the socket. */
@@ -103,15 +94,15 @@ export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, isA
     if (!isClosed) watcher.update({ readable: !isAnswering, writable: hasLost || nextDatagram !== undefined })
   }
 
-  /** Takes a step of the list; the resulting datagram is in `nextDatagram`. */
+  /** Sets `nextDatagram`. */
   const takeStep = (): void => {
     const next = list?.next()
     if (next?.done) list = undefined
     else nextDatagram = next?.value
   }
   /**
-   * Sends datagrams of the list, and takes one step more, so that a list whose last datagram was sent has ended. True
-   * if the list is not at its end and its next datagram may fit.
+   * Sends datagrams of the list, then takes one more step, to notice the end of the list. True if the list has not ended
+   * and its next datagram may fit.
    */
   const advance = (): boolean => {
     for (let steps = 0; steps < STEPS_PER_SLICE && list !== undefined && !isClosed; steps++) {
@@ -125,7 +116,7 @@ export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, isA
   function* remaining(): Generator<undefined, void> {
     while (advance()) yield
   }
-  /** Sends the rest of the list in slices. The lists of all sockets share the slices of a turn of the event loop. */
+  /** Sends the rest of the list in slices. */
   const continueSending = (): void => {
     if (isSending || list === undefined) {
       updateWatcher()

@@ -1,6 +1,6 @@
 /*
- * The programs' NETLINK_RDMA sockets, with the functions that Linux's kernel has for netlink sockets: ports, groups,
- * options, multicast. requests.ts answers the requests.
+ * The programs' NETLINK_RDMA sockets, with ports, groups, options and multicast, as Linux's kernel has for netlink
+ * sockets. requests.ts answers the requests.
  */
 
 import type { Slices } from '../../host/event-loop/slices.ts'
@@ -11,7 +11,7 @@ import type { Containment } from '../containment.ts'
 import { type FdQuota, orRelease } from '../fd-quota.ts'
 import { createNetlinkSocket, type NetlinkSocket } from './netlink-socket.ts'
 
-/** Answers a message on a socket; returns a promise if that takes long. */
+/** Answers a message on a socket. Returns a promise if the answer takes long. */
 export type AnswerMessage = (socket: NetlinkSocket, message: Message, isAdmin: boolean) => Promise<void> | undefined
 
 export interface NetlinkParts {
@@ -24,26 +24,26 @@ export interface NetlinkParts {
 
 /** The sender of a request. */
 export interface Sender {
-  /** The pid of the sender in its own namespace; 0: unknown. */
+  /** In the sender's own namespace; 0: unknown. */
   readonly pid: number
-  /** Whether it has the permission for which Linux requires CAP_NET_ADMIN. */
+  /** Whether the program may send requests that need CAP_NET_ADMIN on Linux. */
   readonly isAdmin: boolean
 }
 
 export interface Netlink {
-  /** A new socket; the caller passes on the program's end. Throws CallError EMFILE, ENFILE; SystemError. */
+  /** A new socket. The caller passes `peerEnd` to the program. Throws CallError EMFILE, ENFILE; SystemError. */
   open(type: number, isAdmin: boolean, quota: FdQuota): NetlinkSocket
-  /** The socket whose program end has this target in /proc/PID/fd: 'socket:[inode]'. */
+  /** `target`: 'socket:[inode]', the target of the program's end in /proc/PID/fd. */
   find(target: string): NetlinkSocket | undefined
   /**
-   * Binds a port (0: any free port) and sets the groups, a bit mask. `pid`: the port to prefer. Throws EINVAL,
+   * Binds a port (0: a free port, preferably `pid`) and sets the groups, a bit mask. Throws CallError EINVAL,
    * EADDRINUSE.
    */
   bind(socket: NetlinkSocket, pid: number, port: number, groups: number): void
   /** Sets or gets an option of level SOL_NETLINK. Throws CallError ENOPROTOOPT, EINVAL. */
   setOption(socket: NetlinkSocket, option: number, value: number): void
   getOption(socket: NetlinkSocket, option: number): number
-  /** Answers the messages of a datagram; returns a promise if that takes long. */
+  /** Answers the messages of a datagram. Returns a promise if the answers take long. */
   receive(socket: NetlinkSocket, sender: Sender, datagram: Uint8Array): Promise<void> | undefined
   /** Sends a datagram to the members of a group. */
   multicast(group: number, datagram: Uint8Array): void
@@ -51,14 +51,13 @@ export interface Netlink {
   closeAll(): void
 }
 
-/** Linux uses groups up to 4. With 20 above the port's 32 bits the answer to NAME (calls.ts) is a safe integer. */
+/** Linux uses groups up to 4. With 20 groups and a port of 32 bits, the answer to NAME is a safe integer. */
 const MAX_GROUPS = 20
 const { ADD_MEMBERSHIP, DROP_MEMBERSHIP, LIST_MEMBERSHIPS } = NetlinkOption
 const KNOWN_OPTIONS: ReadonlySet<number> = new Set(Object.values(NetlinkOption))
-/** First of the ports that are assigned if the pid is unknown, or in use as a port: above all pids, as in Linux. */
+/** The first port for programs whose pid is unknown or in use as a port. As in Linux, it is above all pids. */
 const FIRST_SPARE_PORT = 0x8000_0000
 
-/** Maximum number of messages of one datagram that are answered in one step. */
 const MESSAGES_PER_STEP = 64
 
 export const createNetlink = ({ containment, slices, answer, onClosed = () => {} }: NetlinkParts): Netlink => {
@@ -81,7 +80,7 @@ export const createNetlink = ({ containment, slices, answer, onClosed = () => {}
     ports.set(port, socket)
   }
 
-  /** A free port: that equal to the pid, or the next spare one. */
+  /** A free port: `pid` if possible, otherwise a spare port. */
   const freePort = (pid: number): number => {
     if (pid > 0 && !ports.has(pid)) return pid
     while (ports.has(nextSparePort))
@@ -89,7 +88,7 @@ export const createNetlink = ({ containment, slices, answer, onClosed = () => {}
     return nextSparePort
   }
 
-  /** Answers messages from number `first` on, in order; other work may run after each MESSAGES_PER_STEP of them. */
+  /** Answers messages from index `first` on, in order. After each MESSAGES_PER_STEP messages other work may run. */
   const answerAll = (
     socket: NetlinkSocket,
     messages: readonly Message[],

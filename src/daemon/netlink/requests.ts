@@ -1,7 +1,6 @@
 /*
  * Answers RDMA_NLDEV requests (Linux: rdma_nl_rcv_msg): checks permissions, parses attributes, runs the handler, and
- * sends answers, acknowledgements and lists. The handlers are in devices.ts, resources.ts, statistics.ts and
- * changes.ts.
+ * sends answers, acknowledgements and lists.
  */
 import { SystemError } from '../../host/errno.ts'
 import { CallError, Errno } from '../../spec/errno.ts'
@@ -37,13 +36,13 @@ const commands = new Map<number, { readonly name: NldevCommandName } & NldevComm
 /** The attributes of a request are malformed. */
 class MalformedError extends CallError {}
 
-/** Steps of one answer that are run immediately; the others are run in slices. */
+/** Steps of one answer that run immediately. The others run in slices. */
 const IMMEDIATE_STEPS = 16
 
 const { CAP_ACK, EXT_ACK } = NetlinkOption
 
 export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
-  /** Sends an acknowledgement, or a refusal with `errno` and the message `reason`, which tools print. */
+  /** Acknowledges or, with `errno`, refuses. Tools print `reason`. */
   const acknowledge = (socket: NetlinkSocket, message: Message, errno = 0, reason?: string): void =>
     socket.send(
       writeAcknowledgement(message, socket.port, {
@@ -53,10 +52,7 @@ export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
       }),
     )
 
-  /**
-   * A refusal has a message for malformed attributes and for commands that need CAP_NET_ADMIN: Linux sends none for
-   * others.
-   */
+  /** As in Linux, only refusals of malformed attributes and of commands that need CAP_NET_ADMIN have a message. */
   const refuse = (socket: NetlinkSocket, message: Message, error: unknown): void => {
     const isExpected = error instanceof CallError || error instanceof SystemError
     if (!isExpected) daemon().containment.report('a request of netlink', error)
@@ -91,7 +87,7 @@ export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
   const parsedListOf = (command: NldevCommand, message: Message, isAdmin: boolean): ParsedRequest =>
     command.listIgnoresAttributes ? { attributes: {}, isAdmin } : parsedOf(command, message, isAdmin)
 
-  /** A list as datagrams. The last one is NLMSG_DONE with 0, or with the errno of the failure. */
+  /** A list as datagrams. The last datagram is NLMSG_DONE with 0, or with the errno of a failure. */
   function* datagramsOf(
     socket: NetlinkSocket,
     message: Message,

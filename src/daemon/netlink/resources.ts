@@ -1,8 +1,7 @@
 /*
- * Lists the objects of devices (Linux: res_get_common_doit, res_get_common_dumpit and their fillers).
- *
- * As in Linux every program sees all objects and their processes; keys need CAP_NET_ADMIN. The number of a queue pair
- * is its QPN; other objects, and contexts, have core's numbers, which are never reused.
+ * Lists the objects of devices (Linux: res_get_common_doit, res_get_common_dumpit and their fillers). As in Linux, every
+ * program sees all objects and their processes, but keys need CAP_NET_ADMIN. The number of a queue pair is its QPN.
+ * Other objects, and contexts, have core's numbers, which are never reused.
  */
 import { keysOf, type MrState } from '../../core/base/mr.ts'
 import type { Context, CoreObject } from '../../core/model.ts'
@@ -42,7 +41,7 @@ import {
 } from './answers.ts'
 import { cmIdsOf, describeCmId } from './connections.ts'
 
-/** Names of the classes whose objects are resources of each kind. */
+/** Names of the classes of each kind of resource. */
 const CLASSES: Readonly<Record<Exclude<NldevResourceName, 'ctx' | 'cm_id'>, ReadonlySet<string>>> = {
   pd: new Set(['pd']),
   cq: new Set(['cq']),
@@ -51,7 +50,7 @@ const CLASSES: Readonly<Record<Exclude<NldevResourceName, 'ctx' | 'cm_id'>, Read
   srq: new Set(Object.keys(SrqTypeNumbers)),
 }
 
-/** The lower 32 bits of one of core's numbers. */
+/** The lower 32 bits of a core number. */
 const u32 = (id: number): number => id % 2 ** 32
 
 /** The device and sender of a request. */
@@ -61,15 +60,15 @@ interface ResourceQuery {
   readonly isAdmin: boolean
 }
 
-/** The process of a context. Clients in the daemon have the name of Linux's kernel clients. */
+/** The process of a context, or the name that Linux's kernel clients have. */
 const ownerOf = ({ failures }: DaemonState, context: Context | undefined): Entry => {
   const owner = context && failures.ownerOf(context)
   return owner === undefined ? ['RES_KERN_NAME', 'ib_core'] : ['RES_PID', owner.pid]
 }
 
-/** Contexts of processes. As in Linux, clients in the daemon are not listed. */
+/** Contexts of processes. As in Linux, contexts of clients in the daemon are not listed. */
 function* contextsOf({ failures }: DaemonState, { device }: DaemonDevice): Generator<Context> {
-  // A umad file has a context, but not one of uverbs.
+  // The context of a umad file has no mapped memory, and is not listed.
   for (const context of openedContexts(device))
     if (context.mapped !== undefined && failures.ownerOf(context) !== undefined) yield context
 }
@@ -102,23 +101,22 @@ const describeCq: Describe = ({ daemon, found }, cq) => [
   ownerOf(daemon, cq.context),
 ]
 
-/** Queue pair types with a remote QPN, and those with a path migration state. */
-const CONNECTED: ReadonlySet<string> = new Set(['rc_qp', 'uc_qp'])
-const WITH_PATH: ReadonlySet<string> = new Set([...CONNECTED, 'xrc_ini_qp', 'xrc_tgt_qp'])
+const TYPES_WITH_REMOTE_QPN: ReadonlySet<string> = new Set(['rc_qp', 'uc_qp'])
+const TYPES_WITH_PATH_MIGRATION: ReadonlySet<string> = new Set([...TYPES_WITH_REMOTE_QPN, 'xrc_ini_qp', 'xrc_tgt_qp'])
 
-/** `name`: the class of the queue pair; `related`: attributes of its protection domain and owner. */
+/** `name`: class name. `related`: attributes of the protection domain and owner. */
 const qpEntries = (name: string, facts: QpResource, related: readonly Entry[]): Entries => [
   ...(facts.port === 0 ? [] : ([['PORT_INDEX', facts.port]] as const)),
   ['RES_LQPN', facts.qpn],
   ...related,
-  ...(CONNECTED.has(name)
+  ...(TYPES_WITH_REMOTE_QPN.has(name)
     ? ([
         ['RES_RQPN', facts.destQpn],
         ['RES_RQ_PSN', facts.rqPsn],
       ] as const)
     : []),
   ['RES_SQ_PSN', facts.sqPsn],
-  ...(WITH_PATH.has(name) ? ([['RES_PATH_MIG_STATE', 0]] as const) : []),
+  ...(TYPES_WITH_PATH_MIGRATION.has(name) ? ([['RES_PATH_MIG_STATE', 0]] as const) : []),
   ['RES_TYPE', QpTypeNumbers[name]!],
   ['RES_STATE', facts.state],
 ]
@@ -128,7 +126,7 @@ const describeQp: Describe = ({ daemon, found }, qp) => {
   return facts && qpEntries(qp.class.name, facts, [...pdNumber(qp), ownerOf(daemon, qp.context)])
 }
 
-/** Queue pairs of clients in the daemon: that with QPN 1 of the MAD layer, others of IP over the device. */
+/** Queue pairs of clients in the daemon: QPN 1 of the MAD layer, others of IP over the device. */
 const describeCoreQueues = ({ daemon, found }: ResourceQuery): readonly Entries[] =>
   (found.rxe === undefined ? [] : coreQueueResources(found.rxe.state)).map(facts =>
     qpEntries(facts.qpn === GSI_QPN ? 'gsi_qp' : 'ud_qp', facts, [ownerOf(daemon, undefined)]),
@@ -152,11 +150,11 @@ const describeMr: Describe = ({ daemon, found, isAdmin }, mr) => {
   ]
 }
 
-/**
- * Number of ranges that fit in one message: each takes at most 20 bytes, and 512 bytes are left for the rest of an
- * entry.
- */
-const MAX_RANGES = Math.floor((MAX_DATAGRAM_BYTES - 512) / 20)
+/** Maximum bytes of a range of QPNs, and of the rest of an SRQ's entry. */
+const RANGE_BYTES = 20
+const REST_BYTES = 512
+/** As many ranges as fit in one message. */
+const MAX_RANGES = Math.floor((MAX_DATAGRAM_BYTES - REST_BYTES) / RANGE_BYTES)
 
 /** Numbers as ranges, lowest first. Ranges beyond MAX_RANGES are omitted. */
 const rangesOf = (numbers: readonly number[]): Entry[] => {
@@ -220,7 +218,7 @@ function* resultOf<T>(work: T | Work<T>): Generator<undefined, T> {
   return isWork ? yield* work as Work<T> : (work as T)
 }
 
-/** The attributes of each object of a kind, only of port `port` if it is not undefined; undefined between steps. */
+/** The attributes of each object of a kind, or only of those of port `port`; undefined between steps. */
 function* allOfKind(query: ResourceQuery, kind: NldevResourceName, port?: number): Generator<Entries | undefined> {
   const { daemon, found } = query
   if (kind === 'ctx') {
@@ -242,7 +240,7 @@ const queryOf = (daemon: DaemonState, parsed: ParsedRequest): ResourceQuery => (
   isAdmin: parsed.isAdmin,
 })
 
-/** A handler that lists the objects of a kind. `select` returns the attributes that the answer contains. */
+/** A handler that lists the objects of a kind. `select` chooses the attributes of the answer. */
 const listOf = (
   kind: NldevResourceName,
   select: (described: Entries) => Entries = described => described,
@@ -258,8 +256,8 @@ const listOf = (
   }
 
 /**
- * Objects among which that with number `id` is: for queue pairs a program's with this QPN, or all of the daemon; for
- * other kinds all objects.
+ * Objects of a kind, among them the object with number `id`, if there is one. For queue pairs, only the program's queue
+ * pair with this QPN, or else all queue pairs of the daemon.
  */
 function* candidatesOf(query: ResourceQuery, kind: NldevResourceName, id: number): Generator<Entries | undefined> {
   const { found } = query
@@ -269,7 +267,7 @@ function* candidatesOf(query: ResourceQuery, kind: NldevResourceName, id: number
   else yield* describeCoreQueues(query)
 }
 
-/** A handler that answers about the object of a kind that the request names; `select` as for `listOf`. */
+/** A handler for the object that the request names. `select` chooses the attributes of the answer. */
 const oneOf = (kind: NldevResourceName, select: (described: Entries) => Entries = described => described): AnswerOne =>
   function* (daemon, parsed): Work<Entries> {
     const query = queryOf(daemon, parsed)
@@ -287,7 +285,6 @@ const oneOf = (kind: NldevResourceName, select: (described: Entries) => Entries 
     throw new CallError('ENOENT', `device ${query.found.device.name} has no ${kind} ${id}`)
   }
 
-/** The number of objects of a kind. */
 function* countOfKind(daemon: DaemonState, found: DaemonDevice, kind: NldevResourceName): Work<number> {
   if (kind !== 'ctx' && kind !== 'cm_id') {
     const coreQueues = kind === 'qp' ? (found.rxe?.state.coreQueues.byNumber.size ?? 0) : 0
@@ -322,7 +319,7 @@ function* summaries(daemon: DaemonState, parsed: ParsedRequest): Generator<Uint8
   }
 }
 
-/** No driver provides raw data of its objects: a request for an object that exists is refused. */
+/** No driver provides raw data of its objects. A request for an unknown object gets ENOENT first. */
 const refuseRaw = (): never => {
   throw new CallError('EINVAL', 'the driver does not provide raw data of its objects')
 }
@@ -330,7 +327,7 @@ const refuseRaw = (): never => {
 const oneAndList = (kind: NldevResourceName) => ({ one: oneOf(kind), list: listOf(kind) })
 const rawData = (kind: NldevResourceName) => ({ one: oneOf(kind, refuseRaw), list: listOf(kind, refuseRaw) })
 
-/** Memory regions have no counters: their statistics contain only the number. */
+/** Memory regions have no counters, so their statistics contain only the number. */
 const onlyNumber = (described: Entries): Entries => described.filter(([name]) => name === 'RES_MRN')
 export const mrStatistic = oneOf('mr', onlyNumber)
 export const mrStatistics = listOf('mr', onlyNumber)

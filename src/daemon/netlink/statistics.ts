@@ -1,6 +1,6 @@
 /*
- * Counters of ports (Linux: nldev_stat_get, nldev_stat_set). The soft device has the counters of `hw_counters`, none of
- * them optional, and no counters per queue pair: as in Linux's rxe, their mode can be set without effect.
+ * Counters of ports (Linux: nldev_stat_get, nldev_stat_set). The soft device has the counters of `hw_counters`. None of
+ * them is optional. There are no counters per queue pair; as with Linux's rxe, their mode can be set without effect.
  */
 import type { Device } from '../../core/model.ts'
 import { countersOf } from '../../drivers/rxe/counts.ts'
@@ -23,10 +23,7 @@ import { mrStatistic, mrStatistics } from './resources.ts'
 
 const { RES_QP, RES_MR } = NldevAttributes
 
-/**
- * The criteria that programs have set for automatic counters of queue pairs, bits of CounterMask, by device; absent: no
- * automatic counters.
- */
+/** By device: bits of CounterMask that programs have set for automatic counters; absent: no automatic counters. */
 const autoMasks = new WeakMap<Device, number>()
 
 const countersOfPort = ({ device, rxe }: DaemonDevice): readonly (readonly [string, number])[] => {
@@ -108,7 +105,7 @@ const listStatistics: AnswerList = (daemon, parsed) => {
   return kind === RES_QP.number ? emptyList() : refuseKind(kind)
 }
 
-/** Sets the mode for new queue pairs; binding a counter to an existing one always fails. */
+/** Sets the mode for new queue pairs. Binding a counter to an existing queue pair always fails. */
 const setMode = (found: DaemonDevice, { attributes }: ParsedRequest): void => {
   if (attributes.STAT_RES !== RES_QP.number) refuseKind(attributes.STAT_RES)
   if (attributes.STAT_MODE === CounterMode.AUTO) {

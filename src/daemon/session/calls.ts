@@ -1,6 +1,6 @@
 /*
- * Runs the calls of a session: on contexts, on event and driver descriptors, rdma_cm channels and umad files, and on
- * netlink sockets. Some are answered later.
+ * Runs the calls of a session: on contexts, event and driver descriptors, rdma_cm channels, umad files and netlink
+ * sockets.
  */
 import type { Dialect } from '../../core/dispatch/dispatch.ts'
 import type { Context, FdObject } from '../../core/model.ts'
@@ -25,21 +25,18 @@ import { type Client, MAX_DESCRIPTORS } from './client.ts'
 import { ioctlDialect, ucmaDialect, umadDialects } from './dialects.ts'
 import { driverDialect } from './driver-calls.ts'
 
-/** Maximum slices of the search for the number of a new descriptor in a program, for a trace. */
+/** Maximum slices of the search for a descriptor's number in the program. */
 const TRACE_SLICES = 8
 
 export class SessionCalls {
   readonly #client: Client
   readonly #request: Request
   readonly #daemon: DaemonState
-  /**
-   * The descriptors that a call created last, by their targets in /proc/PID/fd; the call's trace record needs their
-   * numbers.
-   */
+  /** Targets in /proc/PID/fd of the descriptors that a call created last. */
   #createdTargets: readonly string[] = []
   /**
-   * The numbers of these descriptors in the program; undefined for one that was not found in TRACE_SLICES. For the
-   * trace hub this function identifies the session.
+   * Looks up the numbers of the created descriptors in the program, for the call's trace record; undefined: not found.
+   * For the trace hub this function identifies the session.
    */
   readonly #createdNumbers = (): (number | undefined)[] =>
     this.#createdTargets.map(target => {
@@ -81,7 +78,7 @@ export class SessionCalls {
     )
       this.#client.refuse(this.#request, Errno.EBADF)
     else if (this.#request.type === MessageType.WRITE)
-      // The dialect refuses lengths that a header cannot describe.
+      // Number() rounds lengths beyond 2^53; the dialect refuses such lengths.
       this.#runCall(open.context, 'write', decodeWrite, [this.#request.buffer, Number(this.#request.length)])
     else {
       const { name, dialect } = ioctlDialect(this.#request.request)
@@ -108,8 +105,8 @@ export class SessionCalls {
   }
 
   /**
-   * Completes the trace record of the last call with the numbers of its new descriptors: at the client's next message,
-   * by which it has received them, or at the end of the session.
+   * Completes the trace record of the last call with the numbers of its new descriptors. Call at the client's next
+   * message: then the client has received the descriptors.
    */
   settleTrace(): void {
     this.#daemon.trace.settle(this.#createdNumbers)
@@ -141,7 +138,7 @@ export class SessionCalls {
       )
       return
     }
-    // If the call is refused below, its trace record must not get the numbers of an earlier one.
+    // If the call is refused below, its trace record must not get an earlier call's numbers.
     this.#createdTargets = []
     const sockets: EventSocket[] = []
     const installPoints: InstallAt[] = []
@@ -160,7 +157,7 @@ export class SessionCalls {
       )
     } catch (error) {
       if (!(error instanceof CallError || error instanceof SystemError)) throw error
-      // The program did not get a descriptor of the new object, so it could not close it.
+      // The program got no descriptors, so it cannot close the new objects.
       for (const { descriptor } of installs) closeDescriptor(this.#daemon.core, descriptor.object)
       this.#client.refuse(header, error.errno, error.message)
     } finally {

@@ -1,29 +1,24 @@
 /*
- * Handles the messages of a session for `userdma check` (STACK, REFUSED, MISUSE and FORK in spec/session.ts): passes
- * them to the daemon's checker, if it has one, and replies.
+ * Passes the messages of a session for `userdma check` (STACK, REFUSED, MISUSE and FORK in spec/session.ts) to the
+ * daemon's checker, if there is one, and replies.
  */
 import { Errno } from '../../spec/errno.ts'
 import { MessageType } from '../../spec/session.ts'
 import { writeCallReply } from '../../uapi/session-codec.ts'
 import type { Client } from './client.ts'
 
-/** Returns the functions that handle the current request of `client`, by its type. */
+/** Returns the functions that handle the client's current request, by message type. */
 export const createCheckMessages = (client: Client): Readonly<Record<number, () => void>> => {
   const { daemon, process, standing, request, outgoing } = client
   const reply = (ret: number): void => client.reply(writeCallReply(outgoing, request, ret))
-  /** The open context of the request, if the session may use it. */
   const contextOfRequest = () => {
     const open = daemon.contexts.byNumber(request.context)
     return open !== undefined && client.contexts.has(open) ? open.context : undefined
   }
-  /** The stack of the request's call; undefined if the daemon does not check programs. */
   const stackOfRequest = () => daemon.check?.stackOf(process.pid, request.stack)
 
   return {
-    /**
-     * Stacks of other users' programs are not stored: printing one runs addr2line on files whose names those programs
-     * chose.
-     */
+    /** Stores no stacks of other users' programs: printing a stack runs addr2line on files that the program chose. */
     [MessageType.STACK]() {
       const { pid, id, frames } = request
       const isWanted = daemon.check !== undefined && standing === 'owner'

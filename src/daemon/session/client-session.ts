@@ -1,11 +1,7 @@
 /*
- * The session of a connected process: its socket, its memory and its messages (spec/session.ts, R41, R42).
- * open-nodes.ts opens contexts and channels, calls.ts runs calls, check-messages.ts and tool-requests.ts serve
- * `userdma check` and other tools.
- *
- * A process is identified by the kernel (peer credentials, a pidfd), not by its own messages. A context may be used by
- * the session that opened it, and by sessions that have shown its memory file (ATTACH). A client that sends anything
- * invalid is at worst disconnected; its contexts exist until no program holds them (daemon/context/contexts.ts).
+ * The session of a connected process: its socket, memory and messages (spec/session.ts, R41, R42). The kernel
+ * identifies the process (peer credentials, a pidfd), not the process's messages. A client that sends an invalid message
+ * is disconnected; its contexts exist until no program holds them (context/contexts.ts).
  */
 
 import type { Caller, MemoryAccount } from '../../core/model.ts'
@@ -51,27 +47,20 @@ import { NodeOpening } from './open-nodes.ts'
 import { ToolRequests } from './tool-requests.ts'
 
 export interface Session {
-  /** The process that connected. */
   readonly process: ProcessHandle
   close(): void
 }
 
-/**
- * Maximum number of messages of one session handled in one callback of the event loop: a client that never stops
- * sending must not block others.
- */
+/** Messages of a session that are handled in one callback of the event loop. */
 const BURST = 16
 /** Microseconds for which a session polls for its next message. */
 const LINGER = 20
-/** Maximum number of sessions of one process: the shim needs one, the library and userdma's commands open others. */
+/** Of one process. The shim needs one session; the library and userdma's commands open others. */
 const MAX_SESSIONS = 16
-/**
- * Descriptors charged for a session. That of a program has at most these: socket, pidfd, userfaultfd, and of /proc/PID
- * ns, mem, pagemap, and maps twice.
- */
+/** Socket, pidfd, userfaultfd, and of /proc/PID: ns, mem, pagemap, and maps twice. */
 const SESSION_DESCRIPTORS = 8
 
-/** Linux's capability numbers. */
+/** Linux's numbers. */
 const capabilities = { NET_RAW: 13 } as const
 
 /** One buffer per direction for all sessions: a message is handled before the next one is read. */
@@ -79,8 +68,8 @@ const incoming = messageBuffer()
 const outgoing = messageBuffer()
 
 /**
- * Starts the session of an accepted connection. Returns undefined, and refuses the connection, if the process has ended
- * or blocks the daemon, or its quotas are exhausted. `ended` is called at the end of the session.
+ * Starts the session of an accepted connection. If the process has ended or blocks the daemon, or its quotas are
+ * exhausted, refuses the connection and returns undefined. `ended` is called at the end of the session.
  */
 export const createSession = (daemon: DaemonState, fd: number, ended: () => void): Session | undefined => {
   const pidfd = peerPidfd(fd)
@@ -102,14 +91,15 @@ export const createSession = (daemon: DaemonState, fd: number, ended: () => void
     releaseQuota()
     return undefined
   }
-  const standing: ClientStanding = !daemon.serves(fd, peer) ? 'refused' : guestUid === undefined ? 'owner' : 'guest'
+  const servedStanding: ClientStanding = guestUid === undefined ? 'owner' : 'guest'
+  const standing = daemon.serves(fd, peer) ? servedStanding : 'refused'
   return new ClientSession(daemon, fd, handle, quota, account, standing, () => {
     releaseQuota()
     ended()
   })
 }
 
-/** Charges a session's descriptors; returns the function that releases them, or undefined if the quota is exhausted. */
+/** As `quota.take`, but undefined if the quota is exhausted. */
 const tryTake = (quota: FdQuota): (() => void) | undefined => {
   try {
     return quota.take(SESSION_DESCRIPTORS)
@@ -119,7 +109,7 @@ const tryTake = (quota: FdQuota): (() => void) | undefined => {
   }
 }
 
-/** The process as core's caller. `passedMemory`: the memory file that it passed with HELLO, if it has. */
+/** The process as core's caller. `passedMemory`: the memory file that the client passed with HELLO. */
 const createCaller = (
   daemon: DaemonState,
   process: ProcessHandle,
@@ -143,7 +133,6 @@ const createCaller = (
   return caller
 }
 
-/** The session of an accepted connection: reads its messages, and answers them. */
 class ClientSession implements Session, Client {
   readonly daemon: DaemonState
   readonly process: ProcessHandle
@@ -166,16 +155,16 @@ class ClientSession implements Session, Client {
   readonly #calls: SessionCalls
   readonly #checkMessages: Readonly<Record<number, () => void>>
   readonly #toolRequests: ToolRequests
-  /** The process's last known name: lines about it may be logged after its end. */
+  /** The process's last known name, for log lines after its end. */
   #command: string
-  /** Whether the client has sent HELLO with this protocol version. */
+  /** Whether the client has sent HELLO with the right protocol version. */
   #hasGreeted = false
-  /** The memory file that the client has passed with HELLO, if it has. */
+  /** The memory file that the client passed with HELLO. */
   #passedMemory: PassedMemory | undefined
   #isCutOff = false
-  /** Number of messages in `answerLater`: until they are answered the client's next message is not read. */
+  /** Number of messages that are answered later. Until then the client's next message is not read. */
   #callsInProgress = 0
-  /** Whether messages for a tool wait until the socket can take them. */
+  /** Whether messages for a tool wait for space in the socket. */
   #wantsWritable = false
 
   constructor(
@@ -209,7 +198,7 @@ class ClientSession implements Session, Client {
     this.#calls = new SessionCalls(this)
     this.#checkMessages = createCheckMessages(this)
     this.#toolRequests = this.#createToolRequests()
-    // An exception outside a call leaves the session in an unknown state, so it is closed.
+    // After an exception outside a call the session's state is unknown, so the session is closed.
     this.#watcher = watch(
       fd,
       { readable: true },
@@ -241,8 +230,7 @@ class ClientSession implements Session, Client {
   }
 
   reply(length: number, fds: readonly number[] = []): void {
-    // A client has at most one call in progress, so the answer fits in its socket unless the client has stopped
-    // reading.
+    // A client has at most one call in progress. If the answer does not fit in the socket, the client does not read.
     if (!this.isClosed && send(this.#fd, outgoing.bytes.subarray(0, length), fds) < 0) this.close()
   }
 
@@ -252,7 +240,6 @@ class ClientSession implements Session, Client {
 
   failureHandler(header: Header): (error: unknown) => void {
     const { containment } = this.daemon
-    // A bug here must not end the daemon for other processes.
     return containment.guard('an answer', error => {
       containment.report('a call', error)
       this.refuse(header, Errno.EIO)
@@ -286,7 +273,7 @@ class ClientSession implements Session, Client {
     ])
   }
 
-  /** Access to the process's memory or descriptors has blocked the daemon for too long: the session ends. */
+  /** Ends the session: access to the process's memory or descriptors has blocked the daemon for too long. */
   #cutOff(): void {
     if (this.#isCutOff) return
     this.#isCutOff = true
@@ -311,7 +298,7 @@ class ClientSession implements Session, Client {
     for (let messages = 0; messages < BURST && !this.isClosed && this.#callsInProgress === 0; messages++) {
       const { length, fds } = this.#receive()
       if (length === -EAGAIN) return
-      // End of file, a broken connection, or an invalid message.
+      // End of the connection, or an invalid message.
       if (length <= 0 || fds.length > SessionLimits.descriptors || readRequest(incoming, length, this.request)) {
         for (const extra of fds) close(extra)
         this.close()
@@ -325,11 +312,11 @@ class ClientSession implements Session, Client {
   }
 
   /**
-   * Reads the next message. Programs make several calls in a row, and a wake-up costs more than a call, so this polls
-   * for LINGER unless there is other work.
+   * Reads the next message. Programs make several calls in a row, and a wake-up costs more than a call. So this function
+   * polls for LINGER, unless there is other work.
    */
   #receive(): Received {
-    // A program of another user could send a descriptor whose closing or examination blocks.
+    // Another user's program could send a descriptor with which even close(2) blocks.
     const receive = this.standing === 'owner' ? recv : recvGuarded
     const begin = nowMicroseconds()
     for (;;) {
@@ -343,7 +330,7 @@ class ClientSession implements Session, Client {
   #handle(fds: readonly number[]): void {
     const { request } = this
     const { type } = request
-    // Only TOOL may pass several descriptors, and HELLO one.
+    // TOOL may pass several descriptors, HELLO one, all others none.
     const allowed = type === MessageType.HELLO ? 1 : 0
     if (type !== MessageType.TOOL) for (const extra of fds.slice(allowed)) close(extra)
     if (type === MessageType.HELLO) this.#hello(fds[0])
@@ -361,8 +348,8 @@ class ClientSession implements Session, Client {
   }
 
   /**
-   * Answers HELLO. A client whose memory the daemon may not access, and that passes no memory file, gets EACCES: the
-   * shim then gives up, since all calls of its program would fail; a tool continues, since it needs only replies.
+   * Answers HELLO. If the daemon may not access the client's memory and the client passes no memory file, the answer is
+   * EACCES. Then the shim gives up, since all calls would fail. A tool continues, since it needs only replies.
    */
   #hello(passedFd: number | undefined): void {
     const { daemon, request, process } = this
@@ -375,8 +362,9 @@ class ClientSession implements Session, Client {
     }
     const isFileValid = file === undefined || this.#takeMemory(file)
     this.isReachable = this.#passedMemory !== undefined || mayAccess(process)
-    const accessError = !isFileValid ? Errno.EINVAL : this.isReachable ? 0 : Errno.EACCES
-    const error = request.version === SESSION_VERSION ? accessError : Errno.EPROTO
+    let error: number = this.isReachable ? 0 : Errno.EACCES
+    if (!isFileValid) error = Errno.EINVAL
+    if (request.version !== SESSION_VERSION) error = Errno.EPROTO
     this.tag = request.tag
     this.wantsReasons = (request.wants & HelloWants.REASONS) !== 0
     if ((request.wants & HelloWants.WRITTEN) !== 0) this.#space.recordWritten()
@@ -385,17 +373,17 @@ class ClientSession implements Session, Client {
     this.reply(writeHelloReply(outgoing, request, { error, root: daemon.root }), error === 0 ? [daemon.parkedFd] : [])
   }
 
-  /** Takes the descriptor that came with HELLO if it is a userfaultfd according to the client; false if it is not. */
+  /** Takes the descriptor that came with HELLO. False if the client does not call it a userfaultfd. */
   #takeUserfault(fd: number | undefined): boolean {
     if (fd === undefined || (this.request.wants & HelloWants.UNMAPPING) === 0) return false
-    // Using the userfaultfd can block on the mmap lock of the program's address space, so it is accepted only from
-    // programs of the daemon's own user.
+    // Using a userfaultfd can block on the mmap lock of the program's address space. So the daemon accepts it only from
+    // its own user.
     if (this.standing === 'owner') this.#space.watchUnmapping(fd)
     else close(fd)
     return true
   }
 
-  /** Takes the client's memory file. False if it is invalid, or if the client has passed one before. */
+  /** Takes the client's memory file. False if the file is invalid or the second one. */
   #takeMemory(file: number): boolean {
     const memory = takePassedMemory(file, this.process.guest)
     if (this.#passedMemory !== undefined) {

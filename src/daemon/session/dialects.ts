@@ -21,23 +21,20 @@ type Ioctl = readonly [request: number, argument: bigint]
 const objectIoctl: Dialect<Ioctl> = (view, request, argument) =>
   decodeObject(view, callOfRequest(request) as number, argument)
 
-/**
- * The dialect of an ioctl on a context; requests of the object dialect, which have their own magic number, may be on
- * other descriptors too.
- */
+/** The object dialect has its own magic number in ioctl requests. */
 export const ioctlDialect = (request: number): { name: 'ioctl' | 'object'; dialect: Dialect<Ioctl> } =>
   callOfRequest(request) === undefined
     ? { name: 'ioctl', dialect: decodeVerbsIoctl }
     : { name: 'object', dialect: objectIoctl }
 
-/** The dialect of writes to an rdma_cm channel; `fd` is its descriptor number in the caller. */
+/** The dialect of writes to an rdma_cm channel. `fd`: the channel's descriptor number in the caller. */
 export const ucmaDialect = (
   channel: FdObject,
   fd: number,
   caller: Caller,
 ): Dialect<readonly [address: bigint, length: number]> => {
   const { context } = channel
-  /** Core's number of the fd object behind a descriptor of the caller; undefined if the descriptor has no fd object. */
+  /** The handle of the fd object behind a descriptor of the caller; undefined: none. */
   const coreFdOf = (callerFd: number): number | undefined =>
     callerFd === fd ? channel.handle : caller.descriptor(callerFd)
   /** Whether the identifier with this handle reports its events on the channel behind a descriptor of the caller. */
@@ -53,17 +50,16 @@ export const ucmaDialect = (
   return (view, address, length) => decodeUcma(view, { object: channel.handle, fd, reportsTo, kindOf }, address, length)
 }
 
-/** Modes of open umad files (whether the header has a P_Key index), which the ABI keeps per file. */
+/** The ABI has a mode per umad file: whether the header has a P_Key index. */
 const umadModes = new WeakMap<FdObject, UmadMode>()
 
-/** A umad file for its codec; `fd` is its descriptor number in the caller. */
 const umadFile = (channel: FdObject, fd: number): UmadFile => {
   const mode = umadModes.get(channel) ?? { hasPkeys: false, isUsed: false }
   umadModes.set(channel, mode)
   return { object: channel.handle, fd, mode }
 }
 
-/** The dialects of system calls on a umad file; `fd` is its descriptor number in the caller. */
+/** The dialects of system calls on a umad file. `fd`: the file's descriptor number in the caller. */
 export const umadDialects = (
   channel: FdObject,
   fd: number,

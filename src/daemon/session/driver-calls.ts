@@ -1,9 +1,7 @@
 /*
- * The dialect for ioctl, write and mmap on a driver's own descriptor (R28), whose meaning only the driver knows.
- *
- * These calls are not methods of a class, so the dialect does not decode them: it runs the call itself and returns the
- * answer. They still pass through the same dispatch as all other calls, and appear in traces with the name of the
- * interface.
+ * The dialect for ioctl, write and mmap on a driver's own descriptor (R28). Only the driver knows the meaning of these
+ * calls: they are not methods of a class. So the dialect decodes nothing. It runs the call and returns the answer.
+ * Traces show the call with the name of the driver's interface.
  */
 
 import { opsIoctl, opsMap, opsWrite } from '../../core/devices/driver-ops.ts'
@@ -20,7 +18,6 @@ const PROT_WRITE = 2
 /** A call on a descriptor, from the session's message. */
 export type DriverCall = Pick<Request, 'type' | 'request' | 'argument' | 'buffer' | 'length' | 'offset' | 'protection'>
 
-/** Names of the ioctl requests of the ctx driver. */
 const requestNames = new Map(Object.entries(CtxIoctl).map(([name, request]) => [request, name]))
 
 const textOf = ({ type, request, argument, length, offset }: DriverCall): string => {
@@ -32,7 +29,7 @@ const textOf = ({ type, request, argument, length, offset }: DriverCall): string
 const nameOf = ({ class: cls, state }: FdObject): string =>
   cls.name === 'driver_ops' ? (state as OpsState).name : cls.name
 
-/** `fd`: the descriptor on which the call is made. On one of another class than `driver_ops` the calls fail. */
+/** `fd`: the descriptor of the call. Calls fail unless its class is `driver_ops`. */
 export const driverDialect =
   (fd: FdObject, caller: Caller): Dialect<readonly [DriverCall]> =>
   (view, call) => {

@@ -23,17 +23,14 @@ import { nodeRdev } from '../files/tree.ts'
 import type { DaemonState } from '../state.ts'
 import { type Client, MAX_DESCRIPTORS } from './client.ts'
 
-/**
- * Maximum number of open contexts of a session, more than programs need. Channels of rdma_cm and umad files do not
- * count.
- */
+/** Maximum number of open contexts of a session. rdma_cm channels and umad files do not count. */
 const MAX_CONTEXTS = 256
 
 export class NodeOpening {
   readonly #client: Client
   readonly #request: Request
   readonly #daemon: DaemonState
-  /** Numbers of the contexts that the session opened; the next open removes those that have ended. */
+  /** Numbers of the contexts that the session opened. Ended contexts are removed at the next open. */
   readonly #opened = new Set<number>()
   /** The context of all rdma_cm channels of the session. */
   #cmContext: Context | undefined
@@ -48,12 +45,12 @@ export class NodeOpening {
     this.#daemon = client.daemon
   }
 
-  /** Opens the node of the request. */
+  /** Handles a message of type OPEN. */
   open(): void {
-    this.#openingLater(this.#openerOf(this.#request.node))
+    this.#openLater(this.#openerOf(this.#request.node))
   }
 
-  /** Attaches the context whose memory file is the descriptor in the request. */
+  /** Handles a message of type ATTACH. */
   attach(): void {
     this.#openNow(() => this.#attachFile())
   }
@@ -64,7 +61,6 @@ export class NodeOpening {
     )
   }
 
-  /** From now on failures of the context's objects are attributed to the client's program. */
   #setOwner(context: Context): void {
     this.#daemon.failures.setOwner(context, {
       pid: this.#client.process.pid,
@@ -140,10 +136,7 @@ export class NodeOpening {
     }
   }
 
-  /**
-   * Opens an rdma_cm channel. All channels of a session belong to one context, so that identifiers can migrate between
-   * them.
-   */
+  /** All rdma_cm channels of a session belong to one context, so that identifiers can migrate between channels. */
   #openChannel(): void {
     if (this.#cmContext === undefined || this.#cmContext.isClosed) {
       this.#cmContext = openContext(systemDevice(this.#daemon.core), { isOpened: true, account: this.#client.account })
@@ -154,7 +147,7 @@ export class NodeOpening {
     this.#grantChannel(CM_NODE, invokeNow(this.#cmContext, CmChannel, 'create', 0, {}, this.#client.caller))
   }
 
-  /** Opens a umad file of a device: only for the daemon's own user, like Linux's nodes with mode 0600. */
+  /** Only the daemon's own user may open a umad file; Linux's nodes have mode 0600. */
   #openUmad(): void {
     const { node } = this.#request
     const device = this.#daemon.devices.atNode(node - UMAD_NODES)
@@ -164,7 +157,7 @@ export class NodeOpening {
     const context = openContext(device, { isOpened: true, account: this.#client.account })
     this.#setOwner(context)
     try {
-      // As on Linux the node's mode decides, not CAP_NET_RAW, which the method requires.
+      // The method requires CAP_NET_RAW. On Linux only the node's mode decides.
       this.#grantChannel(
         node,
         invokeNow(context, MadChannel, 'create', 0, {}, { ...this.#client.caller, allows: () => true }),
@@ -194,10 +187,10 @@ export class NodeOpening {
   }
 
   /**
-   * On Linux the objects of an ended program or a closed context are destroyed before a later open. So this open waits
-   * until the objects of all closed contexts of the user are destroyed.
+   * Opens when the objects of all closed contexts of the user are destroyed. On Linux, too, the objects of an ended
+   * program or closed context are destroyed before a later open.
    */
-  #openingLater(opener: () => void): void {
+  #openLater(opener: () => void): void {
     this.#client.answerLater(
       { ...this.#request },
       this.#daemon.untilContextsDestroyed(this.#client.account.user).then(() => {

@@ -1,6 +1,6 @@
 /*
- * Refuses connections that cannot become sessions: answers their HELLO with the reason, and closes them. If the HELLO
- * has not arrived yet, a few connections are kept for up to a second to wait for it; others are closed immediately.
+ * Refuses connections that cannot become sessions: answers HELLO with an errno, and closes the connection. Up to
+ * MAX_WAITING connections may wait for their HELLO; more are closed without an answer.
  */
 import { EAGAIN } from '../../host/errno.ts'
 import { watch } from '../../host/event-loop/poll.ts'
@@ -10,13 +10,12 @@ import { MessageType } from '../../spec/session.ts'
 import { messageBuffer, newRequest, readRequest, writeHelloReply } from '../../uapi/session-codec.ts'
 import type { Containment } from '../containment.ts'
 
-/** Maximum number of connections that wait for their HELLO. */
 const MAX_WAITING = 8
 
-/** Milliseconds that a refused connection may take to send its HELLO. */
+/** Milliseconds. */
 const HELLO_TIMEOUT = 1000
 
-/** Answers HELLO with `error`, an errno, and closes the connection. `ended` is called once it is closed. */
+/** `error`: an errno. `ended` is called once the connection is closed. */
 export type RefuseConnection = (fd: number, error: number, ended?: () => void) => void
 
 export const createRefusal = (containment: Containment): RefuseConnection => {
@@ -24,7 +23,7 @@ export const createRefusal = (containment: Containment): RefuseConnection => {
   const request = newRequest()
   let waiting = 0
 
-  /** Answers the HELLO, if there is one; false if nothing has arrived yet. */
+  /** Answers the HELLO. False if nothing has arrived yet. */
   const answer = (fd: number, error: number): boolean => {
     const { length, fds } = recvGuarded(fd, buffer.bytes)
     if (length === -EAGAIN) return false

@@ -1,7 +1,7 @@
 /*
- * Refuses connections when the daemon has no descriptors left. One descriptor is kept in reserve; when it is closed,
- * one connection can be accepted, answered with EMFILE and closed, then the next one. If connections stayed in the
- * backlog, the listening socket would wake the daemon continuously.
+ * Refuses connections when the daemon has no descriptors left. In the backlog, these connections would wake the daemon
+ * continuously. So one descriptor is kept in reserve. When the reserve is closed, a connection can be accepted, answered
+ * with EMFILE and closed.
  */
 import { closeSync, openSync } from 'node:fs'
 import { accept } from '../../host/net/sockets.ts'
@@ -10,7 +10,7 @@ import type { Containment } from '../containment.ts'
 import type { RefuseConnection } from './refuse-connection.ts'
 
 export interface Reserve {
-  /** accept(2) has failed with EMFILE or ENFILE: the next connection is refused. */
+  /** Call after accept(2) has failed with EMFILE or ENFILE: refuses the next connection. */
   refuseNext(): void
   close(): void
 }
@@ -18,19 +18,19 @@ export interface Reserve {
 export interface ReserveParts {
   readonly listening: number
   readonly refuseConnection: RefuseConnection
-  /** Starts or stops accepting connections: no further ones are accepted while the reserve is in use. */
+  /** Starts or stops accepting connections. While the reserve is in use, no other connection is accepted. */
   setAccepting(isAccepting: boolean): void
   readonly log: (line: string) => void
   readonly guard: Containment['guard']
 }
 
-/** Milliseconds until the next attempt to open the reserve, if there was no descriptor left for it. */
+/** Milliseconds between attempts to open the reserve again. */
 const RETRY_AFTER = 100
 
 const isPowerOfTwo = (count: number): boolean => (count & (count - 1)) === 0
 
 export const createReserve = ({ listening, refuseConnection, setAccepting, log, guard }: ReserveParts): Reserve => {
-  /** The descriptor in reserve; -1 while it is in use. */
+  /** −1 while the reserve is in use. */
   let reserveFd = openSync('/dev/null', 'r')
   let refusedCount = 0
   let retryTimer: NodeJS.Timeout | undefined

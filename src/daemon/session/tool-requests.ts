@@ -1,6 +1,6 @@
 /*
- * Handles TOOL messages of a session (uapi/tool.ts), which the commands of `userdma` send: queries about the daemon,
- * changes of its devices and faults, captures, and subscriptions to calls and findings.
+ * Handles TOOL messages of a session (uapi/tool.ts), which the commands of `userdma` send: queries, changes of devices
+ * and faults, captures, and subscriptions to calls and findings.
  */
 import { fstatSync } from 'node:fs'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
@@ -18,29 +18,24 @@ import { deviceText, parseDevice } from '../devices/device-spec.ts'
 import { qpsOf, statOf, waitsOf } from '../stat.ts'
 import type { DaemonState } from '../state.ts'
 
-/** The session as tool requests use it. */
 export interface ToolSession {
   readonly buffer: MessageBuffer
   /** Sends the first `length` bytes of the buffer; false if the socket is full or broken. */
   send(length: number): boolean
   wantWritable(wanted: boolean): void
   readonly user: number
-  /**
-   * Whether the client may see calls, packets, queue pairs, waits and findings of other processes, and change the
-   * daemon. Only clients of the daemon's own user may.
-   */
+  /** Whether the client may see other processes' data and change the daemon: only the daemon's own user may. */
   readonly isTrusted: boolean
-  /** Ends the session, and with it these requests; no effect when repeated. */
+  /** Ends the session. No effect when repeated. */
   close(): void
 }
 
-/** While this many messages are queued for a tool that reads slowly, further records are dropped and counted. */
+/** With this many messages queued for a slow tool, further records are dropped and counted. */
 const MAX_QUEUED = 10_000
 
-/** Maximum number of replies that wait for a tool that does not read: with another request its session ends. */
+/** With this many replies queued for a tool that does not read, the next request ends the session. */
 const MAX_REPLIES = 16
 
-/** A message that was not sent yet. */
 interface Queued {
   /** Writes the message into the session's buffer, and returns its length. */
   write(): number
@@ -87,10 +82,9 @@ export class ToolRequests {
   readonly #daemon: DaemonState
   readonly #session: ToolSession
   readonly #queue: Queued[] = []
-  /** Number of replies in the queue. */
-  #waitingReplies = 0
+  #queuedReplies = 0
   #isClosed = false
-  /** Ends the subscription; undefined without one. */
+  /** Undefined without a subscription. */
   #endSubscription: (() => void) | undefined
   /** Why the capture ended early: the code of a system's error. */
   #captureError: string | undefined
@@ -103,15 +97,15 @@ export class ToolRequests {
     this.#session = session
   }
 
-  /** Answers a request; takes ownership of its descriptors. */
+  /** Answers a request. Closes `fds`, the request's descriptors. */
   handle(request: Request, fds: readonly number[]): void {
-    // Records of earlier calls precede the answer to a query.
+    // Send records of earlier calls before the answer.
     this.#daemon.trace.settle()
     const toolRequest = parseRequest(request.text)
     const header = { ...request }
     const reply = (): void => {
-      // After the end of the session its socket's number may belong to another file.
-      if (this.#isClosed || this.#waitingReplies === MAX_REPLIES) {
+      // After the end of the session, the socket's descriptor number may be another file's.
+      if (this.#isClosed || this.#queuedReplies === MAX_REPLIES) {
         for (const fd of fds) close(fd)
         this.#session.close()
         return
@@ -120,10 +114,10 @@ export class ToolRequests {
       const tooLong = JSON.stringify({ error: 'the answer is too long for one message' })
       const { buffer } = this.#session
       const write = (): number => writeToolReply(buffer, header, text) || writeToolReply(buffer, header, tooLong)
-      this.#waitingReplies++
+      this.#queuedReplies++
       this.#enqueue([{ write, isReply: true }])
     }
-    // Programs that have just ended may add findings, so everything that they held is released first.
+    // The release of objects of ended programs may add findings, so it comes first.
     if (toolRequest?.kind === 'counts' && this.#session.isTrusted && this.#daemon.check !== undefined)
       void this.#daemon
         .untilContextsDestroyed(this.#session.user)
@@ -131,7 +125,7 @@ export class ToolRequests {
     else reply()
   }
 
-  /** The session's socket can take messages again. */
+  /** Call when the session's socket has space again. */
   onWritable(): void {
     this.#sendQueued()
   }
@@ -145,7 +139,7 @@ export class ToolRequests {
 
   #sendQueued(): void {
     while (this.#queue.length > 0 && this.#session.send(this.#queue[0]!.write()))
-      if (this.#queue.shift()!.isReply) this.#waitingReplies--
+      if (this.#queue.shift()!.isReply) this.#queuedReplies--
     this.#session.wantWritable(this.#queue.length > 0)
   }
 
@@ -166,7 +160,7 @@ export class ToolRequests {
     this.#enqueue(texts.map(text => ({ write: () => writeTrace(buffer, text), isReply: false })))
   }
 
-  /** `file`: descriptor of the capture file, kept if the answer is not an error. */
+  /** `file`: descriptor of the capture file; stays open unless the answer is an error. */
   #startTrace({ tag, abi = false }: TraceRequest, file: number | undefined): ToolReply {
     if (!this.#session.isTrusted) return { error: 'only the user of this daemon may watch calls and packets' }
     if (this.#endSubscription) return { error: 'this session is subscribed already' }
@@ -233,7 +227,7 @@ export class ToolRequests {
     }
   }
 
-  /** The answer to a request. Closes the request's descriptors, except that of a capture that was started. */
+  /** The answer to a request. Closes `fds`, except the file of a started capture. */
   #answer(request: ToolRequest | undefined, fds: readonly number[]): ToolReply {
     const file = request?.kind === 'trace' && request.pcap ? fds[0] : undefined
     let reply: ToolReply = {

@@ -1,13 +1,10 @@
 /*
  * Records the calls of programs for subscribers, such as `userdma trace` (R46). A record contains the call as a message
- * of the object dialect, or raw bytes if it could not be decoded, and is made only while there is a subscriber.
+ * of the object dialect, or raw bytes if the call could not be decoded. To see decoded calls and answers, `watch` wraps
+ * the dialect of the call.
  *
- * To see each decoded call and its answer, `watch` wraps the dialect of the call. A tool that reads too slowly loses
- * records; the next record tells how many.
- *
- * A call that creates descriptors is answered before they have numbers in the program. Its record is published later:
- * at the next message of the session, which follows the receipt of the descriptors, at the end of the session, or
- * before a query of a tool is answered.
+ * When a call that creates descriptors is answered, the descriptors have no numbers in the program yet. So the record
+ * waits for the session's next message, the session's end, or a query of a tool.
  */
 import type { Dialect } from '../../core/dispatch/dispatch.ts'
 import { type Answer, type CallerView, type Decoded, isAnswer } from '../../uapi/call.ts'
@@ -15,22 +12,19 @@ import type { FailureRecord, TraceRecord } from '../../uapi/tool.ts'
 import { type Access, messagesOf, type RecordingView, recordingView } from './trace-messages.ts'
 
 export interface Subscriber {
-  /** The subscriber gets calls and failures of processes with this tag only; of all if it is empty. */
+  /** Selects the processes with this tag; empty: all. */
   readonly tag: string
   /** Whether the subscriber wants the raw bytes of every call. */
   readonly abi?: boolean
   post(record: TraceRecord): void
-  /** Called with a failure (spec/check/failures.ts) when it occurs. */
+  /** Called with each failure (spec/check/failures.ts). */
   postFailure?(record: FailureRecord): void
 }
 
 /** The fields of a record that are known before the call is decoded. */
 export type CallerFacts = Pick<TraceRecord, 'pid' | 'tid' | 'fd' | 'command' | 'device' | 'dialect' | 'request'>
 
-/**
- * Looks up the numbers of the descriptors that a call created, in the order of the answer's installs; undefined:
- * unknown.
- */
+/** Looks up the numbers of the descriptors that a call created, in the order of `Answer.installs`; undefined: unknown. */
 export type DescriptorNumbers = () => readonly (number | undefined)[]
 
 const isSubscribedTo = (subscriber: Subscriber, tag: string): boolean => subscriber.tag === '' || subscriber.tag === tag
@@ -39,34 +33,34 @@ const isSubscribedTo = (subscriber: Subscriber, tag: string): boolean => subscri
 export class TraceHub {
   readonly #now: () => number
   readonly #subscribers = new Set<Subscriber>()
-  /** Functions that publish a record, by the function that looks up its descriptor numbers. */
+  /** Functions that publish a waiting record, by the function that looks up its descriptor numbers. */
   readonly #waiting = new Map<DescriptorNumbers, () => void>()
 
   constructor(now: () => number) {
     this.#now = now
   }
 
-  /** Adds a subscriber; the returned function removes it. */
+  /** The returned function ends the subscription. */
   subscribe(subscriber: Subscriber): () => void {
     this.#subscribers.add(subscriber)
     return () => this.#subscribers.delete(subscriber)
   }
 
-  /** Whether there is a subscriber for processes with this tag. */
+  /** Whether processes with this tag have a subscriber. */
   isWatched(tag: string): boolean {
     for (const subscriber of this.#subscribers) if (isSubscribedTo(subscriber, tag)) return true
     return false
   }
 
-  /** Sends a failure to the subscribers for this tag; '': only to those for all processes. */
+  /** Sends a failure to the subscribers for this tag; '': to the subscribers for all processes. */
   postFailure(tag: string, record: FailureRecord): void {
     for (const subscriber of this.#subscribers) if (isSubscribedTo(subscriber, tag)) subscriber.postFailure?.(record)
   }
 
   /**
-   * The dialect for a call of a process with tag `tag`: `dialect` itself, or a wrapper if the tag has a subscriber.
-   * `numbers` looks up the descriptors that the session's last call created. `accesses`: the list to which the caller
-   * records its reads and writes (`recordingCaller`); without it the wrapper records those of the dialect only.
+   * Returns `dialect`, or a wrapper if `tag` has a subscriber. `numbers` looks up the descriptors that the session's
+   * last call created. `accesses`: the list of a `recordingCaller`; without it only the dialect's reads and writes are
+   * recorded.
    */
   watch<M extends readonly unknown[]>(
     dialect: Dialect<M>,
@@ -86,10 +80,7 @@ export class TraceHub {
     }
   }
 
-  /**
-   * Publishes the record that waits for these descriptor numbers, if there is one; without `numbers` all waiting
-   * records.
-   */
+  /** Publishes the record that waits for these descriptor numbers, or all waiting records. */
   settle(numbers?: DescriptorNumbers): void {
     for (const key of numbers ? [numbers] : [...this.#waiting.keys()]) {
       const publishWaiting = this.#waiting.get(key)
@@ -103,9 +94,7 @@ export class TraceHub {
     return false
   }
 
-  /**
-   * Sends a record. Its raw bytes are only for subscribers who want them, except those of a call that was not decoded.
-   */
+  /** Sends a record. All subscribers get the raw bytes of a call that was not decoded. */
   #post(tag: string, record: TraceRecord): void {
     const { raw, ...withoutRaw } = record
     for (const subscriber of this.#subscribers)
@@ -113,7 +102,7 @@ export class TraceHub {
         subscriber.post(subscriber.abi || record.call === undefined ? record : withoutRaw)
   }
 
-  /** Makes a record and sends it, or lets it wait for the numbers of new descriptors. */
+  /** Makes a record. Sends it, or lets it wait for the numbers of new descriptors. */
   #publish(
     tag: string,
     facts: CallerFacts,
@@ -146,7 +135,7 @@ export class TraceHub {
       })
   }
 
-  /** The decoded call, which publishes its record when it is answered. */
+  /** Wraps a decoded call: when the call is answered, its record is published. */
   #recordedCall(
     view: CallerView,
     recording: RecordingView,

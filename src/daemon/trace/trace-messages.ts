@@ -1,6 +1,6 @@
 /*
  * The contents of a trace record: the call as message and answer of the object dialect, whichever dialect the program
- * used, with long values in `memory`; and the program's memory that the call read and wrote.
+ * used, and the program's memory that the call read and wrote.
  */
 import type { Caller } from '../../core/model.ts'
 import { Interface } from '../../spec/classes/device/interface.ts'
@@ -18,9 +18,9 @@ import { INDIRECT_BYTES, methodByCall, payloadOf } from '../../uapi/object/forma
 import { viewOf } from '../../uapi/scalar.ts'
 import type { Declaration, RawAccess, TraceRecord } from '../../uapi/tool.ts'
 
-/** Maximum bytes of a value in the message; longer ones are in `memory` of the record. */
+/** Maximum bytes of a value in the message. Longer values are in `memory` of the record. */
 const MAX_INLINE = 4096
-/** Maximum bytes of one access in `raw` of the record; further ones are omitted. */
+/** Maximum bytes of one access in `raw` of the record. */
 const MAX_RAW = 16384
 
 const base64 = (bytes: Uint8Array): string =>
@@ -34,7 +34,7 @@ const driverAttributes: Readonly<Record<string, Readonly<Record<string, { in?: A
 const commonClasses: Readonly<Record<string, ObjectClass | undefined>> = Classes
 const knownMethods = new WeakMap<Method, boolean>()
 
-/** Whether tools that read records know the method, with all attributes that the device declares for it. */
+/** Whether tools that read records know the method with all its attributes. */
 const isKnown = (cls: ObjectClass, name: string, method: Method): boolean => {
   let known = knownMethods.get(method)
   if (known === undefined) {
@@ -51,13 +51,13 @@ const isKnown = (cls: ObjectClass, name: string, method: Method): boolean => {
   return known
 }
 
-/** The entries of a chain; none for another call, or for a chain that cannot be read. */
+/** The entries of a chain; empty for other calls, and for a chain that cannot be read. */
 const entriesOf = ({ class: cls, methodName, args }: Call): readonly ChainEntry[] => {
   if (cls.id !== Interface.id || methodName !== 'chain') return []
   return undefinedIfRefused(() => chainEntries((args.entries ?? new Uint8Array()) as Uint8Array)) ?? []
 }
 
-/** Declarations of the methods in a call, and in its chain, that tools do not know. */
+/** Declarations of the methods that tools do not know, in a call and its chain. */
 const declarationsOf = (view: CallerView, called: Call): Declaration[] => {
   const found = new Map<string, Declaration>()
   const add = (declaring: ObjectClass, name: string, method: Method): void => {
@@ -88,14 +88,14 @@ const declarationsOf = (view: CallerView, called: Call): Declaration[] => {
 type IndirectValue = NonNullable<NonNullable<TraceRecord['call']>['pointed']>[number]
 
 /**
- * The memory to which indirect attributes of a chain's entries point; `done`: number of entries that succeeded. Entries
- * run in order, so the access of an entry to an address is the first one after those of earlier entries.
+ * The memory to which indirect attributes of a chain's entries point. `done`: number of entries that succeeded. Entries
+ * run in order, so an entry's accesses come after the accesses of earlier entries.
  */
 const indirectMemory = (call: Call, done: number, accesses: readonly Access[]): IndirectValue[] => {
   const found: IndirectValue[] = []
-  /** Index of the first access after those of earlier entries. */
+  /** Index of the first access after the accesses of earlier entries. */
   let first = 0
-  // The entry after the successful ones failed, but may have read its inputs.
+  // The entry after these failed, but may have read its inputs.
   const entries = entriesOf(call).slice(0, done + 1)
   for (const [index, { message }] of entries.entries()) {
     const view = viewOf(message)
@@ -128,8 +128,8 @@ const undefinedIfRefused = <T>(body: () => T): T | undefined => {
 }
 
 /**
- * Functions for values outside the message: `assignAddress` puts bytes into `memory` at the next page from 0x1000 on,
- * since a record has its own addresses, not the program's; `payloads` encodes the lists and blobs among the values.
+ * Functions for values outside the message. `assignAddress` puts bytes into `memory` at the next page from 0x1000 on: a
+ * record has its own addresses, not the program's. `payloads` encodes the lists and blobs among the values.
  */
 const indirectValues = (memory: Map<bigint, Uint8Array>) => {
   let next = 0x1000n
@@ -148,8 +148,8 @@ const indirectValues = (memory: Map<bigint, Uint8Array>) => {
 }
 
 /**
- * The messages of a call, with all values. They are empty if they cannot be encoded, because the call was refused.
- * `accesses`: the memory that the call read and wrote, for the entries of a chain.
+ * The messages of a call, with all values. A message is empty if it cannot be encoded, because the call was refused.
+ * `accesses`: the memory that the call read and wrote, for entries of a chain.
  */
 export const messagesOf = (
   view: CallerView,
@@ -204,7 +204,7 @@ export const messagesOf = (
 
 // ---- the program's memory ----
 
-/** A read ('in') or write ('out') of the program's memory by a call, with the bytes at that time. */
+/** A read ('in') or write ('out') of the program's memory by a call. */
 export interface Access {
   readonly direction: 'in' | 'out'
   readonly address: bigint
@@ -214,14 +214,14 @@ export interface Access {
 /** Maximum bytes recorded per call: entries of a chain may read the same memory repeatedly. */
 export const MAX_RECORDED_BYTES = 1 << 23
 
-/** The functions of a caller or view that access the program's memory; they record up to MAX_RECORDED_BYTES. */
+/** `copyIn` and `copyOut` of `caller`, which also record up to MAX_RECORDED_BYTES. */
 const recordAccesses = (caller: Pick<CallerView, 'copyIn' | 'copyOut'>, accesses: Access[]) => {
   let remainingBytes = MAX_RECORDED_BYTES
   const record = (direction: Access['direction'], address: bigint, bytes: Uint8Array): void => {
     remainingBytes -= bytes.length
-    // Once an access is left out, later ones are too: they would be attributed to the wrong entry.
+    // After an omitted access, later accesses would be attributed to the wrong chain entry.
     if (remainingBytes < 0) return
-    // A copy: the answer of the call may be written into these bytes.
+    // Copy: the answer of the call may be written into these bytes.
     accesses.push({ direction, address, bytes: bytes.slice() })
   }
   return {
@@ -237,7 +237,7 @@ const recordAccesses = (caller: Pick<CallerView, 'copyIn' | 'copyOut'>, accesses
   }
 }
 
-/** The same caller, with all reads and writes of a call recorded, including those of chain entries. */
+/** Records all reads and writes of a call, also by entries of a chain. */
 export const recordingCaller = (caller: Caller, accesses: Access[]): Caller => ({
   ...caller,
   ...recordAccesses(caller, accesses),
@@ -246,7 +246,6 @@ export const recordingCaller = (caller: Caller, accesses: Access[]): Caller => (
 const rawAccesses = (memory: ReadonlyMap<bigint, Uint8Array>): RawAccess[] =>
   [...memory].map(([address, bytes]) => [hex(address), base64(bytes.subarray(0, MAX_RAW)), bytes.length])
 
-/** A view of a caller, and the recorded accesses to its memory. */
 export interface RecordingView {
   readonly view: CallerView
   readonly accesses: readonly Access[]
@@ -254,10 +253,7 @@ export interface RecordingView {
   raw(): NonNullable<TraceRecord['raw']>
 }
 
-/**
- * `accesses`: the list of a recording caller (`recordingCaller`); without it the accesses through the view are
- * recorded.
- */
+/** `accesses`: the list of a `recordingCaller`. Without it, accesses through the view are recorded. */
 export const recordingView = (view: CallerView, accesses?: Access[]): RecordingView => {
   const all = accesses ?? []
   const recordingOfView: CallerView = {
@@ -277,7 +273,7 @@ export const recordingView = (view: CallerView, accesses?: Access[]): RecordingV
       const written = new Map<bigint, Uint8Array>()
       for (const { direction, address, bytes } of all) {
         if (direction === 'out') written.set(address, bytes)
-        // A message is read twice, its header first: the longer access is kept.
+        // A message is read twice, first only its header. Keep the longer access.
         else if ((read.get(address)?.length ?? 0) <= bytes.length) read.set(address, bytes)
       }
       return { in: rawAccesses(read), out: rawAccesses(written) }
