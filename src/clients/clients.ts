@@ -1,8 +1,7 @@
 /*
- * The clients of the subsystem that serve programs (R31, R40). Their order in one table (`starters`) is the order in
- * which they start and in which core adds a device to them. Core removes a device in reverse order, and the clients
- * stop in reverse order. So a client may use the clients before it in the table. A client that fails to start, entirely
- * or for one device, does not affect those that do not use it.
+ * The clients of the subsystem that serve programs (R31, R40). They start in the order of the table `starters`. Core
+ * adds a device to them in this order and removes it in reverse order, and they stop in reverse order. So a client may
+ * use the clients before it in the table. If a client fails to start, clients that do not use it work.
  */
 import { coreClasses } from '../core/base/all.ts'
 import type { Core, DriverClass } from '../core/model.ts'
@@ -13,7 +12,6 @@ import { MadLayer } from './mad/layer.ts'
 import { cmClasses } from './rdma-cm/classes.ts'
 import { RdmaCm, type RdmaCmEnvironment } from './rdma-cm/rdma-cm.ts'
 
-/** The clients, by their names. */
 interface ClientTypes {
   /** Queue pair 1 of every device, and its agents. */
   readonly mad: MadLayer
@@ -29,10 +27,9 @@ const starters: { readonly [N in ClientName]: (clients: Clients) => ClientTypes[
   rdma_cm: clients => new RdmaCm(clients.core, clients.use('mad'), clients.environment),
   ipoib: ({ core, environment }) => new IpOverDevice(core, environment),
 }
-/** In the order in which they are started. */
+/** In the order of their start. */
 export const clientNames = Object.keys(starters) as readonly ClientName[]
 
-/** A client that has timers. */
 interface TimedClient {
   nextTimeout(): number
   onTimeout(now: number): boolean
@@ -40,7 +37,7 @@ interface TimedClient {
 
 export class Clients {
   readonly core: Core
-  /** Of all clients: the others need a part of it. */
+  /** For all clients; RdmaCm needs all of it. */
   readonly environment: RdmaCmEnvironment
   readonly #started: Partial<{ -readonly [N in ClientName]: ClientTypes[N] }> = {}
   readonly #timed: TimedClient[] = []
@@ -51,8 +48,8 @@ export class Clients {
   }
 
   /**
-   * Returns a client. If it has not started, starts the clients before it in the table, then the client itself. Throws
-   * the error of its start. Errors of earlier clients are reported to core.
+   * Returns a client. If the client has not started, first starts the clients before it in the table, then the client.
+   * Throws the error of the client's start. Errors of earlier clients are reported to core.
    */
   use<N extends ClientName>(name: N): ClientTypes[N] {
     const started = this.#started[name]
@@ -73,15 +70,15 @@ export class Clients {
     return client
   }
 
-  /** When `onTimeout` must be called next, µs; Infinity for never. */
+  /** When `onTimeout` must be called next, µs; Infinity: never. */
   nextTimeout(): number {
-    // Hot path: called after every call and poll of a program in this process. So the loop has no iterator.
+    // Hot path: called after every call and poll of a program in this process. No iterator.
     let next = Number.POSITIVE_INFINITY
     for (let i = 0; i < this.#timed.length; i++) next = Math.min(next, this.#timed[i]!.nextTimeout())
     return next
   }
 
-  /** Returns false if the time of no client's `nextTimeout` had come. */
+  /** False if no client had a due timer. */
   onTimeout(now: number): boolean {
     let progress = false
     for (const client of this.#timed) progress = client.onTimeout(now) || progress
@@ -94,7 +91,7 @@ export class Clients {
   }
 }
 
-/** The classes of a core with clients. A method starts the client that it needs, if that has not started. */
+/** The classes of a core with clients. A method starts the client that it needs. */
 export const classesWithClients = (clients: () => Clients): readonly DriverClass[] => [
   ...coreClasses,
   ...madClasses(() => clients().use('mad')),

@@ -1,6 +1,6 @@
 /*
- * Feeds the checker (src/check/) from a core: every call (by a hook of each device), every failure and every request.
- * Calls and failures of contexts that are not those of checked programs are left out (`HostSources.isChecked`).
+ * Feeds the checker (src/check/) with the calls, failures and requests of a core. Calls are seen by a hook of each
+ * device. Contexts that are not checked are left out (`HostSources.isChecked`).
  */
 import { Checker } from '../../check/checker.ts'
 import type { DeviceWithGid } from '../../check/connection.ts'
@@ -19,11 +19,9 @@ import type { Arena } from '../../wire/arena.ts'
 import { deviceByIndex } from './device-by-index.ts'
 import { keyMemory } from './key-memory.ts'
 
-/**
- * Facts that the daemon or library that serves the calls provides. `CheckerSources` has numbers in place of contexts.
- */
+/** What the daemon or library provides. In `CheckerSources`, numbers replace contexts. */
 export interface HostSources extends Pick<CheckerSources, 'adapters' | 'buffers' | 'lockLimit' | 'isCopiedByFork'> {
-  /** An arena of SCRATCH_BYTES (spec/check/requests.ts), into which the driver reads memory of programs to hash it. */
+  /** An arena of SCRATCH_BYTES (spec/check/requests.ts). The driver reads programs' memory into it, for hashes. */
   readonly scratch: Arena
   /** Microseconds. */
   now(): number
@@ -31,15 +29,15 @@ export interface HostSources extends Pick<CheckerSources, 'adapters' | 'buffers'
   isChecked(context: Context): boolean
   /** The program of a context; undefined for the process that runs the checker. */
   program(context: Context): Program | undefined
-  /** Captures the stack of the call that runs now; the returned function gives it, also after the call. */
+  /** Captures the stack of the current call. The returned function returns the stack, also after the call. */
   callStack(): () => Stack
   /** The stack of a post with this wr_id to a queue, as in `CheckerSources`. */
   postStack(context: Context, queue: number, number: number, wrId: bigint): Stack
-  /** The event logs of programs; absent: the checker does not search for races. */
+  /** The event logs of programs. Absent: no search for races. */
   readonly events?: Omit<RaceSources, 'memoryOf'>
 }
 
-/** The index of the first device that has a port with a matching GID table; undefined: none has. */
+/** The index of the first device with a port whose GID table matches. */
 const deviceWithPort = (core: Core, matches: (gids: GidTable) => boolean): number | undefined => {
   for (const { index, ports } of core.devices.values()) for (const { gids } of ports) if (matches(gids)) return index
   return undefined
@@ -60,11 +58,11 @@ const hookOf = (device: Device, checker: Checker, sources: HostSources, poll: Re
     pre(call, object, args) {
       const { context, entry, why } = call
       if (!sources.isChecked(context)) return
-      // Before the call, the driver reports what the program has polled and posted so far.
+      // First the driver reports what the program has polled and posted before the call.
       if (entry.class.name === 'cq' && entry.name !== 'create') poll?.reportCq(object)
       if (why !== 'call') return
+      // Captured now: when an asynchronous handler ends, another call may run.
       const stack = sources.callStack()
-      // Captured now: when an asynchronous handler ends, another call runs.
       stacks.set(call, stack)
       if (entry.name === 'create') return
       if (entry.class.name === 'mr') poll?.reportContext(context)
@@ -115,7 +113,6 @@ const contextOf = (core: Core, id: number): Context | undefined => {
   return undefined
 }
 
-/** The facts for the checker; they find contexts and devices of the core by their numbers. */
 const checkerSources = (
   core: Core,
   findDevice: (index: number) => Device | undefined,
@@ -139,7 +136,7 @@ const checkerSources = (
   digest: (device, request, isWhole) => polls.get(device)?.digest(request, isWhole),
 })
 
-/** Creates a checker, and feeds it until the core ends. */
+/** Creates a checker and feeds it until the core ends. */
 export const createChecker = (core: Core, report: (finding: Finding) => void, sources: HostSources): Checker => {
   /** By device index. */
   const polls = new Map<number, RequestPoll>()
@@ -158,7 +155,7 @@ export const createChecker = (core: Core, report: (finding: Finding) => void, so
       addHook(device, hookOf(device, checker, sources, poll))
       return true
     },
-    // The hook stays: the device's objects are destroyed later, and the checker needs these calls.
+    // The hook stays, because the checker needs the later destroys of the device's objects.
     remove() {},
   })
   addFailureHandler(core, (failure, device, context) => {

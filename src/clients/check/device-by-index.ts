@@ -1,9 +1,9 @@
 /*
- * Finds devices by their index (`Device.index`), by which the checker names them.
+ * Finds devices by index (`Device.index`), for the checker.
  */
 import type { Core, Device } from '../../core/model.ts'
 
-/** A look-up of the core's devices by index; devices that were found before are found at once. */
+/** The returned look-up caches devices. */
 export const deviceByIndex = (core: Core): ((index: number) => Device | undefined) => {
   const found = new Map<number, Device>()
   return index => {

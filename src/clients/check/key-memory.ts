@@ -1,19 +1,16 @@
 /*
- * Finds, for the checker, the memory that a key grants access to: the key of a region, or of a window bound to one.
+ * Finds the memory of a key, for the checker: the key of a region, or of a window bound to a region.
  */
 import type { KeyedMemory } from '../../check/races/sources.ts'
 import { KeyKind, rowAt } from '../../core/memory/region-table.ts'
 import type { Device } from '../../core/model.ts'
 import { TWO_32 } from '../../spec/memory.ts'
 
-/**
- * Returns a look-up by device index and key. Its result is undefined if the key is unknown, or of a window that is not
- * bound. `findDevice`: see `deviceByIndex`.
- */
+/** Returns a look-up by device index and key; undefined if the key is unknown. `findDevice`: see `deviceByIndex`. */
 export const keyMemory = (
   findDevice: (index: number) => Device | undefined,
 ): ((device: number, key: number) => KeyedMemory | undefined) => {
-  /** Numbers of address spaces, counted from 1 in the order in which they were found. */
+  /** From 1. */
   const spaceNumbers = new WeakMap<object, number>()
   let lastNumber = 0
   return (index, key) => {

@@ -1,6 +1,5 @@
 /*
- * The classes of IP over the device: interfaces and sockets. The received datagrams of a socket are queued here until
- * the program receives them.
+ * The classes of IP over the device: interfaces and sockets. Received datagrams of a socket are queued here.
  */
 import { driverClass } from '../../core/devices/driver.ts'
 import { postRecord } from '../../core/events/events.ts'
@@ -14,25 +13,21 @@ import type { DeviceInterface, IpOverDevice } from './ip-over-device.ts'
 /** Bytes charged for a queued datagram in addition to its payload. */
 const DATAGRAM_OVERHEAD = 256
 
-/**
- * The record that makes the socket's descriptor readable. Its contents mean nothing: `receive` returns the datagrams.
- */
+/** A record, which makes the socket's descriptor readable. The contents mean nothing. */
 const READABLE = new Uint8Array(8)
 
-/** A received datagram. */
 interface Datagram {
   readonly from: IpEnd
   readonly payload: Uint8Array
 }
 
-/** A program's socket. */
 class ProgramSocket {
   readonly interface: DeviceInterface
   readonly socket: EngineSocket
   readonly #object: FdObject
   readonly #waiting: Datagram[] = []
   #freeBytes = SOCKET_RECEIVE_BYTES
-  /** Number of datagrams that were dropped because the queue was full. */
+  /** Number of datagrams dropped because the queue was full. */
   overflowed = 0
 
   constructor(service: IpOverDevice, object: FdObject, iface: DeviceInterface, protocol: SocketProtocol, port: number) {
@@ -66,22 +61,23 @@ class ProgramSocket {
     return datagram
   }
 
-  /** Puts a datagram back at the front after its delivery failed; others may have used its part of the buffer. */
+  /** Puts a datagram back at the front after its delivery failed. */
   putBack(datagram: Datagram): void {
     if (this.#object.isClosed) return
+    // May become negative: other datagrams may have used the space.
     this.#freeBytes -= datagram.payload.length + DATAGRAM_OVERHEAD
     if (this.#waiting.unshift(datagram) === 1) postRecord(this.#object, READABLE)
   }
 }
 
-/** The counters as u64 attributes, whose values are bigints. */
+/** For u64 attributes. */
 const toBigints = <K extends string>(counters: Readonly<Record<K, number>>): Record<K, bigint> =>
   Object.fromEntries(Object.entries<number>(counters).map(([name, value]) => [name, BigInt(value)])) as Record<
     K,
     bigint
   >
 
-/** `service` returns the client, and starts it if it has not started. */
+/** `service` returns the client, and starts it if necessary. */
 export const ipClasses = (service: () => IpOverDevice): readonly DriverClass[] => {
   const linkAttributes = ({ port: { queuePair, gid }, ip }: DeviceInterface) => ({
     qpn: queuePair.qpn,
@@ -129,8 +125,7 @@ export const ipClasses = (service: () => IpOverDevice): readonly DriverClass[] =
       overflowed: BigInt(overflowed),
     }),
     destroy(_call, { state: { interface: iface, socket } }) {
-      // Leaves the groups of the socket. An interface that was removed with its device or context has left them
-      // already.
+      // If the interface was removed with its device or context, it has left the socket's groups.
       if (service().exists(iface)) iface.ip.close(socket)
       return {}
     },

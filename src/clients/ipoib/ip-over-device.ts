@@ -1,8 +1,7 @@
 /*
  * IP over the device (RFC 4391; R31, R40): a client of the subsystem that joins IP engines (src/ip) with UD queue pairs
- * of devices. Each interface has a queue pair of its own; the number of the queue pair and a GID of the device are the
- * link-layer address of the interface. When a device is removed, its interfaces are removed too. The caller supplies
- * the time.
+ * of devices. Each interface has its own queue pair. The link-layer address of the interface is the QPN and a GID of the
+ * device. The caller supplies the time.
  */
 
 import { registerClient } from '../../core/devices/clients.ts'
@@ -24,32 +23,32 @@ export interface IpEnvironment {
 }
 
 const HOP_LIMIT = 64
-/** Prefix lengths of interfaces that are created without one. */
+/** Prefix lengths, bits. */
 const DEFAULT_IPV4_PREFIX = 24
 const DEFAULT_IPV6_PREFIX = 64
 /** Maximum interfaces of all programs of one user. */
 const MAX_INTERFACES = 64
 
 /**
- * The destination GID of packets to a multicast GID. From an IPv4-mapped local GID RoCE sends with an IPv4 header,
- * which cannot hold an MGID of RFC 4391: 239.255.0.0/16 and the MGID's last two bytes are used (RFC 2365, 6.1). Groups
- * with the same IPv4 address are distinguished by the IP address in the payload.
+ * The destination GID of packets to a multicast GID. If the local GID is IPv4-mapped, RoCE sends with an IPv4 header,
+ * which cannot hold an MGID of RFC 4391. Then the destination is 239.255.0.0/16 (RFC 2365, 6.1) with the MGID's last two
+ * bytes. Several MGIDs may have the same IPv4 address; the payload's IP address tells them apart.
  */
 const wireGid = (mgid: Uint8Array, localGid: Uint8Array): Uint8Array =>
   isMappedIpv4(localGid)
     ? Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 239, 255, mgid[14]!, mgid[15]!)
     : mgid
 
-/** The link of an interface: its queue pair, and the multicast groups that it has joined. */
+/** The link of an interface: a queue pair and its multicast groups. */
 class IpPort {
   readonly gid: Uint8Array
   readonly queuePair: DatagramPort
-  /** How often each link-layer group was joined: several IP groups may map to the same one. */
+  /** How often each link-layer group was joined: several IP groups may map to one link-layer group. */
   readonly #groups = new Map<string, number>()
 
   /** Throws CallError EOPNOTSUPP if the device has no GID or no queue pairs for clients. */
   constructor(device: Device, receive: (packet: Uint8Array) => void) {
-    // The first GID is the link-local default: another one is preferred.
+    // The first GID is the link-local default. Another GID is preferred.
     const [first, ...others] = device.ports[0]?.gids.entries.flatMap(entry => entry?.gid ?? []) ?? []
     const gid = others.find(candidate => !isLinkLocal(candidate)) ?? first
     const queuePair = gid && device.driver.openDatagrams?.(device, IPOIB_QKEY, receive)
@@ -91,12 +90,10 @@ class IpPort {
   }
 }
 
-/** An interface of a device. */
 export interface DeviceInterface {
   readonly device: Device
-  /** The user of the program that created it; undefined for this process. */
+  /** The user of the program that created the interface; undefined for this process. */
   readonly user: number | undefined
-  /** The IP engine. */
   readonly ip: IpInterface
   readonly port: IpPort
 }
@@ -134,7 +131,7 @@ export class IpOverDevice {
 
   // ---- time ----
 
-  /** When `onTimeout` must be called next, µs; Infinity for never. */
+  /** When `onTimeout` must be called next, µs; Infinity: never. */
   nextTimeout(): number {
     let next = Number.POSITIVE_INFINITY
     if (this.size > 0) for (const { ip } of this.#interfaces) next = Math.min(next, ip.nextTimeout())
@@ -156,8 +153,8 @@ export class IpOverDevice {
   // ---- interfaces ----
 
   /**
-   * Creates an interface for a program's context. `address`: 16 bytes. Throws CallError: EINVAL for an address or
-   * prefix length that is wrong, EADDRINUSE, EOPNOTSUPP, and ENOMEM beyond MAX_INTERFACES.
+   * Creates an interface for a program's context. `address`: 16 bytes. Throws CallError: EINVAL for a wrong address or
+   * prefix length, EADDRINUSE, EOPNOTSUPP, and ENOMEM beyond MAX_INTERFACES.
    */
   create(
     { device, account }: Pick<Context, 'device' | 'account'>,
@@ -200,12 +197,11 @@ export class IpOverDevice {
     return created
   }
 
-  /** Whether the interface still exists. */
   exists(iface: DeviceInterface): boolean {
     return this.#interfaces.has(iface)
   }
 
-  /** Removes an interface; no effect when repeated. */
+  /** No effect when repeated. */
   remove(iface: DeviceInterface): void {
     if (!this.#interfaces.delete(iface)) return
     iface.ip.shutDown()
@@ -213,8 +209,8 @@ export class IpOverDevice {
   }
 
   /**
-   * Calls `body` with the engine of an interface, and sends the resulting packets. Throws CallError: EIO if the
-   * interface was removed, and the errors of the engine. `call` begins the error message.
+   * Runs `body` with the engine of an interface, and sends the resulting packets. Throws CallError: EIO if the interface
+   * was removed, or the engine's error. `call` begins the error message.
    */
   withEngine<T>(call: string, iface: DeviceInterface, body: (ip: IpInterface, now: number) => T): T {
     if (!this.exists(iface)) throw new CallError('EIO', `${call}: the interface was removed`)
@@ -232,7 +228,6 @@ export class IpOverDevice {
     this.#flush(iface)
   }
 
-  /** Sends the packets that wait in the engine of an interface. */
   #flush({ ip, port }: DeviceInterface): void {
     let sent = false
     for (let frame = ip.pollTransmit(); frame !== undefined; frame = ip.pollTransmit()) {
@@ -243,6 +238,6 @@ export class IpOverDevice {
   }
 }
 
-/** An IpError, which is a mistake of the program, as a CallError; other errors as they are. */
+/** Converts an IpError, which is a mistake of the program. Returns other errors as they are. */
 const asCallError = (call: string, error: unknown): unknown =>
   error instanceof IpError ? new CallError(error.code, `${call}: ${error.message}`) : error

@@ -1,51 +1,48 @@
 /*
- * The queue of a channel: received messages, and sends that timed out. Each has a record on the channel's descriptor,
- * which wakes the program and is consumed with it.
+ * The queue of a channel: received messages, and sends that timed out. For each message there is a record on the
+ * channel's descriptor, which wakes the program.
  */
 import { postRecord } from '../../core/events/events.ts'
 import type { FdObject, MadAddress } from '../../core/model.ts'
 import { CallError } from '../../spec/errno.ts'
 import { MAD_BYTES } from '../../spec/wire/mad.ts'
 
-/** A message, or a send that timed out, which the program has not received. */
+/** A message, or the header of a send that timed out. */
 export interface WaitingMessage {
   /** Handle of the agent. */
   readonly agent: number
   readonly data: Uint8Array
-  /** Undefined: `data` is the header of a send that got no response in time. */
+  /** Undefined for a send that timed out. */
   readonly from: MadAddress | undefined
-  /** The tag that the program gave to such a send. */
+  /** Only for a send that timed out: the program's tag. */
   readonly tag: Uint8Array | undefined
 }
 
-/**
- * The result of `take`. If the buffer is too small for the message, `data` is the first datagram and the message stays
- * in the queue.
- */
 export interface TakenMessage {
   readonly message: WaitingMessage
+  /** The message, or only its first datagram if the buffer is too small. */
   readonly data: Uint8Array
+  /** False if the buffer is too small: the message stays in the queue. */
   readonly isTaken: boolean
 }
 
-/** Limit of the bytes of unread messages, and separately of unfinished sends, of one channel. */
+/** Maximum bytes of a channel's unread messages, and of its unfinished sends. */
 const MAX_BYTES = 8 << 20
 /** Bytes charged for a message in addition to its data. */
 const MESSAGE_OVERHEAD = 256
 
 const sizeOf = ({ data }: WaitingMessage): number => data.length + MESSAGE_OVERHEAD
 
-/** A record. Its contents mean nothing: programs receive messages, not records. */
+/** The contents mean nothing. */
 const RECORD = new Uint8Array(8)
 
 export class MadQueue {
   readonly #channel: FdObject
   readonly #waiting: WaitingMessage[] = []
-  /** Bytes of unread messages. */
   #unreadBytes = 0
   /** Bytes of unfinished sends. */
   #sendingBytes = 0
-  /** Number of agents that report to this channel. */
+  /** Number of agents of this channel. */
   agentCount = 0
 
   constructor(channel: FdObject) {
@@ -69,7 +66,7 @@ export class MadQueue {
     this.#sendingBytes -= length
   }
 
-  /** Adds a message; drops it if it exceeds MAX_BYTES or the user's memory quota, or the channel is closed. */
+  /** Adds a message. Drops it beyond MAX_BYTES or the memory quota, or if the channel is closed. */
   post(message: WaitingMessage): void {
     const bytes = sizeOf(message)
     if (this.#channel.isClosed || this.#unreadBytes + bytes > MAX_BYTES) return
@@ -85,8 +82,8 @@ export class MadQueue {
   }
 
   /**
-   * Returns the oldest message for a buffer of `bufferBytes` bytes. Throws CallError EAGAIN if there is none, EINVAL if
-   * the buffer is too small for its first datagram.
+   * Takes the oldest message for a buffer of `bufferBytes` bytes. Throws CallError EAGAIN if there is none, EINVAL if
+   * the buffer is too small for the first datagram.
    */
   take(bufferBytes: number): TakenMessage {
     const [message] = this.#waiting
@@ -105,10 +102,7 @@ export class MadQueue {
     return { message, data, isTaken: true }
   }
 
-  /**
-   * Puts a message back at the front after its delivery failed. It never fails: other objects may have used the
-   * message's part of the quota meanwhile.
-   */
+  /** Puts a message back at the front after its delivery failed. Ignores MAX_BYTES and the quota, so it cannot fail. */
   putBack(message: WaitingMessage): void {
     if (this.#channel.isClosed) return
     const bytes = sizeOf(message)

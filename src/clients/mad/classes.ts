@@ -43,12 +43,12 @@ interface AgentState {
   readonly rmppVersion: number
 }
 
-/** Throws CallError EINVAL. `subject`: the call, or an attribute of it. */
+/** `subject`: the call, or an attribute of it. */
 const refuse = (subject: string, why: string): never => {
   throw new CallError('EINVAL', `${subject}: ${why}`)
 }
 
-/** The arguments of an agent's registration, checked. Throws CallError EINVAL, EPROTONOSUPPORT. */
+/** Checks the arguments of an agent's registration. Throws CallError EINVAL, EPROTONOSUPPORT. */
 const optionsOf = ({
   mgmtClass,
   classVersion,
@@ -95,7 +95,7 @@ const pathOf = (
   return { localGid: gid, remoteGid: dgid, qpn, pkey: DEFAULT_PKEY, flowLabel, trafficClass, hopLimit }
 }
 
-/** The message to send, checked: one datagram padded to MAD_BYTES, or an RMPP transfer. Throws CallError EINVAL. */
+/** The message to send: one datagram padded to MAD_BYTES, or an RMPP transfer. Throws CallError EINVAL. */
 const messageOf = (data: Uint8Array, { agent, rmppVersion }: AgentState): Uint8Array => {
   const refuseData = (why: string) => refuse('mad_agent.send: attribute data', why)
   if (data.length < RMPP_HEADER_BYTES) refuseData(`${data.length} bytes; the headers have ${RMPP_HEADER_BYTES}`)
@@ -113,7 +113,6 @@ const messageOf = (data: Uint8Array, { agent, rmppVersion }: AgentState): Uint8A
   return agent.isTransfer(data, mgmtClass) ? message.subarray(0, data.length) : message
 }
 
-/** The agents that report to a channel. */
 const agentsOf = ({ context, state }: FdObject<MadQueue>): CoreObject<AgentState>[] =>
   context.handles.slots.filter(
     (object): object is CoreObject<AgentState> =>
@@ -133,7 +132,7 @@ const addressOf = (address: MadAddress, object: CoreObject): RecordOf<typeof QpA
   port: 1,
 })
 
-/** `layer` returns the MAD layer, and starts it if it has not started. */
+/** `layer` returns the MAD layer, and starts it if necessary. */
 export const madClasses = (layer: () => MadLayer): readonly DriverClass[] => {
   const channelClass = driverClass<typeof MadChannel, MadQueue>(MadChannel, {
     create(_call, object) {
@@ -177,7 +176,7 @@ export const madClasses = (layer: () => MadLayer): readonly DriverClass[] => {
       })
       object.state = { queue, agent, rmppVersion: args.rmppVersion ?? 0 }
       queue.agentCount++
-      // The channel is destroyed with its descriptor, and its agents with it.
+      // The channel is destroyed with its descriptor, even if it has agents; `destroy` destroys them.
       dropParent(object, channel)
       return {}
     },

@@ -1,13 +1,11 @@
 /*
- * The MAD layer (R40; IBA 13): owns queue pair 1 of every device that has one, and passes each valid datagram that it
- * receives to its receiver. A response goes to the agent that has the upper half of its transaction id. A request goes
- * to the service or agent that is registered for its class, version, method and OUI. A GET or SET for which none is
- * registered is answered by the device itself (`ManagementPort.answer`), or else with "method or attribute not
- * supported", as in Linux. The MAD layer is the first client of the subsystem: clients that use it start after it and
- * stop before it.
+ * The MAD layer (R40; IBA 13) owns queue pair 1 of every device that has one, and passes received datagrams to services
+ * and agents. A service receives requests of a class on all devices. An agent receives requests of a class on one
+ * device, and sends with a transaction engine (src/mad).
  *
- * A service serves a class on all devices. An agent serves methods of a class on one device, with a transaction engine
- * (src/mad).
+ * A response goes to the agent with the upper half of the response's transaction id. A request goes to the service or
+ * agent that is registered for the request's class, version, method and OUI. If none is registered for a GET or SET, the
+ * device answers (`ManagementPort.answer`), or else the answer is "method or attribute not supported", as in Linux.
  */
 import { registerClient } from '../../core/devices/clients.ts'
 import type { Core, Device, MadAddress, ManagementPort } from '../../core/model.ts'
@@ -25,14 +23,14 @@ export interface MadService extends MadClaim {
 
 /** Callbacks of an agent. */
 export interface MadConsumer<T> {
-  /** A request or response: a whole message if the engine does RMPP, otherwise a datagram. */
+  /** `message`: a request or response. If the engine does not do RMPP, it is one datagram. */
   receive(message: Uint8Array, from: MadAddress): void
-  /** A send has ended. `message`: the message that was sent. */
+  /** `message`: the message that was sent. */
   ended(tag: T, outcome: SendOutcome, message: Uint8Array): void
 }
 
 export interface MadAgentOptions {
-  /** The requests that the agent receives; undefined: none, it only sends requests and receives their responses. */
+  /** The requests that the agent receives; undefined: only responses. */
   readonly claim: MadClaim | undefined
   /** As in `AgentOptions` (src/mad/agent.ts). */
   readonly engineDoesRmpp: boolean
@@ -44,16 +42,16 @@ export interface MadAgent<T> {
   readonly outstanding: number
   /** As `MadAgentEngine.send`. Throws CallError EIO if the device was removed. */
   send(message: Uint8Array, to: MadAddress, options: SendOptions<T>): boolean
-  /** Whether `send` makes an RMPP transfer of a message of this class, as `MadAgentEngine.isTransfer`. */
+  /** As `MadAgentEngine.isTransfer`. */
   isTransfer(message: Uint8Array, mgmtClass: number): boolean
-  /** Unregisters the agent; its unfinished sends end as aborted. */
+  /** Unregisters the agent. Its unfinished sends end as aborted. */
   close(): void
 }
 
 export interface MadEnvironment {
   /** Microseconds. */
   readonly now: () => number
-  /** Called when datagrams of agents, and answers of the layer itself, wait for the devices' next poll. */
+  /** Called when datagrams wait for the devices' next poll. */
   wake?(): void
 }
 
@@ -61,7 +59,7 @@ type Receiver = Pick<MadService, 'receive'>
 
 interface AgentReceiver extends Receiver, Pick<MadAgentEngine<MadAddress, unknown>, 'nextTimeout' | 'onTimeout'> {}
 
-/** Queue pair 1 of a device, and those that receive its datagrams. */
+/** Queue pair 1 of a device, and the receivers of its datagrams. */
 interface MadPort {
   readonly queuePair: ManagementPort
   readonly claims: Registrations<Receiver>
@@ -69,9 +67,9 @@ interface MadPort {
   readonly agents: Map<number, AgentReceiver>
 }
 
-/** About the maximum of datagrams repeated and sends ended in one `onTimeout` for each port. */
+/** About the maximum number of repeated datagrams and ended sends of a port in one `onTimeout`. */
 const MAX_TIMER_STEPS = 64
-/** Upper halves of transaction ids are below this number, as in Linux. */
+/** As in Linux, upper halves of transaction ids are below this number. */
 const TID_HIGH_END = 2 ** 24
 
 export class MadLayer {
@@ -79,9 +77,9 @@ export class MadLayer {
   readonly #ports = new Map<Device, MadPort>()
   readonly #services = new Set<MadService>()
   readonly close: () => void
-  /** The upper half of transaction ids that was given to an agent last. */
+  /** The upper half of transaction ids of the newest agent. */
   #lastTidHigh = 1
-  /** A lower bound of the times of all agents' timers. */
+  /** No agent's timer is due before this time. */
   #nextTimer = Number.POSITIVE_INFINITY
 
   constructor(core: Core, environment: MadEnvironment) {
@@ -102,8 +100,8 @@ export class MadLayer {
   }
 
   /**
-   * Registers a service on all devices; the returned function unregisters it. Throws CallError EBUSY if a service or
-   * agent has one of its methods on a device.
+   * Registers a service on all devices. The returned function unregisters it. Throws CallError EBUSY if, on a device,
+   * another service or agent has one of the methods.
    */
   register(service: MadService): () => void {
     const unregister = (): void => {
@@ -121,8 +119,8 @@ export class MadLayer {
   }
 
   /**
-   * Creates an agent on a device. Throws CallError EINVAL if an agent or service has one of its methods already, EIO if
-   * the layer does not have queue pair 1 of the device.
+   * Creates an agent on a device. Throws CallError EINVAL if another agent or service has one of the methods, EIO if the
+   * layer does not have queue pair 1 of the device.
    */
   createAgent<T>(
     device: Device,
@@ -180,12 +178,12 @@ export class MadLayer {
 
   // ---- time ----
 
-  /** When `onTimeout` must be called next, µs; Infinity for never. */
+  /** When `onTimeout` must be called next, µs; Infinity: never. */
   nextTimeout(): number {
     return this.#nextTimer
   }
 
-  /** Returns false before the time of `nextTimeout`. Work beyond MAX_TIMER_STEPS is left to the next call. */
+  /** False before the time of `nextTimeout`. Work beyond MAX_TIMER_STEPS is left to the next call. */
   onTimeout(now: number): boolean {
     if (now < this.#nextTimer) return false
     this.#nextTimer = Number.POSITIVE_INFINITY
@@ -194,7 +192,7 @@ export class MadLayer {
       for (const [highTid, agent] of [...agents]) {
         if (budget > 0 && agent.nextTimeout() <= now) {
           budget -= agent.onTimeout(now, budget)
-          // Round robin: at the next call the other agents come first.
+          // Round robin: at the next call, other agents come first.
           if (agents.delete(highTid)) agents.set(highTid, agent)
         }
         this.#nextTimer = Math.min(this.#nextTimer, agent.nextTimeout())
@@ -251,8 +249,8 @@ const noQueuePair1 = ({ name }: Device): CallError => new CallError('EIO', `devi
 const { GET, SET, SEND } = MadMethod
 
 /**
- * Whether queue pair 1 accepts a datagram (IBA 13.5). It refuses the classes of the subnet manager. Of the class of
- * communication management it accepts only the messages of connections (method Send) and ClassPortInfo.
+ * Whether queue pair 1 accepts a datagram (IBA 13.5): no classes of the subnet manager; of communication management only
+ * connection messages (method Send) and ClassPortInfo.
  */
 const isValid = ({ baseVersion, mgmtClass, method, attribute }: MadFields): boolean =>
   baseVersion === MAD_BASE_VERSION &&

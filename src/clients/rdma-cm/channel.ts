@@ -1,6 +1,6 @@
 /*
- * Events of identifiers and multicast memberships on the descriptors of channels. Each event has a record of
- * EVENT_BYTES, which wakes the program; `cm_channel.getEvent` returns the details.
+ * Events of identifiers and multicast memberships on channels. Each event has a record on the channel's descriptor, which
+ * wakes the program. `cm_channel.getEvent` returns the details.
  */
 import { affiliate, moveToChannel, postOnChannel } from '../../core/events/events.ts'
 import { type Affiliation, type CoreObject, type EventRecord, type FdObject, Lifecycle } from '../../core/model.ts'
@@ -10,16 +10,15 @@ import { CallError } from '../../spec/errno.ts'
 import type { CmDevice, EventDetails, Identifier, IdOwner } from './identifier.ts'
 import type { RdmaCm } from './rdma-cm.ts'
 
-/** The record of an event, with its details. */
 export interface CmEventRecord extends EventRecord {
   readonly details: EventDetails
   /** The identifier of the event; undefined for an event of a multicast membership. */
   readonly id: Identifier | undefined
   /** The new identifier of a peer's request. */
   readonly request: Identifier | undefined
-  /** The identifier's user handle at the time of the event: a later `accept` may change it. */
+  /** The identifier's user handle at the time of the event. A later `accept` may change the identifier's. */
   readonly userHandle: bigint
-  /** The handle in the record: that of the identifier (for a request, the new one) or of the membership. */
+  /** Of the identifier (for a request, of the new identifier), or of the membership. */
   readonly handle: number
 }
 
@@ -30,17 +29,14 @@ let nextSequence = 0
 /** Bytes of a record: user handle, handle, type of the event, sequence number. */
 const EVENT_BYTES = 24
 
-/** The subject of an event: its identifier (for a request, the listener), and the handle in the record. */
 interface EventSubject {
+  /** For a request, the listener. */
   readonly id?: Identifier
   readonly request?: Identifier
   readonly handle: number
 }
 
-/**
- * An event. The bytes of its record are built on demand: a program in this process that uses `getEvent` does not read
- * them.
- */
+/** Its bytes are made on demand: programs in this process that use `getEvent` do not need them. */
 class ConnectionEvent implements CmEventRecord {
   readonly element: Affiliation
   readonly type: number
@@ -69,7 +65,7 @@ class ConnectionEvent implements CmEventRecord {
     view.setBigUint64(0, this.userHandle, true)
     view.setUint32(8, this.handle, true)
     view.setUint32(12, this.type, true)
-    // The sequence number makes the bytes of each record unique: unread records are identified by their bytes.
+    // Unread records are identified by their bytes. The sequence number makes the bytes unique.
     view.setBigUint64(16, BigInt(this.#sequence), true)
     this.#bytes = bytes
     return bytes
@@ -81,7 +77,7 @@ export const postGroupEvent = ({ events, handle }: CoreObject, type: number, det
   if (events !== undefined) postOnChannel(new ConnectionEvent(events, { handle }, type, details))
 }
 
-/** With this many unread events of an identifier its `resolveAddress` and `connect` are refused. */
+/** With this many unread events, an identifier refuses `resolveAddress` and `connect`. */
 const MAX_UNREAD = 8
 
 /** Throws CallError ENOMEM if the identifier has too many unread events. */
@@ -106,9 +102,8 @@ class ProgramOwner implements IdOwner {
   event(type: number, details: EventDetails, request?: Identifier): void {
     const { events, handle, state: id } = this.#object
     if (events === undefined) return
-    // As on Linux, a request that was not accepted has no user handle by which the program could know the identifier,
-    // so its events are dropped, unless it is attached to an event queue. If the peer has ended the connection,
-    // `accept` fails.
+    // As on Linux, a request that was not accepted has no user handle, by which programs know identifiers. So its events
+    // are dropped, unless it is attached to an event queue. If the peer has ended the connection, `accept` fails.
     if (id.isUnanswered && events.userHandle === 0n && events.state?.attached === undefined) return
     id.unreadEvents++
     const subject = request?.object === undefined ? { id, handle } : { id, request, handle: request.object.handle }
@@ -131,7 +126,7 @@ class ProgramOwner implements IdOwner {
   }
 }
 
-/** Creates the identifier of `object`; its events go to `channel` with `userHandle`. */
+/** Creates the identifier of `object`. Its events go to `channel` with `userHandle`. */
 export const bindToChannel = (
   cm: RdmaCm,
   object: CmIdObject,
@@ -151,8 +146,8 @@ export const bindToChannel = (
 }
 
 /**
- * Moves to another channel the events of an identifier, of unread requests to it, and of its memberships. Returns the
- * number of the identifier's own events that the program has read.
+ * Moves the events of an identifier, its unread requests and its memberships to another channel. Returns the number of
+ * the identifier's own events that the program has read.
  */
 export const moveIdentifier = (object: CmIdObject, channel: FdObject): number => {
   const { unreadRequests, memberships } = object.state

@@ -1,7 +1,7 @@
 /*
- * The classes of connection management (R18): channels, identifiers and multicast memberships. They are created on the
- * system-wide device (/dev/infiniband/rdma_cm) or on an RDMA device; an identifier that is created on an RDMA device
- * uses only this device.
+ * The classes of connection management (R18): channels, identifiers and multicast memberships. Their objects are created
+ * on the system-wide device (/dev/infiniband/rdma_cm) or on an RDMA device. An identifier on an RDMA device uses only
+ * this device.
  */
 import { driverClass } from '../../core/devices/driver.ts'
 import { affiliate, readEventsFor, withdrawEvents } from '../../core/events/events.ts'
@@ -43,11 +43,10 @@ import {
   type SocketAddress,
 } from './socket-address.ts'
 
-/** The default reason of `reject`. */
 const { CONSUMER_DEFINED } = rejReason
 const { MULTICAST_JOIN } = CmEventType.values
 const { COMM_EST } = AsyncEventType.values
-/** RDMA_MC_JOIN_FLAG_SENDONLY_FULLMEMBER, of `flags` of a multicast membership. */
+/** RDMA_MC_JOIN_FLAG_SENDONLY_FULLMEMBER. */
 const SEND_ONLY = 1
 /** States of an identifier in which it can join multicast groups. */
 const JOINABLE_STATES: ReadonlySet<string> = new Set(['ADDR_BOUND', 'ADDR_RESOLVED'])
@@ -76,10 +75,10 @@ const addressesRecord = (
   deviceIndex: id.device?.device.index ?? 0,
 })
 
-/** The address of an identifier that has none. */
+/** In place of a missing address. */
 const noFamily: SocketAddress = { ...anyAddress(Family.INET6), family: 0 }
 
-/** An address of an identifier as an AF_IB address. `gid`: undefined if it is not known. */
+/** An address of an identifier as an AF_IB address. `gid`: its GID, if known. */
 const asIbAddress = (id: Identifier, address: SocketAddress, gid: Uint8Array | undefined): SocketAddress =>
   address.family === Family.IB
     ? address
@@ -91,7 +90,7 @@ const asIbAddress = (id: Identifier, address: SocketAddress, gid: Uint8Array | u
         serviceMask: 0n,
       }
 
-/** Destroys the identifiers whose events go to a channel; yields after each object of the context. */
+/** Destroys the identifiers of a channel. Yields after each object of the context. */
 function* destroyIdsOf(channel: FdObject): Generator<void> {
   for (const object of objectsDownwards(channel.context)) {
     if (object?.events?.route.channel === channel && object.class.id === CmId.id) destroyNow(object, 'close')
@@ -99,7 +98,7 @@ function* destroyIdsOf(channel: FdObject): Generator<void> {
   }
 }
 
-/** Destroys objects; yields after each. */
+/** Yields after each. */
 function* destroyEach(objects: readonly CoreObject[]): Generator<void> {
   for (const object of objects) {
     destroyNow(object, 'close')
@@ -107,12 +106,11 @@ function* destroyEach(objects: readonly CoreObject[]): Generator<void> {
   }
 }
 
-/** State of a multicast membership: the identifier that has joined. */
 interface Membership {
   readonly id: Identifier
 }
 
-/** `service` returns rdma_cm, and starts it if it has not started. */
+/** `service` returns rdma_cm, and starts it if necessary. */
 export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
   const channelClass = driverClass(CmChannel, {
     create: () => ({}),
@@ -153,7 +151,7 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       if (onlyDevice === undefined && device.core.system !== device)
         throw new CallError('EOPNOTSUPP', `cm_id.create: device ${device.name} has no queue pair 1, or it is in use`)
       bindToChannel(cm, object, channel as FdObject, userHandle, { portSpace, qpType, onlyDevice })
-      // Otherwise the identifier would keep the channel alive after its descriptor is closed.
+      // As a parent, the channel could not be destroyed before the identifier when its descriptor is closed.
       dropParent(object, channel)
       return {}
     },
@@ -180,7 +178,7 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       const { state: id } = object
       service().destroy(id)
       const { asyncEvents: events } = withdrawEvents(object)
-      // No program knows the handle of an unread request, so nobody else destroys it.
+      // No program knows the handle of an unread request, so it is destroyed here.
       const requests = [...id.unreadRequests].flatMap(({ object: request }) => request ?? [])
       if (id.memberships.size + requests.length > 0) core.runJob(destroyEach([...id.memberships, ...requests]))
       return { events }

@@ -1,6 +1,6 @@
 /*
- * Handles the events of the connection manager (src/cm): creates identifiers for requests, and reports events to the
- * owners of identifiers, as cma_ib_handler, cma_ib_req_handler and cma_sidr_rep_handler of Linux's cma.c do.
+ * Handles the events of the connection manager (src/cm): creates identifiers for requests, and reports events to owners
+ * of identifiers (Linux: cma_ib_handler, cma_ib_req_handler, cma_sidr_rep_handler).
  */
 import type { CmConnection } from '../../cm/connection.ts'
 import type { CmEngine } from '../../cm/engine.ts'
@@ -37,19 +37,19 @@ export interface EventHost {
   readonly devices: CmDevices
   /** Microseconds. */
   now(): number
-  /** The identifier of a connection; undefined if it was destroyed. */
+  /** The identifier of a connection; undefined if the identifier was destroyed. */
   idOf(connection: CmConnection): Identifier | undefined
-  /** The listener to a service at an address of a device. A specific address has precedence over the wildcard. */
+  /** As `Listeners.find`. */
   listenerFor(serviceId: bigint, local: SocketAddress, device: CmDevice): Identifier | undefined
   /** As `Listeners.findIb`. */
   ibListener(serviceId: bigint, gid: Uint8Array): Identifier | undefined
-  /** Attaches `id`, which was created for a peer's request, to the connection of the request. */
+  /** Attaches `id`, the new identifier of a peer's request, to the request's connection. */
   attachRequest(id: Identifier, connection: CmConnection, device: CmDevice): void
 }
 
 /**
- * The addresses of a request: those of rdma_cm's header in the private data, or the GIDs of the path if there is a
- * listener bound by AF_IB. Undefined if the header is invalid.
+ * The addresses of a request. If a listener is bound by AF_IB, they are the GIDs of the path. Otherwise they are in
+ * rdma_cm's header in the private data; undefined if the header is invalid.
  */
 const addressesOf = (
   event: CmEvent,
@@ -69,7 +69,7 @@ const addressesOf = (
 /** Service timeout of an MRA, an exponent: 4.096 µs · 2^24 is 69 s. Linux's CMA_CM_MRA_SETTING. */
 const SERVICE_TIMEOUT = 24
 
-/** From now on the engine answers a repeated REQ or REP with an MRA, until the owner has answered it. */
+/** Until the owner has answered a REQ or REP, the engine answers repetitions with an MRA. */
 const answerRepeatsWithMra = ({ engine }: EventHost, connection: CmConnection): void => {
   if (connection.state === 'REQ_RCVD' || connection.state === 'REP_RCVD')
     engine.delayOnDuplicate(connection, SERVICE_TIMEOUT)
@@ -80,7 +80,7 @@ const eceDetails = (message: Message<'REQ'> | Message<'REP'>): Pick<EventDetails
   return ece === undefined ? {} : { ece }
 }
 
-/** Refuses a request: with `reason` in a REJ, or with `status` in a SIDR_REP. */
+/** Refuses a request with `reason` in a REJ, or with `status` in a SIDR_REP. */
 const refuse = (cm: EventHost, { connection }: CmEvent, reason: number, status: number): void => {
   if (connection.state === 'SIDR_REQ_RCVD') cm.engine.replyToResolve(connection, { status })
   else {
@@ -89,7 +89,7 @@ const refuse = (cm: EventHost, { connection }: CmEvent, reason: number, status: 
   }
 }
 
-/** Whether a request is for the type of queue pair that the listener accepts (cma_ib_check_req_qp_type). */
+/** Linux: cma_ib_check_req_qp_type. */
 const acceptsQpType = ({ qpType, transport }: Identifier, { connection }: CmEvent): boolean =>
   connection.state === 'SIDR_REQ_RCVD' ? qpType === QpType.values.UD : transport === connection.agreed.transport
 
@@ -111,7 +111,7 @@ const onRequest = (cm: EventHost, event: CmEvent, message: Request): void => {
     refuse(cm, event, rejReason.CONSUMER_DEFINED, sidrStatus.REJECT)
     return
   }
-  // If there is no space for the request it is dropped: the peer repeats it, and then there may be space.
+  // Beyond the backlog the request is dropped. The peer repeats it.
   const request = listener.unreadRequests.size < listener.backlog ? listener.owner.createRequest(listener) : undefined
   if (request === undefined) {
     cm.engine.drop(connection)
@@ -151,14 +151,14 @@ const onSidrReply = (id: Identifier, { status, qpn, qkey, privateData }: Message
   id.owner.event(ESTABLISHED, { datagram: datagramParameters(id, id.remoteGid, { qpNum: qpn, qkey, privateData }) })
 }
 
-/** The connection has ended, which is reported once. */
+/** Reports the end of a connection, once. */
 const onDisconnected = (id: Identifier, details: EventDetails): void => {
   if (id.state !== 'CONNECT') return
   id.state = 'DISCONNECT'
   id.owner.event(DISCONNECTED, details)
 }
 
-/** A message was rejected or not answered. If the connection is idle again, the identifier can send another request. */
+/** A message was rejected or not answered. If the connection is idle, the identifier can send another request. */
 const onFailed = (id: Identifier, type: number, details: EventDetails): void => {
   if (id.state === 'CONNECT' && id.connection?.state === 'IDLE') id.state = 'ROUTE_RESOLVED'
   id.owner.event(type, details)
@@ -172,7 +172,7 @@ const onMessage = (cm: EventHost, id: Identifier, event: CmEvent): void => {
       answerRepeatsWithMra(cm, connection)
       break
     case 'RTU':
-      // Without private data, as in Linux's cma.
+      // As in Linux, without the RTU's private data.
       id.owner.event(ESTABLISHED, {})
       break
     case 'REJ':
@@ -187,7 +187,7 @@ const onMessage = (cm: EventHost, id: Identifier, event: CmEvent): void => {
   }
 }
 
-/** Handles one event of the engine. Events of connections whose identifier was destroyed are dropped. */
+/** Handles one event of the engine. If the connection's identifier was destroyed, drops the event. */
 export const handleEvent = (cm: EventHost, event: CmEvent): void => {
   const { name, connection, message } = event
   if (message?.name === 'REQ' || message?.name === 'SIDR_REQ') {

@@ -1,6 +1,6 @@
 /*
- * The devices of rdma_cm, and the choice of the device and GIDs for an address (rdma_resolve_addr). In RoCE a pair of
- * GIDs is a complete path: the port of the device routes the packets.
+ * The devices of rdma_cm, and the choice of device and GIDs for an address (rdma_resolve_addr). In RoCE a pair of GIDs
+ * is a complete path: the device's port routes the packets.
  */
 import { findGid, type GidTableEntry } from '../../core/devices/gids.ts'
 import type { Device } from '../../core/model.ts'
@@ -10,30 +10,28 @@ import { isLinkLocal, isLoopbackIpv4, isMappedIpv4, isMulticastGid } from '../..
 import type { CmDevice, Neighbour } from './identifier.ts'
 import { Family, isAny, isLoopback, type SocketAddress } from './socket-address.ts'
 
-/** A device, and the GIDs of a path from it. */
 export interface Route {
   readonly device: CmDevice
   readonly localGid: Uint8Array
   readonly remoteGid: Uint8Array
 }
 
-/** The local end of a path. */
 type LocalEnd = Omit<Route, 'remoteGid'>
 
-/** Facts of the network that the devices do not know. */
+/** What the system knows about the network. Addresses have 16 bytes. */
 export interface Routing {
   /**
-   * The local address (16 bytes) from which the system reaches `destination`, which is not link-local; -errno if there
-   * is none. `scope`: that of the destination's socket address.
+   * The local address from which the system reaches `destination`; −errno if there is none. `destination` is not
+   * link-local. `scope`: as in `SocketAddress`.
    */
   sourceOf?(destination: Uint8Array, scope: number): Uint8Array | number
-  /** The MAC, as text, of an address (16 bytes) on the link of an interface; undefined if the system has none. */
+  /** The MAC, as text, of a neighbour; undefined if the system does not know it. */
   neighbourOf?(interfaceIndex: number, address: Uint8Array): string | undefined
   /** Whether only devices of this process are reachable (memory link). */
   readonly isClosed?: boolean
 }
 
-/** The refusal of a destination by what `Routing.sourceOf` has returned. */
+/** The error for a destination without a device. `source`: the result of `Routing.sourceOf`. */
 const noLocalEnd = (source: Uint8Array | number): CallError => {
   if (typeof source === 'object')
     return new CallError(
@@ -63,7 +61,6 @@ export class CmDevices {
     return added
   }
 
-  /** Removes and returns the CmDevice of a device. */
   remove(device: Device): CmDevice | undefined {
     const removed = this.#devices.get(device)
     this.#devices.delete(device)
@@ -79,7 +76,7 @@ export class CmDevices {
     return undefined
   }
 
-  /** The device with this address, on the interface `scope` unless that is 0. */
+  /** The device with this address. `scope`: interface index; 0: any interface. */
   withAddress(address: Uint8Array, scope = 0): CmDevice | undefined {
     for (const device of this.#devices.values()) {
       const { gids } = device.device.ports[0]!
@@ -97,15 +94,14 @@ export class CmDevices {
     return { mac: entry && this.#routing.neighbourOf(entry.ifindex, remoteGid) }
   }
 
-  /** Whether the device with this number has the GID. */
   hasGid(number: number, gid: Uint8Array): boolean {
     const found = this.byNumber(number)
     return found !== undefined && findGid(found.device.ports[0]!.gids, gid) >= 0
   }
 
   /**
-   * The path to `destination`, from `source` unless that is a wildcard. `onlyDevice`: the device that must be used.
-   * Throws CallError ENODEV, EHOSTUNREACH, ENETUNREACH.
+   * The path to `destination`. `source` may be a wildcard. `onlyDevice`: the device that must be used. Throws CallError
+   * ENODEV, EHOSTUNREACH, ENETUNREACH, or the errno of `Routing.sourceOf`.
    */
   route(destination: SocketAddress, source: SocketAddress | undefined, onlyDevice?: CmDevice): Route {
     const remoteGid = this.#remoteGidOf(destination)
@@ -125,8 +121,8 @@ export class CmDevices {
 
   /**
    * The remote GID for a destination. A loopback or wildcard address that no device has means the first device address
-   * of the family. But if a device has an address in 127.0.0.0/8 and the network is not closed, other loopback
-   * addresses are those of other processes' devices.
+   * of the family. Exception: if the network is not closed and a device has an address in 127.0.0.0/8, other loopback
+   * addresses belong to devices of other processes.
    */
   #remoteGidOf(destination: SocketAddress): Uint8Array {
     const { address, family } = destination
@@ -136,7 +132,6 @@ export class CmDevices {
     return this.#firstAddress(family === Family.INET).localGid
   }
 
-  /** The device that has the source address. */
   #localOf(source: SocketAddress): LocalEnd {
     const device = this.withAddress(source.address, source.scope)
     if (device === undefined) throw new CallError('ENODEV', 'cm_id: no device has the local address')
@@ -156,7 +151,7 @@ export class CmDevices {
     return this.#firstAddress(isMappedIpv4(remoteGid))
   }
 
-  /** The first device address that satisfies `isWanted`, and its device. */
+  /** The first device address that satisfies `isWanted`. */
   #findAddress(isWanted: (entry: GidTableEntry) => boolean): LocalEnd | undefined {
     for (const device of this.#devices.values())
       for (const entry of device.device.ports[0]!.gids.entries)
@@ -164,7 +159,7 @@ export class CmDevices {
     return undefined
   }
 
-  /** The first GID of a device that is of the same kind (IPv4, link-local, other IPv6) as the remote GID. */
+  /** The first GID of a device of the remote GID's kind: IPv4, link-local, other IPv6. */
   #localOn(device: CmDevice, remoteGid: Uint8Array): LocalEnd {
     const { entries } = device.device.ports[0]!.gids
     const isSameKind = (gid: Uint8Array): boolean =>
@@ -175,7 +170,7 @@ export class CmDevices {
     return { device, localGid: entry.gid }
   }
 
-  /** The first address of a family; a link-local address only if there is no other. */
+  /** The first address of a family. Other addresses have precedence over link-local addresses. */
   #firstAddress(isIpv4: boolean): LocalEnd {
     const isFamily = ({ gid }: GidTableEntry): boolean => isMappedIpv4(gid) === isIpv4
     const found = this.#findAddress(entry => isFamily(entry) && !isLinkLocal(entry.gid)) ?? this.#findAddress(isFamily)
@@ -184,7 +179,7 @@ export class CmDevices {
     return found
   }
 
-  /** The first link-local address on an interface; `scope` 0: on any. */
+  /** The first link-local address on interface `scope`; 0: on any interface. */
   #linkLocalAddress(scope: number): LocalEnd {
     const found = this.#findAddress(({ gid, ifindex }) => isLinkLocal(gid) && (scope === 0 || ifindex === scope))
     if (found === undefined)
@@ -201,8 +196,8 @@ export class CmDevices {
   }
 
   /**
-   * The device to which a local address binds; undefined for a wildcard. A loopback address that no device has means
-   * the first device. Throws CallError EADDRNOTAVAIL.
+   * The device with a local address; undefined for a wildcard. A loopback address that no device has means the first
+   * device. Throws CallError EADDRNOTAVAIL.
    */
   deviceToBind(source: SocketAddress, onlyDevice?: CmDevice): CmDevice | undefined {
     if (isAny(source)) return undefined

@@ -1,5 +1,5 @@
 /*
- * An identifier of rdma_cm (struct rdma_cm_id): its addresses and device, the state of its connection, and its options.
+ * An identifier of rdma_cm (struct rdma_cm_id).
  */
 import type { CmConnection, CmPath, CmTransport } from '../../cm/connection.ts'
 import type { CoreObject, Device } from '../../core/model.ts'
@@ -13,7 +13,7 @@ import type { RecordOf } from '../../spec/schema/schema.ts'
 import type { PortHolder } from './ports.ts'
 import type { SocketAddress } from './socket-address.ts'
 
-/** Linux's states (enum rdma_cm_state), without those of operations that end at once here, such as ADDR_QUERY. */
+/** Linux's enum rdma_cm_state, without states of operations that end immediately here, such as ADDR_QUERY. */
 export type IdState =
   | 'IDLE'
   | 'ADDR_BOUND'
@@ -24,12 +24,11 @@ export type IdState =
   | 'LISTEN'
   | 'DEVICE_REMOVAL'
 
-/** A device for connections. */
 export interface CmDevice {
-  /** The number of the device in paths of the connection manager (`CmPath.device`); never reused. */
+  /** As in `CmPath.device`; never reused. */
   readonly number: number
   readonly device: Device
-  /** The node GUID, by which peers know the device. */
+  /** The node GUID. */
   readonly caGuid: bigint
 }
 
@@ -43,16 +42,15 @@ export type ConnectionParameters = RecordOf<typeof CmConnectionParameters>
 export type DatagramParameters = RecordOf<typeof CmDatagramParameters>
 export type Ece = RecordOf<typeof CmEce>
 
-/** A path that the consumer has set (RDMA_OPTION_IB_PATH). */
+/** A path that the program has set (RDMA_OPTION_IB_PATH). */
 export interface ChosenPath {
   readonly path: Omit<CmPath, 'device'>
-  /** Its path record, 64 bytes. */
+  /** The path record, 64 bytes. */
   readonly record: Uint8Array
 }
 
-/** The details of an event, without its type. */
 export interface EventDetails {
-  /** 0, a negative errno, the reason of a REJ, or the status of a SIDR_REP. */
+  /** 0, −errno, the reason of a REJ, or the status of a SIDR_REP. */
   readonly status?: number
   readonly connection?: ConnectionParameters
   readonly datagram?: DatagramParameters
@@ -61,15 +59,15 @@ export interface EventDetails {
 
 /** The owner of an identifier: a program by its channel, or code in this process. */
 export interface IdOwner {
-  /** Receives an event. `type`: CmEventType; `request`: the new identifier of a CONNECT_REQUEST. */
+  /** `type`: CmEventType. `request`: the new identifier of a CONNECT_REQUEST. */
   event(type: number, details: EventDetails, request?: Identifier): void
-  /** Creates an identifier for a peer's request; undefined if it cannot be created. */
+  /** Creates an identifier for a peer's request; undefined if that fails. */
   createRequest(template: { readonly portSpace: number; readonly qpType: number }): Identifier | undefined
-  /** The identifier is destroyed; it has no events any more. */
+  /** Called when the identifier is destroyed. No events follow. */
   destroyed?(): void
 }
 
-/** The transport of a connection, by ibv_qp_type. */
+/** By ibv_qp_type. */
 const transports: Readonly<Record<number, CmTransport>> = {
   [QpType.values.RC]: 'RC',
   [QpType.values.UC]: 'UC',
@@ -87,42 +85,45 @@ export class Identifier implements PortHolder {
   source: SocketAddress | undefined
   destination: SocketAddress | undefined
   device: CmDevice | undefined
-  /** The only device that the identifier may use: the device on which a program created it. */
+  /** If set, the only device that the identifier may use. */
   readonly onlyDevice: CmDevice | undefined
-  /** GIDs of the path, 16 bytes: the local one is set with the device, the remote one when the peer is known. */
+  /** 16 bytes; set with the device. */
   localGid: Uint8Array | undefined
+  /** 16 bytes; set when the peer is known. */
   remoteGid: Uint8Array | undefined
   flowLabel = 0
-  /** MAC of the device when the identifier was bound to it; undefined where it cannot change. */
+  /** The device's MAC when the identifier was bound; undefined if the MAC cannot change. */
   mac: string | undefined
-  /** The next hop when the route was resolved; undefined where MACs are not known. */
+  /** The next hop when the route was resolved; undefined if the system reports no MACs. */
   neighbour: Neighbour | undefined
-  /** The path that the consumer has set; undefined: the resolved one is used. */
+  /** The path that the program has set; undefined: the resolved path is used. */
   chosenPath: ChosenPath | undefined
   connection: CmConnection | undefined
-  /** Of a listener: requests that its owner has not handled yet, and their maximum number. */
+  /** Of a listener: requests that its owner has not handled. */
   readonly unreadRequests = new Set<Identifier>()
+  /** Maximum number of `unreadRequests`. */
   backlog = 0
-  /** Of a request: its listener, until its owner has handled it. */
+  /** Of a request: its listener, until the listener's owner has handled the request. */
   listener: Identifier | undefined
-  /** Whether it is a request that its owner has not accepted. */
+  /** Whether this is a request that its owner has not accepted. */
   isUnanswered = false
-  /** Its multicast memberships, which are destroyed with it. */
+  /** Multicast memberships, which are destroyed with the identifier. */
   readonly memberships = new Set<CoreObject>()
-  /** Number of its events that its program has not read. */
+  /** Number of events that the program has not read. */
   unreadEvents = 0
-  /** RDMA_OPTION_ID_REUSEADDR and RDMA_OPTION_ID_AFONLY. */
+  /** RDMA_OPTION_ID_REUSEADDR. */
   reuseAddress = false
+  /** RDMA_OPTION_ID_AFONLY. */
   onlyIpv6 = false
   trafficClass = 0
-  /** The consumer's options of enhanced connection establishment (rdma_set_local_ece). */
+  /** Options of enhanced connection establishment (rdma_set_local_ece). */
   ece: Ece | undefined
-  /** Local ACK timeout, an exponent: 4.096 µs · 2^n. Undefined: the agreed one. */
+  /** Local ACK timeout, an exponent: 4.096 µs · 2^n. Undefined: the agreed timeout. */
   ackTimeout: number | undefined
   qkey: number
   /** The first PSN that the peer sends. */
   readonly startingPsn: number
-  /** The core object of the identifier; undefined: it belongs to code in this process. */
+  /** Undefined: the identifier belongs to code in this process. */
   object: CoreObject | undefined
 
   constructor(
@@ -141,7 +142,7 @@ export class Identifier implements PortHolder {
     this.qkey = qkey
   }
 
-  /** Undefined for datagrams, which have no connections. */
+  /** Undefined for datagrams. */
   get transport(): CmTransport | undefined {
     return transports[this.qpType]
   }
@@ -150,7 +151,7 @@ export class Identifier implements PortHolder {
     return this.state === 'LISTEN'
   }
 
-  /** The owner has read or handled this request: the backlog of its listener has space for another. */
+  /** Call when the owner has read or handled this request: makes space in the listener's backlog. */
   removeFromBacklog(): void {
     this.listener?.unreadRequests.delete(this)
     this.listener = undefined

@@ -1,5 +1,5 @@
 /*
- * The listeners of each service id, and the choice among them for a request (cma_find_listener of Linux's cma.c).
+ * The listeners of each service id, and the choice of a listener for a request (Linux: cma_find_listener).
  */
 import type { CmListener } from '../../cm/connection.ts'
 import type { CmEngine } from '../../cm/engine.ts'
@@ -8,24 +8,23 @@ import { rdmaCmServiceId } from '../../wire/mad/mad.ts'
 import type { CmDevice, Identifier } from './identifier.ts'
 import { Family, isAny, isLoopback, type SocketAddress } from './socket-address.ts'
 
-/** The engine's listener to a service id, and the identifiers that listen to it. */
+/** A service id on which identifiers listen. */
 interface Service {
   readonly engineListener: CmListener
   readonly ids: Set<Identifier>
 }
 
-/** The service id of an identifier at an address. */
 export const serviceIdOf = ({ portSpace }: Identifier, address: SocketAddress): bigint =>
   address.family === Family.IB ? address.serviceId : rdmaCmServiceId(portSpace, address.port)
 
-/** How well a listener matches a request; a better match is larger. */
+/** How well a listener matches a request. A better match is larger. */
 const NONE = 0
 const WILDCARD_OF_BOTH_FAMILIES = 1
 const WILDCARD = 2
 const LOOPBACK = 3
 const EXACT = 4
 
-/** The match of a listener with a request to the address `local` that arrived at the device `arrival`. */
+/** The match of a listener with a request to address `local` that arrived at device `arrival`. */
 const matchOf = (listener: Identifier, local: SocketAddress, arrival: CmDevice): number => {
   const { source, device, onlyDevice, onlyIpv6 } = listener
   if (source === undefined || (onlyDevice !== undefined && onlyDevice !== arrival)) return NONE
@@ -65,7 +64,7 @@ export class Listeners {
     service.ids.add(id)
   }
 
-  /** No effect if the identifier does not listen: so it must be called before its state changes from LISTEN. */
+  /** Call before the state changes from LISTEN. No effect in other states. */
   remove(id: Identifier): void {
     if (id.state !== 'LISTEN' || id.source === undefined) return
     const serviceId = serviceIdOf(id, id.source)
@@ -87,10 +86,7 @@ export class Listeners {
     return best
   }
 
-  /**
-   * A listener to a service id that is bound by AF_IB to this GID or to any address. Its requests have no rdma_cm
-   * header in their private data.
-   */
+  /** A listener that is bound by AF_IB to this GID or a wildcard. Requests to it have no rdma_cm header. */
   findIb(serviceId: bigint, gid: Uint8Array): Identifier | undefined {
     for (const id of this.#services.get(serviceId)?.ids ?? []) {
       const { source } = id

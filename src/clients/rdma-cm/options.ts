@@ -1,5 +1,5 @@
 /*
- * Options of identifiers: RDMA_OPTION_ID_* and RDMA_OPTION_IB_PATH (rdma_set_option).
+ * Options of identifiers (rdma_set_option).
  */
 import { CmOptionLevel, QpType } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -7,17 +7,17 @@ import type { Identifier } from './identifier.ts'
 import { parsePathOption } from './path-record.ts'
 import type { RdmaCm } from './rdma-cm.ts'
 
-/** The local ACK timeout is a number of 5 bits. */
+/** The local ACK timeout has 5 bits. */
 const MAX_TIMEOUT = 31
 
 const RDMA_OPTION_ID_TOS = 0
 const RDMA_OPTION_ID_REUSEADDR = 1
 const RDMA_OPTION_ID_AFONLY = 2
 const RDMA_OPTION_ID_ACK_TIMEOUT = 3
-/** Of level IB: sets the route, so that it is not resolved. */
+/** Of level IB: sets the route. */
 const RDMA_OPTION_IB_PATH = 1
 
-/** Options of level ID: length of the value in bytes, and effect. */
+/** Options of level ID. `bytes`: length of the value. */
 const idOptions: Readonly<Record<number, { readonly bytes: number; set(id: Identifier, value: number): void }>> = {
   [RDMA_OPTION_ID_TOS]: {
     bytes: 1,
@@ -58,10 +58,7 @@ const idOptions: Readonly<Record<number, { readonly bytes: number; set(id: Ident
   },
 }
 
-/**
- * Sets an option of an identifier. Throws CallError ENOSYS for an unknown option, EINVAL for a wrong value, or one that
- * the identifier's state does not allow.
- */
+/** Throws CallError ENOSYS for an unknown option, EINVAL for a wrong value or in a wrong state. */
 export const setOption = (cm: RdmaCm, id: Identifier, level: number, option: number, value: Uint8Array): void => {
   if (level === CmOptionLevel.values.IB && option === RDMA_OPTION_IB_PATH) {
     cm.setRoute(id, parsePathOption(value))

@@ -20,19 +20,17 @@ import { areZeros, Family, headerAddress } from './socket-address.ts'
 /** The default Q_Key of datagrams (RDMA_UDP_QKEY). */
 export const UDP_QKEY = 0x0123_4567
 
-/** Length of rdma_cm's header before the application's private data: requests by AF_IB have none. */
+/** Bytes of rdma_cm's header before the program's private data. AF_IB has no header. */
 export const headerBytes = ({ source }: Identifier): number => (source?.family === Family.IB ? 0 : rdmaCmHeader.bytes)
 
-/** Hop limit of the paths that the connection manager chooses. */
 export const HOP_LIMIT = 64
 
 /** Shared zero records, never written. */
 const noParameters = zeroRecord(CmConnectionParameters)
 const noDatagram = zeroRecord(CmDatagramParameters)
 
-/** The private data fields of a record. */
 const paddedData = (bytes: Uint8Array): { privateData: Uint8Array; privateDataLength: number } => {
-  // Private data is often zeros only: then the shared array is used.
+  // Private data is often only zeros. Then the shared array avoids an allocation.
   if (areZeros(bytes)) return { privateData: noParameters.privateData, privateDataLength: bytes.length }
   const privateData = new Uint8Array(PRIVATE_DATA_BYTES)
   privateData.set(bytes)
@@ -40,8 +38,8 @@ const paddedData = (bytes: Uint8Array): { privateData: Uint8Array; privateDataLe
 }
 
 /**
- * The private data of a request: rdma_cm's header and the application's data, in all at most `limit` bytes. Throws
- * CallError EINVAL if it is longer. `call` begins the error message.
+ * The private data of a request: rdma_cm's header and the program's data. Throws CallError EINVAL above `limit` bytes.
+ * `call` begins the error message.
  */
 export const requestData = (id: Identifier, data: Uint8Array, limit: number, call: string): Uint8Array => {
   const maxBytes = limit - headerBytes(id)
@@ -57,29 +55,28 @@ export const requestData = (id: Identifier, data: Uint8Array, limit: number, cal
   return emitRdmaCmHeader({ ipVersion, port: source.port, ...addresses }, data)
 }
 
-/** The private data of a reply. Throws CallError EINVAL if it is longer than `limit`. */
+/** The private data of a reply. Throws CallError EINVAL above `limit` bytes. */
 export const replyData = (data: Uint8Array, limit: number, call: string): Uint8Array => {
   if (data.length > limit)
     throw new CallError('EINVAL', `${call}: ${data.length} bytes of private data; the message has space for ${limit}`)
   return data
 }
 
-/** The private data in a record: as many bytes as its length field says. */
 export const privateDataOf = (record: { privateData: Uint8Array; privateDataLength: number }): Uint8Array =>
   record.privateData.subarray(0, record.privateDataLength)
 
-/** Connection parameters with private data only. */
+/** Parameters with only private data. */
 export const connectionData = (bytes: Uint8Array): ConnectionParameters => ({
   ...noParameters,
   ...paddedData(bytes),
 })
 
-/** Datagram parameters with private data only. */
+/** Parameters with only private data. */
 export const datagramData = (bytes: Uint8Array): DatagramParameters => ({ ...noDatagram, ...paddedData(bytes) })
 
 /**
- * The parameters of a REQ. The peer's initiator depth limits this end's responder resources, and the reverse, so the
- * two are swapped. `dataAt`: the offset of the application's private data.
+ * The parameters of a REQ. The peer's initiator depth limits this end's responder resources, and the reverse. So the two
+ * fields are swapped. `dataAt`: offset of the program's private data.
  */
 export const requestParameters = (
   message: Extract<CmMessage, { name: 'REQ' }>,
@@ -111,7 +108,7 @@ export const replyParameters = (
   srq: message.srq ? 1 : 0,
 })
 
-/** The parameters in an event, with which the consumer sends datagrams to a queue pair or group at `gid`. */
+/** The parameters in an event, to send datagrams to a queue pair or group at `gid`. */
 export const datagramParameters = (
   { device, localGid, trafficClass, flowLabel }: Identifier,
   gid: Uint8Array,

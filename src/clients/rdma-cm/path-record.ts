@@ -1,6 +1,6 @@
 /*
- * The path of an identifier as a path record of the subnet administrator (IBA 15.2.5.16). RoCE has none, so it is built
- * from addresses and port, as in Linux, unless the consumer has set one (RDMA_OPTION_IB_PATH).
+ * The path of an identifier as a path record (IBA 15.2.5.16). RoCE has no subnet administrator, so the record is made
+ * from addresses and port, as in Linux, unless the program has set a record (RDMA_OPTION_IB_PATH).
  */
 
 import type { CmPathRecord } from '../../spec/classes/connections/cm_parameters.ts'
@@ -14,7 +14,7 @@ import { Family } from './socket-address.ts'
 
 /** IB_PATH_GMP | IB_PATH_PRIMARY | IB_PATH_BIDIRECTIONAL */
 const FLAGS = 0x2b
-/** Offsets of the fields of a PathRecord that are used here. */
+/** Byte offsets in a PathRecord. */
 const FieldAt = {
   SERVICE_ID: 0,
   DGID: 8,
@@ -30,7 +30,7 @@ const FieldAt = {
   RATE: 55,
   PACKET_LIFE_TIME: 56,
 } as const
-/** Selector "exactly" in the upper two bits of MTU, rate and packet life time. */
+/** The selector "exactly", in the upper two bits of MTU, rate and packet life time. */
 const EXACTLY = 0x80
 /** An exponent: 4.096 µs · 2^16 is 268 ms. */
 export const PACKET_LIFE_TIME = 16
@@ -39,10 +39,10 @@ const RECORD_BYTES = 64
 /** struct ib_path_rec_data: flags, a reserved word, and the record. */
 const RECORD_AT = 8
 const OPTION_BYTES = RECORD_AT + RECORD_BYTES
-/** The value that follows a selector. */
+/** Mask of the value after a selector. */
 const SIX_BITS = 0x3f
 
-/** The path record of an identifier; none before the route is resolved and after the device was removed. */
+/** Empty before the route is resolved and after the device was removed. */
 export const pathRecord = (id: Identifier): RecordOf<typeof CmPathRecord>[] => {
   const { device, localGid, remoteGid, source, destination } = id
   const isKnown = id.state === 'ROUTE_RESOLVED' || id.state === 'CONNECT' || id.state === 'DISCONNECT'
@@ -64,7 +64,6 @@ export const pathRecord = (id: Identifier): RecordOf<typeof CmPathRecord>[] => {
   return [{ flags: FLAGS, reserved: 0, record }]
 }
 
-/** The path of a path record. */
 const parsePathRecord = (record: Uint8Array): ChosenPath => {
   const view = new DataView(record.buffer)
   return {
@@ -83,10 +82,7 @@ const parsePathRecord = (record: Uint8Array): ChosenPath => {
   }
 }
 
-/**
- * The path of option RDMA_OPTION_IB_PATH: the first record with exactly the flags FLAGS, as in Linux. Throws CallError
- * EINVAL.
- */
+/** As Linux, takes the first path with exactly the flags FLAGS. Throws CallError EINVAL. */
 export const parsePathOption = (value: Uint8Array): ChosenPath => {
   if (value.length % OPTION_BYTES !== 0)
     throw new CallError(

@@ -1,10 +1,8 @@
 /*
- * Ports of rdma_cm: numbers in a port space to which identifiers are bound, by the rules of Linux's cma_check_port.
- * They are independent of TCP and UDP ports.
+ * Ports of rdma_cm, by the rules of Linux's cma_check_port. They are independent of TCP and UDP ports.
  *
  * In each port space a limited user (`RdmaCmEnvironment.limitedUserOf`) may have at most half of the ephemeral ports
- * that no other user has, but always MIN_SHARE, so that no single user can take all. A similar rule applies to the
- * descriptors of the daemon.
+ * that no other user has, but always MIN_SHARE.
  */
 import { CallError } from '../../spec/errno.ts'
 import { isSameAddress } from '../../wire/address.ts'
@@ -14,14 +12,14 @@ import { Family, isAny, type SocketAddress } from './socket-address.ts'
 export interface PortHolder {
   readonly portSpace: number
   readonly source: SocketAddress | undefined
-  /** The only device that the identifier may use. */
+  /** If set, the only device that the identifier may use. */
   readonly onlyDevice: object | undefined
   readonly reuseAddress: boolean
   /** IPv6 only: the wildcard address does not include IPv4. */
   readonly onlyIpv6: boolean
 }
 
-/** Ephemeral ports: the default of Linux's net.ipv4.ip_local_port_range. */
+/** Linux's default of net.ipv4.ip_local_port_range. */
 const FIRST_EPHEMERAL = 32768
 const LAST_EPHEMERAL = 60999
 const EPHEMERAL_PORTS = LAST_EPHEMERAL - FIRST_EPHEMERAL + 1
@@ -31,8 +29,8 @@ const MIN_SHARE = 64
 const portKey = (portSpace: number, port: number): number => portSpace * 0x1_0000 + port
 
 /**
- * Why `holder` cannot have the port of `other` at address `source`; undefined: it can. `mayShare`: they may have the
- * same address, because both reuse addresses.
+ * Why `holder` cannot bind to `source`, whose port `other` has; undefined: it can. `mayShare`: both holders reuse
+ * addresses.
  */
 const conflict = (
   holder: PortHolder,
@@ -55,7 +53,7 @@ const conflict = (
 export class PortTable {
   readonly #random: () => number
   readonly #holders = new Map<number, Set<PortHolder>>()
-  /** Number of holders of ephemeral ports: by port space, and by port space and limited user. */
+  /** Number of holders of ephemeral ports, by port space, and by port space and limited user. */
   readonly #ephemeralCounts = new Map<string, number>()
   /** The keys of `#ephemeralCounts` that count a holder. */
   readonly #countedUnder = new Map<PortHolder, readonly string[]>()
@@ -66,8 +64,8 @@ export class PortTable {
   }
 
   /**
-   * Binds `holder` to the port of `source`, or to a free ephemeral one if that is 0. Returns the port. `user`: the user
-   * of the holder if it is limited. Throws CallError EADDRINUSE, EADDRNOTAVAIL.
+   * Binds `holder` to the port of `source`; 0: to a free ephemeral port. Returns the port. `user`: the holder's user, if
+   * limited. Throws CallError EADDRINUSE, EADDRNOTAVAIL.
    */
   bind(holder: PortHolder, source: SocketAddress, user?: number): number {
     const port = source.port === 0 ? this.#freePort(holder.portSpace) : source.port
@@ -81,13 +79,13 @@ export class PortTable {
     return port
   }
 
-  /** Throws CallError if another holder's address conflicts, even if both reuse addresses: `holder` may not listen. */
+  /** Throws CallError if another holder's address conflicts, even if both holders reuse addresses. */
   checkListen(holder: PortHolder, source: SocketAddress): void {
     for (const other of this.#holders.get(portKey(holder.portSpace, source.port)) ?? [])
       if (other !== holder) this.#throwIf(conflict(holder, source, other, false), source.port)
   }
 
-  /** Unbinds a holder; no effect if it is not bound. */
+  /** No effect if the holder is not bound. */
   release(holder: PortHolder): void {
     if (holder.source === undefined) return
     const key = portKey(holder.portSpace, holder.source.port)
@@ -110,7 +108,7 @@ export class PortTable {
     }
   }
 
-  /** Counts an ephemeral port. Throws CallError EADDRNOTAVAIL if the user has its share already. */
+  /** Counts an ephemeral port. Throws CallError EADDRNOTAVAIL if the user has its share. */
   #count(holder: PortHolder, user: number | undefined): void {
     const spaceKey = `${holder.portSpace}`
     const keys = [spaceKey]

@@ -1,6 +1,6 @@
 /*
- * The attributes with which a queue pair is modified to INIT, RTR and RTS for a connection (rdma_init_qp_attr). They
- * come from the parameters that both ends have agreed on, if there is a connection.
+ * The attributes to modify a queue pair to INIT, RTR and RTS for a connection (rdma_init_qp_attr), from the parameters
+ * that the ends have agreed on.
  */
 import { findGid } from '../../core/devices/gids.ts'
 import type { CmId } from '../../spec/classes/connections/cm_id.ts'
@@ -14,7 +14,7 @@ type QpAttributes = Out<typeof CmId.methods.initQpAttr>
 const { RESET, INIT, RTR, RTS, ERR } = QpState.values
 const { REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, FLUSH_GLOBAL } = AccessFlags.values
 
-/** Connection states after the disconnect. */
+/** Connection states after a disconnect. */
 const ENDED: ReadonlySet<string> = new Set(['DREQ_SENT', 'DREQ_RCVD', 'TIMEWAIT'])
 /** Connection states in which the peer's parameters are known. */
 const AGREED: ReadonlySet<string> = new Set([
@@ -31,7 +31,7 @@ const refuse = (reason: string): never => {
   throw new CallError('EINVAL', `cm_id.initQpAttr: ${reason}`)
 }
 
-/** The attributes without a connection and those of datagrams, the same for every state. */
+/** The attributes without a connection, and of UD. They do not depend on the state. */
 const unconnectedAttributes = (id: Identifier, state: number): QpAttributes => ({
   state,
   pkeyIndex: 0,
@@ -43,7 +43,7 @@ const unconnectedAttributes = (id: Identifier, state: number): QpAttributes => (
 const FLUSH_CAPABILITY_SHIFT = 38n
 const FLUSH_CAPABILITIES = 3n
 
-/** The access flags FLUSH_GLOBAL and FLUSH_PERSISTENT, two adjacent bits, if the device has the capabilities. */
+/** FLUSH_GLOBAL and FLUSH_PERSISTENT, two adjacent access flags, as the device's capabilities allow. */
 const flushFlagsOf = ({ device }: Identifier): number =>
   Number(((device?.device.extended.deviceCapFlagsEx ?? 0n) >> FLUSH_CAPABILITY_SHIFT) & FLUSH_CAPABILITIES) *
   FLUSH_GLOBAL
@@ -111,9 +111,9 @@ const toRts = ({ connection, qpType, ackTimeout }: Identifier): QpAttributes => 
 }
 
 /**
- * Attributes for a transition to `state`. Throws CallError EINVAL without a device, for a listener, for a value that is
- * no state, if the connection has ended or (for RTR and RTS) its parameters are not agreed yet, and for other states of
- * a connected queue pair than INIT, RTR and RTS.
+ * Attributes for a transition to `state`. Throws CallError EINVAL: without a device, for a listener, or an invalid
+ * state. For a connected queue pair, also: if the connection has ended, if the parameters for RTR and RTS are not agreed
+ * yet, and for states other than INIT, RTR and RTS.
  */
 export const qpAttributesFor = (id: Identifier, state: number): QpAttributes => {
   if (id.device === undefined) return refuse('no device is known yet: resolve or bind an address')

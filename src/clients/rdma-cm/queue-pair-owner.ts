@@ -1,7 +1,7 @@
 /*
- * Queue pairs that connection management modifies itself (R17; the attribute `qp` of cm_id.connect and cm_id.accept):
- * to INIT when the request is sent, to RTR and RTS with the agreed parameters, to ERR when the connection fails or ends.
- * Meanwhile the program may only modify them to ERR.
+ * Queue pairs that connection management modifies (R17; the attribute `qp` of cm_id.connect and cm_id.accept): to INIT
+ * for the request, to RTR and RTS with the agreed parameters, to ERR when the connection fails or ends. The program may
+ * only modify such a queue pair to ERR.
  */
 import { addHook } from '../../core/devices/registry.ts'
 import { callerWithoutMemory } from '../../core/dispatch/caller.ts'
@@ -21,7 +21,7 @@ import type { SocketAddress } from './socket-address.ts'
 const { INIT, RTR, RTS, ERR } = QpState.values
 const { ADDR_RESOLVED, ROUTE_RESOLVED, CONNECT_RESPONSE, CONNECT_ERROR, ESTABLISHED } = CmEventType.values
 const { UNREACHABLE, ADDR_CHANGE } = CmEventType.values
-/** 0.64 ms, the default of userdma; Linux leaves the timer at 0, which is 655 ms. */
+/** 0.64 ms. Linux leaves the timer at 0, which is 655 ms. */
 const MIN_RNR_TIMER = 12
 
 type ConnectedClass = typeof RcQp | typeof UcQp
@@ -30,15 +30,13 @@ const classes: Readonly<Record<number, ConnectedClass>> = {
   [QpType.values.UC]: UcQp,
 }
 
-/** The caller of these modifications. */
 const connectionManagement = callerWithoutMemory('connection management')
 
 /** Queue pairs that belong to a connection. */
 const ownedQps = new WeakSet<CoreObject>()
-/** Devices with the hook of `refuseModify`. */
 const hookedDevices = new WeakSet<Device>()
 
-/** From now on refuses calls of programs that modify an owned queue pair of the device. */
+/** Installs a hook that refuses modifications of owned queue pairs by programs. */
 const refuseModify = (device: Device): void => {
   if (hookedDevices.has(device)) return
   hookedDevices.add(device)
@@ -57,7 +55,7 @@ const refuseModify = (device: Device): void => {
     })
 }
 
-/** The object with this handle, which may have any class. Throws CallError ENOENT, or EBUSY if a connection has it. */
+/** The object with this handle, of any class. Throws CallError ENOENT, or EBUSY if the object belongs to a connection. */
 export const queuePairOf = ({ context }: CallContext, handle: number, method: string): CoreObject => {
   const object = findHandle(context.handles, handle)
   if (object === undefined) throw new CallError('ENOENT', `${method}: attribute qp: there is no object ${handle}`)
@@ -68,15 +66,14 @@ export const queuePairOf = ({ context }: CallContext, handle: number, method: st
 
 const qpnOf = (qp: CoreObject): number => (qp.state as { readonly qpn: number }).qpn
 
-/** Receives the events of an identifier before its owner, for as long as the connection lasts. */
+/** Takes the place of an identifier's owner until the connection ends. */
 class QueuePairOwner implements IdOwner {
   readonly #cm: RdmaCm
   readonly #id: Identifier
-  /** The owner that the identifier had before. */
   readonly #previousOwner: IdOwner
   readonly #qp: CoreObject
   readonly #cls: ConnectedClass
-  /** The parameters of the program, which limit the agreed ones. */
+  /** The program's parameters, which limit the agreed parameters. */
   readonly #limits: ConnectionParameters
   #hasLeftInit = false
 
@@ -99,8 +96,8 @@ class QueuePairOwner implements IdOwner {
   }
 
   /**
-   * The connection failed or ended: moves the queue pair to ERR, unless it is still in INIT, where the same identifier
-   * can connect it again. The program may modify it from now on.
+   * Call when the connection failed or ended. Moves the queue pair to ERR, and the program may modify it again. A queue
+   * pair in INIT stays there, and the identifier can connect it again.
    */
   end(): void {
     if (this.#hasLeftInit) this.#moveToError()
@@ -109,8 +106,8 @@ class QueuePairOwner implements IdOwner {
   }
 
   /**
-   * Modifies the queue pair to each of `states` in turn. Throws CallError: EINVAL if the program has moved it to an
-   * unexpected state, ENOENT if it is destroyed.
+   * Modifies the queue pair to each of `states` in turn. Throws CallError: EINVAL if the program has modified the queue
+   * pair, ENOENT if it is destroyed.
    */
   modifyThrough(...states: readonly number[]): void {
     for (const state of states) {
@@ -121,12 +118,12 @@ class QueuePairOwner implements IdOwner {
     }
   }
 
-  /** Attributes of RC: the agreed READ and atomic limits, bounded by those of the program. */
+  /** RC has limits of READ and atomic requests: the agreed limits, but not above the program's. */
   #rcAttributes(state: number, { maxDestRdAtomic = 0, maxRdAtomic = 0 }: ReturnType<typeof qpAttributesFor>): object {
     const { responderResources, initiatorDepth } = this.#limits
     if (state === RTR)
       return {
-        // The flags depend on parameters of the peer that were not known at INIT.
+        // The flags depend on the peer's parameters, which were not known at INIT.
         accessFlags: accessFlagsFor(this.#id),
         maxDestRdAtomic: Math.min(maxDestRdAtomic, responderResources),
         minRnrTimer: MIN_RNR_TIMER,
@@ -145,7 +142,7 @@ class QueuePairOwner implements IdOwner {
     try {
       this.#modify({ state: ERR })
     } catch (error) {
-      // A queue pair that is destroyed or in RESET needs no transition.
+      // The queue pair is destroyed or in RESET.
       if (!(error instanceof CallError)) throw error
     }
   }
@@ -156,7 +153,7 @@ class QueuePairOwner implements IdOwner {
       this.#onResponse(details)
       return
     }
-    // After UNREACHABLE because a neighbour's MAC changed (`neighbourChanged`), the connection continues.
+    // UNREACHABLE in state CONNECT means that a neighbour's MAC changed (`neighbourChanged`): the connection continues.
     const hasConnection =
       type === ESTABLISHED || type === ADDR_CHANGE || (type === UNREACHABLE && this.#id.state === 'CONNECT')
     if (!hasConnection) this.end()
@@ -188,8 +185,8 @@ class QueuePairOwner implements IdOwner {
 }
 
 /**
- * Sends a request for a queue pair, which is modified as the connection requires. `destination`: resolved first, with
- * the route; undefined: it is resolved already. The event ESTABLISHED or that of a failure follows.
+ * Connects a queue pair. `destination` and its route are resolved first; undefined: they are resolved. The event
+ * ESTABLISHED, or the event of a failure, follows.
  */
 export const connectQueuePair = (
   cm: RdmaCm,
@@ -202,7 +199,7 @@ export const connectQueuePair = (
   try {
     if (destination !== undefined) cm.resolveAddress(id, destination, undefined)
     if (id.state === 'ADDR_RESOLVED') cm.resolveRoute(id)
-    // There is no route, and the event ADDR_ERROR was raised.
+    // The resolution failed with ADDR_ERROR.
     if (destination !== undefined && id.state === 'ADDR_BOUND') return
     owner.modifyThrough(INIT)
     cm.connect(id, { ...parameters, qpNum: qpnOf(qp) })
@@ -212,7 +209,7 @@ export const connectQueuePair = (
   }
 }
 
-/** Accepts a request with a queue pair, which is moved to RTS first. */
+/** Moves the queue pair to RTS and accepts a request. */
 export const acceptWithQueuePair = (
   cm: RdmaCm,
   id: Identifier,

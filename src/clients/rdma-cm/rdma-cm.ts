@@ -1,10 +1,11 @@
 /*
  * rdma_cm: connections by IP addresses and ports (R17, R18), a client of the subsystem. The InfiniBand connection
- * manager (src/cm) runs the protocol, and the MAD layer carries its messages. An identifier need not have a device: it
- * gets one when it is bound to an address other than a wildcard, or when its destination is resolved. A listener bound
- * to a wildcard listens on every device, also on devices that are added later, unless it was created for one device.
- * When a device is removed, identifiers bound to it get DEVICE_REMOVAL. Rules, events and errors follow Linux's cma.c.
- * The caller supplies the time.
+ * manager (src/cm) runs the protocol, and the MAD layer carries its messages. Rules, events and errors follow Linux's
+ * cma.c. The caller supplies the time.
+ *
+ * An identifier gets a device when it is bound to an address that is no wildcard, or when its destination is resolved.
+ * A listener bound to a wildcard listens on all devices, also on later ones, unless it was created for one device. When
+ * a device is removed, its identifiers get DEVICE_REMOVAL.
  */
 import type { CmConnection, CmPath } from '../../cm/connection.ts'
 import { CmEngine } from '../../cm/engine.ts'
@@ -49,9 +50,9 @@ export interface RdmaCmEnvironment {
   /** An unpredictable u32. */
   readonly random: () => number
   readonly routing?: Routing
-  /** Whether a context may connect the queue pair with this number of a device. Absent: it may. */
+  /** Whether a context may connect a queue pair of the device. Absent: yes. */
   readonly mayConnect?: (client: Context, device: Device, qpn: number) => boolean
-  /** The user of a context if it may have only a share of the ports; absent or undefined: it is not limited. */
+  /** The user of a context, if the user may have only a share of the ports. Absent or undefined: no limit. */
   readonly limitedUserOf?: (client: Context) => number | undefined
   /** Called when messages wait for the devices' next poll. */
   readonly wake?: () => void
@@ -60,23 +61,23 @@ export interface RdmaCmEnvironment {
 /** The part of the MAD layer that rdma_cm uses. */
 export type Mads = Pick<MadLayer, 'register' | 'send' | 'hasQueuePair'>
 
-/** Linux's values (cma.c; the ACK delay is rxe's). Timeouts are exponents: 4.096 µs · 2^n. */
+/** Values of Linux's cma.c and rxe. Timeouts are exponents: 4.096 µs · 2^n. */
 const RESPONSE_TIMEOUT = 20
 const ACK_DELAY = 15
-/** Retries of messages of the connection manager. */
+/** Of messages of the connection manager. */
 const MAX_RETRIES = 15
-/** Largest retry_cnt and rnr_retry of a queue pair. */
+/** The maximum of retry_cnt and rnr_retry. */
 const MAX_QP_RETRIES = 7
-/** Maximum unread requests of a listener; larger backlogs, and 0, mean this number. */
+/** Maximum unread requests of a listener. Larger backlogs, and 0, mean this number. */
 const MAX_BACKLOG = 1024
 
 /** QPNs and PSNs have 24 bits. */
 const MASK_24 = 0xff_ffff
 
 const { TCP, UDP, IPOIB, IB } = CmPortSpace.values
-/** Bits 0 to 15 of a service id are the port, those above it the port space. */
+/** The lower 16 bits of a service id are the port, the upper bits the port space. */
 const PORT_BITS = 0xffffn
-/** Port spaces of service ids to which an identifier can be bound, by its own. */
+/** By the identifier's port space: port spaces of service ids to which the identifier can be bound. */
 const boundSpaces: Readonly<Record<number, readonly number[]>> = { [IB]: [IB, TCP, UDP], [TCP]: [TCP], [UDP]: [UDP] }
 const { ADDR_RESOLVED, ADDR_ERROR, ROUTE_RESOLVED, UNREACHABLE, ADDR_CHANGE, DEVICE_REMOVAL } = CmEventType.values
 
@@ -88,11 +89,10 @@ export class RdmaCm implements EventHost {
   readonly #mads: Mads
   readonly #ports: PortTable
   readonly #listeners: Listeners
-  /** Identifiers by their connection. */
   readonly #ids = new Map<CmConnection, Identifier>()
   /** The identifiers bound to each device. */
   readonly #bound = new Map<CmDevice, Set<Identifier>>()
-  /** MACs of devices whose interface may change its MAC (bonds). */
+  /** MACs of devices whose MAC may change (bonds). */
   readonly #macs = new Map<CmDevice, string>()
   readonly #close: () => void
   /** Number of identifiers. */
@@ -149,7 +149,7 @@ export class RdmaCm implements EventHost {
 
   // ---- time ----
 
-  /** When `onTimeout` must be called next, µs; Infinity for never. */
+  /** When `onTimeout` must be called next, µs; Infinity: never. */
   nextTimeout(): number {
     return this.engine.nextTimeout()
   }
@@ -164,7 +164,7 @@ export class RdmaCm implements EventHost {
 
   // ---- identifiers: wrong use throws CallError ----
 
-  /** Creates an identifier, which is not bound. `qpType`: 0 for RC; UDP and IPOIB always have UD. */
+  /** `qpType` 0: RC. Port spaces UDP and IPOIB always have UD. */
   create(owner: IdOwner, portSpace: number, qpType: number, onlyDevice?: CmDevice): Identifier {
     const isDatagram = portSpace === UDP || portSpace === IPOIB
     const type = isDatagram ? QpType.values.UD : qpType || QpType.values.RC
@@ -175,7 +175,7 @@ export class RdmaCm implements EventHost {
     return new Identifier(owner, onlyDevice, portSpace, type, psn, UDP_QKEY)
   }
 
-  /** Binds an identifier to a local address; port 0: a free one. */
+  /** Binds an identifier to a local address. Port 0: a free port. */
   bind(id: Identifier, address: SocketAddress): void {
     if (id.state !== 'IDLE')
       throw new CallError('EINVAL', `cm_id.bind: the identifier is in state ${id.state}, not IDLE`)
@@ -188,8 +188,8 @@ export class RdmaCm implements EventHost {
   }
 
   /**
-   * Resolves a destination to a device and GIDs; the event ADDR_RESOLVED or ADDR_ERROR follows. `source` is used only
-   * if the identifier is not bound.
+   * Resolves a destination to a device and GIDs. The event ADDR_RESOLVED or ADDR_ERROR follows. `source`: for an
+   * identifier that is not bound.
    */
   resolveAddress(id: Identifier, destination: SocketAddress, source: SocketAddress | undefined): void {
     if (id.state === 'IDLE') this.bind(id, source ?? anyAddress(destination.family))
@@ -225,7 +225,7 @@ export class RdmaCm implements EventHost {
     this.#notify(id, ROUTE_RESOLVED, {})
   }
 
-  /** Sets a route that the consumer knows, instead of resolving it; the event ROUTE_RESOLVED follows. */
+  /** Sets a route instead of resolving it. The event ROUTE_RESOLVED follows. */
   setRoute(id: Identifier, path: ChosenPath): void {
     this.resolveRoute(id)
     id.chosenPath = path
@@ -239,7 +239,7 @@ export class RdmaCm implements EventHost {
     this.#requireQueuePair(id, parameters.qpNum, 'cm_id.connect')
     const serviceId = serviceIdOf(id, id.destination as SocketAddress)
     const privateData = privateDataOf(parameters)
-    // After a rejection the identifier still has its connection, which is used again.
+    // After a rejection the identifier uses its connection again.
     const connection = id.connection ?? this.engine.create(path)
     try {
       if (id.qpType === QpType.values.UD)
@@ -280,14 +280,13 @@ export class RdmaCm implements EventHost {
     this.flush()
   }
 
-  /** From now on requests raise events. */
   listen(id: Identifier, backlog: number): void {
     if (id.state === 'IDLE') this.bind(id, anyAddress(Family.INET))
     const { source } = id
     if (id.state !== 'ADDR_BOUND' || source === undefined)
       throw new CallError('EINVAL', `cm_id.listen: the identifier is in state ${id.state}, not IDLE or ADDR_BOUND`)
     this.#ports.checkListen(id, source)
-    // Otherwise identifiers with REUSEADDR could still share its address and port.
+    // No identifier with REUSEADDR may share the address and port of a listener.
     id.reuseAddress = false
     this.#listeners.add(id, source)
     id.backlog = backlog > 0 && backlog < MAX_BACKLOG ? backlog : MAX_BACKLOG
@@ -295,8 +294,8 @@ export class RdmaCm implements EventHost {
   }
 
   /**
-   * Accepts a request: sends a REP or SIDR_REP. Without parameters: confirms the peer's REP with an RTU. If the
-   * message cannot be sent, the connection is rejected.
+   * Accepts a request with a REP or SIDR_REP. Without parameters: confirms the peer's REP with an RTU. If the message
+   * cannot be sent, the connection is rejected.
    */
   accept(id: Identifier, parameters: ConnectionParameters | undefined): void {
     const { connection } = id
@@ -331,7 +330,7 @@ export class RdmaCm implements EventHost {
     this.flush()
   }
 
-  /** As Linux does; no effect if the state of the connection does not allow it. */
+  /** As in Linux. No effect if the connection's state does not allow it. */
   #rejectAfterFailedAccept(id: Identifier, connection: CmConnection): void {
     try {
       if (id.qpType === QpType.values.UD) this.engine.replyToResolve(connection, { status: sidrStatus.REJECT })
@@ -342,7 +341,7 @@ export class RdmaCm implements EventHost {
     }
   }
 
-  /** Refuses a request or a REP: sends a REJ or SIDR_REP. */
+  /** Refuses a request or a REP with a REJ or SIDR_REP. */
   reject(id: Identifier, privateData: Uint8Array, reason: number): void {
     const { connection } = id
     if (connection === undefined) throw new CallError('EINVAL', 'cm_id.reject: there is nothing to reject')
@@ -365,7 +364,7 @@ export class RdmaCm implements EventHost {
     this.flush()
   }
 
-  /** Sends a DREQ, or confirms the peer's; does nothing in any other state of a connection (as in Linux). */
+  /** Sends a DREQ, or answers the peer's DREQ. As in Linux, no effect in other states of a connection. */
   disconnect(id: Identifier): void {
     const { connection } = id
     if (id.isListening) return
@@ -376,7 +375,7 @@ export class RdmaCm implements EventHost {
     this.flush()
   }
 
-  /** The queue pair has received data before the RTU (rdma_notify, COMM_EST): the connection is established. */
+  /** Call if the queue pair receives data before the RTU (rdma_notify, COMM_EST). The connection is established. */
   establish(id: Identifier): void {
     const { connection } = id
     if (connection === undefined) throw new CallError('EINVAL', 'cm_id.notify: there is no connection')
@@ -409,8 +408,8 @@ export class RdmaCm implements EventHost {
   }
 
   /**
-   * The interface of a device has this MAC from now on. Identifiers that were bound when it had another one get
-   * ADDR_CHANGE: ARP caches of peers may be wrong (Linux: after the failover of a bond).
+   * Call when the MAC of a device's interface has changed. Identifiers that were bound with another MAC get ADDR_CHANGE:
+   * ARP caches of peers may be wrong (Linux: after the failover of a bond).
    */
   hardwareAddressChanged(device: Device, mac: Uint8Array): void {
     const cmDevice = this.devices.forDevice(device)
@@ -425,8 +424,8 @@ export class RdmaCm implements EventHost {
   }
 
   /**
-   * A device reaches `address` by this MAC from now on. Identifiers whose route was resolved with another one get
-   * UNREACHABLE: their peer may be another host (Linux: cma_netevent_callback).
+   * Call when the MAC of a device's neighbour has changed. Identifiers whose route was resolved with another MAC get
+   * UNREACHABLE: the peer may be another host (Linux: cma_netevent_callback).
    */
   neighbourChanged(device: Device, address: Uint8Array, mac: string): void {
     const cmDevice = this.devices.forDevice(device)
@@ -442,12 +441,10 @@ export class RdmaCm implements EventHost {
       this.#core.runJob(this.#notifyBound(cmDevice, affected, UNREACHABLE, { status: -Errno.ETIMEDOUT }))
   }
 
-  /**
-   * Raises an event of each identifier that is still bound to the device. Yields after each: there may be thousands.
-   */
+  /** Raises an event of each identifier that is still bound to the device. Yields after each. */
   *#notifyBound(device: CmDevice, ids: readonly Identifier[], type: number, details: EventDetails): Generator<void> {
     for (const id of ids) {
-      // Since the previous step the identifier may have been destroyed, or its device removed.
+      // Meanwhile the identifier may have been destroyed, or its device removed.
       if (this.#bound.get(device)?.has(id)) this.#notify(id, type, details)
       yield
     }
@@ -481,7 +478,7 @@ export class RdmaCm implements EventHost {
     this.#ids.set(connection, id)
   }
 
-  /** Sends the engine's messages and reports its events, until there are no more. */
+  /** Sends the engine's messages and reports its events. */
   flush(): void {
     let sent = this.#transmit()
     for (let event = this.engine.pollEvent(); event !== undefined; event = this.engine.pollEvent()) {
@@ -492,7 +489,7 @@ export class RdmaCm implements EventHost {
     if (sent) this.#environment.wake?.()
   }
 
-  /** Sends the messages of the engine. Returns whether any was sent. */
+  /** Sends the engine's messages; true if any was sent. */
   #transmit(): boolean {
     let sent = false
     for (let message = this.engine.pollTransmit(); message !== undefined; message = this.engine.pollTransmit()) {
@@ -511,7 +508,7 @@ export class RdmaCm implements EventHost {
     id.owner.event(type, details)
   }
 
-  /** Binds the identifier to the port of an address, or to a free one; returns the address with that port. */
+  /** Binds the identifier to the port of an address, or to a free port. Returns the address with the port. */
   #bindPort(id: Identifier, address: SocketAddress): SocketAddress {
     const client = id.object?.context
     const user = client && this.#environment.limitedUserOf?.(client)
@@ -530,8 +527,8 @@ export class RdmaCm implements EventHost {
   }
 
   /**
-   * Throws CallError EPERM if the queue pair belongs to another user: with its number in a REQ the peer would end the
-   * connection of that queue pair as stale.
+   * Throws CallError EPERM if the queue pair belongs to another user. With its number in a REQ, the peer would end that
+   * queue pair's connection as stale.
    */
   #requireQueuePair({ object, device }: Identifier, qpNum: number, call: string): void {
     const qpn = qpNum & MASK_24
@@ -540,7 +537,6 @@ export class RdmaCm implements EventHost {
       throw new CallError('EPERM', `${call}: ${qpn} is not a queue pair of this user on device ${device.device.name}`)
   }
 
-  /** Binds an identifier to a device, with a source GID. */
   #attach(id: Identifier, device: CmDevice, localGid: Uint8Array): void {
     if (id.device !== undefined && id.device !== device) this.#bound.get(id.device)?.delete(id)
     id.device = device
@@ -584,17 +580,17 @@ export class RdmaCm implements EventHost {
     this.#core.runJob(this.#notifyRemoval(bound))
   }
 
-  /** Raises DEVICE_REMOVAL of each identifier. Yields after each: there may be thousands. */
+  /** Raises DEVICE_REMOVAL of each identifier. Yields after each. */
   *#notifyRemoval(ids: Iterable<Identifier>): Generator<void> {
     for (const id of ids) {
-      // Since the previous step the identifier may have been destroyed.
+      // Meanwhile the identifier may have been destroyed.
       if (id.state === 'DEVICE_REMOVAL') this.#notify(id, DEVICE_REMOVAL, {})
       yield
     }
   }
 }
 
-/** The port space of an AF_IB address, as Linux's cma_select_ib_ps chooses it. Throws CallError EPROTONOSUPPORT. */
+/** The port space of an AF_IB address (Linux: cma_select_ib_ps). Throws CallError EPROTONOSUPPORT. */
 const portSpaceOf = ({ portSpace }: Identifier, { serviceId, serviceMask }: SocketAddress): number => {
   const mask = serviceMask & ~PORT_BITS
   const found = boundSpaces[portSpace]?.find(space => (serviceId & mask) === (rdmaCmServiceId(space, 0) & mask))
@@ -607,7 +603,6 @@ const portSpaceOf = ({ portSpace }: Identifier, { serviceId, serviceMask }: Sock
 
 type PathEnds = Pick<CmPath, 'localGid' | 'remoteGid' | 'flowLabel' | 'trafficClass' | 'pkey'>
 
-/** The path between two addresses, from a device. */
 const pathThrough = (
   { number, device }: CmDevice,
   { localGid, remoteGid, flowLabel, trafficClass, pkey }: PathEnds,
@@ -624,7 +619,7 @@ const pathThrough = (
   packetLifeTime: PACKET_LIFE_TIME,
 })
 
-/** The fields of REQ and REP that describe this end's queue pair. */
+/** The fields of a REQ or REP about this end's queue pair. */
 const offerOf = ({ startingPsn, ece }: Identifier, parameters: ConnectionParameters) => ({
   ece,
   qpn: parameters.qpNum & MASK_24,
@@ -636,7 +631,7 @@ const offerOf = ({ startingPsn, ece }: Identifier, parameters: ConnectionParamet
   srq: parameters.srq !== 0,
 })
 
-/** A CmError or RangeError, which is a mistake of the program, as a CallError; other errors as they are. */
+/** Converts a CmError or RangeError, which is a mistake of the program. Returns other errors as they are. */
 const asCallError = (error: unknown): unknown => {
   if (error instanceof CmError) return new CallError(error.code, `cm_id: ${error.message}`)
   return error instanceof RangeError ? new CallError('EINVAL', `cm_id: ${error.message}`) : error

@@ -1,11 +1,11 @@
 /*
- * Socket addresses as programs pass them: Linux's struct sockaddr_in, sockaddr_in6, and sockaddr_ib, which has a GID
- * and a service id. Here one record is used for all three; IPv4 addresses are ::ffff:a.b.c.d, as in GIDs of RoCE.
+ * Converts between Linux's struct sockaddr_in, sockaddr_in6 and sockaddr_ib (GID and service id), and one record for all
+ * three. IPv4 addresses are ::ffff:a.b.c.d, as in GIDs of RoCE.
  */
 import { ADDRESS_BYTES, SOCKADDR_BYTES } from '../../spec/classes/connections/cm_parameters.ts'
 import { isMappedIpv4 } from '../../wire/address.ts'
 
-/** AF_INET, AF_INET6 and AF_IB of Linux. */
+/** Linux's AF_INET, AF_INET6 and AF_IB. */
 export const Family = { INET: 2, INET6: 10, IB: 27 } as const
 
 export interface SocketAddress {
@@ -15,13 +15,13 @@ export interface SocketAddress {
   /** 16 bytes. */
   readonly address: Uint8Array
   readonly flowInfo: number
-  /** Index of the interface, for link-local IPv6 addresses; 0 for any. */
+  /** Index of the interface, for link-local IPv6 addresses; 0: any. */
   readonly scope: number
   readonly serviceId: bigint
   readonly serviceMask: bigint
 }
 
-/** Bytes of the struct of its family; 0 for an unknown family. */
+/** Bytes of the family's struct; 0 for an unknown family. */
 export const addressSize = ({ family }: SocketAddress): number => SOCKADDR_BYTES[family] ?? 0
 
 /** The four bytes of an IPv4 address at `offset`, as the 16 bytes ::ffff:a.b.c.d. */
@@ -34,7 +34,7 @@ const mappedIpv4 = (bytes: Uint8Array, offset: number): Uint8Array => {
 
 const noExtras = { flowInfo: 0, scope: 0, serviceId: 0n, serviceMask: 0n }
 
-/** An IPv4 or IPv6 address from its 16 bytes. */
+/** `address`: 16 bytes. */
 export const ipAddress = (address: Uint8Array, port: number, scope = 0): SocketAddress => ({
   ...noExtras,
   family: isMappedIpv4(address) ? Family.INET : Family.INET6,
@@ -54,10 +54,7 @@ export const anyAddress = (family: number): SocketAddress => ({
   address: family === Family.INET ? noIpv4 : noIpv6,
 })
 
-/**
- * Parses a struct sockaddr by its family; undefined for a family that rdma_cm does not know. Family and scope are
- * little-endian, the other numbers big-endian.
- */
+/** Undefined for other families. Family and scope are little-endian, other numbers big-endian. */
 export const parseAddress = (bytes: Uint8Array): SocketAddress | undefined => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   const family = view.getUint16(0, true)
@@ -108,7 +105,7 @@ export const emitAddress = (socketAddress: SocketAddress): Uint8Array => {
   return bytes
 }
 
-/** Whether the bytes from `first` up to but not including `end` are zeros. */
+/** `end` is exclusive. */
 export const areZeros = (bytes: Uint8Array, first = 0, end = bytes.length): boolean => {
   for (let i = first; i < end; i++) if (bytes[i] !== 0) return false
   return true
