@@ -1,7 +1,7 @@
 /*
- * Contains the daemon's own bugs. An exception in a callback of the event loop is logged with its stack. It ends at
- * most the session, device, socket or call that was served. Repeated faults of the same work are logged the 1st, 2nd,
- * 4th, 8th … time, so that they cannot fill a disk.
+ * Contains the daemon's own bugs. An exception in a callback of the event loop is logged with its stack, and ends at
+ * most the session, device, socket or call that was served. A fault that repeats is logged the 1st, 2nd, 4th, 8th …
+ * time, so that the log cannot fill a disk.
  */
 
 export interface Containment {

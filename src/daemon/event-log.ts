@@ -1,6 +1,6 @@
 /*
  * Reads the event logs for `userdma check --races`. A program logs its posts and polls in its context's memory file
- * (spec/session.ts). It can write anything there.
+ * (spec/session.ts). The contents are not trusted.
  */
 import { readSync, writeSync } from 'node:fs'
 import type { LoggedEvent } from '../check/races/feed.ts'
@@ -80,6 +80,23 @@ export class EventLogs {
     if (untilWrap < count) readSync(fd, this.#bytes, untilWrap * ENTRY_BYTES, (count - untilWrap) * ENTRY_BYTES, offset)
   }
 
+  /** The entry at offset `at` of `bytes`. */
+  #entryAt(at: number, context: Context, now: number): LoggedEvent {
+    const u32 = (offset: number): number => this.#bytes.getUint32(at + offset, true)
+    return {
+      time: this.#timeAt(at + ENTRY_OFFSETS.time, now),
+      acquired: this.#timeAt(at + ENTRY_OFFSETS.acquired, now),
+      wrId: this.#bytes.getBigUint64(at + ENTRY_OFFSETS.wrId, true),
+      process: this.#processOf(context, u32(ENTRY_OFFSETS.pid)),
+      thread: u32(ENTRY_OFFSETS.tid),
+      kind: u32(ENTRY_OFFSETS.kind),
+      context: context.id,
+      number: u32(ENTRY_OFFSETS.number),
+      count: u32(ENTRY_OFFSETS.count),
+      stack: u32(ENTRY_OFFSETS.stack),
+    }
+  }
+
   /** Adds the new entries of a context to `entries`; false if some were lost. */
   #readContext(context: Context, fd: number, entries: LoggedEvent[]): boolean {
     readSync(fd, this.#head, 0, this.#head.byteLength, EventLog.offset)
@@ -100,25 +117,14 @@ export class EventLogs {
     for (; done < count; done++) {
       const at = done * ENTRY_BYTES
       const sequence = Number(this.#bytes.getBigUint64(at + ENTRY_OFFSETS.sequence, true))
-      if (sequence === reader.tail + done + 1) {
+      const expectedSequence = reader.tail + done + 1
+      if (sequence === expectedSequence) {
         reader.claimedSince = undefined
-        const pid = this.#bytes.getUint32(at + ENTRY_OFFSETS.pid, true)
-        entries.push({
-          time: this.#timeAt(at + ENTRY_OFFSETS.time, now),
-          acquired: this.#timeAt(at + ENTRY_OFFSETS.acquired, now),
-          wrId: this.#bytes.getBigUint64(at + ENTRY_OFFSETS.wrId, true),
-          process: this.#processOf(context, pid),
-          thread: this.#bytes.getUint32(at + ENTRY_OFFSETS.tid, true),
-          kind: this.#bytes.getUint32(at + ENTRY_OFFSETS.kind, true),
-          context: context.id,
-          number: this.#bytes.getUint32(at + ENTRY_OFFSETS.number, true),
-          count: this.#bytes.getUint32(at + ENTRY_OFFSETS.count, true),
-          stack: this.#bytes.getUint32(at + ENTRY_OFFSETS.stack, true),
-        })
+        entries.push(this.#entryAt(at, context, now))
         continue
       }
-      // The slot has its previous entry: the new one is not written yet.
-      if (sequence < reader.tail + done + 1) {
+      // The slot has its previous entry: the new entry is not written yet.
+      if (sequence < expectedSequence) {
         reader.claimedSince ??= now
         if (now - reader.claimedSince < MAX_CLAIMED) break
         reader.claimedSince = undefined

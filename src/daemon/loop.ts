@@ -4,10 +4,10 @@
  * While there is work, the loop polls, and programs ring no doorbells. After each SLICE the loop returns to the event
  * loop, so that calls are answered.
  *
- * When work ends, the loop lingers: it polls on for LINGER, and yields the processor to programs between polls. Then the
+ * When work ends, the loop continues to poll for LINGER, and yields the processor to programs between polls. Then the
  * loop parks: it sets the parked word, so that programs ring doorbells, and polls all queues once more. If this poll
- * finds no work, the loop returns to the event loop, until a doorbell, packets, a call or a timer wakes it. With very
- * many queues, the last poll is done in slices.
+ * finds no work, the loop returns to the event loop, until a doorbell, packets, a call or a timer wakes the loop. With
+ * very many queues, the last poll is done in slices.
  */
 
 import { ScanScope } from '../drivers/rxe/rings/posts.ts'

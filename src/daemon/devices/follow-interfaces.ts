@@ -121,7 +121,9 @@ export class InterfaceFollower {
   /** How the device may use an address of interface `index`; 'spare': as an additional address; undefined: not. */
   #claimOf(followed: Followed, index: number, address: Uint8Array): 'own' | 'spare' | undefined {
     if (hasOwn(followed, address)) return 'own'
-    return this.#devicesOn(index).length > 1 || this.#interfaces.links().get(index)?.isLoopback ? undefined : 'spare'
+    const isShared = this.#devicesOn(index).length > 1
+    const isLoopback = this.#interfaces.links().get(index)?.isLoopback === true
+    return isShared || isLoopback ? undefined : 'spare'
   }
 
   #notify(followed: Followed, event: PortEvent | undefined): void {

@@ -22,7 +22,7 @@ export interface PassedMemory {
 
 const REQUIRED_SEALS = SEAL_SHRINK | SEAL_GROW
 
-/** Closes `fd` and returns undefined if it is not a file as described above. `fd` may be −1. */
+/** `fd` may be −1. If `fd` is not a file as described above, closes `fd` and returns undefined. */
 export const takePassedMemory = (fd: number, guest?: Guest): PassedMemory | undefined => {
   // fstat of other files can block.
   const seals = sealsOf(fd)

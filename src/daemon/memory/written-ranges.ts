@@ -1,6 +1,6 @@
 /*
- * Ranges of a program's memory that the daemon has written or peers may write, until the program queries them (WRITTEN
- * in spec/session.ts). Programs under valgrind do, because valgrind does not see these writes.
+ * Ranges of a program's memory that the daemon has written or peers may write. Programs under valgrind query the ranges
+ * (WRITTEN in spec/session.ts), because valgrind does not see these writes.
  */
 
 export interface WrittenRange {

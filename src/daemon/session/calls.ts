@@ -68,21 +68,21 @@ export class SessionCalls {
 
   /** Handles a message of type IOCTL, WRITE, READ or MAP. */
   call(): void {
-    const open = this.#daemon.contexts.byNumber(this.#request.context)
-    if (this.#request.context === 0) this.#callOnDescriptor()
-    else if (
-      !open ||
-      !this.#client.contexts.has(open) ||
-      this.#request.type === MessageType.MAP ||
-      this.#request.type === MessageType.READ
-    )
+    const { context: number, type, request, argument, buffer, length } = this.#request
+    if (number === 0) {
+      this.#callOnDescriptor()
+      return
+    }
+    const open = this.#daemon.contexts.byNumber(number)
+    const isUnsupported = type === MessageType.MAP || type === MessageType.READ
+    if (open === undefined || !this.#client.contexts.has(open) || isUnsupported)
       this.#client.refuse(this.#request, Errno.EBADF)
-    else if (this.#request.type === MessageType.WRITE)
+    else if (type === MessageType.WRITE)
       // Number() rounds lengths beyond 2^53; the dialect refuses such lengths.
-      this.#runCall(open.context, 'write', decodeWrite, [this.#request.buffer, Number(this.#request.length)])
+      this.#runCall(open.context, 'write', decodeWrite, [buffer, Number(length)])
     else {
-      const { name, dialect } = ioctlDialect(this.#request.request)
-      this.#runCall(open.context, name, dialect, [this.#request.request, this.#request.argument])
+      const { name, dialect } = ioctlDialect(request)
+      this.#runCall(open.context, name, dialect, [request, argument])
     }
   }
 
@@ -172,32 +172,22 @@ export class SessionCalls {
     message: M,
     descriptor?: number,
   ): void {
-    const accesses = this.#daemon.trace.isWatched(this.#client.tag) ? [] : undefined
-    const tracedDialect = this.#daemon.trace.watch(
-      dialect,
-      this.#client.tag,
-      () => this.#factsOf(context, name),
-      this.#createdNumbers,
-      accesses,
-    )
-    const tracedCaller = accesses === undefined ? this.#client.caller : recordingCaller(this.#client.caller, accesses)
+    const { caller, process, tag } = this.#client
+    const { trace, check } = this.#daemon
+    const accesses = trace.isWatched(tag) ? [] : undefined
+    const tracedDialect = trace.watch(dialect, tag, () => this.#factsOf(context, name), this.#createdNumbers, accesses)
+    const tracedCaller = accesses === undefined ? caller : recordingCaller(caller, accesses)
     const header = { ...this.#request }
-    this.#daemon.callingProcess = this.#client.process
-    if (this.#daemon.check !== undefined)
-      this.#daemon.check.currentStack = this.#daemon.check.stackOf(this.#client.process.pid, header.stack)
+    this.#daemon.callingProcess = process
+    if (check !== undefined) check.currentStack = check.stackOf(process.pid, header.stack)
     try {
       const answer = this.#daemon.dispatch(context, tracedDialect, message, tracedCaller, descriptor)
-      if (
-        this.#daemon.check !== undefined &&
-        !(answer instanceof Promise) &&
-        answer.attempt !== undefined &&
-        answer.ret < 0
-      )
-        this.#daemon.check.refusedAttempt(context, {
+      if (check !== undefined && !(answer instanceof Promise) && answer.attempt !== undefined && answer.ret < 0)
+        check.refusedAttempt(context, {
           attempt: answer.attempt,
           errno: -answer.ret,
           reason: answer.reason ?? '',
-          stack: this.#daemon.check.currentStack ?? [],
+          stack: check.currentStack ?? [],
         })
       const send = (result: Answer): void =>
         header.type === MessageType.MAP ? this.#sendMap(header, context, result) : this.#sendAnswer(header, result)
@@ -207,7 +197,7 @@ export class SessionCalls {
       this.#client.failureHandler(header)(error)
     } finally {
       this.#daemon.callingProcess = undefined
-      if (this.#daemon.check !== undefined) this.#daemon.check.currentStack = undefined
+      if (check !== undefined) check.currentStack = undefined
     }
   }
 
@@ -222,23 +212,24 @@ export class SessionCalls {
 
   /** Handles a call on an event or driver descriptor, an rdma_cm channel or a umad file. */
   #callOnDescriptor(): void {
-    const number = this.#client.caller.descriptor(this.#request.fd)
-    const fd = number === undefined ? undefined : this.#daemon.core.descriptors.get(number)
-    const { type } = this.#request
-    if (number === undefined) this.#client.refuse(this.#request, Errno.EBADF)
+    const { caller } = this.#client
+    const { fd: number, type, request, argument, buffer, length } = this.#request
+    const handle = caller.descriptor(number)
+    if (handle === undefined) {
+      this.#client.refuse(this.#request, Errno.EBADF)
+      return
+    }
+    const fd = this.#daemon.core.descriptors.get(handle)
     // The descriptor's context was closed, or its device removed.
-    else if (fd === undefined) this.#client.refuse(this.#request, Errno.EIO)
-    else if (type === MessageType.IOCTL && callOfRequest(this.#request.request) !== undefined) {
-      const { name, dialect } = ioctlDialect(this.#request.request)
-      this.#runCall(fd.context, name, dialect, [this.#request.request, this.#request.argument], fd.handle)
+    if (fd === undefined) this.#client.refuse(this.#request, Errno.EIO)
+    else if (type === MessageType.IOCTL && callOfRequest(request) !== undefined) {
+      const { name, dialect } = ioctlDialect(request)
+      this.#runCall(fd.context, name, dialect, [request, argument], fd.handle)
     } else if (fd.class.name === MadChannel.name && type !== MessageType.MAP) this.#callOnUmad(fd)
     else if (type === MessageType.READ) this.#client.refuse(this.#request, Errno.EINVAL)
     else if (type === MessageType.WRITE && fd.class.name === CmChannel.name)
-      this.#runCall(fd.context, 'rdma_cm', ucmaDialect(fd, this.#request.fd, this.#client.caller), [
-        this.#request.buffer,
-        Number(this.#request.length),
-      ])
-    else this.#runCall(fd.context, 'driver', driverDialect(fd, this.#client.caller), [{ ...this.#request }])
+      this.#runCall(fd.context, 'rdma_cm', ucmaDialect(fd, number, caller), [buffer, Number(length)])
+    else this.#runCall(fd.context, 'driver', driverDialect(fd, caller), [{ ...this.#request }])
   }
 
   #callOnUmad(fd: FdObject): void {

@@ -34,7 +34,7 @@ export interface Client {
   /** Whether the daemon can read arguments of calls, in the process's memory or in the file passed with HELLO. */
   isReachable: boolean
   isClosed: boolean
-  /** The current name of the process, or the last known one. */
+  /** The current or last known name of the process. */
   name(): string
   /** Sends the first `length` bytes of `outgoing`, with descriptors. Ends the session if that fails. */
   reply(length: number, fds?: readonly number[]): void

@@ -1,7 +1,6 @@
 /*
  * The dialect for ioctl, write and mmap on a driver's own descriptor (R28). Only the driver knows the meaning of these
- * calls: they are not methods of a class. So the dialect decodes nothing. It runs the call and returns the answer.
- * Traces show the call with the name of the driver's interface.
+ * calls. So the dialect decodes nothing: it runs the call and returns the answer.
  */
 
 import { opsIoctl, opsMap, opsWrite } from '../../core/devices/driver-ops.ts'
@@ -29,7 +28,14 @@ const textOf = ({ type, request, argument, length, offset }: DriverCall): string
 const nameOf = ({ class: cls, state }: FdObject): string =>
   cls.name === 'driver_ops' ? (state as OpsState).name : cls.name
 
-/** `fd`: the descriptor of the call. Calls fail unless its class is `driver_ops`. */
+const run = (fd: FdObject, caller: Caller, call: DriverCall): number => {
+  const { type, request, argument, buffer, length, offset, protection } = call
+  if (type === MessageType.IOCTL) return opsIoctl(fd, caller, request, argument)
+  if (type === MessageType.WRITE) return opsWrite(fd, caller, buffer, Number(length))
+  return opsMap(fd, caller, Number(offset), Number(length), (protection & PROT_WRITE) !== 0).offset
+}
+
+/** `fd`: the descriptor of the call. If its class is not `driver_ops`, calls fail. */
 export const driverDialect =
   (fd: FdObject, caller: Caller): Dialect<readonly [DriverCall]> =>
   (view, call) => {
@@ -39,16 +45,9 @@ export const driverDialect =
       copyIn: (address, length) => view.copyIn(address, length),
       copyOut: (address, bytes) => view.copyOut(address, bytes),
     }
-    const { type, request, argument, buffer, length, offset, protection } = call
     const attempt = `${nameOf(fd)}: ${textOf(call)}`
     try {
-      const ret =
-        type === MessageType.IOCTL
-          ? opsIoctl(fd, recorded, request, argument)
-          : type === MessageType.WRITE
-            ? opsWrite(fd, recorded, buffer, Number(length))
-            : opsMap(fd, recorded, Number(offset), Number(length), (protection & PROT_WRITE) !== 0).offset
-      return { ret, installs: [], attempt }
+      return { ret: run(fd, recorded, call), installs: [], attempt }
     } catch (error) {
       if (!(error instanceof CallError)) throw error
       return { ret: -error.errno, installs: [], reason: error.message, attempt }

@@ -1,7 +1,7 @@
 /*
  * Handles the messages OPEN and ATTACH of a session (spec/session.ts). OPEN opens a uverbs node, the system-wide
- * device, an rdma_cm channel or a umad file. ATTACH lets the session use a context of another session whose memory file
- * the client has.
+ * device, an rdma_cm channel or a umad file. ATTACH lets the session use another session's context, if the client has
+ * the context's memory file.
  */
 import { closeContext, openContext } from '../../core/devices/registry.ts'
 import { systemDevice } from '../../core/devices/system.ts'

@@ -1,7 +1,7 @@
 /*
- * Refuses connections when the daemon has no descriptors left. In the backlog, these connections would wake the daemon
- * continuously. So one descriptor is kept in reserve. When the reserve is closed, a connection can be accepted, answered
- * with EMFILE and closed.
+ * Refuses connections when the daemon has no descriptors left. A connection that stays in the backlog wakes the daemon
+ * continuously. So the daemon keeps one descriptor in reserve. When the daemon closes the reserve, it can accept one
+ * connection, answer with EMFILE and close the connection.
  */
 import { closeSync, openSync } from 'node:fs'
 import { accept } from '../../host/net/sockets.ts'

@@ -44,6 +44,11 @@ interface Queued {
 
 type TraceRequest = Extract<ToolRequest, { kind: 'trace' }>
 
+const UNKNOWN_REQUEST: ToolReply = {
+  error:
+    'unknown request of a tool: this daemon answers config, stat, qps, waits, fault, device, findings, counts and trace',
+}
+
 const isDeviceSpec = (value: unknown): value is DeviceSpec => {
   const { name, address } = (value ?? {}) as Partial<DeviceSpec>
   return typeof name === 'string' && typeof address === 'string'
@@ -224,6 +229,50 @@ export class ToolRequests {
       return { devices: this.#daemon.devices.listed }
     } catch (error) {
       return { error: error instanceof Error ? error.message : String(error) }
+    }
+  }
+
+  #countFindings(): ToolReply {
+    if (!this.#session.isTrusted) return this.#findingsRefused
+    const { check, torment } = this.#daemon
+    return {
+      counts: check?.counts ?? [],
+      omissions: check?.omissions ?? [],
+      calls: check?.calls ?? 0,
+      ...(torment && { decisions: torment.count }),
+    }
+  }
+
+  /** `file`: descriptor of the capture file of a trace. */
+  #replyTo(request: ToolRequest, file: number | undefined): ToolReply {
+    const { isTrusted } = this.#session
+    const { config, network } = this.#daemon
+    switch (request.kind) {
+      case 'config':
+        return { config: { ...config, fault: network.faults } }
+      case 'stat':
+        return { stat: statOf(this.#daemon) }
+      case 'qps':
+        return isTrusted
+          ? qpsOf(this.#daemon, request.cursor)
+          : { error: 'only the user of this daemon may see queue pairs' }
+      case 'waits':
+        return isTrusted
+          ? { waits: waitsOf(this.#daemon) }
+          : { error: 'only the user of this daemon may see what programs wait for' }
+      case 'fault': {
+        const refusal = request.set === undefined ? undefined : this.#setFaults(request.set)
+        return refusal ?? { faults: network.faultCounts() }
+      }
+      case 'device':
+        return this.#changeDevices(request)
+      case 'findings':
+        return this.#watchFindings()
+      case 'counts':
+        return this.#countFindings()
+      case 'trace':
+        if (request.pcap && file === undefined) return { error: 'a capture needs the descriptor of a file' }
+        return this.#startTrace(request, file)
     }
   }
 

@@ -95,7 +95,7 @@ const indirectMemory = (call: Call, done: number, accesses: readonly Access[]): 
   const found: IndirectValue[] = []
   /** Index of the first access after the accesses of earlier entries. */
   let first = 0
-  // The entry after these failed, but may have read its inputs.
+  // The next entry failed, but may have read its inputs.
   const entries = entriesOf(call).slice(0, done + 1)
   for (const [index, { message }] of entries.entries()) {
     const view = viewOf(message)
