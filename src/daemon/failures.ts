@@ -1,6 +1,6 @@
 /*
- * Reports failures (spec/check/failures.ts) to the daemon's log, within rate limits, and to tools that trace the program
- * of the failed object. Notes (`isNote`) are not logged.
+ * Reports failures (spec/check/failures.ts) to the daemon's log, within rate limits, and to tools that trace the
+ * program of the failed object. Notes (`isNote`) are not logged.
  */
 import { addFailureHandler } from '../core/failures.ts'
 import type { Context, Core } from '../core/model.ts'

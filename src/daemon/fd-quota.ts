@@ -1,6 +1,6 @@
 /*
- * Quotas of the daemon's descriptors (docs/decisions/fd-quota.md). Sessions, contexts, event sockets and programs' files
- * take descriptors of the daemon. Without quotas one program could use them all.
+ * Quotas of the daemon's descriptors (docs/decisions/fd-quota.md). Sessions, contexts, event sockets and programs'
+ * files take descriptors of the daemon. Without quotas one program could use them all.
  *
  * - A process may have a quarter of the descriptors that no other process has.
  * - The processes of a user may together have half of the descriptors that no other user has. The daemon's own user has

@@ -1,5 +1,5 @@
 /*
- * The loop polls all queues (docs/decisions/doorbell-and-loop.md).
+ * The daemon's loop, which polls all queues (docs/decisions/doorbell-and-loop.md).
  *
  * While there is work, the loop polls, and programs ring no doorbells. After each SLICE the loop returns to the event
  * loop, so that calls are answered.
@@ -140,9 +140,9 @@ export class Loop {
   }
 
   /**
-   * Polls until there was no work for LINGER, or until a poll without work if `yieldOnce` advises against waiting. False
-   * if there is still work at `sliceEnd`. `firstScope`: the queues of the first poll. `lastWork`: the time of the last
-   * work.
+   * Polls until there was no work for LINGER, or until a poll without work if `yieldOnce` advises against waiting.
+   * False if there is still work at `sliceEnd`. `firstScope`: the queues of the first poll. `lastWork`: the time of the
+   * last work.
    */
   #drain(firstScope: ScanScope, lastWork: number, sliceEnd: number): boolean {
     for (let scope = firstScope; ; scope = ScanScope.USED) {
@@ -168,7 +168,7 @@ export class Loop {
     this.#timer.set(due - nowMicroseconds())
   }
 
-  /** If the last poll is unfinished, continues in slices: requests may have been posted before the parked word was set. */
+  /** Continues the last poll in slices: requests may have been posted before the parked word was set. */
   #onParked(): void {
     this.#armTimer()
     if (this.#devices.some(device => device.isUnfinished?.()))

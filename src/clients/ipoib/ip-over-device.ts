@@ -1,7 +1,7 @@
 /*
  * IP over the device (RFC 4391; R31, R40): a client of the subsystem that joins IP engines (src/ip) with UD queue pairs
- * of devices. Each interface has its own queue pair. The link-layer address of the interface is the QPN and a GID of the
- * device. The caller supplies the time.
+ * of devices. Each interface has its own queue pair. The link-layer address of the interface is the QPN and a GID of
+ * the device. The caller supplies the time.
  */
 
 import { registerClient } from '../../core/devices/clients.ts'
@@ -31,8 +31,8 @@ const MAX_INTERFACES = 64
 
 /**
  * The destination GID of packets to a multicast GID. If the local GID is IPv4-mapped, RoCE sends with an IPv4 header,
- * which cannot hold an MGID of RFC 4391. Then the destination is 239.255.0.0/16 (RFC 2365, 6.1) with the MGID's last two
- * bytes. Several MGIDs may have the same IPv4 address; the payload's IP address tells them apart.
+ * which cannot hold an MGID of RFC 4391. Then the destination is 239.255.0.0/16 (RFC 2365, 6.1) with the MGID's last
+ * two bytes. Several MGIDs may have the same IPv4 address; the payload's IP address tells them apart.
  */
 const wireGid = (mgid: Uint8Array, localGid: Uint8Array): Uint8Array =>
   isMappedIpv4(localGid)
@@ -209,8 +209,8 @@ export class IpOverDevice {
   }
 
   /**
-   * Runs `body` with the engine of an interface, and sends the resulting packets. Throws CallError: EIO if the interface
-   * was removed, or the engine's error. `call` begins the error message.
+   * Runs `body` with the engine of an interface, and sends the resulting packets. Throws CallError: EIO if the
+   * interface was removed, or the engine's error. `call` begins the error message.
    */
   withEngine<T>(call: string, iface: DeviceInterface, body: (ip: IpInterface, now: number) => T): T {
     if (!this.exists(iface)) throw new CallError('EIO', `${call}: the interface was removed`)

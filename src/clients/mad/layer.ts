@@ -4,8 +4,8 @@
  * device, and sends with a transaction engine (src/mad).
  *
  * A response goes to the agent with the upper half of the response's transaction id. A request goes to the service or
- * agent that is registered for the request's class, version, method and OUI. If none is registered for a GET or SET, the
- * device answers (`ManagementPort.answer`), or else the answer is "method or attribute not supported", as in Linux.
+ * agent that is registered for the request's class, version, method and OUI. If none is registered for a GET or SET,
+ * the device answers (`ManagementPort.answer`), or else the answer is "method or attribute not supported", as in Linux.
  */
 import { registerClient } from '../../core/devices/clients.ts'
 import type { Core, Device, MadAddress, ManagementPort } from '../../core/model.ts'
@@ -119,8 +119,8 @@ export class MadLayer {
   }
 
   /**
-   * Creates an agent on a device. Throws CallError EINVAL if another agent or service has one of the methods, EIO if the
-   * layer does not have queue pair 1 of the device.
+   * Creates an agent on a device. Throws CallError EINVAL if another agent or service has one of the methods, EIO if
+   * the layer does not have queue pair 1 of the device.
    */
   createAgent<T>(
     device: Device,
@@ -249,8 +249,8 @@ const noQueuePair1 = ({ name }: Device): CallError => new CallError('EIO', `devi
 const { GET, SET, SEND } = MadMethod
 
 /**
- * Whether queue pair 1 accepts a datagram (IBA 13.5): no classes of the subnet manager; of communication management only
- * connection messages (method Send) and ClassPortInfo.
+ * Whether queue pair 1 accepts a datagram (IBA 13.5): no classes of the subnet manager; of communication management
+ * only connection messages (method Send) and ClassPortInfo.
  */
 const isValid = ({ baseVersion, mgmtClass, method, attribute }: MadFields): boolean =>
   baseVersion === MAD_BASE_VERSION &&

@@ -1,6 +1,6 @@
 /*
- * Events of identifiers and multicast memberships on channels. Each event has a record on the channel's descriptor, which
- * wakes the program. `cm_channel.getEvent` returns the details.
+ * Events of identifiers and multicast memberships on channels. Each event has a record on the channel's descriptor,
+ * which wakes the program. `cm_channel.getEvent` returns the details.
  */
 import { affiliate, moveToChannel, postOnChannel } from '../../core/events/events.ts'
 import { type Affiliation, type CoreObject, type EventRecord, type FdObject, Lifecycle } from '../../core/model.ts'
@@ -102,8 +102,8 @@ class ProgramOwner implements IdOwner {
   event(type: number, details: EventDetails, request?: Identifier): void {
     const { events, handle, state: id } = this.#object
     if (events === undefined) return
-    // As on Linux, a request that was not accepted has no user handle, by which programs know identifiers. So its events
-    // are dropped, unless it is attached to an event queue. If the peer has ended the connection, `accept` fails.
+    // As on Linux, a request that was not accepted has no user handle, so programs cannot know the identifier of its
+    // events. So the events are dropped, unless the request is attached to an event queue.
     if (id.isUnanswered && events.userHandle === 0n && events.state?.attached === undefined) return
     id.unreadEvents++
     const subject = request?.object === undefined ? { id, handle } : { id, request, handle: request.object.handle }

@@ -1,7 +1,7 @@
 /*
- * The classes of connection management (R18): channels, identifiers and multicast memberships. Their objects are created
- * on the system-wide device (/dev/infiniband/rdma_cm) or on an RDMA device. An identifier on an RDMA device uses only
- * this device.
+ * The classes of connection management (R18): channels, identifiers and multicast memberships. Their objects are
+ * created on the system-wide device (/dev/infiniband/rdma_cm) or on an RDMA device. An identifier on an RDMA device
+ * uses only this device.
  */
 import { driverClass } from '../../core/devices/driver.ts'
 import { affiliate, readEventsFor, withdrawEvents } from '../../core/events/events.ts'
@@ -151,7 +151,7 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       if (onlyDevice === undefined && device.core.system !== device)
         throw new CallError('EOPNOTSUPP', `cm_id.create: device ${device.name} has no queue pair 1, or it is in use`)
       bindToChannel(cm, object, channel as FdObject, userHandle, { portSpace, qpType, onlyDevice })
-      // As a parent, the channel could not be destroyed before the identifier when its descriptor is closed.
+      // Otherwise the identifier would keep the channel alive after the channel's descriptor is closed.
       dropParent(object, channel)
       return {}
     },

@@ -105,12 +105,10 @@ export class CmDevices {
    */
   route(destination: SocketAddress, source: SocketAddress | undefined, onlyDevice?: CmDevice): Route {
     const remoteGid = this.#remoteGidOf(destination)
-    const local =
-      source !== undefined && !isAny(source)
-        ? this.#localOf(source)
-        : onlyDevice === undefined
-          ? this.#localFor(remoteGid, destination.scope)
-          : this.#localOn(onlyDevice, remoteGid)
+    let local: LocalEnd
+    if (source !== undefined && !isAny(source)) local = this.#localOf(source)
+    else if (onlyDevice !== undefined) local = this.#localOn(onlyDevice, remoteGid)
+    else local = this.#localFor(remoteGid, destination.scope)
     if (onlyDevice !== undefined && local.device !== onlyDevice)
       throw new CallError('ENODEV', 'cm_id: the local address belongs to another device than the identifier')
     const isOfThisProcess = this.withAddress(remoteGid) !== undefined

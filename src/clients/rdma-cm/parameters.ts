@@ -75,8 +75,8 @@ export const connectionData = (bytes: Uint8Array): ConnectionParameters => ({
 export const datagramData = (bytes: Uint8Array): DatagramParameters => ({ ...noDatagram, ...paddedData(bytes) })
 
 /**
- * The parameters of a REQ. The peer's initiator depth limits this end's responder resources, and the reverse. So the two
- * fields are swapped. `dataAt`: offset of the program's private data.
+ * The parameters of a REQ. The peer's initiator depth limits this end's responder resources, and the reverse. So the
+ * two fields are swapped. `dataAt`: offset of the program's private data.
  */
 export const requestParameters = (
   message: Extract<CmMessage, { name: 'REQ' }>,

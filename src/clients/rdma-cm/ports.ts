@@ -64,8 +64,8 @@ export class PortTable {
   }
 
   /**
-   * Binds `holder` to the port of `source`; 0: to a free ephemeral port. Returns the port. `user`: the holder's user, if
-   * limited. Throws CallError EADDRINUSE, EADDRNOTAVAIL.
+   * Binds `holder` to the port of `source`; 0: to a free ephemeral port. Returns the port. `user`: the holder's user,
+   * if limited. Throws CallError EADDRINUSE, EADDRNOTAVAIL.
    */
   bind(holder: PortHolder, source: SocketAddress, user?: number): number {
     const port = source.port === 0 ? this.#freePort(holder.portSpace) : source.port

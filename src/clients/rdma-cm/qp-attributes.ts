@@ -112,8 +112,8 @@ const toRts = ({ connection, qpType, ackTimeout }: Identifier): QpAttributes => 
 
 /**
  * Attributes for a transition to `state`. Throws CallError EINVAL: without a device, for a listener, or an invalid
- * state. For a connected queue pair, also: if the connection has ended, if the parameters for RTR and RTS are not agreed
- * yet, and for states other than INIT, RTR and RTS.
+ * state. For a connected queue pair, also: if the connection has ended, if the parameters for RTR and RTS are not
+ * agreed yet, and for states other than INIT, RTR and RTS.
  */
 export const qpAttributesFor = (id: Identifier, state: number): QpAttributes => {
   if (id.device === undefined) return refuse('no device is known yet: resolve or bind an address')

@@ -55,7 +55,7 @@ const refuseModify = (device: Device): void => {
     })
 }
 
-/** The object with this handle, of any class. Throws CallError ENOENT, or EBUSY if the object belongs to a connection. */
+/** The object with this handle, of any class. Throws CallError ENOENT, or EBUSY if it belongs to a connection. */
 export const queuePairOf = ({ context }: CallContext, handle: number, method: string): CoreObject => {
   const object = findHandle(context.handles, handle)
   if (object === undefined) throw new CallError('ENOENT', `${method}: attribute qp: there is no object ${handle}`)
@@ -185,7 +185,7 @@ class QueuePairOwner implements IdOwner {
 }
 
 /**
- * Connects a queue pair. `destination` and its route are resolved first; undefined: they are resolved. The event
+ * Connects a queue pair. First resolves `destination` and the route; undefined: they are resolved already. The event
  * ESTABLISHED, or the event of a failure, follows.
  */
 export const connectQueuePair = (

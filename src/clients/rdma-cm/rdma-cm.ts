@@ -408,8 +408,8 @@ export class RdmaCm implements EventHost {
   }
 
   /**
-   * Call when the MAC of a device's interface has changed. Identifiers that were bound with another MAC get ADDR_CHANGE:
-   * ARP caches of peers may be wrong (Linux: after the failover of a bond).
+   * Call when the MAC of a device's interface has changed. Identifiers that were bound with another MAC get
+   * ADDR_CHANGE: ARP caches of peers may be wrong (Linux: after the failover of a bond).
    */
   hardwareAddressChanged(device: Device, mac: Uint8Array): void {
     const cmDevice = this.devices.forDevice(device)

@@ -1,6 +1,6 @@
 /*
- * Converts between Linux's struct sockaddr_in, sockaddr_in6 and sockaddr_ib (GID and service id), and one record for all
- * three. IPv4 addresses are ::ffff:a.b.c.d, as in GIDs of RoCE.
+ * Converts between Linux's struct sockaddr_in, sockaddr_in6 and sockaddr_ib (GID and service id), and one record for
+ * all three. IPv4 addresses are ::ffff:a.b.c.d, as in GIDs of RoCE.
  */
 import { ADDRESS_BYTES, SOCKADDR_BYTES } from '../../spec/classes/connections/cm_parameters.ts'
 import { isMappedIpv4 } from '../../wire/address.ts'

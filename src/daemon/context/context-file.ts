@@ -3,9 +3,9 @@
  * rings (queues shared with the driver) from it.
  *
  * The file is sparse, and sealed, so that no program can cause a SIGBUS in the daemon by truncating it. The first page
- * is unused, so that a stray write(2) damages no ring. A freed range is reused for rings of equal size. When a chunk has
- * no rings left, its memory is returned to the system. A program that still maps a freed range sees rings of its own
- * context, or zeros.
+ * is unused, so that a stray write(2) damages no ring. A freed range is reused for rings of equal size. When a chunk
+ * has no rings left, its memory is returned to the system. A program that still maps a freed range sees rings of its
+ * own context, or zeros.
  */
 
 import type { MappedChunk, MappedMemory } from '../../core/memory/mappable-memory.ts'

@@ -1,13 +1,11 @@
 /*
- * All open contexts with a memory file: their doorbell sockets and lifetime (docs/decisions/context-file.md).
+ * All open contexts with a memory file, and their doorbell sockets (docs/decisions/context-file.md). Through a doorbell
+ * socket a program sends tokens: handles of queue pairs to whose send queues the program has posted.
  *
- * A context exists while a program holds one of its doorbell sockets or its memory file. The shim keeps a copy of a
- * doorbell socket for each copy of the program's uverbs descriptor, so fork, dup and exit need no bookkeeping here. A
+ * A context exists while a program holds a doorbell socket or the memory file of the context. The shim keeps a copy of
+ * a doorbell socket for each copy of the program's uverbs descriptor, so fork, dup and exit need no bookkeeping here. A
  * descriptor in transit between programs has no doorbell until the receiver uses the descriptor. So while a context has
  * no doorbell, the daemon checks from time to time whether a program holds the memory file.
- *
- * A program sends tokens: handles of queue pairs to whose send queues it has posted. When the device is removed, the
- * daemon shuts down its ends of the sockets.
  */
 
 import { closeContext, openContext } from '../../core/devices/registry.ts'
@@ -76,8 +74,8 @@ export class Contexts {
   /**
    * Opens a device for a client. Returns the context and the client's end of the first doorbell socket; the caller
    * passes the end to the client and then closes it. `isPacked`: the client accepts packed rings
-   * (OpenWants.PACKED_RINGS). Throws CallError: EIO if the device was removed, EMFILE or ENFILE if `quota` is exhausted;
-   * SystemError if the system refuses a descriptor.
+   * (OpenWants.PACKED_RINGS). Throws CallError: EIO if the device was removed, EMFILE or ENFILE if `quota` is
+   * exhausted; SystemError if the system refuses a descriptor.
    */
   open(
     device: Device,

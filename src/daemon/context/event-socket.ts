@@ -1,13 +1,14 @@
 /*
- * Delivers the events of one fd object to a program through a socket pair (docs/decisions/sessions.md). The program
- * reads the peer end. One event record is one packet. Records that do not fit in the socket are queued here.
+ * Delivers the events of an fd object, such as a completion channel, to a program through a socket pair
+ * (docs/decisions/sessions.md). The program reads the peer end. One event record is one packet. Records that do not fit
+ * in the socket are queued here.
  *
  * When an object is destroyed, libibverbs waits until the program has acknowledged as many events as it has read. So
- * `withdraw` must know exactly which records are unread. It fetches a copy of the peer end (pidfd_getfd), receives all
- * packets, and sends the records of other objects again in the same order.
+ * `withdraw` must know exactly which records are unread. `withdraw` fetches a copy of the peer end (pidfd_getfd),
+ * receives all packets, and sends the records of other objects again in the same order.
  *
- * To fetch the peer end, the daemon must know a process that has it, and its descriptor number there. Calls that name
- * the descriptor tell (`setPeerEnd`). Otherwise `prepareWithdraw` searches the descriptors of processes, in slices.
+ * To fetch the peer end, the daemon must know its number in a process. Calls with the descriptor as argument tell the
+ * number (`setPeerEnd`). Otherwise `prepareWithdraw` searches the descriptors of processes, in slices.
  */
 import { fstatSync } from 'node:fs'
 import { uncountEvent } from '../../core/events/events.ts'
@@ -268,7 +269,7 @@ export class EventSocket implements EventSink {
     return records
   }
 
-  /** Receives up to `limit` unread records from the socket, oldest first. Empty if the daemon cannot get the peer end. */
+  /** As `#takeSent`, but takes at most `limit` records. */
   #takeOldest(limit: number): EventRecord[] {
     const packets = this.#isAllRead() ? [] : (this.#drain(limit) ?? [])
     // As in `#takeSent`, but oldest first.

@@ -1,6 +1,6 @@
 /*
- * The devices of a daemon, which may be added and removed while it runs (R23, R29). Only soft devices have a port of the
- * network.
+ * The devices of a daemon, which may be added and removed while it runs (R23, R29). Only soft devices have a port of
+ * the network.
  */
 
 import { findGid } from '../../core/devices/gids.ts'

@@ -1,17 +1,17 @@
 /*
  * Devices follow their network interfaces: addresses, link state, MTU (drivers/rxe/interface.ts).
  *
- * A device is created with one address of an interface, its own. As in Linux's rxe, all other addresses of the interface
- * become GIDs of the device too. There are exceptions:
+ * A device is created with one address of an interface, its own. As in Linux's rxe, all other addresses of the
+ * interface become GIDs of the device too. There are exceptions:
  * - The loopback interface gives no additional addresses.
  * - While several devices of the daemon share an interface, the interface gives no additional addresses. A device keeps
  *   the additional addresses that it has.
- * - A device that is created with an address takes it from a device that has it as an additional address. In another
- *   daemon this works too (`spare` in host/net/udp.ts).
+ * - If a device is created with an additional address of another device, the other device loses the address, also in
+ *   another daemon (`spare` in host/net/udp.ts).
  * - If another program uses an address, the address is omitted, with a line in the log.
  *
- * If an interface is deleted, the device has no link, and only its default GID, until an interface with the same name or
- * with the device's own address appears. (Linux deletes an rxe device with its interface.)
+ * If an interface is deleted, the device has no link, and only its default GID, until an interface with the same name
+ * or with the device's own address appears. (Linux deletes an rxe device with its interface.)
  */
 
 import { raisePort } from '../../core/events/events.ts'

@@ -1,6 +1,6 @@
 /*
- * The counters of ports (spec/counters.ts) as files with Linux's paths: `hw_counters` and `counters` of each port in the
- * tree (tree.ts).
+ * The counters of ports (spec/counters.ts) as files with Linux's paths: `hw_counters` and `counters` of each port in
+ * the tree (tree.ts).
  *
  * The files are updated when the shim reports that a program is about to read them (REFRESH, spec/session.ts), so that
  * an idle daemon does no work. As in Linux, values younger than `lifespan` milliseconds are not renewed, and programs

@@ -1,6 +1,6 @@
 /*
- * Writes files of the tree (tree.ts, counter-files.ts): exclusively created, replaced atomically, with modes independent
- * of the umask.
+ * Writes files of the tree (tree.ts, counter-files.ts): exclusively created, replaced atomically, with modes
+ * independent of the umask.
  */
 import {
   chmodSync,

@@ -2,8 +2,8 @@
  * A memory file that a client passed with HELLO (spec/session.ts, R13). Addresses in the client's calls are offsets in
  * the file. So a client whose memory the daemon may not access, such as another user's program, can query devices.
  *
- * The file must be sealed against shrinking and growing, so that a valid range stays valid. Its size is limited, because
- * pages that the daemon writes first are charged to the daemon.
+ * The file must be sealed against shrinking and growing, so that a valid range stays valid. Its size is limited,
+ * because pages that the daemon writes first are charged to the daemon.
  */
 import { closeSync, fstatSync, readSync, writeSync } from 'node:fs'
 import type { Guest } from '../../host/memory/guest.ts'

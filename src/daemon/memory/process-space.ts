@@ -2,8 +2,8 @@
  * The memory of a connected process, as core's AddressSpace and for the dialects (docs/decisions/client-memory.md).
  *
  * Once per turn (`DaemonState.turn`) this file checks that the pid is still the process that connected, with the same
- * program. Registration asks the kernel whether the pages exist and permit the access (host/memory/ranges.ts). If a copy
- * blocks for too long (host/memory/moves.ts), all later reads and writes fail with ETIMEDOUT.
+ * program. Registration asks the kernel whether the pages exist and permit the access (host/memory/ranges.ts). If a
+ * copy blocks for too long (host/memory/moves.ts), all later reads and writes fail with ETIMEDOUT.
  */
 import type { AddressSpace, Bytes } from '../../core/memory/address-space.ts'
 import { ESRCH, ETIMEDOUT } from '../../host/errno.ts'

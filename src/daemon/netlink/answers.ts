@@ -25,8 +25,8 @@ export type Work<T> = Generator<undefined, T>
 export type AnswerOne = (daemon: DaemonState, parsed: ParsedRequest) => Entries | undefined | Work<Entries>
 
 /**
- * Handles a `dumpit` request. Yields the bodies of the list's messages, and undefined between steps. Throws CallError to
- * refuse or abort.
+ * Handles a `dumpit` request. Yields the bodies of the list's messages, and undefined between steps. Throws CallError
+ * to refuse or abort.
  */
 export type AnswerList = (daemon: DaemonState, parsed: ParsedRequest) => Generator<Uint8Array | undefined>
 

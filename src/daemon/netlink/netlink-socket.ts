@@ -101,8 +101,8 @@ export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, isA
     else nextDatagram = next?.value
   }
   /**
-   * Sends datagrams of the list, then takes one more step, to notice the end of the list. True if the list has not ended
-   * and its next datagram may fit.
+   * Sends datagrams of the list, then takes one more step, to notice the end of the list. True if the list has not
+   * ended and its next datagram may fit.
    */
   const advance = (): boolean => {
     for (let steps = 0; steps < STEPS_PER_SLICE && list !== undefined && !isClosed; steps++) {

@@ -1,7 +1,7 @@
 /*
- * Lists the objects of devices (Linux: res_get_common_doit, res_get_common_dumpit and their fillers). As in Linux, every
- * program sees all objects and their processes, but keys need CAP_NET_ADMIN. The number of a queue pair is its QPN.
- * Other objects, and contexts, have core's numbers, which are never reused.
+ * Lists the objects of devices (Linux: res_get_common_doit, res_get_common_dumpit and their fillers). As in Linux,
+ * every program sees all objects and their processes, but keys need CAP_NET_ADMIN. The number of a queue pair is its
+ * QPN. Other objects, and contexts, have core's numbers, which are never reused.
  */
 import { keysOf, type MrState } from '../../core/base/mr.ts'
 import type { Context, CoreObject } from '../../core/model.ts'

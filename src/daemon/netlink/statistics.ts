@@ -1,6 +1,7 @@
 /*
- * Counters of ports (Linux: nldev_stat_get, nldev_stat_set). The soft device has the counters of `hw_counters`. None of
- * them is optional. There are no counters per queue pair; as with Linux's rxe, their mode can be set without effect.
+ * Counters of ports (Linux: nldev_stat_get, nldev_stat_set). The soft device has the counters of `hw_counters`; none is
+ * optional. There are no counters per queue pair. As with Linux's rxe, the mode of such counters can be set without
+ * effect.
  */
 import type { Device } from '../../core/model.ts'
 import { countersOf } from '../../drivers/rxe/counts.ts'

@@ -1,7 +1,7 @@
 /*
  * The session of a connected process: its socket, memory and messages (spec/session.ts, R41, R42). The kernel
- * identifies the process (peer credentials, a pidfd), not the process's messages. A client that sends an invalid message
- * is disconnected; its contexts exist until no program holds them (context/contexts.ts).
+ * identifies the process (peer credentials, a pidfd), not the process's messages. A client that sends an invalid
+ * message is disconnected; its contexts exist until no program holds them (context/contexts.ts).
  */
 
 import type { Caller, MemoryAccount } from '../../core/model.ts'
@@ -312,8 +312,8 @@ class ClientSession implements Session, Client {
   }
 
   /**
-   * Reads the next message. Programs make several calls in a row, and a wake-up costs more than a call. So this function
-   * polls for LINGER, unless there is other work.
+   * Reads the next message. Programs make several calls in a row, and a wake-up costs more than a call. So this
+   * function polls for LINGER, unless there is other work.
    */
   #receive(): Received {
     // Another user's program could send a descriptor with which even close(2) blocks.

@@ -24,7 +24,7 @@ export interface Subscriber {
 /** The fields of a record that are known before the call is decoded. */
 export type CallerFacts = Pick<TraceRecord, 'pid' | 'tid' | 'fd' | 'command' | 'device' | 'dialect' | 'request'>
 
-/** Looks up the numbers of the descriptors that a call created, in the order of `Answer.installs`; undefined: unknown. */
+/** Looks up the numbers of created descriptors, in the order of `Answer.installs`; undefined: unknown. */
 export type DescriptorNumbers = () => readonly (number | undefined)[]
 
 const isSubscribedTo = (subscriber: Subscriber, tag: string): boolean => subscriber.tag === '' || subscriber.tag === tag
