@@ -113,19 +113,17 @@ export class DaemonChecker {
     }
     const stack = frames.split('\n').filter(Boolean).slice(0, MAX_FRAMES)
     const bytes = frames.length + stack.length * FRAME_BYTES
-    if (
-      processStacks.byId.size >= MAX_STACKS ||
-      processStacks.bytes + bytes > MAX_PROCESS_BYTES ||
-      processStacks.byId.has(id)
-    ) {
+    const { byId } = processStacks
+    if (byId.size >= MAX_STACKS || processStacks.bytes + bytes > MAX_PROCESS_BYTES || byId.has(id)) {
       this.#checker.omit('stacks', 1)
       return false
     }
-    processStacks.byId.set(id, stack)
+    byId.set(id, stack)
     processStacks.bytes += bytes
     this.#totalBytes += bytes
     for (const oldest of this.#stacks.keys()) {
-      if (oldest === pid || (this.#stacks.size <= MAX_PROCESSES && this.#totalBytes <= MAX_TOTAL_BYTES)) break
+      const isWithinLimits = this.#stacks.size <= MAX_PROCESSES && this.#totalBytes <= MAX_TOTAL_BYTES
+      if (oldest === pid || isWithinLimits) break
       this.#checker.omit('stacks', this.#stacks.get(oldest)?.byId.size ?? 0)
       this.#removeStacks(oldest)
     }

@@ -10,7 +10,6 @@ import { TWO_32 } from '../../spec/memory.ts'
 export const keyMemory = (
   findDevice: (index: number) => Device | undefined,
 ): ((device: number, key: number) => KeyedMemory | undefined) => {
-  /** From 1. */
   const spaceNumbers = new WeakMap<object, number>()
   let lastNumber = 0
   return (index, key) => {

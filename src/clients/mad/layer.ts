@@ -5,7 +5,8 @@
  *
  * A response goes to the agent with the upper half of the response's transaction id. A request goes to the service or
  * agent that is registered for the request's class, version, method and OUI. If none is registered for a GET or SET,
- * the device answers (`ManagementPort.answer`), or else the answer is "method or attribute not supported", as in Linux.
+ * the device answers (`ManagementPort.answer`). If the device does not, the layer answers "method or attribute not
+ * supported", as in Linux.
  */
 import { registerClient } from '../../core/devices/clients.ts'
 import type { Core, Device, MadAddress, ManagementPort } from '../../core/model.ts'
@@ -119,7 +120,7 @@ export class MadLayer {
   }
 
   /**
-   * Creates an agent on a device. Throws CallError EINVAL if another agent or service has one of the methods, EIO if
+   * Creates an agent on a device. Throws CallError: EINVAL if another agent or service has one of the methods; EIO if
    * the layer does not have queue pair 1 of the device.
    */
   createAgent<T>(

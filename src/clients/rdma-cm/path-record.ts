@@ -1,6 +1,6 @@
 /*
- * The path of an identifier as a path record (IBA 15.2.5.16). RoCE has no subnet administrator, so the record is made
- * from addresses and port, as in Linux, unless the program has set a record (RDMA_OPTION_IB_PATH).
+ * The path of an identifier as a path record (IBA 15.2.5.16). A program can set the record (RDMA_OPTION_IB_PATH).
+ * Otherwise, because RoCE has no subnet administrator, the record is made from addresses and port, as in Linux.
  */
 
 import type { CmPathRecord } from '../../spec/classes/connections/cm_parameters.ts'

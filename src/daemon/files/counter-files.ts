@@ -34,7 +34,7 @@ export interface CounterFiles {
 const folders: readonly CounterFolder[] = ['hw_counters', 'counters']
 /** Milliseconds: Linux's default. */
 const DEFAULT_LIFESPAN = 10
-/** Milliseconds. */
+/** The maximum that a program may write, in milliseconds. */
 const MAX_LIFESPAN = 10_000
 
 /** Calls `action` for all items, then throws the first error, if any. */

@@ -60,7 +60,7 @@ const MAX_SESSIONS = 16
 /** Socket, pidfd, userfaultfd, and of /proc/PID: ns, mem, pagemap, and maps twice. */
 const SESSION_DESCRIPTORS = 8
 
-/** Linux's numbers. */
+/** Capability numbers of Linux. */
 const capabilities = { NET_RAW: 13 } as const
 
 /** One buffer per direction for all sessions: a message is handled before the next one is read. */

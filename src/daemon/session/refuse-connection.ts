@@ -12,7 +12,7 @@ import type { Containment } from '../containment.ts'
 
 const MAX_WAITING = 8
 
-/** Milliseconds. */
+/** Milliseconds for which a refused connection is kept to wait for its HELLO. */
 const HELLO_TIMEOUT = 1000
 
 /** `error`: an errno. `ended` is called once the connection is closed. */

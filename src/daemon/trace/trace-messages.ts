@@ -1,6 +1,6 @@
 /*
- * The contents of a trace record: the call as message and answer of the object dialect, whichever dialect the program
- * used, and the program's memory that the call read and wrote.
+ * The contents of a trace record: the call as message and answer of the object dialect, and the program's memory that
+ * the call read and wrote.
  */
 import type { Caller } from '../../core/model.ts'
 import { Interface } from '../../spec/classes/device/interface.ts'
@@ -104,8 +104,9 @@ const indirectMemory = (call: Call, done: number, accesses: readonly Access[]): 
       if ((flags & AttributeFlag.INDIRECT) === 0 || length < INDIRECT_BYTES) continue
       const direction = (flags & AttributeFlag.OUT) === 0 ? 'in' : 'out'
       const address = view.getBigUint64(payload, true)
+      const isWanted = (access: Access): boolean => access.direction === direction && access.address === address
       let at = first
-      while (at < accesses.length && (accesses[at]!.direction !== direction || accesses[at]!.address !== address)) at++
+      while (at < accesses.length && !isWanted(accesses[at]!)) at++
       if (at === accesses.length) continue
       found.push([index, direction, hex(address), base64(accesses[at]!.bytes)])
       next = Math.max(next, at + 1)
