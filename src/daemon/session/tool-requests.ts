@@ -46,7 +46,7 @@ type TraceRequest = Extract<ToolRequest, { kind: 'trace' }>
 
 const UNKNOWN_REQUEST: ToolReply = {
   error:
-    'unknown request of a tool: this daemon answers config, stat, qps, waits, fault, device, findings, counts and trace',
+    'unknown request of a tool: this daemon answers config, stat, qps, waits, fault, device, findings, counts, trace and capture',
 }
 
 const isDeviceSpec = (value: unknown): value is DeviceSpec => {
@@ -270,6 +270,8 @@ export class ToolRequests {
         return this.#watchFindings()
       case 'counts':
         return this.#countFindings()
+      case 'capture':
+        return { captureError: this.#captureError ?? null }
       case 'trace':
         if (request.pcap && file === undefined) return { error: 'a capture needs the descriptor of a file' }
         return this.#startTrace(request, file)
@@ -279,38 +281,7 @@ export class ToolRequests {
   /** The answer to a request. Closes `fds`, except the file of a started capture. */
   #answer(request: ToolRequest | undefined, fds: readonly number[]): ToolReply {
     const file = request?.kind === 'trace' && request.pcap ? fds[0] : undefined
-    let reply: ToolReply = {
-      error:
-        'unknown request of a tool: this daemon answers config, stat, qps, waits, fault, device, findings, counts, trace and capture',
-    }
-    if (request?.kind === 'config') reply = { config: { ...this.#daemon.config, fault: this.#daemon.network.faults } }
-    else if (request?.kind === 'stat') reply = { stat: statOf(this.#daemon) }
-    else if (request?.kind === 'qps')
-      reply = this.#session.isTrusted
-        ? qpsOf(this.#daemon, request.cursor)
-        : { error: 'only the user of this daemon may see queue pairs' }
-    else if (request?.kind === 'waits')
-      reply = this.#session.isTrusted
-        ? { waits: waitsOf(this.#daemon) }
-        : { error: 'only the user of this daemon may see what programs wait for' }
-    else if (request?.kind === 'fault')
-      reply = (request.set !== undefined && this.#setFaults(request.set)) || {
-        faults: this.#daemon.network.faultCounts(),
-      }
-    else if (request?.kind === 'capture') reply = { captureError: this.#captureError ?? null }
-    else if (request?.kind === 'device') reply = this.#changeDevices(request)
-    else if (request?.kind === 'findings') reply = this.#watchFindings()
-    else if (request?.kind === 'counts')
-      reply = this.#session.isTrusted
-        ? {
-            counts: this.#daemon.check?.counts ?? [],
-            omissions: this.#daemon.check?.omissions ?? [],
-            calls: this.#daemon.check?.calls ?? 0,
-            ...(this.#daemon.torment && { decisions: this.#daemon.torment.count }),
-          }
-        : this.#findingsRefused
-    else if (request?.pcap && file === undefined) reply = { error: 'a capture needs the descriptor of a file' }
-    else if (request) reply = this.#startTrace(request, file)
+    const reply = request === undefined ? UNKNOWN_REQUEST : this.#replyTo(request, file)
     for (const fd of fds) if (fd !== file || 'error' in reply) close(fd)
     return reply
   }
