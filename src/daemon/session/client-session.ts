@@ -1,7 +1,7 @@
 /*
  * The session of a connected process: its socket, memory and messages (spec/session.ts, R41, R42). The kernel
  * identifies the process (peer credentials, a pidfd), not the process's messages. A client that sends an invalid
- * message is disconnected; its contexts exist until no program holds them (context/contexts.ts).
+ * message is disconnected; its contexts exist until no program holds them (daemon/context/contexts.ts).
  */
 
 import type { Caller, MemoryAccount } from '../../core/model.ts'
