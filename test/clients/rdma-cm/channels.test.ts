@@ -20,7 +20,7 @@ import { CmId, CmMulticast } from '../../../src/spec/classes/connections/cm_id.t
 import { CmEventType, CmPortSpace } from '../../../src/spec/enums.ts'
 import { errnoOf } from '../../core/fixture.ts'
 import { ipv4 } from '../../drivers/rxe/machine.ts'
-import { assertNothingLeft, type Host, ip4, parametersOf, twoHosts } from './hosts.ts'
+import { any4, assertNothingLeft, type Host, ip4, parametersOf, twoHosts } from './hosts.ts'
 
 const PORT = 7471
 const typeNames = Object.fromEntries(Object.entries(CmEventType.values).map(([name, value]) => [value, name]))
@@ -243,6 +243,26 @@ describe('a channel', () => {
 
 describe('multicast memberships', () => {
   const group = ipAddress(ipv4(239, 1, 2, 3), 0)
+
+  it('are refused for an unbound identifier, one not for datagrams, unknown flags, and the wildcard address', () => {
+    const { client, close } = twoPrograms()
+    const channel = client.channel()
+    const refused = (portSpace: number, address: SocketAddress | undefined, why: RegExp, more: object = {}): void => {
+      const id = client.create(channel, 0n, portSpace)
+      if (address !== undefined) client.bind(id, address)
+      const args = { id, userHandle: 0n, address: emitAddress(group), ...more }
+      assert.throws(() => invokeNow(client.context, CmMulticast, 'create', 0, args, client.caller), {
+        code: 'EINVAL',
+        message: why,
+      })
+    }
+    const { TCP, UDP } = CmPortSpace.values
+    refused(UDP, undefined, /in state IDLE without a device/)
+    refused(TCP, ip4(1, PORT), /not for datagrams/)
+    refused(UDP, ip4(1, PORT), /flags: 2/, { flags: 2 })
+    refused(UDP, ip4(1, PORT + 1), /it is a wildcard/, { address: emitAddress(any4(0)) })
+    close()
+  })
 
   it('report their join, count the events read, and can be left', () => {
     const { client, close } = twoPrograms()
