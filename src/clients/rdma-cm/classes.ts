@@ -216,13 +216,20 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
     },
     accept(call, object, { parameters, userHandle, ece, qp }) {
       const method = 'cm_id.accept'
-      object.state.ece = ece
-      if (qp === undefined) service().accept(object.state, parameters)
-      else if (parameters === undefined)
-        throw new CallError('EINVAL', `${method}: attribute qp: it requires attribute parameters`)
-      else acceptWithQueuePair(service(), object.state, queuePairOf(call, qp, method), parameters)
-      // Later events of the connection carry this user handle.
-      if (userHandle !== undefined && object.events !== undefined) object.events.userHandle = userHandle
+      const { state: id, events } = object
+      id.ece = ece
+      const previousHandle = events?.userHandle
+      // Events of the connection carry this user handle; the first may be raised before this call returns.
+      if (userHandle !== undefined && events !== undefined) events.userHandle = userHandle
+      try {
+        if (qp === undefined) service().accept(id, parameters)
+        else if (parameters === undefined)
+          throw new CallError('EINVAL', `${method}: attribute qp: it requires attribute parameters`)
+        else acceptWithQueuePair(service(), id, queuePairOf(call, qp, method), parameters)
+      } catch (error) {
+        if (previousHandle !== undefined && events !== undefined) events.userHandle = previousHandle
+        throw error
+      }
       return {}
     },
     reject(_call, { state: id }, { privateData = new Uint8Array(0), reason = CONSUMER_DEFINED }) {
