@@ -1,6 +1,7 @@
 /*
- * Lists rdma_cm identifiers for RDMA_NLDEV (Linux: fill_res_cm_id_entry). Identifiers are objects of the system device,
- * but each is listed for the device to which it is bound. A listener bound to a wildcard is listed for all devices.
+ * Lists the identifiers of rdma_cm for RDMA_NLDEV (Linux: fill_res_cm_id_entry), each with the device to which it is
+ * bound: those of rdma_cm files, which are objects of the system device, and those that programs have created on the
+ * device. A listener of the system device that is bound to a wildcard listens on every device, and is listed for all.
  */
 import type { Identifier } from '../../clients/rdma-cm/identifier.ts'
 import { anyAddress, emitAddress, type SocketAddress } from '../../clients/rdma-cm/socket-address.ts'
@@ -22,8 +23,9 @@ const belongsTo = ({ device, isListening }: Identifier, found: DaemonDevice): bo
 
 /** The identifiers of a device; undefined between steps. */
 export function* cmIdsOf({ core }: DaemonState, found: DaemonDevice): Generator<CoreObject | undefined> {
-  for (const object of objectsOf(systemDevice(core), CLASSES))
-    if (object === undefined || belongsTo(identifierOf(object), found)) yield object
+  for (const device of [systemDevice(core), found.device])
+    for (const object of objectsOf(device, CLASSES))
+      if (object === undefined || belongsTo(identifierOf(object), found)) yield object
 }
 
 const addressEntries = (name: NldevAttributeName, value: SocketAddress | undefined): readonly Entry[] =>
@@ -33,7 +35,7 @@ const addressEntries = (name: NldevAttributeName, value: SocketAddress | undefin
 const destinationOf = ({ destination, source, device }: Identifier): SocketAddress | undefined =>
   device && (destination ?? (source && anyAddress(source.family)))
 
-/** Without the number and owner. */
+/** The attributes of an identifier, without its number and owner. */
 export const describeCmId = (object: CoreObject): readonly Entry[] => {
   const id = identifierOf(object)
   const qpn = id.connection?.agreed.localQpn ?? 0

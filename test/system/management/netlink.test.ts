@@ -8,6 +8,7 @@ import { inspect } from 'node:util'
 import { MonitorEvent, NetlinkOption, NldevResources, NlmsgFlags, NlmsgType } from '../../../src/spec/linux/nldev.ts'
 import { decodeAttributes, type Entries, type Entry, encodeAttributes } from '../../../src/uapi/nldev/attributes.ts'
 import { type Message, writeMessage } from '../../../src/uapi/nldev/messages.ts'
+import { connect, listen, open } from '../../../src/verbs/index.ts'
 import { dial } from '../../daemon/client.ts'
 import { attributeOf, errnoOf, openTestSocket } from '../../daemon/netlink/test-socket.ts'
 import { recorded } from '../../uapi/nldev/recorded.ts'
@@ -59,6 +60,33 @@ describe('rdma', { skip: lacking('rdma', 'ibv_rc_pingpong', 'ibv_srq_pingpong') 
   it('shows identifiers of rdma_cm as on Linux', { skip: lacking('rping', 'ucmatose') }, t =>
     assertShowsIdentifiers(t, recordings),
   )
+
+  it('shows identifiers of the library, which are objects of their device', async t => {
+    const daemon = await startDaemon(t, { devices: TWO_DEVICES })
+    const { socket } = daemon
+    const [clientDevice, serverDevice] = [await open({ socket }), await open({ socket, device: 'rxe1' })]
+    for (const device of [clientDevice, serverDevice]) t.after(() => device.close())
+    const server = await listen('rdma://0.0.0.0:7471', { device: serverDevice })
+    const connecting = connect('rdma://127.0.0.2:7471', { device: clientDevice })
+    for await (const request of server) {
+      await request.accept()
+      break
+    }
+    await connecting
+    const { output } = await shell(t, daemon, 'rdma res show cm_id')
+    assert.deepEqual(
+      [...output.matchAll(/^link (\S+).* state (\S+).* pid (\d+)/gm)].map(([, ...fields]) => fields).sort(),
+      [
+        ['rxe0/1', 'CONNECT', `${process.pid}`],
+        ['rxe1/-', 'LISTEN', `${process.pid}`],
+        ['rxe1/1', 'CONNECT', `${process.pid}`],
+      ],
+      output,
+    )
+    const [, number] = / cm-idn (\d+) /.exec(output) ?? []
+    assert.match((await shell(t, daemon, `rdma res show cm_id cm-idn ${number}`)).output, /^link rxe/)
+    assert.match((await shell(t, daemon, 'rdma res')).output, /rxe0:.* cm_id 1 .*\n.*rxe1:.* cm_id 2 /)
+  })
 
   it('adds, renames and deletes devices', async t => {
     const daemon = await startDaemon(t)
