@@ -1,5 +1,5 @@
 /*
- * Entry point of `userdma/drivers`: for each driver the function that creates a device, and what its callers need.
+ * Entry point of `userdma/drivers`: functions that create devices.
  */
 
 export { createCtxDevice } from './ctx/device.ts'

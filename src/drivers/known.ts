@@ -1,7 +1,6 @@
 /*
- * The drivers of spec/drivers/names.ts: functions that create a device of each driver that needs no port, and one
- * device of every driver in a separate core, for the descriptions that documents and `userdma schema` print. Those
- * devices send and serve nothing.
+ * Functions that create a device of each driver that needs no port; and one device of every driver, for the
+ * descriptions that documents and `userdma schema` print.
  */
 
 import { createCore } from '../core/devices/registry.ts'
@@ -15,10 +14,7 @@ import { createNullDevice } from './null/device.ts'
 import { identify } from './rxe/address/identity.ts'
 import { createRxeDevice } from './rxe/device.ts'
 
-/**
- * Drivers whose devices have no port: the function creates a device with this name. It throws CallError EEXIST for a
- * name in use, EINVAL for an invalid name.
- */
+/** By driver: creates a device with this name. Throws CallError EEXIST if the name is in use, EINVAL if invalid. */
 export const deviceMakers: {
   readonly [N in Exclude<DriverName, NetworkDriverName>]: (core: Core, name: string) => Device
 } = {
@@ -26,7 +22,7 @@ export const deviceMakers: {
   null: createNullDevice,
 }
 
-/** One device of every driver, in a new core that is created with `classes`. */
+/** One device of every driver, in a new core with `classes`. */
 export const knownDevices = (classes: readonly DriverClass[]): readonly Device[] => {
   const core = createCore({ classes })
   const port = createMemorySwitch({ arena: plainArena(memorySwitchBytes()), sealing: 'demand' }).attach()

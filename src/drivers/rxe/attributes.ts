@@ -1,9 +1,7 @@
 /*
- * Device attributes: those of Linux's rxe (rxe_param.h, as `ibv_devinfo -v` shows them in test/fixtures/abi), so that
- * programs choose the same sizes as there. GUIDs and the active MTU are the device's own. Some limits are lower than
- * rxe's: a ring of 2^20 slots holds one WQE fewer (max_qp_wr, max_srq_wr), and rxe reports about a million queue pairs,
- * CQs and SRQs, for whose rings no machine has memory. The largest ring has 2 GiB, of which only touched pages take
- * memory.
+ * Device attributes: as of Linux's rxe (rxe_param.h; `ibv_devinfo -v` in test/fixtures/abi), so that programs choose
+ * the same sizes. Some limits are lower than rxe's: a ring of 2^20 slots holds one WQE fewer (max_qp_wr, max_srq_wr),
+ * and no machine has memory for the rings of rxe's million queue pairs, CQs and SRQs.
  */
 
 import type { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device/device.ts'
@@ -23,9 +21,7 @@ import {
 import type { RecordOf } from '../../spec/schema/schema.ts'
 import type { Counters } from '../../transport/types.ts'
 
-/**
- * Limits of the device. `maxMsgSize` and `maxInline`, the largest ibv_qp_cap.max_inline_data, are in bytes.
- */
+/** `maxMsgSize` and `maxInline` are in bytes. */
 export const Limits = {
   maxQpWr: 1048575,
   maxSge: 32,
@@ -51,10 +47,7 @@ export type QueueLimits = Readonly<
 
 /** `DeviceCapFlags` that rxe sets, BAD_PKEY_CNTR … MEM_WINDOW_TYPE_2B, and XRC, which rxe lacks. */
 const CAP_FLAGS = 0x01223c76 | DeviceCapFlags.values.XRC
-/**
- * FLUSH_GLOBAL (bit 38) and ATOMIC_WRITE (bit 40), as rxe of Linux 6.12. That also sets FLUSH_PERSISTENT (bit 39); our
- * memory is not persistent.
- */
+/** FLUSH_GLOBAL and ATOMIC_WRITE. Linux's rxe also sets FLUSH_PERSISTENT (bit 39); our memory is not persistent. */
 const CAP_FLAGS_EX = (1n << 38n) | (1n << 40n)
 
 export const deviceAttributes = (
@@ -127,10 +120,10 @@ export const extendedAttributes = (): RecordOf<typeof ExtendedDeviceAttributes> 
   odpXrcCaps: 0,
 })
 
-/** PortInfo's counters of violations have 16 bits and saturate (IBA 14.2.5.6). */
+/** Counters of violations have 16 bits and saturate (IBA 14.2.5.6, PortInfo). */
 const MAX_VIOLATIONS = 0xffff
 
-/** `activeMtu`: the link's (`Mtu`, 1 to 5). `counters`: those of the device's engine. */
+/** `activeMtu`: `Mtu`, 1 to 5. `counters`: those of the device's engine. */
 export const portAttributes = (activeMtu: number, counters: () => Counters): RecordOf<typeof PortAttributes> => ({
   portCapFlags: PortCapFlags.values.CM_SUP,
   maxMsgSz: Limits.maxMsgSize,

@@ -1,7 +1,6 @@
 /*
- * The memory in which a context's rings are allocated. For a program of another process this is `Context.mapped`, which
- * the program maps. For a caller in this process it is the memory that the library has put into `Context.state`, or
- * else plain buffers.
+ * The memory of a context's rings. A program of another process maps it (`Context.mapped`). For a caller in this
+ * process, the library sets it in `Context.state`; without the library it is plain buffers.
  */
 import { bufferMemory } from '../../core/memory/mappable-memory.ts'
 import type { Context } from '../../core/model.ts'
@@ -14,7 +13,7 @@ export interface RxeContext {
   readonly isInProcess?: true
 }
 
-/** The memory for rings of a context; the first call sets `Context.state`, unless the library has set it. */
+/** The memory for rings of a context. Sets `Context.state` if it is not set. */
 export const ringMemoryOf = (context: Context): RingMemory => {
   context.state ??= (
     context.mapped === undefined
@@ -29,7 +28,7 @@ export const ringMemoryOf = (context: Context): RingMemory => {
   return (context.state as RxeContext).rings
 }
 
-/** Whether the context's caller is in this process; false for a program of another process. */
+/** Whether the context's caller is in this process. */
 export const isInProcess = (context: Context): boolean =>
   context.state === undefined ? context.mapped === undefined : (context.state as RxeContext).isInProcess === true
 
@@ -39,14 +38,11 @@ export interface MmapInfo {
   readonly size: number
 }
 
-/** A number of up to 53 bits becomes a bigint here in half the time of `BigInt()`: each new queue calls `mmapInfo`. */
+/** Converts a number below 2^53 to a bigint in half the time of `BigInt()`. */
 const halves = new Uint32Array(2)
 const whole = new BigUint64Array(halves.buffer)
 
-/**
- * The range that the user library maps: from the ring's header to the end of the ring's allocation. Several rings may
- * share one allocation, a slab (ring-memory.ts).
- */
+/** The range that the user library maps: from the ring's header to the end of the ring's allocation. */
 export const mmapInfo = ({ area, headerAt }: Ring): MmapInfo => {
   const offset = area.offset + headerAt - area.at
   halves[0] = offset

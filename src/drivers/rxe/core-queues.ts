@@ -1,9 +1,8 @@
 /*
  * Datagram queue pairs of core clients (src/clients/, like ib_client in Linux): queue pair 1 of the MAD layer (IBA
- * 3.5.7, 13.4), and those of IP over the device. They are not objects of a program, and have no rings and no
- * completions: a received payload is passed to the client's function, a sent one waits in a queue until a `poll` of the
- * device finds room in the port. Packets are as Linux sends them (test/fixtures/wire): AckReq is set,
- * although datagrams are not acknowledged.
+ * 3.5.7, 13.4), and the queue pairs of IP over the device. They have no rings and no completions. A received payload is
+ * passed to the client's function. A sent payload waits until a `poll` of the device finds room in the port. As on
+ * Linux, AckReq is set, although datagrams are not acknowledged.
  */
 import type { DatagramPort, MadAddress, ManagementPort } from '../../core/model.ts'
 import type { FlowAddress } from '../../phy/port.ts'
@@ -36,27 +35,26 @@ const UD_SEND_ONLY = opcodeNumber.UD_SEND_ONLY
 const DETH_BYTES = 8
 const HEADER_BYTES = BTH_BYTES + DETH_BYTES
 
-/** A datagram that waits for room in the port. */
 interface WaitingDatagram {
   readonly payload: Uint8Array
   readonly destination: MadAddress
-  /** The port's flow to the destination, open until the datagram is sent. */
+  /** Open until the datagram is sent. */
   readonly flow: number
 }
 
 interface QueueOptions {
   readonly qpn: number
   readonly qkey: number
-  /** Allowed payload bytes of a datagram, sent or received. */
+  /** Range of payload bytes of a datagram. */
   readonly minBytes: number
   readonly maxBytes: number
-  /** Maximum datagrams that wait for room in the port; `send` refuses more. */
+  /** Maximum number of datagrams that wait for room in the port. */
   readonly maxWaiting: number
   /** Called with a copy of each received payload, by `poll` of the device. */
   readonly receive: (payload: Uint8Array, from: MadAddress) => void
 }
 
-/** A copy of a GID; or `last`, the copy made before, if it is equal: few peers send many datagrams. */
+/** A copy of a GID; or `last`, if it is equal. */
 const copyOf = (gid: Uint8Array, last: Uint8Array): Uint8Array => (isSameAddress(gid, last) ? last : gid.slice())
 
 class DatagramQueue implements CoreQueue {
@@ -64,7 +62,7 @@ class DatagramQueue implements CoreQueue {
   readonly options: QueueOptions
   readonly #waiting: WaitingDatagram[] = []
   #psn = 0
-  /** GIDs of the datagram that was received last (`copyOf`). */
+  // GIDs of the last received datagram
   #localGid: Uint8Array = new Uint8Array(16)
   #remoteGid: Uint8Array = new Uint8Array(16)
   #isClosed = false
@@ -177,7 +175,7 @@ class DatagramQueue implements CoreQueue {
   }
 }
 
-/** Queue pair 1, whose device also answers performance management requests. */
+/** Queue pair 1. */
 class ManagementQueue extends DatagramQueue implements ManagementPort {
   answer(mad: Uint8Array): Uint8Array | undefined {
     const { port, linkDowned, engine } = this.device
@@ -196,7 +194,7 @@ export const openManagement = (
   return new ManagementQueue(device, { qpn: GSI_QPN, qkey: GSI_QKEY, ...length, maxWaiting: 4096, receive })
 }
 
-/** Multicast LID of the memberships; RoCE has no LIDs. */
+/** Multicast LID of memberships: RoCE has no LIDs. */
 const MLID = 0
 
 /** A queue pair for datagrams of up to `mtu` bytes, which can join multicast groups. */

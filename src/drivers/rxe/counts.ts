@@ -1,20 +1,19 @@
 /*
- * Counters of a soft device: as engine and port count them, and by the names of Linux's counter files
- * (spec/counters.ts).
+ * Counters of a soft device: of engine and port, and by the names of Linux's counter files (spec/counters.ts).
  */
 import { counterValues } from '../../spec/counters.ts'
 import type { DeviceStat } from '../../uapi/tool.ts'
 import type { RxeDevice } from './device.ts'
 
-/** Counters of the engine and of the port, by the names that spec/counters.ts uses for them. */
+/** Counters of the engine and of the port, by their names in spec/counters.ts. */
 export const countersByLayer = ({ state }: Pick<RxeDevice, 'state'>) => ({
   engine: state.engine().counters,
   port: { ...state.port.counters, linkDowned: state.linkDowned },
 })
 
 /**
- * All counters of a device's statistics but `faults`, which the fault layer around the port counts. `rxe`: undefined
- * for a device of another driver, whose counters of files are 0, and whose `port` and `transport` are empty.
+ * All counters of a device's statistics, except `faults`. If `rxe` is undefined (a device of another driver), the
+ * counters of files are 0, and `port` and `transport` are empty.
  */
 export const countersOf = (
   rxe: Pick<RxeDevice, 'state'> | undefined,

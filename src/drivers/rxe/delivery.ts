@@ -1,6 +1,6 @@
 /*
- * Passes the packets that a port has received to the engine, by their destination QPN: to a queue pair, to all queue
- * pairs of a multicast group, or to a core client's queue pair (core-queues.ts), which has no row in the engine.
+ * Passes received packets by their destination QPN: to a queue pair of the engine, to all queue pairs of a multicast
+ * group, or to a core client's queue pair (core-queues.ts).
  */
 import type { Port, ReceivedRun } from '../../phy/port.ts'
 import { MULTICAST_QPN } from '../../spec/wire/headers.ts'
@@ -8,10 +8,10 @@ import type { Engine } from '../../transport/engine.ts'
 import { bthDestQp } from '../../wire/bth.ts'
 import type { CoreQueue, RxeState } from './state.ts'
 
-/** `peer` of a packet for queue pairs that send no acknowledgements. */
+/** `peer` of a multicast packet: its receivers send no acknowledgements. */
 const NO_PEER = -1
 
-/** Received bytes after which the runs are released to the port. */
+/** After this many received bytes, the runs are released to the port. */
 const BURST_BYTES = 1 << 20
 
 /** `run`: the record into which `port` writes each run of packets. */
@@ -19,7 +19,7 @@ export class PacketDelivery {
   readonly #port: Port
   readonly #engine: Engine
   readonly #run: ReceivedRun
-  // Loaded from the state once, because they are read for every run of packets.
+  // copies of the state's, because they are read for every run of packets
   readonly #rowOf: RxeState['qpns']['rowOf']
   readonly #groups: RxeState['groups']
   readonly #coreQueues: ReadonlyMap<number, CoreQueue>
@@ -42,8 +42,7 @@ export class PacketDelivery {
       this.#deliverRun(time)
       received += this.#run.count
       unreleased += this.#run.count * this.#run.packetBytes
-      // Deferred payloads still lie in the runs: they are written before the port gets the runs back, once for all
-      // runs, since a message may lie in several.
+      // `endBurst` writes deferred payloads, which still lie in the runs
       if (unreleased >= BURST_BYTES) {
         this.#engine.endBurst()
         this.#port.release()
@@ -55,7 +54,6 @@ export class PacketDelivery {
     return received
   }
 
-  /** Passes a packet of `run` to all queue pairs of its group. */
   #deliverToGroup(at: number, length: number, time: number): void {
     this.#engine.counters.multicastReceived++
     const rows = this.#groups.rowsOf(this.#run.flowAddress.destination)
@@ -65,14 +63,13 @@ export class PacketDelivery {
       else this.#engine.onPacket(rows[i], this.#port.arena, at, length, NO_PEER, time)
   }
 
-  /** Passes a packet of `run` to a core client's queue pair, which has no row; drops it if the QPN is not in use. */
+  /** Drops the packet if the QPN is not in use. */
   #deliverToCore(qpn: number, at: number, length: number): void {
     const queue = this.#coreQueues.get(qpn)
     if (queue === undefined) this.#engine.counters.dropped++
     else queue.onPacket(this.#port.arena, at, length, this.#run.flowAddress)
   }
 
-  /** Passes the packets of `run` to their queue pairs. */
   #deliverRun(time: number): void {
     const { arena } = this.#port
     const { count, packetBytes, lastBytes, peer } = this.#run

@@ -1,9 +1,8 @@
 /*
  * The soft device: joins core's objects, an engine and a port (ARCHITECTURE.md).
  *
- * Core passes calls to the class handlers. `poll` moves work requests and packets; the owner of the device (the
- * daemon's loop, the library's network) calls it after a doorbell, after the port's `wake`, and at `nextTimeout`. Rings
- * lie in the context's memory, messages in the memory of the calling process, and packets in the port's memory.
+ * Core passes calls to the class handlers. `poll` moves work requests and packets. The daemon's loop or the library's
+ * network calls `poll` after a doorbell, after the port's `wake`, and at `nextTimeout`.
  */
 import { driverClass } from '../../core/devices/driver.ts'
 import { setGid } from '../../core/devices/gids.ts'
@@ -69,25 +68,22 @@ export interface RxeDevice {
   readonly device: Device<RxeState>
   readonly state: RxeState
   /**
-   * Processes work requests, packets and timers; true if there was anything to do. `now` in microseconds; `scope`
-   * selects the queues that are checked for new requests, by default all.
+   * Processes work requests, packets and timers; true if there was anything to do. `now` in microseconds. `scope`: the
+   * queues that are checked for new requests, by default all.
    */
   poll(now: number, scope?: ScanScope): boolean
   /** Whether a round over all queues has slices left (`ScanScope.CONTINUE`). */
   isUnfinished(): boolean
-  /**
-   * Passes new requests of the queue pairs named by `onDoorbell` to the engine, as `poll` does first. True if there
-   * were any.
-   */
+  /** Passes new requests of the queue pairs named by `onDoorbell` to the engine; true if there were any. */
   scanChanged(): boolean
-  /** Requests were posted to the queue pair with this handle. The handle of no queue pair is ignored. */
+  /** Requests were posted to the queue pair with this handle. Other handles are ignored. */
   onDoorbell(context: Context, handle: number): void
   /**
-   * Whether `poll` has anything to do before the next timer, provided that every post was reported by `onDoorbell`.
-   * Always true with a port that cannot tell whether runs wait (`Port.isWaiting`).
+   * Whether `poll` has anything to do before the next timer, if `onDoorbell` has reported every post. Always true if the
+   * port cannot tell whether runs wait (`Port.isWaiting`).
    */
   hasWork(): boolean
-  /** The time, in microseconds, at which `poll` must be called even if nothing else happens; Infinity for never. */
+  /** When `poll` must be called even if nothing else happens, microseconds; Infinity for never. */
   nextTimeout(): number
 }
 
@@ -97,17 +93,17 @@ export interface RxeOptions {
   readonly port: Port
   /** The clock of `poll`, microseconds. */
   readonly now: () => number
-  /** `--torment` of the network; absent without it. */
+  /** `--torment` of the network. */
   readonly torment?: Torment | undefined
 }
 
-/** Names of the classes of queue pairs, which share one limit (max_qp). */
+/** Class names of queue pairs: they share one limit (max_qp). */
 const qpNames = new Set([...qpClasses, ...datagramQpClasses, ...xrcQpClasses].map(({ class: cls }) => cls.name))
 
 const { SQ_DRAINED } = AsyncEventType.values
 const { RESET, ERR } = QpState.values
 
-/** Moves all queue pairs but those in RESET to ERR: their programs see flushed completions. */
+/** Moves all queue pairs to ERR, except those in RESET: their programs see flushed completions. */
 function* failAllQps({ qps, engine }: RxeState): Generator<void> {
   for (const qp of qps) {
     const before = qp === undefined ? RESET : engine().stateOf(qp.state.row)
@@ -117,12 +113,12 @@ function* failAllQps({ qps, engine }: RxeState): Generator<void> {
   }
 }
 
-/** Number of objects of a context that `resetQps` checks in one step. */
+/** Number of objects that `resetQps` checks in one step. */
 const OBJECTS_PER_STEP = 64
 
 /**
- * Resets the queue pairs of a context that closes: they neither send nor respond until they are destroyed. A target
- * that another context has open too stays as it is.
+ * Resets the queue pairs of a context that closes, so that they neither send nor respond until they are destroyed. XRC
+ * targets that another context has open are not reset.
  */
 function* resetQps(context: Context, { qps, engine }: RxeState): Generator<void> {
   let remaining = OBJECTS_PER_STEP
@@ -137,7 +133,7 @@ function* resetQps(context: Context, { qps, engine }: RxeState): Generator<void>
   }
 }
 
-/** The driver record of all soft devices of a core without clients: they share one dispatch table. */
+/** The driver record for a core without clients. All soft devices share one dispatch table. */
 const rxeDriver: Driver<RxeState> = {
   name: 'rxe',
   id: RXE_DRIVER_ID,
@@ -190,14 +186,14 @@ const driverFor = ({ classes }: Core): Driver<RxeState> =>
 const MAX_TRANSMIT_CALLS = 4
 
 /**
- * A `poll` on a socket port that receives 1 to this many packets, and finds no new requests and no expired timer, does
- * not send, but the next one does: a program that receives a message may respond immediately, and the ACK and its
- * message then leave with one system call, which is the main cost of a small message.
+ * If a `poll` on a socket port receives 1 to this many packets, no new requests and no expired timer, it leaves sending
+ * to the next `poll`: a program may respond to a received message immediately, and the ACK and the response are then
+ * sent with one system call.
  */
 const DELAYED_ACK_PACKETS = 4
 
 /**
- * Maximum average rate at which all unreliable queue pairs together send on a port with a window
+ * Maximum average rate of all unreliable queue pairs together, on a port with a window
  * (transport/flow-control/peer-window.ts): the receiver's socket buffer must hold what arrives while the receiver is
  * not scheduled.
  */
@@ -209,30 +205,28 @@ class SoftDevice implements RxeDevice {
   readonly #port: Port
   readonly #work: WorkSource
   #completions: Completions
-  // Set after the device is registered: the engine needs the device's memory table, the device its classes, and the
-  // classes the engine.
   readonly #engine: Engine
   readonly #posts: PostScan
   readonly #delivery: PacketDelivery
   readonly #torment: DeviceTorment | undefined
-  // Loaded from the state once, because every poll reads them.
+  // copies of the state's, because every poll reads them
   readonly #releasedFlows: number[]
   readonly #coreQueues: RxeState['coreQueues']
-  /** Only socket ports, whose system calls are expensive, have a window. */
-  readonly #mayHold: boolean
+  /** Whether `poll` may leave sending to the next one: on socket ports, which have a window. */
+  readonly #mayHoldSending: boolean
   /** Whether the last `poll` has left sending to the next one (DELAYED_ACK_PACKETS). */
-  #isHeld = false
+  #isSendingHeld = false
 
   constructor(core: Core, options: RxeOptions) {
     const { name, torment } = options
     const port = torment?.port(options.port, name) ?? options.port
     this.#port = port
-    this.#mayHold = port.windowBytes !== undefined
+    this.#mayHoldSending = port.windowBytes !== undefined
     this.state = this.#createState(core, options)
     const { state } = this
     this.#releasedFlows = state.releasedFlows
     this.#coreQueues = state.coreQueues
-    // Clients may watch the device as soon as it is registered.
+    // before the device is registered: clients may watch it immediately
     const work = ringWork(state.rings, findSrqOfDomain(state))
     this.#work = torment?.work(work, state.rings) ?? work
     this.#completions = cqCompletions(state)
@@ -293,7 +287,7 @@ class SoftDevice implements RxeDevice {
   #register(core: Core, name: string): Device<RxeState> {
     const { state } = this
     const { identity, port } = state
-    // First, because it may fail: a registered device would stay.
+    // first, because it may fail
     for (const gid of identity.gids) port.addAddress(gid)
     const attributes = deviceAttributes(identity.guid, state.limits)
     const device = register(core, {
@@ -320,7 +314,7 @@ class SoftDevice implements RxeDevice {
     return device
   }
 
-  /** What the engine uses of the device; `DeviceTorment.environment` wraps it. `run`: the record of received runs. */
+  /** `run`: the record of received runs. */
   #createEnvironment(run: ReceivedRun): Environment {
     const { state } = this
     const { port, qpns } = state
@@ -336,7 +330,7 @@ class SoftDevice implements RxeDevice {
       events: {
         raise(row, type, cause) {
           const qp = state.qps[row]
-          // a drained send queue raises an event only if the program has enabled it (IBV_QP_EN_SQD_ASYNC_NOTIFY)
+          // SQ_DRAINED only if the program has enabled it (IBV_QP_EN_SQD_ASYNC_NOTIFY)
           if (!qp || (type === SQ_DRAINED && (qp.state.attributeBits & AttributeBits.SQD_EVENT) === 0)) return
           state.failures.event(row, type, cause)
           for (const object of openersOf(qp)) raiseObjectEvent(object, type)
@@ -347,8 +341,7 @@ class SoftDevice implements RxeDevice {
 
   #createEngine(environment: Environment): Engine {
     const { windowBytes, sharedWindowBytes = 0 } = this.#port
-    // READs are requested in parts on a port without a window too (docs/decisions/reads-in-parts.md): fault rules may
-    // drop responses, and the responses of one part stay in the processor's cache
+    // READs are requested in parts on a port without a window too (docs/decisions/reads-in-parts.md)
     return createEngine(environment, {
       boundReads: true,
       ...(windowBytes !== undefined && {
@@ -377,19 +370,19 @@ class SoftDevice implements RxeDevice {
     let progress = this.#posts.scan(scope)
     if (this.#torment !== undefined) progress = this.#torment.poll(time) || progress
     if (time >= this.#port.nextTimeout()) this.#port.onTimeout(time)
-    const wasHeld = this.#isHeld
-    this.#isHeld = this.#mayHold && !this.#isHeld && !progress
-    // before timeouts: if this process was not scheduled for a while, an ACK that arrived in time is still in the port
+    const wasHeld = this.#isSendingHeld
+    this.#isSendingHeld = this.#mayHoldSending && !wasHeld && !progress
+    // before timeouts: an ACK that arrived in time may still be in the port
     const received = wasHeld ? 0 : this.#delivery.deliver(time)
     if (received > 0) progress = true
-    this.#isHeld = this.#isHeld && received > 0 && received <= DELAYED_ACK_PACKETS
+    this.#isSendingHeld = this.#isSendingHeld && received > 0 && received <= DELAYED_ACK_PACKETS
     if (time >= this.#engine.nextTimeout()) {
       this.#engine.onTimeout(time)
       progress = true
-      this.#isHeld = false
+      this.#isSendingHeld = false
     }
-    if (!this.#isHeld && (this.#mayHold || !this.#engine.isIdle() || this.#coreQueues.waiting > 0))
-      progress = this.#transmit(time) || progress
+    const mayHaveSends = this.#mayHoldSending || !this.#engine.isIdle() || this.#coreQueues.waiting > 0
+    if (!this.#isSendingHeld && mayHaveSends) progress = this.#transmit(time) || progress
     while (this.#releasedFlows.length > 0) this.#port.closeFlow(this.#releasedFlows.pop() as number)
     if (this.state.overrunQps.length > 0) failOverrunQps(this.state)
     return progress
@@ -406,7 +399,7 @@ class SoftDevice implements RxeDevice {
   onDoorbell(context: Context, handle: number): void {
     const object = findHandle(context.handles, handle) as QpObject | undefined
     if (object === undefined || object.life !== Lifecycle.LIVE) return
-    // the handle may be that of another object: only queue pairs have rows
+    // the handle may belong to another object: only queue pairs have rows
     const row = object.state?.row
     if (row !== undefined && this.state.qps[row] === object) this.#posts.recheck(row)
   }
@@ -431,9 +424,9 @@ class SoftDevice implements RxeDevice {
     )
   }
 
-  /** Sends until nothing is left, the port is full, or MAX_TRANSMIT_CALLS are made; true if anything was sent. */
+  /** Sends until nothing is left, the port is full, or MAX_TRANSMIT_CALLS is reached; true if anything was sent. */
   #transmit(time: number): boolean {
-    // the engine's counter includes packets that a fault layer drops, the port's does not
+    // unlike the port's counter, the engine's includes packets that a fault layer drops
     const { counters } = this.#engine
     const start = counters.sentPackets
     let before: number
@@ -446,8 +439,8 @@ class SoftDevice implements RxeDevice {
   }
 
   /**
-   * Checks the rest of the queues, a slice in each iteration of the event loop. The number of slices is bounded,
-   * because the daemon's loop may begin new rounds meanwhile.
+   * Checks the rest of the queues, one slice per turn of the event loop. The number of slices is bounded, because the
+   * daemon's loop may begin new rounds meanwhile.
    */
   async #finishRound(): Promise<void> {
     for (let slices = this.state.rings.length / SLICE_ROWS; slices > 0 && this.#posts.isUnfinished(); slices--) {
@@ -456,7 +449,7 @@ class SoftDevice implements RxeDevice {
     }
   }
 
-  /** Runs a poll on whose effects a call depends: `--torment` delays nothing meanwhile. */
+  /** `--torment` delays nothing that `run` causes. */
   #withoutDelays(run: () => boolean): boolean {
     return this.#torment === undefined ? run() : this.#torment.withoutDelays(run)
   }
@@ -475,7 +468,7 @@ class SoftDevice implements RxeDevice {
 }
 
 /**
- * Registers a device of this driver. Throws CallError EEXIST for a name in use, EINVAL for an invalid name, and what
- * `Port.addAddress` throws if the port cannot use the device's addresses.
+ * Registers a device of this driver. Throws CallError EEXIST for a name in use, EINVAL for an invalid name, and the
+ * errors of `Port.addAddress`.
  */
 export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => new SoftDevice(core, options)

@@ -1,7 +1,7 @@
 /*
- * Failures of one soft device: the engine's causes (transport/types.ts, Causes) become records for logs and tools, with
- * the peer's own cause if the peer is a queue pair of the same core. The last failure of each queue pair is kept for
- * queries.
+ * Failures of one soft device: the engine's causes (transport/types.ts, Causes) become records for logs and tools. If
+ * the peer is a queue pair of the same core, `causeAtPeer` finds why the peer has sent a NAK. The last failure of each
+ * queue pair is kept for queries.
  */
 
 import { findGid } from '../../core/devices/gids.ts'
@@ -23,10 +23,10 @@ const NAKS: ReadonlySet<CauseName> = new Set<CauseName>([
   'NAK_REMOTE_OPERATION',
   'NAK_INVALID_RD',
 ])
-/** Maximum number of NAKs that are kept for the peers' failure reports, which ask for their causes. */
+/** Maximum number of NAKs that are kept: the failure reports of peers need their causes. */
 const MAX_NAKS = 64
 
-/** A NAK that queue pair `qpn` of this device has sent to queue pair `peer` for `psn`. */
+/** A NAK that queue pair `qpn` has sent to queue pair `peer` for `psn`. */
 interface Nak {
   readonly qpn: number
   readonly peer: number
@@ -34,19 +34,18 @@ interface Nak {
   readonly cause: Cause
 }
 
-/** The peer of a connected queue pair. */
 interface ConnectedPeer {
   readonly peer: FailurePeer
   /** The peer's device, if it belongs to this core. */
   readonly state: RxeState | undefined
 }
 
-/** `state`, `deviceOf`: state and device, which are created later. */
+/** `state`, `deviceOf`: functions, because state and device are created later. */
 export const createFailures = (state: () => RxeState, deviceOf: () => Device): Failures => {
   /** By row of the engine. */
   const lastFailures = new Map<number, Failure>()
   const naks: Nak[] = []
-  /** By row of the engine: the number of dropped packets or messages of each cause. */
+  /** By row of the engine: the number of drops of each cause. */
   const drops = new Map<number, Map<CauseName, number>>()
 
   const objectOf = (row: number): QpObject | undefined => state().qps[row]
@@ -78,7 +77,7 @@ export const createFailures = (state: () => RxeState, deviceOf: () => Device): F
     const object = objectOf(row)
     if (object === undefined) return
     const complete: Failure = { ...failure, device: deviceOf().name, qpn: object.state.qpn }
-    // an event that only repeats the cause of the last failure does not replace it
+    // an event with the cause of the last failure does not replace it
     if (!isNote(complete) && complete.kind !== 'drop' && lastFailures.get(row)?.cause !== complete.cause)
       lastFailures.set(row, complete)
     report(complete, object.context)
@@ -117,7 +116,7 @@ export const createFailures = (state: () => RxeState, deviceOf: () => Device): F
       const counts = drops.get(row) ?? new Map<CauseName, number>()
       const count = (counts.get(cause.id) ?? 0) + 1
       drops.set(row, counts.set(cause.id, count))
-      // A flood is reported with the first, second, fourth, eighth … drop.
+      // only drops 1, 2, 4, 8 … are reported
       if ((count & (count - 1)) !== 0) return
       const { peer } = peerOf(row) ?? {}
       reportQp(row, { kind: 'drop', cause, count, ...(wrId !== undefined && { wrId }), ...(peer && { peer }) })
@@ -138,7 +137,7 @@ export const createFailures = (state: () => RxeState, deviceOf: () => Device): F
   }
 }
 
-/** The cause of a flush. `last`: the last failure of the queue pair. */
+/** `last`: the last failure of the queue pair. */
 const flushCause = (id: CauseName | undefined, state: number, last: Failure | undefined): Cause => {
   switch (id) {
     case 'MODIFIED':

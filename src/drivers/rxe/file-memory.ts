@@ -1,9 +1,8 @@
 /*
  * A file as core's AddressSpace (class `mr`, kind FILE): addresses are offsets in the file.
  *
- * The file is read and written with pread and pwrite and never mapped: access beyond the end of a truncated file then
- * returns EFAULT, where access to a mapping would raise SIGBUS. Which files may be registered is decided by the callers
- * (daemon/memory/file-space.ts, verbs/local/file.ts).
+ * The file is accessed with pread and pwrite, because access to a mapping beyond the end of a truncated file raises
+ * SIGBUS. The callers decide which files may be registered (daemon/memory/file-space.ts, verbs/local/file.ts).
  */
 import { closeSync, fstatSync, readFileSync, readSync, writeSync } from 'node:fs'
 import type { AddressSpace } from '../../core/memory/address-space.ts'
@@ -15,25 +14,24 @@ const O_ACCMODE = 3
 const O_RDWR = 2
 const O_APPEND = 0o2000
 
-/** The status flags of a descriptor of this process. */
+/** The status flags of a descriptor. */
 const flagsOf = (fd: number): number => {
   const flags = /^flags:\s*([0-7]+)/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1] ?? '0'
   return Number.parseInt(flags, 8)
 }
 
-/** Whether a descriptor of this process is open for reading and writing. */
+/** Whether a descriptor is open for reading and writing. */
 export const isWritable = (fd: number): boolean => (flagsOf(fd) & O_ACCMODE) === O_RDWR
 
-/** Whether writes to a descriptor of this process are at the end of the file, whatever offset pwrite gets. */
+/** Whether pwrite to a descriptor ignores the offset and appends. */
 export const isAppending = (fd: number): boolean => (flagsOf(fd) & O_APPEND) !== 0
 
 /**
- * Reads from the file into `bytes`, or writes from `bytes` into the file: `length` bytes, at offset `at` of `bytes` and
- * at offset `position` of the file. Returns the number of bytes; fewer than `length`, or an exception, is an error.
+ * Reads or writes `length` bytes, at offset `at` of `bytes` and offset `position` of the file. Returns the number of
+ * bytes; fewer than `length`, or an exception, is an error.
  */
 type Transfer = (bytes: Uint8Array, at: number, length: number, position: number) => number
 
-/** How a file is read and written. */
 export interface FileAccess {
   readonly read: Transfer
   readonly write: Transfer
@@ -46,8 +44,8 @@ const descriptorAccess = (fd: number): FileAccess => ({
 })
 
 /**
- * Transfers `total` bytes of the file from offset `position` on, in chunks of `chunk` bytes (the last may be shorter)
- * whose offsets in `bytes` are `at`, `at + stride`, … Returns 0 or EFAULT.
+ * Transfers `total` bytes from offset `position` of the file on. `bytes` has them in chunks of `chunk` bytes at `at`,
+ * `at + stride`, …; the last chunk may be shorter. Returns 0 or EFAULT.
  */
 const transferAll = (
   transfer: Transfer,
@@ -71,16 +69,13 @@ const transferAll = (
   }
 }
 
-/**
- * The memory of a region whose bytes are the file behind `fd`. `FileMemory.close` closes the descriptor. A write beyond
- * the end of the file returns EFAULT.
- */
+/** The file of `fd` as memory of a region. `FileMemory.close` closes `fd`. */
 export const fileMemory = (
   fd: number,
   { read, write, close = () => {} }: FileAccess = descriptorAccess(fd),
 ): FileMemory => {
   const canWrite = isWritable(fd)
-  /** The operand of an atomic, as bytes and as two 32-bit words. */
+  /** The operand of an atomic. */
   const word = new Uint8Array(8)
   const halves = new Uint32Array(word.buffer)
   const fits = (position: number, length: number): boolean => {
@@ -91,7 +86,7 @@ export const fileMemory = (
     }
   }
   /**
-   * Reads the word into `halves` and `original`, and writes `halves` back if `modify` returns true, which changes them.
+   * Reads the word into `halves` and `original`. `modify` changes `halves`; if it returns true, they are written back.
    * Returns 0 or EFAULT.
    */
   const readModifyWrite = (hi: number, lo: number, original: Uint32Array, modify: () => boolean): number => {

@@ -1,13 +1,13 @@
 /*
- * A soft device follows its network interface: link state and MTU become the port's state and active MTU, addresses
- * become GIDs, and programs get port events (IBA 11.6.3), as with Linux's rxe and its GID cache.
+ * A soft device follows its network interface, as Linux's rxe does: link state and MTU become the port's state and
+ * active MTU, addresses become GIDs, and programs get port events (IBA 11.6.3).
  *
- * GID 0 is the link-local default and stays; other addresses take the first free index, and leave it empty when they
- * are removed, so that the indices of the others stay the same. Linux has no event for a change of the MTU; here
- * PORT_ACTIVE makes programs query the port.
+ * GID 0 is the link-local default and stays. Another address gets the first free index. When an address is removed, its
+ * index stays empty, so that other indices do not change. A change of the MTU raises PORT_ACTIVE, so that programs
+ * query the port; Linux has no event for it.
  *
- * `setLink`, `addGid` and `removeGid` change the port and return the event to send with `raisePort` once all changes
- * are made; undefined if nothing changed.
+ * `setLink`, `addGid` and `removeGid` return the event that the caller sends (`raisePort`) after all changes; undefined
+ * if nothing changed.
  */
 import { findGid, setGid } from '../../core/devices/gids.ts'
 import type { Device } from '../../core/model.ts'
@@ -28,7 +28,7 @@ const { PORT_ACTIVE, PORT_ERR, GID_CHANGE } = AsyncEventType.values
 const { ACTIVE, DOWN } = PortState.values
 const { LINK_UP, POLLING, DISABLED } = PhysState.values
 
-/** An event type of the port (`AsyncEventType`); NO_EVENT for a change without an event. */
+/** `AsyncEventType`; NO_EVENT for a change without an event. */
 export type PortEvent = number
 export const NO_EVENT = -1
 
@@ -48,7 +48,7 @@ export const setLink = (device: Device<RxeState>, { isUp, hasCarrier, pathMtu }:
 }
 
 /**
- * Another interface has replaced the device's own, or its name has changed. GUID and default GID stay. Throws
+ * The device has a new interface, or the name of its interface has changed. GUID and default GID stay. Throws
  * SystemError if the port cannot switch.
  */
 export const replaceInterface = (device: Device<RxeState>, interfaceName: string, interfaceIndex: number): void => {
@@ -63,7 +63,7 @@ export const replaceInterface = (device: Device<RxeState>, interfaceName: string
   state.port.setInterface?.(interfaceIndex)
 }
 
-/** The interface has this address now: adds a GID, unless it is in the table or the table is full. */
+/** The interface has a new address: adds the GID, unless the table has it or is full. */
 export const addGid = (device: Device<RxeState>, address: Uint8Array): PortEvent | undefined => {
   const { gids } = device.ports[0]
   if (findGid(gids, address) >= 0) return undefined
@@ -73,7 +73,7 @@ export const addGid = (device: Device<RxeState>, address: Uint8Array): PortEvent
   return GID_CHANGE
 }
 
-/** The address was removed: removes its GID, unless it is the default one. */
+/** The interface has lost an address: removes the GID, unless it is GID 0. */
 export const removeGid = (device: Device<RxeState>, address: Uint8Array): PortEvent | undefined => {
   const { gids } = device.ports[0]
   const index = findGid(gids, address)

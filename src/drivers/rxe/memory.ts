@@ -1,6 +1,5 @@
 /*
- * Registered memory as the engine uses it: `Memory` of transport/types.ts on core's table of regions. Core checks keys,
- * ranges and rights; bytes are copied from or to the region's address space.
+ * The engine's `Memory` (transport/types.ts) on core's table of regions. Core checks keys, ranges and rights.
  */
 
 import { explainBind, explainKey } from '../../core/explain.ts'

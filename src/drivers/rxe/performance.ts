@@ -1,7 +1,7 @@
 /*
- * The performance management agent of a soft device (IBA 16.1): the counters of its port by MAD. It answers Get of
- * ClassPortInfo, PortCounters and PortCountersExtended; Linux's soft device answers them as unsupported. Set, which
- * resets counters, remains unsupported, because the counters are also those of sysfs, which never decrease.
+ * The performance management agent of a soft device (IBA 16.1): the counters of the port by MAD. It answers Get of
+ * ClassPortInfo, PortCounters and PortCountersExtended. Set, which resets counters, is unsupported, because counters in
+ * sysfs never decrease.
  */
 import { MAD_BASE_VERSION } from '../../spec/wire/mad.ts'
 import {
@@ -24,8 +24,8 @@ const DATA_AT = 64
 const RESPONSE_TIME = 18
 
 /**
- * The response; undefined if the request is not such a Get, or selects another port than 1 or all. `counters`: those of
- * the port, by the names of their files.
+ * The response; undefined for other requests, and for ports other than 1 and ALL_PORTS. `counters`: the port's, by file
+ * name.
  */
 export const answerPerformance = (
   mad: Uint8Array,

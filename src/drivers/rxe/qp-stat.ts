@@ -13,7 +13,7 @@ import type { QpObject, RxeState } from './state.ts'
 const stateNames = Object.entries(QpState.values)
 const stateName = (state: number): string => stateNames.find(([, value]) => value === state)?.[0] ?? String(state)
 
-/** The record of a queue pair (`QpStat`) without device and process, which the caller adds. */
+/** A `QpStat` without device and process, which the caller adds. */
 export type QpFacts = Omit<QpStat, 'device' | 'pid' | 'command'>
 
 const qpFacts = (state: RxeState, { state: qp, class: cls }: QpObject): QpFacts => {
@@ -36,7 +36,7 @@ const qpFacts = (state: RxeState, { state: qp, class: cls }: QpObject): QpFacts 
   }
 }
 
-/** At most `max` queue pairs from row `from` on; and the row of the next queue pair, undefined at the end. */
+/** At most `max` queue pairs from row `from` on. `next`: row of the next queue pair; undefined at the end. */
 export const qpsFrom = (
   state: RxeState,
   from: number,

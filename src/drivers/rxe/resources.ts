@@ -22,7 +22,7 @@ const ownsRow = (state: RxeState, object: CoreObject): object is QpObject => {
   return row !== undefined && state.qps[row] === object
 }
 
-/** Undefined for an object that has opened an XRC target of another object, or belongs to another device. */
+/** Undefined if the object has opened an XRC target that another object created, or belongs to another device. */
 export const qpResource = (state: RxeState, object: CoreObject): QpResource | undefined => {
   if (!ownsRow(state, object)) return undefined
   const { row, qpn, attributeBits } = object.state
@@ -30,7 +30,7 @@ export const qpResource = (state: RxeState, object: CoreObject): QpResource | un
   return { qpn, port: attributeBits & AttributeBits.PORT ? 1 : 0, state: qpState, destQpn, rqPsn, sqPsn }
 }
 
-/** Queue pairs of core clients, which are not objects (core-queues.ts). */
+/** Queue pairs of core clients (core-queues.ts). */
 export const coreQueueResources = ({ coreQueues }: RxeState): readonly QpResource[] =>
   [...coreQueues.byNumber.values()].map(({ qpn, sqPsn }) => ({
     qpn,
@@ -41,7 +41,6 @@ export const coreQueueResources = ({ coreQueues }: RxeState): readonly QpResourc
     sqPsn,
   }))
 
-/** The queue pair with this QPN; undefined if there is none. */
 export const qpOfNumber = (state: RxeState, qpn: number): QpObject | undefined => {
   const row = state.qpns.rowOf(qpn)
   return row < 0 ? undefined : state.qps[row]
@@ -50,8 +49,8 @@ export const qpOfNumber = (state: RxeState, qpn: number): QpObject | undefined =
 export const cqEntries = (object: CoreObject): number => (object as CoreObject<CqRing>).state.ring.capacity
 
 /**
- * QPNs of the queue pairs that use a shared receive queue. Yields undefined after each 1024 rows of the engine, so that
- * the caller can return to the event loop.
+ * QPNs of the queue pairs that use a shared receive queue. Yields undefined every 1024 rows, so that the caller can
+ * return to the event loop.
  */
 export function* qpsOfSrq(state: RxeState, srq: CoreObject): Generator<number | undefined> {
   const { queue } = (srq as SrqObject).state

@@ -4,7 +4,7 @@
 export interface Slots<T> {
   add(value: T): number
   remove(slot: number): void
-  /** The object of a slot that is in use. */
+  /** `slot` must be in use. */
   get(slot: number): T
   size(): number
 }

@@ -1,6 +1,6 @@
 /*
- * Creates the port of a soft device for every value of `--link` but `memory`: a socket on the device's address, with
- * the MTU of the interface that has the address.
+ * Creates the port of a soft device for `--link` other than `memory`: a socket on the device's address, with the MTU of
+ * the address's interface.
  */
 import { readFileSync } from 'node:fs'
 import { networkInterfaces } from 'node:os'
@@ -22,7 +22,7 @@ import type { Identity } from './address/identity.ts'
 
 export type SocketLink = Exclude<Link, 'memory'>
 
-/** The error to throw if the socket of an address cannot be opened. */
+/** The error to throw if the device's socket cannot be opened. */
 const explainedError = (error: unknown, { name, address }: DeviceSpec, link: Link): unknown => {
   if (!(error instanceof SystemError)) return error
   const device = `device ${name}@${address}`
@@ -41,10 +41,10 @@ const explainedError = (error: unknown, { name, address }: DeviceSpec, link: Lin
   )
 }
 
-/** MTU of an interface whose MTU is not known, bytes. */
+/** MTU if the interface's is not known, bytes. */
 const DEFAULT_MTU = 1500
 
-/** MTU of an interface, bytes, by a native call, or without native code from /sys; undefined if it is not known. */
+/** MTU of an interface, bytes; undefined if it is not known. */
 const mtuOf = (interfaceName: string): number | undefined => {
   if (hasNative()) return interfaceMtu(interfaceName)
   try {
@@ -56,7 +56,7 @@ const mtuOf = (interfaceName: string): number | undefined => {
 
 type NetworkInterface = Pick<Identity, 'interfaceName' | 'interfaceIndex'>
 
-/** Creates the port of each link, for a device on the given interface. `mtu` in bytes. */
+/** By link: creates the port. `mtu` in bytes. */
 const portConstructors: {
   readonly [L in SocketLink]: (device: DeviceSpec, mtu: number, networkInterface: NetworkInterface) => Port
 } = {
@@ -74,15 +74,15 @@ const portConstructors: {
     }),
 }
 
-/** Uses native code for ICRCs if it is available. The arena is for the check of the code (`useCrcEngine`). */
+/** Uses native code for ICRCs if it is available. */
 export const useNativeCrc = (): void => {
   const crc = hasNative() ? loadNativeCrc() : undefined
   if (crc) useCrcEngine(crc, mapArena(1024))
 }
 
 /**
- * The port of a device whose address belongs to `networkInterface`. If the address cannot be used, throws an Error that
- * says why: CallError EADDRINUSE or EADDRNOTAVAIL for these reasons.
+ * The port of a device whose address belongs to `networkInterface`. Throws CallError EADDRINUSE or EADDRNOTAVAIL, or an
+ * Error for another reason.
  */
 export const createSocketPort = (link: SocketLink, device: DeviceSpec, networkInterface: NetworkInterface): Port => {
   const port = portConstructors[link](device, mtuOf(networkInterface.interfaceName) ?? DEFAULT_MTU, networkInterface)

@@ -1,8 +1,7 @@
 /*
- * Class `ah` of the soft device: address handles, each a flow of the port and a number, which rxe's user library writes
- * into its work requests (R19). Numbers are allocated cyclically, so that a request with the number of a recently
- * destroyed handle does not find another handle. Class `pd` is here because its method `createAhs` creates address
- * handles.
+ * Class `ah` of the soft device: address handles (R19), and `pd`, whose method `createAhs` creates address handles. An
+ * address handle is a flow of the port and a number, which rxe's user library writes into work requests. Numbers are
+ * allocated cyclically, so that a work request with the number of a destroyed handle finds no other handle.
  */
 import { driverClass, withoutOptions } from '../../../core/devices/driver.ts'
 import type { CallContext } from '../../../core/model.ts'
@@ -21,7 +20,7 @@ import {
 } from '../address/path.ts'
 import { stateOf } from '../state.ts'
 
-/** Opens the port's flow for an address vector. `method` begins the error message. */
+/** `method` begins the error message. */
 const openFlow = (call: CallContext, address: Address, method: string): number => {
   const source = sourceOf(call.device.ports[0].gids, address, method)
   return openPath(stateOf(call).port, flowAddress(source, address), method)
@@ -63,9 +62,7 @@ const driverAhClass = driverClass<typeof Ah, AddressHandle, typeof RxeAttributes
 )
 export const ahClass = withoutOptions(driverAhClass, NO_VLAN)
 
-/**
- * `createAhs` creates many address handles in one call (R25): core creates the objects, the driver adds their numbers.
- */
+/** `createAhs` (R25): core creates the objects, the driver adds their numbers. */
 export const pdClass = driverClass<typeof Pd, unknown, typeof RxeAttributes.pd>(
   Pd,
   {

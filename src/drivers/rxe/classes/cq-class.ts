@@ -1,6 +1,6 @@
 /*
- * Class `cq` of the soft device: completion queues as rings that the program maps (R19, R22). Arming, and counting of
- * completion events, are core's.
+ * Class `cq` of the soft device: completion queues as rings that the program maps (R19, R22). Core arms them and counts
+ * completion events.
  */
 import { driverClass } from '../../../core/devices/driver.ts'
 import { requireOpen } from '../../../core/dispatch/invoke.ts'
@@ -29,7 +29,7 @@ const requireCqe = (call: CallContext, method: string, cqe: number): void => {
     throw new CallError('EINVAL', `cq.${method}: attribute cqe: ${cqe} is above ${maxCqe}, the device's max_cqe`)
 }
 
-/** `--torment` may limit a CQ to exactly the requested entries, although its ring has more slots. */
+/** `--torment` may limit a CQ to the requested entries, although its ring has more slots. */
 const limitEntries = (call: CallContext, cq: CqObject, cqe: number): void => {
   const { torment } = stateOf(call)
   const { state } = cq
@@ -39,7 +39,7 @@ const limitEntries = (call: CallContext, cq: CqObject, cqe: number): void => {
 
 /**
  * Calls `answer` once the engine has all requests that were posted before the call. The promise rejects with CallError
- * EIO if meanwhile the context was closed or the device removed, which has destroyed the queue.
+ * EIO if the context was closed or the device removed meanwhile.
  */
 const afterCatchUp = <T>(call: CallContext, answer: () => T): T | Promise<T> => {
   const caughtUp = stateOf(call).catchUpAll(isInProcess(call.context))
@@ -119,8 +119,8 @@ export const cqClass = driverClass<typeof Cq, CqRing, typeof RxeAttributes.cq>(
 export type Notify = (events: Affiliation, solicited: boolean, cq: CqObject) => void
 
 /**
- * The engine's `Completions`: writes them to the rings. A CQ that overruns is in error: its program gets one CQ_ERR
- * event, and later completions are lost. Queue pairs whose completions are lost are recorded for `failOverrunQps`.
+ * The engine's `Completions`. If a CQ overruns, its program gets one CQ_ERR event, and later completions are lost. The
+ * queue pairs of lost completions are recorded for `failOverrunQps`.
  */
 export const cqCompletions = (device: RxeState, notify: Notify = completed): Completions => ({
   push(number, words, solicited) {

@@ -1,7 +1,7 @@
 /*
- * Classes `ud_qp` and `gsi_qp` of the soft device: differences from qp-class.ts (R9). UD queue pairs may be attached to
- * multicast groups, and cannot be destroyed while they are (Linux: EBUSY). The queue pair of the general services is
- * number 1 of its port, for clients in this process; it has the well-known Q_Key whatever is set (IBA 10.2.5).
+ * Classes `ud_qp` and `gsi_qp` of the soft device: differences from qp-class.ts (R9). A UD queue pair that is attached
+ * to multicast groups cannot be destroyed (Linux: EBUSY). The GSI queue pair has QPN 1 and always the well-known Q_Key
+ * (IBA 10.2.5); only callers in this process can create one.
  */
 
 import { driverClass, type Handlers } from '../../../core/devices/driver.ts'

@@ -1,11 +1,9 @@
 /*
- * Queue pairs of the soft device: create, modify, query and destroy for all types, and a factory for the class of one
- * type (R9, R19, R22).
+ * Queue pairs of the soft device: the class of one type (R9, R19, R22).
  *
- * spec/qp-states.ts says which attributes a transition requires and allows, the class of a type (spec/classes/qp/)
- * which attributes the type has, and the engine executes the transition. This file checks values against the device's
- * limits, turns address vectors into flows of the port, and stores, for `query`, the attributes that the engine does
- * not keep.
+ * The handlers check transitions with the table of spec/qp-states.ts and values against the device's limits. The engine
+ * executes transitions. Address vectors become flows of the port. Attributes that the engine does not keep are stored
+ * for `query`.
  */
 import { driverClass, withoutOptions } from '../../../core/devices/driver.ts'
 import { affiliate } from '../../../core/events/events.ts'
@@ -51,7 +49,7 @@ type Methods = AnyQp['methods']
 
 const { RESET, ERR } = QpState.values
 
-/** Throws CallError EINVAL. `method`: class and method, which begin the message. */
+/** Throws CallError EINVAL. `method` begins the message. */
 const refuse = (method: string, reason: string): never => {
   throw new CallError('EINVAL', `${method}: ${reason}`)
 }
@@ -60,13 +58,13 @@ const requireInRange = (method: string, name: string, value: number, max: number
   if (value < min || value > max) refuse(method, `attribute ${name}: ${value} is not in ${min} to ${max}`)
 }
 
-/** Closes the port's flow to the peer, if one is open. */
+/** Closes the port's flow to the peer, if it is open. */
 export const closePath = (device: RxeState, state: QueuePair): void => {
   if (state.flow >= 0) device.port.closeFlow(state.flow)
   state.flow = -1
 }
 
-/** Checks the values of attributes. `activeMtu`: the largest path MTU that the interface allows now (`Mtu`). */
+/** `activeMtu`: the largest path MTU that the interface allows now (`Mtu`). */
 const checkValues = (method: string, args: QpModify, activeMtu: number, { maxRdAtomic }: QueueLimits): void => {
   if (args.port !== undefined) requireInRange(method, 'port', args.port, 1, 1)
   if (args.pkeyIndex !== undefined) requireInRange(method, 'pkeyIndex', args.pkeyIndex, 0)
@@ -75,7 +73,7 @@ const checkValues = (method: string, args: QpModify, activeMtu: number, { maxRdA
   if (args.pathMtu !== undefined) requireInRange(method, 'pathMtu', args.pathMtu, activeMtu, 1)
 }
 
-/** The attributes for the engine, which ignores undefined ones. `pathMtu`: used if `args` has none; bytes. */
+/** The attributes for the engine, which ignores undefined ones. `pathMtu`: default, bytes. */
 const engineAttributes = (args: QpModify, path: { flow: number; peer: number } | undefined, pathMtu?: number) => ({
   destQpn: args.destQpn,
   rqPsn: args.rqPsn,
@@ -108,10 +106,7 @@ const recordAttributes = (
   if (address) state.address = storedAddress(device, address, dmac)
 }
 
-/**
- * Creates the queues of a new queue pair. `srqQueue`: the queue of its SRQ, with which it has no receive queue of its
- * own. Throws CallError ENOMEM.
- */
+/** Creates the queues of a new queue pair. `srqQueue`: the queue of its SRQ. Throws CallError ENOMEM. */
 const createRings = (
   context: Context,
   cap: In<Methods['create']>['cap'],
@@ -121,10 +116,9 @@ const createRings = (
 ): QpRings => {
   const memory = ringMemoryOf(context)
   const { layout } = memory
-  // rxe's user library maps both queues of every queue pair; in the compact layout, which it does not know, a queue
-  // without requests needs no ring
+  // rxe's user library maps both queues of every queue pair; in the compact layout, an empty queue needs no ring
   const hasNoRing = (requests: number): boolean => layout.hasFreeRunningIndices && requests === 0
-  // elements and inline data occupy the same bytes of a WQE: each limit becomes as large as the bytes allow
+  // elements and inline data share the bytes of a WQE: each limit is as large as the bytes allow
   const inlineBytes = Math.max(cap.maxSendSge * RingSge.BYTES, cap.maxInlineData)
   const sges = Math.min(Math.floor(inlineBytes / RingSge.BYTES), maxSge)
   const send = hasNoRing(cap.maxSendWr) ? emptySendQueue : createSendQueue(memory, cap.maxSendWr, sges, inlineBytes)
@@ -141,7 +135,7 @@ const createRings = (
 
 type CreateReply = Out<AnyQp['methods']['create']> & { sendQueue?: MmapInfo; recvQueue?: MmapInfo }
 
-/** The results of a creation. Fields are set one by one: spreading costs more than the rest of a creation. */
+// spread syntax would cost more than the rest of a creation
 const createReply = (
   { maxSendWr, maxRecvWr, maxRecvSge }: In<Methods['create']>['cap'],
   qpNum: number,
@@ -155,7 +149,7 @@ const createReply = (
   return reply
 }
 
-/** Throws EINVAL for an illegal transition, or one with missing or illegal attributes. */
+/** Throws CallError EINVAL for an illegal transition, and for missing or illegal attributes. */
 const checkTransitionAttributes = (
   type: QpTypeName,
   before: number,
@@ -168,13 +162,10 @@ const checkTransitionAttributes = (
   if (reason !== undefined) refuse(method, reason)
 }
 
-/** Attributes that no type of the soft device supports, with the reason: `modify` refuses them. */
+/** Attributes that `modify` refuses for all types, with the reason. */
 export const UNSUPPORTED_ATTRIBUTES = { alternatePath: 'the device has no automatic path migration', ...NO_VLAN }
 
-/**
- * The driver class of one type of queue pair. The handlers are written for all attributes (`AnyQp`); `cls` declares
- * those that the type has.
- */
+/** The driver class of one type of queue pair. The handlers are typed for all attributes (`AnyQp`), `cls` has fewer. */
 export const qpClass = (
   cls: ObjectClass,
   type: QpTypeName,
@@ -195,7 +186,7 @@ export const qpClass = (
         requireInRange(createCall, 'cap.maxRecvSge', cap.maxRecvSge, limits.maxSge)
         requireInRange(createCall, 'cap.maxInlineData', cap.maxInlineData, limits.maxInline)
         const sqSigAll = ((flags ?? 0) & QpFlags.values.SQ_SIG_ALL) !== 0
-        // allocating the rings is the only step from here on that can fail, so nothing has to be undone
+        // from here on only `createRings` can fail, so nothing has to be undone
         const destinations =
           service === Service.UD
             ? createDestinations(device.ahs, device.port, call.device.ports[0].gids, pd.id, device.releasedFlows)
@@ -219,7 +210,7 @@ export const qpClass = (
           sqSigAll,
         })
         device.qpns.bind(qpn, row)
-        // written out: an object from spread syntax takes more memory, and there may be very many
+        // an object from spread syntax takes more memory
         object.state = {
           row,
           qpn,
@@ -315,7 +306,7 @@ export const qpClass = (
       destroy(call, object, args, core) {
         const device = stateOf(call)
         const { state } = object
-        // sends need not complete if the process has ended or the device is removed
+        // if the process has ended or the device is removed, sends need not complete
         if (call.why === 'call') device.catchUp(state.row)
         device.engine().destroy(state.row)
         device.failures.forget(state.row)
@@ -333,7 +324,7 @@ export const qpClass = (
       },
 
       postSend(call, { state }, { wrCount }) {
-        // requests are in the mapped queue, as with rxe
+        // as with rxe
         if (wrCount)
           throw new CallError(
             'EINVAL',

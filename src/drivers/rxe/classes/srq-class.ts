@@ -1,10 +1,9 @@
 /*
  * Classes `srq` and `xrc_srq` of the soft device: shared receive queues in rings that the program maps (R8, R22; IBA
- * 10.2.9, annex A14). drivers/rxe/rings/receive-queue.ts consumes the WQEs.
+ * 10.2.9, annex A14).
  *
- * Sizes and the SRQ limit are checked as by Linux's rxe. A limit at creation is ignored: the specification has none
- * there, and man ibv_create_srq calls it irrelevant. If a queue is below its limit when it is armed, the event is
- * raised when the next WQE is taken, as with rxe.
+ * Sizes and the SRQ limit are checked as by Linux's rxe. A limit at creation is ignored (ibv_create_srq(3)). If a queue
+ * is below its limit when it is armed, the event is raised when the next WQE is taken, as with rxe.
  */
 import { driverClass } from '../../../core/devices/driver.ts'
 import { affiliate, raiseObjectEvent } from '../../../core/events/events.ts'
@@ -21,12 +20,12 @@ import { type CqObject, type SrqObject, type SrqState, stateOf, type XrcdObject 
 
 const { SRQ_LIMIT_REACHED } = AsyncEventType.values
 
-/** `--torment` may limit a queue to exactly the requested WQEs, although its ring has more slots. */
+/** `--torment` may limit a queue to the requested WQEs, although its ring has more slots. */
 const limitRequests = (call: CallContext, srq: SrqObject, requests: number): void => {
   if (ringMemoryOf(call.context).mayHideSlots) stateOf(call).torment?.limitShared(srq, requests)
 }
 
-/** A basic SRQ has no CQ: completions go to the receive CQs of the queue pairs. */
+/** Completions of a basic SRQ go to the receive CQs of the queue pairs. */
 const NO_CQ = -1
 
 const refuse = (object: CoreObject, method: string, reason: string): never => {
@@ -92,7 +91,7 @@ const modify = (call: CallContext, object: SrqObject, { maxWr, limit }: In<typeo
   return maxWr === undefined ? {} : { queue: mmapInfo(queue.ring) }
 }
 
-/** Frees the number and the ring of a queue that is destroyed. */
+/** Frees the number and the ring of a destroyed queue. */
 const release = (call: CallContext, srq: SrqObject): void => {
   const device = stateOf(call)
   const { state } = srq

@@ -1,9 +1,9 @@
 /*
  * Classes `xrc_ini_qp` and `xrc_tgt_qp` of the soft device: differences from qp-class.ts (IBA annex A14; R9).
  *
- * An initiator has a receive queue without WQEs, because rxe's user library maps one for each queue pair. A target is
- * one queue pair of the engine that any number of objects share, in every process that has its domain open; each
- * message names its SRQ (`findSrqOfDomain`).
+ * An initiator has an empty receive queue, because rxe's user library maps one for each queue pair. A target is one
+ * queue pair of the engine, which many objects, of all processes that have its domain open, may share. Each message
+ * names its SRQ (`findSrqOfDomain`).
  */
 import { driverClass, withoutOptions } from '../../../core/devices/driver.ts'
 import { affiliate } from '../../../core/events/events.ts'
@@ -17,7 +17,7 @@ import { emptySendQueue, type FindSrq } from '../rings/work-source.ts'
 import { type QpObject, type QueuePair, type RxeState, type SrqState, stateOf, type XrcdObject } from '../state.ts'
 import { closePath, qpClass, UNSUPPORTED_ATTRIBUTES } from './qp-class.ts'
 
-/** The state of a target, which all objects that have it open share. */
+/** The state of a target. All objects that have the target open share it. */
 interface Target extends QueuePair {
   readonly domain: XrcdObject['state']
   openers: readonly QpObject[]
@@ -41,7 +41,7 @@ const xrcIniQpClass: DriverClass = {
 
 // ---- targets ----
 
-/** The receive queue of a target until its first message: `selectShared` (work-source.ts) replaces it. */
+/** The receive queue of a target before its first message; `selectShared` (work-source.ts) replaces it. */
 const NO_RECEIVES = { ...emptyReceiveQueue, isShared: true }
 
 const createTarget = (device: RxeState, domain: Target['domain'], opener: QpObject): Target => {
@@ -105,7 +105,7 @@ const target = driverClass<typeof XrcTgtQp, QueuePair>(XrcTgtQp, {
     opened.openers = opened.openers.filter(opener => opener !== object)
     device.qps[row] = opened.openers[0]
     if (opened.openers.length === 0) {
-      // `--torment` may have delayed an ACK: it is sent first
+      // first sends ACKs that `--torment` has delayed
       if (call.why === 'call') device.catchUp(row)
       device.engine().destroy(row)
       device.failures.forget(row)
@@ -125,7 +125,7 @@ const xrcTgtQpClass: DriverClass = withoutOptions(
 
 export const xrcQpClasses: readonly DriverClass[] = [xrcIniQpClass, xrcTgtQpClass]
 
-/** Finds the SRQ that an XRC packet names; undefined unless the SRQ is of the target's domain. */
+/** The SRQ that an XRC packet names; undefined unless it belongs to the target's domain. */
 export const findSrqOfDomain =
   ({ srqns, srqs, qps }: RxeState): FindSrq =>
   (row, srqn): SrqState | undefined => {

@@ -1,7 +1,7 @@
 /*
- * Class `xrcd` of the soft device: XRC domains (IBA annex A14), shared by all processes that open the domain of the
- * same file. Errors for a file are Linux's: EAGAIN if it has no domain and CREAT is not set, EINVAL if it has one and
- * EXCL is set, EBADF for a number that is no descriptor.
+ * Class `xrcd` of the soft device: XRC domains (IBA annex A14). Processes that open the domain of the same file share
+ * the domain. Errors are Linux's: EAGAIN if the file has no domain and CREAT is not set, EINVAL if the file has a
+ * domain and EXCL is set, EBADF for a number that is no descriptor.
  */
 import { driverClass } from '../../../core/devices/driver.ts'
 import { Xrcd } from '../../../spec/classes/xrcd.ts'

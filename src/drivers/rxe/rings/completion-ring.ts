@@ -3,9 +3,8 @@
  * consumer index.
  *
  * The device counts the completions that are not consumed. The program's consumer index only lowers the count, and
- * never below 0, so a consumer index ahead of the producer's (Debian's extended CQ calls cause that) is no overrun. A
- * completion that finds the ring full is lost, as on Linux: the CQ is in error from then on, and its program gets
- * CQ_ERR.
+ * never below 0. So a consumer index ahead of the producer index is no overrun; Debian's extended CQ calls cause such
+ * indices. If the ring is full, a completion is lost and the CQ is in error, as on Linux.
  *
  * A counting CQ (R11) has no elements: its producer index is the number of completions, modulo 2^32. It never overruns.
  */
@@ -24,7 +23,7 @@ import {
   storeProducer,
 } from './rings.ts'
 
-/** State of a CQ object: its ring and the device's counts. */
+/** State of a CQ object. */
 export interface CqRing {
   /** `CqKind`. */
   readonly kind: number
@@ -32,15 +31,13 @@ export interface CqRing {
   /** The CQ's number in the engine; -1 until it has one. */
   number: number
   ring: Ring
-  /** The device's own producer index. */
   producer: number
   /** The program's consumer index when it was read last. */
   consumer: number
-  /** Number of completions that are written and not consumed. */
+  /** Number of completions that are not consumed. */
   outstanding: number
-  /** Whether a completion was lost. */
   hasOverrun: boolean
-  /** Completions that were written since creation, and those of them with an error status; both below 2^53. */
+  /** Number of completions since creation, and of those with an error status. */
   completions: number
   errors: number
 }
@@ -78,13 +75,13 @@ const readConsumer = (cq: CqRing): void => {
   const consumer = loadConsumer(cq.ring)
   const consumed = ((consumer - cq.consumer) & wrap) >>> 0
   const unconsumed = consumed > cq.outstanding ? 0 : cq.outstanding - consumed
-  // if the consumer index was ahead of the producer's, the program does not consume the completions that are written up
-  // to it: the distance of the indices bounds the count, so that these do not stay outstanding forever
+  // A program whose consumer index was ahead never consumes the completions up to that index. The distance of the
+  // indices bounds the count, so that these completions do not stay outstanding.
   cq.outstanding = Math.min(unconsumed, ((cq.producer - consumer) & wrap) >>> 0)
   cq.consumer = consumer
 }
 
-/** Number of completions that the program has polled since creation; all of a counting CQ, which it cannot poll. */
+/** Number of completions that the program has polled since creation; of a counting CQ: all. */
 export const polledCompletions = (cq: CqRing): number => {
   if (cq.kind === COUNTING) return cq.completions
   readConsumer(cq)
@@ -92,8 +89,8 @@ export const polledCompletions = (cq: CqRing): number => {
 }
 
 /**
- * Writes the completion `words` (`Completion`); false if it was lost because the ring is full. `now`: the time in
- * microseconds, for the time stamp of an extended CQ.
+ * Writes the completion `words` (`Completion`); false if the ring is full. `now`: microseconds, for the time stamp of
+ * an extended CQ.
  */
 export const pushCompletion = (cq: CqRing, words: Uint32Array, now: () => number = noClock): boolean => {
   const { ring, kind } = cq
@@ -102,7 +99,7 @@ export const pushCompletion = (cq: CqRing, words: Uint32Array, now: () => number
     storeCount(ring, cq.completions)
     return true
   }
-  // at every completion: the index is stored masked, so that a later read would not show how often it has wrapped
+  // at every completion: the index is stored masked, so a later read would not show how often it has wrapped
   readConsumer(cq)
   if (cq.outstanding >= ring.capacity) {
     cq.hasOverrun = true
@@ -138,9 +135,8 @@ export const pushCompletion = (cq: CqRing, words: Uint32Array, now: () => number
 }
 
 /**
- * Moves a CQ to a ring of another size, with its unconsumed completions, in order. Returns the old ring, which the
- * caller frees; undefined, and nothing is changed, if there are more than `cqe` completions (Linux: EINVAL). Throws
- * CallError ENOMEM.
+ * Moves a CQ and its unconsumed completions to a ring of another size. Returns the old ring, which the caller frees. If
+ * there are more than `cqe` completions, returns undefined and changes nothing. Throws CallError ENOMEM.
  */
 export const resizeCqRing = (memory: RingMemory, cq: CqRing, cqe: number): Ring | undefined => {
   readConsumer(cq)

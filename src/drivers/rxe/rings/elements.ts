@@ -1,14 +1,13 @@
 /*
- * Scatter/gather elements from a ring, in the engine's layout (transport/types.ts, Sge). The caller bounds their
- * number.
+ * Scatter/gather elements of a ring in the engine's layout (transport/types.ts, Sge).
  */
 import { RingSge } from '../../../spec/drivers/rxe-rings.ts'
 import { Sge } from '../../../transport/types.ts'
 import type { Ring } from './rings.ts'
 
 /**
- * Copies `count` elements from byte offset `from` of the ring's buffer to word `at` of `into`. Returns the sum of their
- * lengths, which may be above 2^32.
+ * Copies `count` elements from byte offset `from` of the ring's buffer to word `at` of `into`. The caller bounds
+ * `count`. Returns the sum of the lengths, which may be above 2^32.
  */
 export const copySges = (ring: Ring, from: number, count: number, into: Uint32Array, at: number): number => {
   let total = 0

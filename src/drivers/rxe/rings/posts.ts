@@ -1,20 +1,16 @@
 /*
- * Finds newly posted work requests from the producer indices of the queues. `ScanScope` names the kinds of scan.
+ * Finds newly posted work requests by the producer indices of the queues.
  *
- * A device may have thousands of queue pairs of which few are busy, and each check of a queue pair costs two loads. So
- * a doorbell checks its queue pair; a busy loop checks those that were used recently, and all of them occasionally and
- * before it sleeps. A call whose result depends on what was posted before it checks the queues first (`catchUp` in
- * state.ts).
+ * A device may have thousands of queue pairs, and few of them are busy. So a doorbell checks one queue pair. A busy
+ * loop checks recently used queue pairs, and sometimes all. Before the loop sleeps, it checks all.
  *
- * A queue has new posts if its producer index differs from the index that was read last (`seenProducer`), by a scan or
- * by the engine. The engine fetches further requests by itself, and updates `seenProducer` when it finds the queue
- * empty: otherwise an index that has meanwhile wrapped once in a small ring would look unchanged, and its request would
- * never be fetched.
+ * A queue has new posts if its producer index differs from `seenProducer`, the index that a scan or the engine has read
+ * last. The engine fetches further requests without a scan. When it finds the queue empty, it updates `seenProducer`:
+ * otherwise an index of a small ring that has wrapped meanwhile would look unchanged.
  *
  * A bind or an invalidation takes effect before any request that is posted after it on any queue pair of the context.
- * So a scan passes new requests of a context with memory windows to the engine only after it has checked every queue of
- * the context once more, which finds all that was posted before them; queues with binds or invalidations are passed
- * first. Queues of other contexts are not checked again, since there may be very many.
+ * So if a context with memory windows has new posts, a scan checks all queues of the context again, to find all earlier
+ * posts. Then it passes the queues with binds or invalidations to the engine, and then the others.
  */
 import type { Engine } from '../../../transport/engine.ts'
 import { largerCount } from '../../../transport/state.ts'
@@ -22,23 +18,23 @@ import { loadProducer, NO_INDEX } from './rings.ts'
 import { isWindowOperationPosted, type QpRings, type QueueOwner, type SendQueue } from './work-source.ts'
 
 /**
- * The queues that a scan checks. CHANGED: those named by `recheck`. USED: these and the recently used ones. ALL: all.
- * The daemon's loop checks all in slices, so that the idle queue pairs of one program do not delay others: BEGIN begins
- * a round over all queues with its first slice, CONTINUE checks the next slice. A round begins where the previous slice
+ * The queues that a scan checks. CHANGED: those named by `recheck`. USED: CHANGED and the recently used ones. The
+ * daemon's loop checks all queues in slices, so that idle queue pairs of one program do not delay others: BEGIN begins
+ * a round over all queues with the first slice, CONTINUE checks the next slice. A round begins where the previous slice
  * ended.
  */
 export const ScanScope = { CHANGED: 0, USED: 1, ALL: 2, BEGIN: 3, CONTINUE: 4 } as const
 export type ScanScope = (typeof ScanScope)[keyof typeof ScanScope]
 
-/** A row is a queue pair: its row in the engine. */
+/** `row`: a queue pair's row in the engine. */
 export interface PostScan {
-  /** The queues of a row were created; includes `recheck`. */
+  /** To be called when the queues of a row are created; includes `recheck`. */
   add(row: number): void
   /** The next scan passes this row to the engine even if its indices have not changed. */
   recheck(row: number): void
   /** Whether the row's send queue may have requests that no scan has found. */
   hasUnseenSends(row: number): boolean
-  /** Whether `recheck` was called since the last scan. */
+  /** Whether `add` or `recheck` was called since the last scan. */
   hasChanges(): boolean
   /** Passes rows with new posts to the engine; true if any send queue may have new requests. */
   scan(scope: ScanScope): boolean
@@ -46,10 +42,10 @@ export interface PostScan {
   isUnfinished(): boolean
 }
 
-/** Rows of a slice: about 0.1 ms, since the rings of idle queue pairs are not in the processor's cache. */
+/** Rows of a slice: about 0.1 ms. */
 export const SLICE_ROWS = 256
 
-/** Full scans without new posts after which a queue pair no longer counts as recently used. */
+/** After this many full scans without new posts, a queue pair is not recently used any more. */
 const USED_SCANS = 16
 /** `lastUsed` of a row that never had posts. */
 const NEVER = -USED_SCANS - 1
@@ -64,18 +60,15 @@ export const createPostScan = (
   let lastUsed = new Int32Array(64).fill(NEVER)
   /** Rows named by `recheck` since the last scan. */
   const changed: number[] = []
-  /** Recently used rows. */
-  const recent: number[] = []
+  const recentRows: number[] = []
   let fullScans = 0
-  /**
-   * By context with memory windows that has posted: the rows of its queue pairs. A row may meanwhile be free or belong
-   * to another context.
-   */
+  /** Rows by context with memory windows. A row may meanwhile be free or belong to another context. */
   const rowsByOwner = new WeakMap<QueueOwner, Set<number>>()
-  /** Whether new posts of contexts with memory windows are collected, to be passed to the engine in order. */
+  /** Whether `inspect` collects the rows with new posts of contexts with memory windows. */
   let isOrdering = false
-  /** The contexts of the collected rows, the rows that have posted a bind or an invalidation, and the other rows. */
+  /** The contexts of the collected rows. */
   const postingOwners = new Set<QueueOwner>()
+  /** Collected rows with a bind or an invalidation. */
   const windowRows: number[] = []
   const otherRows: number[] = []
 
@@ -108,23 +101,24 @@ export const createPostScan = (
     if (isOrdering && queues.owner !== undefined && queues.owner.windowCount > 0)
       defer(row, queues.send, seenProducer, queues.owner)
     else engine.onDoorbell(row)
-    // a call has created or changed the queue pair and nothing is posted: a sleeping loop need not wake
+    // a call has created or changed the queue pair, and nothing is posted
     if (seenProducer === NO_INDEX && producer === retiredIndex) return false
     if (row >= lastUsed.length) lastUsed = grown(lastUsed, row)
-    if (fullScans - lastUsed[row] > USED_SCANS) recent.push(row)
+    if (fullScans - lastUsed[row] > USED_SCANS) recentRows.push(row)
     lastUsed[row] = fullScans
     return true
   }
 
-  /** The row at which the next slice begins, and the number of rows that are left in the round. */
+  /** The row at which the next slice begins. */
   let cursor = 0
+  /** Rows that are left in the round. */
   let rowsLeft = 0
 
   const beginRound = (): void => {
     fullScans = (fullScans + 1) | 0
     let kept = 0
-    for (const row of recent) if (fullScans - lastUsed[row] <= USED_SCANS) recent[kept++] = row
-    recent.length = kept
+    for (const row of recentRows) if (fullScans - lastUsed[row] <= USED_SCANS) recentRows[kept++] = row
+    recentRows.length = kept
     rowsLeft = rings.length
   }
 
@@ -143,11 +137,11 @@ export const createPostScan = (
     while (changed.length > 0) found = inspect(changed.pop() as number) || found
     if (scope === ScanScope.ALL || scope === ScanScope.BEGIN) beginRound()
     if (scope >= ScanScope.ALL) return inspectRows(scope === ScanScope.ALL ? rowsLeft : SLICE_ROWS) || found
-    if (scope === ScanScope.USED) for (let i = 0; i < recent.length; i++) found = inspect(recent[i]) || found
+    if (scope === ScanScope.USED) for (let i = 0; i < recentRows.length; i++) found = inspect(recentRows[i]) || found
     return found
   }
 
-  /** The rows of a context with memory windows. Those of other contexts are not recorded, and cost no memory. */
+  /** The rows of a context with memory windows. */
   const rowsOf = (owner: QueueOwner): Set<number> => {
     let rows = rowsByOwner.get(owner)
     if (rows !== undefined) return rows

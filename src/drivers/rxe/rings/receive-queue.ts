@@ -1,9 +1,6 @@
 /*
  * Receive WQEs in a ring that a program, which may be hostile, fills: the receive queue of one queue pair, or an SRQ
- * (IBA 10.2.9). The engine takes them one at a time, oldest first.
- *
- * Indices and sizes are the device's own; the engine uses a copy of the WQE, made when it is taken. An SRQ that is
- * armed with a limit raises one event when fewer WQEs are left than the limit.
+ * (IBA 10.2.9). The engine takes the oldest WQE and copies it. Indices and sizes are the device's own.
  */
 import { RingSge } from '../../../spec/drivers/rxe-rings.ts'
 import { Receive } from '../../../transport/types.ts'
@@ -25,13 +22,12 @@ import {
 export interface ReceiveQueue {
   ring: Ring
   readonly maxSge: number
-  /** Whether it is an SRQ. */
   readonly isShared: boolean
-  /** Index of the next WQE to take: the device's own, never read back from the ring. */
+  /** Index of the next WQE to take. */
   takenIndex: number
-  /** The program's producer index when it was read last, as in SendQueue (work-source.ts). */
+  /** As in SendQueue (work-source.ts). */
   seenProducer: number
-  /** SRQ limit: when fewer WQEs are left, it is disarmed and `onLimitReached` is called. 0: not armed. */
+  /** SRQ limit: once fewer WQEs are left, it becomes 0 (not armed), and `onLimitReached` is called. */
   limit: number
   readonly onLimitReached: (limit: number) => void
 }
@@ -87,7 +83,7 @@ export const loadReceive = ({ ring, maxSge }: ReceiveQueue, index: number, into:
   into[at + Receive.LENGTH] = Math.min(length, 0xffff_ffff)
 }
 
-/** Takes the oldest WQE but does not publish the consumer index, so its slot stays occupied; false if there is none. */
+/** Takes the oldest WQE but does not publish the consumer index: the slot stays occupied. False if there is none. */
 export const loadOldest = (queue: ReceiveQueue, into: Uint32Array, at: number): boolean => {
   if (pendingReceives(queue) === 0) {
     queue.seenProducer = queue.takenIndex
@@ -98,7 +94,7 @@ export const loadOldest = (queue: ReceiveQueue, into: Uint32Array, at: number): 
   return true
 }
 
-/** To be called after a WQE was taken: disarms and reports a limit above the number of WQEs that are left. */
+/** To be called after a WQE was taken. If fewer WQEs are left than the limit, disarms and reports the limit. */
 export const checkLimit = (queue: ReceiveQueue): void => {
   const { limit } = queue
   if (limit === 0 || pendingReceives(queue) >= limit) return
@@ -106,7 +102,7 @@ export const checkLimit = (queue: ReceiveQueue): void => {
   queue.onLimitReached(limit)
 }
 
-/** Takes the oldest WQE and releases its slot, as `WorkSource.takeReceive` does; false if there is none. */
+/** Takes the oldest WQE and releases its slot. False if there is none. */
 export const takeReceive = (queue: ReceiveQueue, into: Uint32Array, at: number): boolean => {
   if (!loadOldest(queue, into, at)) return false
   storeConsumer(queue.ring, queue.takenIndex)
@@ -121,8 +117,8 @@ export const clearReceives = (queue: ReceiveQueue): void => {
 }
 
 /**
- * Moves a queue to a ring for at least `requests` WQEs, with the posted WQEs, in order. Returns the old ring, which the
- * caller frees; undefined, and nothing is changed, if more than `requests` are posted. Throws CallError ENOMEM.
+ * Moves a queue and its posted WQEs to a ring for at least `requests` WQEs. Returns the old ring, which the caller
+ * frees. If more than `requests` WQEs are posted, returns undefined and changes nothing. Throws CallError ENOMEM.
  */
 export const resizeReceives = (memory: RingMemory, queue: ReceiveQueue, requests: number): Ring | undefined => {
   const pending = pendingReceives(queue)

@@ -1,14 +1,13 @@
 /*
  * Memory for rings, of three kinds (docs/decisions/rings.md):
- * - `mappedRings`, for unmodified programs: each ring is a range of the context's memory, which the program maps: a
- *   header, and the elements behind it, in rxe's layout.
+ * - `mappedRings`, for unmodified programs: each ring is a range of the context's memory, which the program maps. A
+ *   ring has a header and then the elements, in rxe's layout.
  * - `slabRings`, for callers in this process, which map nothing: compact layout, many rings in one slab.
- * - `packedRings`, for our own library in another process: slabs in rxe's layout. Each header tells where its elements
- *   are.
+ * - `packedRings`, for our own library in another process: slabs in rxe's layout. A ring's header has the offset of its
+ *   elements.
  *
- * A slab has slots for rings of one size, first all headers, then all elements. Of an unused queue only the header is
- * touched, and the system allocates only touched pages, so very many queues cost little; the first touch of a page
- * costs as much as the rest of creating a queue.
+ * A slab has slots for rings of one size, first all headers, then all elements. An unused queue touches only its
+ * header, and the system allocates only touched pages, so unused queues cost little memory.
  */
 import type { MappedChunk, MappedMemory } from '../../../core/memory/mappable-memory.ts'
 import { compactLayout } from '../../../spec/drivers/compact-rings.ts'
@@ -27,19 +26,19 @@ export const mappedRings = (memory: MappedMemory): RingMemory => ({
   free: ({ area }) => memory.free(area),
 })
 
-/** Slots for rings of one size, in one chunk of memory. */
 interface Slab extends MappedChunk {
   readonly chunk: MappedChunk
   readonly size: SizeClass
   readonly slotCount: number
   /** Offset of the elements of the first slot. */
   readonly elementsAt: number
-  /** List of the free slots: the first one, and by slot the next one; -1 ends the list. */
+  /** First slot of the list of free slots; -1: the list is empty. */
   firstFree: number
+  /** By slot: the next slot of the list. */
   readonly nextFree: Int32Array
-  /** This slot and those behind it were never used, and are not in the list. */
+  /** The first slot that was never used. Such slots are not in the list. */
   firstUnused: number
-  /** Slots in use. */
+  /** Number of slots in use. */
   used: number
 }
 
@@ -49,38 +48,32 @@ interface SizeClass {
   readonly bytes: number
   /** Slabs with free slots. */
   readonly notFull: Slab[]
-  /** Slots in use, of all slabs. */
+  /** Number of slots in use, of all slabs. */
   used: number
 }
 
-/** Allocates the chunks of slabs. */
 interface ChunkSource {
-  /** Whether slots that are not in use cost memory; otherwise they cost only address space. */
+  /** Whether free slots cost memory, not only address space. */
   readonly freeSlotsCostMemory: boolean
   add(bytes: number): MappedChunk
   remove(chunk: MappedChunk): void
 }
 
-/**
- * A new slab has as many slots as its size class has in use, but an eighth of them if free slots cost memory; at least
- * MIN_SLOTS. But it has no more than MAX_SLAB_BYTES, unless a single slot is larger.
- */
+/** Minimum slots of a slab. MAX_SLAB_BYTES has precedence. */
 const MIN_SLOTS = 16
+/** Maximum bytes of a slab. A single slot may be larger. */
 const MAX_SLAB_BYTES = 1 << 20
 
 /**
- * Empty slabs are kept up to this many bytes, and in any case one that is the only slab of its size with free slots, so
- * that repeated creation and destruction of queues allocates no slabs.
+ * Maximum bytes of empty slabs that are kept. If an empty slab is the only slab of its size with free slots, it is
+ * always kept, so that repeated creation and destruction of a queue allocates no slabs.
  */
 const MAX_IDLE_BYTES = 1 << 20
 
 interface Slabs extends RingMemory {
-  /**
-   * The ring whose header is `at` bytes behind the beginning of a chunk; undefined if none was ever allocated there.
-   */
+  /** The ring with its header at byte `at` of a chunk; undefined if none was ever allocated there. */
   find(chunk: MappedChunk, at: number): RingLocation | undefined
-  /** Number of rings. */
-  rings(): number
+  ringCount(): number
 }
 
 const createSlabs = (layout: RingLayout, source: ChunkSource): Slabs => {
@@ -92,7 +85,8 @@ const createSlabs = (layout: RingLayout, source: ChunkSource): Slabs => {
 
   const addSlab = (size: SizeClass): Slab => {
     const maxSlots = Math.max(1, Math.floor(MAX_SLAB_BYTES / (headerBytes + size.bytes)))
-    const slotCount = Math.min(maxSlots, Math.max(MIN_SLOTS, source.freeSlotsCostMemory ? size.used >> 3 : size.used))
+    const growth = source.freeSlotsCostMemory ? size.used >> 3 : size.used
+    const slotCount = Math.min(maxSlots, Math.max(MIN_SLOTS, growth))
     const chunk = source.add(slotCount * (headerBytes + size.bytes))
     const nextFree = new Int32Array(slotCount)
     const elementsAt = chunk.at + slotCount * headerBytes
@@ -163,18 +157,15 @@ const createSlabs = (layout: RingLayout, source: ChunkSource): Slabs => {
         ? locationOf(slab, slot)
         : undefined
     },
-    rings() {
-      let rings = 0
-      for (const { used } of sizes.values()) rings += used
-      return rings
+    ringCount() {
+      let count = 0
+      for (const { used } of sizes.values()) count += used
+      return count
     },
   }
 }
 
-/**
- * Rings that a program maps and whose elements it finds by their header (`OpenWants.PACKED_RINGS`). `packed.count` is
- * their number.
- */
+/** Rings of a program that has opened its context with `OpenWants.PACKED_RINGS`. `packed.count`: number of rings. */
 export const packedRings = (memory: MappedMemory, packed: { count: number }): RingMemory => {
   const slabs = createSlabs(rxeLayout, {
     freeSlotsCostMemory: false,
@@ -206,7 +197,7 @@ export interface SlabRings extends RingMemory {
   stat(): { readonly rings: number; readonly bytes: number }
 }
 
-/** Distance of two slabs in the offsets that calls return: more than the bytes of the headers of a slab. */
+/** Distance of the offsets of two slabs: more than the bytes of a slab's headers. */
 const SLAB_DISTANCE = 2 ** 20
 
 export const slabRings = (): SlabRings => {
@@ -247,6 +238,6 @@ export const slabRings = (): SlabRings => {
       if (location === undefined) throw new Error(`there is no ring at offset ${offset}`)
       return location
     },
-    stat: () => ({ rings: slabs.rings(), bytes: totalBytes }),
+    stat: () => ({ rings: slabs.ringCount(), bytes: totalBytes }),
   }
 }

@@ -2,9 +2,8 @@
  * One ring in memory that a hostile program shares: geometry, allocation and the two indices, in either layout
  * (spec/drivers/ring-layout.ts).
  *
- * The device trusts nothing that it reads: size and mask are its own copies, its own index is kept elsewhere and only
- * published, and the program's index is masked at every read. Accesses to indices and elements are ordered where the
- * program is another process (`loadIndex`).
+ * The device trusts nothing that it reads. Size and mask are its own copies. It publishes its own index and never reads
+ * it back. It masks the program's index at every read.
  */
 import type { MappedChunk } from '../../../core/memory/mappable-memory.ts'
 import { compactLayout } from '../../../spec/drivers/compact-rings.ts'
@@ -22,8 +21,7 @@ export interface RingMemory {
   readonly layout: RingLayout
   /**
    * Present if the device may publish a consumer index behind its own, so that free slots look occupied
-   * (drivers/rxe/torment/queues.ts). This works with a user library that uses the index only to find free slots, and
-   * does not count completed requests by it.
+   * (drivers/rxe/torment/queues.ts). The user library must not count completed requests by the index.
    */
   readonly mayHideSlots?: true
   /** Memory for a header and `bytes` bytes of elements. Throws CallError ENOMEM. */
@@ -37,19 +35,16 @@ export interface Ring extends RingLocation {
   readonly mask: number
   /** Log2 of the bytes of an element. */
   readonly log2Element: number
-  /**
-   * Mask from an index to its stored value: `mask`, or 0x7fffffff in a layout whose indices only count up
-   * (`hasFreeRunningIndices`).
-   */
+  /** Mask from an index to its stored value: `mask`, or 0x7fffffff with `hasFreeRunningIndices`. */
   readonly wrap: number
-  /** Number of elements that the ring can hold. */
+  /** Maximum number of elements. */
   readonly capacity: number
 }
 
 /** log2 of the smallest power of two that is at least `n`. */
 const ceilLog2 = (n: number): number => Math.max(0, 32 - Math.clz32(n - 1))
 
-/** Slots minus one of a ring that holds at least `elements` elements; `elements` is at most 2^30 - 1. */
+/** Slots minus one of a ring for at least `elements` elements; `elements` is at most 2^30 - 1. */
 export const ringMask = ({ hasFreeRunningIndices }: RingLayout, elements: number): number =>
   (1 << ceilLog2(hasFreeRunningIndices ? Math.max(elements, 1) : elements + 1)) - 1
 
@@ -68,7 +63,7 @@ export const createRing = (memory: RingMemory, elements: number, elementBytes: n
   return ring
 }
 
-/** Byte offset of the element with index `index` (any integer; it is masked). */
+/** Byte offset of the element with index `index`, any integer. */
 export const elementAt = (ring: Ring, index: number): number =>
   ring.elementsAt + ((index & ring.mask) << ring.log2Element)
 
@@ -86,7 +81,7 @@ export const storeProducer = (ring: Ring, index: number): void => {
 export const storeConsumer = (ring: Ring, index: number): void => {
   storeIndex(ring.layout, ring.area.words, consumerAt(ring), index & ring.wrap)
 }
-/** Stores the count of a counting CQ, whose ring has no elements, as its producer index, modulo 2^32. */
+/** Stores the count of a counting CQ as its producer index, modulo 2^32. */
 export const storeCount = (ring: Ring, count: number): void => {
   storeIndex(ring.layout, ring.area.words, producerAt(ring), count | 0)
 }
@@ -104,12 +99,12 @@ export const copyElements = (ring: Ring, from: number, count: number, next: Ring
   }
 }
 
-/** A `seenProducer` of a queue that differs from every index, so that the next scan finds a change. */
+/** A `seenProducer` that differs from every index: the next scan finds a change. */
 export const NO_INDEX = -1
 
 const emptyBuffer = new ArrayBuffer(compactLayout.header.DATA)
 
-/** The ring of a queue that does not exist: it has no slots, and nothing can be posted to it. */
+/** The ring of a queue that does not exist: nothing can be posted to it. */
 export const emptyRing: Ring = {
   area: {
     offset: 0,

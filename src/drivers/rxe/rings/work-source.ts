@@ -1,11 +1,10 @@
 /*
  * The program's send and receive queues in rings as a WorkSource of the engine (transport/types.ts).
  *
- * A WQE of either ring layout is converted into the engine's words (`Send`). An invalid WQE (unknown opcode, too many
- * elements, too long, no address handle) gets a status in `Send.REFUSED`, with which the engine completes it. Two
- * peculiarities of Debian's provider are tolerated: a wrong total length in requests of the ibv_wr_* calls (the
- * elements are summed instead), and inline data without the inline flag. An ATOMIC WRITE has its 8 bytes in the WQE,
- * where inline data is, whatever its flags.
+ * A WQE of either ring layout is converted into the engine's words (`Send`). The engine completes an invalid WQE with
+ * the status in `Send.REFUSED`. Debian's provider writes a wrong total length into requests of the ibv_wr_* calls, so
+ * the lengths of the elements are summed. It also posts inline data without the inline flag. An ATOMIC WRITE always has
+ * its 8 bytes inline.
  */
 
 import { type CauseName, vendorErrorOf } from '../../../spec/check/causes.ts'
@@ -46,40 +45,35 @@ const KNOWN_OPCODES = Object.keys(sendOperations).reduce((bits, opcode) => bits 
 const DATALESS = (1 << LOCAL_INV) | (1 << BIND_MW) | (1 << FLUSH)
 const ATOMIC_WRITE_BYTES = 8
 
-/** A send queue. */
 export interface SendQueue {
   readonly ring: Ring
   readonly maxSge: number
   readonly maxInline: number
-  /** Index of the oldest WQE that is not retired: the device's own, never read back from the ring. */
+  /** Index of the oldest WQE that is not retired. */
   retiredIndex: number
-  /**
-   * The program's producer index when it was read last, by a scan (posts.ts) or by the engine when it found no more
-   * WQEs; or NO_INDEX.
-   */
+  /** The producer index that a scan (posts.ts) or the engine (at the end of the queue) has read last; or NO_INDEX. */
   seenProducer: number
 }
 
 /** The context of a queue pair, for the order of memory window operations (posts.ts). */
 export interface QueueOwner {
-  /** Number of its memory windows. */
+  /** Number of memory windows. */
   readonly windowCount: number
 }
 
-/** The queues of one QP. */
 export interface QpRings {
   /** Absent for an XRC target, which belongs to no single context. */
   readonly owner?: QueueOwner
   readonly send: SendQueue
-  /** Its own queue, or its SRQ; for an XRC target the SRQ of the last message. */
+  /** The queue pair's own queue, or its SRQ; for an XRC target the SRQ of the last message. */
   receive: ReceiveQueue
   /** Only for queue pairs that send datagrams. */
   readonly destinations?: Destinations | undefined
 }
 
 /**
- * A queue for at least `requests` requests. Each has `maxInline` bytes, for inline data or for at most `maxSge`
- * elements. Throws CallError ENOMEM.
+ * A queue for at least `requests` requests. Each request has `maxInline` bytes, for inline data or elements. Throws
+ * CallError ENOMEM.
  */
 export const createSendQueue = (
   memory: RingMemory,
@@ -136,7 +130,7 @@ const loadSend = (rings: QpRings, index: number, into: Uint32Array, at: number):
   const opcode = words[(wqe + send.OPCODE) >> 2] >>> 0
   const flags = words[(wqe + send.FLAGS) >> 2]
   const sges = words[(wqe + send.DMA_NUM_SGE) >> 2] >>> 0
-  // the total length that the WQE states; an atomic's is that of its element, and its operands may occupy this word
+  // in the WQE of an atomic, operands may occupy the word
   const statedLength = isAtomic(opcode) ? 0 : words[(wqe + send.DMA_LENGTH) >> 2] >>> 0
   const isDataless = opcode < 32 && ((DATALESS >>> opcode) & 1) !== 0
   const isInline =
@@ -172,7 +166,6 @@ const loadSend = (rings: QpRings, index: number, into: Uint32Array, at: number):
   return true
 }
 
-/** Loads the words whose meaning depends on the opcode. */
 const loadOperands = (ring: Ring, wqe: number, opcode: number, into: Uint32Array, at: number): void => {
   const { words } = ring.area
   const { send } = ring.layout
@@ -197,7 +190,6 @@ const loadOperands = (ring: Ring, wqe: number, opcode: number, into: Uint32Array
   }
 }
 
-/** Loads the destination of a datagram. */
 const loadDestination = (destinations: Destinations, ring: Ring, wqe: number, into: Uint32Array, at: number): void => {
   const { words, bytes } = ring.area
   const { send } = ring.layout
@@ -226,7 +218,7 @@ const copyInline = (
   let source = inlineAt + from
   for (let target = at, remaining = total; remaining > 0; target += stride) {
     const size = remaining < chunk ? remaining : chunk
-    // creating a view costs more than copying so few bytes one by one
+    // creating a view would cost more
     if (size <= 128) for (let i = 0; i < size; i++) to.bytes[target + i] = bytes[source + i]
     else to.bytes.set(bytes.subarray(source, source + size), target)
     source += size
@@ -234,14 +226,14 @@ const copyInline = (
   }
 }
 
-/** For RESET: empties the queues but an SRQ; device and program both find index 0. */
+/** For RESET: empties the queues, except an SRQ. */
 export const resetRings = (rings: QpRings): void => {
   clearRing(rings.send.ring)
   rings.send.retiredIndex = 0
   if (!rings.receive.isShared) clearReceives(rings.receive)
 }
 
-/** Finds the SRQ with number `srqn` for the XRC target in this row; undefined if the target must not use it. */
+/** The SRQ with number `srqn`; undefined if the XRC target in this row must not use it. */
 export type FindSrq = (
   row: number,
   srqn: number,
