@@ -1,10 +1,9 @@
 /*
- * A device that has contexts and no verbs (R29). Its contexts resemble those of Linux's hfi1, which PSM uses: a client
- * gets a context assigned, maps its queues, and sends messages from it to other contexts of the device.
+ * A device that has contexts and no verbs (R29). Contexts resemble those of Linux's hfi1: a client gets a context
+ * assigned, maps its queues, and sends messages to other contexts of the device.
  *
- * Discovery, permission, handles and hot removal are core's, as for every device. Contexts are objects of the driver's
- * own class `ctx_context` (spec/drivers/ctx.ts), whose methods the interfaces of interfaces.ts also call. Of core, this
- * driver imports the public driver interface (core/index.ts) only.
+ * Contexts are objects of the driver's own class `ctx_context` (spec/drivers/ctx.ts). Of core, the driver imports only
+ * the public driver interface (core/index.ts).
  */
 import {
   type CallContext,
@@ -49,7 +48,7 @@ const infoOf = ({ number, jobKey, isReceiving, queues }: AssignedContext): Recor
 
 const stateOf = ({ device }: CallContext): CtxState => device.state as CtxState
 
-/** Notifies the receiving client if its context is armed and has a descriptor, and disarms the context. */
+/** If the receiver is armed and has a descriptor: disarms it and notifies its client. */
 const notify = (receiver: AssignedContext): void => {
   if (!receiver.isArmed || receiver.notifyFd === undefined) return
   receiver.isArmed = false
@@ -109,7 +108,7 @@ const contextClass = driverClass<typeof CtxContext, AssignedContext>(CtxContext,
         throw new CallError('EAGAIN', `ctx_context.send: context ${destination} does not receive now`)
       if (slot === undefined) putEager(receiver.queues, sender.number, tag, data)
       else if (!putExpected(receiver.queues, sender.number, tag, slot, offset, data)) {
-        // the message is not complete: there is no header to notify of
+        // the message is not complete
         counts.bytes += data.length
         return {}
       }
@@ -137,7 +136,7 @@ const contextClass = driverClass<typeof CtxContext, AssignedContext>(CtxContext,
 
 const { interface: Interface, device: DeviceClass, async_fd: AsyncFd, driver_ops: DriverOps } = Classes
 
-/** One driver record, which all ctx devices share. */
+/** All ctx devices share this record. */
 const ctxDriver: Driver<CtxState> = {
   name: 'ctx',
   id: 0, // RDMA_DRIVER_UNKNOWN

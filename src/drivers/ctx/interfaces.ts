@@ -1,11 +1,10 @@
 /*
  * The driver's interfaces (R28, R30): a context (`ctx_context`) by ioctl, write, mmap and read of a descriptor, for
- * programs that do not use classes. They call the methods of the class, so there is one implementation.
+ * programs that do not use classes. The interfaces call the methods of the class.
  *
- * A descriptor has at most one context: one that the ioctl ASSIGN creates and that is destroyed with the descriptor, or
- * one that a class method has created and that the ioctl USE binds to the descriptor until it is closed.
- * `ctx.userdma.2` added expected messages; the earlier version is kept for programs that request it. The interface
- * with the driver's own name, its provider channel, has the device's statistics.
+ * A descriptor has at most one context. The ioctl ASSIGN creates a context, which is destroyed with the descriptor. The
+ * ioctl USE binds a context that a class method has created, until the descriptor is closed. Version 2 of the interface
+ * (`ctx.userdma.2`) has expected messages. The provider channel has the device's statistics.
  */
 import {
   addParent,
@@ -33,10 +32,10 @@ import { CallError } from '../../spec/errno.ts'
 import { at, type Fields, type RecordOf, recordSize, u32 } from '../../spec/schema/schema.ts'
 import type { AssignedContext, CtxState } from './state.ts'
 
-/** State of a descriptor: the context that it is bound to, if any. */
+/** State of a descriptor. */
 interface Binding {
   object: CoreObject<AssignedContext> | undefined
-  /** Whether the descriptor's ASSIGN has created the context, so that closing the descriptor destroys it. */
+  /** Whether ASSIGN has created the context: closing the descriptor destroys it. */
   isOwned: boolean
 }
 type Call = OpsCall<Binding>
@@ -92,7 +91,7 @@ const use = (call: Call, address: bigint): number => {
   return 0
 }
 
-/** The ioctls of all versions, by request number. Each returns the value of ioctl(2). */
+/** By request number: the ioctls of all versions. Each returns the value of ioctl(2). */
 const baseIoctls: Readonly<Record<number, (call: Call, argument: bigint) => number>> = {
   [CtxIoctl.ASSIGN]: assign,
   [CtxIoctl.USE]: use,
@@ -164,7 +163,7 @@ const contextInterface = (
     if (object === undefined) return
     object.state.notifyFd = undefined
     object.state.isArmed = false
-    // core destroys the objects of a closed context, and of a removed device
+    // core destroys the objects of closed contexts and removed devices
     if (context.isClosed || !device.isAlive) return
     dropParent(fd, object)
     if (isOwned && object.uses === 0) invokeNow(context, CtxContext, 'destroy', object.handle, {}, caller)

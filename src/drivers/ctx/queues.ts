@@ -1,11 +1,10 @@
 /*
- * The receive queues of one context (`ctx_context`), in memory that its client maps and may corrupt
- * (spec/drivers/ctx.ts has the layout): headers, one for each message; eager buffers for short messages; expected
- * buffers for long messages, each of which the client announces with `expect`.
+ * The receive queues of one context (`ctx_context`), in memory that the client maps and may corrupt
+ * (spec/drivers/ctx.ts has the layout): headers, one for each message; eager buffers, for short messages; expected
+ * buffers, for long messages. The client announces an expected buffer with `expect`.
  *
- * The device keeps its own counts and sizes, and reads the client's counts only to compute free entries and to find out
- * whether messages are unread. An impossible count makes a queue count as full, and messages as unread. The bytes of a
- * message are written before HEADER_PRODUCER, which publishes them.
+ * The device keeps its own counts and sizes. If a count of the client is impossible, the queue counts as full and
+ * messages as unread. HEADER_PRODUCER publishes the bytes of a message.
  */
 import type { MappedChunk, MappedMemory } from '../../core/index.ts'
 import { CTX_HEADER_BYTES, CtxHeader, type CtxInfo, CtxKind, CtxWord } from '../../spec/drivers/ctx.ts'
@@ -28,14 +27,13 @@ export interface Queues {
   readonly headersAt: number
   readonly eagerAt: number
   readonly expectedAt: number
-  /** Number of messages since creation or reset, and of the eager ones among them, modulo 2^32. */
+  /** Number of messages since creation or reset, modulo 2^32. */
   produced: number
+  /** Number of eager messages since creation or reset, modulo 2^32. */
   producedEager: number
-  /**
-   * By expected buffer: the length of the announced message (0: none), and the sum of the lengths of the fragments that
-   * were written.
-   */
+  /** By expected buffer: the length of the announced message; 0: none. */
   readonly announcedBytes: Uint32Array
+  /** By expected buffer: the number of bytes that have arrived. */
   readonly arrivedBytes: Uint32Array
 }
 
@@ -89,7 +87,7 @@ const freeEntries = (length: number, produced: number, consumed: number): number
 /** Whether the client has unread messages; true if its count is impossible. */
 export const hasUnread = (queues: Queues): boolean => countOf(queues, CtxWord.HEADER_CONSUMER) !== queues.produced
 
-/** Empties all queues, so that device and client both find the counts 0, and forgets the announced buffers. */
+/** Empties all queues: sets the counts of device and client to 0, and forgets the announced buffers. */
 export const resetQueues = (queues: Queues): void => {
   queues.produced = 0
   queues.producedEager = 0
@@ -135,7 +133,7 @@ export const putEager = (queues: Queues, source: number, tag: bigint, data: Uint
   putHeader(queues, CtxKind.values.EAGER, source, data.length, slot, tag)
 }
 
-/** Method `expect`: the client announces the expected buffer `slot` for a message of `length` bytes. */
+/** The client announces the expected buffer `slot` for a message of `length` bytes. */
 export const announce = (queues: Queues, slot: number, length: number): void => {
   const { sizes, announcedBytes, arrivedBytes } = queues
   const method = 'ctx_context.expect:'
@@ -148,7 +146,7 @@ export const announce = (queues: Queues, slot: number, length: number): void => 
   arrivedBytes[slot] = 0
 }
 
-/** Writes a fragment of an expected message. True if it completes the message: then a header is added. */
+/** Writes a fragment of an expected message; the last one adds a header. True if the message is complete. */
 export const putExpected = (
   queues: Queues,
   source: number,

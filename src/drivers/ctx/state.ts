@@ -1,17 +1,16 @@
 /*
- * State of the ctx driver (device.ts): its contexts by number, objects of class ctx_context, each with its queues and
- * the descriptor on which messages are reported.
+ * State of the ctx driver (device.ts).
  */
 import type { CoreObject, FdObject } from '../../core/index.ts'
 import type { Queues } from './queues.ts'
 
-/** State of a context object. */
+/** State of a `ctx_context` object. */
 export interface AssignedContext {
   readonly number: number
-  /** Only contexts with the same key can send to each other. */
+  /** Only contexts with equal keys can send to each other. */
   readonly jobKey: number
   readonly queues: Queues
-  /** Whether messages are accepted; otherwise their senders get EAGAIN. */
+  /** If false, senders get EAGAIN. */
   isReceiving: boolean
   /** Whether the next message is reported on `notifyFd`, once. */
   isArmed: boolean

@@ -1,9 +1,6 @@
 /*
- * The smallest useful driver, as an example (R19, R22, R29; docs/how-to/drivers.md explains it): a device that takes
- * bytes, counts them and discards them, as /dev/null does. Of core, it imports the public driver interface only.
- *
- * Opening, queries, discovery and protection domains are core's own; `sink` is the driver's own class. This file knows
- * no dialect, process or socket.
+ * An example of a driver (R19, R22, R29; docs/how-to/drivers.md explains it): a device that counts bytes and discards
+ * them. Of core, it imports only the public driver interface; it knows no dialect, process or socket.
  */
 import { type Core, type Device, driverClass, register } from '../../core/index.ts'
 import { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device/device.ts'
@@ -24,7 +21,7 @@ import {
 
 const [MAX_TAKE_BYTES, MAX_PDS] = [1 << 16, 256]
 
-/** The driver's own class; ids of such classes begin at 0x8000. */
+/** The driver's own class. Ids of such classes begin at 0x8000. */
 export const Sink = objectClass('sink', 0x8000, {
   methods: {
     create: method(CREATE, { in: { pd: ref(1, 'pd') }, out: {} }),

@@ -79,8 +79,8 @@ export interface RxeDevice {
   /** Requests were posted to the queue pair with this handle. Other handles are ignored. */
   onDoorbell(context: Context, handle: number): void
   /**
-   * Whether `poll` has anything to do before the next timer, if `onDoorbell` has reported every post. Always true if the
-   * port cannot tell whether runs wait (`Port.isWaiting`).
+   * Whether `poll` has anything to do before the next timer, if `onDoorbell` has reported every post. Always true if
+   * the port cannot tell whether runs wait (`Port.isWaiting`).
    */
   hasWork(): boolean
   /** When `poll` must be called even if nothing else happens, microseconds; Infinity for never. */

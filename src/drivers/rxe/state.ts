@@ -1,5 +1,5 @@
 /*
- * The soft device's state: tables by which engine, packets and calls find queue pairs and completion queues.
+ * The soft device's state, and the state of its objects.
  */
 import type { CallContext, Context, CoreObject, Device, RequestPoll } from '../../core/model.ts'
 import type { FlowAddress, Port } from '../../phy/port.ts'
@@ -23,28 +23,26 @@ import type { Slots } from './slots.ts'
 
 export type CqObject = CoreObject<CqRing>
 
-/**
- * An XRC domain; two domains are equal if they are the same object. It exists as long as an `xrcd` object has it open.
- */
+/** An XRC domain. It exists as long as an `xrcd` object has it open. */
 export interface XrcDomain {
-  /** The file's identity; undefined for a domain that was opened without a file. */
+  /** The file's identity; undefined for a domain without a file. */
   readonly file: string | undefined
-  /** Number of `xrcd` objects that have it open. */
+  /** Number of `xrcd` objects that have the domain open. */
   openers: number
 }
 export type XrcdObject = CoreObject<XrcDomain>
 
-/** State of an SRQ object. */
 export interface SrqState {
-  /** SRQ number, 24 bits: XRC senders name the SRQ by it. */
+  /** SRQ number, 24 bits. */
   readonly number: number
-  /** Its slot in `RxeState.srqs`. */
+  /** Slot in `RxeState.srqs`. */
   readonly slot: number
   readonly queue: ReceiveQueue
   /** Protection domain of the memory that its WQEs name. */
   readonly pd: number
-  /** The number of its CQ, and its domain; -1 and undefined for an SRQ that is no XRC SRQ. */
+  /** The CQ's number, for an XRC SRQ; -1 for a basic SRQ. */
   readonly cq: number
+  /** For an XRC SRQ. */
   readonly domain: XrcDomain | undefined
 }
 export type SrqObject = CoreObject<SrqState>
@@ -56,40 +54,39 @@ export type AnyQp = ObjectClass<
 /** Attributes of `modify`, of any type. */
 export type QpModify = In<AnyQp['methods']['modify'], CoreObject>
 
-/**
- * A queue pair object's queues and driver state. QP state, PSNs and most attributes are in the engine, in row `row`.
- */
+/** Driver state of a queue pair object. QP state, PSNs and most attributes are in the engine, in row `row`. */
 export interface QueuePair extends QpRings {
   readonly row: number
   readonly qpn: number
-  /** XRC target: its domain, and all objects that have the target open; each of these gets its events. */
+  /** Of an XRC target. */
   readonly domain?: XrcDomain
+  /** All objects that have an XRC target open. Each object gets the target's events. */
   openers?: readonly QpObject[]
   /** Attributes that the engine does not keep (`AttributeBits`). */
   attributeBits: number
-  /** The address vector of `flow`; undefined without a path. */
+  /** Undefined without a path. */
   address: StoredAddress | undefined
   /** The port's flow to the peer; -1 without a path. */
   flow: number
 }
-/** PORT: the port was set; SQD_EVENT: the program enabled the event of a drained send queue. */
+/** SQD_EVENT: the program has enabled SQ_DRAINED. */
 export const AttributeBits = { PORT: 1, SQD_EVENT: 2 } as const
 export type QpObject = CoreObject<QueuePair>
 
-/** The objects of a queue pair: of an XRC target all that have it open. */
+/** The objects of a queue pair; an XRC target may have several. */
 export const openersOf = (qp: QpObject): readonly QpObject[] => qp.state.openers ?? [qp]
 
 /** Records of failures (failures.ts). */
 export interface Failures extends Causes {
   /** Reports an asynchronous event of a queue pair. */
   event(row: number, type: number, cause: Cause): void
-  /** Reports a failure that belongs to no queue pair, such as an asynchronous event of a CQ. */
+  /** Reports a failure that belongs to no queue pair, such as an event of a CQ. */
   report(failure: Omit<Failure, 'device'>, context: Context | undefined): void
-  /** The last failure of this row, drops and notes excepted; undefined if there is none. */
+  /** The last failure of this row, without drops and notes. */
   last(row: number): Failure | undefined
-  /** The queue pair was destroyed: its last failure and counts of drops are deleted. */
+  /** The queue pair was destroyed: deletes its records. */
   forget(row: number): void
-  /** Why queue pair `qpn` of this device has refused `psn` of queue pair `peer` (QPNs); undefined if unknown. */
+  /** The cause of the NAK that `qpn` of this device has sent to QPN `peer` for `psn`; undefined if unknown. */
   nakOf(qpn: number, peer: number, psn: number): Cause | undefined
 }
 
@@ -97,11 +94,11 @@ export interface Failures extends Causes {
 export interface RequestFeed {
   /** Reports newly posted receives of a row. */
   scanReceives(row: number): void
-  /** From now on the completions that `completions` writes are reported too. */
+  /** Also reports the completions that `completions` writes from now on. */
   watchCompletions(completions: Completions): void
   /**
-   * Sent messages of a queue pair whose receives are not complete, oldest first; the caller removes completed ones.
-   * Undefined if no request of the queue pair was reported.
+   * Messages that a queue pair has sent and whose receives are not complete, oldest first. The caller removes completed
+   * messages. Undefined if no request of the queue pair was reported.
    */
   sentBy(row: number): WorkRequest[] | undefined
   /** The queue pair is reset or destroyed. */
@@ -110,18 +107,18 @@ export interface RequestFeed {
   resetShared(srq: SrqObject): void
 }
 
-/** A datagram queue pair of a core client, as the device polls it (core-queues.ts). */
+/** A datagram queue pair of a core client (core-queues.ts). */
 export interface CoreQueue {
   readonly qpn: number
   /** PSN of the next packet. */
   readonly sqPsn: number
   /** Sends waiting packets while the port has room. */
   transmit(): void
-  /** Receives a packet for the queue pair: `length` bytes at `at`, ICRC included; `from`: the addresses of its run. */
+  /** Receives a packet: `length` bytes at `at`, with ICRC. `from`: the addresses of the run. */
   onPacket(arena: Arena, at: number, length: number, from: FlowAddress): void
 }
 
-/** Queue sizes that a program requests for a queue pair (struct ibv_qp_cap). */
+/** struct ibv_qp_cap. */
 export interface QpCap {
   readonly maxSendWr: number
   readonly maxRecvWr: number
@@ -130,20 +127,17 @@ export interface QpCap {
   readonly maxInlineData: number
 }
 
-/**
- * The functions of `--torment` (drivers/rxe/torment/torment.ts) that class handlers, `catchUp` and the removal of a
- * device call.
- */
+/** Torment of one device (drivers/rxe/torment/torment.ts), as the class handlers use it. */
 export interface CallTorment {
-  /** The size that a CQ gets: `requested` entries, or the `capacity` of its ring. */
+  /** The size of a new CQ: `requested` entries, or the `capacity` of its ring. */
   entriesOf(cq: CqObject, requested: number, capacity: number): number
-  /** The queues that a new queue pair gets: `rings`, or queues of exactly the requested sizes in the same rings. */
+  /** The queues of a new queue pair: `rings`, or queues of exactly the requested sizes in these rings. */
   queuesOf(rings: QpRings, qpn: number, requested: QpCap): QpRings
-  /** A shared receive queue was created or resized for `requests` requests, and may be limited to exactly these. */
+  /** A shared receive queue was created or resized: it may be limited to exactly `requests` requests. */
   limitShared(srq: SrqObject, requests: number): void
   /** The rings of a queue pair were emptied. */
   onRingsEmptied(rings: QpRings): void
-  /** Ends all delays, then calls `run`; nothing that `run` causes is delayed. */
+  /** Ends all delays, then calls `run`. Nothing that `run` causes is delayed. */
   withoutDelays<T>(run: () => T): T
   /** The device is removed. */
   close(): void
@@ -154,9 +148,9 @@ export interface RxeState {
   /** Changes when another interface replaces the device's own (interface.ts). */
   identity: Identity
   readonly port: Port
-  /** Completion queues by the number that the engine uses. */
+  /** Completion queues by their number in the engine. */
   readonly cqs: Slots<CqObject>
-  /** QPNs, with their rows in the engine; those of core clients have none. */
+  /** QPNs, with their rows in the engine. QPNs of core clients have no rows. */
   readonly qpns: Numbers
   /** Address handles by number. */
   readonly ahs: Map<number, AddressHandle>
@@ -165,57 +159,50 @@ export interface RxeState {
   readonly srqs: Slots<SrqObject>
   /** SRQ numbers, each with its slot in `srqs`. */
   readonly srqns: Numbers
-  /** XRC domains of files, by the files' identity. */
+  /** XRC domains by the file's identity. */
   readonly domains: Map<string, XrcDomain>
   /** By row of the engine; undefined for a free row. */
   readonly qps: (QpObject | undefined)[]
-  /** The address that was stored last: many queue pairs and address handles have the same one, and share it (R15). */
+  /** The address that was stored last: queue pairs and address handles with equal addresses share it (R15). */
   lastAddress: StoredAddress | undefined
-  /** By row of the engine, for its work source: the queues; undefined for a free row. */
+  /** By row of the engine; undefined for a free row. */
   readonly rings: (QpRings | undefined)[]
-  /** The queues of a row were created: the next `poll` checks them. */
+  /** The next `poll` checks the queues of a new row. */
   readonly addQueues: (row: number) => void
   /** The next `poll` checks the row's queues, even if their indices have not changed. */
   readonly recheck: (row: number) => void
   /**
-   * Polls if the send queue of `row` may have requests that the engine does not know (with `--torment` always), for
-   * methods whose result depends on them: a program posts before it calls, but the doorbell may arrive after the call.
+   * Polls if the send queue of `row` may have requests that the engine does not know; with `--torment` always. For
+   * methods whose result depends on earlier posts: the doorbell of a post may arrive after the call.
    */
   readonly catchUp: (row: number) => void
   /**
-   * Like `catchUp`, for all send queues. The promise resolves when all are checked, a slice in each turn of the event
-   * loop; undefined if they are checked already. `isInProcess`: for the library in this process, which reports each
-   * post with its queue pair, so that only these queue pairs are checked.
+   * `catchUp` for all send queues. The promise resolves when all are checked; undefined if they are checked already.
+   * `isInProcess`: checks only the queue pairs that the library in this process has named by `onDoorbell`.
    */
   readonly catchUpAll: (isInProcess: boolean) => Promise<void> | undefined
-  /** Flows of datagrams that `poll` closes at its end (drivers/rxe/address/destinations.ts). */
+  /** Flows of datagrams: `poll` closes them at its end (drivers/rxe/address/destinations.ts). */
   readonly releasedFlows: number[]
   /** Queue pairs whose completions were lost because a CQ was full: `poll` moves them to ERR at its end. */
   readonly overrunQps: { readonly qpn: number; readonly cause: Cause }[]
   readonly failures: Failures
-  /** Only while the device is watched. */
+  /** Set while the device is watched. */
   feed: RequestFeed | undefined
   readonly watch: (device: Device<RxeState>, watcher: RequestWatcher, scratch: Arena) => RequestPoll
-  /**
-   * Queue pairs of core clients by QPN (1 while the MAD layer uses it), and the number of datagrams that wait in them.
-   */
+  /** Queue pairs of core clients by QPN, and the number of datagrams that wait in them. */
   readonly coreQueues: { readonly byNumber: Map<number, CoreQueue>; waiting: number }
   /** Times that the link went down. */
   linkDowned: number
-  /** Microseconds, of the clock that `poll` is called with. */
+  /** The clock of `poll`, microseconds. */
   readonly now: () => number
-  /** `--torment`; undefined: there is none. */
   torment: CallTorment | undefined
-  /**
-   * The engine, which is created after the device is registered. A function: objects with accessors are slow to read.
-   */
+  /** A function, because the engine is created after the device is registered; an accessor would be slow to read. */
   readonly engine: () => Engine
 }
 
-/** The device's state, for class handlers, which are the same for all soft devices. */
 export const stateOf = (call: CallContext): RxeState => call.device.state as RxeState
 
-/** Allocates QPNs, SRQ numbers (both have a row or slot once they are bound) or address handle numbers: 24 bits. */
+/** Allocates 24-bit numbers: QPNs, SRQ numbers or address handle numbers. A row or slot may be bound to a number. */
 export interface Numbers {
   /** Allocates a number, which has no row yet. */
   take(): number
@@ -227,28 +214,27 @@ export interface Numbers {
   count(): number
 }
 
-/** The lowest numbers that a program gets from rxe. QPNs 0 and 1 are SMI and GSI. */
+/** The lowest numbers that a program gets from Linux's rxe. QPNs 0 and 1 are SMI and GSI. */
 export const FIRST_QPN = 17
 export const FIRST_SRQN = 0x20001
 /** 0xffffff is the multicast QPN. */
 const LAST_NUMBER = 0xfffffe
 
-/** Numbers whose rows share one page (`pages` of `createNumbers`). */
+/** Log2 of the numbers per page (`pages` of `createNumbers`). */
 const PAGE_BITS = 10
 const PAGE_NUMBERS = 1 << PAGE_BITS
 
 /**
- * Numbers are allocated cyclically, so that a recently freed one is not used again soon, and late packets of an old
- * connection reach no queue pair. `offset`, a u32, selects the number to begin with. Rows are stored in pages, four
- * bytes a number; a page is freed with its last number.
+ * Numbers are allocated cyclically, so that late packets of a destroyed queue pair reach no new one. `offset`, a u32,
+ * selects the first number. Rows are stored in pages; a page is freed with its last number.
  */
 export const createNumbers = (first: number, offset = 0): Numbers => {
   /** An entry is row + 2; 1 for a number without a row yet, 0 for a free one. */
   const pages: (Int32Array | undefined)[] = []
-  /** By page: numbers in use. */
+  /** By page: how many numbers are in use. */
   const uses: number[] = []
   const start = first + (offset % (LAST_NUMBER - first + 1))
-  /** The index of number `start`: it begins a page, so that the numbers from `start` on fill whole pages. */
+  /** The index of number `start`, which begins a page. */
   const base = (first + PAGE_NUMBERS - 1) & -PAGE_NUMBERS
   let next = start
   let count = 0
@@ -266,7 +252,7 @@ export const createNumbers = (first: number, offset = 0): Numbers => {
     pages[page][index & (PAGE_NUMBERS - 1)] = value
     uses[page] = (uses[page] ?? 0) + change
     count += change
-    // the page of the next number is kept: it would be allocated again immediately
+    // the page of the next number is kept
     if (uses[page] === 0 && page !== indexOf(next) >>> PAGE_BITS) pages[page] = undefined
   }
   const advance = (): void => {

@@ -1,16 +1,13 @@
 /*
- * Destinations of the datagrams of one queue pair: the port's flow (`Send.FLOW` in transport/types.ts) for each WQE. A
- * WQE names its destination by the number of an address handle; some user libraries do not know these numbers and write
- * an address vector instead.
+ * Destinations of the datagrams of one queue pair: the port's flow (`Send.FLOW` in transport/types.ts) of each WQE. A
+ * WQE has the number of an address handle, or an address vector if the user library does not know these numbers.
  *
- * The flow for an address vector is opened with its first request and cached; of the few cached flows of a queue pair
- * the least recently used one is closed for a new one. Without a path the flow is -1, and the request completes with
- * LOC_QP_OP_ERR, as with Linux's rxe.
+ * Flows for address vectors are opened by the first request and cached, with LRU replacement. Without a path the flow
+ * is -1, and the request completes with LOC_QP_OP_ERR, as with Linux's rxe.
  *
- * A fetched request may wait for the congestion window or the port, and its address handle may be destroyed or modified
- * before it is sent. So the queue pair keeps the flow of its last fetched request open: the engine fetches the next
- * request only when the packets of the last one are committed or in the run that is being built. Runs are committed
- * before the device's `poll` ends, and `poll` closes the flows in `releasedFlows` only after that.
+ * An address handle may be destroyed or modified while a fetched request waits for the congestion window or the port.
+ * So the flow of the last fetched request stays open until the next request is fetched. By then its packets are
+ * committed or in the current run. Runs are committed before `poll` closes the flows in `releasedFlows`.
  */
 import type { GidTable } from '../../../core/devices/gids.ts'
 import type { Port } from '../../../phy/port.ts'
@@ -20,7 +17,7 @@ import { type Address, flowAddress, noAddress, openPath, sourceOf } from './path
 
 /** The destination of an address handle. */
 export interface AddressHandle {
-  /** The number in work requests, from 1 on. */
+  /** The number in work requests, at least 1. */
   readonly number: number
   /** Id of its protection domain. */
   readonly pd: number
@@ -30,25 +27,25 @@ export interface AddressHandle {
 }
 
 export interface Destinations {
-  /** The flow for address handle `number`; -1 if there is none, or if it is of another protection domain. */
+  /** The flow for address handle `number`; -1 if it does not exist, or belongs to another protection domain. */
   byHandle(number: number): number
   /** The flow for the address vector at offset `at` of `bytes`; -1 if there is no path. */
   byVector(bytes: Uint8Array, at: number): number
   /**
    * A request with this flow is fetched: the flow stays open until a request with another flow is fetched, or
-   * `release`. -1: the request has no flow.
+   * `release` is called. -1: no flow.
    */
   hold(flow: number): void
-  /** The queue pair was reset: it has no fetched request any more. */
+  /** The queue pair was reset: closes the held flow. */
   release(): void
-  /** The queue pair is destroyed: closes all flows that it keeps open. */
+  /** The queue pair is destroyed: closes all its flows. */
   close(): void
 }
 
-/** Maximum number of flows for address vectors that one queue pair caches. */
+/** Maximum number of cached flows of one queue pair. */
 const MAX_CACHED_FLOWS = 64
 
-/** The fields of a `Destinations`. Most queue pairs send to no address vector, so `cached` is created late (R15). */
+/** The fields of a `Destinations`. */
 interface Fields {
   readonly ahs: ReadonlyMap<number, AddressHandle>
   readonly port: Port
@@ -56,9 +53,9 @@ interface Fields {
   readonly pd: number
   /** `RxeState.releasedFlows`. */
   readonly releasedFlows: number[]
-  /** The flow of the last fetched request; -1: none. */
+  /** -1: none. */
   heldFlow: number
-  /** Flows by address vector (its bytes as text), least recently used first; undefined before the first. */
+  /** Flows by address vector (bytes as text), least recently used first. Most queue pairs have no cache (R15). */
   cached: Map<string, number> | undefined
 }
 

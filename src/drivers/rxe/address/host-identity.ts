@@ -1,6 +1,6 @@
 /*
- * Identity of a soft device on this machine: MAC, name and index are those of the interface that has the device's
- * address. If no interface has it, the interface is the loopback interface, which has no MAC (identity.ts).
+ * Identity of a soft device on this machine: MAC, name and index of the interface that has the device's address. If no
+ * interface has the address, the loopback interface is used, which has no MAC (identity.ts).
  */
 import { readFileSync } from 'node:fs'
 import { networkInterfaces } from 'node:os'
@@ -11,7 +11,7 @@ import { type Identity, identify } from './identity.ts'
 
 const LOOPBACK = 'lo'
 
-/** The interface's index; 0 if no interface has this name. */
+/** 0 if no interface has this name. */
 const interfaceIndex = (name: string): number => {
   try {
     return Number(readFileSync(`/sys/class/net/${name}/ifindex`, 'utf8'))
@@ -21,8 +21,8 @@ const interfaceIndex = (name: string): number => {
 }
 
 /**
- * The identity of the device with this address. `interfaces` also has interfaces that are down or not connected, which
- * Node does not list. Throws an Error for text that is no address.
+ * The identity of the device with this address. `interfaces`: Node does not list interfaces that are down or not
+ * connected. Throws an Error for text that is no address.
  */
 export const identityOf = (
   { address }: Pick<DeviceSpec, 'address'>,

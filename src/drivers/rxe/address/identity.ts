@@ -1,10 +1,9 @@
 /*
- * Identity of a soft device: MAC, GUID and GIDs from its address, as Linux's rxe derives them from its network
- * interface.
+ * Identity of a soft device: MAC, GUID and GIDs, as Linux's rxe derives them.
  *
- * The GUID is the EUI-64 of the MAC; GID 0 is the link-local address with that EUI-64, GID 1 the device's own address
- * (IPv4 as ::ffff:a.b.c.d), so `-g 1` means the same as on Linux. If the interface has no MAC (loopback), a locally
- * administered one is derived from the address, so that devices on 127.0.0.1 and 127.0.0.2 differ.
+ * The GUID is the EUI-64 of the MAC. GID 0 is the link-local address with this EUI-64. GID 1 is the device's address
+ * (IPv4 as ::ffff:a.b.c.d). If the interface has no MAC (loopback), a locally administered MAC is derived from the
+ * address, so that devices on 127.0.0.1 and 127.0.0.2 differ.
  */
 
 export interface Identity {
@@ -13,7 +12,7 @@ export interface Identity {
   readonly guid: Uint8Array
   /** 16 bytes each, in table order. */
   readonly gids: readonly Uint8Array[]
-  /** The interface that the GIDs belong to, as Linux shows it. */
+  /** The interface that has the address. */
   readonly interfaceName: string
   readonly interfaceIndex: number
 }
@@ -21,17 +20,17 @@ export interface Identity {
 /** The universal/local bit in the first byte of a MAC. */
 const LOCALLY_ADMINISTERED = 0x02
 
-/** A MAC for an address whose interface has none: 02:00 and the last four bytes of the address. */
+/** 02:00 and the last four bytes of the address. */
 const derivedMac = (address: Uint8Array): Uint8Array =>
   Uint8Array.of(LOCALLY_ADMINISTERED, 0, ...address.subarray(12, 16))
 
-/** EUI-64 of a MAC as in IPv6 addresses (RFC 4291, appendix A): ff:fe in the middle, universal/local bit inverted. */
+/** EUI-64 of a MAC as in IPv6 addresses (RFC 4291, appendix A). */
 const eui64 = (mac: Uint8Array): Uint8Array =>
   Uint8Array.of(mac[0] ^ LOCALLY_ADMINISTERED, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5])
 
 /**
- * The identity of a device with this address: 16 bytes, IPv4 as ::ffff:a.b.c.d. `networkInterface`: the interface that
- * has the address; its `mac` is all zeros or undefined if it has none.
+ * `address`: 16 bytes, IPv4 as ::ffff:a.b.c.d. `networkInterface`: the interface that has the address; `mac` is all
+ * zeros or undefined if the interface has none.
  */
 export const identify = (
   address: Uint8Array,

@@ -1,12 +1,12 @@
 /*
- * A soft device as seen by other devices of this process, which send to it without packets
- * (transport/loopback/slices.ts): its port's flows and receivers, and the engine's row of each of its QPNs.
+ * A soft device as other devices of this process see it, which send to it without packets
+ * (transport/loopback/slices.ts).
  */
 import type { Port } from '../../../phy/port.ts'
 import type { LocalPeerDevice } from '../../../transport/types.ts'
 import type { Numbers } from '../state.ts'
 
-/** Undefined for a port that can only carry packets, such as UDP. The engine sets `state` of the result. */
+/** Undefined for a port that only carries packets, such as UDP. The engine sets `state`. */
 export const localPeerDeviceOf = (port: Port, { rowOf }: Numbers): LocalPeerDevice | undefined => {
   const { staging, peerAt } = port
   if (staging === undefined || peerAt === undefined || port.isWaiting === undefined) return undefined
@@ -16,7 +16,7 @@ export const localPeerDeviceOf = (port: Port, { rowOf }: Numbers): LocalPeerDevi
     staging,
     counters: port.counters,
     rowOf,
-    // The properties of the port are read at each call: a fault layer replaces them.
+    // read at each call: a fault layer replaces the properties of the port
     receiverOf: flow => (port.receiverOf?.(flow) ?? null) as LocalPeerDevice | null,
     peerAt,
     isIdle: () => port.isWaiting?.() === false,

@@ -1,24 +1,24 @@
 /*
- * Multicast groups of a soft device (IBA 10.5): which datagram queue pairs are attached to which group, and the groups
- * that the port has to join.
+ * Multicast groups of a soft device (IBA 10.5).
  *
- * As on Linux, attaching a queue pair twice to the same GID and multicast LID has no effect, and attaching it with
- * another LID is another membership of the same group. RoCE packets have the GID only.
+ * As on Linux, attaching a queue pair twice to the same GID and multicast LID has no effect. Attaching it to the same
+ * GID with another LID adds a membership. RoCE packets have no LID.
  */
 import type { Port } from '../../../phy/port.ts'
 import { CallError } from '../../../spec/errno.ts'
 import { addressText, isMulticastGid } from '../../../wire/address.ts'
 
 export interface MulticastLimits {
-  /** Groups of a device, queue pairs of programs in one group, memberships of a device. */
   readonly groups: number
+  /** Queue pairs of programs in one group. */
   readonly members: number
+  /** Of all groups of a device. */
   readonly memberships: number
 }
 
 /**
- * `row` names a queue pair: its row in the engine; or, for a queue pair of a core client (core-queues.ts), its negated
- * QPN. The limit of queue pairs in a group does not apply to the latter. Functions throw CallError.
+ * `row`: a queue pair's row in the engine, or the negated QPN of a core client's queue pair (core-queues.ts), to which
+ * the limit `members` does not apply. Functions throw CallError.
  */
 export interface Groups {
   /** EINVAL for a GID that is no multicast GID, ENOMEM beyond a limit, EADDRNOTAVAIL if the port cannot join. */
@@ -26,9 +26,9 @@ export interface Groups {
   /** EINVAL if the queue pair is not attached with this LID. */
   detach(row: number, gid: Uint8Array, mlid: number): void
   detachAll(row: number): void
-  /** Number of memberships of a queue pair. */
+  /** Memberships of a queue pair. */
   count(row: number): number
-  /** The rows that are attached to a group, in the order of their attachment; valid until the next change. */
+  /** The rows of a group, in the order of attachment; valid until the next change. */
   rowsOf(gid: Uint8Array): readonly number[]
 }
 
@@ -42,7 +42,7 @@ const keyOf = (gid: Uint8Array): string => gid.join('.')
 
 export const createGroups = (port: Pick<Port, 'joinGroup' | 'leaveGroup'>, limits: MulticastLimits): Groups => {
   const groups = new Map<string, Group>()
-  /** By row and by group's key: the multicast LIDs. */
+  /** Multicast LIDs by row and by key of the group. */
   const memberships = new Map<number, Map<string, Set<number>>>()
   let totalMemberships = 0
   /** Argument and result of the last `rowsOf`: consecutive runs are often of one flow. */

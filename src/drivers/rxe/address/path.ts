@@ -1,6 +1,6 @@
 /*
  * Paths of the soft device: the address vector of a queue pair or an address handle becomes a flow of the port (R10;
- * RoCEv2 as of IBA annex A17). Checks come in Linux's order.
+ * IBA annex A17).
  */
 import { type GidTable, getGid } from '../../../core/devices/gids.ts'
 import type { FlowAddress, Port } from '../../../phy/port.ts'
@@ -11,17 +11,15 @@ import { isMappedIpv4, isSameAddress } from '../../../wire/address.ts'
 
 /** UDP source port of all packets of a soft device; receivers accept any (IBA A17). */
 const SOURCE_PORT = 4791
-/**
- * Hop limit of all packets: like Linux, which takes it from the route, the device ignores that of the address vector.
- */
+/** Hop limit of all packets. As on Linux, the hop limit of an address vector is ignored. */
 const HOP_LIMIT = 64
 
 export type Address = RecordOf<typeof QpAddress>
 
-/** A stored address vector, with `dmac`, the next hop's MAC address, if the call had one. */
+/** An address vector, and `dmac`, the next hop's MAC address. */
 export type StoredAddress = Address & { readonly dmac?: Uint8Array }
 
-/** The address that a QP without a path returns to a query: on Ethernet a path is global. */
+/** What a query of a QP without a path returns. On Ethernet a path is global. */
 export const noAddress: Address = {
   dgid: new Uint8Array(16),
   flowLabel: 0,
@@ -34,7 +32,7 @@ export const noAddress: Address = {
   port: 0,
 }
 
-/** A copy of an address that the caller may change. */
+/** A copy that the caller may change. */
 export const copyAddress = ({
   dgid,
   flowLabel,
@@ -58,15 +56,14 @@ export const copyAddress = ({
 })
 
 /**
- * An attribute that calls refuse, with the reason. The device sends UDP datagrams: the kernel adds the VLAN tag of the
- * source address's interface. It also finds the next hop's MAC address, so the attribute `dmac` is only stored, for
- * queries.
+ * An attribute that calls refuse, with the reason. The kernel adds the VLAN tag of the source address's interface to
+ * the device's UDP datagrams. It also finds the next hop's MAC address, so `dmac` is only stored for queries.
  */
 export const NO_VLAN = {
   vlan: 'the device tags no frames; use a GID whose address is that of a VLAN interface, which does',
 }
 
-/** An address as a query returns it. */
+/** The results of a query. */
 export const addressAnswer = (address: StoredAddress) => ({
   address: copyAddress(address),
   ...(address.dmac && { dmac: address.dmac.slice() }),
@@ -85,10 +82,7 @@ const isSame = (a: Address, b: Address): boolean =>
   a.isGlobal === b.isGlobal &&
   a.port === b.port
 
-/**
- * The copy of an address that an object keeps: the last copy if it is equal, since very many queue pairs or address
- * handles may have the same address (R15). Its hop limit is HOP_LIMIT.
- */
+/** A copy of an address, with HOP_LIMIT; or the last copy if it is equal: many objects may have one address (R15). */
 export const storedAddress = (
   device: { lastAddress: StoredAddress | undefined },
   address: Address,
@@ -108,8 +102,8 @@ const refuse = (method: string, reason: string): never => {
 }
 
 /**
- * The source GID that an address vector selects. Throws CallError EINVAL for an impossible vector or a GID index
- * outside the table, and ENODATA for an empty GID index. `method` begins the error message.
+ * The source GID that an address vector selects. Checks come in Linux's order. Throws CallError EINVAL for an
+ * impossible vector or a GID index outside the table, and ENODATA for an empty GID index. `method` begins the message.
  */
 export const sourceOf = (gids: GidTable, address: Address, method: string): Uint8Array => {
   if (address.port !== 1) refuse(method, `port ${address.port}: the device has port 1`)
@@ -120,7 +114,7 @@ export const sourceOf = (gids: GidTable, address: Address, method: string): Uint
   return gid
 }
 
-/** The port's record of a path from `source`, for `openPath`, which copies it. */
+/** The path from `source`, for `openPath`. */
 export const flowAddress = (source: Uint8Array, address: Address): FlowAddress => ({
   source,
   destination: address.dgid,
@@ -131,8 +125,8 @@ export const flowAddress = (source: Uint8Array, address: Address): FlowAddress =
 })
 
 /**
- * Opens the port's flow for a path. Throws CallError EADDRNOTAVAIL if the port refuses it: it does not have the source
- * address, or has too many flows. `method` begins the error message.
+ * Opens the port's flow for a path. Throws CallError EADDRNOTAVAIL if the port does not have the source address or has
+ * too many flows. `method` begins the message.
  */
 export const openPath = (port: Port, path: FlowAddress, method: string): number => {
   try {

@@ -1,7 +1,7 @@
 /*
  * The GRH of a received datagram (IBA 11.4.1.2; annex A17), 40 bytes: the IPv6 header of the packet, or 20 zero bytes
- * and the IPv4 header, as on Linux. Sockets deliver only UDP payloads, so the header is rebuilt from the port's record
- * of the run, in the port's arena.
+ * and the IPv4 header, as on Linux. Sockets deliver only UDP payloads, so the header is built from the port's record of
+ * the run.
  */
 import { type Port, type ReceivedRun, SCRATCH_BYTES } from '../../../phy/port.ts'
 import { MAX_MTU_BYTES } from '../../../spec/mtu.ts'
@@ -9,10 +9,10 @@ import type { DatagramRoute } from '../../../transport/types.ts'
 import { isMappedIpv4 } from '../../../wire/address.ts'
 import { IPV4_BYTES, IPV6_BYTES, putIpv4, putIpv6, UDP_BYTES } from '../../../wire/ip.ts'
 
-/** The flag of RoCEv2 packets, as Linux sends them. */
+/** As Linux sends RoCEv2 packets. */
 const DONT_FRAGMENT = true
 
-/** `run`: the record of the run that is being received, which the device fills for each run. */
+/** `run`: the record that the device fills for each received run. */
 export const routeOf = (port: Port, run: ReceivedRun): DatagramRoute => {
   const { scratch } = port
   if (SCRATCH_BYTES < IPV6_BYTES + MAX_MTU_BYTES)

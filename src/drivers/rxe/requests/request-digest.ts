@@ -1,6 +1,6 @@
 /*
- * A hash of the bytes that a send reads, for `userdma check`: of all bytes, or, for a long message, of samples at its
- * beginning, at its end, and at an offset between them that differs from request to request.
+ * A hash of the bytes that a send reads, for `userdma check`. Of a long message it hashes samples: at the beginning, at
+ * the end, and at an offset between, which differs from request to request.
  */
 import type { MemoryTable } from '../../../core/memory/region-table.ts'
 import type { RequestElement, WorkRequest } from '../../../spec/check/requests.ts'
@@ -10,19 +10,18 @@ import type { Arena } from '../../../wire/arena.ts'
 import { crcOfArena } from '../../../wire/crc.ts'
 import { regionMemory } from '../memory.ts'
 
-/** Messages of at most this length are always hashed as a whole. */
+/** Longer messages are sampled. */
 const WHOLE_BYTES = 4096
 const SAMPLE_BYTES = 1024
 
 /**
- * Returns the function that hashes a request's bytes, whose result is undefined if they cannot be read. `isWhole`: all
- * bytes also of a long message. `scratch`: memory of at least SAMPLE_BYTES, through which the bytes are read; its size
- * is the maximum that is read in one step.
+ * Returns the function that hashes a request's bytes; its result is undefined if they cannot be read. `isWhole`:
+ * hashes all bytes. `scratch`: at least SAMPLE_BYTES of memory, through which the bytes are read.
  */
 export const createDigest = (table: MemoryTable, scratch: Arena) => {
   const memory = regionMemory(table)
 
-  /** Copies `bytes` bytes of the message from its byte `from` on to `scratch`; false if they cannot be read. */
+  /** Copies `bytes` bytes of the message from offset `from` on to `scratch`; false if they cannot be read. */
   const copy = (pd: number, qpn: number, elements: readonly RequestElement[], from: number, bytes: number): boolean => {
     let skipped = from
     let at = 0

@@ -1,12 +1,10 @@
 /*
- * Reports the work requests of a watched device to `userdma check` (spec/check/requests.ts): functions of the device's
- * WorkSource and Completions are replaced by ones that also report. A device that nobody watches keeps the plain ones,
- * at no cost.
+ * Reports the work requests of a watched device to `userdma check` (spec/check/requests.ts). It replaces functions of
+ * the device's WorkSource and Completions.
  *
- * The engine may load a send several times, if it cannot execute it immediately. It completes the sends and the
- * receives of one queue pair in order, so the request of a completion is the oldest one. The message that completes a
- * receive is the sender's oldest one of the same length and kind; on an unreliable connection, the messages before it
- * were lost.
+ * The engine may load a send several times. It completes the sends of a queue pair in order, and the receives too, so a
+ * completion reports the oldest request. A receive completion reports the sender's oldest message of the same length
+ * and kind; on an unreliable connection, earlier messages were lost.
  */
 import { findGid } from '../../../core/devices/gids.ts'
 import type { Device, RequestPoll } from '../../../core/model.ts'
@@ -47,8 +45,8 @@ const remoteOperations: ReadonlySet<number> = new Set([
   FLUSH,
 ])
 /**
- * Maximum number of messages of one queue pair that are kept until their receives complete. Receives of a device in
- * another process are never seen.
+ * Maximum number of messages of one queue pair that wait for their receives to complete. Receives in another process
+ * are never seen.
  */
 const MAX_MESSAGES = 4096
 
@@ -58,28 +56,28 @@ interface QpFeed {
   readonly cqs: readonly CqObject[]
   readonly isDatagram: boolean
   readonly sqSigAll: boolean
-  /** WQE index of the send that the engine fetches next; −1 if no send was fetched yet. */
+  /** WQE index of the send that the engine fetches next; −1 before the first. */
   nextIndex: number
-  /** Number of sends that were fetched so far. */
+  /** Number of fetched sends. */
   count: number
   /** Sends that are fetched and not retired, oldest first. */
   readonly fetched: WorkRequest[]
   /** Retired sends that will have a completion, oldest first. */
   readonly retired: WorkRequest[]
-  /** The send that was retired last, if it is unsignaled: it has a completion only if it failed. */
+  /** The last retired send, if it is unsignaled: it has a completion only if it failed. */
   lastUnsignaled: WorkRequest | undefined
   /** Sent messages whose receives are not complete, oldest first. */
   readonly messages: WorkRequest[]
-  /** Receives that messages have taken and that are not complete, oldest first. */
+  /** Receives that are taken and not complete, oldest first. */
   readonly takenReceives: WorkRequest[]
 }
 
 /** Requests of one receive queue or SRQ. */
 interface ReceiveFeed {
   readonly owner: QpObject | SrqObject
-  /** Receives that no message has taken, oldest first. */
+  /** Receives that are not taken, oldest first. */
   readonly pending: WorkRequest[]
-  /** Number of receives that were reported so far. */
+  /** Number of reported receives. */
   count: number
 }
 
@@ -102,14 +100,14 @@ const remoteBytes = (opcode: number, words: Uint32Array, at: number): number => 
   return opcode === ATOMIC_CMP_AND_SWP || opcode === ATOMIC_FETCH_AND_ADD ? 8 : words[at + Send.LENGTH]
 }
 
-/** The destination of the datagram at `words[at]` (`Send`); undefined unless an address handle has its flow. */
+/** The destination of the datagram at `words[at]` (`Send`); undefined if no address handle has its flow. */
 const destinationOf = (ahs: RxeState['ahs'], words: Uint32Array, at: number): WorkRequest['destination'] => {
   for (const { flow, address } of ahs.values())
     if (flow === words[at + Send.FLOW]) return { gid: address.dgid, qkey: words[at + Send.QKEY] }
   return undefined
 }
 
-/** The send request at `words[at]` (`Send`). */
+/** `words[at]`: `Send`. */
 const sendRequest = ({ ahs, now }: RxeState, feed: QpFeed, words: Uint32Array, at: number): WorkRequest => {
   const { qp, isDatagram, sqSigAll, count } = feed
   const opcode = words[at + Send.OPCODE]
@@ -142,7 +140,7 @@ const sendRequest = ({ ahs, now }: RxeState, feed: QpFeed, words: Uint32Array, a
 
 const isQp = (owner: QpObject | SrqObject): owner is QpObject => 'qpn' in owner.state
 
-/** The receive request at `words[0]` (`Receive`). */
+/** `words[0]`: `Receive`. */
 const receiveRequest = ({ owner, count }: ReceiveFeed, time: number, words: Uint32Array): WorkRequest => ({
   id: ++lastId,
   time,
@@ -162,12 +160,12 @@ const receiveRequest = ({ owner, count }: ReceiveFeed, time: number, words: Uint
 })
 
 /**
- * Removes from a sender's `messages` the one that a receive completion (`words`) reports, on a connection with all
- * before it, and returns it. `datagramQpn`: the receiving queue pair of a datagram; −1 on a connection.
+ * Removes from a sender's `messages` the one that a receive completion (`words`) reports, and returns it. On a
+ * connection, removes earlier messages too. `datagramQpn`: the receiving QPN of a datagram; −1 on a connection.
  */
 const takeMessage = (messages: WorkRequest[], words: Uint32Array, datagramQpn: number): WorkRequest | undefined => {
   const isDatagram = datagramQpn >= 0
-  // the byte count of a datagram includes the GRH, which is as long as an IPv6 header
+  // the byte count of a datagram includes the GRH
   const bytes = words[Completion.BYTES] - (isDatagram ? IPV6_BYTES : 0)
   const isWrite = words[Completion.OPCODE] === RECV_RDMA_WITH_IMM
   const index = messages.findIndex(
@@ -179,8 +177,8 @@ const takeMessage = (messages: WorkRequest[], words: Uint32Array, datagramQpn: n
 }
 
 /**
- * Reports the requests of a device to `watcher` from now on, for as long as the device exists. `work`,
- * `engineCompletions`: those of the engine, whose functions are replaced. `scratch`: as for createDigest.
+ * Reports the requests of a device to `watcher` from now on. Replaces functions of the engine's `work` and
+ * `engineCompletions`. `scratch`: as for createDigest.
  */
 export const watchRequests = (
   device: Device<RxeState>,
@@ -194,7 +192,7 @@ export const watchRequests = (
   const { qps, rings, cqs } = state
   const feeds: (QpFeed | undefined)[] = []
   const receiveFeeds = new WeakMap<ReceiveQueue, ReceiveFeed>()
-  /** By CQ: the number of polled completions that was reported last. */
+  /** By CQ: the last reported number of polled completions. */
   const polledCounts = new WeakMap<CqObject, number>()
   /** Buffer for one receive, with more elements than any device allows (max_sge, max_srq_sge). */
   const words = new Uint32Array(Receive.SGE + 1024 * Sge.WORDS)
@@ -247,7 +245,7 @@ export const watchRequests = (
     return feed
   }
 
-  /** Reports newly posted receives of the queue that a row uses; returns its feed, undefined if it is unknown. */
+  /** Reports newly posted receives of the queue that a row uses, and returns the queue's feed; undefined if unknown. */
   const scanReceives = (row: number): ReceiveFeed | undefined => {
     const queue = rings[row]?.receive
     if (queue === undefined) return undefined
@@ -266,10 +264,7 @@ export const watchRequests = (
     return feed
   }
 
-  /**
-   * The message that a receive completion of this queue pair reports; undefined if it is not known, for example
-   * because its sender is in another process.
-   */
+  /** The message that a receive completion reports; undefined if unknown: the sender may be in another process. */
   const messageOf = ({ qp, isDatagram }: QpFeed, completion: Uint32Array): WorkRequest | undefined => {
     const dgid = qp.state.address?.dgid
     const sourceQpn = completion[Completion.SRC_QPN]
@@ -288,7 +283,7 @@ export const watchRequests = (
   const completedRequest = (feed: QpFeed, completion: Uint32Array): WorkRequest | undefined => {
     if ((completion[Completion.OPCODE] & RECV) !== 0) return feed.takenReceives.shift()
     const isFailure = completion[Completion.STATUS] !== SUCCESS && completion[Completion.STATUS] !== WR_FLUSH_ERR
-    // the first failure may be that of an unsignaled request
+    // the first failure may be of an unsignaled request
     return isFailure && feed.lastUnsignaled !== undefined ? feed.lastUnsignaled : feed.retired.shift()
   }
 
@@ -297,7 +292,7 @@ export const watchRequests = (
   work.loadSend = (row, index, into, at) => {
     if (!plainWork.loadSend(row, index, into, at)) return false
     const feed = feedOf(row)
-    // a send that is loaded again was reported before
+    // a send that the engine loads again was reported before
     if (feed === undefined || (feed.nextIndex !== -1 && feed.nextIndex !== index)) return true
     feed.nextIndex = (index + 1) >>> 0
     for (const cq of feed.cqs) reportPolled(cq)

@@ -2,9 +2,9 @@
  * Kinds `completion`, `event` and `spurious` of torment (spec/check/torment.ts): completions come late and in bursts,
  * completion events come late or without a completion.
  *
- * Completions of one work queue keep their order; those of different work queues need not (IBA 10.8.3.3). A completion
- * also waits until the payload bytes that it announces, of its own queue pair and of the peer, are in memory
- * (partial-writes.ts).
+ * Completions of one work queue keep their order; completions of different work queues need not (IBA 10.8.3.3). A
+ * completion also waits until the payload bytes that it announces are in memory (partial-writes.ts), the queue pair's
+ * and the peer's.
  */
 import { Armed } from '../../../core/model.ts'
 import { WcOpcode } from '../../../spec/work.ts'
@@ -12,7 +12,7 @@ import { Completion } from '../../../transport/types.ts'
 import type { CqObject } from '../state.ts'
 import type { Decisions } from './decisions.ts'
 
-/** Maximum number of completions that wait in one device; with one more, all are delivered. */
+/** Maximum number of held completions of a device; with one more, all are delivered. */
 const MAX_HELD = 8192
 /** Bit that the opcodes of all receive completions have. */
 const { RECV } = WcOpcode.values
@@ -21,9 +21,9 @@ export const isReceiveCompletion = (words: Uint32Array): boolean => (words[Compl
 interface HeldCompletion {
   readonly words: Uint32Array
   readonly solicited: boolean
-  /** When it is written, by the clock of `poll` in microseconds. */
+  /** When it is written: clock of `poll`, microseconds. */
   readonly due: number
-  /** The slot after the last one that it releases (`CompletionSink.slotOf`). */
+  /** `CompletionSink.slotOf`. */
   readonly slot: number
 }
 
@@ -37,37 +37,36 @@ interface WorkQueueCompletions {
 interface LateEvent {
   readonly cq: CqObject
   readonly solicited: boolean
-  /** When it is raised, by the clock of `poll` in microseconds. */
+  /** When it is raised: clock of `poll`, microseconds. */
   readonly due: number
 }
 
 export interface LateCompletions {
   /** The engine has a completion for a CQ: writes it now or later. */
   push(cq: CqObject, words: Uint32Array, solicited: boolean): void
-  /** A completion was written to a CQ: raises the completion event, now or later, if the CQ is armed for it. */
+  /** A completion was written to a CQ: if the CQ is armed for it, raises the completion event now or later. */
   notify(cq: CqObject, solicited: boolean): void
-  /** Writes completions and raises events that are due; true if there were any. */
+  /** Writes due completions and raises due events; true if there were any. */
   poll(now: number): boolean
   nextTimeout(): number
   /** Writes all held completions and raises all held events. */
   deliverAll(): void
 }
 
-/** The functions of the device that late completions use. */
+/** What late completions use of the device. */
 export interface CompletionSink {
   /** The device's name. */
   readonly device: string
   readonly decisions: Decisions
   now(): number
-  /** Whether new delays are forbidden for now (`CallTorment.withoutDelays`). */
+  /** Whether nothing may be delayed now (`CallTorment.withoutDelays`). */
   isSuspended(): boolean
-  /** When all bytes that a completion of this queue pair announces are in memory; 0: they are. */
+  /** When all bytes that a completion of this queue pair announces are in memory; 0: now. */
   readyAt(qpn: number, isReceive: boolean): number
-  /** Writes all payload bytes that wait, on all devices of the network (partial-writes.ts). */
+  /** Writes all waiting payload bytes, on all devices of the network (partial-writes.ts). */
   writeAllBytes(): void
-  /** Whether the CQ exists. */
   exists(cq: CqObject): boolean
-  /** The slot of the work queue after the last one that the completion releases (queues.ts). */
+  /** The slot after the last one that the completion releases (queues.ts). */
   slotOf(qpn: number, isReceive: boolean): number
   /** Releases the slots before `slot`, writes a completion, and calls `notify`. */
   deliver(cq: CqObject, words: Uint32Array, solicited: boolean, slot: number): void
@@ -77,10 +76,10 @@ export interface CompletionSink {
 
 export const createLateCompletions = (sink: CompletionSink): LateCompletions => {
   const { device, decisions } = sink
-  /** By CQ number, QPN and kind of work queue. */
+  /** By CQ number, QPN and send or receive queue. */
   const queues = new Map<string, WorkQueueCompletions>()
   let events: LateEvent[] = []
-  /** Held completions of all work queues. */
+  /** Number of held completions. */
   let heldCount = 0
   let nextDue = Number.POSITIVE_INFINITY
 
@@ -136,7 +135,7 @@ export const createLateCompletions = (sink: CompletionSink): LateCompletions => 
       const key = `${number} ${qpn} ${isReceive}`
       let queue = queues.get(key)
       if (queue !== undefined && queue.cq !== cq) {
-        // a CQ that is destroyed had this number
+        // a destroyed CQ had this number
         deliverAll()
         queue = undefined
       }

@@ -1,8 +1,8 @@
 /*
  * Random decisions of `--torment SEED` (spec/check/torment.ts). A seed first chooses the longest delay, and how often
- * each kind occurs; one seed in three never uses a given kind. So a mistake that shows with one kind only is found by
- * some seeds even if another kind hides it. Then a kind that delays has one random sequence for each queue pair or CQ,
- * in the order of their first use: the decisions about one object do not depend on when requests of others come.
+ * each kind acts. One seed in three does not use a given kind, because a kind may hide a mistake that another kind
+ * shows. Then each kind has one random sequence per queue pair or CQ, in the order of their first use. So decisions
+ * about one object do not depend on the timing of other objects.
  */
 import { createRandom, hashOf } from '../../../phy/faults/random.ts'
 import {
@@ -12,16 +12,13 @@ import {
   tormentKinds,
 } from '../../../spec/check/torment.ts'
 
-/** A seed chooses one of these for each kind: the share of its opportunities in which the kind acts. */
+/** The share of its opportunities in which a kind acts: a seed chooses one for each kind. */
 const SHARES = [0, 0, 1 / 16, 1 / 4, 1 / 2, 1]
-/** A seed chooses one of these: the longest wait, microseconds. */
+/** The longest wait, microseconds: a seed chooses one. */
 const LONGEST_WAITS = [20, 500, 5000, 20_000]
-/**
- * After this many waits of a sequence its longest wait is half as long, after twice as many a third, and so on: so a
- * program with many requests ends.
- */
+/** The longest wait of a sequence shrinks: to 1/2 after this many waits, to 1/3 after twice as many, and so on. */
 const WAITS_UNTIL_HALF = 100
-/** Maximum number of lasting decisions that are kept: those of some dozens of devices. */
+/** Maximum number of lasting decisions that are kept. */
 const MAX_LASTING = 256
 /** The random generator returns integers below this. */
 const RANDOM_RANGE = 2 ** 32
@@ -30,21 +27,15 @@ export interface Decisions {
   readonly seed: number
   /** Number of decisions so far. */
   readonly count: number
-  /** Whether `TormentSetting.maxDecisions` decisions are made: from now on the devices behave as without torment. */
+  /** Whether `TormentSetting.maxDecisions` decisions are made: from then on, devices behave as without torment. */
   readonly isOver: boolean
-  /** The share of the opportunities in which this kind acts with this seed, 0 to 1. */
+  /** The share of its opportunities in which the kind acts, 0 to 1. */
   share(kind: TormentKind): number
-  /** The sequence of a kind for one object of a device; `key` identifies the object, for example its QPN. */
+  /** The sequence of a kind for one object of a device. `key`: identifies the object, for example its QPN. */
   sequence(kind: TormentKind, device: string, key: object | number): Sequence
-  /**
-   * Counts a decision, and reports it to the listeners, if there are any. `isLasting`: the decision is about a new
-   * device, and is kept for later listeners.
-   */
+  /** Counts a decision and reports it to the listeners. `isLasting`: the decision is kept for later listeners. */
   note(kind: TormentKind, device: string, text: () => string, isLasting?: boolean): void
-  /**
-   * `listener` gets the lasting decisions so far and all later decisions, with the names of their devices, until the
-   * returned function is called.
-   */
+  /** `listener` gets the lasting decisions so far and all later ones, until the returned function is called. */
   listen(listener: Listener): () => void
 }
 
@@ -56,7 +47,7 @@ export interface Sequence {
   acts(): boolean
   /** An integer from 0 to `limit` − 1. */
   below(limit: number): number
-  /** Microseconds from 1 to the longest wait: half of the waits are distributed evenly, the others logarithmically. */
+  /** Microseconds, from 1 to the longest wait. */
   wait(): number
 }
 
@@ -65,7 +56,7 @@ export const createDecisions = ({ seed, maxDecisions }: TormentSetting): Decisio
   const longest = LONGEST_WAITS[profile() % LONGEST_WAITS.length]
   const shares = new Map(tormentKinds.map(kind => [kind, SHARES[profile() % SHARES.length]]))
   const listeners = new Set<Listener>()
-  /** By kind and device: the sequences of its objects, in the order of their first use. */
+  /** By kind and device: the sequences by object, in the order of first use. */
   const sequences = new Map<string, Map<object | number, Sequence>>()
   const lasting: (readonly [decision: TormentDecision, device: string])[] = []
   let count = 0

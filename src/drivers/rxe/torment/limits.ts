@@ -1,13 +1,12 @@
 /*
- * Kind `adapter` of torment (spec/check/torment.ts): some limits of a device are the smallest that any adapter with
- * reliable connections has (spec/check/adapters.ts). Its attributes show them, except for maxInline, and calls that
- * ask for more are refused.
+ * Kind `adapter` of torment (spec/check/torment.ts): some limits of a device are the smallest of all adapters with
+ * reliable connections (spec/check/adapters.ts).
  */
 import { adapters, type LimitName } from '../../../spec/check/adapters.ts'
 import { Limits, type QueueLimits } from '../attributes.ts'
 import type { Decisions } from './decisions.ts'
 
-/** By limit of the device: its names in the table of adapters. */
+/** By limit of the device: names in the table of adapters. */
 const adapterNames: Readonly<Record<keyof QueueLimits, readonly LimitName[]>> = {
   maxQpWr: ['max_send_wr', 'max_recv_wr'],
   maxSge: ['max_send_sge', 'max_recv_sge'],
@@ -21,14 +20,14 @@ const limitNames = Object.keys(adapterNames) as readonly (keyof QueueLimits)[]
 
 const adaptersWithRc = Object.values(adapters).filter(({ lacks }) => lacks.rc === undefined)
 
-/** The smallest value of any adapter with reliable connections, and at most the device's own. */
+/** The smallest value of all adapters with reliable connections, but at most the device's own. */
 const smallestLimit = (name: keyof QueueLimits): number =>
   Math.min(
     Limits[name],
     ...adaptersWithRc.flatMap(({ limits }) => adapterNames[name].flatMap(limit => limits[limit]?.[0] ?? [])),
   )
 
-/** The limits of a new device: its own, some of them replaced. */
+/** The limits of a new device. */
 export const decideLimits = (decisions: Decisions, device: string): QueueLimits => {
   const sequence = decisions.sequence('adapter', device, 0)
   const limits: Record<keyof QueueLimits, number> = { ...Limits }

@@ -1,8 +1,7 @@
 /*
- * Kind `packet` of torment (spec/check/torment.ts): a fault layer (phy/faults/) on the port of a device. Its rules
- * duplicate and reorder packets of RC and XRC, which reliable connections repair if retry_cnt permits, and reorder
- * datagrams. No datagram and no UC message is lost: that is allowed, but few programs tolerate it. So UC has no rule,
- * because a UC message is dropped if one of its packets is overtaken.
+ * Kind `packet` of torment (spec/check/torment.ts): a fault layer (phy/faults/) on the port of a device. It duplicates
+ * and reorders packets of RC and XRC, and reorders datagrams. Datagrams and UC messages are not lost, because few
+ * programs tolerate that. So packets of UC are not reordered: the responder would drop their messages.
  */
 import { type FaultPort, withFaults } from '../../../phy/faults/layer.ts'
 import { parseFaults } from '../../../phy/faults/rules.ts'
@@ -11,15 +10,12 @@ import { opcodeByNumber } from '../../../spec/wire/opcodes.ts'
 import { bthDestQp, bthOpcode } from '../../../wire/bth.ts'
 import type { Decisions } from './decisions.ts'
 
-/** Shares of the packets that are duplicated, and that are overtaken by later ones, if the share of the kind is 1. */
+/** Shares of duplicated and reordered packets, if the share of the kind is 1. */
 const DUPLICATED = 0.1
 const REORDERED = 0.05
 const DATAGRAMS_REORDERED = 0.25
 
-/**
- * A port that calls the functions which `port` has at the time of the call: a fault layer below replaces its functions
- * when its rules change.
- */
+/** Reads the functions of `port` at each call: a fault layer below replaces them when its rules change. */
 const delegate = (port: Port): Port => ({
   ...port,
   reserve: bytes => port.reserve(bytes),
@@ -49,14 +45,11 @@ const delegate = (port: Port): Port => ({
   set wake(wake) {
     port.wake = wake
   },
-  // captures are taken at `port`, below this layer
+  // captures are taken at `port`
   tap: null,
 })
 
-/**
- * The port with the layer; undefined if the seed does not use the kind. `setFaults([])` removes the rules, but
- * the current run of packets may still cause decisions.
- */
+/** The port with the fault layer; undefined if the seed does not use the kind. */
 export const withPacketTorment = (port: Port, device: string, decisions: Decisions): FaultPort | undefined => {
   const share = decisions.share('packet')
   if (share === 0 || decisions.isOver) return undefined

@@ -1,12 +1,14 @@
 /*
  * Kind `bytes` of torment (spec/check/torment.ts): a payload reaches registered memory in several partial writes, in
- * any order, some of them late. `Memory` of the engine (transport/types.ts) is wrapped.
+ * any order, some of them late. The engine's `Memory` (transport/types.ts) is wrapped.
  *
- * The partial writes of a queue pair are executed before the program may rely on their bytes: before the queue pair's
- * READs, atomics, FLUSHes and ATOMIC WRITEs are executed at the responder (`resolve`, `completeWrites`), before its
- * completions and those of its peer (`readyAt`), before a later payload of the queue pair is written to the same bytes,
- * and before a key changes (`writeAll`). The key is checked again for each partial write, so a deregistered region is
- * never written. A payload whose memory cannot be written is passed on immediately, so that the engine gets the error.
+ * The partial writes of a queue pair are executed before the program may rely on their bytes:
+ * - before the responder executes a READ, atomic, FLUSH or ATOMIC WRITE (`resolve`, `completeWrites`),
+ * - before completions of the queue pair and its peer (`readyAt`),
+ * - before a later payload of the queue pair is written to the same bytes,
+ * - before a key changes (`writeAll`).
+ * The key is checked again for each partial write, so a deregistered region is never written. If the memory of a
+ * payload cannot be written, the payload is not divided, and the engine gets the error.
  */
 import { addressHi, addressLo, type MemoryTable } from '../../../core/memory/region-table.ts'
 import { TWO_32 } from '../../../spec/memory.ts'
@@ -17,9 +19,9 @@ import type { Decisions, Sequence } from './decisions.ts'
 
 const { LOCAL_WRITE, REMOTE_WRITE } = Access
 
-/** Maximum number of bytes that wait in one device; with more, all are written. */
+/** Maximum number of waiting bytes of a device; with more, all are written. */
 const MAX_HELD_BYTES = 4 * 2 ** 20
-/** A payload is divided at addresses that are multiples of one of these: mostly at cache lines. */
+/** A payload is divided at multiples of one of these: mostly at cache lines. */
 const ALIGNMENTS = [64, 64, 64, 8, 1]
 /** Maximum number of partial writes of a payload. */
 const MAX_PARTS = 6
@@ -31,34 +33,33 @@ interface PartialWrite {
   readonly key: number
   readonly access: number
   readonly qpn: number
-  /** The payload's address as requests name it, and the offset of `bytes` in the payload. */
+  /** The payload's address in the request. */
   readonly hi: number
   readonly lo: number
+  /** Offset of `bytes` in the payload. */
   readonly begin: number
-  /** The address space (its index in the table), and the address of `bytes` in that space. */
+  /** Index of the address space in the table. */
   readonly space: number
+  /** Address of `bytes` in the address space. */
   readonly start: number
   readonly bytes: Uint8Array
-  /** When it is executed, by the clock of `poll` in microseconds. */
+  /** When it is executed: clock of `poll`, microseconds. */
   readonly due: number
 }
 
 export interface PartialWrites {
-  /** The engine's `Memory`, whose writes may be divided and late. */
+  /** For the engine. */
   readonly memory: Memory
-  /** When the last partial write of a queue pair is executed; 0: none waits. */
+  /** When the last partial write of a queue pair is due; 0: none waits. */
   readyAt(qpn: number): number
-  /** Executes the partial writes that are due; true if there were any. */
+  /** Executes due partial writes; true if there were any. */
   poll(now: number): boolean
   nextTimeout(): number
   /** Executes all partial writes. */
   writeAll(): void
 }
 
-/**
- * `scratch`: memory from which the address spaces of `table` can write; `device`: its name; `isSuspended`: whether new
- * delays are forbidden for now.
- */
+/** `scratch`: memory that `table`'s address spaces can read. `isSuspended`: whether nothing may be delayed now. */
 export const createPartialWrites = (
   inner: Memory,
   table: MemoryTable,
@@ -75,7 +76,7 @@ export const createPartialWrites = (
   /** The arguments of the last `resolve`; each write immediately follows the `resolve` of its key. */
   const lastResolve = { pd: 0, key: 0, access: 0, qpn: 0 }
 
-  /** Executes a partial write, if its key still permits it. */
+  /** Executes a partial write if its key still permits it. */
   const execute = ({ pd, key, access, qpn, hi, lo, begin, bytes }: PartialWrite): void => {
     heldBytes -= bytes.length
     for (let done = 0; done < bytes.length; ) {
@@ -91,7 +92,7 @@ export const createPartialWrites = (
     }
   }
 
-  /** Executes those partial writes of a queue pair for which `isIncluded` is true; true if there were any. */
+  /** Executes the partial writes of a queue pair for which `isIncluded` is true; true if there were any. */
   const executeIf = (qpn: number, isIncluded: (part: PartialWrite) => boolean): boolean => {
     const parts = waiting.get(qpn)
     if (parts === undefined) return false
@@ -112,20 +113,20 @@ export const createPartialWrites = (
     nextDue = Number.POSITIVE_INFINITY
   }
 
-  /** Divides `total` bytes at address `start` into parts: the ascending ends of the parts, the last one `total`. */
+  /** Divides `total` bytes at address `start` into parts: returns the ends of the parts, ascending. */
   const partEnds = (sequence: Sequence, start: number, total: number): number[] => {
     const alignment = ALIGNMENTS[sequence.below(ALIGNMENTS.length)]
     const first = alignment - (start % alignment)
     const boundaries = first >= total ? 0 : 1 + Math.floor((total - first - 1) / alignment)
     const ends = new Set<number>()
-    // a payload within an aligned word of 8 bytes is not divided: programs that use the word as a flag rely on that
+    // an aligned word of 8 bytes is not divided: programs use such words as flags
     const isWord = total <= 8 && Math.floor(start / 8) === Math.floor((start + total - 1) / 8)
     const cuts = isWord || boundaries === 0 ? 0 : 1 + sequence.below(MAX_PARTS - 1)
     for (let i = 0; i < cuts; i++) ends.add(first + alignment * sequence.below(boundaries))
     return [...[...ends].sort((a, b) => a - b), total]
   }
 
-  /** The order in which `count` parts are written: random, and in half of the cases with the last part first. */
+  /** A random order of `count` parts. In half of the cases the last part is moved to the front. */
   const orderOf = (sequence: Sequence, count: number): number[] => {
     const order = Array.from({ length: count }, (_, i) => i)
     for (let i = count - 1; i > 0; i--) {
@@ -150,7 +151,7 @@ export const createPartialWrites = (
       sequence.acts() &&
       Number.isSafeInteger(start) &&
       table.spaces[space]?.check(spaceHi, spaceLo, total, true) === true
-    // again, because `executeIf` may have resolved other keys since the engine resolved this one
+    // again, because `executeIf` may have resolved other keys
     inner.resolve(pd, key, hi, lo, total, access, qpn)
     if (!mayHold) return inner.write(region, hi, lo, from, at, chunk, stride, total)
     const bytes = new Uint8Array(total)
@@ -195,7 +196,7 @@ export const createPartialWrites = (
     return 0
   }
 
-  // without the optional functions of the local fast path, which would copy the whole message in one step
+  // without the optional functions of the loopback fast path, which copies the whole message in one step
   const { locate: _locate, resolveAndLocate: _resolveAndLocate, copyLocated: _copyLocated, ...otherFunctions } = inner
   const memory: Memory = {
     ...otherFunctions,

@@ -1,11 +1,11 @@
 /*
- * Kind `queue` of torment (spec/check/torment.ts): exact queues, which have exactly the requested size. The number of
- * slots of a ring is a power of two, and the user library posts as long as it sees a free slot. So the device publishes
- * a consumer index that is behind its own by the number of spare slots, which then look occupied.
+ * Kind `queue` of torment (spec/check/torment.ts): exact queues, which have exactly the requested size. The slots of a
+ * ring are a power of two, and the user library posts as long as it sees a free slot. So the device publishes a
+ * consumer index that is behind its own by the number of spare slots. The spare slots look occupied.
  *
- * The slot of a request is released when its completion is written, and the slot of an unsignaled send with the
- * completion of a later send, as adapters do (ibv_post_send(3)). The slot of an SRQ is released when the request is
- * taken, because a completion does not tell which slot its request had.
+ * The slot of a request is released with its completion, and the slot of an unsignaled send with the completion of a
+ * later send, as adapters do (ibv_post_send(3)). The slot of an SRQ's request is released when the request is taken,
+ * because a completion does not tell the slot.
  */
 import type { WorkSource } from '../../../transport/types.ts'
 import { checkLimit, loadOldest, type ReceiveQueue } from '../rings/receive-queue.ts'
@@ -15,20 +15,15 @@ import type { QpCap } from '../state.ts'
 import type { Decisions } from './decisions.ts'
 
 export interface ExactQueues {
-  /**
-   * `plain` with two functions replaced: retiring a send, or taking a receive, releases no slot of an exact queue that
-   * is not an SRQ.
-   */
+  /** Retiring a send or taking a receive releases no slot of an exact queue, except of an SRQ. */
   work(plain: WorkSource, rings: readonly (QpRings | undefined)[]): WorkSource
-  /** The queues of a new queue pair of `device`: `rings`, or exact queues if the seed decides so. */
+  /** The queues of a new queue pair: `rings`, or exact queues if the seed decides so. */
   limit(device: string, rings: QpRings, qpn: number, requested: QpCap): QpRings
-  /**
-   * An SRQ was created or resized for `requests` requests: it is exact if the seed decides so. `name`: for the trace.
-   */
+  /** An SRQ was created or resized: it becomes exact if the seed decides so. `name`: for the trace. */
   limitShared(device: string, queue: ReceiveQueue, name: string, requests: number): void
   /** The rings were emptied: the slots of exact queues are released. */
   onRingsEmptied(rings: QpRings): void
-  /** The slot after the last one that the next completion releases, for `release`. */
+  /** `slot` for `release`, when the next completion is written. */
   slotOf(rings: QpRings, isReceive: boolean): number
   /** Releases the slots of an exact queue before `slot`. */
   release(rings: QpRings, isReceive: boolean, slot: number): void
@@ -37,7 +32,7 @@ export interface ExactQueues {
 /** Releases the slots before `index`: publishes a consumer index that is lower by the number of spare slots. */
 const releaseSlots = (ring: Ring, index: number): void => storeConsumer(ring, index - (ring.mask - ring.capacity))
 
-/** The ring as one that holds exactly `capacity` elements, of which no WQE was taken yet. */
+/** An empty ring as one for exactly `capacity` elements. */
 const exactRing = (ring: Ring, capacity: number): Ring => {
   const exact = { ...ring, capacity }
   releaseSlots(exact, 0)
@@ -45,9 +40,9 @@ const exactRing = (ring: Ring, capacity: number): Ring => {
 }
 
 export const createExactQueues = (decisions: Decisions): ExactQueues => {
-  /** The exact send and receive queues. */
+  /** Send and receive queues. */
   const exact = new WeakSet<object>()
-  /** Whether the next queue pair or SRQ of a device gets exact queues: all share one sequence. */
+  /** Whether the next queue pair or SRQ of a device gets exact queues. */
   const acts = (device: string): boolean => decisions.sequence('queue', device, 0).acts()
 
   return {

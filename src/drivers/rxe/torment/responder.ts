@@ -1,11 +1,10 @@
 /*
- * Kinds `ack` and `rnr` of torment (spec/check/torment.ts): choices that the specification leaves to a responder. An
- * ACK waits until the bytes that it acknowledges are in memory (partial-writes.ts), and sometimes for a random time: it
- * also acknowledges the requests that arrive meanwhile (IBA 9.7.5.1.2). An RNR NAK may request a longer wait than
- * min_rnr_timer.
+ * Kinds `ack` and `rnr` of torment (spec/check/torment.ts): choices of a responder. An ACK waits until the bytes that
+ * it acknowledges are in memory (partial-writes.ts), and sometimes for a random time. It also acknowledges requests
+ * that arrive meanwhile (IBA 9.7.5.1.2). An RNR NAK may request a longer wait than min_rnr_timer.
  *
- * A requester repeats requests that are not acknowledged in time, and fails after a few retries. So an ACK waits at
- * most for a quarter of the ACK timeout of its own queue pair; the peer's timeout is not known here.
+ * A requester without an ACK retransmits, and fails after a few retries. So an ACK waits at most for a quarter of the
+ * queue pair's ACK timeout; the peer's timeout is not known.
  */
 import { ackTimeoutMicroseconds, rnrMicroseconds } from '../../../spec/work.ts'
 import type { Engine } from '../../../transport/engine.ts'
@@ -16,16 +15,13 @@ import type { PartialWrites } from './partial-writes.ts'
 
 /** Longest wait of an ACK, microseconds. */
 const MAX_ACK_WAIT = 10_000
-/**
- * Microseconds that the RNR NAKs of a queue pair together may add to its peer's waits: once they have added more,
- * min_rnr_timer is used.
- */
+/** Once the RNR NAKs of a queue pair have added more than this to the peer's waits, they add nothing; microseconds. */
 const MAX_ADDED_RNR = 3_000_000
 
 /** Number of RNR NAK timer codes; code 0 is the longest time. */
 const RNR_CODES = 32
 
-/** An ACK that waits. Times by the clock of `poll`, microseconds. */
+/** Times: clock of `poll`, microseconds. */
 interface HeldAck {
   readonly since: number
   readonly until: number
@@ -33,14 +29,14 @@ interface HeldAck {
 
 export interface Responder {
   readonly choices: Choices
-  /** Sends the ACKs that are due; true if there were any. */
+  /** Sends due ACKs; true if there were any. */
   poll(now: number): boolean
   nextTimeout(): number
   /** Sends all held ACKs. */
   releaseAll(): void
 }
 
-/** `device`: its name; `isSuspended`: whether new delays are forbidden for now. */
+/** `device`: name. `isSuspended`: whether nothing may be delayed now. */
 export const createResponder = (
   state: RxeState,
   device: string,

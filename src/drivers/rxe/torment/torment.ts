@@ -1,12 +1,10 @@
 /*
  * `--torment SEED`: the devices of a network do what hardware may do but rarely does (spec/check/torment.ts,
- * docs/decisions/torment.md). The engine's environment is wrapped when a device is created; a device without
- * `--torment` runs none of this code.
+ * docs/decisions/torment.md). The engine's environment is wrapped when a device is created.
  *
- * Everything that is delayed is due at a time of the clock of `poll`. Before a call that modifies or destroys an
- * object, before a call whose result depends on earlier posts, and when a device has been removed, all delays end
- * (`endDelays`); before the engine raises an asynchronous event, those of the device's completions end. So calls and
- * events have the same effects as without torment.
+ * Calls and events have the same effects as without torment. So all delays end (`endDelays`) before a call that
+ * modifies or destroys an object, before a call whose result depends on earlier posts, and when a device is removed.
+ * Delays of completions end before the engine raises an asynchronous event.
  */
 
 import { addHook } from '../../../core/devices/registry.ts'
@@ -39,14 +37,14 @@ import { createResponder, type Responder } from './responder.ts'
 /** Torment of all devices of a network. */
 export interface Torment {
   readonly decisions: Decisions
-  /** The port for a new device, from its plain port. */
+  /** Wraps the port of a new device. */
   port(port: Port, device: string): Port
   /** The limits of a new device. */
   limits(device: string): QueueLimits
-  /** The work source for the engine of a new device, from its plain one. */
+  /** Wraps the work source of a new device. */
   work(plain: WorkSource, rings: readonly (QpRings | undefined)[]): WorkSource
   /**
-   * Torment of a new device. `memory`: its plain `Memory`. `createCompletions`: creates its `Completions`, which call
+   * Torment of a new device. `memory`: its `Memory`. `createCompletions`: creates its `Completions`, which call
    * `notify` for each completion that is written to a CQ.
    */
   attach(device: Device<RxeState>, memory: Memory, createCompletions: (notify: Notify) => Completions): DeviceTorment
@@ -54,16 +52,16 @@ export interface Torment {
 
 /** Torment of one device. */
 export interface DeviceTorment extends CallTorment {
-  /** The engine's environment, from the plain one. */
+  /** Wraps the engine's environment. */
   environment(plain: Environment): Environment
-  /** `engine` with an `onDoorbell` that may be delayed, for the scan of posts. */
+  /** `engine` with an `onDoorbell` that may be late, for the scan of posts. */
   doorbells(engine: Engine): Engine
-  /** Executes what is due, on all devices of the network; true if anything was. */
+  /** Executes what is due on all devices of the network; true if anything was. */
   poll(now: number): boolean
   nextTimeout(): number
 }
 
-/** What delays something on one device, by kind of torment. */
+/** The delays of one device. */
 interface DeviceDelays {
   readonly writes: PartialWrites
   readonly completions: LateCompletions
@@ -104,7 +102,7 @@ const createDoorbells = (device: Device<RxeState>, decisions: Decisions, isSuspe
       if (held.has(row)) return
       const qpn = state.qps[row]?.state.qpn ?? 0
       const sequence = decisions.sequence('request', name, qpn)
-      // with memory windows, the engine needs the doorbells in the order of drivers/rxe/rings/posts.ts
+      // with memory windows, the order of doorbells matters (drivers/rxe/rings/posts.ts)
       if (isSuspended() || device.memory.windows > 0 || !sequence.acts()) {
         state.engine().onDoorbell(row)
         return
@@ -118,7 +116,6 @@ const createDoorbells = (device: Device<RxeState>, decisions: Decisions, isSuspe
   }
 }
 
-/** Bytes of `scratch` of `createTorment`. */
 export const TORMENT_SCRATCH_BYTES = 0x1_0000
 
 /** `scratch`: TORMENT_SCRATCH_BYTES of memory, which native code can read if the process has native code. */
@@ -127,7 +124,7 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
   const devices = new Set<DeviceDelays>()
   const queues = createExactQueues(decisions)
   const layers: FaultPort[] = []
-  /** Nested calls during which nothing is delayed. */
+  /** Depth of nested calls during which nothing is delayed. */
   let suspensions = 0
   const isSuspended = (): boolean => suspensions > 0
 
@@ -156,7 +153,7 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
     for (const { completions } of devices) completions.deliverAll()
     suspensions--
   }
-  /** When all bytes for the queue pairs `qpn` of all devices are in memory: the peer's device is not known. */
+  /** When all bytes for queue pairs with this QPN are in memory, on all devices: the peer's device is not known. */
   const readyAtAnyDevice = (qpn: number): number => {
     let latest = 0
     for (const { writes } of devices) latest = Math.max(latest, writes.readyAt(qpn))
