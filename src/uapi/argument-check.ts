@@ -1,17 +1,15 @@
 /*
- * The fast check whether a call's arguments are valid (R3, R5). `problemOf` (scalar.ts) returns the sentence about an
- * invalid value.
+ * The fast check of a call's arguments (R3, R5). `problemOf` (scalar.ts) returns the sentence about an invalid value.
  */
 import type { Enumeration, Kind } from '../spec/schema/schema.ts'
 
 /** Attributes of a method, or fields of a record. */
 type Members = Readonly<Record<string, { readonly type: Kind; readonly optional?: boolean }>>
 
-/** Prepared members of a method's arguments or of a record. */
 export interface ArgumentShape {
   readonly members: ReadonlyMap<string, Member>
   readonly requiredCount: number
-  /** Whether names that are not members are ignored (in a record), not refused (in a call's arguments). */
+  /** Whether unknown names are ignored (in a record) or refused (in a call's arguments). */
   readonly ignoresUnknown: boolean
 }
 
@@ -29,10 +27,7 @@ const RECORD = 4
 const LIST = 5
 const FLAGS = 6
 
-/**
- * A prepared kind. `min` and `max` limit a number, a length in bytes or a list's length; for FLAGS `max` has the named
- * bits. Other types do not use them.
- */
+/** A prepared kind. `min` and `max` limit a number, bytes or a list's length. For FLAGS, `max` has the named bits. */
 export interface Check {
   /** NUMBER to FLAGS, above. */
   readonly type: number
@@ -54,7 +49,7 @@ const limits = (type: number, min = 0, max = 0): Check => ({
   shape: undefined,
 })
 
-/** The check of an enumeration's values; if they have no gaps, two limits are enough. */
+/** If the values have no gaps, two limits are enough. */
 const choiceOf = ({ values: names }: Enumeration): Check => {
   const values = new Set(Object.values(names))
   const min = Math.min(...values)
@@ -68,7 +63,7 @@ const bitsOf = ({ enumeration, width }: Kind & { readonly kind: 'flags' }): numb
 
 export const HIGHEST = { u8: 0xff, u16: 0xffff, u32: 0xffffffff } as const
 
-/** A kind, prepared for `isValid`. `strict`: unnamed bits of flags are not valid. */
+/** `strict`: unnamed bits of flags are invalid. */
 export const checkOf = (type: Kind, strict = false): Check => {
   switch (type.kind) {
     case 'u8':
@@ -96,7 +91,7 @@ export const checkOf = (type: Kind, strict = false): Check => {
   }
 }
 
-/** True only if the value is valid. If false, `problemOf` must decide: it also accepts class instances as records. */
+/** If false, `problemOf` must decide: it also accepts class instances as records. */
 export const isValid = (check: Check, value: unknown): boolean => {
   switch (check.type) {
     case NUMBER:
@@ -140,15 +135,11 @@ const shapeWith = (members: Members, ignoresUnknown: boolean, strict: boolean): 
 
 const recordShape = (fields: Members, strict: boolean): ArgumentShape => shapeWith(fields, true, strict)
 
-/** The shape of a method's arguments. */
 export const shapeOf = (attributes: Members): ArgumentShape => shapeWith(attributes, false, false)
 
-/**
- * Whether all required members are present and every present one is valid. Like `isValid`, false for class instances,
- * whose accessors it would not see.
- */
+/** Whether all required members are present and all members are valid; false for class instances, as `isValid`. */
 export const hasValidArguments = (shape: ArgumentShape, values: unknown): boolean => {
-  // `constructor`, because reading the prototype takes as long as all other checks together.
+  // reading the prototype would take as long as all other checks
   if (typeof values !== 'object' || values === null || values.constructor !== Object) return false
   let missing = shape.requiredCount
   for (const name in values) {

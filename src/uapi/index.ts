@@ -1,18 +1,12 @@
 /*
- * Bytes ⇄ typed calls: the dialects in which programs call a device on its uverbs file (R1–R6, R41, R42). Entry point
- * of `userdma/uapi`.
- *
- * The two system calls that carry messages are decoded by `decodeIoctl` and `decodeWrite`. The daemon imports the
- * decoders of each dialect, and those of rdma_cm and umad files (linux/ucma.ts, linux/umad.ts), from their own files.
+ * Entry point of `userdma/uapi`: bytes ⇄ typed calls, in the dialects of uverbs files (R1–R6, R41, R42). `decodeIoctl`
+ * and `decodeWrite` decode the two system calls.
  */
 import type { Answer, CallerView, Decoded } from './call.ts'
 import { decodeVerbsIoctl } from './linux/ioctl.ts'
 import { callOfRequest, decodeObject } from './object/dialect.ts'
 
-/**
- * ioctl(fd, request, argument). The request selects the dialect: Linux's RDMA_VERBS_IOCTL, or a call number of the
- * object dialect.
- */
+/** The request selects the dialect: Linux's RDMA_VERBS_IOCTL, or a call number of the object dialect. */
 export const decodeIoctl = (view: CallerView, request: number, argument: bigint): Decoded | Answer => {
   const call = callOfRequest(request)
   return call === undefined ? decodeVerbsIoctl(view, request, argument) : decodeObject(view, call, argument)

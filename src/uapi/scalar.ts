@@ -1,7 +1,7 @@
 /*
- * Encoding of values by their kinds, little-endian, and the check of their limits. All dialects use it (R3, R4).
+ * Encoding of values by their kinds, little-endian, and the check of their limits (R3, R4).
  *
- * Numbers up to 32 bits are JavaScript numbers, 64 bits are bigints; byte strings that are read are copies.
+ * Numbers of up to 32 bits are JavaScript numbers, of 64 bits bigints. Byte strings that are read are copies.
  */
 import { CallError } from '../spec/errno.ts'
 import {
@@ -28,7 +28,7 @@ export const writeUint = (view: DataView, at: number, size: number, value: numbe
   else view.setUint32(at, value, true)
 }
 
-/** Up to this many bytes (a GID for example) are copied one by one, which is faster than creating a Uint8Array. */
+/** Up to this many bytes are copied in a loop, which is faster than creating a Uint8Array. */
 const MAX_LOOP_COPY = 64
 
 const readBytes = (view: DataView, at: number, size: number): Uint8Array => {
@@ -38,7 +38,7 @@ const readBytes = (view: DataView, at: number, size: number): Uint8Array => {
   return bytes
 }
 
-/** Writes `bytes` at `at`, at most `size` of them. */
+/** Writes at most `size` of `bytes` at `at`. */
 export const writeBytes = (view: DataView, at: number, size: number, bytes: Uint8Array): void => {
   const length = Math.min(size, bytes.length)
   if (length > MAX_LOOP_COPY) new Uint8Array(view.buffer, view.byteOffset + at, length).set(bytes.subarray(0, length))
@@ -46,9 +46,8 @@ export const writeBytes = (view: DataView, at: number, size: number, bytes: Uint
 }
 
 /**
- * The value of type `type`, not a record or list, in `size` bytes at `at`. A kind of at most 32 bits may occupy 8
- * bytes: throws EINVAL, as Linux does for constants, if the number does not fit 32 bits. `where`: the beginning of the
- * message.
+ * The value, not a record or list, in `size` bytes at `at`. A kind of at most 32 bits may occupy 8 bytes: throws
+ * CallError EINVAL if the number does not fit 32 bits. `where` begins the message.
  */
 export const readScalar = (
   view: DataView,
@@ -66,9 +65,7 @@ export const readScalar = (
   return Number(wide)
 }
 
-/**
- * Writes a value of type `type`, not a record or list, into `size` bytes at `at`; longer byte strings are truncated.
- */
+/** Writes a value, not a record or list, into `size` bytes at `at`. Longer byte strings are truncated. */
 export const writeScalar = (view: DataView, at: number, size: number, type: Kind, value: AnyValue): void => {
   if (type.kind === 'bytes' || type.kind === 'blob') writeBytes(view, at, size, value as Uint8Array)
   else if (size === 8) view.setBigUint64(at, BigInt.asUintN(64, BigInt(value as number | bigint)), true)
@@ -77,7 +74,6 @@ export const writeScalar = (view: DataView, at: number, size: number, type: Kind
 
 // ---- limits ----
 
-/** By enumeration: its values. */
 const enumerationValues = new WeakMap<Enumeration, ReadonlySet<number>>()
 const valuesOf = (enumeration: Enumeration): ReadonlySet<number> => {
   const found = enumerationValues.get(enumeration)
@@ -87,14 +83,14 @@ const valuesOf = (enumeration: Enumeration): ReadonlySet<number> => {
   return values
 }
 
-/** Every named bit of a flag set. */
+/** All named bits. */
 const bitsOf = (enumeration: Enumeration): number => {
   let bits = 0
   for (const bit of valuesOf(enumeration)) bits |= bit
   return bits
 }
 
-/** A value as text. Strings are quoted, so that '1' differs from 1; of objects, only the type: some have no text. */
+/** A value as text. Strings are quoted, so that '1' differs from 1. Of objects only the type: some have no text. */
 const textOf = (value: unknown): string => {
   if (typeof value === 'string') return JSON.stringify(value)
   if (typeof value === 'bigint') return `${value}n`
@@ -111,8 +107,8 @@ const numberProblem = (value: unknown, max: number): string | undefined =>
     : undefined
 
 /**
- * The problem of a value as the end of a message that begins with the value's name; undefined if it is valid. Only a
- * problem builds a string. `strict` as for `checkValue`.
+ * What is wrong with a value, to be appended to the value's name; undefined if the value is valid. `strict`: as for
+ * `checkValue`.
  */
 export const problemOf = (type: Kind, value: unknown, strict: boolean): string | undefined => {
   switch (type.kind) {
@@ -171,8 +167,8 @@ export const problemOf = (type: Kind, value: unknown, strict: boolean): string |
 }
 
 /**
- * Throws EINVAL with a message if a value is not of type `type` or outside its limits. Unnamed bits of flags are
- * accepted unless `strict`, because the handler decides which bits the device accepts.
+ * Throws CallError EINVAL if a value is not of type `type`, or outside its limits. `strict`: refuses unnamed bits of
+ * flags; otherwise the handler decides which bits the device accepts.
  */
 export const checkValue = (where: string, type: Kind, value: unknown, strict = false): void => {
   const problem = problemOf(type, value, strict)
@@ -181,13 +177,13 @@ export const checkValue = (where: string, type: Kind, value: unknown, strict = f
 
 // ---- records ----
 
-/** A field of a record, prepared once because records are read and written often. */
+/** A field of a record, prepared once. */
 interface PreparedField {
   readonly name: string
   readonly offset: number
   readonly size: number
   readonly type: Kind
-  /** Whether it is an unsigned number of at most 32 bits. */
+  /** Whether the field is an unsigned number of at most 32 bits. */
   readonly isUint: boolean
   /** The fields of a nested record; undefined for other kinds. */
   readonly fields: Fields | undefined
@@ -209,7 +205,7 @@ const prepare = (fields: Fields): readonly PreparedField[] => {
   return prepared
 }
 
-/** Writes a record's fields at `at`; absent ones keep their bytes. */
+/** Writes a record's fields at `at`. Absent fields keep their bytes. */
 export const writeRecord = (view: DataView, at: number, fields: Fields, record: AnyRecord): void => {
   const prepared = prepare(fields)
   for (let i = 0; i < prepared.length; i++) {
@@ -222,10 +218,7 @@ export const writeRecord = (view: DataView, at: number, fields: Fields, record: 
   }
 }
 
-/**
- * Reads a record's fields at `at`; all its bytes must be present. Never throws, since each field has exactly its kind's
- * size: `where` is only passed to `readScalar`.
- */
+/** Reads a record's fields at `at`. All bytes of the record must be present. `where`: for `readScalar`. */
 export const readRecord = <F extends Fields>(view: DataView, at: number, fields: F, where: string): RecordOf<F> => {
   const record: AnyRecord = {}
   const prepared = prepare(fields)
@@ -239,17 +232,17 @@ export const readRecord = <F extends Fields>(view: DataView, at: number, fields:
   return record as RecordOf<F>
 }
 
-/** The record at the start of `bytes`, which must contain all of it; for drivers' own calls (R28). */
+/** The record at the start of `bytes`, which must have all its bytes; for calls of drivers (R28). */
 export const decodeRecord = <F extends Fields>(fields: F, bytes: Uint8Array): RecordOf<F> =>
   readRecord(viewOf(bytes), 0, fields, 'record')
 
-/** Writes consecutive records at `at`; absent fields keep their bytes. */
+/** Writes consecutive records at `at`. Absent fields keep their bytes. */
 export const writeRecords = (view: DataView, at: number, fields: Fields, records: readonly AnyRecord[]): void => {
   const size = recordSize(fields)
   for (let i = 0; i < records.length; i++) writeRecord(view, at + i * size, fields, records[i]!)
 }
 
-/** Consecutive records in a new array; absent fields are 0. */
+/** Consecutive records in a new array. Absent fields are 0. */
 export const encodeRecords = (fields: Fields, records: readonly AnyRecord[]): Uint8Array => {
   const bytes = new Uint8Array(recordSize(fields) * records.length)
   writeRecords(viewOf(bytes), 0, fields, records)

@@ -1,10 +1,8 @@
 /*
- * Codec of session messages, by the tables of spec/session.ts, which define their meaning; a new message is a row
- * there. shim/protocol.h has the same layouts for C.
+ * Codec of session messages, by the tables of spec/session.ts.
  *
- * A message is read into a record and written into a buffer, which the caller can reuse. The readers check the type of
- * a received message, its length, and the length in its header; they return a sentence about a wrong one, and never
- * throw. Both directions are here, since tools, the library and tests are clients too.
+ * Readers check the type of a received message, its length, and the length in its header. They never throw: they return
+ * a sentence about a malformed message.
  */
 import {
   Exchanges,
@@ -19,43 +17,41 @@ import {
   SessionLimits,
 } from '../spec/session.ts'
 
-/** A buffer for one message, with its view. */
 export interface MessageBuffer {
   readonly bytes: Uint8Array
   readonly view: DataView
 }
 
-/** By default of the maximum size of a message. */
+/** `bytes`: by default as many as the longest message has. */
 export const messageBuffer = (bytes = new Uint8Array(SessionLimits.bytes)): MessageBuffer => ({
   bytes,
   view: new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength),
 })
 
-/** Requests of fixed size: all but TOOL. */
+/** Requests of fixed size: all except TOOL. */
 export type RequestName = keyof typeof Exchanges
 
 type Values<S> = S extends keyof typeof Messages ? MessageValues<(typeof Messages)[S]> : Record<never, never>
 type RequestBody<N extends RequestName> = Values<(typeof Exchanges)[N]['request']>
 type ReplyBody<N extends RequestName> = Values<(typeof Exchanges)[N]['reply']>
-/** The intersection of the members of a union. */
 type Intersection<U> = (U extends unknown ? (member: U) => void : never) extends (all: infer I) => void ? I : never
 /** The fields of all requests, and of all replies, in one record. */
 type AllRequests = Intersection<Values<(typeof Exchanges)[RequestName]['request'] & string>>
 type AllReplies = Intersection<ReplyBody<RequestName>>
 
-/** Values to write: a safe integer may replace a bigint. */
+/** A safe integer may replace a bigint. */
 type Writable<T> = { readonly [K in keyof T]: T[K] extends bigint ? bigint | number : T[K] }
 
-/** The header of every message. `type` is one of MessageType, or-ed with REPLY in replies. */
+/** `type`: one of MessageType, or-ed with REPLY in replies. */
 export interface Header extends Omit<MessageValues<typeof Messages.header>, 'size'> {}
 
-/** One request, as read by the daemon. Fields of other request types than `type` keep old values. */
+/** A received request. Only the fields of `type` are valid. */
 export interface Request extends Header, AllRequests {
   /** TOOL: JSON text. */
   text: string
 }
 
-/** The address at which the caller wants the number of a new descriptor, and the number's width in bytes. */
+/** Where the caller wants the number of a new descriptor; `width`: bytes. */
 export interface InstallAt {
   readonly address: bigint
   readonly width: 4 | 8
@@ -63,13 +59,13 @@ export interface InstallAt {
   readonly kind?: number
 }
 
-/** A range of the program's memory that the daemon has written, or that peers may write; in bytes. */
+/** A range of the program's memory that the daemon has written, or that peers may write. `length`: bytes. */
 export interface WrittenRange {
   readonly address: number
   readonly length: number
 }
 
-/** One reply, as read by a client. Fields of other reply types than `type` keep old values. */
+/** A received reply. Only the fields of `type` are valid. */
 export interface Reply extends Header, AllReplies {
   /** Addresses for the numbers of the descriptors that the reply passes; `installCount` of them. */
   installs: readonly InstallAt[]
@@ -88,11 +84,11 @@ const HEADER = Messages.header.size
 type Fields = Record<string, number | bigint | string>
 type StructName = keyof typeof Messages
 
-/** A body, with the offsets of its fields in the message. */
 interface Body {
   readonly name: StructName | null
   /** Bytes of the message without its variable part. */
   readonly size: number
+  /** With offsets in the message. */
   readonly fields: readonly MessageField[]
 }
 
@@ -108,7 +104,7 @@ const replyBodies = new Map<number, Body>(
   named.map(([name, { reply }]) => [MessageType.REPLY | MessageType[name], bodyOf(reply)]),
 )
 
-/** Every field of these structs, with 0 or an empty text, except reserved ones and the header's `size`. */
+/** The fields of these structs, with 0 or an empty text, without reserved ones and the header's `size`. */
 const emptyFields = (names: readonly (StructName | null)[]): Fields =>
   Object.fromEntries(
     names
@@ -134,7 +130,7 @@ const decoder = new TextDecoder()
 
 const getText = (bytes: Uint8Array, from: number, to: number): string => decoder.decode(bytes.subarray(from, to))
 
-/** The text in a field of `size` bytes at `at`: up to its NUL, or all bytes if it has none. */
+/** The text in a field of `size` bytes at `at`, up to its NUL, if it has one. */
 const getTextField = (bytes: Uint8Array, at: number, size: number): string => {
   const end = bytes.indexOf(0, at)
   return getText(bytes, at, end < 0 || end > at + size ? at + size : end)
@@ -147,7 +143,7 @@ const putTextField = (bytes: Uint8Array, at: number, size: number, text: string,
   if (read < text.length) throw new RangeError(`${fieldName} "${text}" is longer than ${size - 1} bytes`)
 }
 
-/** Writes 64 bits; a safe integer is not converted to a bigint. */
+// converting a safe integer to a bigint would be slower
 const put64 = (view: DataView, at: number, value: number | bigint): void => {
   if (typeof value === 'bigint') view.setBigUint64(at, value, true)
   else {
@@ -190,7 +186,7 @@ const {
   stack: STACK,
 } = offsetsOf(Messages.header)
 
-// Without a loop over the table, unlike bodies, because this is faster: each message of each call has a header.
+// without a loop over the table, because this is faster
 const getHeader = (view: DataView, into: Header): void => {
   into.type = view.getUint32(TYPE, true)
   into.serial = view.getUint32(SERIAL, true)
@@ -214,7 +210,7 @@ const putHeader = ({ view }: MessageBuffer, type: number, size: number, header: 
   return size
 }
 
-/** The fault of a message's header: it is incomplete, or its size is not the message's; undefined if it has none. */
+/** What is wrong with a message's header; undefined if it is well-formed. */
 const headerFault = (view: DataView, length: number): string | undefined => {
   if (length < HEADER) return `a message of ${length} bytes; the header alone has ${HEADER}`
   const claimed = view.getUint32(SIZE, true)
@@ -225,8 +221,8 @@ const headerFault = (view: DataView, length: number): string | undefined => {
 // ---- requests ----
 
 /**
- * Reads a request of `length` bytes at the start of the buffer into `into`. Returns undefined if it is well-formed,
- * otherwise its fault: then the client speaks another protocol, and its session must be closed.
+ * Reads a request of `length` bytes into `into`. Returns undefined if it is well-formed, otherwise what is wrong: the
+ * client speaks another protocol, and its session must be closed.
  */
 export const readRequest = (buffer: MessageBuffer, length: number, into: Request): string | undefined => {
   const fault = headerFault(buffer.view, length)
@@ -244,10 +240,7 @@ export const readRequest = (buffer: MessageBuffer, length: number, into: Request
   return undefined
 }
 
-/**
- * Writes a request; returns its length. Absent values are 0, or empty text. Throws RangeError for a text that is too
- * long for its field.
- */
+/** Writes a request; returns its length. Absent values are 0 or empty text. Throws RangeError for a too long text. */
 export const writeRequest = <N extends RequestName>(
   buffer: MessageBuffer,
   name: N,
@@ -260,11 +253,11 @@ export const writeRequest = <N extends RequestName>(
   return putHeader(buffer, type, size, header)
 }
 
-/** Writes HELLO; returns its length. `wants`: bits of HelloWants. Throws RangeError for a tag of more than 63 bytes. */
+/** Writes HELLO; returns its length. `wants`: HelloWants. Throws RangeError for a tag of more than 63 bytes. */
 export const writeHello = (buffer: MessageBuffer, header: Partial<Header>, tag = '', wants = 0): number =>
   writeRequest(buffer, 'HELLO', header, { version: SESSION_VERSION, wants, tag })
 
-/** Writes a message whose body is text; returns its length, or 0 if the text is too long for one message. */
+/** Writes a message with a text; returns its length, or 0 if the text is too long for one message. */
 const putTextMessage = (buffer: MessageBuffer, type: number, header: Partial<Header>, text: string): number => {
   const { read, written } = encoder.encodeInto(text, buffer.bytes.subarray(HEADER))
   return read < text.length ? 0 : putHeader(buffer, type, HEADER + written, header)
@@ -276,7 +269,7 @@ export const writeTool = (buffer: MessageBuffer, header: Partial<Header>, text: 
 
 // ---- replies: `request` is the header of the request ----
 
-/** Writes the reply to a request; returns its length. Absent values are 0, or empty text. */
+/** Writes the reply to a request; returns its length. Absent values are 0 or empty text. */
 const writeReply = <N extends RequestName>(
   buffer: MessageBuffer,
   request: Header,
@@ -295,10 +288,7 @@ export const writeHelloReply = (
   reply: { readonly error: number; readonly root: string },
 ): number => writeReply<'HELLO'>(buffer, request, { version: SESSION_VERSION, ...reply })
 
-/**
- * Writes the reply to OPEN or ATTACH; returns its length. `error`: 0, or a positive errno, with which clients ignore
- * the other values.
- */
+/** Writes the reply to OPEN or ATTACH; returns its length. If `error` (an errno) is not 0, clients ignore other values. */
 export const writeOpenReply = (
   buffer: MessageBuffer,
   request: Header,
@@ -313,9 +303,8 @@ const INSTALL = Messages.install.size
 const { address: INSTALL_ADDRESS, width: INSTALL_WIDTH, kind: INSTALL_KIND } = offsetsOf(Messages.install)
 
 /**
- * Writes a `callReply` (spec/session.ts, Exchanges); returns its length. `ret` ≥ 0 or a negative errno. `reason`: of a
- * refusal, for a client that wants reasons; truncated to MAX_REASON bytes. Throws RangeError for more than
- * SessionLimits.descriptors installs.
+ * Writes a `callReply` (spec/session.ts, Exchanges); returns its length. `ret`: ≥ 0, or a negative errno. `reason`: of
+ * a refusal, truncated to MAX_REASON bytes. Throws RangeError for more than SessionLimits.descriptors installs.
  */
 export const writeCallReply = (
   buffer: MessageBuffer,
@@ -343,7 +332,7 @@ export const writeCallReply = (
 const RANGE = Messages.range.size
 const { address: RANGE_ADDRESS, length: RANGE_LENGTH } = offsetsOf(Messages.range)
 
-/** Writes the reply to WRITTEN; returns its length. The caller passes at most SessionLimits.ranges `ranges`. */
+/** Writes the reply to WRITTEN; returns its length. `ranges`: at most SessionLimits.ranges. */
 export const writeWrittenReply = (buffer: MessageBuffer, request: Header, ranges: readonly WrittenRange[]): number => {
   let end = writeCallReply(buffer, request, ranges.length)
   for (const { address, length } of ranges) {
@@ -359,10 +348,7 @@ export const writeWrittenReply = (buffer: MessageBuffer, request: Header, ranges
 export const writeToolReply = (buffer: MessageBuffer, request: Header, text: string): number =>
   putTextMessage(buffer, MessageType.REPLY | MessageType.TOOL, request, text)
 
-/**
- * Writes a TRACE message, which replies to no request; returns its length, or 0 if the text is too long for one
- * message.
- */
+/** Writes a TRACE message; returns its length, or 0 if the text is too long for one message. */
 export const writeTrace = (buffer: MessageBuffer, text: string): number =>
   putTextMessage(buffer, MessageType.TRACE, {}, text)
 
@@ -386,8 +372,8 @@ const getRanges = (view: DataView, count: number): readonly WrittenRange[] =>
   })
 
 /**
- * Reads a reply, or a TRACE message, of `length` bytes into `into`. Returns undefined if it is well-formed, otherwise
- * its fault.
+ * Reads a reply or TRACE message of `length` bytes into `into`. Returns undefined if it is well-formed, otherwise what
+ * is wrong.
  */
 export const readReply = (buffer: MessageBuffer, length: number, into: Reply): string | undefined => {
   const { bytes, view } = buffer

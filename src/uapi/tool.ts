@@ -1,5 +1,5 @@
 /*
- * Requests of tools and the daemon's replies: the JSON of TOOL messages (spec/session.ts), typed once for both sides.
+ * Requests of tools and the daemon's replies: the JSON of TOOL messages (spec/session.ts).
  */
 import type { AdapterName } from '../spec/check/adapters.ts'
 import type { FailureJson } from '../spec/check/failures.ts'
@@ -10,10 +10,10 @@ import type { TormentDecision } from '../spec/check/torment.ts'
 import type { FaultRuleCounts } from '../spec/faults.ts'
 import type { Attributes, ObjectClass } from '../spec/schema/schema.ts'
 
-/** A device in the form of `--device NAME@ADDRESS`. */
+/** `--device NAME@ADDRESS`. */
 export interface DeviceSpec {
   readonly name: string
-  /** As text, IPv4 or IPv6; empty for a device without a network. */
+  /** IPv4 or IPv6 address as text; empty for a device without a network. */
   readonly address: string
 }
 
@@ -23,7 +23,7 @@ export interface ListedDevice extends DeviceSpec {
   readonly node: number
 }
 
-/** Links of devices, with the words of `--help`. The first is the default. */
+/** Links of devices, with the text of `--help`. The first is the default. */
 export const linkKinds = {
   memory: "the daemon's own memory",
   udp: 'UDP sockets, segmented by the kernel',
@@ -33,7 +33,7 @@ export const linkKinds = {
 export type Link = keyof typeof linkKinds
 export const links = Object.keys(linkKinds) as readonly Link[]
 
-/** Ways of messages through a daemon's memory, with the words of `--help`. The first is the default. */
+/** How messages pass through a daemon's memory, with the text of `--help`. The first is the default. */
 export const pathKinds = {
   direct: 'from buffer to buffer while no capture and no fault needs packets',
   packets: 'always as packets',
@@ -41,10 +41,10 @@ export const pathKinds = {
 export type Path = keyof typeof pathKinds
 export const paths = Object.keys(pathKinds) as readonly Path[]
 
-/** A daemon's configuration. A command that requests another one cannot join it. */
+/** A daemon's configuration. A command that requests another configuration cannot join the daemon. */
 export interface DaemonConfig {
   readonly devices: readonly DeviceSpec[]
-  /** The current fault rules as text (phy/faults/rules.ts); empty for none. */
+  /** Fault rules as text (phy/faults/rules.ts); empty for none. */
   readonly fault: string
   readonly link: Link
   /** Default: direct. */
@@ -53,12 +53,9 @@ export interface DaemonConfig {
   readonly ignoreMemlock?: boolean
   /** Whether programs are checked, so that tools may subscribe to findings. */
   readonly check?: boolean
-  /**
-   * SEED or SEED:COUNT of `--torment`: the devices choose among all behaviours that the specification allows
-   * (spec/check/torment.ts). Absent: they behave as usual.
-   */
+  /** SEED or SEED:COUNT of `--torment` (spec/check/torment.ts). */
   readonly torment?: string
-  /** Adapters with whose limits the programs' use of verbs is compared. */
+  /** Adapters: programs are checked against their limits. */
   readonly adapters?: readonly AdapterName[]
   /** How contents of buffers are checked; default: sampled. */
   readonly buffers?: BufferCheck
@@ -67,28 +64,28 @@ export interface DaemonConfig {
 export type ToolRequest =
   | { readonly kind: 'config' }
   | { readonly kind: 'stat' }
-  /** The next queue pairs of all devices. `cursor`: `next` of the previous reply; absent in the first request. */
+  /** The next queue pairs of all devices. `cursor`: `next` of the previous reply. */
   | { readonly kind: 'qps'; readonly cursor?: QpCursor }
-  /** Destroys that wait until programs have acknowledged events. */
+  /** Destroys that wait until programs acknowledge events. */
   | { readonly kind: 'waits' }
-  /** The fault rules; `set`, if given, replaces them first. */
+  /** The fault rules. `set` first replaces them. */
   | { readonly kind: 'fault'; readonly set?: string }
-  /** Adds or removes a device; the reply lists the devices that there are then. */
+  /** Adds or removes a device. The reply lists the devices after the change. */
   | { readonly kind: 'device'; readonly add?: DeviceSpec; readonly remove?: string }
-  /** Sends findings as TRACE messages, those so far and later ones. */
+  /** Sends earlier and later findings as TRACE messages. */
   | { readonly kind: 'findings' }
-  /** How often each finding was found so far, including leaks of ended programs; and the totals in the reply. */
+  /** How often each finding was found so far, with leaks of ended programs; and totals. */
   | { readonly kind: 'counts' }
   /**
-   * Sends calls and failures of processes tagged `tag` (all, if empty), and decisions of torment, as TRACE messages
-   * from now on. `pcap`: also writes all packets as pcapng to the attached descriptor, a regular file. `abi`: also
-   * sends the memory that each call read and wrote.
+   * Sends calls and failures of processes with tag `tag` (empty: of all), and decisions of `--torment`, as TRACE
+   * messages. `pcap`: also writes all packets as pcapng to the attached descriptor, a regular file. `abi`: also sends
+   * the memory that each call read and wrote.
    */
   | { readonly kind: 'trace'; readonly tag: string; readonly pcap: boolean; readonly abi?: boolean }
   /** Whether all packets so far are in the file of `pcap`. */
   | { readonly kind: 'capture' }
 
-/** A fault rule, and its counts since it was set: packets that it matched, and the faults that it caused. */
+/** A fault rule, and its counts of matched packets and of faults. */
 export interface FaultStat extends Readonly<FaultRuleCounts> {
   readonly rule: string
 }
@@ -98,36 +95,41 @@ export interface DeviceStat {
   readonly address: string
   /** Live objects by class name. */
   readonly objects: Readonly<Record<string, number>>
-  /** Values of the port's counter files in the folders hw_counters and counters, by name (spec/counters.ts). */
+  /** The port's counter files in folder hw_counters, by name (spec/counters.ts). */
   readonly hw_counters: Readonly<Record<string, number>>
+  /** The port's counter files in folder counters, by name. */
   readonly counters: Readonly<Record<string, number>>
-  /** All counters of the device's `Port` and of its transport engine, by their own names. */
+  /** Counters of the device's `Port`. */
   readonly port: Readonly<Record<string, number>>
+  /** Counters of the transport engine. */
   readonly transport: Readonly<Record<string, number>>
-  /** Numbers of the device's packets since it was added, by the fault that the rules caused. */
+  /** Number of packets since the device was added, by fault. */
   readonly faults: Readonly<Record<string, number>>
 }
 
 /** Totals of connection management, over all programs. */
 export interface ConnectionStat {
-  /** rdma_cm identifiers, and those of them that listen. */
+  /** Number of rdma_cm identifiers. */
   readonly identifiers: number
+  /** Number of identifiers that listen. */
   readonly listeners: number
-  /** Connections of the connection manager, including those in TIMEWAIT. */
+  /** Number of connections, also in TIMEWAIT. */
   readonly connections: number
 }
 
 export interface Stat {
   readonly pid: number
-  /** Connected sessions and open contexts, without the requesting tool's session. */
+  /** Connected sessions, without the requesting tool's. */
   readonly sessions: number
+  /** Open contexts. */
   readonly contexts: number
-  /** Rings in shared memory, and the mapped parts of memory files, each with several rings. */
+  /** Rings in shared memory. */
   readonly rings: { readonly count: number; readonly bytes: number }
+  /** Mapped parts of memory files. A part may have several rings. */
   readonly mappings: { readonly count: number; readonly bytes: number }
-  /** Event sockets and netlink sockets of programs. */
+  /** Number of event sockets and netlink sockets of programs. */
   readonly descriptors: number
-  /** Bytes: resident set of the daemon, and V8's heap in use. */
+  /** Resident set of the daemon, and V8's heap in use; bytes. */
   readonly memory: { readonly resident: number; readonly heap: number }
   /** Bytes charged for the programs' objects, and the processes with the highest charges. */
   readonly charged: {
@@ -140,30 +142,28 @@ export interface Stat {
 
 /** Where a list of queue pairs continues. */
 export interface QpCursor {
-  /** Node number of the device (`ListedDevice.node`), which no later device has. */
+  /** `ListedDevice.node`. Node numbers are not reused. */
   readonly node: number
   /** The row of the next queue pair in the device's table. */
   readonly row: number
 }
 
-/** One queue pair. */
 export interface QpStat {
   readonly device: string
   readonly qpn: number
   readonly pid: number
   readonly command: string
-  /** Its class: rc_qp, ud_qp, … */
+  /** Class: rc_qp, ud_qp, … */
   readonly type: string
   readonly state: string
   readonly peer?: { readonly qpn: number; readonly address: string }
-  /** Outstanding requests, and the maximum. `shared`: receives come from an SRQ, whose requests are shown. */
+  /** Outstanding requests, and the maximum. `shared`: of the queue pair's SRQ. */
   readonly send: { readonly pending: number; readonly depth: number }
   readonly receive: { readonly pending: number; readonly depth: number; readonly shared?: true }
-  /** The last failure and its cause. */
   readonly lastError?: FailureJson
 }
 
-/** A destroy that waits until its program has acknowledged events. */
+/** A destroy that waits until the program acknowledges events. */
 export interface WaitStat {
   readonly device: string
   readonly pid: number
@@ -184,8 +184,8 @@ export type ToolReply =
   /** The error that has ended the capture; null: none. */
   | { readonly captureError: string | null }
   /**
-   * `counts`: how often each finding was found, by its number − 1. `omissions`: records that the checks dropped;
-   * `calls`: number of checked calls; `decisions`: number of decisions of torment, if it is on.
+   * `counts`: how often each finding was found, by finding number − 1. `omissions`: records that the checks dropped.
+   * `calls`: number of checked calls. `decisions`: number of decisions of `--torment`.
    */
   | {
       readonly counts: readonly number[]
@@ -194,13 +194,10 @@ export type ToolReply =
       readonly decisions?: number
     }
 
-/**
- * One access to the program's memory: its address in hexadecimal (0x…), the bytes in base64, which may be only the
- * first ones, and the length of the access.
- */
+/** One access to the program's memory: address (0x…), bytes in base64, maybe only the first, and length. */
 export type RawAccess = readonly [address: string, bytes: string, length: number]
 
-/** A method as the device declares it, with its class. */
+/** A method as the device declares it. */
 export interface Declaration {
   readonly classId: number
   readonly class: string
@@ -211,7 +208,7 @@ export interface Declaration {
   readonly out: Attributes
 }
 
-/** One failure of an object of a traced program, or of a device (`pid` 0). */
+/** A failure of an object of a traced program, or of a device (`pid` 0). */
 export interface FailureRecord {
   /** Milliseconds since the epoch. */
   readonly time: number
@@ -221,10 +218,11 @@ export interface FailureRecord {
   readonly failure: FailureJson
 }
 
-/** One traced call, the JSON of TRACE messages (`traceTexts`). Its messages are in the object dialect, base64. */
+/** One traced call (JSON, `traceTexts`). `message` and `answer` are in the object dialect, base64. */
 export interface TraceRecord {
-  /** Milliseconds since the epoch, and the call's duration in microseconds. */
+  /** Milliseconds since the epoch. */
   readonly time: number
+  /** Microseconds. */
   readonly duration: number
   readonly pid: number
   readonly tid: number
@@ -232,11 +230,11 @@ export interface TraceRecord {
   /** Name of the process. */
   readonly command: string
   readonly device: string
-  /** `driver`: a call on the descriptor of a driver's interface, which has no class. */
+  /** `driver`: a call on a descriptor of a driver's interface. */
   readonly dialect: 'ioctl' | 'write' | 'rdma_cm' | 'umad' | 'object' | 'driver'
-  /** The request of an ioctl of the object dialect (with its call number) or of a driver. */
+  /** The request of an ioctl of the object dialect or of a driver. */
   readonly request?: number
-  /** The name of a call that was not decoded into a method, or the text of a driver's call. */
+  /** Name of a call that was not decoded into a method, or text of a driver's call. */
   readonly attempt?: string
   /** Absent when the bytes could not be decoded. */
   readonly call?: {
@@ -244,28 +242,28 @@ export interface TraceRecord {
     readonly call: number
     readonly message: string
     readonly answer: string
-    /** Memory of indirect attributes of the two messages: addresses (0x…) and bytes, base64. */
+    /** Memory of indirect attributes: addresses (0x…) and bytes, base64. */
     readonly memory?: readonly (readonly [address: string, bytes: string])[]
-    /** In a chain: memory of indirect attributes of the entries, as it was when an entry read or wrote it. */
+    /** In a chain: memory of the entries' indirect attributes, when the entry read or wrote it. */
     readonly pointed?: readonly (readonly [entry: number, way: 'in' | 'out', address: string, bytes: string])[]
-    /** The driver's own methods in the record, which are not in spec/classes. */
+    /** The driver's own methods in the record. */
     readonly declared?: readonly Declaration[]
   }
   /**
-   * The program's memory that the call read (`in`, the call's message first) and wrote (`out`). If requested, and for
-   * calls that could not be decoded.
+   * The program's memory that the call read (`in`, first the call's message) and wrote (`out`). Present if requested,
+   * and for calls that could not be decoded.
    */
   readonly raw?: { readonly in: readonly RawAccess[]; readonly out: readonly RawAccess[] }
-  /** ≥ 0 the call's result, < 0 negative errno. */
+  /** ≥ 0: the call's result. < 0: negative errno. */
   readonly ret: number
   readonly reason?: string
-  /** New descriptors, by attribute; `fd` is the program's number, absent if unknown. */
+  /** New descriptors by attribute. `fd`: the program's number, if known. */
   readonly descriptors?: readonly { readonly attribute: string; readonly fd?: number }[]
-  /** Calls lost before this one because the tool read too slowly. */
+  /** Number of calls lost before this one, because the tool read too slowly. */
   readonly lost?: number
 }
 
-/** One decision of torment. */
+/** One decision of `--torment`. */
 export interface TormentRecord {
   /** Milliseconds since the epoch. */
   readonly time: number
@@ -278,18 +276,17 @@ export interface FindingRecord {
   readonly finding: Finding
 }
 
-/** A record for a tracing tool. */
 export type TraceEvent = TraceRecord | FailureRecord
 /** A record of TRACE messages. */
 export type ToolRecord = TraceEvent | TormentRecord | FindingRecord
 
 // ---- records as texts ----
 
-/** Maximum characters of one text: it fits in a message (SessionLimits.bytes) even if each has 3 bytes in UTF-8. */
+/** Maximum characters of one text: at 3 bytes each (UTF-8), it fits in a message (SessionLimits.bytes). */
 const MAX_CHARACTERS = 16_000
-/** Maximum characters of a record; a longer one is sent without its messages and memory. */
+/** Maximum characters of a record. A longer record is sent without `call` and `raw`. */
 const MAX_RECORD = 4_000_000
-/** First character of a text that continues in the next one; JSON never begins with it. */
+/** First character of a text that continues in the next text. JSON never begins with `+`. */
 const MORE = '+'
 
 /** A record as the texts of one or several TRACE messages. */
@@ -301,7 +298,7 @@ export const traceTexts = (record: ToolRecord): string[] => {
   }
   const texts: string[] = []
   while (text.length > MAX_CHARACTERS) {
-    // Surrogate pairs stay together.
+    // surrogate pairs stay together
     const isPair = /[\ud800-\udbff]/.test(text[MAX_CHARACTERS - 1]!)
     const end = isPair ? MAX_CHARACTERS - 1 : MAX_CHARACTERS
     texts.push(MORE + text.slice(0, end))
@@ -310,7 +307,7 @@ export const traceTexts = (record: ToolRecord): string[] => {
   return [...texts, text]
 }
 
-/** A function that takes texts in order, and returns the record that ends with a text; undefined if it continues. */
+/** Returns a function that takes texts in order. It returns a record at its last text, before that undefined. */
 export const traceReader = (): ((text: string) => ToolRecord | undefined) => {
   let partial = ''
   return text => {

@@ -1,6 +1,5 @@
 /*
  * Common parts of the codecs of Linux's dialects: the target of a call, the driver's part of a response, and refusals.
- * The object dialect uses `refuse`, `answering`, `descriptorOf` and `isZero` too.
  */
 import { Classes } from '../../spec/classes.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -23,16 +22,15 @@ import {
 import { viewOf } from '../scalar.ts'
 import { type CompiledLayout, compileLayout, type Facts, writeCells } from './cells.ts'
 
-/** A range of the caller's memory, for a response. */
+/** Memory of the caller for a response. */
 export interface UserBuffer {
   readonly address: bigint
   readonly length: number
 }
 
-/** The answer to a refused call. */
 export const refuse = (error: CallError): Answer => ({ ret: -error.errno, installs: [], reason: error.message })
 
-/** Runs `body`; turns a thrown CallError into the answer. */
+/** Runs `body`. A thrown CallError becomes the answer. */
 export const answering = <T>(body: () => T): T | Answer => {
   try {
     return body()
@@ -42,10 +40,7 @@ export const answering = <T>(body: () => T): T | Answer => {
   }
 }
 
-/**
- * Like `answering`, for a call that reports its name to `onName` once it is known, so that the trace shows it even if
- * decoding fails.
- */
+/** `answering` for `body` that passes the call's name to `onName`: the trace shows the name even if decoding fails. */
 export const answeringAs = (body: (onName: (name: string) => void) => Decoded | Answer): Decoded | Answer => {
   let attempt: string | undefined
   const decoded = answering(() =>
@@ -56,7 +51,7 @@ export const answeringAs = (body: (onName: (name: string) => void) => Decoded | 
   return attempt !== undefined && isAnswer(decoded) ? { ...decoded, attempt } : decoded
 }
 
-/** Core's declaration of a method, without driver attributes. Throws an Error if there is none, which is a bug. */
+/** Core's declaration of a method, without driver attributes. */
 export const declaredMethod = (className: string, method: string): Method => {
   const found = (Classes as Readonly<Record<string, ObjectClass>>)[className]?.methods[method]
   if (found === undefined) throw new Error(`there is no method ${className}.${method}`)
@@ -66,10 +61,7 @@ export const declaredMethod = (className: string, method: string): Method => {
 /** Returns the compiled layout of a struct for a class and a link. */
 export type LayoutByClass = (className: string, link?: LinkName) => CompiledLayout
 
-/**
- * Compiles a layout for each possible class of a call (such as the QP types) and each link, on first use. `name`: of
- * the command or method, for messages.
- */
+/** Compiles a layout for each class and link on first use. `name`: of the command or method, for messages. */
 export const layoutByClass = (
   name: string,
   classes: readonly string[],
@@ -78,7 +70,7 @@ export const layoutByClass = (
   direction: 'in' | 'out',
 ): LayoutByClass => {
   const byLink = new Map<LinkName, Map<string, CompiledLayout>>()
-  /** The method's attributes of all classes. */
+  /** The method's attributes in all classes. */
   let all: Attributes | undefined
   return (className, link = 'roce') => {
     let byClass = byLink.get(link)
@@ -98,9 +90,9 @@ export const layoutByClass = (
 }
 
 /**
- * The class of a call, one of `classes`: the only one, that of the QP or SRQ type in the struct, or the object's. If
- * the object has another class, the first of `classes`, so that core refuses the call. Throws CallError: EINVAL for an
- * unknown type, EOPNOTSUPP for one without a class.
+ * The class of a call, by the QP or SRQ type in the struct, or by the object. If the object's class is not one of
+ * `classes`, the first of `classes`, so that core refuses the call. Throws CallError: EINVAL for an unknown type,
+ * EOPNOTSUPP for a type without a class.
  */
 export const classNameOf = (view: CallerView, classes: readonly string[], facts: Facts): string => {
   const table = typeTables.find(table => (table.classes as readonly string[]).includes(classes[0]!))
@@ -122,10 +114,7 @@ export const classNameOf = (view: CallerView, classes: readonly string[], facts:
 export const hasMethodOnDevice = (view: CallerView, classes: readonly string[], method: string): boolean =>
   classes.some(name => view.schema.classByName(name)?.methods[method] !== undefined)
 
-/**
- * What the struct of a call has besides attributes: of a create the number of the QP or SRQ type, if the class has one;
- * of any other call the object.
- */
+/** For a create: the number of the QP or SRQ type, if the class has one. For other calls: the object. */
 export const factsOf = (call: Call): Facts => {
   const type = typeTables.flatMap(({ types }) => Object.entries(types)).find(([, name]) => name === call.class.name)
   const creates = call.method.call === CREATE
@@ -137,7 +126,7 @@ export const factsOf = (call: Call): Facts => {
 
 /**
  * The call of `className.methodName` on this device. Throws CallError: EOPNOTSUPP if the device lacks the method,
- * EINVAL for any call but GET_CONTEXT before GET_CONTEXT.
+ * EINVAL before GET_CONTEXT.
  */
 export const callOf = (
   view: CallerView,
@@ -157,8 +146,7 @@ export const callOf = (
 
 /**
  * Whether the call is a second GET_CONTEXT on a descriptor. Linux answers EINVAL, but fills the response
- * (test/fixtures/abi/raw.out). So the call becomes a query of the device, which has the same values, and its answer
- * gets GET_CONTEXT_AGAIN.
+ * (test/fixtures/abi/raw.out). So the call becomes a query of the device, answered with GET_CONTEXT_AGAIN.
  */
 export const isOpenAgain = (view: CallerView, className: string, methodName: string): boolean =>
   view.hasContext && className === 'device' && methodName === 'open'
@@ -173,7 +161,7 @@ export interface DriverInput {
   bytes(): Uint8Array
 }
 
-/** The driver's part of a response: its struct, and the memory for it. */
+/** The driver's part of a response. */
 interface DriverPart {
   readonly compiled: CompiledLayout
   readonly buffer: UserBuffer
@@ -187,9 +175,9 @@ const driverStructs = new Map<string, CompiledLayout>()
 const POINTER_BYTES = 8
 
 /**
- * Checks what Linux's driver checks about its parts of request and response: EINVAL for a response buffer that is too
- * small, unexpected input, or too little input. `writeDriverPart` takes the result; undefined if the driver has no
- * struct in the response, or one that it may omit (`minBytes` 0) and that does not fit in the caller's buffer.
+ * Checks the driver's parts of request and response as Linux's driver does. Throws CallError EINVAL for a response
+ * buffer that is too small, unexpected input, or too little input. Returns the argument of `writeDriverPart`: undefined
+ * if the driver writes no struct.
  */
 export const driverPart = (
   view: CallerView,
@@ -206,7 +194,7 @@ export const driverPart = (
   const key = `${view.schema.driverId} ${name}`
   let compiled = driverStructs.get(key)
   if (compiled === undefined) {
-    // The attributes that belong to the layout: another driver with this id may not have declared them.
+    // not the method's attributes: another driver with this id may not have declared them
     const attributes = driverOutputs(view.schema.driverId, call.class.name, call.methodName)
     compiled = compileLayout(name, out, attributes)
     driverStructs.set(key, compiled)
@@ -240,10 +228,7 @@ export const writeDriverPart = (view: CallerView, part: DriverPart | undefined, 
   view.copyOut(buffer.address, bytes)
 }
 
-/**
- * The struct of a response, and the descriptor numbers to be written into the caller's `buffer` once they exist, as far
- * as they fit there.
- */
+/** The struct of a response, and where the numbers of new descriptors belong in the caller's `buffer`. */
 export const responseStruct = (
   compiled: CompiledLayout,
   result: Result,
@@ -264,7 +249,7 @@ export const responseStruct = (
 export const descriptorOf = (result: Result, attribute: string): NewDescriptor | undefined =>
   result.descriptors?.find(d => d.attribute === attribute)
 
-/** Writes as much of `bytes` as fits into the caller's buffer, and zeros into the rest of it. */
+/** Writes as many of `bytes` as fit into the caller's buffer, and zeros into its rest. */
 export const fill = (view: CallerView, buffer: UserBuffer, bytes: Uint8Array): void => {
   if (buffer.length <= bytes.length) view.copyOut(buffer.address, bytes.subarray(0, buffer.length))
   else {

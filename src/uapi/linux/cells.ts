@@ -1,10 +1,9 @@
 /*
- * Structs of Linux ⇄ attribute values, driven by the layouts of spec/linux (docs/decisions/one-table-per-fact.md). The
- * dialects of write(), ioctl and rdma_cm use this interpreter. A cell is a field of a struct.
+ * Structs of Linux ⇄ attribute values, by the layouts of spec/linux (docs/decisions/one-table-per-fact.md). A cell is a
+ * field of a struct.
  *
- * A layout is compiled once for the attributes of a method. Reading yields values and other facts of the struct
- * (`Facts`). The residue of a struct has the bytes that reading did not use, and zeros in place of the others;
- * `writeCells` writes the values over it, which restores the same bytes.
+ * A layout is compiled once for the attributes of a method. The residue of a struct has the bytes that reading did not
+ * use, and zeros in place of the bytes that it used. `writeCells` over the residue restores the struct.
  */
 import { CallError } from '../../spec/errno.ts'
 import type { LinkName } from '../../spec/links.ts'
@@ -19,27 +18,25 @@ export interface Facts {
   class?: number
 }
 
-/** The offset in a struct of a descriptor number, and its attribute. */
+/** A descriptor number in a struct: offset and attribute. */
 export interface FdSlot {
   readonly at: number
   readonly attribute: string
 }
 
-/** The name of a cell's attribute; the cell may be a field of the attribute's record. */
+/** The name of a cell's attribute. The cell may be a field of the attribute's record. */
 export const attributeOf = ({ name }: Cell): string => name.split('.', 1)[0]!
 
-/**
- * A cell, bound to an attribute of the method, or to a field of an attribute's record; a cell that is no attribute has
- * its own name in place of the attribute's.
- */
+/** A cell, bound to an attribute of the method, or to a field of an attribute's record. */
 export interface BoundCell {
   readonly cell: Cell
+  /** The cell's name if the cell is no attribute. */
   readonly attribute: string
   readonly field: string | undefined
   readonly type: Kind
   /** Beginning of error messages. */
   readonly where: string
-  /** The attribute's bit in the attribute mask; 0: it has none. */
+  /** The attribute's bit in the attribute mask; 0: none. */
   readonly maskBit: number
 }
 
@@ -47,13 +44,13 @@ export interface CompiledLayout {
   readonly layout: Layout
   readonly boundCells: readonly BoundCell[]
   readonly fds: readonly FdSlot[]
-  /** Cells of attributes that the class lacks; they get a fixed value (`Cell.fallback`). */
+  /** Cells of attributes that the class lacks: they get `Cell.fallback`. */
   readonly constants: readonly Cell[]
-  /** The candidate attributes of one handle, selected by the object's class (`byClass`). */
+  /** Attributes of one handle: the object's class selects one (`byClass`). */
   readonly choices: readonly BoundCell[]
   /** All mask bits of the method's attributes. */
   readonly attributeBits: number
-  /** Mask bits that the kernel ignores for this class, and those of attributes of other links. */
+  /** Mask bits that the kernel ignores for this class, and bits of attributes of other links. */
   readonly ignoredBits: number
 }
 
@@ -68,13 +65,13 @@ const kindOf = (where: string, attributes: Attributes, attribute: string, field:
   return kind
 }
 
-/** Whether a cell is an attribute's value, or a bit of it. */
+/** Whether a cell is an attribute's value, or a bit of the value. */
 export const isAttributeValue = ({ kind }: Cell): boolean => kind === 'value' || kind === 'bool' || kind === 'bit'
 
 /**
- * Binds a layout to the attributes of its method. Throws an Error if they do not fit, which is a bug. `path`: beginning
- * of error messages. `otherClasses`: attributes of the same method in other classes; their cells are skipped for this
- * class. `className`: for class-specific rules of a layout. `link`: the device's; cells of other links are skipped.
+ * Binds a layout to the attributes of a method. Throws an Error if they do not fit, which is a bug. `path`: beginning
+ * of error messages. `otherClasses`: attributes of the method in other classes, whose cells are skipped. `link`: the
+ * device's; cells of other links are skipped.
  */
 export const compileLayout = (
   path: string,
@@ -118,7 +115,6 @@ export const compileLayout = (
   return { layout, boundCells, fds, constants, choices, attributeBits, ignoredBits }
 }
 
-/** Sets the value of a bound cell: an attribute, or a field of its record. */
 const store = (values: AnyValues, bound: BoundCell, value: AnyValue): void => {
   if (bound.field === undefined) {
     values[bound.attribute] = value
@@ -134,7 +130,7 @@ const load = (values: AnyValues, bound: BoundCell): AnyValue | undefined =>
     ? values[bound.attribute]
     : (values[bound.attribute] as AnyRecord | undefined)?.[bound.field]
 
-/** The attribute mask of a struct; 0 in a layout without one. `isChecked` as for `readCells`. */
+/** The attribute mask of a struct; 0 without a mask. `isChecked`: as for `readCells`. */
 const readMask = (compiled: CompiledLayout, view: DataView, isChecked: boolean): number => {
   const { maskAt, maskBits } = compiled.layout
   if (maskAt === undefined) return 0
@@ -152,9 +148,8 @@ const readMask = (compiled: CompiledLayout, view: DataView, isChecked: boolean):
 }
 
 /**
- * Reads a struct into `values` and `facts`; `bytes` has at least the layout's size. `isChecked`: values outside their
- * limits and wrong mask bits are refused (a caller's struct); otherwise they are accepted (a struct whose class is not
- * known yet, and answers in tests). Cells that must be 0 are checked in any case. Throws CallError.
+ * Reads a struct into `values` and `facts`; `bytes` has at least the layout's size. `isChecked`: refuses values outside
+ * their limits and wrong mask bits. Cells that must be 0 are always checked. Throws CallError.
  */
 export const readCells = (
   compiled: CompiledLayout,
@@ -210,8 +205,8 @@ export const readCells = (
 }
 
 /**
- * Writes values into a struct over its present bytes: zeros, or a residue. `length`: length of the response for the
- * caller. Numbers of new descriptors are not known yet: their cells get −1, and `CompiledLayout.fds` has their offsets.
+ * Writes values into a struct of zeros, or over a residue. `length`: length of the response for the caller. Numbers of
+ * new descriptors are not known yet: their cells get −1.
  */
 export const writeCells = (
   compiled: CompiledLayout,
@@ -240,7 +235,7 @@ export const writeCells = (
         mask |= bound.maskBit
         break
       case 'bool':
-        // A residue has the caller's own nonzero value for true.
+        // a residue has the caller's nonzero value for true
         if (value !== undefined && readUint(view, cell.at, cell.size) === 0)
           writeUint(view, cell.at, cell.size, value === 0 ? 0 : 1)
         break
@@ -271,10 +266,7 @@ export const writeCells = (
     view.setUint32(layout.maskAt, (mask | (view.getUint32(layout.maskAt, true) & ignoredBits)) >>> 0, true)
 }
 
-/**
- * The struct's bytes, with zeros for those that `values` and `facts` restore. `writeCells` over the residue gives the
- * same struct.
- */
+/** The struct with zeros for the bytes that `values` and `facts` restore. */
 export const residue = (compiled: CompiledLayout, bytes: Uint8Array, values: AnyValues, facts: Facts): Uint8Array => {
   const kept = bytes.slice()
   const view = viewOf(kept)

@@ -2,8 +2,7 @@
  * A write command of Linux without its headers: what write() and the ioctl INVOKE_WRITE have in common (R41,
  * spec/linux/write.ts).
  *
- * The headers locate request, response and the driver's parts; this file turns them into a call, and its result into
- * a response. As in the kernel only zeros may follow the struct of a request and its tail (tail.ts; EOPNOTSUPP), and a
+ * As in the kernel, only zeros may follow the struct of a request and its tail (tail.ts; EOPNOTSUPP), and the rest of a
  * longer response buffer is filled with zeros.
  */
 import { CallError } from '../../spec/errno.ts'
@@ -36,7 +35,7 @@ import { type CompiledLayout, type Facts, readCells, residue, writeCells } from 
 import { badLegacy } from './legacy.ts'
 import { clearTail, readTail, restoreTail } from './tail.ts'
 
-/** A command, with the layouts of its request and response for each class and link. */
+/** A command with its layouts. */
 export interface CompiledCommand {
   readonly command: WriteCommand
   readonly in: LayoutByClass
@@ -47,13 +46,12 @@ export interface CompiledCommand {
 export interface CommandParts {
   /** The core's part of the request, at least `command.minRequestBytes` bytes. */
   readonly request: Uint8Array
-  /** Room for the core's part of the response; undefined if there is none. */
+  /** Room for the core's part of the response. */
   readonly response: UserBuffer | undefined
   readonly driverInput: DriverInput
   readonly driverResponse: UserBuffer | undefined
 }
 
-/** A decoded command. */
 export interface DecodedCommand {
   /** The layout of the request. */
   readonly compiled: CompiledLayout
@@ -76,8 +74,8 @@ for (const command of writeCommands) {
 }
 
 /**
- * The command with this number (bit 31: extended). Throws CallError: EINVAL for other high bits, EOPNOTSUPP for a
- * command that Linux does not have, or that has no method here. `onName` is called with Linux's name of the command.
+ * The command with this number, with EXTENDED. Throws CallError: EINVAL for other high bits, EOPNOTSUPP for a command
+ * that Linux does not have, or that has no method here. `onName` gets Linux's name of the command.
  */
 export const findCommand = (number: number, onName?: (name: string) => void): CompiledCommand => {
   if ((number & ~(EXTENDED | COMMAND_MASK)) !== 0)
@@ -91,7 +89,7 @@ export const findCommand = (number: number, onName?: (name: string) => void): Co
   throw new CallError('EOPNOTSUPP', `${known.name}: ${known.absent}`)
 }
 
-/** As `findCommand`, for a device: throws EOPNOTSUPP also for a command whose method the device lacks. */
+/** `findCommand`; also throws CallError EOPNOTSUPP if the device lacks the command's method. */
 export const deviceCommand = (view: CallerView, number: number, onName: (name: string) => void): CompiledCommand => {
   const found = findCommand(number, onName)
   const { classes, method, name: title } = found.command
@@ -101,8 +99,8 @@ export const deviceCommand = (view: CallerView, number: number, onName: (name: s
 }
 
 /**
- * Of the candidate attributes of one handle (`byClass`), keeps the one for the object's class; the first if none
- * matches, so that core refuses it.
+ * One handle may be the value of several attributes (`byClass`): keeps the attribute for the object's class. If none
+ * matches, keeps the first, so that core refuses it.
  */
 const chooseByClass = (view: CallerView, { choices }: CompiledLayout, values: AnyValues): void => {
   if (choices.length === 0) return
@@ -127,7 +125,7 @@ export const readCommand = (view: CallerView, found: CompiledCommand, parts: Com
 
   const facts: Facts = {}
   const args: AnyValues = { ...command.impliedArguments }
-  // The first read yields the class, which determines the attributes.
+  // the first read finds the class, which determines the attributes
   let className = command.classes[0]!
   if (command.classes.length > 1) {
     readCells(found.in(className, link), request, {}, facts, false)
@@ -164,9 +162,7 @@ export const readCommand = (view: CallerView, found: CompiledCommand, parts: Com
   }
 }
 
-/**
- * Zeroes the bytes of a request that the call's arguments restore. `request` may be shorter or longer than the struct.
- */
+/** Zeroes the bytes of a request that the call's arguments restore. */
 export const clearRequest = ({ compiled, args, facts }: DecodedCommand, request: Uint8Array): void => {
   const { layout } = compiled
   const struct = new Uint8Array(layout.size)
@@ -176,21 +172,21 @@ export const clearRequest = ({ compiled, args, facts }: DecodedCommand, request:
 }
 
 /**
- * The link whose attributes a method has. Core's declaration has those of all links, and counts as RoCE's; a method
- * that has none of them and refuses attributes is of iWARP. Undefined for any other method.
+ * The link whose attributes a method has. Core's declaration has the attributes of all links, and counts as RoCE's. A
+ * method without attributes of a link that refuses attributes belongs to iWARP. Otherwise undefined.
  */
 const linkOf = ({ in: attributes, refused }: Method): LinkName | undefined =>
   (['roce', 'ib', 'opa'] as const).find(link =>
     Object.values(Links[link].attributes).some(name => attributes[name] !== undefined),
   ) ?? (refused === undefined ? undefined : 'iwarp')
 
-/** What is wrong with a LEGACY attribute whose command or method `name` is for other classes than the call's. */
+/** Message for a LEGACY attribute with a command or method `name` of other classes. */
 export const notOfClass = (name: string, call: Call): string =>
   `has ${name}, which is not a call of class ${call.class.name}`
 
 /**
- * Writes the arguments of a call over the residue of a request (cells.ts), or zeros: the inverse of `clearRequest`.
- * Throws CallError EINVAL if the command is for other classes.
+ * The inverse of `clearRequest`: writes the arguments of a call into a cleared request. Throws CallError EINVAL if the
+ * command is for other classes.
  */
 export const restoreRequest = (found: CompiledCommand, call: Call, request: Uint8Array): void => {
   const { name, classes } = found.command

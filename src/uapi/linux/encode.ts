@@ -1,8 +1,8 @@
 /*
  * Encodes calls in Linux's dialects (R41): the inverse of `decodeWrite` and `decodeVerbsIoctl`.
  *
- * A call and its `legacy` part restore all of the caller's bytes. A call that did not come from a Linux dialect gets
- * such a part from envelope.ts.
+ * A call and its LEGACY attribute restore all bytes of the caller. envelope.ts makes this attribute for a call that did
+ * not come from a Linux dialect.
  */
 
 import { InvokeWrite } from '../../spec/linux/ioctl.ts'
@@ -15,9 +15,7 @@ import { findMethod, INLINE, IoctlAttr, IoctlHeader, offsetOf } from './ioctl-me
 import { badLegacy, EntryPoint, unpackLegacy } from './legacy.ts'
 import { HEADER, requestStart, WriteHeader } from './write.ts'
 
-/**
- * The bytes of a system call: the buffer of write() or the ioctl's message, and the memory that attributes point to.
- */
+/** The buffer of write() or the message of an ioctl, and the memory that attributes point to. */
 export interface LinuxImage {
   readonly entryPoint: EntryPoint
   readonly bytes: Uint8Array
@@ -43,7 +41,7 @@ const restoreIoctl = (call: Call, parts: readonly Uint8Array[]): LinuxImage => {
   if (converter !== 'invokeWrite' && !classes.includes(call.class.name)) throw badLegacy(notOfClass(name, call))
   const facts = factsOf(call)
   const memory: { address: bigint; bytes: Uint8Array }[] = []
-  /** The memory of the attributes that point to memory, in their order. */
+  /** In the order of the attributes. */
   const attributeMemory = parts.slice(1)
   const offsets = Array.from({ length: count }, (_, i) => offsetOf(i))
   /** The command in an INVOKE_WRITE. */
@@ -78,8 +76,8 @@ const restoreIoctl = (call: Call, parts: readonly Uint8Array[]): LinuxImage => {
 }
 
 /**
- * The bytes of the Linux call with this `call` and `legacy` part. Throws CallError: EINVAL for a malformed part or one
- * of another call, EOPNOTSUPP or EPROTONOSUPPORT for one with an unknown command or method.
+ * The bytes of the Linux call. Throws CallError: EINVAL if `legacy` is malformed or belongs to another call, EOPNOTSUPP
+ * for an unknown command, EPROTONOSUPPORT for an unknown method.
  */
 export const encodeLinux = (call: Call, legacy: Uint8Array): LinuxImage => {
   const { entryPoint, parts } = unpackLegacy(legacy)

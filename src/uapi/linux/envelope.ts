@@ -1,10 +1,9 @@
 /*
- * All encodings of a call in Linux's dialects (R41), for calls that did not come from Linux's dialects. Each is a
- * `legacy` part (legacy.ts), which `encodeLinux` turns into bytes together with the call.
+ * All encodings of a call in Linux's dialects (R41), for calls that did not come from these dialects. An encoding is a
+ * LEGACY attribute (legacy.ts); `encodeLinux` turns it and the call into bytes.
  *
- * Attributes are in the table's order; outputs, and inputs of more than 8 bytes, are in memory from a given address on.
- * INFO_HANDLES and QUERY_GID_TABLE are omitted: their converter (ioctl.ts) derives arguments from buffer lengths, and
- * has no inverse.
+ * Outputs, and inputs of more than 8 bytes, are in memory from a given address on. INFO_HANDLES and QUERY_GID_TABLE are
+ * omitted, because their arguments are derived from buffer lengths (ioctl.ts).
  */
 
 import { AttributeFlag } from '../../spec/classes/ids.ts'
@@ -33,14 +32,12 @@ import { requestStart, WriteHeader } from './write.ts'
 export interface Encoding {
   /** Linux's name of the command or method. */
   readonly name: string
-  /**
-   * How the program makes the call: as a write command, as a command in an ioctl INVOKE_WRITE, or as an ioctl method.
-   */
+  /** A write command, a command in an ioctl INVOKE_WRITE, or an ioctl method. */
   readonly form: 'write' | 'invoke' | 'ioctl'
   readonly legacy: Uint8Array
 }
 
-/** Bytes of the driver's parts of request and response; its input, if it has any, is the address of its output. */
+/** Bytes of the driver's parts of request and response. The input, if any, is the address of the output. */
 const driverSizes = (hasDriverBytes: boolean, call: Call, driverId: number): { input: number; output: number } => {
   if (!hasDriverBytes) return { input: 0, output: 0 }
   const part = driverLayouts(driverId)?.[`${call.class.name}.${call.methodName}`]
@@ -48,7 +45,7 @@ const driverSizes = (hasDriverBytes: boolean, call: Call, driverId: number): { i
   return { input: 0, output: part === undefined ? 0 : Math.max(part.minBytes ?? 0, part.out.size) }
 }
 
-/** Whether the arguments that a command or method implies (`impliedArguments`) equal the call's. */
+/** Whether the call has the arguments that a command or method implies. */
 const matchesImplied = (impliedArguments: AnyValues | undefined, call: Call): boolean =>
   Object.entries(impliedArguments ?? {}).every(([name, value]) => call.args[name] === value)
 
@@ -71,7 +68,7 @@ const legacyWrite = (command: WriteCommand, call: Call, driverId: number, memory
   const size = requestSize(command, call)
   const bytes = new Uint8Array(start + size + input)
   const view = viewOf(bytes)
-  // Address of the driver's response.
+  // address of the driver's response
   if (input > 0) bytes.set(pointerTo(memoryAddress), start + size)
   view.setUint32(WriteHeader.command, (command.number + (command.isExtended ? EXTENDED : 0)) >>> 0, true)
   const responseSize = command.out?.size ?? 0
@@ -94,13 +91,13 @@ const legacyWrite = (command: WriteCommand, call: Call, driverId: number, memory
 interface EncodedAttribute {
   readonly id: number
   readonly length: number
-  /** The bytes of an input; if they are more than INLINE, the attribute has their address. */
+  /** The bytes of an input. If there are more than INLINE, the attribute has their address. */
   readonly in?: Uint8Array
-  /** Whether it is an output: the attribute has the address of its buffer. */
+  /** Whether the attribute has the address of an output buffer. */
   readonly out?: boolean
 }
 
-/** The LEGACY attribute for an ioctl with these attributes, whose memory begins at `memoryAddress`. */
+/** The LEGACY attribute for an ioctl. `memoryAddress`: where the memory of the attributes begins. */
 const packIoctl = (
   object: number,
   method: number,
@@ -156,16 +153,14 @@ const isForeign = ({ kind, cells }: IoctlAttribute, { method }: Call): boolean =
   return cells.length > 0 && cells.every(cell => isAttributeValue(cell) && attributes[attributeOf(cell)] === undefined)
 }
 
-/** Maximum bytes of the buffer for an output. */
-const MAX_OUTPUT = 1024
+const MAX_OUTPUT_BYTES = 1024
 
-/** Whether a call has all arguments for which an ioctl has mandatory handles or descriptors. */
+/** Whether a call has an argument for every mandatory handle and descriptor of an ioctl. */
 const hasMandatoryReferences = ({ attributes }: IoctlMethod, { args, method }: Call): boolean =>
   attributes
     .filter(({ kind, mandatory }) => mandatory && (kind === 'handle' || kind === 'fd'))
     .every(({ name }) => method.in[name] === undefined || args[name] !== undefined)
 
-/** Whether an ioctl can encode a call. */
 const canExpress = (entry: IoctlMethod, call: Call): boolean =>
   entry.classes.includes(call.class.name) &&
   entry.method === call.methodName &&
@@ -173,13 +168,13 @@ const canExpress = (entry: IoctlMethod, call: Call): boolean =>
   matchesImplied(entry.impliedArguments, call) &&
   hasMandatoryReferences(entry, call)
 
-/** The attribute in the message of a call; empty if it is not passed. `output`: bytes of the driver's output. */
+/** Empty if the attribute is not passed. `output`: bytes of the driver's output. */
 const encodedAttributes = (attribute: IoctlAttribute, call: Call, output: number): EncodedAttribute[] => {
   const { id, kind, name, mandatory, cells, max } = attribute
   if (id === UHW_OUT) return output === 0 ? [] : [{ id, length: output, out: true }]
   if (!mandatory && isForeign(attribute, call)) return []
   if (kind === 'in') return cells.length === 0 ? [] : [{ id, length: max, in: new Uint8Array(max) }]
-  if (kind === 'out' || kind === 'list') return [{ id, length: Math.min(max, MAX_OUTPUT), out: true }]
+  if (kind === 'out' || kind === 'list') return [{ id, length: Math.min(max, MAX_OUTPUT_BYTES), out: true }]
   const isPassed = mandatory || call.args[name] !== undefined
   if ((kind === 'fd' || kind === 'handle' || kind === 'flags') && !isPassed) return []
   return [{ id, length: kind === 'flags' ? 4 : 0 }]
@@ -194,7 +189,7 @@ const legacyIoctl = (spec: IoctlMethod, call: Call, driverId: number, memoryAddr
 
 // ---- all of them ----
 
-/** Every encoding of a call, with its memory from `memoryAddress` on; empty if Linux has none. */
+/** All encodings of a call, with memory from `memoryAddress` on. */
 export const encodings = (call: Call, driverId: number, memoryAddress: bigint): Encoding[] => [
   ...writeCommands
     .filter(
@@ -223,7 +218,7 @@ export const encodings = (call: Call, driverId: number, memoryAddress: bigint): 
 
 const attributesOf = (cells: readonly Cell[]): string[] => cells.map(attributeOf)
 
-/** Names of the arguments that a command or method of Linux can carry, to a RoCE device. */
+/** Names of the arguments that a command or method of Linux can carry to a RoCE device. */
 export const expressibleArguments = ({ form, name }: Pick<Encoding, 'form' | 'name'>): ReadonlySet<string> => {
   if (form === 'ioctl') {
     const { attributes, impliedArguments = {} } = ioctlMethods.find(method => method.name === name)!

@@ -1,10 +1,9 @@
 /*
  * The packed specs of a rule in Linux's CREATE_FLOW ⇄ the records of flow.create (R41, spec/linux/flow.ts).
  *
- * Counters are a spec in Linux and an attribute here. A residue (cells.ts) keeps each spec's size, the unknown end of a
- * longer filter, and the position of the counters' spec; a spec without a size in the residue gets that of Linux 6.1.
- * Errors are the kernel's: EINVAL, but ENOSPC for missing specs, and EOPNOTSUPP for nonzero bytes after the specs and
- * for an action that is an object and has the wrong size.
+ * Counters are a spec in Linux and an attribute here. A residue (cells.ts) keeps the size of each spec, the unknown
+ * bytes of longer filters, and the position of the counters' spec. A spec without a size in the residue gets the size
+ * of Linux 6.1. Errors are the kernel's.
  */
 import { MAX_FLOW_SPECS } from '../../spec/classes/flow.ts'
 import { FlowFlags, FlowSpecFlags, FlowSpecType, FlowType } from '../../spec/enums.ts'
@@ -25,17 +24,15 @@ import { badLegacy } from './legacy.ts'
 
 const { ACTION_TAG, ACTION_DROP } = FlowSpecType.values
 const { INNER } = FlowSpecFlags.values
-/** Bytes of `value`, and of `mask`, in a record: those of the longest filter. */
+/** Bytes of `value` and of `mask` in a record: as of the longest filter. */
 const FILTER_BYTES = Math.max(...Object.values(flowFilters).map(filter => filter!.bytes))
 
-const actionSize = (type: number): number | undefined =>
-  type === ACTION_DROP
-    ? FLOW_SPEC_HEADER_BYTES
-    : type === ACTION_TAG || type === FlowAction.COUNT
-      ? FLOW_ACTION_BYTES
-      : undefined
+const actionSize = (type: number): number | undefined => {
+  if (type === ACTION_DROP) return FLOW_SPEC_HEADER_BYTES
+  return type === ACTION_TAG || type === FlowAction.COUNT ? FLOW_ACTION_BYTES : undefined
+}
 
-/** Bytes of a spec of this type in Linux 6.1; undefined if Linux accepts no rule with it. */
+/** Bytes of a spec of this type in Linux 6.1; undefined if Linux accepts no such spec. */
 const usualSize = (type: number): number | undefined => {
   const filter = flowFilters[type]
   return filter === undefined ? actionSize(type) : FLOW_SPEC_HEADER_BYTES + 2 * filter.bytes
@@ -43,7 +40,7 @@ const usualSize = (type: number): number | undefined => {
 
 // ---- filters ----
 
-/** A spec of `size` bytes has two filters, value and mask: the bytes of each, and how many of them are known. */
+/** The sizes of value and mask in a spec of `size` bytes. `knownBytes`: how many of these bytes are known. */
 const filterSizes = ({ bytes }: FlowFilter, size: number): { filterBytes: number; knownBytes: number } => {
   const filterBytes = (size - FLOW_SPEC_HEADER_BYTES) >>> 1
   return { filterBytes, knownBytes: Math.min(filterBytes, bytes) }
@@ -77,7 +74,7 @@ const readFilter = (where: string, spec: Uint8Array, type: number): AnyRecord =>
 
 // ---- actions ----
 
-/** Throws CallError if `type` is not an action, or its spec does not have the action's size. */
+/** Throws CallError if `type` is not an action, or the spec has a wrong size. */
 const checkAction = (where: string, type: number, size: number): void => {
   if (type === FlowAction.HANDLE)
     throw new CallError(
@@ -104,10 +101,7 @@ const checkRule = (title: string, { type, flags }: AnyValues): void => {
     throw new CallError('EINVAL', `${title}: a default rule has no flag DONT_TRAP`)
 }
 
-/**
- * Reads the specs behind a struct into the attribute `name` and that of the counters. `args` has the struct's values.
- * Throws CallError.
- */
+/** Reads the specs into attributes `name` and `counters` of `args`, which has the struct's values. Throws CallError. */
 export const readSpecs = (
   title: string,
   { sizeAt, countAt, counters }: PackedSpecs,
@@ -154,7 +148,7 @@ export const readSpecs = (
   args[name] = specs
 }
 
-/** Zeroes what `readSpecs` decoded; the struct, the first `start` bytes of the request, still has the specs' number. */
+/** Zeroes what `readSpecs` has decoded. The struct, the first `start` bytes, must still have the number of specs. */
 export const clearSpecs = ({ sizeAt, countAt }: PackedSpecs, request: Uint8Array, start: number): void => {
   const view = viewOf(request)
   let at = start
@@ -177,7 +171,7 @@ export const clearSpecs = ({ sizeAt, countAt }: PackedSpecs, request: Uint8Array
 
 /**
  * Writes specs and counters at `start` of a request, over a residue or zeros. Throws CallError EINVAL if they do not
- * fit, or Linux accepts no rule with a spec of such a type.
+ * fit, or Linux does not accept the type of a spec.
  */
 export const writeSpecs = (
   { sizeAt, countAt }: PackedSpecs,
@@ -222,7 +216,7 @@ export const writeSpecs = (
 export const specsSize = (specs: readonly AnyRecord[], hasCounters: boolean): number =>
   specs.reduce((sum, { type }) => sum + (usualSize(type as number) ?? 0), hasCounters ? FLOW_ACTION_BYTES : 0)
 
-/** Whether Linux accepts the types of all specs, and their number. */
+/** Whether Linux accepts the number of specs, and all types. */
 export const specsFit = (specs: readonly AnyRecord[], hasCounters: boolean): boolean =>
   specs.length + (hasCounters ? 1 : 0) <= MAX_FLOW_SPECS &&
   specs.every(({ type }) => usualSize(type as number) !== undefined)

@@ -1,9 +1,13 @@
 /*
- * Parses a message of Linux's ioctl dialect as the kernel does: the header, then each attribute in the caller's order,
- * so that of several mistakes the same one is reported (test/fixtures/abi/raw.out). Errors of an attribute: unknown but
- * mandatory EPROTONOSUPPORT; nonzero bytes after the known ones EOPNOTSUPP; a handle without object ENOENT; a negative
- * descriptor EBADF; a duplicate, a wrong length, a reserved field, a handle of another class EINVAL. Missing mandatory
- * attributes come last, EINVAL. ioctl.ts interprets the attributes.
+ * Parses a message of Linux's ioctl dialect. As in the kernel (test/fixtures/abi/raw.out), first the header is checked,
+ * then the attributes in the caller's order, then missing attributes.
+ *
+ * Errors of an attribute:
+ * - EPROTONOSUPPORT: unknown and mandatory;
+ * - EOPNOTSUPP: nonzero bytes after the known ones;
+ * - ENOENT: a handle without object;
+ * - EBADF: a negative descriptor;
+ * - EINVAL: duplicate or missing, a wrong length, a reserved field that is set, a handle of another class.
  */
 import { AttributeFlag } from '../../spec/classes/ids.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -16,7 +20,7 @@ import { viewOf } from '../scalar.ts'
 import { hasMethodOnDevice, isZero, layoutByClass, type UserBuffer } from './caller.ts'
 import type { CompiledLayout } from './cells.ts'
 
-/** Offsets of the fields of struct ib_uverbs_ioctl_hdr, and its size. */
+/** Offsets of the fields of struct ib_uverbs_ioctl_hdr, and the struct's size. */
 export const IoctlHeader = {
   length: 0,
   object: 2,
@@ -29,11 +33,11 @@ export const IoctlHeader = {
   reserved2: 20,
   bytes: 24,
 } as const
-/** Offsets of the fields of struct ib_uverbs_attr, and its size. `data`: u64. */
+/** Offsets of the fields of struct ib_uverbs_attr, and the struct's size. `data`: u64. */
 export const IoctlAttr = { id: 0, length: 2, flags: 4, reserved: 6, data: 8, bytes: 16 } as const
 /** Maximum bytes of a message: one page. */
 const MAX_MESSAGE = 4096
-/** Input values up to this many bytes are in the attribute's data; others are at the address there. */
+/** Inputs of up to this many bytes are in the attribute's `data`. For longer inputs, `data` is an address. */
 export const INLINE = 8
 
 // ---- the compiled table ----
@@ -53,7 +57,7 @@ const compileMethod = (spec: IoctlMethod): CompiledMethod => {
   const attributes = all.map(attribute => {
     const struct = layout(attribute.max, attribute.cells)
     const direction = attribute.kind === 'out' ? 'out' : 'in'
-    // Where `spec.method` is undefined, the attributes have no cells, and their layouts are not used.
+    // without `spec.method`, attributes have no cells, and their layouts are not used
     const compiled = layoutByClass(spec.name, spec.classes, struct, spec.method ?? '', direction)
     return [attribute.id, { spec: attribute, layout: compiled }] as const
   })
@@ -63,8 +67,8 @@ const compileMethod = (spec: IoctlMethod): CompiledMethod => {
 const methods = new Map(ioctlMethods.map(spec => [(spec.object << 16) | spec.number, compileMethod(spec)]))
 
 /**
- * The method of Linux's {object, method}. Throws EPROTONOSUPPORT if there is none, as Linux does for methods that it or
- * the driver lacks. `onName` is called with Linux's name of the method.
+ * The method of Linux's {object, method}. Throws CallError EPROTONOSUPPORT for an unknown method, as Linux does.
+ * `onName` gets Linux's name of the method.
  */
 export const findMethod = (object: number, number: number, onName?: (name: string) => void): CompiledMethod => {
   const known = linuxCall('ioctl', object, number)
@@ -79,7 +83,7 @@ export const findMethod = (object: number, number: number, onName?: (name: strin
   throw new CallError('EPROTONOSUPPORT', `${known.name}: ${known.absent}`)
 }
 
-/** Linux hides methods that a device's driver lacks, or that need an object which it cannot have: EPROTONOSUPPORT. */
+/** As on Linux, methods that the driver lacks, or that need an object of a class that it lacks, do not exist. */
 const requireOnDevice = (view: CallerView, { name, classes, method, attributes }: IoctlMethod): void => {
   if (method !== undefined && !hasMethodOnDevice(view, classes, method))
     throw new CallError('EPROTONOSUPPORT', `${name}: ${lacksMethod(classes[0]!, method)}`)
@@ -105,18 +109,19 @@ export interface PassedAttribute {
   readonly inline: Uint8Array
 }
 
-/** One message: its bytes, their address in the caller, and its known attributes by id. */
 export interface Message {
   readonly view: CallerView
+  /** Of `bytes` in the caller. */
   readonly address: bigint
   readonly bytes: Uint8Array
   readonly method: CompiledMethod
+  /** Known attributes, by id. */
   readonly passed: Map<number, PassedAttribute>
-  /** By index of an attribute: the memory that it points to, if it was read. */
+  /** By index of an attribute: the memory at its address, if it was read. */
   readonly memory: Map<number, Uint8Array>
 }
 
-/** Offset in the message of the attribute at an index. */
+/** Offset of an attribute in the message. */
 export const offsetOf = (index: number): number => IoctlHeader.bytes + index * IoctlAttr.bytes
 /** The caller's memory for an output. */
 export const bufferOf = (attribute: PassedAttribute): UserBuffer => ({
@@ -149,7 +154,7 @@ const checkHandle = (view: CallerView, where: string, handle: bigint, classes: r
     throw new CallError('EINVAL', `${where}: handle ${handle} is of class ${cls.name}, not ${classes.join(' or ')}`)
 }
 
-/** Checks one attribute as the kernel does before it reads the next. */
+/** Throws CallError; the order of the checks is the kernel's. */
 const checkAttribute = (message: Message, attribute: PassedAttribute, reserved: number): void => {
   const { spec } = attribute.compiled
   const where = `${message.method.spec.name}: attribute ${spec.id}`
@@ -172,10 +177,7 @@ const checkAttribute = (message: Message, attribute: PassedAttribute, reserved: 
     throw new CallError('EINVAL', 'the descriptor has no context yet: call GET_CONTEXT first')
 }
 
-/**
- * Reads header and attributes of the message at `address`. `onName` is called with the method's name as soon as it is
- * known. Throws CallError.
- */
+/** Reads header and attributes of the message at `address`. `onName` gets the method's name. Throws CallError. */
 export const readMessage = (view: CallerView, address: bigint, onName?: (name: string) => void): Message => {
   const header = viewOf(view.copyIn(address, IoctlHeader.bytes))
   const length = header.getUint16(IoctlHeader.length, true)
@@ -225,16 +227,14 @@ export const readMessage = (view: CallerView, address: bigint, onName?: (name: s
   return message
 }
 
-/** The number in the data of attribute `id`, which is present. Throws CallError EINVAL above `max`. */
+/** The number in `data` of attribute `id`, which must be present. Throws CallError EINVAL above `max`. */
 export const constantOf = (message: Message, id: number, max: bigint): number => {
   const { data } = message.passed.get(id)!
   if (data > max) throw new CallError('EINVAL', `${message.method.spec.name}: attribute ${id}: ${data} is above ${max}`)
   return Number(data)
 }
 
-/**
- * The flags in an attribute of 4 or 8 bytes. Throws CallError EINVAL for other lengths and flags that are not allowed.
- */
+/** The flags in an attribute of 4 or 8 bytes. Throws CallError EINVAL for other lengths and unknown flags. */
 export const flagsOf = (message: Message, attribute: PassedAttribute): number => {
   const { spec } = attribute.compiled
   const where = `${message.method.spec.name}: attribute ${spec.id}`

@@ -1,9 +1,7 @@
 /*
- * Linux's ioctl dialect (R42): RDMA_VERBS_IOCTL with {object, method} and attributes, by the table of
- * spec/linux/ioctl.ts.
- *
- * ioctl-message.ts parses and checks the message; here its attributes become a call, and the result is written to them.
- * Named converters handle INVOKE_WRITE and the lists of INFO_HANDLES and QUERY_GID_TABLE.
+ * Linux's ioctl dialect (R42), RDMA_VERBS_IOCTL with {object, method} and attributes, by the table of
+ * spec/linux/ioctl.ts: attributes of a parsed message (ioctl-message.ts) become a call, and the result is written to
+ * attributes.
  */
 import { CallError } from '../../spec/errno.ts'
 import { linuxCall } from '../../spec/linux/coverage.ts'
@@ -50,14 +48,14 @@ const VALID_OUTPUT = 2
 
 // ---- from attributes to a call ----
 
-/** The contents of a message's attributes: arguments and other facts of the call, and its class. */
+/** The contents of a message's attributes. */
 interface DecodedAttributes {
   readonly args: AnyValues
   readonly facts: Facts
   readonly className: string
 }
 
-/** Throws CallError for attributes that no device accepts, missing ones, and invalid values. */
+/** Throws CallError for attributes that no device accepts, missing attributes, and invalid values. */
 const decodeAttributes = (message: Message): DecodedAttributes => {
   const { method, passed } = message
   const { spec } = method
@@ -73,7 +71,7 @@ const decodeAttributes = (message: Message): DecodedAttributes => {
   }
   const className = classNameOf(message.view, spec.classes, facts)
   const { in: inputs } = declaredMethod(className, spec.method!)
-  // An argument that the class lacks is one of the method's other classes, and not required.
+  // an argument that the class lacks belongs to other classes of the method, and is not required
   const isRequired = ({ kind, cells, name }: IoctlAttribute): boolean =>
     kind === 'out' || kind === 'list' || inputs[cells[0]?.name ?? name] !== undefined
   const missing = [...method.attributes.values()].find(
@@ -85,7 +83,7 @@ const decodeAttributes = (message: Message): DecodedAttributes => {
     const { kind, name, cells } = attribute.compiled.spec
     if (kind === 'in' && cells.length > 0)
       readCells(attribute.compiled.layout(className), bytesOf(message, attribute), args, facts, true)
-    // Attributes of the method's other classes are checked and ignored.
+    // attributes of other classes are ignored
     else if (name !== '' && inputs[name] === undefined) continue
     else if (kind === 'handle' || kind === 'fd') args[name] = Number(attribute.data)
     else if (kind === 'flags') {
@@ -98,9 +96,7 @@ const decodeAttributes = (message: Message): DecodedAttributes => {
 
 // ---- answers ----
 
-/**
- * Changes of the message itself: flags and new handles in its bytes, and the addresses for new descriptors' numbers.
- */
+/** Changes of a message: flags and new handles, and the addresses for numbers of new descriptors. */
 interface Changes {
   readonly bytes: Uint8Array
   /** Whether `bytes` must be written to the caller. */
@@ -108,7 +104,7 @@ interface Changes {
   readonly installs: Install[]
 }
 
-/** Tells the caller that an output was written. */
+/** Sets VALID_OUTPUT. */
 const markFilled = (changes: Changes, attribute: PassedAttribute): void => {
   changes.bytes[offsetOf(attribute.index) + IoctlAttr.flags]! |= VALID_OUTPUT
   changes.isChanged = true
@@ -139,10 +135,7 @@ const writeOutputs = (message: Message, { className }: DecodedAttributes, result
   }
 }
 
-/**
- * Runs `body` to write outputs, then writes the changes of the message. Returns `answer` with the installs; a thrown
- * CallError becomes the answer.
- */
+/** Runs `body`, which writes outputs, then writes the changes of the message. A thrown CallError becomes the answer. */
 const writeAnswer = (message: Message, answer: Answer, body: (changes: Changes) => void): Answer =>
   answering(() => {
     const changes: Changes = { bytes: message.bytes.slice(), isChanged: false, installs: [] }
@@ -162,8 +155,8 @@ const InfoHandles = { OBJECT_ID: 0, COUNT: 1, LIST: 2 } as const
 const QueryGidTable = { ENTRY_SIZE: 0, LIST: 2, COUNT: 3 } as const
 
 /**
- * INFO_HANDLES and QUERY_GID_TABLE, which return as many entries of a list as fit in the caller's buffer, and their
- * number: the additional arguments, and a function that writes the result.
+ * INFO_HANDLES and QUERY_GID_TABLE return as many entries of a list as fit in the caller's buffer, and the number of
+ * entries. `args`: additional arguments.
  */
 const listCall = (message: Message): { args: AnyValues; write(result: Result, changes: Changes): void } => {
   const { passed, view } = message
@@ -214,7 +207,7 @@ const inputOf = (message: Message, attribute: PassedAttribute | undefined): Driv
   bytes: () => bytesOf(message, attribute!),
 })
 
-/** INVOKE_WRITE: a write command in an ioctl. `onName` is called with the command's name. */
+/** INVOKE_WRITE: a write command in an ioctl. `onName` gets the command's name. */
 const invokeWrite = (message: Message, onName: (name: string) => void): Decoded => {
   const { view, passed } = message
   const found = deviceCommand(view, constantOf(message, InvokeWrite.WRITE_CMD, 0xffffffffn), onName)
@@ -245,7 +238,7 @@ const invokeWrite = (message: Message, onName: (name: string) => void): Decoded 
     answer: outcome => {
       if (outcome instanceof CallError) return refuse(outcome)
       const answer = answering(() => decoded.answer(outcome))
-      // A second GET_CONTEXT fills its response although it fails.
+      // a second GET_CONTEXT fails, but fills its response
       if (answer.ret < 0 && answer.reason !== GET_CONTEXT_AGAIN.message) return answer
       return writeAnswer(message, answer, changes => {
         if (response !== undefined && command.out !== undefined) markFilled(changes, response)
@@ -258,14 +251,11 @@ const invokeWrite = (message: Message, onName: (name: string) => void): Decoded 
 
 // ---- LEGACY attribute ----
 
-/** Whether an attribute is a handle, a descriptor or flags that only the method's other classes have. */
+/** Whether an attribute is a handle, a descriptor or flags of other classes of the method. */
 const isForeign = ({ args }: DecodedAttributes, { kind, name }: IoctlAttribute): boolean =>
   (kind === 'handle' || kind === 'fd' || kind === 'flags') && name !== 'object' && args[name] === undefined
 
-/**
- * The LEGACY attribute of a message: its bytes with zeros for those that the arguments of `attributes` or `command`
- * restore.
- */
+/** The LEGACY attribute of a message: zeros replace the bytes that the arguments restore (legacy.ts). */
 const legacyOf = (
   message: Message,
   attributes: DecodedAttributes | undefined,
@@ -298,7 +288,7 @@ const legacyOf = (
 
 // ---- decoding ----
 
-/** Decodes the ioctl `request` with its argument. A request other than RDMA_VERBS_IOCTL is ENOTTY. */
+/** Decodes an ioctl. Requests other than RDMA_VERBS_IOCTL are ENOTTY. */
 export const decodeVerbsIoctl = (view: CallerView, request: number, argument: bigint): Decoded | Answer =>
   answeringAs((onName): Decoded => {
     if (request >>> 0 !== RDMA_VERBS_IOCTL)

@@ -1,10 +1,10 @@
 /*
- * The LEGACY attribute of the object dialect: the bytes of a translated Linux call beyond its arguments (R41,
- * docs/reference/object-dialect.md).
+ * The LEGACY attribute of the object dialect: the bytes of a translated Linux call that its arguments do not restore
+ * (R41, docs/reference/object-dialect.md).
  *
- * It names the system call (`entryPoint`) and has the caller's buffers with zeros for all bytes that the call's
- * arguments restore; headers, pointers and lengths, the order of attributes, and bytes that the kernel ignores remain.
- * Its bytes: {u8 entryPoint, u8 0, u16 number of parts}, then each part as {u32 length, bytes}.
+ * LEGACY has the caller's buffers, with zeros for bytes that the arguments restore. Headers, pointers, lengths, the
+ * order of attributes, and bytes that the kernel ignores remain. Encoding: {u8 entryPoint, u8 0, u16 number of parts},
+ * then each part as {u32 length, bytes}.
  */
 import { CallError } from '../../spec/errno.ts'
 import { viewOf } from '../scalar.ts'
@@ -12,9 +12,7 @@ import { viewOf } from '../scalar.ts'
 export const EntryPoint = { WRITE: 1, IOCTL: 2 } as const
 export type EntryPoint = (typeof EntryPoint)[keyof typeof EntryPoint]
 
-/**
- * `parts`: for write() its buffer; for an ioctl its header and attributes, then the memory that attributes point to.
- */
+/** `parts`: the buffer of write(); or an ioctl's header with attributes, then the memory that attributes point to. */
 export interface Legacy {
   readonly entryPoint: EntryPoint
   readonly parts: readonly Uint8Array[]
@@ -34,10 +32,10 @@ export const packLegacy = ({ entryPoint, parts }: Legacy): Uint8Array => {
   return bytes
 }
 
-/** The error for a LEGACY attribute that no call of Linux can have. `defect` follows "the legacy attribute". */
+/** The error for an invalid LEGACY attribute. `defect` follows "the legacy attribute". */
 export const badLegacy = (defect: string): CallError => new CallError('EINVAL', `the legacy attribute ${defect}`)
 
-/** Throws CallError EINVAL for anything that `packLegacy` cannot produce. */
+/** Throws CallError EINVAL for malformed bytes. */
 export const unpackLegacy = (bytes: Uint8Array): Legacy => {
   if (bytes.length < 4) throw badLegacy(`has at least 4 bytes, not ${bytes.length}`)
   const view = viewOf(bytes)

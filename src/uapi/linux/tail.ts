@@ -1,7 +1,6 @@
 /*
- * Decodes and encodes the bytes after the struct of a write command of Linux (R41, spec/linux/layout.ts `tail`): work
- * requests, a list whose length is in the struct, or the packed specs of a rule (flow.ts). command.ts decodes and
- * encodes the struct.
+ * The bytes after the struct of a write command of Linux (R41, spec/linux/layout.ts `tail`): work requests, a list
+ * whose length is in the struct, or the packed specs of a rule (flow.ts).
  */
 import { MAX_LOG_TABLE_SIZE } from '../../spec/classes/wq.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -22,13 +21,13 @@ import { isZero } from './caller.ts'
 import { clearSpecs, readSpecs, specsFit, specsSize, writeSpecs } from './flow.ts'
 import { badLegacy } from './legacy.ts'
 
-/** Sizes of struct ib_uverbs_send_wr, which drivers may extend, and struct ib_uverbs_sge. */
+// sizes of struct ib_uverbs_send_wr, which drivers may extend, and struct ib_uverbs_sge
 const MIN_WORK_REQUEST = 56
 const SGE = 16
 
 /**
- * Checks POST_SEND's work requests and scatter/gather elements: they must follow the struct completely (ENOSPC), only
- * zeros may follow them (EOPNOTSUPP), and a work request must not be too short (EINVAL).
+ * Checks POST_SEND's work requests and scatter/gather elements. Throws CallError: ENOSPC if bytes are missing,
+ * EOPNOTSUPP for nonzero bytes after them, EINVAL for too short work requests.
  */
 const checkWorkRequests = (args: AnyValues, tail: Uint8Array): void => {
   const size = args.wqeSize as number
@@ -41,10 +40,7 @@ const checkWorkRequests = (args: AnyValues, tail: Uint8Array): void => {
     throw new CallError('EINVAL', `POST_SEND: a work request has at least ${MIN_WORK_REQUEST} bytes, not ${size}`)
 }
 
-/**
- * Reads a list after the struct, whose length is in the struct as a logarithm; zeros may follow. The only such list is
- * that of a table of work queues.
- */
+/** Reads a list. The struct has the logarithm of its length, and zeros may follow. For tables of work queues. */
 const readList = (
   { name, in: { tailLogAt } }: WriteCommand,
   type: Kind,
@@ -105,7 +101,7 @@ export const restoreTail = (layout: Layout, call: Call, request: Uint8Array): vo
   if (tailLogAt !== undefined) viewOf(request).setUint32(tailLogAt, Math.log2((value as AnyRecord[]).length), true)
 }
 
-/** Number of bytes after the struct that a call needs. */
+/** How many bytes after the struct a call needs. */
 export const tailSize = ({ tail, tailSpecs }: Layout, call: Call): number => {
   const value = tail === undefined ? undefined : call.args[tail]
   if (value === undefined) return 0

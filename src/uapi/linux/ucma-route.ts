@@ -1,13 +1,13 @@
 /*
- * The response of QUERY_ROUTE, struct rdma_ucm_query_route_resp: addresses as sockaddr_in6 and paths as struct
- * ib_user_path_rec. It is built from the result of `cm_id.query`, which has longer addresses, and paths in the subnet
- * administrator's format (PathRecord, IBA 15.2.5.16), as have the responses of the newer command QUERY.
+ * The response of QUERY_ROUTE, struct rdma_ucm_query_route_resp, from the result of `cm_id.query`. The response has
+ * addresses as sockaddr_in6 and paths as struct ib_user_path_rec. The result has addresses as sockaddr_storage and
+ * paths in the subnet administrator's format (PathRecord, IBA 15.2.5.16).
  */
 import { SOCKADDR_IN6_BYTES } from '../../spec/linux/ucma.ts'
 import type { AnyRecord } from '../../spec/schema/schema.ts'
 import { viewOf } from '../scalar.ts'
 
-/** Offsets in the response, and bytes and maximum number of paths. */
+// Offsets in the response, size and maximum number of paths.
 const PATHS = 8
 const PATH_BYTES = 64
 const MAX_PATHS = 2
@@ -17,16 +17,16 @@ const COUNT = 192
 const PORT = 196
 const DEVICE_INDEX = 200
 
-/** MTU, rate and packet life time are bytes of a selector (2 bits) and a value (6 bits). */
+// MTU, rate and packet life time are a selector (2 bits) and a value (6 bits).
 const SELECTOR_SHIFT = 6
 const VALUE = 0x3f
 
-/** Writes a PathRecord as struct ib_user_path_rec; the comments name the fields of the struct, in its order. */
+/** Writes a PathRecord as struct ib_user_path_rec. The comments name the written fields. */
 const writePath = (path: Uint8Array, record: Uint8Array): void => {
   const view = viewOf(path)
   // dgid, sgid, dlid, slid
   path.set(record.subarray(8, 44))
-  // RawTraffic (1 bit), reserved (3), FlowLabel (20), HopLimit (8).
+  // from the record: RawTraffic (1 bit), reserved (3), FlowLabel (20), HopLimit (8)
   const traffic = viewOf(record).getUint32(44)
   // raw_traffic, flow_label, reversible, mtu, pkey
   view.setUint32(36, traffic >>> 31, true)
@@ -48,7 +48,7 @@ const writePath = (path: Uint8Array, record: Uint8Array): void => {
   path[63] = record[57]!
 }
 
-/** Writes the response into `bytes`, over zeros. `addresses` and `paths`: results of `cm_id.query`. */
+/** Writes the response into `bytes`, which must be 0. `addresses` and `paths`: results of `cm_id.query`. */
 export const writeRoute = (bytes: Uint8Array, addresses: AnyRecord, paths: readonly AnyRecord[]): void => {
   const view = viewOf(bytes)
   bytes.set(addresses.nodeGuid as Uint8Array)

@@ -1,7 +1,6 @@
 /*
- * Linux's dialect of rdma_cm files (R41, R43): a command with its header in one buffer, the response written to a
- * pointer in it. The tables are spec/linux/ucma.ts; cells.ts reads and writes the structs; this file handles lengths,
- * and arguments that are not single fields of a struct. Errors are those of Linux's ucma.c.
+ * Linux's dialect of rdma_cm files (R41, R43), by the table of spec/linux/ucma.ts: a command with a header, the
+ * response written to a pointer in the command. Errors are those of Linux's ucma.c.
  */
 
 import { ADDRESS_BYTES, SOCKADDR_BYTES } from '../../spec/classes/connections/cm_parameters.ts'
@@ -20,15 +19,15 @@ import { answering, answeringAs, callOf, declaredMethod, refuse } from './caller
 import { type CompiledLayout, compileLayout, type Facts, readCells, writeCells } from './cells.ts'
 import { writeRoute } from './ucma-route.ts'
 
-/** The descriptor that a program has written to, and the program's other descriptors. */
+/** The written descriptor, and the program's other descriptors. */
 export interface UcmaChannel {
   /** Core's number of the channel. */
   readonly object: number
   /** The descriptor's number in the caller. */
   readonly fd: number
-  /** Whether the events of an object go to the channel with the caller's descriptor `fd`. */
+  /** Whether the events of an object go to the channel with descriptor `fd` in the caller. */
   reportsTo(handle: number, fd: number): boolean
-  /** The kind of one of the caller's descriptors. */
+  /** The kind of a descriptor of the caller. */
   kindOf(fd: number): 'channel' | 'other' | 'closed'
 }
 
@@ -48,14 +47,14 @@ const compiledCommands: readonly CompiledCommand[] = ucmaCommands.map(command =>
   }
 })
 
-/** The highest command of Linux 6.1, RDMA_USER_CM_CMD_JOIN_MCAST. */
+/** RDMA_USER_CM_CMD_JOIN_MCAST. */
 const LAST_COMMAND = 22
-/** Maximum bytes of an option; all known options are much shorter. */
+/** Maximum bytes of an option. */
 const MAX_OPTION = 4096
 
 /**
- * The command with a number; of QUERY the row for the option in `body`. Throws CallError: EINVAL for a number that is
- * too high, ENOSYS for a command or option that Linux does not have.
+ * The command with a number; QUERY has a row for each option. Throws CallError: EINVAL for a number that is too high,
+ * ENOSYS for an unknown command or option.
  */
 const findCommand = (number: number, body: DataView): CompiledCommand => {
   if (number > LAST_COMMAND) throw new CallError('EINVAL', `rdma_cm command ${number}: there are 0 to ${LAST_COMMAND}`)
@@ -79,7 +78,7 @@ const longAddress = (body: Uint8Array, at: number): Uint8Array => {
   return storage
 }
 
-/** An address in a struct; undefined if it is optional and absent. Throws CallError EINVAL for a wrong length. */
+/** An address in a struct; undefined if absent. Throws CallError EINVAL for a wrong length. */
 const readAddress = (
   { name }: UcmaCommand,
   body: Uint8Array,
@@ -99,7 +98,7 @@ const readAddress = (
   return storage
 }
 
-/** Makes the checks that Linux makes before it looks up the object, and reads the addresses into `args`. */
+/** The checks that Linux makes before it looks up the object. Reads addresses into `args`. */
 const checkStruct = ({ command }: CompiledCommand, body: Uint8Array, inLength: number, args: AnyValues): void => {
   const { name, minBytes = 0, acceptedByte, reserved, addresses = [] } = command
   if (inLength < minBytes)
@@ -121,7 +120,7 @@ const checkStruct = ({ command }: CompiledCommand, body: Uint8Array, inLength: n
   }
 }
 
-/** Reads the caller's memory that becomes an attribute, and checks values that Linux checks after it. */
+/** Reads memory of the caller that becomes an attribute, and then checks values, as Linux does. */
 const readMemory = (
   view: CallerView,
   { name, userMemory, implemented }: UcmaCommand,
@@ -143,7 +142,7 @@ const readMemory = (
     )
 }
 
-/** Reads the arguments for which a struct has no cells, and removes those that are invalid in this struct. */
+/** Reads arguments for which a struct has no cells, and removes arguments that the struct marks as absent. */
 const readSpecialFields = (
   { inlineBytes, omittedIfZero, ignored }: UcmaCommand,
   body: Uint8Array,
@@ -158,8 +157,9 @@ const readSpecialFields = (
 }
 
 /**
- * Checks that the object of a command exists (ENOENT) and that its events go to the channel with descriptor `fd`
- * (EINVAL). If the struct names the channel, `fd` must be an rdma_cm channel: ENOENT if it is closed, otherwise EINVAL.
+ * Throws CallError: ENOENT if the object of a command does not exist, EINVAL if its events do not go to the channel
+ * with descriptor `fd`. If the struct names the channel and `fd` is not an rdma_cm channel: ENOENT if `fd` is closed,
+ * otherwise EINVAL.
  */
 const checkObject = (
   view: CallerView,
@@ -181,10 +181,7 @@ const checkObject = (
     throw new CallError('EINVAL', `${name}: ${className} ${handle} is of another channel`)
 }
 
-/**
- * Writes the path records of a list, each a struct ib_path_rec_data {u32 flags, u32 reserved, record}, and their
- * number.
- */
+/** Writes path records, each as struct ib_path_rec_data {u32 flags, u32 reserved, record}, and their number. */
 const writeList = (bytes: Uint8Array, list: NonNullable<UcmaCommand['list']>, records: readonly AnyRecord[]): void => {
   const view = viewOf(bytes)
   view.setUint32(list.count, records.length, true)
@@ -195,7 +192,7 @@ const writeList = (bytes: Uint8Array, list: NonNullable<UcmaCommand['list']>, re
   })
 }
 
-/** Decodes the `length` bytes at `address` that were written to an rdma_cm file. */
+/** Decodes a write(2) to an rdma_cm file of the `length` bytes at `address`. */
 export const decodeUcma = (view: CallerView, channel: UcmaChannel, address: bigint, length: number): Decoded | Answer =>
   answeringAs((onName): Decoded => {
     if (length < UCMA_HEADER_BYTES)
@@ -221,7 +218,7 @@ export const decodeUcma = (view: CallerView, channel: UcmaChannel, address: bigi
     }
     if (!command.checksObjectFirst) checkOutLength()
     const struct = body.subarray(0, command.in.size)
-    // Values are checked below: Linux first looks up the object.
+    // values are checked below: Linux first looks up the object
     readCells(found.in, struct, args, facts, false)
     if (command.channel !== undefined) args[command.channel] = channel.fd
     const channelFd =

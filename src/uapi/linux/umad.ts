@@ -1,7 +1,6 @@
 /*
- * Linux's dialect of umad files (R41, R43): ioctls that create agents, and messages that are written and read behind a
- * header. Handles of agents are Linux's numbers, since a umad file has no other objects. Errors are those of Linux's
- * user_mad.c.
+ * Linux's dialect of umad files (R41, R43): ioctls that create agents, and messages that are written and read after a
+ * header. Handles of agents are the agents' ids. Errors are those of Linux's user_mad.c.
  */
 import { MAD_CHANNEL_AGENTS, MAD_MESSAGE_BYTES, MAD_TAG_BYTES } from '../../spec/classes/mad/mad_channel.ts'
 import { MadAgentFlags } from '../../spec/enums.ts'
@@ -16,23 +15,23 @@ import { answering, answeringAs, callOf, refuse } from './caller.ts'
 
 /** One opened file. */
 export interface UmadFile {
-  /** Core's number of the channel, and its descriptor's number in the caller. */
+  /** Core's number of the channel. */
   readonly object: number
+  /** The descriptor's number in the caller. */
   readonly fd: number
-  /** The mode that the program has chosen; the decoders below change it. */
+  /** The decoders below change it. */
   readonly mode: UmadMode
 }
 
 export interface UmadMode {
   /** Whether headers have a P_Key index. */
   hasPkeys: boolean
-  /** Whether an agent was created: then `hasPkeys` no longer changes. */
+  /** Whether an agent was created: from then on, `hasPkeys` does not change. */
   isUsed: boolean
 }
 
 const headerBytes = ({ hasPkeys }: UmadMode): number => (hasPkeys ? UmadHeader.bytes : UmadHeader.bytesWithoutPkey)
 
-/** All known flags of agents. */
 const KNOWN_FLAGS = Object.values(MadAgentFlags.values).reduce((all, flag) => all | flag, 0)
 /** Bytes of the bit mask of an agent's methods. */
 const METHOD_MASK_BYTES = 16
@@ -51,7 +50,7 @@ const readRegistration = (bytes: Uint8Array): AnyValues => {
   }
 }
 
-/** The same from the struct of REGISTER_AGENT2. */
+/** Arguments of `mad_agent.create` from the struct of REGISTER_AGENT2. */
 const readRegistration2 = (bytes: Uint8Array): AnyValues => {
   const at = RegisterAgent2
   const view = viewOf(bytes)
@@ -73,8 +72,8 @@ const u32 = (value: number): Uint8Array => {
 }
 
 /**
- * The arguments without those that have their default values. As Linux, ignores class version, methods and OUI of an
- * agent without a class, which receives no requests.
+ * The arguments without default values. As on Linux, class version, methods and OUI of an agent without a class are
+ * ignored: it receives no requests.
  */
 const withoutDefaults = (args: AnyValues): AnyValues => {
   const { mgmtClass, classVersion, methods, oui, flags, rmppVersion, qpn } = args
@@ -90,12 +89,12 @@ const withoutDefaults = (args: AnyValues): AnyValues => {
   }
 }
 
-/** `isVersion2`: REGISTER_AGENT2. If it creates the file's first agent, headers have a P_Key index from then on. */
+/** `isVersion2`: REGISTER_AGENT2. If it creates the file's first agent, headers get a P_Key index. */
 const register = (view: CallerView, { fd, mode }: UmadFile, argument: bigint, isVersion2: boolean): Decoded => {
   const struct = isVersion2 ? RegisterAgent2 : RegisterAgent
   const args = (isVersion2 ? readRegistration2 : readRegistration)(view.copyIn(argument, struct.bytes))
   if (isVersion2 && ((args.flags as number) & ~KNOWN_FLAGS) !== 0) {
-    // Tells the caller the known flags.
+    // tells the caller the known flags
     view.copyOut(argument + BigInt(RegisterAgent2.flags), u32(KNOWN_FLAGS))
     throw new CallError(
       'EINVAL',
@@ -162,7 +161,7 @@ export const decodeUmadIoctl = (
     }
   })
 
-/** Decodes the `length` bytes at `address` that were written to a umad file: a header, followed by a message. */
+/** Decodes a write(2) to a umad file of the `length` bytes at `address`: a header and a message. */
 export const decodeUmadWrite = (
   view: CallerView,
   { mode }: UmadFile,
@@ -212,7 +211,7 @@ export const decodeUmadWrite = (
     }
   })
 
-/** Writes the header of a message for the program, with the results of `mad_channel.receive`. */
+/** Writes a header with the results of `mad_channel.receive`. */
 const writeHeader = (bytes: Uint8Array, values: AnyValues, mode: UmadMode): void => {
   const { agent, status, length, tag } = values
   const address = values.address as AnyRecord | undefined
@@ -220,7 +219,7 @@ const writeHeader = (bytes: Uint8Array, values: AnyValues, mode: UmadMode): void
   if (tag !== undefined) bytes.set((tag as Uint8Array).subarray(0, bytes.length))
   view.setUint32(UmadHeader.id, agent as number, true)
   view.setUint32(UmadHeader.status, status as number, true)
-  // A request that timed out comes back without an address.
+  // a request that timed out comes back without an address
   if (address === undefined) return
   view.setUint32(UmadHeader.length, bytes.length + (length as number), true)
   view.setUint32(UmadHeader.qpn, values.qpn as number)
@@ -233,7 +232,7 @@ const writeHeader = (bytes: Uint8Array, values: AnyValues, mode: UmadMode): void
   if (mode.hasPkeys) view.setUint16(UmadHeader.pkeyIndex, values.pkeyIndex as number, true)
 }
 
-/** Decodes a read(2) from a umad file of `length` bytes to `address`. */
+/** Decodes a read(2) of `length` bytes from a umad file to `address`. */
 export const decodeUmadRead = (
   view: CallerView,
   { object, mode }: UmadFile,
@@ -247,7 +246,7 @@ export const decodeUmadRead = (
       throw new CallError('EINVAL', `umad: a read of ${length} bytes; the header of a message has ${headerSize}`)
     return {
       call: callOf(view, 'mad_channel', 'receive', object, {
-        // A limit above every message's length, so that the number fits the attribute.
+        // limited to fit the attribute
         bufferBytes: Math.min(length - headerSize, MAD_MESSAGE_BYTES * 2),
       }),
       legacy: () => undefined,
@@ -261,7 +260,7 @@ export const decodeUmadRead = (
           bytes.set(data, headerSize)
           view.copyOut(address, bytes)
           if (data.length === out.length) return { ret: bytes.length, installs: [] }
-          // The header has the length, with which the caller reads again.
+          // the caller reads again with the length in the header
           return refuse(new CallError('ENOSPC', `umad: the message has ${out.length} bytes`))
         }),
     }

@@ -1,9 +1,8 @@
 /*
- * Linux's write() dialect (R41): a command with its header in one buffer, the response written to a pointer in it.
+ * Linux's write() dialect (R41): the headers of a command, and their lengths. command.ts handles the rest.
  *
- * This file handles the two headers and their lengths; command.ts the rest. The return value is the whole length.
- * Errors are the kernel's (test/fixtures/abi/raw.out): EINVAL if the length differs from the header's, ENOSPC for a
- * request or a response buffer that is too small.
+ * The return value is the number of written bytes. Errors are the kernel's (test/fixtures/abi/raw.out): EINVAL if the
+ * length differs from the header's, ENOSPC for a request or a response buffer that is too small.
  */
 import { CallError } from '../../spec/errno.ts'
 import { EXTENDED } from '../../spec/linux/write.ts'
@@ -14,15 +13,15 @@ import { type CommandParts, type CompiledCommand, clearRequest, deviceCommand, r
 import { EntryPoint, packLegacy } from './legacy.ts'
 
 /**
- * Offsets of the fields of struct ib_uverbs_cmd_hdr and, from `response` on, of the second header of an extended
- * command, struct ib_uverbs_ex_cmd_hdr. Words have 4 bytes, in an extended command 8.
+ * Offsets of the fields of struct ib_uverbs_cmd_hdr and, from `response` on, of struct ib_uverbs_ex_cmd_hdr, the second
+ * header of an extended command. A word has 4 bytes; in an extended command, 8.
  */
 export const WriteHeader = {
   /** u32; the words: u16. */
   command: 0,
   inWords: 4,
   outWords: 6,
-  /** u64. Also the first field of a basic command's request, if it has a response. */
+  /** u64. In a basic command with a response, the first field of the request. */
   response: 8,
   providerInWords: 16,
   providerOutWords: 18,
@@ -114,10 +113,10 @@ const extendedParts = (found: CompiledCommand, bytes: Uint8Array): CommandParts 
   }
 }
 
-/** Maximum bytes of a command: in_words and provider_in_words are u16 and count words of 8 bytes. */
+/** in_words and provider_in_words are u16, in words of 8 bytes. */
 const MAX_COMMAND_BYTES = HEADER + EX_HEADER + 2 * 0xffff * 8
 
-/** Decodes the `length` bytes at `address` that were written to a uverbs file. */
+/** Decodes a write(2) to a uverbs file of the `length` bytes at `address`. */
 export const decodeWrite = (view: CallerView, address: bigint, length: number): Decoded | Answer =>
   answering(() => {
     if (length < HEADER) throw new CallError('EINVAL', `a command has at least ${HEADER} bytes, not ${length}`)
@@ -126,7 +125,7 @@ export const decodeWrite = (view: CallerView, address: bigint, length: number): 
     return decodeWriteBytes(view, view.copyIn(address, length))
   })
 
-/** Decodes a command for a uverbs file from bytes in our own memory. */
+/** Decodes a write(2) to a uverbs file from bytes in this process. */
 export const decodeWriteBytes = (view: CallerView, bytes: Uint8Array): Decoded | Answer =>
   answeringAs((onName): Decoded => {
     if (bytes.length < HEADER)

@@ -1,6 +1,6 @@
 /*
- * Attributes of netlink messages, bytes ⇄ values, by the table of spec/linux/nldev.ts (struct nlattr: u16 length
- * including the header of 4 bytes, u16 type, value, padded to 4 bytes; numbers in host byte order, little-endian here).
+ * Attributes of netlink messages, bytes ⇄ values, by the table of spec/linux/nldev.ts. struct nlattr: u16 length with
+ * the header of 4 bytes, u16 type, value, padding to 4 bytes. Numbers are little-endian.
  */
 import { CallError } from '../../spec/errno.ts'
 import {
@@ -13,15 +13,13 @@ import {
 } from '../../spec/linux/nldev.ts'
 import { viewOf } from '../scalar.ts'
 
-/** Attributes in the order of the message. */
+/** In the order of the message. */
 export type Entries = readonly Entry[]
 export type Entry = readonly [name: NldevAttributeName, value: EntryValue]
-/**
- * Nested attributes are an array or, with NLA_F_NESTED in their parent's type, an array in `flagged`: Linux uses both.
- */
+/** Nested attributes are an array, or `flagged` if the type of their parent has NLA_F_NESTED. */
 export type EntryValue = number | bigint | string | Uint8Array | Entries | { readonly flagged: Entries }
 
-/** The attributes of a request, the last one of each name; nested ones as bytes. */
+/** The attributes of a request. Nested attributes are bytes. */
 export type Attributes = {
   readonly [K in NldevAttributeName]?: ValueOf<(typeof NldevAttributes)[K]['kind']>
 }
@@ -37,7 +35,7 @@ type ValueOf<K extends NldevKind> = K extends 'u8' | 'u32' | 's32'
 const HEADER = 4
 /** Size of struct sockaddr_storage. */
 const SOCKADDR_STORAGE_BYTES = 128
-/** The length with its padding. */
+/** The length with padding. */
 export const padded = (length: number): number => (length + 3) & ~3
 
 const table: Readonly<Record<string, NldevAttribute>> = NldevAttributes
@@ -50,7 +48,7 @@ const byNumber: readonly (NldevAttributeName | undefined)[] = Object.entries(tab
 )
 
 const SIZES = { u8: 1, u32: 4, s32: 4, u64: 8, s64: 8 } as const
-/** Bytes of a number; 0 for kinds without a fixed size. */
+/** 0 for kinds without a fixed size. */
 const sizeOf = (kind: NldevKind): number => (kind in SIZES ? SIZES[kind as keyof typeof SIZES] : 0)
 
 // ---- writing ----
@@ -93,13 +91,13 @@ export const encodeAttributes = (entries: Entries): Uint8Array => {
 
 // ---- reading ----
 
-/** One encoded attribute: its type with the flag NLA_F_NESTED, and its value. */
 interface Raw {
+  /** With NLA_F_NESTED. */
   readonly type: number
   readonly bytes: Uint8Array
 }
 
-/** Attributes up to the first malformed one; `unreadBytes`: the number of bytes from there on. */
+/** Attributes up to the first malformed one. `unreadBytes`: bytes from the malformed one on. */
 const split = (bytes: Uint8Array): { readonly raw: Raw[]; readonly unreadBytes: number } => {
   const view = viewOf(bytes)
   const raw: Raw[] = []
@@ -138,7 +136,7 @@ const decodeValue = (kind: NldevKind, bytes: Uint8Array): number | bigint | stri
   }
 }
 
-/** Why an attribute of a request is refused, as by Linux's validate_nla; undefined if it is not. */
+/** Why an attribute of a request is refused, as by Linux's validate_nla. */
 type Problem = readonly [code: 'EINVAL' | 'ERANGE', reason: string] | undefined
 
 const textProblem = (name: string, bytes: Uint8Array, maxBytes = Number.POSITIVE_INFINITY): Problem => {
@@ -148,7 +146,7 @@ const textProblem = (name: string, bytes: Uint8Array, maxBytes = Number.POSITIVE
   return end < 0 || length > maxBytes ? ['EINVAL', `attribute ${name} has more than ${maxBytes} characters`] : undefined
 }
 
-/** Problems that only a strict reader has: NLA_F_NESTED, and lengths and kinds that Linux accepts from old programs. */
+/** Problems that Linux ignores for old programs. */
 const strictProblem = (name: NldevAttributeName, type: number, length: number): Problem => {
   const { kind } = table[name]!
   const isFlagged = (type & NLA_F_NESTED) !== 0
@@ -170,9 +168,9 @@ const problemOf = (name: NldevAttributeName, bytes: Uint8Array): Problem => {
 }
 
 /**
- * The attributes of a request. Throws CallError as Linux's parser does: ERANGE for a number or nested attribute that is
- * cut short, otherwise EINVAL. `strict`: also refused are unknown attributes, numbers with more bytes than their kind, a
- * missing or unexpected NLA_F_NESTED, and bytes at the end that are not an attribute.
+ * The attributes of a request; of attributes with one name, the last. Throws CallError as Linux's parser does: ERANGE
+ * for a truncated number or nested attribute, otherwise EINVAL. `strict`: also refuses unknown attributes, too long
+ * numbers, a missing or unexpected NLA_F_NESTED, and bytes at the end that are not an attribute.
  */
 export const readAttributes = (bytes: Uint8Array, strict: boolean): Attributes => {
   const { raw, unreadBytes } = split(bytes)
@@ -191,7 +189,7 @@ export const readAttributes = (bytes: Uint8Array, strict: boolean): Attributes =
   return found
 }
 
-/** All attributes of a message, nested ones decoded, for tests. Omits unknown ones and numbers that are too short. */
+/** All attributes of a message, with nested ones decoded, for tests. Omits unknown attributes and truncated numbers. */
 export const decodeAttributes = (bytes: Uint8Array): Entries =>
   split(bytes).raw.flatMap(({ type, bytes: value }): Entry[] => {
     const name = byNumber[type & NLA_TYPE_MASK]

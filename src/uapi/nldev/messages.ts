@@ -1,6 +1,6 @@
 /*
- * Netlink messages of RDMA_NLDEV: reads and writes messages (struct nlmsghdr); writes acknowledgements and refusals
- * (struct nlmsgerr) and the end of a list.
+ * Netlink messages of RDMA_NLDEV: messages (struct nlmsghdr), acknowledgements and refusals (struct nlmsgerr), and the
+ * end of a list.
  */
 import { NLMSGERR_ATTR_MSG, NlmsgFlags, NlmsgType } from '../../spec/linux/nldev.ts'
 import { viewOf } from '../scalar.ts'
@@ -10,7 +10,7 @@ export interface Message {
   readonly type: number
   readonly flags: number
   readonly sequence: number
-  /** Port of the sender, or of the receiver in messages of the kernel. */
+  /** Port of the sender; in messages of the kernel, of the receiver. */
   readonly port: number
   readonly body: Uint8Array
 }
@@ -18,7 +18,7 @@ export interface Message {
 /** Size of struct nlmsghdr. */
 export const MESSAGE_HEADER = 16
 
-/** Messages of one datagram, up to the first with a wrong length: Linux ignores the rest of the datagram too. */
+/** Messages of one datagram. As on Linux, a wrong length ends the datagram. */
 export const readMessages = (datagram: Uint8Array): Message[] => {
   const view = viewOf(datagram)
   const messages: Message[] = []
@@ -52,13 +52,12 @@ export const writeMessage = ({ type, flags, sequence, port, body }: Message): Ui
 export interface Acknowledgement {
   /** 0, or a positive errno. */
   readonly errno: number
-  /** The sentence of a refusal, for a program that wants it (NETLINK_EXT_ACK). */
+  /** For a program that has set NETLINK_EXT_ACK. */
   readonly reason?: string | undefined
-  /** Whether the program wants only the header of its request in the reply (NETLINK_CAP_ACK). */
+  /** Whether the program has set NETLINK_CAP_ACK: the reply repeats only the header of the request. */
   readonly isCapped: boolean
 }
 
-/** The attribute NLMSGERR_ATTR_MSG with a text. */
 const reasonAttribute = (text: string): Uint8Array => {
   const encoded = new TextEncoder().encode(`${text}\0`)
   const bytes = new Uint8Array(padded(4 + encoded.length))
@@ -68,10 +67,7 @@ const reasonAttribute = (text: string): Uint8Array => {
   return bytes
 }
 
-/**
- * NLMSG_ERROR: success (0), or the errno of a refusal, followed by the request's header. A refusal that is not capped
- * repeats the whole request. `port`: of the receiver.
- */
+/** NLMSG_ERROR. A refusal that is not capped repeats the whole request. `port`: of the receiver. */
 export const writeAcknowledgement = (
   request: Message,
   port: number,
@@ -89,7 +85,7 @@ export const writeAcknowledgement = (
   return writeMessage({ type: NlmsgType.ERROR, flags, sequence: request.sequence, port, body })
 }
 
-/** NLMSG_DONE, the end of a list; a positive errno means that it was refused or aborted. `port`: of the receiver. */
+/** NLMSG_DONE. `port`: of the receiver. `errno`: positive if the list was refused or aborted. */
 export const writeDone = ({ sequence }: Message, port: number, errno = 0): Uint8Array => {
   const body = new Uint8Array(4)
   viewOf(body).setInt32(0, -errno, true)

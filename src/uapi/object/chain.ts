@@ -1,8 +1,8 @@
 /*
- * Encoding of chains (R16, docs/reference/object-dialect.md): entries of {u8 call, u8 flags, u16 ref, u32 size} and a
- * message of the object dialect, `size` bytes, a multiple of 8. With flag OBJECT the call's object is the one that
- * entry `ref` created; the value of an attribute with flag CHAINED is an entry's number too. In the results of a chain
- * the answered message of each entry is in place of its message.
+ * Encoding of chains (R16, docs/reference/object-dialect.md). An entry is {u8 call, u8 flags, u16 ref, u32 size} and a
+ * message of the object dialect; `size` is the bytes of the message, a multiple of 8. With flag OBJECT, the call's
+ * object is the one that entry `ref` created. With flag CHAINED, the value of an attribute is an entry's number. In the
+ * results of a chain, an entry has the answered message.
  */
 import { ChainEntryFlag } from '../../spec/classes/ids.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -11,7 +11,7 @@ import { viewOf } from '../scalar.ts'
 import { type ChainedRefs, type EncodeOptions, messageLength, writeMessage } from './client.ts'
 import { HEADER } from './dialect.ts'
 
-/** Bytes of the header {call, flags, ref, size} of an entry. */
+/** Bytes of {call, flags, ref, size}. */
 export const ENTRY_HEADER = 8
 /** Maximum entries of a chain: `ref` has 16 bits. */
 const MAX_ENTRIES = 0xffff
@@ -23,12 +23,12 @@ export interface ChainEntry {
   readonly classId: number
   /** The entry that created the call's object; undefined: the message has the object. */
   readonly ref: number | undefined
-  /** Offset of the message in the chain, and its bytes. */
+  /** Offset of the message in the chain. */
   readonly at: number
   readonly message: Uint8Array
 }
 
-/** The entries of a chain up to the first unreadable one, which is at `end`; `error` says why. */
+/** The entries of a chain up to the first unreadable one. `end`: its offset. `error`: what is wrong with it. */
 export const readableEntries = (bytes: Uint8Array): { entries: ChainEntry[]; end: number; error?: CallError } => {
   const view = viewOf(bytes)
   const entries: ChainEntry[] = []
@@ -72,15 +72,13 @@ export const chainEntries = (bytes: Uint8Array): ChainEntry[] => {
   return entries
 }
 
-/**
- * One call of a chain to be sent. Its object, and objects in its arguments, may be those that earlier entries create.
- */
+/** One call of a chain to send. */
 export interface ChainLink {
   readonly call: Call
   readonly options?: EncodeOptions
   /** The entry that creates the call's object; undefined: the object of `call`. */
   readonly object?: number | undefined
-  /** By attribute: the entry that creates the object; the argument in `call` is ignored. */
+  /** By attribute: the entry that creates the object. The argument in `call` is ignored. */
   readonly refs?: ChainedRefs | undefined
 }
 

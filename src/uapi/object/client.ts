@@ -1,7 +1,6 @@
 /*
- * The client side of the object dialect (dialect.ts is the server side): encodes a call as a message with room for its
- * results, and decodes the answered message. Lengths are computed first, so that a chain of calls can be written into
- * one buffer.
+ * The client side of the object dialect: encodes a call as a message with room for the results, and decodes the
+ * answered message. Lengths are computed first, so that a chain of calls can be written into one buffer.
  */
 import { AttributeFlag, CommonAttribute } from '../../spec/classes/ids.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -28,27 +27,23 @@ import {
 
 const { MANDATORY, OUT, FILLED, INDIRECT: IS_INDIRECT, CHAINED } = AttributeFlag
 
-/** Space for an output: a number of bytes in the message, or the caller's memory. */
+/** Space for an output: bytes in the message, or the caller's memory. */
 export type OutputBuffer = number | { readonly address: bigint; readonly length: number }
 
-/** Default space for lists and blobs, bytes; less if they cannot be so long. */
+/** Maximum default space for a list or blob, bytes. */
 const DEFAULT_LIST_BYTES = 1024
 
-/** Contents of a message beyond the call. */
 export interface EncodeOptions {
   readonly legacy?: Uint8Array | undefined
-  /**
-   * By attribute: the space for an output; 0: not requested. By default every output has space, lists and blobs up to
-   * 1 KiB.
-   */
+  /** By attribute: the space for an output; 0: not requested. By default lists and blobs get up to 1 KiB. */
   readonly outputBuffers?: { readonly [attribute: string]: OutputBuffer }
-  /** Attributes that a device may ignore if it does not know them (R3); it refuses others. */
+  /** Attributes that a device may ignore if it does not know them (R3). */
   readonly ignorable?: readonly string[]
-  /** By attribute: the address where the caller has put the value's bytes, which are then not in the message. */
+  /** By attribute: the address of the value's bytes, which are then not in the message. */
   readonly inputAddresses?: { readonly [attribute: string]: bigint }
 }
 
-/** By attribute: the chain entry whose object a call uses instead of its argument. */
+/** By attribute: the chain entry that creates the object, in place of an argument. */
 export type ChainedRefs = Readonly<Record<string, number>>
 
 const NO_OPTIONS: EncodeOptions = {}
@@ -66,7 +61,7 @@ const tooLong = (where: string, length: number): CallError =>
 
 /**
  * Bytes of a call's message. Throws CallError: EPROTONOSUPPORT for an argument that the method lacks, EINVAL for a
- * missing one or one outside its limits (unknown bits of flags are left to the server), EMSGSIZE beyond 65,528 bytes.
+ * missing or invalid argument, EMSGSIZE beyond 65,528 bytes. The server checks unknown bits of flags.
  */
 export const messageLength = (call: Call, options: EncodeOptions = NO_OPTIONS, refs?: ChainedRefs): number => {
   const { where, inputs, outputs, shape } = methodOfCall(call)
@@ -93,9 +88,7 @@ export const messageLength = (call: Call, options: EncodeOptions = NO_OPTIONS, r
   return length
 }
 
-/**
- * Writes a call's message at `start`, over zeros. `length`: of `messageLength` with the same call, options and refs.
- */
+/** Writes a call's message at `start`, where the bytes must be 0. `length`: from `messageLength`. */
 export const writeMessage = (
   view: DataView,
   start: number,
@@ -109,7 +102,7 @@ export const writeMessage = (
   view.setUint16(start + 2, call.class.id, true)
   view.setUint32(start + 4, call.object, true)
   let at = start + HEADER
-  /** Writes the header of the next attribute, with a payload of `size` bytes; returns the payload's offset. */
+  /** Writes the header of the next attribute; returns the offset of its payload of `size` bytes. */
   const addAttribute = (id: number, flags: number, size: number): number => {
     const payload = at + ATTRIBUTE
     view.setUint16(at, ATTRIBUTE + size, true)
@@ -153,8 +146,8 @@ export const encodeCall = (call: Call, options: EncodeOptions = NO_OPTIONS): Uin
 }
 
 /**
- * The result in an answered message. `copyIn` reads indirect outputs; without it they are omitted. A descriptor is its
- * number. Throws CallError: EINVAL for a malformed message, E2BIG for a record whose unknown end is not 0.
+ * The result in an answered message. `copyIn` reads indirect outputs; without `copyIn` they are omitted. Throws
+ * CallError: EINVAL for a malformed message, E2BIG for a record with nonzero bytes after its known fields.
  */
 export const decodeResult = (
   call: Call,

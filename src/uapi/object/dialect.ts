@@ -1,17 +1,21 @@
 /*
- * The server side of the object dialect (R1–R6, docs/reference/object-dialect.md): decodes messages of a header and
- * attributes into calls and writes results into the messages, by the classes' declarations. client.ts is the client
- * side.
+ * The server side of the object dialect (R1–R6, docs/reference/object-dialect.md): decodes messages into calls and
+ * writes results into the messages, by the declarations of the classes.
  *
- * Header {u16 length, u16 class_id, u32 object_id, u32 op_ctrl, u32 flags}; attribute {u16 length including its header,
- * u16 id, u32 flags}, payload padded to 8; little-endian. An indirect payload is {u64 address, u64 length}. An answer
- * is the message itself, changed in place: flag ANSWERED, object_id, the payloads of outputs, and the flags of outputs,
- * which get FILLED and, in bits 16–31, the number of bytes written (for an indirect output its u64 length gets the
- * number). Attributes keep their length, so that an answered message can still be walked.
+ * Little-endian. Header: {u16 length, u16 class_id, u32 object_id, u32 op_ctrl, u32 flags}. Attribute: {u16 length with
+ * this header, u16 id, u32 flags}, and a payload padded to 8. An indirect payload is {u64 address, u64 length}.
  *
- * Errors: unknown class, method, op_ctrl or flag of the header EOPNOTSUPP; unknown mandatory attribute EPROTONOSUPPORT;
- * too little room ENOSPC, with the needed sizes; nonzero unknown end of a record E2BIG; an attribute of
- * `Method.refused` that one's error; anything else that is malformed, missing or out of limits EINVAL.
+ * An answer is written into the message. The header gets flag ANSWERED and object_id. Outputs get their payloads, flag
+ * FILLED, and the number of written bytes in bits 16–31 of the flags. An indirect output gets this number as its u64
+ * length. Attributes keep their length.
+ *
+ * Errors:
+ * - EOPNOTSUPP: unknown class, method, op_ctrl or flag of the header;
+ * - EPROTONOSUPPORT: unknown mandatory attribute;
+ * - ENOSPC, with the needed sizes: too little room;
+ * - E2BIG: nonzero bytes after the known fields of a record;
+ * - the error of an attribute in `Method.refused`;
+ * - EINVAL: everything else.
  */
 import { AttributeFlag, CommonAttribute, MessageFlag, OpCtrl } from '../../spec/classes/ids.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -41,29 +45,24 @@ export { ATTRIBUTE, callOfRequest, HEADER, ioctlRequest } from './format.ts'
 
 const { MANDATORY, OUT, FILLED, INDIRECT: IS_INDIRECT, CHAINED } = AttributeFlag
 
-/** Maximum bytes of an indirect record, which may be longer than the record that this release knows. */
+/** Maximum bytes of an indirect record. A record may be longer than its known fields. */
 const MAX_RECORD = 1 << 20
 
-/** A decoded message. */
 export interface ObjectMessage {
   readonly call: Call
   readonly legacy: Uint8Array | undefined
-  /** ENOSPC if there is too little room for an output of fixed size: the call must then be refused without running. */
+  /** ENOSPC if an output of fixed size has too little room: the call must be refused without running. */
   readonly roomError: CallError | undefined
   /**
-   * Writes the result into the message, and indirect outputs with `copyOut`. Throws CallError, ENOSPC or that of
-   * `copyOut`, and then leaves the message unchanged. Returns the message, and where the numbers of new descriptors
-   * belong.
+   * Writes the result into the message, and indirect outputs with `copyOut`. Throws CallError ENOSPC and the errors of
+   * `copyOut`; the message is then unchanged. Returns the message, and where the numbers of new descriptors belong.
    */
   answer(result: Result): { message: Uint8Array; installs: readonly DescriptorSlot[] }
-  /**
-   * Writes a refusal into the message and returns it; after ENOSPC it has the needed size of each output that is too
-   * small.
-   */
+  /** Writes a refusal into the message and returns it. After ENOSPC, too small outputs get their needed size. */
   refuse(): Uint8Array
 }
 
-/** A new descriptor whose number belongs at `offset` of the message, or of the memory at `base`. */
+/** Where a new descriptor's number belongs: at `offset` of the message, or of the memory at `base`. */
 export interface DescriptorSlot {
   readonly descriptor: Install['descriptor']
   readonly offset: number
@@ -73,11 +72,10 @@ export interface DescriptorSlot {
 /** An output that does not fit. */
 interface TooSmall {
   readonly item: Item
-  /** The bytes that its value needs. */
+  /** Needed bytes. */
   readonly size: number
 }
 
-/** An output of a message. */
 interface Output {
   readonly slot: Slot
   readonly item: Item
@@ -92,7 +90,7 @@ interface FilledOutput extends Output {
 const spaceError = (where: string, needed: number, room: number | bigint): CallError =>
   new CallError('ENOSPC', `${where}: it needs ${needed} bytes, there is room for ${room}`)
 
-/** The value of an attribute with flag CHAINED: the handle or descriptor of the object that entry `value` created. */
+/** For an attribute with flag CHAINED: the handle or descriptor of the object that entry `value` created. */
 const chainedReference = (view: CallerView, path: string, type: Kind, value: AnyValue): number => {
   if (view.chained === undefined) throw new CallError('EINVAL', `${path}: it names an entry, but this is not a chain`)
   if (type.kind !== 'ref' && type.kind !== 'fd')
@@ -100,7 +98,7 @@ const chainedReference = (view: CallerView, path: string, type: Kind, value: Any
   return view.chained(path, type, value as number)
 }
 
-/** Descriptors whose numbers lie in the value of attribute `name` (results of a chain), with offsets in that value. */
+/** Descriptors whose numbers lie in the value of attribute `name` (results of a chain), with offsets in the value. */
 const descriptorsWithin = (result: Result, name: string, type: Kind): DescriptorSlot[] =>
   type.kind === 'fd' || result.descriptors === undefined
     ? []
@@ -115,7 +113,7 @@ const NOT_INSTALLED = 0xffffffff
 
 const NO_INSTALLS: readonly DescriptorSlot[] = Object.freeze([])
 
-/** The header of a message, checked. */
+/** A checked header. */
 interface Header {
   readonly cls: ObjectClass
   readonly compiled: CompiledMethod
@@ -125,7 +123,7 @@ interface Header {
   readonly length: number
 }
 
-/** Checks the header of a message of call number `call`; `room`: bytes that are there, ≥ HEADER. Throws CallError. */
+/** Reads and checks a header. `room`: available bytes of the message, at least HEADER. Throws CallError. */
 const readHeader = (view: CallerView, call: number, header: DataView, room: number): Header => {
   const length = header.getUint16(0, true)
   if (length < HEADER || length > room || length % 8 !== 0)
@@ -148,7 +146,7 @@ const readHeader = (view: CallerView, call: number, header: DataView, room: numb
   return { cls, compiled, object, length }
 }
 
-/** A message whose attributes are read on construction, and into which an answer is written. Throws CallError. */
+/** The constructor reads the attributes. Throws CallError. */
 class MessageInPlace implements ObjectMessage {
   readonly call: Call
   legacy: Uint8Array | undefined
@@ -160,10 +158,10 @@ class MessageInPlace implements ObjectMessage {
   readonly #args: AnyValues = {}
   readonly #outputs: Output[] = []
   readonly #tooSmall: TooSmall[] = []
-  /** Ids of attributes in the message that the method does not have in their direction. */
+  /** Ids of passed attributes that the method does not have in their direction. */
   #unknownIds: Set<number> | undefined
 
-  /** `bytes`: the message, without anything behind it; `data`: a view of them. */
+  /** `bytes`: exactly the message. `data`: a view of `bytes`. */
   constructor(view: CallerView, { cls, compiled, object }: Header, bytes: Uint8Array, data: DataView) {
     this.#view = view
     this.#bytes = bytes
@@ -198,7 +196,7 @@ class MessageInPlace implements ObjectMessage {
     else this.#args[slot.name] = this.#readInput(slot, item)
   }
 
-  /** Whether attribute `id` has come before; `input`: its slot, if it is a known input. */
+  /** `input`: the attribute's slot, if it is a known input. */
   #isPassedTwice(id: number, input: Slot | undefined): boolean {
     if (this.#unknownIds?.has(id) === true) return true
     if (input !== undefined) return this.#args[input.name] !== undefined
@@ -206,7 +204,7 @@ class MessageInPlace implements ObjectMessage {
     return false
   }
 
-  /** An attribute that the method does not have in this direction: LEGACY, or one that is ignored or refused. */
+  /** Reads LEGACY; ignores or refuses other attributes that the method does not have in this direction. */
   #readUnknown({ id, flags, payload, length }: Item, isOut: boolean): void {
     const { where, method, in: inputs, out: outputs } = this.#compiled
     this.#unknownIds ??= new Set()
@@ -218,7 +216,7 @@ class MessageInPlace implements ObjectMessage {
         'EINVAL',
         `${where}: attribute ${hexadecimal(id)} is an ${isOut ? 'input' : 'output'}, not an ${isOut ? 'output' : 'input'}`,
       )
-    // A known attribute that can never apply to this device is refused even without the flag MANDATORY.
+    // refused even without flag MANDATORY
     const refused = Object.values(method.refused ?? {}).find(one => one.id === id && !isOut)
     if (refused !== undefined) throw new CallError(refused.code, `${where}: ${refused.why}`)
     if (flags & MANDATORY)
@@ -257,7 +255,7 @@ class MessageInPlace implements ObjectMessage {
     return valueIn(path, type, viewOf(this.#view.copyIn(address, size)), 0, size)
   }
 
-  /** Bytes that an output may have. */
+  /** Maximum bytes of an output. */
   #roomOf(path: string, item: Item): number | bigint {
     return item.flags & IS_INDIRECT ? indirect(path, this.#data, item).length : item.length
   }
@@ -265,7 +263,7 @@ class MessageInPlace implements ObjectMessage {
   answer(result: Result): { message: Uint8Array; installs: readonly DescriptorSlot[] } {
     const filled = this.#fit(result)
     const installs = result.descriptors === undefined ? NO_INSTALLS : this.#installsOf(filled, result)
-    // What can fail comes first.
+    // first, because it may fail
     for (const { slot, item, value } of filled)
       if (item.flags & IS_INDIRECT)
         this.#view.copyOut(indirect(slot.path, this.#data, item).address, payloadOf(slot.attribute.type, value))
@@ -276,7 +274,7 @@ class MessageInPlace implements ObjectMessage {
     return { message: this.#bytes, installs }
   }
 
-  /** The outputs that have a value. Throws ENOSPC if one does not fit. */
+  /** The outputs that have a value. Throws CallError ENOSPC if one does not fit. */
   #fit(result: Result): readonly FilledOutput[] {
     const filled: FilledOutput[] = []
     let roomError: CallError | undefined
@@ -296,7 +294,7 @@ class MessageInPlace implements ObjectMessage {
     return filled
   }
 
-  /** Where the numbers of a result's descriptors belong. Throws ENOSPC if one of them has no room in the message. */
+  /** Where the numbers of new descriptors belong. Throws CallError ENOSPC if one has no room in the message. */
   #installsOf(filled: readonly FilledOutput[], result: Result): readonly DescriptorSlot[] {
     const installs: DescriptorSlot[] = []
     const created = descriptorOf(result, 'object')
@@ -314,7 +312,7 @@ class MessageInPlace implements ObjectMessage {
     return installs
   }
 
-  /** Writes a value into the message; of an indirect one, which the caller's memory has, the length. */
+  /** Writes a value into the message; of an indirect value, the length. */
   #fill({ slot, item, value, size }: FilledOutput): void {
     const { at, flags, payload, length: room } = item
     if (flags & IS_INDIRECT) {
@@ -342,7 +340,7 @@ class MessageInPlace implements ObjectMessage {
   }
 }
 
-/** Decodes one message of call number `call`; its answer is written into these bytes. Throws CallError. */
+/** Decodes one message; its answer is written into `bytes`. Throws CallError. */
 export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array): ObjectMessage => {
   if (bytes.length < HEADER)
     throw new CallError('EINVAL', `a message has at least ${HEADER} bytes, not ${bytes.length}`)
@@ -352,7 +350,7 @@ export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array)
   return new MessageInPlace(view, header, message, data)
 }
 
-/** Decodes the message at `address` in the caller's memory, of call number `call` (from an ioctl: `callOfRequest`). */
+/** Decodes the message at `address` in the caller's memory. `call`: call number, from `callOfRequest`. */
 export const decodeObject = (view: CallerView, call: number, address: bigint): Decoded | Answer =>
   answering((): Decoded | Answer => {
     const length = viewOf(view.copyIn(address, 8)).getUint16(0, true)

@@ -1,6 +1,5 @@
 /*
- * The format of the object dialect (docs/reference/object-dialect.md), for both sides: the layout of messages, methods
- * by call number, and the encoding of values by kind.
+ * The format of the object dialect (docs/reference/object-dialect.md), for client and server.
  */
 import { CallError } from '../../spec/errno.ts'
 import {
@@ -21,7 +20,7 @@ import type { Call } from '../call.ts'
 import { isZero } from '../linux/caller.ts'
 import { readRecord, readScalar, viewOf, writeBytes, writeRecord, writeRecords, writeScalar } from '../scalar.ts'
 
-/** Bytes of the header of a message, and of an attribute. */
+/** Bytes of the headers of a message and of an attribute. */
 export const HEADER = 16
 export const ATTRIBUTE = 8
 /** Bytes of an indirect payload: {u64 address, u64 length}. */
@@ -29,7 +28,7 @@ export const INDIRECT_BYTES = 16
 /** Position of the number of written bytes in the flags of a filled output. */
 export const WRITTEN_SHIFT = 16
 
-/** A length, rounded up to the alignment of attributes. */
+/** Rounds a length up to the alignment of attributes. */
 export const pad = (length: number): number => (length + 7) & ~7
 
 // ---- ioctl requests ----
@@ -37,7 +36,7 @@ export const pad = (length: number): number => (length + 7) & ~7
 /** The type byte of our ioctl requests (_IOC_TYPE). */
 const MAGIC = 0xdb
 
-/** The ioctl request of a call number: `_IOWR(0xdb, call, u64)`; its argument is the address of the message. */
+/** `_IOWR(0xdb, call, u64)`. The argument is the address of the message. */
 export const ioctlRequest = (call: number): number => ((3 << 30) | (8 << 16) | (MAGIC << 8) | call) >>> 0
 
 /** The call number of an ioctl request; undefined for other requests. */
@@ -46,20 +45,17 @@ export const callOfRequest = (request: number): number | undefined =>
 
 // ---- methods by number ----
 
-/** An attribute of a method, prepared for reading and writing. */
+/** An attribute of a method. */
 export interface Slot {
   readonly name: string
   /** Beginning of error messages. */
   readonly path: string
   readonly attribute: Attribute
-  /** The check of a received value, which refuses unknown bits of flags. */
+  /** For a received value; refuses unknown bits of flags. */
   readonly check: Check
 }
 
-/**
- * A method, compiled once for reading and writing its messages. `inputs`, `required` and `outputs` are in order of
- * declaration; `in` and `out` find the same attributes by id.
- */
+/** `inputs`, `required` and `outputs` are in order of declaration; `in` and `out` have the attributes by id. */
 export interface CompiledMethod {
   readonly name: string
   /** class.method, the beginning of error messages. */
@@ -94,10 +90,9 @@ const compileMethod = (cls: ObjectClass, name: string, method: Method): Compiled
   return { name, where, method, inputs, required, shape, outputs, in: byId(inputs), out: byId(outputs) }
 }
 
-/** By class: its methods by call number. */
+/** By class: methods by call number. */
 const methodsByCall = new WeakMap<ObjectClass, ReadonlyMap<number, CompiledMethod>>()
 
-/** The method of a class with a call number; undefined if there is none. */
 export const methodByCall = (cls: ObjectClass, call: number): CompiledMethod | undefined => {
   let calls = methodsByCall.get(cls)
   if (calls === undefined) {
@@ -109,10 +104,7 @@ export const methodByCall = (cls: ObjectClass, call: number): CompiledMethod | u
   return calls.get(call)
 }
 
-/**
- * The method of a call: compiled with its class or, if the call's declaration is not that of the class
- * (spec/schema/versions.ts), from the call.
- */
+/** The method of a call: the class's, or the call's own, if its declaration differs (spec/schema/versions.ts). */
 export const methodOfCall = ({ class: cls, methodName, method }: Call): CompiledMethod => {
   const found = methodByCall(cls, method.call)
   return found?.method === method ? found : compileMethod(cls, methodName, method)
@@ -129,7 +121,7 @@ export const payloadSize = (type: Kind, value: AnyValue): number => {
   return sizeOf(type)
 }
 
-/** Writes a value of `payloadSize` bytes at `at`, over zeros. */
+/** Writes a value of `payloadSize` bytes at `at`, where the bytes must be 0. */
 export const writePayload = (view: DataView, at: number, type: Kind, value: AnyValue): void => {
   if (type.kind === 'blob' || type.kind === 'bytes')
     writeBytes(view, at, (value as Uint8Array).length, value as Uint8Array)
@@ -138,7 +130,7 @@ export const writePayload = (view: DataView, at: number, type: Kind, value: AnyV
   else writeScalar(view, at, sizeOf(type), type, value)
 }
 
-/** The encoding of one value, without padding. */
+/** One encoded value, without padding. */
 export const payloadOf = (type: Kind, value: AnyValue): Uint8Array => {
   if (type.kind === 'blob' || type.kind === 'bytes') return value as Uint8Array
   const bytes = new Uint8Array(payloadSize(type, value))
@@ -148,7 +140,7 @@ export const payloadOf = (type: Kind, value: AnyValue): Uint8Array => {
 
 /**
  * Decodes a received value of `length` bytes at `at`. Throws CallError: EINVAL for a wrong length, E2BIG for a record
- * whose unknown end is not 0.
+ * with nonzero bytes after its known fields.
  */
 export const valueIn = (where: string, type: Kind, view: DataView, at: number, length: number): AnyValue => {
   switch (type.kind) {
@@ -186,16 +178,19 @@ export const valueIn = (where: string, type: Kind, view: DataView, at: number, l
 export interface Item {
   readonly id: number
   readonly flags: number
-  /** Offsets of its header and payload, bytes of the payload, and offset of the next attribute. */
+  /** Offset of the header. */
   readonly at: number
+  /** Offset of the payload. */
   readonly payload: number
+  /** Bytes of the payload. */
   readonly length: number
+  /** Offset of the next attribute. */
   readonly next: number
 }
 
 /**
- * The attribute at `at` (≥ HEADER) of a message of `end` bytes. Throws CallError EINVAL if it extends beyond the
- * message, or its length is less than that of its header.
+ * The attribute at `at` of a message of `end` bytes. Throws CallError EINVAL if the attribute extends beyond the
+ * message, or is shorter than its header.
  */
 export const itemAt = (where: string, view: DataView, at: number, end: number): Item => {
   if (at + ATTRIBUTE > end) throw new CallError('EINVAL', `${where}: the message ends within an attribute's header`)

@@ -57,7 +57,9 @@ export const createRing = (memory: RingMemory, elements: number, elementBytes: n
   const { area, headerAt, elementsAt } = memory.allocate((mask + 1) * (1 << log2Element))
   area.view.setUint32(headerAt + header.LOG2_ELEMENT, log2Element, true)
   area.view.setUint32(headerAt + header.INDEX_MASK, mask, true)
-  const capacity = hasFreeRunningIndices ? (elements === 0 ? 0 : mask + 1) : mask
+  // without free-running indices, one slot of a full ring is empty
+  const maxElements = hasFreeRunningIndices ? mask + 1 : mask
+  const capacity = elements === 0 ? 0 : maxElements
   const ring = { area, headerAt, elementsAt, layout, mask, log2Element, wrap: indexMask(layout, mask), capacity }
   clearRing(ring)
   return ring
