@@ -22,7 +22,7 @@ export interface MessageBuffer {
   readonly view: DataView
 }
 
-/** `bytes`: by default as many as the longest message has. */
+/** By default for the longest message. */
 export const messageBuffer = (bytes = new Uint8Array(SessionLimits.bytes)): MessageBuffer => ({
   bytes,
   view: new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength),
@@ -288,7 +288,7 @@ export const writeHelloReply = (
   reply: { readonly error: number; readonly root: string },
 ): number => writeReply<'HELLO'>(buffer, request, { version: SESSION_VERSION, ...reply })
 
-/** Writes the reply to OPEN or ATTACH; returns its length. If `error` (an errno) is not 0, clients ignore other values. */
+/** Writes the reply to OPEN or ATTACH; returns its length. `error`: 0 or an errno. */
 export const writeOpenReply = (
   buffer: MessageBuffer,
   request: Header,

@@ -307,7 +307,7 @@ export const traceTexts = (record: ToolRecord): string[] => {
   return [...texts, text]
 }
 
-/** Returns a function that takes texts in order. It returns a record at its last text, before that undefined. */
+/** Returns a function that takes texts in order and returns each record with its last text, otherwise undefined. */
 export const traceReader = (): ((text: string) => ToolRecord | undefined) => {
   let partial = ''
   return text => {

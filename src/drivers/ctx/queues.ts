@@ -4,7 +4,7 @@
  * buffers, for long messages. The client announces an expected buffer with `expect`.
  *
  * The device keeps its own counts and sizes. If a count of the client is impossible, the queue counts as full and
- * messages as unread. HEADER_PRODUCER publishes the bytes of a message.
+ * messages as unread. The bytes of a message are written before HEADER_PRODUCER, which publishes them.
  */
 import type { MappedChunk, MappedMemory } from '../../core/index.ts'
 import { CTX_HEADER_BYTES, CtxHeader, type CtxInfo, CtxKind, CtxWord } from '../../spec/drivers/ctx.ts'
@@ -84,7 +84,7 @@ const freeEntries = (length: number, produced: number, consumed: number): number
   return used > length ? 0 : length - used
 }
 
-/** Whether the client has unread messages; true if its count is impossible. */
+/** Whether the client has unread messages; true if the client's count is impossible. */
 export const hasUnread = (queues: Queues): boolean => countOf(queues, CtxWord.HEADER_CONSUMER) !== queues.produced
 
 /** Empties all queues: sets the counts of device and client to 0, and forgets the announced buffers. */

@@ -38,7 +38,7 @@ export interface MmapInfo {
   readonly size: number
 }
 
-/** Converts a number below 2^53 to a bigint in half the time of `BigInt()`. */
+// These convert a number below 2^53 to a bigint in half the time of `BigInt()`.
 const halves = new Uint32Array(2)
 const whole = new BigUint64Array(halves.buffer)
 

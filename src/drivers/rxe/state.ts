@@ -69,7 +69,7 @@ export interface QueuePair extends QpRings {
   /** The port's flow to the peer; -1 without a path. */
   flow: number
 }
-/** SQD_EVENT: the program has enabled SQ_DRAINED. */
+/** PORT: the port is set. SQD_EVENT: the program has enabled SQ_DRAINED. */
 export const AttributeBits = { PORT: 1, SQD_EVENT: 2 } as const
 export type QpObject = CoreObject<QueuePair>
 

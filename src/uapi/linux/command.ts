@@ -74,8 +74,8 @@ for (const command of writeCommands) {
 }
 
 /**
- * The command with this number, with EXTENDED. Throws CallError: EINVAL for other high bits, EOPNOTSUPP for a command
- * that Linux does not have, or that has no method here. `onName` gets Linux's name of the command.
+ * `number`: with EXTENDED for an extended command. Throws CallError: EINVAL for other high bits, EOPNOTSUPP for a
+ * command that Linux does not have, or that has no method here. `onName` gets Linux's name of the command.
  */
 export const findCommand = (number: number, onName?: (name: string) => void): CompiledCommand => {
   if ((number & ~(EXTENDED | COMMAND_MASK)) !== 0)
@@ -172,8 +172,8 @@ export const clearRequest = ({ compiled, args, facts }: DecodedCommand, request:
 }
 
 /**
- * The link whose attributes a method has. Core's declaration has the attributes of all links, and counts as RoCE's. A
- * method without attributes of a link that refuses attributes belongs to iWARP. Otherwise undefined.
+ * The link whose attributes a method has. Core's declaration has the attributes of all links, and counts as RoCE's. If
+ * a method has no attributes of a link but refuses some, the link is iWARP. Otherwise undefined.
  */
 const linkOf = ({ in: attributes, refused }: Method): LinkName | undefined =>
   (['roce', 'ib', 'opa'] as const).find(link =>

@@ -17,7 +17,7 @@ import { EntryPoint, packLegacy } from './legacy.ts'
  * header of an extended command. A word has 4 bytes; in an extended command, 8.
  */
 export const WriteHeader = {
-  /** u32; the words: u16. */
+  /** u32. Fields that count words are u16. */
   command: 0,
   inWords: 4,
   outWords: 6,

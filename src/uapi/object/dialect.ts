@@ -216,7 +216,7 @@ class MessageInPlace implements ObjectMessage {
         'EINVAL',
         `${where}: attribute ${hexadecimal(id)} is an ${isOut ? 'input' : 'output'}, not an ${isOut ? 'output' : 'input'}`,
       )
-    // refused even without flag MANDATORY
+    // such attributes can never apply to this device: they are refused even without flag MANDATORY
     const refused = Object.values(method.refused ?? {}).find(one => one.id === id && !isOut)
     if (refused !== undefined) throw new CallError(refused.code, `${where}: ${refused.why}`)
     if (flags & MANDATORY)

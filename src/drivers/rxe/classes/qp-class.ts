@@ -324,7 +324,6 @@ export const qpClass = (
       },
 
       postSend(call, { state }, { wrCount }) {
-        // as with rxe
         if (wrCount)
           throw new CallError(
             'EINVAL',

@@ -1,8 +1,8 @@
 /*
  * Random decisions of `--torment SEED` (spec/check/torment.ts). A seed first chooses the longest delay, and how often
  * each kind acts. One seed in three does not use a given kind, because a kind may hide a mistake that another kind
- * shows. Then each kind has one random sequence per queue pair or CQ, in the order of their first use. So decisions
- * about one object do not depend on the timing of other objects.
+ * shows. A kind that delays has one random sequence per queue pair or CQ, so that decisions about one object do not
+ * depend on the timing of other objects.
  */
 import { createRandom, hashOf } from '../../../phy/faults/random.ts'
 import {

@@ -119,7 +119,7 @@ export const createPartialWrites = (
     const first = alignment - (start % alignment)
     const boundaries = first >= total ? 0 : 1 + Math.floor((total - first - 1) / alignment)
     const ends = new Set<number>()
-    // an aligned word of 8 bytes is not divided: programs use such words as flags
+    // a payload within an aligned 8-byte word is not divided: programs use such words as flags
     const isWord = total <= 8 && Math.floor(start / 8) === Math.floor((start + total - 1) / 8)
     const cuts = isWord || boundaries === 0 ? 0 : 1 + sequence.below(MAX_PARTS - 1)
     for (let i = 0; i < cuts; i++) ends.add(first + alignment * sequence.below(boundaries))
