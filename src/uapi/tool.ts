@@ -55,7 +55,7 @@ export interface DaemonConfig {
   readonly check?: boolean
   /** SEED or SEED:COUNT of `--torment` (spec/check/torment.ts). */
   readonly torment?: string
-  /** Adapters: programs are checked against their limits. */
+  /** Programs are checked against the limits of these adapters. */
   readonly adapters?: readonly AdapterName[]
   /** How contents of buffers are checked; default: sampled. */
   readonly buffers?: BufferCheck
