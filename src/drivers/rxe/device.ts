@@ -186,9 +186,9 @@ const driverFor = ({ classes }: Core): Driver<RxeState> =>
 const MAX_TRANSMIT_CALLS = 4
 
 /**
- * If a `poll` on a socket port receives 1 to this many packets, and finds no new requests and no expired timer, only the
- * next `poll` sends. A program may respond to a received message immediately, and the ACK and the response are then sent
- * with one system call.
+ * If a `poll` on a socket port receives 1 to this many packets, and finds no new requests and no expired timer, only
+ * the next `poll` sends. A program may respond to a received message immediately, and the ACK and the response are then
+ * sent with one system call.
  */
 const DELAYED_ACK_PACKETS = 4
 
