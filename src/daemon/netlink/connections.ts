@@ -35,7 +35,7 @@ const addressEntries = (name: NldevAttributeName, value: SocketAddress | undefin
 const destinationOf = ({ destination, source, device }: Identifier): SocketAddress | undefined =>
   device && (destination ?? (source && anyAddress(source.family)))
 
-/** The attributes of an identifier, without its number and owner. */
+/** Without the number and owner. */
 export const describeCmId = (object: CoreObject): readonly Entry[] => {
   const id = identifierOf(object)
   const qpn = id.connection?.agreed.localQpn ?? 0
