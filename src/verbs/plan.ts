@@ -63,7 +63,7 @@ export interface SourceIdentity {
 export interface DeviceContext {
   readonly carrier: Carrier
   readonly waiters: WaiterList
-  /** Objects with events, by user handle; undefined during the creation, and for ids of other waiters. */
+  /** The ids of `waiters`. The user handle of an object with events is such an id; its value is the object. */
   readonly sources: Map<number, Disposable | undefined>
   readonly path: LocalPath
   readonly makeAll: MakeAll
@@ -71,7 +71,7 @@ export interface DeviceContext {
   readonly check: DeviceCheck | undefined
 }
 
-/** Members of every `VerbsObject`. */
+/** Members of every object of the library's own classes (`VerbsObject` in objects/verbs-object.ts). */
 export interface LibraryObject {
   readonly context: DeviceContext
   handle: number
@@ -167,7 +167,10 @@ export const sourceIdentity = ({ sources }: DeviceContext, object: object): Sour
   return sources.get(userHandle) === object ? (object as SourceIdentity) : undefined
 }
 
-/** Property of an `ObjectOf` without events: the device's context; undefined after the object is closed. */
+/**
+ * Property of an object of `device.create` (`ObjectOf` in objects/object.ts) without events: the device's context;
+ * undefined after the object is closed.
+ */
 const OWNER = Symbol('owner')
 interface Owned {
   [OWNER]?: DeviceContext | undefined
@@ -215,7 +218,7 @@ export const checkObject = (
   if (!isValid) throw invalidArgument(call, `${option} is closed or of another device`, SAME_DEVICE_HINT)
 }
 
-/** Whether an object that is not a `VerbsObject` is an `ObjectOf`. An object with events must be of this device. */
+/** Whether an object that is no `VerbsObject` is an `ObjectOf`. With events: whether it is open and of this device. */
 export const isObjectOf = (context: DeviceContext, object: object): boolean =>
   OWNER in object || sourceIdentity(context, object) !== undefined
 

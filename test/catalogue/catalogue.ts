@@ -1,5 +1,5 @@
 /*
- * All programs and options that are tested: the sections of docs/reference/programs.md.
+ * The programs and options that are tested: the sections of docs/reference/programs.md, except that of pyverbs.
  */
 import type { ProgramCase } from './cases.ts'
 import { perftestPrograms } from './perftest-cases.ts'

@@ -18,11 +18,11 @@ export interface Campaign {
 }
 
 /** All mutants that are not equivalent to their program. */
-export const counted = ({ judged }: Campaign): JudgedMutant[] =>
+export const foundOrMissed = ({ judged }: Campaign): JudgedMutant[] =>
   judged.filter(({ verdict }) => verdict !== 'equivalent')
 /** The share of counted mutants that are found, 0 to 1. */
 export const foundShare = (campaign: Campaign): number =>
-  counted(campaign).filter(({ verdict }) => verdict === 'found').length / counted(campaign).length
+  foundOrMissed(campaign).filter(({ verdict }) => verdict === 'found').length / foundOrMissed(campaign).length
 
 /** Runs mutants of `programs` until `count` are found or missed, or none is left. */
 export const runCampaign = async (
@@ -44,7 +44,7 @@ export const runCampaign = async (
     ({ kind, program, file, lines }) => kinds.includes(kind) && bases.get(program)!.reached(file, lines.first),
   )
   const judged: JudgedMutant[] = []
-  const missing = (): number => count - counted({ seed, judged }).length
+  const missing = (): number => count - foundOrMissed({ seed, judged }).length
   while (missing() > 0 && waiting.length > 0)
     judged.push(...(await runMutants(scope, waiting.splice(0, Math.min(BATCH, missing())), bases)))
   return { seed, judged }

@@ -365,7 +365,7 @@ const onAtomicResponse = (s: EngineState, row: number, arena: Arena, at: number,
   onProgress(s, row, now)
 }
 
-/** False after a failed DMA, which moves the QP to ERR. */
+/** Whether the QP is in RTS or SQD. A call may execute the pending DMA of earlier packets, and its failure moves the QP to ERR. */
 const isConnected = (s: EngineState, base: number): boolean => {
   const state = s.rows[base + QP.STATE]
   return state === RTS || state === SQD

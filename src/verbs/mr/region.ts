@@ -203,6 +203,7 @@ inspectAs<DeviceSlice>(
   DeviceSlice.prototype,
   'Slice',
   ({ lo, hi, length, lkey }) => ({ address: addressHex((BigInt(hi) << 32n) | BigInt(lo)), length, lkey }),
+  // false for the prototype
   ({ length }) => length !== undefined,
 )
 

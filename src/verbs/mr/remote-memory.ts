@@ -91,6 +91,7 @@ inspectAs<RemoteRange>(
   RemoteRange.prototype,
   'RemoteMemory',
   ({ address, rkey, length }) => ({ address: addressHex(address), rkey, length }),
+  // false for the prototype
   ({ length }) => length !== undefined,
 )
 

@@ -117,6 +117,7 @@ export const defineVerbsClass = (cls: { readonly prototype: VerbsObject }, prefi
     cls.prototype,
     name,
     self => (self.isOpen ? self[SHOWN]() : shownClosed(self[SHOWN]())),
+    // false for the prototype
     self => self.context !== undefined,
   )
 }

@@ -140,7 +140,7 @@ const rcOrUcQp = (p: Program, cls: typeof RcQp, sendCq: TestCq, recvCq: TestCq) 
   }
 }
 
-/** The first side sends on XRC, and has no SRQ. */
+/** With XRC the first side only sends, the second only receives. Only the second side may have an SRQ. */
 const makeSide = (m: Machine, kind: Kind, device: number, isFirst: boolean): Side => {
   const p = program(m, device)
   const sendCq = makeCq(p, 255)

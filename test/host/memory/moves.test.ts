@@ -18,7 +18,7 @@ const hi = (address: number): number => Math.floor(address / TWO_32)
 const lo = (address: number): number => address % TWO_32
 const MINUTE = 60_000_000
 
-const skip = nativeLibraryPath() === undefined && 'the native library was not built, so no copy waits'
+const skip = nativeLibraryPath() === undefined && 'the native library was not built, so there are no movers'
 const peer = startPeer()
 after(() => peer.kill())
 

@@ -1,5 +1,5 @@
 /*
- * The mappings of another process, queried by the text of its maps file and by ioctl.
+ * The mappings of a process, queried by the text of its maps file and by ioctl.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
@@ -25,7 +25,6 @@ before(async () => {
 })
 after(() => peer.kill())
 
-/** Handles of the peer as another user's program. */
 const guests: ProcessHandle[] = []
 after(() => guests.forEach(closeProcess))
 const guestOf = (pid: number): Guest | undefined => {

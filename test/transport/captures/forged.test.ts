@@ -27,6 +27,7 @@ const permitFor =
     if (!isAllowed) return undefined
     usedDepartures.add(departure!)
     const packet = departure!.fields.packet
+    // How many packets of each side the difference is about: none of the side that has no packet.
     return { recorded: packet?.[0] === '-' ? 0 : 1, ours: packet?.[1] === '-' ? 0 : 1 }
   }
 

@@ -32,7 +32,7 @@ export interface Case extends TableRow {
   readonly replies: readonly Recorded[]
 }
 
-/** Source address of forged packets. */
+/** Address of the queue pair's peer. */
 const ATTACKER = [10, 77, 0, 1]
 const WORD_OFFSET = 40960
 const REGION_BYTES = 0x1_0000
