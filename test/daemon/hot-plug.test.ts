@@ -65,7 +65,7 @@ test('an invalid device, or the removal of an unknown one, is refused and change
   const client = await connect(t, await daemonOf(t, folder))
   const before = await client.tool({ kind: 'config' })
   for (const [request, reason] of [
-    [{ add: { name: 'rxe0', address: '127.0.0.9' } }, /"rxe0" is given twice/],
+    [{ add: { name: 'rxe0', address: '127.0.0.9' } }, /there is a device rxe0 already/],
     [{ add: { name: 'rxe9', address: '127.0.0.1' } }, /rxe0 and rxe9 have the same address/],
     [{ add: { name: 'rxe9', address: 'nowhere' } }, /"nowhere" is not an IPv4 or IPv6 address/],
     [{ add: { name: '../../x', address: '127.0.0.9' } }, /"\.\.\/\.\.\/x": a name begins with/],
