@@ -215,7 +215,7 @@ const acceptSessions = (daemon: DaemonState, listening: number, sessions: Set<Se
   const onConnection = (): void => {
     let fd = accept(listening)
     for (; fd >= 0; fd = accept(listening)) startSession(fd)
-    if (fd === -EMFILE || fd === -ENFILE) reserve.refuseNext()
+    if (fd === -EMFILE || fd === -ENFILE) reserve.refuseNext(-fd)
   }
   const listener = watch(listening, { readable: true }, containment.guard('the listening socket', onConnection))
   const reserve = createReserve({

@@ -1,17 +1,17 @@
 /*
  * Refuses connections when the daemon has no descriptors left. A connection that stays in the backlog wakes the daemon
  * continuously. So the daemon keeps one descriptor in reserve. When the daemon closes the reserve, it can accept one
- * connection, answer with EMFILE and close the connection.
+ * connection, answer with accept's error and close the connection.
  */
 import { closeSync, openSync } from 'node:fs'
 import { accept } from '../../host/net/sockets.ts'
-import { Errno } from '../../spec/errno.ts'
+import { Errno, errnoName } from '../../spec/errno.ts'
 import type { Containment } from '../containment.ts'
 import type { RefuseConnection } from './refuse-connection.ts'
 
 export interface Reserve {
-  /** Call after accept(2) has failed with EMFILE or ENFILE: refuses the next connection. */
-  refuseNext(): void
+  /** Call after accept(2) has failed with `error`, EMFILE or ENFILE: refuses the next connection. */
+  refuseNext(error: number): void
   close(): void
 }
 
@@ -26,6 +26,12 @@ export interface ReserveParts {
 
 /** Milliseconds between attempts to open the reserve again. */
 const RETRY_AFTER = 100
+
+/** The exhausted limit, and how to raise it. */
+const limitText = (error: number): { limit: string; advice: string } =>
+  error === Errno.ENFILE
+    ? { limit: 'in the system (fs.file-max)', advice: 'raise the limit' }
+    : { limit: '(RLIMIT_NOFILE)', advice: 'start the daemon with a higher limit (`ulimit -n`)' }
 
 const isPowerOfTwo = (count: number): boolean => (count & (count - 1)) === 0
 
@@ -47,7 +53,7 @@ export const createReserve = ({ listening, refuseConnection, setAccepting, log, 
   })
 
   return {
-    refuseNext() {
+    refuseNext(error) {
       if (reserveFd < 0) return
       closeSync(reserveFd)
       reserveFd = -1
@@ -58,11 +64,14 @@ export const createReserve = ({ listening, refuseConnection, setAccepting, log, 
         return
       }
       refusedCount++
-      if (isPowerOfTwo(refusedCount))
+      if (isPowerOfTwo(refusedCount)) {
+        const { limit, advice } = limitText(error)
+        const count = refusedCount > 1 ? `, ${refusedCount} so far` : ''
         log(
-          `userdma daemon: there are no descriptors left (RLIMIT_NOFILE): a connection was refused with EMFILE${refusedCount > 1 ? `, ${refusedCount} so far` : ''}; end some programs, or start the daemon with a higher limit (\`ulimit -n\`)`,
+          `userdma daemon: there are no descriptors left ${limit}: a connection was refused with ${errnoName(error)}${count}; end some programs, or ${advice}`,
         )
-      refuseConnection(fd, Errno.EMFILE, refill)
+      }
+      refuseConnection(fd, error, refill)
     },
     close() {
       isClosed = true

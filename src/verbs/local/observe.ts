@@ -122,6 +122,25 @@ const traceHook = (device: CoreDevice, handler: (call: TracedCall) => void): Hoo
   }
 }
 
+/** Creates a capture file and writes its header. Throws RdmaError with the system's errno. */
+const openCapture = (path: string): { fd: number; write: (packet: PcapngPacket) => void } => {
+  let fd = -1
+  try {
+    fd = createOutputFile(path)
+    const write = createPcapng(
+      bytes => {
+        for (let written = 0; written < bytes.length; ) written += writeSync(fd, bytes, written)
+      },
+      { interfaces: ['userdma'] },
+    )
+    return { fd, write }
+  } catch (error) {
+    if (fd >= 0) closeSync(fd)
+    const { code = 'EINVAL', message } = error as NodeJS.ErrnoException
+    throw refused(code in Errno ? (code as ErrnoName) : 'EINVAL', 'network.capture', message)
+  }
+}
+
 /** `attached`: the soft devices of the network by name. */
 export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice>) => {
   addFailureHandler(core, failure => {
@@ -169,19 +188,7 @@ export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice
     },
     capture(path: string): () => void {
       checkText('network.capture', 'path', path)
-      let fd: number
-      try {
-        fd = createOutputFile(path)
-      } catch (error) {
-        const { code = 'EINVAL', message } = error as NodeJS.ErrnoException
-        throw refused(code in Errno ? (code as ErrnoName) : 'EINVAL', 'network.capture', message)
-      }
-      const write = createPcapng(
-        bytes => {
-          for (let written = 0; written < bytes.length; ) written += writeSync(fd, bytes, written)
-        },
-        { interfaces: ['userdma'] },
-      )
+      const { fd, write } = openCapture(path)
       const capture: Capture = {
         write,
         tapRemovers: new Map(),

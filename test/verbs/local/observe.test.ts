@@ -31,6 +31,7 @@ test('a capture has packets of devices opened later, until it is stopped', async
   assert.ok(readCapture(bytes).length >= 2)
   symlinkSync(path, `${path}.link`)
   assert.throws(() => network.capture(`${path}.link`), { code: 'EINVAL', message: /symbolic link/ })
+  assert.throws(() => network.capture('/dev/full'), { code: 'ENOSPC' })
   assert.throws(() => network.capture(`${path}.none/x`), { code: 'ENOENT', message: /cannot write to .*ENOENT/ })
   rmSync(path)
   await closeAll(a, b)
