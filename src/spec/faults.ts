@@ -1,13 +1,9 @@
 /*
- * Injected network faults: the settings of a fault rule, as `--fault` and `userdma fault set` take them. The parser,
- * the random decisions, the counters, `userdma stat`, `userdma fault show` and the help text use these tables;
+ * Injected network faults: the settings of a fault rule, as `--fault` and `userdma fault set` take them.
  * phy/faults/kinds.ts implements the kinds.
  */
 
-/**
- * Kinds of faults that affect a share of the packets, in the order in which they are decided for each packet;
- * `counter`: name of the counter of affected packets.
- */
+/** Kinds of faults that affect a share of the packets, in the order of the decisions for each packet. */
 export const FaultKinds = {
   drop: { counter: 'dropped', example: 'drop=1%', help: 'share that is lost (1% or 0.01)' },
   corrupt: {
@@ -41,10 +37,10 @@ export const FaultSettings = {
 
 type Counter = (typeof FaultKinds)[FaultKind]['counter']
 
-/** Numbers of packets: those that matched a rule, and those that each kind affected. */
+/** Packets that matched a rule, and packets that each kind affected. */
 export type FaultRuleCounts = Record<'matched' | Counter, number>
 
-/** Numbers of packets of one device by outcome. `overflowed`: dropped because there was no room to delay them. */
+/** Packets of a device by outcome. `overflowed`: dropped because the delay queue was full. */
 export type FaultCounters = Record<Counter | 'delayed' | 'overflowed', number>
 
 const zeros = (): Record<Counter, number> =>

@@ -1,7 +1,6 @@
 /*
  * Entry point of `userdma/spec`, the tables: classes with their methods and attributes, enumerations, error numbers,
- * Linux's dialects, drivers' additions. It has no handlers and no codec, so that a browser, a test or a documentation
- * generator can load it.
+ * Linux's dialects, drivers' additions. There are no handlers and no codecs, so that a browser can load the tables.
  */
 export { type Cause, type CauseName, causeOfCode, causes, causeText } from './check/causes.ts'
 export { type Failure, type FailureJson, failureJson, failureText, isNote } from './check/failures.ts'

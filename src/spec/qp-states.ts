@@ -1,9 +1,8 @@
 /*
- * The state machine of queue pairs as a table: the transitions of MODIFY_QP, with the required and the optional
- * attributes of each (InfiniBand Architecture Specification, volume 1, clause 10.3.1 and table 91). From every state
- * MODIFY_QP may move to RESET or ERR, without attributes (Linux's ib_modify_qp_is_ok refuses RESET to ERR). The device
- * itself moves a QP to ERR or, for UD and UC, to SQE. Attribute names are those of the classes in spec/classes; an
- * address attribute has the name of its role (spec/links.ts). Docs and tests use the same table.
+ * The state machine of queue pairs as a table: the transitions of MODIFY_QP with their required and optional attributes
+ * (InfiniBand Architecture Specification, volume 1, clause 10.3.1 and table 91). MODIFY_QP may also move any state to
+ * RESET or ERR, without attributes (Linux's ib_modify_qp_is_ok refuses RESET to ERR). Attribute names are those of the
+ * classes in spec/classes; an address attribute has the name of its role (spec/links.ts).
  */
 import { QpState } from './enums.ts'
 import { addressRoles, optionalOfAddresses } from './links.ts'
@@ -28,11 +27,10 @@ const retries = ['timeout', 'retryCnt', 'rnrRetry'] as const
 /** Optional attributes of INIT to RTR, for connected types. */
 const rtrOptions = ['alternatePath', 'accessFlags', 'pkeyIndex'] as const
 
-/** A transition with only required, or only optional attributes. */
 const needs = (...required: string[]): Transition => ({ required, optional: [] })
 const takes = (...optional: string[]): Transition => ({ required: [], optional })
 
-/** The transitions of a datagram type; `initAttributes`: those of RESET to INIT, in which the types differ. */
+/** The transitions of a datagram type. `initAttributes`: the required attributes of RESET to INIT. */
 const datagram = (...initAttributes: string[]) => ({
   RESET: { INIT: needs(...initAttributes) },
   INIT: { INIT: takes(...initAttributes), RTR: takes('pkeyIndex', 'qkey') },
@@ -42,7 +40,7 @@ const datagram = (...initAttributes: string[]) => ({
   SQE: { RTS: takes('curState', 'qkey') },
 })
 
-/** By type, current state and next state. Transitions to RESET and ERR take no attributes and are not listed. */
+/** By type, current state and next state, without the transitions to RESET and ERR. */
 export const qpTransitions = {
   RC: {
     RESET: { INIT: needs(...initial) },
@@ -67,7 +65,7 @@ export const qpTransitions = {
     SQE: { RTS: takes('curState', 'accessFlags') },
   },
   UD: datagram('pkeyIndex', 'port', 'qkey'),
-  /** Queue pairs 0 and 1 belong to a port from their creation, so that INIT takes no `port`. */
+  /** Queue pairs 0 and 1 belong to a port from their creation: INIT takes no `port`. */
   GSI: datagram('pkeyIndex', 'qkey'),
   SMI: datagram('pkeyIndex', 'qkey'),
   RAW_PACKET: {
@@ -124,35 +122,29 @@ const names = Object.keys(QpState.values) as QpStateName[]
 const byNumber = new Map<number, QpStateName>(names.map(name => [QpState.values[name], name]))
 const nameOf = (state: number): QpStateName | undefined => byNumber.get(state)
 
-/** The states that a program may pass in `curState`. */
+/** The allowed values of `curState`. */
 const CURRENT_STATES: readonly string[] = ['RTR', 'RTS', 'SQD', 'SQE']
 
 const noAttributes: Transition = { required: [], optional: [] }
 
-/** The name of an attribute in the table: for an address attribute of a link, its role. */
+/** The name of an attribute in the table. An address attribute of a link has the name of its role. */
 const tableName = (name: string): string => addressRoles.get(name) ?? name
 
-/**
- * The name in the table of the attribute with which `name` is passed: `address` for optional attributes of addresses.
- */
+/** As `tableName`; `address` for an optional attribute of addresses, which is passed together with the address. */
 const stepAttribute = (name: string): string => (optionalOfAddresses.has(name) ? 'address' : tableName(name))
 
 /** The attributes of a transition; undefined for an illegal one. */
 export const transitionOf = (type: QpTypeName, from: QpStateName, to: QpStateName): Transition | undefined =>
   to === 'RESET' || to === 'ERR' ? noAttributes : (qpTransitions[type] as Transitions)[from]?.[to]
 
-/** Bits of an address of any link, and of its optional attributes; required attributes have the bits below. */
+/** Bits of addresses and of their optional attributes. Required attributes have lower bits. */
 const ADDRESS = 1 << 29
 const OPTIONAL = 1 << 30
 
 /** A transition as bits, for `isTransition`. */
 interface Row {
-  /**
-   * The accepted attributes except `curState`, with their bits: that of a required attribute, ADDRESS, OPTIONAL; others
-   * have 0.
-   */
+  /** Bits by accepted attribute, without `curState`. An optional attribute of the transition has no bit. */
   readonly bits: ReadonlyMap<string, number>
-  /** The bits of all required attributes. */
   readonly needed: number
 }
 
@@ -166,12 +158,12 @@ const compileRow = ({ required, optional }: Transition): Row => {
     if (bit !== undefined) bits.set(name, role === 'address' ? bit | ADDRESS : bit)
   }
   if (bits.has('address')) for (const name of optionalOfAddresses) bits.set(name, OPTIONAL)
-  // With `curState` the slow path decides: `checkTransition` compares it with the actual state.
+  // Only `checkTransition`, the slow path, compares `curState` with the actual state.
   bits.delete('curState')
   return { bits, needed: 2 ** required.length - 1 }
 }
 
-/** By type, and by 8 × current state + next state; null: an illegal transition; undefined: not compiled yet. */
+/** By type and by 8 × current state + next state. null: an illegal transition; undefined: not compiled yet. */
 const compiled = new Map<QpTypeName, (Row | null | undefined)[]>()
 
 const rowOf = (type: QpTypeName, from: number, to: number): Row | null => {
@@ -192,8 +184,8 @@ const rowOf = (type: QpTypeName, from: number, to: number): Row | null => {
 }
 
 /**
- * Whether the transition is legal with the attributes in `args` (without `curState`): the fast path of MODIFY_QP, which
- * builds no message. If false, the caller must ask `checkTransition`, which decides and gives the reason.
+ * The fast path of MODIFY_QP: true if the transition is legal with the attributes in `args`. If false, `checkTransition`
+ * decides and gives the reason.
  */
 export const isTransition = (
   type: QpTypeName,
@@ -214,9 +206,9 @@ export const isTransition = (
 }
 
 /**
- * Whether MODIFY_QP may move a QP of `type` from state `from` to state `to` with these attributes. States are numbers
- * of `QpState`; in a call without `state`, `to` equals `from`. `attributes` may include `state`; `curState`: its value.
- * Returns undefined if the transition is legal, otherwise the message of the error (EINVAL).
+ * Checks a transition of MODIFY_QP. States are numbers of `QpState`; in a call without `state`, `to` equals `from`.
+ * `attributes`: names of the passed attributes. `curState`: the value of that attribute. Returns undefined if the
+ * transition is legal, otherwise the message of the error (EINVAL).
  */
 export const checkTransition = (
   type: QpTypeName,
@@ -255,23 +247,23 @@ export const checkTransition = (
   return undefined
 }
 
-/** One of the transitions that move a new queue pair from RESET to its initial state. */
+/** A transition of a new queue pair on the way from RESET to its initial state. */
 export interface Step {
   /** The next state, a number of `QpState`. */
   readonly state: number
   readonly attributes: readonly string[]
 }
 
-/** The states in which a queue pair can be created, in the order of the transitions that lead there. */
+/** The states in which a queue pair can be created, in the order of the transitions from RESET. */
 const STATES_FROM_RESET: readonly QpStateName[] = ['INIT', 'RTR', 'RTS', 'SQD']
 
-/** Results of `planTransitions`, by its arguments: programs create many queue pairs with the same attributes. */
+/** Cache of `planTransitions`: programs create many queue pairs with the same attributes. */
 const plans = new Map<string, readonly Step[] | string>()
 const MAX_PLANS = 256
 
 /**
- * The steps that move a new queue pair of `type` to state `to` (a number of `QpState`) with these attributes (R7): each
- * attribute goes to the step that requires it, otherwise to the first that accepts it. Returns the steps, or the
+ * The transitions that move a new queue pair to state `to` (a number of `QpState`) with these attributes (R7). Each
+ * attribute belongs to the step that requires it, otherwise to the first step that accepts it. Returns the steps, or the
  * message of the error (EINVAL).
  */
 export const planTransitions = (

@@ -1,9 +1,8 @@
 /*
  * Class declarations ⇄ the rows that method `query` of class `interface` returns (R13, R47).
  *
- * `describe` flattens classes into rows, each type and enumeration once. `declare` turns rows into declarations; the
- * library and `userdma schema` use those of a device. Rows are untrusted: `declare` checks every index and refuses the
- * description at the first bad one.
+ * `describe` flattens classes into rows, each type and enumeration once. `declare` turns the rows of a device into
+ * declarations. Rows are untrusted: `declare` checks every index.
  */
 
 import {
@@ -41,9 +40,7 @@ type Row<K extends keyof Description> = Description[K] extends (infer R)[] ? R :
 
 // ---- declarations → rows ----
 
-/**
- * A list without duplicates: `indexOf` returns the index of the row with this key, and makes the row if there is none.
- */
+/** A list with one row per key. `indexOf` returns the row's index, and makes the row if there is none. */
 const uniqueRows = <T>(): { indexOf(key: string, makeRow: () => T): number; readonly rows: T[] } => {
   const rows: T[] = []
   const indices = new Map<string, number>()
@@ -52,7 +49,7 @@ const uniqueRows = <T>(): { indexOf(key: string, makeRow: () => T): number; read
     indexOf(key, makeRow) {
       const known = indices.get(key)
       if (known !== undefined) return known
-      // `makeRow` may add other rows: the types of a record's fields come before the record.
+      // `makeRow` may add rows: the types of a record's fields come before the record.
       const row = makeRow()
       indices.set(key, rows.length)
       return rows.push(row) - 1
@@ -60,11 +57,10 @@ const uniqueRows = <T>(): { indexOf(key: string, makeRow: () => T): number; read
   }
 }
 
-/** The rows of `classes`, in their order. */
 export const describe = (classes: readonly ObjectClass[]): Description => {
   let names = ''
   const nameOffsets = new Map<string, number>()
-  /** The offset of a name in `names`, which gets each name once. */
+  /** The offset of a name in `names`; each name is there once. */
   const nameOf = (name: string): number => {
     let offset = nameOffsets.get(name)
     if (offset === undefined) {
@@ -184,7 +180,7 @@ const refuse = (reason: string): never => {
   throw new CallError('EINVAL', `the interface description is invalid: ${reason}`)
 }
 
-/** Row `index`; `noun` names the kind of row in the message if there is none. */
+/** Row `index`. `noun`: the kind of row, for the error message. */
 const rowAt = <T>(rows: readonly T[], index: number, noun: string): T =>
   rows[index] ?? refuse(`there is no ${noun} ${index}, there are ${rows.length}`)
 
@@ -198,11 +194,10 @@ const valueName = (values: Readonly<Record<string, number>>, number: number, nou
   Object.keys(values).find(name => values[name] === number) ?? refuse(`${noun} ${number} is unknown`)
 
 const NAME = /^[A-Za-z]\w*$/
-/** Maximum bytes of a type, and maximum of its fields as `weights` counts them; our own types have far fewer. */
+/** Limits of one type, nested fields included; our own types have far fewer. */
 const MAX_BYTES = 1 << 20
 const MAX_FIELDS = 4096
 
-/** Returns the name at an offset in `names`. */
 type NameAt = (offset: number) => string
 
 const namesOf =
@@ -220,15 +215,14 @@ const declareEnumerations = ({ enumerations, values }: Description, nameAt: Name
     return { name: nameAt(name), values: Object.fromEntries(rows.map(row => [nameAt(row.name), row.value])) }
   })
 
-/** The width of an enum or flags. */
 const widthOf = (width: number): 1 | 2 | 4 =>
   width === 1 || width === 2 || width === 4 ? width : refuse(`a value has ${width} bytes, not 1, 2 or 4`)
 
-/** The types, each with its limits checked. A type may contain only types before it, so that none contains itself. */
+/** The types. A type may contain only types before it, so that no type contains itself. */
 const declareTypes = (description: Description, nameAt: NameAt): Kind[] => {
   const enumerations = declareEnumerations(description, nameAt)
   const types: Kind[] = []
-  /** By type: number of its fields, nested ones included; and its bytes: of a list those of an element, of a blob 0. */
+  /** By type: fields, nested ones included, and bytes (of a list: of one element; of a blob: 0). */
   const weights: { readonly fields: number; readonly bytes: number }[] = []
   const fieldsOf = (first: number, count: number): Fields =>
     Object.fromEntries(
@@ -292,7 +286,6 @@ interface NamedMethod extends Method {
   readonly name: string
 }
 
-/** All methods, in the order of their rows. */
 const declareMethods = (description: Description, nameAt: NameAt): NamedMethod[] => {
   const types = declareTypes(description, nameAt)
   const methods = description.methods.map(({ name, call, flags }) => {
@@ -318,7 +311,7 @@ const declareMethods = (description: Description, nameAt: NameAt): NamedMethod[]
   return methods
 }
 
-/** The classes that the rows describe. Throws CallError EINVAL with a message if the rows are invalid. */
+/** The classes that the rows describe. Throws CallError EINVAL if the rows are invalid. */
 export const declare = (description: Description): ObjectClass[] => {
   const nameAt = namesOf(description)
   const methods = declareMethods(description, nameAt)

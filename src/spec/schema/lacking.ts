@@ -1,7 +1,6 @@
 /*
- * The message of the error that a caller gets for a method that the device lacks: EOPNOTSUPP, or EPROTONOSUPPORT for a
- * Linux ioctl. It is the same for Linux's write commands and ioctls, the messages and chain entries of the object
- * dialect, and a call in this process.
+ * The error message for a method that the device lacks, for all dialects. The errno is EPROTONOSUPPORT for a Linux
+ * ioctl, otherwise EOPNOTSUPP.
  */
 import { classes } from '../classes.ts'
 import type { ObjectClass } from './schema.ts'
@@ -9,8 +8,8 @@ import type { ObjectClass } from './schema.ts'
 export const lacksMethod = (className: string, method: string): string => `this device has no ${className}.${method}`
 
 /**
- * The same for a class id and a call number. `deviceClass`: the device's class with this id, if there is one. Without a
- * known name the class or method is shown as its number.
+ * The message for a class id and a call number. `deviceClass`: the device's class with this id, if there is one. Unknown
+ * classes and methods are shown as numbers.
  */
 export const lacksCall = (deviceClass: ObjectClass | undefined, classId: number, call: number): string => {
   const cls = deviceClass ?? classes.find(({ id }) => id === classId)

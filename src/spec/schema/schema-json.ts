@@ -1,9 +1,6 @@
 /*
- * Class declarations ⇄ JSON (R13): the schema that `userdma schema --json` prints, a stable format for programs in
- * other languages; docs/reference/schema.md describes it. description.ts is the counterpart for the object dialect.
- *
- * `schemaOf` makes the schema from classes; `classesOf` makes classes from a schema and throws for invalid input.
- * Numbers are JSON numbers: no declared number exceeds 32 bits.
+ * Class declarations ⇄ JSON (R13): the schema that `userdma schema --json` prints. The format is stable, for programs
+ * in other languages (docs/reference/schema.md). Declared numbers have at most 32 bits.
  */
 import { CallError } from '../errno.ts'
 import type {
@@ -52,7 +49,7 @@ export interface JsonMethod {
   readonly call: number
   /** The driver may add attributes of its own (ids from 0x8000). */
   readonly driverAttributes: boolean
-  /** A chain with UNDO may call it on any object, like queries and creations. */
+  /** A chain with UNDO may call the method on any object (`Method.undoable`). */
   readonly undoable?: true
   /** The capability that callers need, by Linux's name without CAP_. */
   readonly needs?: Capability
@@ -76,23 +73,23 @@ export interface Schema {
   readonly format: number
   /** The device that the schema describes; absent: all declarations. */
   readonly device?: string
-  /** By name of the enumeration: its numbers by their names. */
+  /** Numbers by enumeration and by name. */
   readonly enumerations: Readonly<Record<string, Readonly<Record<string, number>>>>
   readonly classes: readonly JsonClass[]
 }
 
-/** Names of the drivers that have a method; without `method`, of those that have the class. */
+/** Names of the drivers that have a method or, without `method`, a class. */
 export type DriversOf = (className: string, method?: string) => readonly string[]
 
 // ---- classes → JSON ----
 
-/** The schema of `classes`, in their order. `device`: as in `Schema`; `driversOf`: gives the lists `drivers`. */
+/** The schema of `classes`, in their order. Without `driversOf` the schema has no lists `drivers`. */
 export const schemaOf = (
   classes: readonly ObjectClass[],
   { device, driversOf }: { readonly device?: string; readonly driversOf?: DriversOf } = {},
 ): Schema => {
   const enumerations: Record<string, Record<string, number>> = {}
-  /** The key of an enumeration in `enumerations`. Of two different ones with one name the later gets `#2` appended. */
+  /** The key in `enumerations`. If another enumeration has the same name, the key is the name and `#2`. */
   const enumerationOf = ({ name, values }: Enumeration): string => {
     const unsignedValues = Object.fromEntries(Object.entries(values).map(([value, number]) => [value, number >>> 0]))
     const text = JSON.stringify(unsignedValues)
@@ -181,7 +178,7 @@ const flagAt = (path: string, value: unknown): boolean =>
 const capabilityAt = (path: string, value: unknown): Capability =>
   value === 'NET_RAW' ? value : refuse(path, 'is not a known capability; NET_RAW is the only one')
 
-/** The classes of a schema. Throws CallError EINVAL with a message that has the path of the first fault. */
+/** The classes of a schema. Throws CallError EINVAL with the path of the first fault. */
 export const classesOf = (schema: unknown): ObjectClass[] => {
   const document = objectAt('the document', schema)
   if (document.format !== SCHEMA_FORMAT)

@@ -2,16 +2,15 @@
  * The language of class declarations: attributes, records, methods, classes (R1–R5, R9, R12,
  * docs/decisions/one-table-per-fact.md).
  *
- * A declaration is plain data. The TypeScript types of a handler's arguments and results (`In`, `Out`), the object
- * dialect's codec and validation, the tracer's text, the schema export and the tests' generators derive from it. How a
- * kind is encoded in bytes is defined in src/uapi/; `checkClasses` checks references between classes.
+ * A declaration is plain data. The types of a handler's arguments and results (`In`, `Out`), the object dialect's codec,
+ * validation and traces derive from the declaration. src/uapi/ defines how values are encoded in bytes.
  */
 
 // ---- values: enumerations and flag sets ----
 
 /**
  * A closed set of named numbers: the values of an enum, or the bits of a flag set. The object dialect refuses other
- * values; the tracer shows them as numbers.
+ * values.
  */
 export interface Enumeration<N extends string = string> {
   readonly name: string
@@ -23,15 +22,15 @@ export const enumeration = <const V extends Readonly<Record<string, number>>>(na
 // ---- kinds: the type of an attribute or field ----
 
 interface Limits {
-  /** Minimum and maximum; a value outside is refused with EINVAL and a message that names the limits. */
+  /** Minimum and maximum; other values are refused with EINVAL. */
   readonly min?: number
   readonly max?: number
 }
 
 /**
- * The type of a value: `bytes` has a fixed size, `blob` up to `max` bytes; `width` is in bytes; `ref` is the handle and
- * `fd` the file descriptor of an object of the class; `list` has up to `max` records. In TypeScript integers up to 32
- * bits are numbers, and u64 is a bigint. `T` is for inference only.
+ * The type of a value. `bytes` has a fixed size, `blob` up to `max` bytes. `list` has up to `max` records. `ref` is the
+ * handle of an object of the class, `fd` its file descriptor. `width` is in bytes. In TypeScript a u64 is a bigint, a
+ * smaller integer a number. `T` is for inference only.
  */
 export type Kind<T = unknown> = { readonly __type?: T } & (
   | ({ readonly kind: 'u8' | 'u16' | 'u32' } & Limits)
@@ -46,14 +45,14 @@ export type Kind<T = unknown> = { readonly __type?: T } & (
   | { readonly kind: 'list'; readonly fields: Fields; readonly max: number }
 )
 
-/** A field of a record: its kind at a byte offset. Records grow at the end only (R4). */
+/** A field of a record at a byte offset. Records grow at the end only (R4). */
 export interface Field<T = unknown> {
   readonly offset: number
   readonly type: Kind<T>
 }
 export type Fields = Readonly<Record<string, Field>>
 
-/** The inferred type of `ref` and `fd`; `TypeOf` replaces it by a number, or in handlers by the object itself. */
+/** The inferred type of `ref` and `fd`. `TypeOf` replaces it by a number, or in handlers by an object. */
 declare const REFERENCE: unique symbol
 export interface Reference {
   readonly [REFERENCE]: true
@@ -64,7 +63,7 @@ type TypeOf<K, R> = K extends Kind<infer T> ? ([NonNullable<T>] extends [Referen
 // ---- attributes ----
 
 export interface Attribute<T = unknown, Optional extends boolean = boolean> {
-  /** 1 … 0x7fff for core, from 0x8000 for a driver. Unique in its method, inputs and outputs together. */
+  /** 1 … 0x7fff for core, from 0x8000 for a driver. Unique among the inputs and outputs of the method. */
   readonly id: number
   readonly type: Kind<T>
   readonly optional: Optional
@@ -117,15 +116,14 @@ export const ref = (id: number, name: string): Required<Reference> => ({
   type: { kind: 'ref', class: name },
   optional: false,
 })
-/** A file descriptor of the caller that is an object of class `name` (for example a completion channel). */
+/** A file descriptor of the caller for an object of class `name`, for example a completion channel. */
 export const fd = (id: number, name: string): Required<Reference> => ({
   id,
   type: { kind: 'fd', class: name },
   optional: false,
 })
 /**
- * One struct as one attribute, versioned by its size: a longer one must end in zeros, a shorter one is zero-extended
- * (R4).
+ * A struct, versioned by its size (R4). A shorter struct is zero-extended. A longer struct must end in zeros.
  */
 export const record = <const F extends Fields>(id: number, fields: F): Required<RecordOf<F>> => ({
   id,
@@ -140,7 +138,7 @@ export const list = <const F extends Fields>(id: number, fields: F, max: number)
 })
 export const optional = <T>(attribute: Attribute<T>): Attribute<T, true> => ({ ...attribute, optional: true })
 
-/** A field of a record at byte `offset`. Its type is given by an attribute whose id is ignored: `at(8, u32(0))`. */
+/** A field of a record at byte `offset`, with the type of `attribute`, for example `at(8, u32(0))`. */
 export const at = <T>(offset: number, attribute: Attribute<T>): Field<T> => ({
   offset,
   type: attribute.type as Kind<T>,
@@ -162,8 +160,7 @@ export const zeroRecord = <F extends Fields>(fields: F): RecordOf<F> =>
 // ---- sizes ----
 
 /**
- * Bytes of a value of this kind in a record, a Linux struct or the object dialect; for `blob` and `list` the maximum. A
- * record ends with its last field, without padding.
+ * Bytes of an encoded value; for `blob` and `list` the maximum. A record has no padding after its last field.
  */
 export const sizeOf = (type: Kind): number => {
   switch (type.kind) {
@@ -190,7 +187,7 @@ export const sizeOf = (type: Kind): number => {
       return type.max * recordSize(type.fields)
   }
 }
-/** Cached: declarations do not change, and calls need it often. */
+/** Cache of `recordSize`. */
 const recordSizes = new WeakMap<Fields, number>()
 export const recordSize = (fields: Fields): number => {
   let size = recordSizes.get(fields)
@@ -204,9 +201,9 @@ export const recordSize = (fields: Fields): number => {
 // ---- methods and classes ----
 
 /**
- * First call number of each block of 32 (R5). COMMON: the methods below, the same in all classes; MANAGEMENT: a class's
- * further control calls; DRIVER_FAST: calls of the data path and drivers' own methods; EXPERIMENTAL: methods that may
- * change with the next release. The four blocks from RESERVED on have no methods.
+ * First call number of each block of 32 (R5). COMMON: the methods below, the same in all classes. MANAGEMENT: further
+ * control calls of a class. DRIVER_FAST: calls of the data path, and drivers' own methods. EXPERIMENTAL: methods that may
+ * change with the next release. Numbers from RESERVED on are not used.
  */
 export const Block = { COMMON: 0, MANAGEMENT: 32, DRIVER_FAST: 64, EXPERIMENTAL: 96, RESERVED: 128 } as const
 /** Call numbers of block COMMON. */
@@ -222,10 +219,9 @@ export type Capability = 'NET_RAW'
 
 /** An argument that a device refuses. */
 export interface RefusedArgument {
-  /** The attribute's id. */
   readonly id: number
   readonly code: 'EINVAL' | 'EOPNOTSUPP'
-  /** The message, which follows `class.method: `. */
+  /** The message after `class.method: `. */
   readonly why: string
 }
 
@@ -234,19 +230,16 @@ export interface Method<I extends Attributes = Attributes, O extends Attributes 
   readonly call: number
   readonly in: I
   readonly out: O
-  /** The method may have attributes with ids from 0x8000, inputs and outputs, which the driver declares and handles. */
+  /** The driver may add inputs and outputs with ids from 0x8000. */
   readonly driverAttributes: boolean
   /**
-   * A chain with UNDO may contain calls of the method on any object (R16), like queries and creations: the method
-   * changes nothing, or the undo destroys the objects that it creates.
+   * A chain with UNDO may call the method on any object (R16): the method changes nothing, or only creates objects, and
+   * undoing destroys them.
    */
   readonly undoable?: boolean
-  /**
-   * The capability that Linux requires, because the call affects more than the caller's own packets. Without it the
-   * call is refused with EPERM.
-   */
+  /** The capability that Linux requires; callers without it get EPERM. */
   readonly needs?: Capability
-  /** Arguments that this device refuses, by name: because of its link (spec/links.ts), driver, or a missing class. */
+  /** Arguments that the device refuses, by name. */
   readonly refused?: Readonly<Record<string, RefusedArgument>>
 }
 export const method = <const I extends Attributes, const O extends Attributes>(
@@ -268,11 +261,11 @@ export interface ObjectClass<M extends Methods = Methods> {
   /** 1 … 0x7fff common, from 0x8000 driver-private (R12). */
   readonly id: number
   /**
-   * How a call names the object: `handle`: by a number in the context; `fd`: by a file descriptor (R37); `fixed`: by a
-   * predefined number that is no handle (device, interface, system: 0; port: the port number).
+   * How a call names the object. `handle`: by a number in the context. `fd`: by a file descriptor (R37). `fixed`: by a
+   * predefined number (a port by its port number; device, interface and system by 0).
    */
   readonly identity: 'handle' | 'fd' | 'fixed'
-  /** The system-wide device, which has no hardware, has the class too (R18). */
+  /** The system-wide device has the class too (R18). */
   readonly global: boolean
   readonly methods: M
 }
@@ -293,10 +286,7 @@ export const objectClass = <const M extends Methods>(
 type OptionalKeys<A extends Attributes> = { [K in keyof A]: A[K] extends Attribute<infer _, true> ? K : never }[keyof A]
 type ValueOf<X, R> = X extends Attribute<infer T> ? TypeOf<Kind<T>, R> : never
 
-/**
- * The values of a set of attributes; references have type `R` (a number in bytes and in the library, an object in
- * handlers).
- */
+/** The values of a set of attributes. `R`: the type of references (a number, or in handlers an object). */
 export type Values<A extends Attributes, R = number> = Flat<
   { -readonly [K in Exclude<keyof A, OptionalKeys<A>>]: ValueOf<A[K], R> } & {
     -readonly [K in OptionalKeys<A>]?: ValueOf<A[K], R>
@@ -327,8 +317,8 @@ const checkFields = (path: string, fields: Fields): void => {
 }
 
 /**
- * Checks a set of classes as a whole: unique class ids, method numbers and attribute ids, valid references, no
- * overlapping record fields. Throws an Error with the path of the first fault.
+ * Checks class ids, method numbers and attribute ids (unique), references between classes, and offsets of record fields.
+ * Throws an Error with the path of the first fault.
  */
 export const checkClasses = (classes: readonly ObjectClass[]): void => {
   const names = new Set(classes.map(c => c.name))

@@ -1,13 +1,13 @@
 /*
- * Calls between a client and a device of different releases (R47): merges the class as the client declares it (`known`)
- * with the class as the device describes it.
+ * Calls between a client and a device of different releases (R47): merges the client's declaration of a class (`known`)
+ * with the device's.
  *
- * Numbers and layouts never change their meaning, so that each declaration only lacks some members of the other.
- * - Inputs: the device refuses an input that it does not know, or ignores it if the client permits. If the client does
- *   not know a required input, the call lacks it, and the device refuses the call.
- * - Outputs are declared with all fields of both: the client sees zeros in fields that the device lacks, and has room
- *   for fields that it does not know itself. If the device lacks a required output, `agreedClass` throws before the
- *   call.
+ * Numbers and layouts never change their meaning. Declarations differ only in attributes and fields that one of them
+ * lacks.
+ * - Inputs: a device refuses an unknown input, or ignores it if the client permits that. The device refuses a call
+ *   without a required input.
+ * - Outputs: the merged class has the fields of both declarations. A field that the device lacks is zero. If the device
+ *   lacks a required output, `agreedClass` throws before the call.
  */
 import { CallError } from '../errno.ts'
 import { lacksMethod } from './lacking.ts'
@@ -33,7 +33,7 @@ const mergeOutputs = (path: string, known: Attributes, device: Attributes): Attr
 /** Results of `agreedClass`, by the client's method and the device's. */
 const agreedClasses = new WeakMap<Method, WeakMap<Method, ObjectClass>>()
 
-/** A method by its own name; inherited properties such as `constructor` are not methods. */
+/** A method by its name. Inherited properties such as `constructor` are not methods. */
 const ownMethod = (cls: ObjectClass | undefined, name: string): Method | undefined =>
   cls !== undefined && Object.hasOwn(cls.methods, name) ? cls.methods[name] : undefined
 
