@@ -1,5 +1,5 @@
 /*
- * The list of all classes, for core, the codecs and the tracer. Their ids, which never change, are in classes/ids.ts.
+ * The list of all classes, with checked references. Ids are in classes/ids.ts.
  */
 import { Ah } from './classes/ah.ts'
 import { CmChannel } from './classes/connections/cm_channel.ts'

@@ -1,9 +1,7 @@
 /*
  * The state machine of the InfiniBand connection manager as a table (InfiniBand Architecture Specification, volume 1,
- * clauses 12.9 and 12.11; states and events have the names of Linux's ib_cm.h). For each state: the effect of a
- * received message, the legal commands of the consumer, the next state when the last retransmission is not answered,
- * and the message to the peer when the consumer destroys the connection. The diagram in the docs is drawn from this
- * table. docs/reference/connection-manager.md lists the differences from Linux's ib_cm.
+ * clauses 12.9 and 12.11). States and events have the names of Linux's ib_cm.h; docs/reference/connection-manager.md
+ * lists the differences from ib_cm. The consumer is the user of a connection (rdma_cm, or a program of the library).
  */
 import type { CmMessageName, rejReason } from './wire/mad.ts'
 
@@ -26,8 +24,8 @@ export type CmState =
   | 'SIDR_REQ_RCVD'
 
 /**
- * Events for the consumer: a message was received, or not answered, TIMEWAIT has ended, or the consumer said that the
- * connection is established (USER_ESTABLISHED, raised by the engine and not by this table).
+ * Events for the consumer. _RECEIVED: a message was received. _ERROR: a message was not answered. USER_ESTABLISHED,
+ * which the engine raises: the consumer has said that the connection is established.
  */
 export type CmEventName =
   | `${Exclude<CmMessageName, 'LAP' | 'APR'>}_RECEIVED`
@@ -38,30 +36,29 @@ export type CmEventName =
   | 'USER_ESTABLISHED'
   | 'TIMEWAIT_EXIT'
 
-/** Commands of the consumer: it sends a message, or reports data that arrived before the RTU (ib_cm_notify). */
+/** Commands of the consumer. ESTABLISH: data arrived before the RTU (ib_cm_notify); the others send a message. */
 export type CmCommand = 'REQ' | 'MRA' | 'REP' | 'RTU' | 'REJ' | 'DREQ' | 'DREP' | 'SIDR_REQ' | 'SIDR_REP' | 'ESTABLISH'
 
 /** A transition, and the event that it raises. */
 export interface CmStep {
-  /** The next state. */
   readonly nextState: CmState
   readonly event?: CmEventName
 }
 
-/** The effect of a received message: a transition; or no transition, and `answer` is sent (again). */
+/** The effect of a received message: a transition, or only an answer, perhaps again. */
 export type CmReceipt = CmStep | { readonly answer: CmMessageName }
 
 export interface CmStateRules {
   readonly receive: Partial<Readonly<Record<CmMessageName, CmReceipt>>>
   readonly command: Partial<Readonly<Record<CmCommand, CmState>>>
   /**
-   * The transition when the last retransmission was not answered; with `send` the peer gets a REJ (reason TIMEOUT). In
-   * TIMEWAIT: the transition when the timer expires.
+   * The transition when the last retransmission was not answered, or when the timer of TIMEWAIT expires. `send`: the
+   * peer gets a REJ (reason TIMEOUT).
    */
   readonly timeout?: CmStep & { readonly send?: 'REJ' }
   /**
-   * When the consumer destroys the connection: the message to the peer (`reason`: that of a REJ). Then the connection
-   * enters TIMEWAIT if `timewait` is set; otherwise it ends.
+   * When the consumer destroys the connection: `send` is the message to the peer, `reason` that of a REJ. If `timewait`
+   * is set, the connection then enters TIMEWAIT.
    */
   readonly destroy?: {
     readonly send?: CmMessageName
@@ -70,7 +67,7 @@ export interface CmStateRules {
   }
 }
 
-/** For the reason STALE_CONN a REJ leads to TIMEWAIT in every state that accepts one (cm/receive.ts). */
+/** A REJ with reason STALE_CONN leads to TIMEWAIT instead (cm/receive.ts). */
 const rejectedToIdle = { nextState: 'IDLE', event: 'REJ_RECEIVED' } as const
 const rejectedToTimewait = { nextState: 'TIMEWAIT', event: 'REJ_RECEIVED' } as const
 const disconnected = { nextState: 'DREQ_RCVD', event: 'DREQ_RECEIVED' } as const

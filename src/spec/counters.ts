@@ -1,11 +1,10 @@
 /*
  * Tables of counters: the counters of an engine, and the sysfs files of a port's counters with the source of each
  * value. File names are Linux's: in `hw_counters` those of rxe, in `counters` those of performance management
- * (InfiniBand Architecture Specification, volume 1, clause 16.1). The engine's record, the files, `userdma stat` and
- * docs/reference/counters.md are generated from these tables or compared with them by tests.
+ * (InfiniBand Architecture Specification, volume 1, clause 16.1).
  */
 
-/** Counters of an engine (src/transport/) for all its queue pairs together. */
+/** Counters of an engine (src/transport/), over all its queue pairs. */
 export const engineCounters = {
   sentPackets: 'packets that queue pairs sent, retransmissions included',
   receivedPackets: 'packets for a queue pair that exists',
@@ -37,8 +36,8 @@ export interface PortCounterFile {
   readonly name: string
   readonly unit: CounterUnit
   /**
-   * The value is the sum of these counters: `engine.NAME` (`engineCounters`) or `port.NAME` (phy/port.ts; 0 if the port
-   * lacks the counter); a counter with a minus sign is subtracted. Empty: always 0.
+   * The value is the sum of these counters: `engine.NAME` (`engineCounters`) or `port.NAME` (phy/port.ts). A counter
+   * with a minus sign is subtracted. A counter that the port lacks is 0.
    */
   readonly sources: readonly string[]
   readonly meaning: string
@@ -51,7 +50,7 @@ const file = (
   source: string | readonly string[],
   meaning: string,
 ): PortCounterFile => ({ folder, name, unit, sources: typeof source === 'string' ? [source] : source, meaning })
-/** A file in `hw_counters`; a file in `counters`, which has the counters of the performance management agent (PMA). */
+/** `pma`: a counter of the performance management agent. */
 const hw = file.bind(undefined, 'hw_counters')
 const pma = file.bind(undefined, 'counters')
 
@@ -106,10 +105,10 @@ export const portCounterFiles: readonly PortCounterFile[] = [
   pma('VL15_dropped', 'packets', NO_SOURCE, 'InfiniBand management only'),
 ]
 
-/** The divisor of the sum of a file's sources. */
+/** The sum of a file's sources is divided by this number. */
 const divisor: Readonly<Record<CounterUnit, number>> = { packets: 1, requests: 1, times: 1, '4 bytes': 4 }
 
-/** The values of one folder's files by file name, from the counts of engine and port. */
+/** The values of a folder's files by file name, from the counts of engine and port. */
 export const counterValues = (
   folder: CounterFolder,
   engine: Readonly<Record<string, number>>,

@@ -1,6 +1,6 @@
 /*
- * Enumerations and flag sets of the verbs. Those of Linux's user ABI (ib_user_verbs.h, ib_user_ioctl_verbs.h) and of
- * the InfiniBand Architecture Specification have their names and numbers from there.
+ * Enumerations and flag sets of the verbs, with the names and numbers of Linux's user ABI (ib_user_verbs.h,
+ * ib_user_ioctl_verbs.h) and of the InfiniBand Architecture Specification, except our own sets and values.
  */
 import { enumeration } from './schema/schema.ts'
 
@@ -14,24 +14,24 @@ export const AccessFlags = enumeration('access_flags', {
   ZERO_BASED: 1 << 5,
   ON_DEMAND: 1 << 6,
   HUGETLB: 1 << 7,
-  /** Rights for a peer's FLUSH (annex A19): for global visibility, and for persistence. */
+  /** Rights for a peer's FLUSH (IBA annex A19) to global visibility and to persistence. */
   FLUSH_GLOBAL: 1 << 8,
   FLUSH_PERSISTENT: 1 << 9,
   RELAXED_ORDERING: 1 << 20,
-  /** Bits 20 to 29 are optional: any caller may set them, and a device ignores those that it does not know. */
+  /** A device ignores unknown bits of this range, 20 to 29. */
   OPTIONAL_RANGE: 0x3ff00000,
 })
 
 /**
- * Types of memory windows (IBA 10.6.7): 1 works in a whole protection domain, 2 (here 2B) with the queue pair that
- * bound it.
+ * Types of memory windows (IBA 10.6.7). Type 1 is valid in a protection domain, type 2 (here 2B) only on the queue pair
+ * that bound the window.
  */
 export const MwType = enumeration('mw_type', { TYPE_1: 1, TYPE_2: 2 })
 
 /** States of a queue pair (IBA 10.3.1). RC never enters SQE. */
 export const QpState = enumeration('qp_state', { RESET: 0, INIT: 1, RTR: 2, RTS: 3, SQD: 4, SQE: 5, ERR: 6 })
 
-/** Types of queue pairs in Linux's ABI; in the object dialect each but DRIVER is a class of its own. */
+/** Types of queue pairs in Linux's ABI. In the object dialect each type except DRIVER is a class. */
 export const QpType = enumeration('qp_type', {
   RC: 2,
   UC: 3,
@@ -45,13 +45,13 @@ export const QpType = enumeration('qp_type', {
 /** Path MTU: 128 << value bytes. */
 export const Mtu = enumeration('mtu', { MTU_256: 1, MTU_512: 2, MTU_1024: 3, MTU_2048: 4, MTU_4096: 5 })
 
-/** Types of shared receive queues in Linux's ABI; in the object dialect each is a class of its own. */
+/** Types of shared receive queues in Linux's ABI. In the object dialect each type is a class. */
 export const SrqType = enumeration('srq_type', { BASIC: 0, XRC: 1, TM: 2 })
 
-/** Flags of opening an XRC domain, those of open(2). CREAT: create a missing domain; EXCL: refuse an existing one. */
+/** Flags for opening an XRC domain (O_CREAT and O_EXCL of open(2)). */
 export const XrcdFlags = enumeration('xrcd_flags', { CREAT: 0o100, EXCL: 0o200 })
 
-/** USER_RMPP: the program segments and reassembles long messages itself (ib_user_mad.h). */
+/** USER_RMPP: the program itself segments and reassembles long messages (ib_user_mad.h). */
 export const MadAgentFlags = enumeration('mad_agent_flags', { USER_RMPP: 1 })
 
 export const PathMigState = enumeration('path_mig_state', { MIGRATED: 0, REARM: 1, ARMED: 2 })
@@ -91,7 +91,7 @@ export const LinkSpeed = enumeration('link_speed', {
   NDR: 128,
 })
 
-/** Atomics are not supported (NONE), are atomic with those of this device (HCA), or also with the processor (GLOB). */
+/** HCA: atomic among the atomics of this device; GLOB: also with the processor. */
 export const AtomicCap = enumeration('atomic_cap', { NONE: 0, HCA: 1, GLOB: 2 })
 
 export const GidType = enumeration('gid_type', { IB: 0, ROCE_V1: 1, ROCE_V2: 2 })
@@ -123,7 +123,7 @@ export const PortCapFlags = enumeration('port_cap_flags', {
   IP_BASED_GIDS: 1 << 26,
 })
 
-/** Flags in the result of query port. GRH_REQUIRED: packets of the port always have a GRH. */
+/** Flags of `port.query`. GRH_REQUIRED: packets of the port always have a GRH. */
 export const PortFlags = enumeration('port_flags', { GRH_REQUIRED: 1 << 0 })
 
 export const DeviceCapFlags = enumeration('device_cap_flags', {
@@ -157,15 +157,12 @@ export const CoreSupport = { OPTIONAL_MR_ACCESS: 1n } as const
 
 export const CqFlags = enumeration('cq_flags', { TIMESTAMP_COMPLETION: 1 << 0, IGNORE_OVERRUN: 1 << 1 })
 
-/**
- * Kinds of completion queues. EXTENDED: entries have a timestamp. COUNTING: no entries, only counts of completions
- * (R11).
- */
+/** Kinds of completion queues. EXTENDED: entries have a timestamp. COUNTING: only counts of completions (R11). */
 export const CqKind = enumeration('cq_kind', { ENTRIES: 0, EXTENDED: 1, COUNTING: 2 })
 
 /**
- * Kinds of memory regions. FILE: pages of a memory file; NULL: writes are discarded, reads return zeros; IMPLICIT: the
- * caller's whole address space, as it is at each access; DEVICE: memory of a `dm`.
+ * Kinds of memory regions. FILE: pages of a memory file. NULL: writes are discarded, reads return zeros. IMPLICIT: the
+ * caller's whole address space, as it is at each access. DEVICE: memory of a `dm`.
  */
 export const MrKind = enumeration('mr_kind', { MEMORY: 0, FILE: 1, NULL: 2, IMPLICIT: 3, DEVICE: 4 })
 
@@ -200,12 +197,12 @@ export const FlowSpecType = enumeration('flow_spec_type', {
 export const FlowSpecFlags = enumeration('flow_spec_flags', { INNER: 1 << 8 })
 
 /**
- * Flags of operations on tags (ibv_ops_flags). SIGNALED: the operation has a completion; SYNC: it reports the number of
- * consumed unexpected messages.
+ * Flags of operations on tags (ibv_ops_flags). SIGNALED: the operation has a completion. SYNC: the operation has the
+ * number of consumed unexpected messages.
  */
 export const TmFlags = enumeration('tm_flags', { SIGNALED: 1 << 0, SYNC: 1 << 1 })
 
-/** Flags of reading counters (ib_uverbs_read_counters_flags). */
+/** ib_uverbs_read_counters_flags. */
 export const CountersFlags = enumeration('counters_flags', { PREFER_CACHED: 1 << 0 })
 
 /** Flags at the creation of a queue pair. */
@@ -233,7 +230,9 @@ export const AsyncEventType = enumeration('async_event_type', {
   CLIENT_REREGISTER: 17,
   GID_CHANGE: 18,
   WQ_FATAL: 19,
-  /** Events of the system-wide device, which Linux lacks: a device was added or removed; its index is the element. */
+  /**
+   * Events of the system-wide device, not in Linux. The event's element is the index of the added or removed device.
+   */
   DEVICE_ADDED: 0x80,
   DEVICE_REMOVED: 0x81,
 })
@@ -250,8 +249,8 @@ export const NodeType = enumeration('node_type', {
 })
 
 /**
- * Kinds of events of an event queue: the asynchronous events; COMPLETION: an armed CQ has completions; CONNECTION: the
- * channel of a connection identifier has an event of that identifier.
+ * Kinds of events of an event queue: asynchronous events, and two more. COMPLETION: an armed CQ has completions.
+ * CONNECTION: the channel of a connection identifier has an event of that identifier.
  */
 export const EventKind = enumeration('event_kind', { ...AsyncEventType.values, COMPLETION: 0x100, CONNECTION: 0x101 })
 
@@ -275,17 +274,15 @@ export const CmEventType = enumeration('cm_event_type', {
   TIMEWAIT_EXIT: 15,
 })
 
-/** Port spaces (rdma_ucm_port_space); they also determine the default QP type of an identifier. */
+/** Port spaces (rdma_ucm_port_space). The port space determines the default QP type of an identifier. */
 export const CmPortSpace = enumeration('cm_port_space', { IPOIB: 0x0002, IB: 0x013f, TCP: 0x0106, UDP: 0x0111 })
 
-/**
- * Protocols of sockets of IP over the device, with their IP protocol numbers. ICMP: echo requests, in IPv6 of ICMPv6.
- */
+/** Protocols of sockets of IP over the device. ICMP: echo requests of ICMP, or for IPv6 of ICMPv6. */
 export const IpProtocol = enumeration('ip_protocol', { ICMP: 1, UDP: 17 })
 
 /** Option levels of an identifier (RDMA_OPTION_ID, RDMA_OPTION_IB). */
 export const CmOptionLevel = enumeration('cm_option_level', { ID: 0, IB: 1 })
 
-/** The name of a value; the number as text if it has none. */
+/** The name of a value, or the number as text if there is no name. */
 export const nameIn = (values: Readonly<Record<string, number>>, value: number | undefined): string =>
   Object.keys(values).find(name => values[name] === value) ?? String(value)

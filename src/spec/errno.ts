@@ -1,8 +1,5 @@
 /*
- * Error numbers of Linux (asm-generic/errno-base.h, errno.h) that calls return, and the error class that carries them.
- *
- * Every refused call throws a CallError: the errno that Linux returns for the same mistake, and a message that says
- * what was wrong, with which value, and what is allowed (CONTRIBUTING.md). The trace shows the message.
+ * Error numbers of Linux (asm-generic/errno-base.h, errno.h), and CallError, which every refused call throws.
  */
 
 export const Errno = {
@@ -52,10 +49,13 @@ export type ErrnoName = keyof typeof Errno
 
 const NAMES = new Map<number, string>(Object.entries(Errno).map(([name, number]) => [number, name]))
 
-/** The name of an error number; `errno 123` for an unknown one. */
+/** The name of an error number; `errno 123` if the number is unknown. */
 export const errnoName = (errno: number): string => NAMES.get(errno) ?? `errno ${errno}`
 
-/** A refused call: `errno` as in Linux (positive), `message` a sentence with the value and what is allowed. */
+/**
+ * A refused call. `errno`: positive, as in Linux for the same mistake. `message`: what is wrong, with the value and
+ * what is allowed.
+ */
 export class CallError extends Error {
   override readonly name = 'CallError'
   readonly errno: number

@@ -1,26 +1,22 @@
 /*
- * Differences between links (R10, R27): devices on InfiniBand, RoCE, iWARP and Omni-Path have the same classes and
- * methods, but each link except iWARP has its own address attributes. A device lacks those of other links: its
- * description omits them, and a caller that passes one gets EINVAL with the reason. Linux's dialects have one struct
- * for all links: the fields of the device's link become its attributes, and the others are ignored, as in Linux.
+ * The address attributes of links (R10, R27). Devices on InfiniBand, RoCE, iWARP and Omni-Path have the same classes
+ * and methods. Each link except iWARP has its own address attributes; a device refuses those of other links with
+ * EINVAL. Linux's dialects have one struct for all links; the fields of other links are ignored, as in Linux.
  */
 
 export type LinkName = 'ib' | 'roce' | 'iwarp' | 'opa'
 
-/**
- * Roles of address attributes: a destination, a list of destinations, the alternate path. Each link except iWARP has
- * its own attribute for each role.
- */
+/** Roles of address attributes: a destination, a list of destinations, the alternate path. */
 export type AddressRole = 'address' | 'addresses' | 'alternatePath'
 
 interface Link {
   /** The link's name in messages. */
   readonly title: string
-  /** The link's attribute of each role; RoCE's have the names of the roles. */
+  /** The link's attribute for each role. */
   readonly attributes: Readonly<Partial<Record<AddressRole, string>>>
-  /** Optional attributes, which are passed together with an attribute of role `address`. */
+  /** Optional attributes that are passed together with an attribute of role `address`. */
   readonly optional: readonly string[]
-  /** How the link addresses a path: a part of the message for an attribute of another link. */
+  /** How the link addresses a path, for error messages. */
   readonly addressing: string
 }
 
@@ -65,7 +61,7 @@ export const absentOn = (link: LinkName): readonly string[] => {
   return [...addressRoles.keys(), ...optionalOfAddresses].filter(name => !present.includes(name))
 }
 
-/** The message for a caller that passes such an attribute. */
+/** The error message for an attribute of another link. */
 export const whyAbsent = (link: LinkName, attribute: string): string => {
   const { title, attributes, addressing } = Links[link]
   const role = addressRoles.get(attribute)

@@ -1,9 +1,8 @@
 /*
- * Arithmetic of pages and of 64-bit addresses in two 32-bit words. A page has 4 KiB, as rxe's device page on every
- * machine. What the system maps, watches or counts uses `pageSize` of src/host/memory/mapping.ts instead.
+ * Arithmetic of pages and of 64-bit addresses in two 32-bit words.
  */
 
-/** Bytes of a page. */
+/** Bytes of a device page, as in rxe. The system's page size is `pageSize` of src/host/memory/mapping.ts. */
 export const PAGE_BYTES = 4096
 
 /** 2^32, the factor of the high word of an address. */
@@ -11,13 +10,13 @@ export const TWO_32 = 2 ** 32
 
 /** The u64 of a high and a low word, each an i32 or a u32. */
 export const joinWords = (hi: number, lo: number): bigint =>
-  // Without a high word no other BigInt is allocated.
+  // Without a high word this allocates only one BigInt.
   hi === 0 ? BigInt(lo >>> 0) : (BigInt(hi >>> 0) << 32n) | BigInt(lo >>> 0)
 
 /** `bytes` rounded up to whole pages. */
 export const wholePages = (bytes: number): number => Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES
 
-/** An address rounded down, and rounded up, to a multiple of PAGE_BYTES. */
+/** An address rounded down or up to a multiple of PAGE_BYTES. */
 export const pageBelow = (address: number): number => address - (address % PAGE_BYTES)
 export const pageAbove = (address: number): number => pageBelow(address + PAGE_BYTES - 1)
 

@@ -1,5 +1,5 @@
 /*
- * Path MTUs: enum ibv_mtu, and bytes of payload per packet.
+ * Path MTUs: enum ibv_mtu ⇄ bytes of payload per packet.
  */
 import { Mtu } from './enums.ts'
 

@@ -1,59 +1,55 @@
 /*
  * The session protocol between the daemon and its clients: the shim of a program, the TypeScript library, and userdma's
- * own commands (docs/decisions/sessions.md). `shim/protocol.h` is generated from this file. How the shim intercepts
- * system calls is not part of the protocol.
+ * own commands (docs/decisions/sessions.md). `shim/protocol.h` is generated from this file.
  *
- * Transport: AF_UNIX SOCK_SEQPACKET; a message is one packet, with descriptors attached (SCM_RIGHTS). Little-endian.
- * Each message is a header (`Messages.header`) and, for most types, a body. The shim opens one session per process.
- * Each request has one reply, matched by `serial`.
+ * Transport: AF_UNIX SOCK_SEQPACKET. A message is one packet, with descriptors attached (SCM_RIGHTS): a header
+ * (`Messages.header`) and, for most types, a body. Little-endian. Each request has one reply with the same `serial`.
+ * The shim opens one session per process.
  *
- * - HELLO opens a session. The reply carries the parked page (`ParkedPage`, read-only for the client) and the folder of
- *   the daemon's sysfs and device tree, into which the client rewrites paths. A client whose memory the daemon may not
- *   access can attach a memory file (`PassedFile`); addresses in its calls are then offsets in that file. Other clients
- *   can attach a userfaultfd (HelloWants.UNMAPPING).
- * - OPEN opens a device node. The reply carries the context's memory file, which is the descriptor that the program
- *   gets and has the rings at their mmap offsets, and the context's doorbell socket. The context exists while a program
- *   has one of its doorbell sockets or its memory file. SYSTEM_NODE is the system-wide device, which lists the devices
- *   (R13). CM_NODE and umad nodes (UMAD_NODES) have no context: the reply carries only the socket of a channel, which
- *   is the program's descriptor; calls on it are forwarded with context 0.
- * - ATTACH makes a context known to another session: after fork, or for a passed or inherited descriptor. The daemon
- *   checks that descriptor `fd` of the calling process is the context's memory file. The request has the header only,
- *   whose `context` is the inherited number, or 0 if unknown. The reply is that of OPEN, with the doorbell socket only.
+ * - HELLO opens a session. The reply carries the parked page (`ParkedPage`) and the folder of the daemon's sysfs and
+ *   device tree, into which the client rewrites paths. A client whose memory the daemon may not access can attach a
+ *   memory file (`PassedFile`); addresses in its calls are then offsets in that file. Other clients can attach a
+ *   userfaultfd (HelloWants.UNMAPPING).
+ * - OPEN opens a device node. The reply carries the context's memory file and doorbell socket. The memory file is the
+ *   program's descriptor, with the rings at their mmap offsets. The context exists while a program has the memory file
+ *   or a doorbell socket. SYSTEM_NODE is the system-wide device, which lists the devices (R13). CM_NODE and umad nodes
+ *   (UMAD_NODES) have no context: the reply carries the socket of a channel, which is the program's descriptor, and
+ *   calls on that descriptor are forwarded with context 0.
+ * - ATTACH makes a context known to another session, after fork or for a passed or inherited descriptor. `context` of
+ *   the header is the inherited number, or 0 if unknown. The daemon checks that descriptor `fd` of the calling process
+ *   is the context's memory file. The reply is that of OPEN, with the doorbell socket only.
  * - IOCTL and WRITE forward a system call; the daemon accesses the caller's memory itself. New descriptors are attached
- *   to the reply; for each, in the same order, an `install` struct says at which address of the caller's memory its
- *   number belongs. With context 0 the call is on descriptor `fd` itself, which is that of an fd object (R28, R37). The
- *   daemon inspects that descriptor of the process, so that clients need not track duplicates, also in other processes.
+ *   to the reply. For each descriptor, in the same order, an `install` struct has the address in the caller's memory
+ *   for its number. With context 0 the call is on descriptor `fd`, an fd object (R28, R37). The daemon inspects that
+ *   descriptor of the process, so that clients need not track duplicates.
  * - READ forwards a read(2) of a channel of management datagrams.
  * - MAP resolves mmap(2) on a driver's descriptor: `ret` is the offset in the file attached to the reply.
  * - NETLINK forwards every operation on a NETLINK_RDMA socket except receiving (`NetlinkOperation`). The program's
- *   socket is one end of a socket pair, from which it receives netlink datagrams itself; the daemon finds the other end
- *   by inspecting descriptor `fd`. The reply is that of IOCTL; after NetlinkOperation.OPEN the program's end is
- *   attached.
+ *   socket is one end of a socket pair, from which the program receives netlink datagrams. The daemon finds the other
+ *   end by inspecting descriptor `fd`. After NetlinkOperation.OPEN the program's end is attached to the reply.
  * - REFRESH: the client is about to read counter files below the folder of the daemon's tree. The reply comes when the
- *   files are up to date, or has an errno if they cannot be updated. The request has the header only.
+ *   files are up to date.
  * - WRITTEN asks which ranges of the program's memory the daemon has written since the last WRITTEN, and which regions
  *   peers may write at any time. `ret` of the reply is the number of `range`s that follow, at most
- *   SessionLimits.ranges; the next WRITTEN gets the rest. The request has the header only. Used under valgrind
- *   (shim/check/valgrind.c).
- * - The next four are for `userdma check`. STACK gives a stack of the program an id, by which later headers and posts
- *   refer to it. Frames are lines as in `Stack` (check/findings.ts), innermost first; an offset is that in the file,
+ *   SessionLimits.ranges; the next WRITTEN gets the rest. Used under valgrind (shim/check/valgrind.c).
+ * - STACK, REFUSED, FORK and MISUSE are for `userdma check`. STACK gives a stack of the program an id for later headers
+ *   and posts. Frames are lines as in `Stack` (check/findings.ts), innermost first; an offset is that in the file,
  *   without relocation. A client records stacks if its environment has `SessionEnv.stacks`.
  * - REFUSED reports that the user library refused a post without a call of the daemon.
- * - FORK reports that the program is about to fork without ibv_fork_init. The request has the header only.
- * - MISUSE reports a mistake that the program's side sees: with the memory of an outstanding request, or with a queue
- *   (`MisuseKind`).
- * - A doorbell socket carries 4-byte tokens (the QP's handle); any token wakes the daemon, which polls all send queues
+ * - FORK reports that the program is about to fork without ibv_fork_init.
+ * - MISUSE reports a mistake with the memory of an outstanding request, or with a queue (`MisuseKind`).
+ * - A doorbell socket carries 4-byte tokens (the QP's handle). Any token wakes the daemon, which polls all send queues
  *   before it sleeps again.
  * - The other messages are for tools; bodies and replies are JSON text.
  *
- * The replies of REFRESH, STACK, REFUSED, FORK and MISUSE are those of IOCTL; `ret` is 0 or a negative errno.
+ * In the replies of REFRESH, STACK, REFUSED, FORK and MISUSE `ret` is 0 or a negative errno.
  */
 
 export const SESSION_VERSION = 3
 
 /**
- * Environment variables of a client: the path of the daemon's session socket; a tag that selects the program's calls
- * for a trace; and which records the program makes for `userdma check`: `1` stacks, `2` also the event log.
+ * Environment variables of a client. `socket`: path of the daemon's session socket. `tag`: selects the program's calls
+ * for a trace. `stacks`: records for `userdma check`, `1` stacks, `2` also the event log.
  */
 export const SessionEnv = { socket: 'USERDMA_SOCKET', tag: 'USERDMA_TAG', stacks: 'USERDMA_STACKS' } as const
 
@@ -74,9 +70,9 @@ export const MessageType = {
   MISUSE: 14,
   /** JSON request and reply of a tool. */
   TOOL: 16,
-  /** From the daemon to a subscribed tool, without request: one traced call, or a part of a long one (uapi/tool.ts). */
+  /** From the daemon to a subscribed tool: a traced call, or part of a long one (uapi/tool.ts). */
   TRACE: 17,
-  /** Bit of a reply's type: REPLY | the request's type. */
+  /** The type of a reply is REPLY | the request's type. */
   REPLY: 0x8000,
 } as const
 
@@ -84,9 +80,7 @@ export const MessageType = {
 export const SYSTEM_NODE = 0x7fffffff
 export const SYSTEM_NAME = 'userdma'
 
-/**
- * Node number of the RDMA connection manager: each open creates an event channel (class `cm_channel`) and no context.
- */
+/** Node number of the RDMA connection manager. Each open creates a channel (class `cm_channel`) and no context. */
 export const CM_NODE = 0x7ffffffe
 export const CM_NAME = 'rdma_cm'
 
@@ -97,11 +91,10 @@ export const CM_NAME = 'rdma_cm'
 export const UMAD_NODES = 0x4000_0000
 export const UMAD_NAME = 'umad'
 
-/** Types of fields. `bytes`, declared as `[name, length]`: NUL-terminated text in `length` bytes. */
+/** Types of fields. `bytes`: NUL-terminated text, declared as `[name, length]`. */
 export type IntegerType = 'u32' | 's32' | 'u64' | 's64'
 export type FieldType = IntegerType | 'bytes'
 
-/** One field of a message struct; `size` in bytes. */
 export interface MessageField {
   readonly name: string
   readonly offset: number
@@ -109,10 +102,10 @@ export interface MessageField {
   readonly size: number
 }
 
-/** The declaration of a struct's fields; a number as type: the length of a `bytes` field. */
+/** A number in place of the type is the length of a `bytes` field. */
 type DeclaredFields = readonly (readonly [name: string, type: IntegerType | number])[]
 
-/** A struct; `D` has the declared names and types, from which `MessageValues` is inferred. */
+/** A struct. `MessageValues` is inferred from `D`. */
 export interface MessageLayout<D extends DeclaredFields = DeclaredFields> {
   readonly declared: D
   readonly fields: readonly MessageField[]
@@ -121,9 +114,7 @@ export interface MessageLayout<D extends DeclaredFields = DeclaredFields> {
 
 type FieldName<M extends MessageLayout> = M['declared'][number][0]
 
-/**
- * The values of a struct's fields: text, bigint for 64 bits, number otherwise. Reserved fields are 0 and not included.
- */
+/** The values of a struct's fields, without reserved fields: text, bigint for 64 bits, otherwise number. */
 export type MessageValues<M extends MessageLayout> = {
   -readonly [F in M['declared'][number] as Exclude<F[0], 'reserved'>]: F[1] extends number
     ? string
@@ -134,7 +125,7 @@ export type MessageValues<M extends MessageLayout> = {
 
 const SIZES: Record<IntegerType, number> = { u32: 4, s32: 4, u64: 8, s64: 8 }
 
-/** Lays fields out one after another, without padding. A test checks that all fields are naturally aligned. */
+/** A struct without padding. A test checks that all fields are naturally aligned. */
 const layout = <const D extends DeclaredFields>(...declared: D): MessageLayout<D> => {
   let size = 0
   const fields = declared.map(([name, type]): MessageField => {
@@ -162,50 +153,46 @@ export const Messages = {
     ['serial', 'u32'],
     /** The daemon's number of the call's context; 0: none. */
     ['context', 'u32'],
-    /**
-     * Number of the descriptor, process id and thread id of the call. For a call on a context they are for the trace
-     * only; ATTACH, NETLINK and calls with context 0 are on descriptor `fd`.
-     */
+    /** ATTACH, NETLINK and calls with context 0 are on descriptor `fd`; for other calls it is only for the trace. */
     ['fd', 's32'],
     ['pid', 'u32'],
     ['tid', 'u32'],
-    /** The stack of the call, as STACK named it; 0: none. */
+    /** Id of the call's stack, from STACK; 0: none. */
     ['stack', 'u32'],
   ),
   /** version: SESSION_VERSION; wants: HelloWants; tag: the value of SessionEnv.tag, or empty. */
   hello: layout(['version', 'u32'], ['wants', 'u32'], ['tag', 64]),
   /**
-   * error: 0 or a positive errno. EPROTO: the versions differ; EACCES: the daemon may not access the process's memory,
-   * and refuses to open devices; EPERM: the daemon does not serve this user, and closes the session; EINVAL: the
-   * attached memory file is unusable, or the session has one already. root: the folder of the daemon's tree. Attached:
-   * without an error, the parked page.
+   * error: 0 or a positive errno. EPROTO: the versions differ. EACCES: the daemon may not access the process's memory,
+   * and refuses to open devices. EPERM: the daemon does not serve this user, and closes the session. EINVAL: the
+   * attached memory file is unusable, or the session already has one. root: the folder of the daemon's tree. If error
+   * is 0, the parked page is attached.
    */
   helloReply: layout(['version', 'u32'], ['error', 's32'], ['root', 240]),
   /**
-   * `node`: N of /dev/infiniband/uverbsN, UMAD_NODES + N of umadN, SYSTEM_NODE or CM_NODE. `wants`: OpenWants; unknown
+   * node: N for /dev/infiniband/uverbsN, UMAD_NODES + N for umadN, SYSTEM_NODE or CM_NODE. wants: OpenWants; unknown
    * bits are ignored.
    */
   open: layout(['node', 'u32'], ['wants', 'u32']),
   /**
-   * error: 0 or a positive errno. context: its number, 0 for a node without contexts. rdev: of the node, as in stat(2);
-   * inode: of the context's memory file, or 0. Attached to the reply of OPEN: memory file and doorbell socket, or the
-   * channel's socket; of ATTACH: doorbell socket.
+   * error: 0 or a positive errno. context: its number, 0 for a node without contexts. rdev: st_rdev of the node. inode:
+   * that of the context's memory file, or 0.
    */
   openReply: layout(['error', 's32'], ['context', 'u32'], ['rdev', 'u64'], ['inode', 'u64']),
-  /** request: the second argument of ioctl(2), 32 bits as in Linux; argument: the third. */
+  /** The second and third argument of ioctl(2). */
   ioctl: layout(['request', 'u32'], ['reserved', 'u32'], ['argument', 'u64']),
-  /** The second and third argument of write(2) or, in READ, of read(2). */
+  /** The second and third argument of write(2) or read(2). */
   write: layout(['buffer', 'u64'], ['length', 'u64']),
   /**
-   * ret ≥ 0: the call's result, < 0: negative errno. Followed by `installCount` install structs, in WRITTEN by `ret`
-   * range structs, or, after an error, by the message in UTF-8 if the client has set HelloWants.REASONS.
+   * ret: the call's result, or a negative errno. `installCount` install structs follow; in WRITTEN `ret` range structs;
+   * after an error, with HelloWants.REASONS, the message in UTF-8.
    */
   callReply: layout(['ret', 's64'], ['installCount', 'u32'], ['reserved', 'u32']),
-  /** A new descriptor, whose number belongs in `width` bytes at `address` of the caller. kind: InstallKind. */
+  /** The number of a new descriptor is to be written into `width` bytes at `address`. kind: InstallKind. */
   install: layout(['address', 'u64'], ['width', 'u32'], ['kind', 'u32']),
   /** operation: NetlinkOperation, which explains `extra` and `argument`. */
   netlink: layout(['operation', 'u32'], ['extra', 'u32'], ['argument', 'u64']),
-  /** id: chosen by the client, from 1; frames: lines as described above, NUL-terminated. */
+  /** id: chosen by the client, from 1. frames: see STACK above; NUL-terminated. */
   stack: layout(['id', 'u32'], ['reserved', 'u32'], ['frames', 4088]),
   /** An entry of the post log (`PostLog`). queue: PostQueue; number: the QPN, or the handle of the SRQ. */
   post: layout(
@@ -217,11 +204,10 @@ export const Messages = {
     ['reserved', 'u64'],
   ),
   /**
-   * An entry of the event log (`EventLog`). sequence: its number + 1, written last. time: of the post or poll;
-   * acquired: when the thread started, or last waited for another thread without RDMA (a lock, for example); both in
-   * nanoseconds of CLOCK_MONOTONIC. kind: EventKind. number: that of the queue, as in `post`, or the handle of the CQ.
-   * count: posted requests or polled completions; 0: unknown. wrId: that of the first request, or of the last
-   * completion.
+   * An entry of the event log (`EventLog`). sequence: the entry's number + 1, written last. time: of the post or poll.
+   * acquired: when the thread started, or last waited for another thread, for example for a lock. Times are nanoseconds
+   * of CLOCK_MONOTONIC. kind: EventKind. number: as in `post`, or the handle of the CQ. count: posted requests or
+   * polled completions; 0: unknown. wrId: that of the first request, or of the last completion.
    */
   event: layout(
     ['sequence', 'u64'],
@@ -236,13 +222,14 @@ export const Messages = {
     ['stack', 'u32'],
     ['reserved', 'u64'],
   ),
-  /** The beginning of the event log: `head` entries were claimed by programs, `tail` were read by the daemon. */
+  /** head: entries that programs have claimed. tail: entries that the daemon has read. */
   eventLog: layout(['head', 'u64'], ['tail', 'u64']),
   /**
-   * queue, number: as in `post`; error: a positive errno; state: the queue pair's state, as libibverbs knows it. The
-   * request, all 0 if it is not known: opcode (ibv_wr_opcode), flags (ibv_send_flags), elements: number of
-   * scatter/gather elements, length: the bytes of a single one (0 if there are several), addressLow: the low bits of the
-   * remote address of an atomic. unsignaled: how many outstanding sends at the end of the queue lack IBV_SEND_SIGNALED.
+   * queue, number: as in `post`. error: a positive errno. state: the queue pair's state as libibverbs knows it. opcode:
+   * ibv_wr_opcode. flags: ibv_send_flags. elements: number of scatter/gather elements. length: bytes of the element if
+   * there is only one, otherwise 0. addressLow: the low bits of the remote address of an atomic. If the request is not
+   * known, opcode to addressLow and length are 0. unsignaled: number of outstanding sends at the end of the queue
+   * without IBV_SEND_SIGNALED.
    */
   refused: layout(
     ['wrId', 'u64'],
@@ -259,8 +246,9 @@ export const Messages = {
     ['reserved', 'u32'],
   ),
   /**
-   * kind: MisuseKind. The request: queue and number as in `post`, wrId, its index in the queue from 0, and the address
-   * of its memory. more: number of further ranges of memory with the same mistake. age: nanoseconds since the mistake.
+   * kind: MisuseKind. queue, number: as in `post`. index: that of the request in its queue, from 0. address: of the
+   * request's memory. more: number of further ranges of memory with the same mistake. age: nanoseconds since the
+   * mistake.
    */
   misuse: layout(
     ['wrId', 'u64'],
@@ -273,16 +261,13 @@ export const Messages = {
     ['more', 'u32'],
     ['reserved', 'u32'],
   ),
-  /** A range of the program's memory; length in bytes. */
+  /** A range of the program's memory. */
   range: layout(['address', 'u64'], ['length', 'u64']),
   /** The arguments of mmap(2); `protection`: PROT_… */
   map: layout(['offset', 'u64'], ['length', 'u64'], ['protection', 'u32'], ['reserved', 'u32']),
 } as const
 
-/**
- * By type of request: the bodies of the request and of its reply, by their names in `Messages`; null: header only. Data
- * may follow a `callReply`, as described there. The codec in uapi/session-codec.ts is made from this table.
- */
+/** The bodies of requests and replies by type, as names in `Messages`. null: header only. */
 export const Exchanges = {
   HELLO: { request: 'hello', reply: 'helloReply' },
   OPEN: { request: 'open', reply: 'openReply' },
@@ -303,10 +288,9 @@ export const Exchanges = {
 >
 
 /**
- * Bits of `hello.wants`. REASONS: replies have the messages of errors. UNMAPPING: the attached descriptor is not a
- * memory file, but a new userfaultfd of the program, which reports to the daemon the memory that the program unmaps.
- * WRITTEN: the daemon records the ranges that it writes, for the request WRITTEN. EVENTS: the client writes the event
- * log of its contexts.
+ * Bits of `hello.wants`. REASONS: replies have the messages of errors. UNMAPPING: the attached descriptor is a new
+ * userfaultfd of the program, which reports unmapped memory to the daemon. WRITTEN: the daemon records the ranges that
+ * it writes, for the request WRITTEN. EVENTS: the client writes the event log of its contexts.
  */
 export const HelloWants = { REASONS: 1, UNMAPPING: 2, WRITTEN: 4, EVENTS: 8 } as const
 
@@ -317,18 +301,18 @@ export const HelloWants = { REASONS: 1, UNMAPPING: 2, WRITTEN: 4, EVENTS: 8 } as
 export const OpenWants = { PACKED_RINGS: 1 } as const
 
 /**
- * The kind of a new descriptor. DRIVER: `driver_ops`; NETLINK: a NETLINK_RDMA socket; CM: `cm_channel`; UMAD:
- * `mad_channel`; EVENT: the other classes, for example `comp_channel`.
+ * Kinds of new descriptors. DRIVER: class `driver_ops`. NETLINK: a NETLINK_RDMA socket. CM: class `cm_channel`. UMAD:
+ * class `mad_channel`. EVENT: other classes, for example `comp_channel`.
  */
 export const InstallKind = { EVENT: 0, DRIVER: 1, NETLINK: 2, CM: 3, UMAD: 4 } as const
 
-/** Operations on a NETLINK_RDMA socket: `netlink.operation`, with `extra` and `argument`; results are in `ret`. */
+/** Operations on a NETLINK_RDMA socket (`netlink.operation`). Results are in `ret`. */
 export const NetlinkOperation = {
-  /** Creates a socket; extra: SOCK_RAW or SOCK_DGRAM. The client's end is attached to the reply. */
+  /** Creates a socket of type `extra` (SOCK_RAW or SOCK_DGRAM). The client's end is attached to the reply. */
   OPEN: 0,
   /** Sends `extra` bytes at address `argument`; the reply follows the daemon's netlink answer. */
   SEND: 1,
-  /** Binds a port (low 32 bits of the argument; 0 means any) and groups (high 32 bits). */
+  /** Binds a port (low 32 bits of `argument`; 0: any) and groups (high 32 bits). */
   BIND: 2,
   /** Returns the port (low 32 bits; 0: not bound) and groups (high 32 bits). */
   NAME: 3,
@@ -341,27 +325,23 @@ export const NetlinkOperation = {
 } as const
 
 /**
- * The mark by which a shim recognizes a descriptor of userdma that another program has passed to its program: the
- * socket's send timeout (SO_SNDTIMEO), which these sockets do not need otherwise. Its seconds are FIRST + InstallKind
- * for the socket of a new descriptor, and for that of an opened device node RDEV times its st_rdev more. For a doorbell
- * socket, which the shim marks, they are smaller and made from the inode of the context's memory file
- * (shim/files/fds.c). MICROSECONDS is a fraction that kernels of any timer frequency store exactly.
+ * The mark by which a shim recognizes a descriptor of userdma that another program has passed: the socket's send
+ * timeout (SO_SNDTIMEO), which is otherwise unused. The seconds are FIRST + InstallKind for a new descriptor, and FIRST
+ * + InstallKind + RDEV × st_rdev for an opened device node. The shim marks doorbell sockets itself, with smaller
+ * numbers (shim/files/fds.c). MICROSECONDS is a fraction that kernels of any timer frequency store exactly.
  */
 export const DescriptorMark = { FIRST: 0x1_7573_6572, RDEV: 256, MICROSECONDS: 500000 } as const
 
-/**
- * Maximum stacks of a process that the daemon keeps. A client sends one more, so that the daemon notes that some are
- * missing.
- */
+/** Maximum stacks that the daemon keeps per process. A client sends one more if there are more. */
 export const MAX_STACKS = 4096
 
 /** Maximum bytes of a record that a driver posts on its descriptor. */
 export const DRIVER_RECORD_BYTES = 256
 
-/** Maximum attached descriptors, bytes, and `range`s of one message. */
+/** Maxima of one message: attached descriptors, bytes, `range`s. */
 export const SessionLimits = { descriptors: 8, bytes: 65536, ranges: 64 } as const
 
-/** The parked page: the index of its word (u32), and its size. The daemon writes it, clients only read it. */
+/** The parked page: the index of its word (u32), and its size. Clients cannot write the page. */
 export const ParkedPage = {
   /** 1: the daemon sleeps and needs a doorbell; 0: it is awake and polls the queues. */
   PARKED: 0,
@@ -369,51 +349,51 @@ export const ParkedPage = {
 } as const
 
 /**
- * A context's memory file, offsets and sizes in bytes: the first page is unused, so that a stray write(2) of the
- * program damages no ring; then the rings at their mmap offsets. The daemon maps the file in chunks of `chunk` bytes; a
+ * A context's memory file, with the rings at their mmap offsets; offsets and sizes in bytes. The first page is unused,
+ * so that a stray write(2) of the program damages no ring. The daemon maps the file in chunks of `chunk` bytes; a
  * longer ring is a chunk of its own.
  */
 export const ContextFile = { bytes: 2 ** 36, firstRing: 4096, chunk: 2 ** 20 } as const
 
 /**
  * The post log, with the stacks of posted requests: a hash table of `post` structs at `offset` of the context's memory
- * file. `postSlot` is the slot of a post; a later post replaces an earlier one there. Only clients that record stacks
- * write it.
+ * file. A later post replaces an earlier post in the same slot (`postSlot`). Only clients that record stacks write the
+ * log.
  */
 export const PostLog = { offset: 2 ** 36 - 2 ** 20, entries: 2 ** 15 } as const
 
 /**
  * The event log, with a program's posts and polls in their order: an `eventLog` struct at `offset` of the context's
- * memory file, and at `firstEntry` behind it a ring of `event` structs. A program that finds the ring full waits
- * briefly, then overwrites entries. Only clients that record events write it. `bytes`: the size of this log and the
- * post log behind it, which clients map together.
+ * memory file, and a ring of `event` structs at `offset` + `firstEntry`. If the ring is full, the program waits
+ * briefly, then overwrites entries. Only clients that record events write the log. `bytes`: the size of the event log
+ * and of the post log behind it, which clients map together.
  */
 export const EventLog = { offset: 2 ** 36 - 2 ** 22, firstEntry: 4096, entries: 2 ** 14, bytes: 2 ** 22 } as const
 
 /**
- * `event.kind`: PostQueue for a post; POLL for a poll of a CQ that returned completions; REFUSED | PostQueue for a post
- * that was refused after its own event was written.
+ * `event.kind`. PostQueue: a post. POLL: a poll of a CQ that returned completions. REFUSED | PostQueue: a post was
+ * refused after its event was written.
  */
 export const EventKind = { POLL: 8, REFUSED: 16 } as const
 
 /**
- * `misuse.kind`. While the request was outstanding, its memory was freed (FREED), the function with the stack frame of
- * its memory returned (RETURNED), or the program forked (FORKED). INHERITED: the process uses a queue or CQ of a
- * context that its parent has opened; `misuse.queue` is then an EventKind.
+ * `misuse.kind`. Of an outstanding request: its memory was freed (FREED), the function that had the memory on its stack
+ * returned (RETURNED), the program forked (FORKED). INHERITED: the process uses a queue or CQ of a context that its
+ * parent has opened; `misuse.queue` is then an EventKind.
  */
 export const MisuseKind = { FREED: 1, RETURNED: 2, FORKED: 3, INHERITED: 4 } as const
 
 /**
- * The queue of a post. RECEIVE and SHARED: receive requests of a queue pair, and of an SRQ. BATCH: the last
- * ibv_wr_complete of a queue pair, whose stack is that of all its requests; wr_id is 0.
+ * The queue of a post. RECEIVE: the receive queue of a queue pair. SHARED: an SRQ. BATCH: the last ibv_wr_complete of a
+ * queue pair; the stack is that of all its requests, and wr_id is 0.
  */
 export const PostQueue = { SEND: 1, RECEIVE: 2, SHARED: 3, BATCH: 4 } as const
 
-/** The slot of a post: a multiplicative hash of its queue, number and wr_id. The shim computes the same. */
+/** The slot of a post, a multiplicative hash. The shim computes the same number. */
 export const postSlot = (queue: number, number: number, wrId: bigint): number => {
   const mixed = Math.imul(Number(wrId & 0xffffffffn) ^ Number(wrId >> 32n) ^ Math.imul(number, 31) ^ queue, 0x9e3779b1)
   return (mixed >>> 0) >>> (32 - Math.log2(PostLog.entries))
 }
 
-/** A memory file attached to HELLO: its maximum bytes. It must be sealed against shrinking and growing. */
+/** The memory file attached to HELLO: maximum bytes. The file must be sealed against shrinking and growing. */
 export const PassedFile = { bytes: 2 ** 24 } as const

@@ -1,8 +1,8 @@
 /*
  * Work requests and completions: work request opcodes and their packets (InfiniBand Architecture Specification, volume
  * 1, clause 9.4), completion statuses, opcodes and flags (libibverbs' ibv_wc; IBA 11.4.2.1), send flags, and the local
- * ACK timer (IBA 9.7.6.1.3). Packets are named without their transport service, which only determines the upper bits of
- * the opcode (spec/wire/services.ts). The engine uses `sendOperations`; tracer and tests take names from here.
+ * ACK timer (IBA 9.7.6.1.3). Names of packets lack the transport service, the upper bits of the opcode
+ * (spec/wire/services.ts).
  */
 
 import { enumeration } from './schema/schema.ts'
@@ -48,7 +48,7 @@ export const WcOpcode = enumeration('wc_opcode', {
   ATOMIC_WRITE: 9,
   RECV: 128,
   RECV_RDMA_WITH_IMM: 129,
-  /** Tag matching: operations on tags, messages with a matching tag, messages without one. */
+  /** Tag matching. TM_RECV: a message with a matching tag; TM_NO_TAG: a message without one. */
   TM_ADD: 130,
   TM_DEL: 131,
   TM_SYNC: 132,
@@ -78,7 +78,7 @@ export const WrOpcode = enumeration('wr_opcode', {
 /** ibv_send_flags. */
 export const SendFlags = enumeration('send_flags', { FENCE: 1, SIGNALED: 2, SOLICITED: 4, INLINE: 8 })
 
-/** First bit of the receiver's SRQ number in the flags of an XRC request in a ring. */
+/** The flags of an XRC request in a ring have the receiver's SRQ number from this bit on. */
 export const SRQN_SHIFT = 8
 
 /** The longest message, in bytes (IBA 9.4.3). */
@@ -86,15 +86,13 @@ export const MAX_MESSAGE_BYTES = 2 ** 31
 
 /** Properties of kinds of requests: bits of a SendKind. */
 export const KindFlags = {
-  /**
-   * The request has a response other than an ACK, and counts as an outstanding READ or atomic (IBA 9.4.4, annex A19).
-   */
+  /** The response is not an ACK; the request counts as an outstanding READ or atomic (IBA 9.4.4, annex A19). */
   RESPONSE: 0x10,
   /** The response has an AETH and no data. */
   EMPTY_RESPONSE: 0x20,
   /** Request and response are one packet each. */
   ONE_PACKET: 0x40,
-  /** The scatter/gather elements must have 8 bytes in total. */
+  /** The scatter/gather elements have 8 bytes in total. */
   EIGHT_BYTES: 0x80,
   /** Inline data is not allowed. */
   NOT_INLINE: 0x100,
@@ -102,7 +100,7 @@ export const KindFlags = {
 
 const { RESPONSE, EMPTY_RESPONSE, ONE_PACKET, EIGHT_BYTES, NOT_INLINE } = KindFlags
 
-/** Kinds of requests: a number below 16, and KindFlags. LOCAL: LOCAL_INV and BIND_MW, which have no packets. */
+/** Kinds of requests: a number below 16 and KindFlags. LOCAL: LOCAL_INV and BIND_MW, without packets. */
 export const SendKind = {
   NONE: 0,
   LOCAL: 1,
@@ -117,12 +115,9 @@ export const SendKind = {
 interface SendOperation {
   /** A SendKind. */
   readonly kind: number
-  /** Opcode of the completion (ibv_wc_opcode). */
+  /** ibv_wc_opcode. */
   readonly completion: number
-  /**
-   * The lower five bits of BTH.opcode, by the packet's position in the message. An operation whose request is always
-   * one packet has the same code in all four.
-   */
+  /** The lower five bits of BTH.opcode by the packet's position in the message. */
   readonly first: number
   readonly middle: number
   readonly last: number
@@ -142,8 +137,8 @@ const wr = WrOpcode.values
 const wc = WcOpcode.values
 
 /**
- * All work requests, by ibv_wr_opcode. A transport service has those whose `only` packet exists there (`hasOperation`
- * in spec/wire/services.ts); connected services also have the local operations, which have no packets.
+ * Work requests by ibv_wr_opcode. A transport service has the work requests whose `only` packet it has (`hasOperation`
+ * in spec/wire/services.ts); connected services also have the local operations.
  */
 export const sendOperations: Readonly<Record<number, SendOperation>> = {
   [wr.SEND]: {
@@ -180,12 +175,12 @@ export const sendOperations: Readonly<Record<number, SendOperation>> = {
   [wr.BIND_MW]: { completion: wc.BIND_MW, ...noPackets },
 }
 
-/** Microseconds of local ACK timeout code `code` (0–31): 4.096 · 2^code; Infinity for 0, no timeout. */
+/** Microseconds of a local ACK timeout code (0–31); Infinity for 0, no timeout. */
 export const ackTimeoutMicroseconds = (code: number): number =>
   code === 0 ? Number.POSITIVE_INFINITY : 4.096 * 2 ** code
 
-/** `ackTimeoutMicroseconds` as a table, for hot code. */
+/** `ackTimeoutMicroseconds` as a table. */
 export const ackTimeouts = Float64Array.from({ length: 32 }, (_, code) => ackTimeoutMicroseconds(code))
 
-/** Minimum RNR wait of a requester in microseconds, by RNR timer code `code` (0–31). */
+/** The requester's minimum RNR wait in microseconds, by RNR timer code (0–31). */
 export const rnrMicroseconds = (code: number): number => rnrTimerMicroseconds[code & 31]!
