@@ -1,7 +1,7 @@
 /*
  * The state machine of the InfiniBand connection manager as a table (InfiniBand Architecture Specification, volume 1,
  * clauses 12.9 and 12.11). States and events have the names of Linux's ib_cm.h; docs/reference/connection-manager.md
- * lists the differences from ib_cm. The consumer is the user of a connection (rdma_cm, or a program of the library).
+ * lists the differences from ib_cm. The consumer is rdma_cm (src/clients/rdma-cm).
  */
 import type { CmMessageName, rejReason } from './wire/mad.ts'
 

@@ -40,7 +40,7 @@ type Counter = (typeof FaultKinds)[FaultKind]['counter']
 /** Packets that matched a rule, and packets that each kind affected. */
 export type FaultRuleCounts = Record<'matched' | Counter, number>
 
-/** Packets of a device by outcome. `overflowed`: dropped because the delay queue was full. */
+/** Packets of a device by outcome. `overflowed`: dropped because there was no room to delay them. */
 export type FaultCounters = Record<Counter | 'delayed' | 'overflowed', number>
 
 const zeros = (): Record<Counter, number> =>

@@ -332,7 +332,7 @@ export const NetlinkOperation = {
  */
 export const DescriptorMark = { FIRST: 0x1_7573_6572, RDEV: 256, MICROSECONDS: 500000 } as const
 
-/** Maximum stacks that the daemon keeps per process. A client sends one more if there are more. */
+/** Maximum stacks that the daemon keeps per process. A further stack tells the daemon that stacks are missing. */
 export const MAX_STACKS = 4096
 
 /** Maximum bytes of a record that a driver posts on its descriptor. */

@@ -1,7 +1,7 @@
 /*
- * Linux's calls that deliberately have no method here, each with the reason, which the error's message, the trace and
- * docs/reference/linux-abi.md show. As in Linux, a write command is refused with EOPNOTSUPP, and an ioctl with
- * EPROTONOSUPPORT, after which libibverbs falls back to the write command.
+ * Linux's calls that deliberately have no method here, with the reasons, which error messages show. As in Linux, a
+ * write command is refused with EOPNOTSUPP, an ioctl with EPROTONOSUPPORT: libibverbs then falls back to the write
+ * command.
  */
 import type { ExtendedName, ioctlNames, WriteName } from './names.ts'
 
@@ -26,7 +26,7 @@ export const absentCommands: Readonly<Partial<Record<WriteName | ExtendedName, s
   POST_SRQ_RECV: IN_RINGS,
 }
 
-/** By OBJECT.METHOD. ADVISE_MR is refused with EOPNOTSUPP, because Linux's handler refuses it, not its method table. */
+/** By OBJECT.METHOD. As in Linux, ADVISE_MR is refused with EOPNOTSUPP instead. */
 export const absentIoctls: Readonly<Partial<Record<Ioctl, string>>> = {
   'FLOW_ACTION.FLOW_ACTION_ESP_CREATE': NO_IPSEC,
   'FLOW_ACTION.FLOW_ACTION_DESTROY': NO_IPSEC,

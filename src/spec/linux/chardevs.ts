@@ -1,18 +1,17 @@
 /*
  * The device nodes in /dev/infiniband, as programs get them from netlink (RDMA_NLDEV_CMD_GET_CHARDEV) and stat(2).
- * Netlink reports a node only if the daemon's tree of files has it.
  */
 import { CM_NAME, UMAD_NAME } from '../session.ts'
 
 export interface CharDevice {
   /** Whether there is one node per device, per port, or for the system. */
   readonly scope: 'device' | 'port' | 'system'
-  /** Name of the node; the number of the device or port follows, except for `system`. */
+  /** Name of the node, without the number of the device or port. */
   readonly node: string
   readonly major: number
   /** Minor number of node 0. */
   readonly minor: number
-  /** Version of the node's ABI; absent for `uverbs`, where it is the driver's. */
+  /** Version of the node's ABI. Absent for `uverbs`: the driver has the version. */
   readonly abi?: number
 }
 

@@ -1,7 +1,6 @@
 /*
- * Every uverbs call of Linux with its counterpart here (R41, R42): a method of one or several classes, or the reason
- * why there is none. The list joins names.ts, write.ts, ioctl.ts and absent.ts; docs/reference/linux-abi.md is
- * generated from it, and test/uapi/every-call.test.ts checks every call of it.
+ * Every uverbs call of Linux (R41, R42) with its method here, or the reason why there is none: joins names.ts,
+ * write.ts, ioctl.ts and absent.ts.
  */
 import { absentCommands, absentIoctls } from './absent.ts'
 import { ioctlMethods } from './ioctl.ts'
@@ -10,20 +9,20 @@ import { EXTENDED, writeCommands } from './write.ts'
 
 export interface LinuxCall {
   readonly dialect: 'write' | 'ioctl'
-  /** Linux's name of the command; of an ioctl OBJECT.METHOD. */
+  /** Linux's name of the command, or OBJECT.METHOD of an ioctl. */
   readonly name: string
   /** Number of the command (bit 31: extended), or of the object. */
   readonly number: number
-  /** Number of the method of an ioctl. */
+  /** Only for an ioctl. */
   readonly methodNumber?: number
   /** Names of the attributes of an ioctl, by number. */
   readonly attributes: readonly string[]
-  /** The counterpart: `method` of each of `classes`; undefined and empty if there is none. */
+  /** The classes that have `method`; empty if the call has no method here. */
   readonly classes: readonly string[]
   readonly method: string | undefined
-  /** The call carries any write command (INVOKE_WRITE), so that it has no method of its own. */
+  /** The call is INVOKE_WRITE, which carries a write command. */
   readonly carriesCommand: boolean
-  /** The reason why there is no counterpart (absent.ts). */
+  /** Why the call has no method here. */
   readonly absent: string | undefined
 }
 
@@ -60,7 +59,6 @@ const ioctlsOf = (object: LinuxObjectName): LinuxCall[] =>
     }
   })
 
-/** Write commands, extended commands, then ioctls, each in the order of their numbers. */
 export const linuxCalls: readonly LinuxCall[] = [
   ...Object.entries(WriteCommands).map(([name, number]) => commandOf(name, number)),
   ...Object.entries(ExtendedCommands).map(([name, number]) => commandOf(name, EXTENDED + number)),
@@ -70,6 +68,6 @@ export const linuxCalls: readonly LinuxCall[] = [
 const key = (dialect: LinuxCall['dialect'], number: number, method?: number): string => `${dialect} ${number} ${method}`
 const byNumber = new Map(linuxCalls.map(call => [key(call.dialect, call.number, call.methodNumber), call]))
 
-/** The call with this number: a command's number (with bit 31 if extended), or the numbers of object and method. */
+/** `number`: that of the command (with bit 31 if extended), or that of the ioctl's object. */
 export const linuxCall = (dialect: LinuxCall['dialect'], number: number, method?: number): LinuxCall | undefined =>
   byNumber.get(key(dialect, number, method))

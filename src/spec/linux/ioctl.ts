@@ -1,10 +1,10 @@
 /*
  * Linux's ioctl methods on a uverbs file (R42): for each {object, method} of RDMA_VERBS_IOCTL (ib_user_ioctl_cmds.h)
- * the method of our classes, and for each of its attributes the bytes and our attribute. names.ts has Linux's names and
- * numbers. An object or method that is not here is EPROTONOSUPPORT.
+ * the method of our classes, and the layout of each attribute. names.ts has Linux's names and numbers. Other objects
+ * and methods are refused with EPROTONOSUPPORT.
  *
- * INVOKE_WRITE carries a write command (write.ts). ADVISE_MR is known, but no device implements it: EOPNOTSUPP if its
- * attributes are valid.
+ * INVOKE_WRITE carries a write command (write.ts). No device implements ADVISE_MR: EOPNOTSUPP if its attributes are
+ * valid.
  */
 import { GidEntry } from '../classes/device/device.ts'
 import { PortAttributes } from '../classes/device/port.ts'
@@ -17,16 +17,16 @@ import { LINUX_QP_CLASSES, qpCap, SRQ_CLASSES } from './structs.ts'
 
 /** The request number of ioctl(2). */
 export const RDMA_VERBS_IOCTL = 0xc0181b01
-/** Ids of the driver's attributes: UVERBS_ATTR_UHW_IN and _OUT. */
+/** Ids of the driver's attributes, UVERBS_ATTR_UHW_IN and UVERBS_ATTR_UHW_OUT. */
 export const UHW_IN = 0x1000
 export const UHW_OUT = 0x1001
 
 /**
- * - `in`: bytes, in the attribute itself if at most 8, otherwise at its address; `out`: the caller's buffer for bytes
- * - `flags`: 4 or 8 bytes in the attribute itself; bits outside `allowed` are EINVAL
- * - `handle`: of an object; `destroy`: of the object to destroy; `fd`: a descriptor; `newHandle`, `newFd`: outputs of a
- *   creation
- * - `list`: the caller's buffer for as many records as fit
+ * - `in`: up to 8 bytes in the attribute itself, more bytes at its address
+ * - `out`: the caller's buffer for bytes; `list`: the caller's buffer for records
+ * - `flags`: 4 or 8 bytes in the attribute itself; bits outside `allowed` are refused with EINVAL
+ * - `handle`: the handle of an object; `destroy`: the handle of the object to destroy; `fd`: a descriptor
+ * - `newHandle`, `newFd`: outputs of a creation
  */
 export type IoctlAttributeKind = 'in' | 'out' | 'flags' | 'handle' | 'destroy' | 'fd' | 'newHandle' | 'newFd' | 'list'
 
@@ -34,23 +34,23 @@ export interface IoctlAttribute {
   readonly id: number
   readonly kind: IoctlAttributeKind
   /**
-   * Minimum and maximum length in bytes. `isExtensible`: a longer attribute is accepted; a longer input must end in
-   * zeros, a longer output is filled with zeros.
+   * Minimum and maximum length in bytes. `isExtensible`: the attribute may be longer. The further bytes of an input
+   * must be 0; those of an output are set to 0.
    */
   readonly min: number
   readonly max: number
   readonly isExtensible: boolean
   readonly mandatory: boolean
   readonly cells: readonly Cell[]
-  /** `handle`, `fd`, `list`, `flags`: name of our attribute; `object`: the object of the call; empty: none. */
+  /** `handle`, `fd`, `list`, `flags`: name of our attribute. `object`: the object of the call. Empty: none. */
   readonly name: string
-  /** `handle`, `destroy`: the allowed classes; empty: no object here can match. */
+  /** `handle`, `destroy`: the allowed classes. */
   readonly classes: readonly string[]
   /** `flags`: the accepted bits. */
   readonly allowed: number
-  /** Our method requires the attribute, but only Linux's handler checks it: the errno if it is absent. */
+  /** The errno of Linux's handler if the attribute is absent; Linux's table has it as optional. */
   readonly errnoIfAbsent?: ErrnoName
-  /** Linux knows the attribute, but no device here accepts it: the errno if it is present. */
+  /** No device here accepts the attribute: the errno if it is present. */
   readonly errnoIfPresent?: ErrnoName
 }
 
@@ -59,10 +59,10 @@ export interface IoctlMethod {
   readonly number: number
   readonly name: string
   readonly classes: readonly string[]
-  /** Undefined: no device implements the call (EOPNOTSUPP), or its converter finds the method (INVOKE_WRITE). */
+  /** Undefined: no device implements the call (EOPNOTSUPP), or the converter finds the method (INVOKE_WRITE). */
   readonly method: string | undefined
   readonly attributes: readonly IoctlAttribute[]
-  /** Whether the driver's attributes UHW_IN and UHW_OUT are accepted. */
+  /** UHW_IN and UHW_OUT are accepted. */
   readonly hasDriverAttributes: boolean
   /** Arguments of our method that the Linux method implies. */
   readonly impliedArguments?: AnyValues
@@ -70,10 +70,10 @@ export interface IoctlMethod {
   readonly converter?: 'invokeWrite' | 'handles' | 'gidTable'
 }
 
-/** An attribute by Linux's name; `method` replaces the name by the id. */
+/** `method` replaces the name by the id. */
 type NamedAttribute = Omit<IoctlAttribute, 'id'> & { readonly linuxName: string }
 
-/** An attribute has at most 65,535 bytes: its length is a u16. */
+/** The length of an attribute is a u16. */
 const MAX_LENGTH = 0xffff
 
 const blank = { min: 0, max: 0, isExtensible: false, mandatory: true, cells: [], name: '', classes: [], allowed: 0 }
@@ -129,7 +129,6 @@ const list = (linuxName: string, name: string, min: number): NamedAttribute => (
 })
 const optional = (attribute: NamedAttribute): NamedAttribute => ({ ...attribute, mandatory: false })
 const extensible = (attribute: NamedAttribute): NamedAttribute => ({ ...attribute, isExtensible: true })
-/** Optional in Linux's table; without the attribute Linux's handler fails with `errnoIfAbsent`. */
 const checkedByHandler = (attribute: NamedAttribute, errnoIfAbsent: ErrnoName): NamedAttribute => ({
   ...attribute,
   mandatory: false,
@@ -151,7 +150,7 @@ const anyBytes = (linuxName: string, kind: 'in' | 'out', min: number): NamedAttr
   mandatory: false,
 })
 
-/** The driver's own attributes, of methods that have them (`IoctlMethod.hasDriverAttributes`). */
+/** The driver's attributes (`IoctlMethod.hasDriverAttributes`). */
 export const driverAttributes: readonly IoctlAttribute[] = [
   { ...anyBytes('UHW_IN', 'in', 0), id: UHW_IN },
   { ...anyBytes('UHW_OUT', 'out', 0), id: UHW_OUT },
@@ -183,7 +182,6 @@ const method = <const O extends LinuxObjectName>(
   }
 }
 
-/** All bits of a flag set. */
 const allOf = ({ values }: Enumeration): number => Object.values(values).reduce((all, bit) => (all | bit) >>> 0, 0)
 const ALL_ACCESS = allOf(AccessFlags)
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, RELAXED_ORDERING } = AccessFlags.values

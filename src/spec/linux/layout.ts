@@ -2,9 +2,9 @@
  * The language in which write.ts, ioctl.ts and ucma.ts describe Linux's structs: which bytes of a struct are which
  * attribute of a method (docs/decisions/one-table-per-fact.md). Little-endian.
  *
- * A layout is a list of cells. Bytes that neither a cell nor another property of the layout or command describes are
- * padding, a pointer, or a field that the kernel does not read. Decoding a request of write.ts or ioctl.ts keeps these
- * bytes as `legacy` (`CommonAttribute.LEGACY`); encoding writes them back, or zeros if there are none.
+ * A layout is a list of cells. The remaining bytes are padding, pointers, and fields that the kernel does not read.
+ * Decoding a request of write.ts or ioctl.ts keeps these bytes as `legacy` (`CommonAttribute.LEGACY`); encoding writes
+ * them back.
  */
 import type { ErrnoName } from '../errno.ts'
 import type { LinkName } from '../links.ts'
@@ -12,13 +12,15 @@ import { type Fields, sizeOf } from '../schema/schema.ts'
 
 /**
  * Kinds of cells:
- * - `value`: the attribute's value; `bool`: 0 or 1, and any other number counts as 1, as in the kernel; `bit`: a
- *   nonzero value sets `bit` of a flags attribute
- * - `object`: in a request the object id of the call, in a response the handle of the new object; `class`: a number
- *   that selects the class
- * - `fd`: a descriptor. In a request a negative number means none; in a response the cell receives the number of the
- *   new descriptor, which is the new object's if the cell's name is `object`
- * - `zero`: a value other than 0 is refused with `errno`; `length`: number of bytes written to the response
+ * - `value`: the attribute's value
+ * - `bool`: every number except 0 counts as 1, as in the kernel
+ * - `bit`: a nonzero value sets `bit` of a flags attribute
+ * - `object`: in a request the object of the call, in a response the handle of the new object
+ * - `class`: a number that selects the class
+ * - `fd`: in a request a descriptor, or a negative number for none; in a response a new descriptor, that of the new
+ *   object if the cell's name is `object`
+ * - `zero`: a value other than 0 is refused with `errno`
+ * - `length`: number of bytes written to the response
  */
 export type CellKind = 'value' | 'bool' | 'bit' | 'object' | 'class' | 'fd' | 'zero' | 'length'
 
@@ -27,34 +29,31 @@ export interface Cell {
   readonly at: number
   readonly size: number
   readonly kind: CellKind
-  /** Name of the attribute, or attribute.field for a field of a record. */
+  /** Name of the attribute, or `attribute.field` for a field of a record. */
   readonly name: string
   readonly bit?: number
-  /** `value`: bits that the kernel reads, ignoring the others; `zero`: bits that must be 0. */
+  /** `value`: bits that the kernel reads; `zero`: bits that must be 0. */
   readonly mask?: number
   readonly errno?: ErrnoName
-  /** `value`: offset in the struct of a byte that is nonzero if the value is present. */
+  /** `value`: the value is present if the byte at this offset of the struct is not 0. */
   readonly presentAt?: number
-  /** The value in a response for a class without the attribute, if not 0. */
+  /** The value in the response of a class without the attribute; default 0. */
   readonly fallback?: number
-  /** The attribute's bit in the attribute mask (1 << n), if it is not 1 << (id - 1). */
+  /** The attribute's bit in the attribute mask; default 1 << (id - 1). */
   readonly maskBit?: number
-  /**
-   * Only for devices of this link (spec/links.ts); absent: for all. A device whose link is not known counts as RoCE.
-   */
+  /** Only for devices of this link (spec/links.ts). A device whose link is not known counts as RoCE. */
   readonly link?: LinkName
-  /** Several cells with this flag have the same offset: a handle, whose class decides which attribute it is. */
+  /** A handle: of several cells at this offset, the class of the object selects one. */
   readonly byClass?: true
 }
 
-/**
- * The packed specs behind a struct (flow.ts). At `sizeAt` the struct has the number of their bytes (u16), at `countAt`
- * the number of specs (u8).
- */
+/** The packed specs behind a struct (flow.ts). */
 export interface PackedSpecs {
+  /** Offset of the number of bytes of the specs (u16). */
   readonly sizeAt: number
+  /** Offset of the number of specs (u8). */
   readonly countAt: number
-  /** The attribute that the spec FlowAction.COUNT becomes: the counters that the rule increments. */
+  /** The attribute for the spec FlowAction.COUNT. */
   readonly counters: string
 }
 
@@ -62,18 +61,18 @@ export interface Layout {
   /** Bytes of the C struct. */
   readonly size: number
   readonly cells: readonly Cell[]
-  /** Byte offset of an attribute mask (u32): bit n is set if the attribute with id n + 1 is present. */
+  /** Offset of the attribute mask (u32): bit n is set if the attribute with id n + 1 is present. */
   readonly maskAt?: number
   /**
-   * Mask bits that the kernel knows. Another bit is refused with EOPNOTSUPP, the bit of an attribute that the class
-   * lacks with EINVAL.
+   * Mask bits that the kernel knows. Other bits are refused with EOPNOTSUPP, bits of attributes that the class lacks
+   * with EINVAL.
    */
   readonly maskBits?: number
-  /** By class: mask bits that the kernel clears before it reads the mask. */
+  /** Mask bits that the kernel ignores, by class. */
   readonly ignored?: Readonly<Record<string, number>>
-  /** Bytes after the struct are this attribute: a blob, or a list. */
+  /** The attribute in the bytes after the struct: a blob, or a list. */
   readonly tail?: string
-  /** Byte offset of a u32, the log2 of the number of records in the list `tail`. */
+  /** Offset of a u32, the log2 of the number of records in `tail`. */
   readonly tailLogAt?: number
   /** The records of the list `tail` are packed specs (flow.ts). */
   readonly tailSpecs?: PackedSpecs
@@ -86,20 +85,17 @@ export const value = (at: number, size: number, name: string, mask?: number): Ce
   name,
   ...(mask === undefined ? {} : { mask }),
 })
-/** A value that is present if the byte at `presentAt` is not 0. */
 export const valueIfPresent = (presentAt: number, at: number, size: number, name: string): Cell => ({
   ...value(at, size, name),
   presentAt,
 })
-/** A value whose bit in the attribute mask does not follow from its id. */
 export const valueByBit = (at: number, size: number, name: string, maskBit: number): Cell => ({
   ...value(at, size, name),
   maskBit,
 })
-/** A handle that is one of the attributes `names`, by the object's class; the first one if there is no such object. */
+/** A handle for one of the attributes `names`, selected by the object's class. Without an object: the first name. */
 export const valueByClass = (at: number, ...names: readonly string[]): Cell[] =>
   names.map(name => ({ ...value(at, 4, name), byClass: true }))
-/** A cell of a response with its value for classes without the attribute. */
 export const withFallback = (cell: Cell, fallback: number): Cell => ({ ...cell, fallback })
 export const bool = (at: number, name: string): Cell => ({ at, size: 1, kind: 'bool', name })
 export const bit = (at: number, size: number, name: string, bitOfAttribute: number): Cell => ({
@@ -119,13 +115,12 @@ export const zero = (at: number, size: number, errno: ErrnoName): Cell => ({
   name: 'zero',
   errno,
 })
-/** A cell of 4 bytes whose bits in `mask` must be 0; otherwise the call fails with `errno`. */
+/** A u32 whose bits in `mask` must be 0. */
 export const zeroBits = (at: number, mask: number, errno: ErrnoName): Cell => ({ ...zero(at, 4, errno), mask })
 export const filledLength = (at: number): Cell => ({ at, size: 4, kind: 'length', name: 'length' })
 
 /**
- * The cells of record `name`, which lies at offset `at` with the same layout as in the object dialect; `limit`: only
- * its fields below that offset.
+ * Cells of the record `name` at offset `at`, laid out as in the object dialect; only fields at offsets below `limit`.
  */
 export const embed = (at: number, name: string, fields: Fields, limit = Number.POSITIVE_INFINITY): Cell[] =>
   Object.entries(fields)

@@ -1,10 +1,7 @@
 /*
- * Linux's names of its calls: every command and every {object, method, attribute} of uverbs with its number, as in the
- * headers of Linux 6.1 to 6.12, which have the same numbers (ib_user_verbs.h, ib_user_ioctl_cmds.h; R41, R42), and
- * MR.REG_MR of Linux 6.17. Names lack their prefixes (IB_USER_VERBS_CMD_, UVERBS_METHOD_, UVERBS_ATTR_).
- *
- * write.ts and ioctl.ts map the calls to methods of our classes; absent.ts says why the others are not mapped;
- * coverage.ts joins all three.
+ * Linux's names and numbers of all uverbs calls and their attributes (R41, R42), as in the headers of Linux 6.1 to 6.12
+ * (ib_user_verbs.h, ib_user_ioctl_cmds.h), and MR.REG_MR of Linux 6.17. Names lack their prefixes
+ * (IB_USER_VERBS_CMD_, UVERBS_METHOD_, UVERBS_ATTR_).
  */
 
 const numbered = <const N extends string>(first: number, ...names: readonly N[]): Readonly<Record<N, number>> =>
@@ -57,7 +54,7 @@ export const WriteCommands = numbered(
 )
 export type WriteName = keyof typeof WriteCommands
 
-/** Extended commands, without bit 31: some have the number of a basic command, the others follow from 50 on. */
+/** Extended commands, without bit 31 of their numbers. */
 export const ExtendedCommands = {
   EX_QUERY_DEVICE: WriteCommands.QUERY_DEVICE,
   EX_CREATE_CQ: WriteCommands.CREATE_CQ,
@@ -77,7 +74,7 @@ export const ExtendedCommands = {
 } as const
 export type ExtendedName = keyof typeof ExtendedCommands
 
-/** Objects, their methods, and the methods' attributes, each list in numerical order from 0. */
+/** Objects, methods, and attributes, each numbered from 0. */
 export const ioctlNames = {
   DEVICE: {
     INVOKE_WRITE: ['CORE_IN', 'CORE_OUT', 'WRITE_CMD'],
@@ -273,6 +270,6 @@ const structNames: Readonly<Record<string, string>> = {
 /** Commands whose response has the struct of another command. */
 const responseOwners: Readonly<Record<string, string>> = { CREATE_XSRQ: 'CREATE_SRQ', OPEN_QP: 'CREATE_QP' }
 
-/** Names of the C structs of a command's request and of its response. */
+/** Names of the C structs of a command's request and response. */
 export const requestStruct = (name: string): string => `ib_uverbs_${structNames[name] ?? name.toLowerCase()}`
 export const responseStruct = (name: string): string => `${requestStruct(responseOwners[name] ?? name)}_resp`

@@ -1,6 +1,6 @@
 /*
- * NETLINK_RDMA's device interface (RDMA_NLDEV) as data: commands, attributes and constants of Linux's rdma_netlink.h,
- * and what Linux's nldev_policy checks of each.
+ * NETLINK_RDMA's device interface (RDMA_NLDEV): commands, attributes and constants of Linux's rdma_netlink.h, with the
+ * checks of Linux's nldev_policy.
  */
 import { QpType, SrqType } from '../enums.ts'
 
@@ -12,7 +12,7 @@ export const NlmsgFlags = {
   MULTI: 0x2,
   ACK: 0x4,
   DUMP: 0x300,
-  /** In ERROR messages: CAPPED: the request is not repeated in full; ACK_TLVS: attributes follow. */
+  /** ERROR messages only. CAPPED: the request is not repeated in full. ACK_TLVS: attributes follow. */
   CAPPED: 0x100,
   ACK_TLVS: 0x200,
 } as const
@@ -36,12 +36,12 @@ export const NetlinkOption = {
   GET_STRICT_CHK: 12,
 } as const
 
-/** Maximum bytes of one datagram: Linux's NLMSG_GOODSIZE with pages of 4 KiB, for which programs have room. */
+/** Maximum bytes of a datagram: Linux's NLMSG_GOODSIZE with pages of 4 KiB. */
 export const MAX_DATAGRAM_BYTES = 3776
 
 // ---- commands ----
 
-/** The client number of the device interface, from bit 10 on in a message's type. */
+/** The client number of the device interface: bits 10 and up of a message's type. */
 const RDMA_NL_NLDEV = 5
 /** The multicast group of notifications (`MonitorEvent`). */
 export const RDMA_NL_GROUP_NOTIFY = 4
@@ -51,15 +51,15 @@ export interface NldevCommand {
   readonly number: number
   /** Linux requires CAP_NET_ADMIN. */
   readonly needsNetAdmin?: true
-  /** What a program can request: `one` object (Linux's doit), a `list` (dumpit), or both. */
+  /** A program can request `one` object (Linux's doit), a `list` (dumpit), or both. */
   readonly requestKind: 'one' | 'list' | 'both'
   /** Unknown attributes and attributes with a wrong length are refused. */
   readonly isStrict?: true
   /** Linux does not read the attributes of a request for a list. */
   readonly listIgnoresAttributes?: true
-  /** The errno of malformed attributes is that of Linux's parser, ERANGE or EINVAL; EINVAL for other commands. */
+  /** The errno for malformed attributes is that of Linux's parser, ERANGE or EINVAL; otherwise always EINVAL. */
   readonly returnsParserErrno?: true
-  /** The command number in the reply about one object, if it is not the request's. */
+  /** The command number in the reply about one object; default that of the request. */
   readonly replyNumber?: number
   /** What userdma returns or does, for docs/reference/linux-abi.md. */
   readonly effect: string
@@ -180,7 +180,7 @@ const attribute = <N extends number, K extends NldevKind>(number: N, kind: K, ma
   ...(maxBytes !== undefined && { maxBytes }),
 })
 
-/** IB_DEVICE_NAME_MAX - 1 and IFNAMSIZ - 1: bytes of the longest names without NUL. */
+/** IB_DEVICE_NAME_MAX - 1 and IFNAMSIZ - 1. */
 const LONGEST_DEVICE_NAME = 63
 const LONGEST_INTERFACE = 15
 /** Maximum bytes of texts that only the kernel sends (RDMA_NLDEV_ATTR_EMPTY_STRING). */
@@ -262,7 +262,7 @@ export const NldevAttributes = {
   CHARDEV: attribute(72, 'u64'),
   UVERBS_DRIVER_ID: attribute(73, 'u32'),
   STAT_MODE: attribute(74, 'u32'),
-  /** The attribute number of the kind of objects that is meant, RES_QP or RES_MR. */
+  /** The kind of objects, as attribute number of RES_QP or RES_MR. */
   STAT_RES: attribute(75, 'u32'),
   STAT_AUTO_MODE_MASK: attribute(76, 'u32'),
   STAT_COUNTER: attribute(77, 'nested'),
@@ -304,11 +304,11 @@ export interface NldevResource {
   /** Name in the summary. */
   readonly name: string
   readonly command: NldevCommandName
-  /** The nested attributes of the list and of each entry, and the attribute of the object's number. */
+  /** The nested attributes of the list and of each entry, and the attribute with the object's number. */
   readonly table: NldevAttributeName
   readonly entry: NldevAttributeName
   readonly id: 'RES_LQPN' | 'RES_CM_IDN' | 'RES_CQN' | 'RES_MRN' | 'RES_PDN' | 'RES_CTXN' | 'RES_SRQN'
-  /** The objects belong to a port, and a request can name the port. */
+  /** A request can name the port to which the objects belong. */
   readonly hasPort?: true
 }
 
@@ -350,7 +350,7 @@ export const SrqTypeNumbers: Readonly<Record<string, number>> = {
   xrc_srq: SrqType.values.XRC,
 }
 
-/** enum rdma_cm_state, of identifiers of rdma_cm. */
+/** enum rdma_cm_state. */
 export const CmIdState = {
   IDLE: 0,
   ADDR_RESOLVED: 2,
@@ -366,5 +366,5 @@ export const CmIdState = {
 export const CounterMode = { NONE: 0, AUTO: 1, MANUAL: 2 } as const
 export const CounterMask = { QP_TYPE: 1, PID: 2 } as const
 
-/** RDMA_NAME_ASSIGN_TYPE_USER: a user chose the name; UNKNOWN: the driver did. */
+/** RDMA_NAME_ASSIGN_TYPE: USER: a user chose the name; UNKNOWN: the driver chose it. */
 export const NameAssignType = { UNKNOWN: 0, USER: 1 } as const

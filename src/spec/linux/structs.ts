@@ -1,6 +1,6 @@
 /*
- * Layouts of structs that several calls of Linux's dialects share (ib_user_verbs.h), and the tables from Linux's type
- * and object numbers to classes.
+ * Layouts of structs that several calls of Linux's dialects share (ib_user_verbs.h), and classes by Linux's numbers of
+ * types and objects.
  */
 import { QP_CLASSES, qpAttributes } from '../classes/qp/qp.ts'
 import { QpType, SrqType } from '../enums.ts'
@@ -8,7 +8,7 @@ import { type AddressRole, Links } from '../links.ts'
 import { bool, type Cell, value, withFallback } from './layout.ts'
 import { LinuxObject } from './names.ts'
 
-/** In Linux programs cannot create GSI and SMI queue pairs, and there is no type number for reliable datagrams. */
+/** Linux programs cannot create these queue pairs; reliable datagrams have no type number. */
 const CLASSES_NOT_IN_LINUX: readonly string[] = ['gsi_qp', 'smi_qp', 'rd_qp']
 
 /** The classes that a QP handle can have. */
@@ -17,9 +17,8 @@ export const LINUX_QP_CLASSES = QP_CLASSES.filter(name => !CLASSES_NOT_IN_LINUX.
 type QpRole = Exclude<AddressRole, 'addresses'>
 
 /**
- * Cells of a destination or alternate path for each link, with the name of the link's attribute; `lidCells` only for
- * links with LIDs. Linux has one struct for all links, and the kernel ignores the fields of other links. The attributes
- * of all links share one bit of the attribute mask.
+ * Cells of a destination or alternate path for each link; `lidCells` only for links with LIDs. Linux has one struct and
+ * one bit of the attribute mask for all links, and ignores the fields of other links.
  */
 const cellsByLink = (
   role: QpRole,
@@ -50,11 +49,11 @@ export const qpDest = (at: number, role: QpRole): Cell[] =>
     name => [value(at + 20, 2, `${name}.dlid`), value(at + 28, 1, `${name}.srcPathBits`)],
   )
 
-/** ib_uverbs_qp_dest in a response. On Ethernet is_global is 1 also for types of QPs without a path. */
+/** ib_uverbs_qp_dest in a response. On Ethernet is_global is 1 even for types of QPs without a path. */
 export const qpDestResponse = (at: number, role: QpRole): Cell[] =>
   qpDest(at, role).map(cell => (cell.kind === 'bool' && cell.link === 'roce' ? withFallback(cell, 1) : cell))
 
-/** Cells of an alternate path's other fields, which lie apart from its `qpDest`, at these offsets. */
+/** Cells of the fields of an alternate path that lie apart from its `qpDest`, at these offsets. */
 export const alternatePathFields = (pkeyIndex: number, altPort: number, timeout: number): Cell[] =>
   cellsByLink('alternatePath', name => [
     value(pkeyIndex, 2, `${name}.pkeyIndex`),
@@ -89,9 +88,7 @@ export const qpCap = (at: number): Cell[] => [
   value(at + 16, 4, 'cap.maxInlineData'),
 ]
 
-/**
- * The class of a QP type. A type whose class is undefined is refused with EOPNOTSUPP, an unknown number with EINVAL.
- */
+/** Classes by QP type. A type without a class is refused with EOPNOTSUPP, an unknown number with EINVAL. */
 const QpTypeClasses: Readonly<Record<number, string | undefined>> = {
   ...Object.fromEntries(Object.values(QpType.values).map(type => [type, undefined])),
   [QpType.values.RC]: 'rc_qp',
@@ -105,22 +102,21 @@ const QpTypeClasses: Readonly<Record<number, string | undefined>> = {
 /** The classes that an SRQ handle can have. */
 export const SRQ_CLASSES = ['srq', 'xrc_srq', 'tm_srq'] as const
 
-/** The class of an SRQ type. */
 const SrqTypeClasses: Readonly<Record<number, string | undefined>> = {
   [SrqType.values.BASIC]: 'srq',
   [SrqType.values.XRC]: 'xrc_srq',
   [SrqType.values.TM]: 'tm_srq',
 }
 
-/** The type numbers that select one of `classes`. `noun`: the word for messages. */
+/** `types`: the type numbers that select one of `classes`. `noun`: for error messages. */
 export const typeTables = [
   { noun: 'QP', classes: LINUX_QP_CLASSES, types: QpTypeClasses },
   { noun: 'SRQ', classes: SRQ_CLASSES, types: SrqTypeClasses },
 ] as const
 
 /**
- * Linux objects whose handles INFO_HANDLES can list, with their classes; with none the list is empty. Another object is
- * refused with ENOENT, and so is one whose classes the device lacks.
+ * The classes of each Linux object for INFO_HANDLES; without classes the list is empty. Other objects, and objects
+ * whose classes the device lacks, are refused with ENOENT.
  */
 export const LinuxObjectClasses: Readonly<Record<number, readonly string[]>> = {
   [LinuxObject.DEVICE]: [],

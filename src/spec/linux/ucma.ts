@@ -1,10 +1,9 @@
 /*
- * Linux's write() commands on an rdma_cm file (rdma_user_cm.h): the connection management method of each, and the
- * offsets of its attributes.
+ * Linux's write() commands on an rdma_cm file (rdma_user_cm.h), with their methods and the offsets of attributes.
  *
- * A command is {u32 command, u16 in, u16 out} and its request struct; `in` is the size of the request struct, `out` of
- * the response buffer, in bytes. If there is a response, the request struct has a pointer to its buffer. The channel is
- * the descriptor that the program writes to.
+ * A command is {u32 command, u16 in, u16 out} and the request struct. `in` is the size of the request struct, `out`
+ * that of the response buffer, in bytes. The request struct has a pointer to the response buffer. The channel is the
+ * descriptor that the program writes to.
  */
 
 import {
@@ -18,7 +17,7 @@ import { rejReason } from '../wire/mad.ts'
 import { embed, type Layout, layout, object, value } from './layout.ts'
 import { ahAddress } from './structs.ts'
 
-/** Bytes of the header {u32 command, u16 in, u16 out}. */
+/** {u32 command, u16 in, u16 out}. */
 export const UCMA_HEADER_BYTES = 8
 
 export interface UcmaCommand {
@@ -30,25 +29,25 @@ export interface UcmaCommand {
   /** Offset of the pointer to the response buffer; undefined: no response. */
   readonly response?: number
   readonly out?: Layout
-  /** Minimum size of the response buffer, if smaller than the response. */
+  /** Minimum bytes of the response buffer; default those of `out`. */
   readonly minResponseBytes?: number
   /** The attribute whose value is the channel. */
   readonly channel?: string
-  /** Minimum bytes of the request struct, if later versions of Linux have added fields. */
+  /** Bytes of the request struct in older versions of Linux. */
   readonly minBytes?: number
   /** Linux looks up the object before it checks the size of the response buffer. */
   readonly checksObjectFirst?: true
-  /** Offset of a descriptor number: the channel that the identifier has now, if it is not the descriptor written to. */
+  /** Offset of the descriptor number of the identifier's present channel. */
   readonly currentChannelAt?: number
-  /** Several methods share the command's number: this one is selected if the u32 at `at` is `value`. */
+  /** Of several methods with one command number, the u32 at `at` selects the one with that `value`. */
   readonly option?: { readonly at: number; readonly value: number }
-  /** Bytes of the caller's memory that become an attribute: offsets of their address and length. */
+  /** An attribute in the caller's memory: offsets of its address and length. */
   readonly userMemory?: { readonly address: number; readonly length: number; readonly attribute: string }
-  /** An attribute in the struct whose length is the byte at `length`. */
+  /** An attribute in the struct. `length`: offset of its length (one byte). */
   readonly inlineBytes?: { readonly at: number; readonly length: number; readonly attribute: string }
-  /** Linux accepts only these values of the byte at `at`; another value is EINVAL. */
+  /** Linux accepts only these values of the byte at `at`; otherwise EINVAL. */
   readonly acceptedByte?: { readonly at: number; readonly values: readonly number[] | 'nonzero' }
-  /** Linux implements only these values of the u32 at `at`: another one is ENOSYS, after `userMemory` was read. */
+  /** Linux implements only these values of the u32 at `at`; otherwise ENOSYS, after `userMemory` was read. */
   readonly implemented?: { readonly at: number; readonly values: readonly number[] }
   /** Linux does not read `attribute` if the u16 at `at` is `value`. */
   readonly ignored?: { readonly attribute: string; readonly at: number; readonly value: number }
@@ -58,12 +57,9 @@ export interface UcmaCommand {
   readonly hasRouteLayout?: true
   /** These arguments are omitted if the byte at `at` is 0. */
   readonly omittedIfZero?: { readonly at: number; readonly attributes: readonly string[] }
-  /** A field that Linux requires to be 0: offset and bytes. */
+  /** A field that must be 0. */
   readonly reserved?: { readonly at: number; readonly bytes: 2 | 4 }
-  /**
-   * Addresses: the offset of each and of its length (u16). An address without `length` is a struct sockaddr_in6, in
-   * commands older than BIND and RESOLVE_ADDR.
-   */
+  /** Offsets of addresses and of their lengths (u16). Without `length` the address is a struct sockaddr_in6. */
   readonly addresses?: readonly {
     readonly at: number
     readonly length?: number
@@ -72,13 +68,12 @@ export interface UcmaCommand {
   }[]
 }
 
-/** Bytes of struct sockaddr_in6, which older commands have in place of sockaddr_storage. */
 export const SOCKADDR_IN6_BYTES = 28
 
-/** Offsets of `ece` in rdma_ucm_connect and rdma_ucm_accept; structs that end there are older and also accepted. */
+/** Offsets of `ece` in rdma_ucm_connect and rdma_ucm_accept. Older structs end there. */
 const CONNECT_ECE_OFFSET = 280
 const ACCEPT_ECE_OFFSET = 288
-/** Bytes of rdma_ucm_query_addr_resp before `deviceIndex`, which was added later. */
+/** Bytes of an older rdma_ucm_query_addr_resp, without `deviceIndex`. */
 const ADDRESSES_BEFORE_INDEX = 272
 
 const addresses = layout(280, embed(0, 'addresses', CmAddresses))
@@ -126,7 +121,6 @@ const JOIN = {
   out: layout(4, object(0)),
 } as const
 
-/** In the order of the commands' numbers, then of `option`. */
 export const ucmaCommands: readonly UcmaCommand[] = [
   {
     name: 'CREATE_ID',
@@ -228,7 +222,7 @@ export const ucmaCommands: readonly UcmaCommand[] = [
     method: 'reject',
     in: layout(264, object(0), value(5, 1, 'reason')),
     inlineBytes: { at: 8, length: 4, attribute: 'privateData' },
-    // Programs may give only these reasons: the others are for the connection manager itself.
+    // The other reasons are for the connection manager itself.
     acceptedByte: { at: 5, values: [0, rejReason.CONSUMER_DEFINED, rejReason.VENDOR_OPTION_NOT_SUPPORTED] },
   },
   { name: 'DISCONNECT', number: 10, class: 'cm_id', method: 'disconnect', in: layout(4, object(0)) },
@@ -362,7 +356,7 @@ export const ucmaCommands: readonly UcmaCommand[] = [
   },
 ]
 
-/** Linux's other commands, by number, and why they are not here. */
+/** Linux's other commands by number. */
 export const absentUcmaCommands: Readonly<Record<number, { readonly name: string; readonly why: string }>> = {
   13: { name: 'GET_OPTION', why: 'Linux reserves its number and has never implemented it' },
 }

@@ -1,9 +1,9 @@
 /*
- * Linux's calls on a umad file (ib_user_mad.h): its ioctls, and the sizes of its structs and the offsets of
- * their fields, by which the dialect (uapi/linux/umad.ts) reads and writes them. Little-endian except where noted.
+ * Linux's calls on a umad file (ib_user_mad.h): ioctls, sizes of structs and offsets of fields. Little-endian except
+ * where noted.
  */
 
-/** _IOC with RDMA_IOCTL_MAGIC, 0x1b; bits of `direction`: 1 write, 2 read. */
+/** _IOC with RDMA_IOCTL_MAGIC, 0x1b. Bits of `direction`: 1 write, 2 read. */
 const ioc = (direction: number, number: number, size: number): number =>
   ((direction << 30) | (size << 16) | (0x1b << 8) | number) >>> 0
 
@@ -42,8 +42,8 @@ export const UmadIoctl = {
 } as const
 
 /**
- * struct ib_user_mad_hdr. A file's headers have only the first `bytesWithoutPkey` bytes until ENABLE_PKEY, or until
- * REGISTER_AGENT2 has created the file's first agent.
+ * struct ib_user_mad_hdr. A file's headers have only `bytesWithoutPkey` bytes until ENABLE_PKEY, or until
+ * REGISTER_AGENT2 creates the file's first agent.
  */
 export const UmadHeader = {
   bytes: 64,
@@ -66,7 +66,7 @@ export const UmadHeader = {
   pkeyIndex: 56,
 } as const
 
-/** Every call on a umad file and its method, for docs/reference. */
+/** The calls on a umad file, for docs/reference. */
 export const umadCalls: readonly { readonly call: string; readonly method?: string; readonly remark: string }[] = [
   { call: 'open(2) of umadN', method: 'mad_channel.create', remark: "EACCES for other users than the daemon's" },
   { call: 'IB_USER_MAD_REGISTER_AGENT', method: 'mad_agent.create', remark: 'does not add a P_Key index to headers' },

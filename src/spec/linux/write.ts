@@ -1,11 +1,10 @@
 /*
- * Linux's write() commands on a uverbs file (R41): the method of each, and the offsets of its attributes
- * (ib_user_verbs.h).
+ * Linux's write() commands on a uverbs file (R41), with their methods and the offsets of attributes (ib_user_verbs.h).
+ * INVOKE_WRITE of the ioctl dialect carries the same requests. Other commands are refused with EOPNOTSUPP.
  *
  * A basic command is {u32 command, u16 in_words, u16 out_words} and the request; a word has 4 bytes. An extended
- * command (bit 31 of `command`) has {u64 response, u16 provider_in_words, u16 provider_out_words, u32 reserved} between
- * the two; a word has 8 bytes. INVOKE_WRITE of the ioctl dialect carries the same requests. A command that is not
- * listed is refused with EOPNOTSUPP.
+ * command has bit 31 of `command` set, and {u64 response, u16 provider_in_words, u16 provider_out_words, u32 reserved}
+ * before the request; a word has 8 bytes.
  */
 import { DeviceAttributes, ExtendedDeviceAttributes } from '../classes/device/device.ts'
 import { PortAttributes } from '../classes/device/port.ts'
@@ -41,7 +40,7 @@ import {
   SRQ_CLASSES,
 } from './structs.ts'
 
-/** In the word `command`: the bits of the number, and the flag of an extended command. */
+/** Bits of `command`: the number, and the flag of an extended command. */
 export const COMMAND_MASK = 0xff
 export const EXTENDED = 0x80000000
 
@@ -49,20 +48,17 @@ export interface WriteCommand {
   readonly name: WriteName | ExtendedName
   readonly number: number
   readonly isExtended: boolean
-  /** The possible classes; the object's handle or a `class` cell of the request selects one. */
+  /** The object's handle, or a `class` cell of the request, selects one of these classes. */
   readonly classes: readonly string[]
   readonly method: string
   readonly in: Layout
-  /**
-   * Minimum bytes of the request, the driver's not counted. Bytes behind the struct must be 0, unless they are its
-   * `tail`.
-   */
+  /** Minimum bytes of the request, without the driver's. Bytes behind the struct and its `tail` must be 0. */
   readonly minRequestBytes: number
-  /** Undefined: the command has no response, and the request no pointer to a response. */
+  /** Undefined: the command has no response. */
   readonly out?: Layout
   /** Minimum bytes of the response buffer. */
   readonly minResponseBytes: number
-  /** Whether bytes behind request and response belong to the driver. */
+  /** The bytes behind request and response belong to the driver. */
   readonly hasDriverBytes: boolean
   /** Arguments of our method that the command implies. */
   readonly impliedArguments?: AnyValues
@@ -96,7 +92,7 @@ const command = (
   ...(options.impliedArguments === undefined ? {} : { impliedArguments: options.impliedArguments }),
 })
 
-/** Bytes of a request that has only `response`, the pointer to the response, which is no attribute. */
+/** Bytes of a request that has only the pointer to the response. */
 const RESPONSE_POINTER = 8
 const PSN = 0xffffff
 
@@ -130,14 +126,14 @@ const maskBits = (...attributes: readonly Attribute[]): number =>
   attributes.reduce((bits, { id }) => bits | (1 << (id - 1)), 0)
 /** All bits of ib_qp_attr_mask up to IB_QP_DEST_QPN. */
 const STANDARD_MASK_BITS = 0x1fffff
-/** Attributes that initiators and targets lack, but whose bits programs set that treat all QP types alike. */
+/** Attributes that the class lacks. Programs that treat all QP types alike set their bits. */
 const XRC_IGNORED = {
   xrc_ini_qp: maskBits(qpAttributes.minRnrTimer, qpAttributes.maxDestRdAtomic),
   xrc_tgt_qp: maskBits(qpAttributes.maxRdAtomic, qpAttributes.retryCnt, qpAttributes.rnrRetry),
 }
 /** Mask bit of MODIFY_CQ (IB_CQ_MODERATE). */
 const CQ_MODERATE = 1
-/** Mask bits of MODIFY_WQ: IB_WQ_STATE, IB_WQ_CUR_STATE, and IB_WQ_FLAGS, which covers the flags and their mask. */
+/** Mask bits of MODIFY_WQ: IB_WQ_STATE, IB_WQ_CUR_STATE, IB_WQ_FLAGS (flags and their mask). */
 const WQ_FLAGS = 4
 const WQ_MASK_BITS = 7
 /** Mask bits of MODIFY_SRQ: IB_SRQ_MAX_WR, IB_SRQ_LIMIT. */
@@ -152,7 +148,7 @@ const REREG_MASK_BITS = 7
 const CREATION_FLAGS = 0xf1e
 
 const SIG_ALL = QpFlags.values.SQ_SIG_ALL
-/** Cells of ib_uverbs_create_qp after its response pointer, with which ib_uverbs_ex_create_qp begins too. */
+/** Cells of ib_uverbs_create_qp after its response pointer, and the first cells of ib_uverbs_ex_create_qp. */
 const createQp = (at: number) => [
   value(at, 8, 'userHandle'),
   // `pd_handle` of an XRC target is its XRC domain.
@@ -167,10 +163,10 @@ const createQp = (at: number) => [
 ]
 const createQpResponse = [object(0), value(4, 4, 'qpNum'), ...qpCap(8)]
 
-/** The classes with a send queue: an XRC target has none. */
+/** An XRC target has no send queue. */
 const SENDERS = LINUX_QP_CLASSES.filter(name => name !== 'xrc_tgt_qp')
 
-/** Cells of ib_uverbs_create_srq_resp; CREATE_XSRQ adds the SRQ's number. */
+/** Cells of ib_uverbs_create_srq_resp. */
 const createSrqResponse = [object(0), value(4, 4, 'maxWr'), value(8, 4, 'maxSge')]
 
 /** ib_uverbs_attach_mcast and ib_uverbs_detach_mcast. */
@@ -391,7 +387,7 @@ export const writeCommands: readonly WriteCommand[] = [
     hasDriverBytes: true,
   }),
   command('EX_CREATE_QP', LINUX_QP_CLASSES, 'create', {
-    // `create_flags` (offset 52): unknown flags are EINVAL, known ones EOPNOTSUPP, as no QP type here supports them.
+    // `create_flags` (offset 52): EINVAL for unknown flags, EOPNOTSUPP for known flags, which no QP type here supports.
     in: layout(
       64,
       createQp(0),

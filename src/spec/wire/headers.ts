@@ -1,16 +1,14 @@
 /*
- * The transport headers of InfiniBand and RoCEv2: size, and each field's first bit and width. Bits count from the start
- * of the header in transmission order, so that bit 0 is the most significant bit of byte 0 and every field is
- * big-endian. Names are those of the InfiniBand Architecture Specification, volume 1: clauses 9.2 (BTH) and 9.3 (RETH,
- * AtomicETH, DETH, AETH, AtomicAckETH, ImmDt, IETH), annex A14 (XRCETH), annex A19 (FETH). The second half has the
- * values of their fields: FETH, and AETH (clause 9.7.5: syndromes, NAK codes, credits, RNR timer). Packet codec, tracer
- * and documentation derive from this file.
+ * The transport headers of InfiniBand and RoCEv2, and values of their fields. Names are those of the InfiniBand
+ * Architecture Specification, volume 1: clauses 9.2 (BTH), 9.3 (RETH, AtomicETH, DETH, AETH, AtomicAckETH, ImmDt, IETH)
+ * and 9.7.5 (values of AETH), annexes A14 (XRCETH) and A19 (FETH).
+ *
+ * Bits count in transmission order: bit 0 is the most significant bit of byte 0. Fields are big-endian.
  */
 
-/** First bit and width of a field. */
 export type BitField = readonly [firstBit: number, width: number]
 
-/** One header: its size in bytes and its fields in transmission order, including reserved ones. */
+/** Size in bytes, and fields in transmission order, reserved fields included. */
 export interface Header {
   readonly bytes: number
   readonly fields: Readonly<Record<string, BitField>>
@@ -37,21 +35,21 @@ export const headers = {
       psn: [72, 24],
     },
   },
-  /** RDMA: remote virtual address, rkey, and length of the whole DMA transfer in bytes. */
+  /** RDMA: remote virtual address, rkey, and bytes of the whole message. */
   RETH: { bytes: 16, fields: { va: [0, 64], rkey: [64, 32], dmaLen: [96, 32] } },
-  /** Acknowledge: syndrome, and message sequence number (MSN): the responder's count of completed messages. */
+  /** Acknowledge. msn: the responder's count of completed messages. */
   AETH: { bytes: 4, fields: { syndrome: [0, 8], msn: [8, 24] } },
-  /** Atomic request. swapDt: the value that compare-and-swap writes, or the addend of fetch-and-add. */
+  /** Atomic request. swapDt: the new value of compare-and-swap, or the addend of fetch-and-add. */
   AtomicETH: { bytes: 28, fields: { va: [0, 64], rkey: [64, 32], swapDt: [96, 64], cmpDt: [160, 64] } },
   /** The value in memory before the atomic operation. */
   AtomicAckETH: { bytes: 8, fields: { origRemDt: [0, 64] } },
   /** Datagram: Q_Key and source QP. */
   DETH: { bytes: 8, fields: { qkey: [0, 32], resv8: [32, 8], srcQp: [40, 24] } },
-  /** Immediate data: four bytes, delivered in the byte order of the wire. */
+  /** Immediate data, delivered in the byte order of the wire. */
   ImmDt: { bytes: 4, fields: { immDt: [0, 32] } },
   /** The rkey that the receiver invalidates. */
   IETH: { bytes: 4, fields: { rkey: [0, 32] } },
-  /** Flush: selectivity level (`flushSelectivity`) and placement type (`flushPlacement`, bits). */
+  /** Flush: selectivity level (`flushSelectivity`) and placement type (bits of `flushPlacement`). */
   FETH: { bytes: 4, fields: { resv26: [0, 26], sel: [26, 2], plt: [28, 4] } },
   /** The SRQ of an XRC request. */
   XRCETH: { bytes: 4, fields: { resv8: [0, 8], xrcSrq: [8, 24] } },
@@ -59,7 +57,7 @@ export const headers = {
 
 export type HeaderName = keyof typeof headers
 
-/** The invariant CRC at the end of each packet, stored little-endian. */
+/** The invariant CRC at the end of each packet; little-endian. */
 export const ICRC_BYTES = 4
 
 /** The UDP destination port of RoCEv2 (annex A17). */
@@ -77,7 +75,7 @@ export const flushSelectivity = { RANGE: 0, REGION: 1 } as const
 /** FETH.plt, bits: make the data globally visible at the responder, or persistent. */
 export const flushPlacement = { GLOBAL: 1, PERSISTENT: 2 } as const
 
-/** AETH.syndrome: bits 5 and 6 are the kind, bits 0 to 4 its value; bit 7 is reserved. */
+/** AETH.syndrome: bits 5 and 6 are the kind, bits 0 to 4 the value; bit 7 is reserved. */
 export const syndromeKind = { ACK: 0x00, RNR_NAK: 0x20, RESERVED: 0x40, NAK: 0x60 } as const
 export const SYNDROME_KIND_MASK = 0x60
 export const SYNDROME_VALUE_MASK = 0x1f
@@ -91,16 +89,16 @@ export const nakCode = {
   INVALID_RD_REQUEST: 4,
 } as const
 
-/** The value of an ACK syndrome without a credit count ("invalid" in the specification): no end-to-end flow control. */
+/** The value of an ACK syndrome without end-to-end flow control ("invalid" in the specification). */
 export const CREDITS_NONE = 31
 
-/** End-to-end credits (receive requests) by the value of an ACK syndrome; `CREDITS_NONE` is no index. */
+/** End-to-end credits (receive requests) by the value of an ACK syndrome below `CREDITS_NONE`. */
 export const creditCounts = [
   0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144,
   8192, 12288, 16384, 24576, 32768,
 ] as const
 
-/** Minimum RNR wait of a requester in microseconds, by the value of an RNR NAK syndrome (min_rnr_timer). */
+/** The requester's minimum RNR wait in microseconds, by the value of an RNR NAK syndrome (min_rnr_timer). */
 export const rnrTimerMicroseconds: readonly number[] = [
   655360, 10, 20, 30, 40, 60, 80, 120, 160, 240, 320, 480, 640, 960, 1280, 1920, 2560, 3840, 5120, 7680, 10240, 15360,
   20480, 30720, 40960, 61440, 81920, 122880, 163840, 245760, 327680, 491520,

@@ -1,8 +1,7 @@
 /*
  * Layouts of management datagrams: the MAD header (InfiniBand Architecture Specification, volume 1, clause 13.4.3), the
  * messages of communication management (clause 12.6, tables 106 to 120) and rdma_cm's header at the start of their
- * private data (annex A11). Offsets are from the start of the MAD; all fields are big-endian. Tests compare them with
- * captures of Linux 6.1 (test/fixtures/wire, `cm_*`). Codec, tracer and docs derive from these tables.
+ * private data (annex A11). Offsets are from the start of the MAD; all fields are big-endian.
  */
 import type { BitField } from './headers.ts'
 
@@ -14,7 +13,7 @@ export const GSI_QPN = 1
 /** The well-known Q_Key of the general services (IBA 10.2.5); subnet management has none. */
 export const GSI_QKEY = 0x8001_0000
 
-/** Of every message of communication management: management class, its version, base version, method. */
+/** The common header of every message of communication management. */
 export const CM_CLASS = 7
 export const CM_CLASS_VERSION = 2
 export const MAD_BASE_VERSION = 1
@@ -26,14 +25,14 @@ const at = <const W extends number>(byte: number, width: W, bit = 0): readonly [
   width,
 ]
 
-/** A field that is a byte array, by offset and length in bytes. */
+/** A byte array; offset and length in bytes. */
 export interface ByteField {
   readonly offset: number
   readonly bytes: number
 }
 const bytes = (offset: number, length: number): ByteField => ({ offset, bytes: length })
 
-/** A message: its integer fields, and its byte arrays. */
+/** Integer fields and byte arrays of a message. */
 export interface MessageLayout {
   readonly fields: Readonly<Record<string, BitField>>
   readonly blobs: Readonly<Record<string, ByteField>>
@@ -52,13 +51,10 @@ export const madHeader = {
 
 const ids = { localId: at(24, 32), remoteId: at(28, 32) } as const
 
-/**
- * Enhanced connection establishment (ECE): REQ and REP have a vendor id in reserved bits, and the vendor's options in
- * the attribute modifier of the MAD header.
- */
+/** Enhanced connection establishment (ECE): a vendor id in reserved bits, and options in the attribute modifier. */
 const ece = { eceAttrMod: madHeader.modifier } as const
 
-/** By name: attribute id and layout of the message. */
+/** Attribute ids and layouts of messages. */
 export const cmMessages = {
   REQ: {
     attribute: 0x10,
@@ -194,7 +190,7 @@ export const cmMessages = {
 
 export type CmMessageName = keyof typeof cmMessages
 
-/** `message` of a REJ or MRA: the message that it answers (clauses 12.6.6, 12.6.7). */
+/** `message` of a REJ or MRA: the answered message (clauses 12.6.6, 12.6.7). */
 export const cmAnswered = { REQ: 0, REP: 1, OTHER: 2 } as const
 
 /** Reasons of a REJ (clause 12.6.7.2, table 109). */
@@ -263,13 +259,13 @@ export const aprStatus = {
   INVALID_SL: 13,
 } as const
 
-/** `failoverAccepted` of a REP: whether the alternate path of the REQ, if it has one, is accepted (clause 12.6.8). */
+/** `failoverAccepted` of a REP: whether the alternate path of the REQ is accepted (clause 12.6.8). */
 export const failoverAccepted = { ACCEPTED: 0, UNSUPPORTED: 1, REJECTED: 2 } as const
 
-/** `transportType` of a REQ; EXTENDED: `extendedTransportType` has the type (1: XRC). */
+/** `transportType` of a REQ. EXTENDED: `extendedTransportType` has the type (1: XRC). */
 export const transportType = { RC: 0, UC: 1, RD: 2, EXTENDED: 3 } as const
 
-/** Bytes of private data, by message. */
+/** Maximum bytes of private data. */
 export const privateDataBytes = {
   REQ: cmMessages.REQ.blobs.privateData.bytes,
   REP: cmMessages.REP.blobs.privateData.bytes,
@@ -278,7 +274,7 @@ export const privateDataBytes = {
   SIDR_REP: cmMessages.SIDR_REP.blobs.privateData.bytes,
 } as const
 
-/** rdma_cm's header at the start of the private data of REQ and SIDR_REQ; offsets are from the start of the header. */
+/** rdma_cm's header at the start of the private data of REQ and SIDR_REQ. Offsets are from the start of the header. */
 export const rdmaCmHeader = {
   bytes: 36,
   fields: { version: at(0, 8), ipVersion: at(1, 4), port: at(2, 16) },

@@ -1,8 +1,8 @@
 /*
- * Management datagrams other than those of communication management (mad.ts, which has the common header too): methods,
- * classes and status (InfiniBand Architecture Specification, volume 1, clauses 13.4.4 to 13.4.7), the header of the
- * reliable multi-packet protocol, RMPP (clause 13.6), and the attributes of performance management (clause 16.1).
- * Offsets are from the start of the MAD; all fields are big-endian.
+ * Management datagrams: methods, classes and status (InfiniBand Architecture Specification, volume 1, clauses 13.4.4 to
+ * 13.4.7), the header of the reliable multi-packet protocol, RMPP (clause 13.6), and the attributes of performance
+ * management (clause 16.1). mad.ts has the common header and communication management. Offsets are from the start of
+ * the MAD; all fields are big-endian.
  */
 import type { BitField } from './headers.ts'
 
@@ -14,11 +14,11 @@ export const MadMethod = {
   REPORT: 0x06,
   TRAP_REPRESS: 0x07,
   GET_TABLE: 0x12,
-  /** The bit of the method that marks a response. */
+  /** Bit of a response's method. */
   RESPONSE: 0x80,
 } as const
 
-/** Number of methods of a class; MadMethod.RESPONSE is not part of the method's number. */
+/** Number of methods of a class, without MadMethod.RESPONSE. */
 export const MAD_METHODS = 128
 
 export const MadClass = {
@@ -39,7 +39,7 @@ export const MadClass = {
 /** Agents can be registered for classes below this number (Linux: MAX_MGMT_CLASS). */
 export const MAD_CLASSES = 80
 
-/** Status of a response: this method is not supported for this attribute. */
+/** Status of a response: the method is not supported for this attribute. */
 export const MAD_STATUS_UNSUPPORTED = 0x000c
 
 /** Bytes of the common header. */
@@ -48,7 +48,7 @@ export const MAD_HEADER_BYTES = 24
 /** Id of the attribute ClassPortInfo. */
 export const CLASS_PORT_INFO = 0x0001
 
-/** Bit of the attribute modifier that makes a datagram of baseboard management a response. */
+/** Bit of the attribute modifier of a response of baseboard management. */
 export const BASEBOARD_RESPONSE = 1
 
 /** Offset of the 3 bytes of the OUI in a MAD of a vendor class. */
@@ -56,9 +56,9 @@ export const VENDOR_OUI_OFFSET = 37
 
 // ---- reliable multi-packet protocol ----
 
-/** Bytes of common header and RMPP header; the class's own header and the data of the segment follow. */
+/** Bytes of common header and RMPP header. The header of the class and the data of the segment follow. */
 export const RMPP_HEADER_BYTES = 36
-/** Bytes of a full segment after the RMPP header, which `lengthOrWindow` counts. */
+/** Bytes of a full segment after the RMPP header. */
 export const RMPP_DATA_BYTES = 220
 export const RMPP_VERSION = 1
 
@@ -75,7 +75,7 @@ export const rmppHeader = {
   flags: at(26, 3, 5),
   status: at(27, 8),
   segment: at(28, 32),
-  /** In DATA: the payload length; in ACK: the number of the last segment that may be sent (NewWindowLast). */
+  /** DATA: the payload length. ACK: the number of the last segment that may be sent (NewWindowLast). */
   lengthOrWindow: at(32, 32),
 } as const satisfies Record<string, BitField>
 
@@ -88,8 +88,8 @@ export const RmppStatus = {
   /** STOP: resources exhausted. */
   RESX: 1,
   /**
-   * ABORT, from here on. BAD_LENGTH: last flag and payload length are inconsistent; BAD_SEGMENT: first flag and segment
-   * number are.
+   * ABORT, from here on. BAD_LENGTH: the payload length does not fit the last flag. BAD_SEGMENT: the segment number
+   * does not fit the first flag.
    */
   TIME_TOO_LONG: 118,
   BAD_LENGTH: 119,
@@ -105,10 +105,7 @@ export const RmppStatus = {
 export const RMPP_ABORT_FIRST = RmppStatus.TIME_TOO_LONG
 export const RMPP_ABORT_LAST = 191
 
-/**
- * Offset of the data in each segment of a class: the bytes of common header, RMPP header and class header. Classes
- * without RMPP have no class header: their data follows the common header.
- */
+/** Offset of the data in each segment: bytes of common header, RMPP header if the class has RMPP, and class header. */
 export const dataOffset = (mgmtClass: number): number => {
   switch (mgmtClass) {
     case MadClass.SUBNET_ADMINISTRATION:
@@ -122,7 +119,7 @@ export const dataOffset = (mgmtClass: number): number => {
   }
 }
 
-/** Whether the class is a vendor class whose agents have an OUI. */
+/** Whether the class is a vendor class with an OUI. */
 export const isVendorClass = (mgmtClass: number): boolean =>
   mgmtClass >= MadClass.VENDOR_OUI_FIRST && mgmtClass <= MadClass.VENDOR_OUI_LAST
 
@@ -132,14 +129,14 @@ export const usesRmpp = (mgmtClass: number): boolean => dataOffset(mgmtClass) !=
 
 export const PERFORMANCE_VERSION = 1
 
-/** A counter in a MAD, and the file in `counters` with the same value (spec/counters.ts). */
+/** A counter, and the file in `counters` with the same value (spec/counters.ts). */
 export interface PerformanceCounter {
   readonly field: BitField
   readonly file: string
 }
 const counter = (field: BitField, file: string): PerformanceCounter => ({ field, file })
 
-/** By attribute id. Counters of 32 bits and fewer stop at their maximum. */
+/** By attribute id. Counters of at most 32 bits stop at their maximum. */
 export const performanceCounters: Readonly<Record<number, readonly PerformanceCounter[]>> = {
   // PortCounters
   18: [
@@ -177,7 +174,7 @@ export const performanceCounters: Readonly<Record<number, readonly PerformanceCo
 export const PERFORMANCE_PORT_OFFSET = 65
 export const ALL_PORTS = 0xff
 
-/** ClassPortInfo, which follows 40 reserved bytes: versions, CapabilityMask, RespTimeValue. */
+/** ClassPortInfo: versions, CapabilityMask, RespTimeValue. */
 export const classPortInfo = {
   baseVersion: at(64, 8),
   classVersion: at(65, 8),
@@ -185,5 +182,5 @@ export const classPortInfo = {
   responseTime: at(71, 5, 3),
 } as const satisfies Record<string, BitField>
 
-/** Bit of `capabilities`, IsExtendedWidthSupported: PortCountersExtended has unicast and multicast counters too. */
+/** Bit of `capabilities` (IsExtendedWidthSupported): PortCountersExtended has unicast and multicast counters. */
 export const EXTENDED_WIDTH = 1 << 9

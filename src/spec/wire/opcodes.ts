@@ -1,10 +1,9 @@
 /*
- * The opcodes of RC, UC, UD and XRC packets, derived from a rule: the upper three bits of BTH.opcode are the transport
- * service, the lower five the operation, and the operation determines the headers that follow the BTH (InfiniBand
- * Architecture Specification, volume 1, clause 9.2.1; annexes A14 for XRC, A17 for CNP, A19 for FLUSH and ATOMIC
- * WRITE). After the BTH comes a DETH in every UD packet, and an XRCETH in every XRC request. There are two forms:
- * `opcodes`, a record per opcode, for tracer, docs and tests; and tables of 256 numbers for hot code, where undefined
- * opcodes have flags 0. Reliable datagrams have no opcodes here.
+ * The opcodes of RC, UC, UD and XRC packets (InfiniBand Architecture Specification, volume 1, clause 9.2.1; annexes A14
+ * for XRC, A17 for CNP, A19 for FLUSH and ATOMIC WRITE). The upper three bits of BTH.opcode are the transport service,
+ * the lower five the operation. The operation determines the headers after the BTH; UD packets also have a DETH, XRC
+ * requests an XRCETH. There are two forms: `opcodes` has a record per opcode; for the data path there are tables of 256
+ * numbers.
  */
 import { type HeaderName, headers } from './headers.ts'
 
@@ -15,7 +14,7 @@ export type TransportName = keyof typeof transportBits
 
 export type OperationKind = 'send' | 'write' | 'read' | 'atomic' | 'flush' | 'atomic_write' | 'ack' | 'cnp'
 
-/** Position of a packet in its message; `only` for a message of one packet. */
+/** Position of a packet in its message. `only`: a message of one packet. */
 export type Position = 'first' | 'middle' | 'last' | 'only'
 
 interface Operation {
@@ -84,7 +83,7 @@ export const operations = [
   { ...single, code: 0x1d, name: 'ATOMIC_WRITE', kind: 'atomic_write', headers: ['RETH'], hasPayload: true },
 ] as const satisfies readonly Operation[]
 
-/** Congestion notification packet (annex A17), of no transport service; its 16 reserved bytes count as payload. */
+/** Congestion notification packet (annex A17). The 16 reserved bytes count as payload. */
 export const CNP = 0x81
 
 type AnyOperation = (typeof operations)[number]
@@ -132,9 +131,9 @@ export interface Opcode {
   readonly headers: readonly HeaderName[]
   /** Whether a payload may follow the headers. */
   readonly hasPayload: boolean
-  /** Bytes of BTH and further headers: the offset of the payload. */
+  /** Offset of the payload from the start of the BTH. */
   readonly headerBytes: number
-  /** Whether BTH.se is meaningful: in the last packet of a message that consumes a receive. */
+  /** Whether BTH.se has a meaning: in the last packet of a message that takes a receive. */
   readonly canBeSolicited: boolean
 }
 
@@ -158,7 +157,7 @@ const describe = (operation: Operation, transport: TransportName): Opcode => {
   }
 }
 
-/** Every opcode, ascending. */
+/** All opcodes, ascending. */
 export const opcodes: readonly Opcode[] = [
   ...(Object.keys(transportBits) as TransportName[]).flatMap(transport =>
     (operations as readonly Operation[]).filter(o => o.transports.includes(transport)).map(o => describe(o, transport)),
@@ -175,7 +174,7 @@ export const opcodes: readonly Opcode[] = [
   } satisfies Opcode,
 ].sort((a, b) => a.opcode - b.opcode)
 
-/** The lower five bits of BTH.opcode by operation, common to all services. */
+/** The lower five bits of BTH.opcode by operation. */
 export const operationCode = Object.fromEntries(operations.map(o => [o.name, o.code])) as Readonly<
   Record<OperationName, number>
 >

@@ -1,16 +1,13 @@
 /*
- * The transport services of queue pairs and their encoding on the wire (InfiniBand Architecture Specification, volume
- * 1, clauses 9.2.1 and 9.6; annex A14 for XRC). The engine (src/transport/) stores the service of a queue pair as a
- * number of `Service`. The upper three bits of BTH.opcode come from here, the lower five from the operation
- * (opcodes.ts), so that each operation is declared once for all services. Queue pair 1 (GSI) has the service UD.
+ * The transport services of queue pairs and their upper three bits of BTH.opcode (InfiniBand Architecture
+ * Specification, volume 1, clauses 9.2.1 and 9.6; annex A14 for XRC). Queue pair 1 (GSI) has the service UD.
  */
 import { opcodeFlags, type TransportName, transportBits } from './opcodes.ts'
 
-/** Numbers of the engine, from 0. An XRC target receives into SRQs and never sends requests. */
+/** The engine's numbers of services. An XRC target receives into SRQs and never sends requests. */
 export const Service = { RC: 0, UC: 1, UD: 2, XRC_INI: 3, XRC_TGT: 4 } as const
 export type ServiceName = keyof typeof Service
 
-/** The service in the opcodes of packets, by service of the queue pair. */
 const serviceTransport: Readonly<Record<ServiceName, TransportName>> = {
   RC: 'RC',
   UC: 'UC',
