@@ -1,11 +1,11 @@
 /*
  * Class `cq`: a completion queue (IBA 10.2.6) with one completion vector and at most one channel (R34, R35).
  *
- * `cqe` requests a minimum number of entries; the output is the actual number. A CQ of kind COUNTING has no entries: it
- * counts completions, never overruns, and is accepted wherever a CQ is (R11). `modify` resizes the CQ (Linux:
- * RESIZE_CQ) and sets the event moderation (R36; Linux: MODIFY_CQ): an event after `count` completions, or `period`
- * microseconds after the first of them. `destroy` returns how many events of this CQ were read from its channel and its
- * async fd; the library waits until that many are acknowledged (R35).
+ * `cqe` requests a minimum number of entries; the output is the actual number. A CQ of kind COUNTING has no entries,
+ * only counts completions, and never overruns (R11). `modify` resizes the CQ (Linux: RESIZE_CQ) and sets the event
+ * moderation (R36; Linux: MODIFY_CQ): an event comes after `count` completions, or `period` microseconds after the
+ * first of them. `destroy` returns the numbers of events that were read from the channel and the async fd; the library
+ * waits until all of them are acknowledged (R35).
  */
 import { CqFlags, CqKind } from '../enums.ts'
 import {
@@ -24,10 +24,7 @@ import {
 } from '../schema/schema.ts'
 import { CallNumber, ClassId } from './ids.ts'
 
-/**
- * Event moderation: `count` 1, or both 0, turns it off; one 0 means that only the other value counts. Both are at most
- * 65,535, as in Linux.
- */
+/** Event moderation: 0 means no limit. `count` 1, or 0 for both, turns moderation off. */
 const MODERATION_LIMIT = { max: 0xffff }
 const moderation = { count: optional(u32(2, MODERATION_LIMIT)), period: optional(u32(3, MODERATION_LIMIT)) }
 
@@ -46,7 +43,7 @@ export const Cq = objectClass('cq', ClassId.cq, {
       out: { cqe: u32(64) },
       driverAttributes: true,
     }),
-    /** `completions`: completions since the CQ was created; `errors`: how many of them have an error status. */
+    /** `completions`: completions since the CQ was created. `errors`: completions with an error status. */
     query: method(QUERY, {
       in: {},
       out: {
@@ -66,8 +63,8 @@ export const Cq = objectClass('cq', ClassId.cq, {
     }),
     destroy: method(DESTROY, { in: {}, out: { compEvents: u32(64), asyncEvents: u32(65) } }),
     /**
-     * Arms the CQ (ibv_req_notify_cq): the next completion raises one event; with `solicitedOnly` ≠ 0 the next
-     * solicited or failed one does. `count`, `period`: event moderation for this event only.
+     * Arms the CQ (ibv_req_notify_cq): the next completion raises one event. If `solicitedOnly` is not 0, only a
+     * solicited or failed completion does. `count`, `period`: event moderation for this event only.
      */
     reqNotify: method(CallNumber.cq.reqNotify, { in: { solicitedOnly: u32(1), ...moderation }, out: {} }),
   },

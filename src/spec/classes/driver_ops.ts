@@ -1,12 +1,12 @@
 /*
  * Class `driver_ops`: a descriptor for driver-specific calls (R28, R30, which names it GET_DRIVER_OPS_FD).
  *
- * `create` opens one of the driver's interfaces by its versioned name, for example "ctx.userdma.2". A driver may have
- * several, and a later release may add or drop versions: ENOENT for an unknown name lets the caller try an older one;
- * EOPNOTSUPP means that the device has no interface. Without a name, `create` opens the driver's provider channel: the
- * interface whose name is the driver's, and whose protocol only the driver defines. The interface defines the
- * descriptor's ioctl, read, write and mmap, which may use the context's objects. The object is destroyed with its
- * context, or once the descriptor is closed and no object uses it.
+ * `create` opens an interface of the driver by its versioned name, for example "ctx.userdma.2". ENOENT: the name is
+ * unknown, and the caller may try an older version. EOPNOTSUPP: the device has no interface. Without a name, `create`
+ * opens the provider channel, the interface with the driver's name.
+ *
+ * The interface defines ioctl, read, write and mmap of the descriptor, which may use the context's objects. The object
+ * is destroyed with its context, or when the descriptor is closed and no object uses it.
  */
 import { blob, CREATE_FD, DESTROY, method, objectClass, optional, QUERY } from '../schema/schema.ts'
 import { ClassId } from './ids.ts'
@@ -18,7 +18,7 @@ export const DriverOps = objectClass('driver_ops', ClassId.driver_ops, {
   methods: {
     create: method(CREATE_FD, { in: { name: optional(blob(1, MAX_NAME_BYTES)) }, out: {} }),
     query: method(QUERY, { in: {}, out: { name: blob(64, MAX_NAME_BYTES) } }),
-    /** Disables the descriptor before it is closed: poll(2) then reports POLLHUP. */
+    /** Disables the descriptor, which stays open: poll(2) then reports POLLHUP. */
     destroy: method(DESTROY, { in: {}, out: {} }),
   },
 })

@@ -1,6 +1,6 @@
 /*
- * Class `flow`: a flow steering rule, which directs packets of a port to a queue pair by their headers and may count
- * them (Linux: CREATE_FLOW). The driver defines which headers a rule can match. No driver here has the class:
+ * Class `flow`: a flow steering rule (Linux: CREATE_FLOW), which directs packets of a port to a queue pair by their
+ * headers, and may count the packets. The driver defines the possible headers. No driver here has the class:
  * EOPNOTSUPP.
  */
 import { FlowFlags, FlowSpecFlags, FlowSpecType, FlowType } from '../enums.ts'
@@ -23,13 +23,10 @@ import {
 } from '../schema/schema.ts'
 import { ClassId } from './ids.ts'
 
-/** Bytes of the largest filter (spec/linux/flow.ts): the IPv6 header with both addresses. */
+/** Bytes of the largest filter (spec/linux/flow.ts), that of IPv6. */
 export const FLOW_HEADER_BYTES = 40
 
-/**
- * One header to match, or an action. The packet's header must equal `value` in the bits of `mask`; ACTION_TAG puts
- * `tag` into completions.
- */
+/** A header to match in the bits of `mask`, or an action. ACTION_TAG puts `tag` into completions. */
 export const FlowSpec = {
   type: at(0, enumOf(0, FlowSpecType)),
   value: at(4, bytes(0, FLOW_HEADER_BYTES)),

@@ -1,9 +1,7 @@
 /*
  * The frozen numbers of the object dialect: class ids, call numbers, and flags of messages and attributes (R2, R3, R5,
- * docs/reference/object-dialect.md). A number is never changed or reused, because programs are built against it;
- * test/spec/classes.test.ts compares all but `ChainEntryFlag` and `DRIVER_FIRST` with test/fixtures/spec/frozen.txt.
- *
- * Each QP type is a class (R9): 16 to 24.
+ * docs/reference/object-dialect.md). Programs are built against these numbers: never change or reuse one
+ * (test/fixtures/spec/frozen.txt).
  */
 import { Block } from '../schema/schema.ts'
 
@@ -48,7 +46,7 @@ export const ClassId = {
   driver_ops: 40,
 } as const
 
-/** Numbers of the methods beyond the common ones (create, query, modify, destroy, create_fd, chain), by class. */
+/** Numbers of methods by class, without the common methods (create, query, modify, destroy, create_fd, chain). */
 export const CallNumber = {
   device: {
     open: Block.MANAGEMENT + 0,
@@ -99,26 +97,26 @@ export const CallNumber = {
 } as const
 
 /**
- * Flags of an attribute, bits 0 to 15 of its flags word. MANDATORY: a device that does not know the attribute refuses
- * the call instead of ignoring the attribute. OUT: an output. FILLED: the device has written the output. INDIRECT: the
- * payload is elsewhere in the caller's memory. CHAINED: a reference whose payload is the number of the chain entry that
- * created the object (R16). In the reply, bits 16 to 31 of an output are the bytes written or, after ENOSPC, the bytes
- * needed; an indirect output has this number in the length of its payload instead.
+ * Flags of an attribute: bits 0 to 15 of the flags word. MANDATORY: a device that does not know the attribute refuses
+ * the call; without the flag the device ignores the attribute. OUT: an output. FILLED: the device has written the
+ * output. INDIRECT: the payload is elsewhere in the caller's memory. CHAINED: the payload is the number of the chain
+ * entry that created the referenced object (R16).
+ *
+ * In the reply, bits 16 to 31 of an output are the bytes written or, after ENOSPC, the bytes needed. An indirect output
+ * has this number in the length of its payload.
  */
 export const AttributeFlag = { MANDATORY: 1, OUT: 2, FILLED: 4, INDIRECT: 8, CHAINED: 16 } as const
 
-/** Flags of a chain entry. OBJECT: the call is on the object that chain entry `ref` created (R16). */
+/** Flags of a chain entry. OBJECT: the call is on the object that entry `ref` created (R16). */
 export const ChainEntryFlag = { OBJECT: 1 } as const
 
-/** Flags of a message. `ANSWERED` marks a reply. */
+/** Flags of a message. ANSWERED: the message is a reply. */
 export const MessageFlag = { ANSWERED: 1 } as const
 
-/** Values of a message's op_ctrl, which selects the layout of its attributes. Only one is defined. */
+/** Values of a message's op_ctrl, the layout of its attributes. */
 export const OpCtrl = { ATTRIBUTES: 0 } as const
 
-/**
- * Attribute ids with one meaning in every method. LEGACY: bytes of a translated Linux call that no attribute has.
- */
+/** Attribute ids with the same meaning in every method. LEGACY: bytes of a Linux call that no attribute has. */
 export const CommonAttribute = { LEGACY: 0x7ff0 } as const
 
 /** First id of drivers' own classes, and of the attributes that drivers add to common classes (R12). */

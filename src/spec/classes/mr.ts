@@ -1,11 +1,13 @@
 /*
- * Class `mr`: a region of the caller's memory (IBA 10.6). `start` is its address in the caller's memory, `iova` the
- * address that work requests use; both must have the same offset in their page. `modify` changes memory, protection
- * domain or access flags, and keeps the lkey (Linux: REREG_MR).
+ * Class `mr`: a region of the caller's memory (IBA 10.6). `start` is the address in the caller's memory, `iova` the
+ * address for work requests; `start` and `iova` must have the same offset in their page. `modify` changes memory,
+ * protection domain or access flags, and keeps the lkey (Linux: REREG_MR).
  *
- * Other kinds of regions: FILE, pages of a memory file (`file`), from byte `start`; NULL, which has a length and
- * addresses from `iova` but no memory; IMPLICIT, the whole address space of the caller, ignoring `start`, `length` and
- * `iova`; DEVICE, memory of a `dm`.
+ * Other kinds of regions:
+ * - FILE: pages of a memory file (`file`), from byte `start`
+ * - NULL: addresses from `iova` without memory
+ * - IMPLICIT: the whole address space of the caller; `start`, `length` and `iova` are ignored
+ * - DEVICE: memory of a `dm`
  */
 import { AccessFlags, MrKind } from '../enums.ts'
 import {
@@ -39,7 +41,7 @@ export const Mr = objectClass('mr', ClassId.mr, {
         iova: u64(4),
         access: flagsOf(5, AccessFlags),
         kind: optional(enumOf(6, MrKind)),
-        /** The caller's file descriptor of a memory file. */
+        /** A file descriptor of the caller, of a memory file. */
         file: optional(u32(7, { max: 0x7fffffff })),
         dm: optional(ref(8, 'dm')),
       },

@@ -1,8 +1,8 @@
 /*
- * Class `mw`: a memory window (IBA 10.6.7), an rkey for part of a memory region. Work requests, not methods, grant and
- * revoke its access: BIND_MW and LOCAL_INV on a queue pair, or a peer's SEND with invalidate. Peers of every queue pair
- * of the protection domain can use a window of type 1, which gets a new rkey with each bind. Only the peer of the queue
- * pair that bound it can use a window of type 2 (here 2B); its bind request chooses the low byte of the rkey.
+ * Class `mw`: a memory window (IBA 10.6.7), an rkey for part of a memory region. BIND_MW grants access; LOCAL_INV, or a
+ * peer's SEND with invalidate, revokes it. A window of type 1 is valid on all queue pairs of the protection domain, and
+ * gets a new rkey with each bind. A window of type 2 (here 2B) is valid only on the queue pair that bound the window;
+ * the bind request chooses the low byte of the rkey.
  */
 import { AccessFlags, MwType } from '../enums.ts'
 import { CREATE, DESTROY, enumOf, flagsOf, method, objectClass, QUERY, ref, u32, u64 } from '../schema/schema.ts'

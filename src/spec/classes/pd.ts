@@ -1,6 +1,6 @@
 /*
- * Class `pd`: a protection domain (IBA 10.2.3). Destroying one that is in use is refused with EBUSY. `createAhs`
- * creates many address handles with one call, all of them or none; `destroyAhs` destroys many (R25).
+ * Class `pd`: a protection domain (IBA 10.2.3). `destroy` is refused with EBUSY while objects use the domain.
+ * `createAhs` creates many address handles with one call, all or none; `destroyAhs` destroys many (R25).
  */
 import { at, CREATE, DESTROY, list, method, objectClass, optional, u32 } from '../schema/schema.ts'
 import { CallNumber, ClassId } from './ids.ts'
@@ -18,7 +18,7 @@ export const Pd = objectClass('pd', ClassId.pd, {
     createAhs: method(CallNumber.pd.createAhs, {
       in: {
         addresses: list(1, QpAddress, MAX_AHS),
-        /** For links with LIDs; a device accepts the list of its link (spec/links.ts). */
+        /** For links with LIDs. A device accepts the list of its link (spec/links.ts). */
         ibAddresses: optional(list(2, IbAddress, MAX_AHS)),
         opaAddresses: optional(list(3, OpaAddress, MAX_AHS)),
       },

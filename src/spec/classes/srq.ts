@@ -1,12 +1,13 @@
 /*
- * Shared receive queues (IBA 10.2.9), in three classes (R8): `srq`, the basic one, whose queue pairs complete to their
- * own CQs; `xrc_srq` (annex A14), which belongs to an XRC domain, has a CQ, and is named in packets by its number;
- * `tm_srq`, which matches tags (Linux: IBV_SRQT_TM). No driver here has `tm_srq`: EOPNOTSUPP.
+ * Shared receive queues (IBA 10.2.9), in three classes (R8):
+ * - `srq`: the basic SRQ; receive requests complete to the CQ of the queue pair
+ * - `xrc_srq` (annex A14): belongs to an XRC domain and has a CQ; packets have its number
+ * - `tm_srq`: matches tags (Linux: IBV_SRQT_TM). No driver here has the class: EOPNOTSUPP.
  *
- * `maxWr` requests a minimum number of receive requests. `limit` of `modify` arms the SRQ: once fewer receive requests
- * are posted than `limit`, the SRQ raises SRQ_LIMIT_REACHED and resets the limit to 0; 0 disarms. `create` ignores its
- * `limit` (ibv_create_srq(3)). The ids of the attributes of `modify` follow Linux's attribute mask (id = 1 + bit
- * number). Destroying an SRQ with queue pairs is refused with EBUSY.
+ * `maxWr` requests a minimum number of receive requests. `limit` of `modify` arms the SRQ: when fewer receive requests
+ * than `limit` are posted, the SRQ raises SRQ_LIMIT_REACHED and sets the limit to 0. `limit` 0 disarms. `create`
+ * ignores its `limit` (ibv_create_srq(3)). The ids of the attributes of `modify` follow Linux's attribute mask: bit
+ * number plus 1. `destroy` is refused with EBUSY while queue pairs use the SRQ.
  */
 import { TmFlags } from '../enums.ts'
 import {
@@ -44,7 +45,7 @@ const common = {
     out: {},
     driverAttributes: true,
   }),
-  /** `events`: asynchronous events of this SRQ that the caller has read, for ibv_ack_async_event. */
+  /** `events`: number of asynchronous events of the SRQ that were read, for ibv_ack_async_event. */
   destroy: method(DESTROY, { in: {}, out: { events: u32(64) } }),
 }
 
@@ -56,7 +57,7 @@ export const XrcSrq = objectClass('xrc_srq', ClassId.xrc_srq, {
   methods: {
     create: method(CREATE, {
       in: { ...createInputs, xrcd: ref(7, 'xrcd'), cq: ref(8, 'cq') },
-      /** `srqNum`: 24 bits; senders name the queue by it. */
+      /** `srqNum`: 24 bits, for the work requests of senders. */
       out: { ...createOutputs, srqNum: u32(66) },
       driverAttributes: true,
     }),
@@ -64,14 +65,13 @@ export const XrcSrq = objectClass('xrc_srq', ClassId.xrc_srq, {
   },
 })
 
-/** A scatter/gather element. */
 const Sge = { address: at(0, u64(0)), length: at(8, u32(0)), lkey: at(12, u32(0)) }
 /** Maximum scatter/gather elements of a tagged receive buffer. */
 const MAX_SGE = 256
 
 /**
- * Arguments of every operation on tags (ibv_ops_wr). `wrId` identifies its completion, if it has one. `unexpected` is
- * the number of unexpected messages that the program has consumed, modulo 2^32; valid with the flag SYNC.
+ * Arguments of operations on tags (ibv_ops_wr). `wrId`: that of the completion. `unexpected`, with the flag SYNC:
+ * number of unexpected messages that the program has consumed, modulo 2^32.
  */
 const tagOperation = { wrId: u64(1), flags: optional(flagsOf(2, TmFlags)), unexpected: optional(u32(3)) }
 const { tagAdd, tagDel, tagSync } = CallNumber.tm_srq
@@ -84,16 +84,13 @@ export const TmSrq = objectClass('tm_srq', ClassId.tm_srq, {
       driverAttributes: true,
     }),
     ...common,
-    /**
-     * Adds a receive buffer (`sgList`) for the message whose tag equals `tag` in the bits of `mask`. `handle`
-     * identifies the entry for `tagDel`.
-     */
+    /** Adds a receive buffer for a message whose tag equals `tag` in the bits of `mask`. `handle`: for `tagDel`. */
     tagAdd: method(tagAdd, {
       in: { ...tagOperation, tag: u64(4), mask: u64(5), recvWrId: u64(6), sgList: list(7, Sge, MAX_SGE) },
       out: { handle: u32(64) },
     }),
     tagDel: method(tagDel, { in: { ...tagOperation, handle: u32(4) }, out: {} }),
-    /** Only informs the device how many unexpected messages were consumed. */
+    /** Only reports the number of consumed unexpected messages. */
     tagSync: method(tagSync, { in: tagOperation, out: {} }),
   },
 })

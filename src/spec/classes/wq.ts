@@ -1,7 +1,7 @@
 /*
- * Classes `wq` and `rwq_ind_table`: a receive work queue as an object, and an indirection table of work queues over
- * which a queue pair of class `raw_packet_qp` spreads the packets that it receives (Linux: CREATE_WQ,
- * CREATE_RWQ_IND_TBL). No driver here has these classes: EOPNOTSUPP. A work queue is in state RESET, RDY or ERR.
+ * Classes `wq`, a receive work queue, and `rwq_ind_table`, an indirection table of work queues, over which a
+ * `raw_packet_qp` spreads received packets (Linux: CREATE_WQ, CREATE_RWQ_IND_TBL). No driver here has these classes:
+ * EOPNOTSUPP. A work queue is in state RESET, RDY or ERR.
  */
 import { WqFlags, WqState, WqType } from '../enums.ts'
 import {
@@ -54,7 +54,7 @@ export const Wq = objectClass('wq', ClassId.wq, {
       out: {},
       driverAttributes: true,
     }),
-    /** `events`: asynchronous events of this queue that the caller has read, for ibv_ack_async_event. */
+    /** `events`: number of asynchronous events of the queue that were read, for ibv_ack_async_event. */
     destroy: method(DESTROY, { in: {}, out: { events: u32(64) } }),
   },
 })
@@ -66,7 +66,7 @@ const MAX_ENTRIES = 1 << MAX_LOG_TABLE_SIZE
 
 export const RwqIndTable = objectClass('rwq_ind_table', ClassId.rwq_ind_table, {
   methods: {
-    /** `queues`: handles of objects of class `wq`; their number is a power of two. */
+    /** `queues`: handles of `wq`; the number of queues must be a power of two. */
     create: method(CREATE, {
       in: { queues: list(1, TableEntry, MAX_ENTRIES) },
       out: { tableNum: u32(64) },

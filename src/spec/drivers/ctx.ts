@@ -1,14 +1,13 @@
 /*
- * The tables of the ctx driver, an example of a driver that is not verbs (R12, R28, R29): its class `ctx_context`, the
- * ioctl, read and write calls of its interfaces, and the layout of a context's queues in memory that the client maps. A
- * context receives messages of other contexts, as in hfi1: eager messages go to the next buffer of a ring, expected
- * ones to a buffer that the receiver has announced.
+ * The tables of the ctx driver, an example of a driver that is not verbs (R12, R28, R29): class `ctx_context`, the
+ * ioctl, read and write calls of the driver's interfaces, and the layout of a context's queues in memory that the
+ * client maps. A context receives messages of other contexts, as in hfi1. Eager messages go to the next buffer of a
+ * ring, expected messages to a buffer that the receiver has announced and the sender names.
  *
  * A context's memory is contiguous: a page of words, then headers, eager buffers and expected buffers, at the offsets
- * that `query` returns. The device appends a header for each message and publishes HEADER_PRODUCER; the client reads
- * headers in order and publishes HEADER_CONSUMER, and EAGER_CONSUMER when it has released an eager buffer. The three
- * are message counts that wrap at 2^32; the slot is the count modulo the queue's length. An eager message is in buffer
- * `slot`; an expected message is in the expected buffer that the sender named and the receiver announced before.
+ * that `query` returns. The device appends a header for each message and publishes HEADER_PRODUCER. The client reads
+ * headers in order and publishes HEADER_CONSUMER, and EAGER_CONSUMER after it has released an eager buffer. The words
+ * are message counts that wrap at 2^32; the slot is the count modulo the queue's length.
  */
 import {
   at,
@@ -33,10 +32,9 @@ import {
 /** The words (u32) of the first page, by index. */
 export const CtxWord = { HEADER_PRODUCER: 0, HEADER_CONSUMER: 1, EAGER_CONSUMER: 2 } as const
 
-/** The kind of message that a header describes. */
 export const CtxKind = enumeration('ctx_kind', { EAGER: 1, EXPECTED: 2 })
 
-/** One header. `source`: the sender's context number; `slot`: the number of the eager or expected buffer. */
+/** `source`: the sender's context number. `slot`: the number of the eager or expected buffer. */
 export const CtxHeader = {
   kind: at(0, enumOf(0, CtxKind)),
   source: at(4, u32(0)),
@@ -47,10 +45,10 @@ export const CtxHeader = {
 }
 export const CTX_HEADER_BYTES = 32
 
-/** Maximum buffers of a queue, bytes of a buffer, and contexts of a device. */
+/** Maxima: buffers of a queue, bytes of a buffer, contexts of a device. */
 export const CtxLimits = { buffers: 1024, bytes: 65536, contexts: 160 } as const
 
-/** The layout of a context, as `query` and INFO return it; offsets are from the start of its memory. */
+/** The layout of a context. Offsets are from the start of the context's memory. */
 export const CtxInfo = {
   /** The context number that senders address. */
   number: at(0, u32(0)),
@@ -73,12 +71,12 @@ export const CtxInfo = {
 const count = (id: number) => u32(id, { max: CtxLimits.buffers })
 const size = (id: number) => u32(id, { min: 64, max: CtxLimits.bytes })
 
-/** Class `ctx_context`: one context of the device, similar to a context of Linux's hfi1. */
+/** Class `ctx_context`: a context of the device, similar to a context of Linux's hfi1. */
 export const CtxContext = objectClass('ctx_context', 0x8000, {
   methods: {
     /**
-     * Assigns a free context; `eagerCount` is a power of two. Contexts with the same `jobKey` can send to each other.
-     * `ops`: a descriptor that is notified of messages. EBUSY if all contexts are assigned.
+     * Assigns a free context. EBUSY if all contexts are assigned. `eagerCount`: a power of two. Contexts with the same
+     * `jobKey` can send to each other. `ops`: a descriptor that is notified of messages.
      */
     create: method(CREATE, {
       in: {
@@ -97,16 +95,16 @@ export const CtxContext = objectClass('ctx_context', 0x8000, {
     reset: method(Block.DRIVER_FAST + 0, { in: {}, out: {} }),
     /** Enables or disables receiving (initially enabled); while disabled, senders get EAGAIN. */
     receiveControl: method(Block.DRIVER_FAST + 1, { in: { enable: u32(1, { max: 1 }) }, out: {} }),
-    /** Announces expected buffer `slot` for one message of `length` bytes. EBUSY if it is announced already. */
+    /** Announces expected buffer `slot` for a message of `length` bytes. EBUSY if the buffer is announced already. */
     expect: method(Block.DRIVER_FAST + 2, {
       in: { slot: u32(1), length: u32(2, { min: 1, max: CtxLimits.bytes }) },
       out: {},
     }),
     /**
-     * Sends `data` from this context to context number `destination`; with `slot`, as the part at `offset` of an
-     * expected message. ENXIO: there is no such context with the same key. EAGAIN: no header or buffer is free, or
-     * receiving is disabled. EMSGSIZE: more bytes than an eager buffer. EINVAL: the slot is not announced, or the part
-     * goes beyond the announced length.
+     * Sends `data` to context number `destination`; with `slot`, as the part at `offset` of an expected message. ENXIO:
+     * there is no such context with the same key. EAGAIN: no header or buffer is free, or receiving is disabled.
+     * EMSGSIZE: more bytes than an eager buffer. EINVAL: the slot is not announced, or the part goes beyond the
+     * announced length.
      */
     send: method(Block.DRIVER_FAST + 3, {
       in: {
@@ -118,19 +116,17 @@ export const CtxContext = objectClass('ctx_context', 0x8000, {
       },
       out: {},
     }),
-    /** Notifies `ops` of the next message, or immediately if the header queue has an unconsumed message. */
+    /** Notifies `ops` of the next message, or now if the header queue is not empty. */
     arm: method(Block.DRIVER_FAST + 4, { in: {}, out: {} }),
   },
 })
 
 // ---- the calls of its interfaces ----
 
-/**
- * Names of the interfaces, newest version first. Version 1 lacks expected messages; CHANNEL is the provider channel.
- */
+/** Names of the interfaces. Version 1 lacks expected messages. CHANNEL: the provider channel. */
 export const CtxInterface = { V2: 'ctx.userdma.2', V1: 'ctx.userdma.1', CHANNEL: 'ctx' } as const
 
-/** Argument of ASSIGN: the inputs of `create`, and the output `handle`, the object's handle in the uverbs context. */
+/** Argument of ASSIGN: the inputs of `create`, and the output `handle`, that of the object in the uverbs context. */
 export const CtxAssign = {
   eagerCount: at(0, u32(0)),
   eagerBytes: at(4, u32(0)),
@@ -141,7 +137,7 @@ export const CtxAssign = {
 }
 export const CtxExpect = { slot: at(0, u32(0)), length: at(4, u32(0)) }
 
-/** Header of the bytes of write(2); the message follows it. `flags`: CTX_EXPECTED or 0. */
+/** Header of the bytes of write(2), before the message. `flags`: CTX_EXPECTED or 0. */
 export const CtxSend = {
   destination: at(0, u32(0)),
   flags: at(4, u32(0)),
@@ -151,10 +147,10 @@ export const CtxSend = {
 }
 export const CTX_EXPECTED = 1
 
-/** A record of read(2): HEADER_PRODUCER of context `number` is `producer`. */
+/** A record of read(2). `producer`: HEADER_PRODUCER of context `number`. */
 export const CtxRecord = { number: at(0, u32(0)), producer: at(4, u32(0)) }
 
-/** Argument of STATISTICS, on the channel: totals of the device. */
+/** Argument of STATISTICS: totals of the device. */
 export const CtxStatistics = {
   assigned: at(0, u32(0)),
   reserved: at(4, bytes(0, 4)),
@@ -179,15 +175,15 @@ export const CtxIoctl = {
   /** 4 bytes: 0 or 1. */
   RECEIVE: request(WRITE, 4, 4),
   ARM: request(NONE, 5, 0),
-  /** 4 bytes: the handle of a context that was created by the class, without `ops`. */
+  /** 4 bytes: the handle of a context that was created by `ctx_context.create` without `ops`. */
   USE: request(WRITE, 6, 4),
   /** From version 2 on. */
   EXPECT: request(WRITE, 7, 8),
-  /** Only on the channel. */
+  /** Only on the provider channel. */
   STATISTICS: request(READ, 8, 32),
 } as const
 
-/** Layouts of the arguments of ioctl requests. */
+/** Arguments of ioctl requests. */
 export const CtxArguments: Readonly<Record<number, Fields>> = {
   [CtxIoctl.ASSIGN]: CtxAssign,
   [CtxIoctl.INFO]: CtxInfo,

@@ -2,7 +2,7 @@
  * The drivers, by name. The name of a device without a network begins with its driver's name, for example ctx0.
  */
 export const Drivers = {
-  /** `hasNetwork`: whether the driver's devices have a port and an address. */
+  /** `hasNetwork`: the driver's devices have a port and an address. */
   rxe: { hasNetwork: true },
   ctx: { hasNetwork: false },
   null: { hasNetwork: false },
@@ -14,6 +14,6 @@ export type NetworkDriverName = {
 }[DriverName]
 const driverNames = Object.keys(Drivers) as readonly DriverName[]
 
-/** The driver whose name a device's name begins with; undefined if there is none. */
+/** The driver for a device name, which begins with the driver's name; undefined if there is none. */
 export const driverOfName = (name: string): DriverName | undefined =>
   driverNames.find(driver => name.startsWith(driver))

@@ -1,19 +1,19 @@
 /*
- * The ring layout of rxe's user library and its driver (rdma/rdma_user_rxe.h). Offsets are in bytes; fields are
+ * The ring layout of rxe's user library and driver (rdma/rdma_user_rxe.h). Offsets are in bytes; fields are
  * little-endian.
  *
- * A ring is a header of fixed size and 2^n elements of 2^m bytes. Indices are stored masked; the ring is empty when
- * they are equal and full when the producer is one before the consumer, so a ring of `mask + 1` slots holds `mask`
- * elements. The program produces send and receive requests and consumes completions; the device does the opposite.
+ * A ring is a header and 2^n slots of 2^m bytes. Stored indices are masked. If they are equal, the ring is empty. If
+ * the producer is one before the consumer, the ring is full: a ring of `mask + 1` slots has at most `mask` elements.
+ * The program produces send and receive requests, the device produces completions.
  */
 
 /** struct rxe_queue_buf. */
 export const RingHeader = { LOG2_ELEMENT: 0, INDEX_MASK: 4, PRODUCER: 128, CONSUMER: 256, DATA: 384 } as const
 
 /**
- * A word of the header that rxe does not use: the offset of the elements from the start of the header; 0: they are at
- * RingHeader.DATA. Packed rings (OpenWants.PACKED_RINGS in spec/session.ts) need it: their headers lie side by side,
- * apart from their elements.
+ * A word of the header that rxe does not use: the offset of the elements from the start of the header, or 0 for
+ * RingHeader.DATA. Packed rings (OpenWants.PACKED_RINGS in spec/session.ts) have their headers side by side, apart from
+ * the elements.
  */
 export const PACKED_ELEMENTS = 8
 
@@ -43,7 +43,7 @@ export const Wc = {
 export const SendWqe = {
   WR_ID: 0,
   OPCODE: 12,
-  /** ibv_send_flags; in an XRC request, bits 8 and up are the number of the receiver's SRQ. */
+  /** ibv_send_flags. In an XRC request, bits 8 and up are the number of the receiver's SRQ. */
   FLAGS: 16,
   /** Immediate data big-endian, or the rkey to invalidate little-endian. */
   IMM: 20,
@@ -53,23 +53,20 @@ export const SendWqe = {
   ATOMIC_SWAP: 40,
   ATOMIC_RKEY: 48,
   /**
-   * BIND_MW: u64 address (at REMOTE) and u64 length; the region's lkey, the window's old and new rkey, access flags.
+   * BIND_MW: address (u64, at REMOTE), length (u64), the region's lkey, the window's old and new rkey, access flags.
    */
   MW_LENGTH: 32,
   MW_LKEY: 40,
   MW_KEY: 44,
   MW_NEW_KEY: 48,
   MW_ACCESS: 52,
-  /**
-   * FLUSH (Linux 6.2): the rkey, and one byte each for placement and selectivity. The struct has a length before the
-   * rkey, which libibverbs leaves 0; rxe uses DMA_LENGTH.
-   */
+  /** FLUSH (Linux 6.2): rkey, placement (one byte), selectivity (one byte). The length is in DMA_LENGTH. */
   FLUSH_RKEY: 36,
   FLUSH_PLACEMENT: 40,
   FLUSH_SELECTIVITY: 41,
   /**
-   * Datagrams: QP number, Q_Key, and number of the address handle. If the number is 0, the address vector is at
-   * UD_VECTOR; a layout whose UD_VECTOR is 0 has no address vectors.
+   * Datagrams: QP number, Q_Key, and number of the address handle. If this number is 0, the address vector is at
+   * UD_VECTOR. A layout with UD_VECTOR 0 has no address vectors.
    */
   UD_QPN: 24,
   UD_QKEY: 28,
@@ -77,11 +74,11 @@ export const SendWqe = {
   UD_VECTOR: 56,
   DMA_LENGTH: 184,
   DMA_NUM_SGE: 196,
-  /** The scatter/gather elements, or the bytes themselves: inline data, or the 8 bytes of an ATOMIC WRITE. */
+  /** The scatter/gather elements, inline data, or the 8 bytes of an ATOMIC WRITE. */
   SGE: 208,
 } as const
 
-/** struct rxe_av, in requests of older rdma-core providers, which know no numbers of address handles. */
+/** struct rxe_av, in requests of older rdma-core providers, which lack numbers of address handles. */
 export const AddressVector = { PORT: 0, DGID: 8, FLOW_LABEL: 24, SGID_INDEX: 28, TRAFFIC_CLASS: 30, BYTES: 88 } as const
 
 /** struct rxe_recv_wqe up to the scatter/gather elements. */

@@ -1,11 +1,10 @@
 /*
- * The rxe driver's additions to the common classes (R4, R22): the offsets of its queues in the context's file, and the
- * numbers of its address handles and SRQs.
+ * The rxe driver's additions to the common classes (R4, R22): the offsets of queues in the context's file, and the
+ * numbers of address handles and SRQs.
  *
- * In the object dialect these are attributes with ids from 0x8000. In Linux's dialects they are the driver's bytes of
- * the response, the structs of rdma_user_rxe.h (rxe_create_cq_resp and so on); `RxeLayouts` maps these bytes to the
- * attributes. As in Linux's driver, a method in `RxeLayouts` is refused with EINVAL if the caller's buffer for these
- * bytes is too short (`DriverLayout.minBytes`).
+ * In the object dialect the additions are attributes with ids from 0x8000. In Linux's dialects they are the driver's
+ * bytes of the response, the structs of rdma_user_rxe.h (rxe_create_cq_resp and so on). As in Linux's driver, a method
+ * in `RxeLayouts` is refused with EINVAL if the caller's buffer is too short (`DriverLayout.minBytes`).
  */
 
 import { MAX_AHS } from '../classes/pd.ts'
@@ -17,16 +16,15 @@ export const RXE_DRIVER_ID = 14
 /** Version of the driver's ABI (RXE_UVERBS_ABI_VERSION). */
 export const RXE_ABI = 2
 
-/** struct mminfo: offset for mmap(2) and number of bytes. */
+/** struct mminfo: offset for mmap(2), and bytes. */
 export const MmapInfo = { offset: at(0, u64(0)), size: at(8, u32(0)) }
 
-/** The location of a queue, as an output with this id. */
 const queue = (id: number) => optional(record(id, MmapInfo))
 
-/** Outputs of the creation of a queue pair; an XRC target has no queues. */
+/** Outputs of `create` of queue pairs, except XRC targets. */
 export const QpQueues = { create: { out: { recvQueue: queue(0x8000), sendQueue: queue(0x8001) } } }
 
-/** The attributes that the driver adds to core's, by class and method. */
+/** The driver's attributes by class and method. */
 export const RxeAttributes = {
   cq: {
     create: { out: { queue: queue(0x8000) } },
@@ -38,14 +36,14 @@ export const RxeAttributes = {
   xrc_ini_qp: QpQueues,
   gsi_qp: QpQueues,
   ah: {
-    /** `number`: names the address handle in work requests. */
+    /** `number`: that of the address handle in work requests. */
     create: { out: { number: optional(u32(0x8000)) } },
   },
   pd: {
     createAhs: { out: { numbers: optional(list(0x8000, { number: at(0, u32(0)) }, MAX_AHS)) } },
   },
   srq: {
-    /** `number`: srq_num of Linux's driver. Packets never carry the number of a basic SRQ. */
+    /** `number`: srq_num of Linux's driver. */
     create: { out: { queue: queue(0x8000), number: optional(u32(0x8001)) } },
     modify: { out: { queue: queue(0x8000) } },
   },
@@ -57,14 +55,11 @@ export const RxeAttributes = {
 
 export interface DriverLayout {
   readonly out: Layout
-  /**
-   * Minimum bytes of the caller's buffer, if not `out.size`; 0: a shorter or missing buffer is accepted, and nothing is
-   * written.
-   */
+  /** Minimum bytes of the caller's buffer; default `out.size`. 0: a shorter buffer is accepted and not written. */
   readonly minBytes?: number
   /**
-   * The driver's bytes of the request. `none`: a request with such bytes is refused with EINVAL. `pointer`: they are
-   * the address of the response, and fewer than its 8 bytes are EINVAL. Absent: they are ignored.
+   * The driver's bytes of the request. `none`: EINVAL if there are any. `pointer`: the address of the response; EINVAL
+   * if there are fewer than 8 bytes. Absent: the bytes are ignored.
    */
   readonly input?: 'none' | 'pointer'
 }
@@ -77,7 +72,7 @@ const qp: DriverLayout = {
   input: 'none',
 }
 
-/** By 'class.method': the driver's bytes of the response in Linux's dialects. */
+/** The driver's bytes of the response in Linux's dialects, by 'class.method'. */
 export const RxeLayouts: Readonly<Record<string, DriverLayout>> = {
   'cq.create': cq,
   'cq.modify': cq,

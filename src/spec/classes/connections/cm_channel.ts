@@ -1,7 +1,7 @@
 /*
  * Class `cm_channel`: a descriptor that receives the events of connection identifiers (Linux: an opened rdma_cm file).
  * read(2) returns records of 24 bytes {u64 user handle, u32 handle, u32 type, u64 sequence number}; `getEvent` returns
- * the whole event. Closing the descriptor destroys the channel and the identifiers that report to it.
+ * the whole event. Closing the descriptor destroys the channel and its identifiers.
  */
 import { CmEventType } from '../../enums.ts'
 import {
@@ -30,7 +30,7 @@ export const CmChannel = objectClass('cm_channel', ClassId.cm_channel, {
     /**
      * Takes the oldest event. EAGAIN if there is none, EIO if no event can follow. `status`: 0, a negative errno in
      * two's complement, the reason of a REJ, or the status of a SIDR_REP. `object`: handle of the identifier or of the
-     * multicast membership. `unread`: number of events that remain.
+     * multicast membership. `unread`: number of remaining events.
      */
     getEvent: method(CallNumber.cm_channel.getEvent, {
       in: {},

@@ -1,7 +1,7 @@
 /*
  * Class `cm_id`: an identifier of the RDMA connection manager, one end of a connection, comparable to a socket (R17,
- * R18). On the system-wide device, binding or resolving an address associates it with an RDMA device. Its channel
- * receives its events. Most methods are those of rdma_cma.h; errors are Linux's.
+ * R18). The identifier's channel receives its events. On the system-wide device, an identifier gets its RDMA device
+ * when an address is bound or resolved. Most methods are those of rdma_cma.h; errors are Linux's.
  */
 import { CmOptionLevel, CmPortSpace } from '../../enums.ts'
 import {
@@ -36,12 +36,11 @@ import {
 
 const calls = CallNumber.cm_id
 
-/** Maximum path records of an answer: as many as librdmacm reads (ucma_query_path). */
+/** As many as librdmacm reads (ucma_query_path). */
 const MAX_PATHS = 6
-/** Maximum bytes of an option's value. */
 const MAX_OPTION_BYTES = 4096
 
-/** Queue pair attributes that `initQpAttr` returns: those that connection management determines. */
+/** The queue pair attributes that connection management determines. */
 const qpAttributesOfConnection = {
   state: qpAttributes.state,
   accessFlags: optional(qpAttributes.accessFlags),
@@ -74,16 +73,14 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
       },
       out: {},
     }),
-    /** Addresses as sockaddr; the device once the identifier is bound, the paths once the route is resolved. */
+    /** Addresses as sockaddr. A bound identifier also has a device, and paths once the route is resolved. */
     query: method(QUERY, {
       in: {},
       out: { addresses: record(64, CmAddresses), paths: optional(list(65, CmPathRecord, MAX_PATHS)) },
     }),
-    /**
-     * Moves the identifier and its unread events to another channel. `events`: how many of its events were read before.
-     */
+    /** Moves the identifier and its unread events to another channel. `events`: number of events already read. */
     modify: method(MODIFY, { in: { channel: fd(1, 'cm_channel') }, out: { events: u32(64) } }),
-    /** Disconnects and tells the peer. `events`: how many events of this identifier were read. */
+    /** Disconnects and tells the peer. `events`: number of events of the identifier that were read. */
     destroy: method(DESTROY, { in: {}, out: { events: u32(64) } }),
     /** As `query`, with addresses as sockaddr_ib and without paths. */
     queryGids: method(calls.queryGids, { in: {}, out: { addresses: record(64, CmAddresses) } }),
@@ -95,22 +92,22 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
       in: {
         destination: bytes(1, ADDRESS_BYTES),
         source: optional(bytes(2, ADDRESS_BYTES)),
-        /** Milliseconds; ignored, because addresses are resolved at once. */
+        /** Ignored: addresses are resolved at once. */
         timeout: optional(u32(3)),
       },
       out: {},
     }),
-    /** Raises ROUTE_RESOLVED. `timeout` in milliseconds is ignored, because routes are resolved at once. */
+    /** Raises ROUTE_RESOLVED. `timeout` is ignored: routes are resolved at once. */
     resolveRoute: method(calls.resolveRoute, { in: { timeout: optional(u32(1)) }, out: {} }),
     /**
-     * Sends a connection request. Raises REJECTED if the peer rejects it, and UNREACHABLE if the peer does not answer.
-     * If the peer accepts it: for datagrams, and with `qp`, raises ESTABLISHED; otherwise CONNECT_RESPONSE, which the
-     * caller confirms by `accept` without parameters.
+     * Sends a connection request. Raises REJECTED if the peer rejects the request, and UNREACHABLE if the peer does not
+     * answer. If the peer accepts, the call raises ESTABLISHED for datagrams and with `qp`. Otherwise it raises
+     * CONNECT_RESPONSE, which the caller confirms by `accept` without parameters.
      *
-     * `qp`: the handle of a queue pair of the same device, which this call connects completely (R17): it resolves the
-     * address and route of `destination`, if that is given, moves the queue pair to INIT, and to RTS when the peer
-     * accepts; then ESTABLISHED is raised. Until the connection ends, the program may move the queue pair only to ERR;
-     * the end of the connection moves it to ERR too, as does a failure once it has left INIT.
+     * `qp`: the handle of a queue pair of the same device, which this call connects (R17). The call resolves address
+     * and route of `destination`, if given, and moves the queue pair to INIT. When the peer accepts, the queue pair
+     * moves to RTS, and ESTABLISHED is raised. Until the connection ends, the program may move the queue pair only to
+     * ERR. The end of the connection, and a failure after INIT, move the queue pair to ERR.
      */
     connect: method(calls.connect, {
       in: {
@@ -123,13 +120,12 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
     }),
     /**
      * Each connection request of a peer raises CONNECT_REQUEST with a new identifier. The new identifier has no events
-     * until it is accepted, unless it is attached to an event queue; if its peer has disconnected before that, `accept`
-     * fails.
+     * until it is accepted or attached to an event queue. If the peer has disconnected meanwhile, `accept` fails.
      */
     listen: method(calls.listen, { in: { backlog: optional(u32(1)) }, out: {} }),
     /**
-     * Accepts a connection request; without `parameters`, confirms a CONNECT_RESPONSE. Later events carry `userHandle`.
-     * `qp`: the handle of a queue pair of the same device, which this call moves to RTS first; otherwise as in `connect`.
+     * Accepts a connection request; without `parameters`, confirms a CONNECT_RESPONSE. Later events have `userHandle`.
+     * `qp`: as in `connect`; this call first moves the queue pair to RTS.
      */
     accept: method(calls.accept, {
       in: {
@@ -151,9 +147,7 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
       in: { level: enumOf(1, CmOptionLevel), option: u32(2), value: blob(3, MAX_OPTION_BYTES) },
       out: {},
     }),
-    /**
-     * Reports an event of the queue pair (ibv_event_type) to the identifier: COMM_EST if data arrived before the RTU.
-     */
+    /** Reports an event of the queue pair (ibv_event_type): COMM_EST if data arrived before the RTU. */
     notify: method(calls.notify, { in: { event: u32(1) }, out: {} }),
   },
 })
@@ -168,7 +162,7 @@ export const CmMulticast = objectClass('cm_multicast', ClassId.cm_multicast, {
         id: u32(1),
         userHandle: u64(2),
         address: bytes(3, ADDRESS_BYTES),
-        /** 1: send-only member. */
+        /** 1: the member only sends. */
         flags: optional(u16(4)),
       },
       out: {},

@@ -1,13 +1,13 @@
 /*
- * Records of the classes of connection management. They have the layout of Linux's structs (rdma_user_cm.h,
- * ib_user_sa.h), so that librdmacm's dialect (src/uapi/linux/ucma*.ts) copies them unchanged.
+ * Records of the classes of connection management, with the layouts of Linux's structs (rdma_user_cm.h, ib_user_sa.h):
+ * librdmacm's dialect (src/uapi/linux/ucma*.ts) copies the bytes unchanged.
  */
 import { at, bytes, u8, u16, u32 } from '../../schema/schema.ts'
 
-/** Bytes of private data in Linux's struct; messages carry fewer (spec/wire/mad.ts). */
+/** Bytes of private data in Linux's struct. Messages have room for fewer (spec/wire/mad.ts). */
 export const PRIVATE_DATA_BYTES = 256
 
-/** Bytes of an address: a struct sockaddr_storage with an IPv4, IPv6 or AF_IB address in Linux's layout. */
+/** An address is a struct sockaddr_storage, IPv4, IPv6 or AF_IB, in Linux's layout. */
 export const ADDRESS_BYTES = 128
 
 /** Bytes of a sockaddr by address family: AF_INET (2), AF_INET6 (10), AF_IB (27). */
@@ -59,7 +59,7 @@ export const CmAddresses = {
   destinationSize: at(14, u16(0)),
   source: at(16, bytes(0, ADDRESS_BYTES)),
   destination: at(144, bytes(0, ADDRESS_BYTES)),
-  /** Index of the device that the identifier is bound to. */
+  /** Index of the identifier's device. */
   deviceIndex: at(272, u32(0)),
 }
 

@@ -1,10 +1,9 @@
 /*
- * Class `device`: the device behind a context (R8). Its only object is object 0, which no call creates.
+ * Class `device`: the device behind a context (R8). The only object is object 0, which no call creates.
  *
- * `open` creates the context of the descriptor on which it is called (Linux: GET_CONTEXT); before `open` every other
- * call is refused with EINVAL. The two records of `query` have the layouts of Linux's ib_uverbs_query_device_resp and
- * of the part that ib_uverbs_ex_query_device_resp adds, so that Linux's dialects copy them into their answers (R4). As
- * in Linux, one method of the device returns the GID tables of all ports.
+ * `open` creates the context of its descriptor (Linux: GET_CONTEXT); before `open` other calls are refused with EINVAL.
+ * The two records of `query` have the layouts of Linux's ib_uverbs_query_device_resp and of the part that
+ * ib_uverbs_ex_query_device_resp adds (R4). `queryGidTable` returns the GID tables of all ports, as in Linux.
  */
 import { AtomicCap, DeviceCapFlags, GidType } from '../../enums.ts'
 import {
@@ -96,7 +95,7 @@ export const ExtendedDeviceAttributes = {
   odpXrcCaps: at(112, u32(0)),
 }
 
-/** ib_uverbs_gid_entry; `ifindex`: index of the network interface, or 0 without one. */
+/** ib_uverbs_gid_entry. `ifindex`: index of the network interface, or 0. */
 export const GidEntry = {
   gid: at(0, bytes(0, 16)),
   index: at(16, u32(0)),
@@ -113,10 +112,7 @@ const MAX_GID_ENTRIES = 0x7ff
 export const Device = objectClass('device', ClassId.device, {
   identity: 'fixed',
   methods: {
-    /**
-     * Creates the context of this descriptor. `wantAsyncFd` 1 also creates its asynchronous event descriptor, as
-     * Linux's write command GET_CONTEXT does.
-     */
+    /** Creates the context. `wantAsyncFd` 1 also creates an `async_fd`, as Linux's write command GET_CONTEXT does. */
     open: method(CallNumber.device.open, {
       in: { wantAsyncFd: optional(u8(1, { max: 1 })) },
       out: { numCompVectors: u32(64), coreSupport: u64(65), asyncFd: optional(fd(66, 'async_fd')) },
@@ -130,13 +126,13 @@ export const Device = objectClass('device', ClassId.device, {
         coreSupport: u64(67),
       },
     }),
-    /** Handles of this context's objects of `classes` (class ids), newest first; at most `max`, if given. */
+    /** Handles of the context's objects of `classes` (class ids), newest first; at most `max`. */
     queryHandles: method(CallNumber.device.queryHandles, {
       in: { classes: list(1, { id: at(0, u16(0)) }, 64), max: optional(u32(2)) },
       out: { handles: list(64, { handle: at(0, u32(0)) }, MAX_HANDLES) },
       undoable: true,
     }),
-    /** Every valid GID of every port. EINVAL if there are more than `max`, if given. */
+    /** The valid GIDs of all ports. EINVAL if there are more than `max`. */
     queryGidTable: method(CallNumber.device.queryGidTable, {
       in: { max: optional(u32(1)) },
       out: { entries: list(64, GidEntry, MAX_GID_ENTRIES) },

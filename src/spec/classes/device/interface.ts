@@ -1,10 +1,9 @@
 /*
- * Class `interface`: the device's description of what it supports (R13). Its only object is object 0, which no call
- * creates.
+ * Class `interface`: the device's description of its classes (R13). The only object is object 0, which no call creates.
  *
- * `query` returns every class, method, attribute, type, enumeration and name as lists of small records that refer to
- * each other by index; spec/schema/description.ts converts between declarations and records. A list's records never
- * grow: a later release adds a new list, which an older client does not request (R47).
+ * `query` returns lists of small records that refer to each other by index: classes, methods, attributes, types,
+ * enumerations and names. spec/schema/description.ts converts between declarations and records. The records of a list
+ * never grow: a later release adds a new list, which older clients do not request (R47).
  */
 import {
   at,
@@ -24,7 +23,7 @@ import {
 } from '../../schema/schema.ts'
 import { ClassId } from '../ids.ts'
 
-/** How objects of a class are identified; see `ObjectClass.identity`. */
+/** As `ObjectClass.identity`. */
 export const Identity = enumeration('identity', { handle: 0, fd: 1, fixed: 2 })
 
 /** GLOBAL: the system-wide device has the class too. */
@@ -52,7 +51,7 @@ export const AttributeFlags = enumeration('attribute_flags', { OPTIONAL: 1 })
 /** MIN, MAX: the type has that limit. */
 export const TypeFlags = enumeration('type_flags', { MIN: 1, MAX: 2 })
 
-/** In all rows `name` is a byte offset into `names`, where an ASCII name that ends with NUL begins. */
+/** In all rows `name` is a byte offset into `names`, of NUL-terminated ASCII text. */
 const ClassRow = {
   name: at(0, u32(0)),
   id: at(4, u16(0)),
@@ -61,14 +60,14 @@ const ClassRow = {
 }
 const MethodRow = {
   name: at(0, u32(0)),
-  /** Index of its class. */
+  /** Index of the class. */
   class: at(4, u16(0)),
   call: at(6, u8(0)),
   flags: at(7, flagsOf(0, MethodFlags, 1)),
 }
 const AttributeRow = {
   name: at(0, u32(0)),
-  /** Indices of its method and its type. */
+  /** Indices of method and type. */
   method: at(4, u32(0)),
   type: at(8, u32(0)),
   id: at(12, u16(0)),
@@ -92,14 +91,13 @@ const TypeRow = {
   max: at(20, u32(0)),
 }
 const FieldRow = { name: at(0, u32(0)), offset: at(4, u32(0)), type: at(8, u32(0)) }
-/** Its values are `count` rows starting at `first`. */
+/** The enumeration has `count` values, from row `first` on. */
 const EnumerationRow = { name: at(0, u32(0)), first: at(4, u32(0)), count: at(8, u32(0)) }
 const ValueRow = { name: at(0, u32(0)), value: at(4, u32(0)) }
 
-/** The fate of objects that a chain created before one of its calls failed: they stay, or are destroyed. */
+/** After a failed call the objects that the chain has created stay (STOP) or are destroyed (UNDO). */
 export const ChainErrors = enumeration('chain_errors', { STOP: 0, UNDO: 1 })
 
-/** Maximum bytes of the attributes below, and maximum rows of a list. */
 const NAMES_BYTES = 1 << 20
 const CHAIN_BYTES = 1 << 20
 const REASON_BYTES = 1024
@@ -123,11 +121,10 @@ export const Interface = objectClass('interface', ClassId.interface, {
       },
     }),
     /**
-     * Runs the calls of a chain in order, up to the first that fails (R16; layout: uapi/object/chain.ts). UNDO: if a
-     * call fails, the objects that the chain created are destroyed; the chain may then contain only calls that create
-     * objects or change nothing, and calls on objects that the chain creates. `results`: the entries with the replies
-     * in place of the requests; `done`: the number of successful entries. If an entry failed, `error` (errno) and
-     * `reason` are its error.
+     * Runs the calls of a chain in order, up to the first failure (R16; layout: uapi/object/chain.ts). A chain with
+     * UNDO may contain only calls that create objects or change nothing, and calls on objects that the chain creates.
+     * `results`: the entries, with replies in place of requests. `done`: the number of successful entries. `error`
+     * (errno) and `reason`: the error of the failed entry.
      */
     chain: method(CHAIN, {
       in: { entries: blob(1, CHAIN_BYTES), onError: enumOf(2, ChainErrors, 1) },

@@ -1,9 +1,9 @@
 /*
- * IP over the device (RFC 4391; R31, R40). Class `ip_interface`: an interface with one address on the link of a device,
- * which answers ARP, neighbour discovery and echo requests. Class `ip_socket`: a descriptor for UDP datagrams or echo
- * requests of an interface; it is readable while datagrams wait, and `receive` takes them.
+ * IP over the device (RFC 4391; R31, R40). Class `ip_interface`: an interface with one address on the link of a device;
+ * it answers ARP, neighbour discovery and echo requests. Class `ip_socket`: a descriptor for UDP datagrams or echo
+ * requests of an interface, readable while datagrams wait. A full socket drops datagrams.
  *
- * Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d. Datagrams that find no room in a socket are dropped.
+ * Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d.
  */
 import { IpProtocol } from '../../enums.ts'
 import { MAX_MTU_BYTES } from '../../mtu.ts'
@@ -29,17 +29,14 @@ import {
 import { CallNumber, ClassId } from '../ids.ts'
 
 const ADDRESS_BYTES = 16
-/**
- * Maximum bytes of datagrams in a socket's receive buffer, each counted with 256 bytes beside its payload; Linux's
- * net.core.rmem_default.
- */
+/** Bytes of a socket's receive buffer: Linux's net.core.rmem_default. Each datagram takes its payload and 256 bytes. */
 export const SOCKET_RECEIVE_BYTES = 212_992
 
 /**
- * Packets of an interface: `sent`; `dropped`, which could not be sent; `received`. Of the received packets some are for
- * the interface itself (ARP, for example), others are `delivered` to a socket or discarded: `malformed`, `checksum`
- * (wrong checksum), `fragment` (fragments are not supported), `foreign` (for another host, from a host that is not on
- * the link, or of an unsupported protocol), `unclaimed` (no socket has the port or echo identifier).
+ * Numbers of packets. `dropped`: could not be sent. `delivered`: received for a socket. Discarded packets: `malformed`;
+ * `checksum`: wrong checksum; `fragment`: fragments are not supported; `foreign`: for another host, from a host that is
+ * not on the link, or of an unsupported protocol; `unclaimed`: no socket has the port or echo identifier. Other
+ * received packets, for example of ARP, are for the interface itself.
  */
 const IpStatistics = {
   received: at(0, u64(0)),
@@ -94,7 +91,7 @@ export const IpSocket = objectClass('ip_socket', ClassId.ip_socket, {
       in: {
         interface: ref(1, 'ip_interface'),
         protocol: enumOf(2, IpProtocol),
-        /** The port of UDP, or the identifier of echo requests; 0 or absent: a free one. */
+        /** The UDP port, or the identifier of echo requests. 0 or absent: a free number. */
         port: optional(u16(3)),
       },
       out: {},
@@ -104,31 +101,29 @@ export const IpSocket = objectClass('ip_socket', ClassId.ip_socket, {
       out: {
         protocol: enumOf(64, IpProtocol),
         port: u16(65),
-        /** Datagrams in the receive buffer, and datagrams that were dropped because it was full. */
+        /** Datagrams in the receive buffer, and datagrams that a full buffer has dropped. */
         waiting: u32(66),
         overflowed: u64(67),
       },
     }),
     destroy: method(DESTROY, { in: {}, out: {} }),
     /**
-     * Sends a datagram, or an echo request with `port` as its sequence number. Fails with ENETUNREACH for an address
-     * that is not on the link, with EMSGSIZE for a payload that does not fit in one packet, and with EINVAL for an
-     * address of the other family and for UDP port 0. If no host has the address, the call succeeds all the same.
+     * Sends a datagram, or an echo request with `port` as sequence number. Fails with ENETUNREACH for an address that
+     * is not on the link, with EMSGSIZE for a payload that does not fit in one packet, with EINVAL for an address of
+     * the other family or UDP port 0. The call does not find out whether a host has the address.
      */
     send: method(CallNumber.ip_socket.send, {
       in: { address: bytes(1, ADDRESS_BYTES), port: u16(2), payload: blob(3, MAX_MTU_BYTES) },
       out: {},
     }),
-    /** Takes the oldest datagram or echo reply, with its sender. EAGAIN if there is none. */
+    /** Takes the oldest datagram or echo reply. `address`, `port`: the sender. EAGAIN if there is none. */
     receive: method(CallNumber.ip_socket.receive, {
       in: {},
       out: { address: bytes(64, ADDRESS_BYTES), port: u16(65), payload: blob(66, MAX_MTU_BYTES) },
     }),
-    /**
-     * Joins the multicast group: the socket then receives its datagrams. EADDRINUSE if it is a member already, ENOMEM
-     * if it is in too many groups. `leave`: EADDRNOTAVAIL if it is not a member.
-     */
+    /** Joins a multicast group. EADDRINUSE if the socket is a member already, ENOMEM if it is in too many groups. */
     join: method(CallNumber.ip_socket.join, { in: { group: bytes(1, ADDRESS_BYTES) }, out: {} }),
+    /** EADDRNOTAVAIL if the socket is not a member. */
     leave: method(CallNumber.ip_socket.leave, { in: { group: bytes(1, ADDRESS_BYTES) }, out: {} }),
   },
 })

@@ -1,6 +1,6 @@
 /*
- * Class `port`: a port of the device (R8). Its object id is the port's number, from 1; another id is EINVAL. `query`
- * returns one record with the layout of Linux's ib_uverbs_query_port_resp_ex (R4).
+ * Class `port`: a port of the device (R8). The object id is the port's number, from 1; other ids are refused with
+ * EINVAL. `query` returns a record with the layout of Linux's ib_uverbs_query_port_resp_ex (R4).
  */
 import { LinkLayer, LinkSpeed, LinkWidth, Mtu, PhysState, PortCapFlags, PortFlags, PortState } from '../../enums.ts'
 import { at, enumOf, flagsOf, method, objectClass, QUERY, record, u8, u16, u32 } from '../../schema/schema.ts'
@@ -30,9 +30,7 @@ export const PortAttributes = {
   linkLayer: at(37, enumOf(0, LinkLayer, 1)),
   flags: at(38, flagsOf(0, PortFlags, 1)),
   portCapFlags2: at(40, u16(0)),
-  /**
-   * The active speed in 32 bits, as Linux's active_speed_ex: later speeds do not fit in the 8 bits of `activeSpeed`.
-   */
+  /** Linux's active_speed_ex, for speeds that do not fit in the 8 bits of `activeSpeed`. */
   activeSpeedEx: at(44, u32(0)),
 }
 

@@ -1,9 +1,8 @@
 /*
- * Class `system`: the list of devices, with the data by which a user library chooses its provider for each (R13). It is
- * object 0 of the system-wide device. That device has no hardware, has only the classes that are marked global (R18),
- * and needs no `open`.
+ * Class `system`: the list of devices, with the data by which a user library chooses its provider (R13). The only
+ * object is object 0 of the system-wide device, which has no hardware, only global classes (R18), and needs no `open`.
  *
- * To miss no change, create an `async_fd` of the system-wide device first and query afterwards: the descriptor receives
+ * To miss no change, first create an `async_fd` of the system-wide device, then query: the descriptor receives
  * DEVICE_ADDED and DEVICE_REMOVED with the device's index as element. Names are ASCII, padded with zeros.
  */
 import { NodeType } from '../../enums.ts'
@@ -15,7 +14,7 @@ export const NAME_BYTES = 64
 const DeviceRow = {
   name: at(0, bytes(0, NAME_BYTES)),
   driver: at(64, bytes(0, NAME_BYTES)),
-  /** The number N of uverbsN: the lowest number that was free when the device was added. */
+  /** N of uverbsN: the lowest free number when the device was added. */
   index: at(128, u32(0)),
   /** Linux's number of the driver (rdma_driver_id), for example RDMA_DRIVER_RXE = 14. */
   driverId: at(132, u32(0)),
@@ -28,10 +27,10 @@ const DeviceRow = {
   driverAbi: at(156, u32(0)),
 }
 
-/** The device with this index has the class with this id. */
+/** Device `index` has the class with id `class`. */
 const DeviceClassRow = { index: at(0, u32(0)), class: at(4, u32(0)) }
 
-/** Version of Linux's uverbs ABI of all devices (sysfs: infiniband_verbs/abi_version). */
+/** Version of Linux's uverbs ABI (sysfs: infiniband_verbs/abi_version). */
 export const UVERBS_ABI = 6
 
 const MAX_DEVICES = 0x1000

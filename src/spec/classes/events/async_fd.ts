@@ -12,10 +12,7 @@ export const AsyncFd = objectClass('async_fd', ClassId.async_fd, {
   global: true,
   methods: {
     create: method(CREATE_FD, { in: {}, out: {} }),
-    /**
-     * `unread`: number of unread events. `isDefault` 1: the descriptor receives the events of objects that were created
-     * without `asyncFd`.
-     */
+    /** `unread`: number of unread events. `isDefault` 1: receives the events of objects created without `asyncFd`. */
     query: method(QUERY, { in: {}, out: { unread: u32(64), isDefault: u8(65, { max: 1 }) } }),
     /** Takes the oldest event. EAGAIN if there is none, EIO if the device was removed and no event can follow. */
     getEvent: method(CallNumber.async_fd.getEvent, {

@@ -1,12 +1,11 @@
 /*
  * Class `event_queue`: a descriptor that receives the events of device, ports, CQs, QPs, SRQs, work queues and
- * connection identifiers (R37, R38). Unlike the channel or async fd of an object, which its creation names, the queue
- * is chosen by `attach`.
+ * connection identifiers (R37, R38).
  *
- * Events of an attached object go to the queue instead of its channel or async fd, until the object is detached or
- * destroyed; detaching and destroying also withdraw its unread events. A CQ must be armed as usual. For a connection
- * identifier (`cm_id`) the queue only reports that its channel has an event; `cm_channel.getEvent` takes the event.
- * read(2) returns one or more records of 24 bytes (`Event`), `getEvents` returns a list of them. Closing the descriptor
+ * Events of an attached object go to the queue instead of the object's channel or async fd. Detaching or destroying the
+ * object ends this and withdraws its unread events. A CQ must be armed as usual. For a connection identifier (`cm_id`)
+ * the queue only reports that the identifier's channel has an event; `cm_channel.getEvent` takes the event. read(2)
+ * returns one or more records of 24 bytes (`Event`), `getEvents` a list of such records. Closing the descriptor
  * destroys the queue.
  */
 import { EventKind } from '../../enums.ts'
@@ -34,25 +33,25 @@ import { QP_CLASSES } from '../qp/qp.ts'
 export const EVENT_SOURCES = ['cq', 'srq', 'xrc_srq', 'tm_srq', 'wq', 'cm_id', ...QP_CLASSES] as const
 export type EventSource = (typeof EVENT_SOURCES)[number]
 
-/** Ids of the attributes that name objects: this number plus the class's id. */
+/** The attribute for objects of a class has the id OBJECT_ATTRIBUTES + class id. */
 const OBJECT_ATTRIBUTES = 0x100
 
 const objects = Object.fromEntries(
   EVENT_SOURCES.map(name => [name, optional(ref(OBJECT_ATTRIBUTES + ClassId[name], name))]),
 ) as Record<EventSource, Attribute<Reference, true>>
 
-/** The source of events: exactly one of `device` (1), `port` (its number) and the attributes of objects. */
+/** The source of events, exactly one attribute: `device` (1), `port` (its number), or an object. */
 const source = { device: optional(u8(2, { min: 1, max: 1 })), port: optional(u8(3, { min: 1 })), ...objects }
 
-/** An attached source: the id of its class, and its handle (for a port its number, for the device 0). */
+/** An attached source. `object`: the handle; for a port its number, for the device 0. */
 const attached = { cookie: at(0, u64(0)), object: at(8, u32(0)), class: at(12, u16(0)) }
 
-/** One event. `cookie` is the value given when the source was attached. */
+/** `cookie`: the argument of `attach`. */
 export const Event = { ...attached, type: at(16, enumOf(0, EventKind)), reserved: at(20, u32(0)) }
 
 const MAX_SOURCES = 0xffff
 
-/** Maximum events of one `getEvents`. */
+/** Maximum of one `getEvents`. */
 const MAX_EVENTS = 1024
 
 export const EventQueue = objectClass('event_queue', ClassId.event_queue, {
@@ -62,9 +61,9 @@ export const EventQueue = objectClass('event_queue', ClassId.event_queue, {
     create: method(CREATE_FD, { in: {}, out: {} }),
     /** The attached sources, and the number of unread events. */
     query: method(QUERY, { in: {}, out: { attached: list(64, attached, MAX_SOURCES), unread: optional(u32(65)) } }),
-    /** EBUSY if the object is already attached to an event queue, or the device or port to this one. */
+    /** EBUSY if the object is attached to any event queue already, or the device or port to this queue. */
     attach: method(CallNumber.event_queue.attach, { in: { cookie: u64(1), ...source }, out: {} }),
-    /** Withdraws the source's unread events. ENOENT if it is not attached to this queue. */
+    /** Withdraws the source's unread events. ENOENT if the source is not attached to this queue. */
     detach: method(CallNumber.event_queue.detach, { in: source, out: {} }),
     /** Takes the oldest events, at most `max`. EAGAIN if there is none, EIO if no event can follow. */
     getEvents: method(CallNumber.event_queue.getEvents, {

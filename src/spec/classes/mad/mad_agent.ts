@@ -1,7 +1,7 @@
 /*
  * Class `mad_agent`: sends management datagrams of the general services (Linux: an agent of ib_user_mad.h; IBA 13.4,
- * 13.6). It receives the requests of its management class and methods, and the responses to its own requests; its
- * channel queues them.
+ * 13.6). The agent's channel receives the requests of its management class and methods, and the responses to its own
+ * requests.
  */
 import { MadAgentFlags } from '../../enums.ts'
 import {
@@ -27,8 +27,8 @@ import { MAD_MESSAGE_BYTES, MAD_TAG_BYTES } from './mad_channel.ts'
 export const MadAgent = objectClass('mad_agent', ClassId.mad_agent, {
   methods: {
     /**
-     * Fails with EINVAL if another agent or userdma itself has one of the methods, or if no agent can have the class;
-     * with EPROTONOSUPPORT for queue pair 0, with ENOMEM if the channel has its maximum of agents.
+     * Fails with EINVAL if another agent or userdma itself has one of the methods, or if agents cannot have the class;
+     * with EPROTONOSUPPORT for queue pair 0; with ENOMEM if the channel has its maximum of agents.
      */
     create: method(CREATE, {
       in: {
@@ -36,14 +36,14 @@ export const MadAgent = objectClass('mad_agent', ClassId.mad_agent, {
         /** 0: the agent receives responses only. */
         mgmtClass: u8(2),
         classVersion: u8(3),
-        /** A bit for each method whose requests the agent receives; the lowest bit of the first byte is method 0. */
+        /** The methods whose requests the agent receives, one bit each; bit 0 of the first byte is method 0. */
         methods: blob(4, 16),
         /** The OUI of an agent of a vendor class, 0x30 to 0x4f. */
         oui: optional(u32(5, { max: 0xff_ffff })),
-        /** 1: messages may be longer than a datagram and are then segmented by RMPP; 0 or absent: no RMPP. */
+        /** 1: messages longer than a datagram are segmented by RMPP; 0 or absent: no RMPP. */
         rmppVersion: optional(u8(6)),
         flags: optional(flagsOf(7, MadAgentFlags)),
-        /** 1, the queue pair of the general services; the default. */
+        /** The queue pair of the general services, 1, which is the default. */
         qpn: optional(u32(8)),
       },
       out: {},
@@ -52,7 +52,7 @@ export const MadAgent = objectClass('mad_agent', ClassId.mad_agent, {
     destroy: method(DESTROY, { in: {}, out: {} }),
     /**
      * Sends a message. The device replaces the upper 32 bits of a request's transaction id. Fails with EINVAL if
-     * another message of the management class with the same transaction id waits for its response, with ENOMEM if too
+     * another message of the management class with the same transaction id waits for its response; with ENOMEM if too
      * many messages wait.
      */
     send: method(CallNumber.mad_agent.send, {
@@ -64,7 +64,7 @@ export const MadAgent = objectClass('mad_agent', ClassId.mad_agent, {
         timeout: optional(u32(4)),
         /** Maximum retransmissions without a response. */
         retries: optional(u32(5)),
-        /** Bytes that the channel returns with the request if no response comes. */
+        /** The channel returns these bytes with the request if no response comes. */
         tag: optional(bytes(6, MAD_TAG_BYTES)),
         data: blob(7, MAD_MESSAGE_BYTES),
       },

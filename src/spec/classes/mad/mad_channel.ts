@@ -1,7 +1,7 @@
 /*
  * Class `mad_channel`: a descriptor on which management datagrams of a device's port arrive (Linux: an opened umad
- * file). It is readable while a message waits; `receive` takes the message: a datagram of 256 bytes, or a longer
- * message that was reassembled from segments. Closing the descriptor destroys the channel and its agents.
+ * file). The descriptor is readable while a message waits. A message is a datagram of 256 bytes, or was reassembled
+ * from segments. Closing the descriptor destroys the channel and its agents.
  */
 import {
   blob,
@@ -23,28 +23,27 @@ import { QpAddress } from '../qp/qp.ts'
 export const MAD_CHANNEL_AGENTS = 32
 /** Maximum bytes of a message. */
 export const MAD_MESSAGE_BYTES = 2 ** 20
-/** Bytes of the `tag` of a sent message, which is returned if no response comes. */
 export const MAD_TAG_BYTES = 64
 
 export const MadChannel = objectClass('mad_channel', ClassId.mad_channel, {
   identity: 'fd',
   methods: {
-    /** Agents can send any management datagram, so that the program needs CAP_NET_RAW. */
+    /** Agents can send any management datagram: the program needs CAP_NET_RAW. */
     create: method(CREATE_FD, { in: {}, out: {}, needs: 'NET_RAW' }),
     /** Number of unread messages. */
     query: method(QUERY, { in: {}, out: { unread: u32(64) } }),
     destroy: method(DESTROY, { in: {}, out: {} }),
     /**
-     * Takes the oldest message, if it has at most `bufferBytes` bytes. If it is longer, only its first datagram is
-     * returned, and the message stays the oldest one. Fails with EAGAIN if there is no message, with EIO if none can
-     * follow, with EINVAL if even the first datagram is longer than `bufferBytes`.
+     * Takes the oldest message, if it has at most `bufferBytes` bytes. If the message is longer, returns only the first
+     * datagram, and the message stays the oldest. Fails with EAGAIN if there is no message, with EIO if no message can
+     * follow, with EINVAL if the first datagram is longer than `bufferBytes`.
      */
     receive: method(CallNumber.mad_channel.receive, {
       in: { bufferBytes: u32(1) },
       out: {
         /** Handle of the agent. */
         agent: u32(64),
-        /** 0, or ETIMEDOUT: no response came to a request, whose header is the message. */
+        /** 0, or ETIMEDOUT: a request got no response; the message is the header of the request. */
         status: u32(65),
         /** Bytes of the whole message. */
         length: u32(66),

@@ -1,10 +1,9 @@
 /*
- * The attributes and methods of the classes of queue pairs (IBA 10.3; R9). Each QP type is a class; the files beside
- * this one select its attributes from `qpAttributes`, so that a caller cannot pass an attribute that the type lacks,
- * for example a Q_Key to RC.
+ * The attributes and methods of the classes of queue pairs (IBA 10.3; R9). Each QP type is a class, in a file of its
+ * own, with the attributes that the type has.
  *
- * Up to 21 the ids of the attributes of `modify` and `query` follow Linux's attribute mask: id = 1 + bit number. The QP
- * state table says which of them a transition needs (spec/qp-states.ts).
+ * Ids up to 21 of the attributes of `modify` and `query` follow Linux's attribute mask: id = 1 + bit number. The QP
+ * state table has the attributes of each transition (spec/qp-states.ts).
  */
 import { AccessFlags, Mtu, PathMigState, QpFlags, QpState } from '../../enums.ts'
 import type { QpTypeName } from '../../qp-states.ts'
@@ -55,7 +54,7 @@ export const QpCap = {
   maxInlineData: at(16, u32(0)),
 }
 
-/** Destination on an Ethernet link (R10). `isGlobal` must be 1: RoCE packets always have a global route. */
+/** Destination on Ethernet (R10). `isGlobal` must be 1: RoCE packets always have a global route. */
 export const QpAddress = {
   dgid: at(0, bytes(0, 16)),
   flowLabel: at(16, u32(0)),
@@ -68,41 +67,35 @@ export const QpAddress = {
   port: at(26, u8(0)),
 }
 
-/**
- * Destination on InfiniBand, and on Omni-Path, whose LIDs have 32 bits. Within a subnet the LID suffices; `isGlobal` 1:
- * the fields of the global route are valid.
- */
+/** Destination on InfiniBand. `isGlobal` 1: the fields of the global route are valid. */
 export const IbAddress = {
   ...QpAddress,
   srcPathBits: at(27, u8(0, { max: 127 })),
   dlid: at(28, u16(0)),
 }
+/** Destination on Omni-Path. */
 export const OpaAddress = { ...QpAddress, srcPathBits: at(27, u8(0)), dlid: at(28, u32(0)) }
 
-/**
- * The destination attributes of all links (R10, R27); the object dialect accepts only those of the device's link
- * (spec/links.ts). iWARP has none: the underlying TCP connection has the addresses.
- */
+/** The destination attributes of all links (R10, R27). A device accepts only those of its link (spec/links.ts). */
 export const ADDRESSES = ['address', 'ibAddress', 'opaAddress', 'dmac', 'vlan'] as const
 
 /**
- * RoCE's attributes beside the address (spec/links.ts): the next hop's MAC address and the VLAN. Without them the
- * device determines both, as Linux's kernel does from the route and the GID's interface; no struct of ib_user_verbs.h
- * has them.
+ * RoCE's optional attributes beside the address (spec/links.ts): the next hop's MAC address and the VLAN. By default
+ * the device determines both, as Linux does from the route and the GID's interface.
  */
 export const ethernetOf = (dmac: number, vlan: number) => ({
   dmac: optional(bytes(dmac, 6)),
   vlan: optional(u16(vlan, { max: 4094 })),
 })
 
-/** The alternate path of automatic path migration; one attribute per link, like addresses. */
+/** The alternate path of automatic path migration, on Ethernet. */
 const QpAlternatePath = {
   ...QpAddress,
   altPort: at(27, u8(0)),
   pkeyIndex: at(28, u16(0)),
   timeout: at(30, u8(0, { max: 31 })),
 }
-/** The same fields behind an address with LIDs. */
+/** The fields of an alternate path behind an address with LIDs. */
 const alternateWithLids = { altPort: at(32, u8(0)), timeout: at(33, u8(0, { max: 31 })), pkeyIndex: at(34, u16(0)) }
 const IbAlternatePath = { ...IbAddress, ...alternateWithLids }
 const OpaAlternatePath = { ...OpaAddress, ...alternateWithLids }
@@ -111,8 +104,8 @@ export const ALTERNATE_PATHS = ['alternatePath', 'ibAlternatePath', 'opaAlternat
 const PSN = { max: 0xffffff }
 
 /**
- * The attributes of `modify` and `query` of all types together. Timers are codes as in IBA 9.7.5 and 11.6.2: `timeout`
- * t is 4.096 µs · 2^t, 0 is no timeout; `minRnrTimer` is an index of `rnrTimerMicroseconds` (spec/wire/headers.ts).
+ * The attributes of `modify` and `query`, of all types. Timers are codes (IBA 9.7.5, 11.6.2): `timeout` t is 4.096 µs ·
+ * 2^t, 0 is no timeout; `minRnrTimer` is an index of `rnrTimerMicroseconds` (spec/wire/headers.ts).
  */
 export const qpAttributes = {
   state: enumOf(1, QpState, 1),
@@ -149,7 +142,7 @@ type Optional<A extends Attributes> = { [K in keyof A]: A[K] extends Attribute<i
 const choose = <N extends QpAttributeName>(names: readonly N[]): Chosen<N> =>
   Object.fromEntries(names.map(name => [name, qpAttributes[name]])) as Chosen<N>
 
-/** An attribute of `modify` with id n has, in `create`, the id CREATE_OFFSET + n. */
+/** Attribute n of `modify` has the id CREATE_OFFSET + n in `create`. */
 const CREATE_OFFSET = 32
 
 const asInitialAttributes = <A extends Attributes>(attributes: A): Optional<A> =>
@@ -161,9 +154,8 @@ const asInitialAttributes = <A extends Attributes>(attributes: A): Optional<A> =
   ) as Optional<A>
 
 /**
- * `state` and further attributes of `modify` as attributes of `create`: they create the queue pair directly in that
- * state (R7). Core moves it there step by step, each step with the attributes that the state table assigns to it; if a
- * step fails, so does the creation.
+ * `state` and other attributes of `modify` as attributes of `create`, to create a queue pair in that state (R7). Core
+ * makes the transitions of the state table, each with its attributes. If a transition fails, the creation fails.
  */
 export const initialAttributes = <const N extends QpAttributeName>(...names: readonly N[]) =>
   asInitialAttributes(choose(['state', ...names] as const))
@@ -171,7 +163,7 @@ export const initialAttributes = <const N extends QpAttributeName>(...names: rea
 const allOptional = <A extends Attributes>(attributes: A): Optional<A> =>
   Object.fromEntries(Object.entries(attributes).map(([name, attribute]) => [name, optional(attribute)])) as Optional<A>
 
-/** Attributes of `create` for types with a send and a receive queue. */
+/** For types with a send and a receive queue. */
 const createArguments = {
   pd: ref(1, 'pd'),
   sendCq: ref(2, 'cq'),
@@ -180,7 +172,7 @@ const createArguments = {
   flags: optional(flagsOf(5, QpFlags)),
   userHandle: u64(6),
   asyncFd: optional(fd(7, 'async_fd')),
-  /** Receives come from this SRQ: the queue pair has no receive queue, and `cap.maxRecvWr` is ignored. */
+  /** The queue pair takes receive requests from this SRQ and has no receive queue; `cap.maxRecvWr` is ignored. */
   srq: optional(ref(8, 'srq')),
 }
 
@@ -193,24 +185,23 @@ export const qpMethods = <const N extends QpAttributeName>(...names: readonly N[
       out: { cap: record(64, QpCap), qpNum: u32(65) },
       driverAttributes: true,
     }),
-    /** The device returns all attributes, whatever `attrMask` (Linux's mask) requests. */
+    /** Returns all attributes; `attrMask` (Linux's mask) is ignored. */
     query: method(QUERY, {
       in: { attrMask: optional(u32(64)) },
       out: { ...attributes, cap: record(20, QpCap), sqDraining: u8(32), sqSigAll: u8(33, { max: 1 }) },
     }),
     modify: method(MODIFY, { in: allOptional(attributes), out: {} }),
-    /** `events`: asynchronous events of this QP that the caller has read, for ibv_ack_async_event. */
+    /** `events`: number of asynchronous events of the QP that were read, for ibv_ack_async_event. */
     destroy: method(DESTROY, { in: {}, out: { events: u32(64) } }),
   }
 }
 
-/** Maximum bytes of the requests of a POST_SEND; an attribute has at most 65,535. */
+/** Maximum bytes of the requests of a POST_SEND: an attribute has at most 65,535. */
 const MAX_REQUEST_BYTES = 0xffe0
 
 /**
  * The doorbell of the send queue: the work requests are in the mapped queue. Linux's write command POST_SEND can carry
- * `wrCount` requests itself: `requests` is its content, unchanged, and `badWr` is the number of the first refused
- * request, from 1.
+ * `wrCount` requests itself, in `requests`; `badWr` is the number of the first refused request, from 1.
  */
 export const postSend = (call: number) =>
   method(call, {

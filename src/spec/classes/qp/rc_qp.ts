@@ -1,4 +1,4 @@
-/* Class `rc_qp`: a queue pair of the reliable connected service (IBA 9.7, 10.3). It has no Q_Key. */
+/* Class `rc_qp`: a queue pair of the reliable connected service (IBA 9.7, 10.3). */
 import { objectClass } from '../../schema/schema.ts'
 import { CallNumber, ClassId } from '../ids.ts'
 import { ADDRESSES, ALTERNATE_PATHS, postSend, qpMethods } from './qp.ts'

@@ -1,7 +1,6 @@
 /*
  * Class `rd_qp`: a queue pair of the reliable datagram service (IBA 9.7, 10.2.7, 10.3). Path, partition and retries are
- * properties of its end-to-end contexts. No known adapter implements the service, and no driver here has the class:
- * EOPNOTSUPP.
+ * properties of end-to-end contexts. No driver here has the class: EOPNOTSUPP.
  */
 import { objectClass } from '../../schema/schema.ts'
 import { CallNumber, ClassId } from '../ids.ts'

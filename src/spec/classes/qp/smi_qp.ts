@@ -1,6 +1,6 @@
 /*
- * Class `smi_qp`: queue pair 0 of a port, which carries subnet management packets (IBA 13.5, 14). Ethernet links have
- * no subnet management, so no driver here has it: EOPNOTSUPP.
+ * Class `smi_qp`: queue pair 0 of a port, for subnet management packets (IBA 13.5, 14). Ethernet has no subnet
+ * management, and no driver here has the class: EOPNOTSUPP.
  */
 import { objectClass } from '../../schema/schema.ts'
 import { CallNumber, ClassId } from '../ids.ts'

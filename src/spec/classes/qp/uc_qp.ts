@@ -1,5 +1,5 @@
 /*
- * Class `uc_qp`: a queue pair of the unreliable connected service (IBA 9.8). Without acknowledgements it has no timers,
+ * Class `uc_qp`: a queue pair of the unreliable connected service (IBA 9.8): no acknowledgements, and so no timers,
  * retries, READs or atomics.
  */
 import { objectClass } from '../../schema/schema.ts'

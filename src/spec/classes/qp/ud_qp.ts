@@ -6,7 +6,7 @@ import { bytes, method, objectClass, u16 } from '../../schema/schema.ts'
 import { CallNumber, ClassId } from '../ids.ts'
 import { postSend, qpMethods } from './qp.ts'
 
-/** A multicast group: its GID and its LID. The LID has no meaning on Ethernet but is part of the group's identity. */
+/** A multicast group: GID and LID, on Ethernet too, where the LID has no other meaning. */
 const group = { gid: bytes(1, 16), mlid: u16(2) }
 
 export const UdQp = objectClass('ud_qp', ClassId.ud_qp, {

@@ -1,10 +1,10 @@
 /*
- * Classes of XRC queue pairs (IBA annex A14): `xrc_ini_qp`, the initiator, has a send queue only, and each of its
- * requests names the receiver's SRQ; `xrc_tgt_qp`, the target, has no queue and belongs to an XRC domain.
+ * Classes of XRC queue pairs (IBA annex A14). `xrc_ini_qp`, the initiator, has only a send queue; each work request
+ * names the receiver's SRQ. `xrc_tgt_qp`, the target, has no queue and belongs to an XRC domain.
  *
  * Several processes may share a target: `create` with `qpNum` opens an existing target of the same domain (Linux:
- * OPEN_QP). Each opening is an object of its own and receives the target's events; the target is destroyed with the
- * last of these objects.
+ * OPEN_QP). Each opening is an object and receives the target's events. The target is destroyed with the last of these
+ * objects.
  */
 import { QpFlags } from '../../enums.ts'
 import { CREATE, fd, flagsOf, method, objectClass, optional, record, ref, u32, u64 } from '../../schema/schema.ts'
@@ -70,7 +70,7 @@ export const XrcTgtQp = objectClass('xrc_tgt_qp', ClassId.xrc_tgt_qp, {
     create: method(CREATE, {
       in: {
         xrcd: ref(1, 'xrcd'),
-        /** Opens the existing target with this number. EINVAL if the domain has none. */
+        /** Opens the existing target with this number. EINVAL if the domain has no such target. */
         qpNum: optional(u32(2, { max: 0xffffff })),
         userHandle: u64(6),
         asyncFd: optional(fd(7, 'async_fd')),
