@@ -1,12 +1,11 @@
 /*
- * Limits of other adapters, and operations of userdma's device that they lack, for `userdma check --like`. Each has the
- * source that states it. docs/reference/adapters.md is generated from this table.
+ * Limits and missing operations of other adapters, each with its source, for `userdma check --like`.
  *
- * A limit is the largest value that the adapter accepts. If a queue's limit depends on the size of its WQEs, the table
- * has the limit for the smallest WQE.
+ * A limit is the largest value that the adapter accepts. If the limit depends on the size of WQEs, the table has the
+ * limit for the smallest WQE.
  */
 
-/** Names of limits, as in verbs. max_mr_size and max_inline_data are in bytes, the others are counts. */
+/** max_mr_size and max_inline_data are in bytes, the other limits are counts. */
 export const limitNames = [
   'max_send_wr',
   'max_recv_wr',
@@ -22,7 +21,7 @@ export const limitNames = [
 ] as const
 export type LimitName = (typeof limitNames)[number]
 
-/** Operations that an adapter may lack: the key in `Adapter.lacks`, and the text in findings. */
+/** Operations that adapters may lack, with their names in findings. */
 export const operationNames = {
   rc: 'reliable connections (RC)',
   uc: 'unreliable connections (UC)',
@@ -39,14 +38,13 @@ export const operationNames = {
 } as const
 export type OperationName = keyof typeof operationNames
 
-/** `classes`: the classes of queue pairs (spec/classes/qp/) to which the limit applies; absent: all. */
+/** `classes`: the classes of queue pairs (spec/classes/qp/) with the limit; absent: all. */
 export type Limit = readonly [value: number, source: string, classes?: readonly string[]]
 
 export interface Adapter {
-  /** The model whose limits these are. */
   readonly model: string
   readonly limits: Readonly<Partial<Record<LimitName, Limit>>>
-  /** Missing operations, each with its source. */
+  /** Sources of missing operations. */
   readonly lacks: Readonly<Partial<Record<OperationName, string>>>
 }
 

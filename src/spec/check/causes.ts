@@ -1,8 +1,6 @@
 /*
- * Why requests fail, packets are dropped, events are raised and destroys wait: one table for the engine, the daemon's
- * log, trace, stat and the library. The code of a cause is the `vendor_err` of the completion that fails for it; a
- * successful completion has 0. Codes are never reused and keep their meaning. docs/reference/vendor-errors.md is
- * generated from this table.
+ * Causes: why requests fail, packets are dropped, events are raised and destroys wait. The code of a cause is the
+ * `vendor_err` of the failed completion; a successful completion has 0. Codes keep their meaning and are never reused.
  */
 import { AccessFlags, type AsyncEventType, nameIn, QpState } from '../enums.ts'
 import { type WcStatus, WrOpcode } from '../work.ts'
@@ -12,14 +10,14 @@ type EventName = keyof typeof AsyncEventType.values
 
 interface CauseRow {
   readonly code: number
-  /** The completion statuses and asynchronous events that the cause leads to. */
+  /** The completion statuses and asynchronous events to which the cause leads. */
   readonly results: readonly (StatusName | EventName)[]
-  /** Not an error: the log omits it. */
+  /** Not an error: not in the log. */
   readonly isNote?: boolean
   /**
-   * A sentence without its full stop; `causeText` fills in the arguments, which are in braces: `{length}` a decimal
-   * number or a text, `{key:hex}` in hexadecimal, `{right:rights}` ibv_access_flags, `{opcode:request}` an
-   * ibv_wr_opcode, `{state:state}` a queue pair's state.
+   * A sentence without its full stop, with arguments in braces. `{length}`: a decimal number or a text; `{key:hex}`:
+   * hexadecimal; `{right:rights}`: ibv_access_flags; `{opcode:request}`: ibv_wr_opcode; `{state:state}`: a queue pair's
+   * state.
    */
   readonly text: string
 }
@@ -70,7 +68,7 @@ const table = {
     text: 'the queue pair does not accept the request',
   },
 
-  // ---- 0x2..: local memory: the scatter/gather elements of a send or receive request ----
+  // ---- 0x2..: local memory, of the scatter/gather elements of a send or receive request ----
   LKEY_UNKNOWN: {
     code: 0x201,
     results: ['LOC_PROT_ERR', 'REM_OP_ERR'],
@@ -118,7 +116,7 @@ const table = {
     text: 'lkey {key:hex} does not allow [{accessStart:hex}, {accessEnd:hex})',
   },
 
-  // ---- 0x3..: the peer sent a NAK, a wrong response or nothing; a peer in the same process gives a more precise cause (0x2, 0x4, 0x5) ----
+  // ---- 0x3..: the peer sent a NAK, a wrong response or nothing (a peer in this process gives a cause from 0x2, 0x4, 0x5) ----
   NAK_INVALID_REQUEST: { code: 0x301, results: ['REM_INV_REQ_ERR'], text: 'the peer answered: invalid request' },
   NAK_REMOTE_ACCESS: { code: 0x302, results: ['REM_ACCESS_ERR'], text: 'the peer answered: remote access error' },
   NAK_REMOTE_OPERATION: { code: 0x303, results: ['REM_OP_ERR'], text: 'the peer answered: remote operational error' },
@@ -365,7 +363,7 @@ const table = {
 export type CauseName = keyof typeof table
 export const causes: Readonly<Record<CauseName, CauseRow>> = table
 
-/** Names of the arguments in a sentence: the words in braces without their format. */
+/** The names in braces, without their formats. */
 type ArgumentName<T extends string> = T extends `${string}{${infer Placeholder}}${infer Rest}`
   ? (Placeholder extends `${infer Name}:${string}` ? Name : Placeholder) | ArgumentName<Rest>
   : never
@@ -374,21 +372,17 @@ export type CauseArguments<N extends CauseName> = {
   readonly [name in ArgumentName<(typeof table)[N]['text']>]: number | bigint | string
 }
 
-/** A cause with its arguments. */
 export interface Cause {
   readonly id: CauseName
   readonly args: Readonly<Record<string, number | bigint | string>>
 }
 
-/** Allocates a cause. */
 export const createCause = <N extends CauseName>(id: N, args: CauseArguments<N>): Cause => ({ id, args })
 
-/** The `vendor_err` of a completion that fails for a cause. */
 export const vendorErrorOf = (id: CauseName): number => causes[id].code
 
 const byCode = new Map<number, CauseName>(Object.entries(table).map(([name, { code }]) => [code, name as CauseName]))
 
-/** The name of a cause; undefined for an unknown code. */
 export const causeOfCode = (code: number): CauseName | undefined => byCode.get(code)
 
 const rightsText = (bits: number): string =>
@@ -404,10 +398,10 @@ const formats: Readonly<Record<string, (value: number | bigint | string) => stri
   state: value => nameIn(QpState.values, Number(value)),
 }
 
-/** Name of an ibv_wr_opcode without the prefix RDMA_. */
+/** The name of an ibv_wr_opcode without the prefix RDMA_. */
 export const requestName = (opcode: number): string => nameIn(WrOpcode.values, opcode).replace(/^RDMA_/, '')
 
-/** The sentence of a cause with its arguments, without its full stop; `?` or NaN for a missing argument. */
+/** The sentence without its full stop. A missing argument is `?` or NaN. */
 export const causeText = ({ id, args }: Cause): string =>
   causes[id].text.replace(/\{(\w+)(?::(\w+))?\}/g, (_, name: string, format: string | undefined) => {
     const value = args[name] ?? '?'

@@ -1,7 +1,6 @@
 /*
- * One failure: a request that completed in error, flushed requests, an asynchronous event, a dropped message or packet,
- * or a destroy that waits. This file has the record, its JSON for tools, and the line that log, trace, stat and library
- * show:
+ * A failure: a request that completed in error, flushed requests, an asynchronous event, a dropped message or packet,
+ * or a destroy that waits. The record, JSON for tools, and the line of text, for example:
  *
  *   QP 0x11 WRITE wr_id 100: REM_ACCESS_ERR: peer QP 0x12: rkey 0x753 was deregistered (it was [0x1000, 0x2000))
  */
@@ -10,40 +9,39 @@ import { AsyncEventType, nameIn, QpState } from '../enums.ts'
 import { WcStatus } from '../work.ts'
 import { type Cause, type CauseName, causes, causeText, requestName, vendorErrorOf } from './causes.ts'
 
-/** The peer queue pair, as this process knows it. */
+/** The peer queue pair. */
 export interface FailurePeer {
   readonly qpn: number
-  /** Its address as text. */
   readonly address: string
   /**
-   * A number of `QpState`; `none`: the peer's device is in this process and has no such queue pair; undefined: the
-   * device is not in this process.
+   * A number of `QpState`. `none`: there is no such queue pair. Undefined: the peer's device is not in this process.
    */
   readonly state?: number | 'none'
 }
 
 export interface Failure {
   /**
-   * `send`, `receive`: a request of that queue completed with `status`; `flush`: `count` requests were flushed with
-   * `status`; `event`: an asynchronous event, of the queue pair if there is a `qpn`; `drop`: `count` messages or
-   * packets so far were dropped without an answer; `wait`: a destroy waits until the program acknowledges events.
+   * - `send`, `receive`: a request of that queue completed with `status`
+   * - `flush`: `count` requests were flushed with `status`
+   * - `event`: an asynchronous event, of a queue pair if there is a `qpn`
+   * - `drop`: `count` messages or packets so far were dropped without an answer
+   * - `wait`: a destroy waits until the program acknowledges events
    */
   readonly kind: 'send' | 'receive' | 'flush' | 'event' | 'drop' | 'wait'
   readonly device: string
   readonly cause: Cause
   readonly qpn?: number
-  /** ibv_wr_opcode of a send request. */
+  /** ibv_wr_opcode. */
   readonly opcode?: number
   readonly wrId?: bigint
   /** ibv_wc_status. */
   readonly status?: number
   /** ibv_event_type. */
   readonly event?: number
-  /** Number of dropped messages or packets, or of flushed requests. */
   readonly count?: number
   /** The queue of flushed requests. */
   readonly queue?: 'send' | 'receive'
-  /** The failure that moved the queue pair to its error state, so that requests were flushed. */
+  /** For flushed requests: the failure that moved the queue pair to its error state. */
   readonly root?: Failure
   readonly peer?: FailurePeer
   /** Whether the cause lies at the peer. */
@@ -52,7 +50,7 @@ export interface Failure {
 
 const hex = (value: number): string => `0x${value.toString(16)}`
 
-/** Causes whose sentence is followed by the peer's address and state. */
+/** The text of these causes ends with the peer's address and state. */
 const causesWithPeer: ReadonlySet<CauseName> = new Set<CauseName>(['NO_ANSWER', 'PACKETS_LOST', 'RNR_EXCEEDED'])
 
 const peerText = ({ qpn, address, state }: FailurePeer): string => {
@@ -83,7 +81,7 @@ const subjectText = (failure: Failure): string => {
   }
 }
 
-/** The part of the line after `subjectText`: the cause, the peer's state, the root failure. */
+/** The line after `subjectText`: the cause, the peer's state, the root failure. */
 export const failureReason = (failure: Failure): string => {
   const { cause, peer, isCauseAtPeer, root } = failure
   const owner = isCauseAtPeer && peer !== undefined ? `peer QP ${hex(peer.qpn)}: ` : ''
@@ -92,19 +90,18 @@ export const failureReason = (failure: Failure): string => {
   return `${owner}${causeText(cause)}${peerState}${rootText}`
 }
 
-/** The line of a failure, without the process's name and without a full stop. */
+/** The line of a failure, without a full stop. */
 export const failureText = (failure: Failure): string => `${subjectText(failure)}${failureReason(failure)}`
 
-/** Whether the failure is a note, not an error. */
 export const isNote = ({ cause }: Failure): boolean => causes[cause.id].isNote === true
 
-/** Arguments for JSON: 64-bit numbers in hexadecimal. */
+/** 64-bit numbers are hexadecimal text. */
 const jsonArgs = ({ args }: Cause) =>
   Object.fromEntries(
     Object.entries(args).map(([name, value]) => [name, typeof value === 'bigint' ? `0x${value.toString(16)}` : value]),
   )
 
-/** A failure as JSON: names for opcodes, statuses and events; `wrId` is decimal text. */
+/** A failure as JSON. Opcodes, statuses and events are names; `wrId` is decimal text. */
 export interface FailureJson {
   readonly kind: Failure['kind']
   readonly device: string

@@ -1,9 +1,8 @@
 /*
- * Findings of `userdma check`: the records that are reported, and one table of all kinds. The id of a finding is its
- * key; ids keep their meaning. docs/findings.md is generated from this table, with a program for each finding.
+ * Findings of `userdma check`: the records of the report, and the table of all kinds by id. Ids keep their meaning.
  *
- * Severities: `error`: the program is wrong, and something failed or cannot work; `warning`: it may fail or leak, here or
- * elsewhere; `note`: worth knowing.
+ * Severities: `error`: something failed or cannot work. `warning`: the program may fail or leak, here or elsewhere.
+ * `note`: not necessarily a mistake.
  */
 
 import type { WcStatus } from '../work.ts'
@@ -17,13 +16,13 @@ export interface Program {
 }
 
 /**
- * The stack of a call or post, innermost frame first. A native frame is its return address, `file+0xoffset`, followed
- * by the symbol if there is one; a frame of JavaScript is V8's `function (file:line:column)`, one of Python
- * `function (file:line)`.
+ * The stack of a call or post, innermost frame first. Native frames are return addresses, `file+0xoffset`, with the
+ * symbol if there is one. JavaScript frames are V8's `function (file:line:column)`, Python frames `function
+ * (file:line)`.
  */
 export type Stack = readonly string[]
 
-/** An event in the history of an object or of the request that failed. */
+/** An event in the history of an object or request. */
 export interface Moment {
   /** A participle: created, modified to RTR, destroyed, posted. */
   readonly action: string
@@ -32,7 +31,7 @@ export interface Moment {
   readonly stack: Stack
 }
 
-/** An object that a finding names, with its history. */
+/** An object that a finding names. */
 export interface FoundObject {
   /** For example `QP 0x11 of process 1234 (server)`. */
   readonly name: string
@@ -46,13 +45,13 @@ export interface Finding {
   readonly severity: Severity
   /** One sentence without its full stop: what happened. */
   readonly text: string
-  /** Further facts, a line each: the attributes of both ends, for example. */
+  /** Further facts, for example the attributes of both ends. One line each. */
   readonly details: readonly string[]
   readonly program?: Program
   readonly device: string
   /** Microseconds of the clock of the daemon or library. */
   readonly time: number
-  /** The reported request or call, then others that the mistake involves. */
+  /** The reported request or call, then other requests or calls that the mistake involves. */
   readonly moments: readonly Moment[]
   readonly objects: readonly FoundObject[]
 }
@@ -62,7 +61,7 @@ export interface Finding {
 export const severities = ['note', 'warning', 'error'] as const
 export type Severity = (typeof severities)[number]
 
-/** The severity from which on a finding makes the run fail (`userdma check --fail-on`). */
+/** Findings of at least this severity make the run fail (`userdma check --fail-on`). */
 export const failLimits = [...severities, 'never'] as const
 export type FailLimit = (typeof failLimits)[number]
 
@@ -74,17 +73,17 @@ export const FOUND_STATUS = 65
 
 interface FindingRow {
   readonly severity: Severity
-  /** What is wrong, in one sentence without its full stop. */
+  /** What is wrong: one sentence without its full stop. */
   readonly title: string
-  /** Why it is a fault: the rule, and where it is written. */
+  /** The rule, with its source. */
   readonly why: string
   readonly advice: string
   /**
-   * The causes of failures (causes.ts) that are reported as this finding. A cause belongs to one finding at most. Every
-   * cause belongs to a finding, except notes; a note may belong to a finding whose severity is `note`.
+   * The causes of failures (causes.ts) that are reported as this finding. Each cause belongs to one finding. A note
+   * belongs to no finding, or to a finding of severity `note`.
    */
   readonly causes?: readonly CauseName[]
-  /** Further completion statuses to which the fault can lead, beside those of its causes. */
+  /** Completion statuses to which the fault can lead, in addition to those of its causes. */
   readonly statuses?: readonly (keyof typeof WcStatus.values)[]
 }
 
@@ -590,5 +589,5 @@ const byCause = new Map<CauseName, FindingId>(
   findingIds.flatMap(id => (findings[id].causes ?? []).map(cause => [cause, id] as const)),
 )
 
-/** The finding to which a cause belongs; undefined for a note without one. */
+/** The finding to which a cause belongs. */
 export const findingOfCause = (cause: CauseName): FindingId | undefined => byCause.get(cause)

@@ -1,10 +1,10 @@
 /*
- * Omissions of `userdma check`: records that it drops because a table is full (the memory of the checker is bounded),
- * or cannot get. They are counted, and reported at the end with the consequence and advice.
+ * Omissions of `userdma check`: records that the checker drops because a table is full, or cannot get. The report has
+ * their numbers, the consequence and advice.
  */
 
 interface OmissionRow {
-  /** Follows the count in the report: the dropped records, and the consequence for findings. */
+  /** After the count in the report: the dropped records, and the consequence for findings. */
   readonly text: string
   readonly advice: string
 }
@@ -82,11 +82,11 @@ export type OmissionId = keyof typeof omissions
 export interface Omission {
   /** Key of `omissions`. */
   readonly id: OmissionId
-  /** The number that `text` continues: of dropped records, for example. */
+  /** The number before the text in the report, for example of dropped records. */
   readonly count: number
 }
 
-/** Adds `count` to an omission. */
+/** Adds to the count of an omission. */
 export type NoteOmission = (id: OmissionId, count: number) => void
 
 /** An omission as a sentence. */

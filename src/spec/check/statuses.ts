@@ -1,7 +1,5 @@
 /*
- * The meaning of each completion status, and the findings of `userdma check` that lead to it, likeliest first. A
- * finding that the status does not list follows the listed ones if its row in findings.ts, or one of its causes, names
- * the status (`findingsOf`).
+ * The meaning of each completion status, and the findings of `userdma check` that lead to the status, likeliest first.
  */
 
 import type { AsyncEventType } from '../enums.ts'
@@ -15,7 +13,7 @@ export type EventName = keyof typeof AsyncEventType.values
 interface StatusRow {
   /** In full sentences. */
   readonly meaning: string
-  /** The likeliest, or quickest to check, comes first. */
+  /** The likeliest finding, or the quickest to check, comes first. */
   readonly likelyFindings: readonly FindingId[]
 }
 
@@ -160,7 +158,10 @@ export const statuses: Readonly<Record<StatusName, StatusRow>> = {
   },
 }
 
-/** The findings that can lead to a completion status or event, in the order in which to look for them. */
+/**
+ * The findings that can lead to a completion status or event: first those of `likelyFindings`, then findings with the
+ * status in findings.ts, or with a cause that leads to the status or event.
+ */
 export const findingsOf = (name: StatusName | EventName): FindingId[] => {
   const leadsToName = (cause: CauseName): boolean => causes[cause].results.some(result => result === name)
   const all = findingIds.filter(id => {

@@ -1,7 +1,6 @@
 /*
- * `--torment SEED`: the kinds of behaviour that the specification allows and hardware shows rarely, and that the
- * devices then show at random (docs/decisions/torment.md). Traces and docs use this table; drivers/rxe/torment/
- * implements the kinds. The file also has the setting's text form.
+ * `--torment SEED`: the device shows at random behaviour that the specification allows and hardware shows rarely
+ * (docs/decisions/torment.md). drivers/rxe/torment/ implements the kinds.
  */
 
 /** `help`: what the device does; `rule`: why a correct program tolerates it. */
@@ -55,36 +54,33 @@ export const TormentKinds = {
 export type TormentKind = keyof typeof TormentKinds
 export const tormentKinds = Object.keys(TormentKinds) as readonly TormentKind[]
 
-/** One decision, for traces. */
+/** A random decision, for traces. */
 export interface TormentDecision {
-  /** Counts decisions from 1, those of all devices together. */
+  /** Counts the decisions of all devices, from 1. */
   readonly number: number
   readonly kind: TormentKind
   /** The decision as a sentence without its full stop. */
   readonly text: string
 }
 
-/** The greatest seed. */
 export const MAX_SEED = 2 ** 32 - 1
 
-/** The allowed seeds, for messages. */
 export const SEED_RANGE = `an integer from 0 to ${MAX_SEED}`
 
-/** Whether a value is a seed. */
 export const isSeed = (value: unknown): value is number =>
   typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= MAX_SEED
 
-/** The setting of `--torment`: SEED, or SEED:COUNT. */
+/** The argument of `--torment`: SEED, or SEED:COUNT. */
 export interface TormentSetting {
   readonly seed: number
-  /** After this many decisions the devices behave as without `--torment`; Infinity: no limit. */
+  /** COUNT, or Infinity: after this many decisions the devices behave as without `--torment`. */
   readonly maxDecisions: number
 }
 
 export const tormentText = ({ seed, maxDecisions }: TormentSetting): string =>
   maxDecisions === Number.POSITIVE_INFINITY ? String(seed) : `${seed}:${maxDecisions}`
 
-/** The setting of the text SEED or SEED:COUNT; undefined if the text is neither. */
+/** Undefined if the text is neither SEED nor SEED:COUNT. */
 export const readTorment = (text: string): TormentSetting | undefined => {
   const [, seed, count] = /^(\d{1,10})(?::(\d{1,15}))?$/.exec(text) ?? []
   if (seed === undefined || !isSeed(Number(seed))) return undefined
