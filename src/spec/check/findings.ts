@@ -127,7 +127,7 @@ const table = {
   'path-mtu-mismatch': {
     severity: 'error',
     title: 'the ends have different path MTUs',
-    why: 'Requests and responses are segmented into packets of the path MTU; a packet with another length than the receiver expects is an invalid request or response (IBA 9.7.4).',
+    why: 'Messages are segmented into packets of the path MTU. A packet with an unexpected length is an invalid request or response (IBA 9.7.4).',
     advice: "set path_mtu to the same value at both ends: the smaller of the two ports' active_mtu",
     causes: ['PACKET_LENGTH'],
     statuses: ['RETRY_EXC_ERR', 'REM_INV_REQ_ERR', 'BAD_RESP_ERR'],
@@ -135,7 +135,7 @@ const table = {
   'psn-mismatch': {
     severity: 'error',
     title: 'one end sends from another PSN than the other end expects',
-    why: "The first packet of a send queue has the PSN sq_psn, and the responder expects rq_psn (IBA 9.7.1). If sq_psn is lower, the responder takes every request for a duplicate: it acknowledges it and does not execute it. If sq_psn is higher, the responder waits for the packets before it, and the sender's retries run out.",
+    why: "The first packet of a send queue has the PSN sq_psn, and the responder expects rq_psn (IBA 9.7.1). If sq_psn is lower, the responder acknowledges every request as a duplicate, and executes none. If sq_psn is higher, the responder waits for earlier packets, and the sender's retries run out.",
     advice:
       "set rq_psn (to RTR) to the sq_psn that the peer uses (to RTS); exchange both with the queue pairs' numbers",
     statuses: ['RETRY_EXC_ERR'],
@@ -143,14 +143,14 @@ const table = {
   'rd-atomic-exceeds': {
     severity: 'error',
     title: 'more READs and atomics are outstanding than the peer accepts',
-    why: 'A responder keeps resources for max_dest_rd_atomic READs and atomics, and refuses further ones as invalid requests (IBA 9.4.4).',
+    why: 'A responder has resources for max_dest_rd_atomic READs and atomics, and refuses more as invalid requests (IBA 9.4.4).',
     advice: "set max_rd_atomic (to RTS) to at most the peer's max_dest_rd_atomic (to RTR)",
     causes: ['TOO_MANY_READS'],
   },
   'no-receive-posted': {
     severity: 'error',
     title: 'the peer had no receive posted, and the RNR retries ran out',
-    why: 'A SEND or a WRITE with immediate needs a receive request; without one the responder answers RNR NAK, and the sender tries rnr_retry times more (IBA 9.7.5.2.8).',
+    why: 'A SEND or a WRITE with immediate needs a receive request. Without a receive request the responder answers RNR NAK, and the sender tries rnr_retry times more (IBA 9.7.5.2.8).',
     advice: 'post receives before the peer may send, count credits, or set rnr_retry to 7 (retries without limit)',
     causes: ['RNR_EXCEEDED'],
   },
@@ -165,14 +165,14 @@ const table = {
   'peer-refused': {
     severity: 'error',
     title: 'the peer refused the request, or its response does not match, for a reason that only the peer knows',
-    why: 'A NAK tells the kind of error but not its cause (IBA 9.7.5.2). A READ response of another length may come from a peer with another path MTU.',
+    why: 'A NAK has the kind of error but not the cause (IBA 9.7.5.2). A READ response of another length may come from a peer with another path MTU.',
     advice: "look into the peer's log, or run both ends under one daemon, which knows the cause",
     causes: ['NAK_INVALID_REQUEST', 'NAK_REMOTE_ACCESS', 'NAK_REMOTE_OPERATION', 'NAK_INVALID_RD', 'BAD_RESPONSE'],
   },
   'key-mismatch': {
     severity: 'error',
     title: 'the Q_Key of a datagram or the P_Key of a packet is not that of its destination',
-    why: 'A packet with another P_Key than the port, or another Q_Key than the queue pair, is dropped without an answer (IBA 10.2.4, 10.2.5): no request fails, and nothing arrives.',
+    why: 'A packet with another P_Key than the port, or another Q_Key than the queue pair, is dropped without an answer (IBA 10.2.4, 10.2.5). No request fails.',
     advice:
       'send with the Q_Key that the receiver gave to ibv_modify_qp (to INIT); a remote_qkey with the highest bit set stands for the Q_Key of the sending queue pair',
     causes: ['QKEY_DIFFERS', 'PKEY_DIFFERS'],
@@ -187,7 +187,7 @@ const table = {
   'invalid-request': {
     severity: 'error',
     title: 'the responder refuses packets that break a rule of the protocol',
-    why: 'The packets of a message come in order, carry as many bytes as the first one announces, and request only operations that the responder supports (IBA 9.7.4).',
+    why: 'The packets of a message come in order, have as many bytes as the first packet announces, and request an operation that the responder supports (IBA 9.7.4).',
     advice: 'look for a queue pair that was reset or modified while messages were in flight',
     causes: ['OUT_OF_PLACE', 'NO_SRQ', 'REMOTE_TOO_LONG', 'DMA_LENGTH', 'FLUSH_KIND', 'ATOMIC_WRITE_LENGTH'],
   },
@@ -200,7 +200,7 @@ const table = {
   'connected-to-itself': {
     severity: 'note',
     title: 'a queue pair is connected to itself',
-    why: 'dest_qp_num and dgid name the queue pair itself, which receives its own messages. That is legal, and rarely intended.',
+    why: 'dest_qp_num and dgid name the queue pair itself, which receives its own messages. This is legal, but rarely intended.',
     advice: "exchange the numbers of both queue pairs, and set dest_qp_num to the peer's",
   },
 
@@ -215,7 +215,7 @@ const table = {
   'unknown-rkey': {
     severity: 'error',
     title: 'no memory has this rkey',
-    why: 'An rkey is the number that the registration returned. The lkey of another region, the rkey in the wrong byte order or a truncated rkey is another number.',
+    why: 'An rkey is the number that the registration returned. Common mistakes: an lkey, the wrong byte order, a truncated rkey.',
     advice:
       'send rkey, not lkey, as 32 bits in the byte order that both ends agreed on; a region without remote rights has rkey 0',
     causes: ['RKEY_UNKNOWN', 'RKEY_REFUSED'],
@@ -251,14 +251,14 @@ const table = {
   'window-not-bound': {
     severity: 'error',
     title: 'the rkey is of a memory window that is not bound for this queue pair',
-    why: 'A window grants access from its bind to its invalidation, and a type 2 window only to peers of the queue pair that bound it (IBA 10.6).',
+    why: 'A window is valid from its bind to its invalidation. A type 2 window is valid only on the queue pair that bound the window (IBA 10.6).',
     advice: 'wait for the completion of the bind before the rkey is sent',
     causes: ['WINDOW_UNBOUND', 'WINDOW_OTHER_QP'],
   },
   'bind-refused': {
     severity: 'error',
     title: 'a memory window was not bound or invalidated',
-    why: "A window is bound within a region of its protection domain that has IBV_ACCESS_MW_BIND and the window's rights (IBA 10.6).",
+    why: "The region of a window is in the window's protection domain, and has IBV_ACCESS_MW_BIND and the window's rights (IBA 10.6).",
     advice: "check the region's access flags and range, and that a type 2 window is not bound already",
     causes: [
       'BIND_WINDOW',
@@ -276,7 +276,7 @@ const table = {
   'remote-unmapped': {
     severity: 'error',
     title: 'the registered memory of the responder is unmapped or protected',
-    why: 'userdma accesses the memory by its addresses, and fails here. An adapter keeps the pages that it pinned at registration, and would write to memory that the program no longer sees.',
+    why: 'userdma accesses the memory by its addresses, and fails here. An adapter would write to the pages that were pinned at registration, which the program no longer sees.',
     advice: 'deregister before munmap, free or mprotect',
     causes: ['REMOTE_FAULT'],
   },
@@ -306,7 +306,7 @@ const table = {
   'unknown-lkey': {
     severity: 'error',
     title: 'no region has this lkey',
-    why: 'An lkey is the number that the registration returned; a scatter/gather element that is not filled in has lkey 0.',
+    why: 'An lkey is the number that the registration returned. lkey 0 is often a scatter/gather element that was not filled in.',
     advice: "set lkey of each scatter/gather element to the region's lkey",
     causes: ['LKEY_UNKNOWN', 'LKEY_REFUSED', 'LKEY_WINDOW'],
   },
@@ -334,74 +334,74 @@ const table = {
   'local-unmapped': {
     severity: 'error',
     title: 'the memory of a request is unmapped or protected',
-    why: 'userdma accesses the memory by its addresses, and fails here. An adapter keeps the pages that it pinned at registration, and would transfer bytes that the program no longer sees.',
+    why: 'userdma accesses the memory by its addresses, and fails here. An adapter would use the pages that were pinned at registration, which the program no longer sees.',
     advice: 'deregister before munmap, free or mprotect, and after the last completion',
     causes: ['LOCAL_FAULT'],
   },
   'slow-memory': {
     severity: 'error',
     title: 'the memory of a program took too long to access',
-    why: 'A program or file system serves the pages of the mapping (userfaultfd, FUSE), and does not answer.',
+    why: 'A program or file system that serves the pages (userfaultfd, FUSE) does not answer.',
     advice: 'look at the program or file system that serves the pages',
     causes: ['LOCAL_SLOW', 'REMOTE_SLOW'],
   },
   'region-in-use': {
     severity: 'error',
     title: 'a region was deregistered while requests that use it are outstanding',
-    why: 'The device uses the memory of a request until its completion (IBA 10.6); a request that is executed after the deregistration fails. It is a warning if the request is a receive, which may never be used, or if it is complete and its completion was not polled.',
+    why: 'The device uses the memory of a request until its completion (IBA 10.6). A request that is executed after the deregistration fails. The finding is a warning if the request is a receive, or if the request is complete and its completion was not polled.',
     advice: 'wait for the completions, or destroy the queue pair first, which ends its requests',
     statuses: ['LOC_PROT_ERR'],
   },
   'region-unmapped': {
     severity: 'warning',
     title: 'memory was unmapped before its region was deregistered',
-    why: 'An adapter keeps the pages that it pinned at registration until ibv_dereg_mr: requests of the region transfer bytes that the program no longer sees, also after other memory is mapped at the same addresses. mremap() and free() of large blocks unmap too; free() of small blocks is reported as buffer-freed.',
+    why: 'Until ibv_dereg_mr an adapter uses the pages that were pinned at registration, even after other memory is mapped at the same addresses: requests transfer bytes that the program no longer sees. mremap(), and free() of large blocks, also unmap. free() of small blocks is reported as buffer-freed.',
     advice: 'deregister before munmap, mremap or free',
     statuses: ['LOC_PROT_ERR', 'REM_OP_ERR'],
   },
   'send-buffer-changed': {
     severity: 'warning',
     title: 'the buffer of a send was changed before the request completed',
-    why: 'The device may read the buffer at any time until the completion, also again after a loss, so the peer may receive old, new or mixed bytes (IBA 10.6). A sample of the requests is checked, and of messages above 4 KiB a sample of the bytes; with `--buffers all` every byte of every request is. The check starts when the device fetches the request.',
+    why: 'The device may read the buffer at any time until the completion, and again after a loss: the peer may receive old, new or mixed bytes (IBA 10.6). The check starts when the device fetches the request. It covers a sample of the requests, and a sample of the bytes of messages above 4 KiB; with `--buffers all` it covers every byte of every request.',
     advice: 'leave the buffer alone until the completion is polled, or send from several buffers in turn',
     statuses: ['SUCCESS'],
   },
   'buffer-freed': {
     severity: 'error',
     title: 'memory of an outstanding request was freed',
-    why: 'The device reads and writes the memory of a request until its completion (IBA 10.6). After free(), or a realloc() that moves the block, the allocator returns the memory to other callers, whose data is sent or overwritten. It is a warning if the request was complete by then, and its completion not polled.',
+    why: 'The device reads and writes the memory of a request until its completion (IBA 10.6). After free(), or a realloc() that moves the block, other callers get the memory, and the device sends or overwrites their data. The finding is a warning if the request was complete at that time, and its completion not polled.',
     advice: 'free memory only after the completions of all requests that use it were polled, or their queue destroyed',
   },
   'frame-returned': {
     severity: 'error',
     title: 'a request uses memory of a stack frame that has returned',
-    why: "The next calls of the thread use the frame's memory: the device sends their data or overwrites it. The checker notices it at a later post or poll of the same thread with a shallower stack. It is a warning if the request was complete by then, and its completion not polled.",
+    why: "The next calls of the thread use the frame's memory: the device sends or overwrites their data. The checker finds the mistake at a later post or poll of the same thread with a shallower stack. The finding is a warning if the request was complete at that time, and its completion not polled.",
     advice: 'poll the completion before the function returns, or use memory that lives longer',
   },
   'fork-outstanding': {
     severity: 'warning',
     title: 'a process forked while requests were outstanding, without ibv_fork_init',
-    why: 'After a fork the first write to a page copies it, and before Linux 5.12 an adapter keeps the old page: the program does not see received data, and old data is sent (ibv_fork_init(3)). Later kernels copy pinned pages at the fork. Memory that is shared or MADV_DONTFORK is not copied.',
+    why: 'After a fork the first write to a page copies the page. Before Linux 5.12 the adapter keeps the old page: the program does not see received data, and old data is sent (ibv_fork_init(3)). Later kernels copy pinned pages at the fork. Shared memory and MADV_DONTFORK memory are not copied.',
     advice:
       'call ibv_fork_init before the first registration, or fork before requests are posted; system and posix_spawn need neither',
   },
   'context-inherited': {
     severity: 'error',
     title: 'a child process uses queues of its parent',
-    why: "Queues are mapped memory of the process that opened the device; adapters' mappings are not inherited by fork (ibv_fork_init(3)), so the child crashes there. Here both processes would change the same rings.",
+    why: 'Queues are mapped memory of the process that opened the device. With adapters a child does not inherit these mappings (ibv_fork_init(3)), and crashes. With userdma both processes change the same rings.',
     advice: 'open the device and create queues in the process that uses them',
   },
   'receive-overlap': {
     severity: 'note',
     title: 'two outstanding requests write to the same memory',
-    why: 'Messages take receives in order, so the second message overwrites the first. It is a warning if that happened before the completion of the first was polled: the bytes of the first are lost. Bandwidth tests do this on purpose.',
+    why: 'The second message overwrites the first. The finding is a warning if this happened before the completion of the first was polled: the bytes of the first are lost. Bandwidth tests do this on purpose.',
     advice: 'give each outstanding receive and READ memory of its own',
     statuses: ['SUCCESS'],
   },
   'program-ended': {
     severity: 'note',
     title: 'the program ended with requests outstanding',
-    why: 'Its memory ended with it.',
+    why: 'The memory of the requests ended with the program.',
     advice: 'wait for all completions before exit',
     causes: ['LOCAL_ENDED'],
   },
@@ -424,14 +424,14 @@ const table = {
   'request-length': {
     severity: 'error',
     title: 'the work request has a length that its operation does not allow',
-    why: 'A message has at most 2^31 bytes, an atomic 8 (IBA 9.4); a datagram longer than the path MTU is not sent, although its request completes with success (C10-93.1.1); inline data has at most max_inline_data bytes.',
+    why: 'A message has at most 2^31 bytes, an atomic 8 (IBA 9.4), inline data at most max_inline_data. A datagram longer than the path MTU is not sent, although its request completes with success (C10-93.1.1).',
     advice: 'check the lengths of the scatter/gather elements',
     causes: ['MESSAGE_TOO_LONG', 'INLINE_TOO_LONG', 'ATOMIC_LENGTH', 'DATAGRAM_TOO_LONG'],
   },
   'receive-too-short': {
     severity: 'error',
     title: 'a message is longer than the receive request that it takes',
-    why: 'Both ends of RC fail: the receiver with LOC_LEN_ERR, the sender with REM_INV_REQ_ERR (IBA 9.7.4). UC and UD drop the message; receives of UD need 40 bytes more, for the GRH (IBA 11.4.1.2).',
+    why: 'Both ends of RC fail: the receiver with LOC_LEN_ERR, the sender with REM_INV_REQ_ERR (IBA 9.7.4). UC and UD drop the message. Receives of UD need 40 more bytes for the GRH (IBA 11.4.1.2).',
     advice: 'post receives that are as long as the longest message that the peer may send',
     causes: ['RECEIVE_TOO_SHORT'],
   },
@@ -454,14 +454,14 @@ const table = {
   'events-unacknowledged': {
     severity: 'warning',
     title: 'a destroy waits for events that are not acknowledged',
-    why: 'ibv_destroy_cq, _qp and _srq wait until every event that was read is acknowledged (ibv_get_cq_event(3)). The wait is reported after a second; another thread may still acknowledge the events.',
+    why: 'ibv_destroy_cq, _qp and _srq wait until all events that were read are acknowledged (ibv_get_cq_event(3)). The wait is reported after a second. Another thread may still acknowledge the events.',
     advice: 'call ibv_ack_cq_events or ibv_ack_async_event for each event that was read',
     causes: ['UNACKNOWLEDGED'],
   },
   'never-signaled': {
     severity: 'warning',
     title: 'more unsignaled sends follow each other than the send queue has slots',
-    why: 'An adapter frees the slots of unsignaled requests with the completion of a later signaled one (ibv_post_send(3)): without one the queue is full for ever, and posts are refused with ENOMEM.',
+    why: 'An adapter frees the slots of unsignaled requests with the completion of a later signaled request (ibv_post_send(3)). Without a signaled request the queue stays full, and posts are refused with ENOMEM.',
     advice: 'signal at least one request in max_send_wr, and poll its completion',
   },
   'late-receives': {
@@ -480,7 +480,7 @@ const table = {
   'completions-unpolled': {
     severity: 'note',
     title: 'a CQ was destroyed with completions that the program never polled',
-    why: 'Only the completion says whether a request succeeded, and when its buffer may be used again. It is a warning if one of the completions has an error status other than WR_FLUSH_ERR.',
+    why: 'Only the completion says whether a request succeeded, and when its buffer may be used again. The finding is a warning if one of the completions has an error status other than WR_FLUSH_ERR.',
     advice: 'poll all completions before the CQ is destroyed; flushed requests need not be polled',
   },
 
@@ -488,7 +488,7 @@ const table = {
   race: {
     severity: 'error',
     title: 'two requests access the same bytes, at least one writes, and nothing orders them',
-    why: 'Requests of different queues are executed in any order, also at the same time (IBA 10.8.3.3). The second request is ordered after the first only if the thread that posts it knows that the first is complete: it has polled the completion, or a thread that has polled it has passed this on by a message, an atomic or thread synchronization. It is an error if the second request was posted before the device started the first, or by the same thread before the first was complete and without a wait between. Otherwise it is a warning: the program may know from memory that it polls that the first is complete. A race with a receive, or of two accesses to one aligned word of 1, 2, 4 or 8 bytes, which programs use as flags, is a warning too.',
+    why: 'Requests of different queues are executed in any order, also at the same time (IBA 10.8.3.3). The first request is before the second only if the thread that posts the second knows that the first is complete. The thread knows this if it has polled the completion, or if a thread that has polled the completion has passed this on by a message, an atomic or thread synchronization. The finding is an error if the second request was posted before the device started the first, or by the same thread before the first was complete and without a wait between. Otherwise the finding is a warning: the program may poll memory to find out that the first is complete. Races with receives are warnings. Races of two accesses to one aligned word of 1, 2, 4 or 8 bytes are warnings, because programs use words as flags.',
     advice:
       'poll the completion of the first request before the second is posted; if another thread or process posts the second, notify it after the poll',
     statuses: ['SUCCESS'],
@@ -496,14 +496,14 @@ const table = {
   'read-then-write-unfenced': {
     severity: 'error',
     title: 'a READ is followed, without a fence, by a request that changes the bytes that it reads',
-    why: 'A READ or atomic may still be in progress when a later SEND, WRITE or atomic of its queue is executed; with IBV_SEND_FENCE the later request waits until the earlier READs and atomics are complete (IBA 10.8.3.3).',
+    why: 'A READ or atomic may be in progress when a later SEND, WRITE or atomic of the queue is executed. With IBV_SEND_FENCE the later request waits until earlier READs and atomics are complete (IBA 10.8.3.3).',
     advice: 'set IBV_SEND_FENCE in the later request, or poll the completion of the READ first',
     statuses: ['SUCCESS'],
   },
   'buffer-reused': {
     severity: 'error',
     title: 'a request was posted with a buffer that another request still uses, and one of the two writes to it',
-    why: 'The device reads and writes the buffer of a request at any time until its completion was polled (IBA 10.8.3, 11.4.1). The data of a READ is in the buffer only after its completion, also for later requests of the same queue unless they are fenced.',
+    why: 'The device may read and write the buffer of a request at any time until the completion was polled (IBA 10.8.3, 11.4.1). The data of a READ is in the buffer only after the completion of the READ. Later requests of the same queue must be fenced to see this data.',
     advice:
       'poll the completion of the request that uses the buffer, or set IBV_SEND_FENCE in a request that sends the data of a READ',
     statuses: ['SUCCESS'],
@@ -511,7 +511,7 @@ const table = {
   'atomic-mixed-with-write': {
     severity: 'warning',
     title: 'an access that is neither an atomic nor a READ of one word overlaps an atomic, and nothing orders the two',
-    why: 'Atomics are atomic towards other atomics only (IBA 9.4.5): a WRITE between the read and the write of an atomic is lost, on some adapters.',
+    why: 'Atomics are atomic only among atomics (IBA 9.4.5). On some adapters a WRITE between the read and the write of an atomic is lost.',
     advice:
       'change the word by atomics only, for example release a lock with compare and swap, or order the two by a completion',
     statuses: ['SUCCESS'],
@@ -521,25 +521,25 @@ const table = {
   'destroy-busy': {
     severity: 'warning',
     title: 'a program tried to destroy an object that other objects use',
-    why: 'The call returns EBUSY and the object stays (IBA 11.2): a program that ignores the error leaks it.',
+    why: 'The call returns EBUSY and the object stays (IBA 11.2). A program that ignores the error leaks the object.',
     advice: 'destroy the objects that use it first, and check the result of every destroy',
   },
   'refused-call': {
     severity: 'warning',
     title: 'a call was refused for its arguments',
-    why: 'The call returns an error and has no effect; the finding has the reason, if it is known.',
+    why: 'The call returns an error and has no effect. The finding has the reason, if known.',
     advice: 'check the result of every call',
   },
   'post-wrong-state': {
     severity: 'warning',
     title: 'a request was posted to a queue pair whose state does not allow it',
-    why: 'Sends can be posted from RTS on, receives from INIT on (IBA 10.3.1, 10.8.3); the call returns EINVAL, and no completion follows.',
+    why: 'Sends can be posted from RTS on, receives from INIT on (IBA 10.3.1, 10.8.3). The call returns EINVAL, and no completion follows.',
     advice: 'move the queue pair to RTS before the first send, and check the result of every post',
   },
   'queue-full': {
     severity: 'note',
     title: 'a request was posted to a full queue',
-    why: 'A queue has at least max_send_wr or max_recv_wr slots, that of an SRQ at least max_wr; the call returns ENOMEM, and the request is not posted. Adapters free the slots of unsignaled requests only with the completion of a later signaled one.',
+    why: 'A queue has at least max_send_wr or max_recv_wr slots, an SRQ at least max_wr. The call returns ENOMEM, and the request is not posted. Adapters free the slots of unsignaled requests only with the completion of a later signaled request.',
     advice: 'count outstanding requests, signal some of them, and poll before posting more',
   },
 
@@ -547,25 +547,25 @@ const table = {
   'adapter-limit': {
     severity: 'warning',
     title: 'a program requested more than an adapter named by `--like` allows',
-    why: 'Limits differ between adapters, and creation fails beyond them; ibv_query_device returns those of the device. docs/reference/adapters.md has those of the adapters that `--like` accepts.',
+    why: 'Limits differ between adapters, and creation fails beyond a limit. ibv_query_device returns the limits of the device. docs/reference/adapters.md has the limits of the adapters for `--like`.',
     advice: 'request less, or at most the limit that ibv_query_device returns',
   },
   'adapter-operation': {
     severity: 'warning',
     title: 'a program used an operation that an adapter named by `--like` lacks',
-    why: 'Some types of queue pairs, operations and objects are optional. docs/reference/adapters.md says what the adapters lack that `--like` accepts.',
+    why: 'Some types of queue pairs, operations and objects are optional. docs/reference/adapters.md says what the adapters for `--like` lack.',
     advice: 'query the device for the operation before use, and provide a fallback',
   },
   'adapter-memlock': {
     severity: 'warning',
     title: 'more memory was registered than a user may lock (RLIMIT_MEMLOCK)',
-    why: 'Adapters pin registered memory, and its pages count against RLIMIT_MEMLOCK of the process. Here it was registered because the process has CAP_IPC_LOCK (root) or the daemon runs with --ignore-memlock.',
+    why: 'Adapters pin registered memory, and the pages count against RLIMIT_MEMLOCK of the process. The registration succeeded here because the process has CAP_IPC_LOCK (root) or the daemon runs with --ignore-memlock.',
     advice: 'raise the limit where the program will run (ulimit -l, LimitMEMLOCK), or register less',
   },
   'fork-unsafe': {
     severity: 'warning',
     title: 'a program with registered memory forks without ibv_fork_init',
-    why: 'After a fork the first write to a page copies it, and an adapter that has pinned the page keeps the old one: the program does not see received data (ibv_fork_init(3)). Since 5.12 Linux copies pinned pages at the fork, so only older kernels need ibv_fork_init. This finding is reported with `--like`; a fork with requests outstanding is reported in every run, as fork-outstanding.',
+    why: 'After a fork the first write to a page copies the page. An adapter that has pinned the page keeps the old page: the program does not see received data (ibv_fork_init(3)). Since 5.12 Linux copies pinned pages at the fork: only older kernels need ibv_fork_init. This finding is reported with `--like`. A fork with requests outstanding is reported in every run, as fork-outstanding.',
     advice:
       'call ibv_fork_init before the first registration, or set RDMAV_FORK_SAFE=1; system and posix_spawn need neither',
     statuses: ['SUCCESS'],

@@ -17,7 +17,7 @@ interface StatusRow {
   readonly likelyFindings: readonly FindingId[]
 }
 
-const RELIABLE_DATAGRAMS = 'Only of the reliable datagram service (RD), which no adapter has.'
+const RELIABLE_DATAGRAMS = 'Only for the reliable datagram service (RD), which no adapter has.'
 
 export const statuses: Readonly<Record<StatusName, StatusRow>> = {
   SUCCESS: {
@@ -62,7 +62,7 @@ export const statuses: Readonly<Record<StatusName, StatusRow>> = {
   },
   WR_FLUSH_ERR: {
     meaning:
-      'The queue pair is in ERR, and the request was not executed. Look for the first completion with another status, of this queue pair and then of its peer: that failure moved the queue pair to ERR. If there is none, the program moved it.',
+      'The queue pair is in ERR, and the request was not executed. Look for the first completion with another status, of this queue pair and then of its peer: that failure moved the queue pair to ERR. If there is no such completion, the program moved the queue pair to ERR.',
     likelyFindings: ['cq-overrun'],
   },
   MW_BIND_ERR: { meaning: 'A memory window was not bound or invalidated.', likelyFindings: ['bind-refused'] },
@@ -86,7 +86,7 @@ export const statuses: Readonly<Record<StatusName, StatusRow>> = {
     ],
   },
   REM_INV_REQ_ERR: {
-    meaning: 'The peer refuses the request as invalid: it does not fit its queue pair or its receive.',
+    meaning: "The peer refuses the request as invalid: the request does not fit the peer's queue pair or receive.",
     likelyFindings: [
       'receive-too-short',
       'qp-no-right',
@@ -112,7 +112,8 @@ export const statuses: Readonly<Record<StatusName, StatusRow>> = {
     ],
   },
   REM_OP_ERR: {
-    meaning: 'The peer could not execute the request: its own receive or memory failed; its completion says how.',
+    meaning:
+      "The peer could not execute the request, because the peer's receive or memory failed. The peer's completion has the details.",
     likelyFindings: [
       'unknown-lkey',
       'stale-lkey',
@@ -129,7 +130,8 @@ export const statuses: Readonly<Record<StatusName, StatusRow>> = {
     ],
   },
   RETRY_EXC_ERR: {
-    meaning: 'The peer did not answer retry_cnt + 1 times: it does not exist, or it drops the packets.',
+    meaning:
+      'The request was sent retry_cnt + 1 times without an answer: the peer does not exist, or drops the packets.',
     likelyFindings: [
       'peer-not-ready',
       'no-peer-qp',
@@ -142,7 +144,7 @@ export const statuses: Readonly<Record<StatusName, StatusRow>> = {
     ],
   },
   RNR_RETRY_EXC_ERR: {
-    meaning: 'The peer had no receive posted, rnr_retry + 1 times.',
+    meaning: 'The peer answered RNR NAK rnr_retry + 1 times: no receive was posted.',
     likelyFindings: ['no-receive-posted', 'late-receives'],
   },
   LOC_RDD_VIOL_ERR: { meaning: RELIABLE_DATAGRAMS, likelyFindings: [] },
@@ -153,7 +155,7 @@ export const statuses: Readonly<Record<StatusName, StatusRow>> = {
   FATAL_ERR: { meaning: 'The adapter itself has failed.', likelyFindings: [] },
   RESP_TIMEOUT_ERR: { meaning: 'A response did not come in time.', likelyFindings: [] },
   GENERAL_ERR: {
-    meaning: "An error without a status of its own: the adapter's vendor_err says which.",
+    meaning: "Another error: the adapter's vendor_err says which.",
     likelyFindings: [],
   },
 }
