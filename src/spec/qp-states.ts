@@ -140,6 +140,7 @@ export const transitionOf = (type: QpTypeName, from: QpStateName, to: QpStateNam
 /** Bits of addresses and of their optional attributes. Required attributes have lower bits. */
 const ADDRESS = 1 << 29
 const OPTIONAL = 1 << 30
+const REQUIRED_BITS = ADDRESS - 1
 
 /** A transition as bits, for `isTransition`. */
 interface Row {
@@ -184,8 +185,8 @@ const rowOf = (type: QpTypeName, from: number, to: number): Row | null => {
 }
 
 /**
- * The fast path of MODIFY_QP: true if the transition is legal with the attributes in `args`. If false, `checkTransition`
- * decides and gives the reason.
+ * The fast path of MODIFY_QP: true if the transition is legal with the attributes in `args`. If false,
+ * `checkTransition` decides and gives the reason.
  */
 export const isTransition = (
   type: QpTypeName,
@@ -202,7 +203,8 @@ export const isTransition = (
     if (bit === undefined) return false
     present |= bit
   }
-  return (present & (ADDRESS - 1)) === row.needed && (present & (ADDRESS | OPTIONAL)) !== OPTIONAL
+  const isOptionWithoutAddress = (present & (ADDRESS | OPTIONAL)) === OPTIONAL
+  return (present & REQUIRED_BITS) === row.needed && !isOptionWithoutAddress
 }
 
 /**
@@ -263,8 +265,8 @@ const MAX_PLANS = 256
 
 /**
  * The transitions that move a new queue pair to state `to` (a number of `QpState`) with these attributes (R7). Each
- * attribute belongs to the step that requires it, otherwise to the first step that accepts it. Returns the steps, or the
- * message of the error (EINVAL).
+ * attribute belongs to the step that requires it, otherwise to the first step that accepts it. Returns the steps, or
+ * the message of the error (EINVAL).
  */
 export const planTransitions = (
   type: QpTypeName,

@@ -389,10 +389,15 @@ export const MisuseKind = { FREED: 1, RETURNED: 2, FORKED: 3, INHERITED: 4 } as 
  */
 export const PostQueue = { SEND: 1, RECEIVE: 2, SHARED: 3, BATCH: 4 } as const
 
+/** 2^32 divided by the golden ratio. */
+const HASH_FACTOR = 0x9e3779b1
+
 /** The slot of a post, a multiplicative hash. The shim computes the same number. */
 export const postSlot = (queue: number, number: number, wrId: bigint): number => {
-  const mixed = Math.imul(Number(wrId & 0xffffffffn) ^ Number(wrId >> 32n) ^ Math.imul(number, 31) ^ queue, 0x9e3779b1)
-  return (mixed >>> 0) >>> (32 - Math.log2(PostLog.entries))
+  const low = Number(wrId & 0xffffffffn)
+  const high = Number(wrId >> 32n)
+  const hash = Math.imul(low ^ high ^ Math.imul(number, 31) ^ queue, HASH_FACTOR)
+  return (hash >>> 0) >>> (32 - Math.log2(PostLog.entries))
 }
 
 /** The memory file attached to HELLO: maximum bytes. The file must be sealed against shrinking and growing. */

@@ -6,11 +6,11 @@
 /** `help`: what the device does; `rule`: why a correct program tolerates it. */
 export const TormentKinds = {
   bytes: {
-    help: 'the bytes of a message reach memory in any order, late, and the last ones often first',
-    rule: 'IBA 9.5, ibv_query_qp_data_in_order(3): only a completion, or a later SEND, immediate or atomic of the queue pair, tells that they have arrived',
+    help: 'the bytes of a message reach memory late and in any order, the last bytes often first',
+    rule: 'IBA 9.5, ibv_query_qp_data_in_order(3): only a completion, or a later SEND, immediate or atomic of the queue pair, tells that the bytes have arrived',
   },
   completion: {
-    help: 'completions come late and in bursts, and those of different work queues in another order',
+    help: 'completions come late and in bursts; completions of different work queues come in another order',
     rule: 'IBA 10.8.3.3: completions are ordered within one work queue only, and may come at any time',
   },
   event: {
@@ -22,11 +22,11 @@ export const TormentKinds = {
     rule: 'ibv_get_cq_event(3): an extra event may have no completion in the CQ',
   },
   request: {
-    help: 'posted requests start late, so that requests and READ responses of other queue pairs come between',
+    help: 'posted requests start late: requests and READ responses of other queue pairs come first',
     rule: 'IBA 10.8.3.3: requests of different queue pairs have no order',
   },
   ack: {
-    help: 'acknowledgements wait for later ones, and one acknowledges several messages',
+    help: 'acknowledgements come late, and one acknowledges several messages',
     rule: 'IBA 9.7.5.1.2: a responder may coalesce acknowledgements',
   },
   rnr: {
@@ -34,16 +34,16 @@ export const TormentKinds = {
     rule: 'IBA 9.7.5.2.8: min_rnr_timer is the minimum of the wait',
   },
   packet: {
-    help: 'messages travel as packets; those of RC and XRC are duplicated and overtaken, and so retransmitted; datagrams, multicast too, are overtaken by later ones',
+    help: 'packets of RC and XRC are duplicated or overtaken, and then retransmitted; later datagrams, multicast too, overtake earlier datagrams',
     rule: 'IBA 9.7.1, 9.9.2.4: a reliable connection repairs loss, order and duplicates; 9.8.3: datagrams have no order',
   },
   limit: {
-    help: 'a CQ has exactly the entries that were asked for, and overruns with one completion more',
-    rule: 'ibv_create_cq(3): a CQ has at least the entries that were asked for',
+    help: 'a CQ has exactly the requested entries, and overruns with one more completion',
+    rule: 'ibv_create_cq(3): a CQ has at least the requested entries',
   },
   queue: {
-    help: 'queues of programs have exactly the requests, elements and inline bytes that were asked for, and the slot of an unsignaled send stays occupied until a later one completes',
-    rule: 'ibv_create_qp(3): the limits of a queue pair are at least those asked for; ibv_post_send(3): a full queue refuses a request with ENOMEM',
+    help: 'queues have exactly the requested requests, elements and inline bytes; the slot of an unsignaled send is occupied until a later send completes',
+    rule: 'ibv_create_qp(3): a queue pair has at least the requested limits; ibv_post_send(3): a full queue refuses a request with ENOMEM',
   },
   adapter: {
     help: 'some limits of the device (requests, elements, inline bytes, CQ entries, READs in flight) are the smallest of the adapters with RC in docs/reference/adapters.md',

@@ -231,9 +231,9 @@ const declareTypes = (description: Description, nameAt: NameAt): Kind[] => {
         { offset, type: rowAt(types, type, 'type before this one') },
       ]),
     )
-  const weightOf = ({ target: first, count, size }: Row<'types'>, type: Kind): (typeof weights)[number] => {
+  const weightOf = ({ target: first, count }: Row<'types'>, type: Kind): (typeof weights)[number] => {
     if (type.kind !== 'record' && type.kind !== 'list')
-      return { fields: 0, bytes: type.kind === 'bytes' ? size : type.kind === 'blob' ? 0 : sizeOf(type) }
+      return { fields: 0, bytes: type.kind === 'blob' ? 0 : sizeOf(type) }
     const rows = description.fields.slice(first, first + count)
     return {
       fields: rows.reduce((sum, { type }) => sum + 1 + weights[type]!.fields, 0),

@@ -8,8 +8,8 @@ import type { ObjectClass } from './schema.ts'
 export const lacksMethod = (className: string, method: string): string => `this device has no ${className}.${method}`
 
 /**
- * The message for a class id and a call number. `deviceClass`: the device's class with this id, if there is one. Unknown
- * classes and methods are shown as numbers.
+ * The message for a class id and a call number. `deviceClass`: the device's class with this id, if there is one.
+ * Unknown classes and methods are shown as numbers.
  */
 export const lacksCall = (deviceClass: ObjectClass | undefined, classId: number, call: number): string => {
   const cls = deviceClass ?? classes.find(({ id }) => id === classId)

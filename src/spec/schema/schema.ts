@@ -2,8 +2,8 @@
  * The language of class declarations: attributes, records, methods, classes (R1–R5, R9, R12,
  * docs/decisions/one-table-per-fact.md).
  *
- * A declaration is plain data. The types of a handler's arguments and results (`In`, `Out`), the object dialect's codec,
- * validation and traces derive from the declaration. src/uapi/ defines how values are encoded in bytes.
+ * A declaration is plain data. The types of a handler's arguments and results (`In`, `Out`), the object dialect's
+ * codec, validation and traces derive from the declaration. src/uapi/ defines how values are encoded in bytes.
  */
 
 // ---- values: enumerations and flag sets ----
@@ -122,9 +122,7 @@ export const fd = (id: number, name: string): Required<Reference> => ({
   type: { kind: 'fd', class: name },
   optional: false,
 })
-/**
- * A struct, versioned by its size (R4). A shorter struct is zero-extended. A longer struct must end in zeros.
- */
+/** A struct, versioned by its size (R4). A shorter struct is zero-extended. A longer struct must end in zeros. */
 export const record = <const F extends Fields>(id: number, fields: F): Required<RecordOf<F>> => ({
   id,
   type: { kind: 'record', fields },
@@ -159,9 +157,7 @@ export const zeroRecord = <F extends Fields>(fields: F): RecordOf<F> =>
 
 // ---- sizes ----
 
-/**
- * Bytes of an encoded value; for `blob` and `list` the maximum. A record has no padding after its last field.
- */
+/** Bytes of an encoded value; for `blob` and `list` the maximum. A record has no padding after its last field. */
 export const sizeOf = (type: Kind): number => {
   switch (type.kind) {
     case 'u8':
@@ -202,8 +198,8 @@ export const recordSize = (fields: Fields): number => {
 
 /**
  * First call number of each block of 32 (R5). COMMON: the methods below, the same in all classes. MANAGEMENT: further
- * control calls of a class. DRIVER_FAST: calls of the data path, and drivers' own methods. EXPERIMENTAL: methods that may
- * change with the next release. Numbers from RESERVED on are not used.
+ * control calls of a class. DRIVER_FAST: calls of the data path, and drivers' own methods. EXPERIMENTAL: methods that
+ * may change with the next release. Numbers from RESERVED on are not used.
  */
 export const Block = { COMMON: 0, MANAGEMENT: 32, DRIVER_FAST: 64, EXPERIMENTAL: 96, RESERVED: 128 } as const
 /** Call numbers of block COMMON. */
@@ -317,8 +313,8 @@ const checkFields = (path: string, fields: Fields): void => {
 }
 
 /**
- * Checks class ids, method numbers and attribute ids (unique), references between classes, and offsets of record fields.
- * Throws an Error with the path of the first fault.
+ * Checks class ids, method numbers and attribute ids (unique), references between classes, and offsets of record
+ * fields. Throws an Error with the path of the first fault.
  */
 export const checkClasses = (classes: readonly ObjectClass[]): void => {
   const names = new Set(classes.map(c => c.name))

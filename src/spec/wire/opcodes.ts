@@ -137,11 +137,14 @@ export interface Opcode {
   readonly canBeSolicited: boolean
 }
 
+const headersOfTransport = (transport: TransportName, role: Operation['role']): HeaderName[] => {
+  if (transport === 'UD') return ['DETH']
+  return transport === 'XRC' && role === 'request' ? ['XRCETH'] : []
+}
+
 const describe = (operation: Operation, transport: TransportName): Opcode => {
   const { code, name, kind, position, role, hasPayload } = operation
-  const prefix: HeaderName[] =
-    transport === 'UD' ? ['DETH'] : transport === 'XRC' && role === 'request' ? ['XRCETH'] : []
-  const list = [...prefix, ...operation.headers]
+  const list = [...headersOfTransport(transport, role), ...operation.headers]
   const ends = position === 'last' || position === 'only'
   return {
     opcode: transportBits[transport] | code,
@@ -217,6 +220,7 @@ export const OP_START = OP_FIRST | OP_ONLY
 /** Last packet of a message. */
 export const OP_END = OP_LAST | OP_ONLY
 
+const roleFlag = { request: OP_REQUEST, response: OP_RESPONSE } as const
 const positionFlag = { first: OP_FIRST, middle: OP_MIDDLE, last: OP_LAST, only: OP_ONLY } as const
 const kindFlag = {
   send: OP_SEND,
@@ -251,7 +255,7 @@ export const headerAt: Readonly<Record<Exclude<HeaderName, 'BTH'>, Uint8Array>> 
 for (const opcode of opcodes) {
   const flagIfHas = (header: HeaderName, flag: number): number => (opcode.headers.includes(header) ? flag : 0)
   opcodeFlags[opcode.opcode] =
-    (opcode.role === 'request' ? OP_REQUEST : opcode.role === 'response' ? OP_RESPONSE : 0) |
+    (opcode.role === undefined ? 0 : roleFlag[opcode.role]) |
     positionFlag[opcode.position] |
     kindFlag[opcode.kind] |
     (opcode.hasPayload ? OP_PAYLOAD : 0) |
