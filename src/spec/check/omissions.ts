@@ -30,23 +30,23 @@ export const omissions = {
     advice: 'give the program or the daemon more processor time, or post less at a time',
   },
   'race-unlogged': {
-    text: 'requests were left out because a post to their queue is not in a log: races with them are not found',
+    text: 'requests are not checked, because a post to their queue is not in a log: races with these requests are not found',
     advice: 'run all programs under `userdma check --races`; a queue is checked again after its RESET',
   },
   'race-posts': {
-    text: 'posts were forgotten because too many posted requests were not fetched by a device: races of their queues are not found',
+    text: 'posts were forgotten, because too many posted requests were not fetched by devices: races of their queues are not found',
     advice: 'post to connected queue pairs only',
   },
   'race-threads': {
-    text: 'threads that had not posted or polled for the longest time were forgotten: the completions that they had polled are unknown, which can cause a warning without a race',
+    text: 'threads were forgotten that had not posted or polled for the longest time: without the completions that these threads polled, a warning can be false',
     advice: 'check with fewer threads',
   },
   'race-memory': {
-    text: 'ranges of memory that were not accessed for the longest time were forgotten: races on them are not found',
+    text: 'ranges of memory were forgotten that had not been accessed for the longest time: races on these ranges are not found',
     advice: SHORTER_RUN,
   },
   'race-readers': {
-    text: 'earlier readers of a range, or atomics, were forgotten: races with them are not found',
+    text: 'earlier readers of a range, or atomics, were forgotten: races with these are not found',
     advice: 'check with fewer queue pairs that read one range',
   },
   'race-queues': {
@@ -58,7 +58,7 @@ export const omissions = {
     advice: `${POLL_COMPLETIONS} earlier`,
   },
   'race-in-flight': {
-    text: 'requests whose completion was not polled for very long count as complete, which hides races',
+    text: 'requests count as complete, because their completions were not polled for very long, which hides races',
     advice: `signal and ${POLL_COMPLETIONS} now and then`,
   },
   'race-fences': {
@@ -70,7 +70,7 @@ export const omissions = {
     advice: POLL_COMPLETIONS,
   },
   'race-requests': {
-    text: 'outstanding requests were forgotten, which can hide races or cause a warning without a race',
+    text: 'outstanding requests were forgotten: races can be hidden, and a warning can be false',
     advice: 'check with fewer outstanding requests',
   },
 } as const satisfies Readonly<Record<string, OmissionRow>>

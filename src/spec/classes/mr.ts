@@ -41,7 +41,7 @@ export const Mr = objectClass('mr', ClassId.mr, {
         iova: u64(4),
         access: flagsOf(5, AccessFlags),
         kind: optional(enumOf(6, MrKind)),
-        /** A file descriptor of the caller, of a memory file. */
+        /** The caller's file descriptor of a memory file. */
         file: optional(u32(7, { max: 0x7fffffff })),
         dm: optional(ref(8, 'dm')),
       },
