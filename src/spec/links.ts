@@ -10,7 +10,6 @@ export type LinkName = 'ib' | 'roce' | 'iwarp' | 'opa'
 export type AddressRole = 'address' | 'addresses' | 'alternatePath'
 
 interface Link {
-  /** The link's name in messages. */
   readonly title: string
   /** The link's attribute for each role. */
   readonly attributes: Readonly<Partial<Record<AddressRole, string>>>
@@ -42,14 +41,13 @@ export const Links: Readonly<Record<LinkName, Link>> = {
   },
 }
 
-/** The address attributes of all links, each with its role. */
+/** Roles by attribute, for all links. */
 export const addressRoles: ReadonlyMap<string, AddressRole> = new Map(
   Object.values(Links).flatMap(({ attributes }) =>
     Object.entries(attributes).map(([role, name]) => [name, role as AddressRole] as const),
   ),
 )
 
-/** The optional attributes beside an address, of all links. */
 export const optionalOfAddresses: ReadonlySet<string> = new Set(
   Object.values(Links).flatMap(({ optional }) => optional),
 )

@@ -139,7 +139,6 @@ const layout = <const D extends DeclaredFields>(...declared: D): MessageLayout<D
   return { declared, fields, size }
 }
 
-/** Offsets of a struct's fields, in bytes. */
 export const offsetsOf = <M extends MessageLayout>({ fields }: M): Readonly<Record<FieldName<M>, number>> =>
   Object.fromEntries(fields.map(({ name, offset }) => [name, offset])) as Record<FieldName<M>, number>
 
@@ -320,7 +319,6 @@ export const NetlinkOperation = {
   SET: 4,
   /** Returns option `extra`; for NETLINK_LIST_MEMBERSHIPS the groups as bits. */
   GET: 5,
-  /** Returns the socket's type. */
   TYPE: 6,
 } as const
 

@@ -9,7 +9,6 @@ import { AsyncEventType, nameIn, QpState } from '../enums.ts'
 import { WcStatus } from '../work.ts'
 import { type Cause, type CauseName, causes, causeText, requestName, vendorErrorOf } from './causes.ts'
 
-/** The peer queue pair. */
 export interface FailurePeer {
   readonly qpn: number
   readonly address: string
@@ -44,7 +43,6 @@ export interface Failure {
   /** For flushed requests: the failure that moved the queue pair to its error state. */
   readonly root?: Failure
   readonly peer?: FailurePeer
-  /** Whether the cause lies at the peer. */
   readonly isCauseAtPeer?: boolean
 }
 

@@ -19,6 +19,5 @@ const byId: Readonly<Record<number, LinuxDriver>> = {
 export const driverLayouts = (driverId: number): Readonly<Record<string, DriverLayout>> | undefined =>
   byId[driverId]?.layouts
 
-/** The outputs that a driver adds to a method. */
 export const driverOutputs = (driverId: number, className: string, method: string): Attributes =>
   byId[driverId]?.attributes[className]?.[method]?.out ?? {}

@@ -299,7 +299,7 @@ export type NldevAttributeName = keyof typeof NldevAttributes
 
 // ---- resources ----
 
-/** A kind of objects that programs can list. */
+/** Objects that programs can list. */
 export interface NldevResource {
   /** Name in the summary. */
   readonly name: string

@@ -56,7 +56,6 @@ export interface WriteCommand {
   readonly minRequestBytes: number
   /** Undefined: the command has no response. */
   readonly out?: Layout
-  /** Minimum bytes of the response buffer. */
   readonly minResponseBytes: number
   /** The bytes behind request and response belong to the driver. */
   readonly hasDriverBytes: boolean

@@ -28,7 +28,6 @@ import {
   sizeOf,
 } from './schema.ts'
 
-/** The answer of `interface.query`. */
 export type Description = Out<typeof Interface.methods.query>
 
 const { DRIVER_ATTRIBUTES, UNDOABLE, NEEDS_NET_RAW } = MethodFlags.values

@@ -151,7 +151,6 @@ const zeroOf = (type: Kind): AnyValue => {
   if (type.kind === 'bytes') return new Uint8Array(type.size)
   return type.kind === 'record' ? zeroRecord(type.fields) : 0
 }
-/** A record with all fields zero. */
 export const zeroRecord = <F extends Fields>(fields: F): RecordOf<F> =>
   Object.fromEntries(Object.entries(fields).map(([name, { type }]) => [name, zeroOf(type)])) as RecordOf<F>
 
@@ -183,7 +182,6 @@ export const sizeOf = (type: Kind): number => {
       return type.max * recordSize(type.fields)
   }
 }
-/** Cache of `recordSize`. */
 const recordSizes = new WeakMap<Fields, number>()
 export const recordSize = (fields: Fields): number => {
   let size = recordSizes.get(fields)

@@ -14,7 +14,7 @@ export const MadMethod = {
   REPORT: 0x06,
   TRAP_REPRESS: 0x07,
   GET_TABLE: 0x12,
-  /** Bit of a response's method. */
+  /** Bit of responses. */
   RESPONSE: 0x80,
 } as const
 
@@ -42,10 +42,9 @@ export const MAD_CLASSES = 80
 /** Status of a response: the method is not supported for this attribute. */
 export const MAD_STATUS_UNSUPPORTED = 0x000c
 
-/** Bytes of the common header. */
 export const MAD_HEADER_BYTES = 24
 
-/** Id of the attribute ClassPortInfo. */
+/** Attribute id. */
 export const CLASS_PORT_INFO = 0x0001
 
 /** Bit of the attribute modifier of a response of baseboard management. */

@@ -118,7 +118,6 @@ export type HeadersOf<N extends OpcodeName> = {
   HeaderName
 
 export interface Opcode {
-  /** BTH.opcode. */
   readonly opcode: number
   readonly name: OpcodeName
   /** Absent for CNP. */
@@ -129,7 +128,6 @@ export interface Opcode {
   readonly role?: 'request' | 'response'
   /** In transmission order, after the BTH. */
   readonly headers: readonly HeaderName[]
-  /** Whether a payload may follow the headers. */
   readonly hasPayload: boolean
   /** Offset of the payload from the start of the BTH. */
   readonly headerBytes: number
@@ -187,7 +185,6 @@ export const opcodeByNumber: readonly (Opcode | undefined)[] = Array.from({ leng
   opcodes.find(o => o.opcode === number),
 )
 
-/** BTH.opcode by name. */
 export const opcodeNumber = Object.fromEntries(opcodes.map(o => [o.name, o.opcode])) as Readonly<
   Record<OpcodeName, number>
 >

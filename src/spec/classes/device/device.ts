@@ -104,9 +104,8 @@ export const GidEntry = {
   ifindex: at(28, u32(0)),
 }
 
-/** Maximum handles of one answer. */
 const MAX_HANDLES = 0xfff8
-/** Maximum GIDs of one answer: a Linux attribute has at most 65,535 bytes, and a GidEntry 32. */
+/** A Linux attribute has at most 65,535 bytes, a GidEntry 32. */
 const MAX_GID_ENTRIES = 0x7ff
 
 export const Device = objectClass('device', ClassId.device, {

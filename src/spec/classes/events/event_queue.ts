@@ -51,7 +51,6 @@ export const Event = { ...attached, type: at(16, enumOf(0, EventKind)), reserved
 
 const MAX_SOURCES = 0xffff
 
-/** Maximum of one `getEvents`. */
 const MAX_EVENTS = 1024
 
 export const EventQueue = objectClass('event_queue', ClassId.event_queue, {
