@@ -14,7 +14,7 @@ type QpAttributes = Out<typeof CmId.methods.initQpAttr>
 const { RESET, INIT, RTR, RTS, ERR } = QpState.values
 const { REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, FLUSH_GLOBAL } = AccessFlags.values
 
-/** Connection states after a disconnect. */
+/** States of a connection that was disconnected; TIMEWAIT can also follow a REJ. */
 const ENDED: ReadonlySet<string> = new Set(['DREQ_SENT', 'DREQ_RCVD', 'TIMEWAIT'])
 /** Connection states in which the peer's parameters are known. */
 const AGREED: ReadonlySet<string> = new Set([
@@ -112,8 +112,8 @@ const toRts = ({ connection, qpType, ackTimeout }: Identifier): QpAttributes => 
 
 /**
  * Attributes for a transition to `state`. Throws CallError EINVAL: without a device, for a listener, or an invalid
- * state. For a connected queue pair, also: if the connection has ended, if the parameters for RTR and RTS are not
- * agreed yet, and for states other than INIT, RTR and RTS.
+ * state. For a connected queue pair, also: in a connection state of ENDED, for RTR and RTS if the peer's parameters are
+ * not known, and for states other than INIT, RTR and RTS.
  */
 export const qpAttributesFor = (id: Identifier, state: number): QpAttributes => {
   if (id.device === undefined) return refuse('no device is known yet: resolve or bind an address')

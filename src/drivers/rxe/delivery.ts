@@ -8,7 +8,7 @@ import type { Engine } from '../../transport/engine.ts'
 import { bthDestQp } from '../../wire/bth.ts'
 import type { CoreQueue, RxeState } from './state.ts'
 
-/** `peer` of a multicast packet: its receivers send no acknowledgements. */
+/** `peer` of a multicast packet: its receivers are UD queue pairs, which have no peer. */
 const NO_PEER = -1
 
 /** After this many received bytes, the runs are released to the port. */
@@ -58,6 +58,7 @@ export class PacketDelivery {
     this.#engine.counters.multicastReceived++
     const rows = this.#groups.rowsOf(this.#run.flowAddress.destination)
     if (rows.length === 0) this.#engine.counters.dropped++
+    // A core client's queue pair is in the group by its negated QPN.
     for (let i = 0; i < rows.length; i++)
       if (rows[i] < 0) this.#deliverToCore(-rows[i], at, length)
       else this.#engine.onPacket(rows[i], this.#port.arena, at, length, NO_PEER, time)

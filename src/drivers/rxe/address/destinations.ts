@@ -33,7 +33,7 @@ export interface Destinations {
   byVector(bytes: Uint8Array, at: number): number
   /**
    * A request with this flow is fetched: the flow stays open until a request with another flow is fetched, or
-   * `release` is called. -1: no flow.
+   * `release` is called. -1 (no flow) has no effect.
    */
   hold(flow: number): void
   /** The queue pair was reset: closes the held flow. */

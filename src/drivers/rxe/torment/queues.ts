@@ -23,7 +23,7 @@ export interface ExactQueues {
   limitShared(device: string, queue: ReceiveQueue, name: string, requests: number): void
   /** The rings were emptied: the slots of exact queues are released. */
   onRingsEmptied(rings: QpRings): void
-  /** `slot` for `release`, when the next completion is written. */
+  /** `slot` for `release`: read when a completion is made, passed when it is written, perhaps later. */
   slotOf(rings: QpRings, isReceive: boolean): number
   /** Releases the slots of an exact queue before `slot`. */
   release(rings: QpRings, isReceive: boolean, slot: number): void
@@ -32,7 +32,7 @@ export interface ExactQueues {
 /** Releases the slots before `index`: publishes a consumer index that is lower by the number of spare slots. */
 const releaseSlots = (ring: Ring, index: number): void => storeConsumer(ring, index - (ring.mask - ring.capacity))
 
-/** An empty ring as one for exactly `capacity` elements. */
+/** A ring of which no element was taken yet, as one for exactly `capacity` elements. */
 const exactRing = (ring: Ring, capacity: number): Ring => {
   const exact = { ...ring, capacity }
   releaseSlots(exact, 0)

@@ -136,7 +136,7 @@ test('each type of queue pair has its own transitions', () => {
   assert.equal(invokeNow(p.context, XrcTgtQp, 'query', tgt.object!, {}, p.caller).out.state, Qps.RTS)
 })
 
-test('a LID on a RoCE queue pair is refused with a message, through the library and in messages', () => {
+test('a LID on a RoCE queue pair is refused with a message, in a typed call and in an encoded one', () => {
   const { p, create } = setUp()
   const ibAddress = { ...path(peer), srcPathBits: 0, dlid: 17 }
   const { address: _, ...others } = allAttributes()
@@ -148,7 +148,7 @@ test('a LID on a RoCE queue pair is refused with a message, through the library 
   // a client compiled for every link has `ibAddress`
   const args = { ...toInit(), ibAddress }
   const call = { class: RcQp, methodName: 'modify', method: RcQp.methods.modify, object: 0, args }
-  // the device knows the attribute, so it refuses even an attribute marked as ignorable
+  // the method lists the attribute in `refused`, so it is not ignored as unknown, even if it is marked as ignorable
   for (const ignorable of [[], ['ibAddress']]) {
     const message = encodeCall(call, { ignorable })
     assert.throws(() => decodeMessage(callerView(p.context, p.caller), call.method.call, message), {
