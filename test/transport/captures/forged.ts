@@ -137,7 +137,7 @@ const WRONG_KEYS = [0xdeadbeef]
 export const run = (linux: Linux, name: string, frames: readonly Ipv4Frame[]): Result => {
   const frameWithAddress = frames.find(f => remoteOf(f.payload) !== undefined)
   const first = frameWithAddress && remoteOf(frameWithAddress.payload)
-  // most cases access first the start of the region, or the atomic word
+  // most cases access first the start of the region, or the atomic word (flush_global by a WRITE)
   const offset =
     FIRST_OFFSETS[name] ??
     (name === 'flush_global' || (frameWithAddress !== undefined && isToWord(frameWithAddress.payload))

@@ -1,6 +1,6 @@
 /*
- * Mutants of recorded packets, and of the packets that our engine receives. A hash of names chooses the mutated packet,
- * so every run makes the same mutants.
+ * Mutants of recorded packets, and of the packets that our engine receives. Every run makes the same mutants: a hash of
+ * names chooses the recorded packet that is mutated.
  */
 import { ICRC_BYTES } from '../../../src/spec/wire/headers.ts'
 import type { WellFormedPacket } from '../../../src/wire/packet.ts'
