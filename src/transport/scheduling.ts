@@ -1,6 +1,6 @@
 /*
  * Sending, for packets (transport/requester/requester.ts) and for messages between local queue pairs
- * (transport/loopback/slices.ts): result codes, and the requester's cursor, which is the PSN to send next.
+ * (transport/loopback/slices.ts): result codes, and the requester's cursor, which is the PSN and the WQE to send next.
  * state.ts explains short names such as `row`, `base` and `request`.
  */
 import { WcStatus } from '../spec/work.ts'
@@ -19,14 +19,14 @@ const { LOC_PROT_ERR } = WcStatus.values
 export const PollResult = { DONE: 0, MORE: 1, FULL: -1 } as const
 
 /**
- * Result of one sending step of a WQE. WAITS: for a window, a fence or a response; FAILS: the WQE completes with its
- * `WQE.STATUS`.
+ * Result of one sending step of a WQE. WAITS: for a window, a fence or a response, or after a NAK; FAILS: the WQE
+ * completes with its `WQE.STATUS`.
  */
 export const Step = { SENT_SOME: 1, WAITS: 0, PORT_FULL: -1, FAILS: -2 } as const
 
 /**
- * Advances the cursor after `count` packets of a WQE were sent. `weight`: their window bytes (payload plus
- * PACKET_WEIGHT per packet); `ends`: they were the last of the WQE.
+ * Advances the cursor by `count` PSNs of a WQE: those of packets that were sent, or of responses that a READ requested;
+ * 0 for a local operation. `weight`: the window bytes that they count as; `ends`: they were the last of the WQE.
  */
 export const advance = (
   s: EngineState,

@@ -1,5 +1,6 @@
 /*
- * Generates docs/reference/linux-abi.md from the tables of spec/linux.
+ * Generates docs/reference/linux-abi.md from the tables of spec/linux, and from the recorded answers of Linux's rxe
+ * (every-call.ts).
  */
 import { type LinuxCall, linuxCalls } from '../../src/spec/linux/coverage.ts'
 import { type IoctlAttribute, ioctlMethods } from '../../src/spec/linux/ioctl.ts'
@@ -27,6 +28,7 @@ const meaning = (call: LinuxCall, hasMethod: HasMethod): [effect: string, device
   const { classes, method, carriesCommand, absent } = call
   if (carriesCommand) return ['any command', 'yes']
   if (method === undefined) {
+    // ADVISE_MR has known attributes (spec/linux/ioctl.ts), although no device implements it
     const isKnownIoctl = ioctlMethods.some(
       ({ object, number }) => object === call.number && number === call.methodNumber,
     )

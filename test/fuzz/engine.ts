@@ -59,7 +59,7 @@ const MAX_PACKET = 4096 + 60
 const MAX_POOL_WORDS = 40 * 64
 /** Maximum packets that arrive together. */
 const MAX_JOINED = 7
-/** Bits that distinguish the features of the fuzzer. */
+/** Kinds of features (fuzzer.ts). The other bits of a feature's number say what happened. */
 const Feature = { COMPLETION: 0x4000, EVENT: 0x5000, SENT: 0x6000, ARRIVAL: 0x1_0000 } as const
 
 /** The memory of received packets, for all runs. */
@@ -179,7 +179,7 @@ class EngineRun {
       },
       [RTS]: { sqPsn: (0x7f_fffe + choice) & 0xff_ffff, timeout: 8, retryCnt: 2, rnrRetry: 1, maxRdAtomic: 2 },
     }
-    // only the transition from RTR to RTS has attributes
+    // of the transitions to RTS, only the one from RTR has attributes
     const hasNoAttributes = state === RTS && this.#stateOf(i) !== RTR
     engine.modify(queuePair.row, state, (hasNoAttributes ? undefined : attributes[state as 1 | 2 | 3]) ?? {})
     if (state !== RESET) return

@@ -20,7 +20,7 @@ const { LOCAL_INV, SEND_WITH_INV } = WrOpcode.values
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, MW_BIND } = AccessFlags.values
 const ACCESS = LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC | MW_BIND
 
-/** Binds a window to the first 64 bytes of a region. */
+/** The arguments that bind a window to the first 64 bytes of a region. */
 const bindFirst64 = (window: number, mr: { readonly lkey: number; readonly address: number }): Bind => ({
   window,
   key: window,

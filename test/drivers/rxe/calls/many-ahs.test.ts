@@ -60,7 +60,7 @@ test('all address handles of a call are created or none, and all are destroyed o
   assert.deepEqual(create([]).out.handles, [])
 })
 
-test('hooks are called for each address handle, and may refuse it', () => {
+test('a hook is called for each address handle; if it throws once, none is created', () => {
   const { m, p, create } = setUp()
   let calls = 0
   const remove = addHook(p.rxe.device, {
