@@ -106,7 +106,7 @@ void relative_paths(void)
     char *folder = get_current_dir_name();
     EXPECT(strcmp(folder, "/sys/class/infiniband/rxe0") == 0 && file_has(open("node_type", O_RDONLY), "1: CA\n"));
 
-    /* `..` of the class, and of a folder in the class that is a link. */
+    /* Paths with `..`. As in sysfs, that of rxe0 is the parent of /sys/devices/virtual/infiniband/rxe0. */
     EXPECT(file_has(open("/sys/class/net/../" ATTRIBUTE, O_RDONLY), "1: CA\n"));
     EXPECT(file_has(open("/dev/..//sys/class/./" ATTRIBUTE, O_RDONLY), "1: CA\n"));
     EXPECT(stat("/sys/class/infiniband/../../../dev/null", &st) == 0 && st.st_rdev == makedev(1, 3));

@@ -182,6 +182,7 @@ export const decodeUmadWrite = (
     if (id >= MAD_CHANNEL_AGENTS)
       throw new CallError('EINVAL', `umad: agent ${id} is not in 0 to ${MAD_CHANNEL_AGENTS - 1}`)
     requireAgent(view, id, 'EIO')
+    // The caller reads this header back if the request times out.
     const tag = new Uint8Array(MAD_TAG_BYTES)
     tag.set(written.subarray(0, headerSize))
     const args: AnyValues = {
@@ -246,7 +247,7 @@ export const decodeUmadRead = (
       throw new CallError('EINVAL', `umad: a read of ${length} bytes; the header of a message has ${headerSize}`)
     return {
       call: callOf(view, 'mad_channel', 'receive', object, {
-        // limited to fit the attribute
+        // limited to fit a u32; a received message is never longer
         bufferBytes: Math.min(length - headerSize, MAD_MESSAGE_BYTES * 2),
       }),
       legacy: () => undefined,

@@ -15,6 +15,7 @@
  * - ENOSPC, with the needed sizes: too little room;
  * - E2BIG: nonzero bytes after the known fields of a record;
  * - the error of an attribute in `Method.refused`;
+ * - EFAULT: memory of the caller that cannot be accessed;
  * - EINVAL: everything else.
  */
 import { AttributeFlag, CommonAttribute, MessageFlag, OpCtrl } from '../../spec/classes/ids.ts'

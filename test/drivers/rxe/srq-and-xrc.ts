@@ -75,7 +75,7 @@ export const closeDomain = (p: Program, xrcd: number): void => {
   invokeNow(p.context, Xrcd, 'destroy', xrcd, {}, p.caller)
 }
 
-/** An XRC initiator queue pair. Its receive ring is unused: rxe's user library maps both rings of every queue pair. */
+/** An XRC initiator queue pair. Its receive ring is unused: rxe's user library maps one unless there is an SRQ. */
 export const makeInitiator = (p: Program, cq: TestCq): TestQp => {
   const args = { pd: p.pd, sendCq: cq.handle, cap: cap(), userHandle: 2n }
   const { object, out } = invokeNow(p.context, XrcIniQp, 'create', 0, args, p.caller)

@@ -139,7 +139,7 @@ describe('applications', () => {
     writeFileSync(join(folder, 'bytes'), bytes)
     const port = await freePort()
     const options = { env: { ...daemon.env, LD_PRELOAD: `${daemon.env.LD_PRELOAD}:${preload}` }, cwd: folder }
-    // The interpreter itself: the shell of a python3 wrapper script would create the first sockets.
+    // Must be the interpreter: the shell of a python3 wrapper script would create the first sockets.
     const python = findTool('python3')!
     const server = start(t, python, ['-m', 'http.server', `${port}`, '--bind', '127.0.0.1'], options)
     await server.printed(/Serving HTTP/)

@@ -92,7 +92,7 @@ test('a target serves SENDs, WRITEs, READs and atomics', () => {
   t.request('XRC_SEND_LAST_IMM', 2, { payload: 9, imm: 77, ackReq: true })
   assert.deepEqual(t.sent(), ['ACK@2 msn 1'])
   assert.deepEqual(t.completions(), [`100 ok recv ${2 * MTU + 9} imm 77`])
-  assert.equal(t.node.cqes[0].cq, 2)
+  assert.equal(t.node.cqes[0].cq, 2) // the SRQ's CQ, from `selectShared` in node.ts
   t.request('XRC_WRITE_FIRST', 3, { payload: MTU, remote: 0x9000, dmaLen: 2 * MTU })
   t.request('XRC_WRITE_LAST_IMM', 4, { payload: MTU, imm: 1, ackReq: true })
   assert.deepEqual(t.sent(), ['ACK@4 msn 2'])

@@ -116,7 +116,7 @@ const createRings = (
 ): QpRings => {
   const memory = ringMemoryOf(context)
   const { layout } = memory
-  // rxe's user library maps both queues of every queue pair; in the compact layout, an empty queue needs no ring
+  // rxe's user library also maps empty queues; in the compact layout, an empty queue needs no ring
   const hasNoRing = (requests: number): boolean => layout.hasFreeRunningIndices && requests === 0
   // elements and inline data share the bytes of a WQE: each limit is as large as the bytes allow
   const inlineBytes = Math.max(cap.maxSendSge * RingSge.BYTES, cap.maxInlineData)
