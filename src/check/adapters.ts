@@ -1,8 +1,7 @@
 /*
- * Findings about operations and sizes that work on userdma's device and fail on an adapter that `--like` names: the
- * calls and requests of a program are compared with the table of adapters (spec/check/adapters.ts). Calls that userdma
- * refused are left out. With `--like` the detector also finds registrations beyond RLIMIT_MEMLOCK, and forks with
- * registered memory and without ibv_fork_init.
+ * Findings about operations and sizes that work on userdma's device but fail on an adapter that `--like` names
+ * (spec/check/adapters.ts). Calls that userdma refused are left out. With `--like` the detector also finds
+ * registrations beyond RLIMIT_MEMLOCK, and forks with registered memory but without ibv_fork_init.
  */
 import {
   type AdapterName,
@@ -46,7 +45,6 @@ const accessOperations: readonly (readonly [bits: number, operation: OperationNa
   [FLUSH_GLOBAL | FLUSH_PERSISTENT, 'flush'],
 ]
 
-/** A call with its arguments. */
 interface CallWithArguments {
   readonly class: string
   readonly method: string
@@ -70,7 +68,7 @@ const operationsOf = ({ class: name, method, args }: CallWithArguments): Operati
   ]
 }
 
-/** The sizes that a call requests, by the limit for each; undefined: the call does not set it. */
+/** The sizes that a call requests, by limit; undefined: not set by the call. */
 const requestedSizes = ({ class: name, args }: CallWithArguments): Partial<Record<LimitName, unknown>> => {
   if (isSrq(name)) return { max_srq_wr: args.maxWr, max_srq_sge: args.maxSge }
   if (name === 'cq') return { max_cqe: args.cqe }
@@ -115,7 +113,7 @@ export const createAdapterDetector = (services: DetectorServices): Detector => {
     }
   }
 
-  /** Adds to the pinned bytes of a process, and returns their sum. */
+  /** Adds to the pinned bytes of a process; returns the sum. */
   const addPinned = (pid: number, bytes: number): number => {
     const sum = (pinnedOfProcess.get(pid) ?? 0) + bytes
     if (sum > 0) pinnedOfProcess.set(pid, sum)
@@ -130,7 +128,7 @@ export const createAdapterDetector = (services: DetectorServices): Detector => {
     addPinned(pid, -bytes)
   }
 
-  /** A region was registered with this memory: reports if its process now pins more than RLIMIT_MEMLOCK. */
+  /** Adds the memory of a region; reports if its process now pins more than RLIMIT_MEMLOCK. */
   const pin = (
     region: KnownObject,
     range: { readonly start?: unknown; readonly length?: unknown },

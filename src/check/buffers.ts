@@ -1,12 +1,15 @@
 /*
- * Findings about the buffers of requests: a buffer belongs to the device until the request has completed (IBA 10.6).
- * The detector finds send buffers that the program changes, buffers that two outstanding requests of a queue write to,
- * received messages that a later message of the queue overwrites before they are polled, memory regions that are
- * deregistered with requests outstanding, and memory that is unmapped while it is registered.
+ * Findings about the buffers of requests. A buffer belongs to the device until the request has completed (IBA 10.6).
+ * The detector finds
+ * - send buffers that the program changes;
+ * - buffers that two outstanding requests of a queue write to;
+ * - received messages that a later message overwrites before they are polled;
+ * - regions that are deregistered while requests use them;
+ * - registered memory that is unmapped.
  *
- * A send buffer is hashed when the device fetches the send, and again when the device has finished it: a change before
- * the fetch is not found. By default some sends are checked (`isSample`), and of long messages some bytes, which the
- * driver selects; with `--buffers all` all sends and all bytes.
+ * A send buffer is hashed when the device fetches the send, and again when the device has finished the send. Changes
+ * before the fetch are not found. By default only samples of the sends and of long messages are hashed; with
+ * `--buffers all`, all bytes of all sends.
  */
 import { requestName } from '../spec/check/causes.ts'
 import type { WorkRequest } from '../spec/check/requests.ts'
@@ -17,28 +20,25 @@ import type { KnownObject } from './objects.ts'
 const { SEND, RDMA_WRITE, RDMA_READ, COMP_SWAP, FETCH_ADD } = WcOpcode.values
 const { SUCCESS } = WcStatus.values
 
-/** The first FIRST_SENDS requests of each send queue are checked, then one of every SAMPLE_INTERVAL. */
+/** The first FIRST_SENDS requests of each send queue are hashed, then one of every SAMPLE_INTERVAL. */
 const FIRST_SENDS = 16
 /** The first overlaps of each queue are reported with their own stacks, then one of every SAMPLE_INTERVAL. */
 const FIRST_OVERLAPS = 64
 const SAMPLE_INTERVAL = 16
-/**
- * A new request is compared with at most this many outstanding requests of its queue, the latest ones, and a filled
- * receive with as many earlier ones.
- */
+/** A request is compared with at most this many earlier requests of its queue, the latest. */
 const MAX_COMPARED = 64
-/** A queue with more outstanding requests is not searched for overlaps. */
+/** If a queue has more outstanding requests, new requests are not compared. */
 const MAX_OUTSTANDING = 1024
 
 /** A request in the text of a finding: `WRITE wr_id 5`, `receive wr_id 2`. */
 export const requestText = ({ opcode, wrId }: WorkRequest): string =>
   `${opcode < 0 ? 'receive' : requestName(opcode)} wr_id ${wrId}`
 
-/** The opcode (ibv_wc_opcode) of the completion of a send. */
+/** The ibv_wc_opcode of a send. */
 const completionOpcodeOf = (opcode: number): number =>
   (sendOperations as Readonly<Record<number, { readonly completion: number }>>)[opcode]?.completion ?? -1
 
-/** Whether the buffer of a request is one that the device sends. */
+/** Whether the device sends the buffer. */
 const readsBuffer = ({ opcode, elements }: WorkRequest): boolean => {
   const kind = completionOpcodeOf(opcode)
   return elements.length > 0 && (kind === SEND || kind === RDMA_WRITE)
@@ -51,13 +51,10 @@ const writesBuffer = ({ opcode }: WorkRequest): boolean => {
   return kind === RDMA_READ || kind === COMP_SWAP || kind === FETCH_ADD
 }
 
-/** Whether number `index` of a queue, from 0, is one of the first or a sample of the others. */
+/** Whether number `index` (from 0) is among the first or is a sample. */
 const isSample = (index: number, first: number): boolean => index < first || index % SAMPLE_INTERVAL === 0
 
-/**
- * An address that is both in the first `bytes` bytes of the buffer of `request` and in the first `otherBytes` of that
- * of `other`; undefined if there is none.
- */
+/** An address in both the first `bytes` of the buffer of `request` and the first `otherBytes` of the buffer of `other`. */
 const overlapAddress = (
   request: WorkRequest,
   bytes: number,
@@ -89,7 +86,7 @@ interface FilledReceive {
 
 /** Overlaps of outstanding requests of a queue. */
 interface QueueOverlaps {
-  /** The number of the finding that was reported last; undefined if it was left out. */
+  /** The number of the last finding; undefined if it was left out. */
   finding: number | undefined
   /** Number of overlaps so far. */
   count: number
@@ -112,13 +109,13 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
   const removeOutstanding = (request: WorkRequest): void => {
     const requests = outstanding.get(request.owner)
     if (requests === undefined) return
-    // Mostly the first one: requests of a queue end in order, and those of an SRQ nearly so.
+    // Mostly the first: requests of a queue end in order.
     const index = requests.indexOf(request)
     if (index === 0) requests.shift()
     else if (index > 0) requests.splice(index, 1)
   }
 
-  /** An outstanding request that uses a region, the oldest one of its queue. */
+  /** An outstanding request that uses a region. */
   const outstandingUserOf = (
     region: KnownObject,
   ): { readonly request: WorkRequest; readonly owner: KnownObject } | undefined => {
@@ -131,7 +128,7 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
     return undefined
   }
 
-  /** `isLost`: a second message has overwritten the first; otherwise both requests are outstanding. */
+  /** `isLost`: the second message has overwritten the first. Otherwise both requests are outstanding. */
   const reportOverlap = (
     request: WorkRequest,
     other: WorkRequest,
@@ -153,9 +150,9 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
   }
 
   /**
-   * Reports an overlap of outstanding requests. A program that posts all its receives with one buffer has as many of
-   * them as receives, and the stack and text of a report take longer than the request itself. So most of them count as
-   * repetitions of the overlap of the queue that was reported last.
+   * Reports an overlap of outstanding requests. The stack and text of a report take longer than a request. If all
+   * receives have one buffer, each receive is an overlap; so most overlaps only count as repetitions of the last
+   * reported one of the queue.
    */
   const reportOutstandingOverlap = (request: WorkRequest, other: WorkRequest, address: number): void => {
     let known = overlaps.get(request.owner)
@@ -169,7 +166,7 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
     known.count++
   }
 
-  /** Reports if a new request and one of the latest outstanding requests of its queue write to the same memory. */
+  /** Reports if a new request and an outstanding request of its queue write to the same memory. */
   const checkOverlap = (request: WorkRequest, requests: readonly WorkRequest[]): void => {
     for (let i = Math.max(0, requests.length - MAX_COMPARED); i < requests.length; i++) {
       const other = requests[i]!
@@ -180,7 +177,7 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
     }
   }
 
-  /** Reports if a message has overwritten a message whose completion was not polled yet. */
+  /** Reports if a message has overwritten an unpolled message. */
   const checkOverwritten = (request: WorkRequest, bytes: number, cq: number, cqPosition: number): void => {
     const receives = filled.get(request.owner) ?? []
     filled.set(request.owner, receives)
@@ -194,7 +191,7 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
     if (receives.length > MAX_COMPARED) receives.shift()
   }
 
-  /** Reports if the bytes of a finished send are not those that it had when the device fetched it. */
+  /** Reports if the bytes of a finished send have changed since the device fetched the send. */
   const checkBytes = (request: WorkRequest): void => {
     const hashAtFetch = hashes.get(request)
     if (hashAtFetch === undefined) return

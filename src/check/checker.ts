@@ -1,8 +1,7 @@
 /*
- * The engine of `userdma check`: it receives the calls, requests and failures of programs, and reports findings. This
- * file has the findings about single calls, failed requests and connections; the other kinds have detectors
- * (detector.ts). The engine does no I/O, reads no clock and knows neither core nor daemon. Its memory is bounded by the
- * objects and requests that exist, and by constants.
+ * The engine of `userdma check`: calls, requests and failures of programs go in, findings come out. This file finds
+ * mistakes in single calls, failed requests and connections. Detectors (detector.ts) find the others. The engine does
+ * no I/O, reads no clock and knows neither core nor daemon. Its memory is bounded.
  */
 
 import { type Failure, failureText } from '../spec/check/failures.ts'
@@ -41,20 +40,20 @@ import { createRaceDetector, type RaceDetector } from './races/detector.ts'
 import { type RefusedPost, refusalOf } from './refused-post.ts'
 import { FindingReporter, MAX_NAMED, type Occurrence } from './reporting.ts'
 
-/** Whether a class is one of verbs, whose objects programs have to destroy. Channels are files, which exit closes. */
+/** Whether programs have to destroy objects of a class. Channels are missing: exit closes them. */
 const isVerbsClass = (name: string): boolean =>
   ['pd', 'cq', 'mr', 'mw', 'ah', 'srq', 'xrc_srq', 'xrcd', ...QP_CLASSES].includes(name)
 
-/** Whether an errno may mean wrong arguments; the others mean limits, missing rights or unsupported features. */
+/** Whether an errno may mean wrong arguments, not a limit, a missing right or an unsupported feature. */
 const isArgumentError = (errno: number): boolean => errno === Errno.EINVAL || errno === Errno.ENODATA
 
-/** The action of the post of the failed request; `noticed`: the failure is not about a request. */
+/** What the program did with the failed request; `noticed`: the failure is not about a request. */
 const failedActionOf = ({ kind, cause, wrId }: Failure): 'posted' | 'posted the receive' | 'noticed' => {
   if (kind === 'send' || cause.id === 'DATAGRAM_TOO_LONG') return 'posted'
   return kind === 'receive' || (kind === 'drop' && wrId !== undefined) ? 'posted the receive' : 'noticed'
 }
 
-/** The stack of the post of the failed request; empty: the failure is not about a request, or the stack is unknown. */
+/** The stack of the post of the failed request; empty: there is no request, or its stack is unknown. */
 const postStackOf = ({ failure, postStack }: CheckedFailure, qp: KnownObject | undefined): Stack => {
   const action = failedActionOf(failure)
   if (qp?.qpn === undefined || action === 'noticed') return []
@@ -67,14 +66,13 @@ const postStackOf = ({ failure, postStack }: CheckedFailure, qp: KnownObject | u
   return srq === undefined ? postStack(PostQueue.RECEIVE, qp.qpn) : postStack(PostQueue.SHARED, srq.handle)
 }
 
-/** The participles for the creation and destruction of an object of a class. */
 const participles = (name: string): { readonly created: string; readonly destroyed: string } =>
   name === 'mr' ? { created: 'registered', destroyed: 'deregistered' } : { created: 'created', destroyed: 'destroyed' }
 
 /** Names a queue pair, SRQ or CQ: `queue` is a PostQueue or EventKind.POLL, `number` a queue pair number or handle. */
 type QueueName = Pick<RefusedPost, 'deviceNumber' | 'context' | 'queue' | 'number'>
 
-/** Findings about failures that show a table of the attributes of both ends, beside those of `#reportUnanswered`. */
+/** Findings that show `attributeTable`. `#reportUnanswered` always shows it. */
 const showsBothEnds: ReadonlySet<FindingId> = new Set([
   'rd-atomic-exceeds',
   'no-receive-posted',
@@ -83,7 +81,7 @@ const showsBothEnds: ReadonlySet<FindingId> = new Set([
   'psn-mismatch',
 ])
 
-/** A line that says by how many bytes an access exceeds its region; none for failures with another cause. */
+/** How far an access exceeds its region: one line, or none if the failure has another cause. */
 const boundsLines = ({ cause: { args } }: Failure): string[] => {
   const { accessStart, accessEnd, regionStart, regionEnd } = args
   if (typeof accessStart !== 'bigint' || typeof accessEnd !== 'bigint') return []
@@ -99,7 +97,7 @@ const boundsLines = ({ cause: { args } }: Failure): string[] => {
       ]
 }
 
-/** The detectors that every checker has, beside that of queues. */
+/** Detectors of every checker. The detector of queues is missing: the checker keeps a reference to it. */
 const detectorFactories: readonly ((services: DetectorServices) => Detector)[] = [
   createBufferDetector,
   createDatagramDetector,
@@ -107,7 +105,6 @@ const detectorFactories: readonly ((services: DetectorServices) => Detector)[] =
 ]
 
 export class Checker {
-  /** Receives the events of requests. */
   readonly requests: RequestWatcher
   /** Number of calls so far. */
   calls = 0
@@ -141,7 +138,7 @@ export class Checker {
     this.requests = watcherFor(this.#objects, this.#detectors)
   }
 
-  /** How often each finding was found, by its number − 1. */
+  /** Occurrences of each finding, by its number − 1. */
   get counts(): readonly number[] {
     return this.#reporter.counts
   }
@@ -154,7 +151,7 @@ export class Checker {
 
   // ---- calls ----
 
-  /** A call of a program about the object with this id begins. */
+  /** A call on the object with this id begins. */
   calling(call: BeginningCall, id: number): void {
     const known = this.#objects.find(id)
     if (known !== undefined) for (const detector of this.#detectors) detector.calling?.(call, known)
@@ -165,13 +162,13 @@ export class Checker {
     for (const detector of this.#detectors) detector.forked?.(pid, stack)
   }
 
-  /** The program has unmapped memory of the region with this id. */
+  /** A program has unmapped memory of the region with this id. */
   unmapped(id: number): void {
     const region = this.#objects.find(id)
     if (region !== undefined) for (const detector of this.#detectors) detector.unmapped?.(region)
   }
 
-  /** A call of a program has ended. */
+  /** A call has ended. */
   called(call: CheckedCall): void {
     const before = call.object && this.#objects.find(call.object.id)
     this.calls++
@@ -216,7 +213,7 @@ export class Checker {
       if (cq !== undefined) this.#checkCqSize(cq, call)
   }
 
-  /** Reports if more requests of the queue pairs that use a CQ can complete than it has entries. */
+  /** Reports a CQ with fewer entries than the queue pairs that use it can have requests. */
   #checkCqSize(cq: KnownObject, call: CheckedCall): void {
     let requests = 0
     for (const user of cq.users) {
@@ -275,8 +272,8 @@ export class Checker {
   }
 
   /**
-   * A queue pair is destroyed: reports that its peer never existed, or that their attributes do not fit. After a
-   * reported failure it reports nothing, since the failure may have been the consequence.
+   * A queue pair is destroyed: reports that its peer never existed, or that their attributes do not fit. If a failure
+   * was reported, nothing is: the mismatch probably caused the failure.
    */
   #checkConnection(qp: KnownObject, call: CheckedCall): void {
     const peer = this.#peerOf(qp)
@@ -308,7 +305,7 @@ export class Checker {
     )
   }
 
-  /** The number of the peer's device; undefined: the queue pair has no peer, or its device is none of this process. */
+  /** The number of the peer's device; undefined: there is no peer, or its device is not of this process. */
   #peerDeviceOf({ attributes: { address } }: KnownObject): number | undefined {
     return address && this.#deviceWithGid(address.dgid)
   }
@@ -319,7 +316,6 @@ export class Checker {
     return device === undefined || destQpn === undefined ? undefined : this.#objects.qp(device, destQpn)
   }
 
-  /** The queue pair, SRQ or CQ that a `QueueName` names. */
   #queueOf({ deviceNumber, context, queue, number }: QueueName): KnownObject | undefined {
     if (queue === EventKind.POLL) return this.#objects.byHandle(context, 'cq', number)
     return queue === PostQueue.SHARED
@@ -327,7 +323,7 @@ export class Checker {
       : this.#objects.qp(deviceNumber, number)
   }
 
-  /** A program has used memory or a queue wrongly, as its preload library reports. */
+  /** The preload library of a program reports wrong use of memory or a queue. */
   misused(misuse: Misuse): void {
     const owner = this.#queueOf(misuse)
     const { deviceNumber, context, kind, queue, program } = misuse
@@ -337,7 +333,7 @@ export class Checker {
       this.#reporter.report('context-inherited', { ...misuse, action: 'used' }, { text, objects: [owner] })
       return
     }
-    // The detectors have to know the posts and polls before the misuse.
+    // The detectors must see the posts and polls before the misuse.
     this.#sources.scanContext?.(deviceNumber, context)
     for (const detector of this.#detectors) detector.misused?.(misuse, owner)
   }
@@ -346,7 +342,7 @@ export class Checker {
   refusedPost(post: RefusedPost): void {
     const target = this.#queueOf(post)
     const { id, text } = refusalOf(post, target)
-    // Not `error`: the program can handle the refusal, since the result of the call reports it.
+    // Not `error`: the program gets the errno and can handle it.
     const severity = findings[id].severity === 'note' ? 'note' : 'warning'
     this.#reporter.report(id, { ...post, action: 'posted' }, { text, severity, objects: [target] })
   }
@@ -356,25 +352,19 @@ export class Checker {
   /** A request failed, or a device reported another failure (spec/check/failures.ts). */
   failed(failed: CheckedFailure): void {
     const { time, deviceNumber, failure, peerDevice } = failed
-    const { device, qpn, cause, peer: failurePeer, kind } = failure
+    const { device, qpn, cause, kind } = failure
     const qp = qpn === undefined ? undefined : this.#objects.qp(deviceNumber, qpn)
     if (qp !== undefined && kind !== 'drop' && kind !== 'flush') qp.failure ??= failure
     const idOfCause = findingOfCause(cause.id)
     if (idOfCause === undefined || kind === 'flush') return
-    // The detector of datagrams reports the mismatch at the sender, if that is in this process.
+    // If the sender is in this process, datagrams.ts reports the mismatch there.
     if (cause.id === 'QKEY_DIFFERS' && this.#objects.hasQpn(Number(cause.args.sourceQpn))) return
-    // The same failure is also reported by the CQ, or by the request of a peer that is in this process.
+    // The CQ, or the request of a peer in this process, reports the same failure.
     const isRepeated = cause.id === 'COMPLETION_LOST' || (qp !== undefined && this.#peerDeviceOf(qp) !== undefined)
     if (kind === 'event' && isRepeated) return
-    // BAD_RESPONSE is found at the requester, and so names no peer.
-    const peer =
-      cause.id === 'BAD_RESPONSE' && qp !== undefined
-        ? this.#peerOf(qp)
-        : failurePeer !== undefined && peerDevice !== undefined
-          ? this.#objects.qp(peerDevice, failurePeer.qpn)
-          : undefined
-    // The device may have moved the peer to ERR or SQE without a call.
-    if (peer !== undefined && typeof failurePeer?.state === 'number') peer.attributes.state = failurePeer.state
+    const peer = this.#peerOfFailure(failed, qp)
+    // A device moves queue pairs to ERR and SQE without a call.
+    if (peer !== undefined && typeof failure.peer?.state === 'number') peer.attributes.state = failure.peer.state
     for (const end of [qp, peer]) if (end !== undefined) end.isReported = true
     const mismatch = qp !== undefined && peer !== undefined ? mismatchBehind(cause.id, qp, peer) : undefined
     const id = mismatch ?? idOfCause
@@ -405,7 +395,14 @@ export class Checker {
     }
   }
 
-  /** The object that the arguments of a cause name; undefined: they name none, or an unknown one. */
+  #peerOfFailure({ failure, peerDevice }: CheckedFailure, qp: KnownObject | undefined): KnownObject | undefined {
+    // The requester finds BAD_RESPONSE and names no peer.
+    if (failure.cause.id === 'BAD_RESPONSE' && qp !== undefined) return this.#peerOf(qp)
+    if (failure.peer === undefined || peerDevice === undefined) return undefined
+    return this.#objects.qp(peerDevice, failure.peer.qpn)
+  }
+
+  /** The object that the arguments of a cause name; undefined: none, or an unknown object. */
   #objectOfCause({ deviceNumber, context, failure: { cause } }: CheckedFailure): KnownObject | undefined {
     const { cq, object, number } = cause.args
     if (typeof cq === 'number') return this.#objects.byHandle(context, 'cq', cq)
@@ -413,10 +410,7 @@ export class Checker {
     return object === 'qp' ? this.#objects.qp(deviceNumber, number) : this.#objects.byHandle(context, object, number)
   }
 
-  /**
-   * Retries ran out. The finding is the first mismatch of attributes that explains it, or the peer's own first failure;
-   * otherwise `no-answer`.
-   */
+  /** Retries ran out. The finding is the peer's own first failure, else the first mismatch, else `no-answer`. */
   #reportUnanswered(
     occurrence: Occurrence,
     failure: Failure,

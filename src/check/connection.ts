@@ -1,6 +1,5 @@
 /*
- * Compares the attributes of the two queue pairs of a connection (IBA 9.7, 10.3): which of them do not fit
- * (`mismatches`), and a table of all known ones (`attributeTable`).
+ * Compares the attributes of two connected queue pairs (IBA 9.7, 10.3).
  */
 
 import type { CauseName } from '../spec/check/causes.ts'
@@ -11,11 +10,11 @@ import { type KnownObject, stateOf, typeOf } from './objects.ts'
 
 const { RESET, INIT, RTR, RTS, SQD, SQE, ERR } = QpState.values
 
-/** The number of the device that has a GID; undefined if it is no device of this process. */
+/** The number of the device with a GID; undefined: it is not in this process. */
 export type DeviceWithGid = (gid: Uint8Array) => number | undefined
 
 const stateNumber = ({ attributes }: KnownObject): number => attributes.state ?? RESET
-/** Whether a queue pair is in RTR or a later state other than ERR, and so has the attributes that RTR needs. */
+/** Whether a queue pair is in RTR, RTS, SQD or SQE, and so has the attributes that RTR needs. */
 export const hasReachedRtr = (qp: KnownObject): boolean => {
   const state = stateNumber(qp)
   return state === RTR || state === RTS || state === SQD || state === SQE
@@ -31,24 +30,24 @@ const isConnectedTo = (qp: KnownObject, peer: KnownObject, deviceWithGid: Device
 export const areConnected = (a: KnownObject, b: KnownObject, deviceWithGid: DeviceWithGid): boolean =>
   hasReachedRtr(a) && hasReachedRtr(b) && isConnectedTo(a, b, deviceWithGid) && isConnectedTo(b, a, deviceWithGid)
 
-/** Whether two attributes differ; an unknown one does not. */
+/** Whether two known attributes differ. */
 const differs = (a: number | undefined, b: number | undefined): boolean => a !== undefined && b !== undefined && a !== b
 
 /** Whether the receiver accepts the sender's PSNs. UC accepts any PSN at the beginning of a message (IBA 9.8.2). */
 const psnsFit = (sender: KnownObject, receiver: KnownObject): boolean =>
   typeOf(sender) === 'UC' || !differs(sender.attributes.sqPsn, receiver.attributes.rqPsn)
 
-/** Max_dest_rd_atomic is an 8-bit number: an unknown one is taken for the largest. */
+/** For an unknown max_dest_rd_atomic, which has 8 bits. */
 const LARGEST_RD_ATOMIC = 255
 
-/** Whether a requester can have at most as many READs and atomics outstanding as the responder accepts. */
+/** Whether the responder accepts as many outstanding READs and atomics as the requester may have. */
 const rdAtomicFits = (requester: KnownObject, responder: KnownObject): boolean =>
   (requester.attributes.maxRdAtomic ?? 0) <= (responder.attributes.maxDestRdAtomic ?? LARGEST_RD_ATOMIC)
 
 /** Whether max_rd_atomic of each queue pair is at most max_dest_rd_atomic of the other. */
 export const rdAtomicsFit = (a: KnownObject, b: KnownObject): boolean => rdAtomicFits(a, b) && rdAtomicFits(b, a)
 
-/** Findings about states and attributes of a queue pair and its peer that do not fit; the likeliest cause first. */
+/** States and attributes of a queue pair and its peer that do not fit, likeliest cause first. */
 export const mismatches = (qp: KnownObject, peer: KnownObject, deviceWithGid: DeviceWithGid): FindingId[] => {
   const found: FindingId[] = []
   const addIf = (id: FindingId, applies: boolean): void => {
@@ -67,9 +66,9 @@ export const mismatches = (qp: KnownObject, peer: KnownObject, deviceWithGid: De
   return found
 }
 
-/** The mismatch of attributes that explains the cause of a failed request; undefined: none does. */
+/** The mismatch of attributes that explains why a request failed. */
 export const mismatchBehind = (cause: CauseName, requester: KnownObject, peer: KnownObject): FindingId | undefined => {
-  // If sq_psn is below the responder's rq_psn, the responder takes the first packets of a message for duplicates.
+  // If sq_psn is below the responder's rq_psn, the responder takes the first packets for duplicates.
   if (cause === 'OUT_OF_PLACE' && !psnsFit(requester, peer)) return 'psn-mismatch'
   // The responder cuts READ responses into packets of its own path MTU.
   if (cause === 'BAD_RESPONSE' && differs(requester.attributes.pathMtu, peer.attributes.pathMtu))
@@ -79,17 +78,13 @@ export const mismatchBehind = (cause: CauseName, requester: KnownObject, peer: K
 
 const hex = (value: number | undefined): string | undefined =>
   value === undefined ? undefined : `0x${value.toString(16)}`
-/** Bytes of an ibv_mtu, as text. */
 const mtuBytes = (mtu: number | undefined): string | undefined =>
   Object.entries(Mtu.values)
     .find(([, value]) => value === mtu)?.[0]
     .replace(/^\D+/, '')
 const decimal = (value: number | undefined): string | undefined => (value === undefined ? undefined : String(value))
 
-/**
- * The rows of `attributeTable`, with the names of struct ibv_qp_attr. `fits`: whether the value of one queue pair fits
- * its peer.
- */
+/** Rows with the names of struct ibv_qp_attr. `fits`: whether the value of `qp` fits its peer. */
 const attributeRows: readonly (readonly [
   name: string,
   textOf: (qp: KnownObject) => string | undefined,

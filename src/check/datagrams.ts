@@ -1,7 +1,7 @@
 /*
- * Findings about UD sends. A receiver drops a datagram that it does not accept, without an answer (IBA 9.8.3). The
- * detector therefore compares each send, when the device fetches it, with the receiving queue pair, if that is on a
- * device of this process. Sends to multicast groups and to queue pair 1 are left out.
+ * Findings about UD sends. A receiver silently drops a datagram that it does not accept (IBA 9.8.3). So when the device
+ * fetches a send, the detector compares the send with the receiving queue pair. Receivers in other processes, multicast
+ * groups and queue pair 1 are left out.
  */
 import { requestName } from '../spec/check/causes.ts'
 import { type FindingId, findings, type Severity } from '../spec/check/findings.ts'
@@ -17,11 +17,11 @@ const { RESET, INIT, ERR } = QpState.values
 interface Mismatch {
   readonly id: FindingId
   /**
-   * Absent: that of the table (spec/check/findings.ts). A warning if the receiver is not ready, is in ERR or was
-   * destroyed: its program may expect the loss.
+   * Absent: the severity in spec/check/findings.ts. A warning if the receiver is not ready, in ERR or destroyed: its
+   * program may expect the loss.
    */
   readonly severity?: Severity
-  /** Text behind the title of the finding; '': none. */
+  /** Text after the title of the finding. */
   readonly detail: string
 }
 

@@ -1,7 +1,6 @@
 /*
- * The interface of the checker's detectors. Each detector looks for one kind of mistake, in a file of its own: it
- * receives calls and requests, and reports findings through `DetectorServices`. Its memory is bounded by the requests
- * and objects that exist, or by constants.
+ * The interface of the checker's detectors. A detector receives calls and requests, and reports one kind of mistake
+ * through `DetectorServices`. Its memory must be bounded by the existing requests and objects, or by constants.
  */
 import type { AdapterName } from '../spec/check/adapters.ts'
 import type { FindingId, Moment, Program, Stack } from '../spec/check/findings.ts'
@@ -14,28 +13,26 @@ import { type KnownObject, type KnownObjects, moment } from './objects.ts'
 import type { RaceSources } from './races/sources.ts'
 import type { FindingContent, FindingReporter, Occurrence } from './reporting.ts'
 
-/** Facts that the daemon or library that serves the calls provides. Contexts and devices are named by their numbers. */
+/** Facts from the daemon or library that serves the calls. Contexts and devices are numbers. */
 export interface CheckerSources {
   /** Microseconds. */
   now(): number
   deviceName(device: number): string
   /**
-   * The stack of a post with this wr_id to a queue of this kind (`queue`: PostQueue) and number; for BATCH, with any
-   * wr_id, of the last ibv_wr_complete. Empty: it is not known.
+   * The stack of a post with this wr_id; empty: unknown. `queue`: PostQueue. For BATCH: the stack of the last
+   * ibv_wr_complete, with any wr_id.
    */
   postStack(context: number, queue: number, number: number, wrId: bigint): Stack
   /**
-   * A hash of the bytes that an outstanding send reads: of all bytes, or of samples of a long message. Undefined: they
-   * cannot be read now.
+   * A hash of the bytes that an outstanding send reads; undefined: unreadable now. `isWhole` false: of a long message,
+   * only samples.
    */
   digest?(device: number, request: WorkRequest, isWhole: boolean): number | undefined
-  /**
-   * Makes the driver report the receives that a context has posted and the completions that it has polled, up to now.
-   */
+  /** Makes the driver report all receives that a context has posted, and all completions that it has polled. */
   scanContext?(device: number, context: number): void
   /**
-   * Whether a child of fork gets a copy of the page of this address; undefined: it is not known. Absent: programs run
-   * without the preload library, so nothing reports what they do with memory (`Checker.misused`).
+   * Whether a child of fork gets a copy of the page of this address; undefined: unknown. Absent: programs run without
+   * the preload library, so `Checker.misused` is never called.
    */
   isCopiedByFork?(program: Program, address: number): boolean | undefined
   /** Absent: `sampled`. */
@@ -48,30 +45,27 @@ export interface CheckerSources {
   readonly races?: RaceSources
 }
 
-/** Sources without facts, for a checker that only gets calls and failures. */
+/** For a checker that only gets calls and failures. */
 export const noSources: CheckerSources = { now: () => 0, deviceName: () => '', postStack: () => [] }
 
-/** The events that a detector receives. Those of requests are only about objects that the checker knows. */
+/** The events that a detector receives. Events of requests are only about objects that the checker knows. */
 export interface Detector extends Partial<RequestWatcher> {
   /**
-   * A call about an object begins. If it is a CQ, its earlier polls were reported before; if it is a region, the
-   * earlier receives and polls of its context.
+   * A call on an object begins. For a CQ, its earlier polls were reported before. For a region, the earlier receives
+   * and polls of its context were.
    */
   calling?(call: BeginningCall, object: KnownObject): void
-  /** The program has unmapped memory of a region that is registered. */
+  /** A program has unmapped memory of a registered region. */
   unmapped?(region: KnownObject): void
-  /** A call about an object has ended, perhaps its destruction. */
+  /** A call on an object has ended; the call may have destroyed the object. */
   called?(call: CheckedCall, object: KnownObject): void
-  /**
-   * A program has freed memory of a request of this queue, returned from the stack frame that has it, or forked with
-   * it.
-   */
+  /** A program has misused memory of a request of this queue (`Misuse`). */
   misused?(misuse: Misuse, owner: KnownObject): void
   /** A process that has not called ibv_fork_init is about to fork. */
   forked?(pid: number, stack: Stack): void
 }
 
-/** A call that begins; the fields of `CheckedCall` that are known then. */
+/** The fields of `CheckedCall` that are known when a call begins. */
 export interface BeginningCall {
   readonly class: string
   readonly method: string
@@ -80,7 +74,6 @@ export interface BeginningCall {
   readonly stack: Stack
 }
 
-/** Services of the checker that its detectors share. */
 export class DetectorServices {
   readonly objects: KnownObjects
   readonly deviceWithGid: DeviceWithGid
@@ -101,12 +94,12 @@ export class DetectorServices {
     return this.#reporter.report(id, occurrence, content)
   }
 
-  /** Counts another occurrence of the finding with this number. */
+  /** Counts one more occurrence of the finding with this number. */
   repeat(number: number): void {
     this.#reporter.repeat(number)
   }
 
-  /** An occurrence now, by the program of an object and on its device. */
+  /** An occurrence now, with the program and device of an object. */
   occurrenceAt({ device, program }: KnownObject, stack: Stack, action?: string): Occurrence {
     const { sources } = this
     return { time: sources.now(), device: sources.deviceName(device), program, stack, ...(action && { action }) }
@@ -117,15 +110,15 @@ export class DetectorServices {
     return this.occurrenceAt(owner, this.postStack(owner, request), 'posted')
   }
 
-  /** The post of a request; without its stack if its queue was destroyed. */
+  /** The post of a request; if its queue was destroyed, without the stack. */
   postMoment(request: WorkRequest, action = 'posted'): Moment {
     const owner = this.objects.find(request.owner)
     return moment(action, request.time, owner ? this.postStack(owner, request) : [])
   }
 
   /**
-   * The stack of the post of a request of this queue pair or SRQ; it may be of another post with the same wr_id. For a
-   * send of the ibv_wr_ interface it is that of the last ibv_wr_complete (BATCH).
+   * The stack of the post of a request of this queue pair or SRQ, or of another post with the same wr_id. For a send of
+   * the ibv_wr_ interface, the stack of the last ibv_wr_complete.
    */
   postStack({ context }: KnownObject, { queue, number, wrId }: WorkRequest): Stack {
     const { sources } = this

@@ -1,8 +1,8 @@
 /*
- * Findings about memory of requests that is freed, belongs to a stack frame that returned, or is copied by a fork
- * before the completions of the requests are polled. The preload library reports this (MISUSE in spec/session.ts)
- * without knowing how far the device is. The detector looks up the request: without one that is outstanding or unpolled
- * there is no finding. Memory whose region was deregistered is left out: that is another finding (`region-in-use`).
+ * Findings about memory of unpolled requests: the memory is freed, its stack frame returns, or a fork copies it. The
+ * preload library reports all such events (MISUSE in spec/session.ts) and does not know how far the device is. The
+ * detector looks up the request. If the request is neither outstanding nor unpolled, there is no finding. Deregistered
+ * memory is left out: finding `region-in-use`.
  */
 import type { WorkRequest } from '../spec/check/requests.ts'
 import { MisuseKind, PostQueue } from '../spec/session.ts'
@@ -11,14 +11,14 @@ import type { CheckerSources, Detector, DetectorServices } from './detector.ts'
 import type { Misuse } from './events.ts'
 import { type KnownObject, moment } from './objects.ts'
 
-/** Maximum reports that wait because the device has not fetched their sends yet. */
+/** Maximum reports about sends that the device has not fetched. */
 const MAX_AWAITED = 64
-/** A report about a send that is not fetched within this time is dropped. */
+/** After this time, a report about a send that was not fetched is dropped. */
 const AWAITED_MICROSECONDS = 1_000_000
 
 /** The requests of a queue pair or SRQ. */
 interface QueueRequests {
-  /** Requests whose completion was not polled; the value is whether the device has finished the request. */
+  /** Unpolled requests. The value: whether the device has finished the request. */
   readonly requests: Map<WorkRequest, boolean>
   /** Number of sends that the device has fetched since creation or RESET. */
   fetched: number
@@ -37,7 +37,6 @@ interface AwaitingMisuse {
   readonly until: number
 }
 
-/** The scatter/gather element that contains an address. */
 const elementAt = ({ elements }: WorkRequest, wanted: number) =>
   elements.find(({ address, length }) => wanted >= address && wanted < address + length)
 
@@ -46,7 +45,7 @@ type IsCopiedByFork = NonNullable<CheckerSources['isCopiedByFork']>
 export const createLifetimeDetector = (services: DetectorServices, isCopiedByFork: IsCopiedByFork): Detector => {
   /** By queue (WorkRequest.owner). */
   const queues = new Map<number, QueueRequests>()
-  /** Completed requests in the order of their completions, by CQ. */
+  /** By CQ, in the order of completions. */
   const unpolled = new Map<number, UnpolledRequest[]>()
   const awaiting: AwaitingMisuse[] = []
 
@@ -62,7 +61,7 @@ export const createLifetimeDetector = (services: DetectorServices, isCopiedByFor
   const report = (misuse: Misuse, owner: KnownObject, request: WorkRequest, isFinished: boolean): void => {
     const lkey = elementAt(request, misuse.address)?.lkey
     const region = lkey === undefined ? undefined : services.objects.region(owner.device, lkey)
-    // The misuse has an address of the program; with another iova the addresses of requests are different ones.
+    // Misuse has addresses of the program. Requests have the same addresses only if iova is the start.
     if (region === undefined || region.destruction !== undefined || region.iova !== region.start) return
     const { kind, more, stack, program } = misuse
     const name = `${requestText(request)} of ${owner.name}`
@@ -72,7 +71,7 @@ export const createLifetimeDetector = (services: DetectorServices, isCopiedByFor
     if (kind === MisuseKind.FREED)
       services.report('buffer-freed', services.occurrenceAt(owner, stack, 'freed'), {
         text: `the memory of ${name}${others} was freed ${when}`,
-        // The device has finished with the memory: only the order of free and poll is wrong.
+        // The device no longer uses the memory.
         ...(isFinished && { severity: 'warning' as const }),
         moments: [services.postMoment(request)],
         objects,

@@ -1,6 +1,6 @@
 /*
- * The objects that programs have created, with their history: program and stack of the creation, changes, destruction.
- * The last MAX_DESTROYED destroyed objects are kept, since stale keys and queue pair numbers refer to them.
+ * The objects that programs have created, with their history. Destroyed objects are kept for a while (MAX_DESTROYED):
+ * stale keys and queue pair numbers refer to them.
  */
 
 import type { Failure } from '../spec/check/failures.ts'
@@ -16,10 +16,7 @@ export interface ObjectName {
   readonly class: { readonly name: string }
 }
 
-/**
- * Attributes of a queue pair, as its calls have set them (spec/classes/qp/qp.ts); a failure of its peer may show a
- * newer `state`.
- */
+/** Attributes of a queue pair, as set by calls. A failure may show a newer `state`. */
 export interface QpAttributes {
   state?: number
   destQpn?: number
@@ -38,7 +35,7 @@ export interface QpAttributes {
   address?: { readonly dgid: Uint8Array; readonly sgidIndex: number }
 }
 
-/** The sizes of a queue pair or SRQ that limit its requests: as the call returned them, else as requested. */
+/** Limits of a queue pair or SRQ: as returned by the call, else as requested. */
 export interface QueueLimits {
   readonly maxSendWr?: number
   readonly maxSendSge?: number
@@ -48,7 +45,7 @@ export interface QueueLimits {
   readonly maxInlineData?: number
 }
 
-/** The call that created an object; fields as in `CheckedCall`. */
+/** The call that created an object, with fields of `CheckedCall`. */
 interface CheckedCreate {
   readonly device: string
   readonly deviceNumber: number
@@ -59,9 +56,9 @@ interface CheckedCreate {
   readonly out: Readonly<Record<string, unknown>>
 }
 
-/** Maximum changes that are kept of each object, the latest ones. */
+/** Maximum kept changes of an object, the latest. */
 const MAX_CHANGES = 8
-/** Maximum destroyed objects that are kept, the latest ones. */
+/** Maximum kept destroyed objects, the latest. */
 const MAX_DESTROYED = 4096
 
 export class KnownObject {
@@ -78,34 +75,33 @@ export class KnownObject {
   readonly creation: Moment
   readonly changes: Moment[] = []
   destruction: Moment | undefined
-  /** The objects that it uses, by the attribute that named them. */
+  /** Objects that this object uses, by attribute: `pd`, `sendCq`. */
   readonly uses: ReadonlyMap<string, KnownObject>
-  /** The live objects that use it. */
+  /** Live objects that use this object. */
   readonly users = new Set<KnownObject>()
-  /** Number of a queue pair. */
   readonly qpn: number | undefined
   /** Keys of a memory region; a memory window has only an rkey. */
   readonly lkey: number | undefined
   readonly rkey: number | undefined
-  /** Of a region: bytes. Of a completion queue: entries. */
+  /** Bytes of a region, or entries of a CQ. */
   size: number | undefined
-  /** Whether it is a completion queue that only counts, and so has no entries. */
+  /** Whether the object is a counting CQ, which has no entries. */
   readonly isCounting: boolean
   /** Of a queue pair or SRQ. */
   readonly limits: QueueLimits
-  /** Of a region: the address of its first byte in the program's memory, and in requests. */
+  /** The address of a region's first byte: in the program's memory, and in requests. */
   start: number | undefined
   iova: number | undefined
-  /** max_send_wr and max_recv_wr that the program requested for a queue pair; 0 for other objects. */
+  /** Requested max_send_wr and max_recv_wr of a queue pair; else 0. */
   readonly requestedSends: number
   readonly requestedReceives: number
-  /** sq_sig_all of a queue pair: all its sends are signaled. */
+  /** sq_sig_all of a queue pair. */
   readonly signalsAll: boolean
   /** Of a queue pair. */
   attributes: QpAttributes = {}
-  /** The first failure of a queue pair since RESET, other than dropped messages and flushed requests. */
+  /** The first failure of a queue pair since RESET. Dropped messages and flushed requests do not count. */
   failure: Failure | undefined
-  /** Whether a failure of this queue pair or its peer was reported since RESET. */
+  /** Whether a failure of a queue pair or its peer was reported since RESET. */
   isReported = false
 
   constructor(
@@ -166,7 +162,7 @@ export class KnownObject {
     this.isReported = false
   }
 
-  /** The object, which is no queue pair, was modified: a CQ may have another size, a region other memory. */
+  /** A CQ was resized, or a region got other memory. */
   modified(args: Readonly<Record<string, unknown>>, out: Readonly<Record<string, unknown>>): void {
     const { start, length, iova } = (args.translation ?? {}) as Readonly<Record<string, unknown>>
     this.size = numberOf(out.cqe) ?? numberOf(length) ?? this.size
@@ -185,12 +181,11 @@ const numberOf = (value: unknown): number | undefined =>
 
 export const hex = (value: number): string => `0x${value.toString(16)}`
 
-/** The name of a number of ibv_qp_state. */
+/** The name of an ibv_qp_state. */
 export const stateName = (state: number): string => nameIn(QpState.values, state)
 
-/** The name of a queue pair's state: `RTS`. */
 export const stateOf = ({ attributes: { state = QpState.values.RESET } }: KnownObject): string => stateName(state)
-/** The name of a queue pair's type: `RC`, `UC`, `UD`, `XRC`. */
+/** `RC`, `UC`, `UD` or `XRC`. */
 export const typeOf = ({ class: name }: KnownObject): string =>
   (name as QpClassName)
     .replace(/_qp$/, '')
@@ -205,9 +200,9 @@ export class KnownObjects {
   readonly #existing = new Map<number, KnownObject>()
   /** Destroyed objects by `id`, in the order of their destruction. */
   readonly #destroyed = new Map<number, KnownObject>()
-  /** By device and queue pair number or key (`numbersOf`): the existing object, or the last one that was destroyed. */
+  /** By `numbersOf`: the existing object, else the last destroyed one. */
   readonly #byNumber = new Map<string, KnownObject>()
-  /** The same by context, class and handle. */
+  /** By context, class and handle: the existing object, else the last destroyed one. */
   readonly #byHandle = new Map<number, Map<string, Map<number, KnownObject>>>()
 
   /** Whether no destroyed object was forgotten. */
@@ -236,12 +231,12 @@ export class KnownObjects {
     getOrAdd(classes, object.class, () => new Map<number, KnownObject>()).set(object.handle, object)
   }
 
-  /** The existing object with this `id`; undefined if it was destroyed or is not known. */
+  /** Undefined: the object was destroyed, or is unknown. */
   find(id: number): KnownObject | undefined {
     return this.#existing.get(id)
   }
 
-  /** A queue pair by its number, or the last one that had it. */
+  /** The queue pair with this number, else the last destroyed one. */
   qp(device: number, qpn: number): KnownObject | undefined {
     return this.#byNumber.get(`${device} qp ${qpn}`)
   }
@@ -252,12 +247,12 @@ export class KnownObjects {
     return false
   }
 
-  /** The region or window with this key, or the last one that had it; all 32 bits of the key are compared. */
+  /** The region or window with this key, else the last destroyed one. All 32 bits of the key are compared. */
   region(device: number, key: number): KnownObject | undefined {
     return this.#byNumber.get(`${device} key ${key >>> 0}`)
   }
 
-  /** The object with a handle, or the last one that had it. */
+  /** The object with this handle, else the last destroyed one. */
   byHandle(context: number, name: string, handle: number): KnownObject | undefined {
     return this.#byHandle.get(context)?.get(name)?.get(handle)
   }
@@ -296,7 +291,7 @@ const getOrAdd = <K, V>(map: Map<K, V>, key: K, make: () => V): V => {
   return value
 }
 
-/** Keys of an object in `#byNumber`. */
+/** Keys of an object in `#byNumber`: device, and queue pair number or memory key. */
 const numbersOf = ({ device, qpn, lkey, rkey }: KnownObject): string[] => [
   ...(qpn === undefined ? [] : [`${device} qp ${qpn}`]),
   ...[lkey, rkey].flatMap(key => (key === undefined ? [] : [`${device} key ${key >>> 0}`])),

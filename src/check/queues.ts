@@ -1,7 +1,10 @@
 /*
- * Findings about how a program uses its queues: send queues that fill because no send is signaled, receives that are
- * posted after the first message, completions that are never polled, CQs that are armed (ibv_req_notify_cq) with
- * unpolled completions in them or never, and regions that are deregistered before the completion of a request is polled.
+ * Findings about the use of queues:
+ * - send queues that fill because no send is signaled;
+ * - receives that are posted after the first message;
+ * - completions that are never polled;
+ * - CQs that are never armed (ibv_req_notify_cq), or armed with unpolled completions;
+ * - regions that are deregistered before the completions of their requests are polled.
  */
 
 import type { Stack } from '../spec/check/findings.ts'
@@ -15,13 +18,10 @@ import type { KnownObject } from './objects.ts'
 
 const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
 
-/**
- * Number of polled completions that the device sees as unpolled. The TypeScript library frees the CQE of a poll only
- * with the next poll.
- */
+/** Number of polled completions that look unpolled. The TypeScript library frees a CQE only with its next poll. */
 const unreleasedIn = ({ isOfLibrary }: KnownObject): number => (isOfLibrary ? 1 : 0)
 
-/** A program that has not polled a CQ with completions in it for this time is taken to wait for its event. */
+/** A program that has not polled a non-empty CQ for this time is taken to wait for the CQ's event. */
 const WAITING_MICROSECONDS = 1_000_000
 
 interface UnpolledCompletion {
@@ -30,13 +30,13 @@ interface UnpolledCompletion {
 }
 
 interface CqState {
-  /** Completions that the program has not polled, oldest first. */
+  /** Oldest first. */
   readonly unpolled: UnpolledCompletion[]
-  /** The call that armed the CQ with unpolled completions in it; undefined after a later poll, completion or call. */
+  /** The call that armed the CQ with unpolled completions. A later poll, completion or call sets undefined. */
   armingCall: { readonly time: number; readonly stack: Stack } | undefined
   /**
-   * When the first successful completion came to the CQ, if it has a channel; infinite: none came. Undefined once the
-   * program has armed or polled the CQ.
+   * When the first successful completion came; infinite: none came. Undefined: the program has armed or polled the CQ,
+   * or the CQ has no channel.
    */
   unnoticedSince: number | undefined
 }
@@ -44,19 +44,19 @@ interface CqState {
 interface QueueState {
   /** Number of unsignaled sends since the last signaled one. */
   unsignaled: number
-  /** Number of receives that were posted, and of those that messages have taken. */
   postedReceives: number
+  /** Receives that messages have taken. */
   takenReceives: number
-  /** Number of outstanding sends that take a receive of the peer (`takesReceive`). */
+  /** Number of outstanding sends that take a receive of the peer. */
   outstandingMessages: number
-  /** When the first message came, in microseconds, if no receive had been posted by then; undefined after a receive. */
+  /** When the first message came before any receive, in microseconds. Undefined after a receive. */
   rnrSince: number | undefined
 }
 
 const counted = (number: number, noun: string): string => `${number} ${noun}${number === 1 ? '' : 's'}`
 
 export interface QueueDetector extends Detector {
-  /** A line: how many receives the peer has had, and how many messages of the sender are outstanding. */
+  /** One line: the peer's receives, and the sender's outstanding messages. */
   receiveCounts(sender: KnownObject, peer: KnownObject): string[]
 }
 
@@ -81,7 +81,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
     }
     return state
   }
-  /** The state of the receive queue of a queue pair: its own, or its SRQ's. */
+  /** The receive queue of a queue pair, or its SRQ. */
   const receiveQueueOf = (qp: KnownObject): QueueState => queueOf((qp.uses.get('srq') ?? qp).id)
 
   const sendPosted = (request: WorkRequest): void => {
@@ -108,7 +108,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
   }
 
   /**
-   * A completion comes to the CQ, or there is a call on it: reports if it was armed with completions in it at least
+   * Called at a completion to a CQ and at a call on the CQ. Reports if the CQ was armed with completions in it at least
    * WAITING_MICROSECONDS ago, and not polled since.
    */
   const checkArmed = (cq: KnownObject | undefined, state: CqState): void => {
@@ -120,7 +120,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
     services.report('lost-wakeup', services.occurrenceAt(cq, armingCall.stack), { text, objects: [cq] })
   }
 
-  /** A CQ was destroyed: reports if it was never armed and never polled, and had a completion for a second. */
+  /** A CQ was destroyed: reports if it was neither armed nor polled, and had a completion for a second. */
   const checkNeverArmed = (cq: KnownObject, { unnoticedSince, unpolled }: CqState): void => {
     if (unnoticedSince === undefined || unpolled.length <= unreleasedIn(cq)) return
     if (services.sources.now() - unnoticedSince < WAITING_MICROSECONDS) return
@@ -153,7 +153,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
     })
   }
 
-  /** A region is being deregistered: reports if a successful completion of a request that uses it was not polled. */
+  /** A region is being deregistered: reports an unpolled success of a request that uses the region. */
   const deregistering = (region: KnownObject, stack: Stack): void => {
     for (const [id, { unpolled }] of cqs) {
       const cq = services.objects.find(id)
@@ -196,7 +196,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
     },
     receiverNotReady(id) {
       const qp = services.objects.find(id)
-      // UC and UD drop such a message, which is another finding (`message-dropped`).
+      // UC and UD drop the message: finding `message-dropped`.
       const state = qp?.class === 'rc_qp' ? receiveQueueOf(qp) : undefined
       if (state !== undefined && state.postedReceives === 0) state.rnrSince ??= services.sources.now()
     },

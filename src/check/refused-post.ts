@@ -1,8 +1,7 @@
 /*
- * Findings about posts that a library (libibverbs' provider, the preload library, or src/verbs) refused: ibv_post_send,
- * ibv_post_recv or ibv_post_srq_recv returned an error, and the device never saw the request. Some adapters accept such
- * a request and complete it in error. The finding names the broken rule if the library reported the request
- * (`RequestFacts`).
+ * Findings about refused posts: ibv_post_send, ibv_post_recv or ibv_post_srq_recv returned an error, and the device
+ * never saw the request. libibverbs' provider, the preload library or src/verbs refuses posts. Some adapters accept
+ * such a request and complete it in error.
  */
 
 import { type FindingId, findings, type Program, type Stack } from '../spec/check/findings.ts'
@@ -12,13 +11,13 @@ import { PostQueue } from '../spec/session.ts'
 import { SendFlags, WrOpcode } from '../spec/work.ts'
 import { type KnownObject, stateName } from './objects.ts'
 
-/** A refused request, as the REFUSED message of spec/session.ts describes it: all 0 if it is not known. */
+/** A refused request, from the REFUSED message (spec/session.ts). All 0: the request is unknown. */
 export interface RequestFacts {
   /** ibv_wr_opcode. */
   readonly opcode: number
   /** ibv_send_flags. */
   readonly flags: number
-  /** Number of scatter/gather elements, and the bytes of a single one; 0 bytes if there are several. */
+  /** Number of scatter/gather elements; `length`: the bytes of a single element, 0 if there are several. */
   readonly elements: number
   readonly length: bigint
   /** The low 32 bits of the remote address of an atomic. */
@@ -30,7 +29,7 @@ export interface RequestFacts {
 export interface RefusedPost {
   /** Microseconds. */
   readonly time: number
-  /** The device's name, and its number. */
+  /** The device's name. */
   readonly device: string
   readonly deviceNumber: number
   /** The number of the context. */
@@ -41,9 +40,9 @@ export interface RefusedPost {
   /** The number of the queue pair, or the handle of the SRQ. */
   readonly number: number
   readonly wrId: bigint
-  /** The errno that the call returned. */
+  /** An errno. */
   readonly error: number
-  /** ibv_qp_state of the queue pair, as its library knew it. */
+  /** ibv_qp_state, as the library knew it. */
   readonly state: number
   readonly stack: Stack
   /** Absent if the library reported only the refusal. */
@@ -53,7 +52,7 @@ export interface RefusedPost {
 const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, BIND_MW } = WrOpcode.values
 const ATOMIC_BYTES = 8
 
-/** The finding for the rule that a request breaks, and the values that break it; undefined: none is known. */
+/** The finding for the rule that a request breaks, and why; undefined: unknown. */
 const brokenRule = (
   isSend: boolean,
   request: RequestFacts,
@@ -77,7 +76,7 @@ const brokenRule = (
   if (max !== undefined && elements > max)
     return ['bad-request', `it has ${elements} scatter/gather elements, and ${name} is ${max}`]
   if (!isSend) return undefined
-  // The preload library reports the bytes of a single element only.
+  // `length` is unknown if there are several elements.
   const hasLength = elements <= 1
   if (hasLength && (flags & SendFlags.values.INLINE) !== 0 && maxInlineData !== undefined && length > maxInlineData)
     return ['request-length', `it has ${length} bytes inline, and max_inline_data is ${maxInlineData}`]
@@ -89,10 +88,7 @@ const brokenRule = (
   return undefined
 }
 
-/**
- * Why a send queue is full; undefined if all its sends are signaled, or the last one is: then the program did not poll
- * in time.
- */
+/** Why a send queue is full. Undefined if the last send is signaled: the program did not poll in time. */
 const whyFull = ({ unsignaled }: RequestFacts, { signalsAll, requestedSends }: KnownObject): string | undefined => {
   if (signalsAll || unsignaled === 0) return undefined
   const lastSends = `the last ${unsignaled} of the sends in it are not signaled (IBV_SEND_SIGNALED)`
@@ -102,7 +98,7 @@ const whyFull = ({ unsignaled }: RequestFacts, { signalsAll, requestedSends }: K
     : lastSends
 }
 
-/** The verb that posts to a queue (PostQueue). */
+/** `queue`: PostQueue. */
 const verbOf = (queue: number): string =>
   queue === PostQueue.SEND ? 'ibv_post_send' : queue === PostQueue.SHARED ? 'ibv_post_srq_recv' : 'ibv_post_recv'
 

@@ -1,6 +1,6 @@
 /*
- * Makes findings of what the checker reports: the same mistake with the same stack is one finding with a count. The
- * number of findings is bounded.
+ * Collects findings. Occurrences of one mistake with the same stack are one finding with a count. The number of
+ * findings is bounded.
  */
 import {
   type Finding,
@@ -15,9 +15,9 @@ import {
 import type { NoteOmission, OmissionId } from '../spec/check/omissions.ts'
 import { type KnownObject, moment } from './objects.ts'
 
-/** Maximum distinct findings; occurrences of further ones are left out, and counted as such. */
+/** Maximum distinct findings. Further ones are left out and counted. */
 const MAX_FINDINGS = 1000
-/** Maximum objects that a finding names, in addition to the first. */
+/** Maximum objects that a finding names after the first. */
 export const MAX_NAMED = 4
 
 /** When and where a program made a mistake. */
@@ -28,31 +28,31 @@ export interface Occurrence {
   readonly device: string
   readonly program: Program | undefined
   readonly stack: Stack
-  /** What the program did, a participle: `posted`. Absent: `called`. */
+  /** A participle, such as `posted`. Absent: `called`. */
   readonly action?: string
 }
 
 /** Fields of a `Finding` that depend on the mistake. */
 export interface FindingContent {
   readonly text: string
-  /** Absent: that of the table (spec/check/findings.ts). */
+  /** Absent: the severity in spec/check/findings.ts. */
   readonly severity?: Severity
   readonly details?: readonly string[]
-  /** Moments in addition to the occurrence itself. */
+  /** Moments after the occurrence itself. */
   readonly moments?: readonly Moment[]
-  /** The objects that the finding is about; unknown ones (`undefined`) are skipped. */
+  /** `undefined` is skipped. */
   readonly objects?: readonly (KnownObject | undefined)[]
 }
 
-/** The text with `#` for its numbers, which differ between two occurrences of one mistake. */
+/** The text with `#` for its numbers: they differ between occurrences of one mistake. */
 const withoutNumbers = (text: string): string => text.replace(/0x[0-9a-f]+|\d+/g, '#')
 
 export class FindingReporter {
-  /** How much was left out, by reason. */
+  /** How often something was left out, by reason. */
   readonly omitted = new Map<OmissionId, number>()
-  /** How often each finding was found, by its number − 1. */
+  /** Occurrences of each finding, by its number − 1. */
   readonly counts: number[] = []
-  /** Numbers of findings, by id, command of the program, text without numbers, and stack. */
+  /** Numbers of findings by the key of `report`. */
   readonly #numbers = new Map<string, number>()
   readonly #onFinding: (finding: Finding) => void
 
@@ -61,12 +61,12 @@ export class FindingReporter {
     this.#onFinding = onFinding
   }
 
-  /** Notes that something was left out, `count` times. */
+  /** Something was left out, `count` times. */
   readonly omit: NoteOmission = (id, count) => {
     if (count > 0) this.omitted.set(id, (this.omitted.get(id) ?? 0) + count)
   }
 
-  /** Counts another occurrence of the finding with this number. */
+  /** Counts one more occurrence of the finding with this number. */
   repeat(number: number): void {
     this.counts[number - 1]!++
   }
@@ -79,7 +79,7 @@ export class FindingReporter {
   ): number | undefined {
     const { text, details = [] } = content
     const severity = content.severity ?? findings[id].severity
-    // The key lacks the pid: the same mistake of a thousand processes of one program is one finding.
+    // Without the pid: a mistake in a thousand processes of one program is one finding.
     const key = [id, program?.command, withoutNumbers(text), ...stack].join('\n')
     const known = this.#numbers.get(key)
     if (known !== undefined) {

@@ -1,28 +1,26 @@
 /*
- * Vector clocks for the search for races. The clock of a thread (or of a message) tells which requests the thread can
- * know to have ended. A queue has a slot in clocks, which a later queue may get after it; the requests of a slot are
- * numbered from 0. A clock has two counts for each slot:
+ * Vector clocks for the search for races. The clock of a thread or message tells which requests the thread, or the
+ * sender of the message, can know to have ended. Each queue has a slot in clocks. Closed queues free their slots. The
+ * requests of a slot are numbered from 0. A clock has two counts for each slot:
  *
- * - `done`: requests with lower numbers are complete, since the completion of the last of them was polled;
- * - `placed`: the bytes that requests with lower numbers send have arrived, for example since a message after them was
- *   received. READs and atomics among them may still be outstanding (IBA 10.8.3.3).
+ * - `done`: all requests with lower numbers are complete. A completion said so.
+ * - `placed`: the data of all requests with lower numbers has arrived. A later message said so, for example. READs and
+ *   atomics with lower numbers may still be outstanding (IBA 10.8.3.3).
  *
- * Threads are also ordered by pipes, mutexes and other means that are not seen. For these there is one time,
- * `acquired`: the clock contains what any thread knew then. A clock that several owners share must not be changed:
- * `unshared` makes a copy of it.
+ * Pipes, mutexes and other means also order threads, and are not seen. For them a clock has one time, `acquired`: the
+ * clock contains all that any thread knew at that time.
+ *
+ * A clock that several owners share must not change: `unshared` copies it.
  */
 
-/** Maximum slots. A queue without a slot has no counts: what one thread knows of it, all threads are taken to know. */
+/** Maximum slots. A queue without a slot has no counts: what one thread knows of the queue, all are taken to know. */
 export const MAX_SLOTS = 256
 
 export class Clock {
   /** Microseconds. */
   acquired: number
   isShared = false
-  /**
-   * By slot: `done`, then `placed`. A plain array, since nearly each poll copies it: a small one is copied in half the
-   * time of a typed array.
-   */
+  /** By slot: `done`, then `placed`. Nearly each poll copies it. A small array is copied twice as fast as a typed one. */
   readonly #counts: number[]
 
   constructor(acquired: number, counts: number[] = []) {
@@ -51,7 +49,7 @@ export class Clock {
     this.#raise(2 * slot + 1, count)
   }
 
-  /** Raises `acquired` and all counts to those of the other clock. */
+  /** Raises `acquired` and all counts to at least those of the other clock. */
   join(other: Clock): void {
     if (other.acquired > this.acquired) this.acquired = other.acquired
     const counts = other.#counts

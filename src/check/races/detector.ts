@@ -1,7 +1,6 @@
 /*
- * The detector of races: passes the requests of devices and the event logs of programs to the race engine (races.ts),
- * and reports the races that it finds, with the stacks of both posts. It does nothing until a program writes an event
- * log.
+ * The detector of races. It passes the requests of devices and the event logs of programs to the race engine
+ * (races.ts), and reports races with the stacks of both posts. It does nothing until a program writes an event log.
  */
 import { requestName } from '../../spec/check/causes.ts'
 import type { Stack } from '../../spec/check/findings.ts'
@@ -17,13 +16,13 @@ import { type Access, AccessKind, type Range, type Region } from './shadow.ts'
 import type { RaceSources } from './sources.ts'
 
 export interface RaceDetector extends Detector {
-  /** Begins the search: a program writes an event log from now on. */
+  /** A program writes an event log from now on. */
   begin(): void
-  /** Joins all requests, posts and polls so far (feed.ts), and reports the races as findings. */
+  /** Joins requests, posts and polls so far (feed.ts), and reports races. */
   join(): void
 }
 
-/** Number of events of devices after which they are joined with the logs. */
+/** After this many events of devices, the events are joined with the logs. */
 const BATCH = 512
 
 /** Bytes of the result of an atomic. */
@@ -35,7 +34,7 @@ const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, ATOMIC_WRITE } = WrOpcode.valu
 /** What a send opcode does to memory. */
 interface Operation {
   readonly kind: RequestKind
-  /** The AccessKind of its access to memory of the poster, and to memory of the peer (unused for a SEND). */
+  /** AccessKind of the access to memory of the poster, and to memory of the peer (unused for a SEND). */
   readonly localAccess: number
   readonly remoteAccess: number
 }
@@ -43,7 +42,7 @@ interface Operation {
 const writeOperation: Operation = { kind: 'WRITE', localAccess: AccessKind.SOURCE, remoteAccess: AccessKind.WRITE }
 const sendOperation: Operation = { kind: 'SEND', localAccess: AccessKind.SOURCE, remoteAccess: AccessKind.READ }
 const atomicOperation: Operation = { kind: 'ATOMIC', localAccess: AccessKind.RESULT, remoteAccess: AccessKind.ATOMIC }
-/** By ibv_wr_opcode; others access no memory that is checked. */
+/** By ibv_wr_opcode. Accesses of other opcodes are not checked. */
 const operations: ReadonlyMap<number, Operation> = new Map([
   [RDMA_WRITE, writeOperation],
   [RDMA_WRITE_WITH_IMM, writeOperation],
@@ -56,7 +55,7 @@ const operations: ReadonlyMap<number, Operation> = new Map([
   [ATOMIC_WRITE, { ...atomicOperation, localAccess: AccessKind.SOURCE }],
 ])
 
-/** What an access does, by AccessKind. */
+/** By AccessKind. */
 const accessWords: Readonly<Record<number, string>> = {
   [AccessKind.SOURCE]: 'reads',
   [AccessKind.RESULT]: 'writes',
@@ -71,7 +70,7 @@ interface KnownRegion extends Region {
 }
 
 const NO_RANGES: readonly never[] = []
-/** The ranges and another one. Literals, since an array that grows by `push` reserves space for 17 elements. */
+/** Appends a range. Array literals, because an array that grows by `push` reserves space for 17 elements. */
 const withRange = (ranges: readonly Range[], range: Range | undefined): readonly Range[] => {
   if (range === undefined) return ranges
   if (ranges.length === 0) return [range]
@@ -81,7 +80,6 @@ const withRange = (ranges: readonly Range[], range: Range | undefined): readonly
 /** Whether a completion means that the peer has the message. */
 const isReliable = ({ class: name }: KnownObject): boolean => name === 'rc_qp' || name.startsWith('xrc_')
 
-/** The request in a sentence: `WRITE`, `receive`. */
 const nameOf = ({ opcode }: WorkRequest): string => (opcode < 0 ? 'receive' : requestName(opcode))
 
 export const createRaceDetector = (services: DetectorServices, sources: RaceSources): RaceDetector => {
@@ -104,7 +102,7 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
     return region
   }
 
-  /** The memory of `length` bytes that a request accesses with a key; undefined: the key or `length` gives none. */
+  /** The memory that a request accesses with a key; undefined: an unknown key, or no bytes. */
   const rangeOf = (device: number, key: number, address: number, length: number, kind: number): Range | undefined => {
     const memory = length === 0 ? undefined : sources.memoryOf(device, key)
     if (memory === undefined) return undefined
@@ -129,7 +127,7 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
     return ranges
   }
 
-  /** The memory of the poster that a send accesses, and the remote memory if the peer is a device of this process. */
+  /** The memory that a send accesses: of the poster, and of the peer if its device is in this process. */
   const sendRanges = (
     qp: KnownObject,
     { elements, remote, length }: WorkRequest,
@@ -199,11 +197,11 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
   const feed = new RaceFeed(races, (context, handle) => objects.byHandle(context, 'cq', handle), services.omit)
 
   /**
-   * The last send that ended, until the next event. Its completion, which mostly is the next event, also says that it
-   * has ended: then the end itself is not added.
+   * The last send that ended, until the next event. If the next event is the completion of the send, as mostly, the end
+   * is not added: the completion implies it.
    */
   let endedRequest: WorkRequest | undefined
-  /** When it ended, in µs. */
+  /** When `endedRequest` ended, in µs. */
   let endTime = 0
   const addLastEnd = (): void => {
     if (endedRequest !== undefined) feed.add({ event: 'end', request: endedRequest, time: endTime })

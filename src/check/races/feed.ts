@@ -1,12 +1,12 @@
 /*
  * Joins the requests that devices see with the posts and polls that programs log (the event log, spec/session.ts), and
- * passes them to the race engine in one order. The k-th request of a queue belongs to the k-th post to it, and the k-th
- * completion of a CQ is the k-th that was polled.
+ * passes them to the race engine in one order. The k-th request of a queue belongs to the k-th post to the queue. The
+ * k-th completion of a CQ is the k-th polled one.
  *
- * Requests and log entries are joined in batches. A program logs a post before the device can see the request. So a log
- * that is read after the device has seen some requests contains the posts of all of them.
+ * Requests and log entries are joined in batches. A program logs a post before the device can see the request. So if
+ * the log is read after the device has seen a request, the log contains the post.
  *
- * Requests of programs without an event log are left out, and so are queues of which an entry was lost.
+ * Requests of programs without an event log, and queues with lost entries, are left out.
  */
 import type { NoteOmission } from '../../spec/check/omissions.ts'
 import type { WorkRequest } from '../../spec/check/requests.ts'
@@ -18,14 +18,13 @@ import type { Range } from './shadow.ts'
 /** An entry of an event log: a post, a refused post, or a poll. Times are microseconds of the clock of all logs. */
 export interface LoggedEvent {
   readonly time: number
-  /** When the thread last waited for others without RDMA (`Races.post`); if it never did, when it began. */
+  /** As in `Races.post`. */
   readonly acquired: number
-  /** Of a single posted request, or of the last polled completion; 0 for a counting CQ. */
+  /** Of a single posted request, or of the last polled completion. 0 for a counting CQ. */
   readonly wrId: bigint
-  /** The process, and its thread. */
   readonly process: number
   readonly thread: number
-  /** PostQueue, of refused posts with EventKind.REFUSED added; or EventKind.POLL. */
+  /** EventKind.POLL, or PostQueue. For refused posts EventKind.REFUSED is added. */
   readonly kind: number
   readonly context: number
   /** The number of the queue pair, or the handle of the SRQ or CQ. */
@@ -36,14 +35,14 @@ export interface LoggedEvent {
   readonly stack: number
 }
 
-/** A request, with the process of its post and the number of the stack. */
+/** A request, with the process and the stack number of its post. */
 export interface Posted {
   readonly request: WorkRequest
   readonly process: number
   readonly stack: number
 }
 
-/** A request that a device has seen: a send when the device fetches it, a receive when it checks the queue. */
+/** A device has fetched a send, or has found a receive in its queue. */
 interface SeenRequest {
   readonly event: 'send' | 'receive'
   readonly request: WorkRequest
@@ -53,7 +52,7 @@ interface SeenRequest {
   readonly kind: RequestKind
   readonly isFenced: boolean
   readonly ranges: readonly Range[]
-  /** Whether a completion means that the peer has the message; true for receives. */
+  /** Whether a completion means that the peer has the message. True for receives. */
   readonly isReliable: boolean
 }
 
@@ -72,13 +71,12 @@ interface SeenCompletion {
   /** As in `SeenRequest`. */
   readonly time: number
   readonly cq: number
-  /** Of a receive that a message has filled: the queue pair, the sender's request (undefined: unknown), the memory. */
+  /** A message has filled the receive. `message`: the sender's request; undefined: unknown. */
   readonly filled?:
     | { readonly qp: number; readonly message: WorkRequest | undefined; readonly ranges: readonly Range[] }
     | undefined
 }
 
-/** An event of a device. */
 type DeviceEvent = SeenRequest | SeenEnd | SeenCompletion
 
 /** A call that has posted requests. */
@@ -88,52 +86,47 @@ interface PostCall {
   readonly stack: number
   /** Undefined if the call posted several requests. */
   readonly wrId: bigint | undefined
-  /** Number of its requests that the device has not seen. */
+  /** Number of requests of the call that the device has not seen. */
   unseenRequests: number
 }
 
 interface PostedQueue {
   calls: PostCall[]
-  /** Whether an entry of the log is missing: requests of the queue cannot be joined until its RESET. */
+  /** Whether an entry of the log is missing. Requests of the queue cannot be joined until RESET. */
   isLost: boolean
 }
 
-/** A completion that no thread has polled. `request`: undefined if it is unknown, or a receive that was not filled. */
+/** A completion that no thread has polled. `request` undefined: unknown, or an unfilled receive. */
 interface UnpolledCompletion {
   readonly request: Request<Posted> | undefined
   readonly wrId: bigint
 }
 
-/**
- * The CQ with a handle. `id`: as in `SeenCompletion.cq`; `isCounting`: it has no entries, so its polls have no wr_id.
- */
+/** The CQ with a handle. `id`: as in `SeenCompletion.cq`. `isCounting`: polls of the CQ have no wr_id. */
 type FindCq = (context: number, handle: number) => { readonly id: number; readonly isCounting: boolean } | undefined
 
 /** Microseconds by which the times of devices and programs may differ. */
 const CLOCK_SLACK = 20
-/** Maximum distance between the positions of a post or poll in the log and in the queue, if several threads use it. */
+/** Maximum distance between the positions of a post or poll in log and queue, if several threads use the queue. */
 const MAX_REORDERED = 64
-/** Maximum completions of a CQ without a poll in the log. */
+/** Maximum unpolled completions of a CQ. */
 const MAX_UNPOLLED = 65_536
 /** Maximum entries of `#requests`, and of `#receives`. */
 const MAX_REQUESTS = 65_536
 /** Maximum entries of `#ended`. */
 const MAX_ENDED = 16_384
-/** Maximum post calls that no device has seen, and maximum queues of a context. */
+/** Maximum unseen post calls, and maximum queues of a context. */
 const MAX_UNSEEN = 2 ** 19
-/** Maximum threads; those without an entry for the longest time are forgotten. */
+/** Maximum threads. Threads without an entry for the longest time are forgotten. */
 const MAX_THREADS = 4096
 
-/**
- * Queues of the race engine: the send queue of a queue pair, and the messages that a queue pair receives. `qp`: its
- * `CoreObject.id`.
- */
+/** Queues of the race engine: sends, and received messages, of a queue pair. `qp`: `CoreObject.id`. */
 const sendQueueId = (qp: number): number => qp * 2
 const messageQueueId = (qp: number): number => qp * 2 + 1
-/** Key of a queue in a context: `queue` is a PostQueue. */
+/** Key of a queue in a context. `queue`: PostQueue. */
 const queueKey = (queue: number, number: number): number => number * 4 + queue
 
-/** The entries in the order of their times. Those of one log are mostly in order. */
+/** Sorts entries by time if necessary. */
 const inOrder = (entries: readonly LoggedEvent[]): readonly LoggedEvent[] => {
   for (let i = 1; i < entries.length; i++)
     if (entries[i]!.time < entries[i - 1]!.time) return [...entries].sort((a, b) => a.time - b.time)
@@ -152,33 +145,33 @@ const indexOfPost = (calls: readonly PostCall[], wrId: bigint): number =>
 export class RaceFeed {
   /** Number of requests that were joined with their posts. */
   joinedRequests = 0
-  /** Number of requests that were left out because a post to their queue is unknown. */
+  /** Number of requests that were left out because a post to the queue is unknown. */
   requestsWithoutPost = 0
-  /** Number of post calls with requests that no device has seen. */
+  /** Number of unseen post calls. */
   unseenPosts = 0
   readonly #races: Races<Posted>
   /** Events of devices that were not joined yet. */
   #events: DeviceEvent[] = []
   /** Entries of logs that wait for the next `join`. */
   #laterEntries: LoggedEvent[] = []
-  /** Posts that no device has seen, by context, then `queueKey`. */
+  /** Unseen posts by context, then `queueKey`. */
   readonly #posted = new Map<number, Map<number, PostedQueue>>()
-  /** Sends by WorkRequest.id, until the completion; unsignaled ones until their end. */
+  /** Sends by WorkRequest.id, until completion (signaled) or end (unsignaled). */
   readonly #requests = new Map<number, Request<Posted>>()
-  /** Ids of sends that are removed from `#requests` at the end of a join. */
+  /** Sends to remove from `#requests` at the end of a join. */
   #overIds: number[] = []
   /**
-   * The latest sends that are over, and whose entry an event may still need: an unreliable send completes before its
-   * message is received, and an unsignaled one has a completion if it failed.
+   * The latest ended sends that a later event may need: an unreliable send completes before its message is received,
+   * and an unsignaled send that failed has a completion.
    */
   readonly #ended = new Map<number, Request<Posted>>()
-  /** Posts of receives that no message has filled, by WorkRequest.id. */
+  /** Posts of unfilled receives, by WorkRequest.id. */
   readonly #receives = new Map<number, PostCall>()
-  /** Queues that the race engine knows: `sendQueueId`, `messageQueueId`. */
+  /** `sendQueueId` and `messageQueueId` of open queues. */
   readonly #openQueues = new Set<number>()
-  /** Completions that no thread has polled, by CQ. */
+  /** By CQ. */
   readonly #cqs = new Map<number, UnpolledCompletion[]>()
-  /** Numbers of threads by process and thread, the one with the latest entry last. */
+  /** Numbers of threads by process and thread. The thread with the latest entry is last. */
   readonly #threads = new Map<string, number>()
   #lastThreadNumber = 0
   /** The thread of the previous entry, cached. */
@@ -192,7 +185,7 @@ export class RaceFeed {
     this.#omit = omit
   }
 
-  /** Number of events of devices that are not joined yet. */
+  /** Number of events of devices since the last join. */
   get unjoinedEvents(): number {
     return this.#events.length
   }
@@ -203,16 +196,15 @@ export class RaceFeed {
   }
 
   /**
-   * Joins all events of devices with `entries`, which were read from the logs afterwards; the reading began at time
-   * `readStart`. Entries after that time wait for the next call: another log may have been read before earlier ones
-   * were in it.
+   * Joins all events of devices with `entries`, which were then read from the logs, beginning at `readStart`. Entries
+   * after `readStart` wait for the next call: a log that was read first may lack earlier entries.
    */
   join(entries: readonly LoggedEvent[], readStart: number): void {
     const sorted = inOrder(this.#laterEntries.length === 0 ? entries : [...this.#laterEntries, ...entries])
     const events = this.#events
     this.#events = []
     let next = 0
-    /** Passes on the next event of a device; false: there is none. */
+    /** False: there is no next event. */
     const handleNext = (): boolean => {
       const event = events[next]
       if (event === undefined) return false
@@ -230,14 +222,14 @@ export class RaceFeed {
     }
     this.#laterEntries = joined === sorted.length ? [] : sorted.slice(joined)
     while (handleNext());
-    // All together: a map that becomes empty again and again would allocate a new table each time.
+    // Removed together: a map that often becomes empty would often allocate a new table.
     for (const id of this.#overIds) this.#requests.delete(id)
     this.#overIds = []
   }
 
   /**
-   * A queue pair or SRQ was reset or destroyed; all its events were joined. `owner`: its `CoreObject.id`; `number`: the
-   * number of the queue pair, or the handle of the SRQ.
+   * A queue pair or SRQ was reset or destroyed, after all its events were joined. `owner`: `CoreObject.id`. `number`:
+   * the number of the queue pair, or the handle of the SRQ.
    */
   forget(owner: number, context: number, kind: 'qp' | 'srq', number: number): void {
     for (const id of [sendQueueId(owner), messageQueueId(owner)]) if (this.#openQueues.delete(id)) this.#races.close(id)
@@ -272,7 +264,7 @@ export class RaceFeed {
     return number
   }
 
-  /** The number of a thread, which becomes the one with the latest entry; a new number if the thread is not known. */
+  /** The number of a thread, or a new number. Moves the thread to the end of `#threads`. */
   #findThread(process: number, thread: number): number {
     const key = `${process} ${thread}`
     let number = this.#threads.get(key)
@@ -298,7 +290,7 @@ export class RaceFeed {
     const key = queueKey(queue, number)
     let posted = queues.get(key)
     if (posted === undefined) {
-      // The number of queues is bounded: a hostile program may log posts to queues that do not exist.
+      // A hostile program may log posts to queues that do not exist.
       if (queues.size >= MAX_UNSEEN) {
         for (const { calls } of queues.values()) {
           this.unseenPosts -= calls.length
@@ -328,7 +320,7 @@ export class RaceFeed {
     queue.calls.push({ stamp, process, stack, wrId: count === 1 ? wrId : undefined, unseenRequests: count })
   }
 
-  /** The library has refused the last `count` requests that this thread has posted to a queue. */
+  /** The library has refused the last `count` requests of this thread to a queue. */
   #refused(entry: LoggedEvent): void {
     const { calls } = this.#queueOf(entry.context, entry.kind & ~EventKind.REFUSED, entry.number)
     const thread = this.#threadOf(entry)
@@ -352,11 +344,11 @@ export class RaceFeed {
     const { id, isCounting } = cq
     const { count } = entry
     let unpolled = this.#cqs.get(id)
-    // The event of a completion may come after the poll: the program sees the CQE before the driver reports it.
+    // The event of a completion may follow the poll: the program sees the CQE before the driver reports it.
     while ((unpolled === undefined || unpolled.length < count) && handleNext()) unpolled ??= this.#cqs.get(id)
     if (unpolled === undefined) return
     let end = Math.min(count, unpolled.length)
-    // Another wr_id: an earlier poll of another thread is logged after this one.
+    // Another wr_id: an earlier poll by another thread is logged after this poll.
     if (!isCounting && unpolled[end - 1]?.wrId !== entry.wrId) {
       const limit = Math.min(unpolled.length, end + MAX_REORDERED)
       for (let i = end; i < limit; i++) if (unpolled[i]!.wrId === entry.wrId) end = i + 1
@@ -391,12 +383,12 @@ export class RaceFeed {
     if (oldest !== undefined) this.#ended.delete(oldest)
   }
 
-  /** A send; undefined: it was left out or forgotten. */
+  /** Undefined: the send was left out or forgotten. */
   #sendWith(id: number): Request<Posted> | undefined {
     return this.#requests.get(id) ?? this.#ended.get(id)
   }
 
-  /** The call that posted a request; undefined: it is not known. */
+  /** Assigns a request to the call that posted it; undefined: unknown. */
   #takePost({ context, request: { queue, number, wrId } }: SeenRequest): PostCall | undefined {
     const posted = this.#queueOf(context, queue, number)
     const { calls } = posted

@@ -5,25 +5,20 @@
  */
 import { AccessKind, type Range } from './shadow.ts'
 
-/**
- * `RECEIVE`: a message that fills a receive buffer. `ATOMIC`: also ATOMIC WRITE. `OTHER`: no access to memory that is
- * checked.
- */
+/** `RECEIVE`: a message that fills a receive buffer. `ATOMIC`: also ATOMIC WRITE. `OTHER`: no checked access. */
 export type RequestKind = 'SEND' | 'WRITE' | 'READ' | 'ATOMIC' | 'RECEIVE' | 'OTHER'
 
-/** Whether a request is a READ or atomic, which may still be outstanding when later requests are executed. */
+/** Whether a request may still be outstanding when later requests are executed. */
 export const isFetching = (kind: RequestKind): boolean => kind === 'READ' || kind === 'ATOMIC'
 
 /** The fields of a request that decide its order within its queue. */
 export interface Queued {
   readonly kind: RequestKind
-  /** Number of fenced requests of the queue so far, this one included. */
+  /** Number of fenced requests of the queue up to and including this one. */
   readonly fencesSoFar: number
 }
 
-/**
- * Whether an access of the first request has ended before the access of the second, later request of the same queue.
- */
+/** Whether an access of a request has ended before the access of a later request of the same queue. */
 export const isOrderedInQueue = (first: Queued, firstAccess: Range, second: Queued, secondAccess: Range): boolean =>
   !isFetching(first.kind) ||
   second.kind === 'READ' ||

@@ -1,19 +1,19 @@
 /*
- * The engine that finds races between requests: two accesses to overlapping bytes, of which at least one is a write or
- * atomic, and nothing orders the two. It receives posts, requests and polls, and reports races; it does no I/O, and
- * times are arguments. Loads and stores of the programs themselves are not seen.
+ * The engine that finds races between requests. Two accesses to overlapping bytes race if at least one is a write or
+ * atomic, and nothing orders them. Posts, requests and polls go in, races come out. The engine does no I/O, and times
+ * are arguments. It does not see loads and stores of programs.
  *
  * Accesses are ordered by
  * - the order of requests within a queue (order.ts);
  * - a completion that the poster of the second request has polled;
  * - a message that the poster of the second request has received;
  * - WRITEs, READs and atomics of one word, which programs use as a flag or lock;
- * - waits of a thread by other means than RDMA, such as a pipe or mutex, of which only the time is known (`acquired`).
+ * - waits of a thread without RDMA, such as for a pipe or mutex. Only the time of such a wait is known (`acquired`).
  *
- * A race is proven if the second request was posted before the device fetched the first one, or by the same thread
- * before the first one had ended, without a wait between. Otherwise the poster may have known by means that are not
- * seen that it had ended; it may poll memory, for example. Races with an atomic access or a receive, and of two
- * accesses that are both words (`isWord`), are never proven.
+ * A race is proven if the second request was posted before the device fetched the first. A race is also proven if one
+ * thread posted both requests without a wait between, the second before the first had ended. In other races the poster
+ * may have known the end of the first request by means that are not seen, such as polling memory. Races with an atomic
+ * or a receive, or of two words (`isWord`), are never proven.
  *
  * Memory is bounded by MAX_INTERVALS (shadow.ts), MAX_SLOTS (clock.ts), MAX_CLOCKS and MAX_IN_FLIGHT.
  */
@@ -22,14 +22,14 @@ import { Clock, MAX_SLOTS } from './clock.ts'
 import { isFetching, isOrderedInQueue, type Queued, type RequestKind } from './order.ts'
 import { type Access, AccessKind, type Interval, isWord, isWrite, MAX_INTERVALS, type Range, Shadow } from './shadow.ts'
 
-/** Maximum requests that keep the clock of their post; further ones get a clock with all that any thread knew then. */
+/** Maximum requests with the clock of their post. Further requests get a clock with all that any thread knew then. */
 export const MAX_CLOCKS = 16384
-/** Maximum requests of a queue whose completions no thread has polled; older ones count as done. */
+/** Maximum unpolled requests of a queue. Older ones count as done. */
 export const MAX_IN_FLIGHT = 16384
-/** Maximum fenced requests of a queue that are remembered. */
+/** Maximum remembered fenced requests of a queue. */
 const MAX_FENCED = 256
 
-/** Thread and time of a post, and the clock of the thread at that time. */
+/** The thread and time of a post, and the thread's clock at that time. */
 export interface PostStamp {
   readonly thread: number
   /** Microseconds. */
@@ -39,19 +39,19 @@ export interface PostStamp {
 
 /** The send queue of a queue pair, or the messages that a queue pair receives. */
 interface Queue<Info> {
-  /** Its slot in clocks (clock.ts); −1: none. */
+  /** The slot in clocks (clock.ts); −1: none. */
   readonly slot: number
   /** Whether a completion means that the peer has the message (RC and XRC). */
   readonly isReliable: boolean
-  /** The requests whose completions no thread has polled, oldest first. */
+  /** Requests that no thread knows to be done, oldest first. */
   inFlight: Request<Info>[]
-  /** Number of requests at the front of `inFlight` that a thread knows to be placed (clock.ts). */
+  /** Number of requests at the front of `inFlight` that a thread knows to be placed. */
   placedCount: number
   /** The number of the next request of the slot. */
   nextEpoch: number
   /** Number of fenced requests so far. */
   fences: number
-  /** The latest fenced requests; the first of them is number `forgottenFences`, counted from 0. */
+  /** The latest fenced requests. The first has number `forgottenFences`, counted from 0. */
   fenced: Request<Info>[]
   forgottenFences: number
   isClosed: boolean
@@ -59,27 +59,24 @@ interface Queue<Info> {
 
 export class Request<Info> implements Queued {
   readonly queue: Queue<Info>
-  /** The number of the request within its slot. */
+  /** The number of the request within the slot. */
   readonly epoch: number
   readonly kind: RequestKind
   readonly fencesSoFar: number
-  /** Thread and time of the post. */
   readonly thread: number
   readonly postTime: number
   readonly info: Info
-  /** Of a received message: the request that sent it. */
+  /** The request that sent a received message. */
   readonly sender: Request<Info> | undefined
-  /** The clock of the post; of a received message, joined with its sender's. Undefined once it is no longer needed. */
+  /** The clock of the post. For a received message, joined with the sender's. Undefined: no longer needed. */
   clock: Clock | undefined
-  /** When the device fetched it, and when the device finished it; infinite: not yet. */
+  /** When the device fetched the request, and when the device finished it (infinite: not yet). */
   readonly fetchTime: number
   endTime = Number.POSITIVE_INFINITY
-  /** When the first thread knew that the request was done, and that it was placed (clock.ts); infinite: none knows. */
+  /** When a thread first knew that the request was done, and that it was placed (clock.ts); infinite: none knows. */
   doneKnownTime = Number.POSITIVE_INFINITY
   placedKnownTime = Number.POSITIVE_INFINITY
-  /**
-   * The clocks of the words that it has read or changed, and that are used as flags or locks (`Interval.syncClock`).
-   */
+  /** `Interval.syncClock` of the words that the request has read, or changed by an atomic. */
   syncClocks: readonly Clock[] = NONE
 
   constructor(
@@ -113,7 +110,7 @@ export interface Race<Info> {
   readonly isProven: boolean
   readonly first: Access<Request<Info>>
   readonly second: Access<Request<Info>>
-  /** The bytes that both access. */
+  /** Addresses of the bytes that both access. */
   readonly start: number
   readonly end: number
 }
@@ -123,9 +120,8 @@ interface Thread {
 }
 
 interface Cq {
-  /** The first thread that has polled it. */
   firstPoller: number
-  /** The clock of all its pollers; undefined while there is only one. */
+  /** The clock of all pollers; undefined while there is only one. */
   clock: Clock | undefined
 }
 
@@ -139,13 +135,13 @@ const NONE: readonly never[] = []
 
 const isLocal = ({ kind }: Range): boolean => kind === AccessKind.SOURCE || kind === AccessKind.RESULT
 
-/** Whether two overlapping accesses are a race if nothing orders them. */
+/** Whether two overlapping, unordered accesses are a race. */
 const doConflict = (one: Range, other: Range): boolean => {
   if (!isWrite(one) && !isWrite(other)) return false
   const { ATOMIC, READ } = AccessKind
   if (one.kind !== ATOMIC && other.kind !== ATOMIC) return true
   if (one.kind === other.kind) return false
-  // Programs wait for a lock by READs of the word that others change by atomics.
+  // Programs wait for a lock by READs of a word that atomics change.
   return !(one.kind === READ && isWord(one)) && !(other.kind === READ && isWord(other))
 }
 
@@ -156,13 +152,13 @@ export class Races<Info> {
   readonly #threads = new Map<number, Thread>()
   readonly #queues = new Map<number, Queue<Info>>()
   readonly #cqs = new Map<number, Cq>()
-  /** Slots of closed queues, with their next epoch: epochs of a slot never repeat. */
+  /** Slots of closed queues, each with its next epoch: epochs of a slot never repeat. */
   readonly #freeSlots: { readonly slot: number; readonly nextEpoch: number }[] = []
   /** Number of slots so far. */
   #slots = 0
   /** Number of requests that have a clock. */
   #clocks = 0
-  /** Of the request whose accesses are being compared: earlier requests whose race with it was reported. */
+  /** Earlier requests whose race with the current request was reported. */
   #reported: Request<Info>[] = []
 
   /** `intervals`: maximum intervals of the shadow memory. */
@@ -181,12 +177,12 @@ export class Races<Info> {
     this.#queues.set(id, { slot, isReliable, nextEpoch: free?.nextEpoch ?? 0, ...empty })
   }
 
-  /** The queue was reset or destroyed: its requests have ended. */
+  /** A queue was reset or destroyed: its requests have ended. */
   close(id: number): void {
     const queue = this.#queues.get(id)
     if (queue === undefined) return
     queue.isClosed = true
-    for (const request of queue.inFlight) this.#release(request)
+    for (const request of queue.inFlight) this.#releaseClock(request)
     queue.inFlight = []
     if (queue.slot >= 0) this.#freeSlots.push({ slot: queue.slot, nextEpoch: queue.nextEpoch })
     this.#queues.delete(id)
@@ -201,8 +197,8 @@ export class Races<Info> {
   }
 
   /**
-   * A thread posts a request. `acquired`: when the thread last waited for other threads or programs by other means than
-   * RDMA; if it never did, when it began. Times are microseconds of one clock.
+   * A thread posts a request. `acquired`: when the thread last waited for other threads or programs without RDMA, else
+   * when the thread began. Times are microseconds of one clock.
    */
   post(threadId: number, time: number, acquired: number): PostStamp {
     const thread = this.#thread(threadId)
@@ -237,12 +233,12 @@ export class Races<Info> {
     return request
   }
 
-  /** The device has finished a send, at this time or before. */
+  /** The device has finished a send by this time. */
   end(request: Request<Info>, time: number): void {
     if (time < request.endTime) request.endTime = time
   }
 
-  /** A message has filled a receive. `sender`: the request that sent it; undefined if that is not known. */
+  /** A message has filled a receive. `sender`: the request that sent the message; undefined: unknown. */
   receive(
     queueId: number,
     stamp: PostStamp,
@@ -263,14 +259,12 @@ export class Races<Info> {
     const request = new Request(queue, 'RECEIVE', info, stamp, this.#clockOf(clock, stamp.time), time, sender)
     request.endTime = time
     this.#enqueue(queue, request)
-    // If the sender is not known, no race is reported.
+    // If the sender is unknown, no race is reported.
     this.#access(request, sender === undefined ? undefined : clock, ranges)
     return request
   }
 
-  /**
-   * A thread has polled the completions of requests, in this order. An undefined request was left out (feed.ts).
-   */
+  /** A thread has polled the completions of requests, in this order. `undefined`: an unknown request. */
   poll(
     threadId: number,
     time: number,
@@ -286,7 +280,7 @@ export class Races<Info> {
       cq = { firstPoller: threadId, clock: undefined }
       this.#cqs.set(cqId, cq)
     }
-    // Polls of one CQ exclude each other, so each knows what the pollers before it knew.
+    // Polls of one CQ exclude each other, so each poller knows what earlier pollers knew.
     if (cq.firstPoller !== threadId && cq.clock === undefined) {
       cq.clock = new Clock(0)
       const firstPoller = this.#threads.get(cq.firstPoller)
@@ -297,7 +291,7 @@ export class Races<Info> {
     cq.clock?.join(thread.clock)
   }
 
-  /** Adds to a clock what the polled completion of a request tells: it, and those before it in its queue, are done. */
+  /** Adds a polled completion to a clock: the request and all before it in its queue are done. */
   #addPolled(clock: Clock, request: Request<Info>, time: number): void {
     const { queue, epoch, sender } = request
     for (const syncClock of request.syncClocks) clock.join(syncClock)
@@ -314,14 +308,14 @@ export class Races<Info> {
       done.doneKnownTime = time
       if (queue.isReliable && done.placedKnownTime > time) done.placedKnownTime = time
       if (done.clock !== undefined && done !== request && done.clock !== request.clock) clock.join(done.clock)
-      this.#release(done)
+      this.#releaseClock(done)
     }
     if (count === 1) queue.inFlight.shift()
     else queue.inFlight.splice(0, count)
     queue.placedCount = Math.max(0, queue.placedCount - count)
   }
 
-  /** Adds to a clock that a request's message was received: it, and those before it in its queue, are placed. */
+  /** Adds a received message to a clock: its request and all before that in the queue are placed. */
   #addPlaced(clock: Clock, { queue, epoch }: Request<Info>, time: number): void {
     if (queue.isClosed) return
     if (queue.slot >= 0) clock.raisePlaced(queue.slot, epoch + 1)
@@ -341,15 +335,14 @@ export class Races<Info> {
     return thread
   }
 
-  /** The clock of a post; or, with MAX_CLOCKS of them, a new one that contains what any thread knew at that time. */
+  /** The clock of a post. If there are MAX_CLOCKS, a new clock with all that any thread knew at that time. */
   #clockOf(clock: Clock, time: number): Clock {
     if (this.#clocks++ < MAX_CLOCKS) return clock
     this.#omit('race-clocks', 1)
     return new Clock(time)
   }
 
-  /** Releases the clock of a request. */
-  #release(request: Request<Info>): void {
+  #releaseClock(request: Request<Info>): void {
     if (request.clock !== undefined) this.#clocks--
     request.clock = undefined
   }
@@ -359,17 +352,15 @@ export class Races<Info> {
     if (queue.inFlight.length <= MAX_IN_FLIGHT) return
     const oldest = queue.inFlight.splice(0, MAX_IN_FLIGHT / 2)
     this.#omit('race-in-flight', oldest.length)
-    // Known as done since time 0: no race with them is reported.
+    // Done since time 0: no race with them is reported.
     for (const forgotten of oldest) {
       forgotten.doneKnownTime = forgotten.placedKnownTime = 0
-      this.#release(forgotten)
+      this.#releaseClock(forgotten)
     }
     queue.placedCount = Math.max(0, queue.placedCount - oldest.length)
   }
 
-  /**
-   * Reports races of a request with earlier accesses to its ranges, and stores its own. No `clock`: only stores them.
-   */
+  /** Reports races of a request with earlier accesses, and stores its accesses. Without `clock`, only stores them. */
   #access(request: Request<Info>, clock: Clock | undefined, ranges: readonly Range[]): void {
     if (this.#reported.length > 0) this.#reported = []
     for (const range of ranges) {
@@ -380,7 +371,7 @@ export class Races<Info> {
     }
   }
 
-  /** Reports two accesses to the same bytes if they race. A property, so that no closure is created per request. */
+  /** Reports two accesses to the same bytes if they race. A property, so no closure is created per request. */
   readonly #compare = (
     earlier: Access<Request<Info>>,
     later: Access<Request<Info>>,
@@ -392,22 +383,22 @@ export class Races<Info> {
     this.#report(raceOf(earlier, later))
   }
 
-  /** A word orders the requests that access it as a whole: what reads it is after what has written it. */
+  /** A word orders the requests that access it as a whole: a reader comes after the writers before it. */
   #orderByWord({ request, range }: Access<Request<Info>>, clock: Clock, interval: Interval<Request<Info>>): void {
     interval.syncClock ??= new Clock(0)
     if (isWrite(range)) {
       interval.syncClock.join(clock)
-      // The earlier requests of its queue have ended at the peer; it has not.
+      // At the peer the earlier requests of the queue have ended, and this request has not: no `+ 1`.
       if (request.queue.slot >= 0) interval.syncClock.raisePlaced(request.queue.slot, request.epoch)
     }
     if (range.kind !== AccessKind.WRITE) request.syncClocks = [...request.syncClocks, interval.syncClock]
   }
 
-  /** Whether an access has ended before a later one begins. `clock`: that of the poster of the later one. */
+  /** Whether an access has ended before a later access begins. `clock`: of the later poster. */
   #isOrdered(earlier: Access<Request<Info>>, later: Access<Request<Info>>, clock: Clock): boolean {
     const { request } = earlier
     if (earlier.range.region.isDeregistered || request.queue.isClosed) return true
-    // Two receives with one buffer are another finding (`receive-overlap`).
+    // Two receives with one buffer: finding `receive-overlap`.
     if (request.kind === 'RECEIVE' && later.request.kind === 'RECEIVE') return true
     if (isKnownDone(request, clock, isLocal(earlier.range)) || isKnownPlaced(request, clock)) return true
     const [first, second] = [request.sender ?? request, later.request.sender ?? later.request]
@@ -419,8 +410,7 @@ export class Races<Info> {
 
 /**
  * Whether a poster with this clock knows from a polled completion that an access of the request has ended.
- * `isLocalAccess`: it is an access to memory of the poster. A completion of an unreliable queue proves nothing about
- * memory of the peer.
+ * `isLocalAccess`: to memory of the poster. A completion of an unreliable queue proves nothing about the peer's memory.
  */
 const isKnownDone = <Info>(
   { queue, epoch, doneKnownTime, kind }: Request<Info>,
@@ -433,13 +423,13 @@ const isKnownDone = <Info>(
 }
 
 /**
- * Whether a poster with this clock knows that the request, or a later message of its queue, has arrived. A READ or
- * atomic has then ended only if a request after it, up to that message, was fenced.
+ * Whether a poster with this clock knows from a later message that the request has ended. If the request is a READ or
+ * atomic, a fenced request must come between the request and the message.
  */
 const isKnownPlaced = <Info>(request: Request<Info>, clock: Clock): boolean => {
   const { queue, kind, fencesSoFar } = request
   if (isFetching(kind) && fencesSoFar < queue.forgottenFences) return true
-  // Of a READ or atomic: the first fenced request after it.
+  // For a READ or atomic, the first fenced request after it.
   const ending = isFetching(kind) ? queue.fenced[fencesSoFar - queue.forgottenFences] : request
   if (ending === undefined) return false
   const { epoch, placedKnownTime } = ending
@@ -447,7 +437,7 @@ const isKnownPlaced = <Info>(request: Request<Info>, clock: Clock): boolean => {
   return queue.slot < 0 ? placedKnownTime < Number.POSITIVE_INFINITY : clock.placed(queue.slot) > epoch
 }
 
-/** Whether a race is proven: the poster of the second access cannot have known that the first one had ended. */
+/** Whether a race is proven: the second poster cannot have known that the first access had ended. */
 const isProven = <Info>(first: Access<Request<Info>>, second: Access<Request<Info>>): boolean => {
   const { request } = first
   const { postTime, thread, kind, clock } = second.request

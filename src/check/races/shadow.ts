@@ -1,18 +1,17 @@
 /*
- * Shadow memory, as race detectors call it: for the memory that requests access, intervals of addresses with their last
- * write, and the reads and atomics since then. Its size is bounded: the intervals that were not accessed for the
- * longest time are forgotten.
+ * Shadow memory: intervals of the addresses that requests access, each with its last write and the reads and atomics
+ * since then. If there are too many intervals, those that were not accessed for the longest time are forgotten.
  */
 import type { NoteOmission } from '../../spec/check/omissions.ts'
 import type { Clock } from './clock.ts'
 
 /**
- * Kinds of accesses. To memory of the poster: SOURCE (its data is sent), RESULT (the request, or a received message,
- * writes it). To memory of the peer: READ, WRITE, ATOMIC.
+ * Accesses to memory of the poster: SOURCE (data is sent), RESULT (the request or a received message writes). To memory
+ * of the peer: READ, WRITE, ATOMIC.
  */
 export const AccessKind = { SOURCE: 0, RESULT: 1, READ: 2, WRITE: 3, ATOMIC: 4 } as const
 
-/** A registered memory region. Accesses to a region that was deregistered cannot race with later accesses. */
+/** A memory region. Accesses to a deregistered region do not race with later accesses. */
 export interface Region {
   isDeregistered: boolean
 }
@@ -29,7 +28,6 @@ export interface Range {
   readonly region: Region
 }
 
-/** A request's access to a range. */
 export interface Access<R> {
   readonly range: Range
   readonly request: R
@@ -37,10 +35,7 @@ export interface Access<R> {
 
 export const isWrite = ({ kind }: Range): boolean => kind !== AccessKind.SOURCE && kind !== AccessKind.READ
 
-/**
- * Whether a range is an aligned word: 1, 2, 4 or 8 bytes. In practice devices access such a word as a whole, and
- * programs use it as a flag or lock.
- */
+/** Whether a range is an aligned word of 1, 2, 4 or 8 bytes. Devices mostly access such a word as a whole. */
 export const isWord = ({ start, end }: Range): boolean => {
   const length = end - start
   return length <= 8 && (length & (length - 1)) === 0 && start % length === 0
@@ -51,16 +46,15 @@ export interface Interval<R> {
   end: number
   /** The last write; undefined: none is known. */
   write: Access<R> | undefined
-  /** Accesses since that write. No other interval has these arrays, since `withAccess` may change them. */
+  /** Accesses since `write`. Intervals must not share these arrays: `withAccess` changes them. */
   reads: Access<R>[]
   atomics: Access<R>[]
-  /** Of a word that programs use as a flag or lock: the clock of the requests that have written it. */
+  /** The clock of the requests that have written a word, which programs may use as a flag or lock. */
   syncClock: Clock | undefined
-  /** The number, counted over the whole shadow, of the last access to this interval. */
+  /** The number (`#accesses`) of the last access. */
   lastAccess: number
 }
 
-/** An interval without accesses. */
 const newInterval = <R>(start: number, end: number): Interval<R> => ({
   start,
   end,
@@ -73,14 +67,14 @@ const newInterval = <R>(start: number, end: number): Interval<R> => ({
 
 /** Maximum intervals of all address spaces. */
 export const MAX_INTERVALS = 32768
-/** Maximum reads of an interval, and maximum atomics; of each queue the last one of each AccessKind. */
+/** Maximum stored reads of an interval, and maximum atomics. Of each queue and AccessKind only the last is stored. */
 const MAX_READERS = 8
 
-/** Whether an access has the kind and the queue of a later one, which then replaces it. */
+/** A later access of the same kind and queue replaces an earlier one. */
 const isReplaced = <R extends { readonly queue: object }>(earlier: Access<R>, later: Access<R>): boolean =>
   earlier.range.kind === later.range.kind && earlier.request.queue === later.request.queue
 
-/** Adds an access, which replaces an earlier one of its kind by the same queue; returns the accesses. */
+/** The accesses with a new one. May change the array. */
 const withAccess = <R extends { readonly queue: object }>(
   accesses: Access<R>[],
   access: Access<R>,
@@ -103,7 +97,7 @@ const withAccess = <R extends { readonly queue: object }>(
 export class Shadow<R extends { readonly queue: object }> {
   /** Number of intervals. */
   #size = 0
-  /** Number of accesses so far, the time of `Interval.lastAccess`. */
+  /** Number of accesses so far. */
   #accesses = 0
   /** The intervals of each address space, ascending and disjoint. */
   readonly #spaces = new Map<number, Interval<R>[]>()
@@ -120,8 +114,8 @@ export class Shadow<R extends { readonly queue: object }> {
   }
 
   /**
-   * Calls `compare` with each earlier access to bytes of the range, and with `clock`; then stores the access. Returns
-   * the interval of the range; undefined if the range consists of several, or is empty.
+   * Calls `compare` with each earlier access to bytes of the range, then stores the access. Returns the interval of the
+   * range; undefined if the range is empty or has several intervals.
    */
   access(
     access: Access<R>,
@@ -135,7 +129,7 @@ export class Shadow<R extends { readonly queue: object }> {
       intervals = []
       this.#spaces.set(space, intervals)
     }
-    // The intervals in the range: indexes `firstIndex` up to, and without, `endIndex`.
+    // The range has the intervals `firstIndex` to `endIndex` − 1.
     const firstIndex = this.#splitAtEnds(intervals, start, end)
     let endIndex = firstIndex
     for (; endIndex < intervals.length && intervals[endIndex]!.start < end; endIndex++) {
@@ -195,7 +189,6 @@ export class Shadow<R extends { readonly queue: object }> {
     return low
   }
 
-  /** Splits an interval in two at an address. */
   #split(intervals: Interval<R>[], index: number, address: number): void {
     const lower = intervals[index]!
     const { reads, atomics } = lower
@@ -211,10 +204,7 @@ export class Shadow<R extends { readonly queue: object }> {
     this.#size++
   }
 
-  /**
-   * Adds intervals in the gaps of a range; returns all intervals of the range. `firstIndex`, `endIndex`: as in
-   * `access`.
-   */
+  /** Adds intervals in the gaps of a range; returns all intervals of the range. Indexes as in `access`. */
   #fillGaps(
     intervals: Interval<R>[],
     firstIndex: number,
@@ -240,7 +230,7 @@ export class Shadow<R extends { readonly queue: object }> {
     return found
   }
 
-  /** If there are too many intervals, forgets the half that was not accessed for the longest time. */
+  /** If there are too many intervals, forgets the half with the oldest accesses. */
   #dropOldest(): void {
     if (this.#size <= this.#max) return
     const times = [...this.#spaces.values()]
