@@ -54,7 +54,7 @@ const writesBuffer = ({ opcode }: WorkRequest): boolean => {
 /** Whether number `index` (from 0) is among the first or is a sample. */
 const isSample = (index: number, first: number): boolean => index < first || index % SAMPLE_INTERVAL === 0
 
-/** An address in both the first `bytes` of the buffer of `request` and the first `otherBytes` of the buffer of `other`. */
+/** An address in the first `bytes` of `request`'s buffer and in the first `otherBytes` of `other`'s buffer. */
 const overlapAddress = (
   request: WorkRequest,
   bytes: number,

@@ -20,7 +20,7 @@ export class Clock {
   /** Microseconds. */
   acquired: number
   isShared = false
-  /** By slot: `done`, then `placed`. Nearly each poll copies it. A small array is copied twice as fast as a typed one. */
+  /** By slot: `done`, then `placed`. Nearly each poll copies it: a small array is copied faster than a typed one. */
   readonly #counts: number[]
 
   constructor(acquired: number, counts: number[] = []) {
