@@ -3,20 +3,20 @@
  */
 import { isMappedIpv4 } from '../wire/address.ts'
 
-/** By default at most this many bytes of a byte string are shown. */
+/** Default maximum of shown bytes. */
 export const MAX_BYTES = 32
 
-/** Bytes in hexadecimal, at most `max` of them, followed by their number if there are more. */
+/** At most `max` bytes in hexadecimal; if there are more, followed by the number of bytes. */
 export const bytesText = (bytes: Uint8Array, max: number = MAX_BYTES): string => {
   const shown = Array.from(bytes.subarray(0, max), byte => byte.toString(16).padStart(2, '0')).join('')
   return bytes.length > max ? `${shown}… (${bytes.length} bytes)` : shown || '(no bytes)'
 }
 
-/** Each pair of bytes as a hexadecimal number without leading zeros, as in an IPv6 address. */
+/** Pairs of bytes in hexadecimal without leading zeros, as in an IPv6 address. */
 export const groups = (bytes: Uint8Array): string[] =>
   Array.from({ length: bytes.length / 2 }, (_, i) => ((bytes[2 * i]! << 8) | bytes[2 * i + 1]!).toString(16))
 
-/** An address of 16 bytes: ::ffff:a.b.c.d for IPv4, else IPv6 with its longest run of zeros left out (RFC 5952). */
+/** An address of 16 bytes: ::ffff:a.b.c.d for IPv4, else IPv6 as in RFC 5952. */
 export const gidText = (gid: Uint8Array): string => {
   if (isMappedIpv4(gid)) return `::ffff:${gid.subarray(12).join('.')}`
   const text = groups(gid).join(':')

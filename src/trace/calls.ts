@@ -4,9 +4,8 @@
  *   [pid 123 ibv_rc_pingpong] fd 3 rc_qp.modify(object 3, state RTR, address {…}, pathMtu MTU_1024, …) = 0 <0.000034>
  *   [pid 123 a.out] fd 3 cq.create(cqe 0, …) = -1 EINVAL (cq.create: attribute cqe: 0 is below 1) <0.000011>
  *
- * Calls of every dialect are shown with the names of spec/, because the record (uapi/tool.ts) has them in the object
- * dialect. Outputs, new descriptors included, are in braces after the return value. Of a call that cannot be decoded
- * entirely, the parts that can be read are shown, the rest as bytes.
+ * Calls of every dialect have the names of spec/: the record (uapi/tool.ts) has all calls in the object dialect.
+ * Outputs and new descriptors are in braces after the return value. Parts that cannot be decoded are shown as bytes.
  */
 
 import { errnoName } from '../spec/errno.ts'
@@ -23,7 +22,6 @@ const safeText = (text: string): string => printable(text).trim()
 
 const objectText = (object: number | undefined): string[] => (object === undefined ? [] : [`object ${object}`])
 
-/** New descriptors, with the attributes that return their numbers. */
 const descriptorsText = ({ descriptors = [] }: TraceRecord): string[] =>
   descriptors.map(({ attribute, fd }) => `${attribute} fd ${fd ?? '?'}`)
 
@@ -64,29 +62,26 @@ const answerText = (record: TraceRecord, decoded: DecodedCall | undefined, style
 }
 
 /**
- * `verbose`: all fields of records, including zeros, all records of lists and all bytes. `abi`: dialect and bytes of
- * the call on lines below it, if the record has them.
+ * `verbose`: all fields of records, including zeros, all records of lists and all bytes. `abi`: lines with dialect and
+ * bytes below the call, if the record has them.
  */
 export interface LineOptions {
   readonly verbose?: boolean
   readonly abi?: boolean
 }
 
-/** The line of a failure: the process or, without one, the device; then the text of the failure. */
+/** The line of a failure: the process, or the device if there is none, and the text. */
 export const failureLine = ({ pid, command, device, failure: { text } }: FailureRecord): string =>
   pid === 0 ? `[${device}] ${text}` : `[pid ${pid} ${safeText(command)}] ${text}`
 
-/** The line of a decision of torment. */
 export const tormentLine = ({ device, torment: { number, kind, text } }: TormentRecord): string =>
   `[${device} torment ${number}, ${kind}] ${text}`
 
-/** The line that says how many calls were lost. */
 export const lostLine = (lost: number): string => `[${lost} calls were not traced: the reader was too slow]`
 
 /**
- * The line of a call, preceded by another line if calls were lost before it. A call that was not decoded is followed by
- * its bytes, as with `abi`, if it has no name either, or with `verbose`. Never throws, whatever the messages of the
- * record contain.
+ * The line of a call, after a line about lost calls if there were any. The bytes follow with `abi`. For an undecoded
+ * call the bytes also follow with `verbose`, or if the call has no name. Never throws, whatever the record contains.
  */
 export const callLine = (record: TraceRecord, { verbose = false, abi = false }: LineOptions = {}): string => {
   const style = verbose ? WHOLE : ABRIDGED
@@ -104,7 +99,7 @@ export const callLine = (record: TraceRecord, { verbose = false, abi = false }: 
   )
 }
 
-/** A call for `JSON.stringify`: the record with decoded messages; docs/reference/cli.md lists the keys. */
+/** The record with decoded messages, for `JSON.stringify`. docs/reference/cli.md lists the keys. */
 export const callJson = (record: TraceRecord): Record<string, unknown> => {
   const { call, ret, reason, descriptors = [], raw, request: _request, ...fields } = record
   const decoded = decodeRecord(record, WHOLE.bytes)

@@ -1,7 +1,6 @@
 /*
- * Chains (R16): a call that carries several calls, its entries. Shows the entries as calls of their own, with the
- * entries that each refers to, and their results up to the entry that failed. Bytes that are no valid chain are shown
- * as bytes.
+ * Chains (R16): one call with several calls, the entries. Each entry is shown as a call, with the entries that it
+ * refers to, and with its result if it was executed. Invalid chains are shown as bytes.
  */
 import { Interface } from '../spec/classes/device/interface.ts'
 import { CallError, errnoName } from '../spec/errno.ts'
@@ -11,7 +10,6 @@ import { bytesText } from './bytes.ts'
 import { createdOf, type DecodedCall, decodeMessages, fromBase64, objectOf } from './decode.ts'
 import { attributesJson, attributesText, type ShownValues, type Style, WHOLE } from './values.ts'
 
-/** An entry, with the call in it. */
 interface DecodedEntry {
   readonly entry: ChainEntry
   /** Undefined: an unknown class or method. */
@@ -22,14 +20,13 @@ export interface DecodedChain {
   readonly entries: readonly DecodedEntry[]
   /** Number of entries that succeeded. */
   readonly done: number
-  /** Why entry number `done` failed: errno and sentence; undefined if all succeeded. */
+  /** Why entry `done` failed: errno and sentence; undefined: all succeeded. */
   readonly error: { readonly code: string; readonly reason: string | undefined } | undefined
 }
 
-/** Whether the call is one that carries a chain. */
 const isChain = ({ class: { id }, name }: DecodedCall): boolean => id === Interface.id && name === 'chain'
 
-/** The entries in the value of an attribute; undefined if it is no valid chain. */
+/** The entries in the value of an attribute; undefined: no valid chain. */
 const entriesOf = (bytes: unknown): ChainEntry[] | undefined => {
   if (!(bytes instanceof Uint8Array)) return undefined
   try {
@@ -40,7 +37,7 @@ const entriesOf = (bytes: unknown): ChainEntry[] | undefined => {
   }
 }
 
-/** A look-up of the memory to which attributes of an entry point: bytes by address. */
+/** Looks up the memory to which attributes of an entry point: bytes by address. */
 const pointedMemoryOf = ({ call }: TraceRecord) => {
   const memories = new Map<string, Map<bigint, Uint8Array>>()
   for (const [entry, direction, address, bytes] of call?.pointed ?? []) {
@@ -51,7 +48,7 @@ const pointedMemoryOf = ({ call }: TraceRecord) => {
   return (entry: number, direction: 'in' | 'out') => memories.get(`${entry} ${direction}`)
 }
 
-/** The chain in a call; undefined if the call has none, or its bytes are no valid chain. */
+/** The chain in a call; undefined: no valid chain. */
 export const decodeChain = (call: DecodedCall, maxBytes: number, record: TraceRecord): DecodedChain | undefined => {
   const requested = isChain(call) ? entriesOf(call.args.values.entries) : undefined
   if (requested === undefined) return undefined
@@ -76,7 +73,7 @@ const withoutValues = (shown: ShownValues, ...names: readonly string[]): ShownVa
   ...shown,
   values: Object.fromEntries(Object.entries(shown.values).filter(([name]) => !names.includes(name))),
 })
-/** The inputs and outputs of a call with a chain, without those that are shown as entries and their results. */
+/** Inputs and outputs of a call with a chain, without the entries and results. */
 export const plainArgs = (call: DecodedCall): ShownValues => withoutValues(call.args, 'entries')
 export const plainResult = (call: DecodedCall): ShownValues => withoutValues(call.result, 'results', 'error', 'reason')
 
@@ -121,7 +118,7 @@ export const chainResultText = ({ entries, done, error }: DecodedChain, style: S
 
 // ---- as JSON ----
 
-/** The entries for `JSON.stringify`, each as a call of its own. */
+/** The entries for `JSON.stringify`, each as a call. */
 export const chainJson = ({ entries, done, error }: DecodedChain): Record<string, unknown>[] =>
   entries.map(({ entry, call }, index) => {
     const outcome =

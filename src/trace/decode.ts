@@ -1,6 +1,6 @@
 /*
- * Decodes a traced call by the declarations of spec/: class, method and the values of both messages, as far as they can
- * be read. The record (uapi/tool.ts) has every call in the object dialect, so one decoder serves all dialects.
+ * Decodes a traced call by the declarations of spec/: class, method, and the readable values of request and answer. The
+ * record (uapi/tool.ts) has every call in the object dialect, so one decoder serves all dialects.
  */
 import { classes } from '../spec/classes.ts'
 import { RxeAttributes } from '../spec/drivers/rxe.ts'
@@ -8,15 +8,13 @@ import type { Attributes, Method, ObjectClass } from '../spec/schema/schema.ts'
 import type { Declaration, TraceRecord } from '../uapi/tool.ts'
 import { type ReadMessage, readMessage } from './message.ts'
 
-/** A call with its method. */
 export interface DecodedCall {
   readonly class: Pick<ObjectClass, 'name' | 'id' | 'identity'>
   /** The method's name. */
   readonly name: string
-  /** The declared inputs and outputs, those of the driver included. */
+  /** Declared inputs and outputs, with those of the driver. */
   readonly in: Attributes
   readonly out: Attributes
-  /** The values of the inputs and outputs. */
   readonly args: ReadMessage
   readonly result: ReadMessage
 }
@@ -36,17 +34,16 @@ export const fromBase64 = (text: string): Uint8Array => {
   }
 }
 
-/** What is known beside the two messages of a call. */
 export interface MessageContext {
   /** Memory to which the message points, by address. */
   readonly memory?: ReadonlyMap<bigint, Uint8Array> | undefined
-  /** Memory to which the answer points; absent: that of the message. */
+  /** Memory to which the answer points. Absent: `memory`. */
   readonly written?: ReadonlyMap<bigint, Uint8Array> | undefined
   /** Methods of drivers' own classes. */
   readonly declared?: readonly Declaration[] | undefined
 }
 
-/** A method by its numbers, with the attributes that the rxe driver adds; undefined if it is not known. */
+/** A method by class id and call number, with the attributes that the rxe driver adds; undefined: unknown. */
 export const methodOf = (classId: number, call: number, declared: readonly Declaration[] = []) => {
   const ofDriver = declared.find(declaration => declaration.classId === classId && declaration.call === call)
   if (ofDriver !== undefined) {
@@ -62,8 +59,8 @@ export const methodOf = (classId: number, call: number, declared: readonly Decla
 }
 
 /**
- * Decodes the message and the answer of a call; undefined for an unknown class or method. Of an unreadable part at most
- * `maxBytes` bytes are kept as text.
+ * Decodes the message and the answer of a call; undefined: unknown class or method. The text of an unreadable part has
+ * at most `maxBytes` bytes.
  */
 export const decodeMessages = (
   classId: number,
@@ -82,7 +79,7 @@ export const decodeMessages = (
   }
 }
 
-/** Decodes the call in a record; undefined also if the call was refused before it was decoded. */
+/** Decodes the call in a record; undefined: unknown class or method, or refused before it was decoded. */
 export const decodeRecord = ({ call }: TraceRecord, maxBytes: number): DecodedCall | undefined => {
   if (call === undefined) return undefined
   const memory = new Map(call.memory?.map(([address, bytes]) => [BigInt(address), fromBase64(bytes)]))
@@ -92,13 +89,10 @@ export const decodeRecord = ({ call }: TraceRecord, maxBytes: number): DecodedCa
 
 const isCreate = (found: DecodedCall['class'], name: string): boolean => name === 'create' && found.identity !== 'fixed'
 
-/**
- * The handle or number of the call's object. Undefined for creates; for the device and other objects with the number 0;
- * and for a call on the object's own descriptor.
- */
+/** The handle or number of the call's object. Undefined for creates, and for number 0 if the class has no handles. */
 export const objectOf = ({ class: found, name, args }: DecodedCall): number | undefined =>
   isCreate(found, name) || (found.identity !== 'handle' && args.object === 0) ? undefined : args.object
 
-/** The handle of the new object of a create; undefined: it has none. */
+/** The handle of the new object of a create. */
 export const createdOf = ({ class: found, name, result }: DecodedCall): number | undefined =>
   isCreate(found, name) && found.identity === 'handle' ? result.object : undefined

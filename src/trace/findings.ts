@@ -1,10 +1,9 @@
 /*
- * Findings as text for people: those of `userdma check`, and those of the library about devices in its process.
+ * Findings as text: of `userdma check`, and of the library about devices in the process.
  */
 import { type Finding, findings, type Moment, type Stack } from '../spec/check/findings.ts'
 import { printable } from './printable.ts'
 
-/** A frame of a stack. */
 export interface Frame {
   readonly function: string
   /** Source file; undefined: unknown. */
@@ -14,33 +13,32 @@ export interface Frame {
   readonly object?: string
 }
 
-/** Finds functions and source lines of stacks. */
 export interface Symbols {
-  /** The frames of a stack, innermost first; an address with inlined functions has several. */
+  /** Frames, innermost first. An address with inlined functions has several frames. */
   framesOf(stack: Stack): readonly Frame[]
 }
 
-/** A line of a stack of V8, `at function (file:line:column)`, or a frame of Python, `function (file:line)`. */
+/** A frame of V8, `at function (file:line:column)`, or of Python, `function (file:line)`. */
 const V8_FRAME = /^(?:at )?(?:(.*?) \()?(?:file:\/\/)?(.+?):(\d+)(?::\d+)?\)?$/
 
-/** The frame in a text as for V8_FRAME. `shorten` returns a path as it is printed. */
+/** Parses a V8_FRAME. `shorten` returns a path as it is printed. */
 export const v8Frame = (text: string, shorten: (path: string) => string): Frame => {
   const [, name = '<anonymous>', file, line] = V8_FRAME.exec(text) ?? []
   return file === undefined ? { function: text } : { function: name, file: shorten(file), line: Number(line) }
 }
 
-/** Maximum frames of a stack that are printed. */
+/** Maximum printed frames of a stack. */
 const MAX_FRAMES = 12
-/** Maximum frames that are printed for each moment in the history of an object. */
+/** Maximum printed frames of each moment in the history of an object. */
 const MAX_CALLERS = 4
 
-/** A frame of a stack: `function at file:line`, or `function (object)`. */
+/** `function at file:line`, or `function (object)`. */
 export const frameText = ({ function: name, file, line, object }: Frame): string => {
   const location = file !== undefined ? `${file}:${line}` : object !== undefined ? `(${object})` : ''
   return [name || '??', location].filter(Boolean).join(file === undefined ? ' ' : ' at ')
 }
 
-/** A frame in the history of an object: its function and source line. */
+/** A frame in the history of an object. */
 const callerText = ({ function: name, file, line }: Frame): string =>
   `${name || '??'}${file === undefined ? '' : ` (${file}:${line})`}`
 
@@ -49,13 +47,12 @@ const stackLines = (frames: readonly Frame[], indent: string): string[] => [
   ...(frames.length > MAX_FRAMES ? [`${indent}… ${frames.length - MAX_FRAMES} more`] : []),
 ]
 
-/** The time between two moments, given in microseconds. */
+/** `earlier` and `later`: microseconds. */
 const beforeText = (earlier: number, later: number): string => {
   const ms = (later - earlier) / 1000
   return ms >= 1000 ? `${(ms / 1000).toFixed(1)} s before` : `${ms.toFixed(1)} ms before`
 }
 
-/** A finding as lines. */
 export const findingText = (finding: Finding, symbols: Symbols): string => {
   const { id, severity, text, details, program, device, time, moments, objects } = finding
   const subject = program === undefined ? device : `process ${program.pid} (${program.command}), ${device}`

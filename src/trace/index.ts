@@ -1,6 +1,5 @@
 /*
- * The entry point `userdma/trace` of the package: packets and calls as text and as JSON, and packets as pcapng. Code of
- * the package itself does not import this file.
+ * The entry point `userdma/trace` of the package: packets and calls as text and as JSON, and packets as pcapng.
  */
 export { callJson, callLine } from './calls.ts'
 export { packetJson, packetLine, packetText, syndromeText } from './packets.ts'

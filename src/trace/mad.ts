@@ -1,6 +1,5 @@
 /*
- * Messages of communication management (REQ, REP, …) in packets to queue pair 1, as text and as JSON. The text has some
- * of the fields (`shownFields`), the JSON all:
+ * CM messages (REQ, REP, …) in packets to queue pair 1, as text with some fields and as JSON with all fields:
  *
  *   REQ localId 0x5c01 serviceId 0x1061b58 qpn 0x11 startingPsn 0x3f2a1c
  */
@@ -8,7 +7,6 @@ import { aprStatus, type CmMessageName, cmAnswered, rejReason, sidrStatus } from
 import { type CmMessage, parseCm } from '../wire/mad/mad.ts'
 import { bytesText } from './bytes.ts'
 
-/** The fields that the text has. */
 const shownFields: Readonly<Record<CmMessageName, readonly string[]>> = {
   REQ: ['localId', 'serviceId', 'qpn', 'startingPsn'],
   MRA: ['localId', 'remoteId', 'message', 'serviceTimeout'],
@@ -41,7 +39,7 @@ const valueText = (message: CmMessageName, field: string, value: unknown): strin
 
 const fieldOf = (message: CmMessage, field: string): unknown => (message as Readonly<Record<string, unknown>>)[field]
 
-/** The text for the payload of a packet to queue pair 1; undefined if it is not a CM message. */
+/** The text of the payload of a packet to queue pair 1; undefined: no CM message. */
 export const cmText = (payload: Uint8Array): string | undefined => {
   const message = parseCm(payload)
   if (message === undefined) return undefined
@@ -51,7 +49,7 @@ export const cmText = (payload: Uint8Array): string | undefined => {
   )
 }
 
-/** All fields for `JSON.stringify`: 64-bit numbers, and bytes without trailing zeros, in hexadecimal. */
+/** All fields for `JSON.stringify`. Hexadecimal: 64-bit numbers, and bytes without trailing zeros. */
 export const cmJson = (payload: Uint8Array): Record<string, unknown> | undefined => {
   const message = parseCm(payload)
   if (message === undefined) return undefined

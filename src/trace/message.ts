@@ -1,7 +1,6 @@
 /*
- * Reads messages of the object dialect for the tracer (docs/reference/object-dialect.md). Unlike uapi/object/dialect.ts
- * it refuses nothing: the parts that can be read become values, the others bytes. Nothing here throws, whatever the
- * bytes are.
+ * Reads messages of the object dialect for the tracer (docs/reference/object-dialect.md). Nothing is refused, and
+ * nothing throws, whatever the bytes are: readable parts become values, other parts stay bytes.
  */
 import { AttributeFlag, CommonAttribute } from '../spec/classes/ids.ts'
 import { CallError } from '../spec/errno.ts'
@@ -12,7 +11,7 @@ import { bytesText, MAX_BYTES } from './bytes.ts'
 
 /** The values in a message. */
 export interface ReadMessage {
-  /** The header's object; undefined if there is no header. */
+  /** The object in the header; undefined: no header. */
   readonly object: number | undefined
   readonly values: Readonly<Record<string, AnyValue>>
   /** Names of values that are numbers of chain entries. */
@@ -21,10 +20,7 @@ export interface ReadMessage {
   readonly unreadable: readonly string[]
 }
 
-/**
- * The attributes of a message that has a header, up to the first that does not fit; the bytes from `at` to `end` are
- * behind them.
- */
+/** The attributes of a message with a header, up to the first that does not fit. Bytes `at` to `end` are the rest. */
 export const itemsOf = (bytes: Uint8Array): { items: readonly Item[]; at: number; end: number } => {
   const view = viewOf(bytes)
   const end = Math.min(bytes.length, Math.max(HEADER, view.getUint16(0, true)))
@@ -38,7 +34,7 @@ export const itemsOf = (bytes: Uint8Array): { items: readonly Item[]; at: number
   return { items, at, end }
 }
 
-/** The value in the payload of an attribute; undefined if its length is wrong. Short records are zero-extended (R4). */
+/** The value of an attribute; undefined: wrong length. Short records are zero-extended (R4). */
 export const readValue = (type: Kind, bytes: Uint8Array): AnyValue | undefined => {
   switch (type.kind) {
     case 'blob':
@@ -60,9 +56,9 @@ export const readValue = (type: Kind, bytes: Uint8Array): AnyValue | undefined =
 }
 
 /**
- * Reads the inputs in the message of a call, or the outputs in its answer; `attributes` are those of the method in that
- * direction. Outputs without a value are omitted. Of an unreadable part at most `maxBytes` bytes are kept. `memory`:
- * the memory to which indirect values point, by address.
+ * Reads the inputs of a message, or the outputs of an answer. `attributes`: the method's, in this direction. Outputs
+ * without a value are omitted. The text of an unreadable part has at most `maxBytes` bytes. `memory`: the memory to
+ * which indirect values point, by address.
  */
 export const readMessage = (
   bytes: Uint8Array,
@@ -100,7 +96,7 @@ export const readMessage = (
       if (isIndirect && pointed === undefined)
         unreadable.push(`${name} at 0x${address.toString(16)}+${view.getBigUint64(offset + 8, true)}`)
       else {
-        // In an answer the upper half of the flags is the number of bytes written.
+        // In an answer, the upper half of the flags is the number of bytes written.
         const written = flags >>> WRITTEN_SHIFT
         const inline = direction === 'out' && written <= inMessage.length ? inMessage.subarray(0, written) : inMessage
         const payload = pointed ?? inline

@@ -1,11 +1,11 @@
 /*
- * Packets as one line of text and as JSON: `SEND_FIRST qp 0x11 psn 0x3f2a1c A 1024 B`. A line has: opcode (without
- * `RC_`), destination QP, PSN, A if AckReq is set, S for a solicited event, other fields of the BTH if they are
- * unusual, the fields of further headers, bytes of payload, the message of connection management in it, and pad bytes
- * that are not zeros.
+ * Packets as JSON and as one line of text: `SEND_FIRST qp 0x11 psn 0x3f2a1c A 1024 B`. A line has, in this order:
+ * - the opcode without `RC_`, the destination QP, the PSN;
+ * - A if AckReq is set, S for a solicited event, and unusual fields of the BTH;
+ * - the fields of further headers, and the bytes of payload;
+ * - the CM message in the payload, and pad bytes that are not zeros.
  *
- * Opcodes, headers and fields have the names of spec/wire/opcodes.ts and spec/wire/headers.ts. This file adds the
- * meaning of numbers: syndromes, timers, and which fields are counts.
+ * Names are from spec/wire/opcodes.ts and spec/wire/headers.ts.
  */
 import {
   CREDITS_NONE,
@@ -29,7 +29,7 @@ import { cmJson, cmText } from './mad.ts'
 
 type Value = number | bigint | boolean
 
-/** Fields that are counts; others are shown in hexadecimal. */
+/** Decimal fields. Other fields are hexadecimal. */
 const COUNTS = new Set(['dmaLen', 'msn'])
 
 const hex = (value: Value): string =>
@@ -71,7 +71,7 @@ const recordOf = (packet: WellFormedPacket, header: HeaderName): Readonly<Record
 /** The fields of a header after the BTH. */
 const headerText = (packet: WellFormedPacket, header: HeaderName): string =>
   Object.keys(headers[header].fields)
-    // The compare data of a fetch-and-add means nothing. Reserved bits are shown only if they are set.
+    // A fetch-and-add has no compare data. Reserved bits are shown only if they are set.
     .filter(field => !(field === 'cmpDt' && packet.name.endsWith('FETCH_ADD')))
     .map(field => [field, recordOf(packet, header)[field]] as const)
     .filter(([field, value]) => !(/^resv/.test(field) && Number(value) === 0))
@@ -82,7 +82,7 @@ const headerText = (packet: WellFormedPacket, header: HeaderName): string =>
     })
     .join(' ')
 
-/** The further fields of the BTH that are neither 0 nor the default P_Key. */
+/** Further fields of the BTH that are neither 0 nor the default P_Key. */
 const unusualFields = ({ BTH }: WellFormedPacket): string[] => [
   ...(BTH.se ? ['S'] : []),
   ...(BTH.migReq ? ['M'] : []),
@@ -94,11 +94,11 @@ const unusualFields = ({ BTH }: WellFormedPacket): string[] => [
   ...(BTH.resv7 !== 0 ? [`resv7 ${hex(BTH.resv7)}`] : []),
 ]
 
-/** The management datagram in a packet; undefined: the packet has none. */
+/** The management datagram in a packet. */
 const madOf = ({ name, BTH, payload }: WellFormedPacket): Uint8Array | undefined =>
   BTH.destQp === GSI_QPN && name === 'UD_SEND_ONLY' ? payload : undefined
 
-/** One line for a packet, without address and time. */
+/** One line, without address and time. */
 export const packetLine = (packet: Packet): string => {
   if (packet.kind === 'opaque') return `malformed (${packet.reason}): ${bytesText(packet.bytes)}`
   const { name, BTH, payload, pad } = packet
@@ -122,8 +122,8 @@ export const packetLine = (packet: Packet): string => {
 export const packetText = (bytes: Uint8Array): string => packetLine(parsePacket(bytes))
 
 /**
- * A packet for `JSON.stringify`: 64-bit fields in hexadecimal, the length of the payload, and a CM message as `cm`. Of
- * a malformed packet the reason and its length.
+ * A packet for `JSON.stringify`: 64-bit fields in hexadecimal, the length of the payload, and a CM message as `cm`. A
+ * malformed packet: reason and length.
  */
 export const packetJson = (packet: Packet): Record<string, unknown> => {
   if (packet.kind === 'opaque') return { malformed: packet.reason, bytes: packet.bytes.length }

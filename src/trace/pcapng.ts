@@ -1,9 +1,7 @@
 /*
- * Writes captures as pcapng (draft-ietf-opsawg-pcapng) for tshark and Wireshark: a section header, an interface for
- * each device, and enhanced packet blocks. Packets of a port have no Ethernet, IP and UDP headers. They are built here
- * from the flow of the packet, with the values for which its ICRC was computed.
- *
- * The caller writes the blocks to the file and supplies the time.
+ * Writes captures as pcapng (draft-ietf-opsawg-pcapng): a section header, an interface for each device, and enhanced
+ * packet blocks. Packets of a port have no Ethernet, IP and UDP headers. These headers are built here from the flow of
+ * the packet, with the values of the packet's ICRC. The caller writes the blocks to a file.
  */
 
 import { ROCE_UDP_PORT } from '../spec/wire/headers.ts'
@@ -11,7 +9,7 @@ import { isMappedIpv4 } from '../wire/address.ts'
 import { emitFrame } from '../wire/frame.ts'
 import { BYTE_ORDER, PcapngBlock } from '../wire/pcap.ts'
 
-/** Addresses and header fields of a packet, as in a flow of phy/: 16 bytes, IPv4 as ::ffff:a.b.c.d. */
+/** Addresses and header fields of a packet. Addresses have 16 bytes, IPv4 as ::ffff:a.b.c.d. */
 export interface PacketFlow {
   readonly source: Uint8Array
   readonly destination: Uint8Array
@@ -21,11 +19,10 @@ export interface PacketFlow {
   readonly flowLabel: number
 }
 
-/** The devices of a capture. */
 export interface PcapngOptions {
-  /** Interface names; packets refer to them by index. At least one. */
+  /** Interface names, at least one. Packets refer to them by index. */
   readonly interfaces: readonly string[]
-  /** Name of the application that writes the file. */
+  /** The application that writes the file; default `userdma`. */
   readonly application?: string
 }
 
@@ -48,7 +45,7 @@ const { SECTION, INTERFACE, ENHANCED_PACKET } = PcapngBlock
 const LINKTYPE_ETHERNET = 1
 /** Maximum bytes of a packet in the file. */
 const SNAP_LENGTH = 262144
-/** Option codes: of comments in any block, and of the section header (SHB), interface (IF) and packet (EPB) blocks. */
+/** Option codes of any block (OPT), section header (SHB), interface (IF) and enhanced packet (EPB). */
 const OPT_COMMENT = 1
 const SHB_USERAPPL = 4
 const IF_NAME = 2
@@ -58,8 +55,8 @@ const EPB_FLAGS = 2
 const DIRECTION = { received: 1, sent: 2 } as const
 
 /**
- * An Ethernet address for the IP address of a port, which has none: a locally administered one with the last four bytes
- * of the IP address; for a multicast address its group address (RFC 1112, RFC 2464).
+ * An Ethernet address for an IP address: locally administered, with the last four bytes of the IP address. For a
+ * multicast address, the group address (RFC 1112, RFC 2464).
  */
 export const macFor = (address: Uint8Array): Uint8Array => {
   const [a = 0, b = 0, c = 0, d = 0] = address.subarray(12)
@@ -68,7 +65,7 @@ export const macFor = (address: Uint8Array): Uint8Array => {
   return address[0] === 0xff ? Uint8Array.of(0x33, 0x33, a, b, c, d) : Uint8Array.of(0x02, 0x06, a, b, c, d)
 }
 
-/** The Ethernet frame of a packet. Throws a RangeError for fields that do not fit a header. */
+/** The Ethernet frame of a packet. Throws a RangeError if a field does not fit a header. */
 export const frameOf = (packet: Pick<PcapngPacket, 'flow' | 'identification' | 'payload'>): Uint8Array => {
   const { flow, identification, payload } = packet
   const { source, destination, sourcePort, trafficClass, hopLimit } = flow
@@ -117,25 +114,25 @@ const block = (type: number, words: readonly number[], data: Uint8Array, options
     bytes.set(value, at + 4)
     at += 4 + pad4(value.length)
   }
-  // The four bytes before this length stay zero: they end the options, if there are any.
+  // Four zero bytes before this length end the options, if there are any.
   view.setUint32(length - 4, length, true)
   return bytes
 }
 
 const NO_DATA = new Uint8Array(0)
-/** The value of IF_TSRESOL: times are in units of 10^-6 seconds. */
+/** IF_TSRESOL: times are in 10^-6 seconds. */
 const MICROSECONDS = Uint8Array.of(6)
 
 /**
- * Starts a capture: writes the section header and the interfaces, and returns a function that writes a packet. `write`
- * gets each block as a new array, which it may keep.
+ * Starts a capture: writes the section header and the interfaces. Returns a function that writes a packet. `write` may
+ * keep the array of each block.
  */
 export const createPcapng = (
   write: (bytes: Uint8Array) => void,
   options: PcapngOptions,
 ): ((packet: PcapngPacket) => void) => {
   const { interfaces, application = 'userdma' } = options
-  // Version 1.0, and −1 as 64 bits: the length of the section is not known.
+  // Version 1.0, and −1 in 64 bits: unknown section length.
   write(block(SECTION, [BYTE_ORDER, 1, 0xffffffff, 0xffffffff], NO_DATA, [[SHB_USERAPPL, utf8.encode(application)]]))
   for (const name of interfaces)
     write(

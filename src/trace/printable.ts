@@ -1,5 +1,5 @@
 /*
- * Makes text that other programs have chosen, such as names, safe for terminals.
+ * Text from other programs, such as names, for terminals.
  */
 
 /** The text on one line, without control characters. */

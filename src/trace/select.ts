@@ -8,17 +8,17 @@ import type { TraceRecord } from '../uapi/tool.ts'
 import { decodeChain } from './chain.ts'
 import { decodeRecord } from './decode.ts'
 
-/** The calls to select; all calls if no field is set. */
+/** The calls to select. Without fields: all calls. */
 export interface Selection {
   /** Names of classes; absent: all. */
   readonly classes?: ReadonlySet<string> | undefined
-  /** Whether only calls that failed are selected; default false. */
+  /** Selects only failed calls; default false. */
   readonly onlyFailed?: boolean | undefined
 }
 
 /**
- * The classes of a call: its own, and those of the entries of its chain. Of a call that was refused before it was
- * decoded: the classes that it may have had, by Linux's name of the call.
+ * The classes of a call and of the entries of its chain. For a call that was refused before it was decoded, the
+ * possible classes by Linux's name of the call.
  */
 export const classesOf = (record: TraceRecord): readonly string[] => {
   const decoded = decodeRecord(record, 0)
@@ -27,7 +27,7 @@ export const classesOf = (record: TraceRecord): readonly string[] => {
     return [decoded.class.name, ...entries.flatMap(({ call }) => (call === undefined ? [] : [call.class.name]))]
   }
   const { attempt } = record
-  // An ioctl's name is OBJECT.METHOD, of which `attempt` has only the method.
+  // The name of an ioctl is OBJECT.METHOD; `attempt` has only METHOD.
   const call = linuxCalls.find(({ name }) => name === attempt || name.split('.')[1] === attempt)
   return call?.classes ?? []
 }
@@ -40,20 +40,19 @@ export const hasFailed = (record: TraceRecord): boolean => {
 }
 
 /**
- * Whether a call is a probe of libibverbs: once per context it finds out whether write commands can be called by ioctl,
- * with a QUERY_DEVICE that has no request. ENOSPC means yes, so the probe does not count as a failure.
+ * Whether a call is libibverbs' probe for write commands by ioctl: a QUERY_DEVICE without a request. ENOSPC means that
+ * the kernel supports them, so the probe has not failed.
  */
 const isProbe = ({ dialect, attempt, ret }: TraceRecord): boolean =>
   dialect === 'ioctl' && attempt === 'QUERY_DEVICE' && ret === -Errno.ENOSPC
 
-/** Whether a selection includes a call. `onlyFailed` excludes the probes of libibverbs. */
 export const isSelected = (record: TraceRecord, { classes, onlyFailed = false }: Selection): boolean =>
   (!onlyFailed || (hasFailed(record) && !isProbe(record))) &&
   (classes === undefined || classesOf(record).some(name => classes.has(name)))
 
 /**
- * Parses lists of `--class`, such as `rc_qp,mr`. `driverClasses`: names of drivers' own classes. Throws an Error with a message for
- * an unknown class.
+ * Parses lists of `--class`, such as `rc_qp,mr`. `driverClasses`: names of drivers' own classes. Throws an Error for an
+ * unknown class.
  */
 export const parseClasses = (texts: readonly string[], driverClasses: readonly string[] = []): ReadonlySet<string> => {
   const known = [...classes.map(({ name }) => name), ...driverClasses]

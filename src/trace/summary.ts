@@ -1,6 +1,6 @@
 /*
- * Counts calls instead of printing them, like `strace -c`: for each method the time, the number of calls and the
- * errors. A chain is one call; its entries, which have no times of their own, are counted separately.
+ * Counts calls like `strace -c`: time, calls and errors of each method. A chain is one call. The entries of chains are
+ * counted separately, because they have no times.
  */
 import type { TraceRecord } from '../uapi/tool.ts'
 import { decodeChain } from './chain.ts'
@@ -15,7 +15,7 @@ interface Count {
 }
 
 export interface SummaryRow {
-  /** class.method; for an undecoded call its dialect and `TraceRecord.attempt`. */
+  /** class.method; for an undecoded call, dialect and `TraceRecord.attempt`. */
   readonly name: string
   readonly calls: number
   readonly errors: number
@@ -26,7 +26,7 @@ export interface SummaryRow {
   readonly perCall: number
 }
 
-/** A method, and how many entries of chains called it. */
+/** Entries of chains that called a method. */
 export interface ChainedRow {
   readonly name: string
   readonly entries: number
@@ -34,13 +34,13 @@ export interface ChainedRow {
 }
 
 export interface Summary {
-  /** Counts the calls that were lost before this one; and the call itself, unless `isSelected` is false. */
+  /** Counts a call, unless `isSelected` is false, and the calls that were lost before. */
   add(record: TraceRecord, isSelected?: boolean): void
-  /** The totals of each method, the longest total time first. */
+  /** By method, longest total time first. */
   rows(): SummaryRow[]
-  /** The executed entries of the chains of these calls, the most frequent method first. */
+  /** Executed entries of chains by method, most frequent first. */
   chained(): ChainedRow[]
-  /** Sums over all calls; its name is `total`. */
+  /** Sums over all calls; the name is `total`. */
   total(): SummaryRow
   /** Calls that were lost because the tool was too slow. */
   readonly lost: number
@@ -49,7 +49,7 @@ export interface Summary {
 const nameOf = (record: TraceRecord, decoded: DecodedCall | undefined): string =>
   decoded === undefined ? `${record.dialect}(${record.attempt ?? '?'})` : `${decoded.class.name}.${decoded.name}`
 
-/** The entries of a chain that were executed; the last one may have failed. */
+/** Executed entries of a chain. Only the last can have failed. */
 const executedEntries = (
   record: TraceRecord,
   decoded: DecodedCall | undefined,
@@ -138,7 +138,7 @@ const chainedLines = (rows: readonly ChainedRow[]): string[] => {
   ]
 }
 
-/** The table with a line of totals; below it the entries of chains, and how many calls were lost. */
+/** The table with totals, then the entries of chains and the number of lost calls. */
 export const summaryText = (summary: Summary): string => {
   const head = ['% time', 'seconds', 'usecs/call', 'calls', 'errors']
   const rule = [...COLUMNS, METHOD_WIDTH].map(width => '-'.repeat(width)).join(' ')

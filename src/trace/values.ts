@@ -1,16 +1,13 @@
 /*
- * Values of attributes as text and as JSON, by their kinds in spec/. The text has enumerations and flags by name,
- * addresses and keys in hexadecimal, GIDs as IPv6 addresses, records as {field value, …}. All names come from the
- * declarations.
- *
- * Text is abridged by default (`ABRIDGED`): of a record at most eight fields, and none that are zero; of a list four
- * records; of bytes in hexadecimal 32.
+ * Values of attributes as text and as JSON, by their kinds in spec/. In text, enumerations and flags are names,
+ * addresses and keys hexadecimal, GIDs IPv6 addresses, and records {field value, …}. Text is abridged by default
+ * (`ABRIDGED`).
  */
 import type { AnyRecord, AnyValue, Attributes, Enumeration, Fields, Kind } from '../spec/schema/schema.ts'
 
 import { bytesText, gidText, groups, MAX_BYTES } from './bytes.ts'
 
-/** Names of numbers that are shown in hexadecimal, as numbers of 24 bits are: keys, QP numbers, PSNs, masks. */
+/** Names of hexadecimal numbers: keys, QP numbers, PSNs, masks. Numbers of 24 bits are always hexadecimal. */
 const HEX_NAME = /(key|Qpn|Psn|qpNum|Mask)$/
 
 /** How much of a value is shown. */
@@ -19,7 +16,7 @@ export interface Style {
   readonly fields: number
   readonly records: number
   readonly bytes: number
-  /** Whether fields that are zero are shown. */
+  /** Whether zero fields are shown. */
   readonly showsZeros: boolean
 }
 
@@ -47,10 +44,7 @@ const flagsText = (enumeration: Enumeration, value: number): string => {
   return names.join('|')
 }
 
-/**
- * Bytes in hexadecimal. Three or more bytes of printable ASCII, such as names and reasons, are text in quotes, unless
- * they are more than twice as many as `style.bytes`.
- */
+/** Three or more bytes of printable ASCII, at most 2 × `style.bytes`, as text in quotes. Other bytes in hexadecimal. */
 const blobText = (bytes: Uint8Array, style: Style): string =>
   bytes.length > 2 && bytes.length <= style.bytes * 2 && bytes.every(byte => byte >= 0x20 && byte < 0x7f)
     ? JSON.stringify(new TextDecoder().decode(bytes))
@@ -73,7 +67,7 @@ const recordText = (fields: Fields, value: AnyRecord, style: Style): string => {
   return `{${[...texts, ...(shown.length > style.fields ? ['…'] : [])].join(', ')}}`
 }
 
-/** The text of a value. `name`: of the attribute or field. */
+/** `name`: of the attribute or field. */
 export const valueText = (name: string, type: Kind, value: AnyValue, style: Style = ABRIDGED): string => {
   switch (type.kind) {
     case 'u8':
@@ -81,7 +75,7 @@ export const valueText = (name: string, type: Kind, value: AnyValue, style: Styl
     case 'u32':
       return type.max === 0xffffff || HEX_NAME.test(name) ? `0x${Number(value).toString(16)}` : String(value)
     case 'u64': {
-      // Taken for a length if it is below 4 GiB, otherwise for an address.
+      // Below 4 GiB it is probably a length, otherwise an address.
       const number = BigInt(value as bigint)
       return number < 1n << 32n ? String(number) : `0x${number.toString(16)}`
     }
@@ -113,10 +107,7 @@ export const valueText = (name: string, type: Kind, value: AnyValue, style: Styl
   }
 }
 
-/**
- * A value for `JSON.stringify`: enumerations by name, flags as a list of names, 64-bit numbers as decimal text, bytes
- * in hexadecimal.
- */
+/** For `JSON.stringify`: enumerations as names, flags as lists of names, 64-bit numbers as text, bytes as hex. */
 export const valueJson = (type: Kind, value: AnyValue): unknown => {
   switch (type.kind) {
     case 'u64':
@@ -143,14 +134,14 @@ const recordJson = (fields: Fields, value: AnyRecord): Record<string, unknown> =
       .map(([name, { type }]) => [name, valueJson(type, value[name]!)]),
   )
 
-/** Values by the names of their attributes. */
 export interface ShownValues {
+  /** By attribute name. */
   readonly values: Readonly<Record<string, AnyValue | undefined>>
   /** Names of values that are numbers of chain entries. */
   readonly chained?: ReadonlySet<string>
 }
 
-/** `name value` of every present attribute, in the order of the declaration. */
+/** `name value` of each present attribute, in the order of the declaration. */
 export const attributesText = (
   attributes: Attributes,
   { values, chained }: ShownValues,
@@ -162,7 +153,7 @@ export const attributesText = (
     return [chained?.has(name) ? `${name} entry ${value}` : `${name} ${valueText(name, type, value, style)}`]
   })
 
-/** Every present attribute for `JSON.stringify`. */
+/** Each present attribute for `JSON.stringify`. */
 export const attributesJson = (attributes: Attributes, { values, chained }: ShownValues): Record<string, unknown> =>
   Object.fromEntries(
     Object.entries(attributes).flatMap(([name, { type }]) => {

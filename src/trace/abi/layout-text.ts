@@ -1,6 +1,6 @@
 /*
- * The bytes of calls of the object dialect as lines and as JSON, and of calls on a driver's descriptor as lines
- * (`userdma trace --abi`). layout.ts splits messages; spec/ has the names.
+ * Bytes of calls for `userdma trace --abi`: calls of the object dialect as lines and as JSON, calls on a driver's
+ * descriptor as lines.
  */
 import { AttributeFlag, ChainEntryFlag, MessageFlag } from '../../spec/classes/ids.ts'
 import { CtxArguments, CtxInterface, CtxSend } from '../../spec/drivers/ctx.ts'
@@ -28,12 +28,9 @@ const bitsText = (table: Readonly<Record<string, number>>, value: number): strin
 
 // ---- attributes ----
 
-/**
- * The names of an attribute's flags in lower case, and unknown bits as a number; `optional` for an input that is not
- * mandatory.
- */
+/** Names of flags in lower case, and unknown bits as a number. An input is `mandatory` or `optional`. */
 const flagWords = ({ flags, isOut }: AttributeLayout): string[] => {
-  // Bits 16 to 31 are no flags: in an answer they are the number of bytes written or needed.
+  // Bits 16 to 31 are the number of bytes written or needed, in an answer.
   const { MANDATORY, ...others } = AttributeFlag
   const words = bitNames(others, flags & 0xffff & ~MANDATORY).map(name => name.toLowerCase())
   if ((flags & MANDATORY) !== 0) return ['mandatory', ...words]
@@ -41,8 +38,8 @@ const flagWords = ({ flags, isOut }: AttributeLayout): string[] => {
 }
 
 /**
- * Lines `+offset name value` of the nonzero fields of a record in `bytes`, or of all if `style.showsZeros`; then the
- * bytes after the last known field.
+ * Lines `+offset name value` of the nonzero fields of a record, or of all if `style.showsZeros`; then the bytes after
+ * the last known field.
  */
 const fieldLines = (fields: Fields, value: AnyRecord, bytes: Uint8Array, style: Style): string[] => {
   const shown = Object.entries(fields).filter(([, { offset, type }]) => {
@@ -78,11 +75,11 @@ const valueLines = ({ name, type, value, bytes, chain }: AttributeLayout, style:
   return records.length > lines.length ? [...lines, `… ${records.length - lines.length} more`] : lines
 }
 
-/** Whether the value is the number of a chain entry, which stands for the object that the entry creates. */
+/** Whether the value is the number of the chain entry that creates the object. */
 const isEntryNumber = ({ flags, type }: AttributeLayout): boolean =>
   (flags & AttributeFlag.CHAINED) !== 0 && (type?.kind === 'ref' || type?.kind === 'fd')
 
-/** The value as text, behind its bytes; empty if it says no more than the bytes. */
+/** The value after its bytes; '' if the text is the bytes. */
 const scalarText = (attribute: AttributeLayout, style: Style): string => {
   const { name, type, value, bytes } = attribute
   if (
@@ -98,11 +95,11 @@ const scalarText = (attribute: AttributeLayout, style: Style): string => {
   return text === bytesText(bytes, style.bytes) ? '' : ` = ${text}`
 }
 
-/** The number of a new descriptor, which replaces the value in the answer before the program gets it. */
+/** The number of a new descriptor. The program gets this number instead of the value in the answer. */
 const newDescriptorText = (name: string, newDescriptors: NewDescriptors): string =>
   newDescriptors.has(name) ? `, then ${fdText(newDescriptors, name)}` : ''
 
-/** The line of an attribute, and lines of its value. `isAnswer`: as in `MessageSource`. */
+/** `isAnswer`: as in `MessageSource`. */
 const attributeLines = (
   attribute: AttributeLayout,
   isAnswer: boolean,
@@ -114,10 +111,10 @@ const attributeLines = (
   const addressText = address === undefined ? '' : ` at ${hex(address)}`
   const begin = `${label} ${flagWords(attribute).join(' ')}`
   if (bytes === undefined) {
-    // The memory of an input, or of an output that was filled, was not traced.
+    // The memory of an input or of a filled output was not traced.
     if (!isOut || (isAnswer && (flags & AttributeFlag.FILLED) !== 0)) return [`${begin}, ${length} bytes${addressText}`]
     if (!isAnswer) return [`${begin}, room for ${length} bytes${addressText}`]
-    // `written` of an output in the message that did not fit is the number of bytes that it needs.
+    // If the output did not fit, `written` is the number of bytes that it needs.
     return [
       `${begin}${addressText}, ${written === 0 ? `not filled, ${length} bytes` : `needs ${written} bytes, has ${length}`}`,
     ]
@@ -133,12 +130,12 @@ const attributeLines = (
 
 // ---- messages and chains ----
 
-/** `newDescriptor`: text behind the object. */
+/** `newDescriptor`: text after the object. */
 const headerText = ({ length, classId, object, opCtrl, flags, call }: MessageParts, newDescriptor = ''): string =>
   `length ${length}, class ${classId}${call === undefined ? '' : `, call ${call}`}, object ${object}${newDescriptor}, ` +
   `op_ctrl ${opCtrl}, flags ${bitsText(MessageFlag, flags)}`
 
-/** The bytes behind the last readable part. `length`: their number; the tracer may have kept fewer. */
+/** The bytes after the last readable part. `length`: their number, of which the tracer may have kept fewer. */
 const undecodedText = (undecoded: Uint8Array, length: number, style: Style): string[] => {
   if (undecoded.length === 0) return length > 0 ? [`… ${length} bytes more`] : []
   return [`${length > undecoded.length ? 'cut off' : 'undecodable'} ${limitedBytes(undecoded, length, style)}`]
@@ -178,11 +175,10 @@ const chainLines = ({ entries, undecoded, undecodedLength, reason }: ChainParts,
 
 // ---- a call ----
 
-/** A call of the object dialect, split into parts. */
 interface SplitCall {
   readonly request: MessageParts | undefined
   readonly answer: MessageParts | undefined
-  /** Memory that is neither a message nor at an address in one. */
+  /** Memory that is no message, and to which no message points. */
   readonly others: { readonly in: readonly MemoryRange[]; readonly out: readonly MemoryRange[] }
 }
 
@@ -212,7 +208,7 @@ const splitCall = (
   return { request, answer, others: { in: others(inputs), out: others(out) } }
 }
 
-/** A call of the object dialect: the message, its answer, and any other memory read or written. */
+/** A call of the object dialect: message, answer, and other memory read or written. */
 export const objectLines = (
   inputs: readonly MemoryRange[],
   out: readonly MemoryRange[],
@@ -249,7 +245,7 @@ export const objectLines = (
 /** Interfaces whose write(2) has a CtxSend before its data. */
 const sendInterfaces: readonly string[] = [CtxInterface.V1, CtxInterface.V2]
 
-/** The fields of the argument of a driver's ioctl, or of the beginning of written data; undefined: not known. */
+/** The fields at the beginning of the argument of a driver's ioctl, or of written data; undefined: unknown. */
 const driverFields = ({ request, attempt = '' }: TraceRecord): Fields | undefined => {
   if (request !== undefined) return CtxArguments[request]
   // `attempt` of a write or mmap on a driver's descriptor begins with its interface: `ctx.userdma.2: write(27)`.
@@ -269,7 +265,7 @@ const driverMemoryLines = (memory: MemoryRange, fields: Fields | undefined, styl
   ]
 }
 
-/** A call on a driver's descriptor: its request, and the memory that the driver has read and written, with fields. */
+/** A call on a driver's descriptor: request, and memory read and written, with fields. */
 export const driverLines = (
   inputs: readonly MemoryRange[],
   out: readonly MemoryRange[],

@@ -1,7 +1,6 @@
 /*
- * Splits messages of the object dialect into their parts (R2, R3, R6; `userdma trace --abi`): header, attributes with
- * ids, flags and lengths, and the entries of chains with their messages; of an answer the outputs. Of a message that
- * was refused the readable parts are split, the rest stays bytes; nothing throws. layout-text.ts shows the parts.
+ * Splits messages of the object dialect into parts (R2, R3, R6; `userdma trace --abi`): header, attributes, and the
+ * entries of chains with their messages. Unreadable parts stay bytes. Nothing throws. layout-text.ts shows the parts.
  */
 
 import { Interface } from '../../spec/classes/device/interface.ts'
@@ -15,17 +14,16 @@ import { methodOf } from '../decode.ts'
 import { itemsOf, readValue } from '../message.ts'
 import type { MemoryRange } from './memory-range.ts'
 
-/** A message to split, with its context. */
 export interface MessageSource {
   readonly bytes: Uint8Array
   /** The length of the message; the tracer may have kept fewer `bytes`. */
   readonly length: number
-  /** The call number. Undefined: it is not known. */
+  /** The call number; undefined: unknown. */
   readonly call: number | undefined
-  /** Whether it is the message after the call, with its outputs. */
+  /** Whether the message has the outputs, after the call. */
   readonly isAnswer: boolean
   readonly declared?: readonly Declaration[] | undefined
-  /** The memory at an address that an indirect input or output has; undefined: it was not traced. */
+  /** The memory of an indirect input or output; undefined: not traced. */
   memoryAt(address: bigint, isOut: boolean): MemoryRange | undefined
 }
 
@@ -34,24 +32,24 @@ export interface AttributeLayout {
   readonly id: number
   readonly flags: number
   readonly isOut: boolean
-  /** The kind of its value. Undefined: the method has no such attribute. */
+  /** The kind of the value; undefined: the method has no such attribute. */
   readonly type: Kind | undefined
-  /** Address of the value of an indirect attribute. */
+  /** The address of an indirect value. */
   readonly address: bigint | undefined
-  /** Bytes of the value, or of the space for it. */
+  /** Bytes of the value, or of the space for the value. */
   readonly length: number | bigint
-  /** Of an output whose value is in the message: bytes that were written, or that are needed. */
+  /** Bytes of an output in the message that were written, or are needed. */
   readonly written: number
-  /** The bytes of the value; undefined: there is no value, or it was not traced. */
+  /** Undefined: there is no value, or the value was not traced. */
   readonly bytes: Uint8Array | undefined
-  /** Undefined: `bytes` are absent or incomplete, or cannot be decoded. */
+  /** Undefined: `bytes` are absent, incomplete or undecodable. */
   readonly value: AnyValue | undefined
-  /** Of an attribute that contains a chain. */
+  /** The chain in the attribute. */
   readonly chain: ChainParts | undefined
 }
 
 export interface MessageParts {
-  /** `class.method`; `unknown` if the class or method is not known. */
+  /** `class.method`, or `unknown`. */
   readonly name: string
   readonly call: number | undefined
   readonly length: number
@@ -75,14 +73,14 @@ export interface ChainParts {
   /** As in `MessageParts`. */
   readonly undecoded: Uint8Array
   readonly undecodedLength: number
-  /** Why these bytes cannot be split into entries; undefined if they can, or if the tracer has kept fewer. */
+  /** Why `undecoded` cannot be split into entries; undefined if the tracer has kept fewer bytes. */
   readonly reason: string | undefined
 }
 
 /** The beginning of the error texts of `readableEntries`. */
 const ENTRY_PREFIX = /^entry \d+ of the chain, at \d+: /
 
-/** The chain in `bytes`. A chain within it is not split: one that points to itself would never end. */
+/** The chain in `bytes`. A chain in a chain is not split: a chain that points to itself would never end. */
 const chainParts = (source: MessageSource, bytes: Uint8Array, length: number): ChainParts => {
   const { entries, end, error } = readableEntries(bytes)
   const isCut = length > bytes.length
@@ -97,7 +95,7 @@ const chainParts = (source: MessageSource, bytes: Uint8Array, length: number): C
   }
 }
 
-/** The parts of a message that has a header. `splitsChain`: whether a chain in it is split too. */
+/** The parts of a message with a header. `splitsChain`: whether a chain in the message is split too. */
 const messageParts = (source: MessageSource, splitsChain: boolean): MessageParts => {
   const { bytes, call, isAnswer, declared } = source
   const view = viewOf(bytes)
@@ -153,11 +151,10 @@ const messageParts = (source: MessageSource, splitsChain: boolean): MessageParts
     flags: view.getUint32(12, true),
     attributes: isAnswer ? attributes.filter(({ isOut }) => isOut) : attributes,
     undecoded: bytes.subarray(at, end),
-    // The tracer may have kept fewer bytes than there were.
     undecodedLength: Math.max(end, Math.min(length, source.length)) - at,
   }
 }
 
-/** Undefined if there are fewer bytes than a header. */
+/** Undefined: fewer bytes than a header. */
 export const splitMessage = (source: MessageSource): MessageParts | undefined =>
   source.bytes.length < HEADER ? undefined : messageParts(source, true)

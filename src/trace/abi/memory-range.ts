@@ -1,5 +1,5 @@
 /*
- * Ranges of the program's memory that a traced call has read or written (`userdma trace --abi`), and their text.
+ * Ranges of the program's memory that a traced call has read or written (`userdma trace --abi`).
  */
 import type { RawAccess } from '../../uapi/tool.ts'
 import { bytesText } from '../bytes.ts'
@@ -21,12 +21,11 @@ export const memoryRangeOf = ([address, bytes, length]: RawAccess): MemoryRange 
 
 export const hex = (number: bigint | number): string => `0x${number.toString(16)}`
 
-/** Bytes as text, limited by `style`. `length`: how many there were; the tracer may have kept fewer. */
+/** Bytes as text, limited by `style`. `length`: the length of the range, as in `MemoryRange`. */
 export const limitedBytes = (bytes: Uint8Array, length: number, style: Style): string => {
   if (bytes.length > style.bytes) return `${bytesText(bytes.subarray(0, style.bytes), style.bytes)}… (${length} bytes)`
   return `${bytesText(bytes, bytes.length)}${length > bytes.length ? '…' : ''}`
 }
 
-/** Address, length and bytes of a range. */
 export const memoryText = ({ address, bytes, length }: MemoryRange, style: Style): string =>
   `at ${hex(address)}, ${length} bytes: ${limitedBytes(bytes, length, style)}`

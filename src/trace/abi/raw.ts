@@ -1,8 +1,7 @@
 /*
- * A call as the program made it (`userdma trace --abi`): its dialect; Linux's names of the write command, or of the
- * ioctl's object, method and attributes; the fields of their structs; and the memory that the call has read and
- * written. layout-text.ts shows messages of the object dialect and calls of drivers. Calls that cannot be decoded are
- * shown too. Nothing here throws.
+ * A call as the program made it (`userdma trace --abi`): Linux's names of commands, methods and attributes, the fields
+ * of structs, and the memory that the call has read and written. layout-text.ts has the object dialect and drivers.
+ * Calls that cannot be decoded are shown too. Nothing throws.
  */
 import { CallError } from '../../spec/errno.ts'
 import { linuxCall } from '../../spec/linux/coverage.ts'
@@ -21,7 +20,7 @@ import { driverLines, indented, objectJson, objectLines } from './layout-text.ts
 import { hex, type MemoryRange, memoryRangeOf, memoryText } from './memory-range.ts'
 import { fdText, type NewDescriptors, structLines } from './struct.ts'
 
-/** A command's number (`ex N` of an extended one) and name; the number alone if Linux has no such command. */
+/** The number and name of a write command; `ex N` for an extended one. No name: not a command of Linux. */
 const commandText = (number: number): string => {
   const found = linuxCall('write', number)
   const shown = number >= EXTENDED ? `ex ${number & 0xff}` : String(number)
@@ -35,11 +34,10 @@ const responseText = (number: number): string => {
 
 // ---- fields ----
 
-/** Facts about a call that are needed to decode its structs. */
 interface CallFacts {
   /** Undefined: the call was refused before its class was known. */
   readonly className: string | undefined
-  /** The handle of the object that the call has created. */
+  /** The handle of the created object. */
   readonly created: number | undefined
   readonly newDescriptors: NewDescriptors
 }
@@ -53,7 +51,7 @@ const factsOf = (record: TraceRecord): CallFacts => {
   }
 }
 
-/** The result of a look-up; undefined if it throws a CallError, since there is no such call. */
+/** Undefined if `find` throws a CallError: there is no such call. */
 const ifExists = <T>(find: () => T): T | undefined => {
   try {
     return find()
@@ -63,7 +61,7 @@ const ifExists = <T>(find: () => T): T | undefined => {
   }
 }
 
-/** The class of a call if it is one of `classes`, otherwise the first of these. */
+/** The class of a call if it is in `classes`, else the first of `classes`. */
 const classAmong = ({ className }: CallFacts, classes: readonly string[]): string =>
   className !== undefined && classes.includes(className) ? className : classes[0]!
 
@@ -82,8 +80,9 @@ const commandFields = (
 
 // ---- write ----
 
-/** Bytes of struct ib_uverbs_cmd_hdr, and for extended commands of that and struct ib_uverbs_ex_cmd_hdr. */
+/** Bytes of struct ib_uverbs_cmd_hdr. */
 const COMMAND_HEADER = 8
+/** Bytes of struct ib_uverbs_cmd_hdr and struct ib_uverbs_ex_cmd_hdr. */
 const EXTENDED_HEADER = 24
 
 const writeLines = (
@@ -139,7 +138,7 @@ interface IoctlMessage {
 const attributeName = (names: readonly string[], id: number): string =>
   id === UHW_IN ? 'UHW_IN' : id === UHW_OUT ? 'UHW_OUT' : (names[id] ?? `attribute ${hex(id)}`)
 
-/** The parts of an ioctl's message; undefined if there are fewer bytes than a header. */
+/** Undefined: fewer bytes than a header. */
 const ioctlMessage = (bytes: Uint8Array): IoctlMessage | undefined => {
   if (bytes.length < IOCTL_HEADER) return undefined
   const view = viewOf(bytes)
@@ -173,7 +172,7 @@ const ioctlMessage = (bytes: Uint8Array): IoctlMessage | undefined => {
 
 /** UVERBS_ATTR_F_MANDATORY. */
 const MANDATORY = 1
-/** Maximum bytes of a value that is in the attribute itself. */
+/** Maximum bytes of a value in the attribute itself. */
 const INLINE_BYTES = 8
 
 /** The name of the struct in an attribute of INVOKE_WRITE. */
@@ -184,7 +183,7 @@ const structText = (command: number | undefined, id: number): string => {
   return id === InvokeWrite.CORE_OUT ? ` ${responseText(found.number)}` : ''
 }
 
-/** The first `length` bytes of a value that is in the attribute itself. */
+/** The first `length` bytes of a value in the attribute itself. */
 const inlineBytes = (data: bigint, length: number): Uint8Array => {
   const bytes = new Uint8Array(INLINE_BYTES)
   viewOf(bytes).setBigUint64(0, data, true)
@@ -203,7 +202,7 @@ const ioctlLines = (
   const { name, object, method, driver, command, attributes } = message
   const facts = factsOf(record)
   const table = ifExists(() => findMethod(object, method))
-  /** The value of an attribute: a memory range, or bytes in the attribute itself; undefined: none was traced. */
+  /** A memory range, or bytes in the attribute itself; undefined: not traced. */
   const attributeValueOf = ({ length, data }: IoctlAttribute, isOut: boolean): MemoryRange | Uint8Array | undefined =>
     (isOut ? out : inputs).find(range => range.address === data) ??
     (isOut || length === 0 || length > INLINE_BYTES ? undefined : inlineBytes(data, length))
@@ -242,7 +241,7 @@ const ioctlLines = (
 
 // ---- all dialects ----
 
-/** A write on an rdma_cm file begins with struct rdma_ucm_cmd_hdr, whose first u32 is the command. */
+/** The name of a command on an rdma_cm file: the first u32 of struct rdma_ucm_cmd_hdr. */
 const ucmaName = ({ bytes }: MemoryRange): string | undefined => {
   if (bytes.length < UCMA_HEADER_BYTES) return undefined
   const command = viewOf(bytes).getUint32(0, true)
@@ -269,7 +268,6 @@ const umadLines = (inputs: readonly MemoryRange[], out: readonly MemoryRange[], 
   ...rangeLines('out', out, style),
 ]
 
-/** Functions that make the lines, by dialect. */
 const linesOfDialect = {
   write: writeLines,
   ioctl: ioctlLines,
@@ -279,7 +277,7 @@ const linesOfDialect = {
   driver: driverLines,
 }
 
-/** The lines below the line of a call, indented by four spaces; none if the record has no bytes. */
+/** Lines to print below a call, indented by four spaces; none if the record has no bytes. */
 export const rawLines = (record: TraceRecord, style: Style): string[] => {
   const { raw, dialect } = record
   const [inputs, out] = [raw?.in.map(memoryRangeOf) ?? [], raw?.out.map(memoryRangeOf) ?? []]
@@ -295,8 +293,8 @@ const memoryJson = ({ address, bytes, length }: MemoryRange): Record<string, unk
 })
 
 /**
- * A traced call for `JSON.stringify`: names of the call, messages of the object dialect split into their parts, and the
- * memory read (`in`) and written (`out`).
+ * A call for `JSON.stringify`: names, the parts of messages of the object dialect, and the memory read (`in`) and
+ * written (`out`).
  */
 export const rawJson = (record: TraceRecord): Record<string, unknown> => {
   const { raw, dialect } = record

@@ -1,6 +1,6 @@
 /*
- * Structs of Linux as they are in memory (`userdma trace --abi`, R46): lines for the cells of the layout in spec/linux
- * and for its attribute mask, with offset, name and value.
+ * Linux's structs in memory (`userdma trace --abi`, R46): lines with offset, name and value of the cells in spec/linux
+ * and of the attribute mask.
  */
 import type { Cell } from '../../spec/linux/layout.ts'
 import type { BoundCell, CompiledLayout } from '../../uapi/linux/cells.ts'
@@ -9,12 +9,11 @@ import { type Style, valueText } from '../values.ts'
 import { hex } from './memory-range.ts'
 
 /**
- * The numbers of the descriptors that a call has created, by attribute; undefined: not known. The bytes of the answer
- * do not have them: they are inserted after it was traced.
+ * Numbers of the descriptors that a call has created, by attribute; undefined: unknown. They are inserted into the
+ * answer only after the answer was traced.
  */
 export type NewDescriptors = ReadonlyMap<string, number | undefined>
 
-/** A new descriptor as text. */
 export const fdText = (newDescriptors: NewDescriptors, attribute: string): string =>
   `fd ${newDescriptors.get(attribute) ?? '?'}`
 
@@ -27,19 +26,19 @@ const cellText = (
   const { at, size, kind, name } = cell
   const isWide = size === 8 && type.kind !== 'u64' && type.kind !== 'bytes'
   if (kind === 'value' && !isWide) return valueText(name, type, readScalar(view, at, size, type, where), style)
-  // A value in a wider cell than its type needs, and cells of the other kinds, are shown as plain numbers.
+  // Values in cells wider than their type, and cells of other kinds, are plain numbers.
   if (kind !== 'fd') return String(size === 8 ? view.getBigUint64(at, true) : readUint(view, at, size))
   if (newDescriptors.has(name)) return fdText(newDescriptors, name)
   const fd = view.getInt32(at, true)
   return fd < 0 ? 'none' : `fd ${fd}`
 }
 
-/** Names of cells that are not a whole attribute. */
+/** Names of cells that are no whole attribute. */
 const CELL_NAMES: Readonly<Partial<Record<Cell['kind'], string>>> = { class: 'type', zero: 'reserved', bit: 'flag' }
 
 /**
- * Lines `+offset name value` of the nonzero fields, or of all if `style.showsZeros`. No lines if the struct is a single
- * value, which the bytes show already; a descriptor has a line.
+ * Lines `+offset name value` of the nonzero fields, or of all if `style.showsZeros`. No lines for a single value that
+ * is no descriptor: the bytes already show the value.
  */
 export const structLines = (
   { layout, boundCells }: CompiledLayout,
