@@ -1,15 +1,15 @@
 /*
- * The state of one connection, or of one service id resolution: ids, state, path, the parameters agreed by both ends,
- * and the message that waits for its answer. The engine (engine.ts) changes it; consumers read it.
+ * The state of one connection, or of one service id resolution. The engine (engine.ts) changes the state; consumers
+ * only read it.
  */
 import type { CmState } from '../spec/cm-states.ts'
 import type { CmMessageName } from '../spec/wire/mad.ts'
 import type { CmMessage } from '../wire/mad/mad.ts'
 import type { Timed } from './timer-queue.ts'
 
-/** A path between a local and a remote port, with the fields of a REQ that describe it. */
+/** A path between a local and a remote port, with the path fields of a REQ. */
 export interface CmPath {
-  /** A number that the consumer has given to the local device. */
+  /** The consumer's number of the local device. */
   readonly device: number
   /** 16 bytes each. */
   readonly localGid: Uint8Array
@@ -37,17 +37,15 @@ export interface CmEce {
   readonly attrMod: number
 }
 
-/** The offer of one end: queue pair, first PSN, and its limits. */
+/** The offer of one end. */
 export interface CmOffer {
   readonly qpn: number
   readonly startingPsn: number
-  /**
-   * READs and atomics that this end can serve concurrently (responder resources), and may have outstanding (initiator
-   * depth).
-   */
+  /** Maximum READs and atomics that this end serves concurrently. */
   readonly responderResources: number
+  /** Maximum outstanding READs and atomics of this end. */
   readonly initiatorDepth: number
-  /** Whether this end does end-to-end flow control. */
+  /** End-to-end flow control. */
   readonly flowControl?: boolean
   /** 0 to 7; 7: unlimited. */
   readonly rnrRetryCount: number
@@ -66,13 +64,13 @@ export interface CmRequest extends CmOffer {
   readonly retryCount: number
   /** Exponent n of 4.096 µs × 2^n: how long the peer may take to answer a message, without the packet life times. */
   readonly remoteResponseTimeout: number
-  /** Exponent: how long the peer waits for an answer of this side, the packet life time of both directions included. */
+  /** Exponent: how long the peer waits for our answer, with the packet life times of both directions. */
   readonly localResponseTimeout: number
   /** Retries of a message, 0 to 15. */
   readonly maxCmRetries: number
 }
 
-/** The agreed parameters, as this end sees them; complete in REP_RCVD, REP_SENT and later states. */
+/** The agreed parameters, seen from this end. Complete in REP_RCVD, REP_SENT and later states. */
 export interface CmAgreement {
   localQpn: number
   remoteQpn: number
@@ -102,13 +100,13 @@ export interface CmPending extends CmSent {
   timeout: number
 }
 
-/** A listener for requests to one service id, or to a range of them. */
+/** A listener for requests to one service id, or to a range of service ids. */
 export interface CmListener {
   readonly serviceId: bigint
   readonly serviceMask: bigint
-  /** The device; undefined: all devices. */
+  /** Undefined: all devices. */
   readonly device: number | undefined
-  /** Maximum of `waiting`: further requests are dropped, and their senders retry. */
+  /** Maximum of `waiting`. Further requests are dropped, and their senders retry. */
   readonly backlog: number
   /** Number of received requests that the consumer has not answered. */
   waiting: number
@@ -116,25 +114,25 @@ export interface CmListener {
 
 export class CmConnection implements Timed {
   state: CmState = 'IDLE'
-  /** The peer's communication id, from its REQ or REP; of a received SIDR_REQ its request id. 0: none yet. */
+  /** The peer's communication id, or the request id of a received SIDR_REQ. 0: none yet. */
   remoteId = 0
   remoteCaGuid = 0n
-  /** Transaction id of our own last request, or of the message that is being answered; 0 before the first. */
+  /** Transaction id of our last request, or of the message that is being answered; 0 before the first. */
   tid = 0n
   path: CmPath
   serviceId = 0n
   /** Microseconds until an unanswered message is sent again. */
   answerTimeout = 0
   maxCmRetries = 0
-  /** Exponent: how long our answer may take. It is sent in an MRA when the peer repeats its message. */
+  /** Exponent: how long our answer may take. Sent in an MRA when the peer repeats its message. */
   serviceTimeout = 0
   pending: CmPending | undefined
-  /** The last RTU, MRA or DREP, repeated for duplicates of the message that it answers. */
+  /** The last RTU, MRA or DREP, repeated for duplicates of the answered message. */
   lastReply: CmSent | undefined
   listener: CmListener | undefined
-  /** Whether the peer has offered an alternate path, which the REP declines. */
+  /** Whether the peer has offered an alternate path. The REP declines it. */
   hasAlternatePath = false
-  /** Whether the connection was destroyed or removed. A destroyed one may still be in TIMEWAIT. */
+  /** Whether the connection was destroyed or removed. A destroyed connection may still be in TIMEWAIT. */
   isDestroyed = false
   readonly agreed: CmAgreement = {
     localQpn: 0,
@@ -148,7 +146,7 @@ export class CmConnection implements Timed {
     transport: 'RC',
     ackTimeout: 0,
   }
-  /** Keys in the registry besides the local id; '' if not registered under that kind of key. */
+  /** Keys in the registry besides the local id; '': not registered. */
   readonly keys = { remoteId: '', remoteQpn: '', localQpn: '', request: '' }
   deadline = Number.POSITIVE_INFINITY
   heapIndex = -1
@@ -162,5 +160,4 @@ export class CmConnection implements Timed {
   }
 }
 
-/** A received message of one type. */
 export type ReceivedMessage<N extends CmMessage['name']> = Extract<CmMessage, { readonly name: N }>

@@ -1,9 +1,8 @@
 /*
- * The InfiniBand connection manager (InfiniBand Architecture Specification, volume 1, chapter 12; R17), without I/O:
- * messages, commands and time go in, messages and events come out. This file has the commands, receive.ts the received
- * messages; both apply the state table of spec/cm-states.ts (machine.ts). Retransmission, duplicates, stale connections
- * and TIMEWAIT work as in Linux's ib_cm; docs/reference/conformance.md lists departures. Times are microseconds of any
- * monotonic clock; randomness is an argument.
+ * The connection manager (InfiniBand Architecture Specification, volume 1, chapter 12; R17), without I/O: messages,
+ * commands and time go in, messages and events come out. This file has the commands, receive.ts the received messages.
+ * Both apply the state table of spec/cm-states.ts. Retransmission, duplicates, stale connections and TIMEWAIT work as
+ * in Linux's ib_cm; docs/reference/conformance.md lists departures. Times are microseconds of any monotonic clock.
  */
 import { cmStates } from '../spec/cm-states.ts'
 import { rejReason, sidrStatus } from '../spec/wire/mad.ts'
@@ -21,16 +20,13 @@ export interface SidrRequest {
   readonly path: CmPath
   readonly serviceId: bigint
   readonly privateData?: Uint8Array
-  /** Exponent: how long the peer may take to answer, the network's round trip included. */
+  /** Exponent: how long the peer may take to answer, with the network's round trip. */
   readonly responseTimeout: number
   /** Retries of the message, 0 to 15. */
   readonly maxCmRetries: number
 }
 
-/**
- * Maximum number of timers that one call of `onTimeout` handles: thousands of connections may lose their peer at the
- * same time, and other work must not wait for all of them.
- */
+/** Maximum timers per call of `onTimeout`: thousands may be due, and other work must not wait for all of them. */
 const MAX_DUE = 64
 
 export class CmEngine {
@@ -46,12 +42,12 @@ export class CmEngine {
 
   // ---- outputs ----
 
-  /** The next message to send; undefined if there is none. */
+  /** The next message to send. */
   pollTransmit(): CmTransmit | undefined {
     return this.#machine.transmits.shift()
   }
 
-  /** The next event for the consumer; undefined if there is none. */
+  /** The next event for the consumer. */
   pollEvent(): CmEvent | undefined {
     return this.#machine.events.shift()
   }
@@ -61,21 +57,21 @@ export class CmEngine {
     return this.#machine.timers.next
   }
 
-  /** Number of connections, including those in TIMEWAIT. */
+  /** Number of connections and received SIDR_REQs, including connections in TIMEWAIT. */
   get size(): number {
     return this.#machine.registry.size
   }
 
   // ---- commands ----
-  // Commands on a connection throw CmError if its state does not allow them; those that send a message throw RangeError
-  // for a value that does not fit its field. `destroy` throws neither.
+  // Commands on a connection throw CmError if the state does not allow them, and RangeError if a value does not fit a
+  // field of the message. `destroy` throws neither.
 
-  /** Listens for requests to a service id. Throws CmError EADDRINUSE, as `CmRegistry.listen`. */
+  /** Listens for requests to a service id. Throws CmError EADDRINUSE. */
   listen(serviceId: bigint, options: CmListenOptions = {}): CmListener {
     return this.#machine.registry.listen(serviceId, options)
   }
 
-  /** Removes a listener; the requests that it received stay. */
+  /** Removes a listener. Its received requests stay. */
   unlisten(listener: CmListener): void {
     this.#machine.registry.unlisten(listener)
   }
@@ -85,7 +81,7 @@ export class CmEngine {
     return this.#machine.create(path)
   }
 
-  /** Sends a REQ. Also throws CmError if another connection has the queue pair, as does `reply`. */
+  /** Sends a REQ. Also throws CmError if another connection has the queue pair. */
   connect(connection: CmConnection, request: CmRequest, now: number): void {
     this.#machine.requireAllowed(connection, 'REQ')
     const { path } = request
@@ -111,7 +107,7 @@ export class CmEngine {
     this.#machine.awaitAnswer(connection, 'REQ', bytes, now)
   }
 
-  /** Answers a REQ with a REP. */
+  /** Answers a REQ with a REP. Also throws CmError if another connection has the queue pair. */
   reply(connection: CmConnection, offer: CmOffer, now: number): void {
     this.#machine.requireAllowed(connection, 'REP')
     const { environment } = this.#machine
@@ -141,7 +137,7 @@ export class CmEngine {
     this.#machine.applyCommand(connection, 'MRA')
   }
 
-  /** As `delay`, but sends the MRA only when the peer repeats its message (Linux: IB_CM_MRA_FLAG_DELAY). */
+  /** Sends the MRA of `delay` only when the peer repeats its message (Linux: IB_CM_MRA_FLAG_DELAY). */
   delayOnDuplicate(connection: CmConnection, serviceTimeout: number): void {
     this.#machine.requireAllowed(connection, 'MRA')
     connection.serviceTimeout = serviceTimeout
@@ -171,10 +167,7 @@ export class CmEngine {
     this.#machine.enterTimewait(connection, now)
   }
 
-  /**
-   * Establishes a connection without the peer's RTU: data from the peer has arrived, so the RTU is late or lost (Linux:
-   * ib_cm_notify with COMM_EST).
-   */
+  /** Data has arrived before the peer's RTU: establishes the connection (Linux: ib_cm_notify with COMM_EST). */
   establish(connection: CmConnection): void {
     this.#machine.requireAllowed(connection, 'ESTABLISH')
     this.#machine.applyCommand(connection, 'ESTABLISH')
@@ -205,10 +198,7 @@ export class CmEngine {
     this.#machine.remove(connection)
   }
 
-  /**
-   * Destroys a connection in any state: sends what the state's rule says, and enters TIMEWAIT or removes the
-   * connection.
-   */
+  /** Destroys a connection: sends the message of the state's rule, and enters TIMEWAIT or removes the connection. */
   destroy(connection: CmConnection, now: number): void {
     if (connection.isDestroyed) return
     connection.isDestroyed = true
@@ -235,8 +225,8 @@ export class CmEngine {
   }
 
   /**
-   * Drops a received request that the consumer cannot accept now, without an answer; the peer will repeat it. Throws
-   * CmError in other states.
+   * Drops a received request that the consumer cannot accept now. There is no answer, and the peer repeats the request.
+   * Throws CmError in other states.
    */
   drop(connection: CmConnection): void {
     if (connection.state !== 'REQ_RCVD' && connection.state !== 'SIDR_REQ_RCVD') {
@@ -245,9 +235,7 @@ export class CmEngine {
     this.#machine.remove(connection)
   }
 
-  /**
-   * Removes the connections of a removed device, without messages, and the listeners for it. Returns the connections.
-   */
+  /** Removes the connections and listeners of a removed device, without messages. Returns the connections. */
   removeDevice(device: number): readonly CmConnection[] {
     const connections = this.#machine.registry.ofDevice(device)
     for (const connection of connections) this.#machine.remove(connection)
@@ -257,14 +245,14 @@ export class CmEngine {
 
   // ---- inputs ----
 
-  /** Handles a datagram received by queue pair 1; `from` is the path back to its sender (`receive` in receive.ts). */
+  /** Handles a datagram received by queue pair 1. `from`: as for `receive` in receive.ts. */
   onMad(mad: Uint8Array, from: CmPath, now: number): void {
     receive(this.#machine, mad, from, now)
   }
 
   /**
-   * Retransmits unanswered messages; ends the wait of those without retries left, and TIMEWAIT. Timers beyond `MAX_DUE`
-   * are left to the next call.
+   * Retransmits unanswered messages; if no retries are left, ends the wait. Also ends TIMEWAIT. Handles at most MAX_DUE
+   * timers; the next call handles the others.
    */
   onTimeout(now: number): void {
     for (let remaining = MAX_DUE; remaining > 0; remaining--) {

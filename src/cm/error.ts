@@ -1,6 +1,6 @@
 /*
- * The error of a command that the connection's state does not allow, or whose queue pair another connection has
- * (EINVAL), and of a listener for a service id in use (EADDRINUSE).
+ * Errors of the connection manager. EINVAL: the connection's state does not allow a command, or another connection has
+ * the queue pair. EADDRINUSE: the service id has a listener.
  */
 export class CmError extends Error {
   readonly code: 'EINVAL' | 'EADDRINUSE'

@@ -1,6 +1,6 @@
 /*
- * Operations common to commands (engine.ts) and received messages (receive.ts): state transitions by spec/cm-states.ts;
- * sending messages, and keeping them for retransmission and for duplicates; TIMEWAIT and removal of connections.
+ * Operations common to commands (engine.ts) and received messages (receive.ts): state transitions by spec/cm-states.ts,
+ * sending and retransmission of messages, TIMEWAIT, and removal of connections.
  */
 import { type CmCommand, type CmEventName, type CmStep, cmStates } from '../spec/cm-states.ts'
 import { type CmMessageName, cmMessages, rejReason } from '../spec/wire/mad.ts'
@@ -30,13 +30,13 @@ export interface CmEvent {
   readonly message?: CmMessage
 }
 
-/** A message for queue pair 1 of the peer at the other end of the path. */
+/** A message for the peer's queue pair 1. */
 export interface CmTransmit {
   readonly path: CmPath
   readonly mad: Uint8Array
 }
 
-/** Numbers of messages by type. Linux has the same counters for each port. */
+/** Numbers of messages by type, as Linux counts for each port. */
 export interface CmCounters {
   readonly sent: Record<CmMessageName, number>
   readonly resent: Record<CmMessageName, number>
@@ -44,9 +44,7 @@ export interface CmCounters {
   readonly duplicates: Record<CmMessageName, number>
 }
 
-/**
- * Exponent of the longest TIMEWAIT, 8.6 s. The peer chooses the ACK timeout, and 31 would keep a connection for hours.
- */
+/** Exponent of the longest TIMEWAIT, 8.6 s. The peer chooses the ACK timeout: up to hours. */
 const MAX_TIMEWAIT = 21
 
 const zeroCounts = (): Record<CmMessageName, number> => {
@@ -83,7 +81,7 @@ export class CmMachine {
 
   // ---- steps ----
 
-  /** Applies the table's rule for a received message; a message without a rule counts as a duplicate. */
+  /** Applies the rule for a received message. A message without a rule counts as a duplicate. */
   applyRule(connection: CmConnection | undefined, message: CmMessage, now: number): void {
     const receipt = connection && cmStates[connection.state].receive[message.name]
     if (connection === undefined || receipt === undefined) {
@@ -98,7 +96,7 @@ export class CmMachine {
     this.#repeatAnswer(connection, receipt.answer)
   }
 
-  /** Answers a duplicate: with the message that was sent before, or else a new DREP or MRA; or with a REJ. */
+  /** Answers a duplicate with the message that was sent before, else with a new DREP or MRA. For REJ, with a REJ. */
   #repeatAnswer(connection: CmConnection, answer: CmMessageName): void {
     if (answer === 'REJ') {
       this.sendRej(connection, { reason: rejReason.STALE_CONN })
@@ -110,7 +108,7 @@ export class CmMachine {
     else if (answer === 'MRA') this.sendReply(connection, messages.mra(connection, connection.serviceTimeout))
   }
 
-  /** Makes the transition of a received message or a timeout, and reports its event. */
+  /** Makes the transition of a received message or a timeout, and reports the event. */
   applyStep(connection: CmConnection, step: CmStep, message: CmMessage | undefined, now: number): void {
     this.stopRetries(connection)
     connection.state = step.nextState
@@ -121,7 +119,7 @@ export class CmMachine {
       this.registry.releaseQpn(connection)
       if (connection.isDestroyed) this.registry.remove(connection)
     }
-    // The consumer of a destroyed connection is notified only of the end of TIMEWAIT.
+    // The consumer of a destroyed connection gets only TIMEWAIT_EXIT.
     if (step.event === undefined || (connection.isDestroyed && step.event !== 'TIMEWAIT_EXIT')) return
     this.events.push({ name: step.event, connection, ...(message && { message }) })
   }
@@ -133,7 +131,7 @@ export class CmMachine {
     this.events.push({ name, connection, message })
   }
 
-  /** Removes a request from the backlog of its listener, if it is there: it was answered, or has ended. */
+  /** A request was answered, or has ended: removes it from the backlog of its listener. */
   releaseBacklog(connection: CmConnection): void {
     if (connection.listener === undefined) return
     connection.listener.waiting--
@@ -167,13 +165,12 @@ export class CmMachine {
     this.timers.set(connection, now + answerTimeout)
   }
 
-  /** Ends the wait for an answer: no retry, no timeout. */
   stopRetries(connection: CmConnection): void {
     connection.pending = undefined
     this.timers.clear(connection)
   }
 
-  /** Enters TIMEWAIT, in which packets of the connection may still be in flight. */
+  /** During TIMEWAIT, packets of the connection may still be in flight. */
   enterTimewait(connection: CmConnection, now: number): void {
     this.stopRetries(connection)
     this.releaseBacklog(connection)
@@ -183,7 +180,7 @@ export class CmMachine {
     this.timers.set(connection, now + fromExponent(Math.min(MAX_TIMEWAIT, connection.agreed.ackTimeout)))
   }
 
-  /** Removes a connection without a message. */
+  /** Removes a connection without sending a message. */
   remove(connection: CmConnection): void {
     this.stopRetries(connection)
     this.releaseBacklog(connection)
@@ -194,7 +191,6 @@ export class CmMachine {
 
   // ---- messages ----
 
-  /** Sends a DREQ. */
   disconnect(connection: CmConnection, now: number, privateData?: Uint8Array): void {
     this.requireAllowed(connection, 'DREQ')
     connection.tid = this.transactionId(connection)
@@ -203,19 +199,19 @@ export class CmMachine {
     this.awaitAnswer(connection, 'DREQ', bytes, now)
   }
 
-  /** Prepares a connection in IDLE for a request; returns the transaction id of the request. */
+  /** Prepares a connection in IDLE for a request; returns the transaction id. */
   beginRequest(connection: CmConnection): bigint {
-    // A connection whose tid is not 0 has sent a request before; it gets a new communication id.
+    // If `tid` is not 0, the connection has sent a request before.
     if (connection.tid !== 0n) this.registry.renew(connection)
     return this.transactionId(connection)
   }
 
-  /** The transaction id of a connection's own requests: REQ, DREQ and SIDR_REQ. */
+  /** The transaction id of our REQ, DREQ and SIDR_REQ. */
   transactionId({ localId }: CmConnection): bigint {
     return this.#transactionHigh | BigInt(localId)
   }
 
-  /** Queues a message for queue pair 1 of the peer, and counts it. */
+  /** Queues and counts a message. */
   transmit(path: CmPath, name: CmMessageName, mad: Uint8Array, counter: 'sent' | 'resent'): void {
     this.counters[counter][name]++
     this.transmits.push({ path, mad })
@@ -228,7 +224,7 @@ export class CmMachine {
     return bytes
   }
 
-  /** Sends an answer without retries, and stores it for duplicates of the message that it answers. */
+  /** Sends an answer without retries, and stores it for duplicates of the answered message. */
   sendReply(connection: CmConnection, draft: CmDraft<'RTU' | 'MRA' | 'DREP'>): void {
     connection.lastReply = { name: draft.name, bytes: this.send(connection, draft) }
   }
@@ -249,8 +245,8 @@ export class CmMachine {
   }
 
   /**
-   * If a REQ or REP comes from a remote queue pair that is connected here already, rejects the message, and disconnects
-   * that connection if it is ESTABLISHED, since the peer no longer has it. Returns whether the message was rejected.
+   * If the queue pair in a REQ or REP is connected here already, the peer no longer has that connection: rejects the
+   * message, and disconnects the stale connection if it is ESTABLISHED. Returns whether the message was rejected.
    */
   refuseStale(message: ReceivedMessage<'REQ' | 'REP'>, qpn: number, from: CmPath, now: number): boolean {
     const stale = this.registry.byRemoteQpn(from, message.caGuid, qpn)

@@ -1,6 +1,6 @@
 /*
- * Builds CM messages from the state of a connection and the consumer's arguments: records for `emitCm`, which throws if
- * a value does not fit its field. Also reads transport (RC, UC, XRC), path, QPN and ECE options of received messages.
+ * Builds CM messages for `emitCm`, which throws if a value does not fit its field. Also reads transport, path, QPN and
+ * ECE options of received messages.
  */
 import { cmAnswered, failoverAccepted, transportType } from '../spec/wire/mad.ts'
 import type { CmDraft } from '../wire/mad/mad.ts'
@@ -26,12 +26,11 @@ export interface SidrReply {
   readonly privateData?: Uint8Array
 }
 
-/** The permissive LID, in place of LIDs that a path of RoCE does not have. */
+/** The permissive LID: RoCE has no LIDs. */
 const PERMISSIVE_LID = 0xffff
 /** `extendedTransportType` of a REQ. */
 const EXTENDED_XRC = 1
 
-/** The ids in a message of an existing connection. */
 const idFields = ({ tid, localId, remoteId }: CmConnection) => ({ tid, localId, remoteId })
 
 const withPrivateData = (privateData: Uint8Array | undefined) => (privateData === undefined ? {} : { privateData })
@@ -41,7 +40,7 @@ const transportFields = (transport: CmTransport) =>
     ? { transportType: transportType.EXTENDED, extendedTransportType: EXTENDED_XRC }
     : { transportType: transportType[transport] }
 
-/** The transport that a REQ requests; undefined if it is not supported. */
+/** The transport that a REQ requests; undefined: not supported. */
 export const transportOf = (message: ReceivedMessage<'REQ'>): CmTransport | undefined => {
   if (message.transportType === transportType.RC) return 'RC'
   if (message.transportType === transportType.UC) return 'UC'
@@ -50,20 +49,19 @@ export const transportOf = (message: ReceivedMessage<'REQ'>): CmTransport | unde
     : undefined
 }
 
-/** Whether a REQ offers a second path, for failover. */
+/** Whether a REQ offers an alternate path. */
 export const hasAlternatePath = ({ alternateLocalLid }: ReceivedMessage<'REQ'>): boolean => alternateLocalLid !== 0
 
-/** The fields about an end's responder. An XRC initiator has no responder. */
+/** Fields about the responder. An XRC initiator has no responder. */
 const responderFields = ({ responderResources, rnrRetryCount, srq = false }: CmOffer) => ({
   responderResources,
   rnrRetryCount,
   srq,
 })
 
-/** The ECE fields of a REQ. */
 const reqEce = ({ ece }: CmOffer) => ece && { eceVendorId: ece.vendorId & 0xff_ffff, eceAttrMod: ece.attrMod }
 
-/** The ECE fields of a REP, which has the vendor id in three fields. */
+/** A REP has the vendor id in three fields. */
 const repEce = ({ ece }: CmOffer) =>
   ece && {
     eceVendorIdHigh: (ece.vendorId >> 16) & 0xff,
@@ -72,7 +70,7 @@ const repEce = ({ ece }: CmOffer) =>
     eceAttrMod: ece.attrMod,
   }
 
-/** The peer's ECE options; undefined if there are none. */
+/** The peer's ECE options; undefined: none. */
 export const eceOf = (message: ReceivedMessage<'REQ' | 'REP'>): CmEce | undefined => {
   const vendorId =
     message.name === 'REQ'
@@ -141,7 +139,7 @@ export const rep = (
   ...withPrivateData(offer.privateData),
 })
 
-/** The QPN in a REP. For an XRC target it is in the EECN field. */
+/** The QPN in a REP. An XRC target sends the QPN in the EECN field. */
 export const repQpn = (message: ReceivedMessage<'REP'>, transport: CmTransport): number =>
   transport === 'XRC' ? message.eecn : message.qpn
 
@@ -151,7 +149,7 @@ export const rtu = (connection: CmConnection, privateData?: Uint8Array): CmDraft
   ...withPrivateData(privateData),
 })
 
-/** `message` of an MRA or REJ: the peer's message that is not answered yet; OTHER unless it is a REQ or REP. */
+/** `message` of an MRA or REJ: the unanswered REQ or REP of the peer, else OTHER. */
 const messageTypeOf = ({ state }: CmConnection): number => {
   if (state === 'REQ_RCVD' || state === 'MRA_REQ_SENT') return cmAnswered.REQ
   return state === 'REP_RCVD' || state === 'MRA_REP_SENT' ? cmAnswered.REP : cmAnswered.OTHER
@@ -217,8 +215,8 @@ export const sidrRep = (connection: CmConnection, reply: SidrReply): CmDraft<'SI
 }
 
 /**
- * The path for answers to a REQ: `from`, the path back to its sender, with the path's values in the REQ. The hop
- * limit is our own: the path back may be longer.
+ * The path for answers to a REQ: `from`, the path back to the sender, with values from the REQ. The hop limit is our
+ * own: the path back may be longer.
  */
 export const pathOf = (message: ReceivedMessage<'REQ'>, from: CmPath): CmPath => ({
   ...from,

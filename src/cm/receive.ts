@@ -1,6 +1,6 @@
 /*
- * Messages received by queue pair 1: finds the connection of each, reads the contents, and rejects invalid messages
- * (clauses 12.6 and 12.9.8). spec/cm-states.ts has the state transitions.
+ * Messages received by queue pair 1: finds the connection, reads the contents, and rejects invalid messages (clauses
+ * 12.6 and 12.9.8). spec/cm-states.ts has the state transitions.
  */
 import { type CmState, cmStates } from '../spec/cm-states.ts'
 import { aprStatus, cmAnswered, rejReason, sidrStatus } from '../spec/wire/mad.ts'
@@ -12,10 +12,7 @@ import type { CmMachine } from './machine.ts'
 import * as messages from './messages.ts'
 import { ackTimeout, fromExponent } from './timeout.ts'
 
-/**
- * The listener and the transport of a REQ for a new connection, or the reason to reject it. As in Linux, a P_Key of
- * another partition counts as an invalid GID.
- */
+/** The listener and transport of a REQ, or the reason to reject it. As in Linux, a wrong P_Key is an invalid GID. */
 const checkReq = (
   { environment, registry }: CmMachine,
   message: ReceivedMessage<'REQ'>,
@@ -26,7 +23,7 @@ const checkReq = (
   const transport = messages.transportOf(message)
   if (transport === undefined) return rejReason.INVALID_TRANSPORT_TYPE
   const { localGid, remoteGid, pkey, pathMtu, alternateRemoteGid } = message
-  // The path must lead back to the sender, so that no replies reach another host.
+  // The path must lead back to the sender: no replies to another host.
   const isReversePath = environment.hasGid(from.device, remoteGid) && isSameAddress(localGid, from.remoteGid)
   if (!isReversePath || !isSamePartition(pkey, from.pkey)) return rejReason.INVALID_GID
   if (messages.hasAlternatePath(message) && !environment.hasGid(from.device, alternateRemoteGid))
@@ -57,7 +54,7 @@ const onReq = (machine: CmMachine, message: ReceivedMessage<'REQ'>, from: CmPath
   connection.remoteCaGuid = message.caGuid
   connection.tid = message.tid
   connection.serviceId = message.serviceId
-  // The sender of the REQ has included the packet life time of both directions.
+  // Includes the packet life times of both directions.
   connection.answerTimeout = fromExponent(message.localResponseTimeout)
   connection.maxCmRetries = message.maxCmRetries
   agreed.remoteQpn = message.qpn
@@ -106,8 +103,8 @@ const onRep = (machine: CmMachine, message: ReceivedMessage<'REP'>, from: CmPath
 const UNKNOWN_TO_PEER: readonly CmState[] = ['REQ_RCVD', 'MRA_REQ_SENT', 'REP_SENT']
 
 /**
- * The connection to which a REJ refers. If the sender of the REJ never received a reply it does not know our id: then
- * its CA GUID and its own id identify the connection (clause 12.6.7.2).
+ * The connection to which a REJ refers. If the sender never received a reply, it does not know our id: its CA GUID and
+ * own id identify the connection (clause 12.6.7.2).
  */
 const connectionOfRej = (
   { registry }: CmMachine,
@@ -126,7 +123,7 @@ const onRej = (machine: CmMachine, message: ReceivedMessage<'REJ'>, from: CmPath
   const connection = connectionOfRej(machine, message, from)
   const isStale = message.reason === rejReason.STALE_CONN
   if (isStale && connection !== undefined && cmStates[connection.state].receive.REJ !== undefined) {
-    // Packets of the peer may still be in flight, so the queue pair must not be reused yet.
+    // Packets of the peer may be in flight, so the queue pair must not be reused yet.
     machine.applyStep(connection, { nextState: 'TIMEWAIT', event: 'REJ_RECEIVED' }, message, now)
     return
   }
@@ -153,7 +150,7 @@ const onDreq = (machine: CmMachine, message: ReceivedMessage<'DREQ'>, from: CmPa
   const { tid, localId, remoteId, remoteQpn } = message
   const connection = machine.registry.byIds(from, remoteId, localId)
   if (connection === undefined) {
-    // Probably the connection has ended here and the peer did not get our DREP.
+    // The connection has probably ended here, and the peer did not get our DREP.
     machine.counters.duplicates.DREQ++
     machine.transmit(from, 'DREP', emitCm({ name: 'DREP', tid, localId: remoteId, remoteId: localId }), 'sent')
     return
@@ -184,7 +181,7 @@ const onSidrReq = (machine: CmMachine, message: ReceivedMessage<'SIDR_REQ'>, fro
   machine.reportRequest(connection, listener, 'SIDR_REQ_RECEIVED', message)
 }
 
-/** Alternate paths are not supported: the peer gets an APR. Linux ignores a LAP on RoCE. */
+/** Alternate paths are not supported. Linux ignores a LAP on RoCE. */
 const onLap = (machine: CmMachine, { tid, localId, remoteId }: ReceivedMessage<'LAP'>, from: CmPath): void => {
   const known = machine.registry.byIds(from, remoteId, localId) !== undefined
   const status = known ? aprStatus.UNSUPPORTED : aprStatus.INVALID_COMM_ID
@@ -192,8 +189,8 @@ const onLap = (machine: CmMachine, { tid, localId, remoteId }: ReceivedMessage<'
 }
 
 /**
- * Handles a datagram received by queue pair 1. `from` is the path back to its sender; its local GID, P_Key and device
- * are those at which the datagram arrived. Datagrams that are not CM messages are ignored.
+ * Handles a datagram received by queue pair 1. Other datagrams than CM messages are ignored. `from`: the path back to
+ * the sender, with the local GID, P_Key and device at which the datagram arrived.
  */
 export const receive = (machine: CmMachine, mad: Uint8Array, from: CmPath, now: number): void => {
   const message = viewCm(mad)

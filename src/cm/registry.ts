@@ -1,6 +1,5 @@
 /*
- * Lookup tables: connections by our id, by the peer's id, and by our and the peer's queue pair; received SIDR_REQs by
- * their sender; listeners by service id. Ids are random numbers, so that peers cannot predict them.
+ * Lookup tables of connections, received SIDR_REQs and listeners. Ids are random, so peers cannot predict them.
  */
 import { isSameAddress } from '../wire/address.ts'
 import type { CmConnection, CmListener, CmPath } from './connection.ts'
@@ -9,11 +8,11 @@ import { CmError } from './error.ts'
 /** Kinds of keys besides the connection's own id; each kind has its own map. */
 type KeyName = keyof CmConnection['keys']
 
-/** A peer chooses its CA GUID, so its GID is part of the key: peers with the same GUID are distinct. */
+/** Includes the GID, because peers choose their CA GUIDs: two peers may have the same GUID. */
 const peerKey = ({ remoteGid }: CmPath, caGuid: bigint, number: number): string =>
   `${remoteGid.join('.')}/${caGuid}/${number}`
 const localKey = ({ path }: CmConnection, qpn: number): string => `${path.device}/${qpn}`
-/** Queue pairs 0 and 1 are for management and cannot be connected. */
+/** Queue pairs 0 and 1 are for management. */
 const isConnectable = (qpn: number): boolean => qpn > 1
 const requestKey = ({ remoteGid }: CmPath, requestId: number): string => `${remoteGid.join('.')}/${requestId}`
 
@@ -24,7 +23,7 @@ export interface CmListenOptions {
   readonly serviceMask?: bigint
   /** The device to listen on; undefined: all devices, including later ones. */
   readonly device?: number | undefined
-  /** Maximum number of requests that wait for the consumer; default: unlimited. */
+  /** Maximum requests that wait for the consumer; default: unlimited. */
   readonly backlog?: number
 }
 
@@ -32,16 +31,16 @@ export class CmRegistry {
   readonly #random: () => number
   readonly #byLocalId = new Map<number, CmConnection>()
   readonly #maps: Readonly<Record<KeyName, Map<string, CmConnection>>> = {
-    /** By the peer's address, CA GUID and communication id: finds duplicates of a REQ. */
+    /** By the peer's GID, CA GUID and communication id: finds duplicates of a REQ. */
     remoteId: new Map(),
-    /** By the peer's address, CA GUID and QPN: finds stale connections. */
+    /** By the peer's GID, CA GUID and QPN: finds stale connections. */
     remoteQpn: new Map(),
-    /** By our device and queue pair: connections that are neither ended nor in TIMEWAIT. */
+    /** By our device and QPN: connections that have neither ended nor are in TIMEWAIT. */
     localQpn: new Map(),
-    /** By the sender's GID and its request id: finds duplicates of a SIDR_REQ. */
+    /** By the sender's GID and request id: finds duplicates of a SIDR_REQ. */
     request: new Map(),
   }
-  /** Listeners to a single service id, by that id: one for each device, or one for all. */
+  /** Listeners to a single service id, by id: one for each device, or one for all. */
   readonly #listeners = new Map<bigint, CmListener[]>()
   /** Listeners to ranges of service ids. */
   readonly #ranges: CmListener[] = []
@@ -56,14 +55,13 @@ export class CmRegistry {
     return this.#byLocalId.size + this.#maps.request.size
   }
 
-  /** Registers the connection under this key, instead of its previous key of the same kind. */
+  /** Replaces the connection's key of this kind. */
   #set(name: KeyName, connection: CmConnection, key: string): void {
     this.#clear(name, connection)
     connection.keys[name] = key
     this.#maps[name].set(key, connection)
   }
 
-  /** Removes the connection's key of this kind. */
   #clear(name: KeyName, connection: CmConnection): void {
     const { keys } = connection
     const map = this.#maps[name]
@@ -83,14 +81,14 @@ export class CmRegistry {
     this.#byLocalId.set(connection.localId, connection)
   }
 
-  /** Gives a connection a new id before it is used again: peers treat a REQ with a known id as a duplicate. */
+  /** Gives a connection that is used again a new id: peers treat a REQ with a known id as a duplicate. */
   renew(connection: CmConnection): void {
     this.#byLocalId.delete(connection.localId)
     connection.localId = this.newId()
     this.add(connection)
   }
 
-  /** Records the peer's id and queue pair. */
+  /** Registers the peer's id and queue pair. */
   addPeer(connection: CmConnection): void {
     const { path, remoteCaGuid, remoteId, agreed } = connection
     this.#set('remoteId', connection, peerKey(path, remoteCaGuid, remoteId))
@@ -99,8 +97,8 @@ export class CmRegistry {
   }
 
   /**
-   * Assigns our queue pair to the connection. Throws CmError EINVAL if another connection has it: the peer would end
-   * that one as stale. QPNs 0 and 1 are not claimed: any number of connections may have them.
+   * Assigns our queue pair to the connection. Throws CmError EINVAL if another connection has the queue pair: the peer
+   * would end the other connection as stale. Any number of connections may have QPNs 0 and 1.
    */
   claimQpn(connection: CmConnection, qpn: number): void {
     const key = localKey(connection, qpn)
@@ -116,20 +114,15 @@ export class CmRegistry {
     this.#clear('localQpn', connection)
   }
 
-  /** Registers a received SIDR_REQ. */
   addRequest(connection: CmConnection): void {
     this.#set('request', connection, requestKey(connection.path, connection.remoteId))
   }
 
-  /**
-   * Removes the key of the peer's queue pair, which the peer may now use for another connection: a connection in
-   * TIMEWAIT is not found as a stale one.
-   */
+  /** The peer may use its queue pair for another connection: a connection in TIMEWAIT is not stale. */
   releaseRemoteQpn(connection: CmConnection): void {
     this.#clear('remoteQpn', connection)
   }
 
-  /** Removes the peer's id and keys. */
   removePeer(connection: CmConnection): void {
     this.releaseRemoteQpn(connection)
     this.#clear('remoteId', connection)
@@ -143,32 +136,27 @@ export class CmRegistry {
     if (this.#byLocalId.get(connection.localId) === connection) this.#byLocalId.delete(connection.localId)
   }
 
-  /**
-   * The connection with our id `localId`, if the path `from` leads to its peer: an id alone could be guessed or
-   * sniffed.
-   */
+  /** The connection with our id, if `from` leads to the peer: ids can be guessed or sniffed. */
   byLocalId(from: CmPath, localId: number): CmConnection | undefined {
     const connection = this.#byLocalId.get(localId)
     return connection !== undefined && isSameAddress(connection.path.remoteGid, from.remoteGid) ? connection : undefined
   }
 
-  /** The connection with our id `localId` and the peer's id `remoteId` (0: not known yet). */
+  /** `remoteId` 0: not known yet. */
   byIds(from: CmPath, localId: number, remoteId: number): CmConnection | undefined {
     const connection = this.byLocalId(from, localId)
     return connection?.remoteId === remoteId ? connection : undefined
   }
 
-  /** The connection with the peer's id; `from`: the path back to the peer. */
+  /** `from`: the path back to the peer. */
   byRemoteId(from: CmPath, caGuid: bigint, remoteId: number): CmConnection | undefined {
     return this.#maps.remoteId.get(peerKey(from, caGuid, remoteId))
   }
 
-  /** The connection with the peer's queue pair. */
   byRemoteQpn(from: CmPath, caGuid: bigint, qpn: number): CmConnection | undefined {
     return this.#maps.remoteQpn.get(peerKey(from, caGuid, qpn))
   }
 
-  /** The received SIDR_REQ with this request id. */
   byRequest(from: CmPath, requestId: number): CmConnection | undefined {
     return this.#maps.request.get(requestKey(from, requestId))
   }
@@ -178,7 +166,7 @@ export class CmRegistry {
     return all.filter(({ path }) => path.device === device)
   }
 
-  /** Throws CmError EADDRINUSE if another listener for the device, or for all, has one of the service ids. */
+  /** Throws CmError EADDRINUSE if another listener for the device, or for all devices, has one of the service ids. */
   listen(serviceId: bigint, options: CmListenOptions): CmListener {
     const { serviceMask = ALL_BITS, device, backlog = Number.POSITIVE_INFINITY } = options
     const isRange = serviceMask !== ALL_BITS
@@ -204,7 +192,7 @@ export class CmRegistry {
     if (listeners !== this.#ranges && listeners.length === 0) this.#listeners.delete(serviceId)
   }
 
-  /** Removes the listeners for this device; those for all devices stay. */
+  /** Removes the listeners for this device. Listeners for all devices stay. */
   unlistenDevice(device: number): void {
     const all = [...this.#listeners.values()].flat()
     for (const listener of [...all, ...this.#ranges]) if (listener.device === device) this.unlisten(listener)

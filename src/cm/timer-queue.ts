@@ -1,25 +1,25 @@
 /*
- * Deadlines of many connections: a binary heap. Each entry stores its index, so that a deadline is changed or removed
- * in O(log n). Times are microseconds.
+ * Deadlines of many connections: a binary heap. Each entry stores its index, so changing or removing a deadline takes
+ * O(log n). Times are microseconds.
  */
 
-/** An entry. Only the queue writes these fields. */
+/** Only the queue writes these fields. */
 export interface Timed {
   /** Valid while the entry is in the queue. */
   deadline: number
-  /** Its index in the heap; -1 if the entry is not in the queue. */
+  /** Index in the heap; -1 if the entry is not in the queue. */
   heapIndex: number
 }
 
 export class TimerQueue<T extends Timed> {
   readonly #heap: T[] = []
 
-  /** The earliest deadline, Infinity if there is none. */
+  /** The earliest deadline; Infinity if there is none. */
   get next(): number {
     return this.#heap[0]?.deadline ?? Number.POSITIVE_INFINITY
   }
 
-  /** Adds an entry with this deadline, or changes its deadline. */
+  /** Adds an entry, or changes its deadline. */
   set(entry: T, deadline: number): void {
     entry.deadline = deadline
     if (entry.heapIndex < 0) {
@@ -29,7 +29,7 @@ export class TimerQueue<T extends Timed> {
     this.#restoreOrder(entry)
   }
 
-  /** Removes an entry; no effect if it is not in the queue. */
+  /** Removes an entry. No effect if the entry is not in the queue. */
   clear(entry: T): void {
     const index = entry.heapIndex
     if (index < 0) return
@@ -40,7 +40,7 @@ export class TimerQueue<T extends Timed> {
     this.#restoreOrder(last)
   }
 
-  /** Removes and returns the entry with the earliest deadline; undefined if that is after `now`. */
+  /** Removes and returns the entry with the earliest deadline; undefined if the deadline is after `now`. */
   take(now: number): T | undefined {
     const first = this.#heap[0]
     if (first === undefined || first.deadline > now) return undefined
@@ -53,7 +53,6 @@ export class TimerQueue<T extends Timed> {
     entry.heapIndex = index
   }
 
-  /** Moves an entry up or down to the position of its deadline. */
   #restoreOrder(entry: T): void {
     let index = entry.heapIndex
     while (index > 0) {
