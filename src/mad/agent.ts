@@ -1,10 +1,10 @@
 /*
- * One agent of the MAD layer as an engine without I/O: requests that wait for their response and are retransmitted, and
- * RMPP transfers in both directions (IBA 13.4.6.4, 13.6; Linux's mad.c and mad_rmpp.c). Datagrams, calls and time go
- * in; datagrams, messages and outcomes of sends come out. Times are microseconds.
+ * One agent of the MAD layer, without I/O: requests with responses and retransmission, and RMPP transfers in both
+ * directions (IBA 13.4.6.4, 13.6; Linux's mad.c and mad_rmpp.c). Datagrams, calls and time go in; datagrams, messages
+ * and outcomes of sends come out. Times are microseconds.
  *
  * A response belongs to the request with the same transaction id, class and local GID. The caller finds the agent of a
- * datagram: by registrations.ts, or for a response by the upper half of the transaction id.
+ * request by registrations.ts, and of a response by the upper half of the transaction id.
  */
 import {
   RMPP_ABORT_FIRST,
@@ -29,30 +29,27 @@ import { newestOfLargest, peerOf, type Receiving } from './receiving.ts'
 import { SegmentReceiver } from './rmpp-receiver.ts'
 import { SegmentSender } from './rmpp-sender.ts'
 
-/** Timeout for the ACK of a burst of segments: for a send without timeout, and the maximum. */
+/** Default and maximum timeout for the ACK of a burst of segments. */
 const ACK_TIMEOUT = 2_000_000
 /** Timeout for receiving a whole message. */
 const TRANSFER_TIMEOUT = 40_000_000
-/** How long repeated segments of a complete message are acknowledged again. */
+/** For this time, repeated segments of a complete message are acknowledged again. */
 const COMPLETE_TIMEOUT = 10_000_000
-/** Maximum number of segments sent in one burst, regardless of the peer's window. */
+/** Maximum segments of a burst, for any window of the peer. */
 const MAX_BURST = 64
-/** Maximum number of RMPP transfers that are being received, or complete and still acknowledged. */
+/** Maximum RMPP transfers that are being received, or complete and still acknowledged. */
 const MAX_TRANSFERS = 256
 /** Maximum bytes of the messages that are being received. */
 const MAX_RECEIVING_BYTES = 4 << 20
 
 /**
- * How a send ended. `sent`: no response was expected; `timeout`: a response or ACK did not come in time; `aborted`: by
- * the peer or for its error, or because the agent was closed.
+ * How a send ended. `sent`: no response was expected. `timeout`: no response or ACK in time. `aborted`: by the peer,
+ * for an error of the peer, or because the agent was closed.
  */
 export type SendOutcome = 'sent' | 'answered' | 'timeout' | 'aborted'
 
 export interface SendOptions<T> {
-  /**
-   * Microseconds until the response, and (at most ACK_TIMEOUT) until an ACK of an RMPP transfer; 0: no response is
-   * expected.
-   */
+  /** Microseconds until the response; 0: no response is expected. Also until an ACK, but at most ACK_TIMEOUT. */
   readonly timeout: number
   readonly retries: number
   /** Passed back with the outcome. */
@@ -64,22 +61,21 @@ export interface AgentOptions {
   readonly highTid: number
   /** Whether the engine does RMPP for its owner. */
   readonly engineDoesRmpp: boolean
-  /** Whether the owner does RMPP itself: it gets every datagram of a transfer, also those that match no request. */
+  /** Whether the owner does RMPP: it gets every datagram of a transfer, even if the datagram matches no request. */
   readonly ownerDoesRmpp: boolean
 }
 
 export interface AgentOwner<P extends MadPath, T> {
-  /** Sends a datagram. */
   transmit(mad: Uint8Array, path: P): void
   /** `nextTimeout` is now `time`. */
   wakeAt(time: number): void
-  /** A request or response: a whole message if the engine does RMPP, otherwise a datagram. */
+  /** Passes on a request or response: a whole message if the engine does RMPP, otherwise a datagram. */
   deliver(message: Uint8Array, from: P): void
-  /** A send has ended. `tag`: that of its options. `message`: the message that was sent. */
+  /** A send of `message` has ended. `tag`: from its options. */
   ended(tag: T, outcome: SendOutcome, message: Uint8Array): void
 }
 
-/** A send that has not ended. */
+/** An unfinished send. */
 interface Sending<P, T> {
   readonly message: Uint8Array
   readonly fields: MadFields
@@ -110,12 +106,12 @@ export class MadAgentEngine<P extends MadPath, T> {
     return this.#sending.size
   }
 
-  /** When `onTimeout` must be called next, or earlier; Infinity for never. */
+  /** When `onTimeout` must be called next; Infinity for never. */
   nextTimeout(): number {
     return this.#nextTimeout
   }
 
-  /** Whether a message is sent as an RMPP transfer: its RMPP header says DATA, and the engine does RMPP. */
+  /** Whether a message is sent as an RMPP transfer. */
   isTransfer(message: Uint8Array, mgmtClass: number): boolean {
     if (!this.#options.engineDoesRmpp || !usesRmpp(mgmtClass)) return false
     const { flags, type } = parseRmpp(message)
@@ -123,9 +119,9 @@ export class MadAgentEngine<P extends MadPath, T> {
   }
 
   /**
-   * Sends a message of MAD_BYTES bytes, or an RMPP transfer of any length. The engine owns the message from then on,
-   * and sets the upper half of the transaction id of a request. Returns false and sends nothing if another request, or
-   * another response to the same peer, has not ended and has the same class and transaction id.
+   * Sends a message of MAD_BYTES bytes, or an RMPP transfer of any length. The engine then owns the message, and sets
+   * the upper half of a request's transaction id. Returns false, and sends nothing, if the class and transaction id are
+   * those of another unfinished request, or of another unfinished response to this peer.
    */
   send(message: Uint8Array, path: P, options: SendOptions<T>, now: number): boolean {
     if (!madFields(message).isResponse) setTidHigh(message, this.#options.highTid)
@@ -146,7 +142,6 @@ export class MadAgentEngine<P extends MadPath, T> {
     return true
   }
 
-  /** Handles a received datagram. */
   onMad(mad: Uint8Array, from: P, now: number): void {
     const fields = madFields(mad)
     const isRmpp = usesRmpp(fields.mgmtClass) && (parseRmpp(mad).flags & RmppFlag.ACTIVE) !== 0
@@ -156,8 +151,8 @@ export class MadAgentEngine<P extends MadPath, T> {
   }
 
   /**
-   * Retransmits sends that are due, ends those without retries left, and aborts transfers that were not complete in
-   * time. Stops after about `max` datagrams and ends, of which it returns the number; the rest stays due.
+   * Retransmits due sends; if no retries are left, ends them. Aborts transfers that were not complete in time. Stops
+   * after about `max` datagrams and ends; the rest stays due. Returns the number of datagrams and ends.
    */
   onTimeout(now: number, max = Number.POSITIVE_INFINITY): number {
     if (now < this.#nextTimeout) return 0
@@ -179,7 +174,7 @@ export class MadAgentEngine<P extends MadPath, T> {
     return done
   }
 
-  /** Ends all sends as aborted, and drops messages that are being received. */
+  /** Ends all sends as aborted, and drops transfers that are being received. */
   close(): void {
     this.#receiving.clear()
     for (const sending of this.#sending) this.#end(sending, 'aborted')
@@ -188,8 +183,8 @@ export class MadAgentEngine<P extends MadPath, T> {
   // ---- sending ----
 
   /**
-   * Whether an unfinished request, or response to the same peer, has the transaction id. The datagrams of a transfer
-   * that the owner segments itself share one.
+   * Whether an unfinished request, or an unfinished response to this peer, has the transaction id. If the owner does
+   * RMPP, the datagrams of a transfer share a transaction id.
    */
   #isDuplicate(fields: MadFields, message: Uint8Array, path: P): boolean {
     if (this.#options.ownerDoesRmpp && usesRmpp(fields.mgmtClass) && (parseRmpp(message).flags & RmppFlag.ACTIVE) !== 0)
@@ -200,10 +195,7 @@ export class MadAgentEngine<P extends MadPath, T> {
     return false
   }
 
-  /**
-   * The number of segments that may be sent before the first ACK: for the response to an RMPP request its
-   * `replyWindow`, otherwise 1.
-   */
+  /** Segments before the first ACK: `replyWindow` for the response to an RMPP request, otherwise 1. */
   #firstWindow({ isResponse, ...fields }: MadFields, path: P): number {
     if (!isResponse) return 1
     for (const { fields: request, from, segments } of this.#receiving)
@@ -218,7 +210,7 @@ export class MadAgentEngine<P extends MadPath, T> {
     this.#owner.wakeAt(time)
   }
 
-  /** Sends the message or the next segments, and sets the deadline; returns the number of datagrams sent. */
+  /** Sends the message or the next segments, and sets the deadline. Returns the number of datagrams. */
   #transmit(sending: Sending<P, T>, now: number): number {
     const { message, path, segments, options } = sending
     let sent = 0
@@ -233,18 +225,18 @@ export class MadAgentEngine<P extends MadPath, T> {
     return sent
   }
 
-  /** Handles a deadline of a send; returns the number of datagrams sent, or 1 if the send ended. */
+  /** A deadline of a send is due. Returns the number of datagrams sent, or 1 if the send ended. */
   #onDeadline(sending: Sending<P, T>, now: number): number {
     const { segments } = sending
     if (segments?.hasNext) return this.#transmit(sending, now)
-    // A transfer that was acknowledged completely is not repeated: only its response is missing.
+    // A completely acknowledged transfer is not repeated: only the response is missing.
     if (sending.retriesLeft === 0 || segments?.isDone) {
       this.#end(sending, 'timeout')
       return 1
     }
     sending.retriesLeft--
     segments?.rewind()
-    // Round robin: at the next call the other due sends come first.
+    // Round robin: the other due sends come first at the next call.
     this.#sending.delete(sending)
     this.#sending.add(sending)
     return this.#transmit(sending, now)
@@ -254,21 +246,21 @@ export class MadAgentEngine<P extends MadPath, T> {
     if (this.#sending.delete(sending)) this.#owner.ended(sending.options.tag, outcome, sending.message)
   }
 
-  /** The send that a datagram answers, as a response, or as an ACK, STOP or ABORT of an RMPP transfer. */
+  /** The send that a response, ACK, STOP or ABORT answers. */
   #sendingOf(fields: MadFields, from: P): Sending<P, T> | undefined {
     for (const sending of this.#sending) {
       const { fields: sent, path } = sending
       if (!isSameTransaction(sent, fields) || sent.isResponse === fields.isResponse) continue
       const isSamePath = sent.isResponse
         ? isSameAddress(path.remoteGid, from.remoteGid)
-        : // A response may come from another port than the one that got the request.
+        : // The response may come from another port of the peer.
           isSameAddress(path.localGid, from.localGid)
       if (isSamePath) return sending
     }
     return undefined
   }
 
-  /** Delivers a request or response. `acceptsUnmatched`: also a response that answers no send. */
+  /** `acceptsUnmatched`: also delivers a response that answers no send. */
   #deliver(message: Uint8Array, fields: MadFields, from: P, acceptsUnmatched = false): void {
     const sending = fields.isResponse ? this.#sendingOf(fields, from) : undefined
     if (fields.isResponse && sending === undefined && !acceptsUnmatched) return
@@ -294,18 +286,18 @@ export class MadAgentEngine<P extends MadPath, T> {
     } else this.#refuse(mad, fields, from, RmppStatus.BAD_TYPE)
   }
 
-  /** Sends an ABORT that answers a datagram. */
+  /** Answers a datagram with an ABORT. */
   #abort(mad: Uint8Array, path: P, status: number): void {
     this.#owner.transmit(answerRmpp(mad, { type: RmppType.ABORT, status }), path)
   }
 
-  /** The peer violates the protocol: ends our transfer, and sends an ABORT that ends the peer's. */
+  /** The peer violates the protocol: ends our transfer, and sends an ABORT to end the peer's transfer. */
   #refuse(mad: Uint8Array, fields: MadFields, from: P, status: number): void {
     this.#stop(fields, from)
     this.#abort(mad, from, status)
   }
 
-  /** Ends, as aborted, the transfer that a datagram answers, unless all its segments were acknowledged. */
+  /** Aborts the transfer that a datagram answers, unless all segments were acknowledged. */
   #stop(fields: MadFields, from: P): void {
     const sending = this.#sendingOf(fields, from)
     if (sending?.segments !== undefined && !sending.segments.isDone) this.#end(sending, 'aborted')
@@ -325,7 +317,7 @@ export class MadAgentEngine<P extends MadPath, T> {
     const sending = this.#sendingOf(fields, from)
     const segments = sending?.segments
     if (sending === undefined || segments === undefined) {
-      // In a double-sided transfer the requester sends an ACK of segment 0 with its window for the response.
+      // Double-sided transfer: the requester sends an ACK of segment 0 with its window for the response.
       const request = segment === 0 ? this.#receivingOf(fields, from) : undefined
       if (request?.segments.isComplete) request.segments.replyWindow = window
       return
@@ -339,9 +331,9 @@ export class MadAgentEngine<P extends MadPath, T> {
     } else if (outcome === 'done') {
       if (sending.options.timeout === 0) this.#end(sending, 'sent')
       else {
-        // Nothing is left to transmit: this sets the deadline of the response.
+        // Sends nothing, and sets the deadline of the response.
         if (!wasDone) this.#transmit(sending, now)
-        // The ACK of segment 0, with our window for the response.
+        // ACK of segment 0, with our window for the response.
         this.#owner.transmit(answerRmpp(mad, { type: RmppType.ACK, lengthOrWindow: 1 }), from)
       }
     }
@@ -373,7 +365,7 @@ export class MadAgentEngine<P extends MadPath, T> {
     }
   }
 
-  /** Starts a transfer; if there is no space for it, sends a STOP and returns undefined. */
+  /** Starts a transfer. If there is no space, sends a STOP and returns undefined. */
   #startTransfer(mad: Uint8Array, fields: MadFields, from: P, now: number): Receiving<P> | undefined {
     if (this.#receiving.size >= MAX_TRANSFERS) {
       const [oldest] = [...this.#receiving].filter(({ segments }) => segments.isComplete)
@@ -414,8 +406,8 @@ export class MadAgentEngine<P extends MadPath, T> {
   }
 
   /**
-   * Stops a transfer of the peer with the largest sum of `weightOf` (receiving.ts). Returns false, and stops none, if
-   * the peer at `from`, which needs the space, has as large a sum.
+   * Stops a transfer of the peer with the largest weight (receiving.ts). Returns false if the peer at `from`, which
+   * needs the space, has as large a weight.
    */
   #makeRoom(from: P, weightOf: (receiving: Receiving<P>) => number): boolean {
     const victim = newestOfLargest(this.#receiving, peerOf(from.remoteGid), weightOf)

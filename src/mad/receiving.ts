@@ -1,20 +1,20 @@
 /*
- * RMPP transfers that an agent is receiving, and the choice of the one to stop when there are too many, or too many
- * bytes: one of the peer with the most, so that a peer that finishes no transfers cannot keep out those of other peers.
+ * RMPP transfers that an agent is receiving. If there are too many transfers or bytes, one is stopped, of the peer with
+ * the most. So a peer that finishes no transfers cannot block other peers.
  */
 import type { MadFields } from '../wire/mad/management.ts'
 import type { SegmentReceiver } from './rmpp-receiver.ts'
 
 /** A transfer that is being received, or is complete and still acknowledged. */
 export interface Receiving<P> {
-  /** Its first datagram, with fields and path. */
+  /** The first datagram, with fields and path. */
   readonly mad: Uint8Array
   readonly fields: MadFields
   readonly from: P
-  /** The peer's GID as text. */
+  /** `peerOf` the peer. */
   readonly peer: string
   readonly segments: SegmentReceiver
-  /** When it is dropped, µs. */
+  /** When the transfer is dropped, µs. */
   deadline: number
 }
 
@@ -22,8 +22,8 @@ export interface Receiving<P> {
 export const peerOf = (gid: Uint8Array): string => gid.join()
 
 /**
- * The newest incomplete transfer of the peer with the largest sum of `weightOf`; undefined if the sum of `peer`, whose
- * transfer needs the space, is as large. `transfers` are ordered by age, oldest first.
+ * The newest incomplete transfer of the peer with the largest sum of `weightOf`; undefined if `peer`, which needs the
+ * space, has as large a sum. `transfers`: oldest first.
  */
 export const newestOfLargest = <P>(
   transfers: Iterable<Receiving<P>>,

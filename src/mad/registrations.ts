@@ -1,7 +1,6 @@
 /*
- * Finds the agent of a datagram that is not a response. Agents register for methods of one class in one version, and
- * for a vendor class that has OUIs also for one of them. Each method has at most one agent (IBA 13.4.4; Linux's
- * ib_register_mad_agent). The caller chooses the type of the agents.
+ * Finds the agent of a datagram that is not a response. Agents register for methods of a class and version, and of an
+ * OUI if the class has OUIs. A method has at most one agent (IBA 13.4.4; Linux's ib_register_mad_agent).
  */
 import { isVendorClass, MAD_METHODS, MadMethod } from '../spec/wire/management.ts'
 import type { MadFields } from '../wire/mad/management.ts'
@@ -44,7 +43,7 @@ export class Registrations<A> {
   }
 }
 
-/** The methods whose bits are set in a mask of 128 bits; bit 0 is the lowest of the first byte. */
+/** The methods in a mask of 128 bits. Bit 0 is the lowest bit of the first byte. */
 export const methodsOf = (mask: Uint8Array): number[] =>
   Array.from({ length: MAD_METHODS }, (_, method) => method).filter(
     method => ((mask[method >> 3] ?? 0) & (1 << (method & 7))) !== 0,

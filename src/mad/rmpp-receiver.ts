@@ -1,7 +1,7 @@
 /*
- * The receiving side of one RMPP transfer (IBA 13.6.5): accepts segments in any order within the window, acknowledges
- * when all segments of the window have arrived, and returns the message when it is complete. As in Linux, the window
- * grows by WINDOW, and repeated segments are acknowledged again.
+ * The receiving side of one RMPP transfer (IBA 13.6.5). Segments may come in any order within the window. An ACK is
+ * sent when the whole window has arrived. As in Linux, the window grows by WINDOW, and repeated segments are
+ * acknowledged again.
  */
 import { MAD_BYTES } from '../spec/wire/mad.ts'
 import { dataOffset, RMPP_DATA_BYTES, RmppFlag, RmppStatus, RmppType } from '../spec/wire/management.ts'
@@ -9,14 +9,14 @@ import { answerRmpp, parseRmpp } from '../wire/mad/management.ts'
 
 /** Window in segments: an eighth of the receive queue that Linux gives queue pair 1. */
 const WINDOW = 64
-/** Maximum number of segments of a message, more than 1 MiB. */
+/** Maximum segments of a message, more than 1 MiB. */
 export const MAX_SEGMENTS = 8192
 
 /** The result of a segment. */
 export interface SegmentOutcome {
   /** A datagram for the sender of the segment. */
   readonly reply?: Uint8Array
-  /** The message, if it is complete now. */
+  /** The complete message. */
   readonly message?: Uint8Array
   /** The transfer has failed: it has more than MAX_SEGMENTS segments. */
   readonly hasFailed?: true
@@ -25,28 +25,27 @@ export interface SegmentOutcome {
 export class SegmentReceiver {
   /** Where the data begins in a segment. */
   readonly #dataOffset: number
-  /** Segments by number − 1; at most a window of them follows the first gap. */
+  /** By number − 1. At most a window of segments follows the first gap. */
   readonly #segments: (Uint8Array | undefined)[] = []
   /** All segments up to this number have arrived. */
   #received = 0
-  /** The last segment that was acknowledged. */
+  /** The last acknowledged segment. */
   #acknowledged = 0
   /** The last segment that the sender may send. */
   #window = 1
   isComplete = false
-  /** The window that the sender of a request has granted for the response (double-sided transfer). */
+  /** The requester's window for the response (double-sided transfer). */
   replyWindow = 1
 
   constructor(mgmtClass: number) {
     this.#dataOffset = dataOffset(mgmtClass)
   }
 
-  /** Bytes of the stored segments, gaps between them included. */
+  /** Bytes of the stored segments, including gaps. */
   get bytes(): number {
     return this.isComplete ? 0 : this.#segments.length * MAD_BYTES
   }
 
-  /** Handles a DATA segment of this transfer. */
   onData(mad: Uint8Array, segment: number): SegmentOutcome {
     if (this.isComplete || segment <= this.#acknowledged) return { reply: this.#ack(mad) }
     if (segment > this.#window) return {}
@@ -68,10 +67,7 @@ export class SegmentReceiver {
     return { reply: this.#ack(mad) }
   }
 
-  /**
-   * Builds the message: headers of the first segment, and the data of all. `lastPayload`: the length field of the
-   * last segment.
-   */
+  /** Headers of the first segment, and data of all. `lastPayload`: the length field of the last segment. */
   #assemble(lastPayload: number): Uint8Array {
     /** Bytes of data in a segment. */
     const dataBytes = MAD_BYTES - this.#dataOffset

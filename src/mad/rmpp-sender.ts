@@ -1,15 +1,14 @@
 /*
  * The sending side of one RMPP transfer (IBA 13.6.6): splits a message into segments, and sends them within the window
- * that the receiver's ACKs grant. agent.ts has the timers and the outcome of the transfer. Payload lengths are counted
- * as in Linux.
+ * of the receiver's ACKs. agent.ts has the timers. Payload lengths are counted as in Linux.
  */
 import { MAD_BYTES } from '../spec/wire/mad.ts'
 import { dataOffset, RMPP_DATA_BYTES, RMPP_VERSION, RmppFlag, RmppStatus, RmppType } from '../spec/wire/management.ts'
 import { emitRmpp, type RmppFields } from '../wire/mad/management.ts'
 
 /**
- * The effect of an ACK. `old`: none; `open`: it acknowledges segments or opens the window; `done`: all segments have
- * arrived; `abort`: the ACK is invalid, and an ABORT with this status must be sent.
+ * The effect of an ACK. `old`: none. `open`: segments were acknowledged, or the window has grown. `done`: all segments
+ * have arrived. `abort`: the ACK is invalid, and an ABORT with this status must be sent.
  */
 export type AckOutcome = 'old' | 'open' | 'done' | { readonly abort: number }
 
@@ -20,9 +19,9 @@ export class SegmentSender {
   readonly #dataBytes: number
   /** Number of segments. */
   readonly count: number
-  /** The last segment that was sent. */
+  /** The last sent segment. */
   #sent = 0
-  /** The last segment that was acknowledged. */
+  /** The last acknowledged segment. */
   #acknowledged = 0
   /** The last segment that may be sent. */
   #window: number
@@ -42,22 +41,21 @@ export class SegmentSender {
     return this.#acknowledged === this.count
   }
 
-  /** Whether the window allows another segment. */
+  /** Whether the window allows another segment of the message. */
   get hasNext(): boolean {
     return this.#sent < Math.min(this.#window, this.count)
   }
 
-  /** Returns the next segment, which counts as sent. */
+  /** Returns the next segment, and counts it as sent. */
   next(): Uint8Array {
     return this.#segment(++this.#sent)
   }
 
-  /** From now on `next` returns the segments after the last acknowledged one again. */
+  /** `next` restarts after the last acknowledged segment. */
   rewind(): void {
     this.#sent = this.#acknowledged
   }
 
-  /** Handles an ACK. */
   onAck({ segment, lengthOrWindow: window }: Pick<RmppFields, 'segment' | 'lengthOrWindow'>): AckOutcome {
     if (this.isDone) return 'done'
     if (segment > this.count || segment > this.#window) return { abort: RmppStatus.SEGMENT_TOO_BIG }
@@ -74,8 +72,8 @@ export class SegmentSender {
     const data = this.#data.subarray(start, start + this.#dataBytes)
     const [isFirst, isLast] = [number === 1, number === this.count]
     const padding = this.count * this.#dataBytes - this.#data.length
-    // The length field of the first segment counts the data of all segments, that of the last one its own. Both also
-    // count the class header of each segment.
+    // The first segment has the length of all segments, the last segment its own length. Both lengths include the class
+    // header of each segment.
     const length = isLast || isFirst ? (isLast ? 1 : this.count) * RMPP_DATA_BYTES - padding : 0
     const flags = RmppFlag.ACTIVE | (isFirst ? RmppFlag.FIRST : 0) | (isLast ? RmppFlag.LAST : 0)
     const fields = { version: RMPP_VERSION, type: RmppType.DATA, flags, segment: number, lengthOrWindow: length }
