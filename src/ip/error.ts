@@ -1,6 +1,5 @@
 /*
- * The error that functions of the IP engine throw for a mistake of the caller: a wrong argument, a port in use, a
- * destination that is not on the link.
+ * The error of the IP engine for a mistake of the caller.
  */
 export type IpErrorCode = 'EINVAL' | 'EADDRINUSE' | 'EADDRNOTAVAIL' | 'EMSGSIZE' | 'ENETUNREACH' | 'ENOMEM'
 

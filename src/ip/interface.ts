@@ -1,11 +1,10 @@
 /*
- * An IP interface on a link of RFC 4391 (IP over InfiniBand), as an engine without I/O: the caller passes received
- * packets (`receive`) and the time, and sends the packets that `pollTransmit` returns. The interface has one IPv4 or
- * IPv6 address and reaches the addresses of its prefix: there are no routers, and nothing is forwarded. It answers ARP,
- * neighbour solicitations and echo requests, and has UDP and ICMP echo sockets. Fragments are neither sent nor
- * accepted.
+ * An IP interface on a link of RFC 4391 (IP over InfiniBand), without I/O: the caller passes received packets and the
+ * time, and sends the packets that `pollTransmit` returns. The interface has one IPv4 or IPv6 address, and reaches only
+ * the addresses of its prefix: there are no routers. It answers ARP, neighbour solicitations and echo requests, and has
+ * UDP and ICMP echo sockets. Fragments are neither sent nor accepted.
  *
- * Memory is bounded for any traffic: by NeighbourLimits, SocketLimits and MAX_FRAMES.
+ * Memory is bounded by NeighbourLimits, SocketLimits and MAX_FRAMES.
  */
 import { addressText, isMappedIpv4, isMulticastGid } from '../wire/address.ts'
 import { UDP_BYTES } from '../wire/ip.ts'
@@ -62,13 +61,13 @@ export interface IpOptions {
   readonly leave: (group: LinkAddress) => void
 }
 
-/** The counter of a received packet: it was delivered to a socket, or was dropped for this reason. */
+/** The counter of a received packet: `delivered` to a socket, or the reason to drop it. */
 type Verdict = IpFault | 'delivered' | 'foreign' | 'unclaimed'
 
 /**
  * Numbers of packets. `malformed`, `checksum`, `fragment`: see IpFault. `foreign`: for another host, from a host that
- * is not on the link, or of an unsupported protocol; `unclaimed`: no socket receives it; `sent`: returned by
- * `pollTransmit`; `dropped`: could not be sent.
+ * is not on the link, or of an unsupported protocol. `unclaimed`: no socket receives the packet. `sent`: returned by
+ * `pollTransmit`. `dropped`: could not be sent.
  */
 export type IpCounters = Record<Verdict | 'received' | 'sent' | 'dropped', number>
 
@@ -78,10 +77,10 @@ export interface Frame {
   readonly to: LinkAddress
 }
 
-/** Maximum number of frames that wait for `pollTransmit`. */
+/** Maximum frames that wait for `pollTransmit`. */
 const MAX_FRAMES = 1024
 const HOP_LIMIT = 64
-/** RFC 4861, 7.1: proves that no router has forwarded the packet. */
+/** RFC 4861, 7.1: no router has forwarded the packet. */
 const DISCOVERY_HOP_LIMIT = 255
 /** Bytes after the checksum of an echo message: identifier and sequence number. */
 const ECHO_BYTES = 4
@@ -115,7 +114,7 @@ export class IpInterface implements NeighbourHost {
   readonly #neighbours = new NeighbourCache(this)
   readonly #sockets: IpSockets
   readonly #frames: Frame[] = []
-  /** Multicast groups that are received, by address as text, with the number of joins of each. */
+  /** Joined multicast groups by `addressText`, with the number of joins. */
   readonly #groups = new Map<string, { readonly link: LinkAddress; uses: number }>()
 
   /** Throws IpError EINVAL, or the error of `options.join`. */
@@ -135,7 +134,7 @@ export class IpInterface implements NeighbourHost {
     return this.#options.mtu
   }
 
-  /** Numbers of neighbours, of packets that wait for their neighbour or for `pollTransmit`, and of sockets. */
+  /** `waiting`: packets that wait for their neighbour or for `pollTransmit`. */
   get counts(): { readonly neighbours: number; readonly waiting: number; readonly sockets: number } {
     const { entries, waiting } = this.#neighbours.counts
     return { neighbours: entries, waiting: waiting + this.#frames.length, sockets: this.#sockets.count }
@@ -150,7 +149,7 @@ export class IpInterface implements NeighbourHost {
     this.#neighbours.onTimeout(now)
   }
 
-  /** The next packet to send; undefined: there is none. */
+  /** The next packet to send. */
   pollTransmit(): Frame | undefined {
     const frame = this.#frames.shift()
     if (frame !== undefined) this.counters.sent++
@@ -159,14 +158,12 @@ export class IpInterface implements NeighbourHost {
 
   // ---- sockets ----
 
-  /**
-   * Opens a socket. `port`: a UDP port, or an ICMP echo identifier; 0: a free one. Throws IpError EADDRINUSE, ENOMEM.
-   */
+  /** `port`: a UDP port or an ICMP echo identifier; 0: a free one. Throws IpError EADDRINUSE, ENOMEM. */
   open(protocol: SocketProtocol, port: number, receiver: IpReceiver): IpSocket {
     return this.#sockets.open(protocol, port, receiver)
   }
 
-  /** Closes a socket, which leaves its groups. */
+  /** Closes a socket. The socket leaves its groups. */
   close(socket: IpSocket): void {
     this.#sockets.close(socket)
     for (const group of socket.groups) this.#leave(group)
@@ -228,7 +225,7 @@ export class IpInterface implements NeighbourHost {
     this.#sendIp(icmpPacket(this.#headerTo(destination), { type: this.#echo.request, code: 0, body }), now)
   }
 
-  /** Leaves all groups, and drops the packets that wait. */
+  /** Leaves all groups, and drops waiting packets. */
   shutDown(): void {
     this.#neighbours.clear()
     this.#frames.length = 0
@@ -259,7 +256,7 @@ export class IpInterface implements NeighbourHost {
     if (arp === undefined || !isUnicastLink(arp.senderLink)) return 'malformed'
     const { operation, sender, senderLink, target } = arp
     const isForThisHost = operation === ArpOperation.REQUEST && this.prefix.isOwn(target)
-    // A sender address of 0 is a probe of a host that has no address yet (RFC 5227): nothing can be learnt from it.
+    // RFC 5227: a host without an address probes with sender 0.
     if (!isUnspecified(sender)) {
       if (!this.prefix.isNeighbour(sender)) return 'foreign'
       this.#neighbours.learn(sender, senderLink, isForThisHost, now)
@@ -278,10 +275,10 @@ export class IpInterface implements NeighbourHost {
     const { prefix } = this
     if (isMappedIpv4(destination) !== this.#isIpv4) return 'malformed'
     const isToOwnAddress = prefix.isOwn(destination)
-    // Packets with our own source address: multicast packets of ours that the link has looped back are ignored; packets
-    // to us are forged, since those to ourselves do not use the link.
+    // From our own address: the link loops our multicast packets back, which are ignored. Packets to our own address do
+    // not use the link, so others are forged.
     if (prefix.isOwn(source) && !isLoop) return isToOwnAddress ? 'foreign' : undefined
-    // A host that has no address yet detects duplicate addresses (RFC 4862, 5.4).
+    // RFC 4862, 5.4: a host without an address detects duplicates of its future address.
     const isFromUnspecified = isUnspecified(source) && protocol === IpProtocolNumber.ICMPV6
     const isForThisHost =
       isToOwnAddress || prefix.isBroadcast(destination) || this.#groups.has(addressText(destination))
@@ -315,7 +312,7 @@ export class IpInterface implements NeighbourHost {
     if (type !== request && type !== reply) return 'foreign'
     if (body.length < ECHO_BYTES || isUnspecified(packet.source)) return 'malformed'
     if (type === reply) return this.#onEchoReply(packet, body)
-    // Requests to a group or a broadcast address are not answered, because all hosts would answer (RFC 1122, 3.2.2.6).
+    // RFC 1122, 3.2.2.6: requests to a group or a broadcast address are not answered, because all hosts would answer.
     if (isToOwnAddress) this.#sendIp(icmpPacket(this.#headerTo(packet.source), { type: reply, code: 0, body }), now)
     return undefined
   }

@@ -1,7 +1,7 @@
 /*
  * The neighbour cache of one interface: link-layer addresses by IP address, resolved by solicitations (ARP: RFC 826;
- * IPv6: RFC 4861, 7.3). Packets to a neighbour wait while it is being resolved. Entries and waiting packets are bounded
- * for any traffic. Times are microseconds.
+ * IPv6: RFC 4861, 7.3). Packets wait until their neighbour is resolved. Entries and waiting packets are bounded. Times
+ * are microseconds.
  */
 import type { LinkAddress } from '../wire/ipoib.ts'
 
@@ -11,27 +11,25 @@ const MAX_SOLICITATIONS = 3
 const REACHABLE_TIME = 30_000_000
 
 /**
- * `entries`: all neighbours; `unresolved`: with this number of unresolved ones, a full cache evicts one of these;
- * `waiting`, `waitingEach`: packets in all, and per neighbour.
+ * `entries`: maximum neighbours. `unresolved`: with this many unresolved neighbours, a full cache evicts one of them.
+ * `waiting`: maximum waiting packets. `waitingEach`: maximum waiting packets of a neighbour.
  */
 export const NeighbourLimits = { entries: 1024, unresolved: 256, waiting: 256, waitingEach: 16 } as const
 
-/** Services of the interface for the cache. */
 export interface NeighbourHost {
-  /** Sends a solicitation of an address: to `link`, or by multicast if that is not known. */
+  /** Solicits an address: at `link`, or by multicast if `link` is unknown. */
   solicit(address: Uint8Array, link: LinkAddress | undefined): void
   transmit(frame: Uint8Array, to: LinkAddress): void
   /** Counts packets that the cache has dropped. */
   countDropped(packets: number): void
 }
 
-/** An entry of the cache. */
 interface Neighbour {
   readonly key: string
   readonly address: Uint8Array
   /** Undefined: not resolved yet (state INCOMPLETE of RFC 4861). */
   link: LinkAddress | undefined
-  /** Until then `link` is used without a solicitation (state REACHABLE). */
+  /** Until this time `link` is used without a solicitation (state REACHABLE). */
   confirmedUntil: number
   /** Number of unanswered solicitations; 0: no answer is expected. */
   solicitations: number
@@ -45,13 +43,13 @@ const keyOf = (address: Uint8Array): string => address.join('.')
 
 export class NeighbourCache {
   readonly #host: NeighbourHost
-  /** In the order in which they were created or confirmed last. */
+  /** In the order of their creation or last confirmation. */
   readonly #entries = new Map<string, Neighbour>()
   /** Entries without a link-layer address, first solicited first. */
   readonly #unresolved = new Set<Neighbour>()
   /** Solicited entries. All have the same timeout, so the first has the earliest deadline. */
   readonly #solicited = new Set<Neighbour>()
-  /** Number of packets that wait, of all entries. */
+  /** Waiting packets of all entries. */
   #waiting = 0
 
   constructor(host: NeighbourHost) {
@@ -75,10 +73,7 @@ export class NeighbourCache {
     }
   }
 
-  /**
-   * Sends a packet to a neighbour, or keeps it until the neighbour is resolved; solicits a neighbour that is not
-   * confirmed.
-   */
+  /** Sends a packet, or keeps it until the neighbour is resolved. Solicits an unconfirmed neighbour. */
   send(address: Uint8Array, frame: Uint8Array, now: number): void {
     const entry = this.#entries.get(keyOf(address)) ?? this.#add(address, undefined)
     if (entry.solicitations === 0 && entry.confirmedUntil <= now) this.#solicit(entry, now)
@@ -87,8 +82,8 @@ export class NeighbourCache {
   }
 
   /**
-   * A neighbour has sent its link-layer address. `canCreate`: an unknown neighbour gets an entry. It is set if the
-   * neighbour has requested our address, since packets to it are then likely.
+   * A neighbour has sent its link-layer address. `canCreate`: an unknown neighbour gets an entry, because it has
+   * requested our address and packets to it are likely.
    */
   learn(address: Uint8Array, link: LinkAddress, canCreate: boolean, now: number): void {
     const known = this.#entries.get(keyOf(address))
@@ -105,7 +100,7 @@ export class NeighbourCache {
     for (const frame of entry.waiting.splice(0)) this.#host.transmit(frame, link)
   }
 
-  /** Removes all entries, and drops the packets that wait. */
+  /** Removes all entries, and drops waiting packets. */
   clear(): void {
     for (const entry of [...this.#entries.values()]) this.#remove(entry)
   }
@@ -120,9 +115,9 @@ export class NeighbourCache {
   }
 
   /**
-   * The entry to evict: a resolved one as long as fewer than `NeighbourLimits.unresolved` entries are unresolved, else
-   * an unresolved one. So addresses that nobody answers cannot evict all neighbours that answer, and hosts that solicit
-   * us cannot evict all entries that are being resolved.
+   * The entry to evict: an unresolved one if `NeighbourLimits.unresolved` entries are unresolved, else a resolved one.
+   * So addresses that do not answer cannot evict all neighbours, and soliciting hosts cannot evict all unresolved
+   * entries.
    */
   #evictionCandidate(): Neighbour {
     if (this.#unresolved.size < NeighbourLimits.unresolved)
@@ -148,8 +143,8 @@ export class NeighbourCache {
   }
 
   /**
-   * Keeps a packet until the neighbour is resolved. If the neighbour has `waitingEach` packets, its oldest one is
-   * dropped; if all neighbours together have `waiting` packets, the new one.
+   * Keeps a packet until the neighbour is resolved. If the neighbour has `waitingEach` packets, its oldest packet is
+   * dropped. If all neighbours together have `waiting` packets, the new packet is dropped.
    */
   #queue(entry: Neighbour, frame: Uint8Array): void {
     if (entry.waiting.length >= NeighbourLimits.waitingEach) {

@@ -1,6 +1,5 @@
 /*
- * The address of an interface and the prefix of its link, which tell whether an address is on the link, and whether it
- * is a broadcast address. Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d.
+ * The address of an interface and the prefix of its link. Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d.
  */
 import { addressText, isLoopbackIpv4, isMappedIpv4, isMulticastGid, isSameAddress } from '../wire/address.ts'
 import { IpError } from './error.ts'
@@ -39,7 +38,6 @@ export class Prefix {
     return isSameAddress(address, this.address)
   }
 
-  /** Whether an address is in the prefix. */
   includes(address: Uint8Array): boolean {
     if (isMappedIpv4(address) !== this.isIpv4) return false
     const bits = this.length + (this.isIpv4 ? 96 : 0)
@@ -53,13 +51,13 @@ export class Prefix {
   isBroadcast(address: Uint8Array): boolean {
     if (!this.isIpv4) return false
     if (isSameAddress(address, LIMITED_BROADCAST)) return true
-    // RFC 3021: in a prefix of two addresses both are hosts.
+    // RFC 3021: both addresses of a prefix of two are hosts.
     if (this.length > 30 || !this.includes(address)) return false
     const hostMask = 2 ** (32 - this.length) - 1
     return (new DataView(address.buffer, address.byteOffset).getUint32(12) & hostMask) >>> 0 === hostMask
   }
 
-  /** Whether this is the address of another host on the link. */
+  /** Whether an address is the address of another host on the link. */
   isNeighbour(address: Uint8Array): boolean {
     const isHost = !isMulticastGid(address) && !isUnspecified(address) && !this.isBroadcast(address)
     return isHost && this.includes(address) && !this.isOwn(address)

@@ -8,14 +8,14 @@ import { IpError } from './error.ts'
 export interface IpEnd {
   /** 16 bytes. */
   readonly address: Uint8Array
-  /** UDP port; of an ICMP echo message the sequence number. */
+  /** UDP port, or sequence number of an ICMP echo message. */
   readonly port: number
 }
 
-/** Called with each received datagram; the receiver owns both arguments. */
+/** Called with each received datagram. The receiver owns both arguments. */
 export type IpReceiver = (from: IpEnd, payload: Uint8Array) => void
 
-/** ICMP: also ICMPv6, on an IPv6 interface. */
+/** ICMP includes ICMPv6. */
 export type SocketProtocol = typeof IpProtocolNumber.UDP | typeof IpProtocolNumber.ICMP
 
 export interface IpSocket {
@@ -23,11 +23,11 @@ export interface IpSocket {
   /** UDP port, or ICMP echo identifier. */
   readonly port: number
   readonly receiver: IpReceiver
-  /** Its multicast groups: addresses as text. */
+  /** Multicast groups by `addressText`. */
   readonly groups: Set<string>
 }
 
-/** Maximum sockets of an interface, and multicast groups of each. */
+/** Maximum sockets of an interface, and multicast groups of a socket. */
 export const SocketLimits = { sockets: 1024, groupsEach: 20 } as const
 
 /** The dynamic ports (RFC 6335, 6). */
@@ -54,7 +54,7 @@ export class IpSockets {
     return this.#byPort[protocol].get(port)
   }
 
-  /** Opens a socket; `port` 0: a free port. Throws IpError EADDRINUSE, ENOMEM. */
+  /** `port` 0: a free port. Throws IpError EADDRINUSE, ENOMEM. */
   open(protocol: SocketProtocol, port: number, receiver: IpReceiver): IpSocket {
     const sockets = this.#byPort[protocol]
     if (this.count >= SocketLimits.sockets)
@@ -69,9 +69,7 @@ export class IpSockets {
     this.#byPort[protocol].delete(port)
   }
 
-  /**
-   * A dynamic port that is free. There is one, since SocketLimits allows fewer sockets than there are dynamic ports.
-   */
+  /** A free dynamic port. It exists: SocketLimits allows fewer sockets than there are dynamic ports. */
   #freePort(sockets: ReadonlyMap<number, IpSocket>): number {
     let port = FIRST_DYNAMIC + (this.#random() % DYNAMIC_PORTS)
     while (sockets.has(port)) port = port === LAST_PORT ? FIRST_DYNAMIC : port + 1
