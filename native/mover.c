@@ -1,16 +1,16 @@
 /*
- * Movers: processes that share our memory and copy bytes between it and another program's, or make other system calls
- * that may have to wait for that program. What may block such a call then blocks a mover, and not the daemon: a page
- * that its owner never provides (a file system that does not answer, userfaultfd), the program's mmap lock, its exec.
+ * Movers: processes that share the daemon's memory and make system calls that may have to wait for a program, such as
+ * copies from and to the program's memory. So a mover waits, and not the daemon, for the program's mmap lock, for its
+ * exec, or for a page that never comes (a file system that does not answer, userfaultfd).
  *
- * A thread is not enough: only a fatal signal ends a wait for such a page, and that ends all threads of a process. If a
- * file system has already accepted the request, not even that does, and a process with such a thread never ends. A
- * mover (clone(2) with CLONE_VM only) can be killed separately. One that cannot die keeps only the address space: it
- * has its own table of descriptors, and closes all except those that it uses. A descriptor whose last close may block
- * is closed by the daemon first, and then by a mover that has a copy.
+ * A thread is not enough. Only a fatal signal ends the wait for such a page, and a fatal signal ends all threads of a
+ * process. If a file system has accepted the request, not even that ends the wait, and the process never ends.
+ * A mover (clone(2) with CLONE_VM only) can be killed separately. A mover that cannot die keeps the address space, but
+ * no descriptors except those that it uses: it has its own table of descriptors. If the last close of a descriptor may
+ * block, the daemon closes the descriptor first, and a mover with a copy last.
  *
- * A mover copies through a buffer of its own, so that an abandoned one that wakes up later touches nothing else. It
- * shares our thread-local storage, so it makes raw system calls, which do not set errno.
+ * A mover copies through its own buffer, so an abandoned mover that wakes up later changes nothing else. It shares our
+ * thread-local storage, so it makes raw system calls, which do not set errno.
  *
  * Called from one thread only, by src/host/memory/mover.ts.
  */
@@ -39,7 +39,7 @@ enum {
     STACK_BYTES = 16384,
     BUFFER_BYTES = 1 << 18,
     YIELDS = 64, /* sched_yield before a futex wait */
-    MAX_EXTENSIONS = 20, /* of the time limit, for a mover that is running or runnable */
+    MAX_EXTENSIONS = 20, /* of the time limit of a mover that is running or runnable */
     MAX_ABANDONED = 8, /* movers of one user that cannot die */
     MAX_KEPT_FDS = 2,
     MAX_FDS = 1 << 20, /* closed one by one where the kernel has no close_range */
@@ -47,13 +47,13 @@ enum {
 
 struct mover {
     uint32_t is_busy; /* a futex word: 1 from the daemon's call until the mover has answered */
-    int32_t kept_fds[MAX_KEPT_FDS]; /* descriptors that it keeps, or -1 */
-    long number, arguments[6]; /* its system call */
+    int32_t kept_fds[MAX_KEPT_FDS]; /* descriptors that the mover keeps, or -1 */
+    long number, arguments[6]; /* the system call */
     struct iovec local_part, remote_part; /* of a copy */
     int64_t result; /* of the system call, or -errno */
-    uint64_t waited_us; /* microseconds of calls that slept, since userdma_mover_waited was last called */
+    uint64_t waited_us; /* microseconds of calls that slept, since the last userdma_mover_waited */
     pid_t pid, parent; /* the mover's process and the daemon's */
-    int64_t user; /* whose memory is moved; -1: not counted for a user */
+    int64_t user; /* the owner of the moved memory; -1: not counted for a user */
     int32_t is_abandoned; /* it may not be able to die */
     struct mover *next; /* in the list `killed` */
     uint8_t stack[STACK_BYTES] __attribute__((aligned(64)));
@@ -91,7 +91,6 @@ static inline long raw_syscall(long number, long a, long b, long c, long d, long
 #define SYS_pidfd_getfd 438
 #endif
 
-/* Waits while a futex word has this value. */
 static void wait_while(uint32_t *word, uint32_t value)
 {
     for (int yields = 0; yields < YIELDS; yields++) {
@@ -103,7 +102,7 @@ static void wait_while(uint32_t *word, uint32_t value)
         raw_syscall(SYS_futex, (long)word, FUTEX_WAIT, value, 0, 0, 0);
 }
 
-/* How often the calling process has slept, for a page or a lock; preemption does not count. */
+/* How often the calling process has slept. Preemption does not count. */
 static long voluntary_switches(void)
 {
     struct rusage usage;
@@ -118,7 +117,7 @@ static int64_t microseconds(void)
     return time.tv_sec * 1000000 + time.tv_nsec / 1000;
 }
 
-/* Closes the caller's descriptors from `first` up to, and without, `end`, one by one before Linux 5.9. */
+/* Closes the caller's descriptors from `first` to `end` - 1; one by one before Linux 5.9. */
 static void close_between(unsigned first, unsigned end)
 {
     struct rlimit limit = {0};
@@ -135,7 +134,7 @@ static int serve(void *argument)
     struct mover *m = argument;
     raw_syscall(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0, 0);
     raw_syscall(SYS_prctl, PR_SET_NAME, (long)"userdma-mover", 0, 0, 0, 0);
-    /* Closes all descriptors but those that it keeps: from the highest down, each range above one that it keeps. */
+    /* Closes the ranges between kept descriptors, from the highest down. */
     unsigned end = ~0u;
     for (int kept = -1; end > 0; end = kept < 0 ? 0 : (unsigned)kept) {
         kept = -1;
@@ -177,8 +176,8 @@ static void reap(void)
 }
 
 /*
- * Starts a mover, which keeps our descriptors `first` and `second` (-1: none). Its handle, or -errno: -ETIMEDOUT if
- * MAX_ABANDONED movers of this user (unless it is -1) cannot die.
+ * Starts a mover that keeps our descriptors `first` and `second` (-1: none). Returns the mover or -errno: -ETIMEDOUT if
+ * MAX_ABANDONED movers of this user cannot die. `user` -1: without this limit.
  */
 EXPORT int64_t userdma_mover_start(int first, int second, int64_t user)
 {
@@ -195,7 +194,7 @@ EXPORT int64_t userdma_mover_start(int first, int second, int64_t user)
     m->kept_fds[1] = second;
     m->user = user;
     m->parent = getpid();
-    /* The mover starts with all signals blocked: those to our process group must not run our handlers in it. */
+    /* The mover starts with all signals blocked: signals to our process group must not run our handlers in it. */
     sigset_t all, before;
     sigfillset(&all);
     sigprocmask(SIG_BLOCK, &all, &before);
@@ -208,7 +207,7 @@ EXPORT int64_t userdma_mover_start(int first, int second, int64_t user)
     return -error;
 }
 
-/* Kills a mover. `is_abandoned`: it may not be able to die, and counts towards MAX_ABANDONED until it has died. */
+/* Kills a mover. `is_abandoned`: the mover may not be able to die. Until it has died, it counts for MAX_ABANDONED. */
 EXPORT void userdma_mover_end(struct mover *m, int is_abandoned)
 {
     m->is_abandoned = is_abandoned;
@@ -218,7 +217,7 @@ EXPORT void userdma_mover_end(struct mover *m, int is_abandoned)
     reap();
 }
 
-/* Microseconds of its calls that have slept, for a page or a lock, since the previous call of this function. */
+/* Microseconds of the mover's calls that have slept, since the last call of this function. */
 EXPORT uint64_t userdma_mover_waited(struct mover *m)
 {
     const uint64_t waited_us = m->waited_us;
@@ -226,7 +225,7 @@ EXPORT uint64_t userdma_mover_waited(struct mover *m)
     return waited_us;
 }
 
-/* Whether the mover is running or runnable, and not waiting for a page; false also if it has ended. */
+/* Whether the mover is running or runnable. */
 static int is_running(const struct mover *m)
 {
     char path[32], text[128];
@@ -244,8 +243,8 @@ static int is_running(const struct mover *m)
 }
 
 /*
- * Waits for the answer: 0, -ETIMEDOUT if there is none after `timeout_us` microseconds, or -ECHILD if the mover has
- * ended. While the mover runs or waits for the processor the time is extended, up to MAX_EXTENSIONS times.
+ * Waits for the answer. Returns 0, -ETIMEDOUT after `timeout_us` microseconds, or -ECHILD if the mover has ended. While
+ * the mover runs or waits for the processor, the time is extended, up to MAX_EXTENSIONS times.
  */
 static int64_t await_answer(struct mover *m, uint64_t timeout_us)
 {
@@ -272,7 +271,7 @@ static int64_t await_answer(struct mover *m, uint64_t timeout_us)
     return 0;
 }
 
-/* Makes a system call in the mover: its result or -errno, or -ETIMEDOUT or -ECHILD as of await_answer. */
+/* Makes a system call in the mover. Returns the result or -errno; -ETIMEDOUT and -ECHILD as await_answer. */
 static int64_t call(struct mover *m, uint64_t timeout_us, long number, long a, long b, long c, long d, long e, long f)
 {
     m->number = number;
@@ -289,11 +288,14 @@ void userdma_copy(uint8_t *to, uint64_t to_stride, const uint8_t *from, uint64_t
 
 /*
  * Copies `total` bytes, at least one, between `remote` in a program and chunks of `chunk` bytes every `stride` bytes
- * from `local`. `is_write`: to the program. `pid` is the program's, or -1: then `remote` is an offset in the file
- * behind `fd`, a descriptor of the mover. Each of its system calls, of at most BUFFER_BYTES, may wait `timeout_us`
- * microseconds for a page; after -ETIMEDOUT the mover must be ended. Returns the bytes copied, fewer if a page does not
- * permit the access; -errno if that is the first page; -ETIMEDOUT or -ECHILD (the mover has ended) whatever was copied;
- * -EINVAL if several chunks, with gaps between them, are longer than BUFFER_BYTES.
+ * from `local`. `is_write`: to the program. `pid` -1: `remote` is an offset in file `fd`, a descriptor of the mover.
+ * Each system call copies at most BUFFER_BYTES, and may wait `timeout_us` microseconds for a page. Returns
+ *
+ *   the number of bytes copied; fewer than `total` if a later page does not permit the access
+ *   -errno if the first page does not permit the access
+ *   -ETIMEDOUT, whatever was copied: the mover must be ended
+ *   -ECHILD, whatever was copied: the mover has ended
+ *   -EINVAL if chunks with gaps are longer than BUFFER_BYTES
  */
 EXPORT int64_t userdma_mover_move(struct mover *m, int is_write, int pid, int fd, uint64_t remote, uint8_t *local,
                                   uint64_t chunk, uint64_t stride, uint64_t total, uint64_t timeout_us)
@@ -332,7 +334,7 @@ EXPORT int64_t userdma_mover_move(struct mover *m, int is_write, int pid, int fd
     return done;
 }
 
-/* Makes a copy of our descriptor `fd` in the mover; its number there, or -errno as above. */
+/* Copies our descriptor `fd` into the mover. Returns the mover's number, or -errno as `call`. */
 static int64_t copy_of(struct mover *m, int fd, uint64_t timeout_us)
 {
     const int64_t pidfd = call(m, timeout_us, SYS_pidfd_open, m->parent, 0, 0, 0, 0, 0);
@@ -348,7 +350,7 @@ static int64_t copy_of(struct mover *m, int fd, uint64_t timeout_us)
 enum { OPEN, IOCTL, READ, PIDFD_GETFD, SEALS, STAT, COPY_FD, CLOSE };
 
 /*
- * Makes one of these system calls in the mover. The buffer's bytes are copied to it before, and back after a success.
+ * Makes one of these system calls in the mover. The buffer is copied to the mover before, and back after a success.
  * Returns the system call's result or -errno: the kernel's, -ETIMEDOUT, -ECHILD, or -EINVAL if `length` is too large.
  *
  *   OPEN         the path in the buffer, with flags `value`: a descriptor of the mover
@@ -385,7 +387,7 @@ EXPORT int64_t userdma_mover_call(struct mover *m, int operation, int fd, int64_
     return answer;
 }
 
-/* A message and its parts, in a mover's buffer. */
+/* In a mover's buffer. */
 struct receiving {
     struct msghdr message;
     struct iovec part;
@@ -397,10 +399,9 @@ struct receiving {
 };
 
 /*
- * Receives a message from socket `fd` of the mover, without waiting for one. Returns its length or -errno as above, or
- * -EMSGSIZE if the message or its descriptors are truncated. Descriptors that it brings become the mover's: `passed`
- * gets their count, at most `max_fds`, and behind it their numbers, also with -EMSGSIZE. Further ones are closed when
- * the mover ends.
+ * Receives a message from socket `fd` of the mover, without waiting. Returns the length or -errno as `call`; -EMSGSIZE
+ * if the message or its descriptors are truncated. Passed descriptors become the mover's. `passed` gets their count, at
+ * most `max_fds`, then their numbers, also with -EMSGSIZE. Further descriptors stay open until the mover ends.
  */
 EXPORT int64_t userdma_mover_receive(struct mover *m, int fd, uint8_t *buffer, uint64_t length, int32_t *passed,
                                      int32_t max_fds, uint64_t timeout_us)
@@ -430,7 +431,7 @@ EXPORT int64_t userdma_mover_receive(struct mover *m, int fd, uint8_t *buffer, u
     return answer;
 }
 
-/* Makes a copy of a descriptor of the mover in our process; its number, or -errno. */
+/* Copies a descriptor of the mover into our process. Returns the number or -errno. */
 EXPORT int64_t userdma_mover_take(struct mover *m, int fd)
 {
     const int pidfd = (int)syscall(SYS_pidfd_open, m->pid, 0);

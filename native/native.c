@@ -1,17 +1,11 @@
 /*
- * CRCs, and copies of many chunks with one call (mover.c is the other native file).
+ * CRC-32 for the ICRC of RoCEv2 packets (src/wire/crc.ts), and copies of many chunks with one call.
  *
- * CRC-32 of Ethernet (reflected polynomial 0xEDB88320) for the ICRC of RoCEv2 packets, fast for buffers of 64 bytes to
- * a few kilobytes: carry-less multiplication (PCLMULQDQ, or VPCLMULQDQ in registers of 64 bytes) on x86-64, a table
- * elsewhere. The processor's abilities are queried once, when the object is loaded.
- *
- * userdma_crc32 follows zlib: userdma_crc32(0, p, n) is the CRC of n bytes, and a result given as `crc` continues it;
- * userdma_crc32_each does the same for all packets of a run with one call. They are an engine for src/wire/crc.ts,
- * which checks it against known answers before it is used. Method: V. Gopal et al., "Fast CRC Computation for Generic
- * Polynomials Using PCLMULQDQ Instruction", Intel 2009. Every constant but Barrett's two is x^k mod P, bit-reflected
- * and shifted left by one, where k, in bits, is in the comment beside its first use.
- *
- * userdma_copy, at the end, is for src/host/memory/copy.ts and mover.c.
+ * The CRC is Ethernet's (reflected polynomial 0xEDB88320). It is fast for buffers of 64 bytes to a few kilobytes:
+ * carry-less multiplication on x86-64 (PCLMULQDQ, or VPCLMULQDQ in registers of 64 bytes), elsewhere a table. Method:
+ * V. Gopal et al., "Fast CRC Computation for Generic Polynomials Using PCLMULQDQ Instruction", Intel 2009. Every
+ * constant but Barrett's two is x^k mod P, bit-reflected and shifted left by one. k is in the comment at the first use
+ * of the constant.
  */
 #include <stddef.h>
 #include <stdint.h>
@@ -20,7 +14,7 @@
 /* table[k][b]: the CRC register after byte b and k zero bytes, from register 0. */
 static uint32_t table[8][256];
 
-/* Eight bytes per step. Like the other implementations it takes and returns the CRC register, which is not inverted. */
+/* Eight bytes per step. All implementations take and return the CRC register, which is not inverted. */
 static uint32_t crc_by_table(uint32_t state, const uint8_t *p, uint64_t n)
 {
     for (; n >= 8; p += 8, n -= 8) {
@@ -43,7 +37,7 @@ static uint32_t (*engine)(uint32_t, const uint8_t *, uint64_t) = crc_by_table;
 #define SSE __attribute__((target("pclmul,sse4.1")))
 #define AVX __attribute__((target("pclmul,sse4.1,avx512f,avx512vl,avx512dq,vpclmulqdq")))
 
-/* Masks for PSHUFB: the one at [16 + r] shifts right by r bytes, the one at [r] left by 16 - r bytes. */
+/* Masks for PSHUFB: at [16 + r] to shift right by r bytes, at [r] to shift left by 16 - r bytes. */
 static const uint8_t shift_masks[48] = {
     0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80,
     0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15,
@@ -55,18 +49,15 @@ SSE static inline __m128i load(const uint8_t *p)
     return _mm_loadu_si128((const __m128i *)p);
 }
 
-/*
- * `data` plus `x` moved by a distance in bits; `k` has the constants of that distance: its low half for 32 bits more,
- * its high half for 32 bits less.
- */
+/* `data` plus `x` moved by a distance. `k`: constants for the distance + 32 bits (low half) and - 32 bits (high half). */
 SSE static inline __m128i fold(__m128i x, __m128i k, __m128i data)
 {
     return _mm_xor_si128(_mm_xor_si128(_mm_clmulepi64_si128(x, k, 0x00), _mm_clmulepi64_si128(x, k, 0x11)), data);
 }
 
 /*
- * Folds the rest of the buffer, n < 64 bytes at p, into `x`, and reduces the 128 bits to 32. At least 16 bytes of the
- * buffer precede p + n.
+ * Folds the rest of the buffer, n < 64 bytes at p, into `x`, and reduces the 128 bits to 32. The buffer has at least 16
+ * bytes before p + n.
  */
 SSE static inline uint32_t finish(__m128i x, const uint8_t *p, uint64_t n)
 {
@@ -78,9 +69,7 @@ SSE static inline uint32_t finish(__m128i x, const uint8_t *p, uint64_t n)
     for (; n >= 16; p += 16, n -= 16)
         x = fold(x, k128, load(p));
     if (n) {
-        /*
-         * `x` and the n bytes left are 16 + n bytes. The first n, which are of `x`, are folded into the last 16.
-         */
+        /* `x` and the remaining n bytes are 16 + n bytes. The first n, from `x`, are folded into the last 16. */
         const __m128i left_shift = load(shift_masks + n), right_shift = load(shift_masks + 16 + n);
         const __m128i last = _mm_blendv_epi8(load(p + n - 16), _mm_shuffle_epi8(x, right_shift), left_shift);
         x = fold(_mm_shuffle_epi8(x, left_shift), k128, last);
@@ -171,16 +160,13 @@ __attribute__((constructor)) static void fill_table(void)
     choose_engine();
 }
 
-/* CRC-32 of n bytes at p, continued from `crc` (0 at the start). */
+/* CRC-32 of n bytes at p, continued from `crc` (0 at the start), as in zlib. */
 __attribute__((visibility("default"))) uint32_t userdma_crc32(uint32_t crc, const uint8_t *p, uint64_t n)
 {
     return ~engine(~crc, p, n);
 }
 
-/*
- * CRCs of `count` buffers of n bytes, one every `stride` bytes from p. crcs[i] is the CRC that buffer i's CRC
- * continues, and is replaced by the result.
- */
+/* CRCs of `count` buffers of n bytes, one every `stride` bytes from p. Continues crcs[i], and replaces it. */
 __attribute__((visibility("default"))) void userdma_crc32_each(uint32_t *crcs, const uint8_t *p, uint64_t n,
                                                                uint64_t stride, uint64_t count)
 {
@@ -189,11 +175,9 @@ __attribute__((visibility("default"))) void userdma_crc32_each(uint32_t *crcs, c
 }
 
 /*
- * Copies between a contiguous range and chunks at a stride, like the payloads between the headers of a run of packets:
- * in JavaScript a view and a call for each chunk cost more than the copy.
- *
- * Copies `total` bytes in chunks of `chunk` bytes; the last one may be shorter. Chunk i is copied from `from` +
- * i * from_stride to `to` + i * to_stride. A chunk may overlap its own destination, but no other chunk's.
+ * Copies `total` bytes in chunks of `chunk` bytes; the last chunk may be shorter. Chunk i is copied from `from` +
+ * i * from_stride to `to` + i * to_stride. A chunk may overlap its own destination, but no other chunk's. In JavaScript
+ * a view and a call for each chunk cost more than the copy.
  */
 __attribute__((visibility("default"))) void userdma_copy(uint8_t *to, uint64_t to_stride, const uint8_t *from,
                                                          uint64_t from_stride, uint64_t chunk, uint64_t total)
