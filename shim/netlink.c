@@ -1,9 +1,9 @@
 /*
- * NETLINK_RDMA sockets, which the daemon answers.
+ * NETLINK_RDMA sockets. The daemon answers instead of the kernel.
  *
- * The program gets one end of a socket pair; each message on it is a netlink datagram. So receiving, poll, duplicates,
- * fork and passing are done by the kernel. The daemon keeps the rest of a netlink socket's state: port, groups,
- * options. Sending is a request to the daemon, so that the answer is available when it returns, as on Linux.
+ * The program gets one end of a socket pair. Each message on it is a netlink datagram. So the kernel does receiving,
+ * poll, duplicates, fork and passing. The daemon keeps port, groups and options. Sending is a request to the daemon: as
+ * on Linux, the answer is available when the call returns.
  */
 #define _GNU_SOURCE
 #include "shim.h"
@@ -19,7 +19,7 @@
 #define NETLINK_RDMA 20
 #endif
 
-/* Maximum bytes of a datagram in several buffers, which is copied; one in one buffer may be longer. */
+/* Maximum bytes of a datagram in several buffers, which are copied. A datagram in one buffer may be longer. */
 #define MAX_GATHERED_BYTES 16384
 
 static int fail(int error)
@@ -33,7 +33,7 @@ static bool is_netlink(int fd)
     return UNLIKELY(fd_kind(fd) == FD_NETLINK);
 }
 
-/* Makes an operation on the socket, USERDMA_NETLINK_…; result as of a system call. */
+/* Requests an operation, USERDMA_NETLINK_…. Result as of a system call. */
 static long request(int fd, uint32_t operation, uint32_t extra, uint64_t argument)
 {
     return session_call(fd, USERDMA_NETLINK, operation | (uint64_t)extra << 32, argument);
@@ -60,7 +60,7 @@ int netlink_open(int type)
 
 /* ---- sending ---- */
 
-/* 0 if a datagram is addressed to the kernel, the only possible receiver; else -1 with errno. */
+/* 0 if the destination is the kernel, the only receiver; else -1 with errno. */
 static int check_destination(const struct sockaddr *destination, socklen_t length)
 {
     struct sockaddr_nl address;
@@ -140,14 +140,14 @@ EXPORT int sendmmsg(int fd, struct mmsghdr *messages, unsigned int count, int fl
 
 /* ---- receiving ---- */
 
-/* Stores an address in a buffer of `size` bytes, truncated if need be, and its whole length in `length`. */
+/* Stores an address, truncated to `size` bytes, and its whole length. */
 static void store_address(struct sockaddr *buffer, socklen_t size, socklen_t *length, const struct sockaddr_nl *address)
 {
     memcpy(buffer, address, size < sizeof *address ? size : sizeof *address);
     *length = sizeof *address;
 }
 
-/* If `fd` is a NETLINK_RDMA socket, stores the kernel's address: the kernel is its only peer. */
+/* Stores the kernel's address if `fd` is a NETLINK_RDMA socket: the kernel is the only peer. */
 static void store_sender(int fd, struct sockaddr *from, socklen_t address_size, socklen_t *length)
 {
     const struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
@@ -234,7 +234,7 @@ EXPORT int getsockname(int fd, struct sockaddr *address, socklen_t *length)
     return 0;
 }
 
-/* As on Linux every socket is connected, to the kernel by default. */
+/* As on Linux, each socket is connected, by default to the kernel. */
 EXPORT int getpeername(int fd, struct sockaddr *address, socklen_t *length)
 {
     if (!is_netlink(fd))
@@ -256,7 +256,7 @@ EXPORT int setsockopt(int fd, int level, int option, const void *value, socklen_
     uint32_t number;
     if (LIKELY(!is_netlink(fd)))
         return REAL(setsockopt)(fd, level, option, value, length);
-    /* Ignored: sending never waits, and a program that receives the socket recognises it by its send timeout. */
+    /* Ignored: sending never waits, and the send timeout is the mark by which a receiving program recognises the socket. */
     if (level == SOL_SOCKET && option == SO_SNDTIMEO)
         return length < sizeof(struct timeval) ? fail(EINVAL) : 0;
     if (level != SOL_NETLINK)
@@ -276,10 +276,7 @@ static int store_number(void *value, socklen_t *length, uint32_t number)
     return 0;
 }
 
-/*
- * SO_PEERCRED and SO_SNDTIMEO: the peer is the kernel, and sending never waits. The values of the socket pair are the
- * daemon's user and its mark.
- */
+/* SO_PEERCRED, SO_SNDTIMEO: the peer is the kernel, and sending never waits. The socket has other values. */
 static int store_zeros(int fd, int option, void *value, socklen_t *length)
 {
     const int result = REAL(getsockopt)(fd, SOL_SOCKET, option, value, length);

@@ -1,16 +1,16 @@
 /*
- * Common declarations of the shim. The shim is a preload library: it shows the daemon's RDMA devices to an unmodified
- * program and forwards the program's calls on them (ARCHITECTURE.md; protocol.h has the messages).
+ * Common declarations of the shim, a preload library: it shows the daemon's RDMA devices to an unmodified program, and
+ * forwards the program's calls to the daemon (ARCHITECTURE.md; protocol.h has the messages).
  *
  * loading/
- *   init.c             start: checks whether the shim is active, and finds the C library's own functions
- *   early.c            replacements of those functions while they are looked up
- *   loading.c, elf.c   libraries that are loaded such that they would not find the shim's functions
+ *   init.c             start: whether the shim is active, and the C library's own functions
+ *   early.c            replacements of the C library's functions while they are looked up
+ *   loading.c, elf.c   libraries that would not find the shim's functions
  * session/
- *   session.c          the connection to the daemon; its other files are listed in connection.h
- *   context.c          requests over it: open, attach, calls
+ *   session.c          the connection to the daemon; connection.h lists further files
+ *   context.c          requests to the daemon: open, attach, calls
  *   device.c           doorbells, reading events, calls on channels, checking that a device is alive
- *   response_memory.c  the memory in which a call's response may be stored
+ *   response_memory.c  where a call's response may be stored
  *   received.c         descriptors of ours received from another program
  *   users.c            users by number, for messages
  * files/
@@ -24,26 +24,25 @@
  * check/               for `userdma check`
  *   stacks.c           stacks of calls and posts; python.c: frames of Python
  *   events.c           logs in a context's file: where requests were posted, what threads did in order
- *   outstanding.c      memory of outstanding requests; its files are listed in requests.h
+ *   outstanding.c      memory of outstanding requests; requests.h lists further files
  *   refused.c          reports of refused posts
  *   batches.c          batches of ibv_wr_*
  *   valgrind.c         reports the daemon's writes to valgrind
  * netlink.c            sockets of NETLINK_RDMA
  * syscalls.c           syscall(2)
  *
- * waits/ and frees/ are preload libraries of their own, for `userdma check`.
+ * waits/ and frees/ are separate preload libraries for `userdma check`.
  *
- * Rules for all: calls that have nothing to do with RDMA pay a few comparisons; successful calls preserve errno; memory
- * is static, on the stack or mapped, except XRC's objects (xrc.c); a child that shares our memory (vfork) does not
- * change the table of descriptors, its parent's, when it closes or copies descriptors.
+ * Rules for all files:
+ * - Calls that have nothing to do with RDMA cost a few comparisons.
+ * - Successful calls preserve errno.
+ * - Memory is static, on the stack or mapped, except XRC's objects (xrc.c).
+ * - A vfork child shares its parent's memory, so it does not change the table of descriptors.
  */
 #ifndef USERDMA_SHIM_H
 #define USERDMA_SHIM_H
 
-/*
- * With either macro the C library's headers define functions that are defined here, or rename them. So this header is
- * included first.
- */
+/* Either macro makes the C library's headers define or rename functions that the shim defines. Included first. */
 #undef _FORTIFY_SOURCE
 #undef _FILE_OFFSET_BITS
 
@@ -77,16 +76,16 @@
 #include "protocol.h"
 
 #define EXPORT __attribute__((visibility("default")))
-/* For the child of a fork: its only thread races with none of the parent's, which ThreadSanitizer does not know. */
+/* For the child of a fork: ThreadSanitizer does not know that the child has only one thread. */
 #define IN_CHILD __attribute__((no_sanitize("thread")))
-/* Pointers below are invalid: nothing is mapped there. They are left to the kernel, which answers EFAULT. */
+/* Lower pointers are invalid. They are left to the kernel, which answers EFAULT. */
 #define LOWEST_ADDRESS 4096
 /* Types of ioctl requests: RDMA_IOCTL_MAGIC of Linux's RDMA, and the object dialect's. */
 #define LINUX_MAGIC 0x1b
 #define OBJECT_MAGIC 0xdb
 #define LIKELY(x) __builtin_expect(!!(x), 1)
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)
-/* Returns the result of a function, by a tail call where the compiler can guarantee one. */
+/* Returns the result of a function, by a guaranteed tail call if the compiler has one. */
 #if defined(__has_attribute) && __has_attribute(musttail)
 #define JUMP __attribute__((musttail)) return
 #else
@@ -113,7 +112,7 @@ int __fxstat(int version, int fd, struct stat *out);
 int __fxstat64(int version, int fd, struct stat64 *out);
 int __fxstatat(int version, int dir, const char *path, struct stat *out, int flags);
 int __fxstatat64(int version, int dir, const char *path, struct stat64 *out, int flags);
-/* Declared here too, since older C libraries lack them. */
+/* Older C libraries lack them. */
 int fcntl64(int fd, int command, ...);
 int close_range(unsigned int first, unsigned int last, int flags);
 void closefrom(int first);
@@ -138,7 +137,7 @@ int openat2(int dir, const char *path, const struct open_how *how, size_t size);
 
 /* ---- init.c ---- */
 
-/* The C library's own functions, or those of another preload library behind the shim. Used by REAL(name). */
+/* The next functions after the shim's: the C library's, or those of another preload library. Used by REAL(name). */
 struct real {
 #define X(name) __typeof__(&name) name;
     INTERPOSED(X)
@@ -155,9 +154,9 @@ static inline bool shim_is_ready(void)
 extern bool shim_is_active;
 /* The daemon's socket, from the environment. 108: the size of sun_path in struct sockaddr_un. */
 extern char shim_socket_path[108];
-/* The program is traced: every call goes to the daemon, doorbells too. */
+/* The program is traced: all calls go to the daemon, doorbells too. */
 extern bool shim_is_traced;
-/* The program runs under valgrind: `valgrind_mark` then reports what the daemon has written into our memory. */
+/* The program runs under valgrind: valgrind_mark reports what the daemon has written into our memory. */
 extern bool shim_under_valgrind;
 void valgrind_detect(void);
 void valgrind_mark(void);
@@ -165,21 +164,18 @@ void valgrind_mark(void);
 extern bool shim_records_stacks;
 /* The event log is written too (events.c). */
 extern bool shim_logs_events;
-/* The current folder may be in the daemon's tree, so that a relative path may lead to a counter file. */
+/* The current folder may be in the daemon's tree: a relative path may lead to a counter file. */
 extern bool shim_may_be_in_tree;
 
-/* Initialises the shim once. A call within it, by the same thread, does nothing: REAL then gives early.c's versions. */
+/* Initialises the shim once. A recursive call does nothing: REAL then gives early.c's versions. */
 void shim_init(void);
 
-/* The function that the program would have called without the shim. */
+/* The function that the program would call without the shim. */
 #define REAL(name) (shim_is_ready() ? (void)0 : shim_init(), shim_real.name)
 
 /* ---- verbs.c ---- */
 
-/*
- * Whether the program has asked libibverbs to keep registered memory from children, by ibv_fork_init or an environment
- * variable.
- */
+/* Whether the program has called ibv_fork_init, or set the environment variable for it. */
 bool verbs_is_fork_safe(void);
 
 /* ---- stacks.c ---- */
@@ -196,35 +192,35 @@ struct stack {
 
 /* Whether stacks are recorded, from the environment. */
 void stacks_detect(void);
-/* Takes the caller's stack without frames of Python, which cannot be taken in free(). */
+/* Takes the caller's stack without frames of Python. For free(), in which Python's frames cannot be taken. */
 void stack_take_native(struct stack *stack);
-/* The number of a stack, which is sent to the daemon if it is new; 0: none. Not with the session's lock held. */
+/* The number of a stack; 0: none. Sends a new stack to the daemon. Not with the session's lock held. */
 uint32_t stack_number(const struct stack *stack);
-/* The same for the caller's stack, with frames of Python. Preserves errno. */
+/* The number of the caller's stack, with frames of Python. Preserves errno. */
 uint32_t stack_here(void);
-/* Libraries were unloaded: from now on other code may be at the addresses of known stacks. */
+/* Libraries were unloaded: other code may now be at the addresses of known stacks. */
 void stacks_unloaded(void);
 /*
- * Notes in the post log of the context's file where a request is posted. Called before the post, so that the note is
- * there when the request fails. `queue`: USERDMA_POST_…; `number`: the QPN, or the SRQ's handle. Preserves errno.
+ * Notes the stack of a post in the post log. Called before the post, so the note exists when the request fails.
+ * `queue`: USERDMA_POST_…. `number`: the QPN, or the SRQ's handle. Preserves errno.
  */
 void stack_note_post(int fd, uint32_t queue, uint32_t number, uint64_t wr_id, uint32_t stack);
-/* Reports that this thread is about to fork. Preserves errno. */
+/* This thread is about to fork. Preserves errno. */
 void stack_fork(void);
-/* Sends a message of that type about the context of `fd`, with a body of `size` bytes. Preserves errno. */
+/* Sends a message of this type about the context of `fd`, with a body of `size` bytes. Preserves errno. */
 void stack_report(int fd, uint32_t type, uint32_t stack, const void *body, size_t size);
 
 /* ---- events.c ---- */
 
 /* After stacks_detect. */
 void events_detect(void);
-/* Maps the logs of a context, if they are not mapped yet; without effect if that is not possible. */
+/* Maps the logs of a context, unless they are mapped. No effect after a failure. */
 void events_open(int fd);
-/* The post log, NULL if it is not mapped. */
+/* The post log; NULL: not mapped. */
 struct userdma_post *events_post_log(int fd);
-/* Appends an entry to the event log (struct userdma_event). For a post, called before the device can see it. */
+/* Appends an entry to the event log (struct userdma_event). Called before the device can see a post. */
 void events_note(int fd, uint32_t kind, uint32_t number, uint32_t count, uint64_t wr_id, uint32_t stack);
-/* This thread has waited for others, by other means than by polling completions. */
+/* This thread has waited for others, other than by polling completions. */
 void events_waited(void);
 
 /* ---- early.c ---- */
@@ -235,14 +231,14 @@ long early_syscall(long number, long a, long b, long c, long d, long e, long f);
 
 /* ---- syscalls.c ---- */
 
-/* The next syscall(), of the C library or another preload library; before shim_init early_syscall. */
+/* The next syscall() after the shim's; before shim_init, early_syscall. */
 extern __typeof__(&syscall) shim_next_syscall __attribute__((visibility("hidden")));
 
 /* ---- session.c ---- */
 
 /*
- * What the thread had before a lock of ours was taken: its signal mask, and whether it can be cancelled. While the lock
- * is held signals are blocked, since a handler may call close() or ioctl(), and cancellation is off.
+ * The thread's signal mask and cancel state before it took a lock of ours. While a lock is held, signals are blocked,
+ * because a handler may call close() or ioctl(), and cancellation is off.
  */
 struct shim_guard {
     sigset_t mask;
@@ -253,15 +249,15 @@ void shim_guard_leave(const struct shim_guard *guard);
 
 /* The process that owns this memory, updated by fork. */
 extern pid_t shim_pid;
-/* Whether this is a vfork child, which runs in its parent's memory, or a child whose fork ran no handlers. */
+/* Whether this is a vfork child, which shares its parent's memory, or a child whose fork ran no handlers. */
 static inline bool shim_is_other_process(void)
 {
     return shim_pid != getpid();
 }
 
 /*
- * Whether the caller runs on a signal handler's own stack (sigaltstack). That stack may lie within the thread's stack,
- * so addresses do not tell which frames have returned.
+ * Whether the caller runs on a signal handler's own stack (sigaltstack), which may be within the thread's stack. Then
+ * addresses do not tell which frames have returned.
  */
 static inline bool shim_on_signal_stack(void)
 {
@@ -277,49 +273,49 @@ static inline uint64_t shim_nanoseconds(void)
     return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
 }
 
-/* Notes the process that owns the session, and handles forks: called once, before there is a session. */
+/* Called once, before there is a session: notes the process that owns the session, and handles forks. */
 void session_own_process(void);
 
 /*
- * Copies the path of the daemon's tree. False with errno: ENOENT, EMFILE or ENFILE without a connection, EIO if this
+ * Copies the path of the daemon's tree. False with errno ENOENT, EMFILE or ENFILE without a connection, EIO if this
  * thread holds the connection's lock.
  */
 bool session_root(char root[sizeof(((struct userdma_hello_reply *)0)->root)]);
 
-/* Asks the daemon to update the files of counters. 0, also without an answer, or the daemon's errno. */
+/* Asks the daemon to update the files of counters. Returns the daemon's errno; 0 also without an answer. */
 int session_refresh(void);
 
-/* Opens device node number `node`; the program's descriptor, or -1 with errno. `flags` as for open(2). */
+/* Opens device node `node`, with `flags` of open(2). Returns the program's descriptor, or -1 with errno. */
 int session_open(unsigned node, int flags);
 
 /*
- * Makes a received context (FD_RECEIVED) known to this program's session. 0, or -errno: ENODEV if the daemon knows no
- * such context, EACCES if it does not serve us, EIO without a daemon, EMFILE or ENFILE.
+ * Makes a received context (FD_RECEIVED) known to this program's session. Returns 0 or -errno: ENODEV if the daemon
+ * does not know the context, EACCES if the daemon does not serve us, EIO without a daemon, EMFILE or ENFILE.
  */
 int session_attach(int fd);
 
 /*
- * Forwards a call on a descriptor of ours. Result as of the system call. `type`, and what `first` and `second` are:
+ * Forwards a call on a descriptor of ours. Result as of the system call. `type`, then `first` and `second`:
  *
  *   USERDMA_IOCTL                 request number, argument
  *   USERDMA_WRITE, USERDMA_READ   buffer, bytes
- *   USERDMA_NETLINK               operation in the low 32 bits and `extra` in the high ones, argument
+ *   USERDMA_NETLINK               operation (low 32 bits) and `extra` (high 32 bits), argument
  */
 long session_call(int fd, uint32_t type, uint64_t first, uint64_t second);
 
 /*
- * The program's end of a new NETLINK_RDMA socket, close-on-exec; -1 with errno, ENOENT without a daemon. `type`:
- * SOCK_RAW or SOCK_DGRAM.
+ * Opens a NETLINK_RDMA socket. Returns the program's end, close-on-exec, or -1 with errno: ENOENT without a daemon.
+ * `type`: SOCK_RAW or SOCK_DGRAM.
  */
 int session_netlink(unsigned type);
 
-/* mmap(2) on a driver's descriptor: the daemon answers with the file and offset to map. */
+/* mmap(2) on a driver's descriptor: the daemon answers the file and offset to map. */
 void *session_map(int fd, void *address, size_t length, int protection, int flags, off64_t offset);
 
-/* The socket of a connection was moved to another number. With the session's lock held. */
+/* The socket of a connection has another number. With the session's lock held. */
 void session_moved(int old_fd, int new_fd);
 
-/* The page with the parked word, which is 1 while the daemon sleeps; read-only. NULL before the first session. */
+/* The page with the parked word, which is 1 while the daemon sleeps. Read-only. NULL before the first session. */
 extern const volatile uint32_t *session_parked_page;
 
 /* ---- fds.c ---- */
@@ -327,7 +323,7 @@ extern const volatile uint32_t *session_parked_page;
 enum fd_kind {
     FD_OTHER = 0, /* not ours */
     FD_CONTEXT,   /* an opened device: the context's memory file */
-    FD_RECEIVED,  /* the same from another program, not known to our session yet */
+    FD_RECEIVED,  /* a context from another program, not known to our session yet */
     FD_EVENT,     /* an event socket: completion channel, asynchronous events or event queue */
     FD_DRIVER,    /* an event socket with calls of one driver's own */
     FD_CM,        /* a channel of the connection manager: an opened rdma_cm node */
@@ -339,16 +335,16 @@ enum fd_kind {
 struct fd_entry {
     uint8_t kind;
     union {
-        /* FD_EVENT: bytes of each of its records, 0 until known. */
+        /* FD_EVENT: bytes of a record; 0 until known. */
         uint8_t record_bytes;
-        /* FD_RECEIVED: inherited by exec, and so was a doorbell socket. */
+        /* FD_RECEIVED: inherited by exec, with a doorbell socket. */
         bool is_inherited;
     };
     /* FD_CONTEXT: `session_generation` of the session that knows `context`. */
     uint16_t generation;
-    /* FD_CONTEXT: its doorbell socket. FD_HIDDEN: the descriptor whose doorbell socket it is; -1: a session's. */
+    /* FD_CONTEXT: the doorbell socket. FD_HIDDEN: the context's descriptor of a doorbell socket, -1 of a session's. */
     int32_t partner;
-    /* FD_CONTEXT: the daemon's number of it. */
+    /* FD_CONTEXT: the daemon's number of the context. */
     uint32_t context;
     /* FD_CONTEXT, FD_UMAD: st_rdev as fstat shows it. */
     uint32_t rdev;
@@ -356,7 +352,7 @@ struct fd_entry {
 _Static_assert(sizeof(struct fd_entry) == 16, "the table is indexed on the fast path");
 
 #define FD_TABLE_SIZE (1u << 20)
-/* NULL until the first descriptor of ours exists, so that other programs have no table. */
+/* NULL until the first descriptor of ours exists. */
 extern struct fd_entry *fd_table;
 
 static inline struct fd_entry *fd_lookup(int fd)
@@ -372,17 +368,17 @@ static inline int fd_kind(int fd)
 }
 
 /*
- * Moves a descriptor to a high number and registers it as hidden; its new number, or -1 with errno. `fd` is closed in
- * either case. `owner`: the descriptor whose doorbell socket it is, -1 for a session's socket.
+ * Moves a descriptor to a high number, registers it as hidden, and closes `fd`. Returns the new number, or -1 with
+ * errno. `owner`: the context's descriptor of a doorbell socket; -1: a session's socket.
  */
 int fd_hide(int fd, int owner, bool close_on_exec);
-/* Removes a hidden socket from the table; the socket stays open. */
+/* Removes a hidden socket from the table. The socket stays open. */
 void fd_forget_hidden(int hidden);
-/* Registers. 0, or -1 with errno (EMFILE: the number is too high for the table). */
+/* Registers a descriptor. 0, or -1 with errno: EMFILE if the number is too high for the table. */
 int fd_add(int fd, const struct fd_entry *entry);
 /* `kind` FD_EVENT, FD_DRIVER, FD_CM, FD_UMAD or FD_NETLINK. */
 int fd_add_event(int fd, enum fd_kind kind);
-/* The kind for the daemon's USERDMA_INSTALL_…; FD_OTHER for unknown ones. */
+/* The kind for a USERDMA_INSTALL_…; FD_OTHER: unknown. */
 static inline enum fd_kind fd_kind_installed(uint64_t install)
 {
     return install == USERDMA_INSTALL_EVENT     ? FD_EVENT
@@ -392,21 +388,21 @@ static inline enum fd_kind fd_kind_installed(uint64_t install)
            : install == USERDMA_INSTALL_UMAD    ? FD_UMAD
                                                 : FD_OTHER;
 }
-/* Registers a context of another program, FD_RECEIVED; `is_inherited`: by exec, not over a socket. */
+/* Registers an FD_RECEIVED. `is_inherited`: by exec, not over a socket. */
 int fd_add_received(int fd, bool is_inherited);
-/* Removes a descriptor from the table and closes its doorbell socket; the descriptor itself stays open. */
+/* Removes a descriptor from the table and closes its doorbell socket. The descriptor stays open. */
 void fd_forget(int fd);
-/* Registers `new_fd`, which the kernel has just made as a copy of `old_fd`. */
+/* Registers `new_fd`, a new copy of `old_fd`. */
 void fd_copied(int old_fd, int new_fd, bool close_on_exec);
-/* Moves a hidden socket away from number `fd`, which the program wants. */
+/* Moves a hidden socket away from number `fd`, because the program wants the number. */
 void fd_vacate(int fd);
-/* The program changed close-on-exec of `fd`: its doorbell socket gets the same flag. */
+/* The program changed close-on-exec of `fd`: the doorbell socket gets the same flag. */
 void fd_set_close_on_exec(int fd, bool close_on_exec);
-/* close_range(2) around our hidden sockets. */
+/* close_range(2) without our hidden sockets. */
 int fd_close_range(unsigned first, unsigned last, int flags);
-/* The kernel has just assigned a number that is still in the table: it was closed by a raw system call. */
+/* The kernel has assigned a number that is still in the table: a raw system call has closed the descriptor. */
 void fd_reused(int fd);
-/* A call has just returned this descriptor, or -1: removes a stale entry, and returns `fd`. */
+/* A call has returned `fd` (or -1): removes a stale entry. Returns `fd`. */
 static inline int fd_opened(int fd)
 {
     if (UNLIKELY(fd_kind(fd) != FD_OTHER))
@@ -416,47 +412,41 @@ static inline int fd_opened(int fd)
 /* After fork, in the child. */
 void fd_after_fork(void);
 /*
- * getsockopt(2) of SOL_SOCKET by the system call: another preloaded library's function may not work before the program
- * has created a socket (librspreload).
+ * getsockopt(2) of SOL_SOCKET by the system call: the function of another preload library may not work before the
+ * program has created a socket (librspreload).
  */
 static inline int fd_socket_option(int fd, int option, void *value, socklen_t *length)
 {
     return (int)early_syscall(SYS_getsockopt, fd, SOL_SOCKET, option, (long)value, (long)length, 0);
 }
-/* Marks a doorbell socket with the inode of its context's file, so that a program that inherits both can match them. */
+/* Marks a doorbell socket with the inode of its context's file, for programs that inherit both. */
 void fd_mark(int hidden, ino_t inode);
-/* Whether a descriptor has that mark. Changes errno. */
+/* Whether a descriptor has the mark of this inode. Changes errno. */
 bool fd_has_mark(int fd, ino_t inode);
 
 /* ---- netlink.c ---- */
 
-/* A NETLINK_RDMA socket; -1 with errno, EPROTONOSUPPORT without a daemon. `type` as for socket(2). */
+/* Opens a NETLINK_RDMA socket; -1 with errno: EPROTONOSUPPORT without a daemon. `type` as for socket(2). */
 int netlink_open(int type);
-/* write(2) and writev(2) on a NETLINK_RDMA socket: requests, which are answered. */
+/* write(2) and writev(2) of requests on a NETLINK_RDMA socket. */
 ssize_t netlink_write(int fd, const void *buffer, size_t count);
 ssize_t netlink_writev(int fd, const struct iovec *vector, size_t count);
-/*
- * After a receive: on NETLINK_RDMA sockets the sender is the kernel. `address_size`: bytes of the program's buffer for
- * the sender's address.
- */
+/* After a receive: the sender on a NETLINK_RDMA socket is the kernel. `address_size`: of the program's buffer. */
 void netlink_received(int fd, struct msghdr *message, socklen_t address_size);
 
 /* ---- received.c ---- */
 
-/* Registers descriptors of ours that this program has inherited. */
+/* Registers inherited descriptors of ours. */
 void received_at_start(void);
-/*
- * Registers an unknown descriptor if it is one of ours, and returns whether it did. One or two system calls for others.
- * Changes errno.
- */
+/* Registers an unknown descriptor if it is ours. Returns whether it is. One or two system calls. Changes errno. */
 bool received_recognise(int fd, bool is_inherited);
 /*
- * Attaches an FD_RECEIVED to our session and returns its kind: FD_CONTEXT; FD_OTHER if it is not ours; FD_RECEIVED with
- * errno as of session_attach if that fails.
+ * Attaches an FD_RECEIVED to our session. Returns FD_CONTEXT; FD_OTHER if the descriptor is not ours; FD_RECEIVED with
+ * errno as of session_attach after a failure.
  */
 int received_learn(int fd);
 
-/* The kind of a descriptor that is about to be used: a received context is attached first. */
+/* The kind of a descriptor for its use. Attaches a received context first. */
 static inline int fd_kind_for_use(int fd)
 {
     const int kind = fd_kind(fd);
@@ -465,54 +455,51 @@ static inline int fd_kind_for_use(int fd)
 
 /* ---- response_memory.c ---- */
 
-/* Whether a call (parameters as of `session_call`) may have `width` bytes of response stored at `address`. */
+/* Whether `width` bytes of a call's response may be stored at `address`. Other parameters: as of session_call. */
 bool call_may_store(uint32_t type, uint64_t first, uint64_t second, uint64_t address, uint32_t width);
 
 /* ---- device.c ---- */
 
-/* write(2) on a context: a doorbell, or a command that is forwarded. */
+/* write(2) on a context: a doorbell, or a forwarded command. */
 ssize_t device_write(int fd, const void *buffer, size_t count);
 /* read(2) on an event descriptor: one record. */
 ssize_t event_read(int fd, void *buffer, size_t count);
-/* write(2) on a channel of the connection manager: a command, which may wait for an event. */
+/* write(2) on a channel of the connection manager: a command. It may wait for an event. */
 ssize_t cm_write(int fd, const void *buffer, size_t count);
-/* read(2) on a channel of management datagrams; waits for a message unless the descriptor has O_NONBLOCK. */
+/* read(2) on a channel of management datagrams. Waits for a message unless the descriptor has O_NONBLOCK. */
 ssize_t umad_read(int fd, void *buffer, size_t count);
 /* Wakes the daemon if it sleeps. */
 void device_wake(int fd);
-/* Whether the daemon's end of the context's doorbell socket is shut: it has ended, or the device was removed. */
+/* Whether the daemon's end of the doorbell socket is shut: the daemon has ended, or the device was removed. */
 bool device_is_dead(int fd);
-/* Stores a descriptor number of `width` bytes, 4 or 8, at an address of the program. 0, or -EFAULT. */
+/* Stores a descriptor number of `width` (4 or 8) bytes at an address of the program. 0 or -EFAULT. */
 int shim_store(uint64_t address, uint32_t width, int value);
 
 /* ---- elf.c ---- */
 
-/* Bytes of a library's name, its NUL included; longer names are truncated. */
+/* Bytes of a library's name with NUL. Longer names are truncated. */
 #define LIBRARY_NAME_SIZE 128
-/*
- * Calls `visit` with the name of every needed library (DT_NEEDED), until one call returns false. A damaged file, or one
- * of 32 bits, has none.
- */
+/* Calls `visit` with the name of each needed library (DT_NEEDED), until a call returns false. 64-bit files only. */
 void elf_needed(int fd, bool (*visit)(void *context, const char *name), void *context);
 
 /* ---- paths.c ---- */
 
-/* Bytes of the buffers for redirected paths, which are shorter. */
+/* Bytes of buffers for redirected paths. */
 #define PATH_SIZE 1024
 
 /* Whether an absolute path is an RDMA path. */
 bool path_matches(const char *path);
 
-/* The program has changed its current folder: sets shim_may_be_in_tree. */
+/* The program has changed its current folder. Sets shim_may_be_in_tree. */
 void path_folder_changed(void);
 
 /*
- * The RDMA path to which a relative path leads from the folder `dir` (as openat(2)), in `path_buffer`; NULL if it leads
- * elsewhere (".." in it is not resolved). For an absolute path that names RDMA folders and "..": the path without "..".
+ * For a relative path: the RDMA path to which it leads from folder `dir` (as in openat(2)), without resolving "..". For
+ * an absolute path with ".." and an RDMA name: the path without "..". In `path_buffer`; NULL for other paths.
  */
 const char *path_absolute(int dir, const char *path, char path_buffer[PATH_SIZE]);
 
-/* Whether path_absolute may change the path, by its first character: most paths it does not. */
+/* Whether path_absolute may change the path, by the first characters. */
 static inline bool path_absolute_may_change(const char *path)
 {
     if (UNLIKELY((uintptr_t)path < LOWEST_ADDRESS))
@@ -536,8 +523,8 @@ static inline bool path_absolute_may_change(const char *path)
 }
 
 /*
- * Whether a path is redirected. A relative path is not; while the current folder may be in the tree, it may lead to a
- * file of a counter, so these files are updated first.
+ * Whether a path is redirected. A relative path is not. But while the current folder may be in the tree, it may lead to
+ * a counter file, so the counter files are updated.
  */
 static inline bool path_is_ours(const char *path)
 {
@@ -556,8 +543,8 @@ static inline bool path_is_ours(const char *path)
 }
 
 /*
- * The redirected path of an RDMA path, in `path_buffer`. A path of counters: updates their files. NULL with errno as of
- * session_root, ENOENT for a path that is too long, or the error of the update.
+ * The redirected path of an RDMA path, in `path_buffer`. Updates the counter files for a path of counters. NULL with
+ * errno: as session_root, ENOENT for a too long path, or the error of the update.
  */
 const char *path_rewrite(const char *path, char path_buffer[PATH_SIZE]);
 /*
@@ -569,9 +556,9 @@ static inline bool node_is_umad(unsigned node)
 {
     return node >= USERDMA_UMAD_NODES && node != USERDMA_SYSTEM_NODE && node != USERDMA_CM_NODE;
 }
-/* st_rdev of a device file, which the tree has in a file `dev`; 0 if it has none. Preserves errno. */
+/* st_rdev of a device file, from the file `dev` in the tree; 0: none. Preserves errno. */
 dev_t path_node_rdev(unsigned node);
-/* Replaces `path` as path_absolute does. Uses stack only if it may be changed. */
+/* Replaces `path` by path_absolute. Uses stack only if the path may change. */
 #define ABSOLUTE(dir, path)                                                                                            \
     do {                                                                                                               \
         if (UNLIKELY(path_absolute_may_change(path))) {                                                                \
@@ -583,8 +570,8 @@ dev_t path_node_rdev(unsigned node);
     } while (0)
 
 /*
- * Replaces `path` if it is an RDMA path; returns `failure` from the function, with errno, if path_rewrite fails. Uses
- * stack only for RDMA paths: handlers on small signal stacks call open() and stat() too.
+ * Replaces an RDMA path. If path_rewrite fails, returns `failure` from the function, with errno. Uses stack only for
+ * RDMA paths: handlers on small signal stacks call open() and stat() too.
  */
 #define REWRITE(path, failure)                                                                                         \
     do {                                                                                                               \
@@ -596,7 +583,7 @@ dev_t path_node_rdev(unsigned node);
         }                                                                                                              \
     } while (0)
 
-/* Replaces a path relative to the folder `dir`, like REWRITE. */
+/* Like REWRITE, for a path relative to folder `dir`. */
 #define REWRITE_AT(dir, path, failure)                                                                                 \
     do {                                                                                                               \
         ABSOLUTE(dir, path);                                                                                           \
@@ -610,7 +597,7 @@ void path_strip_root(char *path);
 
 /* ---- stat.c ---- */
 
-/* Changes the result of stat to that of the device file, if `path`, absolute and not redirected, is that of one. */
+/* If `path` (absolute, not redirected) is a device file, changes the result of stat to the device file's. */
 void stat_show_node(const char *path, struct stat *out);
 
 #endif

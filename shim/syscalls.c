@@ -1,7 +1,7 @@
 /*
- * syscall(2): programs that make a system call by number, because their C library has or had no function for it. Of the
- * calls with paths such programs use statx (libuv, and with it Node.js) and openat2: these are handled like the
- * functions. All others jump to the next syscall() without using stack, since the caller's further arguments are there.
+ * syscall(2), for system calls without a function in the program's C library. statx (libuv, Node.js) and openat2 have
+ * paths, and are handled like the functions. Other calls jump to the next syscall() without using stack, because
+ * further arguments are on the caller's stack.
  */
 #define _GNU_SOURCE
 #include "shim.h"
@@ -45,8 +45,8 @@ __asm__(".text\n"
 __attribute__((visibility("hidden"), used)) long shim_system_call(long number, long a, long b, long c, long d, long e)
 {
     /*
-     * For a descriptor (empty path) the kernel's own answer, not that of a device: the TypeScript library, which may
-     * run in a program with the shim, needs the size of the context's file to map it.
+     * A descriptor (empty path) is not shown as a device: the TypeScript library, perhaps in a program with the shim,
+     * needs the size of the context's file.
      */
     if (number == SYS_statx && ((uintptr_t)b < LOWEST_ADDRESS || *(const char *)b == 0))
         return shim_next_syscall(number, a, b, c, d, e);

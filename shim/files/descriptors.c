@@ -1,6 +1,6 @@
 /*
- * Interposed calls on descriptors: device files and event descriptors behave as on Linux, copies and closes update the
- * table, and programs cannot close hidden sockets. For a foreign descriptor most calls cost one lookup (fd_kind).
+ * Interposed calls on descriptors. Device files and event descriptors behave as on Linux. Copies and closes update the
+ * table. Programs cannot close hidden sockets. For other descriptors most calls cost one lookup (fd_kind).
  */
 #define _GNU_SOURCE
 #include "../shim.h"
@@ -33,7 +33,7 @@ EXPORT int socket(int family, int type, int protocol)
 
 /* ---- device calls ---- */
 
-/* The kind of a descriptor that is not in the table; adds it if it is ours. */
+/* The kind of a descriptor that is not in the table. Adds a descriptor of ours. */
 static int recognise(int fd)
 {
     const int saved = errno;
@@ -55,13 +55,13 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
         kind = recognise(fd);
     if (LIKELY(kind == FD_OTHER)) {
         const int result = REAL(ioctl)(fd, request, argument);
-        /* ENOTTY: perhaps a request of a driver, on a descriptor of ours that arrived unnoticed. */
+        /* ENOTTY: perhaps a driver's request on a descriptor of ours that arrived unnoticed. */
         if (LIKELY(result != -1 || errno != ENOTTY) || (kind = recognise(fd)) == FD_OTHER)
             return result;
     }
     if (UNLIKELY(kind == FD_RECEIVED))
         return -1;
-    /* FIONREAD is not supported: on Linux neither device files nor netlink sockets count readable bytes. */
+    /* On Linux neither device files nor netlink sockets support FIONREAD. */
     if ((uint32_t)request == FIONREAD && kind != FD_HIDDEN)
         return fail(ENOTTY);
     if (kind == FD_HIDDEN || kind == FD_NETLINK ||
@@ -79,7 +79,7 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
     return (int)session_call(fd, USERDMA_IOCTL, (uint32_t)request, argument);
 }
 
-/* write(2) on a descriptor of ours. Event descriptors are open for reading only. FD_RECEIVED: errno is set already. */
+/* write(2) on a descriptor of ours. Event descriptors are read-only. FD_RECEIVED: errno is already set. */
 static ssize_t write_ours(int fd, int kind, const void *buffer, size_t count)
 {
     if (LIKELY(kind == FD_CONTEXT))
@@ -111,7 +111,7 @@ EXPORT ssize_t writev(int fd, const struct iovec *vector, int count)
     return count == 1 && vector ? write_ours(fd, kind, vector->iov_base, vector->iov_len) : fail(EINVAL);
 }
 
-/* read(2) on a descriptor of ours; false if the C library's function has to be called. */
+/* read(2) on a descriptor of ours. False: call the C library's function. */
 static inline bool read_if_ours(int fd, void *buffer, size_t count, ssize_t *result)
 {
     const int kind = fd_kind_for_use(fd);
@@ -147,7 +147,7 @@ EXPORT ssize_t readv(int fd, const struct iovec *vector, int count)
     return UNLIKELY(kind == FD_CONTEXT || kind == FD_UMAD) ? fail(EINVAL) : REAL(readv)(fd, vector, count);
 }
 
-/* Devices have no file position. An FD_RECEIVED need not be attached for this answer. */
+/* Devices have no file position. This answer needs no attach of an FD_RECEIVED. */
 static bool has_no_position(int fd)
 {
     const int kind = fd_kind(fd);

@@ -1,13 +1,12 @@
 /*
  * The table of our descriptors by number: contexts, event sockets, channels, netlink sockets, and hidden sockets.
  *
- * Each copy of a context's descriptor has its own copy of the doorbell socket, with the same close-on-exec flag, so
- * that the kernel keeps the socket open as long as any process has a copy. Hidden sockets have high numbers, to avoid
- * numbers that programs choose. The table is a sparse mapping, created with the first descriptor of ours; readers take
- * no lock (an entry's kind is written last), entries are added and removed with the lock held.
+ * Each copy of a context's descriptor has its own copy of the doorbell socket, with the same close-on-exec flag. So the
+ * kernel keeps the socket open while any process has a copy. Hidden sockets have high numbers, away from numbers that
+ * programs choose. The table is a sparse mapping, created with the first descriptor of ours. Writers hold the lock.
+ * Readers take no lock: an entry's kind is written last.
  *
- * A vfork child shares our memory but has its own descriptors: its closes and copies do not modify the table, which is
- * the parent's.
+ * A vfork child shares our memory but has its own descriptors: its closes and copies do not change the table.
  */
 #define _GNU_SOURCE
 #include "../session/session_internal.h"
@@ -21,11 +20,9 @@
 #define CLOSE_RANGE_CLOEXEC 4u
 #endif
 
-/*
- * Hidden sockets have numbers from here on, if the limit of descriptors allows; and how many numbers from there are
- * searched for doorbell sockets after exec.
- */
+/* The first number of hidden sockets, if the limit of descriptors allows. */
 #define HIDDEN_BASE 900
+/* After exec, this many numbers are searched for doorbell sockets. */
 #define HIDDEN_SEARCHED 256
 
 struct fd_entry *fd_table;
@@ -54,7 +51,7 @@ IN_CHILD void fd_after_fork(void)
 
 /* ---- entries ---- */
 
-/* Creates the table unless it exists; false with errno if there is no memory. */
+/* Creates the table unless it exists. False with errno if there is no memory. */
 static bool create_table(void)
 {
     if (fd_table)
@@ -124,10 +121,7 @@ int fd_add_received(int fd, bool is_inherited)
 
 /* ---- hidden sockets ---- */
 
-/*
- * The number from which on hidden sockets are placed: HIDDEN_BASE, or seven eighths of the limit of descriptors if that
- * limit is at most 100 above HIDDEN_BASE.
- */
+/* The first number of hidden sockets: HIDDEN_BASE, or 7/8 of the limit of descriptors if the limit is low. */
 static int hidden_base(void)
 {
     struct rlimit limit = {.rlim_cur = 1024};
@@ -135,7 +129,7 @@ static int hidden_base(void)
     return limit.rlim_cur > HIDDEN_BASE + 100 ? HIDDEN_BASE : (int)(limit.rlim_cur / 8 * 7);
 }
 
-/* A copy of `fd` with a number from hidden_base on; if all are in use, from half of it on. -1 with errno. */
+/* A copy of `fd` from number hidden_base on. If all are in use, from half of hidden_base on. -1 with errno. */
 static int copy_high(int fd, bool close_on_exec)
 {
     const int command = close_on_exec ? F_DUPFD_CLOEXEC : F_DUPFD, base = hidden_base();
@@ -193,7 +187,7 @@ void fd_vacate(int fd)
         return;
     struct shim_guard session_guard, guard;
     const int saved = errno;
-    /* A thread that has the lock uses these numbers: the caller waits, at most until that thread waits without it. */
+    /* A thread with the session's lock uses these numbers, so the caller takes the lock. */
     const bool is_locked = session_enter(&session_guard);
     lock_table(&guard);
     vacate(fd);
@@ -204,8 +198,8 @@ void fd_vacate(int fd)
 }
 
 /*
- * The send timeout that marks a doorbell socket, by the inode of its context's file. The microseconds are those of the
- * daemon's marks (USERDMA_MARK_FIRST), whose seconds are higher.
+ * The send timeout that marks a doorbell socket with the inode of its context's file. The daemon's marks have the same
+ * microseconds, and more seconds (USERDMA_MARK_FIRST).
  */
 static struct timeval mark_of(ino_t inode)
 {
@@ -227,7 +221,7 @@ bool fd_has_mark(int fd, ino_t inode)
            found.tv_usec == mark.tv_usec;
 }
 
-/* Closes one inherited doorbell socket of the context with that inode. */
+/* Closes one inherited doorbell socket of the context with this inode. */
 static void drop_inherited(ino_t inode)
 {
     const int base = hidden_base();
@@ -240,7 +234,7 @@ static void drop_inherited(ino_t inode)
 
 /* ---- changes of the program's descriptors ---- */
 
-/* Removes a descriptor of the program and its hidden socket from the table; returns that socket, or -1. */
+/* Removes a descriptor of the program and its doorbell socket from the table. Returns the doorbell socket or -1. */
 static int remove_entry(int fd)
 {
     struct fd_entry entry = fd_table[fd];
@@ -258,7 +252,7 @@ void fd_forget(int fd)
         return;
     int saved = errno;
     if (shim_is_other_process()) {
-        /* Closes our copy of the doorbell socket; the entry is the parent's. */
+        /* Closes only our copy of the doorbell socket: the entry is the parent's. */
         if (fd_table[fd].kind == FD_CONTEXT && fd_table[fd].partner >= 0)
             REAL(close)(fd_table[fd].partner);
         errno = saved;
@@ -267,7 +261,7 @@ void fd_forget(int fd)
     struct shim_guard guard;
     struct stat file;
     lock_table(&guard);
-    /* An inherited context that was never used: its doorbell socket, inherited too, is not in the table. */
+    /* An inherited context that was never used: its inherited doorbell socket is not in the table. */
     const bool has_inherited_doorbell =
         fd_table[fd].kind == FD_RECEIVED && fd_table[fd].is_inherited && REAL(fstat)(fd, &file) == 0;
     int hidden = remove_entry(fd);
@@ -331,10 +325,9 @@ int fd_close_range(unsigned first, unsigned last, int flags)
 {
     if (!fd_table || highest_fd < 0 || first > last)
         return REAL(close_range)(first, last, flags);
-    /* A range without descriptors: does the kernel accept the flags? */
+    /* Does the kernel accept the flags? The range has no descriptors. */
     if (REAL(close_range)(~0u, ~0u, flags) != 0)
         return -1;
-    /* The last number of the range that may be in the table. */
     const unsigned last_fd = last < (unsigned)highest_fd ? last : (unsigned)highest_fd;
     for (unsigned fd = first; fd <= last_fd; fd++) {
         const int kind = fd_kind((int)fd);

@@ -1,6 +1,6 @@
 /*
- * Interposed calls with paths, except those of stat.c and walks.c: RDMA paths are redirected to the daemon's tree, and
- * opening a device node is a request to the daemon. Other paths pass through.
+ * Interposed calls with paths: RDMA paths are redirected to the daemon's tree, and opening a device node is a request to
+ * the daemon. Other paths pass through.
  */
 #define _GNU_SOURCE
 #include "../shim.h"
@@ -18,7 +18,7 @@ static bool wants_mode(int flags)
     return (flags & O_CREAT) || (flags & O_TMPFILE) == O_TMPFILE;
 }
 
-/* If the path is a device node, opens the device and stores the result of open(2); else, or with O_PATH, false. */
+/* If the path is a device node, opens the device and stores the result of open(2). Else, or with O_PATH, false. */
 static bool open_if_device(const char *path, int flags, int *result)
 {
     const int node = path_device_node(path);
@@ -35,8 +35,8 @@ static bool open_if_device(const char *path, int flags, int *result)
 }
 
 /*
- * Whether a file of the tree may be opened with these flags; false with errno EACCES. As in sysfs, programs, root's
- * too, write only `node_desc` and `lifespan`, and create no files.
+ * Whether a file of the tree may be opened with these flags; false with errno EACCES. As in sysfs, programs, even of
+ * root, write only `node_desc` and `lifespan`, and create no files.
  */
 static bool may_open(const char *path, int flags)
 {
@@ -142,7 +142,7 @@ EXPORT int __openat64_2(int dir, const char *path, int flags)
     return fd_opened(REAL(__openat64_2)(dir, path, flags));
 }
 
-/* With RESOLVE_BENEATH or RESOLVE_IN_ROOT a path stays below the folder `dir`, so it is not redirected. */
+/* With RESOLVE_BENEATH or RESOLVE_IN_ROOT a path stays below `dir`, so it is not redirected. */
 EXPORT int openat2(int dir, const char *path, const struct open_how *how, size_t size)
 {
     if ((uintptr_t)how < LOWEST_ADDRESS || size < sizeof *how || (how->resolve & (RESOLVE_BENEATH | RESOLVE_IN_ROOT)))
@@ -292,8 +292,8 @@ EXPORT int inotify_add_watch(int fd, const char *path, uint32_t mask)
 /* ---- permissions, links ---- */
 
 /*
- * The mode of access(2) for the file in the tree that stands for `path`. Every user may read and write device nodes,
- * except those of umad, whatever the rights of the file.
+ * The mode of access(2) for the file in the tree. All users may read and write device nodes except umad's, whatever the
+ * rights of the file in the tree.
  */
 static int mode_in_tree(int dir, const char *path, int mode)
 {

@@ -2,9 +2,9 @@
  * RDMA paths, and their redirection into the daemon's tree: the same path below the tree's folder.
  *
  * A path matches by its first characters, with any number of slashes between components: "/sys/class/infiniband" also
- * stands for infiniband_verbs and infiniband_mad. Most relative paths need no redirection: their directory was opened
- * by a redirected path, so it is in the tree. Two kinds need it: those that start in a folder above (/dev, /sys/class),
- * and device nodes, since opening the file in the tree opens no device.
+ * matches infiniband_verbs and infiniband_mad. Most relative paths need no redirection: their directory was opened by a
+ * redirected path, so it is in the tree. Redirected are relative paths from a folder above (/dev, /sys/class), and
+ * device nodes, because opening the file in the tree opens no device.
  */
 #define _GNU_SOURCE
 #include "../shim.h"
@@ -13,7 +13,7 @@
 #include <string.h>
 #include <sys/sysmacros.h>
 
-/* The files of counters are below the first two. */
+/* Counter files are below the first two. */
 static const char *const prefixes[] = {
     "/sys/class/infiniband",
     "/sys/devices/virtual/infiniband",
@@ -22,10 +22,7 @@ static const char *const prefixes[] = {
     "/sys/devices/virtual/misc/rdma_cm",
 };
 
-/*
- * The part of `path` after `prefix`; NULL if `path` does not begin with it. Runs of slashes, and "." between them,
- * count as one slash.
- */
+/* The part of `path` after `prefix`; NULL: another prefix. Runs of slashes, and "." between them, count as one slash. */
 static const char *match_prefix(const char *path, const char *prefix)
 {
     while (*prefix) {
@@ -47,7 +44,7 @@ static const char *match_prefix(const char *path, const char *prefix)
     return path;
 }
 
-/* The one of `prefixes` that a path has, and in `suffix` the part after it; NULL if it has none. */
+/* The element of `prefixes` that a path has, and in `suffix` the rest; NULL: none. */
 static const char *find_prefix(const char *path, const char **suffix)
 {
     for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++) {
@@ -65,8 +62,8 @@ bool path_matches(const char *path)
 }
 
 /*
- * Whether the path of `prefix` and `suffix` leads to files of counters: one of them, or a folder above them. The
- * program may open the files of such a folder relative to it (grep -r), and relative paths are not redirected.
+ * Whether a path is a counter file or a folder above. The program may open files relative to the folder (grep -r), and
+ * relative paths are not redirected.
  */
 static bool leads_to_counters(const char *prefix, const char *suffix)
 {
@@ -74,7 +71,7 @@ static bool leads_to_counters(const char *prefix, const char *suffix)
         return false;
     if (strstr(suffix, "counters"))
         return true;
-    /* "", DEVICE, DEVICE/ports, DEVICE/ports/N, with any number of slashes between and behind */
+    /* "", DEVICE, DEVICE/ports, DEVICE/ports/N, with any number of slashes */
     unsigned depth = 0;
     for (const char *name = suffix + strspn(suffix, "/"); *name; name += strspn(name, "/")) {
         const size_t length = strcspn(name, "/");
@@ -117,13 +114,13 @@ void path_folder_changed(void)
 {
     char folder[PATH_SIZE];
     int saved = errno;
-    /* All trees' folders have names that end so; the whole name is known only after HELLO. */
+    /* The end of the name of each tree's folder. The whole name is known only after HELLO. */
     const long length = early_syscall(SYS_getcwd, (long)folder, sizeof folder - 1, 0, 0, 0, 0);
     shim_may_be_in_tree = length > 0 && strstr(folder, ".tree/sys/") && strstr(strcat(folder, "/"), "/infiniband/");
     errno = saved;
 }
 
-/* N of a path that is `prefix` and N in decimal, at most six digits, without leading zeros; -1 for other paths. */
+/* N of a path of `prefix` and N: decimal, at most six digits, no leading zeros. -1: another path. */
 static int number_after(const char *path, const char *prefix)
 {
     const char *suffix = match_prefix(path, prefix);
@@ -172,7 +169,7 @@ size_t path_root_length(const char *path)
 {
     char root[sizeof(((struct userdma_hello_reply *)0)->root)];
     const char *suffix;
-    /* Most paths lack the end of a tree's name: then the daemon need not be asked. */
+    /* Most paths lack the end of a tree's name, and need no call to the daemon. */
     if (!shim_is_active || !strstr(path, ".tree/") || !session_root(root))
         return 0;
     const size_t length = strlen(root);
@@ -195,7 +192,7 @@ static bool names_rdma(const char *path)
     return strstr(path, "infiniband") || strstr(path, USERDMA_CM_NAME);
 }
 
-/* Whether a relative path may lead to an RDMA path: it begins like a part of one, and has a name of RDMA in it. */
+/* Whether a relative path may lead to an RDMA path: it begins like a part of one, and contains an RDMA name. */
 static bool may_lead_to_rdma(const char *path)
 {
     static const char *const first_names[] = {"infiniband",    "dev",   "sys/",    "class/",
@@ -212,8 +209,8 @@ static bool may_lead_to_rdma(const char *path)
 }
 
 /*
- * Replaces /sys/class/CLASS/DEVICE, which is a link, by its target /sys/devices/virtual/CLASS/DEVICE: a ".." that
- * follows means the target's parent. Leaves other paths alone.
+ * Replaces the link /sys/class/CLASS/DEVICE by its target /sys/devices/virtual/CLASS/DEVICE, for a following "..".
+ * Other paths stay.
  */
 static void follow_link(char path_buffer[PATH_SIZE])
 {
@@ -228,8 +225,8 @@ static void follow_link(char path_buffer[PATH_SIZE])
 }
 
 /*
- * The absolute path with each ".." resolved, in `path_buffer`; NULL if it has no "..", or names no RDMA folder, or is
- * longer than half of the buffer (links make it longer).
+ * The absolute path with each ".." resolved, in `path_buffer`. NULL if the path has no ".." or no RDMA name, or is
+ * longer than half of the buffer (links make paths longer).
  */
 static const char *without_parents(const char *path, char path_buffer[PATH_SIZE])
 {

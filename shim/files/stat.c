@@ -10,10 +10,7 @@
 
 _Static_assert(sizeof(struct stat) == sizeof(struct stat64), "64-bit systems only");
 
-/*
- * Linux's device numbers of umad nodes (IB_UMAD_MAJOR, and minors below IB_UMAD_NUM_FIXED_MINOR). Their mode permits
- * only the owner, since management datagrams have the authority of the system.
- */
+/* IB_UMAD_MAJOR and IB_UMAD_NUM_FIXED_MINOR. Only the owner may open umad nodes. */
 #define UMAD_MAJOR 231
 #define UMAD_MINORS 64
 
@@ -30,7 +27,7 @@ static void show_device(struct stat *out, dev_t rdev)
     out->st_blocks = 0;
 }
 
-/* Whether a descriptor is an opened device; stores its st_rdev. */
+/* Whether a descriptor is an opened device. Stores st_rdev. */
 static bool is_device(int fd, dev_t *rdev)
 {
     if (LIKELY(fd_kind(fd) == FD_OTHER))
@@ -43,7 +40,7 @@ static bool is_device(int fd, dev_t *rdev)
     return kind == FD_CONTEXT || kind == FD_UMAD || kind == FD_CM;
 }
 
-/* After an fstat of `fd` with this result: if `fd` is an opened device, shows it in `out`. Returns `result`. */
+/* After an fstat of `fd`: changes `out` if `fd` is an opened device. Returns `result`. */
 static int show_fd(int result, int fd, void *out)
 {
     dev_t rdev;
@@ -59,7 +56,7 @@ void stat_show_node(const char *path, struct stat *out)
         show_device(out, path_node_rdev((unsigned)node));
 }
 
-/* As show_fd, after a stat; `path` is the path before its redirection. */
+/* As show_fd, after a stat. `path`: before redirection. */
 static int show_path(int result, const char *path, void *out)
 {
     if (result == 0 && UNLIKELY(path_is_ours(path)))

@@ -1,7 +1,6 @@
 /*
- * Functions that walk over many files: glob, ftw, nftw. The calls that they make within the C library do not reach the
- * shim. So a walk of an RDMA path starts in the daemon's tree, and the tree's folder is removed from the paths that the
- * program gets.
+ * Functions that walk over many files: glob, ftw, nftw. Their calls within the C library do not reach the shim. So a
+ * walk of an RDMA path starts in the daemon's tree, and the program gets paths without the tree's folder.
  */
 #define _GNU_SOURCE
 #include "../shim.h"
@@ -40,11 +39,11 @@ EXPORT int glob64(const char *pattern, int flags, int (*on_error)(const char *, 
 
 /* ---- ftw, nftw ---- */
 
-/* The program's function in this thread's walk, by ftw or nftw. */
+/* The program's function in this thread's walk. */
 static __thread __ftw_func_t ftw_function __attribute__((tls_model("initial-exec")));
 static __thread __nftw_func_t nftw_function __attribute__((tls_model("initial-exec")));
 
-/* The result of stat that the program gets for a file: a device node is a plain file in the tree. */
+/* The result of stat for the program. In the tree a device node is a plain file. */
 static struct stat stat_of_node(const char *path, const struct stat *found)
 {
     struct stat shown = *found;

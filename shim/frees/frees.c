@@ -1,10 +1,9 @@
 /*
- * A preload library of its own, for `userdma check`: tells the shim (shim/check/ranges.c) which blocks the program
- * frees while it has outstanding requests. Without outstanding requests a free costs one more load. Unmapped memory is
- * not reported here: the daemon knows it (spec/session.ts, UNMAPPING).
+ * A preload library for `userdma check`: tells the shim (shim/check/ranges.c) which blocks the program frees while it
+ * has outstanding requests. Without outstanding requests, a free costs one more load.
  *
- * The allocator's functions are looked up when libraries are initialised, never during an allocation: dlsym may
- * allocate, and some allocators call it themselves. A block that is freed earlier is not returned to the allocator.
+ * The allocator's functions are looked up when libraries are initialised, never in an allocation: dlsym may allocate,
+ * and some allocators call dlsym. Blocks that are freed earlier are leaked.
  */
 #define _GNU_SOURCE
 #undef _FORTIFY_SOURCE
@@ -19,14 +18,14 @@
 #define LIKELY(x) __builtin_expect(!!(x), 1)
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)
 
-/* Of the shim (shim/check/ranges.c); absent if it is not loaded. */
+/* Of the shim (shim/check/ranges.c). Absent if the shim is not loaded. */
 __attribute__((weak, visibility("default"))) extern uint32_t userdma_outstanding;
 __attribute__((weak, visibility("default"))) void userdma_freed(void *block, size_t bytes);
 
 static __typeof__(&free) next_free;
 static __typeof__(&realloc) next_realloc;
 
-/* Before the constructors of the program, which may free. */
+/* Before the program's constructors: they may free. */
 __attribute__((constructor(101))) static void look_up_allocator(void)
 {
     next_realloc = (__typeof__(&realloc))dlsym(RTLD_NEXT, "realloc");
@@ -67,7 +66,7 @@ EXPORT void *realloc(void *block, size_t size)
     void *result = next_realloc(block, size);
     if (LIKELY(before == 0) || (!result && size != 0))
         return result;
-    /* Of a block that stays where it is, what it has lost at its end. */
+    /* A block that stays in place has lost only its end. */
     const size_t kept = result == block ? malloc_usable_size(block) : 0;
     if (kept < before)
         userdma_freed((char *)block + kept, before - kept);

@@ -1,7 +1,6 @@
 /*
- * Replacements of the C library's functions while these are looked up: dlsym may allocate, and the program's allocator
- * may read files then (the number of processors). They make raw system calls. Functions that no allocator calls have no
- * replacement.
+ * Replacements of the C library's functions while those are looked up, by raw system calls: dlsym may allocate, and the
+ * program's allocator may read files (the number of processors). Functions that no allocator calls are missing.
  */
 #define _GNU_SOURCE
 #include "../shim.h"
@@ -9,7 +8,7 @@
 #include <errno.h>
 #include <sys/syscall.h>
 
-/* A system call without the C library. The shim's syscall() jumps here until the C library's is known (syscalls.c). */
+/* A system call without the C library. The shim's syscall() jumps here until the C library's is known. */
 long early_syscall(long number, long a, long b, long c, long d, long e, long f)
 {
     long result;

@@ -1,6 +1,6 @@
 /*
- * The libraries that a library needs: the names in its dynamic section. The file is read part by part and not mapped,
- * since reading a mapping of a file that is truncated meanwhile would end the program (SIGBUS).
+ * The libraries that a library needs: the names in its dynamic section. The file is read and not mapped: if a mapped
+ * file is truncated, the program gets SIGBUS.
  */
 #define _GNU_SOURCE
 #include "../shim.h"
@@ -8,7 +8,7 @@
 #include <elf.h>
 #include <string.h>
 
-/* A file with more program headers or dynamic entries counts as one that needs no libraries. */
+/* A file with more program headers or dynamic entries counts as one without needed libraries. */
 #define MAX_HEADERS 32
 #define MAX_ENTRIES 512
 

@@ -1,9 +1,8 @@
 /*
  * Whether the shim is active, and the C library's own versions of the interposed functions.
  *
- * Runs as a constructor, or earlier, if another library's constructor calls an interposed function first. It makes no
- * connection. All functions are looked up at once, since dlsym is not safe in a signal handler and write() may be
- * called there.
+ * Runs as a constructor, or earlier if another library's constructor calls an interposed function. Makes no connection.
+ * All functions are looked up at once: dlsym is not safe in a signal handler, which may call write().
  */
 #define _GNU_SOURCE
 #include "../shim.h"
@@ -20,10 +19,7 @@ bool shim_is_active;
 bool shim_is_traced;
 char shim_socket_path[108];
 
-/*
- * Replacements of functions that this C library may lack: old ones have no close_range, most no openat2, future ones
- * may drop __xstat.
- */
+/* Functions that a C library may lack: old ones have no close_range, most no openat2, future ones may drop __xstat. */
 static int absent_close_range(unsigned int first, unsigned int last, int flags)
 {
     return (int)syscall(SYS_close_range, first, last, flags);
@@ -66,10 +62,7 @@ static int absent_fxstatat(int version, int dir, const char *path, struct stat *
     return shim_real.fstatat(dir, path, out, flags);
 }
 
-/*
- * Before version 2.33 the C library has no functions stat, lstat, fstat and fstatat: its header calls __xstat and the
- * like with this version, _STAT_VER.
- */
+/* Before glibc 2.33 stat, lstat, fstat and fstatat are inline: they call __xstat and the like with _STAT_VER. */
 #ifdef __x86_64__
 #define STAT_VERSION 1
 #else
@@ -127,17 +120,14 @@ static void fill_absent(struct real *real)
 }
 
 /*
- * Functions that are not looked up: their replacements make the same system call as a C library that has them. A dlsym
- * that finds nothing allocates, and the caller may be the program's allocator.
+ * Functions that are not looked up: their replacements make the C library's system calls. A dlsym that finds nothing
+ * allocates, and the caller may be the program's allocator.
  */
 static const char *const plain_system_calls[] = {"close_range", "openat2"};
 
 static void *find_next(const char *name)
 {
-    /*
-     * Since 2.34 in the C library, whose function is preferred: where the kernel has no close_range it closes more than
-     * the replacement.
-     */
+    /* The C library has it since 2.34. Without close_range(2) it closes more than the replacement. */
     if (strcmp(name, "closefrom") == 0 && strverscmp(gnu_get_libc_version(), "2.34") < 0)
         return NULL;
     for (size_t i = 0; i < sizeof plain_system_calls / sizeof *plain_system_calls; i++)

@@ -1,12 +1,11 @@
 /*
- * Libraries that are loaded such that they would not find the shim's functions.
+ * Libraries that would not find the shim's functions.
  *
- * With RTLD_DEEPBIND a library and its dependencies find the C library's functions before ours. So the RDMA libraries
- * among its dependencies are loaded first, without that flag; the library itself is loaded as requested, unless it is
- * an RDMA library. A separate namespace (dlmopen) has no preload library: a line on standard error says so.
+ * With RTLD_DEEPBIND, a library and its dependencies find the C library's functions before ours. So RDMA libraries among
+ * the dependencies are loaded first, without RTLD_DEEPBIND, and then the library as requested. A new namespace (dlmopen)
+ * has no preload library: a line on standard error says so.
  *
- * dlopen and dlmopen end with a jump to the C library's functions, which choose RUNPATH and namespace by the return
- * address.
+ * dlopen and dlmopen end with a jump: the C library's functions choose RUNPATH and namespace by the return address.
  */
 #define _GNU_SOURCE
 #include "../shim.h"
@@ -15,11 +14,11 @@
 #include <link.h>
 #include <string.h>
 
-/* Dependencies of one library that are examined; further ones are ignored. */
+/* Maximum examined dependencies of a library. */
 #define MAX_LIBRARIES 64
 
 struct search {
-    /* Folder of the loaded file: its dependencies are often beside it. */
+    /* Folder of the loaded file. */
     char folder[PATH_SIZE];
     /* The folders that the caller of dlopen searches; NULL if unknown. */
     Dl_serinfo *caller_folders;
@@ -52,7 +51,7 @@ static int open_in(const char *folder, const char *name, char path[PATH_SIZE])
     return REAL(open)(path, O_RDONLY | O_CLOEXEC);
 }
 
-/* Opens the library that a name resolves to, and stores its path. The descriptor, or -1. */
+/* Opens the library of a name, and stores the path. Returns the descriptor or -1. */
 static int find_library(const struct search *search, const char *name, char path[PATH_SIZE])
 {
     if (strchr(name, '/')) {
@@ -72,10 +71,7 @@ static void load_without_deepbind(const char *path)
         dlerror();
 }
 
-/*
- * Returns whether a library needs an RDMA library, directly or through others. With `should_load`, loads all RDMA
- * libraries that it needs.
- */
+/* Whether a library needs an RDMA library, directly or indirectly. With `should_load`, loads these RDMA libraries. */
 static bool examine_dependencies(const char *library, Dl_serinfo *caller_folders, bool should_load)
 {
     struct search search = {.caller_folders = caller_folders};
@@ -103,7 +99,7 @@ static bool examine_dependencies(const char *library, Dl_serinfo *caller_folders
     return found;
 }
 
-/* The same for a library that the code at address `caller` is about to load. */
+/* examine_dependencies with the folders that the code at address `caller` searches. */
 static bool examine_for_caller(const char *library, const void *caller, bool should_load)
 {
     Dl_info info;
@@ -117,7 +113,7 @@ static bool examine_for_caller(const char *library, const void *caller, bool sho
     return examine_dependencies(library, folders, should_load);
 }
 
-/* Loads the RDMA libraries that a library needs, and returns the flags for loading the library itself. */
+/* Loads the RDMA libraries that a library needs. Returns the flags for loading the library. */
 static __attribute__((noinline)) int load_dependencies(const char *library, int flags, const void *caller)
 {
     if (!shim_is_ready())
@@ -159,7 +155,7 @@ EXPORT void *dlmopen(Lmid_t namespace, const char *library, int flags)
     JUMP REAL(dlmopen)(namespace, library, flags);
 }
 
-/* For dl_iterate_phdr: stores how many libraries were ever unloaded, which each entry has, and stops at the first. */
+/* For dl_iterate_phdr: stores the number of unloads, which all entries have, and stops at the first entry. */
 static int store_unloads(struct dl_phdr_info *info, size_t size, void *unloads)
 {
     (void)size;

@@ -1,6 +1,6 @@
 /*
- * Connects to the daemon at USERDMA_SOCKET and exchanges HELLO: checks whose daemon it is, gives it the right to access
- * our memory, and maps the page with its parked word (device.c).
+ * Connects to the daemon at USERDMA_SOCKET and exchanges HELLO: checks the daemon's user, permits the daemon to access
+ * our memory, and maps the page with the parked word (device.c).
  */
 #define _GNU_SOURCE
 #include "connection.h"
@@ -19,12 +19,12 @@
 #define PR_SET_PTRACER 0x59616d61
 #endif
 
-/* For so many seconds after a HELLO without an answer this process does not connect: it may look at many paths. */
+/* After a HELLO without an answer, no attempts for this time: the program may look at many paths. */
 #define RETRY_SECONDS 60
 
 const volatile uint32_t *session_parked_page;
 
-/* The process that called listen(2) on the socket, and its user; pid 0 for a process of an outer PID namespace. */
+/* The process that called listen(2) on the socket, and its user. pid 0: a process of an outer PID namespace. */
 static struct ucred server_of(int fd)
 {
     struct ucred server = {.uid = -1};
@@ -33,15 +33,15 @@ static struct ucred server_of(int fd)
     return server;
 }
 
-/* A daemon can read and change our memory: only root's and our own are trusted. */
+/* A daemon can read and change our memory: only daemons of root and of our user are trusted. */
 static bool is_trusted(uid_t daemon_user)
 {
     return daemon_user == 0 || daemon_user == geteuid();
 }
 
 /*
- * Sends HELLO on the new connection, which is closed if that fails. 0 or -errno. If the answer was late, another thread
- * may have connected meanwhile: 0 too, and its connection stays the session's.
+ * Exchanges HELLO on the new connection. 0 or -errno; closes the connection after a failure. If the answer is late,
+ * another thread may have connected: then 0, and the session keeps the other connection.
  */
 static int exchange_hello(const struct shim_guard *guard)
 {
@@ -57,12 +57,12 @@ static int exchange_hello(const struct shim_guard *guard)
         session_disconnect();
         return -EACCES;
     }
-    /* Where the kernel restricts access to memory (Yama), the daemon needs our permission; elsewhere prctl fails. */
+    /* The daemon needs this permission if the kernel restricts access to memory (Yama). Otherwise prctl fails. */
     if (server.pid > 0)
         prctl(PR_SET_PTRACER, (unsigned long)server.pid, 0, 0, 0);
     /*
-     * The userfaultfd by which the daemon learns what we unmap. Unmapping blocks until the event is read or all copies
-     * are closed, so only the daemon may keep one. Valgrind does not know the system call.
+     * By the userfaultfd the daemon learns what we unmap. Unmapping blocks until the event is read or all copies are
+     * closed, so only the daemon keeps a copy. Valgrind does not know the system call.
      */
     const int userfaultfd =
         shim_under_valgrind ? -1 : (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
@@ -89,7 +89,7 @@ static int exchange_hello(const struct shim_guard *guard)
         else if (error == -EPERM)
             diagnose_refused_user();
     } else {
-        /* A page of an earlier connection stays mapped: a doorbell in another thread may be reading it. */
+        /* The page of an earlier connection stays mapped: a doorbell in another thread may read it. */
         void *page = mmap(NULL, USERDMA_PARKED_PAGE_BYTES, PROT_READ, MAP_SHARED, reply.fds[0], 0);
         if (page == MAP_FAILED)
             error = -errno;

@@ -1,25 +1,24 @@
 /*
- * The state of the connection to the daemon, shared by its four files:
+ * The state of the connection to the daemon, for its files:
  *
- *   session.c   the lock, the connection's socket, fork
- *   connect.c   connects and exchanges HELLO
- *   exchange.c  sends one request and receives its reply
- *   detached.c  calls to a daemon that does not answer, which wait without the lock
- *
- * diagnostics.c writes to standard error why there is no device.
+ *   session.c      the lock, the connection's socket, fork
+ *   connect.c      connects and exchanges HELLO
+ *   exchange.c     sends one request and receives its reply
+ *   detached.c     calls to a daemon that does not answer: they wait without the lock
+ *   diagnostics.c  writes to standard error why there is no device
  */
 #ifndef USERDMA_CONNECTION_H
 #define USERDMA_CONNECTION_H
 
 #include "session_internal.h"
 
-/* Seconds without an answer after which signals are unblocked and the lock is released. */
+/* After this many seconds without an answer, signals are unblocked and the lock is released. */
 #define UNBLOCK_SECONDS 2
 
 struct session {
     /* The socket; -1 without a connection. */
     int fd;
-    /* Identity of the socket, to notice that its number was reused. */
+    /* Identity of the socket: shows that its number was reused. */
     dev_t dev;
     ino_t ino;
     /* Counts connections, across forks; 0 before the first. */
@@ -31,15 +30,12 @@ struct session {
 };
 extern struct session session;
 extern pthread_mutex_t session_lock;
-/*
- * Takes the lock, with signals blocked; false if this thread holds it. In a child whose fork ran no handlers it first
- * does what they do.
- */
+/* Takes the lock, with signals blocked; false if this thread holds it. First runs fork handlers that fork did not run. */
 bool session_take_lock(void);
 /* This thread's number as of gettid(2); 0 until its first request. */
 extern __thread pid_t session_thread_id __attribute__((tls_model("initial-exec")));
 
-/* Makes `fd`, a hidden socket, that of a new connection. */
+/* `fd`, a hidden socket, becomes the connection. */
 void session_take_socket(int fd);
 /* Forgets the socket without closing it. */
 void session_forget_socket(void);
@@ -48,35 +44,35 @@ void session_disconnect(void);
 
 /* ---- connect.c ---- */
 
-/* Connects to the daemon; there must be no connection. False if that fails: `session_refusal` then has the reason. */
+/* Connects to the daemon, without an existing connection. False after a failure: session_refusal has the reason. */
 bool session_connect(const struct shim_guard *guard);
 
 /* ---- exchange.c ---- */
 
-/* Like session_exchange; a descriptor `attached` other than -1 is sent with the request, and closed. */
+/* Like session_exchange. Also sends the descriptor `attached` and closes it, unless it is -1. */
 int session_exchange_with(struct request *request, size_t body, int attached, struct reply *reply,
                           const struct shim_guard *guard);
 
 /* ---- detached.c ---- */
 
 /*
- * Waits for the next message on the connection `*fd` without the lock, and with the program's own signal mask and
- * cancellation (if many calls wait so already: with the lock). Meanwhile the connection belongs to this thread alone,
- * and `*fd` follows it to another number; afterwards it is the session's again unless another one was opened. False if
- * nothing arrived before `deadline` (as shim_nanoseconds; UINT64_MAX: no limit); true also after a signal. In the child
- * of a fork by a signal handler: true, with `*fd` -1.
+ * Waits for the next message on connection `*fd`, without the lock and with the program's signal mask and cancel state.
+ * If many calls wait already, it waits with the lock. Meanwhile the connection belongs to this thread, and may get
+ * another number in `*fd`. Afterwards the session has the connection again, unless another one was opened. False if
+ * nothing arrived before `deadline` (as shim_nanoseconds; UINT64_MAX: no limit). True also after a signal. If a signal
+ * handler has forked, in the child: true, and `*fd` is -1.
  */
 bool detached_wait(int *fd, const struct shim_guard *guard, uint64_t deadline);
-/* Closes the connections of this thread's calls that siglongjmp has left. `frame`: of a function that runs now. */
+/* Closes the connections of this thread's calls that siglongjmp has left. `frame`: of the caller. */
 void detached_close_abandoned(uintptr_t frame);
-/* In the child of a fork: closes all. */
+/* In the child of a fork: closes all connections of detached calls. */
 void detached_close_all(void);
 /* A connection's socket was moved to another number. */
 void detached_moved(int old_fd, int new_fd);
 
 /* ---- diagnostics.c ---- */
 
-/* Each prints a line on standard error, unless this process, or its parent before the fork, has printed one of them. */
+/* Each prints a line on standard error. The process, with its later children, prints at most one of these lines. */
 
 /* No daemon: `reason` completes the sentence. */
 void diagnose_no_daemon(const char *reason);
@@ -84,7 +80,7 @@ void diagnose_no_daemon(const char *reason);
 void diagnose_untrusted_daemon(uid_t daemon_user);
 /* The daemon refuses this user. */
 void diagnose_refused_user(void);
-/* The daemon, which runs as that user, may not access our memory. */
+/* The daemon, which runs as `daemon_user`, may not access our memory. */
 void diagnose_memory_access(uid_t daemon_user);
 
 #endif

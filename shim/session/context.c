@@ -1,11 +1,11 @@
 /*
- * Requests to the daemon about opened devices and channels. OPEN gives the program a descriptor; ATTACH makes a context
- * known to this process's session (after fork, after exec, for a passed descriptor); IOCTL, WRITE, READ, NETLINK and
- * MAP forward calls; REFRESH updates the files of counters.
+ * Requests to the daemon about opened devices and channels. OPEN gives the program a descriptor. ATTACH makes a context
+ * known to this process's session: after fork, after exec, and for a passed descriptor. IOCTL, WRITE, READ, NETLINK and
+ * MAP forward calls. REFRESH updates the counter files.
  *
- * A context is an opened uverbsN or userdma node. The program's descriptor is the context's memory file; each copy of
- * the descriptor has a doorbell socket at a high number, hidden from the program. The daemon has the other end. It
- * closes the context when no program has a doorbell socket or the file any more.
+ * A context is an opened uverbsN or userdma node. The program's descriptor is the context's memory file. Each copy of
+ * the descriptor has a doorbell socket at a high number, hidden from the program. The daemon has the other end, and
+ * closes the context when no program has a doorbell socket or the file.
  */
 #define _GNU_SOURCE
 #include "session_internal.h"
@@ -30,10 +30,7 @@ static bool closes_on_exec(int fd)
 
 /* ---- open ---- */
 
-/*
- * Registers the two descriptors of an OPEN reply: the context's memory file, and its doorbell socket. Returns the
- * file's or -errno.
- */
+/* Registers the descriptors of an OPEN reply: memory file and doorbell socket. Returns the file or -errno. */
 static int take_context(struct reply *reply, int flags)
 {
     const struct userdma_open_reply *open = &reply->message.open;
@@ -69,7 +66,7 @@ static int take_context(struct reply *reply, int flags)
     return fd;
 }
 
-/* Registers the descriptor of an OPEN reply as a channel, FD_CM or FD_UMAD. Returns it or -errno. */
+/* Registers the descriptor of an OPEN reply as a channel, FD_CM or FD_UMAD. Returns the descriptor or -errno. */
 static int take_channel(struct reply *reply, enum fd_kind kind, int flags)
 {
     const struct userdma_open_reply *open = &reply->message.open;
@@ -123,7 +120,7 @@ int session_refresh(void)
 {
     struct shim_guard guard;
     int saved = errno, error = 0;
-    /* A vfork child has its parent's memory, and must not touch the connection. */
+    /* A vfork child must not use its parent's connection. */
     if (shim_is_other_process())
         return 0;
     if (session_enter(&guard)) {
@@ -145,8 +142,8 @@ int session_refresh(void)
 /* ---- attach ---- */
 
 /*
- * Sends ATTACH for the context of `fd`, which the daemon knows by number `context` (0: by its file). 0 with `entry`
- * filled, whose partner is a new doorbell socket that is not hidden yet; or -errno.
+ * Sends ATTACH for the context of `fd`. `context`: the daemon's number; 0: the daemon finds the context by its file. 0
+ * or -errno. Fills `entry`; its partner is a new doorbell socket that is not hidden yet.
  */
 static int request_attach(int fd, uint32_t context, struct fd_entry *entry, const struct shim_guard *guard)
 {
@@ -178,9 +175,9 @@ static int request_attach(int fd, uint32_t context, struct fd_entry *entry, cons
 }
 
 /*
- * Makes `socket` the doorbell socket of a context. It takes the number of the old one, unless the program has closed
- * that by a raw system call, so that the number may be another file's, or has lowered its limit of descriptors below
- * the number. 0 or -errno; `socket` is closed in either case.
+ * Makes `socket` the doorbell socket of a context, at the number of the old one. It gets another number if the program
+ * has closed the old one by a raw system call, because the number may be another file's, or has lowered its limit of
+ * descriptors. 0 or -errno. Closes `socket`.
  */
 static int replace_doorbell(int fd, struct fd_entry *known, int socket)
 {
@@ -199,10 +196,7 @@ static int replace_doorbell(int fd, struct fd_entry *known, int socket)
     return error;
 }
 
-/*
- * Attaches a context that was opened or attached on another connection: before a fork, for example. 0 or
- * -errno.
- */
+/* Attaches a context that was opened or attached on another connection, such as before a fork. 0 or -errno. */
 static int attach_again(int fd, const struct shim_guard *guard)
 {
     struct fd_entry *known = fd_lookup(fd);
@@ -211,7 +205,7 @@ static int attach_again(int fd, const struct shim_guard *guard)
     if (error)
         return error == -EMFILE ? error : -EIO;
     if (fd_kind(fd) != FD_CONTEXT) {
-        /* The program has closed it while the daemon did not answer. */
+        /* The program has closed `fd` while the daemon did not answer. */
         REAL(close)(fresh.partner);
         return -EBADF;
     }
@@ -230,11 +224,11 @@ int session_attach(int fd)
         return -EIO;
     struct fd_entry entry;
     int error = 0;
-    /* Another thread may have attached it first. */
+    /* Another thread may have attached `fd` first. */
     if (fd_kind(fd) != FD_CONTEXT) {
         error = session_ensure_connected(&guard, false) ? request_attach(fd, 0, &entry, &guard) : session_refusal();
         if (error == 0) {
-            /* fd_add first removes the entry FD_RECEIVED, and so closes a doorbell socket inherited by exec. */
+            /* fd_add removes the entry FD_RECEIVED and closes a doorbell socket inherited by exec. */
             entry.partner = fd_hide(entry.partner, fd, closes_on_exec(fd));
             error = entry.partner >= 0 && fd_add(fd, &entry) == 0 ? 0 : -errno;
             if (error && entry.partner >= 0) {
@@ -249,7 +243,7 @@ int session_attach(int fd)
 
 /* ---- calls ---- */
 
-/* Closes the descriptors that a reply still has, also those that are already registered. */
+/* Closes the descriptors that a reply still has, registered or not. */
 static void close_descriptors(struct reply *reply)
 {
     for (unsigned i = 0; i < reply->fd_count; i++)
@@ -258,8 +252,8 @@ static void close_descriptors(struct reply *reply)
 }
 
 /*
- * Registers the new descriptors of the reply to a call (parameters as of `session_call`), and stores their numbers
- * where the reply says. 0 or -errno.
+ * Registers the new descriptors of the reply to a call, and stores their numbers where the reply says. `type`, `first`
+ * and `second`: as in session_call. 0 or -errno.
  */
 static int install_descriptors(struct reply *reply, uint32_t type, uint64_t first, uint64_t second)
 {
@@ -289,13 +283,13 @@ int session_prepare(int fd, const struct shim_guard *guard)
                   entry->kind == FD_UMAD || entry->kind == FD_NETLINK)) {
         struct pollfd hung = {.fd = fd};
         if (!session_is_connected() && poll(&hung, 1, 0) > 0 && (hung.revents & POLLHUP))
-            return -EIO; /* its daemon has ended */
+            return -EIO; /* the daemon of `fd` has ended */
         return session_ensure_connected(guard, false) ? 0 : session_refusal();
     }
     if (!entry || entry->kind != FD_CONTEXT)
         return -EBADF; /* another thread closed it meanwhile */
     if (!session_is_connected() && device_is_dead(fd))
-        return -EIO; /* its daemon has ended; another daemon at the same socket does not know it */
+        return -EIO; /* the daemon of `fd` has ended; another daemon at the same socket does not know the context */
     if (!session_ensure_connected(guard, false))
         return session_refusal() == -EACCES ? -EIO : session_refusal();
     return entry->generation == session_generation() ? 0 : attach_again(fd, guard);
@@ -346,7 +340,7 @@ long session_call(int fd, uint32_t type, uint64_t first, uint64_t second)
     }
     if (UNLIKELY(shim_under_valgrind))
         valgrind_mark_locked(&guard);
-    /* The call may have returned an event, which orders this thread after what the peer did before. */
+    /* The call may have returned an event: what the peer did before is ordered before this thread. */
     if (UNLIKELY(shim_logs_events) && fd_kind(fd) == FD_CM)
         events_waited();
     errno = result < 0 ? (int)-result : saved;
@@ -383,7 +377,7 @@ int session_netlink(unsigned type)
     return fd < 0 ? -1 : fd;
 }
 
-/* Takes the descriptor of a MAP reply, and the offset to map in it. Returns the descriptor or -errno. */
+/* Takes descriptor and offset of a MAP reply. Returns the descriptor or -errno. */
 static int take_map(struct reply *reply, off64_t *offset)
 {
     if (reply->body < sizeof reply->message.call)

@@ -1,10 +1,10 @@
 /*
- * Calls that wait without the session's lock, since the daemon has not answered for UNBLOCK_SECONDS. Each owns the
- * connection on which its answer will arrive; other threads open another one.
+ * Calls that wait without the session's lock, because the daemon has not answered for UNBLOCK_SECONDS. Each call owns
+ * the connection of its answer. Other threads open another connection.
  *
- * Signals are unblocked meanwhile, so a handler may end the wait by siglongjmp, and a thread may be cancelled. The call
- * itself cannot close its connection then: it is closed at the thread's next request (siglongjmp), or when another call
- * has to wait (ended threads).
+ * Signals are unblocked, so siglongjmp from a handler or cancellation may end a wait. The call cannot close its
+ * connection then. The connection is closed at the thread's next request (siglongjmp), or when another call has to wait
+ * (ended threads).
  */
 #define _GNU_SOURCE
 #include "connection.h"
@@ -12,19 +12,19 @@
 #include <errno.h>
 #include <poll.h>
 
-/* Further calls wait with the lock. */
+/* Further calls keep the lock while they wait. */
 #define MAX_DETACHED_CALLS 16
 
 static struct detached_call {
     /* The connection; 0: the entry is free (descriptors of ours have high numbers). */
     int fd;
     pid_t thread;
-    /* A word in the stack frame of detached_wait, which contains `stamp` while the call waits. */
+    /* A word in the stack frame of detached_wait. Contains `stamp` while the call waits. */
     const volatile uint64_t *frame;
     uint64_t stamp;
 } calls[MAX_DETACHED_CALLS];
 
-/* Bits of this thread's entries of `calls`. */
+/* A bit for each of this thread's entries in `calls`. */
 static __thread unsigned calls_of_thread __attribute__((tls_model("initial-exec")));
 _Static_assert(MAX_DETACHED_CALLS <= 8 * sizeof calls_of_thread, "a bit for each call");
 
@@ -35,7 +35,7 @@ static void close_call(struct detached_call *call)
     call->fd = 0;
 }
 
-/* A word of this process's memory, 0 if it is unmapped: the stack of a coroutine may have been freed. */
+/* A word of our memory; 0 if unmapped, such as the freed stack of a coroutine. */
 static uint64_t word_at(const volatile uint64_t *address)
 {
     uint64_t word = 0;
@@ -45,9 +45,9 @@ static uint64_t word_at(const volatile uint64_t *address)
 }
 
 /*
- * Whether siglongjmp has left a call of this thread. If it still waits, we run in a signal handler, whose frames have
- * lower addresses than the call's, unless the handler has a stack of its own. In other cases the call has been left if
- * its frame was overwritten since. `frame`: of a function that runs now.
+ * Whether siglongjmp has left a call of this thread. If the call still waits, we run in a signal handler: its frames
+ * have lower addresses than the call's, or are on a stack of their own. Otherwise the call was left if its frame was
+ * overwritten. `frame`: of the caller.
  */
 static bool is_abandoned(const struct detached_call *call, uintptr_t frame)
 {
@@ -98,7 +98,7 @@ static struct detached_call *find_free_call(void)
     return NULL;
 }
 
-/* ppoll(2) for data on `fd`; false after the deadline. */
+/* Waits for data on `fd`; false after the deadline. */
 static bool wait_until(int fd, uint64_t deadline, const sigset_t *mask)
 {
     const uint64_t now = shim_nanoseconds(), left = deadline > now ? deadline - now : 0;
@@ -109,14 +109,14 @@ static bool wait_until(int fd, uint64_t deadline, const sigset_t *mask)
 
 bool detached_wait(int *fd, const struct shim_guard *guard, uint64_t deadline)
 {
-    /* Starts at a value that a frame does not contain by chance. */
+    /* From a value that a frame does not contain by chance. */
     static uint64_t stamps = 0x7573657264ull << 24;
     volatile uint64_t frame = ++stamps;
     const uint16_t generation = session.generation;
     close_calls_of_ended_threads();
     struct detached_call *call = find_free_call();
     if (!call) {
-        /* With the lock: signals stay blocked, since siglongjmp would leave it locked. */
+        /* Signals stay blocked: siglongjmp would not release the lock. */
         return wait_until(*fd, deadline, NULL);
     }
     const unsigned bit = 1u << (call - calls);
@@ -131,7 +131,7 @@ bool detached_wait(int *fd, const struct shim_guard *guard, uint64_t deadline)
     session_take_lock();
     frame = 0;
     if (!(calls_of_thread & bit)) {
-        /* A signal handler has forked, and this is the child: the connection is the parent's. */
+        /* In the child of a signal handler's fork: the connection is the parent's. */
         *fd = -1;
         return true;
     }

@@ -1,12 +1,12 @@
 /*
- * Calls on opened devices: ringing the doorbell, reading events and checking that the device is alive, which need no
- * request to the daemon. And calls on channels, which may have to wait.
+ * Calls on opened devices without a request to the daemon: doorbells, reading events, checking that the device is
+ * alive. Also calls on channels that may have to wait.
  *
- * The doorbell is the hot path. The provider has written its work requests into the send ring and announces them by a
- * POST_SEND command without work requests. While the daemon is awake it polls the rings by itself; it sets the parked
- * word when it sleeps, and only then a message is sent. Between the provider's store into the ring and our load of the
- * word there must be a full fence; without it both sides can miss each other, and a program occasionally hangs. No
- * lock, no allocation: it may run in a signal handler. Doorbells of a traced program are forwarded as calls.
+ * The doorbell is the hot path. The provider has written work requests into the send ring, and announces them by a
+ * POST_SEND command without work requests. An awake daemon polls the rings. A sleeping daemon has set the parked word:
+ * only then a message is sent. A full fence is needed between the provider's store into the ring and our load of the
+ * parked word. Without the fence both sides can miss each other, and the program hangs. No lock and no allocation: a
+ * doorbell may be in a signal handler. Doorbells of a traced program are forwarded as calls.
  */
 #define _GNU_SOURCE
 #include "../shim.h"
@@ -15,7 +15,7 @@
 #include <poll.h>
 #include <string.h>
 
-/* ib_uverbs_cmd_hdr and ib_uverbs_post_send, which without work requests is the doorbell. */
+/* ib_uverbs_cmd_hdr and ib_uverbs_post_send. Without work requests it is the doorbell. */
 struct post_send {
     uint32_t command;
     uint16_t in_words;
@@ -34,7 +34,7 @@ _Static_assert(sizeof(struct post_send) == 32, "layout of the ABI");
 /* Sent instead of a queue pair's handle: the daemon polls all queues before it sleeps again. */
 #define NO_QP UINT32_MAX
 
-/* Maximum bytes of a record of an FD_EVENT. All records of one such descriptor have the same size: 8, 16 or 24. */
+/* Maximum bytes of a record of an FD_EVENT. All records of a descriptor have one size: 8, 16 or 24. */
 #define MAX_RECORD_BYTES 24
 
 /* Sends the doorbell message of a context. Result as of the write(2) of a doorbell command. */
@@ -46,7 +46,7 @@ static ssize_t ring_doorbell(int fd, uint32_t qp_handle)
     do
         sent = send(doorbell, &qp_handle, sizeof qp_handle, MSG_DONTWAIT | MSG_NOSIGNAL);
     while (sent < 0 && errno == EINTR);
-    /* A full socket (EAGAIN) wakes the daemon too, with other handles: it polls all queues before it sleeps again. */
+    /* A full socket (EAGAIN) wakes the daemon too, and the daemon polls all queues before it sleeps again. */
     if (sent < 0 && errno != EAGAIN) {
         errno = EIO;
         return -1;
@@ -80,7 +80,7 @@ ssize_t event_read(int fd, void *buffer, size_t count)
     const bool is_driver = entry->kind == FD_DRIVER;
     if (is_driver ? count < USERDMA_DRIVER_RECORD_BYTES
                   : count < MAX_RECORD_BYTES && (entry->record_bytes == 0 || count < entry->record_bytes)) {
-        /* A record is truncated if the buffer is too small: peek its length first, blocking as read would. */
+        /* A small buffer would truncate the record: peeks the length first, and blocks like read. */
         char first;
         ssize_t length = recv(fd, &first, sizeof first, MSG_PEEK | MSG_TRUNC);
         if (length > 0 && !is_driver)
@@ -99,13 +99,13 @@ ssize_t event_read(int fd, void *buffer, size_t count)
     return length;
 }
 
-/* rdma_ucm_cmd_hdr: the command's bytes after this header, and the bytes of its response buffer. */
+/* rdma_ucm_cmd_hdr: bytes of the command after this header, and of the response buffer. */
 struct cm_header {
     uint32_t command;
     uint16_t in_bytes;
     uint16_t out_bytes;
 };
-/* RDMA_USER_CM_CMD_GET_EVENT, bytes of its struct rdma_ucm_get_event, and the least bytes of its response buffer. */
+/* RDMA_USER_CM_CMD_GET_EVENT, bytes of struct rdma_ucm_get_event, and minimum bytes of the response buffer. */
 #define CM_GET_EVENT 12
 #define CM_GET_EVENT_BYTES 8
 #define CM_GET_EVENT_RESPONSE_BYTES 328
@@ -113,9 +113,8 @@ struct cm_header {
 #define MIN_PAGE_BYTES 4096
 
 /*
- * Waits for data on a channel of this kind, or for the end of the daemon; false with errno after a signal. If another
- * thread closes the channel meanwhile, the wait has no end but a signal, as on Linux, where the call holds a reference
- * to the file.
+ * Waits for data on a channel of this kind, or for the end of the daemon. False with errno after a signal. If another
+ * thread closes the channel, only a signal ends the wait, as on Linux, where the call holds a reference to the file.
  */
 static bool channel_wait(int fd, int kind)
 {
@@ -124,8 +123,8 @@ static bool channel_wait(int fd, int kind)
 }
 
 /*
- * Makes the call `type` that takes a record of a channel of this kind, and blocks unless the descriptor has O_NONBLOCK.
- * The daemon's calls do not block: EAGAIN says that there is no record.
+ * Makes the call `type` that takes a record of a channel of this kind. Waits for a record unless the descriptor has
+ * O_NONBLOCK: the daemon does not wait, but answers EAGAIN.
  */
 static ssize_t channel_take(int fd, int kind, uint32_t type, const void *buffer, size_t count)
 {
@@ -150,8 +149,8 @@ ssize_t umad_read(int fd, void *buffer, size_t count)
 }
 
 /*
- * Whether Linux would find no error in the command before it waits. Memory beyond the header's page counts as an error,
- * since it may not be mapped: the daemon then decides.
+ * Whether Linux would find no error in the command before it waits. False also if the command crosses a page, which may
+ * not be mapped: the daemon then decides.
  */
 static bool cm_get_event_is_valid(const void *buffer, size_t count, const struct cm_header *header)
 {
@@ -160,9 +159,7 @@ static bool cm_get_event_is_valid(const void *buffer, size_t count, const struct
            count >= sizeof *header + header->in_bytes && first / MIN_PAGE_BYTES == last / MIN_PAGE_BYTES;
 }
 
-/*
- * RDMA_USER_CM_CMD_GET_EVENT. For a blocking descriptor, waiting here first saves the daemon a call without result.
- */
+/* RDMA_USER_CM_CMD_GET_EVENT. A blocking descriptor waits here first: that saves a call without a result. */
 static ssize_t cm_get_event(int fd, const void *buffer, size_t count, const struct cm_header *header)
 {
     const bool is_blocking = !(REAL(fcntl)(fd, F_GETFL) & O_NONBLOCK);
@@ -206,7 +203,7 @@ int shim_store(uint64_t address, uint32_t width, int value)
         return -EFAULT;
     const struct iovec local = {.iov_base = (void *)&number, .iov_len = width};
     const struct iovec remote = {.iov_base = (void *)(uintptr_t)address, .iov_len = width};
-    /* Written by the kernel, so that a bad address of the program is an error and not a crash. */
+    /* Written by the kernel: a bad address of the program is an error and not a crash. */
     const ssize_t moved = process_vm_writev(getpid(), &local, 1, &remote, 1, 0);
     if (moved == (ssize_t)width)
         return 0;

@@ -1,5 +1,5 @@
 /*
- * Messages on standard error: why this program has no device, although USERDMA_SOCKET is set, and what to do.
+ * Messages on standard error: why a program with USERDMA_SOCKET has no device, and what to do.
  */
 #define _GNU_SOURCE
 #include "connection.h"
@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <sys/prctl.h>
 
-/* Prints nothing after the first call, nor in children forked after it. */
+/* Prints only at the first call, in this process and its later children. */
 static void print_once(const char *subject, const char *reason)
 {
     static bool is_printed;

@@ -1,6 +1,6 @@
 /*
  * One request to the daemon and its reply (protocol.h). Most replies arrive within microseconds, so the thread polls
- * before it sleeps. A daemon that has not answered for UNBLOCK_SECONDS is waited for without the lock (detached.c).
+ * before it sleeps. After UNBLOCK_SECONDS without an answer, the thread waits without the lock (detached.c).
  */
 #define _GNU_SOURCE
 #include "connection.h"
@@ -9,14 +9,11 @@
 #include <sched.h>
 #include <string.h>
 
-/* Nanoseconds that HELLO waits after the first UNBLOCK_SECONDS; other requests have no limit. */
+/* Nanoseconds that HELLO waits after UNBLOCK_SECONDS. Other requests have no limit. */
 #define HELLO_NS 8000000000u
 /* Nanoseconds of polling for an answer before sleeping. */
 #define SPIN_NS 50000
-/*
- * A sched_yield of more than LONG_YIELD_NS indicates a program that competes for the processor: then no polling for
- * NO_SPIN_NS.
- */
+/* A sched_yield of more than LONG_YIELD_NS: a program competes for the processor. Then no polling for NO_SPIN_NS. */
 #define LONG_YIELD_NS 500000
 #define NO_SPIN_NS 20000000
 
@@ -26,10 +23,7 @@ void reply_close_all(struct reply *reply)
         REAL(close)(reply->fds[--reply->fd_count]);
 }
 
-/*
- * recvmsg without blocking, repeated for at most SPIN_NS. It yields in between: the daemon may need our processor to
- * answer.
- */
+/* Polls with recvmsg for at most SPIN_NS, and yields in between: the daemon may need our processor. */
 static ssize_t receive_spinning(int fd, struct msghdr *header)
 {
     static uint64_t no_spin_before;
@@ -47,8 +41,8 @@ static ssize_t receive_spinning(int fd, struct msghdr *header)
 }
 
 /*
- * Receives one message into `reply`. Returns its length, 0 at the end of the stream, or -1 with errno: EAGAIN if
- * nothing arrives for UNBLOCK_SECONDS, the socket's SO_RCVTIMEO; without `may_wait` at once.
+ * Receives one message into `reply`. Returns the length, 0 at the end of the stream, or -1 with errno: EAGAIN if
+ * nothing arrives for UNBLOCK_SECONDS (SO_RCVTIMEO), or without `may_wait` at once.
  */
 static ssize_t receive(int fd, struct reply *reply, bool may_wait)
 {
@@ -77,7 +71,7 @@ static ssize_t receive(int fd, struct reply *reply, bool may_wait)
     return length;
 }
 
-/* Closes the connection `fd` if a call has waited on it without the lock and it is not the session's again. */
+/* Closes the connection `fd` of a detached call, unless the session has it again. */
 static void close_if_detached(int fd)
 {
     if (fd == session.fd || fd < 0)
@@ -86,7 +80,7 @@ static void close_if_detached(int fd)
     REAL(close)(fd);
 }
 
-/* Closes the connection `fd`, whether it is the session's or that of a call that has waited without the lock. */
+/* Closes the connection `fd`: the session's, or a detached call's. */
 static void close_connection(int fd)
 {
     if (fd >= 0 && fd == session.fd)
@@ -145,7 +139,7 @@ int session_exchange_with(struct request *request, size_t body, int attached, st
         goto broken;
     if (reply->message.header.type != (USERDMA_REPLY | header->type) || reply->message.header.size != (size_t)length)
         goto broken;
-    /* Of threads that connect at the same time, the first to be answered has connected for all. */
+    /* If several threads connect at the same time, the first answered connection is the session's. */
     if (header->type == USERDMA_HELLO && session.fd < 0) {
         session_take_socket(fd);
         reply->generation = session.generation;
@@ -153,7 +147,7 @@ int session_exchange_with(struct request *request, size_t body, int attached, st
     close_if_detached(fd);
     if (reply->is_truncated) {
         reply_close_all(reply);
-        /* A connection without the reply to HELLO is of no use. */
+        /* A connection without the reply to HELLO is useless. */
         if (header->type == USERDMA_HELLO && fd == session.fd)
             session_disconnect();
         return -EMFILE;

@@ -1,10 +1,10 @@
 /*
- * Descriptors of ours received from another program: inherited across exec, or passed over a socket (SCM_RIGHTS). They
- * work from the first call, of whatever kind (R28, R37 of docs/reference/requirements.md).
+ * Descriptors of ours from another program: inherited across exec, or passed over a socket (SCM_RIGHTS). They work from
+ * the first call (R28, R37 of docs/reference/requirements.md).
  *
  * They are recognised on arrival, without a request: sockets (event descriptors, channels, NETLINK_RDMA) by the
- * daemon's mark, contexts by the name of their memory file. A context is attached to our session when it is first used,
- * since a program that only passes it on needs no session. Descriptors that arrive in other ways (a raw system call,
+ * daemon's mark, contexts by the name of their memory file. A context is attached to our session on first use, because
+ * a program that only passes the context on needs no session. Descriptors that arrive in other ways (a raw system call,
  * pidfd_getfd) are recognised at their first RDMA or driver ioctl.
  */
 #define _GNU_SOURCE
@@ -15,7 +15,7 @@
 #include <sys/syscall.h>
 #include <sys/time.h>
 
-/* The entry of a socket that has the daemon's mark in its send timeout, otherwise one of kind FD_OTHER. */
+/* The entry of a socket with the daemon's mark in its send timeout; FD_OTHER: no mark. */
 static struct fd_entry entry_of_socket(int fd)
 {
     struct timeval mark = {0};
@@ -27,10 +27,7 @@ static struct fd_entry entry_of_socket(int fd)
                              .rdev = (uint32_t)(value / USERDMA_MARK_RDEV)};
 }
 
-/*
- * Whether it is a memory file with the name that the daemon gives to contexts: the link in /proc is then
- * "/memfd:userdma-context (deleted)".
- */
+/* Whether the link of `fd` in /proc is that of a context: "/memfd:userdma-context (deleted)". */
 static bool is_context_file(int fd)
 {
     static const char name[] = "/memfd:userdma-context";
@@ -56,7 +53,7 @@ int received_learn(int fd)
     const int saved = errno;
     const int error = session_attach(fd);
     if (error == -ENODEV) {
-        /* A file with that name that is no context of the daemon. */
+        /* The file has the name of a context, but is no context of the daemon. */
         fd_forget(fd);
         errno = saved;
         return FD_OTHER;
@@ -76,7 +73,7 @@ struct directory_entry {
     char name[];
 };
 
-/* By raw system calls: it runs before the rest of the program, and must not allocate. */
+/* Raw system calls: it runs before the program and must not allocate. */
 void received_at_start(void)
 {
     const int folder = (int)syscall(SYS_openat, AT_FDCWD, "/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -100,7 +97,7 @@ void received_at_start(void)
 
 /* ---- over a socket ---- */
 
-/* Registers the descriptors of ours that a message brought. */
+/* Registers the descriptors of ours in a message. */
 static void register_passed(struct msghdr *message)
 {
     const int saved = errno;
@@ -130,7 +127,7 @@ EXPORT ssize_t recvmsg(int socket, struct msghdr *message, int flags)
 
 EXPORT int recvmmsg(int socket, struct mmsghdr *messages, unsigned int count, int flags, struct timespec *timeout)
 {
-    /* The first message's buffer for the sender's address stands for all: programs give each the same size. */
+    /* Programs give all messages address buffers of one size. */
     const socklen_t address_size = fd_kind(socket) == FD_NETLINK && count > 0 ? messages[0].msg_hdr.msg_namelen : 0;
     const int received = REAL(recvmmsg)(socket, messages, count, flags, timeout);
     if (UNLIKELY(shim_is_active))

@@ -1,12 +1,14 @@
 /*
- * The memory of the program in which a call's response may be stored. The daemon writes responses into it, except the
- * numbers of new descriptors, which the shim stores. The reply says where; this file checks that the program passed
- * that memory in its call, so that a daemon cannot make the shim write elsewhere.
+ * Where a call's response may be stored. The shim stores the numbers of new descriptors, at addresses in the reply.
+ * This file checks that the program passed the memory in its call, so a daemon cannot make the shim write elsewhere.
  *
- * A write(2) command passes the response buffer that its header names. An ioctl passes its argument, a struct whose
- * size is in the request number. In the ioctls of Linux's verbs and of the object dialect that struct begins a longer
- * message, which passes itself and the memory to which its attributes point. The layouts are those of ib_user_verbs.h,
- * rdma_user_ioctl_cmds.h and src/uapi/object/format.ts.
+ * The program passes
+ * - in a write(2) command, the response buffer in the header;
+ * - in an ioctl, the argument, with the size in the request number;
+ * - in an ioctl of Linux's verbs or the object dialect, also the message that the argument begins, and the memory to
+ *   which its attributes point.
+ *
+ * The layouts are from ib_user_verbs.h, rdma_user_ioctl_cmds.h and src/uapi/object/format.ts.
  */
 #define _GNU_SOURCE
 #include "../shim.h"
@@ -27,10 +29,7 @@ static bool contains(struct span outer, struct span inner)
     return inner.length <= outer.length && offset <= outer.length - inner.length;
 }
 
-/*
- * Copies `length` bytes of the program's memory into `buffer`; false if they are not mapped, which is why the kernel
- * copies them.
- */
+/* Copies `length` bytes of the program's memory, by the kernel; false if they are not mapped. */
 static bool load(uint64_t address, void *buffer, size_t length)
 {
     const struct iovec local = {.iov_base = buffer, .iov_len = length};
@@ -51,8 +50,8 @@ static bool load(uint64_t address, void *buffer, size_t length)
 #define EXTENDED 0x80000000u
 
 /*
- * ib_uverbs_cmd_hdr and the response address, with which a command that has a response begins; for extended commands
- * also ib_uverbs_ex_cmd_hdr. Sizes are in words of 4 bytes, of extended commands in words of 8 bytes.
+ * ib_uverbs_cmd_hdr and the response address; for extended commands also ib_uverbs_ex_cmd_hdr. Words have 4 bytes, in
+ * extended commands 8 bytes.
  */
 struct command {
     uint32_t number;
@@ -118,11 +117,9 @@ static bool verbs_attribute_may_store(struct span message, struct span wanted)
     return false;
 }
 
-/*
- * The object dialect: bytes before a message's first attribute, and the flag of an attribute whose data are an address
- * and a length.
- */
+/* The object dialect: bytes before the first attribute of a message. */
 #define OBJECT_HEADER_BYTES 16
+/* The flag of an attribute with address and length of its data. */
 #define INDIRECT 0x8u
 
 struct object_attribute {

@@ -1,18 +1,17 @@
 /*
  * The connection to the daemon: one per process, opened when it is first needed, used by one thread at a time.
  *
- * A request is one message followed by its reply (exchange.c). Signals are blocked meanwhile, since a handler's call of
- * ioctl() would fail: its thread holds the lock. If the daemon does not answer for UNBLOCK_SECONDS they are unblocked,
- * so that a call to a hung daemon can be ended with Ctrl-C, siglongjmp or pthread_cancel. The thread then waits without
- * the lock, on a connection that it owns until the answer arrives; other threads open another one (detached.c).
+ * A request is one message and its reply (exchange.c). Meanwhile signals are blocked: a handler's ioctl() would fail,
+ * because its thread holds the lock. If the daemon does not answer for UNBLOCK_SECONDS, signals are unblocked, so that
+ * Ctrl-C, siglongjmp or pthread_cancel can end the call. The thread then waits without the lock, on its own connection,
+ * and other threads open another connection (detached.c).
  *
- * After fork the child closes its copy of the socket and opens a connection of its own; it attaches inherited contexts
- * to its session (ATTACH) on first use. A vfork child has its parent's memory and may not use the connection: its calls
- * get EIO, and it finds no devices. The socket may also disappear when a program closes all descriptors by raw system
- * calls, so session_ensure_connected compares its inode.
+ * After fork, the child closes its copy of the socket and opens its own connection. It attaches inherited contexts
+ * (ATTACH) on first use. A vfork child has its parent's memory and must not use the connection: its calls get EIO, and
+ * it finds no devices. A program may close the socket by raw system calls, so session_ensure_connected compares inodes.
  *
- * A dead daemon is detected by a failing send or the end of the stream: the call returns EIO. Contexts of a dead daemon
- * stay dead; opening a device or an RDMA path connects again, since another daemon may serve the same path by then.
+ * If the daemon has ended, a send fails or the stream ends, and the call returns EIO. Contexts of that daemon stay
+ * dead. Opening a device or an RDMA path connects again: another daemon may serve the same path.
  */
 #define _GNU_SOURCE
 #include "connection.h"
@@ -27,10 +26,7 @@
 pid_t shim_pid;
 struct session session = {.fd = -1};
 __thread pid_t session_thread_id __attribute__((tls_model("initial-exec")));
-/*
- * Error-checking: a call by the thread that holds the lock, from another preload library's function say, gets EIO
- * instead of a deadlock.
- */
+/* Error-checking: a recursive call, from another preload library say, gets EIO and not a deadlock. */
 pthread_mutex_t session_lock = PTHREAD_ERRORCHECK_MUTEX_INITIALIZER_NP;
 
 /* ---- lock ---- */
@@ -85,7 +81,7 @@ void session_take_socket(int fd)
         session.generation = 1;
 }
 
-/* Forgets the socket if the program has closed it: its number may be another file's. */
+/* Forgets the socket if the program has closed it: the number may be another file's. */
 static void check_socket(void)
 {
     struct stat stat;
@@ -95,8 +91,8 @@ static void check_socket(void)
 }
 
 /*
- * A byte that fork clears and vfork leaves: nonzero in the process that owns this memory, and in its vfork children.
- * NULL if the system cannot clear pages.
+ * A byte that fork clears: nonzero in the process that owns this memory, and in its vfork children. NULL if the system
+ * cannot clear pages.
  */
 static char *fork_mark;
 
@@ -115,9 +111,8 @@ static bool is_vfork_child(void)
 }
 
 /*
- * The lock may be held by a thread that the child does not have, so it is made anew. The table of descriptors needs no
- * repair, since an entry's kind is written last. The connections are the parent's, and our copies must not keep them
- * alive.
+ * The lock is made anew: a thread that the child does not have may hold it. The table of descriptors needs no repair,
+ * because an entry's kind is written last. Our copies of the parent's connections must not keep them alive.
  */
 IN_CHILD static void after_fork(void)
 {
@@ -154,10 +149,7 @@ bool session_enter(struct shim_guard *guard)
     return false;
 }
 
-/*
- * Reports the fork, which is a mistake where an adapter pins registered memory, unless the program has asked libibverbs
- * to keep that memory from children.
- */
+/* Reports a fork without ibv_fork_init: a mistake if an adapter pins registered memory. */
 static void before_fork(void)
 {
     if (shim_records_stacks && !verbs_is_fork_safe()) {

@@ -1,6 +1,5 @@
 /*
- * Requests to the daemon, for the files that send them (context.c, stacks.c, valgrind.c): one request, one reply, and
- * the lock. connection.h is what the connection's own files share.
+ * Requests to the daemon, for the files that send them (context.c, stacks.c, valgrind.c).
  */
 #ifndef USERDMA_SESSION_INTERNAL_H
 #define USERDMA_SESSION_INTERNAL_H
@@ -43,41 +42,41 @@ struct reply {
     /* Attached descriptors, close-on-exec. */
     int fds[USERDMA_MESSAGE_DESCRIPTORS];
     unsigned fd_count;
-    /* `session_generation` of the connection on which the reply arrived. */
+    /* `session_generation` of the reply's connection. */
     uint16_t generation;
-    /* Descriptors were lost, since this process has as many as it may have. */
+    /* Descriptors were lost: this process may not have more. */
     bool is_truncated;
 };
 
 /*
- * Takes the lock of the connection and blocks signals (struct shim_guard); false with errno EIO if this thread holds
- * the lock already. session_leave preserves errno.
+ * Takes the connection's lock and blocks signals (struct shim_guard). False with errno EIO if this thread holds the
+ * lock. session_leave preserves errno.
  */
 bool session_enter(struct shim_guard *guard);
 void session_leave(const struct shim_guard *guard);
 
 /*
- * With the lock held: opens a connection if there is none, and with `must_be_alive` also if the daemon has closed this
- * one. False if that fails.
+ * With the lock held: opens a connection if there is none, and with `must_be_alive` also if the daemon has closed the
+ * connection. False after a failure.
  */
 bool session_ensure_connected(const struct shim_guard *guard, bool must_be_alive);
 bool session_is_connected(void);
 /*
- * With the lock held, before a request about `fd`: opens a connection if there is none, and attaches the context of
- * `fd`, if it has one, to this connection's session. 0 or -errno.
+ * With the lock held, before a request about `fd`: opens a connection if there is none. If `fd` is a context, attaches
+ * the context to the session. 0 or -errno.
  */
 int session_prepare(int fd, const struct shim_guard *guard);
 /* After session_ensure_connected failed: the reason, as -EACCES, -EMFILE, -ENFILE or -EIO. */
 int session_refusal(void);
-/* The same for callers that look for devices, as errno: EMFILE, ENFILE, else ENOENT. */
+/* The reason as an errno for callers that look for devices: EMFILE, ENFILE, else ENOENT. */
 int session_no_device_errno(void);
-/* The number of this connection; a context that was opened or attached on another one must be attached again. */
+/* The number of the connection. Contexts that were opened or attached on another connection must be attached again. */
 uint16_t session_generation(void);
 
 /*
- * With the lock held and a connection: sends a request with `body` bytes after its header, and waits for the reply. 0,
- * or -errno: EIO if the daemon has ended or answers wrongly, EMFILE if the reply's descriptors are too many for this
- * process, ETIMEDOUT only for HELLO.
+ * With the lock held and a connection: sends a request with `body` bytes after the header, and waits for the reply. 0
+ * or -errno: EIO if the daemon has ended or answers wrongly, EMFILE if this process may not have the reply's
+ * descriptors, ETIMEDOUT only for HELLO.
  */
 int session_exchange(struct request *request, size_t body, struct reply *reply, const struct shim_guard *guard);
 
@@ -89,7 +88,7 @@ void reply_close_all(struct reply *reply);
 
 /* ---- users.c ---- */
 
-/* Writes "user N", or that the user has no number in this user namespace, into `text` of `size` bytes. */
+/* Writes "user N", or that the user is outside this user namespace. */
 void user_text(uid_t user, char *text, size_t size);
 /* The number of a user of this user namespace in the parent namespace. */
 uid_t outer_user(uid_t user);

@@ -1,5 +1,5 @@
 /*
- * Users by number, for messages: in a user namespace a number may mean another user than for the daemon.
+ * Users by number, for messages. In a user namespace, a number may mean another user than for the daemon.
  */
 #define _GNU_SOURCE
 #include "session_internal.h"
@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Text of a small file in /proc; empty if it cannot be read. */
+/* The text of a small file; empty if the file cannot be read. */
 static void read_small(const char *path, char *text, size_t size)
 {
     const int fd = REAL(open)(path, O_RDONLY | O_CLOEXEC);
@@ -17,10 +17,7 @@ static void read_small(const char *path, char *text, size_t size)
     text[length > 0 ? length : 0] = '\0';
 }
 
-/*
- * Whether the number stands for every user that this user namespace does not map (/proc/sys/kernel/overflowuid,
- * "nobody").
- */
+/* Whether the number is that of all users whom this user namespace does not map (overflowuid, "nobody"). */
 static bool is_unmapped(uid_t user)
 {
     char map[1024], overflow[16];

@@ -3,18 +3,17 @@
  *
  * - Polling: an empty poll yields the processor. Two programs and a daemon that spin on two processors take
  *   milliseconds per message, with sched_yield() microseconds. Empty polls also detect that the daemon has ended or the
- *   device was removed: requests of a shared receive queue are not flushed, so no completion may tell the program.
- * - Posting: a send to a queue pair that is not in RTS yet is refused (IBA 10.8.3.1). The daemon cannot refuse it,
- *   since a post makes no call.
- * - XRC, for a provider without it (xrc.c).
- * - For `userdma check`: posts and polls are recorded (the files of check/).
+ *   device was removed: no completion tells this, because requests of a shared receive queue are not flushed.
+ * - Posting: a send before RTS is refused (IBA 10.8.3.1). The daemon cannot refuse a post: it makes no call.
+ * - XRC, for a provider without XRC (xrc.c).
+ * - For `userdma check`: posts and polls are recorded (check/).
  *
- * The functions are in public tables of libibverbs' objects, so they are replaced there: those of a context when a
- * provider has filled its table (verbs_set_ops) or the program gets it, those of an extended CQ or QP when it is
- * created. Each distinct provider function gets a numbered slot with its own wrapper, so a call needs no lookup.
- * Contexts of other devices are not changed.
+ * The functions are replaced in the public tables of libibverbs' objects. A context's table: when the provider has
+ * filled it (verbs_set_ops), or when the program gets the context. An extended CQ or QP: when it is created. Each
+ * provider function gets a numbered slot with its own wrapper, so a call needs no lookup. Contexts of other devices are
+ * not changed.
  *
- * libibverbs is not linked: the program, or a library that it loads later, brings it.
+ * libibverbs is not linked: the program has it, or loads it later.
  */
 #define _GNU_SOURCE
 #include "../shim.h"
@@ -27,17 +26,17 @@
 #include "../check/outstanding.h"
 #include "verbs_ops.h"
 
-/* Maximum number of providers in one program: rxe's, and others for the daemon's devices. */
+/* Maximum providers of the daemon's devices in one program. */
 #define SLOTS 4
 
 /*
- * A thread's empty polls between two checks that the daemon is alive. A prime, so that a thread that polls several
- * contexts in turn checks all.
+ * A thread's empty polls between two checks that the daemon is alive. A prime: a thread that polls several contexts in
+ * turn checks all.
  */
 #define EMPTY_POLLS_PER_CHECK 127
 /*
- * Checks between two doorbells of a thread whose polls are empty. Posting a receive rings no doorbell; if the queue
- * pair is in ERR the daemon must flush the request, and learns of it by this doorbell.
+ * A thread's checks between two doorbells. A posted receive rings no doorbell. If the queue pair is in ERR, the daemon
+ * must flush the receive, and learns of the receive by this doorbell.
  */
 #define CHECKS_PER_DOORBELL 512
 
@@ -62,7 +61,7 @@ static post_recv_function *post_recv_of[SLOTS];
 static post_srq_recv_function *post_srq_recv_of[SLOTS];
 static bind_mw_function *bind_mw_of[SLOTS];
 
-/* After an empty poll: true if the daemon has ended or the device was removed, which few calls check; else yields. */
+/* After an empty poll: true if the daemon has ended or the device was removed (checked by few calls); else yields. */
 static bool check_or_yield(const struct ibv_context *context)
 {
     static __thread unsigned empty_polls __attribute__((tls_model("initial-exec")));
@@ -73,7 +72,7 @@ static bool check_or_yield(const struct ibv_context *context)
         if (++checks % CHECKS_PER_DOORBELL == 0)
             device_wake(context->cmd_fd);
         const bool is_dead = device_is_dead(context->cmd_fd);
-        /* Every further poll of this context checks again: by then the number may belong to another context. */
+        /* Each further poll of this descriptor checks again: the number may belong to another context. */
         if (is_dead)
             dead_fd = context->cmd_fd;
         else if (dead_fd == context->cmd_fd)
@@ -85,7 +84,7 @@ static bool check_or_yield(const struct ibv_context *context)
     return false;
 }
 
-/* The stack pointer when the function in which this stands was called: lower frames have returned. */
+/* The stack pointer at the call of the current function. Lower frames have returned. */
 #define FRAME ((uintptr_t)__builtin_dwarf_cfa())
 
 /* Before a poll, if stacks are recorded. */
@@ -95,7 +94,7 @@ static void check_poll(const struct ibv_cq *cq, uintptr_t frame)
     outstanding_check_frames(frame);
 }
 
-/* Records `found` polled completions, and returns that number. */
+/* Records `found` polled completions. Returns `found`. */
 static int record_completions(const struct ibv_cq *cq, int found, const struct ibv_wc *wc)
 {
     if (UNLIKELY(shim_records_stacks))
@@ -115,7 +114,7 @@ static int poll_cq(poll_cq_function *original, struct ibv_cq *cq, int entries, s
         valgrind_mark();
     if (LIKELY(found != 0) || !check_or_yield(cq->context))
         return record_completions(cq, found, wc);
-    /* A last poll: what the daemon completed before it ended is in the queue by now. */
+    /* A last poll, for completions that the daemon wrote before it ended. */
     found = original(cq, entries, wc);
     if (found != 0)
         return record_completions(cq, found, wc);
@@ -123,7 +122,7 @@ static int poll_cq(poll_cq_function *original, struct ibv_cq *cq, int entries, s
     return -1;
 }
 
-/* Records a completion of an extended completion queue if `result`, that of its poll, is 0. Returns `result`. */
+/* Records a completion of an extended CQ if the poll's `result` is 0. Returns `result`. */
 static int record_completion(struct ibv_cq_ex *cq, int result)
 {
     if (UNLIKELY(shim_records_stacks) && result == 0)
@@ -208,7 +207,7 @@ static void note_receives(int fd, uint32_t queue, uint32_t number, const struct 
         stack_note_post(fd, queue, number, list->wr_id, stack);
 }
 
-/* The last `count` requests, which were noted, were refused. */
+/* The last `count` noted requests were refused. */
 static void note_refused(int fd, uint32_t queue, uint32_t number, uint32_t count)
 {
     outstanding_refused(fd, queue, number, count);
@@ -240,7 +239,7 @@ static int post_srq_recv(post_srq_recv_function *original, struct ibv_srq *srq, 
     return refused_shared(srq, *bad, error);
 }
 
-/* Posts by the provider, or by xrc.c; refuses sends before RTS. */
+/* Posts by the provider or by xrc.c. Refuses sends before RTS. */
 static int post_sends(post_send_function *original, struct ibv_qp *qp, struct ibv_send_wr *list,
                       struct ibv_send_wr **bad)
 {
@@ -266,7 +265,7 @@ static int post_send(post_send_function *original, struct ibv_qp *qp, struct ibv
     return refused_send(qp, *bad, error);
 }
 
-/* The end of a batch of ibv_wr_*. Only here the provider advances the producer index of the send queue. */
+/* Only here the provider advances the producer index for a batch of ibv_wr_*. */
 static int wr_complete(wr_complete_function *original, struct ibv_qp_ex *qp)
 {
     if (UNLIKELY(!can_send(&qp->qp_base))) {
@@ -365,7 +364,7 @@ static post_srq_recv_function *const post_srq_recv_wrapper[SLOTS] = {post_srq_re
                                                                      post_srq_recv_3};
 static bind_mw_function *const bind_mw_wrapper[SLOTS] = {bind_mw_0, bind_mw_1, bind_mw_2, bind_mw_3};
 
-/* Replaces `function` by the wrapper of its slot. Does nothing if all slots are in use, or if it is a wrapper. */
+/* Replaces `function` by the wrapper of its slot, unless all slots are in use or `function` is a wrapper. */
 #define WRAP(function, originals, wrappers)                                                                            \
     do {                                                                                                               \
         __typeof__(*(originals)) current = (function);                                                                 \
@@ -415,7 +414,7 @@ static struct ibv_qp *create_qp_ex(create_qp_ex_function *original, struct ibv_c
     return qp;
 }
 
-/* Wraps the functions of a context of the daemon; other contexts are not changed. Returns the context. */
+/* Wraps the functions of a context of the daemon. Returns `context`. */
 static struct ibv_context *wrap(struct ibv_context *context)
 {
     if (!context || fd_kind_for_use(context->cmd_fd) != FD_CONTEXT)
@@ -440,7 +439,7 @@ static struct ibv_context *wrap(struct ibv_context *context)
     return context;
 }
 
-/* libibverbs' own function: the next of that name, or that of a libibverbs that was loaded with RTLD_LOCAL. */
+/* libibverbs' own function, also of a libibverbs that was loaded with RTLD_LOCAL. */
 static void *find_original(const char *name)
 {
     void *found = dlsym(RTLD_NEXT, name);
@@ -468,8 +467,8 @@ bool verbs_is_fork_safe(void)
 }
 
 /*
- * libibverbs' function would keep the pages of registered memory from children (MADV_DONTFORK), with all other data on
- * them. That is not needed, since nothing is pinned.
+ * libibverbs' function would keep pages of registered memory, with all other data on these pages, from children
+ * (MADV_DONTFORK). This is not needed: nothing is pinned.
  */
 EXPORT int ibv_fork_init(void)
 {
@@ -537,10 +536,7 @@ EXPORT struct ibv_context *ibv_import_device(int fd)
     return wrap(original(fd));
 }
 
-/*
- * Providers call this function of libibverbs to fill a context's table. Wrapped too, for programs that look up
- * ibv_open_device in libibverbs by dlsym.
- */
+/* Providers call it to fill a context's table. Wrapped for programs that find ibv_open_device in libibverbs by dlsym. */
 struct verbs_context_ops;
 EXPORT void verbs_set_ops(struct verbs_context *context, const struct verbs_context_ops *operations);
 void verbs_set_ops(struct verbs_context *context, const struct verbs_context_ops *operations)

@@ -1,6 +1,5 @@
 /*
- * What verbs.c, which replaces functions in the operation tables of contexts, uses of xrc.c, and of
- * ../check/refused.c and ../check/batches.c for `userdma check`.
+ * Functions for verbs.c, of xrc.c, and for `userdma check` of ../check/refused.c and ../check/batches.c.
  */
 #ifndef USERDMA_VERBS_OPS_H
 #define USERDMA_VERBS_OPS_H
@@ -11,29 +10,26 @@ typedef int post_send_function(struct ibv_qp *, struct ibv_send_wr *, struct ibv
 
 /* ---- xrc.c ---- */
 
-/* Sets the operations in a context's table that a provider without XRC lacks. */
+/* Adds the operations that a provider without XRC lacks to a context's table. */
 void xrc_add_operations(struct verbs_context *context);
 /* Like ibv_create_qp_ex, for an XRC target (IBV_QPT_XRC_RECV). */
 struct ibv_qp *xrc_create_target(struct ibv_context *context, struct ibv_qp_init_attr_ex *attributes);
 /* Like ibv_post_send, for an XRC initiator (IBV_QPT_XRC_SEND); `original` is the provider's. */
 int xrc_post_send(post_send_function *original, struct ibv_qp *qp, struct ibv_send_wr *list, struct ibv_send_wr **bad);
 
-/* ---- refused.c: report a refused request. They return `error`. ---- */
+/* ---- refused.c: these report a refused request, and return `error` ---- */
 
 int refused_send(const struct ibv_qp *qp, const struct ibv_send_wr *wr, int error);
 int refused_receive(const struct ibv_qp *qp, const struct ibv_recv_wr *wr, int error);
 int refused_shared(const struct ibv_srq *srq, const struct ibv_recv_wr *wr, int error);
-/* A send of which only its wr_id is known. */
+/* A send with unknown contents. */
 int refused_request(const struct ibv_qp *qp, uint64_t wr_id, int error);
 
 /* ---- batches.c ---- */
 
-/*
- * Counts the requests that are built by ibv_wr_* on a new queue pair, which was created for `operations`
- * (IBV_QP_EX_WITH_…).
- */
+/* Counts the requests that ibv_wr_* build on a new queue pair. `operations`: IBV_QP_EX_WITH_… of the queue pair. */
 void batch_watch(struct ibv_qp_ex *qp, uint64_t operations);
-/* The number of requests since this thread called ibv_wr_start for this queue pair; 0 also if it is unknown. */
+/* The number of requests since this thread's ibv_wr_start for this queue pair; 0: none, or unknown. */
 uint32_t batch_size(const struct ibv_qp_ex *qp);
 
 #endif

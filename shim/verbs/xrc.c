@@ -1,16 +1,15 @@
 /*
- * XRC (IBA annex A14) for our contexts: what rxe's provider lacks, since Linux's rxe has no XRC.
+ * XRC (IBA annex A14) for our contexts: rxe's provider lacks XRC, because Linux's rxe has no XRC.
  *
- * The provider can create initiators (IBV_QPT_XRC_SEND), and XRC shared receive queues once there is a domain. It lacks
- * the domains, targets (IBV_QPT_XRC_RECV), the number of a shared receive queue, and that number in send requests.
- * These operations go into the public operation table of the context, where libibverbs' inline functions find them.
- * They make Linux's own calls.
+ * The provider can create initiators (IBV_QPT_XRC_SEND), and with a domain also XRC SRQs. It lacks domains, targets
+ * (IBV_QPT_XRC_RECV), the number of an SRQ, and the SRQ number in send requests. These operations are added to the
+ * context's public operation table, and make Linux's own calls.
  *
- * A target has no queues, so its object is libibverbs' struct ibv_qp with zeros behind it: the provider, which modifies
- * and destroys it, finds no rings to unmap. The number of the receiver's SRQ travels in otherwise unused bits of a
- * send request's flags (src/spec/drivers/rxe-rings.ts), which the provider copies into the ring.
+ * A target has no queues: its object is libibverbs' struct ibv_qp followed by zeros. So the provider, which modifies and
+ * destroys the target, finds no rings to unmap. The receiver's SRQ number is in unused bits of a send request's flags
+ * (src/spec/drivers/rxe-rings.ts). The provider copies the flags into the ring.
  *
- * Objects are allocated with calloc, as by a provider; the program destroys them.
+ * Objects are allocated with calloc, as by a provider, and destroyed by the program.
  */
 #define _GNU_SOURCE
 #include "../shim.h"
@@ -22,15 +21,15 @@
 
 #include "verbs_ops.h"
 
-/* Bytes of a target's object; the provider's struct of a queue pair is smaller. */
+/* Bytes of a target's object. The provider's struct of a queue pair is smaller. */
 #define TARGET_BYTES 4096
-/* Work requests that are copied, to set the SRQ number in their flags, and posted at a time. */
+/* Maximum work requests that are copied, to set the SRQ number in the flags, and posted at a time. */
 #define MAX_BATCH 16
-/* Bits of the flags that verbs use; the SRQ number is above. */
+/* Bits of the flags that verbs use. The SRQ number is above. */
 #define FLAGS_MASK 0xffu
 #define SRQN_SHIFT 8
 
-/* A domain with its flag, and a shared receive queue: struct verbs_xrcd and verbs_srq of libibverbs' driver.h. */
+/* struct verbs_xrcd and struct verbs_srq of libibverbs' driver.h. */
 #define VERBS_XRCD_HANDLE 1u
 struct domain {
     struct ibv_xrcd xrcd;
@@ -67,7 +66,7 @@ struct create_qp_command {
     struct ib_uverbs_cmd_hdr header;
     uint64_t response;
     uint64_t user_handle;
-    uint32_t domain; /* pd_handle; of a target the handle of its XRC domain */
+    uint32_t domain; /* pd_handle; for a target, the handle of the XRC domain */
     uint32_t queues[3]; /* handles of send CQ, receive CQ and SRQ: none */
     uint32_t cap[5]; /* struct ibv_qp_cap: no queues */
     uint8_t signal_all;
@@ -89,8 +88,8 @@ _Static_assert(sizeof(struct create_qp_command) == 64, "layout");
 _Static_assert(sizeof(struct open_qp_command) == 40, "layout");
 
 /*
- * Makes the write command `number` (IB_USER_VERBS_CMD_…) of `size` bytes that begin with `header`, which it fills in.
- * False with errno if it is refused.
+ * Makes the write command `number` (IB_USER_VERBS_CMD_…) of `size` bytes at `header`. Fills in the header. False with
+ * errno if the command is refused.
  */
 static bool command(int fd, struct ib_uverbs_cmd_hdr *header, size_t size, unsigned number, size_t response_bytes)
 {
@@ -142,7 +141,7 @@ static int get_srq_num(struct ibv_srq *srq, uint32_t *number)
     return 0;
 }
 
-/* Creates or opens a target by the command at `header`, whose two addresses it fills in; NULL with errno. */
+/* Creates or opens a target by the command at `header`. Fills in `response` and `user_handle`. NULL with errno. */
 static struct ibv_qp *add_target(struct ibv_context *context, void *qp_context, struct ib_uverbs_cmd_hdr *header,
                                   size_t size, unsigned number, uint64_t *response, uint64_t *user_handle)
 {

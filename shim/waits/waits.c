@@ -1,11 +1,10 @@
 /*
- * A preload library of its own, for `userdma check --races`: tells the shim (shim/check/events.c) when a thread has
- * waited for other threads or programs, and when it creates a thread. It interposes ways to wait that do not go through
- * RDMA: reading from sockets and pipes, locks, condition variables, semaphores, barriers, joins, and ends of
- * processes. Programs that are not checked do not load it.
+ * A preload library for `userdma check --races`: tells the shim (shim/check/events.c) when a thread has waited for other
+ * threads or programs, and when it creates a thread. It interposes waits without RDMA: reading from sockets and pipes,
+ * locks, condition variables, semaphores, barriers, joins, and ends of processes.
  *
- * Locks that libibverbs, its rxe provider, librdmacm and our libraries take for themselves do not count: they do not
- * order the program's own accesses.
+ * Locks of libibverbs, the rxe provider, librdmacm and our libraries do not count: they do not order the program's
+ * accesses.
  */
 #define _GNU_SOURCE
 #undef _FORTIFY_SOURCE
@@ -28,7 +27,7 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
-/* Of the shim (shim/check/events.c); absent if it is not loaded. */
+/* Of the shim (shim/check/events.c). Absent if the shim is not loaded. */
 __attribute__((weak, visibility("default"))) void userdma_waited(int fd);
 __attribute__((weak, visibility("default"))) void userdma_creates_thread(void);
 
@@ -49,10 +48,7 @@ static void waited(int fd)
         next_##name;                                                                                                   \
     })
 
-/*
- * The same for pthread_cond_wait and _timedwait, which have two versions: dlsym gives the first one in some C
- * libraries, so the second is asked for by name.
- */
+/* NEXT for pthread_cond_wait and _timedwait, which have two versions. dlsym finds the old version in some C libraries. */
 #define NEXT_CONDITION(name)                                                                                           \
     ({                                                                                                                 \
         static __typeof__(&name) next_##name;                                                                          \
@@ -67,10 +63,7 @@ static void waited(int fd)
 /* ---- callers ---- */
 
 #define MAX_CALLERS 1024
-/*
- * A cache by return address: each entry is an address shifted left by one, with the lowest bit set for callers in
- * libraries of RDMA.
- */
+/* A cache by return address. An entry is the address shifted left by one; the lowest bit: it is in an RDMA library. */
 static uintptr_t callers[MAX_CALLERS];
 
 static bool is_rdma_library(const char *path)
@@ -94,7 +87,7 @@ static bool is_in_rdma_library(void *address)
     return is_rdma;
 }
 
-/* Returns the result of a call that locks or joins; if it is 0 the thread has waited. */
+/* Returns the result of a call that locks or joins. If the result is 0, the thread has waited. */
 #define RETURN_LOCKED(call)                                                                                            \
     do {                                                                                                               \
         const int answer = (call);                                                                                     \
@@ -103,7 +96,7 @@ static bool is_in_rdma_library(void *address)
         return answer;                                                                                                 \
     } while (0)
 
-/* The same for a condition variable: whatever the result, the mutex was locked again. */
+/* For a condition variable: whatever the result, the mutex was locked again. */
 #define RETURN_SIGNALED(call)                                                                                          \
     do {                                                                                                               \
         const int answer = (call);                                                                                     \
@@ -236,7 +229,7 @@ EXPORT int pthread_cond_clockwait(pthread_cond_t *condition, pthread_mutex_t *mu
 
 EXPORT int pthread_barrier_wait(pthread_barrier_t *barrier)
 {
-    /* Not only if the result is 0: one thread of each round gets PTHREAD_BARRIER_SERIAL_THREAD. */
+    /* For any result: one thread of each round gets PTHREAD_BARRIER_SERIAL_THREAD. */
     const int result = NEXT(pthread_barrier_wait)(barrier);
     waited(-1);
     return result;
@@ -263,7 +256,7 @@ EXPORT int sem_clockwait(sem_t *semaphore, clockid_t clock, const struct timespe
     RETURN_LOCKED(NEXT(sem_clockwait)(semaphore, clock, deadline));
 }
 
-/* C11: within the C library they call its own functions, not those above. `thrd_success` is 0. */
+/* C11 functions do not call the functions above. `thrd_success` is 0. */
 
 EXPORT int thrd_create(thrd_t *thread, thrd_start_t function, void *argument)
 {
@@ -334,7 +327,7 @@ EXPORT int waitid(idtype_t type, id_t id, siginfo_t *info, int options)
 
 /* ---- sockets and pipes ---- */
 
-/* Returns the result of a call that reads from `fd`; if it is no error the thread has waited. */
+/* Returns the result of a call that reads from `fd`. If the result is no error, the thread has waited. */
 #define RETURN_RECEIVED(type, fd, call)                                                                                \
     do {                                                                                                               \
         const type result = (call);                                                                                    \
