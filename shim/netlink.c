@@ -256,7 +256,7 @@ EXPORT int setsockopt(int fd, int level, int option, const void *value, socklen_
     uint32_t number;
     if (LIKELY(!is_netlink(fd)))
         return REAL(setsockopt)(fd, level, option, value, length);
-    /* Ignored: sending never waits, and the send timeout is the mark by which a receiving program recognises the socket. */
+    /* Ignored: sending never waits, and the send timeout is the daemon's mark (received.c). */
     if (level == SOL_SOCKET && option == SO_SNDTIMEO)
         return length < sizeof(struct timeval) ? fail(EINVAL) : 0;
     if (level != SOL_NETLINK)

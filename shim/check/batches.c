@@ -1,7 +1,7 @@
 /*
  * Batches of requests that a program builds by ibv_wr_*, for `userdma check`: counts the requests since ibv_wr_start,
- * which ibv_wr_complete posts, and records their memory. The functions of the first provider are wrapped; batches of
- * queue pairs of another provider have unknown sizes.
+ * and records their memory. Only the functions of the first provider are wrapped. Batches of other providers have
+ * unknown sizes.
  */
 #define _GNU_SOURCE
 #include "../shim.h"
@@ -12,8 +12,8 @@
 #include "outstanding.h"
 
 /*
- * Members of ibv_qp_ex that old headers lack, behind `wr_abort`. A queue pair has a member only if it was created with
- * the operation, IBV_QP_EX_WITH_FLUSH or _ATOMIC_WRITE.
+ * Members of ibv_qp_ex after `wr_abort`, which old headers lack. A queue pair has a member only if it was created with
+ * IBV_QP_EX_WITH_FLUSH or _ATOMIC_WRITE.
  */
 struct newer_ops {
     void (*wr_atomic_write)(struct ibv_qp_ex *qp, uint32_t rkey, uint64_t address, const void *value);
@@ -33,7 +33,7 @@ static void count_request(const struct ibv_qp_ex *qp)
     if (batch_qp == qp)
         batch_requests++;
     else
-        batch_qp = NULL; /* this thread builds batches of two queue pairs at a time: their sizes are unknown */
+        batch_qp = NULL; /* this thread builds batches of two queue pairs: their sizes are unknown */
     outstanding_built(qp);
 }
 
@@ -104,7 +104,7 @@ static void count_flush(struct ibv_qp_ex *qp, uint32_t rkey, uint64_t address, s
 void batch_watch(struct ibv_qp_ex *qp, uint64_t operations)
 {
     struct newer_ops *newer = (struct newer_ops *)(&qp->wr_abort + 1);
-    /* Nothing is replaced if any function is another provider's than that of the queue pairs before. */
+    /* Nothing is replaced if a function is not the first provider's. */
 #define IS_OTHER(name, parameters, arguments) || (qp->name && provider.name && qp->name != provider.name)
     if ((provider.wr_start && provider.wr_start != qp->wr_start)BUILDERS(IS_OTHER))
         return;

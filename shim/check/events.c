@@ -1,10 +1,10 @@
 /*
  * The logs in a context's memory file, for `userdma check`. The post log tells where requests were posted. The event
- * log, with USERDMA_STACKS=2, tells what threads did in order: posts, refused ones too, polls that found completions,
- * and when each thread last waited for others. The daemon joins both with what the device saw.
+ * log, with USERDMA_STACKS=2, tells what threads did in order: posts, refused posts, polls with completions, and when
+ * each thread last waited for others.
  *
  * The logs are mapped through another descriptor of the file, which is closed at once and does not keep the context
- * alive. They stay mapped until another context has the same descriptor number.
+ * alive. They stay mapped until another context has this descriptor number.
  */
 #define _GNU_SOURCE
 #include "../shim.h"
@@ -16,32 +16,30 @@
 
 bool shim_logs_events;
 
-/* Contexts with this descriptor or a higher one have no event log; their posts reach the post log by pwrite. */
+/* Contexts from this descriptor on have no event log, and their posts reach the post log by pwrite. */
 #define MAX_LOGS 4096
-/*
- * How often a thread yields to let the daemon read a full log, before it overwrites an entry; and the yields between
- * two attempts to wake the daemon.
- */
+/* A thread yields so often for the daemon to read a full log. Then it overwrites an entry. */
 #define MAX_YIELDS 10000
+/* Yields between two attempts to wake the daemon. */
 #define YIELDS_PER_WAKE 64
 
 static struct log {
-    /* A mapping of both logs; NULL if there is none. */
+    /* A mapping of both logs; NULL: none. */
     char *memory;
-    /* The context that is mapped: the daemon's number of it, and the connection that gave the number. */
+    /* The mapped context: the daemon's number, and the connection of the number. */
     uint32_t context;
     uint16_t generation;
 } logs[MAX_LOGS];
 
-/* Times as of shim_nanoseconds: when this process started, and when one of its threads last created a thread. */
+/* As shim_nanoseconds: when this process started, and when one of its threads last created a thread. */
 static uint64_t process_start, last_creation;
-/* When this thread last waited for others; 0: not since it was created. */
+/* When this thread last waited for others; 0: never. */
 static __thread uint64_t acquired __attribute__((tls_model("initial-exec")));
 static __thread uint32_t thread_id __attribute__((tls_model("initial-exec")));
 static uint32_t process_id;
 
 /*
- * Whatever happened before this process started is ordered before it, since its parent may have waited for it. Also
+ * All that happened before the start of this process is ordered before it: the parent may have waited for it. Also
  * called in the child of a fork.
  */
 static void note_process_start(void)
@@ -95,7 +93,7 @@ struct userdma_post *events_post_log(int fd)
     return log ? (struct userdma_post *)(log + (USERDMA_POST_LOG_OFFSET - USERDMA_EVENT_LOG_OFFSET)) : NULL;
 }
 
-/* Claims the next entry of the event log and stores its number in `index`. The caller writes `sequence` last. */
+/* Claims the next entry of the event log, and stores its number. The caller writes `sequence` last. */
 static struct userdma_event *claim_entry(char *log, int fd, uint64_t *index)
 {
     struct userdma_event_log *head = (struct userdma_event_log *)log;
@@ -115,7 +113,7 @@ void events_note(int fd, uint32_t kind, uint32_t number, uint32_t count, uint64_
     char *log = log_of(fd);
     if (!log)
         return;
-    /* A new thread knows what its creator knew; the latest creation is no earlier than its own. */
+    /* A new thread knows what its creator knew. The latest creation is not before the creation of this thread. */
     if (UNLIKELY(acquired == 0))
         acquired = __atomic_load_n(&last_creation, __ATOMIC_RELAXED);
     if (UNLIKELY(acquired == 0))
@@ -141,19 +139,16 @@ void events_waited(void)
     acquired = shim_nanoseconds();
 }
 
-/*
- * Called by the library that sees threads wait (shim/waits/waits.c): a wait for `fd`, or for no descriptor (-1), is
- * over.
- */
+/* Called by shim/waits/waits.c after a wait for `fd`; -1: no descriptor. */
 EXPORT void userdma_waited(int fd);
 void userdma_waited(int fd)
 {
-    /* On descriptors of ours threads wait for completions, which order threads when they are polled. */
+    /* On descriptors of ours, threads wait for completions. Polling completions orders threads. */
     if (shim_logs_events && (fd < 0 || fd_kind(fd) == FD_OTHER))
         events_waited();
 }
 
-/* Called by the same library: this thread is about to create a thread. */
+/* Called by shim/waits/waits.c before this thread creates a thread. */
 EXPORT void userdma_creates_thread(void);
 void userdma_creates_thread(void)
 {

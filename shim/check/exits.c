@@ -1,10 +1,9 @@
 /*
- * _exit and _Exit, which end the process without the functions of atexit(3), for `userdma check`: reports that were
- * kept inside free() (reports.c) are sent before.
+ * _exit and _Exit, for `userdma check`: kept reports (reports.c) are sent before the process ends without atexit(3).
  *
- * _exit is also called in handlers of signals, which may interrupt a holder of a lock: signals are blocked while the
- * session's lock is held (session.c), and requests_lock() gives up after a number of attempts. Without a kept report
- * nothing is done. A child of vfork has its parent's memory, and must not send the parent's reports.
+ * _exit may be called in a signal handler that has interrupted a holder of a lock. Signals are blocked while the
+ * session's lock is held, and requests_lock() gives up after some attempts. A vfork child has its parent's memory, and
+ * must not send the parent's reports.
  */
 #define _GNU_SOURCE
 #include "../shim.h"

@@ -1,8 +1,8 @@
 /*
  * Memory of outstanding requests in stack frames that have returned. When the program calls a post or poll, all frames
- * at lower addresses than the caller's have returned; outstanding memory there, if this thread posted it, is reported.
+ * at lower addresses than the caller's have returned. Memory there is reported if this thread posted it.
  *
- * Coroutines may have stacks within their thread's stack; they are told apart by the address of their outermost frame.
+ * Coroutines may have stacks within their thread's stack. The address of the outermost frame distinguishes them.
  */
 #define _GNU_SOURCE
 #include "requests.h"
@@ -10,16 +10,16 @@
 
 #include <pthread.h>
 
-/* Linux's default limit of the main thread's stack, and the part of a larger one that is watched. */
+/* Linux's default limit of the main thread's stack, and the maximum watched part of a larger stack. */
 #define MAIN_STACK_BYTES (8u << 20)
 #define MAX_MAIN_STACK_BYTES (1u << 30)
 
 static __thread struct {
-    /* Of this thread's stack; `top` 0: not known yet. */
+    /* This thread's stack. `top` 0: not known yet. */
     uintptr_t bottom, top;
-    /* A number of this thread, from 1. */
+    /* From 1. */
     uint32_t id;
-    /* No outstanding memory that frames_note has noted for this thread is lower; 0: there is none. */
+    /* A lower bound of outstanding memory that frames_note has noted for this thread; 0: none. */
     uintptr_t lowest;
 } this_thread __attribute__((tls_model("initial-exec")));
 
@@ -30,15 +30,15 @@ static void find_stack(void)
     size_t bytes;
     static uint32_t threads;
     this_thread.id = __atomic_add_fetch(&threads, 1, __ATOMIC_RELAXED);
-    this_thread.top = 1; /* looked for; no address is on the stack if it is not found */
+    this_thread.top = 1; /* if the stack is not found: no address is on it */
     if (this_thread.id == 1)
         unwind_find();
     if (pthread_getattr_np(pthread_self(), &attributes) != 0)
         return;
     if (pthread_attr_getstack(&attributes, &start, &bytes) == 0) {
         /*
-         * The main thread's stack may grow beyond the answer, if its limit is raised; nothing else is mapped that close
-         * to it. Without a limit the answer ends at the next mapping, and the heap may grow into it.
+         * The main thread's stack may grow beyond the answer if its limit is raised; nothing else is mapped so close to
+         * it. Without a limit, the answer ends at the next mapping, and the heap may grow into the answer.
          */
         if (early_syscall(SYS_gettid, 0, 0, 0, 0, 0, 0) == getpid()) {
             const size_t watched = bytes < MAIN_STACK_BYTES       ? MAIN_STACK_BYTES

@@ -1,11 +1,13 @@
 /*
- * Memory of the requests whose completions the program has not polled, for `userdma check`. Reported to the daemon are:
- * such memory that is freed (shim/frees/frees.c tells), or was in a stack frame that has returned (frames.c); requests
- * that are outstanding when the program forks; and queues that a child inherited and uses. The daemon, which knows what
- * the device has done with the request, decides whether it is a finding.
+ * Memory of outstanding requests, for `userdma check`. Reports to the daemon
+ * - memory that is freed (shim/frees/frees.c), or in a stack frame that has returned (frames.c);
+ * - requests that are outstanding when the program forks;
+ * - inherited queues that a child uses.
  *
- * A request is outstanding until its completion is polled, an unsignaled send until a later send's is, or until its
- * queue is reset or destroyed.
+ * The daemon knows what the device has done with the request, and decides whether a report is a finding.
+ *
+ * A request is outstanding until its completion is polled, or its queue is reset or destroyed. For an unsignaled send,
+ * until the completion of a later send is polled.
  */
 #define _GNU_SOURCE
 #include "requests.h"
@@ -13,12 +15,12 @@
 #include <errno.h>
 #include <stdlib.h>
 
-/* Contexts with this descriptor or a higher one are not reported when children use them. */
+/* The use by children is reported only of contexts with a lower descriptor. */
 #define MAX_CONTEXTS 4096
-/* Maximum elements of requests that one fork reports. */
+/* Maximum reported elements of requests at a fork. */
 #define MAX_FORKED 4
 
-/* The program exits: what it frees now is no finding. */
+/* The program exits: frees are no findings. */
 static bool is_exiting;
 
 /* ---- posts ---- */
@@ -40,7 +42,7 @@ static void warn_if_full(void)
             MAX_QUEUES, MAX_RANGES);
 }
 
-/* Sets the memory of a request whose first element is `slot`; NONE: there was no free slot for it. */
+/* Sets the memory of a request. `slot`: the first element, or NONE if there was no free slot. */
 static void add_memory(struct queue *queue, uint32_t slot, const struct ibv_sge *list, int count, uintptr_t outermost)
 {
     for (int i = 0; slot != NONE && i < count; i++) {
@@ -68,7 +70,7 @@ static void add_request(int fd, uint32_t kind, uint32_t number, uint64_t wr_id, 
     warn_if_full();
 }
 
-/* At the first post, not earlier: so at_exit runs before the destructors of objects that existed then. */
+/* At the first post: at_exit runs before the destructors of objects that existed before the post. */
 static void register_at_exit(void)
 {
     static bool is_registered;
@@ -109,7 +111,7 @@ void outstanding_elements(const struct ibv_qp_ex *qp, const struct ibv_sge *list
     if (!requests_lock())
         return;
     struct queue *queue = queue_of(qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, qp->qp_base.qp_num, false);
-    /* If there was no free slot for the request, the last element is of an earlier one. */
+    /* If there was no free slot for the request, the last element is of an earlier request. */
     if (queue && queue->last != NONE && elements[queue->last].index == queue->posted && ranges[queue->last].end == 0)
         add_memory(queue, queue->last, list, (int)count, outermost);
     requests_unlock();
@@ -145,7 +147,7 @@ uint32_t outstanding_unsignaled(int fd, uint32_t number)
 
 /* ---- completions ---- */
 
-/* With the lock held: a completion does not name the shared receive queue, so all of the context are searched. */
+/* With the lock held. A completion does not name the SRQ, so all SRQs of the context are searched. */
 static void complete_shared(int fd, uint64_t wr_id)
 {
     for (struct queue *queue = first_shared; queue; queue = queue->next_shared)
@@ -244,7 +246,7 @@ IN_CHILD void outstanding_child(void)
 
 __attribute__((noinline)) static void report_inherited(int fd, uint32_t kind, uint32_t number)
 {
-    /* Once for each context: the program may continue to use it. */
+    /* Reported once for each context. */
     contexts[fd] = OTHER;
     struct report report = {.misuse = {.kind = USERDMA_MISUSE_INHERITED, .queue = kind, .number = number},
                             .fd = fd,

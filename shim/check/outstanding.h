@@ -1,9 +1,8 @@
 /*
- * The events of requests and their queues, which outstanding.c records: called only if stacks are recorded
- * (shim_records_stacks).
+ * Events of requests and queues. Called only if stacks are recorded (shim_records_stacks).
  *
  * Queues: `fd` is the context's descriptor, `kind` USERDMA_POST_SEND, _RECEIVE or _SHARED, `number` the queue pair
- * number or the handle of the shared receive queue. `frame`: the stack pointer of the program when it called the verb.
+ * number or the handle of the shared receive queue. `frame`: the program's stack pointer when it called the verb.
  */
 #ifndef USERDMA_OUTSTANDING_H
 #define USERDMA_OUTSTANDING_H
@@ -16,12 +15,12 @@
 /* Posts, before the device can see them. */
 void outstanding_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, uintptr_t frame);
 void outstanding_receives(int fd, uint32_t kind, uint32_t number, const struct ibv_recv_wr *list, uintptr_t frame);
-/* A request that is built by ibv_wr_*, then its memory. */
+/* A request that ibv_wr_* build, then its memory. */
 void outstanding_built(const struct ibv_qp_ex *qp);
 void outstanding_elements(const struct ibv_qp_ex *qp, const struct ibv_sge *list, size_t count, uintptr_t frame);
 /* The last `count` requests were refused. */
 void outstanding_refused(int fd, uint32_t kind, uint32_t number, uint32_t count);
-/* The number of outstanding sends of queue pair `number` since its last signaled one. */
+/* Number of outstanding sends of queue pair `number` since the last signaled one. */
 uint32_t outstanding_unsignaled(int fd, uint32_t number);
 
 /* A completion was polled. */
@@ -31,19 +30,16 @@ void outstanding_forget(int fd, uint32_t kind, uint32_t number);
 /* A new context, perhaps with the descriptor of an earlier one. */
 void outstanding_opened(int fd);
 
-/*
- * A post or poll begins: reports outstanding memory in frames that have returned, those below `frame`, and sends all
- * kept reports.
- */
+/* A post or poll begins: reports outstanding memory in returned frames (below `frame`), and sends all kept reports. */
 void outstanding_check_frames(uintptr_t frame);
-/* Sends the reports that were kept, since nothing is sent inside free(). Preserves errno. */
+/* Sends kept reports: nothing is sent inside free(). Preserves errno. */
 void outstanding_report(void);
 /*
  * A queue is used: reports the first use of each context that this process inherited by fork. `kind` may also be
- * USERDMA_EVENT_POLL, with `number` the handle of a completion queue.
+ * USERDMA_EVENT_POLL; then `number` is the handle of a completion queue.
  */
 void outstanding_check_inherited(int fd, uint32_t kind, uint32_t number);
-/* Before a fork, in the parent: reports some of the requests that are outstanding. */
+/* Before a fork, in the parent: reports some outstanding requests. */
 void outstanding_fork(void);
 /* After a fork, in the child. */
 void outstanding_child(void);

@@ -1,8 +1,7 @@
 /*
- * Frames of Python programs in stacks (stacks.c): function, file and line of Python code, which native frames, all of
- * the interpreter's evaluation loop, do not show. The interpreter's functions are found at run time, so no headers of
- * Python are needed; all are in every Python since 3.10. They are called only by a thread that holds the interpreter's
- * lock (GIL), except those that find out whether it does.
+ * Frames of Python programs in stacks: function, file and line of Python code. Native frames show only the
+ * interpreter's evaluation loop. The interpreter's functions are found at run time, and exist since Python 3.10. Only a
+ * thread with the GIL calls them, except is_initialized and holds_gil.
  */
 #define _GNU_SOURCE
 #include "python.h"
@@ -30,10 +29,10 @@ static struct {
     int (*enable_collection)(void);
 } api;
 
-/* Where the interpreter is loaded; NULL: not found. */
+/* The interpreter's load address; NULL: not found. */
 static const void *base;
 
-/* Looks for an interpreter in the program, and fills `api`. */
+/* Looks for an interpreter in the program. */
 static void detect(void)
 {
     const struct {
@@ -58,7 +57,7 @@ static void detect(void)
     Dl_info info;
     void *function;
     memcpy(&function, &api.frame, sizeof function);
-    /* Last: other threads use the functions from then on. */
+    /* Last: then other threads use the functions. */
     if (dladdr(function, &info))
         __atomic_store_n(&base, info.dli_fbase, __ATOMIC_RELEASE);
 }
@@ -78,7 +77,7 @@ unsigned python_take(struct python_frame *frames, unsigned max_frames)
     void *thread = api.thread();
     if (!thread)
         return 0;
-    /* Frames are objects, and a new object may start a collection, which runs code of the program. */
+    /* Frames are objects. A new object may start a collection, which may run code of the program. */
     const int was_collecting = api.disable_collection();
     unsigned depth = 0;
     for (void *frame = api.frame(thread); frame;) {
@@ -97,7 +96,7 @@ unsigned python_take(struct python_frame *frames, unsigned max_frames)
     return depth;
 }
 
-/* Copies a string attribute of a code object, or "?". */
+/* "?" if the attribute is no string. */
 static void copy_attribute(void *code, const char *name, char *text, size_t size)
 {
     void *string = api.attribute(code, name);
@@ -113,7 +112,7 @@ int python_write(const struct python_frame *frame, char *text, size_t size)
 {
     char name[128], file[512];
     void *type, *value, *trace;
-    /* The program's exception, if one is pending, is saved: the calls below may set another. */
+    /* Saves a pending exception of the program: the calls below may set another. */
     api.fetch_error(&type, &value, &trace);
     copy_attribute(frame->code, "co_name", name, sizeof name);
     copy_attribute(frame->code, "co_filename", file, sizeof file);

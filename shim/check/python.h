@@ -8,17 +8,17 @@ struct python_frame {
     int line;
 };
 
-/* Where the interpreter is loaded; NULL: none was found. */
+/* The interpreter's load address; NULL: none was found. */
 const void *python_base(void);
 
 /*
- * Stores the innermost Python frames of this thread, innermost first, at most `max_frames`. Returns their number; 0 if
- * this thread does not hold the interpreter's lock. The first call looks for an interpreter.
+ * Stores at most `max_frames` Python frames of this thread, innermost first. Returns their number; 0 if this thread
+ * does not hold the GIL. The first call looks for an interpreter.
  */
 unsigned python_take(struct python_frame *frames, unsigned max_frames);
 
 /*
- * Writes a frame as V8 does, `function (file:line)`, with a line feed; result as of snprintf. Only while the frame runs
- * and this thread holds the interpreter's lock.
+ * Writes a frame, `function (file:line)`, and a line feed. Result as of snprintf. Only while the frame runs and this
+ * thread holds the GIL.
  */
 int python_write(const struct python_frame *frame, char *text, size_t size);

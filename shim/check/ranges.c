@@ -1,8 +1,8 @@
 /*
- * Memory ranges of outstanding requests, and the question that every free() asks: does this block overlap one?
+ * Memory ranges of outstanding requests. Each free() asks whether the block overlaps a range.
  *
- * A filter answers most frees without the lock: it counts the ranges that touch each cell of memory, for cells of four
- * sizes, of which a range uses the smallest that needs few cells. If a cell of the block has ranges, all ranges are
+ * A filter answers most frees without the lock. It divides memory into cells of four sizes, and counts the ranges that
+ * touch each cell. A range uses the smallest size with few cells. If a cell of the block has ranges, all ranges are
  * scanned.
  */
 #define _GNU_SOURCE
@@ -11,16 +11,14 @@
 #include <errno.h>
 #include <string.h>
 
-/* The number of sizes of cells; counters of cells of each size, found by a hash. */
+/* Sizes of cells, and counters of each size, found by a hash. */
 #define LEVELS 4
 #define CELLS 65536
 #define CELL_BITS 16
 _Static_assert(CELLS == 1 << CELL_BITS, "the hash gives an index of the table");
-/*
- * Maximum cells that a range touches at its level, and that a freed block may touch for the filter to answer: for a
- * larger block the ranges are scanned.
- */
+/* Maximum cells of a range. */
 #define MAX_CELLS 17
+/* For a freed block with more cells, the ranges are scanned. */
 #define MAX_FREED_CELLS 64
 
 struct range ranges[MAX_RANGES];
@@ -29,10 +27,7 @@ uint32_t userdma_outstanding;
 /* Cells of 1 KiB, 64 KiB, 4 MiB and 256 MiB. */
 static const unsigned shifts[LEVELS] = {10, 16, 22, 28};
 static uint32_t cells[LEVELS][CELLS];
-/*
- * Ranges of each level; the last count is of ranges that touch more than MAX_CELLS of the largest cells, which no cell
- * counts.
- */
+/* Ranges of each level. The last: ranges with more than MAX_CELLS of the largest cells, which no cell counts. */
 static uint32_t ranges_at_level[LEVELS + 1];
 
 static unsigned level_of(uintptr_t start, uintptr_t end)
@@ -102,7 +97,7 @@ static bool may_overlap(uintptr_t start, uintptr_t end)
     return false;
 }
 
-/* Called by the library that sees blocks freed (shim/frees/frees.c): before a block is freed, or after it was moved. */
+/* Called by shim/frees/frees.c before a block is freed, or after it was moved. */
 EXPORT void userdma_freed(void *block, size_t bytes);
 void userdma_freed(void *block, size_t bytes)
 {

@@ -1,7 +1,6 @@
 /*
- * Reports of requests that the provider or the shim (before RTS, verbs.c) refused when they were posted, for `userdma
- * check`: the daemon is not called then, and the program only gets an errno. From the reported fields the daemon finds
- * the rule that the request breaks.
+ * Reports of posts that the provider or the shim (before RTS, verbs.c) refused, for `userdma check`. A refused post
+ * makes no call to the daemon. From the reported fields the daemon finds the broken rule.
  */
 #define _GNU_SOURCE
 #include "../shim.h"
@@ -12,12 +11,12 @@
 #include "../verbs/verbs_ops.h"
 #include "outstanding.h"
 
-/* Refused posts that a process reports. */
+/* Maximum reports of a process. */
 #define MAX_REPORTS 1000
 
 static void send_report(int fd, struct userdma_refused *refused)
 {
-    /* Some programs always post until the queue is full. */
+    /* Bounded: some programs always post until the queue is full. */
     static unsigned reports;
     if (__atomic_fetch_add(&reports, 1, __ATOMIC_RELAXED) >= MAX_REPORTS)
         return;
@@ -62,7 +61,7 @@ int refused_send(const struct ibv_qp *qp, const struct ibv_send_wr *wr, int erro
                                       .opcode = wr->opcode,
                                       .flags = wr->send_flags,
                                       .elements = (uint32_t)wr->num_sge};
-    /* Only one element is read: with a wrong `num_sge` further ones may not exist. */
+    /* Reads only one element: with a wrong `num_sge` further elements may not exist. */
     if (wr->num_sge <= 1)
         refused.length = bytes_of(wr->sg_list, wr->num_sge);
     if (is_atomic(wr->opcode))

@@ -1,5 +1,5 @@
 /*
- * Reports of outstanding requests to the daemon (MISUSE). Inside free() nothing is sent: reports are kept until the
+ * Reports of outstanding requests to the daemon (MISUSE). Nothing is sent inside free(): reports are kept until the
  * next post, poll, call or fork, or the end of the process.
  */
 #define _GNU_SOURCE
@@ -8,7 +8,7 @@
 #include <errno.h>
 #include <string.h>
 
-/* Reports that are kept; further ones are dropped. */
+/* Maximum kept reports. Further reports are dropped. */
 #define MAX_WAITING 64
 
 static struct report waiting[MAX_WAITING];
@@ -47,7 +47,7 @@ void report_send(struct report *report)
     stack_report(report->fd, USERDMA_MISUSE, stack_number(&report->stack), &report->misuse, sizeof report->misuse);
 }
 
-/* Not inlined, so that its callers' frames stay small. */
+/* Not inlined: the callers' frames stay small. */
 __attribute__((noinline)) static void send_waiting(void)
 {
     struct report report;

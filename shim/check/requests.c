@@ -1,6 +1,5 @@
 /*
- * The requests whose completions the program has not polled: for each queue a list of scatter/gather elements, in the
- * order of posting. The memory of an element is in `ranges`, at the same slot.
+ * Outstanding requests: for each queue, a list of scatter/gather elements in the order of posting.
  */
 #define _GNU_SOURCE
 #include "requests.h"
@@ -77,7 +76,7 @@ void queue_forget(struct queue *queue)
             break;
         }
     queue->fd = -1;
-    /* A forgotten entry keeps probes going; before an empty entry it need not, so it becomes empty too. */
+    /* Probes continue after a forgotten entry. Before an empty entry they need not: forgotten entries become empty. */
     uint32_t entry = (uint32_t)(queue - queues);
     if (queues[(entry + 1) % MAX_QUEUES].kind == 0)
         for (; queues[entry].kind != 0 && queues[entry].fd < 0; entry = (entry + MAX_QUEUES - 1) % MAX_QUEUES)
@@ -144,7 +143,7 @@ bool request_complete(struct queue *queue, uint64_t wr_id)
 {
     const bool is_send = queue->kind == USERDMA_POST_SEND;
     uint32_t found = NONE;
-    /* Of several requests with this wr_id the first signaled one; if none is signaled, the first: it has failed. */
+    /* The first signaled request with this wr_id. If none is signaled, the first request: it has failed. */
     for (uint32_t slot = queue->first; slot != NONE; slot = elements[slot].next) {
         if (elements[slot].wr_id != wr_id)
             continue;
@@ -169,7 +168,7 @@ bool request_complete(struct queue *queue, uint64_t wr_id)
 
 IN_CHILD void requests_forget_all(void)
 {
-    /* Without elements no queue is in use, unless a thread of the parent was adding one. */
+    /* Without elements no queue is in use, unless a thread of the parent was adding a queue. */
     if (is_locked != 0 || used_slots != 0)
         memset(queues, 0, sizeof queues);
     first_shared = NULL;

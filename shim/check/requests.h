@@ -1,6 +1,6 @@
 /*
- * Outstanding requests as the files of this folder share them. The public interface is outstanding.h. A slot is the
- * index of an element in `elements`, and of its memory in `ranges`.
+ * Outstanding requests, shared by the files of this folder. outstanding.h is the public interface. A slot is the index
+ * of a scatter/gather element in `elements`, and of its memory in `ranges`.
  *
  *   ranges.c       memory ranges by slot, and whether a freed block overlaps one
  *   requests.c     the lock, queues, and the scatter/gather elements of their requests
@@ -19,7 +19,7 @@
 
 #include "outstanding.h"
 
-/* Scatter/gather elements of outstanding requests; a request without memory takes one too. */
+/* Maximum scatter/gather elements of outstanding requests. A request without memory also takes one. */
 #define MAX_RANGES 32768
 /* Entries of the table of queues. */
 #define MAX_QUEUES 4096
@@ -28,13 +28,13 @@
 
 /* ---- ranges.c ---- */
 
-/* The memory of an element, {0, 0} if it has none. Apart from the elements, since all ranges are scanned. */
+/* The memory of an element; {0, 0}: none. Not in `elements`, because all ranges are scanned. */
 struct range {
     uintptr_t start, end;
 };
 extern struct range ranges[MAX_RANGES];
 
-/* The number of ranges that are not empty. Every free() of a block reads it (shim/frees/frees.c). */
+/* Number of ranges that are not empty. Each free() reads it (shim/frees/frees.c). */
 EXPORT extern uint32_t userdma_outstanding;
 
 /* With the lock held. A range of 0 bytes stays empty. */
@@ -47,82 +47,77 @@ void ranges_forget_all(void);
 
 struct element {
     uint64_t wr_id;
-    /* Slots of its neighbours in its queue, or NONE; `next` also links free slots. */
+    /* Slots of the neighbours in the queue, or NONE. `next` also links free slots. */
     uint32_t next, previous;
-    /* Number of its queue in the table of queues. */
+    /* Index of the queue in the table of queues. */
     uint32_t queue;
-    /* The queue's `posted` after its request was posted; the same for all elements of one request. */
+    /* The queue's `posted` after the post. All elements of a request have one value. */
     uint32_t index;
-    /* Of memory on the poster's stack: the thread (frames.c) and the address of its outermost frame; else thread 0. */
+    /* For memory on the poster's stack: the thread (frames.c) and the address of its outermost frame. Else thread 0. */
     uint32_t thread;
     uintptr_t outermost;
     bool is_signaled;
 };
 extern struct element elements[MAX_RANGES];
-/* Slots from here on were never used. */
+/* Further slots were never used. */
 extern uint32_t used_slots;
 
 struct queue {
-    /* USERDMA_POST_SEND, _RECEIVE or _SHARED; 0: the entry is empty, and ends a probe. */
+    /* USERDMA_POST_SEND, _RECEIVE or _SHARED; 0: an empty entry, which ends a probe. */
     uint32_t kind;
     /* Queue pair number, or handle of a shared receive queue. */
     uint32_t number;
     /* The context's descriptor; -1: the queue was forgotten. */
     int fd;
-    /* Slots of its elements, or NONE. */
+    /* Slots of elements, or NONE. */
     uint32_t first, last;
-    /* Requests since its creation or RESET. */
+    /* Number of requests since creation or RESET. */
     uint32_t posted;
     struct queue *next_shared;
 };
 /* Shared receive queues, linked by `next_shared`. */
 extern struct queue *first_shared;
 
-/* Something was not recorded, since a table was full. */
+/* Something was not recorded: a table was full. */
 extern bool requests_are_full;
 
 /*
- * The lock of requests, ranges and waiting reports. False if another holder keeps it for long: a signal handler may
- * have left the holder by siglongjmp. Not the session's lock, since free() is called with any lock of the program held.
+ * The lock of requests, ranges and waiting reports. False if a holder keeps the lock for long: a signal handler may
+ * have left the holder by siglongjmp. Not the session's lock, because free() may be called with any lock held.
  */
 bool requests_lock(void);
 void requests_unlock(void);
 
 /*
- * This function and the following ones are called with the lock held. The queue; if it is unknown it is created with
- * `should_create`, else NULL. NULL also if the table is full.
+ * This function and the following ones are called with the lock held. Returns the queue; with `should_create`, creates
+ * an unknown queue. NULL: unknown, or the table is full.
  */
 struct queue *queue_of(int fd, uint32_t kind, uint32_t number, bool should_create);
 const struct queue *queue_of_element(uint32_t slot);
-/* Appends an element of the queue's latest request; its slot, or NONE if all slots are in use. */
+/* Appends an element to the queue's latest request. Returns the slot, or NONE if all slots are in use. */
 uint32_t element_append(struct queue *queue, uint64_t wr_id, bool is_signaled);
 void element_remove(struct queue *queue, uint32_t slot);
-/* The element's memory is not watched any more. */
+/* Stops watching the element's memory. */
 void element_clear(uint32_t slot);
-/*
- * Removes the polled request: a receive, or a send with all sends before it. False if the queue has no such request.
- */
+/* Removes a polled request: a receive, or a send with all sends before it. False: unknown request. */
 bool request_complete(struct queue *queue, uint64_t wr_id);
 void queue_forget(struct queue *queue);
-/* Forgets all queues of the context with that descriptor. */
+/* Forgets all queues of the context with this descriptor. */
 void queues_forget(int fd);
-/* In the child of a fork, without the lock: the parent's requests are not the child's. */
+/* In the child of a fork, without the lock. */
 void requests_forget_all(void);
 
 /* ---- frames.c ---- */
 
-/* Whether an address is on this thread's stack; false before its first post. */
+/* Whether an address is on this thread's stack. False before the thread's first post. */
 bool frames_is_on_stack(uintptr_t address);
 
 /*
- * Without the lock: the address of this thread's outermost frame if any of the elements' memory is on this thread's
- * stack above `frame`; else 0, or if it is unknown.
+ * Without the lock: the address of this thread's outermost frame, if memory of the elements is on this thread's stack
+ * above `frame`. 0: no such memory, or unknown.
  */
 uintptr_t frames_outermost(const struct ibv_sge *list, int count, uintptr_t frame);
-/*
- * With the lock held: if the memory of `slot`, at `address`, is on this thread's stack, notes that. `outermost`: as
- * frames_outermost has returned it.
- */
+/* With the lock held: notes the memory of `slot` if `address` is on this thread's stack. `outermost`: returned above. */
 void frames_note(uint32_t slot, uintptr_t address, uintptr_t outermost);
 /* In the child of a fork. */
 void frames_forget_all(void);
@@ -132,23 +127,23 @@ void frames_forget_all(void);
 struct report {
     struct userdma_misuse misuse;
     int fd;
-    /* When it was made, as shim_nanoseconds. */
+    /* Of the report, as shim_nanoseconds. */
     uint64_t time;
     struct stack stack;
 };
 
-/* With the lock held: a report of that kind (USERDMA_MISUSE_…) about an element, without a stack. */
+/* With the lock held: a report of this kind (USERDMA_MISUSE_…) about an element, without a stack. */
 struct report report_of(uint32_t slot, uint32_t kind);
 /* Without the lock: adds the caller's stack, and keeps the report until outstanding_report. Does not allocate. */
 void report_later(struct report *report);
-/* Without the lock: sends a report that has its stack. */
+/* Without the lock: sends a report with a stack. */
 void report_send(struct report *report);
 /* In the child of a fork. */
 void reports_forget_all(void);
 
 /* ---- outstanding.c ---- */
 
-/* A block that may overlap a range is freed. May change errno. */
+/* A block that may overlap a range is being freed. May change errno. */
 void outstanding_freed(uintptr_t start, uintptr_t end);
 
 #endif

@@ -1,7 +1,7 @@
 /*
  * Stacks of the program's calls and posts, for `userdma check` (USERDMA_STACKS). A stack is sent to the daemon once for
- * each connection (STACK), and has a number from then on. Calls carry the number in their header; posts, which make no
- * call, note it in the context's file (the post log, events.c).
+ * each connection (STACK), and then has a number. Calls have the number in their header. Posts make no call: they note
+ * the number in the context's file (post log, events.c).
  */
 #define _GNU_SOURCE
 #include "../session/session_internal.h"
@@ -16,20 +16,20 @@
 bool shim_records_stacks;
 
 /*
- * Slots of the table of stacks, a power of two. At most about half are used, so that probes stay short: the stack after
- * USERDMA_MAX_STACKS is sent to the daemon, which then reports that some are missing, and further ones have no number.
+ * Slots of the table of stacks, a power of two. About half are used, so probes are short. After USERDMA_MAX_STACKS one
+ * more stack is sent, by which the daemon knows that stacks are missing. Further stacks have no number.
  */
 #define STACK_SLOTS (2 * USERDMA_MAX_STACKS)
 
-/* By hash, linear probing. Written with the session's lock held, the hash last. */
+/* By hash, with linear probing. Written with the session's lock held, the hash last. */
 static struct {
     uint64_t hash;
     uint32_t id;
 } known_stacks[STACK_SLOTS];
 static uint32_t known_count;
-/* How often libraries were unloaded: part of each hash. */
+/* Number of unloads of libraries: part of each hash. */
 static uint32_t unloads;
-/* The connection and process for which the daemon knows the numbers. */
+/* The connection and process of the numbers. */
 static uint16_t known_generation;
 static pid_t known_pid;
 
@@ -54,9 +54,8 @@ void stack_take_native(struct stack *stack)
 }
 
 /*
- * Takes the caller's stack, with frames of Python. The first time it loads the unwinder and looks for Python, which
- * allocates. So the first time must not be in free(), nor at the program's start, where the caller may be the program's
- * allocator: it is a call on a device, or a fork.
+ * Takes the caller's stack, with frames of Python. The first call loads the unwinder and looks for Python, which
+ * allocates. So the first call must not be from the program's allocator, in free() or at the program's start.
  */
 static void stack_take(struct stack *stack)
 {
@@ -78,7 +77,7 @@ static bool numbers_are_current(void)
     return known_pid == getpid() && known_generation == session_generation();
 }
 
-/* The slot of a hash, or the free one where it belongs. */
+/* The slot of a hash, or the free slot for it. */
 static unsigned slot_of(uint64_t hash)
 {
     unsigned slot = (unsigned)(hash >> 20) % STACK_SLOTS;
@@ -95,12 +94,12 @@ static bool is_own_library(const char *path)
     return strncmp(name ? name + 1 : path, "libuserdma_", sizeof "libuserdma_" - 1) == 0;
 }
 
-/* Writes a native frame: `FILE+0xOFFSET SYMBOL`, with a line feed. Result as of snprintf. */
+/* Writes a native frame, `FILE+0xOFFSET SYMBOL`, and a line feed. Result as of snprintf. */
 static int write_native(const char *address, const Dl_info *info, const struct link_map *map, char *text, size_t size)
 {
     char path[256];
     const char *name = info->dli_fname;
-    /* The main program's name in `info` may be relative; /proc has the absolute path. */
+    /* The main program's name in `info` may be relative. */
     if (!map->l_name || !map->l_name[0]) {
         const ssize_t length = REAL(readlink)("/proc/self/exe", path, sizeof path - 1);
         path[length < 0 ? 0 : length] = 0;
@@ -110,13 +109,13 @@ static int write_native(const char *address, const Dl_info *info, const struct l
                     info->dli_sname ? info->dli_sname : "");
 }
 
-/* A buffer of `size` bytes for the text of frames, and the bytes of it that are written. */
+/* A buffer of `size` bytes for frames; `used` bytes are written. */
 struct frame_text {
     char *text;
     size_t size, used;
 };
 
-/* Appends the line that snprintf wrote behind the text, with its result `written`; false if it did not fit. */
+/* Appends the line that snprintf wrote after the text. `written`: its result. False if the line did not fit. */
 static bool accept_line(struct frame_text *frames, int written)
 {
     char *line = frames->text + frames->used;
@@ -142,16 +141,16 @@ static void write_python(const struct stack *stack, struct frame_text *frames)
 }
 
 /*
- * Writes the frames as text, without those of our libraries; Python's frames replace the interpreter's and all frames
- * outside them. Called without the session's lock, since dladdr takes the loader's lock: a constructor of a library,
- * which runs with the loader's lock held, may make a call that waits for the session's.
+ * Writes the frames as text, without frames of our libraries. Python's frames replace the interpreter's and all outer
+ * frames. Called without the session's lock: dladdr takes the loader's lock, and a library's constructor, which holds
+ * the loader's lock, may wait for the session's.
  */
 static void write_frames(const struct stack *stack, char *text, size_t size)
 {
     struct frame_text frames = {.text = text, .size = size};
     text[0] = 0;
     for (unsigned i = 0; i < stack->depth; i++) {
-        /* The call, not the instruction after it. */
+        /* The call instruction. */
         const char *address = (const char *)stack->frames[i] - 1;
         Dl_info info;
         struct link_map *map = NULL;
@@ -165,13 +164,13 @@ static void write_frames(const struct stack *stack, char *text, size_t size)
     write_python(stack, &frames);
 }
 
-/* The message STACK. It is not in the union of `struct request`, which would make every other request as long. */
+/* The message STACK. Too long for the union of `struct request`. */
 struct definition {
     struct userdma_header header;
     struct userdma_stack stack;
 };
 
-/* With the lock held and a connection: sends a stack that has no number yet. Returns its number; 0: none. */
+/* With the lock held and a connection: sends a new stack. Returns the number; 0: none. */
 static uint32_t send_definition(uint64_t hash, struct definition *definition, const struct shim_guard *guard)
 {
     if (!numbers_are_current()) {
@@ -195,7 +194,7 @@ static uint32_t send_definition(uint64_t hash, struct definition *definition, co
     return known_count;
 }
 
-/* Not inlined, so that stack_number of a known stack needs little of the caller's stack. */
+/* Not inlined: stack_number of a known stack needs little stack. */
 __attribute__((noinline)) static uint32_t number_of_new(const struct stack *stack)
 {
     struct definition definition = {.header = {.type = USERDMA_STACK, .fd = -1}};
@@ -243,7 +242,7 @@ static uint32_t post_slot(uint32_t queue, uint32_t number, uint64_t wr_id)
 void stack_note_post(int fd, uint32_t queue, uint32_t number, uint64_t wr_id, uint32_t stack)
 {
     const int saved = errno;
-    /* A stack with a number got it in this process, so `known_pid` is its id. */
+    /* The number of a stack is from this process: `known_pid`. */
     const struct userdma_post post = {
         .wr_id = wr_id, .queue = queue, .number = number, .pid = (uint32_t)known_pid, .stack = stack};
     const uint32_t slot = post_slot(queue, number, wr_id);

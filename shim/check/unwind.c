@@ -1,7 +1,7 @@
 /*
- * Walks of the caller's stack. The unwinder takes microseconds, and posts mostly have the stack of the post before. So
- * on x86-64 each thread keeps its last stack, with the addresses where the return addresses are in memory. While the
- * stack pointer and all these return addresses are the same, so is the stack.
+ * Walks of the caller's stack. The unwinder takes microseconds, and most posts have the stack of the previous post. So
+ * on x86-64 each thread keeps its last stack, with the locations of the return addresses. If the stack pointer and all
+ * return addresses are unchanged, the stack is unchanged.
  */
 #define _GNU_SOURCE
 #include "unwind.h"
@@ -13,10 +13,10 @@
 #include <string.h>
 #include <unwind.h>
 
-/* The outermost frame of a stack with so many frames or more is unknown. */
+/* The outermost frame of a stack with this many frames is unknown. */
 #define MAX_FRAMES 512
 
-/* Of the unwinder that backtrace() has loaded, not linked: programs that are not checked do not need it. */
+/* Of the unwinder that backtrace() has loaded. Not linked: only checked programs need it. */
 static __typeof__(&_Unwind_GetIP) return_address_of;
 static __typeof__(&_Unwind_GetCFA) address_of_frame;
 static __typeof__(&_Unwind_Backtrace) unwind;
@@ -34,9 +34,9 @@ void unwind_find(void)
 
 struct walk {
     unsigned depth, max;
-    /* Address of the frame that was visited last. */
+    /* Address of the last visited frame. */
     uintptr_t outermost;
-    /* Return addresses, and where they are in memory. */
+    /* Return addresses, and their locations. */
     void **frames;
     uintptr_t *locations;
 };
@@ -59,7 +59,7 @@ uintptr_t unwind_outermost(void)
 #ifdef __x86_64__
 
 static __thread struct {
-    /* 0: no stack, or one that cannot be recognized. */
+    /* 0: no stack, or a stack that cannot be recognized. */
     unsigned depth;
     /* A signal handler must not use a stack that is being written. */
     bool is_written;
@@ -71,9 +71,9 @@ static _Unwind_Reason_Code visit_frame(struct _Unwind_Context *context, void *ar
 {
     struct walk *walk = argument;
     void *const address = (void *)return_address_of(context);
-    /* The context has the CFA of the callee, whose return address is the word below it. */
+    /* The context has the callee's CFA. The word below is the return address. */
     const uintptr_t location = address_of_frame(context) - sizeof(void *);
-    /* The end of the stack, or a frame that is its own caller: backtrace() stops there too. */
+    /* As backtrace(), stops at the end of the stack and at a frame that is its own caller. */
     if (!address ||
         (walk->depth > 0 && walk->frames[walk->depth - 1] == address && walk->locations[walk->depth - 1] == location))
         return _URC_NORMAL_STOP;
@@ -82,7 +82,7 @@ static _Unwind_Reason_Code visit_frame(struct _Unwind_Context *context, void *ar
     return ++walk->depth == walk->max ? _URC_NORMAL_STOP : _URC_NO_REASON;
 }
 
-/* Keeps the stack if its return addresses are on this thread's own stack, which stays mapped while the thread runs. */
+/* Keeps the stack if its return addresses are on this thread's stack, which stays mapped while the thread runs. */
 static void keep_stack(void *const *frames, const uintptr_t *locations, unsigned depth)
 {
     last_stack.is_written = true;
@@ -91,7 +91,7 @@ static void keep_stack(void *const *frames, const uintptr_t *locations, unsigned
     for (unsigned i = 0; i < depth; i++) {
         last_stack.frames[i] = frames[i];
         last_stack.locations[i] = locations[i];
-        /* Not the return address of a frame that a signal has interrupted: the kernel has stored it elsewhere. */
+        /* For a frame that a signal has interrupted, the kernel has stored the return address elsewhere. */
         if (!frames_is_on_stack(locations[i]) || *(void *const *)locations[i] != frames[i] ||
             (i > 0 && locations[i] <= locations[i - 1]))
             last_stack.depth = 0;
@@ -112,7 +112,7 @@ static bool is_last_stack(uintptr_t location)
     return true;
 }
 
-/* Not inlined: the first return address of the stack is its own. */
+/* Not inlined: the first return address is this function's. */
 __attribute__((noinline)) unsigned unwind_frames(void **frames, unsigned max)
 {
     void *found[STACK_FRAMES + 1];
@@ -131,7 +131,7 @@ __attribute__((noinline)) unsigned unwind_frames(void **frames, unsigned max)
         const int depth = backtrace(found, (int)max + 1);
         walk.depth = depth < 0 ? 0 : (unsigned)depth;
     }
-    /* The first is the address in this function. */
+    /* The first frame is this function. */
     const unsigned depth = walk.depth == 0 ? 0 : walk.depth - 1;
     memcpy(frames, found + 1, depth * sizeof frames[0]);
     if (unwind && !last_stack.is_written)

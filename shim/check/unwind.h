@@ -4,10 +4,10 @@
 
 #include <stdint.h>
 
-/* Finds the functions of the unwinder, which backtrace() has loaded by then. */
+/* Finds the functions of the unwinder. Called after backtrace() has loaded it. */
 void unwind_find(void);
 
-/* Stores the return addresses of the caller's stack, innermost first, at most `max`. Returns their number. */
+/* Stores at most `max` return addresses of the caller's stack, innermost first. Returns their number. */
 unsigned unwind_frames(void **frames, unsigned max);
 
 /* The address of the outermost frame; 0: unknown. */

@@ -1,8 +1,7 @@
 /*
- * valgrind's memcheck sees only the program's own writes. The shim therefore reports the bytes that the daemon has
- * written, as soon as the program can use them: after each call, and after each poll that finds a completion. Memory
- * that peers may write without a notification counts as written when it is registered. valgrind's client requests are
- * instructions that do nothing outside valgrind. Without its headers at build time this file does nothing.
+ * valgrind's memcheck sees only the program's own writes. So the shim reports the bytes that the daemon has written:
+ * after each call, and after each poll that finds a completion. Memory that peers may write without a notification
+ * counts as written when it is registered. Without valgrind's headers at build time, this file does nothing.
  */
 #define _GNU_SOURCE
 #include "../session/session_internal.h"
@@ -26,7 +25,7 @@ void valgrind_detect(void)
 
 void valgrind_mark_locked(const struct shim_guard *guard)
 {
-    /* A reply with the maximum of ranges may be followed by others. */
+    /* A reply with the maximum of ranges may have a next reply. */
     for (uint64_t count = USERDMA_MESSAGE_RANGES; count == USERDMA_MESSAGE_RANGES;) {
         struct request request = {.header = {.type = USERDMA_WRITTEN, .fd = -1}};
         struct reply reply;

@@ -1,6 +1,6 @@
 /*
- * Interposed calls with paths: RDMA paths are redirected to the daemon's tree, and opening a device node is a request to
- * the daemon. Other paths pass through.
+ * Interposed calls with paths: RDMA paths are redirected to the daemon's tree, and opening a device node is a request
+ * to the daemon. Other paths pass through.
  */
 #define _GNU_SOURCE
 #include "../shim.h"

@@ -22,7 +22,7 @@ static const char *const prefixes[] = {
     "/sys/devices/virtual/misc/rdma_cm",
 };
 
-/* The part of `path` after `prefix`; NULL: another prefix. Runs of slashes, and "." between them, count as one slash. */
+/* The part of `path` after `prefix`; NULL: another prefix. Slashes, also with "." between them, count as one slash. */
 static const char *match_prefix(const char *path, const char *prefix)
 {
     while (*prefix) {

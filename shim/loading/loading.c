@@ -1,9 +1,9 @@
 /*
  * Libraries that would not find the shim's functions.
  *
- * With RTLD_DEEPBIND, a library and its dependencies find the C library's functions before ours. So RDMA libraries among
- * the dependencies are loaded first, without RTLD_DEEPBIND, and then the library as requested. A new namespace (dlmopen)
- * has no preload library: a line on standard error says so.
+ * With RTLD_DEEPBIND, a library and its dependencies find the C library's functions before ours. So RDMA libraries are
+ * loaded without RTLD_DEEPBIND, also if they are dependencies of the requested library. A new namespace (dlmopen) has
+ * no preload library: a line on standard error says so.
  *
  * dlopen and dlmopen end with a jump: the C library's functions choose RUNPATH and namespace by the return address.
  */

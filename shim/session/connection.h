@@ -30,7 +30,7 @@ struct session {
 };
 extern struct session session;
 extern pthread_mutex_t session_lock;
-/* Takes the lock, with signals blocked; false if this thread holds it. First runs fork handlers that fork did not run. */
+/* Takes the lock, with signals blocked; false if this thread holds it. First runs the fork handlers if fork did not. */
 bool session_take_lock(void);
 /* This thread's number as of gettid(2); 0 until its first request. */
 extern __thread pid_t session_thread_id __attribute__((tls_model("initial-exec")));

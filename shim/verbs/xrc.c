@@ -5,9 +5,9 @@
  * (IBV_QPT_XRC_RECV), the number of an SRQ, and the SRQ number in send requests. These operations are added to the
  * context's public operation table, and make Linux's own calls.
  *
- * A target has no queues: its object is libibverbs' struct ibv_qp followed by zeros. So the provider, which modifies and
- * destroys the target, finds no rings to unmap. The receiver's SRQ number is in unused bits of a send request's flags
- * (src/spec/drivers/rxe-rings.ts). The provider copies the flags into the ring.
+ * A target has no queues: its object is libibverbs' struct ibv_qp followed by zeros. So the provider, which modifies
+ * and destroys the target, finds no rings to unmap. The receiver's SRQ number is in unused bits of a send request's
+ * flags (src/spec/drivers/rxe-rings.ts). The provider copies the flags into the ring.
  *
  * Objects are allocated with calloc, as by a provider, and destroyed by the program.
  */

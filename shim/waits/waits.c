@@ -1,7 +1,7 @@
 /*
- * A preload library for `userdma check --races`: tells the shim (shim/check/events.c) when a thread has waited for other
- * threads or programs, and when it creates a thread. It interposes waits without RDMA: reading from sockets and pipes,
- * locks, condition variables, semaphores, barriers, joins, and ends of processes.
+ * A preload library for `userdma check --races`: tells the shim (shim/check/events.c) when a thread has waited for
+ * other threads or programs, and when it creates a thread. It interposes waits without RDMA: reading from sockets and
+ * pipes, locks, condition variables, semaphores, barriers, joins, and ends of processes.
  *
  * Locks of libibverbs, the rxe provider, librdmacm and our libraries do not count: they do not order the program's
  * accesses.
@@ -48,7 +48,7 @@ static void waited(int fd)
         next_##name;                                                                                                   \
     })
 
-/* NEXT for pthread_cond_wait and _timedwait, which have two versions. dlsym finds the old version in some C libraries. */
+/* NEXT for pthread_cond_wait and _timedwait, which have two versions: dlsym finds the old one in some C libraries. */
 #define NEXT_CONDITION(name)                                                                                           \
     ({                                                                                                                 \
         static __typeof__(&name) next_##name;                                                                          \
