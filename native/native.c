@@ -49,7 +49,7 @@ SSE static inline __m128i load(const uint8_t *p)
     return _mm_loadu_si128((const __m128i *)p);
 }
 
-/* `data` plus `x` moved by a distance. `k`: constants for the distance + 32 bits (low half) and - 32 bits (high half). */
+/* `data` plus `x` moved by a distance. `k`: constants for the distance + 32 bits (low half) and - 32 bits (high). */
 SSE static inline __m128i fold(__m128i x, __m128i k, __m128i data)
 {
     return _mm_xor_si128(_mm_xor_si128(_mm_clmulepi64_si128(x, k, 0x00), _mm_clmulepi64_si128(x, k, 0x11)), data);

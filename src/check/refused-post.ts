@@ -9,7 +9,7 @@ import { QpState } from '../spec/enums.ts'
 import { Errno } from '../spec/errno.ts'
 import { PostQueue } from '../spec/session.ts'
 import { SendFlags, WrOpcode } from '../spec/work.ts'
-import { type KnownObject, stateName } from './objects.ts'
+import { type KnownObject, type QueueLimits, stateName } from './objects.ts'
 
 /** A refused request, from the REFUSED message (spec/session.ts). All 0: the request is unknown. */
 export interface RequestFacts {
@@ -52,6 +52,15 @@ export interface RefusedPost {
 const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, BIND_MW } = WrOpcode.values
 const ATOMIC_BYTES = 8
 
+/** The limit of scatter/gather elements; `max` undefined: unknown. */
+const sgeLimit = (
+  isSend: boolean,
+  { maxSendSge, maxRecvSge, maxSge }: QueueLimits,
+): readonly [name: string, max: number | undefined] => {
+  if (isSend) return ['max_send_sge', maxSendSge]
+  return maxSge === undefined ? ['max_recv_sge', maxRecvSge] : ['max_sge', maxSge]
+}
+
 /** The finding for the rule that a request breaks, and why; undefined: unknown. */
 const brokenRule = (
   isSend: boolean,
@@ -67,12 +76,8 @@ const brokenRule = (
         ? 'window and region are of different protection domains'
         : 'the region, its range or the rights do not fit the window',
     ]
-  const { maxSendSge, maxRecvSge, maxSge, maxInlineData } = queue.limits
-  const [name, max] = isSend
-    ? ['max_send_sge', maxSendSge]
-    : maxSge === undefined
-      ? ['max_recv_sge', maxRecvSge]
-      : ['max_sge', maxSge]
+  const { maxInlineData } = queue.limits
+  const [name, max] = sgeLimit(isSend, queue.limits)
   if (max !== undefined && elements > max)
     return ['bad-request', `it has ${elements} scatter/gather elements, and ${name} is ${max}`]
   if (!isSend) return undefined

@@ -118,15 +118,19 @@ export const chainResultText = ({ entries, done, error }: DecodedChain, style: S
 
 // ---- as JSON ----
 
+/** The result of entry `index`; empty: the entry was not executed. */
+const outcomeJson = ({ entries, done, error }: DecodedChain, index: number): Record<string, unknown> => {
+  if (index === done && error !== undefined)
+    return { error: error.code, ...(error.reason !== undefined && { reason: error.reason }) }
+  if (index >= done) return {}
+  const call = entries[index]?.call
+  return { out: call === undefined ? {} : attributesJson(call.out, call.result) }
+}
+
 /** The entries for `JSON.stringify`, each as a call. */
-export const chainJson = ({ entries, done, error }: DecodedChain): Record<string, unknown>[] =>
-  entries.map(({ entry, call }, index) => {
-    const outcome =
-      index === done && error !== undefined
-        ? { error: error.code, ...(error.reason !== undefined && { reason: error.reason }) }
-        : index >= done
-          ? {}
-          : { out: call === undefined ? {} : attributesJson(call.out, call.result) }
+export const chainJson = (chain: DecodedChain): Record<string, unknown>[] =>
+  chain.entries.map(({ entry, call }, index) => {
+    const outcome = outcomeJson(chain, index)
     if (call === undefined)
       return {
         undecoded: { call: entry.call, message: bytesText(entry.message, WHOLE.bytes) },

@@ -283,8 +283,18 @@ export const driverLines = (
 
 // ---- as JSON ----
 
+/** The value of an attribute, decoded if possible. */
+const contentJson = (attribute: AttributeLayout): Record<string, unknown> => {
+  const { type, bytes, value, chain } = attribute
+  if (chain !== undefined)
+    return { entries: chain.entries.map(({ entry, message }) => ({ ref: entry.ref ?? null, ...messageJson(message) })) }
+  if (type !== undefined && value !== undefined)
+    return { value: isEntryNumber(attribute) ? { entry: value } : valueJson(type, value) }
+  return bytes === undefined ? {} : { bytes: bytesText(bytes, Number.POSITIVE_INFINITY).replace('(no bytes)', '') }
+}
+
 const attributeJson = (attribute: AttributeLayout): Record<string, unknown> => {
-  const { name, id, type, address, length, written, bytes, value, chain } = attribute
+  const { name, id, address, length, written, chain } = attribute
   return {
     name,
     id,
@@ -292,11 +302,7 @@ const attributeJson = (attribute: AttributeLayout): Record<string, unknown> => {
     length: Number(length),
     ...(address !== undefined && { address: hex(address) }),
     ...(written !== 0 && { written }),
-    ...(chain !== undefined
-      ? { entries: chain.entries.map(({ entry, message }) => ({ ref: entry.ref ?? null, ...messageJson(message) })) }
-      : type !== undefined && value !== undefined
-        ? { value: isEntryNumber(attribute) ? { entry: value } : valueJson(type, value) }
-        : bytes !== undefined && { bytes: bytesText(bytes, Number.POSITIVE_INFINITY).replace('(no bytes)', '') }),
+    ...contentJson(attribute),
     ...(chain !== undefined &&
       chain.undecoded.length > 0 && { undecoded: bytesText(chain.undecoded, chain.undecoded.length) }),
   }
