@@ -117,7 +117,7 @@ bool frames_is_on_stack(uintptr_t address);
  * above `frame`. 0: no such memory, or unknown.
  */
 uintptr_t frames_outermost(const struct ibv_sge *list, int count, uintptr_t frame);
-/* With the lock held: notes the memory of `slot` if `address` is on this thread's stack. `outermost`: returned above. */
+/* With the lock held: notes the memory of `slot` if `address` is on this thread's stack. `outermost`: as above. */
 void frames_note(uint32_t slot, uintptr_t address, uintptr_t outermost);
 /* In the child of a fork. */
 void frames_forget_all(void);

@@ -1,6 +1,6 @@
 /*
  * Replacements of the C library's functions while those are looked up, by raw system calls: dlsym may allocate, and the
- * program's allocator may read files (the number of processors). Functions that no allocator calls are missing.
+ * program's allocator may read files (the number of processors). Functions that no allocator calls have no replacement.
  */
 #define _GNU_SOURCE
 #include "../shim.h"

@@ -2,7 +2,7 @@
  * Calls that wait without the session's lock, because the daemon has not answered for UNBLOCK_SECONDS. Each call owns
  * the connection of its answer. Other threads open another connection.
  *
- * Signals are unblocked, so siglongjmp from a handler or cancellation may end a wait. The call cannot close its
+ * Signals are unblocked, so siglongjmp in a handler, or cancellation, may end a wait. The call cannot close its
  * connection then. The connection is closed at the thread's next request (siglongjmp), or when another call has to wait
  * (ended threads).
  */

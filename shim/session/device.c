@@ -149,8 +149,8 @@ ssize_t umad_read(int fd, void *buffer, size_t count)
 }
 
 /*
- * Whether Linux would find no error in the command before it waits. False also if the command crosses a page, which may
- * not be mapped: the daemon then decides.
+ * Whether Linux would find no error in the command before it waits. False also if the command reaches into the next
+ * page, which may not be mapped: the daemon then decides.
  */
 static bool cm_get_event_is_valid(const void *buffer, size_t count, const struct cm_header *header)
 {

@@ -1,7 +1,7 @@
 /*
  * The engine of `userdma check`: calls, requests and failures of programs go in, findings come out. This file finds
- * mistakes in single calls, failed requests and connections. Detectors (detector.ts) find the others. The engine does
- * no I/O, reads no clock and knows neither core nor daemon. Its memory is bounded.
+ * mistakes in single calls, failed requests and connections. Detectors (detector.ts) find other mistakes. The engine
+ * does no I/O, reads no clock and knows neither core nor daemon. Its memory is bounded.
  */
 
 import { type Failure, failureText } from '../spec/check/failures.ts'
@@ -40,7 +40,7 @@ import { createRaceDetector, type RaceDetector } from './races/detector.ts'
 import { type RefusedPost, refusalOf } from './refused-post.ts'
 import { FindingReporter, MAX_NAMED, type Occurrence } from './reporting.ts'
 
-/** Whether programs have to destroy objects of a class. Channels are missing: exit closes them. */
+/** Whether programs have to destroy objects of a class. Not channels: exit closes them. */
 const isVerbsClass = (name: string): boolean =>
   ['pd', 'cq', 'mr', 'mw', 'ah', 'srq', 'xrc_srq', 'xrcd', ...QP_CLASSES].includes(name)
 
@@ -97,7 +97,7 @@ const boundsLines = ({ cause: { args } }: Failure): string[] => {
       ]
 }
 
-/** Detectors of every checker. The detector of queues is missing: the checker keeps a reference to it. */
+/** Detectors of every checker, except the detector of queues: the checker keeps a reference to it. */
 const detectorFactories: readonly ((services: DetectorServices) => Detector)[] = [
   createBufferDetector,
   createDatagramDetector,
@@ -213,7 +213,7 @@ export class Checker {
       if (cq !== undefined) this.#checkCqSize(cq, call)
   }
 
-  /** Reports a CQ with fewer entries than the queue pairs that use it can have requests. */
+  /** Reports a CQ that has fewer entries than its queue pairs can have requests. */
   #checkCqSize(cq: KnownObject, call: CheckedCall): void {
     let requests = 0
     for (const user of cq.users) {
@@ -272,8 +272,8 @@ export class Checker {
   }
 
   /**
-   * A queue pair is destroyed: reports that its peer never existed, or that their attributes do not fit. If a failure
-   * was reported, nothing is: the mismatch probably caused the failure.
+   * A queue pair is destroyed: reports that its peer never existed, or that their attributes do not fit. After a
+   * reported failure it reports nothing: the mismatch may have caused the failure.
    */
   #checkConnection(qp: KnownObject, call: CheckedCall): void {
     const peer = this.#peerOf(qp)
@@ -410,7 +410,10 @@ export class Checker {
     return object === 'qp' ? this.#objects.qp(deviceNumber, number) : this.#objects.byHandle(context, object, number)
   }
 
-  /** Retries ran out. The finding is the peer's own first failure, else the first mismatch, else `no-answer`. */
+  /**
+   * Retries ran out. The finding is the first mismatch, else `no-answer`. Instead of `peer-in-error` it is the peer's
+   * own first failure, if known.
+   */
   #reportUnanswered(
     occurrence: Occurrence,
     failure: Failure,

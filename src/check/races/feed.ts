@@ -196,8 +196,8 @@ export class RaceFeed {
   }
 
   /**
-   * Joins all events of devices with `entries`, which were then read from the logs, beginning at `readStart`. Entries
-   * after `readStart` wait for the next call: a log that was read first may lack earlier entries.
+   * Joins all events of devices with `entries`, which were read from the logs afterwards. `readStart`: when the reading
+   * began. Later entries wait for the next call: a log that was read first may lack earlier entries.
    */
   join(entries: readonly LoggedEvent[], readStart: number): void {
     const sorted = inOrder(this.#laterEntries.length === 0 ? entries : [...this.#laterEntries, ...entries])

@@ -423,8 +423,8 @@ const isKnownDone = <Info>(
 }
 
 /**
- * Whether a poster with this clock knows from a later message that the request has ended. If the request is a READ or
- * atomic, a fenced request must come between the request and the message.
+ * Whether a poster with this clock knows from a later message that the request has ended. For a READ or atomic, a later
+ * request, up to the message's, must be fenced.
  */
 const isKnownPlaced = <Info>(request: Request<Info>, clock: Clock): boolean => {
   const { queue, kind, fencesSoFar } = request
