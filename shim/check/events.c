@@ -18,7 +18,7 @@ bool shim_logs_events;
 
 /* Contexts from this descriptor on have no event log, and their posts reach the post log by pwrite. */
 #define MAX_LOGS 4096
-/* A thread yields so often for the daemon to read a full log. Then it overwrites an entry. */
+/* Maximum yields of a thread for the daemon to read a full log. Then the thread overwrites an entry. */
 #define MAX_YIELDS 10000
 /* Yields between two attempts to wake the daemon. */
 #define YIELDS_PER_WAKE 64

@@ -1,6 +1,6 @@
 /*
  * Memory of outstanding requests in stack frames that have returned. When the program calls a post or poll, all frames
- * at lower addresses than the caller's have returned. Memory there is reported if this thread posted it.
+ * at lower addresses than the caller's have returned. Outstanding memory there is reported if this thread posted it.
  *
  * Coroutines may have stacks within their thread's stack. The address of the outermost frame distinguishes them.
  */

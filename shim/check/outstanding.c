@@ -15,7 +15,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-/* The use by children is reported only of contexts with a lower descriptor. */
+/* Use by children is reported only for contexts with a lower descriptor. */
 #define MAX_CONTEXTS 4096
 /* Maximum reported elements of requests at a fork. */
 #define MAX_FORKED 4

@@ -96,7 +96,7 @@ unsigned python_take(struct python_frame *frames, unsigned max_frames)
     return depth;
 }
 
-/* "?" if the attribute is no string. */
+/* Copies a string attribute of a code object; "?" if there is none. */
 static void copy_attribute(void *code, const char *name, char *text, size_t size)
 {
     void *string = api.attribute(code, name);

@@ -150,7 +150,7 @@ static void write_frames(const struct stack *stack, char *text, size_t size)
     struct frame_text frames = {.text = text, .size = size};
     text[0] = 0;
     for (unsigned i = 0; i < stack->depth; i++) {
-        /* The call instruction. */
+        /* The call, not the instruction after it. */
         const char *address = (const char *)stack->frames[i] - 1;
         Dl_info info;
         struct link_map *map = NULL;

@@ -71,7 +71,7 @@ const recordOf = (packet: WellFormedPacket, header: HeaderName): Readonly<Record
 /** The fields of a header after the BTH. */
 const headerText = (packet: WellFormedPacket, header: HeaderName): string =>
   Object.keys(headers[header].fields)
-    // A fetch-and-add has no compare data. Reserved bits are shown only if they are set.
+    // The compare data of a fetch-and-add means nothing. Reserved bits are shown only if they are set.
     .filter(field => !(field === 'cmpDt' && packet.name.endsWith('FETCH_ADD')))
     .map(field => [field, recordOf(packet, header)[field]] as const)
     .filter(([field, value]) => !(/^resv/.test(field) && Number(value) === 0))

@@ -40,8 +40,8 @@ export const hasFailed = (record: TraceRecord): boolean => {
 }
 
 /**
- * Whether a call is libibverbs' probe for write commands by ioctl: a QUERY_DEVICE without a request. ENOSPC means that
- * the kernel supports them, so the probe has not failed.
+ * Whether a call is libibverbs' probe for write commands by ioctl: a QUERY_DEVICE without a request. ENOSPC means yes,
+ * so the probe has not failed.
  */
 const isProbe = ({ dialect, attempt, ret }: TraceRecord): boolean =>
   dialect === 'ioctl' && attempt === 'QUERY_DEVICE' && ret === -Errno.ENOSPC
