@@ -1,6 +1,6 @@
 /*
  * Vector clocks for the search for races. The clock of a thread or message tells which requests the thread, or the
- * sender of the message, can know to have ended. Each queue has a slot in clocks. Closed queues free their slots. The
+ * sender of the message, can know to have ended. Queues have slots in clocks, which closed queues free. The
  * requests of a slot are numbered from 0. A clock has two counts for each slot:
  *
  * - `done`: all requests with lower numbers are complete. A completion said so.
