@@ -113,6 +113,7 @@ bool detached_wait(int *fd, const struct shim_guard *guard, uint64_t deadline)
     static uint64_t stamps = 0x7573657264ull << 24;
     volatile uint64_t frame = ++stamps;
     const uint16_t generation = session.generation;
+    const bool was_session = session.fd == *fd;
     close_calls_of_ended_threads();
     struct detached_call *call = find_free_call();
     if (!call) {
@@ -122,7 +123,7 @@ bool detached_wait(int *fd, const struct shim_guard *guard, uint64_t deadline)
     const unsigned bit = 1u << (call - calls);
     *call = (struct detached_call){.fd = *fd, .thread = session_thread_id, .frame = &frame, .stamp = frame};
     calls_of_thread |= bit;
-    if (session.fd == *fd)
+    if (was_session)
         session.fd = -1;
     pthread_mutex_unlock(&session_lock);
     pthread_setcancelstate(guard->cancel_state, NULL);
@@ -138,7 +139,7 @@ bool detached_wait(int *fd, const struct shim_guard *guard, uint64_t deadline)
     calls_of_thread &= ~bit;
     *fd = call->fd;
     call->fd = 0;
-    if (session.fd < 0 && session.generation == generation)
+    if (was_session && session.fd < 0 && session.generation == generation)
         session.fd = *fd;
     return is_in_time;
 }
