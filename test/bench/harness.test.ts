@@ -1,6 +1,5 @@
 /*
- * bench/harness/harness.ts with simulated measurements and a simulated noise probe: medians, which rounds count,
- * verdicts, and rows that cannot be measured.
+ * bench/harness/harness.ts, with simulated measurements and a simulated noise probe.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -17,10 +16,9 @@ import {
 
 const quiet: NoiseSample = { quiet: true, text: 'quiet' }
 const noisy: NoiseSample = { quiet: false, text: 'noisy' }
-/** Prints nothing. */
 const silent = (): void => {}
 
-/** A row with these members, and defaults for the others: 3 ns against a reference of 4 ns. */
+/** A row with default members: 3 ns against a reference of 4 ns. */
 const row = (members: Partial<Row>): Row => ({
   name: 'row',
   quantity: 'a quantity',
@@ -77,7 +75,7 @@ describe('digits', () => {
 
 describe('measure', () => {
   it('judges by the median of the ratios of each round, not by the ratio of the medians', async () => {
-    // The first values are those of the warm-up. The rounds' ratios are 0.5, 0.5, 2, 0.5, 2.
+    // The first values belong to the warm-up. The rounds' ratios are 0.5, 0.5, 2, 0.5, 2.
     const bench = { ours: values(99, 1, 2, 8, 4, 8), reference: values(99, 2, 4, 4, 8, 4) }
     const outcome = await measure(row({ prepare: () => bench }), () => quiet, silent)
     assert.equal(outcome.rounds.length, 5)
@@ -103,7 +101,7 @@ describe('measure', () => {
     assert.deepEqual([outcome.ours, outcome.noisy], [1, 0])
   })
 
-  it('counts all rounds, and says so in the table, if the machine stays noisy', async () => {
+  it('counts all rounds if the machine stays noisy, and notes it in the table', async () => {
     const outcome = await measure(row({}), () => noisy, silent)
     assert.deepEqual([outcome.rounds.length, outcome.noisy, outcome.ratio], [10, 10, 0.75])
     assert.match(table([outcome])[1], /floor met, 10 of 10 rounds noisy$/)
@@ -131,7 +129,7 @@ describe('measure', () => {
     assert.equal(lines.filter(line => /round \d: ours 3\.00 ns, reference 4\.00 ns, ratio 0\.750/.test(line)).length, 5)
   })
 
-  it('notes what is missing when a row cannot be measured, and cleans up', async () => {
+  it('notes the reason and cleans up if a row cannot be measured', async () => {
     const missing = () => {
       throw new Unavailable('ib_write_bw is not installed')
     }

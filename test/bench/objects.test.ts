@@ -1,6 +1,6 @@
 /*
- * The memory of idle objects (R15), measured as by the benchmark `objects`, in separate processes: at most a limit for
- * each kind, with a margin for other versions of Node, and about the same for each object however many there are.
+ * The memory of idle objects (R15), measured by the benchmark `objects` in separate processes. The limits have a margin
+ * for other versions of Node.
  */
 import assert from 'node:assert/strict'
 import { fork } from 'node:child_process'
@@ -12,7 +12,7 @@ import type { ObjectsCost, ObjectsOrder } from '../../bench/sides/objects-side.t
 
 const CHILD = fileURLToPath(new URL('../../bench/sides/objects-side.js', import.meta.url))
 
-/** Bytes of each of `count` objects. */
+/** Bytes per object. */
 const bytesOf = async (kind: ObjectKind, count: number): Promise<number> => {
   const child = fork(CHILD)
   const exited = once(child, 'exit')
@@ -23,10 +23,10 @@ const bytesOf = async (kind: ObjectKind, count: number): Promise<number> => {
   return answer.bytes
 }
 
-/** So many objects that the memory of code that is compiled meanwhile, a few 100 KB, does not matter. */
+/** With this count, the few 100 KB that the compiler allocates meanwhile do not matter. */
 const MANY = 20_000
 
-/** Bytes per object, by the kinds of bench/object-makers.ts. Those named "library …" include the library's objects. */
+/** Bytes per object, by the kinds of bench/object-makers.ts. "library" kinds include the library's objects. */
 const LIMITS = {
   pd: 200,
   mr: 330,
@@ -49,13 +49,13 @@ describe('an idle object', { concurrency: 2 }, () => {
   for (const [kind, limit] of Object.entries(LIMITS) as [ObjectKind, number][])
     it(`${kind} takes at most ${limit} bytes`, async () => {
       let bytes = await bytesOf(kind, MANY)
-      // Once more, since what the compiler allocates meanwhile varies with the load of the machine.
+      // Measured again: the compiler's allocations vary with the load of the machine.
       if (bytes > limit) bytes = await bytesOf(kind, MANY)
       assert.ok(bytes <= limit, `${bytes.toFixed(0)} bytes`)
       assert.ok(bytes > 50, `${bytes.toFixed(0)} bytes: the measurement failed`)
     })
 
-  it('takes about the same number of bytes, however many objects there are', async () => {
+  it('takes about as many bytes with 40,000 objects as with 2,000', async () => {
     const [few, many] = [await bytesOf('rc_qp', 2000), await bytesOf('rc_qp', 40_000)]
     assert.ok(Math.abs(many / few - 1) < 0.15, `${few.toFixed(0)} bytes of 2,000, ${many.toFixed(0)} of 40,000`)
   })

@@ -1,5 +1,5 @@
 /*
- * A tool's session with a simulated daemon: HELLO, requests and their replies, records, and the daemon's end.
+ * A tool's session with a simulated daemon.
  */
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
@@ -20,7 +20,6 @@ import {
   writeTrace,
 } from '../../src/uapi/session-codec.ts'
 
-/** What a simulated daemon does with a message: it puts replies into the buffer and sends them, or hangs up. */
 type Answer = (request: Request, send: (length: number) => void, hangUp: () => void) => void
 
 describe('a tool’s session', () => {
@@ -67,7 +66,6 @@ describe('a tool’s session', () => {
   }
 
   const hello: Answer = (request, send) => send(writeHelloReply(out, request, { error: 0, root: '/r' }))
-  /** Accepts HELLO, and answers the other requests by `tool`. */
   const afterHello =
     (tool: Answer): Answer =>
     (request, send, hangUp) =>
@@ -82,7 +80,7 @@ describe('a tool’s session', () => {
     removeFolder(folder)
   })
 
-  it('names the socket where no daemon listens', async () => {
+  it('reports the path of the socket if no daemon listens', async () => {
     await assert.rejects(openSession(join(folder, 'none')), error => {
       assert.ok(error instanceof NoDaemonError)
       assert.match(error.message, /^no daemon at .*none; start one with `userdma daemon --socket \/.*none`$/)
@@ -115,7 +113,7 @@ describe('a tool’s session', () => {
     })
   })
 
-  it('works although the daemon may not read its memory', async () => {
+  it('works although the daemon may not read the tool’s memory', async () => {
     const socket = serve((request, send) => send(writeHelloReply(out, request, { error: Errno.EACCES, root: '' })))
     const client = await openSession(socket)
     client.close()
@@ -152,7 +150,7 @@ describe('a tool’s session', () => {
     await assert.rejects(client.stat(), NoDaemonError)
   })
 
-  it('closes when the daemon ends, and its outstanding requests fail', async () => {
+  it('fails outstanding requests and closes when the daemon ends', async () => {
     const client = await openSession(serve(afterHello((_request, _send, hangUp) => hangUp())))
     await assert.rejects(client.stat(), /\(process \d+\) ended/)
     await client.ended

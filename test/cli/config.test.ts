@@ -1,5 +1,5 @@
 /*
- * The options that configure a daemon: parsing, the way back to options, and which daemons a command can join.
+ * The options that configure a daemon, and the daemons that a command with these options can join.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

@@ -1,5 +1,5 @@
 /*
- * Commands join the user's daemon, or start it.
+ * joinDaemon joins the user's daemon, or starts one.
  */
 import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
@@ -10,7 +10,7 @@ import { hasNative } from '../../src/host/native.ts'
 import { SessionEnv } from '../../src/spec/session.ts'
 import { temporaryFolder } from '../system/programs.ts'
 
-it('a daemon whose last possible start succeeds is joined', { skip: !hasNative() && 'koffi is missing' }, async t => {
+it('joins a daemon that only the last attempt starts', { skip: !hasNative() && 'koffi is missing' }, async t => {
   const folder = temporaryFolder(t)
   const { env, execArgv } = process
   const { XDG_RUNTIME_DIR, [SessionEnv.socket]: socket } = env

@@ -1,5 +1,5 @@
 /*
- * Output files of traces and captures: private, no links, and never another user's file.
+ * createOutput, which opens the output files of traces and captures.
  */
 import assert from 'node:assert/strict'
 import {

@@ -1,5 +1,5 @@
 /*
- * Programs into which the preload library cannot be loaded are reported with the reason.
+ * preloadProblems reports programs into which the preload library cannot be loaded.
  */
 import assert from 'node:assert/strict'
 import { chmodSync, copyFileSync, writeFileSync } from 'node:fs'
@@ -10,12 +10,11 @@ import { preloadProblems } from '../../src/cli/program/preload-check.ts'
 import { compileC, requireTool } from '../tools.ts'
 
 const folder = privateFolder()
-/** The message about the program itself. */
 const preloadProblem = (path: string, args: readonly string[]): string | undefined =>
   preloadProblems(path, args).find(({ name }) => name === path)?.problem
 after(() => removeFolder(folder))
 
-test('no problem is reported for system programs, scripts, and files that are not programs', () => {
+test('system programs, scripts, and files that are not programs have no problem', () => {
   for (const path of ['/bin/sh', process.execPath, '/nothing', folder])
     assert.equal(preloadProblem(path, []), undefined)
   const script = join(folder, 'script')
@@ -28,14 +27,14 @@ test('no problem is reported for system programs, scripts, and files that are no
     assert.equal(preloadProblem('/usr/bin/env', args), undefined)
 })
 
-test('a static program and one for another processor are reported; a truncated file is not', t => {
+test('a static program and a program for another processor are reported, a truncated file is not', t => {
   if (!requireTool('cc', t, 'gcc libc6-dev')) return
   const source = join(folder, 'main.c')
   writeFileSync(source, 'int main(void) { return 0; }\n')
   const staticProgram = compileC(join(folder, 'static'), [source], ['-static'])
   assert.match(preloadProblem(staticProgram, []) ?? '', /linked statically/)
   const foreign = join(folder, 'foreign')
-  // The copy is executable, and stays so with other contents.
+  // The copy gives the new file its executable mode.
   copyFileSync(process.execPath, foreign)
   // An ELF header of 64 bits for machine 8, EM_MIPS.
   const bytes = Buffer.from([0x7f, 0x45, 0x4c, 0x46, 2, 1, 1, ...new Array(11).fill(0), 8, 0, ...new Array(44).fill(0)])
@@ -54,7 +53,7 @@ test('an environment emptied by env is reported; a set-uid program of this user 
   assert.equal(preloadProblem(setUid, []), undefined)
 })
 
-test('interpreters of scripts, and programs that launchers and shells start, are checked too', t => {
+test('interpreters of scripts, and programs that launchers and shells start, are checked', t => {
   if (!requireTool('cc', t, 'gcc libc6-dev')) return
   const source = join(folder, 'none.c')
   writeFileSync(source, 'int main(void) { return 0; }\n')

@@ -1,5 +1,5 @@
 /*
- * Programs of the command line: which cannot be run, with which status; signals during the start; the environment.
+ * How `userdma run` starts a program: refusals with their exit status, signals, environment.
  */
 import assert from 'node:assert/strict'
 import childProcess from 'node:child_process'
@@ -51,7 +51,7 @@ describe('a program that cannot be run', () => {
       )
     })
 
-  it('is one for which no folder of PATH has an executable file', () => {
+  it('has no executable file in any folder of PATH', () => {
     requireProgram(good)
     requireProgram('sh')
     mkdirSync(join(folder, 'first'))
@@ -65,7 +65,7 @@ describe('a program that cannot be run', () => {
 })
 
 describe('a program that runs', () => {
-  it('gets signals that arrive during its start', async t => {
+  it('gets signals that arrive while the program starts', async t => {
     const { spawn } = childProcess
     t.mock.method(childProcess, 'spawn', (...args: Parameters<typeof spawn>) => {
       assert.equal(process.listenerCount('SIGTERM'), 1, 'a signal would end us, but not the program')
@@ -94,7 +94,7 @@ describe('a program that runs', () => {
   })
 })
 
-test('advice about a folder that cannot be reached is left out of a message', () => {
+test('a message about a path that cannot be reached has no advice', () => {
   const path = `/${'x'.repeat(300)}/sock`
   const error = Object.assign(new Error('EACCES: permission denied'), { code: 'EACCES', path })
   assert.equal(messageOf(error), 'EACCES: permission denied')
@@ -112,7 +112,7 @@ describe('the environment of a program', { skip: lacking() }, () => {
     assert.equal(env.PATH, process.env.PATH)
   })
 
-  it('without the libraries is what it was before', () => {
+  it('without the libraries is the original environment', () => {
     assert.equal(withoutShim({ LD_PRELOAD: '/a/libuserdma_shim.so:/b.so' }).LD_PRELOAD, '/b.so')
     assert.deepEqual(withoutShim({ LD_PRELOAD: '/a/libuserdma_shim.so', A: 'b' }), { A: 'b' })
     assert.deepEqual(withoutShim({ A: 'b' }), { A: 'b' })

@@ -1,5 +1,5 @@
 /*
- * Wrong usage and failed starts of commands, help, and output whose reader exits.
+ * Commands that end at once: wrong usage, failed starts, help, output that cannot be written.
  */
 import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
@@ -8,7 +8,7 @@ import { describe, it } from 'node:test'
 import { repoRoot } from '../paths.ts'
 import { cleanEnvironment, run, runUserdma, start, temporaryFolder, userdma } from '../system/programs.ts'
 
-/** Arguments, the exit status, and the message on standard error. Standard output stays empty. */
+/** `message` is on standard error; standard output is empty. */
 type Case = readonly [args: readonly string[], status: number, message: RegExp]
 
 const emptyPath = (option: string, ...args: string[]): Case => [

@@ -1,5 +1,5 @@
 /*
- * The rates of `userdma stat --watch`, its interval, and its end.
+ * `userdma stat --watch`.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -8,7 +8,7 @@ import { UsageError } from '../../src/cli/fail.ts'
 import { rateText, rateTexts, watchSeconds, watchStat } from '../../src/cli/watch.ts'
 import type { DeviceStat, Stat } from '../../src/uapi/tool.ts'
 
-/** `dataUnits`: units of 4 bytes, in which port_xmit_data counts. */
+/** `dataUnits` counts units of 4 bytes, as port_xmit_data does. */
 const device = (packets: number, dataUnits: number, dropped: number): DeviceStat => ({
   name: 'rxe0',
   address: '127.0.0.1',
@@ -21,13 +21,13 @@ const device = (packets: number, dataUnits: number, dropped: number): DeviceStat
 })
 
 describe('userdma stat --watch', () => {
-  it('shows what changed, per second', () => {
+  it('shows the changes per second', () => {
     const line = rateText(device(10, 1000, 0), device(1044, 3560, 1), 2)
     assert.equal(line, 'rxe0  out 5 KiB/s, in 0 B/s, sent_pkts 517/s, faults dropped 0.5/s')
     assert.equal(rateText(device(10, 1000, 0), device(10, 1000, 0), 2), undefined)
   })
 
-  it('compares each device with itself when devices are added and removed', () => {
+  it('compares devices by name when devices are added and removed', () => {
     const named = (name: string, packets: number): DeviceStat => ({ ...device(packets, 0, 0), name })
     const before = [named('gone', 900), named('stays', 10)]
     const after = [named('stays', 14), named('added', 500)]

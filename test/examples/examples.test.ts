@@ -1,5 +1,5 @@
 /*
- * Each example runs, and prints what it should; examples and a driver of tests import only what the package exports.
+ * The output of the examples, and their imports.
  */
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
@@ -11,13 +11,9 @@ import { hasNative } from '../../src/host/native.ts'
 import { fixture, repoRoot } from '../paths.ts'
 import { startDaemon } from '../system/programs.ts'
 
-/** The path of an example as it was compiled with the tests. */
 const compiledPath = (name: string): string => fileURLToPath(new URL(`../../examples/${name}.js`, import.meta.url))
 
-/**
- * The output of an example. Its environment lacks the test runner's variable, to which node:test in examples would
- * react.
- */
+/** The output of an example. With NODE_TEST_CONTEXT, node:test in an example would act as a child of this test. */
 const run = (name: string, args: readonly string[] = [], options: readonly string[] = []): string => {
   const { NODE_TEST_CONTEXT: _, ...env } = process.env
   return execFileSync(process.execPath, [...options, compiledPath(name), ...args], { encoding: 'utf8', env })
@@ -32,7 +28,7 @@ test('examples and a third-party driver import only the package’s exports', ()
   for (const source of sources)
     for (const [, module] of readFileSync(source, 'utf8').matchAll(/from '(?!node:)([^']+)'/g))
       assert.ok(module!.replace(/^userdma/, '.') in exports, `${source}: ${module}`)
-  // A driver that stands for one outside the package.
+  // This driver imitates one outside the package.
   const driver = join(repoRoot, 'test', 'verbs', 'classes', 'third-party-driver.ts')
   assert.ok(sources.length >= 7)
   for (const [, module] of readFileSync(driver, 'utf8').matchAll(/from '(?:\.\.\/)*(\.\.\/[^']+)'/g))
@@ -54,7 +50,7 @@ test('clients of connect-by-address read the server’s memory', () => {
   assert.equal(run('connect-by-address', ['20']), '20 of 20 clients have read "every client may read this"\n')
 })
 
-test('ping: two IP stacks answer each other’s pings, and every byte arrives over a lossy link', () => {
+test('ping: two IP stacks answer pings, and all bytes arrive over a lossy link', () => {
   assert.match(
     run('ping', ['2%', '100000']),
     /^10 pings answered, the fastest in \d+ µs\n100000 bytes arrived, in 72 datagrams of which \d+ were sent again\n$/,
@@ -66,7 +62,7 @@ test('the tests in network-double pass', () => {
   assert.match(output, /# pass 3\n# fail 0\n/)
 })
 
-test('the tests in checked find mistakes', () => {
+test('the tests in checked pass', () => {
   const output = run('checked.test', [], ['--enable-source-maps', '--test', '--test-reporter=tap'])
   assert.match(output, /# pass 2\n# fail 0\n/)
 })
@@ -75,7 +71,6 @@ test('many-connections serves 1,000 queue pairs from one event loop', () => {
   assert.match(run('many-connections', ['1000', '2']), /^2000 of 2000 answers on 1000 connections, \d+ a second\n$/)
 })
 
-/** Matches the output of chained-set-up. */
 const chainedOutput =
   /^one chain: [\d.]+ µs for each queue pair\nsingle calls: .*\nSUCCESS: the peer's byte is 42\nnothing was created: rc_qp\.create: maxSendWr/
 

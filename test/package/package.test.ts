@@ -1,6 +1,5 @@
 /*
- * The package as a program gets it: packed, unpacked into a node_modules folder, and used with import, require, a
- * bundler, a browser's globals and the oldest TypeScript; and checked by the linters of packages.
+ * The package as programs use it: packed with npm, and unpacked into a node_modules folder.
  */
 import assert from 'node:assert/strict'
 import { execFileSync, spawnSync } from 'node:child_process'
@@ -13,9 +12,7 @@ import { hasNative } from '../../src/host/native.ts'
 import { repoRoot } from '../paths.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'userdma-package-'))
-/** The path of a package that the project has installed. */
 const installed = (name: string): string => join(repoRoot, 'node_modules', name)
-/** The path of a file in the test's folder. */
 const pathOf = (name: string): string => join(folder, name)
 const { NODE_TEST_CONTEXT: _, ...env } = process.env
 const node = (...args: string[]): string => execFileSync(process.execPath, args, { cwd: folder, env, encoding: 'utf8' })
@@ -38,7 +35,7 @@ before(() => {
 })
 after(() => rmSync(folder, { recursive: true }))
 
-/** The end of a program: opens a device on this link, prints its name, and closes it. */
+/** The end of a program that has imported `open`. */
 const openAndClose = (link: string) => `
   open(${link === 'memory' ? '' : `{ link: '${link}', address: '127.0.0.71' }`}).then(async device => {
     console.log(device.name)
@@ -119,7 +116,7 @@ describe('esbuild', { skip: !existsSync(installed('esbuild')) && 'esbuild is not
         Object.assign(this, { port1: channel.port1, port2: channel.port2 })
       }
     }
-    // The globals of every browser, and none of Node.
+    // Only globals that browsers have.
     const timers = { performance, queueMicrotask, setTimeout, clearTimeout }
     const globals = { ...timers, TextEncoder, TextDecoder, crypto, MessageChannel: TrackedChannel }
     const context = createContext({ ...globals, AbortController, AbortSignal })
@@ -132,7 +129,7 @@ describe('esbuild', { skip: !existsSync(installed('esbuild')) && 'esbuild is not
 })
 
 describe('linters of packages', () => {
-  /** Module resolutions that a profile of attw omits. */
+  /** Module resolutions that a profile of arethetypeswrong omits. */
   const UNSERVED = { 'esm-only': ['node10', 'node16-cjs'] }
 
   test('arethetypeswrong finds nothing', async () => {
@@ -146,7 +143,7 @@ describe('linters of packages', () => {
     assert.deepEqual(served, [])
   })
 
-  // Its suggestions are ignored: the only one is to replace `browser`, which maps Node's own modules, by `exports`.
+  // publint's only suggestion is ignored: to replace `browser`, which maps Node's own modules, by `exports`.
   test('publint finds no error and no warning', async () => {
     const { publint } = await import('publint')
     const { messages } = await publint({ pack: { tarball: tarball.buffer }, level: 'warning', strict: true })
@@ -158,7 +155,6 @@ const oldest = installed('typescript-oldest')
 const strict = ['--noEmit', '--strict', '--target', 'es2022', '--lib', 'es2022,esnext.disposable']
 const nodeModules = [...strict, '--module', 'nodenext', '--moduleResolution', 'nodenext']
 
-/** Pairs of lines: the first must not compile, the second must. */
 const MISTAKES: readonly (readonly [wrong: string, right: string])[] = [
   ['pd.rcQp({ sendCq: pd })', 'pd.rcQp({ sendCq: cq })'],
   ['pd.rcQp({ sendCq: cq, srq: cq })', 'pd.rcQp({ sendCq: cq, srq })'],
@@ -171,7 +167,7 @@ const MISTAKES: readonly (readonly [wrong: string, right: string])[] = [
   ["export const code: RdmaError['code'] = 'EWRONG'", "export const right: RdmaError['code'] = 'EINVAL'"],
 ]
 
-test('mistakes of types do not compile, and the right lines beside them do', () => {
+test('lines with a type error do not compile, their corrections do', () => {
   const header = [
     "import { open, type RdmaError } from 'userdma'",
     'const device = await open()',

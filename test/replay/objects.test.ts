@@ -1,6 +1,5 @@
 /*
- * Every object that pyverbs created on Linux, if this release has its class: completion queues, memory windows, address
- * handles and queue pairs of all types with their errors, resize, each transition and QUERY_QP.
+ * Core and the rxe driver answer pyverbs's calls on objects as Linux did.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -10,20 +9,20 @@ for (const dialect of ['linux', 'object'] as const)
   test(`objects.abilog: core and rxe answer as Linux did, ${dialect} dialect`, () => {
     const { calls, refused, skipped } = replay('objects.abilog', 2, dialect, {
       skipsMissingMethods: true,
-      // Linux accepts a path MTU beyond the interface's, we refuse it.
+      // Linux accepts a path MTU beyond the interface's, userdma refuses it.
       pathMtu: 4096,
-      // This device has XRC initiators, Linux's rxe does not. Neighbour discovery does not exist here and cannot fail.
+      // userdma has XRC initiators, Linux's rxe does not. userdma has no neighbour discovery that could fail.
       skippedSteps: /unreachable|XRC_SEND/,
       chosen: {
         // max_mtu and active_mtu.
         'port.query': { step: /./, bytes: [[1, 27, 29]] },
-        // cur_qp_state: rxe always returns 0, we return the state.
+        // cur_qp_state: Linux's rxe always returns 0, userdma the state.
         'rc_qp.query': { step: /^query_qp$/, bytes: [[1, 109, 110]] },
       },
     })
     assert.ok(calls > 40, `${calls} calls`)
     assert.ok(refused > 10, `${refused} refused`)
-    // On-demand regions are EOPNOTSUPP since Linux 6.12, and were EINVAL.
+    // Linux refuses on-demand regions with EOPNOTSUPP since 6.12, before with EINVAL.
     assert.deepEqual(
       skipped.filter(step => !/XRC_SEND/.test(step)),
       ['reg_mr on demand', 'create_ah unreachable destination'],

@@ -1,6 +1,6 @@
 /*
- * A recorded process on the real core and rxe driver: each of its system calls is laid out in memory, dispatched, and
- * its answer compared byte for byte with the kernel's, except for numbers that each machine chooses itself (`chosen`).
+ * Replays the system calls of a recorded process on core and the rxe driver. Answers must equal the kernel's byte for
+ * byte, except for numbers that each machine chooses (`Chosen`).
  */
 import assert from 'node:assert/strict'
 import { attachSink, createEventQueue, readEvents } from '../../src/core/events/events.ts'
@@ -44,7 +44,7 @@ import {
   responseAddress,
 } from '../uapi/abilog.ts'
 
-/** The machines of the recordings: a is 10.77.0.2, b is 10.77.0.3. */
+/** The machines of the recordings are 10.77.0.2 and 10.77.0.3. */
 const machine = (last: 2 | 3) => {
   const address = Uint8Array.from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 77, 0, last])
   const identity = identify(address, { mac: Uint8Array.from([0x52, 0x54, 0, 0x77, 0, last]), name: 'enp1s0', index: 2 })
@@ -52,7 +52,7 @@ const machine = (last: 2 | 3) => {
   return { ...identity, gids: [...identity.gids, ula] }
 }
 
-/** The program's memory for registration: everything is mapped except the first pages. */
+/** The program's memory: everything is mapped except the first pages. */
 const space: AddressSpace = {
   check: (hi, lo, length) => length === 0 || hi > 0 || lo >= 0x100000,
   read: () => Errno.EFAULT,
@@ -62,8 +62,8 @@ const space: AddressSpace = {
 }
 
 /**
- * Response bytes that each machine chooses: [from, to) by attribute id of an ioctl (from 0x1000: the driver's), or in
- * the response of a write (RESPONSE).
+ * Response bytes [from, to) that each machine chooses. `attribute`: an attribute id of an ioctl, from 0x1000 of the
+ * driver; or RESPONSE, the response of a write.
  */
 type Chosen = readonly (readonly [attribute: number, from: number, to: number])[]
 const RESPONSE = -1
@@ -76,13 +76,12 @@ const QP_CHOSEN: Chosen = [
 const CHOSEN: Readonly<Record<string, Chosen>> = {
   // The descriptor that a refused GET_CONTEXT leaves in its response.
   'device.query': [[RESPONSE, 0, 4]],
-  // The counter of wrong P_Keys, which depends on the machine's history; and the full speed, which newer kernels
-  // report.
+  // The counter of wrong P_Keys, and the full speed, which newer kernels report.
   'port.query': [
     [1, 8, 12],
     [1, 44, 48],
   ],
-  // Keys, which `assertSameKeys` checks.
+  // Keys; `assertSameKeys` checks them.
   'mr.create': [
     [1, 4, 12],
     [RESPONSE, 4, 12],
@@ -98,7 +97,7 @@ const CHOSEN: Readonly<Record<string, Chosen>> = {
     [RESPONSE, 8, 16],
   ],
   'cq.modify': [[0x1001, 0, 8]],
-  // The mmap offsets, and the size: rxe returns the requested number, we return the actual one.
+  // The mmap offsets, and the size: Linux's rxe returns the requested size, userdma the actual one.
   'srq.create': [
     [0x1001, 0, 8],
     [0x1001, 16, 20],
@@ -109,13 +108,13 @@ const CHOSEN: Readonly<Record<string, Chosen>> = {
   'rc_qp.create': QP_CHOSEN,
   'uc_qp.create': QP_CHOSEN,
   'ud_qp.create': QP_CHOSEN,
-  // The number that requests use for it.
+  // The number of the address handle in requests.
   'ah.create': [[0x1001, 0, 4]],
 }
 
 /**
- * Device attributes that differ: XRC, which rxe lacks, FLUSH and ATOMIC WRITE, which the recorded kernel did not have
- * yet, and the limits max_qp, max_qp_wr, max_cq, max_srq, max_srq_wr, of which rxe reports values that exceed memory.
+ * Device attributes that differ: XRC, which Linux's rxe lacks; FLUSH and ATOMIC WRITE, which the recorded kernel lacks;
+ * max_qp, max_qp_wr, max_cq, max_srq, max_srq_wr, for which Linux's rxe reports values that exceed memory.
  */
 const DEVICE_QUERY_CHOSEN: Chosen = [1, RESPONSE].flatMap(where => [
   [where, 52, 60] as const,
@@ -126,14 +125,14 @@ const DEVICE_QUERY_CHOSEN: Chosen = [1, RESPONSE].flatMap(where => [
   [where, 228, 232] as const,
 ])
 
-/** The bytes, without those that are chosen, as hex, which a failure shows in one line. */
+/** The bytes as hex, with zeros for chosen bytes. */
 const mask = (bytes: Uint8Array, chosen: Chosen, attribute: number): string => {
   const masked = bytes.slice()
   for (const [id, from, to] of chosen) if (id === attribute) masked.fill(0, from, to)
   return Buffer.from(masked).toString('hex')
 }
 
-/** The kernel's bytes at an address to which it wrote a descriptor number. */
+/** The descriptor number that the kernel wrote to an address. */
 const recordedNumber = (logged: LoggedIoctl | LoggedWrite, address: bigint): number => {
   const at = (base: bigint, bytes: Uint8Array | undefined): number | undefined => {
     const offset = Number(address - base)
@@ -156,25 +155,23 @@ export interface Replayed {
   readonly calls: number
   /** How many of them the kernel refused. */
   readonly refused: number
-  /** The steps of calls that were not compared, see `Differences`. */
+  /** The steps of calls that were not compared (`Differences`). */
   readonly skipped: readonly string[]
 }
 
 /** Permitted differences from a log. */
 export interface Differences {
-  /** Calls without a method are skipped; protection domains take their handles. */
+  /** Calls without a method are skipped. Protection domains get their handles. */
   readonly skipsMissingMethods?: boolean
   /** Path MTU of the interface in bytes, 1024 if absent. */
   readonly pathMtu?: number
-  /** Steps that are skipped as a whole. */
   readonly skippedSteps?: RegExp
-  /** More bytes that may differ: by method, of steps whose name matches. */
+  /** More chosen bytes by method, in steps with a matching name. */
   readonly chosen?: Readonly<Record<string, { readonly step: RegExp; readonly bytes: Chosen }>>
 }
 
 const NO_METHOD: readonly number[] = [Errno.EOPNOTSUPP, Errno.EPROTONOSUPPORT]
 
-/** The handle that a recorded call created; undefined if none. */
 const createdHandle = (logged: LoggedIoctl | LoggedWrite): number | undefined => {
   if (logged.errno !== 0) return undefined
   if (logged.kind === 'write') return undefined
@@ -212,7 +209,7 @@ const viaObjectDialect = (view: CallerView, linux: Decoded): Decoded | Answer =>
       if (outcome instanceof CallError) return linux.answer(outcome)
       const { object, out } = decodeResult(call, received.answer(outcome).message)
       const { descriptors } = outcome
-      // The carrier inserts descriptors; until then their fields are meaningless.
+      // The carrier fills the fields of descriptors later.
       for (const { attribute } of descriptors ?? []) delete out[attribute]
       return linux.answer({
         out,
@@ -224,8 +221,8 @@ const viaObjectDialect = (view: CallerView, linux: Decoded): Decoded | Answer =>
 }
 
 /**
- * Replays a log of one process; throws an assertion with the line of the first call with a different answer. `last`:
- * the machine of the recording. `dialect` object: every call reaches core as a message of the object dialect.
+ * Replays a log of one process. `last`: the last byte of the recorded machine's address. `dialect` object: every call
+ * is translated to the object dialect.
  */
 export const replay = (
   name: string,
@@ -253,7 +250,7 @@ export const replay = (
   const skipped: string[] = []
   const placeholders = new Set<number>()
 
-  /** Makes `handle` the next one, as in the recording: skipped calls used handles too. */
+  /** Makes `handle` the next one, as in the recording: there, skipped calls used handles. */
   const prepare = (open: Context, handle: number): void => {
     const drop = (filler: number): void => {
       placeholders.delete(filler)
@@ -301,7 +298,7 @@ export const replay = (
     if (logged.errno === 0) assert.equal(answer.ret, logged.ret, `${subject} ${method}: return value`)
     else refused++
     calls++
-    // Linux writes the handle of a create that it then refuses; clients must ignore it.
+    // Linux writes a handle even if it refuses the create.
     if (differences.skipsMissingMethods && logged.errno !== 0) return
     for (const { descriptor, address, width } of answer.installs) {
       const number = recordedNumber(logged, address)
@@ -329,7 +326,7 @@ export const replay = (
       `${subject} ${method}: message`,
     )
     for (const { id, data, before, after } of logged.attributes) {
-      // A larger attribute at the same address contains it.
+      // A larger attribute at the same address contains this one.
       if (before === undefined || logged.attributes.some(a => a.data === data && a.before!.length > before.length))
         continue
       const actual = memory.copyIn(data, before.length)
@@ -343,7 +340,7 @@ export const replay = (
     }
   }
 
-  /** A program that reads an event has had a completion. */
+  /** A recorded read of an event needs a completion. */
   const read = (logged: LoggedCall & { kind: 'read' }): void => {
     const number = descriptors.get(logged.fd)
     if (number === undefined || logged.errno !== 0) return
@@ -378,7 +375,7 @@ export const replay = (
   return { calls, refused, skipped }
 }
 
-/** Asserts that there is an lkey, and an rkey equal to it, exactly if the recorded answer has them. */
+/** Asserts an lkey, and an equal rkey, exactly if the recorded answer has them. */
 const assertSameKeys = (actual: Uint8Array, recorded: Uint8Array, subject: string): void => {
   const shape = (bytes: Uint8Array): string => {
     const view = new DataView(bytes.buffer, bytes.byteOffset)

@@ -9,7 +9,7 @@ import { test } from 'node:test'
 import { repoRoot } from '../paths.ts'
 import { scratchFolder } from '../tools.ts'
 
-/** A minimal checkout, with the build scripts of this one. */
+/** A minimal checkout with the project's build scripts. */
 const smallCheckout = (): string => {
   const folder = scratchFolder()
   for (const name of ['scripts', 'tsconfig.json', 'package.json', 'src/spec/session.ts'])
@@ -27,7 +27,7 @@ const build = (folder: string, ...args: string[]) => {
   return { status, output: stdout + stderr }
 }
 
-test('what `npm start` needs is built although tests are broken', () => {
+test('`--for start` succeeds although tests do not compile', () => {
   const folder = smallCheckout()
   const source = join(folder, 'test', 'broken.test.ts')
   writeFileSync(

@@ -28,7 +28,7 @@ const bareCheckout = () => {
   return { folder, run }
 }
 
-test('`userdma run` needs one file', { skip }, () => {
+test('`userdma run` works with the bundle alone', { skip }, () => {
   const { folder, run } = bareCheckout()
   const socket = join(folder, 'sock')
   assert.deepEqual(run('run', '--socket', socket, '--', 'true'), {
@@ -39,13 +39,13 @@ test('`userdma run` needs one file', { skip }, () => {
   assert.deepEqual(run('run', '--', './none'), { status: 127, output: 'userdma: ./none: there is no such program\n' })
 })
 
-test('this version of Node accepts its compiled code', { skip }, () => {
+test('this version of Node accepts the bundle’s compiled code', { skip }, () => {
   const filename = join(dist, 'run.cjs')
   const cachedData = readFileSync(join(dist, 'run.cache'))
   assert.equal(new Script(readFileSync(filename, 'utf8'), { filename, cachedData }).cachedDataRejected, false)
 })
 
-test('other commands, and `run` without its compiled code, need the compiled modules', { skip }, () => {
+test('other commands, and `run` without dist/run.cache, need the compiled modules', { skip }, () => {
   const { folder, run } = bareCheckout()
   const unbuilt = { status: 1, output: 'userdma: it is not built yet; run `npm run build` in the checkout\n' }
   assert.deepEqual(run('stat'), unbuilt)

@@ -1,5 +1,5 @@
 /*
- * The message of an older Node.js, which must get to it: what it parses and loads before is what Node 12 has.
+ * On Node 12, commands print that Node.js is too old. Node 12 must therefore parse and load all code that runs before.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { repoRoot } from '../paths.ts'
 
-/** Statements that give this process the version and the modules of Node 12, which knows no names `node:…`. */
+/** Statements that imitate the version and modules of Node 12, which knows no names `node:…`. */
 const asNode12 = `
   Object.defineProperty(process.versions, 'node', { value: '12.22.12' })
   const Module = require('module')
@@ -30,11 +30,11 @@ describe('Node 12', () => {
       const { transformSync } = await import('esbuild')
       const source = readFileSync(path, 'utf8')
       const codeFor = (target: string): string => transformSync(source, { target }).code
-      // What Node 12 lacks is replaced.
+      // esbuild replaces syntax that Node 12 lacks.
       assert.equal(codeFor('node12.22'), codeFor('esnext'))
     })
 
-    it(`gets a message of ${name}`, () => {
+    it(`is refused by ${name} with a message`, () => {
       const start = name.endsWith('.mjs') ? `import(${JSON.stringify(path)})` : `require(${JSON.stringify(path)})`
       const { status, stdout, stderr } = spawnSync(process.execPath, ['-e', `${asNode12}\n${start}`], {
         encoding: 'utf8',
@@ -44,7 +44,7 @@ describe('Node 12', () => {
     })
   }
 
-  // Modules of static imports are loaded and parsed first.
+  // Node loads static imports before it runs the check.
   it('loads no other module before the check of setup.mjs', () => {
     assert.doesNotMatch(readFileSync(join(repoRoot, 'scripts', 'setup.mjs'), 'utf8'), /^import /m)
   })

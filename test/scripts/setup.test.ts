@@ -9,7 +9,7 @@ import { test } from 'node:test'
 import { repoRoot } from '../paths.ts'
 import { scratchFolder } from '../tools.ts'
 
-test('packages are not installed through a link: npm ci would empty the folder that other checkouts share', () => {
+test('npm ci, which would empty a shared folder, does not run if node_modules is a link', () => {
   const folder = scratchFolder()
   for (const name of ['scripts', 'package.json', 'package-lock.json'])
     cpSync(join(repoRoot, name), join(folder, name), { recursive: true, dereference: true })

@@ -1,5 +1,5 @@
 /*
- * The test runner knows which files ran a test, and which of those named by the requirements did not.
+ * scripts/test.mjs finds the test files named in docs/reference/requirements.md that ran no test.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -21,7 +21,7 @@ const files: Readonly<Record<string, string>> = {
   empty: '',
 }
 
-test('files without a test that ran are detected, whatever they contain', async () => {
+test('files that ran no test are found', async () => {
   const folder = scratchFolder()
   mkdirSync(join(folder, 'dist', 'test'), { recursive: true })
   const paths = Object.entries(files).map(([name, text]) => {
@@ -30,7 +30,7 @@ test('files without a test that ran are detected, whatever they contain', async 
     return path
   })
   const reporter = join(repoRoot, 'scripts', 'ran-reporter.cjs')
-  // The runner marks its own children by an environment variable; this one must not be marked.
+  // With this variable, Node's test runner would act as a child of this test.
   const { NODE_TEST_CONTEXT: _context, ...env } = process.env
   const { stdout } = spawnSync(process.execPath, ['--test', `--test-reporter=${reporter}`, ...paths], {
     cwd: folder,

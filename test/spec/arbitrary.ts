@@ -1,6 +1,5 @@
 /*
- * fast-check generators derived from the classes' declarations: values of any kind within its limits, arguments and
- * results of any method, whole calls. For property tests of codecs.
+ * fast-check generators for values, arguments, results and calls, derived from the classes' declarations.
  */
 import fc from 'fast-check'
 import {
@@ -17,15 +16,15 @@ import {
 } from '../../src/spec/schema/schema.ts'
 import type { Call, Result } from '../../src/uapi/call.ts'
 
-/** Records are objects with the usual prototype, as the codecs create them. */
+/** Makes records with the usual prototype, as codecs do. */
 const PLAIN = { noNullPrototype: true } as const
 
-/** Maximum bytes of a list, so that a reply with it fits a message buffer of the default size. */
+/** Maximum bytes of a list. A reply with the list fits a message buffer of the default size. */
 const MAX_LIST_BYTES = 1000
 
 const highest = { u8: 0xff, u16: 0xffff, u32: 0xffffffff }
 
-/** Any value of a kind, within its limits. */
+/** A value of a kind, within its limits. */
 const anyValue = (type: Kind): fc.Arbitrary<AnyValue> => {
   switch (type.kind) {
     case 'u8':
@@ -57,7 +56,6 @@ const anyValue = (type: Kind): fc.Arbitrary<AnyValue> => {
   }
 }
 
-/** Any record with all of its fields. */
 const recordOf = (fields: Fields): fc.Arbitrary<AnyRecord> =>
   fc.record(Object.fromEntries(Object.entries(fields).map(([name, { type }]) => [name, anyValue(type)])), PLAIN)
 
@@ -75,7 +73,7 @@ const valuesOf = (attributes: Attributes): fc.Arbitrary<AnyValues> => {
     .map(([values, omitted]) => Object.fromEntries(Object.entries(values).filter(([name]) => !omitted.includes(name))))
 }
 
-/** Any call of a method with its result; results contain no descriptors. */
+/** A call of a method, and a result without descriptors. */
 export const callsOf = (cls: ObjectClass, methodName: string): fc.Arbitrary<{ call: Call; result: Result }> => {
   const method = cls.methods[methodName]
   const creates = method.call === CREATE || method.call === CREATE_FD
@@ -87,6 +85,5 @@ export const callsOf = (cls: ObjectClass, methodName: string): fc.Arbitrary<{ ca
   }))
 }
 
-/** Every method with its class, for loops. */
 export const everyMethod = (classes: readonly ObjectClass[]): { cls: ObjectClass; name: string }[] =>
   classes.flatMap(cls => Object.keys(cls.methods).map(name => ({ cls, name })))

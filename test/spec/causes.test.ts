@@ -1,5 +1,5 @@
 /*
- * The table of causes: codes, sentences, docs/reference/vendor-errors.md (UPDATE_GOLDEN=1 rewrites it).
+ * The table of causes, and docs/reference/vendor-errors.md (UPDATE_GOLDEN=1 rewrites it).
  */
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'

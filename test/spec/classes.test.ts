@@ -1,6 +1,5 @@
 /*
- * All classes together: they are consistent, their numbers are frozen, and the inferred types are those that handlers
- * expect.
+ * The declarations of all classes: consistency, frozen numbers, inferred types.
  */
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
@@ -27,7 +26,7 @@ import {
 } from '../../src/spec/schema/schema.ts'
 import { fixture } from '../paths.ts'
 
-/** Every number of the object dialect as text: a changed line breaks existing programs. */
+/** Every number of the object dialect, as lines. A changed line breaks existing programs. */
 const numbers = (): string => {
   const lines = [
     `attribute flags ${JSON.stringify(AttributeFlag)}`,
@@ -59,7 +58,7 @@ const numbers = (): string => {
   return `${lines.join('\n')}\n`
 }
 
-/** The first line of `before` that `after` lacks in the same order; undefined if it only adds lines. */
+/** The first line of `before` that is missing in `after`, or has another order; undefined if `after` only adds lines. */
 const lostLine = (before: string, after: string): string | undefined => {
   const lines = after.split('\n')
   let at = 0
@@ -80,7 +79,7 @@ test('ids, call numbers and layouts of the object dialect are frozen; `npm run d
   assert.equal(lostLine('a\nb\nc', 'a\nc\nb'), 'c')
 })
 
-test('every class has its id in ClassId, which has no other; calls have their numbers in CallNumber', () => {
+test('ClassId has exactly the ids of the classes, and CallNumber the numbers of the calls', () => {
   assert.deepEqual(Object.fromEntries(classes.map(cls => [cls.name, cls.id])), { ...ClassId })
   for (const [name, cls] of Object.entries(Classes)) assert.equal(cls.name, name)
   for (const [name, calls] of Object.entries(CallNumber))
@@ -88,7 +87,7 @@ test('every class has its id in ClassId, which has no other; calls have their nu
       assert.equal(classes.find(cls => cls.name === name)?.methods[methodName]?.call, call, `${name}.${methodName}`)
 })
 
-test('rxe adds ids from 0x8000, to methods that exist and allow it', () => {
+test('rxe adds attributes with ids from 0x8000 to methods that allow driver attributes', () => {
   for (const [name, methods] of Object.entries(RxeAttributes))
     for (const [methodName, { out }] of Object.entries(methods)) {
       const found = classes.find(cls => cls.name === name)?.methods[methodName]
@@ -137,13 +136,13 @@ test('a mistake in a declaration is reported with its path', () => {
   assert.throws(() => checkClasses([two, { ...two, name: 'b' }]), /class b: id 1 is that of a/)
 })
 
-// ---- types, checked by the compiler ----
+// The compiler checks the types below.
 
 interface Target {
   readonly target: true
 }
 type Equal<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false
-/** Written out, as an editor's hover shows it. */
+/** Expands intersections, so that Equal compares the properties. */
 type Flat<T> = { [K in keyof T]: T[K] }
 const same = <A, B>(_: Equal<Flat<A>, Flat<B>>): void => {}
 

@@ -1,5 +1,5 @@
 /*
- * Counters by name: Linux's files, and their reference page.
+ * Counters: Linux's names and files, docs/reference/counters.md.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
@@ -22,22 +22,19 @@ const rxe =
   'ack_deferred completer_retry_err duplicate_request link_downed out_of_seq_request rcvd_pkts rcvd_rnr_err ' +
   'rcvd_seq_err rdma_recvs rdma_sends retry_exceeded_err retry_rnr_exceeded_err send_err send_rnr_err sent_pkts'
 
-/**
- * Counters of Linux's ports with 64-bit counters in their performance management
- * (Documentation/ABI/stable/sysfs-class-infiniband).
- */
+/** Counters of ports in Linux's Documentation/ABI/stable/sysfs-class-infiniband. */
 const pma =
   'VL15_dropped excessive_buffer_overrun_errors link_downed link_error_recovery local_link_integrity_errors ' +
   'multicast_rcv_packets multicast_xmit_packets port_rcv_constraint_errors port_rcv_data port_rcv_errors ' +
   'port_rcv_packets port_rcv_remote_physical_errors port_rcv_switch_relay_errors port_xmit_constraint_errors ' +
   'port_xmit_data port_xmit_discards port_xmit_packets symbol_error unicast_rcv_packets unicast_xmit_packets'
 
-test('files have their Linux names, each once', () => {
+test('each file of Linux exists once', () => {
   assert.equal(namesIn('hw_counters').sort().join(' '), rxe)
   assert.equal(namesIn('counters').sort().join(' '), pma)
 })
 
-test('the counters of each file exist', () => {
+test('the source counters of each file exist', () => {
   const ports = ['sentBytes', 'receivedBytes', 'sentPackets', 'receivedPackets', 'dropped', 'icrcErrors']
   const known = new Set([
     ...Object.keys(engineCounters).map(name => `engine.${name}`),
@@ -47,7 +44,7 @@ test('the counters of each file exist', () => {
     for (const source of sources) assert.ok(known.has(source.replace('-', '')), `${name} from ${source}`)
 })
 
-test('values are sums and differences, data in words of 4 bytes, and uncounted values are 0', () => {
+test('values are sums or differences of counters; data is in words of 4 bytes; uncounted values are 0', () => {
   const engine = { sentPackets: 7, retries: 2, multicastSent: 3 }
   const port = { sentPackets: 9, sentBytes: 103, icrcErrors: 1 }
   const hw = counterValues('hw_counters', engine, port)

@@ -12,7 +12,7 @@ import { knownFindings } from '../system/check/known-findings.ts'
 
 const programs = join(repoRoot, 'docs', 'findings')
 
-test('an error cause belongs to one finding, a note cause to one note or to no finding', () => {
+test('an error cause belongs to one finding, a note cause to at most one note', () => {
   const counts = new Map<string, number>()
   for (const id of findingIds)
     for (const cause of findings[id].causes ?? []) counts.set(cause, (counts.get(cause) ?? 0) + 1)
@@ -24,7 +24,7 @@ test('an error cause belongs to one finding, a note cause to one note or to no f
   }
 })
 
-test('every finding has a program with the fault in marked lines, and the same program without it', () => {
+test('every finding has a program with marked faults, and a variant without faults', () => {
   const sources = readdirSync(programs).filter(name => name.endsWith('.c'))
   assert.deepEqual(sources.sort(), findingIds.map(id => `${id}.c`).sort())
   for (const name of sources) {
@@ -34,7 +34,7 @@ test('every finding has a program with the fault in marked lines, and the same p
   }
 })
 
-test('sentences have no full stop, so that they can be joined', () => {
+test('sentences have no full stop', () => {
   for (const id of findingIds) {
     assert.doesNotMatch(findings[id].title, /[.!]$/, id)
     assert.doesNotMatch(findings[id].advice, /[.!]$/, id)
@@ -94,7 +94,7 @@ const page = (): string =>
     ),
   ].join('\n')}\n`
 
-test('docs/findings.md has both tables, with the programs', () => {
+test('docs/findings.md has the tables and the programs', () => {
   const path = join(repoRoot, 'docs', 'findings.md')
   if (process.env.UPDATE_GOLDEN) writeFileSync(path, page())
   assert.equal(readFileSync(path, 'utf8'), page(), '`npm run docs` regenerates it')

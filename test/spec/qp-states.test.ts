@@ -27,7 +27,7 @@ describe('the QP state table', () => {
   const types = Object.keys(qpTransitions) as QpTypeName[]
   const classOf: Partial<Record<QpTypeName, ObjectClass>> = { RC: RcQp, UC: UcQp, UD: UdQp }
 
-  it('has exactly the legal transitions, the same for all types', () => {
+  it('has exactly the legal transitions, for all types', () => {
     for (const type of types) {
       const legal = states.map(from => states.filter(to => transitionOf(type, from, to) !== undefined))
       const expected = [
@@ -42,7 +42,7 @@ describe('the QP state table', () => {
       assert.deepEqual(legal, expected, type)
     }
   })
-  it('names only attributes that the class has, for RC, UC and UD', () => {
+  it('names only existing attributes of the class, for RC, UC and UD', () => {
     for (const [type, cls] of Object.entries(classOf)) {
       const known = Object.keys(cls.methods.modify.in)
       for (const [from, row] of Object.entries(qpTransitions[type as QpTypeName]))
@@ -51,7 +51,7 @@ describe('the QP state table', () => {
             assert.ok(known.includes(name), `${type} ${from} to ${to}: ${name}`)
     }
   })
-  it("requires each type's own attributes", () => {
+  it('requires the attributes of the QP type', () => {
     const required = (type: QpTypeName, from: QpStateName, to: QpStateName) =>
       transitionOf(type, from, to)?.required.join(' ')
     assert.equal(required('UC', 'RESET', 'INIT'), 'pkeyIndex port accessFlags')
@@ -115,12 +115,12 @@ describe('checkTransition', () => {
 
 describe('isTransition', () => {
   const names = ['state', 'address', 'linkAddress', ...Object.keys(RcQp.methods.modify.in), 'unknown']
-  // Also numbers that are not states.
+  // Some numbers are not states.
   const number = fc.oneof({ weight: 7, arbitrary: fc.nat(7) }, { weight: 1, arbitrary: fc.nat(70) })
   const type = fc.constantFrom(...(Object.keys(qpTransitions) as QpTypeName[]))
   const anyAttributes = fc.shuffledSubarray(names.filter(name => name !== 'curState'))
 
-  it('agrees with checkTransition, except that it refuses every call with curState', () => {
+  it('refuses every call with curState, and otherwise agrees with checkTransition', () => {
     fc.assert(
       fc.property(type, number, number, anyAttributes, fc.boolean(), (qpType, from, to, randomAttributes, isLegal) => {
         const row = isLegal && from < 7 && to < 7 ? transitionOf(qpType, states[from], states[to]) : undefined
@@ -138,7 +138,7 @@ describe('isTransition', () => {
       { numRuns: 2000 },
     )
   })
-  it('accepts the address of any link', () => {
+  it('accepts an address of any link', () => {
     const args = { pathMtu: 1, destQpn: 1, rqPsn: 1, maxDestRdAtomic: 1, minRnrTimer: 1 }
     for (const { attributes } of Object.values(Links).filter(({ attributes }) => attributes.address !== undefined)) {
       const { address = '', alternatePath = '' } = attributes

@@ -1,5 +1,5 @@
 /*
- * Statuses and the order in which to look for their causes (`userdma explain`).
+ * Completion statuses and the order of their likely causes (`userdma explain`).
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -9,7 +9,7 @@ import { WcStatus } from '../../src/spec/work.ts'
 
 const names = Object.keys(WcStatus.values) as StatusName[]
 
-test('every status has its meaning, and every finding that leads to it has a place in the order', () => {
+test('every status has a meaning, and an order of all findings that lead to the status', () => {
   assert.deepEqual(Object.keys(statuses), names)
   for (const name of names) {
     const { meaning, likelyFindings } = statuses[name]
@@ -18,7 +18,7 @@ test('every status has its meaning, and every finding that leads to it has a pla
   }
 })
 
-test('the least specific causes come last: a NAK without a cause, a timeout without a reason, a slow program', () => {
+test('the least specific findings come last', () => {
   const unspecific = ['slow-memory', 'program-ended', 'peer-ended', 'peer-refused', 'no-answer']
   for (const name of names) {
     const order = findingsOf(name)

@@ -1,5 +1,5 @@
 /*
- * docs/how-to/torment.md has the same rows as the table of `--torment` behaviour, src/spec/check/torment.ts.
+ * The table of `--torment` behaviour, src/spec/check/torment.ts.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'

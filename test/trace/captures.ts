@@ -1,5 +1,5 @@
 /*
- * The RoCEv2 packets of the captures in test/fixtures/wire, as a port passes packets to the tracer.
+ * The RoCEv2 packets of the captures in test/fixtures/wire, in the form that a port passes to the tracer.
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import { ROCE_UDP_PORT } from '../../src/spec/wire/headers.ts'
@@ -8,7 +8,6 @@ import { type Ipv4Frame, type Ipv6Frame, parseFrame } from '../../src/wire/frame
 import { readCapture } from '../../src/wire/pcap.ts'
 import { fixture } from '../paths.ts'
 
-/** A packet of a capture. */
 export interface CapturedRoce {
   readonly file: string
   readonly frame: Ipv4Frame | Ipv6Frame
@@ -16,7 +15,6 @@ export interface CapturedRoce {
   readonly identification: number
 }
 
-/** An address as 16 bytes. */
 const to16Bytes = (address: Uint8Array): Uint8Array =>
   address.length === 16 ? address : Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ...address)
 

@@ -1,5 +1,5 @@
 /*
- * Chains in a trace (R16, R46): entries as calls, references to other entries, outputs and failures.
+ * Chains in a trace (R16, R46).
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -35,7 +35,7 @@ const outcomes: readonly Result[] = [
   { out: { lkey: 0x2b, rkey: 0, length: 4096n, iova: 0x10000n } },
 ]
 
-/** The chain's bytes, with as many answered entries as there are results. */
+/** The chain's bytes; the first `results.length` entries are answered. */
 const answered = (entries: Uint8Array, results: readonly Result[]): Uint8Array => {
   const bytes = entries.slice()
   const view = { ...fakeView(), chained: (_where: string, _of: unknown, entry: number) => entry }
@@ -65,7 +65,7 @@ const reason = new TextEncoder().encode('cq.destroy: there is no object 9')
 const failedChain = recordOf(entries, { results: answered(entries, outcomes), done: 3, error: Errno.ENOENT, reason })
 
 describe('a chain', () => {
-  it('is shown with its entries, their references, and the reason of a failure', () => {
+  it('is shown with its entries, references between entries, and the reason of a failure', () => {
     assert.equal(
       callLine(failedChain),
       '[pid 1 x] fd 3 interface.chain(onError STOP, entries [pd.create(), ' +
@@ -76,7 +76,7 @@ describe('a chain', () => {
     )
   })
 
-  it('has its entries as calls in JSON', () => {
+  it('has entries as calls in JSON', () => {
     const { args, chain, out } = callJson(failedChain)
     assert.deepEqual(args, { onError: 'STOP' })
     assert.deepEqual(out, { done: 3 })
@@ -107,14 +107,14 @@ describe('a chain', () => {
     ])
   })
 
-  it('of many entries is abridged, and complete on demand', () => {
+  it('is abridged if it has many entries, and complete on demand', () => {
     const many = encodeChain(Array.from({ length: 3000 }, () => ({ call: callOf('pd', 'create') })))
     const record = recordOf(many, { results: many, done: 0, error: 0 })
     assert.match(callLine(record), /entries \[(pd\.create\(\), ){4}… 2996 more\]\) = 0 \{done 0, results \[\]\}/)
     assert.equal(callLine(record, { verbose: true }).match(/pd\.create\(\)/g)?.length, 3000)
   })
 
-  it('matches the classes of its entries, and is an error if one of them failed', () => {
+  it('matches the classes of its entries, and is an error if one entry failed', () => {
     assert.deepEqual([...new Set(classesOf(failedChain))], ['interface', 'pd', 'mr', 'cq'])
     assert.ok(isSelected(failedChain, { classes: new Set(['cq']), onlyFailed: true }))
     assert.ok(!isSelected(failedChain, { classes: new Set(['ah']) }))
@@ -149,16 +149,16 @@ describe('a chain', () => {
     )
   })
 
-  it('that is malformed is shown as bytes; so is an entry of an unknown class', () => {
+  it('is shown as bytes if malformed, and an entry of an unknown class too', () => {
     assert.match(callLine(recordOf(Uint8Array.of(1, 2, 3), { done: 0, error: 0 })), /chain\(entries 010203, onError/)
     const unknownEntries = entries.slice()
-    // The class id of the first entry's message.
+    // Changes the class id of the first entry's message.
     unknownEntries[10] = 0x77
     unknownEntries[11] = 0x77
     assert.match(callLine(recordOf(unknownEntries, { done: 0, error: 0 })), /\[\(class 30583, call 0, 1000777700/)
   })
 
-  it('never throws when modified', () => {
+  it('can be modified without an exception', () => {
     const change = fc.array(fc.tuple(fc.nat(entries.length - 1), fc.nat(255)), { minLength: 1, maxLength: 6 })
     fc.assert(
       fc.property(change, change, fc.nat(9), (messageChange, answerChange, done) => {

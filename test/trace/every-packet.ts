@@ -1,7 +1,5 @@
 /*
- * Packets of every opcode that our engine sends. For each service two connected nodes do every operation, most in
- * several lengths; an RC requester also posts requests that are refused with NAKs. All packets come from the engine;
- * this file has only the work requests.
+ * Packets of every opcode that the engine sends, as two connected nodes exchange them. RC also has NAKs.
  */
 import { MULTICAST_QPN } from '../../src/spec/wire/headers.ts'
 import { Service } from '../../src/spec/wire/services.ts'
@@ -13,12 +11,12 @@ const { RDMA_READ, ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, FLUSH, ATOMIC_WRITE
 
 /** The queue pair numbers of the requester and of the responder. */
 const QPN = [0x11, 0x22] as const
-/** The first PSN of each node; that of the requester wraps after a few packets. */
+/** The first PSNs of the requester and of the responder. The requester's PSN wraps after a few packets. */
 const PSN = [0xff_fffa, 0x3000] as const
 const MTU = 1024
-/** No bytes, one packet with each pad count, one and two full packets, and three packets, of which one is a MIDDLE. */
+/** Each pad count, and 1 to 3 packets: ONLY, FIRST with LAST, FIRST with MIDDLE and LAST. */
 const LENGTHS = [0, 1, 2, 3, 4, MTU, 2 * MTU, 2 * MTU + 5]
-/** Of a FLUSH: the placement (low half of `swap`) and the selectivity (high half); its length is in `compare`. */
+/** Placement and selectivity of a FLUSH: the low and the high half of `swap`. `compare` has the length. */
 const GLOBAL = 1n
 const WHOLE_REGION = 1n
 const { SIGNALED, SOLICITED } = SendFlags.values
@@ -28,12 +26,11 @@ const WINDOW_KEY = 0x4444
 export interface EnginePacket {
   /** The sending node. */
   readonly sender: 0 | 1
-  /** BTH to ICRC; the ICRC is not yet computed. */
+  /** BTH to ICRC. The ICRC is not computed. */
   readonly bytes: Uint8Array
 }
 
 const sges = (length: number): Pick<SendSpec, 'sges'> => ({ sges: length === 0 ? [] : [{ at: 0x100, length }] })
-/** The operation with each of LENGTHS. */
 const inEachLength = (opcode: number, fields: Partial<SendSpec> = {}): SendSpec[] =>
   LENGTHS.map(length => ({ id: 1, opcode, flags: SIGNALED, remote: 0x8003, ...sges(length), ...fields }))
 
@@ -44,10 +41,9 @@ const messages: readonly SendSpec[] = [
   ...inEachLength(RDMA_WRITE_WITH_IMM, { imm: 0xfffe_fdfc }),
 ]
 
-/** Names the shared receive queue in an XRC request (types.ts: Send.FLAGS). */
+/** An XRC request has the number of the shared receive queue in its flags (types.ts: Send.FLAGS). */
 const toShared = (spec: SendSpec): SendSpec => ({ ...spec, flags: (spec.flags ?? SIGNALED) | (SHARED_QUEUE << 8) })
 
-/** All operations of a reliable requester, in the order in which it posts them. */
 const reliable: readonly SendSpec[] = [
   ...messages,
   ...inEachLength(RDMA_READ),
@@ -60,7 +56,7 @@ const reliable: readonly SendSpec[] = [
   { id: 5, opcode: SEND_WITH_INV, imm: WINDOW_KEY, ...sges(MTU + 1) },
 ]
 
-/** To the other queue pair, and to a multicast group; at most one packet long. */
+/** Datagrams to the other queue pair and to a multicast group, at most one packet long. */
 const datagrams: readonly SendSpec[] = [
   ...inEachLength(SEND, { to: { qpn: QPN[1], qkey: QKEY, flow: 0 } }),
   ...inEachLength(SEND_WITH_IMM, {
@@ -71,7 +67,6 @@ const datagrams: readonly SendSpec[] = [
   { id: 9, opcode: SEND, to: { qpn: MULTICAST_QPN, qkey: 0x8000_0000, flow: 0 }, ...sges(7) },
 ].filter(({ sges: [sge] = [] }) => (sge?.length ?? 0) <= MTU)
 
-/** The operations of the requesters, and the services of both sides. */
 const work: readonly (readonly [service: number, peer: number, specs: readonly SendSpec[]])[] = [
   [Service.RC, Service.RC, reliable],
   [Service.UC, Service.UC, messages],
@@ -79,16 +74,13 @@ const work: readonly (readonly [service: number, peer: number, specs: readonly S
   [Service.XRC_INI, Service.XRC_TGT, reliable.map(toShared)],
 ]
 
-/**
- * Requests of an RC requester, each of which moves its queue pair to the error state: a wrong key, too many bytes, and
- * a correct WRITE to memory that the responder's program has unmapped.
- */
+/** NAKed requests: a wrong key, too many bytes, and a WRITE to memory that the responder's program has unmapped. */
 const refusedRequests: readonly SendSpec[] = [
   { id: 1, opcode: RDMA_WRITE, remote: 0, rkey: 0xbad, ...sges(4) },
   { id: 1, opcode: SEND, ...sges(5000) },
   { id: 1, opcode: RDMA_WRITE, remote: 0x8000, ...sges(4) },
 ]
-/** Access flags of the queue pairs and of the responder's memory: remote write, read, atomic, global flush. */
+/** Access flags: remote write, read, atomic, global flush. */
 const ALL_RIGHTS = 0x10e
 const RC = [Service.RC, Service.RC] as const
 /** EFAULT: the memory is unmapped. */
@@ -96,8 +88,8 @@ const FAULT = 14
 const RECEIVE_BYTES = 4096
 
 /**
- * The packets of a requester and a responder of these services while the requester posts `specs`, one after the other.
- * `hasReceives`: the responder posts a receive before each; `isUnmapped`: its memory cannot be written.
+ * The packets while the requester posts `specs`. `hasReceives`: the responder posts a receive before each request.
+ * `isUnmapped`: the responder's memory cannot be written.
  */
 const perform = (
   services: readonly [number, number],
@@ -106,7 +98,7 @@ const perform = (
   isUnmapped = false,
 ): EnginePacket[] => {
   const nodes = [createNode(), createNode()] as const
-  // Letters: heuristic dissectors take other contents for protocols.
+  // tshark's heuristic dissectors would decode other bytes than letters as protocols.
   for (const node of nodes) for (let i = 0; i < node.memory.length; i++) node.memory[i] = 0x61 + (i % 26)
   const packets: EnginePacket[] = []
   const rows = nodes.map((node, side) => {
@@ -121,7 +113,7 @@ const perform = (
     return row
   })
   for (const region of nodes[1].regions) region.access |= ALL_RIGHTS
-  // A key for each SEND with invalidate.
+  // One window for each SEND with invalidate.
   for (let i = 0; i < 2; i++) nodes[1].regions.push({ key: WINDOW_KEY, pd: 1, offset: 0, length: 8, access: 15 })
   if (isUnmapped) nodes[1].faults.write = FAULT
   const exchange = (): void => {
@@ -148,10 +140,9 @@ const perform = (
   return packets
 }
 
-/** All these packets, in the order in which they are sent. */
 export const everyPacket = (): EnginePacket[] => [
   ...work.flatMap(([service, peer, specs]) => perform([service, peer], specs, true)),
   ...refusedRequests.flatMap((spec, i) => perform(RC, [spec], true, i === refusedRequests.length - 1)),
-  // No receive is posted: RNR.
+  // Without a receive: RNR NAK.
   ...perform(RC, [{ id: 1, opcode: SEND, ...sges(5) }], false),
 ]

@@ -1,6 +1,5 @@
 /*
- * Packet lines. For each opcode and each line shape the golden file has the first such packet of the captures;
- * UPDATE_GOLDEN=1 rewrites it.
+ * Packets as lines and as JSON. UPDATE_GOLDEN=1 rewrites the golden file.
  */
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
@@ -15,12 +14,12 @@ import { capturedPackets } from './captures.ts'
 
 const golden = join(repoRoot, 'test', 'trace', 'packet-lines.golden')
 
-/** A line without its numbers: packets of the same shape have the same text. */
+/** A line without its numbers. */
 const shapeOf = (line: string): string =>
   line.startsWith('malformed') ? line.slice(0, line.indexOf(':')) : line.replace(/0x[0-9a-f]+|\b\d+\b/g, '#')
 
 describe('packet lines', () => {
-  it('equal the golden file, for one packet of every shape in the captures', () => {
+  it('equal the golden file, for the first packet of every shape in the captures', () => {
     const shapes = new Set<string>()
     const lines: string[] = []
     for (const { file, frame } of capturedPackets) {
@@ -54,7 +53,7 @@ describe('packet lines', () => {
       bytes.set([0xff, 0xff], 2)
       const line = packetText(bytes)
       assert.ok(line.startsWith(`${name.replace(/^RC_/, '')} qp 0x0 psn 0x000000`), line)
-      // Shown without their names: fields whose values have names. Not shown: reserved zeros, cmpDt of a fetch-and-add.
+      // Fields with named values have no field name. Reserved zeros and cmpDt of a fetch-and-add are omitted.
       for (const header of further)
         for (const field of Object.keys(headers[header].fields))
           if (!/^resv|syndrome|sel|plt|cmpDt/.test(field)) assert.ok(line.includes(` ${field} `), `${line}: ${field}`)

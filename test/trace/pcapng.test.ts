@@ -1,5 +1,5 @@
 /*
- * Captures as pcapng: our reader and tshark read the packets that were written.
+ * Captures as pcapng.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -34,7 +34,7 @@ const packets: PcapngPacket[] = capturedPackets.map(({ flow, identification, fra
 }))
 
 describe('pcapng', () => {
-  it('a capture that is read again has the same packets with the same times', () => {
+  it('our reader finds the written packets with their times', () => {
     const read = readCapture(captureOf(packets))
     assert.equal(read.length, packets.length)
     assert.ok(read.length > 1500)
@@ -46,7 +46,7 @@ describe('pcapng', () => {
     })
   })
 
-  it('the headers that are built equal the captured ones, except for Ethernet addresses', () => {
+  it('built headers equal the captured ones, except for Ethernet addresses', () => {
     for (const { frame, flow, identification } of capturedPackets) {
       const { destinationMac: _d, sourceMac: _s, trailer: _t, ...original } = frame
       const built = parseFrame(frameOf({ flow, identification, payload: frame.payload }))
@@ -77,10 +77,10 @@ describe('pcapng', () => {
     const folder = mkdtempSync(join(tmpdir(), 'userdma-pcapng-'))
     try {
       const file = join(folder, 'test.pcapng')
-      // Forged packets are deliberately malformed, and this tshark may predate FLUSH.
+      // Forged packets are malformed, and tshark may be older than FLUSH.
       const wellFormed = packets.filter((_, i) => !/inject|new_operations/.test(capturedPackets[i].file))
       writeFileSync(file, captureOf(wellFormed))
-      // tshark guesses RPC over RDMA from the payload, wrongly for a program's random bytes.
+      // tshark decodes some random payloads as RPC over RDMA.
       const fields = [
         '_ws.malformed',
         'frame.protocols',

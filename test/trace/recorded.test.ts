@@ -1,6 +1,6 @@
 /*
- * The calls of recorded programs (test/fixtures/abi) as the tracer prints them. UPDATE_GOLDEN=1 rewrites the golden
- * file. The calls are decoded, not answered; calls.test.ts covers outputs.
+ * The calls of recorded programs (test/fixtures/abi) as the tracer prints them, without outputs. UPDATE_GOLDEN=1
+ * rewrites the golden file.
  */
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
@@ -23,7 +23,6 @@ const golden = join(repoRoot, 'test', 'trace', 'call-lines.golden')
 /** RDMA_VERBS_IOCTL: _IOWR(0x1b, 1, struct of 24 bytes). */
 const VERBS_IOCTL = 0xc0181b01
 
-/** The outputs that the rxe driver adds, by class and method; then the classes of core with these outputs added. */
 const driverOutputs: Readonly<Record<string, Readonly<Record<string, { out: Attributes }>>>> = RxeAttributes
 const rxeClasses: readonly ObjectClass[] = classes.map(cls => ({
   ...cls,
@@ -36,12 +35,9 @@ const rxeClasses: readonly ObjectClass[] = classes.map(cls => ({
 }))
 const classesByName = new Map(rxeClasses.map(cls => [cls.name, cls]))
 
-/**
- * The handle that a recorded create returned: that of the ioctl's object, or the first word of an embedded command's
- * response.
- */
+/** The handle that a recorded create returned: an ioctl's object, or the first word of an embedded command's response. */
 const handleOf = (call: LoggedIoctl): number | undefined => {
-  // The attribute of the handle has the id 0 in all create methods.
+  // In all create methods, attribute 0 is the handle.
   const object = call.attributes.find(({ id, dataAfter }) => id === 0 && dataAfter !== undefined)
   if (object !== undefined) return Number(object.dataAfter)
   const answer = call.attributes.find(({ id }) => id === InvokeWrite.CORE_OUT)
@@ -99,7 +95,7 @@ describe('recorded calls', () => {
     assert.deepEqual(lines, readFileSync(golden, 'utf8').trimEnd().split('\n'))
   })
 
-  it('of ibv_devinfo and ibv_rc_pingpong have class and method, or the errno of a refusal', () => {
+  it('of ibv_devinfo and ibv_rc_pingpong have class and method, refused ones an errno', () => {
     for (const log of ['ibv_devinfo.abilog.gz', 'ibv_rc_pingpong.client.abilog', 'ibv_rc_pingpong.server.abilog'])
       for (const line of linesOf(log)) {
         assert.match(

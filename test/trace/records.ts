@@ -1,5 +1,5 @@
 /*
- * Records of recorded programs' calls (test/fixtures/abi) as a daemon produces them, with the kernel's answers.
+ * The calls of recorded programs (test/fixtures/abi), with the kernel's answers, as trace records of a daemon.
  */
 
 import { messagesOf, recordingView } from '../../src/daemon/trace/trace-messages.ts'
@@ -8,7 +8,6 @@ import { isAnswer } from '../../src/uapi/call.ts'
 import type { TraceRecord } from '../../src/uapi/tool.ts'
 import { decodeLogged, recordedResult, replay } from '../uapi/recorded.ts'
 
-/** The records of a log, in order. */
 export const recordsOf = (log: string): TraceRecord[] => {
   const records: TraceRecord[] = []
   for (const { logged, view } of replay(log)) {

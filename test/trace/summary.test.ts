@@ -10,7 +10,7 @@ import type { TraceRecord } from '../../src/uapi/tool.ts'
 import { recordsOf } from './records.ts'
 
 const records = recordsOf('ibv_rc_pingpong.client.abilog')
-/** The first record of a call of a class that matches, with this duration. */
+/** The first record whose class matches, with another duration. */
 const withDuration = (className: RegExp, duration: number): TraceRecord => {
   const found = records.find(({ call }) => call !== undefined && className.test(classesOf({ ...records[0], call })[0]))
   assert.ok(found)
@@ -20,7 +20,7 @@ const refused: TraceRecord = { ...records[0], duration: 5, ret: -Errno.ENOSPC, a
 delete (refused as { call?: unknown }).call
 
 describe('a summary', () => {
-  it('lists the methods by their total time, and the total at the end', () => {
+  it('lists methods in the order of their total time, then the total', () => {
     const summary = createSummary()
     for (const record of [withDuration(/^pd$/, 10), withDuration(/^mr$/, 75), refused, withDuration(/^pd$/, 10)])
       summary.add(record)
@@ -43,7 +43,7 @@ describe('a summary', () => {
     })
   })
 
-  it('of no calls is an empty table; calls that were not traced are reported', () => {
+  it('has an empty table without calls, and the number of calls that were not traced', () => {
     const summary = createSummary()
     assert.match(summaryText(summary), / {2}0\.00 {4}0\.000000 {11}0 {9}0 {11}total$/)
     summary.add({ ...records[0], lost: 4 }, false)
@@ -76,7 +76,7 @@ describe('a selection', () => {
     assert.deepEqual(classesOf({ ...refused, attempt: 'POLL_CQ' }), [])
   })
 
-  it('of errors has only calls that failed, without the probe of libibverbs in each context', () => {
+  it('of errors has the failed calls, except the probe of libibverbs in each context', () => {
     const probes = records.filter(({ ret }) => ret < 0)
     assert.deepEqual(
       probes.map(({ attempt }) => attempt),

@@ -1,7 +1,5 @@
 /*
- * tshark decodes packets of every opcode that the engine sends: none is malformed, the names of opcodes are ours, and
- * the fields of the headers that tshark knows have our values. The capture is written by our pcapng writer. Our reader
- * reads the same packets back, and every ICRC is right.
+ * tshark decodes a capture, made by our pcapng writer, of packets of every opcode that the engine sends.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -21,12 +19,11 @@ import { findTool, inCi, scratchFolder } from '../tools.ts'
 import { SHARED_QUEUE } from '../transport/node.ts'
 import { everyPacket } from './every-packet.ts'
 
-/** The services whose packets `everyPacket` has. */
 const SERVICES = ['RC', 'UC', 'UD', 'XRC']
 
-/** Opcodes that are newer than the tshark of Debian 12, which may lack their names and headers. */
+/** Debian 12's tshark may lack names and headers of these newer opcodes. */
 const NEW_OPCODES = /_(FLUSH|ATOMIC_WRITE)$/
-/** tshark has the names of XRC's opcodes, but shows the headers after their BTH as bytes. */
+/** tshark names XRC's opcodes, but shows the headers after the BTH as bytes. */
 const HEADERS_UNKNOWN = /^XRC_|_(FLUSH|ATOMIC_WRITE)$/
 
 const addresses = [0, 1].map(last => Uint8Array.from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, last + 1]))
@@ -60,7 +57,7 @@ const TRANSPORTS: Readonly<Record<string, string>> = {
   XRC: 'Extended Reliable Connection (XRC)',
 }
 
-/** The name of an opcode as Wireshark spells it, but in lower case: Wireshark's varies. */
+/** Wireshark's name of an opcode, in lower case: Wireshark's capitals vary. */
 const wiresharkName = ({ name, transport }: Opcode): string => {
   const operation = name
     .slice(name.indexOf('_') + 1)
@@ -76,7 +73,7 @@ const wiresharkName = ({ name, transport }: Opcode): string => {
   return `${TRANSPORTS[transport ?? '']} - ${operation}`.toLowerCase()
 }
 
-/** Wireshark's field → ours. Its RETH fields of address and key are also those of an AtomicETH. */
+/** Wireshark also shows va and rkey of an AtomicETH as fields of a RETH. */
 const FIELDS: readonly (readonly [theirs: string, header: string, ours: string])[] = [
   ['infiniband.bth.se', 'BTH', 'se'],
   ['infiniband.bth.m', 'BTH', 'migReq'],
@@ -110,7 +107,7 @@ const numberOf = (field: string, text: string): bigint => {
 }
 
 describe('a packet of every opcode that we send', () => {
-  it('is covered', () => {
+  it('is in the test data', () => {
     const sent = new Set(packets.map(({ payload }) => opcodeByNumber[payload[0]]!.name))
     const expected = opcodes.filter(({ transport }) => SERVICES.includes(transport ?? '')).map(({ name }) => name)
     assert.deepEqual([...sent].sort(), [...expected].sort())
@@ -119,12 +116,12 @@ describe('a packet of every opcode that we send', () => {
         .map(({ payload }) => parsePacket(payload))
         .map(packet => (packet.kind === 'packet' && packet.name === 'RC_ACKNOWLEDGE' ? packet.AETH.syndrome : -1)),
     )
-    // ACK without credits, RNR NAK with timer 12, and the NAKs INVALID_REQUEST, REMOTE_ACCESS and REMOTE_OPERATIONAL.
+    // ACK without credits, RNR NAK with timer 12, NAKs INVALID_REQUEST, REMOTE_ACCESS, REMOTE_OPERATIONAL.
     for (const syndrome of [0x1f, 0x20 | 12, 0x61, 0x62, 0x63])
       assert.ok(syndromes.has(syndrome), `syndrome ${syndrome}`)
   })
 
-  it('is in a capture file as sent, with the right ICRC, under its name in a trace', () => {
+  it('is unchanged in a capture file, has the right ICRC, and has its name in a trace', () => {
     const read = readCapture(capture())
     assert.equal(read.length, packets.length)
     for (const [i, { bytes }] of read.entries()) {
@@ -143,7 +140,7 @@ describe('a packet of every opcode that we send', () => {
 
 const skip = findTool('tshark') || inCi() ? false : 'tshark is not installed here (Debian: apt-get install tshark)'
 
-/** Without these options tshark takes some payloads for RPC over RDMA or Ethernet over InfiniBand. */
+/** Without these options tshark decodes some payloads as RPC over RDMA or Ethernet over InfiniBand. */
 const PLAIN = [
   '--disable-protocol',
   'rpcordma',
@@ -189,7 +186,6 @@ describe('tshark', { skip }, () => {
       assert.equal(Number(pad), -packet.payload.length & 3, title)
       const records = packet as unknown as Record<string, Record<string, number | bigint | boolean> | undefined>
       for (const [k, [theirs, header, ours]] of FIELDS.entries()) {
-        // tshark shows va and rkey of an AtomicETH as fields of a RETH.
         const record = records[header] ?? (header === 'RETH' ? records.AtomicETH : undefined)
         const expected = record?.[ours]
         if (header !== 'BTH' && HEADERS_UNKNOWN.test(packet.name)) continue

@@ -1,5 +1,5 @@
 /*
- * Values of attributes as text and as JSON, by their kinds.
+ * Values of attributes as text and as JSON.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -34,13 +34,13 @@ describe('values as text', () => {
     assert.equal(gidText(gid('00010010 01000001 10010010 0100000a')), '1:10:100:1:1001:10:100:a')
   })
 
-  it('addresses are written as the URL parser writes them; IPv4-mapped ones, which it writes otherwise, are not compared', () => {
+  it('addresses, except IPv4-mapped ones, have the notation of the URL parser', () => {
     const word = fc.oneof(fc.constant(0), fc.integer({ min: 0, max: 0xffff }))
     fc.assert(
       fc.property(fc.array(word, { minLength: 8, maxLength: 8 }), words => {
         const address = Uint8Array.from(words.flatMap(w => [w >> 8, w & 255]))
         const text = gidText(address)
-        // The URL parser is an independent reference: it writes addresses as in RFC 5952 too.
+        // The URL parser also follows RFC 5952, but writes IPv4-mapped addresses in hexadecimal.
         if (!text.startsWith('::ffff:')) assert.equal(new URL(`http://[${text}]/`).hostname, `[${text}]`)
         else assert.match(text, /^::ffff:(\d+\.\d+\.\d+\.\d+|[0-9a-f:]+)$/)
       }),
@@ -84,7 +84,7 @@ describe('values as text', () => {
     assert.deepEqual(valueJson(record(1, fields).type, ones), ones)
   })
 
-  it('the style WHOLE shows zeros, all fields, all records and all bytes; three or more printable bytes are quoted', () => {
+  it('the style WHOLE shows zeros, all fields, records and bytes; three or more printable bytes are quoted', () => {
     const fields = Object.fromEntries(Array.from({ length: 12 }, (_, i) => [`f${i}`, at(i, u8(0))]))
     const values = Object.fromEntries(Array.from({ length: 12 }, (_, i) => [`f${i}`, i % 3]))
     const allFields = Object.entries(values).map(([name, value]) => `${name} ${value}`)

@@ -1,11 +1,11 @@
 /*
- * A validator for JSON Schema (draft 4) with the keywords and formats that the schema of SARIF uses. Any other one
- * throws, so that no rule is skipped.
+ * A validator for JSON Schema (draft 4) with the keywords and formats that the schema of SARIF uses. It throws on
+ * unknown keywords and formats, so that no rule is skipped.
  */
 
 export type Schema = { readonly [keyword: string]: unknown }
 
-/** The path of a value, and why it does not fit: `$.runs[0].results: is not of type array`. */
+/** Example: `$.runs[0].results: is not of type array`. */
 type Problem = string
 
 const isObject = (value: unknown): value is { readonly [name: string]: unknown } =>
@@ -31,7 +31,6 @@ const formatTests: Readonly<Record<string, RegExp>> = {
 
 const ANNOTATIONS = ['$schema', 'id', 'title', 'description', 'default', 'definitions']
 
-/** All problems of a value; none: it is valid. */
 export const problemsOf = (root: Schema, value: unknown): Problem[] => {
   const resolve = (ref: unknown): Schema => {
     const [, name] = /^#\/definitions\/(\w+)$/.exec(String(ref)) ?? []

@@ -11,7 +11,7 @@ import { findingText } from '../../../src/trace/findings.ts'
 import { fixture } from '../../paths.ts'
 import { problemsOf, type Schema } from './json-schema.ts'
 
-// The caller of main is not shown.
+// Reports omit frames beyond main.
 const stack = ['at post (/app/client.ts:42:7)', 'main (file:///app/main.ts:3:1)', 'somewhere']
 const finding: Finding = {
   number: 1,
@@ -26,7 +26,7 @@ const finding: Finding = {
   objects: [{ name: 'MR 0x700', history: [{ action: 'registered', time: 2_000_000, stack: [] }] }],
 }
 
-test('text output has the finding, its stacks, objects and advice', () => {
+test('text has the finding, its stacks, objects and advice', () => {
   assert.equal(
     findingText(finding, createSymbols()),
     `userdma check: error stale-rkey: process 7 (client), rxe0: QP 0x11 WRITE wr_id 5: REM_ACCESS_ERR
@@ -70,7 +70,7 @@ test('JSON has the frames of stacks, and the count of the finding', () => {
   assert.deepEqual(moments[0]?.frames[0], { function: 'post', file: '/app/client.ts', line: 42 })
 })
 
-test('SARIF has a rule for each id, and a result for each finding, with its location if it has a stack', () => {
+test('SARIF has a rule for each id, and a result for each finding; a finding with a stack has a location', () => {
   const log = sarifLog(
     [
       [finding, 2],
@@ -93,13 +93,13 @@ test('SARIF has a rule for each id, and a result for each finding, with its loca
   assert.equal(run?.results[1]?.locations, undefined)
 })
 
-test('a frame of a file without symbols keeps the file name and the symbol that the program gave', () => {
+test('a frame of an unreadable file has the file name and symbol that the program sent', () => {
   const [frame] = createSymbols().framesOf(['/no/such/libibverbs.so.1+0x10 ibv_post_send'])
   assert.deepEqual(frame, { function: 'ibv_post_send', object: '/no/such/libibverbs.so.1' })
 })
 
 const schema = JSON.parse(readFileSync(fixture('sarif', 'sarif-schema-2.1.0.json'), 'utf8')) as Schema
-/** As a reader of the file sees it: without undefined values. */
+/** Removes undefined values, as writing to a file does. */
 const asRead = (log: unknown): unknown => JSON.parse(JSON.stringify(log))
 
 test('SARIF fits the schema of OASIS, for every finding and every kind of stack', () => {

@@ -1,5 +1,5 @@
 /*
- * Suppression files of `userdma check`: which findings a block matches, errors in files, and generated blocks.
+ * Suppression files of `userdma check`.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -1,5 +1,5 @@
 /*
- * Looking up frames: their file names are chosen by programs, which may be hostile, and tools may not end.
+ * Looking up the symbols of frames. Programs, which may be hostile, choose the file names of frames.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -13,7 +13,7 @@ import { compileC, findTool, scratchFolder } from '../../tools.ts'
 const folder = scratchFolder()
 const lacking = ['cc', 'nm', 'addr2line'].every(name => findTool(name)) ? false : 'cc, nm or addr2line is missing'
 
-/** A program with debug information, and the address of a function in it. */
+/** Compiles a program with debug information; returns its path and the address of its function `found`. */
 const build = () => {
   const source = join(folder, 'program.c')
   writeFileSync(source, 'int found(void);\nint found(void) { return 1; }\nint main(void) { return found(); }\n')
@@ -40,7 +40,7 @@ test('a file that is not regular, or has an impossible name, is not opened', { s
     assert.deepEqual(createSymbols().framesOf([`${object}+0x10 symbol`]), [{ function: 'symbol', object }])
 })
 
-test('a tool that does not end is started once for each file, and never after the time limit of all', t => {
+test('a tool that does not end is started once for each file, and never after the total time limit', t => {
   const tools = join(folder, 'tools')
   const log = join(folder, 'log')
   mkdirSync(tools)
@@ -51,7 +51,7 @@ test('a tool that does not end is started once for each file, and never after th
     process.env.PATH = before
   })
   process.env.PATH = `${tools}:${before}`
-  /** How often tools were started: each start adds a byte to the log. */
+  /** The number of started tools: each start adds a byte to the log. */
   const started = (): number => readFileSync(log, 'utf8').length
   for (const name of ['one', 'two', 'three']) writeFileSync(join(folder, name), '')
   const frames = (symbols: Symbols, name: string, address: string) =>

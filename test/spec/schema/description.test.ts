@@ -1,6 +1,5 @@
 /*
- * Encodes classes as rows and decodes them: nothing is lost, and rows that are not a description are refused with a
- * message.
+ * Descriptions of classes as rows: encoding and decoding. Invalid rows are refused with a message.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -24,7 +23,7 @@ test('a private class with a driver’s attributes survives encoding and decodin
   assert.deepEqual(declare(describe([cls])), [cls])
 })
 
-test('equal types, enumerations and names are described once', () => {
+test('equal types, enumerations and names have one row', () => {
   const { types, enumerations, names } = describe(classes)
   assert.equal(new Set(types.map(row => JSON.stringify(row))).size, types.length)
   assert.equal(new Set(enumerations.map(row => row.name)).size, enumerations.length)
@@ -32,7 +31,7 @@ test('equal types, enumerations and names are described once', () => {
   assert.equal(new Set(words).size, words.length)
 })
 
-/** A copy of the description of all classes with one number of one row changed. */
+/** A copy of the description of all classes with one changed number in one row. */
 const changed = (list: number, row: number, field: number, value: number): Description => {
   const copy = structuredClone(describe(classes))
   const rows = [copy.classes, copy.methods, copy.attributes, copy.types, copy.fields, copy.enumerations, copy.values]
@@ -42,7 +41,7 @@ const changed = (list: number, row: number, field: number, value: number): Descr
   return copy
 }
 
-test('rows with any number changed are valid, or refused with EINVAL', () => {
+test('rows with one changed number are valid, or refused with EINVAL', () => {
   let refused = 0
   fc.assert(
     fc.property(
@@ -71,7 +70,7 @@ test('a type cannot contain itself', () => {
   assert.throws(() => declare(copy), /there is no type before this one/)
 })
 
-test('unusable descriptions are refused: invalid names, types that are too large', () => {
+test('invalid names and types that are too large are refused', () => {
   const names = structuredClone(describe(classes))
   names.names[0] = 0xff
   assert.throws(() => declare(names), /the bytes at 0 are not a name of letters, digits and _/)
@@ -94,12 +93,12 @@ test('unusable descriptions are refused: invalid names, types that are too large
   assert.throws(() => declare(nested), /type \d+ has \d+ fields, at most 4096 are allowed/)
 })
 
-test('a type may have 4096 fields, nested ones and the fields that contain them included', () => {
+test('a type may have 4096 fields, nested fields included', () => {
   const row = { kind: KindNumber.values.u8, width: 0, flags: 0, size: 0, count: 0, min: 0, max: 0, target: 0 }
   const NAMES = 5000
   const nameOf = (i: number): string => `f${String(i).padStart(4, '0')}`
   const names = new TextEncoder().encode(Array.from({ length: NAMES }, (_, i) => `${nameOf(i)}\0`).join(''))
-  /** A record of one-byte fields, and a record with the first one as a field and some one-byte fields. */
+  /** An inner record of one-byte fields, and an outer record that has the inner one as a field. */
   const declareRecords = (innerFields: number, outerFields: number): ReturnType<typeof declare> => {
     const bytes = (count: number) => Array.from({ length: count }, (_, i) => ({ name: 6 * i, offset: i, type: 0 }))
     const record = { ...row, kind: KindNumber.values.record }

@@ -1,5 +1,5 @@
 /*
- * Services of queue pairs: the work requests of each follow from the existing opcodes (IBA table 38).
+ * Services of queue pairs: their work requests follow from the existing opcodes (IBA table 38).
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
@@ -13,7 +13,7 @@ const namesOf = (service: number): string[] =>
     .filter(([, opcode]) => sendKindOf[operationOf(service, opcode)] !== 0)
     .map(([name]) => name)
 
-it('a service that sends has the work requests for which it has packets; connected ones also have the local ones', () => {
+it('a sending service has the work requests of its opcodes; a connected one also has LOCAL_INV and BIND_MW', () => {
   const sends = ['SEND', 'SEND_WITH_IMM']
   const writes = ['RDMA_WRITE', 'RDMA_WRITE_WITH_IMM']
   const local = ['LOCAL_INV', 'BIND_MW']

@@ -1,6 +1,5 @@
 /*
- * The lines of `userdma trace --abi` below a call of the object dialect: header, attributes, records, chains and the
- * answer; also of refused calls and random bytes, and of calls on the descriptor of a driver.
+ * The lines of `userdma trace --abi` below a call of the object dialect or of a driver.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -27,7 +26,7 @@ const callOf = (className: string, methodName: string, args: AnyValues = {}, obj
   return { class: cls, methodName, method: cls.methods[methodName], object, args }
 }
 
-/** The daemon's record of a message of call number `call`, answered with `outcome`. */
+/** The daemon's record of a message with call number `call` and answer `outcome`. */
 const recordOf = (
   call: number,
   message: Uint8Array,
@@ -57,7 +56,6 @@ const links: readonly ChainLink[] = [
   { call: callOf('mr', 'query'), object: 1, options: { outputBuffers: { length: 0, iova: 0, kind: 0 } } },
 ]
 const entries = encodeChain(links)
-/** The address of a chain's entries. */
 const ENTRIES = 0x300000n
 const chain = callOf('interface', 'chain', { entries, onError: 0 })
 const chainMessage = (bytes: Uint8Array): Uint8Array =>
@@ -70,7 +68,7 @@ const chainMemory = (bytes: Uint8Array) => {
   memory.map(ENTRIES, bytes)
   return memory
 }
-/** The first entry has been answered, with object 5. */
+/** The first entry is answered with object 5. */
 const results = entries.slice()
 results.set([5, 0, 0, 0, 0, 0, 0, 0, 1], 8 + 4)
 const chainRecord = recordOf(
@@ -82,7 +80,7 @@ const chainRecord = recordOf(
 )
 
 describe('a message of the object dialect', () => {
-  it('is shown with its header and attributes as received, then the outputs of its answer', () => {
+  it('is shown with its header and attributes, followed by the outputs of the answer', () => {
     assert.deepEqual(linesOf(recordOf(CREATE, encodeCall(cq, { ignorable: ['compVector'] }), cqResult)), [
       'object cq.create at 0x100000, 120 bytes: length 120, class 5, call 0, object 0, op_ctrl 0, flags 0',
       '  cqe 0x1 mandatory, 4 bytes: 64000000 = 100',
@@ -99,7 +97,7 @@ describe('a message of the object dialect', () => {
     ])
   })
 
-  it('has indirect values, and records by fields: nonzero ones, or all', () => {
+  it('has indirect values, and the nonzero or all fields of records', () => {
     const message = encodeCall(callOf('device', 'query'), {
       outputBuffers: { attributes: { address: ARENA, length: 232 } },
     })
@@ -119,7 +117,7 @@ describe('a message of the object dialect', () => {
     assert.match(whole.find(line => line.includes('172 bytes')) as string, /: [0-9a-f]{344}$/)
   })
 
-  it('says that an indirect output is filled even if its memory was not traced', () => {
+  it('marks an indirect output as filled even if its memory was not traced', () => {
     const message = encodeCall(callOf('device', 'query'), {
       outputBuffers: { attributes: { address: ARENA, length: 232 } },
     })
@@ -136,7 +134,7 @@ describe('a message of the object dialect', () => {
     assert.match(lines.at(-1) as string, /^ {2}answer length 16, class 7, call 4, object 0, then fd 12, op_ctrl 0, /)
   })
 
-  it('of a refused call is shown too, by the call number of its request', () => {
+  it('of a refused call is shown by the call number of the request', () => {
     const wrong = encodeCall(cq)
     // Attribute cqe is 0.
     wrong[24] = 0
@@ -151,10 +149,10 @@ describe('a message of the object dialect', () => {
     assert.ok(linesOf(tooShort).includes('    queue 0x8000 out, needs 12 bytes, has 4'), linesOf(tooShort).join('\n'))
   })
 
-  it('shows what it cannot decode as bytes: unknown classes, attributes and flags, lengths that do not fit', () => {
+  it('shows unknown classes, attributes and flags, and wrong lengths, as bytes', () => {
     const unknownBytes = encodeCall(cq)
     const view = new DataView(unknownBytes.buffer)
-    // The id of the first attribute, the flags of the second, the lengths of the third and fourth, op_ctrl.
+    // Changes the id of attribute 1, the flags of attribute 2, the lengths of attributes 3 and 4, then op_ctrl.
     view.setUint16(18, 0x77, true)
     view.setUint32(36, 0x21, true)
     view.setUint16(48, 11, true)
@@ -180,7 +178,7 @@ describe('a message of the object dialect', () => {
 })
 
 describe('the bytes of a chain', () => {
-  it('are its entries with their messages, and each entry’s answer', () => {
+  it('are shown as entries with messages and answers', () => {
     const lines = linesOf(chainRecord)
     assert.match(lines[1], /^ {2}entries 0x1 mandatory indirect at 0x300000, 216 bytes: 00000000100000/)
     assert.deepEqual(lines.slice(2, 13), [
@@ -204,7 +202,7 @@ describe('the bytes of a chain', () => {
     assert.equal(answer.at(-1), '    reason 0x43 out filled, 6 of 1024 bytes: 6e6f20776179 = "no way"')
   })
 
-  it('are abridged, and end where they cannot be decoded', () => {
+  it('are abridged, and end at the first undecodable entry', () => {
     const many = encodeChain(Array.from({ length: 9 }, () => links[0]))
     const lines = linesOf(recordOf(CHAIN, encodeCall({ ...chain, args: { entries: many, onError: 0 } })))
     assert.ok(lines.includes('    … 5 more entries'))
@@ -214,14 +212,14 @@ describe('the bytes of a chain', () => {
     assert.match(shown[3], /^ {4}undecodable 00000000030000.*… \(192 bytes\) \(its size is 3; a multiple of 8 from 16 /)
   })
 
-  it('of more than the tracer keeps show that they are cut', () => {
+  it('are shown as cut if the tracer keeps only a part', () => {
     const many = encodeChain(Array.from({ length: 1000 }, () => links[0]))
     const lines = linesOf(recordOf(CHAIN, chainMessage(many), undefined, {}, chainMemory(many)), WHOLE)
     assert.ok(lines.some(line => line.startsWith('    entry 681 pd.create')))
     assert.match(lines.find(line => line.startsWith('    cut off')) as string, /^ {4}cut off [0-9a-f]{32}…$/)
   })
 
-  it('of more than the tracer keeps have one length, that of the range', () => {
+  it('have the length of the whole range if the tracer keeps only a part', () => {
     const many = encodeChain(Array.from({ length: 1000 }, () => links[0]))
     const lines = linesOf(recordOf(CHAIN, chainMessage(many), undefined, {}, chainMemory(many)))
     assert.match(
@@ -230,7 +228,7 @@ describe('the bytes of a chain', () => {
     )
   })
 
-  it('that points to itself are finite', () => {
+  it('are finite if the chain points to itself', () => {
     const selfReferring = encodeChain([{ call: chain, options: { inputAddresses: { entries: ENTRIES } } }])
     const lines = linesOf(
       recordOf(CHAIN, chainMessage(selfReferring), undefined, {}, chainMemory(selfReferring)),
@@ -263,7 +261,7 @@ describe('the bytes of calls', () => {
     assert.deepEqual(abi.answer.flags, ['ANSWERED'])
   })
 
-  it('of a driver are its inputs and outputs, by the fields of spec/', () => {
+  it('on a driver’s descriptor are inputs and outputs, with the field names of spec/', () => {
     const range = (bytes: Uint8Array) => ['0x1000', Buffer.from(bytes).toString('base64'), bytes.length] as const
     const driver = { ...base, dialect: 'driver', ret: 0 } as const
     const send = [...encodeRecords(CtxSend, [{ destination: 1, flags: 1, slot: 2, offset: 0, tag: 4n }]), 1, 2, 3]

@@ -1,5 +1,5 @@
 /*
- * The lines of `userdma trace --abi` below a call: Linux's names and structs, and the bytes of the program.
+ * The lines of `userdma trace --abi` below a call of Linux's dialects.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -13,15 +13,15 @@ import { readAbilog } from '../../uapi/abilog.ts'
 import { recordsOf } from '../records.ts'
 
 const textOf = (record: TraceRecord): string => rawLines(record, ABRIDGED).join('\n')
-/** The first record of a log whose line matches. */
+/** The first record of a log with a matching line. */
 const findRecord = (log: string, line: RegExp): TraceRecord => {
   const found = recordsOf(log).find(record => line.test(callLine(record)))
   assert.ok(found, String(line))
   return found
 }
 
-describe('the bytes of a call', () => {
-  it('of INVOKE_WRITE have the write command with its structs, inputs and outputs', () => {
+describe('the lines below a call', () => {
+  it('have the write command of INVOKE_WRITE, with its structs, inputs and outputs', () => {
     const record = findRecord('ibv_rc_pingpong.client.abilog', / mr\.create\(/)
     const lines = textOf(record).split('\n')
     assert.match(
@@ -46,7 +46,7 @@ describe('the bytes of a call', () => {
     assert.equal(attributes.length, 3)
   })
 
-  it('of an ioctl have each attribute by name, and an input that shares memory with an output as it was sent', () => {
+  it('have the attributes of an ioctl by name, and the sent bytes of an input that shares memory with an output', () => {
     const record = findRecord('ibv_rc_pingpong.client.abilog', / rc_qp\.create\(/)
     const text = textOf(record)
     assert.match(text, /ioctl QP\.QP_CREATE \(object 4, method 0, driver 14\)/)
@@ -58,7 +58,7 @@ describe('the bytes of a call', () => {
     assert.match(text, /^ {6}CREATE_QP_CAP .*\n {8}\+0 cap\.maxSendWr 1\n {8}\+4 cap\.maxRecvWr 500$/m)
   })
 
-  it('of a create have the handle or descriptor that the program gets', () => {
+  it('have the handle or descriptor that a create returns', () => {
     const queue = findRecord('ibv_rc_pingpong.client.abilog', / cq\.create\(.* \{object 2,/)
     assert.match(textOf(queue), /^ {6}CREATE_CQ_HANDLE 0x0, then 2$/m)
     const refused = { ...queue, ret: -Errno.EINVAL }
@@ -73,7 +73,7 @@ describe('the bytes of a call', () => {
     assert.match(textOf({ ...channel, descriptors: newDescriptors }), /CORE_OUT .*\n {8}\+0 object fd 77$/m)
   })
 
-  it('of a write on an rdma_cm file have the command of rdma_cm', () => {
+  it('have the rdma_cm command of a write on an rdma_cm file', () => {
     const range = (bytes: number[]) => ['4096', Buffer.from(bytes).toString('base64'), bytes.length] as const
     const record = { ...findRecord('raw.abilog', / port\.query\(/), dialect: 'rdma_cm' } as const
     const text = (bytes: number[]) =>
@@ -83,7 +83,7 @@ describe('the bytes of a call', () => {
     assert.equal(text([0]), '    rdma_cm\n      out')
   })
 
-  it('of a write have the command, its struct and the response', () => {
+  it('have the command of a write, its struct and its response', () => {
     const record = findRecord('raw.abilog', / port\.query\(object 1\) = \d/)
     assert.equal(record.dialect, 'write')
     const lines = textOf(record).split('\n')
@@ -96,7 +96,7 @@ describe('the bytes of a call', () => {
     assert.match(device, /^ {8}\+8 attributes\.nodeGuid ([0-9a-f]{4}:){3}[0-9a-f]{4}$/m)
   })
 
-  it('of a write are exactly those of the program', () => {
+  it('have exactly the bytes that the program wrote', () => {
     const written = readAbilog('raw.abilog').filter(call => call.kind === 'write')
     const hex = new Set(written.map(({ data }) => Buffer.from(data).toString('hex')))
     const records = recordsOf('raw.abilog').filter(({ dialect, raw }) => dialect === 'write' && raw!.in.length > 0)
@@ -108,7 +108,7 @@ describe('the bytes of a call', () => {
     }
   })
 
-  it('are shown always if the call has no name, with verbose if it was refused, otherwise with abi only', () => {
+  it('are shown with abi, also without abi for calls without a name, and with verbose for refused calls', () => {
     const unknown = findRecord('raw.abilog', /object 4095 method 0/)
     assert.match(
       callLine(unknown),
@@ -122,7 +122,7 @@ describe('the bytes of a call', () => {
     assert.match(callLine(decoded, { abi: true }), /\n {4}write 3 ALLOC_PD/)
   })
 
-  it('are in JSON with names, and memory with its addresses', () => {
+  it('are in JSON with names, and with the addresses of memory', () => {
     const { abi } = callJson(findRecord('ibv_rc_pingpong.client.abilog', / pd\.create\(/)) as {
       abi: Record<string, unknown>
     }
@@ -133,7 +133,7 @@ describe('the bytes of a call', () => {
     assert.deepEqual(Object.keys((abi.out as object[])[0]), ['address', 'length', 'bytes'])
   })
 
-  it('can be random without an exception', () => {
+  it('exist for random bytes, without an exception', () => {
     const range = fc.tuple(fc.bigInt({ min: 0n, max: (1n << 64n) - 1n }), fc.uint8Array({ maxLength: 80 }), fc.nat(100))
     const ranges = fc.array(range, { maxLength: 4 }).map(all =>
       all.map(([address, bytes, missing]) => {
@@ -151,7 +151,7 @@ describe('the bytes of a call', () => {
     )
   })
 
-  it('can be damaged or truncated without an exception', () => {
+  it('exist for damaged or truncated bytes, without an exception', () => {
     const records = [...recordsOf('raw.abilog'), ...recordsOf('ibv_rc_pingpong.client.abilog')]
     const damage = fc.record({ index: fc.nat(), range: fc.nat(), at: fc.nat(), byte: fc.nat(255), isCut: fc.boolean() })
     fc.assert(
