@@ -1,6 +1,5 @@
 /*
- * Recorded system calls (test/fixtures/abi, format in ORIGIN.md there): parsed, and placed again in a simulated
- * process's memory.
+ * Recorded system calls (test/fixtures/abi/ORIGIN.md): a parser, and the memory of a simulated process for replays.
  */
 import { readFileSync } from 'node:fs'
 import { gunzipSync } from 'node:zlib'
@@ -16,10 +15,10 @@ export interface LoggedAttribute {
   /** `attr_data` of struct ib_uverbs_attr: reserved, or `elem_id` of an enum attribute. */
   readonly element: number
   readonly data: bigint
-  /** Flags and data after the call, if it changed them. */
+  /** Flags and data after the call, if changed. */
   readonly flagsAfter: number | undefined
   readonly dataAfter: bigint | undefined
-  /** Memory at `data` before and, if it changed, after the call. */
+  /** Memory at `data` before the call, and after it if changed. */
   readonly before: Uint8Array | undefined
   readonly after: Uint8Array | undefined
 }
@@ -28,10 +27,10 @@ interface Logged {
   /** Line number in the log, from 1. */
   readonly line: number
   readonly ret: number
-  /** Positive, 0 on success. */
+  /** Positive; 0 on success. */
   readonly errno: number
   readonly fd: number
-  /** The text of the last line `# …` before it. */
+  /** The text of the last preceding line `# …`. */
   readonly step: string
 }
 export interface LoggedIoctl extends Logged {
@@ -43,10 +42,7 @@ export interface LoggedIoctl extends Logged {
   readonly reserved: readonly [number, number]
   readonly attributes: readonly LoggedAttribute[]
 }
-/**
- * Whether a call is a QUERY_CONTEXT (object DEVICE, method 4) that Linux's rxe refused with EOPNOTSUPP; userdma answers
- * it.
- */
+/** Linux's rxe refused QUERY_CONTEXT (object DEVICE, method 4) with EOPNOTSUPP; userdma answers it. */
 export const isQueryContext = (logged: LoggedCall): boolean =>
   logged.kind === 'ioctl' && logged.object === 0 && logged.method === 4 && logged.errno === Errno.EOPNOTSUPP
 
@@ -95,7 +91,7 @@ const attributeOf = (line: string): LoggedAttribute => {
     const text = values.get(key)
     return text === undefined ? undefined : hex(text)
   }
-  // A word whose name ends with an apostrophe has the value after the call.
+  // Names with an apostrophe have values after the call.
   const flagsAfter = values.get("flags'")
   const dataAfter = values.get("data'")
   return {
@@ -111,7 +107,7 @@ const attributeOf = (line: string): LoggedAttribute => {
   }
 }
 
-/** The calls of a log. Lines of other kinds, as netlink's messages, are skipped. */
+/** The calls of a log. Other lines (netlink messages) are skipped. */
 const parseAbilog = (text: string): LoggedCall[] => {
   const calls: LoggedCall[] = []
   const lines = text.split('\n')
@@ -166,13 +162,12 @@ const parseAbilog = (text: string): LoggedCall[] => {
   return calls
 }
 
-/** A log of test/fixtures/abi by its file name. */
 export const readAbilog = (name: string): LoggedCall[] => {
   const bytes = readFileSync(fixture('abi', name))
   return parseAbilog((name.endsWith('.gz') ? gunzipSync(bytes) : bytes).toString('latin1'))
 }
 
-/** All logs but `raw` and `objects`. */
+/** All logs except `raw` and `objects`. */
 export const PROGRAM_LOGS = [
   'ibv_devinfo.abilog.gz',
   'ibv_rc_pingpong.client.abilog',
@@ -189,9 +184,7 @@ export const PROGRAM_LOGS = [
   'ibv_srq_pingpong.server.abilog',
 ] as const
 
-/**
- * Whether a call is on a uverbs file. Calls without `path` count as such; among them is a close of rdma_cm's file.
- */
+/** Calls without `path` count as calls on a uverbs file, also a close of rdma_cm's file. */
 export const onUverbs = (call: LoggedCall): boolean => !('path' in call) || call.path.includes('uverbs')
 
 // ---- memory of a simulated process ----
@@ -208,9 +201,7 @@ export interface FakeMemory {
 }
 
 export const fakeMemory = (): FakeMemory => {
-  // The bytes of each page, and which of them are mapped.
   const pages = new Map<bigint, { bytes: Uint8Array; mapped: Uint8Array }>()
-  /** The number of an address's page, and the offset in it. */
   const pageOf = (address: bigint): [bigint, number] => [address / BigInt(PAGE), Number(address % BigInt(PAGE))]
   const find = (address: bigint): { bytes: Uint8Array; index: number } => {
     const [number, index] = pageOf(address)
@@ -250,9 +241,9 @@ export const fakeMemory = (): FakeMemory => {
   }
 }
 
-// ---- recorded calls placed in memory again ----
+// ---- memory of recorded calls ----
 
-/** The address of an ioctl's message, or a write's buffer. No recorded pointer is near. */
+/** The address of an ioctl's message or a write's buffer. No recorded pointer is near. */
 export const MESSAGE_AT = 0x100000000n
 
 /** The message of a recorded ioctl. */
@@ -289,15 +280,15 @@ export const ioctlMessageAfter = (call: LoggedIoctl): Uint8Array => {
 }
 
 /**
- * The memory that a call refers to, before the call. The log has a write's response only after the call; here it is
- * filled with 0xcc before, as in the hand-made calls (`raw`).
+ * The memory that a call refers to, before the call. A write's response buffer, which the log has only after the call,
+ * is filled with 0xcc, as in the hand-made calls (`raw`).
  */
 export const memoryBefore = (call: LoggedIoctl | LoggedWrite): FakeMemory => {
   const memory = fakeMemory()
   if (call.kind === 'ioctl') {
     for (const { id, data, before } of call.attributes) {
       if (before === undefined) continue
-      // rxe's input is the address of a struct mminfo, of which the log has only the first 8 bytes.
+      // rxe's input is the address of a struct mminfo. The log has only its first 8 bytes.
       if (id === UHW_IN) memory.map(data, new Uint8Array(MMAP_INFO))
       memory.map(data, before)
     }
@@ -309,6 +300,6 @@ export const memoryBefore = (call: LoggedIoctl | LoggedWrite): FakeMemory => {
   return memory
 }
 
-/** The response pointer of a write, at byte 8 of basic and of extended commands. */
+/** The response pointer is at byte 8 of basic and of extended commands. */
 export const responseAddress = (call: LoggedWrite): bigint =>
   new DataView(call.data.buffer, call.data.byteOffset).getBigUint64(8, true)

@@ -1,6 +1,5 @@
 /*
- * The fast check of arguments compared with `problemOf`, which checks value by value: for any order of names, any
- * missing names, and any values.
+ * The fast check of arguments, compared with `problemOf`.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
@@ -81,19 +80,17 @@ const validArguments: Record<string, unknown> = {
   ...{ one: { number: 2, gid: new Uint8Array(4), inner: { a: 0 } }, many: [] },
 }
 
-/** Whether arguments are valid by `problemOf`. */
 const areValid = (args: Record<string, unknown>): boolean =>
   Object.entries(attributes).every(([name, { type, optional: isOptional }]) =>
     Object.hasOwn(args, name) ? problemOf(type, args[name], false) === undefined : isOptional,
   ) && Object.keys(args).every(name => Object.hasOwn(attributes, name))
 
-it('accepts arguments without a problem, and nothing else', () => {
+it('accepts arguments exactly if they have no problem', () => {
   const shape = shapeOf(attributes)
   fc.assert(
     fc.property(names, fc.array(value, { minLength: 15, maxLength: 15 }), fc.nat(), (order, values, wrong) => {
       const args: Record<string, unknown> = {}
-      // A third of the cases have any values; the others valid ones with at most one exception, so that some are
-      // accepted.
+      // A third of the cases have arbitrary values, the others at most one: otherwise hardly any case would be accepted.
       for (const [i, name] of order.entries())
         Object.defineProperty(args, name, {
           value: wrong % 3 === 0 || i === wrong % 15 ? values[i] : validArguments[name],
@@ -105,7 +102,7 @@ it('accepts arguments without a problem, and nothing else', () => {
   )
 })
 
-it('accepts a value without a problem, and no other, strict or not', () => {
+it('accepts a value exactly if it has no problem, strict or not', () => {
   const kinds = Object.values(attributes).map(({ type }) => type)
   const flag = fc.constantFrom(1, 4, 0x80, 0x81, 0x100, 1.5)
   for (const strict of [false, true])
@@ -124,7 +121,7 @@ it('ignores unknown fields of a record, but not unknown arguments', () => {
   assert.equal(hasValidArguments(shape, { small: 1, pd: 1, more: 1 }), false)
 })
 
-it('does not accept a class instance, whose accessors it cannot check', () => {
+it('refuses a class instance, which may have accessors', () => {
   const shape = shapeOf(attributes)
   class Accessors {
     readonly small = 1

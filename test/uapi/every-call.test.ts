@@ -1,8 +1,6 @@
 /*
- * Everything that Linux's headers have for uverbs (test/fixtures/abi/uverbs.txt; R41–R43): every write command and
- * every ioctl method is either a method of our classes, or deliberately refused with a reason; numbers of objects and
- * attributes agree. Round trips, but those of lists whose layout is code: linux/encode.test.ts. No handler is specific
- * to one dialect.
+ * Every call of Linux's uverbs headers (test/fixtures/abi/uverbs.txt; R41–R43) is a method of our classes, or is refused
+ * with a reason.
  */
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'
@@ -67,7 +65,7 @@ describe('names and numbers', () => {
     const attributes = ioctls.flatMap(({ name, attributes }) =>
       attributes.map((attribute, id) => `${name.replace('.', ' ')} ${id} ${attribute}`),
     )
-    // Attributes of drivers, which every method can have, begin with `*`.
+    // Lines with `*` are attributes of drivers, which every method can have.
     const [driverLines, ownLines] = [true, false].map(isDriver =>
       factsOf('attribute').filter(line => line.startsWith('*') === isDriver),
     )
@@ -80,7 +78,7 @@ describe('names and numbers', () => {
 })
 
 describe('every call', () => {
-  it('is a method of existing classes, or absent for a reason, and never both', () => {
+  it('is either a method of existing classes, or absent for a reason', () => {
     for (const call of linuxCalls) {
       assert.notEqual(isMapped(call), call.absent !== undefined, titleOf(call))
       for (const name of call.classes) {
@@ -137,10 +135,10 @@ const message = (object: number, method: number, ...attributes: readonly number[
   ...attributes.flat(),
 ]
 
-/** Handle of an existing protection domain. */
+/** The handle of the protection domain. */
 const PD = 7
 
-/** Every mandatory attribute of a method, with a valid value. */
+/** All mandatory attributes of a method, with valid values. */
 const mandatoryOf = ({ attributes }: IoctlMethod): number[][] =>
   attributes
     .filter(({ mandatory }) => mandatory)
@@ -165,7 +163,7 @@ const assertRefused = (decoded: Decoded | Answer, code: string, { name, absent }
 describe('absent calls', () => {
   const WRITE_CMD = InvokeWrite.WRITE_CMD
   for (const call of linuxCalls.filter(({ absent }) => absent !== undefined))
-    it(`${titleOf(call)} is refused as Linux refuses calls that a driver lacks, with the reason`, () => {
+    it(`${titleOf(call)} is refused with the errno of Linux and a reason`, () => {
       if (call.dialect === 'write') {
         assertRefused(byWrite([...u32(call.number), ...u16(2), ...u16(0)]), 'EOPNOTSUPP', call)
         const core = attribute(InvokeWrite.CORE_IN, 4, 0)
@@ -204,7 +202,7 @@ describe('INFO_HANDLES and QUERY_GID_TABLE', () => {
   }
   const ADDRESS = Number(ARENA)
 
-  it('survive the object dialect, for every object and lists of several sizes', () => {
+  it('survive the object dialect, for every object and several list sizes', () => {
     for (const object of Object.keys(LinuxObjectClasses))
       for (const count of [1, 7, 500]) {
         const attributes = [

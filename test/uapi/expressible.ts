@@ -1,6 +1,5 @@
 /*
- * Generated calls reduced to what one of Linux's commands or methods can express: values for which it has no field are
- * removed, and values that it always has are set.
+ * Reduces generated calls to values that a command or method of Linux can express.
  */
 import { FlowSpecType, FlowType } from '../../src/spec/enums.ts'
 import { type FlowFilter, flowFilters } from '../../src/spec/linux/flow.ts'
@@ -10,11 +9,10 @@ import type { AnyRecord, AnyValue, AnyValues } from '../../src/spec/schema/schem
 import type { Call } from '../../src/uapi/call.ts'
 import { type Encoding, expressibleArguments } from '../../src/uapi/linux/envelope.ts'
 
-/** Arguments that a command or method implies. */
 const impliedArguments = ({ form, name }: Pick<Encoding, 'name' | 'form'>): AnyValues =>
   [...(form === 'ioctl' ? ioctlMethods : writeCommands)].find(one => one.name === name)?.impliedArguments ?? {}
 
-/** The bytes of a filter that Linux defines, followed by zeros. The upper two bytes of a limited field are 0. */
+/** A filter with zeros after the bytes that Linux defines, and in the upper two bytes of a limited field. */
 const expressibleFilter = (bytes: AnyValue, { bytes: known, limit }: FlowFilter): Uint8Array => {
   const filter = (bytes as Uint8Array).slice().fill(0, known)
   return limit === undefined ? filter : filter.fill(0, limit.at, limit.at + 1 + ((32 - limit.bits) >>> 3))
@@ -32,7 +30,7 @@ const expressibleSpec = (spec: AnyRecord): AnyRecord[] => {
   return type === IB ? [] : [{ ...spec, value: none, mask: none, flags: 0, tag: type === ACTION_TAG ? spec.tag : 0 }]
 }
 
-/** A rule has one queue pair and at most ten specs, one of which may be the counters. */
+/** A rule has one queue pair and at most ten specs. Counters are a spec. */
 const expressibleRule = (args: AnyValues): void => {
   if (args.rawQp === undefined) args.udQp ??= 1
   else delete args.udQp
@@ -41,18 +39,18 @@ const expressibleRule = (args: AnyValues): void => {
   args.specs = (args.specs as AnyRecord[]).flatMap(expressibleSpec).slice(0, 9)
 }
 
-/** A generated call as the command or method `way` can express it. */
+/** A generated call, reduced for the command or method `way`. */
 export const expressible = (way: Pick<Encoding, 'name' | 'form'>, call: Call): Call => {
   const { form } = way
   const known = expressibleArguments(way)
   const kept = Object.entries(call.args).filter(([attribute]) => known.has(attribute))
   const args: AnyValues = { ...Object.fromEntries(kept), ...impliedArguments(way) }
-  // The command always has a cqe, which is optional in cq.modify.
+  // cqe is mandatory in the command, optional in cq.modify.
   if (way.name === 'RESIZE_CQ') args.cqe ??= 1
   // Work requests must match the counts.
   if (call.methodName === 'postSend')
     Object.assign(args, { wrCount: 1, sgeCount: 2, wqeSize: 64, requests: new Uint8Array(96).fill(7) })
-  // Not every flag of ours exists in Linux's call.
+  // Linux's call may lack flags of the class.
   const { attributes = [] } = ioctlMethods.find(method => form === 'ioctl' && method.name === way.name) ?? {}
   for (const { kind, name, allowed } of attributes)
     if (kind === 'flags' && args[name] !== undefined) args[name] = (Number(args[name]) & allowed) >>> 0
@@ -60,7 +58,7 @@ export const expressible = (way: Pick<Encoding, 'name' | 'form'>, call: Call): C
   if (Array.isArray(args.queues))
     args.queues = [{ wq: 1 }, ...args.queues].slice(0, 1 << Math.log2(args.queues.length + 1))
   if (way.name === 'CREATE_FLOW') expressibleRule(args)
-  // Numbers of ports have 8 bits in commands; other fixed objects have no number.
+  // Port numbers have 8 bits in commands; other fixed objects have no number.
   let { object } = call
   if (call.class.identity === 'fixed')
     object = call.class.name !== 'port' ? 0 : form === 'ioctl' ? object : object & 0xff

@@ -1,6 +1,5 @@
 /*
- * A caller's view for codec tests: core's classes with the rxe driver's attributes, a simulated process's memory,
- * chosen handles.
+ * A caller's view for codec tests: classes of an rxe device, memory of a simulated process, chosen handles.
  */
 import { classes } from '../../src/spec/classes.ts'
 import { RXE_DRIVER_ID, RxeAttributes } from '../../src/spec/drivers/rxe.ts'
@@ -53,7 +52,7 @@ export const fakeView = (memory: FakeMemory = fakeMemory(), handles = new Map<nu
   return view
 }
 
-/** The address at which tests place a call, and that of memory to which it may point. */
+/** The addresses of a call, and of memory to which the call may point. */
 export const AT = 0x100000n
 export const ARENA = 0x200000n
 

@@ -1,7 +1,6 @@
 /*
- * Linux's calls with addresses (MODIFY_QP, CREATE_AH, QUERY_QP) on devices of every link (R10, R27): its structs have
- * the same fields for the addresses of all links. Fields of the device's link reach the driver, others are ignored as on
- * Linux, and calls are encoded again to the same bytes. Also a driver that uses rxe's driver id.
+ * Linux's calls with addresses (MODIFY_QP, CREATE_AH, QUERY_QP) on devices of every link (R10, R27). Linux's structs
+ * have fields for the addresses of all links; only the fields of the device's link reach the driver.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -20,17 +19,14 @@ import { cap, openTestDevice, type TestState, testClasses, testDriver } from '..
 
 const { ah: Ah, cq: Cq, pd: Pd, rc_qp: RcQp } = Classes
 const LINKS = ['ib', 'roce', 'iwarp', 'opa'] as const
-/** A driver unknown to Linux has no driver structs behind those of the calls. */
+/** A driver that Linux does not know has no driver structs. */
 const NO_DRIVER = 0
 
 const DLID = 0x1234
 const SOURCE_BITS = 3
 const path = { sl: 5, port: 1, isGlobal: 0 }
 
-/**
- * A device of the link. `handled`: the arguments that its handlers of MODIFY_QP and CREATE_AH got; `setQueryResult`:
- * sets the result of QUERY_QP.
- */
+/** `handled`: the arguments that the driver's handlers of MODIFY_QP and CREATE_AH got. */
 const deviceOn = (link: LinkName, id = NO_DRIVER) => {
   const handled: AnyValues[] = []
   const note = (_call: unknown, _object: unknown, args: AnyValues) => {
@@ -57,9 +53,7 @@ const deviceOn = (link: LinkName, id = NO_DRIVER) => {
   return { ...setup, pd, qp, handled, setQueryResult }
 }
 
-/**
- * A command with `length` bytes after the header, written by `fill`; its response buffer has `words` words of 4 bytes.
- */
+/** A command with `length` bytes after the header; the response buffer has `words` words of 4 bytes. */
 const command = (number: number, length: number, words: number, fill: (view: DataView) => void): Uint8Array => {
   const bytes = new Uint8Array(8 + length)
   const view = new DataView(bytes.buffer)
@@ -123,7 +117,7 @@ const expected: Readonly<Record<LinkName, { modify: object; create: object }>> =
 }
 
 for (const link of LINKS)
-  test(`a driver of an ${link} device gets its link's fields of Linux's structs`, () => {
+  test(`the driver of an ${link} device gets the address fields of this link`, () => {
     const { context, caller, pd, qp, handled } = deviceOn(link)
     for (const [bytes, wanted] of [
       [modify(qp), { ...expected[link].modify, state: QpState.values.RTR }],
@@ -137,7 +131,7 @@ for (const link of LINKS)
   })
 
 for (const link of LINKS)
-  test(`a call on an ${link} device is encoded again to the same bytes`, () => {
+  test(`a decoded call on an ${link} device is encoded to the same bytes`, () => {
     const { context, caller, pd, qp } = deviceOn(link)
     for (const bytes of [modify(qp), createAh(pd)]) {
       const decoded = decodeWriteBytes(callerView(context, caller), bytes)
@@ -160,7 +154,7 @@ for (const link of ['ib', 'roce', 'opa'] as const)
     assert.equal(answer.ret, query.length, answer.reason)
     const view = new DataView((answered as Uint8Array).buffer)
     const hasLids = link !== 'roce'
-    // dlid, sl and src_path_bits of the path; dlid and alt_port_num of the alternate path.
+    // Path: dlid, sl, src_path_bits. Alternate path: dlid, alt_port_num.
     assert.deepEqual(
       [view.getUint16(20, true), view.getUint8(27), view.getUint8(28), view.getUint16(52, true), view.getUint8(120)],
       [hasLids ? DLID : 0, path.sl, hasLids ? SOURCE_BITS : 0, hasLids ? DLID + 32 : 0, 2],
@@ -172,7 +166,7 @@ test('a driver that uses rxe’s driver id without rxe’s outputs answers with 
   const bytes = createAh(pd)
   new DataView(bytes.buffer).setUint16(6, 3, true)
   let driverPart: Uint8Array | undefined
-  // The response is at address 0: the 4 bytes of CREATE_AH, then the driver's part.
+  // The driver's part of the response follows the 4 bytes of CREATE_AH at address 0.
   const copyOut = (address: bigint, written: Uint8Array): void => {
     if (address === 4n) driverPart = written
   }

@@ -1,6 +1,6 @@
 /*
- * Linux's dialects beyond the recorded calls (R41, R42): the rules about lengths, headers and attributes one by one,
- * and hostile bytes. Round trips: linux/encode.test.ts.
+ * Decoding Linux's dialects (R41, R42): lengths, headers, attributes, hostile bytes. Round trips are in
+ * linux/encode.test.ts.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -24,7 +24,7 @@ import { ARENA, AT, arena, type FakeView, fakeView, rxeSchema } from './fake-vie
 const errorOf = (decoded: Decoded | Answer): string =>
   isAnswer(decoded) ? (decoded.ret < 0 ? errnoName(-decoded.ret) : String(decoded.ret)) : 'OK'
 
-// ---- write: headers and lengths ----
+// ---- write ----
 
 const write = (bytes: readonly number[] | Uint8Array, prepare?: (view: FakeView) => unknown): Decoded | Answer => {
   const memory = arena()
@@ -40,14 +40,14 @@ const u64 = (n: bigint): number[] => [...u32(Number(n & 0xffffffffn)), ...u32(Nu
 const { ALLOC_PD, CREATE_QP, DEALLOC_PD, MODIFY_QP, POST_SEND, REG_MR } = WriteCommands
 const { CREATE_RWQ_IND_TBL, EX_QUERY_DEVICE } = ExtendedCommands
 
-/** A command with a response buffer of `out` words of 4 bytes. */
+/** A command; `out` is the length of the response buffer in words of 4 bytes. */
 const command = (number: number, body: number[], out: number): number[] => [
   ...u32(number),
   ...u16((8 + body.length) / 4),
   ...u16(out),
   ...body,
 ]
-/** An extended command with a response buffer of `out` words of 8 bytes. */
+/** An extended command; `out` is the length of the response buffer in words of 8 bytes. */
 const extended = (number: number, body: number[], out: number, response = ARENA, providerOut = 0): number[] => [
   ...u32(number + EXTENDED),
   ...u16(body.length / 8),
@@ -59,7 +59,7 @@ const extended = (number: number, body: number[], out: number, response = ARENA,
   ...body,
 ]
 
-test('write: another length than the header’s is EINVAL; a request or response buffer that is too small ENOSPC', () => {
+test('write: a length that differs from the header’s is EINVAL, a request or response buffer that is too small ENOSPC', () => {
   assert.equal(errorOf(write([])), 'EINVAL')
   assert.equal(errorOf(write(command(ALLOC_PD, [], 1).slice(0, 7))), 'EINVAL')
   assert.equal(errorOf(write(command(ALLOC_PD, u64(ARENA), 1))), 'OK')
@@ -93,7 +93,7 @@ test('write, extended: response and lengths must agree', () => {
   assert.equal(errorOf(write(extended(EX_QUERY_DEVICE, query, 38).slice(0, 20))), 'EINVAL')
 })
 
-test('write, extended: a shorter response buffer gets the first part and its length', () => {
+test('write, extended: a shorter response buffer gets the first part of the response, with its length', () => {
   const memory = arena()
   const bytes = Uint8Array.from(extended(EX_QUERY_DEVICE, [...u32(0), ...u32(0)], 24))
   memory.map(AT, bytes)
@@ -106,7 +106,7 @@ test('write, extended: a shorter response buffer gets the first part and its len
   assert.equal(response.getUint32(192, true), 0xcccccccc)
 })
 
-/** A CREATE_QP with this type, followed by the driver's input. */
+/** A CREATE_QP of a QP type, with input for the driver. */
 const createQpCommand = (type: number, driverInput: number[] = []): number[] =>
   command(
     CREATE_QP,
@@ -127,11 +127,11 @@ const createQpCommand = (type: number, driverInput: number[] = []): number[] =>
     16,
   )
 
-test('a QP type is a class of its own; the type DRIVER is EOPNOTSUPP, types that programs cannot create EINVAL (R9)', () => {
+test('each QP type has a class; type DRIVER is EOPNOTSUPP, types that programs cannot create are EINVAL (R9)', () => {
   const decoded = write(createQpCommand(2))
   assert.ok(!isAnswer(decoded))
   assert.equal(decoded.call.class.name, 'rc_qp')
-  // IB_UVERBS_QP_CREATE_SQ_SIG_ALL, from the byte sq_sig_all.
+  // The byte sq_sig_all becomes the flag IB_UVERBS_QP_CREATE_SQ_SIG_ALL.
   assert.equal(decoded.call.args.flags, 0x1000)
   for (const [type, name] of [
     [3, 'uc_qp'],
@@ -145,11 +145,11 @@ test('a QP type is a class of its own; the type DRIVER is EOPNOTSUPP, types that
   }
   assert.equal(errorOf(write(createQpCommand(255))), 'EOPNOTSUPP')
   for (const type of [0, 1, 5, 11, 254]) assert.equal(errorOf(write(createQpCommand(type))), 'EINVAL', `type ${type}`)
-  // Linux's rxe takes no input of its own.
+  // Linux's rxe takes no driver input.
   assert.equal(errorOf(write(createQpCommand(2, u64(0n)))), 'EINVAL')
 })
 
-/** A MODIFY_QP of handle 3 with this mask, and with other bytes at the offsets in `changes`. */
+/** A MODIFY_QP of handle 3. `changes`: bytes by offset. */
 const modify = (mask: number, changes: Readonly<Record<number, number>> = {}): number[] => {
   const body = new Array(112).fill(0)
   body.splice(64, 8, ...u32(3), ...u32(mask))
@@ -157,7 +157,7 @@ const modify = (mask: number, changes: Readonly<Record<number, number>> = {}): n
   return command(MODIFY_QP, body, 0)
 }
 
-test('MODIFY_QP: mask bits that Linux lacks are EOPNOTSUPP; attributes that RC lacks and values out of limits EINVAL', () => {
+test('MODIFY_QP: unknown mask bits are EOPNOTSUPP, attributes that RC lacks and values out of limits EINVAL', () => {
   assert.equal(errorOf(write(modify(0))), 'OK')
   assert.equal(errorOf(write(modify(1 << 21))), 'EOPNOTSUPP')
   assert.equal(errorOf(write(modify(1 << 6))), 'EINVAL')
@@ -165,7 +165,7 @@ test('MODIFY_QP: mask bits that Linux lacks are EOPNOTSUPP; attributes that RC l
   assert.equal(errorOf(write(modify(1 << 8, { 98: 5 }))), 'OK')
   assert.equal(errorOf(write(modify(1 << 8, { 98: 6 }))), 'EINVAL')
   assert.equal(errorOf(write(modify(1, { 96: 7 }))), 'EINVAL')
-  // Without the mask bit the byte is ignored.
+  // Without its mask bit, an invalid byte is ignored.
   assert.equal(errorOf(write(modify(1, { 98: 6 }))), 'OK')
 })
 
@@ -176,7 +176,7 @@ test('MODIFY_QP of UD takes a Q_Key; attributes of connected services are EINVAL
   assert.equal(errorOf(write(modify(1 << 8, { 98: 5 }), asUd)), 'EINVAL')
 })
 
-test('MODIFY_QP: Linux takes 24 bits of a PSN; the others are kept in the LEGACY attribute', () => {
+test('MODIFY_QP: a PSN has 24 bits; the LEGACY attribute keeps the upper 8', () => {
   const bytes = modify(1 << 12, { 76: 1, 77: 2, 78: 3, 79: 0xff })
   const decoded = write(bytes)
   assert.ok(!isAnswer(decoded))
@@ -184,13 +184,13 @@ test('MODIFY_QP: Linux takes 24 bits of a PSN; the others are kept in the LEGACY
   assert.deepEqual([...encodeLinux(decoded.call, decoded.legacy()!).bytes], bytes)
 })
 
-test('an invalid QP handle is left to core, as one of class rc_qp', () => {
+test('MODIFY_QP: an invalid QP handle is passed to core as an rc_qp', () => {
   const decoded = write(modify(0), view => view.handles.clear())
   assert.ok(!isAnswer(decoded))
   assert.equal(decoded.call.class.name, 'rc_qp')
 })
 
-test('POST_SEND with work requests is refused unless they are present and complete', () => {
+test('POST_SEND with missing or incomplete work requests is refused', () => {
   const post = (count: number, sges: number, size: number, tail: number): Decoded | Answer =>
     write(
       command(
@@ -206,7 +206,7 @@ test('POST_SEND with work requests is refused unless they are present and comple
   assert.equal(errorOf(post(0xffffffff, 0xffffffff, 0xffffffff, 72)), 'ENOSPC')
 })
 
-test('a table of work queues has at most 2^13, whose handles must all be there', () => {
+test('a table has at most 2^13 work queues, and all their handles', () => {
   const table = (log: number, handles: number): Decoded | Answer =>
     write(extended(CREATE_RWQ_IND_TBL, [...u32(0), ...u32(log), ...new Array(4 * handles).fill(0)], 2))
   for (const log of [1, 12, 13]) {
@@ -219,13 +219,13 @@ test('a table of work queues has at most 2^13, whose handles must all be there',
   assert.equal(errorOf(table(0xffffffff, 2)), 'EINVAL')
 })
 
-test('a response that cannot be written is EFAULT, so that core undoes what was created', () => {
+test('a response that cannot be written is EFAULT', () => {
   const decoded = write(command(ALLOC_PD, u64(0x10n), 1))
   assert.ok(!isAnswer(decoded))
   assert.equal(errorOf(decoded.answer({ object: 0, out: {} })), 'EFAULT')
 })
 
-// ---- ioctl: attributes ----
+// ---- ioctl ----
 
 /** Method numbers of the objects DEVICE and MR. */
 const INFO_HANDLES = 1
@@ -262,10 +262,7 @@ const verbs = (object: number, method: number, attributes: readonly Attr[]): Dec
   view.handles.set(3, 'rc_qp')
   return decodeVerbsIoctl(view, RDMA_VERBS_IOCTL, AT)
 }
-/**
- * The attributes of QP_CREATE, by id: spec/linux/names.ts has their names in order. `changes`: other attributes by id;
- * null omits one.
- */
+/** The attributes of QP_CREATE (names: spec/linux/names.ts). `changes`: replacements by id; null omits an attribute. */
 const createQp = (changes: Readonly<Record<number, Attr | null>> = {}): Attr[] => {
   const all: Record<number, Attr | null> = {
     0: [0, 0, 0n],
@@ -283,7 +280,7 @@ const createQp = (changes: Readonly<Record<number, Attr | null>> = {}): Attr[] =
   return Object.values(all).filter(attribute => attribute !== null)
 }
 
-test('ioctl QP_CREATE: each mistake gives the kernel’s error', () => {
+test('ioctl QP_CREATE: mistakes give the kernel’s errors', () => {
   const answers: [string, Readonly<Record<number, Attr | null>>][] = [
     ['OK', {}],
     ['EINVAL', { 0: null }],
@@ -342,7 +339,7 @@ test('ioctl: a message of more than a page is EINVAL', () => {
   assert.equal(errorOf(decodeVerbsIoctl(fakeView(memory), RDMA_VERBS_IOCTL, AT)), 'EINVAL')
 })
 
-test('ioctl: the room of a list must be whole entries of the caller’s size, and limits their number', () => {
+test('ioctl: the buffer of a list must be whole entries of the caller’s size, and limits their number', () => {
   const table = (size: bigint, length: number): Decoded | Answer =>
     verbs(LinuxObject.DEVICE, QUERY_GID_TABLE, [
       [0, 8, size],
@@ -373,7 +370,7 @@ test('ioctl: the room of a list must be whole entries of the caller’s size, an
   assert.equal(handles(4n, 0), 'EINVAL')
 })
 
-test('ioctl INFO_HANDLES: without a count it is ENOENT, without a list EINVAL', () => {
+test('ioctl INFO_HANDLES is ENOENT without a count, EINVAL without a list', () => {
   const objectId: Attr = [0, 8, 4n]
   assert.equal(errorOf(verbs(LinuxObject.DEVICE, INFO_HANDLES, [objectId, [2, 8, ARENA]])), 'ENOENT')
   assert.equal(errorOf(verbs(LinuxObject.DEVICE, INFO_HANDLES, [objectId, [1, 4, ARENA]])), 'EINVAL')
@@ -421,7 +418,7 @@ const someResult = (call: Call): Result => {
   return result
 }
 
-test('garbage and mutated commands and ioctls throw nothing; what is decoded is encoded to the same bytes', () => {
+test('decoding garbage and mutated calls never throws, and decoded calls encode to the same bytes', () => {
   const seeds = ['ibv_rc_pingpong_events.client.abilog', 'raw.abilog'].flatMap(name =>
     readAbilog(name).flatMap(call => (call.kind === 'write' ? [call.data] : [])),
   )

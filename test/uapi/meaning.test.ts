@@ -1,6 +1,6 @@
 /*
- * The meaning of recorded bytes, written by hand from ib_user_verbs.h and the programs' options: an independent check
- * of the tables of spec/linux.
+ * Recorded calls, with arguments written by hand from ib_user_verbs.h and the programs' options. The tables of
+ * spec/linux are thus checked independently.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -27,7 +27,7 @@ const readCalls = (log: string): DecodedCall[] => {
   const all: DecodedCall[] = []
   for (const logged of readAbilog(log)) {
     if (logged.kind !== 'ioctl' && logged.kind !== 'write') continue
-    // Before GET_CONTEXT (object DEVICE, method 3) there is no context.
+    // GET_CONTEXT (object DEVICE, method 3) makes the context.
     view.hasContext = !(logged.kind === 'ioctl' && logged.object === 0 && logged.method === 3)
     view.memory = memoryBefore(logged)
     const decoded = decodeLogged(view, logged)
@@ -40,7 +40,7 @@ const pingpong = readCalls('ibv_rc_pingpong_events.client.abilog')
 const named = (name: string): DecodedCall[] => pingpong.filter(call => call.name === name)
 const gid = (text: string): Uint8Array => new Uint8Array(Buffer.from(text, 'hex'))
 
-test('ibv_rc_pingpong -e makes these calls, in order', () => {
+test('ibv_rc_pingpong -e makes the expected calls in order', () => {
   const order = pingpong.map(call => call.name)
   assert.deepEqual(order.slice(0, 13), [
     'device.open',

@@ -1,6 +1,5 @@
 /*
- * Recorded calls of real programs (R41, R42): they decode, re-encode to the same bytes, survive the object dialect, and
- * get the kernel's answer if core returns the recorded result. test/replay tests core itself.
+ * Codecs of Linux's dialects with recorded calls of real programs (R41, R42). test/replay tests core.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -41,7 +40,7 @@ const assertImage = (logged: Step, image: LinuxImage, where: string): void => {
   }
 }
 
-/** The kernel's answer must now be in memory; an ioctl's other memory must be as before. */
+/** Asserts that memory has the kernel's answer, and that an ioctl's other memory is unchanged. */
 const assertAnswered = (logged: Step, view: FakeView, answer: Answer, recorded: Recorded, where: string): void => {
   const expected = logged.errno === 0 ? 'OK' : errnoName(logged.errno)
   assert.equal(answer.ret < 0 ? errnoName(-answer.ret) : 'OK', expected, `${where}: ${answer.reason ?? ''}`)
@@ -61,7 +60,7 @@ const assertAnswered = (logged: Step, view: FakeView, answer: Answer, recorded: 
     return
   }
   assert.deepEqual(view.copyIn(MESSAGE_AT, ioctlMessage(logged).length), ioctlMessageAfter(logged), `${where}: message`)
-  // If attributes share an address, the memory of the longest one is compared.
+  // Of attributes with one address, only the longest is compared.
   for (const { id, data, before, after } of logged.attributes)
     if (before !== undefined && logged.attributes.every(a => a.data !== data || a.length <= before.length))
       assert.deepEqual(view.copyIn(data, before.length), after ?? before, `${where}: memory of attribute ${id}`)
@@ -77,7 +76,7 @@ const outcomeOf = (decoded: Decoded, logged: Step): { recorded: Recorded; outcom
 }
 
 for (const name of PROGRAM_LOGS) {
-  test(`${name}: every call that the codec accepts re-encodes to the same bytes`, () => {
+  test(`${name}: accepted calls are encoded to the same bytes`, () => {
     let calls = 0
     for (const { logged, decoded, where } of replay(name)) {
       if (isAnswer(decoded)) continue
@@ -87,7 +86,7 @@ for (const name of PROGRAM_LOGS) {
     assert.ok(calls >= 14, `only ${calls} calls`)
   })
 
-  test(`${name}: every call that the codec accepts survives the object dialect, and so does its result`, () => {
+  test(`${name}: accepted calls and their results survive the object dialect`, () => {
     for (const { logged, view, decoded, where } of replay(name)) {
       if (isAnswer(decoded)) continue
       const { call } = decoded
@@ -99,14 +98,14 @@ for (const name of PROGRAM_LOGS) {
       const { result, numbers } = recordedResult(call, logged)
       const { message } = there.answer(result)
       const decodedResult = decodeResult(call, message)
-      // The numbers of descriptors are inserted into the message later.
+      // The carrier fills the numbers of descriptors later.
       for (const attribute of numbers.keys()) delete decodedResult.out[attribute]
       assert.deepEqual(decodedResult.out, result.out, `${where}: result`)
       if (result.object !== undefined) assert.equal(decodedResult.object, result.object, `${where}: handle`)
     }
   })
 
-  test(`${name}: every call is answered with the kernel's bytes`, () => {
+  test(`${name}: calls are answered with the kernel's bytes`, () => {
     for (const { logged, view, decoded, where } of replay(name)) {
       if (isAnswer(decoded)) {
         assertAnswered(logged, view, decoded, { result: { out: {} }, numbers: new Map() }, where)
@@ -118,7 +117,7 @@ for (const name of PROGRAM_LOGS) {
   })
 }
 
-test('objects.abilog: calls that the codec accepts re-encode to the same bytes; the others are refused', () => {
+test('objects.abilog: accepted calls are encoded to the same bytes, the others are refused', () => {
   const methods = new Set<string>()
   for (const { logged, decoded, where } of replay('objects.abilog')) {
     if (!isAnswer(decoded)) {
@@ -126,7 +125,7 @@ test('objects.abilog: calls that the codec accepts re-encode to the same bytes; 
       assertImage(logged, encodeLinux(decoded.call, decoded.legacy()!), where)
       continue
     }
-    // A call that Linux accepted is refused only for a missing class or type, or a handle of an object of such a class.
+    // A call that Linux accepted is refused for a missing class or type, or for the handle of a missing object.
     const code = decoded.ret < 0 ? errnoName(-decoded.ret) : 'OK'
     if (logged.errno === 0)
       assert.ok(['EOPNOTSUPP', 'EPROTONOSUPPORT', 'ENOENT'].includes(code), `${where}: ${decoded.reason}`)
@@ -138,8 +137,8 @@ test('objects.abilog: calls that the codec accepts re-encode to the same bytes; 
 
 // ---- permitted contents of LEGACY attributes ----
 
-test('LEGACY attributes have no arguments: only pointers to responses and ignored fields of MODIFY_QP are nonzero', () => {
-  /** Nonzero bytes beyond headers and attributes: 'class.method OFFSET'. */
+test('LEGACY attributes have only response pointers and ignored fields of MODIFY_QP', () => {
+  /** Nonzero bytes beyond headers and attributes, as 'class.method OFFSET'. */
   const nonzero = new Set<string>()
   for (const name of PROGRAM_LOGS)
     for (const { decoded } of replay(name)) {
@@ -152,7 +151,7 @@ test('LEGACY attributes have no arguments: only pointers to responses and ignore
           if (byte !== 0) nonzero.add(`${call.class.name}.${call.methodName} ${at}`)
         })
     }
-  // Pointers to responses, and fields of MODIFY_QP that its mask does not select.
+  // mr.create, ah.create, query and postSend have a response pointer.
   const response = /^(mr\.create|ah\.create|.._qp\.(query|postSend)) [0-7]$/
   const unexpected = [...nonzero].filter(entry => !response.test(entry) && !/^.._qp\.modify /.test(entry))
   assert.deepEqual(unexpected, [])
@@ -188,7 +187,7 @@ test('a MODIFY_QP with a zeroed struct in its LEGACY attribute is the same call'
 
 // ---- the hand-made calls ----
 
-/** Hand-made calls whose error core decides; the codec must decide all others. */
+/** Hand-made calls that core refuses; the codec must refuse all others. */
 const CORE_DECIDES = new Set([
   'QUERY_PORT 2',
   'DEALLOC_PD handle 99',
@@ -206,10 +205,10 @@ const CORE_DECIDES = new Set([
   'PD destroy in use',
 ])
 
-test('raw.abilog: hand-made calls, most of them wrong, are answered as the kernel answered, except QUERY_CONTEXT', async () => {
+test('raw.abilog: hand-made calls, except QUERY_CONTEXT, get the kernel’s answers', async () => {
   const { readFileSync } = await import('node:fs')
   const { fixture } = await import('../paths.ts')
-  // A line has the name in 62 columns, then the answer.
+  // The name takes the first 62 columns of a line.
   const names = readFileSync(fixture('abi', 'raw.out'), 'utf8')
     .split('\n## rdma_cm')[0]
     .split('\n')
@@ -233,7 +232,7 @@ test('raw.abilog: hand-made calls, most of them wrong, are answered as the kerne
       continue
     }
     if (byLine.get(logged.line) === 'GET_CONTEXT again') {
-      // Linux reserves a descriptor before it refuses; the number it leaves is invalid.
+      // Linux reserves a descriptor before it refuses the call; the number in its answer is invalid.
       const open = { ...decoded.call, method: view.schema.classByName('device')!.methods.open }
       const { result } = recordedResult(open, logged)
       const answer = decoded.answer({ out: { numCompVectors: 2, coreSupport: 1n, ...result.out } })

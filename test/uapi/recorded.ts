@@ -1,6 +1,5 @@
 /*
- * Recorded calls, decoded, and their results: the kernel's bytes, decoded with the tables of spec/linux into what core
- * would have returned.
+ * Recorded calls, and their results: the kernel's bytes, decoded with the tables of spec/linux.
  */
 
 import { RXE_DRIVER_ID } from '../../src/spec/drivers/rxe.ts'
@@ -25,13 +24,13 @@ import { readRecord, viewOf } from '../../src/uapi/scalar.ts'
 import { type LoggedIoctl, type LoggedWrite, MESSAGE_AT, memoryBefore, onUverbs, readAbilog } from './abilog.ts'
 import { type FakeView, fakeView } from './fake-view.ts'
 
-/** Decodes a recorded call at the address where `memoryBefore` put it. */
+/** Decodes a recorded call that `memoryBefore` put into memory. */
 export const decodeLogged = (view: CallerView, logged: LoggedIoctl | LoggedWrite): Decoded | Answer =>
   logged.kind === 'ioctl'
     ? decodeVerbsIoctl(view, RDMA_VERBS_IOCTL, MESSAGE_AT)
     : decodeWrite(view, MESSAGE_AT, logged.data.length)
 
-/** A result, and the kernel's descriptor numbers by attribute. */
+/** `numbers`: the kernel's descriptor numbers by attribute. */
 export interface Recorded {
   readonly result: Result
   readonly numbers: ReadonlyMap<string, number>
@@ -100,7 +99,7 @@ export const recordedResult = (call: Call, logged: LoggedIoctl | LoggedWrite): R
     const found = findCommand(Number(command!.data))
     if (found.out !== undefined) readStruct(reading, found.out(name), memory(InvokeWrite.CORE_OUT)!)
   } else if (method.spec.converter !== undefined) {
-    // The list is attribute 2; its length is attribute 1 of INFO_HANDLES, attribute 3 of QUERY_GID_TABLE.
+    // Attribute 2 is the list. The length is attribute 1 of INFO_HANDLES, attribute 3 of QUERY_GID_TABLE.
     const [list, countId] = method.spec.converter === 'handles' ? (['handles', 1] as const) : (['entries', 3] as const)
     const { type } = call.method.out[list]
     const number = viewOf(memory(countId)!).getUint32(0, true)
@@ -125,7 +124,7 @@ export const recordedResult = (call: Call, logged: LoggedIoctl | LoggedWrite): R
 
 export type Step = LoggedIoctl | LoggedWrite
 
-/** Calls on uverbs files with a view whose handles and context follow the kernel's answers. */
+/** The calls on uverbs files. The view has the handles and the context of the kernel's answers. */
 export function* replay(
   name: string,
 ): Generator<{ logged: Step; view: FakeView; decoded: Decoded | Answer; where: string }> {

@@ -12,13 +12,12 @@ import { encodeCall } from '../../src/uapi/object/client.ts'
 import { decodeMessage } from '../../src/uapi/object/dialect.ts'
 import { AT, type FakeView } from './fake-view.ts'
 
-/** Decodes an image at `AT`. */
+/** Decodes an image at the address AT. */
 export const decode = (view: FakeView, image: LinuxImage): Decoded | Answer =>
   image.entryPoint === EntryPoint.WRITE
     ? decodeWrite(view, AT, image.bytes.length)
     : decodeVerbsIoctl(view, RDMA_VERBS_IOCTL, AT)
 
-/** Linux's bytes, the object dialect's, Linux's again. */
 export const assertSurvives = (view: FakeView, decoded: Decoded, image: LinuxImage): void => {
   const { call } = decoded
   const there = decodeMessage(view, call.method.call, encodeCall(call, { legacy: decoded.legacy() }))

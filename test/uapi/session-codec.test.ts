@@ -1,5 +1,5 @@
 /*
- * The session codec: each side decodes what the other encodes, and refuses malformed messages.
+ * The session codec.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -35,7 +35,7 @@ const header = fc.record({
   tid: u32,
   stack: u32,
 })
-/** The header's fields without type and size. */
+/** The fields of a header, except type and size. */
 type HeaderFields = { serial: number; context: number; fd: number; pid: number; tid: number; stack: number }
 
 const request = (length: number): Request => {
@@ -174,14 +174,14 @@ test('replies survive a round trip', () => {
   )
 })
 
-test('a reply to OPEN carries the new context, whatever context the request named', () => {
+test('a reply to OPEN has the new context, not the context of the request', () => {
   const requestHeader = { type: MessageType.OPEN, serial: 3, context: 0, fd: -1, pid: 1, tid: 1, stack: 0 }
   const length = writeOpenReply(buffer, requestHeader, { error: 0, context: 9, rdev: 59328, inode: 5 })
   assert.equal(reply(length).context, 9)
   assert.equal(reply(length).serial, 3)
 })
 
-test('a reused buffer leaves no bytes in a shorter text; a root has at most 239 bytes', () => {
+test('a shorter text in a reused buffer has no old bytes; a root has at most 239 bytes', () => {
   const requestHeader = { type: MessageType.HELLO, serial: 1, context: 0, fd: -1, pid: 1, tid: 1, stack: 0 }
   writeHelloReply(buffer, requestHeader, { error: 0, root: `/${'x'.repeat(238)}` })
   assert.equal(reply(writeHelloReply(buffer, requestHeader, { error: 0, root: '/a' })).root, '/a')
@@ -191,14 +191,14 @@ test('a reused buffer leaves no bytes in a shorter text; a root has at most 239 
   )
 })
 
-test('a message with a text that is too long for it has length 0; too many descriptors are an internal error', () => {
+test('a message with a text that is too long has length 0; too many descriptors are an internal error', () => {
   assert.equal(writeTrace(buffer, 'x'.repeat(SessionLimits.bytes)), 0)
   const requestHeader = { type: MessageType.IOCTL, serial: 1, context: 0, fd: -1, pid: 1, tid: 1, stack: 0 }
   const installs = Array.from({ length: SessionLimits.descriptors + 1 }, () => ({ address: 1n, width: 4 as const }))
   assert.throws(() => writeCallReply(buffer, requestHeader, 0, installs), /9 descriptors in one reply; at most 8/)
 })
 
-test('garbage is decoded or refused with a message; reading it never throws', () => {
+test('garbage is decoded, or refused with a message', () => {
   const into = newRequest()
   const answer = newReply()
   fc.assert(

@@ -1,6 +1,5 @@
 /*
- * Shared receive queues and XRC in Linux's write() dialect beyond the recorded calls: types that select classes, a
- * response at the address in the driver's input, attributes that Linux clears.
+ * Shared receive queues and XRC in Linux's write() dialect.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -23,7 +22,6 @@ const write = (number: number, body: readonly number[], room = 0): { view: FakeV
   const handles = ['pd', 'cq', 'srq', 'xrcd', 'xrc_srq', 'xrc_ini_qp', 'xrc_tgt_qp', 'rc_qp']
   const view = fakeView(memory, new Map(handles.map((name, handle) => [handle, name])))
   const decoded = decodeWrite(view, AT, bytes.length)
-  // The accepted command is encoded to the same bytes.
   if (!isAnswer(decoded)) assert.deepEqual(encodeLinux(decoded.call, decoded.legacy()!).bytes, bytes)
   return { view, decoded }
 }
@@ -35,14 +33,14 @@ const errorOf = (decoded: Decoded | Answer): string => (isAnswer(decoded) ? errn
 
 const { CREATE_QP, CREATE_XSRQ, DESTROY_SRQ, MODIFY_QP, MODIFY_SRQ, OPEN_QP, OPEN_XRCD, QUERY_SRQ } = WriteCommands
 
-/** Bytes of CREATE_XSRQ's response, and of the driver's part behind it. */
+/** Bytes of CREATE_XSRQ's response, and of the following driver's part. */
 const XSRQ_RESPONSE = 16
 const XSRQ_DRIVER = 24
 
 /** CREATE_XSRQ: response, user handle, type, PD, max_wr, max_sge, limit, tags, XRCD, CQ. */
 const xsrq = (type: number): number[] => [...u64(ARENA), ...u64(0x77n), ...[type, 0, 20, 2, 5, 9, 3, 1].flatMap(u32)]
 
-test('CREATE_XSRQ: the type selects the class, and attributes that the class lacks are ignored', () => {
+test('CREATE_XSRQ: the type selects the class; attributes that the class lacks are ignored', () => {
   const common = { userHandle: 0x77n, pd: 0, maxWr: 20, maxSge: 2, limit: 5 }
   const basic = callOf(write(CREATE_XSRQ, xsrq(0), XSRQ_RESPONSE + XSRQ_DRIVER).decoded)
   assert.deepEqual([basic.class.name, basic.args], ['srq', common])
@@ -51,11 +49,11 @@ test('CREATE_XSRQ: the type selects the class, and attributes that the class lac
   const tagged = callOf(write(CREATE_XSRQ, xsrq(2), XSRQ_RESPONSE + XSRQ_DRIVER).decoded)
   assert.deepEqual([tagged.class.name, tagged.args], ['tm_srq', { ...common, cq: 1, maxNumTags: 9 }])
   assert.equal(errorOf(write(CREATE_XSRQ, xsrq(3), XSRQ_RESPONSE + XSRQ_DRIVER).decoded), 'EINVAL')
-  // The driver's part has 24 bytes, of which Linux's rxe writes 20.
+  // Linux's rxe writes 20 of the 24 bytes of the driver's part.
   assert.equal(errorOf(write(CREATE_XSRQ, xsrq(1), XSRQ_RESPONSE + XSRQ_DRIVER - 4).decoded), 'EINVAL')
 })
 
-/** MODIFY_SRQ: handle 2, mask (1: requests, 2: limit), 50 requests, limit 4; then the driver's input. */
+/** MODIFY_SRQ of handle 2: mask (1: requests, 2: limit), 50 requests, limit 4, driver's input. */
 const modify = (mask: number, ...driver: number[]): number[] => [
   ...u32(2),
   ...u32(mask),
@@ -99,14 +97,14 @@ test('QUERY_SRQ and DESTROY_SRQ are methods of the class of their handle', () =>
     }
 })
 
-test('OPEN_XRCD: a negative descriptor means none, and flags other than O_CREAT and O_EXCL are ignored', () => {
+test('OPEN_XRCD: a negative descriptor means no descriptor; flags other than O_CREAT and O_EXCL are ignored', () => {
   const open = (fd: number, flags: number) =>
     callOf(write(OPEN_XRCD, [...u64(ARENA), ...u32(fd >>> 0), ...u32(flags)], 4).decoded)
   assert.deepEqual(open(-1, 0o100).args, { flags: 0o100 })
   assert.deepEqual(open(7, 0o2000302).args, { file: 7, flags: 0o300 })
 })
 
-/** CREATE_QP: response, user handle, PD or XRCD (`parent`), CQs, SRQ, sizes, then sq_sig_all, type, is_srq. */
+/** CREATE_QP: response, user handle, PD or XRCD (`parent`), CQs, SRQ, sizes, sq_sig_all, type, is_srq. */
 const createQp = (type: number, parent: number, isSrq: number): number[] => [
   ...u64(ARENA),
   ...u64(1n),
@@ -115,7 +113,7 @@ const createQp = (type: number, parent: number, isSrq: number): number[] => [
   ...[0, type, isSrq, 0],
 ]
 
-test('CREATE_QP: is_srq says whether there is an SRQ; an XRC target has only an XRCD', () => {
+test('CREATE_QP: there is an SRQ if is_srq is set; an XRC target has only an XRCD', () => {
   const srqOf = (isSrq: number) => callOf(write(CREATE_QP, createQp(2, 0, isSrq), 64).decoded).args.srq
   assert.deepEqual([srqOf(0), srqOf(1), srqOf(200)], [undefined, 2, 2])
   const target = callOf(write(CREATE_QP, createQp(10, 3, 0), 32).decoded)
@@ -138,7 +136,7 @@ test('MODIFY_QP clears attributes that initiators and targets lack, as Linux doe
     body.splice(64, 8, ...u32(handle), ...u32(mask))
     return write(MODIFY_QP, body).decoded
   }
-  // Bits of ib_qp_attr_mask. REQUESTER: retry counts and MAX_QP_RD_ATOMIC.
+  // Bits of ib_qp_attr_mask. REQUESTER has both retry counts and MAX_QP_RD_ATOMIC.
   const MIN_RNR = 1 << 15
   const MAX_DEST_RD = 1 << 17
   const REQUESTER = (1 << 10) | (1 << 11) | (1 << 13)
@@ -151,6 +149,6 @@ test('MODIFY_QP clears attributes that initiators and targets lack, as Linux doe
     'rnrRetry',
     'state',
   ])
-  // An initiator has no Q_Key either, but Linux does not clear it, so it is refused as usual.
+  // Linux does not clear the Q_Key, which an initiator lacks too.
   assert.equal(errorOf(change(5, 1 << 6)), 'EINVAL')
 })

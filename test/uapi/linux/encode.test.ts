@@ -1,8 +1,6 @@
 /*
- * Round trips of Linux's dialects (R41): every command by write() and within INVOKE_WRITE, every method by ioctl that
- * has no converter, for every class that it can concern. Any call that a dialect can express is decoded from its bytes,
- * survives the object dialect with its `legacy` part, and encodes to the same bytes; so do modified bytes that are a
- * call of both dialects. Any result is answered, and by write() also read from the response.
+ * Round trips of Linux's dialects (R41): every command by write() and within INVOKE_WRITE, every ioctl method without a
+ * converter, for every class.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -32,7 +30,7 @@ const viewFor = (call: Call, memory: FakeMemory): FakeView => {
   return view
 }
 
-/** Whether no two arguments have one handle for objects of two classes. */
+/** False if two arguments have the same handle for objects of two classes. */
 const hasDistinctHandles = (call: Call): boolean => {
   const classes = new Map<unknown, string>()
   for (const [name, { type }] of Object.entries(call.method.in)) {
@@ -52,7 +50,7 @@ const mapped = (image: LinuxImage): FakeMemory => {
 }
 
 type Change = readonly [where: number, byte: number]
-/** The image with some of its bytes changed, also in the memory that attributes point to. */
+/** The image with changed bytes, also in the memory of attributes. */
 const changed = (image: LinuxImage, changes: readonly Change[]): LinuxImage => {
   const parts = [image.bytes, ...image.memory.map(({ bytes }) => bytes)].map(bytes => bytes.slice())
   const size = parts.reduce((sum, { length }) => sum + length, 0)
@@ -81,7 +79,7 @@ const assertAnswers = (view: FakeView, decoded: Decoded, image: LinuxImage, resu
   const { result: read } = recordedResult(decoded.call, logged as Parameters<typeof recordedResult>[1])
   for (const [attribute, value] of Object.entries(read.out)) {
     const expected = result.out[attribute]
-    // A response may have only a part of a record (QUERY_PORT has 40 of its 42 bytes).
+    // A response may have only a part of a record: QUERY_PORT has 40 of 42 bytes.
     if (expected !== undefined && typeof value !== 'object') assert.deepEqual(value, expected, attribute)
   }
 }
@@ -96,7 +94,7 @@ const kinds: readonly { name: string; form: Encoding['form']; classes: readonly 
 ]
 
 for (const { name, form, classes, method } of kinds)
-  test(`${form} ${name}: any call survives the round trip, and any result is answered`, () => {
+  test(`${form} ${name}: calls survive the round trip, and results are answered`, () => {
     for (const className of classes) {
       const cls = rxeSchema.classByName(className)!
       const change = fc.tuple(fc.nat(0xffff), fc.nat(255))
@@ -106,7 +104,7 @@ for (const { name, form, classes, method } of kinds)
           const call = expressible({ name, form }, generated.call)
           fc.pre(hasDistinctHandles(call))
           const way = encodings(call, RXE_DRIVER_ID, ARENA).find(one => one.name === name && one.form === form)
-          // An ioctl's mandatory attribute may be optional here.
+          // A mandatory attribute of the ioctl may be optional in the class.
           fc.pre(way !== undefined)
           const image = encodeLinux(call, way.legacy)
           const view = viewFor(call, mapped(image))
@@ -117,7 +115,7 @@ for (const { name, form, classes, method } of kinds)
           assert.equal(decoded.call.object, call.object)
           for (const attribute of Object.keys(call.args))
             assert.deepEqual(decoded.call.args[attribute], call.args[attribute], attribute)
-          // Arguments that decoding adds are flags, of which none is set.
+          // Decoding adds only flags, without set bits.
           for (const [attribute, value] of Object.entries(decoded.call.args))
             if (call.args[attribute] === undefined) assert.equal(Number(value), 0, attribute)
           assertSurvives(view, decoded, image)
@@ -130,7 +128,7 @@ for (const { name, form, classes, method } of kinds)
           try {
             assertSurvives(onOther, again, other)
           } catch (error) {
-            // Unknown flag bits are refused by the handler in Linux's dialects, and by the codec in ours.
+            // The codec of the object dialect refuses unknown flag bits; in Linux's dialects the handler does.
             if (!(error instanceof CallError)) throw error
           }
         }),

@@ -1,6 +1,5 @@
 /*
- * Linux's CREATE_FLOW (R41): the mapping from bytes to arguments of flow.create, the kernel's errors, and alternative
- * encodings of a rule, which survive a round trip. Structs as in ib_user_verbs.h.
+ * Linux's CREATE_FLOW (R41; structs: ib_user_verbs.h) as arguments of flow.create.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -25,7 +24,6 @@ const u32 = (n: number): number[] => [n & 0xff, (n >>> 8) & 0xff, (n >>> 16) & 0
 const zeros = (count: number): number[] => new Array<number>(count).fill(0)
 const ones = (count: number): number[] => new Array<number>(count).fill(0xff)
 
-/** Handles of objects. */
 const UD = 3
 const RAW = 4
 const RC = 5
@@ -44,7 +42,7 @@ interface Rule {
   readonly after?: readonly number[]
 }
 
-/** The bytes of CREATE_FLOW with this rule (priority 7); `after`: bytes after the specs. */
+/** The bytes of CREATE_FLOW with a rule of priority 7. */
 const rule = ({ specs = [], after = [], ...more }: Rule): Uint8Array => {
   const tail = specs.flat()
   const body = [
@@ -93,7 +91,7 @@ const decode = (bytes: Uint8Array): { view: FakeView; decoded: Decoded | Answer 
   return { view, decoded: decodeWrite(view, AT, bytes.length) }
 }
 
-/** The arguments of a valid rule. Checks that they encode to the same bytes. */
+/** The arguments of a valid rule. Asserts that they are encoded to the same bytes. */
 const argsOf = (parts: Rule): Decoded['call']['args'] => {
   const bytes = rule(parts)
   const { view, decoded } = decode(bytes)
@@ -108,7 +106,7 @@ const errorOf = (parts: Rule): string => {
   return isAnswer(decoded) ? errnoName(-decoded.ret) : 'OK'
 }
 
-/** A value or mask of class `flow`. */
+/** A value or mask in the length of class `flow`. */
 const padded = (bytes: readonly number[]): Uint8Array => {
   const filter = new Uint8Array(FLOW_HEADER_BYTES)
   filter.set(bytes)
@@ -120,7 +118,7 @@ const { HANDLE, COUNT } = FlowAction
 const { INNER } = FlowSpecFlags.values
 const UDP_4791 = spec(UDP, [0x12, 0xb7, 0, 0, 0xff, 0xff, 0, 0])
 
-test('the handle of the queue pair is the attribute of its class, or rawQp if that class has no rules', () => {
+test('the handle of the queue pair is an attribute of its class; a class without rules has rawQp', () => {
   const { rawQp, udQp, type, priority, port, flags, specs } = argsOf({ qp: RAW, type: 3, port: 2, flags: 4 })
   assert.deepEqual([rawQp, udQp, type, priority, port, flags, specs], [RAW, undefined, 3, 7, 2, 4, []])
   const ud = argsOf({ qp: UD })
@@ -128,7 +126,7 @@ test('the handle of the queue pair is the attribute of its class, or rawQp if th
   assert.equal(argsOf({ qp: RC }).rawQp, RC)
 })
 
-test('a rule may match every header that Linux accepts, each except VXLAN_TUNNEL also within a tunnel', () => {
+test('a rule may match every header of Linux, and all except VXLAN_TUNNEL within a tunnel', () => {
   for (const [type, size] of [
     [ETH, 16],
     [IPV4, 12],
@@ -140,7 +138,7 @@ test('a rule may match every header that Linux accepts, each except VXLAN_TUNNEL
     [GRE, 8],
     [MPLS, 4],
   ]) {
-    // Zero: the upper bits of an IPv6 flow label (20 bits) and of a tunnel id (24 bits).
+    // An IPv6 flow label has 20 bits, a tunnel id 24; the upper bits must be 0.
     const value = Array.from({ length: size }, (_, i) => ((i & ~1) === 32 || (i === 0 && size === 4) ? 0 : i + 1))
     const mask = value.map(byte => byte ^ (byte === 0 ? 0 : 0x40))
     const [found] = argsOf({ specs: [spec(type, [...value, ...mask])] }).specs as AnyRecord[]
@@ -174,18 +172,18 @@ test('a rule may have the actions tag, drop and counters, in any position', () =
   }
 })
 
-test('a filter may be shorter (older ib_user_verbs.h), or longer (newer) with zeros at the end of its mask', () => {
+test('a filter may be shorter, or longer if the end of its mask is zero', () => {
   const [short] = argsOf({ specs: [spec(IPV4, [...ones(8), ...ones(4), 1, 2, 3, 4])] }).specs as AnyRecord[]
   assert.deepEqual([short.value, short.mask], [padded(ones(8)), padded([...ones(4), 1, 2, 3, 4])])
   const [long] = argsOf({ specs: [spec(TCP, [1, 2, 3, 4, 9, 9, 9, 9, ...ones(4), ...zeros(4)]), UDP_4791] })
     .specs as AnyRecord[]
   assert.deepEqual([long.value, long.mask], [padded([1, 2, 3, 4]), padded(ones(4))])
   assert.equal(errorOf({ specs: [spec(TCP, [...zeros(8), ...ones(5), ...zeros(3)])] }), 'EINVAL')
-  // Padding of an action is ignored.
+  // The padding of an action is ignored.
   argsOf({ specs: [spec(ACTION_TAG, [...u32(1), ...u32(0xffffffff)])] })
 })
 
-test('rules that Linux refuses are refused, and the limits of valid ones are accepted', () => {
+test('rules are accepted and refused as by Linux', () => {
   const ipv6 = (at: number): number[] => {
     const body = zeros(80)
     body[at + 1] = 0x10
@@ -240,7 +238,7 @@ test('a response is the handle of the rule', () => {
   assert.deepEqual([...view.memory.copyIn(ARENA, 8)], [0, 0, 0, 0, ...u32(0x1234)])
 })
 
-test('a rule that Linux cannot express is not encoded; a LEGACY attribute of another rule is EINVAL', () => {
+test('a rule that Linux cannot express has no encoding; a LEGACY attribute of another rule is EINVAL', () => {
   const cls = rxeSchema.classByName('flow')!
   const args = argsOf({ specs: [UDP_4791] })
   const call = { class: cls, methodName: 'create', method: cls.methods.create, object: 0, args }
@@ -250,7 +248,7 @@ test('a rule that Linux cannot express is not encoded; a LEGACY attribute of ano
     encodings({ ...call, args: { ...args, specs: [{ ...one, type: IB }] } }, rxeSchema.driverId, ARENA),
     [],
   )
-  // In Linux the counters are a spec too, the eleventh.
+  // In Linux, counters are a spec: the eleventh.
   const elevenSpecs = { ...args, specs: new Array(10).fill(one), counters: COUNTERS }
   assert.deepEqual(encodings({ ...call, args: elevenSpecs }, rxeSchema.driverId, ARENA), [])
 
@@ -263,12 +261,12 @@ test('a rule that Linux cannot express is not encoded; a LEGACY attribute of ano
   assert.throws(() => encodeLinux(call, empty.legacy()!), { code: 'EINVAL', message: /has no room for spec 0/ })
 })
 
-test('a LEGACY attribute with random bytes is encoded or is EINVAL', () => {
+test('a LEGACY attribute with random bytes is encoded, or is EINVAL', () => {
   const specs = [UDP_4791, spec(COUNT, [...u32(COUNTERS), ...u32(0)]), spec(IPV6, zeros(80))]
   const { decoded } = decode(rule({ specs }))
   assert.ok(!isAnswer(decoded))
   const legacy = decoded.legacy()!
-  // The command number is not changed here; other tests cover that.
+  // The command number is not changed.
   const start = legacy.indexOf(ExtendedCommands.CREATE_FLOW) + 4
   const changes = fc.array(fc.tuple(fc.integer({ min: start, max: legacy.length - 1 }), fc.nat(255)), { maxLength: 6 })
   fc.assert(

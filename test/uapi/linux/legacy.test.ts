@@ -1,5 +1,5 @@
 /*
- * LEGACY attributes (src/uapi/linux/legacy.ts): forged ones, packing and unpacking.
+ * LEGACY attributes (src/uapi/linux/legacy.ts).
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -23,7 +23,7 @@ test('a forged LEGACY attribute is encoded or throws a CallError', () => {
   const numbers = [GET_CONTEXT, ALLOC_PD, CREATE_AH, QUERY_MR, CREATE_CQ]
   for (const [number, seed] of numbers.flatMap(number => seeds.map(seed => [number, seed] as const)))
     for (let at = 0; at + 4 <= seed.length; at += 4) {
-      // Another command number in each word, thus also in that of the command number.
+      // Writes another command number to each word, also to the command number.
       const bytes = seed.slice()
       new DataView(bytes.buffer).setUint32(at, number, true)
       try {
@@ -74,7 +74,7 @@ test('a LEGACY attribute with an ioctl about another class is EINVAL', () => {
     assert.throws(() => encodeLinux(modify, legacy), { code: 'EINVAL', message: /rc_qp/ })
 })
 
-test('a LEGACY attribute with an ioctl shorter than its header, or of another length than its attributes, is EINVAL', () => {
+test('a LEGACY attribute with an ioctl of wrong length is EINVAL', () => {
   const cls = rxeSchema.classByName('rc_qp')!
   const call: Call = { class: cls, methodName: 'modify', method: cls.methods.modify, object: 3, args: { state: 1 } }
   const ioctls = encodings(call, RXE_DRIVER_ID, ARENA)
@@ -84,7 +84,7 @@ test('a LEGACY attribute with an ioctl shorter than its header, or of another le
   for (const { parts } of ioctls) {
     const [message, ...memory] = parts
     assert.ok(message)
-    // 8 bytes have the object and the method, but no number of attributes.
+    // 8 bytes have the object and the method, but no attribute count.
     for (const length of [0, 8, 23, 24, message.length - 1])
       assert.throws(
         () => encodeLinux(call, packLegacy({ entryPoint: IOCTL, parts: [message.slice(0, length), ...memory] })),

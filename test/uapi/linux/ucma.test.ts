@@ -22,11 +22,11 @@ const errorOfZeros = (name: string): { ret: number; reason?: string } => {
   return { ret: answer.ret, ...(answer.reason !== undefined && { reason: answer.reason }) }
 }
 
-test('parameters of CONNECT that are not marked as valid are refused', () => {
+test('CONNECT without the mark of valid parameters is refused', () => {
   assert.deepEqual(errorOfZeros('CONNECT'), { ret: -22, reason: 'CONNECT: the byte at 271 is 0, not nonzero' })
 })
 
-test('an option is refused as in Linux: unknown identifier, invalid memory, unknown level, in this order', () => {
+test('an unknown identifier, invalid memory and an unknown level of an option are refused, in the order of Linux', () => {
   const IDENTIFIER = 7
   const SET_OPTION = ucmaCommands.find(({ name }) => name === 'SET_OPTION')!
   const channel: UcmaChannel = { object: 1, fd: 3, reportsTo: () => true, kindOf: () => 'channel' }

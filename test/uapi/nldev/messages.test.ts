@@ -1,6 +1,5 @@
 /*
- * RDMA_NLDEV messages: those of recordings of Linux and iproute2 are decoded and encoded to the same bytes, and the
- * decoder never throws on a program's bytes.
+ * Codec of RDMA_NLDEV messages, with recordings of Linux and iproute2 and with random bytes.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -22,7 +21,7 @@ const isControl = ({ type }: Message): boolean => type < NlmsgType.FIRST
 
 describe('messages that Linux sent and received', () => {
   for (const name of logs)
-    it(`are decoded, and encoded to the same bytes: ${name}`, () => {
+    it(`survive decoding and encoding: ${name}`, () => {
       const messages = recorded(name)
       assert.ok(messages.length > 5)
       for (const message of messages.filter(one => !isControl(one))) {
@@ -32,18 +31,18 @@ describe('messages that Linux sent and received', () => {
       }
     })
 
-  it('are answered with the same acknowledgements and DONE messages', () => {
+  it('get the acknowledgements and DONE messages of Linux', () => {
     for (const name of logs) {
       const requests = new Map<string, Recorded>()
       for (const message of recorded(name)) {
-        // iproute2's sequence numbers are seconds, so the last request of a number is the one that is answered.
+        // iproute2's sequence numbers are seconds. The answer belongs to the last request with its number.
         if (message.sent) requests.set(String(message.sequence), message)
         const request = requests.get(String(message.sequence))
         if (message.sent || request === undefined) continue
         const errno = -new DataView(message.body.buffer, message.body.byteOffset).getInt32(0, true)
         if (message.type === NlmsgType.DONE)
           assert.deepEqual(writeDone(request, message.port, errno), new Uint8Array(message.bytes))
-        // A longer body has Linux's own text about a refusal (NETLINK_EXT_ACK).
+        // A longer body has Linux's text about a refusal (NETLINK_EXT_ACK).
         if (message.type === NlmsgType.ERROR && message.body.length === 20)
           assert.deepEqual(
             writeAcknowledgement(request, message.port, { errno, isCapped: true }),
@@ -53,7 +52,7 @@ describe('messages that Linux sent and received', () => {
     }
   })
 
-  it('contain, if requests, only commands and attributes of the tables', () => {
+  it('have only commands and attributes of the tables, if requests', () => {
     const known = new Set(Object.values(NldevCommands).map(({ number }) => nldevType(number)))
     for (const message of logs.slice(0, 2).flatMap(recorded)) {
       if (isControl(message) || !message.sent) continue
@@ -96,13 +95,13 @@ describe('requests', () => {
     ] as const)
       assert.throws(() => readAttributes(new Uint8Array(Buffer.from(hex, 'hex')), strict), message)
     assert.throws(() => read([['LINK_TYPE', 'x'.repeat(17)]]), /LINK_TYPE has more than 16 characters/)
-    // A liberal decoder skips unknown attributes, and accepts longer ones.
+    // Without `strict`, unknown attributes are skipped, and longer ones are accepted.
     assert.deepEqual(readAttributes(new Uint8Array(Buffer.from('08002f01ffffffff', 'hex')), false), {})
     const longer = new Uint8Array(Buffer.from('0c0001000700000000000000', 'hex'))
     assert.deepEqual(readAttributes(longer, false), { DEV_INDEX: 7 })
   })
 
-  it('of random bytes are read or refused, and decoded without an exception, and no message exceeds them', () => {
+  it('of random bytes are read or refused, and no decoded message exceeds the bytes', () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 200 }), fc.boolean(), (bytes, strict) => {
         try {

@@ -1,18 +1,16 @@
 /*
- * Netlink messages that Linux and iproute2 exchanged (test/fixtures/netlink/ORIGIN.md).
+ * Recorded netlink messages between Linux and iproute2 (test/fixtures/netlink/ORIGIN.md).
  */
 import { readFileSync } from 'node:fs'
 import { gunzipSync } from 'node:zlib'
 import { MESSAGE_HEADER, type Message, readMessages } from '../../../src/uapi/nldev/messages.ts'
 import { fixture } from '../../paths.ts'
 
-/** A recorded message. */
 export interface Recorded extends Message {
-  /** Whether iproute2 sent it; otherwise Linux did. */
+  /** True: iproute2 sent the message; false: Linux. */
   readonly sent: boolean
-  /** Header and body. */
   readonly bytes: Uint8Array
-  /** The command that exchanged it. */
+  /** The command of iproute2. */
   readonly command: string
 }
 

@@ -1,6 +1,5 @@
 /*
- * The object dialect (R1–R6): round trips of every method, growth of records, output buffers, and the errors of
- * docs/reference/object-dialect.md.
+ * The object dialect (R1–R6, docs/reference/object-dialect.md).
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -19,7 +18,7 @@ const callOf = (className: string, methodName: string, args: AnyValues, object =
   const cls = rxeSchema.classByName(className)!
   return { class: cls, methodName, method: cls.methods[methodName], object, args }
 }
-/** The errno's name of the CallError that `body` throws; OK if it throws none. */
+/** The errno name of the CallError that `body` throws, or OK. */
 const code = (body: () => unknown): string => {
   try {
     body()
@@ -42,7 +41,7 @@ const find = (message: Uint8Array, id: number): number => {
     if (m.getUint16(at + 2, true) === id) return at
   throw new Error(`no attribute ${id}`)
 }
-/** A message without the attribute with this id, or with `other` instead. */
+/** A message in which `other` replaces the attribute. */
 const without = (message: Uint8Array, id: number, other: Uint8Array = new Uint8Array()): Uint8Array => {
   const at = find(message, id)
   const length = (new DataView(message.buffer).getUint16(at, true) + 7) & ~7
@@ -58,7 +57,7 @@ const attribute = (id: number, flags: number, payload: readonly number[]): Uint8
   bytes.set(payload, 8)
   return bytes
 }
-/** A message with more attributes at its end. */
+/** A message with appended attributes. */
 const plus = (message: Uint8Array, ...more: Uint8Array[]): Uint8Array => {
   const bytes = Uint8Array.from([...message, ...more.flatMap(part => [...part])])
   u16(bytes, 0, bytes.length)
@@ -66,11 +65,11 @@ const plus = (message: Uint8Array, ...more: Uint8Array[]): Uint8Array => {
 }
 
 for (const { cls, name } of everyMethod(rxeClasses)) {
-  test(`${cls.name}.${name}: any call and any result survive the round trip`, () => {
+  test(`${cls.name}.${name}: calls and results survive the round trip`, () => {
     fc.assert(
       fc.property(callsOf(cls, name), fc.option(fc.uint8Array({ maxLength: 40 })), ({ call, result }, legacy) => {
         const message = encodeCall(call, legacy === null ? {} : { legacy })
-        // The answer is written into the decoded bytes.
+        // A copy: the answer is written into the decoded bytes.
         const there = decodeMessage(view, call.method.call, message.slice())
         assert.deepEqual(there.call, call)
         assert.deepEqual(there.legacy, legacy ?? undefined)
@@ -85,7 +84,7 @@ for (const { cls, name } of everyMethod(rxeClasses)) {
   })
 }
 
-test('a message looks as docs/reference/object-dialect.md says', () => {
+test('a message has the layout of docs/reference/object-dialect.md', () => {
   const message = encodeCall(callOf('cq', 'modify', { cqe: 100 }, 7))
   assert.equal(
     Buffer.from(message).toString('hex'),
@@ -149,7 +148,7 @@ test('a header with a wrong length, op_ctrl or flags, or with an object_id in cr
   assert.equal(decode(create.subarray(0, 12)), 'EINVAL')
 })
 
-test('before device.open another call is EINVAL', () => {
+test('a call before device.open is EINVAL', () => {
   const fresh = fakeView()
   fresh.hasContext = false
   assert.equal(
@@ -163,7 +162,7 @@ test('before device.open another call is EINVAL', () => {
   )
 })
 
-test('attributes that are missing, passed twice, mandatory but unknown, or in the wrong direction are refused (R3)', () => {
+test('missing, duplicate, unknown mandatory, and misdirected attributes are refused (R3)', () => {
   assert.equal(decode(without(create, 2)), 'EINVAL')
   assert.equal(decode(plus(create, attribute(1, 1, [1, 0, 0, 0]))), 'EINVAL')
   assert.equal(decode(plus(create, attribute(99, AttributeFlag.MANDATORY, [1]))), 'EPROTONOSUPPORT')
@@ -175,7 +174,7 @@ test('attributes that are missing, passed twice, mandatory but unknown, or in th
   assert.equal(decode(plus(create, attribute(99, 32, []))), 'EINVAL')
 })
 
-test('values of wrong length, out of limits, or with unknown flags are refused, and the message names the attribute', () => {
+test('values of wrong length, out of limits, or with unknown flags are refused with the name of the attribute', () => {
   assert.equal(decode(without(create, 1, attribute(1, 1, [1, 0]))), 'EINVAL')
   assert.equal(decode(without(create, 1, attribute(1, 1, [1, 0, 0, 0, 0]))), 'EINVAL')
   assert.equal(decode(without(create, 5, attribute(5, 1, [0, 0, 8, 0]))), 'EINVAL')
@@ -198,7 +197,7 @@ test('values of wrong length, out of limits, or with unknown flags are refused, 
   )
 })
 
-test('an attribute that an RC queue pair does not have cannot be passed (R9)', () => {
+test('an attribute that RC queue pairs lack is refused (R9)', () => {
   const modify = encodeCall(callOf('rc_qp', 'modify', { state: 1 }, 1))
   const qkey = attribute(7, AttributeFlag.MANDATORY, [1, 1, 1, 1])
   assert.equal(decode(plus(modify, qkey), MODIFY), 'EPROTONOSUPPORT')
@@ -213,7 +212,7 @@ test('an attribute that is shorter than its header or ends outside the message i
   }
 })
 
-test('a record grows at its end (R4): shorter, and longer with zeros, is accepted; a nonzero tail is E2BIG', () => {
+test('a shorter record is accepted, a longer one only if the tail is zero; a nonzero tail is E2BIG (R4)', () => {
   const cap = { maxSendWr: 1, maxRecvWr: 2, maxSendSge: 3, maxRecvSge: 4, maxInlineData: 5 }
   const qp = encodeCall(callOf('rc_qp', 'create', { pd: 0, sendCq: 1, recvCq: 1, cap, userHandle: 1n }))
   const at = find(qp, 4)
@@ -233,7 +232,7 @@ test('a record grows at its end (R4): shorter, and longer with zeros, is accepte
 // ---- outputs ----
 
 const AT = 0x10000n
-/** Decodes a message at AT in memory, and answers it. */
+/** Decodes a message at address AT, and answers it. */
 const run = (message: Uint8Array, call: number, result: Result | CallError, memory = fakeMemory()) => {
   memory.map(AT, message)
   const decoded = decodeObject(fakeView(memory), call, AT) as Decoded
@@ -241,7 +240,7 @@ const run = (message: Uint8Array, call: number, result: Result | CallError, memo
   return { answer: decoded.answer(result), bytes: memory.copyIn(AT, message.length), memory }
 }
 
-test('outputs are filled in, with their length; a longer buffer is padded with zeros', () => {
+test('outputs have their length; a longer buffer is padded with zeros', () => {
   const call = callOf('mr', 'create', { pd: 1, start: 0n, length: 0n, iova: 0n, access: 0 })
   const message = encodeCall(call, { outputBuffers: { lkey: 16, rkey: 0 } })
   const at = find(message, 64)
@@ -256,7 +255,7 @@ test('outputs are filled in, with their length; a longer buffer is padded with z
   assert.deepEqual(decodeResult(call, bytes), { object: 9, out: { lkey: 0x1234 } })
 })
 
-test('a short buffer is ENOSPC before the call runs, and only the needed length and ANSWERED are written into the message', () => {
+test('a short buffer is ENOSPC before the call runs; the message gets only the needed length and ANSWERED', () => {
   const call = callOf('device', 'query', {})
   const message = encodeCall(call, { outputBuffers: { extended: 8 } })
   const memory = fakeMemory()
@@ -297,7 +296,7 @@ test('an answered message can be sent again', () => {
   assert.equal(run(bytes, QUERY, { out }).answer.ret, 0)
 })
 
-test('indirect inputs are read from their addresses, and indirect outputs written to theirs', () => {
+test('indirect inputs are read from, and indirect outputs written to, their addresses', () => {
   const memory = fakeMemory()
   memory.map(0x50000n, Uint8Array.from([4, 0, 5, 0]))
   memory.map(0x60000n, new Uint8Array(64))
@@ -313,7 +312,7 @@ test('indirect inputs are read from their addresses, and indirect outputs writte
   assert.equal(decoded.answer({ out: { handles } }).ret, 0)
   const bytes = memory.copyIn(AT, message.length)
   assert.deepEqual(decodeResult(call, bytes, memory.copyIn), { out: { handles } })
-  // Too many to fit: the length field has the needed size.
+  // If the list does not fit, the length field has the needed size.
   const many = Array.from({ length: 17 }, (_, i) => ({ handle: i }))
   const shortMessage = encodeCall(call, {
     inputAddresses: { classes: 0x50000n },
@@ -326,7 +325,7 @@ test('indirect inputs are read from their addresses, and indirect outputs writte
   assert.equal(new DataView(memory.copyIn(AT, shortMessage.length).buffer).getBigUint64(at + 16, true), 4n * 17n)
 })
 
-test('unmapped memory is EFAULT, before and after the call', () => {
+test('unmapped memory is EFAULT, for inputs and for outputs', () => {
   const memory = fakeMemory()
   assert.equal((decodeObject(fakeView(memory), CREATE, AT) as Answer).ret, -Errno.EFAULT)
   const call = callOf('device', 'queryHandles', { classes: [] })
@@ -348,14 +347,14 @@ test('new descriptors are installed in the header and in attributes', () => {
   ])
 })
 
-test('a refusal is the errno and its reason', () => {
+test('a refusal has an errno and a reason', () => {
   const { answer } = run(create, CREATE, new CallError('ENOENT', 'there is no pd 1'))
   assert.deepEqual(answer, { ret: -Errno.ENOENT, installs: [], reason: 'there is no pd 1' })
 })
 
 // ---- hostile messages ----
 
-test('garbage, truncated and mutated messages throw nothing but CallError', () => {
+test('garbage, truncated and mutated messages throw only CallError', () => {
   const bytes = fc.uint8Array({ minLength: 0, maxLength: 200 })
   const seeds = everyMethod(rxeClasses).map(({ cls, name }) => {
     const [{ call }] = fc.sample(callsOf(cls, name), { numRuns: 1, seed: 7 })
@@ -387,7 +386,7 @@ test('garbage, truncated and mutated messages throw nothing but CallError', () =
   )
 })
 
-test('the legacy attribute is one of the reserved ids, and optional', () => {
+test('the legacy attribute is optional and has a reserved id', () => {
   assert.equal(CommonAttribute.LEGACY, 0x7ff0)
   const bytes = encodeCall(callOf('pd', 'create', {}), { legacy: Uint8Array.from([1, 2, 3]) })
   assert.equal(new DataView(bytes.buffer).getUint32(find(bytes, 0x7ff0) + 4, true), 0)
