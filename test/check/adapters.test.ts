@@ -1,5 +1,5 @@
 /*
- * Calls and requests of scripts, compared with the limits and operations of other adapters.
+ * Findings about limits and missing operations of other adapters (`--like`).
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -63,7 +63,7 @@ const scenario = (...adapters: AdapterName[]) => {
     }
     checker.requests.posted(request)
   }
-  /** Findings since the last `take`, without the text in parentheses. */
+  /** Findings since the last `take`, without text in parentheses. */
   const take = (): string[] => found.splice(0).map(({ id, text }) => `${id}: ${text.replace(/ \(.*?\)/g, '')}`)
   return { take, found, create, modify, destroy, call, post }
 }
@@ -71,7 +71,7 @@ const scenario = (...adapters: AdapterName[]) => {
 const limit = (text: string): string => `adapter-limit: ${text}`
 const lacks = (text: string): string => `adapter-operation: ${text}`
 
-test('capacities of queue pairs above a limit of an adapter are found, with the source; equal ones are not', () => {
+test('a capacity of a queue pair above a limit of an adapter is found, with the source of the limit', () => {
   const { take, found, create } = scenario('mlx5', 'irdma', 'rxe')
   create('rc_qp', { cap: { maxSendWr: 32510, maxRecvWr: 32767, maxSendSge: 13, maxRecvSge: 13, maxInlineData: 101 } })
   assert.deepEqual(take(), [])
@@ -90,7 +90,7 @@ test('capacities of queue pairs above a limit of an adapter are found, with the 
   ])
 })
 
-test('a limit may be for some types of queue pair only', () => {
+test('a limit may concern only some types of queue pair', () => {
   const { take, create } = scenario('mlx5', 'efa')
   create('rc_qp', { cap: { maxInlineData: 828 } })
   take()
@@ -115,7 +115,7 @@ test('the receive capacity of a queue pair with a shared receive queue is not co
   assert.deepEqual(take(), [])
 })
 
-test('sizes of CQs and regions, and max_rd_atomic of a modified queue pair, above a limit are found', () => {
+test('sizes of CQs and regions, and max_rd_atomic, above a limit are found', () => {
   const { take, create, modify } = scenario('mlx5', 'irdma')
   const cq = create('cq', { cqe: 1048575 })
   assert.deepEqual(take(), [limit('max_cqe 1048575 exceeds 1048574 of irdma')])
@@ -135,7 +135,7 @@ test('sizes of CQs and regions, and max_rd_atomic of a modified queue pair, abov
   assert.deepEqual(take(), [limit('max_mr_size 35184372088833 exceeds 35184372088832 of irdma')])
 })
 
-test('operations, queue pair types and access rights that an adapter lacks are found', () => {
+test('missing operations, queue pair types and access rights of an adapter are found', () => {
   const { take, create, modify, call, post } = scenario('efa', 'irdma')
   const qp = create('rc_qp')
   assert.deepEqual(take(), [lacks('efa lacks reliable connections')])
@@ -172,7 +172,7 @@ test('mlx5 lacks resizing of shared receive queues', () => {
   assert.deepEqual(take(), [lacks('mlx5 lacks resizing of shared receive queues')])
 })
 
-test('registered memory beyond RLIMIT_MEMLOCK is found each time the sum passes the limit', () => {
+test('registered memory is found each time its sum passes RLIMIT_MEMLOCK', () => {
   const { take, create, destroy, modify } = scenario('mlx5', 'efa')
   const sum = (bytes: number) =>
     `adapter-memlock: ${bytes} bytes are registered, more than RLIMIT_MEMLOCK, 16384: mlx5, efa would refuse this without CAP_IPC_LOCK`
@@ -189,7 +189,7 @@ test('registered memory beyond RLIMIT_MEMLOCK is found each time the sum passes 
   assert.deepEqual(take(), [sum(106496)])
 })
 
-test('refused calls are not compared, nor is any call without --like', () => {
+test('refused calls, and calls without --like, are not compared', () => {
   const refused = { errno: Errno.ENOMEM, reason: 'too much' }
   const withAdapters = scenario('mlx5')
   withAdapters.create('rc_qp', { cap: { maxSendWr: 40000 } }, { refused })

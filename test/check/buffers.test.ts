@@ -1,5 +1,5 @@
 /*
- * Findings about buffers, from scripts of requests, completions and polls in virtual time.
+ * Findings about buffers, in virtual time.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
@@ -10,7 +10,7 @@ import { LKEY, requestScenario, START } from './requests.ts'
 
 const { SEND, RDMA_READ } = WrOpcode.values
 
-/** Fields of a request for `length` bytes of the region from an offset on. */
+/** Fields of a request for a range of the region. */
 const at = (offset: number, length: number) => ({ length, elements: [{ address: START + offset, length, lkey: LKEY }] })
 const receive = (offset: number, length: number): Partial<WorkRequest> => ({
   queue: PostQueue.RECEIVE,
@@ -35,7 +35,7 @@ it('deregistering a region with requests outstanding is an error for sends, a wa
   assert.deepEqual(unused.ids(), [])
 })
 
-it('a change to the buffer of an outstanding send is found; a change to the buffer of a READ is not', () => {
+it('a change to the buffer of an outstanding send is found, of a READ is not', () => {
   for (const [opcode, ids] of [
     [SEND, ['send-buffer-changed warning']],
     [RDMA_READ, []],
@@ -50,7 +50,7 @@ it('a change to the buffer of an outstanding send is found; a change to the buff
   }
 })
 
-it('the first 16 sends of a queue are checked, and then every 16th', () => {
+it('the first 16 sends of a queue and then every 16th are checked', () => {
   const s = requestScenario()
   let checked = 0
   for (let index = 0; index < 1000; index++) {
@@ -63,7 +63,7 @@ it('the first 16 sends of a queue are checked, and then every 16th', () => {
   assert.equal(checked, 16 + Math.floor(999 / 16))
 })
 
-it("all bytes of all sends are checked with buffers 'all'", () => {
+it("with buffers 'all', all bytes of all sends are checked", () => {
   for (const [buffers, ids] of [
     ['sampled', []],
     ['all', ['send-buffer-changed warning']],
@@ -76,7 +76,7 @@ it("all bytes of all sends are checked with buffers 'all'", () => {
   }
 })
 
-it('overlapping receives are a note, and a warning if a message overwrites another that was not polled', () => {
+it('overlapping receives are a note, and a warning if a message overwrites an unpolled message', () => {
   const s = requestScenario()
   const first = s.post(receive(0, 100))
   s.post(receive(100, 100))
@@ -96,7 +96,7 @@ it('overlapping receives are a note, and a warning if a message overwrites anoth
   assert.deepEqual(s.ids(), ['receive-overlap note', 'receive-overlap warning'])
 })
 
-it('each receive that overlaps another is counted, and those of another call are found among many', () => {
+it('all overlapping receives are counted, and a second call that posts such receives is found', () => {
   let call = 'the loop'
   let stacks = 0
   const s = requestScenario({
@@ -127,7 +127,7 @@ it('buffers of sends may overlap, buffers of READs may not', () => {
   assert.deepEqual(s.ids(), ['receive-overlap note'])
 })
 
-it('unmapping memory of a region is a warning, which names an outstanding request', () => {
+it('unmapping memory of a region is a warning that names an outstanding request', () => {
   const s = requestScenario()
   s.checker.unmapped(s.region)
   assert.deepEqual(s.ids(), ['region-unmapped warning'])

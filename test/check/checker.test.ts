@@ -1,5 +1,5 @@
 /*
- * Findings of the checker, from scripts of calls and failures in virtual time.
+ * Findings of the checker about calls and failures, in virtual time.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -21,7 +21,7 @@ const { RETRY_EXC_ERR, REM_ACCESS_ERR } = WcStatus.values
 const client = { pid: 1, command: 'client' }
 const gidOf = (device: string): Uint8Array => new Uint8Array(16).fill(Number(device.slice(3)) + 1)
 
-/** A checker of the devices rxe0 and rxe1, and functions that make its events. */
+/** A checker of the devices rxe0 and rxe1. */
 const scenario = () => {
   const found: Finding[] = []
   let time = 0
@@ -121,7 +121,7 @@ test('a stale rkey is reported with the stacks of the deregistration and of the 
   )
 })
 
-test('a missing answer is explained by the first of: no peer, its type, its state, its own peer, path MTU, PSN', () => {
+test('a missing answer is explained by the state and the attributes of the peer', () => {
   const cases: readonly (readonly [string, (s: ReturnType<typeof scenario>) => void, (number | 'none')?])[] = [
     ['no-peer-qp', () => {}, 'none'],
     ['no-peer-qp', s => s.destroy(s.connected(2, 1))],
@@ -162,7 +162,7 @@ test('a peer in ERR is reported with its first failure', () => {
   assert.match(s.found[0]!.text, /the peer failed first: /)
 })
 
-test('PSNs of a queue pair in SQD are compared too', () => {
+test('PSNs of a queue pair in SQD are compared', () => {
   const s = scenario()
   const one = s.connected(1, 2, { sqPsn: 9 })
   s.connected(2, 1)
@@ -171,7 +171,7 @@ test('PSNs of a queue pair in SQD are compared too', () => {
   assert.deepEqual(s.ids(), ['psn-mismatch warning'])
 })
 
-test('different PSNs at the two ends are a warning at destruction, unless a failure has reported them', () => {
+test('different PSNs at the two ends are a warning at destruction if no failure has reported them', () => {
   const silent = scenario()
   const destroyed = silent.connected(1, 2, { sqPsn: 9 })
   silent.connected(2, 1)
@@ -186,7 +186,7 @@ test('different PSNs at the two ends are a warning at destruction, unless a fail
   assert.deepEqual(reported.ids(), ['psn-mismatch error'])
 })
 
-test("max_rd_atomic above the peer's max_dest_rd_atomic is a warning, a connection to itself is a note", () => {
+test("max_rd_atomic above the peer's max_dest_rd_atomic is a warning, a queue pair that is its own peer a note", () => {
   const s = scenario()
   const one = s.connected(1, 2, { maxRdAtomic: 4, maxDestRdAtomic: 1 })
   s.connected(2, 1, { maxRdAtomic: 1, maxDestRdAtomic: 2 })
@@ -195,7 +195,7 @@ test("max_rd_atomic above the peer's max_dest_rd_atomic is a warning, a connecti
   assert.deepEqual(s.ids(), ['rd-atomic-exceeds warning', 'connected-to-itself note'])
 })
 
-test('a connection to a queue pair that never existed is a warning, one to a destroyed queue pair is not', () => {
+test('a connection to a queue pair that never existed is a warning, to a destroyed queue pair is not', () => {
   const s = scenario()
   s.destroy(s.connected(1, 2))
   const one = s.connected(3, 4)
@@ -217,7 +217,7 @@ test('a bad response between ends with different path MTUs is a path MTU mismatc
   assert.deepEqual([readOf(3), readOf(1)], [['peer-refused error'], ['path-mtu-mismatch error']])
 })
 
-test('a message refused as out of order is a PSN mismatch if the PSN of its first packet was too low', () => {
+test('a message with a too low first PSN that is refused as out of order is a PSN mismatch', () => {
   const s = scenario()
   s.connected(1, 2, { sqPsn: 6 })
   s.connected(2, 1)
@@ -231,7 +231,7 @@ test('a message refused as out of order is a PSN mismatch if the PSN of its firs
   assert.deepEqual(s.ids(), ['psn-mismatch error'])
 })
 
-test('two queue pairs that reconnect with other PSNs, one after the other, are no mismatch', () => {
+test('two queue pairs that successively reconnect with new PSNs are no mismatch', () => {
   const s = scenario()
   const one = s.connected(1, 2)
   const two = s.connected(2, 1)
@@ -246,7 +246,7 @@ test('two queue pairs that reconnect with other PSNs, one after the other, are n
   assert.deepEqual(s.ids(), [])
 })
 
-test('a finding about an access beyond a region says by how many bytes', () => {
+test('a finding about an access beyond a region has the number of bytes', () => {
   const s = scenario()
   s.connected(1, 2)
   const range = { key: 0x700, accessStart: 90n, accessEnd: 4200n, regionStart: 100n, regionEnd: 4196n }
@@ -256,7 +256,7 @@ test('a finding about an access beyond a region says by how many bytes', () => {
   ])
 })
 
-test('repeated findings are counted, and reported once for each stack', () => {
+test('repeated findings are counted, and reported once per stack', () => {
   const s = scenario()
   s.connected(1, 2)
   s.connected(3, 2)
@@ -265,7 +265,7 @@ test('repeated findings are counted, and reported once for each stack', () => {
   assert.deepEqual(s.checker.counts, [3, 1])
 })
 
-test('the same mistake with the same stack in many processes of a program is one finding', () => {
+test('a mistake with the same stack in many processes of a program is one finding', () => {
   const s = scenario()
   for (let pid = 1; pid <= 1000; pid++)
     s.fail({ cause: createCause('LKEY_UNKNOWN', { key: 7 }) }, undefined, { program: { pid, command: 'child' } })
@@ -281,7 +281,7 @@ test('UC accepts any PSN at the start of a message', () => {
   assert.deepEqual(s.ids(), [])
 })
 
-test('an event of a queue pair with a peer on another machine is a finding, unless a CQ event reports it', () => {
+test('an event of a queue pair with a remote peer is a finding if no CQ event reports it', () => {
   const s = scenario()
   s.connected(1, 2, { address: { dgid: gidOf('rxe7'), sgidIndex: 0 } })
   s.fail({ kind: 'event', qpn: 1, event: QP_FATAL, cause: createCause('COMPLETION_LOST', { cq: 1, entries: 4 }) })
@@ -334,7 +334,7 @@ test('a resized CQ and a reregistered region have their new size', () => {
   assert.match(s.found[0]!.text, /MR 0x1 of 16 bytes cannot be deregistered, it is in use \(EBUSY\)/)
 })
 
-test('flushed requests and drained queues are no findings, nor is an access error that the requester reports', () => {
+test('flushed requests, drained queues, and access errors that the requester reports are no findings', () => {
   const s = scenario()
   s.connected(1, 2)
   s.fail({ kind: 'flush', qpn: 1, cause: createCause('FLUSHED', { state: ERR }) })
@@ -343,7 +343,7 @@ test('flushed requests and drained queues are no findings, nor is an access erro
   assert.deepEqual(s.ids(), [])
 })
 
-test('objects that are not destroyed are leaks, with the stack of their creation; those of a removed device are not', () => {
+test('objects that are not destroyed are leaks with the stack of their creation; objects of a removed device are not', () => {
   const s = scenario()
   const pd = s.create('pd')
   const mr = s.create('mr', { pd, length: 8n }, { lkey: 1, rkey: 1 })
@@ -362,14 +362,14 @@ test('a refused destroy names the user of the object', () => {
   assert.match(s.found[0]!.text, /PD 1 cannot be destroyed, it is used by MR 0x1 of 8 bytes \(EBUSY\)/)
 })
 
-test('calls refused for their arguments are reported with the reason, calls refused for missing features are not', () => {
+test('calls refused for their arguments are reported with the reason; calls refused for missing features are not', () => {
   const s = scenario()
   s.call({ class: 'rc_qp', method: 'modify', refused: { errno: Errno.EINVAL, reason: 'no pathMtu' } })
   s.call({ class: 'ah', method: 'create', refused: { errno: Errno.ENODATA, reason: 'GID index 200 is empty' } })
-  // Device memory is not among the classes of verbs' objects (checker.ts).
+  // Device memory has no class of the checker.
   s.call({ class: 'dm', method: 'create', refused: { errno: Errno.EINVAL, reason: 'none here' } })
   const origin = { time: 1, device: 'rxe0', program: client, stack: [] }
-  // ENOSPC is not an error of an argument.
+  // ENOSPC is no error of an argument.
   s.checker.refusedAttempt({ ...origin, attempt: 'QUERY_DEVICE', errno: Errno.ENOSPC, reason: 'short' })
   s.checker.refusedAttempt({ ...origin, attempt: 'MODIFY_QP', errno: Errno.EINVAL, reason: 'attribute mask' })
   s.call({ class: 'mw', method: 'create', refused: { errno: Errno.EOPNOTSUPP, reason: 'no such type' } })
@@ -383,7 +383,7 @@ test('calls refused for their arguments are reported with the reason, calls refu
   )
 })
 
-test('a CQ is too small for the requests of all its queue pairs together', () => {
+test('a CQ that is too small for the requests of all its queue pairs is a finding', () => {
   const s = scenario()
   const cq = s.create('cq', { cqe: 4 }, { cqe: 4 })
   const args = { sendCq: cq, recvCq: cq, cap: { maxSendWr: 1, maxRecvWr: 1 } }
@@ -395,7 +395,7 @@ test('a CQ is too small for the requests of all its queue pairs together', () =>
   assert.match(s.found[0]!.text, /has 4 entries, and 6 requests can complete into it/)
 })
 
-test('1000 distinct findings are reported, and the others are counted as left out', () => {
+test('1000 distinct findings are reported, further ones are counted as omissions', () => {
   const s = scenario()
   for (let i = 0; i < 1100; i++)
     s.call({
@@ -408,7 +408,7 @@ test('1000 distinct findings are reported, and the others are counted as left ou
   assert.deepEqual(s.checker.omissions, [{ id: 'findings', count: 100 }])
 })
 
-test('a refused post is a finding about the state, the full queue or the arguments', () => {
+test('a refused post is a finding about the state, the full queue, or the arguments', () => {
   const s = scenario()
   s.connected(1, 2)
   const origin = {
@@ -439,7 +439,7 @@ test('a refused post is a finding about the state, the full queue or the argumen
   assert.match(s.found[0]!.text, /^ibv_post_send on QP 0x1, wr_id 5: .*: RTR$/)
 })
 
-test('a refused post is reported with the rule that it breaks', () => {
+test('a refused post is reported with the broken rule', () => {
   const s = scenario()
   const limits = { maxSendSge: 4, maxRecvSge: 2, maxInlineData: 64 }
   s.create('rc_qp', { cap: {} }, { qpNum: 1, cap: limits })
@@ -460,7 +460,7 @@ test('a refused post is reported with the rule that it breaks', () => {
     [SEND, { opcode: atomic, addressLow: 0x1004 }, /^atomic-misaligned .*: its remote address modulo 8 is 4$/],
     [SEND, { opcode: atomic, length: 4n }, /^request-length .*: it has 4 bytes for the result of an atomic$/],
     [SEND, { opcode: WrOpcode.values.BIND_MW }, /^bind-refused /],
-    // The length of several elements is not reported: 0.
+    // The preload library reports length 0 for several elements.
     [SEND, { opcode: atomic, elements: 2, length: 0n }, /^refused-call ibv_post_send on QP 0x1/],
   ]
   for (const [queue, changes] of cases)
@@ -479,7 +479,7 @@ test('a refused post is reported with the rule that it breaks', () => {
   })
 })
 
-test('a finding about a full send queue says if its last sends are not signaled', () => {
+test('a finding about a full send queue says if the last sends are unsignaled', () => {
   const full = (unsignaled: number, flags = 0): string => {
     const s = scenario()
     s.create('rc_qp', { cap: { maxSendWr: 8 }, flags }, { qpNum: 1 })

@@ -1,6 +1,5 @@
 /*
- * Datagrams that their receiver drops: the checker compares a send with the receiver when the device
- * fetches the request.
+ * Findings about datagrams that the receiver drops. The checker looks at the receiver when the device fetches the send.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -14,7 +13,7 @@ const { INIT, RTR, RTS, ERR } = QpState.values
 const GID = new Uint8Array(16).fill(7)
 const QKEY = 0x1111
 
-/** Findings when QP 0x11 sends to QP 0x22 with this Q_Key; without `receiver` QP 0x22 does not exist. */
+/** Findings when QP 0x11 sends to QP 0x22. Without `receiver`, QP 0x22 does not exist. */
 const findingsOf = (
   receiver: { readonly class?: string; readonly state?: number; readonly isDestroyed?: boolean } | undefined,
   qkey: number,

@@ -1,6 +1,5 @@
 /*
- * Findings about memory that is freed, left by its stack frame or forked while requests use it. The scripts make the
- * reports of the preload library, and the progress of the device with the request.
+ * Findings about memory that is freed, left by its stack frame, or forked while requests use it.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
@@ -27,7 +26,7 @@ const misuse = (changes: Partial<Misuse> = {}): Misuse => ({
   ...changes,
 })
 
-it('memory that is freed or left is an error until the device has finished the request, a warning until its completion is polled', () => {
+it('freeing or leaving memory is an error before the device finishes the request, a warning before the poll', () => {
   for (const [kind, id] of [
     [FREED, 'buffer-freed'],
     [RETURNED, 'frame-returned'],
@@ -45,7 +44,7 @@ it('memory that is freed or left is an error until the device has finished the r
   }
 })
 
-it('memory of a finished unsignaled send, or of a request of a queue that was reset, may be freed', () => {
+it('memory of a finished unsignaled send, and memory of requests of a reset queue, may be freed', () => {
   const s = requestScenario()
   s.end(s.post({ wrId: 7n, isSignaled: false }))
   s.checker.misused(misuse())
@@ -55,7 +54,7 @@ it('memory of a finished unsignaled send, or of a request of a queue that was re
   assert.deepEqual(s.ids(), [])
 })
 
-it('memory that is freed before the device fetches its send is found if the fetch comes within a second', () => {
+it('memory that is freed before the device fetches the send is found if the fetch follows within a second', () => {
   const s = requestScenario()
   s.checker.misused(misuse())
   assert.deepEqual(s.ids(), [])
@@ -72,7 +71,7 @@ it('memory that is freed before the device fetches its send is found if the fetc
   assert.deepEqual(otherRequest.ids(), [])
 })
 
-it('memory of a region that was deregistered, or whose iova is not its address, is no finding', () => {
+it('memory of a deregistered region, and of a region whose iova differs from its address, is no finding', () => {
   const deregistered = requestScenario()
   deregistered.post({ wrId: 7n })
   deregistered.destroy('mr', deregistered.region)
@@ -87,7 +86,7 @@ it('memory of a region that was deregistered, or whose iova is not its address, 
   assert.deepEqual(translated.ids(), [])
 })
 
-it('a fork with requests outstanding is a warning, unless their memory is not copied', () => {
+it('a fork that copies the memory of outstanding requests is a warning', () => {
   for (const [isCopied, ids] of [
     [true, ['fork-outstanding warning']],
     [undefined, ['fork-outstanding warning']],

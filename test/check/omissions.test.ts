@@ -1,7 +1,5 @@
 /*
- * What the checker leaves out because a table is full is counted. For each row of spec/check/omissions.ts there is a
- * script that causes it; and each MAX_ constant in the source of the checker has a row, or a reason why it needs
- * none.
+ * The checker counts what it leaves out because a table is full (spec/check/omissions.ts).
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
@@ -29,14 +27,13 @@ const counter = () => {
 
 const range = { space: 1, start: 0, end: 64, kind: AccessKind.READ, region: { isDeregistered: false } }
 
-/** How much a race engine leaves out after `fill`, by reason. */
+/** Counts of a race engine's omissions after `fill`. */
 const omittedByEngine = (fill: (races: Races<string>) => void): ReadonlyMap<OmissionId, number> => {
   const { counts, omit } = counter()
   fill(new Races<string>(() => {}, omit))
   return counts
 }
 
-/** A READ is posted to a queue, and the device fetches it. */
 const fetch = (
   races: Races<string>,
   queue: number,
@@ -45,7 +42,7 @@ const fetch = (
   races.fetch(queue, races.post(1, 1, 0), { kind: 'READ', isFenced, ranges }, '', 2)
 }
 
-/** How much a feed of the race engine leaves out after `fill`, by reason. */
+/** Counts of a feed's omissions after `fill`. */
 const omittedByFeed = (
   fill: (
     feed: RaceFeed,
@@ -91,7 +88,7 @@ const silentChecker = (): Checker =>
 const countsOf = ({ omissions: all }: Checker): ReadonlyMap<OmissionId, number> =>
   new Map(all.map(({ id, count }) => [id, count]))
 
-/** Scripts that cause an omission, most by filling a table beyond its bound; they return how much was left out. */
+/** Each script causes an omission, and returns the counts. */
 const fillScripts: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, number>>> = {
   findings() {
     const checker = silentChecker()
@@ -202,7 +199,7 @@ const fillScripts: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, num
     }),
 }
 
-/** MAX_ constants in the source of the checker: the row that says what they leave out, or why they need none. */
+/** MAX_ constants in the source of the checker: the omission that they cause, or why they cause none. */
 const bounds: Readonly<Record<string, OmissionId | { readonly because: string }>> = {
   'src/check/buffers.ts MAX_COMPARED': { because: 'a sample, as --buffers says' },
   'src/check/buffers.ts MAX_OUTSTANDING': { because: 'a sample, as --buffers says' },
@@ -262,7 +259,7 @@ describe('what the checker leaves out', () => {
       assert.ok((found.get(id as OmissionId) ?? 0) > 0, `${JSON.stringify([...found])}`)
     })
 
-  it('has a row for each MAX_ constant, or a reason why there is none', () => {
+  it('is known for each MAX_ constant', () => {
     const files = [
       ...['src/check', 'src/verbs/check', 'shim/check', 'shim/waits'].flatMap(filesIn),
       'src/daemon/check.ts',
@@ -278,7 +275,7 @@ describe('what the checker leaves out', () => {
     for (const row of Object.values(bounds)) if (typeof row === 'string') assert.ok(row in omissions)
   })
 
-  it('is a notification in SARIF, and a sentence with the count and what to do', () => {
+  it('is a notification in SARIF, and a sentence with the count and advice', () => {
     const omission = { id: 'race-log', count: 3 } as const
     const { invocations } = sarifLog([], { framesOf: () => [] }, '1', [omission]).runs[0]!
     const [notification] = invocations?.[0]?.toolExecutionNotifications ?? []

@@ -1,5 +1,5 @@
 /*
- * Findings about queues, from scripts of requests, completions and polls in virtual time.
+ * Findings about queues, in virtual time.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
@@ -10,7 +10,7 @@ import { requestScenario } from './requests.ts'
 const { SEND } = WrOpcode.values
 const { SUCCESS, WR_FLUSH_ERR, REM_ACCESS_ERR } = WcStatus.values
 
-it('more unsignaled sends in a row than the queue holds are found once', () => {
+it('a row of unsignaled sends that is longer than the queue is found once', () => {
   const s = requestScenario()
   const post = (isSignaled: boolean): void => s.end(s.post({ isSignaled }))
   for (let i = 0; i < 100; i++) post(i % 8 === 7)
@@ -20,7 +20,7 @@ it('more unsignaled sends in a row than the queue holds are found once', () => {
   assert.match(s.found[0]!.text, /has had 9 unsignaled sends in a row, and max_send_wr is 8/)
 })
 
-it('the first receive is late if a message came before it; a receive of a queue that ran empty is not', () => {
+it('a first receive after a message is late, a later receive after an empty queue is not', () => {
   const s = requestScenario()
   const receive = () => s.post({ queue: PostQueue.RECEIVE, opcode: -1 })
   s.checker.requests.receiverNotReady(s.qp)
@@ -33,7 +33,7 @@ it('the first receive is late if a message came before it; a receive of a queue 
   assert.equal(s.found.length, 1)
 })
 
-it('a region that is deregistered before the completion of its request is polled is a warning', () => {
+it('deregistering a region before the completion of its request is polled is a warning', () => {
   for (const polled of [0, 1]) {
     const s = requestScenario()
     s.complete(s.post())
@@ -43,7 +43,7 @@ it('a region that is deregistered before the completion of its request is polled
   }
 })
 
-it('a CQ that is armed with completions in it and then not polled for a second is a lost wake-up', () => {
+it('a CQ that is armed while it has completions, and not polled for a second, is a lost wake-up', () => {
   const s = requestScenario()
   const arm = (): void => s.call('cq', 'reqNotify', s.cq)
   s.complete(s.post())
@@ -63,7 +63,7 @@ it('a CQ that is armed with completions in it and then not polled for a second i
   assert.match(s.found[0]!.text, /was armed with 2 unpolled completions in it/)
 })
 
-it('a CQ with a channel and completions that was never armed or polled is a lost wake-up when it is destroyed', () => {
+it('destroying a CQ that has a channel and completions, but was never armed or polled, is a lost wake-up', () => {
   for (const [use, isFound] of [
     ['none', true],
     ['arm', false],
@@ -86,7 +86,7 @@ it('a CQ with a channel and completions that was never armed or polled is a lost
   }
 })
 
-it('completions that were never polled are a note, a warning if one is an error, nothing if they were flushed', () => {
+it('completions that were never polled are a note, a warning if one is an error, no finding if flushed', () => {
   for (const [status, ids] of [
     [SUCCESS, ['completions-unpolled note']],
     [REM_ACCESS_ERR, ['completions-unpolled warning']],
@@ -101,7 +101,7 @@ it('completions that were never polled are a note, a warning if one is an error,
   }
 })
 
-it('an RNR failure says how many receives the peer has had, and how many messages are still to come', () => {
+it('an RNR failure has the counts of the peer’s receives and of the outstanding messages', () => {
   const s = requestScenario()
   const receive = s.post({ owner: s.peer, queue: PostQueue.RECEIVE, opcode: -1 })
   s.complete(receive)

@@ -15,11 +15,11 @@ const { RTS } = QpState.values
 const program = { pid: 1, command: 'client' }
 const gid = new Uint8Array(16)
 const address = { dgid: gid, sgidIndex: 1 }
-/** Key and address of the region, which has 4096 bytes. */
+/** Key and address of the region of 4096 bytes. */
 export const LKEY = 0x100
 export const START = 0x10000
 
-/** A signaled WRITE of 8 bytes of queue pair 1, with changes. */
+/** A signaled WRITE of 8 bytes of queue pair 1. */
 export const workRequest = (changes: Partial<WorkRequest> = {}): WorkRequest => ({
   id: 1,
   time: 1,
@@ -39,7 +39,6 @@ export const workRequest = (changes: Partial<WorkRequest> = {}): WorkRequest => 
   ...changes,
 })
 
-/** A checker with its objects, and functions that make its events; they have the virtual time `now`. */
 export const requestScenario = (
   options: Partial<Pick<CheckerSources, 'buffers' | 'isCopiedByFork' | 'postStack'>> = {},
   /** Whether the CQ has a completion channel. */
@@ -49,7 +48,7 @@ export const requestScenario = (
   let now = 0
   let lastId = 0
   let completions = 0
-  /** Digests of the buffers of sends: of the sampled bytes, and of the others. */
+  /** Digests of the sampled and of the other bytes of sends' buffers. */
   const digests = { sampledDigest: 0, otherDigest: 0 }
   const checker = new Checker(
     () => 0,
@@ -120,7 +119,6 @@ export const requestScenario = (
     post,
     end,
     register: (memory: Record<string, bigint>, key: number) => create('mr', memory, { lkey: key, rkey: key }),
-    /** Advances virtual time. */
     advance(microseconds: number): void {
       now += microseconds
     },

@@ -1,8 +1,6 @@
 /*
- * The cases between userdma and Linux's own soft device: Debian's programs, each with Linux once as the server and once
- * as the client. Both ends have the same options, as the programs require.
- *
- * A guest's CPU is emulated and both ends of a latency test poll: such tests have few rounds.
+ * Programs that run between userdma and Linux's soft device, with the same options at both ends. Latency tests have few
+ * rounds: they poll, and the guest's CPU is emulated.
  */
 import { bothSides, type RdmacmCase, udaddy } from '../system/rdmacm/rdmacm.ts'
 
@@ -13,12 +11,12 @@ export interface PeerCase {
 
 export const peerCase = (program: string, ...args: string[]): PeerCase => ({ program, args })
 
-/** perftest with a long local ACK timeout, 1 s: its default of 67 ms expires while an emulated CPU is preempted. */
+/** perftest with a local ACK timeout of 1 s: the default of 67 ms expires while an emulated CPU is preempted. */
 const perftest = (program: string, ...args: string[]): PeerCase => peerCase(program, '-u', '18', ...args)
 
 /**
- * The pingpongs' timeout is fixed at 67 ms, so the guest occasionally retransmits. Their messages are one packet long:
- * rxe of Linux 6.1 stalls if an ACK overtakes its retransmission of a longer one.
+ * Messages of pingpongs have one packet. The pingpongs' timeout of 67 ms makes the guest retransmit, and Linux 6.1's rxe
+ * stalls if an ACK overtakes the retransmission of a longer message.
  */
 const rc: readonly PeerCase[] = [
   peerCase('ibv_rc_pingpong', '-n', '100', '-c', '-s', '1000'),
@@ -33,14 +31,14 @@ const rc: readonly PeerCase[] = [
   perftest('ib_atomic_bw', '-n', '100', '-A', 'FETCH_AND_ADD'),
   perftest('ib_atomic_bw', '-n', '100', '-A', 'CMP_AND_SWAP'),
   perftest('ib_write_lat', '-s', '64', '-n', '30'),
-  // Not with -e: perftest 4.5 takes the events of both queues from one channel and waits forever if Linux's answer
-  // arrives before its ACK (fixed in perftest by 2209cf8, 2023).
+  // Without -e: perftest 4.5 waits forever for an event if Linux's answer arrives before Linux's ACK (fixed in
+  // perftest's commit 2209cf8).
   perftest('ib_send_lat', '-s', '2000', '-n', '30'),
   perftest('ib_read_lat', '-s', '2000', '-n', '30'),
   perftest('ib_atomic_lat', '-n', '30'),
 ]
 
-/** Losses are not retransmitted, and a pingpong waits for them forever: little is in flight at a time. */
+/** Little is in flight: a pingpong waits forever for a lost packet. */
 const uc: readonly PeerCase[] = [
   peerCase('ibv_uc_pingpong', '-n', '100', '-c', '-s', '1000'),
   peerCase('ibv_uc_pingpong', '-n', '50', '-c', '-e', '-s', '8000', '-m', '512'),
@@ -64,22 +62,19 @@ const srq: readonly PeerCase[] = [
   perftest('ib_send_bw', '--use-srq', '-s', '8192', '-n', '50', '-q', '2'),
 ]
 
-/** All cases. */
 export const allCases: readonly PeerCase[] = [...rc, ...uc, ...ud, ...srq]
 
-/** Groups: their IP addresses, and perftest's notation. */
+/** Multicast groups: IP address, perftest's notation. */
 const groups = {
   4: ['239.1.2.3', '0:0:0:0:0:0:0:0:0:0:255:255:239:1:2:3'],
   6: ['ff0e::7', '255:14:0:0:0:0:0:0:0:0:0:0:0:0:0:7'],
 } as const
 export const groupAddress = (version: 4 | 6): string => groups[version][0]
-/**
- * Not the latency test: it is a member of the group that it sends to, receives its own datagrams, and needs no peer.
- */
+/** The bandwidth test: in the latency test a sender is a member of the group, and needs no peer. */
 export const groupCase = (version: 4 | 6): PeerCase =>
   peerCase('ib_send_bw', '-c', 'UD', '-s', '1000', '-n', '30', '-g', '-M', groups[version][1])
 
-/** One of each kind, for every test run. */
+/** Cases of every test run. */
 export const fewCases: readonly PeerCase[] = [rc[0], rc[4], rc[5], rc[9], uc[1], ud[0], srq[0]]
 
 const rping = (options: string): RdmacmCase => ({
@@ -88,7 +83,7 @@ const rping = (options: string): RdmacmCase => ({
 })
 
 export interface ConnectionCase extends RdmacmCase {
-  /** The host's programs are those of the guest's Debian release, in a separate userland. */
+  /** The host's program is that of the guest's Debian release. */
   readonly usesGuestRelease?: true
 }
 
@@ -99,7 +94,7 @@ const cmtime: ConnectionCase = {
 }
 
 /**
- * RC messages are one packet long, as above. `isSameRelease`: both ends have programs of one release. cmtime of
+ * RC messages have one packet, as in `rc`. `isSameRelease`: both ends have programs of one Debian release. cmtime of
  * rdma-core 56 works only with its own version, and without IPv6.
  */
 export const connectionCases = (isSameRelease: boolean, version: 4 | 6): readonly ConnectionCase[] => [
@@ -115,7 +110,7 @@ export const connectionCases = (isSameRelease: boolean, version: 4 | 6): readonl
 
 export const fewConnectionCases: readonly RdmacmCase[] = [rping('-C 5 -v'), udaddy('')]
 
-/** None with datagrams: the programs wait forever for lost ones. */
+/** Programs without datagrams: these programs wait forever for a lost datagram. */
 export const lossyConnectionCases: readonly RdmacmCase[] = [
   rping('-C 5 -v'),
   bothSides('ucmatose', '-c 10 -C 2 -S 100'),

@@ -1,7 +1,6 @@
 /*
- * A guest with Linux's own soft device (rdma_rxe) for tests, by the script `kernel-peer` beside this file: in a
- * separate network namespace and folder, so that several runs do not collide. The host's side of the network has
- * 10.77.0.1 and fd77::1, the guest 10.77.0.2 and fd77::2.
+ * A guest with Linux's soft device (rdma_rxe), which the script `kernel-peer` starts in a network namespace and folder
+ * of this process.
  */
 import { spawnSync } from 'node:child_process'
 import { copyFileSync, readFileSync } from 'node:fs'
@@ -12,16 +11,16 @@ import { findTool, inCi } from '../tools.ts'
 
 export const HOST = { 4: '10.77.0.1', 6: 'fd77::1' } as const
 export const GUEST = { 4: '10.77.0.2', 6: 'fd77::2' } as const
-/** Indices of the guest's addresses in its GID table; 0 is link-local. */
+/** Indices of the guest's addresses in its GID table; index 0 is link-local. */
 export const GUEST_GID = { 4: 1, 6: 2 } as const
 
-/** Available guest kernels, with the Debian release that KERNEL_PEER_SUITE names; '': the host's own. */
+/** Values of KERNEL_PEER_SUITE for the guest's kernels; '': Debian's release of the host. */
 const SUITES = { 'Linux 6.1': '', 'Linux 6.12': 'trixie' } as const
 export type Kernel = keyof typeof SUITES
 
 const script = join(repoRoot, 'test', 'peer', 'kernel-peer')
 
-/** Why no guest can run here, for the option `skip`; in CI that is a failure. */
+/** Why no guest can run on this machine; in CI that is a failure. */
 export const whyNoGuest = (): string | false => {
   const missing = ['qemu-system-x86_64', 'mke2fs', 'ip', 'apt-get', 'dpkg-deb'].filter(tool => !findTool(tool))
   const why =
@@ -37,43 +36,38 @@ export const whyNoGuest = (): string | false => {
 }
 
 export interface Guest {
-  /** Network namespace of the host's side. */
+  /** The network namespace of the host's side. */
   readonly netns: string
-  /** Runs a program in the guest to its end. */
+  /** Runs a program in the guest until it ends. */
   exec(scope: Scope, program: string, args: readonly string[]): Promise<Finished>
   start(scope: Scope, program: string, args: readonly string[], limit?: number): Running
   /** Starts a program on the host's side of the network. */
   startHere(scope: Scope, program: string, args: readonly string[], env: NodeJS.ProcessEnv, limit?: number): Running
   /** Copies a program of the host, and returns its path in the guest. */
   copy(scope: Scope, program: string): Promise<string>
-  /** Waits until a server listens on a TCP port in the guest. */
   untilListening(scope: Scope, port: number): Promise<void>
-  /** Waits until a server of rdma_cm listens on a port in the guest. */
+  /** Waits until a server of rdma_cm listens in the guest. */
   untilConnectable(scope: Scope, port: number): Promise<unknown>
-  /**
-   * A counter of the guest's port, in a folder of sysfs; `hw_counters/rcvd_pkts` counts the packets that it accepted,
-   * which includes a valid ICRC.
-   */
+  /** A counter of the guest's port, by its file. `hw_counters/rcvd_pkts` counts accepted packets, with valid ICRC. */
   counter(scope: Scope, name: string): Promise<number>
   /** Waits until a counter exceeds a value. */
   untilCounted(scope: Scope, name: string, above: number): Promise<unknown>
-  /** Sends a signal to the guest's processes of a program. */
   signal(scope: Scope, program: string, signal: 'STOP' | 'CONT'): Promise<unknown>
-  /** A command line that runs a program of the host with the guest's libraries, its libibverbs and provider. */
+  /** A command line that runs a program on the host with the guest's libraries. */
   withGuestLibraries(scope: Scope, program: string): readonly string[]
   /**
-   * The guest's IP accepts this group until the scope ends: its rxe does not join groups, and gets only packets that IP
-   * accepts. Meanwhile the guest's packets to the group stay in the guest.
+   * Lets the guest's IP accept the group until the scope ends: Linux's rxe does not join groups, and gets only packets
+   * that IP accepts. Meanwhile the guest's packets to the group stay in the guest.
    */
   joinGroup(scope: Scope, group: string): Promise<void>
-  /** The guest drops this percentage of the packets that it sends. */
+  /** Lets the guest drop a percentage of the packets that it sends. */
   lose(scope: Scope, percent: number): Promise<void>
 }
 
-/** Default time limit of a program at either end, in seconds. */
+/** Default time limit of a program. */
 const LIMIT_SECONDS = 110
 
-/** Boots a guest, which is stopped with the scope. Throws the script's message if it fails. */
+/** Boots a guest; the end of the scope stops it. */
 export const startGuest = async (scope: Scope, kernel: Kernel): Promise<Guest> => {
   const netns = `udpeer${process.pid}`
   const env: NodeJS.ProcessEnv = { ...process.env, KERNEL_PEER_RUN: temporaryFolder(scope) }
@@ -84,7 +78,7 @@ export const startGuest = async (scope: Scope, kernel: Kernel): Promise<Guest> =
     spawnSync(script, ['down'], { env })
     spawnSync('ip', ['netns', 'delete', netns])
   })
-  // The first time it is built from Debian's packages. A daemonised qemu must not hold a pipe of ours.
+  // The long limit is for the first start, which builds the guest from Debian's packages.
   const up = await run(scope, script, ['up', '--netns', netns], { env, limit: 170_000 })
   if (up.status !== 0) throw new Error(`the guest did not start: ${up.stderr}`)
   const sharedFolder = spawnSync(script, ['dir'], { env, encoding: 'utf8' }).stdout.trim()
@@ -142,7 +136,7 @@ export const startGuest = async (scope: Scope, kernel: Kernel): Promise<Guest> =
       const { status, stderr } = spawnSync(script, ['unpack', folder, ...packages], { env, encoding: 'utf8' })
       if (status !== 0) throw new Error(`the guest's libraries: ${stderr}`)
       const libraries = join(folder, 'usr', 'lib', 'x86_64-linux-gnu')
-      // libibverbs has a fixed path of its providers: a preloaded provider takes precedence over the host's.
+      // libibverbs has a fixed path of its providers. A preloaded provider takes precedence over the host's.
       const provider = join(libraries, 'libibverbs', 'librxe-rdmav34.so')
       const linker = join(libraries, 'ld-linux-x86-64.so.2')
       return [linker, '--library-path', libraries, '--preload', provider, program]
@@ -159,10 +153,7 @@ export const startGuest = async (scope: Scope, kernel: Kernel): Promise<Guest> =
   }
 }
 
-/**
- * Waits until process `pid` of another network namespace listens on a TCP port, or `ended` resolves; returns whether it
- * listens.
- */
+/** Waits until process `pid`, in another network namespace, listens on a TCP port. False if `ended` resolves first. */
 export const untilListeningThere = async (pid: number, port: number, ended: Promise<unknown>): Promise<boolean> => {
   let hasEnded = false
   void ended.then(() => {

@@ -1,5 +1,5 @@
 /*
- * Linux 6.1 as the peer, in short, for every change. The long tests have the full matrix.
+ * Some tests with Linux 6.1 as the peer. The long tests have the full matrix.
  */
 import { lacking, ownProgram } from '../system/programs.ts'
 import { fewCases, fewConnectionCases } from './cases.ts'

@@ -1,6 +1,5 @@
 /*
- * Tests with one guest, by a plan: programs and connections over IPv4 and IPv6, refused requests, multicast, management
- * datagrams, soaks with packet loss on both sides. Each group has its own daemon at the host's address.
+ * Tests of userdma with a guest's Linux as the peer. A plan selects the cases.
  */
 import assert from 'node:assert/strict'
 import { before, describe, it, type TestContext } from 'node:test'
@@ -38,10 +37,9 @@ interface Pair {
   readonly client: Finished
 }
 
-/** The last TCP port that a test has used; each uses another one. */
 let lastPort = 18600
 
-/** Runs a program at both ends. `gidOption` is its option for the GID index. */
+/** Runs a program at both ends. `gidOption` is the program's option for the GID index. */
 const runPair = async (
   t: Scope,
   { guest, daemon, version, guestServes }: Ends,
@@ -72,16 +70,13 @@ const runPair = async (
   return { client: finished, server: await server.ended }
 }
 
-/**
- * libibumad programs: one answers with long messages, in segments, the other sends requests
- * (test/programs/connections/umad_talk.c).
- */
+/** Runs test/programs/connections/umad_talk.c: the server answers with segmented messages. */
 const exchangeMads = async (t: Scope, { guest, daemon, guestServes }: Ends): Promise<void> => {
   const program = ownProgram('umad_talk')
   const there = await guest.copy(t, program)
   const start = (isHere: boolean, ...args: readonly string[]): Running =>
     isHere ? guest.startHere(t, program, args, daemon.env) : guest.start(t, there, args)
-  // Its standard input stays open: the server stops when its input ends.
+  // The server stops at the end of its standard input.
   const serving = ['-c', `sleep 1000 | ${guestServes ? there : program} server rxe0`]
   const server = guestServes ? guest.start(t, 'sh', serving) : guest.startHere(t, 'sh', serving, daemon.env)
   await server.printed(/ready/)
@@ -112,8 +107,8 @@ const runCase = async (t: Scope, ends: Ends, { program, args }: PeerCase): Promi
 }
 
 /**
- * Runs one of our own programs at both ends; it stops itself after `limit` seconds. `withGuestLibraries`: with the
- * guest's libibverbs at both, where the host's is too old.
+ * Runs a program of test/programs at both ends; the program ends after `limit` seconds. `withGuestLibraries`: both ends
+ * use the guest's libibverbs, because the host's is too old.
  */
 const runOwn = async (
   t: Scope,
@@ -129,7 +124,6 @@ const runOwn = async (
   return pair
 }
 
-/** Runs a case of rdma_cm. */
 const runConnection = async (
   t: TestContext,
   { guest, daemon, version, guestServes }: Ends,
@@ -156,7 +150,7 @@ const runConnection = async (
   assertGoodRdmacm(connectionCase, await finishRdmacm(connectionCase, server, client))
 }
 
-/** A server is stopped while its client connects: the client repeats its request, gets an MRA, and waits. */
+/** Stops a server while its client connects: the client repeats its REQ, gets an MRA, and waits. */
 const answerLate = async (t: TestContext, { guest, daemon, version, guestServes }: Ends): Promise<void> => {
   const port = ++lastPort
   const args = ['-a', guestServes ? GUEST[version] : HOST[version], '-p', String(port), '-C', '1']
@@ -183,7 +177,6 @@ const answerLate = async (t: TestContext, { guest, daemon, version, guestServes 
 }
 
 interface Counted {
-  /** Packets for a live queue pair, with a valid ICRC. */
   readonly accepted: number
   readonly retries: number
 }
@@ -199,19 +192,16 @@ export interface PeerPlan {
   readonly kernel: Kernel
   readonly cases: Readonly<Partial<Record<Version, readonly PeerCase[]>>>
   readonly connections: Readonly<Partial<Record<Version, readonly ConnectionCase[]>>>
-  /** Connections while both sides lose this percentage of their packets. */
+  /** Connections while both sides lose a percentage of their packets. */
   readonly lossyConnections: readonly { readonly version: Version; readonly percent: number }[]
-  /** IP versions with servers that answer later than their clients wait. */
+  /** IP versions of servers that answer after the clients' timeout. */
   readonly lateAnswers: readonly Version[]
-  /** IP versions, bytes each way and loss rates of soaks. */
   readonly soaks: readonly { readonly version: Version; readonly bytes: number; readonly percent: number }[]
   readonly outcomes: readonly Version[]
   readonly multicast: readonly Version[]
   /** FLUSH and ATOMIC WRITE, which Linux has since 6.2. */
   readonly persistence: readonly Version[]
-  /**
-   * The guest's calls of uverbs and rdma_cm are those that test/system/suites/every-call.test.ts compares ours with.
-   */
+  /** Compares the guest's calls of uverbs and rdma_cm with test/fixtures/abi/every-call.txt. */
   readonly recorded: boolean
 }
 
@@ -219,7 +209,7 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
   void describe(plan.kernel, { skip }, () => {
     const suite = suiteScope()
     let guest: Guest
-    /** Why there is no guest, on a machine where it could not be built. */
+    /** Why the guest did not start. */
     let problem: string | undefined
     before(async () => {
       try {
@@ -231,8 +221,8 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
     })
 
     /**
-     * Tests with a daemon; `counts` if all its packets are for queue pairs that accept them, and are therefore counted;
-     * a retransmission is answered with at most `maxAnswers` packets.
+     * Tests with a daemon. `counts`: the guest accepts, and therefore counts, all packets. The daemon answers a
+     * retransmission with at most `maxAnswers` packets.
      */
     const withDaemon = (
       name: string,
@@ -260,7 +250,7 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
         body((title, run) =>
           it(title, t => (problem === undefined ? run(t, { guest, daemon, version }) : t.skip(problem))),
         )
-        it(`${counts ? 'each side' : 'userdma'} accepted every packet that arrived, including its ICRC`, async t => {
+        it(`${counts ? 'each side' : 'userdma'} accepted every received packet and its ICRC`, async t => {
           if (problem !== undefined) return t.skip(problem)
           const { devices } = await daemon.settled(isEmpty)
           const { sentPackets, icrcErrors, dropped } = devices[0].port
@@ -268,7 +258,7 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
           if (!counts) return
           const countedAfter = await countedBy(guest, t)
           const missing = sentPackets - (countedAfter.accepted - countedBefore.accepted)
-          // A retransmission of the guest is answered again, possibly after the program has exited.
+          // userdma answers a retransmission of the guest, possibly after the guest's program has exited.
           const retries = countedAfter.retries - countedBefore.retries
           assert.ok(
             missing >= 0 && missing <= retries * maxAnswers,
@@ -359,7 +349,7 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
         assert.deepEqual(lines, onLinux)
       })
 
-    // Over IPv4 Linux cannot match a response with its request (docs/reference/management-datagrams.md).
+    // Over IPv4, Linux cannot match a response with its request (docs/reference/management-datagrams.md).
     withDaemon('management datagrams over IPv6', 6, {}, test => {
       for (const guestServes of [true, false])
         test(`programs of libibumad: ${direction(guestServes)}`, (t, ends) => exchangeMads(t, { ...ends, guestServes }))
@@ -374,8 +364,7 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
           for (const guestServes of [true, false])
             test(`${bytes} bytes each way, ${percent} % lost each way: ${direction(guestServes)}`, async (t, ends) => {
               await guest.lose(t, percent)
-              // Seven short timeouts may expire while the guest is not scheduled; long ones are waited for when a
-              // response is lost.
+              // Short timeouts may expire seven times while the guest is not scheduled; long ones delay every loss.
               const args = ['-b', String(bytes), '-T', '16', '-S', guestServes ? '1' : '2']
               const { client } = await runOwn(
                 t,

@@ -1,22 +1,21 @@
 /*
- * Scripts with and without races, modelled on the cases of RMARaceBench (RWTH-HPC). Those are for MPI, SHMEM and GASPI;
- * here the same conflicts and synchronisations are written for verbs. A load or store of the original is a request
- * here, since userdma does not see loads and stores.
+ * Scripts with and without races, modelled on the cases of RMARaceBench (RWTH-HPC) for MPI, SHMEM and GASPI. Loads and
+ * stores, which userdma does not see, are replaced by requests.
  *
- * Threads 1 and 2 are of processes 1 and 2, and so on; 11 to 13 and 99 are threads of process 1. Queue pairs: `to3` is
- * process 1's to process 3, `of2` process 2's to process 1, and so on.
+ * Threads 1, 2 and 3 are of processes 1, 2 and 3; threads 11 to 13 and 99 of process 1. Queue pair `to3` connects
+ * process 1 to process 3, `of2` process 2 to process 1.
  */
 import type { RaceId } from '../../../src/check/races/races.ts'
 import type { Memory, Script } from './script.ts'
 
 export interface Case {
   readonly name: string
-  /** The expected finding; undefined: none. */
+  /** The expected finding. */
   readonly race: RaceId | undefined
   run(script: Script): void
 }
 
-/** Buffers; the last digit is the process. The overlapping and the adjacent one are those of `data3`. */
+/** Buffers; the last digit is the process. `overlapping3` and `adjacent3` overlap and follow `data3`. */
 const data1: Memory = [1, 0x1000, 64]
 const otherData1: Memory = [1, 0x2000, 64]
 const data3: Memory = [3, 0x3000, 64]
@@ -32,7 +31,7 @@ const adjacent3: Memory = [3, 0x3040, 64]
 const race = (name: string, id: RaceId, run: (script: Script) => void): Case => ({ name, race: id, run })
 const noRace = (name: string, run: (script: Script) => void): Case => ({ name, race: undefined, run })
 
-/** A request on each of two queue pairs, to process 3; nothing orders them. */
+/** Two unordered requests to process 3 on two queue pairs. */
 const remoteConflicts: readonly (readonly [
   string,
   RaceId | undefined,
@@ -61,7 +60,7 @@ const remoteConflicts: readonly (readonly [
   ]
 })()
 
-/** Two accesses of process 1's own buffers by different queue pairs. */
+/** Two accesses of different queue pairs to process 1's buffers. */
 const localConflicts: readonly (readonly [string, RaceId | undefined, (s: Script) => void, (s: Script) => void])[] =
   (() => {
     const write = (s: Script): void => void s.write(1, s.qp(), data1, data3)
@@ -141,7 +140,7 @@ export const cases: readonly Case[] = [
     s.read(2, s.qp(), data3, data2)
   }),
 
-  // ---- sync: the order within a queue ----
+  // ---- order within a queue ----
   noRace('one queue: write-write', s => {
     const qp = s.qp()
     s.write(1, qp, data1, data3)
@@ -219,7 +218,7 @@ export const cases: readonly Case[] = [
     s.write(1, qp, otherData1, data3)
   }),
 
-  // ---- sync: completions ----
+  // ---- completions ----
   noRace('a completion polled, then the other queue pair', s => {
     const one = s.write(1, s.qp(), data1, data3)
     s.poll(1, one)
@@ -255,7 +254,7 @@ export const cases: readonly Case[] = [
     s.read(1, s.qp(), otherData3, data1)
   }),
 
-  // ---- sync: messages ----
+  // ---- messages ----
   noRace('write, completion, message, write of the receiver', s => {
     const [to3, to2, of2] = [s.qp(), s.qp(), s.qp()]
     s.poll(1, s.write(1, to3, data1, data3))
@@ -352,7 +351,7 @@ export const cases: readonly Case[] = [
     s.write(1, s.qp(), data1, data3)
   }),
 
-  // ---- sync: atomics ----
+  // ---- atomics ----
   noRace('a lock by compare and swap, released by fetch and add', s => {
     const [one, two] = [s.qp(), s.qp()]
     s.poll(1, s.atomic(1, one, word3, result1))
@@ -408,7 +407,7 @@ export const cases: readonly Case[] = [
     s.read(2, two, data3, data2)
   }),
 
-  // ---- sync: threads and waits without RDMA ----
+  // ---- threads, and waits without RDMA ----
   noRace('a completion polled, a barrier, the other process', s => {
     s.poll(1, s.write(1, s.qp(), data1, data3))
     s.wait(1, 2)

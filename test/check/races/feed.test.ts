@@ -1,6 +1,6 @@
 /*
- * Joining the event logs of programs with the requests and completions of devices: it finds the thread and stack of
- * each post and poll.
+ * RaceFeed finds the thread and stack of each post and poll: it joins the event logs of programs with the requests and
+ * completions of devices.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -53,7 +53,7 @@ const scenario = () => {
     feed,
     omitted,
     log,
-    /** The device fetches a WRITE. All WRITEs have the same target bytes, so those without order race. */
+    /** The device fetches a WRITE. All WRITEs have the same target: WRITEs without order race. */
     write(qp: number, wrId = 0n, isReliable = true, changes: Partial<WorkRequest> = {}): WorkRequest {
       const created = request(SEND, qp, wrId, changes)
       const range = { space: 1, start: 0x1000, end: 0x1040, kind: AccessKind.WRITE, region }
@@ -120,7 +120,7 @@ describe('races: logs and devices', () => {
     assert.deepEqual(races, [])
   })
 
-  it('a poll may be logged before the device reports the completion', () => {
+  it('a poll may be logged before the completion is reported', () => {
     const { log, write, complete, join, races, now } = scenario()
     log(1, SEND, 5)
     const one = write(5)
@@ -133,7 +133,7 @@ describe('races: logs and devices', () => {
     assert.deepEqual(races, [])
   })
 
-  it('a completion that nobody has polled proves no race: the thread may have polled memory', () => {
+  it('an unpolled completion proves no race: the thread may have polled memory', () => {
     const { log, write, complete, join, races } = scenario()
     log(1, SEND, 5)
     complete(write(5), 1)
@@ -146,7 +146,7 @@ describe('races: logs and devices', () => {
     )
   })
 
-  it('polls of two threads are told apart by wr_id, whatever their order in the log', () => {
+  it('polls of two threads are distinguished by wr_id, in any order of the log', () => {
     const { log, write, complete, join, races } = scenario()
     log(1, SEND, 5)
     log(1, SEND, 7)
@@ -154,7 +154,6 @@ describe('races: logs and devices', () => {
     races.length = 0
     complete(one, 1)
     complete(other, 1)
-    // Thread 2 has polled the second one.
     log(2, POLL, 1, 1, 50n)
     log(2, SEND, 6)
     write(6)
@@ -166,7 +165,7 @@ describe('races: logs and devices', () => {
     )
   })
 
-  it('a list of requests is one entry of the log, and its refused requests are no posts', () => {
+  it('one log entry may have several requests; refused requests are no posts', () => {
     const { log, write, complete, join, races } = scenario()
     log(1, SEND, 5, 3)
     log(1, REFUSED | SEND, 5, 1)
@@ -184,7 +183,7 @@ describe('races: logs and devices', () => {
     )
   })
 
-  it('requests of threads that post at once are told apart by wr_id', () => {
+  it('requests of concurrent threads are distinguished by wr_id', () => {
     const { log, write, join, races } = scenario()
     log(1, SEND, 5, 1, 1n)
     log(2, SEND, 5, 1, 2n)
@@ -198,7 +197,7 @@ describe('races: logs and devices', () => {
     )
   })
 
-  it('a received message orders the later posts of its receiver', () => {
+  it('a received message orders later posts of the receiving thread', () => {
     const { log, write, receive, complete, join, races } = scenario()
     log(2, RECEIVE, 15)
     const taken = receive(15)
@@ -211,7 +210,7 @@ describe('races: logs and devices', () => {
     assert.deepEqual(races, [])
   })
 
-  it('the count of a counting CQ has no wr_id', () => {
+  it('a poll of a counting CQ has no wr_id', () => {
     const { log, write, complete, join, races } = scenario()
     log(1, SEND, 5)
     log(2, SEND, 5)
@@ -229,7 +228,7 @@ describe('races: logs and devices', () => {
     )
   })
 
-  it('a message of an unreliable queue may be received long after the completion of the send was polled', () => {
+  it('an unreliable message may be received long after the poll of its send', () => {
     const { log, write, receive, complete, join, races } = scenario()
     log(2, RECEIVE, 15)
     const taken = receive(15)
@@ -246,7 +245,7 @@ describe('races: logs and devices', () => {
     assert.deepEqual(races, [])
   })
 
-  it('sends that are over are not counted as forgotten', () => {
+  it('ended sends are not counted as omissions', () => {
     // Every send is signaled, or every 100th.
     for (const [isReliable, interval] of [
       [false, 1],
@@ -268,7 +267,7 @@ describe('races: logs and devices', () => {
     }
   })
 
-  it('a request without a post in the log is left out, and so are later requests of its queue', () => {
+  it('a request without a logged post is left out, with later requests of its queue', () => {
     const { feed, log, write, join, races } = scenario()
     write(5)
     join()
@@ -295,7 +294,7 @@ describe('races: logs and devices', () => {
     assert.deepEqual([races.length, feed.requestsWithoutPost], [1, 1])
   })
 
-  it('forgetting a queue pair keeps the posts of an SRQ whose handle is its number, and the reverse', () => {
+  it('a queue pair and an SRQ with the same number are forgotten separately', () => {
     for (const [kind, unseen] of [
       ['qp', 1],
       ['srq', 2],
@@ -308,7 +307,7 @@ describe('races: logs and devices', () => {
     }
   })
 
-  it('posts that no device sees are bounded and counted, also those to queues that do not exist', () => {
+  it('posts that no device sees, also to nonexistent queues, are bounded and counted', () => {
     const { feed, log, write, join } = scenario()
     for (let i = 0; i < 600_000; i++) log(1, SEND, i < 580_000 ? i : i % 3)
     join()
@@ -325,7 +324,7 @@ describe('races: logs and devices', () => {
     assert.equal(feed.unseenPosts, 0)
   })
 
-  it('entries that are logged after the reading began wait for the next join, since an earlier one may be missing', () => {
+  it('entries that are logged after the start of the reading wait for the next join', () => {
     const { log, write, complete, join, races, now } = scenario()
     log(1, SEND, 5)
     complete(write(5), 1)

@@ -1,5 +1,5 @@
 /*
- * The race engine in virtual time: the cases modelled on RMARaceBench, which races are proven, and bounds.
+ * The race engine, in virtual time.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -24,7 +24,7 @@ describe('races: cases modelled on RMARaceBench', () => {
   for (const one of cases)
     it(one.name, () => assert.deepEqual(findingsOf(one), one.race === undefined ? [] : [one.race]))
 
-  it('are at least 60, and at least 95 % of them are judged correctly', () => {
+  it('at least 95 % of at least 60 cases are judged correctly', () => {
     const right = cases.filter(one => findingsOf(one).length > 0 === (one.race !== undefined))
     assert.ok(cases.length >= 60)
     assert.ok(right.length / cases.length >= 0.95, `${right.length} of ${cases.length}`)
@@ -40,14 +40,14 @@ describe('races', () => {
     assert.deepEqual(s.found, ['race!'])
   })
 
-  it('are proven if one thread posts both before the first is complete', () => {
+  it('are proven if one thread posts both requests before the first is complete', () => {
     const s = script()
     s.write(1, s.qp(), undefined, data3)
     s.write(1, s.qp(), undefined, data3)
     assert.deepEqual(s.found, ['race!'])
   })
 
-  it('are not proven if the thread may know that the first is complete', () => {
+  it('are not proven if the thread may know that the first request is complete', () => {
     const over = script()
     over.end(over.write(1, over.qp(), undefined, data3))
     over.write(1, over.qp(), undefined, data3)
@@ -63,7 +63,7 @@ describe('races', () => {
     assert.deepEqual(other.found, ['race'])
   })
 
-  it('name both requests and the bytes that both access', () => {
+  it('have both requests and the shared bytes', () => {
     const s = script()
     s.write(1, s.qp(), undefined, [3, 0x3000, 64])
     s.read(2, s.qp(), [3, 0x3020, 64], data1)
@@ -72,7 +72,7 @@ describe('races', () => {
     assert.deepEqual([start, end], [0x3020, 0x3040])
   })
 
-  it('a pair of requests is reported once, however many intervals both access', () => {
+  it('a pair of requests that share several intervals is reported once', () => {
     const s = script()
     const qp = s.qp()
     s.write(1, qp, undefined, [3, 0x3000, 64])
@@ -81,7 +81,7 @@ describe('races', () => {
     assert.equal(s.races.length, 2)
   })
 
-  it('of a queue without a slot in clocks, each thread counts as knowing what any thread knows', () => {
+  it('what one thread knows of a queue without a slot in clocks, all threads know', () => {
     const s = script()
     for (let i = 0; i < MAX_SLOTS; i++) s.qp()
     s.write(2, s.qp(), undefined, [3, 0x9000, 8])
@@ -94,7 +94,7 @@ describe('races', () => {
     assert.equal(s.races.length, 2)
   })
 
-  it('the slot of a closed queue is given to another queue, with no request done', () => {
+  it('a queue that gets the slot of a closed queue has no completed requests', () => {
     const s = script()
     const gone = s.qp()
     s.poll(1, s.send(1, gone), s.send(1, gone))
@@ -104,7 +104,7 @@ describe('races', () => {
     assert.equal(s.races.length, 1)
   })
 
-  it('intervals beyond the maximum number are forgotten, and counted', () => {
+  it('intervals beyond the maximum are forgotten, and counted', () => {
     let omitted = 0
     const omit = (_: string, count: number): void => {
       omitted += count
@@ -120,7 +120,7 @@ describe('races', () => {
     assert.ok(omitted >= 2000 && omitted < 3000, String(omitted))
   })
 
-  it('a request that has ended and is not the last access to its memory is not kept, though it raced', async () => {
+  it('an ended request is not kept after a later access to its memory, even if it raced', async () => {
     const s = script()
     const [qp, other] = [s.qp(), s.qp()]
     const raceTenTimes = (): WeakRef<object> => {
@@ -138,7 +138,7 @@ describe('races', () => {
     assert.equal(first.deref(), undefined)
   })
 
-  it('requests whose completions nobody polls are forgotten, and cause no finding', () => {
+  it('requests with unpolled completions are forgotten, and cause no finding', () => {
     const s = script()
     const [qp, other] = [s.qp(), s.qp()]
     s.write(1, qp, undefined, data3)

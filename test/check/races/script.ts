@@ -1,16 +1,14 @@
 /*
- * Scripts for the race engine: threads post, devices fetch and deliver, threads poll, in virtual time.
+ * Scripts for the race engine, in virtual time.
  */
 import { type NewRequest, type PostStamp, type Race, Races, type Request } from '../../../src/check/races/races.ts'
 import { AccessKind, type Range } from '../../../src/check/races/shadow.ts'
 
-/** A range of memory: its process, first address and bytes. */
 export type Memory = readonly [process: number, start: number, length: number]
 
-/** A request of the engine. */
 export type RaceRequest = Request<string>
 
-/** A queue pair: the engine's ids of its send queue, and of the messages that it receives. */
+/** The engine's ids of a queue pair's send queue and received messages. */
 export interface Qp {
   readonly sends: number
   readonly receives: number
@@ -18,7 +16,7 @@ export interface Qp {
 
 interface Options {
   readonly isFenced?: boolean
-  /** The device fetches it only with the script's `fetch`. */
+  /** The device fetches the request only with the script's `fetch`. */
   readonly isLate?: boolean
 }
 
@@ -68,7 +66,7 @@ export const script = () => {
     engine,
     races,
     region,
-    /** Ids of the races, each once, in order of discovery; with `!` if proven. */
+    /** Distinct ids of the races in order of discovery; with `!` if proven. */
     get found(): string[] {
       return [...new Set(races.map(({ id, isProven }) => (isProven ? `${id}!` : id)))]
     },
@@ -98,7 +96,6 @@ export const script = () => {
         .splice(0)
         .map(({ qp, stamp, request }) => engine.fetch(qp.sends, stamp, request, request.kind, now())!)
     },
-    /** A thread posts a receive. */
     receive: post,
     /** A message arrives at a queue pair and fills a receive. */
     deliver: (sender: RaceRequest | undefined, qp: Qp, stamp: PostStamp, into?: Memory): RaceRequest =>
@@ -106,7 +103,7 @@ export const script = () => {
     end: (...requests: readonly RaceRequest[]): void => {
       for (const request of requests) engine.end(request, now())
     },
-    /** The requests complete, and a thread polls their completions from its own CQ. */
+    /** The requests complete, and a thread polls the completions from its CQ. */
     poll(thread: number, ...requests: readonly RaceRequest[]): void {
       steps.pollFrom(100 + thread, thread, ...requests)
     },
@@ -114,7 +111,7 @@ export const script = () => {
       for (const request of requests) if (request.endTime === Number.POSITIVE_INFINITY) engine.end(request, now())
       engine.poll(thread, now(), acquired.get(thread) ?? 0, cq, requests)
     },
-    /** A SEND of one thread that another one receives. */
+    /** One thread sends, another one receives. */
     message(from: number, fromQp: Qp, to: number, toQp: Qp): RaceRequest {
       const stamp = post(to)
       const sent = send('SEND', from, fromQp, [])
