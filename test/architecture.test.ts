@@ -1,7 +1,5 @@
 /*
- * Rules of the source tree: folders of src/ are on floors (those of ARCHITECTURE.md) and imports only go down, no
- * import cycles, packages and Node's modules only in certain folders, engines without clocks, no `any`, and no
- * suppressions of the type checker or the linter. Comments name only existing files.
+ * Rules of the source tree (ARCHITECTURE.md, CONTRIBUTING.md).
  */
 import assert from 'node:assert/strict'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
@@ -13,7 +11,7 @@ interface Folder {
   readonly floor: number
   /** Other folders of src/ that this folder may import from. */
   readonly imports: readonly string[]
-  /** Modules of Node: a list, or all of them. */
+  /** Permitted modules of Node. */
   readonly node: readonly string[] | 'all'
   readonly packages?: readonly string[]
   /** Time and randomness are arguments here. */
@@ -51,7 +49,7 @@ const SUPPRESSION = /@ts-(?:ignore|expect-error|nocheck)|biome-ignore/
 const CLOCKS_AND_RANDOMNESS =
   /\b(?:Date\.now|new Date|performance\.now|Math\.random|setTimeout|setInterval|setImmediate|process\.\w+)\b/
 
-/** The source with comments blanked out, so that words in them do not count; line numbers stay the same. */
+/** The source with spaces in place of comments. */
 const withoutComments = (source: string): string =>
   source.replace(
     /'(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*"|`(?:\\.|[^`\\])*`|\/\/[^\n]*|\/\*[\s\S]*?\*\//g,
@@ -59,17 +57,17 @@ const withoutComments = (source: string): string =>
   )
 
 const PATH = /(?<![\w./<*-])(?:[\w-]+\/)+[\w.-]*\.(?:ts|c|h|mjs|md|txt|json|out)\b/g
-/** Headers of the system, and placeholders for any file. */
+/** Headers of the system, and placeholders. */
 const FOREIGN_FILES = /^(?:asm-generic|infiniband|linux|rdma|sys)\/|\bNAME\b/
 
-/** Files of ours that comments name by a path with a folder, for example `spec/session.ts`. */
+/** Files that comments name by a path with a folder, for example `spec/session.ts`. */
 const namedFiles = (source: string): string[] => {
   const code = withoutComments(source)
   const comments = Array.from(source, (char, i) => (code[i] === char ? ' ' : char)).join('')
   return [...comments.matchAll(PATH)].map(match => match[0]).filter(name => !FOREIGN_FILES.test(name))
 }
 
-/** Every module that a source names: import and export statements, import(), typeof import() and createRequire()(). */
+/** The modules in import and export statements, import(), typeof import() and createRequire()(). */
 const importsOf = (source: string): string[] => {
   const code = withoutComments(source)
   const statements = code.matchAll(/^\s*(?:import|export)\b(?:[^'";]*?\bfrom)?\s*['"]([^'"\n]+)['"]/gm)
@@ -79,7 +77,7 @@ const importsOf = (source: string): string[] => {
 
 const folderOf = (path: string): string => path.split('/')[1]
 
-/** The rule that an import breaks, as a sentence; undefined if it breaks none. Paths begin with src/ and use slashes. */
+/** The rule that an import breaks, as a sentence. Paths begin with src/ and use slashes. */
 const wrongImport = (path: string, module: string): string | undefined => {
   const folder = folderOf(path)
   const rules = FOLDERS[folder]
@@ -100,7 +98,7 @@ const wrongImport = (path: string, module: string): string | undefined => {
   return undefined
 }
 
-/** One cycle of imports as a list of paths whose last is its first, or undefined. */
+/** A cycle of imports, as paths; the last path is the first one. */
 const findCycle = (graph: ReadonlyMap<string, readonly string[]>): string[] | undefined => {
   const visited = new Set<string>()
   const stack: string[] = []
@@ -123,7 +121,7 @@ const findCycle = (graph: ReadonlyMap<string, readonly string[]>): string[] | un
   return undefined
 }
 
-/** Everything that breaks a rule in the given sources (path → text), one sentence each. */
+/** The violations of rules, one sentence each. `sources`: text by path. */
 const findViolations = (sources: ReadonlyMap<string, string>): string[] => {
   const found: string[] = []
   const graph = new Map<string, string[]>()
@@ -155,7 +153,7 @@ const findViolations = (sources: ReadonlyMap<string, string>): string[] => {
   return found
 }
 
-/** Sources below a folder of the checkout, by their path from the root. */
+/** Path from the root, and text, of the sources below a folder. */
 const readSources = (folder: string, ends: readonly string[]): [string, string][] =>
   readdirSync(join(repoRoot, folder), { recursive: true, withFileTypes: true })
     .filter(entry => entry.isFile() && ends.some(end => entry.name.endsWith(end)))

@@ -1,6 +1,6 @@
 /*
- * The result of every call of uverbs and rdma_cm on Linux's own rxe, recorded from Linux 6.12, and those that differ
- * here: test/fixtures/abi/every-call.txt and every-call.here.txt.
+ * Recorded results of every call of uverbs and rdma_cm on Linux 6.12's rxe (test/fixtures/abi/every-call.txt), and
+ * userdma's departures (every-call.here.txt).
  */
 import { readFileSync } from 'node:fs'
 import { fixture } from './paths.ts'
@@ -16,12 +16,12 @@ export const EVERY_CALL = [
 
 const linesOf = (name: string): string[] => readFileSync(fixture('abi', name), 'utf8').trimEnd().split('\n')
 
-/** A line for each call: its name and its result. Indented lines are values that the call before them returned. */
+/** Lines with the name and result of a call. Indented lines have values that the preceding call returned. */
 export const onLinux = linesOf('every-call.txt')
 
 export interface Departure {
   readonly reason: string
-  /** Lines of Linux, and the last word of the corresponding line here. */
+  /** Lines of Linux, and the last word of userdma's line. */
   readonly lines: readonly (readonly [linux: string, resultHere: string])[]
 }
 
@@ -37,5 +37,5 @@ export const departures: readonly Departure[] = linesOf('every-call.here.txt')
 const resultHere = new Map(departures.flatMap(({ lines }) => lines))
 const lastWord = /\S+$/
 
-/** The expected lines here. */
+/** The expected lines of userdma. */
 export const expectedHere = onLinux.map(line => line.replace(lastWord, word => resultHere.get(line) ?? word))

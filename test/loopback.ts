@@ -1,6 +1,5 @@
 /*
- * Addresses of the loopback network by the process id: RoCE's UDP port is fixed, so each of the test processes that run
- * concurrently needs its own address.
+ * Loopback addresses of this process. RoCE's UDP port is fixed: concurrent test processes need separate addresses.
  */
 
 const prefix = [127, 16 + ((process.pid >> 8) & 0x7f), process.pid & 0xff] as const

@@ -1,5 +1,5 @@
 /*
- * The path of the checkout: compiled tests are below dist/, fixtures and programs are not.
+ * Paths in the checkout. Compiled tests are below dist/, fixtures and programs are not.
  */
 import { existsSync } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -17,8 +17,7 @@ const findRoot = (): string => {
   return folder
 }
 
-/** The checkout's folder, the one with package.json. */
+/** The checkout, which has package.json. */
 export const repoRoot = findRoot()
 
-/** A path below test/fixtures. */
 export const fixture = (...parts: string[]): string => join(repoRoot, 'test', 'fixtures', ...parts)

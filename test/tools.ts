@@ -1,7 +1,6 @@
 /*
- * Programs that a test needs and a machine may lack (a C compiler, rdma-core's programs, tshark, …): without them the
- * test is skipped with a message that says what is missing; in CI that is a failure. And C programs compiled for a
- * test.
+ * Programs that a machine may lack (a C compiler, rdma-core's programs, tshark). A test without such a program is
+ * skipped with a message; in CI the test fails.
  */
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
@@ -12,13 +11,13 @@ import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { repoRoot } from './paths.ts'
 
-/** Whether missing programs are failures: USERDMA_CI decides, then CI. */
+/** In CI, missing programs are failures. USERDMA_CI takes precedence over CI. */
 export const inCi = (): boolean => {
   const ci = process.env.USERDMA_CI ?? process.env.CI ?? ''
   return ci !== '' && ci !== '0' && ci !== 'false'
 }
 
-/** Full path of a program in PATH, or undefined. */
+/** The full path of a program in PATH. */
 export const findTool = (name: string): string | undefined =>
   (process.env.PATH ?? '')
     .split(':')
@@ -28,12 +27,11 @@ export const findTool = (name: string): string | undefined =>
         const found = statSync(path)
         return found.isFile() && (found.mode & 0o111) !== 0
       } catch {
-        // Missing, or in a folder that we may not read.
+        // The file does not exist, or the folder cannot be read.
         return false
       }
     })
 
-/** Runs the garbage collector. */
 export const collectGarbage = (): void => {
   setFlagsFromString('--expose-gc')
   const collect = runInNewContext('gc') as () => void
@@ -42,13 +40,12 @@ export const collectGarbage = (): void => {
 
 const O_CLOEXEC = 0o2000000
 
-/** Whether a descriptor of this process is closed by exec. */
 export const closesOnExec = (fd: number): boolean => {
   const flags = /flags:\s*(\d+)/.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1] ?? '0'
   return (Number.parseInt(flags, 8) & O_CLOEXEC) !== 0
 }
 
-/** Ids of the movers (native/mover.c) that a process has started; `state`: only those in this state (proc(5)). */
+/** Process ids of the movers (native/mover.c) of a process. `state`: a process state of proc(5). */
 export const moversOf = (parent: number, state = '\\w'): number[] => {
   const pattern = new RegExp(`\\(userdma-mover\\) ${state} ${parent} `)
   const isMover = (name: string): boolean => {
@@ -62,17 +59,14 @@ export const moversOf = (parent: number, state = '\\w'): number[] => {
   return readdirSync('/proc').filter(isMover).map(Number)
 }
 
-/** Skips the test with a message; in CI throws it. Returns false. */
+/** Skips the test with a message; in CI throws the message. */
 export const skipTest = (t: TestContext, message: string): false => {
   if (inCi()) throw new Error(message)
   t.skip(message)
   return false
 }
 
-/**
- * Full path of a program that the test needs, or undefined after the test was skipped. `debianPackage` is for the
- * message.
- */
+/** The full path of a program, or undefined after skipping the test. `debianPackage` is for the message. */
 export const requireTool = (name: string, t: TestContext, debianPackage?: string): string | undefined => {
   const path = findTool(name)
   if (path) return path
@@ -80,17 +74,16 @@ export const requireTool = (name: string, t: TestContext, debianPackage?: string
   return undefined
 }
 
-/** A folder that is removed when the tests of the file have ended. */
+/** A folder that is removed after the tests of the file. */
 export const scratchFolder = (): string => {
   const folder = mkdtempSync(join(tmpdir(), 'userdma-test-'))
   after(() => rmSync(folder, { recursive: true, force: true }))
   return folder
 }
 
-/** Compiler options that the build uses (scripts/build.mjs), warnings as errors. */
+/** The compiler options of the build (scripts/build.mjs), with warnings as errors. */
 const FLAGS = ['-std=gnu11', '-O2', '-Wall', '-Wextra', '-Werror']
 
-/** Compiles C sources to `output`; throws the compiler's message. */
 export const compileC = (output: string, sources: readonly string[], options: readonly string[] = []): string => {
   const { status, stderr, error } = spawnSync(
     findTool('cc') ?? 'cc',
@@ -102,17 +95,13 @@ export const compileC = (output: string, sources: readonly string[], options: re
   return output
 }
 
-/** The files below a folder, sorted. */
 export const filesBelow = (folder: string): string[] =>
   readdirSync(folder, { recursive: true, withFileTypes: true })
     .filter(entry => entry.isFile())
     .map(entry => join(entry.parentPath, entry.name))
     .sort()
 
-/**
- * The program that the build has made of the C sources below `folder`, if none of them has changed since. `output`: its
- * path below build/.
- */
+/** The build's program from the C sources below `folder`, if no source is newer. `output` is a path below build/. */
 export const currentBuild = (output: string, folder: string): string | undefined => {
   const built = join(repoRoot, 'build', output)
   const since = statSync(built, { throwIfNoEntry: false })?.mtimeMs ?? 0
@@ -120,7 +109,6 @@ export const currentBuild = (output: string, folder: string): string | undefined
   return sources.every(path => statSync(path).mtimeMs <= since) ? built : undefined
 }
 
-/** Whether the compiler finds a header. */
 export const hasHeader = (header: string): boolean =>
   spawnSync(findTool('cc') ?? 'cc', ['-E', '-x', 'c', '-'], { input: `#include <${header}>\n`, stdio: 'pipe' })
     .status === 0

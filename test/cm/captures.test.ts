@@ -1,6 +1,6 @@
 /*
- * Replay: for every capture of Linux's connection manager, our engine replaces each side in turn and must send the
- * recorded messages, field by field, except for the rows of permitted.ts.
+ * In captures of Linux's connection manager, our engine replaces each side in turn. It must send the recorded messages,
+ * except for differences in permitted.ts.
  */
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'
@@ -13,11 +13,11 @@ import { type Difference, messagesIn, replay } from './replay.ts'
 const captures = readdirSync(fixture('wire'))
   .filter(name => name.endsWith('.pcap'))
   .map(name => name.slice(0, -'.pcap'.length))
-  // Forged packets, which the capture reader skips.
+  // These captures have forged packets, which the reader skips.
   .filter(name => !name.endsWith('inject') && messagesIn(name).length > 0)
 
 const used = new Set<Row>()
-/** The differences without a row in permitted.ts, with our engine on `side`: 0 the active one, 1 the passive one. */
+/** `side`: 0 active, 1 passive. */
 const notPermitted = (capture: string, side: 0 | 1): Difference[] =>
   replay(messagesIn(capture), side).filter(difference => {
     const row = rowFor(capture, side, difference)
@@ -39,7 +39,7 @@ for (const capture of captures)
       assert.deepEqual(notPermitted(capture, 1), []))
   })
 
-/** Fields of recorded messages that our engine computes: a changed value must fail. */
+/** One field per message that our engine computes. */
 const derived = { REQ: 'localAckTimeout', REP: 'targetAckDelay', DREQ: 'remoteQpn' } as const
 
 test('a recording with a changed field fails', () => {

@@ -1,6 +1,5 @@
 /*
- * The connection manager in virtual time: messages and events in normal operation, with lost and duplicate messages,
- * stale and refused connections, and peers that send messages with wrong values.
+ * The connection manager in virtual time.
  */
 import assert from 'node:assert/strict'
 import { beforeEach, describe, test } from 'node:test'
@@ -17,25 +16,24 @@ beforeEach(() => {
 })
 
 const names = (host: Host): string[] => host.events().map(({ name }) => name)
-/** The only event of a host. */
 const onlyEvent = (host: Host) => {
   const events = host.events()
   assert.equal(events.length, 1, events.map(({ name }) => name).join())
   return events[0]!
 }
-/** A connection of host 1 that has sent its REQ. */
+/** A connection of host 1, after the REQ is sent. */
 const start = (overrides = {}): CmConnection => {
   const active = pair.a.engine.create(pathTo(1, 2))
   pair.a.engine.connect(active, request(0x11, overrides), pair.now)
   return active
 }
-/** The same at both ends, after host 2 has received the REQ. */
+/** Both ends of a connection, after host 2 has received the REQ. */
 const requested = (overrides = {}): [CmConnection, CmConnection] => {
   const active = start(overrides)
   pair.exchange()
   return [active, onlyEvent(pair.b).connection]
 }
-/** The ARI of a REJ for a timeout: the CA GUID. */
+/** The CA GUID, which is the ARI of a REJ for a timeout. */
 const caGuidBytes = (host: number): Uint8Array => Uint8Array.of(0, 0, 0, 0, 0, 0, 1, host)
 const inject = (to: Host, message: CmDraft, from: CmPath = pathTo(to.number, 3 - to.number)): void =>
   to.engine.onMad(emitCm(message), from, pair.now)
@@ -46,7 +44,6 @@ describe('a connection', () => {
     assert.equal(passive.state, 'REQ_RCVD')
     assert.equal(passive.agreed.remoteQpn, 0x11)
     assert.equal(passive.agreed.sqPsn, 0x1011)
-    // One end's responder resources are the other's initiator depth.
     assert.equal(passive.agreed.initiatorDepth, 4)
     assert.equal(passive.agreed.responderResources, 2)
 
@@ -80,7 +77,7 @@ describe('a connection', () => {
     assert.equal(active.state, 'IDLE')
   })
 
-  test('has transaction ids like Linux: answers repeat them, and each side has its own for its DREQ', () => {
+  test('has transaction ids as in Linux: answers repeat them, and each side has its own for a DREQ', () => {
     const active = start()
     const [req] = parsed(pair.collect())
     pair.exchange()
@@ -111,7 +108,7 @@ describe('a connection', () => {
     assert.equal(passive.state, 'TIMEWAIT')
   })
 
-  test('is one of two when both sides connect to each other at the same time', () => {
+  test('exists twice after both sides have sent a REQ at the same time', () => {
     pair.a.engine.listen(SERVICE)
     const first = start()
     const second = pair.b.engine.create(pathTo(2, 1))
@@ -137,7 +134,7 @@ describe('a connection', () => {
     )
   })
 
-  test('cannot be accepted with the queue pair of our own request, when both sides connect to each other', () => {
+  test('cannot be accepted with the queue pair of an outstanding REQ', () => {
     pair.a.engine.listen(SERVICE)
     const first = start()
     pair.b.engine.connect(pair.b.engine.create(pathTo(2, 1)), request(0x33, { path: pathTo(2, 1) }), pair.now)
@@ -147,7 +144,7 @@ describe('a connection', () => {
     assert.deepEqual([first.state, third.state], ['REQ_SENT', 'REQ_RCVD'])
   })
 
-  test('is rejected on both sides when both connect to each other without a listener', () => {
+  test('is rejected on both sides after both have sent a REQ without a listener', () => {
     pair = new Pair()
     const first = start()
     const second = pair.b.engine.create(pathTo(2, 1))
@@ -156,7 +153,7 @@ describe('a connection', () => {
     assert.deepEqual([first.state, second.state], ['IDLE', 'IDLE'])
   })
 
-  test('of XRC has the QPN of the target in the EE context field of the REP', () => {
+  test('of XRC has the QPN of the target in the REP’s EE context field', () => {
     const [active, passive] = requested({ transport: 'XRC' })
     assert.equal(passive.agreed.transport, 'XRC')
     pair.b.engine.reply(passive, offer(0x22), pair.now)
@@ -186,7 +183,7 @@ describe('losses', () => {
       pair.expire()
       times.push(pair.now - before)
       const lost = pair.lose()
-      // The last message tells the peer that the connection attempt has ended.
+      // The last message is a REJ, which ends the connection attempt at the peer.
       if (pair.a.engine.nextTimeout() === Number.POSITIVE_INFINITY) assert.deepEqual(lost, ['REJ'])
       else sent += lost.length
     }
@@ -197,7 +194,7 @@ describe('losses', () => {
     assert.equal(pair.a.engine.counters.resent.REQ, 15)
   })
 
-  test('many retransmissions due at the same time are sent in several calls of onTimeout', () => {
+  test('many simultaneous retransmissions are sent in several calls of onTimeout', () => {
     for (let i = 0; i < 200; i++) start({ qpn: 0x100 + i })
     pair.lose()
     const due = pair.a.engine.nextTimeout()
@@ -209,7 +206,7 @@ describe('losses', () => {
     assert.deepEqual(parts, [64, 64, 64, 8])
   })
 
-  test('a REP is retransmitted until the RTU arrives; each one is answered by an RTU', () => {
+  test('a REP is retransmitted until the RTU arrives; each REP is answered by an RTU', () => {
     const [active, passive] = requested()
     pair.b.engine.reply(passive, offer(0x22), pair.now)
     pair.exchange()
@@ -224,7 +221,7 @@ describe('losses', () => {
     assert.equal(pair.a.engine.counters.duplicates.REP, 1)
   })
 
-  test('a REP that gets no RTU fails', () => {
+  test('a connection without an RTU for its REP fails', () => {
     const [, passive] = requested({ maxCmRetries: 2 })
     pair.b.engine.reply(passive, offer(0x22), pair.now)
     pair.lose()
@@ -235,7 +232,7 @@ describe('losses', () => {
     assert.deepEqual(names(pair.b), ['REP_ERROR'])
   })
 
-  test('a duplicate REQ is answered with the REP if the consumer has replied, otherwise not at all', () => {
+  test('a duplicate REQ is answered with the REP, or not at all before the consumer has replied', () => {
     const active = start()
     const [req] = pair.collect()
     pair.exchange()
@@ -250,7 +247,7 @@ describe('losses', () => {
     assert.equal(pair.b.engine.counters.duplicates.REQ, 2)
   })
 
-  test('a DREQ whose DREP is lost is answered again after the connection has ended', () => {
+  test('a repeated DREQ is answered again after the connection has ended', () => {
     const [active, passive] = established(pair)
     pair.a.engine.disconnect(active, pair.now)
     pair.exchange()
@@ -301,7 +298,7 @@ describe('losses', () => {
 describe('a peer that answers with MRAs', () => {
   const LONGEST = 31
 
-  /** Each message of the waiting host is answered with an MRA; returns the number of messages and the time in total. */
+  /** Answers each message of `host` with an MRA; returns the number of messages and the total time. */
   const answerWithMras = (host: Host, mra: CmDraft<'MRA'>): { messages: number; wait: number } => {
     pair.lose()
     const startTime = pair.now
@@ -316,7 +313,7 @@ describe('a peer that answers with MRAs', () => {
   const longest = (tries: number, ackTimeout: number): number =>
     Math.round(tries * (fromExponent(LONGEST) + fromExponent(ackTimeout)))
 
-  test('the active side waits for its number of retries, the longest time for each', () => {
+  test('the active side waits the longest time for each of its retries', () => {
     const active = start()
     const mra = { name: 'MRA', tid: 1n, localId: 5, remoteId: active.localId, message: cmAnswered.REQ } as const
     assert.deepEqual(answerWithMras(pair.a, { ...mra, serviceTimeout: LONGEST }), {
@@ -327,7 +324,7 @@ describe('a peer that answers with MRAs', () => {
     assert.equal(active.state, 'IDLE')
   })
 
-  test('the passive side waits for its number of retries, the longest time for each', () => {
+  test('the passive side waits the longest time for each of its retries', () => {
     const [active, passive] = requested({ maxCmRetries: 3 })
     pair.b.engine.reply(passive, offer(0x22), pair.now)
     const ids = { localId: active.localId, remoteId: passive.localId, message: cmAnswered.REP }
@@ -436,7 +433,7 @@ describe('refusals', () => {
       const info = reason === rejReason.TIMEOUT ? caGuidBytes(2) : Uint8Array.of(1, 2, 3)
       const rej = { name: 'REJ', tid: active.tid, ...peer, reason, info, infoLength: info.length } as const
       if (reason === rejReason.TIMEOUT) {
-        // The peer sends it when its REP is not answered.
+        // The peer sends a REJ for a timeout if its REP is not answered.
         pair.b.engine.reply(passive, offer(0x22), pair.now)
         pair.exchange()
         onlyEvent(pair.a)
@@ -450,9 +447,9 @@ describe('refusals', () => {
     })
   }
 
-  test('a REQ from a queue pair that is connected already is rejected, and the old connection ends as stale', () => {
+  test('a REQ from a connected queue pair is rejected, and the old connection ends as stale', () => {
     const [, passive] = established(pair)
-    // The peer has rebooted and connects again with the same queue pair.
+    // The peer has rebooted, and connects with the same queue pair.
     const restarted = new Host(1, 3)
     const active = restarted.engine.create(pathTo(1, 2))
     restarted.engine.connect(active, request(0x11), pair.now)
@@ -479,7 +476,7 @@ describe('refusals', () => {
     assert.equal(passive.state, 'IDLE')
   })
 
-  test('a request that its sender cancels ends for the listener too', () => {
+  test('a request that the sender cancels ends for the listener', () => {
     const [active, passive] = requested()
     pair.a.engine.destroy(active, pair.now)
     assert.deepEqual(pair.exchange(), ['1:REJ'])
@@ -487,7 +484,7 @@ describe('refusals', () => {
     assert.equal(passive.state, 'IDLE')
   })
 
-  test('requests beyond the backlog are dropped, until another one leaves it', () => {
+  test('requests beyond the backlog are dropped until the backlog has room', () => {
     pair = new Pair()
     const listener = pair.b.engine.listen(SERVICE, { backlog: 2 })
     const actives = [0x11, 0x12, 0x13].map(qpn => {
@@ -506,7 +503,7 @@ describe('refusals', () => {
     assert.equal(actives[0]!.state, 'REQ_SENT')
   })
 
-  test('a LAP is answered by an APR: alternate paths are unsupported, or the connection is unknown', () => {
+  test('a LAP is answered by an APR: UNSUPPORTED, or INVALID_COMM_ID for an unknown connection', () => {
     const [active, passive] = established(pair)
     const ids = { tid: 5n, localId: active.localId, remoteId: passive.localId }
     inject(pair.b, { name: 'LAP', ...ids })
@@ -543,7 +540,7 @@ describe('resolution of a service id', () => {
     assert.equal(pair.b.engine.size, 0)
   })
 
-  test('a resolution fails without a listener, when the consumer refuses it, and without an answer', () => {
+  test('a resolution fails without a listener, after a refusal by the consumer, and without an answer', () => {
     resolve(SERVICE + 1n)
     pair.exchange()
     const unsupported = onlyEvent(pair.a).message
@@ -573,7 +570,7 @@ describe('peers that send wrong values', () => {
     assert.deepEqual(names(pair.b), [])
   })
 
-  test('a REJ for a timeout names our id unless its sender may not know it', () => {
+  test('a REJ for a timeout without the receiver’s id is ignored, except before the sender gets the REP', () => {
     const timeoutFields = { reason: rejReason.TIMEOUT, message: cmAnswered.OTHER, info: caGuidBytes(1), infoLength: 8 }
     const [active, passive] = established(pair)
     const rej = { name: 'REJ', tid: 1n, localId: active.localId, ...timeoutFields } as const
@@ -591,25 +588,25 @@ describe('peers that send wrong values', () => {
     assert.equal(waiting.state, 'IDLE')
   })
 
-  test("a peer that sends the CA GUID and ids of another does not affect the other's connection", () => {
+  test('a REQ with the CA GUID and ids of another peer does not affect this peer’s connection', () => {
     start()
     const [req] = parsed(pair.collect())
     assert.ok(req?.name === 'REQ')
-    // The forged request, from host 3, arrives first and has its own connection.
+    // The forged REQ of host 3 arrives first, and gets its own connection.
     inject(pair.b, { ...req, localGid: gid(3) }, pathTo(2, 3))
     const forged = onlyEvent(pair.b).connection
     pair.exchange()
     const { name, connection } = onlyEvent(pair.b)
     assert.equal(name, 'REQ_RECEIVED')
     assert.notEqual(connection, forged)
-    // A retransmission from another address is another request, which is refused because its GID is not the sender's.
+    // From another address the REQ is refused, because its GID is not the sender's.
     inject(pair.b, req, pathTo(2, 4))
     const [rej] = parsed(pair.collect())
     assert.ok(rej?.name === 'REJ' && rej.reason === rejReason.INVALID_GID)
     assert.deepEqual(names(pair.b), [])
   })
 
-  test('a REJ of another message than the state expects changes nothing', () => {
+  test('a REJ of a message that is not outstanding changes nothing', () => {
     const [active, passive] = established(pair)
     inject(pair.b, {
       name: 'REJ',
@@ -622,7 +619,7 @@ describe('peers that send wrong values', () => {
     assert.equal(passive.state, 'ESTABLISHED')
   })
 
-  test('an MRA for another message than the outstanding one changes no timeout', () => {
+  test('an MRA for a message that is not outstanding changes no timeout', () => {
     const active = start()
     pair.lose()
     const before = pair.a.engine.nextTimeout()
@@ -632,7 +629,7 @@ describe('peers that send wrong values', () => {
     assert.equal(active.state, 'REQ_SENT')
   })
 
-  test('values that do not fit are refused before anything changes', () => {
+  test('values that do not fit are refused without any effect', () => {
     const active = pair.a.engine.create(pathTo(1, 2))
     assert.throws(() => pair.a.engine.connect(active, request(1 << 24), 0), /REQ: qpn is number 16777216/)
     assert.throws(
@@ -643,13 +640,13 @@ describe('peers that send wrong values', () => {
     assert.deepEqual(pair.lose(), [])
   })
 
-  test('two listeners may have one service id only on different devices', () => {
+  test('two listeners may have the same service id on different devices only', () => {
     assert.throws(() => pair.b.engine.listen(SERVICE, { device: 3 }), /EADDRINUSE|has a listener/)
     pair.b.engine.listen(SERVICE + 1n, { device: 3 })
     pair.b.engine.listen(SERVICE + 1n, { device: 4 })
   })
 
-  test('a listener on a range of service ids excludes others within the range', () => {
+  test('a listener on a range of service ids excludes other listeners within the range', () => {
     const { engine } = pair.b
     const range = engine.listen(0x2000n, { serviceMask: ~0xffn & 0xffff_ffff_ffff_ffffn })
     assert.throws(() => engine.listen(0x2012n), /has a listener/)
@@ -668,7 +665,7 @@ describe('peers that send wrong values', () => {
   })
 })
 
-test('local ids are numbers of the random source, which a peer cannot guess; 0 and ids in use are skipped', () => {
+test('local ids are random numbers, except 0 and ids in use', () => {
   const numbers = [0xaaaa, 7, 0, 7, 0x8000_0000, 9]
   const { engine } = new Host(1, 1, () => numbers.shift() ?? 0)
   const ids = [0, 1, 2].map(() => engine.create(pathTo(1, 2)).localId)
@@ -676,7 +673,7 @@ test('local ids are numbers of the random source, which a peer cannot guess; 0 a
 })
 
 describe('queue pairs of connections', () => {
-  test('a queue pair that is connected, or about to be, is not connected again, because the peer would end the first connection as stale', () => {
+  test('a queue pair with a connection is refused for a second connection', () => {
     const [active, passive] = established(pair)
     const other = pair.a.engine.create(pathTo(1, 2))
     assert.throws(() => pair.a.engine.connect(other, request(0x11), pair.now), /queue pair 17 is connected already/)
@@ -693,12 +690,12 @@ describe('queue pairs of connections', () => {
     pair.a.engine.connect(pair.a.engine.create(pathTo(1, 2)), request(0x11), pair.now)
   })
 
-  test('QPNs that are no queue pair here may be used by several connections', () => {
+  test('QPN 0 may be used by several connections', () => {
     established(pair, [0, 0])
     established(pair, [0, 0])
   })
 
-  test('a connection stays in TIMEWAIT for at most 8.6 s, whatever ACK timeout the peer requests', () => {
+  test('a connection stays in TIMEWAIT for at most 8.6 s, for any ACK timeout of the peer', () => {
     const [, passive] = established(pair)
     passive.agreed.ackTimeout = 31
     pair.b.engine.destroy(passive, 0)

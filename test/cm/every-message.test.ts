@@ -1,7 +1,6 @@
 /*
- * Every message in every state, on the active and the passive side: sent once, repeated, and from an address that is
- * not the peer's. The table is written by hand from Linux's cm.c and the InfiniBand specification, not derived from
- * spec/cm-states.ts.
+ * Every message in every state, on the active and the passive side. The table is written by hand from Linux's cm.c and
+ * the InfiniBand specification, not derived from spec/cm-states.ts.
  */
 import assert from 'node:assert/strict'
 import { beforeEach, describe, test } from 'node:test'
@@ -14,8 +13,8 @@ import { gid, type Host, Pair, parsed, pathTo, SERVICE } from './pair.ts'
 import { plainRequest } from './request.ts'
 
 /**
- * A cell is the next state; or `/X`: the state stays, and the answer is X; or `.`: the message is ignored. A REQ that
- * belongs to no known connection is rejected, because its service has no listener.
+ * A cell is the next state, or `/X` (answer X in the same state), or `.` (no effect). A REQ of an unknown connection is
+ * rejected, because its service has no listener.
  */
 const TABLE = `
                       REQ   MRA           REJ       REP       RTU          DREQ       DREP      SIDR_REQ   SIDR_REP  LAP   APR
@@ -56,16 +55,15 @@ beforeEach(() => {
   pair.b.engine.listen(SERVICE)
 })
 
-/** Number of a host that is not the peer. */
 const STRANGER = 3
 
-/** The peer's message for the connection; a peer that has not sent its id yet has 0x77. */
+/** The peer's message for the connection. A peer without a known id has the id 0x77. */
 const messageFor = ({ number }: Host, connection: CmConnection, name: CmMessageName): CmDraft => {
   const peer = 3 - number
   const { localId } = connection
   const remoteId = connection.remoteId || 0x77
   const isUnanswered = connection.state === 'REQ_SENT' || connection.state === 'MRA_REQ_RCVD'
-  // The other side's DREQ has a transaction of its own; in TIMEWAIT it is a duplicate of the first DREQ.
+  // A DREQ has a new transaction id, except in TIMEWAIT, where it repeats the first DREQ.
   const tid = name === 'DREQ' && connection.state !== 'TIMEWAIT' ? 0x99n : connection.tid || 0x99n
   const ids = { tid, localId: remoteId, remoteId: localId }
   const senderFields = { caGuid: BigInt(0x100 + peer), qpn: 0x55, startingPsn: 9 }
@@ -103,7 +101,7 @@ test('the table has every state in every role, and every message', () => {
 for (const [state, role] of statesAndRoles)
   describe(`in ${state}, ${role}`, () => {
     for (const name of names) {
-      test(`${name} has the effect of its cell (${cellOf(state, role, name)}), and repeated that of the new state's row`, () => {
+      test(`${name} has the effect of its cell (${cellOf(state, role, name)}), a repeated one that of the new state's cell`, () => {
         const [host, connection] = enter(pair, state, role)
         const draft = messageFor(host, connection, name)
         for (const turn of ['first', 'again']) {

@@ -1,5 +1,5 @@
 /*
- * A connection in each state of the connection manager, on the active or the passive side, and its host.
+ * Connections in each state of the connection manager.
  */
 import assert from 'node:assert/strict'
 import type { CmConnection } from '../../src/cm/connection.ts'
@@ -9,7 +9,7 @@ import { established, type Host, offer, type Pair, pathTo, request, SERVICE } fr
 export type Role = 'active' | 'passive'
 type End = readonly [host: Host, connection: CmConnection]
 
-/** A connection that the active host has requested, at both ends; the REQ has arrived. */
+/** Both ends of a connection after the REQ has arrived. */
 const sendRequest = (pair: Pair): [CmConnection, CmConnection] => {
   const active = pair.a.engine.create(pathTo(1, 2))
   pair.a.engine.connect(active, request(0x11), pair.now)
@@ -17,14 +17,14 @@ const sendRequest = (pair: Pair): [CmConnection, CmConnection] => {
   return [active, pair.b.events()[0]!.connection]
 }
 
-/** The same, and the passive host has sent its REP, which has not arrived. */
+/** Both ends of a connection after the REP is sent, before the REP arrives. */
 const sendReply = (pair: Pair): [CmConnection, CmConnection] => {
   const [active, passive] = sendRequest(pair)
   pair.b.engine.reply(passive, offer(0x22), pair.now)
   return [active, passive]
 }
 
-/** A resolution whose SIDR_REQ the active host has sent. */
+/** A resolution after the active host has sent the SIDR_REQ. */
 const sendSidrRequest = (pair: Pair): CmConnection => {
   const resolution = pair.a.engine.create(pathTo(1, 2))
   const path = pathTo(1, 2)
@@ -32,7 +32,7 @@ const sendSidrRequest = (pair: Pair): CmConnection => {
   return resolution
 }
 
-/** The end of an established connection with this role, then the other end. */
+/** Both ends of an established connection; the end with the role is first. */
 const ends = (pair: Pair, role: Role): [End, End] => {
   const [active, passive] = established(pair)
   const both: [End, End] = [
@@ -42,7 +42,7 @@ const ends = (pair: Pair, role: Role): [End, End] => {
   return role === 'active' ? both : [both[1], both[0]]
 }
 
-/** The peer has sent its DREQ, and the connection has received it. */
+/** An end that has received the peer's DREQ. */
 const disconnectByPeer = (pair: Pair, role: Role): End => {
   const [end, [peerHost, peerConnection]] = ends(pair, role)
   peerHost.engine.disconnect(peerConnection, pair.now)
@@ -52,7 +52,6 @@ const disconnectByPeer = (pair: Pair, role: Role): End => {
 
 type Setups = Partial<Readonly<Record<Role, (pair: Pair) => End>>>
 
-/** States that both sides can have. */
 const both = (setup: (pair: Pair, role: Role) => End): Setups => ({
   active: pair => setup(pair, 'active'),
   passive: pair => setup(pair, 'passive'),
@@ -131,12 +130,11 @@ const setups: Readonly<Record<CmState, Setups>> = {
   },
 }
 
-/** Every state, with the roles that can be in it. */
 export const statesAndRoles = Object.entries(setups).flatMap(([state, setupsOfState]) =>
   (Object.keys(setupsOfState) as Role[]).map(role => [state as CmState, role] as const),
 )
 
-/** A connection in this state, and its host. `pair`: a new one, whose host 2 listens on SERVICE. */
+/** A connection in a state, and its host. `pair` is new, and host 2 listens on SERVICE. */
 export const enter = (pair: Pair, state: CmState, role: Role): End => {
   const setup = setups[state][role]
   assert.ok(setup, `no ${role} connection is in ${state}`)

@@ -1,7 +1,7 @@
 /*
- * Random connects, accepts, rejects, disconnects, host restarts, losses, duplicates and waits between three connection
- * managers. Invariants: no connection leaves TIMEWAIT early; a destroyed one has no event but TIMEWAIT_EXIT; in runs
- * without losses both ends of an established connection agree; and when all are destroyed nothing is left.
+ * Random operations of three connection managers. Invariants: no connection leaves TIMEWAIT early; the only event of a
+ * destroyed connection is TIMEWAIT_EXIT; without losses, both ends of an established connection agree; the destruction
+ * of all connections leaves nothing.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -19,7 +19,7 @@ class Simulation {
   readonly random: () => number
   readonly hosts: Host[] = []
   readonly wire: OnWire[] = []
-  /** Connections of a consumer that are not destroyed, by host. */
+  /** The consumer's connections, by host. */
   readonly live: Set<CmConnection>[] = []
   readonly timewaitEnd = new Map<CmConnection, number>()
   qpn = 0x10
@@ -38,7 +38,7 @@ class Simulation {
     return list[this.randomInt(Math.max(1, list.length))]
   }
 
-  /** A restarted host, without its earlier state. */
+  /** Starts or restarts a host, without state. */
   boot(number: number): void {
     const host = new Host(number, this.random())
     host.engine.listen(SERVICE, { backlog: 4 })
@@ -69,7 +69,7 @@ class Simulation {
     this.timewaitEnd.set(connection, this.now + fromExponent(connection.agreed.ackTimeout))
   }
 
-  /** Delivers a message. `isRepeated`: it stays on the wire, and can be delivered again. */
+  /** Delivers a message. `isRepeated`: the message stays on the wire. */
   deliver(index: number, isRepeated = false): void {
     const message = this.wire[index]
     if (message === undefined) return
@@ -78,7 +78,7 @@ class Simulation {
     this.hosts[to - 1]?.engine.onMad(mad, pathTo(to, from), this.now)
   }
 
-  /** Expires the earliest timer of any host. */
+  /** Expires the earliest timer of all hosts. */
   expire(): void {
     const next = Math.min(...this.hosts.map(({ engine }) => engine.nextTimeout()))
     if (next === Number.POSITIVE_INFINITY) return
@@ -92,10 +92,10 @@ class Simulation {
     return [...(this.live[peer - 1] ?? [])].find(({ localId }) => localId === remoteId)
   }
 
-  /** A consumer's action that its connection's state allows. */
+  /** An action of the consumer that the connection's state allows. */
   act(host: Host, connection: CmConnection): void {
     const { engine } = host
-    // Actions that build a connection are chosen more often than those that end it.
+    // Actions that build a connection are chosen more often than actions that end one.
     const commands = Object.keys(cmStates[connection.state].command)
     const building = commands.filter(name => name === 'REQ' || name === 'REP' || name === 'RTU')
     const command = this.pick([...commands, ...building, ...building, ...building])
@@ -145,7 +145,7 @@ class Simulation {
     this.live[host.number - 1]?.delete(connection)
   }
 
-  /** One random step; the numbers are percentages. `faults`: messages may be lost, repeated and reordered. */
+  /** One random step. `faults`: messages may be lost, repeated and reordered. */
   step(faults: boolean): void {
     const host = this.pick(this.hosts)!
     const live = [...(this.live[host.number - 1] ?? [])].filter(({ isDestroyed }) => !isDestroyed)
@@ -178,7 +178,7 @@ class Simulation {
     assert.fail('the connection managers still send after many steps')
   }
 
-  /** Both ends of every established connection name each other. */
+  /** Asserts that both ends of every established connection agree. */
   checkAgreement(): void {
     this.hosts.forEach((host, index) => {
       for (const connection of this.live[index] ?? []) {
@@ -187,7 +187,6 @@ class Simulation {
         const title = `host ${host.number}, connection 0x${connection.localId.toString(16)}`
         assert.ok(other, `${title}: the peer has no such connection`)
         assert.equal(other.remoteId, connection.localId, title)
-        // The passive end is established by the RTU; until then its REP is repeated.
         assert.ok(other.state === 'ESTABLISHED', `${title}: the peer is in ${other.state}`)
         assert.equal(other.agreed.remoteQpn, connection.agreed.localQpn, title)
         assert.equal(other.agreed.sqPsn, connection.agreed.rqPsn, title)
@@ -231,14 +230,14 @@ const testSeeds = (name: string, steps: number, faults: boolean): void => {
 testSeeds('both ends agree without losses, and nothing is left', 1500, false)
 testSeeds('nothing is left after losses, duplicates, reordering and restarted hosts', 1500, true)
 
-test('messages with random bytes and another attribute id do no harm', () => {
+test('messages with random bytes and attribute ids violate no invariant', () => {
   const simulation = new Simulation(7)
   for (let step = 0; step < 3000; step++) {
     simulation.step(true)
     const [message] = simulation.wire
     if (message === undefined || simulation.randomInt(3) > 0) continue
     const mad = Uint8Array.from(message.mad)
-    // Three bytes after the common header of 24 bytes, and the attribute id: 0x10 (REQ) to 0x1a (APR).
+    // The common header has 24 bytes; attribute ids are 0x10 (REQ) to 0x1a (APR).
     for (let i = 0; i < 3; i++) mad[24 + simulation.randomInt(232)] = simulation.randomInt(256)
     mad[17] = 0x10 + simulation.randomInt(11)
     if (parseCm(mad))

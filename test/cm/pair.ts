@@ -1,13 +1,12 @@
 /*
- * Connection managers in virtual time, joined by a link that the test controls: messages wait in `wire` until the test
- * delivers, loses or repeats them.
+ * Connection managers in virtual time. Messages wait in `wire` until the test delivers, loses or repeats them.
  */
 import type { CmConnection, CmOffer, CmPath, CmRequest } from '../../src/cm/connection.ts'
 import { CmEngine } from '../../src/cm/engine.ts'
 import type { CmEvent } from '../../src/cm/machine.ts'
 import { type CmMessage, parseCm } from '../../src/wire/mad/mad.ts'
 
-/** The GID of a host, by its number: ::ffff:10.0.0.HOST. */
+/** ::ffff:10.0.0.HOST */
 export const gid = (host: number): Uint8Array => Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, host)
 
 export const pathTo = (from: number, to: number): CmPath => ({
@@ -23,14 +22,14 @@ export const pathTo = (from: number, to: number): CmPath => ({
   packetLifeTime: 16,
 })
 
-/** A message between two hosts, by their numbers. */
+/** A message between hosts; `from` and `to` are host numbers. */
 export interface OnWire {
   readonly from: number
   readonly to: number
   readonly mad: Uint8Array
 }
 
-/** A small seeded generator (mulberry32). */
+/** The generator mulberry32. */
 export const randomFrom = (seed: number) => {
   let state = seed >>> 0
   return (): number => {
@@ -64,12 +63,11 @@ export class Host {
   }
 }
 
-/** Hosts 1 and 2. */
 export class Pair {
   now = 0
   readonly a = new Host(1)
   readonly b = new Host(2)
-  /** Sent and not yet delivered. */
+  /** Undelivered messages. */
   readonly wire: OnWire[] = []
 
   collect(): OnWire[] {
@@ -81,7 +79,7 @@ export class Pair {
     return this.wire
   }
 
-  /** Removes all messages from the wire without delivering them, and returns their names. */
+  /** Removes all messages from the wire, and returns their names. */
   lose(): string[] {
     this.collect()
     return this.wire.splice(0).map(({ mad }) => parseCm(mad)?.name ?? '?')
@@ -92,7 +90,7 @@ export class Pair {
     host.engine.onMad(mad, pathTo(to, from), this.now)
   }
 
-  /** Delivers until nothing is on the wire; returns the messages, as `1:REQ`. */
+  /** Delivers until the wire is empty; returns the messages, as `1:REQ`. */
   exchange(): string[] {
     const names: string[] = []
     for (this.collect(); this.wire.length > 0; this.collect()) {
@@ -136,10 +134,9 @@ export const request = (qpn: number, overrides: Partial<CmRequest> = {}): CmRequ
   ...overrides,
 })
 
-/** The messages on the wire as records. */
 export const parsed = (wire: readonly OnWire[]): CmMessage[] => wire.map(({ mad }) => parseCm(mad)!)
 
-/** An established connection of host 1 (active) and host 2 (passive). */
+/** Both ends of an established connection of host 1 (active) and host 2 (passive). */
 export const established = (
   pair: Pair,
   qpns: readonly [number, number] = [0x11, 0x22],

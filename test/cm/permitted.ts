@@ -1,7 +1,6 @@
 /*
- * Permitted differences between captures of Linux's connection manager and our engine: each row has the messages of one
- * capture, the recorded and our values, the reason, and the clause that we follow. A difference without a row fails the
- * replay, and so does an unused row.
+ * Permitted differences between captures of Linux's connection manager and our engine. A difference without a row, and
+ * an unused row, fail the replay.
  */
 import type { Side } from '../transport/captures/conversation.ts'
 import type { Difference } from './replay.ts'
@@ -9,12 +8,9 @@ import type { Difference } from './replay.ts'
 export interface Row {
   readonly capture: string
   readonly side: Side
-  /** Message numbers in the file; 0: messages that the recording lacks. */
+  /** Message numbers in the file; 0 for messages that the recording lacks. */
   readonly packets: readonly number[]
-  /**
-   * Field → recorded and our value; `packet`: a message that one of them lacks (`-`); `wait`: time before a
-   * retransmission.
-   */
+  /** By field. `packet`: a message that one side lacks (`-`). `wait`: the time before a retransmission. */
   readonly fields: Readonly<Record<string, readonly [recorded: string, ours: string]>>
   readonly clause: string
   readonly reason: string
@@ -32,7 +28,6 @@ export const permitted: readonly Row[] = [
   },
 ]
 
-/** The row that permits a difference. */
 export const rowFor = (capture: string, side: Side, { number, field, recorded, ours }: Difference): Row | undefined =>
   permitted.find(row => {
     const [recordedValue, ourValue] = row.fields[field] ?? []

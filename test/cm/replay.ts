@@ -1,8 +1,7 @@
 /*
- * Replays a capture with our connection manager in place of one side, in virtual time: it receives the other side's
- * recorded messages in order, except lost ones, and gets commands when the recorded consumer gave them. It must send
- * the recorded messages, field by field; random ids are compared after the recorded ones are replaced by ours. Recorded
- * retransmissions must occur without a command: as an answer, or by a timer.
+ * Replays a capture with our connection manager in place of one side, in virtual time. Our engine gets the recorded
+ * messages of the other side and the commands of the recorded consumer, and must send the recorded messages.
+ * Retransmissions must occur without a command.
  */
 import assert from 'node:assert/strict'
 import type { CmConnection, CmPath } from '../../src/cm/connection.ts'
@@ -21,11 +20,10 @@ export interface RecordedMessage {
   readonly time: number
   readonly from: Side
   readonly message: CmMessage
-  /** Whether the message did not reach the other side. */
+  /** True if the message did not arrive. */
   readonly lost: boolean
 }
 
-/** All messages of connection management in a capture. */
 export const messagesIn = (capture: string): RecordedMessage[] => {
   const loss: Loss | undefined = factsOf[capture]?.loss
   return readConversation(capture, loss).entries.flatMap(({ number, time, from, packet, isLost: lost }) => {
@@ -34,9 +32,9 @@ export const messagesIn = (capture: string): RecordedMessage[] => {
   })
 }
 
-/** A difference between the recording and our engine; field `packet`: a message that one of them lacks (`-`). */
+/** A difference between the recording and our engine. Field `packet`: a message that one side lacks (`-`). */
 export interface Difference {
-  /** Number of the recorded message; 0 for one that was not recorded. */
+  /** Number of the recorded message; 0 if the message was not recorded. */
   readonly number: number
   readonly field: string
   readonly recorded: string
@@ -45,16 +43,16 @@ export interface Difference {
 
 type MessageOf<N extends CmMessage['name']> = Extract<CmMessage, { readonly name: N }>
 
-/** Linux 6.1: packet life time 18 and an ACK delay of 15. */
+/** Values of Linux 6.1, as exponents. */
 const LIFE_TIME = 18
 const ACK_DELAY = 15
-/** Linux takes 4.096 µs × 2^8, 1.05 ms, for 1 ms, and rounds its timers up. */
+/** Linux takes 4.096 µs × 2^8 as 1 ms, and rounds its timers up. */
 const TIMER_TOLERANCE = 0.1
-/** Seconds, as rows of differences name them. */
+/** The format of times in permitted.ts. */
 const seconds = (micros: number): string => `${(micros / 1e6).toFixed(1)} s`
 const text = (value: unknown): string => (value instanceof Uint8Array ? Buffer.from(value).toString('hex') : `${value}`)
 
-/** Fields with random ids, in which the ids of the recorded side are replaced by ours. */
+/** Fields with random ids. */
 const ID_FIELDS = ['tid', 'localId', 'remoteId', 'requestId'] as const
 
 class Replay {
@@ -62,10 +60,10 @@ class Replay {
   readonly #side: Side
   readonly #all: readonly RecordedMessage[]
   readonly #engine: CmEngine
-  /** Recorded transactions and ids of this side → ours. */
+  /** Our transactions and ids, by the recorded ones. */
   readonly #ours = new Map<unknown, bigint | number>()
   readonly #connections = new Map<number, CmConnection>()
-  /** Requests that wait for the consumer, by the peer's id. */
+  /** Received requests, by the peer's id. */
   readonly #requests = new Map<number, CmConnection>()
   readonly #paths = new Map<number, CmPath>()
   readonly #sentAt = new Map<string, { readonly recorded: number; readonly ours: number }>()
@@ -75,7 +73,6 @@ class Replay {
   constructor(all: readonly RecordedMessage[], side: Side) {
     this.#side = side
     this.#all = all
-    /** A message of this side that has its CA GUID. */
     const withGuid = this.#all.find(({ from, message }) => from === side && 'caGuid' in message)
       ?.message as MessageOf<'REQ'>
     this.#engine = new CmEngine({
@@ -95,7 +92,7 @@ class Replay {
     return this.differences
   }
 
-  /** Whether the recorded consumer listened on the service of a request. */
+  /** True if the recorded consumer listened on the service of the request. */
   #isServed(request: CmMessage): request is MessageOf<'REQ' | 'SIDR_REQ'> {
     if (request.name === 'SIDR_REQ')
       return this.#all.some(
@@ -116,7 +113,7 @@ class Replay {
     try {
       this.#engine.listen(serviceId)
     } catch (error) {
-      // A listener already handles it.
+      // A listener has the service already.
       assert.match(String(error), /has a listener/)
     }
   }
@@ -150,7 +147,7 @@ class Replay {
     return known ?? { device: 0, localGid: gid, remoteGid: gid, ...plain }
   }
 
-  /** A recorded message with our ids in place of the recorded side's. */
+  /** A recorded message with our ids in place of the recorded ids. */
   #translated<M extends CmMessage>(message: M): M {
     const record: Record<string, unknown> = { ...message }
     for (const field of ID_FIELDS) if (field in record) record[field] = this.#ours.get(record[field]) ?? record[field]
@@ -182,7 +179,7 @@ class Replay {
     if (name === 'SIDR_REQ_RECEIVED') this.#requests.set((message as MessageOf<'SIDR_REQ'>).requestId, connection)
   }
 
-  /** If the DREQs or DREPs of both sides have crossed in the recording, sends ours before the peer's is received. */
+  /** Sends our DREQ or DREP before the peer's is received, if the two crossed in the recording. */
   #sendCrossing(number: number, { name, remoteId }: MessageOf<'DREQ' | 'DREP'>): void {
     const ownMessage = this.#all.find(
       ({ from, message }) => from === this.#side && message.name === name && message.localId === remoteId,
@@ -234,7 +231,7 @@ class Replay {
     this.differences.push({ number, field, recorded, ours })
   }
 
-  /** Stores our ids for the recorded ones that this side chose. */
+  /** Stores our ids for the recorded ids of our side. */
   #recordIds(recorded: CmMessage, sent: CmMessage): void {
     const isPeerValue = (id: unknown): boolean =>
       this.#all.some(
@@ -256,7 +253,7 @@ class Replay {
     return found
   }
 
-  /** The action of the recorded consumer for a message. A REJ or SIDR_REP that is sent without a consumer has none. */
+  /** Acts as the recorded consumer. A REJ or SIDR_REP that the engine sends by itself has no action. */
   #command(message: CmMessage): void {
     const engine = this.#engine
     const now = this.#now
@@ -316,6 +313,6 @@ class Replay {
   }
 }
 
-/** Our engine in place of `side`: the differences from the recording. */
+/** The differences of our engine, in place of `side`, from the recording. */
 export const replay = (messages: readonly RecordedMessage[], side: Side): Difference[] =>
   new Replay(messages, side).run()

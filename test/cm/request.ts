@@ -1,7 +1,7 @@
 import { transportType } from '../../src/spec/wire/mad.ts'
 import type { CmDraft } from '../../src/wire/mad/mad.ts'
 
-/** Fields of a REQ for an RC queue pair; a test adds ids, CA GUID, QPN, GIDs and service id. */
+/** Fields of a REQ for an RC queue pair, without ids, CA GUID, QPN, GIDs and service id. */
 export const plainRequest = {
   name: 'REQ',
   initiatorDepth: 1,

@@ -1,6 +1,5 @@
 /*
- * The connection manager in each state of its table: illegal commands, destruction, messages for other ids, and removal
- * of the device.
+ * The connection manager in each state of its table.
  */
 import assert from 'node:assert/strict'
 import { beforeEach, describe, test } from 'node:test'
@@ -19,7 +18,7 @@ beforeEach(() => {
 
 for (const [state, role] of statesAndRoles) {
   describe(`in ${state}, ${role}`, () => {
-    test('commands that the table lacks are refused, and the error names the state', () => {
+    test('a command that the table lacks is refused with the name of the state', () => {
       const [host, connection] = enter(pair, state, role)
       const commands = {
         REQ: () => host.engine.connect(connection, request(0x77), pair.now),
@@ -47,7 +46,7 @@ for (const [state, role] of statesAndRoles) {
       assert.equal(connection.state, state)
     })
 
-    test('a destroyed connection is removed, or waits in TIMEWAIT and is removed then', () => {
+    test('a destroyed connection is removed, in some states after TIMEWAIT', () => {
       const [host, connection] = enter(pair, state, role)
       pair.lose()
       host.events()

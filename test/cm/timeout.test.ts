@@ -5,7 +5,7 @@ import fc from 'fast-check'
 import { ackTimeout, fromExponent } from '../../src/cm/timeout.ts'
 import { type Timed, TimerQueue } from '../../src/cm/timer-queue.ts'
 
-test('an exponent is 4.096 µs times a power of two', () => {
+test('exponent n is 4.096 µs times 2^n', () => {
   assert.equal(fromExponent(0), 4.096)
   assert.equal(Math.round(fromExponent(20)), 4294967)
 })
@@ -16,9 +16,8 @@ test('an ACK timeout is from 4/5 to 4/3 of the sum of the ACK delay and twice th
     for (let life = 0; life <= MAX_EXPONENT; life++) {
       const needed = 2 * 2 ** life + 2 ** delay
       const exponent = ackTimeout(delay, life)
-      // Linux ignores the smaller summand if it is at most a quarter of the larger one.
       assert.ok(2 ** exponent * 3 <= needed * 4, `${delay} ${life}: exponent ${exponent} is too large`)
-      // The maximum may be less than needed.
+      // The maximum exponent may be too small.
       if (exponent < MAX_EXPONENT)
         assert.ok(2 ** exponent * 5 >= needed * 4, `${delay} ${life}: exponent ${exponent} is too small`)
     }
@@ -27,7 +26,7 @@ test('an ACK timeout is from 4/5 to 4/3 of the sum of the ACK delay and twice th
   assert.equal(ackTimeout(31, 31), 31)
 })
 
-test('deadlines expire in order, however they were set, changed and cleared', () => {
+test('deadlines expire in order after any sets, changes and clears', () => {
   const operations = fc.array(fc.tuple(fc.nat(9), fc.option(fc.nat(50))), { maxLength: 60 })
   fc.assert(
     fc.property(operations, list => {

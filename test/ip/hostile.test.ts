@@ -1,6 +1,5 @@
 /*
- * Packets that no honest neighbour sends are dropped and counted by their reason, change no neighbour entry, get no
- * answer, and reach no socket. Floods of valid packets use bounded memory.
+ * Malformed and forged packets are dropped, counted, and have no effect. Floods of valid packets use bounded memory.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -24,7 +23,6 @@ const PORT = 7
 /** Types of echo messages: ICMP and ICMPv6. */
 const echoRequestType = { 4: 8, 6: 128 } as const
 const echoReplyType = { 4: 0, 6: 129 } as const
-/** IPv4: the flag "more fragments", or a fragment offset of 1; IPv6: next header "fragment". */
 const MORE_FRAGMENTS = 0x2000
 const FRAGMENT_OFFSET_1 = 1
 const IPV6_FRAGMENT = 44
@@ -50,7 +48,7 @@ const createVictim = (family: 4 | 6) => {
   return { link, host, base, received, addresses, datagram, wrap, udp, echo }
 }
 
-/** The counters but `received` that one packet increments. */
+/** The counters, except `received`, that a packet increments. */
 const dropReasons = (host: Host, bytes: Uint8Array): string[] => {
   const before = { ...host.ip.counters }
   host.ip.receive(bytes, 1)
@@ -113,7 +111,7 @@ for (const family of [4, 6] as const)
           const copy = ip.slice()
           const view = new DataView(copy.buffer)
           view.setUint16(6, flagsAndOffset)
-          // The header checksum, at 10, is correct.
+          // Corrects the header checksum, at offset 10.
           view.setUint16(10, 0)
           let sum = 0
           for (let i = 0; i < 20; i += 2) sum += view.getUint16(i)
@@ -140,7 +138,7 @@ for (const family of [4, 6] as const)
         const body = new Uint8Array(8)
         dropReasons(self.host, self.wrap(icmpPacket(from, { type: echoRequestType[family], code: 0, body })))
       }
-      // The packet has this host's own address as its source. To a group it may be the host's own packet, looped back.
+      // A broadcast from the host's own address may be a looped packet of the host.
       const fromItself = { ...self.addresses, source: self.addresses.destination }
       const toAll = { ...fromItself, destination: address('10.9.0.255') }
       if (family === 4) assert.deepEqual(dropReasons(self.host, self.wrap(udpPacket(toAll, self.datagram))), [])
@@ -176,12 +174,12 @@ for (const family of [4, 6] as const)
   })
 
 describe('ARP', () => {
-  it('drops truncated messages, and those of another link or protocol, or without a queue pair', () => {
+  it('drops truncated messages, messages of another link or protocol, and messages without a queue pair', () => {
     const self = createVictim(4)
     const whole = arp()
     for (let length = 0; length < whole.length; length++)
       assert.deepEqual(dropReasons(self.host, whole.subarray(0, length)), ['malformed'])
-    // Hardware type, protocol, lengths of addresses.
+    // Bytes of hardware type, protocol, address lengths.
     for (const at of [4, 5, 6, 7, 8, 9]) assert.deepEqual(dropReasons(self.host, changed(whole, at, 99)), ['malformed'])
     for (const senderLink of [
       { ...peerLink, qpn: 0 },
@@ -192,14 +190,14 @@ describe('ARP', () => {
     assertUntouched(self)
   })
 
-  it("drops impossible source addresses, and the host's own", () => {
+  it('drops impossible source addresses, and the host’s own address', () => {
     const self = createVictim(4)
     for (const sender of ['10.9.0.1', '10.9.0.255', '255.255.255.255', '224.0.0.1', '10.8.0.9'])
       assert.deepEqual(dropReasons(self.host, arp({ sender: address(sender) })), ['foreign'], sender)
     assertUntouched(self)
   })
 
-  it('adds no neighbour for unsolicited replies, and requests for others', () => {
+  it('adds no neighbour for unsolicited replies, and for requests to other hosts', () => {
     const self = createVictim(4)
     dropReasons(self.host, arp({ operation: ArpOperation.REPLY }))
     dropReasons(self.host, arp({ target: address('10.9.0.2') }))
@@ -207,7 +205,7 @@ describe('ARP', () => {
     assertUntouched(self)
   })
 
-  it('answers requests from very many hosts, and caches few', () => {
+  it('answers requests from very many hosts, and caches few hosts', () => {
     const link = new Link()
     const host = link.add('10.0.0.1', 8)
     let answers = 0
@@ -229,9 +227,7 @@ describe('ARP', () => {
 describe('a flood that fills the neighbour cache', () => {
   const unknownHost = (i: number): Uint8Array => address(`10.1.${i >> 8}.${i & 255}`)
   const target = address('10.0.0.1')
-  /** A request for the victim's address. */
   const arpRequest = (i: number): Uint8Array => arp({ sender: unknownHost(i), target })
-  /** An echo request from a host that does not exist. */
   const echoRequest = (i: number): Uint8Array => {
     const addresses = { source: unknownHost(i), destination: target, hopLimit: 64 }
     return encapsulated(
@@ -256,7 +252,7 @@ describe('a flood that fills the neighbour cache', () => {
       link.collect().length = 0
       const { received } = other.socket(UDP, PORT)
       const { socket } = victim.socket(UDP)
-      // The first datagram may be dropped from the queue of those that wait for an address.
+      // The first datagram may be dropped while it waits for the address.
       for (let tries = 0; tries < 2; tries++) {
         victim.ip.send(socket, { address: address('10.0.0.2'), port: PORT }, Uint8Array.of(5), link.now)
         const solicitations = link.collect().splice(0)
@@ -287,7 +283,7 @@ describe('neighbour discovery', () => {
       ...fields,
     })
 
-  it('drops messages that a router forwarded, of another code, with an invalid option length, or without a queue pair', () => {
+  it('drops forwarded messages, wrong codes, invalid option lengths, and messages without a queue pair', () => {
     const self = createVictim(6)
     const wrong = [
       solicitation(self, body(), 254),

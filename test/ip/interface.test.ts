@@ -1,6 +1,5 @@
 /*
- * IP interfaces on a link of RFC 4391: addresses are resolved by ARP and by neighbour discovery, echoes are answered,
- * datagrams arrive, and groups are joined.
+ * IP interfaces on a link of RFC 4391.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -92,7 +91,7 @@ for (const family of [4, 6] as const) {
       assert.deepEqual([a.ip.counters.dropped, a.ip.counts.neighbours, a.ip.counts.waiting], [5, 0, 0])
     })
 
-    it('probes a stale neighbour, and notices a change', () => {
+    it('probes a stale neighbour, and finds its successor', () => {
       const { link, a, b, base } = twoHosts(family)
       const { socket, received } = a.socket(ICMP)
       const ping = (): number => {
@@ -112,7 +111,7 @@ for (const family of [4, 6] as const) {
       assert.equal(ping(), 1)
     })
 
-    it('receives the groups of its sockets and no others', () => {
+    it('receives only the groups of its sockets', () => {
       const { link, a, b } = twoHosts(family)
       const group = address(family === 4 ? '239.1.2.3' : 'ff02::123')
       const sender = a.socket(UDP)
@@ -144,7 +143,7 @@ for (const family of [4, 6] as const) {
       assert.equal(b.groups.size, before, 'a socket that is closed leaves its groups')
     })
 
-    it('receives packets that it sends to its own address', () => {
+    it('receives packets to its own address', () => {
       const { link, a } = twoHosts(family)
       const echo = a.socket(ICMP)
       const [sender, receiver] = [a.socket(UDP), a.socket(UDP, 53)]
@@ -178,7 +177,7 @@ describe('an interface', () => {
     assert.equal(addressText(multicastLink(address('239.1.2.3'), PKEY).gid), 'ff12:401b:ffff:0:0:0:f01:203')
   })
 
-  it('sends to all hosts of its prefix; echo requests to all are not answered', () => {
+  it('sends to all hosts of its prefix; broadcast echo requests are not answered', () => {
     const link = new Link()
     const [a, b, c] = [link.add('10.9.0.1'), link.add('10.9.0.2'), link.add('10.9.0.3')]
     const sender = a.socket(UDP)
@@ -192,7 +191,7 @@ describe('an interface', () => {
     assert.deepEqual([...receivers.map(({ received }) => received.length), echo.received.length], [2, 2, 0])
   })
 
-  it('refuses addresses that no host of a link has', () => {
+  it('refuses an address that no host can have', () => {
     const wrong: readonly (readonly [string, number])[] = [
       ['0.0.0.0', 24],
       ['127.0.0.1', 8],
@@ -230,7 +229,7 @@ describe('an interface', () => {
     )
   })
 
-  it('has a maximum number of sockets, and one socket per protocol and port', () => {
+  it('has one socket per protocol and port, and a maximum number of sockets', () => {
     const { ip } = new Host('10.9.0.1', 1)
     const first = ip.open(UDP, 7, () => {})
     ip.open(ICMP, 7, () => {})

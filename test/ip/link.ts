@@ -1,6 +1,5 @@
 /*
- * IP interfaces in virtual time on a link that the test controls: packets wait in `wire` until the test delivers, loses
- * or changes them.
+ * IP interfaces on a link in virtual time. Packets wait in `wire` until the test delivers, loses or changes them.
  */
 import { IpInterface } from '../../src/ip/interface.ts'
 import type { IpEnd, SocketProtocol } from '../../src/ip/sockets.ts'
@@ -19,14 +18,13 @@ export const address = (text: string): Uint8Array => {
   return bytes
 }
 
-/** A packet on the link. */
 export interface WireFrame {
   readonly from: Host
   readonly bytes: Uint8Array
   readonly to: LinkAddress
 }
 
-/** A host with one IP interface; `number` distinguishes its queue pair and GID. */
+/** A host with one IP interface; `number` determines its queue pair and GID. */
 export class Host {
   readonly ip: IpInterface
   readonly link: LinkAddress
@@ -69,7 +67,7 @@ export class Link {
     return host
   }
 
-  /** Moves the packets that hosts have ready to the link; returns all that are on it. */
+  /** Moves the hosts' packets to the link; returns all packets on the link. */
   collect(): WireFrame[] {
     for (const from of this.hosts)
       for (let frame = from.ip.pollTransmit(); frame !== undefined; frame = from.ip.pollTransmit())
@@ -77,7 +75,7 @@ export class Link {
     return this.wire
   }
 
-  /** Passes a packet to its queue pair, or to the members of its group. */
+  /** Passes a packet to the destination queue pair, or to the members of the group. */
   deliver({ bytes, to: { qpn, gid } }: WireFrame): void {
     const text = addressText(gid)
     for (const host of this.hosts)
@@ -85,7 +83,7 @@ export class Link {
         host.ip.receive(bytes, this.now)
   }
 
-  /** Delivers until nothing is on the wire; time does not advance. */
+  /** Delivers until the wire is empty; time does not advance. */
   settle(): void {
     for (let sent = this.collect().shift(); sent !== undefined; sent = this.collect().shift()) this.deliver(sent)
   }

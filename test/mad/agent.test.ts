@@ -1,5 +1,5 @@
 /*
- * Requests and responses of an agent: matching, retries, and callbacks (IBA 13.4.6.4; Linux's mad.c).
+ * Requests and responses of an agent (IBA 13.4.6.4; Linux's mad.c).
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -13,7 +13,7 @@ const { GET } = MadMethod
 const request = (tid: number) => plainMad(PERFORMANCE, GET, tid)
 
 describe('an agent', () => {
-  it("matches a response to its request by transaction id, whose upper half is the agent's", () => {
+  it('matches a response to its request by a transaction id; the upper half names the agent', () => {
     const pair = new Pair()
     pair.send(pair.a, request(7))
     pair.settle()
@@ -25,7 +25,7 @@ describe('an agent', () => {
     assert.deepEqual(pair.a.ended, [['message', 'answered']])
     assert.equal(pair.a.received.length, 1)
     assert.equal(pair.a.engine.outstanding, 0)
-    // A second response matches no request.
+    // The request is finished: a second response matches no request.
     pair.send(pair.b, respond(message, 0), 0)
     pair.settle()
     assert.equal(pair.a.received.length, 1)
@@ -45,12 +45,12 @@ describe('an agent', () => {
     pair.a.engine.onMad(otherClass, path, 0)
     pair.a.engine.onMad(response, { ...path, localGid: gid(9) }, 0)
     assert.equal(pair.a.received.length, 0)
-    // A response may come from another port than the one the request was sent to.
+    // A response may come from another port than the request's destination.
     pair.a.engine.onMad(response, { ...path, remoteGid: gid(9) }, 0)
     assert.equal(pair.a.received.length, 1)
   })
 
-  it('retries as often as configured, and then reports a timeout', () => {
+  it('reports a timeout after the configured number of retries', () => {
     const pair = new Pair()
     pair.send(pair.a, request(7), SECOND, 3)
     const times: number[] = []
@@ -61,7 +61,7 @@ describe('an agent', () => {
     assert.equal(pair.now, 4 * SECOND)
   })
 
-  it('refuses a request that equals a waiting one; responses may share a transaction id with it', () => {
+  it('refuses a request with the transaction id of a waiting request, but not a response', () => {
     const pair = new Pair()
     assert.equal(pair.send(pair.a, request(7)), true)
     assert.equal(pair.send(pair.a, request(7)), false)
@@ -72,7 +72,7 @@ describe('an agent', () => {
     assert.equal(pair.send(pair.a, response), false)
   })
 
-  it('ends a waiting request as aborted when it is closed', () => {
+  it('aborts waiting requests when it is closed', () => {
     const pair = new Pair()
     pair.send(pair.a, request(7), SECOND, 3)
     pair.a.engine.close()

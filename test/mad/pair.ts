@@ -1,6 +1,5 @@
 /*
- * Agents in virtual time, joined by a link that the test controls: datagrams wait in `wire` until the test delivers,
- * loses or repeats them.
+ * Agents in virtual time. Datagrams wait in `wire` until the test delivers, loses or repeats them.
  */
 import { type AgentOptions, MadAgentEngine, type SendOutcome } from '../../src/mad/agent.ts'
 import type { MadPath } from '../../src/mad/path.ts'
@@ -11,10 +10,10 @@ import { gid } from '../cm/pair.ts'
 
 /** Microseconds. */
 export const SECOND = 1_000_000
-/** Bytes of the headers of a subnet administration message: MAD (24), RMPP (12) and SA header (20). */
+/** Bytes of the headers of a subnet administration message: MAD (24), RMPP (12), SA (20). */
 export const SA_HEADERS = 56
 
-/** A datagram that was sent and not yet delivered. */
+/** An undelivered datagram. */
 export interface OnWire {
   readonly to: Agent
   readonly mad: Uint8Array
@@ -47,7 +46,6 @@ export class Agent {
   }
 }
 
-/** Agents of hosts 1 and 2. */
 export class Pair {
   now = 0
   readonly wire: OnWire[] = []
@@ -63,7 +61,7 @@ export class Pair {
     return agent === this.a ? this.b : this.a
   }
 
-  /** The path between `agent` and the other one, as `agent` sees it. */
+  /** The path from `agent` to the other agent. */
   pathOf(agent: Agent): MadPath {
     return { localGid: gid(agent.host), remoteGid: gid(this.other(agent).host), qpn: 1 }
   }
@@ -76,7 +74,6 @@ export class Pair {
     to.engine.onMad(mad, this.pathOf(to), this.now)
   }
 
-  /** Delivers everything sent, except lost datagrams. */
   settle(isLost: () => boolean = () => false): void {
     for (let sent = this.wire.shift(); sent !== undefined; sent = this.wire.shift()) if (!isLost()) this.deliver(sent)
   }
@@ -91,10 +88,9 @@ export class Pair {
   }
 }
 
-/** Offset of the lower half of the transaction id in a datagram; the upper half is before it. */
+/** Offset of the lower half of the transaction id in a datagram. */
 export const TID_LOW = 12
 
-/** A datagram of the class (in version 1) and method with this transaction id. */
 export const plainMad = (mgmtClass: number, method: number, tid: number): Uint8Array => {
   const mad = new Uint8Array(MAD_BYTES)
   mad.set([MAD_BASE_VERSION, mgmtClass, 1, method])
@@ -102,7 +98,7 @@ export const plainMad = (mgmtClass: number, method: number, tid: number): Uint8A
   return mad
 }
 
-/** A message of subnet administration, as its sender passes it: headers, then `length` bytes. */
+/** A message of subnet administration with `length` bytes after the headers. */
 export const longMessage = (method: number, tid: number, length: number): Uint8Array => {
   const header = plainMad(MadClass.SUBNET_ADMINISTRATION, method, tid).subarray(0, SA_HEADERS)
   const fields = { version: RMPP_VERSION, type: RmppType.DATA, flags: RmppFlag.ACTIVE }
@@ -112,10 +108,7 @@ export const longMessage = (method: number, tid: number, length: number): Uint8A
   return message
 }
 
-/**
- * A segment as text: `DATA 3 last of 30` (30: the length in its RMPP header), `ACK 3 window 65`, `ABORT 118` (the
- * status).
- */
+/** A segment as text: `DATA 3 last of 30` (length in the RMPP header), `ACK 3 window 65`, `ABORT 118` (status). */
 export const segmentText = ({ mad }: Pick<OnWire, 'mad'>): string => {
   const { type, segment, lengthOrWindow, status, flags } = parseRmpp(mad)
   const [name = String(type)] = Object.entries(RmppType).find(([, value]) => value === type) ?? []

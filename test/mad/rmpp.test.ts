@@ -1,5 +1,5 @@
 /*
- * Long messages as packet scripts (IBA 13.6): windows, ACKs, losses, STOP and ABORT, in virtual time.
+ * Long messages (RMPP, IBA 13.6) as packet scripts in virtual time.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -11,18 +11,17 @@ import { longMessage, type OnWire, Pair, plainMad, SA_HEADERS, SECOND, segmentTe
 
 const { GET_TABLE, RESPONSE } = MadMethod
 const RESPONSE_TABLE = GET_TABLE | RESPONSE
-/** Bytes of data in a segment of subnet administration. */
+/** Data bytes in a segment of subnet administration. */
 const SEGMENT_BYTES = 200
-/** Management class SubnAdm. */
 const SA = 3
-/** Offsets in a datagram: of the RMPP flags (lower bits of their byte), and of the segment number (u32). */
+/** Offsets of the RMPP flags (lower bits of the byte) and of the segment number (u32) in a datagram. */
 const FLAGS = 26
 const SEGMENT = 28
-/** Offset of the last byte of the upper half of the transaction id, which names the agent. */
+/** Offset of the last byte of the transaction id's upper half, which names the agent. */
 const TID_HIGH_END = TID_LOW - 1
 const { ACTIVE, FIRST } = RmppFlag
 
-/** Delivers everything except lost datagrams; returns all that were on the wire, in order. */
+/** Delivers all datagrams that are not lost; returns all datagrams in order. */
 const script = (pair: Pair, isLost: (sent: OnWire) => boolean = () => false): string[] => {
   const seen: string[] = []
   for (let sent = pair.wire.shift(); sent !== undefined; sent = pair.wire.shift()) {
@@ -33,7 +32,7 @@ const script = (pair: Pair, isLost: (sent: OnWire) => boolean = () => false): st
   return seen
 }
 
-/** Asserts that the message arrived; its headers are those of its first segment. */
+/** Asserts that the message arrived, with the headers of its first segment. */
 const assertWhole = (received: Uint8Array | undefined, message: Uint8Array): void => {
   assert.ok(received)
   assert.equal(received.length, message.length)
@@ -42,7 +41,7 @@ const assertWhole = (received: Uint8Array | undefined, message: Uint8Array): voi
 }
 
 describe('a transfer', () => {
-  it('sends a segment, then the window; the last one carries the length', () => {
+  it('sends one segment, then the window; the last segment has the length', () => {
     const pair = new Pair()
     pair.send(pair.b, plainMad(SA, GET_TABLE, 7), SECOND, 0, 'request')
     pair.settle()
@@ -62,7 +61,7 @@ describe('a transfer', () => {
     assert.deepEqual(pair.b.ended, [['request', 'answered']])
   })
 
-  it('is one segment if the message fits, also an empty one', () => {
+  it('is one segment if the message fits, also if empty', () => {
     for (const length of [0, 1, SEGMENT_BYTES]) {
       const pair = new Pair()
       const message = longMessage(GET_TABLE, 7, length)
@@ -72,7 +71,7 @@ describe('a transfer', () => {
     }
   })
 
-  it('opens its window by 64 segments when it is used up', () => {
+  it('opens a used window by 64 segments', () => {
     const pair = new Pair()
     pair.send(pair.a, longMessage(GET_TABLE, 7, 140 * SEGMENT_BYTES), 0)
     assert.deepEqual(
@@ -81,7 +80,7 @@ describe('a transfer', () => {
     )
   })
 
-  it('retransmits the segments after the last acknowledged one when no ACK arrives in 2 seconds', () => {
+  it('retransmits unacknowledged segments if no ACK arrives in 2 seconds', () => {
     const pair = new Pair()
     const message = longMessage(GET_TABLE, 7, 3 * SEGMENT_BYTES)
     pair.send(pair.a, message, 0, 1)
@@ -108,7 +107,7 @@ describe('a transfer', () => {
     assert.deepEqual([pair.a.ended, pair.now], [[['message', 'timeout']], 6 * SECOND])
   })
 
-  it('sends at most 64 segments per call, whatever window the peer allows, and the next ones with the next call', () => {
+  it('sends at most 64 segments per call, for any window of the peer', () => {
     const pair = new Pair()
     pair.send(pair.a, longMessage(GET_TABLE, 7, 200 * SEGMENT_BYTES), 0, 0)
     const first = pair.wire.splice(0)[0]!
@@ -133,7 +132,7 @@ describe('a transfer', () => {
     assert.deepEqual([pair.a.ended, pair.now], [[['message', 'timeout']], 4 * SECOND])
   })
 
-  it('of a request announces the window for the response in an ACK of segment 0', () => {
+  it('of a request ends with an ACK of segment 0, the window for the response', () => {
     const pair = new Pair()
     const request = longMessage(GET_TABLE, 7, 2 * SEGMENT_BYTES)
     pair.send(pair.a, request, 10 * SECOND)
@@ -151,7 +150,7 @@ describe('a transfer', () => {
     assert.deepEqual([pair.a.ended, pair.b.ended], [[['message', 'answered']], [['response', 'sent']]])
   })
 
-  it('completes although a third of all datagrams is lost, in any order', () => {
+  it('completes if a third of all datagrams is lost and the others are reordered', () => {
     for (let seed = 1; seed <= 20; seed++) {
       const random = randomFrom(seed)
       const pair = new Pair()
@@ -211,7 +210,7 @@ describe('protocol errors', () => {
     }
   })
 
-  it('a first segment that is not number 1, or a number 1 that is not first, is refused', () => {
+  it('a segment with the flag FIRST and a number other than 1, or the reverse, is refused', () => {
     for (const [segment, flags] of [
       [2, ACTIVE | FIRST],
       [1, ACTIVE],
@@ -238,7 +237,7 @@ describe('protocol errors', () => {
     assert.equal(pair.wire.length, 0)
   })
 
-  it('many unfinished messages of one peer do not exclude those of other peers: one of them is stopped', () => {
+  it('many unfinished messages of one peer do not exclude messages of other peers', () => {
     const { pair } = startTransfer()
     const { path, mad } = { path: pair.pathOf(pair.b), mad: longMessage(GET_TABLE, 7, 0) }
     const deliverFirst = (tid: number, remoteGid: Uint8Array) => {
@@ -250,12 +249,12 @@ describe('protocol errors', () => {
     for (let tid = 0; tid < 256; tid++) assert.deepEqual(deliverFirst(tid, gid(3)), ['ACK 1 window 65'])
     assert.deepEqual(deliverFirst(256, gid(3)), [`STOP ${RmppStatus.RESX}`])
     assert.deepEqual(deliverFirst(0, gid(4)), [`STOP ${RmppStatus.RESX}`, 'ACK 1 window 65'])
-    // The first peer's newest message was stopped, its oldest one is kept.
+    // The first peer's newest message was stopped, its oldest message is kept.
     assert.deepEqual(deliverFirst(0, gid(3)), ['ACK 1 window 65'])
     assert.deepEqual(deliverFirst(255, gid(3)), [`STOP ${RmppStatus.RESX}`])
   })
 
-  it('a message that is incomplete after 40 seconds is ended with ABORT; beyond 256 messages each new one ends one with STOP', () => {
+  it('ABORT ends a message that is incomplete after 40 seconds, STOP one message for each beyond 256', () => {
     const { pair, first } = startTransfer()
     pair.deliver(first)
     pair.wire.length = 0
@@ -272,7 +271,7 @@ describe('protocol errors', () => {
 
   it('a message of more than 8192 segments is stopped', () => {
     const { pair, first } = startTransfer()
-    /** The segment that was answered with a STOP; 0: none yet. */
+    /** The number of the segment that was answered with STOP. */
     let stopped = 0
     const segment = first.mad.slice()
     const view = new DataView(segment.buffer)
