@@ -1,12 +1,11 @@
 /*
- * Event queues in the library (R38): one queue has the events of a device, a port, CQs, queue pairs and SRQs.
+ * Event queues in the library (R38).
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { EventQueue, QueuedEvent } from '../../src/verbs/index.ts'
 import { closeAll, completionText, eachCarrier, nextCompletion, pair, resourcesOn } from './connections/endpoints.ts'
 
-/** The next event of the queue. */
 const nextQueued = async (queue: EventQueue): Promise<QueuedEvent> => {
   for await (const event of queue) return event
   throw new Error('the queue has ended')
@@ -36,13 +35,13 @@ eachCarrier(openTwo => {
     sender.connect(receiver.endpoint)
     sender.send(Uint8Array.of(2))
     assert.deepEqual(await nextQueued(events), { type: 'SRQ_LIMIT_REACHED', source: srq, port: undefined })
-    // Not armed: this completion causes no event.
+    // The CQ is not armed: this completion causes no event.
     assert.equal(await completionText(b.cq), '1 RECV')
     assert.equal(events.poll(), undefined)
     await closeAll(a, b)
   })
 
-  test('`wait` of an attached completion queue still resolves, and detaching discards unread events', async () => {
+  test('`wait` of an attached completion queue resolves, and detaching discards unread events', async () => {
     const { a, b } = await pair(openTwo)
     using events = b.device.eventQueue()
     events.attach(b.cq)
@@ -60,7 +59,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('attach and detach of sources that cannot be attached or detached are refused with a message', async () => {
+  test('invalid sources of attach and detach are refused with a message', async () => {
     const [one, two] = await openTwo()
     const a = resourcesOn(one)
     using events = a.device.eventQueue()

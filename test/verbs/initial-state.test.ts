@@ -1,5 +1,5 @@
 /*
- * R7 in the library: one call creates a queue pair that is connected to its peer, or in any state; also in chains.
+ * R7 in the library: one call, or one chain, creates a queue pair that is connected to its peer, or in any state.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -12,7 +12,7 @@ eachCarrier(openTwo => {
     return [resourcesOn(one), resourcesOn(two)] as const
   }
 
-  test('for every connected service a queue pair is created connected to its peer', async () => {
+  test('one call creates a connected queue pair of every connected service', async () => {
     const [a, b] = await bothResources()
     const rc = a.pd.rcQp({ sendCq: a.cq })
     const rcPeer = b.pd.rcQp({ sendCq: b.cq, peer: rc.endpoint, connection: { pathMtu: 256, timeout: 10 } })
@@ -58,7 +58,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('a creation with a wrong peer or without the attributes of its state is refused, and leaves no object', async () => {
+  test('a creation with a wrong peer, or without attributes of the state, is refused and leaves no object', async () => {
     const [a, b] = await bothResources()
     const peer = { qpn: 1, gid: 'nowhere', psn: 0 }
     assert.throws(() => a.pd.rcQp({ sendCq: a.cq, peer }), {
@@ -71,7 +71,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('a chain creates connected queue pairs too', async () => {
+  test('a chain creates connected queue pairs', async () => {
     const [a, b] = await bothResources()
     const ends = Array.from({ length: 5 }, () => a.pd.rcQp({ sendCq: a.cq }))
     const { qps } = b.device.chain(chain => ({

@@ -1,7 +1,5 @@
 /*
- * The two ring layouts: of each request that the library posts, the engine reads the same words from both, and
- * completions of both decode to the same values. Compact rings hold as many requests as they have slots, and their
- * indices wrap at 2^31.
+ * The two ring layouts, rxe and compact: the engine reads the same requests, and the library the same completions.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -59,8 +57,8 @@ const programSide = ({ area, headerAt, elementsAt, layout }: Ring, index = 0): P
 }
 
 /**
- * A send queue and a receive queue of four requests each, both sides. With `flowOffset` the send queue is one of
- * datagrams: the flow of an address handle is its number plus `flowOffset`.
+ * Both sides of a send queue and a receive queue of four requests each. With `flowOffset`, the send queue has datagrams:
+ * the flow of an address handle is the handle's number plus `flowOffset`.
  */
 const createQueues = (name: LayoutName, flowOffset?: number) => {
   const memory = layouts[name]()
@@ -70,7 +68,7 @@ const createQueues = (name: LayoutName, flowOffset?: number) => {
       ? undefined
       : {
           byHandle: (number: number) => number + flowOffset,
-          // No request has an address vector: they all name an address handle.
+          // All requests name an address handle, none has an address vector.
           byVector: () => -2,
           hold: () => {},
           release: () => {},
@@ -111,7 +109,7 @@ const WITH_IMMEDIATE = [SEND_WITH_IMM, SEND_WITH_INV, RDMA_WRITE_WITH_IMM, LOCAL
 /** Opcodes whose payload may be inline. */
 const SENDS = [WrOpcode.values.SEND, SEND_WITH_IMM, SEND_WITH_INV, RDMA_WRITE, RDMA_WRITE_WITH_IMM] as number[]
 
-/** Writes a request as verbs/qp/operations.ts does. `length` is also its immediate data, or the rkey to invalidate. */
+/** Writes a request as verbs/qp/operations.ts does. `length` is also the immediate data or the rkey to invalidate. */
 const post = (ring: ProgramRing, request: Request, isDatagram: boolean): void => {
   const at = nextSlot(ring)
   const { opcode, address, rkey, qpnOrNewRkey, qkeyOrLkey } = request
@@ -134,10 +132,7 @@ const post = (ring: ProgramRing, request: Request, isDatagram: boolean): void =>
   produce(ring)
 }
 
-/**
- * The words of a request, with 0 where the layouts differ: in the words that its opcode does not use, and in the offset
- * of inline data.
- */
+/** The words of a request. Words that differ between the layouts are 0: unused words, and the offset of inline data. */
 const usedWords = (words: Uint32Array, isDatagram: boolean): number[] => {
   const opcode = words[Send.OPCODE]
   const used = Array.from(words.subarray(0, Send.SGE + words[Send.SGES] * Sge.WORDS))
@@ -202,7 +197,7 @@ describe('requests', () => {
 })
 
 describe('rings', () => {
-  it('hold at least the requested elements at any index; compact rings fill all their slots', () => {
+  it('have at least the requested elements at any index; compact rings fill all slots', () => {
     fc.assert(
       fc.property(fc.integer({ min: 1, max: 64 }), u32, (elements, start) => {
         for (const name of layoutNames) {
@@ -244,7 +239,7 @@ describe('a queue pair', () => {
 })
 
 describe('completions', () => {
-  it('of both layouts decode to the same values, over many rounds of the ring', () => {
+  it('of both layouts have the same values, over many rounds of the ring', () => {
     const completion = fc.array(u32, { minLength: Completion.WORDS, maxLength: Completion.WORDS })
     fc.assert(
       fc.property(fc.array(completion, { maxLength: 40 }), completions => {
@@ -263,14 +258,14 @@ describe('completions', () => {
             return [id, ok, statusName, opcodeName, bytes, qpn, immediate, invalidated, sourceQpn, hasGrh, timestamp]
           })
           assert.deepEqual(second, first)
-          // The timestamp: the clock's microseconds in nanoseconds.
+          // The timestamp has the clock's microseconds as nanoseconds.
           assert.equal(first.at(-1), 1234500)
         }
       }),
     )
   })
 
-  it('fill a compact queue to its last slot and then overrun it, at any index', () => {
+  it('fill a compact queue to the last slot, and then overrun the queue, at any index', () => {
     for (const start of [0, 0x7fffffff, -3]) {
       const cq = createCqRing(slabRings(), 4)
       cq.producer = start

@@ -1,7 +1,5 @@
 /*
- * Packed rings in a context's memory file: the device puts rings of one size into a slab, with their headers side by
- * side (drivers/rxe/rings/ring-memory.ts), the library maps each ring by the offset and size that its creation returned,
- * and both see the same elements, for random sizes and orders.
+ * Packed rings in a context's memory file (drivers/rxe/rings/ring-memory.ts), as the device and the library see them.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -25,10 +23,7 @@ import { nextSlot, type ProgramRing, produce, programRing } from '../../src/verb
 const native = { skip: !hasNative() }
 const PAGE_BYTES = 4096
 
-/**
- * The ring memory of a context, with or without packed rings, and the library's mapping of it. `programRingOf` returns
- * the program's side of a device's ring.
- */
+/** `programRingOf` returns the program's side of a device's ring. */
 const deviceAndLibrary = (isPacked: boolean) => {
   const pool = createRingPool()
   const memory = new ContextMemory(pool, isPacked)
@@ -121,10 +116,10 @@ test("a program’s writes to its header do not move the device's elements", nat
   close()
 })
 
-test('rings of a slab that crosses the boundary of a chunk of the file are mapped too', native, () => {
+test('rings of a slab that crosses a chunk boundary of the file are mapped', native, () => {
   const { rings, programRingOf, close } = deviceAndLibrary(true)
-  // Number of rings, elements, bytes of an element. The first ring shifts those after it by a page; the slabs of the
-  // others have 193, 2 × 18, 2 × 10, 4 and 3 pages, which fill a chunk of 256 pages, so that the last one crosses.
+  // Columns: number of rings, elements, bytes of an element. The slabs have 193, 2 × 18, 2 × 10, 4 and 3 pages, after
+  // one page of the first ring: the last slab crosses the boundary of the chunk of 256 pages.
   const sizes = [
     [1, 20_000, 128],
     [1, 2047, 128],

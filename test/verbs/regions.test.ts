@@ -1,6 +1,6 @@
 /*
- * Kinds of memory regions in the library: of a file, of all memory, the null region, and zero-based ones. Also
- * thousands of address handles with one call (R25), the threshold of one arming (R36), and remote memory as data.
+ * Kinds of memory regions in the library. Also address handles in one call (R25), the threshold of one arming (R36), and
+ * remote memory as data.
  */
 import assert from 'node:assert/strict'
 import { closeSync, readSync, writeSync } from 'node:fs'
@@ -14,7 +14,7 @@ import { refuses } from './mistakes/mistakes.ts'
 const PAGE_BYTES = 4096
 
 eachCarrier(openTwo => {
-  test('a region of a file: a peer writes into it and reads from it', {
+  test('a peer writes to and reads from a region of a file', {
     skip: !hasNative() && 'no koffi',
   }, async () => {
     const { a, b } = await pair(openTwo)
@@ -63,7 +63,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('addresses in a zero-based region start at 0, until it is reregistered without zeroBased', async () => {
+  test('addresses in a region start at 0 with zeroBased, until a reregistration without', async () => {
     const { a, b } = await pair(openTwo)
     const [source, target] = [new Uint8Array(100).fill(6), new Uint8Array(100)]
     const local = a.pd.register(source, { zeroBased: true })
@@ -81,7 +81,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('one call creates 10,000 address handles, another destroys them; a datagram with one arrives', async () => {
+  test('one call creates 10,000 address handles, which work, another call destroys them', async () => {
     const { a, b } = await pair(openTwo)
     const receiver = b.pd.udQp({ sendCq: b.cq, active: true })
     const sender = a.pd.udQp({ sendCq: a.cq, active: true })

@@ -1,6 +1,5 @@
 /*
- * What console.log and JSON.stringify show of the library's objects: their attributes and no internals. Neither throws,
- * also for closed objects.
+ * console.log and JSON.stringify show attributes of the library's objects, no internals, and do not throw.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -62,7 +61,7 @@ eachCarrier(openTwo => {
   })
 })
 
-test('networks, the system-wide device and objects of drivers show their attributes too', async () => {
+test('networks, the system-wide device and objects of drivers show their attributes', async () => {
   const network = createNetwork()
   network.addDevice(core => createCtxDevice(core, 'ctx0'))
   await using device = await open({ network, device: 'ctx0' })

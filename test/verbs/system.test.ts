@@ -11,7 +11,7 @@ import { isEmpty, runUserdma, startDaemon, suiteScope, TWO_DEVICES } from '../sy
 const globalClassNames = classes.filter(cls => cls.global).map(({ name }) => name)
 const interfaceOf = (system: System): string[] => system.interface().map(({ name }) => name)
 
-/** The attributes of the listed devices that are the same on every machine. */
+/** The attributes of the listed devices that do not depend on the machine. */
 const portableEntries = (system: System) =>
   system.devices().map(({ nodeGuid, classes: ids, ...attributes }) => {
     assert.match(nodeGuid, /^([0-9a-f]{4}:){3}[0-9a-f]{4}$/)
@@ -21,7 +21,7 @@ const portableEntries = (system: System) =>
   })
 const rxeEntry = { driver: 'rxe', driverId: 14, nodeType: 'CA', ports: 1, uverbsAbi: 6, driverAbi: 2 }
 
-test('devices of this process are listed, with events as they are added and removed', async () => {
+test('devices of this process are listed; additions and removals cause events', async () => {
   const network = createNetwork()
   const first = await open({ network })
   using system = openSystem({ network })
@@ -45,7 +45,7 @@ test('devices of this process are listed, with events as they are added and remo
   assert.equal(changes.length, 3)
 })
 
-test('neither or both of network and socket, an unknown device and a closed system-wide device are refused', () => {
+test('invalid options, an unknown device and a closed system-wide device are refused', () => {
   const refused = (call: string, body: () => unknown, code: string, reason: RegExp): void =>
     assert.throws(body, error => {
       assert.ok(error instanceof RdmaError)
@@ -64,7 +64,7 @@ test('neither or both of network and socket, an unknown device and a closed syst
 
 describe('in a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
   const scope = suiteScope()
-  test('a missing daemon is refused, and the devices of a running one are listed', async () => {
+  test('a missing daemon is refused, and the devices of a running daemon are listed', async () => {
     assert.throws(() => openSystem({ socket: '/absent/sock' }), { code: 'ECONNREFUSED', call: 'openSystem' })
     const daemon = await startDaemon(scope, { devices: TWO_DEVICES })
     {
@@ -81,7 +81,7 @@ describe('in a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
     assert.ok(isEmpty(await daemon.settled(isEmpty)))
   })
 
-  test('devices added and removed cause events', async t => {
+  test('additions and removals of devices cause events', async t => {
     const daemon = await startDaemon(scope, { devices: TWO_DEVICES })
     using system = openSystem({ socket: daemon.socket })
     const changes: DeviceChange[] = []

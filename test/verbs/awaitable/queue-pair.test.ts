@@ -1,6 +1,5 @@
 /*
- * Queue pairs whose requests return promises: each resolves with its own completion, or rejects with its status, its
- * opcode and the cause.
+ * Queue pairs whose requests return promises.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -25,7 +24,6 @@ const pair = async (openTwo: OpenTwo) => {
   return { a, b, close: () => Promise.all([one.close(), two.close()]) }
 }
 
-/** The RdmaError with which a promise rejects. */
 const failureOf = async (promise: Promise<unknown>): Promise<RdmaError> => {
   const error = await promise.then(
     () => undefined,
@@ -36,7 +34,7 @@ const failureOf = async (promise: Promise<unknown>): Promise<RdmaError> => {
 }
 
 eachCarrier(openTwo => {
-  test('each request resolves with its own completion, also if they are awaited in another order', async () => {
+  test('each request resolves with its own completion, in any order of awaits', async () => {
     const { a, b, close } = await pair(openTwo)
     const message = b.qp.receive(b.mr.slice(0, 100))
     const emptyReceive = b.qp.receive()
@@ -67,7 +65,7 @@ eachCarrier(openTwo => {
     await close()
   })
 
-  test('a failed request rejects with status, opcode and cause; flushed requests name it as the earlier failure', async () => {
+  test('a failed request rejects with status, opcode and cause; flushed requests reject with the earlier failure', async () => {
     const { a, b, close } = await pair(openTwo)
     const deregistered = b.pd.register(new Uint8Array(8), { remoteWrite: true })
     const remote = deregistered.remote()
@@ -99,7 +97,7 @@ eachCarrier(openTwo => {
     await close()
   })
 
-  test('outstanding requests reject with ECANCELED when the queue pair is closed or reset, and need not be awaited', async () => {
+  test('outstanding requests, awaited or not, reject with ECANCELED when the queue pair is closed or reset', async () => {
     const { a, b, close } = await pair(openTwo)
     const awaitedUntilClose = failureOf(b.qp.receive())
     void b.qp.receive()
@@ -121,14 +119,14 @@ eachCarrier(openTwo => {
 
   test('queue pairs can be closed after their device', async () => {
     const { a, b, close } = await pair(openTwo)
-    // More than the polls after which a client looks for the end of its daemon.
+    // The number exceeds the polls after which a client looks for the end of its daemon.
     const qps = Array.from({ length: 200 }, () => a.pd.rcQp())
     await close()
     for (const qp of qps) qp.close()
     b.qp.close()
   })
 
-  test('a full queue rejects requests; with a window no more are in flight than the queue holds', async () => {
+  test('a full queue rejects requests; a window limits the number of requests in flight', async () => {
     const { a, b, close } = await pair(openTwo)
     const receives = Array.from({ length: 17 }, () => a.qp.receive())
     const fullError = await failureOf(receives[16])
@@ -145,7 +143,7 @@ eachCarrier(openTwo => {
     await close()
   })
 
-  test('datagrams and unreliable connections return promises too', async () => {
+  test('requests of datagrams and unreliable connections return promises', async () => {
     const { a, b, close } = await pair(openTwo)
     const [sender, receiver] = [a.pd.udQp({ active: true }), b.pd.udQp({ active: { qkey: 42 } })]
     const received = receiver.receive(b.mr.slice(0, GRH_BYTES + 8))
@@ -163,7 +161,7 @@ eachCarrier(openTwo => {
   })
 })
 
-test('invalid arguments are refused with a message that says what is wrong', async () => {
+test('invalid arguments are refused with a message', async () => {
   const { a, b, close } = await pair(openTwoHere())
   assert.match((await failureOf(a.qp.write(untyped('x'), b.mr.remote()))).message, /"x" is not a slice/)
   assert.match((await failureOf(a.qp.send(Uint8Array.of(1), untyped({ id: 4 })))).message, /id is for queue pairs with/)
@@ -177,12 +175,12 @@ test('invalid arguments are refused with a message that says what is wrong', asy
   await close()
 })
 
-test('a failed request says what starts a queue pair of its service again, and following it works', async () => {
+test('the hint of a failed request tells how to restart the queue pair, and works', async () => {
   const errHint = (call: string): string =>
     `the queue pair is in ERR: modify({ state: "RESET" }) and ${call} start it again`
   const sqeHint = 'the queue pair is in SQE and still receives: modify({ state: "RTS" }) lets it send again'
   const { a, b, close } = await pair(openTwoHere())
-  /** Memory that the queue pairs may not use, since it is in another protection domain: LOC_PROT_ERR. */
+  /** Memory in another protection domain, whose use is LOC_PROT_ERR. */
   const [foreignA, foreignB] = [a, b].map(({ device }) => device.pd().register(new Uint8Array(64)).slice())
   const failSend = async (send: (local: ReturnType<typeof a.mr.slice>) => Promise<unknown>) => {
     const [failing, flushed] = [failureOf(send(foreignA!)), failureOf(send(a.mr.slice(0, 8)))]
@@ -224,7 +222,7 @@ test('a failed request says what starts a queue pair of its service again, and f
 
 const skip = !hasNative() && 'koffi is missing'
 
-test('a request that has completed resolves, also if the queue pair is reset before its promise is settled', {
+test('a completed request resolves even if the queue pair is reset before the promise is settled', {
   skip,
 }, async t => {
   const { socket } = await startDaemon(t, { devices: TWO_DEVICES })
@@ -235,7 +233,7 @@ test('a request that has completed resolves, also if the queue pair is reset bef
   probePeer.connect(probe.endpoint)
   const write = a.qp.write(Uint8Array.of(7), b.mr.remote(0, 1))
   while (b.buffer[0] !== 7);
-  // When the daemon has completed this request, it has completed the WRITE too.
+  // The daemon completes this request after the WRITE.
   probe.write(Uint8Array.of(1), b.mr.remote(1, 1))
   while (!cq.poll());
   a.qp.modify({ state: 'RESET' })
@@ -255,7 +253,7 @@ test('a ping rejects with the status RETRY_EXC_ERR after the device of the peer 
   await close()
 })
 
-test('a window reports the first failed request, once', async () => {
+test('a window reports the first failed request once', async () => {
   const window = requestWindow(2)
   await window.add(async () => {
     throw new Error('first')

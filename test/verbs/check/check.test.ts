@@ -1,6 +1,5 @@
 /*
- * Checked devices (`open({ check })`): findings about programs in TypeScript, with the lines of their calls and posts;
- * no findings about programs without a fault; and how findings fail a program and a test.
+ * Checked devices (`open({ check })`): findings about programs in TypeScript.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -20,25 +19,25 @@ import { type Scope, temporaryFolder } from '../../system/programs.ts'
 import { closeAll, completionText, openTwoHere, pair } from '../connections/endpoints.ts'
 import { lineOf, markedLines } from './marks.ts'
 
-/** Options with which all findings are kept, and none is printed. */
+/** All findings are kept, none is printed. */
 const reportAll = { notes: true, onFinding: () => {} }
 const checkedPair = (check: true | CheckOptions = reportAll) => pair(openTwoHere(createNetwork({ check })))
 type Ends = Awaited<ReturnType<typeof checkedPair>>
 
-/** The innermost line of each call and request of a finding, and of the histories of its objects. */
+/** The innermost lines of a finding's calls and requests, and of the histories of its objects. */
 const linesOf = ({ moments, objects }: CountedFinding): string[] =>
   [...moments, ...objects.flatMap(({ history }) => history)].map(({ stack: [frame] }) => lineOf(frame))
 
 /** Lines of this file with the mark of a finding. */
 const marked = (id: string): string[] => markedLines('check.test.ts', `// FAULT ${id}`)
 
-/** Closes all objects, then the devices, so that none is leaked. */
+/** Closes all objects: none is a leak. */
 const closeObjectsAndDevices = async ({ a, b }: Ends): Promise<void> => {
   for (const { qp, mr, cq, pd } of [a, b]) for (const one of [qp, mr, cq, pd]) one.close()
   await closeAll(a, b)
 }
 
-/** Programs with a fault, by the finding; the finding's stacks have all lines with its mark. */
+/** Programs with a fault, by the expected finding. The finding's stacks have all marked lines. */
 const faults: Partial<Record<FindingId, (ends: Ends) => Promise<void> | void>> = {
   'stale-rkey': async ({ a, b }) => {
     const remote = b.mr.remote(0, 8)
@@ -144,7 +143,7 @@ describe('a checked device', () => {
     assert.deepEqual(found, [])
   })
 
-  it('finds nothing in a program that reuses buffers after the count of a counting queue has grown', async () => {
+  it('finds nothing in a program that reuses a buffer after a completion in a counting queue', async () => {
     const ends = await checkedPair()
     const { a, b } = ends
     const counting = b.device.cq({ kind: 'counting' })
@@ -169,7 +168,7 @@ describe('a checked device', () => {
     )
   })
 
-  it('finds objects that are still open when it is closed', async () => {
+  it('finds open objects at its close', async () => {
     const device = await open({ check: reportAll })
     device.pd() // FAULT leak
     device.cq().close()
@@ -254,7 +253,7 @@ describe('close() of a checked device', () => {
     await device.close()
   })
 
-  it('rejects if a finding that is not ignored has the severity `failOn` or a higher one', async () => {
+  it('rejects if a finding has at least the severity `failOn` and is not ignored', async () => {
     await (await withFault({ ...reportAll, failOn: 'never' })).close()
     const ignoring = await withFault({ ...reportAll, ignore: ['unknown-rkey', 'leak'] })
     await ignoring.close()
@@ -271,7 +270,7 @@ describe('close() of a checked device', () => {
     }
   })
 
-  it('refuses options that it does not know', async () => {
+  it('refuses unknown options', async () => {
     const refuses = (check: unknown, message: RegExp) =>
       assert.rejects(open({ check: check as true }), { code: 'EINVAL', message })
     await refuses('yes', /^open: check "yes" is not true, false or an object of options/)
@@ -288,7 +287,7 @@ describe('close() of a checked device', () => {
 
 describe('a program with a checked device', () => {
   const library = new URL('../../../src/verbs/index.js', import.meta.url).href
-  /** Runs the program, without the variable of the test runner. */
+  /** With NODE_TEST_CONTEXT, node:test in the program would act as a child of this test. */
   const run = (scope: Scope, body: string, ...options: string[]) => {
     const file = join(temporaryFolder(scope), 'program.mjs')
     writeFileSync(file, `import { open } from '${library}'\n${body}\n`)

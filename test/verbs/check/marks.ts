@@ -1,11 +1,11 @@
 /*
- * Lines of stacks and marked lines of a test file, as text of the form `file:line`, for comparison.
+ * Lines of stacks, and marked lines of a test file, as `file:line`.
  */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { repoRoot } from '../../paths.ts'
 
-/** `file:line` of a stack's frame; '' if it has none. */
+/** `file:line` of a stack's frame, or ''. */
 export const lineOf = (frame = ''): string => /[^/]*:\d+(?=:\d+\)?$)/.exec(frame)?.[0] ?? ''
 
 /** Lines of a file of this folder that end with a mark. */

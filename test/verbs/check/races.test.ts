@@ -1,6 +1,5 @@
 /*
- * Races of programs in TypeScript (`open({ check: { races: true } })`): the four findings with the lines of both posts,
- * next to similar programs without a race, which have no finding.
+ * Races of programs in TypeScript (`open({ check: { races: true } })`), and similar programs without a race.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -18,14 +17,13 @@ import { lineOf, markedLines } from './marks.ts'
 
 const access = { remoteRead: true, remoteWrite: true, remoteAtomic: true }
 
-/** The findings of races about these devices. */
 const racesOf = (...devices: readonly Device[]): CountedFinding[] =>
   devices.flatMap(({ findings }) => findings).filter(({ id }) => raceIds.some(one => one === id))
 
 /** Lines of this file that end with the mark of a case. */
 const marked = (name: string): string[] => markedLines('races.test.ts', `// RACE ${name}`)
 
-/** Two connections between two devices, a–b and near–far (near is on a's device); each end has its own CQ. */
+/** Two connections between two devices: a to b, near to far. `near` is on a's device. Each end has its own CQ. */
 const openLinks = async (check: CheckOptions = {}) => {
   const checkOptions: CheckOptions = { races: true, failOn: 'never', onFinding: () => {}, ...check }
   const first = await pair(openTwoHere(createNetwork({ check: checkOptions })))
@@ -40,7 +38,6 @@ const openLinks = async (check: CheckOptions = {}) => {
 }
 type Links = Awaited<ReturnType<typeof openLinks>>
 
-/** The expected finding, or undefined for none, and the program. */
 type Case = readonly [finding: string | undefined, run: (links: Links) => Promise<void> | void]
 
 const cases: Readonly<Record<string, Case>> = {
@@ -162,7 +159,7 @@ describe('races of a checked device', () => {
     await closeAll(opened.a, opened.b)
   })
 
-  it('are found between queue pairs with promises, unless they are awaited in between', async () => {
+  it('are found between queue pairs with promises if the first promise is not awaited', async () => {
     for (const isAwaited of [false, true]) {
       const network = createNetwork({ check: { races: true, failOn: 'never', onFinding: () => {} } })
       const [device, peerDevice] = [await open({ network }), await open({ network })]
@@ -188,12 +185,12 @@ describe('races of a checked device', () => {
     }
   })
 
-  it('are reported without a further call, and make close() reject', async t => {
+  it('are reported without a further call, and make `close` reject', async t => {
     let resolve: (id: string) => void = () => {}
     const promise = new Promise<string>(r => {
       resolve = r
     })
-    // The timer that reports races does not keep the process alive.
+    // The checker's timer does not keep the process alive.
     const keepAlive = setInterval(() => {}, 1000)
     const opened = await openLinks({ failOn: 'error', onFinding: ({ id }) => resolve(id) })
     const [, run] = cases['two writes']!
@@ -204,7 +201,7 @@ describe('races of a checked device', () => {
     await Promise.allSettled([opened.b.device.close()])
   })
 
-  it('among thousands of requests are reported with the stack of an equal request', async () => {
+  it('among thousands of requests have the stack of an equal request', async () => {
     const opened = await openLinks({ stacks: 'shared' })
     const { a, b, near } = opened
     for (let i = 0; i < 2000; i++) {

@@ -1,6 +1,6 @@
 /*
- * A chain on a device of this process runs as direct calls. While the device has a hook on interface.chain, the chain
- * is encoded as messages. Results, error messages and clean-up are the same.
+ * A chain on a device of this process runs as direct calls; with a hook on interface.chain, the library encodes the chain
+ * as messages. The results are equal.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -25,7 +25,7 @@ const openDevice = async () => {
 
 type Base = Awaited<ReturnType<typeof openDevice>>
 
-/** The result of `body` while the device has a hook on chains, and the bytes of the encoded chains. */
+/** Runs `body` with a hook on chains; `bytes` is the length of the encoded chains. */
 const withHook = <T>({ core }: Base, body: () => T): { out: T; bytes: number } => {
   let bytes = 0
   const stop = addHook(core, {

@@ -1,5 +1,5 @@
 /*
- * Chains (R16) in the library: one call creates many objects that refer to each other, all or none.
+ * Chains (R16) in the library.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -8,7 +8,7 @@ import { RdmaError } from '../../../src/verbs/index.ts'
 import { closeAll, completionText, eachCarrier, resourcesOn } from '../connections/endpoints.ts'
 
 eachCarrier(openTwo => {
-  test('one chain creates a PD, a CQ, a region, an SRQ and queue pairs, which work', async () => {
+  test('one chain creates working queue pairs with a PD, a CQ, a region and an SRQ', async () => {
     const [one, two] = await openTwo()
     const buffer = new Uint8Array(64)
     const created = one.chain(chain => {
@@ -59,7 +59,7 @@ eachCarrier(openTwo => {
     const { code, call, class: cls, method, attribute } = error
     assert.deepEqual([code, call, cls, method, attribute], ['EINVAL', 'rc_qp.create', 'rc_qp', 'create', 'maxSendWr'])
     assert.match(error.message, /entry 3 of a chain/)
-    // Entries that an asynchronous function adds after an await would not be in the chain.
+    // The chain would lack entries that an asynchronous function adds after an await.
     assert.throws(
       () => one.chain(async chain => chain.cq()),
       (error: unknown) =>
@@ -73,7 +73,7 @@ eachCarrier(openTwo => {
     await closeAll({ device: one }, { device: two })
   })
 
-  test('many address handles are created, or none of them', async () => {
+  test('a list of many address handles is created completely or not at all', async () => {
     const [one, two] = await openTwo()
     const pd = one.pd()
     const destinations = Array.from({ length: 10_000 }, (_, i) => ({ gid: `10.0.${i >> 8}.${i & 255}` }))

@@ -1,6 +1,5 @@
 /*
- * Further objects and operations of the library: datagrams and groups, SRQs, windows, FLUSH and ATOMIC WRITE, XRC,
- * kinds of completion queues; and calls that change existing objects.
+ * Objects and operations of the library beyond connected queue pairs.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -27,7 +26,7 @@ eachCarrier(openTwo => {
     return { a, b, sender, receiver }
   }
 
-  test('a datagram arrives with the address of its sender, and the reply reaches the sender', async () => {
+  test('a datagram has the address of its sender, and the reply reaches the sender', async () => {
     const { a, b, sender, receiver } = await datagrams()
     sender.activate()
     receiver.activate({ qkey: 0x1234 })
@@ -86,7 +85,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('queue pairs share a receive queue, which reports its limit and can be resized', async () => {
+  test('queue pairs share a receive queue, which has a limit event and can be resized', async () => {
     const [one, two] = await openTwo()
     const [a, b] = [resourcesOn(one), resourcesOn(two)]
     const srq = b.pd.srq({ maxWr: 8 })
@@ -204,7 +203,7 @@ eachCarrier(openTwo => {
     await two.close()
   })
 
-  test('a counting queue wakes waiters when its count has grown by the threshold, or after its time', async () => {
+  test('a counting queue wakes waiters after the threshold’s count or time', async () => {
     const [one, two] = await openTwo()
     const [a, b] = [resourcesOn(one), resourcesOn(two)]
     const counting = b.device.cq({ kind: 'counting' })
@@ -293,7 +292,7 @@ test('a message may consume a receive request while its queue is resized', async
   sender.connect(receiver.endpoint)
   receiver.connect(sender.endpoint)
   for (let id = 1; id <= 3; id++) srq.receive(b.mr.slice(id * 16, 16), id)
-  // A message consumes a receive request before the call runs, as it may on a daemon.
+  // A message consumes a receive request before the call runs. On a daemon this may happen.
   const { carrier } = (srq as unknown as { context: DeviceContext }).context
   const { call } = carrier
   const sendFirst: AnyCall = (...args) => {

@@ -1,6 +1,5 @@
 /*
- * Devices without verbs, private classes and the driver's own descriptors in the library (R12, R14, R28–R30, R37), in
- * this process and on a daemon.
+ * Devices without verbs, private classes and drivers' descriptors in the library (R12, R14, R28–R30, R37).
  */
 import assert from 'node:assert/strict'
 import { before, describe, test } from 'node:test'
@@ -31,14 +30,14 @@ const contextOptions = { eagerCount: 16, eagerBytes: 1024, expectedCount: 0, exp
 const decode = <F extends Fields>(fields: F, bytes: Uint8Array, at = 0): RecordOf<F> =>
   readRecord(viewOf(bytes), at, fields, 'record') as unknown as RecordOf<F>
 
-/** The struct with which an ioctl fills its argument. */
+/** The struct that an ioctl returns in its argument. */
 const ioctlOutput = <F extends Fields>(ops: DriverDescriptor, request: number, fields: F): RecordOf<F> => {
   const bytes = new Uint8Array(recordSize(fields))
   assert.equal(ops.ioctl(request, bytes), 0)
   return decode(fields, bytes)
 }
 
-/** Takes the oldest message from a context's eager queue. */
+/** Consumes the oldest message of a context's eager queue. */
 const takeMessage = (memory: Uint8Array, info: RecordOf<typeof CtxInfo>): string => {
   const words = new Int32Array(memory.buffer, memory.byteOffset, 3)
   const consumed = words[CtxWord.HEADER_CONSUMER]
@@ -65,7 +64,7 @@ const testsOfCarrier = (openDevice: (name: string) => Promise<Device>): void => 
       ops.ioctl(CtxIoctl.ARM)
       assert.equal(ops.poll(), undefined)
 
-      // The peer: an object of the driver's private class, with its methods.
+      // The sender is an object of the driver's private class.
       using sender = device.create(CtxContext, contextOptions)
       assert.equal(sender.createOutput.info.jobKey, 7)
       sender.send({ destination: info.number, tag: 1n, data: new TextEncoder().encode('hello') })
@@ -75,7 +74,7 @@ const testsOfCarrier = (openDevice: (name: string) => Promise<Device>): void => 
       }
       assert.equal(takeMessage(memory, info), 'hello')
 
-      // The reply: write(2) on the descriptor. USE attaches a second descriptor to the receiving object of the class.
+      // The reply is a write(2) on the descriptor. USE attaches a second descriptor to the receiver.
       using receiver = device.create(CtxContext, contextOptions)
       using peerOps = device.driverOps(CtxInterface.V1)
       peerOps.ioctl(CtxIoctl.USE, Uint8Array.of(receiver.handle, 0, 0, 0))
@@ -91,7 +90,7 @@ const testsOfCarrier = (openDevice: (name: string) => Promise<Device>): void => 
     await device.close()
   })
 
-  test('the first known interface is opened, without names the provider channel; unknown names are refused', async () => {
+  test('the first known name opens an interface, no name the provider channel; unknown names are refused', async () => {
     const device = await openDevice('ctx0')
     const older = device.driverOps('ctx.userdma.9', 'ctx.userdma.8', CtxInterface.V1)
     assert.equal(older.name, CtxInterface.V1)
@@ -122,7 +121,7 @@ const testsOfCarrier = (openDevice: (name: string) => Promise<Device>): void => 
     device.call(Sink, 'take', { data: new Uint8Array(11) }, sink)
     assert.equal(sink.query().taken, 111n)
     assert.throws(() => pd.close(), { code: 'EBUSY' })
-    // As a program that knows the class only from the device's description.
+    // This program knows the class only from the device's description.
     const described = device.interface().find(({ name }) => name === 'sink')
     assert.ok(described !== undefined)
     assert.deepEqual(device.call(described, 'query', {}, sink), { taken: 111n })

@@ -1,8 +1,6 @@
 /*
- * R8 in the library: for every method of every class the library has a method of its own, besides the generic
- * `device.create` and `device.call`, or a reason for having none. The table `rows` has a use of each or the reason; the
- * test checks that the use makes the call on a device that has the class. Calls that the soft device lacks are refused
- * with their names.
+ * R8 in the library: every method of every class has a method in the library, besides the generic `device.create` and
+ * `device.call`, or a reason why not. A row of `rows` uses this method.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -17,7 +15,7 @@ import { resourcesOn } from '../connections/endpoints.ts'
 import { createThirdPartyDevice } from './third-party-driver.ts'
 
 type LibraryCall = (device: Device) => unknown
-/** The row of a method: the library call, or the reason why there is none. */
+/** The library call, or the reason why there is none. */
 type Row = LibraryCall | string
 
 const DOORBELL = 'qp.send, qp.write, … write to the ring of the queue pair and ring its doorbell'
@@ -46,7 +44,7 @@ const xrcSrq = (device: Device) => {
   return pd.xrcSrq({ xrcd: device.xrcd(), cq })
 }
 let hostCount = 0
-/** An interface of IP; each gets its own address. */
+/** An IP interface with a new address. */
 const ip = (device: Device) => device.ip({ address: `10.9.0.${++hostCount}` })
 const udp = (device: Device) => ip(device).udp()
 const RESET = { state: QpState.values.RESET }
@@ -59,7 +57,7 @@ const queuePairRows = (make: (device: Device) => ReturnType<typeof rcQp> | Retur
   modify: (device: Device) => make(device).modify(RESET),
   destroy: (device: Device) => make(device).close(),
 })
-/** A port has one GSI queue pair, so each row closes its own. */
+/** Closes the GSI queue pair: a port has only one. */
 const gsi =
   (use: (qp: GsiQueuePair) => unknown): LibraryCall =>
   device => {
@@ -79,7 +77,7 @@ const DATAGRAMS = ['mad_channel', 'mad_agent']
 const GENERIC_METHODS = 'the generic methods: device.create, device.call'
 const RDMA_CM = 'programs of librdmacm use it, on the system-wide device'
 
-/** Rows of classes with one reason for all their methods. */
+/** Rows of classes with one reason for all methods. */
 const reasonRows = (names: readonly string[], reason: string) =>
   Object.fromEntries(
     classes
@@ -218,7 +216,7 @@ const rows: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
   },
 }
 
-/** Classes that the soft device lacks, by the device that has them. */
+/** Classes of other devices that the soft device lacks. */
 const CTX = ['driver_ops']
 const THIRD_PARTY = ['smi_qp']
 
@@ -250,7 +248,7 @@ test('every method of every class has a method in the library, or a reason', asy
       try {
         await row(device)
       } catch (error) {
-        // The soft device may lack the call; the error then names it.
+        // The error names a call that the soft device lacks.
         assert.ok(error instanceof RdmaError && called.has(call), `${call}: ${error}`)
         assert.deepEqual([error.class, error.method], [name, method])
       }
@@ -263,7 +261,7 @@ test('every method of every class has a method in the library, or a reason', asy
   for (const device of [soft, ctx, thirdParty]) await device.close()
 })
 
-test('what the soft device lacks is refused by class and method, and can be queried beforehand', async () => {
+test('a class that the soft device lacks is refused with its name, and `supports` returns false', async () => {
   await using soft = await open()
   for (const name of THIRD_PARTY) {
     assert.ok(!soft.supports(name))

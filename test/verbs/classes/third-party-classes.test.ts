@@ -1,6 +1,5 @@
 /*
- * Classes that no driver of the project supports, on a device whose driver does (third-party-driver.ts): the library's
- * generic methods serve them (R8, R9), alone and in a chain, and event queues accept them.
+ * Generic methods, chains and event queues of the library with classes that only third-party-driver.ts supports (R8, R9).
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -11,10 +10,7 @@ import { completionText, nextCompletion, nextEvent } from '../connections/endpoi
 import { refuses, untyped } from '../mistakes/mistakes.ts'
 import { createThirdPartyDevice } from './third-party-driver.ts'
 
-/**
- * Runs `body` with a device of that driver, a protection domain, memory and a completion queue. Closes the device, and
- * checks that the next program sees no rules, work queues, device memory and raw packet queue pairs.
- */
+/** Runs `body` with a third-party device. Afterwards the device must have no objects of these classes. */
 const withResources = async (
   body: (resources: ReturnType<typeof resourcesOn>) => Promise<void> | void,
 ): Promise<void> => {
@@ -37,7 +33,7 @@ const CAP = { maxSendWr: 1, maxRecvWr: 1, maxSendSge: 1, maxRecvSge: 1, maxInlin
 const wq = ({ device, pd, cq }: Resources) =>
   device.create(Classes.wq, { pd: pd.handle, cq: cq.handle, type: 0, maxWr: 1, maxSge: 1 })
 
-/** The part of a rule that matches frames of an Ethernet type. */
+/** The spec of a rule that matches frames of an Ethernet type. */
 const etherType = (value: number) => {
   const bytes = new Uint8Array(40)
   const mask = new Uint8Array(40)
@@ -71,7 +67,7 @@ test('flow steering rules and counters: matching frames are delivered and counte
     counters.close()
   }))
 
-test('calls of work queues, their tables, device memory and tags work, and wrong ones are refused', () =>
+test('valid calls of work queues, tables, device memory and tags work, wrong calls are refused', () =>
   withResources(resources => {
     const { device, pd, cq } = resources
     const queues = [wq(resources), wq(resources)]
@@ -110,7 +106,7 @@ test('a chain creates objects that refer to each other', () =>
     assert.equal(created.raw.query().state, QpState.values.INIT)
   }))
 
-test('an event queue accepts an object of these classes; closing the device ends a wait for events', () =>
+test('an event queue accepts a work queue; closing the device ends a wait for events', () =>
   withResources(async resources => {
     const events = resources.device.eventQueue()
     const queue = wq(resources)

@@ -1,11 +1,10 @@
 /*
- * A third-party driver, made with the exports of `userdma/core` and `userdma/spec`, that supports what no driver of the
- * project does: queue pairs of raw packets, of subnet management and of reliable datagrams, work queues and tables of
- * them, flow steering rules, counters, device memory, tag-matching receive queues.
+ * A third-party driver, made with the exports of `userdma/core` and `userdma/spec`. It has the classes that no driver of
+ * the project has.
  *
- * A sent frame is looped back: to the queue pair of the first rule, by priority, that matches its headers, into its own
- * receive queue or into a work queue of its table (by the last byte of the destination). Rings are those of rxe. Tags
- * are only stored. Other classes are as simple as possible; object numbers and keys are constants.
+ * A sent frame is looped back to the queue pair of the first rule, by priority, that matches its headers. If the queue
+ * pair has a table of work queues, the last byte of the destination selects the work queue. Rings have the layout of
+ * rxe. Tags are only stored.
  */
 import {
   addParent,
@@ -70,7 +69,6 @@ const ringIn = ({ context }: CallContext, log2: number): Ring => {
 }
 const mmapInfoOf = ({ chunk }: Ring) => ({ offset: BigInt(chunk.offset), size: chunk.length })
 const indexAt = ({ chunk }: Ring, at: number): number => chunk.view.getUint32(chunk.at + at, true)
-/** Offset in bytes of the ring element at an index. */
 const elementAt = ({ chunk, log2 }: Ring, at: number): number => chunk.at + RingHeader.DATA + (at << log2)
 /** Consumes the oldest request and returns its offset in bytes; -1 if the ring is empty. */
 const takeRequest = (ring: Ring): number => {
@@ -80,7 +78,7 @@ const takeRequest = (ring: Ring): number => {
   return elementAt(ring, oldest)
 }
 
-/** Drops posted requests; the program's index starts at 0 too. */
+/** Drops posted requests: all indices are 0, the program's too. */
 const clear = ({ chunk }: Ring): void => {
   for (const at of [RingHeader.PRODUCER, RingHeader.CONSUMER]) chunk.view.setUint32(chunk.at + at, 0, true)
 }
@@ -135,7 +133,7 @@ const stateOf = ({ device }: CallContext): State => device.state as State
 
 // ---- frames ----
 
-/** Offset in bytes of what a spec matches (VXLAN: the VNI), in a frame without VLAN tag and IPv4 options. */
+/** Offset in bytes of the field that a spec matches, in a frame without VLAN tag and IPv4 options. */
 const headerOffsets: Readonly<Record<number, number>> = {
   [FlowSpecType.values.ETH]: 0,
   [FlowSpecType.values.IPV4]: 14,
@@ -189,7 +187,7 @@ const { raw_packet_qp, wq, rwq_ind_table, flow, counters, dm, tm_srq, cq, mr, pd
 /** The output attribute of `create` with the ring. */
 const withQueue = { create: { out: { queue: optional(record(0x8000, MmapInfo)) } } }
 
-/** An answer with every attribute 0. */
+/** An answer in which every attribute is 0. */
 const zeros = (attributes: Attributes) =>
   Object.fromEntries(
     Object.entries(attributes).map(([name, { type }]) => [name, type.kind === 'record' ? zeroRecord(type.fields) : 0]),
@@ -376,7 +374,7 @@ const driver = {
   ],
 }
 
-/** A device of this driver on a link, with one port, which may have a LID. */
+/** A device with one port. `lid` is the port's LID. */
 export const createThirdPartyDevice = (core: Core, name: string, link?: LinkName, lid = 0): Device<State> =>
   register(core, {
     name,

@@ -1,6 +1,6 @@
 /*
- * The library on devices of other releases (R47). It uses the device's own description: methods and attributes that
- * both have work; a call that needs others is refused with a message.
+ * The library on devices of other releases (R47): common methods and attributes work, other calls are refused with a
+ * message.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -41,7 +41,7 @@ import { describeDevice, testCaller, testDriver } from '../../core/fixture.ts'
 
 const { pd: Pd, ah: Ah, xrcd: Xrcd } = Classes
 
-// ---- a device with changed declarations, called through the daemon's messages ----
+// ---- a device with changed declarations ----
 
 /** The declaration `cls` with added or changed methods. */
 const changed = (cls: ObjectClass, methods: Partial<Record<string, object>>): ObjectClass => ({
@@ -51,15 +51,15 @@ const changed = (cls: ObjectClass, methods: Partial<Record<string, object>>): Ob
   ) as ObjectClass['methods'],
 })
 
-/** A device of the test driver with these declarations, without the classes named in `omitted`. */
+/** A device of the test driver with changed declarations, without the classes in `omitted`. */
 const deviceOf = (classes: readonly ObjectClass[], omitted: readonly string[] = []) => {
-  /** A class with its declaration from `classes`, and handlers for methods that core does not have. */
+  /** A class with the declaration from `classes`, and handlers for methods that core lacks. */
   const redeclared = (base: DriverClass): DriverClass => ({
     ...base,
     class: classes.find(({ name }) => name === base.class.name) ?? base.class,
     handlers: { create: () => ({}), modify: () => ({}), tint: () => ({ tint: 5 }), ...base.handlers },
   })
-  /** The class without handlers of methods that its declaration lacks. */
+  /** A class without handlers for methods that the declaration lacks. */
   const withDeclaredHandlers = (base: DriverClass): DriverClass => ({
     ...base,
     handlers: Object.fromEntries(Object.entries(base.handlers).filter(([name]) => name in base.class.methods)),
@@ -73,7 +73,7 @@ const deviceOf = (classes: readonly ObjectClass[], omitted: readonly string[] = 
   return register(core, describeDevice('test0', testDriver(deviceClasses.map(({ class: cls }) => driverClass(cls)))))
 }
 
-/** A device of the library whose calls reach a core device; `end` releases the access to this process's memory. */
+/** A device of the library that calls `coreDevice` by messages. `end` releases the access to this process's memory. */
 const openInLibrary = (coreDevice: ReturnType<typeof deviceOf>): { device: Device; end(): void } => {
   const context = openContext(coreDevice as never, { isOpened: true })
   const ownProcess = openProcess(process.pid)
@@ -107,7 +107,7 @@ const openInLibrary = (coreDevice: ReturnType<typeof deviceOf>): { device: Devic
   }
 }
 
-/** The code, call and reason of the error that `body` throws; 'done' without an error. */
+/** Code, call and reason of the error that `body` throws, or 'done'. */
 const refusal = (body: () => unknown): string => {
   try {
     body()
@@ -120,7 +120,7 @@ const refusal = (body: () => unknown): string => {
 
 const native = { skip: !hasNative() && 'koffi is missing' }
 
-test('an old library on a newer device uses the attributes that it knows', native, () => {
+test('an old library on a newer device uses known attributes', native, () => {
   const tint = method(Block.MANAGEMENT + 5, { in: {}, out: { tint: u32(64) } })
   const { create } = Pd.methods
   const newer = changed(Pd, {
@@ -191,7 +191,7 @@ test('names inherited from Object.prototype are not methods or attributes of a d
   end()
 })
 
-test('a library that needs an output which the device lacks reports this before the call', native, () => {
+test('an output that the device lacks is reported before the call', native, () => {
   const { create } = Pd.methods
   const newer = changed(Pd, { create: method(create.call, { in: {}, out: { depth: u32(64) } }) })
   const { device, end } = openInLibrary(deviceOf([]))

@@ -1,5 +1,5 @@
 /*
- * Address handles in the library: each has its own address and is destroyed exactly once, alone or in a list.
+ * Address handles in the library.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -29,14 +29,14 @@ test('each address handle has its own address and attributes', async () => {
   assert.equal(addressText(pd.addressHandle({ gid: '10.0.0.7' }).query().address.dgid), '10.0.0.7')
 })
 
-test('an address handle is destroyed once, alone or in a list', async () => {
+test('an address handle, alone or in a list, is destroyed once', async () => {
   await using device = await open({ network: createNetwork() })
   const pd = device.pd()
   const [first, second, third] = pd.addressHandles(['10.0.0.1', '10.0.0.2', '10.0.0.3'].map(gid => ({ gid })))
   first.close()
   first.close()
   pd.closeAddressHandles([second])
-  // The released number now belongs to another handle.
+  // The released number belongs to another handle.
   const [fourth, fifth] = pd.addressHandles([{ gid: '10.0.0.4' }, { gid: '10.0.0.5' }])
   first[Symbol.dispose]()
   second.close()

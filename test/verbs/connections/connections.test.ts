@@ -33,7 +33,6 @@ import { eachCarrier, nextCompletion, type OpenTwo, openTwoHere } from './endpoi
 const text = (bytes: Uint8Array): string => new TextDecoder().decode(bytes).replace(/\0+$/, '')
 const bytes = (content: string): Uint8Array => new TextEncoder().encode(content)
 
-/** The next request at the server. */
 const nextRequest = async (server: Server): Promise<ConnectionRequest> => {
   const { value, done } = await server[Symbol.asyncIterator]().next()
   assert.ok(!done)
@@ -146,7 +145,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
     })
   })
 
-  it('`connect` rejects with the reason of its signal, and the peer cannot accept any more', async () => {
+  it('`connect` rejects with the reason of its signal, and the peer cannot accept the request', async () => {
     const controller = new AbortController()
     const connecting = connect(url, { device: clientDevice, signal: controller.signal })
     const request = await nextRequest(server)
@@ -155,7 +154,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
     await assert.rejects(request.accept(), { code: 'ECONNREFUSED' })
   })
 
-  it('the connection controls its queue pair: programs may only move it to the error state', async () => {
+  it('programs may move the queue pair of a connection only to the error state', async () => {
     const [clientEnd, serverEnd] = await pair(server, url, clientDevice)
     assert.throws(() => clientEnd.qp.modify({ state: 'RESET' }), { code: 'EBUSY', call: 'rc_qp.modify' })
     assert.throws(() => serverEnd.qp.modify({ minRnrTimer: 1 }), { code: 'EBUSY' })
@@ -175,7 +174,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
     const { type, object } = channel.getEvent()
     assert.deepEqual([type, object], [CmEventType.values.ADDR_RESOLVED, id.handle])
     assert.throws(() => channel.getEvent(), { code: 'EAGAIN' })
-    // The queue's events are not counted as events of the channel.
+    // Events of the event queue are not counted as events of the channel.
     assert.equal(clientDevice.call(CmId, 'destroy', {}, id.handle).events, 1)
     queue.close()
   })
@@ -241,7 +240,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
     await laterServerEnd.close()
   })
 
-  it('`accept` tells a canceled request from a queue pair that `prepare` has moved to ERR', async () => {
+  it('`accept` distinguishes a canceled request from a queue pair that `prepare` has moved to ERR', async () => {
     const ended = new Error('ended')
     const controller = new AbortController()
     const canceled = assert.rejects(connect(url, { device: clientDevice, signal: controller.signal }), ended)
@@ -314,7 +313,7 @@ it('a REJ of the peer ends an established connection', async () => {
   serverDevice.call(EventQueue, 'attach', { cookie: 0n, cm_id: listener.handle }, queue.handle)
   await queue.wait()
   const { object: request } = channel.getEvent()
-  // The RTU is lost, so this side may still reject.
+  // The RTU is lost: the server may still reject.
   network.setFaults(`device=${clientDevice.name},dir=sent,qp=1,drop=100%`)
   serverDevice.call(CmId, 'accept', { parameters: parametersOf(0x1234), userHandle: 0n }, request)
   const connection = await connecting
@@ -361,7 +360,7 @@ it('a thousand connections are open together in one process, and leave no object
   await clientDevice.close()
 })
 
-it('`accept` rejects if the peer closes the connection and its RTU was lost', async () => {
+it('`accept` rejects if the RTU is lost and the peer closes the connection', async () => {
   const network = createNetwork()
   const [client, owner] = [await open({ network, name: 'client' }), await open({ network })]
   const server = await listen('rdma://0.0.0.0:0', { device: owner })
@@ -394,7 +393,7 @@ describe('without the option `device`, on a device of their own', { skip: !hasNa
     else process.env.USERDMA_SOCKET = USERDMA_SOCKET
   })
 
-  it('a request can be accepted or rejected after `server.close()`, and the device is then closed', async () => {
+  it('a request can be accepted or rejected after `server.close()`; then the device is closed', async () => {
     const server = await listen('rdma://0.0.0.0:0')
     const url = `rdma://${server.device.address}:${server.port}`
     const connecting = [connect(url), connect(url)] as const

@@ -1,6 +1,5 @@
 /*
- * Management datagrams with the library's generic methods, on a network in this process, where the first agent takes
- * queue pair 1 of each device.
+ * Management datagrams with the library's generic methods.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -22,7 +21,7 @@ test("an agent queries the other device's performance management", async () => {
   using agent = device.create(Classes.mad_agent, { ...registration, methods: new Uint8Array(0) })
   const address = { ...zeroRecord(QpAddress), dgid: ipv4(10, 0, 0, 2), sgidIndex: 1, isGlobal: 1, port: 1 }
   const data = plainMad(MadClass.PERFORMANCE, MadMethod.GET, 1)
-  // The low byte of the attribute ID.
+  // Byte 17 is the low byte of the attribute ID.
   data[17] = CLASS_PORT_INFO
   agent.send({ address, qpn: 1, timeout: 60_000, data })
   let answer: ReturnType<typeof channel.receive> | undefined
@@ -35,6 +34,6 @@ test("an agent queries the other device's performance management", async () => {
       await nextTurn()
     }
   }
-  // The method is at 3; the attribute, whose first field is the base version 1, at 64.
+  // Offset 3: the method. Offset 64: the attribute's first field, base version 1.
   assert.deepEqual([answer.status, answer.data[3], answer.data[64]], [0, MadMethod.GET | MadMethod.RESPONSE, 1])
 })

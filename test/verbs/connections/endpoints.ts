@@ -1,5 +1,5 @@
 /*
- * Devices of this process or of a daemon for tests of the library, their resources, and pairs of connected queue pairs.
+ * Devices of this process or of a daemon, for tests of the library.
  */
 import assert from 'node:assert/strict'
 import { afterEach, before, describe } from 'node:test'
@@ -18,7 +18,7 @@ import { isEmpty, startDaemon, suiteScope, TWO_DEVICES } from '../../system/prog
 /** Opens two devices that can reach each other. */
 export type OpenTwo = () => Promise<readonly [Device, Device]>
 
-/** Opens the devices in this process, on the network `shared` or a new one. */
+/** Opens two devices in this process, on the network `shared` or on a new network. */
 export const openTwoHere =
   (shared?: Network, options: OpenOptions = {}): OpenTwo =>
   async () => {
@@ -36,7 +36,7 @@ export const eachCarrier = (tests: (openTwo: OpenTwo) => void): void => {
     before(async () => {
       const daemon = await startDaemon(scope, { devices: TWO_DEVICES })
       socket = daemon.socket
-      // The daemon must have no objects once all devices are closed.
+      // The daemon must have no objects after all devices are closed.
       scope.after(async () => assert.ok(isEmpty(await daemon.settled(isEmpty))))
     })
     // A failed test leaves its devices open, so the daemon would keep their objects.
@@ -78,7 +78,7 @@ export const endpointOn = (device: Device, options: EndOptions = {}) => {
   return { ...resources, qp: resources.pd.rcQp({ sendCq: resources.cq, ...options }) }
 }
 
-/** Two connected endpoints, `a` on the first device and `b` on the second; `options` are those of `a`. */
+/** Two connected endpoints, `a` on the first device and `b` on the second. `options` are for `a`. */
 export const pair = async (openTwo: OpenTwo = openTwoHere(), options: EndOptions = {}) => {
   const [one, two] = await openTwo()
   const a = endpointOn(one, options)
@@ -97,7 +97,7 @@ export const nextCompletion = async (cq: CompletionQueue) => {
   return { id, statusName, opcodeName, bytes, immediate, invalidated, qpn, sourceQpn, hasGrh }
 }
 
-/** The next completion as text: its id, and the opcode, or the status of a failure. */
+/** The next completion as text: id and opcode, or id and status of a failure. */
 export const completionText = async (cq: CompletionQueue): Promise<string> => {
   const { id, opcodeName, statusName } = await nextCompletion(cq)
   return statusName === 'SUCCESS' ? `${id} ${opcodeName}` : `${id} ${statusName}`

@@ -1,6 +1,5 @@
 /*
- * IP over a device (RFC 4391), on devices of this process and of a daemon, and over UDP: pings, datagrams, groups, and
- * refusals.
+ * IP over a device (RFC 4391), on devices of this process and of a daemon, and over UDP.
  */
 import assert from 'node:assert/strict'
 import { afterEach, beforeEach, describe, it } from 'node:test'
@@ -18,7 +17,7 @@ import { eachCarrier, type OpenTwo } from './endpoints.ts'
 
 const bytes = (...values: number[]) => Uint8Array.from(values)
 
-/** The errno of a call's RdmaError, 'ok' without an error. */
+/** The errno of a call, or 'ok'. */
 const codeOf = (body: () => unknown): string => {
   try {
     body()
@@ -29,7 +28,6 @@ const codeOf = (body: () => unknown): string => {
   }
 }
 
-/** The next datagram. */
 const nextDatagram = async (socket: UdpSocket) => {
   for await (const datagram of socket) return datagram
   return assert.fail('the socket has ended')
@@ -156,7 +154,7 @@ const ipTests = (openTwo: OpenTwo): void => {
     })()
     await one.close()
     assert.deepEqual(await waiting, [])
-    // A daemon closes the interface later than `close` returns: until then it answers.
+    // A daemon closes the interface after `close` returns, and answers pings until then.
     const pings = async (): Promise<never> => {
       for (;;) await secondIp.ping('10.9.0.1', { timeout: 20 })
     }
@@ -177,7 +175,7 @@ describe('IP over UDP, from one network to another', () => {
 })
 
 describe('IP over devices of this process', () => {
-  it('works with IPv6, and again after all packets were lost', async () => {
+  it('works with IPv6, and after a loss of all packets', async () => {
     const network = createNetwork()
     const [one, two] = [await open({ network, address: 'fd00::1' }), await open({ network, address: 'fd00::2' })]
     const firstIp = one.ip({ address: 'fd00:9::1' })

@@ -1,6 +1,5 @@
 /*
- * Addresses in the library on a device of each link (R10, R27): LIDs on InfiniBand and Omni-Path, GIDs with MAC address
- * and VLAN on RoCE, nothing on iWARP; address fields of another link are refused with a message.
+ * Addresses in the library on a device of each link (R10, R27). Address fields of another link are refused.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -17,7 +16,7 @@ const gidText = addressText(gid)
 const plain = { sgidIndex: 1, port: 1, flowLabel: 0, hopLimit: 64, trafficClass: 0, sl: 0, staticRate: 0 }
 const noGid = new Uint8Array(16)
 
-/** A device of a link, and the address arguments of its calls in `passed`. */
+/** A device of a link. `passed` has the address arguments of the device's calls. */
 const openOn = async (link: LinkName) => {
   const network = createNetwork()
   const passed: object[] = []
@@ -42,7 +41,7 @@ for (const [link, name, list] of [
   ['ib', 'ibAddress', 'ibAddresses'],
   ['opa', 'opaAddress', 'opaAddresses'],
 ] as const)
-  test(`${link}: a peer is addressed by its LID, and with \`isGlobal\` also by its GID`, async () => {
+  test(`${link}: a peer is addressed by a LID, and with \`isGlobal\` also by a GID`, async () => {
     const { device, pd, cq, passed } = await openOn(link)
     await using _ = device
     const qp = pd.rcQp({ sendCq: cq })
@@ -55,7 +54,7 @@ for (const [link, name, list] of [
       { call: 'rc_qp.modify', [name]: { ...local, sl: 2 } },
       { call: 'rc_qp.modify', [name]: routed },
     ])
-    // Created connected, with one call.
+    // One call creates a connected queue pair.
     pd.ucQp({ sendCq: cq, peer: { ...qp.endpoint, lid: 9 } })
     assert.deepEqual(passed.splice(0)[0], { call: 'uc_qp.create', [name]: local })
 
@@ -81,7 +80,7 @@ for (const [link, name, list] of [
     )
   })
 
-test('roce: a peer is addressed by its GID, and by an explicit MAC address and VLAN', async () => {
+test('roce: a peer is addressed by a GID, with an explicit MAC address and VLAN', async () => {
   const { device, pd, cq, passed } = await openOn('roce')
   await using _ = device
   const qp = pd.rcQp({ sendCq: cq })

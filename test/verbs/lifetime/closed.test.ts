@@ -1,6 +1,5 @@
 /*
- * A closed object refuses all calls: its handle may now belong to another object. A second close and a close on a
- * closed or removed device have no effect.
+ * A closed object refuses all calls, because its handle may belong to another object. A second close has no effect.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -10,7 +9,7 @@ import { eachCarrier, endpointOn } from '../connections/endpoints.ts'
 
 type Use = () => unknown
 
-/** For each kind of object on a soft device, a function that creates one and returns it with calls on it (`uses`). */
+/** For each kind of object, a function that creates an object. `uses` are calls on the object. */
 const kinds = (device: Device) => {
   const { pd, cq, qp } = endpointOn(device)
   const xrcd = device.xrcd()
@@ -142,7 +141,7 @@ eachCarrier(openTwo => {
 })
 
 eachCarrier(openTwo => {
-  test('a closed device completes no more requests, and an iteration over completions ends with EIO', async () => {
+  test('a closed device completes no requests, and an iteration over completions ends with EIO', async () => {
     const [device, otherDevice] = await openTwo()
     const a = endpointOn(device)
     const b = endpointOn(otherDevice)
@@ -168,7 +167,7 @@ eachCarrier(openTwo => {
 })
 
 eachCarrier(openTwo => {
-  test('queues of a closed device are empty; the last completion has id 0, a counting queue its count', async () => {
+  test('on a closed device queues are empty, the last completion has id 0, a counting queue keeps its count', async () => {
     const [device, otherDevice] = await openTwo()
     const a = endpointOn(device)
     const b = endpointOn(otherDevice)

@@ -1,5 +1,5 @@
 /*
- * Devices in this process work without turns of the event loop, and do not starve other work of the process.
+ * Devices in this process work without turns of the event loop, and do not starve the process.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -25,7 +25,7 @@ test('messages and their replies need no turn of the event loop', async () => {
   await closeAll(a, b)
 })
 
-test('two loops that reply to each other do not starve timers and signals', async () => {
+test('two loops with endless replies do not starve timers and signals', async () => {
   const { a, b } = await pair()
   const stop = AbortSignal.timeout(20)
   let rounds = 0
@@ -56,7 +56,7 @@ test('polling alone drives retries: time advances without the event loop', async
   await closeAll(a, b)
 })
 
-test('a threshold’s timeout covers work done without a turn of the event loop', async () => {
+test('a threshold’s timeout includes work without a turn of the event loop', async () => {
   const { a, b } = await pair()
   a.cq.moderate({ completions: 9, microseconds: 500 })
   const waiting = a.cq.wait({ signal: AbortSignal.timeout(5000) })
@@ -67,7 +67,7 @@ test('a threshold’s timeout covers work done without a turn of the event loop'
   await closeAll(a, b)
 })
 
-test('a threshold’s timeout covers a completion that was queued before the threshold was set', async () => {
+test('a threshold’s timeout includes a completion from before the threshold was set', async () => {
   const { a, b } = await pair()
   const waiting = a.cq.wait({ completions: 9, signal: AbortSignal.timeout(5000) })
   await new Promise(setImmediate)
@@ -92,7 +92,7 @@ test('clearing faults releases delayed packets', async () => {
   await closeAll(a, b)
 })
 
-test('closing a device with very many objects does not starve others', async () => {
+test('closing a device with very many objects does not starve the process', async () => {
   const device = await open({ network: createNetwork() })
   const pd = device.pd()
   const REGIONS = 500

@@ -1,5 +1,5 @@
 /*
- * The end of devices and programs: `drain`, devices that are dropped without close, and waits that can never resolve.
+ * The end of devices and programs.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -27,7 +27,7 @@ eachCarrier(openTwo => {
   })
 })
 
-test('a signal ends a drain that does not finish, and the device stays open', async () => {
+test('a signal ends an endless drain, and the device stays open', async () => {
   const network = createNetwork()
   const { a, b } = await pair(openTwoHere(network))
   network.setFaults('drop=100%')
@@ -58,7 +58,7 @@ test('a device dropped without close causes a warning, a closed device does not'
   assert.doesNotMatch(stderr, /device kept/)
 })
 
-test('a program that ends during a wait which nothing can end prints the reason', () => {
+test('a program that exits during an endless wait prints the reason', () => {
   const { status, stderr } = run('const device = await userdma.open()\nawait device.cq().wait()')
   // Node's status for a top-level await that never settles.
   assert.equal(status, 13)

@@ -1,5 +1,5 @@
 /*
- * `open`: devices in this process, over memory or sockets, and devices of a daemon; and its errors.
+ * `open`, in this process and with a daemon.
  */
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
@@ -64,7 +64,7 @@ test('a device that cannot be opened is refused with a message', async t => {
 })
 
 describe('a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
-  test('that ends wakes waiters; calls are refused, and polling throws', async t => {
+  test('that ends wakes waiters; calls and polls are then refused', async t => {
     const daemon = await startDaemon(t)
     const device = await open({ socket: daemon.socket })
     await assert.rejects(open({ socket: daemon.socket, device: 'rxe7' }), /no device rxe7; there are rxe0/)
@@ -83,7 +83,7 @@ describe('a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
     await assert.rejects(open({ socket: daemon.socket }), { code: 'ECONNREFUSED' })
   })
 
-  test('whose device is not closed does not keep the program alive, unless it waits', async t => {
+  test('with an open device keeps only a waiting program alive', async t => {
     const { socket } = await startDaemon(t)
     const library = new URL('../../../src/verbs/index.js', import.meta.url)
     const program = `

@@ -1,6 +1,5 @@
 /*
- * A daemon removes a device that a program of the library uses (R23): a loop over completions gets all flushed
- * completions and then EIO, events end with DEVICE_FATAL, calls are refused, and requests of the peer fail.
+ * A daemon removes a device that a program of the library uses (R23).
  */
 import assert from 'node:assert/strict'
 import { before, describe, test } from 'node:test'

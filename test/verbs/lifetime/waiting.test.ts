@@ -1,6 +1,5 @@
 /*
- * A program's own driver with asynchronous handlers: `callAsync` and `createAsync` resolve with the answer; a
- * synchronous call is refused with a message, and an object that the driver still creates is destroyed.
+ * Calls of the library to a driver with asynchronous handlers: `callAsync`, `createAsync`, and refused synchronous calls.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -30,7 +29,7 @@ const Slow = objectClass('slow', 0x8000, {
 })
 const { interface: Interface, device: DeviceClass, async_fd: AsyncFd, pd: Pd } = Classes
 
-/** A device whose `slow` objects answer late: each call waits until the test resumes it with success or an error. */
+/** A device with objects of class `slow`: each call waits until the test resumes it with success or an error. */
 const openSlow = async () => {
   const pending: ((error?: CallError) => void)[] = []
   let liveObjects = 0
@@ -88,7 +87,7 @@ const openSlow = async () => {
   }
 }
 
-/** Resumes all waiting calls, `call` among them, and returns its answer. */
+/** Resumes all waiting calls, and returns the answer of `call`. */
 const resumeAfter = async <T>(fixture: Awaited<ReturnType<typeof openSlow>>, call: Promise<T>): Promise<T> => {
   await fixture.resume()
   return call
@@ -110,7 +109,7 @@ test('an awaited call returns the driver’s answer or refusal', async () => {
       fixture.resume(new CallError('EAGAIN', 'slow.add: not now')),
     ])
     assert.equal(liveObjects(), 1)
-    // Resumes the destroy call of the block's end.
+    // Resumes the destroy call at the end of the block.
     setImmediate(() => void fixture.resume())
   }
   assert.equal(liveObjects(), 0)
@@ -122,7 +121,7 @@ test('an awaited call returns the driver’s answer or refusal', async () => {
   await device.close()
 })
 
-test('a synchronous call is refused, and what the driver creates later is destroyed', async () => {
+test('a synchronous call is refused, and an object that the driver creates later is destroyed', async () => {
   const fixture = await openSlow()
   const { device, coreDevice, pd, liveObjects } = fixture
   assert.throws(() => device.create(Slow, { pd: pd.handle }), { ...asynchronousError, call: 'slow.create' })
@@ -162,7 +161,7 @@ test('a chain that would wait is refused, and leaves no objects', async () => {
   await device.close()
 })
 
-test('a signal ends the wait, and what is created later is destroyed', async () => {
+test('a signal ends the wait, and an object that is created later is destroyed', async () => {
   const fixture = await openSlow()
   const { device, coreDevice, pd, liveObjects } = fixture
   const controller = new AbortController()

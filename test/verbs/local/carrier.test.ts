@@ -1,5 +1,5 @@
 /*
- * Devices in this process: faults that a test injects, and posts and polls that allocate almost nothing.
+ * Devices in this process: injected faults, and the memory that posts and polls allocate.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -32,8 +32,8 @@ test('posting, polling and reading completions allocate almost nothing', async (
     const { completion } = a.cq
     sum += completion.id + completion.status + completion.opcode + completion.bytes + completion.qpn
   }
-  // V8 compiles concurrently, late on a busy machine, and readings of the clock are numbers on its heap: the minimum of
-  // several runs is the cost of 1000 rounds, at most 350 bytes each.
+  // At most 350 bytes per round, for readings of the clock. The minimum of several runs excludes what V8 allocates when
+  // it compiles.
   const limit = 350 * 1000
   let min = Number.POSITIVE_INFINITY
   for (let run = 0; run < 200 && min >= limit; run++) {
@@ -60,14 +60,14 @@ test('polling and reading queued completions allocates nothing', async () => {
   let sum = 0
   let min = Number.POSITIVE_INFINITY
   let runs = 0
-  // A number beyond a small integer costs 16 bytes until V8 has compiled its reader, late on a busy machine.
+  // Until V8 has compiled the reader of a number, each large number costs 16 bytes.
   for (; runs < 100 && min >= MANY; runs++) {
     for (let i = 0; i < MANY; i++) sender.write(a.mr.slice(0, 1), remote, { id: 1 })
     await cq.wait()
-    // Each poll of the other, empty queue lets the device work.
+    // A poll of the empty queue lets the device work.
     while (sender.pending > 0) a.cq.poll()
     const before = process.memoryUsage().heapUsed
-    // One completion stays, so that no poll finds an empty queue.
+    // One completion stays: no poll finds an empty queue.
     for (let i = 1; i < MANY; i++) if (cq.poll()) sum += completion.id + completion.status
     const grown = process.memoryUsage().heapUsed - before
     if (grown >= 0) min = Math.min(min, grown)
@@ -86,8 +86,7 @@ test('polling an empty queue allocates almost nothing while a timer runs', async
   lost.connect({ qpn: 5, gid: '127.0.0.99', psn: 0 })
   lost.send(new Uint8Array(8))
   const POLLS = 20_000
-  // One poll in 32 reads the clock, which allocates some numbers, more before V8 has compiled it; an object per poll
-  // would be at least 16 bytes.
+  // One poll in 32 reads the clock, which allocates numbers. An object per poll would have at least 16 bytes.
   const limit = 8 * POLLS
   let found = 0
   let min = Number.POSITIVE_INFINITY

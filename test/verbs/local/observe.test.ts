@@ -1,5 +1,5 @@
 /*
- * Observation of a network in this process: packets as pcapng, calls as records, diagnostics channels, and metrics.
+ * Observation of a network in this process.
  */
 import assert from 'node:assert/strict'
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
@@ -12,7 +12,7 @@ import { readCapture } from '../../../src/wire/index.ts'
 import { temporaryFolder } from '../../system/programs.ts'
 import { closeAll, completionText, openTwoHere, pair } from '../connections/endpoints.ts'
 
-test('a capture has packets of devices opened later, until it is stopped', async t => {
+test('a capture has packets of later devices, until stopped', async t => {
   const path = join(temporaryFolder(t), 'out.pcapng')
   const network = createNetwork()
   const stop = network.capture(path)
@@ -27,7 +27,7 @@ test('a capture has packets of devices opened later, until it is stopped', async
   const bytes = readFileSync(path)
   assert.equal(bytes.length, length)
   assert.equal(statSync(path).mode & 0o777, 0o600)
-  // three packets of up to 1024 bytes or one of 4096, and an ACK
+  // The data (one or three packets) and an ACK.
   assert.ok(readCapture(bytes).length >= 2)
   symlinkSync(path, `${path}.link`)
   assert.throws(() => network.capture(`${path}.link`), { code: 'EINVAL', message: /symbolic link/ })
@@ -37,7 +37,7 @@ test('a capture has packets of devices opened later, until it is stopped', async
   await closeAll(a, b)
 })
 
-test('a trace reports calls, arguments and refusals, until it is stopped', async () => {
+test('a trace reports calls, arguments and refusals, until stopped', async () => {
   const network = createNetwork()
   const calls: TracedCall[] = []
   const stop = network.trace(call => calls.push(call))

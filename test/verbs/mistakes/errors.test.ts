@@ -1,6 +1,5 @@
 /*
- * Errors of the library: messages name options as the program wrote them, states have names, and `instanceof` accepts
- * errors of other copies of the library.
+ * Errors of the library: messages, names of states, `instanceof`.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
@@ -18,7 +17,6 @@ import { loopbackText } from '../../loopback.ts'
 import { closeAll, eachCarrier, nextCompletion, pair } from '../connections/endpoints.ts'
 import { untyped } from './mistakes.ts'
 
-/** The message of the RdmaError that `body` throws. */
 const messageOf = (body: () => unknown): string => {
   try {
     body()
@@ -98,7 +96,7 @@ eachCarrier(openTwo => {
   })
 })
 
-test('an address in use is refused with EADDRINUSE, one that the machine lacks with EADDRNOTAVAIL', async () => {
+test('an address in use is refused with EADDRINUSE, an address of another machine with EADDRNOTAVAIL', async () => {
   const address = loopbackText(61)
   await using one = await open({ link: 'dgram', address })
   assert.equal(one.address, address)
@@ -112,7 +110,7 @@ test('an address in use is refused with EADDRINUSE, one that the machine lacks w
   })
 })
 
-test('errors of another copy of the library are instances of the classes of this one', async () => {
+test('errors of another copy of the library are instances of this copy’s classes', async () => {
   const source = new URL('../../../src/verbs/error.js', import.meta.url)
   const text = readFileSync(source, 'utf8')
     .replace(/\n\/\/# .*/, '')

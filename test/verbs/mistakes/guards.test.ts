@@ -1,6 +1,5 @@
 /*
- * Mistakes with valid objects (a slice of another device, more bytes than the peer's region has, a CQ that overflows),
- * and load that must not starve the event loop or exhaust a network.
+ * Mistakes with valid objects, and load that must not starve the event loop or exhaust a network.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -160,7 +159,7 @@ test('a network serves any number of devices, 64 at the same time', async () => 
   for (const device of [...devices, replacement]) await device.close()
 })
 
-test('options of `open` of a wrong type, or that do not fit the network, are refused', async () => {
+test('options of `open` with a wrong type, and options that do not fit the network, are refused', async () => {
   const network = createNetwork()
   const refusedWith = (options: object, reason: RegExp) =>
     assert.rejects(open(untyped(options)), { code: 'EINVAL', message: reason })
@@ -175,7 +174,7 @@ test('options of `open` of a wrong type, or that do not fit the network, are ref
   await (await open({ network, link: 'memory' })).close()
 })
 
-test('a method that is called without its object throws an error about it', async () => {
+test('a method that is called without its object is refused with a message', async () => {
   const device = await open()
   const cq = device.cq()
   const qp = device.pd().rcQp({ sendCq: cq })
@@ -200,7 +199,7 @@ test('a long message does not starve the event loop', async () => {
   const sourceMr = a.pd.register(source)
   const targetMr = b.pd.register(target, { remoteWrite: true })
   a.qp.write(sourceMr.slice(), targetMr.remote(), { id: 1 })
-  /** MiB received, and the maximum in one turn of the event loop. */
+  /** MiB received in total, and the maximum in one turn of the event loop. */
   let received = 0
   let maxInTurn = 0
   let isDone = false
@@ -216,7 +215,7 @@ test('a long message does not starve the event loop', async () => {
   }
   assert.equal(await done, '1 RDMA_WRITE')
   assert.equal(received, mebibytes)
-  // More than the fastest memory copies in a millisecond, after which a drive of the devices starts no further round.
+  // After a millisecond, the devices start no further round. No memory copies 64 MiB in this time.
   assert.ok(maxInTurn <= 64, `${maxInTurn} MiB in one turn`)
   await closeAll(a, b)
 })

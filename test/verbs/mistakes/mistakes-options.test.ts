@@ -1,6 +1,5 @@
 /*
- * Options from JavaScript programs: unknown, missing, of a wrong type or out of range; and objects that are closed or
- * belong to another device, whose handles alone would be accepted. Each is refused with an RdmaError.
+ * Wrong options of JavaScript programs are refused with an RdmaError.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -54,13 +53,13 @@ eachCarrier(openTwo => {
       assert.match(hint, /^there are \w+/)
     }
     assert.equal(qp.state, 'RESET')
-    // An option that is undefined counts as absent.
+    // An option with the value undefined counts as absent.
     pd.register(mr.buffer, bad({ remoteWrit: undefined })).close()
     await device.close()
     await otherDevice.close()
   })
 
-  test('a missing option, or one of a wrong type, is named', async () => {
+  test('a missing option, and an option of a wrong type, are named', async () => {
     const [device, otherDevice] = await openTwo()
     const pd = device.pd()
     const sendCq = device.cq()
@@ -97,7 +96,7 @@ eachCarrier(openTwo => {
     await otherDevice.close()
   })
 
-  test('closed objects and objects of another device are refused, although their handles exist', async () => {
+  test('closed objects, and objects of another device, are refused although the handles exist', async () => {
     const [openDevice, otherDevice] = await openTwo()
     const address = { gid: openDevice.address }
     const make = (device: Device) => {
@@ -206,7 +205,7 @@ eachCarrier(openTwo => {
   })
 })
 
-test('the hint for memory that is not a Uint8Array shows how to make one of its bytes', async () => {
+test('the hint for memory that is not a Uint8Array shows how to make a Uint8Array', async () => {
   const device = await open()
   const pd = device.pd()
   const register = (value: unknown, type: string) =>

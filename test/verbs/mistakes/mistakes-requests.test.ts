@@ -1,6 +1,5 @@
 /*
- * Work requests from JavaScript programs: a request that would complete in error and move the queue pair to ERR, or
- * throw a TypeError, is refused before it is posted. The queue pair works afterwards.
+ * Wrong work requests of JavaScript programs are refused before they are posted. The queue pair works afterwards.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -82,7 +81,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('a request option that the operation or service lacks is refused', async () => {
+  test('a request option of another operation or service is refused', async () => {
     const { a, b } = await pair(openTwo)
     const { qp, pd, cq } = a
     const [slice, remote] = [a.mr.slice(0, 8), b.mr.remote(8, 8)]
@@ -152,7 +151,7 @@ eachCarrier(openTwo => {
     assert.throws(() => srq.receive(), { code: 'ENOMEM', message: /is full.*ask for a larger maxWr/ })
     assert.deepEqual([qp.pending, uc.pending, ud.pending, xrc.pending], [0, 0, 0, 0])
 
-    // An option that is undefined counts as omitted, even one that does not exist.
+    // Options with the value undefined are ignored, unknown ones too.
     qp.write(slice, remote, untyped({ id: 7, signaled: undefined, invalidate: undefined, noSuchOption: undefined }))
     assert.equal(await completionText(a.cq), '7 RDMA_WRITE')
     await closeAll(a, b)

@@ -1,7 +1,6 @@
 /*
- * Mistakes that a device does not detect, or would report by its errno only: an object of another device whose handle
- * exists on this device too; a closed object whose handle now belongs to another object; values of a wrong type, from
- * JavaScript programs. Each throws an RdmaError that names the call and the mistake.
+ * Mistakes that a device does not detect, or reports only by an errno. The library throws an RdmaError with the call and
+ * the mistake.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -11,7 +10,7 @@ import { eachCarrier } from '../connections/endpoints.ts'
 import { notOfDevice, refuses, untyped } from './mistakes.ts'
 
 eachCarrier(openTwo => {
-  test('a closed queue and a queue of another device are refused, although their handles exist', async () => {
+  test('a closed queue, and a queue of another device, are refused although the handles exist', async () => {
     const [device, otherDevice] = await openTwo()
     const pd = device.pd()
     const sendCq = device.cq()
@@ -60,7 +59,7 @@ eachCarrier(openTwo => {
 })
 
 eachCarrier(openTwo => {
-  test('calls on a device that the program has closed say so', async () => {
+  test('calls on a closed device are refused with the reason', async () => {
     const [device, otherDevice] = await openTwo()
     const pd = device.pd()
     const [cq, qp] = [device.cq(), pd.rcQp()]
@@ -78,7 +77,7 @@ eachCarrier(openTwo => {
     await otherDevice.close()
   })
 
-  test('the refusal of an attribute that does not exist names those that do', async () => {
+  test('an unknown attribute is refused with the list of attributes', async () => {
     const [device, otherDevice] = await openTwo()
     const qp = device.pd().rcQp()
     assert.throws(() => qp.modify(untyped({ stat: 'ERR' })), {
@@ -93,7 +92,7 @@ eachCarrier(openTwo => {
     await otherDevice.close()
   })
 
-  test('posting to a device that is closed is refused, before anything is written', async () => {
+  test('posting to a closed device is refused before anything is written', async () => {
     const [device, otherDevice] = await openTwo()
     const pd = device.pd()
     const mr = pd.register(new Uint8Array(64))
@@ -177,7 +176,7 @@ test('invalid signals, invalid attributes, and objects without events are refuse
   await device.close()
 })
 
-test('a handler that throws does not stop the others, and an iterator gets events from its creation on', async () => {
+test('a handler that throws does not stop other handlers; an iterator gets events from its creation on', async () => {
   const network = createNetwork()
   const owner = await open({ network, name: 'rxe7' })
   const device = await open({ network, device: 'rxe7' })

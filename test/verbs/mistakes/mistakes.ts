@@ -1,16 +1,16 @@
 /*
- * Helpers of the tests of mistakes in calls of the library.
+ * Helpers for tests with wrong calls of the library.
  */
 import assert from 'node:assert/strict'
 import { RdmaError } from '../../../src/verbs/index.ts'
 
-/** A value of a wrong type, as a JavaScript program could pass it. */
+/** A value of a wrong type, from a JavaScript program. */
 export const untyped = <T>(value: unknown): T => value as T
 
 /** The reason of a refused object of another device. */
 export const notOfDevice = (option: string): RegExp => new RegExp(`^${option} is of another device$`)
 
-/** Asserts that `body` throws RdmaError EINVAL of this call with a matching reason; returns the hint. */
+/** Asserts that `body` throws an RdmaError EINVAL of `call`; returns the hint. */
 export const refuses = (call: string, reason: RegExp, body: () => unknown): string => {
   let hint = ''
   assert.throws(body, (error: unknown) => {

@@ -1,7 +1,6 @@
 /*
- * JavaScript programs: an option of a wrong type is refused with an RdmaError that names it, never with a TypeError of
- * V8 or Node. The names of the options come from the library's own list, which it gives for an unknown option. Options
- * of requests are tested in mistakes-requests.test.ts.
+ * An option of a wrong type is refused with an RdmaError, not with a TypeError of V8. The option names come from the
+ * library's hint for an unknown option.
  */
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
@@ -13,7 +12,7 @@ import { untyped } from './mistakes.ts'
 const { createNetwork, openSystem, RdmaError } = userdma
 
 const WRONG = [null, -1, 1.5, 2n ** 70n, 'x', '', {}, [], () => {}, Symbol('x'), Number.NaN, new Date(0)]
-/** Options that may have a value of `WRONG`, and which. */
+/** Options that may have some values of `WRONG`. */
 const ALLOWED: Readonly<Record<string, (value: unknown) => boolean>> = {
   fault: value => value === '',
   random: value => typeof value === 'function',
@@ -23,7 +22,7 @@ const ALLOWED: Readonly<Record<string, (value: unknown) => boolean>> = {
   like: Array.isArray,
   // Null counts as absent.
   pathMtu: value => value === null,
-  // Objects, whose properties are checked where they are used.
+  // The properties of these objects are checked by other calls.
   check: value => typeof value === 'object',
   access: value => typeof value === 'object',
   active: value => typeof value === 'object',
@@ -31,7 +30,7 @@ const ALLOWED: Readonly<Record<string, (value: unknown) => boolean>> = {
   connection: value => typeof value === 'object',
 }
 
-/** Whether the message names the option; that of an empty peer names its missing `gid`. */
+/** An empty peer is refused for its missing `gid`. */
 const namesOption = (message: string, option: string): boolean =>
   message.includes(option) || (option === 'peer' && message.includes('gid undefined'))
 
@@ -43,7 +42,7 @@ interface Setup {
 }
 type Call = (setup: Setup, options: never) => unknown
 
-/** Calls with options; the second function returns those that are required. */
+/** Calls with options. The second function returns the required options. */
 const calls: Readonly<Record<string, readonly [Call, ((setup: Setup) => object)?]>> = {
   createNetwork: [(_, options) => createNetwork(options)],
   open: [(_, options) => open(options)],
@@ -77,14 +76,14 @@ const calls: Readonly<Record<string, readonly [Call, ((setup: Setup) => object)?
   'device.ip': [({ device }, options) => device.ip(options), () => ({ address: '10.9.0.7/24' })],
 }
 
-/** Turns of the event loop in which a promise of a call must reject. */
+/** A promise must reject within this number of turns of the event loop. */
 const TURNS = 10
 
 const pause = async (): Promise<void> => {
   for (let turn = 0; turn < TURNS; turn++) await nextTurn()
 }
 
-/** The error that a call throws, or with which its promise rejects soon. */
+/** The error that a call throws, or with which the promise of a call rejects. */
 const errorOf = async (call: () => unknown): Promise<unknown> => {
   try {
     const answer = call()
@@ -102,7 +101,7 @@ const errorOf = async (call: () => unknown): Promise<unknown> => {
 describe('an option of a wrong type is refused by an RdmaError that names it', () => {
   let setup: Setup
   before(async () => {
-    // The checker is loaded now, so that later opens take few turns.
+    // Loads the checker: later opens take few turns.
     await (await open({ check: true })).close()
     const device = await open()
     const pd = device.pd()

@@ -1,7 +1,6 @@
 /*
- * JavaScript programs: a method that is called without its object, or with a wrong argument, throws no error other than
- * an RdmaError, no TypeError of V8 for example. The test calls all public methods of the objects in `createAll` except
- * `network.capture`; it finds those of objects other than networks by itself.
+ * A public method that is called without its object, or with a wrong argument, throws an RdmaError or no error: never a
+ * TypeError of V8.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -14,7 +13,7 @@ const { createNetwork, open, openSystem, RdmaError } = userdma
 type Method = (this: unknown, ...args: unknown[]) => unknown
 const WRONG = [undefined, null, 5, -1, 1.5, 'x', {}, [], true, 2n ** 70n, () => {}, Symbol('x')]
 
-/** Objects of the library, without those of connections and IP; `close` closes their devices. */
+/** Objects of the library, except objects of connections and IP. */
 const createAll = async () => {
   const network = createNetwork()
   network.addDevice(core => createCtxDevice(core, 'ctx0'))
@@ -65,7 +64,7 @@ const createAll = async () => {
   return { objects, close: () => Promise.all([device, otherDevice, ctx].map(one => one.close())) }
 }
 
-/** Not called: methods of networks that are not public (`LocalNetwork`), and `capture`, which would create files. */
+/** Private methods of networks (`LocalNetwork`), and `capture`, which would create files. */
 const NOT_CALLED = /^network\.(?!(?:addDevice|setFaults|trace)$)/
 
 /** The properties of an object and of its prototypes, by name. */
@@ -77,7 +76,7 @@ const membersOf = (object: object): Map<string, PropertyDescriptor> => {
   return members
 }
 
-/** The error that a call throws, or with which its promise rejects within one turn of the event loop. */
+/** The error that a call throws, or with which the promise of a call rejects within one turn of the event loop. */
 const errorOf = async (call: () => unknown): Promise<unknown> => {
   try {
     const answer = call()
@@ -93,10 +92,7 @@ const errorOf = async (call: () => unknown): Promise<unknown> => {
     return error
   }
 }
-/**
- * The methods of the objects that the tests call, with their names. Those that close an object are last: all methods of
- * a closed object are refused alike.
- */
+/** The methods that the tests call. Methods that close an object are last, because closed objects refuse all methods. */
 const methodsOf = (objects: Record<string, object>) => {
   const methods: { readonly name: string; readonly object: object; readonly method: Method }[] = []
   for (const [name, object] of Object.entries(objects))
@@ -108,7 +104,6 @@ const methodsOf = (objects: Record<string, object>) => {
   return [...methods.filter(one => !closes(one)), ...methods.filter(closes)]
 }
 
-/** Whether it is an Error other than RdmaError. */
 const isForeignError = (error: unknown): boolean => error instanceof Error && !(error instanceof RdmaError)
 
 const isClass = (value: unknown): boolean => typeof value === 'function' && /^class\b/.test(String(value))

@@ -1,5 +1,5 @@
 /*
- * Connected queue pairs in the library: messages, one-sided operations, waiting, errors, closing.
+ * Connected queue pairs in the library.
  */
 import assert from 'node:assert/strict'
 import { constants } from 'node:os'
@@ -133,10 +133,10 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('posting to a full queue is refused, and works again after completions are polled', async () => {
+  test('posting to a full queue is refused until completions are polled', async () => {
     const { a, b } = await pair(openTwo)
     const { maxSendWr } = a.qp.query().cap
-    // None can complete while the peer has no receive posted.
+    // No send completes: the peer has no receive.
     for (let i = 0; i < maxSendWr; i++) a.qp.send(a.mr.slice(0, 1), { signaled: i === maxSendWr - 1 })
     assert.equal(a.qp.pending, maxSendWr)
     assert.throws(() => a.qp.send(a.mr.slice(0, 1)), { code: 'ENOMEM' })
@@ -148,7 +148,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('a failed request moves the queue pair to the error state with an event; after RESET it connects again', async () => {
+  test('a failed request moves the queue pair to ERR with an event; after RESET the queue pair connects again', async () => {
     const { a, b } = await pair(openTwo)
     const event = nextEvent(b.device)
     a.qp.write(a.mr.slice(0, 8), { ...b.mr.remote(), rkey: 0x1234 }, { id: 3 })
@@ -182,7 +182,7 @@ eachCarrier(openTwo => {
     await closeAll({ device }, { device: otherDevice })
   })
 
-  test('a waiter for solicited completions is not woken by others', async () => {
+  test('an unsolicited completion does not wake a waiter for solicited completions', async () => {
     const { a, b } = await pair(openTwo)
     let isWoken = false
     for (let id = 1; id <= 2; id++) b.qp.receive(b.mr.slice(), id)
@@ -199,7 +199,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('a device shows its attributes, and a wait for its events ends by a signal or with the device', async () => {
+  test('a device has attributes; a signal or the close of the device ends a wait for events', async () => {
     const { a, b } = await pair(openTwo)
     const { device } = a
     assert.equal(
@@ -225,7 +225,7 @@ eachCarrier(openTwo => {
     assert.equal(b.device.address, '127.0.0.2')
   })
 
-  test('a closed queue reports that it is closed, and its memory may be reused', async () => {
+  test('a closed queue refuses calls, and its memory may be reused', async () => {
     const [device, otherDevice] = await openTwo()
     const { pd, mr, cq } = resourcesOn(device)
     const srq = pd.srq()

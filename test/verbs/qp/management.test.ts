@@ -1,6 +1,5 @@
 /*
- * Queue pair 1 of soft devices in this process (IBA 13.5): datagrams of the general services use the well-known Q_Key,
- * and each port has one such queue pair.
+ * Queue pair 1 of soft devices in this process (IBA 13.5).
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -1,24 +1,24 @@
 /*
- * Numbers of the stacks of a program on a daemon's device: equal stacks share a number, and one stack more than the
- * daemon keeps is sent, so that the daemon reports that some are missing.
+ * Numbers of a program's stacks on a daemon's device. The program sends one stack more than the daemon keeps: the daemon
+ * then reports that stacks are missing.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { MAX_STACKS } from '../../../src/spec/session.ts'
 import { createStackNumbers } from '../../../src/verbs/remote/stack-numbers.ts'
 
-/** Functions that call their argument, each from another line. */
+/** Functions that call their argument from different lines. */
 const callers = new Function(
   `return [${Array.from({ length: MAX_STACKS + 3 }, () => 'f => {\nconst r = f(); return r }').join()}]`,
 )() as readonly ((numberOf: () => number) => number)[]
 
-test('equal stacks share a number, and at most one more than the daemon keeps is sent', () => {
+test('equal stacks have the same number, and at most one stack more than the daemon keeps is sent', () => {
   const sent: number[] = []
   const stackNumber = createStackNumbers(id => {
     sent.push(id)
     return id <= MAX_STACKS
   })
-  // From one line, so that only the callers differ; some call again.
+  // All calls are on one line: the stacks differ only by `callers`.
   const order = [0, 0, ...callers.keys(), 1]
   const numbers = order.map(index => callers[index]!(stackNumber))
   assert.deepEqual(numbers.slice(0, 4), [1, 1, 1, 2])

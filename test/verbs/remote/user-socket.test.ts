@@ -1,5 +1,5 @@
 /*
- * The path of the user's own daemon's socket, and the refusal of folders that are not private to the user.
+ * The path of the socket of the user's daemon. Folders that are not private to the user are refused.
  */
 import assert from 'node:assert/strict'
 import { chmodSync, chownSync, existsSync, mkdirSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
@@ -10,7 +10,6 @@ import { daemonCommand, makeUserSocket, namedSocket, userSocket } from '../../..
 
 const uid = process.getuid?.() ?? 0
 const NOBODY = 65534
-/** The variables that the tests change, as they were before. */
 const { TMPDIR, XDG_RUNTIME_DIR, USERDMA_SOCKET } = process.env
 const before = { TMPDIR, XDG_RUNTIME_DIR, USERDMA_SOCKET }
 
@@ -30,13 +29,13 @@ describe("the user's own socket", () => {
     }
   })
 
-  it('is in the runtime folder if that belongs to this user', () => {
+  it('is in the runtime folder of this user', () => {
     process.env.XDG_RUNTIME_DIR = join(folder, 'run')
     mkdirSync(process.env.XDG_RUNTIME_DIR)
     assert.equal(userSocket(), join(folder, 'run', 'userdma', 'sock'))
   })
 
-  it('is in the temporary folder otherwise', () => {
+  it('is in the temporary folder without a runtime folder', () => {
     const expected = join(folder, `userdma-${uid}`, 'sock')
     assert.equal(userSocket(), expected)
     process.env.XDG_RUNTIME_DIR = join(folder, 'missing')
@@ -52,7 +51,7 @@ describe("the user's own socket", () => {
     assert.equal(userSocket(), join(folder, `userdma-${uid}`, 'sock'))
   })
 
-  it('gets a folder that other users may not enter, and keeps it', () => {
+  it('is in a folder that other users may not enter', () => {
     assert.ok(!existsSync(join(folder, `userdma-${uid}`)))
     const socket = makeUserSocket()
     assert.equal(makeUserSocket(), socket)
@@ -91,13 +90,13 @@ describe("the user's own socket", () => {
     chmodSync(folder, 0o700)
   })
 
-  it('is the default of a daemon; `daemonCommand` names any other path', () => {
+  it('is the default of a daemon; `daemonCommand` has any other path', () => {
     assert.equal(daemonCommand(userSocket()), 'userdma daemon')
     assert.equal(daemonCommand('/x/y'), 'userdma daemon --socket /x/y')
     assert.equal(daemonCommand("/it's here"), "userdma daemon --socket '/it'\\''s here'")
   })
 
-  it('is not used if an option or the environment names another one', () => {
+  it('is not used if an option or the environment has another path', () => {
     assert.equal(namedSocket(undefined), undefined)
     assert.equal(namedSocket('/a/b'), '/a/b')
     assert.equal(namedSocket('b'), join(process.cwd(), 'b'))
