@@ -1,6 +1,5 @@
 /*
- * The order of clients (R31, R40): mad, rdma_cm and ipoib are started on a device in this order and stopped in reverse
- * order, also under load; a client that fails does not affect those that do not use it.
+ * Clients start on a device in the order mad, rdma_cm, ipoib, and stop in reverse order (R31, R40).
  */
 
 import assert from 'node:assert/strict'
@@ -13,8 +12,8 @@ import { Stack } from './ipoib/stack.ts'
 import { establish, type Host, ip4, twoHosts, VirtualNetwork } from './rdma-cm/hosts.ts'
 
 /**
- * Records the clients' notifications of added and removed devices, and makes those of added devices fail that `fails`
- * selects. The returned function returns the log and clears it.
+ * Records the clients' notifications of added and removed devices. `fails` selects notifications of added devices that
+ * throw. The returned function returns the log and clears it.
  */
 const watchClients = ({ clients }: Core, fails: (client: string, device: Device) => boolean = () => false) => {
   const log: string[] = []
@@ -44,7 +43,7 @@ const startAll = (host: Host): Host => {
 
 const PORT = 7471
 
-it('clients are started in the order of the table, whichever is used first', () => {
+it('clients start in the order of the table, in any order of use', () => {
   assert.deepEqual(clientNames, ['mad', 'rdma_cm', 'ipoib'])
   const network = new VirtualNetwork()
   const { core, clients } = network.host()
@@ -81,7 +80,7 @@ it('clients keep their order for devices that are added and removed under load',
   assert.deepEqual([a.core.faults, b.core.faults], [0, 0])
 })
 
-it('a client that fails on a device does not affect those that do not use it', () => {
+it('a client that fails on a device does not affect independent clients', () => {
   for (const name of clientNames) {
     const network = new VirtualNetwork()
     const host = startAll(network.host())
@@ -108,7 +107,7 @@ it('a client that fails on a device does not affect those that do not use it', (
   }
 })
 
-it('a client that fails to start does not affect those that do not use it, and its start is tried again', () => {
+it('a client that fails to start does not affect independent clients, and is started again later', () => {
   const network = new VirtualNetwork()
   const host = network.host({}, false)
   const device = host.plug(1)

@@ -1,6 +1,5 @@
 /*
- * Stacks and refused posts that programs report to a daemon that checks them: limits on the number and length of
- * stacks, ids per process, random contents.
+ * Stacks and refused posts that programs report to a checking daemon.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -11,10 +10,10 @@ import { scratchFolder } from '../tools.ts'
 import { daemonOf, dial } from './client.ts'
 
 const folder = scratchFolder()
-/** The answer to a STACK message if the daemon checks programs and does not keep the stack. */
+/** The answer to a STACK message if a checking daemon does not keep the stack. */
 const NOT_KEPT = -Errno.ENOSPC
 
-test('a process has at most 4096 stacks with different ids; a new session of it starts without stacks', async t => {
+test('a process has at most 4096 stacks with different ids; a new session starts without stacks', async t => {
   const daemon = await daemonOf(t, folder, ['127.0.0.1'], { check: true })
   const client = dial(t, daemon)
   await client.hello()
@@ -34,7 +33,7 @@ test('the stacks of a process are limited to 16 MiB, counting text and frames', 
   const long = 'x'.repeat(4087)
   const manyFrames = 'x\n'.repeat(2043)
   let id = 0
-  // Of a stack only the first 64 frames are kept; the whole text is charged.
+  // The daemon keeps only the first 64 frames of a stack, but charges the whole text.
   while ((await client.stack(++id, id % 2 === 0 ? long : manyFrames)) === 0);
   assert.ok(id > 2500 && id < MAX_STACKS, `stack ${id} is not kept`)
 })

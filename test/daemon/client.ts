@@ -1,6 +1,5 @@
 /*
- * A client of a daemon in this process, without the shim: it sends any bytes as session messages, and makes Linux's
- * write commands, whose structures are in this process's memory.
+ * A client of a daemon in this process, without the preload library: session messages, and Linux's write commands.
  */
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
@@ -23,7 +22,7 @@ import type { DaemonConfig, Stat, ToolReply } from '../../src/uapi/tool.ts'
 
 let daemons = 0
 
-/** A daemon in this process with a soft device for each address, rxe0 first; it ends with the test. */
+/** A daemon in this process with soft devices rxe0, rxe1 … at the addresses. The daemon ends with the test. */
 export const daemonOf = async (
   t: TestContext,
   folder: string,
@@ -49,27 +48,25 @@ export interface ReceivedReply extends Reply {
 }
 
 export interface Client {
-  /** Sends a message, with these descriptors; returns its length or -errno. */
+  /** Sends a message with descriptors; returns its length or -errno. */
   send(bytes: Uint8Array, fds?: readonly number[]): number
   /** The next message; undefined if the session has ended. */
   next(): Promise<ReceivedReply | undefined>
-  /** Sends HELLO; returns its reply. The descriptors are closed with the client. */
+  /** Sends HELLO; returns the reply. The client closes the descriptors of the reply. */
   hello(): Promise<ReceivedReply>
-  /** Sends OPEN; returns its reply. A device's node has two descriptors: memory file and doorbell. */
+  /** Sends OPEN; returns the reply. Descriptors of a device's node: memory file and doorbell. */
   open(node?: number): Promise<ReceivedReply>
-  /** Sends ATTACH of a context's memory file; returns its reply with one descriptor: a doorbell. */
+  /** Sends ATTACH of a context's memory file; returns the reply with one descriptor, a doorbell. */
   attach(fd: number): Promise<ReceivedReply>
-  /**
-   * Opens a node and makes the opening call; returns the context's number. The descriptors are closed with the client.
-   */
+  /** Opens a node and makes the opening call; returns the context's number. The client closes the descriptors. */
   context(node?: number): Promise<number>
-  /** Calls on a context; return the return value. */
+  /** Calls on a context; they return the return value. */
   ioctl(context: number, request: number, argument: bigint): Promise<number>
   write(context: number, buffer: bigint, length: bigint): Promise<number>
   /**
-   * Makes a write command without an extended header. `body`: u32 words after the pointer to the response;
-   * `responseWords`: the length of the response in u32 words, 0 for a command without one. `ret` is the length of the
-   * command in bytes (8, 8 more with a response, and the body), or -errno; `fds`: the descriptors of the reply.
+   * Makes a write command without an extended header. `body`: u32 words after the pointer to the response.
+   * `responseWords`: length of the response in u32 words, 0 for no response. `ret`: length of the command in bytes, or
+   * -errno. `fds`: descriptors of the reply.
    */
   command(
     context: number,
@@ -77,22 +74,22 @@ export interface Client {
     body?: readonly number[],
     responseWords?: number,
   ): Promise<{ ret: number; response: number[]; fds: readonly number[] }>
-  /** Calls on a descriptor of this process, an event descriptor or a driver's; return the return value. */
+  /** Calls on an event descriptor or a driver's descriptor of this process; they return the return value. */
   ioctlOn(fd: number, request: number, argument: bigint): Promise<number>
   writeOn(fd: number, buffer: bigint, length: bigint): Promise<number>
-  /** Sends MAP of PROT_READ | PROT_WRITE; returns its reply with a descriptor. */
+  /** Sends MAP with PROT_READ | PROT_WRITE; returns the reply with a descriptor. */
   mapOn(fd: number, offset: bigint, length: bigint, context?: number): Promise<ReceivedReply>
-  /** Sends NETLINK about a descriptor of this process; returns its reply with the program's end of a new socket. */
+  /** Sends NETLINK about a descriptor of this process; returns the reply with the program's end of a new socket. */
   netlink(fd: number, operation: number, extra: number, argument: bigint): Promise<ReceivedReply>
   /** Sends REFRESH, which announces that counter files are about to be read. */
   refresh(): Promise<ReceivedReply>
-  /** Sends REFUSED with these values; returns its return value. */
+  /** Sends REFUSED; returns the return value. */
   refused(context: number, stack: number, body: Parameters<typeof writeRequest<'REFUSED'>>[3]): Promise<number>
-  /** Sends STACK; returns its return value. */
+  /** Sends STACK; returns the return value. */
   stack(id: number, frames: string): Promise<number>
   tool(request: unknown, fds?: readonly number[]): Promise<ToolReply>
   stat(): Promise<Stat>
-  /** Keeps descriptors, which `close` closes. */
+  /** Makes `close` close the descriptors. */
   keep(fds: readonly number[]): void
   close(): void
   readonly memory: Arena
@@ -226,7 +223,7 @@ export const dial = (t: TestContext, daemon: Pick<Daemon, 'socket'>): Client => 
   return self
 }
 
-/** Requests `stat` until `isReached` returns true; returns that answer. Fails the test after 200 requests. */
+/** Requests `stat` until `isReached` is true; returns the last answer. Fails the test after 200 requests. */
 export const eventually = async (client: Client, isReached: (stat: Stat) => boolean): Promise<Stat> => {
   let last: Stat | undefined
   for (let i = 0; i < 200; i++) {

@@ -1,6 +1,5 @@
 /*
- * Exceptions injected into the daemon: in a device's poll, a call, a message, a timer, a doorbell. Each ends at most
- * its own session, call or device, the log has the stack, and all others continue.
+ * Exceptions injected into the daemon. An exception ends at most one session, call or device, and is logged.
  */
 import assert from 'node:assert/strict'
 import { closeSync, existsSync, readFileSync } from 'node:fs'
@@ -26,14 +25,13 @@ import { openTestSocket } from './netlink/test-socket.ts'
 import { unbounded } from './unbounded.ts'
 
 const folder = scratchFolder()
-/** Linux's numbers of write commands (IB_USER_VERBS_CMD_…), and the lengths of these commands, which they return. */
+/** Linux's numbers of write commands (IB_USER_VERBS_CMD_…), and their return values: their lengths. */
 const Command = { GET_CONTEXT: 0, ALLOC_PD: 3, DEALLOC_PD: 4 } as const
 const [ALLOC_PD_BYTES, DEALLOC_PD_BYTES] = [16, 12]
 
 /** Offset of the type in struct ib_uverbs_async_event_desc. */
 const EVENT_TYPE_AT = 8
 
-/** A log; each line has the message and the stack. */
 const createLog = () => {
   const lines: string[] = []
   const log = (...words: unknown[]): void => {
@@ -79,7 +77,7 @@ const assertServed = async (client: Client, context: number): Promise<void> => {
   assert.equal((await client.command(context, Command.DEALLOC_PD, [0])).ret, DEALLOC_PD_BYTES)
 }
 
-/** An object that does what `rxe` does, of which a test replaces a part. */
+/** The members of `rxe`, as a plain object. A test replaces some. */
 const functionsOf = (rxe: RxeDevice): RxeDevice => ({
   device: rxe.device,
   state: rxe.state,
@@ -128,7 +126,7 @@ for (const method of ['poll', 'nextTimeout'] as const)
     isBroken = true
     await assertServed(client, healthy)
     assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, -Errno.EIO)
-    // The first event; that readFileSync returns shows that the events end.
+    // readFileSync returns at the end of the events. The first event is DEVICE_FATAL.
     assert.equal(readFileSync(fds[0]).readUInt32LE(EVENT_TYPE_AT), AsyncEventType.values.DEVICE_FATAL)
     assert.equal(lines.length, 1)
     assert.match(lines[0], /device rxe1.*injected into the device\n\s+at /s)
@@ -144,7 +142,7 @@ for (const method of ['poll', 'nextTimeout'] as const)
     await assertServed(client, await client.context(1))
   })
 
-test('a call that throws answers EIO, immediately or later; its session and others continue', async t => {
+test('a call that throws, immediately or later, is answered with EIO; all sessions continue', async t => {
   const { lines, log } = createLog()
   let fault: 'none' | 'throws' | 'rejects' = 'none'
   const daemon = await daemonWith(t, {
@@ -169,7 +167,7 @@ test('a call that throws answers EIO, immediately or later; its session and othe
   assert.match(lines[1], /injected into a promise\n\s+at /)
 })
 
-test('a message whose handling throws ends only its session', async t => {
+test('an exception while a message is handled ends only the session', async t => {
   const { lines, log } = createLog()
   let isBroken = false
   const daemon = await daemonWith(t, {
@@ -196,7 +194,7 @@ test('a message whose handling throws ends only its session', async t => {
   assert.equal((await other.stat()).sessions, 0, 'without the session that sends the request')
 })
 
-test('a request or list of netlink that throws answers EIO, and its socket continues', async t => {
+test('a netlink request or list that throws is answered with EIO, and the socket continues', async t => {
   const { lines, log } = createLog()
   let isBroken = false
   const daemon = await daemonWith(t, {
@@ -227,7 +225,7 @@ test('a request or list of netlink that throws answers EIO, and its socket conti
   assert.deepEqual(await errnos(), [0, 0])
 })
 
-test('the loop continues without a device that throws, and also after an exception that its caller gets', async () => {
+test('the loop continues without a device that throws, or throws to its caller and continues', async () => {
   const words = new Int32Array(ParkedPage.bytes / 4)
   const reported: unknown[] = []
   let polls = 0
@@ -266,7 +264,7 @@ test('the loop continues without a device that throws, and also after an excepti
   assert.ok(polls > before)
   loop.stop()
 
-  // Without `onFailure` the exception is thrown on.
+  // Without `onFailure` the loop throws the exception.
   const again = new Loop(words, [broken], () => {})
   assert.throws(() => again.kick(), /injected/)
   isBroken = false
@@ -274,7 +272,7 @@ test('the loop continues without a device that throws, and also after an excepti
   again.stop()
 })
 
-test('errors in a timer and in a doorbell are logged, and the context still ends', async t => {
+test('errors in a timer and in a doorbell are logged, and the context ends', async t => {
   failOnUncaught(t)
   const { lines, log } = createLog()
   const m = machine(1)
@@ -290,7 +288,7 @@ test('errors in a timer and in a doorbell are logged, and the context still ends
     },
     createContainment(log),
   )
-  /** Resolves when the contexts next call `onRung`, their third argument. */
+  /** Resolves at the next call of `onRung`, the third argument of Contexts. */
   const nextRung = (): Promise<void> =>
     new Promise(done => {
       resolveRung = done

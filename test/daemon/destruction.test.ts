@@ -1,7 +1,5 @@
 /*
- * A program or device with very many objects ends: in each turn of the event loop a few of its objects are destroyed,
- * other clients are served in between, and the user's next open waits until all are destroyed. The tests count objects,
- * not time.
+ * The end of programs and devices with very many objects.
  */
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
@@ -19,11 +17,11 @@ import { type Client, dial } from './client.ts'
 import { CM_HEADER_BYTES, writeCommand } from './ucma.ts'
 
 const folder = scratchFolder()
-/** Linux's numbers of write commands (IB_USER_VERBS_CMD_…), and the length of ALLOC_PD, which it returns. */
+/** Linux's numbers of write commands (IB_USER_VERBS_CMD_…), and the return value of ALLOC_PD: its length. */
 const Command = { ALLOC_PD: 3, CREATE_COMP_CHANNEL: 17 } as const
 const ALLOC_PD_BYTES = 16
 const MANY = 500
-/** Maximum number of objects destroyed in one turn: STEPS_PER_TURN (core/devices/registry.ts), with a margin. */
+/** Maximum number of destroyed objects per turn: STEPS_PER_TURN (core/devices/registry.ts), with a margin. */
 const MAX_IN_TURN = 64
 
 let daemons = 0
@@ -63,7 +61,7 @@ const createPds = async (client: Client, node: number): Promise<number> => {
   return context
 }
 
-/** The largest decrease of `count` in one turn, until it is 0. */
+/** The largest decrease of `count` in one turn, until `count` is 0. */
 const maxInTurn = async (count: () => number): Promise<number> => {
   let max = 0
   for (let before = count(); before > 0; ) {
@@ -90,7 +88,7 @@ test('a few objects of a program that has exited are destroyed in each turn', as
   assert.ok(max <= MAX_IN_TURN, `${max} in one turn`)
 })
 
-test('while objects are destroyed other clients are served, and the user’s next open waits for the end', async t => {
+test('during a destruction, other clients are served, and the next open of the user waits', async t => {
   const { daemon, core } = await setUp(t)
   const device = deviceOf(core, 'rxe0')
   const [client, neighbour, opener] = [await connect(t, daemon), await connect(t, daemon), await connect(t, daemon)]
@@ -103,7 +101,7 @@ test('while objects are destroyed other clients are served, and the user’s nex
   assert.equal(device.counts.pd, 0)
 })
 
-test('a few objects of a removed device are destroyed in each turn, and its name can be used again', async t => {
+test('a few objects of a removed device are destroyed in each turn; the name can then be used again', async t => {
   const { daemon, core } = await setUp(t)
   const device = deviceOf(core, 'rxe0')
   const client = await connect(t, daemon)
@@ -126,7 +124,7 @@ test('a few identifiers of a closed rdma_cm channel are destroyed in each turn',
   const { descriptors } = await client.open(CM_NODE)
   client.keep(descriptors)
   const fd = descriptors[0]!
-  // RDMA_USER_CM_CMD_CREATE_ID: a body of 24 bytes, with the pointer to the response at 8 and the port space at 16.
+  // struct rdma_ucm_create_id.
   const [CREATE_ID, BODY, RESPONSE_AT, PORT_SPACE_AT] = [0, 24, 8, 16]
   const words: [number, number][] = [[PORT_SPACE_AT, CmPortSpace.values.TCP]]
   for (let i = 0; i < MANY; i++) {

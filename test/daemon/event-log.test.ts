@@ -1,6 +1,5 @@
 /*
- * The daemon's reader of event logs: entries arrive once and in order, those that a program has claimed and not written
- * are waited for, and lost ones are reported, whatever the program writes.
+ * The daemon's reader of event logs.
  */
 import assert from 'node:assert/strict'
 import { closeSync, readSync, writeSync } from 'node:fs'
@@ -18,7 +17,7 @@ const ENTRY_BYTES = Messages.event.size
 const CONTEXT = 5
 const OWNER = 4711
 
-/** A context with an event log, its program, and the daemon's reader. The clock stands still, except in `sleep`. */
+/** A context with an event log, and the daemon's reader. Only `sleep` advances the clock. */
 const setUp = (t: TestContext) => {
   let milliseconds = performance.now()
   t.mock.method(performance, 'now', () => milliseconds)
@@ -32,7 +31,7 @@ const setUp = (t: TestContext) => {
   }
   return {
     logs,
-    /** Writes the entry with this number, from 0; its wr_id is its number. */
+    /** Writes an entry; its number, from 0, is also its wr_id. */
     write(number: number, time = process.hrtime.bigint(), sequence = BigInt(number + 1)): void {
       const view = new DataView(new ArrayBuffer(ENTRY_BYTES))
       view.setBigUint64(ENTRY.sequence, sequence, true)
@@ -52,13 +51,13 @@ const setUp = (t: TestContext) => {
     writeBytes: (at: number, bytes: Uint8Array): void =>
       void writeSync(fd, bytes, 0, bytes.length, EventLog.offset + at),
     claim: (head: bigint | number): void => writeWord(HEADER.head, BigInt(head)),
-    /** What the daemon has stored as read. */
+    /** The number of entries that the daemon has marked as read. */
     tail(): number {
       const word = new BigUint64Array(1)
       readSync(fd, word, 0, 8, EventLog.offset + HEADER.tail)
       return Number(word[0])
     },
-    /** The numbers of the new entries, and whether some were lost. */
+    /** Reads the new entries. */
     read(): [numbers: number[], isLost: boolean] {
       const { entries, lost } = logs.read()
       return [entries.map(({ wrId }) => Number(wrId)), lost.includes(CONTEXT)]
@@ -81,7 +80,7 @@ test('an entry is read once, with its fields, and its number is stored', t => {
   const expected = { wrId: 0n, process: OWNER + 1, thread: 2, kind, context: CONTEXT, number: 3, count: 4, stack: 6 }
   assert.deepEqual(fields, expected)
   assert.ok(Math.abs(time - acquired - 1) < 0.01, `${time - acquired} µs`)
-  // The entry was written after the clock was stopped, less than a minute ago.
+  // The entry was written less than a minute after the clock stopped.
   assert.ok(time >= nowMicroseconds() - 1e6 && time <= nowMicroseconds() + 60e6)
   assert.equal(log.tail(), 1)
   assert.deepEqual(log.read(), [[], false])
@@ -108,7 +107,7 @@ test('entries are read in order across the end of the ring', t => {
   assert.equal(log.tail(), first + 25)
 })
 
-test('of more entries than the ring has the oldest are lost', t => {
+test('if the ring overflows, the oldest entries are lost', t => {
   const log = setUp(t)
   for (let number = 0; number < EventLog.entries + 3; number++) log.write(number)
   log.claim(EventLog.entries + 3)
@@ -117,7 +116,7 @@ test('of more entries than the ring has the oldest are lost', t => {
   assert.deepEqual(log.read(), [[], false])
 })
 
-test('an entry that is claimed and not written is waited for, at most a second; it and no other is lost', t => {
+test('the reader waits at most a second for an entry that is claimed and not written; only this entry is lost', t => {
   const log = setUp(t)
   log.write(0)
   log.write(2)
@@ -135,7 +134,7 @@ test('an entry that is claimed and not written is waited for, at most a second; 
   assert.deepEqual(log.read(), [[4], true])
 })
 
-test('an entry that a later one has overwritten is lost', t => {
+test('an entry is lost if a later entry overwrites it', t => {
   const log = setUp(t)
   log.write(0, 0n, BigInt(EventLog.entries + 1))
   log.write(1)
@@ -143,7 +142,7 @@ test('an entry that a later one has overwritten is lost', t => {
   assert.deepEqual(log.read(), [[1], true])
 })
 
-test('a program may write anything: no read throws, or returns more entries than the ring has', t => {
+test('with any bytes in the log, a read returns at most the entries of the ring, and never throws', t => {
   const log = setUp(t)
   const head = fc.oneof(fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }), fc.bigInt({ min: 0n, max: 40_000n }))
   const bytes = fc.uint8Array({ maxLength: 4096 })

@@ -1,5 +1,5 @@
 /*
- * The daemon's log of failures, and the failures sent to tracing tools.
+ * Failures in the daemon's log and in tracing tools.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -38,7 +38,7 @@ const setUp = () => {
   return { core, device, lines, posted, clock, reports }
 }
 
-test('a failure is logged in one line with its process, and sent to tools as a record', () => {
+test('a failure is one log line with the process, and one record for tools', () => {
   const { device, lines, posted, reports } = setUp()
   const context = openContext(device, { isOpened: true })
   reports.setOwner(context, { pid: 4711, command: 'ib_write_bw', tag: 'some tag' })
@@ -51,15 +51,15 @@ test('a failure is logged in one line with its process, and sent to tools as a r
   assert.deepEqual(reports.ownerOf(context)?.pid, 4711)
 })
 
-test('a failure that is only a note (the program moved the queue pair to ERR) is sent to tools, but not logged', () => {
+test('a note (the program moved the queue pair to ERR) is sent to tools, but not logged', () => {
   const { device, lines, posted } = setUp()
   reportFailure({ ...failure, cause: createCause('MODIFIED', {}) }, device, undefined)
   assert.equal(lines.length, 0)
   assert.equal(posted.length, 1)
 })
 
-// 20 lines of a client at once, then 2 each second.
-test('a client’s log lines are rate-limited, the omitted ones are counted, and other clients’ failures are logged', () => {
+// A client may have 20 lines immediately, then 2 lines per second.
+test('the log lines of a client are rate-limited and counted; failures of other clients are logged', () => {
   const { device, lines, clock, reports } = setUp()
   const [flooding, other] = [1, 2].map(pid => {
     const context = openContext(device, { isOpened: true })
@@ -80,7 +80,7 @@ test('a client’s log lines are rate-limited, the omitted ones are counted, and
   assert.equal(lines[24], 'userdma daemon: 998 more failures of process 1 (program1) were not logged')
 })
 
-test('all clients together are limited too', () => {
+test('the log lines of all clients together are limited', () => {
   const { device, lines, reports } = setUp()
   for (let pid = 1; pid <= 30; pid++) {
     const context = openContext(device, { isOpened: true })

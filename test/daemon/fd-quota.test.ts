@@ -1,16 +1,16 @@
 /*
- * Quotas of the daemon's descriptors: a new process gets some while any are left.
+ * Quotas of the daemon's descriptors.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { createFdQuotas, type FdQuota } from '../../src/daemon/fd-quota.ts'
 
-/** The daemon's own user, and another one. */
+/** The daemon's user, and another user. */
 const OWNER = 1000
 const GUEST = 7
 
-/** Takes one descriptor at a time until refused; returns their number and the code of the refusal. */
+/** Takes single descriptors until refused; `taken` is their number, `code` the error of the refusal. */
 const takeAll = (quota: FdQuota): { readonly taken: number; readonly code: string } => {
   for (let taken = 0; ; taken++) {
     try {
@@ -21,7 +21,7 @@ const takeAll = (quota: FdQuota): { readonly taken: number; readonly code: strin
   }
 }
 
-test('a process may take a quarter of all descriptors, over all its sessions; the error says how many and what to do', () => {
+test('a process may take a quarter of all descriptors; the error has the number and advice', () => {
   const quotas = createFdQuotas(200, OWNER)
   const release = quotas.of(1, OWNER).take(10)
   assert.deepEqual(takeAll(quotas.of(1, OWNER)), { taken: 40, code: 'EMFILE' })
@@ -35,7 +35,7 @@ test('a process may take a quarter of all descriptors, over all its sessions; th
   assert.deepEqual(takeAll(quotas.of(1, OWNER)), { taken: 10, code: 'EMFILE' })
 })
 
-test('each new process may take a quarter of the rest, and at least 16 if so many are left', () => {
+test('each new process may take a quarter of the rest, or 16 if a quarter is less', () => {
   const quotas = createFdQuotas(200, OWNER)
   const taken = Array.from({ length: 10 }, (_, pid) => takeAll(quotas.of(pid, OWNER)))
   assert.deepEqual(
@@ -45,7 +45,7 @@ test('each new process may take a quarter of the rest, and at least 16 if so man
   assert.equal(taken[9].code, 'ENFILE')
 })
 
-test('a user other than the daemon’s own may take half of all, over all its processes', () => {
+test('the processes of another user may take half of all descriptors', () => {
   const quotas = createFdQuotas(10_000, OWNER)
   for (let pid = 0; pid < 100; pid++) takeAll(quotas.of(pid, GUEST))
   assert.ok(quotas.charged <= 5000, `${quotas.charged}`)

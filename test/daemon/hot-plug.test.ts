@@ -1,5 +1,5 @@
 /*
- * Session messages that add and remove devices, and calls on a driver's descriptors, also with invalid arguments.
+ * Session messages that add and remove devices, and calls on a driver's descriptors.
  */
 import assert from 'node:assert/strict'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
@@ -22,10 +22,10 @@ const ctx0 = { name: 'ctx0', address: '' }
 /** Bytes of struct ib_uverbs_async_event_desc, and the offset of the type. */
 const ASYNC_EVENT_BYTES = 16
 const EVENT_TYPE_AT = 8
-/** Linux's numbers of write commands (IB_USER_VERBS_CMD_…), and the length of ALLOC_PD, which it returns. */
+/** Linux's numbers of write commands (IB_USER_VERBS_CMD_…), and the return value of ALLOC_PD: its length. */
 const Command = { GET_CONTEXT: 0, ALLOC_PD: 3 } as const
 const ALLOC_PD_BYTES = 16
-/** Offset in the client's memory of the name that a call returns. */
+/** Offset of a returned name in the client's memory. */
 const NAME_AT = 2048
 
 const connect = async (t: Parameters<typeof dial>[0], daemon: Parameters<typeof dial>[1]): Promise<Client> => {
@@ -34,7 +34,7 @@ const connect = async (t: Parameters<typeof dial>[0], daemon: Parameters<typeof 
   return client
 }
 
-test('devices are added and removed with their files; addresses and nodes are reused', async t => {
+test('devices are added and removed with their files; addresses and nodes can be reused', async t => {
   const daemon = await daemonOf(t, folder)
   const client = await connect(t, daemon)
   const inTree = (path: string): string => join(`${daemon.socket}.tree`, path)
@@ -61,7 +61,7 @@ test('devices are added and removed with their files; addresses and nodes are re
   })
 })
 
-test('an invalid device, or the removal of an unknown one, is refused and changes nothing', async t => {
+test('an invalid device, and the removal of an unknown device, are refused without any effect', async t => {
   const client = await connect(t, await daemonOf(t, folder))
   const before = await client.tool({ kind: 'config' })
   for (const [request, reason] of [
@@ -78,7 +78,7 @@ test('an invalid device, or the removal of an unknown one, is refused and change
   assert.deepEqual(await client.tool({ kind: 'config' }), before)
 })
 
-test('calls on a context of a removed device fail with EIO after DEVICE_FATAL, and all its memory is released', async t => {
+test('calls on a removed device fail with EIO after DEVICE_FATAL, and the memory of its contexts is released', async t => {
   const daemon = await daemonOf(t, folder, ['127.0.0.1', '127.0.0.2'])
   const client = await connect(t, daemon)
   const { context, descriptors } = await client.open(1)
@@ -98,7 +98,7 @@ test('calls on a context of a removed device fail with EIO after DEVICE_FATAL, a
   await eventually(last, stat => stat.contexts === 0 && stat.descriptors === 0 && stat.mappings.count === 0)
 })
 
-/** A ctx device, a context on it, and a function that opens a descriptor of its driver. */
+/** A context of a ctx device. `openInterface` opens a descriptor of the driver. */
 const setUpDriver = async (t: Parameters<typeof dial>[0]) => {
   const daemon = await daemonOf(t, folder)
   const client = await connect(t, daemon)
@@ -130,7 +130,7 @@ test('a driver’s descriptor takes ioctl, write and mmap; other descriptors are
     client.memory.bytes.set(assign)
     answers.push(await client.ioctlOn(fd, CtxIoctl.ASSIGN, at))
   }
-  // Both ends of the event socket are descriptors of this process; only the program's end takes the call.
+  // This process has both ends of the event socket. Only the program's end takes the call.
   const fd = Number(sockets[answers.indexOf(0)])
   assert.ok(fd > 0, `one of ${sockets.join(', ')} is the daemon's end: ${answers.join(', ')}`)
   const { ret, descriptors } = await client.mapOn(fd, 0n, 4096n)
@@ -149,7 +149,7 @@ test('a driver’s descriptor takes ioctl, write and mmap; other descriptors are
   ])
     assert.equal((await client.mapOn(fd, offset, length)).ret, BigInt(-Errno.EINVAL))
   assert.equal((await client.mapOn(fd, 0n, 4096n, context)).ret, BigInt(-Errno.EBADF))
-  // A method of the object, called on its own descriptor with object 0 (R37).
+  // A method on the object's own descriptor has object 0 (R37).
   const { driver_ops: Ops } = Classes
   const query = { class: Ops, methodName: 'query', method: Ops.methods.query, object: 0, args: {} }
   const message = encodeCall(query, { outputBuffers: { name: { address: at + BigInt(NAME_AT), length: 64 } } })

@@ -1,6 +1,6 @@
 /*
- * A daemon with `endWithLastClient` lives while a process may have a descriptor of it, also one that it has inherited
- * and not used: such a process has no session.
+ * A daemon with `endWithLastClient` lives while a process may have a descriptor of the daemon. A process that has only
+ * inherited a descriptor has no session.
  */
 import assert from 'node:assert/strict'
 import { join } from 'node:path'

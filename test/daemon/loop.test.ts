@@ -1,6 +1,5 @@
 /*
- * The loop polls once more when it parks, is woken by its devices' timers, and lets the event loop run while it is
- * busy.
+ * The daemon's loop: polls, parking, timers, turns of the event loop.
  */
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
@@ -20,7 +19,7 @@ const setUp = (device: Pollable, onTurn?: () => void): { loop: Loop; parked: () 
   return { loop, parked: () => words[ParkedPage.PARKED] }
 }
 
-/** Stops the clock of the loop and returns a function that advances it by so many microseconds. */
+/** Stops the clock of the loop; returns a function that advances the clock. */
 const stopClock = (t: TestContext): ((microseconds: number) => void) => {
   let now = performance.now()
   t.mock.method(performance, 'now', () => now)
@@ -41,10 +40,10 @@ test('the loop is parked at the start, awake while there is work, and parked whe
   })
   assert.equal(parked(), 1)
   loop.kick()
-  // On a busy machine a slice may end early; the loop then continues.
+  // On a busy machine a slice may end early.
   while (parked() === 0) await new Promise(setImmediate)
   assert.deepEqual(parkedWords.slice(0, 3), [0, 0, 0])
-  // The last poll comes after the parked word is set: it finds what was posted in between.
+  // The last poll follows the write of the parked word, and finds late posts.
   assert.equal(parkedWords.at(-1), 1)
   assert.deepEqual(
     parkedWords.slice(0, -1).filter(word => word === 1),
@@ -53,7 +52,7 @@ test('the loop is parked at the start, awake while there is work, and parked whe
   loop.stop()
 })
 
-test('the loop continues, parked no longer, if its poll after parking finds work', t => {
+test('the loop continues unparked if its poll after parking finds work', t => {
   const advanceClock = stopClock(t)
   let latePosts = 0
   /** The parked word at each poll. */
@@ -62,7 +61,7 @@ test('the loop continues, parked no longer, if its poll after parking finds work
     poll: () => {
       advanceClock(1)
       parkedWords.push(parked())
-      // A program that read the parked word earlier posts just as the loop parks.
+      // A program that has read the old parked word posts while the loop parks.
       if (parked() === 1 && latePosts < 2) {
         latePosts++
         return true
@@ -99,7 +98,7 @@ test('the loop parks even if a deadline is near or past', t => {
   }
 })
 
-test('a kick from within the loop or after stop has no effect', () => {
+test('a kick from within the loop, or after stop, has no effect', () => {
   let polls = 0
   const { loop } = setUp({
     poll: () => {
@@ -160,13 +159,13 @@ test('a busy loop polls for 500 µs before it lets the event loop run', t => {
   loop.stop()
 })
 
-test('work that only the poll after parking finds, again and again, lets the event loop run', async t => {
+test('the event loop runs even if every poll after parking finds work', async t => {
   const advanceClock = stopClock(t)
   let isBusy = true
   let polls = 0
   const { loop, parked } = setUp({
     poll: () => {
-      // 1 µs each: the loop lingers for some 20 polls before it parks.
+      // The loop polls for about 20 µs before it parks.
       advanceClock(1)
       assert.ok(++polls < 1000, 'the loop does not return')
       return isBusy && parked() === 1
@@ -207,7 +206,7 @@ test('a kick between two slices leaves the work to the next slice', async () => 
   loop.stop()
 })
 
-test('a device’s timer calls it back, and an earlier deadline is not missed', async () => {
+test('a device’s timer calls the device, also after a change to an earlier deadline', async () => {
   let due = Number.POSITIVE_INFINITY
   let fired = (): void => {}
   const { loop } = setUp({
@@ -266,7 +265,7 @@ test('after eight polls with work, advance starts the loop', async () => {
   loop.stop()
 })
 
-test('very many idle queue pairs are checked a slice per turn, and a post among them is found', async () => {
+test('each turn checks a slice of very many idle queue pairs, and a post is found', async () => {
   const COUNT = 20 * SLICE_ROWS
   const memory = testRings()
   const rings = Array.from({ length: COUNT }, () => ({
@@ -294,7 +293,7 @@ test('very many idle queue pairs are checked a slice per turn, and a post among 
     checked = 0
     act()
     await new Promise(setImmediate)
-    // The slice of a kick and the next one; after a found post another one, and recently used rows.
+    // At most the slice of a kick, the next slice, and a slice after a found post.
     assert.ok(checked <= 3 * SLICE_ROWS, `${checked} in one turn`)
   }
   found.length = 0
@@ -306,7 +305,6 @@ test('very many idle queue pairs are checked a slice per turn, and a post among 
     await turn()
   }
   assert.deepEqual(found, [COUNT - 1])
-  // A doorbell in the middle of a round.
   storeProducer(rings[3].send.ring, 1)
   await turn(() => {
     posts.recheck(3)

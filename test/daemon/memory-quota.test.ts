@@ -1,5 +1,5 @@
 /*
- * Quotas of the daemon's memory for programs' objects: accounting and refusals.
+ * Quotas of the daemon's memory for programs' objects.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -14,7 +14,7 @@ const PD_BYTES = objectBytes(Pd)
 const MAX_PDS = 256
 const caller = { memory: noMemory, copyIn: () => new Uint8Array(), copyOut: () => {}, descriptor: () => undefined }
 
-test('objects are charged to their process, its user and the daemon, and released with them', () => {
+test('objects are charged to process, user and daemon until they are destroyed', () => {
   const quotas = createMemoryQuotas({ process: 3 * PD_BYTES, user: 5 * PD_BYTES, daemon: 6 * PD_BYTES })
   const device = createNullDevice(createCore(), 'null0')
   const open = (pid: number, uid: number) => openContext(device, { isOpened: true, account: quotas.of(pid, uid) })

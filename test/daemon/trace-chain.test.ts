@@ -1,6 +1,5 @@
 /*
- * The trace record of a chain contains the memory to which its entries point, as it was when each entry read or wrote
- * it (R16, R46), so that the record shows the same values as those of separate calls.
+ * The trace record of a chain has the memory that its entries read or wrote (R16, R46).
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -24,10 +23,9 @@ import { testCaller } from '../core/fixture.ts'
 /** Addresses in the program's memory. */
 const [MESSAGE, CHAIN, RESULTS, DATA, REASON] = [0x0, 0x1000, 0x2000, 0x3000, 0x4000]
 
-/** Address of the buffer for output list `i`. */
 const listAddress = (i: number): bigint => BigInt(0x10000 + i * 0x8000)
 
-test('values of a chain’s entries that lie elsewhere in memory are shown as of each entry', () => {
+test('indirect values of a chain’s entries are shown as they were at the time of the entry', () => {
   const device = createNullDevice(createCore(), 'null0')
   const context = openContext(device, { isOpened: true })
   const memory = new Uint8Array(0x100000)
@@ -47,14 +45,14 @@ test('values of a chain’s entries that lie elsewhere in memory are shown as of
     args: { data: new Uint8Array(600) },
   }
   const query: Call = { class: Interface, methodName: 'query', method: Interface.methods.query, object: 0, args: {} }
-  // `classes` is written to DATA, as given below; the other output lists need room too.
+  // All output lists need buffers. The buffer of `classes` is DATA.
   const lists = Object.keys(Interface.methods.query.out).map((name, i) => [
     name,
     { address: listAddress(i), length: 0x8000 },
   ])
   const entries = encodeChain([
     { call: take, options: { inputAddresses: { data: BigInt(DATA) } } },
-    // Writes to the memory that the next entry reads.
+    // This entry writes to the memory that the next entry reads.
     {
       call: query,
       options: { outputBuffers: { ...Object.fromEntries(lists), classes: { address: BigInt(DATA), length: 0x1000 } } },
@@ -87,7 +85,7 @@ test('values of a chain’s entries that lie elsewhere in memory are shown as of
   const watched = hub.watch(ioctlDialect(request).dialect, '', facts, () => [], accesses)
   dispatch(context, watched, [request, BigInt(MESSAGE)], recordingCaller(caller, accesses))
 
-  // Later writes of the program to its memory do not matter.
+  // Later writes of the program must not change the record.
   memory.fill(0)
   const [record] = records
   const shown = callJson(record).chain as { args: { data?: string }; out?: { classes?: unknown[] }; error?: string }[]
@@ -102,7 +100,7 @@ test('values of a chain’s entries that lie elsewhere in memory are shown as of
     callLine(record),
     /entries \[sink\.take\(object \d, data (ab){32}… \(600 bytes\)\), interface\.query\(\)/,
   )
-  // --abi shows the call's own bytes, and the memory that its entries read.
+  // --abi shows the message of the chain, and the memory that the entries read.
   assert.deepEqual(
     record.raw?.in.map(([address]) => Number(address)),
     [MESSAGE, CHAIN, DATA],

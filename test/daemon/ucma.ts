@@ -1,11 +1,11 @@
 /*
- * Commands of Linux's rdma_cm file, as a client without librdmacm writes them to its channel.
+ * Commands of Linux's rdma_cm file, without librdmacm.
  */
 import type { Client } from './client.ts'
 
 /** Bytes of struct rdma_ucm_cmd_hdr. */
 export const CM_HEADER_BYTES = 8
-/** Bytes of the response: a u32. */
+/** The response is a u32. */
 const RESPONSE_BYTES = 4
 /** Offset of responses in the client's memory. */
 const RESPONSE_AT = 8192
@@ -16,9 +16,9 @@ export interface Channel {
 }
 
 /**
- * Writes rdma_cm command `number` with a body of `size` bytes to a channel. `responseAt`: offset in the body of the
- * pointer to the response. `words`: u32 values by offset in the body. `result`: the bytes written, header included, or
- * -errno; `response`: the first word of the response.
+ * Writes a command with a body of `size` bytes. `responseAt`: offset in the body of the pointer to the response.
+ * `words`: u32 values by offset in the body. `result`: length of header and body, or -errno. `response`: the first word
+ * of the response.
  */
 export const writeCommand = async (
   { client, fd }: Channel,

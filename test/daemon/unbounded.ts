@@ -1,5 +1,5 @@
 /*
- * An unlimited quota of descriptors, for tests of other parts.
+ * An unlimited quota of descriptors.
  */
 import type { FdQuota } from '../../src/daemon/fd-quota.ts'
 

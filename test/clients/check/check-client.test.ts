@@ -1,5 +1,5 @@
 /*
- * The checker of a core with a soft device: its option `buffers` reaches the driver.
+ * The checker of a core with a soft device.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
@@ -11,7 +11,7 @@ import { machine } from '../../drivers/rxe/machine.ts'
 import { pairOn, sgeOf } from '../../drivers/rxe/pair.ts'
 import { Flag, postSend, Wr } from '../../drivers/rxe/provider.ts'
 
-/** Ids of the findings about a WRITE of 16 KiB, of which the program changes byte `changed` while it is outstanding. */
+/** Ids of the findings about an outstanding WRITE of 16 KiB when the program changes byte `changed`. */
 const findingsOf = (buffers: BufferCheck, changed: number): string[] => {
   const m = machine()
   const found: Finding[] = []
@@ -34,7 +34,7 @@ const findingsOf = (buffers: BufferCheck, changed: number): string[] => {
   return found.map(({ id }) => id)
 }
 
-it('buffers `all` finds a change of a byte that is not in the sample of a long message', () => {
+it('buffers `all` finds changes of bytes that are not in the sample of a long message', () => {
   const changes = Array.from({ length: 16 }, (_, i) => i * 1000 + 500)
   const foundBy = (buffers: BufferCheck): number =>
     changes.filter(changed => findingsOf(buffers, changed).includes('send-buffer-changed')).length

@@ -1,6 +1,5 @@
 /*
- * IP over the device between hosts in virtual time: interfaces and sockets as programs call them, over links that lose
- * packets and devices that are added and removed (R31, R40).
+ * IP over the device between hosts in virtual time (R31, R40).
  */
 
 import assert from 'node:assert/strict'
@@ -16,7 +15,7 @@ import { Stack } from './stack.ts'
 
 /** Path MTU of the devices. */
 const MTU = 4096
-/** Maximum interfaces of one user, and bytes charged for a queued datagram beside its payload (src/clients/ipoib/). */
+/** Maximum interfaces of one user, and bytes charged for a queued datagram besides the payload (src/clients/ipoib/). */
 const MAX_INTERFACES = 64
 const DATAGRAM_OVERHEAD = 256
 
@@ -35,7 +34,7 @@ const deviceOf = (host: Host, last: number) => {
   return rxe.device
 }
 
-/** Asserts that a host's devices have no IP objects left. */
+/** Asserts that a host's devices have no IP objects. */
 const assertNothingLeft = ({ clients, devices }: Host): void => {
   assert.equal(clients.use('ipoib').size, 0)
   assert.equal(clients.nextTimeout(), Number.POSITIVE_INFINITY)
@@ -79,24 +78,23 @@ for (const family of [4, 6] as const)
     for (const host of [a, b]) assertNothingLeft(host)
   })
 
-// ---- a transfer that checks every byte ----
+// ---- transfer of data ----
 
-/** Bytes of the transfer, and of a datagram's data (the last one has fewer); before its data a datagram has its number. */
+/** Bytes of the transfer, and of data per datagram. A datagram has its number before the data. */
 const TOTAL = 1_000_000
 const CHUNK = 1400
 const NUMBER_BYTES = 4
 /** Maximum number of unacknowledged datagrams. */
 const WINDOW = 32
-/** Microseconds after which an unacknowledged datagram is sent again. */
+/** Microseconds before an unacknowledged datagram is sent again. */
 const RETRANSMIT = 20_000
 /** Microseconds between two steps. */
 const STEP = 1000
 const PORT = 9000
 
-/** Byte `i` of the transferred data. */
 const byteAt = (i: number): number => (i * 2654435761) >>> 24
 
-/** Sends TOTAL bytes in numbered datagrams; each is acknowledged by its number, and resent until then. */
+/** Sends TOTAL bytes in numbered datagrams, and resends unacknowledged datagrams. */
 const transfer = (
   network: VirtualNetwork,
   from: Stack,
@@ -146,12 +144,12 @@ const transfer = (
 }
 
 for (const family of [4, 6] as const)
-  it(`1,000,000 bytes of UDP arrive over a link that loses, duplicates and reorders, while a device is removed and added, IPv${family}`, () => {
+  it(`1,000,000 bytes arrive over a lossy link while a device is removed and added, IPv${family}`, () => {
     const { network, a, b, base, stackA, stackB } = two(family, 'drop=5%,dup=2%,reorder=2%,seed=7')
     let plugCount = 0
     const { transmissions, chunks } = transfer(network, stackA, stackB, `${base}2`, step => {
       if (step % 7 === 3) {
-        // An interface with operations in progress when its device is removed.
+        // The interface has operations in progress when the device is removed.
         const stack = new Stack(a.plug(9), `${base}9`)
         stack.echo().send(`${base}2`, 1, bytes(1))
         stack.udp().send(`${base}77`, 1, bytes(1))
@@ -185,7 +183,7 @@ describe('a removed device', () => {
     udp.close()
     stackA.close()
     network.runTimers()
-    // The address can be used again.
+    // The address can be reused.
     const again = new Stack(a.plug(1), `${base}1`)
     const socket = again.echo()
     socket.send(`${base}2`, 2, bytes(9))
@@ -196,7 +194,7 @@ describe('a removed device', () => {
     for (const host of [a, b]) assertNothingLeft(host)
   })
 
-  it('can be removed and added a thousand times, and leaves no objects', () => {
+  it('leaves no objects after a thousand removals and additions', () => {
     const { network, a, b, base, stackB } = two()
     const flows = () => network.link.stat().flows
     stackB.udp(1)
@@ -244,7 +242,7 @@ describe('an interface', () => {
     stackA.destroy()
   })
 
-  it('is one of at most 64 of its user', () => {
+  it('is refused beyond 64 interfaces of a user', () => {
     const { a } = twoHosts()
     const stackOf = (user: number, i: number): Stack =>
       new Stack(deviceOf(a, 1), `10.9.${user}.${i + 1}`, 24, {
@@ -274,7 +272,7 @@ describe('an interface', () => {
   })
 })
 
-it('a process is charged for the buffers that peers may fill, until they are released', () => {
+it('a process is charged for buffers that peers may fill, until their release', () => {
   const { a } = twoHosts()
   let charged = 0
   const account = {
@@ -301,7 +299,7 @@ it('a process is charged for the buffers that peers may fill, until they are rel
 })
 
 describe('a socket', () => {
-  it('that is not read keeps 212,992 bytes, 256 for each datagram included, and drops the rest', () => {
+  it('keeps 212,992 unread bytes, including 256 per datagram, and drops the rest', () => {
     const { network, base, stackA, stackB } = two()
     const [sender, receiver] = [stackA.udp(), stackB.udp(7)]
     for (let i = 0; i < 1000; i++) {
@@ -334,7 +332,7 @@ describe('a socket', () => {
     assert.equal(receiver.isReadable, false)
   })
 
-  it('receives from the groups that it has joined, also on devices with IPv4 addresses', () => {
+  it('receives from joined groups, also on devices with IPv4 addresses', () => {
     const { network, stackA, stackB } = two()
     const [sender, member] = [stackA.udp(), stackB.udp(7)]
     const send = (): void => {
@@ -343,7 +341,7 @@ describe('a socket', () => {
     }
     send()
     member.join('239.1.2.3')
-    // The same group on the link (239.255.2.3), but another IP group.
+    // This IP group has the same group on the link (239.255.2.3).
     member.join('239.9.2.3')
     send()
     member.leave('239.1.2.3')

@@ -1,5 +1,5 @@
 /*
- * A program that uses IP over a device, by the classes ip_interface and ip_socket.
+ * A program that uses IP over a device with the classes ip_interface and ip_socket.
  */
 import assert from 'node:assert/strict'
 import { closeContext, closeDescriptor, invokeNow, noMemory, openContext } from '../../../src/core/index.ts'
@@ -22,7 +22,6 @@ const caller: Caller = {
   descriptor: fd => fd,
 }
 
-/** A socket of the program. */
 export class Socket {
   readonly number: number
   readonly #core: Core
@@ -39,7 +38,6 @@ export class Socket {
     return invokeNow(this.#context, IpSocket, 'query', this.number, {}, caller).out
   }
 
-  /** Whether its descriptor is readable. */
   get isReadable(): boolean {
     return (this.#core.descriptors.get(this.number)?.sink.unread() ?? 0) > 0
   }
@@ -79,7 +77,7 @@ export class Socket {
 export class Stack {
   readonly context: Context
   readonly number: number
-  /** The outputs of `create`. */
+  /** The outputs of ip_interface.create. */
   readonly linkAttributes: { readonly qpn: number; readonly gid: Uint8Array; readonly mtu: number }
 
   constructor(device: Device, localAddress: string, prefixLength?: number, account?: MemoryAccount) {

@@ -1,6 +1,5 @@
 /*
- * The MAD layer between two hosts: the receiver of each datagram, answers to unclaimed requests, and devices and agents
- * that are added and removed (R40).
+ * The MAD layer between two hosts (R40).
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -27,7 +26,6 @@ const { PERFORMANCE, SUBNET_ADMINISTRATION, COMMUNICATION } = MadClass
 /** Offsets of fields of the MAD header. */
 const [BASE_VERSION_AT, CLASS_VERSION_AT, STATUS_AT] = [0, 2, 4]
 
-/** An agent, and the messages that it has received. */
 interface Listening {
   readonly agent: MadAgent<undefined>
   readonly received: Uint8Array[]
@@ -69,7 +67,7 @@ const assertRefused = (errno: number, body: () => unknown): void => {
 }
 
 describe('the MAD layer', () => {
-  it('delivers requests to the agent of their class, version and method, and responses to the requester', () => {
+  it('delivers requests to the agent of their class, version and method, responses to the requester', () => {
     const { a, b, first, second, send } = setUp()
     const client = listen(a.mads, first)
     const gets = listen(b.mads, second, SUBNET_ADMINISTRATION, [GET])
@@ -99,7 +97,7 @@ describe('the MAD layer', () => {
     assert.equal(second.ports[0]!.attributes.badPkeyCntr, 2)
   })
 
-  it('answers unclaimed Get and Set of general services, and nothing else', () => {
+  it('answers unclaimed Get and Set of general services only', () => {
     const { a, first, send } = setUp()
     const client = listen(a.mads, first)
     send(client, plainMad(PERFORMANCE, SET, 1))
@@ -114,12 +112,12 @@ describe('the MAD layer', () => {
     )
   })
 
-  it('has one agent for a method of a class and port; closing the agent frees the method', () => {
+  it('has one agent per method of a class and port; closing the agent frees the method', () => {
     const { a, b, first, second, send } = setUp()
     const client = listen(a.mads, first)
     const taken = listen(b.mads, second, PERFORMANCE, [GET])
     assertRefused(Errno.EINVAL, () => listen(b.mads, second, PERFORMANCE, [SET, GET]))
-    // Nothing of the refused agent is left, not even its first method.
+    // The refused agent has not kept its first method.
     const sets = listen(b.mads, second, PERFORMANCE, [SET])
     taken.agent.close()
     const again = listen(b.mads, second, PERFORMANCE, [GET])
@@ -130,7 +128,7 @@ describe('the MAD layer', () => {
     )
   })
 
-  it('keeps no claim of a service that one of its devices refuses', () => {
+  it('keeps no claim of a service that one device refuses', () => {
     const { a, first } = setUp()
     const service = { mgmtClass: PERFORMANCE, classVersion: 1, oui: 0, methods: [GET], receive: () => {} }
     const added = a.plug(9)
@@ -139,7 +137,7 @@ describe('the MAD layer', () => {
     listen(a.mads, first, PERFORMANCE, [GET])
   })
 
-  it('does a bounded part of the due work in each `onTimeout`, and serves agents round robin', () => {
+  it('does bounded work in each `onTimeout`, and serves agents round robin', () => {
     const { a, first, network } = setUp()
     const ended: string[] = []
     const agentOf = (name: string) =>
@@ -163,7 +161,7 @@ describe('the MAD layer', () => {
     assert.equal(ended.length, 1001)
   })
 
-  it('ends with its device, and starts again on another one', () => {
+  it('ends with its device, and starts on another device', () => {
     const { network, a, b, first } = setUp()
     const { agent } = listen(a.mads, first)
     a.unplug(1)
@@ -276,7 +274,7 @@ describe('the classes of management datagrams', () => {
     })
     assert.equal(charged, before + sent * MAD_BYTES)
     network.runTimers()
-    // A message that cannot be delivered is put back, although others have used its part of the quota meanwhile.
+    // An undelivered message is put back, although other messages have used its part of the quota.
     const { out, undelivered } = invokeNow(
       context,
       MadChannel,
@@ -292,7 +290,7 @@ describe('the classes of management datagrams', () => {
     const again = invokeNow(context, MadChannel, 'receive', channel, { bufferBytes: MAD_BYTES }, callerWithoutMemory)
     assert.deepEqual(again.out.data, out.data)
     again.undelivered!()
-    // Each send left an unread header, which is charged with MESSAGE_OVERHEAD (channel.ts): less than 300 bytes.
+    // Each send leaves an unread header, charged with MESSAGE_OVERHEAD (channel.ts): less than 300 bytes.
     assert.ok(charged > limit - 300 && charged <= limit, `${charged} bytes`)
     closeContext(context)
     assert.equal(charged, 0)

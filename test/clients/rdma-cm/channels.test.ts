@@ -1,6 +1,5 @@
 /*
- * The classes of rdma_cm as programs call them: identifiers of channels, their events and counts of read events,
- * migration to another channel, multicast, and the limit of unread events (R18).
+ * The classes of rdma_cm, called as by programs (R18).
  */
 
 import assert from 'node:assert/strict'
@@ -76,7 +75,7 @@ class Program {
     invokeNow(this.context, CmId, 'accept', id, args, this.caller)
   }
 
-  /** Returns the number of its events that were read. */
+  /** Returns the number of the identifier's events that the program has read. */
   destroy(id: number): number {
     return invokeNow(this.context, CmId, 'destroy', id, {}, this.caller).out.events
   }
@@ -125,7 +124,7 @@ const twoPrograms = () => {
 }
 
 describe('a channel', () => {
-  it('delivers requests and connection events, and counts the events read of each identifier', () => {
+  it('delivers requests and connection events, and counts the read events of identifiers', () => {
     const { network, client, server, close } = twoPrograms()
     const [serverChannel, clientChannel] = [server.channel(), client.channel()]
     const listener = server.listen(serverChannel, ip4(2, PORT))
@@ -142,7 +141,7 @@ describe('a channel', () => {
     assert.deepEqual(server.readEvent(serverChannel), { name: 'ESTABLISHED', object: request, userHandle: 7n })
     assert.equal(client.destroy(active), 3)
     network.settle()
-    // DISCONNECTED is queued and unread: it is withdrawn.
+    // DISCONNECTED is unread, and is withdrawn.
     assert.equal(server.unread(serverChannel), 1)
     assert.equal(server.destroy(request), 1)
     assert.equal(server.destroy(listener), 1)
@@ -150,7 +149,7 @@ describe('a channel', () => {
     close()
   })
 
-  it('delivers each event with the user handle that the identifier had then', () => {
+  it('delivers an event with the user handle of the identifier at the time of the event', () => {
     const { network, client, server, close } = twoPrograms()
     const [serverChannel, clientChannel] = [server.channel(), client.channel()]
     server.listen(serverChannel, ip4(2, PORT))
@@ -177,7 +176,7 @@ describe('a channel', () => {
     close()
   })
 
-  it('that is closed destroys its identifiers, and notifies their peers', () => {
+  it('destroys its identifiers at its close, and notifies the peers', () => {
     const { network, a, b, client, server, close } = twoPrograms()
     const [serverChannel, clientChannel] = [server.channel(), client.channel()]
     server.listen(serverChannel, ip4(2, PORT))
@@ -187,7 +186,7 @@ describe('a channel', () => {
     network.settle()
     client.accept(active)
     client.readNames(clientChannel)
-    // A second request stays unread.
+    // The second request stays unread.
     client.connect(clientChannel, ip4(2, PORT), 0x12)
     network.settle()
     client.readNames(clientChannel)
@@ -198,7 +197,7 @@ describe('a channel', () => {
     close()
   })
 
-  it('takes over identifiers of another channel with their unread events and requests', () => {
+  it('takes identifiers of another channel, with their unread events and requests', () => {
     const { network, client, server, close } = twoPrograms()
     const [oldChannel, newChannel, clientChannel] = [server.channel(), server.channel(), client.channel()]
     const listener = server.listen(oldChannel, ip4(2, PORT))
@@ -213,7 +212,7 @@ describe('a channel', () => {
     client.connect(clientChannel, ip4(2, PORT), 0x13)
     network.settle()
     assert.equal(server.readEvent(newChannel).name, 'CONNECT_REQUEST')
-    // A request whose event was read stays on that channel.
+    // A request with a read event stays on the old channel.
     server.accept(first, 0x21)
     server.accept(second, 0x22)
     closeContext(client.context)
@@ -223,11 +222,11 @@ describe('a channel', () => {
     close()
   })
 
-  it('that is not read queues a few events of each identifier; calls that would add more are refused', () => {
+  it('queues few unread events of an identifier; calls that would add more are refused', () => {
     const { client, close } = twoPrograms()
     const channel = client.channel()
     const id = client.create(channel)
-    // No interface has this index: each resolution ends with ADDR_ERROR, and may be retried.
+    // No interface has this index: resolutions end with ADDR_ERROR, and may be retried.
     const nowhere = { ...ipAddress(Uint8Array.of(0xfe, 0x80, ...new Uint8Array(13), 1), PORT), scope: 99 }
     const outcomes = Array.from({ length: 1000 }, () => errnoOf(() => client.resolve(id, nowhere)))
     assert.deepEqual([outcomes[0], outcomes.at(-1)], ['ok', 'ENOMEM'])

@@ -1,6 +1,5 @@
 /*
- * Hostile peers: floods of requests from one peer and from many, malformed messages, and messages that guess an id of a
- * connection. Their cost is bounded, and other listeners continue (docs/why/threat-model.md).
+ * Floods and forged messages of hostile peers (docs/why/threat-model.md).
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -30,11 +29,10 @@ const BACKLOG = 8
 const FLOOD = 5000
 const { TCP, UDP } = CmPortSpace.values
 
-/** Queue pairs of the two ends of a connection. */
 const QPNS = [0x11, 0x22] as const
 /** CA GUID of a peer. */
 const GUID = 7n
-/** The address of b. Nothing checks that the header's source is the sender's address. */
+/** The address of b. rdma_cm does not check that the header's source is the sender's address. */
 const listenerAddress = Uint8Array.of(...new Uint8Array(12), 10, 0, 0, 2)
 const SOURCE_PORT = 9
 /** Private data with a valid header of rdma_cm, and without one. */
@@ -43,16 +41,16 @@ const withHeader = emitRdmaCmHeader(
   Uint8Array.of(1),
 )
 const withoutHeader = new Uint8Array(rdmaCmHeader.bytes).fill(0xee)
-/** QPNs of peers are below 2^24 and neither 0 nor 1. */
+/** QPNs of peers are below 2^24, and not 0 or 1. */
 const peerQpn = (number: number): number => 2 + (number % 0xff_fff0)
-/** Offset of the attribute id in a MAD; the ids of messages of connections, 0x10 to 0x1a, and one more. */
+/** Offset of the attribute id in a MAD. Ids of CM messages are 0x10 to 0x1a; the flood also has 0x1b. */
 const ATTRIBUTE_ID_AT = 16
 const FIRST_CM_ATTRIBUTE = 0x10
 const CM_ATTRIBUTES = 12
 /** The largest local ACK timeout. */
 const ACK_TIMEOUT = 31
 
-/** A REQ with the local id `number`, of which the rdma_cm of `a` knows nothing. */
+/** A REQ with the local id `number`. The rdma_cm of `a` has no such connection. */
 const req = (
   number: number,
   caGuid: bigint,
@@ -78,7 +76,7 @@ const req = (
     privateData,
   })
 
-/** A SIDR_REQ of which the rdma_cm of `a` knows nothing. */
+/** A SIDR_REQ. The rdma_cm of `a` has no such request. */
 const sidrReq = (requestId: number, privateData = withHeader, portSpace: number = UDP) =>
   emitCm({
     name: 'SIDR_REQ',
@@ -89,10 +87,10 @@ const sidrReq = (requestId: number, privateData = withHeader, portSpace: number 
     privateData,
   })
 
-/** Number of messages after which the hosts handle those that have arrived. */
+/** After this number of messages, the hosts handle them. */
 const BATCH = 64
 
-/** A function that sends from queue pair 1 of `a` to that of `b`. */
+/** The returned function sends from queue pair 1 of `a` to queue pair 1 of `b`. */
 const senderOf = (network: ReturnType<typeof twoHosts>['network'], a: Host) => {
   const { device } = a.devices.get('rxe1')!
   const ends = { localGid: ipv4(10, 0, 0, 1), remoteGid: ipv4(10, 0, 0, 2), qpn: GSI_QPN, pkey: DEFAULT_PKEY }
@@ -191,7 +189,7 @@ describe('a listener', () => {
 })
 
 describe('a connection', () => {
-  it('is not ended by messages that have only one of its two ids right', () => {
+  it('is not ended by messages with only one of its two ids', () => {
     const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
     const { active, passive } = establish(network, a, b, listener, QPNS)
@@ -204,7 +202,7 @@ describe('a connection', () => {
       send(emitCm({ name: 'REJ', ...ids, message: cmAnswered.OTHER, reason: rejReason.TIMEOUT }))
       send(emitCm({ name: 'DREQ', ...ids, localId: remoteId, remoteId: random(), remoteQpn: QPNS[1] }))
     }
-    // A program on the same host that names the queue pair cannot end it either.
+    // Another program on the same host cannot end the connection by its queue pair number.
     const otherProgram = a.create()
     a.resolve(otherProgram, ip4(2, PORT))
     assert.throws(() => a.cm.connect(otherProgram, parametersOf(QPNS[0])), /queue pair 17 is connected already/)

@@ -1,6 +1,6 @@
 /*
- * Hosts in virtual time: each a core with soft devices, the MAD layer and rdma_cm, connected by one memory link. The
- * test is their consumer and sees every event.
+ * Hosts in virtual time, connected by one memory link. A host is a core with soft devices, the MAD layer and rdma_cm. The
+ * test is the consumer of all events.
  */
 import assert from 'node:assert/strict'
 import { Clients, classesWithClients } from '../../../src/clients/clients.ts'
@@ -29,7 +29,6 @@ import { ipv4, ipv6 } from '../../drivers/rxe/machine.ts'
 
 const typeNames = Object.fromEntries(Object.entries(CmEventType.values).map(([name, value]) => [value, name]))
 
-/** An event of an identifier. */
 export interface ReportedEvent {
   readonly id: Identifier
   readonly name: string
@@ -37,7 +36,7 @@ export interface ReportedEvent {
   readonly request: Identifier | undefined
 }
 
-/** The consumer of an identifier: stores its events in the host. */
+/** Stores the events of an identifier in the host. */
 class Consumer implements IdOwner {
   readonly #host: Host
   id: Identifier | undefined
@@ -62,7 +61,7 @@ class Consumer implements IdOwner {
   }
 }
 
-/** Parameters of `connect` or `accept`, with this private data. */
+/** Parameters of `connect` or `accept`. `data` is the private data. */
 export const parametersOf = (qpNum: number, data = new Uint8Array(0)): ConnectionParameters => {
   const zero = zeroRecord(CmConnectionParameters)
   zero.privateData.set(data)
@@ -75,7 +74,7 @@ export class Host {
   readonly reported: ReportedEvent[] = []
   readonly devices = new Map<string, RxeDevice>()
   readonly #network: VirtualNetwork
-  /** Whether the consumer creates no identifiers for requests, which are then dropped. */
+  /** True: the consumer creates no identifiers for requests. Requests are then dropped. */
   refusesRequests = false
 
   constructor(network: VirtualNetwork, seed: number, environment: Partial<RdmaCmEnvironment>, startsRdmaCm: boolean) {
@@ -143,19 +142,19 @@ export class Host {
     this.cm.resolveRoute(id)
   }
 
-  /** The names of an identifier's events; clears them. */
+  /** Returns the names of an identifier's events, and clears the events. */
   eventNames(id: Identifier): string[] {
     return this.take(id).map(({ name }) => name)
   }
 
-  /** The events of an identifier; clears them. */
+  /** Returns the events of an identifier, and clears them. */
   take(id: Identifier): ReportedEvent[] {
     const found = this.reported.filter(reported => reported.id === id)
     for (const reported of found) this.reported.splice(this.reported.indexOf(reported), 1)
     return found
   }
 
-  /** The requests that a listener has received; clears its events. */
+  /** Returns the requests that a listener has received, and clears its events. */
   requests(listener: Identifier): Identifier[] {
     return this.take(listener).flatMap(({ request }) => request ?? [])
   }
@@ -166,7 +165,7 @@ export class VirtualNetwork {
   readonly link = createMemorySwitch({ arena: plainArena(memorySwitchBytes(64, 256)), runs: 64, smallRuns: 256 })
   readonly hosts: Host[] = []
 
-  /** `startsRdmaCm`: rdma_cm is started immediately, before any device exists. */
+  /** `startsRdmaCm`: rdma_cm starts before any device exists. */
   host(environment: Partial<RdmaCmEnvironment> = {}, startsRdmaCm = true): Host {
     const host = new Host(this, 2 * this.hosts.length + 1, environment, startsRdmaCm)
     this.hosts.push(host)
@@ -242,7 +241,7 @@ export const establish = (
   return { active, passive }
 }
 
-/** Runs all timers, and asserts that rdma_cm has no objects left. */
+/** Runs all timers, and asserts that rdma_cm has no objects. */
 export const assertNothingLeft = (network: VirtualNetwork): void => {
   network.runTimers()
   for (const { cm } of network.hosts) assert.deepEqual(cm.counts, { identifiers: 0, listeners: 0, connections: 0 })

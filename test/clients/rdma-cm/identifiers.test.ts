@@ -1,6 +1,5 @@
 /*
- * Identifiers of rdma_cm from bind to destroy, between hosts in virtual time: ports, listeners, connections,
- * disconnects, and the events of each (R17, R18).
+ * Identifiers of rdma_cm between hosts in virtual time (R17, R18).
  */
 
 import assert from 'node:assert/strict'
@@ -26,11 +25,11 @@ import {
 
 const { IB, IPOIB, TCP, UDP } = CmPortSpace.values
 const PORT = 7471
-/** Maximum bytes of private data: in a REQ after rdma_cm's own header, in a REJ, and in a REP. */
+/** Maximum bytes of private data: in a REQ after rdma_cm's header, in a REJ, in a REP. */
 const MAX_REQUEST_DATA = 56
 const MAX_REJECT_DATA = 148
 const MAX_REPLY_DATA = 196
-/** Linux's default range of ports that are assigned (net.ipv4.ip_local_port_range). */
+/** Linux's default of net.ipv4.ip_local_port_range. */
 const FIRST_ASSIGNED_PORT = 32768
 const LAST_ASSIGNED_PORT = 60999
 
@@ -42,7 +41,7 @@ const bound = (host: Host, address: SocketAddress, reuseAddress = false) => {
   return id
 }
 
-/** Collects the long jobs of a host from now on, which the test then runs. */
+/** Collects further long jobs of a host; the test runs them. */
 const jobsOf = ({ core }: Host) => {
   const jobs: Iterator<unknown>[] = []
   const { runJob: run } = core
@@ -56,7 +55,7 @@ describe('a connection', () => {
     const listener = b.listen(ip4(2, PORT))
     const { active, passive } = establish(network, a, b, listener, [0x11, 0x22])
     assert.deepEqual(a.eventNames(active), ['ADDR_RESOLVED', 'ROUTE_RESOLVED', 'CONNECT_RESPONSE'])
-    // No private data, as on Linux: libfabric distinguishes the two sides by it.
+    // As on Linux, the passive side has no private data: libfabric distinguishes the two sides thereby.
     assert.deepEqual(
       b.take(passive).map(({ name, details }) => [name, details]),
       [['ESTABLISHED', {}]],
@@ -75,7 +74,7 @@ describe('a connection', () => {
     assertNothingLeft(network)
   })
 
-  it('is disconnected by both sides at the same time, and each gets DISCONNECTED once', () => {
+  it('is disconnected by both sides at the same time, with one DISCONNECTED on each side', () => {
     const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
     const { active, passive } = establish(network, a, b, listener, [0x11, 0x22])
@@ -99,7 +98,7 @@ describe('a connection', () => {
     assertNothingLeft(network)
   })
 
-  it('whose one end is destroyed reports DISCONNECTED at the other', () => {
+  it('reports DISCONNECTED at one end if the other end is destroyed', () => {
     const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
     const { active, passive } = establish(network, a, b, listener, [0x11, 0x22])
@@ -111,7 +110,7 @@ describe('a connection', () => {
     assertNothingLeft(network)
   })
 
-  it('whose listener is slow answers the resent request with MRA', () => {
+  it('answers a resent request with MRA if the listener is slow', () => {
     const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
     const active = a.connect(ip4(2, PORT), 0x11)
@@ -119,7 +118,7 @@ describe('a connection', () => {
     const [passive] = b.requests(listener)
     assert.ok(passive)
     assert.equal(b.cm.engine.counters.sent.MRA + b.cm.engine.counters.resent.MRA, 0)
-    // The REQ is resent and answered by MRA; after that the peer waits for more than a minute.
+    // The REQ is resent, and answered by MRA. Then the peer waits for more than a minute.
     network.tick()
     assert.equal(active.connection?.state, 'MRA_REQ_RCVD')
     assert.equal(a.cm.engine.counters.received.MRA, 1)
@@ -129,7 +128,7 @@ describe('a connection', () => {
     b.cm.accept(passive, parametersOf(0x22))
     network.settle()
     assert.deepEqual(a.eventNames(active), ['ADDR_RESOLVED', 'ROUTE_RESOLVED', 'CONNECT_RESPONSE'])
-    // The active side is slow too.
+    // The active side is also slow.
     network.tick()
     assert.equal(passive.connection?.state, 'MRA_REP_RCVD')
     a.cm.accept(active, undefined)
@@ -140,7 +139,7 @@ describe('a connection', () => {
     assertNothingLeft(network)
   })
 
-  it('that is rejected carries private data and reason, may be retried, and leaves nothing behind', () => {
+  it('that is rejected reports private data and reason, may be retried, and leaves no objects', () => {
     const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
     const active = a.connect(ip4(2, PORT), 0x11)
@@ -185,7 +184,7 @@ describe('a connection', () => {
     assertNothingLeft(network)
   })
 
-  it('carries as much private data as its messages allow', () => {
+  it('has as much private data as its messages allow', () => {
     const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
     for (const [bytes, fits] of [
@@ -217,7 +216,7 @@ describe('a connection', () => {
     assertNothingLeft(network)
   })
 
-  it('that could not be accepted is rejected, as on Linux', () => {
+  it('is rejected, as on Linux, if its acceptance fails', () => {
     const { network, a, b } = twoHosts()
     for (const portSpace of [CmPortSpace.values.TCP, UDP]) {
       const listener = b.listen(ip4(2, PORT), { portSpace })
@@ -260,7 +259,7 @@ describe('a connection', () => {
 })
 
 describe('listeners', () => {
-  it('without an address also listen on devices added later', () => {
+  it('without an address also listen on later devices', () => {
     const { network, a, b } = twoHosts()
     const listener = b.listen(any4(PORT))
     b.plug(3)
@@ -274,7 +273,7 @@ describe('listeners', () => {
     assertNothingLeft(network)
   })
 
-  it('at two addresses of a device each get only their own requests', () => {
+  it('at two addresses of a device get only requests to their address', () => {
     const { network, a, b } = twoHosts()
     const four = b.listen(ip4(2, PORT))
     const six = b.listen(ip6(2, PORT))
@@ -294,7 +293,7 @@ describe('listeners', () => {
     assertNothingLeft(network)
   })
 
-  it('for any IPv6 address accept IPv4 too, unless they are IPv6-only', () => {
+  it('for any IPv6 address accept IPv4 if they are not IPv6-only', () => {
     const { network, a, b } = twoHosts()
     for (const onlyIpv6 of [false, true]) {
       const listener = b.create()
@@ -312,7 +311,7 @@ describe('listeners', () => {
     assertNothingLeft(network)
   })
 
-  it('drop requests beyond their backlog, which are resent', () => {
+  it('drop requests beyond their backlog; the requests are resent', () => {
     const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT), { backlog: 2 })
     const active = [1, 2, 3].map(qpn => a.connect(ip4(2, PORT), 0x10 + qpn))
@@ -334,7 +333,7 @@ describe('listeners', () => {
 })
 
 describe('ports', () => {
-  it('are assigned if none is named, and are unique', () => {
+  it('are assigned on request, and are unique', () => {
     const { network, a } = twoHosts()
     const ids = Array.from({ length: 200 }, () => bound(a, ip4(1, 0)))
     const ports = ids.map(({ source }) => source?.port ?? 0)
@@ -344,7 +343,7 @@ describe('ports', () => {
     assertNothingLeft(network)
   })
 
-  it('belong to one identifier per address and port space, and are free when it is destroyed', () => {
+  it('belong to one identifier per address and port space, until the identifier is destroyed', () => {
     const { a } = twoHosts()
     const first = bound(a, ip4(1, PORT))
     assert.equal(
@@ -366,7 +365,7 @@ describe('ports', () => {
     )
   })
 
-  it('may be shared by identifiers that all allow it; a listener has its port for itself', () => {
+  it('may be shared if all identifiers allow it, but not with a listener', () => {
     const { a } = twoHosts()
     const [first, second] = [bound(a, ip4(1, PORT), true), bound(a, ip4(1, PORT), true)]
     assert.equal(
@@ -399,7 +398,7 @@ describe('ports', () => {
     assert.deepEqual([four.source?.port, six.source?.port], [PORT, PORT])
   })
 
-  it('are reserved as service ids too, so no identifier gets requests for another’s address', () => {
+  it('are also reserved as service ids', () => {
     const { network, a, b } = twoHosts()
     const serviceId = rdmaCmServiceId(CmPortSpace.values.TCP, PORT)
     const byGid = ({ address }: SocketAddress): SocketAddress => ({
@@ -423,7 +422,7 @@ describe('ports', () => {
     assert.deepEqual(b.requests(other), [])
     a.cm.destroy(active)
     for (const id of [passive, listener, other]) b.cm.destroy(id)
-    // A service id is of both families, so an IPv6-only wildcard identifier reserves its port against service ids too.
+    // A service id has no address family: an IPv6-only wildcard identifier reserves its port against service ids.
     const six = b.create()
     six.onlyIpv6 = true
     b.cm.bind(six, any6(PORT))
@@ -433,7 +432,7 @@ describe('ports', () => {
     )
   })
 
-  it('of a service id are in the port space of the identifier, or in that of TCP or UDP for one of IB', () => {
+  it('of a service id are in the port space of the identifier; for an IB identifier in that of TCP or UDP', () => {
     const { a } = twoHosts()
     const all = (1n << 64n) - 1n
     const serviceOf = (serviceId: bigint, serviceMask: bigint): SocketAddress => ({
@@ -462,7 +461,7 @@ describe('ports', () => {
     assert.deepEqual([id.portSpace, any.portSpace], [TCP, UDP])
   })
 
-  it('cannot be bound at an address that no device has', () => {
+  it('cannot be bound at an address of no device', () => {
     const { a } = twoHosts()
     assert.equal(
       errnoOf(() => bound(a, ip4(9, PORT))),
@@ -471,7 +470,7 @@ describe('ports', () => {
   })
 })
 
-it('the status of ADDR_ERROR is the errno with which the system refuses the route', () => {
+it('the status of ADDR_ERROR is the system’s errno for the refused route', () => {
   const network = new VirtualNetwork()
   let refusal: number = Errno.ENETUNREACH
   const host = network.host({ routing: { sourceOf: () => -refusal } })
@@ -488,7 +487,7 @@ it('the status of ADDR_ERROR is the errno with which the system refuses the rout
 })
 
 describe('a removed device', () => {
-  it('gives its identifiers DEVICE_REMOVAL once; others continue', () => {
+  it('gives its identifiers one DEVICE_REMOVAL; identifiers of other devices continue', () => {
     const { network, a, b } = twoHosts()
     b.plug(3)
     const wildcardListener = b.listen(any4(PORT))
@@ -508,7 +507,7 @@ describe('a removed device', () => {
       () => b.cm.resolveAddress(passive, ip4(3, PORT), undefined),
     ])
       assert.equal(errnoOf(use), 'EINVAL')
-    // A peer detects that a host is silent only when it sends to it.
+    // A peer detects a silent host only after it sends to the host.
     a.cm.disconnect(active)
     network.runTimers()
     assert.deepEqual(a.eventNames(active), ['DISCONNECTED', 'TIMEWAIT_EXIT'])
@@ -521,7 +520,7 @@ describe('a removed device', () => {
     assertNothingLeft(network)
   })
 
-  it('notifies its identifiers in steps, except those destroyed meanwhile', () => {
+  it('notifies its identifiers in steps, except identifiers that are destroyed meanwhile', () => {
     const { network, b } = twoHosts()
     const { jobs, run } = jobsOf(b)
     const ids = Array.from({ length: 10 }, (_, i) => b.listen(ip4(2, PORT + i)))
@@ -546,7 +545,7 @@ describe('a removed device', () => {
 })
 
 describe('a bond failover', () => {
-  it('notifies identifiers in steps, except those destroyed meanwhile', () => {
+  it('notifies identifiers in steps, except identifiers that are destroyed meanwhile', () => {
     const { network, a } = twoHosts()
     const { device } = a.devices.get('rxe1')!
     a.cm.hardwareAddressChanged(device, Uint8Array.of(2, 0, 0, 0, 0, 1))
@@ -566,11 +565,11 @@ describe('a bond failover', () => {
     assertNothingLeft(network)
   })
 
-  it('gives ADDR_CHANGE to identifiers bound while the device had another MAC; connections continue', () => {
+  it('gives ADDR_CHANGE to identifiers that were bound with another MAC; connections continue', () => {
     const { network, a, b } = twoHosts()
     const { device } = a.devices.get('rxe1')!
     const [first, second] = [Uint8Array.of(2, 0, 0, 0, 0, 1), Uint8Array.of(2, 0, 0, 0, 0, 2)]
-    // Bound before any MAC was known: it gets no event.
+    // This identifier is bound before any MAC is known, and gets no event.
     const early = bound(a, ip4(1, PORT + 1))
     a.cm.hardwareAddressChanged(device, first)
     const listener = b.listen(ip4(2, PORT))
@@ -581,7 +580,7 @@ describe('a bond failover', () => {
     a.cm.hardwareAddressChanged(device, second)
     assert.deepEqual(a.eventNames(active), ['ADDR_CHANGE'])
     const late = bound(a, ip4(1, PORT + 2))
-    // The first MAC again: the older connection was made with it, the later identifier with the other.
+    // The connection was made with the first MAC, the later identifier with the second one.
     a.cm.hardwareAddressChanged(device, first)
     assert.deepEqual([a.eventNames(active), a.eventNames(late), a.eventNames(early)], [[], ['ADDR_CHANGE'], []])
     assert.equal(active.connection?.state, 'ESTABLISHED')
@@ -596,7 +595,7 @@ describe('a neighbour that gets another MAC', () => {
     routing: { neighbourOf: (_index: number, { 15: last }: Uint8Array) => macs.get(last!) },
   })
 
-  it('makes the identifiers with a route to it UNREACHABLE, once for each MAC; connections continue', () => {
+  it('gives UNREACHABLE to identifiers with a route to the neighbour, once per MAC; connections continue', () => {
     const network = new VirtualNetwork()
     const macs = new Map([[2, 'aa']])
     const [a, b] = [network.host(routing(macs)), network.host()]
@@ -627,7 +626,7 @@ describe('a neighbour that gets another MAC', () => {
     )
     assert.deepEqual(eventNames(), [[], [], [], []])
     assert.deepEqual(change(2, 'bb'), [[], [], [], []])
-    // The neighbour's MAC was resolved after the route: this is the first one.
+    // This is the first MAC of this neighbour.
     assert.deepEqual(change(3, 'cc'), [[], [], [], []])
     assert.deepEqual(change(3, 'dd'), [[], ['UNREACHABLE'], [], []])
     assert.equal(active.connection?.state, 'ESTABLISHED')
@@ -655,7 +654,7 @@ describe('datagrams', () => {
     assertNothingLeft(network)
   })
 
-  it('that are rejected or unanswered are UNREACHABLE, and may be retried', () => {
+  it('are UNREACHABLE if rejected or unanswered, and may be retried', () => {
     const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT), { portSpace: UDP })
     const active = a.connect(ip4(2, PORT), 0, { portSpace: UDP })

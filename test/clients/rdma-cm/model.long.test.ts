@@ -1,5 +1,5 @@
 /*
- * The model of rdma_cm (model.ts) until 100,000 connections were established.
+ * A long run of the model of rdma_cm (model.ts).
  */
 import { it } from 'node:test'
 import { runModel } from './model.ts'

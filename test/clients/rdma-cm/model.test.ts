@@ -1,5 +1,5 @@
 /*
- * The model of rdma_cm in short (model.ts).
+ * Short runs of the model of rdma_cm (model.ts).
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'

@@ -1,8 +1,7 @@
 /*
- * A model of rdma_cm's identifiers: three hosts whose consumers connect, accept, reject, disconnect, destroy and are
- * killed at random, with and without packet loss. Each event of an identifier must be legal in its stage; once all
- * timers have expired it is in a stable stage, without loss both ends of a connection agree, and when all are destroyed
- * nothing is left. Queue pairs are reused after TIMEWAIT.
+ * A model of rdma_cm's identifiers on three hosts. Consumers act at random, with and without packet loss. Events must be
+ * legal in the identifier's stage. After all timers, stages must be stable, and without loss both ends of a connection
+ * must agree. The destruction of all identifiers must leave no objects.
  */
 import assert from 'node:assert/strict'
 import type { Identifier } from '../../../src/clients/rdma-cm/identifier.ts'
@@ -11,8 +10,8 @@ import { createRandomSource } from '../../model/random.ts'
 import { any4, assertNothingLeft, type Host, ip4, parametersOf, type ReportedEvent, VirtualNetwork } from './hosts.ts'
 
 /**
- * The stage of an identifier, as its program knows it. `failed`: its connection is in IDLE again; `rejected`: a
- * REJ has moved it to TIMEWAIT.
+ * The stage of an identifier from the program's view. `failed`: the connection is in IDLE. `rejected`: a REJ has moved
+ * the connection to TIMEWAIT.
  */
 type Stage =
   | 'requested'
@@ -28,7 +27,7 @@ type Stage =
 
 const endings = { DISCONNECTED: 'disconnected', REJECTED: 'rejected' } as const
 
-/** The events that an identifier may get in each stage, and the stage that follows. */
+/** The legal events of each stage, and the next stages. */
 const stageAfter: Readonly<Record<Stage, Readonly<Record<string, Stage>>>> = {
   requested: { CONNECT_RESPONSE: 'replied', REJECTED: 'failed', UNREACHABLE: 'failed' },
   replied: { REJECTED: 'rejected' },
@@ -37,17 +36,17 @@ const stageAfter: Readonly<Record<Stage, Readonly<Record<string, Stage>>>> = {
   established: endings,
   disconnecting: endings,
   disconnected: { TIMEWAIT_EXIT: 'closed' },
-  // As on Linux, the end of TIMEWAIT is not reported after a rejection.
+  // As on Linux, the end of TIMEWAIT after a rejection is not reported.
   rejected: {},
   closed: {},
   failed: {},
 }
 
-/** Stages in which no event follows. */
+/** Stages without further events. */
 const ENDED: readonly Stage[] = ['rejected', 'closed', 'failed']
-/** Stages that remain when all timers have expired. */
+/** Stages after all timers have expired. */
 const LASTING: readonly Stage[] = ['established', ...ENDED]
-/** Stages that wait for the consumer. The peer may have timed out, and its only REJ may be lost. */
+/** Stages that wait for the consumer. If the peer times out, its only REJ may be lost. */
 const PEER_MAY_TIME_OUT: readonly Stage[] = ['incoming', 'replied']
 
 interface ModelId {
@@ -62,7 +61,7 @@ const HOSTS = 3
 const PORT = 7471
 const BACKLOG = 16
 const MAX_IDENTIFIERS = 60
-/** Longer than any TIMEWAIT. Microseconds. */
+/** Microseconds, longer than any TIMEWAIT. */
 const TIMEWAIT_BOUND = 9_000_000
 
 export class CmModel {
@@ -71,10 +70,10 @@ export class CmModel {
   readonly #hasLoss: boolean
   readonly #modelIds = new Map<Identifier, ModelId>()
   readonly #listeners: Identifier[] = []
-  /** QPNs in TIMEWAIT, with the time at which each may be reused, earliest first. */
+  /** QPNs in TIMEWAIT, and the times at which they may be reused, earliest first. */
   readonly #inTimewait: { readonly qpn: number; readonly until: number }[] = []
   #nextQpn = 0x100
-  /** Two for each connection. */
+  /** The number of ends of connections that were established. */
   establishedEnds = 0
 
   constructor(seed: number, hasLoss: boolean) {
@@ -95,7 +94,7 @@ export class CmModel {
     return first.qpn
   }
 
-  /** The queue pair enters TIMEWAIT, whatever the state of its connection. */
+  /** The queue pair enters TIMEWAIT. */
   #release(modelId: ModelId): void {
     if (modelId.qpn !== 0) this.#inTimewait.push({ qpn: modelId.qpn, until: this.#network.now + TIMEWAIT_BOUND })
     modelId.qpn = 0
@@ -116,7 +115,7 @@ export class CmModel {
     modelId.stage = isStale ? 'rejected' : nextStage
     if (nextStage === 'established') this.establishedEnds++
     if (nextStage === 'failed' || nextStage === 'closed') this.#release(modelId)
-    // Programs confirm a disconnect when its event arrives.
+    // A program confirms a disconnect after the event.
     if (name === 'DISCONNECTED') host.cm.disconnect(id)
   }
 
@@ -138,7 +137,7 @@ export class CmModel {
     this.#modelIds.set(id, modelId)
   }
 
-  /** A program's next step with an identifier, by its stage. */
+  /** A program's next step with an identifier. */
   #act(modelId: ModelId): void {
     const { id, host } = modelId
     const { cm } = host
@@ -175,7 +174,7 @@ export class CmModel {
     this.#release(modelId)
   }
 
-  /** Destroys all identifiers of a host's program, as when it is killed; its successor listens again. */
+  /** Destroys all identifiers of a host's program, as a kill does. A new program then listens. */
   #killProgram(host: Host): void {
     for (const modelId of [...this.#modelIds.values()]) if (modelId.host === host) this.#destroy(modelId)
     const index = this.#network.hosts.indexOf(host)
@@ -183,7 +182,7 @@ export class CmModel {
     this.#listeners[index] = host.listen(any4(PORT), { backlog: BACKLOG })
   }
 
-  /** One random action, and what follows from it; the limits of `dice` are cumulative probabilities in thousandths. */
+  /** One random action, and its effects. The limits of `dice` are cumulative probabilities in thousandths. */
   step(): void {
     const modelIds = [...this.#modelIds.values()]
     const dice = this.#random.int(1000)
@@ -195,7 +194,7 @@ export class CmModel {
     this.#settle()
   }
 
-  /** Ends the run and checks that nothing is left. */
+  /** Ends the run, and checks the invariants. */
   end(): void {
     this.#settle()
     for (let turns = 0; this.#network.tick(); turns++) {
@@ -224,7 +223,7 @@ export class CmModel {
   }
 }
 
-/** The number of connections that were established, counted as 0.5 if only one end was. */
+/** The number of established connections. A connection with one established end counts 0.5. */
 export const runModel = (seed: number, steps: number, hasLoss: boolean): number => {
   const model = new CmModel(seed, hasLoss)
   try {

@@ -1,6 +1,5 @@
 /*
- * Options of identifiers (rdma_set_option), and vendor options of requests and replies (ECE): states, sizes and errors
- * as in Linux.
+ * Options of identifiers (rdma_set_option), and vendor options of requests and replies (ECE).
  */
 
 import assert from 'node:assert/strict'
@@ -14,7 +13,7 @@ import { assertNothingLeft, type Host, ip4, parametersOf, twoHosts } from './hos
 
 const PORT = 7471
 const { ID, IB } = CmOptionLevel.values
-/** RDMA_OPTION_ID_* of level ID, and RDMA_OPTION_IB_PATH of level IB; others do not exist. */
+/** RDMA_OPTION_ID_* of level ID. NO_OPTION does not exist. */
 const [TOS, REUSEADDR, AFONLY, ACK_TIMEOUT, NO_OPTION] = [0, 1, 2, 3, 4]
 const IB_PATH = 1
 const NO_LEVEL = 2
@@ -80,7 +79,7 @@ const pathOption = (flags: number, source = ipv4(10, 0, 0, 1)): Uint8Array => {
   view.setUint32(At.FLAGS, flags, true)
   bytes.set(ipv4(10, 0, 0, 2), At.DGID)
   bytes.set(source, At.SGID)
-  // Flow label and, in the low byte, hop limit.
+  // The low byte is the hop limit.
   view.setUint32(At.FLOW_LABEL, (0x12345 << 8) | 9)
   view.setUint8(At.TCLASS, 0x60)
   view.setUint16(At.PKEY, 0xffff)
@@ -89,12 +88,12 @@ const pathOption = (flags: number, source = ipv4(10, 0, 0, 1)): Uint8Array => {
   view.setUint8(At.LIFE_TIME, EXACTLY | 14)
   return bytes
 }
-/** IB_PATH_GMP | IB_PATH_PRIMARY | IB_PATH_BIDIRECTIONAL, and IB_PATH_GMP alone. */
+/** PRIMARY: IB_PATH_GMP | IB_PATH_PRIMARY | IB_PATH_BIDIRECTIONAL. GMP: IB_PATH_GMP. */
 const PRIMARY = 0x2b
 const GMP = 1
 
 describe('a path set by the program', () => {
-  it('is the route: the request is sent along it and contains it', () => {
+  it('is the route of the request, and is in the request', () => {
     const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
     const id = a.create()
@@ -102,7 +101,7 @@ describe('a path set by the program', () => {
     a.cm.resolveAddress(id, ip4(2, PORT), undefined)
     assert.equal(set(a, id, IB, IB_PATH, pathOption(PRIMARY).subarray(1)), 'EINVAL')
     assert.equal(set(a, id, IB, IB_PATH, pathOption(GMP)), 'EINVAL')
-    // The first path with the flags PRIMARY is used.
+    // rdma_cm uses the first path with the flags PRIMARY.
     const both = Uint8Array.of(...pathOption(GMP), ...pathOption(PRIMARY))
     assert.equal(set(a, id, IB, IB_PATH, both), 'ok')
     assert.deepEqual(a.eventNames(id), ['ADDR_RESOLVED', 'ROUTE_RESOLVED'])
@@ -150,7 +149,7 @@ describe('a path set by the program', () => {
 })
 
 describe('enhanced connection establishment (ECE)', () => {
-  it('carries a vendor id of 24 bits and 32 bits of options in the request and its reply', () => {
+  it('has a vendor id of 24 bits and 32 bits of options in the request and the reply', () => {
     const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
     const active = a.create()

@@ -1,5 +1,5 @@
 /*
- * Ephemeral ports: no limited user can take all of them.
+ * Quotas of ephemeral ports.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -19,7 +19,7 @@ const setUp = () => {
     const holder = { portSpace, source: undefined, onlyDevice: undefined, reuseAddress: false, onlyIpv6: false }
     return Object.assign(holder, { source: { ...source, port: table.bind(holder, source, user) } })
   }
-  /** Binds ports until none is left for the user. */
+  /** Binds ports until a refusal. */
   const bindAll = (user: number | undefined, portSpace?: number): PortHolder[] => {
     const taken: PortHolder[] = []
     try {
@@ -43,7 +43,7 @@ test('each limited user gets half of the ports that no other user holds, in each
   assert.equal(bindAll(1).length, (EPHEMERAL_PORTS - EPHEMERAL_PORTS / 4) / 2)
 })
 
-test('a user without limit can take all ports that are left', () => {
+test('a user without limit can take all remaining ports', () => {
   const { bindAll } = setUp()
   const limitedUserPorts = bindAll(1).length
   assert.equal(bindAll(undefined).length, EPHEMERAL_PORTS - limitedUserPorts)

@@ -1,5 +1,5 @@
 /*
- * Queue pairs that connection management modifies (R17), when the connection fails.
+ * Queue pairs that connection management modifies (R17), after a failure of the connection.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
@@ -13,7 +13,7 @@ import { ip4, parametersOf, twoHosts } from './hosts.ts'
 
 const PORT = 7471
 
-/** A request of `a` that has arrived at `b`, and a queue pair of `b`. */
+/** `b` has received a request of `a`, and has a queue pair. */
 const receiveRequest = () => {
   const { network, a, b } = twoHosts()
   const listener = b.listen(ip4(2, PORT))
@@ -37,7 +37,7 @@ const receiveRequest = () => {
   return { network, a, b, active, passive, qp, object }
 }
 
-/** A request of `a` that `b` accepts with a queue pair. */
+/** `b` has accepted a request of `a` with a queue pair. */
 const acceptRequest = () => {
   const request = receiveRequest()
   const { network, b, passive, object, qp } = request
@@ -47,7 +47,7 @@ const acceptRequest = () => {
   return request
 }
 
-it('a queue pair whose reply is rejected is moved to ERR, and its program may modify it again', () => {
+it('a queue pair whose reply is rejected is moved to ERR, and the program may modify the queue pair', () => {
   const { network, a, b, active, passive, qp } = acceptRequest()
   a.cm.reject(active, new Uint8Array(0), rejReason.CONSUMER_DEFINED)
   network.settle()

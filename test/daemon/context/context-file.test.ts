@@ -1,6 +1,5 @@
 /*
- * A context's memory file: rings never overlap, are zero when new, and are visible through the file at their offsets;
- * all memory is released.
+ * A context's memory file, which has the rings.
  */
 import assert from 'node:assert/strict'
 import { fstatSync } from 'node:fs'
@@ -58,7 +57,7 @@ test('rings begin and end at pages of the system, which may be larger than 4 KiB
   const pool = createRingPool()
   const memory = new ContextMemory(pool, false, 2 ** 16)
   const file = createFileRings(memory.fd, 2 ** 16)
-  // Large ones have mappings of their own, and cross chunks of the library.
+  // Large rings have own mappings, and cross chunks of the library.
   for (const bytes of [1, 70_000, 2_000_000, 1]) {
     const { offset, length, at, bytes: ring } = memory.allocate(bytes)
     assert.deepEqual([offset % 2 ** 16, length % 2 ** 16], [0, 0])
@@ -71,7 +70,7 @@ test('rings begin and end at pages of the system, which may be larger than 4 KiB
   memory.close()
 })
 
-test('rings never overlap, and are zeroed when allocated', () => {
+test('rings never overlap, and are zero when allocated', () => {
   const anyStep = fc.oneof(
     fc.record({ bytes: fc.oneof(fc.integer({ min: 1, max: 40_000 }), fc.integer({ min: 200_000, max: 600_000 })) }),
     fc.record({ free: fc.nat(50) }),
@@ -107,9 +106,9 @@ test('rings never overlap, and are zeroed when allocated', () => {
   )
 })
 
-test('rings of one size are reused in place: allocating and freeing them does not exhaust the file', () =>
+test('rings of one size are reused: many allocations and frees do not exhaust the file', () =>
   withMemory(memory => {
-    // The mapping that small rings share remains while this ring is in use.
+    // This ring keeps the mapping that small rings share.
     const keep = memory.allocate(PAGE)
     const offsets = new Set<number>()
     for (let i = 0; i < 1000; i++) {
@@ -125,7 +124,7 @@ test('rings of one size are reused in place: allocating and freeing them does no
 
 test('a full file is ENOMEM, and freed space can be allocated again', () =>
   withMemory((memory, pool) => {
-    // The file has 64 GiB, of which the first page and the logs at the end are not for rings.
+    // The file has 64 GiB. The first page and the logs at the end are not for rings.
     const chunks = Array.from({ length: 31 }, () => memory.allocate(2 ** 31))
     assert.throws(() => memory.allocate(2 ** 31), { code: 'ENOMEM' })
     assert.throws(() => memory.allocate(2 ** 40), { code: 'ENOMEM' })
@@ -134,7 +133,7 @@ test('a full file is ENOMEM, and freed space can be allocated again', () =>
     const { offset } = chunks[3]
     memory.free(chunks[3])
     assert.equal(memory.allocate(2 ** 31).offset, offset)
-    // Smaller rings still fit.
+    // Smaller rings fit.
     assert.equal(memory.allocate(PAGE).length, PAGE)
   }))
 

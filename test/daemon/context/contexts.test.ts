@@ -1,6 +1,5 @@
 /*
- * A context exists as long as a program has a copy of any of its doorbell sockets or of its memory file; a failed open
- * leaves no descriptors.
+ * A context exists until all copies of its doorbell sockets and of its memory file are closed.
  */
 import assert from 'node:assert/strict'
 import { readdirSync } from 'node:fs'
@@ -39,12 +38,12 @@ const setUp = (throwsOnPost = false) => {
     pool,
     contexts,
     tokens,
-    /** Resolves when the contexts next have news: a program rang a doorbell or closed one, or a timer has expired. */
+    /** Resolves when a program rings or closes a doorbell, or a timer expires. */
     nextRing: () => new Promise<void>(done => waiters.push(done)),
   }
 }
 
-test('closing the last doorbell ends the context and releases its memory; closing others does not', async () => {
+test('only the close of the last doorbell ends the context and releases its memory', async () => {
   const self = openProcess(process.pid) as ProcessHandle
   const before = countDescriptors()
   const setup = setUp()
@@ -113,7 +112,7 @@ test('a context that no program holds can be ended immediately', async () => {
   assert.equal(setup.contexts.count, 0)
 })
 
-test('a context that loses its last doorbell does not delay the check of an earlier one', async t => {
+test('a context that loses its last doorbell does not delay the check of an earlier context', async t => {
   t.mock.timers.enable({ apis: ['setTimeout'] })
   const setup = setUp()
   const openHeld = () => {
@@ -147,7 +146,7 @@ test('a context ends if the handling of its last doorbell throws', async () => {
   close(doorbell)
 })
 
-test('a packet of 1 to 1000 bytes rings the doorbell, one of 4 is a token; the number of a context is not reused', async () => {
+test('a packet of 1 to 1000 bytes rings the doorbell, a packet of 4 bytes is a token; context numbers are unique', async () => {
   const setup = setUp()
   const { open, doorbell } = setup.contexts.open(setup.device, 0, unbounded)
   for (const size of [4, 1, 5, 1000]) {
@@ -157,7 +156,7 @@ test('a packet of 1 to 1000 bytes rings the doorbell, one of 4 is a token; the n
     assert.equal(setup.contexts.count, 1)
   }
   assert.deepEqual(setup.tokens, [0], 'the handle in the packet of 4 bytes')
-  // More tokens than are read in one turn.
+  // One turn reads fewer tokens.
   for (let i = 0; i < 100; i++) sendBytes(doorbell, new Uint8Array(4))
   await setup.nextRing()
   assert.ok(setup.tokens.length > 1 && setup.tokens.length < 101, `${setup.tokens.length} tokens`)

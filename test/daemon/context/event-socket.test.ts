@@ -1,6 +1,5 @@
 /*
- * Event sockets: records arrive whole and in order, and a withdrawal returns the records of an element that the
- * program has not read.
+ * Event sockets, which carry records of events to a program. A withdrawal takes back the unread records of an element.
  */
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
@@ -32,7 +31,7 @@ const element = (userHandle: bigint): Affiliation => ({
   state: undefined,
 })
 
-/** A record of the element `of`; `number` distinguishes it from others. */
+/** A record of the element `of`; `number` makes records different. */
 const record = (of: Affiliation, number = 0): EventRecord => {
   const bytes = new Uint8Array(16)
   new DataView(bytes.buffer).setBigUint64(0, of.userHandle, true)
@@ -46,14 +45,13 @@ interface Setup {
   readonly socket: EventSocket
   /** The program's copy of its end. */
   readonly programEnd: number
-  /** The program reads the records that have arrived, at most `limit`; returns them in hex. */
+  /** Reads at most `limit` records; returns hex. */
   read(limit?: number): string[]
-  /** Reads until the program has `count` records. */
   readUntil(count: number): Promise<string[]>
   close(): void
 }
 
-/** The program is this process: its descriptor is a duplicate, as if passed by SCM_RIGHTS. */
+/** This process is also the program. */
 const setUp = ({ isPassed = true }: { isPassed?: boolean } = {}): Setup => {
   const self = openProcess(process.pid) as ProcessHandle
   const socket = new EventSocket(
@@ -118,7 +116,7 @@ for (const isPassed of [true, false])
     fc.assert(
       fc.property(fc.array(anyStep, { maxLength: 40 }), steps => {
         const setup = setUp({ isPassed })
-        // Two elements with the same handle are distinguished.
+        // Two elements have the same user handle.
         const elements = [element(1n), element(2n), element(2n)]
         let expected: { of: number; bytes: string }[] = []
         let number = 0
@@ -164,7 +162,7 @@ test('records with the same bytes are distinguished by their position', () => {
   setup.close()
 })
 
-test('records that do not fit in the socket arrive in order when the program reads, and withdrawals count them', async () => {
+test('records that do not fit in the socket arrive in order later, and can be withdrawn', async () => {
   const setup = setUp()
   const [a, c] = [element(1n), element(2n)]
   const ofC: string[] = []
@@ -180,7 +178,7 @@ test('records that do not fit in the socket arrive in order when the program rea
   setup.close()
 })
 
-test('after 20,000 records, of which the program always left one unread, only the last one is withdrawn', () => {
+test('after 20,000 records with always one unread, a withdrawal takes only the last record', () => {
   const setup = setUp()
   const a = element(1n)
   setup.socket.post(record(a, 0))
@@ -192,7 +190,7 @@ test('after 20,000 records, of which the program always left one unread, only th
   setup.close()
 })
 
-test('the queued records of a program that never reads are limited; dropped events count as never raised', () => {
+test('the queued records of a program that never reads are limited; dropped events are not counted', () => {
   const setup = setUp()
   const [a, c] = [element(1n), element(2n)]
   for (let i = 0; i < 70_000; i++) {
@@ -244,19 +242,19 @@ test('after `end` the program reads the sent records, then end of file', () => {
 const loopTurns = (): number =>
   (performance.nodeTiming as unknown as { uvMetricsInfo: { loopCount: number } }).uvMetricsInfo.loopCount
 
-test('a program that shuts its end down instead of reading causes no busy loop', async () => {
+test('a program that shuts down its end causes no busy loop', async () => {
   const setup = setUp()
   shutdown(setup.programEnd, 'read')
   setup.socket.post(record(element(1n)))
-  // A watch for writability would fire in every turn of the event loop: a broken socket is always writable.
+  // A broken socket is always writable: a watch for writability would fire in every turn.
   const before = loopTurns()
-  // Waits until another process has started and exited; a busy loop takes hundreds of turns meanwhile.
+  // A busy loop takes hundreds of turns while another process starts and exits.
   await once(spawn('true'), 'close')
   assert.ok(loopTurns() - before < 20, `${loopTurns() - before} turns while nothing happens`)
   setup.close()
 })
 
-test('the program does not read records that `take` has taken, and reads the others in order (R39)', () => {
+test('the program reads in order the records that `take` has not taken (R39)', () => {
   const setup = setUp()
   const a = element(1n)
   for (let i = 0; i < 4; i++) setup.socket.post(record(a, i))
@@ -270,7 +268,7 @@ test('the program does not read records that `take` has taken, and reads the oth
   setup.close()
 })
 
-test('records can be withdrawn only if the program’s end is found in one of the processes', async () => {
+test('records can be withdrawn only if a process has the program’s end', async () => {
   const holders: ProcessHandle[] = []
   const socket = new EventSocket(
     () => holders,
@@ -282,7 +280,7 @@ test('records can be withdrawn only if the program’s end is found in one of th
   const a = element(1n)
   socket.post(record(a))
   assert.equal(socket.withdraw(a).length, 0)
-  // Process 1 does not hold the end; its descriptors may be unreadable.
+  // Process 1 does not have the end, and its descriptors may be unreadable.
   const init = openProcess(1) as ProcessHandle
   holders.push(init, self)
   await socket.prepareWithdraw?.()
@@ -293,7 +291,7 @@ test('records can be withdrawn only if the program’s end is found in one of th
   closeProcess(init)
 })
 
-/** A socket whose program has `count` further descriptors, and has not named its end in a call. */
+/** The program has `count` further descriptors, and has made no call on its end. */
 const createUnnamedEnd = (t: TestContext, count: number) => {
   const self = openProcess(process.pid) as ProcessHandle
   let turns = 0
@@ -322,7 +320,7 @@ test('the end of a program with few descriptors is found immediately, and its nu
   socket.post(record(a))
   assert.equal(socket.prepareWithdraw?.(), undefined)
   assert.equal(socket.withdraw(a).length, 1)
-  // A search among so many descriptors would take several turns of the event loop.
+  // A new search would take several turns of the event loop.
   const more = Array.from({ length: 2 * FDS_PER_SLICE }, () => openSync('/dev/null', 'r'))
   t.after(() => more.forEach(closeSync))
   socket.post(record(a))
@@ -348,7 +346,7 @@ test('the end of a program with many descriptors is searched in slices, one per 
   assert.equal(turns(), after)
 })
 
-test('an end that a call has named is not searched, unless its number has changed', async t => {
+test('an end with a known number is searched only after a change of the number', async t => {
   const { socket, programEnd, turns } = createUnnamedEnd(t, 2 * FDS_PER_SLICE)
   const self = openProcess(process.pid) as ProcessHandle
   const a = element(1n)
@@ -361,7 +359,7 @@ test('an end that a call has named is not searched, unless its number has change
   assert.equal(socket.withdraw(a).length, 1)
 })
 
-test('a driver’s own record of the maximum length can be taken, and its successor still be read', () => {
+test('a driver’s record of maximum length can be taken, and the next record be read', () => {
   const setup = setUp()
   const a = element(0n)
   const long = new Uint8Array(DRIVER_RECORD_BYTES).fill(7)

@@ -1,5 +1,5 @@
 /*
- * Device names and addresses: addresses are parsed as by Node, and each mistake has a message.
+ * Device names and addresses, NAME@ADDRESS.
  */
 import assert from 'node:assert/strict'
 import { isIP } from 'node:net'
@@ -10,7 +10,7 @@ import { parseAddress } from '../../../src/wire/address.ts'
 
 const hex = (bytes: Uint8Array | undefined): string | undefined => bytes && Buffer.from(bytes).toString('hex')
 
-/** The address as Node parses it, in hex: its URL parser writes IPv6 in the shortest form, without a dotted tail. */
+/** The address in hex. Node's URL parser writes IPv6 in the shortest form, without a dotted tail. */
 const byNode = (text: string): string => {
   if (isIP(text) === 4) return `00000000000000000000ffff${Buffer.from(text.split('.').map(Number)).toString('hex')}`
   const short = new URL(`http://[${text}]`).hostname.slice(1, -1)
@@ -19,7 +19,7 @@ const byNode = (text: string): string => {
   return groups.map(group => group.padStart(4, '0')).join('')
 }
 
-test('IPv4 and IPv6 addresses in all spellings are parsed as by Node', () => {
+test('addresses in all spellings have the same bytes as in Node', () => {
   const group = fc.oneof(
     fc.constant('0'),
     fc.integer({ min: 0, max: 0xffff }).map(value => value.toString(16)),
@@ -28,7 +28,7 @@ test('IPv4 and IPv6 addresses in all spellings are parsed as by Node', () => {
   const spelling = fc
     .tuple(fc.array(group, { minLength: 8, maxLength: 8 }), fc.nat(8), fc.nat(8), fc.option(fc.ipV4()))
     .map(([groups, from, length, dotted]) => {
-      // :: replaces `length` groups at `from`, never the dotted tail.
+      // `::` replaces `length` groups at `from`, but not the dotted tail.
       const all = dotted === null ? groups : [...groups.slice(0, 6), dotted]
       if (length === 0 || from + length > all.length - (dotted === null ? 0 : 1)) return all.join(':')
       return `${all.slice(0, from).join(':')}::${all.slice(from + length).join(':')}`
@@ -42,7 +42,7 @@ test('IPv4 and IPv6 addresses in all spellings are parsed as by Node', () => {
   )
 })
 
-test('unspecified, loopback and IPv4-mapped addresses, and those with a dotted tail, are parsed', () => {
+test('unspecified, loopback and IPv4-mapped addresses, and addresses with a dotted tail, are parsed', () => {
   assert.equal(hex(parseAddress('127.0.0.1')), '00000000000000000000ffff7f000001')
   assert.equal(hex(parseAddress('::')), '0'.repeat(32))
   assert.equal(hex(parseAddress('::1')), `${'0'.repeat(31)}1`)
@@ -77,7 +77,7 @@ test('text that is not an address is refused', () => {
   )
 })
 
-test('NAME@ADDRESS is parsed, and each mistake is refused with a message', () => {
+test('NAME@ADDRESS is parsed, and mistakes are refused with a message', () => {
   assert.deepEqual(parseDevice('rxe0@127.0.0.1'), { name: 'rxe0', address: '127.0.0.1' })
   assert.deepEqual(parseDevice('rxe-a.b_c@::1'), { name: 'rxe-a.b_c', address: '::1' })
   assert.deepEqual(parseDevice('mlx5_0@127.0.0.1'), { name: 'mlx5_0', address: '127.0.0.1' })
@@ -103,7 +103,7 @@ test('NAME@ADDRESS is parsed, and each mistake is refused with a message', () =>
     assert.throws(() => parseDevice(text), { name: 'Error', message }, text)
 })
 
-test('a list with a name or address twice is refused, also if the address is spelled differently', () => {
+test('a list with a duplicate name or address is refused, in any spelling of the address', () => {
   const list = (...devices: string[]) => checkDevices(devices.map(parseDevice))
   list('rxe0@127.0.0.1', 'rxe1@127.0.0.2', 'rxe2@::1')
   assert.throws(() => list('rxe0@127.0.0.1', 'rxe0@127.0.0.2'), /"rxe0" is given twice/)

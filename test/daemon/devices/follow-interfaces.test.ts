@@ -13,7 +13,7 @@ import { createMemorySwitch, memorySwitchBytes } from '../../../src/phy/memory.t
 import { plainArena } from '../../../src/wire/arena.ts'
 import { ipv4 } from '../../drivers/rxe/machine.ts'
 
-/** Index of the interface that the devices follow. */
+/** The index of the interface. */
 const INDEX = 7
 
 const mac = (last: number): Uint8Array => Uint8Array.of(2, 0, 0, 0, 0, last)
@@ -28,7 +28,7 @@ const link: NetworkInterface = {
   isBond: false,
 }
 
-/** The interface with these addresses; `change` adds or removes one. */
+/** A table with one interface. `change` adds or removes an address. */
 const simulate = (simulated: NetworkInterface, addresses: Uint8Array[] = []) => {
   const listeners: InterfaceListener[] = []
   const interfaces: Interfaces = {
@@ -65,11 +65,11 @@ const fail = (_device: object, error: unknown): void => {
 }
 const noMacs = { ownMac: () => {}, neighbourMac: () => {} }
 
-/** The last bytes of a device's GIDs behind the default one. */
+/** The last bytes of a device's GIDs, without the default GID. */
 const lastBytes = ({ device: { ports } }: ReturnType<ReturnType<typeof deviceMaker>>): number[] =>
   ports[0]!.gids.entries.slice(1).flatMap(entry => (entry === undefined ? [] : [entry.gid[15]!]))
 
-it('a device that joins an interface gets its own address from the first one, which gets it back afterwards', () => {
+it('a device that joins an interface takes its address from the first device, and later returns it', () => {
   const [first, second, third, fourth] = [1, 2, 3, 4].map(last => ipv4(10, 0, 0, last)) as [
     Uint8Array,
     Uint8Array,
@@ -82,7 +82,7 @@ it('a device that joins an interface gets its own address from the first one, wh
   const devices = [a]
   const follower = new InterfaceFollower(interfaces, devices, () => {}, fail, noMacs)
   assert.deepEqual(lastBytes(a), [1, 2, 3])
-  // As over UDP, where the new device's socket takes the address.
+  // Over UDP, the new device's socket takes the address.
   a.state.port.removeAddress(second)
   const b = create('rxe1', second)
   devices.push(b)
@@ -97,11 +97,11 @@ it('a device that joins an interface gets its own address from the first one, wh
   assert.deepEqual(lastBytes(a), [1, 2, 4])
 })
 
-it('the MAC of the interface is reported while it is a bond, and MACs of neighbours on this interface', () => {
+it('the MAC of a bond, and MACs of neighbours on the interface, are reported', () => {
   const rxe = deviceMaker()('rxe0', ipv4(10, 0, 0, 1), 'bond0')
   const bond = { ...link, name: 'bond0', isBond: true }
   const { interfaces, listeners } = simulate(bond)
-  /** Last bytes of the MACs that were reported as the device's own. */
+  /** Last bytes of reported MACs of the device. */
   const reported: number[] = []
   const neighbours: string[] = []
   new InterfaceFollower(interfaces, [rxe], () => {}, fail, {

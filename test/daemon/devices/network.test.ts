@@ -1,5 +1,5 @@
 /*
- * Captures of a daemon's network: which packets are in them.
+ * Captures of a daemon's network.
  */
 import assert from 'node:assert/strict'
 import { closeSync, openSync, readFileSync } from 'node:fs'
@@ -15,7 +15,7 @@ import { scratchFolder } from '../../tools.ts'
 const folder = scratchFolder()
 const [OWN, SECOND, FOREIGN] = [ipv4(127, 0, 0, 1), ipv4(127, 0, 0, 2), ipv4(10, 0, 0, 1)]
 
-test('a capture has packets that devices send, and those that arrive from other machines', () => {
+test('a capture has the packets that devices send, and the packets of other machines', () => {
   const devices = [{ name: 'rxe0', address: '127.0.0.1' }]
   const network = createNetwork({ devices, fault: '', link: 'memory' })
   const port = network.attach(devices[0]!)

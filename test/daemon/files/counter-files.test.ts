@@ -1,6 +1,5 @@
 /*
- * Counter files exist from the start, and a refresh renews them once `lifespan` milliseconds have passed since the last
- * renewal.
+ * Counter files. A refresh renews files that are older than `lifespan` milliseconds.
  */
 import assert from 'node:assert/strict'
 import {
@@ -47,7 +46,7 @@ const setUp = (name: string) => {
   }
 }
 
-test('every counter has a file that all users may read and none may write', () => {
+test('every counter has a file that all users may read and no user may write', () => {
   const setup = setUp('a')
   for (const part of ['hw_counters', 'counters'] as const) {
     const names = portCounterFiles.filter(file => file.folder === part).map(({ name }) => name)
@@ -61,7 +60,7 @@ test('every counter has a file that all users may read and none may write', () =
   assert.equal(setup.read('hw_counters/lifespan'), '10\n')
 })
 
-test('values are as of the last refresh, and unchanged ones are not written', () => {
+test('a refresh writes changed values only', () => {
   const setup = setUp('b')
   const same = statSync(setup.path('counters/port_xmit_data')).ino
   const before = statSync(setup.path('hw_counters/sent_pkts')).ino
@@ -100,7 +99,7 @@ test('a value younger than lifespan is not refreshed; programs may change lifesp
 
 test('the file of a value that cannot be written is removed until a refresh can write it', () => {
   const setup = setUp('d')
-  // The file that `replaceFile` (tree-files.ts) writes before it renames it.
+  // `replaceFile` (tree-files.ts) writes this file, then renames it.
   const blocked = join(folder, 'd', 'new')
   mkdirSync(blocked)
   setup.engine.sentPackets = 4
@@ -113,7 +112,7 @@ test('the file of a value that cannot be written is removed until a refresh can 
   assert.equal(setup.read('hw_counters/sent_pkts'), '4\n')
 })
 
-test('the counters of a device are refreshed although those of another one fail', () => {
+test('the counters of a device are refreshed although the counters of another device fail', () => {
   const setup = setUp('e')
   const second = { engine: { sentPackets: 1 }, port: {} }
   setup.files.add({ name: 'rxe1', counted: () => second })

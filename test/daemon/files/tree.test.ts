@@ -1,6 +1,5 @@
 /*
- * The files that RDMA programs read before they open a device: contents as in Linux, and creation and removal of the
- * whole tree.
+ * The tree of files that RDMA programs read before they open a device.
  */
 import assert from 'node:assert/strict'
 import {
@@ -109,7 +108,7 @@ test('a renamed device has its files under the new name', () => {
   assert.equal(hasNode(root, 'issm1'), false)
 })
 
-test('an update rewrites the files of a port, and removes those of removed GIDs', () => {
+test('an update rewrites the files of a port, and removes files of removed GIDs', () => {
   const root = join(folder, 'c')
   const before = device('rxe0', 0)
   writeTree(root, [before])

@@ -1,5 +1,5 @@
 /*
- * Programs' memory files as address spaces: accesses are at offsets, fault outside the file, and never extend it.
+ * Programs' memory files as address spaces.
  */
 import assert from 'node:assert/strict'
 import { closeSync, constants, ftruncateSync, openSync, readSync, writeSync } from 'node:fs'
@@ -11,10 +11,7 @@ import { closeProcess, openProcess, type ProcessHandle } from '../../../src/host
 import { CallError, Errno } from '../../../src/spec/errno.ts'
 import { unbounded } from '../unbounded.ts'
 
-/**
- * Runs `body` twice, with this process as the program: as one of the daemon's own user, and as a guest, whose files a
- * mover accesses.
- */
+/** Runs `body` twice: as a program of the daemon's user, and as a guest's program, whose files a mover accesses. */
 const withFile = (size: number, body: (fd: number, self: ProcessHandle) => void): void => {
   for (const guestUid of [undefined, 1234]) {
     const self = openProcess(process.pid, { guestUid }) as ProcessHandle
@@ -84,7 +81,7 @@ test('atomics carry into the high half, and compare all 64 bits', () => {
   })
 })
 
-test('a descriptor of no memory file, or that appends, is refused; one that is read-only is not writable', () => {
+test('other files and appending descriptors are refused; a read-only descriptor is not writable', () => {
   withFile(4096, (fd, self) => {
     const code = (number: number): string => {
       try {

@@ -1,6 +1,5 @@
 /*
- * Memory files that clients pass with HELLO: only sealed files of limited size are accepted, and accesses outside the
- * file or after its close fault.
+ * Memory files that clients pass with HELLO.
  */
 import assert from 'node:assert/strict'
 import { closeSync, fstatSync, openSync, readdirSync, statSync } from 'node:fs'
@@ -79,7 +78,7 @@ test('files that can change size, are too large, or are not memory files are clo
   assert.equal(countDescriptors(), before)
 })
 
-test('a session passes one file, addresses in its calls are offsets in it, and it is closed with the session', async t => {
+test('a session has one file; addresses in calls are offsets in the file; the file is closed with the session', async t => {
   const daemon = await daemonOf(t, folder)
   const client = dial(t, daemon)
   const hello = async (fd: number): Promise<ReceivedReply> => {
@@ -104,7 +103,7 @@ test('a session passes one file, addresses in its calls are offsets in it, and i
   assert.equal(await client.ioctl(context, ioctlRequest(call.method.call), 4096n), 0)
   const { out } = decodeResult(call, memory.bytes.slice(4096, 4096 + message.length))
   assert.ok(Array.isArray(out.classes) && out.classes.length > 0)
-  // Addresses of this process are not valid any more.
+  // Addresses of this process are invalid.
   assert.equal(
     await client.ioctl(context, ioctlRequest(call.method.call), BigInt(client.memory.address)),
     -Errno.EFAULT,

@@ -1,6 +1,5 @@
 /*
- * Another process's memory as an address space: accesses need mapped pages with the right protection, and the process
- * that was opened.
+ * Another process's memory as an address space.
  */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
@@ -24,11 +23,11 @@ const spaceOf = (pid: number, turn: () => number = () => 0): { space: ProcessSpa
   return { space: new ProcessSpace(handle, turn), handle }
 }
 
-/** Number of the read-only page in the arenas of the other process; byte i of an arena is i % 251 (peer.ts). */
+/** Number of the read-only page in the other process's arenas. Byte i of an arena is i % 251 (peer.ts). */
 const READ_ONLY = 3
 const PROT_READ = 1
 
-test('a check tells whether every page is mapped and permits the access', async () => {
+test('`check` is true if every page is mapped and permits the access', async () => {
   const { address } = await peer.request('arena', { bytes: 8 * PAGE, protect: READ_ONLY * PAGE, protection: PROT_READ })
   const { space, handle } = spaceOf(peer.pid)
   const check = (from: number, length: number, writable: boolean) =>
@@ -39,7 +38,7 @@ test('a check tells whether every page is mapped and permits the access', async 
   assert.equal(check(0, READ_ONLY * PAGE + 1, true), false)
   assert.equal(check((READ_ONLY + 1) * PAGE, 4 * PAGE, true), true)
   assert.equal(check(100, 1, true), true)
-  // Nothing is mapped in the first page, at the end of user space, or beyond it.
+  // The first page, the end of user space, and addresses beyond are not mapped.
   assert.equal(space.check(0, 0x10, 1, false), false)
   assert.equal(space.check(0, 0, 0, true), true, 'an empty range is valid everywhere')
   assert.equal(space.check(0x7fff, 0xfffff000, 2 * PAGE, false), false)
@@ -130,7 +129,7 @@ test('every access by a closed space fails although the process still runs', asy
   closeProcess(handle)
 })
 
-test('mappings are queried again in each turn', async () => {
+test('mappings are queried in each turn', async () => {
   let turn = 0
   const { space, handle } = spaceOf(peer.pid, () => turn)
   assert.equal(space.check(0, 0x10, 1, false), false)

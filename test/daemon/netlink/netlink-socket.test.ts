@@ -1,5 +1,5 @@
 /*
- * Lists (NLM_F_DUMP) that many programs read at the same time share the slices of a turn of the event loop.
+ * Lists (NLM_F_DUMP) for many programs at the same time.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -10,13 +10,13 @@ import { recvBytes } from '../../../src/host/net/sockets.ts'
 
 const SOCKETS = 20
 const DATAGRAMS = 100
-/** Bytes of a datagram: DATAGRAMS of them do not fit in a socket, so the rest waits for the reader. */
+/** Bytes of a datagram. DATAGRAMS datagrams do not fit in a socket. */
 const LENGTH = 8192
 /** Maximum steps at the start of a list, and of all lists together in each later turn of the event loop. */
 const MAX_STEPS = 4
 const SOCK_RAW = 3
 
-test('twenty lists that wait for their readers take no more steps in a turn of the event loop than one list', async t => {
+test('twenty lists take at most as many steps in a turn of the event loop as one list', async t => {
   const slices = createSlices()
   let steps = 0
   const list = function* (): Generator<Uint8Array> {
@@ -35,7 +35,7 @@ test('twenty lists that wait for their readers take no more steps in a turn of t
     socket.sendList(list())
     assert.ok(steps <= MAX_STEPS, `${steps} at the start of a list`)
   }
-  /** Received datagrams by socket. */
+  /** The number of received datagrams, by socket. */
   const counts = sockets.map(() => 0)
   const buffer = new Uint8Array(LENGTH)
   while (counts.some(count => count < DATAGRAMS)) {

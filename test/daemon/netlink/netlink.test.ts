@@ -1,5 +1,5 @@
 /*
- * NETLINK_RDMA sockets of a daemon without a shim: answers, lists, events, and misbehaving programs.
+ * NETLINK_RDMA sockets of a daemon, without the preload library.
  */
 import assert from 'node:assert/strict'
 import { describe, it, type TestContext } from 'node:test'
@@ -32,7 +32,7 @@ const ALLOC_PD = 3
 const CREATE_CQ = 18
 /** Maximum bytes of attributes in one datagram of a list. */
 const MAX_LIST_BYTES = 3760
-/** Major number of uverbs and umad nodes, and the first minor number of uverbs nodes. */
+/** The major number of uverbs and umad nodes, and the first minor number of uverbs nodes. */
 const [MAJOR, FIRST_UVERBS] = [231, 192]
 
 const setUp = async (t: TestContext, devices?: string[]): Promise<{ client: Client; socket: NetlinkTestSocket }> => {
@@ -99,11 +99,11 @@ describe('devices', () => {
     assert.equal((await node('issm', ['DEV_INDEX', 0], ['PORT_INDEX', 1])).errno, Errno.EOPNOTSUPP)
   })
 
-  it('are added, renamed and removed, and members of RDMA_NL_GROUP_NOTIFY get the events of Linux', async t => {
+  it('are added, renamed and removed, with the events of Linux for RDMA_NL_GROUP_NOTIFY', async t => {
     const { client, socket } = await setUp(t)
     const listener = await openTestSocket(client)
     assert.equal(await listener.call('SET', NetlinkOption.ADD_MEMBERSHIP, BigInt(RDMA_NL_GROUP_NOTIFY)), 0)
-    // Refused: required attributes are missing.
+    // Without required attributes the request is refused.
     assert.deepEqual(await socket.request('NEWLINK', []), { errno: Errno.EINVAL, entries: [] })
     const change = async (command: 'NEWLINK' | 'SET' | 'DELLINK', ...attributes: Entries): Promise<number> =>
       (await socket.request(command, attributes, ACK)).errno
@@ -158,7 +158,7 @@ describe('devices', () => {
     assert.deepEqual(await rules(), ['device=mlx5_0,drop=0.01'])
   })
 
-  it('share settings of the system: that for privileged Q_Keys can be changed, that for namespaces cannot', async t => {
+  it('share a changeable setting for privileged Q_Keys, and a fixed setting for namespaces', async t => {
     const { socket } = await setUp(t)
     const mode = async (): Promise<unknown> =>
       attributeOf((await socket.request('SYS_GET')).entries[0]!, 'SYS_PRIVILEGED_QKEY_MODE')
@@ -254,7 +254,7 @@ describe('objects', () => {
     )
   })
 
-  it('are listed in datagrams of limited size, each once, while other sockets are answered', async t => {
+  it('are listed once, in datagrams of limited size, while other sockets are answered', async t => {
     const { client, socket } = await setUp(t)
     const context = await client.context()
     const count = 1500
@@ -269,7 +269,7 @@ describe('objects', () => {
       await new Promise(setImmediate)
       messages.push(...socket.received())
     }
-    // A second dump while the first is in progress is EBUSY, as on Linux.
+    // As on Linux, a second dump during the first one is EBUSY.
     const refused = messages.filter(({ type }) => type === NlmsgType.ERROR)
     assert.deepEqual(refused.map(errnoOf), [Errno.EBUSY])
     const ids = messages
@@ -285,21 +285,21 @@ describe('objects', () => {
 })
 
 describe('a program with invalid or unusual requests', () => {
-  it('loses answers that it does not read, then gets NLMSG_OVERRUN, and is answered again', async t => {
+  it('loses unread answers, gets NLMSG_OVERRUN, and is then answered', async t => {
     const { client, socket } = await setUp(t)
     const request = requestOf('SYS_GET')
     const datagram = Buffer.concat(Array.from({ length: 64 }, () => request))
     for (let i = 0; i < 20; i++) assert.equal(await socket.send(datagram), datagram.length)
     const first = socket.received()
     assert.ok(first.length > 0 && first.length < 64 * 20)
-    // A request: the daemon handles the socket meanwhile.
+    // The daemon handles the socket before it answers this request.
     await eventually(client, () => true)
     const [overrun] = socket.received()
     assert.equal(overrun.type, NlmsgType.OVERRUN)
     assert.deepEqual(await socket.request('SYS_GET', [], ACK).then(({ errno }) => errno), 0)
   })
 
-  it('is answered also if it sends a datagram without the preload library', async t => {
+  it('gets an answer to a datagram that it sends without the preload library', async t => {
     const { client, socket } = await setUp(t)
     const request = requestOf('GET', [], DUMP)
     assert.equal(socket.sendDirectly(request), request.length)
@@ -308,7 +308,7 @@ describe('a program with invalid or unusual requests', () => {
     assert.ok((await socket.call('NAME')) > 0, 'it is bound')
   })
 
-  it('is refused an unknown socket or operation, invalid memory, and too many bytes', async t => {
+  it('is refused for an unknown socket or operation, invalid memory, or too many bytes', async t => {
     const { client, socket } = await setUp(t)
     assert.equal((await client.netlink(0, 3, 0, 0n)).ret, BigInt(-Errno.EBADF))
     assert.equal((await client.netlink(socket.fd, 99, 0, 0n)).ret, BigInt(-Errno.EOPNOTSUPP))
@@ -319,7 +319,7 @@ describe('a program with invalid or unusual requests', () => {
     assert.equal(await socket.call('SET', NetlinkOption.ADD_MEMBERSHIP, 99n), -Errno.EINVAL)
   })
 
-  it('is refused dumps of commands without one, and unknown types; what is no request is ignored, as in Linux', async t => {
+  it('is refused for commands without a dump and unknown types; a message that is no request is ignored', async t => {
     const { socket } = await setUp(t)
     assert.equal((await socket.request('SYS_GET', [], DUMP)).errno, Errno.EINVAL)
     assert.equal((await socket.request('SET', [['DEV_INDEX', 0]], DUMP)).errno, Errno.EINVAL)
@@ -336,11 +336,11 @@ describe('a program with invalid or unusual requests', () => {
     assert.deepEqual(socket.received().map(errnoOf), [0])
   })
 
-  it('is answered as by Linux when attributes are malformed, unknown or of a wrong kind', async t => {
+  it('gets the answers of Linux to malformed, unknown and wrong attributes', async t => {
     const { client, socket } = await setUp(t)
     const context = await client.context()
     assert.ok((await client.command(context, ALLOC_PD, [], 1)).ret > 0)
-    /** An attribute with these bytes; `length` replaces its own length, `flags` are added to its type. */
+    /** An attribute. `length` replaces the real length, `flags` are added to the type. */
     const attribute = (number: number, bytes: number[] | string, { length = 0, flags = 0 } = {}): number[] => {
       const value = [...Buffer.from(bytes as string)]
       const header = Uint16Array.of(length || 4 + value.length, number | flags)
@@ -354,10 +354,10 @@ describe('a program with invalid or unusual requests', () => {
     const NESTED = { flags: 0x8000 }
     const NET_BYTEORDER = { flags: 0x4000 }
     const nestedBytes = (bytes: number[]) => attribute(number('RES_SUMMARY'), bytes)
-    /** Of a list: 0 and the number of messages. */
+    /** The expected result of a list: errno 0, and the number of messages. */
     const listed = (messages: number) => [0, messages]
     const rows: [string, keyof typeof NldevCommands, number, number[], number | number[]][] = [
-      // Requests with a reader that accepts what old programs send.
+      // Liberal readers, for old programs.
       ['unknown attribute', 'GET', ACK, [...index, ...unknown], 0],
       ['attribute 0', 'GET', ACK, [...index, ...attribute(0, [1])], 0],
       ['longer number', 'GET', ACK, attribute(1, [0, 0, 0, 0, 9]), 0],
@@ -397,7 +397,7 @@ describe('a program with invalid or unusual requests', () => {
       ['no objects', 'RES_SRQ_GET', DUMP, index, listed(0)],
       ['one flag of NLM_F_DUMP', 'RES_PD_GET', 0x200, index, listed(1)],
       ['command without list', 'SET', DUMP, index, EINVAL],
-      // Raw data: only objects that exist are refused.
+      // Raw data: no object has it.
       ['no objects', 'RES_SRQ_GET_RAW', DUMP, index, listed(0)],
       ['no object', 'RES_SRQ_GET_RAW', ACK, [...index, ...attribute(number('RES_SRQN'), [9, 0, 0, 0])], ENOENT],
       ['no number', 'RES_MR_GET_RAW', ACK, index, EINVAL],
@@ -417,7 +417,7 @@ describe('a program with invalid or unusual requests', () => {
     }
   })
 
-  it('gets a message (NETLINK_EXT_ACK) about malformed attributes, and about changes that are refused', async t => {
+  it('gets a message (NETLINK_EXT_ACK) about malformed attributes and refused changes', async t => {
     const { socket } = await setUp(t)
     const ACK_TLVS = NlmsgFlags.ACK_TLVS
     const short = Uint8Array.of(6, 0, NldevAttributes.DEV_INDEX.number, 0, 0, 0, 0, 0)
@@ -440,7 +440,7 @@ describe('a program with invalid or unusual requests', () => {
     assert.equal(await refusal(requestOf('SET', [['DEV_INDEX', 9]])), ACK_TLVS)
   })
 
-  it('is answered for all messages before one with a wrong length', async t => {
+  it('gets answers to all messages before a message with a wrong length', async t => {
     const { socket } = await setUp(t)
     const request = requestOf('SYS_GET', [], ACK)
     for (const length of [0, 15, 17, 0xffff_ffff]) {
@@ -448,14 +448,14 @@ describe('a program with invalid or unusual requests', () => {
       new DataView(invalid.buffer).setUint32(0, length, true)
       await socket.send(Buffer.concat([request, invalid, request]))
       const answers = socket.received().map(({ type }) => type)
-      // The length 17 includes a byte of the next message, which then has no beginning.
+      // A length of 17 includes the first byte of the next message.
       const expected = [nldevType(NldevCommands.SYS_GET.number), NlmsgType.ERROR]
       assert.deepEqual(answers.slice(0, 2), expected)
       assert.equal(answers.length, length === 17 ? 4 : 2, `length ${length}`)
     }
   })
 
-  it('is answered also after datagrams of random bytes', async t => {
+  it('is answered after datagrams of random bytes', async t => {
     const { client, socket } = await setUp(t, ['127.0.0.1', '127.0.0.2'])
     const context = await client.context()
     assert.ok((await client.command(context, CREATE_CQ, [0, 0, 16, 0, 0xffffffff, 0], 6)).ret > 0)
@@ -490,7 +490,7 @@ describe('a program with invalid or unusual requests', () => {
   })
 })
 
-it('a socket exists until its last copy is closed, and then releases its port and descriptors', async t => {
+it('the close of the last copy of a socket releases its port and descriptors', async t => {
   const daemon = await daemonOf(t, folder)
   const client = dial(t, daemon)
   const watcher = dial(t, daemon)

@@ -1,5 +1,5 @@
 /*
- * A NETLINK_RDMA socket of a daemon, as a program uses it: sends requests and returns the messages received.
+ * A NETLINK_RDMA socket of a daemon, for tests.
  */
 import assert from 'node:assert/strict'
 import { EAGAIN } from '../../../src/host/errno.ts'
@@ -18,29 +18,28 @@ import type { Client } from '../client.ts'
 
 export interface NetlinkTestSocket {
   readonly fd: number
-  /** An operation on this socket; its result, or -errno. */
+  /** Returns the result of the operation, or -errno. */
   call(operation: keyof typeof NetlinkOperation, extra?: number, argument?: bigint): Promise<number>
   /** Sends a datagram through the session; returns its length, or -errno. */
   send(datagram: Uint8Array): Promise<number>
-  /** Sends a datagram on the socket itself, as without the preload library; returns its length, or -errno. */
+  /** Sends a datagram without the preload library; returns its length, or -errno. */
   sendDirectly(datagram: Uint8Array): number
-  /** The messages that have arrived and were not returned yet. */
+  /** Returns and removes the received messages. */
   received(): Message[]
-  /** Sends a request and returns the answer; dumps to their end. */
+  /** Sends a request, and returns the whole answer. */
   request(command: NldevCommandName, attributes?: Entries, flags?: number): Promise<Answer>
 }
 
 export interface Answer {
-  /** 0, or the errno with which the request was refused or the dump ended early. */
+  /** 0, or the errno of a refusal or of an incomplete dump. */
   readonly errno: number
-  /** Attributes of each message other than NLMSG_ERROR and NLMSG_DONE. */
+  /** Attributes of the messages except NLMSG_ERROR and NLMSG_DONE. */
   readonly entries: Entries[]
 }
 
 const SOCK_RAW = 3
 const BUFFER = new Uint8Array(65536)
 
-/** The bytes of a request. `sequence`: any number. */
 export const requestOf = (command: NldevCommandName, attributes: Entries = [], flags = 0, sequence = 7): Uint8Array =>
   writeMessage({
     type: nldevType(NldevCommands[command].number),
@@ -85,7 +84,7 @@ export const openTestSocket = async (client: Client): Promise<NetlinkTestSocket>
       const request = requestOf(command, attributes, flags)
       assert.equal(await socket.send(request), request.length)
       const messages = socket.received()
-      // A dump continues as it is read.
+      // A dump continues while the program reads.
       while (messages.length === 0 || !endsAnswer(messages[messages.length - 1])) {
         await new Promise(setImmediate)
         messages.push(...socket.received())
@@ -100,7 +99,7 @@ export const openTestSocket = async (client: Client): Promise<NetlinkTestSocket>
   return socket
 }
 
-/** The value of an attribute, for a nested one its attributes; undefined if it is absent. */
+/** The value of an attribute; the value of a nested attribute is its attributes. */
 export const attributeOf = (entries: Entries, name: Entries[number][0]): unknown => {
   const value = entries.find(([found]) => found === name)?.[1]
   return typeof value === 'object' && 'flagged' in value ? value.flagged : value

@@ -1,6 +1,5 @@
 /*
- * Clients that send malformed messages, address other clients' objects, or exhaust resources: at most their own session
- * ends, and the daemon serves all others.
+ * Malformed messages, access to other clients' objects, and exhausted resources end at most the client's session.
  */
 import assert from 'node:assert/strict'
 import { closeSync, openSync, readdirSync } from 'node:fs'
@@ -23,12 +22,10 @@ const HEADER = Messages.header.size
 
 /** Linux's numbers of write commands (IB_USER_VERBS_CMD_…). */
 const Command = { GET_CONTEXT: 0, ALLOC_PD: 3, DEALLOC_PD: 4, CREATE_COMP_CHANNEL: 17 } as const
-/**
- * Lengths of commands, which they return: with a response (GET_CONTEXT, ALLOC_PD, CREATE_COMP_CHANNEL), and DEALLOC_PD.
- */
+/** Return values of commands: their lengths. COMMAND_BYTES is for all commands except DEALLOC_PD. */
 const [COMMAND_BYTES, DEALLOC_PD_BYTES] = [16, 12]
 
-/** A message with a valid header except for the given fields. `fill`: the value of the body's bytes. */
+/** A message with a valid header, except for given fields. `fill`: the value of all bytes of the body. */
 const message = (
   type: number,
   length = HEADER,
@@ -44,7 +41,7 @@ const message = (
   return bytes
 }
 
-/** Connects another client, which has a context and a protection domain and must stay unaffected. */
+/** Connects a client that must stay unaffected, with a context and a protection domain. */
 const connectOther = async (t: TestContext, daemon: Daemon) => {
   const client = dial(t, daemon)
   await client.hello()
@@ -53,7 +50,7 @@ const connectOther = async (t: TestContext, daemon: Daemon) => {
   return {
     client,
     context,
-    /** Asserts that it is still served, and that all its objects exist. */
+    /** Asserts that the client is served, and that all its objects exist. */
     async assertServed(): Promise<void> {
       const { ret, response } = await client.command(context, Command.ALLOC_PD, [], 1)
       assert.deepEqual([ret, response], [COMMAND_BYTES, [1]])
@@ -107,7 +104,7 @@ test('malformed messages end only their session', async t => {
   await other.assertServed()
 })
 
-test('before HELLO nothing is answered', async t => {
+test('messages before HELLO are not answered', async t => {
   const daemon = await daemonOf(t, folder)
   const validMessages = [
     message(MessageType.OPEN, HEADER + Messages.open.size),
@@ -136,7 +133,7 @@ test('HELLO with another protocol version is answered with EPROTO, and the next 
   assert.equal(await client.next(), undefined)
 })
 
-test('random messages, before and after HELLO, affect no other client', async t => {
+test('random messages affect no other client', async t => {
   const daemon = await daemonOf(t, folder)
   const other = await connectOther(t, daemon)
   const type = fc.oneof(fc.constantFrom(...Object.values(MessageType)), fc.integer({ min: 0, max: 2 ** 32 - 1 }))
@@ -154,7 +151,7 @@ test('random messages, before and after HELLO, affect no other client', async t 
           bytes.set(body, HEADER)
           client.send(bytes)
         }
-        // The other client's answer comes after all of these have been handled.
+        // The daemon answers the other client after it has handled these messages.
         await other.client.stat()
         for (let reply = client.next(); ; reply = client.next()) {
           const received = await Promise.race([reply, other.client.stat().then(() => 'quiet' as const)])
@@ -192,7 +189,7 @@ test('the number of another client’s context is refused with EBADF', async t =
   await other.assertServed()
 })
 
-test('ATTACH lets a client use a context if it has the memory file, and refuses any other descriptor', async t => {
+test('ATTACH with the memory file of a context gives access to the context; other descriptors are refused', async t => {
   const daemon = await daemonOf(t, folder)
   const other = await connectOther(t, daemon)
   const owner = dial(t, daemon)
@@ -221,7 +218,7 @@ test('ATTACH lets a client use a context if it has the memory file, and refuses 
   assert.equal(attached.descriptors.length, 1)
   client.keep(attached.descriptors)
   assert.equal((await client.command(context, Command.GET_CONTEXT, [], 2)).ret, COMMAND_BYTES)
-  // The context exists as long as any copy of any of its doorbells.
+  // A context exists until all copies of all its doorbells are closed.
   owner.close()
   await eventually(client, ({ sessions }) => sessions === 1)
   assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, COMMAND_BYTES)
@@ -252,7 +249,7 @@ test('invalid pointers, lengths and requests are refused, and random calls affec
   }
   for (const length of [0n, 4n, 1n << 20n, 1n << 40n, (1n << 64n) - 1n])
     assert.ok((await client.write(context, at, length)) < 0, `length ${length}`)
-  // Other commands than RDMA_VERBS_IOCTL: of its type 0x1b, TCGETS of terminals, and impossible ones.
+  // Unknown requests, one with type 0x1b of RDMA_VERBS_IOCTL, and TCGETS of terminals.
   for (const request of [0, 0x1b02, 0x5401, 0xffffffff])
     assert.equal(await client.ioctl(context, request, at), -Errno.ENOTTY, `request ${request}`)
   const u64 = fc.bigInt({ min: 0n, max: (1n << 64n) - 1n })
@@ -285,7 +282,7 @@ test('invalid pointers, lengths and requests are refused, and random calls affec
   await other.assertServed()
 })
 
-test('the daemon closes descriptors that a message must not carry', async t => {
+test('the daemon closes unexpected descriptors of a message', async t => {
   const daemon = await daemonOf(t, folder)
   const client = dial(t, daemon)
   await client.hello()
@@ -360,7 +357,7 @@ test('the event descriptors of a context are limited', async t => {
     }
     channels.push(...fds)
   }
-  // rsockets and rdma_create_ep need one per connection. The context itself has one more, for async events.
+  // rsockets and rdma_create_ep need one descriptor per connection. The context has one for async events.
   assert.ok(channels.length > 1024 && channels.length <= 8191, `${channels.length}`)
   for (const fd of channels.splice(0)) close(fd)
   await eventually(
@@ -410,7 +407,7 @@ for (const [title, request] of [
     await other.assertServed()
   })
 
-test('a daemon that is closed ends its sessions and closes all its descriptors', async t => {
+test('the close of a daemon ends its sessions and closes all its descriptors', async t => {
   const before = openDescriptors()
   const daemon = await daemonOf(t, folder)
   const client = dial(t, daemon)

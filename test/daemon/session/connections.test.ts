@@ -1,6 +1,5 @@
 /*
- * Descriptors of rdma_cm channels in several sessions: a descriptor gives access to the identifiers of its channel, and
- * to no others (docs/why/threat-model.md).
+ * A descriptor of an rdma_cm channel gives access only to the identifiers of this channel (docs/why/threat-model.md).
  */
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
@@ -35,8 +34,7 @@ const connectProgram = async (t: TestContext, daemon: Daemon): Promise<Channel> 
   return openChannel(client)
 }
 
-// Sizes of bodies, offsets in them of the pointer to the response, and of words: struct rdma_ucm_create_id,
-// _destroy_id, _migrate_id.
+// Sizes and offsets of struct rdma_ucm_create_id, rdma_ucm_destroy_id and rdma_ucm_migrate_id.
 
 const create = async (channel: Channel): Promise<number> => {
   const { result, response } = await writeCommand(channel, Command.CREATE_ID, 24, 8, [[16, TCP]])
@@ -67,7 +65,7 @@ test('only the channel that created an identifier can use it, until the identifi
   const foreign = await create(b)
   assert.equal(foreign, id, 'numbers are per process')
   assert.equal(await destroy(second, id), EINVAL)
-  // With the other program's descriptors, to its channel and to our own.
+  // Migrations with a descriptor of the other program are refused.
   for (const [newChannel, oldFd] of [
     [b, a.fd],
     [a, b.fd],
@@ -84,7 +82,7 @@ test('only the channel that created an identifier can use it, until the identifi
   assert.equal(await destroy(b, foreign), DESTROYED)
 })
 
-test('every process with a copy of a channel can use its identifiers, which exist until the last copy is closed', async t => {
+test('all processes with a copy of a channel can use its identifiers, until the last copy is closed', async t => {
   const daemon = await daemonOf(t, folder)
   const owner = dial(t, daemon)
   await owner.hello()
@@ -96,7 +94,7 @@ test('every process with a copy of a channel can use its identifiers, which exis
   await other.hello()
   const watcher = dial(t, daemon)
   await watcher.hello()
-  // The processes share the descriptor number here, as after fork.
+  // As after fork, both processes have the same descriptor number.
   const inherited = { client: other, fd }
   owner.close()
   assert.equal(await destroy(inherited, id), DESTROYED)
@@ -105,12 +103,12 @@ test('every process with a copy of a channel can use its identifiers, which exis
   await eventually(watcher, ({ connections, descriptors: open }) => connections.identifiers === 0 && open === 0)
 })
 
-test('a channel serves only rdma_cm commands and its own methods', async t => {
+test('the descriptor of a channel serves only rdma_cm commands and methods of the channel', async t => {
   const daemon = await daemonOf(t, folder)
   const { client, fd } = await connectProgram(t, daemon)
   const id = await create({ client, fd })
   const { view, address } = client.memory
-  // cm_id.destroy by the object dialect, on an object that the descriptor does not name.
+  // cm_id.destroy in the object dialect: not a method of the channel.
   for (let i = 0; i < 64; i++) view.setUint8(i, 0)
   // the message's length and class
   view.setUint16(0, 16, true)

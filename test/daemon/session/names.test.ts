@@ -1,5 +1,5 @@
 /*
- * The trace record of a call contains the program's name even if the program has ended.
+ * The program's name in the trace record of a call.
  */
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
@@ -17,10 +17,7 @@ import { daemonOf } from '../client.ts'
 
 const folder = scratchFolder()
 
-/**
- * Opens a device, prints its pid, waits until the file `startFile` exists, and exits right after a call, without
- * reading its answer.
- */
+/** A program that prints its pid, waits for the file `startFile`, and exits after a call without reading the answer. */
 const CALLER = `
 import { existsSync } from 'node:fs'
 const [clients, codec, socket, startFile] = process.argv.slice(1)
@@ -52,7 +49,7 @@ test('a call of a program that has ended is traced with its name', { skip: !hasN
   const module = (path: string): string => pathToFileURL(join(repoRoot, 'dist', path)).href
   const startFile = join(folder, 'go')
   const args = [module('test/daemon/client.js'), module('src/uapi/session-codec.js'), daemon.socket, startFile]
-  // The shell reaps it; /proc shows that while this process blocks.
+  // The shell reaps the program; /proc shows the end of the program to this process, which blocks.
   const shell = spawn('sh', ['-c', '"$0" --input-type=module -e "$@"; true', process.execPath, CALLER, ...args])
   const ended = once(shell, 'close')
   const [pid] = (await once(shell.stdout.setEncoding('utf8'), 'data')) as [string]

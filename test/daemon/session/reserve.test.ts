@@ -1,6 +1,5 @@
 /*
- * Connections and calls while the daemon has no free descriptors: this process, which is daemon and client, has taken
- * all.
+ * Connections and calls while the daemon has no free descriptors. This process is both daemon and client.
  */
 import assert from 'node:assert/strict'
 import { closeSync, openSync } from 'node:fs'
@@ -45,7 +44,7 @@ const takeAll = (t: TestContext): (() => void) => {
   return release
 }
 
-test('a connection without free descriptors is refused with EMFILE and logged; later ones are served again', async t => {
+test('a connection without free descriptors is refused with EMFILE and logged; later connections are served', async t => {
   const lines: string[] = []
   const daemon = await startDaemon({
     socket: join(folder, 'sock'),
@@ -54,14 +53,14 @@ test('a connection without free descriptors is refused with EMFILE and logged; l
     parts: { log: (...words) => lines.push(words.join(' ')) },
   })
   t.after(() => daemon.close())
-  // Connected, but not accepted yet.
+  // The daemon has not accepted these connections.
   const clients = [dial(t, daemon), dial(t, daemon), dial(t, daemon)]
   const release = takeAll(t)
   for (const client of clients) {
     assert.equal((await client.hello()).error, Errno.EMFILE)
     assert.equal(await client.next(), undefined, 'the connection is hung up')
   }
-  // The third refusal is not logged: only those whose number is a power of two are.
+  // Only refusals 1, 2, 4, 8 … are logged.
   assert.deepEqual(
     lines.map(line => /no descriptors left.*EMFILE(, 2 so far)?; end some programs.*ulimit -n/.test(line)),
     [true, true],
@@ -71,7 +70,7 @@ test('a connection without free descriptors is refused with EMFILE and logged; l
   assert.equal((await late.hello()).error, 0)
 })
 
-test('a call that gets no descriptor is not traced with the number of an earlier one', async t => {
+test('a call that gets no descriptor is not traced with the number of an earlier descriptor', async t => {
   const daemon = await daemonOf(t, folder)
   const tool = dial(t, daemon)
   await tool.hello()
@@ -80,7 +79,7 @@ test('a call that gets no descriptor is not traced with the number of an earlier
   await client.hello()
   // The opening call creates the descriptor of asynchronous events.
   const context = await client.context()
-  // Its record is published with the next message.
+  // The next message publishes the record of the opening call.
   await client.refresh()
   const release = takeAll(t)
   assert.equal((await client.command(context, CREATE_COMP_CHANNEL, [], 1)).ret, -Errno.EMFILE)

@@ -1,5 +1,5 @@
 /*
- * Requests of tools that are answered, and invalid or forbidden ones that are refused.
+ * Requests of tools.
  */
 import assert from 'node:assert/strict'
 import { closeSync, openSync, readFileSync } from 'node:fs'
@@ -55,7 +55,7 @@ test('faults are set, shown and cleared', async t => {
   assert.deepEqual(await faults(''), { faults: [] })
 })
 
-test('an invalid request is answered with a list of the valid ones', async t => {
+test('an invalid request is answered with a list of valid requests', async t => {
   const daemon = await daemonOf(t, folder)
   const client = dial(t, daemon)
   await client.hello()
@@ -114,7 +114,7 @@ test('a capture needs a descriptor of a writable regular file, and a session has
 
 // ---- requests without a daemon ----
 
-/** Tool requests of a session that records what it sends; `freeMessages` more messages fit in its socket. */
+/** Tool requests of a session that records sent messages. `freeMessages` messages fit in the socket. */
 const createRequests = (isTrusted: boolean, more: Partial<DaemonState> = {}) => {
   const subscribers = new Set<(record: TraceRecord) => void>()
   const daemon = {
@@ -192,7 +192,7 @@ const createRequests = (isTrusted: boolean, more: Partial<DaemonState> = {}) => 
 
 const trace = { kind: 'trace', tag: '', pcap: false }
 
-test('a reply to a tool whose socket is full is sent later, after the records that precede it', () => {
+test('a reply to a tool with a full socket is sent later, after the preceding records', () => {
   const { requests, request, record, records, setFreeMessages, isWritableWanted } = createRequests(true)
   request(trace)
   setFreeMessages(0)
@@ -206,7 +206,7 @@ test('a reply to a tool whose socket is full is sent later, after the records th
   assert.doesNotMatch(records[1]!, /"pid":7/)
 })
 
-test('a session with 16 replies that its tool has not read ends with the next request', () => {
+test('a session with 16 unread replies ends with the next request', () => {
   const { requests, records, setFreeMessages, isClosed } = createRequests(true)
   setFreeMessages(0)
   const send = (fds: readonly number[] = []) =>
@@ -224,7 +224,7 @@ test('a session with 16 replies that its tool has not read ends with the next re
   assert.throws(() => closeSync(passed), { code: 'EBADF' })
 })
 
-test('an answer after the end of its session is not sent, and the request’s descriptors are closed', async () => {
+test('an answer after the end of the session is not sent, and the descriptors of the request are closed', async () => {
   let end = (): void => {}
   const untilContextsDestroyed = () =>
     new Promise<void>(resolve => {
@@ -245,7 +245,7 @@ test('an answer after the end of its session is not sent, and the request’s de
   assert.throws(() => closeSync(passed), { code: 'EBADF' })
 })
 
-test('only the daemon’s own user may trace calls, see findings and set faults', () => {
+test('only the daemon’s user may trace calls, see findings and set faults', () => {
   const stranger = createRequests(false)
   const reply = stranger.request(trace)
   assert.match('error' in reply ? reply.error : '', /only the user/)
@@ -257,7 +257,7 @@ test('only the daemon’s own user may trace calls, see findings and set faults'
   assert.ok('config' in stranger.request({ kind: 'config' }), 'any user may see the configuration')
 })
 
-test('a slow tool gets its records later and in order; records beyond 10,000 are dropped and counted', () => {
+test('a slow tool gets records later and in order; records beyond 10,000 are dropped and counted', () => {
   const session = createRequests(true)
   assert.ok('tracing' in session.request(trace))
   session.record({ ret: 0 })
@@ -282,7 +282,7 @@ test('a slow tool gets its records later and in order; records beyond 10,000 are
   assert.equal(session.subscribers.size, 0)
 })
 
-test('a record too long for one message is sent in parts; one of megabytes without its call', () => {
+test('a record that is too long for one message is sent in parts, a record of megabytes without its call', () => {
   const session = createRequests(true)
   session.request(trace)
   const call = (length: number) => ({ classId: 1, call: 2, message: 'A'.repeat(length), answer: '' })

@@ -1,6 +1,5 @@
 /*
- * Subscribers of the trace hub get records of the calls with their tag: at once, or when the numbers of created
- * descriptors are known.
+ * The trace hub, which sends records of calls to its subscribers.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -14,7 +13,7 @@ import { ARENA, AT, arena, fakeView } from '../../uapi/fake-view.ts'
 const facts = () => ({ pid: 1, tid: 1, fd: 3, command: 'x', device: 'rxe0', dialect: 'ioctl' as const })
 const view = {} as CallerView
 
-/** A dialect that answers immediately, with a new descriptor for each of these attributes. */
+/** A dialect that answers immediately, with a new descriptor for each attribute. */
 const answering =
   (...attributes: string[]): Dialect<[]> =>
   () => {
@@ -32,7 +31,7 @@ const listen = (hub: TraceHub, tag = ''): TraceRecord[] => {
   return records
 }
 
-test('a call is recorded immediately for the subscribers to its tag and to all tags', () => {
+test('a call is recorded immediately for subscribers to its tag and to all tags', () => {
   const hub = new TraceHub(() => 0)
   const dialect = answering()
   assert.equal(
@@ -46,7 +45,7 @@ test('a call is recorded immediately for the subscribers to its tag and to all t
   assert.equal('descriptors' in all[0], false)
 })
 
-test('subscribers that want bytes get those that a call read and wrote; all get those of calls that were not decoded', () => {
+test('subscribers get the bytes of a call on request, and always the bytes of an undecodable call', () => {
   const hub = new TraceHub(() => 0)
   const [plain, abi]: TraceRecord[][] = [[], []]
   hub.subscribe({ tag: '', post: record => plain.push(record) })
@@ -75,7 +74,7 @@ test('subscribers that want bytes get those that a call read and wrote; all get 
   }
 })
 
-test('the record of a call that creates descriptors is published when their numbers are known', () => {
+test('the record of a call that creates descriptors is published when the descriptors have numbers', () => {
   const hub = new TraceHub(() => 0)
   const records = listen(hub)
   const fdsOfFirst = () => [5, undefined]

@@ -1,5 +1,5 @@
 /*
- * The contents of a call's record (R46): values of any length, and driver-specific methods.
+ * The contents of a call's record (R46).
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -53,7 +53,6 @@ const recordOf = (call: Call, outcome: Result | CallError): TraceRecord => ({
   command: 'x',
   device: 'null0',
   dialect: 'object',
-  // As decoded from a message.
   call: JSON.parse(JSON.stringify(messagesOf(view, call, outcome))),
   ret: outcome instanceof CallError ? -outcome.errno : 0,
 })
@@ -97,7 +96,7 @@ test('a record has no declarations of methods that spec/ declares', () => {
     assert.equal(recordOf(call, outcome).call?.declared, undefined)
 })
 
-test('long values are in `memory` of the record, and are shown like others', () => {
+test('long values are in `memory` of the record, and are shown', () => {
   const data = new Uint8Array(60_000).fill(0xab)
   const record = recordOf(callOf('sink', 'take', 3, { data }), { out: {} })
   assert.equal(record.call?.memory?.length, 1)
@@ -113,7 +112,7 @@ test('long values are in `memory` of the record, and are shown like others', () 
   assert.equal(((callJson(table).out as AnyValues).entries as unknown[]).length, 900)
 })
 
-test('the record of a refused call has no answer, and that of a call that cannot be encoded has no messages', () => {
+test('the record of a refused call has no answer, the record of an unencodable call no messages', () => {
   const refused = recordOf(callOf('sink', 'query', 3), new CallError('ENOENT', 'gone'))
   assert.equal(refused.call?.answer, '')
   assert.match(callLine(refused), /sink\.query\(object 3\) = -1 ENOENT/)
@@ -125,7 +124,7 @@ test('the recorded bytes of a call are limited', () => {
   const accesses: Access[] = []
   const MEBIBYTE = 2 ** 20
   const caller = recordingCaller({ ...testCaller(), copyIn: (_, length) => new Uint8Array(length) }, accesses)
-  // Once an access is left out, all later ones are.
+  // After the first omitted access, all accesses are omitted.
   for (let i = 0; i < 100; i++) caller.copyIn(BigInt(i), i % 2 === 0 ? MEBIBYTE : 8)
   assert.deepEqual(
     accesses.map(({ address }) => Number(address)),
