@@ -1,7 +1,7 @@
 /*
- * Rows "calls": the cost of calls on a device in this process (docs/reference/performance.md). Address handles are
- * created and destroyed by calls, and by the library, whose objects cost more; queue pairs are created and brought to
- * RTS by one call (R7) and by four, compared with TCP connections in Node.
+ * Rows "calls": the cost of calls on a device in this process (docs/reference/performance.md). Address handles are created
+ * and destroyed by calls and by the library. Queue pairs get to RTS by one call (R7) or four, compared with TCP
+ * connections in Node.
  */
 import { once } from 'node:events'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
@@ -20,7 +20,7 @@ import { type Body, perCall } from './loops.ts'
 const { INIT, RTR, RTS } = QpState.values
 const ADDRESS = '10.0.0.1'
 const dgid = parseAddress(ADDRESS) as Uint8Array
-/** An address vector to the device itself; GID 1 is the one of its address. */
+/** The address of the device itself, at GID index 1. */
 const address = {
   dgid,
   sgidIndex: 1,
@@ -33,7 +33,7 @@ const address = {
   staticRate: 0,
 }
 
-/** A device with a protection domain, for calls without the library's objects. */
+/** A device with a protection domain, without objects of the library. */
 const openDevice = () => {
   const carrier = localCarrier(createNetwork(), 'calls', ADDRESS)
   const { object: pd } = carrier.call(Pd, 'create', 0, {})
@@ -63,15 +63,15 @@ const ahByLibrary = async (): Promise<Bench> => {
 
 // ---- create → RTS ----
 
-/** Queue pairs that exist at the same time, and repetitions of a measurement. */
+/** Simultaneous queue pairs, and repetitions of a measurement. */
 const PAIRS = 1000
 const REPEATS = 5
-/** TCP connections of a measurement: fewer, and only once, since they are slower. */
+/** TCP connections of a measurement, without repetitions: they are slower. */
 const CONNECTIONS = 200
 
 type Create = In<typeof RcQp.methods.create>
 
-/** Attributes of the changes of state. The peer need not exist: nothing is sent. */
+/** Attributes of the state changes. Nothing is sent: the peer does not exist. */
 const toInit = { pkeyIndex: 0, port: 1, accessFlags: 0 }
 const toRtr = {
   address,

@@ -1,7 +1,6 @@
 /*
- * Rows "chain": for each of several classes, a hundred objects that a daemon creates for a client of the library by one
- * chain (R16), compared with a hundred single calls; and the same on a device in the process, where a call is cheap and
- * a chain must not cost more. Destroying them is not measured.
+ * Rows "chain": a hundred objects that the library creates by one chain (R16), compared with a hundred single calls, on a
+ * daemon and in the process. Destruction is not measured.
  */
 import {
   type Chain,
@@ -14,7 +13,7 @@ import {
 import { type Bench, median, type Row } from './harness/harness.ts'
 import { startDaemon } from './harness/processes.ts'
 
-/** Objects per chain; and repetitions of a measurement, with a daemon and in the process, where calls are faster. */
+/** Objects per chain; repetitions of a measurement with a daemon, and in the process. */
 const OBJECTS = 100
 const REPEATS = 20
 const REPEATS_IN_PROCESS = 400
@@ -26,7 +25,6 @@ interface Base {
   readonly buffer: Uint8Array
 }
 
-/** Creates an object of a class by a single call, and in a chain. */
 interface Maker {
   readonly name: string
   single(base: Base): Disposable
@@ -62,7 +60,7 @@ const makers: readonly Maker[] = [
   },
 ]
 
-/** Objects per second of `make`, which creates OBJECTS of them. */
+/** Objects per second. `make` creates OBJECTS objects. */
 const rate = (repeats: number, make: () => Iterable<Disposable>): number => {
   const times: number[] = []
   for (let i = 0; i < repeats; i++) {

@@ -1,6 +1,6 @@
 /*
- * Rows "check": unmodified programs under `userdma check`, compared with the same programs under `userdma run`; and a
- * program in TypeScript with checked devices, compared with the same with unchecked ones.
+ * Rows "check": unmodified programs under `userdma check`, compared with `userdma run`; and programs in TypeScript with
+ * checked devices, compared with unchecked devices.
  */
 import type { Bench, Row } from './harness/harness.ts'
 import { type Daemon, needProgram, startDaemon } from './harness/processes.ts'
@@ -27,7 +27,7 @@ const compare = async (measure: (daemon: Daemon) => Promise<number>, races = fal
   }
 }
 
-/** A WRITE of 64 bytes inside a process, post to poll, checked and not. */
+/** A WRITE of 64 bytes in a process, from post to poll. */
 const compareInProcess = async (check: NonNullable<InprocOrder['check']>): Promise<Bench> => {
   const order = { operation: 'write', size: 64, batch: 1 } as const
   const [checked, plain] = [await startInprocSide({ ...order, check }), await startInprocSide(order)]

@@ -1,6 +1,6 @@
 /*
- * Rows "codec": write and read the headers of an RDMA WRITE (BTH and RETH) with the accessors of src/wire, compared
- * with the obvious way: Buffer's write* and read* methods, with the 64-bit address as a BigInt.
+ * Rows "codec": writing and reading the headers of an RDMA WRITE (BTH, RETH) with the accessors of src/wire, compared with
+ * Buffer's write* and read* methods and a BigInt address.
  */
 import { plainArena } from '../src/wire/arena.ts'
 import {
@@ -22,13 +22,12 @@ import { type Body, perCall } from './loops.ts'
 /** RC RDMA_WRITE_ONLY. */
 const OPCODE = 0x0a
 const PKEY = 0xffff
-/** Bytes of a slot, which has the headers of one packet. */
+/** Bytes of a slot for the headers of one packet. */
 const SLOT_BYTES = 64
-/** Number of slots, which are used in turn. */
 const SLOTS = 64
 const { view, bytes } = plainArena(SLOT_BYTES * SLOTS)
 const buffer = Buffer.from(bytes.buffer)
-/** The offset of the slot that repetition `i` uses. */
+/** The offset of the slot of repetition `i`. */
 const slotOffset = (i: number): number => (i & (SLOTS - 1)) * SLOT_BYTES
 
 const addresses = Array.from({ length: SLOTS }, (_, i) => 0x7f12_3456_0000n + BigInt(i) * 4096n)
@@ -45,7 +44,7 @@ const encode: Body = times => {
   return bytes[8]
 }
 
-/** The offsets from 12 on are those of the RETH: virtual address, rkey, DMA length. */
+/** Offsets from 12: virtual address, rkey and DMA length of the RETH. */
 const encodeWithBuffer: Body = times => {
   for (let i = 0; i < times; i++) {
     const header = slotOffset(i)
@@ -120,7 +119,7 @@ export const codecRows: readonly Row[] = [
     floor: 0.25,
     aim: 0.25,
     prepare: () => {
-      // So that headers are decoded, not zeros.
+      // Makes headers for `decode`.
       encode(SLOTS)
       return compare(decode, decodeWithBuffer)
     },

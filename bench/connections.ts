@@ -1,7 +1,6 @@
 /*
- * Rows "connections": connect, one message and its answer, and disconnect, WINDOW at a time, by the library in one
- * process, compared with node:net; connect and disconnect, one after the other, by librdmacm in two processes with a
- * daemon, compared with a C program over TCP; and the cost of idle connections.
+ * Rows "connections": simultaneous connections of the library with one message and answer, compared with node:net;
+ * successive connections of librdmacm, compared with a C program over TCP; and the cost of idle connections.
  */
 import { once } from 'node:events'
 import { type AddressInfo, connect as connectTcp, createServer } from 'node:net'
@@ -17,7 +16,7 @@ const PORT = 7471
 const WINDOW = 32
 const COUNT = 1000
 
-/** Connections per second: WINDOW lanes, each of which calls `connectOnce` again and again, COUNT times in total. */
+/** Connections per second: WINDOW lanes call `connectOnce`, COUNT times in total. */
 const rate = async (connectOnce: () => Promise<void>): Promise<number> => {
   let remaining = COUNT
   const start = performance.now()
@@ -81,7 +80,7 @@ const prepare = async (): Promise<Bench> => {
   }
 }
 
-/** Connections per round of the row by librdmacm, and of its reference, which is faster. */
+/** Connections per round of librdmacm, and of the faster reference. */
 const SEQUENTIAL = 500
 const SEQUENTIAL_TCP = 5000
 
@@ -106,7 +105,7 @@ const prepareRdmacm = async (): Promise<Bench> => {
   }
 }
 
-/** Idle connections, and seconds of a measurement of their processor time. */
+/** Idle connections, and seconds of the measurement of their processor time. */
 const IDLE_CONNECTIONS = 10_000
 const IDLE_SECONDS = 10
 

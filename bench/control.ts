@@ -1,14 +1,13 @@
 /*
- * Row "control": the cost of a control call of an unmodified program that makes many in a row (ibv_query_gid, an
- * ioctl), compared with two processes of a C program that exchange messages of the same size over the same kind of
- * socket. Both report microseconds by their own clocks, without start-up.
+ * Row "control": the cost of a control call of an unmodified program (ibv_query_gid, an ioctl), compared with two processes
+ * of a C program that exchange messages of the same size over the same kind of socket.
  */
 import { Messages } from '../src/spec/session.ts'
 import type { Bench, Row } from './harness/harness.ts'
 import { ownProgram, runReference, startDaemon } from './harness/processes.ts'
 
 const CALLS = 10_000
-/** Bytes of an IOCTL request; its reply has as many. */
+/** Bytes of an IOCTL request, and of the reply. */
 const BYTES = Messages.header.size + Messages.ioctl.size
 
 const prepare = async (): Promise<Bench> => {

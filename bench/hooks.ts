@@ -1,7 +1,6 @@
 /*
- * Rows "hooks": the cost of hooks around calls (R24), on a minimal call: a sink of the null driver takes a byte.
- * Compared is a device that never had a hook. A removed hook must leave no cost, since the device then uses its
- * original dispatch table again.
+ * Rows "hooks": the cost of hooks (R24) on a minimal call, compared with a device that never had a hook. A removed hook
+ * must leave no cost: the device uses its original dispatch table.
  */
 import { addHook, createCore, invokeNow, noMemory, openContext } from '../src/core/index.ts'
 import { createNullDevice, Sink } from '../src/drivers/null/device.ts'
@@ -15,7 +14,6 @@ const unexpected = (): never => {
 const caller = { memory: noMemory, copyIn: unexpected, copyOut: unexpected, descriptor: () => undefined }
 const core = createCore()
 
-/** A device of that name, and calls on it. */
 const calls = (name: string) => {
   const device = createNullDevice(core, name)
   const context = openContext(device, { isOpened: true })

@@ -1,7 +1,6 @@
 /*
- * Rows "icrc": the invariant CRC of a packet, with the pseudo header of masked fields, compared with zlib's crc32 over
- * the packet's bytes alone, in an existing view. The implementation is the daemon's: native code if it was built,
- * otherwise zlib, and a table for short packets.
+ * Rows "icrc": the invariant CRC of a packet, compared with zlib's crc32 over the packet's bytes. As in the daemon, the
+ * ICRC is computed by native code if built, otherwise by zlib, and by a table for short packets.
  */
 import { crc32 } from 'node:zlib'
 import { loadNativeCrc } from '../src/host/crc.ts'

@@ -1,7 +1,6 @@
 /*
- * Row "idle": the processor time of a daemon whose clients wait. They are servers of ibv_rc_pingpong, every second one
- * with completion events: each has opened the device, has a queue pair and posted receives, and waits on TCP for a peer
- * that never connects.
+ * Row "idle": the processor time of a daemon with idle clients. The clients are servers of ibv_rc_pingpong, half of them
+ * with completion events, which wait for a peer that never connects.
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -24,7 +23,7 @@ const cpuTime = (pid: number): number => {
   if (schedstat.length > 0) {
     return schedstat.reduce((sum, path) => sum + Number(readFileSync(path, 'utf8').split(' ')[0]), 0)
   }
-  // What follows the name in parentheses starts with field 3: fields 14 and 15, utime and stime, are at 11 and 12.
+  // Index 0 is field 3 of proc(5), after the name in parentheses: fields 14 and 15 are utime and stime.
   const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1].split(' ')
   return (Number(fields[11]) + Number(fields[12])) * TICK_NS
 }

@@ -1,7 +1,6 @@
 /*
- * Rows "inproc": messages between two devices of the library in one process, through the public API and on one thread
- * (inproc-side.ts). Bandwidth is compared with memcpy in C, message by message over the same two buffers. One small
- * request from post to poll, and small requests in batches, are judged by their own value.
+ * Rows "inproc": messages between two devices of the library in one process, on one thread (inproc-side.ts). Bandwidth is
+ * compared with memcpy in C over the same two buffers. Small requests are judged by their value.
  */
 import { startChild } from './harness/children.ts'
 import type { Bench, Row } from './harness/harness.ts'
@@ -48,7 +47,7 @@ const SMALL = 64
 /** Requests of the row "inproc rate" that are posted before the first poll. */
 const RATE_BATCH = 256
 
-/** Small WRITEs in batches; `convert`: from nanoseconds of a request to the row's unit. */
+/** Small WRITEs in batches. `convert`: nanoseconds of a request to the row's unit. */
 const smallWrites = async (batch: number, convert: (nanoseconds: number) => number): Promise<Bench> => {
   const { nanoseconds, close } = await startInprocSide({ operation: 'write', size: SMALL, batch })
   return { ours: async () => convert(await nanoseconds()), close }

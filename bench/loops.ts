@@ -1,16 +1,16 @@
 /*
- * Times work that is repeated many times in this process. The number of repetitions is determined once, so that a slice
- * takes some milliseconds. Each measurement is the fastest of a few slices: the one that was interrupted least.
+ * Times repeated work in this process. A slice takes some milliseconds. A measurement is the fastest of a few slices,
+ * which was interrupted least.
  */
 import type { Measure } from './harness/harness.ts'
 
-/** Minimum milliseconds of a slice, and slices of a measurement. */
+/** Minimum milliseconds of a slice, and slices per measurement. */
 const SLICE_MS = 5
 const SLICES = 5
-/** Warm-up, so that V8 has compiled the measured code. */
+/** Milliseconds of the warm-up, in which V8 compiles the code. */
 const WARM_MS = 1000
 
-/** Does the work `times` times and returns a number that depends on it, so that the compiler cannot eliminate it. */
+/** Does the work `times` times; returns a number that depends on the work, which V8 then cannot eliminate. */
 export type Body = (times: number) => number
 
 let sink = 0
@@ -21,10 +21,10 @@ const timeMs = (body: Body, times: number): number => {
   return performance.now() - start
 }
 
-/** The sum of all results. Exported, so that the compiler cannot eliminate the work as dead code. */
+/** The sum of all results. This export keeps V8 from eliminating the work. */
 export const computed = (): number => sink
 
-/** A measurement: nanoseconds per repetition. */
+/** Nanoseconds per repetition. */
 export const perCall = (body: Body): Measure => {
   let times = 1000
   for (let spent = 0; spent < WARM_MS; ) spent += timeMs(body, times)

@@ -1,8 +1,7 @@
 /*
- * The benchmarks: `npm run bench` for all rows, `npm run bench -- codec icrc` for those whose name has one of the
- * words, `--rounds N` for at most N rounds of each (and repeated noisy ones), `--json FILE` to save every round. No
- * measured value is a failure. A row that throws ends the run; the results of the rows before are still printed and
- * saved.
+ * The benchmarks: `npm run bench` for all rows, `npm run bench -- codec icrc` for rows with one of these words,
+ * `--rounds N` for at most N rounds per row (noisy ones not counted), `--json FILE` to save every round. A row that throws
+ * ends the run; earlier results are printed and saved.
  */
 import { writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
@@ -57,7 +56,7 @@ const select = (words: readonly string[]): readonly Row[] => {
   return words.length === 0 ? rows : rows.filter(row => words.some(word => row.name.includes(word)))
 }
 
-/** Removes an option and its value from `args`, and returns the value. `description`: of the value, for messages. */
+/** Removes an option and its value from `args`; returns the value. `description` describes the value in messages. */
 const takeOption = (args: string[], option: string, description: string): string | undefined => {
   const index = args.indexOf(option)
   if (index < 0) return undefined
@@ -78,7 +77,7 @@ const main = async (args: string[]): Promise<void> => {
   const outcomes: Outcome[] = []
   const oneCore = await createNoiseProbe(1)
   const twoCores = await createNoiseProbe(2)
-  /** By the number of cores that a row needs. */
+  /** The index is the number of cores that a row needs. */
   const probes = [noProbe, oneCore.probe, twoCores.probe]
   try {
     for (const row of selected) {

@@ -1,6 +1,6 @@
 /*
- * The objects that objects.ts measures: for each kind a function that creates an idle one. Kinds named "library …"
- * are objects of the library; the others are created by calls alone.
+ * Functions that create idle objects for objects.ts. "library" kinds are objects of the library, the others are created
+ * by calls.
  */
 import { Ah } from '../src/spec/classes/ah.ts'
 import { Cq } from '../src/spec/classes/cq.ts'
@@ -26,12 +26,12 @@ export interface Setup {
   readonly path: LocalPath
 }
 
-/** An object of the library, or the handle of one that a call created. */
+/** An object of the library, or the handle of an object that a call has created. */
 export type CreatedObject = Disposable | number
 
 export interface Maker {
   readonly class: ObjectClass
-  /** Creates what all objects need, once, and returns the function that creates one object. */
+  /** Creates what all objects share; returns the function that creates one object. */
   prepare(setup: Setup): () => CreatedObject
 }
 
@@ -41,7 +41,7 @@ export const destroyObject = ({ carrier }: Setup, { class: cls }: Maker, object:
   else object[Symbol.dispose]()
 }
 
-/** Creates objects by calls, with these arguments and those that `setupArgs` returns, which all objects share. */
+/** Creates objects by calls with the arguments of `args` and `setupArgs`. */
 const byCall = (cls: ObjectClass, args: AnyValues, setupArgs: (setup: Setup) => AnyValues = () => ({})): Maker => ({
   class: cls,
   prepare(setup) {
@@ -51,7 +51,6 @@ const byCall = (cls: ObjectClass, args: AnyValues, setupArgs: (setup: Setup) => 
   },
 })
 
-/** Creates objects of the library. */
 const byLibrary = (cls: ObjectClass, prepare: (device: Device) => () => Disposable): Maker => ({
   class: cls,
   prepare: ({ device }) => prepare(device),
@@ -69,7 +68,7 @@ const cap = (requests: number, sges: number) => ({
 const sixteenRequests = cap(16, 1)
 const noQueues = cap(0, 0)
 
-/** A queue pair that is ready to send, to a peer that need not exist. */
+/** A queue pair in RTS. The peer does not exist. */
 const connected = (maker: Maker): Maker => ({
   class: maker.class,
   prepare(setup) {

@@ -1,7 +1,7 @@
 /*
- * Rows "objects": bytes of each kind of idle object (R15), in heap and buffers; the same of an rc_qp among 100,000,
- * compared with one among 1,000; and resident bytes of a queue pair, compared with a TCP endpoint in Node. Each
- * measurement is a separate process (objects-side.ts). Bytes of heap and buffers are repeatable: one round is enough.
+ * Rows "objects": bytes of idle objects (R15) in heap and buffers; bytes of an rc_qp among 100,000, compared with 1,000;
+ * and resident bytes of a queue pair, compared with a TCP endpoint in Node. Each measurement is a separate process
+ * (objects-side.ts). Bytes of heap and buffers are repeatable: one round is enough.
  */
 import { startChild } from './harness/children.ts'
 import type { Measure, Row } from './harness/harness.ts'
@@ -24,7 +24,7 @@ const bytes =
 
 const base = { unit: 'B', better: 'lower', cores: 0, rounds: 1 } as const
 
-/** Objects of a measurement, unless the row says otherwise. */
+/** The default number of objects. */
 const COUNT = 10_000
 
 const row = (kind: ObjectKind, floor: number, aim: number, count = COUNT): Row => ({
@@ -73,7 +73,7 @@ export const objectRows: readonly Row[] = [
     reference: 'a TCP endpoint in Node',
     floor: 1.5,
     aim: 0.85,
-    // Many of both, since memory that the process has kept from before hides the cost of a few.
+    // The count is large: free memory of the process hides the cost of few objects.
     prepare: () => ({
       ours: async () => (await cost('rc_qp connected', COUNT)).resident,
       reference: async () => (await cost('tcp', COUNT)).resident,

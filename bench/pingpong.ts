@@ -1,7 +1,6 @@
 /*
- * Rows "pingpong": Debian's unmodified ibv_rc_pingpong, two processes through one daemon, compared with two processes
- * of a C program that exchange a message of the same size over a unix socket. Both report microseconds per round trip
- * by their own clocks, without start-up.
+ * Rows "pingpong": Debian's ibv_rc_pingpong, two processes through one daemon, compared with two processes of a C program
+ * that exchange messages over a unix socket. The programs report microseconds per round trip, without start-up.
  */
 import type { Bench, Row } from './harness/harness.ts'
 import { Unavailable } from './harness/harness.ts'
@@ -9,7 +8,7 @@ import { type Daemon, needProgram, runPair, runReference, startDaemon } from './
 
 /** Microseconds that a measurement should take. */
 const TARGET_US = 500_000
-/** Round trips of the trial that determines how many a measurement has; and their maximum. */
+/** Round trips of the trial run, which determines the round trips of a measurement; and their maximum. */
 const TRIAL = 300
 const MAX_ITERATIONS = 100_000
 
@@ -30,7 +29,7 @@ const compare = async (size: number): Promise<Bench> => {
     /** Round trips that take about TARGET_US. */
     const iterationsFor = async (side: (iterations: number) => Promise<number>): Promise<number> => {
       let iterations = TRIAL
-      // Twice, since the first run executes code that is not compiled yet.
+      // The first run is slower: V8 has not compiled the code.
       for (let i = 0; i < 2; i++) {
         iterations = Math.min(MAX_ITERATIONS, Math.max(TRIAL, Math.round(TARGET_US / (await side(iterations)))))
       }

@@ -1,6 +1,5 @@
 /*
- * Row "start": `userdma run -- true` with a running daemon, from start to end, compared with a Node.js process that
- * does nothing.
+ * Row "start": the time of `userdma run -- true` with a running daemon, compared with a Node.js process that does nothing.
  */
 import { spawnSync } from 'node:child_process'
 import { type Bench, median, type Row, Unavailable } from './harness/harness.ts'
@@ -9,7 +8,7 @@ import { cli, startDaemon } from './harness/processes.ts'
 /** Starts per measurement. */
 const STARTS = 7
 
-/** Milliseconds from start to end of a Node.js process with these arguments; the median of STARTS. */
+/** Milliseconds from start to end of a Node.js process, the median of STARTS. */
 const startMs = (...args: readonly string[]) => {
   const times = Array.from({ length: STARTS }, () => {
     const start = performance.now()

@@ -1,6 +1,6 @@
 /*
- * Rows "udp …": two processes, each with a soft device on a real UDP port of the loopback interface or of a veth pair,
- * compared with C, iperf3 and node:dgram; and many queue pairs, compared with one (docs/reference/performance.md).
+ * Rows "udp …": two processes with soft devices on UDP ports, compared with C, iperf3 and node:dgram; and many queue
+ * pairs, compared with one (docs/reference/performance.md).
  */
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -11,35 +11,35 @@ import { needProgram, runReference, runReferenceIn } from './harness/processes.t
 import type { DgramOrder } from './sides/dgram-side.ts'
 import type { Operation, Order, SideFacts, SideOptions } from './sides/udp-side.ts'
 
-/** Bytes of a MIDDLE packet beside its payload: BTH and ICRC. */
+/** Bytes of a MIDDLE packet without payload: BTH and ICRC. */
 const OVERHEAD = 16
 /** Bytes of the packet of a WRITE of 64 bytes: BTH, RETH, payload, ICRC. */
 const SMALL_PACKET = 96
 
 interface Pair {
-  /** Seconds for this many messages. */
+  /** Seconds of a measurement. */
   stream(messages: number): Promise<number>
   /** Microseconds per round trip. */
   pingpong(rounds: number, spin: boolean): Promise<number>
-  /** Total CPU seconds of both ends, and how often their send queues went back to resend. */
+  /** Total CPU seconds and resends of both ends. */
   usage(): Promise<{ cpu: number; resent: number }>
   close(): Promise<void>
 }
 
 type PairOptions = Omit<SideOptions, 'address'>
 
-/** Where the two ends run: their addresses, and the commands that start a process there. */
+/** The addresses of the two ends, and the commands that start a process at each end. */
 interface TestNetwork {
   readonly addresses: readonly [string, string]
   readonly prefixes: readonly (readonly string[])[]
-  /** Files of their network namespaces; empty if they use this process's. */
+  /** Files of the network namespaces; empty for this process's namespace. */
   readonly files: readonly string[]
   close(): void
 }
 
 const loopback: TestNetwork = { addresses: ['127.0.41.1', '127.0.41.2'], prefixes: [[], []], files: [], close() {} }
 
-/** Two network namespaces connected by a veth pair. Throws Unavailable where that is not permitted. */
+/** Two network namespaces, connected by a veth pair. Throws Unavailable without permission. */
 const vethNetwork = (): TestNetwork => {
   needProgram('ip', 'iproute2')
   const names = ['a', 'b'].map(end => `udbench${process.pid}${end}`)
@@ -51,7 +51,7 @@ const vethNetwork = (): TestNetwork => {
       try {
         ip('netns', 'delete', name)
       } catch {
-        // It was not created.
+        // The namespace was not created.
       }
   }
   try {
@@ -123,7 +123,7 @@ const IPERF_SECONDS = 1
 /** GB/s that iperf3 receives over TCP, with writes of `size` bytes. */
 const iperf = async (size: number): Promise<number> => {
   const port = 20_000 + (process.pid % 20_000)
-  // Its first output says that it listens; without --forceflush a pipe gets it only at the end.
+  // The first output shows that iperf3 listens. --forceflush writes it to the pipe immediately.
   const server = spawn('iperf3', ['-s', '-1', '-p', String(port), '--forceflush'], {
     stdio: ['ignore', 'pipe', 'ignore'],
   })
@@ -172,10 +172,10 @@ interface Bandwidth {
 const sizeText = (bytes: number): string =>
   bytes < 1024 ? `${bytes} B` : bytes < 2 ** 20 ? `${bytes / 1024} KiB` : '1 MiB'
 
-/** Bytes per round, by `segmentation`: fewer packet by packet, which is slower. */
+/** Bytes per round, by `segmentation`. */
 const ROUND_BYTES = { auto: 1e9, never: 1e8 }
 
-/** Returns the measurement of the reference, for that many bytes of payload. */
+/** Returns the measurement of the reference; `bytes` is the payload. */
 type ReferenceOf = (bytes: number) => Measure
 
 const bandwidth = async (
@@ -232,8 +232,8 @@ const gsoRows = (['write', 'read', 'send'] as const).flatMap(operation =>
   ),
 )
 /**
- * Both our ends and both of the reference poll, so that they run on two cores. Processes that wait for packets may
- * share one core, where data need not cross caches; on some machines that decides the result.
+ * All ends poll, and thus run on two cores. Processes that wait for packets may share one core, where data does not
+ * cross caches.
  */
 const spinRows = (['write', 'read'] as const).map(operation => {
   const limits = { floor: 0.4, aim: 0.65 }
@@ -295,7 +295,7 @@ const dgramRow: Row = {
       drive: 'spin',
     })
     const messages = Math.ceil(1e9 / size)
-    // Fewer, since it is slower.
+    // node:dgram is slower.
     const referenceMessages = Math.ceil(1e8 / size)
     return {
       ours: async () => (messages * size) / (await pair.stream(messages)) / 1e9,
@@ -345,7 +345,7 @@ const vethRow: Row = {
 
 const ROUNDS = 20_000
 
-/** A pair that has exchanged SENDs of 64 bytes, so that code is compiled. */
+/** A pair after a warm-up with SENDs of 64 bytes. */
 const latencyPair = async (spin: boolean): Promise<Pair> =>
   startPair({ operation: 'send', size: 64, mtu: 1024, segmentation: 'auto', qps: 1, depth: 16, drive: 'spin' }).then(
     async pair => {
@@ -421,7 +421,7 @@ const rateRow: Row = {
     })
     return {
       ours: async () => RATE_MESSAGES / (await pair.stream(RATE_MESSAGES)) / 1e6,
-      // Counts a payload of 1000 bytes for each datagram, so that GB/s are million datagrams per second.
+      // With a counted payload of 1000 bytes per datagram, GB/s are million datagrams per second.
       reference: () => runReference('udp_stream', 'gso', SMALL_PACKET, 1000, 2e9),
       close: () => pair.close(),
     }
@@ -441,7 +441,7 @@ const manyRow = (qps: number): Row => ({
     const options = { operation: 'write', size: 64, mtu: 1024, segmentation: 'auto', drive: 'spin', depth: 64 } as const
     const singlePair = await startPair({ ...options, qps: 1 })
     const network = { ...loopback, addresses: ['127.0.42.1', '127.0.42.2'] as const }
-    // `stream` fills one queue after another: a depth at which every queue pair has requests.
+    // `stream` fills one queue after another. With this depth, every queue pair has requests.
     const depth = Math.min(options.depth, RATE_MESSAGES / qps)
     const manyPairs = await startPair({ ...options, qps, depth }, network)
     return {

@@ -1,6 +1,6 @@
 /*
- * Rows "write_bw": perftest's unmodified ib_write_bw, two processes through one daemon, compared with a C program that
- * moves the same messages between two processes through a third, in two copies.
+ * Rows "write_bw": perftest's ib_write_bw, two processes through one daemon, compared with a C program that moves the
+ * messages between two processes through a third process, with two copies.
  */
 import type { Bench, Row } from './harness/harness.ts'
 import { Unavailable } from './harness/harness.ts'
@@ -10,7 +10,7 @@ import { type Daemon, needProgram, runPair, runReference, startDaemon } from './
 const TARGET_BYTES = 1e9
 /** perftest's "MB" are MiB. */
 const MEBI = 2 ** 20
-/** A line of results: bytes, iterations, peak bandwidth, average bandwidth, message rate. */
+/** The line of results: bytes, iterations, peak bandwidth, average bandwidth, message rate. */
 const NUMBERS = /^\s*\d+\s+\d+\s+[\d.]+\s+([\d.]+)\s+[\d.]+\s*$/m
 
 const iterationsOf = (size: number): number => Math.round(TARGET_BYTES / size)

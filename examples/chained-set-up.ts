@@ -1,6 +1,6 @@
 /*
- * Many objects with one call. The function that is passed to `device.chain` describes them, and later ones may refer to
- * earlier ones; either all are created or none. With a daemon that is one message instead of one for each object.
+ * One call creates many objects, or none after a mistake. The function that `device.chain` gets describes the objects. An
+ * object may refer to earlier objects. With a daemon, this takes one message instead of one per object.
  *
  *   node dist/examples/chained-set-up.js [queue pairs] [socket of a daemon]
  */
@@ -32,7 +32,7 @@ const close = ({ pd, cq, mr, qps }: ReturnType<typeof createByChain>): void => {
   for (const object of [...qps, mr, cq, pd]) object.close()
 }
 
-// Warm-up for the JIT compiler: both functions run before they are measured.
+// Warm-up for the JIT compiler.
 for (let i = 0; i < 3; i++) {
   const warmUp = createByChain()
   for (const qp of createBySingleCalls(warmUp)) qp.close()
@@ -43,7 +43,7 @@ const chained = measure('one chain', createByChain)
 const singleQps = measure('single calls', () => createBySingleCalls(chained))
 const { pd, cq, mr, qps } = chained
 
-// Objects that a chain has created are the same as others.
+// Objects of a chain work as other objects.
 const [sender, receiver] = qps
 sender.connect(receiver.endpoint)
 receiver.connect(sender.endpoint)

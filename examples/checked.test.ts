@@ -1,6 +1,6 @@
 /*
- * How the tests of a program find its mistakes with RDMA: checked devices report them as findings, with lines of the
- * program; closing a device that has findings of severity error fails, and with it the test.
+ * Tests of a program with checked devices. A checked device reports mistakes as findings, with lines of the program. After
+ * a finding of severity error, closing the device fails, and with it the test.
  *
  *   node --enable-source-maps --test dist/examples/checked.test.js
  */
@@ -9,8 +9,8 @@ import { test } from 'node:test'
 import { createNetwork, type Device, FindingsError, open } from 'userdma'
 
 /**
- * Code under test: a server that lets one client read memory. `deregistersEarly`: it makes the mistake to deregister
- * the memory before the client has read it.
+ * Code under test: a server that lets a client read memory. `deregistersEarly`: the server makes a mistake, and
+ * deregisters the memory before the client reads.
  */
 const lend = (device: Device, deregistersEarly: boolean) => {
   const pd = device.pd()

@@ -1,6 +1,6 @@
 /*
- * A server that grants READ access to its memory, and clients that read it, with connections by address and port. The
- * first form runs all in one process; the others need a daemon (`userdma daemon`).
+ * Connections by address and port: clients read the memory of a server. The first form runs in one process, the others
+ * need a daemon (`userdma daemon`).
  *
  *   node dist/examples/connect-by-address.js [clients]
  *   node dist/examples/connect-by-address.js serve rdma://127.0.0.1:7471     (in one terminal)
@@ -10,7 +10,7 @@ import { connect, createNetwork, type Device, listen, open, remoteMemory, type S
 
 const text = 'every client may read this'
 
-/** Accepts clients, and sends each of them the remote memory of the text as private data. */
+/** Accepts clients. The private data is the remote memory of the text. */
 const serve = async (server: Server): Promise<void> => {
   const pd = server.device.pd()
   const region = pd.register(Buffer.from(text), { remoteRead: true })

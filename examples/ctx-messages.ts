@@ -1,7 +1,7 @@
 /*
- * A device without verbs: the ctx driver assigns contexts, as Linux's hfi1 does, and delivers messages into queues in
- * memory that the owner of a context maps. One context is used through ioctl, write and mmap of the driver's own
- * descriptor, the other through the driver's private class `ctx_context`.
+ * A device without verbs. As Linux's hfi1, the ctx driver assigns contexts, and delivers messages into queues that the
+ * owner of a context maps. One context is used through ioctl, write and mmap of the driver's descriptor, the other
+ * through the driver's private class `ctx_context`.
  *
  *   node dist/examples/ctx-messages.js
  */
@@ -29,7 +29,7 @@ const contextOptions = { eagerCount: 16, eagerBytes: 1024, expectedCount: 0, exp
 const text = (bytes: Uint8Array): string => new TextDecoder().decode(bytes)
 const bytes = (text: string): Uint8Array => new TextEncoder().encode(text)
 
-/** The messages in a context's eager queue, oldest first; consumes them. */
+/** Consumes and returns the messages of a context's eager queue, oldest first. */
 function* messages(memory: Uint8Array, info: Info) {
   const words = new Int32Array(memory.buffer, memory.byteOffset, 3)
   for (; words[CtxWord.HEADER_CONSUMER] !== words[CtxWord.HEADER_PRODUCER]; words[CtxWord.HEADER_CONSUMER]++) {
@@ -50,7 +50,7 @@ network.addDevice(core => createCtxDevice(core, 'ctx0'))
 const receiverDevice = await open({ network, device: 'ctx0' })
 const senderDevice = await open({ network, device: 'ctx0' })
 
-// The receiver: a context that is assigned and mapped through the driver's own descriptor.
+// The receiver is a context that is assigned and mapped through the driver's descriptor.
 const ops = receiverDevice.driverOps(CtxInterface.V2, CtxInterface.V1)
 ops.ioctl(CtxIoctl.ASSIGN, encodeRecords(CtxAssign, [{ ...contextOptions, handle: 0 }]))
 const answer = new Uint8Array(recordSize(CtxInfo))
@@ -58,8 +58,8 @@ ops.ioctl(CtxIoctl.INFO, answer)
 const info = readRecord(viewOf(answer), 0, CtxInfo, 'info') as Info
 const memory = ops.map(info.bytes)
 
-// The sender: an object of the private class. With ARM the receiver requests a record for the next message; `wait`
-// waits for it.
+// The sender is an object of the private class. ARM requests a record for the next message; `wait` waits for the
+// record.
 const sender = senderDevice.create(CtxContext, contextOptions)
 ops.ioctl(CtxIoctl.ARM)
 for (const [i, word] of ['contexts', 'without', 'verbs'].entries())
@@ -67,11 +67,11 @@ for (const [i, word] of ['contexts', 'without', 'verbs'].entries())
 await ops.wait()
 show(memory, info)
 
-// The reply: a header and the message, written to the descriptor.
+// The reply is a header and the message, written to the descriptor.
 const senderInfo = sender.createOutput.info
 const header = encodeRecords(CtxSend, [{ destination: senderInfo.number, flags: 0, slot: 0, offset: 0, tag: 9n }])
 ops.write(Uint8Array.of(...header, ...bytes('answer')))
-// The memory of an object of the class is mapped through a descriptor too; USE attaches the descriptor to the object.
+// The object's memory is mapped through another descriptor. USE attaches the descriptor to the object.
 const senderOps = senderDevice.driverOps(CtxInterface.V2)
 senderOps.ioctl(CtxIoctl.USE, Uint8Array.of(sender.handle, 0, 0, 0))
 show(senderOps.map(senderInfo.bytes), senderInfo)

@@ -1,5 +1,5 @@
 /*
- * Prints a capture: each RoCEv2 packet as one line, with its ICRC checked, and the number of packets of each operation.
+ * Prints a capture: one line per RoCEv2 packet, with wrong ICRCs marked, and the number of packets of each operation.
  *
  *   node dist/examples/decode-pcap.js FILE.pcap
  */
@@ -20,7 +20,7 @@ const ROCE_PORT = 4791
 const text = (address: Uint8Array): string =>
   address.length === 4 ? address.join('.') : (Buffer.from(address).toString('hex').match(/.{4}/g) ?? []).join(':')
 
-/** Whether the packet in a frame has the correct ICRC. */
+/** True if the packet has the correct ICRC. */
 const isIntact = (frame: Ipv4Frame | Ipv6Frame): boolean => {
   const { payload } = frame
   const identification = frame.kind === 'ipv4' ? frame.identification : 0

@@ -1,7 +1,7 @@
 /*
- * A key-value store whose clients never interrupt the server: it writes entries into a table, and clients find them
- * with one-sided READs. Each entry begins and ends with its version: if the two differ, the server was writing the
- * entry during the READ, and the client reads it again.
+ * A key-value store whose clients never interrupt the server. The server writes entries into a table, and clients find
+ * entries with one-sided READs. An entry begins and ends with its version. If the two versions differ, the server has
+ * written the entry during the READ, and the client repeats the READ.
  *
  *   node dist/examples/key-value.js [keys]
  */
@@ -14,16 +14,16 @@ const KEY_OFFSET = 8
 const VALUE_OFFSET = 40
 const END_VERSION_OFFSET = ENTRY_BYTES - 4
 const keys = Number(process.argv[2] ?? 1000)
-/** At least twice as many slots as keys, a power of two: about three of four keys are found with one READ. */
+/** A power of two, at least twice the number of keys: most keys are found with one READ. */
 const slots = 2 ** Math.ceil(Math.log2(keys * 2))
 
-/** The SHA-256 digest that stands for a key in the table, and the first slot of its lookup. */
+/** The SHA-256 digest of a key, which the table has instead of the key, and the first slot of the lookup. */
 const locate = (key: string) => {
   const digest = createHash('sha256').update(key).digest()
   return { digest, firstSlot: digest.readUInt32LE(0) % slots }
 }
 
-/** What a client needs: plain data, which a program sends over any channel, for example TCP. */
+/** Plain data for a client, which a program sends over any channel, for example TCP. */
 interface Invitation {
   readonly endpoint: Endpoint
   readonly table: RemoteMemory
@@ -47,7 +47,7 @@ const createServer = (device: Device) => {
       while (table.readUInt32LE(at) !== 0 && !table.subarray(at + KEY_OFFSET, at + VALUE_OFFSET).equals(digest))
         at = (at + ENTRY_BYTES) % table.length
       const version = table.readUInt32LE(at) + 1
-      // From the end to the beginning: a READ sees the bytes in ascending order, and so two versions of a torn entry.
+      // Writes go from the end to the beginning, READs in ascending order: a torn entry has two versions.
       table.writeUInt32LE(version, at + END_VERSION_OFFSET)
       table[at + VALUE_OFFSET] = table.write(value, at + VALUE_OFFSET + 1, END_VERSION_OFFSET - VALUE_OFFSET - 1)
       digest.copy(table, at + KEY_OFFSET)
@@ -56,7 +56,7 @@ const createServer = (device: Device) => {
   }
 }
 
-/** A client: reads the server's table over a connection of its own. */
+/** A client, which reads the server's table over its own connection. */
 const createClient = (device: Device) => {
   const pd = device.pd()
   const slot = Buffer.alloc(ENTRY_BYTES)

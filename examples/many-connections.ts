@@ -1,7 +1,7 @@
 /*
- * An event-driven server with many queue pairs. All share one receive queue and one completion queue: the memory for
- * messages depends on the messages in flight and not on the number of connections, and one loop serves all. Each client
- * sends some questions; the server answers in capitals.
+ * An event-driven server with many queue pairs, which share one receive queue and one completion queue. The memory for
+ * messages depends on the messages in flight, not on the number of connections. The server answers questions of clients
+ * in capitals.
  *
  *   node dist/examples/many-connections.js [connections] [questions]
  */

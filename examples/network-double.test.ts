@@ -1,6 +1,6 @@
 /*
- * How the tests of a program use userdma as their network: two devices in this process, a link that loses as many
- * packets as the test needs, and counters that show the effect. Nothing is mocked: the devices run the real protocol.
+ * Tests of a program with userdma as the network: two devices in this process, and a link with faults. Nothing is mocked:
+ * the devices run the real protocol.
  *
  *   node --test dist/examples/network-double.test.js
  */
@@ -10,7 +10,7 @@ import { createNetwork, type Device, type Endpoint, open } from 'userdma'
 
 const RETRIES = 5
 
-/** Code under test: sends a file in parts and waits until all have arrived. */
+/** Code under test: sends a file in parts, and waits for the completions. */
 const sendParts = async (
   device: Device,
   file: Uint8Array,
@@ -31,7 +31,7 @@ const sendParts = async (
   }
 }
 
-/** The receiver: writes the parts into `bytes`, in the order in which they arrive. */
+/** The receiver: stores the parts in `bytes`, in the order of arrival. */
 const createReceiver = (device: Device, parts: number, partBytes: number) => {
   const pd = device.pd()
   const bytes = new Uint8Array(parts * partBytes)
@@ -51,7 +51,7 @@ const file = Uint8Array.from({ length: 50_000 }, (_, i) => (i * 7) % 251)
 /** The sender's device of the last transfer. */
 let lastSender: Device | undefined
 
-/** Transfers the file on a network with these fault rules; returns the counters of both devices. */
+/** Transfers the file on a network with fault rules; returns the counters of both devices. */
 const transfer = async (fault: string) => {
   const network = createNetwork({ fault })
   const sender = await open({ network })

@@ -17,7 +17,7 @@ const createPeer = (device: Device) => {
   return { mr, cq, qp }
 }
 
-/** Receives and sends until the last round; the client sends first. */
+/** Receives and sends until the last round. The client sends first. */
 const run = async ({ mr, cq, qp }: ReturnType<typeof createPeer>, isClient: boolean): Promise<void> => {
   let received = 0
   qp.receive(mr.slice())

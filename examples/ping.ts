@@ -1,6 +1,5 @@
 /*
- * IP over the device (RFC 4391): two stacks ping each other, then one sends the other many UDP datagrams over a link
- * that loses packets.
+ * IP over the device (RFC 4391): pings between two stacks, then many UDP datagrams over a link that loses packets.
  *
  *   node dist/examples/ping.js [loss] [bytes]        default: 1% 1000000
  */
@@ -25,7 +24,7 @@ console.log(`${times.length} pings answered, the fastest in ${(Math.min(...times
 
 network.setFaults(`drop=${loss},seed=1`)
 
-/** Answers each datagram with its number, its first 4 bytes, until the signal is aborted. */
+/** Answers each datagram with the datagram's number, its first 4 bytes, until the signal is aborted. */
 const serve = async (socket: UdpSocket, signal: AbortSignal): Promise<void> => {
   for await (const { payload, address, port } of socket) {
     if (signal.aborted) return
@@ -33,7 +32,7 @@ const serve = async (socket: UdpSocket, signal: AbortSignal): Promise<void> => {
   }
 }
 
-/** Sends numbered datagrams, each again until it is answered; returns the number of transmissions. */
+/** Sends numbered datagrams, and repeats unanswered ones; returns the number of transmissions. */
 const send = async (socket: UdpSocket, chunks: number): Promise<number> => {
   /** Time of the last transmission of each unanswered datagram, in milliseconds. */
   const unanswered = new Map<number, number>()

@@ -17,8 +17,8 @@
  *   build/findings/NAME, fixed/NAME      programs of findings with their fault and without (docs/findings/NAME.c)
  *   build/bench/NAME                     C references and C sides of benchmarks (bench/references/NAME.c)
  *
- * A part that this machine cannot build (no compiler, no headers) is named, with what does not work without it; that
- * is no failure. A part that does not compile is one.
+ * If this machine lacks a compiler or headers for a part, the build prints what does not work without the part, and
+ * succeeds. A part that does not compile is a failure.
  */
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, renameSync, rmSync } from 'node:fs'
@@ -30,10 +30,10 @@ import { filesBelow, findProgram, inRoot, isMain, main, modified, root, run, Ste
 const SCRIPT = fileURLToPath(import.meta.url)
 const sourcesIn = (folder, end) => filesBelow(inRoot(folder), path => path.endsWith(end))
 
-/** Parts of shim/ that are libraries of their own. */
+/** True for sources of shim/ that belong to a separate library. */
 const isOwnLibrary = path => ['waits', 'frees'].some(name => path.startsWith(inRoot('shim', name) + sep))
 
-/** Removes compiled files without a source, so that no stale test runs and no stale import works. */
+/** Removes compiled files without a source: stale tests would run, and stale imports work. */
 const removeOrphans = () => {
   const compiled = /\.(js|js\.map|d\.ts)$/
   for (const folder of ['src', 'test', 'bench', 'examples']) {
@@ -45,7 +45,7 @@ const removeOrphans = () => {
 }
 
 const buildTypeScript = purpose => {
-  // Another TypeScript, used by a test of the types, has a tsc in node_modules/.bin too.
+  // node_modules/.bin may have the tsc of another TypeScript, which a test uses.
   const tsc = inRoot('node_modules', 'typescript', 'bin', 'tsc')
   if (!existsSync(tsc)) {
     say('build: TypeScript is not installed; run `npm ci` (or node scripts/setup.mjs, which does it)')
@@ -82,11 +82,9 @@ const SHARED = ['-shared', '-fPIC', '-fvisibility=hidden']
 const VERBS = { header: 'infiniband/verbs.h', package: 'libibverbs-dev' }
 const RDMACM = { header: 'rdma/rdma_cma.h', package: 'librdmacm-dev' }
 
-/** Libraries of a benchmark's C file, and the header that it needs. */
 const benchNeeds = source =>
   source.endsWith('rdmacm_connects.c') ? { libraries: ['-lrdmacm', '-libverbs'], needs: RDMACM } : {}
 
-/** A target for each C file below a folder. `more`: further fields of the targets. */
 const targetsOf = (folder, output, flags, more) =>
   sourcesIn(folder, '.c').map(source => ({
     output: join(output, basename(source, extname(source))),
@@ -96,7 +94,7 @@ const targetsOf = (folder, output, flags, more) =>
     ...more,
   }))
 
-/** The programs of docs/findings, each with its fault and without (FIXED). */
+/** The programs of docs/findings, with their faults and without (FIXED). */
 const findingTargets = () => {
   const flags = [...C_FLAGS, '-O1', '-g']
   const more = { libraries: ['-libverbs'], needs: VERBS, without: 'tests of `userdma check` do not run' }
@@ -120,8 +118,8 @@ const testTargets = () => [
 ]
 
 /**
- * The C targets. `output`: path below build/; `headers`: the folder whose headers the sources include; `needs`: a
- * header of the system, and its Debian package; `without`: what does not work if the target is not built.
+ * The C targets. `output`: path below build/. `headers`: folder of included headers. `needs`: a header of the system, and
+ * its Debian package. `without`: what does not work without the target.
  */
 const targets = purpose =>
   [
@@ -166,7 +164,6 @@ const compiler = () =>
   findProgram('gcc') ||
   findProgram('clang')
 
-/** Whether the compiler finds a header. */
 const hasHeader = (cc, header) =>
   spawnSync(cc, ['-E', '-x', 'c', '-'], { input: `#include <${header}>\n`, stdio: ['pipe', 'ignore', 'ignore'] })
     .status === 0
@@ -178,7 +175,7 @@ const isCurrent = target => {
   )
 }
 
-/** Compiles to a temporary name and renames: a library that a running process has mapped is never overwritten. */
+/** Compiles to a temporary name, then renames: this never overwrites a library that a process has mapped. */
 const compile = (cc, target) => {
   const output = inRoot('build', target.output)
   const temporary = `${output}.${process.pid}`
@@ -202,7 +199,7 @@ const buildC = purpose => {
   const stale = targets(purpose).filter(target => !isCurrent(target))
   if (stale.length === 0) return true
   const cc = compiler()
-  /** Prerequisites that this machine lacks, each with the targets that need it. */
+  /** Missing prerequisites, with the targets that need them. */
   const missing = []
   if (!cc) missing.push({ name: 'a C compiler (Debian: apt-get install gcc libc6-dev)', targets: stale })
   else if (!hasHeader(cc, 'stdio.h'))
@@ -227,7 +224,7 @@ const buildC = purpose => {
   return !hasFailed
 }
 
-/** Builds everything outdated that `purpose` needs; later steps run even if an earlier one failed. True on success. */
+/** Builds outdated parts that `purpose` needs. Steps run even after the failure of an earlier step. True on success. */
 export const build = async purpose => {
   const successes = [buildTypeScript(purpose), await bundle(), generateProtocol(), buildC(purpose)]
   return successes.every(Boolean)

@@ -1,7 +1,6 @@
 /*
- * `userdma run` in one file, for a fast start: dist/run.cjs, and in dist/run.cache V8's compiled code of it, which
- * bin/userdma loads. Without esbuild there is neither, and bin/userdma loads dist/src/cli/main.js, as for all other
- * commands.
+ * For a fast start, bin/userdma loads `userdma run` from one file, dist/run.cjs, with V8's compiled code in dist/run.cache.
+ * Without esbuild, these files do not exist, and bin/userdma loads dist/src/cli/main.js, as for all other commands.
  */
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { setFlagsFromString } from 'node:v8'
@@ -12,7 +11,7 @@ const ENTRY = inRoot('dist', 'src', 'cli', 'main.js')
 const BUNDLE = inRoot('dist', 'run.cjs')
 const COMPILED = inRoot('dist', 'run.cache')
 
-/** The command line imports a command when it is used. `run` is bundled; the others, never used here, are not. */
+/** The bundle has only the command `run`. */
 const otherCommands = {
   name: 'other commands',
   setup(build) {
@@ -23,8 +22,8 @@ const otherCommands = {
 }
 
 /**
- * The bundle is a function of `require` and the folder dist. ENTRY_URL replaces `import.meta.url` of all modules, by
- * which they find other files.
+ * The bundle is a function of `require` and the folder dist. ENTRY_URL replaces `import.meta.url` of all modules, which
+ * use it to find other files.
  */
 const WRAPPING = {
   banner: {
@@ -35,11 +34,11 @@ const WRAPPING = {
   footer: { js: '})' },
 }
 
-/** All functions are compiled eagerly, since V8's cache contains only compiled ones. */
+/** Compiles all functions: V8's cache has only compiled functions. */
 const compile = () => {
   setFlagsFromString('--no-lazy')
   const script = load()
-  // The cache is valid only for the flags with which it was written.
+  // A cache is valid only for the flags at the time of writing.
   setFlagsFromString('--lazy')
   writeFileSync(COMPILED, script.createCachedData())
 }
@@ -47,7 +46,6 @@ const compile = () => {
 /** The bundle, as loaded by bin/userdma. */
 const load = cachedData => new Script(readFileSync(BUNDLE, 'utf8'), { filename: BUNDLE, cachedData })
 
-/** Whether this version of Node accepts the compiled code. */
 const isAccepted = () => !load(readFileSync(COMPILED)).cachedDataRejected
 
 const loadEsbuild = () =>
@@ -57,14 +55,14 @@ const loadEsbuild = () =>
   })
 
 /**
- * Makes the bundle if it is older than its sources, or if this version of Node rejects its compiled code. False if that
- * fails; without esbuild or without the sources true, and no bundle is made.
+ * Makes the bundle if it is older than its sources, or if this version of Node rejects its compiled code. Makes no bundle
+ * without esbuild or without sources. False after a failure.
  */
 export const bundle = async () => {
   const sources = filesBelow(inRoot('dist', 'src'), path => path.endsWith('.js'))
   const newest = Math.max(modified(inRoot('scripts', 'bundle.mjs')), ...sources.map(modified))
   if ((modified(COMPILED) >= newest && isAccepted()) || modified(ENTRY) === 0) return true
-  // Before the bundle is written, so that an outdated or partial one is never used.
+  // Without this file, bin/userdma does not use an outdated or partial bundle.
   rmSync(COMPILED, { force: true })
   const esbuild = await loadEsbuild()
   if (esbuild === undefined) return true

@@ -1,25 +1,22 @@
 /*
- * Helpers shared by the scripts of this folder: the checkout's path, announcing and running steps, finding files. Plain
- * Node without packages, since setup-steps.mjs runs before any are installed.
+ * Helpers of the scripts, without npm packages: setup-steps.mjs runs before packages are installed.
  */
 import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, realpathSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
-/** The checkout's folder. */
 export const root = dirname(dirname(fileURLToPath(import.meta.url)))
 
-/** A path below the checkout. */
 export const inRoot = (...parts) => join(root, ...parts)
 
-/** An explained failure: what failed, and the remedy. The scripts print it without a stack. */
+/** A failure whose message has the cause and the remedy. The scripts print it without a stack. */
 export class StepError extends Error {}
 
-/** Prints progress of the scripts on standard error; standard output is for the programs that they run. */
+/** Prints to standard error. Standard output is for programs that the scripts run. */
 export const say = text => process.stderr.write(`userdma: ${text}\n`)
 
-/** stat(2); undefined for a file that does not exist or is not accessible. */
+/** stat(2), or undefined if the file is not accessible. */
 const statOf = path => {
   try {
     return statSync(path)
@@ -43,7 +40,7 @@ export const filesBelow = (folder, keep) => {
   return found.sort()
 }
 
-/** Full path of a program in PATH, or undefined. */
+/** The full path of a program in PATH. */
 export const findProgram = name => {
   for (const folder of (process.env.PATH ?? '').split(':')) {
     const path = join(folder || '.', name)
@@ -53,14 +50,14 @@ export const findProgram = name => {
   return undefined
 }
 
-/** Runs a program in the checkout with its output shown. True if it succeeded. */
+/** Runs a program in the checkout, and shows its output. True on success. */
 export const run = (program, args, options = {}) => {
   const { status, error } = spawnSync(program, args, { cwd: root, stdio: 'inherit', ...options })
   if (error) say(`${program}: ${error.message}`)
   return status === 0
 }
 
-/** Runs a script's main function, whose result is the exit status. After a StepError prints its message; status 1. */
+/** Runs a script's main function; its result is the exit status. A StepError is printed, and the status is 1. */
 export const main = async body => {
   try {
     process.exitCode = (await body(process.argv.slice(2))) || 0
@@ -71,5 +68,5 @@ export const main = async body => {
   }
 }
 
-/** Whether the module of that URL is the script that was started, and not imported by another. */
+/** True if the module was started as a script, not imported. */
 export const isMain = url => Boolean(process.argv[1]) && fileURLToPath(url) === realpathSync(process.argv[1])

@@ -1,8 +1,7 @@
 #!/usr/bin/env node
 /*
- * Writes shim/protocol.h, the session protocol for C, from the compiled src/spec/session.ts: its structs, each with a
- * compile-time check of its layout, and the numbers that go with them. The header is committed; a test compares it with
- * what this generator makes.
+ * Writes shim/protocol.h, the structs and numbers of the session protocol for C, from the compiled src/spec/session.ts.
+ * The header is committed; a test compares it with the output of this generator.
  *
  *   generate-protocol.mjs [SESSION_JS [HEADER]]    by default dist/src/spec/session.js and shim/protocol.h; `-` as
  *                                                  SESSION_JS: the default; `-` as HEADER: standard output
@@ -26,7 +25,7 @@ const struct = (name, { fields, size }) => {
     `${tag} {`,
     ...fields.map(member),
     '};',
-    // Fields are naturally aligned and fill the struct: its size verifies the compiler's layout.
+    // Fields are naturally aligned, without padding: the size verifies the compiler's layout.
     `_Static_assert(sizeof(${tag}) == ${size}, "layout of ${tag}");`,
   ].join('\n')
 }
@@ -38,13 +37,13 @@ const constants = (prefix, values) =>
     return `#define USERDMA_${prefix}${upper(name)} ${text}`
   })
 
-// `upper` puts an underscore before each capital letter, so names like HELLO are made lower case first.
+// `upper` puts an underscore before each capital letter. Names like HELLO must first be made lower case.
 const lowered = values =>
   Object.fromEntries(
     Object.entries(values).map(([name, value]) => [/^[A-Z_]+$/.test(name) ? name.toLowerCase() : name, value]),
   )
 
-/** The header's text, from the exports of spec/session. */
+/** The header's text. `session` is the module src/spec/session.ts. */
 export const protocolHeader = session => {
   const {
     SESSION_VERSION,

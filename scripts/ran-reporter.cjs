@@ -1,7 +1,6 @@
 /*
- * A reporter of Node's test runner, beside the one for people: prints the file of each test that ran. It omits skipped
- * and to-do tests, and the results of groups and files. The runner requires a default export, which modules of this
- * project must not have: hence CommonJS.
+ * A reporter of Node's test runner: prints the file of each test that ran, without skipped and to-do tests. CommonJS: the
+ * runner requires a default export, which modules of this project must not have.
  */
 module.exports = async function* ran(events) {
   for await (const { type, data } of events) {

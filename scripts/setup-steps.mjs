@@ -1,21 +1,21 @@
 /*
- * The steps of setup.mjs: npm packages, Debian packages (when root), build. Each does only what is missing.
+ * The steps of setup.mjs: npm packages, Debian packages (as root), build. The steps do only what is missing.
  *
- * Debian packages are looked for by the files that are used, not by name, so other distributions work when they have
- * them. Without root, or if apt-get fails, it says exactly what to install, and continues.
+ * Debian packages are found by their files, not by name: other distributions with these files work. Without root, or
+ * after a failure of apt-get, the script prints what to install, and continues.
  */
 import { spawnSync } from 'node:child_process'
 import { existsSync, lstatSync, realpathSync } from 'node:fs'
 import { build, purposeOf } from './build.mjs'
 import { findProgram, inRoot, main, modified, run, StepError, say } from './common.mjs'
 
-/** npm ci when node_modules is missing, unfinished or older than the lock file. No package needs an install script. */
+/** Runs npm ci if node_modules is missing, incomplete, or older than the lock file. No package needs an install script. */
 const installPackages = () => {
   // npm writes this file last.
   const stamp = inRoot('node_modules', '.package-lock.json')
   if (modified(stamp) >= modified(inRoot('package-lock.json'))) return
   const folder = inRoot('node_modules')
-  // npm ci empties the folder, also through a link, and other checkouts may use it.
+  // npm ci would empty the target of a link, which other checkouts may use.
   if (existsSync(folder) && lstatSync(folder).isSymbolicLink())
     throw new StepError(
       `node_modules is a link to ${realpathSync(folder)}, which is older than package-lock.json: run \`npm ci\` there`,
@@ -33,10 +33,10 @@ const installPackages = () => {
 const anyOf = paths => () => paths.some(existsSync)
 const program = name => () => findProgram(name) !== undefined
 
-/** The package python3-pyverbs has its tests in a folder of documentation. */
+/** python3-pyverbs has its tests in a folder of documentation. */
 const PYVERBS_TESTS = '/usr/share/doc/rdma-core/tests'
 
-/** Debian packages. `for`: purposes of `--for`; `use`: for messages; `found`: whether the needed files are there. */
+/** Debian packages. `for`: purposes of `--for`. `use`: a text for messages. `found`: true if the needed files exist. */
 const PACKAGES = [
   {
     name: 'gcc',
@@ -144,7 +144,7 @@ const PACKAGES = [
   },
 ]
 
-/** Runs apt-get quietly: its output is shown only if it fails. True if it succeeded. */
+/** Runs apt-get, and shows its output only after a failure. True on success. */
 const apt = args => {
   const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }
   const { status, error, stdout, stderr } = spawnSync('apt-get', args, { env, encoding: 'utf8', maxBuffer: 1 << 26 })
@@ -153,7 +153,7 @@ const apt = args => {
   return false
 }
 
-/** Reinstalls, since a package may be installed without files that are needed: small images omit documentation. */
+/** `--reinstall`: small images omit documentation of installed packages. */
 const INSTALL = [
   ...['-y', '-q', '--no-install-recommends', '--reinstall'],
   ...['-o', `Dpkg::Options::=--path-include=${PYVERBS_TESTS}/*`],
@@ -165,10 +165,7 @@ const aptInstall = names => {
 
 const isFor = (entry, purpose) => entry.for.includes(purpose) || (purpose === 'long' && entry.for.includes('test'))
 
-/**
- * Installs Debian packages, as root. Those that are still missing are named with their use. Tests that need them are
- * skipped; with CI in the environment they fail.
- */
+/** As root, installs Debian packages. Prints packages that are still missing, with their use. */
 const installDebian = purpose => {
   const findMissing = () => PACKAGES.filter(entry => isFor(entry, purpose) && !entry.found())
   const missing = findMissing()

@@ -6,8 +6,8 @@
  *   node scripts/setup.mjs [--for start|test|long|bench] which Debian packages are wanted (default: test; long: those
  *                                                        of the long tests too)
  *
- * Here only the version of Node.js is checked, in the syntax of Node 12 and without static imports, which are loaded
- * before any statement runs; the steps are in setup-steps.mjs.
+ * This file only checks the version of Node.js, in the syntax of Node 12 and without static imports, which Node loads
+ * before the check. The steps are in setup-steps.mjs.
  */
 
 /** The oldest supported version of Node.js: major, minor. */

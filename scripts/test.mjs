@@ -6,9 +6,8 @@
  *   npm test -- wire core           only files below test/wire or test/core, or whose path contains the word; no biome
  *   npm test -- --long              the *.long.test files too
  *
- * The exit status is 0 if the checks and all tests succeed, else 1. docs/reference/requirements.md names the test files
- * that prove requirements: if no test of such a file ran, a run of all tests says so, and fails with CI in the
- * environment.
+ * The exit status is 0 if the checks and all tests succeed, else 1. A run of all tests lists test files of
+ * docs/reference/requirements.md without a test that ran; with CI in the environment this is a failure.
  */
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
@@ -16,16 +15,10 @@ import { tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
 import { filesBelow, inRoot, isMain, main, root, run, StepError, say } from './common.mjs'
 
-/**
- * A test file that takes longer counts as hanging: the runner ends it and names it. The longest builds and boots a
- * guest.
- */
+/** The runner ends a test file that takes longer. The longest file builds and boots a guest. */
 const HANG_MS = { withoutLong: 400_000, withLong: 3_600_000 }
 
-/**
- * The compiled test files to run, those of `--long` only with `isLong`; with words only those whose path contains one
- * of them. Throws StepError if a word is in no path.
- */
+/** The compiled test files whose paths have one of the words, or all. Throws StepError if a word is in no path. */
 export const testFiles = (isLong, words) => {
   const compiled = filesBelow(inRoot('dist', 'test'), path => path.endsWith('.test.js'))
     .map(path => relative(root, path))
@@ -44,7 +37,7 @@ export const testFiles = (isLong, words) => {
 const sourceOf = path =>
   (path.startsWith(root) ? relative(root, path) : path).replace(/^(.*\/)?dist\/(?=test\/)/, '').replace(/\.js$/, '.ts')
 
-/** The test files that the text `page` names and that are not in `ran`, the output of ran-reporter.cjs. */
+/** The test files that are in the text `page`, but not in `ran`, the output of ran-reporter.cjs. */
 export const namedButNotRun = (page, ran) => {
   const named = new Set([...page.matchAll(/`(test\/[^`]+\.test\.ts)`/g)].map(match => match[1]))
   for (const path of ran.split('\n')) named.delete(sourceOf(path))
@@ -52,8 +45,8 @@ export const namedButNotRun = (page, ran) => {
 }
 
 /**
- * Checks that a test of every file that the requirements name ran, and lists the other files. They are a failure if one
- * does not exist, or with CI in the environment; otherwise the machine may lack what the test needs.
+ * Lists files of the requirements without a test that ran. A nonexistent file is a failure, and with CI in the environment
+ * every listed file; otherwise the machine may lack what the test needs.
  */
 const ranAllNamed = ran => {
   const absent = namedButNotRun(readFileSync(inRoot('docs', 'reference', 'requirements.md'), 'utf8'), ran)
@@ -76,7 +69,7 @@ const runTests = args => {
   const isTidy = words.length > 0 || run(inRoot('node_modules', '.bin', 'biome'), ['check', '--error-on-warnings', '.'])
 
   const folder = mkdtempSync(join(tmpdir(), 'userdma-ran-'))
-  /** Written by ran-reporter.cjs. */
+  /** The output of ran-reporter.cjs. */
   const ranFile = join(folder, 'ran')
   const timeout = isLong ? HANG_MS.withLong : HANG_MS.withoutLong
   const options = [

@@ -1,5 +1,5 @@
 /*
- * Child processes of a row, controlled by messages: started, given one order at a time, ended.
+ * Child processes of rows, controlled by messages.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -7,14 +7,14 @@ import { fileURLToPath } from 'node:url'
 import { Unavailable } from './harness.ts'
 
 export interface Child<Order> {
-  /** Sends an order and resolves with the answer. Throws Unavailable if the child reports a failure or ends. */
+  /** Sends an order; resolves with the answer. Throws Unavailable if the child reports a failure or ends. */
   ask<A>(order: Order): Promise<A>
-  /** Its next message that answers no order. Throws as `ask`. */
+  /** The next message that is not an answer. Throws as `ask`. */
   hear<A>(): Promise<A>
   stop(): Promise<void>
 }
 
-/** Starts dist/bench/sides/`script`; `prefix`: a command that runs it (`ip netns exec NAME`). */
+/** Starts dist/bench/sides/`script`. `prefix`: a command that runs the script, for example `ip netns exec NAME`. */
 export const startChild = <Order>(script: string, prefix: readonly string[] = []): Child<Order> => {
   const file = fileURLToPath(new URL(`../sides/${script}`, import.meta.url))
   const [command, ...args] = [...prefix, process.execPath, file]

@@ -1,17 +1,15 @@
 /*
- * Measures a quantity: our side and a reference take turns, round by round. The median of the rounds' ratios is judged,
- * since absolute times mean little on shared machines (docs/reference/performance.md). A row without a reference, or
- * with `isJudgedByValue`, is judged by the median of its values.
+ * Measures rows: our side and a reference alternate, round by round. The median of the rounds' ratios is judged, because
+ * absolute times mean little on shared machines (docs/reference/performance.md). A row without a reference, or with
+ * `isJudgedByValue`, is judged by the median of its values.
  *
- * Before and after each round a probe checks that the machine is quiet. Noisy rounds are marked, and further rounds
- * replace them, up to MAX_ROUNDS_FACTOR times the wanted number in total. Every round is printed. No result is a
- * failure.
+ * A probe before and after each round checks that the machine is quiet. Further rounds replace noisy ones, up to a
+ * maximum. No result is a failure.
  */
 
 /** One measurement of one side, in the row's unit. */
 export type Measure = () => number | Promise<number>
 
-/** A prepared row: its two sides, remarks for the table, and clean-up. */
 export interface Bench {
   readonly ours: Measure
   readonly reference?: Measure
@@ -20,30 +18,30 @@ export interface Bench {
 }
 
 export interface Row {
-  /** The name that `npm run bench -- WORD` selects by. */
+  /** `npm run bench -- WORD` selects rows by words of their names. */
   readonly name: string
   readonly quantity: string
   readonly unit: string
   readonly better: 'lower' | 'higher'
-  /** What ours is compared with; "none" for a row without a reference. */
+  /** A description of the reference, or "none". */
   readonly reference: string
   /**
-   * Limits of ours ÷ reference; without a reference, or with `isJudgedByValue`, of our value. `floor` must be met,
-   * `aim` is what the design allows. Both are upper limits if lower is better, and lower limits if higher is better.
+   * Limits of the ratio ours ÷ reference, or of our value without a reference or with `isJudgedByValue`. `floor` must be
+   * met, `aim` is what the design allows. If lower is better, the limits are upper limits, otherwise lower limits.
    */
   readonly floor: number
   readonly aim: number
-  /** Cores that a measurement needs for itself, which the probe checks; 0 if other processes do not disturb it. */
+  /** Free cores that a measurement needs; 0 if other processes do not matter. */
   readonly cores: 0 | 1 | 2
-  /** The limits apply to our value, not to the ratio; the reference is only shown. */
+  /** The limits are for our value; the reference is only shown. */
   readonly isJudgedByValue?: true
-  /** Number of rounds, 5 by default; fewer for long rounds. */
+  /** Number of rounds, by default 5. */
   readonly rounds?: number
   /** Throws `Unavailable` if this machine lacks a prerequisite. */
   readonly prepare: () => Bench | Promise<Bench>
 }
 
-/** A row that cannot be measured here, with the reason. */
+/** The reason why a row cannot be measured on this machine. */
 export class Unavailable extends Error {}
 
 export interface Round {
@@ -62,14 +60,11 @@ export interface Outcome {
   readonly row: Row
   readonly verdict: Verdict
   readonly rounds: readonly Round[]
-  /**
-   * Medians over the counted rounds: the quiet ones, or all if too few were quiet. Undefined when not measured;
-   * `reference` also for a row without one.
-   */
+  /** Medians of the quiet rounds, or of all rounds if too few are quiet. Undefined if not measured. */
   readonly ours?: number
   readonly reference?: number
   readonly ratio?: number
-  /** Counted rounds on a noisy machine. */
+  /** The number of noisy rounds in the medians. */
   readonly noisy: number
   readonly note: string
 }
@@ -79,11 +74,10 @@ export interface NoiseSample {
   readonly text: string
 }
 
-/** Probes for a few milliseconds whether the machine is quiet. */
 export type NoiseProbe = () => NoiseSample | Promise<NoiseSample>
 
 const ROUNDS = 5
-/** Maximum rounds, as a multiple of the wanted number, since noisy rounds are repeated. */
+/** Maximum rounds, noisy ones included, as a multiple of the wanted number. */
 const MAX_ROUNDS_FACTOR = 2
 
 /** The median. At least one value. */
@@ -136,7 +130,7 @@ const measureRounds = async (
   probe: NoiseProbe,
   log: (line: string) => void,
 ) => {
-  // Not counted: the first run of each side compiles, maps memory and fills caches.
+  // The first run of each side is not counted: it compiles, maps memory and fills caches.
   await bench.ours()
   await bench.reference?.()
   const rounds: Round[] = []
@@ -149,10 +143,7 @@ const measureRounds = async (
   return rounds
 }
 
-/**
- * Measures one row and logs every round. A row that cannot be measured here is an outcome, not an error. `maxRounds`
- * bounds the wanted number of rounds.
- */
+/** Measures one row, and logs every round. `maxRounds` bounds the wanted number of rounds. */
 export const measure = async (
   row: Row,
   probe: NoiseProbe,

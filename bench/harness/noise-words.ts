@@ -1,4 +1,4 @@
-/* Words, by index, of the memory that the noise probe (noise.ts) shares with its spinner (spinner.ts). */
+/* Indexes of words in the memory that the noise probe (noise.ts) and its spinner (spinner.ts) share. */
 
 /** 1: the spinner spins; 0: it sleeps. */
 export const GO = 0

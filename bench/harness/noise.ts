@@ -1,29 +1,29 @@
 /*
- * Probes whether the machine is quiet, by two measurements of a few milliseconds: a fixed loop, which takes longer when
- * another process uses this core or its frequency drops; and a ping-pong over shared memory with a spinning worker,
- * whose round trip rises from well below a microsecond to milliseconds when there are not two free cores.
+ * A probe for a quiet machine, with two short measurements. A fixed loop takes longer if another process uses the core, or
+ * if the frequency drops. A ping-pong over shared memory with a spinning worker takes milliseconds without two free
+ * cores, otherwise less than a microsecond.
  */
 import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
 import type { NoiseProbe, NoiseSample } from './harness.ts'
 import { GO, PING, PONG, WORDS } from './noise-words.ts'
 
-/** Maximum time of the loop on a quiet machine, as a multiple of its shortest time so far. */
+/** Maximum time of the loop on a quiet machine, as a multiple of the shortest time. */
 const LOOP_LIMIT = 1.25
 /** Maximum round trip over shared memory on a quiet machine, in microseconds. */
 const SPIN_LIMIT = 1.5
 const LOOP_STEPS = 1_000_000
-/** Loops before the first measurement, for the shortest time. */
+/** Loops before the first measurement. */
 const FIRST_LOOPS = 20
-/** Maximum round trips of a measurement, and its maximum milliseconds. */
+/** Maximum round trips and milliseconds of a measurement. */
 const ROUND_TRIPS = 2000
 const SPIN_MS = 30
-/** Loads of PONG between two looks at the clock. */
+/** Loads of PONG between two readings of the clock. */
 const SPINS_PER_CHECK = 4096
 
 let sink = 0
 
-/** Milliseconds of LOOP_STEPS steps of a linear congruential generator, which the compiler cannot shorten. */
+/** Milliseconds of LOOP_STEPS steps of a linear congruential generator. */
 const timeLoop = (): number => {
   const start = performance.now()
   let x = sink | 1
@@ -32,7 +32,7 @@ const timeLoop = (): number => {
   return performance.now() - start
 }
 
-/** Mean round trip in microseconds, of ROUND_TRIPS or of as many as fit in SPIN_MS; infinite if there is none. */
+/** Mean round trip in microseconds; infinite without a round trip. */
 const timeSpin = (words: Int32Array): number => {
   Atomics.store(words, GO, 1)
   Atomics.notify(words, GO)
@@ -66,7 +66,7 @@ export const createNoiseProbe = async (cores: 1 | 2): Promise<{ probe: NoiseProb
   if (worker) {
     await once(worker, 'online')
     worker.unref()
-    // Not counted: the first pings wait until the worker has loaded its code.
+    // This measurement is not counted: the first pings wait until the worker has loaded its code.
     timeSpin(words)
   }
 

@@ -1,6 +1,5 @@
 /*
- * Processes of rows with unmodified programs: a private daemon, programs under `userdma run` or `userdma check`, and C
- * references from build/bench.
+ * Processes of rows: a private daemon, programs under `userdma run` or `userdma check`, C references from build/bench.
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -15,37 +14,37 @@ import { Unavailable } from './harness.ts'
 /** The checkout: this file runs from dist/bench/harness. */
 const root = fileURLToPath(new URL('../../../', import.meta.url))
 export const cli = join(root, 'bin', 'userdma')
-/** Milliseconds after which a program whose end is awaited counts as hanging. */
+/** Milliseconds after which a program counts as hanging. */
 const HANG_MS = 120_000
 
 const hasProgram = (name: string): boolean =>
   (process.env.PATH ?? '').split(delimiter).some(folder => existsSync(join(folder, name)))
 
-/** Path of one of our own C programs (test/programs). */
+/** The path of a C program of test/programs. */
 export const ownProgram = (name: string): string => {
   const path = join(root, 'build', 'programs', name)
   if (!existsSync(path)) throw new Unavailable(`build/programs/${name} was not built (is libibverbs-dev installed?)`)
   return path
 }
 
-/** Throws Unavailable unless the program is in PATH. */
+/** Throws Unavailable if the program is not in PATH. */
 export const needProgram = (name: string, debianPackage: string): void => {
   if (!hasProgram(name)) throw new Unavailable(`${name} is not installed (Debian: apt-get install ${debianPackage})`)
 }
 
 export interface Running {
   readonly pid: number
-  /** Resolves with its output when it has ended; throws Unavailable if it failed, or does not end in HANG_MS. */
+  /** Resolves with the output at the end. Throws Unavailable after a failure, or if the program hangs. */
   finished(): Promise<string>
   stop(): Promise<void>
 }
 
 interface Started extends Running {
-  /** Resolves when it has ended, with any status. */
+  /** Resolves at the end, with any status. */
   readonly ended: Promise<unknown>
-  /** Resolves with true when it has printed `text`, with false if it has ended without that. */
+  /** True when the program has printed `text`; false if it ends before. */
   prints(text: string): Promise<boolean>
-  /** An error with `summary`, the status of the process and its last output. */
+  /** An error with `summary`, and with the status and last output of the process. */
   problem(summary: string): Unavailable
 }
 
@@ -111,17 +110,14 @@ export interface Daemon {
   readonly socket: string
   /** Starts a program with this daemon, under `userdma run` or `userdma check`. */
   run(program: string, ...args: readonly (string | number)[]): Running
-  /** Starts a server: waits until it listens on its TCP port. */
+  /** Starts a server, and waits until it listens on its TCP port. */
   runServer(port: number, program: string, ...args: readonly (string | number)[]): Promise<Running>
-  /** Starts a server: waits until it prints "ready". */
+  /** Starts a server, and waits until it prints "ready". */
   runReady(program: string, ...args: readonly (string | number)[]): Promise<Running>
   stop(): Promise<void>
 }
 
-/**
- * A daemon with its default device on a private socket. With `check` its programs run under `userdma check`, with
- * `races` also under `--races`.
- */
+/** A daemon with the default device and a private socket. `check`, `races`: programs run under `userdma check --races`. */
 export const startDaemon = async ({ check = false, races = false } = {}): Promise<Daemon> => {
   const folder = mkdtempSync(join(tmpdir(), 'userdma-bench-'))
   const socket = join(folder, 'sock')
@@ -163,7 +159,7 @@ export const startDaemon = async ({ check = false, races = false } = {}): Promis
   }
 }
 
-/** Runs a server and its client under the daemon; returns the client's output. Both get `-p PORT` after `args`. */
+/** Runs a server and its client; returns the client's output. Server and client get `-p PORT` after `args`. */
 export const runPair = async (
   daemon: Daemon,
   program: string,

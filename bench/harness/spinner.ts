@@ -1,6 +1,5 @@
 /*
- * The other end of the noise probe's ping-pong over shared memory (noise.ts): a worker that sleeps while GO is 0, and
- * spins while it is 1, answering each ping immediately.
+ * The worker of the noise probe (noise.ts). It sleeps while GO is 0; while GO is 1, it spins and answers pings.
  */
 import { workerData } from 'node:worker_threads'
 import { GO, PING, PONG } from './noise-words.ts'

@@ -1,6 +1,5 @@
 /*
- * A process that opens very many connections by the library, with both ends in the process, and measures their cost
- * while they are unused: for the rows "connections memory" and "connections idle".
+ * A process with very many idle connections of the library, for the rows "connections memory" and "connections idle".
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Connection, connect, createNetwork, listen, open } from '../../src/verbs/index.ts'
@@ -8,7 +7,7 @@ import { memoryAfterCollection } from '../memory.ts'
 
 export interface IdleOrder {
   readonly count: number
-  /** Seconds for which the processor time is measured; 0: `cpuPercent` is meaningless. */
+  /** Seconds of the measurement of processor time; 0: no measurement. */
   readonly seconds: number
 }
 
@@ -19,14 +18,14 @@ export interface IdleCost {
   readonly cpuPercent: number
 }
 
-/** Connections that are opened at a time. */
+/** Connections that are opened at the same time. */
 const WINDOW = 32
-/** Connections opened and closed before the measurement, so that code is compiled and one-time allocations are done. */
+/** Connections that are opened and closed before the measurement. */
 const WARM_UP = 500
-/** Milliseconds, longer than queue pairs of closed connections stay in TIMEWAIT. */
+/** Milliseconds, longer than TIMEWAIT. */
 const TIMEWAIT_MS = 2000
 
-/** Two devices in this process. `opened` has both ends of each connection between them; `openMore` opens more. */
+/** Two devices in this process. `opened` has both ends of the connections; `openMore` opens more. */
 const connectionSource = async () => {
   const network = createNetwork()
   const [serverDevice, clientDevice] = [await open({ network }), await open({ network })]
@@ -59,7 +58,7 @@ const costOf = async ({ count, seconds }: IdleOrder): Promise<IdleCost> => {
   await openMore(count)
   await sleep(TIMEWAIT_MS)
   const bytes = ((await memoryAfterCollection()).used - before.used) / count
-  // V8 ends its garbage collection in other threads, whose processor time would be counted.
+  // V8 ends its garbage collection in other threads. Their processor time must not be counted.
   await sleep(TIMEWAIT_MS)
   const start = performance.now()
   const cpu = process.cpuUsage()

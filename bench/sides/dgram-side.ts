@@ -1,26 +1,22 @@
 /*
- * A reference transport with Node alone, with which rows of udp.ts are compared: a message is cut into packets, each a
- * datagram of node:dgram with a header and zlib's CRC; acknowledgements are cumulative, and a window bounds what is in
- * flight. On loopback nothing is lost while the window is smaller than the socket's buffer, so nothing is resent. This
- * process is one end.
+ * One end of a reference transport for rows of udp.ts, with node:dgram and zlib's CRC. Acknowledgements are cumulative, and
+ * a window bounds the packets in flight. Nothing is resent: loopback loses no packets while the window is smaller than the
+ * socket's buffer.
  */
 import { createSocket } from 'node:dgram'
 import { crc32 } from 'node:zlib'
 
-/** Bytes of a header: at 0 LAST or MORE, at 4 the PSN (of an ACK the next one expected), at 8 the payload's length. */
+/** Bytes of a header. Offset 0: LAST or MORE; 4: PSN, in an ACK the next expected PSN; 8: length of the payload. */
 const HEADER = 16
 /** Bytes of the CRC behind the payload. */
 const CRC = 4
-/** The first byte of a packet: LAST for the last one of its message, and for an ACK. */
+/** The first byte of a packet. LAST: the last packet of a message, and an ACK. */
 const MORE = 1
 const LAST = 2
 /** Maximum packets per acknowledgement: the last packet of a message is acknowledged immediately. */
 const ACK_EVERY = 8
 
-/**
- * Sends messages of `size` bytes to the sink at `port`, with at most `window` bytes, or 2 · ACK_EVERY packets if these
- * are more, in flight. Answers seconds.
- */
+/** Sends messages of `size` bytes to the sink at `port`. `window`: maximum bytes in flight. Answers seconds. */
 interface Stream {
   readonly kind: 'stream'
   readonly port: number
@@ -53,7 +49,6 @@ const packet = (payload: Buffer, psn: number, isLast: boolean): Buffer => {
 const hasValidCrc = (bytes: Buffer): boolean =>
   crc32(bytes.subarray(0, bytes.length - CRC)) === bytes.readUInt32BE(bytes.length - CRC)
 
-/** Receives messages into memory, and acknowledges. */
 const sink = (): void => {
   const memory = Buffer.alloc(1 << 20)
   let expected = 0

@@ -1,7 +1,6 @@
 /*
- * A process with two connected queue pairs, each on its own device, for rows of inproc.ts and check.ts: it posts
- * requests, moves the data and polls on one thread, through the public API. A process of its own, so that earlier rows
- * do not influence the measurement.
+ * A process with two connected queue pairs on two devices, for rows of inproc.ts and check.ts. Posts, data movement and
+ * polls are on one thread. In a separate process, earlier rows do not influence the measurement.
  */
 import { once } from 'node:events'
 import { type CheckOptions, createNetwork, open } from '../../src/verbs/index.ts'
@@ -15,7 +14,6 @@ export interface InprocOrder {
   readonly check?: CheckOptions
 }
 
-/** Two connected queue pairs, each on its own device, and their memory. */
 const pair = async (size: number, depth: number, check?: CheckOptions) => {
   const network = createNetwork({ ...(check && { check }) })
   const access = { remoteWrite: true, remoteRead: true }
@@ -35,7 +33,6 @@ const pair = async (size: number, depth: number, check?: CheckOptions) => {
 
 type Pair = Awaited<ReturnType<typeof pair>>
 
-/** Polls for `count` completions of a queue. */
 const pollCompletions = ({ cq }: Pair['near'], count: number): void => {
   for (let polled = 0; polled < count; polled++) {
     if (!cq.poll()) throw new Error('a message does not arrive')
@@ -43,7 +40,7 @@ const pollCompletions = ({ cq }: Pair['near'], count: number): void => {
   }
 }
 
-/** Posts `times` requests, rounded up to whole batches, and polls the completions of each batch. */
+/** Posts requests in whole batches, and polls the completions of each batch. */
 const requestLoop = ({ near, far }: Pair, { operation, batch }: InprocOrder): Body => {
   const local = near.region.slice()
   const receiveRegion = far.region.slice()

@@ -1,7 +1,6 @@
 /*
- * A process that creates very many objects of one kind, once, and measures their cost: for the rows of objects.ts and
- * for test/bench/objects.test.ts (R15). Each process executes one order, because what an earlier one leaves in memory
- * would change the result.
+ * A process that creates very many objects of one kind, and measures their memory, for objects.ts and
+ * test/bench/objects.test.ts (R15). It executes one order: remains of an earlier order would change the result.
  */
 import { once } from 'node:events'
 import { createConnection, createServer, type Socket } from 'node:net'
@@ -13,7 +12,7 @@ import { memoryAfterCollection } from '../memory.ts'
 import { type CreatedObject, destroyObject, makers, type ObjectKind, type Setup } from '../object-makers.ts'
 
 export interface ObjectsOrder {
-  /** 'tcp': endpoints of connections in this process. */
+  /** 'tcp': endpoints of TCP connections in this process. */
   readonly kind: ObjectKind | 'tcp'
   readonly count: number
 }
@@ -26,10 +25,7 @@ export interface ObjectsCost {
   readonly resident: number
 }
 
-/**
- * Objects, and pairs of TCP endpoints, that are created before the measurement, so that code is compiled and one-time
- * allocations are done. The objects are on a device of their own that is closed then.
- */
+/** Objects, and pairs of TCP endpoints, for the warm-up. The warm-up's objects are on a separate device. */
 const WARM_UP = 3000
 const WARM_UP_CONNECTIONS = 20
 
@@ -55,12 +51,12 @@ const measureObjects = async (kind: ObjectKind, count: number): Promise<ObjectsC
   for (const object of warmUpObjects.splice(0).reverse()) destroyObject(warmUpSetup, maker, object)
   await warmUpSetup.device.close()
   const make = maker.prepare(setup())
-  // Allocated before, so that its memory is not counted.
+  // The memory of this array must not be counted.
   const objects = new Array<CreatedObject>(count).fill(0)
   const cost = await costOf(count, () => {
     for (let i = 0; i < count; i++) objects[i] = make()
   })
-  // So that V8 keeps the array until here.
+  // This use keeps the array alive.
   if (objects.includes(-1)) throw new Error('handles are not negative')
   return cost
 }

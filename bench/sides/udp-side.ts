@@ -1,9 +1,9 @@
 /*
- * One end of a UDP measurement, a separate process: a soft device on a UDP port, a program's rings and memory in this
- * process, queue pairs to the other end. Its parent sends orders (`Order`), each of which it answers (`Answer`).
+ * One end of a UDP measurement, a process with a soft device on a UDP port. The parent sends orders (`Order`), and gets
+ * answers (`Answer`).
  *
- * All slots of a ring contain the same request, written once. So posting only advances an index, and what is measured
- * is the device, the engine and the port. The device is driven by the daemon's loop, or by constant polling (`spin`).
+ * All slots of a ring have the same request, written once. Posting only advances an index: the measurement is that of the
+ * device, the engine and the port. The daemon's loop or constant polling (`spin`) drives the device.
  */
 import { createCore, openContext } from '../../src/core/devices/registry.ts'
 import { invokeNow } from '../../src/core/dispatch/invoke.ts'
@@ -47,11 +47,11 @@ export interface SideOptions {
   readonly size: number
   /** Maximum outstanding requests of a queue pair. */
   readonly depth: number
-  /** What drives the device while messages stream: the daemon's loop, or constant polling. */
+  /** The daemon's loop, or constant polling. */
   readonly drive: 'loop' | 'spin'
 }
 
-/** What the other end needs to connect. */
+/** Facts that the other end needs for a connection. */
 export interface SideFacts {
   readonly address: string
   readonly qpns: readonly number[]
@@ -63,9 +63,9 @@ export interface SideFacts {
 export type Order =
   | { readonly kind: 'make'; readonly options: SideOptions }
   | { readonly kind: 'connect'; readonly peer: SideFacts }
-  /** Drive the device until the next order; `receives`: SENDs to receive meanwhile. */
+  /** Drives the device until the next order. `receives`: SENDs to receive. */
   | { readonly kind: 'serve'; readonly receives: number }
-  /** Send this many messages: fill the send queues one after the other, again and again. Answers seconds. */
+  /** Sends messages: fills the send queues one after the other, repeatedly. Answers seconds. */
   | { readonly kind: 'stream'; readonly messages: number }
   /** SEND ping-pong. Answers microseconds per round trip. */
   | { readonly kind: 'ping' | 'pong'; readonly rounds: number; readonly spin: boolean }
@@ -83,7 +83,7 @@ const LARGEST_PACKET = 65_535
 const PRODUCER = RingHeader.PRODUCER >> 2
 const CONSUMER = RingHeader.CONSUMER >> 2
 
-/** A ring as the program uses it: its memory, and the program's index, masked. */
+/** The program's side of a ring. `index` is the program's index, masked. */
 interface ProgramRing {
   readonly chunk: MappedChunk
   readonly mask: number
@@ -93,13 +93,13 @@ interface ProgramRing {
 const makeSide = (options: SideOptions) => {
   const { address, mtu, segmentation, qps, operation, size, depth } = options
   const crc = loadNativeCrc()
-  // The arena: memory for the self-test of the engine.
+  // The engine needs an arena for its self-test.
   if (crc) useCrcEngine(crc, mapArena(1024))
   const bytes = parseAddress(address)
   if (bytes === undefined) throw new Error(`${address} is not an IP address`)
   const port = createUdpPort({ mtu: LARGEST_PACKET, interfaceIndex: 0, segmentation })
   const identity = identify(bytes, { name: 'bench', index: 0 })
-  // An address of this network namespace; it must not be link-local.
+  // The address must be of this network namespace, and not link-local.
   port.addAddress(bytes)
   const deviceIdentity = { ...identity, gids: [bytes] }
   const rxe = createRxeDevice(createCore(), { name: 'rxe0', identity: deviceIdentity, port, now: nowMicroseconds })
@@ -146,7 +146,6 @@ const makeSide = (options: SideOptions) => {
       : operation === 'read'
         ? WrOpcode.values.RDMA_READ
         : WrOpcode.values.SEND
-  /** Calls `write` with the offset of each slot of a ring. */
   const writeAllSlots = (ring: ProgramRing, write: (view: DataView, at: number) => void): void => {
     const { view } = ring.chunk
     const log2 = view.getUint32(RingHeader.LOG2_ELEMENT, true)
@@ -193,7 +192,7 @@ const makeSide = (options: SideOptions) => {
     })
   }
 
-  /** Posts up to `count` requests to a ring, as many as fit; returns their number. */
+  /** Posts at most `count` requests to a ring; returns the number of posted requests. */
   const post = (ring: ProgramRing, count: number): number => {
     const { words } = ring.chunk
     const used = (ring.index - Atomics.load(words, CONSUMER)) & ring.mask
@@ -203,7 +202,7 @@ const makeSide = (options: SideOptions) => {
     Atomics.store(words, PRODUCER, ring.index)
     return n
   }
-  /** Polls all completions of a CQ and returns their number. Throws for a failed one. */
+  /** Polls all completions of a CQ; returns their number. Throws for a failed completion. */
   const pollCompletions = (cq: ProgramRing): number => {
     const { words, view } = cq.chunk
     const producer = Atomics.load(words, PRODUCER)
@@ -233,10 +232,10 @@ type Side = ReturnType<typeof makeSide>
 /** Microseconds of polling before the event loop turns. */
 const SLICE_US = 1000
 
-/** Polls without work after which every queue is polled, as the daemon's loop does before it parks. */
+/** After this number of polls without work every queue is polled, as in the daemon's loop before it parks. */
 const POLLS_BEFORE_ALL = 32
 
-/** Polls without a pause, with the event loop in between, until `step` reports the end. */
+/** Polls without a pause until `step` reports the end. The event loop turns between slices. */
 const runPolling = (side: Side, step: () => boolean): Promise<void> =>
   new Promise((resolve, reject) => {
     let idlePolls = 0
@@ -249,7 +248,7 @@ const runPolling = (side: Side, step: () => boolean): Promise<void> =>
           else yieldProcessor()
           if (step()) {
             while (side.rxe.poll(nowMicroseconds(), ScanScope.USED)) {
-              // Until pending packets are sent.
+              // Polls until pending packets are sent.
             }
             resolve()
             return
@@ -264,7 +263,7 @@ const runPolling = (side: Side, step: () => boolean): Promise<void> =>
     turn()
   })
 
-/** Runs the daemon's loop, driven by arriving packets, until `step`, called after each poll, reports the end. */
+/** Runs the daemon's loop, which packets wake. It calls `step` after each poll, until `step` reports the end. */
 const runLoop = (side: Side, step: () => boolean): Promise<void> =>
   new Promise((resolve, reject) => {
     let isOver = false
@@ -273,7 +272,7 @@ const runLoop = (side: Side, step: () => boolean): Promise<void> =>
       const hasProgress = side.rxe.poll(now, scope)
       try {
         isOver ||= step()
-        // Only when nothing is pending: the last acknowledgement must be sent.
+        // The last acknowledgement must be sent before the end.
         if (isOver && !hasProgress && !hasEnded) {
           hasEnded = true
           queueMicrotask(() => {
@@ -296,7 +295,7 @@ const runLoop = (side: Side, step: () => boolean): Promise<void> =>
 const drive = (side: Side, step: () => boolean): Promise<void> =>
   (side.options.drive === 'loop' ? runLoop : runPolling)(side, step)
 
-/** The running order `serve`, which the next order ends. */
+/** The running order `serve`. The next order ends it. */
 let server: { stop(): Promise<void> } | undefined
 
 const execute = async (side: Side, order: Order): Promise<Answer> => {

@@ -225,7 +225,7 @@ test('a netlink request or list that throws is answered with EIO, and the socket
   assert.deepEqual(await errnos(), [0, 0])
 })
 
-test('the loop continues without a device that throws, or throws to its caller and continues', async () => {
+test('the loop continues after the exception of a device, which it removes or throws to its caller', async () => {
   const words = new Int32Array(ParkedPage.bytes / 4)
   const reported: unknown[] = []
   let polls = 0
