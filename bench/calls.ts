@@ -1,6 +1,6 @@
 /*
- * Rows "calls": the cost of calls on a device in this process (docs/reference/performance.md). Address handles are created
- * and destroyed by calls and by the library. Queue pairs get to RTS by one call (R7) or four, compared with TCP
+ * Rows "calls": the cost of calls on a device in this process (docs/reference/performance.md). Address handles are
+ * created and destroyed by calls and by the library. Queue pairs get to RTS by one call (R7) or four, compared with TCP
  * connections in Node.
  */
 import { once } from 'node:events'

@@ -1,6 +1,6 @@
 /*
- * Rows "chain": a hundred objects that the library creates by one chain (R16), compared with a hundred single calls, on a
- * daemon and in the process. Destruction is not measured.
+ * Rows "chain": a hundred objects that the library creates by one chain (R16), compared with a hundred single calls, on
+ * a daemon and in the process. Destruction is not measured.
  */
 import {
   type Chain,

@@ -1,6 +1,6 @@
 /*
- * Rows "codec": writing and reading the headers of an RDMA WRITE (BTH, RETH) with the accessors of src/wire, compared with
- * Buffer's write* and read* methods and a BigInt address.
+ * Rows "codec": writing and reading the headers of an RDMA WRITE (BTH, RETH) with the accessors of src/wire, compared
+ * with Buffer's write* and read* methods and a BigInt address.
  */
 import { plainArena } from '../src/wire/arena.ts'
 import {

@@ -1,6 +1,6 @@
 /*
- * Row "control": the cost of a control call of an unmodified program (ibv_query_gid, an ioctl), compared with two processes
- * of a C program that exchange messages of the same size over the same kind of socket.
+ * Row "control": the cost of a control call of an unmodified program (ibv_query_gid, an ioctl), compared with two
+ * processes of a C program that exchange messages of the same size over the same kind of socket.
  */
 import { Messages } from '../src/spec/session.ts'
 import type { Bench, Row } from './harness/harness.ts'

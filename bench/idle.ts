@@ -1,6 +1,6 @@
 /*
- * Row "idle": the processor time of a daemon with idle clients. The clients are servers of ibv_rc_pingpong, half of them
- * with completion events, which wait for a peer that never connects.
+ * Row "idle": the processor time of a daemon with idle clients. The clients are servers of ibv_rc_pingpong, half of
+ * them with completion events, which wait for a peer that never connects.
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'

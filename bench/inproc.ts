@@ -1,6 +1,6 @@
 /*
- * Rows "inproc": messages between two devices of the library in one process, on one thread (inproc-side.ts). Bandwidth is
- * compared with memcpy in C over the same two buffers. Small requests are judged by their value.
+ * Rows "inproc": messages between two devices of the library in one process, on one thread (inproc-side.ts). Bandwidth
+ * is compared with memcpy in C over the same two buffers. Small requests are judged by their value.
  */
 import { startChild } from './harness/children.ts'
 import type { Bench, Row } from './harness/harness.ts'

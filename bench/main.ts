@@ -1,7 +1,7 @@
 /*
  * The benchmarks: `npm run bench` for all rows, `npm run bench -- codec icrc` for rows with one of these words,
- * `--rounds N` for at most N rounds per row (noisy ones not counted), `--json FILE` to save every round. A row that throws
- * ends the run; earlier results are printed and saved.
+ * `--rounds N` for at most N rounds per row (noisy ones not counted), `--json FILE` to save every round. A row that
+ * throws ends the run; earlier results are printed and saved.
  */
 import { writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'

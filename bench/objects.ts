@@ -1,7 +1,7 @@
 /*
- * Rows "objects": bytes of idle objects (R15) in heap and buffers; bytes of an rc_qp among 100,000, compared with 1,000;
- * and resident bytes of a queue pair, compared with a TCP endpoint in Node. Each measurement is a separate process
- * (objects-side.ts). Bytes of heap and buffers are repeatable: one round is enough.
+ * Rows "objects": bytes of idle objects (R15) in heap and buffers; bytes of an rc_qp among 100,000, compared with
+ * 1,000; and resident bytes of a queue pair, compared with a TCP endpoint in Node. Each measurement is a separate
+ * process (objects-side.ts). Bytes of heap and buffers are repeatable: one round is enough.
  */
 import { startChild } from './harness/children.ts'
 import type { Measure, Row } from './harness/harness.ts'

@@ -1,6 +1,6 @@
 /*
- * Rows "pingpong": Debian's ibv_rc_pingpong, two processes through one daemon, compared with two processes of a C program
- * that exchange messages over a unix socket. The programs report microseconds per round trip, without start-up.
+ * Rows "pingpong": Debian's ibv_rc_pingpong, two processes through one daemon, compared with two processes of a C
+ * program that exchange messages over a unix socket. The programs report microseconds per round trip, without start-up.
  */
 import type { Bench, Row } from './harness/harness.ts'
 import { Unavailable } from './harness/harness.ts'

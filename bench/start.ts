@@ -1,5 +1,6 @@
 /*
- * Row "start": the time of `userdma run -- true` with a running daemon, compared with a Node.js process that does nothing.
+ * Row "start": the time of `userdma run -- true` with a running daemon, compared with a Node.js process that does
+ * nothing.
  */
 import { spawnSync } from 'node:child_process'
 import { type Bench, median, type Row, Unavailable } from './harness/harness.ts'

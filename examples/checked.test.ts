@@ -1,6 +1,6 @@
 /*
- * Tests of a program with checked devices. A checked device reports mistakes as findings, with lines of the program. After
- * a finding of severity error, closing the device fails, and with it the test.
+ * Tests of a program with checked devices. A checked device reports mistakes as findings, with lines of the program.
+ * After a finding of severity error, closing the device fails, and with it the test.
  *
  *   node --enable-source-maps --test dist/examples/checked.test.js
  */

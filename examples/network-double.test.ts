@@ -1,6 +1,6 @@
 /*
- * Tests of a program with userdma as the network: two devices in this process, and a link with faults. Nothing is mocked:
- * the devices run the real protocol.
+ * Tests of a program with userdma as the network: two devices in this process, and a link with faults. Nothing is
+ * mocked: the devices run the real protocol.
  *
  *   node --test dist/examples/network-double.test.js
  */

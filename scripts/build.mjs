@@ -118,8 +118,8 @@ const testTargets = () => [
 ]
 
 /**
- * The C targets. `output`: path below build/. `headers`: folder of included headers. `needs`: a header of the system, and
- * its Debian package. `without`: what does not work without the target.
+ * The C targets. `output`: path below build/. `headers`: folder of included headers. `needs`: a header of the system,
+ * and its Debian package. `without`: what does not work without the target.
  */
 const targets = purpose =>
   [

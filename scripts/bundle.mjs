@@ -1,6 +1,7 @@
 /*
- * For a fast start, bin/userdma loads `userdma run` from one file, dist/run.cjs, with V8's compiled code in dist/run.cache.
- * Without esbuild, these files do not exist, and bin/userdma loads dist/src/cli/main.js, as for all other commands.
+ * For a fast start, bin/userdma loads `userdma run` from one file, dist/run.cjs, with V8's compiled code in
+ * dist/run.cache. Without esbuild, these files do not exist, and bin/userdma loads dist/src/cli/main.js, as for all
+ * other commands.
  */
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { setFlagsFromString } from 'node:v8'
@@ -55,8 +56,8 @@ const loadEsbuild = () =>
   })
 
 /**
- * Makes the bundle if it is older than its sources, or if this version of Node rejects its compiled code. Makes no bundle
- * without esbuild or without sources. False after a failure.
+ * Makes the bundle if it is older than its sources, or if this version of Node rejects its compiled code. Makes no
+ * bundle without esbuild or without sources. False after a failure.
  */
 export const bundle = async () => {
   const sources = filesBelow(inRoot('dist', 'src'), path => path.endsWith('.js'))

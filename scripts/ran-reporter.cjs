@@ -1,6 +1,6 @@
 /*
- * A reporter of Node's test runner: prints the file of each test that ran, without skipped and to-do tests. CommonJS: the
- * runner requires a default export, which modules of this project must not have.
+ * A reporter of Node's test runner: prints the file of each test that ran, without skipped and to-do tests. CommonJS:
+ * the runner requires a default export, which modules of this project must not have.
  */
 module.exports = async function* ran(events) {
   for await (const { type, data } of events) {

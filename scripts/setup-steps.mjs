@@ -9,7 +9,9 @@ import { existsSync, lstatSync, realpathSync } from 'node:fs'
 import { build, purposeOf } from './build.mjs'
 import { findProgram, inRoot, main, modified, run, StepError, say } from './common.mjs'
 
-/** Runs npm ci if node_modules is missing, incomplete, or older than the lock file. No package needs an install script. */
+/**
+ * Runs npm ci if node_modules is missing, incomplete, or older than the lock file. No package needs an install script.
+ */
 const installPackages = () => {
   // npm writes this file last.
   const stamp = inRoot('node_modules', '.package-lock.json')

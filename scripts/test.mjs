@@ -45,8 +45,8 @@ export const namedButNotRun = (page, ran) => {
 }
 
 /**
- * Lists files of the requirements without a test that ran. A nonexistent file is a failure, and with CI in the environment
- * every listed file; otherwise the machine may lack what the test needs.
+ * Lists files of the requirements without a test that ran. A nonexistent file is a failure, and with CI in the
+ * environment every listed file; otherwise the machine may lack what the test needs.
  */
 const ranAllNamed = ran => {
   const absent = namedButNotRun(readFileSync(inRoot('docs', 'reference', 'requirements.md'), 'utf8'), ran)

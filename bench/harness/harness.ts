@@ -1,7 +1,7 @@
 /*
- * Measures rows: our side and a reference alternate, round by round. The median of the rounds' ratios is judged, because
- * absolute times mean little on shared machines (docs/reference/performance.md). A row without a reference, or with
- * `isJudgedByValue`, is judged by the median of its values.
+ * Measures rows: our side and a reference alternate, round by round. The median of the rounds' ratios is judged,
+ * because absolute times mean little on shared machines (docs/reference/performance.md). A row without a reference, or
+ * with `isJudgedByValue`, is judged by the median of its values.
  *
  * A probe before and after each round checks that the machine is quiet. Further rounds replace noisy ones, up to a
  * maximum. No result is a failure.
@@ -26,8 +26,8 @@ export interface Row {
   /** A description of the reference, or "none". */
   readonly reference: string
   /**
-   * Limits of the ratio ours ÷ reference, or of our value without a reference or with `isJudgedByValue`. `floor` must be
-   * met, `aim` is what the design allows. If lower is better, the limits are upper limits, otherwise lower limits.
+   * Limits of the ratio ours ÷ reference, or of our value without a reference or with `isJudgedByValue`. `floor` must
+   * be met, `aim` is what the design allows. If lower is better, the limits are upper limits, otherwise lower limits.
    */
   readonly floor: number
   readonly aim: number

@@ -1,6 +1,6 @@
 /*
- * A probe for a quiet machine, with two short measurements. A fixed loop takes longer if another process uses the core, or
- * if the frequency drops. A ping-pong over shared memory with a spinning worker takes milliseconds without two free
+ * A probe for a quiet machine, with two short measurements. A fixed loop takes longer if another process uses the core,
+ * or if the frequency drops. A ping-pong over shared memory with a spinning worker takes milliseconds without two free
  * cores, otherwise less than a microsecond.
  */
 import { once } from 'node:events'

@@ -117,7 +117,9 @@ export interface Daemon {
   stop(): Promise<void>
 }
 
-/** A daemon with the default device and a private socket. `check`, `races`: programs run under `userdma check --races`. */
+/**
+ * A daemon with the default device and a private socket. `check`, `races`: programs run under `userdma check --races`.
+ */
 export const startDaemon = async ({ check = false, races = false } = {}): Promise<Daemon> => {
   const folder = mkdtempSync(join(tmpdir(), 'userdma-bench-'))
   const socket = join(folder, 'sock')

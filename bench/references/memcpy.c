@@ -1,6 +1,5 @@
 /*
- * Copies between the same two buffers with memcpy: the upper limit for messages inside a process, with which inproc.ts
- * compares.
+ * Copies between two buffers with memcpy: the upper limit for messages in a process. The reference of inproc.ts.
  *
  *   memcpy SIZE ITERATIONS      prints gigabytes (1e9) per second
  */
@@ -29,7 +28,7 @@ int main(int argc, char **argv)
     clock_gettime(CLOCK_MONOTONIC, &start);
     for (long i = 0; i < iterations; i++) {
         memcpy(destination, source, size);
-        /* The compiler must assume that the bytes are read, so it eliminates no copy. */
+        /* Keeps the compiler from eliminating copies. */
         __asm__ volatile("" : : "r"(destination) : "memory");
     }
     clock_gettime(CLOCK_MONOTONIC, &end);

@@ -1,7 +1,6 @@
 /*
- * A process moves messages from one process's memory to another's, in two copies through its own buffer, with
- * process_vm_readv and process_vm_writev: what a daemon between two programs does if it maps the memory of neither.
- * write-bw.ts compares with it.
+ * A process moves messages between two other processes through its own buffer, with process_vm_readv and
+ * process_vm_writev, as a daemon that maps no memory of programs. The reference of write-bw.ts.
  *
  *   process_vm SIZE ITERATIONS      prints gigabytes (1e9) per second
  */
@@ -22,7 +21,7 @@ static void fail(const char *call)
     exit(1);
 }
 
-/* A child that has touched its copy of `buffer` and sleeps until it is killed or its parent ends. */
+/* A child that touches its copy of `buffer`, and sleeps until it is killed or the parent ends. */
 static pid_t start_owner(char *buffer, size_t size, int fill)
 {
     int ready[2];

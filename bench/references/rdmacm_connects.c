@@ -1,8 +1,7 @@
 /*
- * Connections by librdmacm, one after the other: rdma_create_id, address, route, queue pair, connect, disconnect, and
- * the peer's disconnect. The client prints connections per second by its own clock.
+ * Successive connections of librdmacm, with queue pairs and disconnects. The client prints connections per second.
  *
- *   rdmacm_connects server ADDRESS PORT            serves until it is ended; prints "ready" once it listens
+ *   rdmacm_connects server ADDRESS PORT            prints "ready" when it listens
  *   rdmacm_connects client ADDRESS PORT COUNT
  */
 #include <netdb.h>
@@ -21,7 +20,7 @@ static void check(bool succeeded, const char *call)
     exit(1);
 }
 
-/* Waits for the next event, which must be of this type, and acknowledges it. Returns its identifier. */
+/* Waits for an event of this type, and acknowledges it. Returns the event's identifier. */
 static struct rdma_cm_id *expect(struct rdma_event_channel *channel, enum rdma_cm_event_type type)
 {
     struct rdma_cm_event *event;
@@ -36,7 +35,7 @@ static struct rdma_cm_id *expect(struct rdma_event_channel *channel, enum rdma_c
     return id;
 }
 
-/* Shared by all queue pairs; created when the device is known. */
+/* All queue pairs share these objects. */
 static struct ibv_pd *pd;
 static struct ibv_cq *cq;
 
@@ -83,7 +82,7 @@ static void serve(struct rdma_event_channel *channel, struct sockaddr *address)
     }
 }
 
-/* Milliseconds, of each of the two resolutions. */
+/* Milliseconds, for the address and for the route. */
 #define RESOLVE_TIMEOUT 1000
 
 static void connect_once(struct rdma_event_channel *channel, struct sockaddr *address)

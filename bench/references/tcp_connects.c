@@ -1,6 +1,6 @@
 /*
- * TCP connections over loopback between two processes, one after the other: connect, wait for a byte that the server
- * sends after accept, close by the client, then by the server. connections.ts shows it beside librdmacm.
+ * Successive TCP connections over loopback between two processes. After accept, the server sends a byte. The reference
+ * of connections.ts for librdmacm.
  *
  *   tcp_connects COUNT      prints connections per second
  */

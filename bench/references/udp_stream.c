@@ -1,16 +1,15 @@
 /*
- * The upper limit of UDP: one process sends datagrams of equal size, over the loopback interface or between two given
- * addresses, to another process, which only counts them. udp.ts compares userdma's UDP port, which sends RoCEv2 packets
- * of the same size, with it.
+ * The upper limit of UDP: one process sends datagrams of equal size, over the loopback interface or between two
+ * addresses, to another process, which counts them. The reference of udp.ts.
  *
  *   udp_stream gso|plain SEGMENT PAYLOAD BYTES [FROM TO [NETNS]]   prints GB/s of payload
  *   udp_stream gso-cost …            as gso, prints CPU seconds per GB of both processes
  *   udp_stream gso-spin …            as gso, but both processes poll
  *
- * SEGMENT: bytes of each datagram. PAYLOAD: bytes of each that count as payload. BYTES: total payload. gso: the kernel
- * cuts messages into datagrams and joins them (UDP_SEGMENT, UDP_GRO); plain: single datagrams with sendmmsg and
- * recvmmsg. To avoid loss, the receiver reports its progress, and the sender stays within a window. FROM, TO: IPv4
- * addresses; NETNS: file of the receiver's network namespace.
+ * SEGMENT: bytes of a datagram. PAYLOAD: bytes of a datagram that count as payload. BYTES: total payload. gso: the
+ * kernel cuts messages into datagrams and joins them (UDP_SEGMENT, UDP_GRO). plain: single datagrams with sendmmsg and
+ * recvmmsg. FROM, TO: IPv4 addresses. NETNS: file of the receiver's network namespace. The receiver reports its
+ * progress, and the sender stays within a window: no datagram is lost.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -38,15 +37,14 @@
 #endif
 
 enum {
-    BATCH = 16, /* messages that one recvmmsg receives, each of many datagrams */
-    GSO_BATCH = 4, /* messages that one sendmmsg sends, each of many datagrams */
-    PLAIN_BATCH = 64, /* datagrams of one call without GSO and GRO */
-    BUFFER_BYTES = 65536, /* of one message */
+    BATCH = 16, /* messages of many datagrams, received by one recvmmsg */
+    GSO_BATCH = 4, /* messages of many datagrams, sent by one sendmmsg */
+    PLAIN_BATCH = 64, /* datagrams per call without GSO and GRO */
+    BUFFER_BYTES = 65536, /* bytes of a message */
     MAX_SEGMENTS = 62, /* datagrams and bytes of a message with GSO; Linux permits at least 64 and 65507 */
     MAX_BYTES = 65000,
 };
 
-/* Whether both processes poll. */
 static bool is_polling;
 
 static void fail(const char *call)
@@ -55,7 +53,7 @@ static void fail(const char *call)
     exit(1);
 }
 
-/* A socket that is bound to `address`, which gets the port. */
+/* Binds a socket to `address`, and stores the port in `address`. */
 static int open_socket(struct sockaddr_in *address)
 {
     const int fd = socket(AF_INET, SOCK_DGRAM, 0);
@@ -69,7 +67,7 @@ static int open_socket(struct sockaddr_in *address)
     return fd;
 }
 
-/* Maximum bytes in flight: the receiver buffer's share that userdma's UDP port uses too; at least four messages. */
+/* Maximum bytes in flight: the same share of the receive buffer as in userdma's UDP port, at least four messages. */
 static uint64_t window_of(int fd)
 {
     int buffer;
@@ -118,7 +116,7 @@ static void receive(int fd, const struct sockaddr_in *peer, uint64_t total, bool
     }
 }
 
-/* Reads the receiver's reports, and with `should_wait` waits for one. Returns the bytes received, at least `before`. */
+/* Reads the receiver's reports; `should_wait`: waits for a report. Returns the received bytes, at least `before`. */
 static uint64_t acknowledged(int fd, uint64_t before, bool should_wait)
 {
     uint64_t received = before, report;
@@ -129,7 +127,7 @@ static uint64_t acknowledged(int fd, uint64_t before, bool should_wait)
     return received;
 }
 
-/* Sends at least `total` bytes, in datagrams of `segment` bytes, with at most `window` bytes that are not reported. */
+/* Sends at least `total` bytes in datagrams of `segment` bytes, with at most `window` unreported bytes. */
 static void stream(int fd, const struct sockaddr_in *peer, uint64_t total, bool is_gso, uint64_t segment,
                    uint64_t window)
 {
@@ -187,7 +185,7 @@ static double seconds_now(void)
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
-/* Moves this process into the network namespace of that file. */
+/* Moves this process into a network namespace. */
 static void enter(const char *netns)
 {
     const int fd = open(netns, O_RDONLY | O_CLOEXEC);
@@ -211,7 +209,7 @@ int main(int argc, char **argv)
                                          .sin_addr.s_addr = inet_addr(argc > 5 ? argv[5] : "127.0.0.1")};
     struct sockaddr_in receiver_address = {.sin_family = AF_INET,
                                            .sin_addr.s_addr = inet_addr(argc > 5 ? argv[6] : "127.0.0.1")};
-    /* Sent by the receiver's process when its socket is bound. */
+    /* The receiver's process sends this struct when its socket is bound. */
     struct {
         struct sockaddr_in address;
         uint64_t window;

@@ -1,7 +1,6 @@
 /*
- * Two processes exchange a message over a unix stream socket, which two local programs would use without RDMA:
- * pingpong.ts compares ibv_rc_pingpong with it. With `seqpacket` the socket is like the preload library's: control.ts
- * compares a control call with it.
+ * Two processes exchange a message over a unix stream socket. The reference of pingpong.ts; with `seqpacket`, the kind
+ * of the preload library's socket, the reference of control.ts.
  *
  *   unix_pingpong SIZE ITERATIONS [seqpacket]      prints microseconds per round trip
  */

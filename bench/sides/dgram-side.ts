@@ -1,7 +1,7 @@
 /*
- * One end of a reference transport for rows of udp.ts, with node:dgram and zlib's CRC. Acknowledgements are cumulative, and
- * a window bounds the packets in flight. Nothing is resent: loopback loses no packets while the window is smaller than the
- * socket's buffer.
+ * One end of a reference transport for rows of udp.ts, with node:dgram and zlib's CRC. Acknowledgements are cumulative,
+ * and a window bounds the packets in flight. Nothing is resent: loopback loses no packets while the window is smaller
+ * than the socket's buffer.
  */
 import { createSocket } from 'node:dgram'
 import { crc32 } from 'node:zlib'

@@ -2,8 +2,8 @@
  * One end of a UDP measurement, a process with a soft device on a UDP port. The parent sends orders (`Order`), and gets
  * answers (`Answer`).
  *
- * All slots of a ring have the same request, written once. Posting only advances an index: the measurement is that of the
- * device, the engine and the port. The daemon's loop or constant polling (`spin`) drives the device.
+ * All slots of a ring have the same request, written once. Posting only advances an index: the measurement is that of
+ * the device, the engine and the port. The daemon's loop or constant polling (`spin`) drives the device.
  */
 import { createCore, openContext } from '../../src/core/devices/registry.ts'
 import { invokeNow } from '../../src/core/dispatch/invoke.ts'

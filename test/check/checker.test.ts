@@ -343,7 +343,7 @@ test('flushed requests, drained queues, and access errors that the requester rep
   assert.deepEqual(s.ids(), [])
 })
 
-test('objects that are not destroyed are leaks with the stack of their creation; objects of a removed device are not', () => {
+test('objects that are not destroyed are leaks with the stack of their creation, except on a removed device', () => {
   const s = scenario()
   const pd = s.create('pd')
   const mr = s.create('mr', { pd, length: 8n }, { lkey: 1, rkey: 1 })
@@ -362,7 +362,7 @@ test('a refused destroy names the user of the object', () => {
   assert.match(s.found[0]!.text, /PD 1 cannot be destroyed, it is used by MR 0x1 of 8 bytes \(EBUSY\)/)
 })
 
-test('calls refused for their arguments are reported with the reason; calls refused for missing features are not', () => {
+test('calls refused for their arguments, but not for missing features, are reported with the reason', () => {
   const s = scenario()
   s.call({ class: 'rc_qp', method: 'modify', refused: { errno: Errno.EINVAL, reason: 'no pathMtu' } })
   s.call({ class: 'ah', method: 'create', refused: { errno: Errno.ENODATA, reason: 'GID index 200 is empty' } })

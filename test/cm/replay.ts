@@ -21,14 +21,14 @@ export interface RecordedMessage {
   readonly from: Side
   readonly message: CmMessage
   /** True if the message did not arrive. */
-  readonly lost: boolean
+  readonly isLost: boolean
 }
 
 export const messagesIn = (capture: string): RecordedMessage[] => {
   const loss: Loss | undefined = factsOf[capture]?.loss
-  return readConversation(capture, loss).entries.flatMap(({ number, time, from, packet, isLost: lost }) => {
+  return readConversation(capture, loss).entries.flatMap(({ number, time, from, packet, isLost }) => {
     const message = packet.BTH.destQp === GSI_QPN ? parseCm(packet.payload) : undefined
-    return message === undefined ? [] : [{ number, time, from, message, lost }]
+    return message === undefined ? [] : [{ number, time, from, message, isLost }]
   })
 }
 
@@ -159,10 +159,10 @@ class Replay {
       this.#waiting.push(parseCm(sent.mad)!)
   }
 
-  #receive({ number, message, lost }: RecordedMessage): void {
+  #receive({ number, message, isLost }: RecordedMessage): void {
     const path = this.#path(message)
     if (message.name === 'DREQ' || message.name === 'DREP') this.#sendCrossing(number, message)
-    if (lost) return
+    if (isLost) return
     this.#engine.onMad(emitCm(this.#translated(message)), path, this.#now)
     for (let event = this.#engine.pollEvent(); event; event = this.#engine.pollEvent()) this.#onEvent(event)
     this.#collect()

@@ -15,8 +15,8 @@ export const peerCase = (program: string, ...args: string[]): PeerCase => ({ pro
 const perftest = (program: string, ...args: string[]): PeerCase => peerCase(program, '-u', '18', ...args)
 
 /**
- * Messages of pingpongs have one packet. The pingpongs' timeout of 67 ms makes the guest retransmit, and Linux 6.1's rxe
- * stalls if an ACK overtakes the retransmission of a longer message.
+ * Messages of pingpongs have one packet. The pingpongs' timeout of 67 ms makes the guest retransmit, and Linux 6.1's
+ * rxe stalls if an ACK overtakes the retransmission of a longer message.
  */
 const rc: readonly PeerCase[] = [
   peerCase('ibv_rc_pingpong', '-n', '100', '-c', '-s', '1000'),

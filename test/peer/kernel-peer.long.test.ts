@@ -24,7 +24,7 @@ for (const kernel of ['Linux 6.1', 'Linux 6.12'] as const)
       outcomes: [4, 6],
       multicast: [4, 6],
       persistence: kernel === 'Linux 6.12' ? [4, 6] : [],
-      recorded: kernel === 'Linux 6.12',
+      comparesCalls: kernel === 'Linux 6.12',
       soaks: [
         { version: 4, bytes: 25_000_000, percent: 2 },
         { version: 6, bytes: 3_000_000, percent: 2 },

@@ -17,7 +17,7 @@ peerSuite(
     outcomes: [],
     multicast: [],
     persistence: [],
-    recorded: false,
+    comparesCalls: false,
   },
   lacking('ibv_rc_pingpong', 'ib_write_bw', 'rping', ownProgram('soak')) || whyNoGuest(),
 )

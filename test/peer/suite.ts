@@ -202,7 +202,7 @@ export interface PeerPlan {
   /** FLUSH and ATOMIC WRITE, which Linux has since 6.2. */
   readonly persistence: readonly Version[]
   /** Compares the guest's calls of uverbs and rdma_cm with test/fixtures/abi/every-call.txt. */
-  readonly recorded: boolean
+  readonly comparesCalls: boolean
 }
 
 export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
@@ -337,7 +337,7 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
           })
       })
 
-    if (plan.recorded)
+    if (plan.comparesCalls)
       it('every call of uverbs and rdma_cm ends as recorded', async t => {
         if (problem !== undefined) return t.skip(problem)
         const lines: string[] = []

@@ -58,7 +58,9 @@ const numbers = (): string => {
   return `${lines.join('\n')}\n`
 }
 
-/** The first line of `before` that is missing in `after`, or has another order; undefined if `after` only adds lines. */
+/**
+ * The first line of `before` that is missing in `after`, or has another order; undefined if `after` only adds lines.
+ */
 const lostLine = (before: string, after: string): string | undefined => {
   const lines = after.split('\n')
   let at = 0

@@ -35,7 +35,9 @@ const rxeClasses: readonly ObjectClass[] = classes.map(cls => ({
 }))
 const classesByName = new Map(rxeClasses.map(cls => [cls.name, cls]))
 
-/** The handle that a recorded create returned: an ioctl's object, or the first word of an embedded command's response. */
+/**
+ * The handle that a recorded create returned: an ioctl's object, or the first word of an embedded command's response.
+ */
 const handleOf = (call: LoggedIoctl): number | undefined => {
   // In all create methods, attribute 0 is the handle.
   const object = call.attributes.find(({ id, dataAfter }) => id === 0 && dataAfter !== undefined)

@@ -90,7 +90,8 @@ it('accepts arguments exactly if they have no problem', () => {
   fc.assert(
     fc.property(names, fc.array(value, { minLength: 15, maxLength: 15 }), fc.nat(), (order, values, wrong) => {
       const args: Record<string, unknown> = {}
-      // A third of the cases have arbitrary values, the others at most one: otherwise hardly any case would be accepted.
+      // A third of the cases have arbitrary values, the others at most one: otherwise hardly any case would be
+      // accepted.
       for (const [i, name] of order.entries())
         Object.defineProperty(args, name, {
           value: wrong % 3 === 0 || i === wrong % 15 ? values[i] : validArguments[name],

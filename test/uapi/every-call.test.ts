@@ -1,6 +1,6 @@
 /*
- * Every call of Linux's uverbs headers (test/fixtures/abi/uverbs.txt; R41–R43) is a method of our classes, or is refused
- * with a reason.
+ * Every call of Linux's uverbs headers (test/fixtures/abi/uverbs.txt; R41–R43) is a method of our classes, or is
+ * refused with a reason.
  */
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'

@@ -59,7 +59,7 @@ const extended = (number: number, body: number[], out: number, response = ARENA,
   ...body,
 ]
 
-test('write: a length that differs from the header’s is EINVAL, a request or response buffer that is too small ENOSPC', () => {
+test('write: a length that differs from the header’s is EINVAL, a too small request or response buffer ENOSPC', () => {
   assert.equal(errorOf(write([])), 'EINVAL')
   assert.equal(errorOf(write(command(ALLOC_PD, [], 1).slice(0, 7))), 'EINVAL')
   assert.equal(errorOf(write(command(ALLOC_PD, u64(ARENA), 1))), 'OK')

@@ -57,8 +57,8 @@ const programSide = ({ area, headerAt, elementsAt, layout }: Ring, index = 0): P
 }
 
 /**
- * Both sides of a send queue and a receive queue of four requests each. With `flowOffset`, the send queue has datagrams:
- * the flow of an address handle is the handle's number plus `flowOffset`.
+ * Both sides of a send queue and a receive queue of four requests each. With `flowOffset`, the send queue has
+ * datagrams: the flow of an address handle is the handle's number plus `flowOffset`.
  */
 const createQueues = (name: LayoutName, flowOffset?: number) => {
   const memory = layouts[name]()

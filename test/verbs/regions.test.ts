@@ -1,6 +1,6 @@
 /*
- * Kinds of memory regions in the library. Also address handles in one call (R25), the threshold of one arming (R36), and
- * remote memory as data.
+ * Kinds of memory regions in the library. Also address handles in one call (R25), the threshold of one arming (R36),
+ * and remote memory as data.
  */
 import assert from 'node:assert/strict'
 import { closeSync, readSync, writeSync } from 'node:fs'

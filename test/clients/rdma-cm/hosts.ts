@@ -1,6 +1,6 @@
 /*
- * Hosts in virtual time, connected by one memory link. A host is a core with soft devices, the MAD layer and rdma_cm. The
- * test is the consumer of all events.
+ * Hosts in virtual time, connected by one memory link. A host is a core with soft devices, the MAD layer and rdma_cm.
+ * The test is the consumer of all events.
  */
 import assert from 'node:assert/strict'
 import { Clients, classesWithClients } from '../../../src/clients/clients.ts'

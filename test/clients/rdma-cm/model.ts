@@ -1,7 +1,7 @@
 /*
- * A model of rdma_cm's identifiers on three hosts. Consumers act at random, with and without packet loss. Events must be
- * legal in the identifier's stage. After all timers, stages must be stable, and without loss both ends of a connection
- * must agree. The destruction of all identifiers must leave no objects.
+ * A model of rdma_cm's identifiers on three hosts. Consumers act at random, with and without packet loss. Events must
+ * be legal in the identifier's stage. After all timers, stages must be stable, and without loss both ends of a
+ * connection must agree. The destruction of all identifiers must leave no objects.
  */
 import assert from 'node:assert/strict'
 import type { Identifier } from '../../../src/clients/rdma-cm/identifier.ts'

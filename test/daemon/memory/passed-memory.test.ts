@@ -78,7 +78,7 @@ test('files that can change size, are too large, or are not memory files are clo
   assert.equal(countDescriptors(), before)
 })
 
-test('a session has one file; addresses in calls are offsets in the file; the file is closed with the session', async t => {
+test('a session has one file; addresses in calls are offsets in it; the end of the session closes it', async t => {
   const daemon = await daemonOf(t, folder)
   const client = dial(t, daemon)
   const hello = async (fd: number): Promise<ReceivedReply> => {

@@ -26,7 +26,7 @@ test('CONNECT without the mark of valid parameters is refused', () => {
   assert.deepEqual(errorOfZeros('CONNECT'), { ret: -22, reason: 'CONNECT: the byte at 271 is 0, not nonzero' })
 })
 
-test('an unknown identifier, invalid memory and an unknown level of an option are refused, in the order of Linux', () => {
+test('an option with unknown identifier, invalid memory or unknown level is refused, checked in this order', () => {
   const IDENTIFIER = 7
   const SET_OPTION = ucmaCommands.find(({ name }) => name === 'SET_OPTION')!
   const channel: UcmaChannel = { object: 1, fd: 3, reportsTo: () => true, kindOf: () => 'channel' }

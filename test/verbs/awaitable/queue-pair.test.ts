@@ -65,7 +65,7 @@ eachCarrier(openTwo => {
     await close()
   })
 
-  test('a failed request rejects with status, opcode and cause; flushed requests reject with the earlier failure', async () => {
+  test('a failed request rejects with status, opcode, cause; flushed requests name the earlier failure', async () => {
     const { a, b, close } = await pair(openTwo)
     const deregistered = b.pd.register(new Uint8Array(8), { remoteWrite: true })
     const remote = deregistered.remote()

@@ -1,6 +1,6 @@
 /*
- * A chain on a device of this process runs as direct calls; with a hook on interface.chain, the library encodes the chain
- * as messages. The results are equal.
+ * A chain on a device of this process runs as direct calls; with a hook on interface.chain, the library encodes the
+ * chain as messages. The results are equal.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

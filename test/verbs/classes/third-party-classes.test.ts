@@ -1,5 +1,6 @@
 /*
- * Generic methods, chains and event queues of the library with classes that only third-party-driver.ts supports (R8, R9).
+ * Generic methods, chains and event queues of the library with classes that only third-party-driver.ts supports (R8,
+ * R9).
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

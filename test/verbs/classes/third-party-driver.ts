@@ -1,6 +1,6 @@
 /*
- * A third-party driver, made with the exports of `userdma/core` and `userdma/spec`. It has the classes that no driver of
- * the project has.
+ * A third-party driver, made with the exports of `userdma/core` and `userdma/spec`. It has the classes that no driver
+ * of the project has.
  *
  * A sent frame is looped back to the queue pair of the first rule, by priority, that matches its headers. If the queue
  * pair has a table of work queues, the last byte of the destination selects the work queue. Rings have the layout of

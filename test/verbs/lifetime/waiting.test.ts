@@ -1,5 +1,6 @@
 /*
- * Calls of the library to a driver with asynchronous handlers: `callAsync`, `createAsync`, and refused synchronous calls.
+ * Calls of the library to a driver with asynchronous handlers: `callAsync`, `createAsync`, and refused synchronous
+ * calls.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -1,6 +1,6 @@
 /*
- * Mistakes that a device does not detect, or reports only by an errno. The library throws an RdmaError with the call and
- * the mistake.
+ * Mistakes that a device does not detect, or reports only by an errno. The library throws an RdmaError with the call
+ * and the mistake.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

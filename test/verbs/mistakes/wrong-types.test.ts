@@ -92,7 +92,9 @@ const errorOf = async (call: () => unknown): Promise<unknown> => {
     return error
   }
 }
-/** The methods that the tests call. Methods that close an object are last, because closed objects refuse all methods. */
+/**
+ * The methods that the tests call. Methods that close an object are last, because closed objects refuse all methods.
+ */
 const methodsOf = (objects: Record<string, object>) => {
   const methods: { readonly name: string; readonly object: object; readonly method: Method }[] = []
   for (const [name, object] of Object.entries(objects))

@@ -1,6 +1,6 @@
 /*
- * Numbers of a program's stacks on a daemon's device. The program sends one stack more than the daemon keeps: the daemon
- * then reports that stacks are missing.
+ * Numbers of a program's stacks on a daemon's device. The program sends one stack more than the daemon keeps: the
+ * daemon then reports that stacks are missing.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
