@@ -19,9 +19,9 @@ export interface ObjectsOrder {
 
 /** Bytes per object. */
 export interface ObjectsCost {
-  /** In the JavaScript heap and its buffers. */
+  /** Bytes in the JavaScript heap and its buffers. */
   readonly bytes: number
-  /** In the resident set of the whole process. */
+  /** Bytes in the resident set of the process. */
   readonly resident: number
 }
 

@@ -39,7 +39,7 @@ const values = (...list: number[]) => {
 }
 
 describe('median', () => {
-  it('is the middle value, whatever the order', () => assert.equal(median([9, 1, 5]), 5))
+  it('is the middle value, in any order', () => assert.equal(median([9, 1, 5]), 5))
   it('is the mean of the two middle values if their number is even', () => assert.equal(median([1, 9, 3, 5]), 4))
 })
 

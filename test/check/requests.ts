@@ -41,7 +41,6 @@ export const workRequest = (changes: Partial<WorkRequest> = {}): WorkRequest => 
 
 export const requestScenario = (
   options: Partial<Pick<CheckerSources, 'buffers' | 'isCopiedByFork' | 'postStack'>> = {},
-  /** Whether the CQ has a completion channel. */
   hasChannel = false,
 ) => {
   const found: Finding[] = []

@@ -10,7 +10,7 @@ export interface Row {
   readonly side: Side
   /** Message numbers in the file; 0 for messages that the recording lacks. */
   readonly packets: readonly number[]
-  /** By field. `packet`: a message that one side lacks (`-`). `wait`: the time before a retransmission. */
+  /** Values by field. `packet`: a message that one side lacks (`-`). `wait`: the time before a retransmission. */
   readonly fields: Readonly<Record<string, readonly [recorded: string, ours: string]>>
   readonly clause: string
   readonly reason: string

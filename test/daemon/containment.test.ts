@@ -225,7 +225,7 @@ test('a netlink request or list that throws is answered with EIO, and the socket
   assert.deepEqual(await errnos(), [0, 0])
 })
 
-test('the loop continues after the exception of a device, which it removes or throws to its caller', async () => {
+test('the loop continues after an exception of a device, with and without `onFailure`', async () => {
   const words = new Int32Array(ParkedPage.bytes / 4)
   const reported: unknown[] = []
   let polls = 0

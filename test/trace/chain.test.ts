@@ -149,7 +149,7 @@ describe('a chain', () => {
     )
   })
 
-  it('is shown as bytes if malformed, and an entry of an unknown class too', () => {
+  it('is shown as bytes if malformed; an entry of an unknown class is shown as bytes', () => {
     assert.match(callLine(recordOf(Uint8Array.of(1, 2, 3), { done: 0, error: 0 })), /chain\(entries 010203, onError/)
     const unknownEntries = entries.slice()
     // Changes the class id of the first entry's message.

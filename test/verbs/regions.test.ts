@@ -81,7 +81,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('one call creates 10,000 address handles, which work, another call destroys them', async () => {
+  test('one call creates 10,000 address handles, a datagram with one arrives, one call destroys them', async () => {
     const { a, b } = await pair(openTwo)
     const receiver = b.pd.udQp({ sendCq: b.cq, active: true })
     const sender = a.pd.udQp({ sendCq: a.cq, active: true })

@@ -81,7 +81,7 @@ describe('races', () => {
     assert.equal(s.races.length, 2)
   })
 
-  it('what one thread knows of a queue without a slot in clocks, all threads know', () => {
+  it('if a queue has no slot in clocks, all threads know what one thread knows about the queue', () => {
     const s = script()
     for (let i = 0; i < MAX_SLOTS; i++) s.qp()
     s.write(2, s.qp(), undefined, [3, 0x9000, 8])

@@ -55,7 +55,7 @@ describe('a connection', () => {
     const listener = b.listen(ip4(2, PORT))
     const { active, passive } = establish(network, a, b, listener, [0x11, 0x22])
     assert.deepEqual(a.eventNames(active), ['ADDR_RESOLVED', 'ROUTE_RESOLVED', 'CONNECT_RESPONSE'])
-    // As on Linux, the passive side has no private data: libfabric distinguishes the two sides thereby.
+    // As on Linux, this event has no private data: libfabric distinguishes the two sides by private data.
     assert.deepEqual(
       b.take(passive).map(({ name, details }) => [name, details]),
       [['ESTABLISHED', {}]],

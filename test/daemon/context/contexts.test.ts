@@ -156,7 +156,7 @@ test('every packet rings the doorbell, one of 4 bytes is a token; context number
     assert.equal(setup.contexts.count, 1)
   }
   assert.deepEqual(setup.tokens, [0], 'the handle in the packet of 4 bytes')
-  // One turn reads fewer tokens.
+  // One turn does not read all these tokens.
   for (let i = 0; i < 100; i++) sendBytes(doorbell, new Uint8Array(4))
   await setup.nextRing()
   assert.ok(setup.tokens.length > 1 && setup.tokens.length < 101, `${setup.tokens.length} tokens`)

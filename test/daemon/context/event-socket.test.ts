@@ -107,7 +107,7 @@ test('a record is one packet with exactly its bytes', () => {
 })
 
 for (const isPassed of [true, false])
-  test(`a withdrawal counts unread records, and the others stay in order (${isPassed ? 'the program has its end' : 'the end is not passed on yet'})`, () => {
+  test(`a withdrawal counts unread records, and other records stay in order (${isPassed ? 'the program has its end' : 'the program does not have its end'})`, () => {
     const anyStep = fc.oneof(
       fc.record({ post: fc.nat(2) }),
       fc.record({ read: fc.nat(5) }),

@@ -16,7 +16,7 @@ test('all classes survive encoding and decoding as JSON', () => {
   assert.deepEqual(classesOf(throughJson(schemaOf(classes))), classes)
 })
 
-test("a device's description makes the same JSON as its declarations", () => {
+test('description and declarations of a device make the same JSON', () => {
   assert.deepEqual(schemaOf(declare(describe(classes))), schemaOf(classes))
 })
 

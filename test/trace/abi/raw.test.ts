@@ -46,7 +46,7 @@ describe('the lines below a call', () => {
     assert.equal(attributes.length, 3)
   })
 
-  it('have the attributes of an ioctl by name, and the sent bytes of an input that shares memory with an output', () => {
+  it('have the attributes of an ioctl by name, and the sent bytes of an input in the memory of an output', () => {
     const record = findRecord('ibv_rc_pingpong.client.abilog', / rc_qp\.create\(/)
     const text = textOf(record)
     assert.match(text, /ioctl QP\.QP_CREATE \(object 4, method 0, driver 14\)/)
@@ -108,7 +108,7 @@ describe('the lines below a call', () => {
     }
   })
 
-  it('are shown with abi, also without abi for calls without a name, and with verbose for refused calls', () => {
+  it('are shown with `abi`, and without `abi` for calls without a name and for refused calls with `verbose`', () => {
     const unknown = findRecord('raw.abilog', /object 4095 method 0/)
     assert.match(
       callLine(unknown),

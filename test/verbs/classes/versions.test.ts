@@ -157,7 +157,7 @@ test('a required attribute that the library lacks, or a class that the device la
   end()
 })
 
-test('a new library on an older device reports what the device lacks', native, () => {
+test('a new library on an older device reports missing methods and attributes', native, () => {
   const { flags: _, ...without } = Xrcd.methods.create.in
   const older = [
     changed(Xrcd, { create: method(Xrcd.methods.create.call, { in: without, out: {} }) }),
