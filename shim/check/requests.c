@@ -76,7 +76,10 @@ void queue_forget(struct queue *queue)
             break;
         }
     queue->fd = -1;
-    /* Probes continue after a forgotten entry. Before an empty entry they need not: forgotten entries become empty. */
+    /*
+     * A probe continues after a forgotten entry. It ends at an empty entry, so forgotten entries directly before an
+     * empty one become empty.
+     */
     uint32_t entry = (uint32_t)(queue - queues);
     if (queues[(entry + 1) % MAX_QUEUES].kind == 0)
         for (; queues[entry].kind != 0 && queues[entry].fd < 0; entry = (entry + MAX_QUEUES - 1) % MAX_QUEUES)

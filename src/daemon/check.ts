@@ -135,7 +135,7 @@ export class DaemonChecker {
     return this.#stacks.get(pid)?.byId.get(id) ?? NO_STACK
   }
 
-  /** Reports a REFUSED message: a post that the program's provider library refused. */
+  /** Reports a REFUSED message: a post that the program's provider library or the preload library refused. */
   refusedPost(
     context: Context,
     stack: Stack,
@@ -158,7 +158,7 @@ export class DaemonChecker {
       readonly age: bigint
     },
   ): void {
-    // This check reads the child's smaps. A guest (host/memory/guest.ts) could make the daemon wait there.
+    // The check of FORKED reads the process's smaps. A guest (host/memory/guest.ts) could make the daemon wait there.
     if (guest !== undefined && misuse.kind === MisuseKind.FORKED) return
     const origin = this.#originOf(context)
     this.#checker.misused({
@@ -200,6 +200,7 @@ export class DaemonChecker {
 
   /** How often each finding was found, indexed by its number − 1. */
   get counts(): readonly number[] {
+    // Finds the races in entries of the log that were not read yet.
     this.#checker.races?.join()
     return this.#checker.counts
   }

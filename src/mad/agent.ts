@@ -151,8 +151,9 @@ export class MadAgentEngine<P extends MadPath, T> {
   }
 
   /**
-   * Retransmits due sends; if no retries are left, ends them. Aborts transfers that were not complete in time. Stops
-   * after about `max` datagrams and ends; the rest stays due. Returns the number of datagrams and ends.
+   * Retransmits due sends; if no retries are left, ends them. Aborts transfers that were not complete in time. A step
+   * is a datagram sent, a send ended or a transfer dropped. Stops after about `max` steps; the rest stays due. Returns
+   * the number of steps.
    */
   onTimeout(now: number, max = Number.POSITIVE_INFINITY): number {
     if (now < this.#nextTimeout) return 0

@@ -75,7 +75,8 @@ const countMatching = (
 
 /**
  * Handles the packets at `at` that are the next MIDDLEs of the current message: at most `count`, of `size` bytes each.
- * Returns their number; the next packet needs the full checks. The caller has checked the row's peer and state.
+ * Returns their number; the next packet needs the full checks. The caller has checked the row's peer, and
+ * that the state is at least RTR and not ERR.
  */
 export const onMiddles = (
   s: EngineState,

@@ -92,7 +92,7 @@ export interface Chain {
   addressHandle(pd: ObjectReference, destination: Destination): PlannedBy<ReturnType<typeof addressPlan>>
   /** An object of any class, like `device.create`; references in `args` may be handles of planned objects. */
   create<C extends ObjectClass>(cls: C, args?: CreateArguments<C>): PlannedObject<ObjectOf<C>>
-  /** Any call of the device; references in `args`, and `object`, may be handles of planned objects. */
+  /** Any call of the device; references in `args` may be handles of planned objects, and `object` a planned object. */
   call<C extends ObjectClass, K extends keyof C['methods'] & string>(
     cls: C,
     method: K,
@@ -180,7 +180,10 @@ const outOf = ({ out }: CallResult<AnyValues>): AnyValues => out
 /** Matches the call's name at the start of a codec's message. */
 const CALL = /^\w+\.\w+(?=: )/
 
-/** The encoded chain. The codec's errors name options as the first entry with the refused call has them. */
+/**
+ * The encoded chain. A codec's error names the call and the attribute, not the entry; the attribute is replaced by the
+ * name of the option in the first entry with that call.
+ */
 const encode = (links: readonly ChainLink[], entries: readonly Entry[]): Uint8Array => {
   try {
     return encodeChain(links)

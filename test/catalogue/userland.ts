@@ -17,7 +17,7 @@ export interface UserlandRoot {
   readonly command: (words: Words) => Words
 }
 
-/** Packages of Debian 13, without their dependencies. */
+/** Packages of Debian 13; their dependencies are fetched too. */
 const PACKAGES = [
   ...['ibverbs-utils', 'ibverbs-providers', 'rdmacm-utils', 'infiniband-diags', 'iproute2', 'perftest'],
   ...['python3-pyverbs', 'rdma-core', 'base-files', 'coreutils', 'dash', 'grep', 'sed', 'libstdc++6'],

@@ -7,7 +7,7 @@ import { join, relative } from 'node:path'
 import { describe, it } from 'node:test'
 import { Checker } from '../../src/check/checker.ts'
 import { type LoggedEvent, type Posted, RaceFeed } from '../../src/check/races/feed.ts'
-import { Races } from '../../src/check/races/races.ts'
+import { Races, type Request } from '../../src/check/races/races.ts'
 import { AccessKind } from '../../src/check/races/shadow.ts'
 import { sarifLog } from '../../src/cli/check/report.ts'
 import { type OmissionId, omissions, omissionText } from '../../src/spec/check/omissions.ts'
@@ -38,9 +38,7 @@ const fetch = (
   races: Races<string>,
   queue: number,
   { isFenced = false, ranges = [] as (typeof range)[] } = {},
-): void => {
-  races.fetch(queue, races.post(1, 1, 0), { kind: 'READ', isFenced, ranges }, '', 2)
-}
+): Request<string> | undefined => races.fetch(queue, races.post(1, 1, 0), { kind: 'READ', isFenced, ranges }, '', 2)
 
 /** Counts of a feed's omissions after `fill`. */
 const omittedByFeed = (
@@ -258,6 +256,14 @@ describe('what the checker leaves out', () => {
       const found = fill()
       assert.ok((found.get(id as OmissionId) ?? 0) > 0, `${JSON.stringify([...found])}`)
     })
+
+  it('has no fenced request whose completion was polled', () => {
+    const omitted = omittedByEngine(races => {
+      races.open(1, true)
+      for (let i = 0; i <= 256; i++) races.poll(1, 3, 0, 1, [fetch(races, 1, { isFenced: true })])
+    })
+    assert.deepEqual([...omitted], [])
+  })
 
   it('is known for each MAX_ constant', () => {
     const files = [

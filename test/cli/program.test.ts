@@ -94,7 +94,7 @@ describe('a program that runs', () => {
   })
 })
 
-test('a message about a path that cannot be reached has no advice', () => {
+test('the message of EACCES has no advice if the owner of the folder cannot be found', () => {
   const path = `/${'x'.repeat(300)}/sock`
   const error = Object.assign(new Error('EACCES: permission denied'), { code: 'EACCES', path })
   assert.equal(messageOf(error), 'EACCES: permission denied')

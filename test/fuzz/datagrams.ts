@@ -34,7 +34,7 @@ const agents: readonly Partial<AgentOptions>[] = [
 const Flag = {
   /** Mask of the index in `agents`. */
   AGENT: 3,
-  /** The agent sends a message of SEND_FACTOR times the record's bytes. */
+  /** The agent sends a message of SEND_FACTOR times the record's bytes; without RMPP, at most its first MAD_BYTES. */
   SEND: 4,
   /** The received datagram has the transaction ID of the last sent datagram. */
   KNOWN: 8,

@@ -165,7 +165,7 @@ export const responder: readonly [id: CauseName, text: string, play: (t: Script)
   ],
   [
     'DMA_LENGTH',
-    'the packets do not carry the 9 bytes that the request announced',
+    'a packet does not match the 9 bytes of the request that remain',
     t => t.request('WRITE_ONLY', 0, { payload: 8, dmaLen: 9 }),
   ],
   [

@@ -224,9 +224,9 @@ export class Races<Info> {
     const request = new Request(queue, kind, info, stamp, this.#clockOf(stamp.clock, stamp.time), time)
     if (isFenced) queue.fenced.push(request)
     if (queue.fenced.length > MAX_FENCED) {
-      this.#omit('race-fences', 1)
       queue.forgottenFences++
-      queue.fenced.shift()
+      // If it is known to be done, all requests before it are too, and nothing is lost.
+      if (queue.fenced.shift()!.doneKnownTime === Number.POSITIVE_INFINITY) this.#omit('race-fences', 1)
     }
     this.#enqueue(queue, request)
     this.#access(request, stamp.clock, ranges)

@@ -28,7 +28,7 @@ export interface Network {
   readonly faults: string
   /** How many of a device's packets were dropped, delayed, … since it was added. */
   faultsOf(device: string): FaultCounters | undefined
-  /** The rules with their counts since they were set. */
+  /** The rules with their counts on the existing devices, since they were set or the device was renamed. */
   faultCounts(): FaultStat[]
   /** Replaces the fault rules. Throws an Error with a message for people: invalid rules, or an unknown device. */
   setFaults(text: string): void

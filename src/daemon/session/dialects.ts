@@ -34,7 +34,7 @@ export const ucmaDialect = (
   caller: Caller,
 ): Dialect<readonly [address: bigint, length: number]> => {
   const { context } = channel
-  /** The handle of the fd object behind a descriptor of the caller; undefined: none. */
+  /** Core's number of the fd object behind a descriptor of the caller; undefined: none. */
   const coreFdOf = (callerFd: number): number | undefined =>
     callerFd === fd ? channel.handle : caller.descriptor(callerFd)
   /** Whether the identifier with this handle reports its events on the channel behind a descriptor of the caller. */

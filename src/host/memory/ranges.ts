@@ -4,7 +4,8 @@
  *
  * Since Linux 6.11 an ioctl on the open /proc/PID/maps (PROCMAP_QUERY) returns the mapping of an address in about 1 µs.
  * On older kernels the text of the file is read: 0.1 to 0.3 ms for 500 mappings, 1 ms and more under load. So the text
- * is reused for the rest of the event loop's turn. The caller has checked that the pid still belongs to its process.
+ * is reused for the rest of the event loop's turn. For a guest, a process of another user (guest.ts), its mover makes
+ * the calls. The caller has checked that the pid still belongs to its process.
  */
 import { closeSync, openSync, readSync } from 'node:fs'
 import { EINVAL, ENOTTY, SystemError } from '../errno.ts'

@@ -171,7 +171,7 @@ const table = {
   DMA_LENGTH: {
     code: 0x406,
     results: ['REM_INV_REQ_ERR', 'QP_REQ_ERR'],
-    text: 'the packets do not carry the {length} bytes that the request announced',
+    text: 'a packet does not match the {length} bytes of the request that remain',
   },
   RECEIVE_TOO_SHORT: {
     code: 0x407,

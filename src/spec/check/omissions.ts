@@ -66,7 +66,7 @@ export const omissions = {
     advice: `signal and ${POLL_COMPLETIONS} now and then`,
   },
   'race-completions': {
-    text: 'completions that were never polled were forgotten: the order that later polls establish is not known exactly',
+    text: 'completions that were not polled yet were forgotten: the order that later polls establish is not known exactly',
     advice: POLL_COMPLETIONS,
   },
   'race-requests': {

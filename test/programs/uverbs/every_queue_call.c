@@ -1,5 +1,5 @@
 /*
- * Makes the uverbs calls about completion queues, queue pairs, shared receive queues and XRC domains, and prints
+ * Makes uverbs calls about completion queues, queue pairs, shared receive queues and XRC domains, and prints
  * results as every_call.c does.
  */
 #include "uverbs_calls.h"

@@ -98,7 +98,7 @@ for (const name of captures.filter(capture => excluded[capture] === undefined)) 
         if (facts.destroyed?.side === side && facts.destroyed.from === 1) return
         const incoming = played.ends.flatMap(end => end.incoming)
         const isInError = played.ends.some(end => played.node.engine.query(end.row).state === ERR)
-        // payload for a queue pair in ERR is not compared, nor memory that programs write too
+        // After an error, and in memory that programs write too, our engine need not have the recorded payload.
         const checked = incoming.filter(m => !isInError && (facts.programWrites !== true || takesReceive(m)))
         for (const [mutant, deliver] of deliveredMutants(conversation, side, checked)) {
           const mutated = play(conversation, pairs, side, facts, { deliver })
