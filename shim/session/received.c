@@ -20,7 +20,9 @@ static struct fd_entry entry_of_socket(int fd)
 {
     struct timeval mark = {0};
     socklen_t length = sizeof mark;
-    if (fd_socket_option(fd, SO_SNDTIMEO, &mark, &length) != 0 || mark.tv_usec != USERDMA_MARK_MICROSECONDS)
+    /* Marks of doorbells have the same microseconds and fewer seconds. */
+    if (fd_socket_option(fd, SO_SNDTIMEO, &mark, &length) != 0 || mark.tv_usec != USERDMA_MARK_MICROSECONDS ||
+        mark.tv_sec < (time_t)USERDMA_MARK_FIRST)
         return (struct fd_entry){.kind = FD_OTHER};
     const uint64_t value = (uint64_t)mark.tv_sec - USERDMA_MARK_FIRST;
     return (struct fd_entry){.kind = fd_kind_installed(value % USERDMA_MARK_RDEV),

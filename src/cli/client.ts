@@ -3,7 +3,7 @@
  * and records that are not replies: traces and findings. Messages of a session stay in order: when a reply arrives, all
  * records that the daemon sent before it have arrived.
  */
-import { EACCES, EAGAIN, EMFILE, EPERM, errnoName, SystemError } from '../host/errno.ts'
+import { EACCES, EAGAIN, EMFILE, ENFILE, EPERM, errnoName, SystemError } from '../host/errno.ts'
 import { type Watch, watch } from '../host/event-loop/poll.ts'
 import { close, recv, send } from '../host/net/sockets.ts'
 import type { Finding } from '../spec/check/findings.ts'
@@ -223,7 +223,7 @@ const greet = async ({ exchange, finish, daemonEnded }: Exchange, socket: string
   throw new Error(
     version !== SESSION_VERSION
       ? `${daemon} has version ${version} of the session protocol, this program ${SESSION_VERSION}; use the same userdma for both`
-      : error === EMFILE
+      : error === EMFILE || error === ENFILE
         ? `${daemon} has no sessions or descriptors left for this process or user`
         : `${daemon} refused the session: ${errnoName(error)}`,
   )

@@ -81,19 +81,22 @@ export class EventLogs {
   }
 
   /** The entry at offset `at` of `bytes`. */
+  #u32(at: number): number {
+    return this.#bytes.getUint32(at, true)
+  }
+
   #entryAt(at: number, context: Context, now: number): LoggedEvent {
-    const u32 = (offset: number): number => this.#bytes.getUint32(at + offset, true)
     return {
       time: this.#timeAt(at + ENTRY_OFFSETS.time, now),
       acquired: this.#timeAt(at + ENTRY_OFFSETS.acquired, now),
       wrId: this.#bytes.getBigUint64(at + ENTRY_OFFSETS.wrId, true),
-      process: this.#processOf(context, u32(ENTRY_OFFSETS.pid)),
-      thread: u32(ENTRY_OFFSETS.tid),
-      kind: u32(ENTRY_OFFSETS.kind),
+      process: this.#processOf(context, this.#u32(at + ENTRY_OFFSETS.pid)),
+      thread: this.#u32(at + ENTRY_OFFSETS.tid),
+      kind: this.#u32(at + ENTRY_OFFSETS.kind),
       context: context.id,
-      number: u32(ENTRY_OFFSETS.number),
-      count: u32(ENTRY_OFFSETS.count),
-      stack: u32(ENTRY_OFFSETS.stack),
+      number: this.#u32(at + ENTRY_OFFSETS.number),
+      count: this.#u32(at + ENTRY_OFFSETS.count),
+      stack: this.#u32(at + ENTRY_OFFSETS.stack),
     }
   }
 

@@ -11,7 +11,7 @@ import { checkInteger, formatValue, invalidArgument, RdmaError, refused } from '
 import { createMailbox, type Mailbox } from '../mailbox.ts'
 import { showAs } from '../objects/show.ts'
 import { open } from '../open.ts'
-import { destroy, destroyUnlessRemoved } from '../plan.ts'
+import { destroy } from '../plan.ts'
 import type { AwaitableRcOptions, RcQueuePair, RcQueuePairOptions } from '../qp/connected.ts'
 import {
   type ConnectedQueuePair,
@@ -194,6 +194,15 @@ class RequestObject implements ConnectionRequest {
   }
 }
 
+/** Rejects a request, if its device was not removed (EIO) and the peer has not canceled it (EINVAL). */
+const rejectUnlessEnded = ({ reject }: ConnectionRequest): void => {
+  try {
+    reject()
+  } catch (error) {
+    if (!(error instanceof RdmaError) || (error.code !== 'EIO' && error.code !== 'EINVAL')) throw error
+  }
+}
+
 showAs<RequestObject>(
   RequestObject.prototype,
   'ConnectionRequest',
@@ -238,8 +247,7 @@ export const listen = async (url: string, options: ListenOptions = {}): Promise<
     isOpen = false
     try {
       connectionEvents(context).removeHandler(userHandle)
-      for (let request = requests.poll(); request !== undefined; request = requests.poll())
-        destroyUnlessRemoved(request.reject)
+      for (let request = requests.poll(); request !== undefined; request = requests.poll()) rejectUnlessEnded(request)
       if (id !== undefined) destroy(carrier, CmId, id)
     } finally {
       requests.end()

@@ -3,6 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { emitAddress, ipAddress } from '../../../src/clients/rdma-cm/socket-address.ts'
 import { hasNative } from '../../../src/host/native.ts'
 import { CmChannel } from '../../../src/spec/classes/connections/cm_channel.ts'
@@ -154,6 +155,30 @@ const connectionTests = (openTwo: OpenTwo): void => {
     await assert.rejects(request.accept(), { code: 'ECONNREFUSED' })
   })
 
+  it('a server with a request that the peer has canceled can be closed, and rejects the other requests', async () => {
+    const other = await listen(`rdma://${serverDevice.address}:0`, { device: serverDevice })
+    const otherUrl = `rdma://${serverDevice.address}:${other.port}`
+    const identifiers = serverDevice.handles(CmId).length
+    const arrived = async (count: number): Promise<void> => {
+      while (serverDevice.handles(CmId).length < identifiers + count) await nextTurn()
+    }
+    const refused = () => assert.rejects(connect(otherUrl, { device: clientDevice }), { code: 'ECONNREFUSED' })
+    const first = refused()
+    await arrived(1)
+    const controller = new AbortController()
+    const canceled = assert.rejects(connect(otherUrl, { device: clientDevice, signal: controller.signal }), /enough/)
+    await arrived(2)
+    controller.abort(new Error('enough'))
+    await canceled
+    const last = refused()
+    await arrived(3)
+    const request = await nextRequest(other)
+    await other.close()
+    request.reject()
+    await Promise.all([first, last])
+    assert.equal(serverDevice.handles(CmId).length, identifiers - 1)
+  })
+
   it('programs may move the queue pair of a connection only to the error state', async () => {
     const [clientEnd, serverEnd] = await pair(server, url, clientDevice)
     assert.throws(() => clientEnd.qp.modify({ state: 'RESET' }), { code: 'EBUSY', call: 'rc_qp.modify' })
@@ -247,7 +272,9 @@ const connectionTests = (openTwo: OpenTwo): void => {
     const canceledRequest = await nextRequest(server)
     controller.abort(ended)
     await canceled
-    await assert.rejects(canceledRequest.accept(), { code: 'ECONNREFUSED', message: /the peer has canceled/ })
+    // The peer's REJ (TIMEOUT) may arrive before or after the REP.
+    const message = /the peer has canceled|the peer refused: TIMEOUT/
+    await assert.rejects(canceledRequest.accept(), { code: 'ECONNREFUSED', message })
     const refused = assert.rejects(connect(url, { device: clientDevice }), { code: 'ECONNREFUSED', reject: 28 })
     const request = await nextRequest(server)
     await assert.rejects(request.accept({ prepare: qp => qp.modify({ state: 'ERR' }) }), {
