@@ -13,6 +13,7 @@ import { endBySignal } from '../host/end-by-signal.ts'
 import { SessionEnv } from '../spec/session.ts'
 import type { DaemonConfig } from '../uapi/tool.ts'
 import { configArguments } from './config.ts'
+import { onEndSignal } from './end-signals.ts'
 import { mainModule } from './paths.ts'
 import { withoutShim } from './program/program.ts'
 
@@ -55,24 +56,19 @@ const lastLines = (path: string): string => {
     .replace(/^userdma: /, '')
 }
 
-const END_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
-
 /**
- * Calls `cleanUp` before one of END_SIGNALS ends this process; not if the command handles the signal itself. Returns a
- * function that ends this.
+ * Calls `cleanUp` before a signal ends this process; not if the command handles the signal itself. Returns a function
+ * that ends this.
  */
 const beforeEndBySignal = (cleanUp: () => void): (() => void) => {
-  const onSignal = (signal: (typeof END_SIGNALS)[number]): void => {
+  const removeHandlers = onEndSignal(signal => {
     if (process.listenerCount(signal) > 1) return
     cleanUp()
-    process.off(signal, onSignal)
+    removeHandlers()
     endBySignal(signal)
     process.exit(128 + os.signals[signal])
-  }
-  for (const signal of END_SIGNALS) process.on(signal, onSignal)
-  return () => {
-    for (const signal of END_SIGNALS) process.off(signal, onSignal)
-  }
+  })
+  return removeHandlers
 }
 
 /**

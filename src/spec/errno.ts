@@ -52,6 +52,10 @@ const NAMES = new Map<number, string>(Object.entries(Errno).map(([name, number])
 /** The name of an error number; `errno 123` if the number is unknown. */
 export const errnoName = (errno: number): string => NAMES.get(errno) ?? `errno ${errno}`
 
+/** `name` if Errno has it, otherwise `fallback`. */
+export const knownErrno = (name: string, fallback: ErrnoName): ErrnoName =>
+  name in Errno ? (name as ErrnoName) : fallback
+
 /**
  * A refused call. `errno`: positive, as in Linux for the same mistake. `message`: what is wrong, with the value and
  * what is allowed.

@@ -14,11 +14,12 @@ export const joinWords = (hi: number, lo: number): bigint =>
   hi === 0 ? BigInt(lo >>> 0) : (BigInt(hi >>> 0) << 32n) | BigInt(lo >>> 0)
 
 /** `bytes` rounded up to whole pages. */
-export const wholePages = (bytes: number): number => Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES
+export const wholePages = (bytes: number, pageBytes = PAGE_BYTES): number => Math.ceil(bytes / pageBytes) * pageBytes
 
-/** An address rounded down or up to a multiple of PAGE_BYTES. */
-export const pageBelow = (address: number): number => address - (address % PAGE_BYTES)
-export const pageAbove = (address: number): number => pageBelow(address + PAGE_BYTES - 1)
+/** An address rounded down or up to a page boundary. */
+export const pageBelow = (address: number, pageBytes = PAGE_BYTES): number => address - (address % pageBytes)
+export const pageAbove = (address: number, pageBytes = PAGE_BYTES): number =>
+  pageBelow(address + pageBytes - 1, pageBytes)
 
 /** A u32 with its bytes reversed, for big-endian words in little-endian structs. */
 export const swap32 = (word: number): number =>

@@ -353,6 +353,9 @@ export const ParkedPage = {
  */
 export const ContextFile = { bytes: 2 ** 36, firstRing: 4096, chunk: 2 ** 20 } as const
 
+/** File offset of the first ring on a system with pages of `pageBytes`: mappings begin at page boundaries. */
+export const firstRingOffset = (pageBytes: number): number => Math.max(ContextFile.firstRing, pageBytes)
+
 /**
  * The post log, with the stacks of posted requests: a hash table of `post` structs at `offset` of the context's memory
  * file. A later post replaces an earlier post in the same slot (`postSlot`). Only clients that record stacks write the

@@ -167,9 +167,9 @@ test('a call that throws, immediately or later, is answered with EIO; all sessio
   assert.match(lines[1], /injected into a promise\n\s+at /)
 })
 
-test('an exception while a message is handled ends only the session', async t => {
-  const { lines, log } = createLog()
-  let isBroken = false
+/** A daemon whose device's state throws `reason` while `fault.isActive`. */
+const daemonWithFaultyState = async (t: TestContext, log: (...words: unknown[]) => void, reason: string) => {
+  const fault = { isActive: false }
   const daemon = await daemonWith(t, {
     log,
     createRxeDevice: (core, options) => {
@@ -177,18 +177,24 @@ test('an exception while a message is handled ends only the session', async t =>
       return {
         ...functionsOf(rxe),
         get state() {
-          if (isBroken) throw new Error('injected into the statistics')
+          if (fault.isActive) throw new Error(reason)
           return rxe.state
         },
       }
     },
   })
+  return { daemon, fault }
+}
+
+test('an exception while a message is handled ends only the session', async t => {
+  const { lines, log } = createLog()
+  const { daemon, fault } = await daemonWithFaultyState(t, log, 'injected into the statistics')
   const other = await connect(t, daemon)
   const otherContext = await other.context(0)
   const client = await connect(t, daemon)
-  isBroken = true
+  fault.isActive = true
   await assert.rejects(client.stat(), /the session ended before the answer/)
-  isBroken = false
+  fault.isActive = false
   assert.match(lines[0], /a session: Error: injected into the statistics\n\s+at /)
   await assertServed(other, otherContext)
   assert.equal((await other.stat()).sessions, 0, 'without the session that sends the request')
@@ -196,20 +202,7 @@ test('an exception while a message is handled ends only the session', async t =>
 
 test('a netlink request or list that throws is answered with EIO, and the socket continues', async t => {
   const { lines, log } = createLog()
-  let isBroken = false
-  const daemon = await daemonWith(t, {
-    log,
-    createRxeDevice: (core, options) => {
-      const rxe = createRxeDevice(core, options)
-      return {
-        ...functionsOf(rxe),
-        get state() {
-          if (isBroken) throw new Error('injected into netlink')
-          return rxe.state
-        },
-      }
-    },
-  })
+  const { daemon, fault } = await daemonWithFaultyState(t, log, 'injected into netlink')
   const socket = await openTestSocket(await connect(t, daemon))
   const device: Entries = [['DEV_INDEX', 0]]
   const port: Entries = [...device, ['PORT_INDEX', 1]]
@@ -217,9 +210,9 @@ test('a netlink request or list that throws is answered with EIO, and the socket
     (await socket.request('PORT_GET', port)).errno,
     (await socket.request('PORT_GET', device, NlmsgFlags.DUMP)).errno,
   ]
-  isBroken = true
+  fault.isActive = true
   assert.deepEqual(await errnos(), [Errno.EIO, Errno.EIO])
-  isBroken = false
+  fault.isActive = false
   assert.match(lines[0], /a request of netlink: Error: injected into netlink\n\s+at /)
   assert.match(lines[1], /a list of netlink: Error: injected into netlink\n\s+at /)
   assert.deepEqual(await errnos(), [0, 0])

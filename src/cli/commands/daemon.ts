@@ -14,6 +14,7 @@ import { CallError } from '../../spec/errno.ts'
 import { makeUserSocket } from '../../verbs/remote/user-socket.ts'
 import { openSession } from '../client.ts'
 import { type ConfigOptions, devicesText, fullConfig, wantedConfig } from '../config.ts'
+import { onEndSignal } from '../end-signals.ts'
 import { messageOf, UsageError } from '../fail.ts'
 import { removeFolder } from '../paths.ts'
 import { FAILED, NOTE, READY } from '../start.ts'
@@ -96,13 +97,11 @@ const logUncaughtErrors = (): void => {
 const stopSignal = (): Promise<undefined> =>
   new Promise(resolve => {
     let isStopping = false
-    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-      process.on(signal, () => {
-        if (isStopping) process.exit(1)
-        isStopping = true
-        resolve(undefined)
-      })
-    }
+    onEndSignal(() => {
+      if (isStopping) process.exit(1)
+      isStopping = true
+      resolve(undefined)
+    })
   })
 
 /** The command. Ends the process. */

@@ -17,6 +17,7 @@ import { printable } from '../../trace/printable.ts'
 import { type AttemptResult, attempt } from '../attempt.ts'
 import { createSymbols } from '../check/symbols.ts'
 import { configArguments, fullConfig, orUsageError, parseCount, parseTorment, wantedConfig } from '../config.ts'
+import { onEndSignal } from '../end-signals.ts'
 import { UsageError } from '../fail.ts'
 import { joinDaemon } from '../join.ts'
 import { type Output, openOutput } from '../output-file.ts'
@@ -61,8 +62,6 @@ const MAX_SECONDS = 86_400
 const LAST_LINES = 5
 /** How often the shortest failing run is repeated, unless a signal ends the search. */
 const REPEATS = 2
-/** Signals that end the search; a second one ends the process. */
-const END_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
 /** The numbers in the options. Throws UsageError. */
 const parseNumbers = ({ torment, tormentSearch, timeLimit }: SearchOptions) =>
@@ -95,14 +94,11 @@ export const tormentSearch = async (
   const output = openOutput(options.output)
   const judge = createJudge(options, createSymbols())
   const stop = new AbortController()
-  const removeHandlers = (): void => {
-    for (const signal of END_SIGNALS) process.off(signal, onSignal)
-  }
-  const onSignal = (signal: NodeJS.Signals): void => {
+  // A second signal ends the process.
+  const removeHandlers = onEndSignal(signal => {
     removeHandlers()
     stop.abort(signal)
-  }
-  for (const signal of END_SIGNALS) process.on(signal, onSignal)
+  })
   const search = { program, args, options, recording, limitSeconds, judge, output, stop: stop.signal }
   const hasFailure = await searchSeeds(search, firstSeed, seedCount)
   removeHandlers()

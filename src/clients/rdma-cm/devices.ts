@@ -5,7 +5,7 @@
 import { findGid, type GidTableEntry } from '../../core/devices/gids.ts'
 import type { Device } from '../../core/model.ts'
 import { GidType } from '../../spec/enums.ts'
-import { CallError, Errno, type ErrnoName, errnoName } from '../../spec/errno.ts'
+import { CallError, errnoName, knownErrno } from '../../spec/errno.ts'
 import { isLinkLocal, isLoopbackIpv4, isMappedIpv4, isMulticastGid } from '../../wire/address.ts'
 import type { CmDevice, Neighbour } from './identifier.ts'
 import { Family, isAny, isLoopback, type SocketAddress } from './socket-address.ts'
@@ -40,7 +40,7 @@ const noLocalEnd = (source: Uint8Array | number): CallError => {
     )
   const code = errnoName(-source)
   return new CallError(
-    code in Errno ? (code as ErrnoName) : 'ENETUNREACH',
+    knownErrno(code, 'ENETUNREACH'),
     `cm_id.resolveAddress: the system does not reach the destination (${code})`,
   )
 }

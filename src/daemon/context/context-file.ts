@@ -24,7 +24,8 @@ import {
 } from '../../host/memory/memfd.ts'
 import { close } from '../../host/net/sockets.ts'
 import { CallError } from '../../spec/errno.ts'
-import { ContextFile, EventLog } from '../../spec/session.ts'
+import { wholePages } from '../../spec/memory.ts'
+import { ContextFile, EventLog, firstRingOffset } from '../../spec/session.ts'
 
 /** The name by which the shim recognises our memory files among inherited descriptors. */
 const NAME = 'userdma-context'
@@ -74,7 +75,7 @@ export class ContextMemory implements MappedMemory {
   constructor(pool: RingPool, isPacked = false, pageBytes = pageSize()) {
     this.#pool = pool
     this.#pageBytes = pageBytes
-    this.#nextOffset = Math.max(ContextFile.firstRing, pageBytes)
+    this.#nextOffset = firstRingOffset(pageBytes)
     this.packed = isPacked ? { count: 0 } : undefined
     addSeals(this.fd, SEAL_SHRINK | SEAL_GROW | SEAL_SEAL)
     const { dev, ino } = fileIdentity(this.fd)
@@ -103,7 +104,7 @@ export class ContextMemory implements MappedMemory {
   }
 
   allocate(bytes: number): MappedChunk {
-    const length = Math.ceil(bytes / this.#pageBytes) * this.#pageBytes
+    const length = wholePages(bytes, this.#pageBytes)
     const { chunk, at } = this.#reuse(length) ?? this.#allocateNew(length)
     const { bytes: all, view, i32 } = chunk.mapping
     const range: MappedChunk = { offset: chunk.offset + at, length, at, bytes: all, view, words: i32 }

@@ -15,6 +15,7 @@ import { isAddressSpaceGone, type ProcessHandle } from '../../host/memory/proces
 import { type UnmapWatch, watchUnmapping } from '../../host/memory/unmapping.ts'
 import { hasInitialCapability, lockLimit } from '../../host/process-status.ts'
 import { CallError } from '../../spec/errno.ts'
+import { pageAbove, pageBelow } from '../../spec/memory.ts'
 import type { Containment } from '../containment.ts'
 
 export interface RegistrationOptions {
@@ -68,8 +69,8 @@ export class RegisteredRanges {
    */
   register(address: number, length: number, onUnmapped: () => void): () => void {
     const pageBytes = pageSize()
-    const start = address - (address % pageBytes)
-    const end = Math.ceil((address + length) / pageBytes) * pageBytes
+    const start = pageBelow(address, pageBytes)
+    const end = pageAbove(address + length, pageBytes)
     const bytes = end - start
     if (!this.#ignoreLimit) this.#requireLockable(bytes)
     this.#locked += bytes

@@ -20,7 +20,7 @@ import { createOutputFile } from '../../host/output-file.ts'
 import type { FaultPort } from '../../phy/faults/layer.ts'
 import { addTap, forEachPacket } from '../../phy/tap.ts'
 import { failureJson } from '../../spec/check/failures.ts'
-import { CallError, Errno, type ErrnoName, errnoName } from '../../spec/errno.ts'
+import { CallError, errnoName, knownErrno } from '../../spec/errno.ts'
 import { createPcapng, type PcapngPacket } from '../../trace/pcapng.ts'
 import { checkFunction, checkText, formatValue, refused, warn } from '../error.ts'
 import { jsonSafe, showAs } from '../objects/show.ts'
@@ -137,7 +137,7 @@ const openCapture = (path: string): { fd: number; write: (packet: PcapngPacket) 
   } catch (error) {
     if (fd >= 0) closeSync(fd)
     const { code = 'EINVAL', message } = error as NodeJS.ErrnoException
-    throw refused(code in Errno ? (code as ErrnoName) : 'EINVAL', 'network.capture', message)
+    throw refused(knownErrno(code, 'EINVAL'), 'network.capture', message)
   }
 }
 

@@ -5,7 +5,8 @@
 import { createRingPool, type Mapping, pageSize, type RingPool } from '../../host/memory/mapping.ts'
 import { rxeLayout } from '../../spec/drivers/ring-layout.ts'
 import { PACKED_ELEMENTS } from '../../spec/drivers/rxe-rings.ts'
-import { ContextFile } from '../../spec/session.ts'
+import { pageBelow } from '../../spec/memory.ts'
+import { ContextFile, firstRingOffset } from '../../spec/session.ts'
 import type { MmapInfo, RingBytes } from '../carrier.ts'
 
 let pool: RingPool | undefined
@@ -33,7 +34,7 @@ export interface FileRings {
 
 /** `file`: the context's memory file. `pageBytes`: mappings begin at its multiples. */
 export const createFileRings = (file: number, pageBytes = pageSize()): FileRings => {
-  const firstChunk = Math.max(ContextFile.firstRing, pageBytes)
+  const firstChunk = firstRingOffset(pageBytes)
   /** By file offset of the chunk; that of a ring which crosses a boundary by the ring's negated offset. */
   const mappings = new Map<number, SharedMapping>()
 
@@ -44,7 +45,7 @@ export const createFileRings = (file: number, pageBytes = pageSize()): FileRings
     const end = Math.min(start + CHUNK_BYTES, FILE_BYTES)
     if (at + size <= end) return { at, key: start, start, length: end - start }
     // A ring that crosses the boundary of a chunk has its own mapping.
-    const pageStart = at - (at % pageBytes)
+    const pageStart = pageBelow(at, pageBytes)
     return { at, key: -at, start: pageStart, length: at + size - pageStart }
   }
   return {
