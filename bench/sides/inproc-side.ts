@@ -14,18 +14,32 @@ export interface InprocOrder {
   readonly check?: CheckOptions
 }
 
+/** Bytes of a page. */
+const PAGE = 4096
+
+/**
+ * Two buffers of `size` bytes with equal offsets in their pages, as those of the reference. On AMD Zen 3 and 4 the memcpy
+ * of glibc 2.36 is up to 20 times slower if the destination's offset is 1 to 31 bytes above the source's.
+ */
+const buffersOf = (size: number): readonly [Uint8Array, Uint8Array] => {
+  const distance = Math.ceil(size / PAGE) * PAGE
+  const memory = new ArrayBuffer(distance + size)
+  return [new Uint8Array(memory, 0, size).fill(1), new Uint8Array(memory, distance, size).fill(1)]
+}
+
 const pair = async (size: number, depth: number, check?: CheckOptions) => {
   const network = createNetwork({ ...(check && { check }) })
   const access = { remoteWrite: true, remoteRead: true }
-  const createEnd = async () => {
+  const createEnd = async (memory: Uint8Array) => {
     const device = await open({ network })
     const pd = device.pd()
     const cq = device.cq({ entries: 2 * depth })
-    const region = pd.register(new Uint8Array(size).fill(1), access)
+    const region = pd.register(memory, access)
     const qp = pd.rcQp({ sendCq: cq, maxSendWr: depth, maxRecvWr: depth })
     return { device, cq, region, qp }
   }
-  const [near, far] = [await createEnd(), await createEnd()]
+  const [nearMemory, farMemory] = buffersOf(size)
+  const [near, far] = [await createEnd(nearMemory), await createEnd(farMemory)]
   near.qp.connect(far.qp.endpoint)
   far.qp.connect(near.qp.endpoint)
   return { near, far }
