@@ -50,12 +50,12 @@ export const interfaceNames = ({ carrier }: DeviceContext): string[] => {
 const openFirst = (context: DeviceContext, names: readonly string[]): number => {
   const { carrier } = context
   if (names.length === 0) return carrier.call(DriverOps, 'create', 0, {}).object
-  const [name, ...older] = names
+  const [name, ...others] = names
   try {
     return carrier.call(DriverOps, 'create', 0, { name: new TextEncoder().encode(name) }).object
   } catch (error) {
-    if (older.length === 0 || !(error instanceof RdmaError) || error.code !== 'ENOENT') throw error
-    return openFirst(context, older)
+    if (others.length === 0 || !(error instanceof RdmaError) || error.code !== 'ENOENT') throw error
+    return openFirst(context, others)
   }
 }
 

@@ -147,6 +147,9 @@ export const wrongField = (
   return invalidArgument(call, `${title}: ${problem}`, hint)
 }
 
+/** Names of classes that take the article "an": Int8Array, not Uint8Array. */
+const TAKES_AN = /^[AEIOU](?!int)/
+
 /** A value of any type as text for a message. */
 export const formatValue = (value: unknown): string => {
   if (typeof value === 'string') return JSON.stringify(value)
@@ -156,7 +159,7 @@ export const formatValue = (value: unknown): string => {
   if (Array.isArray(value)) return 'a list'
   if (!isBinary(value)) return 'an object'
   const { name } = value.constructor
-  return `${/^[AEIOU](?!int)/.test(name) ? 'an' : 'a'} ${name}`
+  return `${TAKES_AN.test(name) ? 'an' : 'a'} ${name}`
 }
 
 export const checkText = (call: string, option: string, value: unknown): void => {

@@ -63,7 +63,7 @@ export interface SourceIdentity {
 export interface DeviceContext {
   readonly carrier: Carrier
   readonly waiters: WaiterList
-  /** The ids of `waiters`. The user handle of an object with events is such an id; its value is the object. */
+  /** The ids of `waiters`. The id of an object with events is its user handle, and the value the object. */
   readonly sources: Map<number, Disposable | undefined>
   readonly path: LocalPath
   readonly makeAll: MakeAll
@@ -211,14 +211,16 @@ export const checkObject = (
       throw invalidArgument(call, `${option} is an object of class ${cls.name}, not ${expected}`)
     return
   }
-  const isValid =
-    OWNER in object
-      ? object[OWNER] === context
-      : userHandle === undefined || context.sources.get(userHandle) === (object as unknown)
+  let isValid = true
+  if (OWNER in object) isValid = object[OWNER] === context
+  else if (userHandle !== undefined) isValid = context.sources.get(userHandle) === (object as unknown)
   if (!isValid) throw invalidArgument(call, `${option} is closed or of another device`, SAME_DEVICE_HINT)
 }
 
-/** Whether an object that is no `VerbsObject` is an `ObjectOf`. With events: whether it is open and of this device. */
+/**
+ * Whether an object that is no `VerbsObject` is an `ObjectOf`. False for an object with events that is closed or of
+ * another device.
+ */
 export const isObjectOf = (context: DeviceContext, object: object): boolean =>
   OWNER in object || sourceIdentity(context, object) !== undefined
 

@@ -58,7 +58,8 @@ export const parseAddress = (text: string): Uint8Array | undefined => {
   const [head, tail] = parts.map(groupsOf)
   if (parts.length > 2 || head === undefined || (parts.length === 2 && tail === undefined)) return undefined
   const missing = GROUPS - head.length - (tail?.length ?? 0)
-  if (tail === undefined ? missing !== 0 : missing < 1) return undefined
+  const isComplete = tail === undefined ? missing === 0 : missing >= 1
+  if (!isComplete) return undefined
   const groups = tail === undefined ? head : [...head, ...new Array<number>(missing).fill(0), ...tail]
   groups.forEach((group, i) => {
     bytes[2 * i] = group >> 8

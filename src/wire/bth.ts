@@ -15,7 +15,7 @@ export const BTH_MIGREQ = 0x40
 /** Position of the pad count in `flags`. */
 export const BTH_PAD_SHIFT = 4
 
-/** The AckReq bit of the header's last word, together with the PSN. */
+/** The AckReq bit in the last word of the header, which also has the PSN. */
 export const BTH_ACKREQ = 0x8000_0000
 
 export const bthOpcode = (view: DataView, at: number): number => view.getUint8(at)

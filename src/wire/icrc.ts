@@ -64,15 +64,18 @@ const lengths6 = (byte: number): Int32Array => {
 const lengths6Hi = lengths6(4)
 const lengths6Lo = lengths6(5)
 
-/** By value of byte 4 of the BTH: the change of the CRC before the BTH after which this byte counts as ones. */
+/** By value of byte 4 of the BTH: the change of the CRC before the BTH that makes this byte count as ones. */
 const maskBth = Int32Array.from({ length: 256 }, (_, byte) => {
   let register = crcForward(byte ^ 0xff)
   for (let at = 4; at >= 0; at--) register = crcBackward(register)
   return register
 })
 
-const ipv4Of = (address: Uint8Array): Uint8Array | undefined =>
-  address.length === 4 ? address : isMappedIpv4(address) ? address.subarray(12) : undefined
+/** The 4 bytes of an IPv4 address; undefined for other addresses. */
+const ipv4Of = (address: Uint8Array): Uint8Array | undefined => {
+  if (address.length === 4) return address
+  return isMappedIpv4(address) ? address.subarray(12) : undefined
+}
 
 /** Throws a RangeError if the addresses are neither both IPv4 nor both IPv6, or a port is not from 0 to 65535. */
 export const makeFlow = (addresses: FlowAddresses): Flow => {
@@ -221,7 +224,8 @@ export const countRightIcrcs = (
       batch.crc(arena.address + from, covered, length, packets)
     }
     for (let i = 0, at = from + covered; i < packets; i++, at += length) {
-      const icrc = batch === undefined ? icrcOf(arena, from, length, flow, identification + done) : batch.registers[i]
+      const icrc =
+        batch === undefined ? icrcOf(arena, at - covered, length, flow, identification + done + i) : batch.registers[i]
       if (loadIcrc(bytes, at) !== icrc) return done + i
     }
   }

@@ -9,7 +9,7 @@ import { isMappedIpv4, isMulticastGid } from './address.ts'
 export const ENCAPSULATION_BYTES = 4
 export const EtherType = { IPV4: 0x0800, ARP: 0x0806, IPV6: 0x86dd } as const
 
-/** The Q_Key of all interfaces. Without a subnet manager to assign one, it is that of opensm's default partition. */
+/** The Q_Key of all interfaces. No subnet manager assigns one, so it is the Q_Key of opensm's default partition. */
 export const IPOIB_QKEY = 0x0b1b
 
 /** A link-layer address (RFC 4391, 9.1.1): a queue pair and the GID of its port. */
@@ -88,6 +88,8 @@ export const multicastLink = (group: Uint8Array, pkey: number): LinkAddress => {
 const ARP_HARDWARE = 32
 const ARP_HEADER_BYTES = 8
 const ARP_BYTES = ARP_HEADER_BYTES + 2 * (LINK_ADDRESS_BYTES + 4)
+/** Offsets of the addresses in an ARP message. */
+const ArpAt = { SENDER_LINK: 8, SENDER: 28, TARGET_LINK: 32, TARGET: 52 } as const
 export const ArpOperation = { REQUEST: 1, REPLY: 2 } as const
 
 export interface Arp {
@@ -105,17 +107,18 @@ export const unspecifiedLink: LinkAddress = { qpn: 0, gid: new Uint8Array(16) }
 /** The ARP message with its encapsulation header. */
 export const emitArp = ({ operation, senderLink, sender, targetLink, target }: Arp): Uint8Array => {
   const bytes = new Uint8Array(ENCAPSULATION_BYTES + ARP_BYTES)
-  const view = new DataView(bytes.buffer)
-  view.setUint16(0, EtherType.ARP)
-  view.setUint16(4, ARP_HARDWARE)
-  view.setUint16(6, EtherType.IPV4)
-  bytes[8] = LINK_ADDRESS_BYTES
-  bytes[9] = 4
-  view.setUint16(10, operation)
-  putLinkAddress(bytes, 12, senderLink)
-  bytes.set(sender.subarray(12), 32)
-  putLinkAddress(bytes, 36, targetLink)
-  bytes.set(target.subarray(12), 56)
+  new DataView(bytes.buffer).setUint16(0, EtherType.ARP)
+  const arp = bytes.subarray(ENCAPSULATION_BYTES)
+  const view = new DataView(bytes.buffer, ENCAPSULATION_BYTES)
+  view.setUint16(0, ARP_HARDWARE)
+  view.setUint16(2, EtherType.IPV4)
+  arp[4] = LINK_ADDRESS_BYTES
+  arp[5] = 4
+  view.setUint16(6, operation)
+  putLinkAddress(arp, ArpAt.SENDER_LINK, senderLink)
+  arp.set(sender.subarray(12), ArpAt.SENDER)
+  putLinkAddress(arp, ArpAt.TARGET_LINK, targetLink)
+  arp.set(target.subarray(12), ArpAt.TARGET)
   return bytes
 }
 
@@ -134,10 +137,10 @@ export const parseArp = (bytes: Uint8Array): Arp | undefined => {
   if (!isIpoibIpv4) return undefined
   return {
     operation: view.getUint16(6),
-    senderLink: getLinkAddress(bytes, 8),
-    sender: mappedIpv4(bytes, 28),
-    targetLink: getLinkAddress(bytes, 32),
-    target: mappedIpv4(bytes, 52),
+    senderLink: getLinkAddress(bytes, ArpAt.SENDER_LINK),
+    sender: mappedIpv4(bytes, ArpAt.SENDER),
+    targetLink: getLinkAddress(bytes, ArpAt.TARGET_LINK),
+    target: mappedIpv4(bytes, ArpAt.TARGET),
   }
 }
 

@@ -87,6 +87,7 @@ describe('measure', () => {
     const order: string[] = []
     const side = (name: string) => () => order.push(name)
     await measure(row({ prepare: () => ({ ours: side('o'), reference: side('r') }) }), () => quiet, silent)
+    // The warm-up, then five rounds.
     assert.equal(order.join(''), 'or or ro or ro or'.replaceAll(' ', ''))
   })
 

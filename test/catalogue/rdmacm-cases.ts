@@ -35,7 +35,7 @@ const byGid = (program: string, options: string): ProgramCase => ({
   client: `${program} -s ${GID} -f gid ${options}`,
 })
 
-/** "addresses" are address handles. */
+/** The "addresses" of this text are address handles. */
 const NO_GID =
   'rsockets of datagrams name no GID in their addresses, which every RoCE device requires; on rxe the result is the same'
 const CMTIME_13 = 'the program of rdma-core 56 does not support IPv6'
@@ -99,8 +99,8 @@ export const rdmacmPrograms: readonly ProgramCase[] = [
   cmtime('-b SERVER -c 20', '-s SERVER -b CLIENT -c 20'),
   cmtime('-c 20', '-s SERVER -b CLIENT -c 20 -r 5 -t 1000'),
   withProperties(cmtime('-b SERVER6 -c 20', '-s SERVER6 -c 20'), { fails: { 'Debian 13': CMTIME_13 } }),
-  // cmtime's last round is without queue pairs, and counts QPNs from `-q` on (1000). As on Linux, the QPNs must differ
-  // on one device.
+  // In its last round cmtime creates no queue pairs, and counts QPNs up from `-q` (default 1000). Both sides use one
+  // device here: as on Linux, their QPNs must differ.
   withProperties(cmtime('-b SERVER -c 20 -q 5000', '-s SERVER -c 20 -q 1000'), { onlyIn: 'Debian 13' }),
   withProperties(cmtime('-b SERVER -c 20 -n 4', '-s SERVER -b CLIENT -c 20 -n 4'), { onlyIn: 'Debian 13' }),
   { server: 'rcopy -p PORT', client: 'rcopy FILE SERVER:COPY -p PORT', isServerEndless: true },

@@ -17,7 +17,7 @@ import { rsocketsLibrary, type UserlandRoot } from './userland.ts'
 
 export const CATALOGUE_DEVICES = ['rxe0@127.0.0.1', 'rxe1@127.0.0.2', 'rxe2@::1']
 
-/** For a program: polling programs share two CPUs with other load. */
+/** Time limit of a program. Polling programs share two CPUs with other load. */
 const LIMIT_MS = 120_000
 /** Size of the file that rcopy copies. */
 const FILE_BYTES = 100_000

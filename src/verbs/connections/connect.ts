@@ -37,7 +37,7 @@ const HIGHEST_REASON = 255
 
 /** The device of a connection or server. */
 export interface DeviceChoice {
-  /** Default: the first device with a network of the daemon, see `socket: true` in `OpenOptions`. */
+  /** Default: the daemon's first device with a network, see `socket: true` in `OpenOptions`. */
   readonly device?: Device
 }
 
@@ -137,7 +137,7 @@ class RequestObject implements ConnectionRequest {
 
   constructor(shared: SharedDevice, event: ConnectionEvent) {
     this.privateData = dataOf(event)
-    // It can be answered after the close of its server.
+    // A request can be answered after its server is closed.
     this.#shared = shared.share()
     this.#id = event.object
   }
@@ -182,10 +182,7 @@ class RequestObject implements ConnectionRequest {
     }
   }
 
-  /**
-   * The identifier, which `accept` or `reject` owns from now on, with the share of the device. Throws RdmaError EINVAL
-   * at the second call.
-   */
+  /** Returns the identifier. The caller now owns it and the share of the device. A second call throws RdmaError EINVAL. */
   #takeIdentifier(call: string): number {
     const id = this.#id
     if (id === undefined) throw refused('EINVAL', call, 'the request was answered already')
@@ -194,7 +191,7 @@ class RequestObject implements ConnectionRequest {
   }
 }
 
-/** Rejects a request, if its device was not removed (EIO) and the peer has not canceled it (EINVAL). */
+/** Rejects a request. Ignores EIO (the device was removed) and EINVAL (the peer has canceled the request). */
 const rejectUnlessEnded = ({ reject }: ConnectionRequest): void => {
   try {
     reject()
@@ -210,6 +207,7 @@ showAs<RequestObject>(
     ...(remotePort !== 0 && { remote: hostAndPort(remoteAddress, remotePort) }),
     privateBytes: privateData.length,
   }),
+  // false for the prototype
   self => Object.hasOwn(self, 'accept'),
 )
 

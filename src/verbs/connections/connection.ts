@@ -134,7 +134,7 @@ const { ADDR_ERROR, CONNECT_ERROR, UNREACHABLE, REJECTED, ESTABLISHED, DISCONNEC
 /** Maximum of the option `maxRdAtomic` (the device's maximum may be lower), and its default. */
 const MAX_RD_ATOMIC = 128
 const DEFAULT_RD_ATOMIC = 16
-/** retry_cnt and rnr_retry: 7 retries; of RNR retries 7 means unlimited. */
+/** retry_cnt and rnr_retry; for rnr_retry 7 means unlimited. */
 const RETRIES = 7
 
 const reasons = Object.entries(rejReason)
@@ -182,7 +182,7 @@ const parametersOf = ({
   }
 }
 
-/** A device that a server, its unanswered requests and its connections, or one connection, use. */
+/** A device and the number of its users: a server, its unanswered requests and its connections; or one connection. */
 export class SharedDevice {
   readonly device: Device
   readonly context: DeviceContext
@@ -196,7 +196,7 @@ export class SharedDevice {
     this.#isOwned = isOwned
   }
 
-  /** Adds a user of the device: a request to a server, then its connection. */
+  /** Adds a user: a request to a server. The connection of an accepted request takes its place. */
   share(): this {
     this.#users++
     return this
@@ -408,7 +408,7 @@ export class ConnectionEnd {
     this.#id = undefined
     this.#events.removeHandler(this.userHandle)
     try {
-      // The queue pair first: the end of the connection would flush its requests.
+      // The queue pair first: destroying the identifier would flush outstanding requests.
       this.#qp?.close()
       if (id !== undefined) destroy(context.carrier, CmId, id)
     } finally {

@@ -36,7 +36,7 @@ export class ConnectionEvents {
     this.#handlers.delete(userHandle)
   }
 
-  /** Keeps the process alive until `endWait`: the connection manager's timers of a device in this process do not. */
+  /** Keeps the process alive until `endWait`: timers of a connection manager in this process do not. */
   beginWait(): void {
     if (this.#waits++ === 0) this.#keepAlive = setInterval(() => {}, MAX_TIMER_DELAY)
   }

@@ -200,7 +200,7 @@ class CqObject extends VerbsObject implements CompletionQueue {
     signal?.throwIfAborted()
     this.#consume()
     const wasOver = waiters.isOver
-    // After many waits in one turn of the event loop: the next turn, so that timers and I/O run.
+    // After many waits in one turn of the event loop, continues in the next turn, so that timers and I/O run.
     const turn = carrier.overdueTurn()
     if (turn !== undefined) await turn
     // Peers in this process often complete a request within a few microtasks.
@@ -219,7 +219,7 @@ class CqObject extends VerbsObject implements CompletionQueue {
         `completions were lost: the queue has room for ${this.entries}`,
         'set entries to the requests that can be outstanding on all its queue pairs',
       )
-    // The device was closed or removed during this wait: it resolves, as older waits do. A later wait fails in `arm`.
+    // If the device is closed or removed during a wait, the wait resolves. A later wait fails in `arm`.
     if (waiters.isOver && !wasOver) return
     const woken = waiters.wait(this.userHandle, signal)
     try {

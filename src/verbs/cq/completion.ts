@@ -165,5 +165,6 @@ showAs<CompletionCursor>(
           ...(invalidated !== undefined && { invalidated }),
           ...(timestamp !== undefined && { timestamp }),
         },
+  // false for the prototype
   ({ ring }) => ring !== undefined,
 )

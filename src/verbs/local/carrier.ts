@@ -42,7 +42,7 @@ interface LocalCarrier extends Carrier {
 interface Rings {
   readonly memory: RingMemory
   readonly ring: Carrier['ring']
-  /** With layout 'rxe': the memory as drivers other than rxe use it for their rings. */
+  /** Layout 'rxe' only: the same memory, for the rings of drivers other than rxe. */
   readonly mapped?: FindableMemory
 }
 

@@ -163,8 +163,9 @@ const createDriveLoop = (core: Core, devices: readonly RxeDevice[], isMemoryLink
   let isInterrupted = false
   let budget = BUDGET
   let untilClockRead = CLOCK_INTERVAL
-  /** The timer of the devices, and when it is due in microseconds; -Infinity once it has fired. */
+  /** The timer of the devices. */
   let timer: NodeJS.Timeout | undefined
+  /** When `timer` is due, in microseconds; Infinity if it is not armed, -Infinity once it has fired. */
   let timerDue = Number.POSITIVE_INFINITY
   let clientTimer: NodeJS.Timeout | undefined
   let clientsDue = Number.POSITIVE_INFINITY
@@ -375,7 +376,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
 
   const observation = observe(core, attached)
 
-  /** A port of a new device with its identity. Throws RdmaError. */
+  /** The port and the identity of a new device. Throws RdmaError. */
   const attach = (name: string, address: string) => {
     const bytes = parseAddress(address)
     if (bytes === undefined) throw invalidArgument('open', `address "${address}" is not an IPv4 or IPv6 address`)

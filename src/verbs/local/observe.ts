@@ -39,7 +39,7 @@ export interface TracedCall {
   /** Name of the method: 'modify' … */
   readonly method: string
   /**
-   * Handle of the object; for `create` of the new object, for a port its number, for the device 0. Undefined for most
+   * Handle of the object (`create`: of the new object); the number of a port; 0 for the device. Undefined for most
    * calls that were refused before their handler.
    */
   readonly object: number | undefined

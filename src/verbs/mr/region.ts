@@ -321,7 +321,7 @@ export const regionPlan = (
 
 const { FILE, NULL, IMPLICIT } = MrKind.values
 
-/** A region of kind FILE or NULL. `kindArgs`: the arguments of the kind; its iova is `kindArgs.start`. */
+/** A region of kind FILE or NULL. `kindArgs`: the arguments of the kind; the region's iova is `kindArgs.start`. */
 const rangePlan = (
   context: DeviceContext,
   pd: ObjectReference,

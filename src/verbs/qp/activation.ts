@@ -5,7 +5,7 @@
 import { checkOptions } from '../arguments/options.ts'
 import { combineSteps } from './connection.ts'
 
-/** The option of a creation in RTS. */
+/** The option that creates a queue pair in RTS. */
 export interface ActiveOptions<A> {
   /** Creates the queue pair in RTS (R7), with the options of `activate`. true: default options. Default: false. */
   readonly active?: boolean | A
@@ -17,7 +17,7 @@ export interface Activatable<A> {
   activate(options?: A): void
 }
 
-/** The activation of a type. `steps`: the arguments of `modify` for each step to RTS. */
+/** The activation of a queue pair type. `steps`: the arguments of `modify` for each step to RTS. */
 export interface Activation<A> {
   readonly cls: { readonly name: string }
   readonly optionNames: object
@@ -28,7 +28,7 @@ interface WithInitial {
   readonly initial?: object
 }
 
-/** The options with `initial` in place of `active`: the attributes of all steps to RTS. Throws RdmaError EINVAL. */
+/** The options, with `initial` set from `active`: the attributes of all steps to RTS. Throws RdmaError EINVAL. */
 export const activeAtCreation = <A extends object, O extends ActiveOptions<A> & WithInitial>(
   { cls, optionNames, steps }: Activation<A>,
   options: O,

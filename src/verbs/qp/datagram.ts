@@ -293,7 +293,7 @@ export const makeAddresses = (
       `the destinations: ${formatValue(destinations)} is not a list`,
       'give [{ gid }, …]',
     )
-  // The list attribute has no fields for dmac and vlan: each address handle then needs a call of its own.
+  // The list attribute has no fields for dmac and vlan: each address handle then needs its own `create`.
   const hasDmacOrVlan = destinations.some(
     destination => destination?.dmac !== undefined || destination?.vlan !== undefined,
   )

@@ -78,6 +78,11 @@ const { REMOTE_READ, REMOTE_WRITE, ZERO_BASED } = AccessFlags.values
 /** The key portion of an rkey, which `bind` increments (ibv_inc_rkey). */
 const KEY_BITS = 0xff
 
+const sendOpcode = (immediate: number | undefined, invalidate: number | undefined): number => {
+  if (invalidate !== undefined) return wr.SEND_WITH_INV
+  return immediate === undefined ? wr.SEND : wr.SEND_WITH_IMM
+}
+
 /** The send ring, after `beginRequest`. */
 const ringOf = ({ sends }: QueuedQp): ProgramRing => sends as ProgramRing
 
@@ -99,8 +104,7 @@ export abstract class MessageQp<C extends ObjectClass = ObjectClass>
   send(local: SendData, options?: RcMessageOptions): void {
     const immediate = options?.immediate
     const invalidate = options?.invalidate
-    const opcode = invalidate !== undefined ? wr.SEND_WITH_INV : immediate !== undefined ? wr.SEND_WITH_IMM : wr.SEND
-    const at = beginRequest(this, 'qp.send', opcode, local, options, SEND_OPTIONS)
+    const at = beginRequest(this, 'qp.send', sendOpcode(immediate, invalidate), local, options, SEND_OPTIONS)
     if (immediate !== undefined && invalidate !== undefined)
       throw invalidArgument('qp.send', 'options: immediate and invalidate exclude each other', 'give one of them')
     if (invalidate !== undefined) {

@@ -437,8 +437,8 @@ const requestOptionsOf = (qp: QueuedQp | undefined, call: string): number => {
 }
 
 /**
- * Writes the bytes of the request at `at`, except one slice of this device: inline data, several slices, copies of
- * slices, or none.
+ * Writes the local bytes of the request at `at` if they are not one slice of this device: inline data, several slices,
+ * copies of slices, or none.
  */
 const putOtherBytes = (qp: QueuedQp, call: string, at: number, local: Exclude<SendData, Slice> | undefined): void => {
   const ring = qp.sends as ProgramRing

@@ -210,7 +210,7 @@ class InitiatorObject extends ReliableQp<typeof XrcIniQp> implements XrcInitiato
     return initiatorSteps
   }
 
-  // Requests without options are refused as those whose options have no `srqNumber`.
+  // Requests without options are refused like requests whose options have no `srqNumber`.
 
   override send(local: SendData, options: RcMessageOptions = noOptions): void {
     super.send(local, options)

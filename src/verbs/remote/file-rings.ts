@@ -35,7 +35,7 @@ export interface FileRings {
 /** `file`: the context's memory file. `pageBytes`: mappings begin at its multiples. */
 export const createFileRings = (file: number, pageBytes = pageSize()): FileRings => {
   const firstChunk = firstRingOffset(pageBytes)
-  /** By file offset of the chunk; that of a ring which crosses a boundary by the ring's negated offset. */
+  /** By file offset of the chunk. A ring that crosses a chunk boundary has its own mapping, by its negated offset. */
   const mappings = new Map<number, SharedMapping>()
 
   /** File offset of a ring (`at`), and key, file offset and length of its mapping. */

@@ -99,7 +99,7 @@ export const createCalls = (session: Pick<Session, 'ask' | 'memory'>, context: n
         for (const passed of fds) close(passed)
         throw refusal(errnoName(errno), errno, name, reply.text || 'refused')
       }
-      // The reply passes new descriptors, and the addresses in the message for their numbers in this process.
+      // The reply passes new descriptors. Their numbers in this process are written at `installs` in the message.
       for (const [i, { address }] of reply.installs.entries())
         memory.view.setUint32(Number(address) - memory.address, fds[i]!, true)
       const { object: newObject = 0, out } = decodeResult(call, memory.bytes.slice(0, message.length), copyIn)

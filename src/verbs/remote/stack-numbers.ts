@@ -34,7 +34,8 @@ export const createStackNumbers = (define: (id: number, frames: string) => boole
   return () => {
     const frames = framesText(captureStack()())
     const number = known.get(frames)
-    if (number !== undefined || frames === '' || known.size > MAX_STACKS) return number ?? 0
+    if (number !== undefined) return number
+    if (frames === '' || known.size > MAX_STACKS) return 0
     const id = known.size + 1
     const newNumber = define(id, frames) ? id : 0
     known.set(frames, newNumber)

@@ -76,10 +76,14 @@ export const namedSocket = (option: string | undefined): string | undefined => {
   return named === undefined ? undefined : resolve(named)
 }
 
+/** A path as a word of a shell command, quoted if necessary. */
+const shellWord = (path: string): string =>
+  /^[\w./~@%+,:=-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`
+
 /** The command line that starts a daemon at `socket`. */
 export const daemonCommand = (socket: string): string => {
   if (socket === join(userFolder(), 'sock')) return 'userdma daemon'
-  return `userdma daemon --socket ${/^[\w./~@%+,:=-]+$/.test(socket) ? socket : `'${socket.replaceAll("'", "'\\''")}'`}`
+  return `userdma daemon --socket ${shellWord(socket)}`
 }
 
 /** The daemon belongs neither to this user nor to root. */

@@ -169,7 +169,7 @@ export interface RdmaCmHeader {
   readonly destination: Uint8Array
 }
 
-/** The header at the start of private data. Undefined for another version than 0, or an unknown IP version. */
+/** The header at the start of private data. Undefined if the data are too short, or a version is unknown. */
 export const parseRdmaCmHeader = (privateData: Uint8Array): RdmaCmHeader | undefined => {
   if (privateData.length < rdmaCmHeader.bytes) return undefined
   const view = viewOf(privateData)

@@ -83,7 +83,7 @@ const RMPP_AT = rmppHeader.version[0] >> 3
 
 /**
  * A datagram of MAD_BYTES bytes. `header`: the bytes before the data (common header, RMPP header, class header). `rmpp`
- * replaces its RMPP header; absent fields are 0.
+ * replaces the RMPP header of `header`; absent fields are 0.
  */
 export const emitRmpp = (
   header: Uint8Array,
