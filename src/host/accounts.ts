@@ -11,7 +11,7 @@ const sys = libcFunctions({
 })
 
 /**
- * Offset of the id in the entry, at 0: struct passwd and struct group both begin {char *name, char *password, u32 id}.
+ * Offset of the id. The entry is at 0: struct passwd and struct group both begin {char *name, char *password, u32 id}.
  */
 const ENTRY_ID = 16
 /** Offset of the pointer to the entry, null if there is none. */

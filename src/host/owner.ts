@@ -50,7 +50,7 @@ export const openOwner = (pid: number, uid: number, gid: number): Owner | System
   try {
     return { uid, gid, fd: openSync(path, 'r') }
   } catch (error) {
-    // node:fs always sets it, negative.
+    // node:fs always sets `errno`, to a negative number.
     const errno = -((error as NodeJS.ErrnoException).errno as number)
     return new SystemError('open', errno === ENOENT ? ESRCH : errno, path)
   }

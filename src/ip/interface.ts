@@ -275,14 +275,15 @@ export class IpInterface implements NeighbourHost {
     const { prefix } = this
     if (isMappedIpv4(destination) !== this.#isIpv4) return 'malformed'
     const isToOwnAddress = prefix.isOwn(destination)
-    // From our own address: the link loops our multicast packets back, which are ignored. Packets to our own address do
-    // not use the link, so others are forged.
+    // The link loops our multicast packets back; they are ignored. Packets from and to our own address do not use the
+    // link, so a received one is forged.
     if (prefix.isOwn(source) && !isLoop) return isToOwnAddress ? 'foreign' : undefined
     // RFC 4862, 5.4: a host without an address detects duplicates of its future address.
     const isFromUnspecified = isUnspecified(source) && protocol === IpProtocolNumber.ICMPV6
     const isForThisHost =
       isToOwnAddress || prefix.isBroadcast(destination) || this.#groups.has(addressText(destination))
-    if (!isForThisHost || !(isFromUnspecified || prefix.isOwn(source) || prefix.isNeighbour(source))) return 'foreign'
+    const isFromLink = isFromUnspecified || prefix.isOwn(source) || prefix.isNeighbour(source)
+    if (!isForThisHost || !isFromLink) return 'foreign'
     if (protocol === IpProtocolNumber.UDP) return this.#onUdp(packet)
     const isIcmp = protocol === (this.#isIpv4 ? IpProtocolNumber.ICMP : IpProtocolNumber.ICMPV6)
     return isIcmp ? this.#onIcmp(packet, isToOwnAddress, now) : 'foreign'

@@ -35,7 +35,7 @@ const ACK_TIMEOUT = 2_000_000
 const TRANSFER_TIMEOUT = 40_000_000
 /** For this time, repeated segments of a complete message are acknowledged again. */
 const COMPLETE_TIMEOUT = 10_000_000
-/** Maximum segments of a burst, for any window of the peer. */
+/** Maximum segments of a burst, even if the window of the peer is larger. */
 const MAX_BURST = 64
 /** Maximum RMPP transfers that are being received, or complete and still acknowledged. */
 const MAX_TRANSFERS = 256
@@ -197,10 +197,10 @@ export class MadAgentEngine<P extends MadPath, T> {
   }
 
   /** Segments before the first ACK: `replyWindow` for the response to an RMPP request, otherwise 1. */
-  #firstWindow({ isResponse, ...fields }: MadFields, path: P): number {
-    if (!isResponse) return 1
+  #firstWindow(fields: MadFields, path: P): number {
+    if (!fields.isResponse) return 1
     for (const { fields: request, from, segments } of this.#receiving)
-      if (!request.isResponse && request.tid === fields.tid && request.mgmtClass === fields.mgmtClass)
+      if (!request.isResponse && isSameTransaction(request, fields))
         if (isSameAddress(from.remoteGid, path.remoteGid)) return segments.replyWindow
     return 1
   }
@@ -369,8 +369,8 @@ export class MadAgentEngine<P extends MadPath, T> {
   /** Starts a transfer. If there is no space, sends a STOP and returns undefined. */
   #startTransfer(mad: Uint8Array, fields: MadFields, from: P, now: number): Receiving<P> | undefined {
     if (this.#receiving.size >= MAX_TRANSFERS) {
-      const [oldest] = [...this.#receiving].filter(({ segments }) => segments.isComplete)
-      if (oldest !== undefined) this.#receiving.delete(oldest)
+      const [oldestComplete] = [...this.#receiving].filter(({ segments }) => segments.isComplete)
+      if (oldestComplete !== undefined) this.#receiving.delete(oldestComplete)
       else if (!this.#makeRoom(from, () => 1)) {
         this.#refuseTransfer(mad, from)
         return undefined

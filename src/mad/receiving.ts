@@ -1,6 +1,6 @@
 /*
- * RMPP transfers that an agent is receiving. If there are too many transfers or bytes, one is stopped, of the peer with
- * the most. So a peer that finishes no transfers cannot block other peers.
+ * RMPP transfers that an agent is receiving. If there are too many transfers or bytes, a transfer of the peer with the
+ * most is stopped. So a peer that finishes no transfers cannot block other peers.
  */
 import type { MadFields } from '../wire/mad/management.ts'
 import type { SegmentReceiver } from './rmpp-receiver.ts'

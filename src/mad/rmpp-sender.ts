@@ -74,7 +74,9 @@ export class SegmentSender {
     const padding = this.count * this.#dataBytes - this.#data.length
     // The first segment has the length of all segments, the last segment its own length. Both lengths include the class
     // header of each segment.
-    const length = isLast || isFirst ? (isLast ? 1 : this.count) * RMPP_DATA_BYTES - padding : 0
+    let length = 0
+    if (isLast) length = RMPP_DATA_BYTES - padding
+    else if (isFirst) length = this.count * RMPP_DATA_BYTES - padding
     const flags = RmppFlag.ACTIVE | (isFirst ? RmppFlag.FIRST : 0) | (isLast ? RmppFlag.LAST : 0)
     const fields = { version: RMPP_VERSION, type: RmppType.DATA, flags, segment: number, lengthOrWindow: length }
     return emitRmpp(this.#header, fields, data)

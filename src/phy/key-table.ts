@@ -66,7 +66,9 @@ export const createKeyTable = (words: number): KeyTable => {
     let hole = slot
     for (let next = (hole + 1) & mask; slots[next] !== 0; next = (next + 1) & mask) {
       const home = hash(table.keys, (slots[next] - 1) * words) & mask
-      if (((next - home) & mask) >= ((next - hole) & mask)) {
+      const distanceToHome = (next - home) & mask
+      const distanceToHole = (next - hole) & mask
+      if (distanceToHole <= distanceToHome) {
         slots[hole] = slots[next]
         hole = next
       }

@@ -15,14 +15,11 @@ export const addTap = (port: Port, tap: PortTap): (() => void) => {
   const updatePort = (): void => {
     // A copy, because a tap may remove itself during the call.
     const current = [...taps]
-    port.tap =
-      current.length === 0
-        ? null
-        : current.length === 1
-          ? current[0]
-          : run => {
-              for (const registered of current) registered(run)
-            }
+    if (current.length <= 1) port.tap = current[0] ?? null
+    else
+      port.tap = run => {
+        for (const registered of current) registered(run)
+      }
   }
   taps.push(registration)
   updatePort()

@@ -12,7 +12,7 @@ export interface Slices {
   /** Runs a job to its end; `run` itself runs no slice. Rejects with what the job throws. */
   run<T>(job: Job<T>): Promise<T>
   /**
-   * Like `run`, but runs the slices that this turn still allows immediately, unless called by a slice. `failed` gets an
+   * Like `run`, but immediately runs the slices that this turn still allows, unless called by a slice. `failed` gets an
    * exception of the job.
    */
   begin(job: Job<unknown>, failed: (error: unknown) => void): void

@@ -2,7 +2,7 @@
  * Finds the pages of a process that belong to shared mappings of disk files. A write to such a page may wait for the
  * file system although the page is present: after each write-back the file system must prepare the page again.
  *
- * A file system is in memory if its mount has such a type (tmpfs, …), or if its device has no mount (memfd_create,
+ * A file system is in memory if its type is in `IN_MEMORY` (tmpfs, …), or if its device has no mount (memfd_create,
  * shared anonymous memory, huge pages).
  */
 import { closeSync, openSync, readFileSync } from 'node:fs'
@@ -75,8 +75,9 @@ export const fileMappings = (pid: number, queryMapping: typeof mappingAt = mappi
     if (mapping === 'unsupported') {
       const begin = performance.now()
       const shared = sharedMappings(pid, devices)
-      // Reading very many mappings takes long, so the result is valid for a hundred times the reading time. ms to µs.
-      allUntil = now + Math.max(VALID, (performance.now() - begin) * 100_000)
+      const readingMicroseconds = (performance.now() - begin) * 1000
+      // Reading very many mappings takes long.
+      allUntil = now + Math.max(VALID, 100 * readingMicroseconds)
       cached = shared.map(one => ({ ...one, validUntil: allUntil }))
       return Number.POSITIVE_INFINITY
     }

@@ -144,7 +144,7 @@ export const createGuest = (pid: number, pidfd: number, uid: number): Guest | un
       const fd = chargeUser(timeout => mover.call(MoverCall.PIDFD_GETFD, pidfd, number, undefined, timeout))
       if (fd < 0) return fd
       const taken = isAccepted(fd, socket) ? mover.take(fd) : -EINVAL
-      // The mover's copy is closed at the end of the mover, which may have to wait.
+      // The mover's copy is closed when its process ends. Closing a file that was not accepted may block.
       mover.close(taken === -EINVAL)
       return taken
     },

@@ -40,7 +40,7 @@ export interface Mover {
    * copied, fewer if the rest is not accessible. If none are copied, returns -errno of process_vm_readv(2) or pread(2),
    * or
    *
-   * - -EINVAL: several chunks, longer than 256 KiB;
+   * - -EINVAL: chunks with gaps, longer than 256 KiB each;
    * - -ETIMEDOUT: one of the system calls, each for at most 256 KiB, took longer than `timeout` microseconds (more if
    *   the mover waited for a processor);
    * - -ECHILD: the mover's process was killed, also in two further attempts. There are no further attempts for an `fd`
@@ -152,8 +152,8 @@ export const createMover = ({ inheritedFds = [], user = -1 }: MoverOptions = {})
       const remote = high * TWO_32 + low
       if (!(remote < Number.MAX_SAFE_INTEGER)) return -EFAULT
       const localAddress = local.address + offset
-      const hasFd = fd < 0 || inheritedFds.includes(fd)
-      for (let attempts = hasFd ? 2 : 0; ; attempts--) {
+      const isInherited = fd < 0 || inheritedFds.includes(fd)
+      for (let attempts = isInherited ? 2 : 0; ; attempts--) {
         const handle = runningMover()
         if (handle < 0) return handle
         const moved = endIfLost(

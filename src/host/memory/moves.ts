@@ -30,7 +30,7 @@ export interface Moves {
   close(): void
 }
 
-/** The mover for programs of our own user without an owner. */
+/** The mover for all handles without `owner`. */
 let shared: Mover | undefined
 
 const sameUserMoves = (handle: ProcessHandle): Moves => {

@@ -26,14 +26,14 @@ const API = 0xaa
 const Feature = { WP: 1 << 0, EVENT_REMAP: 1 << 2, EVENT_UNMAP: 1 << 6, WP_SHARED: 1 << 12 } as const
 const MODE_WP = 2
 const Event = { REMAP: 0x14, UNMAP: 0x16 } as const
-/** Bytes of an event. */
-const EVENT = 32
-/** Events per read. */
-const BATCH = 16
+/** Offsets in struct uffd_msg, and its size. A remapped range is given by start and length. */
+const Message = { EVENT: 0, START: 8, UNMAP_END: 16, REMAP_LENGTH: 24, BYTES: 32 } as const
+/** Bytes per read: 16 events. */
+const BATCH_BYTES = 16 * Message.BYTES
 
 let arena: Arena | undefined
 const workArena = (): Arena => {
-  arena ??= mapArena(EVENT * BATCH)
+  arena ??= mapArena(BATCH_BYTES)
   return arena
 }
 
@@ -74,16 +74,16 @@ export const watchUnmapping = (fd: number, unmapped: (start: number, end: number
   if (!tryIoctl(fd, UFFDIO_API, API, features | Feature.WP_SHARED, 0) && !tryIoctl(fd, UFFDIO_API, API, features, 0))
     return undefined
   const report = (at: number): void => {
-    const event = workArena().bytes[at]
-    const from = getU64(at + 8)
-    if (event === Event.UNMAP) unmapped(from, getU64(at + 16))
-    else if (event === Event.REMAP) unmapped(from, from + getU64(at + 24))
+    const event = workArena().bytes[at + Message.EVENT]
+    const start = getU64(at + Message.START)
+    if (event === Event.UNMAP) unmapped(start, getU64(at + Message.UNMAP_END))
+    else if (event === Event.REMAP) unmapped(start, start + getU64(at + Message.REMAP_LENGTH))
   }
   const watcher = watch(fd, { readable: true }, () => {
     const { address } = workArena()
-    for (let length = EVENT * BATCH; length === EVENT * BATCH; ) {
-      length = sys().read(fd, address, EVENT * BATCH)
-      for (let at = 0; at < length; at += EVENT) report(at)
+    for (let length = BATCH_BYTES; length === BATCH_BYTES; ) {
+      length = sys().read(fd, address, BATCH_BYTES)
+      for (let at = 0; at < length; at += Message.BYTES) report(at)
     }
   })
   return {

@@ -9,8 +9,8 @@ export interface DgramSocket {
   /** Bytes of the receive buffer as the kernel counts, with the memory around the payloads. */
   readonly receiveBuffer: number
   /**
-   * Sends `length` bytes at `offset`. The bytes must not change until `done` is called, with `length` and with 0 or an
-   * error number: ECANCELED if the socket was closed.
+   * Sends `length` bytes at `offset`. The bytes must not change until `done` is called. `errno`: 0 for success;
+   * ECANCELED if the socket was closed.
    */
   send(
     bytes: Uint8Array,
@@ -35,8 +35,8 @@ const errnoOf = (error: unknown): number => Math.abs((error as { errno?: number 
 type Lookup = (host: string, family: unknown, done: (error: null, address: string) => void) => void
 
 /**
- * Addresses are numeric, so nothing is resolved. Node calls it with or without the family. A synchronous answer makes
- * the bind synchronous.
+ * Addresses are numeric, so nothing is resolved. Node calls this function with or without the family. A synchronous
+ * answer makes the bind synchronous.
  */
 const lookup: Lookup = (host, family, done) => (typeof family === 'function' ? family : done)(null, host)
 

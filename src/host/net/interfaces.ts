@@ -32,6 +32,7 @@ const SOCK_RAW_NONBLOCK_CLOEXEC = 3 | 0o4000 | 0o2000000
 const NETLINK_ROUTE = 0
 // RTMGRP_LINK, RTMGRP_NEIGH, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
 const GROUPS = 0x1 | 0x4 | 0x10 | 0x100
+/** Size of struct sockaddr_nl: family u16 at 0, groups u32 at 8. */
 const SOCKADDR = 12
 /** Bytes of the receive buffer; a dump arrives in datagrams of at most 32 KiB. */
 const RECEIVE_BYTES = 0x1_0000
@@ -183,7 +184,7 @@ export const createTableReader = (
   /** The lists must be read: at the start, and after ENOBUFS. */
   let isOutdated = true
 
-  /** Applies changes until none waits. After ENOBUFS the kernel drops further changes until then. */
+  /** Applies all waiting changes. After ENOBUFS the kernel drops changes until none waits. */
   const applyWaiting = (): void => {
     for (;;) {
       const datagram = receive()

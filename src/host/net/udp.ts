@@ -387,25 +387,25 @@ export const createUdpBatches = ({ staging, messages, destinations, receives }: 
   /** Sets the arrays above from the header, address and control data that the kernel wrote. */
   const readMessage = (buffer: number, version: 4 | 6): void => {
     const i = messages + buffer
-    const header = (headers + i * HEADER) >> 2
-    const length = (u32[header + 12]! & MSG_TRUNC) !== 0 ? -1 : u32[header + 14]!
+    const headerWord = (headers + i * HEADER) >> 2
+    const length = (u32[headerWord + 12]! & MSG_TRUNC) !== 0 ? -1 : u32[headerWord + 14]!
     lengths[buffer] = length
     segments[buffer] = length
     hopLimits[buffer] = 0
     trafficClasses[buffer] = 0
-    const name = (names + (destinations + buffer) * NAME) >> 2
-    const port = u16[2 * name + 1]!
+    const nameWord = (names + (destinations + buffer) * NAME) >> 2
+    const port = u16[2 * nameWord + 1]!
     ports[buffer] = ((port & 0xff) << 8) | (port >> 8)
     const firstWord = 4 * buffer
     if (version === 4) {
       addresses[firstWord] = 0
       addresses[firstWord + 1] = 0
       addresses[firstWord + 2] = 0xffff
-      addresses[firstWord + 3] = swap32(u32[name + 1]!)
-    } else for (let word = 0; word < 4; word++) addresses[firstWord + word] = swap32(u32[name + 2 + word]!)
+      addresses[firstWord + 3] = swap32(u32[nameWord + 1]!)
+    } else for (let word = 0; word < 4; word++) addresses[firstWord + word] = swap32(u32[nameWord + 2 + word]!)
 
     let at = (controls + i * CONTROL) >> 2
-    const end = at + (u32[header + 10]! >> 2)
+    const end = at + (u32[headerWord + 10]! >> 2)
     while (at + 4 < end) {
       const level = u32[at + 2]
       const type = u32[at + 3]

@@ -60,7 +60,7 @@ export interface DelayQueue<Tag> {
   clear(): void
   /** When to call `onTimeout` next, µs; 0: immediately; Infinity: never. */
   nextTimeout(): number
-  /** Begins the delay of new packets, and makes due packets ready; true if there were due packets. */
+  /** Begins the delay of new packets, and makes due packets ready; true if any became ready. */
   onTimeout(now: number): boolean
 }
 

@@ -44,6 +44,7 @@ interface Setting<T> {
 
 /** Decimals of written numbers. Read numbers are rounded to them, so that a written number is read back unchanged. */
 const DECIMALS = 12
+const SIGNIFICANT_DIGITS = 12
 
 /**
  * Parses a number with a unit, and multiplies it by the unit's scale; undefined for any other text. `units`: scales by
@@ -52,8 +53,10 @@ const DECIMALS = 12
 const parseNumber = (text: string, units: Readonly<Record<string, number>>): number | undefined => {
   const [, digits, unit] = /^([0-9]+\.?[0-9]*|\.[0-9]+)([a-z%]*)$/i.exec(text) ?? []
   const scale = digits === undefined ? undefined : units[unit.toLowerCase()]
-  // `toPrecision`: 0.1 % is exactly 0.001.
-  return scale === undefined ? undefined : Number(Number((Number(digits) * scale).toPrecision(12)).toFixed(DECIMALS))
+  if (scale === undefined) return undefined
+  // Without the rounding error of the product: 0.1 % is exactly 0.001.
+  const value = Number((Number(digits) * scale).toPrecision(SIGNIFICANT_DIGITS))
+  return Number(value.toFixed(DECIMALS))
 }
 const inRange = (value: number | undefined, min: number, max: number): number | undefined =>
   value !== undefined && value >= min && value <= max ? value : undefined

@@ -216,11 +216,8 @@ export const createUdpReceiving = (
     let end = firstPacket + correctPackets
     while (end < packets) {
       checkedIdentification = identify(buffer, end)
-      if (
-        checkedIdentification < 0 ||
-        (needsIdentifications() && checkedIdentification !== ((identification + end - firstPacket) & 0xffff))
-      )
-        break
+      const expected = (identification + end - firstPacket) & 0xffff
+      if (checkedIdentification < 0 || (needsIdentifications() && checkedIdentification !== expected)) break
       checkedIdentification = NOT_CHECKED
       end++
     }

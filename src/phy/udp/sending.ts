@@ -5,8 +5,8 @@
  *
  * The kernel segments a message (UDP_SEGMENT), and gives its datagrams the IPv4 identifications 0, 1, 2 …. The ICRCs
  * are computed for these. But a network card that segments may number differently, and only this port accepts other
- * numbers (receiving.ts). An IPv4 peer therefore gets single datagrams until it has sent identification 0, as this port
- * does. If the kernel refuses to segment, all peers get single datagrams.
+ * numbers (receiving.ts). An IPv4 peer therefore gets single datagrams until it has sent identification 0, as a port of
+ * this kind does. If the kernel refuses to segment, all peers get single datagrams.
  *
  * Datagrams that the system refuses (no route, interface down, beyond the MTU) are lost and counted. While the socket
  * buffer is full, the send area fills up.
@@ -144,7 +144,9 @@ export const createUdpSending = (
    */
   const sendSingly = (socket: UdpSocket, slot: number, firstByte: number, bytes: number, errno: number): void => {
     const packetBytes = packetSizes[slot]
-    if (bytes <= packetBytes || (errno !== EIO && errno !== EINVAL && errno !== EMSGSIZE)) {
+    const isSegmented = bytes > packetBytes
+    const isSegmentationError = errno === EIO || errno === EINVAL || errno === EMSGSIZE
+    if (!isSegmented || !isSegmentationError) {
       countRefused(errno, Math.ceil(bytes / packetBytes))
       return
     }

@@ -79,7 +79,7 @@ const subjectText = (failure: Failure): string => {
   }
 }
 
-/** The line after `subjectText`: the cause, the peer's state, the root failure. */
+/** The part of the line behind `subjectText`: the cause, the peer's state, the root failure. */
 export const failureReason = (failure: Failure): string => {
   const { cause, peer, isCauseAtPeer, root } = failure
   const owner = isCauseAtPeer && peer !== undefined ? `peer QP ${hex(peer.qpn)}: ` : ''

@@ -473,7 +473,7 @@ const table = {
   },
   'lost-wakeup': {
     severity: 'warning',
-    title: 'a CQ was armed with completions in it or never, and not polled for a second',
+    title: 'a CQ was not polled for a second, and was never armed, or was armed with completions in it',
     why: 'Only the next completion after ibv_req_notify_cq raises an event; completions that are in the CQ already raise none, so the program waits for another one, perhaps for ever. A CQ that was never armed is reported if it has a channel and was never polled.',
     advice: 'call ibv_req_notify_cq, then poll the CQ until it is empty, and only then wait for the event',
   },

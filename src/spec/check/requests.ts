@@ -96,8 +96,8 @@ export interface RequestWatcher {
   /** A message for the queue pair, perhaps retransmitted, found no receive request. */
   receiverNotReady(qp: number): void
   /**
-   * The program has polled `count` completions of the CQ in total. The device looks before `posted` and `completed` of
-   * requests of the CQ, and before calls on the CQ.
+   * The program has polled `count` completions of the CQ in total. The device checks this before `posted` and
+   * `completed` of requests of the CQ, and before calls on the CQ.
    */
   polled(cq: number, count: number): void
   /** The queue pair or shared receive queue was reset or destroyed: outstanding requests have no completions. */

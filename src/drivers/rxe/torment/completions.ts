@@ -3,8 +3,8 @@
  * completion events come late or without a completion.
  *
  * Completions of one work queue keep their order; completions of different work queues need not (IBA 10.8.3.3). A
- * completion also waits until the payload bytes that it announces are in memory (partial-writes.ts), the queue pair's
- * and the peer's.
+ * receive completion also waits until the payloads for its queue pair are in memory (partial-writes.ts), a send
+ * completion until the payloads for its queue pair and for the peer are in memory.
  */
 import { Armed } from '../../../core/model.ts'
 import { WcOpcode } from '../../../spec/work.ts'
@@ -121,10 +121,7 @@ export const createLateCompletions = (sink: CompletionSink): LateCompletions => 
   }
   const deliverAll = (): void => {
     sink.writeAllBytes()
-    while (queues.size > 0 || events.length > 0) {
-      nextDue = Number.NEGATIVE_INFINITY
-      poll(Number.POSITIVE_INFINITY)
-    }
+    while (queues.size > 0 || events.length > 0) poll(Number.POSITIVE_INFINITY)
   }
 
   return {
@@ -141,8 +138,9 @@ export const createLateCompletions = (sink: CompletionSink): LateCompletions => 
       }
       const previousDue = queue?.held.at(-1)?.due ?? 0
       let due = Math.max(previousDue, sink.readyAt(qpn, isReceive))
-      if (previousDue === 0 && !sink.isSuspended()) {
-        const sequence = decisions.sequence('completion', device, 2 * qpn + +isReceive)
+      if (queue === undefined && !sink.isSuspended()) {
+        const workQueue = 2 * qpn + (isReceive ? 1 : 0)
+        const sequence = decisions.sequence('completion', device, workQueue)
         if (sequence.acts()) {
           const wait = sequence.wait()
           due = Math.max(due, sink.now() + wait)
@@ -168,8 +166,9 @@ export const createLateCompletions = (sink: CompletionSink): LateCompletions => 
 
     notify(cq, solicited) {
       const armed = cq.events?.armed ?? Armed.NO
+      const isArmed = armed !== Armed.NO && (armed !== Armed.SOLICITED || solicited)
       const hasThreshold = cq.events?.state?.threshold !== undefined
-      if (armed === Armed.NO || (armed === Armed.SOLICITED && !solicited) || hasThreshold || sink.isSuspended()) {
+      if (!isArmed || hasThreshold || sink.isSuspended()) {
         sink.raise(cq, solicited)
         return
       }

@@ -6,8 +6,8 @@ import { adapters, type LimitName } from '../../../spec/check/adapters.ts'
 import { Limits, type QueueLimits } from '../attributes.ts'
 import type { Decisions } from './decisions.ts'
 
-/** By limit of the device: names in the table of adapters. */
-const adapterNames: Readonly<Record<keyof QueueLimits, readonly LimitName[]>> = {
+/** By limit of the device: its names in the table of adapters. */
+const namesInTable: Readonly<Record<keyof QueueLimits, readonly LimitName[]>> = {
   maxQpWr: ['max_send_wr', 'max_recv_wr'],
   maxSge: ['max_send_sge', 'max_recv_sge'],
   maxSrqWr: ['max_srq_wr'],
@@ -16,7 +16,7 @@ const adapterNames: Readonly<Record<keyof QueueLimits, readonly LimitName[]>> = 
   maxCqe: ['max_cqe'],
   maxRdAtomic: ['max_rd_atomic', 'max_dest_rd_atomic'],
 }
-const limitNames = Object.keys(adapterNames) as readonly (keyof QueueLimits)[]
+const limitNames = Object.keys(namesInTable) as readonly (keyof QueueLimits)[]
 
 const adaptersWithRc = Object.values(adapters).filter(({ lacks }) => lacks.rc === undefined)
 
@@ -24,7 +24,7 @@ const adaptersWithRc = Object.values(adapters).filter(({ lacks }) => lacks.rc ==
 const smallestLimit = (name: keyof QueueLimits): number =>
   Math.min(
     Limits[name],
-    ...adaptersWithRc.flatMap(({ limits }) => adapterNames[name].flatMap(limit => limits[limit]?.[0] ?? [])),
+    ...adaptersWithRc.flatMap(({ limits }) => namesInTable[name].flatMap(limit => limits[limit]?.[0] ?? [])),
   )
 
 /** The limits of a new device. */
@@ -35,7 +35,7 @@ export const decideLimits = (decisions: Decisions, device: string): QueueLimits 
     const small = smallestLimit(name)
     if (small === Limits[name] || !sequence.acts()) continue
     limits[name] = small
-    decisions.note('adapter', device, () => `${adapterNames[name].join(' and ')}: at most ${small}`, true)
+    decisions.note('adapter', device, () => `${namesInTable[name].join(' and ')}: at most ${small}`, true)
   }
   return limits
 }

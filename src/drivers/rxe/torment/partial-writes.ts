@@ -116,13 +116,13 @@ export const createPartialWrites = (
   /** Divides `total` bytes at address `start` into parts: returns the ends of the parts, ascending. */
   const partEnds = (sequence: Sequence, start: number, total: number): number[] => {
     const alignment = ALIGNMENTS[sequence.below(ALIGNMENTS.length)]
-    const first = alignment - (start % alignment)
-    const boundaries = first >= total ? 0 : 1 + Math.floor((total - first - 1) / alignment)
+    const firstBoundary = alignment - (start % alignment)
+    const boundaries = firstBoundary >= total ? 0 : 1 + Math.floor((total - firstBoundary - 1) / alignment)
     const ends = new Set<number>()
     // a payload within an aligned 8-byte word is not divided: programs use such words as flags
     const isWord = total <= 8 && Math.floor(start / 8) === Math.floor((start + total - 1) / 8)
     const cuts = isWord || boundaries === 0 ? 0 : 1 + sequence.below(MAX_PARTS - 1)
-    for (let i = 0; i < cuts; i++) ends.add(first + alignment * sequence.below(boundaries))
+    for (let i = 0; i < cuts; i++) ends.add(firstBoundary + alignment * sequence.below(boundaries))
     return [...[...ends].sort((a, b) => a - b), total]
   }
 
@@ -162,7 +162,8 @@ export const createPartialWrites = (
     const texts: string[] = []
     for (const [nth, i] of orderOf(sequence, ends.length).entries()) {
       const begin = i === 0 ? 0 : ends[i - 1]
-      const wait = nth === 0 && ends.length > 1 ? 0 : sequence.wait()
+      const isFirstOfSeveral = nth === 0 && ends.length > 1
+      const wait = isFirstOfSeveral ? 0 : sequence.wait()
       due += wait
       const part: PartialWrite = {
         pd,

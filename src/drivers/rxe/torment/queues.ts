@@ -23,7 +23,7 @@ export interface ExactQueues {
   limitShared(device: string, queue: ReceiveQueue, name: string, requests: number): void
   /** The rings were emptied: the slots of exact queues are released. */
   onRingsEmptied(rings: QpRings): void
-  /** `slot` for `release`: read when a completion is made, passed when it is written, perhaps later. */
+  /** The `slot` for `release`. To be read when the completion is made; the completion may be written later. */
   slotOf(rings: QpRings, isReceive: boolean): number
   /** Releases the slots of an exact queue before `slot`. */
   release(rings: QpRings, isReceive: boolean, slot: number): void
@@ -32,7 +32,7 @@ export interface ExactQueues {
 /** Releases the slots before `index`: publishes a consumer index that is lower by the number of spare slots. */
 const releaseSlots = (ring: Ring, index: number): void => storeConsumer(ring, index - (ring.mask - ring.capacity))
 
-/** A ring of which no element was taken yet, as one for exactly `capacity` elements. */
+/** Limits a ring, from which no element was taken yet, to `capacity` elements. */
 const exactRing = (ring: Ring, capacity: number): Ring => {
   const exact = { ...ring, capacity }
   releaseSlots(exact, 0)
@@ -47,7 +47,7 @@ export const createExactQueues = (decisions: Decisions): ExactQueues => {
 
   return {
     work(plain, rings) {
-      const ringsOf = rings as readonly QpRings[] // the engine names rows that exist
+      const ringsOf = rings as readonly QpRings[] // the engine passes only rows that exist
       return {
         ...plain,
         retireSend(row, count) {

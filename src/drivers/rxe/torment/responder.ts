@@ -15,7 +15,7 @@ import type { PartialWrites } from './partial-writes.ts'
 
 /** Longest wait of an ACK, microseconds. */
 const MAX_ACK_WAIT = 10_000
-/** Microseconds. Once its RNR NAKs have added more to the peer's waits, a queue pair uses min_rnr_timer. */
+/** A queue pair whose RNR NAKs have added more than this to the peer's waits uses min_rnr_timer. Microseconds. */
 const MAX_ADDED_RNR = 3_000_000
 
 /** Number of RNR NAK timer codes; code 0 is the longest time. */

@@ -95,7 +95,6 @@ const createDoorbells = (device: Device<RxeState>, decisions: Decisions, isSuspe
     poll,
     nextTimeout: () => nextDue,
     ringAll: () => {
-      nextDue = Number.NEGATIVE_INFINITY
       poll(Number.POSITIVE_INFINITY)
     },
     ring(row: number): void {
@@ -181,7 +180,8 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
         now,
         isSuspended,
         readyAt(qpn, isReceive) {
-          if (![...devices].some(delays => delays.writes.nextTimeout() < Number.POSITIVE_INFINITY)) return 0
+          const hasPartialWrites = [...devices].some(delays => delays.writes.nextTimeout() < Number.POSITIVE_INFINITY)
+          if (!hasPartialWrites) return 0
           const ready = writes.readyAt(qpn)
           const row = state.qpns.rowOf(qpn)
           if (isReceive || row < 0) return ready
