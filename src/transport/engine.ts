@@ -372,7 +372,7 @@ const onDoorbell = (s: EngineState, row: number): void => {
   w[base + QP.REQ_FLAGS] |= ReqFlag.MORE
   // A row with a current WQE is already scheduled, or waits for an event that schedules it.
   if (state !== RTS || w[base + QP.REQ_CURRENT] !== 0) return
-  // No other row is scheduled: the fast path to a local peer can run without scheduling.
+  // If no other row is scheduled, the fast path to a local peer can run without scheduling.
   if (s.queueHead < 0 && s.env.localDevice !== undefined && sendIdleFastPath(s, row)) return
   schedule(s, row)
 }

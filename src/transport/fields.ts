@@ -102,7 +102,7 @@ export const enum QP {
   RESP_PENDING = 55,
   /** XRC target: number of the SRQ of the current or last message; -1: it was destroyed. */
   RESP_SRQN = 56,
-  /** UD: Completion.SL for the current packet; DEST_QPN is its source QP. */
+  /** UD: Completion.SL for the current packet; DEST_QPN is the packet's source QP. */
   RESP_SL = 57,
 
   WORDS = 58,
@@ -125,7 +125,7 @@ export const enum ReqFlag {
   FLUSHING = 16,
   /** The ACK timeout expired late and was extended; it is extended only once. */
   LATE = 32,
-  /** Set only while PSNs are being acknowledged (completer.ts): the PSN to send next was advanced too. */
+  /** Set only while PSNs are being acknowledged (completer.ts): an ACK has passed REQ_PSN, which was advanced too. */
   SKIPPED_AHEAD = 64,
 }
 

@@ -296,7 +296,7 @@ export interface Causes {
   nak(row: number, psn: number, cause: Cause): void
   /** A message or packet was dropped silently. `wrId`: of the affected send or receive request. */
   dropped(row: number, cause: Cause, wrId?: bigint): void
-  /** Why the queue pair's peer has refused `psn`; undefined if unknown, for example if it is in another process. */
+  /** Why the queue pair's peer has refused `psn`; undefined if unknown, as for a peer in another process. */
   causeAtPeer(row: number, psn: number): Cause | undefined
 }
 

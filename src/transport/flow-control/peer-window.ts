@@ -50,7 +50,7 @@ const updateInFlight = (s: EngineState, row: number): void => {
 
 const renewPacingInterval = (s: EngineState, now: number): void => {
   const { windows } = s
-  // The sum of `nextWindowDeadline`: at the deadline, `now - intervalStart` may be rounded to less than the interval.
+  // The same sum as in `nextWindowDeadline`: `now - intervalStart` may be rounded to less than the interval.
   if (now < windows.intervalStart + s.pacingInterval) return
   windows.intervalStart = now
   windows.size[PACED] = s.maxCwnd < MAX_PACED_BYTES ? s.maxCwnd : MAX_PACED_BYTES
@@ -185,7 +185,7 @@ const checkSilentPeers = (s: EngineState, now: number): void => {
   windows.deadline = windows.waitingWindows.length > 0 ? now + STALL_TIMEOUT : Number.POSITIVE_INFINITY
 }
 
-/** From now on, the bytes in flight of a window do not count in it. */
+/** A window's present bytes in flight no longer count. */
 const writeOff = (s: EngineState, window: number): void => {
   const { windows } = s
   for (let row = 0; row < s.rowCount; row++) {

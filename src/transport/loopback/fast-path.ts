@@ -141,7 +141,7 @@ const sendBatch = (s: EngineState, row: number, sentBefore: number): boolean => 
     completeSend(s, row, requests[i], SUCCESS)
     giveBlock(s, log2, requests[i])
   }
-  return request === 0 && count === BATCH
+  return count === BATCH
 }
 
 const completeReceived = (s: EngineState, receive: number, wr: number): void => {

@@ -95,8 +95,8 @@ export const isLoopback = (s: EngineState, row: number, request: number): boolea
   if (peerRows[peerBase + QP.RESP_EPSN] !== psn) return false
   // The requester may have more READs outstanding than the responder accepts. Packets let the responder refuse them.
   if ((kind & RESPONSE) !== 0 && w[base + QP.MAX_RD_ATOMIC] > peerRows[peerBase + QP.RESP_RESOURCE_COUNT]) return false
-  const message = psn === s.pool[request + WQE.FIRST_PSN] || kind === READ ? NONE : kind
-  return peerRows[peerBase + QP.RESP_MESSAGE] === message
+  const isInProgress = kind !== READ && psn !== s.pool[request + WQE.FIRST_PSN]
+  return peerRows[peerBase + QP.RESP_MESSAGE] === (isInProgress ? kind : NONE)
 }
 
 // ---- counters ----

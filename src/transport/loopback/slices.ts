@@ -121,7 +121,7 @@ const locateInPlace = (
   access: number,
 ): number => {
   const { memory } = owner.env
-  // If the arena has an address, native code copies the data to another process, and only from the arena.
+  // If the staging arena has an address, native code copies between processes, only to and from this arena.
   if (memory.locate === undefined || (s.env.localDevice as LocalPeerDevice).arena.address !== 0) return UNLOCATED
   const qpn = owner.rows[row * QP.WORDS + QP.QPN]
   const pd = owner.rows[row * QP.WORDS + QP.PD]
@@ -151,10 +151,9 @@ const sendMessageSlice = (s: EngineState, row: number, request: number, now: num
   if (locateLocal(s, row, request, done * mtu, bytes) !== DmaResult.OK) return failLocalAccess(s, row, request)
   const peer = s.peerState as EngineState
   const isReliable = reliableService[w[base + QP.SERVICE]] !== 0
-  const accepted =
+  const isAdmitted =
     isReliable || admitSlicePacket(peer, s.peerRow, w[base + QP.REQ_PSN], p[request + WQE.KIND], done === 0)
-      ? receiveMessageSlice(s, peer, row, request, done, bytes, packets, ends)
-      : 0
+  const accepted = isAdmitted ? receiveMessageSlice(s, peer, row, request, done, bytes, packets, ends) : 0
   countMessage(s, row, request, done === 0, ends, packets, bytes)
   if (isReliable) return onSliceReceived(s, row, request, packets, accepted, packets * PACKET_WEIGHT + bytes, ends, now)
   dropRest(peer, s.peerRow, w[base + QP.REQ_PSN], p[request + WQE.KIND], accepted, packets)
@@ -186,7 +185,7 @@ const receiveMessageSlice = (
     nakInvalidRequest(peer, peerRow, noSrqCause(srqnOf(s, row * QP.WORDS, request)))
     return 0
   }
-  const position = starts ? (ends ? OP_ONLY : OP_FIRST) : ends ? OP_LAST : OP_MIDDLE
+  const position = starts && ends ? OP_ONLY : starts ? OP_FIRST : ends ? OP_LAST : OP_MIDDLE
   const lastFlags = ends ? opcodeFlags[serviceBits[service] | lastOf[operation]] & (OP_IMM | OP_INV) : 0
   const flags = position | lastFlags
   const value = lastFlags === 0 ? 0 : p[wr + Send.IMM]
@@ -410,8 +409,8 @@ const admitSlicePacket = (peer: EngineState, peerRow: number, psn: number, kind:
   admitPacket(peer, peerRow, (starts ? OP_START : 0) | (kind === SEND ? OP_SEND : 0), psn)
 
 /**
- * UC: counts the packets of a slice after the first dropped packet, which are dropped too. `accepted`: number of
- * accepted packets; `psn`: of the slice's first packet.
+ * UC: drops and counts the packets of a slice after the first dropped packet. `accepted`: number of accepted packets;
+ * `psn`: of the slice's first packet.
  */
 const dropRest = (
   peer: EngineState,

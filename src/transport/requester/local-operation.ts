@@ -1,8 +1,8 @@
 /*
  * BIND_MW and LOCAL_INV, which send no packets (InfiniBand Architecture Specification, volume 1, clauses 10.6.7 and
- * 10.8.3.3). They are executed in the order of the send queue, before any later request is sent. When a peer gets the
- * key by a later SEND, the window is therefore bound. They complete after all earlier WQEs. They are not executed again
- * when requests are sent again after a loss.
+ * 10.8.3.3). Both are executed in the order of the send queue, before any later request is sent: the window is bound
+ * before a later SEND gives its key to the peer. Both complete after all earlier WQEs, and are not executed again when
+ * requests are sent again after a loss.
  * state.ts explains short names such as `row`, `base` and `request`.
  */
 import { createCause } from '../../spec/check/causes.ts'

@@ -202,8 +202,8 @@ const sendLocal = (s: EngineState, row: number, request: number): number => {
   if (w[base + QP.REQ_HEAD] !== request) return SENT_SOME
   completeOldest(s, row, SUCCESS)
   // Nothing is outstanding. A paced queue pair's sent bytes count against `rowLimit` until the next `openWindow`.
-  if (s.pacingInterval === 0 || reliableService[w[base + QP.SERVICE]] !== 0)
-    w[base + QP.COMP_ACKED_BYTES] = w[base + QP.REQ_SENT_BYTES]
+  const isPaced = s.pacingInterval !== 0 && reliableService[w[base + QP.SERVICE]] === 0
+  if (!isPaced) w[base + QP.COMP_ACKED_BYTES] = w[base + QP.REQ_SENT_BYTES]
   if ((w[base + QP.REQ_FLAGS] & ReqFlag.DRAINING) !== 0) onDrained(s, row)
   return SENT_SOME
 }
@@ -294,7 +294,7 @@ const maySolicit = (kind: number, flags: number): boolean => kind !== WRITE || (
 
 /**
  * Sends up to `want` packets of a WRITE from its FIRST on. The FIRST has a RETH, so it is longer and in another run.
- * The payloads of all packets have the same distance, so one read of client memory fills them.
+ * The stride from payload to payload is always `size`, so one read of client memory fills all payloads.
  */
 const sendWriteFirst = (s: EngineState, row: number, request: number, want: number): number => {
   const w = s.rows

@@ -80,7 +80,7 @@ export const nakFatal = (s: EngineState, row: number, syndrome: number, status: 
   flushDma(s) // the NAK acknowledges earlier requests, so their data must be written
   if (s.rows[base + QP.STATE] === ERR) return
   if (reliableService[s.rows[base + QP.SERVICE]] === 0) {
-    // An error of its own receive buffer moves a queue pair of any service to ERR.
+    // An error in the receive buffer moves a queue pair of any service to ERR.
     if (status === LOC_PROT_ERR) failReceive(s, row, status, cause)
     else {
       s.env.causes?.dropped(row, cause)

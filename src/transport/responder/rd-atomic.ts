@@ -230,8 +230,8 @@ export const onAtomic = (s: EngineState, row: number, arena: Arena, at: number, 
   }
   const resource = takeResourceOrNak(s, row)
   if (resource === 0) return
-  const swapHi = ext.atomicSwapHi(view, at)
-  const swapLo = ext.atomicSwapLo(view, at)
+  const swapOrAddHi = ext.atomicSwapHi(view, at)
+  const swapOrAddLo = ext.atomicSwapLo(view, at)
   const original = s.result.original
   const errno =
     (opcode & OPERATION_MASK) === COMPARE_SWAP
@@ -241,11 +241,11 @@ export const onAtomic = (s: EngineState, row: number, arena: Arena, at: number, 
           lo,
           ext.atomicCompareHi(view, at),
           ext.atomicCompareLo(view, at),
-          swapHi,
-          swapLo,
+          swapOrAddHi,
+          swapOrAddLo,
           original,
         )
-      : memory.fetchAdd(region, hi, lo, swapHi, swapLo, original)
+      : memory.fetchAdd(region, hi, lo, swapOrAddHi, swapOrAddLo, original)
   if (errno !== 0) {
     s.pool[resource + RES.KIND] = NONE
     noteMemoryFault(s, key, hi, lo, ATOMIC_BYTES, Access.REMOTE_ATOMIC)

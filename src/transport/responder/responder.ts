@@ -69,7 +69,7 @@ export const onRequest = (s: EngineState, row: number, arena: Arena, at: number,
   } else if (!acceptPsn(s, row, arena, at, opcode, flags, psn)) return
   if (w[base + QP.STATE] === RTR) raiseCommEst(s, row)
   const payload = length - HEADER_BYTES[opcode] - bthPadCount(arena.view, at) - ICRC_BYTES
-  if (isOutOfSequence(w[base + QP.RESP_MESSAGE], flags))
+  if (isOutOfPlace(w[base + QP.RESP_MESSAGE], flags))
     nakInvalidRequest(s, row, createCause('OUT_OF_PLACE', { bthOpcode: opcode }))
   else if (!isLengthValid(w[base + QP.MTU], flags, payload))
     nakInvalidRequest(s, row, createCause('PACKET_LENGTH', { payload, mtu: w[base + QP.MTU] }))
@@ -90,7 +90,7 @@ export const onRequest = (s: EngineState, row: number, arena: Arena, at: number,
  * Whether a packet is at a wrong position. A MIDDLE or LAST must continue a message of its own kind. A FIRST or ONLY
  * (READs and atomics are ONLY) requires that no message is in progress.
  */
-const isOutOfSequence = (message: number, flags: number): boolean =>
+const isOutOfPlace = (message: number, flags: number): boolean =>
   (flags & OP_START) !== 0 ? message !== NONE : message !== ((flags & OP_SEND) !== 0 ? SEND : WRITE)
 
 /** FIRST and MIDDLE have the path MTU; LAST has 1 byte or more, ONLY 0 bytes or more, up to the path MTU. */
@@ -200,12 +200,10 @@ const onWrite = (
 ): void => {
   const { view } = arena
   const left = s.rows[row * QP.WORDS + QP.RESP_WRITE_LEFT] >>> 0
-  const refusal =
-    (flags & OP_START) !== 0
-      ? onWriteStart(s, row, view, at + RETH_AT[opcode], flags, payload)
-      : ((flags & OP_LAST) !== 0 ? payload === left : payload < left)
-        ? 0
-        : refuseLength(s, left)
+  const isLast = (flags & OP_LAST) !== 0
+  let refusal = 0
+  if ((flags & OP_START) !== 0) refusal = onWriteStart(s, row, view, at + RETH_AT[opcode], flags, payload)
+  else if (isLast ? payload !== left : payload >= left) refusal = refuseLength(s, left)
   if (refusal !== 0) {
     nakFatal(s, row, refusal, REM_INV_REQ_ERR, takeCause(s))
     return

@@ -106,7 +106,7 @@ const sendReadResponses = (s: EngineState, row: number, resource: number): numbe
   const offset = (next - p[resource + RES.BASE]) * mtu
   const payload = p[resource + RES.READ_LENGTH] - offset
   const isLast = next + 1 === end
-  // If only a later part of the READ is repeated, its first response is no FIRST.
+  // The repetition of a later part of a READ has no FIRST.
   const isFirst = next === 0
   if (!isLast)
     return isFirst ? sendReadFirst(s, row, resource, end) : sendReadMiddles(s, row, resource, next, end, offset)
@@ -191,9 +191,9 @@ const putMiddles = (s: EngineState, base: number, resource: number, next: number
 }
 
 /**
- * Reads memory into the payloads of responses, from response number `next` on: `total` bytes from byte `offset` of the
- * READ on. They go to the sink's arena from `at` on, in chunks of `chunk` bytes, one every `stride` bytes. False if
- * reading fails: the QP goes to ERR, and a NAK is sent instead of the responses.
+ * Reads memory into the payloads of responses, from response number `next` on: `total` bytes from `offset` bytes after
+ * the address RES.DATA on. They go to the sink's arena from `at` on, in chunks of `chunk` bytes, one every `stride`
+ * bytes. False if reading fails: the QP goes to ERR, and a NAK is sent instead of the responses.
  */
 const fillReadResponses = (
   s: EngineState,

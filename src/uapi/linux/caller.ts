@@ -194,7 +194,7 @@ export const driverPart = (
   const key = `${view.schema.driverId} ${name}`
   let compiled = driverStructs.get(key)
   if (compiled === undefined) {
-    // not the method's attributes: another driver with this id may not have declared them
+    // not `call.method.out`: another driver with the same id may lack these attributes
     const attributes = driverOutputs(view.schema.driverId, call.class.name, call.methodName)
     compiled = compileLayout(name, out, attributes)
     driverStructs.set(key, compiled)

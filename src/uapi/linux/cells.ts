@@ -46,7 +46,7 @@ export interface CompiledLayout {
   readonly fds: readonly FdSlot[]
   /** Cells of attributes that the class lacks: they get `Cell.fallback`. */
   readonly constants: readonly Cell[]
-  /** Attributes of one handle: the object's class selects one (`byClass`). */
+  /** Cells of attributes that share one handle: the class of its object selects the attribute (`byClass`). */
   readonly choices: readonly BoundCell[]
   /** All mask bits of the method's attributes. */
   readonly attributeBits: number
@@ -70,8 +70,8 @@ export const isAttributeValue = ({ kind }: Cell): boolean => kind === 'value' ||
 
 /**
  * Binds a layout to the attributes of a method. Throws an Error if they do not fit, which is a bug. `path`: beginning
- * of error messages. `otherClasses`: attributes of the method in other classes, whose cells are skipped. `link`: the
- * device's; cells of other links are skipped.
+ * of error messages. `otherClasses`: attributes of the method in other classes; their cells are skipped, or get
+ * `Cell.fallback`. `link`: the device's; cells of other links are skipped.
  */
 export const compileLayout = (
   path: string,
@@ -240,7 +240,7 @@ export const writeCells = (
           writeUint(view, cell.at, cell.size, value === 0 ? 0 : 1)
         break
       case 'bit':
-        if (((value as number | undefined) ?? 0) & cell.bit! && readUint(view, cell.at, cell.size) === 0)
+        if ((((value as number | undefined) ?? 0) & cell.bit!) !== 0 && readUint(view, cell.at, cell.size) === 0)
           writeUint(view, cell.at, cell.size, 1)
         break
       case 'object':

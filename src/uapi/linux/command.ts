@@ -2,8 +2,8 @@
  * A write command of Linux without its headers: what write() and the ioctl INVOKE_WRITE have in common (R41,
  * spec/linux/write.ts).
  *
- * As in the kernel, only zeros may follow the struct of a request and its tail (tail.ts; EOPNOTSUPP), and the rest of a
- * longer response buffer is filled with zeros.
+ * As in the kernel, only zeros may follow the struct of a request and its tail (tail.ts), otherwise the error is
+ * EOPNOTSUPP. The rest of a longer response buffer is filled with zeros.
  */
 import { CallError } from '../../spec/errno.ts'
 import { type LinkName, Links } from '../../spec/links.ts'
@@ -100,7 +100,7 @@ export const deviceCommand = (view: CallerView, number: number, onName: (name: s
 
 /**
  * One handle may be the value of several attributes (`byClass`): keeps the attribute for the object's class. If none
- * matches, keeps the first, so that core refuses it.
+ * matches, keeps the first, so that core refuses the call.
  */
 const chooseByClass = (view: CallerView, { choices }: CompiledLayout, values: AnyValues): void => {
   if (choices.length === 0) return

@@ -40,7 +40,10 @@ const usualSize = (type: number): number | undefined => {
 
 // ---- filters ----
 
-/** The sizes of value and mask in a spec of `size` bytes. `knownBytes`: how many of these bytes are known. */
+/**
+ * `filterBytes`: bytes of the value, and of the mask, in a spec of `size` bytes. `knownBytes`: how many of them are
+ * known.
+ */
 const filterSizes = ({ bytes }: FlowFilter, size: number): { filterBytes: number; knownBytes: number } => {
   const filterBytes = (size - FLOW_SPEC_HEADER_BYTES) >>> 1
   return { filterBytes, knownBytes: Math.min(filterBytes, bytes) }
@@ -156,13 +159,13 @@ export const clearSpecs = ({ sizeAt, countAt }: PackedSpecs, request: Uint8Array
     const type = view.getUint32(at, true)
     const specSize = view.getUint16(at + 4, true)
     const filter = type < FlowAction.FIRST ? flowFilters[type & ~INNER] : undefined
-    const word = at + FLOW_SPEC_HEADER_BYTES
+    const bodyAt = at + FLOW_SPEC_HEADER_BYTES
     if (type !== FlowAction.COUNT) view.setUint32(at, 0, true)
     if (filter !== undefined) {
       const { filterBytes, knownBytes } = filterSizes(filter, specSize)
-      request.fill(0, word, word + knownBytes)
-      request.fill(0, word + filterBytes, word + filterBytes + knownBytes)
-    } else if (type !== ACTION_DROP) view.setUint32(word, 0, true)
+      request.fill(0, bodyAt, bodyAt + knownBytes)
+      request.fill(0, bodyAt + filterBytes, bodyAt + filterBytes + knownBytes)
+    } else if (type !== ACTION_DROP) view.setUint32(bodyAt, 0, true)
     at += specSize
   }
   view.setUint16(sizeAt, 0, true)
@@ -200,12 +203,12 @@ export const writeSpecs = (
       throw badLegacy(`has no room for spec ${i}`)
     view.setUint32(at, (type | ((spec?.flags as number | undefined) ?? 0)) >>> 0, true)
     view.setUint16(at + 4, specSize, true)
-    const word = at + FLOW_SPEC_HEADER_BYTES
+    const bodyAt = at + FLOW_SPEC_HEADER_BYTES
     if (spec !== undefined && filter !== undefined) {
       const { filterBytes, knownBytes } = filterSizes(filter, specSize)
-      request.set((spec.value as Uint8Array).subarray(0, knownBytes), word)
-      request.set((spec.mask as Uint8Array).subarray(0, knownBytes), word + filterBytes)
-    } else if (type !== ACTION_DROP) view.setUint32(word, spec === undefined ? counters! : (spec.tag as number), true)
+      request.set((spec.value as Uint8Array).subarray(0, knownBytes), bodyAt)
+      request.set((spec.mask as Uint8Array).subarray(0, knownBytes), bodyAt + filterBytes)
+    } else if (type !== ACTION_DROP) view.setUint32(bodyAt, spec === undefined ? counters! : (spec.tag as number), true)
     at += specSize
   }
   view.setUint16(sizeAt, at - start, true)

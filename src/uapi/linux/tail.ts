@@ -40,7 +40,7 @@ const checkWorkRequests = (args: AnyValues, tail: Uint8Array): void => {
     throw new CallError('EINVAL', `POST_SEND: a work request has at least ${MIN_WORK_REQUEST} bytes, not ${size}`)
 }
 
-/** Reads a list. The struct has the logarithm of its length, and zeros may follow. For tables of work queues. */
+/** Reads a list, such as a table of work queues: the struct has log2 of the list's length. Zeros may follow. */
 const readList = (
   { name, in: { tailLogAt } }: WriteCommand,
   type: Kind,
@@ -76,7 +76,7 @@ export const readTail = (
   }
 }
 
-/** Zeroes the bytes after the struct that the arguments restore. */
+/** Zeroes those bytes after the struct that the arguments restore. */
 export const clearTail = ({ size, tail, tailSpecs }: Layout, request: Uint8Array): void => {
   if (tail === undefined) return
   if (tailSpecs !== undefined) clearSpecs(tailSpecs, request, size)

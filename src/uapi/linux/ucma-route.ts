@@ -17,35 +17,71 @@ const COUNT = 192
 const PORT = 196
 const DEVICE_INDEX = 200
 
-// MTU, rate and packet life time are a selector (2 bits) and a value (6 bits).
+/** Offsets in a PathRecord. */
+const PathRecord = {
+  /** DGID, SGID, DLID, SLID. */
+  ADDRESSES: 8,
+  /** RawTraffic (1 bit), reserved (3), FlowLabel (20), HopLimit (8). */
+  TRAFFIC: 44,
+  TRAFFIC_CLASS: 48,
+  /** Reversible (1 bit), NumbPath (7). */
+  REVERSIBLE: 49,
+  PKEY: 50,
+  /** In the lower 4 bits. */
+  SL: 53,
+  // A selector (2 bits) and a value (6 bits):
+  MTU: 54,
+  RATE: 55,
+  LIFE_TIME: 56,
+  PREFERENCE: 57,
+} as const
 const SELECTOR_SHIFT = 6
 const VALUE = 0x3f
 
-/** Writes a PathRecord as struct ib_user_path_rec. The comments name the written fields. */
+/** Offsets in struct ib_user_path_rec. */
+const UserPath = {
+  ADDRESSES: 0,
+  RAW_TRAFFIC: 36,
+  FLOW_LABEL: 40,
+  REVERSIBLE: 44,
+  MTU: 48,
+  PKEY: 52,
+  HOP_LIMIT: 54,
+  TRAFFIC_CLASS: 55,
+  NUMB_PATH: 56,
+  SL: 57,
+  MTU_SELECTOR: 58,
+  RATE_SELECTOR: 59,
+  RATE: 60,
+  LIFE_TIME_SELECTOR: 61,
+  LIFE_TIME: 62,
+  PREFERENCE: 63,
+} as const
+
+/** Writes a PathRecord as struct ib_user_path_rec. */
 const writePath = (path: Uint8Array, record: Uint8Array): void => {
   const view = viewOf(path)
-  // dgid, sgid, dlid, slid
-  path.set(record.subarray(8, 44))
-  // from the record: RawTraffic (1 bit), reserved (3), FlowLabel (20), HopLimit (8)
-  const traffic = viewOf(record).getUint32(44)
-  // raw_traffic, flow_label, reversible, mtu, pkey
-  view.setUint32(36, traffic >>> 31, true)
-  view.setUint32(40, (traffic >>> 8) & 0xf_ffff)
-  view.setUint32(44, record[49]! >> 7, true)
-  view.setUint32(48, record[54]! & VALUE, true)
-  view.setUint16(52, viewOf(record).getUint16(50))
-  // hop_limit, traffic_class, numb_path, sl, mtu_selector
-  path[54] = traffic & 0xff
-  path[55] = record[48]!
-  path[56] = record[49]! & 0x7f
-  path[57] = record[53]! & 0xf
-  path[58] = record[54]! >> SELECTOR_SHIFT
-  // rate_selector, rate, packet_life_time_selector, packet_life_time, preference
-  path[59] = record[55]! >> SELECTOR_SHIFT
-  path[60] = record[55]! & VALUE
-  path[61] = record[56]! >> SELECTOR_SHIFT
-  path[62] = record[56]! & VALUE
-  path[63] = record[57]!
+  const from = viewOf(record)
+  const traffic = from.getUint32(PathRecord.TRAFFIC)
+  const mtu = record[PathRecord.MTU]!
+  const rate = record[PathRecord.RATE]!
+  const lifeTime = record[PathRecord.LIFE_TIME]!
+  path.set(record.subarray(PathRecord.ADDRESSES, PathRecord.TRAFFIC), UserPath.ADDRESSES)
+  view.setUint32(UserPath.RAW_TRAFFIC, traffic >>> 31, true)
+  view.setUint32(UserPath.FLOW_LABEL, (traffic >>> 8) & 0xf_ffff)
+  view.setUint32(UserPath.REVERSIBLE, record[PathRecord.REVERSIBLE]! >> 7, true)
+  view.setUint32(UserPath.MTU, mtu & VALUE, true)
+  view.setUint16(UserPath.PKEY, from.getUint16(PathRecord.PKEY))
+  path[UserPath.HOP_LIMIT] = traffic & 0xff
+  path[UserPath.TRAFFIC_CLASS] = record[PathRecord.TRAFFIC_CLASS]!
+  path[UserPath.NUMB_PATH] = record[PathRecord.REVERSIBLE]! & 0x7f
+  path[UserPath.SL] = record[PathRecord.SL]! & 0xf
+  path[UserPath.MTU_SELECTOR] = mtu >> SELECTOR_SHIFT
+  path[UserPath.RATE_SELECTOR] = rate >> SELECTOR_SHIFT
+  path[UserPath.RATE] = rate & VALUE
+  path[UserPath.LIFE_TIME_SELECTOR] = lifeTime >> SELECTOR_SHIFT
+  path[UserPath.LIFE_TIME] = lifeTime & VALUE
+  path[UserPath.PREFERENCE] = record[PathRecord.PREFERENCE]!
 }
 
 /** Writes the response into `bytes`, which must be 0. `addresses` and `paths`: results of `cm_id.query`. */

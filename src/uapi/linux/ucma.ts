@@ -19,7 +19,7 @@ import { answering, answeringAs, callOf, declaredMethod, refuse } from './caller
 import { type CompiledLayout, compileLayout, type Facts, readCells, writeCells } from './cells.ts'
 import { writeRoute } from './ucma-route.ts'
 
-/** The written descriptor, and the program's other descriptors. */
+/** The channel that is written to, and the caller's other descriptors. */
 export interface UcmaChannel {
   /** Core's number of the channel. */
   readonly object: number
@@ -89,7 +89,8 @@ const readAddress = (
   const family = viewOf(storage).getUint16(0, true)
   const size = SOCKADDR_BYTES[family] ?? 0
   const claimed = isShort ? size : viewOf(body).getUint16(length, true)
-  if (optional && (isShort ? family : claimed) === 0) return undefined
+  const isAbsent = (isShort ? family : claimed) === 0
+  if (optional && isAbsent) return undefined
   if (claimed === 0 || claimed !== size || (isShort && size > SOCKADDR_IN6_BYTES))
     throw new CallError(
       'EINVAL',

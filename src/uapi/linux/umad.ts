@@ -72,8 +72,8 @@ const u32 = (value: number): Uint8Array => {
 }
 
 /**
- * The arguments without default values. As on Linux, class version, methods and OUI of an agent without a class are
- * ignored: it receives no requests.
+ * Omits arguments that have their default values. As on Linux, class version, methods and OUI of an agent without a
+ * class are ignored: it receives no requests.
  */
 const withoutDefaults = (args: AnyValues): AnyValues => {
   const { mgmtClass, classVersion, methods, oui, flags, rmppVersion, qpn } = args

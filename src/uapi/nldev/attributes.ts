@@ -168,7 +168,7 @@ const problemOf = (name: NldevAttributeName, bytes: Uint8Array): Problem => {
 }
 
 /**
- * The attributes of a request; of attributes with one name, the last. Throws CallError as Linux's parser does: ERANGE
+ * The attributes of a request; of several with one name, the last. Throws CallError as Linux's parser does: ERANGE
  * for a truncated number or nested attribute, otherwise EINVAL. `strict`: also refuses unknown attributes, too long
  * numbers, a missing or unexpected NLA_F_NESTED, and bytes at the end that are not an attribute.
  */

@@ -217,7 +217,7 @@ class MessageInPlace implements ObjectMessage {
         'EINVAL',
         `${where}: attribute ${hexadecimal(id)} is an ${isOut ? 'input' : 'output'}, not an ${isOut ? 'output' : 'input'}`,
       )
-    // such attributes can never apply to this device: they are refused even without flag MANDATORY
+    // an attribute in `refused` can never apply to this device: it is refused even without flag MANDATORY
     const refused = Object.values(method.refused ?? {}).find(one => one.id === id && !isOut)
     if (refused !== undefined) throw new CallError(refused.code, `${where}: ${refused.why}`)
     if (flags & MANDATORY)

@@ -28,8 +28,8 @@ export interface CheckOptions {
   /** Searches for races: a write and other accesses to the same bytes in no defined order. Default false. */
   readonly races?: boolean
   /**
-   * 'all': captures the stack of each post. 'shared' (default): costs less, because from the 257th request of a queue
-   * on equal requests (opcode, flags, region) share stacks.
+   * 'all': captures the stack of each post. 'shared' (default): costs less, because after the first 256 requests of
+   * a queue, equal requests (opcode, flags, region) share stacks.
    */
   readonly stacks?: StackSharing
 }

@@ -30,8 +30,8 @@ const wrIdOffset = (queue: number, { layout }: ProgramRing): number =>
   queue === PostQueue.SEND ? layout.send.WR_ID : layout.receive.WR_ID
 
 /**
- * The stack of the failed request with this wr_id. If several requests have the wr_id, the oldest outstanding send has
- * failed; for a receive, and without such a send, the request that the device has taken last.
+ * The stack of the failed request with this wr_id. Of several sends with the wr_id, the oldest outstanding one has
+ * failed. Of receives, or if no such send is outstanding, the one that the device has taken last.
  */
 const stackOfRequest = ({ queue, ring, stacksBySlot }: WatchedQueue, wrId: bigint): LazyStack | undefined => {
   const { layout, view, words, elementsAt, mask, log2Element, index, wrap, consumer } = ring
