@@ -24,8 +24,8 @@ export type CmState =
   | 'SIDR_REQ_RCVD'
 
 /**
- * Events for the consumer. _RECEIVED: a message was received. _ERROR: a message was not answered. USER_ESTABLISHED,
- * which the engine raises: the consumer has said that the connection is established.
+ * Events for the consumer. _RECEIVED: a message was received. _ERROR: a message was not answered. USER_ESTABLISHED:
+ * the consumer's command ESTABLISH was executed.
  */
 export type CmEventName =
   | `${Exclude<CmMessageName, 'LAP' | 'APR'>}_RECEIVED`
@@ -45,7 +45,7 @@ export interface CmStep {
   readonly event?: CmEventName
 }
 
-/** The effect of a received message: a transition, or only an answer, perhaps again. */
+/** The effect of a received message: a transition, or for a duplicate only an answer. */
 export type CmReceipt = CmStep | { readonly answer: CmMessageName }
 
 export interface CmStateRules {

@@ -227,8 +227,8 @@ export const Messages = {
    * queue, number: as in `post`. error: a positive errno. state: the queue pair's state as libibverbs knows it. opcode:
    * ibv_wr_opcode. flags: ibv_send_flags. elements: number of scatter/gather elements. length: bytes of the element if
    * there is only one, otherwise 0. addressLow: the low bits of the remote address of an atomic. If the request is not
-   * known, opcode to addressLow and length are 0. unsignaled: number of outstanding sends at the end of the queue
-   * without IBV_SEND_SIGNALED.
+   * known, opcode, flags, elements, addressLow and length are 0. unsignaled: number of outstanding sends without
+   * IBV_SEND_SIGNALED at the end of the queue.
    */
   refused: layout(
     ['wrId', 'u64'],
@@ -361,15 +361,20 @@ export const firstRingOffset = (pageBytes: number): number => Math.max(ContextFi
  * file. A later post replaces an earlier post in the same slot (`postSlot`). Only clients that record stacks write the
  * log.
  */
-export const PostLog = { offset: 2 ** 36 - 2 ** 20, entries: 2 ** 15 } as const
+export const PostLog = { offset: ContextFile.bytes - 2 ** 20, entries: 2 ** 15 } as const
 
 /**
  * The event log, with a program's posts and polls in their order: an `eventLog` struct at `offset` of the context's
  * memory file, and a ring of `event` structs at `offset` + `firstEntry`. If the ring is full, the program waits
  * briefly, then overwrites entries. Only clients that record events write the log. `bytes`: the size of the event log
- * and of the post log behind it, which clients map together.
+ * and the following post log, which clients map together.
  */
-export const EventLog = { offset: 2 ** 36 - 2 ** 22, firstEntry: 4096, entries: 2 ** 14, bytes: 2 ** 22 } as const
+export const EventLog = {
+  offset: ContextFile.bytes - 2 ** 22,
+  firstEntry: 4096,
+  entries: 2 ** 14,
+  bytes: 2 ** 22,
+} as const
 
 /**
  * `event.kind`. PostQueue: a post. POLL: a poll of a CQ that returned completions. REFUSED | PostQueue: a post was

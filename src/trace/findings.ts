@@ -34,8 +34,9 @@ const MAX_CALLERS = 4
 
 /** `function at file:line`, or `function (object)`. */
 export const frameText = ({ function: name, file, line, object }: Frame): string => {
-  const location = file !== undefined ? `${file}:${line}` : object !== undefined ? `(${object})` : ''
-  return [name || '??', location].filter(Boolean).join(file === undefined ? ' ' : ' at ')
+  const functionName = name || '??'
+  if (file !== undefined) return `${functionName} at ${file}:${line}`
+  return object === undefined ? functionName : `${functionName} (${object})`
 }
 
 /** A frame in the history of an object. */

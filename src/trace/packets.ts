@@ -32,8 +32,7 @@ type Value = number | bigint | boolean
 /** Decimal fields. Other fields are hexadecimal. */
 const COUNTS = new Set(['dmaLen', 'msn'])
 
-const hex = (value: Value): string =>
-  `0x${Number.isInteger(value) || typeof value === 'bigint' ? value.toString(16) : value}`
+const hex = (value: Value): string => `0x${value.toString(16)}`
 const nameOf = (table: Readonly<Record<string, number>>, value: number): string | undefined =>
   Object.keys(table).find(name => table[name] === value)
 

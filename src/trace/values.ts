@@ -35,7 +35,9 @@ const flagsText = (enumeration: Enumeration, value: number): string => {
   let remainingBits = value >>> 0
   const names: string[] = []
   for (const [name, bits] of Object.entries<number>(enumeration.values)) {
-    if (bits === 0 || (value & bits) >>> 0 !== bits >>> 0 || (remainingBits & bits) === 0) continue
+    const isSet = bits !== 0 && (value & bits) >>> 0 === bits >>> 0
+    const isAlreadyNamed = (remainingBits & bits) === 0
+    if (!isSet || isAlreadyNamed) continue
     names.push(name)
     remainingBits = (remainingBits & ~bits) >>> 0
   }

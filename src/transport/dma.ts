@@ -172,9 +172,9 @@ const MAX_PENDING_BYTES = 0x1000_0000
 const accessOf = (kind: number): number => (kind === DmaKind.WRITE ? REMOTE_WRITE : LOCAL_WRITE)
 
 /**
- * Writes `s.payloads` to an address, deferred. If they do not continue the pending DMA, it is executed and they begin a
- * new one. If the old DMA fails, `s.onDmaFailed` is called, so check the row's state afterwards. Returns a DmaResult
- * for the new payloads.
+ * Writes `s.payloads` to an address, deferred. Payloads that do not continue the pending DMA begin a new one after the
+ * old one was executed. If the old DMA fails, `s.onDmaFailed` is called, so check the row's state afterwards. Returns a
+ * DmaResult for the new payloads.
  */
 export const writePayloads = (
   s: EngineState,
@@ -188,28 +188,19 @@ export const writePayloads = (
   const { arena, at, bytes, stride, count } = s.payloads
   const length = bytes * count
   if (s.dmaArena !== undefined) {
-    if (
-      s.dmaArena === arena &&
-      dma[DMA.CLOSED] === 0 &&
-      dma[DMA.ROW] === row &&
-      dma[DMA.KIND] === kind &&
-      dma[DMA.KEY] === key &&
-      (count === 1 ? bytes <= dma[DMA.CHUNK] : bytes === dma[DMA.CHUNK])
-    ) {
-      const before = dma[DMA.CHUNKS]
+    const isSameTarget = s.dmaArena === arena && dma[DMA.ROW] === row && dma[DMA.KIND] === kind && dma[DMA.KEY] === key
+    const fitsChunk = count === 1 ? bytes <= dma[DMA.CHUNK] : bytes === dma[DMA.CHUNK]
+    if (isSameTarget && fitsChunk && dma[DMA.CLOSED] === 0) {
+      const chunksBefore = dma[DMA.CHUNKS]
       const total = dma[DMA.TOTAL]
-      const step = before === 1 ? at - dma[DMA.AT] : dma[DMA.STRIDE]
+      const step = chunksBefore === 1 ? at - dma[DMA.AT] : dma[DMA.STRIDE]
       const end = dma[DMA.LO] + total
-      if (
-        step >= dma[DMA.CHUNK] &&
-        (count === 1 || stride === step) &&
-        at === dma[DMA.AT] + before * step &&
-        lo === end >>> 0 &&
-        hi === upperWord(dma[DMA.HI], end) &&
-        total < MAX_PENDING_BYTES
-      ) {
+      const continuesPackets =
+        step >= dma[DMA.CHUNK] && (count === 1 || stride === step) && at === dma[DMA.AT] + chunksBefore * step
+      const continuesMemory = lo === end >>> 0 && hi === upperWord(dma[DMA.HI], end)
+      if (continuesPackets && continuesMemory && total < MAX_PENDING_BYTES) {
         dma[DMA.STRIDE] = step
-        dma[DMA.CHUNKS] = before + count
+        dma[DMA.CHUNKS] = chunksBefore + count
         dma[DMA.TOTAL] = total + length
         if (bytes < dma[DMA.CHUNK]) dma[DMA.CLOSED] = 1
         return OK
@@ -272,30 +263,14 @@ export const flushDma = (s: EngineState): void => {
   const dma = s.dma
   const memory = s.env.memory
   const qpn = s.rows[dma[DMA.ROW] * QP.WORDS + QP.QPN]
-  const region = memory.resolve(
-    dma[DMA.PD],
-    dma[DMA.KEY],
-    dma[DMA.HI],
-    dma[DMA.LO],
-    dma[DMA.TOTAL],
-    dma[DMA.ACCESS],
-    qpn,
-  )
-  const result =
-    region < 0
-      ? refuseKey(s, dma[DMA.PD], dma[DMA.KEY], dma[DMA.HI], dma[DMA.LO], dma[DMA.TOTAL], dma[DMA.ACCESS], qpn)
-      : memory.write(
-            region,
-            dma[DMA.HI],
-            dma[DMA.LO],
-            arena,
-            dma[DMA.AT],
-            dma[DMA.CHUNK],
-            dma[DMA.STRIDE],
-            dma[DMA.TOTAL],
-          ) === 0
-        ? OK
-        : fault(s, dma[DMA.KEY], dma[DMA.HI], dma[DMA.LO], dma[DMA.TOTAL], dma[DMA.ACCESS])
+  const hi = dma[DMA.HI]
+  const lo = dma[DMA.LO]
+  const total = dma[DMA.TOTAL]
+  const region = memory.resolve(dma[DMA.PD], dma[DMA.KEY], hi, lo, total, dma[DMA.ACCESS], qpn)
+  let result: number = OK
+  if (region < 0) result = refuseKey(s, dma[DMA.PD], dma[DMA.KEY], hi, lo, total, dma[DMA.ACCESS], qpn)
+  else if (memory.write(region, hi, lo, arena, dma[DMA.AT], dma[DMA.CHUNK], dma[DMA.STRIDE], total) !== 0)
+    result = fault(s, dma[DMA.KEY], hi, lo, total, dma[DMA.ACCESS])
   if (result !== OK) s.onDmaFailed(s, dma[DMA.ROW], dma[DMA.KIND], result, dma[DMA.PSN], dma[DMA.MSN])
 }
 
@@ -325,8 +300,8 @@ export const scatterPayloads = (
     skip -= p[element + Sge.LENGTH]
     element += Sge.WORDS
   }
-  const fitting = Math.floor((p[element + Sge.LENGTH] - skip) / payloads.bytes)
-  const written = fitting < payloads.count ? (fitting > 0 ? fitting : 0) : payloads.count
+  const fitting = Math.max(0, Math.floor((p[element + Sge.LENGTH] - skip) / payloads.bytes))
+  const written = fitting < payloads.count ? fitting : payloads.count
   s.result.written = written
   if (written === 0) return OK
   payloads.count = written

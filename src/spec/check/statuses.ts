@@ -161,8 +161,8 @@ export const statuses: Readonly<Record<StatusName, StatusRow>> = {
 }
 
 /**
- * The findings that can lead to a completion status or event: first those of `likelyFindings`, then findings with the
- * status in findings.ts, or with a cause that leads to the status or event.
+ * The findings that can lead to a completion status or event: first `likelyFindings`, then the findings that list the
+ * status, or a cause that leads to the status or event.
  */
 export const findingsOf = (name: StatusName | EventName): FindingId[] => {
   const leadsToName = (cause: CauseName): boolean => causes[cause].results.some(result => result === name)

@@ -24,7 +24,7 @@ import {
 } from '../schema/schema.ts'
 import { CallNumber, ClassId } from './ids.ts'
 
-/** Event moderation: 0 means no limit. `count` 1, or 0 for both, turns moderation off. */
+/** Event moderation: 0 means no limit. Moderation is off if `count` is 1, or if both are 0. */
 const MODERATION_LIMIT = { max: 0xffff }
 const moderation = { count: optional(u32(2, MODERATION_LIMIT)), period: optional(u32(3, MODERATION_LIMIT)) }
 

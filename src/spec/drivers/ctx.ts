@@ -121,7 +121,7 @@ export const CtxContext = objectClass('ctx_context', 0x8000, {
   },
 })
 
-// ---- the calls of its interfaces ----
+// ---- the calls of the driver's interfaces ----
 
 /** Names of the interfaces. Version 1 lacks expected messages. CHANNEL: the provider channel. */
 export const CtxInterface = { V2: 'ctx.userdma.2', V1: 'ctx.userdma.1', CHANNEL: 'ctx' } as const

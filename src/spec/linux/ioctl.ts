@@ -42,13 +42,16 @@ export interface IoctlAttribute {
   readonly isExtensible: boolean
   readonly mandatory: boolean
   readonly cells: readonly Cell[]
-  /** `handle`, `fd`, `list`, `flags`: name of our attribute. `object`: the object of the call. Empty: none. */
+  /**
+   * `handle`, `fd`, `list`, `flags`: name of our attribute, empty if there is none. The name 'object' is that of the
+   * call's object.
+   */
   readonly name: string
   /** `handle`, `destroy`: the allowed classes. */
   readonly classes: readonly string[]
   /** `flags`: the accepted bits. */
   readonly allowed: number
-  /** The errno of Linux's handler if the attribute is absent; Linux's table has it as optional. */
+  /** The attribute is optional in Linux's table, but Linux's handler returns this errno if the attribute is absent. */
   readonly errnoIfAbsent?: ErrnoName
   /** No device here accepts the attribute: the errno if it is present. */
   readonly errnoIfPresent?: ErrnoName
@@ -70,7 +73,7 @@ export interface IoctlMethod {
   readonly converter?: 'invokeWrite' | 'handles' | 'gidTable'
 }
 
-/** `method` replaces the name by the id. */
+/** `method` (below) replaces `linuxName` with `id`. */
 type NamedAttribute = Omit<IoctlAttribute, 'id'> & { readonly linuxName: string }
 
 /** The length of an attribute is a u16. */

@@ -47,7 +47,7 @@ export interface Cell {
   readonly byClass?: true
 }
 
-/** The packed specs behind a struct (flow.ts). */
+/** The packed specs after a struct (flow.ts). */
 export interface PackedSpecs {
   /** Offset of the number of bytes of the specs (u16). */
   readonly sizeAt: number

@@ -180,16 +180,15 @@ const attribute = <N extends number, K extends NldevKind>(number: N, kind: K, ma
   ...(maxBytes !== undefined && { maxBytes }),
 })
 
-/** IB_DEVICE_NAME_MAX - 1 and IFNAMSIZ - 1. */
-const LONGEST_DEVICE_NAME = 63
-const LONGEST_INTERFACE = 15
+const IB_DEVICE_NAME_MAX = 64
+const IFNAMSIZ = 16
 /** Maximum bytes of texts that only the kernel sends (RDMA_NLDEV_ATTR_EMPTY_STRING). */
 const EMPTY = 1
 
 /** By name, without RDMA_NLDEV_ and ATTR_. */
 export const NldevAttributes = {
   DEV_INDEX: attribute(1, 'u32'),
-  DEV_NAME: attribute(2, 'text', LONGEST_DEVICE_NAME + 1),
+  DEV_NAME: attribute(2, 'text', IB_DEVICE_NAME_MAX),
   PORT_INDEX: attribute(3, 'u32'),
   CAP_FLAGS: attribute(4, 'u64'),
   FW_VERSION: attribute(5, 'text', EMPTY),
@@ -238,7 +237,7 @@ export const NldevAttributes = {
   RES_LOCAL_DMA_LKEY: attribute(48, 'u32'),
   RES_UNSAFE_GLOBAL_RKEY: attribute(49, 'u32'),
   NDEV_INDEX: attribute(50, 'u32'),
-  NDEV_NAME: attribute(51, 'text', LONGEST_INTERFACE + 1),
+  NDEV_NAME: attribute(51, 'text', IFNAMSIZ),
   DRIVER: attribute(52, 'nested'),
   DRIVER_ENTRY: attribute(53, 'nested'),
   DRIVER_STRING: attribute(54, 'text', EMPTY),
@@ -252,7 +251,7 @@ export const NldevAttributes = {
   RES_MRN: attribute(62, 'u32'),
   RES_CM_IDN: attribute(63, 'u32'),
   RES_CTXN: attribute(64, 'u32'),
-  LINK_TYPE: attribute(65, 'text', LONGEST_INTERFACE + 1),
+  LINK_TYPE: attribute(65, 'text', IFNAMSIZ),
   SYS_NETNS_MODE: attribute(66, 'u8'),
   DEV_PROTOCOL: attribute(67, 'text', EMPTY),
   NET_NS_FD: attribute(68, 'u32'),

@@ -52,12 +52,12 @@ export interface WriteCommand {
   readonly classes: readonly string[]
   readonly method: string
   readonly in: Layout
-  /** Minimum bytes of the request, without the driver's. Bytes behind the struct and its `tail` must be 0. */
+  /** Minimum bytes of the request, without the driver's. Bytes after the struct and its `tail` must be 0. */
   readonly minRequestBytes: number
   /** Undefined: the command has no response. */
   readonly out?: Layout
   readonly minResponseBytes: number
-  /** The bytes behind request and response belong to the driver. */
+  /** The bytes after request and response belong to the driver. */
   readonly hasDriverBytes: boolean
   /** Arguments of our method that the command implies. */
   readonly impliedArguments?: AnyValues

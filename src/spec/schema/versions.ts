@@ -78,7 +78,10 @@ export const unknownAttribute = (path: string, { in: attributes, refused = {} }:
  * `method.refused` are skipped: the call refuses them with its own message.
  */
 export const checkKnown = (path: string, method: Method, args: Readonly<Record<string, unknown>>): void => {
-  for (const name in args)
-    if (method.in[name]?.type === undefined && args[name] !== undefined && method.refused?.[name]?.why === undefined)
-      throw unknownAttribute(path, method, name)
+  for (const name in args) {
+    // Inherited properties such as `constructor` have neither `type` nor `why`.
+    const isKnown = method.in[name]?.type !== undefined
+    const isRefused = method.refused?.[name]?.why !== undefined
+    if (args[name] !== undefined && !isKnown && !isRefused) throw unknownAttribute(path, method, name)
+  }
 }

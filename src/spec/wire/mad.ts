@@ -13,7 +13,7 @@ export const GSI_QPN = 1
 /** The well-known Q_Key of the general services (IBA 10.2.5); subnet management has none. */
 export const GSI_QKEY = 0x8001_0000
 
-/** The common header of every message of communication management. */
+/** Values in the MAD header of every message of communication management. */
 export const CM_CLASS = 7
 export const CM_CLASS_VERSION = 2
 export const MAD_BASE_VERSION = 1

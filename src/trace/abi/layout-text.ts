@@ -158,9 +158,8 @@ const chainLines = ({ entries, undecoded, undecodedLength, reason }: ChainParts,
     const { call, ref } = entry
     const flags = bitsText(ChainEntryFlag, ref === undefined ? 0 : ChainEntryFlag.OBJECT)
     const head = `entry ${index} ${message.name}: call ${call}, flags ${flags}, ref ${ref ?? 0}`
-    const { call: _call, ...inner } = message
     return [
-      `${head}, size ${entry.message.length}; ${headerText({ ...inner, call: undefined })}`,
+      `${head}, size ${entry.message.length}; ${headerText({ ...message, call: undefined })}`,
       ...indented(bodyLines(message, (message.flags & MessageFlag.ANSWERED) !== 0, style)),
     ]
   })

@@ -107,12 +107,9 @@ const messageParts = (source: MessageSource, splitsChain: boolean): MessageParts
     const { id, flags, payload, length } = item
     const isOut = (flags & AttributeFlag.OUT) !== 0
     const isFilled = (flags & AttributeFlag.FILLED) !== 0
-    const [name, type] = Object.entries(method?.[isOut ? 'out' : 'in'] ?? {})
-      .map(([attributeName, attribute]) => [attributeName, attribute.type, attribute.id] as const)
-      .find(([, , number]) => number === id) ?? [
-      id === CommonAttribute.LEGACY ? 'legacy' : `attribute 0x${id.toString(16)}`,
-      undefined,
-    ]
+    const found = Object.entries(method?.[isOut ? 'out' : 'in'] ?? {}).find(([, attribute]) => attribute.id === id)
+    const unknownName = id === CommonAttribute.LEGACY ? 'legacy' : `attribute 0x${id.toString(16)}`
+    const [name, type] = found === undefined ? [unknownName, undefined] : [found[0], found[1].type]
     const isIndirect = (flags & AttributeFlag.INDIRECT) !== 0 && length === INDIRECT_BYTES
     // An indirect value is an address and a length, 64 bits each.
     const address = isIndirect ? view.getBigUint64(payload, true) : undefined
@@ -121,8 +118,8 @@ const messageParts = (source: MessageSource, splitsChain: boolean): MessageParts
     const isPresent = !isOut || (isAnswer && isFilled)
     const memory = address === undefined || !isPresent ? undefined : source.memoryAt(address, isOut)
     const inlineLength = isOut && written <= length ? written : length
-    const value =
-      address !== undefined ? memory?.bytes : isPresent ? bytes.subarray(payload, payload + inlineLength) : undefined
+    const inlineBytes = isPresent ? bytes.subarray(payload, payload + inlineLength) : undefined
+    const value = isIndirect ? memory?.bytes : inlineBytes
     const isWhole = value !== undefined && (memory === undefined || memory.length === value.length)
     const hasChain = isChain && value !== undefined && (name === 'entries' || name === 'results')
     return {

@@ -8,7 +8,7 @@ import { linuxCall } from '../../spec/linux/coverage.ts'
 import { InvokeWrite, UHW_IN, UHW_OUT } from '../../spec/linux/ioctl.ts'
 import { requestStruct, responseStruct } from '../../spec/linux/names.ts'
 import { absentUcmaCommands, UCMA_HEADER_BYTES, ucmaCommands } from '../../spec/linux/ucma.ts'
-import { EXTENDED } from '../../spec/linux/write.ts'
+import { COMMAND_MASK, EXTENDED } from '../../spec/linux/write.ts'
 import { findCommand } from '../../uapi/linux/command.ts'
 import { findMethod } from '../../uapi/linux/ioctl-message.ts'
 import { viewOf } from '../../uapi/scalar.ts'
@@ -23,7 +23,7 @@ import { fdText, type NewDescriptors, structLines } from './struct.ts'
 /** The number and name of a write command; `ex N` for an extended one. No name: not a command of Linux. */
 const commandText = (number: number): string => {
   const found = linuxCall('write', number)
-  const shown = number >= EXTENDED ? `ex ${number & 0xff}` : String(number)
+  const shown = number >= EXTENDED ? `ex ${number & COMMAND_MASK}` : String(number)
   return found === undefined ? shown : `${shown} ${found.name}`
 }
 
@@ -281,8 +281,9 @@ const linesOfDialect = {
 export const rawLines = (record: TraceRecord, style: Style): string[] => {
   const { raw, dialect } = record
   const [inputs, out] = [raw?.in.map(memoryRangeOf) ?? [], raw?.out.map(memoryRangeOf) ?? []]
-  // Only an ioctl of a driver and a read(2) on a umad file can have outputs without inputs.
-  if (inputs.length === 0 && ((dialect !== 'driver' && dialect !== 'umad') || out.length === 0)) return []
+  // An ioctl of a driver and a read(2) on a umad file can have outputs without inputs.
+  const hasOnlyOutputs = inputs.length === 0 && out.length > 0 && (dialect === 'driver' || dialect === 'umad')
+  if (inputs.length === 0 && !hasOnlyOutputs) return []
   return linesOfDialect[dialect](inputs, out, style, record).map(line => `    ${line}`)
 }
 

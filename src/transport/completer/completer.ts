@@ -133,8 +133,8 @@ export const onAcknowledge = (s: EngineState, row: number, syndrome: number, ahe
 }
 
 /**
- * Acknowledges `count` PSNs from the oldest unacknowledged one on. It stops at a WQE that waits for its own response
- * (READ, atomic) or has a local error, and then returns false.
+ * Acknowledges `count` PSNs from the oldest unacknowledged one on. Returns false if it stops early, at a WQE that waits
+ * for its own response (READ, atomic) or has a local error.
  */
 const acknowledge = (s: EngineState, row: number, count: number, now: number): boolean => {
   const w = s.rows
@@ -182,7 +182,7 @@ const onProgress = (s: EngineState, row: number, now: number): void => {
   const base = row * QP.WORDS
   const request = w[base + QP.REQ_HEAD]
   const hasSkipped = (w[base + QP.REQ_FLAGS] & ReqFlag.SKIPPED_AHEAD) !== 0
-  const acked = w[base + QP.COMP_ACKED_BYTES]
+  const ackedBefore = w[base + QP.COMP_ACKED_BYTES]
   w[base + QP.COMP_RETRIES] = w[base + QP.RETRY_CNT]
   w[base + QP.COMP_RNR_RETRIES] = w[base + QP.RNR_RETRY]
   w[base + QP.REQ_FLAGS] &= ~(ReqFlag.RESENT | ReqFlag.RNR_WAIT | ReqFlag.SKIPPED_AHEAD | ReqFlag.LATE)
@@ -197,7 +197,7 @@ const onProgress = (s: EngineState, row: number, now: number): void => {
     w[base + QP.COMP_ACKED_BYTES] = p[request + WQE.START] + (isCounted ? done * (w[base + QP.MTU] + PACKET_WEIGHT) : 0)
     if (hasSkipped) w[base + QP.REQ_SENT_BYTES] = w[base + QP.COMP_ACKED_BYTES]
   }
-  const newlyAcked = (w[base + QP.COMP_ACKED_BYTES] - acked) | 0
+  const newlyAcked = (w[base + QP.COMP_ACKED_BYTES] - ackedBefore) | 0
   if (s.windows.maxBytes !== 0) growWindow(s, row, newlyAcked)
   if (w[base + QP.REQ_CWND] < s.maxCwnd) {
     const window = w[base + QP.REQ_CWND] + newlyAcked
@@ -214,7 +214,7 @@ const onProgress = (s: EngineState, row: number, now: number): void => {
 
 /**
  * Handles a READ response packet: checks position and length, and writes the data. The last packet completes the WQE.
- * `isEnd`: it is a LAST or ONLY.
+ * `isEnd`: the packet is a LAST or ONLY.
  */
 const onReadResponse = (
   s: EngineState,
@@ -233,13 +233,8 @@ const onReadResponse = (
   const p = s.pool
   const request = w[base + QP.REQ_HEAD]
   if ((p[request + WQE.KIND] & EMPTY_RESPONSE) !== 0) {
-    onFlushAtomicWriteResponse(
-      s,
-      row,
-      request,
-      length === HEADER_BYTES[opcode] + ICRC_BYTES && (FLAGS_OF[opcode] & OP_ONLY) !== 0,
-      now,
-    )
+    const isEmptyOnly = length === HEADER_BYTES[opcode] + ICRC_BYTES && (FLAGS_OF[opcode] & OP_ONLY) !== 0
+    onFlushAtomicWriteResponse(s, row, request, isEmptyOnly, now)
     return
   }
   const mtu = w[base + QP.MTU]
@@ -365,7 +360,10 @@ const onAtomicResponse = (s: EngineState, row: number, arena: Arena, at: number,
   onProgress(s, row, now)
 }
 
-/** Whether the QP is in RTS or SQD. A call may execute the pending DMA of earlier packets, and its failure moves the QP to ERR. */
+/**
+ * Whether the QP is in RTS or SQD. Check this after each call that may execute the pending DMA of earlier packets: if
+ * that DMA fails, the QP is in ERR.
+ */
 const isConnected = (s: EngineState, base: number): boolean => {
   const state = s.rows[base + QP.STATE]
   return state === RTS || state === SQD
@@ -474,7 +472,7 @@ export const onTimer = (s: EngineState, row: number, now: number): void => {
   const lateness = now - lastDeadline(s.timers)
   if (lateness > 0 && (w[base + QP.REQ_FLAGS] & ReqFlag.LATE) === 0) {
     w[base + QP.REQ_FLAGS] |= ReqFlag.LATE
-    setTimer(s.timers, row, now + Math.min(lateness, ackTimeouts[s.rows[row * QP.WORDS + QP.TIMEOUT]]))
+    setTimer(s.timers, row, now + Math.min(lateness, ackTimeouts[w[base + QP.TIMEOUT]]))
   } else retry(s, row, false)
 }
 

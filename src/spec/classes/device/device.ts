@@ -1,7 +1,7 @@
 /*
  * Class `device`: the device behind a context (R8). The only object is object 0, which no call creates.
  *
- * `open` creates the context of its descriptor (Linux: GET_CONTEXT); before `open` other calls are refused with EINVAL.
+ * `open` creates the descriptor's context (Linux: GET_CONTEXT); before `open` other calls are refused with EINVAL.
  * The two records of `query` have the layouts of Linux's ib_uverbs_query_device_resp and of the part that
  * ib_uverbs_ex_query_device_resp adds (R4). `queryGidTable` returns the GID tables of all ports, as in Linux.
  */

@@ -60,7 +60,7 @@ export const EventQueue = objectClass('event_queue', ClassId.event_queue, {
     create: method(CREATE_FD, { in: {}, out: {} }),
     /** The attached sources, and the number of unread events. */
     query: method(QUERY, { in: {}, out: { attached: list(64, attached, MAX_SOURCES), unread: optional(u32(65)) } }),
-    /** EBUSY if the object is attached to any event queue already, or the device or port to this queue. */
+    /** EBUSY if the object is already attached to any event queue, or the device or port to this event queue. */
     attach: method(CallNumber.event_queue.attach, { in: { cookie: u64(1), ...source }, out: {} }),
     /** Withdraws the source's unread events. ENOENT if the source is not attached to this queue. */
     detach: method(CallNumber.event_queue.detach, { in: source, out: {} }),

@@ -95,7 +95,7 @@ const QpAlternatePath = {
   pkeyIndex: at(28, u16(0)),
   timeout: at(30, u8(0, { max: 31 })),
 }
-/** The fields of an alternate path behind an address with LIDs. */
+/** The fields of an alternate path after an address with LIDs. */
 const alternateWithLids = { altPort: at(32, u8(0)), timeout: at(33, u8(0, { max: 31 })), pkeyIndex: at(34, u16(0)) }
 const IbAlternatePath = { ...IbAddress, ...alternateWithLids }
 const OpaAlternatePath = { ...OpaAddress, ...alternateWithLids }

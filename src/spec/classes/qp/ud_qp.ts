@@ -6,7 +6,7 @@ import { bytes, method, objectClass, u16 } from '../../schema/schema.ts'
 import { CallNumber, ClassId } from '../ids.ts'
 import { postSend, qpMethods } from './qp.ts'
 
-/** A multicast group: GID and LID, on Ethernet too, where the LID has no other meaning. */
+/** A GID and a LID together identify a multicast group, on Ethernet too. */
 const group = { gid: bytes(1, 16), mlid: u16(2) }
 
 export const UdQp = objectClass('ud_qp', ClassId.ud_qp, {
