@@ -35,7 +35,7 @@ export class CmRegistry {
     remoteId: new Map(),
     /** By the peer's GID, CA GUID and QPN: finds stale connections. */
     remoteQpn: new Map(),
-    /** By our device and QPN: connections that have neither ended nor are in TIMEWAIT. */
+    /** By our device and QPN: connections that have not ended and are not in TIMEWAIT. */
     localQpn: new Map(),
     /** By the sender's GID and request id: finds duplicates of a SIDR_REQ. */
     request: new Map(),

@@ -678,7 +678,7 @@ export interface Core {
 export interface TablePool {
   readonly classes: Map<string, { readonly table: ClassTable; uses: number }>
   readonly devices: Map<string, { readonly table: DispatchTable; readonly classes: readonly string[]; uses: number }>
-  /** Numbers that stand for handlers and declarations in the pools' keys. */
+  /** Numbers that stand for handlers and declarations in the keys of these maps. */
   readonly identities: WeakMap<object, number>
   nextIdentity: number
 }

@@ -31,7 +31,7 @@ export interface HostSources extends Pick<CheckerSources, 'adapters' | 'buffers'
   program(context: Context): Program | undefined
   /** Captures the stack of the current call. The returned function returns the stack, also after the call. */
   callStack(): () => Stack
-  /** The stack of a post with this wr_id to a queue, as in `CheckerSources`. */
+  /** As in `CheckerSources`. `number`: the QPN, or the handle of the SRQ. */
   postStack(context: Context, queue: number, number: number, wrId: bigint): Stack
   /** The event logs of programs. Absent: no search for races. */
   readonly events?: Omit<RaceSources, 'memoryOf'>

@@ -48,7 +48,7 @@ class IpPort {
 
   /** Throws CallError EOPNOTSUPP if the device has no GID or no queue pairs for clients. */
   constructor(device: Device, receive: (packet: Uint8Array) => void) {
-    // The first GID is the link-local default. Another GID is preferred.
+    // The first GID is the link-local default. A GID that is not link-local is preferred.
     const [first, ...others] = device.ports[0]?.gids.entries.flatMap(entry => entry?.gid ?? []) ?? []
     const gid = others.find(candidate => !isLinkLocal(candidate)) ?? first
     const queuePair = gid && device.driver.openDatagrams?.(device, IPOIB_QKEY, receive)

@@ -104,13 +104,14 @@ const messageOf = (data: Uint8Array, { agent, rmppVersion }: AgentState): Uint8A
     refuseData(`${data.length} bytes; class ${mgmtClass} has headers of ${dataOffset(mgmtClass)}`)
   if (rmppVersion !== 0 && !usesRmpp(mgmtClass))
     refuseData(`class ${mgmtClass} has no long messages, but the agent is registered for them`)
-  if (data.length > MAD_BYTES && !agent.isTransfer(data, mgmtClass))
+  const isTransfer = agent.isTransfer(data, mgmtClass)
+  if (data.length > MAD_BYTES && !isTransfer)
     refuseData(
       `${data.length} bytes are more than a datagram has (${MAD_BYTES}), and this is not an RMPP message of the agent`,
     )
-  const message = new Uint8Array(Math.max(MAD_BYTES, data.length))
+  const message = new Uint8Array(isTransfer ? data.length : MAD_BYTES)
   message.set(data)
-  return agent.isTransfer(data, mgmtClass) ? message.subarray(0, data.length) : message
+  return message
 }
 
 const agentsOf = ({ context, state }: FdObject<MadQueue>): CoreObject<AgentState>[] =>

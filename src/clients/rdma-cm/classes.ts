@@ -78,7 +78,7 @@ const addressesRecord = (
 /** In place of a missing address. */
 const noFamily: SocketAddress = { ...anyAddress(Family.INET6), family: 0 }
 
-/** An address of an identifier as an AF_IB address. `gid`: its GID, if known. */
+/** An address of an identifier as an AF_IB address. `gid`: the GID of the address, if known. */
 const asIbAddress = (id: Identifier, address: SocketAddress, gid: Uint8Array | undefined): SocketAddress =>
   address.family === Family.IB
     ? address

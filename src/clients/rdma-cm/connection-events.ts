@@ -21,7 +21,7 @@ import {
   replyParameters,
   requestParameters,
 } from './parameters.ts'
-import { Family, fromHeader, ipAddress, type SocketAddress } from './socket-address.ts'
+import { fromHeader, ipAddress, type SocketAddress } from './socket-address.ts'
 
 const { CONNECT_REQUEST, CONNECT_RESPONSE, UNREACHABLE, REJECTED, ESTABLISHED, DISCONNECTED, TIMEWAIT_EXIT } =
   CmEventType.values
@@ -58,7 +58,7 @@ const addressesOf = (
 ): { readonly peer: SocketAddress; readonly local: SocketAddress } | undefined => {
   const { path, serviceId } = event.connection
   const port = Number(serviceId & 0xffffn)
-  if (ibListener?.source?.family === Family.IB)
+  if (ibListener?.source !== undefined)
     return { peer: ipAddress(path.remoteGid, 0), local: { ...ibListener.source, address: path.localGid, serviceId } }
   const header = parseRdmaCmHeader(privateData)
   if (header === undefined) return undefined

@@ -125,8 +125,9 @@ export class CmDevices {
   #remoteGidOf(destination: SocketAddress): Uint8Array {
     const { address, family } = destination
     if (this.withAddress(address) !== undefined) return address
+    if (!isLoopback(destination) && !isAny(destination)) return address
     const isOfOtherProcess = isLoopback(destination) && !this.#routing.isClosed && this.#loopbackAddress() !== undefined
-    if (isOfOtherProcess || !(isLoopback(destination) || isAny(destination))) return address
+    if (isOfOtherProcess) return address
     return this.#firstAddress(family === Family.INET).localGid
   }
 

@@ -50,8 +50,11 @@ export const pathRecord = (id: Identifier): RecordOf<typeof CmPathRecord>[] => {
   if (id.chosenPath !== undefined) return [{ flags: FLAGS, reserved: 0, record: id.chosenPath.record }]
   const record = new Uint8Array(RECORD_BYTES)
   const view = new DataView(record.buffer)
-  const serviceId = id.connection?.serviceId ?? rdmaCmServiceId(id.portSpace, destination?.port ?? 0)
-  view.setBigUint64(FieldAt.SERVICE_ID, source?.family === Family.IB ? (destination?.serviceId ?? 0n) : serviceId)
+  const serviceId =
+    source?.family === Family.IB
+      ? destination?.serviceId
+      : (id.connection?.serviceId ?? rdmaCmServiceId(id.portSpace, destination?.port ?? 0))
+  view.setBigUint64(FieldAt.SERVICE_ID, serviceId ?? 0n)
   record.set(remoteGid, FieldAt.DGID)
   record.set(localGid, FieldAt.SGID)
   view.setUint32(FieldAt.FLOW_LABEL, ((id.flowLabel << 8) | HOP_LIMIT) >>> 0)

@@ -45,7 +45,8 @@ const conflict = (
   // An AF_IB address may be of either family.
   const isAfIb = source.family === Family.IB || otherSource.family === Family.IB
   const isSameFamily = isAfIb || source.family === otherSource.family
-  if (!isSameFamily && (source.family === Family.INET6 ? holder : other).onlyIpv6) return undefined
+  const ipv6Holder = source.family === Family.INET6 ? holder : other
+  if (!isSameFamily && ipv6Holder.onlyIpv6) return undefined
   if (isAny(source) || isAny(otherSource)) return 'EADDRNOTAVAIL'
   return isSameFamily && isSameAddress(source.address, otherSource.address) ? 'EADDRINUSE' : undefined
 }

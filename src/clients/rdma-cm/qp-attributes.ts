@@ -31,7 +31,7 @@ const refuse = (reason: string): never => {
   throw new CallError('EINVAL', `cm_id.initQpAttr: ${reason}`)
 }
 
-/** The attributes without a connection, and of UD. They do not depend on the state. */
+/** The attributes without a connection, and of UD. Only `state` itself depends on the state. */
 const unconnectedAttributes = (id: Identifier, state: number): QpAttributes => ({
   state,
   pkeyIndex: 0,

@@ -375,7 +375,7 @@ export class RdmaCm implements EventHost {
     this.flush()
   }
 
-  /** Call if the queue pair receives data before the RTU (rdma_notify, COMM_EST). The connection is established. */
+  /** Establishes the connection. Call if the queue pair receives data before the RTU (rdma_notify, COMM_EST). */
   establish(id: Identifier): void {
     const { connection } = id
     if (connection === undefined) throw new CallError('EINVAL', 'cm_id.notify: there is no connection')
@@ -527,7 +527,7 @@ export class RdmaCm implements EventHost {
   }
 
   /**
-   * Throws CallError EPERM if the queue pair belongs to another user. With its number in a REQ, the peer would end that
+   * Throws CallError EPERM if the queue pair belongs to another user: a REQ with this QPN would make the peer end the
    * queue pair's connection as stale.
    */
   #requireQueuePair({ object, device }: Identifier, qpNum: number, call: string): void {

@@ -5,7 +5,7 @@
  * - EINVAL: address and iova have different page offsets;
  * - EINVAL: unknown access bits; bits 20 to 29 are optional and ignored;
  * - EINVAL: remote write or atomic without local write;
- * - EINVAL: the range reaches the end of the address space, or is empty and starts at a page;
+ * - EINVAL: the range reaches the end of the address space, or is empty at a page boundary;
  * - EFAULT: pages do not exist or do not permit the access.
  *
  * If a region has any remote access, its rkey equals its lkey; otherwise its rkey is 0. Addresses of a region with
@@ -153,8 +153,8 @@ const IMPLICIT_LENGTH = BigInt(Number.MAX_SAFE_INTEGER)
 type CreateArguments = In<typeof Mr.methods.create, CoreObject>
 
 /**
- * The range and memory of a new region. Throws EINVAL for a `file` with another kind than FILE or FILE without a file,
- * EOPNOTSUPP for a kind that the device or caller does not support, and the errors of `openFile`.
+ * The range and memory of a new region. Throws EINVAL for `file` without kind FILE or the reverse, EOPNOTSUPP for a
+ * kind that the device or caller does not support, and the errors of `openFile`.
  */
 const sourceOf = (
   { caller, device }: CallContext,
@@ -262,14 +262,15 @@ const modifyRegion = (
   const unregister = needsRegistration ? registerRange(memory, range, bytes, rights, device, object) : endOld
   // Nothing fails after this line.
   if (needsRegistration) endOld?.()
-  if (special === undefined && (translation !== undefined || (oldRights & SHARE_FLAGS) === 0))
-    shareRange(memory, range, bytes, rights)
+  const isShared = translation === undefined && (oldRights & SHARE_FLAGS) !== 0
+  if (special === undefined && !isShared) shareRange(memory, range, bytes, rights)
   relocateRegion(table, row, range.start, baseOf(range, rights), bytes, memory)
   table.access[row] = rights >>> 0
   object.state = { row, iova: range.iova, ...(special && { special }), ...(unregister && { unregister }) }
   if (pd !== undefined) {
+    const [oldPd] = object.parents
     addParent(object, pd)
-    dropParent(object, object.parents[0]!)
+    dropParent(object, oldPd!)
     table.pd[row] = pd.id
   }
   return keysOf(table, row)

@@ -5,7 +5,7 @@
  */
 import { Ah } from '../../spec/classes/ah.ts'
 import { Pd } from '../../spec/classes/pd.ts'
-import { CallError } from '../../spec/errno.ts'
+import { CallError, type ErrnoName } from '../../spec/errno.ts'
 import { type AnyRecord, CREATE, DESTROY, type Out } from '../../spec/schema/schema.ts'
 import type { Result } from '../../uapi/call.ts'
 import { driverClass } from '../devices/driver.ts'
@@ -16,7 +16,7 @@ import { undoObjects } from '../objects/lifetime.ts'
 
 /** Adds the index of the list's entry to the error's message. */
 const errorOfEntry = (index: number, error: unknown): unknown =>
-  error instanceof CallError ? new CallError(error.code as 'EINVAL', `entry ${index}: ${error.message}`) : error
+  error instanceof CallError ? new CallError(error.code as ErrnoName, `entry ${index}: ${error.message}`) : error
 
 type CreateAhsResult = Out<typeof Pd.methods.createAhs>
 

@@ -70,8 +70,7 @@ export const withMethods = <const M extends Methods, S = unknown>(
 })
 
 /**
- * Adds handlers for certain links (R27): on a device of that link they replace the common ones. `null` removes a
- * method.
+ * Adds handlers by link (R27): on devices of the link they replace the common ones. `null` removes a method.
  */
 export const withLinkVariants = <C extends ObjectClass, S = unknown>(
   base: DriverClass,

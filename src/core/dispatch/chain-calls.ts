@@ -70,8 +70,9 @@ export const runTypedChain = (
     for (let i = 0; i < calls.length; i++) {
       const { chainedMethod, object } = calls[i]!
       const { class: cls, name, method } = chainedMethod
-      checkEntry(i, chainedMethod, object < 0 ? -1 - object : undefined)
-      const number = object < 0 ? createdByEntry(created, `${cls.name}.${name}`, -1 - object).handle : object
+      const ref = object < 0 ? -1 - object : undefined
+      checkEntry(i, chainedMethod, ref)
+      const number = ref === undefined ? object : createdByEntry(created, `${cls.name}.${name}`, ref).handle
       const deviceMethod = methodOf(context, cls, method.call, name)
       const result = invokeTyped(context, deviceMethod, number, resolveRefs(created, calls[i]!), caller)
       if (result instanceof Promise) {

@@ -377,8 +377,9 @@ const bank = (tables: readonly ClassTable[], isPrivate: boolean): Bank => {
     const { id } = table.class
     const isDriversOwn = id >= DRIVER_FIRST
     if (isDriversOwn !== isPrivate) continue
-    while (slots.length <= (id & 0x7fff)) slots.push(undefined)
-    slots[id & 0x7fff] = table
+    const slot = isPrivate ? id - DRIVER_FIRST : id
+    while (slots.length <= slot) slots.push(undefined)
+    slots[slot] = table
   }
   return slots
 }

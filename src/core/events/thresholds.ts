@@ -54,7 +54,7 @@ export const rearmThreshold = (events: Affiliation, threshold: Threshold, count:
 }
 
 /** Returns whether the event is due now. If not, sets the deadline of an event with a period. */
-const isReached = (events: Affiliation, threshold: Threshold): boolean => {
+const checkDue = (events: Affiliation, threshold: Threshold): boolean => {
   const { core, armedCount, armedPeriod, completions, firstCompletion } = threshold
   if (isImmediate(armedCount, armedPeriod) || (armedCount > 0 && completions >= armedCount)) return true
   if (armedPeriod > 0 && firstCompletion + armedPeriod < threshold.due) {
@@ -70,7 +70,7 @@ export const countCompletion = (events: Affiliation, threshold: Threshold): bool
   if (isImmediate(threshold.armedCount, threshold.armedPeriod)) return true
   threshold.completions++
   if (threshold.completions === 1) threshold.firstCompletion = threshold.core.now()
-  return isReached(events, threshold)
+  return checkDue(events, threshold)
 }
 
 /** The smaller of two limits; 0 means unlimited. */
@@ -86,7 +86,7 @@ export const tightenThreshold = (events: Affiliation, threshold: Threshold, coun
   const isNowImmediate = isImmediate(count, period)
   threshold.armedCount = isNowImmediate ? 1 : smallerLimit(armedCount, count)
   threshold.armedPeriod = isNowImmediate ? 0 : smallerLimit(armedPeriod, period)
-  return threshold.completions > 0 && isReached(events, threshold)
+  return threshold.completions > 0 && checkDue(events, threshold)
 }
 
 /** When to call `expire`, in microseconds of core's clock; Infinity: never. */

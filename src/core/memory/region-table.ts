@@ -87,8 +87,9 @@ export interface MemoryTable {
   readonly spaces: (AddressSpace | undefined)[]
   /** Number of rows that use each space. */
   readonly spaceUses: number[]
-  /** The directory: pages of row + 1, 0 for none. Number of live keys per page. */
+  /** The directory: pages of row + 1, 0 for none. */
   readonly pages: (Int32Array | undefined)[]
+  /** Number of live keys per page. */
   readonly pageUses: Int32Array
   readonly freeRows: number[]
   /** Cached regions for `findBuffer`, by the lowest bits of a key's index. */
@@ -112,7 +113,8 @@ export interface MemoryTable {
 const RECENT_REGIONS = 8
 const noBytes: Bytes = { address: 0, bytes: new Uint8Array(0), view: new DataView(new ArrayBuffer(0)) }
 /**
- * An unused entry. No protection domain has id 0.5, so key 0 is not found. V8 stores 0.5 as a double, as later values.
+ * An unused entry. No protection domain has id 0.5, so key 0 is not found. With 0.5, V8 stores `pd` and `offset` as
+ * doubles from the start.
  */
 const noRecentRegion = (): RecentRegion => ({
   key: 0,
@@ -203,7 +205,7 @@ const keyByte = ([first, second]: MemoryTable['secret'], index: number, round: n
   let mixed = index ^ first
   mixed = Math.imul(mixed ^ (mixed >>> 16), 0x85ebca6b) ^ second
   mixed = Math.imul(mixed ^ (mixed >>> 13), 0xc2b2ae35)
-  return (mixed >>> 24) + round
+  return ((mixed >>> 24) + round) & 0xff
 }
 
 const nextFreeKey = (table: MemoryTable): number => {
@@ -213,7 +215,7 @@ const nextFreeKey = (table: MemoryTable): number => {
       table.round = (table.round + 1) & 0xff
     }
     const index = table.nextIndex++
-    if (rowAt(table, index) < 0) return ((index << 8) | (keyByte(table.secret, index, table.round) & 0xff)) >>> 0
+    if (rowAt(table, index) < 0) return ((index << 8) | keyByte(table.secret, index, table.round)) >>> 0
   }
 }
 

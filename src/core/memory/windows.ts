@@ -133,7 +133,10 @@ export const bindWindow = (table: MemoryTable, pd: number, qp: number, bind: Bin
   const isType1 = table.kind[row] === KeyKind.WINDOW_1
   if ((access & ~windowRights(isType1)) !== 0) return false
   const length = (bind.lengthHi >>> 0) * TWO_32 + (bind.lengthLo >>> 0)
-  if (isType1 && length === 0) return unbindAndSetKey(table, row, bind.key)
+  if (isType1 && length === 0) {
+    unbindAndSetKey(table, row, bind.key)
+    return true
+  }
   if (length === 0 || (!isType1 && table.windowRegion[row]! >= 0)) return false
   const region = findKey(table, bind.lkey)
   if (region < 0 || table.kind[region] !== KeyKind.REGION || table.pd[region] !== pd) return false
@@ -167,11 +170,10 @@ export const bindWindow = (table: MemoryTable, pd: number, qp: number, bind: Bin
   return true
 }
 
-/** Ends the old binding, if any, and sets the new key byte. Always true. */
-const unbindAndSetKey = (table: MemoryTable, row: number, key: number): boolean => {
+/** Ends the old binding, if any, and sets the new key byte. */
+const unbindAndSetKey = (table: MemoryTable, row: number, key: number): void => {
   unbindWindow(table, row)
   table.key[row] = ((table.key[row]! & ~KEY_BYTE_MASK) | (key & KEY_BYTE_MASK)) >>> 0
-  return true
 }
 
 /**

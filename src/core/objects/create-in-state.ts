@@ -42,7 +42,7 @@ export const createInState = (
   let planWithoutState: TransitionPlan = { names: [], state: undefined, steps: [] }
   let planWithState: TransitionPlan = { names: [], state: -1, steps: [] }
 
-  const planFor = (call: CallContext, args: HandlerValues): readonly Step[] => {
+  const stepsFor = (call: CallContext, args: HandlerValues): readonly Step[] => {
     if (fitsPlan(planWithState, args)) return planWithState.steps
     if (fitsPlan(planWithoutState, args)) return planWithoutState.steps
     const refuse = (reason: string): never => {
@@ -63,8 +63,8 @@ export const createInState = (
   }
 
   return (call, object, args, core) => {
-    const plan = planFor(call, args)
-    if (plan.length === 0) return create(call, object, args, core)
+    const steps = stepsFor(call, args)
+    if (steps.length === 0) return create(call, object, args, core)
     const { context, device, caller, why } = call
     const modify = findEntry(device.table, object.class.id, MODIFY)
     if (modify === undefined)
@@ -88,8 +88,8 @@ export const createInState = (
       alsoCreated: undefined,
     }
     const runSteps = (result: AnyResult, from = 0): AnyResult | Promise<AnyResult> => {
-      for (let i = from; i < plan.length; i++) {
-        const { state, attributes } = plan[i]!
+      for (let i = from; i < steps.length; i++) {
+        const { state, attributes } = steps[i]!
         const values: HandlerValues = { state }
         for (const name of attributes) values[name] = args[name]
         const out = modify.run(modifyCall, object, values, modify.core)

@@ -1,7 +1,7 @@
 /*
- * Fd objects for carriers (R37): sessions of the daemon, and the library in this process. A carrier gets the number of an fd object in `Result.descriptors` or `Install`
- * (uapi/call.ts). It attaches its sink (`attachSink`), and closes the fd object after the client has closed the last
- * copy of the descriptor.
+ * Fd objects for carriers (R37): sessions of the daemon, and the library in this process. A carrier gets the number of
+ * an fd object in `Result.descriptors` or `Install` (uapi/call.ts). It attaches its sink (`attachSink`), and closes the
+ * fd object after the client has closed the last copy of the descriptor.
  */
 import { CallError } from '../../spec/errno.ts'
 import { closeEvents } from '../events/events.ts'

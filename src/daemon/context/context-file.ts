@@ -153,7 +153,7 @@ export class ContextMemory implements MappedMemory {
       if (this.#nextOffset + length > EventLog.offset)
         throw new CallError(
           'ENOMEM',
-          `the rings of one context have at most ${EventLog.offset - ContextFile.firstRing} bytes`,
+          `the rings of one context have at most ${EventLog.offset - firstRingOffset(this.#pageBytes)} bytes`,
         )
       offset = this.#nextOffset
       this.#nextOffset += length

@@ -49,7 +49,7 @@ export class Contexts {
   readonly #ending = new Set<OpenContext>()
   /** The daemon's ends of the doorbell sockets: descriptors, with the functions that close them. */
   readonly #doorbells = new Map<OpenContext, Map<number, () => void>>()
-  /** Release the memory files' descriptors from the quota. */
+  /** Functions that release the memory files' descriptors from the quota. */
   readonly #quotaReleases = new Map<OpenContext, () => void>()
   readonly #token = new Uint8Array(TOKEN_BYTES)
   readonly #tokenView = new DataView(this.#token.buffer)
@@ -106,7 +106,7 @@ export class Contexts {
     }
   }
 
-  /** Creates another doorbell socket. Returns the client's end, and throws, as `open`, except EIO. */
+  /** Creates another doorbell socket and returns the client's end. Throws the errors of `open`, except EIO. */
   addDoorbell(open: OpenContext, quota: FdQuota): number {
     const contextDoorbells = this.#doorbells.get(open)
     if (!contextDoorbells) throw new Error(`context ${open.number} is closed`)
