@@ -14,8 +14,8 @@ const unexpected = (): never => {
 const caller = { memory: noMemory, copyIn: unexpected, copyOut: unexpected, descriptor: () => undefined }
 const core = createCore()
 
-const calls = (name: string) => {
-  const device = createNullDevice(core, name)
+const prepareCalls = (deviceName: string) => {
+  const device = createNullDevice(core, deviceName)
   const context = openContext(device, { isOpened: true })
   const pd = invokeNow(context, Classes.pd, 'create', 0, {}, caller).object as number
   const sink = invokeNow(context, Sink, 'create', 0, { pd }, caller).object as number
@@ -41,13 +41,13 @@ const row = (name: string, quantity: string, floor: number, aim: number, prepare
 
 export const hookRows: readonly Row[] = [
   row('hooks off', 'a call on a device whose hook was removed', 1.15, 1.05, () => {
-    const [ours, reference] = [calls('off'), calls('never')]
+    const [ours, reference] = [prepareCalls('off'), prepareCalls('never')]
     const removeHook = addHook(ours.device, { pre() {} })
     removeHook()
     return { ours: perCall(ours.body), reference: perCall(reference.body) }
   }),
   row('hooks on', 'a call with a hook before and after it', 3, 2, () => {
-    const [ours, reference] = [calls('on'), calls('without')]
+    const [ours, reference] = [prepareCalls('on'), prepareCalls('without')]
     addHook(ours.device, { pre() {}, post() {} })
     return { ours: perCall(ours.body), reference: perCall(reference.body) }
   }),

@@ -57,16 +57,16 @@ const byLibrary = (cls: ObjectClass, prepare: (device: Device) => () => Disposab
 })
 
 const pdOf = ({ device }: Setup) => ({ pd: device.pd().handle })
-const queues = (setup: Setup) => {
+const pdAndCqs = (setup: Setup) => {
   const { handle } = setup.device.cq()
   return { ...pdOf(setup), sendCq: handle, recvCq: handle }
 }
-const cap = (requests: number, sges: number) => ({
+const qpArgs = (requests: number, sges: number) => ({
   cap: { maxSendWr: requests, maxRecvWr: requests, maxSendSge: sges, maxRecvSge: sges, maxInlineData: 0 },
   userHandle: 0n,
 })
-const sixteenRequests = cap(16, 1)
-const noQueues = cap(0, 0)
+const sixteenRequests = qpArgs(16, 1)
+const noRequests = qpArgs(0, 0)
 
 /** A queue pair in RTS. The peer does not exist. */
 const connected = (maker: Maker): Maker => ({
@@ -87,7 +87,7 @@ const connected = (maker: Maker): Maker => ({
 })
 
 const { LOCAL_WRITE } = AccessFlags.values
-const rc = byCall(RcQp, sixteenRequests, queues)
+const rc = byCall(RcQp, sixteenRequests, pdAndCqs)
 
 export const makers = {
   pd: byCall(Pd, {}),
@@ -103,12 +103,12 @@ export const makers = {
   cq: byCall(Cq, { cqe: 16, userHandle: 0n, compVector: 0 }),
   srq: byCall(Srq, { maxWr: 16, maxSge: 1, limit: 0, userHandle: 0n }, pdOf),
   rc_qp: rc,
-  'rc_qp 0+0': byCall(RcQp, noQueues, queues),
+  'rc_qp 0+0': byCall(RcQp, noRequests, pdAndCqs),
   'rc_qp connected': connected(rc),
-  uc_qp: byCall(UcQp, sixteenRequests, queues),
-  ud_qp: byCall(UdQp, sixteenRequests, queues),
+  uc_qp: byCall(UcQp, sixteenRequests, pdAndCqs),
+  ud_qp: byCall(UdQp, sixteenRequests, pdAndCqs),
   xrc_ini_qp: byCall(XrcIniQp, sixteenRequests, setup => {
-    const { pd, sendCq } = queues(setup)
+    const { pd, sendCq } = pdAndCqs(setup)
     return { pd, sendCq }
   }),
   xrc_tgt_qp: byCall(XrcTgtQp, { userHandle: 0n }, ({ carrier }) => ({

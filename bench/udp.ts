@@ -159,6 +159,8 @@ const startDgram = async (): Promise<Dgram> => {
 
 // ---- bandwidth ----
 
+const MEBI = 2 ** 20
+
 interface Bandwidth {
   readonly operation: Operation
   readonly size: number
@@ -169,8 +171,10 @@ interface Bandwidth {
   readonly drive?: SideOptions['drive']
 }
 
-const sizeText = (bytes: number): string =>
-  bytes < 1024 ? `${bytes} B` : bytes < 2 ** 20 ? `${bytes / 1024} KiB` : '1 MiB'
+const sizeText = (bytes: number): string => {
+  if (bytes < 1024) return `${bytes} B`
+  return bytes < MEBI ? `${bytes / 1024} KiB` : `${bytes / MEBI} MiB`
+}
 
 /** Bytes per round, by `segmentation`. */
 const ROUND_BYTES = { auto: 1e9, never: 1e8 }
@@ -218,7 +222,6 @@ const bandwidthRow = (
 
 const C_GSO = 'C with GSO and GRO'
 const C_PLAIN = 'C with sendmmsg'
-const MEBI = 2 ** 20
 
 const gsoRows = (['write', 'read', 'send'] as const).flatMap(operation =>
   [
@@ -346,15 +349,21 @@ const vethRow: Row = {
 const ROUNDS = 20_000
 
 /** A pair after a warm-up with SENDs of 64 bytes. */
-const latencyPair = async (spin: boolean): Promise<Pair> =>
-  startPair({ operation: 'send', size: 64, mtu: 1024, segmentation: 'auto', qps: 1, depth: 16, drive: 'spin' }).then(
-    async pair => {
-      await pair.pingpong(ROUNDS, spin)
-      return pair
-    },
-  )
+const latencyPair = async (spin: boolean): Promise<Pair> => {
+  const pair = await startPair({
+    operation: 'send',
+    size: 64,
+    mtu: 1024,
+    segmentation: 'auto',
+    qps: 1,
+    depth: 16,
+    drive: 'spin',
+  })
+  await pair.pingpong(ROUNDS, spin)
+  return pair
+}
 
-const spinRow: Row = {
+const spinLatencyRow: Row = {
   name: 'udp latency spin',
   quantity: 'UDP 64 B SEND, busy poll, round trip / 2',
   unit: 'µs',
@@ -373,7 +382,7 @@ const spinRow: Row = {
   },
 }
 
-const eventRow: Row = {
+const eventLatencyRow: Row = {
   name: 'udp latency events',
   quantity: 'UDP 64 B SEND, event driven, round trip / 2',
   unit: 'µs',
@@ -493,8 +502,8 @@ export const udpRows: readonly Row[] = [
   ...iperfRows,
   dgramRow,
   vethRow,
-  spinRow,
-  eventRow,
+  spinLatencyRow,
+  eventLatencyRow,
   rateRow,
   manyRow(100),
   manyRow(10_000),

@@ -43,7 +43,7 @@ const chained = measure('one chain', createByChain)
 const singleQps = measure('single calls', () => createBySingleCalls(chained))
 const { pd, cq, mr, qps } = chained
 
-// Objects of a chain work as other objects.
+// Objects of a chain work like other objects.
 const [sender, receiver] = qps
 sender.connect(receiver.endpoint)
 receiver.connect(sender.endpoint)

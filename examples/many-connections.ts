@@ -66,7 +66,7 @@ const serving = server.serve()
 const clients = Array.from({ length: connections }, () => createClient(clientDevice, server.accept))
 
 const start = performance.now()
-const answers = await Promise.all(
+const correctAnswers = await Promise.all(
   clients.map(async (ask, i) => {
     let correct = 0
     for (let n = 0; n < questions; n++) if ((await ask(`client ${i}, ${n}`)) === `CLIENT ${i}, ${n}`) correct++
@@ -78,7 +78,7 @@ stop.abort()
 await serving.catch(error => {
   if (error !== stop.signal.reason) throw error
 })
-const correct = answers.reduce((sum, count) => sum + count, 0)
+const correct = correctAnswers.reduce((sum, count) => sum + count, 0)
 console.log(
   `${correct} of ${connections * questions} answers on ${connections} connections, ${Math.round(correct / seconds)} a second`,
 )

@@ -128,22 +128,29 @@ static void close_between(unsigned first, unsigned end)
         raw_syscall(SYS_close, fd, 0, 0, 0, 0, 0);
 }
 
+/* Closes all of the caller's descriptors except these, range by range from the highest down. -1: none. */
+static void close_all_but(const int32_t kept_fds[MAX_KEPT_FDS])
+{
+    unsigned end = ~0u;
+    while (end > 0) {
+        int highest = -1; /* kept descriptor below `end` */
+        for (int i = 0; i < MAX_KEPT_FDS; i++)
+            if (kept_fds[i] > highest && (unsigned)kept_fds[i] < end)
+                highest = kept_fds[i];
+        const unsigned first = (unsigned)(highest + 1);
+        if (first < end)
+            close_between(first, end);
+        end = highest < 0 ? 0 : (unsigned)highest;
+    }
+}
+
 /* The mover's process: makes the system calls that the daemon stores in `argument`, until the daemon ends. */
 static int serve(void *argument)
 {
     struct mover *m = argument;
     raw_syscall(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0, 0);
     raw_syscall(SYS_prctl, PR_SET_NAME, (long)"userdma-mover", 0, 0, 0, 0);
-    /* Closes the ranges between kept descriptors, from the highest down. */
-    unsigned end = ~0u;
-    for (int kept = -1; end > 0; end = kept < 0 ? 0 : (unsigned)kept) {
-        kept = -1;
-        for (int i = 0; i < MAX_KEPT_FDS; i++)
-            if (m->kept_fds[i] > kept && (unsigned)m->kept_fds[i] < end)
-                kept = m->kept_fds[i];
-        if ((unsigned)(kept + 1) < end)
-            close_between((unsigned)(kept + 1), end);
-    }
+    close_all_but(m->kept_fds);
     while (raw_syscall(SYS_getppid, 0, 0, 0, 0, 0, 0) == m->parent) {
         wait_while(&m->is_busy, 0);
         const long switches = voluntary_switches();
@@ -315,12 +322,13 @@ EXPORT int64_t userdma_mover_move(struct mover *m, int is_write, int pid, int fd
         const long remote_address = (long)(remote + (uint64_t)done);
         m->local_part = (struct iovec){m->own_buffer, bytes};
         m->remote_part = (struct iovec){(void *)remote_address, bytes};
-        const long number = pid < 0    ? (is_write ? SYS_pwrite64 : SYS_pread64)
-                            : is_write ? SYS_process_vm_writev
-                                       : SYS_process_vm_readv;
-        const int64_t moved =
-            pid < 0 ? call(m, timeout_us, number, fd, (long)m->own_buffer, (long)bytes, remote_address, 0, 0)
-                    : call(m, timeout_us, number, pid, (long)&m->local_part, 1, (long)&m->remote_part, 1, 0);
+        int64_t moved;
+        if (pid < 0)
+            moved = call(m, timeout_us, is_write ? SYS_pwrite64 : SYS_pread64, fd, (long)m->own_buffer, (long)bytes,
+                         remote_address, 0, 0);
+        else
+            moved = call(m, timeout_us, is_write ? SYS_process_vm_writev : SYS_process_vm_readv, pid,
+                         (long)&m->local_part, 1, (long)&m->remote_part, 1, 0);
         if (moved == -ETIMEDOUT || moved == -ECHILD)
             return moved;
         if (moved <= 0)

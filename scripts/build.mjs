@@ -3,8 +3,8 @@
  * Builds what is out of date: TypeScript into dist/, the C parts into build/.
  *
  *   build.mjs [--for start|test|long|bench]
- *                                        start: everything but tests and benchmarks; the others, which build the
- *                                        same: everything (default: test)
+ *                                        start: everything but tests and benchmarks; test (the default), long and
+ *                                        bench: everything
  *
  *   dist/                                compiled src, test, bench and examples
  *   dist/run.cjs, run.cache              `userdma run` in one file, and its compiled code (scripts/bundle.mjs)
@@ -232,8 +232,9 @@ export const build = async purpose => {
 
 /** The value of `--for start|test|long|bench`, by default test. Throws StepError for other arguments. */
 export const purposeOf = (args, script) => {
-  const purpose = args.length === 0 ? 'test' : args[0] === '--for' && args.length === 2 ? args[1] : ''
-  if (['start', 'test', 'long', 'bench'].includes(purpose)) return purpose
+  if (args.length === 0) return 'test'
+  const [option, purpose] = args
+  if (args.length === 2 && option === '--for' && ['start', 'test', 'long', 'bench'].includes(purpose)) return purpose
   throw new StepError(`usage: node scripts/${script} [--for start|test|long|bench]; got: ${args.join(' ')}`)
 }
 

@@ -40,7 +40,7 @@ export const filesBelow = (folder, keep) => {
   return found.sort()
 }
 
-/** The full path of a program in PATH. */
+/** The full path of a program in PATH, or undefined. */
 export const findProgram = name => {
   for (const folder of (process.env.PATH ?? '').split(':')) {
     const path = join(folder || '.', name)

@@ -30,12 +30,13 @@ const struct = (name, { fields, size }) => {
   ].join('\n')
 }
 
+const literal = value => {
+  if (typeof value === 'string') return JSON.stringify(value)
+  return value > 0xffff ? `0x${value.toString(16)}u` : `${value}u`
+}
+
 const constants = (prefix, values) =>
-  Object.entries(values).map(([name, value]) => {
-    const text =
-      typeof value === 'string' ? JSON.stringify(value) : value > 0xffff ? `0x${value.toString(16)}u` : `${value}u`
-    return `#define USERDMA_${prefix}${upper(name)} ${text}`
-  })
+  Object.entries(values).map(([name, value]) => `#define USERDMA_${prefix}${upper(name)} ${literal(value)}`)
 
 // `upper` puts an underscore before each capital letter. Names like HELLO must first be made lower case.
 const lowered = values =>

@@ -7,6 +7,7 @@ module.exports = async function* ran(events) {
     if (type !== 'test:pass' && type !== 'test:fail') continue
     const { file, name, skip, todo, details } = data
     if (skip !== undefined || todo !== undefined || details?.type === 'suite') continue
+    // The runner may also report a file as a test, with its path as the name.
     if (file !== undefined && !name.endsWith('.test.js')) yield `${file}\n`
   }
 }

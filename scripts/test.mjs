@@ -6,8 +6,8 @@
  *   npm test -- wire core           only files below test/wire or test/core, or whose path contains the word; no biome
  *   npm test -- --long              the *.long.test files too
  *
- * The exit status is 0 if the checks and all tests succeed, else 1. A run of all tests lists test files of
- * docs/reference/requirements.md without a test that ran; with CI in the environment this is a failure.
+ * The exit status is 0 if the checks and all tests succeed, else 1. A run of all tests lists the test files
+ * that docs/reference/requirements.md names and of which no test ran; with CI in the environment this is a failure.
  */
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
@@ -45,8 +45,8 @@ export const namedButNotRun = (page, ran) => {
 }
 
 /**
- * Lists files of the requirements without a test that ran. A nonexistent file is a failure, and with CI in the
- * environment every listed file; otherwise the machine may lack what the test needs.
+ * Lists the test files that the requirements name and of which no test ran. False if one does not exist, or if CI is in
+ * the environment and the list is not empty. Without CI the machine may lack what a test needs.
  */
 const ranAllNamed = ran => {
   const absent = namedButNotRun(readFileSync(inRoot('docs', 'reference', 'requirements.md'), 'utf8'), ran)

@@ -87,10 +87,11 @@ export const median = (values: readonly number[]): number => {
   return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2
 }
 
-/** The limit that `value`, a ratio or our value, meets. */
+/** The verdict on `value`, a ratio or our value. */
 export const judge = ({ better, floor, aim }: Pick<Row, 'better' | 'floor' | 'aim'>, value: number): Verdict => {
   const meets = (limit: number): boolean => (better === 'lower' ? value <= limit : value >= limit)
-  return meets(aim) ? 'aim reached' : meets(floor) ? 'floor met' : 'floor missed'
+  if (meets(aim)) return 'aim reached'
+  return meets(floor) ? 'floor met' : 'floor missed'
 }
 
 /** Three significant digits, without exponent. */
@@ -134,7 +135,8 @@ const measureRounds = async (
   await bench.ours()
   await bench.reference?.()
   const rounds: Round[] = []
-  for (let quietRounds = 0; quietRounds < wantedRounds && rounds.length < wantedRounds * MAX_ROUNDS_FACTOR; ) {
+  let quietRounds = 0
+  while (quietRounds < wantedRounds && rounds.length < wantedRounds * MAX_ROUNDS_FACTOR) {
     const round = await measureRound(bench, probe, rounds.length % 2 === 0)
     rounds.push(round)
     if (round.quiet) quietRounds++

@@ -118,7 +118,8 @@ export interface Daemon {
 }
 
 /**
- * A daemon with the default device and a private socket. `check`, `races`: programs run under `userdma check --races`.
+ * A daemon with the default device and a private socket. `check`: programs run under `userdma check`; `races`: with
+ * `--races`.
  */
 export const startDaemon = async ({ check = false, races = false } = {}): Promise<Daemon> => {
   const folder = mkdtempSync(join(tmpdir(), 'userdma-bench-'))

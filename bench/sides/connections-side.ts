@@ -58,7 +58,7 @@ const costOf = async ({ count, seconds }: IdleOrder): Promise<IdleCost> => {
   await openMore(count)
   await sleep(TIMEWAIT_MS)
   const bytes = ((await memoryAfterCollection()).used - before.used) / count
-  // V8 ends its garbage collection in other threads. Their processor time must not be counted.
+  // V8 finishes its garbage collection in other threads. Their processor time must not be counted.
   await sleep(TIMEWAIT_MS)
   const start = performance.now()
   const cpu = process.cpuUsage()

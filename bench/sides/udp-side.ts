@@ -35,6 +35,9 @@ import { useCrcEngine } from '../../src/wire/crc.ts'
 
 export type Operation = 'write' | 'read' | 'send'
 
+const { RDMA_WRITE, RDMA_READ, SEND } = WrOpcode.values
+const OPCODES: Readonly<Record<Operation, number>> = { write: RDMA_WRITE, read: RDMA_READ, send: SEND }
+
 export interface SideOptions {
   readonly address: string
   /** Path MTU in bytes. */
@@ -140,12 +143,6 @@ const makeSide = (options: SideOptions) => {
     }
   })
 
-  const opcode =
-    operation === 'write'
-      ? WrOpcode.values.RDMA_WRITE
-      : operation === 'read'
-        ? WrOpcode.values.RDMA_READ
-        : WrOpcode.values.SEND
   const writeAllSlots = (ring: ProgramRing, write: (view: DataView, at: number) => void): void => {
     const { view } = ring.chunk
     const log2 = view.getUint32(RingHeader.LOG2_ELEMENT, true)
@@ -177,7 +174,7 @@ const makeSide = (options: SideOptions) => {
       })
       modify(handle, { state: RTS, timeout: 14, retryCnt: 7, rnrRetry: 7, sqPsn: 0, maxRdAtomic: 16 })
       writeAllSlots(send, (view, at) => {
-        view.setUint32(at + SendWqe.OPCODE, opcode, true)
+        view.setUint32(at + SendWqe.OPCODE, OPCODES[operation], true)
         view.setUint32(at + SendWqe.FLAGS, SendFlags.values.SIGNALED, true)
         view.setBigUint64(at + SendWqe.REMOTE, BigInt(peer.buffer), true)
         view.setUint32(at + SendWqe.RKEY, peer.rkey, true)
@@ -267,14 +264,14 @@ const runPolling = (side: Side, step: () => boolean): Promise<void> =>
 const runLoop = (side: Side, step: () => boolean): Promise<void> =>
   new Promise((resolve, reject) => {
     let isOver = false
-    let hasEnded = false
+    let isStopping = false
     const poll = (now: number, scope: ScanScope): boolean => {
       const hasProgress = side.rxe.poll(now, scope)
       try {
         isOver ||= step()
         // The last acknowledgement must be sent before the end.
-        if (isOver && !hasProgress && !hasEnded) {
-          hasEnded = true
+        if (isOver && !hasProgress && !isStopping) {
+          isStopping = true
           queueMicrotask(() => {
             loop.stop()
             side.port.wake = null

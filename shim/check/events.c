@@ -1,6 +1,6 @@
 /*
  * The logs in a context's memory file, for `userdma check`. The post log tells where requests were posted. The event
- * log, with USERDMA_STACKS=2, tells what threads did in order: posts, refused posts, polls with completions, and when
+ * log, with USERDMA_STACKS=2, tells in order what threads did: posts, refused posts, polls with completions, and when
  * each thread last waited for others.
  *
  * The logs are mapped through another descriptor of the file, which is closed at once and does not keep the context
@@ -26,7 +26,7 @@ bool shim_logs_events;
 static struct log {
     /* A mapping of both logs; NULL: none. */
     char *memory;
-    /* The mapped context: the daemon's number, and the connection of the number. */
+    /* The daemon's number of the mapped context, and the connection on which the number is valid. */
     uint32_t context;
     uint16_t generation;
 } logs[MAX_LOGS];
@@ -39,8 +39,8 @@ static __thread uint32_t thread_id __attribute__((tls_model("initial-exec")));
 static uint32_t process_id;
 
 /*
- * All that happened before the start of this process is ordered before it: the parent may have waited for it. Also
- * called in the child of a fork.
+ * This process counts as having waited for all that happened before its start, because its parent may have. Also called
+ * in the child of a fork.
  */
 static void note_process_start(void)
 {
@@ -143,7 +143,7 @@ void events_waited(void)
 EXPORT void userdma_waited(int fd);
 void userdma_waited(int fd)
 {
-    /* On descriptors of ours, threads wait for completions. Polling completions orders threads. */
+    /* A wait on a descriptor of ours is for a completion. Not the wait orders the threads, but the poll. */
     if (shim_logs_events && (fd < 0 || fd_kind(fd) == FD_OTHER))
         events_waited();
 }

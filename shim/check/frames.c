@@ -41,9 +41,11 @@ static void find_stack(void)
          * it. Without a limit, the answer ends at the next mapping, and the heap may grow into the answer.
          */
         if (early_syscall(SYS_gettid, 0, 0, 0, 0, 0, 0) == getpid()) {
-            const size_t watched = bytes < MAIN_STACK_BYTES       ? MAIN_STACK_BYTES
-                                   : bytes > MAX_MAIN_STACK_BYTES ? MAX_MAIN_STACK_BYTES
-                                                                  : bytes;
+            size_t watched = bytes;
+            if (watched < MAIN_STACK_BYTES)
+                watched = MAIN_STACK_BYTES;
+            if (watched > MAX_MAIN_STACK_BYTES)
+                watched = MAX_MAIN_STACK_BYTES;
             start = (char *)start + bytes - watched;
             bytes = watched;
         }

@@ -138,7 +138,8 @@ uint32_t outstanding_unsignaled(int fd, uint32_t number)
     uint32_t count = 0, index = 0;
     for (uint32_t slot = queue ? queue->last : NONE; slot != NONE && !elements[slot].is_signaled;
          slot = elements[slot].previous) {
-        count += count == 0 || elements[slot].index != index;
+        if (count == 0 || elements[slot].index != index) /* all elements of a request have one index */
+            count++;
         index = elements[slot].index;
     }
     requests_unlock();

@@ -57,7 +57,7 @@ static void detect(void)
     Dl_info info;
     void *function;
     memcpy(&function, &api.frame, sizeof function);
-    /* Last: then other threads use the functions. */
+    /* Stored last: from then on other threads use the functions. */
     if (dladdr(function, &info))
         __atomic_store_n(&base, info.dli_fbase, __ATOMIC_RELEASE);
 }

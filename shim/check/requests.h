@@ -59,7 +59,7 @@ struct element {
     bool is_signaled;
 };
 extern struct element elements[MAX_RANGES];
-/* Further slots were never used. */
+/* Slots from this one on were never used. */
 extern uint32_t used_slots;
 
 struct queue {

@@ -29,7 +29,7 @@ static struct {
 static uint32_t known_count;
 /* Number of unloads of libraries: part of each hash. */
 static uint32_t unloads;
-/* The connection and process of the numbers. */
+/* The connection and the process for which the numbers are valid. */
 static uint16_t known_generation;
 static pid_t known_pid;
 

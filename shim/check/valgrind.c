@@ -25,7 +25,7 @@ void valgrind_detect(void)
 
 void valgrind_mark_locked(const struct shim_guard *guard)
 {
-    /* A reply with the maximum of ranges may have a next reply. */
+    /* After a reply with the maximum number of ranges there may be more. */
     for (uint64_t count = USERDMA_MESSAGE_RANGES; count == USERDMA_MESSAGE_RANGES;) {
         struct request request = {.header = {.type = USERDMA_WRITTEN, .fd = -1}};
         struct reply reply;

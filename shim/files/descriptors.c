@@ -117,10 +117,14 @@ static inline bool read_if_ours(int fd, void *buffer, size_t count, ssize_t *res
     const int kind = fd_kind_for_use(fd);
     if (LIKELY(kind == FD_OTHER || kind == FD_HIDDEN || kind == FD_NETLINK))
         return false;
-    *result = kind == FD_CONTEXT || kind == FD_CM ? fail(EINVAL)
-              : kind == FD_RECEIVED               ? -1
-              : kind == FD_UMAD                   ? umad_read(fd, buffer, count)
-                                                  : event_read(fd, buffer, count);
+    if (kind == FD_CONTEXT || kind == FD_CM)
+        *result = fail(EINVAL);
+    else if (kind == FD_RECEIVED)
+        *result = -1; /* errno is already set */
+    else if (kind == FD_UMAD)
+        *result = umad_read(fd, buffer, count);
+    else
+        *result = event_read(fd, buffer, count);
     return true;
 }
 

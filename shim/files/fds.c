@@ -22,6 +22,8 @@
 
 /* The first number of hidden sockets, if the limit of descriptors allows. */
 #define HIDDEN_BASE 900
+/* HIDDEN_BASE is too high if it leaves no more numbers than this below the limit. */
+#define HIDDEN_ROOM 100
 /* After exec, this many numbers are searched for doorbell sockets. */
 #define HIDDEN_SEARCHED 256
 
@@ -126,7 +128,7 @@ static int hidden_base(void)
 {
     struct rlimit limit = {.rlim_cur = 1024};
     getrlimit(RLIMIT_NOFILE, &limit);
-    return limit.rlim_cur > HIDDEN_BASE + 100 ? HIDDEN_BASE : (int)(limit.rlim_cur / 8 * 7);
+    return limit.rlim_cur > HIDDEN_BASE + HIDDEN_ROOM ? HIDDEN_BASE : (int)(limit.rlim_cur / 8 * 7);
 }
 
 /* A copy of `fd` from number hidden_base on. If all are in use, from half of hidden_base on. -1 with errno. */

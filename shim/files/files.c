@@ -299,7 +299,9 @@ static int mode_in_tree(int dir, const char *path, int mode)
 {
     ABSOLUTE(dir, path);
     const int node = UNLIKELY(path_is_ours(path)) ? path_device_node(path) : -1;
-    return node < 0 || node_is_umad((unsigned)node) ? mode : mode & X_OK;
+    if (node < 0 || node_is_umad((unsigned)node))
+        return mode;
+    return mode & X_OK;
 }
 
 EXPORT int access(const char *path, int mode)

@@ -3,7 +3,7 @@
  *
  * A path matches by its first characters, with any number of slashes between components: "/sys/class/infiniband" also
  * matches infiniband_verbs and infiniband_mad. Most relative paths need no redirection: their directory was opened by a
- * redirected path, so it is in the tree. Redirected are relative paths from a folder above (/dev, /sys/class), and
+ * redirected path, so it is in the tree. Relative paths are redirected from a folder above (/dev, /sys/class), and to
  * device nodes, because opening the file in the tree opens no device.
  */
 #define _GNU_SOURCE
@@ -44,7 +44,7 @@ static const char *match_prefix(const char *path, const char *prefix)
     return path;
 }
 
-/* The element of `prefixes` that a path has, and in `suffix` the rest; NULL: none. */
+/* The element of `prefixes` with which a path begins, and in `suffix` the rest; NULL: none. */
 static const char *find_prefix(const char *path, const char **suffix)
 {
     for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++) {
@@ -114,13 +114,13 @@ void path_folder_changed(void)
 {
     char folder[PATH_SIZE];
     int saved = errno;
-    /* The end of the name of each tree's folder. The whole name is known only after HELLO. */
+    /* Searches for the end of a tree's name, because the whole name is known only after HELLO. */
     const long length = early_syscall(SYS_getcwd, (long)folder, sizeof folder - 1, 0, 0, 0, 0);
     shim_may_be_in_tree = length > 0 && strstr(folder, ".tree/sys/") && strstr(strcat(folder, "/"), "/infiniband/");
     errno = saved;
 }
 
-/* N of a path of `prefix` and N: decimal, at most six digits, no leading zeros. -1: another path. */
+/* The number after `prefix` in a path: decimal, at most six digits, no leading zeros. -1: another path. */
 static int number_after(const char *path, const char *prefix)
 {
     const char *suffix = match_prefix(path, prefix);
@@ -265,7 +265,7 @@ const char *path_absolute(int dir, const char *path, char path_buffer[PATH_SIZE]
     snprintf(link, sizeof link, "/proc/self/fd/%d", dir);
     const long buffer = (long)path_buffer;
     const ssize_t length = dir == AT_FDCWD
-                               ? early_syscall(SYS_getcwd, buffer, PATH_SIZE, 0, 0, 0, 0) - 1
+                               ? early_syscall(SYS_getcwd, buffer, PATH_SIZE, 0, 0, 0, 0) - 1 /* the NUL */
                                : early_syscall(SYS_readlinkat, AT_FDCWD, (long)link, buffer, PATH_SIZE, 0, 0);
     errno = saved;
     const size_t bytes_to_append = strlen(path) + 2;
