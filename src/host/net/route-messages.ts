@@ -231,13 +231,13 @@ export const hasInterruptedDump = (bytes: Uint8Array): boolean => {
 
 export type Dump = typeof RTM_GETLINK | typeof RTM_GETADDR | typeof RTM_GETNEIGH
 
-/** A request for a list: 20 bytes. */
+/** A request for a list: struct nlmsghdr, and struct rtgenmsg {family u8} padded to 4. */
 export const dumpRequest = (type: Dump): Uint8Array => {
-  const bytes = new Uint8Array(20)
+  const bytes = new Uint8Array(HEADER + 4)
   const view = new DataView(bytes.buffer)
   view.setUint32(0, bytes.length, true)
   view.setUint16(4, type, true)
   view.setUint16(6, NLM_F_REQUEST_DUMP, true)
-  bytes[16] = AF_UNSPEC
+  bytes[HEADER] = AF_UNSPEC
   return bytes
 }

@@ -19,6 +19,9 @@ const PORT = 4791
 /** Sizes of sockaddr_in and sockaddr_in6. */
 const SOCKADDR_IN = 16
 const SOCKADDR_IN6 = 28
+/** Offsets of the address in sockaddr_in and sockaddr_in6. */
+const SIN_ADDR = 4
+const SIN6_ADDR = 8
 /** Offset of the socklen_t behind the sockaddr in the arena. */
 const LENGTH_AT = 64
 
@@ -39,8 +42,8 @@ export const sourceAddress = (destination: Uint8Array, scope: number): Uint8Arra
     if (sys().connect(fd, address, length) < 0) return -lastErrno()
     view.setInt32(LENGTH_AT, SOCKADDR_IN6, true)
     if (sys().getsockname(fd, address, address + LENGTH_AT) < 0) return -lastErrno()
-    if (!isIpv4) return bytes.slice(8, 24)
-    return Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ...bytes.subarray(4, 8))
+    if (!isIpv4) return bytes.slice(SIN6_ADDR, SIN6_ADDR + 16)
+    return Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ...bytes.subarray(SIN_ADDR, SIN_ADDR + 4))
   } finally {
     close(fd)
   }

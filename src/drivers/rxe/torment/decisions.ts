@@ -71,7 +71,9 @@ export const createDecisions = ({ seed, maxDecisions }: TormentSetting): Decisio
       wait: () => {
         const max = Math.max(longest / (1 + waits++ / WAITS_UNTIL_HALF), 2)
         const fraction = (random() + 1) / RANDOM_RANGE
-        return Math.ceil(random() < RANDOM_RANGE / 2 ? max * fraction : max ** fraction)
+        const uniform = max * fraction
+        const logUniform = max ** fraction
+        return Math.ceil(random() < RANDOM_RANGE / 2 ? uniform : logUniform)
       },
     }
   }
