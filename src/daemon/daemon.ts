@@ -147,7 +147,7 @@ const createParts = (config: DaemonConfig, { log, createRxeDevice }: Partial<Dae
   const interfaces = config.link === 'memory' ? undefined : openInterfaces()
   const network = createNetwork(config, interfaces)
   const containment = createContainment(log)
-  /** Checks of processes expire (`DaemonState.turn`). */
+  /** Begins a new turn (`DaemonState.turn`). */
   const onTurn = (): void => {
     if (running.state !== undefined) running.state.turn++
   }
@@ -397,7 +397,7 @@ class RunningDaemon implements Daemon {
     await afterHangUps()
     // Queued jobs may still close contexts, in their first slices. An empty job ends after those slices.
     if (objectJobs.waiting > 0) await objectJobs.run([].values())
-    // A program closes its doorbell before its memory file.
+    // A program may close its memory file after its doorbell: then the context was still held at the hang-up.
     this.#state.contexts.endUnheld()
     await untilContextsDestroyed(core, user)
   }

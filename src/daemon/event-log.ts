@@ -65,7 +65,7 @@ export class EventLogs {
     return { entries, lost }
   }
 
-  /** The logged time at offset `at` of `bytes`, on the clock of `nowMicroseconds`; `now` if it is wrong. */
+  /** The logged time at offset `at` of `bytes`, on the clock of `nowMicroseconds`; `now` if it is in the future. */
   #timeAt(at: number, now: number): number {
     const time = Number(this.#bytes.getBigUint64(at, true)) / 1000 - this.#start
     return time > now + MAX_FUTURE ? now : time
@@ -80,11 +80,11 @@ export class EventLogs {
     if (untilWrap < count) readSync(fd, this.#bytes, untilWrap * ENTRY_BYTES, (count - untilWrap) * ENTRY_BYTES, offset)
   }
 
-  /** The entry at offset `at` of `bytes`. */
   #u32(at: number): number {
     return this.#bytes.getUint32(at, true)
   }
 
+  /** The entry at offset `at` of `bytes`. */
   #entryAt(at: number, context: Context, now: number): LoggedEvent {
     return {
       time: this.#timeAt(at + ENTRY_OFFSETS.time, now),

@@ -140,7 +140,7 @@ export class Loop {
   }
 
   /**
-   * Polls until there was no work for LINGER, or until a poll without work if `yieldOnce` advises against waiting.
+   * Polls until there was no work for LINGER. If `yieldOnce` advises against waiting, one poll without work suffices.
    * False if there is still work at `sliceEnd`. `firstScope`: the queues of the first poll. `lastWork`: the time of the
    * last work.
    */
@@ -168,9 +168,9 @@ export class Loop {
     this.#timer.set(due - nowMicroseconds())
   }
 
-  /** Continues the last poll in slices: requests may have been posted before the parked word was set. */
   #onParked(): void {
     this.#armTimer()
+    // Continue the last poll in slices: requests may have been posted before the parked word was set.
     if (this.#devices.some(device => device.isUnfinished?.()))
       this.#nextCheck ??= setImmediate(() => this.#continueCheck())
   }

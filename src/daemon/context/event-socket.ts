@@ -7,8 +7,8 @@
  * `withdraw` must know exactly which records are unread. `withdraw` fetches a copy of the peer end (pidfd_getfd),
  * receives all packets, and sends the records of other objects again in the same order.
  *
- * To fetch the peer end, the daemon must know its number in a process. Calls with the descriptor as argument tell the
- * number (`setPeerEnd`). Otherwise `prepareWithdraw` searches the descriptors of processes, in slices.
+ * To fetch the peer end, the daemon needs a process and a descriptor number. Calls with the descriptor as argument tell
+ * both (`setPeerEnd`). Otherwise `prepareWithdraw` searches the descriptors of processes, in slices.
  */
 import { fstatSync } from 'node:fs'
 import { uncountEvent } from '../../core/events/events.ts'
@@ -38,7 +38,7 @@ export interface EventSocketParts {
 
 /** SO_SNDBUF. The kernel charges almost a KiB for a record. */
 const BUFFER_BYTES = 64 * 1024
-/** More records than fit in the socket's buffer: the program has read all but the last MAX_UNREAD sent records. */
+/** Upper bound of the records in the socket's buffer. The program has read all older records. */
 const MAX_UNREAD = 1024
 /** Maximum number of queued records. Beyond it, only one record of each element and type is queued. */
 const MAX_QUEUED = 65536
@@ -58,7 +58,7 @@ export class EventSocket implements EventSink {
   readonly peerEnd: number
   readonly #dev: number
   readonly #ino: number
-  /** 'socket:[inode]', to which links of the peer end in /proc/PID/fd point. */
+  /** The target of the peer end's links in /proc/PID/fd: 'socket:[inode]'. */
   readonly target: string
   readonly #scratch = new Uint8Array(DRIVER_RECORD_BYTES)
   #isPeerEndOpen = true
@@ -227,7 +227,7 @@ export class EventSocket implements EventSink {
     const end = this.#isPeerEndOpen ? this.peerEnd : this.#fetchPeerEnd()
     if (end < 0) return undefined
     const result = body(end)
-    // Compare no descriptor numbers: the kernel may have reused the number of the closed `peerEnd` for `end`.
+    // Do not compare descriptor numbers: the kernel may have reused the number of the closed `peerEnd` for `end`.
     if (!this.#isPeerEndOpen) close(end)
     return result
   }

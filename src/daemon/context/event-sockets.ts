@@ -26,7 +26,7 @@ export interface EventSockets {
   create(fd: FdObject, quota: FdQuota, rdev?: number): EventSocket
   /**
    * The handle of the fd object behind 'socket:[inode]', which is descriptor `number` of `process`; undefined if it is
-   * none. The socket remembers this descriptor (`setPeerEnd`).
+   * no event socket. The event socket remembers this descriptor (`setPeerEnd`).
    */
   find(target: string, process: ProcessHandle, number: number): number | undefined
   readonly count: number

@@ -168,7 +168,8 @@ export class InterfaceFollower {
     this.#forEachDevice(devices, followed => {
       const claim = this.#claimOf(followed, index, address)
       // The device may have got the address when it was alone on the interface.
-      if (!isPresent || (isOwned && claim !== 'own')) {
+      const isOfOtherDevice = isOwned && claim !== 'own'
+      if (!isPresent || isOfOtherDevice) {
         followed.state.port.removeAddress(address)
         this.#notify(followed, removeGid(followed.device, address))
       } else if (claim !== undefined) this.#notify(followed, addAddress(followed, address, claim))

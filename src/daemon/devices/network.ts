@@ -33,9 +33,10 @@ export interface Network {
   /** Replaces the fault rules. Throws an Error with a message for people: invalid rules, or an unknown device. */
   setFaults(text: string): void
   /**
-   * Writes every packet that the existing devices send, or receive from elsewhere, to a file, as pcapng, until the
-   * returned function is called or a write fails. `isOwn`: whether a device of the daemon has an address (16 bytes);
-   * `failed`: called if a write fails. The caller closes the file. Throws the system's error if the first write fails.
+   * Captures packets in a pcapng file: all that the existing devices send, or receive from elsewhere. The capture ends
+   * when the returned function is called or a write fails. `isOwn`: whether a device of the daemon has an address (16
+   * bytes); `failed`: called if a write fails. The caller closes the file. Throws the system's error if the first write
+   * fails.
    */
   capture(fd: number, isOwn: (address: Uint8Array) => boolean, failed: (error: unknown) => void): () => void
 }

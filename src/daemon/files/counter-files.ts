@@ -69,7 +69,7 @@ export const createCounterFiles = (
     const written = new Map<string, number>()
     let renewedAt = Number.NEGATIVE_INFINITY
 
-    /** Replaces an invalid value in the file. */
+    /** The last valid value, with which an invalid value in the file is replaced. */
     let validLifespan = DEFAULT_LIFESPAN
     const readLifespan = (): number => {
       const text = readFileSync(join(root, lifespan), 'utf8').trim()

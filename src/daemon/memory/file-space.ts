@@ -31,7 +31,7 @@ export const openFileMemory = (process: ProcessHandle, number: number, quota: Fd
 const open = (process: ProcessHandle, number: number): FileMemory => {
   const fd = pidfdGetfd(process, number)
   if (fd === -EMFILE) throw new CallError('EMFILE', 'the daemon has no descriptors left')
-  // EINVAL: a guest's (host/memory/guest.ts) descriptor that is not of a memory file; it is not duplicated.
+  // EINVAL: of a guest (host/memory/guest.ts), only descriptors of memory files are duplicated.
   if (fd < 0 && fd !== -EINVAL) throw new CallError('EBADF', `the caller has no descriptor ${number}`)
   try {
     if (fd < 0 || sealsOf(fd) < 0)

@@ -216,7 +216,7 @@ export class ProcessSpace implements AddressSpace {
     if (!this.#isAlive() || start + length > USER_END) return undefined
     if (this.#ranges === undefined) {
       this.#ranges = mappedRanges(this.#handle.pid, this.#handle.guest)
-      // /proc/PID/maps was opened by pid. It is the right process's if this process still exists.
+      // /proc/PID/maps was opened by pid, and another process may have reused the pid.
       if (!isSame(this.#handle)) this.close()
     }
     return this.#ranges

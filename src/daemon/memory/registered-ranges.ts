@@ -2,7 +2,7 @@
  * The registered ranges of a program's memory.
  *
  * As in Linux (ib_umem_get), the pages of each region count against RLIMIT_MEMLOCK of the registering process, even if
- * regions overlap. Beyond the limit, registration fails with ENOMEM, and with EPERM if the limit is 0. A process with
+ * regions overlap. Beyond the limit, registration fails with ENOMEM, or with EPERM if the limit is 0. A process with
  * CAP_IPC_LOCK in the initial user namespace has no limit.
  *
  * A userfaultfd of the program reports when the program unmaps pages of a watched range, so that the region does not

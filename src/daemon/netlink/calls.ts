@@ -19,7 +19,7 @@ export interface NetlinkCaller {
   copyIn(address: bigint, length: number): Uint8Array
 }
 
-/** `ret`: the operation's result, ≥ 0. `socket`: a new socket; its program end is passed with the answer. */
+/** `ret`: the operation's result, ≥ 0. `socket`: a new socket, whose peer end is passed with the answer. */
 export interface NetlinkAnswer {
   readonly ret: number
   readonly socket?: NetlinkSocket

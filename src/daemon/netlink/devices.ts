@@ -72,7 +72,7 @@ function* listPorts(daemon: DaemonState, parsed: ParsedRequest): Generator<Uint8
 
 const nodeTypes: Readonly<Record<string, CharDevice>> = CharDevices
 
-/** The device node of a type (uverbs, umad, rdma_cm), and of a device or port if each has a node of this type. */
+/** The node of a type: the system's (rdma_cm), a device's (uverbs) or a port's (umad). */
 const describeNode = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
   const { attributes } = parsed
   const type = required(attributes, 'CHARDEV_TYPE')

@@ -27,9 +27,9 @@ import type { Containment } from '../containment.ts'
 export type Datagrams = Generator<Uint8Array | undefined>
 
 export interface NetlinkSocket {
-  /** The daemon's copy of the program's end, until `closePeerEnd` is called. */
+  /** The daemon's copy of the peer end, until `closePeerEnd` is called. */
   readonly peerEnd: number
-  /** 'socket:[inode]', to which links of the peer end in /proc/PID/fd point. */
+  /** The target of the peer end's links in /proc/PID/fd: 'socket:[inode]'. */
   readonly target: string
   /** Whether the process that opened the socket may send requests that need CAP_NET_ADMIN on Linux. */
   readonly isAdmin: boolean
@@ -45,7 +45,7 @@ export interface NetlinkSocket {
   readonly isListing: boolean
   /** Call once the peer end was passed to the program. */
   closePeerEnd(): void
-  /** Sends a datagram, or drops it if it does not fit in the socket. */
+  /** Sends a datagram. Drops it if it does not fit in the socket, or NLMSG_OVERRUN must be sent first. */
   send(datagram: Uint8Array): void
   /** Sends the first datagrams now, the others in slices, when they fit. */
   sendList(datagrams: Datagrams): void
@@ -94,7 +94,7 @@ export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, isA
     if (!isClosed) watcher.update({ readable: !isAnswering, writable: hasLost || nextDatagram !== undefined })
   }
 
-  /** Sets `nextDatagram`. */
+  /** Sets `nextDatagram`; at the end of the list, clears `list`. */
   const takeStep = (): void => {
     const next = list?.next()
     if (next?.done) list = undefined

@@ -263,8 +263,10 @@ function* candidatesOf(query: ResourceQuery, kind: NldevResourceName, id: number
   const { found } = query
   const qp = kind === 'qp' && found.rxe ? qpOfNumber(found.rxe.state, id) : undefined
   if (kind !== 'qp') yield* allOfKind(query, kind)
-  else if (qp !== undefined) yield yield* resultOf(describeQp(query, qp))
-  else yield* describeCoreQueues(query)
+  else if (qp !== undefined) {
+    const described = yield* resultOf(describeQp(query, qp))
+    yield described
+  } else yield* describeCoreQueues(query)
 }
 
 /** A handler for the object that the request names. `select` chooses the attributes of the answer. */

@@ -205,8 +205,9 @@ export class SessionCalls {
   #sendMap(header: Header, context: Context, { ret, reason }: Answer): void {
     const open = this.#daemon.contexts.of(context)
     const refused = this.#client.wantsReasons ? reason : undefined
-    if (ret < 0 || open === undefined)
-      this.#client.reply(writeCallReply(this.#client.outgoing, header, Math.min(ret, 0) || -Errno.EIO, [], refused))
+    if (ret < 0) this.#client.reply(writeCallReply(this.#client.outgoing, header, ret, [], refused))
+    else if (open === undefined)
+      this.#client.reply(writeCallReply(this.#client.outgoing, header, -Errno.EIO, [], refused))
     else this.#client.reply(writeCallReply(this.#client.outgoing, header, ret), [open.memory.fd])
   }
 

@@ -373,7 +373,7 @@ class ClientSession implements Session, Client {
     this.reply(writeHelloReply(outgoing, request, { error, root: daemon.root }), error === 0 ? [daemon.parkedFd] : [])
   }
 
-  /** Takes the descriptor that came with HELLO, unless it is a memory file (`HelloWants.UNMAPPING` is not set). */
+  /** Takes the descriptor that came with HELLO if it is a userfaultfd (`HelloWants.UNMAPPING`); otherwise false. */
   #takeUserfault(fd: number | undefined): boolean {
     if (fd === undefined || (this.request.wants & HelloWants.UNMAPPING) === 0) return false
     // Using a userfaultfd can block on the mmap lock of the program's address space. So the daemon accepts it only from

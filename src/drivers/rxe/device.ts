@@ -103,7 +103,7 @@ const qpNames = new Set([...qpClasses, ...datagramQpClasses, ...xrcQpClasses].ma
 const { SQ_DRAINED } = AsyncEventType.values
 const { RESET, ERR } = QpState.values
 
-/** Moves all queue pairs to ERR, except those in RESET: their programs see flushed completions. */
+/** Moves all queue pairs that are not in RESET to ERR, so that their programs see flushed completions. */
 function* failAllQps({ qps, engine }: RxeState): Generator<void> {
   for (const qp of qps) {
     const before = qp === undefined ? RESET : engine().stateOf(qp.state.row)

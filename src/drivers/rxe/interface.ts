@@ -37,7 +37,8 @@ export const setLink = (device: Device<RxeState>, { isUp, hasCarrier, pathMtu }:
   const { attributes } = device.ports[0]
   const isActive = isUp && hasCarrier
   const state = isActive ? ACTIVE : DOWN
-  const physState = isActive ? LINK_UP : isUp ? POLLING : DISABLED
+  const inactivePhysState = isUp ? POLLING : DISABLED
+  const physState = isActive ? LINK_UP : inactivePhysState
   const activeMtu = pathMtu === undefined ? attributes.activeMtu : mtuEnum(pathMtu)
   const hasEvent = attributes.state !== state || (isActive && attributes.activeMtu !== activeMtu)
   const hasChanged = hasEvent || attributes.activeMtu !== activeMtu || attributes.physState !== physState

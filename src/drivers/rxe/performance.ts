@@ -52,7 +52,8 @@ export const answerPerformance = (
   response[PERFORMANCE_PORT_OFFSET] = port
   for (const { field, file } of table) {
     const value = values[file] ?? 0
-    putBits(view, 0, field, field[1] === 64 ? BigInt(value) : Math.min(value, 2 ** field[1] - 1))
+    const [, bits] = field
+    putBits(view, 0, field, bits === 64 ? BigInt(value) : Math.min(value, 2 ** bits - 1))
   }
   return response
 }

@@ -6,8 +6,8 @@
  * is -1, and the request completes with LOC_QP_OP_ERR, as with Linux's rxe.
  *
  * An address handle may be destroyed or modified while a fetched request waits for the congestion window or the port.
- * So the flow of the last fetched request stays open until the next request is fetched. By then its packets are
- * committed or in the current run. Runs are committed before `poll` closes the flows in `releasedFlows`.
+ * So the flow of the last fetched request stays open until the next request is fetched. By then the packets of the last
+ * one are committed or in the current run. Runs are committed before `poll` closes the flows in `releasedFlows`.
  */
 import type { GidTable } from '../../../core/devices/gids.ts'
 import type { Port } from '../../../phy/port.ts'

@@ -21,8 +21,8 @@ const interfaceIndex = (name: string): number => {
 }
 
 /**
- * The identity of the device with this address. `interfaces`: Node does not list interfaces that are down or not
- * connected. Throws an Error for text that is no address.
+ * The identity of the device with this address. `interfaces` includes interfaces that are down or not connected, which
+ * Node does not list. Throws an Error for text that is no address.
  */
 export const identityOf = (
   { address }: Pick<DeviceSpec, 'address'>,

@@ -125,14 +125,14 @@ export type Notify = (events: Affiliation, solicited: boolean, cq: CqObject) => 
 export const cqCompletions = (device: RxeState, notify: Notify = completed): Completions => ({
   push(number, words, solicited) {
     const cq = device.cqs.get(number)
-    const hasOverrun = cq.state.hasOverrun
-    if (!hasOverrun && pushCompletion(cq.state, words, device.now)) {
+    const hadOverrun = cq.state.hasOverrun
+    if (!hadOverrun && pushCompletion(cq.state, words, device.now)) {
       if (cq.events) notify(cq.events, solicited, cq)
       return
     }
     const params = { cq: cq.handle, entries: cq.state.ring.capacity }
     device.overrunQps.push({ qpn: words[Completion.QPN], cause: createCause('COMPLETION_LOST', params) })
-    if (hasOverrun) return
+    if (hadOverrun) return
     device.failures.report({ kind: 'event', event: CQ_ERR, cause: createCause('CQ_FULL', params) }, cq.context)
     raiseObjectEvent(cq, CQ_ERR)
   },

@@ -157,6 +157,7 @@ const checkTransitionAttributes = (
   args: QpModify,
   method: string,
 ): void => {
+  if (isTransition(type, before, after, args)) return
   const names = Object.keys(args).filter(name => args[name as keyof QpModify] !== undefined)
   const reason = checkTransition(type, before, after, names, args.curState)
   if (reason !== undefined) refuse(method, reason)
@@ -276,7 +277,7 @@ export const qpClass = (
         const after = args.state ?? before
         // Linux looks the GID up before it checks the transition (test/fixtures/abi/objects.abilog)
         const source = args.address && sourceOf(call.device.ports[0].gids, args.address, modifyCall)
-        if (!isTransition(type, before, after, args)) checkTransitionAttributes(type, before, after, args, modifyCall)
+        checkTransitionAttributes(type, before, after, args, modifyCall)
         checkValues(modifyCall, args, call.device.ports[0].attributes.activeMtu, device.limits)
         let path: { flow: number; peer: number } | undefined
         if (args.address && source) {

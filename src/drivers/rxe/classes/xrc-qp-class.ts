@@ -2,8 +2,8 @@
  * Classes `xrc_ini_qp` and `xrc_tgt_qp` of the soft device: differences from qp-class.ts (IBA annex A14; R9).
  *
  * An initiator has an empty receive queue, because rxe's user library maps one for each queue pair without an SRQ. A
- * target is one queue pair of the engine, which many objects, of all processes that have its domain open, may share.
- * Each message names its SRQ (`findSrqOfDomain`).
+ * target is one queue pair of the engine. Many objects may share a target, also objects of different processes that have
+ * the target's domain open. Each message names its SRQ (`findSrqOfDomain`).
  */
 import { driverClass, withoutOptions } from '../../../core/devices/driver.ts'
 import { affiliate } from '../../../core/events/events.ts'

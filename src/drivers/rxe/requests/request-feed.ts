@@ -112,6 +112,7 @@ const sendRequest = ({ ahs, now }: RxeState, feed: QpFeed, words: Uint32Array, a
   const { qp, isDatagram, sqSigAll, count } = feed
   const opcode = words[at + Send.OPCODE]
   const flags = words[at + Send.FLAGS]
+  const hasRemote = !isDatagram && remoteOperations.has(opcode) && words[at + Send.REFUSED] === 0
   return {
     id: ++lastId,
     time: now(),
@@ -125,14 +126,13 @@ const sendRequest = ({ ahs, now }: RxeState, feed: QpFeed, words: Uint32Array, a
     isSignaled: sqSigAll || (flags & SIGNALED) !== 0,
     length: words[at + Send.LENGTH],
     elements: elementsAt(words, at + Send.SGE, words[at + Send.SGES]),
-    remote:
-      isDatagram || !remoteOperations.has(opcode) || words[at + Send.REFUSED] !== 0
-        ? undefined
-        : {
-            address: words[at + Send.REMOTE_HI] * TWO_32 + words[at + Send.REMOTE_LO],
-            length: remoteBytes(opcode, words, at),
-            rkey: words[at + Send.RKEY],
-          },
+    remote: hasRemote
+      ? {
+          address: words[at + Send.REMOTE_HI] * TWO_32 + words[at + Send.REMOTE_LO],
+          length: remoteBytes(opcode, words, at),
+          rkey: words[at + Send.RKEY],
+        }
+      : undefined,
     destQpn: isDatagram ? words[at + Send.DEST_QPN] & 0xff_ffff : undefined,
     destination: isDatagram ? destinationOf(ahs, words, at) : undefined,
   }

@@ -135,10 +135,13 @@ export const createPostScan = (
   const inspectScope = (scope: ScanScope): boolean => {
     let found = false
     while (changed.length > 0) found = inspect(changed.pop() as number) || found
-    if (scope === ScanScope.ALL || scope === ScanScope.BEGIN) beginRound()
-    if (scope >= ScanScope.ALL) return inspectRows(scope === ScanScope.ALL ? rowsLeft : SLICE_ROWS) || found
-    if (scope === ScanScope.USED) for (let i = 0; i < recentRows.length; i++) found = inspect(recentRows[i]) || found
-    return found
+    if (scope === ScanScope.CHANGED) return found
+    if (scope === ScanScope.USED) {
+      for (let i = 0; i < recentRows.length; i++) found = inspect(recentRows[i]) || found
+      return found
+    }
+    if (scope !== ScanScope.CONTINUE) beginRound()
+    return inspectRows(scope === ScanScope.ALL ? rowsLeft : SLICE_ROWS) || found
   }
 
   /** The rows of a context with memory windows. */

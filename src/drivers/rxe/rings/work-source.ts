@@ -133,8 +133,8 @@ const loadSend = (rings: QpRings, index: number, into: Uint32Array, at: number):
   // in the WQE of an atomic, operands may occupy the word
   const statedLength = isAtomic(opcode) ? 0 : words[(wqe + send.DMA_LENGTH) >> 2] >>> 0
   const isDataless = opcode < 32 && ((DATALESS >>> opcode) & 1) !== 0
-  const isInline =
-    !isDataless && ((flags & INLINE) !== 0 || opcode === ATOMIC_WRITE || (sges === 0 && statedLength > 0))
+  const isInlineWithoutFlag = sges === 0 && statedLength > 0
+  const isInline = !isDataless && ((flags & INLINE) !== 0 || opcode === ATOMIC_WRITE || isInlineWithoutFlag)
   let refused = 0
   let length = 0
   let count = 0
@@ -150,7 +150,7 @@ const loadSend = (rings: QpRings, index: number, into: Uint32Array, at: number):
     if (length > MAX_MESSAGE_BYTES) refused = MESSAGE_TOO_LONG
   }
   into[at + Send.OPCODE] = opcode
-  into[at + Send.FLAGS] = isInline ? flags | INLINE : isDataless ? flags & ~INLINE : flags
+  into[at + Send.FLAGS] = isInline ? flags | INLINE : flags & ~INLINE
   into[at + Send.ID_LO] = words[(wqe + send.WR_ID) >> 2]
   into[at + Send.ID_HI] = words[(wqe + send.WR_ID + 4) >> 2]
   into[at + Send.SGES] = refused === 0 ? count : 0
@@ -194,9 +194,10 @@ const loadDestination = (destinations: Destinations, ring: Ring, wqe: number, in
   const { words, bytes } = ring.area
   const { send } = ring.layout
   const number = words[(wqe + send.UD_AH) >> 2] >>> 0
+  let flow = -1
+  if (number !== 0) flow = destinations.byHandle(number)
   // offset 0: WQEs of this layout have no address vector
-  const vectorAt = send.UD_VECTOR === 0 ? -1 : wqe + send.UD_VECTOR
-  const flow = number !== 0 ? destinations.byHandle(number) : vectorAt < 0 ? -1 : destinations.byVector(bytes, vectorAt)
+  else if (send.UD_VECTOR !== 0) flow = destinations.byVector(bytes, wqe + send.UD_VECTOR)
   into[at + Send.DEST_QPN] = words[(wqe + send.UD_QPN) >> 2]
   into[at + Send.QKEY] = words[(wqe + send.UD_QKEY) >> 2]
   into[at + Send.FLOW] = flow
