@@ -113,6 +113,7 @@ export class SessionCalls {
   }
 
   #factsOf(context: Context, dialect: CallerFacts['dialect']): CallerFacts {
+    const hasRequest = this.#request.type === MessageType.IOCTL && (dialect === 'object' || dialect === 'driver')
     return {
       pid: this.#request.pid,
       tid: this.#request.tid,
@@ -120,8 +121,7 @@ export class SessionCalls {
       command: this.#client.name(),
       device: context.device.name,
       dialect,
-      ...((dialect === 'object' || dialect === 'driver') &&
-        this.#request.type === MessageType.IOCTL && { request: this.#request.request }),
+      ...(hasRequest && { request: this.#request.request }),
     }
   }
 

@@ -144,7 +144,8 @@ const contextInterface = (
     if (bytes.length < headerBytes)
       throw new CallError('EINVAL', `${bytes.length} bytes are written, a message begins with ${headerBytes} bytes`)
     const { destination, flags, slot, offset, tag } = decodeRecord(CtxSend, bytes)
-    if (flags > (hasExpectedMessages ? CTX_EXPECTED : 0))
+    const knownFlags = hasExpectedMessages ? CTX_EXPECTED : 0
+    if ((flags & ~knownFlags) !== 0)
       throw new CallError('EINVAL', `flags 0x${flags.toString(16)} are not known to ${name}`)
     const data = bytes.subarray(headerBytes)
     const args = flags === CTX_EXPECTED ? { destination, tag, data, slot, offset } : { destination, tag, data }

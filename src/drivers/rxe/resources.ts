@@ -48,16 +48,18 @@ export const qpOfNumber = (state: RxeState, qpn: number): QpObject | undefined =
 
 export const cqEntries = (object: CoreObject): number => (object as CoreObject<CqRing>).state.ring.capacity
 
+const ROWS_PER_STEP = 1024
+
 /**
- * QPNs of the queue pairs that use a shared receive queue. Yields undefined every 1024 rows, so that the caller can
- * return to the event loop.
+ * QPNs of the queue pairs that use a shared receive queue. Yields undefined every ROWS_PER_STEP rows, so that the caller
+ * can return to the event loop.
  */
 export function* qpsOfSrq(state: RxeState, srq: CoreObject): Generator<number | undefined> {
   const { queue } = (srq as SrqObject).state
   for (let row = 0; row < state.qps.length; row++) {
     const qp = state.qps[row]?.state
     if (qp !== undefined && qp.receive === queue) yield qp.qpn
-    if (row % 1024 === 1023) yield undefined
+    if ((row + 1) % ROWS_PER_STEP === 0) yield undefined
   }
 }
 

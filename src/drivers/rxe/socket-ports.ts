@@ -74,10 +74,13 @@ const portConstructors: {
     }),
 }
 
+/** Bytes of the arena with which `useCrcEngine` checks an engine. */
+const CRC_CHECK_BYTES = 1024
+
 /** Uses native code for ICRCs if it is available. */
 export const useNativeCrc = (): void => {
   const crc = hasNative() ? loadNativeCrc() : undefined
-  if (crc) useCrcEngine(crc, mapArena(1024))
+  if (crc) useCrcEngine(crc, mapArena(CRC_CHECK_BYTES))
 }
 
 /**

@@ -73,12 +73,12 @@ const checkValues = (method: string, args: QpModify, activeMtu: number, { maxRdA
   if (args.pathMtu !== undefined) requireInRange(method, 'pathMtu', args.pathMtu, activeMtu, 1)
 }
 
-/** The attributes for the engine, which ignores undefined ones. `pathMtu`: default, bytes. */
-const engineAttributes = (args: QpModify, path: { flow: number; peer: number } | undefined, pathMtu?: number) => ({
+/** The attributes for the engine, which ignores undefined ones. `defaultMtu`: bytes. */
+const engineAttributes = (args: QpModify, path: { flow: number; peer: number } | undefined, defaultMtu?: number) => ({
   destQpn: args.destQpn,
   rqPsn: args.rqPsn,
   sqPsn: args.sqPsn,
-  pathMtu: args.pathMtu === undefined ? pathMtu : mtuBytes(args.pathMtu),
+  pathMtu: args.pathMtu === undefined ? defaultMtu : mtuBytes(args.pathMtu),
   timeout: args.timeout,
   retryCnt: args.retryCnt,
   rnrRetry: args.rnrRetry,
@@ -289,8 +289,8 @@ export const qpClass = (
         // before the engine's transition, which may send an event that these attributes enable
         if (after !== ERR) recordAttributes(device, state, args)
         // UD has no path MTU attribute: a message may fill a packet of the port
-        const pathMtu = service === Service.UD ? device.port.pathMtu : undefined
-        device.engine().modify(state.row, after, engineAttributes(args, path, pathMtu))
+        const defaultMtu = service === Service.UD ? device.port.pathMtu : undefined
+        device.engine().modify(state.row, after, engineAttributes(args, path, defaultMtu))
         if (after === RESET) {
           closePath(device, state)
           state.attributeBits = 0

@@ -2,8 +2,8 @@
  * Classes `xrc_ini_qp` and `xrc_tgt_qp` of the soft device: differences from qp-class.ts (IBA annex A14; R9).
  *
  * An initiator has an empty receive queue, because rxe's user library maps one for each queue pair without an SRQ. A
- * target is one queue pair of the engine. Many objects may share a target, also objects of different processes that have
- * the target's domain open. Each message names its SRQ (`findSrqOfDomain`).
+ * target is one queue pair of the engine. Every process that has the target's domain open may open the target too, with
+ * an object of its own. Each message names its SRQ (`findSrqOfDomain`).
  */
 import { driverClass, withoutOptions } from '../../../core/devices/driver.ts'
 import { affiliate } from '../../../core/events/events.ts'
