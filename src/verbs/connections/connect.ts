@@ -182,7 +182,7 @@ class RequestObject implements ConnectionRequest {
     }
   }
 
-  /** Returns the identifier. The caller now owns it and the share of the device. A second call throws RdmaError EINVAL. */
+  /** Returns the identifier. The caller owns it and the share of the device. A second call throws RdmaError EINVAL. */
   #takeIdentifier(call: string): number {
     const id = this.#id
     if (id === undefined) throw refused('EINVAL', call, 'the request was answered already')
