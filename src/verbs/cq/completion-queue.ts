@@ -199,6 +199,7 @@ class CqObject extends VerbsObject implements CompletionQueue {
     const { carrier, waiters } = this.context
     signal?.throwIfAborted()
     this.#consume()
+    const wasOpen = this.isOpen
     const wasOver = waiters.isOver
     // After many waits in one turn of the event loop, continues in the next turn, so that timers and I/O run.
     const turn = carrier.overdueTurn()
@@ -219,8 +220,8 @@ class CqObject extends VerbsObject implements CompletionQueue {
         `completions were lost: the queue has room for ${this.entries}`,
         'set entries to the requests that can be outstanding on all its queue pairs',
       )
-    // If the device is closed or removed during a wait, the wait resolves. A later wait fails in `arm`.
-    if (waiters.isOver && !wasOver) return
+    // If the queue or its device is closed during a wait, the wait resolves. A later wait fails in `arm`.
+    if ((wasOpen && !this.isOpen) || (waiters.isOver && !wasOver)) return
     const woken = waiters.wait(this.userHandle, signal)
     try {
       this.arm(options)

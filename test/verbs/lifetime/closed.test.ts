@@ -131,6 +131,18 @@ eachCarrier(openTwo => {
     await otherDevice.close()
   })
 
+  test('a wait and an iteration end when the queue is closed in the turn that starts them', async () => {
+    const [device, otherDevice] = await openTwo()
+    const cq = device.cq()
+    const wait = cq.wait()
+    const next = cq.completions().next()
+    cq.close()
+    await wait
+    assert.equal((await next).done, true)
+    await device.close()
+    await otherDevice.close()
+  })
+
   test('all objects of a closed device can still be closed', async () => {
     const [device, otherDevice] = await openTwo()
     const objects = Object.values(kinds(device)).map(make => make().object)
