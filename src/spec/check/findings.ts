@@ -257,7 +257,7 @@ const table = {
   },
   'bind-refused': {
     severity: 'error',
-    title: 'a memory window was not bound or invalidated',
+    title: 'a memory window could not be bound or invalidated',
     why: "The region of a window is in the window's protection domain, and has IBV_ACCESS_MW_BIND and the window's rights (IBA 10.6).",
     advice: "check the region's access flags and range, and that a type 2 window is not bound already",
     causes: [

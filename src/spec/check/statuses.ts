@@ -65,7 +65,7 @@ export const statuses: Readonly<Record<StatusName, StatusRow>> = {
       'The queue pair is in ERR, and the request was not executed. Look for the first completion with another status, of this queue pair and then of its peer: that failure moved the queue pair to ERR. If there is no such completion, the program moved the queue pair to ERR.',
     likelyFindings: ['cq-overrun'],
   },
-  MW_BIND_ERR: { meaning: 'A memory window was not bound or invalidated.', likelyFindings: ['bind-refused'] },
+  MW_BIND_ERR: { meaning: 'A memory window could not be bound or invalidated.', likelyFindings: ['bind-refused'] },
   BAD_RESP_ERR: {
     meaning: "The peer's response does not match the request.",
     likelyFindings: ['path-mtu-mismatch', 'peer-refused'],
