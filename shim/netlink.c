@@ -216,9 +216,10 @@ EXPORT int connect(int fd, const struct sockaddr *address, socklen_t length)
         return fail(EPERM);
     /* Port ID in the low half, groups in the high half. A socket without a port ID gets one. */
     const long name = request(fd, USERDMA_NETLINK_NAME, 0, 0);
-    if (name < 0 || (uint32_t)name != 0)
-        return name < 0 ? -1 : 0;
-    return (int)request(fd, USERDMA_NETLINK_BIND, 0, (uint64_t)name);
+    if (name < 0)
+        return -1;
+    const bool has_port_id = (uint32_t)name != 0;
+    return has_port_id ? 0 : (int)request(fd, USERDMA_NETLINK_BIND, 0, (uint64_t)name);
 }
 
 EXPORT int getsockname(int fd, struct sockaddr *address, socklen_t *length)
@@ -234,7 +235,7 @@ EXPORT int getsockname(int fd, struct sockaddr *address, socklen_t *length)
     return 0;
 }
 
-/* As on Linux, each socket is connected, by default to the kernel. */
+/* As on Linux, the peer is the kernel, also of a socket that is not connected. */
 EXPORT int getpeername(int fd, struct sockaddr *address, socklen_t *length)
 {
     if (!is_netlink(fd))

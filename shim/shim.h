@@ -42,7 +42,7 @@
 #ifndef USERDMA_SHIM_H
 #define USERDMA_SHIM_H
 
-/* Either macro makes the C library's headers define or rename functions that the shim defines. Included first. */
+/* Either macro makes the C library's headers define or rename functions of the shim. So this file is included first. */
 #undef _FORTIFY_SOURCE
 #undef _FILE_OFFSET_BITS
 
@@ -342,7 +342,7 @@ struct fd_entry {
     };
     /* FD_CONTEXT: `session_generation` of the session that knows `context`. */
     uint16_t generation;
-    /* FD_CONTEXT: the doorbell socket. FD_HIDDEN: the context's descriptor of a doorbell socket, -1 of a session's. */
+    /* FD_CONTEXT: the doorbell socket. FD_HIDDEN: a doorbell socket's context descriptor; -1 for a session's socket. */
     int32_t partner;
     /* FD_CONTEXT: the daemon's number of the context. */
     uint32_t context;
@@ -369,7 +369,7 @@ static inline int fd_kind(int fd)
 
 /*
  * Moves a descriptor to a high number, registers it as hidden, and closes `fd`. Returns the new number, or -1 with
- * errno. `owner`: the context's descriptor of a doorbell socket; -1: a session's socket.
+ * errno. `owner`: for a doorbell socket the context's descriptor, for a session's socket -1.
  */
 int fd_hide(int fd, int owner, bool close_on_exec);
 /* Removes a hidden socket from the table. The socket stays open. */
@@ -523,8 +523,8 @@ static inline bool path_absolute_may_change(const char *path)
 }
 
 /*
- * Whether a path is redirected. A relative path is not. But while the current folder may be in the tree, it may lead to
- * a counter file, so the counter files are updated.
+ * Whether a path is redirected. A relative path is not redirected. If the current folder may be in the tree, a relative
+ * path may lead to a counter file: then the counter files are updated.
  */
 static inline bool path_is_ours(const char *path)
 {

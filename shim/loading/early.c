@@ -1,6 +1,7 @@
 /*
- * Replacements of the C library's functions while those are looked up, by raw system calls: dlsym may allocate, and the
- * program's allocator may read files (the number of processors). Functions that no allocator calls have no replacement.
+ * Replacements of the C library's functions while those are looked up: dlsym may allocate, and the program's allocator
+ * may read files (the number of processors). The replacements make raw system calls. Functions that no allocator calls
+ * have no replacement.
  */
 #define _GNU_SOURCE
 #include "../shim.h"

@@ -127,7 +127,7 @@ static const char *const plain_system_calls[] = {"close_range", "openat2"};
 
 static void *find_next(const char *name)
 {
-    /* In the C library since 2.34, and preferred: without close_range(2) it closes more than the replacement. */
+    /* In glibc since 2.34. Without close_range(2), glibc's function closes more descriptors than the replacement. */
     if (strcmp(name, "closefrom") == 0 && strverscmp(gnu_get_libc_version(), "2.34") < 0)
         return NULL;
     for (size_t i = 0; i < sizeof plain_system_calls / sizeof *plain_system_calls; i++)

@@ -57,7 +57,7 @@ static int exchange_hello(const struct shim_guard *guard)
         session_disconnect();
         return -EACCES;
     }
-    /* The daemon needs this permission if the kernel restricts access to memory (Yama). Otherwise prctl fails. */
+    /* With Yama, the daemon may need this permission to access our memory. Without Yama prctl fails. */
     if (server.pid > 0)
         prctl(PR_SET_PTRACER, (unsigned long)server.pid, 0, 0, 0);
     /*
@@ -73,7 +73,8 @@ static int exchange_hello(const struct shim_guard *guard)
     if (shim_logs_events)
         request.hello.wants |= USERDMA_HELLO_EVENTS;
     int error = session_exchange_with(&request, sizeof request.hello, userfaultfd, &reply, guard);
-    if (session.fd >= 0 && (error || reply.generation != session.generation)) {
+    const bool has_other_connection = session.fd >= 0 && (error || reply.generation != session.generation);
+    if (has_other_connection) {
         reply_close_all(&reply);
         return 0;
     }
@@ -115,7 +116,12 @@ static int refusal = -EIO;
 
 static void set_refusal(int error)
 {
-    refusal = error == EPERM ? -EACCES : error == EACCES || error == EMFILE || error == ENFILE ? -error : -EIO;
+    if (error == EPERM)
+        refusal = -EACCES;
+    else if (error == EACCES || error == EMFILE || error == ENFILE)
+        refusal = -error;
+    else
+        refusal = -EIO;
 }
 
 int session_refusal(void)

@@ -18,7 +18,7 @@
 struct session {
     /* The socket; -1 without a connection. */
     int fd;
-    /* Identity of the socket: shows that its number was reused. */
+    /* Identity of the socket. Another identity at `fd`: the program has closed the socket. */
     dev_t dev;
     ino_t ino;
     /* Counts connections, across forks; 0 before the first. */
@@ -44,7 +44,7 @@ void session_disconnect(void);
 
 /* ---- connect.c ---- */
 
-/* Connects to the daemon, without an existing connection. False after a failure: session_refusal has the reason. */
+/* Connects to the daemon. There must be no connection. False after a failure: session_refusal has the reason. */
 bool session_connect(const struct shim_guard *guard);
 
 /* ---- exchange.c ---- */

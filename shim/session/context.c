@@ -142,8 +142,8 @@ int session_refresh(void)
 /* ---- attach ---- */
 
 /*
- * Sends ATTACH for the context of `fd`. `context`: the daemon's number; 0: the daemon finds the context by its file. 0
- * or -errno. Fills `entry`; its partner is a new doorbell socket that is not hidden yet.
+ * Sends ATTACH for the context of `fd`. Fills `entry`; its partner is a new doorbell socket that is not hidden yet.
+ * Returns 0 or -errno. If `context`, the daemon's number, is 0, the daemon finds the context by its file.
  */
 static int request_attach(int fd, uint32_t context, struct fd_entry *entry, const struct shim_guard *guard)
 {
@@ -175,9 +175,9 @@ static int request_attach(int fd, uint32_t context, struct fd_entry *entry, cons
 }
 
 /*
- * Makes `socket` the doorbell socket of a context, at the number of the old one. It gets another number if the program
- * has closed the old one by a raw system call, because the number may be another file's, or has lowered its limit of
- * descriptors. 0 or -errno. Closes `socket`.
+ * Makes a copy of `socket` the doorbell socket of a context, and closes `socket`. The copy replaces the old doorbell
+ * socket, at the same number. It gets another number if the program has closed the old one by a raw system call (the
+ * number may be another file's), or has lowered its limit of descriptors. Returns 0 or -errno.
  */
 static int replace_doorbell(int fd, struct fd_entry *known, int socket)
 {
@@ -276,11 +276,15 @@ static int install_descriptors(struct reply *reply, uint32_t type, uint64_t firs
     return 0;
 }
 
+static bool is_visible_socket(enum fd_kind kind)
+{
+    return kind == FD_EVENT || kind == FD_DRIVER || kind == FD_CM || kind == FD_UMAD || kind == FD_NETLINK;
+}
+
 int session_prepare(int fd, const struct shim_guard *guard)
 {
     const struct fd_entry *entry = fd_lookup(fd);
-    if (entry && (entry->kind == FD_EVENT || entry->kind == FD_DRIVER || entry->kind == FD_CM ||
-                  entry->kind == FD_UMAD || entry->kind == FD_NETLINK)) {
+    if (entry && is_visible_socket(entry->kind)) {
         struct pollfd hung = {.fd = fd};
         if (!session_is_connected() && poll(&hung, 1, 0) > 0 && (hung.revents & POLLHUP))
             return -EIO; /* the daemon of `fd` has ended */
@@ -348,6 +352,19 @@ long session_call(int fd, uint32_t type, uint64_t first, uint64_t second)
     return result < 0 ? -1 : result;
 }
 
+/* Takes the only descriptor of the reply to a call. Returns the descriptor or -errno. */
+static int take_descriptor(struct reply *reply)
+{
+    if (reply->body < sizeof reply->message.call)
+        return -EIO;
+    if (reply->message.call.ret < 0)
+        return (int)reply->message.call.ret;
+    if (reply->fd_count != 1)
+        return -EIO;
+    reply->fd_count = 0;
+    return reply->fds[0];
+}
+
 int session_netlink(unsigned type)
 {
     struct shim_guard guard;
@@ -363,32 +380,13 @@ int session_netlink(unsigned type)
         struct reply reply;
         fd = session_exchange(&request, sizeof request.netlink, &reply, &guard);
         if (fd == 0) {
-            fd = reply.body < sizeof reply.message.call ? -EIO
-                 : reply.message.call.ret < 0          ? (int)reply.message.call.ret
-                 : reply.fd_count != 1                 ? -EIO
-                                                       : reply.fds[0];
-            if (fd >= 0)
-                reply.fd_count = 0;
+            fd = take_descriptor(&reply);
             reply_close_all(&reply);
         }
     }
     errno = fd < 0 ? -fd : saved;
     session_leave(&guard);
     return fd < 0 ? -1 : fd;
-}
-
-/* Takes descriptor and offset of a MAP reply. Returns the descriptor or -errno. */
-static int take_map(struct reply *reply, off64_t *offset)
-{
-    if (reply->body < sizeof reply->message.call)
-        return -EIO;
-    if (reply->message.call.ret < 0)
-        return (int)reply->message.call.ret;
-    if (reply->fd_count != 1)
-        return -EIO;
-    *offset = reply->message.call.ret;
-    reply->fd_count = 0;
-    return reply->fds[0];
 }
 
 void *session_map(int fd, void *address, size_t length, int protection, int flags, off64_t offset)
@@ -406,7 +404,9 @@ void *session_map(int fd, void *address, size_t length, int protection, int flag
         };
         file = session_exchange(&request, sizeof request.map, &reply, &guard);
         if (file == 0) {
-            file = take_map(&reply, &offset);
+            file = take_descriptor(&reply);
+            if (file >= 0)
+                offset = reply.message.call.ret;
             reply_close_all(&reply);
         }
     }

@@ -109,7 +109,7 @@ static bool wait_until(int fd, uint64_t deadline, const sigset_t *mask)
 
 bool detached_wait(int *fd, const struct shim_guard *guard, uint64_t deadline)
 {
-    /* From a value that a frame does not contain by chance. */
+    /* The first stamp is a value that a frame does not contain by chance. */
     static uint64_t stamps = 0x7573657264ull << 24;
     volatile uint64_t frame = ++stamps;
     const uint16_t generation = session.generation;

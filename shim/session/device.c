@@ -74,16 +74,22 @@ ssize_t device_write(int fd, const void *buffer, size_t count)
     return session_call(fd, USERDMA_WRITE, (uintptr_t)buffer, count);
 }
 
+/* Whether a record of an event descriptor may have more than `count` bytes. */
+static bool may_exceed(const struct fd_entry *entry, size_t count)
+{
+    if (entry->kind == FD_DRIVER)
+        return count < USERDMA_DRIVER_RECORD_BYTES;
+    return count < MAX_RECORD_BYTES && (entry->record_bytes == 0 || count < entry->record_bytes);
+}
+
 ssize_t event_read(int fd, void *buffer, size_t count)
 {
     struct fd_entry *entry = fd_table + fd;
-    const bool is_driver = entry->kind == FD_DRIVER;
-    if (is_driver ? count < USERDMA_DRIVER_RECORD_BYTES
-                  : count < MAX_RECORD_BYTES && (entry->record_bytes == 0 || count < entry->record_bytes)) {
+    if (may_exceed(entry, count)) {
         /* A small buffer would truncate the record: peeks the length first, and blocks like read. */
         char first;
         ssize_t length = recv(fd, &first, sizeof first, MSG_PEEK | MSG_TRUNC);
-        if (length > 0 && !is_driver)
+        if (length > 0 && entry->kind != FD_DRIVER)
             entry->record_bytes = length > UINT8_MAX ? UINT8_MAX : (uint8_t)length;
         if (length <= 0 || (size_t)length > count) {
             if (length >= 0)
@@ -119,7 +125,10 @@ struct cm_header {
 static bool channel_wait(int fd, int kind)
 {
     struct pollfd events = {.fd = fd_kind(fd) == kind ? fd : -1, .events = POLLIN};
-    return poll(&events, 1, -1) > 0 && (!(events.revents & POLLNVAL) || poll(NULL, 0, -1) > 0);
+    if (poll(&events, 1, -1) <= 0)
+        return false;
+    const bool is_closed = events.revents & POLLNVAL;
+    return !is_closed || poll(NULL, 0, -1) > 0;
 }
 
 /*
@@ -131,12 +140,13 @@ static ssize_t channel_take(int fd, int kind, uint32_t type, const void *buffer,
     const int flags = REAL(fcntl)(fd, F_GETFL), saved = errno;
     for (;;) {
         const ssize_t taken = session_call(fd, type, (uintptr_t)buffer, count);
-        const bool is_closed = taken < 0 && errno == EBADF && flags >= 0 && fd_kind(fd) != kind;
-        if (taken >= 0 || (errno != EAGAIN && !is_closed)) {
-            if (taken >= 0)
-                errno = saved;
+        if (taken >= 0) {
+            errno = saved;
             return taken;
         }
+        const bool is_closed = errno == EBADF && flags >= 0 && fd_kind(fd) != kind;
+        if (errno != EAGAIN && !is_closed)
+            return -1;
         errno = EAGAIN;
         if (flags & O_NONBLOCK || !channel_wait(fd, kind))
             return -1;

@@ -42,7 +42,7 @@ static ssize_t receive_spinning(int fd, struct msghdr *header)
 
 /*
  * Receives one message into `reply`. Returns the length, 0 at the end of the stream, or -1 with errno: EAGAIN if
- * nothing arrives for UNBLOCK_SECONDS (SO_RCVTIMEO), or without `may_wait` at once.
+ * nothing has arrived after polling, with `may_wait` after UNBLOCK_SECONDS (SO_RCVTIMEO).
  */
 static ssize_t receive(int fd, struct reply *reply, bool may_wait)
 {

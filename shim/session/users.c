@@ -17,7 +17,7 @@ static void read_small(const char *path, char *text, size_t size)
     text[length > 0 ? length : 0] = '\0';
 }
 
-/* Whether the number is that of all users whom this user namespace does not map (overflowuid, "nobody"). */
+/* Whether `user` is overflowuid ("nobody"), which stands for all users that this user namespace does not map. */
 static bool is_unmapped(uid_t user)
 {
     char map[1024], overflow[16];

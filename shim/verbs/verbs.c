@@ -4,7 +4,7 @@
  * - Polling: an empty poll yields the processor. Two programs and a daemon that spin on two processors take
  *   milliseconds per message, with sched_yield() microseconds. Empty polls also detect that the daemon has ended or the
  *   device was removed: no completion tells this, because requests of a shared receive queue are not flushed.
- * - Posting: a send before RTS is refused (IBA 10.8.3.1). The daemon cannot refuse a post: it makes no call.
+ * - Posting: a send before RTS is refused (IBA 10.8.3.1). The daemon cannot refuse a post: posting makes no call.
  * - XRC, for a provider without XRC (xrc.c).
  * - For `userdma check`: posts and polls are recorded (check/).
  *

@@ -63,7 +63,7 @@ static void waited(int fd)
 /* ---- callers ---- */
 
 #define MAX_CALLERS 1024
-/* A cache by return address. An entry is the address shifted left by one; the lowest bit: it is in an RDMA library. */
+/* A cache by return address. An entry: the address shifted left by one; bit 0: the address is in an RDMA library. */
 static uintptr_t callers[MAX_CALLERS];
 
 static bool is_rdma_library(const char *path)

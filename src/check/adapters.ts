@@ -142,8 +142,8 @@ export const createAdapterDetector = (services: DetectorServices): Detector => {
     pinned.set(region.id, { pid: program.pid, bytes })
     const sum = addPinned(program.pid, bytes)
     const limit = lockLimit(program)
-    // Reported once: by the registration that exceeds the limit.
-    if (sum <= limit || sum - bytes > limit) return
+    const wasExceeded = sum - bytes > limit
+    if (sum <= limit || wasExceeded) return
     const text = `${sum} bytes are registered, more than RLIMIT_MEMLOCK, ${limit}: ${names.join(', ')} would refuse this without CAP_IPC_LOCK`
     const details = ['source: Linux drivers/infiniband/core/umem.c, ib_umem_get']
     services.report('adapter-memlock', occurrence, { text, details, objects: [region] })

@@ -40,7 +40,7 @@ import { createRaceDetector, type RaceDetector } from './races/detector.ts'
 import { type RefusedPost, refusalOf } from './refused-post.ts'
 import { FindingReporter, MAX_NAMED, type Occurrence } from './reporting.ts'
 
-/** Whether programs have to destroy objects of a class. Not channels: exit closes them. */
+/** Whether a class has objects of verbs that programs have to destroy. Not channels: exit closes them. */
 const isVerbsClass = (name: string): boolean =>
   ['pd', 'cq', 'mr', 'mw', 'ah', 'srq', 'xrc_srq', 'xrcd', ...QP_CLASSES].includes(name)
 
@@ -357,7 +357,7 @@ export class Checker {
     if (qp !== undefined && kind !== 'drop' && kind !== 'flush') qp.failure ??= failure
     const idOfCause = findingOfCause(cause.id)
     if (idOfCause === undefined || kind === 'flush') return
-    // If the sender is in this process, datagrams.ts reports the mismatch there.
+    // If the sender is in this process, datagrams.ts reports the mismatch.
     if (cause.id === 'QKEY_DIFFERS' && this.#objects.hasQpn(Number(cause.args.sourceQpn))) return
     // The CQ, or the request of a peer in this process, reports the same failure.
     const isRepeated = cause.id === 'COMPLETION_LOST' || (qp !== undefined && this.#peerDeviceOf(qp) !== undefined)
@@ -411,8 +411,8 @@ export class Checker {
   }
 
   /**
-   * Retries ran out. The finding is the first mismatch, else `no-answer`. Instead of `peer-in-error` it is the peer's
-   * own first failure, if known.
+   * Retries ran out. The finding is the first mismatch, else `no-answer`. If the first mismatch is `peer-in-error`, the
+   * finding is the peer's own first failure, if known.
    */
   #reportUnanswered(
     occurrence: Occurrence,

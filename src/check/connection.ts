@@ -131,7 +131,7 @@ export const attributeTable = (qp: KnownObject, peer: KnownObject): string[] => 
   const widths = [width(0), width(1), width(2)]
   return lines.map(line =>
     line
-      .map((cell, i) => (i < 3 ? cell.padEnd(widths[i]!) : cell))
+      .map((cell, i) => cell.padEnd(widths[i] ?? 0))
       .join('  ')
       .trimEnd(),
   )

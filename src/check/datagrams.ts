@@ -25,7 +25,7 @@ interface Mismatch {
   readonly detail: string
 }
 
-/** Why the peer would drop the datagram; undefined if it accepts it. `requestQkey`: remote_qkey of the request. */
+/** Why the peer would drop the datagram; undefined: the peer accepts it. `requestQkey`: remote_qkey of the request. */
 const mismatchOf = (sender: KnownObject, peer: KnownObject | undefined, requestQkey: number): Mismatch | undefined => {
   if (peer === undefined) return { id: 'no-peer-qp', detail: '' }
   if (peer.destruction !== undefined) return { id: 'no-peer-qp', severity: 'warning', detail: '' }

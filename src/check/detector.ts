@@ -51,8 +51,8 @@ export const noSources: CheckerSources = { now: () => 0, deviceName: () => '', p
 /** The events that a detector receives. Events of requests are only about objects that the checker knows. */
 export interface Detector extends Partial<RequestWatcher> {
   /**
-   * A call on an object begins. For a CQ, its earlier polls were reported before. For a region, the earlier receives
-   * and polls of its context were.
+   * A call on an object begins. If the object is a CQ, its earlier polls were reported before. If it is a region, the
+   * earlier receives and polls of its context were reported before.
    */
   calling?(call: BeginningCall, object: KnownObject): void
   /** A program has unmapped memory of a registered region. */

@@ -102,10 +102,11 @@ export const createLifetimeDetector = (services: DetectorServices, isCopiedByFor
       for (let i = awaiting.length - 1; i >= 0; i--) {
         const { misuse, owner: id, until } = awaiting[i]!
         const isAboutRequest = id === request.owner && misuse.index === request.index && misuse.wrId === request.wrId
-        if (!isAboutRequest && until > now) continue
+        const isExpired = until <= now
+        if (!isAboutRequest && !isExpired) continue
         awaiting.splice(i, 1)
         const owner = services.objects.find(request.owner)
-        if (isAboutRequest && owner !== undefined && until > now) report(misuse, owner, request, false)
+        if (isAboutRequest && !isExpired && owner !== undefined) report(misuse, owner, request, false)
       }
     },
     ended(request) {

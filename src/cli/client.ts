@@ -57,9 +57,8 @@ export interface ToolClient {
   /** Adds or removes a device; returns the resulting list of devices. */
   changeDevices(change: { readonly add: DeviceSpec } | { readonly remove: string }): Promise<readonly ListedDevice[]>
   /**
-   * From now on the daemon sends calls and failures of programs with this tag, which are passed to `onTrace`, and
-   * decisions of torment, which are passed to `onTorment`; `abi`: with the bytes of the calls. It writes packets to the
-   * descriptor `pcap`, if that is given.
+   * From now on `onTrace` gets calls and failures of programs with this tag, and `onTorment` gets decisions of torment.
+   * `pcap`: a descriptor to which the daemon writes packets. `abi`: with the bytes of the calls.
    */
   trace(tag: string, pcap?: number, abi?: boolean): Promise<void>
   /** The error that has ended the capture of `trace` early; undefined: all packets so far are in the file. */
@@ -123,7 +122,7 @@ interface Exchange {
   finish(error: Error): void
 }
 
-/** Begins to read messages from the descriptor of a session, and owns it. `daemon`: in messages of errors. */
+/** Takes over the descriptor of a session, and begins to read its messages. `daemon`: the subject of error messages. */
 const openExchange = (fd: number, daemon: string, { onTrace, onFinding, onTorment }: Handlers): Exchange => {
   /** Whether the daemon has sent a message. */
   let hasReplied = false
@@ -220,13 +219,13 @@ const greet = async ({ exchange, finish, daemonEnded }: Exchange, socket: string
   if (version === SESSION_VERSION && (error === 0 || error === EACCES)) return
   finish(daemonEnded())
   if (error === EPERM) throw new Error(notServed(socket))
-  throw new Error(
-    version !== SESSION_VERSION
-      ? `${daemon} has version ${version} of the session protocol, this program ${SESSION_VERSION}; use the same userdma for both`
-      : error === EMFILE || error === ENFILE
-        ? `${daemon} has no sessions or descriptors left for this process or user`
-        : `${daemon} refused the session: ${errnoName(error)}`,
-  )
+  if (version !== SESSION_VERSION)
+    throw new Error(
+      `${daemon} has version ${version} of the session protocol, this program ${SESSION_VERSION}; use the same userdma for both`,
+    )
+  if (error === EMFILE || error === ENFILE)
+    throw new Error(`${daemon} has no sessions or descriptors left for this process or user`)
+  throw new Error(`${daemon} refused the session: ${errnoName(error)}`)
 }
 
 /**

@@ -6,6 +6,9 @@
 const MAX_WIDTH = 120
 const MIN_WIDTH = 60
 
+/** Indentation of all text except headings and explanations. */
+const INDENT = '    '
+
 /** Maximum width of an explanation, columns. */
 const MAX_PARAGRAPH = 90
 
@@ -44,15 +47,15 @@ export const paragraph = (explanation: string): void => {
 export const blank = (): void => print()
 
 /** A command line, as one would type it. */
-export const prompt = (command: string): void => print(styled(2, `    $ `) + command)
+export const prompt = (command: string): void => print(styled(2, `${INDENT}$ `) + command)
 
 /** A program's output, without leading and trailing blank lines. */
 export const output = (text: string): void => {
-  for (const printed of text.replace(/^\s*\n|\s+$/g, '').split('\n')) print(`    ${printed}`)
+  for (const printed of text.replace(/^\s*\n|\s+$/g, '').split('\n')) print(`${INDENT}${printed}`)
 }
 
 /** One line, truncated to the output width. */
 export const line = (text: string): void => {
-  const columns = width() - 4
-  print(`    ${text.length > columns ? `${text.slice(0, columns - 1)}…` : text}`)
+  const columns = width() - INDENT.length
+  print(`${INDENT}${text.length > columns ? `${text.slice(0, columns - 1)}…` : text}`)
 }

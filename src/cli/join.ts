@@ -31,7 +31,7 @@ export interface Joined {
 
 /** Maximum attempts to start a daemon and join it: a daemon that had the socket may end before it can be joined. */
 const MAX_STARTS = 5
-/** Milliseconds after the end of the command's session after which a private daemon that still runs is killed. */
+/** A private daemon that still runs this many milliseconds after the end of the command's session is killed. */
 const END_TIMEOUT = 5000
 
 const startPrivate = async (wanted: WantedConfig, handlers?: Handlers): Promise<Joined> => {

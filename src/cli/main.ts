@@ -299,7 +299,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
   },
 }
 
-/** Prints help; ends the process if its reader has closed the output, also for the commands that then continue. */
+/** Prints help. If its reader has closed the output, ends the process, also for CONTINUE_WITHOUT_OUTPUT. */
 const writeHelp = (text: string): void => {
   exitOnBrokenPipe()
   process.stdout.write(text)

@@ -43,7 +43,7 @@ export const freesLibrary = (): string => preloadLibrary('libuserdma_frees.so')
 /** The library that reports when threads wait, for `userdma check --races`. Throws as `preloadLibrary`. */
 export const waitsLibrary = (): string => preloadLibrary('libuserdma_waits.so')
 
-/** Creates a folder in the temporary folder that only this user can enter. Throws an Error if it cannot. */
+/** Creates a folder that only this user can enter, in the temporary folder. Throws an Error after a failure. */
 export const privateFolder = (): string => {
   let folder: string
   try {

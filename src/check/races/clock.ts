@@ -1,7 +1,7 @@
 /*
  * Vector clocks for the search for races. The clock of a thread or message tells which requests the thread, or the
- * sender of the message, can know to have ended. Queues have slots in clocks, which closed queues free. The
- * requests of a slot are numbered from 0. A clock has two counts for each slot:
+ * sender of the message, can know to have ended. A queue has a slot in clocks, which is free again after the queue is
+ * closed. The requests of a slot are numbered from 0. A clock has two counts for each slot:
  *
  * - `done`: all requests with lower numbers are complete. A completion said so.
  * - `placed`: the data of all requests with lower numbers has arrived. A later message said so, for example. READs and

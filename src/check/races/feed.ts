@@ -308,9 +308,10 @@ export class RaceFeed {
   #addPost(entry: LoggedEvent): void {
     const { context, kind, number, count, time, acquired, process, stack, wrId } = entry
     const queue = this.#queueOf(context, kind, number)
-    if (count === 0 || this.unseenPosts >= MAX_UNSEEN) queue.isLost = true
+    const isFull = this.unseenPosts >= MAX_UNSEEN
+    if (count === 0 || isFull) queue.isLost = true
     if (queue.isLost) {
-      if (this.unseenPosts >= MAX_UNSEEN) this.#omit('race-posts', queue.calls.length + 1)
+      if (isFull) this.#omit('race-posts', queue.calls.length + 1)
       this.unseenPosts -= queue.calls.length
       queue.calls = []
       return

@@ -423,13 +423,12 @@ const isKnownDone = <Info>(
 }
 
 /**
- * Whether a poster with this clock knows from a later message that the request has ended. For a READ or atomic, a later
- * request, up to the message's, must be fenced.
+ * Whether a poster with this clock knows from a later message that the request has ended. The end of a READ or atomic
+ * is known only from a message of the first fenced request after the READ or atomic, or of a later request.
  */
 const isKnownPlaced = <Info>(request: Request<Info>, clock: Clock): boolean => {
   const { queue, kind, fencesSoFar } = request
   if (isFetching(kind) && fencesSoFar < queue.forgottenFences) return true
-  // For a READ or atomic, the first fenced request after it.
   const ending = isFetching(kind) ? queue.fenced[fencesSoFar - queue.forgottenFences] : request
   if (ending === undefined) return false
   const { epoch, placedKnownTime } = ending
@@ -447,16 +446,15 @@ const isProven = <Info>(first: Access<Request<Info>>, second: Access<Request<Inf
   return postTime < request.endTime && thread === request.thread && (clock?.acquired ?? postTime) <= request.postTime
 }
 
+const raceIdOf = <Info>(first: Access<Request<Info>>, second: Access<Request<Info>>): RaceId => {
+  const { ATOMIC } = AccessKind
+  if (isLocal(first.range) && isLocal(second.range)) return 'buffer-reused'
+  if (first.range.kind === ATOMIC || second.range.kind === ATOMIC) return 'atomic-mixed-with-write'
+  return first.request.queue === second.request.queue ? 'read-then-write-unfenced' : 'race'
+}
+
 const raceOf = <Info>(first: Access<Request<Info>>, second: Access<Request<Info>>): Race<Info> => {
-  const isAtomic = first.range.kind === AccessKind.ATOMIC || second.range.kind === AccessKind.ATOMIC
-  const id =
-    isLocal(first.range) && isLocal(second.range)
-      ? 'buffer-reused'
-      : isAtomic
-        ? 'atomic-mixed-with-write'
-        : first.request.queue === second.request.queue
-          ? 'read-then-write-unfenced'
-          : 'race'
+  const id = raceIdOf(first, second)
   return {
     id,
     isProven: id !== 'atomic-mixed-with-write' && isProven(first, second),

@@ -138,11 +138,12 @@ export class Shadow<R extends { readonly queue: object }> {
       for (const read of reads) compare(read, access, clock)
       for (const atomic of atomics) compare(atomic, access, clock)
     }
+    const count = endIndex - firstIndex
     const accessNumber = ++this.#accesses
     if (isWrite(access.range) && kind !== AccessKind.ATOMIC) {
-      const written = endIndex - firstIndex === 1 ? intervals[firstIndex]! : newInterval<R>(start, end)
-      if (endIndex - firstIndex !== 1) intervals.splice(firstIndex, endIndex - firstIndex, written)
-      this.#size += 1 - (endIndex - firstIndex)
+      const written = count === 1 ? intervals[firstIndex]! : newInterval<R>(start, end)
+      if (count !== 1) intervals.splice(firstIndex, count, written)
+      this.#size += 1 - count
       written.start = start
       written.end = end
       written.write = access
@@ -152,7 +153,7 @@ export class Shadow<R extends { readonly queue: object }> {
       this.#dropOldest()
       return written
     }
-    const only = endIndex - firstIndex === 1 ? intervals[firstIndex]! : undefined
+    const only = count === 1 ? intervals[firstIndex]! : undefined
     if (only?.start === start && only.end === end) {
       this.#store(only, access, accessNumber)
       return only
@@ -224,8 +225,9 @@ export class Shadow<R extends { readonly queue: object }> {
       at = interval.end
     }
     fill(at, end)
-    const added = found.length - (endIndex - firstIndex)
-    if (added > 0) intervals.splice(firstIndex, endIndex - firstIndex, ...found)
+    const count = endIndex - firstIndex
+    const added = found.length - count
+    if (added > 0) intervals.splice(firstIndex, count, ...found)
     this.#size += added
     return found
   }

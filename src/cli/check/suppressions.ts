@@ -12,8 +12,8 @@
  * The first line is free text. The second line is the id of a finding, or `*` for all. The further lines match the
  * frames of its stack in order, from the innermost on: `fun:` a function, `obj:` a program or library, `src:` the path
  * or the last name of a source file, with or without a line, `...` any number of frames. `*` and `?` are wildcards.
- * The frames after those that the lines match may be any, so a block without such lines matches every stack. Lines
- * that begin with `#` are comments.
+ * Frames after the last matched one may be any, so a block of two lines matches every stack. Lines that begin
+ * with `#` are comments.
  */
 import { type Finding, findingIds } from '../../spec/check/findings.ts'
 import type { Frame, Symbols } from '../../trace/findings.ts'

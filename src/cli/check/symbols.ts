@@ -70,8 +70,8 @@ const isFile = (path: string): boolean => {
 const VERBS_LIBRARIES = /\/(?:libibverbs|librdmacm|lib\w+-rdmav\d+)\.so/
 
 /**
- * Removes frames that do not help: the callers of main, and the innermost frames in verbs libraries, except the
- * outermost of these that has a name, which is the function that the program has called.
+ * Removes frames that do not help: the callers of main, and the innermost frames, in verbs libraries. Of the latter it
+ * keeps the outermost with a name: the function that the program has called.
  */
 const trimFrames = (frames: readonly Frame[]): readonly Frame[] => {
   const first = frames.findIndex(({ object }) => object === undefined || !VERBS_LIBRARIES.test(object))

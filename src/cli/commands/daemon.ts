@@ -71,8 +71,8 @@ const serverText = async (socket: string): Promise<string | undefined> => {
 
 /** An error with a better message if another daemon serves the socket; otherwise the error itself. */
 const withServer = async (error: unknown, socket: string): Promise<unknown> => {
-  // Over UDP it also has the addresses, which come first. After other errors the socket may already be our own: a
-  // connection to it would never be answered.
+  // EADDRINUSE: over UDP a daemon binds the addresses of its devices before the socket. After other errors the socket
+  // may already be our own, and a connection to it would never be answered.
   const isInUse = error instanceof SocketInUseError || (error instanceof CallError && error.code === 'EADDRINUSE')
   if (!isInUse) return error
   const server = await serverText(socket)

@@ -36,7 +36,7 @@ export const countsText = (counts: Readonly<Record<string, number>>): string =>
 
 const amountText = ({ count, bytes }: Stat['rings']): string => (count === 0 ? '0' : `${count} (${bytesText(bytes)})`)
 
-/** Processes that are named with their memory, those with the most. */
+/** Maximum processes that are named with their memory, those with the most. */
 const MAX_PROCESSES = 3
 
 /** Memory of objects, with the processes to which most of it is charged. */

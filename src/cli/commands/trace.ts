@@ -66,7 +66,7 @@ const printer = (options: TraceOptions, print: (text: string) => void) => {
       // The text says that calls were lost even if this one is not selected.
       else if (record.lost && !json) print(lostLine(record.lost))
     },
-    /** A decision of torment is neither a call of a class nor an error: it is omitted if such calls are selected. */
+    /** A decision of torment has no class and is no error, so it is omitted if classes or errors are selected. */
     onTorment(record: TormentRecord): void {
       if (summary === undefined && selection.classes === undefined && !selection.onlyFailed)
         print(json ? JSON.stringify(record) : tormentLine(record))
