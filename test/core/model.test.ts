@@ -39,13 +39,13 @@ const lowest = (handles: Map<number, unknown>): number => {
   return handle
 }
 
-/** A call or another action; `a`, `b` and `d` are handles or random choices. */
+/** A call or another action. Its numbers are handles or random choices. */
 interface Step {
   readonly action: string
   readonly contextIndex: number
-  readonly a: number
-  readonly b: number
-  readonly d: number
+  readonly handle: number
+  readonly secondHandle: number
+  readonly choice: number
 }
 const anyAction = fc.constantFrom(
   ...['pd', 'pd', 'cq', 'cq', 'mr', 'mr', 'rc_qp', 'rc_qp', 'comp_channel', 'destroy', 'destroy', 'destroy', 'destroy'],
@@ -54,9 +54,9 @@ const anyAction = fc.constantFrom(
 const anyStep: fc.Arbitrary<Step> = fc.record({
   action: anyAction,
   contextIndex: fc.nat(5),
-  a: fc.nat(12),
-  b: fc.nat(12),
-  d: fc.nat(3),
+  handle: fc.nat(12),
+  secondHandle: fc.nat(12),
+  choice: fc.nat(3),
 })
 const classes: readonly ObjectClass[] = [Classes.pd, Classes.cq, Classes.mr, Classes.rc_qp]
 
@@ -111,36 +111,37 @@ const run = (steps: readonly Step[]): void => {
     model.handles.set(handle!, { class: cls.name, parents, ...(key === undefined ? {} : { key }) })
   }
 
-  const runStep = (model: ModelContext, { action, a, b: secondHandle, d }: Step): void => {
+  const runStep = (model: ModelContext, { action, handle, secondHandle, choice }: Step): void => {
     if (action === 'pd') create(model, Classes.pd, {}, [])
     else if (action === 'cq') {
       const all = [...model.descriptors]
-      const pick = all.length === 0 ? undefined : all[d % all.length]
+      const pick = all.length === 0 ? undefined : all[choice % all.length]
       if (pick !== undefined) caller.fds.set(7, pick[0])
       const named = pick === undefined ? [] : [pick[1].isClosed ? 'EBADF' : pick[1].object]
       create(model, Classes.cq, { cqe: 1, userHandle: 1n, compVector: 0, ...(pick && { channel: 7 }) }, named)
     } else if (action === 'mr') {
-      const args = { pd: a, start: address, length: 9n, iova: address, access: 15 }
-      create(model, Classes.mr, args, [lookUp(model, a, 'pd')])
+      const args = { pd: handle, start: address, length: 9n, iova: address, access: 15 }
+      create(model, Classes.mr, args, [lookUp(model, handle, 'pd')])
     } else if (action === 'rc_qp') {
-      const named = [lookUp(model, a, 'pd'), lookUp(model, secondHandle, 'cq'), lookUp(model, d, 'cq')]
-      create(model, Classes.rc_qp, { pd: a, sendCq: secondHandle, recvCq: d, cap, userHandle: 0n }, named)
+      const [sendCq, recvCq] = [secondHandle, choice]
+      const named = [lookUp(model, handle, 'pd'), lookUp(model, sendCq, 'cq'), lookUp(model, recvCq, 'cq')]
+      create(model, Classes.rc_qp, { pd: handle, sendCq, recvCq, cap, userHandle: 0n }, named)
     } else if (action === 'comp_channel') {
       const result = invokeNow(model.context, Classes.comp_channel, 'create', 0, {}, caller)
       model.descriptors.set(result.descriptors![0].object, { object: { class: action, parents: [] }, isClosed: false })
     } else if (action === 'destroy') {
       // usually the handle's class, sometimes another class
-      const actual = classes.find(cls => cls.name === model.handles.get(a)?.class)
-      const cls = d > 0 && actual !== undefined ? actual : classes[secondHandle % 4]
-      const expected = expectedOfDestroy(model, lookUp(model, a, cls.name))
+      const actual = classes.find(cls => cls.name === model.handles.get(handle)?.class)
+      const cls = choice > 0 && actual !== undefined ? actual : classes[secondHandle % 4]
+      const expected = expectedOfDestroy(model, lookUp(model, handle, cls.name))
       assert.equal(
-        errnoOf(() => invokeNow(model.context, cls, 'destroy', a, {} as never, caller)),
+        errnoOf(() => invokeNow(model.context, cls, 'destroy', handle, {} as never, caller)),
         expected,
-        `destroy ${a}`,
+        `destroy ${handle}`,
       )
-      if (expected === 'ok') removeObject(model, a)
+      if (expected === 'ok') removeObject(model, handle)
     } else if (action === 'close descriptor') {
-      const number = [...model.descriptors.keys()][d]
+      const number = [...model.descriptors.keys()][choice]
       if (number === undefined) return
       closeDescriptor(core, number)
       const entry = model.descriptors.get(number)!

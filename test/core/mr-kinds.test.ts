@@ -206,7 +206,7 @@ test('a registration waits until the address space has prepared the check', asyn
   assert.deepEqual(calls, ['prepared', 'checked'])
 })
 
-test('so does a re-registration with pages to check; its region cannot be destroyed meanwhile', async () => {
+test('a re-registration with pages to check waits for the preparation, and its region cannot be destroyed meanwhile', async () => {
   const setup = openTestDevice()
   const { context } = setup
   const [first, second] = [0, 1].map(() => BigInt(setup.caller.memory.add(new Uint8Array(4096))))
@@ -230,7 +230,7 @@ test('so does a re-registration with pages to check; its region cannot be destro
   assert.equal(invokeNow(context, Mr, 'query', object!, {}, caller).out.iova, second)
 })
 
-test('a re-registration whose context is closed meanwhile is EIO', async () => {
+test('a re-registration fails with EIO if its context is closed meanwhile', async () => {
   const setup = openTestDevice()
   const { context } = setup
   const start = BigInt(setup.caller.memory.add(new Uint8Array(4096)))

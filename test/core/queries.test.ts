@@ -16,6 +16,7 @@ import {
   setGid,
 } from '../../src/core/index.ts'
 import { Classes } from '../../src/spec/classes.ts'
+import { PortState } from '../../src/spec/enums.ts'
 import { errnoOf, install, openTestDevice } from './fixture.ts'
 
 const { pd: Pd, cq: Cq, device: Device, port: Port } = Classes
@@ -107,8 +108,8 @@ test("a query returns a copy of the driver's description", () => {
   assert.deepEqual([attributes, extended], [device.attributes, device.extended])
   attributes.maxQp = 99
   assert.equal(device.attributes.maxQp, 0)
-  device.ports[0].attributes.state = 4
-  assert.equal(invokeNow(context, Port, 'query', 1, {}, caller).out.attributes.state, 4)
+  device.ports[0].attributes.state = PortState.values.ACTIVE
+  assert.equal(invokeNow(context, Port, 'query', 1, {}, caller).out.attributes.state, PortState.values.ACTIVE)
 })
 
 test('a query of an event descriptor returns its sources and its number of unread events', () => {

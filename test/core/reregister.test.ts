@@ -14,7 +14,7 @@ import { errnoOf, openTestDevice } from './fixture.ts'
 const { pd: Pd, mr: Mr, mw: Mw } = Classes
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, MW_BIND, ON_DEMAND, ZERO_BASED } = AccessFlags.values
 
-/** The number of any queue pair: only windows are checked against it. */
+/** An arbitrary QP number: only windows are checked against it. */
 const QP = 17
 /** A bit that is no access flag. */
 const UNKNOWN_BIT = 1 << 19

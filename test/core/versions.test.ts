@@ -131,8 +131,8 @@ const size = { length: 2, width: 3 }
 
 test('an old client can call a newer device, but has no room for a longer record in the answer', () => {
   const device = deviceOf(newClass)
-  const wantsArea = { outputBuffers: { size: 0 } }
-  assert.deepEqual(callAs(device, oldClass, 'create', { size }, wantsArea), { area: 6 })
+  const wantsOnlyArea = { outputBuffers: { size: 0 } }
+  assert.deepEqual(callAs(device, oldClass, 'create', { size }, wantsOnlyArea), { area: 6 })
   assert.equal(
     callAs(device, oldClass, 'create', { size }),
     'ENOSPC sheet.create: attribute size: it needs 12 bytes, there is room for 8',

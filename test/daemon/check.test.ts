@@ -12,6 +12,8 @@ import { daemonOf, dial } from './client.ts'
 const folder = scratchFolder()
 /** The answer to a STACK message if a checking daemon does not keep the stack. */
 const NOT_KEPT = -Errno.ENOSPC
+/** Maximum length of the text in a STACK message. */
+const MAX_TEXT = 4087
 
 test('a process has at most 4096 stacks with different ids; a new session starts without stacks', async t => {
   const daemon = await daemonOf(t, folder, ['127.0.0.1'], { check: true })
@@ -30,8 +32,8 @@ test('the stacks of a process are limited to 16 MiB, counting text and frames', 
   const daemon = await daemonOf(t, folder, ['127.0.0.1'], { check: true })
   const client = dial(t, daemon)
   await client.hello()
-  const long = 'x'.repeat(4087)
-  const manyFrames = 'x\n'.repeat(2043)
+  const long = 'x'.repeat(MAX_TEXT)
+  const manyFrames = 'x\n'.repeat(Math.floor(MAX_TEXT / 2))
   let id = 0
   // The daemon keeps only the first 64 frames of a stack, but charges the whole text.
   while ((await client.stack(++id, id % 2 === 0 ? long : manyFrames)) === 0);

@@ -95,8 +95,8 @@ export interface Client {
   readonly memory: Arena
 }
 
-/** IB_USER_VERBS_CMD_GET_CONTEXT, the opening call. */
-const GET_CONTEXT = 0
+/** IB_USER_VERBS_CMD_GET_CONTEXT, the opening call, and the length of the command. */
+const [GET_CONTEXT, GET_CONTEXT_BYTES] = [0, 16]
 /** Offset of responses in `memory`. */
 const RESPONSE = 2048
 
@@ -152,7 +152,7 @@ export const dial = (t: TestContext, daemon: Pick<Daemon, 'socket'>): Client => 
       assert.equal(error, 0)
       self.keep(descriptors)
       const { ret, fds } = await self.command(context, GET_CONTEXT, [], 2)
-      assert.equal(ret, 16)
+      assert.equal(ret, GET_CONTEXT_BYTES)
       self.keep(fds)
       return context
     },

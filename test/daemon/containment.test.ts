@@ -25,8 +25,9 @@ import { openTestSocket } from './netlink/test-socket.ts'
 import { unbounded } from './unbounded.ts'
 
 const folder = scratchFolder()
-/** Linux's numbers of write commands (IB_USER_VERBS_CMD_…), and their return values: their lengths. */
+/** Linux's numbers of write commands (IB_USER_VERBS_CMD_…). */
 const Command = { GET_CONTEXT: 0, ALLOC_PD: 3, DEALLOC_PD: 4 } as const
+/** A write command returns its length. */
 const [ALLOC_PD_BYTES, DEALLOC_PD_BYTES] = [16, 12]
 
 /** Offset of the type in struct ib_uverbs_async_event_desc. */
@@ -78,7 +79,7 @@ const assertServed = async (client: Client, context: number): Promise<void> => {
 }
 
 /** The members of `rxe`, as a plain object. A test replaces some. */
-const functionsOf = (rxe: RxeDevice): RxeDevice => ({
+const membersOf = (rxe: RxeDevice): RxeDevice => ({
   device: rxe.device,
   state: rxe.state,
   poll: (now, scope) => rxe.poll(now, scope),
@@ -102,7 +103,7 @@ for (const method of ['poll', 'nextTimeout'] as const)
           if (isBroken) throw new Error('injected into the device')
         }
         const device: RxeDevice = {
-          ...functionsOf(rxe),
+          ...membersOf(rxe),
           poll: (now, scope) => {
             if (method === 'poll') fault()
             return rxe.poll(now, scope)
@@ -175,7 +176,7 @@ const daemonWithFaultyState = async (t: TestContext, log: (...words: unknown[]) 
     createRxeDevice: (core, options) => {
       const rxe = createRxeDevice(core, options)
       return {
-        ...functionsOf(rxe),
+        ...membersOf(rxe),
         get state() {
           if (fault.isActive) throw new Error(reason)
           return rxe.state

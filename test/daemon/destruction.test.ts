@@ -17,8 +17,9 @@ import { type Client, dial } from './client.ts'
 import { CM_HEADER_BYTES, writeCommand } from './ucma.ts'
 
 const folder = scratchFolder()
-/** Linux's numbers of write commands (IB_USER_VERBS_CMD_…), and the return value of ALLOC_PD: its length. */
+/** Linux's numbers of write commands (IB_USER_VERBS_CMD_…). */
 const Command = { ALLOC_PD: 3, CREATE_COMP_CHANNEL: 17 } as const
+/** A write command returns its length. */
 const ALLOC_PD_BYTES = 16
 const MANY = 500
 /** Maximum number of destroyed objects per turn: STEPS_PER_TURN (core/devices/registry.ts), with a margin. */
@@ -78,7 +79,7 @@ const deviceOf = (core: Core, name: string): Device => {
   return device
 }
 
-test('a few objects of a program that has exited are destroyed in each turn', async t => {
+test('each turn destroys only a few objects of a program that has exited', async t => {
   const { daemon, core } = await setUp(t)
   const device = deviceOf(core, 'rxe0')
   const client = await connect(t, daemon)
@@ -101,7 +102,7 @@ test('during a destruction, other clients are served, and the next open of the u
   assert.equal(device.counts.pd, 0)
 })
 
-test('a few objects of a removed device are destroyed in each turn; the name can then be used again', async t => {
+test('each turn destroys only a few objects of a removed device; the name can then be used again', async t => {
   const { daemon, core } = await setUp(t)
   const device = deviceOf(core, 'rxe0')
   const client = await connect(t, daemon)
@@ -117,7 +118,7 @@ test('a few objects of a removed device are destroyed in each turn; the name can
   assert.ok('devices' in added, JSON.stringify(added))
 })
 
-test('a few identifiers of a closed rdma_cm channel are destroyed in each turn', async t => {
+test('each turn destroys only a few identifiers of a closed rdma_cm channel', async t => {
   const { daemon, core } = await setUp(t)
   const client = await connect(t, daemon)
   const other = await connect(t, daemon)
@@ -139,7 +140,7 @@ test('a few identifiers of a closed rdma_cm channel are destroyed in each turn',
   assert.equal((await other.open(CM_NODE)).error, 0)
 })
 
-test('a few event descriptors of a program that has exited are closed in each turn', async t => {
+test('each turn closes only a few event descriptors of a program that has exited', async t => {
   const { daemon, core } = await setUp(t)
   const client = await connect(t, daemon)
   const context = await client.context(0)

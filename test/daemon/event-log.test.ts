@@ -68,7 +68,7 @@ const setUp = (t: TestContext) => {
   }
 }
 
-test('an entry is read once, with its fields, and its number is stored', t => {
+test('an entry is read once, with its fields, and is marked as read', t => {
   const log = setUp(t)
   assert.deepEqual(log.read(), [[], false])
   log.write(0)
@@ -129,7 +129,7 @@ test('the reader waits at most a second for an entry that is claimed and not wri
   log.write(4)
   log.claim(5)
   log.sleep(500_000)
-  assert.deepEqual(log.read(), [[], false], 'a new second')
+  assert.deepEqual(log.read(), [[], false], 'the reader begins to wait for entry 3')
   log.sleep(1_001_000)
   assert.deepEqual(log.read(), [[4], true])
 })

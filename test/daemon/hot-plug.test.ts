@@ -22,8 +22,9 @@ const ctx0 = { name: 'ctx0', address: '' }
 /** Bytes of struct ib_uverbs_async_event_desc, and the offset of the type. */
 const ASYNC_EVENT_BYTES = 16
 const EVENT_TYPE_AT = 8
-/** Linux's numbers of write commands (IB_USER_VERBS_CMD_…), and the return value of ALLOC_PD: its length. */
+/** Linux's numbers of write commands (IB_USER_VERBS_CMD_…). */
 const Command = { GET_CONTEXT: 0, ALLOC_PD: 3 } as const
+/** A write command returns its length. */
 const ALLOC_PD_BYTES = 16
 /** Offset of a returned name in the client's memory. */
 const NAME_AT = 2048

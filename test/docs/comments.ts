@@ -14,7 +14,7 @@ const sources: readonly string[] = FOLDERS.flatMap(folder =>
     .map(name => readFileSync(join(repoRoot, folder, name), 'utf8')),
 )
 
-/** A paragraph is one line, a list one line per item. */
+/** Each paragraph becomes one line, each list item too. */
 const paragraphsOf = (comment: string): string[] =>
   comment
     .replace(/^\/\*+/, '')
@@ -35,7 +35,7 @@ const commentBefore = (source: string, pattern: string): string[] | undefined =>
 
 const DECLARES = "objectClass('"
 
-/** `opening`: of the class's file. */
+/** `opening`: the comment at the start of the class's file. */
 export interface ClassComments {
   readonly opening: readonly string[]
   method(name: string): readonly string[] | undefined
@@ -62,12 +62,12 @@ export const commentsOf = (className: string): ClassComments => {
     opening: opening === null ? [] : paragraphsOf(opening[0]),
     method: name => first(`${name}: (?:method|postSend)\\(`),
     attribute(method, name) {
-      // Methods have different attributes of one name: only the first declaration of the method counts.
+      // Attributes of different methods may have the same name: search only in the declaration of this method.
       for (const text of searched) {
         const at = text.search(new RegExp(`\\b${method}: method\\(`))
         if (at < 0) continue
         const fromMethod = text.slice(at)
-        // Until the next method or its comment; those of attributes are indented further.
+        // The declaration ends at the next method or the comment before it. Comments of attributes are indented further.
         const end = fromMethod.slice(1).search(/\n {2,4}(?:\/\*\*|\w+: method\()/)
         return commentBefore(end < 0 ? fromMethod : fromMethod.slice(0, end + 1), `${name}: `)?.join(' ')
       }

@@ -8,7 +8,7 @@ import { test } from 'node:test'
 import { repoRoot } from '../paths.ts'
 
 const page = readFileSync(join(repoRoot, 'docs', 'reference', 'conformance.md'), 'utf8')
-/** With the heads of the tables. */
+/** Including the header rows of the tables. */
 const rows = page
   .split('\n')
   .filter(line => /^\|/.test(line) && !/^\|[\s|:-]+\|$/.test(line))

@@ -11,8 +11,8 @@ import { repoRoot } from '../paths.ts'
 const path = join(repoRoot, 'docs', 'reference', 'connection-manager.md')
 
 /**
- * `send X` is a command of the consumer, `data` its report of data before the RTU; `X` is a received message (`/ Y`:
- * answered with Y), `no answer` the last timeout.
+ * Labels: `send X` is a command of the consumer, and `data` the consumer's report of data before the RTU. `X` is a
+ * received message, and `X / Y` a received message that is answered with Y. `no answer` is the last timeout.
  */
 const diagram = (): string => {
   const lines = [

@@ -64,13 +64,15 @@ const argumentOf = ({ kind, name, cells }: IoctlAttribute): string => {
   return [...names].map(code).join(', ') || '–'
 }
 
+const directionOf = ({ kind }: IoctlAttribute): 'in' | 'out' =>
+  kind === 'out' || kind === 'list' || kind.startsWith('new') ? 'out' : 'in'
+
 const attributesOf = (call: LinuxCall): string[] => {
   const found = ioctlMethods.find(({ object, number }) => object === call.number && number === call.methodNumber)
   const rows = call.attributes.map((name, id) => {
     const attribute = found?.attributes.find(one => one.id === id)
     const argument = found?.method === undefined || attribute === undefined ? '–' : argumentOf(attribute)
-    const isOutput = attribute?.kind === 'out' || attribute?.kind.startsWith('new') || attribute?.kind === 'list'
-    return [String(id), code(name), attribute === undefined ? '' : isOutput ? 'out' : 'in', argument]
+    return [String(id), code(name), attribute === undefined ? '' : directionOf(attribute), argument]
   })
   return [`**${code(call.name)}**`, '', ...table(['id', 'attribute', '', 'argument'], rows), '']
 }

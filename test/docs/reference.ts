@@ -31,7 +31,9 @@ const wrapped = (paragraphs: readonly string[]): string[] =>
     return [...lines, '']
   })
 
-const idText = (id: number): string => (id < 0x8000 ? String(id) : `0x${id.toString(16)}`)
+/** Ids from here belong to drivers. */
+const FIRST_DRIVER_ID = 0x8000
+const idText = (id: number): string => (id < FIRST_DRIVER_ID ? String(id) : `0x${id.toString(16)}`)
 const driversText = (drivers: readonly string[]): string =>
   drivers.length === 0 ? 'none: calls answer EOPNOTSUPP' : drivers.join(', ')
 
@@ -72,7 +74,7 @@ const attributeRows = (
   }))
   const added = additions.flatMap(({ driver, method: driverMethod }) =>
     driverMethod[direction]
-      .filter(({ id }) => id >= 0x8000)
+      .filter(({ id }) => id >= FIRST_DRIVER_ID)
       .map(attribute => ({ attribute, comment: `of driver ${driver}` })),
   )
   return [...own, ...added].map(({ attribute: { name, id, optional, type }, comment }) => [
@@ -88,7 +90,7 @@ const attributeRows = (
 const structs = (method: JsonMethod, comments: ClassComments, additions: readonly Addition[]): string[] => {
   const own: readonly JsonAttribute[] = [...method.in, ...method.out]
   const added = additions.flatMap(({ method: driverMethod }) =>
-    [...driverMethod.in, ...driverMethod.out].filter(({ id }) => id >= 0x8000),
+    [...driverMethod.in, ...driverMethod.out].filter(({ id }) => id >= FIRST_DRIVER_ID),
   )
   const all = [...own, ...added].filter(({ name, type }, i, list) => {
     const same = (one: JsonAttribute): boolean => one.name === name && JSON.stringify(one.type) === JSON.stringify(type)
@@ -114,16 +116,13 @@ const errorsOf = (cls: JsonClass, { call, in: inputs, out: outputs }: JsonMethod
     ({ type }) => 'min' in type || 'max' in type || type.kind === 'enum' || type.kind === 'flags',
   )
   const isOnHandle = cls.identity === 'handle' && !isCreation
+  const isOnDescriptor = cls.identity === 'fd' && !isCreation
+  const objects = [...(isOnHandle ? ['the object'] : []), ...references].join(' or ')
+  const fds = [...(isOnDescriptor ? ['the descriptor'] : []), ...descriptors].join(' or ')
   const errors: string[] = []
-  if (isOnHandle || references.length > 0)
-    errors.push(`ENOENT: ${[...(isOnHandle ? ['the object'] : []), ...references].join(' or ')} does not exist`)
-  if (references.length > 0 || isOnHandle)
-    errors.push(`EINVAL: ${[...(isOnHandle ? ['the object'] : []), ...references].join(' or ')} is of another class`)
+  if (objects !== '') errors.push(`ENOENT: ${objects} does not exist`, `EINVAL: ${objects} is of another class`)
   if (cls.identity === 'fixed') errors.push(`EINVAL: there is no such ${cls.name}`)
-  if (descriptors.length > 0 || (cls.identity === 'fd' && !isCreation))
-    errors.push(
-      `EBADF: ${[...(cls.identity === 'fd' && !isCreation ? ['the descriptor'] : []), ...descriptors].join(' or ')} does not belong to this context`,
-    )
+  if (fds !== '') errors.push(`EBADF: ${fds} does not belong to this context`)
   if (limitedInputs.length > 0)
     errors.push(`EINVAL: ${limitedInputs.map(({ name }) => code(name)).join(', ')} out of limits`)
   if (inputs.some(({ type }) => type.kind === 'record'))
@@ -296,7 +295,7 @@ export const referencePages = (): ReadonlyMap<string, string> => {
   const additions = (cls: string) => (name: string) =>
     devices.flatMap(({ driver, classes: driverClasses }): Addition[] => {
       const method = driverClasses
-        .find(one => one.name === cls && one.id < 0x8000)
+        .find(one => one.name === cls && one.id < FIRST_DRIVER_ID)
         ?.methods.find(one => one.name === name)
       return method === undefined ? [] : [{ driver, method }]
     })

@@ -57,7 +57,7 @@ test('rings begin and end at pages of the system, which may be larger than 4 KiB
   const pool = createRingPool()
   const memory = new ContextMemory(pool, false, 2 ** 16)
   const file = createFileRings(memory.fd, 2 ** 16)
-  // Large rings have own mappings, and cross chunks of the library.
+  // A large ring has its own mapping, and crosses a chunk boundary in the library.
   for (const bytes of [1, 70_000, 2_000_000, 1]) {
     const { offset, length, at, bytes: ring } = memory.allocate(bytes)
     assert.deepEqual([offset % 2 ** 16, length % 2 ** 16], [0, 0])
@@ -122,7 +122,7 @@ test('rings of one size are reused: many allocations and frees do not exhaust th
     memory.free(keep)
   }))
 
-test('a full file is ENOMEM, and freed space can be allocated again', () =>
+test('an allocation in a full file fails with ENOMEM, and freed space can be allocated again', () =>
   withMemory((memory, pool) => {
     // The file has 64 GiB. The first page and the logs at the end are not for rings.
     const chunks = Array.from({ length: 31 }, () => memory.allocate(2 ** 31))

@@ -14,6 +14,9 @@ import { close, sendBytes } from '../../../src/host/net/sockets.ts'
 import { machine } from '../../drivers/rxe/machine.ts'
 import { unbounded } from '../unbounded.ts'
 
+/** Milliseconds from the close of the last doorbell to the first check (CHECK_INTERVAL, contexts.ts). */
+const FIRST_CHECK = 10
+
 const countDescriptors = (): number => readdirSync('/proc/self/fd').length
 
 const setUp = (throwsOnPost = false) => {
@@ -127,12 +130,12 @@ test('a context that loses its last doorbell does not delay the check of an earl
   const [first, second] = [openHeld(), openHeld()]
   await closeDoorbell(first)
   close(first.file)
-  t.mock.timers.tick(8)
+  t.mock.timers.tick(FIRST_CHECK - 2)
   await closeDoorbell(second)
   t.mock.timers.tick(2)
   assert.equal(setup.contexts.count, 1)
   close(second.file)
-  t.mock.timers.tick(20)
+  t.mock.timers.tick(2 * FIRST_CHECK)
   assert.equal(setup.contexts.count, 0)
 })
 
@@ -146,7 +149,7 @@ test('a context ends if the handling of its last doorbell throws', async () => {
   close(doorbell)
 })
 
-test('every packet rings the doorbell, one of 4 bytes is a token; context numbers are not reused', async () => {
+test('every packet rings the doorbell, and a packet of 4 bytes is a token; context numbers are not reused', async () => {
   const setup = setUp()
   const { open, doorbell } = setup.contexts.open(setup.device, 0, unbounded)
   for (const size of [4, 1, 5, 1000]) {

@@ -90,7 +90,7 @@ it('a device that joins an interface takes its address from the first device, an
   assert.deepEqual([lastBytes(a), lastBytes(b)], [[1, 3], [2]])
   change(fourth, true)
   change(third, false)
-  assert.deepEqual([lastBytes(a), lastBytes(b)], [[1], [2]], 'no additional addresses for both')
+  assert.deepEqual([lastBytes(a), lastBytes(b)], [[1], [2]], 'two devices get no additional addresses')
   devices.pop()
   b.state.port.close()
   follower.unfollow(b)

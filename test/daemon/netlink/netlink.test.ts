@@ -20,6 +20,7 @@ import {
   nldevType,
   RDMA_NL_GROUP_NOTIFY,
 } from '../../../src/spec/linux/nldev.ts'
+import { NetlinkOperation } from '../../../src/spec/session.ts'
 import { decodeAttributes, type Entries } from '../../../src/uapi/nldev/attributes.ts'
 import { scratchFolder } from '../../tools.ts'
 import { type Client, daemonOf, dial, eventually } from '../client.ts'
@@ -111,7 +112,11 @@ describe('devices', () => {
       ['LINK_TYPE', 'rxe'],
       ['NDEV_NAME', 'lo'],
     ]
-    assert.equal(await change('NEWLINK', ['DEV_NAME', 'mlx5_0'], ...link), Errno.EEXIST, 'one device of an interface')
+    assert.equal(
+      await change('NEWLINK', ['DEV_NAME', 'mlx5_0'], ...link),
+      Errno.EEXIST,
+      'an interface has at most one device',
+    )
     assert.equal(await change('DELLINK', ['DEV_INDEX', 0]), 0)
     assert.equal(await change('NEWLINK', ['DEV_NAME', 'mlx5_0'], ...link), 0)
     assert.equal(await change('SET', ['DEV_INDEX', 0], ['DEV_NAME', 'bnxt_re0']), 0)
@@ -310,7 +315,7 @@ describe('a program with invalid or unusual requests', () => {
 
   it('is refused for an unknown socket or operation, invalid memory, or too many bytes', async t => {
     const { client, socket } = await setUp(t)
-    assert.equal((await client.netlink(0, 3, 0, 0n)).ret, BigInt(-Errno.EBADF))
+    assert.equal((await client.netlink(0, NetlinkOperation.NAME, 0, 0n)).ret, BigInt(-Errno.EBADF))
     assert.equal((await client.netlink(socket.fd, 99, 0, 0n)).ret, BigInt(-Errno.EOPNOTSUPP))
     assert.equal(await socket.call('SEND', 16, 4096n), -Errno.EFAULT)
     assert.equal(await socket.call('SEND', 65537, BigInt(client.memory.address)), -Errno.EMSGSIZE)
@@ -347,7 +352,8 @@ describe('a program with invalid or unusual requests', () => {
       return [...new Uint8Array(header.buffer), ...value, ...new Uint8Array(-value.length & 3)]
     }
     const number = (name: keyof typeof NldevAttributes): number => NldevAttributes[name].number
-    const index = attribute(number('DEV_INDEX'), [0, 0, 0, 0])
+    const deviceIndex = number('DEV_INDEX')
+    const index = attribute(deviceIndex, [0, 0, 0, 0])
     const unknown = attribute(999, [1, 2, 3, 4])
     const name = number('DEV_NAME')
     const { EINVAL, ENOENT, ERANGE, EOPNOTSUPP } = Errno
@@ -360,12 +366,12 @@ describe('a program with invalid or unusual requests', () => {
       // Liberal readers, for old programs.
       ['unknown attribute', 'GET', ACK, [...index, ...unknown], 0],
       ['attribute 0', 'GET', ACK, [...index, ...attribute(0, [1])], 0],
-      ['longer number', 'GET', ACK, attribute(1, [0, 0, 0, 0, 9]), 0],
-      ['shorter number', 'GET', ACK, attribute(1, [0, 0]), EINVAL],
-      ['number with NLA_F_NESTED', 'GET', ACK, attribute(1, [0, 0, 0, 0], NESTED), 0],
-      ['number with NLA_F_NET_BYTEORDER', 'GET', ACK, attribute(1, [0, 0, 0, 0], NET_BYTEORDER), 0],
-      ['length beyond the message', 'GET', ACK, attribute(1, [0, 0, 0, 0], { length: 9 }), EINVAL],
-      ['length below the header', 'GET', ACK, attribute(1, [0, 0, 0, 0], { length: 3 }), EINVAL],
+      ['longer number', 'GET', ACK, attribute(deviceIndex, [0, 0, 0, 0, 9]), 0],
+      ['shorter number', 'GET', ACK, attribute(deviceIndex, [0, 0]), EINVAL],
+      ['number with NLA_F_NESTED', 'GET', ACK, attribute(deviceIndex, [0, 0, 0, 0], NESTED), 0],
+      ['number with NLA_F_NET_BYTEORDER', 'GET', ACK, attribute(deviceIndex, [0, 0, 0, 0], NET_BYTEORDER), 0],
+      ['length beyond the message', 'GET', ACK, attribute(deviceIndex, [0, 0, 0, 0], { length: 9 }), EINVAL],
+      ['length below the header', 'GET', ACK, attribute(deviceIndex, [0, 0, 0, 0], { length: 3 }), EINVAL],
       ['bytes at the end', 'GET', ACK, [...index, 1, 2, 3], 0],
       ['empty nested attribute', 'GET', ACK, [...index, ...nestedBytes([])], 0],
       ['nested attribute cut in its header', 'GET', ACK, [...index, ...nestedBytes([8, 0, 16])], EINVAL],
@@ -375,13 +381,13 @@ describe('a program with invalid or unusual requests', () => {
       ['text of 65 bytes after its NUL', 'GET', ACK, [...index, ...attribute(name, `a\0${'x'.repeat(63)}`)], EINVAL],
       ['text of 65 bytes with NUL', 'GET', ACK, [...index, ...attribute(name, `${'x'.repeat(64)}\0`)], 0],
       ['empty text', 'GET', ACK, [...index, ...attribute(name, '')], EINVAL],
-      ['shorter number', 'SYS_GET', ACK, attribute(1, [0, 0]), ERANGE],
+      ['shorter number', 'SYS_GET', ACK, attribute(deviceIndex, [0, 0]), ERANGE],
       ['text without NUL', 'SYS_GET', ACK, attribute(name, 'rxe0'), EINVAL],
-      ['shorter number', 'GET_CHARDEV', ACK, attribute(1, [0, 0]), EINVAL],
+      ['shorter number', 'GET_CHARDEV', ACK, attribute(deviceIndex, [0, 0]), EINVAL],
       // Strict readers.
       ['unknown attribute', 'SET', ACK, [...index, ...unknown], EINVAL],
-      ['longer number', 'SET', ACK, attribute(1, [0, 0, 0, 0, 9]), EINVAL],
-      ['number with NLA_F_NESTED', 'SET', ACK, attribute(1, [0, 0, 0, 0], NESTED), EINVAL],
+      ['longer number', 'SET', ACK, attribute(deviceIndex, [0, 0, 0, 0, 9]), EINVAL],
+      ['number with NLA_F_NESTED', 'SET', ACK, attribute(deviceIndex, [0, 0, 0, 0], NESTED), EINVAL],
       ['bytes at the end', 'SET', ACK, [...index, 1, 2, 3], EINVAL],
       ['nested attribute without NLA_F_NESTED', 'SET', ACK, [...index, ...nestedBytes([])], EINVAL],
       ['nested attribute', 'SET', ACK, [...index, ...attribute(number('RES_SUMMARY'), [], NESTED)], 0],
@@ -389,10 +395,10 @@ describe('a program with invalid or unusual requests', () => {
       ['nothing to set', 'SET', ACK, index, 0],
       ['namespace', 'SET', ACK, [...index, ...attribute(number('NET_NS_FD'), [0, 0, 0, 0])], EOPNOTSUPP],
       // Lists.
-      ['malformed attribute', 'GET', DUMP, attribute(1, [0, 0]), listed(1)],
-      ['malformed attribute', 'RES_GET', DUMP, attribute(1, [0, 0]), listed(1)],
-      ['malformed attribute', 'PORT_GET', DUMP, attribute(1, [0, 0]), EINVAL],
-      ['malformed attribute', 'RES_PD_GET', DUMP, attribute(1, [0, 0]), EINVAL],
+      ['malformed attribute', 'GET', DUMP, attribute(deviceIndex, [0, 0]), listed(1)],
+      ['malformed attribute', 'RES_GET', DUMP, attribute(deviceIndex, [0, 0]), listed(1)],
+      ['malformed attribute', 'PORT_GET', DUMP, attribute(deviceIndex, [0, 0]), EINVAL],
+      ['malformed attribute', 'RES_PD_GET', DUMP, attribute(deviceIndex, [0, 0]), EINVAL],
       ['no device', 'RES_PD_GET', DUMP, [], EINVAL],
       ['no objects', 'RES_SRQ_GET', DUMP, index, listed(0)],
       ['one flag of NLM_F_DUMP', 'RES_PD_GET', 0x200, index, listed(1)],
@@ -419,12 +425,11 @@ describe('a program with invalid or unusual requests', () => {
 
   it('gets a message (NETLINK_EXT_ACK) about malformed attributes and refused changes', async t => {
     const { socket } = await setUp(t)
-    const ACK_TLVS = NlmsgFlags.ACK_TLVS
     const short = Uint8Array.of(6, 0, NldevAttributes.DEV_INDEX.number, 0, 0, 0, 0, 0)
-    const refusal = async (request: Uint8Array): Promise<number> => {
+    const hasMessage = async (request: Uint8Array): Promise<boolean> => {
       await socket.send(request)
       const [{ flags }] = socket.received()
-      return flags & ACK_TLVS
+      return (flags & NlmsgFlags.ACK_TLVS) !== 0
     }
     const withBody = (request: Uint8Array, body: Uint8Array): Uint8Array => {
       const whole = new Uint8Array([...request, ...body])
@@ -432,12 +437,12 @@ describe('a program with invalid or unusual requests', () => {
       return whole
     }
     const malformed = withBody(requestOf('GET'), short)
-    assert.equal(await refusal(malformed), 0, 'the option is not set')
+    assert.equal(await hasMessage(malformed), false, 'the option is not set')
     assert.equal(await socket.call('SET', NetlinkOption.EXT_ACK, 1n), 0)
-    assert.equal(await refusal(malformed), ACK_TLVS)
-    assert.equal(await refusal(withBody(requestOf('PORT_GET', [], DUMP), short)), 0, 'a list has no message')
-    assert.equal(await refusal(requestOf('GET', [['DEV_INDEX', 9]])), 0)
-    assert.equal(await refusal(requestOf('SET', [['DEV_INDEX', 9]])), ACK_TLVS)
+    assert.equal(await hasMessage(malformed), true)
+    assert.equal(await hasMessage(withBody(requestOf('PORT_GET', [], DUMP), short)), false, 'a list has no message')
+    assert.equal(await hasMessage(requestOf('GET', [['DEV_INDEX', 9]])), false)
+    assert.equal(await hasMessage(requestOf('SET', [['DEV_INDEX', 9]])), true)
   })
 
   it('gets answers to all messages before a message with a wrong length', async t => {
@@ -448,7 +453,7 @@ describe('a program with invalid or unusual requests', () => {
       new DataView(invalid.buffer).setUint32(0, length, true)
       await socket.send(Buffer.concat([request, invalid, request]))
       const answers = socket.received().map(({ type }) => type)
-      // A length of 17 includes the first byte of the next message.
+      // Length 17 is valid: the body is the first byte of the next message, the rest of which has a wrong length.
       const expected = [nldevType(NldevCommands.SYS_GET.number), NlmsgType.ERROR]
       assert.deepEqual(answers.slice(0, 2), expected)
       assert.equal(answers.length, length === 17 ? 4 : 2, `length ${length}`)

@@ -22,7 +22,7 @@ const HEADER = Messages.header.size
 
 /** Linux's numbers of write commands (IB_USER_VERBS_CMD_…). */
 const Command = { GET_CONTEXT: 0, ALLOC_PD: 3, DEALLOC_PD: 4, CREATE_COMP_CHANNEL: 17 } as const
-/** Return values of commands: their lengths. COMMAND_BYTES is for all commands except DEALLOC_PD. */
+/** A write command returns its length. All commands except DEALLOC_PD have COMMAND_BYTES. */
 const [COMMAND_BYTES, DEALLOC_PD_BYTES] = [16, 12]
 
 /** A message with a valid header, except for given fields. `fill`: the value of all bytes of the body. */

@@ -35,26 +35,33 @@ const connectProgram = async (t: TestContext, daemon: Daemon): Promise<Channel> 
 }
 
 // Sizes and offsets of struct rdma_ucm_create_id, rdma_ucm_destroy_id and rdma_ucm_migrate_id.
+const CreateId = { bytes: 24, responseAt: 8, portSpaceAt: 16 } as const
+const DestroyId = { bytes: 16, responseAt: 0, idAt: 8 } as const
+const MigrateId = { bytes: 16, responseAt: 0, idAt: 8, oldFdAt: 12 } as const
 
 const create = async (channel: Channel): Promise<number> => {
-  const { result, response } = await writeCommand(channel, Command.CREATE_ID, 24, 8, [[16, TCP]])
-  assert.equal(result, CM_HEADER_BYTES + 24)
+  const { bytes, responseAt, portSpaceAt } = CreateId
+  const { result, response } = await writeCommand(channel, Command.CREATE_ID, bytes, responseAt, [[portSpaceAt, TCP]])
+  assert.equal(result, CM_HEADER_BYTES + bytes)
   return response
 }
-const destroy = async (channel: Channel, id: number): Promise<number> =>
-  (await writeCommand(channel, Command.DESTROY_ID, 16, 0, [[8, id]])).result
+const destroy = async (channel: Channel, id: number): Promise<number> => {
+  const { bytes, responseAt, idAt } = DestroyId
+  return (await writeCommand(channel, Command.DESTROY_ID, bytes, responseAt, [[idAt, id]])).result
+}
 /** Return value of a successful destroy: the bytes written. */
-const DESTROYED = CM_HEADER_BYTES + 16
+const DESTROYED = CM_HEADER_BYTES + DestroyId.bytes
 /** Migrates an identifier of the channel with descriptor `oldFd` to `channel`. */
-const migrate = async (channel: Channel, id: number, oldFd: number): Promise<number> =>
-  (
-    await writeCommand(channel, Command.MIGRATE_ID, 16, 0, [
-      [8, id],
-      [12, oldFd],
-    ])
-  ).result
+const migrate = async (channel: Channel, id: number, oldFd: number): Promise<number> => {
+  const { bytes, responseAt, idAt, oldFdAt } = MigrateId
+  const words: [number, number][] = [
+    [idAt, id],
+    [oldFdAt, oldFd],
+  ]
+  return (await writeCommand(channel, Command.MIGRATE_ID, bytes, responseAt, words)).result
+}
 /** Return value of a successful migration: the bytes written. */
-const MIGRATED = CM_HEADER_BYTES + 16
+const MIGRATED = CM_HEADER_BYTES + MigrateId.bytes
 
 test('only the channel that created an identifier can use it, until the identifier is migrated', async t => {
   const daemon = await daemonOf(t, folder)

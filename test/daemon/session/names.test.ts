@@ -49,7 +49,7 @@ test('a call of a program that has ended is traced with its name', { skip: !hasN
   const module = (path: string): string => pathToFileURL(join(repoRoot, 'dist', path)).href
   const startFile = join(folder, 'go')
   const args = [module('test/daemon/client.js'), module('src/uapi/session-codec.js'), daemon.socket, startFile]
-  // The shell reaps the program; /proc shows the end of the program to this process, which blocks.
+  // This process blocks its event loop until the program has ended, so a shell must reap the program.
   const shell = spawn('sh', ['-c', '"$0" --input-type=module -e "$@"; true', process.execPath, CALLER, ...args])
   const ended = once(shell, 'close')
   const [pid] = (await once(shell.stdout.setEncoding('utf8'), 'data')) as [string]

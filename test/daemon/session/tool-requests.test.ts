@@ -49,7 +49,7 @@ test('faults are set, shown and cleared', async t => {
   const refused = await faults('device=rxe2,drop=1')
   assert.deepEqual(refused, { error: 'fault device: there is no "rxe2"; there are rxe0, rxe1' })
   assert.match(JSON.stringify(await faults('drop=7')), /"error":"fault drop: \\"7\\" is not a probability/)
-  assert.deepEqual(await faults(), two, 'what was refused changed nothing')
+  assert.deepEqual(await faults(), two, 'a refused rule changes nothing')
   const { config } = (await client.tool({ kind: 'config' })) as { config: { fault: string } }
   assert.equal(config.fault, 'device=rxe1,drop=0.01;rate=10mbit')
   assert.deepEqual(await faults(''), { faults: [] })

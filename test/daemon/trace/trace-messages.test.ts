@@ -125,9 +125,10 @@ test('the recorded bytes of a call are limited', () => {
   const MEBIBYTE = 2 ** 20
   const caller = recordingCaller({ ...testCaller(), copyIn: (_, length) => new Uint8Array(length) }, accesses)
   // After the first omitted access, all accesses are omitted.
+  const recordedPairs = MAX_RECORDED_BYTES / MEBIBYTE - 1
   for (let i = 0; i < 100; i++) caller.copyIn(BigInt(i), i % 2 === 0 ? MEBIBYTE : 8)
   assert.deepEqual(
     accesses.map(({ address }) => Number(address)),
-    Array.from({ length: 2 * (MAX_RECORDED_BYTES / MEBIBYTE - 1) }, (_, i) => i),
+    Array.from({ length: 2 * recordedPairs }, (_, i) => i),
   )
 })

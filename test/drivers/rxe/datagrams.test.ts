@@ -124,16 +124,22 @@ describe('a datagram', () => {
     m.settle()
     assert.deepEqual(polled(a), [[1, 0, 77, 0]])
     const [wc] = pollAll(b.cq.ring)
-    assert.deepEqual([wc.bytes, wc.srcQp, wc.sl, wc.flags, wc.port], [117, a.qpn, SL_IPV4, WcFlags.values.GRH, 1])
+    assert.deepEqual(
+      [wc.bytes, wc.srcQp, wc.sl, wc.flags, wc.port],
+      [GRH_BYTES + 77, a.qpn, SL_IPV4, WcFlags.values.GRH, 1],
+    )
     const { bytes } = b.mr
-    // the IPv4 header is in the last 20 of the 40 bytes
-    assert.deepEqual(bytes.slice(40, 117), a.mr.bytes.slice(4096, 4173))
-    assert.ok(bytes.subarray(0, 20).every(byte => byte === 0))
+    assert.deepEqual(bytes.slice(GRH_BYTES, GRH_BYTES + 77), a.mr.bytes.slice(4096, 4096 + 77))
+    const [ETHERNET_BYTES, IPV4_BYTES] = [14, 20]
+    const ipv4Header = bytes.subarray(GRH_BYTES - IPV4_BYTES, GRH_BYTES)
+    assert.ok(bytes.subarray(0, GRH_BYTES - IPV4_BYTES).every(byte => byte === 0))
     // in a frame with an Ethernet header and a UDP length, parseFrame verifies the checksum of the IPv4 header
-    const frame = new Uint8Array(14 + ((bytes[22] << 8) | bytes[23]))
-    frame.set([8, 0], 12)
-    frame.set(bytes.subarray(20, 40), 14)
-    frame.set([(frame.length - 34) >> 8, (frame.length - 34) & 0xff], 38)
+    const ipv4Length = (ipv4Header[2] << 8) | ipv4Header[3]
+    const frame = new Uint8Array(ETHERNET_BYTES + ipv4Length)
+    const view = new DataView(frame.buffer)
+    view.setUint16(12, 0x0800) // EtherType of IPv4
+    frame.set(ipv4Header, ETHERNET_BYTES)
+    view.setUint16(ETHERNET_BYTES + IPV4_BYTES + 4, ipv4Length - IPV4_BYTES) // length in the UDP header
     const parsed = parseFrame(frame)
     assert.ok(parsed.kind === 'ipv4', JSON.stringify(parsed))
     assert.deepEqual([...parsed.source, ...parsed.destination], [127, 0, 0, 1, 127, 0, 0, 2])
@@ -162,7 +168,7 @@ describe('a datagram', () => {
     m.settle()
     assert.deepEqual(polled(a), [
       [1, 0, 64, 0],
-      [100, 0, 104, a.qpn],
+      [100, 0, GRH_BYTES + 64, a.qpn],
     ])
   })
   it('with a wrong Q_Key is dropped and counted', () => {
@@ -175,12 +181,12 @@ describe('a datagram', () => {
   })
   it('is at most as long as the port’s MTU', () => {
     const { m, a, b } = pair()
-    for (let i = 0; i < 2; i++) postReceive(b.receive, BigInt(100 + i), [sgeOf(b.mr, 0, 4136)])
+    for (let i = 0; i < 2; i++) postReceive(b.receive, BigInt(100 + i), [sgeOf(b.mr, 0, GRH_BYTES + 4096)])
     const { number } = ah(a.p, gidOf(b))
     sendTo(a, b.qpn, number, 4096)
     postSend(a.send, { opcode: Wr.SEND, sges: [sgeOf(a.mr, 0, 4097)], to: { qpn: b.qpn, qkey: QKEY, ah: number } })
     m.settle()
-    assert.deepEqual(polled(b), [[100, 0, 4136, a.qpn]])
+    assert.deepEqual(polled(b), [[100, 0, GRH_BYTES + 4096, a.qpn]])
     assert.equal(polled(a).length, 2)
   })
 })
@@ -272,7 +278,7 @@ describe('address handles', () => {
     postReceives(b)
     sendTo(a, b.qpn, number)
     m.settle()
-    assert.deepEqual(polled(b), [[100, 0, 104, a.qpn]])
+    assert.deepEqual(polled(b), [[100, 0, GRH_BYTES + 64, a.qpn]])
   })
   it('may be replaced by address vectors in requests, as by older providers', () => {
     const { m, a, b } = pair()
@@ -325,7 +331,7 @@ describe('the path of a datagram that waits in the send queue', () => {
     it(`stays open when its address handle is destroyed${fault && ', also behind a fault layer'}`, () => {
       const { m, a, b, c, handle } = waiting(fault)
       invokeNow(a.p.context, Ah, 'destroy', handle, {}, a.p.caller)
-      // if the path to `b` were closed, the path to `c` would get its number
+      // if the path to `b` were closed, the path to `c` would reuse the number
       ah(a.p, gidOf(c))
       tickAll(m)
       const sent = statuses(a)
@@ -397,16 +403,16 @@ describe('a multicast group', () => {
     m.settle()
     assert.deepEqual(polled(a), [
       [1, 0, 64, 0],
-      [100, 0, 104, a.qpn],
+      [100, 0, GRH_BYTES + 64, a.qpn],
     ])
-    for (const peer of [b, c]) assert.deepEqual(polled(peer), [[100, 0, 104, a.qpn]])
+    for (const peer of [b, c]) assert.deepEqual(polled(peer), [[100, 0, GRH_BYTES + 64, a.qpn]])
     assert.deepEqual(polled(outside), [])
     assert.deepEqual([...b.mr.bytes.slice(36, 40)], [239, 77, 0, 9], 'the header has the group as its destination')
     assert.equal(detach(b), 'ok')
     sendTo(a, MULTICAST_QPN, ah(a.p, GROUP).number)
     m.settle()
     assert.deepEqual(polled(b), [])
-    assert.deepEqual(polled(c), [[101, 0, 104, a.qpn]])
+    assert.deepEqual(polled(c), [[101, 0, GRH_BYTES + 64, a.qpn]])
     const counts = [a, c].map(({ p }) => p.rxe.state.engine().counters)
     assert.deepEqual(
       counts.map(({ multicastSent, multicastReceived }) => [multicastSent, multicastReceived]),
@@ -423,7 +429,7 @@ describe('a multicast group', () => {
     assert.equal(attach(b, gid), 'ok')
     sendTo(a, MULTICAST_QPN, ah(a.p, gid, { sgidIndex: 2 }).number)
     m.settle()
-    assert.deepEqual(polled(b), [[100, 0, 104, a.qpn]])
+    assert.deepEqual(polled(b), [[100, 0, GRH_BYTES + 64, a.qpn]])
   })
   it('checks Q_Keys', () => {
     const { m, a, b } = pair()
@@ -488,7 +494,7 @@ describe('the queue pair of the general services', () => {
     postReceives(b)
     sendTo(a, GSI_QPN, ah(a.p, gidOf(b)).number, 256, GSI_QKEY)
     m.settle()
-    assert.deepEqual(polled(b), [[100, SUCCESS, 296, GSI_QPN]])
+    assert.deepEqual(polled(b), [[100, SUCCESS, GRH_BYTES + 256, GSI_QPN]])
     assert.equal(invokeNow(a.p.context, GsiQp, 'query', a.handle, {}, a.p.caller).out.qkey, GSI_QKEY)
   })
   it('exists once per port, and programs cannot create it', () => {

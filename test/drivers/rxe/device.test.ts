@@ -202,7 +202,7 @@ test('a transition to ERR flushes both queues, and later posts too', () => {
   assert.equal(query(b.qp).state, Qps.RTS, 'the peer is not affected')
 })
 
-test('RESET discards requests without completions; the queue pair works again', () => {
+test('RESET discards requests and completes none of them; the queue pair works again', () => {
   const { m, a, b } = pair()
   for (let round = 0; round < 3; round++) {
     for (let i = 0; i < 5; i++) postSend(a.qp.send, { opcode: Wr.SEND, id: 1n })

@@ -73,7 +73,7 @@ const pdDestroyers = interfacesOf(callOf('pd', 'destroy', 0, {}))
 describe('an object', () => {
   for (const creator of pdCreators)
     for (const destroyer of pdDestroyers)
-      it(`created by ${creator} is in use and destroyed by ${destroyer}`, () => {
+      it(`created by ${creator} is destroyed by ${destroyer}, but not while in use`, () => {
         const pd = create(creator, 'pd', {})
         const [otherInterface = 'object'] = pdCreators.filter(form => form !== creator)
         const mw = create(otherInterface, 'mw', { pd, type: MwType.values.TYPE_2 })

@@ -29,7 +29,7 @@ test('live values keep distinct slots, and freed slots are reused', () => {
         assert.equal(slots.size(), live.size)
         for (const [slot, value] of live) {
           assert.equal(slots.get(slot), value)
-          assert.ok(slot < max, 'numbers stay dense')
+          assert.ok(slot < max, 'slots stay dense')
         }
       }
     }),

@@ -307,7 +307,7 @@ test('values out of range are refused', () => {
   assert.equal(query(rtr).state, Qps.RTR)
 })
 
-test('paths with an empty GID index, without a global route, on another port, or of two families are refused', () => {
+test('paths with an empty GID index, without a global route, on another port, or between two address families are refused', () => {
   const { m, qp } = setUp()
   const q = inState(qp(), Qps.INIT)
   const rtrWith = (address: NonNullable<Modify['address']>) => errnoOf(() => modify(q, toRtr(42, peer, { address })))
