@@ -122,7 +122,11 @@ test('a stale rkey is reported with the stacks of the deregistration and of the 
 })
 
 test('a missing answer is explained by the state and the attributes of the peer', () => {
-  const cases: readonly (readonly [string, (s: ReturnType<typeof scenario>) => void, (number | 'none')?])[] = [
+  const cases: readonly (readonly [
+    id: string,
+    createPeer: (s: ReturnType<typeof scenario>) => void,
+    peerState?: number | 'none',
+  ])[] = [
     ['no-peer-qp', () => {}, 'none'],
     ['no-peer-qp', s => s.destroy(s.connected(2, 1))],
     ['service-mismatch', s => s.connected(2, 1, {}, 'uc_qp')],
@@ -133,11 +137,11 @@ test('a missing answer is explained by the state and the attributes of the peer'
     ['psn-mismatch', s => s.connected(2, 1, { rqPsn: 8 })],
     ['no-answer', s => s.connected(2, 1)],
   ]
-  for (const [id, make, state] of cases) {
+  for (const [id, createPeer, peerState] of cases) {
     const s = scenario()
     s.connected(1, 2)
-    make(s)
-    s.fail(noAnswer(2, state), 0)
+    createPeer(s)
+    s.fail(noAnswer(2, peerState), 0)
     assert.deepEqual(s.ids(), [`${id} error`])
   }
 })
@@ -366,7 +370,7 @@ test('calls refused for their arguments, but not for missing features, are repor
   const s = scenario()
   s.call({ class: 'rc_qp', method: 'modify', refused: { errno: Errno.EINVAL, reason: 'no pathMtu' } })
   s.call({ class: 'ah', method: 'create', refused: { errno: Errno.ENODATA, reason: 'GID index 200 is empty' } })
-  // Device memory has no class of the checker.
+  // The checker has no class for device memory.
   s.call({ class: 'dm', method: 'create', refused: { errno: Errno.EINVAL, reason: 'none here' } })
   const origin = { time: 1, device: 'rxe0', program: client, stack: [] }
   // ENOSPC is no error of an argument.

@@ -20,7 +20,7 @@ it('a row of unsignaled sends that is longer than the queue is found once', () =
   assert.match(s.found[0]!.text, /has had 9 unsignaled sends in a row, and max_send_wr is 8/)
 })
 
-it('a first receive after a message is late, a later receive after an empty queue is not', () => {
+it('the first receive is a finding if a message arrived before it, later receives are not', () => {
   const s = requestScenario()
   const receive = () => s.post({ queue: PostQueue.RECEIVE, opcode: -1 })
   s.checker.requests.receiverNotReady(s.qp)

@@ -36,7 +36,7 @@ test('a static program and a program for another processor are reported, a trunc
   const foreign = join(folder, 'foreign')
   // The copy gives the new file its executable mode.
   copyFileSync(process.execPath, foreign)
-  // An ELF header of 64 bits for machine 8, EM_MIPS.
+  // The header of a 64-bit ELF file with e_machine 8, EM_MIPS.
   const bytes = Buffer.from([0x7f, 0x45, 0x4c, 0x46, 2, 1, 1, ...new Array(11).fill(0), 8, 0, ...new Array(44).fill(0)])
   writeFileSync(foreign, bytes)
   assert.match(preloadProblem(foreign, []) ?? '', /built for another processor/)

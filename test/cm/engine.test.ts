@@ -318,7 +318,7 @@ describe('a peer that answers with MRAs', () => {
     const mra = { name: 'MRA', tid: 1n, localId: 5, remoteId: active.localId, message: cmAnswered.REQ } as const
     assert.deepEqual(answerWithMras(pair.a, { ...mra, serviceTimeout: LONGEST }), {
       messages: 16,
-      wait: longest(16, 17),
+      wait: longest(16, active.agreed.ackTimeout),
     })
     assert.deepEqual(names(pair.a), ['MRA_RECEIVED', 'REQ_ERROR'])
     assert.equal(active.state, 'IDLE')
@@ -666,7 +666,8 @@ describe('peers that send wrong values', () => {
 })
 
 test('local ids are random numbers, except 0 and ids in use', () => {
-  const numbers = [0xaaaa, 7, 0, 7, 0x8000_0000, 9]
+  const HIGH_BITS_OF_TID = 0xaaaa
+  const numbers = [HIGH_BITS_OF_TID, 7, 0, 7, 0x8000_0000, 9]
   const { engine } = new Host(1, 1, () => numbers.shift() ?? 0)
   const ids = [0, 1, 2].map(() => engine.create(pathTo(1, 2)).localId)
   assert.deepEqual(ids, [7, 0x8000_0000, 9])

@@ -126,11 +126,10 @@ for (const [state, role] of statesAndRoles)
           for (const answer of answers) {
             assert.equal(answer.tid, draft.tid, `${turn}: the answer repeats the transaction`)
             if (answer.name === 'REJ' && before === 'TIMEWAIT') assert.equal(answer.reason, rejReason.STALE_CONN)
-            if (answer.name === 'APR')
-              assert.equal(
-                answer.status === aprStatus.UNSUPPORTED,
-                connection.remoteId !== 0 && connection.localId !== 0,
-              )
+            if (answer.name === 'APR') {
+              const hasBothIds = connection.localId !== 0 && connection.remoteId !== 0
+              assert.equal(answer.status, hasBothIds ? aprStatus.UNSUPPORTED : aprStatus.INVALID_COMM_ID)
+            }
           }
         }
       })

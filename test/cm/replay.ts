@@ -52,8 +52,15 @@ const TIMER_TOLERANCE = 0.1
 const seconds = (micros: number): string => `${(micros / 1e6).toFixed(1)} s`
 const text = (value: unknown): string => (value instanceof Uint8Array ? Buffer.from(value).toString('hex') : `${value}`)
 
+const CONNECTION_ID_FIELDS = ['localId', 'remoteId', 'requestId'] as const
 /** Fields with random ids. */
-const ID_FIELDS = ['tid', 'localId', 'remoteId', 'requestId'] as const
+const ID_FIELDS = ['tid', ...CONNECTION_ID_FIELDS] as const
+
+/** Equal for a message and its retransmissions. */
+const retransmissionKey = (message: CmMessage): string => {
+  const { name, tid, localId, remoteId } = { localId: '', remoteId: '', ...message }
+  return `${name} ${tid} ${localId} ${remoteId}`
+}
 
 class Replay {
   readonly differences: Difference[] = []
@@ -129,7 +136,7 @@ class Replay {
   /** The path of a message's connection; any path for a SIDR message. */
   #path(message: CmMessage): CmPath {
     if (message.name === 'REQ') this.#paths.set(message.localId, this.#pathOf(message))
-    const ids = ID_FIELDS.slice(1).flatMap(field =>
+    const ids = CONNECTION_ID_FIELDS.flatMap(field =>
       field in message ? [(message as MessageOf<'RTU'>)[field as 'localId']] : [],
     )
     const known = ids.flatMap(id => this.#paths.get(id) ?? [])[0]
@@ -193,9 +200,7 @@ class Replay {
 
   #expect({ number, time, message }: RecordedMessage): void {
     this.#path(message)
-    const key = ['REQ', 'SIDR_REQ'].includes(message.name)
-      ? `${message.name} ${'localId' in message ? message.localId : message.tid}`
-      : `${message.name} ${text((message as MessageOf<'RTU'>).localId)} ${text((message as MessageOf<'RTU'>).remoteId)} ${message.tid}`
+    const key = retransmissionKey(message)
     const before = this.#sentAt.get(key)
     if (this.#waiting.length === 0 && before === undefined) {
       this.#command(message)
@@ -233,7 +238,7 @@ class Replay {
 
   /** Stores our ids for the recorded ids of our side. */
   #recordIds(recorded: CmMessage, sent: CmMessage): void {
-    const isPeerValue = (id: unknown): boolean =>
+    const isInPeerMessage = (id: unknown): boolean =>
       this.#all.some(
         ({ from, message }) => from !== this.#side && Object.values(message).some(value => value === id && value !== 0),
       )
@@ -241,9 +246,9 @@ class Replay {
       const [theirs, ours] = [recorded, sent].map(
         message => (message as unknown as Record<string, bigint | number>)[field],
       )
-      const isAnswer =
-        field !== 'localId' && isPeerValue(theirs) && !['REQ', 'DREQ', 'SIDR_REQ'].includes(recorded.name)
-      if (theirs && ours !== undefined && !isAnswer && !this.#ours.has(theirs)) this.#ours.set(theirs, ours)
+      const repeatsPeerId =
+        field !== 'localId' && isInPeerMessage(theirs) && !['REQ', 'DREQ', 'SIDR_REQ'].includes(recorded.name)
+      if (theirs && ours !== undefined && !repeatsPeerId && !this.#ours.has(theirs)) this.#ours.set(theirs, ours)
     }
   }
 

@@ -13,8 +13,10 @@ import {
   raisePort,
   unregister,
 } from '../../src/core/index.ts'
+import { Event } from '../../src/spec/classes/events/event_queue.ts'
 import { Classes, ClassId } from '../../src/spec/classes.ts'
 import { AsyncEventType, EventKind } from '../../src/spec/enums.ts'
+import { recordSize } from '../../src/spec/schema/schema.ts'
 import { cap, errnoOf, install, openTestDevice } from './fixture.ts'
 
 const { cq: Cq, rc_qp: RcQp, pd: Pd, comp_channel: CompChannel, async_fd: AsyncFd, event_queue: Queue } = Classes
@@ -150,8 +152,8 @@ test('the device’s removal is the last event of a queue', () => {
   unregister(device)
   const [event, ...more] = queue.sink.take(9)
   assert.deepEqual(more, [])
-  assert.equal(new DataView(event.bytes.buffer).getUint32(16, true), DEVICE_FATAL)
-  assert.equal(event.bytes.length, 24)
+  assert.equal(new DataView(event.bytes.buffer).getUint32(Event.type.offset, true), DEVICE_FATAL)
+  assert.equal(event.bytes.length, recordSize(Event))
   assert.equal(unreadQueue.sink.take(9).length, 0)
 })
 

@@ -2,8 +2,8 @@
  * Scripts with and without races, modelled on the cases of RMARaceBench (RWTH-HPC) for MPI, SHMEM and GASPI. Loads and
  * stores, which userdma does not see, are replaced by requests.
  *
- * Threads 1, 2 and 3 are of processes 1, 2 and 3; threads 11 to 13 and 99 of process 1. Queue pair `to3` connects
- * process 1 to process 3, `of2` process 2 to process 1.
+ * Threads 1 to 4 belong to processes 1 to 4, threads 11 to 13 and 99 to process 1. `toN` is a queue pair of process 1 to
+ * process N, `ofN` its peer.
  */
 import type { RaceId } from '../../../src/check/races/races.ts'
 import type { Memory, Script } from './script.ts'
@@ -15,7 +15,7 @@ export interface Case {
   run(script: Script): void
 }
 
-/** Buffers; the last digit is the process. `overlapping3` and `adjacent3` overlap and follow `data3`. */
+/** Buffers; the last digit is the process. `overlapping3` overlaps `data3`, `adjacent3` follows it. */
 const data1: Memory = [1, 0x1000, 64]
 const otherData1: Memory = [1, 0x2000, 64]
 const data3: Memory = [3, 0x3000, 64]
@@ -241,7 +241,7 @@ export const cases: readonly Case[] = [
     s.poll(1, first)
     s.write(1, s.qp(), otherData1, data3)
   }),
-  race('a completion polled by another process', 'race', s => {
+  race('a completion polled, then a write of another process', 'race', s => {
     s.poll(1, s.write(1, s.qp(), data1, data3))
     s.write(2, s.qp(), data2, data3)
   }),

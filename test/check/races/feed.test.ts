@@ -53,7 +53,7 @@ const scenario = () => {
     feed,
     omitted,
     log,
-    /** The device fetches a WRITE. All WRITEs have the same target: WRITEs without order race. */
+    /** The device fetches a WRITE. All WRITEs have the same target, so unordered WRITEs race. */
     write(qp: number, wrId = 0n, isReliable = true, changes: Partial<WorkRequest> = {}): WorkRequest {
       const created = request(SEND, qp, wrId, changes)
       const range = { space: 1, start: 0x1000, end: 0x1040, kind: AccessKind.WRITE, region }
@@ -86,8 +86,8 @@ const scenario = () => {
       const filled = created.queue === SEND ? undefined : { qp: created.owner, message, ranges: [] }
       feed.add({ event: 'completion', request: created, time: tick(), cq: CQ + handle, filled })
     },
-    join(begun = Number.POSITIVE_INFINITY): void {
-      feed.join(logged, begun)
+    join(readStart = Number.POSITIVE_INFINITY): void {
+      feed.join(logged, readStart)
       logged = []
     },
     now: () => time,
@@ -151,7 +151,6 @@ describe('races: logs and devices', () => {
     log(1, SEND, 5)
     log(1, SEND, 7)
     const [one, other] = [write(7, 70n), write(5, 50n)]
-    races.length = 0
     complete(one, 1)
     complete(other, 1)
     log(2, POLL, 1, 1, 50n)
@@ -328,10 +327,10 @@ describe('races: logs and devices', () => {
     const { log, write, complete, join, races, now } = scenario()
     log(1, SEND, 5)
     complete(write(5), 1)
-    const begun = now()
+    const readStart = now()
     log(2, SEND, 6)
-    join(begun)
-    log(2, POLL, 1, 1, 0n, begun + 10)
+    join(readStart)
+    log(2, POLL, 1, 1, 0n, readStart + 10)
     write(6)
     join()
     assert.deepEqual(races, [])

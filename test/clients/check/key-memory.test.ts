@@ -1,5 +1,5 @@
 /*
- * The memory that keys grant access to, for the checks of races: of regions, of windows bound to them, and of neither.
+ * The memory of a key, for the race checks: the key of a region, of a bound window, or of neither.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
@@ -14,7 +14,7 @@ import { machine, program, register } from '../../drivers/rxe/machine.ts'
 const { LOCAL_WRITE, REMOTE_WRITE, MW_BIND } = AccessFlags.values
 /** Index of the only device, and of none. */
 const [DEVICE, NO_DEVICE] = [0, 1]
-/** Added to an address of the region it gives the address that a program passes. */
+/** The iova of the region minus its start. */
 const IOVA_OFFSET = 0x10_0000
 
 const setUp = () => {
@@ -23,7 +23,7 @@ const setUp = () => {
   return { m, memoryOf }
 }
 
-it('a key of a region is that of its address space, at its address there', () => {
+it('a key of a region has the address space of the region, and the shift from iova to address', () => {
   const { m, memoryOf } = setUp()
   const [first, second] = [program(m), program(m)]
   const regions = [register(first, 100), register(second, 100), register(first, 100)]
@@ -48,7 +48,7 @@ it('a key that does not exist, no longer exists, or is of another device has no 
   assert.equal(memoryOf(DEVICE, rkey), undefined)
 })
 
-it('a key of a window is that of the region to which it is bound', () => {
+it('a key of a bound window has the memory of the region', () => {
   const { m, memoryOf } = setUp()
   const p = program(m)
   const mr = register(p, 100, LOCAL_WRITE | REMOTE_WRITE | MW_BIND)

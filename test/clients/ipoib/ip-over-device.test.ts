@@ -207,7 +207,7 @@ describe('a removed device', () => {
       if (i === 10) before = flows()
     }
     network.runTimers()
-    assert.ok(flows() <= before, `${flows()} flows, ${before} initially`)
+    assert.ok(flows() <= before, `${flows()} flows, ${before} after 11 removals`)
     assert.equal(stackB.query().neighbours, 1)
     a.unplug(1)
     b.unplug(2)

@@ -87,7 +87,7 @@ const sidrReq = (requestId: number, privateData = withHeader, portSpace: number 
     privateData,
   })
 
-/** After this number of messages, the hosts handle them. */
+/** The number of messages after which the hosts run. */
 const BATCH = 64
 
 /** The returned function sends from queue pair 1 of `a` to queue pair 1 of `b`. */

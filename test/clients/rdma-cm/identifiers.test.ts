@@ -41,7 +41,7 @@ const bound = (host: Host, address: SocketAddress, reuseAddress = false) => {
   return id
 }
 
-/** Collects further long jobs of a host; the test runs them. */
+/** From now on, long jobs of a host wait in `jobs` until the test passes them to `run`. */
 const jobsOf = ({ core }: Host) => {
   const jobs: Iterator<unknown>[] = []
   const { runJob: run } = core
@@ -118,7 +118,7 @@ describe('a connection', () => {
     const [passive] = b.requests(listener)
     assert.ok(passive)
     assert.equal(b.cm.engine.counters.sent.MRA + b.cm.engine.counters.resent.MRA, 0)
-    // The REQ is resent, and answered by MRA. Then the peer waits for more than a minute.
+    // The REQ is resent, and answered by MRA. Then the active side waits for more than a minute.
     network.tick()
     assert.equal(active.connection?.state, 'MRA_REQ_RCVD')
     assert.equal(a.cm.engine.counters.received.MRA, 1)

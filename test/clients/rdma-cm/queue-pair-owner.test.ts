@@ -6,7 +6,7 @@ import { it } from 'node:test'
 import { acceptWithQueuePair } from '../../../src/clients/rdma-cm/queue-pair-owner.ts'
 import { findHandle } from '../../../src/core/objects/handles.ts'
 import { DEFAULT_PKEY } from '../../../src/spec/wire/headers.ts'
-import { cmAnswered, GSI_QPN, rejReason } from '../../../src/spec/wire/mad.ts'
+import { cmAnswered, GSI_QPN, privateDataBytes, rejReason } from '../../../src/spec/wire/mad.ts'
 import { emitCm } from '../../../src/wire/mad/mad.ts'
 import { ipv4, makeCq, makeQp, modify, program, Qps, query } from '../../drivers/rxe/machine.ts'
 import { ip4, parametersOf, twoHosts } from './hosts.ts'
@@ -81,9 +81,8 @@ it('a queue pair whose reply is never answered is moved to ERR', () => {
 
 it('a queue pair whose reply cannot be sent is moved to ERR, and the request is rejected', () => {
   const { network, a, b, active, passive, qp, object } = receiveRequest()
-  assert.throws(() => acceptWithQueuePair(b.cm, passive, object, parametersOf(0, new Uint8Array(197))), {
-    code: 'EINVAL',
-  })
+  const tooLong = new Uint8Array(privateDataBytes.REP + 1)
+  assert.throws(() => acceptWithQueuePair(b.cm, passive, object, parametersOf(0, tooLong)), { code: 'EINVAL' })
   network.settle()
   assert.equal(a.eventNames(active).at(-1), 'REJECTED')
   assert.equal(query(qp).state, Qps.ERR)

@@ -25,6 +25,8 @@ import { Classes } from '../../../src/spec/classes.ts'
 import { AsyncEventType } from '../../../src/spec/enums.ts'
 import { describeDevice, errnoOf, openTestDevice } from '../fixture.ts'
 
+const { CQ_ERR, DEVICE_FATAL, PORT_ACTIVE, PORT_ERR, DEVICE_REMOVED } = AsyncEventType.values
+
 const subsystem = () => {
   const core = createCore()
   const log: string[] = []
@@ -168,7 +170,7 @@ test('callbacks of clients may remove clients and devices', () => {
   )
   assert.equal(addDevice('d4').isAlive, false)
   assert.equal(seen(), 'b+d4 d+d4 d-d4 b-d4')
-  assert.deepEqual(notified, [AsyncEventType.values.DEVICE_REMOVED])
+  assert.deepEqual(notified, [DEVICE_REMOVED])
   unregisterD()
 })
 
@@ -194,20 +196,19 @@ test('a client cannot unregister in its own callback', () => {
   assert.deepEqual(refused, [`d2: ${message}`, `d1: ${message}`])
 })
 
-// ibv_event_type: 8 DEVICE_FATAL, 9 PORT_ACTIVE, 10 PORT_ERR.
 test('a handler of a device gets events of the device and its ports until the handler is removed', () => {
   const { addDevice, log, seen } = subsystem()
   const device = addDevice('d1')
   const handler = ({ type, port }: { type: number; port: number | undefined }) => void log.push(`${type}@${port}`)
   const removeFirst = addEventHandler(device, handler)
   const removeSecond = addEventHandler(device, handler)
-  raisePort(device, 1, 10)
-  assert.equal(seen(), '10@1 10@1')
+  raisePort(device, 1, PORT_ERR)
+  assert.equal(seen(), `${PORT_ERR}@1 ${PORT_ERR}@1`)
   removeSecond()
-  raiseDevice(device, 8)
-  assert.equal(seen(), '8@undefined')
+  raiseDevice(device, DEVICE_FATAL)
+  assert.equal(seen(), `${DEVICE_FATAL}@undefined`)
   removeFirst()
-  raisePort(device, 1, 9)
+  raisePort(device, 1, PORT_ACTIVE)
   assert.equal(seen(), '')
 })
 
@@ -216,8 +217,8 @@ test('a handler that throws is counted as a fault, and the other handlers are ca
   const device = addDevice('d1')
   addEventHandler(device, () => assert.fail())
   addEventHandler(device, ({ type }) => void log.push(String(type)))
-  raisePort(device, 1, 9)
-  assert.deepEqual([seen(), core.faults], ['9', 1])
+  raisePort(device, 1, PORT_ACTIVE)
+  assert.deepEqual([seen(), core.faults], [`${PORT_ACTIVE}`, 1])
 })
 
 test("handlers passed to an object's create get the object's events and user handle (R33)", () => {
@@ -236,8 +237,8 @@ test("handlers passed to an object's create get the object's events and user han
   completed(cq.events!, false)
   completed(cq.events!, true)
   completed(cq.events!, true)
-  raiseObjectEvent(cq, 0)
-  assert.deepEqual(events, ['completion 77', 'event 77 0'])
+  raiseObjectEvent(cq, CQ_ERR)
+  assert.deepEqual(events, ['completion 77', `event 77 ${CQ_ERR}`])
 })
 
 test("an object's handler that throws is counted as a fault (R33)", () => {
@@ -247,6 +248,6 @@ test("an object's handler that throws is counted as a fault (R33)", () => {
   const cq = context.handles.slots[0]!
   arm(cq, false)
   completed(cq.events!, true)
-  raiseObjectEvent(cq, 0)
+  raiseObjectEvent(cq, CQ_ERR)
   assert.equal(context.device.core.faults, 2)
 })

@@ -40,8 +40,10 @@ const run = ({ context, caller }: TestSetup, links: readonly ChainLink[], onErro
   const reason = out.reason === undefined ? undefined : new TextDecoder().decode(out.reason)
   return { ...out, reason, entries: chainEntries(out.results) }
 }
+/** Offsets of fields of a message. */
+const [HANDLE_AT, FLAGS_AT] = [4, 12]
 const handleOf = (entry: ChainEntry): number =>
-  new DataView(entry.message.buffer, entry.message.byteOffset).getUint32(4, true)
+  new DataView(entry.message.buffer, entry.message.byteOffset).getUint32(HANDLE_AT, true)
 const live = ({ context }: TestSetup): string[] =>
   context.handles.slots.flatMap(object => (object === undefined ? [] : [`${object.class.name} ${object.handle}`]))
 
@@ -103,7 +105,7 @@ test('the first failure stops the chain: earlier results stay, later entries do 
   const { done, error, reason, entries } = run(setup, [pd(), link(Pd, 'destroy', {}, { handle: 77 }), pd()])
   assert.deepEqual([done, error, live(setup)], [1, Errno.ENOENT, ['pd 0']])
   assert.match(reason ?? '', /pd\.destroy: there is no object with handle 77/)
-  assert.equal(entries[2].message[12], 0, 'not answered')
+  assert.equal(entries[2].message[FLAGS_AT], 0, 'not answered')
 })
 
 test('UNDO destroys all objects of a failed chain, in reverse order', () => {
@@ -241,7 +243,7 @@ test('entries can use descriptors of earlier entries, and each descriptor’s nu
   const numbers = [...setup.context.descriptors].map(fd => fd.id)
   assert.deepEqual(
     answer.installs.map(({ descriptor, address, width }) => [descriptor.object, address, width]),
-    [1, 2].map((entry, i) => [numbers[i], at + BigInt(entries[entry].at + 4), 4]),
+    [1, 2].map((entry, i) => [numbers[i], at + BigInt(entries[entry].at + HANDLE_AT), 4]),
   )
   const events = setup.context.handles.slots[1]?.events
   assert.deepEqual([events?.route.channel?.id, events?.route.asyncFd?.id], numbers)

@@ -422,12 +422,12 @@ test('during an asynchronous destroy the object is busy, and after a refusal ali
 })
 
 test('asynchronous createAhs and destroyAhs affect all address handles or none', async () => {
-  let refused = 2
+  let failingCreate = 2
   let creates = 0
   const replacement = driverClass(Ah, {
     create: async () => {
       await undefined
-      if (creates++ === refused) throw new CallError('ENOMEM', 'no room')
+      if (creates++ === failingCreate) throw new CallError('ENOMEM', 'no room')
       return {}
     },
     destroy: async () => {
@@ -441,7 +441,7 @@ test('asynchronous createAhs and destroyAhs affect all address handles or none',
   const create = () => invoke(context, Pd, 'createAhs', pd, { addresses }, caller)
   await assert.rejects(async () => create(), { code: 'ENOMEM', message: /^entry 2: / })
   assert.deepEqual([stat(core).objects, context.handles.slots[pd]?.uses], [1, 0])
-  refused = -1
+  failingCreate = -1
   const { handles } = (await create()).out
   assert.equal(handles.length, 3)
   const creating = create()
