@@ -43,6 +43,8 @@ const Flag = {
   /** The agent does not wait for a response. */
   NO_TIMEOUT: 32,
 } as const
+/** Offset of the transaction ID in a datagram. */
+const TID = 8
 /** First bit of the number of retries in the flags. */
 const RETRIES_SHIFT = 6
 const TICK = SECOND / 4
@@ -128,7 +130,7 @@ const agentTarget: Target = {
       const mad = new Uint8Array(MAD_BYTES)
       mad.set(one.subarray(HEADER_BYTES, HEADER_BYTES + Math.min(length, MAD_BYTES)))
       const lastSent = pair.wire.at(-1)
-      if (lastSent !== undefined && flags & Flag.KNOWN) mad.set(lastSent.mad.subarray(8, 16), 8)
+      if (lastSent !== undefined && flags & Flag.KNOWN) mad.set(lastSent.mad.subarray(TID, TID + 8), TID)
       const before = pair.wire.length
       a.engine.onMad(mad, pair.pathOf(a), pair.now)
       const answer = pair.wire.length > before ? parseRmpp(pair.wire.at(-1)!.mad) : undefined
@@ -148,7 +150,7 @@ const agentTarget: Target = {
   },
 }
 
-// ---- umad: records {u8 call, u8 read buffer / 16 bytes, u16 memory bytes, u16 0, u16 0}, then the memory ----
+// ---- umad: records {u8 call, u8 read buffer bytes / 16, u16 memory bytes, u16 0, u16 0}, then the memory ----
 
 const MAX_CALLS = 40
 const MEMORY = 0x10000

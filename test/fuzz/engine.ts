@@ -53,7 +53,7 @@ const TRANSITIONS: readonly (readonly number[])[] = [
 const REMOTE_ACCESS = Access.REMOTE_WRITE | Access.REMOTE_READ | Access.REMOTE_ATOMIC
 const { FLUSH_GLOBAL } = Access
 const ALL_ACCESS = Access.LOCAL_WRITE | REMOTE_ACCESS | FLUSH_GLOBAL
-/** Bytes of the longest payload, and more bytes than the longest headers have. */
+/** More bytes than the longest packet has: the longest payload has 4096. */
 const MAX_PACKET = 4096 + 60
 /** Words of the engine's pool that a queue pair may take. */
 const MAX_POOL_WORDS = 40 * 64
@@ -241,7 +241,8 @@ class EngineRun {
     this.#feature(Feature.ARRIVAL | (this.#stateOf(i) << 8) | packet[0])
     const joined = this.#joined
     const fits = joined.length > 0 && joined.length < MAX_JOINED && packet.length <= joined[0].length
-    if (!fits || joined[joined.length - 1].length < joined[0].length) this.#deliver()
+    const hasShortLast = joined.length > 0 && joined[joined.length - 1].length < joined[0].length
+    if (!fits || hasShortLast) this.#deliver()
     this.#joined.push(packet)
     if (!joinsNext) this.#deliver()
   }

@@ -78,8 +78,8 @@ export interface FuzzResult {
 }
 
 /**
- * Fuzzes until `continues` returns false, which is called before each batch with the number of executions. Throws the
- * first Finding.
+ * Calls `continues` with the number of executions before each batch, and fuzzes until it returns false. Throws the first
+ * Finding.
  */
 export const fuzz = (
   target: Target,
@@ -92,7 +92,7 @@ export const fuzz = (
   const kept: Uint8Array[] = []
   const initial = [...readCorpus(target).map(entry => entry.bytes), ...target.seeds()]
   if (initial.length === 0) initial.push(new Uint8Array(1))
-  // drop the code that read the corpus and made the seeds
+  // discards the coverage of reading the corpus and making the seeds
   coverage.countNew()
   let executions = 0
   /** Runs an input. Returns true if a feature is new. */

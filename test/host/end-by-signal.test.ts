@@ -12,7 +12,10 @@ import { scratchFolder } from '../tools.ts'
 const { O_NONBLOCK } = fs.constants
 const module = new URL('../../src/host/end-by-signal.js', import.meta.url).href
 
-/** Runs a program that prints on standard error and ends by a signal; then prints its status, the pipe and the files. */
+/**
+ * Runs a program that prints on standard error and ends by a signal. Returns the program's exit status, the flags of its
+ * standard error, and the files that it left.
+ */
 const endBy = (signal: NodeJS.Signals) => {
   const program = `
     import { endBySignal } from '${module}'

@@ -36,7 +36,7 @@ test('the error for an unknown C function names the function', () => {
   assert.throws(() => libcFunctions({ userdmaNoSuch: 'int userdmaNoSuch()' })(), /userdmaNoSuch/)
 })
 
-test('koffi is loaded without its own loader, which is slow, in the version of its package.json', () => {
+test('koffi is loaded without its slow loader, and has the version of its package.json', () => {
   const { cache, resolve } = createRequire(import.meta.url)
   assert.equal(cache[resolve('koffi')], undefined)
   const { version } = JSON.parse(readFileSync(join(repoRoot, 'node_modules', 'koffi', 'package.json'), 'utf8'))

@@ -26,6 +26,8 @@ const echoReplyType = { 4: 0, 6: 129 } as const
 const MORE_FRAGMENTS = 0x2000
 const FRAGMENT_OFFSET_1 = 1
 const IPV6_FRAGMENT = 44
+/** Offset of the option's length in the body of a solicitation. */
+const OPTION_LENGTH = 21
 const TCP = 6
 const ETHERTYPE_RARP = 0x8035
 const peerLink = { qpn: 0x999, gid: address('fe80::99') }
@@ -94,9 +96,10 @@ for (const family of [4, 6] as const)
       for (const whole of [self.udp, self.echo])
         for (let bit = 0; bit < whole.length * 8; bit++) {
           const at = bit >> 3
-          // The encapsulation has two reserved bytes; IPv6 protects neither traffic class, flow label nor hop limit.
-          if (at === 2 || at === 3) continue
-          if (family === 6 && (at === 11 || (at >= 4 && at < 8))) continue
+          const isReserved = at === 2 || at === 3
+          // IPv6 protects neither traffic class, flow label nor hop limit.
+          const isUnprotected = family === 6 && ((at >= 4 && at < 8) || at === 11)
+          if (isReserved || isUnprotected) continue
           const [reason] = dropReasons(self.host, changed(whole, at, whole[at]! ^ (1 << (bit & 7))))
           assert.ok(reason !== undefined && reason !== 'delivered', `byte ${at}, bit ${bit & 7}: ${reason}`)
         }
@@ -290,8 +293,8 @@ describe('neighbour discovery', () => {
       solicitation(self, body(), 255, 1),
       solicitation(self, body().subarray(0, 19)),
       solicitation(self, body().subarray(0, 30)),
-      solicitation(self, changed(body(), 21, 0)),
-      solicitation(self, changed(body(), 21, 200)),
+      solicitation(self, changed(body(), OPTION_LENGTH, 0)),
+      solicitation(self, changed(body(), OPTION_LENGTH, 200)),
       solicitation(self, body({ link: { ...peerLink, qpn: MULTICAST_QPN } })),
     ]
     for (const packet of wrong) assert.deepEqual(dropReasons(self.host, packet), ['malformed'])

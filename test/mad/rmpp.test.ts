@@ -239,7 +239,8 @@ describe('protocol errors', () => {
 
   it('many unfinished messages of one peer do not exclude messages of other peers', () => {
     const { pair } = startTransfer()
-    const { path, mad } = { path: pair.pathOf(pair.b), mad: longMessage(GET_TABLE, 7, 0) }
+    const path = pair.pathOf(pair.b)
+    const mad = longMessage(GET_TABLE, 7, 0)
     const deliverFirst = (tid: number, remoteGid: Uint8Array) => {
       const first = emitRmpp(mad.subarray(0, SA_HEADERS), { ...parseRmpp(mad), flags: ACTIVE | FIRST, segment: 1 })
       new DataView(first.buffer).setUint32(TID_LOW, tid)
@@ -254,7 +255,7 @@ describe('protocol errors', () => {
     assert.deepEqual(deliverFirst(255, gid(3)), [`STOP ${RmppStatus.RESX}`])
   })
 
-  it('ABORT ends a message that is incomplete after 40 seconds, STOP one message for each beyond 256', () => {
+  it('a message that is incomplete after 40 seconds gets ABORT; each message beyond 256 causes one STOP', () => {
     const { pair, first } = startTransfer()
     pair.deliver(first)
     pair.wire.length = 0
@@ -279,7 +280,7 @@ describe('protocol errors', () => {
       segment[FLAGS] = number === 1 ? ACTIVE | FIRST : ACTIVE
       view.setUint32(SEGMENT, number)
       pair.deliver({ to: pair.b, mad: segment.slice() })
-      stopped = pair.wire.splice(0).filter(sent => parseRmpp(sent.mad).type === RmppType.STOP).length * number
+      if (pair.wire.splice(0).some(sent => parseRmpp(sent.mad).type === RmppType.STOP)) stopped = number
     }
     assert.equal(stopped, MAX_SEGMENTS + 1)
   })

@@ -36,8 +36,9 @@ export const createStatistics = () => ({
   messages: 0,
   /** Requests that failed because the network exhausted their retries. */
   lost: 0,
-  /** Lives of pairs; `unpredictable`: of those with an unpredictable outcome. */
+  /** Lives of pairs. */
   lives: 0,
+  /** Lives with an unpredictable outcome. */
   unpredictable: 0,
   /** Attacks on idle pairs (exact.ts). */
   attacks: 0,
@@ -99,7 +100,7 @@ const onSendSucceeded = (end: End, operation: Operation, statistics: Statistics)
   }
 }
 
-/** The first request of an end that fails. */
+/** Checks the first failed request of an end. */
 const onSendFailed = (end: End, operation: Operation, status: number, statistics: Statistics): void => {
   const { peer, pair } = end
   end.hasFailed = true
@@ -107,9 +108,10 @@ const onSendFailed = (end: End, operation: Operation, status: number, statistics
   statistics.failed++
   if (pair.unpredictableBecause !== undefined) return
   const subject = `${nameOf(end, operation)} has status ${status}`
+  const isExpected = operation.request.id === end.fatalAt && operation.statuses.includes(status)
   if (status === WR_FLUSH_ERR) {
     assert.ok(end.isForcedToError || peer.fatalAt < peer.sends.length, `${subject}, although no request was wrong`)
-  } else if (!(operation.request.id === end.fatalAt && operation.statuses.includes(status))) {
+  } else if (!isExpected) {
     assert.equal(status, RETRY_EXC_ERR, `${subject}; allowed: ${operation.statuses}`)
     // A peer in the error state does not answer; else the network exhausted the retries.
     if (stateOf(peer) !== ERR) statistics.lost++
@@ -272,7 +274,7 @@ const checkLocalWrite = (end: End, at: number, length: number): void => {
   assert.fail(`${end.name}: ${length} bytes are written at ${at}, where nothing is expected`)
 }
 
-/** Only contents of the peer's WRITEs in flight are allowed. One step may write adjacent ones. */
+/** Only contents of the peer's WRITEs in flight are allowed. A range may cover adjacent WRITEs. */
 const checkTargetWrite = (end: End, at: number, length: number): void => {
   const { peer } = end
   const { bytes } = end.host.memory
@@ -325,7 +327,7 @@ export const onAtomic = (end: End, region: Region, at: number, before: bigint): 
   if (Number.isInteger(index) && index >= 0 && index < WORDS) end.words[index] = after
 }
 
-/** Outstanding requests, without those after one that fails locally. */
+/** Outstanding requests before the first that fails locally. */
 const inFlight = (end: End): Operation[] => {
   const failing = end.sends[end.fatalAt]
   return end.sends.slice(end.succeededSends, failing?.fatal === 'local' ? end.fatalAt : end.sends.length)
@@ -361,7 +363,7 @@ const isTargetExpected = (end: End): boolean => {
   return false
 }
 
-/** At the end of a life. `isFlushed`: the end was in the error state, so that all requests must have completed. */
+/** Called when the life of a pair ends. `isFlushed`: the queue pair was in ERR, so all requests must have completed. */
 export const checkEnd = (end: End, isFlushed: boolean, statistics: Statistics): void => {
   const { pair, host } = end
   completeTrailing(end, statistics)

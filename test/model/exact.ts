@@ -81,8 +81,8 @@ export const attack = (end: End, random: RandomSource) => {
     bytes: packet(chosen.packet, before.rqPsn + chosen.psn, spec, end.qpn),
     check(): void {
       const after = engine.query(end.row)
-      const isAccepted =
-        ['write', 'word', 'read'].includes(chosen.effect) || (chosen.effect === 'message' && hasReceive)
+      const isReceived = chosen.effect === 'message' && hasReceive
+      const isAccepted = ['write', 'word', 'read'].includes(chosen.effect) || isReceived
       const view = new DataView(image.buffer)
       if (chosen.effect === 'write') image.set(data, offset)
       if (chosen.effect === 'word')
@@ -95,7 +95,7 @@ export const attack = (end: End, random: RandomSource) => {
         (before.rqPsn + (isAccepted ? 1 : 0)) & 0xff_ffff,
         `${end.name}: ${chosen.name}: next PSN`,
       )
-      assert.equal(end.received, received + (chosen.effect === 'message' && hasReceive ? 1 : 0), chosen.name)
+      assert.equal(end.received, received + (isReceived ? 1 : 0), chosen.name)
       if (end.received === received) return
       const { at } = end.receives[received].sges[0]
       assert.deepEqual(memory.bytes.slice(at, at + data.length), data, `${end.name}: ${chosen.name}: the message`)

@@ -38,10 +38,10 @@ const put32 = (bytes: Uint8Array, at: number, value: number): void => {
   put24(bytes, at + 1, value)
 }
 
-/** `find`: a live queue pair. */
 export interface Knowledge {
   readonly ends: readonly End[]
   readonly nodes: number
+  /** The live queue pair with this number; undefined if there is none. */
   find(node: number, qpn: number): End | undefined
 }
 

@@ -7,7 +7,7 @@ import { arenaOver } from '../../src/wire/arena.ts'
 import { type Flow, makeFlow, sealIcrc, verifyIcrc } from '../../src/wire/icrc.ts'
 import type { RandomSource } from './random.ts'
 
-/** Faults as fractions of packets, 0 to 1. `weight`: of the quality among all. */
+/** Faults as fractions of packets, 0 to 1. `weight` is the relative frequency of the quality. */
 export interface Quality {
   readonly name: string
   readonly weight: number
@@ -32,7 +32,7 @@ export const qualities: readonly Quality[] = [
 const LATENCY_US = 10
 /** Packets that may be replayed. */
 const REPLAY_PACKETS = 256
-/** Packets of a run (`LinkHooks.deliver`). */
+/** Maximum packets of a run (`LinkHooks.deliver`). */
 const MAX_IN_RUN = 20
 const ROCE_PORT = 4791
 
@@ -41,7 +41,7 @@ export interface Packet {
   readonly from: number
   readonly to: number
   readonly bytes: Uint8Array
-  /** Of packets sent before; a forged packet has the number of the copied packet. */
+  /** Number of packets sent before. A forged packet has the number of the copied packet. */
   readonly number: number
 }
 
@@ -99,7 +99,7 @@ const createHeap = () => {
 
 /** BTH byte 4 (FECN, BECN, reserved bits) may change in flight: the ICRC does not cover it. */
 const UNCOVERED_BYTE = 4
-/** Its ICRC is that of rxe; XRC's FLUSH has the standard ICRC. */
+/** RC's FLUSH has the ICRC of rxe; XRC's FLUSH has the standard ICRC. */
 const RC_FLUSH = 0x1c
 
 export type Link = ReturnType<typeof createLink>
@@ -129,7 +129,7 @@ export const createLink = (count: number, hooks: LinkHooks, random: RandomSource
   const corrupt = (bytes: Uint8Array): boolean => {
     const before = bytes.slice()
     for (let bits = 1 + random.int(3); bits > 0; bits--) bytes[random.int(bytes.length)] ^= 1 << random.int(8)
-    // The ICRC of rxe's FLUSH covers that byte too.
+    // The ICRC of rxe's FLUSH covers UNCOVERED_BYTE too.
     const isFlush = before[0] === RC_FLUSH
     return bytes.some((byte, i) => byte !== before[i] && (i !== UNCOVERED_BYTE || isFlush))
   }

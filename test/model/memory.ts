@@ -87,12 +87,9 @@ export const createMemory = (size: number, observer: Observer) => {
     write(region, hi, lo, from: Arena, at, chunk, stride, total) {
       const start = offsetInRegion(region, hi, lo, total)
       assert.ok((regions[region].access & (Access.LOCAL_WRITE | Access.REMOTE_WRITE)) !== 0, 'a read-only region')
-      for (
-        let remaining = total, piece = at, to = start;
-        remaining > 0;
-        remaining -= chunk, to += chunk, piece += stride
-      )
-        bytes.set(from.bytes.subarray(piece, piece + Math.min(remaining, chunk)), to)
+      let to = start
+      for (let remaining = total, offset = at; remaining > 0; remaining -= chunk, to += chunk, offset += stride)
+        bytes.set(from.bytes.subarray(offset, offset + Math.min(remaining, chunk)), to)
       observer.wrote(regions[region], start, total)
       return 0
     },

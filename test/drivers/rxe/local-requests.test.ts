@@ -52,7 +52,7 @@ const setUp = (path: Path) => {
 
 for (const path of ['packets', 'direct'] as const)
   describe(`path '${path}'`, () => {
-    it('a window that is bound to another queue pair cannot be invalidated', () => {
+    it('LOCAL_INV fails for a window of another queue pair and for an unknown key', () => {
       for (const [i, key, status] of [
         [0, 'bound', SUCCESS],
         [1, 'bound', MW_BIND_ERR],
@@ -85,7 +85,7 @@ for (const path of ['packets', 'direct'] as const)
         [[1, RETRY_EXC_ERR]],
       )
     })
-    it('an earlier invalidation takes effect before a WRITE of another queue pair', () => {
+    it('an invalidation takes effect before a WRITE that another queue pair posts later', () => {
       for (const scope of [ScanScope.ALL, ScanScope.USED]) {
         const m = machine(1, '', path)
         const p = program(m)

@@ -172,7 +172,7 @@ const makeSide = (m: Machine, kind: Kind, device: number, isFirst: boolean): Sid
 }
 
 const connect = (script: Script, sides: readonly [Side, Side]): void => {
-  const { kind, mtu, rnrRetry, maxRdAtomic, maxDestRdAtomic: readResources } = script
+  const { kind, mtu, rnrRetry, maxRdAtomic, maxDestRdAtomic } = script
   if (kind === 'XRC') {
     const qpOf = ({ p, handle, qpn }: Side) => ({ program: p, handle, qpn })
     const [{ send }] = sides
@@ -183,7 +183,7 @@ const connect = (script: Script, sides: readonly [Side, Side]): void => {
   for (const [i, side] of sides.entries()) {
     const peer = sides[1 - i]
     const { maxDestRdAtomic: _, minRnrTimer: _timer, ...ucRtr } = toRtr(peer.qpn, gid(peer.p), { pathMtu: mtu })
-    const rtr = kind === 'UC' ? ucRtr : { ...ucRtr, maxDestRdAtomic: readResources, minRnrTimer: 2 + i }
+    const rtr = kind === 'UC' ? ucRtr : { ...ucRtr, maxDestRdAtomic, minRnrTimer: 2 + i }
     const rts = kind === 'UC' ? { state: QpState.values.RTS, sqPsn: 100 } : toRts({ rnrRetry, maxRdAtomic })
     const access = kind === 'UC' ? LOCAL_WRITE | REMOTE_WRITE : ACCESS
     for (const change of [toInit({ accessFlags: access }), rtr, rts])
@@ -271,7 +271,7 @@ const RNR_STEP = 10
 
 /**
  * Waits until the time is a multiple of RNR_STEP, plus half a step for side 1. So timers of the two sides never expire
- * at one time, where their order would be unspecified.
+ * at the same time.
  */
 const waitForTimeOf = (m: Machine, sideNumber: number): void => {
   const phase = (sideNumber * RNR_STEP) / 2

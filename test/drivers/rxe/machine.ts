@@ -56,7 +56,7 @@ export interface Machine {
 /**
  * Devices rxe0@127.0.0.1, rxe1@127.0.0.2, …, with fd00::1, fd00::2, … as GID 2. `fault` is an argument of `--fault`.
  * With path 'packets' all messages are packets with ICRCs; with 'direct' they may be copied (phy/memory.ts).
- * `windowBytes` is that of a port to a network (phy/port.ts).
+ * With `windowBytes`, the ports are ports to a network (phy/port.ts).
  */
 export const machine = (
   count = 2,

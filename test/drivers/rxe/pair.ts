@@ -15,7 +15,7 @@ import {
   type TestCq,
   type TestQp,
 } from './machine.ts'
-import { Flag, type Polled, pollAll, postReceive, postSend, Wr } from './provider.ts'
+import { type Polled, pollAll, postReceive, postSend, Wr } from './provider.ts'
 
 /** One program of a pair. */
 export interface End {
@@ -63,7 +63,7 @@ export const exchange = (m: Machine, from: End, to: End, seed: number): void => 
   const remote = to.mr.address + writtenAt
   postReceive(to.qp.receive, 7n, [sgeOf(to.mr, 40000, 6000)])
   postSend(from.qp.send, { opcode: Wr.WRITE, sges: [sgeOf(from.mr, 0, 5000)], remote, rkey: to.mr.rkey })
-  postSend(from.qp.send, { opcode: Wr.SEND, id: 1n, sges: [sgeOf(from.mr, 0, 5000)], flags: Flag.SIGNALED })
+  postSend(from.qp.send, { opcode: Wr.SEND, id: 1n, sges: [sgeOf(from.mr, 0, 5000)] })
   const isDone = (): boolean => completionsReady(from) >= 2 && completionsReady(to) >= 1
   for (let left = 100; !isDone() && left > 0; left--) {
     m.settle()

@@ -168,7 +168,9 @@ export const writeSend = (ring: MappedRing, request: SendRequest): void => {
   view.setBigUint64(at + SendWqe.WR_ID, id, true)
   view.setUint32(at + SendWqe.OPCODE, opcode, true)
   view.setUint32(at + SendWqe.FLAGS, inline ? flags | Flag.INLINE : flags, true)
-  view.setUint32(at + SendWqe.IMM, imm, opcode === Wr.SEND_INV || opcode === LOCAL_INV)
+  const isKey = opcode === Wr.SEND_INV || opcode === LOCAL_INV
+  // a key is little-endian, an immediate big-endian
+  view.setUint32(at + SendWqe.IMM, imm, isKey)
   view.setBigUint64(at + SendWqe.REMOTE, BigInt(remote), true)
   if (request.to) {
     view.setUint32(at + SendWqe.UD_QPN, request.to.qpn, true)

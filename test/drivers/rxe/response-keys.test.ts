@@ -1,5 +1,5 @@
 /*
- * The local key of a READ or atomic is checked when the response arrives, as in adapters and rxe.
+ * The local key of a READ or atomic is checked when the response arrives, as in HCAs and Linux's rxe.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { closeSync, openSync } from 'node:fs'
 import { test } from 'node:test'
+import { ECONNRESET } from '../../../src/host/errno.ts'
 import { hasReadyEvents, isWatched, watch } from '../../../src/host/event-loop/poll.ts'
 import { close, recvBytes, send, setBuffers, shutdown, socketPair } from '../../../src/host/net/sockets.ts'
 
@@ -188,7 +189,7 @@ test('a hang-up or error is readable, and the read returns the end or the error'
     })
     close(c)
   })
-  assert.deepEqual(results, [-104, 0])
+  assert.deepEqual(results, [-ECONNRESET, 0])
 })
 
 test('a second watch of a descriptor, a closed descriptor and a file are refused', t => {

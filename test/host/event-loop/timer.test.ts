@@ -34,7 +34,7 @@ describe('a timer', { skip: hasNative() ? false : 'koffi is missing' }, () => {
     }
     assert.equal(calls, 4)
     timer.set(1e12)
-    // 1e9 seconds, not the low bits of 1e24.
+    // limited to 1e9 seconds
     timer.set(1e30)
     const [fd] = readdirSync('/proc/self/fd').filter(one =>
       textOf(`/proc/self/fdinfo/${one}`).includes('it_value: (9999'),

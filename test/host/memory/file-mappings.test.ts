@@ -23,8 +23,8 @@ const ON_DISK = new Set([0xef53, 0x58465342, 0x9123683e])
 const skip = !ON_DISK.has(statfsSync(repoRoot).type) && `${repoRoot} is not on ext4, XFS or btrfs`
 
 for (const [method, query] of [
-  ['one by one', mappingAt],
-  ['by text', (): 'unsupported' => 'unsupported'],
+  ['by PROCMAP_QUERY', mappingAt],
+  ['by the text of the maps file', (): 'unsupported' => 'unsupported'],
 ] as const)
   test(`writes to mappings of disk files may wait, writes to mappings of memory files do not (${method})`, {
     skip,

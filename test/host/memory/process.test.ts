@@ -43,6 +43,12 @@ const opened = (pid: number): ProcessHandle => {
 
 const words = (address: number): [number, number] => [Math.floor(address / 2 ** 32), address % 2 ** 32]
 
+/** Writes the peer's initial contents (peer.ts) again. */
+const restore = (offset: number, length: number): void => {
+  for (let i = 0; i < length; i++) local.bytes[i] = (offset + i) % 251
+  writeAt(handle, remote + offset, local, 0, length)
+}
+
 before(async () => {
   remote = (await peer.request('arena', { bytes: SIZE, protect: READ_ONLY })).address
   handle = opened(peer.pid)
@@ -59,8 +65,7 @@ test("another process's memory can be read and written", async () => {
   local.bytes.set([9, 8, 7], 0)
   assert.equal(writeAt(handle, remote + 10, local, 0, 3), 3)
   assert.deepEqual((await peer.request('read', { offset: 9, length: 5 })).bytes, [9, 9, 8, 7, 13])
-  local.bytes.set([10, 11, 12], 0)
-  writeAt(handle, remote + 10, local, 0, 3)
+  restore(10, 3)
 })
 
 test('a read fills elements of any size, gap and number', () => {
@@ -94,16 +99,16 @@ test('a read fills elements of any size, gap and number', () => {
   )
 })
 
-test('a write takes elements, over more than one system call', async () => {
-  const [chunk, stride, pieces, at] = [3, 7, 2500, 8 * PAGE]
+test('a write gathers elements, with more than one system call', async () => {
+  const [chunk, stride, count, at] = [3, 7, 2500, 8 * PAGE]
   for (let i = 0; i < SIZE; i++) local.bytes[i] = i % 253
-  assert.equal(writev(handle, ...words(remote + at), local, 5, chunk, stride, pieces * chunk - 1), pieces * chunk - 1)
-  const { bytes } = await peer.request('read', { offset: at, length: pieces * chunk })
+  const total = count * chunk - 1
+  assert.equal(writev(handle, ...words(remote + at), local, 5, chunk, stride, total), total)
+  const { bytes } = await peer.request('read', { offset: at, length: count * chunk })
   const expected = bytes.map((_, i) => (5 + Math.floor(i / chunk) * stride + (i % chunk)) % 253)
   expected[expected.length - 1] = (at + expected.length - 1) % 251
   assert.deepEqual(bytes, expected)
-  for (let i = 0; i < SIZE; i++) local.bytes[i] = (at + i) % 251
-  writeAt(handle, remote + at, local, 0, pieces * chunk)
+  restore(at, count * chunk)
 })
 
 test('a copy through /proc/PID/mem (a handle with an owner) ends with the last element', async () => {
@@ -122,8 +127,7 @@ test('a copy through /proc/PID/mem (a handle with an owner) ends with the last e
     bytes,
     bytes.map((_, i) => (at + i) % 251),
   )
-  for (let i = 0; i < long; i++) local.bytes[i] = (READ_ONLY - long + i) % 251
-  writeAt(handle, remote + READ_ONLY - long, local, 0, long)
+  restore(READ_ONLY - long, long)
   closeProcess(owned)
 })
 
@@ -140,8 +144,7 @@ test('a copy to a page without permission is -EFAULT, and a copy that begins bef
   const before = 2 * 1024 + 100
   assert.equal(writev(handle, ...words(remote + READ_ONLY - before), local, 0, 2, 4, before + 50), before)
   assert.equal(writev(handle, ...words(remote + READ_ONLY - 2048), local, 0, 2, 4, 2100), 2048)
-  for (let i = 0; i < before; i++) local.bytes[i] = (READ_ONLY - before + i) % 251
-  writeAt(handle, remote + READ_ONLY - before, local, 0, before)
+  restore(READ_ONLY - before, before)
 })
 
 test('a copy at an unmapped address is -EFAULT, up to the last address', () => {
@@ -171,7 +174,7 @@ test('a copy may cross address 2^32', () => {
 
 test('a copy of zero bytes returns 0, and elements outside the arena throw a RangeError', () => {
   assert.equal(readv(handle, 0, 0, local, 0, 0, 0, 0), 0)
-  const refused: [number, number, number, number][] = [
+  const refused: [at: number, chunk: number, stride: number, total: number][] = [
     [SIZE - 7, 8, 8, 8],
     [-1, 8, 8, 8],
     [0, 8, 4, 16],

@@ -10,7 +10,14 @@ import fc from 'fast-check'
 import { EAGAIN, ENOBUFS, EPERM } from '../../../src/host/errno.ts'
 import { hasNative } from '../../../src/host/native.ts'
 import { createInterfaceTable, createTableReader, openInterfaces } from '../../../src/host/net/interfaces.ts'
-import { dumpRequest, parseRouteMessages, RTM_GETADDR, RTM_GETLINK } from '../../../src/host/net/route-messages.ts'
+import {
+  dumpRequest,
+  parseRouteMessages,
+  RTM_GETADDR,
+  RTM_GETLINK,
+  RTM_GETNEIGH,
+} from '../../../src/host/net/route-messages.ts'
+import { AF_INET, AF_INET6 } from '../../../src/host/net/socket-constants.ts'
 import { fixture } from '../../paths.ts'
 
 const recorded = gunzipSync(readFileSync(fixture('netlink', 'interfaces.txt.gz')))
@@ -25,19 +32,20 @@ const recorded = gunzipSync(readFileSync(fixture('netlink', 'interfaces.txt.gz')
 const text = (address: Uint8Array): string => Buffer.from(address).toString('hex')
 const mapped = (...ip: number[]): string => text(Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, ...ip))
 
-/** A message of `type` RTM_NEWNEIGH or RTM_DELNEIGH. */
+const [NDA_DST, NDA_LLADDR] = [1, 2]
+/** A message of `type` RTM_NEWNEIGH or RTM_DELNEIGH: struct nlmsghdr, struct ndmsg at byte 16, attributes. */
 const neighbourMessage = (type: number, index: number, address: Uint8Array, mac?: Uint8Array): Uint8Array => {
   const attribute = (kind: number, value: Uint8Array): number[] => [
     ...new Uint8Array(Uint16Array.of(4 + value.length, kind).buffer),
     ...value,
     ...new Uint8Array(-value.length & 3),
   ]
-  const body = [...new Uint8Array(12), ...attribute(1, address), ...(mac ? attribute(2, mac) : [])]
+  const body = [...new Uint8Array(12), ...attribute(NDA_DST, address), ...(mac ? attribute(NDA_LLADDR, mac) : [])]
   const bytes = Uint8Array.of(...new Uint8Array(16), ...body)
   const view = new DataView(bytes.buffer)
   view.setUint32(0, bytes.length, true)
   view.setUint16(4, type, true)
-  view.setUint8(16, address.length === 4 ? 2 : 10)
+  view.setUint8(16, address.length === 4 ? AF_INET : AF_INET6)
   view.setInt32(20, index, true)
   return bytes
 }
@@ -80,22 +88,22 @@ const endMessage = (type: number, errno: number): Uint8Array => {
 const [NLMSG_ERROR, NLMSG_DONE] = [2, 3]
 
 /**
- * A table whose socket is played by the test: `waiting` is the receive buffer, a number is what recv returns, and
- * `answers` has what the kernel appends for each request for a list, by default what was recorded.
+ * A table on a simulated socket. `waiting` is the receive buffer; a number in it is the result of a recv without a
+ * message. `answers` has the kernel's answers to the next dump requests; without one, the answer is the recorded dump.
  */
-const playedTable = () => {
+const simulatedTable = () => {
   const table = createInterfaceTable()
   const waiting: (Uint8Array | number)[] = []
   const recordedAs = (wanted: string) => recorded.flatMap(({ label, datagram }) => (label === wanted ? datagram : []))
   const lists = { links: recordedAs('dump-links'), addresses: recordedAs('dump-addresses') }
-  const neighbours = [endMessage(NLMSG_DONE, 0)]
+  const dumps: Readonly<Record<number, readonly Uint8Array[]>> = {
+    [RTM_GETLINK]: lists.links,
+    [RTM_GETADDR]: lists.addresses,
+    [RTM_GETNEIGH]: [endMessage(NLMSG_DONE, 0)],
+  }
   const answers: (readonly (Uint8Array | number)[])[] = []
   const read = createTableReader(table, {
-    request: type =>
-      void waiting.push(
-        ...(answers.shift() ??
-          (type === RTM_GETLINK ? lists.links : type === RTM_GETADDR ? lists.addresses : neighbours)),
-      ),
+    request: type => void waiting.push(...(answers.shift() ?? dumps[type])),
     receive: () => waiting.shift() ?? -EAGAIN,
   })
   const added = recordedAs('add-ipv4')
@@ -106,15 +114,15 @@ const playedTable = () => {
 
 describe('messages dropped by the kernel (ENOBUFS)', () => {
   it('changes that waited before the dumps do not count as listed', () => {
-    const { read, waiting, added, addedAddress, has } = playedTable()
+    const { read, waiting, added, addedAddress, has } = simulatedTable()
     assert.equal(read(), true)
-    waiting.push(-ENOBUFS, ...added) // the message that it was removed again was dropped
+    waiting.push(-ENOBUFS, ...added) // the kernel dropped the message of the removal
     assert.equal(read(), true)
     assert.equal(has(addedAddress), false)
   })
 
-  it('changes dropped during a dump make it be repeated', () => {
-    const { read, answers, lists, added, addedAddress, has, waiting } = playedTable()
+  it('a dump during which changes were dropped is repeated', () => {
+    const { read, answers, lists, added, addedAddress, has, waiting } = simulatedTable()
     answers.push(lists.links, [...added, -ENOBUFS, ...lists.addresses])
     assert.equal(read(), false)
     assert.deepEqual(waiting, [], 'the dump was read to its end')
@@ -123,7 +131,7 @@ describe('messages dropped by the kernel (ENOBUFS)', () => {
   })
 
   it('nothing is removed after an incomplete dump', () => {
-    const { read, answers, lists, table, waiting } = playedTable()
+    const { read, answers, lists, table, waiting } = simulatedTable()
     assert.equal(read(), true)
     const known = table.links.size
     const interrupted = endMessage(NLMSG_DONE, 0)
@@ -138,7 +146,7 @@ describe('messages dropped by the kernel (ENOBUFS)', () => {
   })
 
   it('a dump that starts with a full buffer is read to its end', () => {
-    const { read, answers, lists, table } = playedTable()
+    const { read, answers, lists, table } = simulatedTable()
     answers.push([endMessage(NLMSG_ERROR, ENOBUFS), ...lists.links])
     assert.equal(read(), false)
     assert.equal(read(), true)
@@ -147,10 +155,10 @@ describe('messages dropped by the kernel (ENOBUFS)', () => {
 
   it('a refused dump throws, but for the list of neighbours', () => {
     const refused = [endMessage(NLMSG_ERROR, EPERM)]
-    const links = playedTable()
+    const links = simulatedTable()
     links.answers.push(refused)
     assert.throws(links.read, /list of interfaces/)
-    const neighbours = playedTable()
+    const neighbours = simulatedTable()
     neighbours.answers.push(neighbours.lists.links, neighbours.lists.addresses, refused)
     assert.equal(neighbours.read(), true)
   })

@@ -10,7 +10,7 @@ import { parseAddress } from '../../../src/wire/address.ts'
 
 const sourceFor = (destination: string) => sourceAddress(parseAddress(destination) as Uint8Array, 0)
 
-it('of loopback addresses; a route that the system refuses has its errno', {
+it('a loopback destination has a source address, and a refused destination an errno', {
   skip: !hasNative() && 'koffi is missing',
 }, () => {
   assert.deepEqual(sourceFor('127.0.0.9'), parseAddress('127.0.0.1'))

@@ -257,33 +257,33 @@ const skipWithoutMover =
 test('from an untrusted peer, only a single descriptor of a memory file is received', {
   skip: skipWithoutMover,
 }, t => {
-  const [b, a] = pair(t)
+  const [sender, receiver] = pair(t)
   const memory = createMemfd('userdma-test', 4096)
   const plain = openSync('/dev/null', 'r')
   t.after(() => {
     closeSync(memory)
     closeSync(plain)
   })
-  assert.equal(recvGuarded(a, buffer).length, -EAGAIN)
+  assert.equal(recvGuarded(receiver, buffer).length, -EAGAIN)
   const before = openFds()
-  send(b, bytes('none'))
-  assert.deepEqual(recvGuarded(a, buffer), { length: 4, fds: [] })
+  send(sender, bytes('none'))
+  assert.deepEqual(recvGuarded(receiver, buffer), { length: 4, fds: [] })
   for (const fds of [[plain], [memory, memory], [plain, memory], Array(MAX_FDS).fill(plain)]) {
-    send(b, bytes('more'), fds)
-    assert.deepEqual(recvGuarded(a, buffer), { length: 4, fds: [-1] })
+    send(sender, bytes('more'), fds)
+    assert.deepEqual(recvGuarded(receiver, buffer), { length: 4, fds: [-1] })
   }
   assert.equal(openFds(), before)
-  send(b, bytes('memory'), [memory])
-  const { length, fds } = recvGuarded(a, buffer)
+  send(sender, bytes('memory'), [memory])
+  const { length, fds } = recvGuarded(receiver, buffer)
   assert.equal(length, 6)
   assert.deepEqual(buffer.slice(0, 6), bytes('memory'))
   assert.deepEqual(fds.map(fileIdentity), [fileIdentity(memory)])
   fds.map(close)
-  send(b, new Uint8Array(100), [memory])
-  assert.equal(recvGuarded(a, new Uint8Array(10)).length, -EMSGSIZE)
+  send(sender, new Uint8Array(100), [memory])
+  assert.equal(recvGuarded(receiver, new Uint8Array(10)).length, -EMSGSIZE)
   assert.equal(openFds(), before)
-  shutdown(b, 'write')
-  assert.equal(recvGuarded(a, buffer).length, 0)
+  shutdown(sender, 'write')
+  assert.equal(recvGuarded(receiver, buffer).length, 0)
 })
 
 test('the first end of a pair accepts no descriptors', t => {

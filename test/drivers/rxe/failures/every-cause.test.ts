@@ -26,7 +26,7 @@ import { makeSharedQp, makeSrq, modifySrq } from '../srq-and-xrc.ts'
 
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, MW_BIND, FLUSH_GLOBAL } = AccessFlags.values
 const REMOTE_AND_FLUSH = REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC | FLUSH_GLOBAL
-const ALL = LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC | MW_BIND
+const REMOTE_AND_BIND = LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC | MW_BIND
 const { BIND_MW } = WrOpcode.values
 
 type Raise = () => readonly CauseName[]
@@ -34,9 +34,7 @@ type Raise = () => readonly CauseName[]
 /** The causes that script `id` of cause-scripts.ts raises. */
 const scripted = (id: CauseName): Raise => {
   const playRequester = requester.find(([name]) => name === id)?.[2]
-  const ofResponder = responder.find(([name]) => name === id)
-  const playResponder = ofResponder?.[2]
-  const access = ofResponder?.[3] ?? REMOTE_AND_FLUSH
+  const [, , playResponder, access = REMOTE_AND_FLUSH] = responder.find(([name]) => name === id) ?? []
   return () => {
     const t = startScript(playRequester ? {} : { access })
     if (playResponder) t.postReceives(1, 8)
@@ -94,7 +92,7 @@ const rkey = (keyOf: (p: Pair) => { key: number; offset?: number }): Raise =>
     return { opcode: Wr.WRITE, remote: p.b.mr.address + offset, rkey: key }
   })
 
-const makeWindow = ({ p }: Pair['a'], type: 'TYPE_1' | 'TYPE_2'): { handle: number; key: number } => {
+const makeWindow = ({ p }: Pick<Pair['a'], 'p'>, type: 'TYPE_1' | 'TYPE_2'): { handle: number; key: number } => {
   const { object, out } = invokeNow(p.context, Mw, 'create', 0, { pd: p.pd, type: MwType.values[type] }, p.caller)
   return { handle: object ?? 0, key: out.rkey }
 }
@@ -104,12 +102,12 @@ const makeWindow = ({ p }: Pair['a'], type: 'TYPE_1' | 'TYPE_2'): { handle: numb
  * before and after the bind.
  */
 const bind = (
-  { p, qp }: Pair['a'],
+  { p, qp }: Pick<Pair['a'], 'p' | 'qp'>,
   wrong: Partial<NonNullable<SendRequest['bind']>> & { type?: 'TYPE_1' | 'TYPE_2'; regionAccess?: number } = {},
 ): { handle: number; key: number; oldKey: number; post: () => void } => {
-  const { type = 'TYPE_2', regionAccess = ALL, ...bindFields } = wrong
+  const { type = 'TYPE_2', regionAccess = REMOTE_AND_BIND, ...bindFields } = wrong
   const region = register(p, 4096, regionAccess)
-  const { handle, key: oldKey } = makeWindow({ p, qp } as Pair['a'], type)
+  const { handle, key: oldKey } = makeWindow({ p }, type)
   const key = oldKey + 1
   const operands = {
     window: oldKey,

@@ -122,7 +122,7 @@ describe('the report of a SEND that the peer cannot receive', () => {
 })
 
 describe('queues', () => {
-  it('that overrun raise events for CQ and queue pair, and both reports name the CQ', () => {
+  it('that overrun raise events for CQ and queue pair, and all reports name the CQ', () => {
     const { m, errors } = recordedPair()
     const [a, b] = [makeEnd(m, 0, 1), makeEnd(m, 1, 31)]
     connectQps(a.qp, b.qp)

@@ -32,6 +32,9 @@ import { makeSharedQp, makeSrq, modifySrq } from '../srq-and-xrc.ts'
 const OPERATIONS = 500
 /** The ibv_wr_opcode values from RDMA_WRITE to SEND_WITH_INV, FLUSH and ATOMIC_WRITE. */
 const OPCODES = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 14, 15]
+/** More bytes than the fields of `SendWqe` and of `RecvWqe` have. */
+const MAX_SEND_WQE = 256
+const MAX_RECV_WQE = 64
 const DMA_LENGTHS = [0, 1, 8, 64, 4096, 65536, 65537, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff]
 
 /** A hostile program with two connected queue pairs, which share an SRQ if `sharesSrq`. */
@@ -39,8 +42,8 @@ const createAttacker = (m: Machine, device: number, sharesSrq = false) => {
   const p = program(m, device)
   const cq = makeCq(p, 15)
   const srq = sharesSrq ? makeSrq(p) : undefined
-  const makeConnectable = () => (srq === undefined ? makeQp(p, cq) : makeSharedQp(p, cq, srq))
-  const qps = [makeConnectable(), makeConnectable()] as const
+  const createQp = () => (srq === undefined ? makeQp(p, cq) : makeSharedQp(p, cq, srq))
+  const qps = [createQp(), createQp()] as const
   connectQps(qps[0], qps[1])
   return { p, cq, srq, qps, mr: register(p, 8192) }
 }
@@ -90,7 +93,7 @@ const actions: Readonly<Record<string, (attacker: Attacker, qp: TestQp, random: 
     const { view, log2, mask } = qp.send
     const at = RingHeader.DATA + (((qp.send.producer - 1) & mask) << log2)
     const fields = Object.values(SendWqe)
-    for (let mutations = 1 + random.int(4); mutations > 0 && at + 256 < view.byteLength; mutations--)
+    for (let mutations = 1 + random.int(4); mutations > 0 && at + MAX_SEND_WQE < view.byteLength; mutations--)
       view.setUint32(at + random.pick(fields), anyU32(random), true)
   },
   'a receive request': (attacker, qp, random) => {
@@ -99,7 +102,7 @@ const actions: Readonly<Record<string, (attacker: Attacker, qp: TestQp, random: 
     postReceive(qp.receive, 1n, sges, random.hits(0.8) ? 1 : anyU32(random))
     const { view, log2, mask } = qp.receive
     const at = RingHeader.DATA + (((qp.receive.producer - 1) & mask) << log2)
-    if (random.hits(0.2) && at + 64 < view.byteLength)
+    if (random.hits(0.2) && at + MAX_RECV_WQE < view.byteLength)
       view.setUint32(at + random.pick(Object.values(RecvWqe)), anyU32(random), true)
   },
   'completions taken': ({ cq }, _qp, random) => {
@@ -141,7 +144,8 @@ const run = (seed: number): void => {
       if (random.hits(0.5)) m.settle()
       if (random.hits(0.1)) m.tick()
       if (i % 40 === 0) {
-        exchange(m, honest[i % 80 === 0 ? 0 : 1], honest[i % 80 === 0 ? 1 : 0], i)
+        const [sender, receiver] = i % 80 === 0 ? honest : [honest[1], honest[0]]
+        exchange(m, sender, receiver, i)
         for (const { rings } of programs)
           for (const ring of rings.live) assert.ok(isIntact(ring), 'bytes outside a ring were written')
       }

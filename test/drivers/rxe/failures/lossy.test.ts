@@ -14,7 +14,7 @@ const { SEND, RDMA_READ, RECV } = WcOpcode.values
 const MTU = 1024
 const BYTES = 0x20_0000
 
-test('after a loss, a long READ is not repeated to its end', () => {
+test('a loss of 1 % does not triple the responses of a long READ', () => {
   const { m, a, b } = pair([0, 1], 'drop=1%,seed=3')
   const [target, source] = [register(a.p, BYTES), register(b.p, BYTES)]
   pattern(source.bytes, 11)

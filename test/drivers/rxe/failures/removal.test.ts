@@ -94,7 +94,7 @@ const removeDuringTraffic = (turns: number, seed: number): number => {
     assert.ok(p.async.hasEnded)
   }
 
-  // a request to the removed device exceeds its retries
+  // requests to the removed device exceed their retries
   m.settle()
   for (let ticks = 0; ticks < 200 && m.tick(); ticks++);
   const statuses = completions(pair[0].cq).map(({ status }) => status)

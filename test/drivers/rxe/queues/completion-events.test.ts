@@ -98,12 +98,12 @@ describe('every combination', () => {
   for (const channel of [undefined, 'A', 'B'] as const)
     for (const vector of [0, 1])
       it(`of arming and completion: channel ${channel}, vector ${vector}`, () => {
-        const b = setUp()
-        const { channels } = b
+        const setup = setUp()
+        const { channels } = setup
         let cookie = 1n
         for (const [arming, { calls, raises }] of Object.entries(armings))
           for (const name of Object.keys(messages) as MessageName[]) {
-            const connection = connect(b, { vector, cookie: ++cookie, ...(channel && { channel }) })
+            const connection = connect(setup, { vector, cookie: ++cookie, ...(channel && { channel }) })
             assert.equal(connection.vector(), vector)
             for (const solicitedOnly of calls) connection.arm(solicitedOnly)
             connection.send(name)
@@ -118,17 +118,17 @@ describe('every combination', () => {
             }
             assert.deepEqual(connection.destroy(), { compEvents: expected.length, asyncEvents: 0 }, combination)
           }
-        for (const p of [b.sender, b.receiver]) p.close()
-        assertNothingLeft(b.m, [b.sender, b.receiver])
+        for (const p of [setup.sender, setup.receiver]) p.close()
+        assertNothingLeft(setup.m, [setup.sender, setup.receiver])
       })
 })
 
 test('CQs share vectors and channels, and each CQ counts its own read events', () => {
-  const b = setUp()
-  const { A, B } = b.channels
+  const setup = setUp()
+  const { A, B } = setup.channels
   const isOnB = (i: number): boolean => i % 3 === 0
   const connections = Array.from({ length: 12 }, (_, i) =>
-    connect(b, { vector: i & 1, channel: isOnB(i) ? 'B' : 'A', cookie: BigInt(100 + i) }),
+    connect(setup, { vector: i & 1, channel: isOnB(i) ? 'B' : 'A', cookie: BigInt(100 + i) }),
   )
   const rounds = 3
   for (let round = 0; round < rounds; round++)

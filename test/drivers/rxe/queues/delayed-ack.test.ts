@@ -22,8 +22,8 @@ const start = (windowBytes?: number) => {
   return { m, a, b, sent }
 }
 
-describe('the poll after the poll that delivers a message', () => {
-  it('sends the acknowledgement together with the reply', () => {
+describe('the acknowledgement of a message', () => {
+  it('is sent at the next poll, together with the reply', () => {
     const { m, a, b, sent } = start(0x4_0000)
     assert.equal(m.devices[1].poll(0), true, 'more work is pending')
     assert.equal(completions(b.cq).length, 1, 'the message is delivered to the program immediately')
@@ -36,7 +36,7 @@ describe('the poll after the poll that delivers a message', () => {
     assert.equal(completions(b.cq).length, 1)
   })
 
-  it('sends the acknowledgement alone if the program has not replied', () => {
+  it('is sent alone at the next poll if the program has not replied', () => {
     const { m, a, sent } = start(0x4_0000)
     m.devices[1].poll(0)
     assert.equal(m.devices[1].poll(0), true)
@@ -45,7 +45,7 @@ describe('the poll after the poll that delivers a message', () => {
     assert.equal(completions(a.cq).length, 1)
   })
 
-  it('is not awaited on the memory link, where sending costs no system call', () => {
+  it('is sent immediately on the memory link, where sending costs no system call', () => {
     const { m, sent } = start()
     m.devices[1].poll(0)
     assert.equal(sent(), 1)

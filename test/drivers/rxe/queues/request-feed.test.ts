@@ -8,8 +8,9 @@ import { requestName } from '../../../../src/spec/check/causes.ts'
 import type { RequestWatcher, WorkRequest } from '../../../../src/spec/check/requests.ts'
 import { Mr } from '../../../../src/spec/classes/mr.ts'
 import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
+import { nameIn } from '../../../../src/spec/enums.ts'
 import { PostQueue } from '../../../../src/spec/session.ts'
-import { SRQN_SHIFT } from '../../../../src/spec/work.ts'
+import { SRQN_SHIFT, WcStatus } from '../../../../src/spec/work.ts'
 import { plainArena } from '../../../../src/wire/arena.ts'
 import { connectQps, type Machine, machine, makeCq, makeQp, modify, program, Qps, register } from '../machine.ts'
 import { makeEnd, pair, sgeOf } from '../pair.ts'
@@ -28,8 +29,10 @@ const watch = (m: Machine) => {
       lines.push(`posted ${nameOf(request)}`)
     },
     ended: request => lines.push(`ended ${nameOf(request)}`),
-    completed: (request, { status, cqPosition, message }) =>
-      lines.push(`completed ${nameOf(request)} ${status} #${cqPosition}${message ? ` < ${nameOf(message)}` : ''}`),
+    completed(request, { status, cqPosition, message }) {
+      const consumer = message ? ` < ${nameOf(message)}` : ''
+      lines.push(`completed ${nameOf(request)} ${nameIn(WcStatus.values, status)} #${cqPosition}${consumer}`)
+    },
     receiverNotReady: () => lines.push('receiver not ready'),
     polled: (_cq, count) => lines.push(`polled ${count}`),
     queueReset: () => lines.push('queue reset'),
@@ -50,7 +53,7 @@ it('reports sends and receives of a connection, and which message consumed which
   const lines = take()
   assert.deepEqual(
     lines.filter(line => !line.startsWith('posted')),
-    ['completed receive 7 0 #1 < SEND 2', 'ended WRITE 1', 'ended SEND 2', 'completed SEND 2 0 #1'],
+    ['completed receive 7 SUCCESS #1 < SEND 2', 'ended WRITE 1', 'ended SEND 2', 'completed SEND 2 SUCCESS #1'],
   )
   assert.deepEqual(lines.filter(line => line.startsWith('posted')).sort(), [
     'posted SEND 2',
@@ -77,7 +80,7 @@ it('reports sends and receives of a connection, and which message consumed which
   )
 })
 
-it('reports a send that waits for a receive, and polled completions before the next post or on request', () => {
+it('reports a send without a receive; reports polled completions at the next post, or on request', () => {
   const { m, a, b } = pair()
   const { polls, take } = watch(m)
   postSend(a.qp.send, { opcode: Wr.SEND, id: 1n, sges: [sgeOf(a.mr, 0, 10)], flags: Flag.SIGNALED })
@@ -87,9 +90,9 @@ it('reports a send that waits for a receive, and polled completions before the n
   m.tick()
   assert.deepEqual(take(), [
     'posted receive 5',
-    'completed receive 5 0 #1 < SEND 1',
+    'completed receive 5 SUCCESS #1 < SEND 1',
     'ended SEND 1',
-    'completed SEND 1 0 #1',
+    'completed SEND 1 SUCCESS #1',
   ])
   pollAll(a.cq.ring)
   postSend(a.qp.send, { opcode: Wr.SEND, id: 2n, sges: [sgeOf(a.mr, 0, 10)] })
@@ -109,7 +112,13 @@ it('reports failed requests, flushed requests and a reset', () => {
   m.settle()
   assert.deepEqual(
     take().filter(line => !line.startsWith('posted')),
-    ['ended WRITE 1', 'completed WRITE 1 10 #1', 'ended WRITE 2', 'completed WRITE 2 5 #2', 'completed receive 4 5 #3'],
+    [
+      'ended WRITE 1',
+      'completed WRITE 1 REM_ACCESS_ERR #1',
+      'ended WRITE 2',
+      'completed WRITE 2 WR_FLUSH_ERR #2',
+      'completed receive 4 WR_FLUSH_ERR #3',
+    ],
   )
   modify(a.qp, { state: Qps.RESET })
   assert.deepEqual(take(), ['queue reset'])
@@ -143,7 +152,7 @@ it('reports which message consumed which receive of an SRQ, also with XRC', () =
   m.settle()
   assert.deepEqual(
     take().filter(line => line.startsWith('completed')),
-    ['completed receive 9 0 #1 < SEND 1'],
+    ['completed receive 9 SUCCESS #1 < SEND 1'],
   )
   assert.deepEqual(
     posted.filter(({ queue }) => queue === PostQueue.SHARED).map(({ number }) => number),
@@ -166,7 +175,7 @@ it('reports which message consumed which receive of an SRQ, also with XRC', () =
   m.settle()
   assert.deepEqual(
     take().filter(line => line.startsWith('completed')),
-    ['completed receive 3 0 #2 < SEND 6'],
+    ['completed receive 3 SUCCESS #2 < SEND 6'],
   )
 })
 
@@ -178,7 +187,7 @@ it('a queue pair that was never used is destroyed without a report', () => {
   assert.deepEqual(take(), [])
 })
 
-it('hashes the bytes of a send, or samples of a long send unless all are requested; after deregistration, none', () => {
+it('hashes a short send whole and a long send by samples, any send whole on request, and no deregistered memory', () => {
   const { m, a } = pair()
   const { polls, posted } = watch(m)
   for (const length of [100, 40000])

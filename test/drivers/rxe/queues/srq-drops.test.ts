@@ -1,7 +1,6 @@
 /*
- * A receive of an SRQ consumed for a message that is then dropped, which happens only without acknowledgements (IBA
- * 9.8.2.2, 10.2.9): it stays with its queue pair and serves the next message there, is flushed in ERR, and is discarded
- * when the queue pair is reset or destroyed.
+ * A message of an unacknowledged service may consume a receive of an SRQ and then be dropped (IBA 9.8.2.2, 10.2.9). The
+ * receive stays with its queue pair: the next message uses it, ERR flushes it, and reset or destruction discards it.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -98,7 +97,7 @@ test('a WQE consumed by an incomplete UC message serves the next message of its 
   connect(b, receivers[1], senders[1].qpn, gid(a))
   send(1, 30)
   assert.deepEqual(received(), [[5, 0, 30]])
-  // So does the destruction of the queue pair, number 6; another queue pair in its row takes number 7.
+  // destruction of the queue pair discards WQE 6; a new queue pair in the same row takes WQE 7
   postReceives(2, 4096)
   send(1, MTU + 1)
   invokeNow(b.context, UcQp, 'destroy', receivers[1].handle, {}, b.caller)

@@ -11,6 +11,7 @@ import {
   resizeCqRing,
 } from '../../../../src/drivers/rxe/rings/completion-ring.ts'
 import { RingHeader, Wc } from '../../../../src/spec/drivers/rxe-rings.ts'
+import { WcFlags } from '../../../../src/spec/work.ts'
 import { Completion } from '../../../../src/transport/types.ts'
 import { isIntact, type MappedRing, mapRing, pollAll, pollCq, type TestRings, testRings } from '../provider.ts'
 
@@ -69,7 +70,7 @@ test('a completion has the layout of ib_uverbs_wc', () => {
       '00',
   )
   // an invalidated key is in host byte order
-  assert.ok(pushCompletion(cq, completionOf(1, { FLAGS: 8, IMM: 0x01020304 })))
+  assert.ok(pushCompletion(cq, completionOf(1, { FLAGS: WcFlags.values.WITH_INV, IMM: 0x01020304 })))
   assert.equal(ring.view.getUint32(RingHeader.DATA + 2 ** Wc.LOG2_ELEMENT + Wc.IMM, true), 0x01020304)
 })
 

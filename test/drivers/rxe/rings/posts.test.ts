@@ -63,7 +63,7 @@ test('a round of slices finds every post, and begins where the previous slice en
   assert.deepEqual(scan(ScanScope.CONTINUE), [`send ${SLICE_ROWS}`])
   assert.equal(posts.isUnfinished(), true)
   send(5, 1)
-  // a new round checks earlier rows again, last
+  // the slice continues after the previous slice, wraps to row 0, and checks row 5 again
   assert.deepEqual(scan(ScanScope.BEGIN), [`send ${count - 1}`, 'send 5'])
   assert.deepEqual(scan(ScanScope.CONTINUE), [])
   assert.deepEqual(scan(ScanScope.CONTINUE), [])

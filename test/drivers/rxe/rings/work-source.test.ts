@@ -242,7 +242,8 @@ test('inline data up to the limit is copied in chunks, also without the inline f
   assert.deepEqual([words[Send.SGES], words[Send.LENGTH], words[Send.REFUSED]], [0, INLINE, 0])
   assert.equal(words[Send.FLAGS] & Flag.INLINE, Flag.INLINE)
   const arena = plainArena(4096)
-  b.work.copyInline(ROW, words[Send.INLINE_AT], 10, arena, 100, 20, 50, 45)
+  const [start, at, chunk, stride, total] = [10, 100, 20, 50, 45]
+  b.work.copyInline(ROW, words[Send.INLINE_AT], start, arena, at, chunk, stride, total)
   assert.deepEqual(arena.bytes.slice(100, 120), data.slice(10, 30))
   assert.deepEqual(arena.bytes.slice(150, 170), data.slice(30, 50))
   assert.deepEqual(arena.bytes.slice(200, 206), Uint8Array.from([...data.slice(50, 55), 0]))
@@ -296,7 +297,7 @@ test('receive requests are consumed once, in order, and their slots are free imm
   }
 })
 
-test('a receive request with more SGEs than the queue allows is a buffer of zero bytes', () => {
+test('a receive request with more SGEs than the queue allows is a buffer of zero bytes; lengths are limited to 2^32 - 1', () => {
   const b = setUp()
   postReceive(b.receive, 1n, sges, MAX_SGE + 1)
   const words = b.take()!
