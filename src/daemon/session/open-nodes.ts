@@ -72,16 +72,19 @@ export class NodeOpening {
   #grantOpen(open: OpenContext, doorbell: number, fds: readonly number[]): void {
     this.#client.contexts.add(open)
     const { number: context, node, memory } = open
-    this.#client.reply(
-      writeOpenReply(this.#client.outgoing, this.#request, {
-        error: 0,
-        context,
-        rdev: nodeRdev(node),
-        inode: memory.inode,
-      }),
-      [...fds, doorbell],
-    )
-    close(doorbell)
+    try {
+      this.#client.reply(
+        writeOpenReply(this.#client.outgoing, this.#request, {
+          error: 0,
+          context,
+          rdev: nodeRdev(node),
+          inode: memory.inode,
+        }),
+        [...fds, doorbell],
+      )
+    } finally {
+      close(doorbell)
+    }
   }
 
   /** Answers with the program's end of the event socket of a new channel or umad file. */
@@ -126,13 +129,17 @@ export class NodeOpening {
     )
     this.#opened.add(open.number)
     this.#setOwner(open.context)
+    let file: number
     try {
-      const file = open.memory.share()
-      this.#grantOpen(open, doorbell, [file])
-      close(file)
+      file = open.memory.share()
     } catch (error) {
       close(doorbell)
       throw error
+    }
+    try {
+      this.#grantOpen(open, doorbell, [file])
+    } finally {
+      close(file)
     }
   }
 

@@ -119,10 +119,11 @@ const newSession = (socket: string, openCall: string): JoinableSession => {
       }
       if (received <= 0) throw failed(call)
       const fault = readReply(buffer, received, reply)
-      if (fault !== undefined) throw failed(call, `the daemon at ${socket} sent an invalid message: ${fault}`)
-      if (reply.serial === serial && (reply.type & MessageType.REPLY) !== 0) return { reply, fds }
-      // The reply to another request.
+      if (fault === undefined && reply.serial === serial && (reply.type & MessageType.REPLY) !== 0)
+        return { reply, fds }
       for (const passed of fds) close(passed)
+      if (fault !== undefined) throw failed(call, `the daemon at ${socket} sent an invalid message: ${fault}`)
+      // Else the reply to another request.
     }
   }
 
