@@ -28,7 +28,7 @@ export interface SendRequest {
   readonly id: number
   /** ibv_wr_opcode */
   readonly opcode: number
-  /** ibv_send_flags; of XRC also the number of the peer's SRQ, from bit 8 on */
+  /** ibv_send_flags; for XRC, bits 8 and up are the number of the peer's SRQ. */
   readonly flags: number
   readonly sges: readonly Element[]
   readonly inline?: Uint8Array | undefined
@@ -41,7 +41,7 @@ export interface SendRequest {
   readonly swap: bigint
   /** BIND_MW; `window`: its key. */
   readonly bind?: { readonly window: number; readonly at: number; readonly length: number; readonly access: number }
-  /** Q_Key: the top bit stands for the sender's own. */
+  /** A `qkey` with the top bit set stands for the sender's own Q_Key. */
   readonly datagram?: { readonly qpn: number; readonly qkey: number; readonly node: number } | undefined
   /** 0, or the ibv_wc_status with which the work queue refuses the request. */
   readonly refused: number
@@ -82,7 +82,7 @@ export interface QpSpec {
   readonly recvCq: number
   readonly maxSge: number
   readonly sqSigAll: boolean
-  /** Of the SRQ. */
+  /** Undefined: the queue pair has no SRQ. */
   readonly srqn?: number | undefined
 }
 
@@ -100,7 +100,7 @@ export interface NodeOptions {
   readonly boundReads?: boolean | undefined
   readonly pacingInterval?: number | undefined
   readonly sharedWindowBytes?: number | undefined
-  /** Of a run that the port accepts. */
+  /** Limits of a run. */
   readonly maxPackets: number
   readonly maxBytes: number
   /** For received packets; default: 256 KiB. */
@@ -128,8 +128,10 @@ export const GRH_FILL = 0x47
 const GRH_AND_PAYLOAD_BYTES = GRH_BYTES + 4096
 /** Offset in the arenas. */
 const FIRST_PACKET = 64
-/** Bytes that the engine reserves, and must overwrite; packets that it has handled, and must not read again. */
+/** Fills reserved bytes, which the engine must overwrite: the first bytes, which have the headers. */
 const RESERVED_FILL = 0xdb
+const RESERVED_FILL_BYTES = 256
+/** Fills handled packets, which the engine must not read again. */
 const HANDLED_FILL = 0xee
 /** No region has this protection domain. */
 const NO_DOMAIN = 0xdead
@@ -268,7 +270,7 @@ export const createNode = (options: NodeOptions, hooks: NodeHooks, random: Rando
       if (bytes > maxBytes) throw new Error(`${bytes} bytes are reserved, of at most ${maxBytes}`)
       if (remainingRuns <= 0) return -1
       remainingRuns--
-      arena.bytes.fill(RESERVED_FILL, 0, Math.min(256, maxBytes))
+      arena.bytes.fill(RESERVED_FILL, 0, Math.min(RESERVED_FILL_BYTES, maxBytes))
       return FIRST_PACKET
     },
     commit(offset, packetBytes, count, lastBytes, flow) {
@@ -317,7 +319,7 @@ export const createNode = (options: NodeOptions, hooks: NodeHooks, random: Rando
       arrivals.bytes.fill(HANDLED_FILL, FIRST_PACKET, end)
     },
     transmit(now) {
-      // A full port: the engine must continue where it stopped.
+      // Sometimes the port is full after a few runs: the engine must continue where it stopped.
       remainingRuns = random.hits(0.1) ? random.int(3) : 1_000_000
       let hasMore = engine.pollTransmit(sink, now)
       while (hasMore && remainingRuns > 0) hasMore = engine.pollTransmit(sink, now)

@@ -69,6 +69,7 @@ const keyWithoutRemoteAccess = (end: End): Partial<SendRequest> => ({
   remote: end.peer.areas.buffers,
 })
 const keyOfOtherDomain = (end: End): Partial<SendRequest> => ({ rkey: end.target.key, remote: end.areas.target })
+/** After the target and the atomic words. */
 const outside = (end: End): Partial<SendRequest> => ({ remote: end.peer.areas.target + TARGET_BYTES + WORDS * 8 })
 const misaligned = (end: End): Partial<SendRequest> => ({ remote: end.peer.areas.words + 4 })
 
@@ -158,12 +159,16 @@ const ignoredByPeer =
   }
 const ucKinds: readonly Kind[] = [
   ...kinds.filter(kind => kind.alsoUc),
-  { name: 'WRITE, wrong key', weight: 1, make: ignoredByPeer(refusedByPeer(make.write(false), 0, wrongKey)) },
-  { name: 'WRITE, outside', weight: 1, make: ignoredByPeer(refusedByPeer(make.write(false), 0, outside)) },
+  {
+    name: 'WRITE, wrong key',
+    weight: 1,
+    make: ignoredByPeer(refusedByPeer(make.write(false), REM_ACCESS_ERR, wrongKey)),
+  },
+  { name: 'WRITE, outside', weight: 1, make: ignoredByPeer(refusedByPeer(make.write(false), REM_ACCESS_ERR, outside)) },
   {
     name: 'WRITE, a key without remote access',
     weight: 1,
-    make: ignoredByPeer(refusedByPeer(make.write(false), 0, keyWithoutRemoteAccess)),
+    make: ignoredByPeer(refusedByPeer(make.write(false), REM_ACCESS_ERR, keyWithoutRemoteAccess)),
   },
   { name: 'SEND that is too long', weight: 1, make: ignoredByPeer(tooLong) },
 ]
@@ -184,7 +189,7 @@ const unsupported =
 const ucFatalKinds: readonly Kind[] = [
   ...fatalKinds.filter(kind => kind.alsoUc),
   ...kinds
-    .filter(kind => /READ|AND|ATOMIC|FLUSH|INV$/.test(kind.name) && !kind.alsoUc)
+    .filter(kind => !kind.alsoUc)
     .map(kind => ({
       ...kind,
       make: unsupported(kind.make),
@@ -198,7 +203,7 @@ const datagramKinds: readonly Kind[] = [
 ]
 /** Of a connection's requests, UD has only SEND. */
 const datagramFatalKinds: readonly Kind[] = [
-  ...ucFatalKinds.filter(kind => /SEND with a|unknown|AND|READ/.test(kind.name)),
+  ...ucFatalKinds.filter(kind => /SEND with a wrong key|unknown opcode|_AND_|READ/.test(kind.name)),
   { name: 'WRITE', weight: 1, make: unsupported(make.write(false)) },
   { name: 'WRITE_WITH_IMM', weight: 1, make: unsupported(make.write(true)) },
 ]
@@ -235,9 +240,9 @@ export const post = (end: End, kind: Kind, random: RandomSource): Operation | un
   const isFenced = changesTarget && end.fencedUntil >= end.endedSends
   const { peer } = end
   const { flags } = drawn.request
-  // A valid XRC request goes to the peer's SRQ.
-  const queue = end.pair.service === Service.XRC_INI && flags >> 8 === 0 ? peer.srqn << 8 : 0
-  const operation = { ...drawn, request: { ...drawn.request, flags: flags | (isFenced ? FENCE : 0) | queue } }
+  // An XRC request that names no SRQ goes to the peer's.
+  const srqFlags = end.pair.service === Service.XRC_INI && flags >> 8 === 0 ? peer.srqn << 8 : 0
+  const operation = { ...drawn, request: { ...drawn.request, flags: flags | (isFenced ? FENCE : 0) | srqFlags } }
   end.sends.push(operation)
   if (operation.fatal !== 'no' && end.fatalAt === Number.POSITIVE_INFINITY) end.fatalAt = operation.request.id
   if (operation.message !== undefined) operation.messageIndex = peer.incoming.push(operation) - 1

@@ -15,7 +15,7 @@ const { INIT, RTR, RTS } = QpState.values
 export interface Operation {
   readonly kind: string
   readonly request: SendRequest
-  /** The side on which the request must fail; `statuses`: allowed. */
+  /** The side on which the request must fail; `statuses`: the allowed statuses of its completion. */
   readonly fatal: 'no' | 'local' | 'remote'
   readonly statuses: readonly number[]
   /** Of a datagram; undefined: the peer. */
@@ -34,7 +34,7 @@ export interface Operation {
     /** The source queue pair of a datagram. */
     readonly source?: number
   }
-  /** A change of the peer's target; `at`: offset in its memory. */
+  /** A change of the peer's target; `at`: offset in the peer's memory. */
   readonly write?: { readonly at: number; readonly data: Uint8Array }
   /** Final contents of the request's elements. */
   readonly read?: Uint8Array
@@ -65,7 +65,7 @@ export const FIRST_RECEIVE_ID = 0x4000_0000
 export const RECEIVE_SLOTS = 12
 export const READ_SLOTS = 12
 export const ATOMIC_SLOTS = 64
-/** Client memory of one end. */
+/** Client memory of one end, at most. */
 export const END_BYTES = TARGET_BYTES + (RECEIVE_SLOTS + READ_SLOTS + 2) * MESSAGE_BYTES + 0x1000
 
 export interface Areas {
@@ -106,7 +106,6 @@ export interface End {
 
   // Since the last RESET.
   sends: Operation[]
-  /** Numbers of sends. */
   endedSends: number
   succeededSends: number
   hasFailed: boolean
@@ -129,11 +128,11 @@ export interface End {
   completedTarget: Uint8Array
   plannedTarget: Uint8Array
   readonly words: BigUint64Array
-  /** The first request that must fail; `ackedPsns`: PSNs of the requests that have ended. */
+  /** The first request that must fail; `ackedPsns`: number of PSNs of the requests that have ended. */
   fatalAt: number
   ackedPsns: number
   hasReceiveFailed: boolean
-  /** Of this life; `usableWindows`: bound for the peer. */
+  /** Windows of this life; `usableWindows`: those that the peer may use. */
   ownWindows: Region[]
   usableWindows: Region[]
   /** Unreliable: operations to this end, of all lives, whose packets may still arrive. */
@@ -217,7 +216,7 @@ export const createEnd = (
   return beginLife(end as unknown as End)
 }
 
-/** Memory keeps its contents. */
+/** Starts a life: the expected memory is the present memory. */
 export const beginLife = (end: End): End => {
   const { bytes, words } = end.host.memory
   for (const region of end.ownWindows ?? []) end.host.memory.deregister(region)
@@ -285,7 +284,10 @@ export const canReceive = (end: End): boolean => serviceOf(end) !== Service.XRC_
 /** Sends without a known outcome. */
 export const outstanding = (end: End): number => end.sends.length - end.endedSends
 
-/** Forgets operations that can take no effect: packets before number `oldest` of `sent` will not arrive. */
+/**
+ * Forgets operations that can take no effect. `sent`: number of the network's next packet; packets with numbers below
+ * `oldest` will not arrive.
+ */
 export const forgetSent = (end: End, sent: number, oldest: number): void => {
   end.sentOperations = end.sentOperations.filter(one => {
     const { id } = one.operation.request

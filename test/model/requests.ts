@@ -115,8 +115,8 @@ const OWN_QKEY = 0x8000_0000
 export const datagram =
   (hasWrongQkey: boolean): Make =>
   (end, random) => {
-    const others = random.hits(0.7) ? [end.peer] : end.neighbours.filter(one => isDatagram(one.pair))
-    const destination = random.pick(others)
+    const destinations = random.hits(0.7) ? [end.peer] : end.neighbours.filter(one => isDatagram(one.pair))
+    const destination = random.pick(destinations)
     const imm = random.hits(0.4) ? random.u32() : undefined
     const { data, more } = payload(end, random, random.hits(0.3) ? random.int(80) : random.int(end.pair.mtu + 1))
     const usesOwnQkey = !hasWrongQkey && destination.qkey === end.qkey && random.hits(0.5)
@@ -269,7 +269,7 @@ export const flush =
 /** Usable windows of an end. */
 const MAX_WINDOWS = 4
 
-/** A fresh window of a part of the target, which the peer uses when the bind has completed. */
+/** A fresh window of a part of the target, which the peer uses after the bind has completed. */
 export const bindWindow: Make = (end, random) => {
   if (end.usableWindows.length >= MAX_WINDOWS) return undefined
   const window = end.host.memory.addWindow(end.nextKey(), end.pd, false)

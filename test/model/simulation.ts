@@ -31,6 +31,7 @@ import {
   createPair,
   END_BYTES,
   type End,
+  FIRST_RECEIVE_ID,
   forgetSent,
   isFinished,
   isReliable,
@@ -45,8 +46,8 @@ const { RESET, RTS, SQD, SQE, ERR } = QpState.values
 
 export interface SimulationOptions {
   readonly seed: number
-  /** `pairs`: number of pairs of queue pairs. */
   readonly nodes: number
+  /** Number of pairs of queue pairs. */
   readonly pairs: number
   /** See `NodeOptions`. */
   readonly windowBytes?: number
@@ -67,8 +68,9 @@ const MAX_LOG_LINES = 60
 const MAX_SLEEP_US = 10_000
 /** Turns until the network's quality changes. */
 const QUALITY_TURNS = 400
-/** Turns until a pair with an expected failure is reset: at most, and when all its requests have ended. */
+/** Turns until a pair with an expected failure is reset, at most. */
 const FAILED_TURNS = 2000
+/** The same after all requests of the pair have ended. */
 const FINISHED_TURNS = 10
 
 export const createSimulation = (options: SimulationOptions) => {
@@ -136,10 +138,10 @@ export const createSimulation = (options: SimulationOptions) => {
         invalidated: region => onInvalidated(endOf(region.pd), region),
         completed(cq, completion) {
           const end = ends[cq >> 1]
-          log(
-            `${end.name} ${(cq & 1) === 0 ? 'request' : 'receive'} ${completion.id & 0xff_ffff}: status ${completion.status}`,
-          )
-          if ((cq & 1) === 0) onSendCompleted(end, completion, statistics)
+          const isSend = (cq & 1) === 0
+          const number = completion.id & ~FIRST_RECEIVE_ID
+          log(`${end.name} ${isSend ? 'request' : 'receive'} ${number}: status ${completion.status}`)
+          if (isSend) onSendCompleted(end, completion, statistics)
           else onReceiveCompleted(end, completion, statistics)
         },
         event(row, type) {
@@ -163,7 +165,7 @@ export const createSimulation = (options: SimulationOptions) => {
   const createQp = (end: End, maxSge: number, sqSigAll: boolean): void => {
     const index = ends.indexOf(end)
     end.qpn = nextQpn++
-    end.srqn = nextQpn
+    end.srqn = end.qpn + 1
     const srqn = end.pair.hasSrq ? end.srqn : undefined
     end.row = end.host.create({
       service: serviceOf(end),
@@ -249,11 +251,11 @@ export const createSimulation = (options: SimulationOptions) => {
     const isRecreated = random.hits(0.3)
     for (const end of pair.ends) {
       const { engine } = end.host
-      byQpn[end.node].delete(end.qpn)
-      if (isRecreated) engine.destroy(end.row)
-      else {
+      if (isRecreated) {
+        byQpn[end.node].delete(end.qpn)
+        engine.destroy(end.row)
+      } else {
         engine.modify(end.row, RESET, {})
-        byQpn[end.node].set(end.qpn, end)
         Object.assign(end.host.queues[end.row], { sends: [], first: 0, receives: [] })
       }
       beginLife(end)
@@ -318,8 +320,8 @@ export const createSimulation = (options: SimulationOptions) => {
         end.isDraining = true
         end.host.engine.modify(end.row, SQD, {})
       }
-      const isEnding = pair.isSettling || (pair.turnsToEnd >= 0 && pair.unpredictableBecause === undefined)
-      if (isPosting && canSend(end) && !isEnding && state !== ERR && random.hits(0.6)) posted += postRequests(end)
+      const isPaused = pair.isSettling || (pair.turnsToEnd >= 0 && pair.unpredictableBecause === undefined)
+      if (isPosting && canSend(end) && !isPaused && state !== ERR && random.hits(0.6)) posted += postRequests(end)
     }
     if (pair.turnsToEnd < 0 && pair.ends.some(end => stateOf(end) === ERR)) pair.turnsToEnd = FAILED_TURNS
     if (isFinished(pair)) {

@@ -38,9 +38,10 @@ const argument = (text: string, names: string, index: number): Range[] =>
  */
 const positionalValues = (text: string, index: number): Range[] =>
   [...text.matchAll(/struct ibv_sge\)? ?(?:\w+ = )?\{(?=[^.\s])/g)].flatMap(match => {
-    const [list] = callsOf(`f(${text.slice(match.index + match[0].length)}`, 'f')
-    const arg = list?.args.length === 3 ? list.args[index] : undefined
-    const offset = match.index + match[0].length - 'f('.length
+    const listStart = match.index + match[0].length
+    const [listAsCall] = callsOf(`f(${text.slice(listStart)}`, 'f')
+    const arg = listAsCall?.args.length === 3 ? listAsCall.args[index] : undefined
+    const offset = listStart - 'f('.length
     return arg === undefined ? [] : [{ from: arg.from + offset, to: arg.to + offset }]
   })
 
@@ -63,9 +64,9 @@ const owner = (key: string): string => key.replace(/mr->[lr]key$/, '')
 /** An expression with the key of a deregistered region of the buffer. */
 const oldKey = (key: string): string => {
   const end = owner(key)
-  const name = key.slice(-4)
+  const field = key.slice(-'rkey'.length)
   const access = 'IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC'
-  return `({ struct ibv_mr *old_ = ibv_reg_mr(${end}pd, ${end}buffer, 4096, ${access}); uint32_t key_ = old_->${name}; ibv_dereg_mr(old_); key_; })`
+  return `({ struct ibv_mr *old_ = ibv_reg_mr(${end}pd, ${end}buffer, 4096, ${access}); uint32_t key_ = old_->${field}; ibv_dereg_mr(old_); key_; })`
 }
 
 /** Patterns of names of functions in the mutated programs. */
@@ -252,7 +253,7 @@ export const kinds = {
   },
   'lkey-missing': {
     mistake: 'leaves lkey out of a scatter/gather element',
-    edits: text => [...change(text, localKeys(text), () => '0')],
+    edits: text => change(text, localKeys(text), () => '0'),
     findings: ['unknown-lkey'],
     legalIf: 'the element is inline or empty',
   },
@@ -511,7 +512,7 @@ export const kinds = {
   'channel-missing': {
     mistake: 'creates the CQ without its channel',
     edits: text =>
-      change(text, argument(text, 'ibv_create_cq', 3), value => (value === 'NULL' ? value : 'NULL')).filter(
+      change(text, argument(text, 'ibv_create_cq', 3), () => 'NULL').filter(
         ({ from, to }) => text.slice(from, to) !== 'NULL',
       ),
     findings: [],

@@ -15,7 +15,7 @@ export interface Entry {
   /** The index of the entry that creates the target. */
   readonly targetEntry?: number
   readonly args: AnyValues
-  /** By attribute: the index of the entry that creates the argument's object; it replaces the value in `args`. */
+  /** By attribute: the index of the entry that creates the argument's object. The value in `args` is not used. */
   readonly refs: Readonly<Record<string, number>>
 }
 

@@ -38,18 +38,18 @@ const createObjects = () => {
   const m = machine(1)
   const client = createHostileClient(m, program(m), true)
   const random = createRandomSource(1)
-  const classes = (): Set<string> => {
+  const existing = (): Set<string> => {
     const { handles, fds } = clientStateOf(client, random)
     return new Set([...handles.values(), ...fds.values()])
   }
   const wanted = clientStateOf(client, createRandomSource(0)).classes.filter(
     ({ identity, name }) => identity !== 'fixed' && name !== 'gsi_qp',
   )
-  for (let triesLeft = 10_000; triesLeft > 0 && !wanted.every(({ name }) => classes().has(name)); triesLeft--) {
+  for (let triesLeft = 10_000; triesLeft > 0 && !wanted.every(({ name }) => existing().has(name)); triesLeft--) {
     const message = objectMessage(clientStateOf(client, random))
     if (message !== undefined && /\.create/.test(message.title)) runOne(client, message)
   }
-  for (const { name } of wanted) assert.ok(classes().has(name), name)
+  for (const { name } of wanted) assert.ok(existing().has(name), name)
   const { schema } = client.context.device
   const state: ClientState = { ...clientStateOf(client, createRandomSource(2)) }
   return {
@@ -77,7 +77,8 @@ const goodCall = (cls: ObjectClass, methodName: string, extra?: string): Call =>
   const args = Object.entries(method.in)
     .filter(([name, { optional }]) => !optional || name === extra)
     .map(([name, { type }]) => [name, validValue(name, type)])
-  const object = isCreate(method.call) || cls.identity !== 'handle' ? Number(cls.name === 'port') : handleOf(cls.name)
+  const numberOfFixed = cls.name === 'port' ? 1 : 0
+  const object = isCreate(method.call) || cls.identity !== 'handle' ? numberOfFixed : handleOf(cls.name)
   return { class: cls, methodName, method, object, args: Object.fromEntries(args) }
 }
 

@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { AttributeFlag } from '../../src/spec/classes/ids.ts'
-import { type Kind, sizeOf } from '../../src/spec/schema/schema.ts'
+import { type Kind, recordSize, sizeOf } from '../../src/spec/schema/schema.ts'
 import type { Call } from '../../src/uapi/call.ts'
 import { encodeCall } from '../../src/uapi/object/client.ts'
 import { ATTRIBUTE, HEADER } from '../../src/uapi/object/dialect.ts'
@@ -156,7 +156,7 @@ const wrongValues = (client: ClientState, type: Kind, payload: Uint8Array): Wron
       return found
     }
     case 'list':
-      if (payload.length % 2 === 0)
+      if (recordSize(type.fields) > 1)
         add('part of a record', 'EINVAL', 'bytes are not 0 to \\d+ records', new Uint8Array(1))
       return found
     case 'blob':

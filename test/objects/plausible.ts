@@ -37,7 +37,7 @@ const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, MW_BIND } = Acces
 const REMOTE_READ_WRITE = LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ
 const ALL_REMOTE = REMOTE_READ_WRITE | REMOTE_ATOMIC
 
-/** Plausible values by the name of an attribute or field. Numbers without a name here are small. */
+/** Plausible values by the name of an attribute or field. Other numbers are small. */
 const likely: Readonly<Record<string, (client: ClientState) => AnyValue>> = {
   start: ({ address }) => address,
   iova: ({ address }) => address,
@@ -72,6 +72,10 @@ const pickObject = ({ random }: ClientState, classByNumber: ReadonlyMap<number, 
   if (ofClass.length > 0 && random.hits(0.9)) return random.pick(ofClass)[0]
   return classByNumber.size > 0 && random.hits(0.5) ? random.pick([...classByNumber.keys()]) : random.int(100)
 }
+
+/** Limits of a drawn list. */
+const LIST_BYTES = 600
+const LIST_RECORDS = 5
 
 /** A value for an attribute or field of this name. */
 export const likelyValue = (client: ClientState, name: string, type: Kind): AnyValue => {
@@ -113,7 +117,7 @@ export const likelyValue = (client: ClientState, name: string, type: Kind): AnyV
       return record(client, type.fields)
     case 'list':
       return Array.from(
-        { length: random.int(Math.min(type.max, Math.floor(600 / recordSize(type.fields)), 5) + 1) },
+        { length: random.int(Math.min(type.max, Math.floor(LIST_BYTES / recordSize(type.fields)), LIST_RECORDS) + 1) },
         () => record(client, type.fields),
       )
   }
@@ -214,8 +218,8 @@ export const plausibleChain = (client: ClientState): ChainLink[] => {
       const creators = type.kind === 'ref' || type.kind === 'fd' ? creatorsOf(type.class) : []
       if (creators.length > 0 && call.args[name] !== undefined) refs[name] = random.pick(creators)
     }
-    const objects = isCreate(call.method.call) ? [] : creatorsOf(call.class.name)
-    links.push({ call, refs, ...(objects.length > 0 && { object: random.pick(objects) }) })
+    const targets = isCreate(call.method.call) ? [] : creatorsOf(call.class.name)
+    links.push({ call, refs, ...(targets.length > 0 && { object: random.pick(targets) }) })
   }
   return links
 }

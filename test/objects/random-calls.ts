@@ -32,15 +32,16 @@ export interface Drawn {
 
 export const classOf = (name: string): ObjectClass => (Classes as Readonly<Record<string, ObjectClass>>)[name]
 
-/** A handle that no object has. */
-const ABSENT = 4000
+/** Numbers that no object has. */
+const ABSENT_HANDLE = 4000
+const ABSENT_QPN = 0xfffff
 
 /** Usually a handle of the class, sometimes of another class, sometimes an unused handle. */
 const handleOf = ({ random, opening }: CallSite, cls: string): number => {
   const ofClass = [...opening.handles].filter(([, modelObject]) => modelObject.class === cls)
   if (ofClass.length > 0 && random.hits(0.93)) return random.pick(ofClass)[0]
   const any = [...opening.handles.keys()]
-  return any.length > 0 && random.hits(0.6) ? random.pick(any) : ABSENT
+  return any.length > 0 && random.hits(0.6) ? random.pick(any) : ABSENT_HANDLE
 }
 
 const fdsOf = ({ process }: CallSite, matches: (modelObject: ModelObject) => boolean): number[] =>
@@ -122,7 +123,7 @@ const modifyQp = (site: CallSite, cls: string, target: ModelObject | undefined):
   } as AnyValues
 }
 
-/** The source of an attach or detach. Sometimes two sources are drawn, and the call must be refused. */
+/** The source of an attach or detach. Sometimes two are drawn: a call that names both must be refused. */
 const eventSource = (site: CallSite): AnyValues => {
   const { random } = site
   const oneSource = (): AnyValues => {
@@ -228,7 +229,8 @@ const makers: Readonly<Record<string, Maker>> = {
     return {
       xrcd: handleOf(site, 'xrcd'),
       userHandle: userHandle(),
-      ...(opensExisting ? { qpNum: site.random.pick(numbers) } : site.random.hits(0.1) && { qpNum: 0xfffff }),
+      ...(opensExisting && { qpNum: site.random.pick(numbers) }),
+      ...(!opensExisting && site.random.hits(0.1) && { qpNum: ABSENT_QPN }),
     }
   },
   'xrc_tgt_qp.modify': modifyQpArguments,
@@ -371,9 +373,9 @@ export const drawChain = (site: CallSite): { entries: Entry[]; undo: boolean } =
   return { entries, undo }
 }
 
-const creates = onContext.filter(({ method }) => method === 'create')
+const createMethods = onContext.filter(({ method }) => method === 'create')
 const drawCreate = (site: CallSite): DrawnCall => {
-  const { cls, method } = choose(site, creates)
+  const { cls, method } = choose(site, createMethods)
   return { cls, method, object: 0, ...drawArguments(site, cls, method, undefined) }
 }
 

@@ -220,8 +220,8 @@ const rules: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
     query: { apply: () => ({ completions: 0n, errors: 0n }) },
     modify: {
       refuse({ args }, cq) {
-        const isRefused = args.cqe === undefined ? args.count === undefined : cq!.isCounting
-        return isRefused ? 'EINVAL' : undefined
+        if (args.cqe === undefined && args.count === undefined) return 'EINVAL'
+        return args.cqe !== undefined && cq!.isCounting ? 'EINVAL' : undefined
       },
     },
     reqNotify: {

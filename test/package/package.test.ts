@@ -143,7 +143,7 @@ describe('linters of packages', () => {
     assert.deepEqual(served, [])
   })
 
-  // publint's only suggestion is ignored: to replace `browser`, which maps Node's own modules, by `exports`.
+  // `level` hides one suggestion: to use `exports` instead of `browser`, which maps Node's own modules.
   test('publint finds no error and no warning', async () => {
     const { publint } = await import('publint')
     const { messages } = await publint({ pack: { tarball: tarball.buffer }, level: 'warning', strict: true })

@@ -93,9 +93,15 @@ const cmtime: ConnectionCase = {
   isServerEndless: true,
 }
 
+/** cmtime of rdma-core 56 works only with its own version, and without IPv6. */
+const cmtimeCases = (isSameRelease: boolean, version: 4 | 6): readonly ConnectionCase[] => {
+  if (isSameRelease) return [cmtime]
+  return version === 4 ? [{ ...cmtime, usesGuestRelease: true }] : []
+}
+
 /**
- * RC messages have one packet, as in `rc`. `isSameRelease`: both ends have programs of one Debian release. cmtime of
- * rdma-core 56 works only with its own version, and without IPv6.
+ * RC messages have one packet, as in the pingpongs of `rc`. `isSameRelease`: both ends have programs of one Debian
+ * release.
  */
 export const connectionCases = (isSameRelease: boolean, version: 4 | 6): readonly ConnectionCase[] => [
   rping('-C 5 -v'),
@@ -104,7 +110,7 @@ export const connectionCases = (isSameRelease: boolean, version: 4 | 6): readonl
   udaddy(''),
   udaddy('-c 3 -C 5 -S 900'),
   { server: 'rdma_server -s SERVER -p PORT', client: 'rdma_client -s SERVER -p PORT' },
-  ...(isSameRelease ? [cmtime] : version === 4 ? [{ ...cmtime, usesGuestRelease: true } as const] : []),
+  ...cmtimeCases(isSameRelease, version),
   bothSides('rstream', '-S 512 -C 20'),
 ]
 

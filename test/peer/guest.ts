@@ -14,23 +14,22 @@ export const GUEST = { 4: '10.77.0.2', 6: 'fd77::2' } as const
 /** Indices of the guest's addresses in its GID table; index 0 is link-local. */
 export const GUEST_GID = { 4: 1, 6: 2 } as const
 
-/** Values of KERNEL_PEER_SUITE for the guest's kernels; '': Debian's release of the host. */
+/** Values of KERNEL_PEER_SUITE for the guest's kernels; '': the host's Debian release. */
 const SUITES = { 'Linux 6.1': '', 'Linux 6.12': 'trixie' } as const
 export type Kernel = keyof typeof SUITES
 
 const script = join(repoRoot, 'test', 'peer', 'kernel-peer')
 
-/** Why no guest can run on this machine; in CI that is a failure. */
-export const whyNoGuest = (): string | false => {
+const whatGuestLacks = (): string | false => {
+  if (process.arch !== 'x64') return 'the guest needs x86-64'
   const missing = ['qemu-system-x86_64', 'mke2fs', 'ip', 'apt-get', 'dpkg-deb'].filter(tool => !findTool(tool))
-  const why =
-    process.arch !== 'x64'
-      ? 'the guest needs x86-64'
-      : missing.length > 0
-        ? `missing: ${missing.join(', ')} (node scripts/setup.mjs says what to install)`
-        : process.getuid?.() !== 0
-          ? 'the guest needs root, for its network'
-          : false
+  if (missing.length > 0) return `missing: ${missing.join(', ')} (node scripts/setup.mjs says what to install)`
+  return process.getuid?.() !== 0 && 'the guest needs root, for its network'
+}
+
+/** Why no guest can run on this machine, or false. Throws in CI instead of giving a reason. */
+export const whyNoGuest = (): string | false => {
+  const why = whatGuestLacks()
   if (why !== false && inCi()) throw new Error(`${why}; in CI a test that cannot run is a failure`)
   return why
 }
@@ -94,10 +93,10 @@ export const startGuest = async (scope: Scope, kernel: Kernel): Promise<Guest> =
   }
   const until = (testScope: Scope, problem: string, condition: string): Promise<string> =>
     command(testScope, problem, `for i in $(seq 600); do ${condition} && exit; sleep 0.05; done; exit 1`)
-  const untilUsed = (testScope: Scope, port: number, condition: string): Promise<string> =>
+  const untilPort = (testScope: Scope, port: number, condition: string): Promise<string> =>
     until(testScope, `nothing listens on port ${port}`, condition)
   const counterFile = (name: string): string => `/sys/class/infiniband/rxe0/ports/1/${name}`
-  const copied = new Map<string, string>()
+  const copied = new Set<string>()
   return {
     netns,
     exec,
@@ -106,19 +105,19 @@ export const startGuest = async (scope: Scope, kernel: Kernel): Promise<Guest> =
       start(testScope, 'ip', ['netns', 'exec', netns, program, ...args], { env: programEnv, limit: limit * 1000 }),
     async copy(testScope, program) {
       const name = basename(program)
-      const guestPath = copied.get(program) ?? `/tmp/${name}`
+      const guestPath = `/tmp/${name}`
       if (copied.has(program)) return guestPath
       copyFileSync(program, join(sharedFolder, name))
       await command(testScope, `copying ${name}`, `cp /host/${name} ${guestPath}`)
-      copied.set(program, guestPath)
+      copied.add(program)
       return guestPath
     },
     async untilListening(testScope, port) {
       const hex = port.toString(16).toUpperCase().padStart(4, '0')
-      await untilUsed(testScope, port, `grep -q ":${hex} 0*:0000 0A" /proc/net/tcp /proc/net/tcp6`)
+      await untilPort(testScope, port, `grep -q ":${hex} 0*:0000 0A" /proc/net/tcp /proc/net/tcp6`)
     },
     untilConnectable: (testScope, port) =>
-      untilUsed(testScope, port, `rdma resource show cm_id | grep -q "state LISTEN.* src-addr [^ ]*:${port} "`),
+      untilPort(testScope, port, `rdma resource show cm_id | grep -q "state LISTEN.* src-addr [^ ]*:${port} "`),
     async counter(testScope, name) {
       return Number(await command(testScope, name, `cat ${counterFile(name)}`))
     },

@@ -39,6 +39,9 @@ interface Pair {
 
 let lastPort = 18600
 
+/** GID index of a daemon's address. */
+const HOST_GID = 1
+
 /** Runs a program at both ends. `gidOption` is the program's option for the GID index. */
 const runPair = async (
   t: Scope,
@@ -51,7 +54,7 @@ const runPair = async (
   const port = ++lastPort
   const options = (gid: number): string[] => ['-d', 'rxe0', gidOption, String(gid), '-p', String(port), ...args]
   const [here, ...firstArgs] = programs.here
-  const hereArgs = [...firstArgs, ...options(1)]
+  const hereArgs = [...firstArgs, ...options(HOST_GID)]
   const there = options(GUEST_GID[version])
   let server: Running
   let client: Running
@@ -82,7 +85,7 @@ const exchangeMads = async (t: Scope, { guest, daemon, guestServes }: Ends): Pro
   await server.printed(/ready/)
   const gid = Buffer.from(parseAddress((guestServes ? GUEST : HOST)[6]) ?? []).toString('hex')
   const requestBytes = async (bytes: string): Promise<string> => {
-    const index = guestServes ? 1 : GUEST_GID[6]
+    const index = guestServes ? HOST_GID : GUEST_GID[6]
     const { stdout, stderr } = await start(guestServes, 'client', 'rxe0', gid, bytes, '3', String(index)).ended
     return stdout + stderr
   }

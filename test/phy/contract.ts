@@ -160,7 +160,8 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
         a.arena.bytes[at + 30] ^= 1
         a.flush()
         sendRun(a, flow, 7, 1)
-        assert.deepEqual(psns(await collect(b, count)), [21, 22, 7].slice(3 - count))
+        const unchangedPsns = Array.from({ length: count - 1 }, (_, i) => 21 + i)
+        assert.deepEqual(psns(await collect(b, count)), [...unchangedPsns, 7])
       }
       assert.equal(b.counters.icrcErrors, 2)
     })

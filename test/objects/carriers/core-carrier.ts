@@ -135,7 +135,7 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
       const result = invokeNow(context, cls, methodName, object, args as never, processState.caller)
       return { code: 'ok', ...result, out: result.out as AnyValues, fds: install(processState, result.descriptors) }
     } catch (error) {
-      // without a message the error is thrown again, and the test fails
+      // a refusal without a sentence fails the test
       if (error instanceof CallError && error.message.length > 20)
         return { code: errnoName(error.errno), out: {}, fds: [] }
       throw error

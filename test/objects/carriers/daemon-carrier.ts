@@ -24,10 +24,12 @@ import type { ModelDevice, Opening } from '../reference.ts'
 import { type Answer, type Facts, OK, type Op, type Process } from './carrier.ts'
 import { chainAnswer, chainBytes } from './core-carrier.ts'
 
-/** Offsets in a process's memory of the message, of the chain's entries and of the memory to register. */
+/** Offsets in a process's memory. */
 const MESSAGE_AT = 0x2000
+/** Entries of a chain, which its results overwrite. */
 const CHAIN_AT = 0x4000
 const CHAIN_BYTES = 0x4000
+/** The memory to register. */
 const REGION_AT = 0x8000
 
 interface OpenContext {

@@ -122,8 +122,8 @@ export const objectMessage = (state: ClientState): Message | undefined => {
     const entries = call.args.entries as Uint8Array
     const sentEntries = random.hits(0.7) ? mutate(entries, entries, splitChain, random) : entries
     const results = { address: BUFFERS_AT, length: random.hits(0.9) ? AREA_BYTES : 64 }
-    const whole = { ...call, args: { ...call.args, entries: sentEntries } }
-    const bytes = encodeCall(whole, { inputAddresses: { entries: BUFFERS_AT }, outputBuffers: { results } })
+    const sentCall = { ...call, args: { ...call.args, entries: sentEntries } }
+    const bytes = encodeCall(sentCall, { inputAddresses: { entries: BUFFERS_AT }, outputBuffers: { results } })
     return { systemCall: 'ioctl', request, bytes, memory: [{ address: BUFFERS_AT, bytes: sentEntries }], title }
   }
   const isIndirect = random.hits(0.2)
@@ -239,8 +239,7 @@ const freeFd = (fds: ReadonlyMap<number, number>): number => {
 export const runOne = (client: HostileClient, message: Message): Answer => {
   const { context, caller, memory, fds, m } = client
   memory.message.set(message.bytes.subarray(0, AREA_BYTES))
-  for (const { address, bytes } of message.memory)
-    if (bytes.length <= AREA_BYTES) memory.copyOut(address, bytes.subarray(0, AREA_BYTES))
+  for (const { address, bytes } of message.memory) if (bytes.length <= AREA_BYTES) memory.copyOut(address, bytes)
   const descriptor = message.fd === undefined ? undefined : fds.get(message.fd)
   const answer =
     message.systemCall === 'write'

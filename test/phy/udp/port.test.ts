@@ -100,7 +100,7 @@ describe('UDP', { skip }, () => {
     await collect(b, 2)
   })
 
-  it('accepts packets with unpredictable identifications, and counts them', async () => {
+  it('accepts packets with unpredictable identifications, and counts those out of sequence', async () => {
     const [, b] = pair()
     const foreignSocket = openUdpSocket(loopback(3), ROCE_UDP_PORT)
     const batches = createUdpBatches({ staging: 4096, messages: 8, destinations: 1, receives: 1 })

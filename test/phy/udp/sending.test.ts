@@ -11,6 +11,9 @@ import { makeFlow, verifyIcrc } from '../../../src/wire/icrc.ts'
 import { flowBetween, ipv4 } from '../helpers.ts'
 
 const ENETUNREACH = 101
+/** Packets of a segmented message, and of one that an older kernel accepts. */
+const MESSAGE_PACKETS = 124
+const OLD_KERNEL_PACKETS = 62
 
 /** Sends to a fake kernel. `errnoOf` returns the error for a message, or 0. */
 const startSending = (errnoOf: (segment: number, bytes: number) => number) => {
@@ -82,10 +85,10 @@ describe('sending over UDP', () => {
     const t = startSending(() => 0)
     assert.ok(t.sendRun(130))
     assert.deepEqual(t.sent, [
-      [0, 124 * 64, 64],
-      [124 * 64, 6 * 64, 64],
+      [0, MESSAGE_PACKETS * 64, 64],
+      [MESSAGE_PACKETS * 64, 6 * 64, 64],
     ])
-    for (let i = 0; i < 130; i++) assert.ok(t.isSealed(64 * i, i % 124), `packet ${i}`)
+    for (let i = 0; i < 130; i++) assert.ok(t.isSealed(64 * i, i % MESSAGE_PACKETS), `packet ${i}`)
     assert.equal(t.counters.sendCalls, 1)
   })
 
@@ -93,11 +96,11 @@ describe('sending over UDP', () => {
     const t = startSending((segment, bytes) => (segment > 0 && bytes > 64 * segment ? EINVAL : 0))
     t.sendRun(70)
     const smallerMessages = [
-      [0, 62 * 64, 64],
-      [62 * 64, 8 * 64, 64],
+      [0, OLD_KERNEL_PACKETS * 64, 64],
+      [OLD_KERNEL_PACKETS * 64, 8 * 64, 64],
     ]
     assert.deepEqual(t.sent, smallerMessages)
-    for (let i = 0; i < 70; i++) assert.ok(t.isSealed(64 * i, i % 62), `packet ${i}`)
+    for (let i = 0; i < 70; i++) assert.ok(t.isSealed(64 * i, i % OLD_KERNEL_PACKETS), `packet ${i}`)
     t.sendRun(70)
     assert.deepEqual(
       t.sent,
@@ -187,8 +190,7 @@ describe('sending over UDP', () => {
     s.sending.commit(at, 64, 3, 32, s.flow)
     s.sending.flush()
     assert.deepEqual([s.counters.sentPackets, s.counters.sentBytes, s.counters.dropped], [1, 32, 2])
-    // An older kernel segments up to 62 packets.
-    const old = startSending((segment, bytes) => (segment > 0 && bytes > 62 * segment ? EINVAL : 0))
+    const old = startSending((segment, bytes) => (segment > 0 && bytes > OLD_KERNEL_PACKETS * segment ? EINVAL : 0))
     old.sendRun(70)
     assert.deepEqual([old.counters.sentPackets, old.counters.sentBytes], [70, 70 * 64])
   })

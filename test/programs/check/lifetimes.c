@@ -72,7 +72,7 @@ static void shrunk(void)
     check(block != before, "realloc in place");
 }
 
-/* The cases that call this end without the functions of atexit. */
+/* The callers exit without running the functions of atexit. */
 static void free_posted(void)
 {
     begin();
@@ -113,7 +113,7 @@ static void unpolled(void)
     free(block);
 }
 
-/* Begins a request with ibv_wr_*. */
+/* Prepares `one` for requests with ibv_wr_*. */
 static void begin_built(void)
 {
     begin();
@@ -167,7 +167,7 @@ static void begin_shared(void)
     check(ibv_post_srq_recv(srq, &wr, &bad), "ibv_post_srq_recv");
 }
 
-/* The receives alone have MAX_RANGES of shim/check: the check does not follow the second WRITE. */
+/* The receives alone reach MAX_RANGES of shim/check: the check does not follow the second WRITE. */
 static void built_when_full(void)
 {
     enum { RECEIVES = 2048, ELEMENTS = 16 };
@@ -415,7 +415,10 @@ static void alternate_stack(void)
     post_and_raise();
 }
 
-/* A receive into this frame, which does not return before it ends, and into memory allocated after an earlier post. */
+/*
+ * A receive into this frame and into memory allocated after an earlier post. The receive ends before the function
+ * returns.
+ */
 static void beside_stack(void)
 {
     char local[SIZE], *grown = NULL;

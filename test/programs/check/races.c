@@ -248,7 +248,7 @@ static void set_flag(void)
     *shared_flag = 1;
 }
 
-/* A body that must run after the code of the case calls `wait_for_flag()`. */
+/* If the body must run after the code of the case, it calls `wait_for_flag()`. */
 static pthread_t start_thread(void *(*body)(void *), struct link *links)
 {
     pthread_t thread;
