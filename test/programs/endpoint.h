@@ -36,7 +36,7 @@ UNUSED __attribute__((format(printf, 1, 2), noreturn)) static void fail(const ch
 
 struct options {
     const char *device; /* NULL: the first device */
-    int gid_index;      /* -1: of the first IPv4 address, else 0 */
+    int gid_index;      /* -1: that of the first IPv4 address; 0 if there is none */
     int mtu;            /* bytes */
     bool events;
     uint8_t timeout, retry_count, rnr_retry; /* as in struct ibv_qp_attr: the timeout is 4.096 us * 2^timeout */

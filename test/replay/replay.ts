@@ -62,8 +62,8 @@ const space: AddressSpace = {
 }
 
 /**
- * Response bytes [from, to) that each machine chooses. `attribute`: an attribute id of an ioctl, from 0x1000 of the
- * driver; or RESPONSE, the response of a write.
+ * Response bytes [from, to) that each machine chooses. `attribute`: an attribute id of an ioctl (driver attributes
+ * start at 0x1000); or RESPONSE, the response of a write.
  */
 type Chosen = readonly (readonly [attribute: number, from: number, to: number])[]
 const RESPONSE = -1
@@ -74,7 +74,7 @@ const QP_CHOSEN: Chosen = [
   [0x1001, 16, 24],
 ]
 const CHOSEN: Readonly<Record<string, Chosen>> = {
-  // The descriptor that a refused GET_CONTEXT leaves in its response.
+  // A second GET_CONTEXT is decoded as device.query. It is refused, and leaves a descriptor in its response.
   'device.query': [[RESPONSE, 0, 4]],
   // The counter of wrong P_Keys, and the full speed, which newer kernels report.
   'port.query': [
@@ -161,7 +161,7 @@ export interface Replayed {
 
 /** Permitted differences from a log. */
 export interface Differences {
-  /** Calls without a method are skipped. Protection domains get their handles. */
+  /** Calls without a method are skipped. Protection domains take the handles that these calls created. */
   readonly skipsMissingMethods?: boolean
   /** Path MTU of the interface in bytes, 1024 if absent. */
   readonly pathMtu?: number
@@ -172,6 +172,7 @@ export interface Differences {
 
 const NO_METHOD: readonly number[] = [Errno.EOPNOTSUPP, Errno.EPROTONOSUPPORT]
 
+/** The handle that the recorded call created; undefined if none. */
 const createdHandle = (logged: LoggedIoctl | LoggedWrite): number | undefined => {
   if (logged.errno !== 0) return undefined
   if (logged.kind === 'write') return undefined
@@ -250,7 +251,7 @@ export const replay = (
   const skipped: string[] = []
   const placeholders = new Set<number>()
 
-  /** Makes `handle` the next one, as in the recording: there, skipped calls used handles. */
+  /** Makes `handle` the next free one: in the recording, skipped calls used handles before it. */
   const prepare = (open: Context, handle: number): void => {
     const drop = (filler: number): void => {
       placeholders.delete(filler)

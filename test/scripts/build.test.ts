@@ -27,7 +27,7 @@ const build = (folder: string, ...args: string[]) => {
   return { status, output: stdout + stderr }
 }
 
-test('`--for start` succeeds although tests do not compile', () => {
+test('`--for start` builds no tests, other builds do', () => {
   const folder = smallCheckout()
   const source = join(folder, 'test', 'broken.test.ts')
   writeFileSync(

@@ -60,8 +60,8 @@ const Order = {
 } as const
 
 /**
- * The shim would store the number of EVENT_BEHIND's event descriptor BEHIND bytes after the call's argument, and of a
- * write of WRITE_BEHIND bytes, BEHIND bytes after the start of the buffer.
+ * EVENT_BEHIND, and a write of WRITE_BEHIND bytes, create an event descriptor. The reply asks the shim to store its
+ * number BEHIND bytes after the argument of the ioctl or the start of the written buffer.
  */
 const BEHIND = 64n
 const WRITE_BEHIND = 40n
@@ -90,7 +90,7 @@ interface Context {
 export interface FakeDaemon {
   readonly socket: string
   /**
-   * In order: "hello TAG", "open", "attach", "refresh", "write BYTES", "netlink OPERATION EXTRA ARGUMENT" (SEND without
+   * What happened, in order: "hello TAG", "open", "attach", "refresh", "write BYTES", "netlink OPERATION EXTRA ARGUMENT" (SEND without
    * ARGUMENT), "fault TEXT" (an invalid message), "close" (a context ended).
    */
   readonly log: string[]
@@ -101,7 +101,7 @@ export interface FakeDaemon {
 /** /dev/infiniband/uverbs0, as on Linux: major 231, minor 192. */
 const RDEV = (231 << 8) | 192
 
-/** For `refusal`: the reply has more descriptors than a client can receive. */
+/** For `refusal`: the reply to the first HELLO has more descriptors than a client can receive. */
 export const TOO_MANY_DESCRIPTORS = -1
 /**
  * For `refusal`: the first two HELLOs create the files `hello1` and `hello2` beside the socket. The first one is
@@ -145,8 +145,8 @@ const TREE: Readonly<Record<string, string>> = {
 }
 
 /**
- * Starts the daemon: its socket is `sock` in the folder. `refusal`: an errno with which every HELLO is answered, 0:
- * none, or TOO_MANY_DESCRIPTORS for the first one, or LATE.
+ * Starts the daemon: its socket is `sock` in the folder. `refusal`: the errno that answers every HELLO, 0 for success;
+ * or TOO_MANY_DESCRIPTORS; or LATE.
  */
 export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
   const root = join(folder, 'sock.tree')

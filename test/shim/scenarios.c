@@ -201,9 +201,10 @@ static void driver_records(void)
 
 /* ---- a daemon whose answers name addresses outside the memory that the call passed ---- */
 
-/* fake-daemon.ts has these numbers too: BEHIND, in words of 4 bytes, and WRITE_BEHIND. */
-#define BEHIND_WORDS 16
+/* As in fake-daemon.ts. */
+#define BEHIND 64
 #define WRITE_BEHIND 40
+#define BEHIND_WORDS (BEHIND / 4)
 
 static void stray_stores(void)
 {
@@ -225,7 +226,7 @@ static void stray_stores(void)
                  .address = (uintptr_t)words,
                  .size = sizeof words};
     FAILS(order(fd, EVENT_BEHIND, (unsigned long)&message), EIO);
-    message.address = (uintptr_t)&message + 64;
+    message.address = (uintptr_t)&message + BEHIND;
     message.size = 3;
     FAILS(order(fd, EVENT_BEHIND, (unsigned long)&message), EIO);
 
@@ -237,7 +238,7 @@ static void stray_stores(void)
         int32_t fields[12], behind[8];
     } command = {.in_words = 10, .out_words = 8, .response = (uintptr_t)words};
     FAILS(write(fd, &command, WRITE_BEHIND), EIO);
-    command.response = (uintptr_t)&command + 60;
+    command.response = (uintptr_t)&command + BEHIND - 4;
     command.out_words = 1;
     FAILS(write(fd, &command, WRITE_BEHIND), EIO);
     for (int i = 0; i < 2 * BEHIND_WORDS; i++)

@@ -27,7 +27,7 @@ void bare_calls(void)
     int file = (int)syscall(SYS_openat2, AT_FDCWD, "/sys/class/infiniband/rxe0/node_type", &how, sizeof how);
     char text[16] = {0};
     EXPECT(file >= 0 && read(file, text, sizeof text) == 6 && strcmp(text, "1: CA\n") == 0 && close(file) == 0);
-    /* Calls on other paths and wrong arguments (8: an invalid address, a size that is too small) go to the kernel. */
+    /* Calls on other paths, or with a wrong address (8) or a wrong size (8 bytes), go to the kernel. */
     EXPECT((file = (int)syscall(SYS_openat2, AT_FDCWD, "/dev/null", &how, sizeof how)) >= 0 && close(file) == 0);
     FAILS(syscall(SYS_openat2, AT_FDCWD, "/dev/null", 8, sizeof how), EFAULT);
     FAILS(syscall(SYS_openat2, AT_FDCWD, NODE, 8, sizeof how), EFAULT);
@@ -38,7 +38,7 @@ void bare_calls(void)
     EXPECT(mapped != MAP_FAILED && syscall(SYS_munmap, mapped, 4096l) == 0 && syscall(SYS_getpid) == getpid());
 }
 
-/* A program of posix_spawn with two descriptors of a context: one inherited, one a copy (adddup2). */
+/* The program that posix_spawn starts. It has two descriptors of a context: one inherited, one a copy (adddup2). */
 void spawned(const char *number, const char *copy)
 {
     const int fds[] = {atoi(number), atoi(copy)};
@@ -125,7 +125,7 @@ void uring(void)
     EXPECT(order(fd, EVENT_4, (uintptr_t)&channel) == 0);
     const struct io_uring_sqe read_event = {
         .opcode = IORING_OP_READ, .fd = channel, .addr = (uintptr_t)bytes, .len = sizeof bytes, .off = -1ull};
-    /* Each read gets one event, before or after the read was submitted. */
+    /* Each read gets one event, which may arrive before or after the read is submitted. */
     EXPECT(order(fd, RECORD, 8) == 0 && order(fd, RECORD, 8) == 0);
     submit(read_event, true);
     EXPECT(next_result() == 8 && bytes[7] == 8 && bytes[8] == 0);

@@ -1,6 +1,6 @@
 /*
- * Writes the commands of rdma_cm to its file and prints the results, which are the same on every machine where GID 1 of
- * device rxe0 is an IPv4 address. librdmacm itself would refuse some of these commands.
+ * Writes commands to /dev/infiniband/rdma_cm and prints the results. They are the same on every machine where GID 1 of
+ * device rxe0 is an IPv4 address. librdmacm would refuse some of these commands.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -26,7 +26,7 @@ enum { EVENT_ROUTE_RESOLVED = 2, EVENT_CONNECT_REQUEST = 4, EVENT_ESTABLISHED = 
 static int channel;
 static struct in6_addr own_gid;
 
-/* Prints a command and its result. strerrorname_np calls EOPNOTSUPP ENOTSUP, which is the same number. */
+/* Prints a command and its result. ENOTSUP is the same number as EOPNOTSUPP; strerrorname_np returns "ENOTSUP". */
 __attribute__((format(printf, 2, 3))) static long step(long result, const char *format, ...)
 {
     const int error = result < 0 ? errno : 0;
@@ -187,10 +187,10 @@ static long listen_on(uint32_t id, int backlog)
     return WRITE_COMMAND(LISTEN, in, 0);
 }
 
-/* The number of the next queue pair. No queue pair has this number. */
+/* The QP number in the next CONNECT or ACCEPT. There is no such queue pair. */
 static uint32_t next_qp = 0x4000;
 
-/* `data`: bytes of private data; here and below. */
+/* `data`: number of bytes of private data, here and below. */
 static struct rdma_ucm_conn_param parameters(int data)
 {
     struct rdma_ucm_conn_param param = {.qp_num = next_qp++,
@@ -424,7 +424,7 @@ static void refusals(const char *state, uint32_t id)
     step(disconnect(id), "%s: DISCONNECT", state);
     step(notify(id, IBV_EVENT_COMM_EST), "%s: NOTIFY", state);
     step(notify(id, 99), "%s: NOTIFY of 99", state);
-    for (int qp_state = 0; qp_state < 8; qp_state++)
+    for (int qp_state = IBV_QPS_RESET; qp_state <= IBV_QPS_UNKNOWN; qp_state++)
         step(init_qp(id, qp_state), "%s: INIT_QP_ATTR %d", state, qp_state);
     step(migrate(id, channel), "%s: MIGRATE_ID to its channel", state);
     step(migrate(id, 0), "%s: MIGRATE_ID from stdin", state);
@@ -577,7 +577,7 @@ static void resolutions(void)
     step(bind_to(id, mine), "BIND of a resolved one");
     step(listen_on(id, 0), "LISTEN of a resolved one");
     queries("route resolved", id);
-    for (int state = 0; state < 8; state++)
+    for (int state = IBV_QPS_RESET; state <= IBV_QPS_UNKNOWN; state++)
         if (step(init_qp(id, state), "route resolved: INIT_QP_ATTR %d", state) >= 0)
             printf("  mask %#x access %#x\n", attributes.qp_attr_mask, attributes.qp_access_flags);
     static const int data_lengths[] = {100, 156, 175, 194, 213, 232, 251};
@@ -629,7 +629,7 @@ static void connections(void)
     step(connect_to(client, 20), "CONNECT again");
     uint32_t server = print_event("of the listener");
     queries("requested", server);
-    for (int state = 1; state < 4; state++)
+    for (int state = IBV_QPS_INIT; state <= IBV_QPS_RTS; state++)
         if (step(init_qp(server, state), "requested: INIT_QP_ATTR %d", state) >= 0)
             print_attributes();
     static const int reasons[] = {1, 8, 27, 29, 34, 36, 255};
@@ -642,7 +642,7 @@ static void connections(void)
     step(accept_with(server, 0, true), "ACCEPT of a rejected one");
     step(destroy(server), "DESTROY_ID of the rejected one");
     printf("  events %d\n", events_reported);
-    step(init_qp(client, 2), "rejected: INIT_QP_ATTR 2");
+    step(init_qp(client, IBV_QPS_RTR), "rejected: INIT_QP_ATTR 2");
     step(accept_with(client, 0, false), "ACCEPT of the reject");
     step(disconnect(client), "DISCONNECT of the rejected client");
     destroy(client);
@@ -661,7 +661,7 @@ static void connections(void)
     server = print_event("of the listener");
     step(accept_with(server, 30, true), "ACCEPT");
     print_event("of the client");
-    for (int state = 1; state < 4; state++)
+    for (int state = IBV_QPS_INIT; state <= IBV_QPS_RTS; state++)
         if (step(init_qp(client, state), "answered: INIT_QP_ATTR %d", state) >= 0)
             print_attributes();
     step(accept_with(client, 0, false), "ACCEPT of the answer");
@@ -681,7 +681,7 @@ static void connections(void)
     print_event("of the client");
     step(disconnect(client), "DISCONNECT again");
     step(connect_to(client, 0), "CONNECT of a disconnected one");
-    step(init_qp(client, 3), "disconnected: INIT_QP_ATTR 3");
+    step(init_qp(client, IBV_QPS_RTS), "disconnected: INIT_QP_ATTR 3");
     /* TIMEWAIT may have ended by now, so the number of events is not printed. */
     step(destroy(client), "DESTROY_ID of the client");
     step(destroy(server), "DESTROY_ID of the server");
@@ -741,7 +741,7 @@ static void datagrams(int space, int port)
     if (space == RDMA_PS_IPOIB) /* RoCE allows only BIND */
         return;
     uint32_t listener = create_listener(space, port), client = create_routed(space, port);
-    for (int state = 0; state < 4; state++)
+    for (int state = IBV_QPS_RESET; state <= IBV_QPS_RTS; state++)
         if (step(init_qp(client, state), "space %#x: INIT_QP_ATTR %d", space, state) >= 0)
             printf("  mask %#x qkey %#x\n", attributes.qp_attr_mask, attributes.qkey);
     step(connect_to(client, 181), "space %#x: CONNECT with 181 bytes of data", space);
@@ -792,7 +792,8 @@ static void datagrams(int space, int port)
     }
     for (int flags = 0; flags < 2; flags++) {
         struct sockaddr_storage group = parse_address("239.77.0.1", 0);
-        struct rdma_ucm_join_mcast in = {.response = UNMAPPED, .id = client, .addr_size = 16, .join_flags = flags};
+        struct rdma_ucm_join_mcast in = {
+            .response = UNMAPPED, .id = client, .addr_size = size_of(&group), .join_flags = flags};
         memcpy(&in.addr, &group, sizeof in.addr);
         step(WRITE_COMMAND(JOIN_MCAST, in, 4), "space %#x: JOIN_MCAST with a bad response", space);
     }

@@ -309,7 +309,7 @@ static void check_other_sockets(void)
     if (fd >= 0) {
         const struct sockaddr_nl any = {.nl_family = AF_NETLINK};
         EXPECT(bind(fd, (const struct sockaddr *)&any, sizeof any) == 0 && name_of(fd).nl_pid != 0);
-        EXPECT(option_of(fd, SOL_SOCKET, SO_PROTOCOL) == 0);
+        EXPECT(option_of(fd, SOL_SOCKET, SO_PROTOCOL) == NETLINK_ROUTE);
     }
     EXPECT(option_of(unix_fd, SOL_SOCKET, SO_DOMAIN) == AF_UNIX);
     FAILS(send(unix_fd, "", 1, 0), ENOTCONN);

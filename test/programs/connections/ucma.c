@@ -6,8 +6,8 @@
  *
  *   open                              opens another channel for the later steps; RESULT is its descriptor
  *   use FD                            later steps use that descriptor
- *   write NUMBER OFFSET OUT HEX       writes command NUMBER with the body HEX, which gets the address of a response of
- *                                     OUT bytes at OFFSET (-1: no address)
+ *   write NUMBER OFFSET OUT HEX       writes command NUMBER with the body HEX. Stores the address of a response of OUT
+ *                                     bytes at OFFSET of the body (-1: stores none)
  *   poll                              RESULT is the sum of 1, 2 and 4 if poll(2), select(2) and epoll(7) report the
  *                                     channel as readable
  *   fork                              a child answers 0 and runs the following steps; the parent answers 0 when the

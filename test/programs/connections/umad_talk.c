@@ -4,8 +4,10 @@
  *
  *   umad_talk server CA                      prints "ready"; ends with its input or when a client stops it
  *   umad_talk client CA GID BYTES [RETRIES [INDEX]]
- *                                            GID: 32 hex digits; INDEX: of the client's own GID (1); checks the bytes
- *   umad_talk client CA GID stop [0 [INDEX]]   ends the server
+ *                                            requests and checks the bytes. GID: the server's, 32 hex digits; INDEX:
+ *                                            index of the client's own GID, default 1
+ *   umad_talk client CA GID stop [RETRIES [INDEX]]
+ *                                            ends the server
  *
  * The library is loaded with dlopen, as some programs do.
  */

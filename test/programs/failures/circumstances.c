@@ -1,7 +1,7 @@
 /*
  * A program of two connected queue pairs under circumstances that the daemon and the preload library might not expect,
- * for test/system/failures/circumstances.test.ts. The argument names the case, a function below; it prints "done" when
- * it has sent data and made calls under them.
+ * for test/system/failures/circumstances.test.ts. The argument is the name of a function below. The function prints
+ * "done" after it has sent data and made calls.
  */
 #define _GNU_SOURCE
 #include "../../../docs/findings/pair.h"
@@ -47,7 +47,10 @@ static void send_and_call(void)
           "ibv_dereg_mr");
 }
 
-/* Destroys a completion queue with an unread event: libibverbs waits for events that it takes for read. */
+/*
+ * Destroys a completion queue with an unread event. libibverbs waits until each reported event is acknowledged: the
+ * daemon must not report an unread event.
+ */
 static void destroy_with_event(void)
 {
     struct ibv_comp_channel *channel = need(ibv_create_comp_channel(context), "ibv_create_comp_channel");
@@ -86,8 +89,8 @@ static void *finish_without_main(void *unused)
 {
     check(pthread_join(main_thread, NULL), "pthread_join");
     /* Before Linux 6.9 the daemon cannot reach the program's descriptors, and the destruction would not end. */
-    const int thread = (int)syscall(SYS_pidfd_open, gettid(), O_EXCL /* PIDFD_THREAD */);
-    if (thread >= 0)
+    const int pidfd = (int)syscall(SYS_pidfd_open, gettid(), O_EXCL /* PIDFD_THREAD */);
+    if (pidfd >= 0)
         destroy_with_event();
     finish();
     return unused;
@@ -115,7 +118,7 @@ static void *call_for_ever(void *unused)
     return unused;
 }
 
-/* Returns when four threads make calls. */
+/* Starts four threads that make calls, and returns after 20 calls. */
 static void call_in_threads(void)
 {
     pthread_t thread;

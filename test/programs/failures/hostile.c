@@ -165,8 +165,8 @@ static void count_outcome(long result)
 }
 
 /*
- * Copies a template to scratch; all pointers then point into scratch. Queue pairs that execute garbage write to scratch
- * at any time: this program reads a value that bounds its accesses only once.
+ * Copies a template to scratch; all pointers then point into scratch. Queue pairs that execute garbage may write to
+ * scratch at any time: this program reads each value that bounds its accesses once.
  */
 static struct message *copy_template(const struct template *template)
 {
@@ -183,7 +183,7 @@ static struct message *copy_template(const struct template *template)
             uint64_t value;
             memcpy(&value, next + word, 8);
             if (is_pointer(value)) {
-                value = (uintptr_t)scratch + 32768;
+                value = (uintptr_t)scratch + SCRATCH_BYTES / 2;
                 memcpy(next + word, &value, 8);
             }
         }
@@ -249,6 +249,7 @@ static void random_ioctl(void)
 /* Ioctls of the object dialect have the letter 0xdb. */
 static void random_object_call(void)
 {
+    enum { FIRST_OUTPUT = 64 }; /* id of an attribute */
     struct {
         uint16_t length, class;
         uint32_t object, op_ctrl, flags;
@@ -257,10 +258,11 @@ static void random_object_call(void)
     uint16_t end = sizeof header;
     for (uint32_t i = below(6); i > 0; i--) {
         const uint16_t payload = (uint16_t)(one_in(3) ? below(80) : 4u << below(3));
-        const uint16_t attribute[2] = {(uint16_t)(8 + payload), (uint16_t)(one_in(3) ? 64 + below(4) : 1 + below(8))};
+        const uint16_t id = (uint16_t)(one_in(3) ? FIRST_OUTPUT + below(4) : 1 + below(8));
+        const uint16_t length_and_id[2] = {(uint16_t)(8 + payload), id};
         const uint32_t flags = one_in(10) ? (uint32_t)random64() : below(16);
         random_bytes(scratch + end + 8, payload);
-        memcpy(scratch + end, attribute, 4);
+        memcpy(scratch + end, length_and_id, 4);
         memcpy(scratch + end + 4, &flags, 4);
         end += 8 + (payload + 7) / 8 * 8;
     }
@@ -277,11 +279,11 @@ static void random_write(void)
     random_bytes(scratch, 4096);
     const uint32_t command = (one_in(8) ? EXTENDED : 0) | below(40);
     /* Of the command and of its response, in words of 4 bytes. */
-    const uint16_t words[2] = {(uint16_t)(one_in(3) ? random_number() : length / 4),
-                               (uint16_t)(one_in(3) ? random_number() : below(64))};
+    const uint16_t lengths_in_words[2] = {(uint16_t)(one_in(3) ? random_number() : length / 4),
+                                          (uint16_t)(one_in(3) ? random_number() : below(64))};
     const uint64_t response = random_pointer();
     memcpy(scratch, &command, 4);
-    memcpy(scratch + 4, words, 4);
+    memcpy(scratch + 4, lengths_in_words, 4);
     memcpy(scratch + 8, &response, 8);
     count_outcome(write(device, one_in(20) ? (void *)(uintptr_t)random_pointer() : scratch, length));
 }

@@ -81,9 +81,10 @@ int main(int argc, char **argv)
         return 0;
     }
     static char stack[65536] __attribute__((aligned(16)));
+    const int keep = argc == 4;
     if (!read_line())
         return 0;
-    if (argc == 4 && clone(wait_for_hangup, stack + sizeof stack, CLONE_VM | SIGCHLD, NULL) < 0)
+    if (keep && clone(wait_for_hangup, stack + sizeof stack, CLONE_VM | SIGCHLD, NULL) < 0)
         return 2;
     execl(argv[argc - 1], "identity", "victim", NULL);
     return 2;

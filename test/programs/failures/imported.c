@@ -302,7 +302,8 @@ int main(int argc, char **argv)
     const pid_t child_pid = fork();
     NEED(child_pid >= 0, "fork: %s", strerror(errno));
     /* For `outlive` the child is the exporter, which is killed: the test waits for the parent. */
-    if ((child_pid == 0) != outlives) {
+    const bool is_importer = outlives ? child_pid != 0 : child_pid == 0;
+    if (is_importer) {
         char socket[16];
         snprintf(socket, sizeof socket, "%d", pair[0]);
         close(pair[1]);

@@ -3,7 +3,7 @@
  * socket or across exec, and closes its own; only then the second program uses them.
  *
  *   passing              both ways, with different first calls of the second program
- *   passing nobody       the daemon's socket of the second program is $PASSING_OTHER, where there is no daemon
+ *   passing nobody       the second program expects its daemon at the socket $PASSING_OTHER, where there is none
  *   passing take …       the second program
  *
  * The first unexpected result is printed, and the exit status is 1.

@@ -1,6 +1,6 @@
 /*
- * Prints how the installed rxe provider of libibverbs behaves for its known faults, which Linux's rxe also meets
- * (docs/reference/provider-faults.md).
+ * Prints how the installed rxe provider of libibverbs behaves for each of its known faults. They also occur on Linux's
+ * rxe (docs/reference/provider-faults.md).
  */
 #include "../endpoint.h"
 

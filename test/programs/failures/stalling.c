@@ -5,14 +5,14 @@
  *   stalling passed      HELLO has a file whose file system never answers the close
  *   stalling attached    ATTACH names such a file
  *   stalling linger      HELLO has the last descriptor of a TCP connection whose close waits ten minutes
- *   stalling queued      that descriptor is in a message after one that ends the session, which the daemon never reads
+ *   stalling queued      that descriptor is in a message that the daemon never reads: an earlier one ends the session
  *   stalling doorbell    a doorbell has that descriptor
- *   stalling written     the daemon answers a call into a file that is locked by a write that never ends
+ *   stalling written     the response of a call is in a file that a never-ending write has locked
  *   stalling exec        programs that connect and whose exec never ends, because mmap_lock is held
  *   stalling shown       another process sends ATTACH on the session of such a program
  *   stalling mapped      another process registers memory of such a program
  *
- * A second argument is a UID and GID, which it takes before it connects.
+ * A second argument is the UID and GID that the client takes before it connects.
  */
 #define _GNU_SOURCE
 #include "../../../shim/protocol.h"
@@ -336,7 +336,7 @@ int main(int count, char **arguments)
     char byte;
     while (read(0, &byte, 1) > 0)
         ;
-    /* Threads that wait for the file system end only after its process. */
+    /* Threads that wait for the file system cannot end before the file server. */
     if (file_server)
         kill(file_server, SIGKILL);
     return 0;

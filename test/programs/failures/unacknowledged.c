@@ -4,7 +4,8 @@
  *
  *   unacknowledged cq|qp           whose event; a line on standard input makes another thread acknowledge it
  *   unacknowledged cq|qp at-once   acknowledges before the destruction, as a correct program does
- *   unacknowledged layout          prints the offsets in libibverbs' structures that the daemon reads
+ *   unacknowledged layout          prints the offsets at which the daemon reads libibverbs' structures (`layouts` of
+ *                                  src/daemon/destroy-waits.ts)
  */
 #include "../endpoint.h"
 #include <pthread.h>

@@ -72,7 +72,7 @@ static void post_to(int side, struct ibv_send_wr *wr)
     NEED(error == 0, "ibv_post_send: %s", strerror(error));
 }
 
-/* The new key of a type 2 window has the next low byte; returns the new key. */
+/* Increments the low byte of the key; returns the new key. */
 static uint32_t bind_type2(uint64_t id, struct ibv_mw *mw, struct ibv_mr *mr, uint64_t length, unsigned access,
                            int flags)
 {
@@ -378,7 +378,7 @@ static void atomic_write(void)
     atomic_write_at(3, 68, IBV_WC_REM_INV_REQ_ERR);
 }
 
-/* Searches all writable shared mappings, of which rings are some. Entries start at multiples of 64 bytes. */
+/* Finds request `id` in the writable shared mappings, among them the rings. Entries start at multiples of 64 bytes. */
 static uint8_t *ring_entry(uint64_t id)
 {
     FILE *maps = fopen("/proc/self/maps", "r");

@@ -48,7 +48,7 @@ static uint64_t block_count = 100;
 
 /* ---- the client ---- */
 
-/* For ibv_wr_*. */
+/* Gives `end` a new queue pair, for ibv_wr_*. */
 static void use_extended_qp(void)
 {
     NEED(ibv_destroy_qp(end.qp) == 0, "ibv_destroy_qp: %s", strerror(errno));

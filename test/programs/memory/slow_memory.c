@@ -12,8 +12,8 @@
  *   slow_memory descriptor     the file of an XRC domain is on such a file system; no WRITE
  *   slow_memory lock           other memory is registered while mmap_lock is held (slow_file.h)
  *
- * A second argument is a UID and GID, which it takes before it opens the device. A message that begins with "cannot: "
- * means that this machine does not allow such memory: the test is skipped.
+ * A second argument is the UID and GID that the program takes before it opens the device. A message that begins with
+ * "cannot: " means that this machine does not allow such memory: the test is skipped.
  */
 #define _GNU_SOURCE
 #include "slow_file.h"
@@ -128,7 +128,7 @@ int main(int count, char **arguments)
     char byte;
     while (read(0, &byte, 1) > 0)
         ;
-    /* Threads that wait for the file system end only after its process. */
+    /* Threads that wait for the file system cannot end before the file server. */
     if (file_server)
         kill(file_server, SIGKILL);
     return 0;

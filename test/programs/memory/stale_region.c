@@ -8,9 +8,14 @@
  *   stale_region limit BYTES   registers up to 64 regions of BYTES until one is refused, and prints their number;
  *                              deregisters one, and prints whether another can be registered
  *
- * CASE is how the memory is unmapped. munmap; fixed: by the new mapping (MAP_FIXED); mremap: it is moved; part: one
- * page by munmap, the rest by the new mapping; window: munmap, with the rkey of a memory window; twice: munmap, after
- * another region of the same memory was deregistered.
+ * CASE is how the memory is unmapped:
+ *
+ *   munmap   by munmap
+ *   fixed    by the new mapping (MAP_FIXED)
+ *   mremap   by mremap, which moves it
+ *   part     one page by munmap, the rest by the new mapping
+ *   window   by munmap; the old rkey is that of a memory window
+ *   twice    by munmap, after another region of the same memory was deregistered
  */
 #define _GNU_SOURCE
 #include "../endpoint.h"

@@ -52,6 +52,11 @@ static const struct scenario scenarios[] = {
 
 static struct endpoint end;
 
+static bool posts_receives(const struct scenario *s)
+{
+    return s->receive >= 0 || s->receive == LATE_RECEIVE;
+}
+
 static void post_receives(int length)
 {
     for (uint64_t i = 0; i < 2; i++) {
@@ -65,7 +70,7 @@ static void post_receives(int length)
 /* Posts the request of the case, and a SEND. */
 static void post_requests(const struct scenario *s, const struct address *peer_address)
 {
-    const uint64_t offset = s->target == PAST_END ? LENGTH - 8191 : 0;
+    const uint64_t offset = s->target == PAST_END ? LENGTH - s->length + 1 : 0;
     const uint64_t address = peer_address->buffer + offset;
     const uint32_t rkey = s->target == WRONG_RKEY ? peer_address->rkey ^ 0x55 : peer_address->rkey;
     struct ibv_sge sge = {(uintptr_t)end.buffer, s->length, end.mr->lkey};
@@ -160,7 +165,7 @@ static void run(const struct scenario *s, int peer, bool is_requester, struct op
             post_receives(LENGTH);
         }
         synchronise(peer, 2);
-        report(s, s->receive >= 0 || s->receive == LATE_RECEIVE ? 2 : 0);
+        report(s, posts_receives(s) ? 2 : 0);
     }
     if (read_only_mr)
         NEED(ibv_dereg_mr(read_only_mr) == 0, "ibv_dereg_mr: %s", strerror(errno));

@@ -400,7 +400,7 @@ static void domain_flags(void)
     unlink(path);
 }
 
-/* A message between the processes; `value`: a queue pair number, a byte, or `passes`. */
+/* A message between the processes; `value`: a queue pair number, a byte, or whether all checks pass. */
 struct numbers {
     uint32_t srqn, value;
 };

@@ -250,7 +250,7 @@ static void announce_slots(uint64_t received)
                  0);
 }
 
-/* The number of operations of a script; `slots`: of its SENDs and WRITEs. */
+/* Returns the number of operations of a script, and stores that of its SENDs and WRITEs in `slots`. */
 static uint64_t length_of(uint64_t key, uint64_t *slots)
 {
     struct stream s = {.state = key};

@@ -36,9 +36,9 @@ static void write_between(struct endpoint *from, const struct endpoint *to, uint
     struct ibv_wc wc;
     while (next_completion(from, &wc) == 0)
         ;
-    NEED(wc.status == IBV_WC_SUCCESS && wc.wr_id == id, "thread %d: request %d is %s", (int)id, (int)wc.wr_id,
-         ibv_wc_status_str(wc.status));
-    NEED(to->buffer[0] == (uint8_t)id && to->buffer[LENGTH - 1] == (uint8_t)id, "thread %d: byte %d", (int)id,
+    NEED(wc.status == IBV_WC_SUCCESS && wc.wr_id == id, "request %d: completion of request %d, %s", (int)id,
+         (int)wc.wr_id, ibv_wc_status_str(wc.status));
+    NEED(to->buffer[0] == (uint8_t)id && to->buffer[LENGTH - 1] == (uint8_t)id, "request %d: byte %d", (int)id,
          to->buffer[LENGTH - 1]);
 }
 

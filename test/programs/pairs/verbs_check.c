@@ -280,10 +280,11 @@ static void check_completion(const struct ibv_wc *wc, const struct operation *ba
 static int expected_slots(const struct operation *batch, int side, bool of_receives, int *slots)
 {
     int count = 0;
-    for (int i = 0; i < BATCH; i++)
-        if (of_receives ? batch[i].poster != side && receives(&batch[i])
-                        : batch[i].poster == side && batch[i].is_signaled)
+    for (int i = 0; i < BATCH; i++) {
+        const bool is_own = batch[i].poster == side;
+        if (of_receives ? !is_own && receives(&batch[i]) : is_own && batch[i].is_signaled)
             slots[count++] = i;
+    }
     return count;
 }
 
@@ -298,26 +299,29 @@ static void take_completions(const struct operation *batch)
     struct expected expected[2] = {0};
     int remaining = 0;
     for (int side = 0; side < 2; side++)
-        for (int r = 0; is_local[side] && r < 2; r++) {
-            expected[side].count[r] = expected_slots(batch, side, r, expected[side].slots[r]);
-            remaining += expected[side].count[r];
+        for (int of_receives = 0; is_local[side] && of_receives < 2; of_receives++) {
+            const int count = expected_slots(batch, side, of_receives, expected[side].slots[of_receives]);
+            expected[side].count[of_receives] = count;
+            remaining += count;
         }
     while (remaining > 0)
         for (int side = 0; side < 2; side++) {
-            struct expected *w = &expected[side];
+            struct expected *own = &expected[side];
             struct ibv_wc wc;
             /* An end without work would wait forever for a completion event. */
-            const bool is_idle = w->done[0] + w->done[1] == w->count[0] + w->count[1];
+            const bool is_idle = own->done[0] + own->done[1] == own->count[0] + own->count[1];
             if (!is_local[side] || is_idle || next_completion(&ends[side], &wc) == 0)
                 continue;
-            const int r = wc.wr_id >= RECEIVE_ID;
-            NEED(w->done[r] < w->count[r], "a completion too many: wr_id %lu, %s", (unsigned long)wc.wr_id,
+            const int is_receive = wc.wr_id >= RECEIVE_ID;
+            int *done = &own->done[is_receive];
+            NEED(*done < own->count[is_receive], "a completion too many: wr_id %lu, %s", (unsigned long)wc.wr_id,
                  ibv_wc_status_str(wc.status));
             const int slot = (int)(wc.wr_id % RECEIVE_ID);
-            /* A failed operation completes even if it is unsignaled. */
-            if (wc.status == IBV_WC_SUCCESS || (size_t)slot >= BATCH)
-                NEED(slot == w->slots[r][w->done[r]], "completion of slot %d before %d", slot, w->slots[r][w->done[r]]);
-            w->done[r]++;
+            const int expected_slot = own->slots[is_receive][*done];
+            /* A failed operation completes even if it is unsignaled: its slot may be any of the batch. */
+            const bool may_be_any = wc.status != IBV_WC_SUCCESS && slot < BATCH;
+            NEED(may_be_any || slot == expected_slot, "completion of slot %d before %d", slot, expected_slot);
+            ++*done;
             remaining--;
             check_completion(&wc, batch, side, slot);
         }

@@ -6,7 +6,7 @@
 #define _GNU_SOURCE
 #include "../cases.h"
 
-/* Request 1 of end 0 must fail with `status`. Requests before and after the failure are flushed. */
+/* Request 1 of end 0 must fail with `status`. Requests posted before and after the failure are flushed. */
 static void expect_failure(int status)
 {
     post(2, IBV_WR_RDMA_WRITE, 64, 0, ends[1].mr->rkey, ends[0].mr->lkey);
@@ -46,7 +46,7 @@ static void write_past_end(void)
 {
     memset(ends[1].buffer, 0x11, LENGTH);
     memset(ends[0].buffer, 0x22, LENGTH);
-    post(1, IBV_WR_RDMA_WRITE, 8192, LENGTH - 8191, ends[1].mr->rkey, ends[0].mr->lkey);
+    post(1, IBV_WR_RDMA_WRITE, 8192, LENGTH - 8192 + 1, ends[1].mr->rkey, ends[0].mr->lkey);
     expect_failure(IBV_WC_REM_ACCESS_ERR);
     for (int i = 0; i < LENGTH; i++)
         if (ends[1].buffer[i] != 0x11) {

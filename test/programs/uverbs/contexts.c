@@ -1,8 +1,8 @@
 /*
  * A device without verbs, used from C (src/spec/drivers/ctx.ts): its contexts send each other messages.
  *
- *   contexts [messages N]     two processes send each other N messages (1000) through queues in shared memory; then the
- *                             operations of the descriptor, also in programs to which it is passed
+ *   contexts [messages N]     two processes send each other N messages (1000) through queues in shared memory; then
+ *                             checks the descriptor's operations, also in programs to which it is passed
  *   contexts wait             uses a context until the device is removed
  *   contexts measure          prints the cost of calls on the descriptor
  *   contexts given …          a program to which the descriptor is passed
@@ -57,6 +57,7 @@ struct header {
 enum { HEADER_PRODUCER, HEADER_CONSUMER, EAGER_CONSUMER };
 /* EAGER: into the next buffer of a ring. EXPECTED: into a buffer that the receiver has announced. */
 enum { EAGER = 1, EXPECTED = 2 };
+enum { CTX_EXPECTED = 1 }; /* flag of a message */
 enum { HEAD = offsetof(struct message, data), JOB_KEY = 0x5eed, NO_CONTEXT = 4711 };
 
 #define ASSIGN _IOWR(0xc7, 1, struct assign)
@@ -192,7 +193,7 @@ static void wait_for_message(void)
     EXPECT(load(HEADER_PRODUCER) - load(HEADER_CONSUMER) > 0);
 }
 
-/* Receives the next message, waits if there is none, and checks it; returns its tag. */
+/* Waits for the next message and checks it; returns its tag. */
 static uint64_t receive_message(uint32_t kind, uint32_t length)
 {
     const uint32_t count = load(HEADER_CONSUMER);
@@ -228,7 +229,7 @@ static void exchange_messages(uint32_t peer, unsigned count, int in, int out)
     REFUSED(ioctl(interface, EXPECT_MESSAGE, &expect), EBUSY);
     char go = 1;
     EXPECT(write(out, &go, 1) == 1 && read(in, &go, 1) == 1); /* the peer has announced its buffer */
-    message = (struct message){.to = peer, .flags = 1, .slot = 2, .tag = 7};
+    message = (struct message){.to = peer, .flags = CTX_EXPECTED, .slot = 2, .tag = 7};
     for (uint32_t offset = 0; offset < 4000; offset += 1000) {
         message.offset = offset;
         for (uint32_t i = 0; i < 1000; i++)

@@ -70,7 +70,7 @@ static void info_handles(void)
 }
 
 #define SHOW(field) printf("  %s %" PRIu64 "\n", #field, (uint64_t)(field))
-/* Of active_speed_ex in struct ib_uverbs_query_port_resp_ex; older headers have reserved bytes there. */
+/* Offset of active_speed_ex in struct ib_uverbs_query_port_resp_ex; older headers have reserved bytes there. */
 #define ACTIVE_SPEED_EX 44
 
 static void ports(void)

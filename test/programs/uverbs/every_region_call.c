@@ -132,8 +132,14 @@ static void regions(void)
     int memory_file = memfd_create("pages", 0);
     if (ftruncate(memory_file, PAGE) != 0)
         perror("ftruncate");
-    static const char *const file_names[] = {"a memory file", "-1", "stdin", "a memory file as a descriptor"};
-    const int files[] = {memory_file, -1, STDIN_FILENO, memory_file};
+    /* REG_DMABUF_MR_FD is a raw descriptor, an attribute of length 0. */
+    const struct {
+        const char *name;
+        int fd, length;
+    } files[] = {{"a memory file", memory_file, 4},
+                 {"-1", -1, 4},
+                 {"stdin", STDIN_FILENO, 4},
+                 {"a memory file as a descriptor", memory_file, 0}};
     for (size_t i = 0; i < LENGTH(files); i++)
         for (int bit = -1; bit < (i == 0 ? 11 : 1); bit++) {
             uint32_t lkey, rkey;
@@ -143,11 +149,11 @@ static void regions(void)
             add(&message, UVERBS_ATTR_REG_DMABUF_MR_OFFSET, 8, 0);
             add(&message, UVERBS_ATTR_REG_DMABUF_MR_LENGTH, 8, PAGE);
             add(&message, UVERBS_ATTR_REG_DMABUF_MR_IOVA, 8, 0);
-            add(&message, UVERBS_ATTR_REG_DMABUF_MR_FD, i == 3 ? 0 : 4, (uint32_t)files[i]);
+            add(&message, UVERBS_ATTR_REG_DMABUF_MR_FD, files[i].length, (uint32_t)files[i].fd);
             add(&message, UVERBS_ATTR_REG_DMABUF_MR_ACCESS_FLAGS, 4, bit < 0 ? 0 : 1u << bit);
             add_pointer(&message, UVERBS_ATTR_REG_DMABUF_MR_RESP_LKEY, &lkey, sizeof lkey);
             add_pointer(&message, UVERBS_ATTR_REG_DMABUF_MR_RESP_RKEY, &rkey, sizeof rkey);
-            step(call(&message), "REG_DMABUF_MR of %s, access %#x", file_names[i], bit < 0 ? 0 : 1u << bit);
+            step(call(&message), "REG_DMABUF_MR of %s, access %#x", files[i].name, bit < 0 ? 0 : 1u << bit);
         }
 
     uint32_t lkey, rkey;
@@ -170,16 +176,18 @@ static void regions(void)
     add(&message, UVERBS_ATTR_FREE_DM_HANDLE, 0, 0);
     step(call(&message), "DM_FREE of a PD");
 
-    /* UVERBS_METHOD_REG_MR of Linux 6.17. */
-    message = begin(UVERBS_OBJECT_MR, 5);
-    add(&message, 0, 0, 0);
-    add(&message, 1, 0, pd);
-    add(&message, 3, 8, pages_address());
-    add(&message, 4, 8, pages_address());
-    add(&message, 5, 8, PAGE);
-    add(&message, 6, 4, 1);
-    add_pointer(&message, 9, &lkey, sizeof lkey);
-    add_pointer(&message, 10, &rkey, sizeof rkey);
+    /* Of Linux 6.17. */
+    enum { METHOD_REG_MR = 5 };
+    enum { HANDLE = 0, PD_HANDLE = 1, IOVA = 3, ADDR = 4, SIZE = 5, ACCESS_FLAGS = 6, RESP_LKEY = 9, RESP_RKEY = 10 };
+    message = begin(UVERBS_OBJECT_MR, METHOD_REG_MR);
+    add(&message, HANDLE, 0, 0);
+    add(&message, PD_HANDLE, 0, pd);
+    add(&message, IOVA, 8, pages_address());
+    add(&message, ADDR, 8, pages_address());
+    add(&message, SIZE, 8, PAGE);
+    add(&message, ACCESS_FLAGS, 4, IB_UVERBS_ACCESS_LOCAL_WRITE);
+    add_pointer(&message, RESP_LKEY, &lkey, sizeof lkey);
+    add_pointer(&message, RESP_RKEY, &rkey, sizeof rkey);
     step(call(&message), "REG_MR by ioctl");
 
     for (int type = 0; type < 5; type++) {

@@ -248,7 +248,7 @@ static void cq(void)
     EXPECT(create_cq(100, channel) == 0);
     const uint32_t handle = message.header.object, cqe = out_u32(64);
     EXPECT(cqe >= 100);
-    const uint8_t *info = message.bytes + message.header.length - 16;
+    const uint8_t *info = message.bytes + message.header.length - 16; /* RXE_RING, the last attribute */
     uint64_t offset;
     uint32_t size;
     memcpy(&offset, info, sizeof offset);
@@ -272,7 +272,10 @@ static void cq(void)
     EXPECT(close(channel) == 0 && munmap(ring, size) == 0);
 }
 
-/* Puts a receive into the ring of a new queue pair, and moves it to the error state: the receive completes. */
+/*
+ * Creates a queue pair, puts a receive into its ring, and moves the queue pair to the error state, so that the receive
+ * completes. Returns the handle.
+ */
 static uint32_t create_failing_qp(uint32_t pd, uint32_t cq)
 {
     const uint32_t cap[5] = {0, 4, 0, 1, 0}; /* max_recv_wr 4, max_recv_sge 1 */
@@ -381,7 +384,7 @@ static void mistakes(void)
     REFUSED(call(CREATE), EINVAL);
     begin(PD, 0);
     add(77, 0, NULL, 4);
-    ((struct attribute *)(message.bytes + 16))->length = 500;
+    ((struct attribute *)(message.bytes + sizeof message.header))->length = 500;
     REFUSED(call(CREATE), EINVAL); /* longer than the message */
     errno = 0;
     REFUSED(ioctl(device, _IOWR(0xdb, CREATE, uint64_t), (void *)16), EFAULT);

@@ -34,7 +34,7 @@ enum { IB_MR_REREG_TRANS = 1, IB_MR_REREG_PD = 2, IB_MR_REREG_ACCESS = 4, IB_SRQ
 
 static int device = -1;
 
-/* strerrorname_np calls EOPNOTSUPP ENOTSUP, which is the same number. */
+/* ENOTSUP is the same number as EOPNOTSUPP; strerrorname_np returns "ENOTSUP". */
 UNUSED static const char *name_of(int error)
 {
     return error == 0 ? "OK" : error == EOPNOTSUPP ? "EOPNOTSUPP" : strerrorname_np(error);
@@ -60,9 +60,10 @@ UNUSED static void take_no_arguments(int argc, char **argv)
     exit(1);
 }
 
+/* The functions below that make calls return an errno, or 0. */
+
 /* ---- ioctl ---- */
 
-/* The functions that make calls return an errno, or 0. */
 struct message {
     struct ib_uverbs_ioctl_hdr header;
     struct ib_uverbs_attr attributes[20];
