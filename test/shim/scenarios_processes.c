@@ -3,6 +3,21 @@
  */
 #include "scenarios.h"
 
+/* Numbers of hidden sockets begin at FIRST_HIDDEN (HIDDEN_BASE of shim/files/fds.c). */
+enum { FIRST_HIDDEN = 900, HIDDEN_END = 1200 };
+
+/*
+ * A thread that waits for an answer releases the session's lock after UNBLOCK_SECONDS (shim/session/connection.h).
+ * Milliseconds below and above this time.
+ */
+enum { LOCKED_MS = 300, UNLOCKED_MS = 2600 };
+
+static void expect_null(int fd)
+{
+    struct stat st;
+    EXPECT(fstat(fd, &st) == 0 && st.st_rdev == makedev(1, 3));
+}
+
 /* ---- descriptors ---- */
 
 void copies(void)
@@ -22,7 +37,7 @@ void copies(void)
     EXPECT(dup2(by_dup3, by_dup3) == by_dup3 && order(by_dup3, ECHO, 6) == 6);
     int null = open("/dev/null", O_RDWR);
     EXPECT(dup2(null, by_dup3) == by_dup3 && order(watcher, CONTEXTS, 0) == 1 && hidden_count() == 2);
-    EXPECT(fstat(by_dup3, &st) == 0 && st.st_rdev == makedev(1, 3));
+    expect_null(by_dup3);
     FAILS(order(by_dup3, ECHO, 6), ENOTTY);
     EXPECT(dup2(watcher, null) == null && order(null, ECHO, 3) == 3);
     FAILS(dup2(-1, watcher), EBADF);
@@ -33,25 +48,25 @@ void copies(void)
 void hidden_sockets(void)
 {
     int fd = open_device();
-    for (int i = 890; i < 1200; i++)
+    for (int i = FIRST_HIDDEN - 10; i < HIDDEN_END; i++)
         FAILS(close(i), EBADF);
     EXPECT(order(fd, ECHO, 1) == 1);
     closefrom(fd + 1);
     EXPECT(order(fd, ECHO, 2) == 2 && close_range(fd + 1, ~0u, 0) == 0 && order(fd, ECHO, 3) == 3);
-    FAILS(close_range(fd, ~0u, 64), EINVAL);
+    FAILS(close_range(fd, ~0u, 64), EINVAL); /* an unknown flag */
     EXPECT(hidden_count() == 2 && order(fd, ECHO, 4) == 4);
-    EXPECT(close_range(895, 950, CLOSE_RANGE_CLOEXEC) == 0 && order(fd, ECHO, 4) == 4);
+    EXPECT(close_range(FIRST_HIDDEN - 5, FIRST_HIDDEN + 50, CLOSE_RANGE_CLOEXEC) == 0 && order(fd, ECHO, 4) == 4);
     /* The program uses numbers of hidden sockets. */
     int null = open("/dev/null", O_RDWR);
-    for (int i = 895; i < 910; i++)
+    for (int i = FIRST_HIDDEN - 5; i < FIRST_HIDDEN + 10; i++)
         EXPECT(dup2(null, i) == i);
     EXPECT(order(fd, ECHO, 5) == 5 && order(fd, SESSIONS, 0) == 1 && write(fd, doorbell(1), 32) == 32);
     EXPECT(order(fd, DOORBELLS, 0) == 1);
-    for (int i = 895; i < 910; i++)
+    for (int i = FIRST_HIDDEN - 5; i < FIRST_HIDDEN + 10; i++)
         EXPECT(close(i) == 0);
     EXPECT(order(fd, ECHO, 6) == 6 && order(fd, CONTEXTS, 0) == 1);
     /* The hidden sockets are closed behind the shim's back, and their numbers reused. */
-    for (int i = 895; i < 1200; i++)
+    for (int i = FIRST_HIDDEN - 5; i < HIDDEN_END; i++)
         syscall(SYS_dup2, null, i);
     FAILS(write(fd, doorbell(1), 32), EIO);
     int again = open_device();
@@ -63,12 +78,6 @@ void hidden_sockets(void)
     EXPECT(again == 3 && order(again, CONTEXTS, 0) == 1);
 }
 
-static void expect_null(int fd)
-{
-    struct stat st;
-    EXPECT(fstat(fd, &st) == 0 && st.st_rdev == makedev(1, 3));
-}
-
 /* The program closes the first hidden sockets, those of the session and of `fd`, and uses their numbers. */
 void lost_sockets(void)
 {
@@ -77,25 +86,26 @@ void lost_sockets(void)
     /* A child of which the shim does not know. */
     const pid_t pid = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
     if (pid == 0) {
-        EXPECT(dup2(null, 900) == 900 && order(fd, ECHO, 5) == 5);
-        expect_null(900);
+        EXPECT(dup2(null, FIRST_HIDDEN) == FIRST_HIDDEN && order(fd, ECHO, 5) == 5);
+        expect_null(FIRST_HIDDEN);
         _exit(0);
     }
     expect_exit_0(pid);
-    EXPECT(syscall(SYS_dup3, null, 900, 0) == 900 && syscall(SYS_dup3, null, 901, 0) == 901);
+    for (int i = FIRST_HIDDEN; i < FIRST_HIDDEN + 2; i++)
+        EXPECT(syscall(SYS_dup3, null, i, 0) == i);
     EXPECT(order(fd, ECHO, 6) == 6);
-    expect_null(900);
-    expect_null(901);
+    expect_null(FIRST_HIDDEN);
+    expect_null(FIRST_HIDDEN + 1);
     EXPECT(order(fd, PARK, 1) == 0 && write(fd, doorbell(1), 32) == 32 && order(fd, DOORBELLS, 0) == 1);
     EXPECT(close(fd) == 0 && order(copy, CONTEXTS, 0) == 1 && hidden_count() == 2);
-    expect_null(901);
-    /* Their numbers are free: they become those of the new hidden sockets. */
+    expect_null(FIRST_HIDDEN + 1);
+    /* All hidden sockets are closed behind the shim's back: new ones get their numbers. */
     fd = dup(copy);
-    for (int i = 900; i < 1200; i++)
+    for (int i = FIRST_HIDDEN; i < HIDDEN_END; i++)
         syscall(SYS_close, i);
     EXPECT(open_device() >= 0 && hidden_count() == 2);
     FAILS(order(fd, ECHO, 7), EIO); /* the context has ended with its doorbell sockets */
-    for (int i = 900; i < 1200; i++)
+    for (int i = FIRST_HIDDEN; i < HIDDEN_END; i++)
         FAILS(close(i), EBADF);
     EXPECT(hidden_count() == 2);
 }
@@ -406,7 +416,7 @@ void passed_descriptors(void)
     received = receive_fd(pair[0]);
     EXPECT(write(received, "mine", 4) == 4 && lseek(received, 0, SEEK_END) == 4);
     FAILS(order(forged, ECHO, 1), ENOTTY);
-    /* A socket without the daemon's mark, a send timeout, is no event descriptor. */
+    /* The daemon marks event descriptors by a send timeout. A socket with another timeout is none. */
     EXPECT(setsockopt(pair[0], SOL_SOCKET, SO_SNDTIMEO, &(struct timeval){.tv_sec = 5}, sizeof(struct timeval)) == 0);
     send_fd(pair[0], pair[0]);
     received = receive_fd(pair[1]);
@@ -465,7 +475,7 @@ static void on_alarm(int number)
     (void)number;
     alarms++;
     int saved = errno;
-    /* The interrupted call may be using the buffer of doorbell(). */
+    /* As doorbell(), whose buffer the interrupted call may be using. */
     uint32_t response = 0, command[8] = {28, 8 | 1 << 16, 0, 0, 3, 0, 0, 128};
     memcpy(&command[2], &(uint64_t){(uintptr_t)&response}, 8);
     if (write(signalled_fd, command, 32) != 32 || ioctl(signalled_fd, _IOWR(0xdb, ECHO, uint64_t), 6L) != 6)
@@ -590,7 +600,7 @@ static void *call_delayed(void *argument)
 /* The number of the session's socket: the only hidden one that is connected to a path. */
 static int session_socket(void)
 {
-    for (int fd = 900; fd < 1200; fd++) {
+    for (int fd = FIRST_HIDDEN; fd < HIDDEN_END; fd++) {
         struct sockaddr_un peer = {0};
         socklen_t length = sizeof peer;
         if (getpeername(fd, (struct sockaddr *)&peer, &length) == 0 && peer.sun_path[0] == '/')
@@ -606,7 +616,7 @@ static int session_socket(void)
  */
 void replaced_session(void)
 {
-    static const int delays[] = {300, 2600};
+    static const int delays[] = {LOCKED_MS, UNLOCKED_MS};
     struct sigaction action = {.sa_handler = on_waiting};
     EXPECT(sem_init(&is_waiting, 0, 0) == 0 && sigaction(SIGUSR1, &action, NULL) == 0);
     int fd = open_device(), null = open("/dev/null", O_RDWR);
@@ -628,7 +638,7 @@ static int interrupted_fd;
 static volatile pid_t children[2];
 static volatile sig_atomic_t is_child, handled;
 
-/* Makes a call, and two children: of the second one the shim does not know. */
+/* Makes a call, and two children. The shim does not know of the second child. */
 static void on_interrupt(int number)
 {
     (void)number;
@@ -651,13 +661,13 @@ void interrupted_call(void)
     struct itimerval once = {.it_value = {0, 100000}};
     interrupted_fd = open_device();
     EXPECT(sigaction(SIGALRM, &action, NULL) == 0 && setitimer(ITIMER_REAL, &once, NULL) == 0);
-    const long result = order(interrupted_fd, DELAY, 2600);
+    const long result = order(interrupted_fd, DELAY, UNLOCKED_MS);
     if (is_child) {
         EXPECT(result == -1 && errno == EIO);
         EXPECT(order(interrupted_fd, ECHO, 8) == 8);
         _exit(0);
     }
-    EXPECT(result == 2600 && handled == 1);
+    EXPECT(result == UNLOCKED_MS && handled == 1);
     expect_exit_0(children[0]);
     expect_exit_0(children[1]);
     EXPECT(order(interrupted_fd, ECHO, 9) == 9 && order(interrupted_fd, SESSIONS, 0) == 1 && hidden_count() == 2);
@@ -667,7 +677,7 @@ void interrupted_call(void)
 void unknown_child(void)
 {
     pthread_t thread;
-    int arguments[2] = {open_device(), 300};
+    int arguments[2] = {open_device(), LOCKED_MS};
     EXPECT(pthread_create(&thread, NULL, call_delayed, arguments) == 0);
     wait_for_file("delay");
     const pid_t pid = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
@@ -703,7 +713,7 @@ static void expect_cancelled(pthread_t thread)
 /* Threads are cancelled in calls that wait: with the session's lock, without it, and for an event. */
 void cancelled_threads(void)
 {
-    static const int delays[] = {300, 5000};
+    static const int delays[] = {LOCKED_MS, 5000};
     struct sigaction action = {.sa_handler = on_waiting};
     int32_t channel = -1;
     char record[32];
@@ -722,9 +732,10 @@ void cancelled_threads(void)
         EXPECT(order(fd, ECHO, 3) == 3);
     }
     /* With a small buffer, the length of the record is looked up first. */
-    for (int bytes = 4; bytes <= 32; bytes += 28) {
+    static const int buffer_bytes[] = {4, 32};
+    for (int i = 0; i < 2; i++) {
         pthread_t thread;
-        int arguments[2] = {channel, bytes};
+        int arguments[2] = {channel, buffer_bytes[i]};
         EXPECT(pthread_create(&thread, NULL, read_event, arguments) == 0);
         expect_cancelled(thread);
         EXPECT(order(fd, RECORD, 8) == 0 && read(channel, record, sizeof record) == 8);

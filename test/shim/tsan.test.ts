@@ -1,6 +1,6 @@
 /*
- * The scenarios with ThreadSanitizer in the shim and in their program. Its runtime is preloaded before the shim: the
- * runtime's versions of C library functions call the shim's.
+ * The scenarios with ThreadSanitizer in the shim and in their program. ThreadSanitizer's runtime is preloaded before
+ * the shim: the runtime's versions of C library functions call the shim's.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'

@@ -101,7 +101,7 @@ for (const [title, [tool, script]] of Object.entries(commands)) {
   })
 }
 
-/** Closes, copies and passes on its descriptors as shells do not. */
+/** A program that closes, copies and inherits descriptors in ways that shells do not. */
 const UNUSUAL = `
 #define _GNU_SOURCE
 #include <errno.h>

@@ -34,7 +34,7 @@ test('every finding has a program with marked faults, and a variant without faul
   }
 })
 
-test('sentences have no full stop', () => {
+test('titles and advice have no full stop, explanations have one', () => {
   for (const id of findingIds) {
     assert.doesNotMatch(findings[id].title, /[.!]$/, id)
     assert.doesNotMatch(findings[id].advice, /[.!]$/, id)
@@ -61,7 +61,7 @@ const page = (): string =>
     '|---|---|---|',
     ...findingIds.map(id => `| [\`${id}\`](#${id}) | ${findings[id].severity} | ${findings[id].title} |`),
     ...findingIds.flatMap(id => {
-      const { title, why, advice, causes: from = [] } = findings[id]
+      const { title, why, advice, causes: causeNames = [] } = findings[id]
       const source = readFileSync(join(programs, `${id}.c`), 'utf8').trimEnd()
       return [
         '',
@@ -70,8 +70,8 @@ const page = (): string =>
         `${title[0].toUpperCase()}${title.slice(1)}. ${why}`,
         '',
         `What to do: ${advice}.`,
-        ...(from.length > 0
-          ? ['', `[Causes](reference/vendor-errors.md): ${from.map(one => `\`${one}\``).join(', ')}.`]
+        ...(causeNames.length > 0
+          ? ['', `[Causes](reference/vendor-errors.md): ${causeNames.map(one => `\`${one}\``).join(', ')}.`]
           : []),
         '',
         '```c',

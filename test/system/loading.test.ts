@@ -1,6 +1,6 @@
 /*
- * Libraries loaded by dlopen with RTLD_DEEPBIND or by dlmopen, which bypass preloaded functions: the former find
- * devices, the latter do not.
+ * Libraries that bypass preloaded functions. They find devices if loaded by dlopen with RTLD_DEEPBIND, and none if
+ * loaded by dlmopen.
  */
 import assert from 'node:assert/strict'
 import { mkdirSync, writeFileSync } from 'node:fs'

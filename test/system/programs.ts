@@ -27,8 +27,8 @@ export interface Scope {
 }
 
 /**
- * A scope that ends with the file or `describe` in which this is called, for `before`: a function given to the hook's
- * own `after` would run at the end of the hook. Cleanups run in reverse order.
+ * A scope that ends with the file or `describe` that calls this function. `before` hooks need it: cleanups given to a
+ * hook's own context run at the end of the hook. Cleanups run in reverse order.
  */
 export const suiteScope = (): Scope => {
   const cleanups: (() => unknown)[] = []

@@ -135,7 +135,7 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
     assert.equal(statSync(join(socket, '..')).mode & 0o777, 0o700)
   })
 
-  it('leaves no log of its own name if a signal ends it while the daemon starts', async t => {
+  it('removes its temporary log if a signal ends it while the daemon starts', async t => {
     const { env, socket } = freshUser(t)
     const folder = join(socket, '..')
     const logs = (): string[] =>
@@ -321,7 +321,7 @@ describe('userdma daemon', { skip: lacking() }, () => {
     )
   })
 
-  it('refuses a socket in use also if the other daemon has its address too, and names its owner', async t => {
+  it('names the owner of a socket in use also if the address of the device is in use', async t => {
     const device = `rxe0@${loopbackText(93)}`
     const daemon = await startDaemon(t, { devices: [device], link: 'udp' })
     const args = ['daemon', '--link', 'udp', '--device', device, '--socket']

@@ -1,6 +1,6 @@
 /*
- * Programs of test/programs that a test controls by steps: one line of their input each. They answer each step with a
- * line: a result and bytes in hexadecimal (test/programs/connections/ucma.c and umad.c).
+ * Programs of test/programs that a test controls by steps (test/programs/connections/ucma.c and umad.c). A step is a
+ * line of input. The program answers with a line: a result, and bytes in hexadecimal.
  */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'

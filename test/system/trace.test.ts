@@ -64,9 +64,9 @@ describe('userdma trace', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, (
     const before = ['device.open', 'async_fd.create', 'comp_channel.create', 'pd.create', 'mr.create', 'cq.create']
     const connect = ['rc_qp.create', 'rc_qp.modify', 'cq.reqNotify', 'rc_qp.modify', 'rc_qp.modify']
     const after = ['rc_qp.destroy', 'cq.destroy', 'mr.destroy', 'pd.destroy']
-    assert.deepEqual(called.slice(0, 6), before, calls)
-    assert.deepEqual(called.slice(6, 11), connect, calls)
-    assert.deepEqual(called.slice(-4), after, calls)
+    const first = [...before, ...connect]
+    assert.deepEqual(called.slice(0, first.length), first, calls)
+    assert.deepEqual(called.slice(-after.length), after, calls)
     // One before each wait.
     assert.ok(called.filter(name => name === 'cq.reqNotify').length >= 10, calls)
     assert.match(

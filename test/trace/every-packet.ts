@@ -88,8 +88,8 @@ const FAULT = 14
 const RECEIVE_BYTES = 4096
 
 /**
- * The packets while the requester posts `specs`. `hasReceives`: the responder posts a receive before each request.
- * `isUnmapped`: the responder's memory cannot be written.
+ * Posts `specs` to the requester; returns the packets of both nodes. `hasReceives`: the responder posts a receive
+ * before each request. `isUnmapped`: the responder's memory cannot be written.
  */
 const perform = (
   services: readonly [number, number],

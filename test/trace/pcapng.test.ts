@@ -13,6 +13,7 @@ import { readCapture } from '../../src/wire/pcap.ts'
 import { findTool, inCi } from '../tools.ts'
 import { capturedPackets } from './captures.ts'
 
+const LINKTYPE_ETHERNET = 1
 /** Microseconds since 1970. */
 const START = 1_700_000_000_123_456
 
@@ -40,7 +41,7 @@ describe('pcapng', () => {
     assert.ok(read.length > 1500)
     read.forEach(({ time, linkType, bytes, length }, i) => {
       assert.equal(time, BigInt(START + i * 7) * 1000n)
-      assert.equal(linkType, 1)
+      assert.equal(linkType, LINKTYPE_ETHERNET)
       assert.equal(length, bytes.length)
       assert.deepEqual(Buffer.from(bytes), Buffer.from(frameOf(packets[i])))
     })

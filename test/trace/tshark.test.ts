@@ -73,7 +73,6 @@ const wiresharkName = ({ name, transport }: Opcode): string => {
   return `${TRANSPORTS[transport ?? '']} - ${operation}`.toLowerCase()
 }
 
-/** Wireshark also shows va and rkey of an AtomicETH as fields of a RETH. */
 const FIELDS: readonly (readonly [theirs: string, header: string, ours: string])[] = [
   ['infiniband.bth.se', 'BTH', 'se'],
   ['infiniband.bth.m', 'BTH', 'migReq'],
@@ -186,6 +185,7 @@ describe('tshark', { skip }, () => {
       assert.equal(Number(pad), -packet.payload.length & 3, title)
       const records = packet as unknown as Record<string, Record<string, number | bigint | boolean> | undefined>
       for (const [k, [theirs, header, ours]] of FIELDS.entries()) {
+        // Wireshark also shows va and rkey of an AtomicETH as fields of a RETH.
         const record = records[header] ?? (header === 'RETH' ? records.AtomicETH : undefined)
         const expected = record?.[ours]
         if (header !== 'BTH' && HEADERS_UNKNOWN.test(packet.name)) continue

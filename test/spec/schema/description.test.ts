@@ -96,11 +96,13 @@ test('invalid names and types that are too large are refused', () => {
 test('a type may have 4096 fields, nested fields included', () => {
   const row = { kind: KindNumber.values.u8, width: 0, flags: 0, size: 0, count: 0, min: 0, max: 0, target: 0 }
   const NAMES = 5000
+  const NAME_BYTES = 6
   const nameOf = (i: number): string => `f${String(i).padStart(4, '0')}`
   const names = new TextEncoder().encode(Array.from({ length: NAMES }, (_, i) => `${nameOf(i)}\0`).join(''))
   /** An inner record of one-byte fields, and an outer record that has the inner one as a field. */
   const declareRecords = (innerFields: number, outerFields: number): ReturnType<typeof declare> => {
-    const bytes = (count: number) => Array.from({ length: count }, (_, i) => ({ name: 6 * i, offset: i, type: 0 }))
+    const bytes = (count: number) =>
+      Array.from({ length: count }, (_, i) => ({ name: NAME_BYTES * i, offset: i, type: 0 }))
     const record = { ...row, kind: KindNumber.values.record }
     return declare({
       ...structuredClone(describe([])),
@@ -110,7 +112,7 @@ test('a type may have 4096 fields, nested fields included', () => {
         { ...record, target: 0, count: innerFields },
         { ...record, target: innerFields, count: 1 + outerFields },
       ],
-      fields: [...bytes(innerFields), { name: 6 * (NAMES - 1), offset: 5000, type: 1 }, ...bytes(outerFields)],
+      fields: [...bytes(innerFields), { name: NAME_BYTES * (NAMES - 1), offset: 5000, type: 1 }, ...bytes(outerFields)],
     })
   }
   assert.deepEqual(declareRecords(4095, 0), [])

@@ -43,6 +43,9 @@ __attribute__((constructor)) static void begin(void)
 const PYTHON = '/usr/bin/python3'
 const PYVERBS = '/usr/lib/python3/dist-packages/pyverbs'
 
+/** Exit status of `userdma check` with findings. */
+const EX_DATAERR = 65
+
 /** Bytes that Linux keeps of a command's name (TASK_COMM_LEN - 1). */
 const COMM = 15
 
@@ -58,7 +61,7 @@ const markedLines = (id: string): string[] =>
     .split('\n')
     .flatMap((text, i) => (text.includes('/* FAULT */') ? [`${id}.c:${i + 1}`] : []))
 
-/** Their programs need options, rights or another daemon: tests below run them. */
+/** Findings whose programs need options, rights or another daemon: tests below run them. */
 const withOwnTest = [
   'peer-refused',
   'slow-memory',
@@ -85,7 +88,7 @@ const assertFound = (id: string, found: readonly FindingJson[]): void => {
     )
 }
 
-/** A program of the library; `lines`: its lines from 2 on. Returns its path. */
+/** Writes a program that imports the library, and returns the program's path. `lines`: from line 2 on. */
 const libraryProgram = (scope: Scope, lines: readonly string[]): string => {
   const file = join(temporaryFolder(scope), 'program.mjs')
   const library = new URL('../../../src/verbs/index.js', import.meta.url).href
@@ -99,7 +102,7 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
       '--races',
     ])
     for (const id of ids) assertFound(id, found)
-    assert.equal(status, 65)
+    assert.equal(status, EX_DATAERR)
   })
 
   it('finds nothing in the same programs without their faults', async t => {
@@ -163,7 +166,7 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
     ])
     for (const options of [[], ['--races']]) {
       const { found, status } = await checkScript(t, `exec ${process.execPath} ${file}`, options)
-      assert.equal(status, 65)
+      assert.equal(status, EX_DATAERR)
       const linesWith = (id: FindingId) => found.filter(one => one.id === id).flatMap(linesOf)
       assert.ok(linesWith('post-wrong-state').includes('program.mjs:6'))
       assert.deepEqual(linesWith('unknown-rkey').slice(0, 1), ['program.mjs:9'])
@@ -250,18 +253,20 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
       (await runUserdma(t, ['check', ...args], { env: cleanEnvironment() })).status
     assert.equal(await statusOf('--', 'sh', '-c', 'exit 3'), 3)
     assert.equal(await statusOf('--', faulty('leak')), 0)
-    assert.equal(await statusOf('--fail-on', 'warning', '--', faulty('leak')), 65)
-    assert.equal(await statusOf('--fail-on', 'note', '--', faulty('infinite-timeout')), 65)
-    assert.equal(await statusOf('--', faulty('unknown-lkey')), 65)
+    assert.equal(await statusOf('--fail-on', 'warning', '--', faulty('leak')), EX_DATAERR)
+    assert.equal(await statusOf('--fail-on', 'note', '--', faulty('infinite-timeout')), EX_DATAERR)
+    assert.equal(await statusOf('--', faulty('unknown-lkey')), EX_DATAERR)
     assert.equal(await statusOf('--fail-on', 'never', '--', 'sh', '-c', `${faulty('unknown-lkey')}; exit 3`), 3)
+  })
+
+  it('the destruction of an object in use is reported with the object that uses it', async t => {
+    const busy = await runUserdma(t, ['check', '--', faulty('destroy-busy')])
+    assert.match(busy.stderr, /: PD \d+ cannot be destroyed, it is used by MR 0x[0-9a-f]+ of 4096 bytes \(EBUSY\)/)
   })
 
   it('--suppressions removes findings from text and SARIF', async t => {
     const folder = temporaryFolder(t)
     const script = `${faulty('unknown-lkey')} >&2; ${faulty('leak')}; ${faulty('stale-rkey')} >&2`
-    const busy = await runUserdma(t, ['check', '--', faulty('destroy-busy')])
-    assert.match(busy.stderr, /: PD \d+ cannot be destroyed, it is used by MR 0x[0-9a-f]+ of 4096 bytes \(EBUSY\)/)
-
     const text = await runUserdma(t, ['check', '--', 'sh', '-c', script])
     assert.match(
       text.stderr,
@@ -304,7 +309,7 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
       const { status, stdout, stderr } = await runUserdma(t, ['check', ...options, '--', 'sh', '-c', script])
       assert.match(stdout, /over\n$/)
       assert.equal(stderr.match(/cannot write to \/dev\/full: ENOSPC; the rest is missing\n/g)?.length, 1, stderr)
-      assert.equal(status, 65)
+      assert.equal(status, EX_DATAERR)
     }
     const silent = await runUserdma(t, ['check', '-o', '/dev/full', '--', 'true'])
     assert.equal(silent.status, 1)

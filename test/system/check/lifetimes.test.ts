@@ -48,7 +48,7 @@ describe('memory of outstanding requests', { skip: lacking(program) }, () => {
       'alternate_stack',
       'beside_stack',
     ]
-    // Without a limit the C library counts as the stack all memory between it and the next mapping below, the heap.
+    // Without a limit, the C library counts all memory from the stack down to the next mapping, the heap, as the stack.
     const unlimited = `ulimit -s unlimited || exit 0; ${program} beside_stack >&2`
     const { found, status, stderr } = await checkScript(
       t,

@@ -34,7 +34,7 @@ describe('userdma check --races', { skip: lacking(program) }, () => {
     assert.ok(cases.length >= 60, `${stdout}${stderr}`)
     const wrong = cases
       .map(([number = '', name, expected]) => [name, expected, byCase.get(number)?.join(', ') ?? 'none'])
-      .filter(([, expected, found]) => expected !== found)
+      .filter(([, expected, reported]) => expected !== reported)
     assert.deepEqual(
       wrong.filter(([, expected]) => expected === 'none'),
       [],

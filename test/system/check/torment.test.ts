@@ -11,6 +11,8 @@ import { lacking, ownProgram, runUserdma, type Scope, temporaryFolder } from '..
 
 const cases = ownProgram('torment_cases')
 const MAX_SEED = 100
+/** Exit status of `userdma check` with findings or failures. */
+const EX_DATAERR = 65
 
 /** 0 if the case passes, 1 if it fails. */
 const statusOf = async (scope: Scope, name: string, options: readonly string[]): Promise<number | null> => {
@@ -72,7 +74,7 @@ describe('userdma check --torment-search', { skip: lacking(cases) }, () => {
   it('prints the shortest run that fails, and how to repeat it', async t => {
     const first = String(seedWith('bytes', 1))
     const { status, stderr } = await search(t, ['--torment-search', '2', '--torment', first], cases, 'last-byte')
-    assert.equal(status, 65, stderr)
+    assert.equal(status, EX_DATAERR, stderr)
     const [, failed, text, decisions] =
       /(\d+) of 2 seeds fail; the shortest is --torment (\S+) with (\d+) decisions\n/.exec(stderr) ?? []
     assert.ok(Number(failed) > 0 && Number(decisions) > 0, stderr)
@@ -98,7 +100,7 @@ describe('userdma check --torment-search', { skip: lacking(cases) }, () => {
       ...countingScript(t, '[ $n = 0 ] || [ $n = 3 ]'),
     )
     assert.match(stderr, /1 of 1 seeds fail; .*\n.*exit status 1\n.*run again, it fails 1 of 2 times\n/)
-    assert.equal(status, 65)
+    assert.equal(status, EX_DATAERR)
   })
   it('prints what was found when it is interrupted', async t => {
     const interrupted = await search(
@@ -126,7 +128,7 @@ describe('userdma check --torment-search', { skip: lacking(cases) }, () => {
     )
     assert.match(stderr, /finding race: /)
     assert.match(stderr, /repeat it: userdma check --races --fail-on warning -- /)
-    assert.equal(status, 65)
+    assert.equal(status, EX_DATAERR)
   })
   it('counts signals, the time limit and findings as failures, also without torment', async t => {
     const oneSeed = ['--torment-search', '1']
@@ -137,7 +139,7 @@ describe('userdma check --torment-search', { skip: lacking(cases) }, () => {
     assert.match(late.stderr, /no end within 10 s\n {2}here\n/)
     const found = await search(t, oneSeed, 'sh', '-c', `${join(repoRoot, 'build', 'findings', 'stale-rkey')}; true`)
     assert.match(found.stderr, /finding stale-rkey: /)
-    for (const { status } of [killed, late, found]) assert.equal(status, 65)
+    for (const { status } of [killed, late, found]) assert.equal(status, EX_DATAERR)
   })
   it('refuses wrong values and combinations of options', async t => {
     const refused: readonly (readonly [options: readonly string[], message: RegExp])[] = [

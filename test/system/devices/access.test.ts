@@ -38,7 +38,10 @@ const undumpableOptions = (): string => {
   return `--import=data:text/javascript,${encodeURIComponent(module)}`
 }
 
-/** Returns a daemon's socket, and options for programs whose memory it may not access: for root, as another user. */
+/**
+ * Starts a daemon (as root: a daemon of another user). Returns its socket, and options for programs whose memory the
+ * daemon may not access.
+ */
 const startWithoutAccess = async (t: TestContext): Promise<{ socket: string; options: SpawnOptions }> => {
   const NODE_OPTIONS = undumpableOptions()
   if (!isRoot) {

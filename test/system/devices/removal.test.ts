@@ -45,8 +45,8 @@ describe('a device removed under load', { skip: lacking('ibv_rc_pingpong') }, ()
         while (!(await daemon.stat()).devices.some(isBusy));
         await removeDevice(t, daemon, 'rxe1')
         // The server on rxe0 waits for a message, as if a machine had failed, and is stopped.
-        const users = devices[0] === 'rxe1' ? [pair.server, pair.client] : [pair.client]
-        for (const { status, signal, stderr } of await Promise.all(users.map(({ ended }) => ended))) {
+        const usersOfRemoved = devices[0] === 'rxe1' ? [pair.server, pair.client] : [pair.client]
+        for (const { status, signal, stderr } of await Promise.all(usersOfRemoved.map(({ ended }) => ended))) {
           assert.equal(signal, null)
           assert.equal(status, 1, stderr)
         }

@@ -34,7 +34,7 @@ const oneUserOnly = (): string | false => {
   return status === 0 ? lacking('setpriv') : 'other users may not read this checkout'
 }
 
-/** The daemon's folder can be entered by every user; returns its socket. */
+/** Starts a daemon in a folder that every user may enter; returns the daemon's socket. */
 const startDaemonOf = async (t: Scope, uid: number, options: readonly string[] = []): Promise<string> => {
   const folder = temporaryFolder(t)
   chmodSync(folder, 0o755)
@@ -52,7 +52,10 @@ const startDaemonOf = async (t: Scope, uid: number, options: readonly string[] =
   return socket
 }
 
-/** Prints whether a program finds rxe0. `prefix`: a command that runs the program as another user. */
+/**
+ * Runs a program that prints True if it finds rxe0, and otherwise False. `prefix`: a command that runs the program as
+ * another user.
+ */
 const findDevices = (t: Scope, socket: string, ...prefix: readonly string[]): Promise<Finished> => {
   const script = 'if [ -e /sys/class/infiniband/rxe0/node_guid ]; then echo True; else echo False; fi'
   const [program, ...args] = [...prefix, 'sh', '-c', script]
@@ -155,7 +158,7 @@ describe('a daemon of another user', { skip: oneUserOnly() }, () => {
     )
     const script = "import('userdma').then(m => m.open({ socket: process.argv[1] })).catch(e => console.log(e.message))"
     const { stdout } = await run(t, process.execPath, ['-e', script, socket], { cwd: repoRoot })
-    assert.match(stdout, /^open: .* is served by user 65534 /)
+    assert.match(stdout, new RegExp(`^open: .* is served by user ${NOBODY} `))
   })
 
   it('refuses --allow-user', async t => {

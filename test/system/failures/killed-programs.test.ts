@@ -34,7 +34,8 @@ describe('when a process dies', { skip: lacking('ibv_rc_pingpong', 'ib_write_bw'
     pair.server.child.kill('SIGKILL')
     const { status, stdout, stderr } = await pair.client.ended
     assert.notEqual(status, 0)
-    // Status 12 is IBV_WC_RETRY_EXC_ERR. A dead peer sends no NAK, although its memory is gone before the daemon destroys its queue pair.
+    // Status 12 is IBV_WC_RETRY_EXC_ERR. A dead peer sends no NAK, although its memory is gone before the daemon
+    // destroys its queue pair.
     assert.match(stdout + stderr, /Failed status 12/)
     await daemon.settled(isEmpty)
   })

@@ -1,6 +1,6 @@
 /*
- * The expected output of test/programs/pairs/outcomes.c. With userdma as responder it follows the InfiniBand
- * specification, with Linux's rxe it is rxe's (docs/reference/conformance.md lists the differences).
+ * The expected output of test/programs/pairs/outcomes.c. userdma as responder follows the InfiniBand specification.
+ * Linux's rxe differs (docs/reference/conformance.md lists the differences).
  *
  * A line has the wr_id and the status of each completion (ibv_wc_status_str), then the state of the queue pair (enum
  * ibv_qp_state): 3 is RTS, 6 ERR; 7 is UNKNOWN, for a destroyed queue pair.

@@ -54,7 +54,7 @@ const startSlow = (t: Scope, daemon: TestDaemon, kind: string, guest?: number): 
   })
 
 /** Movers of a daemon in uninterruptible sleep (state D). */
-const stuckMoversOf = (daemon: number): number => moversOf(daemon, 'D').length
+const stuckMoversOf = (daemonPid: number): number => moversOf(daemonPid, 'D').length
 
 /** Asserts that the daemon serves other programs, and stops on SIGTERM. */
 const assertServes = async (daemon: TestDaemon, neighbours: StartedPair): Promise<void> => {

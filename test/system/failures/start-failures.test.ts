@@ -10,6 +10,9 @@ import { findTool, skipTest } from '../../tools.ts'
 import { cleanEnvironment, run, temporaryFolder, userdma } from '../programs.ts'
 
 const isRoot = process.getuid?.() === 0
+const NOBODY = 65534
+/** A user who does not own the files. */
+const OTHER_USER = 65533
 
 describe('a failed start', { skip: !hasNative() && 'koffi is missing' }, () => {
   /** Arguments of unshare. */
@@ -60,7 +63,8 @@ describe('a failed start', { skip: !hasNative() && 'koffi is missing' }, () => {
     mkdirSync(join(folder, 'userdma-0'), { mode: 0o755 })
     /** Standard error of a command as UID 0 of a user namespace that lacks the owner of `folder`. */
     const messageOf = async (command: string, env: NodeJS.ProcessEnv = {}) => {
-      const words = ['--reuid', '65533', '--regid', '65533', '--clear-groups', 'unshare', '-Ur', 'sh', '-c', command]
+      const asOther = [`--reuid=${OTHER_USER}`, `--regid=${OTHER_USER}`, '--clear-groups']
+      const words = [...asOther, 'unshare', '-Ur', 'sh', '-c', command]
       const { stderr } = await run(t, 'setpriv', words, { cwd: '/', env: cleanEnvironment({ HOME: '/', ...env }) })
       return stderr
     }
@@ -100,7 +104,7 @@ describe('a successful start', { skip: !hasNative() && 'koffi is missing' }, () 
   it('of a private daemon is possible with a umask of 777', async t => {
     const asNobody =
       isRoot && findTool('setpriv') !== undefined
-        ? 'setpriv --reuid 65534 --regid 65534 --clear-groups env HOME=/ '
+        ? `setpriv --reuid=${NOBODY} --regid=${NOBODY} --clear-groups env HOME=/ `
         : ''
     const { status, stderr } = await run(t, 'sh', ['-c', `umask 777; ${asNobody}${userdma} run --private -- true`], {
       env: cleanEnvironment(),

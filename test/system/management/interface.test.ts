@@ -189,6 +189,6 @@ describe('a device follows its interface', {
     const devices = ['rxe0@127.0.0.1', 'rxe1@127.0.0.2']
     const both = await startDaemon(t, { devices, link: 'udp', netns: name })
     const gids = Object.values(await gidsOf(t, both))
-    assert.deepEqual(gids.slice(1), ['::ffff:127.0.0.2'], 'of the last device that ibv_devinfo shows, without ::1')
+    assert.deepEqual(gids.slice(1), ['::ffff:127.0.0.2'], 'the GIDs of rxe1, which ibv_devinfo shows last: no ::1')
   })
 })

@@ -183,17 +183,18 @@ const UNCOMPARED_FLAGS = (1n << 20n) | (1n << 39n)
 /** Attributes whose entries have no specified order. */
 const TABLES: ReadonlySet<string> = new Set(Object.values(NldevResources).map(({ table }) => table))
 
+/** Whether the entry is an object of a client in the kernel. */
+const isOfKernel = ([, value]: Entry): boolean =>
+  Array.isArray(value) && (value as Entries).some(([name]) => name === 'RES_KERN_NAME')
+
 const comparable = (entries: Entries): unknown[] =>
   entries.map(([name, value]) => {
     if (UNCOMPARED.has(name)) return name
     if (name === 'CAP_FLAGS') return [name, BigInt(value as bigint) & ~UNCOMPARED_FLAGS]
     if (typeof value !== 'object' || value instanceof Uint8Array) return [name, value]
     const isFlagged = 'flagged' in value
-    // Linux lists objects of its own clients (RES_KERN_NAME); userdma lists only queue pair 1.
-    const inner = (isFlagged ? value.flagged : value).filter(
-      ([, entry]) =>
-        name === 'RES_QP' || !(Array.isArray(entry) && (entry as Entries).some(([one]) => one === 'RES_KERN_NAME')),
-    )
+    // Linux lists all objects of its own clients; userdma lists only queue pair 1.
+    const inner = (isFlagged ? value.flagged : value).filter(entry => name === 'RES_QP' || !isOfKernel(entry))
     const values = comparable(inner)
     return [name, isFlagged, TABLES.has(name) ? values.map(one => inspect(one, { depth: 9 })).sort() : values]
   })

@@ -5,7 +5,19 @@
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
 import { CharDevices, rdevOf } from '../../../src/spec/linux/chardevs.ts'
-import { MadClass, MadMethod } from '../../../src/spec/wire/management.ts'
+import { RegisterAgent2, UmadHeader } from '../../../src/spec/linux/umad.ts'
+import { MAD_BYTES } from '../../../src/spec/wire/mad.ts'
+import {
+  CLASS_PORT_INFO,
+  MAD_HEADER_BYTES,
+  MadClass,
+  MadMethod,
+  PERFORMANCE_PORT_OFFSET,
+  RMPP_HEADER_BYTES,
+  RMPP_VERSION,
+  RmppFlag,
+  RmppType,
+} from '../../../src/spec/wire/management.ts'
 import {
   assertFaultsInjected,
   isEmpty,
@@ -20,7 +32,7 @@ import {
   TWO_DEVICES,
 } from '../programs.ts'
 import { StepProgram } from '../steps.ts'
-import { ipGid, madOf, type Registration, UMAD_PROGRAM, UmadProgram } from './umad.ts'
+import { ipGid, MadOffset, madOf, type Registration, UMAD_PROGRAM, UmadProgram } from './umad.ts'
 
 const [EIO, ENXIO, EAGAIN, ENOMEM, EACCES, EFAULT] = [-5, -6, -11, -12, -13, -14]
 const [EINVAL, ENOTTY, ENODATA] = [-22, -25, -61]
@@ -34,8 +46,10 @@ const { PERFORMANCE, SUBNET_ADMINISTRATION, COMMUNICATION } = MadClass
 const VENDOR = 0x32
 const OUI = 0x1405
 const POLLOUT = 4
-/** Result of the write of a MAD: 64 bytes of header and 256 of MAD. */
-const WRITTEN = 320
+/** Bytes of a message, and result of its write. */
+const WRITTEN = UmadHeader.bytes + MAD_BYTES
+/** Attributes of performance management. */
+const [PORT_COUNTERS, PORT_COUNTERS_EXTENDED] = [0x12, 0x1d]
 /** MAD status: the combination of method and attribute is not supported (IBA 13.4.7). */
 const UNSUPPORTED = 0x0c
 const TALK = ownProgram('umad_talk')
@@ -140,16 +154,16 @@ describe('umad files', { skip }, () => {
     assert.equal(await send({ gidIndex: 9 }), ENODATA)
     assert.equal(await send({ gidIndex: 0 }), EINVAL, 'an IPv6 source and an IPv4 destination')
     assert.equal(await send({ data: long }), EINVAL)
-    assert.equal(await send({ data: data.subarray(0, 35) }), EINVAL)
-    assert.equal(await send({ data: data.subarray(0, 36) }), 100)
+    assert.equal(await send({ data: data.subarray(0, RMPP_HEADER_BYTES - 1) }), EINVAL)
+    assert.equal(await send({ data: data.subarray(0, RMPP_HEADER_BYTES) }), UmadHeader.bytes + RMPP_HEADER_BYTES)
     assert.equal(await send({ data: madOf({ mgmtClass: SUBNET_ADMINISTRATION, method: GET }, 40) }), EINVAL)
     // This ACK is longer than a MAD, which RMPP agents may send only as DATA.
     const rmpp = { mgmtClass: SUBNET_ADMINISTRATION, version: 2, rmpp: 1 }
     assert.equal(await program.register(rmpp), 1)
     const ack = madOf({ mgmtClass: SUBNET_ADMINISTRATION, method: GET, version: 2 }, 1000)
-    ack.set([1, 2, 1], 24)
+    ack.set([RMPP_VERSION, RmppType.ACK, RmppFlag.ACTIVE], MAD_HEADER_BYTES)
     assert.equal(await send({ agent: 1, data: ack }), EINVAL)
-    assert.equal(await send({ agent: 1, data: ack.subarray(0, 60) }), 124)
+    assert.equal(await send({ agent: 1, data: ack.subarray(0, 60) }), UmadHeader.bytes + 60)
     assert.equal((await program.step('open /dev/infiniband/umad7')).result, ENXIO)
     await program.close()
   })
@@ -166,25 +180,32 @@ describe('umad files', { skip }, () => {
     const request = await waiting
     assert.ok(typeof request === 'object')
     assert.deepEqual(
-      { ...request, data: request.data.subarray(12) },
-      { agent: 0, status: 0, length: 320, qpn: 1, gid: ipGid(1), data: data.subarray(12) },
+      { ...request, data: request.data.subarray(MadOffset.TID_LOW) },
+      { agent: 0, status: 0, length: WRITTEN, qpn: 1, gid: ipGid(1), data: data.subarray(MadOffset.TID_LOW) },
     )
     const response = request.data.slice()
-    response[3] = GET | RESPONSE
+    response[MadOffset.METHOD] = GET | RESPONSE
     response[100] = 9
     assert.equal(await server.send({ data: response, gid: ipGid(1) }), WRITTEN)
     const { agent, status, data: answer } = await client.receive()
     assert.deepEqual([agent, status, answer], [0, 0, response])
-    // A second response matches no request; another method has no agent, and Send gets no response.
+    // No request waits for the second response. Send has no agent, and gets no response.
     assert.equal(await server.send({ data: response, gid: ipGid(1) }), WRITTEN)
     const unregistered = madOf({ mgmtClass: VENDOR, method: SEND, tid: 78, oui: OUI })
     assert.equal(await client.send({ data: unregistered, timeout: 20, retries: 2 }), WRITTEN)
     assert.equal((await client.step('poll 30000')).result, 1)
-    assert.deepEqual([await client.read(64), await client.read(87)], [EINVAL, EINVAL])
-    const unanswered = await client.read(88)
+    const minBytes = UmadHeader.bytes + MAD_HEADER_BYTES
+    assert.deepEqual([await client.read(UmadHeader.bytes), await client.read(minBytes - 1)], [EINVAL, EINVAL])
+    const unanswered = await client.read(minBytes)
     assert.ok(typeof unanswered === 'object')
-    assert.deepEqual([unanswered.status, unanswered.gid, unanswered.data.length], [ETIMEDOUT, ipGid(2), 24])
-    assert.deepEqual(unanswered.data.subarray(12), unregistered.subarray(12, 24))
+    assert.deepEqual(
+      [unanswered.status, unanswered.gid, unanswered.data.length],
+      [ETIMEDOUT, ipGid(2), MAD_HEADER_BYTES],
+    )
+    assert.deepEqual(
+      unanswered.data.subarray(MadOffset.TID_LOW),
+      unregistered.subarray(MadOffset.TID_LOW, MAD_HEADER_BYTES),
+    )
     assert.equal(await client.read(), EAGAIN)
     for (const one of [client, server]) await one.close()
   })
@@ -194,23 +215,25 @@ describe('umad files', { skip }, () => {
     assert.equal(await program.register({}), 0)
     const request = async (mgmtClass: number, method: number, attribute: number): Promise<Uint8Array> => {
       const data = madOf({ mgmtClass, method, attribute, version: mgmtClass === COMMUNICATION ? 2 : 1 })
-      data[65] = 1
+      data[PERFORMANCE_PORT_OFFSET] = 1
       assert.equal(await program.send({ data, timeout: 10_000 }), WRITTEN)
       const { status, data: answer } = await program.receive()
-      assert.deepEqual([status, answer[3]], [0, GET | RESPONSE])
+      assert.deepEqual([status, answer[MadOffset.METHOD]], [0, GET | RESPONSE])
       return answer
     }
-    const statusOf = (mad: Uint8Array) => Buffer.from(mad).readUInt16BE(4)
-    const info = await request(PERFORMANCE, GET, 1)
-    assert.deepEqual([statusOf(info), info[64], info[65]], [0, 1, 1])
-    const counters = Buffer.from(await request(PERFORMANCE, GET, 0x12))
-    const extended = Buffer.from(await request(PERFORMANCE, GET, 0x1d))
-    assert.deepEqual([statusOf(counters), counters[65]], [0, 1])
-    // Received packets, the request among them.
-    assert.ok(counters.readUInt32BE(100) >= 2)
-    assert.equal(Number(extended.readBigUInt64BE(96)), counters.readUInt32BE(100) + 1)
+    const statusOf = (mad: Uint8Array) => Buffer.from(mad).readUInt16BE(MadOffset.STATUS)
+    const info = await request(PERFORMANCE, GET, CLASS_PORT_INFO)
+    const [baseVersion, classVersion] = info.subarray(64)
+    assert.deepEqual([statusOf(info), baseVersion, classVersion], [0, 1, 1])
+    const counters = Buffer.from(await request(PERFORMANCE, GET, PORT_COUNTERS))
+    const extended = Buffer.from(await request(PERFORMANCE, GET, PORT_COUNTERS_EXTENDED))
+    assert.deepEqual([statusOf(counters), counters[PERFORMANCE_PORT_OFFSET]], [0, 1])
+    // The requests are among the received packets.
+    const receivedPackets = counters.readUInt32BE(100)
+    assert.ok(receivedPackets >= 2)
+    assert.equal(Number(extended.readBigUInt64BE(96)), receivedPackets + 1)
     for (const [mgmtClass, method, attribute] of [
-      [PERFORMANCE, SET, 0x12],
+      [PERFORMANCE, SET, PORT_COUNTERS],
       [PERFORMANCE, GET, 0x77],
       [SUBNET_ADMINISTRATION, GET, 1],
       [COMMUNICATION, GET, 1],
@@ -234,10 +257,12 @@ describe('umad files', { skip }, () => {
     const program = await UmadProgram.start(t, daemon)
     assert.equal(await program.registerOld({ mgmtClass: PERFORMANCE, version: 1 }), 0)
     assert.equal(await program.registerOld({ qpn: 0 }), EPROTONOSUPPORT)
-    program.headerBytes = 56
-    assert.equal(await program.send({ data: madOf({ mgmtClass: PERFORMANCE, method: GET }), timeout: 10_000 }), 312)
+    program.headerBytes = UmadHeader.bytesWithoutPkey
+    const messageBytes = UmadHeader.bytesWithoutPkey + MAD_BYTES
+    const request = madOf({ mgmtClass: PERFORMANCE, method: GET })
+    assert.equal(await program.send({ data: request, timeout: 10_000 }), messageBytes)
     const { length, data } = await program.receive()
-    assert.deepEqual([length, data.length, data[3]], [312, 256, GET | RESPONSE])
+    assert.deepEqual([length, data.length, data[MadOffset.METHOD]], [messageBytes, MAD_BYTES, GET | RESPONSE])
     await program.close()
   })
 
@@ -265,15 +290,16 @@ describe('umad files', { skip }, () => {
       assert.equal(await client.send({ data: madOf({ mgmtClass: VENDOR, method: GET, oui: OUI, attribute }) }), WRITTEN)
     assert.equal((await server.step('poll 30000')).result, 1)
     for (let tries = 0; tries < 3; tries++) assert.equal((await server.step('fault 320')).result, EFAULT)
-    for (const attribute of [1, 2]) assert.equal(Buffer.from((await server.receive()).data).readUInt16BE(16), attribute)
+    for (const attribute of [1, 2])
+      assert.equal(Buffer.from((await server.receive()).data).readUInt16BE(MadOffset.ATTRIBUTE), attribute)
     assert.equal(await server.read(), EAGAIN)
     assert.equal((await server.step('poll 1')).result, 0)
     for (const one of [client, server]) await one.close()
   })
 
   it('appear in traces as calls of their classes', async t => {
-    const registration = Buffer.alloc(40)
-    registration[4] = 1
+    const registration = Buffer.alloc(RegisterAgent2.bytes)
+    registration[RegisterAgent2.qpn] = 1
     const steps = `open /dev/infiniband/umad0\\nregister2 ${registration.toString('hex')}\\nread 64\\nunregister 0\\n`
     const line = `printf '${steps}' | ${UMAD_PROGRAM}`
     const { stdout, stderr } = await runUserdma(t, [
@@ -318,8 +344,8 @@ describe('umad files', { skip }, () => {
   })
 
   it('are inherited by programs that a shell starts', async t => {
-    const registration = Buffer.alloc(40)
-    registration[4] = 1
+    const registration = Buffer.alloc(RegisterAgent2.bytes)
+    registration[RegisterAgent2.qpn] = 1
     const steps = `use 3\nregister2 ${registration.toString('hex')}\npoll 0\n`
     const line = `exec 3<>/dev/infiniband/umad1; printf '${steps}' | ${UMAD_PROGRAM}`
     const { stdout, stderr } = await run(t, 'sh', ['-c', line], { env: daemon.env })

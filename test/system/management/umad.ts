@@ -3,7 +3,8 @@
  */
 import assert from 'node:assert/strict'
 import { RegisterAgent, RegisterAgent2, UmadHeader } from '../../../src/spec/linux/umad.ts'
-import { MAD_BYTES } from '../../../src/spec/wire/mad.ts'
+import { MAD_BASE_VERSION, MAD_BYTES } from '../../../src/spec/wire/mad.ts'
+import { VENDOR_OUI_OFFSET } from '../../../src/spec/wire/management.ts'
 import { ownProgram, type Scope, type TestDaemon } from '../programs.ts'
 import { StepProgram } from '../steps.ts'
 
@@ -53,6 +54,9 @@ const maskOf = (methods: readonly number[]): Uint8Array => {
   return mask
 }
 
+/** Offsets in a MAD. TID_LOW: the lower half of the transaction ID; Linux replaces the upper half. */
+export const MadOffset = { METHOD: 3, STATUS: 4, TID_LOW: 12, ATTRIBUTE: 16 } as const
+
 /** `tid`: lower half of the transaction ID. */
 export const madOf = (
   fields: {
@@ -66,12 +70,13 @@ export const madOf = (
   bytes = MAD_BYTES,
 ): Uint8Array => {
   const { mgmtClass, method, version = 1, attribute = 1, tid = 1, oui = 0 } = fields
-  const mad = new Uint8Array(Math.max(bytes, 40))
+  const mad = new Uint8Array(Math.max(bytes, VENDOR_OUI_OFFSET + 3))
   const view = viewOf(mad)
-  mad.set([1, mgmtClass, version, method])
-  view.setUint32(12, tid)
-  view.setUint16(16, attribute)
-  if (oui !== 0) view.setUint32(36, oui)
+  mad.set([MAD_BASE_VERSION, mgmtClass, version, method])
+  view.setUint32(MadOffset.TID_LOW, tid)
+  view.setUint16(MadOffset.ATTRIBUTE, attribute)
+  // Byte 36, before the OUI, is reserved.
+  if (oui !== 0) view.setUint32(VENDOR_OUI_OFFSET - 1, oui)
   return mad.subarray(0, bytes)
 }
 

@@ -11,6 +11,8 @@ const NOBODY = 65534
 const PORT = 7471
 /** No queue pair has this number. */
 const QPN = 0x33
+/** No memory is mapped at this address. */
+const BAD_ADDRESS = 16n
 const [EPERM, ENOENT, EFAULT, EINVAL, EADDRINUSE] = [-1, -2, -14, -22, -98]
 
 const skip = lacking(UCMA_PROGRAM)
@@ -87,13 +89,13 @@ describe('an event', { skip }, () => {
       await client.resolve(id, PORT)
       assert.ok((await client.connect(id, QPN + i)) >= 0)
     }
-    for (let tries = 0; tries < 3; tries++) assert.equal(await server.eventInto(16n), EFAULT)
+    for (let tries = 0; tries < 3; tries++) assert.equal(await server.eventInto(BAD_ADDRESS), EFAULT)
     const request = await server.event()
     assert.deepEqual([request?.name, request?.userHandle], ['CONNECT_REQUEST', 7n])
     // Failed reads make no room in the backlog, and are not counted.
     assert.equal(await server.event(), undefined)
     assert.equal(await server.destroy(listener), 1)
-    for (let tries = 0; tries < 3; tries++) assert.equal(await client.eventInto(16n), EFAULT)
+    for (let tries = 0; tries < 3; tries++) assert.equal(await client.eventInto(BAD_ADDRESS), EFAULT)
     const names: unknown[] = []
     for (let i = 0; i < 4; i++) names.push((await client.event())?.name)
     assert.deepEqual(names, ['ADDR_RESOLVED', 'ROUTE_RESOLVED', 'ADDR_RESOLVED', 'ROUTE_RESOLVED'])
@@ -199,7 +201,8 @@ describe('an identifier', { skip }, () => {
         const order = isClientFirst ? [destroyClient, destroyServer] : [destroyServer, destroyClient]
         for (const destroy of order) await destroy()
         // The event of an unread request stays when the client destroys its identifier, as on Linux.
-        if (lastStep === 1) await server.destroy((await server.until('CONNECT_REQUEST')).id)
+        const isRequestUnread = lastStep === 1
+        if (isRequestUnread) await server.destroy((await server.until('CONNECT_REQUEST')).id)
       }
     await client.close()
     const { connections } = await daemon.settled(stat => stat.sessions === 1 && stat.connections.connections === 0)
@@ -303,24 +306,25 @@ describe('killed and stopped programs', { skip }, () => {
     const stopped = await UcmaProgram.start(t, daemon)
     const running = await UcmaProgram.start(t, daemon)
     const client = await UcmaProgram.start(t, daemon)
+    const [BACKLOG, REQUESTS] = [4, 128]
     for (const [program, port] of [
       [stopped, PORT],
       [running, PORT + 1],
     ] as const) {
       const listener = await program.create()
       await program.bind(listener, port)
-      await program.listen(listener, 4)
+      await program.listen(listener, BACKLOG)
     }
     stopped.running.child.kill('SIGSTOP')
-    for (let qpn = 0x100; qpn < 0x180; qpn++) {
+    for (let i = 0; i < REQUESTS; i++) {
       const id = await client.create()
       await client.resolve(id, PORT)
-      assert.ok((await client.connect(id, qpn)) >= 0)
+      assert.ok((await client.connect(id, 0x100 + i)) >= 0)
     }
     const { connections } = await daemon.stat()
     // Two listeners, the client's identifiers, and the requests that the backlog allows.
-    assert.equal(connections.identifiers, 2 + 128 + 4)
-    assert.ok(connections.connections <= 128 + 4)
+    assert.equal(connections.identifiers, 2 + REQUESTS + BACKLOG)
+    assert.ok(connections.connections <= REQUESTS + BACKLOG)
     const id = await client.create()
     await client.resolve(id, PORT + 1)
     await client.connect(id, 0x200)
@@ -332,6 +336,19 @@ describe('killed and stopped programs', { skip }, () => {
   })
 })
 
+/** struct rdma_ucm_query_route_resp: offsets and size. */
+const Route = {
+  PATH: 8,
+  SOURCE: 136,
+  DESTINATION: 164,
+  PATH_COUNT: 192,
+  PORT: 196,
+  DEVICE_INDEX: 200,
+  bytes: 208,
+} as const
+const PATH_BYTES = 64
+const AF_INET = 2
+
 describe('QUERY_ROUTE', { skip }, () => {
   it('returns addresses, device and path in Linux’s struct rdma_ucm_query_route_resp', async t => {
     const daemon = await startDaemon(t)
@@ -340,10 +357,10 @@ describe('QUERY_ROUTE', { skip }, () => {
     const queryRoute = async () => {
       const body = new DataView(new ArrayBuffer(16))
       body.setUint32(8, id, true)
-      return program.write(UcmaCommand.QUERY_ROUTE, body, 0, 208)
+      return program.write(UcmaCommand.QUERY_ROUTE, body, 0, Route.bytes)
     }
     const before = await queryRoute()
-    assert.deepEqual([before.result, before.view.getUint32(192, true)], [24, 0])
+    assert.deepEqual([before.result, before.view.getUint32(Route.PATH_COUNT, true)], [24, 0])
     await program.resolve(id, PORT)
     const { result, view } = await queryRoute()
     const bytes = Buffer.from(view.buffer)
@@ -354,12 +371,14 @@ describe('QUERY_ROUTE', { skip }, () => {
     ]
     const host = Buffer.of(127, 0, 0, 1)
     assert.equal(result, 24)
-    assert.deepEqual(sockaddr(164), [2, PORT, host])
-    assert.deepEqual([sockaddr(136)[0], sockaddr(136)[2]], [2, host])
-    // Paths, port number, device index.
-    assert.deepEqual([view.getUint32(192, true), view.getUint8(196), view.getUint32(200, true)], [1, 1, 0])
+    assert.deepEqual(sockaddr(Route.DESTINATION), [AF_INET, PORT, host])
+    const [sourceFamily, , sourceHost] = sockaddr(Route.SOURCE)
+    assert.deepEqual([sourceFamily, sourceHost], [AF_INET, host])
+    const pathCount = view.getUint32(Route.PATH_COUNT, true)
+    const deviceIndex = view.getUint32(Route.DEVICE_INDEX, true)
+    assert.deepEqual([pathCount, view.getUint8(Route.PORT), deviceIndex], [1, 1, 0])
     const gid = Buffer.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ...host)
-    const path = bytes.subarray(8, 72)
+    const path = bytes.subarray(Route.PATH, Route.PATH + PATH_BYTES)
     assert.deepEqual([path.subarray(0, 16), path.subarray(16, 32)], [gid, gid])
     // Reversible, MTU of 1024 or more, P_Key, hop limit, selectors "exactly", packet life time.
     assert.equal(path.readUInt32LE(44), 1)

@@ -22,11 +22,11 @@ export interface RdmacmCase {
   readonly isServerEndless?: true
   /**
    * The server listens again between two connections of one client (perftest -R). A fast client finds no listener: the
-   * case is repeated. With Linux's rxe the client ends with REJECTED, error 8, too, and its own retry crashes (perftest
-   * 25.01).
+   * case is repeated. On Linux's rxe the client fails in the same way (REJECTED, error 8), and its own retry crashes
+   * (perftest 25.01).
    */
   readonly listensTwice?: true
-  /** Besides 0, of successful programs. */
+  /** An exit status, besides 0, of successful programs. */
   readonly status?: number
 }
 
@@ -143,7 +143,7 @@ export const runRdmacm = async (
 const countAddressHandles = ({ devices }: Stat): number =>
   devices.reduce((sum, { objects }) => sum + (objects.ah ?? 0), 0)
 
-/** Resolves when a server waits for its client, or has exited. `before`: before its start. */
+/** Resolves when a server waits for its client, or has exited. `before`: the daemon's numbers before its start. */
 const untilReady = async (daemon: TestDaemon, line: string, port: number, before: Stat, ended: Promise<unknown>) => {
   const [program] = wordsOf(line, {})
   // Without rdma_cm (-R, -z) programs exchange addresses over TCP.

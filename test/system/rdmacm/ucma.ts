@@ -69,7 +69,7 @@ export class UcmaProgram extends StepProgram {
     return self
   }
 
-  /** `responseAt`: offset in the body of the response's address, -1 for none. */
+  /** `responseAt`: where the body has the address of the response; -1: the command has no response. */
   write(number: number, view: DataView, responseAt = -1, responseBytes = 0): Promise<StepResult> {
     return this.step(`write ${number} ${responseAt} ${responseBytes} ${bytesOf(view).toString('hex')}`)
   }

@@ -6,6 +6,8 @@ import { describe, it } from 'node:test'
 import { lacking, ownProgram, run, startDaemon } from '../programs.ts'
 
 const program = ownProgram('initialised')
+/** Exit status if valgrind reports an error. */
+const ERROR_STATUS = 9
 
 describe('under valgrind', { skip: lacking(program, 'valgrind') }, () => {
   for (const [mode, isReported] of [
@@ -14,15 +16,19 @@ describe('under valgrind', { skip: lacking(program, 'valgrind') }, () => {
     ['read', false],
     ['write', false],
     ['beyond', true],
-  ] as const)
-    it(`bytes that have ${isReported ? 'not ' : ''}arrived are ${isReported ? 'un' : ''}initialised (${mode})`, async t => {
+  ] as const) {
+    const title = isReported
+      ? 'bytes that have not arrived are uninitialised'
+      : 'bytes that have arrived are initialised'
+    it(`${title} (${mode})`, async t => {
       const daemon = await startDaemon(t)
-      const { stdout, stderr, status } = await run(t, 'valgrind', ['--error-exitcode=9', program, mode], {
+      const { stdout, stderr, status } = await run(t, 'valgrind', [`--error-exitcode=${ERROR_STATUS}`, program, mode], {
         env: daemon.env,
       })
       assert.equal(stdout, 'arrived\n', stderr)
-      assert.equal(status, isReported ? 9 : 0, stderr)
+      assert.equal(status, isReported ? ERROR_STATUS : 0, stderr)
       assert.equal(/uninitialised/.test(stderr), isReported)
       assert.doesNotMatch(stderr, /unhandled/) // system calls that valgrind does not know
     })
+  }
 })

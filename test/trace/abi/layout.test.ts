@@ -5,6 +5,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { messagesOf, recordingView } from '../../../src/daemon/trace/trace-messages.ts'
+import { MessageFlag } from '../../../src/spec/classes/ids.ts'
 import { CtxAssign, CtxIoctl, CtxSend } from '../../../src/spec/drivers/ctx.ts'
 import { type CallError, Errno } from '../../../src/spec/errno.ts'
 import { type AnyValues, CHAIN, CREATE, CREATE_FD, QUERY } from '../../../src/spec/schema/schema.ts'
@@ -12,7 +13,7 @@ import { rawLines } from '../../../src/trace/abi/raw.ts'
 import { callJson, callLine } from '../../../src/trace/calls.ts'
 import { ABRIDGED, WHOLE } from '../../../src/trace/values.ts'
 import { type Call, isAnswer, type Result } from '../../../src/uapi/call.ts'
-import { type ChainLink, encodeChain } from '../../../src/uapi/object/chain.ts'
+import { type ChainLink, ENTRY_HEADER, encodeChain } from '../../../src/uapi/object/chain.ts'
 import { encodeCall } from '../../../src/uapi/object/client.ts'
 import { decodeObject, ioctlRequest } from '../../../src/uapi/object/dialect.ts'
 import { encodeRecords } from '../../../src/uapi/scalar.ts'
@@ -68,9 +69,10 @@ const chainMemory = (bytes: Uint8Array) => {
   memory.map(ENTRIES, bytes)
   return memory
 }
-/** The first entry is answered with object 5. */
+/** The first entry is answered with object 5: object, op_ctrl and flags of its message. */
 const results = entries.slice()
-results.set([5, 0, 0, 0, 0, 0, 0, 0, 1], 8 + 4)
+const OBJECT_OFFSET = 4
+new Uint32Array(results.buffer, ENTRY_HEADER + OBJECT_OFFSET, 3).set([5, 0, MessageFlag.ANSWERED])
 const chainRecord = recordOf(
   CHAIN,
   chainMessage(entries),
@@ -207,6 +209,7 @@ describe('the bytes of a chain', () => {
     const lines = linesOf(recordOf(CHAIN, encodeCall({ ...chain, args: { entries: many, onError: 0 } })))
     assert.ok(lines.includes('    … 5 more entries'))
     const broken = entries.slice()
+    // The size of the second entry.
     broken[24 + 4] = 3
     const shown = linesOf(recordOf(CHAIN, chainMessage(broken), undefined, {}, chainMemory(broken)))
     assert.match(shown[3], /^ {4}undecodable 00000000030000.*… \(192 bytes\) \(its size is 3; a multiple of 8 from 16 /)

@@ -108,7 +108,7 @@ describe('the lines below a call', () => {
     }
   })
 
-  it('are shown with `abi`, and without `abi` for calls without a name and for refused calls with `verbose`', () => {
+  it('are shown with `abi`; of an undecoded call also with `verbose`, or if the call has no name', () => {
     const unknown = findRecord('raw.abilog', /object 4095 method 0/)
     assert.match(
       callLine(unknown),

@@ -16,9 +16,10 @@ export const createBurst = (node: TestNode) => {
     /** Adds a packet for the queue pair in row `destinationRow` of the node's engine. */
     add(destinationRow: number, bytes: Uint8Array, now: number): void {
       const [first] = run
-      const last = run.at(-1)
-      if (first !== undefined && (destinationRow !== row || last!.length < first.length || bytes.length > first.length))
-        deliver(now)
+      if (first !== undefined) {
+        const endsWithShort = run.at(-1)!.length < first.length
+        if (destinationRow !== row || endsWithShort || bytes.length > first.length) deliver(now)
+      }
       row = destinationRow
       run.push(bytes)
       hasPackets = true

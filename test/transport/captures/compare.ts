@@ -82,6 +82,9 @@ export const recordedStreams = (
   })
 }
 
+/** Code of the local ACK timeout (`Facts.timeout`). */
+const DEFAULT_TIMEOUT = 14
+
 /**
  * Classifies a recorded request as immediate or sent after a timer. A retransmission counts as sent after the ACK
  * timeout if half of the timeout has passed since the last packet of either side.
@@ -107,7 +110,7 @@ const timingOf = (
     const minWait = rnrMicroseconds(syndromeValueOf(rnr.packet)) * 0.9
     if (entry.time - rnr.time >= minWait) return { timing: 'after the RNR timer', waited: entry.time - rnr.time }
   }
-  const timeout = ackTimeoutMicroseconds(facts.timeout ?? 14)
+  const timeout = ackTimeoutMicroseconds(facts.timeout ?? DEFAULT_TIMEOUT)
   return entry.time - previous.time >= timeout / 2 ? { timing: 'after the ACK timeout', waited } : immediate
 }
 
@@ -151,8 +154,8 @@ export const differingFields = (recorded: Recorded, ours: Sent): FieldDifference
 export type Permit = (difference: Difference) => { readonly recorded: number; readonly ours: number } | undefined
 
 /**
- * The differences that `permit` does not permit. With `inBursts`, only an ACK that is the last packet is compared,
- * because one ACK may acknowledge a whole burst (IBA 9.7.5.1.2).
+ * The differences that `permit` does not permit. With `inBursts`, ACKs are not compared, except one that is the last
+ * packet: one ACK may acknowledge a whole burst (IBA 9.7.5.1.2).
  */
 export const compareStreams = (
   recorded: readonly RecordedStream[],
@@ -170,7 +173,7 @@ export const compareStreams = (
     ]
   })
 
-/** Leaves out all ACKs but one that is the last packet. */
+/** Leaves out ACKs, except one that is the last packet. NAKs remain. */
 const withoutAcks = <P extends Sent | Recorded>(list: readonly P[]): readonly P[] =>
   list.filter(({ packet }, i) => i === list.length - 1 || packet.name !== 'RC_ACKNOWLEDGE' || !isPositive(packet))
 
