@@ -98,6 +98,10 @@ it('a fork that copies the memory of outstanding requests is a warning', () => {
     s.checker.misused(misuse({ kind: FORKED }))
     assert.deepEqual(s.ids(), ids)
   }
+  const finished = requestScenario({ isCopiedByFork: () => true })
+  finished.complete(finished.post({ wrId: 7n }), 1)
+  finished.checker.misused(misuse({ kind: FORKED }))
+  assert.match(finished.found[0].text, /^process \d+ forked before the completion of /)
 })
 
 it("a child's post to a queue of its parent is an error", () => {

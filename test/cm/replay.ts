@@ -174,7 +174,7 @@ class Replay {
     for (let event = this.#engine.pollEvent(); event; event = this.#engine.pollEvent()) this.#onEvent(event)
     this.#collect()
     const next = this.#all.find(entry => entry.number > number && entry.from === this.#side)
-    for (const [i, { name }] of [...this.#waiting].entries())
+    for (const [i, { name }] of [...this.#waiting.entries()].reverse())
       if (next === undefined || i > 0 || next.message.name !== name) {
         this.#addDifference(0, 'packet', '-', name)
         this.#waiting.splice(i, 1)

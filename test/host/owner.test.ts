@@ -109,8 +109,10 @@ for (const [clientOption, name, mode] of [
         await new Promise(setImmediate)
         if (output !== undefined) roundsAfterExec++
       }
-      if (mode === 0o4755 && output !== 'victim 0')
+      if (mode === 0o4755 && output !== 'victim 0') {
         context.skip(`${folder} is on a file system without set-uid programs`)
+        return
+      }
       assert.match(String(output), /^victim/)
       assert.equal(isStillOwned(handle), false)
       assert.equal(isSame(handle), false)

@@ -114,8 +114,10 @@ test('the longest message passes, a longer one is -EMSGSIZE', t => {
   setBuffers(a, { send: 1 << 20 })
   const long = new Uint8Array(MAX_MESSAGE).map((_, i) => i * 7)
   const sent = send(a, long)
-  // refused if net.core.wmem_max is small
-  if (sent === -EMSGSIZE) return
+  if (sent === -EMSGSIZE) {
+    t.skip('net.core.wmem_max is too small')
+    return
+  }
   assert.equal(sent, MAX_MESSAGE)
   assert.equal(recv(b, buffer).length, MAX_MESSAGE)
   assert.deepEqual(buffer, long)
