@@ -8,6 +8,7 @@ import { QpState } from '../../src/spec/enums.ts'
 import { Service } from '../../src/spec/wire/services.ts'
 import { SendFlags, WcFlags, WcStatus, WrOpcode } from '../../src/spec/work.ts'
 import { createEngine } from '../../src/transport/engine.ts'
+import { PACKET_WEIGHT } from '../../src/transport/state.ts'
 import { parsePacket } from '../../src/wire/packet.ts'
 import { createNode, type NodeOptions, type SendSpec } from './node.ts'
 import { patternOf } from './responding.ts'
@@ -115,7 +116,7 @@ describe('a sender of datagrams', () => {
     }
   })
   it('sends one window per interval', () => {
-    const t = start({ windowBytes: 4 * (MTU + 64), pacingInterval: 100 })
+    const t = start({ windowBytes: 4 * (MTU + PACKET_WEIGHT), pacingInterval: 100 })
     t.post(...Array.from({ length: 6 }, (_, id) => ({ id, opcode: SEND, ...to(0x22), ...sge(0, MTU) })))
     assert.equal(t.sent().length, 4)
     assert.equal(t.node.engine.nextTimeout(), 100)

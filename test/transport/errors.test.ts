@@ -37,7 +37,7 @@ const mistakes: readonly Mistake[] = [
     receiveStatus: LOC_LEN_ERR,
   },
   {
-    name: 'SEND, wrong key of the buffer',
+    name: 'SEND, wrong key of the receive buffer',
     spec: { opcode: SEND, sges },
     status: REM_OP_ERR,
     receiveStatus: LOC_PROT_ERR,

@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { PACKET_WEIGHT } from '../../src/transport/state.ts'
 import { READ, sge } from './requests.ts'
 import { assertRefused, ERR, flushed, MTU, memoryAt, patternOf, startResponder } from './responding.ts'
 import { packet, RQ_PSN, startScript } from './script.ts'
@@ -164,7 +165,7 @@ describe('a run of READ responses', () => {
   })
   it('for a request not sent yet is dropped', () => {
     // half of the window is two packets, so each part of the READ has two packets
-    const t = startScript({ maxRdAtomic: 1 }, { windowBytes: 4 * (MTU + 64), boundReads: true })
+    const t = startScript({ maxRdAtomic: 1 }, { windowBytes: 4 * (MTU + PACKET_WEIGHT), boundReads: true })
     t.post({ id: 1, opcode: READ, ...sge(0x9000, 6 * MTU) })
     assert.deepEqual(t.sent(), [`READ_REQUEST@0 ackreq reth +0:${2 * MTU}`])
     t.responseRun(['READ_RESP_FIRST', 0, full], ['READ_RESP_LAST', 1, full])
@@ -173,7 +174,7 @@ describe('a run of READ responses', () => {
     assert.deepEqual(t.sent(), [`READ_REQUEST@2 ackreq reth +${2 * MTU}:${2 * MTU}`])
   })
   it('with a MIDDLE where a part of the READ ends is a bad response', () => {
-    const t = startScript({}, { windowBytes: 6 * (MTU + 64), boundReads: true })
+    const t = startScript({}, { windowBytes: 6 * (MTU + PACKET_WEIGHT), boundReads: true })
     t.post({ id: 1, opcode: READ, ...sge(0x9000, 6 * MTU) })
     assert.equal(t.sent().length, 2, 'two requests of three packets each')
     t.response('READ_RESP_FIRST', 0, full)

@@ -118,7 +118,7 @@ const GRH_SPACE = 0x1100
 const low = (value: bigint): number => Number(value & 0xffff_ffffn)
 const high = (value: bigint): number => Number((value >> 32n) & 0xffff_ffffn)
 
-/** Options of the engine (`EngineOptions`) and limits of the port's runs (`TransmitSink`). */
+/** Client memory, options of the engine (`EngineOptions`), and limits of the port's runs (`TransmitSink`). */
 export interface NodeOptions {
   memoryBytes?: number
   windowBytes?: number

@@ -13,7 +13,7 @@ const nameIn = (values: Readonly<Record<string, number>>, value: number): string
 /** `result` is the name of a completion status or asynchronous event. */
 const assertListed = (result: string, cause: CauseName | undefined): void => {
   if (cause === undefined || !causes[cause].results.some(name => name === result))
-    throw new Error(`${result} was reported with cause ${cause}, but spec/check/causes.ts does not list it there`)
+    throw new Error(`spec/check/causes.ts does not list cause ${cause} for ${result}`)
 }
 
 /** Returns the cause in vendor_err (`code`). A success must have none. */

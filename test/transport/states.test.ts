@@ -11,7 +11,7 @@ import { createEngine } from '../../src/transport/engine.ts'
 import { Completion, Send, type WorkSource } from '../../src/transport/types.ts'
 import { createRandom, linkNodes } from './link.ts'
 import { ALL_ACCESS, createNode, REMOTE_ACCESS, REMOTE_KEY, type TestNode } from './node.ts'
-import { READ, SEND, sge } from './requests.ts'
+import { READ, SEND, sge, T14 } from './requests.ts'
 import { RQ_PSN, SQ_PSN, startScript } from './script.ts'
 
 const { RESET, INIT, RTR, RTS, SQD, ERR } = QpState.values
@@ -46,7 +46,7 @@ describe('SQD', () => {
     t.post({ id: 1, opcode: SEND })
     t.sent()
     t.node.engine.modify(t.row, SQD, {})
-    t.sleep(70_000)
+    t.sleep(T14)
     assert.deepEqual(t.sent(), ['SEND_ONLY@0 ackreq'])
     t.request('SEND_ONLY', 0, { payload: 1, ackReq: true })
     assert.deepEqual(t.sent(), ['ACK@0 msn 1'])

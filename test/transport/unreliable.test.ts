@@ -6,6 +6,7 @@ import { describe, it } from 'node:test'
 import { QpState } from '../../src/spec/enums.ts'
 import { Service } from '../../src/spec/wire/services.ts'
 import { SendFlags, WrOpcode } from '../../src/spec/work.ts'
+import { PACKET_WEIGHT } from '../../src/transport/state.ts'
 import { Access } from '../../src/transport/types.ts'
 import { parsePacket } from '../../src/wire/packet.ts'
 import { createNode, type NodeOptions } from './node.ts'
@@ -138,7 +139,7 @@ describe('a requester of UC', () => {
 describe('the pacing of UC', () => {
   /** Sends a message of `count` packets; the limit is 8 packets per 100 µs. */
   const startPaced = (count: number) => {
-    const t = startUc({ windowBytes: 8 * (MTU + 64), pacingInterval: 100 })
+    const t = startUc({ windowBytes: 8 * (MTU + PACKET_WEIGHT), pacingInterval: 100 })
     t.post({ id: 1, opcode: SEND, ...sge(0, count * MTU) })
     return t
   }
@@ -157,7 +158,7 @@ describe('the pacing of UC', () => {
     assert.deepEqual(t.completions(), ['1 ok'])
   })
   it('is shared by all queue pairs, which take turns', () => {
-    const node = createNode({ windowBytes: 8 * (MTU + 64), pacingInterval: 100 })
+    const node = createNode({ windowBytes: 8 * (MTU + PACKET_WEIGHT), pacingInterval: 100 })
     const rows = Array.from({ length: 5 }, (_, i) => node.createQp(0x20 + i, { service: Service.UC }))
     for (const row of rows) {
       node.connect(row, { destQpn: 0x40 + row })
@@ -178,7 +179,7 @@ describe('the pacing of UC', () => {
     assert.ok(Math.min(...counts) > 0, `of the first 40 packets: ${counts.join(' ')}`)
   })
   it('resumes at the time of `nextTimeout`, also with fractions of µs', () => {
-    const node = createNode({ windowBytes: 8 * (MTU + 64), pacingInterval: 524.288, memoryBytes: 0x10_0000 })
+    const node = createNode({ windowBytes: 8 * (MTU + PACKET_WEIGHT), pacingInterval: 524.288, memoryBytes: 0x10_0000 })
     const row = node.createQp(0x20, { service: Service.UC })
     node.connect(row, { destQpn: 0x40 })
     node.post(row, { id: 1, opcode: SEND, ...sge(0, 800 * MTU) })

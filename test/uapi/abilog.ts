@@ -288,7 +288,7 @@ export const memoryBefore = (call: LoggedIoctl | LoggedWrite): FakeMemory => {
   if (call.kind === 'ioctl') {
     for (const { id, data, before } of call.attributes) {
       if (before === undefined) continue
-      // rxe's input is the address of a struct mminfo. The log has only its first 8 bytes.
+      // rxe's input is the address of a struct mminfo. The log has only the first 8 bytes of the struct.
       if (id === UHW_IN) memory.map(data, new Uint8Array(MMAP_INFO))
       memory.map(data, before)
     }

@@ -6,6 +6,7 @@ import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
+import { AttributeFlag } from '../../src/spec/classes/ids.ts'
 import { classes } from '../../src/spec/classes.ts'
 import { RXE_DRIVER_ID } from '../../src/spec/drivers/rxe.ts'
 import { errnoName } from '../../src/spec/errno.ts'
@@ -119,7 +120,8 @@ const u32 = (n: number): number[] => [...u16(n & 0xffff), ...u16(n >>> 16)]
 const attribute = (id: number, length: number, data: number): number[] => [
   ...u16(id),
   ...u16(length),
-  ...u32(1),
+  ...u16(AttributeFlag.MANDATORY),
+  ...u16(0),
   ...u32(data),
   ...u32(0),
 ]
@@ -138,11 +140,14 @@ const message = (object: number, method: number, ...attributes: readonly number[
 /** The handle of the protection domain. */
 const PD = 7
 
+/** A handle, a pointer to data of more than 8 bytes, or zero. */
+const validData = (kind: string, length: number): number => {
+  if (kind === 'handle') return PD
+  return length > 8 ? Number(ARENA) : 0
+}
 /** All mandatory attributes of a method, with valid values. */
 const mandatoryOf = ({ attributes }: IoctlMethod): number[][] =>
-  attributes
-    .filter(({ mandatory }) => mandatory)
-    .map(({ id, kind, min }) => attribute(id, min, kind === 'handle' ? PD : min > 8 ? Number(ARENA) : 0))
+  attributes.filter(({ mandatory }) => mandatory).map(({ id, kind, min }) => attribute(id, min, validData(kind, min)))
 
 type Decode = (bytes: readonly number[]) => Decoded | Answer
 const viewOf = (bytes: readonly number[]) => {

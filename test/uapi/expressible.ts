@@ -1,6 +1,7 @@
 /*
  * Reduces generated calls to values that a command or method of Linux can express.
  */
+import { FLOW_HEADER_BYTES } from '../../src/spec/classes/flow.ts'
 import { FlowSpecType, FlowType } from '../../src/spec/enums.ts'
 import { type FlowFilter, flowFilters } from '../../src/spec/linux/flow.ts'
 import { ioctlMethods } from '../../src/spec/linux/ioctl.ts'
@@ -15,7 +16,7 @@ const impliedArguments = ({ form, name }: Pick<Encoding, 'name' | 'form'>): AnyV
 /** A filter with zeros after the bytes that Linux defines, and in the upper two bytes of a limited field. */
 const expressibleFilter = (bytes: AnyValue, { bytes: known, limit }: FlowFilter): Uint8Array => {
   const filter = (bytes as Uint8Array).slice().fill(0, known)
-  return limit === undefined ? filter : filter.fill(0, limit.at, limit.at + 1 + ((32 - limit.bits) >>> 3))
+  return limit === undefined ? filter : filter.fill(0, limit.at, limit.at + 2)
 }
 
 const expressibleSpec = (spec: AnyRecord): AnyRecord[] => {
@@ -26,7 +27,7 @@ const expressibleSpec = (spec: AnyRecord): AnyRecord[] => {
     return [{ ...fields, flags: filter.outermost ? 0 : flags }]
   }
   const { ACTION_TAG, IB } = FlowSpecType.values
-  const none = new Uint8Array(40)
+  const none = new Uint8Array(FLOW_HEADER_BYTES)
   return type === IB ? [] : [{ ...spec, value: none, mask: none, flags: 0, tag: type === ACTION_TAG ? spec.tag : 0 }]
 }
 
@@ -54,13 +55,14 @@ export const expressible = (way: Pick<Encoding, 'name' | 'form'>, call: Call): C
   const { attributes = [] } = ioctlMethods.find(method => form === 'ioctl' && method.name === way.name) ?? {}
   for (const { kind, name, allowed } of attributes)
     if (kind === 'flags' && args[name] !== undefined) args[name] = (Number(args[name]) & allowed) >>> 0
-  // The table's length is encoded as a logarithm.
+  // The table's length must be a power of two.
   if (Array.isArray(args.queues))
     args.queues = [{ wq: 1 }, ...args.queues].slice(0, 1 << Math.log2(args.queues.length + 1))
   if (way.name === 'CREATE_FLOW') expressibleRule(args)
   // Port numbers have 8 bits in commands; other fixed objects have no number.
+  const isPort = call.class.name === 'port'
   let { object } = call
-  if (call.class.identity === 'fixed')
-    object = call.class.name !== 'port' ? 0 : form === 'ioctl' ? object : object & 0xff
+  if (isPort && form !== 'ioctl') object &= 0xff
+  if (call.class.identity === 'fixed' && !isPort) object = 0
   return { ...call, args, object }
 }

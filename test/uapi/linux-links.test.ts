@@ -64,7 +64,8 @@ const command = (number: number, length: number, words: number, fill: (view: Dat
   return bytes
 }
 
-/** IB_QP_AV and IB_QP_ALT_PATH of ib_qp_attr_mask. */
+/** IB_QP_STATE, and IB_QP_AV and IB_QP_ALT_PATH, of ib_qp_attr_mask. */
+const STATE_BIT = 1
 const ADDRESS_BITS = (1 << (qpAttributes.address.id - 1)) | (1 << (qpAttributes.alternatePath.id - 1))
 
 /** MODIFY_QP to RTR, with a primary and an alternate path (offsets of struct ib_uverbs_modify_qp). */
@@ -77,21 +78,22 @@ const modify = (qp: number): Uint8Array =>
       view.setUint8(at + 31, path.port)
     }
     view.setUint32(64, qp, true)
-    view.setUint32(68, 1 | ADDRESS_BITS, true)
-    view.setUint16(94, 7, true)
+    view.setUint32(68, STATE_BIT | ADDRESS_BITS, true)
+    view.setUint16(94, alternate.pkeyIndex, true)
     view.setUint8(96, QpState.values.RTR)
-    view.setUint8(108, 2)
-    view.setUint8(109, 14)
+    view.setUint8(108, alternate.altPort)
+    view.setUint8(109, alternate.timeout)
   })
 
 /** CREATE_AH with an address (offsets of struct ib_uverbs_create_ah). */
 const createAh = (pd: number): Uint8Array =>
   command(WriteCommands.CREATE_AH, 56, 1, view => {
     view.setUint32(16, pd, true)
-    view.setUint16(24 + 24, DLID, true)
-    view.setUint8(24 + 26, path.sl)
-    view.setUint8(24 + 27, SOURCE_BITS)
-    view.setUint8(24 + 30, path.port)
+    const address = 24
+    view.setUint16(address + 24, DLID, true)
+    view.setUint8(address + 26, path.sl)
+    view.setUint8(address + 27, SOURCE_BITS)
+    view.setUint8(address + 30, path.port)
   })
 
 const plain = { dgid: new Uint8Array(16), flowLabel: 0, sgidIndex: 0, hopLimit: 0, trafficClass: 0, staticRate: 0 }
@@ -164,7 +166,7 @@ for (const link of ['ib', 'roce', 'opa'] as const)
 test('a driver that uses rxe’s driver id without rxe’s outputs answers with zeros', () => {
   const { context, caller, pd } = deviceOn('roce', RXE_DRIVER_ID)
   const bytes = createAh(pd)
-  new DataView(bytes.buffer).setUint16(6, 3, true)
+  new DataView(bytes.buffer).setUint16(6, 3, true) // length of the response buffer, in words
   let driverPart: Uint8Array | undefined
   // The driver's part of the response follows the 4 bytes of CREATE_AH at address 0.
   const copyOut = (address: bigint, written: Uint8Array): void => {

@@ -21,8 +21,10 @@ import { callsOf } from '../spec/arbitrary.ts'
 import { fakeMemory, readAbilog } from './abilog.ts'
 import { ARENA, AT, arena, type FakeView, fakeView, rxeSchema } from './fake-view.ts'
 
-const errorOf = (decoded: Decoded | Answer): string =>
-  isAnswer(decoded) ? (decoded.ret < 0 ? errnoName(-decoded.ret) : String(decoded.ret)) : 'OK'
+const errorOf = (decoded: Decoded | Answer): string => {
+  if (!isAnswer(decoded)) return 'OK'
+  return decoded.ret < 0 ? errnoName(-decoded.ret) : String(decoded.ret)
+}
 
 // ---- write ----
 
@@ -106,22 +108,16 @@ test('write, extended: a shorter response buffer gets the first part of the resp
   assert.equal(response.getUint32(192, true), 0xcccccccc)
 })
 
-/** A CREATE_QP of a QP type, with input for the driver. */
+/** CREATE_QP: response, user handle, PD, CQs, SRQ, sizes, sq_sig_all, type, is_srq, driver's input. */
 const createQpCommand = (type: number, driverInput: number[] = []): number[] =>
   command(
     CREATE_QP,
     [
       ...u64(ARENA),
       ...u64(1n),
-      ...u32(0),
-      ...u32(1),
-      ...u32(1),
-      ...u32(0),
-      ...new Array(20).fill(0),
-      1,
-      type,
-      0,
-      0,
+      ...[0, 1, 1, 0].flatMap(u32),
+      ...[0, 0, 0, 0, 0].flatMap(u32),
+      ...[1, type, 0, 0],
       ...driverInput,
     ],
     16,
@@ -149,6 +145,19 @@ test('each QP type has a class; type DRIVER is EOPNOTSUPP, types that programs c
   assert.equal(errorOf(write(createQpCommand(2, u64(0n)))), 'EINVAL')
 })
 
+/** Bits of ib_qp_attr_mask. */
+const STATE = 1 << 0
+const QKEY = 1 << 6
+const PATH_MTU = 1 << 8
+const RQ_PSN = 1 << 12
+const CAP = 1 << 19
+const UNKNOWN_BIT = 1 << 21
+/** Offsets in struct ib_uverbs_modify_qp. */
+const QKEY_AT = 72
+const RQ_PSN_AT = 76
+const STATE_AT = 96
+const PATH_MTU_AT = 98
+
 /** A MODIFY_QP of handle 3. `changes`: bytes by offset. */
 const modify = (mask: number, changes: Readonly<Record<number, number>> = {}): number[] => {
   const body = new Array(112).fill(0)
@@ -159,25 +168,25 @@ const modify = (mask: number, changes: Readonly<Record<number, number>> = {}): n
 
 test('MODIFY_QP: unknown mask bits are EOPNOTSUPP, attributes that RC lacks and values out of limits EINVAL', () => {
   assert.equal(errorOf(write(modify(0))), 'OK')
-  assert.equal(errorOf(write(modify(1 << 21))), 'EOPNOTSUPP')
-  assert.equal(errorOf(write(modify(1 << 6))), 'EINVAL')
-  assert.equal(errorOf(write(modify(1 << 19))), 'EINVAL')
-  assert.equal(errorOf(write(modify(1 << 8, { 98: 5 }))), 'OK')
-  assert.equal(errorOf(write(modify(1 << 8, { 98: 6 }))), 'EINVAL')
-  assert.equal(errorOf(write(modify(1, { 96: 7 }))), 'EINVAL')
+  assert.equal(errorOf(write(modify(UNKNOWN_BIT))), 'EOPNOTSUPP')
+  assert.equal(errorOf(write(modify(QKEY))), 'EINVAL')
+  assert.equal(errorOf(write(modify(CAP))), 'EINVAL')
+  assert.equal(errorOf(write(modify(PATH_MTU, { [PATH_MTU_AT]: 5 }))), 'OK')
+  assert.equal(errorOf(write(modify(PATH_MTU, { [PATH_MTU_AT]: 6 }))), 'EINVAL')
+  assert.equal(errorOf(write(modify(STATE, { [STATE_AT]: 7 }))), 'EINVAL')
   // Without its mask bit, an invalid byte is ignored.
-  assert.equal(errorOf(write(modify(1, { 98: 6 }))), 'OK')
+  assert.equal(errorOf(write(modify(STATE, { [PATH_MTU_AT]: 6 }))), 'OK')
 })
 
 test('MODIFY_QP of UD takes a Q_Key; attributes of connected services are EINVAL', () => {
   const asUd = (view: FakeView): unknown => view.handles.set(3, 'ud_qp')
-  const decoded = write(modify(1 << 6, { 72: 1, 75: 0x80 }), asUd)
+  const decoded = write(modify(QKEY, { [QKEY_AT]: 1, [QKEY_AT + 3]: 0x80 }), asUd)
   assert.deepEqual(!isAnswer(decoded) && decoded.call.args, { qkey: 0x80000001 })
-  assert.equal(errorOf(write(modify(1 << 8, { 98: 5 }), asUd)), 'EINVAL')
+  assert.equal(errorOf(write(modify(PATH_MTU, { [PATH_MTU_AT]: 5 }), asUd)), 'EINVAL')
 })
 
 test('MODIFY_QP: a PSN has 24 bits; the LEGACY attribute keeps the upper 8', () => {
-  const bytes = modify(1 << 12, { 76: 1, 77: 2, 78: 3, 79: 0xff })
+  const bytes = modify(RQ_PSN, { [RQ_PSN_AT]: 1, [RQ_PSN_AT + 1]: 2, [RQ_PSN_AT + 2]: 3, [RQ_PSN_AT + 3]: 0xff })
   const decoded = write(bytes)
   assert.ok(!isAnswer(decoded))
   assert.deepEqual(decoded.call.args, { rqPsn: 0x030201 })

@@ -8,7 +8,7 @@ import type { Answer, Decoded, Result } from '../../src/uapi/call.ts'
 import { isAnswer } from '../../src/uapi/call.ts'
 import { GET_CONTEXT_AGAIN } from '../../src/uapi/linux/caller.ts'
 import { encodeLinux, type LinuxImage } from '../../src/uapi/linux/encode.ts'
-import { EntryPoint, unpackLegacy } from '../../src/uapi/linux/legacy.ts'
+import { EntryPoint, packLegacy, unpackLegacy } from '../../src/uapi/linux/legacy.ts'
 import { decodeResult, encodeCall } from '../../src/uapi/object/client.ts'
 import { decodeMessage } from '../../src/uapi/object/dialect.ts'
 import {
@@ -167,13 +167,9 @@ test('a MODIFY_QP with a zeroed struct in its LEGACY attribute is the same call'
   for (const { logged, view, decoded } of replay('ibv_rc_pingpong.client.abilog')) {
     if (isAnswer(decoded) || decoded.call.methodName !== 'modify' || logged.kind !== 'ioctl') continue
     const { parts } = unpackLegacy(decoded.legacy()!)
-    const zeroed = [EntryPoint.IOCTL as number, 0, parts.length, 0].concat(
-      ...parts.map((part, i) => {
-        const bytes = i === 0 ? part : new Uint8Array(part.length)
-        return [part.length & 0xff, part.length >> 8, 0, 0, ...bytes]
-      }),
-    )
-    const image = encodeLinux(decoded.call, Uint8Array.from(zeroed))
+    const [message, ...memory] = parts
+    const zeroed = [message, ...memory.map(part => new Uint8Array(part.length))]
+    const image = encodeLinux(decoded.call, packLegacy({ entryPoint: EntryPoint.IOCTL, parts: zeroed }))
     view.memory = fakeMemory()
     view.memory.map(MESSAGE_AT, image.bytes)
     for (const { address, bytes } of image.memory) view.memory.map(address, bytes)
@@ -213,7 +209,7 @@ test('raw.abilog: hand-made calls, except QUERY_CONTEXT, get the kernel’s answ
     .split('\n## rdma_cm')[0]
     .split('\n')
     .filter(line => line !== '' && !line.startsWith('##') && !line.startsWith('read()'))
-    .map(line => line.slice(0, line.indexOf('  ') < 0 ? undefined : Math.min(line.indexOf('  '), 62)).trim())
+    .map(line => line.slice(0, 62).trim())
   const calls = readAbilog('raw.abilog')
     .filter(onUverbs)
     .filter(call => ['ioctl', 'write', 'request'].includes(call.kind))

@@ -131,18 +131,22 @@ test('OPEN_QP opens a target by its number', () => {
 })
 
 test('MODIFY_QP clears attributes that initiators and targets lack, as Linux does', () => {
+  // Handles of `write`.
+  const [INITIATOR, TARGET, RC] = [5, 6, 7]
   const change = (handle: number, mask: number) => {
     const body = new Array(112).fill(0)
     body.splice(64, 8, ...u32(handle), ...u32(mask))
     return write(MODIFY_QP, body).decoded
   }
   // Bits of ib_qp_attr_mask. REQUESTER has both retry counts and MAX_QP_RD_ATOMIC.
+  const STATE = 1 << 0
+  const QKEY = 1 << 6
   const MIN_RNR = 1 << 15
   const MAX_DEST_RD = 1 << 17
   const REQUESTER = (1 << 10) | (1 << 11) | (1 << 13)
-  assert.deepEqual(callOf(change(5, 1 | MIN_RNR | MAX_DEST_RD)).args, { state: 0 })
-  assert.deepEqual(callOf(change(6, 1 | REQUESTER)).args, { state: 0 })
-  assert.deepEqual(Object.keys(callOf(change(7, 1 | MIN_RNR | REQUESTER)).args).sort(), [
+  assert.deepEqual(callOf(change(INITIATOR, STATE | MIN_RNR | MAX_DEST_RD)).args, { state: 0 })
+  assert.deepEqual(callOf(change(TARGET, STATE | REQUESTER)).args, { state: 0 })
+  assert.deepEqual(Object.keys(callOf(change(RC, STATE | MIN_RNR | REQUESTER)).args).sort(), [
     'maxRdAtomic',
     'minRnrTimer',
     'retryCnt',
@@ -150,5 +154,5 @@ test('MODIFY_QP clears attributes that initiators and targets lack, as Linux doe
     'state',
   ])
   // Linux does not clear the Q_Key, which an initiator lacks too.
-  assert.equal(errorOf(change(5, 1 << 6)), 'EINVAL')
+  assert.equal(errorOf(change(INITIATOR, QKEY)), 'EINVAL')
 })

@@ -115,7 +115,8 @@ const post = (ring: ProgramRing, request: Request, isDatagram: boolean): void =>
   const { opcode, address, rkey, qpnOrNewRkey, qkeyOrLkey } = request
   const remote = new RemoteRange(address, rkey, request.length)
   const inline = SENDS.includes(opcode) ? request.inline : undefined
-  const slices = DATALESS.includes(opcode) || opcode === ATOMIC_WRITE || inline ? undefined : request.local
+  const hasSlices = !DATALESS.includes(opcode) && opcode !== ATOMIC_WRITE && inline === undefined
+  const slices = hasSlices ? request.local : undefined
   putSend(ring, at, opcode, request.id, inline ? request.flags | SendFlags.values.INLINE : request.flags)
   if (inline) putInline(ring, at, inline)
   else if (slices === undefined || Array.isArray(slices)) putMany(ring, at, slices)

@@ -118,8 +118,9 @@ test("a program’s writes to its header do not move the device's elements", nat
 
 test('rings of a slab that crosses a chunk boundary of the file are mapped', native, () => {
   const { rings, programRingOf, close } = deviceAndLibrary(true)
-  // Columns: number of rings, elements, bytes of an element. The slabs have 193, 2 × 18, 2 × 10, 4 and 3 pages, after
-  // one page of the first ring: the last slab crosses the boundary of the chunk of 256 pages.
+  // Columns: number of rings, elements, bytes of an element. The first ring ends one page after a chunk boundary. The
+  // slabs of the other rings have 193, 2 × 18, 2 × 10, 4 and 3 pages, so the last slab crosses the next boundary: a
+  // chunk has 256 pages.
   const sizes = [
     [1, 20_000, 128],
     [1, 2047, 128],

@@ -161,13 +161,14 @@ describe('flipped bits', () => {
       for (let bit = 0; bit < headers * 8; bit++) {
         const mutated = bytes.slice()
         mutated[bit >> 3] ^= 0x80 >> (bit & 7)
-        if (frame.kind === 'ipv4' && bit >= 14 * 8 && bit < 34 * 8) fixHeaderChecksum(mutated)
+        const byte = bit >> 3
+        if (frame.kind === 'ipv4' && byte >= 14 && byte < 34) fixHeaderChecksum(mutated)
         const parsed = parseFrame(mutated)
         assert.deepEqual(emitFrame(parsed), mutated, `${name}, bit ${bit}`)
-        const byte = bit >> 3
+        // the traffic class starts in the second half of byte 14
+        const isInTrafficClass = frame.kind === 'ipv6' && byte === 14 && bit % 8 >= 4
         const mayChange =
-          uncovered[frame.kind].some(([from, length]) => byte >= from && byte < from + length) ||
-          (frame.kind === 'ipv6' && bit >= 14 * 8 + 4 && bit < 16 * 8)
+          isInTrafficClass || uncovered[frame.kind].some(([from, length]) => byte >= from && byte < from + length)
         const accepted = parsed.kind !== 'opaque' && verify(parsed)
         // fixHeaderChecksum has corrected a flipped bit of the header checksum
         assert.equal(accepted, mayChange, `${name}, bit ${bit}`)

@@ -83,6 +83,7 @@ const withoutReserved = (packet: WellFormedPacket): WellFormedPacket =>
 test('each accessor reads and writes its field', () => {
   const seen = new Set<string>()
   const { bytes: written, view: writtenView } = plainArena(64)
+  const putAt = 3
   fc.assert(
     fc.property(anyPacket, original => {
       const packet = withoutReserved(original)
@@ -99,10 +100,10 @@ test('each accessor reads and writes its field', () => {
         const size = headers[header].bytes
         written.fill(0xee)
         const put: Check<never> = puts[header]
-        put(records[header], writtenView, 3)
-        assert.deepEqual(written.slice(3, 3 + size), bytes.slice(at, at + size), header)
+        put(records[header], writtenView, putAt)
+        assert.deepEqual(written.slice(putAt, putAt + size), bytes.slice(at, at + size), header)
         assert.ok(
-          written.every((byte, i) => byte === 0xee || (i >= 3 && i < 3 + size)),
+          written.every((byte, i) => byte === 0xee || (i >= putAt && i < putAt + size)),
           header,
         )
       }

@@ -33,11 +33,14 @@ const byDefinition = (frame: Ipv4Frame | Ipv6Frame): number => {
   const masked = emitFrame(frame).subarray(14)
   const udp = frame.kind === 'ipv4' ? 20 : 40
   if (frame.kind === 'ipv4') {
+    // traffic class, TTL, header checksum
     for (const at of [1, 8, 10, 11]) masked[at] = 0xff
   } else {
+    // traffic class and flow label, hop limit
     masked[0] |= 0x0f
     for (const at of [1, 2, 3, 7]) masked[at] = 0xff
   }
+  // UDP checksum, and the byte of FECN and BECN
   for (const at of [udp + 6, udp + 7, udp + 8 + 4]) masked[at] = 0xff
   return crc32(Buffer.concat([Buffer.alloc(8, 0xff), masked.subarray(0, -4)]))
 }
@@ -128,6 +131,10 @@ describe('ICRC', () => {
 })
 
 describe('seal and verify', () => {
+  /**
+   * Whether a packet with the ICRC of `seal` is valid. Asserts that another identification or length, or a flipped bit,
+   * makes it invalid; `flip` selects the identification and the bit.
+   */
   const check = (seal: typeof sealIcrc, frame: Ipv4Frame | Ipv6Frame, flip: number): boolean => {
     const arena = arenaOver(frame.payload.slice())
     const flow = makeFlow(frame)
@@ -136,13 +143,13 @@ describe('seal and verify', () => {
     seal(arena, 0, length, flow, identification)
     assert.deepEqual(arena.bytes.subarray(0, -4), frame.payload.subarray(0, -4))
     const right = verifyIcrc(arena, 0, length, flow, identification)
-    // another identification (IPv4), length or bit is detected
     if (flow.version === 4) assert.ok(!verifyIcrc(arena, 0, length, flow, identification ^ (1 + (flip % 0xffff))))
     assert.ok(!verifyIcrc(arena, 0, length - 1, flow, identification))
     const bit = flip % (length * 8)
-    arena.bytes[bit >> 3] ^= 0x80 >> (bit & 7)
+    const byte = bit >> 3
+    arena.bytes[byte] ^= 0x80 >> (bit & 7)
     // byte 0 is the opcode, which selects the kind of ICRC; byte 4 is not covered
-    if (bit >> 3 !== 4 && bit >> 3 !== 0) assert.ok(!verifyIcrc(arena, 0, length, flow, identification), `bit ${bit}`)
+    if (byte !== 0 && byte !== 4) assert.ok(!verifyIcrc(arena, 0, length, flow, identification), `bit ${bit}`)
     return right
   }
 
@@ -199,8 +206,8 @@ describe('seal and verify', () => {
         const flow = makeFlow(frame)
         const real = identificationOf(frame)
         sealIcrc(arena, 0, length, flow, real)
-        const found = flow.version === 4 ? real : expected
-        assert.equal(findIdentification(arena, 0, length, flow, expected), found)
+        const wanted = flow.version === 4 ? real : expected
+        assert.equal(findIdentification(arena, 0, length, flow, expected), wanted)
         assert.equal(findIdentification(arena, 0, length, flow, real), real)
         if (arena.bytes[0] === FLUSH || flip % length === 4) return
         arena.bytes[flip % length] ^= 1 + (flip % 255)
@@ -271,17 +278,19 @@ describe('sealIcrcs and countRightIcrcs', () => {
             const flow = flows[isV6 ? 1 : 0]
             const { bytes } = arena
             for (let i = 0; i < length * count; i++) bytes[i] = Math.imul(i + at, 0x9e37_79b1) >>> 24
-            const flushes = Math.floor(at / 7) % 3 === 0 ? at % count : -1
-            for (let i = 0; i < count; i++) bytes[i * length] = i === flushes ? FLUSH : 7
+            const flushIndex = Math.floor(at / 7) % 3 === 0 ? at % count : -1
+            for (let i = 0; i < count; i++) bytes[i * length] = i === flushIndex ? FLUSH : 7
             sealIcrcs(arena, 0, length, count, flow, identification)
             for (let i = 0; i < count; i++)
               assert.ok(verifyIcrc(arena, i * length, length, flow, (identification + i) & 0xffff))
             const right = (): number => countRightIcrcs(arena, 0, length, count, flow, identification)
-            assert.equal(right(), flushes < 0 ? count : flushes)
+            // rdma_rxe's ICRC of a FLUSH counts as wrong
+            const expected = flushIndex < 0 ? count : flushIndex
+            assert.equal(right(), expected)
             const wrong = at % (length * count)
             if (wrong % length === 4) return // FECN and BECN may change
             bytes[wrong] ^= 0x10
-            assert.equal(right(), Math.min(Math.floor(wrong / length), flushes < 0 ? count : flushes))
+            assert.equal(right(), Math.min(Math.floor(wrong / length), expected))
           },
         ),
         { numRuns: 60 },

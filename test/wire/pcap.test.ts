@@ -20,6 +20,8 @@ const block = (order: Order, type: number, ...parts: Buffer[]): Buffer => {
   return Buffer.concat([u32(order, type, padded.length + 12), padded, u32(order, padded.length + 12)])
 }
 const data = Buffer.from('hello')
+/** The option with the time unit of an interface. */
+const IF_TSRESOL = 9
 
 for (const order of ['LE', 'BE'] as const) {
   test(`pcap, ${order}: times in microseconds or nanoseconds`, () => {
@@ -51,11 +53,11 @@ for (const order of ['LE', 'BE'] as const) {
       1,
       u16(order, 113, 0),
       u32(order, 0),
-      u16(order, 9, 1),
+      u16(order, IF_TSRESOL, 1),
       Buffer.of(9, 0, 0, 0),
       u32(order, 0),
     )
-    const binary = block(order, 1, u16(order, 1, 0), u32(order, 0), u16(order, 9, 1), Buffer.of(0x8a, 0, 0, 0))
+    const binary = block(order, 1, u16(order, 1, 0), u32(order, 0), u16(order, IF_TSRESOL, 1), Buffer.of(0x8a, 0, 0, 0))
     const packet = (from: number): Buffer => block(order, 6, u32(order, from, 1, 1024, 5, 5), data)
     const simple = block(order, 3, u32(order, 5), data.subarray(0, 4))
     const unknown = block(order, 0xbad, u32(order, 1, 2, 3))

@@ -19,7 +19,7 @@ import {
   syndromeValueOf,
 } from './conversation.ts'
 import type { Facts } from './facts.ts'
-import { type Pair, peerOf, qpnOn } from './pairs.ts'
+import { type Pair, peerQpnOf, qpnOn } from './pairs.ts'
 import type { PlayResult, Sent, Timing } from './play.ts'
 
 export interface Recorded {
@@ -65,7 +65,7 @@ export const recordedStreams = (
   const qpns = [...new Set(pairs.map(pair => qpnOn(pair, side)))]
   return qpns.map(qpn => {
     const pair = pairs.find(p => qpnOn(p, side) === qpn)!
-    const peer = peerOf(pair, side)
+    const peer = peerQpnOf(pair, side)
     const sentPackets = entries.filter(e => e.from === side && e.packet.BTH.destQp === peer)
     const requests = sentPackets.filter(e => isRequest(e.packet))
     return {

@@ -110,6 +110,10 @@ export interface Result {
   readonly after: string
 }
 
+/** A failed completion has no opcode and length. */
+const completionText = (status: number, opcode: number, length: number): string =>
+  status === 0 ? `status 0 opcode ${opcode} len ${length}` : `status ${status}`
+
 const qpnOf = (frame: Ipv4Frame): number =>
   (frame.payload[QPN_AT] << 16) | (frame.payload[QPN_AT + 1] << 8) | frame.payload[QPN_AT + 2]
 
@@ -137,16 +141,16 @@ const WRONG_KEYS = [0xdeadbeef]
 export const run = (linux: Linux, name: string, frames: readonly Ipv4Frame[]): Result => {
   const frameWithAddress = frames.find(f => remoteOf(f.payload) !== undefined)
   const first = frameWithAddress && remoteOf(frameWithAddress.payload)
-  // most cases access first the start of the region, or the atomic word (flush_global by a WRITE)
-  const offset =
-    FIRST_OFFSETS[name] ??
-    (name === 'flush_global' || (frameWithAddress !== undefined && isToWord(frameWithAddress.payload))
-      ? WORD_OFFSET
-      : 0)
+  // flush_global starts with a WRITE to the word
+  const startsAtWord = name === 'flush_global' || (frameWithAddress !== undefined && isToWord(frameWithAddress.payload))
+  const offset = FIRST_OFFSETS[name] ?? (startsAtWord ? WORD_OFFSET : 0)
   const base = first === undefined ? MEMORY_BASE : first.va - BigInt(offset)
   const node = createNode({
     memoryBytes: REGION_BYTES,
-    locate: a => Number(a >= MEMORY_BASE && a < MEMORY_BASE + BigInt(REGION_BYTES) ? a - MEMORY_BASE : a - base),
+    locate: address => {
+      const isLocal = address >= MEMORY_BASE && address < MEMORY_BASE + BigInt(REGION_BYTES)
+      return Number(address - (isLocal ? MEMORY_BASE : base))
+    },
   })
   for (let i = 0; i < REGION_BYTES; i++) node.memory[i] = 'a'.charCodeAt(0) + (i % 26)
   node.words.setBigUint64(WORD_OFFSET, 5n, true)
@@ -172,7 +176,8 @@ export const run = (linux: Linux, name: string, frames: readonly Ipv4Frame[]): R
     // shorter than BTH and ICRC
     const isTooShort = frame.payload.length < 16
     if (isTooShort || !isIcrcCorrect || qpnOf(frame) !== qpn) continue
-    node.inject(row, frame.payload, 0, frame.source.join() === ATTACKER.join() ? 0 : 1)
+    const peer = frame.source.join() === ATTACKER.join() ? 0 : 1
+    node.inject(row, frame.payload, 0, peer)
     node.endBurst()
     node.transmit(0)
   }
@@ -184,7 +189,7 @@ export const run = (linux: Linux, name: string, frames: readonly Ipv4Frame[]): R
   const { state, rqPsn } = node.engine.query(row)
   const hex = rqPsn.toString(16).padStart(6, '0')
   const word = node.words.getBigUint64(WORD_OFFSET, true)
-  const lines = node.cqes.map(c => `status ${c.status}${c.status === 0 ? ` opcode ${c.opcode} len ${c.bytes}` : ''}`)
+  const lines = node.cqes.map(c => completionText(c.status, c.opcode, c.bytes))
   return { replies, after: [...lines, `state ${state} rq_psn 0x${hex}`, `word ${word}`].join('; ') }
 }
 
@@ -198,8 +203,8 @@ export const plainAfter = (after: string): string =>
     .flatMap(part => {
       const wc = /^(?:(\d+) x \()?wc status (\d+) \(.*?\) opcode (\d+) len (\d+)/.exec(part)
       if (wc !== null) {
-        const line = `status ${wc[2]}${wc[2] === '0' ? ` opcode ${wc[3]} len ${wc[4]}` : ''}`
-        return Array<string>(Number(wc[1] ?? 1)).fill(line)
+        const [, count, status, opcode, length] = wc
+        return Array<string>(Number(count ?? 1)).fill(completionText(Number(status), Number(opcode), Number(length)))
       }
       const qp = /^qp state (\d) sq_psn \S+ rq_psn (\S+)/.exec(part)
       return [qp === null ? part : `state ${qp[1]} rq_psn ${qp[2]}`]

@@ -71,7 +71,7 @@ export const remoteOf = (message: Message): { address: bigint; key: number; leng
   return { address: BigInt(header.va), key: Number(header.rkey), length: Number(header.dmaLen ?? 8) }
 }
 
-/** The access right that a READ, WRITE, ATOMIC WRITE or atomic needs, by its OP_… bits. */
+/** The access right that a message with these OP_… bits needs; 0 for a FLUSH. */
 const rightOf = (flags: number): number => {
   if ((flags & OP_READ) !== 0) return AccessRight.REMOTE_READ
   if ((flags & OP_ATOMIC) !== 0) return AccessRight.REMOTE_ATOMIC

@@ -59,7 +59,7 @@ export interface Message {
 /** Offset of a packet's PSN from the requester's first PSN. */
 const psnOffset = (pair: Pair, entry: Entry): number => psnDistance(pair.firstPsn, entry.packet.BTH.psn)
 
-/** A READ takes one PSN for each response packet, another request packet one. */
+/** The number of PSNs of a request packet: for a READ, one for each response packet. */
 const psnsOf = (entry: Entry, mtu: number): number => {
   if ((flagsOf(entry.packet) & OP_READ) === 0) return 1
   return Math.max(1, Math.ceil(field(entry.packet, 'RETH', 'dmaLen') / mtu))

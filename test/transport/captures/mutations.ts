@@ -147,7 +147,9 @@ export const deliveredMutants = (
   const withPayload = completed.findLast(m => m.entry.packet.payload.length > 0 && !m.entry.isLost)?.entry
   addMutant('other payload in request', withPayload, e => {
     const bytes = e.bytes.slice()
-    bytes[bytes.length - ICRC_BYTES - (-e.packet.payload.length & 3) - 1] ^= 0x20
+    const padBytes = -e.packet.payload.length & 3
+    const payloadEnd = bytes.length - ICRC_BYTES - padBytes
+    bytes[payloadEnd - 1] ^= 0x20
     return bytes
   })
   return mutants

@@ -17,7 +17,7 @@ import type { Facts } from './facts.ts'
 import { type LoggedCompletion, readLog } from './log.ts'
 import { remoteOf, responseIndex } from './memory.ts'
 import { type Message, takesReceive } from './messages.ts'
-import { grhBytes, type PlayResult, type Work } from './play.ts'
+import { grhBytes, type PlayedQp, type PlayResult } from './play.ts'
 
 type Cqe = PlayResult['node']['cqes'][number]
 
@@ -50,7 +50,7 @@ export const outcomeFaults = (conversation: Conversation, side: Side, facts: Fac
 }
 
 /** Compares a queue pair's receive completions, and the data in its buffers, with the peer's messages. */
-const receiveFaults = (end: Work, cqes: readonly Cqe[], memory: Uint8Array): string[] => {
+const receiveFaults = (end: PlayedQp, cqes: readonly Cqe[], memory: Uint8Array): string[] => {
   const received = cqes.filter(c => c.cq === RECV_CQ && c.status === SUCCESS)
   const grh = grhBytes((end.asResponder ?? end.asRequester)!)
   const isReliable = reliableService[(end.asResponder ?? end.asRequester)!.service] !== 0
@@ -78,7 +78,7 @@ const receiveFaults = (end: Work, cqes: readonly Cqe[], memory: Uint8Array): str
 }
 
 /** The recorded result of a READ or atomic. If a response was repeated, the last copy counts. */
-const responseData = ({ entries }: Conversation, end: Work, message: Message, mtu: number): Uint8Array => {
+const responseData = ({ entries }: Conversation, end: PlayedQp, message: Message, mtu: number): Uint8Array => {
   const bytes = new Uint8Array(message.length)
   for (const entry of entries) {
     if (entry.isLost || end.asRequester === undefined) continue
@@ -92,7 +92,7 @@ const responseData = ({ entries }: Conversation, end: Work, message: Message, mt
 }
 
 /** Compares a queue pair's send completions, and the data of READs and atomics, with the recorded responses. */
-const sendFaults = (conversation: Conversation, end: Work, cqes: readonly Cqe[], memory: Uint8Array): string[] =>
+const sendFaults = (conversation: Conversation, end: PlayedQp, cqes: readonly Cqe[], memory: Uint8Array): string[] =>
   end.posted.flatMap(({ message, dataAt, signaled }, k) => {
     const completions = cqes.filter(c => c.cq !== RECV_CQ && c.id === k)
     const isComplete = message.completeAt !== Number.POSITIVE_INFINITY
@@ -116,9 +116,10 @@ const logFaults = (logged: readonly LoggedCompletion[], cqes: readonly Cqe[]): s
     if (c.status !== SUCCESS) return []
     const faults: string[] = []
     if (c.opcode !== ours.opcode) faults.push(`completion ${i}: opcode ${ours.opcode}, the program had ${c.opcode}`)
-    if (c.opcode >= RECV && c.bytes !== ours.bytes)
+    const isReceive = c.opcode >= RECV
+    if (isReceive && c.bytes !== ours.bytes)
       faults.push(`completion ${i}: ${ours.bytes} bytes, the program had ${c.bytes}`)
-    if (c.opcode >= RECV && (c.flags & WITH_IMM) !== 0 && c.imm !== ours.imm)
+    if (isReceive && (c.flags & WITH_IMM) !== 0 && c.imm !== ours.imm)
       faults.push(`completion ${i}: immediate ${ours.imm}, the program had ${c.imm}`)
     return faults
   })

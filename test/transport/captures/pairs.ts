@@ -128,4 +128,4 @@ const hasResponses = (sent: readonly Entry[], received: readonly Entry[]): boole
 export const qpnOn = (pair: Pair, side: Side): number =>
   pair.requester === side ? pair.requesterQpn : pair.responderQpn
 /** The QPN on the other side. */
-export const peerOf = (pair: Pair, side: Side): number => qpnOn(pair, otherSide(side))
+export const peerQpnOf = (pair: Pair, side: Side): number => qpnOn(pair, otherSide(side))

@@ -138,7 +138,7 @@ export const permittedOutcomes: readonly { readonly capture: string; readonly si
   { capture: 'memory_window_type1', side: 1, text: `the state is ${ERR}, the program says ${RTS}` },
 ]
 
-/** Whether a row permits a difference of the packet; for datagrams to QP 1, of `field`. */
+/** Whether a row names the packet; for a datagram to QP 1, whether a row permits a difference of `field`. */
 export const isExempt =
   (capture: string, side: Side) =>
   ({ number, packet }: Recorded, field: string): boolean =>
@@ -158,7 +158,8 @@ export const permitFor = (capture: string, side: Side, used: Set<Row>): Permit =
     if (row === undefined) return undefined
     used.add(row)
     if (row.fields.packet === undefined) return { recorded: 1, ours: 1 }
-    return namesPacket(row, undefined) ? { recorded: 0, ours: 1 } : { recorded: 1, ours: 0 }
+    const isOnlyOurs = namesPacket(row, undefined)
+    return isOnlyOurs ? { recorded: 0, ours: 1 } : { recorded: 1, ours: 0 }
   }
 }
 

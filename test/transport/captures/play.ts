@@ -1,6 +1,6 @@
 /*
  * Replays a capture in virtual time, with our engine in place of one side. Our engine sends a request packet only where
- * the recording has one, so that the recorded packets are in flight when one is lost.
+ * the recording has one, so that a loss hits the same packets in flight as in the recording.
  */
 import { OP_END, OP_IMM, OP_SEND, OP_START } from '../../../src/spec/wire/opcodes.ts'
 import { Service } from '../../../src/spec/wire/services.ts'
@@ -26,7 +26,6 @@ import {
   isRead,
   isRequest,
   isRnrNak,
-  otherSide,
   rnrSince,
   type Side,
   syndromeValueOf,
@@ -34,7 +33,7 @@ import {
 import type { Facts } from './facts.ts'
 import { memoryOf, remoteOf, responseIndex, type SideMemory } from './memory.ts'
 import { type Message, messagesOf, takesReceive, workOpcode } from './messages.ts'
-import { type Pair, peerOf, qpnOn } from './pairs.ts'
+import { type Pair, peerQpnOf, qpnOn } from './pairs.ts'
 
 export type Timing = 'immediate' | 'after the RNR timer' | 'after the ACK timeout'
 
@@ -53,7 +52,7 @@ export interface Stream {
 }
 
 /** A queue pair. IDs of work requests are indexes of `posted` and `receives`. */
-export interface Work {
+export interface PlayedQp {
   readonly row: number
   readonly qpn: number
   readonly stream: Stream
@@ -69,7 +68,7 @@ export interface Work {
 export interface PlayResult {
   readonly node: TestNode
   readonly memory: SideMemory
-  readonly ends: readonly Work[]
+  readonly ends: readonly PlayedQp[]
   /** Sentences about requests that our engine sent too early; only if `postedAtOnce`. */
   readonly unexpected: readonly string[]
 }
@@ -78,6 +77,10 @@ const { FENCE, SIGNALED, SOLICITED } = SendFlags.values
 const { ATOMIC_FETCH_AND_ADD } = WrOpcode.values
 /** Length of the GRH before a datagram in its receive buffer. */
 const GRH_BYTES = 40
+/** More than a GRH and the alignment of a buffer. */
+const BUFFER_OVERHEAD = 128
+/** More than a size in `facts.receives`. */
+const MAX_RECEIVE_BYTES = 0x1_0000
 // codes of the ACK timeout and the RNR timer, and the number of READs and atomics in flight
 const DEFAULT_TIMEOUT = 14
 const DEFAULT_RNR_TIMER = 12
@@ -90,7 +93,7 @@ export interface Posted {
   readonly signaled: boolean
 }
 
-interface End extends Work {
+interface End extends PlayedQp {
   readonly toPost: Message[]
   readonly posted: Posted[]
   /** Request packets of our engine that come later in the recording. */
@@ -140,14 +143,17 @@ export const play = (
   const { space, regions, content } = memory
   const messages = pairs.flatMap(p => messagesOf(conversation, p))
   /** Buffers of work requests lie behind the memory that the peer accesses. */
-  const bufferBytes = messages.reduce((sum, m) => sum + m.length + 128, 0) + (facts.receives ?? []).length * 0x1_0000
+  const bufferBytes =
+    messages.reduce((sum, m) => sum + m.length + BUFFER_OVERHEAD, 0) + (facts.receives ?? []).length * MAX_RECEIVE_BYTES
+  const memoryBytes = space.bytes + bufferBytes
   const node = createNode({
-    memoryBytes: space.bytes + bufferBytes,
+    memoryBytes,
     maxPackets: 1,
     locate: address => {
       // buffers of work requests are at MEMORY_BASE + offset; other addresses are recorded
       const local = address - MEMORY_BASE
-      return local >= space.bytes && local < 0x1000_0000n ? Number(local) : space.locate(address)
+      const isBuffer = local >= space.bytes && local < memoryBytes
+      return isBuffer ? Number(local) : space.locate(address)
     },
   })
   node.memory.set(content)
@@ -168,6 +174,8 @@ export const play = (
   }
   const ends = connectEnds(conversation, pairs, side, facts, node)
   const endOf = (qpn: number): End | undefined => ends.find(end => end.qpn === qpn)
+  const endWithPeer = (qpn: number): End | undefined =>
+    ends.find(({ asRequester, asResponder }) => peerQpnOf((asRequester ?? asResponder)!, side) === qpn)
   let now = 0
   /** Number of the current recorded packet. */
   let packetNumber = 0
@@ -182,7 +190,7 @@ export const play = (
     takenPackets++
     const packet = parsePacket(next.bytes)
     if (packet.kind === 'opaque') throw new Error(`our engine sent an invalid packet: ${packet.reason}`)
-    const end = ends.find(e => peerOf((e.asRequester ?? e.asResponder)!, side) === packet.BTH.destQp)
+    const end = endWithPeer(packet.BTH.destQp)
     if (end === undefined) throw new Error(`our engine sent to QP ${packet.BTH.destQp}`)
     return { end, sent: { packet, timing, waited } }
   }
@@ -233,7 +241,7 @@ export const play = (
     packetNumber = entry.number
     if (entry.from === side) {
       finishBurst()
-      const end = ends.find(e => peerOf((e.asRequester ?? e.asResponder)!, side) === entry.packet.BTH.destQp)
+      const end = endWithPeer(entry.packet.BTH.destQp)
       if (end === undefined || !isRequest(entry.packet)) continue
       post(node, end, i, facts, allocate)
       takeRequest(end)
@@ -285,7 +293,7 @@ const connectEnds = (
     const pair = (asRequester ?? asResponder)!
     const row = node.createQp(qpn, { service: pair.service, maxSge: 1 })
     node.connect(row, {
-      destQpn: peerOf(pair, side),
+      destQpn: peerQpnOf(pair, side),
       access: REMOTE_ACCESS | (facts.access ?? 0),
       pathMtu: pair.mtu,
       sqPsn: asRequester?.firstPsn ?? 0,
@@ -363,10 +371,7 @@ const getsRnrNak = (entries: readonly Entry[], i: number, end: End): boolean => 
   const response = entries
     .slice(i + 1)
     .find(
-      e =>
-        e.from !== entries[i].from &&
-        !isRequest(e.packet) &&
-        e.packet.BTH.destQp === peerOf(end.asResponder!, otherSide(end.asResponder!.requester)),
+      e => e.from !== entries[i].from && !isRequest(e.packet) && e.packet.BTH.destQp === end.asResponder!.requesterQpn,
     )
   return response !== undefined && isRnrNak(response.packet) && response.packet.BTH.psn === entries[i].packet.BTH.psn
 }

@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { syndromeKind } from '../../../src/spec/wire/headers.ts'
+import { WcOpcode } from '../../../src/spec/work.ts'
 import { arenaOver } from '../../../src/wire/arena.ts'
 import {
   ERR,
@@ -22,6 +23,8 @@ import {
   WRITE,
 } from '../requests.ts'
 import { packet, SQ_PSN, startScript } from '../script.ts'
+
+const wc = WcOpcode.values
 
 describe('a completion', () => {
   it('comes with the ACK, in order; one ACK may complete several', () => {
@@ -43,9 +46,9 @@ describe('a completion', () => {
     assert.deepEqual(
       t.node.cqes.map(c => [c.opcode, c.bytes]),
       [
-        [0, 1],
-        [1, 1],
-        [0, 1],
+        [wc.SEND, 1],
+        [wc.RDMA_WRITE, 1],
+        [wc.SEND, 1],
       ],
     )
   })
@@ -73,7 +76,7 @@ describe('a completion', () => {
     assert.deepEqual(t.completions(), [])
     t.response('READ_RESP_LAST', 2, { payload: payload.slice(2 * MTU) })
     assert.deepEqual(t.completions(), ['1 ok'])
-    assert.deepEqual([t.node.cqes[0].opcode, t.node.cqes[0].bytes], [2, 2500])
+    assert.deepEqual([t.node.cqes[0].opcode, t.node.cqes[0].bytes], [wc.RDMA_READ, 2500])
     assert.deepEqual(t.node.memory.slice(10, 1510), payload.slice(0, 1500))
     assert.deepEqual(t.node.memory.slice(5000, 6000), payload.slice(1500))
     assert.equal(t.node.engine.nextTimeout(), Number.POSITIVE_INFINITY)
@@ -87,7 +90,7 @@ describe('a completion', () => {
     t.node.engine.onPacket(t.row, arena, 0, bytes.length, 0, 0)
     assert.deepEqual(arena.bytes, bytes)
     assert.deepEqual(t.completions(), ['1 ok'])
-    assert.deepEqual([t.node.cqes[0].opcode, t.node.cqes[0].bytes], [4, 8])
+    assert.deepEqual([t.node.cqes[0].opcode, t.node.cqes[0].bytes], [wc.FETCH_ADD, 8])
     assert.equal(t.node.words.getBigUint64(16, true), 0x0102_0304_0506_0708n)
   })
   it('of a SEND or WRITE comes with the response of a later READ or atomic', () => {

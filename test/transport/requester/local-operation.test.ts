@@ -7,7 +7,7 @@ import { describe, it } from 'node:test'
 import { WcOpcode } from '../../../src/spec/work.ts'
 import { Access } from '../../../src/transport/types.ts'
 import { createRandom, linkNodes } from '../link.ts'
-import { createNode, type SendSpec, type TestNode } from '../node.ts'
+import { createNode, LOCAL_KEY, type SendSpec, type TestNode } from '../node.ts'
 import { ERR, FENCE, NAK, READ, SEND, SIGNALED, SQD, sge, T14, WRITE, wr } from '../requests.ts'
 import { startScript } from '../script.ts'
 
@@ -22,7 +22,7 @@ const bind = (id: number, fields: Partial<SendSpec> = {}): SendSpec => ({
   imm: 0x12,
   remote: 4096,
   compare: 512n,
-  swap: (BigInt(REMOTE_READ_WRITE) << 32n) | 0x1111n,
+  swap: (BigInt(REMOTE_READ_WRITE) << 32n) | BigInt(LOCAL_KEY),
   ...fields,
 })
 const invalidate = (id: number, key: number, fields: Partial<SendSpec> = {}): SendSpec => ({
@@ -47,7 +47,7 @@ describe('a local request', () => {
     assert.deepEqual(t.completions(), ['1 ok'])
     assert.equal(t.node.cqes[0].opcode, WcOpcode.values.BIND_MW)
     assert.deepEqual(t.node.binds, [
-      { qpn: 0x11, window: KEY, key: 0x12, at: 4096, length: 512, lkey: 0x1111, access: REMOTE_READ_WRITE },
+      { qpn: 0x11, window: KEY, key: 0x12, at: 4096, length: 512, lkey: LOCAL_KEY, access: REMOTE_READ_WRITE },
     ])
   })
   it('LOCAL_INV completes with its own opcode', () => {

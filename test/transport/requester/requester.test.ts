@@ -5,6 +5,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { Errno } from '../../../src/spec/errno.ts'
 import { WcStatus } from '../../../src/spec/work.ts'
+import { PACKET_WEIGHT } from '../../../src/transport/state.ts'
 import { ALL_ACCESS, type SendSpec } from '../node.ts'
 import {
   CAS,
@@ -27,7 +28,7 @@ import {
   WRITE,
   WRITE_IMM,
 } from '../requests.ts'
-import { startScript } from '../script.ts'
+import { SQ_PSN, startScript } from '../script.ts'
 
 describe('packets of a message', () => {
   const messages: [SendSpec, string[]][] = [
@@ -136,7 +137,7 @@ describe('packets of a message', () => {
     assert.deepEqual(t.sent().slice(2), ['READ_REQUEST@2 ackreq reth +0:3000', 'SEND_ONLY@5 ackreq [1]'])
   })
   it('request an acknowledgement within a long message before the window is full', () => {
-    const t = startScript({}, { windowBytes: 16 * (MTU + 64) })
+    const t = startScript({}, { windowBytes: 16 * (MTU + PACKET_WEIGHT) })
     t.post({ id: 1, opcode: SEND, ...sge(0, 40 * MTU) })
     const sent = t.sent()
     assert.equal(sent.length, 16)
@@ -180,13 +181,13 @@ describe('the order of requests', () => {
     assert.deepEqual(t.sent(), ['SEND_ONLY@-8388608 ackreq'])
     t.response('READ_RESP_MIDDLE', 1, { payload: 256 })
     assert.equal(t.state, RTS)
-    assert.equal(t.node.engine.query(t.row).sqPsn, (0xfffffe + 0x80_0001) & 0xffffff)
+    assert.equal(t.node.engine.query(t.row).sqPsn, (SQ_PSN + 0x80_0001) & 0xffffff)
   })
   it('queue pairs take turns', () => {
     const message = { opcode: SEND, ...sge(0, 200 * MTU) }
     const t = startScript({}, { memoryBytes: 300 * MTU, windowBytes: 1e6 })
     const second = t.node.createQp(0x12)
-    t.node.connect(second, { destQpn: 0x22, sqPsn: 0xfffffe, flow: 5 })
+    t.node.connect(second, { destQpn: 0x22, sqPsn: SQ_PSN, flow: 5 })
     t.post({ id: 1, ...message })
     t.node.post(second, { id: 2, ...message })
     t.sent()
@@ -267,7 +268,7 @@ describe('a local error', () => {
     assert.deepEqual(t.completions(), ['2 LOC_QP_OP'])
   })
   it('memory unmapped while the message is sent: LOC_PROT', () => {
-    const t = startScript({}, { windowBytes: 3 * (MTU + 64) })
+    const t = startScript({}, { windowBytes: 3 * (MTU + PACKET_WEIGHT) })
     t.post({ id: 1, opcode: SEND, ...sge(0, 10 * MTU) })
     assert.equal(t.sent().length, 3)
     t.node.faults.read = Errno.EFAULT
@@ -289,7 +290,7 @@ describe('a local error', () => {
 })
 
 describe('READs that the window splits into parts (boundReads)', () => {
-  const bounded = { windowBytes: 4 * (MTU + 64), boundReads: true }
+  const bounded = { windowBytes: 4 * (MTU + PACKET_WEIGHT), boundReads: true }
   it('request half a window at a time, with at most one window in flight', () => {
     const t = startScript({}, bounded)
     t.post({ id: 1, opcode: READ, remote: 9, ...sge(0, 5 * MTU - 10) }, { id: 2, opcode: SEND })
@@ -317,7 +318,7 @@ describe('READs that the window splits into parts (boundReads)', () => {
     assert.deepEqual(t.sent(), [`READ_REQUEST@2 ackreq reth +${2 * MTU}:${MTU}`])
   })
   it('are requested again from the lost response, part by part', () => {
-    const t = startScript({}, { windowBytes: 8 * (MTU + 64), boundReads: true })
+    const t = startScript({}, { windowBytes: 8 * (MTU + PACKET_WEIGHT), boundReads: true })
     t.post({ id: 1, opcode: READ, ...sge(0, 8 * MTU) })
     assert.equal(t.sent().length, 2)
     t.response('READ_RESP_FIRST', 0, { payload: MTU })
@@ -344,7 +345,7 @@ describe('READs that the window splits into parts (boundReads)', () => {
 
 describe('the window', () => {
   it('is halved by each loss, down to eight packets, and grows with acknowledged packets', () => {
-    const t = startScript({}, { windowBytes: 64 * (MTU + 64) })
+    const t = startScript({}, { windowBytes: 64 * (MTU + PACKET_WEIGHT) })
     t.post({ id: 1, opcode: SEND, ...sge(0, 127 * MTU) })
     assert.equal(t.sent().length, 64)
     t.response('ACKNOWLEDGE', 0, { syndrome: NAK.SEQUENCE })

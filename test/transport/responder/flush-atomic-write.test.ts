@@ -152,7 +152,7 @@ const startWithFlush = (attributes = {}) => {
 }
 
 describe('the responder: FLUSH', () => {
-  it('answers when the WRITEs before it are in memory', () => {
+  it('answers when the WRITEs before it are in memory, and takes one PSN', () => {
     const t = startWithFlush()
     t.request('WRITE_ONLY', 0, { payload: 100, remote: 4096 })
     t.request('FLUSH', 1, { remote: 4096, dmaLen: 100 })

@@ -73,8 +73,9 @@ const assertAnswers = (view: FakeView, decoded: Decoded, image: LinuxImage, resu
   }
   assert.equal(answer.ret, image.bytes.length, answer.reason)
   const header = new DataView(image.bytes.buffer, image.bytes.byteOffset)
-  const extended = header.getUint32(0, true) >= EXTENDED
-  const room = header.getUint16(6, true) * (extended ? 8 : 4) + (extended ? header.getUint16(18, true) * 8 : 0)
+  const isExtended = header.getUint32(0, true) >= EXTENDED
+  const coreWords = header.getUint16(6, true)
+  const room = isExtended ? 8 * (coreWords + header.getUint16(18, true)) : 4 * coreWords
   const logged = { kind: 'write', data: image.bytes, response: view.memory.copyIn(ARENA, room) }
   const { result: read } = recordedResult(decoded.call, logged as Parameters<typeof recordedResult>[1])
   for (const [attribute, value] of Object.entries(read.out)) {

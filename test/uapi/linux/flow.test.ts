@@ -106,7 +106,7 @@ const errorOf = (parts: Rule): string => {
   return isAnswer(decoded) ? errnoName(-decoded.ret) : 'OK'
 }
 
-/** A value or mask in the length of class `flow`. */
+/** A value or mask, padded to FLOW_HEADER_BYTES. */
 const padded = (bytes: readonly number[]): Uint8Array => {
   const filter = new Uint8Array(FLOW_HEADER_BYTES)
   filter.set(bytes)
@@ -118,7 +118,7 @@ const { HANDLE, COUNT } = FlowAction
 const { INNER } = FlowSpecFlags.values
 const UDP_4791 = spec(UDP, [0x12, 0xb7, 0, 0, 0xff, 0xff, 0, 0])
 
-test('the handle of the queue pair is an attribute of its class; a class without rules has rawQp', () => {
+test('a UD queue pair is argument udQp, a queue pair of any other class rawQp', () => {
   const { rawQp, udQp, type, priority, port, flags, specs } = argsOf({ qp: RAW, type: 3, port: 2, flags: 4 })
   assert.deepEqual([rawQp, udQp, type, priority, port, flags, specs], [RAW, undefined, 3, 7, 2, 4, []])
   const ud = argsOf({ qp: UD })
@@ -139,8 +139,9 @@ test('a rule may match every header of Linux, and all except VXLAN_TUNNEL within
     [MPLS, 4],
   ]) {
     // An IPv6 flow label has 20 bits, a tunnel id 24; the upper bits must be 0.
-    const value = Array.from({ length: size }, (_, i) => ((i & ~1) === 32 || (i === 0 && size === 4) ? 0 : i + 1))
-    const mask = value.map(byte => byte ^ (byte === 0 ? 0 : 0x40))
+    const zeroBytes = { [IPV6]: [32, 33], [VXLAN_TUNNEL]: [0] }[type] ?? []
+    const value = Array.from({ length: size }, (_, i) => (zeroBytes.includes(i) ? 0 : i + 1))
+    const mask = value.map(byte => (byte === 0 ? 0 : byte ^ 0x40))
     const [found] = argsOf({ specs: [spec(type, [...value, ...mask])] }).specs as AnyRecord[]
     assert.deepEqual(found, { type, value: padded(value), mask: padded(mask), flags: 0, tag: 0 })
     const inner = { specs: [spec(type | INNER, [...value, ...mask])] }

@@ -23,7 +23,7 @@ test('a forged LEGACY attribute is encoded or throws a CallError', () => {
   const numbers = [GET_CONTEXT, ALLOC_PD, CREATE_AH, QUERY_MR, CREATE_CQ]
   for (const [number, seed] of numbers.flatMap(number => seeds.map(seed => [number, seed] as const)))
     for (let at = 0; at + 4 <= seed.length; at += 4) {
-      // Writes another command number to each word, also to the command number.
+      // Overwrites each word, also the command number, with another command number.
       const bytes = seed.slice()
       new DataView(bytes.buffer).setUint32(at, number, true)
       try {

@@ -22,7 +22,7 @@ const errorOfZeros = (name: string): { ret: number; reason?: string } => {
   return { ret: answer.ret, ...(answer.reason !== undefined && { reason: answer.reason }) }
 }
 
-test('CONNECT without the mark of valid parameters is refused', () => {
+test('CONNECT with parameters that are not marked as valid is refused', () => {
   assert.deepEqual(errorOfZeros('CONNECT'), { ret: -22, reason: 'CONNECT: the byte at 271 is 0, not nonzero' })
 })
 

@@ -8,6 +8,7 @@ import { CallError } from '../../../src/spec/errno.ts'
 import { NldevCommands, NlmsgType, nldevType } from '../../../src/spec/linux/nldev.ts'
 import { decodeAttributes, type Entries, encodeAttributes, readAttributes } from '../../../src/uapi/nldev/attributes.ts'
 import {
+  MESSAGE_HEADER,
   type Message,
   readMessages,
   writeAcknowledgement,
@@ -31,11 +32,11 @@ describe('messages that Linux sent and received', () => {
       }
     })
 
-  it('get the acknowledgements and DONE messages of Linux', () => {
+  it('get the acknowledgements and DONE messages of Linux, if they are requests', () => {
     for (const name of logs) {
       const requests = new Map<string, Recorded>()
       for (const message of recorded(name)) {
-        // iproute2's sequence numbers are seconds. The answer belongs to the last request with its number.
+        // iproute2's sequence numbers are seconds. An answer belongs to the last request with the same number.
         if (message.sent) requests.set(String(message.sequence), message)
         const request = requests.get(String(message.sequence))
         if (message.sent || request === undefined) continue
@@ -43,7 +44,8 @@ describe('messages that Linux sent and received', () => {
         if (message.type === NlmsgType.DONE)
           assert.deepEqual(writeDone(request, message.port, errno), new Uint8Array(message.bytes))
         // A longer body has Linux's text about a refusal (NETLINK_EXT_ACK).
-        if (message.type === NlmsgType.ERROR && message.body.length === 20)
+        const errorBytes = 4 + MESSAGE_HEADER
+        if (message.type === NlmsgType.ERROR && message.body.length === errorBytes)
           assert.deepEqual(
             writeAcknowledgement(request, message.port, { errno, isCapped: true }),
             new Uint8Array(message.bytes),
@@ -52,7 +54,7 @@ describe('messages that Linux sent and received', () => {
     }
   })
 
-  it('have only commands and attributes of the tables, if requests', () => {
+  it('have only commands and attributes of the tables, if they are requests', () => {
     const known = new Set(Object.values(NldevCommands).map(({ number }) => nldevType(number)))
     for (const message of logs.slice(0, 2).flatMap(recorded)) {
       if (isControl(message) || !message.sent) continue
@@ -110,7 +112,7 @@ describe('requests', () => {
           if (!(error instanceof CallError)) throw error
         }
         decodeAttributes(bytes)
-        for (const { body } of readMessages(bytes)) assert.ok(body.length <= bytes.length - 16)
+        for (const { body } of readMessages(bytes)) assert.ok(body.length <= bytes.length - MESSAGE_HEADER)
       }),
     )
   })

@@ -116,6 +116,15 @@ test('the first dword and the call number are enough to decode (R6)', () => {
 
 // ---- errors ----
 
+/** Attribute ids of mr.create. */
+const PD = 1
+const START = 2
+const ACCESS = 5
+const LKEY = 64
+const UNKNOWN_ATTRIBUTE = 99
+const { MANDATORY, OUT } = AttributeFlag
+const UNKNOWN_FLAG = 32
+
 const create = encodeCall(callOf('mr', 'create', { pd: 1, start: 4096n, length: 8192n, iova: 4096n, access: 1 }))
 const decode = (message: Uint8Array, call: number = CREATE): string => code(() => decodeMessage(view, call, message))
 
@@ -163,24 +172,24 @@ test('a call before device.open is EINVAL', () => {
 })
 
 test('missing, duplicate, unknown mandatory, and misdirected attributes are refused (R3)', () => {
-  assert.equal(decode(without(create, 2)), 'EINVAL')
-  assert.equal(decode(plus(create, attribute(1, 1, [1, 0, 0, 0]))), 'EINVAL')
-  assert.equal(decode(plus(create, attribute(99, AttributeFlag.MANDATORY, [1]))), 'EPROTONOSUPPORT')
-  assert.equal(decode(plus(create, attribute(99, 0, [1]))), 'OK')
-  assert.equal(decode(plus(create, attribute(DRIVER_FIRST, AttributeFlag.MANDATORY, [1]))), 'EPROTONOSUPPORT')
+  assert.equal(decode(without(create, START)), 'EINVAL')
+  assert.equal(decode(plus(create, attribute(PD, MANDATORY, [1, 0, 0, 0]))), 'EINVAL')
+  assert.equal(decode(plus(create, attribute(UNKNOWN_ATTRIBUTE, MANDATORY, [1]))), 'EPROTONOSUPPORT')
+  assert.equal(decode(plus(create, attribute(UNKNOWN_ATTRIBUTE, 0, [1]))), 'OK')
+  assert.equal(decode(plus(create, attribute(DRIVER_FIRST, MANDATORY, [1]))), 'EPROTONOSUPPORT')
   assert.equal(decode(plus(create, attribute(DRIVER_FIRST, 0, [1]))), 'OK')
-  assert.equal(decode(without(create, 64, attribute(64, 0, [1, 2, 3, 4]))), 'EINVAL')
-  assert.equal(decode(without(create, 1, attribute(1, AttributeFlag.OUT, [1, 2, 3, 4]))), 'EINVAL')
-  assert.equal(decode(plus(create, attribute(99, 32, []))), 'EINVAL')
+  assert.equal(decode(without(create, LKEY, attribute(LKEY, 0, [1, 2, 3, 4]))), 'EINVAL')
+  assert.equal(decode(without(create, PD, attribute(PD, OUT, [1, 2, 3, 4]))), 'EINVAL')
+  assert.equal(decode(plus(create, attribute(UNKNOWN_ATTRIBUTE, UNKNOWN_FLAG, []))), 'EINVAL')
 })
 
 test('values of wrong length, out of limits, or with unknown flags are refused with the name of the attribute', () => {
-  assert.equal(decode(without(create, 1, attribute(1, 1, [1, 0]))), 'EINVAL')
-  assert.equal(decode(without(create, 1, attribute(1, 1, [1, 0, 0, 0, 0]))), 'EINVAL')
-  assert.equal(decode(without(create, 5, attribute(5, 1, [0, 0, 8, 0]))), 'EINVAL')
-  assert.equal(decode(without(create, 5, attribute(5, 1, [1, 0, 16, 0]))), 'OK')
+  assert.equal(decode(without(create, PD, attribute(PD, MANDATORY, [1, 0]))), 'EINVAL')
+  assert.equal(decode(without(create, PD, attribute(PD, MANDATORY, [1, 0, 0, 0, 0]))), 'EINVAL')
+  assert.equal(decode(without(create, ACCESS, attribute(ACCESS, MANDATORY, [0, 0, 8, 0]))), 'EINVAL')
+  assert.equal(decode(without(create, ACCESS, attribute(ACCESS, MANDATORY, [1, 0, 16, 0]))), 'OK')
   const resize = encodeCall(callOf('cq', 'modify', { cqe: 1 }))
-  const none = without(resize, 1, attribute(1, 1, [0, 0, 0, 0]))
+  const none = without(resize, 1, attribute(1, MANDATORY, [0, 0, 0, 0]))
   assert.throws(() => decodeMessage(view, MODIFY, none), { message: 'cq.modify: attribute cqe: 0 is below 1' })
   const bad = callOf('rc_qp', 'modify', { pathMtu: 9 }, 1)
   assert.throws(() => encodeCall(bad), {
@@ -199,12 +208,12 @@ test('values of wrong length, out of limits, or with unknown flags are refused w
 
 test('an attribute that RC queue pairs lack is refused (R9)', () => {
   const modify = encodeCall(callOf('rc_qp', 'modify', { state: 1 }, 1))
-  const qkey = attribute(7, AttributeFlag.MANDATORY, [1, 1, 1, 1])
+  const qkey = attribute(7, MANDATORY, [1, 1, 1, 1])
   assert.equal(decode(plus(modify, qkey), MODIFY), 'EPROTONOSUPPORT')
 })
 
 test('an attribute that is shorter than its header or ends outside the message is EINVAL', () => {
-  const at = find(create, 5)
+  const at = find(create, ACCESS)
   for (const length of [0, 7, 200, 0xffff]) {
     const bad = create.slice()
     u16(bad, at, length)
@@ -218,7 +227,7 @@ test('a shorter record is accepted, a longer one only if the tail is zero; a non
   const at = find(qp, 4)
   const bytes = [...qp.subarray(at + 8, at + 28)]
   const decoded = (payload: number[]): unknown =>
-    decodeMessage(view, CREATE, without(qp, 4, attribute(4, 1, payload))).call.args.cap
+    decodeMessage(view, CREATE, without(qp, 4, attribute(4, MANDATORY, payload))).call.args.cap
   assert.deepEqual(decoded(bytes), cap)
   assert.deepEqual(decoded([...bytes, 0, 0, 0, 0]), cap)
   assert.deepEqual(decoded(bytes.slice(0, 12)), { ...cap, maxRecvSge: 0, maxInlineData: 0 })
@@ -367,7 +376,8 @@ test('garbage, truncated and mutated messages throw only CallError', () => {
       fc.nat(400),
     )
     .map(([{ call, message }, changes, cut]) => {
-      const bad = message.slice(0, Math.max(0, message.length - (cut > 300 ? cut - 300 : 0)))
+      const cutBytes = Math.max(0, cut - 300)
+      const bad = message.slice(0, Math.max(0, message.length - cutBytes))
       for (const [at, byte] of changes) if (at < bad.length) bad[at] = byte
       return { call, message: bad }
     })

@@ -180,7 +180,7 @@ test('the hint of a failed request tells how to restart the queue pair, and work
     `the queue pair is in ERR: modify({ state: "RESET" }) and ${call} start it again`
   const sqeHint = 'the queue pair is in SQE and still receives: modify({ state: "RTS" }) lets it send again'
   const { a, b, close } = await pair(openTwoHere())
-  /** Memory in another protection domain, whose use is LOC_PROT_ERR. */
+  /** Memory of another protection domain: requests with it fail with LOC_PROT_ERR. */
   const [foreignA, foreignB] = [a, b].map(({ device }) => device.pd().register(new Uint8Array(64)).slice())
   const failSend = async (send: (local: ReturnType<typeof a.mr.slice>) => Promise<unknown>) => {
     const [failing, flushed] = [failureOf(send(foreignA!)), failureOf(send(a.mr.slice(0, 8)))]

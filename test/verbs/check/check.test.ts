@@ -287,10 +287,10 @@ describe('close() of a checked device', () => {
 
 describe('a program with a checked device', () => {
   const library = new URL('../../../src/verbs/index.js', import.meta.url).href
-  /** With NODE_TEST_CONTEXT, node:test in the program would act as a child of this test. */
   const run = (scope: Scope, body: string, ...options: string[]) => {
     const file = join(temporaryFolder(scope), 'program.mjs')
     writeFileSync(file, `import { open } from '${library}'\n${body}\n`)
+    // With NODE_TEST_CONTEXT, node:test in the program would act as a child of this test.
     const { NODE_TEST_CONTEXT: _, ...env } = process.env
     return spawnSync(process.execPath, [...options, file], { encoding: 'utf8', env })
   }

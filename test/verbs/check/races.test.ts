@@ -201,7 +201,7 @@ describe('races of a checked device', () => {
     await Promise.allSettled([opened.b.device.close()])
   })
 
-  it('among thousands of requests have the stack of an equal request', async () => {
+  it('may have the stack of an equal request if stacks are shared', async () => {
     const opened = await openLinks({ stacks: 'shared' })
     const { a, b, near } = opened
     for (let i = 0; i < 2000; i++) {

@@ -15,6 +15,9 @@ import {
 import { loopbackText } from '../../loopback.ts'
 import { eachCarrier, type OpenTwo } from './endpoints.ts'
 
+/** Bytes of the IPv4 and UDP headers. */
+const HEADER_BYTES = 20 + 8
+
 const bytes = (...values: number[]) => Uint8Array.from(values)
 
 /** The errno of a call, or 'ok'. */
@@ -121,10 +124,10 @@ const ipTests = (openTwo: OpenTwo): void => {
       'EMSGSIZE',
     )
     assert.equal(
-      codeOf(() => socket.send(new Uint8Array(firstIp.mtu - 27), receiver)),
+      codeOf(() => socket.send(new Uint8Array(firstIp.mtu - HEADER_BYTES + 1), receiver)),
       'EMSGSIZE',
     )
-    socket.send(new Uint8Array(firstIp.mtu - 28), receiver)
+    socket.send(new Uint8Array(firstIp.mtu - HEADER_BYTES), receiver)
     assert.equal(
       codeOf(() => socket.send(bytes(1), { ...receiver, port: 0 })),
       'EINVAL',

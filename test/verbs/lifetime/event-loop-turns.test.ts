@@ -56,7 +56,7 @@ test('polling alone drives retries: time advances without the event loop', async
   await closeAll(a, b)
 })
 
-test('a threshold’s timeout includes work without a turn of the event loop', async () => {
+test('a threshold’s time limit also applies to completions of work without a turn of the event loop', async () => {
   const { a, b } = await pair()
   a.cq.moderate({ completions: 9, microseconds: 500 })
   const waiting = a.cq.wait({ signal: AbortSignal.timeout(5000) })
@@ -67,7 +67,7 @@ test('a threshold’s timeout includes work without a turn of the event loop', a
   await closeAll(a, b)
 })
 
-test('a threshold’s timeout includes a completion from before the threshold was set', async () => {
+test('a threshold’s time limit also applies to a completion from before the threshold was set', async () => {
   const { a, b } = await pair()
   const waiting = a.cq.wait({ completions: 9, signal: AbortSignal.timeout(5000) })
   await new Promise(setImmediate)

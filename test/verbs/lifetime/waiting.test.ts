@@ -89,7 +89,7 @@ const openSlow = async () => {
 }
 
 /** Resumes all waiting calls, and returns the answer of `call`. */
-const resumeAfter = async <T>(fixture: Awaited<ReturnType<typeof openSlow>>, call: Promise<T>): Promise<T> => {
+const resumeAndAwait = async <T>(fixture: Awaited<ReturnType<typeof openSlow>>, call: Promise<T>): Promise<T> => {
   await fixture.resume()
   return call
 }
@@ -100,9 +100,9 @@ test('an awaited call returns the driver’s answer or refusal', async () => {
   const { device, pd, liveObjects } = fixture
   {
     const making = device.createAsync(Slow, { pd: pd.handle })
-    await using object = await resumeAfter(fixture, making)
+    await using object = await resumeAndAwait(fixture, making)
     assert.equal(object.createOutput.number, 1)
-    assert.deepEqual(await resumeAfter(fixture, device.callAsync(Slow, 'add', { value: 4 }, object)), { sum: 4 })
+    assert.deepEqual(await resumeAndAwait(fixture, device.callAsync(Slow, 'add', { value: 4 }, object)), { sum: 4 })
     assert.throws(() => pd.close(), { code: 'EBUSY' })
     const refused = device.callAsync(Slow, 'add', { value: 4 }, object)
     await Promise.all([
@@ -131,7 +131,7 @@ test('a synchronous call is refused, and an object that the driver creates later
   assert.deepEqual([liveObjects(), coreDevice.counts.slow], [0, 0])
   assert.throws(() => device.create(Slow, { pd: pd.handle }), asynchronousError)
   await fixture.resume(new CallError('EAGAIN', 'the result is discarded'))
-  const object = await resumeAfter(fixture, device.createAsync(Slow, { pd: pd.handle }))
+  const object = await resumeAndAwait(fixture, device.createAsync(Slow, { pd: pd.handle }))
   assert.throws(() => object.add({ value: 1 }), asynchronousError)
   await fixture.resume()
   await Promise.all([object[Symbol.asyncDispose](), fixture.resume()])
@@ -176,7 +176,7 @@ test('a signal ends the wait, and an object that is created later is destroyed',
   await fixture.resume()
   assert.deepEqual([liveObjects(), coreDevice.counts.slow], [0, 0])
   const second = new AbortController()
-  const object = await resumeAfter(fixture, device.createAsync(Slow, { pd: pd.handle }, { signal: second.signal }))
+  const object = await resumeAndAwait(fixture, device.createAsync(Slow, { pd: pd.handle }, { signal: second.signal }))
   second.abort()
   await fixture.resume()
   assert.equal(liveObjects(), 1, 'answered calls keep their results')

@@ -33,6 +33,7 @@ eachCarrier(openTwo => {
       refuses('qp.fetchAdd', notSlice(shown), () => qp.fetchAdd(local, remote, 1n))
       if (!Array.isArray(value)) refuses('qp.receive', notSlice(shown), () => qp.receive(local))
     }
+    refuses('srq.receive', /is not a slice/, () => a.pd.srq().receive(untyped('text')))
     const bytes = untyped<Slice>(new Uint8Array(8))
     refuses('qp.receive', notSlice('a Uint8Array'), () => qp.receive(bytes))
     refuses('qp.read', notSlice('a Uint8Array'), () => qp.read(bytes, remote))
@@ -146,15 +147,20 @@ eachCarrier(openTwo => {
       ['qp.flush', () => xrc.flush(remote, untyped(undefined))],
     ] as const)
       refuses(call, /^srqNumber undefined is/, post)
-    const srq = pd.srq({ maxWr: 4 })
-    for (let i = 0; i < srq.maxWr; i++) srq.receive()
-    assert.throws(() => srq.receive(), { code: 'ENOMEM', message: /is full.*ask for a larger maxWr/ })
     assert.deepEqual([qp.pending, uc.pending, ud.pending, xrc.pending], [0, 0, 0, 0])
 
     // Options with the value undefined are ignored, unknown ones too.
     qp.write(slice, remote, untyped({ id: 7, signaled: undefined, invalidate: undefined, noSuchOption: undefined }))
     assert.equal(await completionText(a.cq), '7 RDMA_WRITE')
     await closeAll(a, b)
+  })
+
+  test('a receive on a full shared receive queue is refused', async () => {
+    const [device, otherDevice] = await openTwo()
+    const srq = device.pd().srq({ maxWr: 4 })
+    for (let i = 0; i < srq.maxWr; i++) srq.receive()
+    assert.throws(() => srq.receive(), { code: 'ENOMEM', message: /is full.*ask for a larger maxWr/ })
+    await closeAll({ device }, { device: otherDevice })
   })
 
   test('an atomic with a wrong size, alignment or operand is refused', async () => {
@@ -201,7 +207,6 @@ eachCarrier(openTwo => {
       ud.send(bytes, untyped({ ah, qpn: '5', qkey })),
     )
     refuses('qp.send', /^the address handle is missing$/, () => ud.send(bytes, untyped(ud.endpoint)))
-    refuses('srq.receive', /is not a slice/, () => pd.srq().receive(untyped('text')))
     ud.send(bytes, { ah, qpn, qkey }, { id: 4 })
     assert.equal(await completionText(cq), '4 SEND')
     ah.close()

@@ -90,7 +90,7 @@ describe("the user's own socket", () => {
     chmodSync(folder, 0o700)
   })
 
-  it('is the default of a daemon; `daemonCommand` has any other path', () => {
+  it('is the default of a daemon; `daemonCommand` names any other path', () => {
     assert.equal(daemonCommand(userSocket()), 'userdma daemon')
     assert.equal(daemonCommand('/x/y'), 'userdma daemon --socket /x/y')
     assert.equal(daemonCommand("/it's here"), "userdma daemon --socket '/it'\\''s here'")
