@@ -315,6 +315,7 @@ describe('a peer that answers with MRAs', () => {
 
   test('the active side waits the longest time for each of its retries', () => {
     const active = start()
+    assert.equal(active.agreed.ackTimeout, 17)
     const mra = { name: 'MRA', tid: 1n, localId: 5, remoteId: active.localId, message: cmAnswered.REQ } as const
     assert.deepEqual(answerWithMras(pair.a, { ...mra, serviceTimeout: LONGEST }), {
       messages: 16,

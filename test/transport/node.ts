@@ -98,6 +98,8 @@ export interface SentPacket {
   readonly flow: number
   /** Number of the packet's run, from 1. */
   readonly run: number
+  /** Number of calls of `Memory.write` before the packet was sent. */
+  readonly writesBefore: number
 }
 
 // keys of two regions that cover all client memory
@@ -402,7 +404,7 @@ export const createNode = (options: NodeOptions = {}) => {
       for (let i = 0; i < count; i++) {
         const at = offset + i * packetBytes
         const length = i === count - 1 ? lastBytes : packetBytes
-        sent.push({ bytes: arena.bytes.slice(at, at + length), flow, run: port.runs })
+        sent.push({ bytes: arena.bytes.slice(at, at + length), flow, run: port.runs, writesBefore: dmaCalls.writes })
       }
     },
   }

@@ -130,7 +130,7 @@ test('a block ends at its highest method, and an unused class takes one slot (R5
     blocks.map(block => block?.length),
     [DESTROY + 1, undefined, 3, undefined, undefined, undefined, undefined, undefined],
   )
-  assert.equal(tableSlots(table), table.common.length + blocks.length + (DESTROY + 1) + 3)
+  assert.equal(tableSlots(table), Box.id + 1 + blocks.length + (DESTROY + 1) + 3)
 })
 
 test('equal tables are shared until the last user releases them (R20)', () => {

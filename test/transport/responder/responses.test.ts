@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { Access } from '../../../src/transport/types.ts'
-import { assertRefused, atomicWord, ERR, flushed, MTU, patternOf, startResponder } from '../responding.ts'
+import { assertRefused, atomicWord, ERR, flushed, MTU, memoryAt, patternOf, startResponder } from '../responding.ts'
 import { packet } from '../script.ts'
 
 describe('an ACK', () => {
@@ -17,8 +17,9 @@ describe('an ACK', () => {
   it('waits until the data is in memory', () => {
     const t = startResponder()
     t.request('WRITE_FIRST', 0, { payload: MTU, remote: 0x9000, dmaLen: 2 * MTU, ackReq: true })
-    t.node.transmit(0)
-    assert.equal(t.node.dmaCalls.writes, 1)
+    assert.deepEqual(t.sent(), ['ACK@0 msn 0'])
+    assert.equal(t.node.sent[0].writesBefore, 1)
+    assert.deepEqual(memoryAt(t, 0x9000, MTU), patternOf(MTU))
   })
 })
 
