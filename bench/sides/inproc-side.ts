@@ -18,8 +18,8 @@ export interface InprocOrder {
 const PAGE = 4096
 
 /**
- * Two buffers of `size` bytes with equal offsets in their pages, as those of the reference. On AMD Zen 3 and 4 the memcpy
- * of glibc 2.36 is up to 20 times slower if the destination's offset is 1 to 31 bytes above the source's.
+ * Two buffers of `size` bytes with equal offsets in their pages, as those of the reference. On AMD Zen 3 and 4 the
+ * memcpy of glibc 2.36 is up to 20 times slower if the destination's offset is 1 to 31 bytes above the source's.
  */
 const buffersOf = (size: number): readonly [Uint8Array, Uint8Array] => {
   const distance = Math.ceil(size / PAGE) * PAGE

@@ -85,11 +85,12 @@ static bool may_exceed(const struct fd_entry *entry, size_t count)
 ssize_t event_read(int fd, void *buffer, size_t count)
 {
     struct fd_entry *entry = fd_table + fd;
+    const bool is_driver = entry->kind == FD_DRIVER; /* another thread may close `fd` during recv */
     if (may_exceed(entry, count)) {
         /* A small buffer would truncate the record: peeks the length first, and blocks like read. */
         char first;
         ssize_t length = recv(fd, &first, sizeof first, MSG_PEEK | MSG_TRUNC);
-        if (length > 0 && entry->kind != FD_DRIVER)
+        if (length > 0 && !is_driver)
             entry->record_bytes = length > UINT8_MAX ? UINT8_MAX : (uint8_t)length;
         if (length <= 0 || (size_t)length > count) {
             if (length >= 0)

@@ -1,7 +1,7 @@
 /*
  * Lists the identifiers of rdma_cm for RDMA_NLDEV (Linux: fill_res_cm_id_entry), each with the device to which it is
  * bound. Identifiers of rdma_cm files are objects of the system device, others are objects of the device itself. A
- * listener that is bound to a wildcard listens on every device, and is listed for all.
+ * listener of the system device that is bound to a wildcard listens on every device, and is listed for all.
  */
 import type { Identifier } from '../../clients/rdma-cm/identifier.ts'
 import { anyAddress, emitAddress, type SocketAddress } from '../../clients/rdma-cm/socket-address.ts'

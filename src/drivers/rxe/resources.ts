@@ -51,8 +51,8 @@ export const cqEntries = (object: CoreObject): number => (object as CoreObject<C
 const ROWS_PER_STEP = 1024
 
 /**
- * QPNs of the queue pairs that use a shared receive queue. Yields undefined every ROWS_PER_STEP rows, so that the caller
- * can return to the event loop.
+ * QPNs of the queue pairs that use a shared receive queue. Yields undefined every ROWS_PER_STEP rows, so that the
+ * caller can return to the event loop.
  */
 export function* qpsOfSrq(state: RxeState, srq: CoreObject): Generator<number | undefined> {
   const { queue } = (srq as SrqObject).state

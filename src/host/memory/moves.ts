@@ -30,7 +30,7 @@ export interface Moves {
   close(): void
 }
 
-/** The mover for all handles without `owner`. */
+/** The mover for all handles without `guest` and `owner`. */
 let shared: Mover | undefined
 
 const sameUserMoves = (handle: ProcessHandle): Moves => {

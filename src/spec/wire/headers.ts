@@ -75,7 +75,7 @@ export const flushSelectivity = { RANGE: 0, REGION: 1 } as const
 /** FETH.plt, bits: make the data globally visible at the responder, or persistent. */
 export const flushPlacement = { GLOBAL: 1, PERSISTENT: 2 } as const
 
-/** The kind of an AETH.syndrome, the bits of SYNDROME_KIND_MASK. The lower bits are the value; the highest is reserved. */
+/** The kind of an AETH.syndrome: the bits of SYNDROME_KIND_MASK. Lower bits are the value; the highest is reserved. */
 export const syndromeKind = { ACK: 0x00, RNR_NAK: 0x20, RESERVED: 0x40, NAK: 0x60 } as const
 export const SYNDROME_KIND_MASK = 0x60
 export const SYNDROME_VALUE_MASK = 0x1f

@@ -33,7 +33,7 @@ const cellText = (
   return fd < 0 ? 'none' : `fd ${fd}`
 }
 
-/** Shown names of cells that are not the value of an attribute, by kind. */
+/** Shown names of cells that are not a whole attribute, by kind. */
 const CELL_NAMES: Readonly<Partial<Record<Cell['kind'], string>>> = { class: 'type', zero: 'reserved', bit: 'flag' }
 
 /**

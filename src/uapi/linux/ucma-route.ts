@@ -29,7 +29,7 @@ const PathRecord = {
   PKEY: 50,
   /** In the lower 4 bits. */
   SL: 53,
-  // A selector (2 bits) and a value (6 bits):
+  // MTU, RATE and LIFE_TIME: a selector (2 bits) and a value (6 bits).
   MTU: 54,
   RATE: 55,
   LIFE_TIME: 56,
