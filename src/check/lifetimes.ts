@@ -85,7 +85,9 @@ export const createLifetimeDetector = (services: DetectorServices, isCopiedByFor
       })
     else if (program !== undefined && isCopiedByFork(program, misuse.address) !== false)
       services.report('fork-outstanding', services.occurrenceAt(owner, stack, 'forked'), {
-        text: `process ${program.pid} forked ${isFinished ? `before the completion of ${name} was polled` : `while ${name} was outstanding`}`,
+        text: isFinished
+          ? `process ${program.pid} forked before the completion of ${name} was polled`
+          : `process ${program.pid} forked while ${name} was outstanding`,
         moments: [services.postMoment(request)],
         objects,
       })
