@@ -1,7 +1,6 @@
 /*
- * Findings about refused posts: ibv_post_send, ibv_post_recv or ibv_post_srq_recv returned an error, and the device
- * never saw the request. libibverbs' provider, the preload library or src/verbs refuses posts. Some adapters accept
- * such a request and complete it in error.
+ * Findings about refused posts: a post returned an error, and the device never saw the request. libibverbs' provider,
+ * the preload library or src/verbs refuses posts. Some adapters accept such a request and complete it in error.
  */
 
 import { type FindingId, findings, type Program, type Stack } from '../spec/check/findings.ts'
@@ -11,7 +10,7 @@ import { PostQueue } from '../spec/session.ts'
 import { SendFlags, WrOpcode } from '../spec/work.ts'
 import { type KnownObject, type QueueLimits, stateName } from './objects.ts'
 
-/** A refused request, from the REFUSED message (spec/session.ts). All 0: the request is unknown. */
+/** A refused request, from the REFUSED message (spec/session.ts). All but `unsignaled` are 0 if it is unknown. */
 export interface RequestFacts {
   /** ibv_wr_opcode. */
   readonly opcode: number
@@ -45,7 +44,7 @@ export interface RefusedPost {
   /** ibv_qp_state, as the library knew it. */
   readonly state: number
   readonly stack: Stack
-  /** Absent if the library reported only the refusal. */
+  /** Absent: src/verbs refused the post, on a device in the same process. */
   readonly request?: RequestFacts
 }
 
@@ -103,16 +102,11 @@ const whyFull = ({ unsignaled }: RequestFacts, { signalsAll, requestedSends }: K
     : lastSends
 }
 
-/** `queue`: PostQueue. */
-const verbOf = (queue: number): string =>
-  queue === PostQueue.SEND ? 'ibv_post_send' : queue === PostQueue.SHARED ? 'ibv_post_srq_recv' : 'ibv_post_recv'
-
 /** The finding for a refused post to a queue, and its text. */
 export const refusalOf = (
-  post: RefusedPost,
+  { queue, number, error, state, wrId, request }: RefusedPost,
   target: KnownObject | undefined,
 ): { readonly id: FindingId; readonly text: string } => {
-  const { queue, number, error, state, wrId, request } = post
   const { RESET, RTS } = QpState.values
   const isSend = queue === PostQueue.SEND
   const isTooEarly = isSend ? state < RTS : queue === PostQueue.RECEIVE && state === RESET
@@ -124,6 +118,7 @@ export const refusalOf = (
         ? ['post-wrong-state', stateName(state)]
         : (rule ?? ['refused-call', undefined])
   const name = target?.name ?? `queue 0x${number.toString(16)}`
-  const text = `${verbOf(queue)} on ${name}, wr_id ${wrId}: ${findings[id].title}${why === undefined ? '' : `: ${why}`}`
+  const post = `${isSend ? 'send' : 'receive'} on ${name}, wr_id ${wrId}`
+  const text = `${post}: ${findings[id].title}${why === undefined ? '' : `: ${why}`}`
   return { id, text }
 }

@@ -2,15 +2,15 @@
  * The UDP port without native code: single datagrams by node:dgram (docs/decisions/udp.md).
  *
  * It works only with other ports of this kind. The kernel chooses the IPv4 identification, which the ICRC covers, so
- * other ports could not check the ICRC. Ports of this kind therefore compute the ICRC for identification 0, and mark
- * their packets: the ICRC is XORed with ICRC_MARK. Packets with a standard ICRC are dropped, counted and reported. Hop
- * limit, traffic class and flow label can neither be set nor read.
+ * this port cannot compute the standard ICRC. Ports of this kind therefore compute the ICRC for identification 0, and
+ * mark their packets: the ICRC is XORed with ICRC_MARK. Packets with a standard ICRC are dropped, counted and reported.
+ * Hop limit, traffic class and flow label can neither be set for a flow nor read.
  */
 
 import { EADDRINUSE, EADDRNOTAVAIL, EOPNOTSUPP, SystemError } from '../host/errno.ts'
 import { type DgramSocket, openDgramSocket } from '../host/net/dgram.ts'
 import { ICRC_BYTES, ROCE_UDP_PORT } from '../spec/wire/headers.ts'
-import { addressText, isLinkLocal, isMappedIpv4, parseAddress } from '../wire/address.ts'
+import { addressText, isLinkLocal, isMappedIpv4, isMulticastGid, parseAddress } from '../wire/address.ts'
 import { type Arena, plainArena } from '../wire/arena.ts'
 import { findIdentification, sealIcrc, verifyIcrc } from '../wire/icrc.ts'
 import { createFlowTable, type FlowTable } from './flow-table.ts'
@@ -106,7 +106,9 @@ const mark = (arena: Arena, offset: number, length: number): void => {
   arena.view.setUint32(at, arena.view.getUint32(at) ^ ICRC_MARK)
 }
 
-/** The sending half: packets are sealed and queued in `commit`, and sent in `flush`. */
+/**
+ * The sending half: packets are sealed and queued in `commit`, and sent in `flush`, or in `reserve` if the area is full.
+ */
 const createSending = ({ arena, flows, sockets, counters, wake, showTap }: Shared) => {
   /** By flow: number of the source address, and the destination's text for Node. */
   const sourceOf: number[] = []
@@ -390,7 +392,9 @@ export const createDgramPort = ({
     joinGroup: group => {
       if (sockets[numberOf(group)] !== undefined) return
       const isIpv4 = isMappedIpv4(group)
-      const ownAddress = addresses.find((address, i) => sockets[i] !== undefined && isMappedIpv4(address) === isIpv4)
+      const ownAddress = addresses.find(
+        (address, i) => sockets[i] !== undefined && !isMulticastGid(address) && isMappedIpv4(address) === isIpv4,
+      )
       if (ownAddress === undefined)
         throw new RangeError(`group ${addressText(group)}: this port has no address of its family`)
       openSocket(group, { memberOn: interfaceText(ownAddress) })

@@ -105,13 +105,13 @@ export interface ProtectionDomain extends Disposable, Kind<'pd'> {
   /** An address handle: the destination of datagrams. Throws RdmaError EINVAL for an invalid address. */
   addressHandle(destination: Destination): AddressHandle
   /**
-   * Creates many address handles, all or none (R25): up to 32,768 with one call if the device supports it and no
-   * destination has `dmac` or `vlan`.
+   * Creates many address handles, all or none (R25): up to 32,768 with one call of the device if it supports this and
+   * no destination has `dmac` or `vlan`.
    */
   addressHandles(destinations: readonly Destination[]): readonly AddressHandle[]
   /**
-   * Destroys many address handles of this protection domain, up to 32,768 with one call. Each call destroys all or
-   * none.
+   * Destroys many address handles of this protection domain, up to 32,768 with one call of the device. Each call of the
+   * device destroys all or none.
    */
   closeAddressHandles(handles: readonly AddressHandle[]): void
   /** Destroys the protection domain. Throws RdmaError EBUSY while it is in use. */

@@ -440,7 +440,7 @@ test('a refused post is a finding about the state, the full queue, or the argume
     s.ids(),
     cases.map(([, , , id]) => id),
   )
-  assert.match(s.found[0]!.text, /^ibv_post_send on QP 0x1, wr_id 5: .*: RTR$/)
+  assert.match(s.found[0]!.text, /^send on QP 0x1, wr_id 5: .*: RTR$/)
 })
 
 test('a refused post is reported with the broken rule', () => {
@@ -453,9 +453,9 @@ test('a refused post is reported with the broken rule', () => {
   const { SEND: send, ATOMIC_FETCH_AND_ADD: atomic } = WrOpcode.values
   const valid: RequestFacts = { opcode: send, flags: 0, elements: 1, length: 8n, addressLow: 0, unsignaled: 0 }
   const cases: readonly (readonly [queue: number, Partial<RequestFacts>, text: RegExp])[] = [
-    [SEND, { elements: 5 }, /^bad-request ibv_post_send on QP 0x1, .*: it has 5 .* max_send_sge is 4$/],
-    [RECEIVE, { elements: 3 }, /^bad-request ibv_post_recv on QP 0x1, .* max_recv_sge is 2$/],
-    [SHARED, { elements: 2 }, /^bad-request ibv_post_srq_recv on SRQ \d+, .* max_sge is 1$/],
+    [SEND, { elements: 5 }, /^bad-request send on QP 0x1, .*: it has 5 .* max_send_sge is 4$/],
+    [RECEIVE, { elements: 3 }, /^bad-request receive on QP 0x1, .* max_recv_sge is 2$/],
+    [SHARED, { elements: 2 }, /^bad-request receive on SRQ \d+, .* max_sge is 1$/],
     [
       SEND,
       { flags: SendFlags.values.INLINE, length: 65n },
@@ -463,9 +463,9 @@ test('a refused post is reported with the broken rule', () => {
     ],
     [SEND, { opcode: atomic, addressLow: 0x1004 }, /^atomic-misaligned .*: its remote address modulo 8 is 4$/],
     [SEND, { opcode: atomic, length: 4n }, /^request-length .*: it has 4 bytes for the result of an atomic$/],
-    [SEND, { opcode: WrOpcode.values.BIND_MW }, /^bind-refused /],
+    [SEND, { opcode: WrOpcode.values.BIND_MW }, /^bind-refused send on QP 0x1, /],
     // The preload library reports length 0 for several elements.
-    [SEND, { opcode: atomic, elements: 2, length: 0n }, /^refused-call ibv_post_send on QP 0x1/],
+    [SEND, { opcode: atomic, elements: 2, length: 0n }, /^refused-call send on QP 0x1/],
   ]
   for (const [queue, changes] of cases)
     s.checker.refusedPost({

@@ -1,6 +1,6 @@
 /*
- * Fuzz targets for calls on a soft device: messages of each dialect, and chains. A refused call must have a message,
- * and closing the context must release every object.
+ * Fuzz targets for calls on a soft device: messages of each dialect, and chains. A refused call must have a reason, and
+ * closing the context must release every object.
  */
 import assert from 'node:assert/strict'
 import { closeContext, invokeNow, openContext, stat } from '../../src/core/index.ts'
@@ -94,7 +94,7 @@ const lazySetup = (): (() => Setup) => {
   }
 }
 
-/** Initial programs of a target. */
+/** Initial inputs of a target. */
 const SEEDS = 24
 /** Messages of an initial program. */
 const SEED_MESSAGES = 10
@@ -127,7 +127,7 @@ const callTarget = (dialect: DialectName): Target => {
         const message = messageOf(dialect, record)
         if (message === undefined || message.bytes.length === 0) continue
         const { ret } = runOne(client, message)
-        // the errno, and the low byte of the class, the command or the length
+        // the errno, and the low byte of the class (object), the command (write) or the length (ioctl)
         feature(((ret < 0 ? -ret : 0) << 8) | (message.bytes[dialect === 'object' ? 2 : 0] ?? 0))
       }
       m.settle()
@@ -161,7 +161,7 @@ const chainTarget = (): Target => {
         try {
           const { out } = invokeNow(context, Interface, 'chain', 0, { entries: bytes, onError }, p.caller)
           assert.equal(out.results.length, bytes.length)
-          if (out.error !== 0) assert.ok((out.reason?.length ?? 0) > 10, 'no message')
+          if (out.error !== 0) assert.ok((out.reason?.length ?? 0) > 10, 'no reason')
           if (out.error !== 0 && onError === UNDO)
             assert.deepEqual(
               [context.handles.count, context.descriptors.size, rings.live.size],

@@ -13,7 +13,7 @@ import { ICRC_BYTES, ROCE_UDP_PORT } from '../../src/spec/wire/headers.ts'
 import { addressText } from '../../src/wire/address.ts'
 import { plainArena } from '../../src/wire/arena.ts'
 import { findIdentification, makeFlow, sealIcrc } from '../../src/wire/icrc.ts'
-import { loopback } from '../loopback.ts'
+import { groupAddress, loopback } from '../loopback.ts'
 import { portContract } from './contract.ts'
 import { collect, flowBetween, psns, putSendOnly, receiveAll, sendRun } from './helpers.ts'
 
@@ -132,6 +132,16 @@ describe('node:dgram', () => {
     assert.deepEqual([a.counters.sendErrors, a.counters.lastSendError], [1, EMSGSIZE])
     assert.deepEqual([a.counters.sentPackets, a.counters.sentBytes], [1, 64])
     assert.deepEqual([b.counters.dropped, b.counters.icrcErrors], [0, 5])
+  })
+
+  it('joins groups with its own address after it has joined others and its address has changed', () => {
+    const [port] = pair()
+    port.joinGroup(groupAddress(1))
+    port.removeAddress(loopback(1))
+    port.addAddress(loopback(5))
+    port.joinGroup(groupAddress(2))
+    port.removeAddress(loopback(5))
+    assert.throws(() => port.joinGroup(groupAddress(3)), /no address of its family/)
   })
 
   it('sends to itself over IPv6', async t => {

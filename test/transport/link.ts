@@ -43,7 +43,7 @@ interface InFlight {
 export const linkNodes = (nodes: readonly [TestNode, TestNode], options: LinkOptions, random: () => number) => {
   const latency = options.latency ?? 10
   const inFlight: InFlight[] = []
-  /** The rows of queue pairs, by node and QPN. */
+  /** The engine's row numbers of queue pairs, by node and QPN. */
   const rowsByQpn: Map<number, number>[] = [new Map(), new Map()]
   let now = 0
   let order = 0

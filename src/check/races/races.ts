@@ -13,9 +13,9 @@
  * A race is proven if the second request was posted before the device fetched the first. A race is also proven if one
  * thread posted both requests without a wait between, the second before the first had ended. In other races the poster
  * may have known the end of the first request by means that are not seen, such as polling memory. Races with an atomic
- * or a receive, or of two words (`isWord`), are never proven.
+ * access or a receive, or of two words (`isWord`), are never proven.
  *
- * Memory is bounded by MAX_INTERVALS (shadow.ts), MAX_SLOTS (clock.ts), MAX_CLOCKS and MAX_IN_FLIGHT.
+ * Memory is bounded by MAX_INTERVALS (shadow.ts), MAX_SLOTS (clock.ts), MAX_CLOCKS, MAX_IN_FLIGHT and MAX_FENCED.
  */
 import type { NoteOmission } from '../../spec/check/omissions.ts'
 import { Clock, MAX_SLOTS } from './clock.ts'
@@ -197,8 +197,8 @@ export class Races<Info> {
   }
 
   /**
-   * A thread posts a request. `acquired`: when the thread last waited for other threads or programs without RDMA, else
-   * when the thread began. Times are microseconds of one clock.
+   * A thread posts a request. `acquired`: when the thread last waited, without RDMA, for other threads or programs; if
+   * never, when it began. Times are microseconds of one clock.
    */
   post(threadId: number, time: number, acquired: number): PostStamp {
     const thread = this.#thread(threadId)
@@ -383,7 +383,7 @@ export class Races<Info> {
     this.#report(raceOf(earlier, later))
   }
 
-  /** A word orders the requests that access it as a whole: a reader comes after the writers before it. */
+  /** A word orders the requests that access it as a whole: the poller of a read knows what earlier writers knew. */
   #orderByWord({ request, range }: Access<Request<Info>>, clock: Clock, interval: Interval<Request<Info>>): void {
     interval.syncClock ??= new Clock(0)
     if (isWrite(range)) {
@@ -401,16 +401,19 @@ export class Races<Info> {
     // Two receives with one buffer: finding `receive-overlap`.
     if (request.kind === 'RECEIVE' && later.request.kind === 'RECEIVE') return true
     if (isKnownDone(request, clock, isLocal(earlier.range)) || isKnownPlaced(request, clock)) return true
-    const [first, second] = [request.sender ?? request, later.request.sender ?? later.request]
-    if (request.sender !== undefined && (first.queue.isClosed || isKnownDone(first, clock, false))) return true
-    if (request.sender !== undefined && isKnownPlaced(first, clock)) return true
-    return first.queue === second.queue && isOrderedInQueue(first, earlier.range, second, later.range)
+    const earlierSend = request.sender ?? request
+    const laterSend = later.request.sender ?? later.request
+    if (request.sender !== undefined && (earlierSend.queue.isClosed || isKnownDone(earlierSend, clock, false)))
+      return true
+    if (request.sender !== undefined && isKnownPlaced(earlierSend, clock)) return true
+    return earlierSend.queue === laterSend.queue && isOrderedInQueue(earlierSend, earlier.range, laterSend, later.range)
   }
 }
 
 /**
  * Whether a poster with this clock knows from a polled completion that an access of the request has ended.
- * `isLocalAccess`: to memory of the poster. A completion of an unreliable queue proves nothing about the peer's memory.
+ * `isLocalAccess`: to memory of the request's own poster. A completion of an unreliable queue proves nothing about the
+ * peer's memory.
  */
 const isKnownDone = <Info>(
   { queue, epoch, doneKnownTime, kind }: Request<Info>,

@@ -5,7 +5,6 @@
 import { type Finding, findings, type Moment } from '../../spec/check/findings.ts'
 import { type Omission, omissionText } from '../../spec/check/omissions.ts'
 import { type Frame, frameText, type Symbols } from '../../trace/findings.ts'
-import { framesOfFinding } from './suppressions.ts'
 
 const jsonMoment = ({ action, time, stack }: Moment, symbols: Symbols) => ({
   action,
@@ -31,9 +30,7 @@ export const omissionJson = (omission: Omission) => ({
   text: omissionText(omission),
 })
 
-/**
- * The frame that is shown as the location of a finding: the innermost one with a source file, if possible outside /usr.
- */
+/** The innermost frame with a source file, if possible outside /usr. */
 const sourceOf = (frames: readonly Frame[]): Frame | undefined => {
   const withFile = frames.filter(({ file }) => file !== undefined)
   return withFile.find(({ file }) => !file!.startsWith('/usr/')) ?? withFile[0]
@@ -90,8 +87,10 @@ export const sarifLog = (
           ],
         }),
         results: counted.map(([finding, count]) => {
-          const frames = framesOfFinding(finding, symbols)
-          const source = sourceOf(frames)
+          const stacks = finding.moments
+            .map(({ action, stack }) => ({ action, frames: symbols.framesOf(stack) }))
+            .filter(({ frames }) => frames.length > 0)
+          const source = stacks.map(({ frames }) => sourceOf(frames)).find(frame => frame !== undefined)
           return {
             ruleId: finding.id,
             ruleIndex: ids.indexOf(finding.id),
@@ -99,17 +98,16 @@ export const sarifLog = (
             message: { text: [finding.text, ...finding.details].join('\n') },
             occurrenceCount: count,
             ...(source && { locations: [location(source)] }),
-            ...(frames.length > 0 && {
-              stacks: [
-                {
-                  frames: frames.map(frame => ({
-                    location: {
-                      ...(frame.file !== undefined && location(frame)),
-                      message: { text: frameText(frame) },
-                    },
-                  })),
-                },
-              ],
+            ...(stacks.length > 0 && {
+              stacks: stacks.map(({ action, frames }) => ({
+                message: { text: action },
+                frames: frames.map(frame => ({
+                  location: {
+                    ...(frame.file !== undefined && location(frame)),
+                    message: { text: frameText(frame) },
+                  },
+                })),
+              })),
             }),
           }
         }),

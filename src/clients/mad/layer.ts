@@ -152,7 +152,7 @@ export class MadLayer {
     if (claim !== undefined && !port.claims.add(claim, receiver))
       throw new CallError(
         'EINVAL',
-        `mad_agent.create: attribute methods: another agent has one of them for class ${claim.mgmtClass}`,
+        `mad_agent.create: attribute methods: one of them is taken for class ${claim.mgmtClass}`,
       )
     port.agents.set(highTid, receiver)
     return {
@@ -172,7 +172,7 @@ export class MadLayer {
     }
   }
 
-  /** Sends a datagram from queue pair 1 of a device; false if it was lost locally. */
+  /** Sends a datagram from queue pair 1 of a device; false if it was lost locally. The caller wakes the device. */
   send(device: Device, mad: Uint8Array, to: MadAddress): boolean {
     return this.#ports.get(device)?.queuePair.send(mad, to) ?? false
   }
@@ -212,8 +212,9 @@ export class MadLayer {
 
   /** An upper half of transaction ids that no agent of the port has. */
   #freeTidHigh({ agents }: MadPort): number {
-    do this.#lastTidHigh = (this.#lastTidHigh % (TID_HIGH_END - 1)) + 1
-    while (agents.has(this.#lastTidHigh))
+    do {
+      this.#lastTidHigh = (this.#lastTidHigh % (TID_HIGH_END - 1)) + 1
+    } while (agents.has(this.#lastTidHigh))
     return this.#lastTidHigh
   }
 

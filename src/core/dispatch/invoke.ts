@@ -273,7 +273,7 @@ const finishCall = (call: CallContext, object: CoreObject, out: AnyResult): Resu
   if (wasClosed(call)) {
     // The caller does not get the object, so it must be destroyed.
     const destroy = kind === 'create' ? findEntry(device.table, object.class.id, DESTROY) : undefined
-    if (destroy !== undefined) runDestroy(context, destroy, object, 'close')
+    if (destroy !== undefined) runDestroy(context, destroy, object, 'undo')
     throw closedError(call)
   }
   if (kind === 'create') {

@@ -6,8 +6,8 @@
  * index stays empty, so that other indices do not change. A change of the MTU raises PORT_ACTIVE, so that programs
  * query the port; Linux has no event for it.
  *
- * `setLink`, `addGid` and `removeGid` return the event that the caller sends (`raisePort`) after all changes; undefined
- * if nothing changed.
+ * `setLink`, `addGid` and `removeGid` return the event that the caller sends (`raisePort`); undefined if nothing
+ * changed.
  */
 import { findGid, setGid } from '../../core/devices/gids.ts'
 import type { Device } from '../../core/model.ts'

@@ -1,8 +1,7 @@
 /*
  * Decisions of fault rules, packet by packet, for one device and one direction. Every rule that matches a packet acts
- * on it. Each rule has its own random sequence, generated from its seed, the device's name and the direction. The
- * decisions of a rule therefore do not depend on other rules' decisions. Rules with equal seeds have different
- * sequences.
+ * on it. Each rule has its own random sequence, generated from its seed, the number of earlier rules with that seed,
+ * the device's name and the direction. The decisions of a rule therefore do not depend on other rules' decisions.
  */
 import { type FaultRuleCounts, faultKinds, noFaultRuleCounts } from '../../spec/faults.ts'
 import { bthDestQp, bthOpcode } from '../../wire/bth.ts'
@@ -38,8 +37,8 @@ export interface FaultDecider {
   /** Decides that no fault applies to the `count` packets of a run. */
   clear(count: number): void
   /**
-   * When a packet of `bytes` bytes that arrives at `time` has passed all rate limits in `rateLimits` (bits as in
-   * `Decisions`), µs. Counts the packet as sent.
+   * When a packet of `bytes` bytes that arrives at `time` may leave under the rate limits in `rateLimits` (bits as in
+   * `Decisions`), µs. Later packets wait for this one.
    */
   departure(rateLimits: number, time: number, bytes: number): number
 }

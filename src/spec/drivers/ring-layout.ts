@@ -38,6 +38,7 @@ export interface RingLayout {
   /** Minimum bytes of an element. */
   readonly minElement: number
   readonly wc: Offsets<typeof Wc>
+  /** UD_VECTOR 0: the layout has no address vectors. */
   readonly send: Offsets<typeof SendWqe>
   readonly receive: Offsets<typeof RecvWqe>
 }

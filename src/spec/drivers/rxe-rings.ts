@@ -34,7 +34,7 @@ export const Wc = {
   SL: 44,
   PATH_BITS: 45,
   PORT_NUM: 46,
-  /** Extended CQs: nanoseconds of the device's clock, u64. */
+  /** Behind the struct, only of extended CQs, not in rxe: nanoseconds of the device's clock, u64. */
   TIMESTAMP: 48,
   LOG2_ELEMENT: 7,
 } as const
@@ -66,7 +66,7 @@ export const SendWqe = {
   FLUSH_SELECTIVITY: 41,
   /**
    * Datagrams: QP number, Q_Key, and number of the address handle. If this number is 0, the address vector is at
-   * UD_VECTOR. A layout with UD_VECTOR 0 has no address vectors.
+   * UD_VECTOR.
    */
   UD_QPN: 24,
   UD_QKEY: 28,

@@ -77,7 +77,10 @@ export const problemsOf = (root: Schema, value: unknown): Problem[] => {
         case 'minItems':
           return unless(!Array.isArray(value) || list.length >= Number(rule), `has fewer than ${rule} items`)
         case 'uniqueItems':
-          return unless(new Set(list.map(item => JSON.stringify(item))).size === list.length, 'has equal items')
+          return unless(
+            rule !== true || new Set(list.map(item => JSON.stringify(item))).size === list.length,
+            'has equal items',
+          )
         case 'minimum':
           return unless(typeof value !== 'number' || value >= Number(rule), `${value} is below ${rule}`)
         case 'maximum':

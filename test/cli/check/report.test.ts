@@ -93,6 +93,25 @@ test('SARIF has a rule for each id, and a result for each finding; a finding wit
   assert.equal(run?.results[1]?.locations, undefined)
 })
 
+test('SARIF has a stack for each moment, and its location is in the first stack that has a source file', () => {
+  const moments = [
+    { action: 'deregistered', time: 3, stack: [] },
+    { action: 'noticed', time: 3, stack: ['/no/such/app+0x10 main'] },
+    { action: 'posted', time: 2, stack: ['at first (/usr/share/first.ts:1:1)'] },
+    { action: 'posted the other', time: 1, stack },
+  ]
+  const result = sarifLog([[{ ...finding, moments }, 1]], createSymbols(), '1').runs[0]?.results[0]
+  assert.deepEqual(
+    result?.stacks?.map(({ message, frames }) => [message.text, frames.length]),
+    [
+      ['noticed', 1],
+      ['posted', 1],
+      ['posted the other', 2],
+    ],
+  )
+  assert.equal(result?.locations?.[0]?.physicalLocation.artifactLocation.uri, '/usr/share/first.ts')
+})
+
 test('a frame of an unreadable file has the file name and symbol that the program sent', () => {
   const [frame] = createSymbols().framesOf(['/no/such/libibverbs.so.1+0x10 ibv_post_send'])
   assert.deepEqual(frame, { function: 'ibv_post_send', object: '/no/such/libibverbs.so.1' })
@@ -119,7 +138,7 @@ test('SARIF fits the schema of OASIS, for every finding and every kind of stack'
             ...finding,
             id,
             severity: severities[(i + j) % severities.length]!,
-            moments: [{ action: 'posted', time: 1, stack: frames }],
+            moments: ['posted', 'posted the other'].map(action => ({ action, time: 1, stack: frames })),
           },
           1 + j,
         ] as const,

@@ -496,7 +496,7 @@ for (const [name, end] of [
     const created = invoke(setup.context, Pd, 'create', 0, {}, setup.caller)
     end(setup)
     assert.equal(await rejection(created), 'EIO')
-    assert.deepEqual(released, ['close'])
+    assert.deepEqual(released, ['undo'])
     assert.deepEqual([stat(setup.core).objects, stat(setup.core).waiting, setup.context.handles.count], [0, 0, 0])
     assert.equal(
       errnoOf(() => invokeNow(setup.context, Device, 'query', 0, {}, setup.caller)),

@@ -130,7 +130,7 @@ const createRequests = (isTrusted: boolean, more: Partial<DaemonState> = {}) => 
     ...more,
   } as unknown as DaemonState
   const buffer = messageBuffer()
-  const records: string[] = []
+  const sent: string[] = []
   let isWritableWanted = false
   let freeMessages = Number.POSITIVE_INFINITY
   let isClosed = false
@@ -151,7 +151,7 @@ const createRequests = (isTrusted: boolean, more: Partial<DaemonState> = {}) => 
     send: length => {
       if (freeMessages <= 0) return false
       freeMessages--
-      records.push(read(length))
+      sent.push(read(length))
       return true
     },
     wantWritable: value => {
@@ -162,7 +162,7 @@ const createRequests = (isTrusted: boolean, more: Partial<DaemonState> = {}) => 
   return {
     requests,
     subscribers,
-    records,
+    sent,
     isWritableWanted: () => isWritableWanted,
     isClosed: () => isClosed,
     close: end,
@@ -171,7 +171,7 @@ const createRequests = (isTrusted: boolean, more: Partial<DaemonState> = {}) => 
     },
     request(request: unknown): ToolReply {
       requests.handle({ ...newRequest(), text: JSON.stringify(request) }, [])
-      return JSON.parse(records.pop() as string) as ToolReply
+      return JSON.parse(sent.pop() as string) as ToolReply
     },
     record: (more: Partial<TraceRecord>): void => {
       const defaults = {
@@ -193,21 +193,21 @@ const createRequests = (isTrusted: boolean, more: Partial<DaemonState> = {}) => 
 const trace = { kind: 'trace', tag: '', pcap: false }
 
 test('a reply to a tool with a full socket is sent later, after the preceding records', () => {
-  const { requests, request, record, records, setFreeMessages, isWritableWanted } = createRequests(true)
+  const { requests, request, record, sent, setFreeMessages, isWritableWanted } = createRequests(true)
   request(trace)
   setFreeMessages(0)
   record({ pid: 7 })
   requests.handle({ ...newRequest(), text: JSON.stringify({ kind: 'config' }) }, [])
-  assert.deepEqual([records, isWritableWanted()], [[], true])
+  assert.deepEqual([sent, isWritableWanted()], [[], true])
   setFreeMessages(2)
   requests.onWritable()
-  assert.equal(records.length, 2)
-  assert.match(records[0]!, /"pid":7/)
-  assert.doesNotMatch(records[1]!, /"pid":7/)
+  assert.equal(sent.length, 2)
+  assert.match(sent[0]!, /"pid":7/)
+  assert.doesNotMatch(sent[1]!, /"pid":7/)
 })
 
-test('a session with 16 unread replies ends with the next request', () => {
-  const { requests, records, setFreeMessages, isClosed } = createRequests(true)
+test('a session with 16 queued replies ends with the next request', () => {
+  const { requests, sent, setFreeMessages, isClosed } = createRequests(true)
   setFreeMessages(0)
   const send = (fds: readonly number[] = []) =>
     requests.handle({ ...newRequest(), text: JSON.stringify({ kind: 'config' }) }, fds)
@@ -215,7 +215,7 @@ test('a session with 16 unread replies ends with the next request', () => {
   assert.equal(isClosed(), false)
   setFreeMessages(2)
   requests.onWritable()
-  assert.equal(records.length, 2)
+  assert.equal(sent.length, 2)
   for (let i = 0; i < 2; i++) send()
   assert.equal(isClosed(), false)
   const passed = openSync('/dev/null', 'r')
@@ -225,13 +225,14 @@ test('a session with 16 unread replies ends with the next request', () => {
 })
 
 test('an answer after the end of the session is not sent, and the descriptors of the request are closed', async () => {
-  let end = (): void => {}
+  let destroyed = (): void => {}
+  // The answer to `counts` waits for this promise.
   const untilContextsDestroyed = () =>
     new Promise<void>(resolve => {
-      end = resolve
+      destroyed = resolve
     })
   const check = { counts: [], omissions: [], calls: 0 } as unknown as DaemonState['check']
-  const { requests, records, close } = createRequests(true, {
+  const { requests, sent, close } = createRequests(true, {
     untilContextsDestroyed,
     check,
     containment: createContainment(),
@@ -239,9 +240,9 @@ test('an answer after the end of the session is not sent, and the descriptors of
   const passed = openSync('/dev/null', 'r')
   requests.handle({ ...newRequest(), text: JSON.stringify({ kind: 'counts' }) }, [passed])
   close()
-  end()
+  destroyed()
   await new Promise(setImmediate)
-  assert.deepEqual(records, [])
+  assert.deepEqual(sent, [])
   assert.throws(() => closeSync(passed), { code: 'EBADF' })
 })
 
@@ -264,12 +265,12 @@ test('a slow tool gets records later and in order; records beyond 10,000 are dro
   session.setFreeMessages(0)
   for (let i = 1; i <= 10_050; i++) session.record({ ret: i })
   assert.equal(session.isWritableWanted(), true)
-  assert.equal(session.records.length, 1)
+  assert.equal(session.sent.length, 1)
   session.setFreeMessages(Number.POSITIVE_INFINITY)
   session.requests.onWritable()
   assert.equal(session.isWritableWanted(), false)
   session.record({ ret: 20_000 })
-  const received = session.records.map(text => JSON.parse(text) as TraceRecord)
+  const received = session.sent.map(text => JSON.parse(text) as TraceRecord)
   assert.deepEqual(
     received.map(({ ret }) => ret),
     [...Array.from({ length: 10_001 }, (_, i) => i), 20_000],
@@ -292,9 +293,9 @@ test('a record that is too long for one message is sent in parts, a record of me
   session.record({ ret: 6, reason: faces })
   session.record({ ret: 6, reason: `B${faces}` })
   session.record({ ret: 7, call: call(5_000_000) })
-  assert.ok(session.records.length > 8)
+  assert.ok(session.sent.length > 8)
   const read = traceReader()
-  const received = session.records
+  const received = session.sent
     .map(read)
     .filter(record => record !== undefined && !('failure' in record)) as TraceRecord[]
   assert.deepEqual(
