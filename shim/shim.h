@@ -5,14 +5,15 @@
  * loading/
  *   init.c             start: whether the shim is active, and the C library's own functions
  *   early.c            replacements of the C library's functions while they are looked up
- *   loading.c, elf.c   libraries that would not find the shim's functions
+ *   loading.c          dlopen with RTLD_DEEPBIND, dlmopen
+ *   elf.c              the libraries that a library needs
  * session/
  *   session.c          the connection to the daemon; connection.h lists further files
  *   context.c          requests to the daemon: open, attach, calls
  *   device.c           doorbells, reading events, calls on channels, checking that a device is alive
  *   response_memory.c  where a call's response may be stored
  *   received.c         descriptors of ours received from another program
- *   users.c            users by number, for messages
+ *   users.c            users in error messages
  * files/
  *   fds.c              the table of our descriptors, updated by copies and closes
  *   descriptors.c      interposed calls on descriptors
@@ -156,22 +157,19 @@ extern bool shim_is_active;
 extern char shim_socket_path[108];
 /* The program is traced: all calls go to the daemon, doorbells too. */
 extern bool shim_is_traced;
-/* The program runs under valgrind: valgrind_mark reports what the daemon has written into our memory. */
-extern bool shim_under_valgrind;
-void valgrind_detect(void);
-void valgrind_mark(void);
-/* Stacks of calls and posts are recorded (stacks.c). */
-extern bool shim_records_stacks;
-/* The event log is written too (events.c). */
-extern bool shim_logs_events;
-/* The current folder may be in the daemon's tree: a relative path may lead to a counter file. */
-extern bool shim_may_be_in_tree;
 
 /* Initialises the shim once. A recursive call does nothing: REAL then gives early.c's versions. */
 void shim_init(void);
 
 /* The function that the program would call without the shim. */
 #define REAL(name) (shim_is_ready() ? (void)0 : shim_init(), shim_real.name)
+
+/* ---- valgrind.c ---- */
+
+/* The program runs under valgrind: valgrind_mark reports what the daemon has written into our memory. */
+extern bool shim_under_valgrind;
+void valgrind_detect(void);
+void valgrind_mark(void);
 
 /* ---- verbs.c ---- */
 
@@ -190,7 +188,9 @@ struct stack {
     uint64_t hash;
 };
 
-/* Whether stacks are recorded, from the environment. */
+/* Stacks of calls and posts are recorded. */
+extern bool shim_records_stacks;
+/* Sets shim_records_stacks, from the environment. */
 void stacks_detect(void);
 /* Takes the caller's stack without frames of Python. For free(), in which Python's frames cannot be taken. */
 void stack_take_native(struct stack *stack);
@@ -212,9 +212,11 @@ void stack_report(int fd, uint32_t type, uint32_t stack, const void *body, size_
 
 /* ---- events.c ---- */
 
+/* The event log is written. */
+extern bool shim_logs_events;
 /* After stacks_detect. */
 void events_detect(void);
-/* Maps the logs of a context, unless they are mapped. No effect after a failure. */
+/* Maps the logs of a context, unless they are mapped. */
 void events_open(int fd);
 /* The post log; NULL: not mapped. */
 struct userdma_post *events_post_log(int fd);
@@ -234,7 +236,7 @@ long early_syscall(long number, long a, long b, long c, long d, long e, long f);
 /* The next syscall() after the shim's; before shim_init, early_syscall. */
 extern __typeof__(&syscall) shim_next_syscall __attribute__((visibility("hidden")));
 
-/* ---- session.c ---- */
+/* ---- session.c, connect.c, context.c ---- */
 
 /*
  * The thread's signal mask and cancel state before it took a lock of ours. While a lock is held, signals are blocked,
@@ -256,7 +258,7 @@ static inline bool shim_is_other_process(void)
 }
 
 /*
- * Whether the caller runs on a signal handler's own stack (sigaltstack), which may be within the thread's stack. Then
+ * Whether the caller runs on a signal handler's own stack (sigaltstack), which may be within the thread's stack. On it,
  * addresses do not tell which frames have returned.
  */
 static inline bool shim_on_signal_stack(void)
@@ -299,7 +301,7 @@ int session_attach(int fd);
  *
  *   USERDMA_IOCTL                 request number, argument
  *   USERDMA_WRITE, USERDMA_READ   buffer, bytes
- *   USERDMA_NETLINK               operation (low 32 bits) and `extra` (high 32 bits), argument
+ *   USERDMA_NETLINK               operation | extra << 32, argument (struct userdma_netlink)
  */
 long session_call(int fd, uint32_t type, uint64_t first, uint64_t second);
 
@@ -325,7 +327,7 @@ enum fd_kind {
     FD_CONTEXT,   /* an opened device: the context's memory file */
     FD_RECEIVED,  /* a context from another program, not known to our session yet */
     FD_EVENT,     /* an event socket: completion channel, asynchronous events or event queue */
-    FD_DRIVER,    /* an event socket with calls of one driver's own */
+    FD_DRIVER,    /* an event socket of class driver_ops */
     FD_CM,        /* a channel of the connection manager: an opened rdma_cm node */
     FD_UMAD,      /* a channel of management datagrams: an opened umad node */
     FD_NETLINK,   /* a socket of NETLINK_RDMA */
@@ -490,16 +492,28 @@ void elf_needed(int fd, bool (*visit)(void *context, const char *name), void *co
 /* Whether an absolute path is an RDMA path. */
 bool path_matches(const char *path);
 
+/* The current folder may be in the daemon's tree: a relative path may lead to a counter file. */
+extern bool shim_may_be_in_tree;
 /* The program has changed its current folder. Sets shim_may_be_in_tree. */
 void path_folder_changed(void);
 
 /*
  * For a relative path: the RDMA path to which it leads from folder `dir` (as in openat(2)), without resolving "..". For
- * an absolute path with ".." and an RDMA name: the path without "..". In `path_buffer`; NULL for other paths.
+ * an absolute path that leads to or from an RDMA path through "..": the path without "..". In `path_buffer`; NULL for
+ * other paths.
  */
 const char *path_absolute(int dir, const char *path, char path_buffer[PATH_SIZE]);
 
-/* Whether path_absolute may change the path, by the first characters. */
+/* Whether an absolute path may be an RDMA path, by the first characters: /sys, /dev, also after more slashes or ".". */
+static inline bool path_may_match(const char *path)
+{
+    return path[1] == 's' || path[1] == 'd' || path[1] == '/' || path[1] == '.';
+}
+
+/*
+ * Whether path_absolute may change the path, by the first characters. False also for the rare path that leads through
+ * ".." from another folder than /sys and /dev (/proc/../dev).
+ */
 static inline bool path_absolute_may_change(const char *path)
 {
     if (UNLIKELY((uintptr_t)path < LOWEST_ADDRESS))
@@ -516,15 +530,15 @@ static inline bool path_absolute_may_change(const char *path)
     case '.':
         return shim_is_active;
     case '/': /* with "..": /sys/class/net/../infiniband */
-        return (path[1] == 's' || path[1] == 'd') && shim_is_active;
+        return path_may_match(path) && shim_is_active;
     default:
         return false;
     }
 }
 
 /*
- * Whether a path is redirected. A relative path is not redirected. If the current folder may be in the tree, a relative
- * path may lead to a counter file: then the counter files are updated.
+ * Whether a path, after ABSOLUTE, is redirected. If the current folder may be in the tree, a relative path may lead to
+ * a counter file: then the counter files are updated.
  */
 static inline bool path_is_ours(const char *path)
 {
@@ -535,7 +549,7 @@ static inline bool path_is_ours(const char *path)
             session_refresh();
         return false;
     }
-    if (LIKELY(path[1] != 's' && path[1] != 'd' && path[1] != '/'))
+    if (LIKELY(!path_may_match(path)))
         return false;
     if (UNLIKELY(!shim_is_ready()))
         shim_init();

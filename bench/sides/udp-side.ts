@@ -205,7 +205,10 @@ const makeSide = (options: SideOptions) => {
     const producer = Atomics.load(words, PRODUCER)
     const n = (producer - cq.index) & cq.mask
     for (let i = 0; i < n; i++) {
-      const status = view.getUint32(RingHeader.DATA + (((cq.index + i) & cq.mask) << Wc.LOG2_ELEMENT) + Wc.STATUS, true)
+      const status = view.getUint32(
+        RingHeader.DATA + (((cq.index + i) & cq.mask) << Wc.ELEMENT_SHIFT) + Wc.STATUS,
+        true,
+      )
       if (status !== 0) throw new Error(`a completion has status ${status}`)
     }
     cq.index = producer

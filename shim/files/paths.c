@@ -63,7 +63,7 @@ bool path_matches(const char *path)
 
 /*
  * Whether a path is a counter file or a folder above. The program may open files relative to the folder (grep -r), and
- * relative paths are not redirected.
+ * those paths are not redirected.
  */
 static bool leads_to_counters(const char *prefix, const char *suffix)
 {
@@ -197,8 +197,8 @@ static bool may_lead_to_rdma(const char *path)
 {
     static const char *const first_names[] = {"infiniband",    "dev",   "sys/",    "class/",
                                               USERDMA_CM_NAME, "misc/", "virtual/"};
-    if (path[0] == '.' && path[1] == '/')
-        path += 2;
+    while (path[0] == '.' && path[1] == '/')
+        path += 1 + strspn(path + 1, "/");
     if (path[0] == 'u')
         return strcmp(path, USERDMA_SYSTEM_NAME) == 0 || number_after(path, "uverbs") >= 0 ||
                number_after(path, USERDMA_UMAD_NAME) >= 0;
@@ -225,14 +225,15 @@ static void follow_link(char path_buffer[PATH_SIZE])
 }
 
 /*
- * The absolute path with each ".." resolved, in `path_buffer`. NULL if the path has no ".." or no RDMA name, or is
- * longer than half of the buffer (links make paths longer).
+ * The absolute path with each ".." resolved, in `path_buffer`. NULL if the path has no "..", leads neither to nor from
+ * an RDMA path, or is longer than half of the buffer (links make paths longer).
  */
 static const char *without_parents(const char *path, char path_buffer[PATH_SIZE])
 {
     if (LIKELY(!strstr(path, "/..")) || !names_rdma(path) || strlen(path) >= PATH_SIZE / 2)
         return NULL;
     size_t length = 0;
+    bool is_from_rdma = false;
     while (*path) {
         const size_t separators = strspn(path, "/"), name = strcspn(path + separators, "/");
         const char *start = path + separators;
@@ -241,6 +242,7 @@ static const char *without_parents(const char *path, char path_buffer[PATH_SIZE]
         if (name == 0 || (name == 1 && start[0] == '.'))
             continue;
         if (name == 2 && start[0] == '.' && start[1] == '.') {
+            is_from_rdma |= path_matches(path_buffer);
             follow_link(path_buffer);
             char *last = strrchr(path_buffer, '/');
             length = last ? (size_t)(last - path_buffer) : 0;
@@ -251,6 +253,8 @@ static const char *without_parents(const char *path, char path_buffer[PATH_SIZE]
         }
     }
     path_buffer[length] = 0;
+    if (!is_from_rdma && !path_matches(path_buffer))
+        return NULL;
     return length > 0 ? path_buffer : "/";
 }
 

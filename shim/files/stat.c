@@ -6,6 +6,7 @@
 #include "../shim.h"
 
 #include <linux/magic.h>
+#include <string.h>
 #include <sys/sysmacros.h>
 
 _Static_assert(sizeof(struct stat) == sizeof(struct stat64), "64-bit systems only");
@@ -163,7 +164,7 @@ EXPORT int statx(int dir, const char *path, int flags, unsigned mask, struct sta
 static int show_file_system(int result, const char *path, struct statfs *out)
 {
     if (result == 0 && UNLIKELY(path_is_ours(path)))
-        out->f_type = path[1] == 's' ? SYSFS_MAGIC : TMPFS_MAGIC;
+        out->f_type = path[strspn(path, "/.")] == 's' ? SYSFS_MAGIC : TMPFS_MAGIC;
     return result;
 }
 

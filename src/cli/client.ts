@@ -52,7 +52,7 @@ export interface ToolClient {
   qps(): Promise<readonly QpStat[]>
   /** Destroys that wait until the program has acknowledged events (ibv_ack_cq_events, ibv_ack_async_event). */
   waits(): Promise<readonly WaitStat[]>
-  /** The fault rules with their counts. `set`: rules that replace all present ones first. */
+  /** The fault rules with their counts. `set`: rules that replace all present ones. */
   faults(set?: string): Promise<readonly FaultStat[]>
   /** Adds or removes a device; returns the resulting list of devices. */
   changeDevices(change: { readonly add: DeviceSpec } | { readonly remove: string }): Promise<readonly ListedDevice[]>
@@ -66,8 +66,8 @@ export interface ToolClient {
   /** Passes all findings so far to `onFinding`, and from now on each new one. */
   findings(): Promise<void>
   /**
-   * How often each finding was found, by its number − 1; what was left out; the number of checked calls and of
-   * decisions of torment. Findings about objects that ended programs left behind precede the reply.
+   * How often each finding was found, by its number − 1; the records that the checks dropped; the number of checked
+   * calls and of decisions of torment. Findings about objects left behind by ended programs precede the reply.
    */
   counts(): Promise<Extract<ToolReply, { readonly counts: unknown }>>
   close(): void
@@ -116,7 +116,7 @@ interface Exchange {
   readonly ended: Promise<void>
   /** Sends the message that `write` puts into the buffer, with descriptors; resolves with the reply. */
   exchange(write: (buffer: MessageBuffer, header: Partial<Header>) => number, fds?: readonly number[]): Promise<Reply>
-  /** The error for a session that the daemon has closed. */
+  /** The error for requests pending at the session's end, and for later ones. */
   daemonEnded(): NoDaemonError
   /** Closes the session; requests without a reply fail with the error. */
   finish(error: Error): void

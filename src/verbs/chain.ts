@@ -109,7 +109,7 @@ interface Entry extends ChainedCall {
   readonly cls: ObjectClass
   /** Name of the method. */
   readonly name: string
-  readonly options: OptionNames | undefined
+  readonly optionsByAttribute: OptionNames | undefined
   readonly onSuccess: (result: CallResult<AnyValues>) => unknown
   readonly onFailure: () => void
   /** The method as the device declares it, and the entries that the arguments refer to. Set by `lookUp`. */
@@ -161,8 +161,11 @@ const resolvePlanned = (
 const NOT_LOOKED_UP: Chainable = { class: Interface, name: '', method: Interface.methods.chain, references: [] }
 
 /** An entry that runs a plan; `index`: its number in the chain. */
-const creationEntry = <O>({ class: cls, args, options, onSuccess, onFailure }: Plan<O>, index: number): Entry => ({
-  options,
+const creationEntry = <O>(
+  { class: cls, args, optionsByAttribute, onSuccess, onFailure }: Plan<O>,
+  index: number,
+): Entry => ({
+  optionsByAttribute,
   handle: -1 - index,
   cls,
   name: 'create',
@@ -190,8 +193,8 @@ const encode = (links: readonly ChainLink[], entries: readonly Entry[]): Uint8Ar
   } catch (error) {
     if (!(error instanceof CallError)) throw error
     const call = CALL.exec(error.message)?.[0] ?? 'interface.chain'
-    const options = entries.find(({ cls, name }) => `${cls.name}.${name}` === call)?.options
-    throw nameOptions(rdmaError(error, call), options)
+    const optionsByAttribute = entries.find(({ cls, name }) => `${cls.name}.${name}` === call)?.optionsByAttribute
+    throw nameOptions(rdmaError(error, call), optionsByAttribute)
   }
 }
 
@@ -231,7 +234,7 @@ const chainBuilder = (context: DeviceContext, entries: Entry[]): Chain => {
         onFailure: doNothing,
         chainedMethod: NOT_LOOKED_UP,
         refs: undefined,
-        options: undefined,
+        optionsByAttribute: undefined,
       })
     },
   }
@@ -307,9 +310,9 @@ export const createChains = (context: DeviceContext, classOf: (cls: ObjectClass,
   const execute = (entries: readonly Entry[]): unknown[] => {
     lookUp(entries)
     const refuse = (index: number, errno: number, reason: string, hint?: string): never => {
-      const { cls, name, options } = entries[index]!
+      const { cls, name, optionsByAttribute } = entries[index]!
       const sentence = `${reason} (entry ${index} of a chain)`
-      throw nameOptions(refusal(errnoName(errno), errno, `${cls.name}.${name}`, sentence, hint), options)
+      throw nameOptions(refusal(errnoName(errno), errno, `${cls.name}.${name}`, sentence, hint), optionsByAttribute)
     }
     const outcome = context.carrier.chain?.(entries)
     if (outcome !== undefined) {

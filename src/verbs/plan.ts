@@ -85,7 +85,7 @@ export interface Plan<T> {
   readonly class: ObjectClass
   readonly args: AnyValues
   /** The names of the options by attribute, for refusals. */
-  readonly options?: OptionNames
+  readonly optionsByAttribute?: OptionNames
   /** Converts the result of `create`. */
   onSuccess(result: CallResult<AnyValues>): T
   /** Releases what the plan holds: no object was created. */
@@ -100,10 +100,10 @@ export const plan = <C extends ObjectClass, T>(
   args: In<C['methods']['create']>,
   onSuccess: (result: CallResult<Out<C['methods']['create']>>) => T,
   onFailure: () => void = doNothing,
-  options?: OptionNames,
+  optionsByAttribute?: OptionNames,
 ): Plan<T> => ({
   class: cls,
-  ...(options && { options }),
+  ...(optionsByAttribute && { optionsByAttribute }),
   args: args as AnyValues,
   onSuccess: result => onSuccess(result as CallResult<Out<C['methods']['create']>>),
   onFailure,
@@ -112,14 +112,14 @@ export const plan = <C extends ObjectClass, T>(
 /** Runs a plan. Throws RdmaError. */
 export const make = <T>(
   { carrier }: DeviceContext,
-  { class: cls, args, options, onSuccess, onFailure }: Plan<T>,
+  { class: cls, args, optionsByAttribute, onSuccess, onFailure }: Plan<T>,
 ): T => {
   let result: CallResult<AnyValues>
   try {
     result = carrier.call(cls, 'create', 0, args)
   } catch (error) {
     onFailure()
-    throw nameOptions(error, options)
+    throw nameOptions(error, optionsByAttribute)
   }
   return onSuccess(result)
 }

@@ -139,7 +139,7 @@ test('a destroyed object or a closed queue drops its unread events', () => {
   assert.equal(invokeNow(context, Cq, 'destroy', cq.handle, {}, caller).out.compEvents, 2)
 })
 
-test('the device’s removal is the last event of a queue', () => {
+test('the device’s removal is the last event of a queue to which the device is attached', () => {
   const { device, newQueue, attach, cq, qp, complete } = setUp()
   const queue = newQueue()
   const unreadQueue = newQueue()

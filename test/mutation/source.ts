@@ -45,12 +45,12 @@ const trimmed = (text: string, { from, to }: Range): Range => {
 
 /**
  * The text with comments, strings, and first arguments of FAULT_OR replaced by blanks, so that offsets stay the same.
- * The first argument of FAULT_OR is not compiled (docs/findings).
+ * With -DFIXED the first argument of FAULT_OR is not compiled (docs/findings).
  */
 export const searchable = (text: string): string => {
   const bare = text
     .replace(/\/\*[\s\S]*?\*\/|\/\/.*/g, blank)
-    .replace(/"(?:[^"\\\n]|\\.)*"/g, found => `"${blank(found.slice(2))}"`)
+    .replace(/"(?:[^"\\\n]|\\.)*"/g, found => `"${blank(found.slice(1, -1))}"`)
   let result = bare
   for (const match of bare.matchAll(/\bFAULT_OR\(/g)) {
     const from = match.index + match[0].length
@@ -105,7 +105,7 @@ export const valuesOf = (text: string, field: string): Range[] =>
 /** Fields with their values: `.field = V` and the comma in an initializer, or the whole assignment. */
 export const fieldsOf = (text: string, field: string): Range[] =>
   valuesOf(text, field).map(({ from, to }) => {
-    const begin = text.slice(0, from).search(/(?<![\w)\]])\.[\w.]+ = $|[\w.>[\]()-]+ = $/)
+    const begin = text.slice(0, from).search(/[\w.>[\]()-]+ = $/)
     const end = [',', ';'].includes(text[to]!) ? to + 1 : to
     return { from: begin, to: end }
   })

@@ -29,6 +29,7 @@ void paths(void)
     FILE *stream = fopen("//sys/./class//infiniband/rxe0/node_type", "r");
     EXPECT(stream && fgets(text, sizeof text, stream) && strcmp(text, "1: CA\n") == 0);
     EXPECT(fclose(stream) == 0);
+    EXPECT(access("/./sys/class/infiniband/rxe0", R_OK) == 0);
     EXPECT(access("/sys/class/infiniband/rxe0", R_OK) == 0 && faccessat(AT_FDCWD, NODE, R_OK | W_OK, 0) == 0);
     EXPECT(euidaccess("/sys/class/infiniband", X_OK) == 0);
     FAILS(access("/sys/class/infiniband/rxe1", F_OK), ENOENT);
@@ -91,6 +92,7 @@ void relative_paths(void)
     EXPECT(faccessat(dir, "uverbs0", R_OK | W_OK, 0) == 0);
     EXPECT(fchdir(dir) == 0 && stat("./uverbs0", &st) == 0 && IS_NODE(st));
     expect_device(open("uverbs0", O_RDWR));
+    expect_device(open("././/uverbs0", O_RDWR));
     EXPECT(getcwd(text, sizeof text) && strcmp(text, "/dev/infiniband") == 0);
     EXPECT(realpath("uverbs0", text) && strcmp(text, NODE) == 0);
     close(dir);
@@ -109,6 +111,8 @@ void relative_paths(void)
     /* Paths with `..`. As in sysfs, rxe0/.. is the parent of /sys/devices/virtual/infiniband/rxe0. */
     EXPECT(file_has(open("/sys/class/net/../" ATTRIBUTE, O_RDONLY), "1: CA\n"));
     EXPECT(file_has(open("/dev/..//sys/class/./" ATTRIBUTE, O_RDONLY), "1: CA\n"));
+    EXPECT(file_has(open("//sys/class/net/../" ATTRIBUTE, O_RDONLY), "1: CA\n"));
+    expect_device(open("/../dev/infiniband/uverbs0", O_RDWR));
     EXPECT(stat("/sys/class/infiniband/../../../dev/null", &st) == 0 && st.st_rdev == makedev(1, 3));
     EXPECT(stat("/sys/class/infiniband/rxe0/../../net/lo", &st) == 0 && S_ISDIR(st.st_mode));
     expect_device(open("/sys/../dev/infiniband/uverbs0", O_RDWR));
@@ -120,6 +124,10 @@ void relative_paths(void)
     EXPECT(file && fputs("mine", file) > 0 && fclose(file) == 0 && file_has(open("uverbs0", O_RDONLY), "mine"));
     EXPECT(stat("uverbs0", &st) == 0 && S_ISREG(st.st_mode));
     EXPECT(getcwd(text, sizeof text) && strstr(text, scratch) == text);
+    char via_link[PATH_MAX];
+    snprintf(via_link, sizeof via_link, "/dev/..%s/infiniband_link/../uverbs0", scratch);
+    EXPECT(mkdir("folder", 0700) == 0 && symlink("infiniband/folder", "../infiniband_link") == 0);
+    EXPECT(file_has(open(via_link, O_RDONLY), "mine") && unlink("../infiniband_link") == 0 && rmdir("folder") == 0);
     EXPECT(unlink("uverbs0") == 0 && chdir("/") == 0 && rmdir(strcat(strcpy(text, scratch), "/infiniband")) == 0);
     EXPECT(rmdir(scratch) == 0);
 }
@@ -169,6 +177,8 @@ void directory_walks(void)
     EXPECT(strcmp(text, "1: CA\n") == 0);
     struct statfs system;
     EXPECT(statfs("/sys/class/infiniband", &system) == 0 && system.f_type == SYSFS_MAGIC);
+    EXPECT(statfs("/.//sys/class/infiniband", &system) == 0 && system.f_type == SYSFS_MAGIC);
+    EXPECT(statfs("//sys/class/infiniband", &system) == 0 && system.f_type == SYSFS_MAGIC);
     EXPECT(statfs("/dev/infiniband", &system) == 0 && system.f_type == TMPFS_MAGIC);
 }
 

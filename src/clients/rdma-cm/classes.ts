@@ -31,7 +31,7 @@ import { setOption } from './options.ts'
 import { datagramParameters, UDP_QKEY } from './parameters.ts'
 import { pathRecord } from './path-record.ts'
 import { qpAttributesFor } from './qp-attributes.ts'
-import { acceptWithQueuePair, connectQueuePair, queuePairOf } from './queue-pair-owner.ts'
+import { acceptWithQueuePair, connectQueuePair, unownedObject } from './queue-pair-owner.ts'
 import type { RdmaCm } from './rdma-cm.ts'
 import {
   addressSize,
@@ -205,7 +205,7 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       requireUnreadBelowMax(object as CmIdObject)
       const destinationAddress = destination && addressOf(method, 'destination', destination)
       if (qp !== undefined)
-        connectQueuePair(service(), id, queuePairOf(call, qp, method), parameters, destinationAddress)
+        connectQueuePair(service(), id, unownedObject(call, qp, method), parameters, destinationAddress)
       else if (destinationAddress === undefined) service().connect(id, parameters)
       else throw new CallError('EINVAL', `${method}: attribute destination: it requires attribute qp`)
       return {}
@@ -225,7 +225,7 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
         if (qp === undefined) service().accept(id, parameters)
         else if (parameters === undefined)
           throw new CallError('EINVAL', `${method}: attribute qp: it requires attribute parameters`)
-        else acceptWithQueuePair(service(), id, queuePairOf(call, qp, method), parameters)
+        else acceptWithQueuePair(service(), id, unownedObject(call, qp, method), parameters)
       } catch (error) {
         if (previousHandle !== undefined && events !== undefined) events.userHandle = previousHandle
         throw error

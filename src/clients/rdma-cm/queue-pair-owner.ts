@@ -55,8 +55,8 @@ const refuseModify = (device: Device): void => {
     })
 }
 
-/** The object with this handle, of any class. Throws CallError ENOENT, or EBUSY if it belongs to a connection. */
-export const queuePairOf = ({ context }: CallContext, handle: number, method: string): CoreObject => {
+/** The object with this handle. Throws CallError ENOENT, or EBUSY if it belongs to a connection. */
+export const unownedObject = ({ context }: CallContext, handle: number, method: string): CoreObject => {
   const object = findHandle(context.handles, handle)
   if (object === undefined) throw new CallError('ENOENT', `${method}: attribute qp: there is no object ${handle}`)
   if (ownedQps.has(object))
@@ -142,7 +142,7 @@ class QueuePairOwner implements IdOwner {
     try {
       this.#modify({ state: ERR })
     } catch (error) {
-      // The queue pair is destroyed or in RESET.
+      // The queue pair is destroyed, or its device removed.
       if (!(error instanceof CallError)) throw error
     }
   }
@@ -185,7 +185,7 @@ class QueuePairOwner implements IdOwner {
 }
 
 /**
- * Connects a queue pair. First resolves `destination` and the route; undefined: they are resolved already. The event
+ * Connects a queue pair. First resolves `destination`, if given, and the route if it is not resolved. The event
  * ESTABLISHED, or the event of a failure, follows.
  */
 export const connectQueuePair = (

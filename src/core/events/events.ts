@@ -58,7 +58,7 @@ interface MutableFd {
 const QUEUE_LIMIT = 65536
 
 /** `EventRecord.type` of completions, and of other records without a type. */
-const COMPLETION = -1
+const NO_TYPE = -1
 
 /**
  * The first sink of an fd object: events wait in core until they are read or a carrier attaches its own sink. Not
@@ -143,13 +143,13 @@ export const attachSink = (fd: FdObject, sink: EventSink): void => {
 const RECORD_BYTES = { completion: 8, async: 16, eventQueue: 24 } as const
 
 /**
- * The record of an event of `element`. `type`: as `EventRecord.type`. `object` and `kind`: the fields `object` and
- * `type` of a record on an event queue (spec/classes/events/event_queue.ts).
+ * The record of an event of `element`. `type`: as `EventRecord.type`. On an event queue
+ * (spec/classes/events/event_queue.ts), `object` is the record's object, and `kind` its type.
  */
 const recordOf = (
   element: Affiliation,
   type: number,
-  object = element.state?.attached?.object,
+  object?: number,
   kind: number = type < 0 ? EventKind.values.COMPLETION : type,
 ): EventRecord => {
   const { state, userHandle } = element
@@ -203,7 +203,7 @@ export const postRecord = (fd: FdObject, bytes: Uint8Array): void => {
   if (bytes.length === 0 || bytes.length > DRIVER_RECORD_BYTES)
     throw new Error(`a record has 1 to ${DRIVER_RECORD_BYTES} bytes, not ${bytes.length}`)
   fd.events ??= affiliationOf(0n)
-  post(fd, { element: fd.events, bytes: bytes.slice(), type: COMPLETION })
+  post(fd, { element: fd.events, bytes: bytes.slice(), type: NO_TYPE })
 }
 
 // ---- events of connections ----
@@ -216,9 +216,8 @@ export const postOnChannel = (event: EventRecord): void => {
   const { element } = event
   post(element.route.channel, event)
   const queue = element.state?.attached?.queue
-  // COMPLETION, so that `state.asyncs` counts only the channel's events (`moveToChannel`).
-  if (queue !== undefined)
-    postUnlessRemoved(queue, recordOf(element, COMPLETION, undefined, EventKind.values.CONNECTION))
+  // NO_TYPE, so that `state.asyncs` counts only the channel's events (`moveToChannel`).
+  if (queue !== undefined) postUnlessRemoved(queue, recordOf(element, NO_TYPE, undefined, EventKind.values.CONNECTION))
 }
 
 /**
@@ -249,7 +248,7 @@ export const noRoute: EventRoute = { channel: undefined, asyncFd: undefined, han
 
 /**
  * A route to these descriptors; the context's last route if that has the same ones. Its handlers may be another
- * caller's, until `setEventHandlers`.
+ * caller's, until dispatch calls `setEventHandlers` after a create.
  */
 const routeTo = (
   context: Context | undefined,
@@ -296,7 +295,7 @@ export const setEventHandlers = ({ context, events }: CoreObject, handlers: Even
  * REQ_NOTIFY: the next completion raises one event; with `solicitedOnly`, the next solicited or failed one. With a
  * threshold (R36) the event is raised after `count` such completions, or `period` microseconds after the first of them.
  * Undefined values are those of the CQ's own threshold. If the CQ is armed already, its event can only become earlier
- * (thresholds.ts), and an arming for the next completion stays, as on Linux.
+ * (thresholds.ts), and `solicitedOnly` does not weaken an arming for the next completion, as on Linux.
  */
 export const arm = (object: CoreObject, solicitedOnly: boolean, count?: number, period?: number): void => {
   const { events } = object
@@ -345,7 +344,7 @@ const raiseAndDisarm = (events: Affiliation): void => {
     return
   }
   const state = eventStateOf(events)
-  state.record ??= recordOf(events, COMPLETION)
+  state.record ??= recordOf(events, NO_TYPE)
   postUnlessRemoved(state.attached?.queue ?? events.route.channel, state.record)
 }
 
@@ -361,7 +360,7 @@ export const completed = (events: Affiliation, isSolicited: boolean): void => {
 
 /**
  * Raises the completion events that are due at `now` (R36); true if there were any. The owner of core calls it at
- * `nextDue`.
+ * `nextDue` (thresholds.ts).
  */
 export const expire = (core: Core, now: number): boolean => expireDue(core, now, raiseAndDisarm)
 

@@ -307,12 +307,13 @@ export const mayAccess = (handle: ProcessHandle): boolean =>
     : readAt(handle, 0, workArena(), BYTE, 1) !== -EPERM
 
 /**
- * As `pidfdGetfd`, from another thread. Undefined if the main thread has not ended, and before Linux 6.9, which has no
- * pidfds of threads.
+ * As `pidfdGetfd`, from another thread of a process whose main thread has ended; otherwise undefined. Also undefined
+ * for a guest, and before Linux 6.9, which introduced pidfds of threads.
  */
 const threadGetfd = ({ pid, guest }: ProcessHandle, fd: number): number | undefined => {
-  const folder = guest ? '' : procFolder(pid)
-  if (folder === '' || folder === `/proc/${pid}`) return undefined
+  if (guest) return undefined
+  const folder = procFolder(pid)
+  if (folder === `/proc/${pid}`) return undefined
   const pidfd = orErrno(sys().syscall(SYS_PIDFD_OPEN, Number(basename(folder)), PIDFD_THREAD, 0))
   if (pidfd < 0) return undefined
   try {

@@ -1,6 +1,6 @@
 /*
  * Fault rules of `--fault` and `userdma fault set`: as text, `dir=sent,opcode=RC_ACKNOWLEDGE,drop=1%,seed=7`, and as
- * records. The selectors of a rule select packets; its effects apply to all these packets. Several rules are separated
+ * records. The selectors of a rule select packets; its effects apply to them. Several rules are separated
  * by `;`. Units are those of tc-netem, but a probability may be a plain number, and a time without a unit is in
  * milliseconds.
  */
@@ -203,7 +203,10 @@ export const formatRule = (rule: FaultRule): string => {
     .join(',')
 }
 
-/** Parses rules; rules without an effect are omitted. Throws as `parseRule`, and for more than MAX_RULES rules. */
+/**
+ * Parses rules. Empty rules, and rules whose effects are all 0, are omitted. Throws as `parseRule`, and for more than
+ * MAX_RULES rules.
+ */
 export const parseFaults = (text: string): FaultRule[] => {
   const rules = text.split(';').map(parseRule).filter(isActive)
   if (rules.length > MAX_RULES)

@@ -12,7 +12,7 @@ export const compactLayout: RingLayout = {
   hasFreeRunningIndices: true,
   isSingleThreaded: true,
   minElement: 16,
-  wc: { ...Wc, LOG2_ELEMENT: 6 },
+  wc: { ...Wc, ELEMENT_SHIFT: 6 },
   send: {
     WR_ID: 0,
     OPCODE: 8,

@@ -17,7 +17,7 @@ export const RingHeader = { LOG2_ELEMENT: 0, INDEX_MASK: 4, PRODUCER: 128, CONSU
  */
 export const PACKED_ELEMENTS = 8
 
-/** struct ib_uverbs_wc, in elements of 128 bytes (2^LOG2_ELEMENT), as in rxe. */
+/** struct ib_uverbs_wc, in elements of 128 bytes (2^ELEMENT_SHIFT), as in rxe. */
 export const Wc = {
   WR_ID: 0,
   STATUS: 8,
@@ -36,7 +36,7 @@ export const Wc = {
   PORT_NUM: 46,
   /** Behind the struct, only of extended CQs, not in rxe: nanoseconds of the device's clock, u64. */
   TIMESTAMP: 48,
-  LOG2_ELEMENT: 7,
+  ELEMENT_SHIFT: 7,
 } as const
 
 /** struct rxe_send_wqe up to the scatter/gather elements or the inline data. */

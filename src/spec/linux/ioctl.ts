@@ -43,15 +43,18 @@ export interface IoctlAttribute {
   readonly mandatory: boolean
   readonly cells: readonly Cell[]
   /**
-   * `handle`, `fd`, `list`, `flags`: name of our attribute, empty if there is none. The name 'object' is that of the
-   * call's object.
+   * `handle`, `fd`, `list`, `flags`: name of our attribute, empty if there is none. 'object': the attribute is the
+   * handle of the call's object.
    */
   readonly name: string
   /** `handle`, `destroy`: the allowed classes. */
   readonly classes: readonly string[]
   /** `flags`: the accepted bits. */
   readonly allowed: number
-  /** The attribute is optional in Linux's table, but Linux's handler returns this errno if the attribute is absent. */
+  /**
+   * The attribute is optional in Linux's table, but Linux's handler returns this errno if the attribute is absent and
+   * the class has it.
+   */
   readonly errnoIfAbsent?: ErrnoName
   /** No device here accepts the attribute: the errno if it is present. */
   readonly errnoIfPresent?: ErrnoName

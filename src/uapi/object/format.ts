@@ -139,8 +139,8 @@ export const payloadOf = (type: Kind, value: AnyValue): Uint8Array => {
 }
 
 /**
- * Decodes a received value of `length` bytes at `at`. Throws CallError: EINVAL for a wrong length, E2BIG for a record
- * with nonzero bytes after its known fields.
+ * Decodes a received value of `length` bytes at `at`. A shorter record is filled with zeros. Throws CallError: EINVAL
+ * for another wrong length, E2BIG for a record with nonzero bytes after its known fields.
  */
 export const valueIn = (where: string, type: Kind, view: DataView, at: number, length: number): AnyValue => {
   switch (type.kind) {

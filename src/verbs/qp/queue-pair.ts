@@ -566,7 +566,7 @@ export const queuePairPlan = <T extends Disposable & ObjectReference>(
   return {
     class: cls,
     args,
-    options: optionsByQpAttribute,
+    optionsByAttribute: optionsByQpAttribute,
     onSuccess: ({ object, out }) =>
       source.assign(
         new Constructor(

@@ -115,7 +115,7 @@ export const srqPlan = (
     onSuccess: ({ object, out }) =>
       source.assign(new SrqObject(context, source.userHandle, object, out as SrqCreateResult)),
     // The options have the names of their attributes.
-    options: {},
+    optionsByAttribute: {},
     onFailure: source.release,
   }
 }
@@ -147,7 +147,7 @@ export const xrcSrqPlan = (
     onSuccess: ({ object, out }) =>
       source.assign(new XrcSrqObject(context, source.userHandle, object, out as XrcSrqCreateResult)),
     // The options have the names of their attributes.
-    options: {},
+    optionsByAttribute: {},
     onFailure: source.release,
   }
 }

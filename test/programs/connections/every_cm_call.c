@@ -382,7 +382,7 @@ static void lengths(void)
         step(write(channel, zeros, length), "write of %d zeros", length);
     for (int number = 0; number <= RDMA_USER_CM_CMD_JOIN_MCAST + 1; number++)
         for (int out = 0; out <= 512; out += 512)
-            if (number != RDMA_USER_CM_CMD_GET_EVENT || out == 0)
+            if (number != RDMA_USER_CM_CMD_GET_EVENT || out == 0) /* with room: get_event below */
                 step(command(number, zeros, 300, out), "command %d of 300 zeros, room for %d", number, out);
     for (int number = 0; number <= RDMA_USER_CM_CMD_JOIN_MCAST + 1; number++)
         step(command(number, zeros, 0, 512), "command %d of nothing", number);
@@ -413,7 +413,7 @@ static void creations(void)
 }
 
 /* Commands that do not change the state of the identifier. */
-static void refusals(const char *state, uint32_t id)
+static void commands_without_effect(const char *state, uint32_t id)
 {
     if (strcmp(state, "listening") != 0)
         step(listen_on(id, 0), "%s: LISTEN", state);
@@ -472,7 +472,7 @@ static void options(const char *state, int space)
              variants[i].length);
         destroy(id);
     }
-    uint32_t id = create_id(space);
+    uint32_t id = create_id(space); /* idle in every `state` */
     const uint8_t too_large = 32; /* ACK_TIMEOUT has 5 bits */
     step(set_option(id, RDMA_OPTION_ID, RDMA_OPTION_ID_ACK_TIMEOUT, &too_large, 1),
          "%s, space %#x: ACK_TIMEOUT of 32", state, space);
@@ -501,11 +501,11 @@ static void bindings(void)
         memcpy(&in.addr, &address, sizeof in.addr);
         step(WRITE_COMMAND(BIND, in, 0), "BIND with an address of %d bytes", size);
     }
+    destroy(id);
+    id = create_id(RDMA_PS_TCP);
     struct sockaddr_storage address = parse_address("own", 0);
     struct rdma_ucm_bind reserved = {.id = id, .addr_size = size_of(&address), .reserved = 1};
     memcpy(&reserved.addr, &address, sizeof reserved.addr);
-    destroy(id);
-    id = reserved.id = create_id(RDMA_PS_TCP);
     step(WRITE_COMMAND(BIND, reserved, 0), "BIND with reserved bits");
     destroy(id);
     id = create_id(RDMA_PS_TCP);
@@ -569,7 +569,7 @@ static void resolutions(void)
     step(resolve(id, &any, parse_address("own", 7001)), "RESOLVE_ADDR from any");
     print_event("of it");
     step(resolve(id, NULL, parse_address("own", 7001)), "RESOLVE_ADDR again");
-    refusals("address resolved", id);
+    commands_without_effect("address resolved", id);
     queries("address resolved", id);
     step(resolve_route(id), "RESOLVE_ROUTE");
     print_event("of it");
@@ -623,7 +623,7 @@ static uint32_t create_routed(int space, int port)
 static void connections(void)
 {
     uint32_t listener = create_listener(RDMA_PS_TCP, 7002), client = create_routed(RDMA_PS_TCP, 7002);
-    refusals("listening", listener);
+    commands_without_effect("listening", listener);
     queries("listening", listener);
     step(connect_to(client, 20), "CONNECT");
     step(connect_to(client, 20), "CONNECT again");
@@ -738,7 +738,7 @@ static void datagrams(int space, int port)
     uint32_t idle = create_id(space);
     step(bind_to(idle, parse_address("own", port)), "space %#x: BIND", space);
     destroy(idle);
-    if (space == RDMA_PS_IPOIB) /* RoCE allows only BIND */
+    if (space == RDMA_PS_IPOIB) /* not for RoCE */
         return;
     uint32_t listener = create_listener(space, port), client = create_routed(space, port);
     for (int state = IBV_QPS_RESET; state <= IBV_QPS_RTS; state++)

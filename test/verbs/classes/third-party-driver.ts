@@ -322,7 +322,7 @@ const others = [
     {
       create(call, object, { userHandle }) {
         affiliate(object, userHandle)
-        object.state = ringIn(call, Wc.LOG2_ELEMENT)
+        object.state = ringIn(call, Wc.ELEMENT_SHIFT)
         return { cqe: SLOTS - 1, queue: mmapInfoOf(object.state) }
       },
     },

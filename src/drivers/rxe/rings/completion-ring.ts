@@ -50,7 +50,7 @@ export const createCqRing = (memory: RingMemory, cqe: number, kind: number = ENT
   kind,
   compVector,
   number: -1,
-  ring: createRing(memory, cqe, 2 ** memory.layout.wc.LOG2_ELEMENT),
+  ring: createRing(memory, cqe, 2 ** memory.layout.wc.ELEMENT_SHIFT),
   producer: 0,
   consumer: 0,
   outstanding: 0,
@@ -141,7 +141,7 @@ export const pushCompletion = (cq: CqRing, words: Uint32Array, now: () => number
 export const resizeCqRing = (memory: RingMemory, cq: CqRing, cqe: number): Ring | undefined => {
   readConsumer(cq)
   if (cq.outstanding > cqe) return undefined
-  const next = createRing(memory, cqe, 2 ** memory.layout.wc.LOG2_ELEMENT)
+  const next = createRing(memory, cqe, 2 ** memory.layout.wc.ELEMENT_SHIFT)
   const old = cq.ring
   const pending = cq.outstanding
   copyElements(old, cq.producer - pending, pending, next)

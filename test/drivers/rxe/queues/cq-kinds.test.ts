@@ -112,7 +112,10 @@ test('an extended CQ has a timestamp per completion, in nanoseconds of the devic
   assert.equal(ring.area.view.getBigUint64(ring.elementsAt + Wc.TIMESTAMP, true), 5_000_000_250n)
   m.now += 1
   send(1)
-  assert.equal(ring.area.view.getBigUint64(ring.elementsAt + 2 ** Wc.LOG2_ELEMENT + Wc.TIMESTAMP, true), 5_000_001_250n)
+  assert.equal(
+    ring.area.view.getBigUint64(ring.elementsAt + 2 ** Wc.ELEMENT_SHIFT + Wc.TIMESTAMP, true),
+    5_000_001_250n,
+  )
   assert.equal(completions(cqOfKind).length, 2)
 })
 

@@ -71,7 +71,7 @@ test('a completion has the layout of ib_uverbs_wc', () => {
   )
   // an invalidated key is in host byte order
   assert.ok(pushCompletion(cq, completionOf(1, { FLAGS: WcFlags.values.WITH_INV, IMM: 0x01020304 })))
-  assert.equal(ring.view.getUint32(RingHeader.DATA + 2 ** Wc.LOG2_ELEMENT + Wc.IMM, true), 0x01020304)
+  assert.equal(ring.view.getUint32(RingHeader.DATA + 2 ** Wc.ELEMENT_SHIFT + Wc.IMM, true), 0x01020304)
 })
 
 test('one completion more than the capacity overruns a CQ, and is not stored', () => {

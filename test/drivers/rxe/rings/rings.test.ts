@@ -63,7 +63,7 @@ for (const log of ['ibv_rc_pingpong.client.abilog', 'objects.abilog']) {
     assert.ok(mapped.length > 0)
     for (const { call, maps } of mapped) {
       const cqe = Number(attribute(call, UVERBS_ATTR_CREATE_CQ_CQE)!.data)
-      assertLike(maps[0], cqe, 2 ** Wc.LOG2_ELEMENT, `line ${call.line}`)
+      assertLike(maps[0], cqe, 2 ** Wc.ELEMENT_SHIFT, `line ${call.line}`)
     }
   })
 
