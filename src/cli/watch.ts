@@ -62,7 +62,13 @@ export const watchStat = async (
   const outputClosed = new Promise<void>(resolve => process.stdout.once('error', () => resolve()))
   outputClosed.then(end)
   for (let time = performance.now(); ; ) {
-    await Promise.race([client.ended, outputClosed, new Promise(resolve => setTimeout(resolve, seconds * 1000))])
+    let timer: NodeJS.Timeout | undefined
+    const interval = new Promise(resolve => {
+      timer = setTimeout(resolve, seconds * 1000)
+    })
+    await Promise.race([client.ended, outputClosed, interval])
+    // If the daemon has ended, the timer must not keep this process alive.
+    clearTimeout(timer)
     if (isEnded) return
     const stat = await client.stat().catch(error => {
       // The daemon ended before it replied.

@@ -44,6 +44,17 @@ describe('userdma stat --watch', () => {
     assert.deepEqual(replies, [])
   })
 
+  it('leaves no timer when the daemon has ended', async () => {
+    const timers = (): number => process.getActiveResourcesInfo().filter(name => name === 'Timeout').length
+    const before = timers()
+    const client: Pick<ToolClient, 'stat' | 'ended'> = {
+      stat: () => Promise.resolve({ devices: [] as readonly DeviceStat[] } as Stat),
+      ended: Promise.resolve(),
+    }
+    await watchStat(client, 3600, false)
+    assert.equal(timers(), before)
+  })
+
   it('takes the interval in seconds, 1 by default', () => {
     assert.equal(watchSeconds(true), 1)
     assert.equal(watchSeconds('.5'), 0.5)
