@@ -65,8 +65,17 @@ export const explainFinding = (id: string | true): void => {
   else throw new UsageError(`--explain "${id}": there is no such finding; there are ${findingIds.join(', ')}`)
 }
 
-/** The name of a status or event in any spelling: RETRY_EXC_ERR, IBV_WC_RETRY_EXC_ERR, ibv_wc_retry_exc_err. */
+const isNumber = (word: string): boolean => /^(?:0x[0-9a-f]+|[0-9]+)$/i.test(word)
+
+/**
+ * The name of a status or event in any spelling: RETRY_EXC_ERR, IBV_WC_RETRY_EXC_ERR, ibv_wc_retry_exc_err; or of a
+ * status by its number, which many programs print. Every vendor_err is a larger number.
+ */
 const statusName = (word: string): StatusName | EventName | undefined => {
+  if (isNumber(word)) {
+    const statusNames = Object.keys(WcStatus.values) as StatusName[]
+    return statusNames.find(name => WcStatus.values[name] === Number(word))
+  }
   const plain = word.toUpperCase().replace(/^IBV_(?:WC|EVENT)_/, '')
   const names = [...Object.keys(WcStatus.values), ...Object.keys(AsyncEventType.values)] as (StatusName | EventName)[]
   return names.find(name => name === plain || name === `${plain}_ERR`)
@@ -75,7 +84,7 @@ const statusName = (word: string): StatusName | EventName | undefined => {
 /** `userdma explain`. Throws UsageError for an unknown word. */
 export const explain = (word: string): void => {
   const status = statusName(word)
-  const causeByCode = /^(?:0x[0-9a-f]+|[0-9]+)$/i.test(word) ? causeOfCode(Number(word)) : undefined
+  const causeByCode = isNumber(word) ? causeOfCode(Number(word)) : undefined
   const cause = causeByCode ?? (Object.keys(causes) as CauseName[]).find(name => name === word)
   if (isFindingId(word)) print(findingPage(word))
   else if (status !== undefined) print(statusPage(status))
@@ -84,6 +93,6 @@ export const explain = (word: string): void => {
     print([causeLine(cause).trim(), ...(finding === undefined ? [] : ['', ...findingPage(finding)])])
   } else
     throw new UsageError(
-      `explain "${word}": not a status (${Object.keys(WcStatus.values).join(', ')}), event, vendor_err or finding (\`userdma check --explain\` lists these)`,
+      `explain "${word}": not a status (${Object.keys(WcStatus.values).join(', ')}) or its number, event, vendor_err or finding (\`userdma check --explain\` lists these)`,
     )
 }

@@ -509,6 +509,7 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
     assert.match(await outputOf('explain', 'WR_FLUSH_ERR'), /first completion with another status/)
     assert.match(await outputOf('explain', 'rnr_retry_exc'), /no-receive-posted/)
     assert.match(await outputOf('explain', '0x502'), /RKEY_DEREGISTERED[\s\S]*stale-rkey/)
+    assert.match(await outputOf('explain', '12'), /^RETRY_EXC_ERR: look for these/) // as perftest prints it
     assert.match(await outputOf('explain', 'IBV_EVENT_CQ_ERR'), /cq-overrun/)
     assert.match(await outputOf('explain', 'COMM_EST'), /not an error by itself/)
   })
