@@ -13,7 +13,8 @@ import { SendKind, WcStatus } from '../../spec/work.ts'
 import { takeCause } from '../causes.ts'
 import { enterError, failReceive } from '../completer/completion.ts'
 import { DmaKind, DmaResult, flushDma } from '../dma.ts'
-import { QP, RespFlag } from '../fields.ts'
+import { QP, RES, RespFlag } from '../fields.ts'
+import { psnDifference } from '../psn.ts'
 import { type EngineState, schedule } from '../state.ts'
 
 const { RTR, ERR } = QpState.values
@@ -96,9 +97,23 @@ export const nakFatal = (s: EngineState, row: number, syndrome: number, status: 
 export const nakInvalidRequest = (s: EngineState, row: number, cause: Cause): void =>
   nakFatal(s, row, INVALID_REQUEST, REM_INV_REQ_ERR, cause)
 
+/** Drops the unsent responses to requests from `psn` on: they would acknowledge the request with `psn`. */
+const dropResponsesFrom = (s: EngineState, base: number, psn: number): void => {
+  const w = s.rows
+  const p = s.pool
+  let resource = w[base + QP.RESP_RESOURCES]
+  if (w[base + QP.RESP_PENDING] === 0) return
+  for (let left = w[base + QP.RESP_RESOURCE_COUNT]; left > 0; left--, resource += RES.WORDS) {
+    if (p[resource + RES.KIND] === SendKind.NONE || p[resource + RES.NEXT] >= p[resource + RES.END]) continue
+    if (psnDifference(p[resource + RES.FIRST_PSN], psn) < 0) continue
+    p[resource + RES.KIND] = SendKind.NONE
+    w[base + QP.RESP_PENDING]--
+  }
+}
+
 /**
  * Handles a failed pending DMA of a SEND or WRITE. The NAK is for the first packet of the DMA, so later packets are not
- * acknowledged. Arguments: as of `DmaFailed`.
+ * acknowledged, also not by the response to a later READ. Arguments: as of `DmaFailed`.
  */
 export const onRequestDmaFailed = (
   s: EngineState,
@@ -120,6 +135,7 @@ export const onRequestDmaFailed = (
     }
     return
   }
+  dropResponsesFrom(s, base, psn)
   w[base + QP.RESP_FLAGS] &= ~RespFlag.ACK_DUE
   w[base + QP.RESP_EPSN] = psn
   w[base + QP.RESP_MSN] = msn

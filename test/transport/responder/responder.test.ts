@@ -278,6 +278,15 @@ describe('a WRITE', () => {
     assertRefused(t, ['NAK(REMOTE_ACCESS)@1 msn 0'], flushed(100, 107), ['QP_ACCESS_ERR'])
     assert.equal(t.node.memory[0x9000 + MTU], 0)
   })
+  it('that cannot be written is not acknowledged by the response to a later READ', () => {
+    const t = startScript()
+    t.request('READ_REQUEST', 0, { dmaLen: 4, remote: 0x200 })
+    t.request('WRITE_FIRST', 1, { payload: MTU, dmaLen: 2 * MTU })
+    t.request('WRITE_LAST', 2, { payload: MTU })
+    t.request('READ_REQUEST', 3, { dmaLen: 8, remote: 0x100 })
+    t.node.faults.write = Errno.EFAULT
+    assertRefused(t, ['READ_RESP_ONLY@0 msn 1 [4]', 'NAK(REMOTE_OPERATION)@1 msn 1'], [], ['QP_FATAL'])
+  })
   it('before a refused request is in memory', () => {
     const t = startResponder()
     t.request('WRITE_FIRST', 0, { payload: MTU, remote: 0x9000, dmaLen: MTU + 2 })
