@@ -29,13 +29,20 @@ const COMPARE_SWAP = operationCode.COMPARE_SWAP
 /** Operand size and address alignment. */
 const ATOMIC_BYTES = 8
 
-/** The resource of this kind whose request contains `psn`; 0: none, or reused. */
+/**
+ * The resource of this kind whose request contains `psn`; 0: none, or reused. Youngest first: the PSNs of an old one may
+ * have been used again.
+ */
 const findResource = (s: EngineState, row: number, kind: number, psn: number): number => {
+  const w = s.rows
   const base = row * QP.WORDS
   const p = s.pool
-  let resource = s.rows[base + QP.RESP_RESOURCES]
-  if (resource === 0) return 0
-  for (let left = s.rows[base + QP.RESP_RESOURCE_COUNT]; left > 0; left--, resource += RES.WORDS) {
+  const count = w[base + QP.RESP_RESOURCE_COUNT]
+  if (w[base + QP.RESP_RESOURCES] === 0) return 0
+  let index = w[base + QP.RESP_RESOURCE_NEXT]
+  for (let left = count; left > 0; left--) {
+    index = index === 0 ? count - 1 : index - 1
+    const resource = w[base + QP.RESP_RESOURCES] + index * RES.WORDS
     if (p[resource + RES.KIND] !== kind) continue
     if (psnDistance(p[resource + RES.FIRST_PSN], psn) < p[resource + RES.PSNS]) return resource
   }

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { Access } from '../../../src/transport/types.ts'
 import { assertRefused, atomicWord, ERR, flushed, MTU, memoryAt, patternOf, startResponder } from '../responding.ts'
-import { packet } from '../script.ts'
+import { packet, RQ_PSN } from '../script.ts'
 
 describe('an ACK', () => {
   it('is sent once per burst, for the last packet', () => {
@@ -123,6 +123,16 @@ describe('a READ', () => {
     t.request('READ_REQUEST', 0, { remote: 0x9400, dmaLen: 1024 })
     t.request('READ_REQUEST', 0, { remote: 0x9004, dmaLen: 8 })
     assert.deepEqual(t.sent(), [])
+  })
+  it('duplicate is answered from the youngest READ with its PSN, after 2^24 packets', () => {
+    const t = startResponder()
+    t.request('READ_REQUEST', 0, { dmaLen: 8 })
+    assert.deepEqual(t.sent(), ['READ_RESP_ONLY@0 msn 1 [8]'])
+    t.node.engine.modify(t.row, undefined, { rqPsn: RQ_PSN })
+    for (const time of ['first', 'second']) {
+      t.request('READ_REQUEST', 0, { dmaLen: 4, remote: 0x100 })
+      assert.deepEqual(t.sent(), ['READ_RESP_ONLY@0 msn 2 [4]'], time)
+    }
   })
   it('duplicate during its response is not answered twice', () => {
     const t = startResponder()
