@@ -445,9 +445,13 @@ const onRun = (
   return 1
 }
 
-/** Maximum number of row polls in one call. A row with WQEs to flush costs FLUSH_COST more. */
+/**
+ * Maximum number of row polls in one call. A row with WQEs to flush costs FLUSH_COST more, and a row that has used its
+ * quantum MORE_COST more: not everything that a row sends fills the port.
+ */
 const MAX_ROW_POLLS = 0x1_0000
 const FLUSH_COST = 0x4000
+const MORE_COST = 0x100
 
 /** A call ends after so many window bytes were passed to local peers. */
 const MAX_LOCAL_BYTES = 0x10_0000
@@ -469,7 +473,10 @@ const pollTransmit = (s: EngineState, sink: TransmitSink, now: number): boolean 
       hasMore = true
       break
     }
-    if (result === PollResult.MORE) schedule(s, row)
+    if (result === PollResult.MORE) {
+      schedule(s, row)
+      pollsLeft -= MORE_COST
+    }
     if (s.localBytes > MAX_LOCAL_BYTES) {
       hasMore = s.queueHead >= 0
       break

@@ -106,6 +106,18 @@ describe('a sender of datagrams', () => {
       `a datagram of ${MTU + 1} bytes is longer than the path MTU, ${MTU}, and is not sent`,
     ])
   })
+  it('ends a poll although its program posts such datagrams faster than they complete', () => {
+    const t = start()
+    const tooLong = { id: 1, opcode: SEND, flags: 0, ...to(0x22), ...sge(0, MTU + 1) }
+    let fetched = 0
+    const get = () => {
+      if (++fetched > 500_000) throw new Error('the poll does not end')
+      return tooLong
+    }
+    t.node.queues[t.row].sends = new Proxy([], { get, set: () => true })
+    t.node.engine.onDoorbell(t.row)
+    assert.equal(t.node.engine.pollTransmit(t.node.sink, 0), true)
+  })
   it('completes a WRITE, a READ or a refused request with LOC_QP_OP_ERR, and goes to SQE', () => {
     for (const wrong of [{ opcode: RDMA_WRITE }, { opcode: RDMA_READ }, { opcode: SEND, refused: LOC_QP_OP_ERR }]) {
       const t = start()

@@ -228,7 +228,8 @@ const sendMessage = (s: EngineState, row: number, request: number): number => {
     const cause = createCause('DATAGRAM_TOO_LONG', { length: p[request + WQE.WR + Send.LENGTH], mtu })
     const wr = request + WQE.WR
     s.env.causes?.dropped(row, cause, joinWords(p[wr + Send.ID_HI], p[wr + Send.ID_LO]))
-    w[base + QP.REQ_CURRENT] = p[request + WQE.NEXT]
+    // It has the weight of a packet without payload, so that a poll ends after many of them.
+    advance(s, row, request, 0, PACKET_WEIGHT, true)
     return SENT_SOME
   }
   const left = psns - done
