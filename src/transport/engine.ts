@@ -308,6 +308,19 @@ const setAttributes = (w: Int32Array, base: number, attributes: QpAttributeChang
   }
 }
 
+/** More than fit in any CQ: a CQ of the soft device has at most 32,767 entries. */
+const MAX_FLUSH_CALLS = 64
+
+/** Before the transition from SQE to RTS: flushes what is left, so that later posts are not flushed. */
+const finishFlush = (s: EngineState, row: number): void => {
+  const base = row * QP.WORDS
+  for (let left = MAX_FLUSH_CALLS; left > 0 && (s.rows[base + QP.REQ_FLAGS] & ReqFlag.FLUSHING) !== 0; left--) {
+    s.rows[base + QP.REQ_FLAGS] &= ~ReqFlag.FLUSHING
+    flushSends(s, row)
+  }
+  s.rows[base + QP.REQ_FLAGS] &= ~ReqFlag.FLUSHING
+}
+
 const modify = (
   s: EngineState,
   row: number,
@@ -326,6 +339,7 @@ const modify = (
   if (after === ERR) enterError(s, row, cause ?? createCause('MODIFIED', {}))
   else if (after === RESET) reset(s, row)
   else if (after !== before) {
+    if (before === SQE) finishFlush(s, row)
     w[base + QP.STATE] = after
     if (after === RTS) {
       w[base + QP.REQ_CWND] = s.maxCwnd

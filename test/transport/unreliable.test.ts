@@ -100,6 +100,17 @@ describe('a requester of UC', () => {
     assert.deepEqual(t.completions(), ['3 ok'])
     assert.deepEqual(t.node.events, [])
   })
+  it('flushes only requests that were posted in SQE, also many', () => {
+    const t = startUc()
+    const count = 10_000
+    t.post({ id: 1, opcode: RDMA_READ }, ...Array.from({ length: count }, () => ({ id: 2, opcode: SEND })))
+    t.node.engine.pollTransmit(t.node.sink, 0)
+    assert.equal(t.state, SQE)
+    t.node.engine.modify(t.row, RTS, {})
+    t.post({ id: 3, opcode: SEND })
+    assert.deepEqual(t.sent(), ['SEND_ONLY@0'])
+    assert.deepEqual(t.completions(), ['1 LOC_QP_OP', ...new Array(count).fill('2 FLUSH'), '3 ok'])
+  })
   it('stops a message whose memory is deregistered meanwhile, and goes to SQE', () => {
     const t = startUc({ maxBytes: 2200 })
     t.node.port.freeRuns = 1
