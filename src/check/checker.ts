@@ -278,7 +278,10 @@ export class Checker {
   #checkConnection(qp: KnownObject, call: CheckedCall): void {
     const peer = this.#peerOf(qp)
     if (qp.isReported) return
-    if (peer === undefined && hasReachedRtr(qp) && this.#peerDeviceOf(qp) !== undefined && this.#objects.isComplete)
+    const peerDevice = this.#peerDeviceOf(qp)
+    const knowsAllPeers =
+      peerDevice !== undefined && !this.#sources.hasUnchecked?.(peerDevice) && this.#objects.isComplete
+    if (peer === undefined && hasReachedRtr(qp) && knowsAllPeers)
       this.#reporter.report(
         'no-peer-qp',
         { ...call, program: qp.program, action: 'disconnected' },

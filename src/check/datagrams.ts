@@ -49,6 +49,7 @@ export const createDatagramDetector = (services: DetectorServices): Detector => 
     const device = services.deviceWithGid(destination.gid)
     if (sender === undefined || device === undefined) return
     const peer = services.objects.qp(device, destQpn)
+    if (peer === undefined && services.sources.hasUnchecked?.(device)) return
     const mismatch = mismatchOf(sender, peer, destination.qkey)
     if (mismatch === undefined) return
     const { id, severity, detail } = mismatch

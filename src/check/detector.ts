@@ -39,6 +39,8 @@ export interface CheckerSources {
   readonly buffers?: BufferCheck
   /** The adapters of `--like`. */
   readonly adapters?: readonly AdapterName[]
+  /** Whether programs that are not checked use the device, so that it may have unknown queue pairs. Absent: never. */
+  hasUnchecked?(device: number): boolean
   /** RLIMIT_MEMLOCK of a process in bytes; infinite if it has no limit. */
   lockLimit?(program: Program): number
   /** Absent: the checker does not search for races. */

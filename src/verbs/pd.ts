@@ -122,7 +122,9 @@ export interface ProtectionDomain extends Disposable, Kind<'pd'> {
  * Whether the program has passed a `sendCq`. `sendCq: undefined` counts as passed and is refused later, because it is
  * probably a mistake.
  */
-const hasSendCq = (options: object | undefined): boolean =>
+const hasSendCq = <T extends object>(
+  options: T | undefined,
+): options is Extract<T, { readonly sendCq: unknown }> =>
   typeof options === 'object' && options !== null && 'sendCq' in options
 
 class PdObject extends VerbsObject implements ProtectionDomain {
@@ -154,7 +156,7 @@ class PdObject extends VerbsObject implements ProtectionDomain {
   rcQp(options?: AwaitableRcOptions): AwaitableRcQueuePair
   rcQp(options?: RcQueuePairOptions | AwaitableRcOptions): RcQueuePair | AwaitableRcQueuePair {
     return hasSendCq(options)
-      ? make(this.context, rcQpPlan(this.context, this, options as RcQueuePairOptions))
+      ? make(this.context, rcQpPlan(this.context, this, options))
       : awaitableRcQp(this.context, this, options)
   }
 
@@ -162,7 +164,7 @@ class PdObject extends VerbsObject implements ProtectionDomain {
   ucQp(options?: AwaitableUcOptions): AwaitableUcQueuePair
   ucQp(options?: UcQueuePairOptions | AwaitableUcOptions): UcQueuePair | AwaitableUcQueuePair {
     return hasSendCq(options)
-      ? make(this.context, ucQpPlan(this.context, this, options as UcQueuePairOptions))
+      ? make(this.context, ucQpPlan(this.context, this, options))
       : awaitableUcQp(this.context, this, options)
   }
 
@@ -170,7 +172,7 @@ class PdObject extends VerbsObject implements ProtectionDomain {
   udQp(options?: AwaitableUdOptions): AwaitableUdQueuePair
   udQp(options?: UdQueuePairOptions | AwaitableUdOptions): UdQueuePair | AwaitableUdQueuePair {
     return hasSendCq(options)
-      ? make(this.context, udQpPlan(this.context, this, options as UdQueuePairOptions))
+      ? make(this.context, udQpPlan(this.context, this, options))
       : awaitableUdQp(this.context, this, options)
   }
 

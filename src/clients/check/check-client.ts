@@ -116,7 +116,7 @@ const contextOf = (core: Core, id: number): Context | undefined => {
 const checkerSources = (
   core: Core,
   findDevice: (index: number) => Device | undefined,
-  { now, postStack, adapters, buffers, lockLimit, isCopiedByFork }: HostSources,
+  { now, isChecked, postStack, adapters, buffers, lockLimit, isCopiedByFork }: HostSources,
   polls: ReadonlyMap<number, RequestPoll>,
 ): CheckerSources => ({
   now,
@@ -124,6 +124,10 @@ const checkerSources = (
   ...(buffers && { buffers }),
   ...(lockLimit && { lockLimit }),
   ...(isCopiedByFork && { isCopiedByFork }),
+  hasUnchecked(index) {
+    for (const context of findDevice(index)?.contexts ?? []) if (!isChecked(context)) return true
+    return false
+  },
   deviceName: index => findDevice(index)?.name ?? '',
   postStack(id, queue, number, wrId) {
     const context = contextOf(core, id)

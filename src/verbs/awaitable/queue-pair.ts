@@ -24,8 +24,13 @@ export interface AwaitedMessageOptions extends AwaitedOptions, ImmediateOptions 
 /** Options of a message on a reliable connection. */
 export interface AwaitedRcMessageOptions extends AwaitedMessageOptions, InvalidateOptions {}
 
+type OwnQueueOptions<O> = Omit<O, 'sendCq' | 'recvCq' | 'srq' | 'signalAll'>
+
 /** The options of a queue pair without queues of the program. All requests are signaled. */
-export type AwaitableOptions<O> = Omit<O, 'sendCq' | 'recvCq' | 'srq' | 'signalAll'>
+export type AwaitableOptions<O> = OwnQueueOptions<O> & {
+  /** Absent: with a `sendCq` requests return no promises. */
+  readonly sendCq?: never
+}
 
 /**
  * Members of all queue pairs whose requests return promises. A promise rejects with `RequestError` if the request
@@ -170,7 +175,7 @@ export const makeAwaitable = <T extends BareQueuePair, O extends QueuePairOption
   cls: keyof typeof restartsOf,
   options: AwaitableOptions<O> | undefined,
   optionNames: KnownOptions<O>,
-  planWith: (options: AwaitableOptions<O> & Pick<QueuePairOptions, 'sendCq'>) => Plan<T>,
+  planWith: (options: OwnQueueOptions<O> & Pick<QueuePairOptions, 'sendCq'>) => Plan<T>,
 ): T => {
   const { sendCq: _, recvCq: __, srq: ___, signalAll: ____, ...known } = optionNames as KnownOptions<QueuePairOptions>
   const call = `${cls}.create`

@@ -150,9 +150,16 @@ const delayUntil = (due: number): number =>
 
 /**
  * The functions of `LocalNetwork` that drive devices. `isMemoryLink`: devices get work only from `touch`, `kick` and
- * timers; other drives are skipped, so that polling an empty CQ costs almost nothing.
+ * timers; other drives are skipped, so that polling an empty CQ costs almost nothing. `hasTorment`: devices may delay
+ * any work.
  */
-const createDriveLoop = (core: Core, devices: readonly RxeDevice[], isMemoryLink: boolean, clients: Clients) => {
+const createDriveLoop = (
+  core: Core,
+  devices: readonly RxeDevice[],
+  isMemoryLink: boolean,
+  hasTorment: boolean,
+  clients: Clients,
+) => {
   let isTouched = true
   /** Whether a call was made since the last drive: it may have set a timer. */
   let wasCalled = true
@@ -244,8 +251,9 @@ const createDriveLoop = (core: Core, devices: readonly RxeDevice[], isMemoryLink
     let isBusy = timerDue !== Number.POSITIVE_INFINITY || hasWork()
     if (!isBusy) {
       isDriving = false
-      // Without a call only the timer of event moderation may be new: a completion starts it.
-      if (wasCalled) armTimer()
+      // Without a call only the timer of event moderation may be new: a completion starts it. Torment may also delay a
+      // post or its completion.
+      if (wasCalled || hasTorment) armTimer()
       else scheduleTimers()
       wasCalled = false
       return hasWorked
@@ -366,6 +374,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     core,
     devices,
     link === 'memory',
+    seed !== undefined,
     clients,
   )
   const torment =

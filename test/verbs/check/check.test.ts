@@ -16,7 +16,7 @@ import {
   type RemoteMemory,
 } from '../../../src/verbs/index.ts'
 import { type Scope, temporaryFolder } from '../../system/programs.ts'
-import { closeAll, completionText, openTwoHere, pair } from '../connections/endpoints.ts'
+import { closeAll, completionText, endpointOn, openTwoHere, pair } from '../connections/endpoints.ts'
 import { lineOf, markedLines } from './marks.ts'
 
 /** All findings are kept, none is printed. */
@@ -329,4 +329,24 @@ describe('a program with a checked device', () => {
     assert.match(stdout, /ERR_USERDMA_FINDINGS/)
     assert.match(stdout, /^ok 2 - two$/m)
   })
+})
+
+it('peers on a device of the network that is not checked are no findings', async () => {
+  const network = createNetwork()
+  const a = endpointOn(await open({ network, check: reportAll }))
+  const b = endpointOn(await open({ network }))
+  a.qp.connect(b.qp.endpoint)
+  b.qp.connect(a.qp.endpoint)
+  a.qp.write(a.mr.slice(0, 8), b.mr.remote(0, 8))
+  assert.equal(await completionText(a.cq), '0 RDMA_WRITE')
+  const from = a.pd.udQp({ sendCq: a.cq, active: true })
+  const to = b.pd.udQp({ sendCq: b.cq, active: true })
+  to.receive(b.mr.slice())
+  const ah = a.pd.addressHandle(to.endpoint)
+  from.send(Uint8Array.of(1), { ...to.endpoint, ah }, { id: 1 })
+  assert.equal(await completionText(a.cq), '1 SEND')
+  assert.equal(await completionText(b.cq), '0 RECV')
+  for (const one of [ah, from, a.qp, a.mr, a.cq, a.pd]) one.close()
+  assert.deepEqual(a.device.findings, [])
+  await closeAll(a, b)
 })

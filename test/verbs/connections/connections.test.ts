@@ -21,6 +21,8 @@ import {
   type Device,
   listen,
   open,
+  type RcQueuePair,
+  type RcQueuePairOptions,
   type RdmaError,
   type Server,
 } from '../../../src/verbs/index.ts'
@@ -99,6 +101,23 @@ const connectionTests = (openTwo: OpenTwo): void => {
     assert.equal((await received)?.bytes, 0)
     await clientEnd.close()
     await serverEnd.close()
+  })
+
+  it('with a `sendCq`, the types of `accept` have requests without promises', async () => {
+    const cq = serverDevice.cq()
+    const options: RcQueuePairOptions = { sendCq: cq }
+    const accepted: Connection<RcQueuePair>[] = []
+    for (const accept of [
+      (request: ConnectionRequest) => request.accept({ qp: options }),
+      // The compiler infers the type of `qp`.
+      (request: ConnectionRequest) => request.accept({ qp: { sendCq: cq }, prepare: qp => qp.receive([], 1) }),
+    ]) {
+      const connecting = connect(url, { device: clientDevice })
+      accepted.push(await accept(await nextRequest(server)))
+      await (await connecting).close()
+    }
+    for (const connection of accepted) await connection.close()
+    cq.close()
   })
 
   it('a queue pair uses the program’s completion queue', async () => {

@@ -79,6 +79,20 @@ test('a threshold’s time limit also applies to a completion from before the th
   await closeAll(a, b)
 })
 
+test('messages that torment delays arrive, also if no call follows the post', async () => {
+  for (let torment = 1; torment <= 40; torment++) {
+    const { a, b } = await pair(openTwoHere(createNetwork({ torment, random: () => 0 })))
+    for (let i = 0; i < 5; i++) {
+      b.qp.receive(b.mr.slice())
+      const done = [a.cq, b.cq].map(nextCompletion)
+      await new Promise(setImmediate)
+      a.qp.send(Uint8Array.of(1))
+      await Promise.all(done)
+    }
+    await closeAll(a, b)
+  }
+})
+
 test('clearing faults releases delayed packets', async () => {
   const network = createNetwork({ fault: 'dir=sent,delay=9s' })
   const { a, b } = await pair(openTwoHere(network))
