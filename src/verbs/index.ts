@@ -2,6 +2,7 @@
  * Entry point of `userdma`: the library.
  */
 
+export type { Finding, FindingId, Severity } from '../spec/check/findings.ts'
 export type { Omission, OmissionId } from '../spec/check/omissions.ts'
 export type { PathOptions } from './address.ts'
 export type {

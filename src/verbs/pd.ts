@@ -122,9 +122,7 @@ export interface ProtectionDomain extends Disposable, Kind<'pd'> {
  * Whether the program has passed a `sendCq`. `sendCq: undefined` counts as passed and is refused later, because it is
  * probably a mistake.
  */
-const hasSendCq = <T extends object>(
-  options: T | undefined,
-): options is Extract<T, { readonly sendCq: unknown }> =>
+const hasSendCq = <T extends object>(options: T | undefined): options is Extract<T, { readonly sendCq: unknown }> =>
   typeof options === 'object' && options !== null && 'sendCq' in options
 
 class PdObject extends VerbsObject implements ProtectionDomain {

@@ -293,7 +293,7 @@ const table = {
     code: 0x602,
     results: ['WR_FLUSH_ERR'],
     isNote: true,
-    text: 'the program has moved the queue pair to ERR',
+    text: 'the program has moved the queue pair to ERR, or its connection has ended',
   },
   DEVICE_REMOVED: {
     code: 0x603,

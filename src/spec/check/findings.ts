@@ -38,27 +38,34 @@ export interface FoundObject {
   readonly history: readonly Moment[]
 }
 
+/** A mistake that the check has found. */
 export interface Finding {
   /** Counts the reported findings, from 1. */
   readonly number: number
+  /** The kind of mistake. */
   readonly id: FindingId
+  /** 'error': something failed or cannot work. 'warning': it may fail or leak. 'note': not necessarily a mistake. */
   readonly severity: Severity
   /** One sentence without its full stop: what happened. */
   readonly text: string
   /** Further facts, for example the attributes of both ends. One line each. */
   readonly details: readonly string[]
+  /** The process; absent in the library. */
   readonly program?: Program
+  /** Name of the device. */
   readonly device: string
   /** Microseconds of the clock of the daemon or library. */
   readonly time: number
   /** The reported request or call, then other requests or calls that the mistake involves. */
   readonly moments: readonly Moment[]
+  /** The objects involved, with their histories. */
   readonly objects: readonly FoundObject[]
 }
 
 // ---- the table ----
 
 export const severities = ['note', 'warning', 'error'] as const
+/** Severity of a finding. */
 export type Severity = (typeof severities)[number]
 
 /** Findings of at least this severity make the run fail (`userdma check --fail-on`). */
@@ -579,6 +586,7 @@ const table = {
   },
 } as const satisfies Record<string, FindingRow>
 
+/** Ids of findings (docs/findings.md). */
 export type FindingId = keyof typeof table
 export const findings: Readonly<Record<FindingId, FindingRow>> = table
 export const findingIds = Object.keys(table) as readonly FindingId[]

@@ -10,7 +10,7 @@ import { invalidArgument, RdmaError, withoutObject } from '../error.ts'
 import type { Slice } from '../mr/region.ts'
 import { type DeviceContext, destroyUnlessRemoved, make, type Plan } from '../plan.ts'
 import type { BareQueuePair, QueuedQp, QueuePairOptions } from '../qp/queue-pair.ts'
-import { restartsOf } from './request-error.ts'
+import { connectionRestarts, restartsOf } from './request-error.ts'
 import { type CompletedRequest, RequestPromises } from './request-promises.ts'
 
 const { RESET, RTS } = QpState.values
@@ -26,7 +26,10 @@ export interface AwaitedRcMessageOptions extends AwaitedMessageOptions, Invalida
 
 type OwnQueueOptions<O> = Omit<O, 'sendCq' | 'recvCq' | 'srq' | 'signalAll'>
 
-/** The options of a queue pair without queues of the program. All requests are signaled. */
+/**
+ * The options of a queue pair without queues of the program: without `sendCq`, `recvCq`, `srq` and `signalAll`. All
+ * requests are signaled.
+ */
 export type AwaitableOptions<O> = OwnQueueOptions<O> & {
   /** Absent: with a `sendCq` requests return no promises. */
   readonly sendCq?: never
@@ -98,6 +101,11 @@ export type OptionsIndexes = Readonly<Record<string, number>>
 
 interface WithPromises extends QueuedQp {
   readonly promises: RequestPromises
+}
+
+/** The queue pair belongs to a connection by address: sets the hints of its errors, if its requests return promises. */
+export const setConnectionHints = (qp: object): void => {
+  if ('promises' in qp) (qp as WithPromises).promises.restarts = connectionRestarts
 }
 
 /** A subclass of `Plain` whose methods in `requests` return promises. `T`: interface of the subclass. */

@@ -36,6 +36,10 @@ const fromErr = (call: string): string =>
   `the queue pair is in ERR: modify({ state: "RESET" }) and ${call} start it again`
 const FROM_SQE = 'the queue pair is in SQE and still receives: modify({ state: "RTS" }) lets it send again'
 
+const RECONNECT = 'the queue pair is in ERR: close the connection and make a new one'
+/** Hints for queue pairs of connections by address, which may only be moved to ERR. */
+export const connectionRestarts: Restarts = { afterSend: RECONNECT, afterReceive: RECONNECT }
+
 /** Hints by class. */
 export const restartsOf = {
   rc_qp: { afterSend: fromErr('connect()'), afterReceive: fromErr('connect()') },

@@ -66,7 +66,8 @@ const outstandingRequest = (call: string, queue: Outstanding['queue'], value: un
 export class RequestPromises {
   readonly #cq: CompletionQueue
   readonly #depths: Readonly<Record<Outstanding['queue'], number>>
-  readonly #restarts: Restarts
+  /** Hints of errors. */
+  restarts: Restarts
   /** See `Carrier.explain`. */
   readonly #explain: (id: number) => string | undefined
   readonly #outstandingById = new Map<number, Outstanding>()
@@ -85,7 +86,7 @@ export class RequestPromises {
   ) {
     this.#cq = cq
     this.#depths = depths
-    this.#restarts = restarts
+    this.restarts = restarts
     this.#explain = explain
   }
 
@@ -160,7 +161,7 @@ export class RequestPromises {
    * ERR, as after a failed receive.
    */
   #hint({ queue }: Outstanding, isFlushed: boolean): string {
-    const { afterSend, afterReceive } = this.#restarts
+    const { afterSend, afterReceive } = this.restarts
     if (queue === 'receive') return afterReceive
     return isFlushed ? (this.#failure?.hint ?? afterReceive) : afterSend
   }

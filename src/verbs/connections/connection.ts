@@ -11,6 +11,7 @@ import { Errno, errnoName } from '../../spec/errno.ts'
 import { type RecordOf, zeroRecord } from '../../spec/schema/schema.ts'
 import { rejReason } from '../../spec/wire/mad.ts'
 import type { KnownOptions } from '../arguments/options.ts'
+import { setConnectionHints } from '../awaitable/queue-pair.ts'
 import type { Device } from '../device.ts'
 import {
   checkBytes,
@@ -300,6 +301,7 @@ export class ConnectionEnd {
     const pd = chosenPd ?? defaultPd(this.#shared)
     const qp = pd.rcQp(options)
     this.#qp = qp
+    setConnectionHints(qp)
     if (prepare !== undefined) {
       await (prepare as (qp: ConnectedQueuePair) => void | Promise<void>)(qp)
       signal?.throwIfAborted()

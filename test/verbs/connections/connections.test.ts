@@ -81,8 +81,10 @@ const connectionTests = (openTwo: OpenTwo): void => {
     assert.equal((await received).bytes, 5)
     assert.equal(text(buffer), 'hello')
     const { closed } = serverEnd
+    const unanswered = serverEnd.qp.receive()
     await clientEnd.close()
     assert.equal(await closed, 'peer')
+    await assert.rejects(unanswered, /its connection has ended .* close the connection and make a new one$/)
     assert.equal(await clientEnd.closed, 'local')
     await serverEnd.close()
   })
