@@ -89,16 +89,6 @@ export const mapArena = (bytes: number): Arena => {
 }
 
 /**
- * Maps the first `length` bytes of a file, shared and read-only, for the life of the process. A write to the arena ends
- * the process (SIGSEGV). Throws SystemError: EINVAL if the file is too short or no memory file, EPERM if it may shrink.
- */
-export const mapReadOnly = (fd: number, length: number): Arena => {
-  requireMappable(fd, 0, length)
-  const pages = roundUp(length, pageSize())
-  return arenaOf(mmap(0, pages, MAP_SHARED, fd, 0, PROT_READ), pages)
-}
-
-/**
  * The address of an array's bytes, valid while the array is referenced and its buffer is not transferred; 0n for an
  * empty array. Reading `buffer` first moves a small array off V8's heap, where garbage collection could move it.
  */
@@ -108,7 +98,7 @@ export const addressOf = (bytes: Uint8Array): bigint => {
 }
 
 /**
- * A part of a file, mapped shared and writable. The views span the whole range, a power of two: first the `length`
+ * A part of a file, mapped shared. The views span the whole range, a power of two: first the `length`
  * bytes of the file, rounded up to a page, then private pages. After release the views show zeros, and later another
  * file, so they must not be kept.
  */
@@ -128,11 +118,11 @@ export interface RingPoolCounters {
 
 export interface RingPool {
   /**
-   * Maps `length` bytes of `fd` from `offset`, a multiple of the page size. The fd may be closed afterwards. Throws
-   * SystemError: EINVAL if offset or length do not fit the file, EPERM if the file may shrink or is sealed against
-   * writing.
+   * Maps `length` bytes of `fd` from `offset`, a multiple of the page size; 'read': read-only, so that a write ends the
+   * process (SIGSEGV). The fd may be closed afterwards. Throws SystemError: EINVAL if offset or length do not fit the
+   * file or `fd` is no memory file, EPERM if the file may shrink, or is sealed against writing and mapped for writing.
    */
-  map(fd: number, offset: number, length: number): Mapping
+  map(fd: number, offset: number, length: number, access?: 'read' | 'write'): Mapping
   /** Unmaps the file, and keeps the range for reuse. Throws an Error if the pool does not have the mapping. */
   release(mapping: Mapping): void
   readonly counters: RingPoolCounters
@@ -177,12 +167,12 @@ export const createRingPool = (): RingPool => {
   }
 
   return {
-    map(fd, offset, length) {
+    map(fd, offset, length, access = 'write') {
       requireMappable(fd, offset, length)
       const pages = roundUp(length, pageSize())
       const range = takeRange(2 ** Math.ceil(Math.log2(pages)))
       try {
-        mmap(range.address, pages, MAP_SHARED | MAP_FIXED, fd, offset)
+        mmap(range.address, pages, MAP_SHARED | MAP_FIXED, fd, offset, access === 'read' ? PROT_READ : PROT_READ_WRITE)
       } catch (error) {
         // A failed MAP_FIXED may have unmapped the old pages: the range must be covered before it can be read again.
         mmap(range.address, range.length, ANONYMOUS | MAP_FIXED, -1, 0)

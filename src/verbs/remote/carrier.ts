@@ -107,7 +107,8 @@ export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
     throw error
   }
   const { device, context, file, doorbell } = opened
-  const makeCall = createCalls(session, context, file)
+  const descriptors = remoteDescriptors(session, () => session.checkAlive())
+  const makeCall = createCalls(session, context, file, descriptors.add)
   const rings = createFileRings(file)
   /** Registered buffers, which must not be garbage-collected, and the number of registrations of each. */
   const registrations = new Map<Uint8Array, number>()
@@ -117,12 +118,9 @@ export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
   let polls = 0
   let isClosed = false
 
-  const descriptors = remoteDescriptors(session, () => session.checkAlive())
   /** Reads the records of an event descriptor as they arrive, until its end. */
-  const readEvents = (fd: number, bytes: number, onRecord: (record: DataView) => void): void => {
-    descriptors.add(fd)
+  const readEvents = (fd: number, bytes: number, onRecord: (record: DataView) => void): void =>
     descriptors.read(fd, bytes, onRecord, () => carrier.targets?.ended())
-  }
 
   const end = (): undefined => {
     if (isClosed) return
@@ -168,9 +166,7 @@ export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
     const callName = `${cls.name}.${method}`
     if (object === CLOSED) throw closedError(callName)
     if (isClosed) throw refused('EIO', callName, 'the device is closed')
-    const result = makeCall(cls, method, object, args)
-    if (cls.identity === 'fd' && method === 'create') descriptors.add(result.object)
-    return result
+    return makeCall(cls, method, object, args)
   }
   const callAsync: AnyCallAsync = async (cls, method, object, args, signal) => {
     signal?.throwIfAborted()

@@ -7,7 +7,7 @@
  */
 import { EAGAIN, SystemError } from '../../host/errno.ts'
 import { waitReadable } from '../../host/event-loop/wait.ts'
-import { type Arena, mapReadOnly } from '../../host/memory/mapping.ts'
+import type { Mapping } from '../../host/memory/mapping.ts'
 import { allowPtraceBy } from '../../host/memory/process.ts'
 import { hasNative } from '../../host/native.ts'
 import { close, recv, send } from '../../host/net/sockets.ts'
@@ -26,6 +26,7 @@ import {
 import type { ToolReply, ToolRequest } from '../../uapi/tool.ts'
 import { type RdmaError, refusal, refused } from '../error.ts'
 import { type CallMemory, passedMemory } from './call-memory.ts'
+import { ringPool } from './file-rings.ts'
 import { areEventsWanted, areStacksWanted, createStackNumbers } from './stack-numbers.ts'
 import { connectToDaemon, daemonCommand, notServed, UntrustedDaemonError } from './user-socket.ts'
 
@@ -87,7 +88,7 @@ const newSession = (socket: string, openCall: string): JoinableSession => {
   let serial = 0
   let isAlive = true
   let users = 0
-  let parkedPage: Arena | undefined
+  let parkedPage: Mapping | undefined
   let memory: CallMemory | undefined
   let stackNumber = (): number => 0
 
@@ -130,7 +131,7 @@ const newSession = (socket: string, openCall: string): JoinableSession => {
   const session: JoinableSession = {
     socket,
     get parked() {
-      return (parkedPage as Arena).i32
+      return (parkedPage as Mapping).i32
     },
     get memory() {
       return memory
@@ -150,7 +151,9 @@ const newSession = (socket: string, openCall: string): JoinableSession => {
       return isAlive
     },
     leave() {
-      if (--users === 0) end()
+      if (--users > 0) return
+      end()
+      ringPool().release(parkedPage as Mapping)
     },
     join() {
       users++
@@ -185,7 +188,7 @@ const newSession = (socket: string, openCall: string): JoinableSession => {
     if (reply.error === Errno.EPERM) throw failed(openCall, notServed(socket))
     if (reply.error !== 0)
       throw failed(openCall, `the daemon at ${socket} refused the session (${errnoName(reply.error)})`)
-    parkedPage = mapReadOnly(fds[0]!, ParkedPage.bytes)
+    parkedPage = ringPool().map(fds[0]!, 0, ParkedPage.bytes, 'read')
   } finally {
     for (const received of fds) close(received)
   }

@@ -29,8 +29,16 @@ export interface Calls {
   setDeviceClasses(classes: readonly ObjectClass[]): void
 }
 
-/** `context`: the context's number at the daemon; `fd`: the context's descriptor in this process, for the trace. */
-export const createCalls = (session: Pick<Session, 'ask' | 'memory'>, context: number, fd: number): Calls => {
+/**
+ * `context`: the context's number at the daemon; `fd`: the context's descriptor in this process, for the trace.
+ * `onDescriptor`: called with each descriptor that a call has created, also within a chain.
+ */
+export const createCalls = (
+  session: Pick<Session, 'ask' | 'memory'>,
+  context: number,
+  fd: number,
+  onDescriptor?: (fd: number) => void,
+): Calls => {
   const memory = session.memory ?? callMemory()
   let deviceClasses: ReadonlyMap<string, ObjectClass> | undefined
   const copyIn = (address: bigint, length: number): Uint8Array => {
@@ -100,8 +108,10 @@ export const createCalls = (session: Pick<Session, 'ask' | 'memory'>, context: n
         throw refusal(errnoName(errno), errno, name, reply.text || 'refused')
       }
       // The reply passes new descriptors. Their numbers in this process are written at `installs` in the message.
-      for (const [i, { address }] of reply.installs.entries())
+      for (const [i, { address }] of reply.installs.entries()) {
         memory.view.setUint32(Number(address) - memory.address, fds[i]!, true)
+        onDescriptor?.(fds[i]!)
+      }
       const { object: newObject = 0, out } = decodeResult(call, memory.bytes.slice(0, message.length), copyIn)
       return { object: newObject, out }
     } catch (error) {

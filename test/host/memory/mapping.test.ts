@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { closeSync, ftruncateSync, openSync, readFileSync, readSync, writeSync } from 'node:fs'
 import { test } from 'node:test'
-import { addressOf, createRingPool, type Mapping, mapArena, mapReadOnly } from '../../../src/host/memory/mapping.ts'
+import { addressOf, createRingPool, type Mapping, mapArena } from '../../../src/host/memory/mapping.ts'
 import { addSeals, createMemfd, SEAL_FUTURE_WRITE, SEAL_SHRINK } from '../../../src/host/memory/memfd.ts'
 import { closeProcess, openProcess, readAt } from '../../../src/host/memory/process.ts'
 import { collectGarbage } from '../../tools.ts'
@@ -44,11 +44,16 @@ test('a write-sealed file can be mapped for reading', t => {
   const written = writer.map(fd, 0, PAGE)
   addSeals(fd, SEAL_FUTURE_WRITE)
   assert.throws(() => writer.map(fd, 0, PAGE), { code: 'EPERM' })
-  const seen = mapReadOnly(fd, 100)
+  const seen = writer.map(fd, 0, 100, 'read')
   written.bytes[7] = 5
   assert.deepEqual([...seen.bytes.subarray(6, 9)], [120, 5, 120])
-  assert.throws(() => mapReadOnly(fd, PAGE + 1), { code: 'EINVAL' })
+  assert.throws(() => writer.map(fd, 0, PAGE + 1, 'read'), { code: 'EINVAL' })
   writer.release(written)
+  writer.release(seen)
+  const reused = writer.map(newFile(t, PAGE), 0, PAGE)
+  reused.bytes[7] = 6
+  assert.equal(byteAt(fd, 7), '\x05')
+  writer.release(reused)
 })
 
 test('the address of a buffer is that of its bytes, for small buffers on V8’s heap too', () => {

@@ -2,7 +2,9 @@
  * Chains (R16) in the library.
  */
 import assert from 'node:assert/strict'
+import { readdirSync } from 'node:fs'
 import { test } from 'node:test'
+import { CompChannel } from '../../../src/spec/classes/events/comp_channel.ts'
 import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
 import { RdmaError } from '../../../src/verbs/index.ts'
 import { closeAll, completionText, eachCarrier, resourcesOn } from '../connections/endpoints.ts'
@@ -70,6 +72,16 @@ eachCarrier(openTwo => {
       one.chain(() => []),
       [],
     )
+    await closeAll({ device: one }, { device: two })
+  })
+
+  test('a descriptor that a chain has created is closed with its object', async () => {
+    const [one, two] = await openTwo()
+    const countDescriptors = (): number => readdirSync('/proc/self/fd').length
+    const before = countDescriptors()
+    const [channel] = one.chain(chain => [chain.create(CompChannel)])
+    channel!.close()
+    assert.equal(countDescriptors(), before)
     await closeAll({ device: one }, { device: two })
   })
 

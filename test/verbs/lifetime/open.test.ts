@@ -2,6 +2,7 @@
  * `open`, in this process and with a daemon.
  */
 import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { hasNative } from '../../../src/host/native.ts'
@@ -81,6 +82,18 @@ describe('a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
     await device.close()
     await device.close()
     await assert.rejects(open({ socket: daemon.socket }), { code: 'ECONNREFUSED' })
+  })
+
+  test('is opened and closed many times without a growing number of mappings', async t => {
+    const { socket } = await startDaemon(t)
+    const countParkedPages = (): number => readFileSync('/proc/self/maps', 'latin1').split('userdma-parked').length - 1
+    const before = countParkedPages()
+    for (let i = 0; i < 3; i++) {
+      const device = await open({ socket })
+      assert.equal(countParkedPages(), before + 1)
+      await device.close()
+    }
+    assert.equal(countParkedPages(), before)
   })
 
   test('with an open device keeps only a waiting program alive', async t => {
