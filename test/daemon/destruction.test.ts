@@ -9,11 +9,14 @@ import type { Core, Device } from '../../src/core/model.ts'
 import { startDaemon } from '../../src/daemon/daemon.ts'
 import { createRxeDevice } from '../../src/drivers/rxe/device.ts'
 import { nextTurn } from '../../src/host/event-loop/next-turn.ts'
+import type { FaultPort } from '../../src/phy/faults/layer.ts'
 import { CmPortSpace } from '../../src/spec/enums.ts'
 import { Errno } from '../../src/spec/errno.ts'
+import { NlmsgFlags } from '../../src/spec/linux/nldev.ts'
 import { CM_NODE } from '../../src/spec/session.ts'
 import { scratchFolder } from '../tools.ts'
 import { type Client, dial } from './client.ts'
+import { openTestSocket } from './netlink/test-socket.ts'
 import { CM_HEADER_BYTES, writeCommand } from './ucma.ts'
 
 const folder = scratchFolder()
@@ -28,6 +31,8 @@ const MAX_IN_TURN = 64
 let daemons = 0
 const setUp = async (t: TestContext) => {
   let core: Core | undefined
+  /** In the order of the devices. */
+  const ports: FaultPort[] = []
   const daemon = await startDaemon({
     socket: join(folder, `sock${daemons++}`),
     config: {
@@ -39,13 +44,14 @@ const setUp = async (t: TestContext) => {
     parts: {
       createRxeDevice(daemonCore, options) {
         core = daemonCore
+        ports.push(options.port as FaultPort)
         return createRxeDevice(daemonCore, options)
       },
     },
   })
   t.after(() => daemon.close())
   assert.ok(core)
-  return { daemon, core }
+  return { daemon, core, ports }
 }
 
 const connect = async (t: TestContext, daemon: { readonly socket: string }): Promise<Client> => {
@@ -116,6 +122,28 @@ test('each turn destroys only a few objects of a removed device; the name can th
   await client.tool({ kind: 'device', remove: 'rxe1' })
   const added = await client.tool({ kind: 'device', add: { name: 'rxe1', address: '127.0.0.2' } })
   assert.ok('devices' in added, JSON.stringify(added))
+})
+
+test('a device may get the name of a removed device whose objects are being destroyed, and keeps its port', async t => {
+  const { daemon, core, ports } = await setUp(t)
+  const { counts } = deviceOf(core, 'rxe1')
+  const client = await connect(t, daemon)
+  const socket = await openTestSocket(client)
+  await createPds(client, 1)
+  const removed = client.tool({ kind: 'device', remove: 'rxe1' })
+  const renamed = await socket.request(
+    'SET',
+    [
+      ['DEV_INDEX', 0],
+      ['DEV_NAME', 'rxe1'],
+    ],
+    NlmsgFlags.ACK,
+  )
+  assert.equal(renamed.errno, 0)
+  await removed
+  await maxInTurn(() => counts.pd)
+  await client.tool({ kind: 'fault', set: 'device=rxe1,drop=1' })
+  assert.equal(ports[0]!.ruleCounts().length, 1)
 })
 
 test('each turn destroys only a few identifiers of a closed rdma_cm channel', async t => {

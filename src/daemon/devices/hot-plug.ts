@@ -58,6 +58,8 @@ export class HotPlug {
   rename(name: string, newName: string): void {
     const found = this.#devices.find(name)
     if (found === undefined || name === newName) return
+    // Finish removals: a removed device may still have the new name in the network.
+    this.#objectJobs.finish()
     this.#devices.rename(found, newName)
     this.#files?.rename(found, name)
     notifyRenamed(this.#daemon().netlink, found)
