@@ -10,14 +10,19 @@ import type { DaemonState } from './state.ts'
 
 const QPS_PER_MESSAGE = 50
 
-/** Up to QPS_PER_MESSAGE queue pairs from `cursor` on; default: from the first device's first queue pair. */
+/**
+ * Up to QPS_PER_MESSAGE queue pairs from `cursor` on, in the order of nodes; default: from the first device's first
+ * queue pair.
+ */
 export const qpsOf = (daemon: DaemonState, cursor?: QpCursor): ToolReply => {
   const qps: QpStat[] = []
+  // A device can have the node of a removed one, so the order of creation is not the order of nodes.
+  const devices = [...daemon.devices.all].sort((a, b) => a.device.index - b.device.index)
   for (const {
     spec,
     device: { index: node },
     rxe,
-  } of daemon.devices.all) {
+  } of devices) {
     if (rxe === undefined || node < (cursor?.node ?? 0)) continue
     const { name: device } = spec
     const row = node === cursor?.node ? cursor.row : 0

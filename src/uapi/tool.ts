@@ -142,7 +142,7 @@ export interface Stat {
 
 /** Where a list of queue pairs continues. */
 export interface QpCursor {
-  /** `ListedDevice.node`. Node numbers are not reused. */
+  /** `ListedDevice.node`. The list is in the order of nodes. */
   readonly node: number
   /** The row of the next queue pair in the device's table. */
   readonly row: number

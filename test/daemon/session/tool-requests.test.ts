@@ -14,6 +14,10 @@ import { scratchFolder } from '../../tools.ts'
 import { daemonOf, dial } from '../client.ts'
 
 const folder = scratchFolder()
+/** Linux's numbers of write commands (IB_USER_VERBS_CMD_…). */
+const Command = { ALLOC_PD: 3, CREATE_CQ: 18, CREATE_QP: 24 } as const
+/** The last word of struct ib_uverbs_create_qp: qp_type, its second byte, is IBV_QPT_RC. */
+const RC_TYPE = 2 << 8
 
 test('config returns the daemon’s options, and stat its counts', async t => {
   const daemon = await daemonOf(t, folder, ['127.0.0.1', '::1'])
@@ -53,6 +57,47 @@ test('faults are set, shown and cleared', async t => {
   const { config } = (await client.tool({ kind: 'config' })) as { config: { fault: string } }
   assert.equal(config.fault, 'device=rxe1,drop=0.01;rate=10mbit')
   assert.deepEqual(await faults(''), { faults: [] })
+})
+
+test('all queue pairs are listed once, also those of a device that got the node of a removed one', async t => {
+  const daemon = await daemonOf(t, folder, ['127.0.0.1', '127.0.0.2'])
+  const client = dial(t, daemon)
+  await client.hello()
+  const createQps = async (node: number, count: number): Promise<number[]> => {
+    const context = await client.context(node)
+    const pd = (await client.command(context, Command.ALLOC_PD, [], 1)).response[0]!
+    const cq = (await client.command(context, Command.CREATE_CQ, [0, 0, 16, 0, 0xffff_ffff, 0], 6)).response[0]!
+    const qpns: number[] = []
+    for (let i = 0; i < count; i++) {
+      const sizes = [1, 1, 1, 1, 0]
+      const { ret, response } = await client.command(
+        context,
+        Command.CREATE_QP,
+        [0, 0, pd, cq, cq, 0, ...sizes, RC_TYPE],
+        16,
+      )
+      assert.ok(ret > 0, `queue pair ${i}: ${ret}`)
+      qpns.push(response[1]!)
+    }
+    return qpns
+  }
+  await client.tool({ kind: 'device', remove: 'rxe0' })
+  await client.tool({ kind: 'device', add: { name: 'rxe2', address: '127.0.0.3' } })
+  // more than fit in one reply
+  const created = [...(await createQps(1, 60)), ...(await createQps(0, 60))]
+  const listed: number[] = []
+  let cursor: unknown
+  for (let replies = 0; replies < 4; replies++) {
+    const reply = await client.tool({ kind: 'qps', ...(cursor !== undefined && { cursor }) })
+    assert.ok('qps' in reply)
+    listed.push(...reply.qps.map(({ qpn, device }) => (device === 'rxe1' ? qpn : -qpn)))
+    cursor = reply.next
+    if (cursor === undefined) break
+  }
+  assert.deepEqual(
+    listed.sort((a, b) => a - b),
+    created.map((qpn, i) => (i < 60 ? qpn : -qpn)).sort((a, b) => a - b),
+  )
 })
 
 test('an invalid request is answered with a list of valid requests', async t => {
