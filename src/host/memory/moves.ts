@@ -42,6 +42,8 @@ const sameUserMoves = (handle: ProcessHandle): Moves => {
   const move =
     (write: boolean): Move =>
     (high, low, local, offset, chunk, stride, total, now) => {
+      // For a file, 0 bytes would mean that the process has ended.
+      if (total === 0) return 0
       if (!isOpened) {
         isOpened = true
         pages = residentPages(pid)
@@ -68,7 +70,7 @@ const guestMoves = (guest: Guest): Moves => {
   const move =
     (write: boolean): Move =>
     (high, low, local, offset, chunk, stride, total) =>
-      memResult(guest.move(write, high, low, local, offset, chunk, stride, total))
+      total === 0 ? 0 : memResult(guest.move(write, high, low, local, offset, chunk, stride, total))
   return { read: move(false), write: move(true), close: () => {} }
 }
 

@@ -6,7 +6,9 @@ import { closeSync } from 'node:fs'
 import { test } from 'node:test'
 import { nativeLibraryPath } from '../../../src/host/library.ts'
 import { createGuest } from '../../../src/host/memory/guest.ts'
+import { mapArena } from '../../../src/host/memory/mapping.ts'
 import { createMemfd } from '../../../src/host/memory/memfd.ts'
+import { createMoves } from '../../../src/host/memory/moves.ts'
 import { closeProcess, openProcess, type ProcessHandle } from '../../../src/host/memory/process.ts'
 import { moversOf } from '../../tools.ts'
 
@@ -42,4 +44,14 @@ test('a file of a guest is accessible after another program has killed the mover
     closeSync(fd)
     closeProcess(self)
   }
+})
+
+test('a copy of no bytes succeeds, at any address', { skip }, () => {
+  const handle = openProcess(process.pid, { guestUid: 4_000_001 }) as ProcessHandle
+  const moves = createMoves(handle)
+  const local = mapArena(4096)
+  assert.equal(moves.read(0, 0, local, 0, 0, 0, 0, 0), 0)
+  assert.equal(moves.write(0, 8, local, 0, 0, 0, 0, 0), 0)
+  moves.close()
+  closeProcess(handle)
 })
