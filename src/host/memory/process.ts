@@ -148,8 +148,12 @@ export const openProcess = (
     : new SystemError('pidfd_open', ESRCH, `process ${pid}`)
 }
 
+/** The numbers of their descriptors may be those of other files. */
+const closedHandles = new WeakSet<ProcessHandle>()
+
 /** Closes the descriptors of the handle. A watch of its pidfd must be stopped first. */
 export const closeProcess = (handle: ProcessHandle): void => {
+  closedHandles.add(handle)
   handle.guest?.close()
   closeSync(handle.pidfd)
   if (handle.mem >= 0) closeSync(handle.mem)
@@ -325,11 +329,12 @@ const threadGetfd = ({ pid, guest }: ProcessHandle, fd: number): number | undefi
 }
 
 /**
- * A duplicate of the process's descriptor `fd`, close-on-exec; or -errno: -EBADF, -ESRCH, -EPERM. From a guest only a
- * memory file is taken, or the file with identity `socket` if given: -EINVAL for another file, -ETIMEDOUT if the
- * waiting time of its user is used up.
+ * A duplicate of the process's descriptor `fd`, close-on-exec; or -errno: -EBADF, -ESRCH (also for a closed handle), -EPERM.
+ * From a guest only a memory file is taken, or the file with identity `socket` if given: -EINVAL for another file,
+ * -ETIMEDOUT if the waiting time of its user is used up.
  */
 export const pidfdGetfd = (handle: ProcessHandle, fd: number, socket?: FileIdentity): number => {
+  if (closedHandles.has(handle)) return -ESRCH
   let got = handle.guest
     ? handle.guest.descriptor(fd, socket)
     : orErrno(sys().syscall(SYS_PIDFD_GETFD, handle.pidfd, fd, 0))

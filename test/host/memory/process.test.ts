@@ -282,3 +282,15 @@ test('hasCapability agrees with /proc/PID/status, and is false for a pid without
     assert.equal(hasCapability(process.pid, number), ((capabilities >> BigInt(number)) & 1n) === 1n)
   assert.equal(hasCapability(0x7fffffff, 13), false)
 })
+
+test('a closed handle gives no descriptors of a process that has got the number of its pidfd', async t => {
+  const other = spawn('sleep', ['1000'], { stdio: ['pipe', 'ignore', 'ignore'] })
+  t.after(() => other.kill('SIGKILL'))
+  await once(other, 'spawn')
+  const closed = opened(peer.pid)
+  closeProcess(closed)
+  const reusing = opened(other.pid!)
+  assert.equal(reusing.pidfd, closed.pidfd)
+  assert.equal(pidfdGetfd(closed, 0), -ESRCH)
+  closeProcess(reusing)
+})
