@@ -9,6 +9,8 @@ import type { Core, Device } from '../../src/core/model.ts'
 import { startDaemon } from '../../src/daemon/daemon.ts'
 import { createRxeDevice } from '../../src/drivers/rxe/device.ts'
 import { nextTurn } from '../../src/host/event-loop/next-turn.ts'
+import { mapArena } from '../../src/host/memory/mapping.ts'
+import { libcFunctions } from '../../src/host/native.ts'
 import type { FaultPort } from '../../src/phy/faults/layer.ts'
 import { CmPortSpace } from '../../src/spec/enums.ts'
 import { Errno } from '../../src/spec/errno.ts'
@@ -18,6 +20,11 @@ import { scratchFolder } from '../tools.ts'
 import { type Client, dial } from './client.ts'
 import { openTestSocket } from './netlink/test-socket.ts'
 import { CM_HEADER_BYTES, writeCommand } from './ucma.ts'
+
+const sys = libcFunctions({ prlimit: 'int prlimit(int pid, int resource, int64_t limit, int64_t into)' })
+const RLIMIT_NOFILE = 7
+/** Bytes of struct rlimit: the soft limit, and the hard limit. */
+const LIMIT_BYTES = 16
 
 const folder = scratchFolder()
 /** Linux's numbers of write commands (IB_USER_VERBS_CMD_…). */
@@ -166,6 +173,30 @@ test('each turn destroys only a few identifiers of a closed rdma_cm channel', as
   const max = await maxInTurn(() => counts.cm_id)
   assert.ok(max <= MAX_IN_TURN, `${max} in one turn`)
   assert.equal((await other.open(CM_NODE)).error, 0)
+})
+
+test('a context of rdma_cm channels ends if its first channel gets no descriptor', async t => {
+  const { daemon, core } = await setUp(t)
+  const client = await connect(t, daemon)
+  const { contexts } = systemDevice(core)
+  const limit = mapArena(2 * LIMIT_BYTES)
+  const changeLimit = (at: number): void => {
+    assert.equal(sys().prlimit(0, RLIMIT_NOFILE, limit.address + at, 0), 0)
+  }
+  assert.equal(sys().prlimit(0, RLIMIT_NOFILE, 0, limit.address), 0)
+  // The soft limit is 1, the hard limit does not change.
+  limit.bytes.copyWithin(LIMIT_BYTES, 0, LIMIT_BYTES)
+  limit.view.setBigUint64(LIMIT_BYTES, 1n, true)
+  changeLimit(LIMIT_BYTES)
+  try {
+    assert.equal((await client.open(CM_NODE)).error, Errno.EMFILE)
+  } finally {
+    changeLimit(0)
+  }
+  assert.equal(contexts.size, 0)
+  const { error, descriptors } = await client.open(CM_NODE)
+  assert.equal(error, 0)
+  client.keep(descriptors)
 })
 
 test('each turn closes only a few event descriptors of a program that has exited', async t => {

@@ -149,9 +149,16 @@ export class NodeOpening {
       this.#cmContext = openContext(systemDevice(this.#daemon.core), { isOpened: true, account: this.#client.account })
       this.#setOwner(this.#cmContext)
     }
-    if (this.#cmContext.descriptors.size >= MAX_DESCRIPTORS)
+    const context = this.#cmContext
+    if (context.descriptors.size >= MAX_DESCRIPTORS)
       throw new CallError('EMFILE', `this process has ${MAX_DESCRIPTORS} channels of rdma_cm open already, the maximum`)
-    this.#grantChannel(CM_NODE, invokeNow(this.#cmContext, CmChannel, 'create', 0, {}, this.#client.caller))
+    try {
+      this.#grantChannel(CM_NODE, invokeNow(context, CmChannel, 'create', 0, {}, this.#client.caller))
+    } catch (error) {
+      // The context ends with its last descriptor, but has none yet.
+      if (context.descriptors.size === 0) closeContext(context)
+      throw error
+    }
   }
 
   /** Only the daemon's own user may open a umad file; Linux's nodes have mode 0600. */
