@@ -16,7 +16,6 @@ import type { Finding, Program, Stack } from '../../spec/check/findings.ts'
 import { CallError } from '../../spec/errno.ts'
 import { addressText } from '../../wire/address.ts'
 import type { Arena } from '../../wire/arena.ts'
-import { deviceByIndex } from './device-by-index.ts'
 import { keyMemory } from './key-memory.ts'
 
 /** What the daemon or library provides. In `CheckerSources`, numbers replace contexts. */
@@ -107,15 +106,13 @@ const hookOf = (device: Device, checker: Checker, sources: HostSources, poll: Re
   }
 }
 
-const contextOf = (core: Core, id: number): Context | undefined => {
-  for (const { contexts } of core.devices.values())
-    for (const context of contexts) if (context.id === id) return context
+const contextOf = (devices: ReadonlyMap<number, Device>, id: number): Context | undefined => {
+  for (const { contexts } of devices.values()) for (const context of contexts) if (context.id === id) return context
   return undefined
 }
 
 const checkerSources = (
-  core: Core,
-  findDevice: (index: number) => Device | undefined,
+  devices: ReadonlyMap<number, Device>,
   { now, isChecked, postStack, adapters, buffers, lockLimit, isCopiedByFork }: HostSources,
   polls: ReadonlyMap<number, RequestPoll>,
 ): CheckerSources => ({
@@ -125,16 +122,16 @@ const checkerSources = (
   ...(lockLimit && { lockLimit }),
   ...(isCopiedByFork && { isCopiedByFork }),
   hasUnchecked(index) {
-    for (const context of findDevice(index)?.contexts ?? []) if (!isChecked(context)) return true
+    for (const context of devices.get(index)?.contexts ?? []) if (!isChecked(context)) return true
     return false
   },
-  deviceName: index => findDevice(index)?.name ?? '',
+  deviceName: index => devices.get(index)?.name ?? '',
   postStack(id, queue, number, wrId) {
-    const context = contextOf(core, id)
+    const context = contextOf(devices, id)
     return context === undefined ? NO_STACK : postStack(context, queue, number, wrId)
   },
   scanContext(device, id) {
-    const context = contextOf(core, id)
+    const context = contextOf(devices, id)
     if (context !== undefined) polls.get(device)?.reportContext(context)
   },
   digest: (device, request, isWhole) => polls.get(device)?.digest(request, isWhole),
@@ -142,11 +139,11 @@ const checkerSources = (
 
 /** Creates a checker and feeds it until the core ends. */
 export const createChecker = (core: Core, report: (finding: Finding) => void, sources: HostSources): Checker => {
-  /** By device index. */
+  /** By device index. A removed device stays until another has its index: its objects are destroyed later. */
+  const devices = new Map<number, Device>()
   const polls = new Map<number, RequestPoll>()
-  const findDevice = deviceByIndex(core)
-  const races = sources.events && { ...sources.events, memoryOf: keyMemory(findDevice) }
-  const commonSources = checkerSources(core, findDevice, sources, polls)
+  const races = sources.events && { ...sources.events, memoryOf: keyMemory(index => devices.get(index)) }
+  const commonSources = checkerSources(devices, sources, polls)
   const checker = new Checker(deviceWithGid(core), report, { ...commonSources, ...(races && { races }) })
   onRegionUnmapped(core, region => {
     if (region.context !== undefined && sources.isChecked(region.context)) checker.unmapped(region.id)
@@ -154,6 +151,7 @@ export const createChecker = (core: Core, report: (finding: Finding) => void, so
   registerClient(core, {
     name: 'check',
     add(device) {
+      devices.set(device.index, device)
       const poll = device.driver.watch?.(device, checker.requests, sources.scratch)
       if (poll !== undefined) polls.set(device.index, poll)
       addHook(device, hookOf(device, checker, sources, poll))

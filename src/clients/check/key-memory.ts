@@ -6,7 +6,7 @@ import { KeyKind, rowAt } from '../../core/memory/region-table.ts'
 import type { Device } from '../../core/model.ts'
 import { TWO_32 } from '../../spec/memory.ts'
 
-/** Returns a look-up by device index and key; undefined if the key is unknown. `findDevice`: see `deviceByIndex`. */
+/** Returns a look-up by device index and key; undefined if the key is unknown. `findDevice`: the device by index. */
 export const keyMemory = (
   findDevice: (index: number) => Device | undefined,
 ): ((device: number, key: number) => KeyedMemory | undefined) => {

@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import { createChecker } from '../../../src/clients/check/check-client.ts'
+import { renameDevice, unregister } from '../../../src/core/devices/registry.ts'
 import type { Finding } from '../../../src/spec/check/findings.ts'
 import { type BufferCheck, SCRATCH_BYTES } from '../../../src/spec/check/requests.ts'
 import { plainArena } from '../../../src/wire/arena.ts'
@@ -11,8 +12,8 @@ import { machine } from '../../drivers/rxe/machine.ts'
 import { pairOn, sgeOf } from '../../drivers/rxe/pair.ts'
 import { Flag, postSend, Wr } from '../../drivers/rxe/provider.ts'
 
-/** Ids of the findings about an outstanding WRITE of 16 KiB when the program changes byte `changed`. */
-const findingsOf = (buffers: BufferCheck, changed: number): string[] => {
+/** A pair of programs, and their findings. */
+const checkedPair = (buffers?: BufferCheck) => {
   const m = machine()
   const found: Finding[] = []
   createChecker(m.core, finding => found.push(finding), {
@@ -22,9 +23,14 @@ const findingsOf = (buffers: BufferCheck, changed: number): string[] => {
     program: () => undefined,
     callStack: () => () => [],
     postStack: () => [],
-    buffers,
+    ...(buffers && { buffers }),
   })
-  const { a, b } = pairOn(m)
+  return { found, ...pairOn(m) }
+}
+
+/** Ids of the findings about an outstanding WRITE of 16 KiB when the program changes byte `changed`. */
+const findingsOf = (buffers: BufferCheck, changed: number): string[] => {
+  const { m, a, b, found } = checkedPair(buffers)
   const remote = { remote: b.mr.address, rkey: b.mr.rkey }
   postSend(a.qp.send, { opcode: Wr.WRITE, id: 1n, flags: Flag.SIGNALED, sges: [sgeOf(a.mr, 0, 16_384)], ...remote })
   m.devices[0]!.poll(m.now)
@@ -40,4 +46,20 @@ it('buffers `all` finds changes of bytes that are not in the sample of a long me
     changes.filter(changed => findingsOf(buffers, changed).includes('send-buffer-changed')).length
   assert.ok(foundBy('sampled') < changes.length)
   assert.equal(foundBy('all'), changes.length)
+})
+
+it('findings at the removal of a device name the device', async () => {
+  const { m, a, b, found } = checkedPair()
+  const remote = { remote: b.mr.address, rkey: b.mr.rkey }
+  // One unpolled completion of a program of the library is no finding.
+  for (const id of [1n, 2n])
+    postSend(a.qp.send, { opcode: Wr.WRITE, id, flags: Flag.SIGNALED, sges: [sgeOf(a.mr, 0, 64)], ...remote })
+  m.settle()
+  const device = m.core.devices.get('rxe0')!
+  renameDevice(device, 'renamed')
+  await new Promise<void>(resolve => unregister(device, resolve))
+  assert.deepEqual(
+    found.map(({ id, device }) => [id, device]),
+    [['completions-unpolled', 'renamed']],
+  )
 })
