@@ -661,6 +661,8 @@ export interface Core {
   /** Closed contexts whose objects are not all destroyed yet. */
   readonly endingContexts: Set<Context>
   nextObject: number
+  /** Number of the next fd object. A caller in this process passes it as a descriptor, which has 31 bits. */
+  nextDescriptor: number
   nextContext: number
   /** Whether programs may use controlled Q_Keys without CAP_NET_RAW. */
   allowsPrivilegedQkeys: boolean

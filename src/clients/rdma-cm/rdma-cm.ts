@@ -192,7 +192,8 @@ export class RdmaCm implements EventHost {
    * identifier that is not bound.
    */
   resolveAddress(id: Identifier, destination: SocketAddress, source: SocketAddress | undefined): void {
-    if (id.state === 'IDLE') this.bind(id, source ?? anyAddress(destination.family))
+    // As in Linux, the source of a link-local destination has the same scope.
+    if (id.state === 'IDLE') this.bind(id, source ?? { ...anyAddress(destination.family), scope: destination.scope })
     if (id.state !== 'ADDR_BOUND')
       throw new CallError(
         'EINVAL',
@@ -567,11 +568,13 @@ export class RdmaCm implements EventHost {
   }
 
   #removeDevice(device: CmDevice): void {
-    for (const connection of this.engine.removeDevice(device.number)) this.#ids.delete(connection)
+    this.engine.removeDevice(device.number)
     const bound = this.#bound.get(device) ?? []
     this.#bound.delete(device)
     for (const id of bound) {
       this.#listeners.remove(id)
+      // Also a connection that the engine has removed before, such as an answered SIDR_REQ.
+      if (id.connection !== undefined) this.#ids.delete(id.connection)
       id.connection = undefined
       id.device = undefined
       id.state = 'DEVICE_REMOVAL'

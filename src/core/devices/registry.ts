@@ -36,6 +36,9 @@ const { DEVICE_ADDED, DEVICE_REMOVED } = AsyncEventType.values
  */
 export const STEPS_PER_TURN = 32
 
+/** Above all handles, so that a descriptor that is passed as a handle is unknown. */
+const FIRST_DESCRIPTOR = 2 ** 30
+
 export interface CoreOptions {
   /** Default: `coreClasses`. */
   readonly classes?: readonly DriverClass[]
@@ -83,6 +86,7 @@ export const createCore = ({
   endingContexts: new Set(),
   deadlines: [],
   nextObject: 1,
+  nextDescriptor: FIRST_DESCRIPTOR,
   nextContext: 1,
   allowsPrivilegedQkeys: false,
   waitingCalls: 0,

@@ -274,6 +274,8 @@ const finishCall = (call: CallContext, object: CoreObject, out: AnyResult): Resu
     // The caller does not get the object, so it must be destroyed.
     const destroy = kind === 'create' ? findEntry(device.table, object.class.id, DESTROY) : undefined
     if (destroy !== undefined) runDestroy(context, destroy, object, 'undo')
+    // Its handler has run. Core, which has yet to destroy the context's objects, must not run it again.
+    if (kind === 'destroy') removeObject(object)
     throw closedError(call)
   }
   if (kind === 'create') {

@@ -91,9 +91,9 @@ export const createObject = (context: Context, cls: ObjectClass, parents: readon
   }
   if (cls.identity === 'fd') {
     const fd = Object.assign(object, { context, sink: createEventQueue(), isClosed: false }) as FdObject
-    fd.handle = fd.id
+    fd.handle = core.nextDescriptor++
     context.descriptors.add(fd)
-    core.descriptors.set(fd.id, fd)
+    core.descriptors.set(fd.handle, fd)
   } else object.handle = takeHandle(context.handles, object)
   for (const parent of parents) parent.uses++
   return object
@@ -160,7 +160,7 @@ export const removeObject = (object: CoreObject): void => {
     closeEvents(fd)
     fd.sink.end()
     context.descriptors.delete(fd)
-    context.device.core.descriptors.delete(fd.id)
+    context.device.core.descriptors.delete(fd.handle)
   } else freeHandle(context.handles, object.handle)
   for (const parent of object.parents) releaseUse(parent)
 }

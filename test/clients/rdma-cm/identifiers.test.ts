@@ -4,7 +4,7 @@
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { Family, type SocketAddress } from '../../../src/clients/rdma-cm/socket-address.ts'
+import { Family, ipAddress, type SocketAddress } from '../../../src/clients/rdma-cm/socket-address.ts'
 import { CmPortSpace } from '../../../src/spec/enums.ts'
 import { Errno } from '../../../src/spec/errno.ts'
 import { rejReason } from '../../../src/spec/wire/mad.ts'
@@ -160,6 +160,19 @@ describe('a connection', () => {
     network.settle()
     for (const request of b.requests(listener)) b.cm.destroy(request)
     b.cm.destroy(listener)
+    assertNothingLeft(network)
+  })
+
+  it('to a link-local address has a source address on the same interface', () => {
+    const { network, a } = twoHosts()
+    const scope = 1
+    const peer = { ...ipAddress(Uint8Array.of(0xfe, 0x80, ...new Uint8Array(13), 2), PORT), scope }
+    const active = a.create()
+    a.resolve(active, peer)
+    assert.deepEqual(a.eventNames(active), ['ADDR_RESOLVED', 'ROUTE_RESOLVED'])
+    const { address, scope: sourceScope } = active.source!
+    assert.deepEqual([address, sourceScope], [active.localGid, scope])
+    a.cm.destroy(active)
     assertNothingLeft(network)
   })
 
@@ -517,6 +530,22 @@ describe('a removed device', () => {
     assert.equal(requests.length, 1)
     for (const id of [active, again]) a.cm.destroy(id)
     for (const id of [passive, listener, wildcardListener, ...requests]) b.cm.destroy(id)
+    assertNothingLeft(network)
+  })
+
+  it('keeps no reference from the answered request for datagrams to its identifier', () => {
+    const { network, a, b } = twoHosts()
+    const listener = b.listen(ip4(2, PORT), { portSpace: UDP })
+    const active = a.connect(ip4(2, PORT), 0x11, { portSpace: UDP })
+    network.settle()
+    const [passive] = b.requests(listener)
+    b.cm.accept(passive!, parametersOf(0x22))
+    network.settle()
+    const { connection } = passive!
+    b.unplug(2)
+    for (const id of [passive!, listener]) b.cm.destroy(id)
+    assert.equal(b.cm.idOf(connection!), undefined)
+    a.cm.destroy(active)
     assertNothingLeft(network)
   })
 

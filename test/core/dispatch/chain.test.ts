@@ -240,13 +240,13 @@ test('entries can use descriptors of earlier entries, and each descriptor’s nu
     withChannel,
   ])
   assert.equal(answer.ret, 0)
-  const numbers = [...setup.context.descriptors].map(fd => fd.id)
+  const numbers = [...setup.context.descriptors].map(fd => fd.handle)
   assert.deepEqual(
     answer.installs.map(({ descriptor, address, width }) => [descriptor.object, address, width]),
     [1, 2].map((entry, i) => [numbers[i], at + BigInt(entries[entry].at + HANDLE_AT), 4]),
   )
   const events = setup.context.handles.slots[1]?.events
-  assert.deepEqual([events?.route.channel?.id, events?.route.asyncFd?.id], numbers)
+  assert.deepEqual([events?.route.channel?.handle, events?.route.asyncFd?.handle], numbers)
 })
 
 test('a chain of random bytes runs or is refused with EINVAL', () => {

@@ -472,7 +472,7 @@ test('a call on a descriptor of another context is refused without preparing the
   attachSink(fd, { post() {}, prepareWithdraw, withdraw: () => [], unread: () => 0, take: () => [], end() {} })
   const otherContext = openContext(setup.device, { isOpened: true })
   assert.equal(
-    errnoOf(() => invokeNow(otherContext, AsyncFd, 'query', fd.id, {}, setup.caller)),
+    errnoOf(() => invokeNow(otherContext, AsyncFd, 'query', fd.handle, {}, setup.caller)),
     'EBADF',
   )
   assert.equal(preparations, 0)

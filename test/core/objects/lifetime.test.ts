@@ -9,6 +9,7 @@ import {
   closeDescriptor,
   driverClass,
   dropParent,
+  invoke,
   invokeNow,
   openContext,
   stat,
@@ -66,6 +67,40 @@ test('a handler that throws or a cyclic dependency does not stop the destruction
   closeContext(context)
   assert.deepEqual(seen, [3, 2, 1, 0])
   assert.deepEqual([stat(setup.core).objects, stat(setup.core).faults], [0, 4])
+})
+
+test('an asynchronous destroy that ends before core has destroyed the objects of its closed context runs once', async () => {
+  const ends: (() => void)[] = []
+  const destroyed: string[] = []
+  const slowPd = driverClass(Pd, {
+    async destroy(call, object) {
+      destroyed.push(`${call.why} ${object.handle}`)
+      await new Promise<void>(end => ends.push(end))
+      return {}
+    },
+  })
+  const setup = openTestDevice({}, testDriver(testClasses.map(cls => (cls.class === Pd ? slowPd : cls))))
+  const { context, caller, core } = setup
+  const jobs: Iterator<unknown>[] = []
+  const { runJob: run } = core
+  Object.assign(core, { runJob: (job: Iterator<unknown>) => jobs.push(job) })
+  invokeNow(context, Pd, 'create', 0, {}, caller)
+  const destroying = invoke(context, Pd, 'destroy', 0, {}, caller)
+  closeContext(context)
+  for (const end of ends) end()
+  await assert.rejects(async () => destroying, { code: 'EIO' })
+  for (const job of jobs) run(job)
+  assert.deepEqual(destroyed, ['call 0'])
+  assert.deepEqual([stat(core).objects, stat(core).contexts, stat(core).faults], [0, 0, 0])
+})
+
+test('descriptors can be used after 2^31 objects were created', () => {
+  const setup = openTestDevice()
+  const { context, caller, core } = setup
+  core.nextObject = 2 ** 31
+  const channel = install(setup, invokeNow(context, CompChannel, 'create', 0, {}, caller))
+  const { object } = invokeNow(context, Cq, 'create', 0, { ...cq, channel: channel.handle }, caller)
+  assert.equal(context.handles.slots[object!]?.events?.route.channel, channel)
 })
 
 test('a channel with a closed descriptor exists until its last CQ is destroyed', () => {
