@@ -66,7 +66,10 @@ export interface RejectOptions {
 export interface ConnectionRequest {
   /** The private data of the request. */
   readonly privateData: Uint8Array
-  /** Address of the peer, as text. If first read after `accept` or `reject`: '' and port 0. */
+  /**
+   * Address of the peer, as text. If first read after `accept` or `reject`, or after the device was closed or removed: ''
+   * and port 0.
+   */
   readonly remoteAddress: string
   /** Port of the peer. */
   readonly remotePort: number

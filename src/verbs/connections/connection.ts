@@ -24,7 +24,7 @@ import {
   refused,
 } from '../error.ts'
 import { checkSignal } from '../mailbox.ts'
-import { type Shown, showAs } from '../objects/show.ts'
+import { orElse, type Shown, showAs } from '../objects/show.ts'
 import type { ProtectionDomain } from '../pd.ts'
 import { checkObject, type DeviceContext, destroy, type LibraryObject } from '../plan.ts'
 import type { AwaitableRcOptions, AwaitableRcQueuePair, RcQueuePair } from '../qp/connected.ts'
@@ -51,7 +51,10 @@ export interface Connection<Q extends ConnectedQueuePair = AwaitableRcQueuePair>
    * do not carry the length.
    */
   readonly privateData: Uint8Array
-  /** Local address, as text. If the addresses are first read after `close`: '' and port 0. */
+  /**
+   * Local address, as text. If the addresses are first read after `close`, or after the device was closed or removed: ''
+   * and port 0.
+   */
   readonly localAddress: string
   /** Local port. */
   readonly localPort: number
@@ -227,14 +230,15 @@ interface Addresses {
 }
 const noAddresses: Addresses = { local: shownAddress(undefined), remote: shownAddress(undefined) }
 
-/** The addresses of an identifier, queried when they are read for the first time. */
+/** The addresses of an identifier, queried when they are first read. None if the device was closed or removed before. */
 export class LazyAddresses {
   #queried: Addresses | undefined
 
   /** `id`: handle of the identifier; undefined once the caller no longer has it. */
   of({ carrier }: DeviceContext, id: number | undefined): Addresses {
     if (this.#queried !== undefined || id === undefined) return this.#queried ?? noAddresses
-    const { addresses } = carrier.call(CmId, 'query', id, {}).out
+    const addresses = orElse(() => carrier.call(CmId, 'query', id, {}).out.addresses, undefined)
+    if (addresses === undefined) return noAddresses
     this.#queried = {
       local: shownAddress(parseAddress(addresses.source)),
       remote: shownAddress(parseAddress(addresses.destination)),

@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict'
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test'
 import { setImmediate as nextTurn } from 'node:timers/promises'
+import { inspect } from 'node:util'
 import { emitAddress, ipAddress } from '../../../src/clients/rdma-cm/socket-address.ts'
 import { hasNative } from '../../../src/host/native.ts'
 import { CmChannel } from '../../../src/spec/classes/connections/cm_channel.ts'
@@ -233,6 +234,18 @@ const connectionTests = (openTwo: OpenTwo): void => {
     assert.equal(await clientEnd.closed, 'device')
     await clientEnd.close()
     await serverEnd.close()
+  })
+
+  it('connections and requests of a closed device can be shown', async () => {
+    const [clientEnd] = await pair(server, url, clientDevice)
+    const refused = assert.rejects(connect(url, { device: clientDevice }), { code: 'EIO' })
+    const request = await nextRequest(server)
+    await clientDevice.close()
+    await serverDevice.close()
+    await refused
+    assert.equal(inspect(clientEnd), `Connection { qpn: ${clientEnd.qp.qpn} }`)
+    assert.equal(inspect(request), 'ConnectionRequest { privateBytes: 56 }')
+    assert.deepEqual([clientEnd.remoteAddress, clientEnd.remotePort, request.remoteAddress], ['', 0, ''])
   })
 
   it('closing a server rejects its pending requests', async () => {
