@@ -103,8 +103,10 @@ export const receiveSend = (
     w[base + QP.RESP_MESSAGE] = SEND
   }
   const receive = w[base + QP.RESP_RECEIVE]
-  const done = w[base + QP.RESP_BYTES]
-  const freeBytes = s.pool[receive + Receive.LENGTH] - done
+  const done = w[base + QP.RESP_BYTES] >>> 0
+  const bufferBytes = s.pool[receive + Receive.LENGTH]
+  // No message has more bytes, however large the buffer is.
+  const freeBytes = (bufferBytes < MAX_MESSAGE_BYTES ? bufferBytes : MAX_MESSAGE_BYTES) - done
   const fits = bytes <= freeBytes
   // Packets that fit into the buffer are accepted even if a later one does not.
   const count = fits ? packets : Math.floor(freeBytes / w[base + QP.MTU])
@@ -123,10 +125,10 @@ export const receiveSend = (
   }
   if (!fits) {
     countAccepted(s, row, count, false)
-    const cause = createCause('RECEIVE_TOO_SHORT', {
-      bufferBytes: s.pool[receive + Receive.LENGTH],
-      length: done + bytes,
-    })
+    const cause =
+      bufferBytes < MAX_MESSAGE_BYTES
+        ? createCause('RECEIVE_TOO_SHORT', { bufferBytes, length: done + bytes })
+        : createCause('MESSAGE_TOO_LONG', {})
     nakFatal(s, row, INVALID_REQUEST, LOC_LEN_ERR, cause)
     return count
   }

@@ -11,7 +11,7 @@ import { NAK } from '../requests.ts'
 import { assertRefused, flushed, MTU, memoryAt, patternOf, type Script, startResponder } from '../responding.ts'
 import { packet, RQ_PSN, startScript } from '../script.ts'
 
-const { RESET, INIT, RTR, ERR } = QpState.values
+const { RESET, INIT, RTR, RTS, ERR } = QpState.values
 
 describe('a SEND', () => {
   it('is delivered, and acknowledged if AckReq is set', () => {
@@ -88,6 +88,25 @@ describe('a SEND', () => {
     t.request('SEND_FIRST', 0, { payload: MTU })
     t.request('SEND_LAST', 1, { payload: 11, ackReq: true })
     assertRefused(t, ['NAK(INVALID_REQUEST)@1 msn 0'], ['100 LOC_LEN', '101 FLUSH'])
+  })
+  it('longer than 2^31 bytes is an invalid request, also if the receive WQE has more bytes', () => {
+    const mtu = 4096
+    const t = startScript(
+      { pathMtu: mtu },
+      { memoryBytes: 0x10_0000, locate: address => Number(address - MEMORY_BASE) % 0x8_0000 },
+    )
+    t.node.postReceive(t.row, { id: 100, sges: Array.from({ length: 3 }, () => ({ at: 0, length: 0x4000_0000 })) })
+    t.request('SEND_FIRST', 0, { payload: mtu })
+    const bytes = packet('SEND_MIDDLE', RQ_PSN, { payload: mtu })
+    const view = new DataView(bytes.buffer)
+    const count = 2 ** 31 / mtu
+    for (let psn = 1; psn < count; psn++) {
+      view.setUint32(8, RQ_PSN + psn)
+      t.injectRaw(bytes)
+    }
+    assert.equal(t.state, RTS)
+    t.request('SEND_MIDDLE', count, { payload: mtu })
+    assertRefused(t, [`NAK(INVALID_REQUEST)@${count} msn 0`], ['100 LOC_LEN'])
   })
   it('into a receive WQE with more SGEs than max_recv_sge is an invalid request', () => {
     const t = startScript({}, { maxSge: 1 })
