@@ -5,7 +5,7 @@
 import { type FaultCounters, type FaultKind, FaultKinds, type FaultRuleCounts, faultKinds } from '../../spec/faults.ts'
 import { createRandom } from './random.ts'
 
-/** Changes bytes of a packet. `seed`: 32 random bits. */
+/** Changes bytes of a packet; applied twice, it changes nothing. `seed`: 32 random bits. */
 type Damage = (bytes: Uint8Array, at: number, length: number, seed: number) => void
 
 /** Flips a random bit, one to three times. */
@@ -51,7 +51,7 @@ export const countHits = (counters: FaultCounters | FaultRuleCounts, action: num
   for (let i = 0; i < kindTable.length; i++) if (action & kindTable[i].bit) counters[kindTable[i].counter]++
 }
 
-/** Changes a packet as each kind in `action` does. */
+/** Changes a packet as each kind in `action` does; applied twice, it changes nothing. */
 export const damage = (bytes: Uint8Array, at: number, length: number, action: number, seed: number): void => {
   for (const { bit, effect } of kindTable)
     if (action & bit && typeof effect === 'function') effect(bytes, at, length, seed)

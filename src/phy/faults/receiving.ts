@@ -163,6 +163,8 @@ export const createFaultyReceiving = (
       counters.icrcErrors += copies
       uncount(length)
       for (let i = 0; i < copies; i++) showPacket('corrupted', packet)
+      // restored: the other members of a multicast group may have the same bytes
+      damage(arena.bytes, offsetOf(packet), length, action & DAMAGE, randomBits[packet])
       return false
     }
     if (action & WAIT) {

@@ -270,6 +270,19 @@ describe('faults', () => {
     assert.deepEqual(psns(receiveAll(setup.receiver)), [])
   })
 
+  it('corrupt a packet to a multicast group only for the member to which the rule applies', () => {
+    const link = smallSwitch()
+    const group = Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 224, 0, 0, 9)
+    const [sender, inner, other] = attachPorts(link, 3)
+    const receiver = withFaults(inner, 'rxe1', parseFaults('device=rxe1,corrupt=1'))
+    for (const member of [receiver, other]) member.joinGroup(group)
+    const flow = sender.openFlow(flowBetween(ipv4(1), group))
+    for (let psn = 0; psn < 10; psn++) assert.ok(sendRun(sender, flow, psn, 1))
+    receiveAll(receiver)
+    assert.ok(receiver.counters.icrcErrors > 5)
+    assert.equal(receiveAll(other).length, 10)
+    assert.equal(other.counters.icrcErrors, 0)
+  })
   it('need ICRCs only while a rule corrupts', () => {
     const link = smallSwitch(16, 16, 'demand')
     const [sender, inner] = attachPorts(link, 2)
