@@ -45,10 +45,10 @@ export interface PostScan {
 /** Rows of a slice: about 0.1 ms. */
 export const SLICE_ROWS = 256
 
-/** After this many full scans without new posts, a queue pair is not recently used any more. */
+/** After more than this many full scans without new posts, a queue pair is not recently used any more. */
 const USED_SCANS = 16
-/** `lastUsed` of a row that never had posts. */
-const NEVER = -USED_SCANS - 1
+/** `idleScans` of a row that is not recently used. */
+const NOT_RECENT = 0xff
 
 /** `hasWindows`: whether the device has memory windows. */
 export const createPostScan = (
@@ -56,12 +56,11 @@ export const createPostScan = (
   engine: Pick<Engine, 'onDoorbell' | 'onReceiveScan'>,
   hasWindows: () => boolean,
 ): PostScan => {
-  /** By row: the number of the full scan at which it had new posts last. */
-  let lastUsed = new Int32Array(64).fill(NEVER)
+  /** By row: the number of full scans since it had new posts; NOT_RECENT if it is not in `recentRows`. */
+  let idleScans = new Uint8Array(64).fill(NOT_RECENT)
   /** Rows named by `recheck` since the last scan. */
   const changed: number[] = []
   const recentRows: number[] = []
-  let fullScans = 0
   /** Rows by context with memory windows. A row may meanwhile be free or belong to another context. */
   const rowsByOwner = new WeakMap<QueueOwner, Set<number>>()
   /** Whether `inspect` collects the rows with new posts of contexts with memory windows. */
@@ -103,9 +102,9 @@ export const createPostScan = (
     else engine.onDoorbell(row)
     // a call has created or changed the queue pair, and nothing is posted
     if (seenProducer === NO_INDEX && producer === retiredIndex) return false
-    if (row >= lastUsed.length) lastUsed = grown(lastUsed, row)
-    if (fullScans - lastUsed[row] > USED_SCANS) recentRows.push(row)
-    lastUsed[row] = fullScans
+    if (row >= idleScans.length) idleScans = grown(idleScans, row)
+    if (idleScans[row] === NOT_RECENT) recentRows.push(row)
+    idleScans[row] = 0
     return true
   }
 
@@ -115,9 +114,12 @@ export const createPostScan = (
   let rowsLeft = 0
 
   const beginRound = (): void => {
-    fullScans = (fullScans + 1) | 0
     let kept = 0
-    for (const row of recentRows) if (fullScans - lastUsed[row] <= USED_SCANS) recentRows[kept++] = row
+    for (const row of recentRows)
+      if (idleScans[row] < USED_SCANS) {
+        idleScans[row]++
+        recentRows[kept++] = row
+      } else idleScans[row] = NOT_RECENT
     recentRows.length = kept
     rowsLeft = rings.length
   }
@@ -197,8 +199,8 @@ export const createPostScan = (
   }
 }
 
-const grown = (old: Int32Array<ArrayBuffer>, row: number): Int32Array<ArrayBuffer> => {
-  const bigger = new Int32Array(largerCount(row)).fill(NEVER)
+const grown = (old: Uint8Array<ArrayBuffer>, row: number): Uint8Array<ArrayBuffer> => {
+  const bigger = new Uint8Array(largerCount(row)).fill(NOT_RECENT)
   bigger.set(old)
   return bigger
 }
