@@ -15,6 +15,7 @@
  * Frames after the last matched one may be any, so a block of two lines matches every stack. Lines that begin
  * with `#` are comments.
  */
+import { resolve } from 'node:path'
 import { type Finding, findingIds } from '../../spec/check/findings.ts'
 import type { Frame, Symbols } from '../../trace/findings.ts'
 import { printable } from '../../trace/printable.ts'
@@ -88,7 +89,8 @@ const matchesFrame = ({ kind, regExp }: Exclude<FramePattern, '...'>, frame: Fra
       return frame.object !== undefined && regExp.test(frame.object)
     case 'src': {
       const { file = '', line } = frame
-      const names = [file, file.slice(file.lastIndexOf('/') + 1)]
+      // A path below the current folder is relative in the frame.
+      const names = [file, resolve(file), file.slice(file.lastIndexOf('/') + 1)]
       return file !== '' && names.some(name => regExp.test(name) || regExp.test(`${name}:${line}`))
     }
   }

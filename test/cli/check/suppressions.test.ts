@@ -30,6 +30,7 @@ test('a block suppresses findings with its id whose innermost frames match in or
     [true, 'stale-rkey', 'fun:ibv_*', 'src:client.c:42'],
     [true, 'stale-rkey', '...', 'fun:main'],
     [true, 'stale-rkey', '...', 'src:src/client.c'],
+    [true, 'stale-rkey', '...', `src:${process.cwd()}/src/client.c:42`],
     [true, 'stale-rkey', 'obj:*/app'],
     [true, 'stale-rkey', 'fun:ibv_post_sen?'],
     [false, 'stale-rkey', 'fun:main'],
