@@ -175,7 +175,7 @@ export const runChain = (
     if (isUndone) undoObjects(context, live)
     call.alsoCreated = {
       objects: isUndone ? [] : live.filter(object => object.class.identity === 'handle'),
-      descriptors: isUndone ? [] : descriptors,
+      descriptors: isUndone ? [] : descriptors.filter(({ object }) => context.device.core.descriptors.has(object)),
     }
     return { results, done, error: error?.errno ?? 0, ...(error !== undefined && { reason: error.message }) }
   }

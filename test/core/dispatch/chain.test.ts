@@ -13,10 +13,10 @@ import type { AnyValues, ObjectClass } from '../../../src/spec/schema/schema.ts'
 import { type ChainEntry, type ChainLink, chainEntries, encodeChain } from '../../../src/uapi/object/chain.ts'
 import { decodeResult, type EncodeOptions, encodeCall } from '../../../src/uapi/object/client.ts'
 import { decodeObject } from '../../../src/uapi/object/dialect.ts'
-import { cap, errnoOf, install, openTestDevice, type TestSetup } from '../fixture.ts'
+import { cap, errnoOf, install, openTestDevice, type TestSetup, testDriver } from '../fixture.ts'
 
 const { interface: Interface, pd: Pd, mr: Mr, cq: Cq, rc_qp: RcQp } = Classes
-const { comp_channel: Channel, async_fd: AsyncFd, event_queue: EventQueue } = Classes
+const { comp_channel: Channel, async_fd: AsyncFd, event_queue: EventQueue, driver_ops: DriverOps } = Classes
 const { STOP, UNDO } = ChainErrors.values
 
 const link = (
@@ -247,6 +247,21 @@ test('entries can use descriptors of earlier entries, and each descriptor’s nu
   )
   const events = setup.context.handles.slots[1]?.events
   assert.deepEqual([events?.route.channel?.handle, events?.route.asyncFd?.handle], numbers)
+})
+
+test('a descriptor that the chain creates and destroys is not passed to the caller', () => {
+  const setup = openTestDevice({}, { ...testDriver(), interfaces: { test: {} } })
+  const { answer, entries, at } = runFromMemory(setup, [
+    link(DriverOps, 'create', {}),
+    link(Channel, 'create', {}),
+    link(DriverOps, 'destroy', {}, { object: 0 }),
+  ])
+  assert.equal(answer.ret, 0)
+  const [channel] = setup.context.descriptors
+  assert.deepEqual(
+    answer.installs.map(({ descriptor, address }) => [descriptor.object, address]),
+    [[channel?.handle, at + BigInt(entries[1].at + HANDLE_AT)]],
+  )
 })
 
 test('a chain of random bytes runs or is refused with EINVAL', () => {
