@@ -303,12 +303,13 @@ export const writeAt = (
 
 /**
  * Whether the kernel allows us to access the process's memory. The kernel checks that before the address, so a read of
- * address 0 tells. With an owner or a guest, the kernel has checked at the open of /proc/PID/mem.
+ * address 0 tells. With an owner or a guest, the kernel has checked at the open of /proc/PID/mem. A process that has no
+ * pid in our namespace, and so pid 0, is not accessible.
  */
-export const mayAccess = (handle: ProcessHandle): boolean =>
-  handle.owner || handle.guest
-    ? handle.mem >= 0 && isStillOwned(handle)
-    : readAt(handle, 0, workArena(), BYTE, 1) !== -EPERM
+export const mayAccess = (handle: ProcessHandle): boolean => {
+  if (handle.owner || handle.guest) return handle.mem >= 0 && isStillOwned(handle)
+  return handle.pid !== 0 && readAt(handle, 0, workArena(), BYTE, 1) !== -EPERM
+}
 
 /**
  * As `pidfdGetfd`, from another thread of a process whose main thread has ended; otherwise undefined. Also undefined

@@ -294,3 +294,13 @@ test('a closed handle gives no descriptors of a process that has got the number 
   assert.equal(pidfdGetfd(closed, 0), -ESRCH)
   closeProcess(reusing)
 })
+
+test('a process without a pid in our namespace is not accessible', () => {
+  const visible = opened(peer.pid)
+  assert.equal(mayAccess(visible), true)
+  // The kernel reports pid 0 as the peer of a socket.
+  const hidden = openProcess(0, { pidfd: visible.pidfd })
+  assert.ok('pidfd' in hidden)
+  assert.equal(mayAccess(hidden), false)
+  closeProcess(visible)
+})
