@@ -300,8 +300,7 @@ function* countOfKind(daemon: DaemonState, found: DaemonDevice, kind: NldevResou
   return sum
 }
 
-function* summary(daemon: DaemonState, parsed: ParsedRequest): Work<Entries> {
-  const found = deviceOf(daemon, parsed)
+function* summaryOf(daemon: DaemonState, found: DaemonDevice): Work<Entries> {
   const counted: Entry[] = []
   for (const { name } of Object.values(NldevResources))
     counted.push([
@@ -314,11 +313,10 @@ function* summary(daemon: DaemonState, parsed: ParsedRequest): Work<Entries> {
   return [...handleOf(found), ['RES_SUMMARY', counted]]
 }
 
-function* summaries(daemon: DaemonState, parsed: ParsedRequest): Generator<Uint8Array | undefined> {
-  for (const { device } of [...daemon.devices.all]) {
-    const attributes = { ...parsed.attributes, DEV_INDEX: device.index }
-    yield encodeAttributes(yield* summary(daemon, { ...parsed, attributes }))
-  }
+/** Devices that are removed between the steps are omitted. */
+function* summaries(daemon: DaemonState): Generator<Uint8Array | undefined> {
+  for (const found of [...daemon.devices.all])
+    if (found.device.isAlive) yield encodeAttributes(yield* summaryOf(daemon, found))
 }
 
 /** No driver provides raw data of its objects. A request for an unknown object gets ENOENT first. */
@@ -335,7 +333,7 @@ export const mrStatistic = oneOf('mr', onlyNumber)
 export const mrStatistics = listOf('mr', onlyNumber)
 
 export const resourceAnswers: Answers = {
-  RES_GET: { one: summary, list: summaries },
+  RES_GET: { one: (daemon, parsed) => summaryOf(daemon, deviceOf(daemon, parsed)), list: summaries },
   RES_QP_GET: oneAndList('qp'),
   RES_CM_ID_GET: oneAndList('cm_id'),
   RES_CQ_GET: oneAndList('cq'),

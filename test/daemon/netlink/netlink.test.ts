@@ -259,6 +259,28 @@ describe('objects', () => {
     )
   })
 
+  it('are counted for all remaining devices if one is removed meanwhile', async t => {
+    // Counting one device after another takes several turns of the event loop.
+    const { client, socket } = await setUp(
+      t,
+      Array.from({ length: 16 }, (_, i) => `127.0.0.${i + 1}`),
+    )
+    const sent = socket.send(requestOf('RES_GET', [], DUMP))
+    await client.tool({ kind: 'device', remove: 'rxe14' })
+    await sent
+    const messages = socket.received()
+    while (messages.at(-1)?.type !== NlmsgType.DONE) {
+      await new Promise(setImmediate)
+      messages.push(...socket.received())
+    }
+    assert.equal(errnoOf(messages.pop()!), 0)
+    const listed = messages.map(({ body }) => attributeOf(decodeAttributes(body), 'DEV_NAME'))
+    assert.deepEqual(
+      listed,
+      [...Array(16).keys()].filter(i => i !== 14).map(i => `rxe${i}`),
+    )
+  })
+
   it('are listed once, in datagrams of limited size, while other sockets are answered', async t => {
     const { client, socket } = await setUp(t)
     const context = await client.context()
