@@ -393,6 +393,8 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
         releaseDelivered()
       },
       requireSeal: change => {
+        // `close` has withdrawn all reasons of this port: a tap may be removed later.
+        if (isClosed) return
         portSealReasons += change
         sealReasons += change
       },

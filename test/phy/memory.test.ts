@@ -3,6 +3,7 @@ import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { createMemorySwitch, memorySwitchBytes } from '../../src/phy/memory.ts'
 import { emptyRun, type TappedRun } from '../../src/phy/port.ts'
+import { addTap } from '../../src/phy/tap.ts'
 import { ROCE_UDP_PORT } from '../../src/spec/wire/headers.ts'
 import { plainArena } from '../../src/wire/arena.ts'
 import { makeFlow, verifyIcrc } from '../../src/wire/icrc.ts'
@@ -127,6 +128,19 @@ describe('memory link', () => {
     )
   })
 
+  it('with sealing on demand computes ICRCs for a tap also after a tap of a closed port was removed', () => {
+    const [a, b, closed] = attachPorts(smallSwitch(8, 16, 'demand'), 3)
+    const removeTap = addTap(closed, () => {})
+    closed.close()
+    removeTap()
+    addTap(a, () => {})
+    const flow = flowBetween(ipv4(1), ipv4(2))
+    sendRun(a, a.openFlow(flow), 0, 1)
+    const [{ bytes }] = receiveAll(b)
+    const arena = plainArena(64)
+    arena.bytes.set(bytes)
+    assert.ok(verifyIcrc(arena, 0, 64, makeFlow({ ...flow, destinationPort: ROCE_UDP_PORT }), 0))
+  })
   it('with sealing on demand computes ICRCs only while a reader needs them, also of waiting runs', () => {
     const [a, b] = attachPorts(smallSwitch(8, 16, 'demand'), 2)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
