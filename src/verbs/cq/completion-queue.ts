@@ -10,7 +10,15 @@ import type { MmapInfo } from '../carrier.ts'
 import { checkChoice, checkU32, invalidArgument, refused, withOptionNames, withoutObject } from '../error.ts'
 import { type AbortOptions, checkSignal } from '../mailbox.ts'
 import { DROP_RINGS, defineVerbsClass, RELEASED, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
-import { closedError, type DeviceContext, eventSource, type Kind, type Plan, plan } from '../plan.ts'
+import {
+  checkDevicePresent,
+  closedError,
+  type DeviceContext,
+  eventSource,
+  type Kind,
+  type Plan,
+  plan,
+} from '../plan.ts'
 import { consume, noProgramRing, oldestCompletion, type ProgramRing, ringOrNone, unreadCompletions } from '../ring.ts'
 import { type Completion, CompletionCursor } from './completion.ts'
 
@@ -47,7 +55,7 @@ export interface CompletionQueue extends Disposable, AsyncIterable<Completion>, 
   readonly completion: Completion
   /**
    * Takes the oldest completion; false if there is none. Allocates nothing. Throws RdmaError EINVAL if the queue is
-   * closed. Repeated polls throw EIO if the device's daemon has ended.
+   * closed, EIO if the device is closed. Repeated polls throw EIO if the device's daemon has ended.
    */
   poll(): boolean
   /**
@@ -174,9 +182,11 @@ class CqObject extends VerbsObject implements CompletionQueue {
     return this.#pollRing() || (this.context.carrier.drive() && this.#pollRing()) || this.#refuseIfClosed()
   }
 
-  /** Throws if the queue is closed: a polling program would wait for ever. */
+  /** Throws if the queue or its device is closed: a polling program would wait for ever. */
   #refuseIfClosed(): false {
     if (!this.isOpen) throw closedError('cq.poll')
+    // A removed device leaves the ring, which may get flushed completions; a closed device has dropped it.
+    if (this.#mmapInfo === undefined) checkDevicePresent('cq.poll', this.context)
     return false
   }
 
