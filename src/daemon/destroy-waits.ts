@@ -105,9 +105,10 @@ export const createDestroyWaits = (
     return { object, failure: { kind: 'wait', device, cause } }
   }
 
+  /** Number of the caller's destroys that wait now. */
   const countOf = (caller: Caller): number => {
     let count = 0
-    for (const destroy of watched) if (destroy.caller === caller) count++
+    for (const destroy of watched) if (destroy.caller === caller && waitOf(destroy) !== undefined) count++
     return count
   }
 
