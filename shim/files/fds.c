@@ -117,7 +117,10 @@ int fd_add_event(int fd, enum fd_kind kind)
 
 int fd_add_received(int fd, bool is_inherited)
 {
-    const struct fd_entry entry = {.kind = FD_RECEIVED, .is_inherited = is_inherited, .partner = -1};
+    struct stat file = {0};
+    is_inherited = is_inherited && REAL(fstat)(fd, &file) == 0;
+    const struct fd_entry entry = {
+        .kind = FD_RECEIVED, .is_inherited = is_inherited, .partner = -1, .context = (uint32_t)file.st_ino};
     return lock_and_put_entry(fd, &entry);
 }
 
@@ -261,17 +264,19 @@ void fd_forget(int fd)
         return;
     }
     struct shim_guard guard;
-    struct stat file;
     lock_table(&guard);
-    /* An inherited context that was never used: its inherited doorbell socket is not in the table. */
-    const bool has_inherited_doorbell =
-        fd_table[fd].kind == FD_RECEIVED && fd_table[fd].is_inherited && REAL(fstat)(fd, &file) == 0;
+    /*
+     * An inherited context that was never used: its inherited doorbell socket is not in the table. `fd` may already be
+     * another file (dup2).
+     */
+    const bool has_inherited_doorbell = fd_table[fd].kind == FD_RECEIVED && fd_table[fd].is_inherited;
+    const uint32_t inode = fd_table[fd].context;
     int hidden = remove_entry(fd);
     unlock_table(&guard);
     if (hidden >= 0)
         REAL(close)(hidden);
     if (has_inherited_doorbell)
-        drop_inherited(file.st_ino);
+        drop_inherited(inode);
     errno = saved;
 }
 
