@@ -337,6 +337,22 @@ test('a CQ overrun is reported once, and a queue pair of the CQ moves to ERR; qu
   assert.equal(completions(a.cq).length, 1, 'a queue pair of another CQ continues')
 })
 
+test('a CQ overrun by the flush of a queue pair that is then reset leaves the queue pair in RESET', () => {
+  const { m, a } = pair()
+  const small = makeCq(a.p, 1)
+  const qp = makeQp(a.p, a.cq, { recvCq: small })
+  modify(qp, toInit())
+  for (let i = 0; i < 4; i++) postReceive(qp.receive, BigInt(i), [])
+  modify(qp, { state: Qps.ERR })
+  modify(qp, { state: Qps.RESET })
+  m.settle()
+  assert.deepEqual(
+    a.p.async.queue.map(({ type }) => type),
+    [CQ_ERR],
+  )
+  assert.equal(query(qp).state, Qps.RESET)
+})
+
 test('a wrong remote key ends the connection: status at the requester, event at the responder, both in ERR', () => {
   const { m, a, b } = pair()
   postSend(a.qp.send, {

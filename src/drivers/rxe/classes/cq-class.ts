@@ -154,3 +154,8 @@ export const failOverrunQps = (device: RxeState): void => {
     for (const object of openersOf(qp)) raiseObjectEvent(object, QP_FATAL)
   }
 }
+
+/** The queue pair was reset: completions that it has lost before do not move it to ERR. */
+export const forgetOverruns = ({ overrunQps }: RxeState, qpn: number): void => {
+  for (let i = overrunQps.length - 1; i >= 0; i--) if (overrunQps[i]!.qpn === qpn) overrunQps.splice(i, 1)
+}

@@ -44,6 +44,7 @@ import {
   type SrqObject,
   stateOf,
 } from '../state.ts'
+import { forgetOverruns } from './cq-class.ts'
 
 type Methods = AnyQp['methods']
 
@@ -299,6 +300,7 @@ export const qpClass = (
           device.torment?.onRingsEmptied(state)
           device.feed?.reset(state.row)
           state.destinations?.release()
+          forgetOverruns(device, state.qpn)
         }
         device.recheck(state.row)
         return {}
