@@ -30,9 +30,9 @@ export interface OpenOptions {
    * libibverbs programs.
    */
   readonly rings?: RingLayout['name']
-  /** Name of the device. Default: rxe0, rxe1, … */
+  /** Name of the device. Default: rxe0, rxe1, …, without the names of other devices of the network. */
   readonly name?: string
-  /** IP address of the device. Default: 127.0.0.1, 127.0.0.2, … */
+  /** IP address of the device. Default: 127.0.0.1, 127.0.0.2, …, without the addresses of other devices of the network. */
   readonly address?: string
   /**
    * Opens a device of the daemon at this path. `true`: the daemon under which the program runs, otherwise the user's
@@ -71,10 +71,25 @@ const NO_PATH: LocalPath = { gid: new Uint8Array(16), gidIndex: 0, pathMtu: 0 }
 /** The `n`-th loopback address, from 1: 127.0.0.1, 127.0.0.2, … */
 const loopbackAddress = (n: number): string => `127.${(n >> 16) & 0xff}.${(n >> 8) & 0xff}.${n & 0xff}`
 
+/** The first of `candidate(first)`, `candidate(first + 1)` … that is not in use. */
+const firstFree = (first: number, candidate: (n: number) => string, isUsed: (text: string) => boolean): string => {
+  let n = first
+  while (isUsed(candidate(n))) n++
+  return candidate(n)
+}
+
 /** Creates a soft device on the network of the options, or on a new one, and opens it. */
 const openSoftDevice = (options: OpenOptions, startCheck: StartCheck | undefined): Device => {
   const network = (options.network ?? createNetwork({ ...(options.link && { link: options.link }) })) as LocalNetwork
-  const { address = loopbackAddress(network.devicesAdded + 1), name = `rxe${network.devicesAdded}` } = options
+  const { devicesAdded, core } = network
+  const {
+    address = firstFree(devicesAdded + 1, loopbackAddress, network.hasAddress),
+    name = firstFree(
+      devicesAdded,
+      n => `rxe${n}`,
+      text => core.devices.has(text),
+    ),
+  } = options
   const carrier = localCarrier(network, name, address, options.rings, startCheck)
   const gid = parseAddress(address) as Uint8Array
   const { pathMtu } = carrier.rxe.state.port

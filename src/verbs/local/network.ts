@@ -32,7 +32,7 @@ import { createMemorySwitch, memorySwitchBytes, type Path } from '../../phy/memo
 import { isSeed, SEED_RANGE } from '../../spec/check/torment.ts'
 import { CallError } from '../../spec/errno.ts'
 import { type Link, links, paths } from '../../uapi/tool.ts'
-import { parseAddress } from '../../wire/address.ts'
+import { isSameAddress, parseAddress } from '../../wire/address.ts'
 import { plainArena } from '../../wire/arena.ts'
 import { checkOptions, checkRecord, type KnownOptions } from '../arguments/options.ts'
 import type { CheckOptions } from '../check/options.ts'
@@ -108,6 +108,8 @@ export interface LocalNetwork extends Network {
   devicesAdded: number
   /** Adds a soft device. Throws RdmaError, or CallError of core: EEXIST if the name is in use. */
   add(name: string, address: string): AttachedDevice
+  /** Whether a soft device has this IP address. */
+  hasAddress(address: string): boolean
   /** The soft device with this name. */
   softDevice(name: string): AttachedDevice | undefined
   /** Schedules a drive: in a microtask, or in the next turn of the event loop if the budget of this turn is used up. */
@@ -385,11 +387,14 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
 
   const observation = observe(core, attached)
 
+  const ownerOf = (gid: Uint8Array): RxeDevice | undefined =>
+    devices.find(({ state }) => state.identity.gids.some(own => isSameAddress(own, gid)))
+
   /** The port and the identity of a new device. Throws RdmaError. */
   const attach = (name: string, address: string) => {
     const bytes = parseAddress(address)
     if (bytes === undefined) throw invalidArgument('open', `address "${address}" is not an IPv4 or IPv6 address`)
-    const owner = devices.find(({ state }) => state.identity.gids.some(gid => String(gid) === String(bytes)))
+    const owner = ownerOf(bytes)
     if (owner !== undefined)
       throw refused(
         'EADDRINUSE',
@@ -456,6 +461,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
       observation.deviceAdded(name, soft)
       return soft
     },
+    hasAddress: address => ownerOf(parseAddress(address) as Uint8Array) !== undefined,
     softDevice: name => attached.get(name),
     capture: observation.capture,
     trace: observation.trace,

@@ -64,6 +64,17 @@ test('a device that cannot be opened is refused with a message', async t => {
   await assert.rejects(open({ socket }), { code: 'ECONNREFUSED', hint: /userdma daemon --socket/ })
 })
 
+test('default names and addresses are not those of other devices of the network', async () => {
+  const network = createNetwork()
+  const chosen = await open({ network, name: 'rxe1', address: '127.0.0.2' })
+  const devices = [chosen, await open({ network }), await open({ network })]
+  assert.deepEqual(
+    devices.map(({ name, address }) => `${name} ${address}`),
+    ['rxe1 127.0.0.2', 'rxe2 127.0.0.3', 'rxe3 127.0.0.4'],
+  )
+  for (const device of devices) await device.close()
+})
+
 describe('a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
   test('that ends wakes waiters; calls and polls are then refused', async t => {
     const daemon = await startDaemon(t)
