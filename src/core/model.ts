@@ -660,6 +660,8 @@ export interface Core {
   readonly runJob: (job: Iterator<unknown>) => void
   /** Closed contexts whose objects are not all destroyed yet. */
   readonly endingContexts: Set<Context>
+  /** Removed devices whose objects are not all destroyed yet. */
+  readonly endingDevices: Set<Device>
   nextObject: number
   /** Number of the next fd object. A caller in this process passes it as a descriptor, which has 31 bits. */
   nextDescriptor: number

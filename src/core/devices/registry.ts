@@ -84,6 +84,7 @@ export const createCore = ({
   report,
   runJob: run,
   endingContexts: new Set(),
+  endingDevices: new Set(),
   deadlines: [],
   nextObject: 1,
   nextDescriptor: FIRST_DESCRIPTOR,
@@ -94,9 +95,12 @@ export const createCore = ({
   events: 0,
 })
 
-/** The lowest free device number (`Device.index`). */
+/**
+ * The lowest free device number (`Device.index`). A removed device keeps its number until DEVICE_REMOVED is raised:
+ * otherwise the event would seem to be about the next device with the number.
+ */
 const freeIndex = (core: Core): number => {
-  const taken = new Set([...core.devices.values()].map(({ index }) => index))
+  const taken = new Set([...core.devices.values(), ...core.endingDevices].map(({ index }) => index))
   let index = 0
   while (taken.has(index)) index++
   return index
@@ -138,6 +142,7 @@ export const unregister = (device: Device, onEnded: () => void = () => {}): void
   if (!device.isAlive) throw new Error(`device ${device.name} is removed already`)
   device.isAlive = false
   core.devices.delete(device.name)
+  core.endingDevices.add(device)
   const steps = [
     () => forgetEvents(device),
     () => raiseDevice(device, DEVICE_FATAL),
@@ -162,6 +167,7 @@ function* removal(device: Device, onEnded: () => void): Generator<unknown> {
     () => driver.removed?.(device),
     () => releaseTable(core.tables, device.sharedTable),
     () => raiseDeviceListChanged(device, DEVICE_REMOVED),
+    () => core.endingDevices.delete(device),
     onEnded,
   ]
   for (const step of steps) attempt(core, step)

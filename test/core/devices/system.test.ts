@@ -115,6 +115,29 @@ test('a new device gets the lowest free index', () => {
   )
 })
 
+test('the index of a removed device is free again once DEVICE_REMOVED was raised', () => {
+  const { core, context } = setUp()
+  const { descriptors } = invokeNow(context, Classes.async_fd, 'create', 0, {}, caller)
+  const fd = findDescriptor(core, descriptors![0].object)
+  const jobs: Iterator<unknown>[] = []
+  const { runJob: run } = core
+  Object.assign(core, { runJob: (job: Iterator<unknown>) => jobs.push(job) })
+  unregister(register(core, describeDevice('a')))
+  const b = register(core, describeDevice('b'))
+  for (const job of jobs) run(job)
+  const c = register(core, describeDevice('c'))
+  assert.deepEqual([b.index, c.index], [1, 0])
+  assert.deepEqual(
+    readEvents(fd, 10).map(({ bytes, type }) => [new DataView(bytes.buffer).getUint32(0, true), type]),
+    [
+      [0, DEVICE_ADDED],
+      [1, DEVICE_ADDED],
+      [0, DEVICE_REMOVED],
+      [0, DEVICE_ADDED],
+    ],
+  )
+})
+
 test('every open async fd of the system-wide device gets each added and removed device in order', () => {
   const { core, device, context } = setUp()
   const otherContext = openContext(device)
