@@ -120,6 +120,8 @@ void closefrom(int first);
 struct open_how;
 int openat2(int dir, const char *path, const struct open_how *how, size_t size);
 
+_Noreturn void __assert_fail(const char *assertion, const char *file, unsigned line, const char *function);
+
 /* The functions of the C library that the shim interposes. */
 #define INTERPOSED(X)                                                                                                  \
     X(open) X(open64) X(openat) X(openat64) X(openat2) X(__open_2) X(__open64_2) X(__openat_2) X(__openat64_2)         \
@@ -134,7 +136,7 @@ int openat2(int dir, const char *path, const struct open_how *how, size_t size);
     X(lseek) X(lseek64) X(fclose) X(mmap) X(mmap64) X(getxattr) X(lgetxattr) X(listxattr) X(llistxattr)                \
     X(recvmsg) X(recvmmsg) X(recvfrom) X(__recvfrom_chk) X(send) X(sendto) X(sendmsg) X(sendmmsg) X(bind) X(connect)   \
     X(getsockname) X(getpeername) X(setsockopt) X(getsockopt) X(shutdown) X(dlopen) X(dlmopen) X(dlclose) X(syscall)  \
-    X(_exit) X(_Exit)
+    X(_exit) X(_Exit) X(abort) X(__assert_fail)
 
 /* ---- init.c ---- */
 

@@ -1,7 +1,8 @@
 /*
- * _exit and _Exit, for `userdma check`: kept reports (reports.c) are sent before the process ends without atexit(3).
+ * _exit, _Exit, abort and failed assertions, for `userdma check`: kept reports (reports.c) are sent before the process
+ * ends without atexit(3).
  *
- * _exit may be called in a signal handler that has interrupted a holder of a lock. Signals are blocked while the
+ * _exit and abort may be called in a signal handler that has interrupted a holder of a lock. Signals are blocked while the
  * session's lock is held, and requests_lock() gives up after some attempts. A vfork child has its parent's memory, and
  * must not send the parent's reports.
  */
@@ -29,5 +30,20 @@ EXPORT void _Exit(int status)
 {
     send_reports();
     REAL(_Exit)(status);
+    __builtin_unreachable();
+}
+
+EXPORT void abort(void)
+{
+    send_reports();
+    REAL(abort)();
+    __builtin_unreachable();
+}
+
+/* The C library's function calls its own abort. */
+EXPORT void __assert_fail(const char *assertion, const char *file, unsigned line, const char *function)
+{
+    send_reports();
+    REAL(__assert_fail)(assertion, file, line, function);
     __builtin_unreachable();
 }

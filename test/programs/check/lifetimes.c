@@ -4,6 +4,7 @@
  */
 #include "../../../docs/findings/pair.h"
 
+#include <assert.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -90,6 +91,18 @@ static void ends_quickly(void)
 {
     free_posted();
     quick_exit(0);
+}
+
+static void ends_by_abort(void)
+{
+    free_posted();
+    abort();
+}
+
+static void ends_by_assertion(void)
+{
+    free_posted();
+    assert(!"reached");
 }
 
 /* A child of vfork shares its parent's memory, and must not send the parent's reports. */
@@ -449,6 +462,8 @@ static const struct {
     {"shrunk", shrunk},
     {"ends_at_once", ends_at_once},
     {"ends_quickly", ends_quickly},
+    {"ends_by_abort", ends_by_abort},
+    {"ends_by_assertion", ends_by_assertion},
     {"ends_child", ends_child},
     {"unpolled", unpolled},
     {"built", built},
