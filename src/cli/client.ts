@@ -40,6 +40,9 @@ export class NoDaemonError extends Error {
   override readonly name = 'NoDaemonError'
 }
 
+/** Devices in one reply to `stat`: about half of the longest message if all their counters have 15 digits. */
+const DEVICES_PER_STAT = 16
+
 export interface ToolClient {
   readonly socket: string
   /** Process id of the daemon. */
@@ -259,9 +262,19 @@ export const openSession = async (socket: string, handlers: Handlers = {}): Prom
       throw unexpectedReply('config')
     },
     async stat() {
-      const answer = await request({ kind: 'stat' })
-      if ('stat' in answer) return answer.stat
-      throw unexpectedReply('stat')
+      const listed = await request({ kind: 'config' })
+      if (!('config' in listed)) throw unexpectedReply('config')
+      const names = listed.config.devices.map(({ name }) => name)
+      const part = async (first: number): Promise<Stat> => {
+        const answer = await request({ kind: 'stat', devices: names.slice(first, first + DEVICES_PER_STAT) })
+        if ('stat' in answer) return answer.stat
+        throw unexpectedReply('stat')
+      }
+      const stat = await part(0)
+      const devices = [...stat.devices]
+      for (let first = DEVICES_PER_STAT; first < names.length; first += DEVICES_PER_STAT)
+        devices.push(...(await part(first)).devices)
+      return { ...stat, devices }
     },
     async qps() {
       const qps: QpStat[] = []

@@ -46,10 +46,13 @@ export const waitsOf = ({ destroyWaits, failures }: DaemonState): readonly WaitS
 /** Maximum number of processes that `userdma stat` lists. */
 const MAX_PROCESSES = 10
 
-export const statOf = (daemon: DaemonState): Stat => {
+/** `names`: the devices in the result, default all. */
+export const statOf = (daemon: DaemonState, names?: readonly string[]): Stat => {
   const counts = coreStat(daemon.core)
   const memory = process.memoryUsage()
   const { mapped, mappedBytes } = daemon.pool.counters
+  const { listed } = daemon.devices
+  const devices = names === undefined ? listed : listed.filter(({ name }) => names.includes(name))
   return {
     pid: process.pid,
     // The session of the requesting tool is not counted.
@@ -61,7 +64,7 @@ export const statOf = (daemon: DaemonState): Stat => {
     memory: { resident: memory.rss, heap: memory.heapUsed },
     charged: { bytes: daemon.memory.bytes, processes: daemon.memory.processes().slice(0, MAX_PROCESSES) },
     connections: daemon.cm.counts,
-    devices: daemon.devices.listed.map(({ name, address }): DeviceStat => {
+    devices: devices.map(({ name, address }): DeviceStat => {
       const rxe = daemon.devices.find(name)?.rxe
       return {
         name,

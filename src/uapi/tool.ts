@@ -63,7 +63,8 @@ export interface DaemonConfig {
 
 export type ToolRequest =
   | { readonly kind: 'config' }
-  | { readonly kind: 'stat' }
+  /** `devices`: the names of the devices in the reply, default all. 64 devices do not fit into one reply. */
+  | { readonly kind: 'stat'; readonly devices?: readonly string[] }
   /** The next queue pairs of all devices. `cursor`: `next` of the previous reply. */
   | { readonly kind: 'qps'; readonly cursor?: QpCursor }
   /** Destroys that wait until programs acknowledge events. */

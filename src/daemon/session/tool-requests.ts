@@ -59,6 +59,9 @@ const isQpCursor = (value: unknown): value is QpCursor => {
   return Number.isSafeInteger(node) && Number.isSafeInteger(row)
 }
 
+const isListOfText = (value: unknown): value is readonly string[] =>
+  Array.isArray(value) && value.every(element => typeof element === 'string')
+
 /** The request, without unknown fields; undefined if it is invalid. */
 const parseRequest = (text: string): ToolRequest | undefined => {
   let value: unknown
@@ -69,12 +72,13 @@ const parseRequest = (text: string): ToolRequest | undefined => {
   }
   if (typeof value !== 'object' || value === null) return undefined
   const fields = value as Partial<Record<string, unknown>>
-  const { kind, tag = '', pcap = false, set, abi = false, add, remove, cursor } = fields
+  const { kind, tag = '', pcap = false, set, abi = false, add, remove, cursor, devices } = fields
   if (kind === 'qps' && cursor === undefined) return { kind }
   if (kind === 'qps') return isQpCursor(cursor) ? { kind, cursor } : undefined
+  if (kind === 'stat' && devices === undefined) return { kind }
+  if (kind === 'stat') return isListOfText(devices) ? { kind, devices } : undefined
   if (kind === 'findings' || kind === 'counts' || kind === 'capture') return { kind }
-  if (kind === 'config' || kind === 'stat' || kind === 'waits' || (kind === 'fault' && set === undefined))
-    return { kind }
+  if (kind === 'config' || kind === 'waits' || (kind === 'fault' && set === undefined)) return { kind }
   if (kind === 'fault' && typeof set === 'string') return { kind, set }
   if (kind === 'device' && typeof remove === 'string') return { kind, remove }
   if (kind === 'device') return isDeviceSpec(add) ? { kind, add } : undefined
@@ -251,7 +255,7 @@ export class ToolRequests {
       case 'config':
         return { config: { ...config, fault: network.faults } }
       case 'stat':
-        return { stat: statOf(this.#daemon) }
+        return { stat: statOf(this.#daemon, request.devices) }
       case 'qps':
         return isTrusted
           ? qpsOf(this.#daemon, request.cursor)

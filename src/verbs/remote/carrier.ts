@@ -193,7 +193,7 @@ export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
     channel: channel === undefined ? {} : { channel },
     counters() {
       if (isClosed) throw refused('EIO', 'device.counters', 'the device is closed')
-      const answer = session.tool({ kind: 'stat' })
+      const answer = session.tool({ kind: 'stat', devices: [device.name] })
       const stat =
         'stat' in answer ? answer.stat.devices.find(({ name: listedName }) => listedName === device.name) : undefined
       if (stat === undefined)

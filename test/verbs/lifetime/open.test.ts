@@ -95,6 +95,19 @@ describe('a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
     await assert.rejects(open({ socket: daemon.socket }), { code: 'ECONNREFUSED' })
   })
 
+  test('with 64 devices, its maximum, reports the counters of all', async t => {
+    const devices = Array.from({ length: 64 }, (_, i) => `rxe${i}@${loopbackText(i + 1)}`)
+    const daemon = await startDaemon(t, { devices })
+    const device = await open({ socket: daemon.socket, device: 'rxe63' })
+    assert.equal(device.counters().transport.retransmissions, 0)
+    await device.close()
+    const stat = await daemon.stat()
+    assert.deepEqual(
+      stat.devices.map(({ name, address }) => `${name}@${address}`),
+      devices,
+    )
+  })
+
   test('is opened and closed many times without a growing number of mappings', async t => {
     const { socket } = await startDaemon(t)
     const countParkedPages = (): number => readFileSync('/proc/self/maps', 'latin1').split('userdma-parked').length - 1
