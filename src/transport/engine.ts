@@ -18,7 +18,7 @@ import { forgetCauses } from './causes.ts'
 import { onReadDmaFailed, onResponse, onTimer } from './completer/completer.ts'
 import { enterError, flushReceives, flushSends, onDrained } from './completer/completion.ts'
 import { DmaKind, flushDma, flushDmaOf } from './dma.ts'
-import { QP, RES, ReqFlag, WQE } from './fields.ts'
+import { QP, RES, ReqFlag, RespFlag, WQE } from './fields.ts'
 import {
   leaveWindow,
   nextWindowDeadline,
@@ -80,6 +80,8 @@ export interface Engine {
   query(row: number): QpSnapshot
   /** Returns the state (`QpState`). */
   stateOf(row: number): number
+  /** Whether an ACK or NAK of a queue pair is due, but not sent. */
+  owesAcknowledge(row: number): boolean
   /** The XRC SRQ with this number was destroyed: messages for it end without completions. */
   forgetSrq(srqn: number): void
   /** Send doorbell: WQEs may have been posted. In ERR and SQE they are flushed. */
@@ -165,6 +167,7 @@ export const createEngine = (env: Environment, options: EngineOptions = {}): Eng
     modify: (row, state, attributes, cause) => modify(s, row, state, attributes, cause),
     query: row => query(s, row),
     stateOf: row => s.rows[requireRow(s, row) + QP.STATE],
+    owesAcknowledge: row => (s.rows[requireRow(s, row) + QP.RESP_FLAGS] & (RespFlag.ACK_DUE | RespFlag.NAK_DUE)) !== 0,
     forgetSrq: srqn => dropSrq(s, srqn),
     onDoorbell: row => onDoorbell(s, row),
     resume: row => schedule(s, row),

@@ -120,13 +120,16 @@ const OBJECTS_PER_STEP = 64
  * Resets the queue pairs of a context that closes, so that they neither send nor respond until they are destroyed. XRC
  * targets that another context has open are not reset.
  */
-function* resetQps(context: Context, { qps, engine }: RxeState): Generator<void> {
+function* resetQps(context: Context, { qps, engine, sendAcknowledge }: RxeState): Generator<void> {
   let remaining = OBJECTS_PER_STEP
   for (const object of objectsDownwards(context)) {
     const qp = object as QpObject | undefined
     const row = qp?.state?.row
     if (qp !== undefined && row !== undefined && qps[row] === qp)
-      if (openersOf(qp).every(opener => opener.context === context)) engine().modify(row, RESET, {})
+      if (openersOf(qp).every(opener => opener.context === context)) {
+        sendAcknowledge(row)
+        engine().modify(row, RESET, {})
+      }
     if (--remaining > 0) continue
     yield
     remaining = OBJECTS_PER_STEP
@@ -276,6 +279,7 @@ class SoftDevice implements RxeDevice {
       recheck: row => this.#posts.recheck(row),
       catchUp: row => this.#catchUp(row),
       catchUpAll: isInProcess => this.#catchUpAll(isInProcess),
+      sendAcknowledge: row => this.#sendAcknowledge(row),
       linkDowned: 0,
       now,
       torment: undefined,
@@ -459,6 +463,11 @@ class SoftDevice implements RxeDevice {
     if (this.#torment === undefined && !hasUnseenSends) return
     if (hasUnseenSends) this.#posts.recheck(row)
     this.#withoutDelays(() => this.poll(this.state.now(), ScanScope.CHANGED))
+  }
+
+  #sendAcknowledge(row: number): void {
+    if (this.device.isAlive && this.#engine.owesAcknowledge(row))
+      this.#withoutDelays(() => this.#transmit(this.state.now()))
   }
 
   #catchUpAll(isInProcess: boolean): Promise<void> | undefined {

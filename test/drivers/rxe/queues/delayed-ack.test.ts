@@ -4,7 +4,9 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { connectQps, machine } from '../machine.ts'
+import { closeContext, invokeNow } from '../../../../src/core/index.ts'
+import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
+import { connectQps, machine, modify, Qps } from '../machine.ts'
 import { completions, makeEnd, sgeOf } from '../pair.ts'
 import { Flag, postReceive, postSend, Wr } from '../provider.ts'
 
@@ -44,6 +46,23 @@ describe('the acknowledgement of a message', () => {
     m.settle()
     assert.equal(completions(a.cq).length, 1)
   })
+
+  for (const end of ['destroy', 'reset', 'context'] as const)
+    it(`is sent before the queue pair ends: ${end}`, () => {
+      const { m, a, b, sent } = start(0x4_0000)
+      m.devices[1].poll(0)
+      assert.equal(completions(b.cq).length, 1)
+      const { context, caller } = b.p
+      if (end === 'destroy') invokeNow(context, RcQp, 'destroy', b.qp.handle, {}, caller)
+      else if (end === 'reset') modify(b.qp, { state: Qps.RESET })
+      else closeContext(context)
+      assert.equal(sent(), 1)
+      m.settle()
+      assert.deepEqual(
+        completions(a.cq).map(({ id, status }) => [id, status]),
+        [[3, 0]],
+      )
+    })
 
   it('is sent immediately on the memory link, where sending costs no system call', () => {
     const { m, sent } = start()
