@@ -2,9 +2,9 @@
  * _exit, _Exit, abort and failed assertions, for `userdma check`: kept reports (reports.c) are sent before the process
  * ends without atexit(3).
  *
- * _exit and abort may be called in a signal handler that has interrupted a holder of a lock. Signals are blocked while the
- * session's lock is held, and requests_lock() gives up after some attempts. A vfork child has its parent's memory, and
- * must not send the parent's reports.
+ * _exit and abort may be called in a signal handler that has interrupted a holder of a lock. Signals are blocked while
+ * the session's lock is held, and requests_lock() gives up after some attempts. An alternate signal stack may be too
+ * small to send reports. A vfork child has its parent's memory, and must not send the parent's reports.
  */
 #define _GNU_SOURCE
 #include "../shim.h"
@@ -15,7 +15,7 @@
 
 static void send_reports(void)
 {
-    if (UNLIKELY(shim_records_stacks) && !shim_is_other_process())
+    if (UNLIKELY(shim_records_stacks) && !shim_is_other_process() && !shim_on_signal_stack())
         outstanding_report();
 }
 

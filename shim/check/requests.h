@@ -8,7 +8,7 @@
  *   unwind.c       walks of the caller's stack
  *   reports.c      reports to the daemon
  *   outstanding.c  posts, completions, frees, forks
- *   exits.c        _exit and _Exit
+ *   exits.c        _exit, _Exit, abort and failed assertions
  */
 #ifndef USERDMA_REQUESTS_H
 #define USERDMA_REQUESTS_H

@@ -235,12 +235,10 @@ export class CmEngine {
     this.#machine.remove(connection)
   }
 
-  /** Removes the connections and listeners of a removed device, without messages. Returns the connections. */
-  removeDevice(device: number): readonly CmConnection[] {
-    const connections = this.#machine.registry.ofDevice(device)
-    for (const connection of connections) this.#machine.remove(connection)
+  /** Removes the connections and listeners of a removed device, without messages. */
+  removeDevice(device: number): void {
+    for (const connection of this.#machine.registry.ofDevice(device)) this.#machine.remove(connection)
     this.#machine.registry.unlistenDevice(device)
-    return connections
   }
 
   // ---- inputs ----

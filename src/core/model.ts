@@ -404,7 +404,7 @@ export interface Device<D = unknown> {
   readonly core: Core
   /** Changed only by `renameDevice`. */
   name: string
-  /** Number among the existing devices, from 0; -1 for the system-wide device. */
+  /** Number among the existing devices and those being removed, from 0; -1 for the system-wide device. */
   readonly index: number
   readonly driver: Driver<D>
   readonly state: D

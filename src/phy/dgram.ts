@@ -107,7 +107,7 @@ const mark = (arena: Arena, offset: number, length: number): void => {
 }
 
 /**
- * The sending half: packets are sealed and queued in `commit`, and sent in `flush`, or in `reserve` if the area is full.
+ * The sending half: packets are sealed and queued in `commit`, sent in `flush`, or in `reserve` if the area is full.
  */
 const createSending = ({ arena, flows, sockets, counters, wake, showTap }: Shared) => {
   /** By flow: number of the source address, and the destination's text for Node. */

@@ -80,8 +80,11 @@ export interface Engine {
   query(row: number): QpSnapshot
   /** Returns the state (`QpState`). */
   stateOf(row: number): number
-  /** Whether an ACK or NAK of a queue pair is due, but not sent. */
-  owesAcknowledge(row: number): boolean
+  /**
+   * Sends the oldest responses of a queue pair, and the ACK or NAK that is due, if the port has space. False if there are
+   * none.
+   */
+  sendResponses(row: number, sink: TransmitSink): boolean
   /** The XRC SRQ with this number was destroyed: messages for it end without completions. */
   forgetSrq(srqn: number): void
   /** Send doorbell: WQEs may have been posted. In ERR and SQE they are flushed. */
@@ -167,7 +170,7 @@ export const createEngine = (env: Environment, options: EngineOptions = {}): Eng
     modify: (row, state, attributes, cause) => modify(s, row, state, attributes, cause),
     query: row => query(s, row),
     stateOf: row => s.rows[requireRow(s, row) + QP.STATE],
-    owesAcknowledge: row => (s.rows[requireRow(s, row) + QP.RESP_FLAGS] & (RespFlag.ACK_DUE | RespFlag.NAK_DUE)) !== 0,
+    sendResponses: (row, sink) => sendResponses(s, row, sink),
     forgetSrq: srqn => dropSrq(s, srqn),
     onDoorbell: row => onDoorbell(s, row),
     resume: row => schedule(s, row),
@@ -473,11 +476,25 @@ const MORE_COST = 0x100
 /** A call ends after so many window bytes were passed to local peers. */
 const MAX_LOCAL_BYTES = 0x10_0000
 
-const pollTransmit = (s: EngineState, sink: TransmitSink, now: number): boolean => {
+const beginSending = (s: EngineState, sink: TransmitSink): void => {
   flushDma(s)
   s.localBytes = 0
   s.sink = sink
   s.maxSinglePacketRun = sink.maxSinglePacketRun ?? sink.maxPackets
+}
+
+const sendResponses = (s: EngineState, row: number, sink: TransmitSink): boolean => {
+  const base = requireRow(s, row)
+  const isDue = (s.rows[base + QP.RESP_FLAGS] & (RespFlag.ACK_DUE | RespFlag.NAK_DUE)) !== 0
+  if (s.rows[base + QP.RESP_PENDING] === 0 && !isDue) return false
+  beginSending(s, sink)
+  transmitResponses(s, row)
+  endRun(s)
+  return true
+}
+
+const pollTransmit = (s: EngineState, sink: TransmitSink, now: number): boolean => {
+  beginSending(s, sink)
   let hasMore = false
   let pollsLeft = MAX_ROW_POLLS
   for (let row = nextRow(s); row >= 0; row = nextRow(s)) {

@@ -32,7 +32,7 @@ export interface OpenOptions {
   readonly rings?: RingLayout['name']
   /** Name of the device. Default: rxe0, rxe1, …, without the names of other devices of the network. */
   readonly name?: string
-  /** IP address of the device. Default: 127.0.0.1, 127.0.0.2, …, without the addresses of other devices of the network. */
+  /** IP address of the device. Default: 127.0.0.1, 127.0.0.2, …, without those of other devices of the network. */
   readonly address?: string
   /**
    * Opens a device of the daemon at this path. `true`: the daemon under which the program runs, otherwise the user's

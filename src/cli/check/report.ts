@@ -30,7 +30,7 @@ export const omissionJson = (omission: Omission) => ({
   text: omissionText(omission),
 })
 
-/** The innermost frame with a source file, if possible outside /usr. */
+/** The first frame with a source file, if possible outside /usr. */
 const sourceOf = (frames: readonly Frame[]): Frame | undefined => {
   const withFile = frames.filter(({ file }) => file !== undefined)
   return withFile.find(({ file }) => !file!.startsWith('/usr/')) ?? withFile[0]
@@ -90,7 +90,7 @@ export const sarifLog = (
           const stacks = finding.moments
             .map(({ action, stack }) => ({ action, frames: symbols.framesOf(stack) }))
             .filter(({ frames }) => frames.length > 0)
-          const source = stacks.map(({ frames }) => sourceOf(frames)).find(frame => frame !== undefined)
+          const source = sourceOf(stacks.flatMap(({ frames }) => frames))
           return {
             ruleId: finding.id,
             ruleIndex: ids.indexOf(finding.id),

@@ -89,8 +89,9 @@ const matchesFrame = ({ kind, regExp }: Exclude<FramePattern, '...'>, frame: Fra
       return frame.object !== undefined && regExp.test(frame.object)
     case 'src': {
       const { file = '', line } = frame
-      // A path below the current folder is relative in the frame.
-      const names = [file, resolve(file), file.slice(file.lastIndexOf('/') + 1)]
+      const names = [file, file.slice(file.lastIndexOf('/') + 1)]
+      // A path below the current folder is relative in the frame. So are names of Node's and the C library's own files.
+      if (!/^(node:|\.)/.test(file)) names.push(resolve(file))
       return file !== '' && names.some(name => regExp.test(name) || regExp.test(`${name}:${line}`))
     }
   }

@@ -120,14 +120,14 @@ const OBJECTS_PER_STEP = 64
  * Resets the queue pairs of a context that closes, so that they neither send nor respond until they are destroyed. XRC
  * targets that another context has open are not reset.
  */
-function* resetQps(context: Context, { qps, engine, sendAcknowledge }: RxeState): Generator<void> {
+function* resetQps(context: Context, { qps, engine, sendResponses }: RxeState): Generator<void> {
   let remaining = OBJECTS_PER_STEP
   for (const object of objectsDownwards(context)) {
     const qp = object as QpObject | undefined
     const row = qp?.state?.row
     if (qp !== undefined && row !== undefined && qps[row] === qp)
       if (openersOf(qp).every(opener => opener.context === context)) {
-        sendAcknowledge(row)
+        sendResponses(row)
         engine().modify(row, RESET, {})
       }
     if (--remaining > 0) continue
@@ -279,7 +279,7 @@ class SoftDevice implements RxeDevice {
       recheck: row => this.#posts.recheck(row),
       catchUp: row => this.#catchUp(row),
       catchUpAll: isInProcess => this.#catchUpAll(isInProcess),
-      sendAcknowledge: row => this.#sendAcknowledge(row),
+      sendResponses: row => this.#sendResponses(row),
       linkDowned: 0,
       now,
       torment: undefined,
@@ -465,9 +465,9 @@ class SoftDevice implements RxeDevice {
     this.#withoutDelays(() => this.poll(this.state.now(), ScanScope.CHANGED))
   }
 
-  #sendAcknowledge(row: number): void {
-    if (this.device.isAlive && this.#engine.owesAcknowledge(row))
-      this.#withoutDelays(() => this.#transmit(this.state.now()))
+  #sendResponses(row: number): void {
+    if (!this.device.isAlive) return
+    if (this.#withoutDelays(() => this.#engine.sendResponses(row, this.#port))) this.#port.flush()
   }
 
   #catchUpAll(isInProcess: boolean): Promise<void> | undefined {

@@ -177,10 +177,10 @@ export interface RxeState {
    */
   readonly catchUp: (row: number) => void
   /**
-   * Sends the ACK or NAK of `row` that is due. Before a queue pair is destroyed or reset: the program may have polled the
-   * completion of a message whose ACK is not sent.
+   * Sends responses of `row`, and the ACK or NAK that is due, if the port has space. Before a queue pair is destroyed or
+   * reset: the program may have polled the completion of a message whose ACK is not sent.
    */
-  readonly sendAcknowledge: (row: number) => void
+  readonly sendResponses: (row: number) => void
   /**
    * `catchUp` for all send queues. The promise resolves when all are checked; undefined if they are checked already.
    * `isInProcess`: checks only the queue pairs that the library in this process has named by `onDoorbell`.

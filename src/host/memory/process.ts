@@ -330,7 +330,7 @@ const threadGetfd = ({ pid, guest }: ProcessHandle, fd: number): number | undefi
 }
 
 /**
- * A duplicate of the process's descriptor `fd`, close-on-exec; or -errno: -EBADF, -ESRCH (also for a closed handle), -EPERM.
+ * A duplicate of the process's descriptor `fd`, close-on-exec; or -errno: -EBADF, -ESRCH (or closed handle), -EPERM.
  * From a guest only a memory file is taken, or the file with identity `socket` if given: -EINVAL for another file,
  * -ETIMEDOUT if the waiting time of its user is used up.
  */

@@ -24,13 +24,11 @@ export interface AwaitedMessageOptions extends AwaitedOptions, ImmediateOptions 
 /** Options of a message on a reliable connection. */
 export interface AwaitedRcMessageOptions extends AwaitedMessageOptions, InvalidateOptions {}
 
-type OwnQueueOptions<O> = Omit<O, 'sendCq' | 'recvCq' | 'srq' | 'signalAll'>
-
 /**
  * The options of a queue pair without queues of the program: without `sendCq`, `recvCq`, `srq` and `signalAll`. All
  * requests are signaled.
  */
-export type AwaitableOptions<O> = OwnQueueOptions<O> & {
+export type AwaitableOptions<O> = Omit<O, 'sendCq' | 'recvCq' | 'srq' | 'signalAll'> & {
   /** Absent: with a `sendCq` requests return no promises. */
   readonly sendCq?: never
 }
@@ -173,6 +171,8 @@ const completionQueueFor = (context: DeviceContext, call: string, send: number, 
     throw invalidArgument(call, error.reason.replace('entries', 'maxSendWr + maxRecvWr'))
   }
 }
+
+type OwnQueueOptions<O> = Omit<O, 'sendCq' | 'recvCq' | 'srq' | 'signalAll'>
 
 /**
  * Creates a queue pair whose requests return promises, and a completion queue with room for all its requests. `cls`:

@@ -52,8 +52,8 @@ export interface Connection<Q extends ConnectedQueuePair = AwaitableRcQueuePair>
    */
   readonly privateData: Uint8Array
   /**
-   * Local address, as text. If the addresses are first read after `close`, or after the device was closed or removed: ''
-   * and port 0.
+   * Local address, as text; '' and port 0 if the addresses are first read after `close`, or after the device was closed
+   * or removed.
    */
   readonly localAddress: string
   /** Local port. */
@@ -230,7 +230,7 @@ interface Addresses {
 }
 const noAddresses: Addresses = { local: shownAddress(undefined), remote: shownAddress(undefined) }
 
-/** The addresses of an identifier, queried when they are first read. None if the device was closed or removed before. */
+/** The addresses of an identifier, queried when they are first read; none if the device was closed or removed before. */
 export class LazyAddresses {
   #queried: Addresses | undefined
 

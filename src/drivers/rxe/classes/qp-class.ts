@@ -291,7 +291,7 @@ export const qpClass = (
         if (after !== ERR) recordAttributes(device, state, args)
         // UD has no path MTU attribute: a message may fill a packet of the port
         const defaultMtu = service === Service.UD ? device.port.pathMtu : undefined
-        if (after === RESET) device.sendAcknowledge(state.row)
+        if (after === RESET) device.sendResponses(state.row)
         device.engine().modify(state.row, after, engineAttributes(args, path, defaultMtu))
         if (after === RESET) {
           closePath(device, state)
@@ -312,7 +312,7 @@ export const qpClass = (
         const { state } = object
         // if the process has ended or the device is removed, sends need not complete
         if (call.why === 'call') device.catchUp(state.row)
-        device.sendAcknowledge(state.row)
+        device.sendResponses(state.row)
         device.engine().destroy(state.row)
         device.failures.forget(state.row)
         device.feed?.reset(state.row)

@@ -107,7 +107,7 @@ const target = driverClass<typeof XrcTgtQp, QueuePair>(XrcTgtQp, {
     if (opened.openers.length === 0) {
       // first sends ACKs that `--torment` has delayed
       if (call.why === 'call') device.catchUp(row)
-      device.sendAcknowledge(row)
+      device.sendResponses(row)
       device.engine().destroy(row)
       device.failures.forget(row)
       device.feed?.reset(row)

@@ -11,7 +11,7 @@ import { completions, makeEnd, sgeOf } from '../pair.ts'
 import { Flag, postReceive, postSend, Wr } from '../provider.ts'
 
 /** A message from `a` to `b` is in flight. `sent` returns the number of packets that the device of `b` sent. */
-const start = (windowBytes?: number) => {
+const start = (windowBytes?: number, hasRead = false) => {
   const m = machine(2, '', 'packets', windowBytes)
   const [a, b] = [makeEnd(m, 0), makeEnd(m, 1)]
   connectQps(a.qp, b.qp)
@@ -19,6 +19,8 @@ const start = (windowBytes?: number) => {
   postReceive(b.qp.receive, 1n, [sgeOf(b.mr, 0, 100)])
   postReceive(a.qp.receive, 2n, [sgeOf(a.mr, 200, 100)])
   postSend(a.qp.send, { opcode: Wr.SEND, id: 3n, sges: [sgeOf(a.mr, 0, 64)], flags: Flag.SIGNALED })
+  const { address: remote, rkey } = b.mr
+  if (hasRead) postSend(a.qp.send, { opcode: Wr.READ, id: 4n, sges: [sgeOf(a.mr, 300, 64)], remote, rkey })
   m.devices[0].poll(0)
   const sent = (): number => m.devices[1].state.engine().counters.sentPackets
   return { m, a, b, sent }
@@ -63,6 +65,21 @@ describe('the acknowledgement of a message', () => {
         [[3, 0]],
       )
     })
+
+  it('is the response of a later READ, which is sent before the queue pair is destroyed', () => {
+    const { m, a, b } = start(0x4_0000, true)
+    m.devices[1].poll(0)
+    assert.equal(completions(b.cq).length, 1)
+    invokeNow(b.p.context, RcQp, 'destroy', b.qp.handle, {}, b.p.caller)
+    m.settle()
+    assert.deepEqual(
+      completions(a.cq).map(({ id, status }) => [id, status]),
+      [
+        [3, 0],
+        [4, 0],
+      ],
+    )
+  })
 
   it('is sent immediately on the memory link, where sending costs no system call', () => {
     const { m, sent } = start()
