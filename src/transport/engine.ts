@@ -81,8 +81,8 @@ export interface Engine {
   /** Returns the state (`QpState`). */
   stateOf(row: number): number
   /**
-   * Sends the oldest responses of a queue pair, and the ACK or NAK that is due, if the port has space. False if there are
-   * none.
+   * Sends the oldest responses of a queue pair, and the ACK or NAK that is due, if the port has space. False if there
+   * are none.
    */
   sendResponses(row: number, sink: TransmitSink): boolean
   /** The XRC SRQ with this number was destroyed: messages for it end without completions. */

@@ -26,7 +26,8 @@ export const Step = { SENT_SOME: 1, WAITS: 0, PORT_FULL: -1, FAILS: -2 } as cons
 
 /**
  * Advances the cursor by `count` PSNs of a WQE: those of packets that were sent, or of responses that a READ requested;
- * 0 for a local operation or a datagram that is not sent. `weight`: the window bytes that they count as; `ends`: they were the last of the WQE.
+ * 0 for a local operation or a datagram that is not sent. `weight`: the window bytes that they count as; `ends`: they
+ * were the last of the WQE.
  */
 export const advance = (
   s: EngineState,

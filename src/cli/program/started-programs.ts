@@ -63,7 +63,7 @@ const shellText = (args: readonly string[]): string | undefined => {
   return option >= 0 && args.slice(0, option).every(arg => /^[-+]/.test(arg)) ? args[option + 1] : undefined
 }
 
-/** The index of the argument of a launcher that names the program to start; -1 if there is none. */
+/** The index of the program among a launcher's arguments; -1 if the launcher starts none. */
 const startedIndex = (args: readonly string[]): number =>
   args.findIndex(arg => !/^-|=/.test(arg) && findProgram(arg) !== undefined)
 

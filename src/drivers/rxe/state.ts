@@ -177,8 +177,8 @@ export interface RxeState {
    */
   readonly catchUp: (row: number) => void
   /**
-   * Sends responses of `row`, and the ACK or NAK that is due, if the port has space. Before a queue pair is destroyed or
-   * reset: the program may have polled the completion of a message whose ACK is not sent.
+   * Sends responses of `row`, and the ACK or NAK that is due, if the port has space. Before a queue pair is destroyed
+   * or reset: the program may have polled the completion of a message whose ACK is not sent.
    */
   readonly sendResponses: (row: number) => void
   /**

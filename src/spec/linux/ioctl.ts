@@ -43,8 +43,8 @@ export interface IoctlAttribute {
   readonly mandatory: boolean
   readonly cells: readonly Cell[]
   /**
-   * `handle`, `fd`, `list`, `flags`: name of our attribute, empty if there is none. 'object': the attribute is the
-   * handle of the call's object.
+   * `handle`, `fd`, `list`, `flags`: the name of our attribute, or '' for none. 'object': the attribute is the handle
+   * of the call's object.
    */
   readonly name: string
   /** `handle`, `destroy`: the allowed classes. */

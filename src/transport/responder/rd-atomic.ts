@@ -30,8 +30,8 @@ const COMPARE_SWAP = operationCode.COMPARE_SWAP
 const ATOMIC_BYTES = 8
 
 /**
- * The resource of this kind whose request contains `psn`; 0: none, or reused. Youngest first: the PSNs of an old one may
- * have been used again.
+ * The resource of this kind whose request contains `psn`; 0: none, or reused. Youngest first: the PSNs of an old one
+ * may have been used again.
  */
 const findResource = (s: EngineState, row: number, kind: number, psn: number): number => {
   const w = s.rows

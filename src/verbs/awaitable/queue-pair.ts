@@ -24,11 +24,13 @@ export interface AwaitedMessageOptions extends AwaitedOptions, ImmediateOptions 
 /** Options of a message on a reliable connection. */
 export interface AwaitedRcMessageOptions extends AwaitedMessageOptions, InvalidateOptions {}
 
+/** Options of a queue pair that the library sets itself where requests return promises. */
+type ReservedQueueOption = 'sendCq' | 'recvCq' | 'srq' | 'signalAll'
 /**
  * The options of a queue pair without queues of the program: without `sendCq`, `recvCq`, `srq` and `signalAll`. All
  * requests are signaled.
  */
-export type AwaitableOptions<O> = Omit<O, 'sendCq' | 'recvCq' | 'srq' | 'signalAll'> & {
+export type AwaitableOptions<O> = Omit<O, ReservedQueueOption> & {
   /** Absent: with a `sendCq` requests return no promises. */
   readonly sendCq?: never
 }
@@ -172,8 +174,6 @@ const completionQueueFor = (context: DeviceContext, call: string, send: number, 
   }
 }
 
-type OwnQueueOptions<O> = Omit<O, 'sendCq' | 'recvCq' | 'srq' | 'signalAll'>
-
 /**
  * Creates a queue pair whose requests return promises, and a completion queue with room for all its requests. `cls`:
  * the class name; `optionNames`: the options of the type with a `sendCq`; `planWith`: plans the queue pair.
@@ -183,7 +183,7 @@ export const makeAwaitable = <T extends BareQueuePair, O extends QueuePairOption
   cls: keyof typeof restartsOf,
   options: AwaitableOptions<O> | undefined,
   optionNames: KnownOptions<O>,
-  planWith: (options: OwnQueueOptions<O> & Pick<QueuePairOptions, 'sendCq'>) => Plan<T>,
+  planWith: (options: Omit<O, ReservedQueueOption> & Pick<QueuePairOptions, 'sendCq'>) => Plan<T>,
 ): T => {
   const { sendCq: _, recvCq: __, srq: ___, signalAll: ____, ...known } = optionNames as KnownOptions<QueuePairOptions>
   const call = `${cls}.create`

@@ -67,8 +67,8 @@ export interface ConnectionRequest {
   /** The private data of the request. */
   readonly privateData: Uint8Array
   /**
-   * Address of the peer, as text; '' and port 0 if first read after `accept` or `reject`, or after the device was closed
-   * or removed.
+   * Address of the peer, as text; '' and port 0 if first read after `accept` or `reject`, or after the device was
+   * closed or removed.
    */
   readonly remoteAddress: string
   /** Port of the peer. */

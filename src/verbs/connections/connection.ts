@@ -230,7 +230,7 @@ interface Addresses {
 }
 const noAddresses: Addresses = { local: shownAddress(undefined), remote: shownAddress(undefined) }
 
-/** The addresses of an identifier, queried when they are first read; none if the device was closed or removed before. */
+/** The addresses of an identifier, queried when first read; none if the device was closed or removed before. */
 export class LazyAddresses {
   #queried: Addresses | undefined
 

@@ -105,8 +105,6 @@ const target = driverClass<typeof XrcTgtQp, QueuePair>(XrcTgtQp, {
     opened.openers = opened.openers.filter(opener => opener !== object)
     device.qps[row] = opened.openers[0]
     if (opened.openers.length === 0) {
-      // first sends ACKs that `--torment` has delayed
-      if (call.why === 'call') device.catchUp(row)
       device.sendResponses(row)
       device.engine().destroy(row)
       device.failures.forget(row)
