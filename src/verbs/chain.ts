@@ -26,10 +26,12 @@ import {
 import { type Access, regionPlan } from './mr/region.ts'
 import { windowPlan } from './mr/window.ts'
 import { type CreateArguments, checkClass, type ObjectOf, objectPlan } from './objects/object.ts'
+import { orElse } from './objects/show.ts'
 import { type ProtectionDomain, pdPlan } from './pd.ts'
 import {
   checkObject,
   type DeviceContext,
+  destroyUnconverted,
   isObjectOf,
   type Kind,
   type KindOf,
@@ -306,6 +308,24 @@ export const createChains = (context: DeviceContext, classOf: (cls: ObjectClass,
     }
   }
 
+  /** The object or result of each entry. If a result cannot be converted, destroys all objects. */
+  const convert = (entries: readonly Entry[], results: readonly CallResult<AnyValues>[]): unknown[] => {
+    const converted: unknown[] = []
+    try {
+      for (const [i, result] of results.entries()) converted.push(entries[i]!.onSuccess(result))
+      return converted
+    } catch (error) {
+      // Newest first: later objects may use earlier ones.
+      for (let i = results.length - 1; i >= 0; i--) {
+        const { cls, name } = entries[i]!
+        if (name !== 'create') continue
+        if (i < converted.length) orElse(() => (converted[i] as Disposable)[Symbol.dispose](), undefined)
+        else destroyUnconverted(context.carrier, cls, results[i]!.object)
+      }
+      throw error
+    }
+  }
+
   /** Runs the entries, all or none. Returns the object or result of each entry. Throws RdmaError. */
   const execute = (entries: readonly Entry[]): unknown[] => {
     lookUp(entries)
@@ -319,7 +339,7 @@ export const createChains = (context: DeviceContext, classOf: (cls: ObjectClass,
       const { results, error, isAsynchronous } = outcome
       if (error !== undefined)
         return refuse(results.length, error.errno, error.message, isAsynchronous ? USE_ASYNC_HINT : undefined)
-      return results.map((result, i) => entries[i]!.onSuccess(result))
+      return convert(entries, results)
     }
     const links = entries.map(
       ({ chainedMethod: { class: cls, name: methodName, method }, args, object, refs }): ChainLink => {
@@ -334,10 +354,11 @@ export const createChains = (context: DeviceContext, classOf: (cls: ObjectClass,
     const { results, done, error, reason } = out
     if (done < entries.length)
       return refuse(done, error, reason === undefined ? 'refused' : new TextDecoder().decode(reason as Uint8Array))
-    return chainEntries(results as Uint8Array).map(({ message }, i) => {
-      const result = decodeResult(links[i]!.call, message)
-      return entries[i]!.onSuccess({ object: result.object ?? 0, out: result.out })
+    const decoded = chainEntries(results as Uint8Array).map(({ message }, i) => {
+      const { object, out: values } = decodeResult(links[i]!.call, message)
+      return { object: object ?? 0, out: values }
     })
+    return convert(entries, decoded)
   }
   return { run, makeAll }
 }

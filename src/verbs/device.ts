@@ -269,7 +269,11 @@ export const createDevice = (
     checkAbortOptions('device.events', options)
     // Collects events from this call on, not from the first `next()`.
     const mailbox = createMailbox<DeviceEvent>(context, 'device')
-    const stop = onEvent(mailbox.put)
+    const removeHandler = onEvent(mailbox.put)
+    const stop = (): void => {
+      removeHandler()
+      mailbox.end()
+    }
     const iterate = async function* (): AsyncGenerator<DeviceEvent> {
       try {
         for await (const event of mailbox.arrivals(options)) {
@@ -279,10 +283,16 @@ export const createDevice = (
         }
       } finally {
         stop()
-        mailbox.end()
       }
     }
-    return iterate()
+    const events = iterate()
+    const endIteration = events.return
+    // A generator that has not begun runs no `finally`.
+    events.return = value => {
+      stop()
+      return endIteration.call(events, value)
+    }
+    return events
   }
   /** Checks the arguments of `call` and `callAsync`; returns the handle of the object, or the given number. */
   const checkedHandle = (

@@ -9,6 +9,7 @@ import type { CallResult, Carrier } from './carrier.ts'
 import type { DeviceCheck } from './check/watch.ts'
 import type { WaiterList } from './cq/waiters.ts'
 import { formatValue, invalidArgument, nameOptions, type OptionNames, RdmaError, refused } from './error.ts'
+import { orElse } from './objects/show.ts'
 
 /** An object that a call can refer to, also a planned object of a chain. */
 export interface ObjectReference {
@@ -109,6 +110,14 @@ export const plan = <C extends ObjectClass, T>(
   onFailure,
 })
 
+/**
+ * Destroys an object that a plan has created, but could not convert: its ring cannot be mapped, for example. The error
+ * of the conversion is thrown to the program, so an error here is ignored.
+ */
+export const destroyUnconverted = (carrier: Carrier, cls: ObjectClass, handle: number): void => {
+  orElse(() => carrier.call(cls, 'destroy', handle, {}), undefined)
+}
+
 /** Runs a plan. Throws RdmaError. */
 export const make = <T>(
   { carrier }: DeviceContext,
@@ -121,7 +130,13 @@ export const make = <T>(
     onFailure()
     throw nameOptions(error, optionsByAttribute)
   }
-  return onSuccess(result)
+  try {
+    return onSuccess(result)
+  } catch (error) {
+    destroyUnconverted(carrier, cls, result.object)
+    onFailure()
+    throw error
+  }
 }
 
 /** Runs a plan of an asynchronous driver. Rejects with RdmaError, or the signal's reason. */

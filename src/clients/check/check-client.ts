@@ -50,13 +50,25 @@ const deviceWithGid =
 const NO_STACK: Stack = []
 const noStack = (): Stack => NO_STACK
 
-/** The hook that reports the calls of a device to the checker. `poll`: undefined if the driver reports no requests. */
-const hookOf = (device: Device, checker: Checker, sources: HostSources, poll: RequestPoll | undefined): Hook => {
+/**
+ * The hook that reports the calls of a device to the checker. `poll`: undefined if the driver reports no requests;
+ * `onUnchecked`: called at a call on queue pairs by a context that is not checked.
+ */
+const hookOf = (
+  device: Device,
+  checker: Checker,
+  sources: HostSources,
+  poll: RequestPoll | undefined,
+  onUnchecked: () => void,
+): Hook => {
   const stacks = new WeakMap<CallContext, () => Stack>()
   return {
     pre(call, object, args) {
       const { context, entry, why } = call
-      if (!sources.isChecked(context)) return
+      if (!sources.isChecked(context)) {
+        if (entry.class.name.endsWith('_qp')) onUnchecked()
+        return
+      }
       // First the driver reports what the program has polled and posted before the call.
       if (entry.class.name === 'cq' && entry.name !== 'create') poll?.reportCq(object)
       if (why !== 'call') return
@@ -115,6 +127,7 @@ const checkerSources = (
   devices: ReadonlyMap<number, Device>,
   { now, isChecked, postStack, adapters, buffers, lockLimit, isCopiedByFork }: HostSources,
   polls: ReadonlyMap<number, RequestPoll>,
+  unchecked: ReadonlySet<number>,
 ): CheckerSources => ({
   now,
   ...(adapters && { adapters }),
@@ -122,6 +135,7 @@ const checkerSources = (
   ...(lockLimit && { lockLimit }),
   ...(isCopiedByFork && { isCopiedByFork }),
   hasUnchecked(index) {
+    if (unchecked.has(index)) return true
     for (const context of devices.get(index)?.contexts ?? []) if (!isChecked(context)) return true
     return false
   },
@@ -142,8 +156,10 @@ export const createChecker = (core: Core, report: (finding: Finding) => void, so
   /** By device index. A removed device stays until another has its index: its objects are destroyed later. */
   const devices = new Map<number, Device>()
   const polls = new Map<number, RequestPoll>()
+  /** Indexes of the devices with queue pairs of contexts that are not checked, also of closed contexts. */
+  const unchecked = new Set<number>()
   const races = sources.events && { ...sources.events, memoryOf: keyMemory(index => devices.get(index)) }
-  const commonSources = checkerSources(devices, sources, polls)
+  const commonSources = checkerSources(devices, sources, polls, unchecked)
   const checker = new Checker(deviceWithGid(core), report, { ...commonSources, ...(races && { races }) })
   onRegionUnmapped(core, region => {
     if (region.context !== undefined && sources.isChecked(region.context)) checker.unmapped(region.id)
@@ -152,9 +168,13 @@ export const createChecker = (core: Core, report: (finding: Finding) => void, so
     name: 'check',
     add(device) {
       devices.set(device.index, device)
+      unchecked.delete(device.index)
       const poll = device.driver.watch?.(device, checker.requests, sources.scratch)
       if (poll !== undefined) polls.set(device.index, poll)
-      addHook(device, hookOf(device, checker, sources, poll))
+      addHook(
+        device,
+        hookOf(device, checker, sources, poll, () => unchecked.add(device.index)),
+      )
       return true
     },
     // The hook stays, because the checker needs the later destroys of the device's objects.

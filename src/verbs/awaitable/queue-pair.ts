@@ -70,7 +70,7 @@ const rejectOnThrow = <T>(post: () => Promise<T>): Promise<T> => {
  * Wraps a posting method: the new method returns a promise for the completion. `optionsIndex`: index of the options
  * among the arguments.
  */
-const promiseMethod = (name: string, post: PostMethod, optionsIndex: number) => {
+export const promiseMethod = (name: string, post: PostMethod, optionsIndex: number) => {
   const call = `qp.${name}`
   return function (this: WithPromises | undefined, ...args: unknown[]): Promise<unknown> {
     return rejectOnThrow(() => {

@@ -96,10 +96,19 @@ export const objectPlan = <C extends ObjectClass>(
         if (hasDestroy) destroy(carrier, cls, handle)
         release()
       }
+      let closing: Promise<void> | undefined
+      const destroyAndRelease = async (): Promise<void> => {
+        try {
+          if (hasDestroy) await destroyAsync(carrier, cls, handle)
+          release()
+        } finally {
+          closing = undefined
+        }
+      }
       const closeAsync = async (): Promise<void> => {
         if (self.handle === CLOSED) return
-        if (hasDestroy) await destroyAsync(carrier, cls, handle)
-        release()
+        closing ??= destroyAndRelease()
+        await closing
       }
       const methods = Object.keys(cls.methods)
         .filter(name => name !== 'create' && name !== 'destroy')

@@ -20,6 +20,7 @@ import {
   type AwaitedRcMessageOptions,
   awaitable,
   makeAwaitable,
+  promiseMethod,
 } from '../awaitable/queue-pair.ts'
 import type { CompletedRequest } from '../awaitable/request-promises.ts'
 import type { RemoteMemory } from '../mr/remote-memory.ts'
@@ -33,7 +34,7 @@ import {
   rcConnectOptionNames,
   reliableSteps,
 } from './connection.ts'
-import { MessageQp, type Operations, type ReliableOperations, ReliableQp } from './operations.ts'
+import { MessageQp, type Operations, postPing, type ReliableOperations, ReliableQp } from './operations.ts'
 import {
   type InitialOptions,
   type QueuePair,
@@ -167,10 +168,13 @@ const rcRequests = { ...ucRequests, read: 2, compareSwap: 4, fetchAdd: 3, atomic
 const AwaitableRc = awaitable<AwaitableRcQueuePair>(RcObject, rcRequests)
 Object.defineProperty(AwaitableRc.prototype, 'ping', {
   configurable: true,
-  // C9-88: a zero-length WRITE checks neither address nor rkey.
-  value(this: AwaitableRcQueuePair): PromisedCompletion {
-    return this.write(new Uint8Array(0), { address: 0n, rkey: 0, length: 0 })
-  },
+  value: promiseMethod(
+    'ping',
+    function (options) {
+      postPing(this, options as SendOptions)
+    },
+    0,
+  ),
 })
 const awaitableRcType = queuePairType('RcQueuePair', AwaitableRc)
 const awaitableUcType = queuePairType('UcQueuePair', awaitable<AwaitableUcQueuePair>(UcObject, ucRequests))

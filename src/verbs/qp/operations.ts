@@ -159,6 +159,13 @@ export abstract class MessageQp<C extends ObjectClass = ObjectClass>
   }
 }
 
+/** Posts the WRITE of zero bytes of `ping`. C9-88: the peer checks neither address nor rkey. */
+export const postPing = (qp: QueuedQp, options: SendOptions): void => {
+  const at = beginRequest(qp, 'qp.ping', wr.RDMA_WRITE, new Uint8Array(0), options, ANY)
+  putRemote(ringOf(qp), at, rangeOf('qp.ping', { address: 0n, rkey: 0, length: 0 }))
+  endRequest(qp)
+}
+
 /** Posts an atomic. `swap`: 0 for fetch-and-add. */
 const atomic = (
   qp: QueuedQp,

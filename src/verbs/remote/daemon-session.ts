@@ -171,15 +171,15 @@ const newSession = (socket: string, openCall: string): JoinableSession => {
   const sendHello = (passedFds?: readonly number[]): Answer =>
     exchange(openCall, (message, header) => writeHello(message, header, tag, wants), passedFds)
   let { reply, fds } = sendHello()
-  // The daemon may not access this program's memory.
-  if (reply.version === SESSION_VERSION && reply.error === Errno.EACCES) {
-    const passed = passedMemory()
-    memory = passed.memory
-    const answer = sendHello([passed.fd])
-    reply = answer.reply
-    fds = answer.fds
-  }
   try {
+    // The daemon may not access this program's memory.
+    if (reply.version === SESSION_VERSION && reply.error === Errno.EACCES) {
+      const passed = passedMemory()
+      memory = passed.memory
+      const answer = sendHello([passed.fd])
+      reply = answer.reply
+      fds = answer.fds
+    }
     if (reply.version !== SESSION_VERSION)
       throw failed(
         openCall,
@@ -189,6 +189,9 @@ const newSession = (socket: string, openCall: string): JoinableSession => {
     if (reply.error !== 0)
       throw failed(openCall, `the daemon at ${socket} refused the session (${errnoName(reply.error)})`)
     parkedPage = ringPool().map(fds[0]!, 0, ParkedPage.bytes, 'read')
+  } catch (error) {
+    end()
+    throw error
   } finally {
     for (const received of fds) close(received)
   }

@@ -249,7 +249,10 @@ test('a ping rejects with the status RETRY_EXC_ERR after the device of the peer 
   await b.device.close()
   const error = await failureOf(a.qp.ping())
   assert.ok(error instanceof RequestError)
-  assert.deepEqual([error.status, error.code], ['RETRY_EXC_ERR', 'ETIMEDOUT'])
+  assert.deepEqual([error.status, error.code, error.call], ['RETRY_EXC_ERR', 'ETIMEDOUT', 'qp.ping'])
+  a.qp.modify({ state: 'RESET' })
+  const { code, call } = await failureOf(a.qp.ping())
+  assert.deepEqual([code, call], ['EINVAL', 'qp.ping'])
   await close()
 })
 

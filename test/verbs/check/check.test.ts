@@ -350,3 +350,15 @@ it('peers on a device of the network that is not checked are no findings', async
   assert.deepEqual(a.device.findings, [])
   await closeAll(a, b)
 })
+
+it('a peer whose device was not checked and is closed first is no finding', async () => {
+  const network = createNetwork()
+  const a = endpointOn(await open({ network, check: reportAll }))
+  const b = endpointOn(await open({ network, device: 'rxe0' }))
+  a.qp.connect(b.qp.endpoint)
+  b.qp.connect(a.qp.endpoint)
+  await b.device.close()
+  for (const one of [a.qp, a.mr, a.cq, a.pd]) one.close()
+  assert.deepEqual(a.device.findings, [])
+  await a.device.close()
+})

@@ -2,11 +2,14 @@
  * `open`, in this process and with a daemon.
  */
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { join } from 'node:path'
-import { describe, test } from 'node:test'
+import { describe, mock, test } from 'node:test'
 import { hasNative } from '../../../src/host/native.ts'
+import { Classes } from '../../../src/spec/classes.ts'
 import { createNetwork, open } from '../../../src/verbs/index.ts'
+import { orElse } from '../../../src/verbs/objects/show.ts'
+import { ringPool } from '../../../src/verbs/remote/file-rings.ts'
 import { loopbackText } from '../../loopback.ts'
 import { start, startDaemon, temporaryFolder } from '../../system/programs.ts'
 import { closeAll, completionText, endpointOn, pair } from '../connections/endpoints.ts'
@@ -118,6 +121,33 @@ describe('a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
       await device.close()
     }
     assert.equal(countParkedPages(), before)
+  })
+
+  test('that cannot be mapped leaves no descriptor open, and no objects in the daemon', async t => {
+    const { socket } = await startDaemon(t)
+    const sockets = () =>
+      readdirSync('/proc/self/fd').flatMap(fd => orElse(() => [readlinkSync(`/proc/self/fd/${fd}`)], []))
+    const countSockets = () => sockets().filter(name => name.startsWith('socket:')).length
+    const pool = ringPool()
+    const refuseMappings = () => mock.method(pool, 'map', () => assert.fail('no memory'))
+    const before = countSockets()
+    let refusing = refuseMappings()
+    await assert.rejects(open({ socket }), /no memory/)
+    refusing.mock.restore()
+    assert.equal(countSockets(), before)
+    const device = await open({ socket })
+    refusing = refuseMappings()
+    assert.throws(() => device.cq(), /no memory/)
+    const chained = () =>
+      device.chain(chain => {
+        const cq = chain.cq()
+        return { qp: chain.rcQp(chain.pd(), { sendCq: cq }) }
+      })
+    assert.throws(chained, /no memory/)
+    refusing.mock.restore()
+    assert.deepEqual(device.handles(Classes.pd, Classes.cq, Classes.rc_qp), [])
+    chained()
+    await device.close()
   })
 
   test('with an open device keeps only a waiting program alive', async t => {

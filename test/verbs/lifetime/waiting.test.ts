@@ -142,6 +142,16 @@ test('a synchronous call is refused, and an object that the driver creates later
   await device.close()
 })
 
+test('two concurrent closes of an object destroy it once', async () => {
+  const fixture = await openSlow()
+  const { device, pd, liveObjects } = fixture
+  const object = await resumeAndAwait(fixture, device.createAsync(Slow, { pd: pd.handle }))
+  await Promise.all([object[Symbol.asyncDispose](), object[Symbol.asyncDispose](), fixture.resume()])
+  assert.equal(liveObjects(), 0)
+  pd.close()
+  await device.close()
+})
+
 test('a chain that would wait is refused, and leaves no objects', async () => {
   const fixture = await openSlow()
   const { device, coreDevice, liveObjects } = fixture

@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Classes } from '../../../src/spec/classes.ts'
+import { contextOf } from '../../../src/verbs/device.ts'
 import { type CqOptions, createNetwork, type Endpoint, open, openSystem } from '../../../src/verbs/index.ts'
 import { eachCarrier } from '../connections/endpoints.ts'
 import { notOfDevice, refuses, untyped } from './mistakes.ts'
@@ -205,5 +206,20 @@ test('a handler that throws does not stop other handlers; an iterator gets event
   const iterated: string[] = []
   for await (const { type } of iteration) iterated.push(type)
   assert.deepEqual(iterated, ['DEVICE_FATAL'])
+  await device.close()
+})
+
+test('an iteration of events that ends before it begins leaves no handler', async () => {
+  const device = await open()
+  const { sources } = contextOf('test', device)
+  const before = sources.size
+  const iteration = device.events()
+  assert.equal(sources.size, before + 1)
+  assert.deepEqual(await iteration.return?.(7), { value: 7, done: true })
+  assert.equal(sources.size, before)
+  const waiting = device.events()
+  const next = waiting.next()
+  await waiting.return?.()
+  assert.equal((await next).done, true)
   await device.close()
 })
