@@ -42,7 +42,7 @@ export interface EventHost {
   /** As `Listeners.find`. */
   listenerFor(serviceId: bigint, local: SocketAddress, device: CmDevice): Identifier | undefined
   /** As `Listeners.findIb`. */
-  ibListener(serviceId: bigint, gid: Uint8Array): Identifier | undefined
+  ibListener(serviceId: bigint, gid: Uint8Array, device: CmDevice | undefined): Identifier | undefined
   /** Attaches `id`, the new identifier of a peer's request, to the request's connection. */
   attachRequest(id: Identifier, connection: CmConnection, device: CmDevice): void
 }
@@ -99,7 +99,7 @@ const onRequest = (cm: EventHost, event: CmEvent, message: Request): void => {
   const addresses = addressesOf(
     event,
     message.privateData,
-    cm.ibListener(connection.serviceId, connection.path.localGid),
+    cm.ibListener(connection.serviceId, connection.path.localGid, device),
   )
   const listener = device && addresses && cm.listenerFor(connection.serviceId, addresses.local, device)
   if (device === undefined || addresses === undefined || listener === undefined) {

@@ -200,9 +200,11 @@ export class CmDevices {
    */
   deviceToBind(source: SocketAddress, onlyDevice?: CmDevice): CmDevice | undefined {
     if (isAny(source)) return undefined
+    // As in Linux, no interface has ::ffff:a.b.c.d as an address of AF_INET6.
+    const isForeignFamily = source.family === Family.INET6 && isMappedIpv4(source.address)
     const device =
       this.withAddress(source.address, source.scope) ?? (isLoopback(source) ? this.#firstDevice() : undefined)
-    if (device === undefined || (onlyDevice !== undefined && device !== onlyDevice))
+    if (isForeignFamily || device === undefined || (onlyDevice !== undefined && device !== onlyDevice))
       throw new CallError('EADDRNOTAVAIL', 'cm_id.bind: no device has the address; bind to one that a device has')
     return device
   }

@@ -86,10 +86,11 @@ export class Listeners {
     return best
   }
 
-  /** A listener that is bound by AF_IB to this GID or a wildcard. Requests to it have no rdma_cm header. */
-  findIb(serviceId: bigint, gid: Uint8Array): Identifier | undefined {
+  /** A listener at this device that is bound by AF_IB to this GID or a wildcard. Requests to it have no rdma_cm header. */
+  findIb(serviceId: bigint, gid: Uint8Array, device: CmDevice | undefined): Identifier | undefined {
     for (const id of this.#services.get(serviceId)?.ids ?? []) {
-      const { source } = id
+      const { source, onlyDevice } = id
+      if (onlyDevice !== undefined && onlyDevice !== device) continue
       if (source?.family === Family.IB && (isAny(source) || isSameAddress(source.address, gid))) return id
     }
     return undefined

@@ -465,8 +465,8 @@ export class RdmaCm implements EventHost {
     return this.#listeners.find(serviceId, local, device)
   }
 
-  ibListener(serviceId: bigint, gid: Uint8Array): Identifier | undefined {
-    return this.#listeners.findIb(serviceId, gid)
+  ibListener(serviceId: bigint, gid: Uint8Array, device: CmDevice | undefined): Identifier | undefined {
+    return this.#listeners.findIb(serviceId, gid, device)
   }
 
   attachRequest(id: Identifier, connection: CmConnection, device: CmDevice): void {

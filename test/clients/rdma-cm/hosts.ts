@@ -6,6 +6,7 @@ import assert from 'node:assert/strict'
 import { Clients, classesWithClients } from '../../../src/clients/clients.ts'
 import type { MadLayer } from '../../../src/clients/mad/layer.ts'
 import type {
+  CmDevice,
   ConnectionParameters,
   EventDetails,
   Identifier,
@@ -24,6 +25,7 @@ import { CmConnectionParameters } from '../../../src/spec/classes/connections/cm
 import { CmEventType, CmPortSpace } from '../../../src/spec/enums.ts'
 import { zeroRecord } from '../../../src/spec/schema/schema.ts'
 import { plainArena } from '../../../src/wire/arena.ts'
+import { rdmaCmServiceId } from '../../../src/wire/mad/mad.ts'
 import { randomFrom } from '../../cm/pair.ts'
 import { ipv4, ipv6 } from '../../drivers/rxe/machine.ts'
 
@@ -111,9 +113,9 @@ export class Host {
     unregister(rxe.device)
   }
 
-  create(portSpace: number = CmPortSpace.values.TCP, qpType = 0): Identifier {
+  create(portSpace: number = CmPortSpace.values.TCP, qpType = 0, onlyDevice?: CmDevice): Identifier {
     const consumer = new Consumer(this)
-    const id = this.cm.create(consumer, portSpace, qpType)
+    const id = this.cm.create(consumer, portSpace, qpType, onlyDevice)
     consumer.id = id
     return id
   }
@@ -210,6 +212,14 @@ export const ip4 = (last: number, port: number): SocketAddress => ipAddress(ipv4
 export const ip6 = (last: number, port: number): SocketAddress => ipAddress(ipv6(last), port)
 export const any4 = (port: number): SocketAddress => ({ ...ipAddress(ipv4(0, 0, 0, 0), port), family: Family.INET })
 export const any6 = (port: number): SocketAddress => ({ ...ipAddress(new Uint8Array(16), port), family: Family.INET6 })
+
+/** AF_IB: the GID of an address, and the service id of its port. */
+export const byGid = ({ address, port }: SocketAddress, portSpace: number = CmPortSpace.values.TCP): SocketAddress => ({
+  ...ipAddress(address, port),
+  family: Family.IB,
+  serviceId: rdmaCmServiceId(portSpace, port),
+  serviceMask: (1n << 64n) - 1n,
+})
 
 /** Host 1 with device 10.0.0.1, host 2 with 10.0.0.2. */
 export const twoHosts = (fault = ''): { network: VirtualNetwork; a: Host; b: Host } => {

@@ -14,6 +14,7 @@ import {
   any4,
   any6,
   assertNothingLeft,
+  byGid,
   establish,
   type Host,
   ip4,
@@ -324,6 +325,30 @@ describe('listeners', () => {
     assertNothingLeft(network)
   })
 
+  it('by GID and service id get requests without header, for one device only those of the device', () => {
+    const { network, a, b } = twoHosts()
+    b.plug(3)
+    const [byService, byPort] = [byGid(any6(PORT)), any4(PORT)].map((address, i) => {
+      const onlyDevice = b.cm.devices.withAddress(ip4(2 + i, 0).address)
+      const id = b.create(TCP, 0, onlyDevice)
+      b.cm.bind(id, address)
+      b.cm.listen(id, 0)
+      return id
+    })
+    assert.ok(byService && byPort)
+    for (const [listener, to] of [
+      [byService, byGid(ip4(2, PORT))],
+      [byPort, ip4(3, PORT)],
+    ] as const) {
+      const { active, passive } = establish(network, a, b, listener, [0x11, 0x22], to)
+      assert.deepEqual([passive.source?.family, passive.source?.port], [to.family, PORT])
+      a.cm.destroy(active)
+      b.cm.destroy(passive)
+    }
+    for (const listener of [byService, byPort]) b.cm.destroy(listener)
+    assertNothingLeft(network)
+  })
+
   it('drop requests beyond their backlog; the requests are resent', () => {
     const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT), { backlog: 2 })
@@ -413,14 +438,6 @@ describe('ports', () => {
 
   it('are also reserved as service ids', () => {
     const { network, a, b } = twoHosts()
-    const serviceId = rdmaCmServiceId(CmPortSpace.values.TCP, PORT)
-    const byGid = ({ address }: SocketAddress): SocketAddress => ({
-      ...ip4(2, PORT),
-      family: Family.IB,
-      address,
-      serviceId,
-      serviceMask: (1n << 64n) - 1n,
-    })
     const listener = b.listen(ip4(2, PORT))
     for (const [address, errno] of [
       [ip4(2, PORT), 'EADDRINUSE'],
@@ -474,12 +491,13 @@ describe('ports', () => {
     assert.deepEqual([id.portSpace, any.portSpace], [TCP, UDP])
   })
 
-  it('cannot be bound at an address of no device', () => {
+  it('cannot be bound at an address of no device, or at an IPv4 address as one of AF_INET6', () => {
     const { a } = twoHosts()
-    assert.equal(
-      errnoOf(() => bound(a, ip4(9, PORT))),
-      'EADDRNOTAVAIL',
-    )
+    for (const address of [ip4(9, PORT), { ...ip4(1, PORT), family: Family.INET6 }])
+      assert.equal(
+        errnoOf(() => bound(a, address)),
+        'EADDRNOTAVAIL',
+      )
   })
 })
 
