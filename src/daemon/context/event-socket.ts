@@ -5,7 +5,9 @@
  *
  * When an object is destroyed, libibverbs waits until the program has acknowledged as many events as it has read. So
  * `withdraw` must know exactly which records are unread. `withdraw` fetches a copy of the peer end (pidfd_getfd),
- * receives all packets, and sends the records of other objects again in the same order.
+ * receives all packets, and sends the records of other objects again in the same order. If the program has closed its
+ * last copy of the peer end, the kernel only tells whether records were unread (ECONNRESET), so only the newest record is
+ * known to be unread. In a program that reads each event before it requests the next one, there are no others.
  *
  * To fetch the peer end, the daemon needs a process and a descriptor number. Calls with the descriptor as argument tell
  * both (`setPeerEnd`). Otherwise `prepareWithdraw` searches the descriptors of processes, in slices.
@@ -13,7 +15,7 @@
 import { fstatSync } from 'node:fs'
 import { uncountEvent } from '../../core/events/events.ts'
 import type { Affiliation, EventRecord, EventSink } from '../../core/model.ts'
-import { EAGAIN } from '../../host/errno.ts'
+import { EAGAIN, ECONNRESET } from '../../host/errno.ts'
 import { type Watch, watch } from '../../host/event-loop/poll.ts'
 import { createSlices, type Slices } from '../../host/event-loop/slices.ts'
 import { type ProcessHandle, pidfdGetfd, searchFd } from '../../host/memory/process.ts'
@@ -65,6 +67,8 @@ export class EventSocket implements EventSink {
   #isClosed = false
   /** Whether the daemon or the program has closed its end. */
   #isEnded = false
+  /** Whether the program has closed its end while records were unread. */
+  #isReset = false
   /** Records that were sent and may be unread, oldest first. */
   #sent: EventRecord[] = []
   /** Records that were not sent yet. */
@@ -97,7 +101,7 @@ export class EventSocket implements EventSink {
       containment.guard(
         'an event socket',
         (readable: boolean) => {
-          if (readable && recvBytes(this.#ownEnd, this.#scratch) === 0) this.#markEnded()
+          if (readable && this.#hasHungUp()) this.#markEnded()
           else this.#sendQueued()
         },
         () => this.#markEnded(),
@@ -112,6 +116,7 @@ export class EventSocket implements EventSink {
   }
 
   post(event: EventRecord): void {
+    if (this.#isEnded) uncountEvent(event)
     if (this.#isEnded || (this.#queue.length >= MAX_QUEUED && !this.#mayQueueBeyondLimit(event))) return
     this.#queue.push(event)
     this.#sendQueued()
@@ -148,7 +153,7 @@ export class EventSocket implements EventSink {
   }
 
   take(limit: number): EventRecord[] {
-    if (this.#isEnded) return []
+    if (this.#isClosed) return []
     const taken = this.#takeOldest(limit)
     taken.push(...this.#queue.splice(0, limit - taken.length))
     this.#sendQueued()
@@ -168,13 +173,26 @@ export class EventSocket implements EventSink {
     this.closePeerEnd()
   }
 
+  /** Receives what the program has sent, which has no meaning, and the end of its end. */
+  #hasHungUp(): boolean {
+    const length = recvBytes(this.#ownEnd, this.#scratch)
+    if (length === -ECONNRESET) this.#isReset = true
+    return length === 0 || this.#isReset
+  }
+
   #sendQueued(): void {
-    if (this.#sent.length > 0 && outstandingBytes(this.#ownEnd) === 0) this.#sent = []
+    if (this.#isEnded) return
+    const before = this.#sent
+    if (before.length > 0 && outstandingBytes(this.#ownEnd) === 0) this.#sent = []
     let count = 0
     let result = 1
     while (count < this.#queue.length && result > 0) {
       result = sendBytes(this.#ownEnd, this.#queue[count]!.bytes)
       if (result > 0) count++
+    }
+    if (result === -ECONNRESET) {
+      this.#isReset = true
+      this.#sent = before
     }
     if (count > 0) this.#sent.push(...this.#queue.splice(0, count))
     if (this.#sent.length > 2 * MAX_UNREAD) this.#sent = this.#sent.slice(-MAX_UNREAD)
@@ -253,9 +271,15 @@ export class EventSocket implements EventSink {
     return false
   }
 
+  /** When no record is in the socket: the newest record if the program has closed its end before it has read it. */
+  #takeLost(): EventRecord[] {
+    if (this.#sent.length > 0 && !this.#isReset) this.#hasHungUp()
+    return this.#isReset ? this.#sent.splice(0).slice(-1) : []
+  }
+
   /** Receives all unread records from the socket, oldest first. Empty if the daemon cannot get the peer end. */
   #takeSent(): EventRecord[] {
-    if (this.#isAllRead()) return []
+    if (this.#isAllRead()) return this.#takeLost()
     const packets = this.#drain()
     if (packets === undefined) return []
     // A thread of the program may have read packets during the drain. So each packet is searched, newest first.
@@ -271,7 +295,8 @@ export class EventSocket implements EventSink {
 
   /** As `#takeSent`, but takes at most `limit` records. */
   #takeOldest(limit: number): EventRecord[] {
-    const packets = this.#isAllRead() ? [] : (this.#drain(limit) ?? [])
+    if (this.#isAllRead()) return this.#takeLost()
+    const packets = this.#drain(limit) ?? []
     // As in `#takeSent`, but oldest first.
     const records: EventRecord[] = []
     let at = 0
@@ -285,14 +310,13 @@ export class EventSocket implements EventSink {
 
   /** Removes and returns all unread records, sent and queued, oldest first. */
   #takeAll(): EventRecord[] {
-    if (this.#isEnded) return []
+    if (this.#isClosed) return []
     const all = [...this.#takeSent(), ...this.#queue]
     this.#queue = []
     return all
   }
 
   #sendAgain(records: EventRecord[]): void {
-    if (this.#isEnded) return
     this.#queue = records
     this.#sendQueued()
   }

@@ -228,6 +228,35 @@ test('closing the last copy of the program’s end is reported, and later calls 
   socket.close()
 })
 
+for (const isNoticed of [true, false])
+  test(`a record that is unread when the program closes its end can be withdrawn (${isNoticed ? 'after' : 'before'} the end is noticed)`, async () => {
+    for (const isRead of [false, true]) {
+      let notify = (): void => {}
+      const ended = new Promise<void>(done => {
+        notify = done
+      })
+      const self = openProcess(process.pid) as ProcessHandle
+      const socket = new EventSocket(
+        () => [self],
+        () => notify(),
+      )
+      const a = element(1n)
+      socket.post(record(a, 0))
+      assert.equal(recvBytes(socket.peerEnd, new Uint8Array(64)), 16)
+      socket.post(record(a, 1))
+      if (isRead) assert.equal(recvBytes(socket.peerEnd, new Uint8Array(64)), 16)
+      socket.closePeerEnd()
+      if (isNoticed) await ended
+      // Not sent, and not counted as read.
+      eventStateOf(a).asyncs = 1
+      socket.post(record(a, 2))
+      const dropped = 1 - eventStateOf(a).asyncs
+      assert.equal(socket.withdraw(a).length + dropped, isRead ? 1 : 2)
+      socket.close()
+      closeProcess(self)
+    }
+  })
+
 test('after `end` the program reads the sent records, then end of file', () => {
   const setup = setUp()
   const a = element(3n)
