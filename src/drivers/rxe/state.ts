@@ -84,7 +84,7 @@ export interface Failures extends Causes {
   report(failure: Omit<Failure, 'device'>, context: Context | undefined): void
   /** The last failure of this row, without drops and notes. */
   last(row: number): Failure | undefined
-  /** The queue pair was destroyed: deletes its records. */
+  /** The queue pair was reset or destroyed: deletes its records. */
   forget(row: number): void
   /** The cause of the NAK that `qpn` of this device has sent to QPN `peer` for `psn`; undefined if unknown. */
   nakOf(qpn: number, peer: number, psn: number): Cause | undefined

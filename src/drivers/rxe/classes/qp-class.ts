@@ -301,6 +301,7 @@ export const qpClass = (
           device.torment?.onRingsEmptied(state)
           device.feed?.reset(state.row)
           state.destinations?.release()
+          device.failures.forget(state.row)
           forgetOverruns(device, state.qpn)
         }
         device.recheck(state.row)

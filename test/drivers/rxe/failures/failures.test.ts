@@ -162,4 +162,21 @@ describe('queues', () => {
       /1 send request flushed: .* the program has moved the queue pair to ERR, or its connection has ended$/,
     )
   })
+
+  it('that are flushed after a RESET name no failure before it', () => {
+    const { m, a, b, records } = recordedPair()
+    postSend(a.qp.send, { opcode: Wr.SEND, id: 1n, sges: [{ address: a.mr.address, length: 8, lkey: 5 }] })
+    m.settle()
+    const { failures, qpns } = m.devices[0].state
+    const row = qpns.rowOf(a.qp.qpn)
+    assert.equal(failures.last(row)?.wrId, 1n)
+    for (const { qp } of [a, b]) modify(qp, { state: Qps.RESET })
+    assert.equal(failures.last(row), undefined)
+    connectQps(a.qp, b.qp)
+    postReceive(a.qp.receive, 7n, [sgeOf(a.mr, 0, 10)])
+    postSend(b.qp.send, { opcode: Wr.WRITE, sges: [sgeOf(b.mr, 0, 8)], remote: a.mr.address, rkey: 5 })
+    m.settle()
+    const flushed = records.find(({ kind }) => kind === 'flush')
+    assert.deepEqual([flushed?.queue, flushed?.root], ['receive', undefined])
+  })
 })
