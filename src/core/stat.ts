@@ -7,7 +7,6 @@ export interface DeviceCounts {
   readonly contexts: number
   /** Number of objects by class, without classes that have none. */
   readonly objects: Readonly<Record<string, number>>
-  /** Memory keys: regions and windows. */
   readonly regions: number
   readonly hooks: number
 }
@@ -36,7 +35,7 @@ export const stat = (core: Core): CoreCounts => {
     devices[device.name] = {
       contexts: device.contexts.size,
       objects: counts,
-      regions: device.memory.liveKeys,
+      regions: device.memory.liveKeys - device.memory.windows,
       hooks: device.hooks.length,
     }
     contexts += device.contexts.size

@@ -3,14 +3,13 @@
  * sent when the whole window has arrived. As in Linux, the window grows by WINDOW, and repeated segments are
  * acknowledged again.
  */
+import { MAD_RECEIVED_SEGMENTS } from '../spec/classes/mad/mad_channel.ts'
 import { MAD_BYTES } from '../spec/wire/mad.ts'
 import { dataOffset, RMPP_DATA_BYTES, RmppFlag, RmppStatus, RmppType } from '../spec/wire/management.ts'
 import { answerRmpp, parseRmpp } from '../wire/mad/management.ts'
 
 /** Window in segments: an eighth of the receive queue that Linux gives queue pair 1. */
 const WINDOW = 64
-/** Maximum segments of a message, more than 1 MiB. */
-export const MAX_SEGMENTS = 8192
 
 /** The result of a segment. */
 export interface SegmentOutcome {
@@ -18,7 +17,7 @@ export interface SegmentOutcome {
   readonly reply?: Uint8Array
   /** The complete message. */
   readonly message?: Uint8Array
-  /** The transfer has failed: it has more than MAX_SEGMENTS segments. */
+  /** The transfer has failed: it has more than MAD_RECEIVED_SEGMENTS segments. */
   readonly hasFailed?: true
 }
 
@@ -49,7 +48,7 @@ export class SegmentReceiver {
   onData(mad: Uint8Array, segment: number): SegmentOutcome {
     if (this.isComplete || segment <= this.#acknowledged) return { reply: this.#ack(mad) }
     if (segment > this.#window) return {}
-    if (segment > MAX_SEGMENTS)
+    if (segment > MAD_RECEIVED_SEGMENTS)
       return { hasFailed: true, reply: answerRmpp(mad, { type: RmppType.STOP, status: RmppStatus.RESX }) }
     this.#segments[segment - 1] ??= mad
     const before = this.#received

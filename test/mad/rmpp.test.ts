@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { MAX_SEGMENTS } from '../../src/mad/rmpp-receiver.ts'
+import { MAD_RECEIVED_SEGMENTS } from '../../src/spec/classes/mad/mad_channel.ts'
 import { MadMethod, RmppFlag, RmppStatus, RmppType } from '../../src/spec/wire/management.ts'
 import { answerRmpp, emitRmpp, parseRmpp } from '../../src/wire/mad/management.ts'
 import { gid, randomFrom } from '../cm/pair.ts'
@@ -284,6 +284,6 @@ describe('protocol errors', () => {
       assert.ok(stops.length <= 1, `${stops.length} STOPs`)
       if (stops.length > 0) stopped = number
     }
-    assert.equal(stopped, MAX_SEGMENTS + 1)
+    assert.equal(stopped, MAD_RECEIVED_SEGMENTS + 1)
   })
 })

@@ -194,8 +194,13 @@ export const madClasses = (layer: () => MadLayer): readonly DriverClass[] => {
       if (agent.outstanding >= MAX_OUTSTANDING)
         throw new CallError('ENOMEM', `mad_agent.send: ${agent.outstanding} sends wait for their response`)
       queue.beginSend(message)
-      if (agent.send(message, path, { timeout: timeout * MICROSECONDS_PER_MS, retries, tag })) return {}
-      queue.endSend(message)
+      let isSent = false
+      try {
+        isSent = agent.send(message, path, { timeout: timeout * MICROSECONDS_PER_MS, retries, tag })
+      } finally {
+        if (!isSent) queue.endSend(message)
+      }
+      if (isSent) return {}
       return refuse('mad_agent.send', 'attribute data: another message with its transaction id waits for its response')
     },
   })

@@ -2,7 +2,12 @@
  * Linux's dialect of umad files (R41, R43): ioctls that create agents, and messages that are written and read after a
  * header. Handles of agents are the agents' ids. Errors are those of Linux's user_mad.c.
  */
-import { MAD_CHANNEL_AGENTS, MAD_MESSAGE_BYTES, MAD_TAG_BYTES } from '../../spec/classes/mad/mad_channel.ts'
+import {
+  MAD_CHANNEL_AGENTS,
+  MAD_MESSAGE_BYTES,
+  MAD_RECEIVED_BYTES,
+  MAD_TAG_BYTES,
+} from '../../spec/classes/mad/mad_channel.ts'
 import { MadAgentFlags } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import { RegisterAgent, RegisterAgent2, UmadHeader, UmadIoctl } from '../../spec/linux/umad.ts'
@@ -247,8 +252,8 @@ export const decodeUmadRead = (
       throw new CallError('EINVAL', `umad: a read of ${length} bytes; the header of a message has ${headerSize}`)
     return {
       call: callOf(view, 'mad_channel', 'receive', object, {
-        // limited to fit a u32; a received message is never longer
-        bufferBytes: Math.min(length - headerSize, MAD_MESSAGE_BYTES * 2),
+        // limited to fit a u32
+        bufferBytes: Math.min(length - headerSize, MAD_RECEIVED_BYTES),
       }),
       legacy: () => undefined,
       answer: outcome =>

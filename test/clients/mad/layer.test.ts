@@ -242,7 +242,7 @@ describe('the classes of management datagrams', () => {
   })
 
   it('charge sends and unread messages to the memory quota of the program', () => {
-    const { network, first } = setUp()
+    const { network, a, first } = setUp()
     let charged = 0
     const limit = 100_000
     const account: MemoryAccount = {
@@ -292,6 +292,13 @@ describe('the classes of management datagrams', () => {
     again.undelivered!()
     // Each send leaves an unread header, charged with MESSAGE_OVERHEAD (channel.ts): less than 300 bytes.
     assert.ok(charged > limit - 300 && charged <= limit, `${charged} bytes`)
+    while (charged > limit / 2)
+      invokeNow(context, MadChannel, 'receive', channel, { bufferBytes: MAD_BYTES }, callerWithoutMemory)
+    // A send that fails is not charged: here the layer has no queue pair 1 any more.
+    a.mads.close()
+    const beforeFailure = charged
+    assertRefused(Errno.EIO, () => send(0))
+    assert.equal(charged, beforeFailure)
     closeContext(context)
     assert.equal(charged, 0)
   })

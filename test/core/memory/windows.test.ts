@@ -4,7 +4,16 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { addressHi, addressLo, closeContext, findKey, invokeNow, noMemory, resolve } from '../../../src/core/index.ts'
+import {
+  addressHi,
+  addressLo,
+  closeContext,
+  findKey,
+  invokeNow,
+  noMemory,
+  resolve,
+  stat,
+} from '../../../src/core/index.ts'
 import { addRegion, createMemoryTable, KeyKind } from '../../../src/core/memory/region-table.ts'
 import {
   addWindow,
@@ -209,6 +218,8 @@ test('mw.query returns the binding, and a region with a bound window cannot be d
   )
   const mw = invokeNow(context, Mw, 'create', 0, { pd: 0, type: TYPE_2 }, caller)
   const { rkey } = mw.out as { rkey: number }
+  const counts = Object.values(stat(device.core).devices).find(({ regions }) => regions > 0)
+  assert.deepEqual([counts?.regions, counts?.objects.mw], [1, 1])
   const pd = context.handles.slots[0]!.id
   const [hi, lo] = [Number(start >> 32n), Number(start & 0xffffffffn)]
   const { lkey } = mr.out as { lkey: number }

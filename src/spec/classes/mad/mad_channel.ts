@@ -16,13 +16,18 @@ import {
   u16,
   u32,
 } from '../../schema/schema.ts'
+import { MAD_BYTES } from '../../wire/mad.ts'
 import { CallNumber, ClassId } from '../ids.ts'
 import { QpAddress } from '../qp/qp.ts'
 
 /** Maximum agents of a channel, as of a umad file on Linux. */
 export const MAD_CHANNEL_AGENTS = 32
-/** Maximum bytes of a message. */
+/** Maximum bytes of a message that a program sends. */
 export const MAD_MESSAGE_BYTES = 2 ** 20
+/** Maximum RMPP segments of a received message. */
+export const MAD_RECEIVED_SEGMENTS = 8192
+/** A received message is not longer. */
+export const MAD_RECEIVED_BYTES = MAD_RECEIVED_SEGMENTS * MAD_BYTES
 export const MAD_TAG_BYTES = 64
 
 export const MadChannel = objectClass('mad_channel', ClassId.mad_channel, {
@@ -47,7 +52,7 @@ export const MadChannel = objectClass('mad_channel', ClassId.mad_channel, {
         status: u32(65),
         /** Bytes of the whole message. */
         length: u32(66),
-        data: blob(67, MAD_MESSAGE_BYTES),
+        data: blob(67, MAD_RECEIVED_BYTES),
         /** The sender's address; absent for a request that timed out. */
         address: optional(record(68, QpAddress)),
         qpn: optional(u32(69)),
