@@ -276,7 +276,8 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       affiliate(object, userHandle, { channel })
       const qkey = id.portSpace === CmPortSpace.values.IB ? id.qkey : UDP_QKEY
       const datagram = datagramParameters(id, group.address, { qpNum: MULTICAST_QPN, qkey })
-      postGroupEvent(object, MULTICAST_JOIN, { datagram })
+      // As on Linux, a group's packets have no flow label: the identifier's is of its path to a single destination.
+      postGroupEvent(object, MULTICAST_JOIN, { datagram: { ...datagram, flowLabel: 0 } })
       return {}
     },
     destroy(_call, object) {

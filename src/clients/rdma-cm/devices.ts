@@ -105,13 +105,13 @@ export class CmDevices {
    */
   route(destination: SocketAddress, source: SocketAddress | undefined, onlyDevice?: CmDevice): Route {
     const remoteGid = this.#remoteGidOf(destination)
+    const isOfThisProcess = this.withAddress(remoteGid) !== undefined
     let local: LocalEnd
-    if (source !== undefined && !isAny(source)) local = this.#localOf(source)
+    if (source !== undefined && !this.#isWildcard(source, isOfThisProcess)) local = this.#localOf(source)
     else if (onlyDevice !== undefined) local = this.#localOn(onlyDevice, remoteGid)
     else local = this.#localFor(remoteGid, destination.scope)
     if (onlyDevice !== undefined && local.device !== onlyDevice)
       throw new CallError('ENODEV', 'cm_id: the local address belongs to another device than the identifier')
-    const isOfThisProcess = this.withAddress(remoteGid) !== undefined
     if (this.#routing.isClosed && !isOfThisProcess && !isMulticastGid(remoteGid))
       throw new CallError('EHOSTUNREACH', 'cm_id.resolveAddress: no device of this network has the address')
     return { ...local, remoteGid }
@@ -129,6 +129,12 @@ export class CmDevices {
     const isOfOtherProcess = isLoopback(destination) && !this.#routing.isClosed && this.#loopbackAddress() !== undefined
     if (isOfOtherProcess) return address
     return this.#firstAddress(family === Family.INET).localGid
+  }
+
+  /** As in `deviceToBind`, a loopback address that no device has stands for a device; only such a device reaches it. */
+  #isWildcard(source: SocketAddress, isLocalDestination: boolean): boolean {
+    if (isAny(source)) return true
+    return isLocalDestination && isLoopback(source) && this.withAddress(source.address) === undefined
   }
 
   #localOf(source: SocketAddress): LocalEnd {

@@ -275,6 +275,18 @@ describe('multicast memberships', () => {
     close()
   })
 
+  it('report an address without flow label', () => {
+    const { client, close } = twoPrograms()
+    const channel = client.channel()
+    const id = client.create(channel, 1n, CmPortSpace.values.UDP)
+    client.resolve(id, group)
+    client.readEvent(channel)
+    client.join(id, group, 9n)
+    const { out } = invokeNow(client.context, CmChannel, 'getEvent', channel, {}, client.caller)
+    assert.deepEqual([out.datagram?.dgid, out.datagram?.flowLabel], [group.address, 0])
+    close()
+  })
+
   it('migrate with their identifier, and are destroyed with it', () => {
     const { a, client, close } = twoPrograms()
     const [oldChannel, newChannel] = [client.channel(), client.channel()]

@@ -10,6 +10,7 @@ import { Errno } from '../../../src/spec/errno.ts'
 import { rejReason } from '../../../src/spec/wire/mad.ts'
 import { rdmaCmServiceId } from '../../../src/wire/mad/mad.ts'
 import { errnoOf } from '../../core/fixture.ts'
+import { ipv4 } from '../../drivers/rxe/machine.ts'
 import {
   any4,
   any6,
@@ -173,6 +174,25 @@ describe('a connection', () => {
     assert.deepEqual(a.eventNames(active), ['ADDR_RESOLVED', 'ROUTE_RESOLVED'])
     const { address, scope: sourceScope } = active.source!
     assert.deepEqual([address, sourceScope], [active.localGid, scope])
+    a.cm.destroy(active)
+    assertNothingLeft(network)
+  })
+
+  it('from a loopback address that no device has reaches devices of the own host only', () => {
+    const { network, a } = twoHosts()
+    const loopback = (port: number): SocketAddress => ipAddress(ipv4(127, 0, 0, 1), port)
+    for (const to of [loopback(PORT), ip4(1, PORT)]) {
+      const active = a.create()
+      a.cm.resolveAddress(active, to, loopback(0))
+      assert.deepEqual(a.eventNames(active), ['ADDR_RESOLVED'])
+      assert.deepEqual(active.source?.address, ipv4(127, 0, 0, 1))
+      assert.deepEqual([active.localGid, active.remoteGid], [ipv4(10, 0, 0, 1), ipv4(10, 0, 0, 1)])
+      a.cm.destroy(active)
+    }
+    const active = a.create()
+    a.cm.resolveAddress(active, ip4(2, PORT), loopback(0))
+    const [event] = a.take(active)
+    assert.deepEqual([event?.name, event?.details.status], ['ADDR_ERROR', -Errno.ENODEV])
     a.cm.destroy(active)
     assertNothingLeft(network)
   })
