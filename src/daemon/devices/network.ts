@@ -28,7 +28,7 @@ export interface Network {
   readonly faults: string
   /** How many of a device's packets were dropped, delayed, … since it was added. */
   faultsOf(device: string): FaultCounters | undefined
-  /** The rules with their counts on the existing devices, since they were set or the device was renamed. */
+  /** The rules with their counts on the existing devices, since they were set. */
   faultCounts(): FaultStat[]
   /** Replaces the fault rules. Throws an Error with a message for people: invalid rules, or an unknown device. */
   setFaults(text: string): void
@@ -89,8 +89,8 @@ export const createNetwork = (
       const found = findPort(device)
       if (found === undefined) return
       rules = rules.map(rule => (rule.device === device ? { ...rule, device: name } : rule))
+      // The port keeps its rules with their counts, random sequences and rate limits: the same rules apply to it.
       found.device = { ...found.device, name }
-      found.port.setFaults(rules, name)
     },
     get faults() {
       return formatFaults(rules)
@@ -108,7 +108,7 @@ export const createNetwork = (
         text,
         ports.map(port => port.device),
       )
-      for (const { port } of ports) port.setFaults(rules)
+      for (const { port, device } of ports) port.setFaults(rules, device.name)
     },
     capture(fd, isOwn, failed) {
       const write = createPcapng(

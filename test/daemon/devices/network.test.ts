@@ -1,5 +1,5 @@
 /*
- * Captures of a daemon's network.
+ * Captures of a daemon's network, and fault rules of renamed devices.
  */
 import assert from 'node:assert/strict'
 import { closeSync, openSync, readFileSync } from 'node:fs'
@@ -10,6 +10,7 @@ import { emptyTappedRun, type TappedRun } from '../../../src/phy/port.ts'
 import { plainArena } from '../../../src/wire/arena.ts'
 import { readCapture } from '../../../src/wire/pcap.ts'
 import { ipv4 } from '../../drivers/rxe/machine.ts'
+import { flowBetween, sendRun } from '../../phy/helpers.ts'
 import { scratchFolder } from '../../tools.ts'
 
 const folder = scratchFolder()
@@ -35,6 +36,24 @@ test('a capture has the packets that devices send, and the packets of other mach
   show('sent', OWN, FOREIGN)
   closeSync(fd)
   assert.equal(readCapture(readFileSync(path)).length, 2, 'one sent, one from another machine')
+})
+
+test('a renamed device keeps its fault rules with their counts', () => {
+  const devices = [{ name: 'rxe0', address: '127.0.0.1' }]
+  const network = createNetwork({ devices, fault: 'device=rxe0,dir=sent,drop=1', link: 'memory' })
+  const port = network.attach(devices[0]!)
+  port.addAddress(OWN)
+  const flow = port.openFlow(flowBetween(OWN, SECOND))
+  const send = () => {
+    sendRun(port, flow, 0, 1)
+    return network.faultCounts().map(({ rule, dropped }) => [rule, dropped])
+  }
+  assert.deepEqual(send(), [['device=rxe0,dir=sent,drop=1', 1]])
+  network.rename('rxe0', 'mlx5_0')
+  assert.deepEqual(send(), [['device=mlx5_0,dir=sent,drop=1', 2]])
+  // New rules name the device by its new name.
+  network.setFaults('device=mlx5_0,dir=sent,drop=1')
+  assert.deepEqual(send(), [['device=mlx5_0,dir=sent,drop=1', 1]])
 })
 
 test('a capture ends at a write that fails', () => {
