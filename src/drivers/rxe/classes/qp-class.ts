@@ -60,9 +60,22 @@ const requireInRange = (method: string, name: string, value: number, max: number
 }
 
 /** Closes the port's flow to the peer, if it is open. */
-export const closePath = (device: RxeState, state: QueuePair): void => {
+const closePath = (device: RxeState, state: QueuePair): void => {
   if (state.flow >= 0) device.port.closeFlow(state.flow)
   state.flow = -1
+}
+
+/** Sends the responses that are due, and destroys the queue pair in the engine and the device. */
+export const endQueuePair = (device: RxeState, state: QueuePair): void => {
+  const { row, qpn } = state
+  device.sendResponses(row)
+  device.engine().destroy(row)
+  device.failures.forget(row)
+  device.feed?.reset(row)
+  device.qpns.free(qpn)
+  device.qps[row] = undefined
+  device.rings[row] = undefined
+  closePath(device, state)
 }
 
 /** `activeMtu`: the largest path MTU that the interface allows now (`Mtu`). */
@@ -313,15 +326,8 @@ export const qpClass = (
         const { state } = object
         // if the process has ended or the device is removed, sends need not complete
         if (call.why === 'call') device.catchUp(state.row)
-        device.sendResponses(state.row)
-        device.engine().destroy(state.row)
-        device.failures.forget(state.row)
-        device.feed?.reset(state.row)
+        endQueuePair(device, state)
         unbindWindowsOf(call.device.memory, state.qpn)
-        device.qpns.free(state.qpn)
-        device.qps[state.row] = undefined
-        device.rings[state.row] = undefined
-        closePath(device, state)
         state.destinations?.close()
         const memory = ringMemoryOf(call.context)
         memory.free(state.send.ring)

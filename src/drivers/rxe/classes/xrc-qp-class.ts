@@ -15,7 +15,7 @@ import { Limits } from '../attributes.ts'
 import { emptyReceiveQueue } from '../rings/receive-queue.ts'
 import { emptySendQueue, type FindSrq } from '../rings/work-source.ts'
 import { type QpObject, type QueuePair, type RxeState, type SrqState, stateOf, type XrcdObject } from '../state.ts'
-import { closePath, qpClass, UNSUPPORTED_ATTRIBUTES } from './qp-class.ts'
+import { endQueuePair, qpClass, UNSUPPORTED_ATTRIBUTES } from './qp-class.ts'
 
 /** The state of a target. All objects that have the target open share it. */
 interface Target extends QueuePair {
@@ -101,18 +101,9 @@ const target = driverClass<typeof XrcTgtQp, QueuePair>(XrcTgtQp, {
   destroy(call, object, args, core) {
     const device = stateOf(call)
     const opened = object.state as Target
-    const { row, qpn } = opened
     opened.openers = opened.openers.filter(opener => opener !== object)
-    device.qps[row] = opened.openers[0]
-    if (opened.openers.length === 0) {
-      device.sendResponses(row)
-      device.engine().destroy(row)
-      device.failures.forget(row)
-      device.feed?.reset(row)
-      device.qpns.free(qpn)
-      device.rings[row] = undefined
-      closePath(device, opened)
-    }
+    device.qps[opened.row] = opened.openers[0]
+    if (opened.openers.length === 0) endQueuePair(device, opened)
     return core(call, object, args)
   },
 })
