@@ -1,7 +1,5 @@
 /*
- * The benchmarks: `npm run bench` for all rows, `npm run bench -- codec icrc` for rows with one of these words,
- * `--rounds N` for at most N rounds per row (noisy ones not counted), `--json FILE` to save every round. A row that
- * throws ends the run; earlier results are printed and saved.
+ * The benchmarks, see `USAGE`. A row that throws ends the run; earlier results are printed and saved.
  */
 import { writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
@@ -41,6 +39,14 @@ const rows: readonly Row[] = [
   ...udpRows,
 ]
 
+const USAGE = `npm run bench -- [WORD…] [--rounds N] [--json FILE]
+
+WORD           only rows whose name contains one of the words
+--rounds N     at most N rounds per row, noisy ones not counted
+--json FILE    saves every round
+
+Rows: ${rows.map(row => row.name).join(', ')}`
+
 const print = (line: string): void => {
   process.stdout.write(`${line}\n`)
 }
@@ -49,7 +55,8 @@ const machine = () => ({ cpu: cpus()[0]?.model ?? 'unknown', cores: cpus().lengt
 
 const select = (words: readonly string[]): readonly Row[] => {
   for (const word of words) {
-    if (word.startsWith('-') || !rows.some(row => row.name.includes(word))) {
+    if (word.startsWith('-')) throw new Error(`option "${word}" is unknown; --help lists the options`)
+    if (!rows.some(row => row.name.includes(word))) {
       throw new Error(`no row is named "${word}"; there are: ${rows.map(row => row.name).join(', ')}`)
     }
   }
@@ -66,6 +73,10 @@ const takeOption = (args: string[], option: string, description: string): string
 }
 
 const main = async (args: string[]): Promise<void> => {
+  if (args.includes('--help') || args.includes('-h')) {
+    print(USAGE)
+    return
+  }
   const jsonFile = takeOption(args, '--json', 'a file name')
   const rounds = takeOption(args, '--rounds', 'a number')
   const maxRounds = rounds === undefined ? Number.POSITIVE_INFINITY : Number(rounds)

@@ -4,7 +4,7 @@
  */
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { type Child, startChild } from './harness/children.ts'
+import { type Child, startAfter, startChild } from './harness/children.ts'
 import type { Bench, Measure, Row } from './harness/harness.ts'
 import { Unavailable } from './harness/harness.ts'
 import { needProgram, runReference, runReferenceIn } from './harness/processes.ts'
@@ -153,8 +153,9 @@ interface Dgram {
 }
 const startDgram = async (): Promise<Dgram> => {
   const [near, far] = [startChild<DgramOrder>('dgram-side.js'), startChild<DgramOrder>('dgram-side.js')]
-  const [, { port }] = await Promise.all([near.hear(), far.hear<{ port: number }>()])
-  return { near, far, port, close: async () => void (await Promise.all([near.stop(), far.stop()])) }
+  const close = async () => void (await Promise.all([near.stop(), far.stop()]))
+  const [, { port }] = await startAfter({ close }, () => Promise.all([near.hear(), far.hear<{ port: number }>()]))
+  return { near, far, port, close }
 }
 
 // ---- bandwidth ----
@@ -287,8 +288,7 @@ const dgramRow: Row = {
   async prepare() {
     const size = 65536
     const nodeDgram = await startDgram()
-    await nodeDgram.far.ask({ kind: 'sink' })
-    const pair = await startPair({
+    const options = {
       operation: 'write',
       size,
       mtu: 4096,
@@ -296,6 +296,10 @@ const dgramRow: Row = {
       qps: 1,
       depth: 64,
       drive: 'spin',
+    } as const
+    const pair = await startAfter(nodeDgram, async () => {
+      await nodeDgram.far.ask({ kind: 'sink' })
+      return startPair(options)
     })
     const messages = Math.ceil(1e9 / size)
     // node:dgram is slower.
@@ -359,7 +363,7 @@ const latencyPair = async (spin: boolean): Promise<Pair> => {
     depth: 16,
     drive: 'spin',
   })
-  await pair.pingpong(ROUNDS, spin)
+  await startAfter(pair, () => pair.pingpong(ROUNDS, spin))
   return pair
 }
 
@@ -393,8 +397,10 @@ const eventLatencyRow: Row = {
   cores: 2,
   async prepare() {
     const nodeDgram = await startDgram()
-    await nodeDgram.far.ask({ kind: 'echo' })
-    const pair = await latencyPair(false)
+    const pair = await startAfter(nodeDgram, async () => {
+      await nodeDgram.far.ask({ kind: 'echo' })
+      return latencyPair(false)
+    })
     return {
       ours: async () => (await pair.pingpong(ROUNDS, false)) / 2,
       reference: async () =>
@@ -452,7 +458,7 @@ const manyRow = (qps: number): Row => ({
     const network = { ...loopback, addresses: ['127.0.42.1', '127.0.42.2'] as const }
     // `stream` fills one queue after another. With this depth, every queue pair has requests.
     const depth = Math.min(options.depth, RATE_MESSAGES / qps)
-    const manyPairs = await startPair({ ...options, qps, depth }, network)
+    const manyPairs = await startAfter(singlePair, () => startPair({ ...options, qps, depth }, network))
     return {
       ours: async () => RATE_MESSAGES / (await manyPairs.stream(RATE_MESSAGES)) / 1e6,
       reference: async () => RATE_MESSAGES / (await singlePair.stream(RATE_MESSAGES)) / 1e6,

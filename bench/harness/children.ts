@@ -14,6 +14,16 @@ export interface Child<Order> {
   stop(): Promise<void>
 }
 
+/** The result of `start`. If it fails, closes `started` first. */
+export const startAfter = async <T>(started: { close(): Promise<void> }, start: () => Promise<T>): Promise<T> => {
+  try {
+    return await start()
+  } catch (error) {
+    await started.close()
+    throw error
+  }
+}
+
 /** Starts dist/bench/sides/`script`. `prefix`: a command that runs the script, for example `ip netns exec NAME`. */
 export const startChild = <Order>(script: string, prefix: readonly string[] = []): Child<Order> => {
   const file = fileURLToPath(new URL(`../sides/${script}`, import.meta.url))

@@ -3,6 +3,7 @@
  */
 import { closeSync, realpathSync, statSync, writeSync } from 'node:fs'
 import { basename, dirname, join, resolve } from 'node:path'
+import { waitWritable } from '../host/event-loop/wait.ts'
 import { createOutputFile } from '../host/output-file.ts'
 import { UsageError } from './fail.ts'
 
@@ -80,18 +81,18 @@ export const openOutput = (name: string | undefined): Output => {
   }
 }
 
-/** Writes everything, retrying while a pipe is full. */
-const writeAll = (fd: number, text: string): void => {
+/** Writes everything, and waits while a pipe is full. */
+export const writeAll = (fd: number, text: string): void => {
   const bytes = Buffer.from(text)
   for (let written = 0; written < bytes.length; ) {
     try {
       written += writeSync(fd, bytes, written)
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException
-      if (code === 'EAGAIN') continue
       // The reader has closed the output. The command continues without it.
       if (code === 'EPIPE') return
-      throw error
+      if (code !== 'EAGAIN') throw error
+      waitWritable(fd)
     }
   }
 }

@@ -23,7 +23,7 @@ import { takeLock } from '../host/lock-file.ts'
 import { createRingPool, type Mapping, mapArena, type RingPool } from '../host/memory/mapping.ts'
 import { addSeals, createMemfd, SEAL_FUTURE_WRITE, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK } from '../host/memory/memfd.ts'
 import type { ProcessHandle } from '../host/memory/process.ts'
-import { openInterfaces } from '../host/net/interfaces.ts'
+import { type Interfaces, openInterfaces } from '../host/net/interfaces.ts'
 import { sourceAddress } from '../host/net/route.ts'
 import { accept, close, listen } from '../host/net/sockets.ts'
 import { secureRandom } from '../host/random.ts'
@@ -143,8 +143,13 @@ interface Running {
   state?: DaemonState
 }
 
-const createParts = (config: DaemonConfig, { log, createRxeDevice }: Partial<DaemonParts>, running: Running) => {
-  const interfaces = config.link === 'memory' ? undefined : openInterfaces()
+/** Throws an Error with a message for people: invalid fault rules or torment options. */
+const createParts = (
+  config: DaemonConfig,
+  interfaces: Interfaces | undefined,
+  { log, createRxeDevice }: Partial<DaemonParts>,
+  running: Running,
+) => {
   const network = createNetwork(config, interfaces)
   const containment = createContainment(log)
   /** Begins a new turn (`DaemonState.turn`). */
@@ -460,15 +465,16 @@ export const startDaemon = async (options: DaemonOptions): Promise<Daemon> => {
   const socket = resolve(path)
   if (Buffer.byteLength(treeOf(socket)) > MAX_ROOT_PATH) throw new Error(`socket path ${socket} is too long`)
   const running: Running = {}
-  const parts = createParts(config, replacements, running)
-  const { devices, interfaces } = parts
+  const interfaces = config.link === 'memory' ? undefined : openInterfaces()
+  let parts: Parts | undefined
   let listening: number
   try {
+    parts = createParts(config, interfaces, replacements, running)
     // First the devices: over UDP their creation checks that the addresses exist and are free.
-    for (const spec of config.devices) devices.add(spec)
+    for (const spec of config.devices) parts.devices.add(spec)
     listening = await listenAt(socket, served)
   } catch (error) {
-    devices.removeAll()
+    parts?.devices.removeAll()
     interfaces?.close()
     throw error
   }

@@ -2,21 +2,27 @@
  * createOutput, which opens the output files of traces and captures.
  */
 import assert from 'node:assert/strict'
-import {
+import { execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import fs, {
   chownSync,
   closeSync,
+  constants,
   fstatSync,
   linkSync,
+  openSync,
   readFileSync,
   statSync,
   symlinkSync,
   writeFileSync,
   writeSync,
 } from 'node:fs'
+import { syncBuiltinESMExports } from 'node:module'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { UsageError } from '../../src/cli/fail.ts'
-import { createOutput } from '../../src/cli/output-file.ts'
+import { createOutput, writeAll } from '../../src/cli/output-file.ts'
+import { hasNative } from '../../src/host/native.ts'
 import { scratchFolder } from '../tools.ts'
 
 const folder = scratchFolder()
@@ -58,4 +64,27 @@ test('devices and the program’s own descriptors may be written to', () => {
   const fd = createOutput(join(folder, 'own'))
   for (const path of ['/dev/null', `/dev/fd/${fd}`, `/proc/self/fd/${fd}`]) closeSync(createOutput(path))
   closeSync(fd)
+})
+
+test('a writer waits for the reader of a full pipe', { skip: !hasNative() }, async t => {
+  const path = join(folder, 'fifo')
+  execFileSync('mkfifo', [path])
+  // O_RDWR opens a FIFO without a reader.
+  const fd = openSync(path, constants.O_RDWR | constants.O_NONBLOCK)
+  t.after(() => closeSync(fd))
+  const write = t.mock.method(fs, 'writeSync')
+  syncBuiltinESMExports()
+  t.after(() => {
+    write.mock.restore()
+    syncBuiltinESMExports()
+  })
+  const size = 300_000
+  // The start of Node takes long enough for many writes.
+  const reader = spawn('sh', ['-c', `'${process.execPath}' -e 0; head -c ${size} ${path} >/dev/null`], {
+    stdio: 'ignore',
+  })
+  writeAll(fd, 'x'.repeat(size))
+  const failures = write.mock.calls.filter(({ error }) => error !== undefined).length
+  assert.ok(failures <= size / 4096, `${failures} writes failed`)
+  await once(reader, 'exit')
 })

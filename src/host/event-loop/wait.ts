@@ -10,6 +10,7 @@ import { nowMicroseconds } from './clock.ts'
 const sys = libcFunctions({ poll: 'int poll(int64_t fds, uint64_t count, int milliseconds)' })
 
 const POLLIN = 1
+const POLLOUT = 4
 /** struct pollfd: fd, events, revents. */
 const POLLFD = 8
 let arena: Arena | undefined
@@ -28,4 +29,12 @@ export const waitReadable = (fd: number, milliseconds: number): boolean => {
     if (ready >= 0) return ready > 0
     if (lastErrno() !== EINTR) return true
   }
+}
+
+/** Waits until `fd` is writable, or has an error, which the next write returns. */
+export const waitWritable = (fd: number): void => {
+  arena ??= mapArena(POLLFD)
+  arena.i32[0] = fd
+  arena.i32[1] = POLLOUT
+  while (sys().poll(arena.address, 1, -1) < 0 && lastErrno() === EINTR);
 }

@@ -2,7 +2,7 @@
  * Captures of a daemon's network, and fault rules of renamed devices.
  */
 import assert from 'node:assert/strict'
-import { closeSync, openSync, readFileSync } from 'node:fs'
+import { closeSync, openSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { createNetwork } from '../../../src/daemon/devices/network.ts'
@@ -12,6 +12,7 @@ import { readCapture } from '../../../src/wire/pcap.ts'
 import { ipv4 } from '../../drivers/rxe/machine.ts'
 import { flowBetween, sendRun } from '../../phy/helpers.ts'
 import { scratchFolder } from '../../tools.ts'
+import { daemonOf } from '../client.ts'
 
 const folder = scratchFolder()
 const [OWN, SECOND, FOREIGN] = [ipv4(127, 0, 0, 1), ipv4(127, 0, 0, 2), ipv4(10, 0, 0, 1)]
@@ -75,4 +76,14 @@ test('a capture ends at a write that fails', () => {
     ['EBADF'],
   )
   assert.equal(port.tap, null)
+})
+
+test('a daemon that does not start, for a fault rule with an unknown device, leaves no descriptor open', async t => {
+  const descriptors = () => readdirSync('/proc/self/fd').length
+  // The first netlink socket of a process may load libraries.
+  await daemonOf(t, folder, ['127.0.0.1'], { link: 'udp' })
+  const before = descriptors()
+  const starting = daemonOf(t, folder, ['127.0.0.2'], { link: 'udp', fault: 'device=rxe7,drop=1%' })
+  await assert.rejects(starting, /there is no "rxe7"/)
+  assert.equal(descriptors(), before)
 })
