@@ -65,8 +65,10 @@ export class IpSockets {
     return socket
   }
 
-  close({ protocol, port }: IpSocket): void {
-    this.#byPort[protocol].delete(port)
+  /** No effect for a socket that is closed already: another socket may have its port. */
+  close(socket: IpSocket): void {
+    const sockets = this.#byPort[socket.protocol]
+    if (sockets.get(socket.port) === socket) sockets.delete(socket.port)
   }
 
   /** A free dynamic port. It exists: SocketLimits allows fewer sockets than there are dynamic ports. */

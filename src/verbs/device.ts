@@ -63,7 +63,10 @@ export interface Device extends AsyncDisposable {
   gid(index: number, port?: number): RecordOf<typeof GidEntry>
   /** The device's clock in nanoseconds, exact up to 2^53: the clock of completions' timestamps. */
   clock(): number
-  /** A snapshot of the counters. Throws RdmaError EOPNOTSUPP for a device in this process that is not a soft device. */
+  /**
+   * A snapshot of the counters. Throws RdmaError EOPNOTSUPP for a device in this process that is not a soft device, EIO
+   * after the device was closed or removed.
+   */
   counters(): DeviceCounters
   /** The counters as one flat record for metrics libraries: numbers by names such as 'transport.retransmissions'. */
   metrics(): Readonly<Record<string, number>>

@@ -247,6 +247,12 @@ describe('an interface', () => {
     )
     ip.close(first)
     assert.equal(ip.open(UDP, 7, () => {}).port, 7)
+    // The port belongs to another socket now.
+    ip.close(first)
+    assert.equal(
+      codeOf(() => ip.open(UDP, 7, () => {})),
+      'ENOMEM',
+    )
   })
 
   it('keeps its neighbours despite solicitations for very many unused addresses', () => {

@@ -5,7 +5,7 @@
 import { closeSync } from 'node:fs'
 import type { FileMemory } from '../../core/model.ts'
 import { fileMemory, isAppending } from '../../drivers/rxe/file-memory.ts'
-import { EINVAL, EMFILE } from '../../host/errno.ts'
+import { EINVAL, EMFILE, ENFILE } from '../../host/errno.ts'
 import { sealsOf } from '../../host/memory/memfd.ts'
 import { type ProcessHandle, pidfdGetfd } from '../../host/memory/process.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -31,6 +31,7 @@ export const openFileMemory = (process: ProcessHandle, number: number, quota: Fd
 const open = (process: ProcessHandle, number: number): FileMemory => {
   const fd = pidfdGetfd(process, number)
   if (fd === -EMFILE) throw new CallError('EMFILE', 'the daemon has no descriptors left')
+  if (fd === -ENFILE) throw new CallError('ENFILE', 'the system has no descriptors left')
   // EINVAL: of a guest (host/memory/guest.ts), only descriptors of memory files are duplicated.
   if (fd < 0 && fd !== -EINVAL) throw new CallError('EBADF', `the caller has no descriptor ${number}`)
   try {

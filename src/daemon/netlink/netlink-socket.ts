@@ -47,7 +47,10 @@ export interface NetlinkSocket {
   closePeerEnd(): void
   /** Sends a datagram. Drops it if it does not fit in the socket, or NLMSG_OVERRUN must be sent first. */
   send(datagram: Uint8Array): void
-  /** Sends the first datagrams now, the others in slices, when they fit. */
+  /**
+   * Sends the first datagrams now, the others in slices, when they fit. Throws what `datagrams` throws now; if it throws
+   * later, the socket hangs up.
+   */
   sendList(datagrams: Datagrams): void
   close(): void
 }
@@ -129,8 +132,8 @@ export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, isA
     }
     slices.run(remaining()).then(ended, error => {
       containment.report('a list of a netlink socket', error)
-      list = undefined
-      ended()
+      // The program waits for the end of the list, which it would never get.
+      parts.onHangUp(socket)
     })
   }
 
@@ -187,7 +190,12 @@ export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, isA
     },
     sendList(datagrams) {
       list = datagrams
-      advance()
+      try {
+        advance()
+      } catch (error) {
+        list = nextDatagram = undefined
+        throw error
+      }
       continueSending()
     },
     close() {

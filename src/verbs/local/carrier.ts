@@ -225,6 +225,7 @@ const carrierOn = (
     channel: {},
     counters() {
       requireOpen('device.counters')
+      if (!device.isAlive) throw refused('EIO', 'device.counters', `device ${device.name} was removed`)
       if (soft === undefined) throw refused('EOPNOTSUPP', 'device.counters', `device ${device.name} has no counters`)
       return { ...countersOf(soft.rxe), faults: { ...soft.port.faults } }
     },

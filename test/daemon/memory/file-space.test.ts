@@ -46,6 +46,16 @@ test('strided copies to and from the file work, and the program sees the written
   })
 })
 
+test('a refusal for lack of descriptors is reported as such', () => {
+  for (const code of ['EMFILE', 'ENFILE', 'EBADF'] as const) {
+    const handle = { guest: { descriptor: () => -Errno[code] } } as unknown as ProcessHandle
+    assert.throws(
+      () => openFileMemory(handle, 3, unbounded),
+      (error: unknown) => error instanceof CallError && error.code === code,
+    )
+  }
+})
+
 test('a shortened file faults, and writes do not extend it', () => {
   withFile(8192, (fd, self) => {
     const { space, close } = openFileMemory(self, fd, unbounded)

@@ -49,3 +49,22 @@ test('twenty lists take at most as many steps in a turn of the event loop as one
   assert.deepEqual(counts, Array(SOCKETS).fill(DATAGRAMS))
   while (sockets.some(({ isListing }) => isListing)) await new Promise(setImmediate)
 })
+
+for (const steps of [0, 10])
+  test(`a list that fails after ${steps} steps is refused, or closes the socket; no list stays in progress`, async t => {
+    const containment = createContainment(() => {})
+    let hangUps = 0
+    const parts = { containment, slices: createSlices(), onDatagram: () => undefined, onHangUp: () => void hangUps++ }
+    const socket = createNetlinkSocket(parts, SOCK_RAW, false)
+    t.after(() => socket.close())
+    const failing = function* (): Generator<undefined> {
+      for (let i = 0; i < steps; i++) yield
+      throw new Error('a failure')
+    }
+    if (steps === 0) assert.throws(() => socket.sendList(failing()), /a failure/)
+    else {
+      socket.sendList(failing())
+      while (containment.count === 0) await new Promise(setImmediate)
+    }
+    assert.deepEqual([hangUps, socket.isListing && hangUps === 0], [steps === 0 ? 0 : 1, false])
+  })

@@ -211,5 +211,6 @@ test('on a removed device, closing objects does not hide the program’s own err
     throw new Error('the program’s own')
   }
   await assert.rejects(work(), /^Error: the program’s own$/)
+  assert.throws(() => user.counters(), { code: 'EIO' })
   await user.close()
 })
