@@ -207,7 +207,7 @@ void stacks_unloaded(void);
  * `queue`: USERDMA_POST_…. `number`: the QPN, or the SRQ's handle. Preserves errno.
  */
 void stack_note_post(int fd, uint32_t queue, uint32_t number, uint64_t wr_id, uint32_t stack);
-/* This thread is about to fork. Preserves errno. */
+/* Reports that this thread is about to fork. Preserves errno. */
 void stack_fork(void);
 /* Sends a message of this type about the context of `fd`, with a body of `size` bytes. Preserves errno. */
 void stack_report(int fd, uint32_t type, uint32_t stack, const void *body, size_t size);
@@ -224,7 +224,7 @@ void events_open(int fd);
 struct userdma_post *events_post_log(int fd);
 /* Appends an entry to the event log (struct userdma_event). Called before the device can see a post. */
 void events_note(int fd, uint32_t kind, uint32_t number, uint32_t count, uint64_t wr_id, uint32_t stack);
-/* This thread has waited for others, other than by polling completions. */
+/* Notes that this thread has waited for another. Not for polls of completions. */
 void events_waited(void);
 
 /* ---- early.c ---- */
@@ -260,8 +260,8 @@ static inline bool shim_is_other_process(void)
 }
 
 /*
- * Whether the caller runs on a signal handler's own stack (sigaltstack), which may be within the thread's stack. On it,
- * addresses do not tell which frames have returned.
+ * Whether the caller runs on a signal handler's own stack (sigaltstack), which may be within the thread's stack. Then a
+ * frame at a lower address need not have returned.
  */
 static inline bool shim_on_signal_stack(void)
 {
@@ -500,9 +500,9 @@ extern bool shim_may_be_in_tree;
 void path_folder_changed(void);
 
 /*
- * For a relative path: the RDMA path to which it leads from folder `dir` (as in openat(2)), without resolving "..". For
- * an absolute path that leads to or from an RDMA path through "..": the path without "..". In `path_buffer`; NULL for
- * other paths.
+ * For a relative path: the RDMA path to which it leads from folder `dir` (as in openat(2)), with ".." as it is. For an
+ * absolute path that leads to or from an RDMA path through "..": the path with each ".." resolved. In `path_buffer`;
+ * NULL for other paths.
  */
 const char *path_absolute(int dir, const char *path, char path_buffer[PATH_SIZE]);
 

@@ -4,7 +4,7 @@
  * with `isJudgedByValue`, is judged by the median of its values.
  *
  * A probe before and after each round checks that the machine is quiet. Further rounds replace noisy ones, up to a
- * maximum. No result is a failure.
+ * maximum. A missed floor does not fail the run.
  */
 
 /** One measurement of one side, in the row's unit. */

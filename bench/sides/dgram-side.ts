@@ -16,7 +16,10 @@ const LAST = 2
 /** Maximum packets per acknowledgement: the last packet of a message is acknowledged immediately. */
 const ACK_EVERY = 8
 
-/** Sends messages of `size` bytes to the sink at `port`. `window`: maximum bytes in flight. Answers seconds. */
+/**
+ * Sends messages of `size` bytes to the sink at `port`. `window`: maximum bytes of payload in flight, at least
+ * 2 * ACK_EVERY packets. Answers seconds.
+ */
 interface Stream {
   readonly kind: 'stream'
   readonly port: number

@@ -3,8 +3,8 @@
  *
  * - Polling: an empty poll yields the processor. Two programs and a daemon that spin on two processors take
  *   milliseconds per message, with sched_yield() microseconds. Empty polls also detect that the daemon has ended or the
- *   device was removed: no completion tells this, because requests of a shared receive queue are not flushed.
- * - Posting: a send before RTS is refused (IBA 10.8.3.1). The daemon cannot refuse a post: posting makes no call.
+ *   device was removed. Perhaps no completion tells this: requests of a shared receive queue are not flushed.
+ * - Posting: a send or bind before RTS is refused (IBA 10.8.3.1). The daemon cannot refuse it: posting makes no call.
  * - XRC, for a provider without XRC (xrc.c).
  * - For `userdma check`: posts and polls are recorded (check/).
  *
@@ -26,7 +26,7 @@
 #include "../check/outstanding.h"
 #include "verbs_ops.h"
 
-/* Maximum providers of the daemon's devices in one program. */
+/* Maximum tables of provider functions in one program; libibverbs' dummy functions are one. */
 #define SLOTS 4
 
 /*
@@ -84,7 +84,7 @@ static bool check_or_yield(const struct ibv_context *context)
     return false;
 }
 
-/* The stack pointer at the call of the current function. Lower frames have returned. */
+/* The stack pointer at the call of the current function. The program's frames at lower addresses have returned. */
 #define FRAME ((uintptr_t)__builtin_dwarf_cfa())
 
 /* Before a poll, if stacks are recorded. */
@@ -94,9 +94,11 @@ static void check_poll(const struct ibv_cq *cq, uintptr_t frame)
     outstanding_check_frames(frame);
 }
 
-/* Records `found` polled completions. Returns `found`. */
-static int record_completions(const struct ibv_cq *cq, int found, const struct ibv_wc *wc)
+/* Notes `found` polled completions, for valgrind and `userdma check`. Returns `found`. */
+static int note_completions(const struct ibv_cq *cq, int found, const struct ibv_wc *wc)
 {
+    if (UNLIKELY(shim_under_valgrind) && found > 0)
+        valgrind_mark();
     if (UNLIKELY(shim_records_stacks))
         for (int i = 0; i < found; i++)
             outstanding_polled(cq->context->cmd_fd, wc[i].qp_num, wc[i].wr_id, wc[i].opcode & IBV_WC_RECV);
@@ -110,21 +112,21 @@ static int poll_cq(poll_cq_function *original, struct ibv_cq *cq, int entries, s
     if (UNLIKELY(shim_records_stacks))
         check_poll(cq, FRAME);
     int found = original(cq, entries, wc);
-    if (UNLIKELY(shim_under_valgrind) && found > 0)
-        valgrind_mark();
     if (LIKELY(found != 0) || !check_or_yield(cq->context))
-        return record_completions(cq, found, wc);
+        return note_completions(cq, found, wc);
     /* A last poll, for completions that the daemon wrote before it ended. */
     found = original(cq, entries, wc);
     if (found != 0)
-        return record_completions(cq, found, wc);
+        return note_completions(cq, found, wc);
     errno = EIO;
     return -1;
 }
 
-/* Records a completion of an extended CQ if the poll's `result` is 0. Returns `result`. */
-static int record_completion(struct ibv_cq_ex *cq, int result)
+/* As note_completions, for an extended CQ: the poll found a completion if `result` is 0. Returns `result`. */
+static int note_completion(struct ibv_cq_ex *cq, int result)
 {
+    if (UNLIKELY(shim_under_valgrind) && result == 0)
+        valgrind_mark();
     if (UNLIKELY(shim_records_stacks) && result == 0)
         outstanding_polled(cq->context->cmd_fd, cq->read_qp_num(cq), cq->wr_id, cq->read_opcode(cq) & IBV_WC_RECV);
     if (UNLIKELY(shim_logs_events) && result == 0)
@@ -137,21 +139,16 @@ static int start_poll(start_poll_function *original, struct ibv_cq_ex *cq, struc
     if (UNLIKELY(shim_records_stacks))
         check_poll(ibv_cq_ex_to_cq(cq), FRAME);
     int result = original(cq, attributes);
-    if (UNLIKELY(shim_under_valgrind) && result == 0)
-        valgrind_mark();
     if (LIKELY(result != ENOENT) || !check_or_yield(cq->context))
-        return record_completion(cq, result);
-    result = record_completion(cq, original(cq, attributes));
+        return note_completion(cq, result);
+    result = note_completion(cq, original(cq, attributes));
     return result == ENOENT ? EIO : result;
 }
 
 /* Wrapped under valgrind, and if stacks are recorded. */
 static int next_poll(next_poll_function *original, struct ibv_cq_ex *cq)
 {
-    int result = original(cq);
-    if (shim_under_valgrind && result == 0)
-        valgrind_mark();
-    return record_completion(cq, result);
+    return note_completion(cq, original(cq));
 }
 
 static struct ibv_cq_ex *create_cq_ex(create_cq_ex_function *original, struct ibv_context *context,
@@ -290,13 +287,15 @@ static int wr_complete(wr_complete_function *original, struct ibv_qp_ex *qp)
     return refused_request(&qp->qp_base, qp->wr_id, error);
 }
 
-/* ibv_bind_mw: the provider posts the request itself. Wrapped only if stacks are recorded. */
+/* ibv_bind_mw: the provider posts the request itself, without ops.post_send. */
 static int bind_mw(bind_mw_function *original, struct ibv_qp *qp, struct ibv_mw *mw, struct ibv_mw_bind *bind)
 {
+    if (LIKELY(!shim_records_stacks))
+        return can_send(qp) ? original(qp, mw, bind) : EINVAL;
     const int fd = qp->context->cmd_fd;
     const struct ibv_send_wr posted = {.wr_id = bind->wr_id, .opcode = IBV_WR_BIND_MW, .send_flags = bind->send_flags};
     note_sends(qp, &posted, FRAME);
-    const int error = original(qp, mw, bind);
+    const int error = can_send(qp) ? original(qp, mw, bind) : EINVAL;
     if (error == 0)
         return 0;
     note_refused(fd, USERDMA_POST_SEND, qp->qp_num, 1);
@@ -385,7 +384,7 @@ static struct ibv_cq_ex *create_cq_ex(create_cq_ex_function *original, struct ib
                                       struct ibv_cq_init_attr_ex *attributes)
 {
     struct ibv_cq_init_attr_ex with_qp_num;
-    /* record_completion reads the QP number of each completion. */
+    /* note_completion reads the QP number of each completion. */
     if (UNLIKELY(shim_records_stacks)) {
         with_qp_num = *attributes;
         with_qp_num.wc_flags |= IBV_WC_EX_WITH_QP_NUM;
@@ -420,20 +419,20 @@ static struct ibv_context *wrap(struct ibv_context *context)
     if (!context || fd_kind_for_use(context->cmd_fd) != FD_CONTEXT)
         return context;
     WRAP(context->ops.poll_cq, poll_cq_of, poll_cq_wrapper);
+    WRAP(context->ops.post_send, post_send_of, post_send_wrapper);
+    WRAP(context->ops.bind_mw, bind_mw_of, bind_mw_wrapper);
     if (UNLIKELY(shim_records_stacks)) {
         events_open(context->cmd_fd);
         outstanding_opened(context->cmd_fd);
         WRAP(context->ops.post_recv, post_recv_of, post_recv_wrapper);
         WRAP(context->ops.post_srq_recv, post_srq_recv_of, post_srq_recv_wrapper);
-        WRAP(context->ops.bind_mw, bind_mw_of, bind_mw_wrapper);
     }
     struct verbs_context *extended = verbs_get_ctx_op(context, create_cq_ex);
     if (extended)
         WRAP(extended->create_cq_ex, create_cq_ex_of, create_cq_ex_wrapper);
     extended = verbs_get_ctx_op(context, create_qp_ex);
-    if (extended && verbs_get_ctx_op(context, create_srq_ex)) {
+    if (extended) {
         WRAP(extended->create_qp_ex, create_qp_ex_of, create_qp_ex_wrapper);
-        WRAP(context->ops.post_send, post_send_of, post_send_wrapper);
         xrc_add_operations(extended);
     }
     return context;

@@ -81,19 +81,19 @@ const showsBothEnds: ReadonlySet<FindingId> = new Set([
   'psn-mismatch',
 ])
 
-/** How far an access exceeds its region: one line, or none if the failure has another cause. */
+/** How far an access exceeds the range of its key: one line, or none if the failure has another cause. */
 const boundsLines = ({ cause: { args } }: Failure): string[] => {
-  const { accessStart, accessEnd, regionStart, regionEnd } = args
+  const { accessStart, accessEnd, rangeStart, rangeEnd } = args
   if (typeof accessStart !== 'bigint' || typeof accessEnd !== 'bigint') return []
-  if (typeof regionStart !== 'bigint' || typeof regionEnd !== 'bigint') return []
+  if (typeof rangeStart !== 'bigint' || typeof rangeEnd !== 'bigint') return []
   const parts = [
-    ...(accessStart < regionStart ? [`begins ${regionStart - accessStart} bytes before the region`] : []),
-    ...(accessEnd > regionEnd ? [`ends ${accessEnd - regionEnd} bytes after its end`] : []),
+    ...(accessStart < rangeStart ? [`begins ${rangeStart - accessStart} bytes before the start`] : []),
+    ...(accessEnd > rangeEnd ? [`ends ${accessEnd - rangeEnd} bytes after the end`] : []),
   ]
   return parts.length === 0
     ? []
     : [
-        `the access of ${accessEnd - accessStart} bytes ${parts.join(' and ')}; the region has ${regionEnd - regionStart} bytes`,
+        `the access of ${accessEnd - accessStart} bytes ${parts.join(' and ')} of the key's range of ${rangeEnd - rangeStart} bytes`,
       ]
 }
 

@@ -67,7 +67,7 @@ export interface ToolClient {
   /** The error that has ended the capture of `trace` early; undefined: all packets so far are in the file. */
   captureError(): Promise<string | undefined>
   /** Passes all findings so far to `onFinding`, and from now on each new one. */
-  findings(): Promise<void>
+  subscribeFindings(): Promise<void>
   /**
    * How often each finding was found, by its number − 1; the records that the checks dropped; the number of checked
    * calls and of decisions of torment. Findings about objects left behind by ended programs precede the reply.
@@ -309,7 +309,7 @@ export const openSession = async (socket: string, handlers: Handlers = {}): Prom
       if ('captureError' in answer) return answer.captureError ?? undefined
       throw unexpectedReply('capture')
     },
-    async findings() {
+    async subscribeFindings() {
       await request({ kind: 'findings' })
     },
     async counts() {

@@ -5,23 +5,15 @@
 import { type Cause, createCause } from '../spec/check/causes.ts'
 import { AccessFlags } from '../spec/enums.ts'
 import { joinWords, TWO_32 } from '../spec/memory.ts'
-import {
-  findKey,
-  findRemovedKey,
-  KeyKind,
-  type MemoryTable,
-  REMOTE_RIGHTS,
-  rowAt,
-  WINDOW_REMOVED,
-} from './memory/region-table.ts'
+import { findKey, findRemovedKey, KeyKind, type MemoryTable, REMOTE_RIGHTS, rowAt } from './memory/region-table.ts'
 import { type Bind, windowRights } from './memory/windows.ts'
 
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND } = AccessFlags.values
 
 /** The first address of a row, and the address after its end. */
 const boundsOf = (table: MemoryTable, row: number) => {
-  const regionStart = joinWords(table.iovaHi[row]!, table.iovaLo[row]!)
-  return { regionStart, regionEnd: regionStart + BigInt(table.length[row]!) }
+  const rangeStart = joinWords(table.iovaHi[row]!, table.iovaLo[row]!)
+  return { rangeStart, rangeEnd: rangeStart + BigInt(table.length[row]!) }
 }
 
 const isWindow = (table: MemoryTable, row: number): boolean => table.kind[row] !== KeyKind.REGION
@@ -29,10 +21,10 @@ const isWindow = (table: MemoryTable, row: number): boolean => table.kind[row] !
 /** The cause for a key that is not live. */
 const explainUnknown = (table: MemoryTable, key: number, isRemote: boolean): Cause => {
   const removed = findRemovedKey(table, key)
-  if (removed?.length === WINDOW_REMOVED && isRemote) return createCause('WINDOW_DEALLOCATED', { key })
-  if (removed !== undefined && removed.length !== WINDOW_REMOVED) {
-    const regionStart = joinWords(removed.iovaHi, removed.iovaLo)
-    const args = { key, regionStart, regionEnd: regionStart + BigInt(removed.length) }
+  if (removed?.isWindow && isRemote) return createCause('WINDOW_DEALLOCATED', { key })
+  if (removed !== undefined && !removed.isWindow) {
+    const rangeStart = joinWords(removed.iovaHi, removed.iovaLo)
+    const args = { key, rangeStart, rangeEnd: rangeStart + BigInt(removed.length) }
     return isRemote ? createCause('RKEY_DEREGISTERED', args) : createCause('LKEY_DEREGISTERED', args)
   }
   const row = rowAt(table, key >>> 8)
@@ -68,7 +60,7 @@ export const explainKey = (
   const accessStart = joinWords(hi, lo)
   const accessEnd = accessStart + BigInt(length)
   const bounds = boundsOf(table, row)
-  if (accessStart >= bounds.regionStart && accessEnd <= bounds.regionEnd) return undefined
+  if (accessStart >= bounds.rangeStart && accessEnd <= bounds.rangeEnd) return undefined
   return createCause(isRemote ? 'RKEY_RANGE' : 'LKEY_RANGE', { key: unsignedKey, accessStart, accessEnd, ...bounds })
 }
 

@@ -11,8 +11,8 @@ import type { DaemonState } from './state.ts'
 const QPS_PER_MESSAGE = 50
 
 /**
- * Up to QPS_PER_MESSAGE queue pairs from `cursor` on, in the order of nodes; default: from the first device's first
- * queue pair.
+ * Up to QPS_PER_MESSAGE queue pairs from `cursor` on, in the order of nodes (N of uverbsN); default: from the first
+ * device's first queue pair.
  */
 export const qpsOf = (daemon: DaemonState, cursor?: QpCursor): ToolReply => {
   const qps: QpStat[] = []

@@ -139,12 +139,12 @@ export const transitionOf = (type: QpTypeName, from: QpStateName, to: QpStateNam
 
 /** Bits of addresses and of their optional attributes. Required attributes have lower bits. */
 const ADDRESS = 1 << 29
-const OPTIONAL = 1 << 30
+const ADDRESS_EXTRA = 1 << 30
 const REQUIRED_BITS = ADDRESS - 1
 
 /** A transition as bits, for `isTransition`. */
 interface Row {
-  /** Bits by accepted attribute, without `curState`. An optional attribute of the transition has no bit. */
+  /** Bits by accepted attribute, without `curState`. Only required attributes have one of REQUIRED_BITS. */
   readonly bits: ReadonlyMap<string, number>
   readonly needed: number
 }
@@ -158,7 +158,7 @@ const compileRow = ({ required, optional }: Transition): Row => {
     const bit = bits.get(role)
     if (bit !== undefined) bits.set(name, role === 'address' ? bit | ADDRESS : bit)
   }
-  if (bits.has('address')) for (const name of optionalOfAddresses) bits.set(name, OPTIONAL)
+  if (bits.has('address')) for (const name of optionalOfAddresses) bits.set(name, ADDRESS_EXTRA)
   // Only `checkTransition`, the slow path, compares `curState` with the actual state.
   bits.delete('curState')
   return { bits, needed: 2 ** required.length - 1 }
@@ -203,8 +203,8 @@ export const isTransition = (
     if (bit === undefined) return false
     present |= bit
   }
-  const isOptionWithoutAddress = (present & (ADDRESS | OPTIONAL)) === OPTIONAL
-  return (present & REQUIRED_BITS) === row.needed && !isOptionWithoutAddress
+  const isExtraWithoutAddress = (present & (ADDRESS | ADDRESS_EXTRA)) === ADDRESS_EXTRA
+  return (present & REQUIRED_BITS) === row.needed && !isExtraWithoutAddress
 }
 
 /**
@@ -256,8 +256,8 @@ export interface Step {
   readonly attributes: readonly string[]
 }
 
-/** The states in which a queue pair can be created, in the order of the transitions from RESET. */
-const STATES_FROM_RESET: readonly QpStateName[] = ['INIT', 'RTR', 'RTS', 'SQD']
+/** The states after RESET in which a queue pair can be created, in the order of the transitions. */
+const STATES_AFTER_RESET: readonly QpStateName[] = ['INIT', 'RTR', 'RTS', 'SQD']
 
 /** Cache of `planTransitions`: programs create many queue pairs with the same attributes. */
 const plans = new Map<string, readonly Step[] | string>()
@@ -286,9 +286,11 @@ export const planTransitions = (
 const makePlan = (type: QpTypeName, to: number, attributes: readonly string[]): Step[] | string => {
   const target = nameOf(to)
   if (target === 'RESET' && attributes.length === 0) return []
-  const steps = target === undefined ? [] : STATES_FROM_RESET.slice(0, STATES_FROM_RESET.indexOf(target) + 1)
-  if (steps.length === 0)
-    return `a new queue pair cannot be in ${target ?? to} with attributes; it can be in ${STATES_FROM_RESET.join(', ')}`
+  const steps = target === undefined ? [] : STATES_AFTER_RESET.slice(0, STATES_AFTER_RESET.indexOf(target) + 1)
+  if (steps.length === 0) {
+    const withAttributes = target === 'RESET' ? ' with attributes' : ''
+    return `a new queue pair cannot be in ${target ?? to}${withAttributes}; it can be in ${STATES_AFTER_RESET.join(', ')}`
+  }
   const rows = steps.map((after, i) => transitionOf(type, i === 0 ? 'RESET' : steps[i - 1]!, after) ?? noAttributes)
   const remaining = new Set(attributes)
   const plan: Step[] = []

@@ -100,7 +100,7 @@ test('a stale rkey is reported with the stacks of the deregistration and of the 
   connected(2, 1)
   const mr = create('mr', { length: 4096n }, { lkey: 0x700, rkey: 0x700 })
   destroy(mr)
-  const cause = createCause('RKEY_DEREGISTERED', { key: 0x700, regionStart: 0n, regionEnd: 4096n })
+  const cause = createCause('RKEY_DEREGISTERED', { key: 0x700, rangeStart: 0n, rangeEnd: 4096n })
   fail({ qpn: 1, status: REM_ACCESS_ERR, cause, peer: { qpn: 2, address: '::1' }, isCauseAtPeer: true }, 0)
   const [finding] = found
   assert.equal(finding?.id, 'stale-rkey')
@@ -250,13 +250,13 @@ test('two queue pairs that successively reconnect with new PSNs are no mismatch'
   assert.deepEqual(s.ids(), [])
 })
 
-test('a finding about an access beyond a region has the number of bytes', () => {
+test("a finding about an access beyond a key's range has the number of bytes", () => {
   const s = scenario()
   s.connected(1, 2)
-  const range = { key: 0x700, accessStart: 90n, accessEnd: 4200n, regionStart: 100n, regionEnd: 4196n }
+  const range = { key: 0x700, accessStart: 90n, accessEnd: 4200n, rangeStart: 100n, rangeEnd: 4196n }
   s.fail({ qpn: 1, cause: createCause('LKEY_RANGE', range) })
   assert.deepEqual(s.found[0]?.details, [
-    'the access of 4110 bytes begins 10 bytes before the region and ends 4 bytes after its end; the region has 4096 bytes',
+    "the access of 4110 bytes begins 10 bytes before the start and ends 4 bytes after the end of the key's range of 4096 bytes",
   ])
 })
 

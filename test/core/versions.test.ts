@@ -34,7 +34,7 @@ import { decodeResult, type EncodeOptions, encodeCall } from '../../src/uapi/obj
 import { decodeMessage } from '../../src/uapi/object/dialect.ts'
 import { describeDevice, testCaller, testDriver } from './fixture.ts'
 
-// ---- two releases of a class, and a class that only one of them has ----
+// ---- releases of a class, and a class that was removed ----
 
 const sizes = { length: at(0, u32(0)), width: at(4, u32(0)) }
 const methods = {
@@ -81,11 +81,11 @@ const handlers = {
 
 /** A context of a device with these classes. */
 const deviceOf = (...classes: ObjectClass[]): Context => {
-  const driverClasses = classes.map(cls => {
+  const implementedByCore = classes.map(cls => {
     const implemented = Object.entries(handlers).filter(([name]) => name in cls.methods)
     return driverClass(cls, Object.fromEntries(implemented) as never)
   })
-  const core = createCore({ classes: [...coreClasses, ...driverClasses] })
+  const core = createCore({ classes: [...coreClasses, ...implementedByCore] })
   const fixedClasses = [driverClass(Classes.interface), driverClass(Classes.device)]
   const driver = testDriver([...fixedClasses, ...classes.map(cls => driverClass(cls))])
   return openContext(register(core, describeDevice('test0', driver)) as never, { isOpened: true })
@@ -178,7 +178,7 @@ const agreed = (device: Context, cls: ObjectClass, name: string): ObjectClass =>
 
 test('a client that queries the device first gets longer and shorter answers', () => {
   const newer = deviceOf(newClass)
-  // the device gets its new attribute `colour`, but the client's record `size` has no `height`
+  // the device gets its new attribute `colour`, but the client sends `size` without `height`
   assert.deepEqual(
     callAs(newer, agreed(newer, oldClass, 'create'), 'create', { size: { ...size, height: 5 }, colour: 1 }),
     {
@@ -221,5 +221,10 @@ test('a client that queries the device first knows before a call which methods a
   assert.equal(message(removedClass, 'query'), 'EOPNOTSUPP this device has no ruler.query')
   // only the device notices that the input `unit` is unknown
   assert.equal(message(strict, 'query'), 'agreed')
-  assert.equal(agreed(older, newClass, 'query'), agreed(older, newClass, 'query'))
+})
+
+test('an agreed class is cached', () => {
+  const device = deviceOf(oldClass)
+  const first = agreed(device, newClass, 'query')
+  assert.equal(agreed(device, newClass, 'query'), first)
 })

@@ -28,6 +28,7 @@ UNUSED __attribute__((format(printf, 1, 2), noreturn)) static void fail(const ch
     exit(1);
 }
 
+/* A message that begins with "cannot: ": this machine does not allow it, and the test is skipped. */
 #define NEED(condition, ...)                                                                                           \
     do {                                                                                                               \
         if (!(condition))                                                                                              \

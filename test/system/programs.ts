@@ -180,6 +180,11 @@ export interface TestDaemon {
   settled(isReached: (stat: Stat) => boolean): Promise<Stat>
 }
 
+export const removeDevice = async (t: Scope, { socket }: TestDaemon, name: string): Promise<void> => {
+  const { status, stderr } = await runUserdma(t, ['device', 'remove', name, '--socket', socket])
+  assert.equal(status, 0, stderr)
+}
+
 /** Options --device. */
 export const ONE_DEVICE = ['rxe0@127.0.0.1']
 export const TWO_DEVICES = ['rxe0@127.0.0.1', 'rxe1@127.0.0.2']

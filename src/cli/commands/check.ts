@@ -107,7 +107,7 @@ export const check = async (program: string, args: readonly string[], options: C
   const joined = await joinDaemon({ ...options, private: isPrivate, check: true }, { onFinding })
   let programEnd: ProgramEnd
   try {
-    await joined.client.findings()
+    await joined.client.subscribeFindings()
     programEnd = await runUnder(joined, program, args, recording)
     // Messages of the session stay in order: all findings have arrived before this reply.
     const { counts, omissions, calls } = await joined.client.counts()

@@ -197,7 +197,7 @@ const runOnce = async <T extends TormentSetting | undefined>(
   }
   const joined = await joinDaemon({ ...optionsWith(options, setting), private: true, check: true }, { onFinding })
   try {
-    await joined.client.findings()
+    await joined.client.subscribeFindings()
     if (stop.aborted) return undefined
     const env = programEnvironment(joined.client.socket, recording)
     const result = await attempt(program, args, env, limitSeconds, stop)
@@ -228,6 +228,7 @@ const sayCommands = async (search: Search, setting: TormentSetting | undefined):
   const { program, args, options } = search
   const commandLine = (words: readonly string[]): string =>
     ['userdma', ...words, '--', program, ...args].map(quoted).join(' ')
+  // `trace` has no `--like` and no `--buffers`.
   const { adapters, buffers, ...config } = fullConfig(await wantedConfig(optionsWith(options, setting)))
   // Default devices need no option.
   const runConfig = options.device === undefined ? { ...config, devices: [] } : config

@@ -16,7 +16,7 @@ export const findEntry = (table: DispatchTable, classId: number, call: number): 
 /** The destroy method of a class; undefined if it has none. */
 export const findDestroy = (table: ClassTable): Entry | undefined => table.blocks[DESTROY >> 5]?.[DESTROY & 31]
 
-/** Number of pointers in all arrays of a table. R20 limits their bytes to a few KiB per device. */
+/** Number of pointers in all arrays of a table. */
 export const tableSlots = (table: DispatchTable): number => {
   let slots = table.common.length + table.private.length
   for (const cls of table.byName.values()) for (const block of cls.blocks) slots += 1 + (block?.length ?? 0)

@@ -45,14 +45,14 @@ export interface AddressSpace {
    * there afterwards. Throws CallError if the owner may not register so many bytes.
    */
   register?(hi: number, lo: number, length: number, onUnmapped: () => void): () => void
-  /** From now on peers may write to these bytes at any time. */
+  /** Tells the space that from now on peers may write to these bytes. */
   share?(hi: number, lo: number, length: number): void
   /**
    * Copies from the space to `to`. Returns 0 or an errno: EFAULT, ESRCH if the owner of the space has ended, ETIMEDOUT
    * if the memory blocks for too long. After an error the bytes in `to` are undefined.
    */
   read(hi: number, lo: number, to: Bytes, at: number, chunk: number, stride: number, total: number): number
-  /** Copies from `from` to the space, in ascending order. Returns as `read`. */
+  /** Copies from `from` to the space, in ascending order if it is memory of another process. Returns as `read`. */
   write(hi: number, lo: number, from: Bytes, at: number, chunk: number, stride: number, total: number): number
   /**
    * For spaces of buffers of this process: returns the buffer of these bytes, and stores their offset there in

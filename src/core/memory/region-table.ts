@@ -265,7 +265,7 @@ const uncacheRegion = (table: MemoryTable, key: number): void => {
 
 const REMOVED_KEYS = 1024
 /** The length recorded for the removed key of a window. */
-export const WINDOW_REMOVED = -1
+const REMOVED_WINDOW_LENGTH = -1
 
 const recordRemovedKey = (table: MemoryTable, row: number): void => {
   table.removed ??= {
@@ -281,14 +281,20 @@ const recordRemovedKey = (table: MemoryTable, row: number): void => {
   removed.key[at] = table.key[row]!
   removed.iovaHi[at] = table.iovaHi[row]!
   removed.iovaLo[at] = table.iovaLo[row]!
-  removed.length[at] = table.kind[row]! === KeyKind.REGION ? table.length[row]! : WINDOW_REMOVED
+  removed.length[at] = table.kind[row]! === KeyKind.REGION ? table.length[row]! : REMOVED_WINDOW_LENGTH
 }
 
-/** The address range of a recently removed key; undefined: unknown. `length`: see WINDOW_REMOVED. */
+/** A recently removed key, with the address range of a region; undefined: unknown. */
 export const findRemovedKey = ({ removed }: MemoryTable, key: number) => {
   const at = removed === undefined || key === 0 ? -1 : removed.key.lastIndexOf(key >>> 0)
   if (removed === undefined || at < 0) return undefined
-  return { iovaHi: removed.iovaHi[at]!, iovaLo: removed.iovaLo[at]!, length: removed.length[at]! }
+  const length = removed.length[at]!
+  return {
+    isWindow: length === REMOVED_WINDOW_LENGTH,
+    iovaHi: removed.iovaHi[at]!,
+    iovaLo: removed.iovaLo[at]!,
+    length,
+  }
 }
 
 export const freeKeyRow = (table: MemoryTable, row: number): void => {

@@ -77,7 +77,7 @@ const table = {
   LKEY_DEREGISTERED: {
     code: 0x202,
     results: ['LOC_PROT_ERR', 'REM_OP_ERR'],
-    text: 'lkey {key:hex} was deregistered (it was [{regionStart:hex}, {regionEnd:hex}))',
+    text: 'lkey {key:hex} was deregistered (it was [{rangeStart:hex}, {rangeEnd:hex}))',
   },
   LKEY_OTHER_PD: {
     code: 0x203,
@@ -88,7 +88,7 @@ const table = {
   LKEY_RANGE: {
     code: 0x205,
     results: ['LOC_PROT_ERR', 'REM_OP_ERR'],
-    text: 'lkey {key:hex}: [{accessStart:hex}, {accessEnd:hex}) is outside [{regionStart:hex}, {regionEnd:hex})',
+    text: 'lkey {key:hex}: [{accessStart:hex}, {accessEnd:hex}) is outside [{rangeStart:hex}, {rangeEnd:hex})',
   },
   LKEY_WINDOW: {
     code: 0x206,
@@ -224,7 +224,7 @@ const table = {
   RKEY_DEREGISTERED: {
     code: 0x502,
     results: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
-    text: 'rkey {key:hex} was deregistered (it was [{regionStart:hex}, {regionEnd:hex}))',
+    text: 'rkey {key:hex} was deregistered (it was [{rangeStart:hex}, {rangeEnd:hex}))',
   },
   RKEY_OTHER_PD: {
     code: 0x503,
@@ -239,7 +239,7 @@ const table = {
   RKEY_RANGE: {
     code: 0x505,
     results: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
-    text: 'rkey {key:hex}: [{accessStart:hex}, {accessEnd:hex}) is outside [{regionStart:hex}, {regionEnd:hex})',
+    text: 'rkey {key:hex}: [{accessStart:hex}, {accessEnd:hex}) is outside [{rangeStart:hex}, {rangeEnd:hex})',
   },
   WINDOW_UNBOUND: {
     code: 0x506,
@@ -316,7 +316,7 @@ const table = {
   BIND_RANGE: {
     code: 0x707,
     results: ['MW_BIND_ERR'],
-    text: '[{accessStart:hex}, {accessEnd:hex}) is outside region {key:hex}, [{regionStart:hex}, {regionEnd:hex})',
+    text: '[{accessStart:hex}, {accessEnd:hex}) is outside region {key:hex}, [{rangeStart:hex}, {rangeEnd:hex})',
   },
   BIND_REFUSED: {
     code: 0x70f,

@@ -83,7 +83,7 @@ const sendOpcode = (immediate: number | undefined, invalidate: number | undefine
   return immediate === undefined ? wr.SEND : wr.SEND_WITH_IMM
 }
 
-/** The send ring, after `beginRequest`. */
+/** The send ring, which `beginRequest` has mapped. */
 const ringOf = ({ sends }: QueuedQp): ProgramRing => sends as ProgramRing
 
 /** A connected queue pair with the operations that UC has: SEND, WRITE, and operations on windows. */

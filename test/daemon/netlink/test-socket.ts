@@ -22,7 +22,7 @@ export interface NetlinkTestSocket {
   call(operation: keyof typeof NetlinkOperation, extra?: number, argument?: bigint): Promise<number>
   /** Sends a datagram through the session; returns its length, or -errno. */
   send(datagram: Uint8Array): Promise<number>
-  /** Sends a datagram without the preload library; returns its length, or -errno. */
+  /** Sends a datagram on the descriptor itself; returns its length, or -errno. */
   sendDirectly(datagram: Uint8Array): number
   /** Returns and removes the received messages. */
   received(): Message[]
@@ -99,7 +99,7 @@ export const openTestSocket = async (client: Client): Promise<NetlinkTestSocket>
   return socket
 }
 
-/** The value of an attribute; the value of a nested attribute is its attributes. */
+/** The value of an attribute; of a nested one, with or without NLA_F_NESTED, its attributes. */
 export const attributeOf = (entries: Entries, name: Entries[number][0]): unknown => {
   const value = entries.find(([found]) => found === name)?.[1]
   return typeof value === 'object' && 'flagged' in value ? value.flagged : value

@@ -94,7 +94,10 @@ export const splits: Readonly<Record<DialectName, (bytes: Uint8Array) => Uint8Ar
 export const splitChain = (bytes: Uint8Array): Uint8Array[] =>
   split(bytes, 0, (view, at) => ENTRY_HEADER + pad(view.getUint32(at + 4, true) & 0xffff))
 
-/** Corrects the lengths in the header of a mutated message: otherwise the parser refuses the message at once. */
+/**
+ * Corrects the lengths in the header of a mutated message: otherwise the parser refuses the message at once. Not those
+ * of an extended write command.
+ */
 export const correctLengths = (dialect: DialectName, bytes: Uint8Array): Uint8Array => {
   if (bytes.length < IOCTL_HEADER) return bytes
   const whole = dialect === 'write' ? bytes.subarray(0, bytes.length & ~3) : bytes.subarray(0, bytes.length & ~7)

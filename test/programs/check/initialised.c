@@ -5,8 +5,13 @@
  *   initialised extended    two SENDs, polled with ibv_start_poll and ibv_next_poll
  *   initialised read        an RDMA READ
  *   initialised write       an RDMA WRITE, which completes at the requester only
+ *   initialised removed     as recv, but prints "ready" before it polls, and waits for a line of input, which comes
+ *                           after the removal of the device; the poll that notices the removal finds the completion
  *   initialised beyond      as recv; branches on one byte more than was received
  */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+
 #include "../endpoint.h"
 
 #define LENGTH 5000
@@ -33,6 +38,36 @@ static void poll_two_by_start_poll(struct ibv_cq_ex *cq)
     }
 }
 
+static int provider_polls;
+
+/* As a provider's poll_cq, if the daemon writes the completion between the first two polls. */
+static int poll_second(UNUSED struct ibv_cq *cq, UNUSED int entries, struct ibv_wc *wc)
+{
+    *wc = (struct ibv_wc){.status = IBV_WC_SUCCESS};
+    return ++provider_polls == 2 ? 1 : 0;
+}
+
+/* Waits for the completion event and the removal of the device. Then polls until ibv_poll_cq polls twice. */
+static void poll_after_removal(struct endpoint *end)
+{
+    struct ibv_cq *cq;
+    void *cq_context;
+    NEED(ibv_get_cq_event(end->channel, &cq, &cq_context) == 0, "ibv_get_cq_event: %s", strerror(errno));
+    ibv_ack_cq_events(cq, 1);
+    printf("ready\n");
+    NEED(getchar() != EOF, "no line says that the device was removed");
+    void (*set_ops)(struct verbs_context *, void *const *) = dlsym(RTLD_DEFAULT, "verbs_set_ops");
+    static void *const no_operations[256];
+    NEED(set_ops, "no verbs_set_ops");
+    end->context->ops.poll_cq = poll_second;
+    set_ops(verbs_get_ctx(end->context), no_operations); /* the shim wraps poll_second */
+    struct ibv_wc wc;
+    do
+        provider_polls = 0;
+    while (ibv_poll_cq(cq, 1, &wc) == 0);
+    NEED(provider_polls == 2, "%d polls of the provider", provider_polls);
+}
+
 static size_t count_zeros(const uint8_t *bytes, size_t length)
 {
     size_t zeros = 0;
@@ -46,10 +81,13 @@ int main(int count, char **arguments)
 {
     const char *kind = count == 2 ? arguments[1] : "";
     const bool is_extended = strcmp(kind, "extended") == 0, is_beyond = strcmp(kind, "beyond") == 0;
-    const bool receives = is_extended || is_beyond || strcmp(kind, "recv") == 0;
+    const bool is_removed = strcmp(kind, "removed") == 0;
+    const bool receives = is_extended || is_beyond || is_removed || strcmp(kind, "recv") == 0;
     const bool reads = strcmp(kind, "read") == 0, writes = strcmp(kind, "write") == 0;
-    NEED(receives || reads || writes, "usage: %s recv|extended|read|write|beyond", arguments[0]);
-    const struct options options = default_options;
+    NEED(receives || reads || writes, "usage: %s recv|extended|read|write|removed|beyond", arguments[0]);
+    struct options options = default_options;
+    options.events = is_removed;
+    setvbuf(stdout, NULL, _IOLBF, 0);
     struct ibv_context *context = open_named(NULL);
     struct endpoint from, to;
     create_endpoint(&from, context, &options, 2 * LENGTH, 1);
@@ -94,12 +132,16 @@ int main(int count, char **arguments)
         send.wr.rdma.remote_addr = (uintptr_t)unwritten;
         send.wr.rdma.rkey = mr->rkey;
     }
+    NEED(!is_removed || ibv_req_notify_cq(to.cq, 0) == 0, "ibv_req_notify_cq: %s", strerror(errno));
     struct endpoint *const sender = reads ? &to : &from;
     for (int i = 0; i < (is_extended ? 2 : 1); i++) {
         NEED(ibv_post_send(sender->qp, &send, &bad_send) == 0, "ibv_post_send: %s", strerror(errno));
-        poll_one(sender);
+        if (!is_removed)
+            poll_one(sender);
     }
-    if (is_extended)
+    if (is_removed)
+        poll_after_removal(&to);
+    else if (is_extended)
         poll_two_by_start_poll(cq);
     else if (receives)
         poll_one(&to);

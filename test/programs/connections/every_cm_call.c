@@ -26,7 +26,7 @@ enum { EVENT_ROUTE_RESOLVED = 2, EVENT_CONNECT_REQUEST = 4, EVENT_ESTABLISHED = 
 static int channel;
 static struct in6_addr own_gid;
 
-/* Prints a command and its result. ENOTSUP is the same number as EOPNOTSUPP; strerrorname_np returns "ENOTSUP". */
+/* Prints a command and its result. */
 __attribute__((format(printf, 2, 3))) static long step(long result, const char *format, ...)
 {
     const int error = result < 0 ? errno : 0;
@@ -34,7 +34,7 @@ __attribute__((format(printf, 2, 3))) static long step(long result, const char *
     va_start(arguments, format);
     vprintf(format, arguments);
     va_end(arguments);
-    printf(" = %s\n", error == 0 ? "OK" : error == EOPNOTSUPP ? "EOPNOTSUPP" : strerrorname_np(error));
+    printf(" = %s\n", error == 0 ? "OK" : strerrorname_np(error));
     fflush(stdout);
     return result;
 }

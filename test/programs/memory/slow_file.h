@@ -1,7 +1,6 @@
 /*
  * For programs that try to block the daemon: a FUSE file system (needs root) that leaves some requests unanswered, and
- * an mmap_lock that is never released. A message that begins with "cannot: " names what this machine does not allow:
- * the test is skipped.
+ * an mmap_lock that is never released.
  */
 #ifndef SLOW_FILE_H
 #define SLOW_FILE_H

@@ -12,8 +12,7 @@
  *   slow_memory descriptor     the file of an XRC domain is on such a file system; no WRITE
  *   slow_memory lock           other memory is registered while mmap_lock is held (slow_file.h)
  *
- * A second argument is the UID and GID that the program takes before it opens the device. A message that begins with
- * "cannot: " means that this machine does not allow such memory: the test is skipped.
+ * A second argument is the UID and GID that the program takes before it opens the device.
  */
 #define _GNU_SOURCE
 #include "slow_file.h"

@@ -167,7 +167,7 @@ static void reset(void)
     wait_for(1, 100, IBV_WC_SUCCESS);
 }
 
-/* Before RTS a send returns EINVAL immediately (IBA 10.8.3.1), and does not complete later. */
+/* Before RTS a send or bind returns EINVAL immediately (IBA 10.8.3.1), and does not complete later. */
 static void not_ready(void)
 {
     struct ibv_qp_init_attr_ex init = {.send_cq = ends[0].cq,
@@ -193,6 +193,13 @@ static void not_ready(void)
     struct ibv_send_wr wr = {.wr_id = 7, .sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_SEND}, *bad = NULL;
     check("ibv_post_send in INIT", ibv_post_send(ends[0].qp, &wr, &bad), EINVAL);
     check("bad_wr is the first request", bad == &wr, 1);
+    struct ibv_mw *mw = ibv_alloc_mw(ends[0].pd, IBV_MW_TYPE_1);
+    NEED(mw, "ibv_alloc_mw: %s", strerror(errno));
+    const uint32_t rkey = mw->rkey;
+    struct ibv_mw_bind bind = {.bind_info = {ends[0].mr, (uintptr_t)ends[0].buffer, 64, IBV_ACCESS_REMOTE_READ}};
+    check("ibv_bind_mw in INIT", ibv_bind_mw(ends[0].qp, mw, &bind), EINVAL);
+    check("the rkey is the same", mw->rkey == rkey, 1);
+    NEED(ibv_dealloc_mw(mw) == 0, "ibv_dealloc_mw: %s", strerror(errno));
     NEED(ibv_destroy_qp(ends[1].qp) == 0, "ibv_destroy_qp: %s", strerror(errno));
     create_qp(&ends[1]);
     for (int side = 0; side < 2; side++) {

@@ -16,7 +16,7 @@ __attribute__((format(printf, 2, 3))) static bool print_result(int error, const 
     va_start(arguments, format);
     vprintf(format, arguments);
     va_end(arguments);
-    const char *name = error == EOPNOTSUPP ? "EOPNOTSUPP" : strerrorname_np(error);
+    const char *name = strerrorname_np(error);
     printf(" = %s\n", error == 0 ? "OK" : name ? name : "?");
     fflush(stdout);
     return error == 0;

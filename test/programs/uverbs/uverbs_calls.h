@@ -34,10 +34,9 @@ enum { IB_MR_REREG_TRANS = 1, IB_MR_REREG_PD = 2, IB_MR_REREG_ACCESS = 4, IB_SRQ
 
 static int device = -1;
 
-/* ENOTSUP is the same number as EOPNOTSUPP; strerrorname_np returns "ENOTSUP". */
 UNUSED static const char *name_of(int error)
 {
-    return error == 0 ? "OK" : error == EOPNOTSUPP ? "EOPNOTSUPP" : strerrorname_np(error);
+    return error == 0 ? "OK" : strerrorname_np(error);
 }
 
 /* Prints a call and its result, an errno or 0; returns the result. */

@@ -36,7 +36,7 @@ export const startCheckedDaemon = async (
   const unread: Finding[] = []
   const client = await openSession(daemon.socket, { onFinding: finding => void unread.push(finding) })
   scope.after(() => client.close())
-  await client.findings()
+  await client.subscribeFindings()
   const symbols = createSymbols()
   return {
     daemon: { ...daemon, env: programEnvironment(daemon.socket, { stacks: true, events: races }) },

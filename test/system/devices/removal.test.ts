@@ -6,28 +6,13 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import type { DeviceStat } from '../../../src/uapi/tool.ts'
 import { startPair } from '../pairs/pingpong.ts'
-import {
-  isEmpty,
-  lacking,
-  ownProgram,
-  runUserdma,
-  type Scope,
-  start,
-  startDaemon,
-  type TestDaemon,
-  TWO_DEVICES,
-} from '../programs.ts'
+import { isEmpty, lacking, ownProgram, removeDevice, start, startDaemon, TWO_DEVICES } from '../programs.ts'
 
 /** Far more than complete before the removal. */
 const ITERATIONS = '100000000'
 
 /** Whether the device is the client's, and has sent more than 500 packets. */
 const isBusy = ({ name, transport }: DeviceStat): boolean => name === 'rxe1' && transport.sentPackets > 500
-
-const removeDevice = async (t: Scope, { socket }: TestDaemon, name: string): Promise<void> => {
-  const { status, stderr } = await runUserdma(t, ['device', 'remove', name, '--socket', socket])
-  assert.equal(status, 0, stderr)
-}
 
 describe('a device removed under load', { skip: lacking('ibv_rc_pingpong') }, () => {
   const cases = [

@@ -57,7 +57,7 @@ export const shell = async (t: Scope, { env }: Pick<TestDaemon, 'env'>, command:
   return { status, output: stdout + stderr }
 }
 
-/** Starts two servers that wait for a client, in turn, so that numbers increase as on Linux. Returns their PIDs. */
+/** Starts two servers, one after the other, so that numbers increase as on Linux. Returns their PIDs. */
 export const startServers = async (t: Scope, daemon: TestDaemon): Promise<number[]> => {
   const pids: number[] = []
   for (const [program, ...args] of [['ibv_rc_pingpong'], ['ibv_srq_pingpong', '-q', '3']]) {
@@ -84,7 +84,9 @@ const assertRecorded = async (
   }
 }
 
-/** `recordings`: version of `rdma`, and of the kernel if it differs. `path`: folder of that `rdma`. */
+/**
+ * `recordings`: part of the file name, such as `6.1` or `6.15-on-6.12` (`rdma`, kernel). `path`: folder of that `rdma`.
+ */
 export const assertShowsObjects = async (t: Scope, recordings: string, path?: string): Promise<void> => {
   const daemon = await startDaemon(t)
   const pids = await startServers(t, daemon)

@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { lacking, ownProgram, run, startDaemon } from '../programs.ts'
+import { lacking, ownProgram, removeDevice, run, start, startDaemon } from '../programs.ts'
 
 const program = ownProgram('initialised')
 /** Exit status if valgrind reports an error. */
@@ -31,4 +31,18 @@ describe('under valgrind', { skip: lacking(program, 'valgrind') }, () => {
       assert.doesNotMatch(stderr, /unhandled/) // system calls that valgrind does not know
     })
   }
+
+  it('bytes that arrived before the device was removed are initialised', async t => {
+    const daemon = await startDaemon(t)
+    const running = start(t, 'valgrind', [`--error-exitcode=${ERROR_STATUS}`, program, 'removed'], {
+      env: daemon.env,
+      stdio: ['pipe', 'pipe', 'pipe'],
+    })
+    await running.printed(/ready/)
+    await removeDevice(t, daemon, 'rxe0')
+    running.child.stdin?.end('\n')
+    const { stdout, stderr, status } = await running.ended
+    assert.equal(stdout, 'ready\narrived\n', stderr)
+    assert.equal(status, 0, stderr)
+  })
 })

@@ -148,7 +148,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('a failed request moves the queue pair to ERR with an event; after RESET the queue pair connects again', async () => {
+  test('a refused WRITE moves both queue pairs to ERR, the responder with an event; after RESET they connect again', async () => {
     const { a, b } = await pair(openTwo)
     const event = nextEvent(b.device)
     a.qp.write(a.mr.slice(0, 8), { ...b.mr.remote(), rkey: 0x1234 }, { id: 3 })

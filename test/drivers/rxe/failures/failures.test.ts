@@ -55,7 +55,7 @@ describe('a WRITE that the peer refuses', () => {
     assert.deepEqual([lastOfA?.cause.id, lastOfB?.kind], ['RKEY_DEREGISTERED', 'event'])
     const json = failureJson(records.find(({ kind }) => kind === 'send') as Failure)
     assert.deepEqual(
-      [json.status, json.opcode, json.wrId, json.vendorErr, json.device, json.args.regionStart],
+      [json.status, json.opcode, json.wrId, json.vendorErr, json.device, json.args.rangeStart],
       ['REM_ACCESS_ERR', 'WRITE', '100', code, 'rxe0', hex(remote)],
     )
   })
