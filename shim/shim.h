@@ -59,6 +59,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -500,9 +501,8 @@ extern bool shim_may_be_in_tree;
 void path_folder_changed(void);
 
 /*
- * For a relative path: the RDMA path to which it leads from folder `dir` (as in openat(2)), with ".." as it is. For an
- * absolute path that leads to or from an RDMA path through "..": the path with each ".." resolved. In `path_buffer`;
- * NULL for other paths.
+ * The RDMA path to which a relative path leads from folder `dir` (as in openat(2)), or an absolute path with "..". Each
+ * ".." is resolved. Also for paths that lead from an RDMA path. In `path_buffer`; NULL for other paths.
  */
 const char *path_absolute(int dir, const char *path, char path_buffer[PATH_SIZE]);
 
@@ -512,10 +512,7 @@ static inline bool path_may_match(const char *path)
     return path[1] == 's' || path[1] == 'd' || path[1] == '/' || path[1] == '.';
 }
 
-/*
- * Whether path_absolute may change the path, by the first characters. False also for the rare path that leads through
- * ".." from another folder than /sys and /dev (/proc/../dev).
- */
+/* Whether path_absolute may change the path, by the first characters and "..". */
 static inline bool path_absolute_may_change(const char *path)
 {
     if (UNLIKELY((uintptr_t)path < LOWEST_ADDRESS))
@@ -531,8 +528,8 @@ static inline bool path_absolute_may_change(const char *path)
     case 'v': /* virtual */
     case '.':
         return shim_is_active;
-    case '/': /* with "..": /sys/class/net/../infiniband */
-        return path_may_match(path) && shim_is_active;
+    case '/': /* with "..": /sys/class/net/../infiniband, /proc/../dev/infiniband */
+        return shim_is_active && (path_may_match(path) || UNLIKELY(strstr(path, "/..") != NULL));
     default:
         return false;
     }

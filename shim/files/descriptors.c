@@ -232,7 +232,9 @@ EXPORT int fclose(FILE *stream)
 {
     if (UNLIKELY(fd_table != NULL) && stream) {
         const int fd = fileno(stream);
-        if (fd_kind(fd) != FD_HIDDEN)
+        if (fd_kind(fd) == FD_HIDDEN)
+            fd_vacate(fd); /* the socket moves, because the C library closes the number */
+        else
             fd_forget(fd);
     }
     return REAL(fclose)(stream);

@@ -197,8 +197,8 @@ static bool may_lead_to_rdma(const char *path)
 {
     static const char *const first_names[] = {"infiniband",    "dev",   "sys/",    "class/",
                                               USERDMA_CM_NAME, "misc/", "virtual/"};
-    while (path[0] == '.' && path[1] == '/')
-        path += 1 + strspn(path + 1, "/");
+    if (path[0] == '.' && (path[1] == '/' || (path[1] == '.' && path[2] == '/')))
+        path += strspn(path, "./");
     if (path[0] == 'u')
         return strcmp(path, USERDMA_SYSTEM_NAME) == 0 || number_after(path, "uverbs") >= 0 ||
                number_after(path, USERDMA_UMAD_NAME) >= 0;
@@ -258,6 +258,13 @@ static const char *without_parents(const char *path, char path_buffer[PATH_SIZE]
     return length > 0 ? path_buffer : "/";
 }
 
+/* without_parents in place. Not inlined: only these paths need the stack. */
+static __attribute__((noinline)) const char *resolve_parents(char path_buffer[PATH_SIZE])
+{
+    char path[PATH_SIZE];
+    return without_parents(strcpy(path, path_buffer), path_buffer);
+}
+
 const char *path_absolute(int dir, const char *path, char path_buffer[PATH_SIZE])
 {
     if (*path == '/')
@@ -280,5 +287,7 @@ const char *path_absolute(int dir, const char *path, char path_buffer[PATH_SIZE]
     const size_t folder_length = strlen(path_buffer);
     path_buffer[folder_length] = '/';
     memcpy(path_buffer + folder_length + 1, path, bytes_to_append - 1);
+    if (UNLIKELY(strstr(path_buffer, "/..") != NULL))
+        return resolve_parents(path_buffer);
     return path_matches(path_buffer) ? path_buffer : NULL;
 }

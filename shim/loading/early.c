@@ -1,12 +1,13 @@
 /*
  * Replacements of the C library's functions while those are looked up: dlsym may allocate, and the program's allocator
- * may read files (the number of processors). The replacements make raw system calls. Functions that no allocator calls
- * have no replacement.
+ * may read files (the number of processors) or end the process. The replacements make raw system calls. Functions that
+ * no allocator calls have no replacement.
  */
 #define _GNU_SOURCE
 #include "../shim.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <sys/syscall.h>
 
 /* A system call without the C library. The shim's syscall() jumps here until the C library's is known. */
@@ -116,6 +117,34 @@ static int early_stat(const char *path, struct stat *out)
     return (int)syscall(SYS_newfstatat, AT_FDCWD, path, out, 0);
 }
 
+static void early_exit(int status)
+{
+    for (;;)
+        syscall(SYS_exit_group, status);
+}
+
+/* As in the C library: if a handler of SIGABRT returns, or it is ignored, the default action ends the process. */
+static void early_abort(void)
+{
+    static const unsigned long mask = 1ul << (SIGABRT - 1);
+    static const unsigned long default_action[4]; /* struct kernel_sigaction with SIG_DFL */
+    for (int attempt = 0; attempt < 2; attempt++) {
+        syscall(SYS_rt_sigprocmask, SIG_UNBLOCK, &mask, NULL, sizeof mask);
+        syscall(SYS_tgkill, syscall(SYS_getpid), syscall(SYS_gettid), SIGABRT);
+        syscall(SYS_rt_sigaction, SIGABRT, default_action, NULL, sizeof mask);
+    }
+    early_exit(127);
+}
+
+static void early_assert_fail(const char *assertion, const char *file, unsigned line, const char *function)
+{
+    char text[512];
+    const int length =
+        snprintf(text, sizeof text, "%s:%u: %s: Assertion `%s' failed.\n", file, line, function, assertion);
+    syscall(SYS_write, 2, text, length < (int)sizeof text ? length : (int)sizeof text - 1);
+    early_abort();
+}
+
 void early_fill(struct real *real)
 {
 #define EARLY(name, version) real->name = (__typeof__(real->name))version;
@@ -140,5 +169,9 @@ void early_fill(struct real *real)
     EARLY(fstat64, early_fstat)
     EARLY(stat, early_stat)
     EARLY(stat64, early_stat)
+    EARLY(_exit, early_exit)
+    EARLY(_Exit, early_exit)
+    EARLY(abort, early_abort)
+    EARLY(__assert_fail, early_assert_fail)
 #undef EARLY
 }

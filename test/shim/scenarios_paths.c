@@ -116,6 +116,12 @@ void relative_paths(void)
     EXPECT(stat("/sys/class/infiniband/../../../dev/null", &st) == 0 && st.st_rdev == makedev(1, 3));
     EXPECT(stat("/sys/class/infiniband/rxe0/../../net/lo", &st) == 0 && S_ISDIR(st.st_mode));
     expect_device(open("/sys/../dev/infiniband/uverbs0", O_RDWR));
+    expect_device(open("/proc/../dev/infiniband/uverbs0", O_RDWR));
+    EXPECT(chdir("/proc") == 0);
+    expect_device(open("../dev/infiniband/uverbs0", O_RDWR));
+    EXPECT(file_has(open("./..//sys/class/net/../" ATTRIBUTE, O_RDONLY), "1: CA\n"));
+    EXPECT(chdir("/dev/infiniband") == 0 && access("../infiniband/uverbs0", R_OK) == 0);
+    expect_device(open("../infiniband/uverbs0", O_RDWR));
 
     /* Other files with the same names are ordinary files. */
     char scratch[] = "/tmp/shim-XXXXXX";

@@ -55,6 +55,10 @@ void hidden_sockets(void)
     EXPECT(order(fd, ECHO, 2) == 2 && close_range(fd + 1, ~0u, 0) == 0 && order(fd, ECHO, 3) == 3);
     FAILS(close_range(fd, ~0u, 64), EINVAL); /* an unknown flag */
     EXPECT(hidden_count() == 2 && order(fd, ECHO, 4) == 4);
+    /* The C library closes the number of a stream. */
+    FILE *stream = fdopen(FIRST_HIDDEN, "r");
+    EXPECT(stream && fclose(stream) == 0 && hidden_count() == 2 && order(fd, ECHO, 4) == 4);
+    EXPECT(order(fd, SESSIONS, 0) == 1);
     EXPECT(close_range(FIRST_HIDDEN - 5, FIRST_HIDDEN + 50, CLOSE_RANGE_CLOEXEC) == 0 && order(fd, ECHO, 4) == 4);
     /* The program uses numbers of hidden sockets. */
     int null = open("/dev/null", O_RDWR);

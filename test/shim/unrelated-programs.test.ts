@@ -3,6 +3,7 @@
  * an attempt to connect would print a message.
  */
 import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
@@ -176,6 +177,27 @@ test('the shim exports no internal functions', async t => {
     [],
   )
 })
+
+for (const [end, status, signal, message] of [
+  ['abort()', null, 'SIGABRT', ''],
+  ['assert(!name)', null, 'SIGABRT', "Assertion `!name' failed"],
+  ['_exit(7)', 7, null, ''],
+  ['_Exit(8)', 8, null, ''],
+] as const)
+  test(`an allocator that calls ${end} while the shim looks up functions ends the program`, t => {
+    if (!shimIsPossible(t)) return
+    const library = compileC(
+      join(folder, `early_${end.replaceAll(/\W/g, '')}.so`),
+      [join(repoRoot, 'test/shim/early_end.c')],
+      ['-shared', '-fPIC', '-ldl', `-DEND=${end};__builtin_trap()`],
+    )
+    const ended = spawnSync('/bin/true', {
+      encoding: 'utf8',
+      env: { LD_PRELOAD: `${compileShim(folder)}:${library}`, USERDMA_SOCKET: join(folder, 'nobody') },
+    })
+    assert.deepEqual([ended.status, ended.signal], [status, signal], ended.stderr)
+    assert.ok(ended.stderr.includes(message), ended.stderr)
+  })
 
 /** Libraries that are preloaded after the shim. */
 const otherLibraries: Readonly<Record<string, readonly [file: string, extraEnv?: NodeJS.ProcessEnv]>> = {

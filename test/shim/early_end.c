@@ -1,0 +1,16 @@
+/*
+ * A library whose dlsym ends the process by END, as an allocator that dlsym calls may do. Preloaded after the shim,
+ * whose functions are called before they have found the C library's.
+ */
+#define _GNU_SOURCE
+#include <assert.h>
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+void *dlsym(void *restrict handle, const char *restrict name)
+{
+    (void)handle;
+    (void)name;
+    END;
+}
