@@ -7,8 +7,10 @@
  * request by registrations.ts, and of a response by the upper half of the transaction id.
  */
 import {
+  MAD_HEADER_BYTES,
   RMPP_ABORT_FIRST,
   RMPP_ABORT_LAST,
+  RMPP_HEADER_BYTES,
   RMPP_VERSION,
   RmppFlag,
   RmppStatus,
@@ -111,11 +113,13 @@ export class MadAgentEngine<P extends MadPath, T> {
     return this.#nextTimeout
   }
 
-  /** Whether a message is sent as an RMPP transfer. */
+  /** Whether a message is sent as an RMPP transfer. As on Linux, only the flag Active of its RMPP header counts. */
   isTransfer(message: Uint8Array, mgmtClass: number): boolean {
-    if (!this.#options.engineDoesRmpp || !usesRmpp(mgmtClass)) return false
-    const { flags, type } = parseRmpp(message)
-    return (flags & RmppFlag.ACTIVE) !== 0 && type === RmppType.DATA
+    return this.#doesRmpp(mgmtClass) && (parseRmpp(message).flags & RmppFlag.ACTIVE) !== 0
+  }
+
+  #doesRmpp(mgmtClass: number): boolean {
+    return this.#options.engineDoesRmpp && usesRmpp(mgmtClass)
   }
 
   /**
@@ -130,6 +134,8 @@ export class MadAgentEngine<P extends MadPath, T> {
     const segments = this.isTransfer(message, fields.mgmtClass)
       ? new SegmentSender(message, fields.mgmtClass, this.#firstWindow(fields, path))
       : undefined
+    // As on Linux, the RMPP header is the engine's.
+    if (segments === undefined && this.#doesRmpp(fields.mgmtClass)) message.fill(0, MAD_HEADER_BYTES, RMPP_HEADER_BYTES)
     const { timeout, retries, tag } = options
     if (segments === undefined && timeout === 0) {
       this.#owner.transmit(message, path)
@@ -334,8 +340,9 @@ export class MadAgentEngine<P extends MadPath, T> {
       else {
         // Sends nothing, and sets the deadline of the response.
         if (!wasDone) this.#transmit(sending, now)
-        // ACK of segment 0, with our window for the response.
-        this.#owner.transmit(answerRmpp(mad, { type: RmppType.ACK, lengthOrWindow: 1 }), from)
+        // ACK of segment 0, with our window for the response. It does not answer another such ACK: MAD layers return a
+        // request without an agent as its response, so the two would repeat without end.
+        if (segment > 0) this.#owner.transmit(answerRmpp(mad, { type: RmppType.ACK, lengthOrWindow: 1 }), from)
       }
     }
   }

@@ -4,7 +4,14 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { MAD_RECEIVED_SEGMENTS } from '../../src/spec/classes/mad/mad_channel.ts'
-import { MadMethod, RmppFlag, RmppStatus, RmppType } from '../../src/spec/wire/management.ts'
+import {
+  MAD_HEADER_BYTES,
+  MadMethod,
+  RMPP_HEADER_BYTES,
+  RmppFlag,
+  RmppStatus,
+  RmppType,
+} from '../../src/spec/wire/management.ts'
 import { answerRmpp, emitRmpp, parseRmpp } from '../../src/wire/mad/management.ts'
 import { gid, randomFrom } from '../cm/pair.ts'
 import { longMessage, type OnWire, Pair, plainMad, SA_HEADERS, SECOND, segmentText, TID_LOW } from './pair.ts'
@@ -16,6 +23,8 @@ const SEGMENT_BYTES = 200
 const SA = 3
 /** Offsets of the RMPP flags (lower bits of the byte) and of the segment number (u32) in a datagram. */
 const FLAGS = 26
+/** Offset of the method in a datagram. */
+const METHOD = 3
 const SEGMENT = 28
 /** Offset of the last byte of the transaction id's upper half, which names the agent. */
 const TID_HIGH_END = TID_LOW - 1
@@ -59,6 +68,30 @@ describe('a transfer', () => {
     assertWhole(pair.b.received[0]?.message, message)
     assert.deepEqual(pair.a.ended, [['message', 'sent']])
     assert.deepEqual(pair.b.ended, [['request', 'answered']])
+  })
+
+  it('ignores the RMPP header of the message, except the flag Active', () => {
+    const pair = new Pair()
+    const message = longMessage(GET_TABLE, 7, 2 * SEGMENT_BYTES)
+    message.fill(0, MAD_HEADER_BYTES, RMPP_HEADER_BYTES)
+    message[FLAGS] = ACTIVE
+    pair.send(pair.a, message, 0)
+    assert.deepEqual(script(pair), [
+      '→ DATA 1 first of 440',
+      '← ACK 1 window 65',
+      '→ DATA 2 last of 220',
+      '← ACK 2 window 65',
+    ])
+    assertWhole(pair.b.received[0]?.message, message)
+
+    const plain = plainMad(SA, GET_TABLE, 8)
+    const withHeader = plain.slice()
+    withHeader.set([9, RmppType.ABORT, FIRST, 5, 6, 7, 8], MAD_HEADER_BYTES)
+    pair.send(pair.a, withHeader, 0)
+    const [sent] = pair.wire
+    assert.deepEqual(sent?.mad.subarray(MAD_HEADER_BYTES), plain.subarray(MAD_HEADER_BYTES))
+    pair.settle()
+    assert.equal(pair.b.received.length, 2)
   })
 
   it('is one segment if the message fits, also if empty', () => {
@@ -148,6 +181,19 @@ describe('a transfer', () => {
     pair.send(pair.b, response, 0, 0, 'response')
     assert.equal(script(pair).at(-1), '→ ACK 2 window 65')
     assert.deepEqual([pair.a.ended, pair.b.ended], [[['message', 'answered']], [['response', 'sent']]])
+  })
+
+  it('of a request answers no ACK of segment 0', () => {
+    const pair = new Pair()
+    pair.send(pair.a, longMessage(GET_TABLE, 7, SEGMENT_BYTES), 10 * SECOND)
+    const sent: OnWire[] = []
+    const isLost = (datagram: OnWire): boolean => sent.push(datagram) < 0
+    assert.equal(script(pair, isLost).at(-1), '→ ACK 0 window 1')
+    // A MAD layer without an agent for the request returns it as the response.
+    const returned = sent.at(-1)!.mad.slice()
+    returned[METHOD] = RESPONSE_TABLE
+    pair.deliver({ to: pair.a, mad: returned })
+    assert.deepEqual(script(pair), [])
   })
 
   it('completes if a third of all datagrams is lost and the others are reordered', () => {
