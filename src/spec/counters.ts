@@ -50,8 +50,8 @@ const file = (
   source: string | readonly string[],
   meaning: string,
 ): PortCounterFile => ({ folder, name, unit, sources: typeof source === 'string' ? [source] : source, meaning })
-/** `pma`: a counter of the performance management agent. */
 const hw = file.bind(undefined, 'hw_counters')
+/** A counter of the performance management agent. */
 const pma = file.bind(undefined, 'counters')
 
 const NO_SOURCE: readonly string[] = []
@@ -87,7 +87,7 @@ export const portCounterFiles: readonly PortCounterFile[] = [
     'unicast_rcv_packets',
     'packets',
     ['port.receivedPackets', '-engine.multicastReceived'],
-    'of the received packets, unicast',
+    'unicast packets received with a correct ICRC',
   ),
   pma('multicast_xmit_packets', 'packets', 'engine.multicastSent', engineCounters.multicastSent),
   pma('multicast_rcv_packets', 'packets', 'engine.multicastReceived', engineCounters.multicastReceived),

@@ -19,8 +19,8 @@
  *   the header is the inherited number, or 0 if unknown. The daemon checks that descriptor `fd` of the calling process
  *   is the context's memory file. The reply is that of OPEN, with the doorbell socket only.
  * - IOCTL and WRITE forward a system call; the daemon accesses the caller's memory itself. New descriptors are attached
- *   to the reply. For each descriptor, in the same order, an `install` struct has the address in the caller's memory
- *   for its number. With context 0 the call is on descriptor `fd`, an fd object (R28, R37). The daemon inspects that
+ *   to the reply. For each of them, in the same order, an `install` struct says where in the caller's memory the
+ *   descriptor's number belongs. With context 0 the call is on descriptor `fd`, an fd object (R28, R37). The daemon inspects that
  *   descriptor of the process, so that clients need not track duplicates.
  * - READ forwards a read(2) of a channel of management datagrams.
  * - MAP resolves mmap(2) on a driver's descriptor: `ret` is the offset in the file attached to the reply.
@@ -33,8 +33,8 @@
  *   peers may write at any time. `ret` of the reply is the number of `range`s that follow, at most
  *   SessionLimits.ranges; the next WRITTEN gets the rest. Used under valgrind (shim/check/valgrind.c).
  * - STACK, REFUSED, FORK and MISUSE are for `userdma check`. STACK gives a stack of the program an id for later headers
- *   and posts. Frames are lines as in `Stack` (check/findings.ts), innermost first; an offset is that in the file,
- *   without relocation. A client records stacks if its environment has `SessionEnv.stacks`.
+ *   and posts. Frames are lines as in `Stack` (check/findings.ts), innermost first; an offset is the address
+ *   before relocation. A client records stacks if its environment has `SessionEnv.stacks`.
  * - REFUSED reports that the user library refused a post without a call of the daemon.
  * - FORK reports that the program is about to fork without ibv_fork_init.
  * - MISUSE reports a mistake with the memory of an outstanding request, or with a queue (`MisuseKind`).
@@ -309,7 +309,7 @@ export const InstallKind = { EVENT: 0, DRIVER: 1, NETLINK: 2, CM: 3, UMAD: 4 } a
 export const NetlinkOperation = {
   /** Creates a socket of type `extra` (SOCK_RAW or SOCK_DGRAM). The client's end is attached to the reply. */
   OPEN: 0,
-  /** Sends `extra` bytes at address `argument`; the reply follows the daemon's netlink answer. */
+  /** Sends `extra` bytes at address `argument`; the reply comes after the netlink answer. */
   SEND: 1,
   /** Binds a port (low 32 bits of `argument`; 0: any) and groups (high 32 bits). */
   BIND: 2,
@@ -319,6 +319,7 @@ export const NetlinkOperation = {
   SET: 4,
   /** Returns option `extra`; for NETLINK_LIST_MEMBERSHIPS the groups as bits. */
   GET: 5,
+  /** Returns the socket's type (SO_TYPE). */
   TYPE: 6,
 } as const
 

@@ -12,15 +12,13 @@ import { errnoName } from '../spec/errno.ts'
 import type { FailureRecord, TormentRecord, TraceRecord } from '../uapi/tool.ts'
 import { rawJson, rawLines } from './abi/raw.ts'
 import { bytesText } from './bytes.ts'
-import { chainCallText, chainJson, chainResultText, decodeChain, plainArgs, plainResult } from './chain.ts'
+import { chainCallText, chainJson, chainResultText, decodeChain, objectText, plainArgs, plainResult } from './chain.ts'
 import { createdOf, type DecodedCall, decodeRecord, fromBase64, objectOf } from './decode.ts'
 import { printable } from './printable.ts'
 import { ABRIDGED, attributesJson, attributesText, type Style, WHOLE } from './values.ts'
 
 /** A text that a program has chosen, safe for terminals. */
 const safeText = (text: string): string => printable(text).trim()
-
-const objectText = (object: number | undefined): string[] => (object === undefined ? [] : [`object ${object}`])
 
 const descriptorsText = ({ descriptors = [] }: TraceRecord): string[] =>
   descriptors.map(({ attribute, fd }) => `${attribute} fd ${fd ?? '?'}`)

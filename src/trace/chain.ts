@@ -37,7 +37,7 @@ const entriesOf = (bytes: unknown): ChainEntry[] | undefined => {
   }
 }
 
-/** Looks up the memory to which attributes of an entry point: bytes by address. */
+/** Returns a function for the memory of an entry's indirect attributes: bytes by address. */
 const pointedMemoryOf = ({ call }: TraceRecord) => {
   const memories = new Map<string, Map<bigint, Uint8Array>>()
   for (const [entry, direction, address, bytes] of call?.pointed ?? []) {
@@ -79,6 +79,8 @@ export const plainResult = (call: DecodedCall): ShownValues => withoutValues(cal
 
 // ---- as text ----
 
+export const objectText = (object: number | undefined): string[] => (object === undefined ? [] : [`object ${object}`])
+
 /** A list of `count` elements, of which `texts` are shown. */
 const listText = (texts: readonly string[], count: number): string =>
   `[${[...texts, ...(count > texts.length ? [`… ${count - texts.length} more`] : [])].join(', ')}]`
@@ -87,18 +89,15 @@ const entryText = ({ entry, call }: DecodedEntry, style: Style): string => {
   if (call === undefined) {
     return `(class ${entry.classId}, call ${entry.call}, ${bytesText(entry.message, style.bytes)})`
   }
-  const object = objectOf(call)
-  const target =
-    entry.ref !== undefined ? [`object entry ${entry.ref}`] : object === undefined ? [] : [`object ${object}`]
+  const target = entry.ref === undefined ? objectText(objectOf(call)) : [`object entry ${entry.ref}`]
   const args = attributesText(call.in, call.args, style)
   return `${call.class.name}.${call.name}(${[...target, ...args, ...call.args.unreadable].join(', ')})`
 }
 
 const resultText = ({ call }: DecodedEntry, style: Style): string => {
   if (call === undefined) return '?'
-  const object = createdOf(call)
   const out = attributesText(call.out, call.result, style)
-  const parts = [...(object === undefined ? [] : [`object ${object}`]), ...out, ...call.result.unreadable]
+  const parts = [...objectText(createdOf(call)), ...out, ...call.result.unreadable]
   return `{${parts.join(', ')}}`
 }
 

@@ -21,7 +21,7 @@ export interface Symbols {
 /** A frame of V8, `at function (file:line:column)`, or of Python, `function (file:line)`. */
 const V8_FRAME = /^(?:at )?(?:(.*?) \()?(?:file:\/\/)?(.+?):(\d+)(?::\d+)?\)?$/
 
-/** Parses a V8_FRAME. `shorten` returns a path as it is printed. */
+/** Parses a frame of V8 or Python. `shorten` returns a path as it is printed. */
 export const v8Frame = (text: string, shorten: (path: string) => string): Frame => {
   const [, name = '<anonymous>', file, line] = V8_FRAME.exec(text) ?? []
   return file === undefined ? { function: text } : { function: name, file: shorten(file), line: Number(line) }

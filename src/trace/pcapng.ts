@@ -1,7 +1,7 @@
 /*
  * Writes captures as pcapng (draft-ietf-opsawg-pcapng): a section header, an interface for each device, and enhanced
  * packet blocks. Packets of a port have no Ethernet, IP and UDP headers. These headers are built here from the flow of
- * the packet, with the values of the packet's ICRC. The caller writes the blocks to a file.
+ * the packet, with the values that the packet's ICRC covers. The caller writes the blocks to a file.
  */
 
 import { ROCE_UDP_PORT } from '../spec/wire/headers.ts'
@@ -60,8 +60,9 @@ const DIRECTION = { received: 1, sent: 2 } as const
  */
 export const macFor = (address: Uint8Array): Uint8Array => {
   const [a = 0, b = 0, c = 0, d = 0] = address.subarray(12)
+  const isMulticastIpv4 = a >= 224 && a < 240
   if (isMappedIpv4(address))
-    return a >> 4 === 14 ? Uint8Array.of(0x01, 0x00, 0x5e, b & 0x7f, c, d) : Uint8Array.of(0x02, 0x00, a, b, c, d)
+    return isMulticastIpv4 ? Uint8Array.of(0x01, 0x00, 0x5e, b & 0x7f, c, d) : Uint8Array.of(0x02, 0x00, a, b, c, d)
   return address[0] === 0xff ? Uint8Array.of(0x33, 0x33, a, b, c, d) : Uint8Array.of(0x02, 0x06, a, b, c, d)
 }
 

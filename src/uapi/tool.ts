@@ -195,7 +195,7 @@ export type ToolReply =
       readonly decisions?: number
     }
 
-/** One access to the program's memory: address (0x…), bytes in base64, maybe only the first, and length. */
+/** One access to the program's memory: address (0x…), all or the first bytes in base64, and length. */
 export type RawAccess = readonly [address: string, bytes: string, length: number]
 
 /** A method as the device declares it. */
@@ -246,7 +246,7 @@ export interface TraceRecord {
     /** Memory of indirect attributes: addresses (0x…) and bytes, base64. */
     readonly memory?: readonly (readonly [address: string, bytes: string])[]
     /** In a chain: memory of the entries' indirect attributes, when the entry read or wrote it. */
-    readonly pointed?: readonly (readonly [entry: number, way: 'in' | 'out', address: string, bytes: string])[]
+    readonly pointed?: readonly (readonly [entry: number, direction: 'in' | 'out', address: string, bytes: string])[]
     /** The driver's own methods in the record. */
     readonly declared?: readonly Declaration[]
   }

@@ -44,7 +44,7 @@ export type Limit = readonly [value: number, source: string, classes?: readonly 
 export interface Adapter {
   readonly model: string
   readonly limits: Readonly<Partial<Record<LimitName, Limit>>>
-  /** Sources of missing operations. */
+  /** The missing operations, each with its source. */
   readonly lacks: Readonly<Partial<Record<OperationName, string>>>
 }
 

@@ -86,11 +86,11 @@ interface FindingRow {
   readonly why: string
   readonly advice: string
   /**
-   * The causes of failures (causes.ts) that are reported as this finding. Each cause belongs to one finding. A note
-   * belongs to no finding, or to a finding of severity `note`.
+   * The causes of failures (causes.ts) that are reported as this finding. Each cause belongs to at most one finding: a
+   * cause with `isNote` to none, or to one of severity `note`; every other cause to one.
    */
   readonly causes?: readonly CauseName[]
-  /** Completion statuses to which the fault can lead, in addition to those of its causes. */
+  /** Completion statuses to which the mistake can lead, in addition to those of its causes. */
   readonly statuses?: readonly (keyof typeof WcStatus.values)[]
 }
 

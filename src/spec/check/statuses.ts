@@ -72,7 +72,7 @@ export const statuses: Readonly<Record<StatusName, StatusRow>> = {
   },
   LOC_ACCESS_ERR: {
     meaning:
-      "A peer's WRITE with immediate has taken this receive, and its memory refused the WRITE; the peer has REM_ACCESS_ERR or REM_OP_ERR.",
+      "A peer's WRITE with immediate has taken this receive, and the memory at remote_addr does not allow the WRITE; the peer has REM_ACCESS_ERR or REM_OP_ERR.",
     likelyFindings: [
       'remote-out-of-bounds',
       'rkey-no-right',

@@ -1,5 +1,5 @@
 /*
- * `--torment SEED`: the device shows at random behaviour that the specification allows and hardware shows rarely
+ * `--torment SEED`: the device does at random what the specification allows and hardware rarely does
  * (docs/decisions/torment.md). drivers/rxe/torment/ implements the kinds.
  */
 

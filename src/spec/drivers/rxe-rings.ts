@@ -34,7 +34,7 @@ export const Wc = {
   SL: 44,
   PATH_BITS: 45,
   PORT_NUM: 46,
-  /** Behind the struct, only of extended CQs, not in rxe: nanoseconds of the device's clock, u64. */
+  /** After the struct, in extended CQs only; not in Linux's rxe. Nanoseconds of the device's clock, u64. */
   TIMESTAMP: 48,
   ELEMENT_SHIFT: 7,
 } as const

@@ -64,7 +64,12 @@ export interface DriverLayout {
   readonly input?: 'none' | 'pointer'
 }
 
-const srqCreate: DriverLayout = { out: layout(20, embed(0, 'queue', MmapInfo), value(16, 4, 'number')), minBytes: 24 }
+/** struct rxe_create_srq_resp. The driver does not write the last 4 bytes. */
+const SRQ_RESPONSE_BYTES = 24
+const srqCreate: DriverLayout = {
+  out: layout(20, embed(0, 'queue', MmapInfo), value(16, 4, 'number')),
+  minBytes: SRQ_RESPONSE_BYTES,
+}
 const srqModify: DriverLayout = { out: layout(16, embed(0, 'queue', MmapInfo)), input: 'pointer' }
 const cq: DriverLayout = { out: layout(16, embed(0, 'queue', MmapInfo)) }
 const qp: DriverLayout = {

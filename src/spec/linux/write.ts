@@ -92,7 +92,7 @@ const command = (
 })
 
 /** Bytes of a request that has only the pointer to the response. */
-const RESPONSE_POINTER = 8
+const RESPONSE_POINTER_BYTES = 8
 const PSN = 0xffffff
 
 /** Cells of ib_uverbs_modify_qp and ib_uverbs_ex_modify_qp. */
@@ -173,13 +173,13 @@ const multicast = layout(24, value(0, 16, 'gid'), object(16), value(20, 2, 'mlid
 
 export const writeCommands: readonly WriteCommand[] = [
   command('GET_CONTEXT', ['device'], 'open', {
-    in: layout(RESPONSE_POINTER),
+    in: layout(RESPONSE_POINTER_BYTES),
     out: layout(8, descriptor(0, 'asyncFd'), value(4, 4, 'numCompVectors')),
     hasDriverBytes: true,
     impliedArguments: { wantAsyncFd: 1 },
   }),
   command('QUERY_DEVICE', ['device'], 'query', {
-    in: layout(RESPONSE_POINTER),
+    in: layout(RESPONSE_POINTER_BYTES),
     out: layout(176, embed(0, 'attributes', DeviceAttributes)),
   }),
   command('QUERY_PORT', ['port'], 'query', {
@@ -187,7 +187,7 @@ export const writeCommands: readonly WriteCommand[] = [
     out: layout(40, embed(0, 'attributes', PortAttributes, 40)),
   }),
   command('ALLOC_PD', ['pd'], 'create', {
-    in: layout(RESPONSE_POINTER),
+    in: layout(RESPONSE_POINTER_BYTES),
     out: layout(4, object(0)),
     hasDriverBytes: true,
   }),
@@ -235,7 +235,7 @@ export const writeCommands: readonly WriteCommand[] = [
   }),
   command('DEALLOC_MW', ['mw'], 'destroy', { in: layout(4, object(0)) }),
   command('CREATE_COMP_CHANNEL', ['comp_channel'], 'create', {
-    in: layout(RESPONSE_POINTER),
+    in: layout(RESPONSE_POINTER_BYTES),
     out: layout(4, descriptor(0, 'object')),
   }),
   command('CREATE_CQ', ['cq'], 'create', {

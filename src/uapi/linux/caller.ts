@@ -40,7 +40,7 @@ export const answering = <T>(body: () => T): T | Answer => {
   }
 }
 
-/** `answering` for `body` that passes the call's name to `onName`: the trace shows the name even if decoding fails. */
+/** As `answering`. `body` passes the call's name to `onName`, so that the trace shows the name even if decoding fails. */
 export const answeringAs = (body: (onName: (name: string) => void) => Decoded | Answer): Decoded | Answer => {
   let attempt: string | undefined
   const decoded = answering(() =>

@@ -11,7 +11,7 @@ import { viewOf } from '../scalar.ts'
 import { factsOf } from './caller.ts'
 import { writeCells } from './cells.ts'
 import { findCommand, notOfClass, restoreRequest } from './command.ts'
-import { findMethod, INLINE, IoctlAttr, IoctlHeader, offsetOf } from './ioctl-message.ts'
+import { findMethod, INLINE_BYTES, IoctlAttr, IoctlHeader, offsetOf } from './ioctl-message.ts'
 import { badLegacy, EntryPoint, unpackLegacy } from './legacy.ts'
 import { HEADER, requestStart, WriteHeader } from './write.ts'
 
@@ -65,11 +65,11 @@ const restoreIoctl = (call: Call, parts: readonly Uint8Array[]): LinuxImage => {
     } else if (spec.kind === 'in') {
       const isRequest = method.spec.converter === 'invokeWrite' && spec.id === InvokeWrite.CORE_IN
       if (spec.cells.length === 0 && !isRequest) continue
-      const target = length <= INLINE ? bytes.subarray(dataAt, dataAt + length) : attributeMemory.shift()?.slice()
+      const target = length <= INLINE_BYTES ? bytes.subarray(dataAt, dataAt + length) : attributeMemory.shift()?.slice()
       if (target === undefined || target.length !== length) throw badLegacy(`lacks the memory of attribute ${spec.id}`)
       if (isRequest) restoreRequest(command(), call, target)
       else writeCells(compiled.layout(call.class.name), target.subarray(0, spec.max), call.args, facts)
-      if (length > INLINE) memory.push({ address: view.getBigUint64(dataAt, true), bytes: target })
+      if (length > INLINE_BYTES) memory.push({ address: view.getBigUint64(dataAt, true), bytes: target })
     }
   }
   return { entryPoint: EntryPoint.IOCTL, bytes, memory }

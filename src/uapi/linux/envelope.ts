@@ -23,7 +23,7 @@ import type { AnyValues } from '../../spec/schema/schema.ts'
 import type { Call } from '../call.ts'
 import { viewOf } from '../scalar.ts'
 import { attributeOf, isAttributeValue } from './cells.ts'
-import { findMethod, INLINE, IoctlAttr, IoctlHeader, offsetOf } from './ioctl-message.ts'
+import { findMethod, INLINE_BYTES, IoctlAttr, IoctlHeader, offsetOf } from './ioctl-message.ts'
 import { EntryPoint, packLegacy } from './legacy.ts'
 import { tailFits, tailSize } from './tail.ts'
 import { requestStart, WriteHeader } from './write.ts'
@@ -91,7 +91,7 @@ const legacyWrite = (command: WriteCommand, call: Call, driverId: number, memory
 interface EncodedAttribute {
   readonly id: number
   readonly length: number
-  /** The bytes of an input. If there are more than INLINE, the attribute has their address. */
+  /** The bytes of an input. If there are more than INLINE_BYTES, the attribute has their address. */
   readonly in?: Uint8Array
   /** Whether the attribute has the address of an output buffer. */
   readonly out?: boolean
@@ -120,7 +120,7 @@ const packIoctl = (
     view.setUint16(at + IoctlAttr.id, id, true)
     view.setUint16(at + IoctlAttr.length, length, true)
     view.setUint16(at + IoctlAttr.flags, AttributeFlag.MANDATORY, true)
-    if (input !== undefined && length <= INLINE) bytes.set(input, dataAt)
+    if (input !== undefined && length <= INLINE_BYTES) bytes.set(input, dataAt)
     else if (input !== undefined || out === true) {
       view.setBigUint64(dataAt, next, true)
       next += BigInt((length + 7) & ~7)

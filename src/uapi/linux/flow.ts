@@ -24,7 +24,7 @@ import { badLegacy } from './legacy.ts'
 
 const { ACTION_TAG, ACTION_DROP } = FlowSpecType.values
 const { INNER } = FlowSpecFlags.values
-/** Bytes of `value` and of `mask` in a record: as of the longest filter. */
+/** Bytes of `value` and of `mask` in a record: those of the longest filter. */
 const FILTER_BYTES = Math.max(...Object.values(flowFilters).map(filter => filter!.bytes))
 
 const actionSize = (type: number): number | undefined => {
@@ -63,11 +63,11 @@ const readFilter = (where: string, spec: Uint8Array, type: number): AnyRecord =>
   const { filterBytes, knownBytes } = filterSizes(filter, spec.length)
   if (filterBytes === 0 || filterBytes % 4 !== 0)
     throw new CallError('EINVAL', `${where}: a filter has a multiple of 4 bytes, not ${filterBytes}`)
-  const masks = FLOW_SPEC_HEADER_BYTES + filterBytes
-  if (!isZero(spec.subarray(masks + knownBytes, masks + filterBytes)))
+  const maskAt = FLOW_SPEC_HEADER_BYTES + filterBytes
+  if (!isZero(spec.subarray(maskAt + knownBytes, maskAt + filterBytes)))
     throw new CallError('EINVAL', `${where}: only the first ${knownBytes} bytes of this filter are known`)
   const value = filterOf(spec, FLOW_SPEC_HEADER_BYTES, knownBytes)
-  const mask = filterOf(spec, masks, knownBytes)
+  const mask = filterOf(spec, maskAt, knownBytes)
   if (filter.limit !== undefined)
     for (const bytes of [value, mask])
       if (viewOf(bytes).getUint32(filter.limit.at) >>> filter.limit.bits !== 0)
@@ -77,7 +77,7 @@ const readFilter = (where: string, spec: Uint8Array, type: number): AnyRecord =>
 
 // ---- actions ----
 
-/** Throws CallError if `type` is not an action, or the spec has a wrong size. */
+/** Throws CallError if `type` is not a supported action, or the spec has a wrong size. */
 const checkAction = (where: string, type: number, size: number): void => {
   if (type === FlowAction.HANDLE)
     throw new CallError(
@@ -192,6 +192,7 @@ export const writeSpecs = (
     const hasHeader = at + FLOW_SPEC_HEADER_BYTES <= request.length
     const isCounter = hasHeader && view.getUint32(at, true) === FlowAction.COUNT
     if (isCounter && isCounterDone) throw badLegacy('has counters where the call has none')
+    // undefined: the spec of the counters, which is the last unless the residue has it earlier
     const spec = isCounter ? undefined : specs[next++]
     if (spec === undefined) isCounterDone = true
     const type = spec === undefined ? FlowAction.COUNT : (spec.type as number)

@@ -38,7 +38,7 @@ export const IoctlAttr = { id: 0, length: 2, flags: 4, reserved: 6, data: 8, byt
 /** Maximum bytes of a message: one page. */
 const MAX_MESSAGE = 4096
 /** Inputs of up to this many bytes are in the attribute's `data`. For longer inputs, `data` is an address. */
-export const INLINE = 8
+export const INLINE_BYTES = 8
 
 // ---- the compiled table ----
 
@@ -131,7 +131,7 @@ export const bufferOf = (attribute: PassedAttribute): UserBuffer => ({
 
 /** The input bytes of an attribute. */
 export const bytesOf = (message: Message, attribute: PassedAttribute): Uint8Array => {
-  if (attribute.length <= INLINE) return attribute.inline.subarray(0, attribute.length)
+  if (attribute.length <= INLINE_BYTES) return attribute.inline.subarray(0, attribute.length)
   let bytes = message.memory.get(attribute.index)
   if (bytes === undefined) {
     bytes = message.view.copyIn(attribute.data, attribute.length)

@@ -33,7 +33,7 @@ import {
   bytesOf,
   constantOf,
   flagsOf,
-  INLINE,
+  INLINE_BYTES,
   IoctlAttr,
   IoctlHeader,
   type Message,
@@ -155,8 +155,8 @@ const InfoHandles = { OBJECT_ID: 0, COUNT: 1, LIST: 2 } as const
 const QueryGidTable = { ENTRY_SIZE: 0, LIST: 2, COUNT: 3 } as const
 
 /**
- * INFO_HANDLES and QUERY_GID_TABLE return as many entries of a list as fit in the caller's buffer, and the number of
- * entries. `args`: additional arguments.
+ * INFO_HANDLES and QUERY_GID_TABLE return a list in the caller's buffer, and the number of entries. `args`: additional
+ * arguments; `max` is the number of entries for which the buffer has room.
  */
 const listCall = (message: Message): { args: AnyValues; write(result: Result, changes: Changes): void } => {
   const { passed, view } = message
@@ -275,12 +275,12 @@ const legacyOf = (
       (spec.cells.length > 0 || (command !== undefined && spec.id === InvokeWrite.CORE_IN))
     ) {
       const target =
-        attribute.length <= INLINE ? inline.subarray(0, attribute.length) : bytesOf(message, attribute).slice()
+        attribute.length <= INLINE_BYTES ? inline.subarray(0, attribute.length) : bytesOf(message, attribute).slice()
       if (spec.cells.length > 0) {
         const struct = target.slice(0, spec.max)
         target.set(residue(compiled(attributes!.className), struct, attributes!.args, attributes!.facts))
       } else clearRequest(command!, target)
-      if (attribute.length > INLINE) memory.push(target)
+      if (attribute.length > INLINE_BYTES) memory.push(target)
     }
   }
   return packLegacy({ entryPoint: EntryPoint.IOCTL, parts: [bytes, ...memory] })

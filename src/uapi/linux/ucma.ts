@@ -72,7 +72,7 @@ const findCommand = (number: number, body: DataView): CompiledCommand => {
 const MAX_STRUCT_BYTES = Math.max(...ucmaCommands.map(({ in: { size } }) => size))
 
 /** A sockaddr_in6 or sockaddr_in at `at`, extended to a sockaddr_storage. */
-const longAddress = (body: Uint8Array, at: number): Uint8Array => {
+const storageAt = (body: Uint8Array, at: number): Uint8Array => {
   const storage = new Uint8Array(ADDRESS_BYTES)
   storage.set(body.subarray(at, at + SOCKADDR_IN6_BYTES))
   return storage
@@ -84,14 +84,16 @@ const readAddress = (
   body: Uint8Array,
   { at, length, attribute, optional }: NonNullable<UcmaCommand['addresses']>[number],
 ): Uint8Array | undefined => {
-  const isShort = length === undefined
-  const storage = isShort ? longAddress(body, at) : body.slice(at, at + ADDRESS_BYTES)
+  const isSockaddrIn6 = length === undefined
+  const storage = isSockaddrIn6 ? storageAt(body, at) : body.slice(at, at + ADDRESS_BYTES)
   const family = viewOf(storage).getUint16(0, true)
   const size = SOCKADDR_BYTES[family] ?? 0
-  const claimed = isShort ? size : viewOf(body).getUint16(length, true)
-  const isAbsent = (isShort ? family : claimed) === 0
+  const claimed = isSockaddrIn6 ? size : viewOf(body).getUint16(length, true)
+  const isAbsent = (isSockaddrIn6 ? family : claimed) === 0
   if (optional && isAbsent) return undefined
-  if (claimed === 0 || claimed !== size || (isShort && size > SOCKADDR_IN6_BYTES))
+  const isUnknownFamily = size === 0
+  const isTooLong = isSockaddrIn6 && size > SOCKADDR_IN6_BYTES
+  if (isUnknownFamily || claimed !== size || isTooLong)
     throw new CallError(
       'EINVAL',
       `${name}: attribute ${attribute}: ${claimed} bytes for an address of family ${family}`,

@@ -140,10 +140,10 @@ const decodeValue = (kind: NldevKind, bytes: Uint8Array): number | bigint | stri
 type Problem = readonly [code: 'EINVAL' | 'ERANGE', reason: string] | undefined
 
 const textProblem = (name: string, bytes: Uint8Array, maxBytes = Number.POSITIVE_INFINITY): Problem => {
-  const end = bytes.subarray(0, maxBytes + 1).indexOf(0)
+  const hasNul = bytes.subarray(0, maxBytes + 1).includes(0)
   const length = bytes.at(-1) === 0 ? bytes.length - 1 : bytes.length
-  if (end < 0 && bytes.length <= maxBytes) return ['EINVAL', `attribute ${name} is a text without NUL at its end`]
-  return end < 0 || length > maxBytes ? ['EINVAL', `attribute ${name} has more than ${maxBytes} characters`] : undefined
+  if (!hasNul && bytes.length <= maxBytes) return ['EINVAL', `attribute ${name} is a text without NUL at its end`]
+  return !hasNul || length > maxBytes ? ['EINVAL', `attribute ${name} has more than ${maxBytes} characters`] : undefined
 }
 
 /** Problems that Linux ignores for old programs. */

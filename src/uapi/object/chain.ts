@@ -28,7 +28,7 @@ export interface ChainEntry {
   readonly message: Uint8Array
 }
 
-/** The entries of a chain up to the first unreadable one. `end`: its offset. `error`: what is wrong with it. */
+/** The entries of a chain up to the first unreadable one, which begins at `end`. `error`: why it is unreadable. */
 export const readableEntries = (bytes: Uint8Array): { entries: ChainEntry[]; end: number; error?: CallError } => {
   const view = viewOf(bytes)
   const entries: ChainEntry[] = []

@@ -49,8 +49,8 @@ export type ChainedRefs = Readonly<Record<string, number>>
 const NO_OPTIONS: EncodeOptions = {}
 
 const outputBufferOf = ({ attribute: { type }, name }: Slot, { outputBuffers }: EncodeOptions): OutputBuffer => {
-  const isMany = type.kind === 'list' || type.kind === 'blob'
-  return outputBuffers?.[name] ?? (isMany ? Math.min(sizeOf(type), DEFAULT_LIST_BYTES) : sizeOf(type))
+  const hasVariableSize = type.kind === 'list' || type.kind === 'blob'
+  return outputBuffers?.[name] ?? (hasVariableSize ? Math.min(sizeOf(type), DEFAULT_LIST_BYTES) : sizeOf(type))
 }
 
 /** Bytes of an output's payload in the message. */

@@ -264,7 +264,7 @@ class MessageInPlace implements ObjectMessage {
   answer(result: Result): { message: Uint8Array; installs: readonly DescriptorSlot[] } {
     const filled = this.#fit(result)
     const installs = result.descriptors === undefined ? NO_INSTALLS : this.#installsOf(filled, result)
-    // first, because it may fail
+    // before the message changes, because `copyOut` may fail
     for (const { slot, item, value } of filled)
       if (item.flags & IS_INDIRECT)
         this.#view.copyOut(indirect(slot.path, this.#data, item).address, payloadOf(slot.attribute.type, value))

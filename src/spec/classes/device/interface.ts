@@ -51,7 +51,7 @@ export const AttributeFlags = enumeration('attribute_flags', { OPTIONAL: 1 })
 /** MIN, MAX: the type has that limit. */
 export const TypeFlags = enumeration('type_flags', { MIN: 1, MAX: 2 })
 
-/** In all rows `name` is a byte offset into `names`, of NUL-terminated ASCII text. */
+/** In all rows `name` is the byte offset of a NUL-terminated ASCII text in `names`. */
 const ClassRow = {
   name: at(0, u32(0)),
   id: at(4, u16(0)),

@@ -26,7 +26,7 @@ export const MAD_CHANNEL_AGENTS = 32
 export const MAD_MESSAGE_BYTES = 2 ** 20
 /** Maximum RMPP segments of a received message. */
 export const MAD_RECEIVED_SEGMENTS = 8192
-/** A received message is not longer. */
+/** Maximum bytes of a received message. */
 export const MAD_RECEIVED_BYTES = MAD_RECEIVED_SEGMENTS * MAD_BYTES
 export const MAD_TAG_BYTES = 64
 
