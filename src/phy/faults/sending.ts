@@ -61,7 +61,7 @@ export const createFaultySending = (
     for (let i = 0; i < delayed.closes; i++) port.closeFlow(flow)
   }
 
-  /** Copies a packet to the delay queue. If the queue is full, counts an overflow and returns false. */
+  /** Copies a packet to the delay queue. False if the queue is full. */
   const hold = (
     at: number,
     length: number,
@@ -72,10 +72,8 @@ export const createFaultySending = (
     delayTime: number,
     rateLimits: number,
   ): boolean => {
-    if (!delayQueue.hold(arena.bytes, at, length, { flow, damageBits, seed }, passesLeft, delayTime, rateLimits)) {
-      faults.overflowed++
+    if (!delayQueue.hold(arena.bytes, at, length, { flow, damageBits, seed }, passesLeft, delayTime, rateLimits))
       return false
-    }
     const delayed = delayedByFlow.get(flow)
     if (delayed === undefined) delayedByFlow.set(flow, { packets: 1, closes: 0 })
     else delayed.packets++
@@ -95,13 +93,15 @@ export const createFaultySending = (
     const seed = randomBits[packet]
     const delayTime = delays[packet]
     if (action & REPEAT) {
-      hold(at, length, flow, damageBits, seed, action & WAIT ? Infinity : 0, delayTime, rateLimits[packet])
+      const passesLeft = action & WAIT ? Infinity : 0
+      if (!hold(at, length, flow, damageBits, seed, passesLeft, delayTime, rateLimits[packet])) faults.overflowed++
     }
     if (action & WAIT) {
       const extraDelay = action & OVERTAKE ? MAX_REORDER_DELAY : 0
-      if (!hold(at, length, flow, damageBits, seed, Infinity, delayTime + extraDelay, rateLimits[packet])) return false
-      faults.delayed++
-      countHits(faults, action & OVERTAKE)
+      if (hold(at, length, flow, damageBits, seed, Infinity, delayTime + extraDelay, rateLimits[packet])) {
+        faults.delayed++
+        countHits(faults, action & OVERTAKE)
+      } else faults.overflowed++
       return false
     }
     if (

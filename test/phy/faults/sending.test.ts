@@ -162,6 +162,15 @@ describe('faults on sent packets', () => {
     assert.equal(setup.sender.faults.overflowed, 80 * 16 - MAX_DELAYED)
   })
 
+  it('a packet to reorder that finds the queue full is sent at once, and does not count as lost', () => {
+    const setup = setUp('dir=sent,reorder=1')
+    const total = 80 * 16
+    assert.deepEqual(psns(transfer(setup, total)).toSorted((a, b) => a - b), range(total))
+    const { reordered, overflowed } = setup.sender.faults
+    assert.ok(reordered >= MAX_DELAYED && reordered < total)
+    assert.equal(overflowed, 0)
+  })
+
   it('can be changed during traffic; delayed packets are sent in the next poll', () => {
     const setup = setUp('dir=both,delay=1s')
     sendRun(setup.sender, setup.flow, 0, 2)
