@@ -2,7 +2,8 @@
  * The connection manager (InfiniBand Architecture Specification, volume 1, chapter 12; R17), without I/O: messages,
  * commands and time go in, messages and events come out. This file has the commands, receive.ts the received messages.
  * Both apply the state table of spec/cm-states.ts. Retransmission, duplicates, stale connections and TIMEWAIT work as
- * in Linux's ib_cm; docs/reference/conformance.md lists departures. Times are microseconds of any monotonic clock.
+ * in Linux's ib_cm; docs/reference/connection-manager.md lists the differences. Times are microseconds of any monotonic
+ * clock.
  */
 import { cmStates } from '../spec/cm-states.ts'
 import { rejReason, sidrStatus } from '../spec/wire/mad.ts'
@@ -226,7 +227,7 @@ export class CmEngine {
 
   /**
    * Drops a received request that the consumer cannot accept now. There is no answer, and the peer repeats the request.
-   * Throws CmError in other states.
+   * Throws CmError if the connection is not a received request.
    */
   drop(connection: CmConnection): void {
     if (connection.state !== 'REQ_RCVD' && connection.state !== 'SIDR_REQ_RCVD') {

@@ -96,7 +96,7 @@ export class CmMachine {
     this.#repeatAnswer(connection, receipt.answer)
   }
 
-  /** Answers a duplicate with the message that was sent before, else with a new DREP or MRA. For REJ, with a REJ. */
+  /** Answers a duplicate: repeats the stored message; if none is stored, sends a new DREP or MRA. A REJ is always new. */
   #repeatAnswer(connection: CmConnection, answer: CmMessageName): void {
     if (answer === 'REJ') {
       this.sendRej(connection, { reason: rejReason.STALE_CONN })

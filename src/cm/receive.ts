@@ -99,6 +99,10 @@ const onRep = (machine: CmMachine, message: ReceivedMessage<'REP'>, from: CmPath
   machine.applyRule(connection, message, now)
 }
 
+/** The sender's id as the connection has it: 0 (not known yet) if the message answers our REQ. */
+const knownSenderId = ({ message, localId }: ReceivedMessage<'REJ' | 'MRA'>): number =>
+  message === cmAnswered.REQ ? 0 : localId
+
 /** States in which the peer may not know our id yet. */
 const UNKNOWN_TO_PEER: readonly CmState[] = ['REQ_RCVD', 'MRA_REQ_SENT', 'REP_SENT']
 
@@ -112,8 +116,7 @@ const connectionOfRej = (
   from: CmPath,
 ): CmConnection | undefined => {
   const { info, localId, remoteId } = message
-  if (message.reason !== rejReason.TIMEOUT)
-    return registry.byIds(from, remoteId, message.message === cmAnswered.REQ ? 0 : localId)
+  if (message.reason !== rejReason.TIMEOUT) return registry.byIds(from, remoteId, knownSenderId(message))
   const found = registry.byRemoteId(from, new DataView(info.buffer, info.byteOffset).getBigUint64(0), localId)
   if (found === undefined || remoteId === found.localId) return found
   return remoteId === 0 && UNKNOWN_TO_PEER.includes(found.state) ? found : undefined
@@ -131,8 +134,7 @@ const onRej = (machine: CmMachine, message: ReceivedMessage<'REJ'>, from: CmPath
 }
 
 const onMra = (machine: CmMachine, message: ReceivedMessage<'MRA'>, from: CmPath, now: number): void => {
-  const remoteId = message.message === cmAnswered.REQ ? 0 : message.localId
-  const connection = machine.registry.byIds(from, message.remoteId, remoteId)
+  const connection = machine.registry.byIds(from, message.remoteId, knownSenderId(message))
   const answered = connection?.state === 'REP_SENT' ? cmAnswered.REP : cmAnswered.REQ
   const pending = connection?.pending
   const step = connection && cmStates[connection.state].receive.MRA
@@ -141,6 +143,7 @@ const onMra = (machine: CmMachine, message: ReceivedMessage<'MRA'>, from: CmPath
     return
   }
   machine.applyRule(connection, message, now)
+  // The transition has stopped the retries; an MRA only delays them.
   pending.timeout = fromExponent(message.serviceTimeout) + fromExponent(connection.agreed.ackTimeout)
   connection.pending = pending
   machine.timers.set(connection, now + pending.timeout)

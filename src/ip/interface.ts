@@ -247,6 +247,7 @@ export class IpInterface implements NeighbourHost {
     else this.#count('foreign')
   }
 
+  /** `verdict` undefined: only `received` counts the packet. */
   #count(verdict: Verdict | undefined): void {
     if (verdict !== undefined) this.counters[verdict]++
   }
@@ -255,13 +256,13 @@ export class IpInterface implements NeighbourHost {
     const arp = parseArp(bytes)
     if (arp === undefined || !isUnicastLink(arp.senderLink)) return 'malformed'
     const { operation, sender, senderLink, target } = arp
-    const isForThisHost = operation === ArpOperation.REQUEST && this.prefix.isOwn(target)
+    const isRequestForOwnAddress = operation === ArpOperation.REQUEST && this.prefix.isOwn(target)
     // RFC 5227: a host without an address probes with sender 0.
     if (!isUnspecified(sender)) {
       if (!this.prefix.isNeighbour(sender)) return 'foreign'
-      this.#neighbours.learn(sender, senderLink, isForThisHost, now)
+      this.#neighbours.learn(sender, senderLink, isRequestForOwnAddress, now)
     }
-    if (!isForThisHost) return undefined
+    if (!isRequestForOwnAddress) return undefined
     const reply = { operation: ArpOperation.REPLY, senderLink: this.#options.link, sender: this.prefix.address }
     this.transmit(emitArp({ ...reply, targetLink: senderLink, target: sender }), senderLink)
     return undefined

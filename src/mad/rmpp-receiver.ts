@@ -1,7 +1,7 @@
 /*
  * The receiving side of one RMPP transfer (IBA 13.6.5). Segments may come in any order within the window. An ACK is
- * sent when the whole window has arrived. As in Linux, the window grows by WINDOW, and repeated segments are
- * acknowledged again.
+ * sent when the whole window or the whole message has arrived. As in Linux, the window grows by WINDOW, and repeated
+ * segments are acknowledged again.
  */
 import { MAD_RECEIVED_SEGMENTS } from '../spec/classes/mad/mad_channel.ts'
 import { MAD_BYTES } from '../spec/wire/mad.ts'
@@ -76,7 +76,8 @@ export class SegmentReceiver {
     for (let i = 0; i < this.#received; i++) {
       // The first segment is copied with its headers.
       const [begin, target] = i === 0 ? [0, 0] : [this.#dataOffset, this.#dataOffset + i * dataBytes]
-      message.set(this.#segments[i]!.subarray(begin, begin + length - target), target)
+      const bytesLeft = length - target
+      message.set(this.#segments[i]!.subarray(begin, begin + bytesLeft), target)
     }
     return message
   }

@@ -64,7 +64,7 @@ export interface PortCounters {
   dropped: number
 }
 
-/** The outcome of a run. Those after 'wrong icrc' are injected faults. */
+/** The outcome of a run. The outcomes after 'wrong icrc' are injected faults. */
 export type TapOutcome = 'passed' | 'wrong icrc' | 'dropped' | 'corrupted' | 'duplicated' | 'reordered' | 'delayed'
 
 /** A run for a tap. The port reuses the record and the bytes, so a tap must not keep them. */
@@ -124,7 +124,7 @@ export interface Port {
 
   /**
    * Adds a local address (of the GID table). No effect if the port already has the address, or if a link-local address
-   * is not available. Throws SystemError if the system does not allow the address, and an Error if another port of a
+   * is not available. Throws SystemError if the system does not allow the address, and an Error if another port of the
    * memory link has it. `claim` 'spare': another process may take over the address.
    */
   addAddress(address: Uint8Array, claim?: 'own' | 'spare'): void

@@ -89,7 +89,7 @@ export interface Engine {
   forgetSrq(srqn: number): void
   /** Send doorbell: WQEs may have been posted. In ERR and SQE they are flushed. */
   onDoorbell(row: number): void
-  /** A held acknowledgement (`Choices.holdsAcknowledge`) may be sent. */
+  /** Schedules a queue pair whose acknowledgement was held (`Choices.holdsAcknowledge`). */
   resume(row: number): void
   /** Receive WQEs may have been posted: a QP in ERR flushes them. */
   onReceiveScan(row: number): void
@@ -314,7 +314,7 @@ const setAttributes = (w: Int32Array, base: number, attributes: QpAttributeChang
   }
 }
 
-/** More than fit in any CQ: a CQ of the soft device has at most 32,767 entries. */
+/** With MAX_FLUSHED (completion.ts) WQEs per call, more than the 32,767 entries that a CQ of the soft device may have. */
 const MAX_FLUSH_CALLS = 64
 
 /** Before the transition from SQE to RTS: flushes what is left, so that later posts are not flushed. */
@@ -466,8 +466,8 @@ const onRun = (
 }
 
 /**
- * Maximum number of row polls in one call. A row with WQEs to flush costs FLUSH_COST more, and a row that has used its
- * quantum MORE_COST more: not everything that a row sends fills the port.
+ * Maximum number of row polls in one call. A row with WQEs to flush costs FLUSH_COST more. A row that has used its
+ * quantum costs MORE_COST more, because some requests, such as local operations, do not fill the port.
  */
 const MAX_ROW_POLLS = 0x1_0000
 const FLUSH_COST = 0x4000

@@ -68,8 +68,9 @@ export const openRunWithFirst = (
     s.runCount < s.maxSinglePacketRun
   ) {
     const freeBytes = s.reservedEnd - s.reservedAt
+    const isRunCostly = s.maxSinglePacketRun < s.sink!.maxPackets
     if (
-      s.maxSinglePacketRun < s.sink!.maxPackets &&
+      isRunCostly &&
       (freeBytes >= firstSize + want * size || (freeBytes >= firstSize && isWorthFilling(s, freeBytes)))
     ) {
       s.result.runAt = s.reservedAt
@@ -116,6 +117,7 @@ const reserveRun = (s: EngineState, size: number, total: number): boolean => {
   const freeBytes = s.reservedEnd - at
   const usesRest = freeBytes >= total || (freeBytes >= size && isWorthFilling(s, freeBytes))
   const isNew = !usesRest && reserve(s, size)
+  // If there is no new reservation, a smaller rest is used too.
   if (!isNew && freeBytes >= size) s.reservedAt = at
   return s.reservedEnd - s.reservedAt >= size
 }

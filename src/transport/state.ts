@@ -257,7 +257,7 @@ const growRows = (s: EngineState, count: number): void => {
 
 /** log2 of the words of a block for a request with up to `elements` scatter/gather elements. */
 export const log2OfRequest = (elements: number): number =>
-  Math.max(5, Math.ceil(Math.log2(WQE.WR + Send.SGE + Math.max(1, elements) * Sge.WORDS)))
+  Math.ceil(Math.log2(WQE.WR + Send.SGE + Math.max(1, elements) * Sge.WORDS))
 
 /** log2 of the words of a block for `count` resources. */
 export const log2OfResources = (count: number): number => Math.ceil(Math.log2(Math.max(1, count) * RES.WORDS))

@@ -20,7 +20,7 @@ export interface FaultPort extends Port {
    * devices; `device`: the new name of this port's device, if it was renamed.
    */
   setFaults(rules: readonly FaultRule[], device?: string): void
-  /** By rule: its effects on this port since the rule was set. */
+  /** By rule: its effects on this port since the last `setFaults`. */
   ruleCounts(): FaultRuleCounts[]
 }
 

@@ -38,7 +38,7 @@ const POLL_PACKETS = 124
 const NOT_CHECKED = -2
 
 export const createUdpReceiving = (
-  { arena, receive, bufferAt, lengths, segments, ...batches }: UdpBatches,
+  { arena, receive, bufferAt, lengths, segments: segmentBytes, ...batches }: UdpBatches,
   sockets: readonly (UdpSocket | undefined)[],
   addresses: readonly Uint8Array[],
   senders: Senders,
@@ -88,7 +88,7 @@ export const createUdpReceiving = (
       for (const end = filled + received; filled < end; filled++) {
         const length = lengths[filled]
         if (length <= 0) counters.icrcErrors++
-        packetsOf[filled] = length <= 0 ? 0 : Math.ceil(length / segments[filled])
+        packetsOf[filled] = length <= 0 ? 0 : Math.ceil(length / segmentBytes[filled])
         senderOf[filled] = senders.findOrAdd(batches, filled, addresses[lastSocket], lastSocket)
       }
       return true
@@ -106,9 +106,9 @@ export const createUdpReceiving = (
     filled = 0
   }
 
-  const packetOffset = (buffer: number, index: number): number => bufferAt(buffer) + index * segments[buffer]
+  const packetOffset = (buffer: number, index: number): number => bufferAt(buffer) + index * segmentBytes[buffer]
   const packetLength = (buffer: number, index: number): number =>
-    index === packetsOf[buffer] - 1 ? lengths[buffer] - index * segments[buffer] : segments[buffer]
+    index === packetsOf[buffer] - 1 ? lengths[buffer] - index * segmentBytes[buffer] : segmentBytes[buffer]
 
   /** Derives and records the identification of a packet; -1: wrong ICRC. */
   const identify = (buffer: number, index: number): number => {
@@ -140,14 +140,14 @@ export const createUdpReceiving = (
    */
   const countCorrect = (buffer: number, index: number, identification: number): number => {
     const packets = packetsOf[buffer]
-    const equalPackets = (packets * segments[buffer] === lengths[buffer] ? packets : packets - 1) - index
+    const equalPackets = (packets * segmentBytes[buffer] === lengths[buffer] ? packets : packets - 1) - index
     if (equalPackets < 2) return 0
     const sender = senderOf[buffer]
     const flow = senders.icrcFlowOf(sender)
     const correctCount = countRightIcrcs(
       arena,
       packetOffset(buffer, index),
-      segments[buffer],
+      segmentBytes[buffer],
       equalPackets,
       flow,
       identification,
@@ -181,7 +181,7 @@ export const createUdpReceiving = (
     if (currentTap === null) return
     tapped.outcome = outcome
     tapped.offset = packetOffset(buffer, firstPacket)
-    tapped.packetBytes = segments[buffer]
+    tapped.packetBytes = segmentBytes[buffer]
     tapped.count = count
     tapped.lastBytes = packetLength(buffer, firstPacket + count - 1)
     tapped.flow = senders.recordOf(senderOf[buffer])
@@ -225,7 +225,7 @@ export const createUdpReceiving = (
     run.offset = packetOffset(buffer, firstPacket)
     run.count = end - firstPacket
     run.lastBytes = packetLength(buffer, end - 1)
-    run.packetBytes = run.count === 1 ? run.lastBytes : segments[buffer]
+    run.packetBytes = run.count === 1 ? run.lastBytes : segmentBytes[buffer]
     run.peer = senders.peerOf(sender)
     run.flowAddress = senders.recordOf(sender)
     run.identification = identification

@@ -447,7 +447,7 @@ const onRnrNak = (s: EngineState, row: number, code: number, now: number): void 
     w[base + QP.COMP_RNR_RETRIES]--
   }
   goBack(s, row)
-  // RESENT: Linux also sends a sequence NAK for the packets after this one, which must not cost a retry.
+  // RESENT: Linux also sends a sequence NAK for the packets after the refused one, which must not cost a retry.
   w[base + QP.REQ_FLAGS] |= ReqFlag.RNR_WAIT | ReqFlag.RESENT
   setTimer(s.timers, row, now + rnrMicroseconds(code))
 }

@@ -140,9 +140,9 @@ export const countRead = (s: EngineState, row: number, packets: number, partPack
   const lastPartPackets = packets - (parts - 1) * partPackets
   // The first and the last response of a part have an AETH.
   const aeths = (parts - 1) * (partPackets > 1 ? 2 : 1) + (lastPartPackets > 1 ? 2 : 1)
-  const request =
+  const requestBytes =
     HEADER_BYTES[serviceBits[s.rows[row * QP.WORDS + QP.SERVICE]] | operationCode.READ_REQUEST] + ICRC_BYTES
-  countOutbound(s, parts, parts * request)
+  countOutbound(s, parts, parts * requestBytes)
   countInbound(s, packets, packets * (BTH_BYTES + ICRC_BYTES) + aeths * AETH_BYTES + bytes + (-bytes & 3))
   return parts
 }

@@ -121,7 +121,7 @@ const locateInPlace = (
   access: number,
 ): number => {
   const { memory } = owner.env
-  // If the staging arena has an address, native code copies between processes, only to and from this arena.
+  // If the staging arena has an address, native code copies the data, and can copy only to and from this arena.
   if (memory.locate === undefined || (s.env.localDevice as LocalPeerDevice).arena.address !== 0) return UNLOCATED
   const qpn = owner.rows[row * QP.WORDS + QP.QPN]
   const pd = owner.rows[row * QP.WORDS + QP.PD]
@@ -248,8 +248,8 @@ const sendReadSlice = (s: EngineState, row: number, request: number, now: number
   peerRows[peerBase + QP.RESP_EPSN] = (peerRows[peerBase + QP.RESP_EPSN] + packets) & PSN_MASK
   if (endsPart) peerRows[peerBase + QP.RESP_MSN] = (peerRows[peerBase + QP.RESP_MSN] + 1) & PSN_MASK
   // The first and the last response of a part have an AETH.
-  const extra = (doneInPart === 0 ? AETH_BYTES : 0) + (endsPart && doneInPart + packets > 1 ? AETH_BYTES : 0)
-  countInbound(s, packets, packets * (BTH_BYTES + ICRC_BYTES) + extra + bytes + (-bytes & 3))
+  const aethBytes = (doneInPart === 0 ? AETH_BYTES : 0) + (endsPart && doneInPart + packets > 1 ? AETH_BYTES : 0)
+  countInbound(s, packets, packets * (BTH_BYTES + ICRC_BYTES) + aethBytes + bytes + (-bytes & 3))
   if (bytes > 0) {
     setPayload(s, s.result.dataArena, s.result.dataAt, bytes)
     const written = scatter(s, row, DmaKind.READ_RESPONSE, wr + Send.SGE, p[wr + Send.SGES], done * mtu, true)

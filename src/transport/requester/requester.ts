@@ -268,7 +268,7 @@ const sendLastPacket = (s: EngineState, row: number, request: number, opcode: nu
   const flags = FLAGS_OF[opcode]
   const solicitedBit =
     (p[wr + Send.FLAGS] & SOLICITED) !== 0 && maySolicit(p[request + WQE.KIND], flags) ? BTH_SOLICITED : 0
-  const psn = w[base + QP.REQ_PSN] | lastAckReq(w, base)
+  const psn = w[base + QP.REQ_PSN] | ackReqBit(w, base)
   const srqn = srqnOf(s, base, request)
   const qpn = isUd ? p[wr + Send.DEST_QPN] & 0xff_ffff : w[base + QP.DEST_QPN]
   putRequestHeader(view, at, opcode, solicitedBit | (pad << BTH_PAD_SHIFT), qpn, psn, srqn)
@@ -393,14 +393,15 @@ const putPackets = (s: EngineState, row: number, request: number, done: number, 
     const solicitedBit =
       (p[request + WQE.WR + Send.FLAGS] & SOLICITED) !== 0 && p[request + WQE.KIND] !== WRITE ? BTH_SOLICITED : 0
     const bthBits = solicitedBit | (pad << BTH_PAD_SHIFT)
-    putRequestHeader(view, at, bits | lastOf[operation], bthBits, qpn, psn | lastAckReq(w, base), srqn)
+    putRequestHeader(view, at, bits | lastOf[operation], bthBits, qpn, psn | ackReqBit(w, base), srqn)
     w[base + QP.REQ_BYTES_SINCE_ACKREQ] = 0
   }
   acceptRun(s, count, size, lastSize)
   advance(s, row, request, count, total + count * PACKET_WEIGHT, ends)
 }
 
-const lastAckReq = (w: Int32Array, base: number): number =>
+/** BTH_ACKREQ for a reliable service, else 0. */
+const ackReqBit = (w: Int32Array, base: number): number =>
   reliableService[w[base + QP.SERVICE]] !== 0 ? BTH_ACKREQ : 0
 
 /**
@@ -412,7 +413,7 @@ const nextAckReq = (s: EngineState, base: number, mtu: number): number => {
   const since = w[base + QP.REQ_BYTES_SINCE_ACKREQ] + mtu + PACKET_WEIGHT
   if (since * 4 >= w[base + QP.REQ_CWND]) {
     w[base + QP.REQ_BYTES_SINCE_ACKREQ] = 0
-    return lastAckReq(w, base)
+    return ackReqBit(w, base)
   }
   w[base + QP.REQ_BYTES_SINCE_ACKREQ] = since
   return 0

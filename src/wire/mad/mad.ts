@@ -19,7 +19,7 @@ import {
 } from '../../spec/wire/mad.ts'
 import { type BitValue, type FieldValue, getBits, misfit, putBits } from '../bits.ts'
 
-/** The record of a layout: its integer fields and byte arrays. */
+/** The record of a layout: its bit fields and byte arrays. */
 export type LayoutRecord<L extends MessageLayout> = {
   readonly [F in keyof L['fields']]: FieldValue<L['fields'][F]>
 } & { readonly [B in keyof L['blobs']]: Uint8Array }
@@ -28,7 +28,7 @@ export type CmMessage<N extends CmMessageName = CmMessageName> = {
   [M in N]: { readonly name: M; readonly tid: bigint } & LayoutRecord<(typeof cmMessages)[M]>
 }[N]
 
-/** A message to emit: absent integer fields are 0; absent or short byte arrays are padded with zeros. */
+/** A message to emit: absent bit fields are 0; absent or short byte arrays are padded with zeros. */
 export type CmDraft<N extends CmMessageName = CmMessageName> = {
   [M in N]: { readonly name: M; readonly tid: bigint } & Partial<LayoutRecord<(typeof cmMessages)[M]>>
 }[N]

@@ -165,7 +165,10 @@ describe('faults on sent packets', () => {
   it('a packet to reorder that finds the queue full is sent at once, and does not count as lost', () => {
     const setup = setUp('dir=sent,reorder=1')
     const total = 80 * 16
-    assert.deepEqual(psns(transfer(setup, total)).toSorted((a, b) => a - b), range(total))
+    assert.deepEqual(
+      psns(transfer(setup, total)).toSorted((a, b) => a - b),
+      range(total),
+    )
     const { reordered, overflowed } = setup.sender.faults
     assert.ok(reordered >= MAX_DELAYED && reordered < total)
     assert.equal(overflowed, 0)
