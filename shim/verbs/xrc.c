@@ -99,13 +99,20 @@ static bool command(int fd, struct ib_uverbs_cmd_hdr *header, size_t size, unsig
     return device_write(fd, header, size) == (ssize_t)size;
 }
 
+/* False with errno, as of libibverbs, if `mask` has unknown attributes (`reserved` or above) or lacks `needed` ones. */
+static bool has_attributes(uint32_t mask, uint32_t needed, uint32_t reserved)
+{
+    if (mask < reserved && (mask & needed) == needed)
+        return true;
+    errno = mask < reserved ? EINVAL : EOPNOTSUPP;
+    return false;
+}
+
 static struct ibv_xrcd *open_xrcd(struct ibv_context *context, struct ibv_xrcd_init_attr *attributes)
 {
     const uint32_t needed = IBV_XRCD_INIT_ATTR_FD | IBV_XRCD_INIT_ATTR_OFLAGS;
-    if ((attributes->comp_mask & needed) != needed || attributes->comp_mask >= IBV_XRCD_INIT_ATTR_RESERVED) {
-        errno = (attributes->comp_mask & needed) == needed ? EOPNOTSUPP : EINVAL;
+    if (!has_attributes(attributes->comp_mask, needed, IBV_XRCD_INIT_ATTR_RESERVED))
         return NULL;
-    }
     struct domain *domain = calloc(1, sizeof *domain);
     if (!domain)
         return NULL;
@@ -175,17 +182,22 @@ struct ibv_qp *xrc_create_target(struct ibv_context *context, struct ibv_qp_init
     }
     struct create_qp_command create = {.domain = ((struct domain *)attributes->xrcd)->handle,
                                        .type = IBV_QPT_XRC_RECV};
-    return add_target(context, attributes->qp_context, &create.header, sizeof create, IB_USER_VERBS_CMD_CREATE_QP,
-                       &create.response, &create.user_handle);
+    struct ibv_qp *qp = add_target(context, attributes->qp_context, &create.header, sizeof create,
+                                   IB_USER_VERBS_CMD_CREATE_QP, &create.response, &create.user_handle);
+    if (qp) { /* as by libibverbs: librdmacm registers memory in the domain of a target */
+        qp->pd = attributes->pd;
+        qp->send_cq = attributes->send_cq;
+        qp->recv_cq = attributes->recv_cq;
+        qp->srq = attributes->srq;
+    }
+    return qp;
 }
 
 static struct ibv_qp *open_qp(struct ibv_context *context, struct ibv_qp_open_attr *attributes)
 {
     const uint32_t needed = IBV_QP_OPEN_ATTR_XRCD | IBV_QP_OPEN_ATTR_NUM | IBV_QP_OPEN_ATTR_TYPE;
-    if ((attributes->comp_mask & needed) != needed) {
-        errno = EINVAL;
+    if (!has_attributes(attributes->comp_mask, needed, IBV_QP_OPEN_ATTR_RESERVED))
         return NULL;
-    }
     void *qp_context = attributes->comp_mask & IBV_QP_OPEN_ATTR_CONTEXT ? attributes->qp_context : NULL;
     struct open_qp_command open = {.domain = ((struct domain *)attributes->xrcd)->handle,
                                    .number = attributes->qp_num,

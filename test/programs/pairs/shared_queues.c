@@ -382,6 +382,8 @@ static void domain_flags(void)
     NEED(!open_domain(fd, O_CREAT | O_EXCL), "a domain created twice");
     check("errno of a domain created twice", errno, EINVAL);
     struct ibv_qp *qp = create_qp_of_type(1, IBV_QPT_XRC_RECV, NULL, first);
+    check("the target has the domain and queues of its attributes",
+          qp->pd == ends[1].pd && qp->send_cq == ends[1].cq && qp->recv_cq == ends[1].cq, true);
     struct ibv_qp_open_attr open = {.comp_mask = IBV_QP_OPEN_ATTR_XRCD | IBV_QP_OPEN_ATTR_NUM | IBV_QP_OPEN_ATTR_TYPE,
                                     .qp_num = qp->qp_num,
                                     .xrcd = second,
@@ -391,6 +393,13 @@ static void domain_flags(void)
     open.qp_num++;
     NEED(!ibv_open_qp(context, &open), "a target that does not exist");
     check("errno of a target that does not exist", errno, EINVAL);
+    open.qp_num--;
+    open.comp_mask |= IBV_QP_OPEN_ATTR_RESERVED;
+    NEED(!ibv_open_qp(context, &open), "an unknown attribute");
+    check("errno of an unknown attribute", errno, EOPNOTSUPP);
+    open.comp_mask = IBV_QP_OPEN_ATTR_RESERVED;
+    NEED(!ibv_open_qp(context, &open), "an unknown attribute alone");
+    check("errno of an unknown attribute alone", errno, EOPNOTSUPP);
     destroy_qp(qp);
     destroy_qp(opened_qp);
     close_domain(second);
