@@ -75,6 +75,8 @@ interface QpFeed {
 /** Requests of one receive queue or SRQ. */
 interface ReceiveFeed {
   readonly owner: QpObject | SrqObject
+  /** The owner's own. An XRC SRQ has one; another SRQ's are those of its queue pairs. */
+  readonly cqs: readonly CqObject[]
   /** Receives that are not taken, oldest first. */
   readonly pending: WorkRequest[]
   /** Number of reported receives. */
@@ -138,6 +140,9 @@ const sendRequest = ({ ahs, now }: RxeState, feed: QpFeed, words: Uint32Array, a
   }
 }
 
+const cqsOf = ({ parents }: QpObject | SrqObject): CqObject[] =>
+  parents.filter((parent): parent is CqObject => parent.class.name === 'cq')
+
 const isQp = (owner: QpObject | SrqObject): owner is QpObject => 'qpn' in owner.state
 
 /** `words[0]`: `Receive`. */
@@ -192,6 +197,8 @@ export const watchRequests = (
   const { qps, rings, cqs } = state
   const feeds: (QpFeed | undefined)[] = []
   const receiveFeeds = new WeakMap<ReceiveQueue, ReceiveFeed>()
+  /** XRC SRQs that messages have named. Their queue pairs have no CQs. */
+  const xrcSrqs = new Set<SrqObject>()
   /** By CQ: the last reported number of polled completions. */
   const polledCounts = new WeakMap<CqObject, number>()
   /** Buffer for one receive, with more elements than any device allows (max_sge, max_srq_sge). */
@@ -204,7 +211,7 @@ export const watchRequests = (
     if (qp === undefined) return undefined
     const feed: QpFeed = {
       qp,
-      cqs: qp.parents.filter((parent): parent is CqObject => parent.class.name === 'cq'),
+      cqs: cqsOf(qp),
       isDatagram: qp.class.name === 'ud_qp',
       sqSigAll: state.engine().query(row).sqSigAll,
       nextIndex: -1,
@@ -239,7 +246,7 @@ export const watchRequests = (
   const receivesOf = (queue: ReceiveQueue, owner: QpObject | SrqObject | undefined): ReceiveFeed | undefined => {
     let feed = receiveFeeds.get(queue)
     if (feed === undefined && owner !== undefined) {
-      feed = { owner, pending: [], count: 0 }
+      feed = { owner, cqs: cqsOf(owner), pending: [], count: 0 }
       receiveFeeds.set(queue, feed)
     }
     return feed
@@ -253,7 +260,10 @@ export const watchRequests = (
     if (feed === undefined) return undefined
     const posted = pendingReceives(queue)
     const isNew = feed.pending.length < posted
-    if (isNew) for (const cq of feedOf(row)?.cqs ?? []) reportPolled(cq)
+    if (isNew) {
+      for (const cq of feed.cqs) reportPolled(cq)
+      for (const cq of feedOf(row)?.cqs ?? []) reportPolled(cq)
+    }
     while (feed.pending.length < posted) {
       loadReceive(queue, queue.takenIndex + feed.pending.length, words, 0)
       const request = receiveRequest(feed, state.now(), words)
@@ -335,7 +345,9 @@ export const watchRequests = (
   if (selectShared !== undefined)
     work.selectShared = (row, srqn, into) => {
       if (!selectShared(row, srqn, into)) return false
-      receivesOf(rings[row]!.receive, state.srqs.get(state.srqns.rowOf(srqn)))
+      const srq = state.srqs.get(state.srqns.rowOf(srqn))
+      receivesOf(rings[row]!.receive, srq)
+      xrcSrqs.add(srq)
       return true
     }
 
@@ -376,6 +388,7 @@ export const watchRequests = (
     },
     resetShared(srq) {
       receiveFeeds.delete(srq.state.queue)
+      xrcSrqs.delete(srq)
       watcher.queueReset(srq.id)
     },
   }
@@ -394,6 +407,7 @@ export const watchRequests = (
         scanReceives(row)
         for (const cq of feedOf(row)?.cqs ?? []) reportPolled(cq)
       })
+      for (const srq of xrcSrqs) if (srq.context === context) for (const cq of cqsOf(srq)) reportPolled(cq)
     },
   }
 }

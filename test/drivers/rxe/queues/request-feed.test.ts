@@ -179,6 +179,37 @@ it('reports which message consumed which receive of an SRQ, also with XRC', () =
   )
 })
 
+it('reports polled completions of a CQ that only an XRC SRQ has, at the next receive or on request', () => {
+  const m = machine()
+  const p = program(m, 0)
+  const cq = makeCq(p)
+  const mr = register(p, 4096)
+  const initiator = makeInitiator(p, makeCq(p))
+  const xrcd = openDomain(p)
+  const target = makeTarget(p, xrcd)
+  const srq = makeXrcSrq(p, xrcd, cq)
+  connectXrc(initiator, target)
+  const { polls, take } = watch(m)
+  const send = (id: bigint) => {
+    const sges = [sgeOf(mr, 0, 10)]
+    postSend(initiator.send, { opcode: Wr.SEND, id, sges, flags: srq.number << SRQN_SHIFT })
+    m.settle()
+  }
+  postReceive(srq.ring, 3n, [sgeOf(mr, 100, 10)])
+  send(1n)
+  pollAll(cq.ring)
+  take()
+  postReceive(srq.ring, 4n, [sgeOf(mr, 100, 10)])
+  send(2n)
+  assert.deepEqual(
+    take().filter(line => /^polled|receive/.test(line)),
+    ['polled 1', 'posted receive 4', 'completed receive 4 SUCCESS #2 < SEND 2'],
+  )
+  pollAll(cq.ring)
+  polls[0]!.reportContext(p.context)
+  assert.deepEqual(take(), ['polled 2'])
+})
+
 it('a queue pair that was never used is destroyed without a report', () => {
   const { m, a } = pair()
   const { take } = watch(m)
