@@ -2,16 +2,25 @@
  * Devices that follow an interface, with a simulated table of interfaces.
  */
 import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { it } from 'node:test'
-import { createCore } from '../../../src/core/index.ts'
+import { createCore, type Device } from '../../../src/core/index.ts'
+import type { DaemonDevice, Devices } from '../../../src/daemon/devices/devices.ts'
 import { InterfaceFollower } from '../../../src/daemon/devices/follow-interfaces.ts'
+import { HotPlug } from '../../../src/daemon/devices/hot-plug.ts'
+import type { DaemonState } from '../../../src/daemon/state.ts'
 import { identify } from '../../../src/drivers/rxe/address/identity.ts'
 import { createRxeDevice } from '../../../src/drivers/rxe/device.ts'
+import { createSlices } from '../../../src/host/event-loop/slices.ts'
 import type { InterfaceListener, Interfaces, NetworkInterface } from '../../../src/host/net/interfaces.ts'
 import { withFaults } from '../../../src/phy/faults/layer.ts'
 import { createMemorySwitch, memorySwitchBytes } from '../../../src/phy/memory.ts'
 import { plainArena } from '../../../src/wire/arena.ts'
 import { ipv4 } from '../../drivers/rxe/machine.ts'
+import { scratchFolder } from '../../tools.ts'
+
+const folder = scratchFolder()
 
 /** The index of the interface. */
 const INDEX = 7
@@ -28,11 +37,12 @@ const link: NetworkInterface = {
   isBond: false,
 }
 
-/** A table with one interface. `change` adds or removes an address. */
+/** A table with one interface. `change` adds or removes an address, `replace` interfaces. */
 const simulate = (simulated: NetworkInterface, addresses: Uint8Array[] = []) => {
   const listeners: InterfaceListener[] = []
+  const links = new Map([[INDEX, simulated]])
   const interfaces: Interfaces = {
-    links: () => new Map([[INDEX, simulated]]),
+    links: () => links,
     addresses: () => addresses,
     withAddress: () => undefined,
     neighbourOf: () => undefined,
@@ -44,7 +54,12 @@ const simulate = (simulated: NetworkInterface, addresses: Uint8Array[] = []) => 
     else addresses.splice(addresses.indexOf(address), 1)
     for (const listener of listeners) listener.address(INDEX, address, isPresent)
   }
-  return { interfaces, listeners, change }
+  const replace = (index: number, now: NetworkInterface | undefined): void => {
+    if (now === undefined) links.delete(index)
+    else links.set(index, now)
+    for (const listener of listeners) listener.link(index, now)
+  }
+  return { interfaces, listeners, change, replace }
 }
 
 /** Creates devices on one memory link. */
@@ -95,6 +110,38 @@ it('a device that joins an interface takes its address from the first device, an
   b.state.port.close()
   follower.unfollow(b)
   assert.deepEqual(lastBytes(a), [1, 2, 4])
+})
+
+it('a device whose interface is deleted moves to a new interface of the same name', () => {
+  const rxe = deviceMaker()('rxe0', ipv4(10, 0, 0, 1))
+  const { interfaces, replace } = simulate(link)
+  const previous: (number | undefined)[] = []
+  new InterfaceFollower(interfaces, [rxe], (_device, before) => previous.push(before?.interfaceIndex), fail, noMacs)
+  replace(INDEX, undefined)
+  replace(INDEX + 1, { ...link, index: INDEX + 1, name: 'eth8' })
+  assert.equal(rxe.state.identity.interfaceIndex, INDEX)
+  previous.length = 0
+  replace(INDEX + 2, { ...link, index: INDEX + 2 })
+  assert.equal(rxe.state.identity.interfaceIndex, INDEX + 2)
+  assert.equal(rxe.device.ports[0].gids.entries[1]?.ifindex, INDEX + 2)
+  assert.equal(previous[0], INDEX)
+})
+
+it('the state of an interface is in the files of its device', () => {
+  const rxe = deviceMaker()('rxe0', ipv4(10, 0, 0, 1))
+  const { interfaces, replace } = simulate(link)
+  const known: DaemonDevice = { spec: { name: 'rxe0', address: '10.0.0.1' }, device: rxe.device as Device, rxe }
+  const root = join(folder, 'files')
+  const daemon = { root, netlink: { multicast() {} } } as unknown as DaemonState
+  const devices = { all: [known], rxe: [rxe] } as unknown as Devices
+  new HotPlug(devices, createSlices(), () => daemon).start(interfaces)
+  const state = (): string => readFileSync(join(root, 'sys/class/infiniband/rxe0/ports/1/state'), 'latin1')
+  const parent = (): string => readFileSync(join(root, 'sys/class/infiniband/rxe0/parent'), 'latin1')
+  assert.deepEqual([state(), parent()], ['4: ACTIVE\n', 'eth7\n'])
+  replace(INDEX, { ...link, isUp: false, hasCarrier: false })
+  assert.equal(state(), '1: DOWN\n')
+  replace(INDEX, { ...link, name: 'eth9' })
+  assert.deepEqual([state(), parent()], ['4: ACTIVE\n', 'eth9\n'])
 })
 
 it('the MAC of a bond, and MACs of neighbours on the interface, are reported', () => {

@@ -1,0 +1,40 @@
+/*
+ * Starts of a daemon that fail.
+ */
+import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
+import { readdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { scratchFolder } from '../tools.ts'
+
+const folder = scratchFolder()
+const moduleAt = (path: string): string => JSON.stringify(new URL(`../../src/daemon/${path}.js`, import.meta.url).href)
+
+/** Starts a daemon without devices; `fault`: its fault rules. The process ends if nothing is left open. */
+const script = (fault: string, failsToWrite: boolean): string => `
+  import { startDaemon } from ${moduleAt('daemon')}
+  import { HotPlug } from ${moduleAt('devices/hot-plug')}
+  if (${failsToWrite}) HotPlug.prototype.start = () => { throw new Error('the disk is full') }
+  const config = { devices: [], fault: ${JSON.stringify(fault)}, link: 'udp' }
+  const socket = ${JSON.stringify(join(folder, 'sock'))}
+  startDaemon({ socket, config, endWithLastClient: false }).catch(error => console.log(error.message))
+`
+
+for (const [title, fault, failsToWrite, message] of [
+  ['before it listens', 'device=none,drop=1', false, /there is no "none"/],
+  ['when it writes its files', '', true, /^the disk is full$/m],
+] as const)
+  test(`a start that fails ${title} leaves nothing that keeps its process, and no files`, () => {
+    const { stdout, signal } = spawnSync(
+      process.execPath,
+      ['--input-type=module', '--eval', script(fault, failsToWrite)],
+      { encoding: 'utf8', timeout: 20_000 },
+    )
+    assert.match(stdout, message)
+    assert.equal(signal, null, 'the process ends')
+    assert.deepEqual(
+      readdirSync(folder).filter(name => name !== 'sock.lock'),
+      [],
+    )
+  })
