@@ -6,9 +6,12 @@ import { isMappedIpv4 } from '../wire/address.ts'
 /** Default maximum of shown bytes. */
 export const MAX_BYTES = 32
 
-/** At most `max` bytes in hexadecimal; if there are more, followed by the number of bytes. */
+export const hexBytes = (bytes: Uint8Array): string =>
+  Array.from(bytes, byte => byte.toString(16).padStart(2, '0')).join('')
+
+/** At most `max` bytes in hexadecimal; if there are more, followed by the number of bytes. `(no bytes)`: none. */
 export const bytesText = (bytes: Uint8Array, max: number = MAX_BYTES): string => {
-  const shown = Array.from(bytes.subarray(0, max), byte => byte.toString(16).padStart(2, '0')).join('')
+  const shown = hexBytes(bytes.subarray(0, max))
   return bytes.length > max ? `${shown}… (${bytes.length} bytes)` : shown || '(no bytes)'
 }
 

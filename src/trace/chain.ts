@@ -58,7 +58,7 @@ export const decodeChain = (call: DecodedCall, maxBytes: number, record: TraceRe
   const pointedMemory = pointedMemoryOf(record)
   const entries = requested.map((entry, index) => {
     const { classId, call: number, message } = entry
-    const answer = index < count ? (answered?.[index]?.message ?? new Uint8Array()) : new Uint8Array()
+    const answer = (index < count ? answered?.[index]?.message : undefined) ?? new Uint8Array()
     const memory = pointedMemory(index, 'in')
     const written = pointedMemory(index, 'out')
     const context = { memory, written, declared: record.call?.declared }

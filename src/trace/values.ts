@@ -5,7 +5,7 @@
  */
 import type { AnyRecord, AnyValue, Attributes, Enumeration, Fields, Kind } from '../spec/schema/schema.ts'
 
-import { bytesText, gidText, groups, MAX_BYTES } from './bytes.ts'
+import { bytesText, gidText, groups, hexBytes, MAX_BYTES } from './bytes.ts'
 
 /** Names of hexadecimal numbers: keys, QP numbers, PSNs, masks. Numbers of 24 bits are always hexadecimal. */
 const HEX_NAME = /(key|Qpn|Psn|qpNum|Mask)$/
@@ -116,7 +116,7 @@ export const valueJson = (type: Kind, value: AnyValue): unknown => {
       return String(value)
     case 'bytes':
     case 'blob':
-      return bytesText(value as Uint8Array, Number.POSITIVE_INFINITY).replace('(no bytes)', '')
+      return hexBytes(value as Uint8Array)
     case 'enum':
       return enumText(type.enumeration, Number(value))
     case 'flags':

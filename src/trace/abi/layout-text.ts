@@ -7,7 +7,7 @@ import { CtxArguments, CtxInterface, CtxSend } from '../../spec/drivers/ctx.ts'
 import { type AnyRecord, type Fields, recordSize, sizeOf } from '../../spec/schema/schema.ts'
 import { callOfRequest } from '../../uapi/object/format.ts'
 import type { TraceRecord } from '../../uapi/tool.ts'
-import { bytesText } from '../bytes.ts'
+import { bytesText, hexBytes } from '../bytes.ts'
 import { readValue } from '../message.ts'
 import { type Style, valueJson, valueText } from '../values.ts'
 import { type AttributeLayout, type ChainParts, type MessageParts, type MessageSource, splitMessage } from './layout.ts'
@@ -289,7 +289,7 @@ const contentJson = (attribute: AttributeLayout): Record<string, unknown> => {
     return { entries: chain.entries.map(({ entry, message }) => ({ ref: entry.ref ?? null, ...messageJson(message) })) }
   if (type !== undefined && value !== undefined)
     return { value: isEntryNumber(attribute) ? { entry: value } : valueJson(type, value) }
-  return bytes === undefined ? {} : { bytes: bytesText(bytes, Number.POSITIVE_INFINITY).replace('(no bytes)', '') }
+  return bytes === undefined ? {} : { bytes: hexBytes(bytes) }
 }
 
 const attributeJson = (attribute: AttributeLayout): Record<string, unknown> => {
@@ -302,8 +302,7 @@ const attributeJson = (attribute: AttributeLayout): Record<string, unknown> => {
     ...(address !== undefined && { address: hex(address) }),
     ...(written !== 0 && { written }),
     ...contentJson(attribute),
-    ...(chain !== undefined &&
-      chain.undecoded.length > 0 && { undecoded: bytesText(chain.undecoded, chain.undecoded.length) }),
+    ...(chain !== undefined && chain.undecoded.length > 0 && { undecoded: hexBytes(chain.undecoded) }),
   }
 }
 
@@ -317,7 +316,7 @@ const messageJson = ({
   ...header,
   flags: bitNames(MessageFlag, flags),
   attributes: attributes.map(attributeJson),
-  ...(undecoded.length > 0 && { undecoded: bytesText(undecoded, undecoded.length) }),
+  ...(undecoded.length > 0 && { undecoded: hexBytes(undecoded) }),
 })
 
 /** `message` and `answer` of a call of the object dialect. */

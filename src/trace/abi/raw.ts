@@ -13,7 +13,7 @@ import { findCommand } from '../../uapi/linux/command.ts'
 import { findMethod } from '../../uapi/linux/ioctl-message.ts'
 import { viewOf } from '../../uapi/scalar.ts'
 import type { TraceRecord } from '../../uapi/tool.ts'
-import { bytesText } from '../bytes.ts'
+import { hexBytes } from '../bytes.ts'
 import { createdOf, decodeRecord } from '../decode.ts'
 import type { Style } from '../values.ts'
 import { driverLines, indented, objectJson, objectLines } from './layout-text.ts'
@@ -290,7 +290,7 @@ export const rawLines = (record: TraceRecord, style: Style): string[] => {
 const memoryJson = ({ address, bytes, length }: MemoryRange): Record<string, unknown> => ({
   address: hex(address),
   length,
-  bytes: bytesText(bytes, Number.POSITIVE_INFINITY).replace('(no bytes)', ''),
+  bytes: hexBytes(bytes),
 })
 
 /**

@@ -43,14 +43,14 @@ const checkWorkRequests = (args: AnyValues, tail: Uint8Array): void => {
 /** Reads a list, such as a table of work queues: the struct has log2 of the list's length. Zeros may follow. */
 const readList = (
   { name, in: { tailLogAt } }: WriteCommand,
-  type: Kind,
+  type: Kind & { readonly kind: 'list' },
   request: Uint8Array,
   tail: Uint8Array,
 ): AnyValue => {
-  const log = viewOf(request).getUint32(tailLogAt ?? 0, true)
+  const log = viewOf(request).getUint32(tailLogAt!, true)
   if (log > MAX_LOG_TABLE_SIZE)
     throw new CallError('EINVAL', `${name}: a list of 2^${log} records is longer than 2^${MAX_LOG_TABLE_SIZE}`)
-  const size = (1 << log) * (type.kind === 'list' ? recordSize(type.fields) : 1)
+  const size = (1 << log) * recordSize(type.fields)
   if (size > tail.length)
     throw new CallError('ENOSPC', `${name}: a list of 2^${log} records does not fit the ${tail.length} bytes there`)
   if (!isZero(tail.subarray(size))) throw new CallError('EOPNOTSUPP', `${name}: bytes after the list are not 0`)

@@ -104,7 +104,7 @@ export const GidEntry = {
   ifindex: at(28, u32(0)),
 }
 
-/** Handles for which a client in another process has a buffer. The number is arbitrary. */
+/** A client in another process has a buffer for at most this many handles. The number is arbitrary. */
 const MAX_HANDLES = 0xfff8
 /** A Linux attribute has at most 65,535 bytes, a GidEntry 32. */
 const MAX_GID_ENTRIES = 0x7ff
