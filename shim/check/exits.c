@@ -1,6 +1,6 @@
 /*
- * _exit, _Exit, abort and failed assertions, for `userdma check`: kept reports (reports.c) are sent before the process
- * ends without atexit(3).
+ * Ends of a program without atexit(3), for `userdma check`: _exit, _Exit, abort, failed assertions, exec, and signals
+ * of faults. Kept reports (reports.c) are sent first.
  *
  * _exit and abort may be called in a signal handler that has interrupted a holder of a lock. Signals are blocked while
  * the session's lock is held, and requests_lock() gives up after some attempts. An alternate signal stack may be too
@@ -8,8 +8,10 @@
  */
 #define _GNU_SOURCE
 #include "../shim.h"
-#include "outstanding.h"
+#include "requests.h"
 
+#include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -17,6 +19,38 @@ static void send_reports(void)
 {
     if (UNLIKELY(shim_records_stacks) && !shim_is_other_process() && !shim_on_signal_stack())
         outstanding_report();
+}
+
+/* Before exec (shim/frees/frees.c). */
+EXPORT void userdma_ends(void)
+{
+    send_reports();
+}
+
+/* The action is the default one again (SA_RESETHAND): after the return a fault recurs, and ends the program. */
+static void on_fault(int signal, siginfo_t *info, void *context)
+{
+    (void)context;
+    const int saved = errno;
+    send_reports();
+    if (info->si_code <= 0) /* sent, as by abort(3), so it does not recur */
+        raise(signal);
+    errno = saved;
+}
+
+/*
+ * The C library's allocator ends a program by its own abort, which the shim does not see, and the use of freed memory
+ * may fault. Not on an alternate stack, which may be small: after an overflow of the stack nothing is sent.
+ */
+void exits_watch_faults(void)
+{
+    static const int signals[] = {SIGSEGV, SIGBUS, SIGABRT};
+    const struct sigaction watch = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_RESETHAND};
+    for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++) {
+        struct sigaction action;
+        if (sigaction(signals[i], NULL, &action) == 0 && action.sa_handler == SIG_DFL)
+            sigaction(signals[i], &watch, NULL);
+    }
 }
 
 EXPORT void _exit(int status)

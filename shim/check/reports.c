@@ -34,11 +34,14 @@ void report_later(struct report *report)
     stack_take_native(&report->stack);
     if (!requests_lock())
         return;
+    const bool is_first = waiting_count == 0;
     if (waiting_count < MAX_WAITING) {
         waiting[waiting_count] = *report;
         __atomic_store_n(&waiting_count, waiting_count + 1, __ATOMIC_RELEASE);
     }
     requests_unlock();
+    if (is_first)
+        exits_watch_faults();
 }
 
 void report_send(struct report *report)

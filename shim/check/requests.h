@@ -8,7 +8,7 @@
  *   unwind.c       walks of the caller's stack
  *   reports.c      reports to the daemon
  *   outstanding.c  posts, completions, frees, forks
- *   exits.c        _exit, _Exit, abort and failed assertions
+ *   exits.c        ends of the program that run no functions of atexit(3)
  */
 #ifndef USERDMA_REQUESTS_H
 #define USERDMA_REQUESTS_H
@@ -140,6 +140,11 @@ void report_later(struct report *report);
 void report_send(struct report *report);
 /* In the child of a fork. */
 void reports_forget_all(void);
+
+/* ---- exits.c ---- */
+
+/* A report is kept: sends it before the default action of a signal of faults, or of SIGABRT, ends the program. */
+void exits_watch_faults(void);
 
 /* ---- outstanding.c ---- */
 

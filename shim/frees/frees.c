@@ -1,6 +1,7 @@
 /*
  * A preload library for `userdma check`: tells the shim (shim/check/ranges.c) which blocks the program frees while it
- * has outstanding requests. Without outstanding requests, a free costs one more load.
+ * has outstanding requests. Without outstanding requests, a free costs one more load. Before exec it tells the shim
+ * (shim/check/exits.c) to send the reports about such blocks.
  *
  * The allocator's functions are looked up when libraries are initialised, never in an allocation: dlsym may allocate,
  * and some allocators call dlsym. Blocks that are freed earlier are leaked.
@@ -10,9 +11,12 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <malloc.h>
+#include <stdarg.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define EXPORT __attribute__((visibility("default")))
 #define LIKELY(x) __builtin_expect(!!(x), 1)
@@ -21,13 +25,28 @@
 /* Of the shim (shim/check/ranges.c). Absent if the shim is not loaded. */
 __attribute__((weak, visibility("default"))) extern uint32_t userdma_outstanding;
 __attribute__((weak, visibility("default"))) void userdma_freed(void *block, size_t bytes);
+/* Of the shim (shim/check/exits.c). */
+__attribute__((weak, visibility("default"))) void userdma_ends(void);
 
 static __typeof__(&free) next_free;
 static __typeof__(&realloc) next_realloc;
+static __typeof__(&execve) next_execve;
+static __typeof__(&execv) next_execv;
+static __typeof__(&execvp) next_execvp;
+static __typeof__(&execvpe) next_execvpe;
+static __typeof__(&fexecve) next_fexecve;
+
+/* The next library's function. A child of fork must not call dlsym, which takes locks: `look_up` has run before. */
+#define NEXT(name) (next_##name ? next_##name : (__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
 /* Before the program's constructors: they may free. */
-__attribute__((constructor(101))) static void look_up_allocator(void)
+__attribute__((constructor(101))) static void look_up(void)
 {
+    next_execve = (__typeof__(&execve))dlsym(RTLD_NEXT, "execve");
+    next_execv = (__typeof__(&execv))dlsym(RTLD_NEXT, "execv");
+    next_execvp = (__typeof__(&execvp))dlsym(RTLD_NEXT, "execvp");
+    next_execvpe = (__typeof__(&execvpe))dlsym(RTLD_NEXT, "execvpe");
+    next_fexecve = (__typeof__(&fexecve))dlsym(RTLD_NEXT, "fexecve");
     next_realloc = (__typeof__(&realloc))dlsym(RTLD_NEXT, "realloc");
     next_free = (__typeof__(&free))dlsym(RTLD_NEXT, "free");
 }
@@ -81,4 +100,81 @@ EXPORT void *reallocarray(void *block, size_t count, size_t size)
         return NULL;
     }
     return realloc(block, bytes);
+}
+
+/* ---- exec ---- */
+
+static void ending(void)
+{
+    const int saved = errno;
+    if (userdma_ends)
+        userdma_ends();
+    errno = saved;
+}
+
+EXPORT int execve(const char *path, char *const arguments[], char *const environment[])
+{
+    ending();
+    return NEXT(execve)(path, arguments, environment);
+}
+
+EXPORT int execv(const char *path, char *const arguments[])
+{
+    ending();
+    return NEXT(execv)(path, arguments);
+}
+
+EXPORT int execvp(const char *file, char *const arguments[])
+{
+    ending();
+    return NEXT(execvp)(file, arguments);
+}
+
+EXPORT int execvpe(const char *file, char *const arguments[], char *const environment[])
+{
+    ending();
+    return NEXT(execvpe)(file, arguments, environment);
+}
+
+EXPORT int fexecve(int fd, char *const arguments[], char *const environment[])
+{
+    ending();
+    return NEXT(fexecve)(fd, arguments, environment);
+}
+
+/* Declares `arguments`: `first` and the variadic arguments up to NULL. `list` is then after the NULL. */
+#define COLLECT_ARGUMENTS(first, list)                                                                                 \
+    size_t count = 1;                                                                                                  \
+    va_list counted;                                                                                                   \
+    va_start(counted, first);                                                                                          \
+    while (va_arg(counted, const char *))                                                                              \
+        count++;                                                                                                       \
+    va_end(counted);                                                                                                   \
+    char *arguments[count + 1];                                                                                        \
+    va_list list;                                                                                                      \
+    va_start(list, first);                                                                                             \
+    arguments[0] = (char *)(uintptr_t)first;                                                                           \
+    for (size_t i = 1; i <= count; i++)                                                                                \
+        arguments[i] = va_arg(list, char *);
+
+EXPORT int execl(const char *path, const char *first, ...)
+{
+    COLLECT_ARGUMENTS(first, list)
+    va_end(list);
+    return execv(path, arguments);
+}
+
+EXPORT int execlp(const char *file, const char *first, ...)
+{
+    COLLECT_ARGUMENTS(first, list)
+    va_end(list);
+    return execvp(file, arguments);
+}
+
+EXPORT int execle(const char *path, const char *first, ...)
+{
+    COLLECT_ARGUMENTS(first, list)
+    char *const *environment = va_arg(list, char *const *);
+    va_end(list);
+    return execve(path, arguments, environment);
 }

@@ -105,6 +105,35 @@ static void ends_by_assertion(void)
     assert(!"reached");
 }
 
+static void ends_by_fault(void)
+{
+    free_posted();
+    char *volatile nowhere = (char *)8;
+    *nowhere = 1;
+}
+
+static void ends_by_signal(void)
+{
+    free_posted();
+    raise(SIGSEGV);
+}
+
+/* The C library's allocator calls its own abort. */
+static void ends_by_allocator(void)
+{
+    free_posted();
+    void (*volatile release)(void *) = free;
+    void *volatile twice = malloc(64);
+    release(twice);
+    release(twice);
+}
+
+static void ends_by_exec(void)
+{
+    free_posted();
+    execlp("true", "true", NULL);
+}
+
 /* A child of vfork shares its parent's memory, and must not send the parent's reports. */
 static void ends_child(void)
 {
@@ -463,6 +492,10 @@ static const struct {
     {"ends_at_once", ends_at_once},
     {"ends_quickly", ends_quickly},
     {"ends_by_abort", ends_by_abort},
+    {"ends_by_allocator", ends_by_allocator},
+    {"ends_by_exec", ends_by_exec},
+    {"ends_by_fault", ends_by_fault},
+    {"ends_by_signal", ends_by_signal},
     {"ends_by_assertion", ends_by_assertion},
     {"ends_child", ends_child},
     {"unpolled", unpolled},

@@ -19,6 +19,10 @@ describe('memory of outstanding requests', { skip: lacking(program) }, () => {
     ['ends_quickly', 'buffer-freed'],
     ['ends_by_abort', 'buffer-freed'],
     ['ends_by_assertion', 'buffer-freed'],
+    ['ends_by_allocator', 'buffer-freed'],
+    ['ends_by_exec', 'buffer-freed'],
+    ['ends_by_fault', 'buffer-freed'],
+    ['ends_by_signal', 'buffer-freed'],
     ['ends_child', 'buffer-freed'],
     ['unpolled', 'buffer-freed'],
     ['built', 'buffer-freed'],
@@ -35,6 +39,12 @@ describe('memory of outstanding requests', { skip: lacking(program) }, () => {
         stderr,
       )
     })
+
+  it('a program with a kept report ends by its signal', async t => {
+    const ends = 'for i in ends_by_fault ends_by_signal ends_by_allocator ends_by_exec'
+    const { stdout, stderr } = await checkScript(t, `${ends}; do ${program} $i >&2; echo $?; done`)
+    assert.equal(stdout, '139\n139\n134\n0\n', stderr)
+  })
 
   it('nothing is found in programs without such mistakes', async t => {
     const cases = [
