@@ -203,6 +203,7 @@ export class CmMachine {
   beginRequest(connection: CmConnection): bigint {
     // If `tid` is not 0, the connection has sent a request before.
     if (connection.tid !== 0n) this.registry.renew(connection)
+    connection.lastReply = undefined
     return this.transactionId(connection)
   }
 

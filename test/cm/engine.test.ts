@@ -293,6 +293,33 @@ describe('losses', () => {
     pair.exchange()
     assert.equal(active.state, 'REP_RCVD')
   })
+
+  test('the MRA for a duplicate REP is of this REQ, also if the connection was rejected before', () => {
+    const active = start()
+    for (const isLast of [false, true]) {
+      pair.exchange()
+      const passive = onlyEvent(pair.b).connection
+      pair.b.engine.reply(passive, offer(0x22), pair.now)
+      pair.exchange()
+      pair.a.engine.delayOnDuplicate(active, 10)
+      pair.expire()
+      const [rep] = pair.collect()
+      pair.deliver(rep!)
+      pair.lose()
+      pair.deliver(rep!)
+      const [mra] = parsed(pair.collect())
+      assert.ok(mra?.name === 'MRA')
+      assert.deepEqual([mra.localId, mra.remoteId], [active.localId, passive.localId])
+      pair.exchange()
+      if (isLast) continue
+      pair.a.engine.reject(active, { reason: rejReason.CONSUMER_DEFINED }, pair.now)
+      pair.exchange()
+      pair.b.engine.destroy(passive, pair.now)
+      pair.a.events()
+      pair.b.events()
+      pair.a.engine.connect(active, request(0x11), pair.now)
+    }
+  })
 })
 
 describe('a peer that answers with MRAs', () => {
