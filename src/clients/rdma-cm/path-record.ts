@@ -63,7 +63,7 @@ export const pathRecord = (id: Identifier): RecordOf<typeof CmPathRecord>[] => {
   view.setUint16(FieldAt.PKEY, DEFAULT_PKEY)
   record[FieldAt.MTU] = EXACTLY | device.device.ports[0]!.attributes.activeMtu
   record[FieldAt.RATE] = EXACTLY
-  record[FieldAt.PACKET_LIFE_TIME] = EXACTLY | PACKET_LIFE_TIME
+  record[FieldAt.PACKET_LIFE_TIME] = EXACTLY | (id.packetLifeTime ?? PACKET_LIFE_TIME)
   return [{ flags: FLAGS, reserved: 0, record }]
 }
 

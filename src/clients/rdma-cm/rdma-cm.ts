@@ -221,6 +221,8 @@ export class RdmaCm implements EventHost {
     if (id.state !== 'ADDR_RESOLVED')
       throw new CallError('EINVAL', `cm_id.resolveRoute: the identifier is in state ${id.state}, not ADDR_RESOLVED`)
     id.state = 'ROUTE_RESOLVED'
+    // As on Linux, half the ACK timeout. The REQ carries it, so the peer's ACK timeout is as long. 0 means no timeout.
+    id.packetLifeTime = id.ackTimeout ? id.ackTimeout - 1 : undefined
     const { device, localGid, remoteGid } = id
     if (device && localGid && remoteGid) id.neighbour = this.devices.neighbourOf(device, localGid, remoteGid)
     this.#notify(id, ROUTE_RESOLVED, {})
@@ -546,7 +548,8 @@ export class RdmaCm implements EventHost {
     this.#bound.get(device)?.add(id)
   }
 
-  #pathOf({ device, localGid, remoteGid, flowLabel, trafficClass, chosenPath }: Identifier): CmPath {
+  #pathOf(id: Identifier): CmPath {
+    const { device, localGid, remoteGid, flowLabel, trafficClass, chosenPath, packetLifeTime } = id
     if (device === undefined || localGid === undefined || remoteGid === undefined)
       throw new CallError('EINVAL', 'cm_id.connect: the address is not resolved')
     if (chosenPath !== undefined) {
@@ -559,7 +562,8 @@ export class RdmaCm implements EventHost {
         )
       return { device: device.number, ...chosenPath.path }
     }
-    return pathThrough(device, { localGid, remoteGid, flowLabel, trafficClass, pkey: DEFAULT_PKEY })
+    const path = pathThrough(device, { localGid, remoteGid, flowLabel, trafficClass, pkey: DEFAULT_PKEY })
+    return packetLifeTime === undefined ? path : { ...path, packetLifeTime }
   }
 
   #receive(device: CmDevice, mad: Uint8Array, from: MadAddress): void {

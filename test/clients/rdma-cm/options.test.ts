@@ -55,6 +55,34 @@ describe('an option', () => {
   })
 })
 
+describe('the ACK timeout', () => {
+  it('is twice the packet life time of the route that is resolved afterwards, also for the peer', () => {
+    const { network, a, b } = twoHosts()
+    const listener = b.listen(ip4(2, PORT))
+    // 0 is no timeout. The default packet life time is 2^16, so the default ACK timeout is 2^17.
+    for (const [timeout, peerTimeout] of [
+      [20, 20],
+      [0, 17],
+    ] as const) {
+      const id = a.create()
+      assert.equal(set(a, id, ID, ACK_TIMEOUT, Uint8Array.of(timeout)), 'ok')
+      a.resolve(id, ip4(2, PORT))
+      const [path] = pathRecord(id)
+      assert.equal(path?.record[At.LIFE_TIME - At.RECORD], EXACTLY | (peerTimeout - 1))
+      a.cm.connect(id, parametersOf(0x11))
+      network.settle()
+      const [request] = b.requests(listener)
+      assert.equal(request?.connection?.agreed.ackTimeout, peerTimeout)
+      assert.ok(request)
+      a.cm.destroy(id)
+      b.cm.destroy(request)
+      network.settle()
+    }
+    b.cm.destroy(listener)
+    assertNothingLeft(network)
+  })
+})
+
 /** Offsets in struct ib_path_rec_data, whose PathRecord begins at 8, and its size. */
 const At = {
   FLAGS: 0,
