@@ -187,6 +187,14 @@ test('lines with a type error do not compile, their corrections do', () => {
   assert.deepEqual([...refused], wrong, stdout)
 })
 
+test('a CommonJS file in TypeScript compiles with `module: nodenext`', () => {
+  write(
+    'common.cts',
+    "import userdma = require('userdma')\nexport const opening: Promise<userdma.Device> = userdma.open()",
+  )
+  node(join(installed('typescript'), 'bin', 'tsc'), ...nodeModules, '--types', 'node', 'common.cts')
+})
+
 test('the oldest TypeScript compiles a program', { skip: !existsSync(oldest) && 'it is not installed' }, () => {
   write(
     'typed.ts',
