@@ -86,7 +86,7 @@ export class Listeners {
     return best
   }
 
-  /** A listener at this device that is bound by AF_IB to this GID or a wildcard. Requests to it have no rdma_cm header. */
+  /** A listener of the device that is bound by AF_IB to this GID or a wildcard. Its requests have no rdma_cm header. */
   findIb(serviceId: bigint, gid: Uint8Array, device: CmDevice | undefined): Identifier | undefined {
     for (const id of this.#services.get(serviceId)?.ids ?? []) {
       const { source, onlyDevice } = id

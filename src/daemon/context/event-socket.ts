@@ -6,8 +6,8 @@
  * When an object is destroyed, libibverbs waits until the program has acknowledged as many events as it has read. So
  * `withdraw` must know exactly which records are unread. `withdraw` fetches a copy of the peer end (pidfd_getfd),
  * receives all packets, and sends the records of other objects again in the same order. If the program has closed its
- * last copy of the peer end, the kernel only tells whether records were unread (ECONNRESET), so only the newest record is
- * known to be unread. In a program that reads each event before it requests the next one, there are no others.
+ * last copy of the peer end, the kernel only tells whether records were unread (ECONNRESET), so only the newest record
+ * is known to be unread. In a program that reads each event before it requests the next one, there are no others.
  *
  * To fetch the peer end, the daemon needs a process and a descriptor number. Calls with the descriptor as argument tell
  * both (`setPeerEnd`). Otherwise `prepareWithdraw` searches the descriptors of processes, in slices.

@@ -48,8 +48,8 @@ export interface NetlinkSocket {
   /** Sends a datagram. Drops it if it does not fit in the socket, or NLMSG_OVERRUN must be sent first. */
   send(datagram: Uint8Array): void
   /**
-   * Sends the first datagrams now, the others in slices, when they fit. Throws what `datagrams` throws now; if it throws
-   * later, the socket hangs up.
+   * Sends the first datagrams now, the others in slices, when they fit. Throws what `datagrams` throws now. If it
+   * throws later, the socket hangs up.
    */
   sendList(datagrams: Datagrams): void
   close(): void
