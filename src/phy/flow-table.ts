@@ -5,8 +5,8 @@
  * its runs are in flight, it exists until they have arrived, because their receiver reads its record.
  */
 import { ROCE_UDP_PORT } from '../spec/wire/headers.ts'
-import type { Flow } from '../wire/icrc.ts'
-import { makeFlow } from '../wire/icrc.ts'
+import { isSameAddress } from '../wire/address.ts'
+import { type Flow, makeFlow } from '../wire/icrc.ts'
 import { addressWords, createKeyTable } from './key-table.ts'
 import type { FlowAddress } from './port.ts'
 
@@ -62,11 +62,6 @@ const isIpv4 = (words: Uint32Array, at: number): boolean =>
 
 /** Throws a RangeError for addresses that are not both IPv4 or both IPv6. */
 const icrcFlow = (address: FlowAddress): Flow => makeFlow({ ...address, destinationPort: ROCE_UDP_PORT })
-
-const isSameAddress = (a: Uint8Array, b: Uint8Array): boolean => {
-  for (let i = 0; i < 4 * ADDRESS_WORDS; i++) if (a[i] !== b[i]) return false
-  return true
-}
 
 const isSameRecord = (a: FlowAddress, b: FlowAddress): boolean =>
   a.sourcePort === b.sourcePort &&

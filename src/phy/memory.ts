@@ -385,6 +385,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
           hasUnreleased = true
           return true
         }
+        // Nothing was delivered, so no `release` follows: runs with wrong ICRCs are released here.
         if (!hasUnreleased) releaseDelivered()
         return false
       },

@@ -121,7 +121,7 @@ export const nextDeadline = (t: Timers): number => {
 }
 
 /** The deadline of the timer that `takeExpired` returned last. */
-export const lastDeadline = (t: Timers): number => t.lastTaken
+export const takenDeadline = (t: Timers): number => t.lastTaken
 
 /** Takes a timer that has expired by `now`; returns its row, or -1 if there is none. */
 export const takeExpired = (t: Timers, now: number): number => {

@@ -89,12 +89,12 @@ export const parseFrame = (bytes: Uint8Array): Frame => {
   const end = isIpv4 ? ip + view.getUint16(ip + 2) : udp + view.getUint16(ip + 4)
   if (end > bytes.length) return opaque('shorter than its IP length')
   if (end < udp + UDP_BYTES || view.getUint16(udp + 4) !== end - udp) return opaque('UDP length')
-  const [from, to, size] = isIpv4 ? [ip + 12, ip + 16, 4] : [ip + 8, ip + 24, 16]
+  const [sourceAt, destinationAt, size] = isIpv4 ? [ip + 12, ip + 16, 4] : [ip + 8, ip + 24, 16]
   const fields: FrameFields = {
     destinationMac: copy(bytes, 0, 6),
     sourceMac: copy(bytes, 6, 12),
-    source: copy(bytes, from, from + size),
-    destination: copy(bytes, to, to + size),
+    source: copy(bytes, sourceAt, sourceAt + size),
+    destination: copy(bytes, destinationAt, destinationAt + size),
     sourcePort: view.getUint16(udp),
     destinationPort: view.getUint16(udp + 2),
     trafficClass: isIpv4 ? view.getUint8(ip + 1) : (view.getUint16(ip) >> 4) & 0xff,

@@ -1,15 +1,13 @@
 /* Limits of reordering, and the header bytes that a rate limit counts. */
 
 import { isMappedIpv4 } from '../../wire/address.ts'
-import { IPV4_BYTES, IPV6_BYTES } from '../../wire/ip.ts'
+import { IPV4_BYTES, IPV6_BYTES, UDP_BYTES } from '../../wire/ip.ts'
 import type { FlowAddress } from '../port.ts'
 
 /** A reordered packet leaves when a random number of packets, 1 to this many, have overtaken it. */
 export const MAX_REORDER_DISTANCE = 8
 /** µs after which a reordered packet leaves anyway. If the packet is also delayed, this is added to its delay. */
 export const MAX_REORDER_DELAY = 1000
-
-const UDP_BYTES = 8
 
 export const ipUdpHeaderBytes = ({ source }: FlowAddress): number =>
   UDP_BYTES + (isMappedIpv4(source) ? IPV4_BYTES : IPV6_BYTES)

@@ -248,6 +248,7 @@ export const createUdpReceiving = (
         while (cursor < filled) if (deliver(run)) return true
         reuseBuffers()
         if (fillBuffers()) continue
+        // Nothing was delivered, so no `release` follows.
         if (!hasUnreleased) beginPoll()
         return false
       }

@@ -29,7 +29,7 @@ import { growWindow, shrinkWindow } from '../flow-control/peer-window.ts'
 import { psnAdd, psnDistance } from '../psn.ts'
 import { goBack } from '../scheduling.ts'
 import { type EngineState, PACKET_WEIGHT, readPartPackets, schedule } from '../state.ts'
-import { clearTimer, lastDeadline, setTimer } from '../timers.ts'
+import { clearTimer, setTimer, takenDeadline } from '../timers.ts'
 import { Send } from '../types.ts'
 import { completeOldest, failOldest, onDrained } from './completion.ts'
 
@@ -469,7 +469,7 @@ export const onTimer = (s: EngineState, row: number, now: number): void => {
     return
   }
   if (w[base + QP.REQ_HEAD] === 0 || w[base + QP.REQ_PSN] === w[base + QP.COMP_PSN]) return
-  const lateness = now - lastDeadline(s.timers)
+  const lateness = now - takenDeadline(s.timers)
   if (lateness > 0 && (w[base + QP.REQ_FLAGS] & ReqFlag.LATE) === 0) {
     w[base + QP.REQ_FLAGS] |= ReqFlag.LATE
     setTimer(s.timers, row, now + Math.min(lateness, ackTimeouts[w[base + QP.TIMEOUT]]))
