@@ -18,7 +18,7 @@ export interface PeerWindows {
   lastWaiting: Int32Array
   /** By window: if the first waiting row was polled and too few bytes were free, the bytes that it needs; else 0. */
   neededByFirst: Int32Array
-  /** By window: whether the queue began, or bytes were acknowledged, since the last check for silent peers. */
+  /** By window: whether the queue began, or bytes in flight became fewer, since the last check for silent peers. */
   hasProgress: Uint8Array
   /** Windows with waiting rows. */
   readonly waitingWindows: number[]
