@@ -3,12 +3,19 @@
  * methods of queue pairs with a `sendCq`: each request gets an id, by which the completion finds the promise.
  */
 import { QpState } from '../../spec/enums.ts'
-import { checkOptions, type KnownOptions } from '../arguments/options.ts'
+import { checkOptions, checkRecord, type KnownOptions } from '../arguments/options.ts'
 import type { ImmediateOptions, InvalidateOptions, SendOptions } from '../arguments/request-options.ts'
 import { type CompletionQueue, cqPlan } from '../cq/completion-queue.ts'
 import { invalidArgument, RdmaError, withoutObject } from '../error.ts'
 import type { Slice } from '../mr/region.ts'
-import { type DeviceContext, destroyUnlessRemoved, make, type Plan } from '../plan.ts'
+import {
+  type DeviceContext,
+  destroyUnlessRemoved,
+  make,
+  type Plan,
+  type SourceIdentity,
+  sourceIdentity,
+} from '../plan.ts'
 import type { BareQueuePair, QueuedQp, QueuePairOptions } from '../qp/queue-pair.ts'
 import { connectionRestarts, restartsOf } from './request-error.ts'
 import { type CompletedRequest, RequestPromises } from './request-promises.ts'
@@ -86,7 +93,7 @@ export const promiseMethod = (name: string, post: PostMethod, optionsIndex: numb
 
 /** Throws RdmaError EINVAL for `id` and `signaled`, and for options that are not an object. */
 const refuseReservedOptions = (call: string, options: unknown): void => {
-  if (typeof options !== 'object' || options === null) checkOptions(call, 'options', options as object, {})
+  checkRecord(call, 'options', options, 'give { fence: true }, or nothing')
   const option = reservedOptions.find(name => Object.hasOwn(options as object, name))
   if (option !== undefined)
     throw invalidArgument(
@@ -103,7 +110,7 @@ interface WithPromises extends QueuedQp {
   readonly promises: RequestPromises
 }
 
-/** The queue pair belongs to a connection by address: sets the hints of its errors, if its requests return promises. */
+/** Sets the hints in errors of a connection's queue pair. Does nothing if its requests return no promises. */
 export const setConnectionHints = (qp: object): void => {
   if ('promises' in qp) (qp as WithPromises).promises.restarts = connectionRestarts
 }
@@ -176,7 +183,8 @@ const completionQueueFor = (context: DeviceContext, call: string, send: number, 
 
 /**
  * Creates a queue pair whose requests return promises, and a completion queue with room for all its requests. `cls`:
- * the class name; `optionNames`: the options of the type with a `sendCq`; `planWith`: plans the queue pair.
+ * the class name; `optionNames`: the names of all options, those of queue pairs with a `sendCq` too; `planWith`: plans
+ * the queue pair.
  */
 export const makeAwaitable = <T extends BareQueuePair, O extends QueuePairOptions>(
   context: DeviceContext,
@@ -202,7 +210,11 @@ export const makeAwaitable = <T extends BareQueuePair, O extends QueuePairOption
   try {
     const qp = make(context, planWith({ ...qpOptions, sendCq: cq }))
     const explain = (id: number): string | undefined => context.carrier.explain?.(qp.qpn, id)
-    return Object.assign(qp, { promises: new RequestPromises(cq, { send, receive }, restartsOf[cls], explain) })
+    const { userHandle } = sourceIdentity(context, cq) as SourceIdentity
+    const endWait = (): void => context.waiters.wake(userHandle)
+    return Object.assign(qp, {
+      promises: new RequestPromises(cq, { send, receive }, restartsOf[cls], explain, endWait),
+    })
   } catch (error) {
     cq.close()
     throw error

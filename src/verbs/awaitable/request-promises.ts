@@ -70,6 +70,8 @@ export class RequestPromises {
   restarts: Restarts
   /** See `Carrier.explain`. */
   readonly #explain: (id: number) => string | undefined
+  /** Ends a wait for the completion queue. */
+  readonly #endWait: () => void
   readonly #outstandingById = new Map<number, Outstanding>()
   readonly #counts = { send: 0, receive: 0 }
   #lastId = 0
@@ -83,11 +85,13 @@ export class RequestPromises {
     depths: Readonly<Record<Outstanding['queue'], number>>,
     restarts: Restarts,
     explain: (id: number) => string | undefined,
+    endWait: () => void,
   ) {
     this.#cq = cq
     this.#depths = depths
     this.restarts = restarts
     this.#explain = explain
+    this.#endWait = endWait
   }
 
   get outstandingSends(): number {
@@ -136,9 +140,11 @@ export class RequestPromises {
       request.reject(refused('ECANCELED', request.call, reason), true)
     }
     this.#failure = undefined
+    // Without requests, a wait would keep the process alive.
+    this.#endWait()
   }
 
-  /** The queue pair was moved to RTS, perhaps from SQE: later failures are new. */
+  /** Settles available completions and forgets the first failure. Called after a move to RTS, perhaps from SQE. */
   forgetFailure(): void {
     this.settle()
     this.#failure = undefined

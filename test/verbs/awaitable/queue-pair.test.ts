@@ -169,6 +169,11 @@ test('invalid arguments are refused with a message', async () => {
     (await failureOf(a.qp.send(Uint8Array.of(1), untyped({ solicitd: 1 })))).message,
     /"solicitd" is unknown/,
   )
+  for (const options of [5, null, []])
+    assert.match(
+      (await failureOf(a.qp.send(Uint8Array.of(1), untyped(options)))).hint,
+      /^give \{ fence: true \}, or nothing$/,
+    )
   assert.throws(() => a.pd.rcQp(untyped({ sendCQ: 1 })), /"sendCQ" is unknown/)
   assert.throws(() => a.pd.rcQp(untyped({ sendCq: undefined })), /sendCq is missing/)
   assert.throws(() => a.pd.rcQp({ maxSendWr: -1 }), /maxSendWr: -1 is not/)

@@ -165,4 +165,19 @@ describe('a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
     assert.equal(await run(''), 'end\n')
     assert.equal(await run('wait'), 'end\nTimeoutError\n')
   })
+
+  test('does not keep a program alive whose awaited requests were canceled by a move to RESET', async t => {
+    const { socket } = await startDaemon(t)
+    const library = new URL('../../../src/verbs/index.js', import.meta.url)
+    const program = `
+      import { open } from '${library}'
+      const device = await open({ socket: '${socket}' })
+      const qp = device.pd().rcQp()
+      qp.connect(qp.endpoint)
+      const received = qp.receive().catch(({ code }) => code)
+      qp.modify({ state: 'RESET' })
+      console.log(await received)`
+    const { stdout } = await start(t, process.execPath, ['--input-type=module', '-e', program], { limit: 10_000 }).ended
+    assert.equal(stdout, 'ECANCELED\n')
+  })
 })
