@@ -63,7 +63,7 @@ const stop = new AbortController()
 const serving = serve(serverSocket, stop.signal)
 const chunks = Math.ceil(Number(totalBytes) / CHUNK_BYTES)
 const sent = await send(client.udp(), chunks)
-console.log(`${totalBytes} bytes arrived, in ${chunks} datagrams of which ${sent - chunks} were sent again`)
+console.log(`${totalBytes} bytes arrived, in ${chunks} datagrams with ${sent - chunks} retransmissions`)
 stop.abort()
 serverSocket.close()
 await serving

@@ -33,7 +33,7 @@ export interface CallResult<O> {
 
 /**
  * Receives the events of the device, of its ports, and of objects that were created through this carrier. `userHandle`:
- * the object's attribute of `create`.
+ * an attribute of `create` of the object.
  */
 export interface EventTargets {
   /** A completion event of a CQ that was armed. */

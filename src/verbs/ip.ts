@@ -19,8 +19,8 @@ import { CLOSED, type DeviceContext, type Plan, plan } from './plan.ts'
 /** Options of `device.ip`. */
 export interface IpOptions {
   /**
-   * Address with prefix length: '10.9.0.1/24' or 'fd00:9::1/64'. Default: /24 for IPv4, /64 for IPv6. All addresses
-   * with this prefix are on the link.
+   * Address with prefix length: '10.9.0.1/24' or 'fd00:9::1/64'. Default length: /24 for IPv4, /64 for IPv6. All
+   * addresses with this prefix are on the link.
    */
   readonly address: string
 }

@@ -64,7 +64,7 @@ const openOptionNames: KnownOptions<OpenOptions> = {
 const ringNames: readonly RingLayout['name'][] = ['compact', 'rxe']
 
 /** Index of the address in the GID table of a soft device; entry 0 is the link-local GID. */
-const GID_OF_ADDRESS = 1
+const ADDRESS_GID_INDEX = 1
 /** The path of a device without ports, or whose link or address is unknown. */
 const NO_PATH: LocalPath = { gid: new Uint8Array(16), gidIndex: 0, pathMtu: 0 }
 
@@ -93,7 +93,7 @@ const openSoftDevice = (options: OpenOptions, startCheck: StartCheck | undefined
   const carrier = localCarrier(network, name, address, options.rings, startCheck)
   const gid = parseAddress(address) as Uint8Array
   const { pathMtu } = carrier.rxe.state.port
-  return createDevice(carrier, name, address, { gid, gidIndex: GID_OF_ADDRESS, pathMtu }, carrier.check)
+  return createDevice(carrier, name, address, { gid, gidIndex: ADDRESS_GID_INDEX, pathMtu }, carrier.check)
 }
 
 /** The path of port 1 of a device that is not a soft device; NO_PATH without a link or without ports. */
@@ -115,8 +115,8 @@ const openNetworkDevice = (network: Network, name: string, startCheck: StartChec
     return createDevice(carrier, name, '', localPathOf(carrier, link), carrier.check)
   }
   const { identity, port } = soft.rxe.state
-  const gid = identity.gids[GID_OF_ADDRESS]!
-  const path = { gid, gidIndex: GID_OF_ADDRESS, pathMtu: port.pathMtu }
+  const gid = identity.gids[ADDRESS_GID_INDEX]!
+  const path = { gid, gidIndex: ADDRESS_GID_INDEX, pathMtu: port.pathMtu }
   return createDevice(carrier, name, addressText(gid), path, carrier.check)
 }
 
@@ -131,7 +131,7 @@ const openDaemonDevice = (socket: string, device: string | undefined): Device =>
     const { entries } = carrier.call(DeviceClass, 'queryGidTable', 0, {}).out
     const entry = entries.find(candidate => candidate.gid.every((byte, i) => byte === gid[i]))
     const { activeMtu } = carrier.call(PortClass, 'query', 1, {}).out.attributes
-    const path = { gid, gidIndex: entry?.index ?? GID_OF_ADDRESS, pathMtu: mtuBytes(activeMtu) }
+    const path = { gid, gidIndex: entry?.index ?? ADDRESS_GID_INDEX, pathMtu: mtuBytes(activeMtu) }
     return createDevice(carrier, name, address, path, carrier.check)
   } catch (error) {
     void carrier.close()

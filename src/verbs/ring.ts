@@ -34,7 +34,7 @@ export const mmapInfoOf = (offset: number, size: number): MmapInfo | undefined =
 /** The offset of a ring as a number; -1 without a ring. */
 export const offsetOf = (info: MmapInfo | undefined): number => (info === undefined ? NO_OFFSET : Number(info.offset))
 
-/** Maps a ring whose indices are 0. */
+/** Maps a ring; the program's index is 0. */
 export const programRing = ({ layout, ring }: Pick<Carrier, 'layout' | 'ring'>, info: MmapInfo): ProgramRing => {
   const { header, hasFreeRunningIndices } = layout
   const { headerAt, elementsAt, bytes, view, words } = ring(info)
@@ -117,7 +117,7 @@ export const consume = (ring: ProgramRing): void => {
   storeIndex(ring.layout, ring.words, ring.consumer, ring.index & ring.wrap)
 }
 
-/** After a move to RESET, where the device sets the stored indices to 0. */
+/** Sets the program's index to 0 after a move to RESET, where the device sets the stored indices to 0. */
 export const restart = (ring: ProgramRing): void => {
   ring.index = 0
 }

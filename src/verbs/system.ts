@@ -144,6 +144,7 @@ const openNode = (session: Session, call: string, node: number, name: string) =>
 const describeDaemonDevice = (session: Session, { index, name, classes }: DeviceEntry): Description => {
   const { fds, makeCall } = openNode(session, 'system.interface', index, `device ${name}`)
   try {
+    // A device with this class refuses other calls before `open`.
     if (classes.includes(DeviceClass.id)) makeCall(DeviceClass, 'open', 0, {})
     return makeCall(Interface, 'query', 0, {}).out as Description
   } finally {

@@ -29,7 +29,7 @@ export const checkFlag = (call: string, option: string, value: unknown): void =>
 }
 
 /**
- * Checks that `options` is an object, the names of its properties, and the types of flags and records. `title` names
+ * Checks that `options` is an object with known properties, and checks the types of flags and records. `title` names
  * the object in the error. Throws RdmaError EINVAL.
  */
 export const checkOptions = (call: string, title: string, options: object | undefined, known: object): void => {

@@ -32,23 +32,23 @@ export const createProgramLog = (join: () => void, omit: NoteOmission): ProgramL
   let hasTimer = false
   const stacksByNumber = new Map<number, LazyStack>()
   const numbers = new WeakMap<LazyStack, number>()
-  let lastStack = 0
-  /** The stack with number `lastStack`: often the stack of the next post too. */
+  let lastNumber = 0
+  /** The stack with number `lastNumber`: often the stack of the next post too. */
   let latest: LazyStack | undefined
 
   const numberOf = (stack: LazyStack): number => {
-    if (stack === latest) return lastStack
+    if (stack === latest) return lastNumber
     const known = numbers.get(stack)
     if (known !== undefined && stacksByNumber.has(known)) return known
     latest = stack
-    lastStack++
-    stacksByNumber.set(lastStack, stack)
-    numbers.set(stack, lastStack)
+    lastNumber++
+    stacksByNumber.set(lastNumber, stack)
+    numbers.set(stack, lastNumber)
     if (stacksByNumber.size > MAX_STACKS) {
-      stacksByNumber.delete(lastStack - MAX_STACKS)
+      stacksByNumber.delete(lastNumber - MAX_STACKS)
       omit('stacks', 1)
     }
-    return lastStack
+    return lastNumber
   }
 
   const onTimer = (): void => {

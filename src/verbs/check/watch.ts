@@ -14,7 +14,7 @@ import type { ProgramRing } from '../ring.ts'
 export interface PostWatch {
   /** Starts to record the posts to a work queue, until `forget` is called with the `info` of its ring. */
   watch(queue: number, number: number, info: MmapInfo, ring: ProgramRing): void
-  /** Forgets the work queue with this ring: the ring is released. */
+  /** Forgets the work queue with this ring, which the program releases. */
   forget(info: MmapInfo): void
   /**
    * Reports a post that was refused with `error`, a positive errno. `state`: state of the queue pair (ibv_qp_state);
@@ -24,7 +24,7 @@ export interface PostWatch {
   // Set only with the search for races:
   /** Starts to record the completions that are polled from the CQ with handle `cq`. */
   watchPolls?(cq: number, completion: PolledCompletion): void
-  /** Called if the library polls the CQ for promises: the program learns of a completion by its promise. */
+  /** Marks a CQ that the library polls for promises: the program learns of a completion by its promise. */
   pollsForPromises?(cq: number): void
   /** Records `count` completions of a CQ of kind 'counting'. */
   counted?(cq: number, count: number): void

@@ -329,9 +329,9 @@ export class ConnectionEnd {
     try {
       this.#callWithQp('accept', { parameters: parametersOf(options), userHandle: BigInt(this.userHandle) })
     } catch (error) {
-      // EINVAL means that the connection manager has no such request any more. The exception is a refused
-      // `rc_qp.modify`, which the manager calls: then the reason begins with its name.
-      if (!(error instanceof RdmaError && error.code === 'EINVAL') || error.reason.startsWith('rc_qp.')) throw error
+      // EINVAL: the connection manager has no such request any more, or its call of `rc_qp.modify` was refused.
+      const isCanceled = error instanceof RdmaError && error.code === 'EINVAL' && !error.reason.startsWith('rc_qp.')
+      if (!isCanceled) throw error
       throw new ConnectionError('ECONNREFUSED', this.#call, 'the peer has canceled the request')
     }
     return this.#waitUntilEstablished(pd, options.signal)

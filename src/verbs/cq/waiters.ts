@@ -1,6 +1,6 @@
 /*
- * Promises that wait for events, by id. Objects with events, mailboxes, connections and IP sockets have an id. An
- * object's id is the user handle in its events.
+ * Promises that wait for events, by id. Objects with events, mailboxes, servers, connections and IP sockets have an
+ * id. An object's id is the user handle in its events.
  */
 
 export interface WaiterList {

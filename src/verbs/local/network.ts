@@ -114,7 +114,7 @@ export interface LocalNetwork extends Network {
   softDevice(name: string): AttachedDevice | undefined
   /** Schedules a drive: in a microtask, or in the next turn of the event loop if the budget of this turn is used up. */
   kick(): void
-  /** A call may have given the devices work, so that the next `drive` must not be skipped. */
+  /** The next `drive` is not skipped: a call may have given the devices work. */
   touch(): void
   /** Arms the timers: a call may have set an earlier one. */
   scheduleTimers(): void
@@ -249,7 +249,7 @@ const createDriveLoop = (
     isDriving = true
     isTouched = false
     let hasWorked = ringDevices()
-    // Usually all work is done now; the rounds below, and the next timeout after them, are expensive.
+    // Usually all work is done now; the rounds below, and `armTimer` after them, are expensive.
     let isBusy = timerDue !== Number.POSITIVE_INFINITY || hasWork()
     if (!isBusy) {
       isDriving = false

@@ -52,7 +52,7 @@ export abstract class VerbsObject implements LibraryObject, Disposable {
   }
 }
 
-/** After the object is destroyed: further calls are refused. */
+/** Marks a destroyed object, so that further calls are refused. */
 export const markClosed = (object: LibraryObject): void => {
   object.isOpen = false
   object.handle = CLOSED

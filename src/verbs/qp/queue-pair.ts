@@ -397,7 +397,7 @@ export abstract class QueuedQp<C extends ObjectClass = ObjectClass> extends Bare
   /** The options that requests of this type may have, as `RequestOptionBits`. */
   abstract get requestOptionBits(): number
 
-  /** The `StepsTo` of its type; undefined for types without connections. */
+  /** The `StepsTo` of the type; undefined for types without connections. */
   get [STEPS](): StepsTo | undefined {
     return undefined
   }
@@ -535,7 +535,7 @@ export const queuePairPlan = <T extends Disposable & ObjectReference>(
 ): Plan<T> => {
   const { cls, Constructor, stepsTo } = type
   const call = `${cls.name}.create`
-  const hasRecvCq = 'recvCq' in (cls.methods.create?.in ?? {})
+  const takesRecvCq = 'recvCq' in (cls.methods.create?.in ?? {})
   const { sendCq, signalAll = false, maxSendWr = 16, maxSendSge = 1, maxInlineData = 64 } = options
   const { recvCq = sendCq, srq, maxRecvWr = 16, maxRecvSge = 1 } = options as QueuePairOptions
   checkObject(context, call, 'pd', pd)
@@ -545,7 +545,7 @@ export const queuePairPlan = <T extends Disposable & ObjectReference>(
   const psn = firstPsn()
   const initial = initialAttributesOf(call, stepsTo, context, psn, options)
   const source = eventSource(context, cls)
-  const hasReceiveQueue = hasRecvCq && srq === undefined
+  const hasReceiveQueue = takesRecvCq && srq === undefined
   const cap = {
     maxSendWr,
     maxRecvWr: hasReceiveQueue ? maxRecvWr : 0,
@@ -560,7 +560,7 @@ export const queuePairPlan = <T extends Disposable & ObjectReference>(
     userHandle: BigInt(source.userHandle),
     cap,
   }
-  if (hasRecvCq) args.recvCq = recvCq.handle
+  if (takesRecvCq) args.recvCq = recvCq.handle
   if (srq !== undefined) args.srq = srq.handle
   if (initial !== undefined) Object.assign(args, initial)
   return {

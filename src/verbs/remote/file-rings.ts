@@ -44,7 +44,6 @@ export const createFileRings = (file: number, pageBytes = pageSize()): FileRings
     const start = at - ((at - firstChunk) % CHUNK_BYTES)
     const end = Math.min(start + CHUNK_BYTES, FILE_BYTES)
     if (at + size <= end) return { at, key: start, start, length: end - start }
-    // A ring that crosses the boundary of a chunk has its own mapping.
     const pageStart = pageBelow(at, pageBytes)
     return { at, key: -at, start: pageStart, length: at + size - pageStart }
   }

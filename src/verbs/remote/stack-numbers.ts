@@ -35,6 +35,7 @@ export const createStackNumbers = (define: (id: number, frames: string) => boole
     const frames = framesText(captureStack()())
     const number = known.get(frames)
     if (number !== undefined) return number
+    // One stack over the maximum is sent, so that the daemon knows that stacks are missing.
     if (frames === '' || known.size > MAX_STACKS) return 0
     const id = known.size + 1
     const newNumber = define(id, frames) ? id : 0
