@@ -40,7 +40,7 @@ export class NoDaemonError extends Error {
   override readonly name = 'NoDaemonError'
 }
 
-/** Devices in one reply to `stat`: about half of the longest message if all their counters have 15 digits. */
+/** Maximum devices in one reply to `stat`. With counters of 15 digits they fill about half of the longest message. */
 const DEVICES_PER_STAT = 16
 
 export interface ToolClient {
@@ -93,7 +93,7 @@ const connect = (socket: string): ReturnType<typeof connectToDaemon> => {
   }
 }
 
-/** Handlers of records, which are sent after `trace` and `findings`. */
+/** Handlers of records. The daemon sends records after `trace` and `subscribeFindings`. */
 export interface Handlers {
   /** Calls and failures of traced programs. */
   readonly onTrace?: (record: TraceEvent) => void

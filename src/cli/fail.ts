@@ -1,6 +1,6 @@
 /*
- * Ends a command after an error: a message on standard error, and exit status 1 or the error's own: 2 for wrong
- * usage, as of shell builtins.
+ * Ends a command after an error, with a message on standard error. The exit status is the error's own, otherwise 1.
+ * Wrong usage has status 2, as with builtins of shells.
  */
 import { statSync } from 'node:fs'
 import { dirname } from 'node:path'

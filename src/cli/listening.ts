@@ -27,12 +27,13 @@ const isListening = (port: number): boolean => {
   })
 }
 
-/** Resolves with true when a socket listens on the port, with false if `ended` resolves before. */
+/** Resolves with true when a socket listens on the port, with false if `ended` is settled before. */
 export const untilListening = async (port: number, ended: Promise<unknown>): Promise<boolean> => {
   let hasEnded = false
-  void ended.then(() => {
+  const onEnded = (): void => {
     hasEnded = true
-  })
+  }
+  void ended.then(onEnded, onEnded)
   for (;;) {
     if (isListening(port)) return true
     if (hasEnded) return false

@@ -345,6 +345,10 @@ const buildProgram = (named: string | undefined): Command => {
   return program
 }
 
+/** False also for an option. */
+const isUnknownCommand = (word: string): boolean =>
+  /^\w/.test(word) && word !== 'help' && !Object.hasOwn(commands, word)
+
 /** Commands that continue when the reader of their output closes it. */
 const CONTINUE_WITHOUT_OUTPUT = ['daemon', 'run', 'trace', 'check']
 
@@ -358,8 +362,8 @@ const main = async (): Promise<void> => {
       program.outputHelp({ error: true })
       process.exitCode = 2
     } else {
-      // Commander would print its help without a message.
-      if (first === 'help' && second !== undefined && /^(?!help$)\w/.test(second) && !Object.hasOwn(commands, second))
+      // Without this, commander prints the help of `userdma` and no message.
+      if (first === 'help' && second !== undefined && isUnknownCommand(second))
         program.error(`error: unknown command '${second}'`)
       await program.parseAsync()
     }

@@ -26,7 +26,7 @@ const MAX_FRAMES = 64
 /** Approximate maximum bytes of the stacks of one process, and of all processes. */
 const MAX_PROCESS_BYTES = 2 ** 24
 const MAX_TOTAL_BYTES = 2 ** 27
-/** Number of processes whose stacks are kept. Ended processes count too; the oldest are removed first. */
+/** Maximum number of processes whose stacks are kept. Ended processes count too; the oldest are removed first. */
 const MAX_PROCESSES = 256
 /** Milliseconds between reads of the event logs. */
 const READ_LOGS_INTERVAL = 100

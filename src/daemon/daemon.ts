@@ -143,7 +143,7 @@ interface Running {
   state?: DaemonState
 }
 
-/** Throws an Error with a message for people: invalid fault rules or torment options. */
+/** Throws an Error with a message for people if the fault rules are invalid. */
 const createParts = (
   config: DaemonConfig,
   interfaces: Interfaces | undefined,

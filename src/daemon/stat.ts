@@ -43,7 +43,7 @@ export const waitsOf = ({ destroyWaits, failures }: DaemonState): readonly WaitS
     return { device: failure.device, pid, command, text: failureText(failure) }
   })
 
-/** Maximum number of processes that `userdma stat` lists. */
+/** Maximum number of processes in a stat. */
 const MAX_PROCESSES = 10
 
 /** `names`: the devices in the result, default all. */

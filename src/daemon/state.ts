@@ -47,7 +47,7 @@ export interface DaemonState {
   readonly trace: TraceHub
   /** Undefined without `userdma check`. */
   readonly check: DaemonChecker | undefined
-  /** The choices of `--torment`; undefined without the option. */
+  /** The decisions of `--torment`; undefined without the option. */
   readonly torment: Decisions | undefined
   /** The programs' NETLINK_RDMA sockets. */
   readonly netlink: Netlink

@@ -90,7 +90,8 @@ const matchesFrame = ({ kind, regExp }: Exclude<FramePattern, '...'>, frame: Fra
     case 'src': {
       const { file = '', line } = frame
       const names = [file, file.slice(file.lastIndexOf('/') + 1)]
-      // A path below the current folder is relative in the frame. So are names of Node's and the C library's own files.
+      // Files below the current folder have relative paths. Names of Node's own files begin with `node:`, and names of the
+      // C library's with `.`.
       if (!/^(node:|\.)/.test(file)) names.push(resolve(file))
       return file !== '' && names.some(name => regExp.test(name) || regExp.test(`${name}:${line}`))
     }

@@ -81,7 +81,7 @@ export const check = async (program: string, args: readonly string[], options: C
     throw new UsageError('--gen-suppressions and --json exclude each other: a block follows the text of its finding')
   checkProgram(program, args)
   const recording = { stacks: true, events: options.races === true }
-  // Throws now if one is missing, not after a daemon was started.
+  // Throws if a library is missing, before a daemon is started.
   preloadedLibraries(recording)
   const symbols = createSymbols()
   const judge = createJudge(options, symbols)

@@ -154,13 +154,13 @@ const showTimeline = (records: readonly TraceRecord[], capture: Uint8Array, { se
   )
 }
 
-/** Maximum number of queries whether the daemon has no contexts left, and milliseconds between them. */
+/** Maximum number of repeated queries of `statAfterCleanup`, and milliseconds between them. */
 const MAX_QUERIES = 100
 const QUERY_MS = 20
 
 /**
- * The stat of the daemon once it has no contexts: it notices the end of programs with a short delay. After MAX_QUERIES
- * the stat with the remaining ones.
+ * Queries the stat until the daemon has no contexts, or MAX_QUERIES times: the daemon notices the end of programs with a
+ * short delay.
  */
 const statAfterCleanup = async ({ client }: Joined) => {
   let stat = await client.stat()

@@ -34,10 +34,10 @@ const isStatus = (name: StatusName | EventName): name is StatusName => Object.ha
 
 /** The lines about a completion status or event: findings that lead to it, likeliest first, and causes. */
 const statusPage = (name: StatusName | EventName): string[] => {
-  const isCause = (cause: CauseName): boolean => causes[cause].results.some(result => result === name)
+  const hasThisResult = (cause: CauseName): boolean => causes[cause].results.some(result => result === name)
   const ids = findingsOf(name)
   const withoutFinding = (Object.keys(causes) as CauseName[]).filter(
-    cause => isCause(cause) && findingOfCause(cause) === undefined,
+    cause => hasThisResult(cause) && findingOfCause(cause) === undefined,
   )
   const noFindings =
     withoutFinding.length > 0 || name === 'SUCCESS' ? 'not an error by itself' : 'userdma never reports it'
@@ -46,7 +46,7 @@ const statusPage = (name: StatusName | EventName): string[] => {
     ...(isStatus(name) ? ['', statuses[name].meaning] : []),
     ...ids.flatMap((id, i) => {
       const { title, advice, causes: causeNames = [] } = findings[id]
-      return ['', `${i + 1}. ${id}: ${title}`, `  ${advice}`, ...causeNames.filter(isCause).map(causeLine)]
+      return ['', `${i + 1}. ${id}: ${title}`, `  ${advice}`, ...causeNames.filter(hasThisResult).map(causeLine)]
     }),
     ...(withoutFinding.length > 0 ? ['', ...withoutFinding.map(causeLine)] : []),
   ]

@@ -48,7 +48,7 @@ export const checkProgram = (program: string, args: readonly string[]): void => 
 /** The command. */
 export const run = async (program: string, args: readonly string[], options: JoinOptions): Promise<void> => {
   checkProgram(program, args)
-  // Throws now if it is missing, not after a daemon was started.
+  // Throws if the library is missing, before a daemon is started.
   shimLibrary()
   const joined = await joinDaemon(options)
   let end: ProgramEnd

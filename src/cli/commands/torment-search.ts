@@ -89,7 +89,7 @@ export const tormentSearch = async (
     throw new UsageError('--json and --sarif are for one run: search first, then repeat the run that fails')
   checkProgram(program, args)
   const recording = { stacks: true, events: options.races === true }
-  // Throws now if one is missing, not after a daemon was started.
+  // Throws if a library is missing, before a daemon is started.
   preloadedLibraries(recording)
   const output = openOutput(options.output)
   const judge = createJudge(options, createSymbols())

@@ -82,7 +82,7 @@ const printer = (options: TraceOptions, print: (text: string) => void) => {
 /** The command. Throws UsageError. */
 export const trace = async (program: string, args: readonly string[], options: TraceOptions): Promise<void> => {
   checkProgram(program, args)
-  // Throws now if it is missing, not after a daemon was started.
+  // Throws if the library is missing, before a daemon is started.
   shimLibrary()
   const { onTrace, onTorment, end } = printer(options, text => output.write(`${text}\n`))
   requireDifferentFiles(['--output', options.output], ['--pcap', options.pcap])

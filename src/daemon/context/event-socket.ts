@@ -116,8 +116,10 @@ export class EventSocket implements EventSink {
   }
 
   post(event: EventRecord): void {
-    if (this.#isEnded) uncountEvent(event)
-    if (this.#isEnded || (this.#queue.length >= MAX_QUEUED && !this.#mayQueueBeyondLimit(event))) return
+    if (this.#isEnded || this.#isBeyondLimit(event)) {
+      uncountEvent(event)
+      return
+    }
     this.#queue.push(event)
     this.#sendQueued()
   }
@@ -173,7 +175,7 @@ export class EventSocket implements EventSink {
     this.closePeerEnd()
   }
 
-  /** Receives what the program has sent, which has no meaning, and the end of its end. */
+  /** Whether the program has closed its end. Discards a packet that the program has sent. */
   #hasHungUp(): boolean {
     const length = recvBytes(this.#ownEnd, this.#scratch)
     if (length === -ECONNRESET) this.#isReset = true
@@ -263,15 +265,14 @@ export class EventSocket implements EventSink {
     })
   }
 
-  /** True if no record of this element and type is queued. Otherwise the record counts as never posted. */
-  #mayQueueBeyondLimit(event: EventRecord): boolean {
-    const { element, type } = event
-    if (!this.#queue.some(other => other.element === element && other.type === type)) return true
-    uncountEvent(event)
-    return false
+  /** Whether MAX_QUEUED records are queued, one of them of this element and type. */
+  #isBeyondLimit({ element, type }: EventRecord): boolean {
+    return (
+      this.#queue.length >= MAX_QUEUED && this.#queue.some(queued => queued.element === element && queued.type === type)
+    )
   }
 
-  /** When no record is in the socket: the newest record if the program has closed its end before it has read it. */
+  /** For a socket without records: the newest sent record, if the program closed its end while records were unread. */
   #takeLost(): EventRecord[] {
     if (this.#sent.length > 0 && !this.#isReset) this.#hasHungUp()
     return this.#isReset ? this.#sent.splice(0).slice(-1) : []

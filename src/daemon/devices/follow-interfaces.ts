@@ -100,7 +100,7 @@ export class InterfaceFollower {
     this.#applyInterface(indexOf(added))
   }
 
-  /** Call after the removed device's port is closed. The last device on an interface gets all addresses. */
+  /** Call after the removed device's port is closed. A device that is now alone on the interface gets all addresses. */
   unfollow(removed: Followed): void {
     this.#applyInterface(indexOf(removed))
   }

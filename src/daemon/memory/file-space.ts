@@ -32,7 +32,7 @@ const open = (process: ProcessHandle, number: number): FileMemory => {
   const fd = pidfdGetfd(process, number)
   if (fd === -EMFILE) throw new CallError('EMFILE', 'the daemon has no descriptors left')
   if (fd === -ENFILE) throw new CallError('ENFILE', 'the system has no descriptors left')
-  // EINVAL: of a guest (host/memory/guest.ts), only descriptors of memory files are duplicated.
+  // EINVAL: the descriptor of a guest (host/memory/guest.ts) is not of a memory file.
   if (fd < 0 && fd !== -EINVAL) throw new CallError('EBADF', `the caller has no descriptor ${number}`)
   try {
     if (fd < 0 || sealsOf(fd) < 0)

@@ -26,7 +26,7 @@ const scratch = (): Arena => {
   return scratchArena
 }
 
-/** The end of user space on x86-64 and arm64. */
+/** Upper bound of user addresses on x86-64 and arm64. */
 const USER_END = 2 ** 56
 
 const high = (address: bigint): number => Number(address >> 32n)

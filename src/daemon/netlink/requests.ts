@@ -141,12 +141,7 @@ export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
     if (message.flags & NlmsgFlags.DUMP) {
       if (list === undefined) throw new CallError('EINVAL', `${name} does not support NLM_F_DUMP`)
       if (socket.isListing) throw new CallError('EBUSY', 'a list is in progress on this socket: read it to its end')
-      const body = message.body.slice()
-      socket.sendList(
-        datagramsOf(socket, { ...message, body }, () =>
-          list(daemon(), parsedListOf(command, { ...message, body }, isAdmin)),
-        ),
-      )
+      socket.sendList(datagramsOf(socket, message, () => list(daemon(), parsedListOf(command, message, isAdmin))))
       return undefined
     }
     if (one === undefined) throw new CallError('EINVAL', `${name} requires NLM_F_DUMP`)

@@ -257,7 +257,7 @@ const listOf = (
 
 /**
  * Objects of a kind, among them the object with number `id`, if there is one. For queue pairs, only the program's queue
- * pair with this QPN, or else all queue pairs of the daemon.
+ * pair with this QPN, or else all queue pairs of clients in the daemon.
  */
 function* candidatesOf(query: ResourceQuery, kind: NldevResourceName, id: number): Generator<Entries | undefined> {
   const { found } = query

@@ -162,7 +162,7 @@ class ClientSession implements Session, Client {
   /** The memory file that the client passed with HELLO. */
   #passedMemory: PassedMemory | undefined
   #isCutOff = false
-  /** Number of messages that are answered later. Until then the client's next message is not read. */
+  /** Number of messages with a pending answer. Unless it is 0, no message of the client is read. */
   #callsInProgress = 0
   /** Whether messages for a tool wait for space in the socket. */
   #wantsWritable = false
@@ -337,8 +337,7 @@ class ClientSession implements Session, Client {
     else if (!this.#hasGreeted) this.close()
     else if (type === MessageType.OPEN) this.#opening.open()
     else if (type === MessageType.ATTACH) this.#opening.attach()
-    else if (type === MessageType.REFRESH)
-      this.reply(writeCallReply(outgoing, request, 0 - this.daemon.refreshCounters()))
+    else if (type === MessageType.REFRESH) this.reply(writeCallReply(outgoing, request, -this.daemon.refreshCounters()))
     else if (type === MessageType.WRITTEN)
       this.reply(writeWrittenReply(outgoing, request, this.#space.takeWritten(SessionLimits.ranges)))
     else if (this.#checkMessages[type] !== undefined) this.#checkMessages[type]()

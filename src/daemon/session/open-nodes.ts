@@ -34,10 +34,6 @@ export class NodeOpening {
   readonly #opened = new Set<number>()
   /** The context of all rdma_cm channels of the session. */
   #cmContext: Context | undefined
-  readonly #openers: Readonly<Record<number, () => void>> = {
-    [CM_NODE]: () => this.#openChannel(),
-    [SYSTEM_NODE]: () => this.#openNode(),
-  }
 
   constructor(client: Client) {
     this.#client = client
@@ -183,7 +179,9 @@ export class NodeOpening {
   }
 
   #openerOf(node: number): () => void {
-    return this.#openers[node] ?? (node >= UMAD_NODES ? () => this.#openUmad() : () => this.#openNode())
+    if (node === CM_NODE) return () => this.#openChannel()
+    const isUmad = node >= UMAD_NODES && node !== SYSTEM_NODE
+    return isUmad ? () => this.#openUmad() : () => this.#openNode()
   }
 
   #attachFile(): void {

@@ -106,7 +106,7 @@ export class ToolRequests {
     this.#session = session
   }
 
-  /** Answers a request. Closes `fds`, the request's descriptors. */
+  /** Answers a request. Takes over `fds`, the request's descriptors. */
   handle(request: Request, fds: readonly number[]): void {
     // Send records of earlier calls before the answer.
     this.#daemon.trace.settle()
