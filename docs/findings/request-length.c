@@ -1,4 +1,4 @@
-/* An atomic with 16 bytes for the result instead of 8. */
+/* An atomic with 4 bytes for the result instead of 8. */
 #include "pair.h"
 
 int main(void)
@@ -9,7 +9,7 @@ int main(void)
     make_end(&other);
     extend(&one, IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD);
     connect_ends(&one, &other);
-    post_atomic(&one, address_of(&other), other.mr->rkey, FAULT_OR(16, 8)); /* FAULT */
+    post_atomic(&one, address_of(&other), other.mr->rkey, FAULT_OR(4, 8)); /* FAULT */
     completion(&one);
     return destroy_pair(&one, &other);
 }

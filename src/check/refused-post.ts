@@ -7,7 +7,7 @@ import { type FindingId, findings, type Program, type Stack } from '../spec/chec
 import { QpState } from '../spec/enums.ts'
 import { Errno } from '../spec/errno.ts'
 import { PostQueue } from '../spec/session.ts'
-import { SendFlags, WrOpcode } from '../spec/work.ts'
+import { ATOMIC_BYTES, SendFlags, WrOpcode } from '../spec/work.ts'
 import { type KnownObject, type QueueLimits, stateName } from './objects.ts'
 
 /** A refused request, from the REFUSED message (spec/session.ts). All but `unsignaled` are 0 if it is unknown. */
@@ -49,7 +49,6 @@ export interface RefusedPost {
 }
 
 const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, BIND_MW } = WrOpcode.values
-const ATOMIC_BYTES = 8
 
 /** The limit of scatter/gather elements; `max` undefined: unknown. */
 const sgeLimit = (

@@ -84,6 +84,9 @@ export const SRQN_SHIFT = 8
 /** The longest message, in bytes (IBA 9.4.3). */
 export const MAX_MESSAGE_BYTES = 2 ** 31
 
+/** Bytes of the word of an atomic or ATOMIC WRITE, also the alignment of its remote address (IBA 9.4.5, annex A19). */
+export const ATOMIC_BYTES = 8
+
 /** Properties of kinds of requests: bits of a SendKind. */
 export const KindFlags = {
   /** The response is not an ACK; the request counts as an outstanding READ or atomic (IBA 9.4.4, annex A19). */
@@ -92,7 +95,7 @@ export const KindFlags = {
   EMPTY_RESPONSE: 0x20,
   /** Request and response are one packet each. */
   ONE_PACKET: 0x40,
-  /** The scatter/gather elements have 8 bytes in total. */
+  /** The request has ATOMIC_BYTES of data; those of an atomic's result may be longer. */
   EIGHT_BYTES: 0x80,
   /** Inline data is not allowed. */
   NOT_INLINE: 0x100,

@@ -34,7 +34,7 @@ export const requester: readonly [id: CauseName, text: string, play: (t: Script)
     t => t.post({ id: 1, opcode: wr.FLUSH, compare: 1n, swap: 0n }),
   ],
   ['MESSAGE_TOO_LONG', 'the message is longer than 2147483648 bytes', t => t.post({ id: 1, opcode: SEND, ...tooLong })],
-  ['ATOMIC_LENGTH', 'the request has 4 bytes; an atomic has 8', t => t.post({ id: 1, opcode: FAA, ...sge(0, 4) })],
+  ['ATOMIC_LENGTH', 'the request has 4 bytes; an atomic needs 8', t => t.post({ id: 1, opcode: FAA, ...sge(0, 4) })],
   [
     'REFUSED',
     'the queue pair does not accept the request',

@@ -6,7 +6,7 @@ import { requestName } from '../../spec/check/causes.ts'
 import type { Stack } from '../../spec/check/findings.ts'
 import type { RequestElement, WorkRequest } from '../../spec/check/requests.ts'
 import { PostQueue } from '../../spec/session.ts'
-import { SendFlags, WcStatus, WrOpcode } from '../../spec/work.ts'
+import { ATOMIC_BYTES, SendFlags, WcStatus, WrOpcode } from '../../spec/work.ts'
 import type { Detector, DetectorServices } from '../detector.ts'
 import { hex, type KnownObject, moment } from '../objects.ts'
 import { type Posted, RaceFeed } from './feed.ts'
@@ -26,7 +26,6 @@ export interface RaceDetector extends Detector {
 const BATCH = 512
 
 /** Bytes of the result of an atomic. */
-const ATOMIC_BYTES = 8
 
 const { RDMA_WRITE, RDMA_WRITE_WITH_IMM, SEND, SEND_WITH_IMM, SEND_WITH_INV, RDMA_READ } = WrOpcode.values
 const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, ATOMIC_WRITE } = WrOpcode.values

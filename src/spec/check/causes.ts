@@ -51,7 +51,7 @@ const table = {
     results: ['LOC_LEN_ERR'],
     text: 'the inline data is longer than max_inline_data of the queue pair',
   },
-  ATOMIC_LENGTH: { code: 0x108, results: ['LOC_LEN_ERR'], text: 'the request has {length} bytes; an atomic has 8' },
+  ATOMIC_LENGTH: { code: 0x108, results: ['LOC_LEN_ERR'], text: 'the request has {length} bytes; an atomic needs 8' },
   NO_ADDRESS_HANDLE: {
     code: 0x109,
     results: ['LOC_QP_OP_ERR'],

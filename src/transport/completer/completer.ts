@@ -18,7 +18,7 @@ import {
   opcodeFlags,
   opcodeHeaderBytes,
 } from '../../spec/wire/opcodes.ts'
-import { ackTimeouts, KindFlags, rnrMicroseconds, SendKind, WcStatus } from '../../spec/work.ts'
+import { ATOMIC_BYTES, ackTimeouts, KindFlags, rnrMicroseconds, SendKind, WcStatus } from '../../spec/work.ts'
 import type { Arena } from '../../wire/arena.ts'
 import { bthOpcode, bthPadCount, bthPsn } from '../../wire/bth.ts'
 import { aethSyndrome, atomicAckHi, atomicAckLo } from '../../wire/extensions.ts'
@@ -45,7 +45,6 @@ const HEADER_BYTES = opcodeHeaderBytes
 const { ACK, RNR_NAK, NAK } = syndromeKind
 /** The rnr_retry that means unlimited; a retry_cnt of 7 means seven. */
 const RNR_RETRY_UNLIMITED = 7
-const ATOMIC_BYTES = 8
 
 /** By NAK code: the status with which the request completes; 0 for PSN_SEQUENCE and reserved codes. */
 const nakStatus = new Uint8Array(32)

@@ -7,7 +7,7 @@
 
 import { flushPlacement, flushSelectivity } from '../../spec/wire/headers.ts'
 import { headerAt, OPERATION_MASK, operationCode } from '../../spec/wire/opcodes.ts'
-import { SendKind } from '../../spec/work.ts'
+import { ATOMIC_BYTES, SendKind } from '../../spec/work.ts'
 import type { Arena } from '../../wire/arena.ts'
 import { putAtomicEth, putFeth, putReth } from '../../wire/extensions.ts'
 import { upperWord } from '../address.ts'
@@ -21,11 +21,9 @@ const { COMPARE_SWAP } = operationCode
 const RETH_AT = headerAt.RETH
 const FETH_AT = headerAt.FETH
 const ATOMIC_AT = headerAt.AtomicETH
-/** Payload size and address alignment. */
-export const ATOMIC_WRITE_BYTES = 8
 
 /** `kind`: SendKind. */
-export const requestPayloadBytes = (kind: number): number => (kind === ATOMIC_WRITE ? ATOMIC_WRITE_BYTES : 0)
+export const requestPayloadBytes = (kind: number): number => (kind === ATOMIC_WRITE ? ATOMIC_BYTES : 0)
 
 /** Whether the specification defines the placement and selectivity of a FLUSH. */
 export const isFlushKnown = (s: EngineState, request: number): boolean => {
@@ -75,15 +73,8 @@ export const putReadAtomicRequest = (
     return DmaResult.OK
   }
   if (kind === ATOMIC_WRITE) {
-    putReth(
-      view,
-      at + RETH_AT[opcode],
-      p[wr + Send.REMOTE_HI],
-      p[wr + Send.REMOTE_LO],
-      p[wr + Send.RKEY],
-      ATOMIC_WRITE_BYTES,
-    )
-    const bytes = ATOMIC_WRITE_BYTES
+    putReth(view, at + RETH_AT[opcode], p[wr + Send.REMOTE_HI], p[wr + Send.REMOTE_LO], p[wr + Send.RKEY], ATOMIC_BYTES)
+    const bytes = ATOMIC_BYTES
     return gather(s, row, request, 0, bytes, arena, at + headerBytes, bytes, bytes)
   }
   const isSwap = (opcode & OPERATION_MASK) === COMPARE_SWAP

@@ -4,7 +4,7 @@
  * state.ts explains short names such as `row`, `base` and `request`.
  */
 import { type Cause, causeOfCode, createCause } from '../../spec/check/causes.ts'
-import { KindFlags, MAX_MESSAGE_BYTES, SendFlags, SendKind, WcStatus } from '../../spec/work.ts'
+import { ATOMIC_BYTES, KindFlags, MAX_MESSAGE_BYTES, SendFlags, SendKind, WcStatus } from '../../spec/work.ts'
 import { storeCause, takeCause } from '../causes.ts'
 import { checkElements, DmaResult } from '../dma.ts'
 import { QP, ReqFlag, WQE } from '../fields.ts'
@@ -12,9 +12,9 @@ import { operationOf, sendKindOf } from '../operations.ts'
 import { maxSendSge, sendBlockLog2 } from '../qp-layout.ts'
 import { type EngineState, giveBlock, takeBlock } from '../state.ts'
 import { Access, Flush, Send, Sge } from '../types.ts'
-import { ATOMIC_WRITE_BYTES, isFlushKnown } from './read-atomic-request.ts'
+import { isFlushKnown } from './read-atomic-request.ts'
 
-const { NONE, LOCAL, FLUSH } = SendKind
+const { ATOMIC, NONE, LOCAL, FLUSH } = SendKind
 const { RESPONSE, EMPTY_RESPONSE, ONE_PACKET, EIGHT_BYTES, NOT_INLINE } = KindFlags
 const { LOC_LEN_ERR, LOC_QP_OP_ERR, LOC_PROT_ERR } = WcStatus.values
 const { INLINE } = SendFlags.values
@@ -110,8 +110,13 @@ const checkWqe = (s: EngineState, row: number, request: number): number => {
     p[wr + Send.LENGTH] = sum
   } else if (p[wr + Send.LENGTH] > MAX_MESSAGE_BYTES)
     return refuse(s, row, wr, LOC_LEN_ERR, createCause('MESSAGE_TOO_LONG', {}))
-  if ((kind & EIGHT_BYTES) !== 0 && p[wr + Send.LENGTH] !== ATOMIC_WRITE_BYTES)
-    return refuse(s, row, wr, LOC_LEN_ERR, createCause('ATOMIC_LENGTH', { length: p[wr + Send.LENGTH] }))
+  if ((kind & EIGHT_BYTES) !== 0) {
+    const length = p[wr + Send.LENGTH]
+    // As with rxe, the result of an atomic may have longer elements.
+    const isLengthValid = kind === ATOMIC ? length >= ATOMIC_BYTES : length === ATOMIC_BYTES
+    if (!isLengthValid) return refuse(s, row, wr, LOC_LEN_ERR, createCause('ATOMIC_LENGTH', { length }))
+    p[wr + Send.LENGTH] = ATOMIC_BYTES
+  }
   // As on adapters, the elements of READs and atomics are checked when the response is written.
   if (isInline || (kind & (RESPONSE | EMPTY_RESPONSE)) === RESPONSE) return 0
   // The only element of a one-packet SEND or WRITE is checked when its payload is read. All others are checked here, so

@@ -12,13 +12,12 @@ import { createCause } from '../../spec/check/causes.ts'
 import { QpState } from '../../spec/enums.ts'
 import { joinWords } from '../../spec/memory.ts'
 import { flushPlacement, flushSelectivity } from '../../spec/wire/headers.ts'
-import { MAX_MESSAGE_BYTES, SendKind, WcStatus } from '../../spec/work.ts'
+import { ATOMIC_BYTES, MAX_MESSAGE_BYTES, SendKind, WcStatus } from '../../spec/work.ts'
 import type { Arena } from '../../wire/arena.ts'
 import * as ext from '../../wire/extensions.ts'
 import { noteRefusedKey, takeCause } from '../causes.ts'
 import { DmaKind, DmaResult, flushDma, setPayload, writePayloadNow } from '../dma.ts'
 import { QP, RES } from '../fields.ts'
-import { ATOMIC_WRITE_BYTES } from '../requester/read-atomic-request.ts'
 import type { EngineState } from '../state.ts'
 import { Access } from '../types.ts'
 import { NakSyndrome, nakFatal, nakInvalidRequest } from './nak.ts'
@@ -112,7 +111,7 @@ export const onAtomicWrite = (
 ): void => {
   const view = arena.view
   const lo = ext.rethVaLo(view, reth)
-  const isLengthValid = length === ATOMIC_WRITE_BYTES && ext.rethDmaLen(view, reth) === ATOMIC_WRITE_BYTES
+  const isLengthValid = length === ATOMIC_BYTES && ext.rethDmaLen(view, reth) === ATOMIC_BYTES
   if ((s.rows[row * QP.WORDS + QP.ACCESS] & Access.REMOTE_WRITE) === 0) {
     nakInvalidRequest(s, row, createCause('QP_NO_RIGHT', { right: Access.REMOTE_WRITE }))
     return
@@ -121,7 +120,7 @@ export const onAtomicWrite = (
     nakInvalidRequest(s, row, createCause('ATOMIC_WRITE_LENGTH', { length: ext.rethDmaLen(view, reth) }))
     return
   }
-  if ((lo & (ATOMIC_WRITE_BYTES - 1)) !== 0) {
+  if ((lo & (ATOMIC_BYTES - 1)) !== 0) {
     nakInvalidRequest(s, row, createCause('ATOMIC_ADDRESS', { address: joinWords(ext.rethVaHi(view, reth), lo) }))
     return
   }

@@ -9,7 +9,7 @@ import { createCause } from '../../spec/check/causes.ts'
 import { QpState } from '../../spec/enums.ts'
 import { joinWords, TWO_32 } from '../../spec/memory.ts'
 import { OPERATION_MASK, operationCode } from '../../spec/wire/opcodes.ts'
-import { MAX_MESSAGE_BYTES, SendKind, WcStatus } from '../../spec/work.ts'
+import { ATOMIC_BYTES, MAX_MESSAGE_BYTES, SendKind, WcStatus } from '../../spec/work.ts'
 import type { Arena } from '../../wire/arena.ts'
 import * as ext from '../../wire/extensions.ts'
 import { noteMemoryFault, noteRefusedKey, takeCause } from '../causes.ts'
@@ -27,7 +27,6 @@ const { LOC_QP_OP_ERR } = WcStatus.values
 const { REMOTE_ACCESS, REMOTE_OPERATION } = NakSyndrome
 const COMPARE_SWAP = operationCode.COMPARE_SWAP
 /** Operand size and address alignment. */
-const ATOMIC_BYTES = 8
 
 /**
  * The resource of this kind whose request contains `psn`; 0: none, or reused. Youngest first: the PSNs of an old one

@@ -4,6 +4,7 @@
  *
  * Hot: a valid request costs a few type comparisons.
  */
+import { ATOMIC_BYTES } from '../../spec/work.ts'
 import { formatValue, invalidArgument, type RdmaError } from '../error.ts'
 import { isForeignSlice, type Slice } from '../mr/region.ts'
 import type { RemoteMemory, RemoteMemoryData } from '../mr/remote-memory.ts'
@@ -88,9 +89,6 @@ export const checkFlushLength = ({ length }: RemoteMemory): void => {
     )
 }
 
-/** Bytes on which an atomic or ATOMIC WRITE operates. */
-const WORD_BYTES = 8
-
 const MIN_WORD = -(2n ** 63n)
 const MAX_WORD = 2n ** 64n - 1n
 
@@ -105,12 +103,13 @@ export const checkWord = (call: string, name: string, word: bigint): void => {
 export const checkOriginal = (call: string, local: Slice | readonly Slice[]): void => {
   if (local === undefined || local instanceof Uint8Array || !areSlices(local)) throw notSlice(call, local)
   const length = totalOf(local)
-  if (length !== WORD_BYTES) throw invalidArgument(call, `${length} bytes for the old value, which has ${WORD_BYTES}`)
+  if (length !== ATOMIC_BYTES)
+    throw invalidArgument(call, `${length} bytes for the old value, which has ${ATOMIC_BYTES}`)
 }
 
 /** Throws RdmaError EINVAL unless remote memory begins with an aligned 64-bit word. */
 export const checkAligned = (call: string, { address, length }: RemoteMemory): void => {
-  if (address % BigInt(WORD_BYTES) !== 0n)
-    throw invalidArgument(call, `remote address 0x${address.toString(16)} is not a multiple of ${WORD_BYTES}`)
-  if (length < WORD_BYTES) throw invalidArgument(call, `${length} bytes of remote memory, a word has ${WORD_BYTES}`)
+  if (address % BigInt(ATOMIC_BYTES) !== 0n)
+    throw invalidArgument(call, `remote address 0x${address.toString(16)} is not a multiple of ${ATOMIC_BYTES}`)
+  if (length < ATOMIC_BYTES) throw invalidArgument(call, `${length} bytes of remote memory, a word has ${ATOMIC_BYTES}`)
 }

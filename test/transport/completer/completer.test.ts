@@ -93,6 +93,22 @@ describe('a completion', () => {
     assert.deepEqual([t.node.cqes[0].opcode, t.node.cqes[0].bytes], [wc.FETCH_ADD, 8])
     assert.equal(t.node.words.getBigUint64(16, true), 0x0102_0304_0506_0708n)
   })
+  it('of an atomic is written to the first 8 bytes of longer elements', () => {
+    const t = startScript()
+    const sges = [
+      { at: 16, length: 4 },
+      { at: 32, length: 16 },
+    ]
+    t.post({ id: 1, opcode: FAA, remote: 8, sges, compare: 1n })
+    t.sent()
+    t.response('ATOMIC_ACK', 0, { original: 0x0102_0304_0506_0708n })
+    assert.deepEqual(t.completions(), ['1 ok'])
+    assert.equal(t.node.cqes[0].bytes, 8)
+    assert.deepEqual(
+      [16, 32, 36].map(at => t.node.words.getUint32(at, true)),
+      [0x0506_0708, 0x0102_0304, 0],
+    )
+  })
   it('of a SEND or WRITE comes with the response of a later READ or atomic', () => {
     const t = startScript()
     t.post(

@@ -9,7 +9,7 @@
 
 import { type CauseName, vendorErrorOf } from '../../../spec/check/causes.ts'
 import { swap32 } from '../../../spec/memory.ts'
-import { MAX_MESSAGE_BYTES, SendFlags, sendOperations, WcStatus, WrOpcode } from '../../../spec/work.ts'
+import { ATOMIC_BYTES, MAX_MESSAGE_BYTES, SendFlags, sendOperations, WcStatus, WrOpcode } from '../../../spec/work.ts'
 import { BindMw, Flush, Send, type WorkSource } from '../../../transport/types.ts'
 import type { Arena } from '../../../wire/arena.ts'
 import type { Destinations } from '../address/destinations.ts'
@@ -43,7 +43,6 @@ const KNOWN_OPCODES = Object.keys(sendOperations).reduce((bits, opcode) => bits 
 
 /** Opcodes whose WQE has neither elements nor inline data, one bit each. */
 const DATALESS = (1 << LOCAL_INV) | (1 << BIND_MW) | (1 << FLUSH)
-const ATOMIC_WRITE_BYTES = 8
 
 export interface SendQueue {
   readonly ring: Ring
@@ -140,7 +139,7 @@ const loadSend = (rings: QpRings, index: number, into: Uint32Array, at: number):
   let count = 0
   if (opcode > 31 || ((KNOWN_OPCODES >>> opcode) & 1) === 0) refused = BAD_OPCODE
   else if (isInline) {
-    length = opcode === ATOMIC_WRITE ? ATOMIC_WRITE_BYTES : statedLength
+    length = opcode === ATOMIC_WRITE ? ATOMIC_BYTES : statedLength
     if (statedLength > queue.maxInline && opcode !== ATOMIC_WRITE) refused = INLINE_TOO_LONG
   } else if (!isDataless && sges > queue.maxSge) refused = TOO_MANY_SGE
   else if (!isDataless) {
