@@ -307,7 +307,8 @@ void userdma_copy(uint8_t *to, uint64_t to_stride, const uint8_t *from, uint64_t
 EXPORT int64_t userdma_mover_move(struct mover *m, int is_write, int pid, int fd, uint64_t remote, uint8_t *local,
                                   uint64_t chunk, uint64_t stride, uint64_t total, uint64_t timeout_us)
 {
-    if (stride == chunk || total <= chunk)
+    const int is_contiguous = stride == chunk || total <= chunk;
+    if (is_contiguous)
         chunk = stride = total < BUFFER_BYTES ? total : BUFFER_BYTES;
     if (chunk > BUFFER_BYTES)
         return -EINVAL;
@@ -342,7 +343,7 @@ EXPORT int64_t userdma_mover_move(struct mover *m, int is_write, int pid, int fd
     return done;
 }
 
-/* Copies our descriptor `fd` into the mover. Returns the mover's number, or -errno as `call`. */
+/* Copies our descriptor `fd` into the mover. Returns the mover's descriptor, or -errno as `call`. */
 static int64_t copy_of(struct mover *m, int fd, uint64_t timeout_us)
 {
     const int64_t pidfd = call(m, timeout_us, SYS_pidfd_open, m->parent, 0, 0, 0, 0, 0);

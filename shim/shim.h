@@ -501,8 +501,8 @@ extern bool shim_may_be_in_tree;
 void path_folder_changed(void);
 
 /*
- * The RDMA path to which a relative path leads from folder `dir` (as in openat(2)), or an absolute path with "..". Each
- * ".." is resolved. Also for paths that lead from an RDMA path. In `path_buffer`; NULL for other paths.
+ * Makes a path absolute and resolves each "..", in `path_buffer`. A relative path begins at folder `dir`, as in
+ * openat(2). NULL if the path leads neither to nor from an RDMA path, or is absolute without "..".
  */
 const char *path_absolute(int dir, const char *path, char path_buffer[PATH_SIZE]);
 

@@ -104,9 +104,9 @@ static void count_flush(struct ibv_qp_ex *qp, uint32_t rkey, uint64_t address, s
 void batch_watch(struct ibv_qp_ex *qp, uint64_t operations)
 {
     struct newer_ops *newer = (struct newer_ops *)(&qp->wr_abort + 1);
-    /* Nothing is replaced if a function is not the first provider's. */
 #define IS_OTHER(name, parameters, arguments) || (qp->name && provider.name && qp->name != provider.name)
-    if ((provider.wr_start && provider.wr_start != qp->wr_start)BUILDERS(IS_OTHER))
+    const bool is_other_provider = (provider.wr_start && provider.wr_start != qp->wr_start) BUILDERS(IS_OTHER);
+    if (is_other_provider)
         return;
 #define REPLACE(name, parameters, arguments)                                                                           \
     if (qp->name) {                                                                                                    \

@@ -143,7 +143,7 @@ void events_waited(void)
 EXPORT void userdma_waited(int fd);
 void userdma_waited(int fd)
 {
-    /* A wait on a descriptor of ours is for a completion. Not the wait orders the threads, but the poll. */
+    /* A wait on a descriptor of ours is for a completion. The poll, not the wait, orders the threads. */
     if (shim_logs_events && (fd < 0 || fd_kind(fd) == FD_OTHER))
         events_waited();
 }

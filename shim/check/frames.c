@@ -38,7 +38,7 @@ static void find_stack(void)
     if (pthread_attr_getstack(&attributes, &start, &bytes) == 0) {
         /*
          * The main thread's stack may grow beyond the answer if its limit is raised; nothing else is mapped so close to
-         * it. Without a limit, the answer ends at the next mapping, and the heap may grow into the answer.
+         * the stack. Without a limit, the answer ends at the next mapping, and the heap may grow into the answer.
          */
         if (early_syscall(SYS_gettid, 0, 0, 0, 0, 0, 0) == getpid()) {
             size_t watched = bytes;

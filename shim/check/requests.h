@@ -88,10 +88,9 @@ extern bool requests_are_full;
 bool requests_lock(void);
 void requests_unlock(void);
 
-/*
- * This function and the following ones are called with the lock held. Returns the queue; with `should_create`, creates
- * an unknown queue. NULL: unknown, or the table is full.
- */
+/* The functions of requests.c below, except requests_forget_all, are called with the lock held. */
+
+/* Returns a queue; with `should_create`, creates an unknown queue. NULL: unknown, or the table is full. */
 struct queue *queue_of(int fd, uint32_t kind, uint32_t number, bool should_create);
 const struct queue *queue_of_element(uint32_t slot);
 /* Appends an element to the queue's latest request. Returns the slot, or NONE if all slots are in use. */
@@ -143,7 +142,7 @@ void reports_forget_all(void);
 
 /* ---- exits.c ---- */
 
-/* A report is kept: sends it before the default action of a signal of faults, or of SIGABRT, ends the program. */
+/* From now on, kept reports are sent before SIGABRT or a signal of faults ends the program. */
 void exits_watch_faults(void);
 
 /* ---- outstanding.c ---- */

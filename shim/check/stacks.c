@@ -55,7 +55,7 @@ void stack_take_native(struct stack *stack)
 
 /*
  * Takes the caller's stack, with frames of Python. The first call loads the unwinder and looks for Python, which
- * allocates. So the first call must not be from the program's allocator, in free() or at the program's start.
+ * allocates. So the first call must not be inside the program's allocator, or at the program's start.
  */
 static void stack_take(struct stack *stack)
 {
@@ -242,7 +242,7 @@ static uint32_t post_slot(uint32_t queue, uint32_t number, uint64_t wr_id)
 void stack_note_post(int fd, uint32_t queue, uint32_t number, uint64_t wr_id, uint32_t stack)
 {
     const int saved = errno;
-    /* The number of a stack is from this process: `known_pid`. */
+    /* `stack` is a number of process `known_pid`. */
     const struct userdma_post post = {
         .wr_id = wr_id, .queue = queue, .number = number, .pid = (uint32_t)known_pid, .stack = stack};
     const uint32_t slot = post_slot(queue, number, wr_id);

@@ -55,8 +55,11 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
         kind = recognise(fd);
     if (LIKELY(kind == FD_OTHER)) {
         const int result = REAL(ioctl)(fd, request, argument);
-        /* ENOTTY: perhaps a driver's request on a descriptor of ours that arrived unnoticed. */
-        if (LIKELY(result != -1 || errno != ENOTTY) || (kind = recognise(fd)) == FD_OTHER)
+        if (LIKELY(result != -1 || errno != ENOTTY))
+            return result;
+        /* Perhaps a driver's request on a descriptor of ours that arrived unnoticed. */
+        kind = recognise(fd);
+        if (kind == FD_OTHER)
             return result;
     }
     if (UNLIKELY(kind == FD_RECEIVED))

@@ -22,7 +22,7 @@
 
 /* The first number of hidden sockets, if the limit of descriptors allows. */
 #define HIDDEN_BASE 900
-/* HIDDEN_BASE is too high if it leaves no more numbers than this below the limit. */
+/* HIDDEN_BASE is used only if more numbers than this remain from it to the limit. */
 #define HIDDEN_ROOM 100
 /* After exec, this many numbers are searched for doorbell sockets. */
 #define HIDDEN_SEARCHED 256
@@ -192,7 +192,7 @@ void fd_vacate(int fd)
         return;
     struct shim_guard session_guard, guard;
     const int saved = errno;
-    /* A thread with the session's lock uses these numbers, so the caller takes the lock. */
+    /* Threads with the session's lock use these numbers. */
     const bool is_locked = session_enter(&session_guard);
     lock_table(&guard);
     vacate(fd);

@@ -42,9 +42,10 @@ static bool may_open(const char *path, int flags)
 {
     const bool is_write = (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC);
     const char *name = strrchr(path, '/');
+    const bool is_writable = strcmp(name, "/node_desc") == 0 || strcmp(name, "/lifespan") == 0;
+    const bool changes_nothing = (flags & O_PATH) || !(is_write || (flags & O_CREAT));
     struct stat found;
-    if ((flags & O_PATH) || !(is_write || (flags & O_CREAT)) || strcmp(name, "/node_desc") == 0 ||
-        strcmp(name, "/lifespan") == 0)
+    if (is_writable || changes_nothing)
         return true;
     const bool exists = REAL(stat)(path, &found) == 0;
     const bool writes_file = exists && is_write && S_ISREG(found.st_mode);

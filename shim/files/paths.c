@@ -235,21 +235,21 @@ static const char *without_parents(const char *path, char path_buffer[PATH_SIZE]
     size_t length = 0;
     bool is_from_rdma = false;
     while (*path) {
-        const size_t separators = strspn(path, "/"), name = strcspn(path + separators, "/");
-        const char *start = path + separators;
-        path = start + name;
+        const char *name = path + strspn(path, "/");
+        const size_t name_length = strcspn(name, "/");
+        path = name + name_length;
         path_buffer[length] = 0;
-        if (name == 0 || (name == 1 && start[0] == '.'))
+        if (name_length == 0 || (name_length == 1 && name[0] == '.'))
             continue;
-        if (name == 2 && start[0] == '.' && start[1] == '.') {
+        if (name_length == 2 && name[0] == '.' && name[1] == '.') {
             is_from_rdma |= path_matches(path_buffer);
             follow_link(path_buffer);
             char *last = strrchr(path_buffer, '/');
             length = last ? (size_t)(last - path_buffer) : 0;
         } else {
             path_buffer[length++] = '/';
-            memcpy(path_buffer + length, start, name);
-            length += name;
+            memcpy(path_buffer + length, name, name_length);
+            length += name_length;
         }
     }
     path_buffer[length] = 0;

@@ -123,7 +123,7 @@ static void early_exit(int status)
         syscall(SYS_exit_group, status);
 }
 
-/* As in the C library: if a handler of SIGABRT returns, or it is ignored, the default action ends the process. */
+/* As in the C library: if a handler of SIGABRT returns, or SIGABRT is ignored, the default action ends the process. */
 static void early_abort(void)
 {
     static const unsigned long mask = 1ul << (SIGABRT - 1);

@@ -73,6 +73,7 @@ static int exchange_hello(const struct shim_guard *guard)
     if (shim_logs_events)
         request.hello.wants |= USERDMA_HELLO_EVENTS;
     int error = session_exchange_with(&request, sizeof request.hello, userfaultfd, &reply, guard);
+    /* An error has closed our connection: an open one is another thread's. */
     const bool has_other_connection = session.fd >= 0 && (error || reply.generation != session.generation);
     if (has_other_connection) {
         reply_close_all(&reply);

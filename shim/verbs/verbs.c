@@ -535,7 +535,7 @@ EXPORT struct ibv_context *ibv_import_device(int fd)
     return wrap(original(fd));
 }
 
-/* Providers call it to fill a context's table. For programs that find ibv_open_device by dlsym in libibverbs. */
+/* Fills a context's table for a provider. Wrapped for programs that find ibv_open_device by dlsym in libibverbs. */
 struct verbs_context_ops;
 EXPORT void verbs_set_ops(struct verbs_context *context, const struct verbs_context_ops *operations);
 void verbs_set_ops(struct verbs_context *context, const struct verbs_context_ops *operations)

@@ -69,7 +69,7 @@ const hookOf = (
         if (entry.class.name.endsWith('_qp')) onUnchecked()
         return
       }
-      // First the driver reports what the program has polled and posted before the call.
+      // First the driver reports what the program has polled before the call.
       if (entry.class.name === 'cq' && entry.name !== 'create') poll?.reportCq(object)
       if (why !== 'call') return
       // Captured now: when an asynchronous handler ends, another call may run.

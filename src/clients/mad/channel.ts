@@ -26,7 +26,7 @@ export interface TakenMessage {
   readonly isTaken: boolean
 }
 
-/** Maximum bytes of a channel's unread messages. Its unfinished sends have the same limit of their own. */
+/** Maximum bytes of a channel's unread messages, and maximum bytes of its unfinished sends. */
 const MAX_BYTES = 8 << 20
 /** Bytes charged for a message in addition to its data. */
 const MESSAGE_OVERHEAD = 256

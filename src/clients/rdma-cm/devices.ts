@@ -131,7 +131,10 @@ export class CmDevices {
     return this.#firstAddress(family === Family.INET).localGid
   }
 
-  /** As in `deviceToBind`, a loopback address that no device has stands for a device; only such a device reaches it. */
+  /**
+   * Whether any device address may be the source: for a wildcard and, if the destination is of this process, for a
+   * loopback address that no device has.
+   */
   #isWildcard(source: SocketAddress, isLocalDestination: boolean): boolean {
     if (isAny(source)) return true
     return isLocalDestination && isLoopback(source) && this.withAddress(source.address) === undefined

@@ -111,8 +111,8 @@ const toRts = ({ connection, qpType, ackTimeout }: Identifier): QpAttributes => 
 }
 
 /**
- * Attributes for a transition to `state`. Throws CallError EINVAL: without a device, for a listener, or an invalid
- * state. For a connected queue pair, also: in a connection state of ENDED, for RTR and RTS if the peer's parameters are
+ * Attributes for a transition to `state`. Throws CallError EINVAL without a device, for a listener, and for an
+ * invalid state; with a connection, also in a connection state of ENDED, for RTR and RTS if the peer's parameters are
  * not known, and for states other than INIT, RTR and RTS.
  */
 export const qpAttributesFor = (id: Identifier, state: number): QpAttributes => {
