@@ -399,8 +399,11 @@ int fd_add_received(int fd, bool is_inherited);
 void fd_forget(int fd);
 /* Registers `new_fd`, a new copy of `old_fd`. */
 void fd_copied(int old_fd, int new_fd, bool close_on_exec);
-/* Moves a hidden socket away from number `fd`, because the program wants the number. */
-void fd_vacate(int fd);
+/*
+ * Moves a hidden socket away from number `fd`, because the program wants the number. The caller closes or replaces
+ * `fd`. False if there is no hidden socket.
+ */
+bool fd_vacate(int fd);
 /* The program changed close-on-exec of `fd`: the doorbell socket gets the same flag. */
 void fd_set_close_on_exec(int fd, bool close_on_exec);
 /* close_range(2) without our hidden sockets. */

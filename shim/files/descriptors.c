@@ -268,15 +268,19 @@ EXPORT int dup(int fd)
     return copy;
 }
 
-/* Before and after dup2 or dup3 make `new_fd` a copy of `old_fd`. */
-static void before_replacing(int old_fd, int new_fd)
+/* Before dup2 or dup3 make `new_fd` a copy of `old_fd`. Result as of fd_vacate. */
+static bool before_replacing(int old_fd, int new_fd)
 {
-    if (UNLIKELY(fd_table != NULL) && old_fd != new_fd)
-        fd_vacate(new_fd);
+    return UNLIKELY(fd_table != NULL) && old_fd != new_fd && fd_vacate(new_fd);
 }
 
-static int after_replacing(int result, int old_fd, int new_fd, bool close_on_exec)
+static int after_replacing(int result, int old_fd, int new_fd, bool close_on_exec, bool is_vacated)
 {
+    if (UNLIKELY(is_vacated) && result < 0) {
+        const int error = errno;
+        REAL(close)(new_fd);
+        errno = error;
+    }
     if (UNLIKELY(fd_table != NULL) && result >= 0 && old_fd != new_fd) {
         fd_forget(new_fd);
         fd_copied(old_fd, new_fd, close_on_exec);
@@ -286,14 +290,15 @@ static int after_replacing(int result, int old_fd, int new_fd, bool close_on_exe
 
 EXPORT int dup2(int old_fd, int new_fd)
 {
-    before_replacing(old_fd, new_fd);
-    return after_replacing(REAL(dup2)(old_fd, new_fd), old_fd, new_fd, false);
+    const bool is_vacated = before_replacing(old_fd, new_fd);
+    return after_replacing(REAL(dup2)(old_fd, new_fd), old_fd, new_fd, false, is_vacated);
 }
 
 EXPORT int dup3(int old_fd, int new_fd, int flags)
 {
-    before_replacing(old_fd, new_fd);
-    return after_replacing(REAL(dup3)(old_fd, new_fd, flags), old_fd, new_fd, (flags & O_CLOEXEC) != 0);
+    const bool is_vacated = before_replacing(old_fd, new_fd);
+    const int result = REAL(dup3)(old_fd, new_fd, flags);
+    return after_replacing(result, old_fd, new_fd, (flags & O_CLOEXEC) != 0, is_vacated);
 }
 
 static int after_fcntl(int result, int fd, int command, unsigned long argument)

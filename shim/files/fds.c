@@ -169,13 +169,13 @@ void fd_forget_hidden(int hidden)
     unlock_table(&guard);
 }
 
-/* With the locks of the session and of the table held. */
-static void vacate(int fd)
+/* With the locks of the session and of the table held. As fd_vacate. */
+static bool vacate(int fd)
 {
     struct fd_entry entry = fd_table[fd];
     const int flags = REAL(fcntl)(fd, F_GETFD);
     if (entry.kind != FD_HIDDEN)
-        return;
+        return false;
     const int moved = copy_high(fd, flags >= 0 && (flags & FD_CLOEXEC));
     clear_entry(fd);
     if (moved >= 0)
@@ -184,22 +184,24 @@ static void vacate(int fd)
         session_moved(fd, moved);
     else if (fd_kind(entry.partner) == FD_CONTEXT)
         __atomic_store_n(&fd_table[entry.partner].partner, moved, __ATOMIC_RELEASE);
+    return true;
 }
 
-void fd_vacate(int fd)
+bool fd_vacate(int fd)
 {
     if (fd_kind(fd) != FD_HIDDEN || shim_is_other_process())
-        return;
+        return false;
     struct shim_guard session_guard, guard;
     const int saved = errno;
     /* Threads with the session's lock use these numbers. */
     const bool is_locked = session_enter(&session_guard);
     lock_table(&guard);
-    vacate(fd);
+    const bool is_vacated = vacate(fd);
     unlock_table(&guard);
     if (is_locked)
         session_leave(&session_guard);
     errno = saved;
+    return is_vacated;
 }
 
 /*

@@ -58,6 +58,10 @@ void hidden_sockets(void)
     /* The C library closes the number of a stream. */
     FILE *stream = fdopen(FIRST_HIDDEN, "r");
     EXPECT(stream && fclose(stream) == 0 && hidden_count() == 2 && order(fd, ECHO, 4) == 4);
+    /* A dup2 that fails leaves no copy of a hidden socket at the number. */
+    FAILS(dup2(-1, FIRST_HIDDEN + 1), EBADF);
+    FAILS(dup3(fd, FIRST_HIDDEN, O_APPEND), EINVAL);
+    EXPECT(hidden_count() == 2 && order(fd, ECHO, 4) == 4);
     EXPECT(order(fd, SESSIONS, 0) == 1);
     EXPECT(close_range(FIRST_HIDDEN - 5, FIRST_HIDDEN + 50, CLOSE_RANGE_CLOEXEC) == 0 && order(fd, ECHO, 4) == 4);
     /* The program uses numbers of hidden sockets. */
