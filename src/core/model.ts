@@ -146,7 +146,7 @@ export interface EventState {
    */
   completions: number
   asyncs: number
-  /** The record of this source's completions, created for the first completion. */
+  /** The record of this source's completion events, created for the first of them. */
   record: EventRecord | undefined
   /**
    * If set, the source's events go to this event queue instead. The connection manager's events go to both the queue

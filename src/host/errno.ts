@@ -2,7 +2,7 @@
  * Linux error numbers and their names, and the error for a failed system call.
  *
  * The numbers are those of node:os and some that node:os omits. Where Linux has two names for a number: 95 is
- * EOPNOTSUPP, 11 is EAGAIN. Hot functions of host/ return -errno; set-up functions throw SystemError or return it.
+ * EOPNOTSUPP, 11 is EAGAIN. Hot functions of host/ return -errno; set-up functions throw or return SystemError.
  */
 import { constants } from 'node:os'
 

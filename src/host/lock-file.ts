@@ -58,8 +58,8 @@ export interface LockFile {
 /**
  * Locks the file `path`; waits at most `timeout` milliseconds. Throws an Error with a message.
  *
- * The holder removes the file before it unlocks it. A lock on a removed file excludes no other process, so the new file
- * is locked then.
+ * The holder removes the file, then unlocks it. A lock on a removed file excludes no other process, so the new file is
+ * locked then.
  */
 export const takeLock = async (path: string, timeout = 10_000): Promise<LockFile> => {
   const deadline = performance.now() + timeout

@@ -20,7 +20,7 @@ const endEvents = ({ caller }: CallContext, object: CoreObject): EventsRead => {
 }
 
 export const cqClass = driverClass(Cq, {
-  /** Sets the event threshold (R36), and returns cqe 0. Resizing (`cqe`) needs the driver's own handler. */
+  /** Sets the event threshold (R36). Resizing, and returning the real `cqe`, need the driver's own handler. */
   modify(_call, object, { cqe, count, period }) {
     if (cqe !== undefined) throw new CallError('EOPNOTSUPP', 'cq.modify: attribute cqe: the driver cannot resize')
     if (count !== undefined || period !== undefined) setThreshold(object, count, period)

@@ -1,6 +1,6 @@
 /*
  * Core's own class `driver_ops` (R28, R30): a descriptor for one of the driver's own interfaces, selected by name. The
- * default is the interface with the driver's name. `ops`: the functions of an interface.
+ * default is the interface with the driver's name.
  */
 import { DriverOps } from '../../spec/classes/driver_ops.ts'
 import { CallError } from '../../spec/errno.ts'

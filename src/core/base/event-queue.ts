@@ -5,9 +5,10 @@
  */
 import { AsyncFd } from '../../spec/classes/events/async_fd.ts'
 import { CompChannel } from '../../spec/classes/events/comp_channel.ts'
-import { EVENT_SOURCES, EventQueue } from '../../spec/classes/events/event_queue.ts'
+import { EVENT_SOURCES, Event, EventQueue } from '../../spec/classes/events/event_queue.ts'
 import { ClassId } from '../../spec/classes/ids.ts'
 import { CallError } from '../../spec/errno.ts'
+import { decodeRecord } from '../../uapi/scalar.ts'
 import { driverClass } from '../devices/driver.ts'
 import {
   type AttachedPorts,
@@ -127,16 +128,6 @@ export const eventQueueClass = driverClass<typeof EventQueue, AttachedPorts>(Eve
   },
 
   getEvents(call, object, { max }) {
-    const events = readEventsFor(call, object as FdObject, max).map(event => {
-      const view = viewOf(event)
-      return {
-        cookie: view.getBigUint64(0, true),
-        object: view.getUint32(8, true),
-        class: view.getUint16(12, true),
-        type: view.getUint32(16, true),
-        reserved: 0,
-      }
-    })
-    return { events }
+    return { events: readEventsFor(call, object as FdObject, max).map(({ bytes }) => decodeRecord(Event, bytes)) }
   },
 })

@@ -33,7 +33,7 @@ export interface CallsOutcome {
 }
 
 /** The chain method has no hooks and no handler of the driver. */
-const canBypass = ({ run, core }: Entry): boolean => run === core
+const hasOnlyCoreHandler = ({ run, core }: Entry): boolean => run === core
 
 const resolveRefs = (
   created: readonly (CoreObject | undefined)[],
@@ -60,7 +60,7 @@ export const runTypedChain = (
   calls: readonly ChainedCall[],
   caller: Caller,
 ): CallsOutcome | undefined => {
-  if (!canBypass(methodOf(context, Interface, CHAIN, 'chain'))) return undefined
+  if (!hasOnlyCoreHandler(methodOf(context, Interface, CHAIN, 'chain'))) return undefined
   const results: Result[] = []
   const created: (CoreObject | undefined)[] = []
   const additional: CoreObject[] = []

@@ -199,7 +199,7 @@ const withPermission = (cls: ObjectClass, name: string, capability: Capability, 
 }
 
 /**
- * Set in controlled Q_Keys (IBA 10.2.5). Programs need CAP_NET_RAW to use them, unless the system allows them to all.
+ * Set in controlled Q_Keys (IBA 10.2.5). Programs need CAP_NET_RAW to use them, unless `allowsPrivilegedQkeys` is set.
  */
 const CONTROLLED_QKEY_BIT = 0x8000_0000
 
@@ -222,7 +222,7 @@ const withQkeyCheck = (subject: string, handler: AnyHandler): AnyHandler => {
   }
 }
 
-/** The handler with checks of permissions, and for a queue pair's create with creation in a state. */
+/** The handler with checks of permissions. A queue pair's create can also set its state (`createInState`). */
 const runnerOf = (cls: ObjectClass, name: string, method: Method, unchecked: AnyHandler): AnyHandler => {
   const permitted = method.needs === undefined ? unchecked : withPermission(cls, name, method.needs, unchecked)
   const setsQkey = method.call === MODIFY && method.in.qkey !== undefined
@@ -333,7 +333,7 @@ const identity = (pool: TablePool, value: object | null | undefined): string => 
   return String(number)
 }
 
-/** Classes that the device does not have, but optional attributes of the class's methods refer to. */
+/** Classes that optional attributes of the class's methods refer to, and that the device does not have. */
 const missingClasses = (
   driverClass: DriverClass,
   coreClass: DriverClass,

@@ -14,7 +14,7 @@ import { findHandle } from '../objects/handles.ts'
 import { undoObjects } from '../objects/lifetime.ts'
 import { execute, methodOf } from './invoke.ts'
 
-/** The decoder of a byte format of calls, for example `decodeWrite`. `M`: what a carrier passes for one call. */
+/** The decoder of a byte format of calls, for example `decodeWrite`. `M`: the parameters for one call. */
 export type Dialect<M extends readonly unknown[]> = (view: CallerView, ...message: M) => Decoded | Answer
 
 /** The codecs' view of a context and one of its callers; one record for all calls. */

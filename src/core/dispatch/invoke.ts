@@ -8,9 +8,9 @@
  *
  * Errors are CallErrors with Linux' numbers:
  * - EOPNOTSUPP: no such class or method;
- * - ENOENT: unknown handle;
- * - EINVAL: handle of another class;
- * - EBUSY: object in use;
+ * - ENOENT: unknown handle, or object still being created;
+ * - EINVAL: handle of another class, or other invalid argument;
+ * - EBUSY: object in use or being destroyed;
  * - EBADF: descriptor of another context or class;
  * - EIO: context closed or device removed, before or during the call.
  */
@@ -274,7 +274,7 @@ const finishCall = (call: CallContext, object: CoreObject, out: AnyResult): Resu
     // The caller does not get the object, so it must be destroyed.
     const destroy = kind === 'create' ? findEntry(device.table, object.class.id, DESTROY) : undefined
     if (destroy !== undefined) runDestroy(context, destroy, object, 'undo')
-    // Its handler has run. Core, which has yet to destroy the context's objects, must not run it again.
+    // The destroy handler has run. Core, which has yet to destroy the context's objects, must not run it again.
     if (kind === 'destroy') removeObject(object)
     throw closedError(call)
   }
@@ -327,7 +327,7 @@ const noParents: readonly CoreObject[] = []
 
 /**
  * Replaces handles in the arguments by objects. For a create the objects become the context's `lastParents`. If they
- * equal the last ones, the list is reused: saves memory with very many objects (R15).
+ * equal the last ones, the list is reused, which saves memory with very many objects (R15).
  */
 const resolveReferences = (context: Context, caller: Caller, entry: Entry, args: AnyValues): HandlerValues => {
   const { references } = entry
@@ -394,8 +394,8 @@ const beginDestroy = (entry: Entry, object: CoreObject): void => {
   object.life = Lifecycle.DESTROYING
 }
 
-/** Maximum number of descriptors with events of one object. */
-const MAX_SINKS = 3
+/** One for each descriptor that may have events of an object: channel, async fd, event queue. */
+const MAX_PREPARATIONS = 3
 
 /**
  * To be awaited before a call that withdraws, counts or reads unread events (`EventSink.prepareWithdraw`). Undefined:
@@ -425,7 +425,7 @@ const run = (
   check: typeof checkNumbers,
   preparations = 0,
 ): MaybePromise<Result> => {
-  const preparing = preparations < MAX_SINKS ? prepareCall(context, entry, number) : undefined
+  const preparing = preparations < MAX_PREPARATIONS ? prepareCall(context, entry, number) : undefined
   if (preparing !== undefined)
     return preparing.then(() => run(context, entry, number, args, caller, check, preparations + 1))
   const { device } = context

@@ -69,10 +69,7 @@ export interface EventQueue extends EventSink {
   hasEnded: boolean
 }
 
-/**
- * A queue of events in this process, which may drop events (QUEUE_LIMIT). `wake` is called for each queued event and at
- * the end of the queue.
- */
+/** A queue of events in this process, which may drop events (QUEUE_LIMIT). `post` and `end` call `wake`. */
 export const createEventQueue = (wake?: () => void): EventQueue => {
   const queue: EventRecord[] = []
   return {
@@ -522,7 +519,7 @@ export const attachEvents = (events: Affiliation, attached: Attachment): void =>
   state.record = undefined
 }
 
-/** Detaches an object from its event queue, and withdraws its unread events. */
+/** Detaches an object from its event queue, and withdraws the object's unread events from the queue. */
 export const detachEvents = (events: Affiliation): void => {
   const { state } = events
   if (state === undefined) return

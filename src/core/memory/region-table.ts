@@ -3,9 +3,9 @@
  * binds and invalidates windows.
  *
  * A key has an index of 24 bits above a key byte, as in Linux' soft device. Indices are assigned in ascending order and
- * wrap around. The key byte changes with every round, so a freed key is not assigned in the next 255 rounds. Index 0 is
- * not used, so key 0 is never valid. The first index and the key bytes are random. Rows are typed arrays that grow. A
- * two-level directory finds a row by index.
+ * wrap around. The key byte changes with every round, so the freed key of a region is not assigned in the next 255
+ * rounds. Index 0 is not used, so key 0 is never valid. The first index and the key bytes are random. Rows are typed
+ * arrays that grow. A two-level directory finds a row by index.
  */
 import { AccessFlags } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'

@@ -78,7 +78,8 @@ export const removeWindow = (table: MemoryTable, row: number): void => {
 
 /** Removes a region and its key, and unbinds its windows. */
 export const removeRegion = (table: MemoryTable, row: number): void => {
-  if (table.key[row] !== 0) while (table.firstOfRegion[row] !== 0) unbindWindow(table, table.firstOfRegion[row]! - 1)
+  // Links are row + 1.
+  while (table.firstOfRegion[row] !== 0) unbindWindow(table, table.firstOfRegion[row]! - 1)
   freeKeyRow(table, row)
 }
 

@@ -65,7 +65,7 @@ export const createQueues = (memory: MappedMemory, sizes: QueueSizes): Queues =>
   }
 }
 
-/** The offsets at which the client finds the queues. */
+/** Sizes and offsets with which the client maps and finds the queues. */
 export const offsetsOf = (
   queues: Queues,
 ): Omit<RecordOf<typeof CtxInfo>, 'number' | 'jobKey' | 'isReceiving' | keyof QueueSizes> => {

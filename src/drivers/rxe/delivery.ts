@@ -19,7 +19,7 @@ export class PacketDelivery {
   readonly #port: Port
   readonly #engine: Engine
   readonly #run: ReceivedRun
-  // copies of the state's, because they are read for every run of packets
+  // properties of the state, copied because every run of packets reads them
   readonly #rowOf: RxeState['qpns']['rowOf']
   readonly #groups: RxeState['groups']
   readonly #coreQueues: ReadonlyMap<number, CoreQueue>

@@ -212,11 +212,11 @@ class SoftDevice implements RxeDevice {
   readonly #posts: PostScan
   readonly #delivery: PacketDelivery
   readonly #torment: DeviceTorment | undefined
-  // copies of the state's, because every poll reads them
+  // properties of the state, copied because every poll reads them
   readonly #releasedFlows: number[]
   readonly #coreQueues: RxeState['coreQueues']
-  /** Whether `poll` may leave sending to the next one: on socket ports, which have a window. */
-  readonly #mayHoldSending: boolean
+  /** Whether the port has sockets: only such ports have a window. */
+  readonly #isSocketPort: boolean
   /** Whether the last `poll` has left sending to the next one (DELAYED_ACK_PACKETS). */
   #isSendingHeld = false
 
@@ -224,7 +224,7 @@ class SoftDevice implements RxeDevice {
     const { name, torment } = options
     const port = torment?.port(options.port, name) ?? options.port
     this.#port = port
-    this.#mayHoldSending = port.windowBytes !== undefined
+    this.#isSocketPort = port.windowBytes !== undefined
     this.state = this.#createState(core, options)
     const { state } = this
     this.#releasedFlows = state.releasedFlows
@@ -375,17 +375,17 @@ class SoftDevice implements RxeDevice {
     if (this.#torment !== undefined) progress = this.#torment.poll(time) || progress
     if (time >= this.#port.nextTimeout()) this.#port.onTimeout(time)
     const wasHeld = this.#isSendingHeld
-    this.#isSendingHeld = this.#mayHoldSending && !wasHeld && !progress
+    const mayHold = this.#isSocketPort && !wasHeld && !progress
     // before timeouts: an ACK that arrived in time may still be in the port
     const received = wasHeld ? 0 : this.#delivery.deliver(time)
     if (received > 0) progress = true
-    this.#isSendingHeld = this.#isSendingHeld && received > 0 && received <= DELAYED_ACK_PACKETS
+    this.#isSendingHeld = mayHold && received > 0 && received <= DELAYED_ACK_PACKETS
     if (time >= this.#engine.nextTimeout()) {
       this.#engine.onTimeout(time)
       progress = true
       this.#isSendingHeld = false
     }
-    const mayHaveSends = this.#mayHoldSending || !this.#engine.isIdle() || this.#coreQueues.waiting > 0
+    const mayHaveSends = this.#isSocketPort || !this.#engine.isIdle() || this.#coreQueues.waiting > 0
     if (!this.#isSendingHeld && mayHaveSends) progress = this.#transmit(time) || progress
     while (this.#releasedFlows.length > 0) this.#port.closeFlow(this.#releasedFlows.pop() as number)
     if (this.state.overrunQps.length > 0) failOverrunQps(this.state)

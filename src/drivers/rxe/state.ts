@@ -239,7 +239,7 @@ export const createNumbers = (first: number, offset = 0): Numbers => {
   /** By page: how many numbers are in use. */
   const uses: number[] = []
   const start = first + (offset % (LAST_NUMBER - first + 1))
-  /** The index of number `start`, which begins a page. */
+  /** The index of number `start`: the first of a page. */
   const base = (first + PAGE_NUMBERS - 1) & -PAGE_NUMBERS
   let next = start
   let count = 0

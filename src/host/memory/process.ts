@@ -65,11 +65,12 @@ const REMOTE = IOV_MAX * 16
 const POLLFD = REMOTE + 16
 const BYTE = POLLFD + 16
 const STATX = BYTE + 16
-const STATX_BYTES = 256
+/** Offsets in struct statx, and its size. */
+const Statx = { INO: 32, BTIME: 80, DEVICE: 136, BYTES: 256 } as const
 
 let arena: Arena | undefined
 const workArena = (): Arena => {
-  arena ??= mapArena(STATX + STATX_BYTES)
+  arena ??= mapArena(STATX + Statx.BYTES)
   return arena
 }
 
@@ -397,8 +398,7 @@ export const fdFile = (handle: ProcessHandle, fd: number): string | undefined =>
   if (sys().statx(AT_FDCWD, path, AT_STATX_DONT_SYNC, STATX_INO_BTIME, address + STATX) < 0) return undefined
   if (!isStillOwned(handle)) return undefined
   const words = (offset: number, count: number) => u32.subarray((STATX + offset) >> 2, ((STATX + offset) >> 2) + count)
-  // stx_dev_major and _minor, stx_ino, stx_btime.
-  return [...words(136, 2), ...words(32, 2), ...words(80, 3)].join(':')
+  return [...words(Statx.DEVICE, 2), ...words(Statx.INO, 2), ...words(Statx.BTIME, 3)].join(':')
 }
 
 /** Descriptors that `searchFd` checks per step: some 0.3 ms. */

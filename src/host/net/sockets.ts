@@ -200,7 +200,7 @@ export const connect = (path: string): number => {
 export const socketPair = (): [number, number] => {
   const { address, i32 } = workArena()
   check('socketpair', sys().socketpair(AF_UNIX, SOCK_SEQPACKET_NONBLOCK_CLOEXEC, 0, address + SCRATCH))
-  const pair: [number, number] = [i32[SCRATCH / 4]!, i32[SCRATCH / 4 + 1]!]
+  const pair: [number, number] = [i32[SCRATCH >> 2]!, i32[(SCRATCH >> 2) + 1]!]
   i32[SCRATCH >> 2] = 0
   sys().setsockopt(pair[0], SOL_SOCKET, SO_PASSRIGHTS, address + SCRATCH, 4)
   return pair
@@ -310,8 +310,8 @@ export const recvGuarded = (fd: number, buffer: Uint8Array): Received => {
   if (length > 0) copyOut(memory, length, buffer)
   const count = memory.i32[CONTROL >> 2]!
   const first = memory.i32[(CONTROL >> 2) + 1]!
-  const isMemory = count === 1 && mover.call(MoverCall.SEALS, first, 0, undefined, MAX_WAIT) >= 0
-  const taken = length >= 0 && isMemory ? mover.take(first) : -1
+  const isMemory = length >= 0 && count === 1 && mover.call(MoverCall.SEALS, first, 0, undefined, MAX_WAIT) >= 0
+  const taken = isMemory ? mover.take(first) : -1
   mover.close(taken < 0)
   return { length, fds: [taken < 0 ? -1 : taken] }
 }

@@ -283,7 +283,7 @@ export const interfaceMtu = (name: string): number | undefined => {
 }
 
 export interface UdpSizes {
-  /** Bytes at the begin of the arena, where the caller builds datagrams. */
+  /** Bytes at the start of the arena, where the caller builds datagrams. */
   readonly staging: number
   /** Number of message headers for sending. */
   readonly messages: number
@@ -300,7 +300,7 @@ export interface UdpBatches {
   setDestination(slot: number, address: Uint8Array, port: number, scope: number): void
   /**
    * Sets message `slot`: `bytes` bytes (up to 65,507) at `offset` of the arena, to destination number `destination`,
-   * cut into datagrams of `segment` bytes; 0: one datagram. Hop limit 0 is the default.
+   * cut into datagrams of `segment` bytes; 0: one datagram. `hopLimit` 0: DEFAULT_HOPS.
    */
   putMessage(
     slot: number,

@@ -2,8 +2,8 @@
  * Destinations of the datagrams of one queue pair: the port's flow (`Send.FLOW` in transport/types.ts) of each WQE. A
  * WQE has the number of an address handle, or an address vector if the user library does not know these numbers.
  *
- * Flows for address vectors are opened by the first request and cached, with LRU replacement. Without a path the flow
- * is -1, and the request completes with LOC_QP_OP_ERR, as with Linux's rxe.
+ * The first request with an address vector opens its flow. These flows are cached, with LRU replacement. Without a path
+ * the flow is -1, and the request completes with LOC_QP_OP_ERR, as with Linux's rxe.
  *
  * An address handle may be destroyed or modified while a fetched request waits for the congestion window or the port.
  * So the flow of the last fetched request stays open until the next request is fetched. By then the packets of the last
