@@ -46,8 +46,9 @@ export const createStatistics = () => ({
 export type Statistics = ReturnType<typeof createStatistics>
 
 const stateOf = (end: End): number => end.host.engine.query(end.row).state
-/** In SQE of unreliable queue pairs only the send queue is in error. */
-const isInError = (end: End): boolean => stateOf(end) === ERR || (stateOf(end) === SQE && !isReliable(end.pair))
+/** Only unreliable queue pairs have the state SQE. */
+const isSendQueueInError = (end: End): boolean =>
+  stateOf(end) === ERR || (stateOf(end) === SQE && !isReliable(end.pair))
 const nameOf = (end: End, operation: Operation): string =>
   `${end.name} request ${operation.request.id} (${operation.kind})`
 
@@ -88,8 +89,10 @@ const onSendSucceeded = (end: End, operation: Operation, statistics: Statistics)
     assert.ok(peer.arrived > operation.messageIndex!, `${nameOf(end, operation)} completed before its message arrived`)
   if (write !== undefined) {
     peer.completedTarget.set(write.data, write.at - peer.areas.target)
-    const later = end.sends.slice(request.id + 1).some(next => next.write !== undefined && doOverlap(next.write, write))
-    if (!later) assertSame(memoryOf(peer, write.at, write.data.length), write.data, () => nameOf(end, operation))
+    const laterSends = end.sends.slice(request.id + 1)
+    const mayBeOverwritten = laterSends.some(next => next.write !== undefined && doOverlap(next.write, write))
+    if (!mayBeOverwritten)
+      assertSame(memoryOf(peer, write.at, write.data.length), write.data, () => nameOf(end, operation))
   }
   if (read !== undefined && read.length > 0)
     assertSame(memoryOf(end, request.sges[0].at, read.length), read, () => nameOf(end, operation))
@@ -150,7 +153,10 @@ export const onSendCompleted = (end: End, completion: Completed, statistics: Sta
   if (completion.status === SUCCESS) {
     assert.ok(!end.hasFailed, `${nameOf(end, operation)} succeeds after one that failed`)
     const { flags, opcode } = operation.request
-    assert.ok(end.pair.signalsAll || (flags & SIGNALED) !== 0, `${nameOf(end, operation)} has a completion`)
+    assert.ok(
+      end.pair.signalsAll || (flags & SIGNALED) !== 0,
+      `${nameOf(end, operation)} is unsignaled, but has a completion`,
+    )
     assert.equal(completion.opcode, sendOperations[opcode].completion)
     // A FLUSH has its length in `compare`.
     const { compare } = operation.request
@@ -162,7 +168,7 @@ export const onSendCompleted = (end: End, completion: Completed, statistics: Sta
   } else onSendFailed(end, operation, completion.status, statistics)
   if (completion.status !== SUCCESS) assert.ok(completion.isSolicited)
   // The first failed request completes just before the state changes.
-  if (completion.status === WR_FLUSH_ERR) assert.ok(isInError(end), `${nameOf(end, operation)} is flushed`)
+  if (completion.status === WR_FLUSH_ERR) assert.ok(isSendQueueInError(end), `${nameOf(end, operation)} is flushed`)
   retireSend(end)
 }
 
@@ -223,9 +229,10 @@ const wrongMessage = (
 ): string | undefined => {
   const { data, imm, opcode, status, invalidates, source } = operation.message!
   if (status !== SUCCESS) return 'it cannot succeed'
-  const before = isDatagram(end.pair) ? GRH_BYTES : 0
+  const grhBytes = isDatagram(end.pair) ? GRH_BYTES : 0
+  const expectedBytes = grhBytes + data.length
   if (source !== undefined && completion.sourceQpn !== source) return 'source'
-  if (completion.bytes !== before + data.length) return `${completion.bytes} bytes, not ${data.length}`
+  if (completion.bytes !== expectedBytes) return `${completion.bytes} bytes, not ${expectedBytes}`
   if (((completion.flags & WITH_IMM) !== 0 ? completion.imm : undefined) !== imm) return 'immediate'
   if (((completion.flags & WITH_INV) !== 0 ? completion.imm : undefined) !== invalidates) return 'invalidated key'
   if (end.ownWindows.some(window => window.key === invalidates && window.isLive))
@@ -234,8 +241,8 @@ const wrongMessage = (
   if (completion.isSolicited !== ((operation.request.flags & SOLICITED) !== 0)) return 'solicited'
   if (opcode !== WcOpcode.values.RECV) return undefined
   const { at } = receive.sges[0]
-  if (memoryOf(end, at, before).some(byte => byte !== GRH_FILL)) return 'route header'
-  return Buffer.compare(memoryOf(end, at + before, data.length), data) === 0 ? undefined : 'data'
+  if (memoryOf(end, at, grhBytes).some(byte => byte !== GRH_FILL)) return 'GRH'
+  return Buffer.compare(memoryOf(end, at + grhBytes, data.length), data) === 0 ? undefined : 'data'
 }
 
 export const onEvent = (end: End, type: number): void => {
@@ -247,7 +254,7 @@ export const onEvent = (end: End, type: number): void => {
   }
   const { peer, pair } = end
   if (type === QP_LAST_WQE_REACHED) {
-    assert.ok(pair.hasSrq && stateOf(end) === ERR, `${end.name}: LAST_WQE_REACHED of a shared queue`)
+    assert.ok(pair.hasSrq && stateOf(end) === ERR, `${end.name}: LAST_WQE_REACHED without an SRQ or before ERR`)
     return
   }
   const isExplained = pair.unpredictableBecause !== undefined || peer.fatalAt < peer.sends.length
@@ -263,7 +270,7 @@ const isInside = (request: { sges: SendRequest['sges'] }, at: number, length: nu
   return at >= start && at + length <= start + request.sges.reduce((sum, sge) => sum + sge.length, 0)
 }
 
-/** Only the oldest receive WQE and results in flight may change. */
+/** Only buffers of the oldest receive WQE and of READs and atomics in flight may change. */
 const checkLocalWrite = (end: End, at: number, length: number): void => {
   const receive = end.receives[end.received]
   if (receive !== undefined && isInside(receive, at, length)) return
@@ -274,7 +281,7 @@ const checkLocalWrite = (end: End, at: number, length: number): void => {
   assert.fail(`${end.name}: ${length} bytes are written at ${at}, where nothing is expected`)
 }
 
-/** Only contents of the peer's WRITEs in flight are allowed. A range may cover adjacent WRITEs. */
+/** Only contents of WRITEs whose packets may still arrive are allowed. A range may cover adjacent WRITEs. */
 const checkTargetWrite = (end: End, at: number, length: number): void => {
   const { peer } = end
   const { bytes } = end.host.memory

@@ -104,4 +104,7 @@ export const attack = (end: End, random: RandomSource) => {
 }
 
 /** Whether the effect of an attack is known. */
-export const canBeAttacked = (end: End): boolean => [RTS, SQD].includes(end.host.engine.query(end.row).state as 3 | 4)
+export const canBeAttacked = (end: End): boolean => {
+  const { state } = end.host.engine.query(end.row)
+  return state === RTS || state === SQD
+}

@@ -2,6 +2,7 @@
  * The attacker of the model test forges packets from observed ones. Most have a wrong field, and must have no effect;
  * some are right in everything that a receiver can check, and make the outcome unpredictable (`whyUnpredictable`).
  */
+import { SHORTEST_PACKET } from '../../src/phy/runs/limits.ts'
 import { QpState } from '../../src/spec/enums.ts'
 import { DEFAULT_PKEY } from '../../src/spec/wire/headers.ts'
 import {
@@ -121,7 +122,7 @@ const mutations: readonly Mutation[] = [
     weight: 2,
     apply: (packet, _, random) => ({
       ...packet,
-      bytes: packet.bytes.slice(0, 16 + (random.int(packet.bytes.length - 15) & ~3)),
+      bytes: packet.bytes.slice(0, SHORTEST_PACKET + (random.int(packet.bytes.length - SHORTEST_PACKET + 1) & ~3)),
     }),
   },
   {
@@ -142,6 +143,13 @@ export const forge = (seen: Packet, knowledge: Knowledge, random: RandomSource):
   return packet
 }
 
+/** Whether the PSN belongs to a request of `requester` that has not ended. */
+const isInFlight = (requester: End, psn: number): boolean => {
+  const { sqPsn } = requester.host.engine.query(requester.row)
+  const distance = (psn - requester.psn) & PSN_MASK
+  return distance >= requester.ackedPsns && distance < ((sqPsn - requester.psn) & PSN_MASK)
+}
+
 /** Why a forged packet for `end` makes the outcome unpredictable; undefined if it must have no effect. */
 export const whyUnpredictable = (packet: Packet, end: End): string | undefined => {
   const { bytes, from } = packet
@@ -156,7 +164,7 @@ export const whyUnpredictable = (packet: Packet, end: End): string | undefined =
   }
   if (from !== end.peer.node) return undefined
   if ((opcode & TRANSPORT_MASK) !== serviceBits[serviceOf(end)]) return undefined
-  const { state, rqPsn, sqPsn } = end.host.engine.query(end.row)
+  const { state, rqPsn } = end.host.engine.query(end.row)
   const flags = opcodeFlags[opcode]
   const psn = psnOf(bytes)
   const name = opcodeByNumber[opcode]?.name
@@ -164,14 +172,9 @@ export const whyUnpredictable = (packet: Packet, end: End): string | undefined =
     if (psn === rqPsn) return `${name} with the expected PSN`
     if (!isReliable(end.pair)) return (flags & OP_START) !== 0 ? `${name} begins a message` : undefined
     // A duplicate READ with other arguments gets another response.
-    const { peer } = end
-    const distance = (psn - peer.psn) & PSN_MASK
-    const outstanding = (peer.host.engine.query(peer.row).sqPsn - peer.psn) & PSN_MASK
-    if ((flags & OP_READ) !== 0 && distance >= peer.ackedPsns && distance < outstanding) return `${name} again`
+    if ((flags & OP_READ) !== 0 && isInFlight(end.peer, psn)) return `${name} again`
   }
-  if ((flags & OP_RESPONSE) !== 0 && (state === RTS || state === SQD)) {
-    const distance = (psn - end.psn) & PSN_MASK
-    if (distance >= end.ackedPsns && distance < ((sqPsn - end.psn) & PSN_MASK)) return `${name} for a request in flight`
-  }
+  if ((flags & OP_RESPONSE) !== 0 && (state === RTS || state === SQD) && isInFlight(end, psn))
+    return `${name} for a request in flight`
   return undefined
 }

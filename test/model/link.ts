@@ -99,7 +99,7 @@ const createHeap = () => {
 
 /** BTH byte 4 (FECN, BECN, reserved bits) may change in flight: the ICRC does not cover it. */
 const UNCOVERED_BYTE = 4
-/** RC's FLUSH has the ICRC of rxe; XRC's FLUSH has the standard ICRC. */
+/** Opcode of RC's FLUSH. As in rxe, its ICRC covers UNCOVERED_BYTE too; the ICRC of XRC's FLUSH does not. */
 const RC_FLUSH = 0x1c
 
 export type Link = ReturnType<typeof createLink>
@@ -129,9 +129,8 @@ export const createLink = (count: number, hooks: LinkHooks, random: RandomSource
   const corrupt = (bytes: Uint8Array): boolean => {
     const before = bytes.slice()
     for (let bits = 1 + random.int(3); bits > 0; bits--) bytes[random.int(bytes.length)] ^= 1 << random.int(8)
-    // The ICRC of rxe's FLUSH covers UNCOVERED_BYTE too.
-    const isFlush = before[0] === RC_FLUSH
-    return bytes.some((byte, i) => byte !== before[i] && (i !== UNCOVERED_BYTE || isFlush))
+    const isRcFlush = before[0] === RC_FLUSH
+    return bytes.some((byte, i) => byte !== before[i] && (i !== UNCOVERED_BYTE || isRcFlush))
   }
   const isIcrcRight = ({ from, to, bytes }: Omit<Packet, 'number'>): boolean =>
     verifyIcrc(arenaOver(bytes), 0, bytes.length, flows[from][to], 0)

@@ -128,7 +128,7 @@ export const GRH_FILL = 0x47
 const GRH_AND_PAYLOAD_BYTES = GRH_BYTES + 4096
 /** Offset in the arenas. */
 const FIRST_PACKET = 64
-/** Fills reserved bytes, which the engine must overwrite: the first bytes, which have the headers. */
+/** Fills the first bytes of a reservation, which the engine must overwrite. */
 const RESERVED_FILL = 0xdb
 const RESERVED_FILL_BYTES = 256
 /** Fills handled packets, which the engine must not read again. */
@@ -199,8 +199,8 @@ const workOf = (queues: readonly Queues[]): WorkSource => ({
   copyInline(row, inlineAt, from, to: Arena, at, chunk, stride, total) {
     const data = queues[row].sends[inlineAt - queues[row].first]?.inline
     if (data === undefined) throw new Error('inline data of a request that was retired')
-    for (let done = 0, piece = at; done < total; done += chunk, piece += stride)
-      to.bytes.set(data.subarray(from + done, from + done + Math.min(chunk, total - done)), piece)
+    for (let done = 0, offset = at; done < total; done += chunk, offset += stride)
+      to.bytes.set(data.subarray(from + done, from + done + Math.min(chunk, total - done)), offset)
   },
   selectShared(row, srqn, into) {
     const shared = queues[row].shared
@@ -309,8 +309,8 @@ export const createNode = (options: NodeOptions, hooks: NodeHooks, random: Rando
       for (let i = 0; i < packets.length; ) {
         const remaining = packets.length - i
         const row = rowOf(packets[i])
-        const last = packets[packets.length - 1].length
-        const taken = row < 0 ? 1 : engine.onRun(row, arrivals, at, size, remaining, last, peer, now)
+        const lastSize = packets[packets.length - 1].length
+        const taken = row < 0 ? 1 : engine.onRun(row, arrivals, at, size, remaining, lastSize, peer, now)
         if (taken < 1 || taken > remaining) throw new Error(`${taken} of ${remaining} packets are taken`)
         i += taken
         at += taken * size

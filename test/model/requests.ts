@@ -61,7 +61,7 @@ export const split = (
   return elements
 }
 
-/** A request with random flags and no data. */
+/** A request with random flags. It has no data, unless `more` has. */
 export const plain = (
   end: End,
   random: RandomSource,
@@ -269,7 +269,7 @@ export const flush =
 /** Usable windows of an end. */
 const MAX_WINDOWS = 4
 
-/** A fresh window of a part of the target, which the peer uses after the bind has completed. */
+/** Binds a fresh window to a part of the target. After the bind has completed, the peer may use the window. */
 export const bindWindow: Make = (end, random) => {
   if (end.usableWindows.length >= MAX_WINDOWS) return undefined
   const window = end.host.memory.addWindow(end.nextKey(), end.pd, false)

@@ -64,7 +64,7 @@ const SERVICES = [Service.RC, Service.RC, Service.UC, Service.UD, Service.XRC_IN
 /** Requests in flight per end. */
 const MAX_OUTSTANDING = 24
 const MAX_LOG_LINES = 60
-/** How late a step can be, for all nodes; ACK timeouts are 1 to 4 ms. */
+/** Maximum delay of a late step: longer than ACK timeouts, 1 to 4 ms. */
 const MAX_SLEEP_US = 10_000
 /** Turns until the network's quality changes. */
 const QUALITY_TURNS = 400
@@ -281,7 +281,7 @@ export const createSimulation = (options: SimulationOptions) => {
     return posted
   }
 
-  /** Leaves SQE after all its requests have ended. */
+  /** Moves an end from SQE to RTS. All its requests must have ended. */
   const recover = (end: End): void => {
     log(`${end.name} recovers`)
     end.hasFailed = false

@@ -44,9 +44,9 @@ export const runCampaign = async (
     ({ kind, program, file, lines }) => kinds.includes(kind) && bases.get(program)!.reached(file, lines.first),
   )
   const judged: JudgedMutant[] = []
-  const missing = (): number => count - foundOrMissed({ seed, judged }).length
-  while (missing() > 0 && waiting.length > 0)
-    judged.push(...(await runMutants(scope, waiting.splice(0, Math.min(BATCH, missing())), bases)))
+  const remaining = (): number => count - foundOrMissed({ seed, judged }).length
+  while (remaining() > 0 && waiting.length > 0)
+    judged.push(...(await runMutants(scope, waiting.splice(0, Math.min(BATCH, remaining())), bases)))
   return { seed, judged }
 }
 

@@ -75,7 +75,7 @@ const DESTROYS =
   'ibv_dereg_mr|ibv_destroy_\\w+|ibv_dealloc_\\w+|ibv_close_xrcd|destroy_end|destroy_endpoint|free_qp|free_srq|free_window|close_domain'
 const STEPS = 'to_init|to_rtr|to_rts|connect_to|connect_ends|connect_uc|join_one|join_both|modify|ibv_modify_qp'
 
-/** Swaps each two adjacent statements. */
+/** An edit for each pair of adjacent statements, which swaps the pair. */
 const swapped = (text: string, statements: readonly Range[]): Edit[] =>
   statements.flatMap((first, i) => {
     const second = statements[i + 1]

@@ -48,7 +48,7 @@ it('every kind has a mutant, and a seed determines the order', () => {
   assert.deepEqual(inOrderOf(7), order)
 })
 
-it('statements, values and fields are found in C text', () => {
+it('statements, values and fields are found in C text, and an edit replaces a range', () => {
   const text = searchable(`
     check(ibv_modify_qp(qp, &attr, A | B), "to, (RTR)"); /* modify(x); */
     NEED(!qp || modify(qp) == 0, "no");

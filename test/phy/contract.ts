@@ -57,6 +57,7 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       const [a, b, c] = openPorts(3)
       const group = groupAddress(9)
       const flow = a.openFlow(flowBetween(link.address(1), group))
+      // a second join or leave has no effect
       for (const port of [a, b, b]) port.joinGroup(group)
       c.joinGroup(groupAddress(10))
       sendRun(a, flow, 7, 3, 64, 32)

@@ -25,19 +25,20 @@ const flowAddress: fc.Arbitrary<FlowAddress> = fc.record({
 const steps = fc.array(fc.record({ record: flowAddress, closes: fc.boolean(), changesRecord: fc.boolean() }), {
   maxLength: 40,
 })
+const PORT = 1
 const textOf = ({ source, destination, ...fields }: FlowAddress): string =>
   JSON.stringify([[...source], [...destination], fields])
 
-test('a flow has the record that it was opened with', () => {
+test('equal records open one flow, which keeps the record that it was opened with', () => {
   fc.assert(
     fc.property(steps, allSteps => {
       const table = createFlowTable()
       const open: { flow: number; text: string; icrcBase: number }[] = []
       for (const { record, closes, changesRecord } of allSteps) {
-        if (closes) for (const { flow } of open.splice(0, 2)) table.close(1, flow)
+        if (closes) for (const { flow } of open.splice(0, 2)) table.close(PORT, flow)
         const text = textOf(record)
         const { base: icrcBase } = makeFlow({ ...record, destinationPort: ROCE_UDP_PORT })
-        open.push({ flow: table.open(1, record), text, icrcBase })
+        open.push({ flow: table.open(PORT, record), text, icrcBase })
         if (changesRecord) record.destination.fill(9)
         for (const openFlow of open) {
           assert.equal(textOf(table.recordOf(openFlow.flow)), openFlow.text)

@@ -49,7 +49,7 @@ describe('memory link', () => {
     assert.deepEqual([b.counters.receivedPackets, b.counters.receivedBytes], [3, 160])
   })
 
-  it('a port may have several addresses, IPv4 and IPv6', () => {
+  it('a port may have several addresses, IPv4 and IPv6, but no address of another port', () => {
     const [a, b] = attachPorts(smallSwitch(), 2)
     a.addAddress(ipv6(1))
     b.addAddress(ipv6(2))

@@ -106,7 +106,7 @@ describe('a sender of datagrams', () => {
       `a datagram of ${MTU + 1} bytes is longer than the path MTU, ${MTU}, and is not sent`,
     ])
   })
-  it('ends a poll although its program posts such datagrams faster than they complete', () => {
+  it('ends a poll although its program posts datagrams longer than the path MTU faster than they complete', () => {
     const t = start()
     const tooLong = { id: 1, opcode: SEND, flags: 0, ...to(0x22), ...sge(0, MTU + 1) }
     let fetched = 0
@@ -239,7 +239,7 @@ describe('a receiver of datagrams', () => {
       [1, 2],
     )
   })
-  it('receives in RTR and in SQE, not in INIT', () => {
+  it('receives in RTR and in SQE, not in INIT, and raises no COMM_EST', () => {
     const t = start()
     t.postReceives(3, 100)
     t.post({ id: 1, opcode: RDMA_READ, ...to(1) })

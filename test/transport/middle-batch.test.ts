@@ -17,7 +17,7 @@ describe('a run of packets', () => {
     t.request('WRITE_FIRST', 0, { payload: MTU, remote: 0x9000, dmaLen: count * MTU })
     return t
   }
-  it('that continues a WRITE is written in one DMA with its first packet', () => {
+  it('that continues a WRITE is written in one DMA with the rest of the WRITE', () => {
     const t = startMessage(6)
     t.requestRun(
       ['WRITE_MIDDLE', 1, full],

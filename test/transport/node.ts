@@ -374,7 +374,7 @@ export const createNode = (options: NodeOptions = {}) => {
 
   const maxBytes = options.maxBytes ?? 0x1_1000
   const arena = plainArena(maxBytes * 2)
-  /** Each run increments `runs` and decrements `freeRuns`. At 0 the port is full: it accepts no reservation. */
+  /** Each run increments `runs` and decrements `freeRuns`. With `freeRuns` 0 the port accepts no reservation. */
   const port = { freeRuns: Number.POSITIVE_INFINITY, runs: 0 }
   /** `free` to `end` - 1: bytes that are reserved but not committed. */
   let free = 0

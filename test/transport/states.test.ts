@@ -318,7 +318,7 @@ describe('packets of garbage', () => {
           bytes[1] = random() < 0.8 ? 0 : random() * 256 // flags, PadCnt, TVer
           bytes.fill(255, 2, 4) // P_Key 0xffff
           const firstPsn = random() < 0.5 ? RQ_PSN : SQ_PSN
-          new DataView(bytes.buffer).setUint32(8, firstPsn + Math.floor(random() * 4))
+          new DataView(bytes.buffer).setUint32(8, firstPsn + Math.floor(random() * 4)) // AckReq 0, and the PSN
         }
         t.injectRaw(bytes)
         if (random() < 0.3) t.sleep(random() * 100_000)

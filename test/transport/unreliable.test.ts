@@ -100,7 +100,7 @@ describe('a requester of UC', () => {
     assert.deepEqual(t.completions(), ['3 ok'])
     assert.deepEqual(t.node.events, [])
   })
-  it('flushes only requests that were posted in SQE, also many', () => {
+  it('flushes all requests posted before it returns from SQE to RTS, also many, and no later ones', () => {
     const t = startUc()
     const count = 10_000
     t.post({ id: 1, opcode: RDMA_READ }, ...Array.from({ length: count }, () => ({ id: 2, opcode: SEND })))
@@ -285,10 +285,10 @@ describe('a responder of UC', () => {
     ['a length that is not the payload’s', 'WRITE_ONLY', { payload: 4, remote: 0x8000, dmaLen: 8 }],
     ['a packet longer than the path MTU', 'SEND_ONLY', { payload: MTU + 4 }],
     ['a FIRST that is not full', 'SEND_FIRST', { payload: MTU - 4 }],
-    ['a message that is longer than the buffer', 'SEND_ONLY', { payload: 700 }],
+    ['more bytes than the buffer', 'SEND_ONLY', { payload: 700 }],
   ]
   for (const [title, name, spec] of dropped)
-    it(`drops ${title} silently, without an error`, () => {
+    it(`drops a message with ${title} silently, without an error`, () => {
       const t = startUc()
       t.postReceives(2, 600)
       request(t, name, 0, spec)

@@ -8,6 +8,8 @@ import { opcodeNumber, opcodes } from '../../../src/spec/wire/opcodes.ts'
 import { putBth } from '../../../src/wire/bth.ts'
 
 const PACKET_BYTES = 16
+/** Fewer packets than most runs here have: the buffers of decisions grow. */
+const BUFFER_PACKETS = 4
 const { RC_ACKNOWLEDGE, RC_SEND_ONLY, UD_SEND_ONLY } = opcodeNumber
 
 interface Header {
@@ -16,7 +18,7 @@ interface Header {
 }
 
 const deciderOf = (text: string, device = 'rxe0', direction: 'sent' | 'received' = 'received'): FaultDecider =>
-  createFaultDecider(parseFaults(text), device, direction, 4)
+  createFaultDecider(parseFaults(text), device, direction, BUFFER_PACKETS)
 
 /** The actions of the rules for packets with these headers, in runs of `runPackets`. */
 const actionsOf = (decider: FaultDecider, packets: readonly Header[], runPackets = packets.length): number[] => {

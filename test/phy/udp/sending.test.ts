@@ -11,9 +11,11 @@ import { makeFlow, verifyIcrc } from '../../../src/wire/icrc.ts'
 import { flowBetween, ipv4 } from '../helpers.ts'
 
 const ENETUNREACH = 101
-/** Packets of a segmented message, and of one that an older kernel accepts. */
+/** Maximum packets of a segmented message, here and with an older kernel. */
 const MESSAGE_PACKETS = 124
 const OLD_KERNEL_PACKETS = 62
+/** UDP_MAX_SEGMENTS of an older kernel. */
+const OLD_KERNEL_SEGMENTS = 64
 
 /** Sends to a fake kernel. `errnoOf` returns the error for a message, or 0. */
 const startSending = (errnoOf: (segment: number, bytes: number) => number) => {
@@ -93,7 +95,7 @@ describe('sending over UDP', () => {
   })
 
   it('sends messages of fewer segments, sealed again, to a kernel with a lower limit', () => {
-    const t = startSending((segment, bytes) => (segment > 0 && bytes > 64 * segment ? EINVAL : 0))
+    const t = startSending((segment, bytes) => (segment > 0 && bytes > OLD_KERNEL_SEGMENTS * segment ? EINVAL : 0))
     t.sendRun(70)
     const smallerMessages = [
       [0, OLD_KERNEL_PACKETS * 64, 64],

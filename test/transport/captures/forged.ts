@@ -3,6 +3,7 @@
  * test/fixtures/wire/responder.md describes the cases.
  */
 import { readFileSync } from 'node:fs'
+import { SHORTEST_PACKET } from '../../../src/phy/runs/limits.ts'
 import { opcodeNumber } from '../../../src/spec/wire/opcodes.ts'
 import { Access } from '../../../src/transport/types.ts'
 import { arenaOver } from '../../../src/wire/arena.ts'
@@ -173,8 +174,7 @@ export const run = (linux: Linux, name: string, frames: readonly Ipv4Frame[]): R
   for (const frame of frames) {
     const arena = arenaOver(frame.payload)
     const isIcrcCorrect = verifyIcrc(arena, 0, frame.payload.length, makeFlow(frame), frame.identification)
-    // shorter than BTH and ICRC
-    const isTooShort = frame.payload.length < 16
+    const isTooShort = frame.payload.length < SHORTEST_PACKET
     if (isTooShort || !isIcrcCorrect || qpnOf(frame) !== qpn) continue
     const peer = frame.source.join() === ATTACKER.join() ? 0 : 1
     node.inject(row, frame.payload, 0, peer)

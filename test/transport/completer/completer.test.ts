@@ -93,7 +93,7 @@ describe('a completion', () => {
     assert.deepEqual([t.node.cqes[0].opcode, t.node.cqes[0].bytes], [wc.FETCH_ADD, 8])
     assert.equal(t.node.words.getBigUint64(16, true), 0x0102_0304_0506_0708n)
   })
-  it('of an atomic is written to the first 8 bytes of longer elements', () => {
+  it('of an atomic comes when the old value is in the first 8 bytes of longer elements', () => {
     const t = startScript()
     const sges = [
       { at: 16, length: 4 },
@@ -123,7 +123,7 @@ describe('a completion', () => {
     t.response('ATOMIC_ACK', 3)
     assert.deepEqual(t.completions(), ['3 ok', '4 ok'])
   })
-  it('does not come with an ACK for a PSN that was never sent', () => {
+  it('does not come with an ACK for a PSN that was never sent; sq_psn is the next PSN to send', () => {
     const t = startScript()
     assert.equal(t.node.engine.query(t.row).sqPsn, SQ_PSN)
     t.post({ id: 1, opcode: SEND })

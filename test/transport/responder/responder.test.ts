@@ -101,7 +101,7 @@ describe('a SEND', () => {
     const view = new DataView(bytes.buffer)
     const count = 2 ** 31 / mtu
     for (let psn = 1; psn < count; psn++) {
-      view.setUint32(8, RQ_PSN + psn)
+      view.setUint32(8, RQ_PSN + psn) // AckReq 0, and the PSN
       t.injectRaw(bytes)
     }
     assert.equal(t.state, RTS)
@@ -463,6 +463,7 @@ describe('unexpected packets', () => {
       assert.deepEqual(t.completions(), [])
       assert.equal(t.node.engine.counters.dropped, 1)
       assert.equal(t.node.engine.counters.pkeyViolations, title === 'another partition' ? 1 : 0)
+      // a packet with MigReq or a limited P_Key is valid
       t.request('SEND_ONLY', 0, { payload: 1, ackReq: true, migReq: true, pkey: 0x7fff })
       assert.deepEqual(t.sent(), ['ACK@0 msn 1'])
     })
@@ -479,7 +480,7 @@ describe('unexpected packets', () => {
   })
 })
 
-it('the first packet in RTR raises COMM_EST, once', () => {
+it('in RTR the first packet raises COMM_EST, once, and a response is dropped', () => {
   const t = startScript()
   t.node.engine.modify(t.row, RESET, {})
   t.node.engine.modify(t.row, INIT, { access: REMOTE_ACCESS })
@@ -497,7 +498,7 @@ it('the first packet in RTR raises COMM_EST, once', () => {
   t.request('SEND_ONLY', 1, { payload: 1, ackReq: true })
   assert.deepEqual(t.node.events, ['COMM_EST'])
   assert.deepEqual(t.sent(), ['ACK@1 msn 2'])
-  // in RTR no request is in flight, so every response is dropped
+  // no request is in flight
   t.response('ACKNOWLEDGE', 0)
   assert.equal(t.node.engine.counters.dropped, 1)
 })
