@@ -46,7 +46,7 @@ UNUSED static void post_receive(int side, uint64_t id, uint32_t length)
 }
 
 /*
- * Posts a request at end 0, with the first `length` bytes of its buffer. `offset`: in the buffer of end 1.
+ * Posts a request at end 0, with the first `length` bytes of end 0's buffer. `offset`: in the buffer of end 1.
  * FETCH_AND_ADD adds 1.
  */
 UNUSED static void post(uint64_t id, enum ibv_wr_opcode opcode, uint32_t length, uint64_t offset, uint32_t rkey,
@@ -86,7 +86,7 @@ static uint64_t wait_for_any(int side, int status)
     return wc.wr_id;
 }
 
-/* Waits for the completion of request `id`. */
+/* Waits for the next completion of end `side`, which must be that of `id`. */
 UNUSED static void wait_for(int side, uint64_t id, int status)
 {
     awaited_id = id;

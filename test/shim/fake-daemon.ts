@@ -231,7 +231,7 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
     return [...contexts.values()].find(context => context.inode === status?.ino)
   }
 
-  /** Answers with a new descriptor of an InstallKind, whose number the shim stores at `address`. */
+  /** Answers with a new descriptor. The shim stores its number in `width` bytes at `address`. */
   const answerEvent = (
     fd: number,
     context: Context,
@@ -327,7 +327,7 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
         send(netlink!, new Uint8Array(extra).fill(7))
         return answer(extra)
       case NetlinkOperation.BIND:
-        // A bind to an odd port number is refused.
+        // A bind to an odd port ID is refused.
         return answer(extra === 0 && argument % 2n === 1n ? -EBADF : 0)
       case NetlinkOperation.NAME:
         // nl_pid 12345, nl_groups 8.

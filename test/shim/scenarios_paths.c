@@ -171,7 +171,7 @@ void directory_walks(void)
     EXPECT(glob("/dev/infiniband/x*", 0, NULL, &found) == GLOB_NOMATCH);
     EXPECT(glob("/dev/nul[l]", 0, NULL, &found) == 0 && strcmp(found.gl_pathv[0], "/dev/null") == 0);
 
-    /* Files and folders in the fake daemon's tree: 3 and 6. */
+    /* In the fake daemon's tree, each folder and what is below it are 3 and 6 entries. */
     EXPECT(nftw("/dev/infiniband", visit_nftw, 8, FTW_PHYS) == 0 && visits == 3 && nodes == 1);
     visits = 0;
     EXPECT(ftw("/sys/class/infiniband_verbs", visit_ftw, 8) == 0 && visits == 6);

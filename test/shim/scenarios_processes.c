@@ -75,7 +75,7 @@ void hidden_sockets(void)
     EXPECT(order(fd, ECHO, 6) == 6 && order(fd, CONTEXTS, 0) == 1);
     /* The hidden sockets are closed behind the shim's back, and their numbers reused. */
     for (int i = FIRST_HIDDEN - 5; i < HIDDEN_END; i++)
-        syscall(SYS_dup2, null, i);
+        syscall(SYS_dup3, null, i, 0);
     FAILS(write(fd, doorbell(1), 32), EIO);
     int again = open_device();
     EXPECT(order(again, ECHO, 7) == 7);
@@ -574,8 +574,8 @@ static void wait_without_lock(pthread_t thread)
 }
 
 /*
- * Starts a thread that opens a device, and returns when it waits for the daemon without the session's lock. `hello`:
- * the file that the daemon creates when it has the thread's HELLO.
+ * Starts a thread that opens a device. Returns when the thread waits for the daemon without the session's lock.
+ * `hello`: the file that the daemon creates when it has the thread's HELLO.
  */
 static pthread_t start_waiting(int *fd, const char *hello)
 {

@@ -167,8 +167,8 @@ static void *call_once(void *pd)
 static pthread_t thread;
 
 /*
- * The library's constructor has the loader's lock. Starts a thread whose first call waits for that lock, and makes
- * another call when the thread waits or has ended.
+ * The library's constructor calls this function, with the loader's lock held. Starts a thread, whose first call waits
+ * for that lock. When the thread waits or has ended, this function makes another call.
  */
 static void in_constructor(void)
 {

@@ -40,14 +40,17 @@ static void poll_two_by_start_poll(struct ibv_cq_ex *cq)
 
 static int provider_polls;
 
-/* As a provider's poll_cq, if the daemon writes the completion between the first two polls. */
+/* A provider's poll_cq. The first poll finds nothing, the second finds a completion. */
 static int poll_second(UNUSED struct ibv_cq *cq, UNUSED int entries, struct ibv_wc *wc)
 {
     *wc = (struct ibv_wc){.status = IBV_WC_SUCCESS};
     return ++provider_polls == 2 ? 1 : 0;
 }
 
-/* Waits for the completion event and the removal of the device. Then polls until ibv_poll_cq polls twice. */
+/*
+ * Waits for the completion event and the removal of the device. Then polls until one ibv_poll_cq polls the provider
+ * twice.
+ */
 static void poll_after_removal(struct endpoint *end)
 {
     struct ibv_cq *cq;

@@ -73,7 +73,7 @@ static void shrunk(void)
     check(block != before, "realloc in place");
 }
 
-/* The callers exit without running the functions of atexit. */
+/* The callers end without running the functions of atexit. */
 static void free_posted(void)
 {
     begin();
@@ -145,7 +145,7 @@ static void ends_child(void)
     _Exit(0);
 }
 
-/* The peer has received the message, but the completion is not polled. */
+/* The peer has received the message, but the sender's completion is not polled. */
 static void unpolled(void)
 {
     begin();
@@ -202,7 +202,7 @@ static void begin_shared(void)
     init.send_cq = init.recv_cq = other.cq;
     other.qp = need(ibv_create_qp(other.pd, &init), "ibv_create_qp");
     to_init(&other);
-    one.attr.dest_qp_num = other.attr.dest_qp_num = 0;
+    one.attr.dest_qp_num = other.attr.dest_qp_num = 0; /* to_rtr sets the new numbers */
     connect_ends(&one, &other);
     struct ibv_sge sge = all_of_block();
     struct ibv_recv_wr *bad, wr = {.wr_id = 9, .sg_list = &sge, .num_sge = 1};
@@ -318,7 +318,7 @@ static void unsignaled(void)
     free(block);
 }
 
-/* realloc fails; then it shrinks the block in place, to more than the request's memory. */
+/* One realloc fails; another shrinks the block in place, to the size of the request's memory. */
 static void not_moved(void)
 {
     begin();

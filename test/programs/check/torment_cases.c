@@ -131,7 +131,7 @@ static int depth(int is_right)
             }
             post(&one, IBV_WR_RDMA_WRITE, all_of(&one), address_of(&other), other.mr->rkey);
         }
-        while (completed++ <= requested_depth)
+        for (; completed < requested_depth + 1; completed++)
             next_completion(&one);
     }
     return 0;

@@ -580,9 +580,9 @@ static void resolutions(void)
     for (int state = IBV_QPS_RESET; state <= IBV_QPS_UNKNOWN; state++)
         if (step(init_qp(id, state), "route resolved: INIT_QP_ATTR %d", state) >= 0)
             printf("  mask %#x access %#x\n", attributes.qp_attr_mask, attributes.qp_access_flags);
-    static const int data_lengths[] = {100, 156, 175, 194, 213, 232, 251};
-    for (size_t i = 0; i < LENGTH(data_lengths); i++)
-        step(connect_to(id, data_lengths[i]), "CONNECT with %d bytes of data", data_lengths[i]);
+    static const int too_long[] = {100, 156, 175, 194, 213, 232, 251};
+    for (size_t i = 0; i < LENGTH(too_long); i++)
+        step(connect_to(id, too_long[i]), "CONNECT with %d bytes of data", too_long[i]);
     step(destroy(id), "DESTROY_ID");
     printf("  events %d\n", events_reported);
     for (int size = 0; size <= 200; size += 40) {

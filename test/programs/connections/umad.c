@@ -19,7 +19,7 @@
  *   poll MILLISECONDS      poll(2) for reading, with 0 also for writing; HEX is `revents`
  *   stat                   fstat(2); RESULT is st_rdev
  *   exec                   answers 0, and executes this program again, which inherits the files
- *   fork                   a child answers 0 and runs the following steps; the parent waits, and exits with its status
+ *   fork                   a child answers 0 and runs the following steps; the parent exits with the child's status
  */
 #define _GNU_SOURCE
 #include <errno.h>

@@ -5,8 +5,8 @@
  *
  *   -k  ends by SIGKILL after half of the calls
  *
- * libibverbs sets up objects; its ioctls are recorded (by this file's ioctl), and repeated with changed fields. Random
- * calls, random bytes in the rings and doorbells come between them. None of this may end this program or harm the
+ * libibverbs sets up objects; its ioctls are recorded (by this file's ioctl), and repeated with changed fields. Between
+ * them come random calls, doorbells, and random bytes in the rings. None of this may end this program or harm the
  * daemon: at the end a new context must work. Pointers in the calls point to a scratch area or to memory that is
  * inaccessible or read-only, or are random, so that the daemon's responses hardly ever overwrite anything else.
  */
@@ -178,7 +178,7 @@ static struct message *copy_template(const struct template *template)
         if (!is_pointer(template->message.attributes[i].data))
             continue;
         memcpy(next, template->content[i], CONTENT);
-        /* Pointers to a memory region or a response. */
+        /* Pointers in the content: to a memory region or a response. */
         for (int word = 0; word + 8 <= CONTENT; word += 8) {
             uint64_t value;
             memcpy(&value, next + word, 8);

@@ -2,7 +2,7 @@
  * A client that becomes another program by exec, for test/host/owner.test.ts. Each program maps a page at PAGE_ADDRESS.
  *
  *   identity client [keep] PROGRAM    prints "ready", waits for a line, then executes "PROGRAM victim"; `keep`: a child
- *                                     shares its address space and outlives the exec
+ *                                     shares the client's address space and outlives the exec
  *   identity victim                   prints "victim" and its effective UID; at the end of its input prints "intact" or
  *                                     "overwritten" about its page
  *   identity alone                    prints "ready"; at each line of input switches PR_SET_DUMPABLE, first off, and

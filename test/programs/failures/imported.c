@@ -166,7 +166,7 @@ static void write_by_mapped_queues(uint32_t pd, const struct region *own_region,
     expect_error(call(&message), 0, "QP_DESTROY");
 }
 
-static void check_region(const struct region *exported)
+static void check_imported_context(const struct region *exported)
 {
     struct region found = {0};
     uint32_t vectors = 0;
@@ -207,12 +207,12 @@ static void import_context(int socket, const char *mode)
     if (strcmp(mode, "outlive") == 0) {
         char byte;
         NEED(read(socket, &byte, 1) == 0, "the exporter still runs");
-        check_region(&exported);
+        check_imported_context(&exported);
         alloc_pd();
         NEED(count_protection_domains() == ALL_PDS, "%u PDs", count_protection_domains());
         return;
     }
-    check_region(&exported);
+    check_imported_context(&exported);
     check_new_context(&exported);
     /* A region in the exporter's PD, and a PD, both of the importer. */
     uint8_t *memory = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

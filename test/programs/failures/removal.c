@@ -25,7 +25,6 @@ static void set_up(const char *device)
     struct ibv_context *context = open_named(options.device);
     for (int side = 0; side < 2; side++)
         create_endpoint(&ends[side], context, &options, 4096, 100 + (uint32_t)side);
-    /* The first message reaches the limit of the SRQ. */
     struct ibv_srq_init_attr srq_init = {.attr = {.max_wr = REQUESTS, .max_sge = 1}};
     srq = ibv_create_srq(ends[1].pd, &srq_init);
     NEED(srq, "ibv_create_srq: %s", strerror(errno));
@@ -49,6 +48,7 @@ static void set_up(const char *device)
         struct ibv_recv_wr wr = {.wr_id = 100 + id, .sg_list = &sge, .num_sge = 1}, *bad;
         NEED(ibv_post_srq_recv(srq, &wr, &bad) == 0, "ibv_post_srq_recv: %s", strerror(errno));
     }
+    /* The first message takes the SRQ below its limit. */
     struct ibv_srq_attr limit = {.srq_limit = REQUESTS};
     NEED(ibv_modify_srq(srq, &limit, IBV_SRQ_LIMIT) == 0, "ibv_modify_srq: %s", strerror(errno));
 }

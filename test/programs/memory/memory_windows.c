@@ -103,7 +103,7 @@ static void send_invalidate(uint64_t id, uint32_t rkey)
     post_to(0, &wr);
 }
 
-/* Waits for the completion of request `id`. */
+/* Waits for the next completion of end `side`, which must be that of `id`. */
 static struct ibv_wc wait_for_completion(int side, uint64_t id, int status)
 {
     struct ibv_wc wc;
@@ -115,7 +115,7 @@ static struct ibv_wc wait_for_completion(int side, uint64_t id, int status)
     return wc;
 }
 
-/* End 0 WRITEs through `rkey`, and nothing beyond `length` changes. */
+/* End 0 WRITEs `length` bytes through `rkey`; the byte after them must not change. */
 static void write_through(uint64_t id, uint32_t rkey, uint64_t offset, uint32_t length)
 {
     memset(ends[1].buffer, 0, LENGTH);

@@ -96,7 +96,7 @@ static void post_atomic_write(uint64_t id, uint64_t address, uint64_t value)
     finish_request();
 }
 
-/* Waits for the completion of request `id`. `opcode` is compared only for SUCCESS. */
+/* Waits for the next completion, which must be that of request `id`. `opcode` is compared only for SUCCESS. */
 static void expect_completion(uint64_t id, int status, int opcode)
 {
     struct ibv_wc wc;

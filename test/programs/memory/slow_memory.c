@@ -10,7 +10,7 @@
  *   slow_memory userfaultfd    memory whose missing pages userfaultfd would have to provide
  *   slow_memory argument       the argument of a call on the device is in such memory; no WRITE
  *   slow_memory descriptor     the file of an XRC domain is on such a file system; no WRITE
- *   slow_memory lock           other memory is registered while mmap_lock is held (slow_file.h)
+ *   slow_memory lock           other memory is registered while mmap_lock is held (slow_file.h); no WRITE
  *
  * A second argument is the UID and GID that the program takes before it opens the device.
  */

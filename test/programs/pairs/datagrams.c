@@ -22,7 +22,7 @@
 #define GROUP "239.91.2.3"
 
 static struct options options;
-static struct endpoint ends[2]; /* their RC queue pairs are unused */
+static struct endpoint ends[2]; /* their RC queue pairs are not connected */
 static struct ibv_qp *ud[2];
 static struct ibv_ah *ah_to_end_1;
 static int wrong_results;
@@ -118,7 +118,7 @@ static bool poll_for(struct endpoint *end, struct ibv_wc *wc, int milliseconds)
     return false;
 }
 
-/* Waits for the completion of request `id`. */
+/* Waits for the next completion, which must be that of `id`. */
 static struct ibv_wc wait_for_completion(struct endpoint *end, uint64_t id, int status)
 {
     struct ibv_wc wc = {0};

@@ -17,7 +17,7 @@
 
 #define LENGTH 65536
 
-/* PAST_END: the last byte is beyond the region. READ_ONLY: a region without the right of remote WRITE. */
+/* PAST_END: the last byte is beyond the region. READ_ONLY: a region whose only remote right is READ. */
 enum target { WHOLE_REGION, WRONG_RKEY, PAST_END, READ_ONLY };
 /* LATE_RECEIVE: two receives posted after 20 ms. GONE: the responder's queue pair is destroyed. */
 enum receive { NO_RECEIVE = -1, LATE_RECEIVE = -2, GONE = -3 };

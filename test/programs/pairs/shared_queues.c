@@ -114,7 +114,7 @@ static void send_byte(struct ibv_qp *qp, uint64_t id, uint8_t value, uint32_t sr
     send_on(qp, id, IBV_WR_SEND, value, 1, srqn);
 }
 
-/* Waits for the completion of request `id`. */
+/* Waits for the next completion of end `side`, which must be that of `id`. */
 static struct ibv_wc wait_for_completion(int side, uint64_t id, int status)
 {
     struct ibv_wc wc;
@@ -126,7 +126,7 @@ static struct ibv_wc wait_for_completion(int side, uint64_t id, int status)
     return wc;
 }
 
-/* Waits for receive `id` of queue pair `qp`. */
+/* Waits for the next completion of end 1, which must be receive `id` of queue pair `qp`. */
 static void expect_received(uint64_t id, uint8_t value, const struct ibv_qp *qp)
 {
     const struct ibv_wc wc = wait_for_completion(1, id, IBV_WC_SUCCESS);

@@ -192,7 +192,7 @@ static void queue_pairs(void)
 
 /* ---- shared receive queues, domains ---- */
 
-/* -1: without that attribute. `type`: 0 basic, 1 XRC, 2 tag matching. */
+/* `xrcd`, `cq`, `tags`: -1 for none. `type`: 0 basic, 1 XRC, 2 tag matching. */
 static int create_srq(uint64_t type, uint32_t pd, int64_t xrcd, int64_t cq, uint32_t max_wr, uint32_t sges,
                       int64_t tags, uint32_t *handle)
 {

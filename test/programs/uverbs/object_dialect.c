@@ -2,7 +2,7 @@
  * The object dialect from C (src/uapi/object/dialect.ts), without any RDMA library. A call is
  * ioctl(fd, _IOWR(0xdb, METHOD, u64), message); the message is a header and attributes, and the answer overwrites it.
  *
- *   object_dialect [NODE]          NODE: /dev/infiniband/uverbs0
+ *   object_dialect [NODE]          NODE: default /dev/infiniband/uverbs0
  *
  * The first wrong answer is printed, and the exit status is 1.
  */
@@ -161,7 +161,7 @@ static void query_device(void)
     EXPECT(max_qp > 0 && max_sge > 0 && ports == 1);
     printf("device: GUID %016llx, %u QPs, %u SGEs, %d port\n", (unsigned long long)__builtin_bswap64(guid), max_qp,
            max_sge, ports);
-    /* The answer has the length of an indirect output. */
+    /* For an indirect output the answer has the number of bytes written. */
     static uint8_t elsewhere[256];
     const uint64_t pointer[2] = {(uintptr_t)elsewhere, sizeof elsewhere};
     begin(DEVICE, 0);

@@ -59,7 +59,7 @@ UNUSED static void take_no_arguments(int argc, char **argv)
     exit(1);
 }
 
-/* The functions below that make calls return an errno, or 0. */
+/* A function below that returns `int` makes one call, and returns its errno, or 0. */
 
 /* ---- ioctl ---- */
 
