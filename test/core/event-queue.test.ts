@@ -142,9 +142,9 @@ test('a destroyed object or a closed queue drops its unread events', () => {
 test('the device’s removal is the last event of a queue to which the device is attached', () => {
   const { device, newQueue, attach, cq, qp, complete } = setUp()
   const queue = newQueue()
-  const unreadQueue = newQueue()
+  const otherQueue = newQueue()
   attach(queue, { cookie: 1n, device: 1 })
-  attach(unreadQueue, { cookie: 2n, cq: cq.handle })
+  attach(otherQueue, { cookie: 2n, cq: cq.handle })
   attach(queue, { cookie: 3n, rc_qp: qp.handle })
   // these unread events are dropped with their objects, as in Linux
   complete()
@@ -154,7 +154,7 @@ test('the device’s removal is the last event of a queue to which the device is
   assert.deepEqual(more, [])
   assert.equal(new DataView(event.bytes.buffer).getUint32(Event.type.offset, true), DEVICE_FATAL)
   assert.equal(event.bytes.length, recordSize(Event))
-  assert.equal(unreadQueue.sink.take(9).length, 0)
+  assert.equal(otherQueue.sink.take(9).length, 0)
 })
 
 test('attach and detach of a wrong source are refused', () => {

@@ -86,7 +86,7 @@ test('the last 1024 removed keys are known', () => {
 
 test('each refusal of a bind has its reason', () => {
   const { table, key, window1, window2 } = setUp()
-  const plain = addRegion(table, PD, 0n, REGION_START, 4096, REMOTE_READ | MW_BIND, noMemory)
+  const readOnly = addRegion(table, PD, 0n, REGION_START, 4096, REMOTE_READ | MW_BIND, noMemory)
   const unbindable = addRegion(table, PD, 0n, REGION_START, 4096, 0, noMemory)
   const request: Bind = {
     window: table.key[window2],
@@ -111,9 +111,12 @@ test('each refusal of a bind has its reason', () => {
   })
   assertCause('BIND_LENGTH', 'a type 2 window cannot be bound to 0 bytes', { lengthLo: 0 })
   assertCause('BIND_REGION', 'the protection domain has no region with lkey 0x5', { lkey: 5 })
-  const [plainKey, badKey] = [table.key[plain], table.key[unbindable]]
-  assertCause('BIND_NO_RIGHT', `region ${hex(badKey)} has no MW_BIND`, { lkey: badKey })
-  assertCause('BIND_NO_RIGHT', `region ${hex(plainKey)} has no LOCAL_WRITE`, { lkey: plainKey, access: REMOTE_WRITE })
+  const [readOnlyKey, unbindableKey] = [table.key[readOnly], table.key[unbindable]]
+  assertCause('BIND_NO_RIGHT', `region ${hex(unbindableKey)} has no MW_BIND`, { lkey: unbindableKey })
+  assertCause('BIND_NO_RIGHT', `region ${hex(readOnlyKey)} has no LOCAL_WRITE`, {
+    lkey: readOnlyKey,
+    access: REMOTE_WRITE,
+  })
   const range = '[0x7f0100001ffc, 0x7f0100002004)'
   assertCause('BIND_RANGE', `${range} is outside region ${hex(key)}, [0x7f0100001000, 0x7f0100002000)`, { lo: 0x1ffc })
   assert.ok(bindWindow(table, PD, QP, request))

@@ -13,8 +13,15 @@ const { ah: Ah, pd: Pd, rc_qp: RcQp, interface: Interface } = Classes
 
 const ADDRESSES = ['address', 'ibAddress', 'opaAddress']
 const ethernet = {
-  ...{ dgid: new Uint8Array(16), flowLabel: 0, sgidIndex: 0, hopLimit: 1, trafficClass: 0, sl: 0 },
-  ...{ staticRate: 0, isGlobal: 0, port: 1 },
+  dgid: new Uint8Array(16),
+  flowLabel: 0,
+  sgidIndex: 0,
+  hopLimit: 1,
+  trafficClass: 0,
+  sl: 0,
+  staticRate: 0,
+  isGlobal: 0,
+  port: 1,
 }
 
 const openDeviceOf = (link: LinkName | undefined) => {

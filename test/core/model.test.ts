@@ -58,6 +58,8 @@ const anyStep: fc.Arbitrary<Step> = fc.record({
   secondHandle: fc.nat(12),
   choice: fc.nat(3),
 })
+/** The caller's number of the channel that a new CQ names. */
+const CHANNEL_FD = 7
 const classes: readonly ObjectClass[] = [Classes.pd, Classes.cq, Classes.mr, Classes.rc_qp]
 
 const run = (steps: readonly Step[]): void => {
@@ -116,9 +118,9 @@ const run = (steps: readonly Step[]): void => {
     else if (action === 'cq') {
       const all = [...model.descriptors]
       const pick = all.length === 0 ? undefined : all[choice % all.length]
-      if (pick !== undefined) caller.fds.set(7, pick[0])
+      if (pick !== undefined) caller.fds.set(CHANNEL_FD, pick[0])
       const named = pick === undefined ? [] : [pick[1].isClosed ? 'EBADF' : pick[1].object]
-      create(model, Classes.cq, { cqe: 1, userHandle: 1n, compVector: 0, ...(pick && { channel: 7 }) }, named)
+      create(model, Classes.cq, { cqe: 1, userHandle: 1n, compVector: 0, ...(pick && { channel: CHANNEL_FD }) }, named)
     } else if (action === 'mr') {
       const args = { pd: handle, start: address, length: 9n, iova: address, access: 15 }
       create(model, Classes.mr, args, [lookUp(model, handle, 'pd')])

@@ -92,7 +92,7 @@ test('a region of a file has the file’s pages, and the file is closed with the
 })
 
 test('the file of a refused registration is closed', () => {
-  const { context, device, files, create, caller } = setUp()
+  const { device, files, create } = setUp()
   assert.equal(
     errnoOf(() => create({ kind: FILE, file: 5, length: 16384n })),
     'EFAULT',
@@ -102,6 +102,11 @@ test('the file of a refused registration is closed', () => {
     'EINVAL',
   )
   assert.deepEqual(files, { open: 2, closed: 2 })
+  assert.equal(device.memory.liveKeys, 0)
+})
+
+test('only a region of kind FILE has a file, which the caller must have open', () => {
+  const { context, device, create, caller } = setUp()
   assert.equal(
     errnoOf(() => create({ kind: FILE, file: 6 })),
     'EBADF',

@@ -16,7 +16,7 @@ import {
   setGid,
 } from '../../src/core/index.ts'
 import { Classes } from '../../src/spec/classes.ts'
-import { PortState } from '../../src/spec/enums.ts'
+import { AsyncEventType, PortState } from '../../src/spec/enums.ts'
 import { errnoOf, install, openTestDevice } from './fixture.ts'
 
 const { pd: Pd, cq: Cq, device: Device, port: Port } = Classes
@@ -129,7 +129,7 @@ test('a query of an event descriptor returns its sources and its number of unrea
     arm(source, false)
     completed(source.events!, false)
   }
-  raiseObjectEvent(secondCq, 0)
+  raiseObjectEvent(secondCq, AsyncEventType.values.CQ_ERR)
   assert.deepEqual(query(CompChannel, channel), { cqs: [{ handle: 0 }, { handle: 1 }], unread: 3 })
   assert.deepEqual(query(CompChannel, otherChannel), { cqs: [], unread: 0 })
   assert.deepEqual(query(AsyncFd, first), { unread: 1, isDefault: 1 })

@@ -43,7 +43,7 @@ const describePacket = (frame: Ipv4Frame | Ipv6Frame, packet: Packet): string =>
   const bytes = emitPacket(packet)
   const view = arenaOver(bytes).view
   const flags = (BTH.ackReq ? 'A' : '-') + (BTH.se ? 'S' : '-') + (BTH.migReq ? 'M' : '-')
-  let at = 12
+  let at = sizes.BTH
   let headers = ''
   for (const header of opcodeByNumber[opcodeNumber[name]]!.headers) {
     const size = sizes[header]
@@ -139,20 +139,20 @@ describe('flipped bits', () => {
   })
 
   test('a flipped bit before the packet makes the frame opaque or the ICRC wrong, unless its field may change in flight', () => {
-    /** Offset and length of the bytes that the ICRC does not cover: MAC addresses, then mutable IP and UDP fields. */
+    /** Offset and length of the bytes that the ICRC does not cover. */
     const uncovered = {
       ipv4: [
-        [0, 12],
-        [15, 1],
-        [22, 1],
-        [24, 2],
-        [40, 2],
+        [0, 12], // MAC addresses
+        [15, 1], // TOS
+        [22, 1], // TTL
+        [24, 2], // header checksum
+        [40, 2], // UDP checksum
       ],
       ipv6: [
-        [0, 12],
-        [15, 3],
-        [21, 1],
-        [60, 2],
+        [0, 12], // MAC addresses
+        [15, 3], // second half of the traffic class, flow label
+        [21, 1], // hop limit
+        [60, 2], // UDP checksum
       ],
     } as const
     for (const [name, frame] of samples) {

@@ -287,10 +287,10 @@ describe('sealIcrcs and countRightIcrcs', () => {
             // rdma_rxe's ICRC of a FLUSH counts as wrong
             const expected = flushIndex < 0 ? count : flushIndex
             assert.equal(right(), expected)
-            const wrong = at % (length * count)
-            if (wrong % length === 4) return // FECN and BECN may change
-            bytes[wrong] ^= 0x10
-            assert.equal(right(), Math.min(Math.floor(wrong / length), expected))
+            const changedAt = at % (length * count)
+            if (changedAt % length === 4) return // FECN and BECN may change
+            bytes[changedAt] ^= 0x10
+            assert.equal(right(), Math.min(Math.floor(changedAt / length), expected))
           },
         ),
         { numRuns: 60 },

@@ -52,7 +52,7 @@ test('bytes → record → bytes, for packets with a byte changed or the end cut
   )
 })
 
-test('a changed record gives different bytes', () => {
+test('a record with another PSN gives different bytes', () => {
   fc.assert(
     fc.property(anyPacket, packet => {
       const changed = { ...packet, BTH: { ...packet.BTH, psn: packet.BTH.psn ^ 1 } }

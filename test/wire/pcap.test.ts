@@ -20,6 +20,8 @@ const block = (order: Order, type: number, ...parts: Buffer[]): Buffer => {
   return Buffer.concat([u32(order, type, padded.length + 12), padded, u32(order, padded.length + 12)])
 }
 const data = Buffer.from('hello')
+/** Types of pcapng blocks. */
+const [SECTION_HEADER, INTERFACE, SIMPLE_PACKET, ENHANCED_PACKET] = [0x0a0d_0d0a, 1, 3, 6]
 /** The option with the time unit of an interface. */
 const IF_TSRESOL = 9
 
@@ -42,24 +44,31 @@ for (const order of ['LE', 'BE'] as const) {
   test(`pcapng, ${order}: sections, interfaces with time units, packets with and without time`, () => {
     const section = block(
       order,
-      0x0a0d_0d0a,
+      SECTION_HEADER,
       u32(order, 0x1a2b_3c4d),
       u16(order, 1, 0),
       u32(order, 0xffff_ffff, 0xffff_ffff),
     )
-    const plain = block(order, 1, u16(order, 1, 0), u32(order, 4))
+    const plain = block(order, INTERFACE, u16(order, 1, 0), u32(order, 4))
     const nano = block(
       order,
-      1,
+      INTERFACE,
       u16(order, 113, 0),
       u32(order, 0),
       u16(order, IF_TSRESOL, 1),
       Buffer.of(9, 0, 0, 0),
       u32(order, 0),
     )
-    const binary = block(order, 1, u16(order, 1, 0), u32(order, 0), u16(order, IF_TSRESOL, 1), Buffer.of(0x8a, 0, 0, 0))
-    const packet = (from: number): Buffer => block(order, 6, u32(order, from, 1, 1024, 5, 5), data)
-    const simple = block(order, 3, u32(order, 5), data.subarray(0, 4))
+    const binary = block(
+      order,
+      INTERFACE,
+      u16(order, 1, 0),
+      u32(order, 0),
+      u16(order, IF_TSRESOL, 1),
+      Buffer.of(0x8a, 0, 0, 0),
+    )
+    const packet = (from: number): Buffer => block(order, ENHANCED_PACKET, u32(order, from, 1, 1024, 5, 5), data)
+    const simple = block(order, SIMPLE_PACKET, u32(order, 5), data.subarray(0, 4))
     const unknown = block(order, 0xbad, u32(order, 1, 2, 3))
     const file = Buffer.concat([
       section,

@@ -23,7 +23,7 @@ import {
 } from '../../../src/core/index.ts'
 import { Classes } from '../../../src/spec/classes.ts'
 import { AsyncEventType } from '../../../src/spec/enums.ts'
-import { describeDevice, errnoOf, openTestDevice } from '../fixture.ts'
+import { describeDevice, errnoOf, openTestDevice, testCaller } from '../fixture.ts'
 
 const { CQ_ERR, DEVICE_FATAL, PORT_ACTIVE, PORT_ERR, DEVICE_REMOVED } = AsyncEventType.values
 
@@ -91,7 +91,7 @@ test('during `remove` calls fail with EIO, and the client can close its context'
     name: 'a',
     add(device) {
       const context = openContext(device, { isOpened: true })
-      const { caller } = openTestDevice()
+      const caller = testCaller()
       invokeNow(context, Classes.pd, 'create', 0, {}, caller)
       countPds = () => device.counts.pd
       this.remove = () => {

@@ -145,7 +145,7 @@ test('contexts of a removed device close newest first', () => {
   assert.deepEqual(ended, [others[1].id, others[0].id, context.id])
 })
 
-test('a device with only private classes has no verbs (R29)', () => {
+test('a device with only private classes has no verbs and no ports (R29)', () => {
   const Odd = objectClass('odd', 0x8001, { methods: {} })
   const core = createCore()
   const device = register(core, describeDevice('odd0', testDriver([driverClass(Odd)])))

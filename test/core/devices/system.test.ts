@@ -119,12 +119,12 @@ test('the index of a removed device is free again once DEVICE_REMOVED was raised
   const { core, context } = setUp()
   const { descriptors } = invokeNow(context, Classes.async_fd, 'create', 0, {}, caller)
   const fd = findDescriptor(core, descriptors![0].object)
-  const jobs: Iterator<unknown>[] = []
-  const { runJob: run } = core
-  Object.assign(core, { runJob: (job: Iterator<unknown>) => jobs.push(job) })
+  const deferredJobs: Iterator<unknown>[] = []
+  const { runJob } = core
+  Object.assign(core, { runJob: (job: Iterator<unknown>) => deferredJobs.push(job) })
   unregister(register(core, describeDevice('a')))
   const b = register(core, describeDevice('b'))
-  for (const job of jobs) run(job)
+  for (const job of deferredJobs) runJob(job)
   const c = register(core, describeDevice('c'))
   assert.deepEqual([b.index, c.index], [1, 0])
   assert.deepEqual(

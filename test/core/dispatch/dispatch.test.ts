@@ -143,7 +143,7 @@ test('an asynchronous handler’s answer is a promise, and a bug in a handler is
   assert.deepEqual(await waited, { ret: 0, installs: [] })
   const undelivered = call({ class: 'pd', method: 'create', isUndeliverable: true })
   assert.deepEqual(await undelivered, { ret: -Errno.EFAULT, installs: [] })
-  assert.deepEqual([stat(core).objects, stat(core).faults], [1, 1])
+  assert.deepEqual([stat(core).objects, stat(core).faults], [1, 1], 'the undo of the second create met the bug')
   assert.throws(() => call({ class: 'pd', method: 'destroy' }), TypeError)
   assert.equal(stat(core).objects, 1)
 })

@@ -73,7 +73,7 @@ test('a CQ that is armed only for solicited completions ignores other completion
   notify(cq.handle, 0)
   notify(cq.handle, 1)
   completed(cq.events!, false)
-  assert.equal(readEvents(channel, 9).length, 1)
+  assert.equal(readEvents(channel, 9).length, 1, 'the second arming does not replace the first')
 })
 
 test('a destroy counts the read events and drops the unread events', () => {
@@ -117,7 +117,7 @@ test('events of a port go to every async fd of its device', () => {
   assert.equal(readError(setup.channel), 'EAGAIN')
 })
 
-test('device removal raises an event on every async fd, and later reads fail with EIO', () => {
+test('device removal raises DEVICE_FATAL on the async fd, and later reads fail with EIO', () => {
   const { device, asyncFd, channel, newCq, notify } = setUp()
   const cq = newCq(1n)
   notify(cq.handle, 0)

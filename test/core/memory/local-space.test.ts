@@ -58,12 +58,12 @@ test('a copy within one buffer works like memmove', () => {
       const buffer = new ArrayBuffer(2 * maxSize + 8)
       const all = Uint8Array.from({ length: buffer.byteLength }, (_, i) => i * 7)
       new Uint8Array(buffer).set(all)
-      const half = (offset: number): Bytes => ({
+      const bytesFrom = (offset: number): Bytes => ({
         address: 0,
         bytes: new Uint8Array(buffer, offset),
         view: new DataView(buffer, offset),
       })
-      copyBytes(half(3), from, half(5), to, size)
+      copyBytes(bytesFrom(3), from, bytesFrom(5), to, size)
       const expected = Uint8Array.from(all)
       expected.copyWithin(5 + to, 3 + from, 3 + from + size)
       assert.deepEqual(new Uint8Array(buffer), expected)

@@ -149,7 +149,7 @@ test('findBuffer, which caches regions, agrees with resolve', () => {
     { weight: 2, arbitrary: fc.record({ do: fc.constant('add' as const), pick, range, rights }) },
     { weight: 1, arbitrary: fc.record({ do: fc.constant('relocate' as const), pick, range, rights }) },
     { weight: 1, arbitrary: fc.record({ do: fc.constant('remove' as const), pick, range, rights }) },
-    { weight: 1, arbitrary: fc.record({ do: fc.constant('transfer' as const), pick, range, rights }) },
+    { weight: 1, arbitrary: fc.record({ do: fc.constant('detach' as const), pick, range, rights }) },
     { weight: 12, arbitrary: fc.record({ do: fc.constant('find' as const), pick, range, rights }) },
   )
   fc.assert(
@@ -169,7 +169,7 @@ test('findBuffer, which caches regions, agrees with resolve', () => {
         if (action === 'add') {
           rows.push(addRegion(table, pick & 3, start, start, length, rights, space))
           keys.push(table.key[rows.at(-1)!])
-        } else if (action === 'transfer' && buffers[pick & 1].length > 0)
+        } else if (action === 'detach' && buffers[pick & 1].length > 0)
           structuredClone(buffers[pick & 1], { transfer: [buffers[pick & 1].buffer] })
         else if (rows.length === 0) continue
         else if (action === 'remove') removeRegion(table, rows.splice(pick % rows.length, 1)[0])

@@ -7,13 +7,15 @@ import fc from 'fast-check'
 import { createHandles, findHandle, freeHandle, takeHandle } from '../../../src/core/objects/handles.ts'
 
 test('a new handle is the lowest free number', () => {
+  /** The other steps free a handle. */
+  const TAKE = -1
   fc.assert(
-    fc.property(fc.array(fc.oneof(fc.constant(-1), fc.nat(40)), { maxLength: 300 }), steps => {
+    fc.property(fc.array(fc.oneof(fc.constant(TAKE), fc.nat(40)), { maxLength: 300 }), steps => {
       const table = createHandles<string>()
       const taken = new Map<number, string>()
       for (const [i, step] of steps.entries()) {
         const held = [...taken.keys()]
-        if (step < 0 || held.length === 0) {
+        if (step === TAKE || held.length === 0) {
           let lowest = 0
           while (taken.has(lowest)) lowest++
           assert.equal(takeHandle(table, `v${i}`), lowest)

@@ -44,6 +44,7 @@ test('closing a context destroys an object before a newer object on which it dep
     errnoOf(() => invokeNow(context, Cq, 'destroy', 2, {}, caller)),
     'EBUSY',
   )
+  // a dropped parent can be added again
   dropParent(third!, second!)
   addParent(third!, second!)
   closeContext(context)
@@ -69,7 +70,7 @@ test('a handler that throws or a cyclic dependency does not stop the destruction
   assert.deepEqual([stat(setup.core).objects, stat(setup.core).faults], [0, 4])
 })
 
-test('an asynchronous destroy that ends before core has destroyed the objects of its closed context runs once', async () => {
+test('closing a context does not repeat an asynchronous destroy that ends before the close reaches the object', async () => {
   const ends: (() => void)[] = []
   const destroyed: string[] = []
   const slowPd = driverClass(Pd, {
@@ -81,15 +82,15 @@ test('an asynchronous destroy that ends before core has destroyed the objects of
   })
   const setup = openTestDevice({}, testDriver(testClasses.map(cls => (cls.class === Pd ? slowPd : cls))))
   const { context, caller, core } = setup
-  const jobs: Iterator<unknown>[] = []
-  const { runJob: run } = core
-  Object.assign(core, { runJob: (job: Iterator<unknown>) => jobs.push(job) })
+  const deferredJobs: Iterator<unknown>[] = []
+  const { runJob } = core
+  Object.assign(core, { runJob: (job: Iterator<unknown>) => deferredJobs.push(job) })
   invokeNow(context, Pd, 'create', 0, {}, caller)
   const destroying = invoke(context, Pd, 'destroy', 0, {}, caller)
   closeContext(context)
   for (const end of ends) end()
   await assert.rejects(async () => destroying, { code: 'EIO' })
-  for (const job of jobs) run(job)
+  for (const job of deferredJobs) runJob(job)
   assert.deepEqual(destroyed, ['call 0'])
   assert.deepEqual([stat(core).objects, stat(core).contexts, stat(core).faults], [0, 0, 0])
 })
@@ -131,7 +132,7 @@ test('an unused descriptor is destroyed when it is closed, or with its context',
   assert.deepEqual([stat(core).descriptors, stat(core).objects], [0, 0])
 })
 
-test('closing a context with 10,000 objects destroys no object of another context', () => {
+test('closing a context with 10,001 objects destroys no object of another context', () => {
   const setup = openTestDevice()
   const { context, caller, core, device } = setup
   const otherContext = openContext(device, { isOpened: true })

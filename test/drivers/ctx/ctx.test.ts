@@ -278,7 +278,9 @@ test('a ctx device reports what it supports: its own class and interfaces, no ve
 test('a client that corrupts its queue words harms only itself', () => {
   fc.assert(
     fc.property(
-      fc.array(fc.record({ word: fc.nat(2), value: fc.integer(), sends: fc.nat(6) }), { maxLength: 20 }),
+      fc.array(fc.record({ word: fc.constantFrom(...Object.values(CtxWord)), value: fc.integer(), sends: fc.nat(6) }), {
+        maxLength: 20,
+      }),
       writes => {
         const { a, b } = pair()
         for (const { word, value, sends } of writes) {

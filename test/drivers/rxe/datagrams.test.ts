@@ -199,7 +199,7 @@ describe('datagrams under torment', () => {
     for (let seed = 0; seed < 12; seed++)
       for (const isGroup of [false, true]) {
         const torment = createTorment({ seed, maxDecisions: Number.POSITIVE_INFINITY }, plainArena(4096))
-        const m = machine(2, '', 'packets', undefined, torment)
+        const m = machine(2, { torment })
         const [a, b] = [udPeer(m, 0), udPeer(m, 1)]
         if (isGroup) invokeNow(b.p.context, UdQp, 'attachMcast', b.handle, { gid: GROUP, mlid: 0 }, b.p.caller)
         const { number } = ah(a.p, isGroup ? GROUP : gidOf(b))
@@ -226,7 +226,7 @@ describe('datagrams under torment', () => {
           inOrder,
           `seed ${seed}`,
         )
-        roundsOutOfOrder += +(String(received) !== String(inOrder))
+        if (String(received) !== String(inOrder)) roundsOutOfOrder++
       }
     assert.ok(roundsOutOfOrder > 0)
   })
@@ -315,7 +315,7 @@ describe('the path of a datagram that waits in the send queue', () => {
   const WINDOW = 4500
   /** `a` has posted more datagrams to `b` than `a` sends in one pacing interval, with the address handle `handle`. */
   const waiting = (fault = '') => {
-    const m = machine(3, fault, 'packets', WINDOW)
+    const m = machine(3, { fault, windowBytes: WINDOW })
     const [a, b, c] = [0, 1, 2].map(device => udPeer(m, device))
     postReceives(b, 12)
     postReceives(c, 12)

@@ -34,7 +34,7 @@ const bindFirst64 = (window: number, mr: { readonly lkey: number; readonly addre
 
 /** Two queue pairs of `b` are connected to two queue pairs of `a`. A type 2 window is bound to `qps[0]`. */
 const setUp = (path: Path) => {
-  const m = machine(2, '', path)
+  const m = machine(2, { path })
   const [a, b] = [program(m, 0), program(m, 1)]
   const [cqA, cqB] = [makeCq(a), makeCq(b)]
   const peers = [makeQp(a, cqA), makeQp(a, cqA)]
@@ -87,7 +87,7 @@ for (const path of ['packets', 'direct'] as const)
     })
     it('an invalidation takes effect before a WRITE that another queue pair posts later', () => {
       for (const scope of [ScanScope.ALL, ScanScope.USED]) {
-        const m = machine(1, '', path)
+        const m = machine(1, { path })
         const p = program(m)
         const cq = makeCq(p)
         const [first, second] = [makeQp(p, cq), makeQp(p, cq)]

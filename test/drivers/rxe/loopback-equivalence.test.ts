@@ -204,7 +204,7 @@ it("READs beyond the responder's max_dest_rd_atomic are refused", () => {
 
 it('a READ whose last responses come in a later poll is counted once, with all its bytes', () => {
   const countersAfterRead = (path: Path, packets: number) => {
-    const m = machine(2, '', path)
+    const m = machine(2, { path })
     const [a, b] = [0, 1].map(device => {
       const p = program(m, device)
       const cq = makeCq(p)
@@ -223,7 +223,7 @@ it('a READ whose last responses come in a later poll is counted once, with all i
 
 it('a completion queue that overruns within a batch has equal results with packets and without', () => {
   const resultsOn = (path: Path) => {
-    const m = machine(2, '', path)
+    const m = machine(2, { path })
     const [p, q] = [program(m, 0), program(m, 1)]
     const [smallCq, largeCq] = [makeCq(p, 7), makeCq(q, 63)]
     const [source, target] = [register(p, 4096), register(q, 4096)]
@@ -255,7 +255,7 @@ describe('the path changes in the middle of a message', () => {
   const LENGTH = 0xc0_0000
   for (const opcode of [wr.SEND, wr.RDMA_WRITE, wr.RDMA_READ]) {
     it(`opcode ${opcode}`, () => {
-      const m = machine(2, '', 'direct')
+      const m = machine(2, { path: 'direct' })
       const [a, b] = [0, 1].map(device => {
         const p = program(m, device)
         const cq = makeCq(p)

@@ -333,7 +333,7 @@ const EQUAL_COUNTERS = [
 
 /** Runs a script on a new machine. `results` has the results of both sides after each step. */
 export const play = (script: Script, path: Path) => {
-  const m = machine(2, '', path)
+  const m = machine(2, { path })
   const { kind, devices } = script
   const sides = [makeSide(m, kind, devices[0], true), makeSide(m, kind, devices[1], false)] as const
   connect(script, sides)

@@ -53,17 +53,22 @@ export interface Machine {
   tick(): boolean
 }
 
+interface MachineOptions {
+  /** An argument of `--fault`. */
+  readonly fault?: string
+  readonly path?: Path
+  /** If it is given, the ports are ports to a network (phy/port.ts). */
+  readonly windowBytes?: number | undefined
+  readonly torment?: Torment | undefined
+}
+
 /**
- * Devices rxe0@127.0.0.1, rxe1@127.0.0.2, …, with fd00::1, fd00::2, … as GID 2. `fault` is an argument of `--fault`.
+ * `count` devices: rxe0@127.0.0.1, rxe1@127.0.0.2, …, with fd00::1, fd00::2, … as GID 2.
  * With path 'packets' all messages are packets with ICRCs; with 'direct' they may be copied (phy/memory.ts).
- * With `windowBytes`, the ports are ports to a network (phy/port.ts).
  */
 export const machine = (
   count = 2,
-  fault = '',
-  path: Path = 'packets',
-  windowBytes?: number,
-  torment?: Torment,
+  { fault = '', path = 'packets', windowBytes, torment }: MachineOptions = {},
 ): Machine => {
   const core = createCore()
   const arena = plainArena(memorySwitchBytes(8, 64))

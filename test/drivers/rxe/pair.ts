@@ -33,7 +33,7 @@ export const makeEnd = (m: Machine, device: number, cqe = 31): End => {
   return { p, cq, qp: makeQp(p, cq), mr: register(p, REGION_BYTES) }
 }
 
-export const pair = (devices: readonly [number, number] = [0, 1], fault = '') => pairOn(machine(2, fault), devices)
+export const pair = (devices: readonly [number, number] = [0, 1], fault = '') => pairOn(machine(2, { fault }), devices)
 
 /** `pair` on an existing machine. */
 export const pairOn = (m: Machine, devices: readonly [number, number] = [0, 1]) => {

@@ -12,7 +12,7 @@ import { postSend, Wr } from './provider.ts'
 const { LOC_PROT_ERR, REM_ACCESS_ERR, WR_FLUSH_ERR } = WcStatus.values
 
 const setUp = (path: Path) => {
-  const m = machine(2, '', path)
+  const m = machine(2, { path })
   const [a, b] = [program(m, 0), program(m, 1)]
   const cq = makeCq(a)
   const requester = makeQp(a, cq)

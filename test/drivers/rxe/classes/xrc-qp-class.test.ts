@@ -39,7 +39,7 @@ const FILE = 0x100
  * the SRQ with number `srqn`.
  */
 const setUp = (torment?: Torment) => {
-  const m = machine(2, '', 'packets', undefined, torment)
+  const m = machine(2, { torment })
   const a = program(m, 0)
   const b = program(m, 1)
   const [cqA, cqB, cqC] = [makeCq(a), makeCq(b), makeCq(b)]

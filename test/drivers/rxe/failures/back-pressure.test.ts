@@ -188,7 +188,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
 const STATES = { error: Qps.ERR, reset: Qps.RESET, drain: Qps.SQD } as const
 
 const play = (steps: readonly Step[], path: Path, windowBytes: number | undefined): void => {
-  const m = machine(2, '', path, windowBytes)
+  const m = machine(2, { path, windowBytes })
   const { objects, senders, receivers, programs } = setUp(m)
   const at = <T>(list: readonly T[], index: number): T => list[index % list.length]
   let isRemoved = false

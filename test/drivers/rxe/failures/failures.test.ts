@@ -11,7 +11,7 @@ import { Mr } from '../../../../src/spec/classes/mr.ts'
 import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
 import { AccessFlags } from '../../../../src/spec/enums.ts'
 import { connectQps, modify, Qps, register, toInit } from '../machine.ts'
-import { makeEnd, pair, sgeOf } from '../pair.ts'
+import { makeEnd, pair, REGION_BYTES, sgeOf } from '../pair.ts'
 import { pollAll, postReceive, postSend, Wr } from '../provider.ts'
 
 const hex = (value: number | bigint): string => `0x${value.toString(16)}`
@@ -38,7 +38,7 @@ describe('a WRITE that the peer refuses', () => {
     postSend(a.qp.send, { opcode: Wr.WRITE, id: 100n, sges: [sgeOf(a.mr, 0, 64)], remote, rkey: b.mr.rkey })
     m.settle()
     const [qa, qb, key] = [a.qp.qpn, b.qp.qpn, b.mr.rkey].map(hex)
-    const cause = `rkey ${key} was deregistered (it was [${hex(remote)}, ${hex(remote + 65536)}))`
+    const cause = `rkey ${key} was deregistered (it was [${hex(remote)}, ${hex(remote + REGION_BYTES)}))`
     assert.deepEqual(
       errors().sort(),
       [
@@ -61,10 +61,10 @@ describe('a WRITE that the peer refuses', () => {
   })
   it('reports the requested and the registered range', () => {
     const { m, a, b, errors } = recordedPair()
-    const remote = b.mr.address + 65530
+    const remote = b.mr.address + REGION_BYTES - 6
     postSend(a.qp.send, { opcode: Wr.WRITE, id: 1n, sges: [sgeOf(a.mr, 0, 64)], remote, rkey: b.mr.rkey })
     m.settle()
-    const ranges = `[${hex(remote)}, ${hex(remote + 64)}) is outside [${hex(b.mr.address)}, ${hex(b.mr.address + 65536)})`
+    const ranges = `[${hex(remote)}, ${hex(remote + 64)}) is outside [${hex(b.mr.address)}, ${hex(b.mr.address + REGION_BYTES)})`
     assert.ok(errors()[0].endsWith(`rkey ${hex(b.mr.rkey)}: ${ranges}`), errors()[0])
   })
   it('reports the right that the region lacks', () => {

@@ -106,7 +106,9 @@ const actions: Readonly<Record<string, (attacker: Attacker, qp: TestQp, random: 
       view.setUint32(at + random.pick(Object.values(RecvWqe)), anyU32(random), true)
   },
   'completions taken': ({ cq }, _qp, random) => {
-    if (cq.ring.producer <= cq.ring.mask && cq.ring.consumer <= cq.ring.mask && random.hits(0.8)) pollAll(cq.ring)
+    const { producer, consumer, mask } = cq.ring
+    const doesPollEnd = producer <= mask && consumer <= mask
+    if (doesPollEnd && random.hits(0.8)) pollAll(cq.ring)
   },
   'a modified SRQ': ({ srq }, _qp, random) => {
     if (srq === undefined) return

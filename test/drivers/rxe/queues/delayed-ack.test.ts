@@ -12,7 +12,7 @@ import { Flag, postReceive, postSend, Wr } from '../provider.ts'
 
 /** A message from `a` to `b` is in flight. `sent` returns the number of packets that the device of `b` sent. */
 const start = (windowBytes?: number, hasRead = false) => {
-  const m = machine(2, '', 'packets', windowBytes)
+  const m = machine(2, { windowBytes })
   const [a, b] = [makeEnd(m, 0), makeEnd(m, 1)]
   connectQps(a.qp, b.qp)
   m.settle()
@@ -66,7 +66,7 @@ describe('the acknowledgement of a message', () => {
       )
     })
 
-  it('is the response of a later READ, which is sent before the queue pair is destroyed', () => {
+  it('is implied by the response of a later READ, which is sent before the queue pair is destroyed', () => {
     const { m, a, b } = start(0x4_0000, true)
     m.devices[1].poll(0)
     assert.equal(completions(b.cq).length, 1)

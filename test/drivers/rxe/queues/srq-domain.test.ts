@@ -16,7 +16,7 @@ const { SUCCESS, LOC_PROT_ERR, LOC_ACCESS_ERR, REM_OP_ERR, REM_ACCESS_ERR } = Wc
 
 /** `srqMr` is in the protection domain of the SRQ, `qpMr` in that of `receiver`. */
 const setUp = (path: Path) => {
-  const m = machine(2, '', path)
+  const m = machine(2, { path })
   const [a, b] = [program(m, 0), program(m, 1)]
   const [cqA, cqB] = [makeCq(a), makeCq(b)]
   const otherPd = { ...b, pd: invokeNow(b.context, Pd, 'create', 0, {}, b.caller).object! }

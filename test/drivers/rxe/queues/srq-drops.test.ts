@@ -36,7 +36,7 @@ const makeQp = (p: Program, cls: typeof UcQp | typeof UdQp, cq: TestCq, srq?: Te
 
 /** Two programs. `postReceives` posts to the SRQ of `b`, with IDs from 1. */
 const setUp = (fault: string) => {
-  const m = machine(2, fault)
+  const m = machine(2, { fault })
   const [a, b] = [program(m, 0), program(m, 1)]
   const [cqA, cqB] = [makeCq(a), makeCq(b)]
   const [mrA, mrB] = [register(a, 8192), register(b, 0x1_0000)]

@@ -328,7 +328,8 @@ test('garbage in rings and indices is refused or executed within bounds', () => 
             assert.ok(words[Send.LENGTH] <= 2 ** 31)
             if (isRefused) assert.deepEqual([words[Send.SGES], words[Send.LENGTH]], [0, 0])
             const { area } = b.rings.send.ring
-            const { [Send.INLINE_AT]: at, [Send.LENGTH]: length } = words
+            const at = words[Send.INLINE_AT]
+            const length = words[Send.LENGTH]
             if (words[Send.FLAGS] & Flag.INLINE && !isRefused) {
               assert.ok(length <= INLINE)
               assert.ok(at >= area.at && at + length <= area.at + area.length)

@@ -39,7 +39,7 @@ const tormentOf = (seed: number, scratch: Arena, maxDecisions = Number.POSITIVE_
 
 const tormented = (seed: number, path: Path) => {
   const torment = tormentOf(seed, plainArena(4096))
-  return { torment, ...pairOn(machine(2, '', path, undefined, torment)) }
+  return { torment, ...pairOn(machine(2, { path, torment })) }
 }
 
 // `writeTo` writes LENGTH bytes at AT. Before, they are BEFORE; no byte of the source is BEFORE.
@@ -88,7 +88,7 @@ for (const path of PATHS)
           if (completed > 0) assert.ok(isWhole(a, b), `seed ${seed}: completed before all bytes have arrived`)
         })
         assert.equal(completed, 1, `seed ${seed}`)
-        earlySeeds += +isLastByteEarly
+        if (isLastByteEarly) earlySeeds++
       }
       assert.ok(earlySeeds > SEEDS / 10, `${earlySeeds} of ${SEEDS} seeds show the last byte early`)
     })
@@ -159,7 +159,7 @@ for (const path of PATHS)
         prepare(a, b)
         postSend(a.qp.send, writeTo(a, b))
         m.settle()
-        delayedSeeds += +!isWhole(a, b)
+        if (!isWhole(a, b)) delayedSeeds++
         invokeNow(b.p.context, Mr, 'destroy', b.mr.handle, {}, b.p.caller)
         b.mr.bytes.fill(BEFORE)
         run(m)
@@ -222,7 +222,7 @@ describe('completion events', () => {
   /** Receives as a correct program does: arm, poll, wait. Returns the number of events after which the CQ was empty. */
   const receiveByEvents = (seed: number, count: number): number => {
     const torment = tormentOf(seed, plainArena(4096))
-    const m = machine(2, '', 'direct', undefined, torment)
+    const m = machine(2, { path: 'direct', torment })
     const a = makeEnd(m, 0)
     const p = program(m, 1)
     const { fd, queue } = makeChannel(p)
@@ -244,7 +244,7 @@ describe('completion events', () => {
           arm()
           const polled = pollAll(cq.ring).length
           received += polled
-          empty += +(polled === 0)
+          if (polled === 0) empty++
         }
       })
     }
@@ -277,7 +277,7 @@ describe('a seed', () => {
       const torment = tormentOf(seed, plainArena(4096), maxDecisions)
       const decided: string[] = []
       torment.decisions.listen(({ kind }) => decided.push(kind))
-      const { m, a, b } = pairOn(machine(2, '', 'direct', undefined, torment))
+      const { m, a, b } = pairOn(machine(2, { path: 'direct', torment }))
       for (let i = 0; i < 5; i++) exchange(m, a, b, i)
       return decided
     }
@@ -303,7 +303,7 @@ describe('every kind', () => {
     const torment = tormentOf(seed, plainArena(4096), maxDecisions)
     const kinds: TormentKind[] = []
     torment.decisions.listen(({ kind }) => kinds.push(kind))
-    const m = machine(2, '', 'packets', undefined, torment)
+    const m = machine(2, { torment })
     const a = makeEnd(m, 0)
     const p = program(m, 1)
     const cq = makeCq(p, 20, makeChannel(p).fd)
@@ -336,7 +336,7 @@ describe('every kind', () => {
 describe('limits and packets', () => {
   it('a CQ has exactly as many entries as requested, also after a resize (kind limit)', () => {
     const torment = tormentOf(seedWith('limit', 1), plainArena(4096))
-    const m = machine(1, '', 'direct', undefined, torment)
+    const m = machine(1, { path: 'direct', torment })
     const p = program(m)
     const cq = makeCq(p, 20)
     assert.equal(cq.cqe, 20)
@@ -345,7 +345,7 @@ describe('limits and packets', () => {
   })
   it('a device has the smallest limits of all adapters with RC, reports them and refuses more (kind adapter)', () => {
     const torment = tormentOf(seedWith('adapter', 1), plainArena(4096))
-    const m = machine(1, '', 'direct', undefined, torment)
+    const m = machine(1, { path: 'direct', torment })
     const { attributes } = m.devices[0].device
     assert.deepEqual(
       [attributes.maxQpWr, attributes.maxSge, attributes.maxSrqWr, attributes.maxQpRdAtom],
@@ -362,7 +362,8 @@ describe('limits and packets', () => {
     assert.equal(tormentOf(seedWith('adapter', 1), plainArena(64), 0).limits('rxe0').maxSge, Limits.maxSge)
   })
   it('send and receive queues accept exactly as many requests as requested (kind queue)', () => {
-    const m = machine(2, '', 'direct', undefined, tormentOf(seedWith('queue', 1), plainArena(4096)))
+    const torment = tormentOf(seedWith('queue', 1), plainArena(4096))
+    const m = machine(2, { path: 'direct', torment })
     const p = program(m)
     const cap = { maxSendWr: 4, maxRecvWr: 5, maxSendSge: 1, maxRecvSge: 1, maxInlineData: 8 }
     const qp = makeQp(p, makeCq(p), { cap })
@@ -381,7 +382,8 @@ describe('limits and packets', () => {
   })
   it('the slot of a send is free after a CQE of the send or of a later send, the slot of a receive after its CQE', () => {
     for (const path of PATHS) {
-      const m = machine(2, '', path, undefined, tormentOf(seedWith('queue', 1), plainArena(4096)))
+      const torment = tormentOf(seedWith('queue', 1), plainArena(4096))
+      const m = machine(2, { path, torment })
       const [a, b] = [0, 1].map(device => {
         const p = program(m, device)
         const cq = makeCq(p, 31)
@@ -455,7 +457,7 @@ describe('a responder', () => {
         `seed ${seed}`,
       )
       // min_rnr_timer is 12, 640 µs, and waits of other kinds are at most 20 ms each
-      longSeeds += +(m.now > 100_000)
+      if (m.now > 100_000) longSeeds++
     }
     assert.ok(longSeeds > 0)
   })
