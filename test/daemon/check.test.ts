@@ -40,7 +40,7 @@ test('the stacks of a process are limited to 16 MiB, counting text and frames', 
   assert.ok(id > 2500 && id < MAX_STACKS, `stack ${id} is not kept`)
 })
 
-test('a daemon that does not check programs keeps no stacks', async t => {
+test('a daemon that does not check programs accepts every stack and keeps none', async t => {
   const client = dial(t, await daemonOf(t, folder))
   await client.hello()
   for (let i = 0; i < 2; i++) assert.equal(await client.stack(1, '/app+0x1 main\n'), 0)

@@ -167,13 +167,14 @@ export const dial = (t: TestContext, daemon: Pick<Daemon, 'socket'>): Client => 
       return Number(ret)
     },
     async command(context, number, body = [], responseWords = 0) {
-      const length = 8 + (responseWords > 0 ? 8 : 0) + 4 * body.length
+      const bodyAt = 8 + (responseWords > 0 ? 8 : 0)
+      const length = bodyAt + 4 * body.length
       memory.view.setUint32(0, number, true)
       memory.view.setUint16(4, length / 4, true)
       memory.view.setUint16(6, responseWords, true)
       if (responseWords > 0) memory.view.setBigUint64(8, BigInt(memory.address + RESPONSE), true)
       body.forEach((word, i) => {
-        memory.view.setUint32(length - 4 * body.length + 4 * i, word, true)
+        memory.view.setUint32(bodyAt + 4 * i, word, true)
       })
       const { ret, descriptors } = await exchange(
         writeRequest(outgoing, 'WRITE', { context }, { buffer: BigInt(memory.address), length: BigInt(length) }),

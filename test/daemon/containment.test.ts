@@ -168,7 +168,7 @@ test('a call that throws, immediately or later, is answered with EIO; all sessio
   assert.match(lines[1], /injected into a promise\n\s+at /)
 })
 
-/** A daemon whose device's state throws `reason` while `fault.isActive`. */
+/** A daemon whose devices throw `reason` at reads of `state` while `fault.isActive`. */
 const daemonWithFaultyState = async (t: TestContext, log: (...words: unknown[]) => void, reason: string) => {
   const fault = { isActive: false }
   const daemon = await daemonWith(t, {

@@ -161,11 +161,11 @@ test('each turn destroys only a few identifiers of a closed rdma_cm channel', as
   client.keep(descriptors)
   const fd = descriptors[0]!
   // struct rdma_ucm_create_id.
-  const [CREATE_ID, BODY, RESPONSE_AT, PORT_SPACE_AT] = [0, 24, 8, 16]
+  const [CREATE_ID, BODY_BYTES, RESPONSE_AT, PORT_SPACE_AT] = [0, 24, 8, 16]
   const words: [number, number][] = [[PORT_SPACE_AT, CmPortSpace.values.TCP]]
   for (let i = 0; i < MANY; i++) {
-    const { result } = await writeCommand({ client, fd }, CREATE_ID, BODY, RESPONSE_AT, words)
-    assert.equal(result, CM_HEADER_BYTES + BODY)
+    const { result } = await writeCommand({ client, fd }, CREATE_ID, BODY_BYTES, RESPONSE_AT, words)
+    assert.equal(result, CM_HEADER_BYTES + BODY_BYTES)
   }
   const { counts } = systemDevice(core)
   assert.equal(counts.cm_id, MANY)

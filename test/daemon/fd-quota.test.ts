@@ -45,7 +45,7 @@ test('each new process may take a quarter of the rest, or 16 if a quarter is les
   assert.equal(taken[9].code, 'ENFILE')
 })
 
-test('the processes of another user may take half of all descriptors', () => {
+test('the processes of another user may take at most half of all descriptors', () => {
   const quotas = createFdQuotas(10_000, OWNER)
   for (let pid = 0; pid < 100; pid++) takeAll(quotas.of(pid, GUEST))
   assert.ok(quotas.charged <= 5000, `${quotas.charged}`)

@@ -25,7 +25,7 @@ for (const [title, fault, failsToWrite, message] of [
   ['before it listens', 'device=none,drop=1', false, /there is no "none"/],
   ['when it writes its files', '', true, /^the disk is full$/m],
 ] as const)
-  test(`a start that fails ${title} leaves nothing that keeps its process, and no files`, () => {
+  test(`a start that fails ${title} lets its process end, and leaves no files except the lock file`, () => {
     const { stdout, signal } = spawnSync(
       process.execPath,
       ['--input-type=module', '--eval', script(fault, failsToWrite)],

@@ -17,6 +17,7 @@ import {
 import { createRingPool } from '../../src/host/memory/mapping.ts'
 import { hasNative } from '../../src/host/native.ts'
 import { rxeLayout } from '../../src/spec/drivers/ring-layout.ts'
+import { RingHeader } from '../../src/spec/drivers/rxe-rings.ts'
 import { createFileRings } from '../../src/verbs/remote/file-rings.ts'
 import { nextSlot, type ProgramRing, produce, programRing } from '../../src/verbs/ring.ts'
 
@@ -109,7 +110,8 @@ test("a program’s writes to its header do not move the device's elements", nat
   const ring = createRing(rings, 15, 64)
   const before = elementAt(ring, 3)
   const { view } = programRingOf(ring)
-  for (let at = 0; at < 128; at += 4) view.setUint32(ring.headerAt - ring.area.at + at, 0xffff_fff0, true)
+  for (let at = 0; at < RingHeader.PRODUCER; at += 4)
+    view.setUint32(ring.headerAt - ring.area.at + at, 0xffff_fff0, true)
   assert.equal(elementAt(ring, 3), before)
   storeConsumer(ring, 2)
   assert.equal(elementAt(ring, 3), before)

@@ -63,7 +63,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('addresses in a region start at 0 with zeroBased, until a reregistration without', async () => {
+  test('addresses in a region start at 0 with zeroBased, until it is reregistered without zeroBased', async () => {
     const { a, b } = await pair(openTwo)
     const [source, target] = [new Uint8Array(100).fill(6), new Uint8Array(100)]
     const local = a.pd.register(source, { zeroBased: true })

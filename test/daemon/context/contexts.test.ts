@@ -81,9 +81,9 @@ test('a context without doorbells exists while a program holds its file, and can
   const setup = setUp()
   const { open, doorbell } = setup.contexts.open(setup.device, 0, unbounded)
   const held = open.memory.share()
-  const left = setup.nextRing()
+  const doorbellClosed = setup.nextRing()
   close(doorbell)
-  await left
+  await doorbellClosed
   assert.equal(setup.contexts.byNumber(open.number), open, 'in transit to another program')
   const again = setup.contexts.addDoorbell(open, unbounded)
   // The next check finds the doorbell.

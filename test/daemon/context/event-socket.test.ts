@@ -247,7 +247,7 @@ for (const isNoticed of [true, false])
       if (isRead) assert.equal(recvBytes(socket.peerEnd, new Uint8Array(64)), 16)
       socket.closePeerEnd()
       if (isNoticed) await ended
-      // Not sent, and not counted as read.
+      // This record is not sent: it is withdrawn or dropped, but not counted as read.
       eventStateOf(a).asyncs = 1
       socket.post(record(a, 2))
       const dropped = 1 - eventStateOf(a).asyncs
@@ -297,10 +297,10 @@ test('the program reads in order the records that `take` has not taken (R39)', (
   setup.close()
 })
 
-test('records can be withdrawn only if a process has the program’s end', async () => {
-  const holders: ProcessHandle[] = []
+test('records can be withdrawn only if a searched process has the program’s end', async () => {
+  const searched: ProcessHandle[] = []
   const socket = new EventSocket(
-    () => holders,
+    () => searched,
     () => socket.close(),
   )
   const self = openProcess(process.pid) as ProcessHandle
@@ -311,7 +311,7 @@ test('records can be withdrawn only if a process has the program’s end', async
   assert.equal(socket.withdraw(a).length, 0)
   // Process 1 does not have the end, and its descriptors may be unreadable.
   const init = openProcess(1) as ProcessHandle
-  holders.push(init, self)
+  searched.push(init, self)
   await socket.prepareWithdraw?.()
   assert.equal(socket.withdraw(a).length, 1)
   socket.close()

@@ -30,7 +30,8 @@ test('addresses in all spellings have the same bytes as in Node', () => {
     .map(([groups, from, length, dotted]) => {
       // `::` replaces `length` groups at `from`, but not the dotted tail.
       const all = dotted === null ? groups : [...groups.slice(0, 6), dotted]
-      if (length === 0 || from + length > all.length - (dotted === null ? 0 : 1)) return all.join(':')
+      const groupCount = dotted === null ? all.length : all.length - 1
+      if (length === 0 || from + length > groupCount) return all.join(':')
       return `${all.slice(0, from).join(':')}::${all.slice(from + length).join(':')}`
     })
   fc.assert(

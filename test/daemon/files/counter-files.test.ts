@@ -36,7 +36,10 @@ const setUp = (name: string) => {
   const files = createCounterFiles(root, [{ name: 'rxe0', counted }], () => time)
   const path = (file: string): string => join(root, 'sys/devices/virtual/infiniband/rxe0/ports/1', file)
   return {
-    ...{ files, engine, port, path },
+    files,
+    engine,
+    port,
+    path,
     renewals: () => renewals,
     read: (file: string): string => readFileSync(path(file), 'utf8'),
     refreshAt: (milliseconds: number): void => {
@@ -46,7 +49,7 @@ const setUp = (name: string) => {
   }
 }
 
-test('every counter has a file that all users may read and no user may write', () => {
+test('every counter has a file with its value, which is read-only; the file lifespan is writable', () => {
   const setup = setUp('a')
   for (const part of ['hw_counters', 'counters'] as const) {
     const names = portCounterFiles.filter(file => file.folder === part).map(({ name }) => name)

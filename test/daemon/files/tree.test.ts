@@ -61,7 +61,7 @@ test('the tree has the files in which libibverbs looks for devices', () => {
   assert.equal(nodeRdev(1), 231 * 256 + 193, 'major 231, minor 192 + node')
 })
 
-test('classes link to their devices; node_guid and ibdev are read-only, node_desc is writable', () => {
+test('after a rename, classes link to their devices; node_guid and ibdev are read-only, node_desc is writable', () => {
   const root = join(folder, 'e')
   writeTree(root, [device('rxe0', 0)])
   renameInTree(root, 'rxe0', device('mlx5_0', 0))

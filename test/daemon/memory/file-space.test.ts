@@ -46,7 +46,7 @@ test('strided copies to and from the file work, and the program sees the written
   })
 })
 
-test('a refusal for lack of descriptors is reported as such', () => {
+test('a descriptor that cannot be duplicated is refused with EMFILE, ENFILE or EBADF', () => {
   for (const code of ['EMFILE', 'ENFILE', 'EBADF'] as const) {
     const handle = { guest: { descriptor: () => -Errno[code] } } as unknown as ProcessHandle
     assert.throws(
@@ -56,7 +56,7 @@ test('a refusal for lack of descriptors is reported as such', () => {
   }
 })
 
-test('a shortened file faults, and writes do not extend it', () => {
+test('accesses beyond the end of a shortened file fault, and writes do not extend the file', () => {
   withFile(8192, (fd, self) => {
     const { space, close } = openFileMemory(self, fd, unbounded)
     assert.ok(space.check(0, 4096, 4096, true))
@@ -91,7 +91,7 @@ test('atomics carry into the high half, and compare all 64 bits', () => {
   })
 })
 
-test('other files and appending descriptors are refused; a read-only descriptor is not writable', () => {
+test('only memory files are accepted, without O_APPEND; the file of a read-only descriptor is not writable', () => {
   withFile(4096, (fd, self) => {
     const code = (number: number): string => {
       try {

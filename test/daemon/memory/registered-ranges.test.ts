@@ -9,14 +9,14 @@ import { closeProcess, openProcess, type ProcessHandle } from '../../../src/host
 import { startPeer } from '../../host/peer-control.ts'
 
 for (const hasEnded of [false, true])
-  test(`the userfaultfd of a program that ${hasEnded ? 'has ended' : 'runs'} is closed`, async t => {
+  test(`a program that ${hasEnded ? 'has ended' : 'runs'} keeps one userfaultfd, which is closed with the ranges`, async t => {
     const peer = startPeer()
     t.after(() => peer.kill())
     const { pid } = peer
     await peer.request('arena', { bytes: 4096 })
     const handle = openProcess(pid) as ProcessHandle
     const ranges = new RegisteredRanges(handle)
-    // Another file has the same close.
+    // /dev/null stands for a userfaultfd.
     const [fd, second] = [openSync('/dev/null', 'r'), openSync('/dev/null', 'r')]
     ranges.setUserfault(fd)
     ranges.setUserfault(second)

@@ -31,6 +31,8 @@ const { DUMP, ACK, REQUEST } = NlmsgFlags
 /** Linux's numbers of write commands (IB_USER_VERBS_CMD_…). */
 const ALLOC_PD = 3
 const CREATE_CQ = 18
+/** Struct nlmsghdr. */
+const Header = { lengthAt: 0, typeAt: 4, flagsAt: 6, bytes: 16 } as const
 /** Maximum bytes of attributes in one datagram of a list. */
 const MAX_LIST_BYTES = 3760
 /** The major number of uverbs and umad nodes, and the first minor number of uverbs nodes. */
@@ -351,14 +353,14 @@ describe('a program with invalid or unusual requests', () => {
     assert.equal((await socket.request('SYS_GET', [], DUMP)).errno, Errno.EINVAL)
     assert.equal((await socket.request('SET', [['DEV_INDEX', 0]], DUMP)).errno, Errno.EINVAL)
     const invalid = requestOf('GET', [], DUMP)
-    new DataView(invalid.buffer).setUint16(4, nldevType(63), true)
+    new DataView(invalid.buffer).setUint16(Header.typeAt, nldevType(63), true)
     await socket.send(invalid)
     assert.deepEqual(socket.received().map(errnoOf), [Errno.EINVAL])
     const silent = requestOf('GET', [], DUMP)
-    new DataView(silent.buffer).setUint16(6, DUMP, true)
+    new DataView(silent.buffer).setUint16(Header.flagsAt, DUMP, true)
     await socket.send(silent)
     assert.deepEqual(socket.received(), [], 'without the flag of a request')
-    new DataView(silent.buffer).setUint16(6, DUMP | ACK, true)
+    new DataView(silent.buffer).setUint16(Header.flagsAt, DUMP | ACK, true)
     await socket.send(silent)
     assert.deepEqual(socket.received().map(errnoOf), [0])
   })
@@ -382,7 +384,7 @@ describe('a program with invalid or unusual requests', () => {
     const NESTED = { flags: 0x8000 }
     const NET_BYTEORDER = { flags: 0x4000 }
     const nestedBytes = (bytes: number[]) => attribute(number('RES_SUMMARY'), bytes)
-    /** The expected result of a list: errno 0, and the number of messages. */
+    /** The expected result of a list: errno 0, and the number of messages before NLMSG_DONE. */
     const listed = (messages: number) => [0, messages]
     const rows: [string, keyof typeof NldevCommands, number, number[], number | number[]][] = [
       // Liberal readers, for old programs.
@@ -434,7 +436,7 @@ describe('a program with invalid or unusual requests', () => {
     for (const [what, command, flags, body, expected] of rows) {
       const request = requestOf(command, [], flags)
       const whole = new Uint8Array([...request, ...body])
-      new DataView(whole.buffer).setUint32(0, whole.length, true)
+      new DataView(whole.buffer).setUint32(Header.lengthAt, whole.length, true)
       await socket.send(whole)
       const answers = socket.received()
       const end = answers.find(({ type }) => type < NlmsgType.FIRST)
@@ -455,7 +457,7 @@ describe('a program with invalid or unusual requests', () => {
     }
     const withBody = (request: Uint8Array, body: Uint8Array): Uint8Array => {
       const whole = new Uint8Array([...request, ...body])
-      new DataView(whole.buffer).setUint32(0, whole.length, true)
+      new DataView(whole.buffer).setUint32(Header.lengthAt, whole.length, true)
       return whole
     }
     const malformed = withBody(requestOf('GET'), short)
@@ -472,7 +474,7 @@ describe('a program with invalid or unusual requests', () => {
     const request = requestOf('SYS_GET', [], ACK)
     for (const length of [0, 15, 17, 0xffff_ffff]) {
       const invalid = request.slice()
-      new DataView(invalid.buffer).setUint32(0, length, true)
+      new DataView(invalid.buffer).setUint32(Header.lengthAt, length, true)
       await socket.send(Buffer.concat([request, invalid, request]))
       const answers = socket.received().map(({ type }) => type)
       // Length 17 is valid: the body is the first byte of the next message, the rest of which has a wrong length.
@@ -497,12 +499,12 @@ describe('a program with invalid or unusual requests', () => {
       fc.asyncProperty(fc.array(message, { minLength: 1, maxLength: 4 }), async all => {
         const datagram = Buffer.concat(
           all.map(one => {
-            const bytes = new Uint8Array((16 + one.body.length + 3) & ~3)
+            const bytes = new Uint8Array((Header.bytes + one.body.length + 3) & ~3)
             const view = new DataView(bytes.buffer)
-            view.setUint32(0, Math.max(0, 16 + one.body.length + one.lengthError), true)
-            view.setUint16(4, nldevType(one.command), true)
-            view.setUint16(6, REQUEST | one.flags, true)
-            bytes.set(one.body, 16)
+            view.setUint32(Header.lengthAt, Math.max(0, Header.bytes + one.body.length + one.lengthError), true)
+            view.setUint16(Header.typeAt, nldevType(one.command), true)
+            view.setUint16(Header.flagsAt, REQUEST | one.flags, true)
+            bytes.set(one.body, Header.bytes)
             return bytes
           }),
         )

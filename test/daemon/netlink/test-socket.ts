@@ -99,7 +99,10 @@ export const openTestSocket = async (client: Client): Promise<NetlinkTestSocket>
   return socket
 }
 
-/** The value of an attribute; of a nested one, with or without NLA_F_NESTED, its attributes. */
+/**
+ * The value of an attribute; undefined if it is absent. The value of a nested attribute, with or without NLA_F_NESTED,
+ * is the list of its attributes.
+ */
 export const attributeOf = (entries: Entries, name: Entries[number][0]): unknown => {
   const value = entries.find(([found]) => found === name)?.[1]
   return typeof value === 'object' && 'flagged' in value ? value.flagged : value

@@ -267,6 +267,7 @@ test('invalid pointers, lengths and requests are refused, and random calls affec
           memory.view.setUint16(4, bytes.length >> 2, true)
           await client.write(context, at, BigInt(bytes.length & ~3))
         } else {
+          // struct ib_uverbs_ioctl_hdr: length and object_id. Offset 32: the data of the first attribute.
           memory.view.setUint16(0, bytes.length, true)
           memory.view.setUint16(2, command, true)
           memory.view.setBigUint64(32, address, true)
@@ -330,7 +331,7 @@ test('a session has at most 256 contexts, not counting closed ones', async t => 
   assert.equal(await openUntilRefused(client, 1000), 256)
   const second = dial(t, daemon)
   await second.hello()
-  assert.equal((await second.open()).error, 0, 'others may')
+  assert.equal((await second.open()).error, 0, 'another session may open contexts')
   client.close()
   await eventually(other.client, ({ contexts }) => contexts <= 2)
   const again = dial(t, daemon)

@@ -36,7 +36,7 @@ client.send(buffer.bytes.subarray(0, length))
 process.exit()
 `
 
-test('a call of a program that has ended is traced with its name', { skip: !hasNative() }, async t => {
+test('a call of a program that has ended is traced with the name of the program', { skip: !hasNative() }, async t => {
   const daemon = await daemonOf(t, folder)
   const records: TraceRecord[] = []
   const tool = await openSession(daemon.socket, {

@@ -85,10 +85,10 @@ test('a call that gets no descriptor is not traced with the number of an earlier
   assert.equal((await client.command(context, CREATE_COMP_CHANNEL, [], 1)).ret, -Errno.EMFILE)
   release()
   await client.refresh()
-  const numbers: unknown[] = []
-  while (numbers.length < 2) {
+  const fdTypes: unknown[] = []
+  while (fdTypes.length < 2) {
     const { descriptors } = JSON.parse((await tool.next())?.text ?? '') as TraceRecord
-    if (descriptors !== undefined) numbers.push(descriptors.map(({ fd }) => typeof fd))
+    if (descriptors !== undefined) fdTypes.push(descriptors.map(({ fd }) => typeof fd))
   }
-  assert.deepEqual(numbers, [['number'], ['undefined']])
+  assert.deepEqual(fdTypes, [['number'], ['undefined']])
 })

@@ -112,7 +112,7 @@ test('long values are in `memory` of the record, and are shown', () => {
   assert.equal(((callJson(table).out as AnyValues).entries as unknown[]).length, 900)
 })
 
-test('the record of a refused call has no answer, the record of an unencodable call no messages', () => {
+test('the record of a refused call has no answer, and the record of an unencodable call has no messages', () => {
   const refused = recordOf(callOf('sink', 'query', 3), new CallError('ENOENT', 'gone'))
   assert.equal(refused.call?.answer, '')
   assert.match(callLine(refused), /sink\.query\(object 3\) = -1 ENOENT/)
@@ -125,7 +125,7 @@ test('the recorded bytes of a call are limited', () => {
   const MEBIBYTE = 2 ** 20
   const caller = recordingCaller({ ...testCaller(), copyIn: (_, length) => new Uint8Array(length) }, accesses)
   // After the first omitted access, all accesses are omitted.
-  const recordedPairs = MAX_RECORDED_BYTES / MEBIBYTE - 1
+  const recordedPairs = Math.floor(MAX_RECORDED_BYTES / (MEBIBYTE + 8))
   for (let i = 0; i < 100; i++) caller.copyIn(BigInt(i), i % 2 === 0 ? MEBIBYTE : 8)
   assert.deepEqual(
     accesses.map(({ address }) => Number(address)),

@@ -192,7 +192,7 @@ test('a hang-up or error is readable, and the read returns the end or the error'
   assert.deepEqual(results, [-ECONNRESET, 0])
 })
 
-test('a second watch of a descriptor, a closed descriptor and a file are refused', t => {
+test('a watch of a watched descriptor, of a closed descriptor or of a file is refused', t => {
   const [a] = pair(t)
   const watching = watch(a, {}, () => {})
   assert.throws(() => watch(a, {}, () => {}), { code: 'EEXIST' })

@@ -113,7 +113,7 @@ const simulatedTable = () => {
 }
 
 describe('messages dropped by the kernel (ENOBUFS)', () => {
-  it('changes that waited before the dumps do not count as listed', () => {
+  it('an address that was added before the dumps, and is not in them, is removed', () => {
     const { read, waiting, added, addedAddress, has } = simulatedTable()
     assert.equal(read(), true)
     waiting.push(-ENOBUFS, ...added) // the kernel dropped the message of the removal
@@ -153,7 +153,7 @@ describe('messages dropped by the kernel (ENOBUFS)', () => {
     assert.equal(table.links.size, 3)
   })
 
-  it('a refused dump throws, but for the list of neighbours', () => {
+  it('a refused dump of interfaces throws, a refused dump of neighbours does not', () => {
     const refused = [endMessage(NLMSG_ERROR, EPERM)]
     const links = simulatedTable()
     links.answers.push(refused)

@@ -97,7 +97,7 @@ eachCarrier(openTwo => {
     await close()
   })
 
-  test('outstanding requests, awaited or not, reject with ECANCELED when the queue pair is closed or reset', async () => {
+  test('outstanding requests, awaited or not, reject with ECANCELED at a close or reset of the queue pair or a close of the device', async () => {
     const { a, b, close } = await pair(openTwo)
     const awaitedUntilClose = failureOf(b.qp.receive())
     void b.qp.receive()
@@ -261,7 +261,7 @@ test('a ping rejects with the status RETRY_EXC_ERR after the device of the peer 
   await close()
 })
 
-test('a window reports the first failed request once', async () => {
+test('a window reports the first failed request once; a limit of 0 is refused', async () => {
   const window = requestWindow(2)
   await window.add(async () => {
     throw new Error('first')

@@ -331,7 +331,7 @@ describe('a program with a checked device', () => {
   })
 })
 
-it('peers on a device of the network that is not checked are no findings', async () => {
+it('peers on an unchecked device of the network are no findings', async () => {
   const network = createNetwork()
   const a = endpointOn(await open({ network, check: reportAll }))
   const b = endpointOn(await open({ network }))
@@ -351,7 +351,7 @@ it('peers on a device of the network that is not checked are no findings', async
   await closeAll(a, b)
 })
 
-it('a peer whose device was not checked and is closed first is no finding', async () => {
+it('a peer on an unchecked device that is closed first is no finding', async () => {
   const network = createNetwork()
   const a = endpointOn(await open({ network, check: reportAll }))
   const b = endpointOn(await open({ network, device: 'rxe0' }))

@@ -187,8 +187,8 @@ describe('races of a checked device', () => {
 
   it('are reported without a further call, and make `close` reject', async t => {
     let resolve: (id: string) => void = () => {}
-    const promise = new Promise<string>(r => {
-      resolve = r
+    const reported = new Promise<string>(done => {
+      resolve = done
     })
     // The checker's timer does not keep the process alive.
     const keepAlive = setInterval(() => {}, 1000)
@@ -196,7 +196,7 @@ describe('races of a checked device', () => {
     const [, run] = cases['two writes']!
     await run(opened)
     t.after(() => clearInterval(keepAlive))
-    assert.equal(await promise, 'race')
+    assert.equal(await reported, 'race')
     await assert.rejects(opened.a.device.close(), FindingsError)
     await Promise.allSettled([opened.b.device.close()])
   })
@@ -209,11 +209,11 @@ describe('races of a checked device', () => {
       while (!a.cq.poll());
     }
     a.qp.write(a.mr.slice(128, 64), b.mr.remote(1024, 64)) // RACE shared, other line
-    near.qp.write(a.mr.slice(64, 64), b.mr.remote(1024, 64)) // RACE its own
+    near.qp.write(a.mr.slice(64, 64), b.mr.remote(1024, 64)) // RACE unshared
     await completionText(near.cq)
     const [race] = racesOf(a.device, b.device)
     const lines = race?.moments.map(({ stack: [frame] }) => lineOf(frame)) ?? []
-    const [unsharedLine = ''] = marked('its own')
+    const [unsharedLine = ''] = marked('unshared')
     assert.equal(lines.length, 2)
     assert.ok(lines.includes(unsharedLine), lines.join())
     for (const found of lines)

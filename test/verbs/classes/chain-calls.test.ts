@@ -121,7 +121,7 @@ test('a chain creates the same objects with and without a hook', async () => {
   await device.close()
 })
 
-test('a chain returns an object that it has not created unchanged', async () => {
+test('a chain returns an existing object unchanged', async () => {
   const { device } = await openDevice()
   const existing = device.create(Pd)
   assert.equal(device.chain(chain => ({ created: chain.pd(), existing })).existing, existing as unknown)

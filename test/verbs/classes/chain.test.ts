@@ -42,7 +42,7 @@ eachCarrier(openTwo => {
     await closeAll({ device: one }, b)
   })
 
-  test('a failed chain leaves no objects, and its error names the refused call', async () => {
+  test('a failed chain leaves no objects, and its error names the refused call; an asynchronous function is refused', async () => {
     const [one, two] = await openTwo()
     const pd = one.pd()
     const buffer = new Uint8Array(8)

@@ -90,7 +90,7 @@ const testsOfCarrier = (openDevice: (name: string) => Promise<Device>): void => 
     await device.close()
   })
 
-  test('the first known name opens an interface, no name the provider channel; unknown names are refused', async () => {
+  test('the first known name opens an interface, and no name opens the provider channel; invalid calls are refused', async () => {
     const device = await openDevice('ctx0')
     const older = device.driverOps('ctx.userdma.9', 'ctx.userdma.8', CtxInterface.V1)
     assert.equal(older.name, CtxInterface.V1)

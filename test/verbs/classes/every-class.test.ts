@@ -216,9 +216,9 @@ const rows: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
   },
 }
 
-/** Classes of other devices that the soft device lacks. */
-const CTX = ['driver_ops']
-const THIRD_PARTY = ['smi_qp']
+/** Classes that the soft device lacks, by the device that has them. */
+const CTX_CLASSES = ['driver_ops']
+const THIRD_PARTY_CLASSES = ['smi_qp']
 
 /** The device without its generic methods. */
 const withoutGenericMethods = (device: Device): Device => {
@@ -238,8 +238,8 @@ test('every method of every class has a method in the library, or a reason', asy
     addHook(device, { pre: ({ entry }) => called.add(`${entry.class.name}.${entry.name}`) })
 
   const deviceWith = (className: string): Device => {
-    if (CTX.includes(className)) return ctx
-    return THIRD_PARTY.includes(className) ? thirdParty : soft
+    if (CTX_CLASSES.includes(className)) return ctx
+    return THIRD_PARTY_CLASSES.includes(className) ? thirdParty : soft
   }
   assert.deepEqual(Object.keys(rows).sort(), classes.map(({ name }) => name).sort())
   for (const { name, methods } of classes) {
@@ -267,7 +267,7 @@ test('every method of every class has a method in the library, or a reason', asy
 
 test('a class that the soft device lacks is refused with its name, and `supports` returns false', async () => {
   await using soft = await open()
-  for (const name of THIRD_PARTY) {
+  for (const name of THIRD_PARTY_CLASSES) {
     assert.ok(!soft.supports(name))
     const make = rows[name].create as LibraryCall
     assert.throws(

@@ -11,7 +11,7 @@ import { completionText, nextCompletion, nextEvent } from '../connections/endpoi
 import { refuses, untyped } from '../mistakes/mistakes.ts'
 import { createThirdPartyDevice } from './third-party-driver.ts'
 
-/** Runs `body` with a third-party device. Afterwards the device must have no objects of its classes. */
+/** Runs `body` with a third-party device. After its close, the device must have no objects of the tested classes. */
 const withResources = async (
   body: (resources: ReturnType<typeof resourcesOn>) => Promise<void> | void,
 ): Promise<void> => {

@@ -69,7 +69,7 @@ const ringIn = ({ context }: CallContext, log2: number): Ring => {
 }
 const mmapInfoOf = ({ chunk }: Ring) => ({ offset: BigInt(chunk.offset), size: chunk.length })
 const indexAt = ({ chunk }: Ring, at: number): number => chunk.view.getUint32(chunk.at + at, true)
-const elementAt = ({ chunk, log2 }: Ring, at: number): number => chunk.at + RingHeader.DATA + (at << log2)
+const elementAt = ({ chunk, log2 }: Ring, index: number): number => chunk.at + RingHeader.DATA + (index << log2)
 /** Consumes the oldest request and returns its offset in bytes; -1 if the ring is empty. */
 const takeRequest = (ring: Ring): number => {
   const oldest = indexAt(ring, RingHeader.CONSUMER)

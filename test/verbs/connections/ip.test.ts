@@ -51,7 +51,7 @@ const ipTests = (openTwo: OpenTwo): void => {
     await two?.close()
   })
 
-  it('two stacks ping each other', async () => {
+  it('two stacks ping each other, and a stack pings itself', async () => {
     for (const [ip, address] of [
       [firstIp, '10.9.0.2'],
       [secondIp, '10.9.0.1'],

@@ -97,6 +97,7 @@ eachCarrier(openTwo => {
       const { handle } = object
       object.close()
       const successor = make().object
+      // A daemon notices the close of an event queue's descriptor later.
       if (name !== 'eventQueue') assert.equal(successor.handle, handle, `${name}: the handle is used again`)
       for (const [use, body] of Object.entries<Use>(uses))
         assert.throws(
@@ -105,6 +106,7 @@ eachCarrier(openTwo => {
             error instanceof RdmaError && error.code === 'EINVAL' && /is closed|closed or of/.test(error.reason),
           `${name}.${use}`,
         )
+      // `closeAddressHandles` refuses closed handles.
       if (name !== 'manyAhs') object.close()
       successor.close()
     }

@@ -79,7 +79,7 @@ test('a threshold’s time limit also applies to a completion from before the th
   await closeAll(a, b)
 })
 
-test('messages that torment delays arrive, also if no call follows the post', async () => {
+test('messages delayed by torment arrive, also if no call follows the post', async () => {
   for (let torment = 1; torment <= 40; torment++) {
     const { a, b } = await pair(openTwoHere(createNetwork({ torment, random: () => 0 })))
     for (let i = 0; i < 5; i++) {

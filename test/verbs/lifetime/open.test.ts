@@ -123,7 +123,7 @@ describe('a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
     assert.equal(countParkedPages(), before)
   })
 
-  test('that cannot be mapped leaves no descriptor open, and no objects in the daemon', async t => {
+  test('whose memory cannot be mapped keeps no objects, and no descriptor stays open', async t => {
     const { socket } = await startDaemon(t)
     const sockets = () =>
       readdirSync('/proc/self/fd').flatMap(fd => orElse(() => [readlinkSync(`/proc/self/fd/${fd}`)], []))

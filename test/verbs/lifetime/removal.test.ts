@@ -17,7 +17,7 @@ describe('a removed device', { skip: !hasNative() && 'koffi is missing' }, () =>
     daemon = await startDaemon(suite, { devices: TWO_DEVICES })
   })
 
-  test('ends pending waits', async t => {
+  test('flushes receives, ends waits, refuses calls, and no longer answers its peer', async t => {
     const { socket } = daemon
     const a = endpointOn(await open({ socket }))
     const b = endpointOn(await open({ socket, device: 'rxe1' }))
@@ -25,7 +25,7 @@ describe('a removed device', { skip: !hasNative() && 'koffi is missing' }, () =>
     b.qp.connect(a.qp.endpoint)
     for (let id = 0; id < RECEIVES; id++) b.qp.receive(b.mr.slice(), id)
 
-    /** Completions received until the wait failed. */
+    /** The statuses of completions until the iteration ends, and its error. */
     const iterate = async (): Promise<{ names: string[]; error: unknown }> => {
       const names: string[] = []
       try {

@@ -12,7 +12,7 @@ import { readCapture } from '../../../src/wire/index.ts'
 import { temporaryFolder } from '../../system/programs.ts'
 import { closeAll, completionText, openTwoHere, pair } from '../connections/endpoints.ts'
 
-test('a capture has packets of later devices, until stopped', async t => {
+test('a capture has packets of later devices until stopped; symbolic links and unwritable paths are refused', async t => {
   const path = join(temporaryFolder(t), 'out.pcapng')
   const network = createNetwork()
   const stop = network.capture(path)
