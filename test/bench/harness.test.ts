@@ -74,7 +74,7 @@ describe('digits', () => {
 })
 
 describe('measure', () => {
-  it('judges by the median of the ratios of each round, not by the ratio of the medians', async () => {
+  it('judges by the median of the rounds’ ratios, not by the ratio of the medians', async () => {
     // The first values belong to the warm-up. The rounds' ratios are 0.5, 0.5, 2, 0.5, 2.
     const bench = { ours: values(99, 1, 2, 8, 4, 8), reference: values(99, 2, 4, 4, 8, 4) }
     const outcome = await measure(row({ prepare: () => bench }), () => quiet, silent)

@@ -10,6 +10,10 @@ import { Unavailable } from '../../bench/harness/harness.ts'
 import { udpRows } from '../../bench/udp.ts'
 import { hasNative } from '../../src/host/native.ts'
 
+const ROCE_PORT = 4791
+/** An address of the second pair. */
+const SECOND_PAIR = '127.0.42.1'
+
 /** Process ids of the child processes of this process. */
 const children = (): string => readFileSync(`/proc/self/task/${process.pid}/children`, 'latin1')
 
@@ -17,7 +21,7 @@ test('a row whose second pair cannot start ends its first pair', { skip: !hasNat
   const row = udpRows.find(({ name }) => name === 'udp qps 100')
   const occupant = createSocket('udp4')
   t.after(() => occupant.close())
-  occupant.bind(4791, '127.0.42.1')
+  occupant.bind(ROCE_PORT, SECOND_PAIR)
   await once(occupant, 'listening')
   const before = children()
   await assert.rejects(async () => row?.prepare(), Unavailable)

@@ -172,19 +172,19 @@ test('mlx5 lacks resizing of shared receive queues', () => {
 
 test('registered memory is found each time its sum passes RLIMIT_MEMLOCK', () => {
   const { take, create, destroy, modify } = scenario('mlx5', 'efa')
-  const sum = (bytes: number) =>
+  const memlock = (bytes: number) =>
     `adapter-memlock: ${bytes} bytes are registered, more than RLIMIT_MEMLOCK, 16384: mlx5, efa would refuse this without CAP_IPC_LOCK`
   // Whole pages count.
   const one = create('mr', { start: 4095n, length: 2n })
   const two = create('mr', { start: 0n, length: 8192n })
   assert.deepEqual(take(), [])
   const three = create('mr', { start: 0n, length: 1n })
-  assert.deepEqual(take(), [sum(20480)])
+  assert.deepEqual(take(), [memlock(20480)])
   create('mr', { start: 0n, length: 1n })
   assert.deepEqual(take(), [])
   for (const region of [one, two, three]) destroy(region)
   modify(create('mr', { start: 0n, length: 1n }), { translation: { start: 0n, length: 100000n } })
-  assert.deepEqual(take(), [sum(106496)])
+  assert.deepEqual(take(), [memlock(106496)])
 })
 
 test('refused calls, and calls without --like, are not compared', () => {

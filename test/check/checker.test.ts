@@ -210,7 +210,7 @@ test('a connection to a queue pair that never existed is a warning, to a destroy
 })
 
 test('a bad response between ends with different path MTUs is a path MTU mismatch', () => {
-  const readOf = (pathMtu: number): string[] => {
+  const findingsOfRead = (pathMtu: number): string[] => {
     const s = scenario()
     s.connected(1, 2, { pathMtu })
     s.connected(2, 1)
@@ -218,7 +218,7 @@ test('a bad response between ends with different path MTUs is a path MTU mismatc
     s.fail({ qpn: 1, status: BAD_RESP_ERR, cause: createCause('BAD_RESPONSE', { opcode: WrOpcode.values.RDMA_READ }) })
     return s.ids()
   }
-  assert.deepEqual([readOf(3), readOf(1)], [['peer-refused error'], ['path-mtu-mismatch error']])
+  assert.deepEqual([findingsOfRead(3), findingsOfRead(1)], [['peer-refused error'], ['path-mtu-mismatch error']])
 })
 
 test('a message with a too low first PSN that is refused as out of order is a PSN mismatch', () => {

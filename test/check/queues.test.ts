@@ -69,13 +69,13 @@ it('destroying a CQ that has a channel and completions, but was never armed or p
     ['arm', false],
     ['poll', false],
     ['flush', false],
-    ['early end', false],
+    ['early destroy', false],
     ['no channel', false],
   ] as const) {
     const s = requestScenario({}, use !== 'no channel')
     const complete = (): void => s.complete(s.post(), use === 'flush' ? WR_FLUSH_ERR : SUCCESS)
     complete()
-    s.advance(use === 'early end' ? 1000 : 2_000_000)
+    s.advance(use === 'early destroy' ? 1000 : 2_000_000)
     if (use === 'arm') s.call('cq', 'reqNotify', s.cq)
     if (use === 'poll') s.poll(1)
     complete()

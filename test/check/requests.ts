@@ -135,7 +135,8 @@ export const requestScenario = (
       }
       checker.requests.completed(request, completion)
     },
-    poll: (count: number): void => checker.requests.polled(cq, count),
+    /** `total`: completions polled since the creation of the CQ. */
+    poll: (total: number): void => checker.requests.polled(cq, total),
     failRnr(): void {
       const cause = createCause('RNR_EXCEEDED', { rnrNaks: 3, rnrRetry: 2 })
       const failure = { kind: 'send', device: 'rxe0', qpn: 1, cause, peer: { qpn: 2, address: '' } } as const

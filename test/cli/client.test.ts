@@ -95,7 +95,8 @@ describe('a tool’s session', () => {
   it('refuses a daemon of another version', async () => {
     const socket = serve((request, send) => {
       const length = writeHelloReply(out, request, { error: 0, root: '/r' })
-      out.view.setUint32(Messages.header.size, 77, true)
+      const versionOffset = Messages.header.size
+      out.view.setUint32(versionOffset, 77, true)
       send(length)
     })
     const message = new RegExp(`has version 77 of the session protocol, this program ${SESSION_VERSION};`)

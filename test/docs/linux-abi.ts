@@ -46,12 +46,12 @@ const recorded = new Map(onLinux.map(line => line.split(' = ') as [string, strin
  * arguments).
  */
 const linuxHas = ({ dialect, name, number, methodNumber }: LinuxCall): string => {
-  const empty =
+  const emptyCall =
     dialect === 'ioctl'
       ? `ioctl ${number}.${methodNumber} without attributes`
       : `command ${number < EXTENDED ? number : `ex ${number - EXTENDED}`} of zeros`
-  const errno = recorded.get(name.endsWith('.ADVISE_MR') ? 'ADVISE_MR advice 0 flags 0' : empty)
-  if (errno === undefined) throw new Error(`${empty} is not among the recorded calls`)
+  const errno = recorded.get(name.endsWith('.ADVISE_MR') ? 'ADVISE_MR advice 0 flags 0' : emptyCall)
+  if (errno === undefined) throw new Error(`${emptyCall} is not among the recorded calls`)
   if (/^(EOPNOTSUPP|EPROTONOSUPPORT)$/.test(errno)) return errno
   return 'yes'
 }

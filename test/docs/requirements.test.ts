@@ -22,7 +22,7 @@ const REQUIREMENTS = 47
 const quoted = (cell: string): string[] => [...cell.matchAll(/`([^`]+)`/g)].map(match => match[1])
 
 /** Test files that `npm test` runs, or `npm test -- words`. */
-const runnersFiles = async (words: readonly string[] = []): Promise<string[]> => {
+const filesToRun = async (words: readonly string[] = []): Promise<string[]> => {
   const { testFiles } = (await import(pathToFileURL(join(repoRoot, 'scripts', 'test.mjs')).href)) as {
     testFiles(long: boolean, words: readonly string[]): string[]
   }
@@ -37,7 +37,7 @@ test('every requirement has a row, in order', () => {
 })
 
 test('each row names code that exists, and tests that npm test runs', async () => {
-  const run = new Set(await runnersFiles())
+  const run = new Set(await filesToRun())
   assert.ok(run.size > 100 && run.has('test/docs/requirements.test.ts'), `the runner has ${run.size} files`)
   for (const { number, code, tests } of rows) {
     const [files, named] = [quoted(code), quoted(tests)]
@@ -62,7 +62,7 @@ test('each row names a command that exists', async () => {
         const [command, ...more] = rest.split(' -- ')[0].split(' ')
         assert.ok(commands.has(command), where)
         for (const option of more.filter(word => word.startsWith('--'))) assert.ok(mainSource.includes(option), where)
-      } else if (kind === 'npm test --') assert.ok((await runnersFiles(rest.split(' '))).length > 0, where)
+      } else if (kind === 'npm test --') assert.ok((await filesToRun(rest.split(' '))).length > 0, where)
       else if (kind === 'npm run bench --') assert.ok(existsSync(join(repoRoot, 'bench', `${rest}.ts`)), where)
       else assert.ok(kind && existsSync(join(repoRoot, 'examples', rest.replace(/\.js$/, '.ts'))), where)
     }

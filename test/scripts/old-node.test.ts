@@ -1,5 +1,6 @@
 /*
- * On Node 12, commands print that Node.js is too old. Node 12 must therefore parse and load all code that runs before.
+ * On Node 12, commands print that Node.js is too old. So Node 12 must parse and load all code that runs before
+ * this message.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'

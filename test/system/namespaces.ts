@@ -24,10 +24,15 @@ export const canMakeNamespaces = (t: TestContext): boolean => {
   return succeeded || skipTest(t, 'network namespaces need root and iproute2')
 }
 
+interface VethOptions {
+  /** Default: true. */
+  readonly hasOffload?: boolean
+}
+
 let createdPairs = 0
 
 /** Creates two namespaces joined by a veth pair v0 (see `connectNamespaces`), until the end of the scope. */
-export const twoNamespaces = (scope: Scope, mtu: number, hasOffload: boolean): readonly [string, string] => {
+export const twoNamespaces = (scope: Scope, mtu: number, options: VethOptions = {}): readonly [string, string] => {
   const names = [0, 1].map(i => `ud${process.pid}n${createdPairs}${i}`)
   createdPairs++
   scope.after(() => {
@@ -38,7 +43,7 @@ export const twoNamespaces = (scope: Scope, mtu: number, hasOffload: boolean): r
     ip('-n', name, 'link', 'set', 'lo', 'up')
   }
   const pair = [names[0], names[1]] as const
-  connectNamespaces(pair, 'v0', mtu, hasOffload)
+  connectNamespaces(pair, 'v0', mtu, options)
   return pair
 }
 
@@ -47,7 +52,7 @@ export const connectNamespaces = (
   namespaces: readonly [string, string],
   dev: string,
   mtu: number,
-  hasOffload: boolean,
+  { hasOffload = true }: VethOptions = {},
 ): void => {
   const [first, second] = namespaces
   ip('link', 'add', dev, 'netns', first, 'type', 'veth', 'peer', 'name', dev, 'netns', second)

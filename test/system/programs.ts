@@ -277,7 +277,7 @@ export const assertFaultsInjected = async (...daemons: readonly TestDaemon[]): P
 const sum = (counts: Readonly<Record<string, number>>): number =>
   Object.values(counts).reduce((total, count) => total + count, 0)
 
-export const objectsOf = (devices: readonly DeviceStat[]): number =>
+export const objectCountOf = (devices: readonly DeviceStat[]): number =>
   devices.reduce((total, device) => total + sum(device.objects), 0)
 
 /** Whether the daemon has only objects of processes that exist. */
@@ -292,4 +292,4 @@ export const isEmpty = ({ sessions, contexts, rings, mappings, descriptors, conn
   mappings.count === 0 &&
   descriptors === 0 &&
   connections.identifiers === 0 &&
-  objectsOf(devices) === 0
+  objectCountOf(devices) === 0

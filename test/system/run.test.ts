@@ -23,7 +23,7 @@ import {
   userdma,
 } from './programs.ts'
 
-/** A user without a daemon; `socket`: the path at which `userdma run` will create it. */
+/** A user without a daemon; `socket`: the path of the socket that `userdma run` will create. */
 const freshUser = (t: Scope): { env: NodeJS.ProcessEnv; folder: string; socket: string } => {
   const folder = temporaryFolder(t)
   return { env: cleanEnvironment({ XDG_RUNTIME_DIR: folder }), folder, socket: join(folder, 'userdma', 'sock') }
@@ -38,7 +38,7 @@ const whyNoNamespaces = (): string | false =>
   lacking('unshare', ownProgram('loopback')) ||
   (spawnSync('unshare', [...NAMESPACES, 'true']).status !== 0 && 'this system allows programs no namespaces')
 
-/** Waits until the daemon has removed its socket and exited: a query would keep the daemon alive. */
+/** Waits until the daemon has removed its socket or folder: a query would keep the daemon alive. */
 const untilRemoved = async (path: string): Promise<void> => {
   const deadline = Date.now() + 10_000
   while (existsSync(path)) {

@@ -360,7 +360,7 @@ export const cases: readonly Case[] = [
     s.poll(2, s.atomic(2, two, word3, result2))
     s.write(2, two, data2, data3)
   }),
-  noRace('a lock released directly after the write on its queue', s => {
+  noRace('a lock released on the queue of the write before the write is complete', s => {
     const [one, two] = [s.qp(), s.qp()]
     s.poll(1, s.atomic(1, one, word3, result1))
     s.write(1, one, data1, data3)

@@ -93,7 +93,7 @@ test('SARIF has a rule for each id, and a result for each finding; a finding wit
   assert.equal(run?.results[1]?.locations, undefined)
 })
 
-test('SARIF has a stack for each moment, and its location is a file outside /usr if a stack has one', () => {
+test('a SARIF result has the stacks of its moments, and is located in a file outside /usr if a stack has one', () => {
   const moments = [
     { action: 'deregistered', time: 3, stack: [] },
     { action: 'noticed', time: 3, stack: ['/no/such/app+0x10 main'] },

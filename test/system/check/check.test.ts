@@ -47,7 +47,7 @@ const PYVERBS = '/usr/lib/python3/dist-packages/pyverbs'
 const EX_DATAERR = 65
 
 /** Bytes that Linux keeps of a command's name (TASK_COMM_LEN - 1). */
-const COMM = 15
+const COMM_BYTES = 15
 
 /** FILE:LINE of the frames in a finding's stacks. */
 const linesOf = ({ moments, objects }: FindingJson): string[] =>
@@ -77,7 +77,7 @@ const ids = readdirSync(sources)
 
 /** Asserts that a program has its finding, with a marked line in the stacks if there is a symbolizer. */
 const assertFound = (id: string, found: readonly FindingJson[]): void => {
-  const ofProgram = found.filter(({ program: { command } }) => command === id.slice(0, COMM))
+  const ofProgram = found.filter(({ program: { command } }) => command === id.slice(0, COMM_BYTES))
   const finding = ofProgram.find(one => one.id === id)
   assert.ok(finding, `${id}: found ${ofProgram.map(one => one.id).join(', ') || 'nothing'}`)
   const marked = markedLines(id)
@@ -152,7 +152,7 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
     }
   })
 
-  it('findings of a program in TypeScript have the lines of its calls and posts', { skip: !hasNative() }, async t => {
+  it('findings of a JavaScript program have the lines of its calls and posts', { skip: !hasNative() }, async t => {
     const file = libraryProgram(t, [
       'const device = await open({ socket: true })',
       'const pd = device.pd()',
@@ -175,7 +175,7 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
     }
   })
 
-  it('a program in TypeScript that has polled its completions has no unpolled one', { skip: !hasNative() }, async t => {
+  it('a JavaScript program that has polled its completions has no unpolled one', { skip: !hasNative() }, async t => {
     const file = libraryProgram(t, [
       'const device = await open({ socket: true })',
       'const [pd, cq] = [device.pd(), device.cq()]',
@@ -195,7 +195,7 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
     )
   })
 
-  it('races of a program in TypeScript are reported with the lines of its posts', {
+  it('races of a JavaScript program are reported with the lines of its posts', {
     skip: !hasNative(),
   }, async t => {
     const program = (between: string): string => {

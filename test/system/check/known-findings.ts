@@ -34,7 +34,7 @@ const python = (id: FindingId, file: string, test: string, why: string): KnownFi
 })
 
 /** A mistake that a program of test/programs makes on purpose; `file`: without `.c`. */
-const ownProgram = (file: string, id: FindingId, stackFunction: string, why: string): KnownFinding => ({
+const ofOwnProgram = (file: string, id: FindingId, stackFunction: string, why: string): KnownFinding => ({
   programs: [basename(file)],
   id,
   severity: 'error',
@@ -256,21 +256,26 @@ export const knownFindings: readonly KnownFinding[] = [
   ),
 
   // ---- our own programs ----
-  ownProgram('pairs/datagrams', 'bad-request', 'unreliable_connection', 'it expects that UC refuses a READ'),
-  ownProgram('memory/memory_windows', 'stale-rkey', 'type1', 'it writes through a window that was bound anew'),
-  ownProgram(
+  ofOwnProgram('pairs/datagrams', 'bad-request', 'unreliable_connection', 'it expects that UC refuses a READ'),
+  ofOwnProgram('memory/memory_windows', 'stale-rkey', 'type1', 'it writes through a window that was bound anew'),
+  ofOwnProgram(
     'memory/memory_windows',
     'rkey-no-right',
     'type2_local_invalidate',
     'it writes through a window for reading',
   ),
-  ownProgram(
+  ofOwnProgram(
     'memory/memory_windows',
     'atomic-misaligned',
     'atomic_write_at',
     'it expects that the responder refuses the address',
   ),
-  ownProgram('memory/memory_windows', 'qp-no-right', 'flush_range', 'it expects that the responder refuses the FLUSH'),
+  ofOwnProgram(
+    'memory/memory_windows',
+    'qp-no-right',
+    'flush_range',
+    'it expects that the responder refuses the FLUSH',
+  ),
   warning(
     'memory_windows',
     'destroy-busy',

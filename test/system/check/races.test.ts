@@ -24,7 +24,7 @@ const findingsByCase = (found: readonly FindingJson[]): Map<string, string[]> =>
 }
 
 describe('userdma check --races', { skip: lacking(program) }, () => {
-  it('is right about 95 % of the cases, and reports no false race', async t => {
+  it('judges at least 95 % of the cases correctly, and reports no false race', async t => {
     const { found, stdout, stderr } = await checkScript(t, program, ['--races'])
     const byCase = findingsByCase(found)
     const cases = stdout

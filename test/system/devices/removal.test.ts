@@ -29,7 +29,7 @@ describe('a device removed under load', { skip: lacking('ibv_rc_pingpong') }, ()
         const pair = await startPair(t, daemon, [...args, '-n', ITERATIONS], { devices })
         while (!(await daemon.stat()).devices.some(isBusy));
         await removeDevice(t, daemon, 'rxe1')
-        // The server on rxe0 waits for a message, as if a machine had failed, and is stopped.
+        // A server on rxe0 would wait for a message forever: `pair.ended` stops it.
         const usersOfRemoved = devices[0] === 'rxe1' ? [pair.server, pair.client] : [pair.client]
         for (const { status, signal, stderr } of await Promise.all(usersOfRemoved.map(({ ended }) => ended))) {
           assert.equal(signal, null)

@@ -20,7 +20,7 @@ it('a failed request is in the log and in stat', { skip: !hasNative() }, async t
   const [a, b] = [pd.rcQp({ sendCq: cq }), pd.rcQp({ sendCq: cq })]
   a.connect(b.endpoint)
   b.connect(a.endpoint)
-  // A message of the daemon lists at most 50.
+  // A message of the daemon lists at most 50 queue pairs.
   for (let i = 0; i < 120; i++) pd.udQp({ sendCq: cq })
   b.receive()
   a.write(new Uint8Array(8), { address: 0n, rkey: 5, length: 8 }, { id: 7 })

@@ -6,10 +6,7 @@ import { describe, it } from 'node:test'
 import { caseName, type PingpongCase, runCase } from '../pairs/pingpong.ts'
 import { assertFaultsInjected, isEmpty, lacking, startDaemon, TWO_DEVICES } from '../programs.ts'
 
-/**
- * With the numbers of messages. A loss that no later packet reveals costs the local ACK timeout, 67 ms: so messages are
- * few, and most are long.
- */
+/** A loss that no later packet reveals costs the local ACK timeout, 67 ms: so messages are few, and most are long. */
 const cases: readonly (readonly [pingpong: PingpongCase, iterations: number])[] = [
   [{ waitsForEvents: false, checksData: true, size: 64, mtu: 1024, usesTwoDevices: true }, 60],
   [{ waitsForEvents: true, checksData: false, size: 4096, mtu: 256, usesTwoDevices: false }, 30],

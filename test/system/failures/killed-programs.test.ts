@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { runPair, startPair } from '../pairs/pingpong.ts'
-import { isEmpty, lacking, objectsOf, startDaemon } from '../programs.ts'
+import { isEmpty, lacking, objectCountOf, startDaemon } from '../programs.ts'
 
 /** Until the pingpong is killed. */
 const ENDLESS = ['-g', '1', '-s', '4096', '-n', '100000000']
@@ -16,7 +16,7 @@ describe('when a process dies', { skip: lacking('ibv_rc_pingpong', 'ib_write_bw'
       const pair = await startPair(t, daemon, args)
       const busy = await daemon.settled(({ devices }) => devices[0].transport.sentPackets > 100)
       assert.equal(busy.contexts, 2)
-      assert.ok(objectsOf(busy.devices) >= 8, JSON.stringify(busy))
+      assert.ok(objectCountOf(busy.devices) >= 8, JSON.stringify(busy))
       pair.client.child.kill('SIGKILL')
       await pair.client.ended
       // The other end waits forever, or fails when its message is not acknowledged.

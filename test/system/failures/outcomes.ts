@@ -27,7 +27,7 @@ const bothSucceed: Outcome = {
 const refused = failed('remote access error', `100 ${FLUSHED}; 101 ${FLUSHED}; state 6`)
 const notReady = failed('RNR retry counter exceeded', 'state 3')
 
-/** A SEND longer than its receive is an invalid request; rxe reports its own error. */
+/** A SEND longer than its receive is an invalid request; Linux's rxe reports an operation error. */
 const short: Readonly<Record<Responder, Outcome>> = {
   userdma: failed('remote invalid request error', `100 local length error; 101 ${FLUSHED}; state 6`),
   Linux: failed('remote operation error', `100 local QP operation error; 101 ${FLUSHED}; state 6`),

@@ -55,7 +55,7 @@ describe('a failed start', { skip: !hasNative() && 'koffi is missing' }, () => {
       assert.equal(stdout, 'status 1\n')
     })
 
-  it('in a user namespace names the owner of the files', async t => {
+  it('in a user namespace reports that the owner of the files is outside', async t => {
     if (!isRoot || findTool('unshare') === undefined || findTool('setpriv') === undefined)
       return void skipTest(t, 'a user namespace without the owner of the files needs root, unshare and setpriv')
     const folder = temporaryFolder(t)

@@ -45,7 +45,7 @@ describe('a device follows its interface', {
 }, () => {
   it('when addresses, MTU and link change', async t => {
     if (!canMakeNamespaces(t)) return
-    const [netns, peerNetns] = twoNamespaces(t, 1500, true)
+    const [netns, peerNetns] = twoNamespaces(t, 1500)
     const daemons = await Promise.all(
       [netns, peerNetns].map((netns, i) => startDaemon(t, { devices: [`rxe0@10.99.0.${i + 1}`], link: 'udp', netns })),
     )
@@ -119,7 +119,7 @@ describe('a device follows its interface', {
     skip: !hasNative() && 'koffi is missing',
   }, async t => {
     if (!canMakeNamespaces(t)) return
-    const two = twoNamespaces(t, 1500, true)
+    const two = twoNamespaces(t, 1500)
     const daemons = await Promise.all(
       two.map((netns, i) => startDaemon(t, { devices: [`rxe0@10.99.0.${i + 1}`], link: 'udp', netns })),
     )
@@ -147,7 +147,7 @@ describe('a device follows its interface', {
       ip('-n', two[0], 'link', 'delete', current)
       await next('PORT_ERR')
       assert.deepEqual(await gidsOf(t, daemon), { 0: before[0] }, 'no address, no GID')
-      connectNamespaces(two, dev, mtu, true)
+      connectNamespaces(two, dev, mtu)
       current = dev
       await next('PORT_ACTIVE')
       for (const one of daemons) {
@@ -174,7 +174,7 @@ describe('a device follows its interface', {
 
   it('except addresses that other devices have', async t => {
     if (!canMakeNamespaces(t)) return
-    const [name] = twoNamespaces(t, 1500, true)
+    const [name] = twoNamespaces(t, 1500)
     ip('-n', name, 'address', 'add', '10.99.0.8/24', 'dev', 'v0')
     const first = await startDaemon(t, { devices: ['rxe0@10.99.0.1'], link: 'udp', netns: name })
     assert.deepEqual(Object.values(await gidsOf(t, first)).slice(1), [

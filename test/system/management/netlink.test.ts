@@ -246,7 +246,7 @@ const NOTIFY_GROUP = 4n
 describe('the interface of a device', () => {
   it('is renamed, deleted and replaced: listeners are notified', async t => {
     if (!canMakeNamespaces(t)) return
-    const [netns] = twoNamespaces(t, 1500, true)
+    const [netns] = twoNamespaces(t, 1500)
     const daemon = await startDaemon(t, { devices: ['mlx5_0@10.99.0.1'], link: 'udp', netns })
     const client = dial(t, daemon)
     await client.hello()

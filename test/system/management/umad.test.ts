@@ -50,6 +50,9 @@ const POLLOUT = 4
 const WRITTEN = UmadHeader.bytes + MAD_BYTES
 /** Attributes of performance management. */
 const [PORT_COUNTERS, PORT_COUNTERS_EXTENDED] = [0x12, 0x1d]
+/** Offsets in messages of performance management: BaseVersion of ClassPortInfo, and PortRcvPkts of both counters. */
+const BASE_VERSION_OFFSET = 64
+const [RCV_PKTS_OFFSET, EXTENDED_RCV_PKTS_OFFSET] = [100, 96]
 /** MAD status: the combination of method and attribute is not supported (IBA 13.4.7). */
 const UNSUPPORTED = 0x0c
 const TALK = ownProgram('umad_talk')
@@ -224,15 +227,15 @@ describe('umad files', { skip }, () => {
     }
     const statusOf = (mad: Uint8Array) => Buffer.from(mad).readUInt16BE(MadOffset.STATUS)
     const info = await request(PERFORMANCE, GET, CLASS_PORT_INFO)
-    const [baseVersion, classVersion] = info.subarray(64)
+    const [baseVersion, classVersion] = info.subarray(BASE_VERSION_OFFSET)
     assert.deepEqual([statusOf(info), baseVersion, classVersion], [0, 1, 1])
     const counters = Buffer.from(await request(PERFORMANCE, GET, PORT_COUNTERS))
     const extended = Buffer.from(await request(PERFORMANCE, GET, PORT_COUNTERS_EXTENDED))
     assert.deepEqual([statusOf(counters), counters[PERFORMANCE_PORT_OFFSET]], [0, 1])
     // The requests are among the received packets.
-    const receivedPackets = counters.readUInt32BE(100)
+    const receivedPackets = counters.readUInt32BE(RCV_PKTS_OFFSET)
     assert.ok(receivedPackets >= 2)
-    assert.equal(Number(extended.readBigUInt64BE(96)), receivedPackets + 1)
+    assert.equal(Number(extended.readBigUInt64BE(EXTENDED_RCV_PKTS_OFFSET)), receivedPackets + 1)
     for (const [mgmtClass, method, attribute] of [
       [PERFORMANCE, SET, PORT_COUNTERS],
       [PERFORMANCE, GET, 0x77],

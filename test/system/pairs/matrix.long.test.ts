@@ -70,7 +70,7 @@ const onVeth: readonly Plan[] = [1500, 9000].flatMap(mtu =>
         network: scope => ({
           addresses: version === 4 ? ['10.99.0.1', '10.99.0.2'] : ['fd99::1', 'fd99::2'],
           link,
-          netns: twoNamespaces(scope, mtu, true),
+          netns: twoNamespaces(scope, mtu),
         }),
         cases: allCases,
         needsNamespaces: true,

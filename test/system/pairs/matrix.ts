@@ -1,9 +1,9 @@
 /*
  * Debian's RDMA programs of every transport service between two daemons; server and client have the same options.
  *
- * Programs wait forever for packets of unreliable services that overflow the receiver's socket buffer: these cases send
- * less than a buffer holds. ib_write_lat polls memory without calling the device: a round trip takes as long as the
- * scheduler decides, so its cases have few round trips.
+ * Programs wait forever for packets of unreliable services that overflow the receiver's socket buffer: the cases of
+ * these services send less than a buffer holds. ib_write_lat polls memory without calling the device: a round trip
+ * takes as long as the scheduler decides, so its cases have few round trips.
  */
 import assert from 'node:assert/strict'
 import { type Scope, startDaemon, type TestDaemon } from '../programs.ts'

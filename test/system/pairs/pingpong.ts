@@ -92,7 +92,7 @@ export interface PairOptions {
 export interface StartedPair {
   readonly server: Running
   readonly client: Running
-  /** Stops the server if the client failed: it may wait forever. */
+  /** Stops the server if the client failed: the server may wait forever. */
   ended(): Promise<Pair>
 }
 

@@ -255,7 +255,7 @@ describe('two network namespaces', { skip }, () => {
   for (const { mtu, link, hasOffload, version } of cases)
     it(`MTU ${mtu}, --link ${link}, IPv${version}${hasOffload ? '' : ', segmented by the kernel'}`, async t => {
       if (!canMakeNamespaces(t)) return
-      const netns = twoNamespaces(t, mtu, hasOffload)
+      const netns = twoNamespaces(t, mtu, { hasOffload })
       const addresses = version === 4 ? (['10.99.0.1', '10.99.0.2'] as const) : (['fd99::1', 'fd99::2'] as const)
       const daemons = await startTwoDaemons(t, addresses, { link, netns })
       const activeMtu = mtu === 1500 ? 1024 : 4096
@@ -274,7 +274,7 @@ describe('two network namespaces', { skip }, () => {
   for (const version of [4, 6] as const)
     it(`every byte arrives with torment at both ends, IPv${version}`, async t => {
       if (!canMakeNamespaces(t)) return
-      const netns = twoNamespaces(t, 1500, true)
+      const netns = twoNamespaces(t, 1500)
       const addresses = version === 4 ? (['10.99.0.1', '10.99.0.2'] as const) : (['fd99::1', 'fd99::2'] as const)
       const daemons = await startTwoDaemons(t, addresses, { netns, torment: [3, 4] })
       await runVerbsCheck(t, daemons)
@@ -289,7 +289,7 @@ describe('two network namespaces', { skip }, () => {
   ] as const)
     it(`a multicast group over IPv${version}: ${group}`, async t => {
       if (!canMakeNamespaces(t)) return
-      const netns = twoNamespaces(t, 1500, true)
+      const netns = twoNamespaces(t, 1500)
       const addresses = version === 4 ? (['10.99.0.1', '10.99.0.2'] as const) : (['fd99::1', 'fd99::2'] as const)
       const daemons = await startTwoDaemons(t, addresses, { netns })
       for (const program of ['ib_send_bw', 'ib_send_lat'])
@@ -307,7 +307,7 @@ describe('two network namespaces', { skip }, () => {
         for (const tool of ['tshark', 'dumpcap', 'editcap', 'python3'])
           if (findTool(tool) === undefined) return void skipTest(t, `${tool} is not installed here`)
         if (!canMakeNamespaces(t)) return
-        const netns = twoNamespaces(t, 1500, false)
+        const netns = twoNamespaces(t, 1500, { hasOffload: false })
         const addresses = version === 4 ? (['10.99.0.1', '10.99.0.2'] as const) : (['fd99::1', 'fd99::2'] as const)
         const daemons = await startTwoDaemons(t, addresses, { link, netns })
         const pcap = join(temporaryFolder(t), 'wire.pcap')

@@ -346,7 +346,23 @@ const Route = {
   DEVICE_INDEX: 200,
   bytes: 208,
 } as const
-const PATH_BYTES = 64
+/** struct ib_user_path_rec: offsets and size. */
+const Path = {
+  DGID: 0,
+  SGID: 16,
+  REVERSIBLE: 44,
+  MTU: 48,
+  PKEY: 52,
+  HOP_LIMIT: 54,
+  MTU_SELECTOR: 58,
+  RATE_SELECTOR: 59,
+  LIFE_TIME_SELECTOR: 61,
+  LIFE_TIME: 62,
+  bytes: 64,
+} as const
+/** Value of a selector. */
+const EXACTLY = 2
+const MTU_1024 = 3
 const AF_INET = 2
 
 describe('QUERY_ROUTE', { skip }, () => {
@@ -354,13 +370,15 @@ describe('QUERY_ROUTE', { skip }, () => {
     const daemon = await startDaemon(t)
     const program = await UcmaProgram.start(t, daemon)
     const id = await program.create()
+    /** The result is the size of the command. */
+    const COMMAND_BYTES = 24
     const queryRoute = async () => {
       const body = new DataView(new ArrayBuffer(16))
       body.setUint32(8, id, true)
       return program.write(UcmaCommand.QUERY_ROUTE, body, 0, Route.bytes)
     }
     const before = await queryRoute()
-    assert.deepEqual([before.result, before.view.getUint32(Route.PATH_COUNT, true)], [24, 0])
+    assert.deepEqual([before.result, before.view.getUint32(Route.PATH_COUNT, true)], [COMMAND_BYTES, 0])
     await program.resolve(id, PORT)
     const { result, view } = await queryRoute()
     const bytes = Buffer.from(view.buffer)
@@ -370,7 +388,7 @@ describe('QUERY_ROUTE', { skip }, () => {
       bytes.subarray(offset + 4, offset + 8),
     ]
     const host = Buffer.of(127, 0, 0, 1)
-    assert.equal(result, 24)
+    assert.equal(result, COMMAND_BYTES)
     assert.deepEqual(sockaddr(Route.DESTINATION), [AF_INET, PORT, host])
     const [sourceFamily, , sourceHost] = sockaddr(Route.SOURCE)
     assert.deepEqual([sourceFamily, sourceHost], [AF_INET, host])
@@ -378,14 +396,13 @@ describe('QUERY_ROUTE', { skip }, () => {
     const deviceIndex = view.getUint32(Route.DEVICE_INDEX, true)
     assert.deepEqual([pathCount, view.getUint8(Route.PORT), deviceIndex], [1, 1, 0])
     const gid = Buffer.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ...host)
-    const path = bytes.subarray(Route.PATH, Route.PATH + PATH_BYTES)
-    assert.deepEqual([path.subarray(0, 16), path.subarray(16, 32)], [gid, gid])
-    // Reversible, MTU of 1024 or more, P_Key, hop limit, selectors "exactly", packet life time.
-    assert.equal(path.readUInt32LE(44), 1)
-    assert.ok(path.readUInt32LE(48) >= 3)
-    assert.deepEqual(
-      [path.readUInt16BE(52), path[54], path[58], path[59], path[61], path[62]],
-      [0xffff, 64, 2, 2, 2, 16],
-    )
+    const path = bytes.subarray(Route.PATH, Route.PATH + Path.bytes)
+    for (const offset of [Path.DGID, Path.SGID]) assert.deepEqual(path.subarray(offset, offset + 16), gid)
+    assert.equal(path.readUInt32LE(Path.REVERSIBLE), 1)
+    assert.ok(path.readUInt32LE(Path.MTU) >= MTU_1024)
+    assert.equal(path.readUInt16BE(Path.PKEY), 0xffff)
+    assert.deepEqual([path[Path.HOP_LIMIT], path[Path.LIFE_TIME]], [64, 16])
+    for (const selector of [Path.MTU_SELECTOR, Path.RATE_SELECTOR, Path.LIFE_TIME_SELECTOR])
+      assert.equal(path[selector], EXACTLY)
   })
 })

@@ -75,7 +75,7 @@ describe('programs of rdma_cm between two daemons over UDP', { skip: lacking('rp
 describe('programs of rdma_cm in two namespaces', { skip: lacking('rping') }, () => {
   it('reach a link-local address through the interface that its scope names', async t => {
     if (!canMakeNamespaces(t)) return
-    const namespaces = twoNamespaces(t, 1500, true)
+    const namespaces = twoNamespaces(t, 1500)
     for (const [i, name] of namespaces.entries())
       ip('-n', name, 'address', 'add', `fe80::${i + 1}/64`, 'dev', 'v0', 'nodad')
     const [server, client] = [
@@ -100,7 +100,7 @@ describe('a neighbour that gets another MAC', { skip: lacking('rping') }, () => 
   ] as const)
     it(`raises UNREACHABLE on connections to it, as on Linux: ${family}`, async t => {
       if (!canMakeNamespaces(t)) return
-      const namespaces = twoNamespaces(t, 1500, true)
+      const namespaces = twoNamespaces(t, 1500)
       const [server, client] = [
         await startDaemon(t, { link: 'udp', devices: ['rxe0@10.99.0.1'], netns: namespaces[0] }),
         await startDaemon(t, { link: 'udp', devices: ['rxe0@10.99.0.2'], netns: namespaces[1] }),

@@ -143,7 +143,9 @@ export const runRdmacm = async (
 const countAddressHandles = ({ devices }: Stat): number =>
   devices.reduce((sum, { objects }) => sum + (objects.ah ?? 0), 0)
 
-/** Resolves when a server waits for its client, or has exited. `before`: the daemon's numbers before its start. */
+/**
+ * Resolves when a server waits for its client, or has exited. `before`: the daemon's numbers before the server started.
+ */
 const untilReady = async (daemon: TestDaemon, line: string, port: number, before: Stat, ended: Promise<unknown>) => {
   const [program] = wordsOf(line, {})
   // Without rdma_cm (-R, -z) programs exchange addresses over TCP.

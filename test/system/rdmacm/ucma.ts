@@ -30,6 +30,9 @@ const EAGAIN = -11
 /** Offset of `valid` in struct rdma_ucm_conn_param. */
 const VALID = 271
 
+/** Bytes of struct rdma_ucm_event_resp. */
+const EVENT_BYTES = 336
+
 const body = (size: number): DataView => new DataView(new ArrayBuffer(size))
 const bytesOf = (view: DataView): Buffer => Buffer.from(view.buffer, view.byteOffset, view.byteLength)
 
@@ -154,7 +157,7 @@ export class UcmaProgram extends StepProgram {
 
   /** GET_EVENT: the oldest event; undefined if none is queued. */
   async event(): Promise<UcmaEvent | undefined> {
-    const { result, view } = await this.write(UcmaCommand.GET_EVENT, body(8), 0, 336)
+    const { result, view } = await this.write(UcmaCommand.GET_EVENT, body(8), 0, EVENT_BYTES)
     if (result === EAGAIN) return undefined
     assert.ok(result >= 0, `GET_EVENT: ${result}`)
     const type = view.getUint32(12, true)
@@ -173,7 +176,7 @@ export class UcmaProgram extends StepProgram {
     const message = body(16)
     message.setUint32(0, UcmaCommand.GET_EVENT, true)
     message.setUint16(4, 8, true)
-    message.setUint16(6, 336, true)
+    message.setUint16(6, EVENT_BYTES, true)
     message.setBigUint64(8, address, true)
     return (await this.step(`raw 16 ${bytesOf(message).toString('hex')}`)).result
   }

@@ -49,8 +49,8 @@ export const fetchDebian13 = (packages: readonly string[]): string => {
 }
 
 /**
- * A folder for PATH with Debian 13's program `name`, or the reason why there is none; in CI it throws if it cannot fetch
- * the packages.
+ * A folder for PATH with Debian 13's program `name`, or the reason why there is none. In CI it throws if the packages
+ * cannot be fetched.
  */
 export const debian13 = (
   packages: readonly string[],

@@ -2,8 +2,8 @@
 
 Arguments: the folder that contains the package `tests`, the address of the device, then the suite's own (--dev, --gid).
 
-Tests of the connection manager look for a network interface in the device's sysfs folder, which Linux's soft devices
-lack too; here they get the device's address.
+Tests of the connection manager look for a network interface in the device's sysfs folder. Soft devices have none there,
+on Linux neither: the tests get the device's address instead.
 
 The garbage collector is off: pyverbs of rdma-core 56 crashes if the collector frees a context before queue pairs that
 are in one reference cycle with it.
