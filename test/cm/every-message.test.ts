@@ -9,7 +9,7 @@ import { type CmState, cmStates } from '../../src/spec/cm-states.ts'
 import { aprStatus, type CmMessageName, cmAnswered, cmMessages, rejReason } from '../../src/spec/wire/mad.ts'
 import { type CmDraft, emitCm } from '../../src/wire/mad/mad.ts'
 import { enter, type Role, statesAndRoles } from './in-state.ts'
-import { gid, type Host, Pair, parsed, pathTo, SERVICE } from './pair.ts'
+import { gid, type Host, Pair, parsed, pathTo, peerOf, SERVICE } from './pair.ts'
 import { plainRequest } from './request.ts'
 
 /**
@@ -59,7 +59,7 @@ const STRANGER = 3
 
 /** The peer's message for the connection. A peer without a known id has the id 0x77. */
 const messageFor = ({ number }: Host, connection: CmConnection, name: CmMessageName): CmDraft => {
-  const peer = 3 - number
+  const peer = peerOf(number)
   const { localId } = connection
   const remoteId = connection.remoteId || 0x77
   const isUnanswered = connection.state === 'REQ_SENT' || connection.state === 'MRA_REQ_RCVD'
@@ -101,7 +101,7 @@ test('the table has every state in every role, and every message', () => {
 for (const [state, role] of statesAndRoles)
   describe(`in ${state}, ${role}`, () => {
     for (const name of names) {
-      test(`${name} has the effect of its cell (${cellOf(state, role, name)}), a repeated one that of the new state's cell`, () => {
+      test(`${name} has the effect of its cell (${cellOf(state, role, name)}); repeated, of the cell of the new state`, () => {
         const [host, connection] = enter(pair, state, role)
         const draft = messageFor(host, connection, name)
         for (const turn of ['first', 'again']) {
@@ -109,7 +109,7 @@ for (const [state, role] of statesAndRoles)
           const cell = cellOf(before, role, name)
           pair.lose()
           host.events()
-          host.engine.onMad(emitCm(draft), pathTo(host.number, 3 - host.number), pair.now)
+          host.engine.onMad(emitCm(draft), pathTo(host.number, peerOf(host.number)), pair.now)
           const changesState = !cell.startsWith('/') && cell !== '.'
           assert.equal(connection.state, changesState ? cell : before, turn)
           assert.deepEqual(

@@ -145,23 +145,24 @@ class Simulation {
     this.live[host.number - 1]?.delete(connection)
   }
 
-  /** One random step. `faults`: messages may be lost, repeated and reordered. */
+  /**
+   * One random step. `faults`: messages may be lost, repeated and reordered, and hosts restarted. The limits of `choice`
+   * are cumulative percentages.
+   */
   step(faults: boolean): void {
+    const anyMessage = (): number => this.randomInt(Math.max(1, this.wire.length))
     const host = this.pick(this.hosts)!
     const live = [...(this.live[host.number - 1] ?? [])].filter(({ isDestroyed }) => !isDestroyed)
     const connection = this.pick(live)
     const choice = this.randomInt(100)
     if (choice < 15) this.live[host.number - 1]?.add(host.engine.create(pathTo(host.number, 1 + (host.number % HOSTS))))
     else if (choice < 45 && connection) this.act(host, connection)
-    else if (choice < 80) this.deliver(faults ? this.randomInt(Math.max(1, this.wire.length)) : 0)
+    else if (choice < 80) this.deliver(faults ? anyMessage() : 0)
     else if (choice < 84 && connection) this.destroy(host, connection)
     else if (choice < 88) this.expire()
-    else if (faults && choice < 93) {
-      this.wire.splice(this.randomInt(Math.max(1, this.wire.length)), 1)
-    } else if (faults && choice < 98) this.deliver(this.randomInt(Math.max(1, this.wire.length)), true)
-    else if (faults && choice === 99 && this.randomInt(20) === 0) {
-      this.boot(host.number)
-    }
+    else if (faults && choice < 93) this.wire.splice(anyMessage(), 1)
+    else if (faults && choice < 98) this.deliver(anyMessage(), true)
+    else if (faults && choice === 99 && this.randomInt(20) === 0) this.boot(host.number)
     this.collect()
     const ids = live.map(({ localId }) => localId).filter(id => id !== 0)
     assert.equal(new Set(ids).size, ids.length)

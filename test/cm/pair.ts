@@ -22,6 +22,9 @@ export const pathTo = (from: number, to: number): CmPath => ({
   packetLifeTime: 16,
 })
 
+/** The number of the other host of a pair. */
+export const peerOf = (host: number): number => 3 - host
+
 /** A message between hosts; `from` and `to` are host numbers. */
 export interface OnWire {
   readonly from: number
@@ -70,6 +73,7 @@ export class Pair {
   /** Undelivered messages. */
   readonly wire: OnWire[] = []
 
+  /** Moves sent messages to the wire; returns the wire. */
   collect(): OnWire[] {
     for (const { number, engine } of [this.a, this.b]) {
       for (let sent = engine.pollTransmit(); sent; sent = engine.pollTransmit()) {

@@ -24,7 +24,7 @@ export const permitted: readonly Row[] = [
     fields: { packet: ['-', 'DREP'] },
     clause: '12.9.8',
     reason:
-      'a repeated DREQ in TIMEWAIT is answered again; the recorded side, near its end, answered only the first one',
+      'a repeated DREQ in TIMEWAIT is answered again; the recorded side was about to end, and answered only the first one',
   },
 ]
 

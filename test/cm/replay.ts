@@ -133,8 +133,8 @@ class Replay {
     return { device: 0, ...gids, ...fields }
   }
 
-  /** The path of a message's connection; any path for a SIDR message. */
-  #path(message: CmMessage): CmPath {
+  /** Returns the path of a message's connection, and stores it by the message's id; any path for a SIDR message. */
+  #storePath(message: CmMessage): CmPath {
     if (message.name === 'REQ') this.#paths.set(message.localId, this.#pathOf(message))
     const ids = CONNECTION_ID_FIELDS.flatMap(field =>
       field in message ? [(message as MessageOf<'RTU'>)[field as 'localId']] : [],
@@ -167,18 +167,19 @@ class Replay {
   }
 
   #receive({ number, message, isLost }: RecordedMessage): void {
-    const path = this.#path(message)
+    const path = this.#storePath(message)
     if (message.name === 'DREQ' || message.name === 'DREP') this.#sendCrossing(number, message)
     if (isLost) return
     this.#engine.onMad(emitCm(this.#translated(message)), path, this.#now)
     for (let event = this.#engine.pollEvent(); event; event = this.#engine.pollEvent()) this.#onEvent(event)
     this.#collect()
     const next = this.#all.find(entry => entry.number > number && entry.from === this.#side)
-    for (const [i, { name }] of [...this.#waiting.entries()].reverse())
-      if (next === undefined || i > 0 || next.message.name !== name) {
-        this.#addDifference(0, 'packet', '-', name)
-        this.#waiting.splice(i, 1)
-      }
+    for (const [i, { name }] of [...this.#waiting.entries()].reverse()) {
+      const isRecorded = i === 0 && next?.message.name === name
+      if (isRecorded) continue
+      this.#addDifference(0, 'packet', '-', name)
+      this.#waiting.splice(i, 1)
+    }
   }
 
   #onEvent({ name, connection, message }: CmEvent): void {
@@ -199,7 +200,7 @@ class Replay {
   }
 
   #expect({ number, time, message }: RecordedMessage): void {
-    this.#path(message)
+    this.#storePath(message)
     const key = retransmissionKey(message)
     const before = this.#sentAt.get(key)
     if (this.#waiting.length === 0 && before === undefined) {
@@ -243,12 +244,13 @@ class Replay {
         ({ from, message }) => from !== this.#side && Object.values(message).some(value => value === id && value !== 0),
       )
     for (const field of ['tid', 'localId', 'requestId'] as const) {
-      const [theirs, ours] = [recorded, sent].map(
+      const [recordedId, ourId] = [recorded, sent].map(
         message => (message as unknown as Record<string, bigint | number>)[field],
       )
       const repeatsPeerId =
-        field !== 'localId' && isInPeerMessage(theirs) && !['REQ', 'DREQ', 'SIDR_REQ'].includes(recorded.name)
-      if (theirs && ours !== undefined && !repeatsPeerId && !this.#ours.has(theirs)) this.#ours.set(theirs, ours)
+        field !== 'localId' && isInPeerMessage(recordedId) && !['REQ', 'DREQ', 'SIDR_REQ'].includes(recorded.name)
+      if (recordedId && ourId !== undefined && !repeatsPeerId && !this.#ours.has(recordedId))
+        this.#ours.set(recordedId, ourId)
     }
   }
 
@@ -300,7 +302,7 @@ class Replay {
         break
       }
       case 'SIDR_REQ': {
-        const connection = engine.create(this.#path(message))
+        const connection = engine.create(this.#storePath(message))
         const { serviceId, privateData } = message
         engine.resolve(
           connection,
@@ -318,6 +320,6 @@ class Replay {
   }
 }
 
-/** The differences of our engine, in place of `side`, from the recording. */
+/** The differences between the recorded messages of `side` and those of our engine. */
 export const replay = (messages: readonly RecordedMessage[], side: Side): Difference[] =>
   new Replay(messages, side).run()

@@ -8,7 +8,7 @@ import { cmStates } from '../../src/spec/cm-states.ts'
 import { rejReason } from '../../src/spec/wire/mad.ts'
 import { type CmDraft, emitCm } from '../../src/wire/mad/mad.ts'
 import { enter, statesAndRoles } from './in-state.ts'
-import { offer, Pair, pathTo, request, SERVICE } from './pair.ts'
+import { offer, Pair, pathTo, peerOf, request, SERVICE } from './pair.ts'
 
 let pair: Pair
 beforeEach(() => {
@@ -46,7 +46,7 @@ for (const [state, role] of statesAndRoles) {
       assert.equal(connection.state, state)
     })
 
-    test('a destroyed connection is removed, in some states after TIMEWAIT', () => {
+    test('a connection that is destroyed, once or twice, is removed, in some states after TIMEWAIT', () => {
       const [host, connection] = enter(pair, state, role)
       pair.lose()
       host.events()
@@ -70,7 +70,7 @@ for (const [state, role] of statesAndRoles) {
       const [host, connection] = enter(pair, state, role)
       pair.lose()
       host.events()
-      const peer = pathTo(host.number, 3 - host.number)
+      const peer = pathTo(host.number, peerOf(host.number))
       for (const name of ['RTU', 'DREP', 'DREQ', 'MRA', 'REJ', 'APR', 'SIDR_REP'] as const) {
         const ids = { localId: connection.remoteId ^ 1, remoteId: connection.localId ^ 1 }
         host.engine.onMad(emitCm({ name, tid: 1n, ...ids } as CmDraft), peer, pair.now)

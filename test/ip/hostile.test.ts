@@ -200,7 +200,7 @@ describe('ARP', () => {
     assertUntouched(self)
   })
 
-  it('adds no neighbour for unsolicited replies, and for requests to other hosts', () => {
+  it('adds no neighbour for unsolicited replies, requests to other hosts, and unknown operations', () => {
     const self = createVictim(4)
     dropReasons(self.host, arp({ operation: ArpOperation.REPLY }))
     dropReasons(self.host, arp({ target: address('10.9.0.2') }))

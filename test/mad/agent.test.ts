@@ -61,7 +61,7 @@ describe('an agent', () => {
     assert.equal(pair.now, 4 * SECOND)
   })
 
-  it('refuses a request with the transaction id of a waiting request, but not a response', () => {
+  it('refuses a second request, or a second response, with the class and transaction id of a waiting one', () => {
     const pair = new Pair()
     assert.equal(pair.send(pair.a, request(7)), true)
     assert.equal(pair.send(pair.a, request(7)), false)

@@ -21,10 +21,9 @@ const RESPONSE_TABLE = GET_TABLE | RESPONSE
 /** Data bytes in a segment of subnet administration. */
 const SEGMENT_BYTES = 200
 const SA = 3
-/** Offsets of the RMPP flags (lower bits of the byte) and of the segment number (u32) in a datagram. */
-const FLAGS = 26
-/** Offset of the method in a datagram. */
+/** Offsets in a datagram: the method, the RMPP flags (lower bits of the byte), the segment number (u32). */
 const METHOD = 3
+const FLAGS = 26
 const SEGMENT = 28
 /** Offset of the last byte of the transaction id's upper half, which names the agent. */
 const TID_HIGH_END = TID_LOW - 1
@@ -104,7 +103,7 @@ describe('a transfer', () => {
     }
   })
 
-  it('opens a used window by 64 segments', () => {
+  it('gets a window of 64 more segments when its window is used', () => {
     const pair = new Pair()
     pair.send(pair.a, longMessage(GET_TABLE, 7, 140 * SEGMENT_BYTES), 0)
     assert.deepEqual(
@@ -187,9 +186,12 @@ describe('a transfer', () => {
     const pair = new Pair()
     pair.send(pair.a, longMessage(GET_TABLE, 7, SEGMENT_BYTES), 10 * SECOND)
     const sent: OnWire[] = []
-    const isLost = (datagram: OnWire): boolean => sent.push(datagram) < 0
-    assert.equal(script(pair, isLost).at(-1), '→ ACK 0 window 1')
-    // A MAD layer without an agent for the request returns it as the response.
+    const record = (datagram: OnWire): boolean => {
+      sent.push(datagram)
+      return false
+    }
+    assert.equal(script(pair, record).at(-1), '→ ACK 0 window 1')
+    // A MAD layer without an agent for the request returns the ACK with the method of a response.
     const returned = sent.at(-1)!.mad.slice()
     returned[METHOD] = RESPONSE_TABLE
     pair.deliver({ to: pair.a, mad: returned })

@@ -33,7 +33,7 @@ import {
   fakeMemory,
   ioctlMessage,
   ioctlMessageAfter,
-  isQueryContext,
+  isRefusedQueryContext,
   type LoggedCall,
   type LoggedIoctl,
   type LoggedWrite,
@@ -283,7 +283,7 @@ export const replay = (
       return dialect === 'linux' || isAnswer(decoded) ? decoded : viaObjectDialect(view, decoded)
     }
     const answer = dispatch(context, decode, [], caller) as Answer
-    if (isQueryContext(logged)) {
+    if (isRefusedQueryContext(logged)) {
       assert.equal(answer.ret, 0, `${subject} ${method}: ${answer.reason ?? ''}`)
       return
     }

@@ -43,7 +43,7 @@ export interface LoggedIoctl extends Logged {
   readonly attributes: readonly LoggedAttribute[]
 }
 /** Linux's rxe refused QUERY_CONTEXT (object DEVICE, method 4) with EOPNOTSUPP; userdma answers it. */
-export const isQueryContext = (logged: LoggedCall): boolean =>
+export const isRefusedQueryContext = (logged: LoggedCall): boolean =>
   logged.kind === 'ioctl' && logged.object === 0 && logged.method === 4 && logged.errno === Errno.EOPNOTSUPP
 
 export interface LoggedWrite extends Logged {
@@ -115,13 +115,14 @@ const parseAbilog = (text: string): LoggedCall[] => {
   for (let i = 0; i < lines.length; i++) {
     const line = lines[i]
     if (line.startsWith('# ')) step = line.slice(2)
+    const number = i + 1
     const details: string[] = []
     while (lines[i + 1]?.startsWith('  ')) details.push(lines[++i])
     const kind = line.split(' ', 1)[0]
     const values = words(line)
     const ret = Number(/ = (-?\w+)/.exec(line)?.[1] ?? 0)
     const base = {
-      line: i - details.length + 1,
+      line: number,
       ret,
       errno: Number(values.get('errno') ?? 0),
       fd: Number(values.get('fd') ?? -1),

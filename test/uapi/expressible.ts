@@ -31,7 +31,7 @@ const expressibleSpec = (spec: AnyRecord): AnyRecord[] => {
   return type === IB ? [] : [{ ...spec, value: none, mask: none, flags: 0, tag: type === ACTION_TAG ? spec.tag : 0 }]
 }
 
-/** A rule has one queue pair and at most ten specs. Counters are a spec. */
+/** Reduces the arguments of a rule to one queue pair and at most ten specs, of which counters are one. */
 const expressibleRule = (args: AnyValues): void => {
   if (args.rawQp === undefined) args.udQp ??= 1
   else delete args.udQp

@@ -82,7 +82,7 @@ test('write: a buffer longer than a header can describe is refused before it is 
   assert.equal(errorOf(decodeWrite(view, 0x10n, 16)), 'EFAULT')
 })
 
-test('write, extended: response and lengths must agree', () => {
+test('write, extended: response address and lengths must agree', () => {
   const query = [...u32(0), ...u32(0)]
   assert.equal(errorOf(write(extended(EX_QUERY_DEVICE, query, 38))), 'OK')
   assert.equal(errorOf(write(extended(EX_QUERY_DEVICE, query, 23))), 'OK')
@@ -215,7 +215,7 @@ test('POST_SEND with missing or incomplete work requests is refused', () => {
   assert.equal(errorOf(post(0xffffffff, 0xffffffff, 0xffffffff, 72)), 'ENOSPC')
 })
 
-test('a table has at most 2^13 work queues, and all their handles', () => {
+test('an indirection table has at most 2^13 work queues; the command must have all their handles', () => {
   const table = (log: number, handles: number): Decoded | Answer =>
     write(extended(CREATE_RWQ_IND_TBL, [...u32(0), ...u32(log), ...new Array(4 * handles).fill(0)], 2))
   for (const log of [1, 12, 13]) {

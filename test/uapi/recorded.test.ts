@@ -15,8 +15,10 @@ import {
   fakeMemory,
   ioctlMessage,
   ioctlMessageAfter,
-  isQueryContext,
+  isRefusedQueryContext,
   type LoggedAttribute,
+  type LoggedIoctl,
+  type LoggedWrite,
   MESSAGE_AT,
   onUverbs,
   PROGRAM_LOGS,
@@ -24,9 +26,9 @@ import {
   responseAddress,
 } from './abilog.ts'
 import type { FakeView } from './fake-view.ts'
-import { decodeLogged, type Recorded, recordedResult, replay, type Step } from './recorded.ts'
+import { decodeLogged, type Recorded, recordedResult, replay } from './recorded.ts'
 
-const assertImage = (logged: Step, image: LinuxImage, where: string): void => {
+const assertImage = (logged: LoggedIoctl | LoggedWrite, image: LinuxImage, where: string): void => {
   if (logged.kind === 'write') {
     assert.deepEqual(image.bytes, logged.data, `${where}: bytes written`)
     return
@@ -41,7 +43,13 @@ const assertImage = (logged: Step, image: LinuxImage, where: string): void => {
 }
 
 /** Asserts that memory has the kernel's answer, and that an ioctl's other memory is unchanged. */
-const assertAnswered = (logged: Step, view: FakeView, answer: Answer, recorded: Recorded, where: string): void => {
+const assertAnswered = (
+  logged: LoggedIoctl | LoggedWrite,
+  view: FakeView,
+  answer: Answer,
+  recorded: Recorded,
+  where: string,
+): void => {
   const expected = logged.errno === 0 ? 'OK' : errnoName(logged.errno)
   assert.equal(answer.ret < 0 ? errnoName(-answer.ret) : 'OK', expected, `${where}: ${answer.reason ?? ''}`)
   if (logged.errno === 0) assert.equal(answer.ret, logged.ret, `${where}: return value`)
@@ -66,7 +74,10 @@ const assertAnswered = (logged: Step, view: FakeView, answer: Answer, recorded: 
       assert.deepEqual(view.copyIn(data, before.length), after ?? before, `${where}: memory of attribute ${id}`)
 }
 
-const outcomeOf = (decoded: Decoded, logged: Step): { recorded: Recorded; outcome: Result | CallError } => {
+const outcomeOf = (
+  decoded: Decoded,
+  logged: LoggedIoctl | LoggedWrite,
+): { recorded: Recorded; outcome: Result | CallError } => {
   if (logged.errno === 0) {
     const recorded = recordedResult(decoded.call, logged)
     return { recorded, outcome: recorded.result }
@@ -183,7 +194,7 @@ test('a MODIFY_QP with a zeroed struct in its LEGACY attribute is the same call'
 
 // ---- the hand-made calls ----
 
-/** Hand-made calls that core refuses; the codec must refuse all others. */
+/** Of the calls that Linux refuses, those that core refuses. The codec must refuse the others. */
 const CORE_DECIDES = new Set([
   'QUERY_PORT 2',
   'DEALLOC_PD handle 99',
@@ -223,7 +234,7 @@ test('raw.abilog: hand-made calls, except QUERY_CONTEXT, get the kernel’s answ
       settled++
       continue
     }
-    if (isQueryContext(logged)) {
+    if (isRefusedQueryContext(logged)) {
       assert.equal(decoded.call.methodName, 'query', title)
       continue
     }

@@ -100,13 +100,13 @@ export const recordedResult = (call: Call, logged: LoggedIoctl | LoggedWrite): R
     if (found.out !== undefined) readStruct(reading, found.out(name), memory(InvokeWrite.CORE_OUT)!)
   } else if (method.spec.converter !== undefined) {
     // Attribute 2 is the list. The length is attribute 1 of INFO_HANDLES, attribute 3 of QUERY_GID_TABLE.
-    const [list, countId] = method.spec.converter === 'handles' ? (['handles', 1] as const) : (['entries', 3] as const)
+    const [list, lengthId] = method.spec.converter === 'handles' ? (['handles', 1] as const) : (['entries', 3] as const)
     const { type } = call.method.out[list]
-    const number = viewOf(memory(countId)!).getUint32(0, true)
+    const length = viewOf(memory(lengthId)!).getUint32(0, true)
     const view = viewOf(memory(2)!)
     if (type.kind !== 'list') throw new Error(`${list} is not a list`)
     const size = recordSize(type.fields)
-    reading.out[list] = Array.from({ length: number }, (_, i) => readRecord(view, i * size, type.fields, ''))
+    reading.out[list] = Array.from({ length }, (_, i) => readRecord(view, i * size, type.fields, ''))
   } else
     for (const attribute of logged.attributes) {
       const compiled = method.attributes.get(attribute.id)
@@ -122,12 +122,10 @@ export const recordedResult = (call: Call, logged: LoggedIoctl | LoggedWrite): R
   return finish(reading)
 }
 
-export type Step = LoggedIoctl | LoggedWrite
-
 /** The calls on uverbs files. The view has the handles and the context of the kernel's answers. */
 export function* replay(
   name: string,
-): Generator<{ logged: Step; view: FakeView; decoded: Decoded | Answer; where: string }> {
+): Generator<{ logged: LoggedIoctl | LoggedWrite; view: FakeView; decoded: Decoded | Answer; where: string }> {
   let view = fakeView()
   view.hasContext = false
   for (const logged of readAbilog(name).filter(onUverbs)) {

@@ -12,7 +12,7 @@ import { AccessFlags, MwType } from '../../../src/spec/enums.ts'
 import { machine, program, register } from '../../drivers/rxe/machine.ts'
 
 const { LOCAL_WRITE, REMOTE_WRITE, MW_BIND } = AccessFlags.values
-/** Index of the only device, and of none. */
+/** Index of the only device, and an index without a device. */
 const [DEVICE, NO_DEVICE] = [0, 1]
 /** The iova of the region minus its start. */
 const IOVA_OFFSET = 0x10_0000
@@ -37,7 +37,7 @@ it('a key of a region has the address space of the region, and the shift from io
   assert.deepEqual(memoryOf(DEVICE, lkey), { space: 1, shift: -IOVA_OFFSET, region: lkey })
 })
 
-it('a key that does not exist, no longer exists, or is of another device has no memory', () => {
+it('a key has no memory if the key or the device does not exist, or after the region is destroyed', () => {
   const { m, memoryOf } = setUp()
   const p = program(m)
   const { rkey, handle } = register(p, 100)
@@ -54,10 +54,10 @@ it('a key of a bound window has the memory of the region', () => {
   const mr = register(p, 100, LOCAL_WRITE | REMOTE_WRITE | MW_BIND)
   const { rkey } = invokeNow(p.context, Mw, 'create', 0, { pd: p.pd, type: MwType.values.TYPE_2 }, p.caller).out
   assert.equal(memoryOf(DEVICE, rkey), undefined)
-  const pd = p.context.handles.slots.find(object => object?.class.name === 'pd')!.id
+  const pdId = p.context.handles.slots.find(object => object?.class.name === 'pd')!.id
   const start = { hi: Math.floor(mr.address / 2 ** 32), lo: mr.address >>> 0 }
   const range = { ...start, lengthHi: 0, lengthLo: 64 }
   const bind = { window: rkey, key: rkey, lkey: mr.lkey, ...range, access: REMOTE_WRITE }
-  assert.ok(bindWindow(p.rxe.device.memory, pd, 0, bind))
+  assert.ok(bindWindow(p.rxe.device.memory, pdId, 0, bind))
   assert.deepEqual(memoryOf(DEVICE, rkey), { space: 1, shift: 0, region: mr.lkey })
 })

@@ -28,8 +28,8 @@ const two = (family: 4 | 6 = 4, fault = '') => {
   const [deviceA, deviceB] = [deviceOf(a, 1), deviceOf(b, 2)]
   return { network, a, b, base, stackA: new Stack(deviceA, `${base}1`), stackB: new Stack(deviceB, `${base}2`) }
 }
-const deviceOf = (host: Host, last: number) => {
-  const rxe = host.devices.get(`rxe${last}`)
+const deviceOf = (host: Host, number: number) => {
+  const rxe = host.devices.get(`rxe${number}`)
   assert.ok(rxe)
   return rxe.device
 }
@@ -159,7 +159,7 @@ for (const family of [4, 6] as const)
     })
     if (a.devices.has('rxe9')) a.unplug(9)
     assert.ok(plugCount > 5, `a device was added only ${plugCount} times`)
-    assert.ok(transmissions > chunks * 1.02, 'packets were lost')
+    assert.ok(transmissions > chunks * 1.02, `only ${transmissions} transmissions of ${chunks} datagrams`)
     stackA.close()
     stackB.close()
     for (const host of [a, b]) assertNothingLeft(host)
@@ -198,16 +198,16 @@ describe('a removed device', () => {
     const { network, a, b, base, stackB } = two()
     const flows = () => network.link.stat().flows
     stackB.udp(1)
-    let before = 0
+    let flowsAfter11 = 0
     for (let i = 0; i < 1000; i++) {
       const stack = new Stack(a.plug(9), `${base}9`)
       stack.udp().send(`${base}2`, 1, bytes(1))
       if (i % 2 === 0) network.settle()
       a.unplug(9)
-      if (i === 10) before = flows()
+      if (i === 10) flowsAfter11 = flows()
     }
     network.runTimers()
-    assert.ok(flows() <= before, `${flows()} flows, ${before} after 11 removals`)
+    assert.ok(flows() <= flowsAfter11, `${flows()} flows, ${flowsAfter11} after 11 removals`)
     assert.equal(stackB.query().neighbours, 1)
     a.unplug(1)
     b.unplug(2)
@@ -218,7 +218,7 @@ describe('a removed device', () => {
 
 describe('an interface', () => {
   it('has a unicast address that is unique on the host', () => {
-    const { a, base, stackA } = two()
+    const { a, base } = two()
     assert.equal(
       errnoOf(() => new Stack(deviceOf(a, 1), `${base}1`)),
       'EADDRINUSE',
@@ -227,6 +227,10 @@ describe('an interface', () => {
       errnoOf(() => new Stack(deviceOf(a, 1), '224.0.0.1')),
       'EINVAL',
     )
+  })
+
+  it('has the queue pair number, prefix length and MTU that it reports', () => {
+    const { stackA } = two()
     const { qpn, mtu } = stackA.linkAttributes
     assert.deepEqual([stackA.query().qpn, stackA.query().prefixLength, mtu], [qpn, 24, MTU - ENCAPSULATION_BYTES])
   })
@@ -253,7 +257,7 @@ describe('an interface', () => {
       })
     const [first] = Array.from({ length: MAX_INTERFACES }, (_, i) => stackOf(1, i))
     assert.equal(
-      errnoOf(() => stackOf(1, 64)),
+      errnoOf(() => stackOf(1, MAX_INTERFACES)),
       'ENOMEM',
     )
     for (const user of [2, 3, 4, 5]) for (let i = 0; i < MAX_INTERFACES; i++) stackOf(user, i)
@@ -332,7 +336,7 @@ describe('a socket', () => {
     assert.equal(receiver.isReadable, false)
   })
 
-  it('receives from joined groups, also on devices with IPv4 addresses', () => {
+  it('receives only from joined groups, also if two groups share a group of the link', () => {
     const { network, stackA, stackB } = two()
     const [sender, member] = [stackA.udp(), stackB.udp(7)]
     const send = (): void => {
@@ -341,7 +345,7 @@ describe('a socket', () => {
     }
     send()
     member.join('239.1.2.3')
-    // This IP group has the same group on the link (239.255.2.3).
+    // On devices with IPv4 addresses, both groups have the group 239.255.2.3 on the link.
     member.join('239.9.2.3')
     send()
     member.leave('239.1.2.3')

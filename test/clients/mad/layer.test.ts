@@ -161,7 +161,7 @@ describe('the MAD layer', () => {
     assert.equal(ended.length, 1001)
   })
 
-  it('ends with its device, and starts on another device', () => {
+  it('ends with its device, and starts on a device that is added later', () => {
     const { network, a, b, first } = setUp()
     const { agent } = listen(a.mads, first)
     a.unplug(1)

@@ -189,7 +189,7 @@ describe('a listener', () => {
 })
 
 describe('a connection', () => {
-  it('is not ended by messages with only one of its two ids', () => {
+  it('is not ended by messages with only one of its two ids, nor by another program that uses its queue pair number', () => {
     const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
     const { active, passive } = establish(network, a, b, listener, QPNS)

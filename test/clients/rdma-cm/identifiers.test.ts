@@ -112,7 +112,7 @@ describe('a connection', () => {
     assertNothingLeft(network)
   })
 
-  it('answers a resent request with MRA if the listener is slow', () => {
+  it('answers a resent request or reply with MRA if the consumer is slow', () => {
     const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
     const active = a.connect(ip4(2, PORT), 0x11)
@@ -178,7 +178,7 @@ describe('a connection', () => {
     assertNothingLeft(network)
   })
 
-  it('from a loopback address that no device has reaches devices of the own host only', () => {
+  it('from a loopback address that no device has reaches only devices of its own host', () => {
     const { network, a } = twoHosts()
     const loopback = (port: number): SocketAddress => ipAddress(ipv4(127, 0, 0, 1), port)
     for (const to of [loopback(PORT), ip4(1, PORT)]) {
@@ -252,7 +252,7 @@ describe('a connection', () => {
 
   it('is rejected, as on Linux, if its acceptance fails', () => {
     const { network, a, b } = twoHosts()
-    for (const portSpace of [CmPortSpace.values.TCP, UDP]) {
+    for (const portSpace of [TCP, UDP]) {
       const listener = b.listen(ip4(2, PORT), { portSpace })
       const id = a.connect(ip4(2, PORT), 0x11, { portSpace })
       network.settle()
@@ -263,7 +263,8 @@ describe('a connection', () => {
           'EINVAL',
         )
       network.settle()
-      assert.deepEqual(a.eventNames(id).slice(2), [portSpace === UDP ? 'UNREACHABLE' : 'REJECTED'])
+      const ending = portSpace === UDP ? 'UNREACHABLE' : 'REJECTED'
+      assert.deepEqual(a.eventNames(id), ['ADDR_RESOLVED', 'ROUTE_RESOLVED', ending])
       a.cm.destroy(id)
       for (const one of [request!, listener]) b.cm.destroy(one)
     }
@@ -345,7 +346,7 @@ describe('listeners', () => {
     assertNothingLeft(network)
   })
 
-  it('by GID and service id get requests without header, for one device only those of the device', () => {
+  it('of one device get only requests to that device, with rdma_cm’s header, or without it by GID and service id', () => {
     const { network, a, b } = twoHosts()
     b.plug(3)
     const [byService, byPort] = [byGid(any6(PORT)), any4(PORT)].map((address, i) => {
@@ -482,7 +483,7 @@ describe('ports', () => {
     )
   })
 
-  it('of a service id are in the port space of the identifier; for an IB identifier in that of TCP or UDP', () => {
+  it('of service ids are in the port space of their identifier; an IB identifier takes that of its service id', () => {
     const { a } = twoHosts()
     const all = (1n << 64n) - 1n
     const serviceOf = (serviceId: bigint, serviceMask: bigint): SocketAddress => ({
@@ -511,7 +512,7 @@ describe('ports', () => {
     assert.deepEqual([id.portSpace, any.portSpace], [TCP, UDP])
   })
 
-  it('cannot be bound at an address of no device, or at an IPv4 address as one of AF_INET6', () => {
+  it('cannot be bound at an address of no device, or at an IPv4 address with the family AF_INET6', () => {
     const { a } = twoHosts()
     for (const address of [ip4(9, PORT), { ...ip4(1, PORT), family: Family.INET6 }])
       assert.equal(
@@ -571,7 +572,7 @@ describe('a removed device', () => {
     assertNothingLeft(network)
   })
 
-  it('keeps no reference from the answered request for datagrams to its identifier', () => {
+  it('leaves no reference from an answered SIDR request to its destroyed identifier', () => {
     const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT), { portSpace: UDP })
     const active = a.connect(ip4(2, PORT), 0x11, { portSpace: UDP })
@@ -658,8 +659,9 @@ describe('a bond failover', () => {
 })
 
 describe('a neighbour that gets another MAC', () => {
+  /** `macs`: by the last byte of the address. */
   const routing = (macs: Map<number, string>) => ({
-    routing: { neighbourOf: (_index: number, { 15: last }: Uint8Array) => macs.get(last!) },
+    routing: { neighbourOf: (_index: number, address: Uint8Array) => macs.get(address.at(-1)!) },
   })
 
   it('gives UNREACHABLE to identifiers with a route to the neighbour, once per MAC; connections continue', () => {

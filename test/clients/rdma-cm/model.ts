@@ -223,7 +223,7 @@ export class CmModel {
   }
 }
 
-/** The number of established connections. A connection with one established end counts 0.5. */
+/** Runs the model; returns the number of established connections. A connection with one established end counts 0.5. */
 export const runModel = (seed: number, steps: number, hasLoss: boolean): number => {
   const model = new CmModel(seed, hasLoss)
   try {

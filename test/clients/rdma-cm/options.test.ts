@@ -20,6 +20,23 @@ const NO_LEVEL = 2
 /** An option of type int. */
 const int = (value: number): Uint8Array => Uint8Array.of(value, 0, 0, 0)
 
+/** Offsets in struct ib_path_rec_data, whose PathRecord begins at 8, and its size. */
+const At = {
+  FLAGS: 0,
+  RECORD: 8,
+  DGID: 16,
+  SGID: 32,
+  FLOW_LABEL: 52,
+  TCLASS: 56,
+  PKEY: 58,
+  SL: 61,
+  MTU: 62,
+  LIFE_TIME: 64,
+}
+const PATH_BYTES = 72
+/** Selector "exactly" of MTU and packet life time. */
+const EXACTLY = 0x80
+
 const set = (host: Host, id: ReturnType<Host['create']>, level: number, option: number, value: Uint8Array): string =>
   errnoOf(() => setOption(host.cm, id, level, option, value))
 
@@ -59,7 +76,7 @@ describe('the ACK timeout', () => {
   it('is twice the packet life time of the route that is resolved afterwards, also for the peer', () => {
     const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
-    // 0 is no timeout. The default packet life time is 2^16, so the default ACK timeout is 2^17.
+    // 0 is no timeout. The default packet life time has the exponent 16, so the default ACK timeout has 17.
     for (const [timeout, peerTimeout] of [
       [20, 20],
       [0, 17],
@@ -83,23 +100,6 @@ describe('the ACK timeout', () => {
   })
 })
 
-/** Offsets in struct ib_path_rec_data, whose PathRecord begins at 8, and its size. */
-const At = {
-  FLAGS: 0,
-  RECORD: 8,
-  DGID: 16,
-  SGID: 32,
-  FLOW_LABEL: 52,
-  TCLASS: 56,
-  PKEY: 58,
-  SL: 61,
-  MTU: 62,
-  LIFE_TIME: 64,
-}
-const PATH_BYTES = 72
-/** Selector "exactly" of MTU and packet life time. */
-const EXACTLY = 0x80
-
 /** struct ib_path_rec_data with a path to 10.0.0.2. */
 const pathOption = (flags: number, source = ipv4(10, 0, 0, 1)): Uint8Array => {
   const bytes = new Uint8Array(PATH_BYTES)
@@ -121,7 +121,7 @@ const PRIMARY = 0x2b
 const GMP = 1
 
 describe('a path set by the program', () => {
-  it('is the route of the request, and is in the request', () => {
+  it('is accepted after the address is resolved, and is the path of the request', () => {
     const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
     const id = a.create()

@@ -1,5 +1,5 @@
 /*
- * Queue pairs that connection management modifies (R17), after a failure of the connection.
+ * Queue pairs that connection management modifies (R17), after the connection fails or ends.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'

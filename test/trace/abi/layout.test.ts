@@ -99,7 +99,7 @@ describe('a message of the object dialect', () => {
     ])
   })
 
-  it('has indirect values, and the nonzero or all fields of records', () => {
+  it('is shown with indirect values, and with nonzero fields of records, or all fields in the style WHOLE', () => {
     const message = encodeCall(callOf('device', 'query'), {
       outputBuffers: { attributes: { address: ARENA, length: 232 } },
     })
@@ -136,7 +136,7 @@ describe('a message of the object dialect', () => {
     assert.match(lines.at(-1) as string, /^ {2}answer length 16, class 7, call 4, object 0, then fd 12, op_ctrl 0, /)
   })
 
-  it('of a refused call is shown by the call number of the request', () => {
+  it('of a refused call is decoded by the call number of the request, and marks a buffer that is too short', () => {
     const wrong = encodeCall(cq)
     // Attribute cqe is 0.
     wrong[24] = 0

@@ -46,7 +46,7 @@ describe('the lines below a call', () => {
     assert.equal(attributes.length, 3)
   })
 
-  it('have the attributes of an ioctl by name, and the sent bytes of an input in the memory of an output', () => {
+  it('have the attributes of an ioctl by name, and the sent bytes of an input that an output overwrites', () => {
     const record = findRecord('ibv_rc_pingpong.client.abilog', / rc_qp\.create\(/)
     const text = textOf(record)
     assert.match(text, /ioctl QP\.QP_CREATE \(object 4, method 0, driver 14\)/)
@@ -108,7 +108,7 @@ describe('the lines below a call', () => {
     }
   })
 
-  it('are shown with `abi`; of an undecoded call also with `verbose`, or if the call has no name', () => {
+  it('are shown with `abi`; for an undecoded call also with `verbose`; for a call without a name always', () => {
     const unknown = findRecord('raw.abilog', /object 4095 method 0/)
     assert.match(
       callLine(unknown),
@@ -133,7 +133,7 @@ describe('the lines below a call', () => {
     assert.deepEqual(Object.keys((abi.out as object[])[0]), ['address', 'length', 'bytes'])
   })
 
-  it('exist for random bytes, without an exception', () => {
+  it('are formatted without an exception, for random bytes', () => {
     const range = fc.tuple(fc.bigInt({ min: 0n, max: (1n << 64n) - 1n }), fc.uint8Array({ maxLength: 80 }), fc.nat(100))
     const ranges = fc.array(range, { maxLength: 4 }).map(all =>
       all.map(([address, bytes, missing]) => {
@@ -151,7 +151,7 @@ describe('the lines below a call', () => {
     )
   })
 
-  it('exist for damaged or truncated bytes, without an exception', () => {
+  it('are formatted without an exception, for damaged or truncated bytes', () => {
     const records = [...recordsOf('raw.abilog'), ...recordsOf('ibv_rc_pingpong.client.abilog')]
     const damage = fc.record({ index: fc.nat(), range: fc.nat(), at: fc.nat(), byte: fc.nat(255), isCut: fc.boolean() })
     fc.assert(

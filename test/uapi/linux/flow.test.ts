@@ -24,6 +24,7 @@ const u32 = (n: number): number[] => [n & 0xff, (n >>> 8) & 0xff, (n >>> 16) & 0
 const zeros = (count: number): number[] => new Array<number>(count).fill(0)
 const ones = (count: number): number[] => new Array<number>(count).fill(0xff)
 
+/** Handles of the process. */
 const UD = 3
 const RAW = 4
 const RC = 5

@@ -42,13 +42,14 @@ const find = (message: Uint8Array, id: number): number => {
   throw new Error(`no attribute ${id}`)
 }
 /** A message in which `other` replaces the attribute. */
-const without = (message: Uint8Array, id: number, other: Uint8Array = new Uint8Array()): Uint8Array => {
+const replaced = (message: Uint8Array, id: number, other: Uint8Array): Uint8Array => {
   const at = find(message, id)
   const length = (new DataView(message.buffer).getUint16(at, true) + 7) & ~7
   const bytes = Uint8Array.from([...message.subarray(0, at), ...other, ...message.subarray(at + length)])
   u16(bytes, 0, bytes.length)
   return bytes
 }
+const without = (message: Uint8Array, id: number): Uint8Array => replaced(message, id, new Uint8Array())
 const attribute = (id: number, flags: number, payload: readonly number[]): Uint8Array => {
   const bytes = new Uint8Array(8 + ((payload.length + 7) & ~7))
   u16(bytes, 0, 8 + payload.length)
@@ -178,18 +179,18 @@ test('missing, duplicate, unknown mandatory, and misdirected attributes are refu
   assert.equal(decode(plus(create, attribute(UNKNOWN_ATTRIBUTE, 0, [1]))), 'OK')
   assert.equal(decode(plus(create, attribute(DRIVER_FIRST, MANDATORY, [1]))), 'EPROTONOSUPPORT')
   assert.equal(decode(plus(create, attribute(DRIVER_FIRST, 0, [1]))), 'OK')
-  assert.equal(decode(without(create, LKEY, attribute(LKEY, 0, [1, 2, 3, 4]))), 'EINVAL')
-  assert.equal(decode(without(create, PD, attribute(PD, OUT, [1, 2, 3, 4]))), 'EINVAL')
+  assert.equal(decode(replaced(create, LKEY, attribute(LKEY, 0, [1, 2, 3, 4]))), 'EINVAL')
+  assert.equal(decode(replaced(create, PD, attribute(PD, OUT, [1, 2, 3, 4]))), 'EINVAL')
   assert.equal(decode(plus(create, attribute(UNKNOWN_ATTRIBUTE, UNKNOWN_FLAG, []))), 'EINVAL')
 })
 
 test('values of wrong length, out of limits, or with unknown flags are refused with the name of the attribute', () => {
-  assert.equal(decode(without(create, PD, attribute(PD, MANDATORY, [1, 0]))), 'EINVAL')
-  assert.equal(decode(without(create, PD, attribute(PD, MANDATORY, [1, 0, 0, 0, 0]))), 'EINVAL')
-  assert.equal(decode(without(create, ACCESS, attribute(ACCESS, MANDATORY, [0, 0, 8, 0]))), 'EINVAL')
-  assert.equal(decode(without(create, ACCESS, attribute(ACCESS, MANDATORY, [1, 0, 16, 0]))), 'OK')
+  assert.equal(decode(replaced(create, PD, attribute(PD, MANDATORY, [1, 0]))), 'EINVAL')
+  assert.equal(decode(replaced(create, PD, attribute(PD, MANDATORY, [1, 0, 0, 0, 0]))), 'EINVAL')
+  assert.equal(decode(replaced(create, ACCESS, attribute(ACCESS, MANDATORY, [0, 0, 8, 0]))), 'EINVAL')
+  assert.equal(decode(replaced(create, ACCESS, attribute(ACCESS, MANDATORY, [1, 0, 16, 0]))), 'OK')
   const resize = encodeCall(callOf('cq', 'modify', { cqe: 1 }))
-  const none = without(resize, 1, attribute(1, MANDATORY, [0, 0, 0, 0]))
+  const none = replaced(resize, 1, attribute(1, MANDATORY, [0, 0, 0, 0]))
   assert.throws(() => decodeMessage(view, MODIFY, none), { message: 'cq.modify: attribute cqe: 0 is below 1' })
   const bad = callOf('rc_qp', 'modify', { pathMtu: 9 }, 1)
   assert.throws(() => encodeCall(bad), {
@@ -227,7 +228,7 @@ test('a shorter record is accepted, a longer one only if the tail is zero; a non
   const at = find(qp, 4)
   const bytes = [...qp.subarray(at + 8, at + 28)]
   const decoded = (payload: number[]): unknown =>
-    decodeMessage(view, CREATE, without(qp, 4, attribute(4, MANDATORY, payload))).call.args.cap
+    decodeMessage(view, CREATE, replaced(qp, 4, attribute(4, MANDATORY, payload))).call.args.cap
   assert.deepEqual(decoded(bytes), cap)
   assert.deepEqual(decoded([...bytes, 0, 0, 0, 0]), cap)
   assert.deepEqual(decoded(bytes.slice(0, 12)), { ...cap, maxRecvSge: 0, maxInlineData: 0 })
