@@ -95,7 +95,7 @@ const requirePrivateFolder = (socket: string): void => {
   const exposureReason = exposure(folder)
   if (exposureReason === undefined) return
   throw new Error(
-    `socket ${socket}: ${exposureReason}, who could replace the daemon's files; take a folder that only you can write to (\`mkdir -m 700 FOLDER\`), or omit --socket`,
+    `socket ${socket}: ${exposureReason}, so other users could replace the daemon's files; take a folder that only you can write to (\`mkdir -m 700 FOLDER\`), or omit --socket`,
   )
 }
 

@@ -176,7 +176,10 @@ describe('the socket of a daemon', () => {
       chmodSync(folder, mode)
       const { status, stderr } = await runUserdma(t, ['daemon', '--socket', join(folder, 'sock')])
       assert.equal(status, 1)
-      assert.match(stderr, /^userdma: socket .*: others may write to .*; take a folder that only you can write to/)
+      assert.match(
+        stderr,
+        /^userdma: socket .*: others may write to .*, so other users could replace .*; take a folder that only you can write to/,
+      )
       assert.deepEqual(readdirSync(folder), [])
     }
   })
