@@ -77,7 +77,7 @@ const importsOf = (source: string): string[] => {
 
 const folderOf = (path: string): string => path.split('/')[1]
 
-/** The rule that an import breaks, as a sentence. Paths begin with src/ and use slashes. */
+/** The rule that an import breaks, as a sentence; undefined if none. Paths begin with src/ and use slashes. */
 const wrongImport = (path: string, module: string): string | undefined => {
   const folder = folderOf(path)
   const rules = FOLDERS[folder]

@@ -1,6 +1,6 @@
 /*
- * Programs that a machine may lack (a C compiler, rdma-core's programs, tshark). A test without such a program is
- * skipped with a message; in CI the test fails.
+ * Helpers of tests. Programs that a machine may lack (a C compiler, rdma-core's programs, tshark): a test without such
+ * a program is skipped with a message; in CI the test fails.
  */
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
@@ -17,7 +17,7 @@ export const inCi = (): boolean => {
   return ci !== '' && ci !== '0' && ci !== 'false'
 }
 
-/** The full path of a program in PATH. */
+/** The full path of a program in PATH, or undefined. */
 export const findTool = (name: string): string | undefined =>
   (process.env.PATH ?? '')
     .split(':')
@@ -59,7 +59,7 @@ export const moversOf = (parent: number, state = '\\w'): number[] => {
   return readdirSync('/proc').filter(isMover).map(Number)
 }
 
-/** Skips the test with a message; in CI throws the message. */
+/** Skips the test with a message, and returns false; in CI throws the message. */
 export const skipTest = (t: TestContext, message: string): false => {
   if (inCi()) throw new Error(message)
   t.skip(message)
@@ -101,7 +101,10 @@ export const filesBelow = (folder: string): string[] =>
     .map(entry => join(entry.parentPath, entry.name))
     .sort()
 
-/** The build's program from the C sources below `folder`, if no source is newer. `output` is a path below build/. */
+/**
+ * The path of build/`output`, made from the C sources below `folder`. Undefined if it was not built, or if a source is
+ * newer.
+ */
 export const currentBuild = (output: string, folder: string): string | undefined => {
   const built = join(repoRoot, 'build', output)
   const since = statSync(built, { throwIfNoEntry: false })?.mtimeMs ?? 0

@@ -91,7 +91,7 @@ export const benchProgram = (name: string): string => {
   return path
 }
 
-/** Runs a C reference behind a command (`ip netns exec NAME`), and returns the first number of its output. */
+/** As `runReference`. `prefix`: a command that runs the reference, for example `ip netns exec NAME`. */
 export const runReferenceIn = async (
   prefix: readonly string[],
   name: string,

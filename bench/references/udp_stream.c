@@ -3,7 +3,7 @@
  * addresses, to another process, which counts them. The reference of udp.ts.
  *
  *   udp_stream gso|plain SEGMENT PAYLOAD BYTES [FROM TO [NETNS]]   prints GB/s of payload
- *   udp_stream gso-cost …            as gso, prints CPU seconds per GB of both processes
+ *   udp_stream gso-cost …            as gso, prints CPU seconds of both processes per GB
  *   udp_stream gso-spin …            as gso, but both processes poll
  *
  * SEGMENT: bytes of a datagram. PAYLOAD: bytes of a datagram that count as payload. BYTES: total payload. gso: the

@@ -22,8 +22,8 @@ export interface IdleCost {
 const WINDOW = 32
 /** Connections that are opened and closed before the measurement. */
 const WARM_UP = 500
-/** Milliseconds, longer than TIMEWAIT. */
-const TIMEWAIT_MS = 2000
+/** Milliseconds after which connections have left TIMEWAIT and V8's garbage collection has finished. */
+const SETTLE_MS = 2000
 
 /** Two devices in this process. `opened` has both ends of the connections; `openMore` opens more. */
 const connectionSource = async () => {
@@ -53,13 +53,13 @@ const costOf = async ({ count, seconds }: IdleOrder): Promise<IdleCost> => {
   const { opened, openMore } = await connectionSource()
   await openMore(WARM_UP)
   for (const connection of opened.splice(0)) await connection.close()
-  await sleep(TIMEWAIT_MS)
+  await sleep(SETTLE_MS)
   const before = await memoryAfterCollection()
   await openMore(count)
-  await sleep(TIMEWAIT_MS)
+  await sleep(SETTLE_MS)
   const bytes = ((await memoryAfterCollection()).used - before.used) / count
   // V8 finishes its garbage collection in other threads. Their processor time must not be counted.
-  await sleep(TIMEWAIT_MS)
+  await sleep(SETTLE_MS)
   const start = performance.now()
   const cpu = process.cpuUsage()
   await sleep(seconds * 1000)

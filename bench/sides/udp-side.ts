@@ -263,7 +263,7 @@ const runPolling = (side: Side, step: () => boolean): Promise<void> =>
     turn()
   })
 
-/** Runs the daemon's loop, which packets wake. It calls `step` after each poll, until `step` reports the end. */
+/** Runs the daemon's loop, which packets wake, and calls `step` after each poll until `step` reports the end. */
 const runLoop = (side: Side, step: () => boolean): Promise<void> =>
   new Promise((resolve, reject) => {
     let isOver = false

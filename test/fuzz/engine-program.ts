@@ -110,7 +110,7 @@ const programOf = (name: string): Uint8Array => {
   return Uint8Array.from([...program, RecordKind.TIME, 200, 4, RecordKind.TRANSMIT, 9])
 }
 
-/** Initial programs: one from each capture, and each kind of request once. */
+/** Initial programs: one from each capture, and one for each request opcode up to 16, unused ones too. */
 export const seedPrograms = (): Uint8Array[] => [
   ...captureNames.map(programOf),
   ...Array.from({ length: 17 }, (_, opcode) =>

@@ -93,8 +93,9 @@ const checksumOffsets: Readonly<Record<number, number>> = { [ICMP]: 2, [ICMPV6]:
 const repair = (frame: Uint8Array): void => {
   const ip = frame.subarray(ENCAPSULATION_BYTES)
   const view = new DataView(ip.buffer, ip.byteOffset, ip.byteLength)
+  const isIpv4 = ip[0]! >> 4 === 4
   const header = (ip[0]! & 15) * 4
-  if (ip[0]! >> 4 === 4 && header >= 20 && header <= ip.length) {
+  if (isIpv4 && header >= 20 && header <= ip.length) {
     view.setUint16(10, 0)
     view.setUint16(10, internetChecksum(view, 0, header))
   }
@@ -106,7 +107,7 @@ const repair = (frame: Uint8Array): void => {
   payload.fill(0, offset, offset + 2)
   // the sum of the pseudo-header, which ICMP of IPv4 lacks
   let sum = packet.protocol === ICMP ? 0 : packet.protocol + payload.length
-  const first = ip[0]! >> 4 === 4 ? 12 : 0 // an IPv4 address is the end of ::ffff:A.B.C.D
+  const first = isIpv4 ? 12 : 0 // an IPv4 address is the end of ::ffff:A.B.C.D
   for (const part of packet.protocol === ICMP ? [] : [packet.source, packet.destination])
     for (let i = first; i < 16; i += 2) sum += (part[i]! << 8) | part[i + 1]!
   const body = new DataView(payload.buffer, payload.byteOffset, payload.byteLength)

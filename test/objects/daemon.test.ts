@@ -11,6 +11,8 @@ import { run } from './random-program.ts'
 
 const folder = scratchFolder()
 const STEPS = 400
+/** Steps between comparisons of the daemon's state. */
+const COMPARE_EVERY = 10
 
 for (const seed of [1, 2, 3])
   it(`sessions agree with the reference, seed ${seed}`, { skip: !hasNative() && 'koffi is missing' }, async t => {
@@ -18,6 +20,6 @@ for (const seed of [1, 2, 3])
     const { facts, perform } = await daemonCarrier(t, daemon)
     const random = createRandomSource(seed)
     const seeds = Array.from({ length: STEPS }, () => random.u32() >>> 1)
-    const steps = run(facts, seeds, 10)
+    const steps = run(facts, seeds, COMPARE_EVERY)
     for (let next = steps.next(); !next.done; ) next = steps.next(await perform(next.value))
   })

@@ -184,14 +184,14 @@ describe('a wrong handle or descriptor in a Linux dialect gets Linux’s errno',
 })
 
 it('calls before device.open fail with EINVAL, calls after device removal with EIO', () => {
-  const closed = openContext(client.p.rxe.device as Device)
+  const unopened = openContext(client.p.rxe.device as Device)
   const calls = allMethods.map(([cls, name]): [ObjectClass, Call] => [cls, goodCall(cls, name)])
   for (const [cls, call] of calls) {
     if (call.methodName === 'open') continue
     const fd = descriptorOf(cls, call.method.call)
     const title = `${cls.name}.${call.methodName}`
     const message = /the descriptor has no context yet: call device\.open first|not open yet/
-    assertRefused(sendCall(call.method.call, encodeCall(call), closed, fd), { title, code: 'EINVAL', message })
+    assertRefused(sendCall(call.method.call, encodeCall(call), unopened, fd), { title, code: 'EINVAL', message })
   }
   unregister(client.p.rxe.device as Device)
   for (const [cls, call] of calls) {

@@ -30,6 +30,8 @@ export interface Wrong {
   readonly bytes: Uint8Array
 }
 
+// Offsets in the header of a message: length 0, class 2, object 4, flags 12. In an attribute: length 0, id 2, flags 4.
+
 const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
 
 const find = (bytes: Uint8Array, id: number, isOut: boolean): Item => {

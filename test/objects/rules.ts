@@ -133,7 +133,7 @@ const usesSrq = ({ class: name, parents }: ModelObject): boolean =>
 /** The key of a multicast group in `groups`. */
 const groupKey = ({ args }: CheckedCall): string => `${(args.gid as Uint8Array).join('.')} ${args.mlid}`
 
-/** The source that attach and detach name: an object, a port's number, or 0 for the device. */
+/** The source that attach and detach name: an object, a port's number, or 0 for the device; otherwise the errno. */
 const sourceOf = ({ args, references }: CheckedCall): ModelObject | number | Code => {
   const objects = Object.values(references).filter(object => object !== undefined)
   const sources = objects.length + Number(args.port !== undefined) + Number(args.device !== undefined)
@@ -372,6 +372,7 @@ const takeRecord = (fd: ModelObject) => {
 /** The result of read(2) on a descriptor. */
 export const readRecord = (fd: ModelObject): { code: Code; bytes?: Uint8Array } => {
   if (fd.unread.length === 0) return { code: fd.isGone ? 'EIO' : 'EAGAIN' }
+  // Records of event queues, comp_channel (struct ib_uverbs_comp_event_desc) and async_fd (ib_uverbs_async_event_desc).
   if (fd.class === 'event_queue') {
     const { cookie, object, class: cls, type } = takeRecord(fd)
     const view = new DataView(new ArrayBuffer(24))

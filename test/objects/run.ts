@@ -1,5 +1,5 @@
 /*
- * Runs random programs on core. fast-check shrinks a failing program to few steps.
+ * Runs random programs on core. fast-check shrinks a failing program to a few steps.
  */
 import fc from 'fast-check'
 import type { Op } from './carriers/carrier.ts'

@@ -116,7 +116,7 @@ export const connectionCases = (isSameRelease: boolean, version: 4 | 6): readonl
 
 export const fewConnectionCases: readonly RdmacmCase[] = [rping('-C 5 -v'), udaddy('')]
 
-/** Programs without datagrams: these programs wait forever for a lost datagram. */
+/** Programs without datagrams: the programs with datagrams wait forever for a lost one. */
 export const lossyConnectionCases: readonly RdmacmCase[] = [
   rping('-C 5 -v'),
   bothSides('ucmatose', '-c 10 -C 2 -S 100'),

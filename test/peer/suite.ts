@@ -39,10 +39,16 @@ interface Pair {
 
 let lastPort = 18600
 
+/** Minimum speed of a soak, for its time limit. */
+const SOAK_BYTES_PER_SECOND = 30_000
+
 /** GID index of a daemon's address. */
 const HOST_GID = 1
 
-/** Runs a program at both ends. `gidOption` is the program's option for the GID index. */
+/**
+ * Runs a program at both ends. `gidOption` is the program's option for the GID index. The ends exchange their addresses
+ * by TCP over IPv4.
+ */
 const runPair = async (
   t: Scope,
   { guest, daemon, version, guestServes }: Ends,
@@ -372,7 +378,7 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
               const { client } = await runOwn(
                 t,
                 { ...ends, guestServes },
-                { name: 'soak', limit: 100 + bytes / 30_000 },
+                { name: 'soak', limit: 100 + bytes / SOAK_BYTES_PER_SECOND },
                 ...args,
               )
               assert.match(client.stdout, /every byte is right/)

@@ -376,7 +376,7 @@ export const replay = (
   return { calls, refused, skipped }
 }
 
-/** Asserts an lkey, and an equal rkey, exactly if the recorded answer has them. */
+/** Keys differ from the recording. But an lkey of 0, and an rkey of 0 or equal to the lkey, must be so in both. */
 const assertSameKeys = (actual: Uint8Array, recorded: Uint8Array, subject: string): void => {
   const shape = (bytes: Uint8Array): string => {
     const view = new DataView(bytes.buffer, bytes.byteOffset)

@@ -17,7 +17,7 @@ import { repoRoot } from '../paths.ts'
 const namesIn = (folder: CounterFolder): string[] =>
   portCounterFiles.filter(one => one.folder === folder).map(({ name }) => name)
 
-/** Counters of Linux 6.1 with rdma_rxe: /sys/class/infiniband/rxe0/ports/1/hw_counters, but for `lifespan`. */
+/** Counters of Linux 6.1 with rdma_rxe: /sys/class/infiniband/rxe0/ports/1/hw_counters, without `lifespan`. */
 const rxe =
   'ack_deferred completer_retry_err duplicate_request link_downed out_of_seq_request rcvd_pkts rcvd_rnr_err ' +
   'rcvd_seq_err rdma_recvs rdma_sends retry_exceeded_err retry_rnr_exceeded_err send_err send_rnr_err sent_pkts'

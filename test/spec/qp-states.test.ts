@@ -131,6 +131,7 @@ describe('isTransition', () => {
             : ['state', ...row.required, ...row.optional.slice(randomAttributes.length % 3)]
         const args = Object.fromEntries(attributes.map(name => [name, 0]))
         const hasCurState = 'curState' in args
+        // An attribute with the value undefined counts as absent.
         assert.equal(
           isTransition(qpType, from, to, { ...args, missing: undefined }),
           !hasCurState && checkTransition(qpType, from, to, attributes) === undefined,

@@ -70,7 +70,7 @@ export interface Message {
   readonly title: string
 }
 
-/** Splits a message into its header and parts; `sizeAt` returns the bytes of the part at an offset. */
+/** Splits a message into its header and parts; `sizeAt` returns the size in bytes of the part at an offset. */
 const split = (bytes: Uint8Array, header: number, sizeAt: (view: DataView, at: number) => number): Uint8Array[] => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
   const found: Uint8Array[] = [bytes.subarray(0, header)]
@@ -95,8 +95,8 @@ export const splitChain = (bytes: Uint8Array): Uint8Array[] =>
   split(bytes, 0, (view, at) => ENTRY_HEADER + pad(view.getUint32(at + 4, true) & 0xffff))
 
 /**
- * Corrects the lengths in the header of a mutated message: otherwise the parser refuses the message at once. Not those
- * of an extended write command.
+ * Corrects the lengths in the header of a mutated message: otherwise the parser refuses the message at once. An
+ * extended write command keeps its lengths.
  */
 export const correctLengths = (dialect: DialectName, bytes: Uint8Array): Uint8Array => {
   if (bytes.length < IOCTL_HEADER) return bytes
