@@ -63,7 +63,7 @@ const ahByLibrary = async (): Promise<Bench> => {
 
 // ---- create → RTS ----
 
-/** Simultaneous queue pairs, and repetitions of a measurement. */
+/** Simultaneous queue pairs of a measurement, and its repetitions. */
 const PAIRS = 1000
 const REPEATS = 5
 /** TCP connections of a measurement, without repetitions: they are slower. */
@@ -114,7 +114,7 @@ const readyPairs = (isOneCall: boolean): Bench => {
 }
 
 /** TCP connections per second, with both ends in this process. */
-const tcpPairs = async () => {
+const tcpConnections = async () => {
   const accepted: Socket[] = []
   const server = createServer(socket => accepted.push(socket)).listen(0, '127.0.0.1')
   await once(server, 'listening')
@@ -145,7 +145,7 @@ const rtsRow = (name: string, quantity: string, isOneCall: boolean): Row => ({
   aim: 30,
   async prepare() {
     const pairs = readyPairs(isOneCall)
-    const tcp = await tcpPairs()
+    const tcp = await tcpConnections()
     const close = async (): Promise<void> => {
       await pairs.close?.()
       tcp.close()

@@ -82,6 +82,8 @@ export type Answer =
   | { readonly failed: string }
 
 const LARGEST_PACKET = 65_535
+/** max_cqe of the soft device. */
+const MAX_CQE = 32_767
 /** Indexes of 4-byte words in a ring's header. */
 const PRODUCER = RingHeader.PRODUCER >> 2
 const CONSUMER = RingHeader.CONSUMER >> 2
@@ -127,7 +129,7 @@ const makeSide = (options: SideOptions) => {
   const access = LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ
   const region = { pd, start: BigInt(buffer), iova: BigInt(buffer), length: BigInt(data.length), access }
   const { lkey, rkey } = invokeNow(context, Mr, 'create', 0, region, caller).out
-  const cqe = Math.min(32767, 2 * depth * qps + 64)
+  const cqe = Math.min(MAX_CQE, 2 * depth * qps + 64)
   const newCq = () => invokeNow(context, Cq, 'create', 0, { cqe, userHandle: 0n, compVector: 0 }, caller)
   const [sent, received] = [newCq(), newCq()]
   const cqs = [sent, received].map(cq => ringAt(cq.out.queue))

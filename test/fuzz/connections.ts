@@ -40,10 +40,12 @@ const PORT = 7471
 // AREA, to which pointers in the message lead ----
 
 const MAX_MESSAGES = 40
+/** Addresses in the program's memory. */
 const MESSAGE = 0x10000
 const AREA = 0x20000
 const AREA_BYTES = 4096
-const CHANNELS = [3, 4]
+/** Descriptor numbers of the rdma_cm files. A record's first byte is an index. */
+const CHANNEL_FDS = [3, 4]
 
 const record = (channel: number, written: Uint8Array, area = new Uint8Array(0)): Uint8Array => {
   const bytes = new Uint8Array(HEADER_BYTES + written.length + area.length)
@@ -133,7 +135,7 @@ const setTos = (id: number) =>
   })
 /** Moves an identifier from the first channel to the second. */
 const migrate = (id: number): Uint8Array => {
-  const bytes = commandOnId('MIGRATE_ID', id, 8, 0, 4, CHANNELS[0])
+  const bytes = commandOnId('MIGRATE_ID', id, 8, 0, 4, CHANNEL_FDS[0])
   bytes[0] = 1
   return bytes
 }
@@ -259,7 +261,7 @@ const ucmaTarget: Target = {
     const { network, host, caller, area } = setup
     const context = openContext(systemDevice(host.core), { isOpened: true })
     setup.fds = new Map(
-      CHANNELS.map(fd => [fd, invokeNow(context, CmChannel, 'create', 0, {}, caller).descriptors![0]!.object]),
+      CHANNEL_FDS.map(fd => [fd, invokeNow(context, CmChannel, 'create', 0, {}, caller).descriptors![0]!.object]),
     )
     for (const one of splitProgram(bytes).slice(0, MAX_MESSAGES)) {
       if (one.length < HEADER_BYTES) continue
@@ -268,7 +270,7 @@ const ucmaTarget: Target = {
       setup.written = one.slice(HEADER_BYTES, HEADER_BYTES + length)
       area.fill(0)
       area.set(one.subarray(HEADER_BYTES + length, HEADER_BYTES + length + AREA_BYTES))
-      const fd = CHANNELS[one[0]! & 1]!
+      const fd = CHANNEL_FDS[one[0]! & 1]!
       const channel = findDescriptor(host.core, setup.fds.get(fd)!)
       const message = [BigInt(MESSAGE), setup.written.length] as const
       const answer = dispatch(context, ucmaDialect(channel, fd, caller), message, caller)

@@ -153,8 +153,10 @@ const agentTarget: Target = {
 // ---- umad: records {u8 call, u8 read buffer bytes / 16, u16 memory bytes, u16 0, u16 0}, then the memory ----
 
 const MAX_CALLS = 40
+/** The address of the memory. */
 const MEMORY = 0x10000
-const FILES = [3, 4]
+/** Descriptor numbers of the umad files. */
+const FILE_FDS = [3, 4]
 /** The low three bits of a record's first byte select the call, the fourth bit the file. The last call is unknown. */
 const calls = [
   UmadIoctl.REGISTER_AGENT,
@@ -243,7 +245,7 @@ const umadTarget: Target = {
       descriptor: fd => channels.get(fd),
     }
     // each file has its own context, as in the daemon
-    const files = FILES.map(fd => {
+    const files = FILE_FDS.map(fd => {
       const context = openContext(device, { isOpened: true })
       const { object } = invokeNow(context, MadChannel, 'create', 0, {}, caller).descriptors![0]!
       channels.set(fd, object)
