@@ -505,7 +505,8 @@ void path_folder_changed(void);
 
 /*
  * Makes a path absolute and resolves each "..", in `path_buffer`. A relative path begins at folder `dir`, as in
- * openat(2). NULL if the path leads neither to nor from an RDMA path, or is absolute without "..".
+ * openat(2). NULL if the path leads neither to nor from an RDMA path, or is absolute without "..". NULL also if a
+ * relative path does not begin, after "./" and "../", like a part of an RDMA path.
  */
 const char *path_absolute(int dir, const char *path, char path_buffer[PATH_SIZE]);
 

@@ -235,10 +235,10 @@ EXPORT int fclose(FILE *stream)
 {
     if (UNLIKELY(fd_table != NULL) && stream) {
         const int fd = fileno(stream);
-        if (fd_kind(fd) == FD_HIDDEN)
-            fd_vacate(fd); /* the socket moves, because the C library closes the number */
-        else
+        if (fd_kind(fd) != FD_HIDDEN)
             fd_forget(fd);
+        else if (fd_vacate(fd))
+            REAL(close)(fd); /* the C library must not write to the socket: it fails with EBADF */
     }
     return REAL(fclose)(stream);
 }

@@ -25,8 +25,6 @@ export interface RaceDetector extends Detector {
 /** After this many events of devices, the events are joined with the logs. */
 const BATCH = 512
 
-/** Bytes of the result of an atomic. */
-
 const { RDMA_WRITE, RDMA_WRITE_WITH_IMM, SEND, SEND_WITH_IMM, SEND_WITH_INV, RDMA_READ } = WrOpcode.values
 const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, ATOMIC_WRITE } = WrOpcode.values
 

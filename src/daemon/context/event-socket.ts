@@ -183,7 +183,7 @@ export class EventSocket implements EventSink {
   }
 
   #sendQueued(): void {
-    if (this.#isEnded) return
+    if (this.#isEnded || this.#isReset) return
     const before = this.#sent
     if (before.length > 0 && outstandingBytes(this.#ownEnd) === 0) this.#sent = []
     let count = 0

@@ -88,9 +88,11 @@ export const createNetwork = (
     rename(device, name) {
       const found = findPort(device)
       if (found === undefined) return
+      const hasRuleOfName = rules.some(rule => rule.device === name)
       rules = rules.map(rule => (rule.device === device ? { ...rule, device: name } : rule))
-      // The port keeps its rules with their counts, random sequences and rate limits: the same rules apply to it.
       found.device = { ...found.device, name }
+      // Otherwise the same rules apply to the port, which keeps their counts, random sequences and rate limits.
+      if (hasRuleOfName) found.port.setFaults(rules, name)
     },
     get faults() {
       return formatFaults(rules)

@@ -17,7 +17,7 @@ export interface FaultPort extends Port {
   readonly faults: FaultCounters
   /**
    * Replaces all rules. Random sequences restart, and delayed packets leave in the next poll. `rules`: those of all
-   * devices; `device`: the new name of this port's device, if it was renamed.
+   * devices; `device`: the current name of this port's device, if it was renamed.
    */
   setFaults(rules: readonly FaultRule[], device?: string): void
   /** By rule: its effects on this port since the last `setFaults`. */

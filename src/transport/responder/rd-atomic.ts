@@ -26,7 +26,6 @@ const { NONE, READ, ATOMIC } = SendKind
 const { LOC_QP_OP_ERR } = WcStatus.values
 const { REMOTE_ACCESS, REMOTE_OPERATION } = NakSyndrome
 const COMPARE_SWAP = operationCode.COMPARE_SWAP
-/** Operand size and address alignment. */
 
 /**
  * The resource of this kind whose request contains `psn`; 0: none, or reused. Youngest first: the PSNs of an old one

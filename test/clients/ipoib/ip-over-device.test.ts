@@ -229,7 +229,7 @@ describe('an interface', () => {
     )
   })
 
-  it('has the queue pair number, prefix length and MTU that it reports', () => {
+  it('reports its queue pair number, prefix length and MTU', () => {
     const { stackA } = two()
     const { qpn, mtu } = stackA.linkAttributes
     assert.deepEqual([stackA.query().qpn, stackA.query().prefixLength, mtu], [qpn, 24, MTU - ENCAPSULATION_BYTES])

@@ -57,6 +57,25 @@ test('a renamed device keeps its fault rules with their counts', () => {
   assert.deepEqual(send(), [['device=mlx5_0,dir=sent,drop=1', 1]])
 })
 
+test('a device that gets the name of a removed one gets the rules for that name', () => {
+  const devices = [
+    { name: 'rxe0', address: '127.0.0.1' },
+    { name: 'rxe1', address: '127.0.0.2' },
+  ]
+  const network = createNetwork({ devices, fault: 'device=rxe1,dir=sent,drop=1', link: 'memory' })
+  const port = network.attach(devices[0]!)
+  network.attach(devices[1]!)
+  port.addAddress(OWN)
+  const flow = port.openFlow(flowBetween(OWN, SECOND))
+  network.detach('rxe1')
+  network.rename('rxe0', 'rxe1')
+  sendRun(port, flow, 0, 1)
+  assert.deepEqual(
+    network.faultCounts().map(({ dropped }) => dropped),
+    [1],
+  )
+})
+
 test('a capture ends at a write that fails', () => {
   const devices = [{ name: 'rxe0', address: '127.0.0.1' }]
   const network = createNetwork({ devices, fault: '', link: 'memory' })

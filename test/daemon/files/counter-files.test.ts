@@ -49,7 +49,7 @@ const setUp = (name: string) => {
   }
 }
 
-test('every counter has a file with its value, which is read-only; the file lifespan is writable', () => {
+test('every counter has a read-only file with a value; the file lifespan is writable', () => {
   const setup = setUp('a')
   for (const part of ['hw_counters', 'counters'] as const) {
     const names = portCounterFiles.filter(file => file.folder === part).map(({ name }) => name)

@@ -123,7 +123,7 @@ describe('a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
     assert.equal(countParkedPages(), before)
   })
 
-  test('whose memory cannot be mapped keeps no objects, and no descriptor stays open', async t => {
+  test('whose memory cannot be mapped keeps no objects; a failed open leaves no socket open', async t => {
     const { socket } = await startDaemon(t)
     const sockets = () =>
       readdirSync('/proc/self/fd').flatMap(fd => orElse(() => [readlinkSync(`/proc/self/fd/${fd}`)], []))

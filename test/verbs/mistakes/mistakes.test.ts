@@ -221,5 +221,6 @@ test('an iteration of events that ends before it begins leaves no handler', asyn
   const next = waiting.next()
   await waiting.return?.()
   assert.equal((await next).done, true)
+  assert.equal(sources.size, before)
   await device.close()
 })
