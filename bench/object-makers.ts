@@ -103,7 +103,7 @@ export const makers = {
   cq: byCall(Cq, { cqe: 16, userHandle: 0n, compVector: 0 }),
   srq: byCall(Srq, { maxWr: 16, maxSge: 1, limit: 0, userHandle: 0n }, pdOf),
   rc_qp: rc,
-  'rc_qp 0+0': byCall(RcQp, noRequests, pdAndCqs),
+  'rc_qp without requests': byCall(RcQp, noRequests, pdAndCqs),
   'rc_qp connected': connected(rc),
   uc_qp: byCall(UcQp, sixteenRequests, pdAndCqs),
   ud_qp: byCall(UdQp, sixteenRequests, pdAndCqs),

@@ -1,7 +1,7 @@
 /*
  * Rows "objects": bytes of idle objects (R15) in heap and buffers; bytes of an rc_qp among 100,000, compared with
  * 1,000; and resident bytes of a queue pair, compared with a TCP endpoint in Node. Each measurement is a separate
- * process (objects-side.ts). Bytes of heap and buffers are repeatable: one round is enough.
+ * process (objects-side.ts). Bytes per object are repeatable: one round is enough.
  */
 import { startChild } from './harness/children.ts'
 import type { Measure, Row } from './harness/harness.ts'
@@ -45,7 +45,7 @@ export const objectRows: readonly Row[] = [
   row('cq', 2500, 1600),
   row('srq', 2000, 1200),
   row('rc_qp', 3500, 2600, 100_000),
-  row('rc_qp 0+0', 600, 520, 100_000),
+  row('rc_qp without requests', 600, 520, 100_000),
   row('rc_qp connected', 4000, 3000),
   row('uc_qp', 3500, 2600),
   row('ud_qp', 3500, 2600),

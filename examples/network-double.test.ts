@@ -48,7 +48,7 @@ const createReceiver = (device: Device, parts: number, partBytes: number) => {
 
 const file = Uint8Array.from({ length: 50_000 }, (_, i) => (i * 7) % 251)
 
-/** The sender's device of the last transfer. */
+/** The sender's device of the last transfer. It stays open, for its counters. */
 let lastSender: Device | undefined
 
 /** Transfers the file on a network with fault rules; returns the counters of both devices. */

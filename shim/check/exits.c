@@ -1,6 +1,6 @@
 /*
- * Ends of a program without atexit(3), for `userdma check`: _exit, _Exit, abort, failed assertions, exec, and signals
- * of faults. Kept reports (reports.c) are sent first.
+ * Ends of a program that bypass atexit(3), for `userdma check`: _exit, _Exit, abort, failed assertions, exec, and
+ * SIGSEGV, SIGBUS and SIGABRT. Kept reports (reports.c) are sent first.
  *
  * _exit and abort may be called in a signal handler that has interrupted a holder of a lock. Signals are blocked while
  * the session's lock is held, and requests_lock() gives up after some attempts. An alternate signal stack may be too
@@ -18,7 +18,7 @@
 static void send_reports(void)
 {
     if (UNLIKELY(shim_records_stacks) && !shim_is_other_process() && !shim_on_signal_stack())
-        outstanding_report();
+        reports_send_kept();
 }
 
 /* Before exec (shim/frees/frees.c). */
@@ -40,7 +40,8 @@ static void on_fault(int signal, siginfo_t *info, void *context)
 
 /*
  * The C library's allocator ends a program by its own abort, which the shim does not see, and the use of freed memory
- * may fault. Not on an alternate stack, which may be small: after an overflow of the stack nothing is sent.
+ * may fault. The handler does not run on an alternate stack, which may be small: after an overflow of the stack
+ * nothing is sent.
  */
 void exits_watch_faults(void)
 {

@@ -122,5 +122,5 @@ void outstanding_check_frames(uintptr_t frame)
     if (UNLIKELY(this_thread.lowest != 0) && this_thread.lowest < frame && frames_is_on_stack(frame) &&
         !shim_on_signal_stack())
         report_returned(frame);
-    outstanding_report();
+    reports_send_kept();
 }

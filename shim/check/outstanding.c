@@ -28,7 +28,7 @@ static bool is_exiting;
 static void at_exit(void)
 {
     is_exiting = true;
-    outstanding_report();
+    reports_send_kept();
 }
 
 static void warn_if_full(void)
@@ -219,7 +219,7 @@ void outstanding_fork(void)
 {
     struct report found[MAX_FORKED];
     unsigned count = 0;
-    outstanding_report();
+    reports_send_kept();
     if (__atomic_load_n(&userdma_outstanding, __ATOMIC_RELAXED) == 0 || !requests_lock())
         return;
     for (uint32_t slot = 0; slot < used_slots && count < MAX_FORKED; slot++)

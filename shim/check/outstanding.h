@@ -33,7 +33,7 @@ void outstanding_opened(int fd);
 /* A post or poll begins: reports outstanding memory in returned frames (below `frame`), and sends all kept reports. */
 void outstanding_check_frames(uintptr_t frame);
 /* Sends kept reports: nothing is sent inside free(). Preserves errno. */
-void outstanding_report(void);
+void reports_send_kept(void);
 /*
  * A queue is used: reports the first use of each context that this process inherited by fork. `kind` may also be
  * USERDMA_EVENT_POLL; then `number` is the handle of a completion queue.

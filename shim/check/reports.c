@@ -67,7 +67,7 @@ __attribute__((noinline)) static void send_waiting(void)
     }
 }
 
-void outstanding_report(void)
+void reports_send_kept(void)
 {
     if (UNLIKELY(__atomic_load_n(&waiting_count, __ATOMIC_ACQUIRE) != 0)) {
         const int saved = errno;

@@ -133,7 +133,7 @@ struct report {
 
 /* With the lock held: a report of this kind (USERDMA_MISUSE_…) about an element, without a stack. */
 struct report report_of(uint32_t slot, uint32_t kind);
-/* Without the lock: adds the caller's stack, and keeps the report until outstanding_report. Does not allocate. */
+/* Without the lock: adds the caller's stack, and keeps the report until reports_send_kept. Does not allocate. */
 void report_later(struct report *report);
 /* Without the lock: sends a report with a stack. */
 void report_send(struct report *report);
@@ -142,7 +142,7 @@ void reports_forget_all(void);
 
 /* ---- exits.c ---- */
 
-/* From now on, kept reports are sent before SIGABRT or a signal of faults ends the program. */
+/* From now on, kept reports are sent before SIGSEGV, SIGBUS or SIGABRT ends the program. */
 void exits_watch_faults(void);
 
 /* ---- outstanding.c ---- */

@@ -31,7 +31,8 @@ static bool is_rdma(const char *name)
 {
     const char *slash = strrchr(name, '/');
     const char *base = slash ? slash + 1 : name;
-    return strncmp(base, "libibverbs.so", 13) == 0 || strncmp(base, "librdmacm.so", 12) == 0;
+    return strncmp(base, "libibverbs.so", 13) == 0 || strncmp(base, "librdmacm.so", 12) == 0 ||
+           strncmp(base, "libibumad.so", 12) == 0;
 }
 
 static bool add_needed(void *context, const char *name)
@@ -152,6 +153,8 @@ EXPORT void *dlmopen(Lmid_t namespace, const char *library, int flags)
 {
     if (namespace != LM_ID_BASE)
         warn_of_namespace(library, __builtin_return_address(0));
+    else if (flags & RTLD_DEEPBIND)
+        flags = load_dependencies(library, flags, __builtin_return_address(0));
     JUMP REAL(dlmopen)(namespace, library, flags);
 }
 

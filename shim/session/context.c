@@ -305,7 +305,7 @@ long session_call(int fd, uint32_t type, uint64_t first, uint64_t second)
     int saved = errno;
     const uint32_t stack = UNLIKELY(shim_records_stacks) ? stack_here() : 0;
     if (UNLIKELY(shim_records_stacks))
-        outstanding_report();
+        reports_send_kept();
     if (!session_enter(&guard))
         return -1;
     struct reply reply;

@@ -1,6 +1,5 @@
 /*
- * The state of one connection, or of one service id resolution. The engine (engine.ts) changes the state; consumers
- * only read it.
+ * The state of one connection, or of one service id resolution. The engine changes the state; consumers only read it.
  */
 import type { CmState } from '../spec/cm-states.ts'
 import type { CmMessageName } from '../spec/wire/mad.ts'
@@ -114,7 +113,7 @@ export interface CmListener {
 
 export class CmConnection implements Timed {
   state: CmState = 'IDLE'
-  /** The peer's communication id, or the request id of a received SIDR_REQ. 0: none yet. */
+  /** The peer's communication id, or the request id of a received SIDR_REQ. 0: none. */
   remoteId = 0
   remoteCaGuid = 0n
   /** Transaction id of our last request, or of the message that is being answered; 0 before the first. */

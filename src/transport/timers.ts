@@ -5,9 +5,9 @@
  */
 
 export interface Timers {
-  /** By row: expiry time; Infinity if the timer is not set. */
+  /** By the queue pair's row: expiry time; Infinity if the timer is not set. */
   deadline: Float64Array
-  /** By row: index in the heap; -1 if not in the heap. */
+  /** By the queue pair's row: index in the heap; -1 if not in the heap. */
   heapIndex: Int32Array
   /** By heap index: the row, and its key, which is never later than its deadline. */
   heap: Int32Array

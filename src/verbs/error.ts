@@ -1,5 +1,5 @@
 /*
- * The library's errors: a refusal with its errno, the refused call, the reason, and a remedy.
+ * The library's errors, and checks of arguments.
  */
 
 import { CallError, Errno, type ErrnoName } from '../spec/errno.ts'
@@ -83,13 +83,16 @@ export class RdmaError extends Error {
 }
 recognizeCopies(RdmaError, 'userdma.RdmaError')
 
-/** `device.close()` of a checked device (`open({ check })`) rejects with this error if findings fail (`failOn`). */
+/**
+ * `device.close()` of a checked device (`open({ check })`) rejects with this error if there are findings of at least
+ * the severity `CheckOptions.failOn`.
+ */
 export class FindingsError extends Error {
   /** 'FindingsError'. */
   override readonly name: string = 'FindingsError'
   /** 'ERR_USERDMA_FINDINGS'. */
   readonly code = 'ERR_USERDMA_FINDINGS'
-  /** The findings with at least the severity `CheckOptions.failOn`, oldest first. */
+  /** These findings, oldest first. */
   readonly findings: readonly CountedFinding[]
 
   /** `device`: its name; `texts`: the text of each finding. */

@@ -34,7 +34,7 @@ const LIMITS = {
   cq: 1660,
   srq: 1280,
   rc_qp: 3000,
-  'rc_qp 0+0': 590,
+  'rc_qp without requests': 590,
   'rc_qp connected': 3100,
   ud_qp: 2900,
   xrc_tgt_qp: 660,

@@ -47,7 +47,10 @@ const handleOf = ({ random, opening }: CallSite, cls: string): number => {
 const fdsOf = ({ process }: CallSite, matches: (modelObject: ModelObject) => boolean): number[] =>
   [...process.fds].flatMap(([fd, modelObject]) => (matches(modelObject) ? [fd] : []))
 
-/** Usually a descriptor of the class and of this context; undefined (an absent argument) at least half of the time. */
+/**
+ * Undefined (an absent argument) at least half of the time; otherwise usually a descriptor of the class and of this
+ * context.
+ */
 const fdOf = (site: CallSite, cls: string): number | undefined => {
   const { random, opening } = site
   if (random.hits(0.5)) return undefined
@@ -136,7 +139,7 @@ const eventSource = (site: CallSite): AnyValues => {
   return random.hits(0.95) ? oneSource() : { ...oneSource(), ...oneSource() }
 }
 
-/** Draws the arguments of a call on `target`, which is of class `cls`. */
+/** Draws the arguments of a call on `target`. `cls`: the method's class. */
 type Maker = (site: CallSite, target: ModelObject | undefined, cls: string) => AnyValues
 
 const pdAndSendCq = (site: CallSite): AnyValues => ({ pd: handleOf(site, 'pd'), sendCq: handleOf(site, 'cq') })

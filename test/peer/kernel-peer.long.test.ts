@@ -1,5 +1,5 @@
 /*
- * Linux 6.1 and 6.12 as the peer: the full matrix, over IPv4 and IPv6.
+ * Linux 6.1 and 6.12 as the peer: all cases, over IPv4 and IPv6.
  */
 import { EVERY_CALL } from '../every-call.ts'
 import { lacking, ownProgram } from '../system/programs.ts'
@@ -10,12 +10,13 @@ import { peerSuite } from './suite.ts'
 const own = ['soak', 'outcomes', 'persist', ...EVERY_CALL].map(ownProgram)
 const skip = lacking('ibv_rc_pingpong', 'ib_write_bw', 'rping', ...own) || whyNoGuest()
 
-for (const kernel of ['Linux 6.1', 'Linux 6.12'] as const)
+for (const kernel of ['Linux 6.1', 'Linux 6.12'] as const) {
+  const isSameRelease = kernel === 'Linux 6.1'
   peerSuite(
     {
       kernel,
       cases: { 4: allCases, 6: allCases },
-      connections: { 4: connectionCases(kernel === 'Linux 6.1', 4), 6: connectionCases(kernel === 'Linux 6.1', 6) },
+      connections: { 4: connectionCases(isSameRelease, 4), 6: connectionCases(isSameRelease, 6) },
       lossyConnections: [
         { version: 4, percent: 2 },
         { version: 6, percent: 2 },
@@ -32,3 +33,4 @@ for (const kernel of ['Linux 6.1', 'Linux 6.12'] as const)
     },
     skip,
   )
+}

@@ -172,7 +172,7 @@ describe('node:dgram', () => {
     await collect(b, 1)
   })
 
-  it('continues with another address when one is removed whose datagrams are not sent yet', async () => {
+  it('continues with its other address when an address with unsent datagrams is removed', async () => {
     const [a, b] = pair()
     a.addAddress(loopback(5))
     // Nothing receives there.
@@ -195,7 +195,7 @@ describe('node:dgram', () => {
     const flow = a.openFlow(flowBetween(loopback(1), loopback(2)))
     a.removeAddress(loopback(1))
     const PACKETS = 64
-    // More than the send area has room for, in one poll.
+    // More than the send area has room for.
     for (let run = 0; run < 100; run++) {
       const at = a.reserve(PACKETS * 4112)
       assert.ok(at >= 0, `run ${run}`)

@@ -18,7 +18,7 @@ static uint64_t mix(uint64_t x)
     return x ^ x >> 31;
 }
 
-/* The 8 bytes of `key` at `offset`, a multiple of 8. */
+/* The 8 bytes at `offset`, a multiple of 8, of the pattern of `key`. */
 static uint64_t word_of(uint64_t key, size_t offset)
 {
     return mix(key + offset * 0x9e3779b97f4a7c15u);

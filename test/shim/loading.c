@@ -1,7 +1,7 @@
 /*
- * loading MODE LIBRARY: loads a library with dlopen (MODE plain), with RTLD_DEEPBIND (deep) or with dlmopen, and prints
- * the number of RDMA devices that the library finds: by its function `devices`, else by ibv_get_device_list; -1 if it
- * has neither.
+ * loading MODE LIBRARY: loads a library with dlopen (MODE plain), with RTLD_DEEPBIND (deep), with dlmopen into the base
+ * namespace and RTLD_DEEPBIND (base), or with dlmopen into a new namespace (dlmopen). Prints the number of RDMA
+ * devices that the library finds: by its function `devices`, else by ibv_get_device_list; -1 if it has neither.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -16,6 +16,8 @@ int main(int count, char **arguments)
     void *handle;
     if (strcmp(mode, "dlmopen") == 0)
         handle = dlmopen(LM_ID_NEWLM, library, RTLD_NOW);
+    else if (strcmp(mode, "base") == 0)
+        handle = dlmopen(LM_ID_BASE, library, RTLD_NOW | RTLD_DEEPBIND);
     else
         handle = dlopen(library, RTLD_NOW | (strcmp(mode, "deep") == 0 ? RTLD_DEEPBIND : 0));
     if (!handle) {

@@ -1,6 +1,6 @@
 /*
- * Libraries that bypass preloaded functions. They find devices if loaded by dlopen with RTLD_DEEPBIND, and none if
- * loaded by dlmopen.
+ * Libraries that bypass preloaded functions. They find devices if loaded with RTLD_DEEPBIND, and none if loaded into
+ * a new namespace.
  */
 import assert from 'node:assert/strict'
 import { mkdirSync, writeFileSync } from 'node:fs'
@@ -22,9 +22,21 @@ int devices(void)
 }
 `
 
+const UMAD_PLUGIN = `
+struct umad_device_node { struct umad_device_node *next; };
+struct umad_device_node *umad_get_ca_device_list(void);
+int devices(void)
+{
+    int count = 0;
+    for (struct umad_device_node *node = umad_get_ca_device_list(); node; node = node->next)
+        count++;
+    return count;
+}
+`
+
 /**
  * Compiles test/shim/loading.c with a RUNPATH to the folder `lib`. There plugin.so needs libibverbs through
- * libinner.so, and other.so needs no RDMA.
+ * libinner.so, umad-plugin.so needs libibumad, and other.so needs no RDMA.
  */
 const build = () => {
   const folder = scratchFolder()
@@ -40,6 +52,8 @@ const build = () => {
     [source],
     [...shared, `-L${lib}`, '-Wl,--no-as-needed', '-linner', '-Wl,-rpath,$ORIGIN'],
   )
+  writeFileSync(source, UMAD_PLUGIN)
+  compileC(join(lib, 'umad-plugin.so'), [source], [...shared, '-l:libibumad.so.3'])
   writeFileSync(source, 'int devices(void) { return 77; }\n')
   compileC(join(lib, 'other.so'), [source], shared)
   const program = compileC(
@@ -59,23 +73,24 @@ describe('libraries loaded at run time', { skip: lacking('cc', 'ibv_devices') },
     return { stdout, stderr }
   }
 
-  for (const library of ['plugin.so', join(lib, 'plugin.so'), 'libibverbs.so.1'])
+  for (const library of ['plugin.so', join(lib, 'plugin.so'), 'umad-plugin.so', 'libibverbs.so.1'])
     it(`${library.replace(lib, '.')} finds devices with and without RTLD_DEEPBIND`, async t => {
-      assert.deepEqual(await load(t, 'deep', library), { stdout: '1\n', stderr: '' })
-      assert.deepEqual(await load(t, 'plain', library), { stdout: '1\n', stderr: '' })
+      for (const mode of ['plain', 'deep', 'base'])
+        assert.deepEqual(await load(t, mode, library), { stdout: '1\n', stderr: '' }, mode)
     })
 
   it('libraries without RDMA are found and bound as usual', async t => {
-    for (const mode of ['plain', 'deep', 'dlmopen'])
+    for (const mode of ['plain', 'deep', 'base', 'dlmopen'])
       assert.deepEqual(await load(t, mode, 'other.so'), { stdout: '77\n', stderr: '' })
     const { stdout } = await load(t, 'deep', './none.so')
     assert.match(stdout, /^\.\/none\.so: cannot open shared object file/)
   })
 
   it('libraries in a namespace of dlmopen find no devices: a message says why', async t => {
-    assert.deepEqual(await load(t, 'dlmopen', join(lib, 'plugin.so')), {
-      stdout: '0\n',
-      stderr: `userdma: ${lib}/plugin.so will find no devices: dlmopen loads it into a namespace without the preload library\n`,
-    })
+    for (const plugin of [join(lib, 'plugin.so'), join(lib, 'umad-plugin.so')])
+      assert.deepEqual(await load(t, 'dlmopen', plugin), {
+        stdout: '0\n',
+        stderr: `userdma: ${plugin} will find no devices: dlmopen loads it into a namespace without the preload library\n`,
+      })
   })
 })

@@ -140,8 +140,8 @@ export const attachSink = (fd: FdObject, sink: EventSink): void => {
 const RECORD_BYTES = { completion: 8, async: 16, eventQueue: 24 } as const
 
 /**
- * The record of an event of `element`. `type`: as `EventRecord.type`. On an event queue
- * (spec/classes/events/event_queue.ts), `object` is the record's object, and `kind` its type.
+ * The record of an event of `element`. `type`: `EventRecord.type`. `object`, `kind`: the fields object and type of a
+ * record on an event queue (spec/classes/events/event_queue.ts).
  */
 const recordOf = (
   element: Affiliation,
@@ -244,8 +244,8 @@ const requireEventFd = (object: CoreObject | undefined): FdObject | undefined =>
 export const noRoute: EventRoute = { channel: undefined, asyncFd: undefined, handlers: undefined }
 
 /**
- * A route to these descriptors; the context's last route if that has the same ones. Its handlers may be another
- * caller's, until dispatch calls `setEventHandlers` after a create.
+ * A route to these descriptors; objects share the context's last route if it has the same ones. The handlers are those
+ * of the last route, perhaps another caller's, until dispatch calls `setEventHandlers` after a create.
  */
 const routeTo = (
   context: Context | undefined,

@@ -4,8 +4,8 @@
  * `cqe` requests a minimum number of entries; the output is the actual number. A CQ of kind COUNTING has no entries,
  * only counts completions, and never overruns (R11). `modify` resizes the CQ (Linux: RESIZE_CQ) and sets the event
  * moderation (R36; Linux: MODIFY_CQ): an event comes after `count` completions, or `period` microseconds after the
- * first of them. `destroy` returns the numbers of events that were read from the channel and the async fd; the library
- * waits until all of them are acknowledged (R35).
+ * first of them. `destroy` returns the numbers of the CQ's events that were read; the library waits until all of
+ * them are acknowledged (R35).
  */
 import { CqFlags, CqKind } from '../enums.ts'
 import {
@@ -24,9 +24,9 @@ import {
 } from '../schema/schema.ts'
 import { CallNumber, ClassId } from './ids.ts'
 
+const MODERATION_RANGE = { max: 0xffff }
 /** Event moderation: 0 means no limit. Moderation is off if `count` is 1, or if both are 0. */
-const MODERATION_LIMIT = { max: 0xffff }
-const moderation = { count: optional(u32(2, MODERATION_LIMIT)), period: optional(u32(3, MODERATION_LIMIT)) }
+const moderation = { count: optional(u32(2, MODERATION_RANGE)), period: optional(u32(3, MODERATION_RANGE)) }
 
 export const Cq = objectClass('cq', ClassId.cq, {
   methods: {

@@ -46,7 +46,7 @@ export interface CompiledLayout {
   readonly fds: readonly FdSlot[]
   /** Cells of attributes that the class lacks: they get `Cell.fallback`. */
   readonly constants: readonly Cell[]
-  /** Cells of attributes that share one handle: the class of its object selects the attribute (`byClass`). */
+  /** Cells for one handle, at one offset: the class of the handle's object selects the attribute (`byClass`). */
   readonly choices: readonly BoundCell[]
   /** All mask bits of the method's attributes. */
   readonly attributeBits: number
@@ -57,7 +57,8 @@ export interface CompiledLayout {
 const NUMBER: Kind = { kind: 'u32' }
 const FD: Kind = { kind: 'fd', class: '' }
 
-const kindOf = (where: string, attributes: Attributes, attribute: string, field: string | undefined): Kind => {
+/** Throws an Error if the method lacks the attribute. */
+const requireKind = (where: string, attributes: Attributes, attribute: string, field: string | undefined): Kind => {
   const type = attributes[attribute]?.type
   const fields = type?.kind === 'record' ? type.fields : undefined
   const kind = field === undefined ? type : fields?.[field]?.type
@@ -103,12 +104,12 @@ export const compileLayout = (
       type = FD
       fds.push({ at: cell.at, attribute })
     } else if (isAttributeValue(cell)) {
-      type = kindOf(where, attributes, attribute, field)
+      type = requireKind(where, attributes, attribute, field)
       if (layout.maskAt !== undefined) maskBit = cell.maskBit ?? 1 << (attributes[attribute]!.id - 1)
     }
     boundCells.push({ cell, attribute, field, type, where, maskBit })
   }
-  if (layout.tail !== undefined) kindOf(path, attributes, layout.tail, undefined)
+  if (layout.tail !== undefined) requireKind(path, attributes, layout.tail, undefined)
   const attributeBits = boundCells.reduce((bits, bound) => bits | bound.maskBit, 0)
   const choices = boundCells.filter(({ cell }) => cell.byClass)
   const ignoredBits = ((layout.ignored?.[className] ?? 0) | foreignBits) & ~attributeBits
@@ -235,7 +236,7 @@ export const writeCells = (
         mask |= bound.maskBit
         break
       case 'bool':
-        // a residue has the caller's nonzero value for true
+        // a residue has the caller's value for true if that is not 1
         if (value !== undefined && readUint(view, cell.at, cell.size) === 0)
           writeUint(view, cell.at, cell.size, value === 0 ? 0 : 1)
         break
@@ -251,6 +252,7 @@ export const writeCells = (
         break
       case 'fd':
         if (value !== undefined) view.setInt32(cell.at, value as number, true)
+        // a residue has the caller's negative number if that is not -1
         else if (view.getInt32(cell.at, true) >= 0) view.setInt32(cell.at, -1, true)
         break
       case 'zero':

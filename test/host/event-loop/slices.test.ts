@@ -3,8 +3,8 @@ import { test } from 'node:test'
 import { nextTurn } from '../../../src/host/event-loop/next-turn.ts'
 import { createSlices } from '../../../src/host/event-loop/slices.ts'
 
-function* job(name: string, slices: number, seen: string[]): Generator<undefined, string> {
-  for (let i = 0; i < slices; i++) {
+function* job(name: string, yields: number, seen: string[]): Generator<undefined, string> {
+  for (let i = 0; i < yields; i++) {
     seen.push(name)
     yield
   }
@@ -26,7 +26,7 @@ test('each turn of the event loop runs a limited number of slices, of all jobs i
   assert.equal(seen.join(''), 'aaaabab')
 })
 
-test('an awaited job starts in the next turn, and runs one slice per turn', async () => {
+test('an awaited job starts in the next turn; by default a turn runs one slice', async () => {
   const seen: string[] = []
   let turns = 0
   const slices = createSlices(() => turns++)

@@ -58,7 +58,7 @@ struct attribute {
 };
 _Static_assert(sizeof(struct header) == 16 && sizeof(struct attribute) == 8, "layout of the dialect");
 
-/* An output of the rxe driver: Linux's struct mminfo. */
+/* The ring of a CQ, or the receive ring of a queue pair: Linux's struct mminfo. */
 enum { RXE_RING = 0x8000 };
 /* Words of a ring: Linux's struct rxe_queue_buf. */
 enum { LOG2_ELEM_SIZE = 0, INDEX_MASK = 1, PRODUCER_INDEX = 32, CONSUMER_INDEX = 64 };
@@ -273,8 +273,8 @@ static void cq(void)
 }
 
 /*
- * Creates a queue pair, puts a receive into its ring, and moves the queue pair to the error state, so that the receive
- * completes. Returns the handle.
+ * Creates a queue pair, puts a receive into its receive ring, and moves the queue pair to the error state, so that the
+ * receive completes. Returns the handle.
  */
 static uint32_t create_failing_qp(uint32_t pd, uint32_t cq)
 {

@@ -90,7 +90,7 @@ eachCarrier(openTwo => {
     refuses('pd.createAhs', /^the destination is missing$/, () => pd.addressHandles(untyped([undefined])))
     refuses('pd.createAhs', /not a list$/, () => pd.addressHandles(untyped(undefined)))
     refuses('mw.create', /^type 3 is not 1 or 2$/, () => pd.window(untyped(3)))
-    // The peer's record may have additional fields.
+    // A destination may have additional fields.
     pd.addressHandle(untyped({ ...endpoint, note: 5 })).close()
     await device.close()
     await otherDevice.close()
@@ -162,9 +162,7 @@ eachCarrier(openTwo => {
     newXrcd.target().close()
     for (const device of [openDevice, otherDevice]) await device.close()
   })
-})
 
-eachCarrier(openTwo => {
   test('values of a wrong type or out of range are refused', async () => {
     const [device, otherDevice] = await openTwo()
     const pd = device.pd()

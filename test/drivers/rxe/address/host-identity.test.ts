@@ -9,7 +9,7 @@ import { parseAddress } from '../../../../src/wire/address.ts'
 
 const hex = (bytes: Uint8Array | undefined): string | undefined => bytes && Buffer.from(bytes).toString('hex')
 
-test('a device’s identity comes from the interface with the address, or from lo if no interface has the address', () => {
+test('a device has the MAC of the interface with its address; without such an interface, lo and a derived MAC', () => {
   for (const [name, addresses = []] of Object.entries(networkInterfaces()))
     for (const { address, mac, family } of addresses) {
       if (family === 'IPv6' && address.startsWith('fe80')) continue

@@ -57,7 +57,7 @@ const setUp = () => {
   return { m, a, b, cqA, cqB, srq, receivers, receive, send, asyncEvents, close }
 }
 
-test('messages to all queue pairs consume WQEs in the order of their first packets', () => {
+test('messages to all queue pairs consume WQEs in the order of arrival', () => {
   const { b, cqB, receivers, receive, send, close } = setUp()
   for (const id of [1, 2, 3, 4]) receive(id)
   for (const i of [1, 0, 0, 1]) send(i, 9)
@@ -151,7 +151,7 @@ test('an SRQ in use cannot be destroyed', () => {
   close()
 })
 
-test('sizes and limits above those of the device are refused', () => {
+test('invalid sizes and limits are refused, and leave the SRQ as it was; create ignores the limit', () => {
   const m = machine()
   const p = program(m)
   const { maxSrqWr, maxSrqSge } = Limits

@@ -42,7 +42,7 @@ const tormented = (seed: number, path: Path) => {
   return { torment, ...pairOn(machine(2, { path, torment })) }
 }
 
-// `writeTo` writes LENGTH bytes at AT. Before, they are BEFORE; no byte of the source is BEFORE.
+// `writeTo` writes LENGTH bytes at AT.
 const LENGTH = 3000
 const AT = 1000
 const BEFORE = 0xee
@@ -59,6 +59,7 @@ const writeTo = (from: End, to: End, fields: Partial<SendRequest> = {}): SendReq
 /** Whether all bytes of `writeTo` have arrived. */
 const isWhole = (from: End, to: End): boolean =>
   Buffer.compare(from.mr.bytes.subarray(AT, AT + LENGTH), to.mr.bytes.subarray(AT, AT + LENGTH)) === 0
+/** Fills the target with BEFORE, and the source of `writeTo` with other bytes (odd ones). */
 const prepare = (from: End, to: End): void => {
   pattern(from.mr.bytes, 5)
   for (let i = 0; i < LENGTH; i++) from.mr.bytes[AT + i] |= 1
@@ -272,7 +273,7 @@ describe('a seed', () => {
     assert.ok(seeds.some(seed => decisionsOf(seed).length > 10))
     for (const seed of seeds) assert.deepEqual(decisionsOf(seed), decisionsOf(seed))
   })
-  it('makes only its first maxDecisions decisions', () => {
+  it('makes only its first maxDecisions decisions, except about packets', () => {
     const kindsOf = (seed: number, maxDecisions?: number): string[] => {
       const torment = tormentOf(seed, plainArena(4096), maxDecisions)
       const decided: string[] = []
@@ -298,7 +299,7 @@ describe('a seed', () => {
 })
 
 describe('every kind', () => {
-  /** The kinds of the decisions about WRITEs, SENDs whose receiver is not ready, events and a CQ. */
+  /** The kinds of all decisions while WRITEs, and SENDs whose receiver is not ready, are executed. */
   const decidedKinds = (seed: number, maxDecisions?: number): TormentKind[] => {
     const torment = tormentOf(seed, plainArena(4096), maxDecisions)
     const kinds: TormentKind[] = []
@@ -325,7 +326,7 @@ describe('every kind', () => {
     return kinds
   }
   for (const kind of tormentKinds)
-    it(`${kind} happens with a seed that has it, and not with --torment SEED:0`, () => {
+    it(`${kind} happens with a seed that has it, and not with other seeds or with maxDecisions 0`, () => {
       const seed = seedWith(kind, 1)
       assert.ok(decidedKinds(seed).includes(kind), `seed ${seed}`)
       assert.deepEqual(decidedKinds(seed, 0), [])
@@ -345,14 +346,14 @@ describe('limits and packets', () => {
   })
   it('a device has the smallest limits of all adapters with RC, reports them and refuses more (kind adapter)', () => {
     const torment = tormentOf(seedWith('adapter', 1), plainArena(4096))
+    const texts: string[] = []
+    torment.decisions.listen(({ kind, text }) => texts.push(`${kind}: ${text}`))
     const m = machine(1, { path: 'direct', torment })
     const { attributes } = m.devices[0].device
     assert.deepEqual(
       [attributes.maxQpWr, attributes.maxSge, attributes.maxSrqWr, attributes.maxQpRdAtom],
-      [32510, 13, 32767, 16],
+      [32510, 13, 32767, 16], // docs/reference/adapters.md
     )
-    const texts: string[] = []
-    torment.decisions.listen(({ kind, text }) => texts.push(`${kind}: ${text}`))
     assert.ok(texts.includes('adapter: max_inline_data: at most 101'), texts.join('\n'))
     const p = program(m)
     const cq = makeCq(p)
@@ -456,7 +457,7 @@ describe('a responder', () => {
         [0],
         `seed ${seed}`,
       )
-      // min_rnr_timer is 12, 640 µs, and waits of other kinds are at most 20 ms each
+      // min_rnr_timer is 12, 640 µs, and the waits of other kinds are together below 100 ms
       if (m.now > 100_000) longSeeds++
     }
     assert.ok(longSeeds > 0)
