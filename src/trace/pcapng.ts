@@ -5,7 +5,7 @@
  */
 
 import { ROCE_UDP_PORT } from '../spec/wire/headers.ts'
-import { isMappedIpv4 } from '../wire/address.ts'
+import { isMappedIpv4, isMulticastGid } from '../wire/address.ts'
 import { emitFrame } from '../wire/frame.ts'
 import { BYTE_ORDER, PcapngBlock } from '../wire/pcap.ts'
 
@@ -60,10 +60,10 @@ const DIRECTION = { received: 1, sent: 2 } as const
  */
 export const macFor = (address: Uint8Array): Uint8Array => {
   const [a = 0, b = 0, c = 0, d = 0] = address.subarray(12)
-  const isMulticastIpv4 = a >= 224 && a < 240
+  const isMulticast = isMulticastGid(address)
   if (isMappedIpv4(address))
-    return isMulticastIpv4 ? Uint8Array.of(0x01, 0x00, 0x5e, b & 0x7f, c, d) : Uint8Array.of(0x02, 0x00, a, b, c, d)
-  return address[0] === 0xff ? Uint8Array.of(0x33, 0x33, a, b, c, d) : Uint8Array.of(0x02, 0x06, a, b, c, d)
+    return isMulticast ? Uint8Array.of(0x01, 0x00, 0x5e, b & 0x7f, c, d) : Uint8Array.of(0x02, 0x00, a, b, c, d)
+  return isMulticast ? Uint8Array.of(0x33, 0x33, a, b, c, d) : Uint8Array.of(0x02, 0x06, a, b, c, d)
 }
 
 /** The Ethernet frame of a packet. Throws a RangeError if a field does not fit a header. */
