@@ -72,8 +72,6 @@ const command = (
   options: {
     in: Layout
     out?: Layout
-    minRequestBytes?: number
-    minResponseBytes?: number
     hasDriverBytes?: boolean
     impliedArguments?: AnyValues
   },
@@ -84,9 +82,10 @@ const command = (
   classes,
   method,
   in: options.in,
-  minRequestBytes: options.minRequestBytes ?? options.in.size,
+  // Linux extends a shorter request of an extended command with zeros, unless a tail follows it, and truncates its response
+  minRequestBytes: isExtendedName(name) && options.in.tail === undefined ? 0 : options.in.size,
   ...(options.out === undefined ? {} : { out: options.out }),
-  minResponseBytes: options.minResponseBytes ?? options.out?.size ?? 0,
+  minResponseBytes: isExtendedName(name) ? 0 : (options.out?.size ?? 0),
   hasDriverBytes: options.hasDriverBytes ?? false,
   ...(options.impliedArguments === undefined ? {} : { impliedArguments: options.impliedArguments }),
 })
@@ -368,7 +367,6 @@ export const writeCommands: readonly WriteCommand[] = [
       filledLength(180),
       embed(184, 'extended', ExtendedDeviceAttributes),
     ),
-    minResponseBytes: 184,
     hasDriverBytes: true,
   }),
   command('EX_CREATE_CQ', ['cq'], 'create', {
@@ -395,13 +393,11 @@ export const writeCommands: readonly WriteCommand[] = [
       zeroBits(52, ~CREATION_FLAGS >>> 0, 'EINVAL'),
       zero(52, 4, 'EOPNOTSUPP'),
     ),
-    minRequestBytes: 52,
     out: layout(40, createQpResponse, filledLength(36)),
     hasDriverBytes: true,
   }),
   command('EX_MODIFY_QP', LINUX_QP_CLASSES, 'modify', {
     in: { ...layout(120, modifyQp), maskAt: 68, maskBits: STANDARD_MASK_BITS, ignored: XRC_IGNORED },
-    minRequestBytes: 112,
     out: layout(8, filledLength(4)),
     hasDriverBytes: true,
   }),
@@ -436,7 +432,6 @@ export const writeCommands: readonly WriteCommand[] = [
       value(28, 4, 'maxSge'),
       value(32, 4, 'flags'),
     ),
-    minRequestBytes: 32,
     out: layout(24, filledLength(4), object(8), value(12, 4, 'maxWr'), value(16, 4, 'maxSge'), value(20, 4, 'wqNum')),
     hasDriverBytes: true,
   }),
@@ -458,7 +453,6 @@ export const writeCommands: readonly WriteCommand[] = [
   command('DESTROY_WQ', ['wq'], 'destroy', {
     in: layout(8, zero(0, 4, 'EOPNOTSUPP'), object(4)),
     out: layout(16, filledLength(4), value(8, 4, 'events')),
-    minResponseBytes: 12,
   }),
   command('CREATE_RWQ_IND_TBL', ['rwq_ind_table'], 'create', {
     in: { ...layout(8, zero(0, 4, 'EOPNOTSUPP')), tail: 'queues', tailLogAt: 4 },

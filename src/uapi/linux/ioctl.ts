@@ -227,7 +227,7 @@ const invokeWrite = (message: Message, onName: (name: string) => void): Decoded 
       `${command.name}: the response has ${command.minResponseBytes} bytes, there is room for ${response?.length ?? 0}`,
     )
   const decoded = readCommand(view, found, {
-    request: bytesOf(message, core!),
+    request: core === undefined ? new Uint8Array() : bytesOf(message, core),
     response: response === undefined ? undefined : bufferOf(response),
     driverInput: inputOf(message, driverIn),
     driverResponse: driverOut === undefined ? undefined : bufferOf(driverOut),

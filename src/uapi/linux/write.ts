@@ -2,11 +2,12 @@
  * Linux's write() dialect (R41): the headers of a command, and their lengths. command.ts handles the rest.
  *
  * The return value is the number of written bytes. Errors are the kernel's (test/fixtures/abi/raw.out): EINVAL if the
- * length differs from the header's, ENOSPC for a request or a response buffer that is too small.
+ * length differs from the header's, ENOSPC for a request or a response buffer of a basic command that is too small.
  */
 import { CallError } from '../../spec/errno.ts'
+import { WriteCommands } from '../../spec/linux/names.ts'
 import { EXTENDED } from '../../spec/linux/write.ts'
-import type { Answer, CallerView, Decoded } from '../call.ts'
+import { type Answer, type CallerView, type Decoded, isAnswer } from '../call.ts'
 import { viewOf } from '../scalar.ts'
 import { answering, answeringAs, type DriverInput, type UserBuffer } from './caller.ts'
 import { type CommandParts, type CompiledCommand, clearRequest, deviceCommand, readCommand } from './command.ts'
@@ -116,13 +117,37 @@ const extendedParts = (found: CompiledCommand, bytes: Uint8Array): CommandParts 
 /** in_words and provider_in_words are u16, in words of 8 bytes. */
 const MAX_COMMAND_BYTES = HEADER + EX_HEADER + 2 * 0xffff * 8
 
+/** Bytes of a DESTROY_CQ with its header. */
+const DESTROY_CQ_BYTES = 24
+/** The length with which rdma-core 18 and 19 write a DESTROY_CQ. Linux reads all of its bytes nevertheless. */
+const SHORT_DESTROY_CQ_BYTES = 16
+
+const isShortDestroyCq = (bytes: Uint8Array): boolean =>
+  bytes.length === SHORT_DESTROY_CQ_BYTES &&
+  viewOf(bytes).getUint32(WriteHeader.command, true) === WriteCommands.DESTROY_CQ
+
+const decodeShortDestroyCq = (view: CallerView, address: bigint): Decoded | Answer => {
+  const bytes = view.copyIn(address, DESTROY_CQ_BYTES)
+  viewOf(bytes).setUint16(WriteHeader.inWords, DESTROY_CQ_BYTES / 4, true)
+  const decoded = decodeWriteBytes(view, bytes)
+  if (isAnswer(decoded)) return decoded
+  return {
+    ...decoded,
+    answer: outcome => {
+      const answer = decoded.answer(outcome)
+      return answer.ret === DESTROY_CQ_BYTES ? { ...answer, ret: SHORT_DESTROY_CQ_BYTES } : answer
+    },
+  }
+}
+
 /** Decodes a write(2) to a uverbs file of the `length` bytes at `address`. */
 export const decodeWrite = (view: CallerView, address: bigint, length: number): Decoded | Answer =>
   answering(() => {
     if (length < HEADER) throw new CallError('EINVAL', `a command has at least ${HEADER} bytes, not ${length}`)
     if (length > MAX_COMMAND_BYTES)
       throw new CallError('EINVAL', `a command has at most ${MAX_COMMAND_BYTES} bytes, not ${length}`)
-    return decodeWriteBytes(view, view.copyIn(address, length))
+    const bytes = view.copyIn(address, length)
+    return isShortDestroyCq(bytes) ? decodeShortDestroyCq(view, address) : decodeWriteBytes(view, bytes)
   })
 
 /** Decodes a write(2) to a uverbs file from bytes in this process. */
