@@ -13,8 +13,9 @@ import {
 import { type Bench, median, type Row } from './harness/harness.ts'
 import { startDaemon } from './harness/processes.ts'
 
-/** Objects per chain; repetitions of a measurement with a daemon, and in the process. */
+/** Objects per chain. */
 const OBJECTS = 100
+/** A measurement creates OBJECTS objects this many times. */
 const REPEATS = 20
 const REPEATS_IN_PROCESS = 400
 
@@ -72,12 +73,7 @@ const rate = (repeats: number, make: () => Iterable<Disposable>): number => {
   return (OBJECTS * 1000) / median(times)
 }
 
-const prepare = async (
-  device: Device,
-  repeats: number,
-  { single, chained }: Maker,
-  stop: () => Promise<void>,
-): Promise<Bench> => {
+const prepare = (device: Device, repeats: number, { single, chained }: Maker, stop: () => Promise<void>): Bench => {
   const pd = device.pd()
   const base: Base = { device, pd, cq: device.cq(), buffer: new Uint8Array(4096) }
   const items = Array.from({ length: OBJECTS })

@@ -1,5 +1,5 @@
 /*
- * The error of the IP engine for a mistake of the caller.
+ * The error with which the IP engine refuses a request of its caller.
  */
 export type IpErrorCode = 'EINVAL' | 'EADDRINUSE' | 'EADDRNOTAVAIL' | 'EMSGSIZE' | 'ENETUNREACH' | 'ENOMEM'
 

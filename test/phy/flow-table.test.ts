@@ -29,7 +29,7 @@ const PORT = 1
 const textOf = ({ source, destination, ...fields }: FlowAddress): string =>
   JSON.stringify([[...source], [...destination], fields])
 
-test('equal records open one flow, which keeps the record that it was opened with', () => {
+test('records open the same flow if and only if they are equal, and the flow keeps the record', () => {
   fc.assert(
     fc.property(steps, allSteps => {
       const table = createFlowTable()

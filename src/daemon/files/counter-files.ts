@@ -3,8 +3,8 @@
  * the tree (tree.ts).
  *
  * The files are updated when the shim reports that a program is about to read them (REFRESH, spec/session.ts), so that
- * an idle daemon does no work. As in Linux, values younger than `lifespan` milliseconds are not renewed, and programs
- * may write `lifespan`.
+ * an idle daemon does no work. As in Linux's `hw_counters`, values younger than `lifespan` milliseconds are not
+ * renewed, and programs may write `lifespan`.
  *
  * Files are replaced atomically, so that readers never see part of a number. If a write fails, the file is removed, so
  * that no outdated number stays.
@@ -27,7 +27,7 @@ export interface CounterFiles {
   add(device: CountedDevice): void
   /** Stops updating the files of a device; leaves the files. */
   remove(name: string): void
-  /** Updates the files of all devices. Throws the system's first error, after all files were tried. */
+  /** Updates the files of all devices, then throws the system's first error, if any. */
   refresh(): void
 }
 
@@ -50,8 +50,8 @@ const forAll = <T>(items: Iterable<T>, action: (item: T) => void): void => {
 }
 
 /**
- * Creates the files in the tree at `root`, readable by all users; only `lifespan` is writable. `now`: milliseconds of a
- * monotonic clock.
+ * Creates the files in the tree at `root`, readable by all users; only `lifespan` is writable, by the daemon's user.
+ * `now`: milliseconds of a monotonic clock.
  */
 export const createCounterFiles = (
   root: string,
@@ -104,6 +104,7 @@ export const createCounterFiles = (
   const updaters = new Map<string, () => void>()
   const add = (device: CountedDevice): void => {
     const update = updaterOf(device)
+    // First, so that `refresh` tries again if the first update fails.
     updaters.set(device.name, update)
     update()
   }

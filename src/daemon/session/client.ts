@@ -8,7 +8,10 @@ import type { OpenContext } from '../context/contexts.ts'
 import type { FdQuota } from '../fd-quota.ts'
 import type { DaemonState } from '../state.ts'
 
-/** `owner`: the daemon's own user; `guest`: another user that the daemon serves; `refused`: all other users. */
+/**
+ * `owner`: the daemon's own user; `guest`: another user that the daemon serves; `refused`: all other users, whose HELLO
+ * is answered EPERM.
+ */
 export type ClientStanding = 'owner' | 'guest' | 'refused'
 
 /** Maximum number of event and driver descriptors, or rdma_cm channels, of a context. */
@@ -27,18 +30,21 @@ export interface Client {
   readonly outgoing: MessageBuffer
   /** The contexts that the session opened or attached (ATTACH), and so may use. */
   readonly contexts: WeakSet<OpenContext>
-  /** From HELLO: traces select calls by the tag. */
+  /** From HELLO, may be empty: traces select calls by the tag. */
   tag: string
   /** From HELLO: whether the client wants the reasons of refusals. */
   wantsReasons: boolean
-  /** Whether the daemon can read arguments of calls, in the process's memory or in the file passed with HELLO. */
+  /** Whether the daemon can read arguments of calls, in the process's or its passed memory (passed-memory.ts). */
   isReachable: boolean
   isClosed: boolean
   /** The current or last known name of the process. */
   name(): string
-  /** Sends the first `length` bytes of `outgoing`, with descriptors. Ends the session if that fails. */
+  /**
+   * Sends the first `length` bytes of `outgoing`, with descriptors. If that fails, ends the session. No effect if the
+   * session has ended.
+   */
   reply(length: number, fds?: readonly number[]): void
-  /** Answers a call with an errno, and with the reason if the client wants reasons. */
+  /** Answers a call with -`errno`, and with the reason if the client wants reasons. */
   refuse(header: Header, errno: number, reason?: string): void
   /** Returns a handler for an exception of a call. The handler logs the exception and answers EIO. */
   failureHandler(header: Header): (error: unknown) => void

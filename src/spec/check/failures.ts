@@ -23,15 +23,16 @@ export interface Failure {
    * - `send`, `receive`: a request of that queue completed with `status`
    * - `flush`: `count` requests were flushed with `status`
    * - `event`: an asynchronous event, of a queue pair if there is a `qpn`
-   * - `drop`: `count` messages or packets so far were dropped without an answer
+   * - `drop`: the queue pair has dropped `count` messages or packets so far for this cause, without an answer
    * - `wait`: a destroy waits until the program acknowledges events
    */
   readonly kind: 'send' | 'receive' | 'flush' | 'event' | 'drop' | 'wait'
   readonly device: string
   readonly cause: Cause
   readonly qpn?: number
-  /** ibv_wr_opcode. */
+  /** ibv_wr_opcode of a `send`. */
   readonly opcode?: number
+  /** Also of a `drop` that affects a request. */
   readonly wrId?: bigint
   /** ibv_wc_status. */
   readonly status?: number
@@ -43,6 +44,7 @@ export interface Failure {
   /** For flushed requests: the failure that moved the queue pair to its error state. */
   readonly root?: Failure
   readonly peer?: FailurePeer
+  /** Whether the cause was found at the peer. Undefined means false. */
   readonly isCauseAtPeer?: boolean
 }
 
@@ -65,7 +67,7 @@ const subjectText = (failure: Failure): string => {
   const qp = qpn === undefined ? '' : `QP ${hex(qpn)}`
   switch (kind) {
     case 'send':
-      return `${qp} ${requestName(opcode ?? -1)} wr_id ${wrId}: ${nameIn(WcStatus.values, status)}: `
+      return `${qp} ${requestName(opcode!)} wr_id ${wrId}: ${nameIn(WcStatus.values, status)}: `
     case 'receive':
       return `${qp} receive wr_id ${wrId}: ${nameIn(WcStatus.values, status)}: `
     case 'flush':
