@@ -1,5 +1,6 @@
 /*
- * Functions for verbs.c, of xrc.c, and for `userdma check` of ../check/refused.c and ../check/batches.c.
+ * Functions that the wrappers of the provider's functions (verbs.c) call: of xrc.c, and, only under `userdma check`, of
+ * ../check/refused.c and ../check/batches.c.
  */
 #ifndef USERDMA_VERBS_OPS_H
 #define USERDMA_VERBS_OPS_H
@@ -10,14 +11,14 @@ typedef int post_send_function(struct ibv_qp *, struct ibv_send_wr *, struct ibv
 
 /* ---- xrc.c ---- */
 
-/* Adds the operations that a provider without XRC lacks to a context's table. */
+/* Sets open_xrcd, close_xrcd, get_srq_num and open_qp in a context's table. */
 void xrc_add_operations(struct verbs_context *context);
 /* Like ibv_create_qp_ex, for an XRC target (IBV_QPT_XRC_RECV). */
 struct ibv_qp *xrc_create_target(struct ibv_context *context, struct ibv_qp_init_attr_ex *attributes);
-/* Like ibv_post_send, for an XRC initiator (IBV_QPT_XRC_SEND); `original` is the provider's. */
+/* Like ibv_post_send, for an XRC initiator (IBV_QPT_XRC_SEND): posts by `original`, with SRQ numbers in the flags. */
 int xrc_post_send(post_send_function *original, struct ibv_qp *qp, struct ibv_send_wr *list, struct ibv_send_wr **bad);
 
-/* ---- refused.c: these report a refused request, and return `error` ---- */
+/* ---- refused.c: these report a request that was refused with `error`, and return `error` ---- */
 
 int refused_send(const struct ibv_qp *qp, const struct ibv_send_wr *wr, int error);
 int refused_receive(const struct ibv_qp *qp, const struct ibv_recv_wr *wr, int error);

@@ -152,7 +152,7 @@ export const devicesText = (devices: readonly DeviceSpec[]): string => devices.m
 /** Devices as a text that depends neither on their order nor on the spelling of their addresses. */
 const canonicalDevices = (devices: readonly DeviceSpec[]): string =>
   devices
-    .map(({ name, address }) => `${name}@${parseAddress(address)}`)
+    .map(({ name, address }) => `${name}@${parseAddress(address) ?? ''}`)
     .sort()
     .join(' ')
 

@@ -84,8 +84,8 @@ export interface IpInterface extends Disposable {
   /** All attributes, as declared in the class: link-layer address, prefix, neighbours, counters. Throws RdmaError. */
   query(): Out<typeof InterfaceClass.methods.query>
   /**
-   * Sends an echo request, and resolves with the milliseconds until the answer. Rejects with RdmaError ETIMEDOUT,
-   * ENETUNREACH, or the signal's reason.
+   * Sends an echo request, and resolves with the milliseconds until the answer. Rejects with the signal's reason, or
+   * RdmaError: ETIMEDOUT, ENETUNREACH, EMSGSIZE; EIO if the device is closed or removed.
    */
   ping(address: string, options?: PingOptions): Promise<number>
   /** Opens a UDP socket. Throws RdmaError EADDRINUSE, ENOMEM. */

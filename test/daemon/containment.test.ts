@@ -74,8 +74,9 @@ const connect = async (t: TestContext, daemon: Daemon): Promise<Client> => {
 }
 
 const assertServed = async (client: Client, context: number): Promise<void> => {
-  assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, ALLOC_PD_BYTES)
-  assert.equal((await client.command(context, Command.DEALLOC_PD, [0])).ret, DEALLOC_PD_BYTES)
+  const { ret, response } = await client.command(context, Command.ALLOC_PD, [], 1)
+  assert.equal(ret, ALLOC_PD_BYTES)
+  assert.equal((await client.command(context, Command.DEALLOC_PD, [response[0]])).ret, DEALLOC_PD_BYTES)
 }
 
 /** The members of `rxe`, as a plain object. A test replaces some. */
@@ -125,6 +126,7 @@ for (const method of ['poll', 'nextTimeout'] as const)
     await assertServed(client, context)
 
     isBroken = true
+    // After a call the loop polls all devices.
     await assertServed(client, healthy)
     assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, -Errno.EIO)
     // readFileSync returns at the end of the events. The first event is DEVICE_FATAL.
@@ -239,17 +241,13 @@ test('the loop continues after an exception of a device, with and without `onFai
     nextTimeout: () => Number.POSITIVE_INFINITY,
   }
   const devices = [broken, healthy]
-  const loop = new Loop(
-    words,
-    devices,
-    () => {},
-    device => {
-      reported.push(device)
-      devices.splice(devices.indexOf(device), 1)
-      // Removing a device calls the loop.
-      loop.kick()
-    },
-  )
+  const onTurn = (): void => {}
+  const loop = new Loop(words, devices, onTurn, device => {
+    reported.push(device)
+    devices.splice(devices.indexOf(device), 1)
+    // Removing a device calls the loop.
+    loop.kick()
+  })
   loop.kick()
   assert.deepEqual(reported, [broken])
   assert.equal(words[ParkedPage.PARKED], 1)
@@ -258,8 +256,8 @@ test('the loop continues after an exception of a device, with and without `onFai
   assert.ok(polls > before)
   loop.stop()
 
-  // Without `onFailure` the loop throws the exception.
-  const again = new Loop(words, [broken], () => {})
+  // Without `onFailure` the loop throws the exception, and continues in the next turn of the event loop.
+  const again = new Loop(words, [broken], onTurn)
   assert.throws(() => again.kick(), /injected/)
   isBroken = false
   while (words[ParkedPage.PARKED] === 0) await new Promise(setImmediate)
@@ -272,22 +270,20 @@ test('errors in a timer and in a doorbell are logged, and the context ends', asy
   const m = machine(1)
   let rungCount = 0
   let resolveRung = (): void => {}
-  const contexts = new Contexts(
-    createRingPool(),
-    () => {},
-    () => {
-      rungCount++
-      resolveRung()
-      throw new Error('injected into the following step')
-    },
-    createContainment(log),
-  )
-  /** Resolves at the next call of `onRung`, the third argument of Contexts. */
+  const onPosted = (): void => {}
+  const onRung = (): void => {
+    rungCount++
+    resolveRung()
+    throw new Error('injected into the following step')
+  }
+  const contexts = new Contexts(createRingPool(), onPosted, onRung, createContainment(log))
+  /** Resolves at the next call of `onRung`. */
   const nextRung = (): Promise<void> =>
     new Promise(done => {
       resolveRung = done
     })
-  const { open, doorbell } = contexts.open(m.devices[0].device, 0, unbounded)
+  const node = 0
+  const { open, doorbell } = contexts.open(m.devices[0].device, node, unbounded)
   const held = open.memory.share()
   const doorbellRung = nextRung()
   closeSync(doorbell)
@@ -296,7 +292,6 @@ test('errors in a timer and in a doorbell are logged, and the context ends', asy
   await timerRung
   closeSync(held)
   while (contexts.count > 0) await nextRung()
-  await new Promise(setImmediate)
   assert.match(lines[0], /a doorbell: Error: injected/)
   assert.match(lines[1], /without doorbells: Error: injected/)
   assert.ok(rungCount >= 3)

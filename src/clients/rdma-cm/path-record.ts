@@ -7,10 +7,9 @@ import type { CmPathRecord } from '../../spec/classes/connections/cm_parameters.
 import { CallError } from '../../spec/errno.ts'
 import type { RecordOf } from '../../spec/schema/schema.ts'
 import { DEFAULT_PKEY } from '../../spec/wire/headers.ts'
-import { rdmaCmServiceId } from '../../wire/mad/mad.ts'
 import type { ChosenPath, Identifier } from './identifier.ts'
+import { serviceIdOf } from './listeners.ts'
 import { HOP_LIMIT } from './parameters.ts'
-import { Family } from './socket-address.ts'
 
 /** IB_PATH_GMP | IB_PATH_PRIMARY | IB_PATH_BIDIRECTIONAL */
 const FLAGS = 0x2b
@@ -34,6 +33,8 @@ const FieldAt = {
 const EXACTLY = 0x80
 /** An exponent: 4.096 µs · 2^16 is 268 ms. */
 export const PACKET_LIFE_TIME = 16
+/** Linux's IB_RATE_PORT_CURRENT. */
+const RATE_PORT_CURRENT = 0
 const REVERSIBLE = 0x80
 const RECORD_BYTES = 64
 /** struct ib_path_rec_data: flags, a reserved word, and the record. */
@@ -44,17 +45,14 @@ const SIX_BITS = 0x3f
 
 /** Empty before the route is resolved and after the device was removed. */
 export const pathRecord = (id: Identifier): RecordOf<typeof CmPathRecord>[] => {
-  const { device, localGid, remoteGid, source, destination } = id
-  const isKnown = id.state === 'ROUTE_RESOLVED' || id.state === 'CONNECT' || id.state === 'DISCONNECT'
-  if (!isKnown || device === undefined || localGid === undefined || remoteGid === undefined) return []
+  const { device, localGid, remoteGid, destination } = id
+  const hasRoute = id.state === 'ROUTE_RESOLVED' || id.state === 'CONNECT' || id.state === 'DISCONNECT'
+  if (!hasRoute || !device || !localGid || !remoteGid || !destination) return []
   if (id.chosenPath !== undefined) return [{ flags: FLAGS, reserved: 0, record: id.chosenPath.record }]
   const record = new Uint8Array(RECORD_BYTES)
   const view = new DataView(record.buffer)
-  const serviceId =
-    source?.family === Family.IB
-      ? destination?.serviceId
-      : (id.connection?.serviceId ?? rdmaCmServiceId(id.portSpace, destination?.port ?? 0))
-  view.setBigUint64(FieldAt.SERVICE_ID, serviceId ?? 0n)
+  // The destination of a peer's request is the peer, which has no service id.
+  view.setBigUint64(FieldAt.SERVICE_ID, id.connection?.serviceId ?? serviceIdOf(id, destination))
   record.set(remoteGid, FieldAt.DGID)
   record.set(localGid, FieldAt.SGID)
   view.setUint32(FieldAt.FLOW_LABEL, ((id.flowLabel << 8) | HOP_LIMIT) >>> 0)
@@ -62,7 +60,7 @@ export const pathRecord = (id: Identifier): RecordOf<typeof CmPathRecord>[] => {
   record[FieldAt.REVERSIBLE] = REVERSIBLE
   view.setUint16(FieldAt.PKEY, DEFAULT_PKEY)
   record[FieldAt.MTU] = EXACTLY | device.device.ports[0]!.attributes.activeMtu
-  record[FieldAt.RATE] = EXACTLY
+  record[FieldAt.RATE] = EXACTLY | RATE_PORT_CURRENT
   record[FieldAt.PACKET_LIFE_TIME] = EXACTLY | (id.packetLifeTime ?? PACKET_LIFE_TIME)
   return [{ flags: FLAGS, reserved: 0, record }]
 }

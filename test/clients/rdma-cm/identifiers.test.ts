@@ -4,6 +4,7 @@
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { pathRecord } from '../../../src/clients/rdma-cm/path-record.ts'
 import { Family, ipAddress, type SocketAddress } from '../../../src/clients/rdma-cm/socket-address.ts'
 import { CmPortSpace } from '../../../src/spec/enums.ts'
 import { Errno } from '../../../src/spec/errno.ts'
@@ -367,6 +368,22 @@ describe('listeners', () => {
       b.cm.destroy(passive)
     }
     for (const listener of [byService, byPort]) b.cm.destroy(listener)
+    assertNothingLeft(network)
+  })
+
+  it('get requests whose path record has the service id, as that of the other side', () => {
+    const { network, a, b } = twoHosts()
+    for (const to of [ip4(2, PORT), byGid(ip4(2, PORT))]) {
+      const listener = b.listen(to)
+      const { active, passive } = establish(network, a, b, listener, [0x11, 0x22])
+      for (const id of [active, passive]) {
+        const record = pathRecord(id)[0]?.record
+        assert.ok(record)
+        assert.equal(new DataView(record.buffer).getBigUint64(0), rdmaCmServiceId(TCP, PORT))
+      }
+      a.cm.destroy(active)
+      for (const id of [passive, listener]) b.cm.destroy(id)
+    }
     assertNothingLeft(network)
   })
 

@@ -15,7 +15,7 @@ export const localPeerDeviceOf = (port: Port, { rowOf }: Numbers): LocalPeerDevi
     staging,
     counters: port.counters,
     rowOf,
-    // read at each call: a fault layer replaces the properties of the port
+    // `receiverOf` and `isWaiting` are read at each call: a fault layer replaces them
     receiverOf: flow => (port.receiverOf?.(flow) ?? null) as LocalPeerDevice | null,
     peerAt,
     isIdle: () => port.isWaiting?.() === false,

@@ -54,7 +54,7 @@ export const QpCap = {
   maxInlineData: at(16, u32(0)),
 }
 
-/** Destination on Ethernet (R10). `isGlobal` must be 1: RoCE packets always have a global route. */
+/** Destination on Ethernet (R10). Devices refuse `isGlobal` 0: RoCE packets always have a global route. */
 export const QpAddress = {
   dgid: at(0, bytes(0, 16)),
   flowLabel: at(16, u32(0)),
@@ -196,12 +196,12 @@ export const qpMethods = <const N extends QpAttributeName>(...names: readonly N[
   }
 }
 
-/** Maximum bytes of the requests of a POST_SEND: an attribute has at most 65,535. */
+/** Maximum bytes of the requests of a POST_SEND. Less than an attribute's maximum, 65,535. */
 const MAX_REQUEST_BYTES = 0xffe0
 
 /**
  * The doorbell of the send queue: the work requests are in the mapped queue. Linux's write command POST_SEND can carry
- * `wrCount` requests itself, in `requests`; `badWr` is the number of the first refused request, from 1.
+ * `wrCount` requests itself, in `requests`. `badWr`: the first refused request, counted from 1; 0: none.
  */
 export const postSend = (call: number) =>
   method(call, {
