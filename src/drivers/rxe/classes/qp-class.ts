@@ -196,9 +196,11 @@ export const qpClass = (
         const device = stateOf(call)
         const { limits } = device
         requireInRange(createCall, 'cap.maxSendWr', cap.maxSendWr, limits.maxQpWr)
-        requireInRange(createCall, 'cap.maxRecvWr', cap.maxRecvWr, limits.maxQpWr)
         requireInRange(createCall, 'cap.maxSendSge', cap.maxSendSge, limits.maxSge)
-        requireInRange(createCall, 'cap.maxRecvSge', cap.maxRecvSge, limits.maxSge)
+        if (srq === undefined) {
+          requireInRange(createCall, 'cap.maxRecvWr', cap.maxRecvWr, limits.maxQpWr)
+          requireInRange(createCall, 'cap.maxRecvSge', cap.maxRecvSge, limits.maxSge)
+        }
         requireInRange(createCall, 'cap.maxInlineData', cap.maxInlineData, limits.maxInline)
         const sqSigAll = ((flags ?? 0) & QpFlags.values.SQ_SIG_ALL) !== 0
         // from here on only `createRings` can fail, so nothing has to be undone

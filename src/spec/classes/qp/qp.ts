@@ -172,7 +172,7 @@ const createArguments = {
   flags: optional(flagsOf(5, QpFlags)),
   userHandle: u64(6),
   asyncFd: optional(fd(7, 'async_fd')),
-  /** The queue pair takes receive requests from this SRQ and has no receive queue; `cap.maxRecvWr` is ignored. */
+  /** The queue pair takes receive requests from this SRQ, not from a queue; the limits of `cap` for it are ignored. */
   srq: optional(ref(8, 'srq')),
 }
 

@@ -12,6 +12,7 @@ import { AsyncEventType } from '../../../../src/spec/enums.ts'
 import { errnoOf } from '../../../core/fixture.ts'
 import {
   assertNothingLeft,
+  cap,
   connectQps,
   machine,
   makeCq,
@@ -136,9 +137,16 @@ test('a queue pair in error flushes no WQE of the SRQ, and raises LAST_WQE_REACH
 
 test('a queue pair with an SRQ has no receive queue of its own', () => {
   const { receivers, close } = setUp()
-  const { cap } = query(receivers[0])
-  assert.deepEqual([cap.maxRecvWr, cap.maxRecvSge], [0, 0])
+  const { maxRecvWr, maxRecvSge } = query(receivers[0]).cap
+  assert.deepEqual([maxRecvWr, maxRecvSge], [0, 0])
   assert.equal(receivers[0].cap.maxRecvWr, 15, 'create returns what was requested')
+  close()
+})
+
+test('a queue pair with an SRQ may be created with any limits of a receive queue', () => {
+  const { b, cqB, srq, close } = setUp()
+  const qp = makeSharedQp(b, cqB, srq, cap({ maxRecvWr: 0xffffffff, maxRecvSge: 33 }))
+  assert.deepEqual([query(qp).cap.maxRecvWr, query(qp).cap.maxRecvSge], [0, 0])
   close()
 })
 
