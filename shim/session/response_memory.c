@@ -39,7 +39,7 @@ static bool load(uint64_t address, void *buffer, size_t length)
         return true;
     if (moved >= 0 || errno == EFAULT)
         return false;
-    /* In a sandbox that forbids process_vm_readv: the daemon has read the same memory, so it is mapped. */
+    /* In a sandbox that forbids process_vm_readv. A correct daemon has read the same memory, so it is mapped. */
     memcpy(buffer, (const void *)(uintptr_t)address, length);
     return true;
 }
@@ -50,8 +50,8 @@ static bool load(uint64_t address, void *buffer, size_t length)
 #define EXTENDED 0x80000000u
 
 /*
- * ib_uverbs_cmd_hdr and the response address; for extended commands also ib_uverbs_ex_cmd_hdr. Words have 4 bytes, in
- * extended commands 8 bytes.
+ * ib_uverbs_cmd_hdr, then in extended commands ib_uverbs_ex_cmd_hdr, in others the response address, if they have a
+ * response (out_words is not 0). Words have 4 bytes, in extended commands 8 bytes.
  */
 struct command {
     uint32_t number;
@@ -111,6 +111,7 @@ static bool verbs_attribute_may_store(struct span message, struct span wanted)
          offset += sizeof attribute) {
         if (!load(message.address + offset, &attribute, sizeof attribute))
             return false;
+        /* A value of up to 8 bytes is in `data` itself. It cannot be distinguished from the address of an output. */
         if (contains((struct span){attribute.data, attribute.length}, wanted))
             return true;
     }
@@ -162,5 +163,7 @@ static bool ioctl_may_store(uint64_t request, uint64_t argument, struct span wan
 bool call_may_store(uint32_t type, uint64_t first, uint64_t second, uint64_t address, uint32_t width)
 {
     const struct span wanted = {address, width};
-    return type == USERDMA_WRITE ? command_may_store(first, second, wanted) : ioctl_may_store(first, second, wanted);
+    if (type == USERDMA_WRITE)
+        return command_may_store(first, second, wanted);
+    return type == USERDMA_IOCTL && ioctl_may_store(first, second, wanted);
 }

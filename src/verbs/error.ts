@@ -53,7 +53,7 @@ export class RdmaError extends Error {
   readonly method: string
   /**
    * The option ('maxSendWr') that the device refuses. If no option sets the value: the attribute of the class, with the
-   * field of a record ('addresses[2].dgid'). Undefined in other errors, and where the library itself refuses.
+   * field of a record ('addresses[2].dgid'). Undefined in other errors, and where the library itself refuses an option.
    */
   readonly attribute: string | undefined
   /** The reason. */
@@ -101,6 +101,7 @@ export class FindingsError extends Error {
     this.findings = findings
   }
 }
+recognizeCopies(FindingsError, 'userdma.FindingsError')
 
 /** The remedy for a synchronous call of a method whose handler is asynchronous. */
 export const USE_ASYNC_HINT = 'await device.callAsync(…) or device.createAsync(…), or let `await using` close it'

@@ -1,11 +1,12 @@
 /*
  * Vector clocks for the search for races. The clock of a thread or message tells which requests the thread, or the
- * sender of the message, can know to have ended. A queue has a slot in clocks, which is free again after the queue is
- * closed. The requests of a slot are numbered from 0. A clock has two counts for each slot:
+ * sender of the message, can know to have ended. A queue (`Queue` in races.ts) has a slot in clocks; a later queue may
+ * get the slot of a closed one. The requests of a slot are numbered from 0, across its queues. A clock has two counts
+ * for each slot:
  *
  * - `done`: all requests with lower numbers are complete. A completion said so.
- * - `placed`: the data of all requests with lower numbers has arrived. A later message said so, for example. READs and
- *   atomics with lower numbers may still be outstanding (IBA 10.8.3.3).
+ * - `placed`: the data of all requests with lower numbers has arrived. A message or flag that arrived later said so, or
+ *   a completion of a reliable queue. READs and atomics with lower numbers may still be outstanding (IBA 10.8.3.3).
  *
  * Pipes, mutexes and other means also order threads, and are not seen. For them a clock has one time, `acquired`: the
  * clock contains all that any thread knew at that time.

@@ -33,6 +33,7 @@ export interface Devices {
   /** As tools list them. */
   readonly listed: readonly ListedDevice[]
   find(name: string): DaemonDevice | undefined
+  /** The device of uverbsN, N being `node`. */
   atNode(node: number): Device | undefined
   /** Whether `address` (16 bytes) is a GID of a soft device. */
   hasAddress(address: Uint8Array): boolean
@@ -52,8 +53,9 @@ export interface Devices {
 }
 
 /**
- * `polled`: what the loop polls; soft devices are added and removed here. `onPackets` is called when packets have
- * arrived for a device. `torment`: for all soft devices.
+ * `interfaces`: undefined for a memory link, and on systems without netlink. `polled`: what the loop polls; soft devices
+ * are added and removed here. `onPackets` is called when packets have arrived for a device. `torment`: for all soft
+ * devices.
  */
 export const createDevices = (
   core: Core,
@@ -101,7 +103,7 @@ export const createDevices = (
       all.push(created)
       return created
     },
-    remove(name, onEnded = () => {}) {
+    remove(name, onEnded) {
       const found = devices.find(name)
       if (found === undefined)
         throw new Error(`there is no device ${name}; there are ${all.map(({ spec }) => spec.name).join(', ')}`)
@@ -110,10 +112,8 @@ export const createDevices = (
         rxe.splice(rxe.indexOf(found.rxe), 1)
         polled.splice(polled.indexOf(found.rxe), 1)
       }
-      unregister(found.device, () => {
-        network.detach(name)
-        onEnded()
-      })
+      network.detach(name)
+      unregister(found.device, onEnded)
     },
     rename(found, name) {
       const nameError = deviceNameError(name)

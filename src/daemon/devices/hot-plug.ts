@@ -46,7 +46,7 @@ export class HotPlug {
 
   plug(spec: DeviceSpec): void {
     const { loop, netlink } = this.#daemon()
-    // Finish removals: a removed device may still have the name or address.
+    // Finish removals: a removed device may still have the address.
     this.#objectJobs.finish()
     const added = this.#devices.add(spec)
     this.#files?.add(added)
@@ -58,8 +58,6 @@ export class HotPlug {
   rename(name: string, newName: string): void {
     const found = this.#devices.find(name)
     if (found === undefined || name === newName) return
-    // Finish removals: a removed device may still have the new name in the network.
-    this.#objectJobs.finish()
     this.#devices.rename(found, newName)
     this.#files?.rename(found, name)
     notifyRenamed(this.#daemon().netlink, found)

@@ -6,14 +6,13 @@
 import { DEFAULT_PKEY } from '../../spec/wire/headers.ts'
 import { Service } from '../../spec/wire/services.ts'
 import { SRQN_SHIFT } from '../../spec/work.ts'
-import { putBth } from '../../wire/bth.ts'
+import { BTH_BYTES, putBth } from '../../wire/bth.ts'
 import { putXrceth } from '../../wire/extensions.ts'
 import { QP, WQE } from '../fields.ts'
 import type { EngineState } from '../state.ts'
 import { Send } from '../types.ts'
 
 const { XRC_INI } = Service
-const BTH_BYTES = 12
 const NO_SRQ = -1
 
 /** The number of the receiver's SRQ; NO_SRQ for services other than XRC. */

@@ -1,9 +1,9 @@
 /*
  * The packed specs of a rule in Linux's CREATE_FLOW ⇄ the records of flow.create (R41, spec/linux/flow.ts).
  *
- * Counters are a spec in Linux and an attribute here. A residue (cells.ts) keeps the size of each spec, the unknown
- * bytes of longer filters, and the position of the counters' spec. A spec without a size in the residue gets the size
- * of Linux 6.1. Errors are the kernel's.
+ * Counters are a spec in Linux and an attribute here. A residue (cells.ts) keeps the size of each spec, the bytes that
+ * records do not have (the end of longer filters, padding), and the position of the counters' spec. A spec without a
+ * size in the residue gets the size of Linux 6.1. Errors are the kernel's.
  */
 import { MAX_FLOW_SPECS } from '../../spec/classes/flow.ts'
 import { FlowFlags, FlowSpecFlags, FlowSpecType, FlowType } from '../../spec/enums.ts'
@@ -32,7 +32,7 @@ const actionSize = (type: number): number | undefined => {
   return type === ACTION_TAG || type === FlowAction.COUNT ? FLOW_ACTION_BYTES : undefined
 }
 
-/** Bytes of a spec of this type in Linux 6.1; undefined if Linux accepts no such spec. */
+/** Bytes of the spec of a filter or a supported action in Linux 6.1; undefined for other types. */
 const usualSize = (type: number): number | undefined => {
   const filter = flowFilters[type]
   return filter === undefined ? actionSize(type) : FLOW_SPEC_HEADER_BYTES + 2 * filter.bytes
@@ -207,8 +207,13 @@ export const writeSpecs = (
     const bodyAt = at + FLOW_SPEC_HEADER_BYTES
     if (spec !== undefined && filter !== undefined) {
       const { filterBytes, knownBytes } = filterSizes(filter, specSize)
-      request.set((spec.value as Uint8Array).subarray(0, knownBytes), bodyAt)
-      request.set((spec.mask as Uint8Array).subarray(0, knownBytes), bodyAt + filterBytes)
+      for (const [bytes, bytesAt] of [
+        [spec.value as Uint8Array, bodyAt],
+        [spec.mask as Uint8Array, bodyAt + filterBytes],
+      ] as const) {
+        if (!isZero(bytes.subarray(knownBytes, filter.bytes))) throw badLegacy(`has no room for spec ${i}`)
+        request.set(bytes.subarray(0, knownBytes), bytesAt)
+      }
     } else if (type !== ACTION_DROP) view.setUint32(bodyAt, spec === undefined ? counters! : (spec.tag as number), true)
     at += specSize
   }

@@ -103,7 +103,7 @@ static void send_invalidate(uint64_t id, uint32_t rkey)
     post_to(0, &wr);
 }
 
-/* Waits for the next completion of end `side`, which must be that of `id`. */
+/* Like wait_for; returns the completion. */
 static struct ibv_wc wait_for_completion(int side, uint64_t id, int status)
 {
     struct ibv_wc wc;
@@ -155,7 +155,7 @@ static void type1(void)
     NEED(ibv_dereg_mr(mr) == 0, "ibv_dereg_mr: %s", strerror(errno));
 }
 
-/* rxe of Linux 6.1 checks only the region's bounds. */
+/* Fails with rxe of Linux 6.1, which checks only the region's bounds. */
 static void type1_bounds(void)
 {
     struct ibv_mr *mr = register_bindable(IBV_ACCESS_LOCAL_WRITE);
@@ -390,7 +390,7 @@ static uint8_t *ring_entry(uint64_t id)
         char rights[5];
         if (sscanf(line, "%p-%p %4s", (void **)&start, (void **)&end, rights) != 3 || strcmp(rights, "rw-s") != 0)
             continue;
-        for (uint8_t *entry = start; !found && entry + 256 <= end; entry += 64)
+        for (uint8_t *entry = start; !found && entry + sizeof(struct rxe_send_wqe) <= end; entry += 64)
             if (memcmp(entry, &id, sizeof id) == 0)
                 found = entry;
     }
@@ -430,10 +430,12 @@ static void flush(void)
     write_through(1, mr->rkey, 0, 100);
     flush_range(FLUSH_ID + 1, mr->rkey, 0, 100, PLACEMENT_GLOBAL, IBV_WC_SUCCESS);
     flush_range(FLUSH_ID + 2, mr->rkey, PART, PART, PLACEMENT_GLOBAL, IBV_WC_SUCCESS);
+    /* The queue pair of end 1 does not allow FLUSHes for persistence. */
     flush_range(FLUSH_ID + 3, mr->rkey, PART, PART, PLACEMENT_PERSISTENT, IBV_WC_REM_INV_REQ_ERR);
     ibv_dereg_mr(mr);
 }
 
+/* The queue pair of end 1 allows the FLUSH, the region does not. */
 static void flush_not_allowed(void)
 {
     use_extended_qps(IBV_QP_EX_WITH_RDMA_WRITE);

@@ -263,6 +263,17 @@ test('a rule that Linux cannot express has no encoding; a LEGACY attribute of an
   assert.throws(() => encodeLinux(call, empty.legacy()!), { code: 'EINVAL', message: /has no room for spec 0/ })
 })
 
+test('a LEGACY attribute with a shorter filter than the rule is EINVAL', () => {
+  const { decoded } = decode(rule({ specs: [spec(IPV4, [...ones(8), ...ones(8)])] }))
+  assert.ok(!isAnswer(decoded))
+  const { args } = decoded.call
+  const [one] = args.specs as AnyRecord[]
+  for (const name of ['value', 'mask']) {
+    const call = { ...decoded.call, args: { ...args, specs: [{ ...one, [name]: padded(ones(9)) }] } }
+    assert.throws(() => encodeLinux(call, decoded.legacy()!), { code: 'EINVAL', message: /has no room for spec 0/ })
+  }
+})
+
 test('a LEGACY attribute with random bytes is encoded, or is EINVAL', () => {
   const specs = [UDP_4791, spec(COUNT, [...u32(COUNTERS), ...u32(0)]), spec(IPV6, zeros(80))]
   const { decoded } = decode(rule({ specs }))

@@ -7,6 +7,7 @@ import { test } from 'node:test'
 import {
   createNetwork,
   type ErrorCode,
+  FindingsError,
   open,
   type ProtectionDomain,
   type RcQueuePairOptions,
@@ -126,6 +127,7 @@ test('errors of another copy of the library are instances of this copy’s class
   assert.ok(!(new Error('x') instanceof RdmaError) && !RdmaError[Symbol.hasInstance](null))
   class Subclass extends RdmaError {}
   assert.ok(!(error instanceof Subclass))
+  assert.ok(new otherCopy.FindingsError('rxe0', [], []) instanceof FindingsError)
 })
 
 test('the compiler distinguishes codes, statuses and kinds of objects', async () => {
