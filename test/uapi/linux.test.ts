@@ -319,6 +319,7 @@ test('ioctl QP_CREATE: mistakes give the kernel’s errors', () => {
     ['ENOENT', { 2: [2, 0, 99n] }],
     ['EINVAL', { 2: [2, 0, 2n] }],
     ['ENOENT', { 2: [2, 0, 1n << 40n] }],
+    ['EINVAL', { 2: [2, 0, 0xffffffffffffffffn] }],
     ['EINVAL', { 2: [2, 4, 0n] }],
     ['EINVAL', { 2: [2, 0, 0n, 1, 7] }],
     ['ENOENT', { 3: [3, 0, 99n] }],
@@ -398,6 +399,26 @@ test('ioctl: the buffer of a list must be whole entries of the caller’s size, 
   assert.equal(handles(99n, 8), 'ENOENT')
   assert.equal(handles(4n, 6), 'EINVAL')
   assert.equal(handles(4n, 0), 'EINVAL')
+})
+
+test('ioctl QUERY_GID_TABLE needs no flags', () => {
+  const attributes: Attr[] = [
+    [0, 8, 32n],
+    [2, 320, ARENA],
+    [3, 8, ARENA + 2048n],
+  ]
+  assert.equal(errorOf(verbs(LinuxObject.DEVICE, QUERY_GID_TABLE, attributes)), 'OK')
+})
+
+test('ioctl CQ_DESTROY: the response has exactly 8 bytes', () => {
+  const destroy = (length: number): string =>
+    errorOf(
+      verbs(LinuxObject.CQ, 1, [
+        [0, 0, 2n],
+        [1, length, ARENA],
+      ]),
+    )
+  assert.deepEqual([7, 8, 9].map(destroy), ['EINVAL', 'OK', 'EINVAL'])
 })
 
 test('ioctl INFO_HANDLES is ENOENT without a count, EINVAL without a list', () => {

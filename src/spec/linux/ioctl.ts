@@ -239,7 +239,7 @@ export const ioctlMethods: readonly IoctlMethod[] = [
     'queryGidTable',
     [
       into('QUERY_GID_TABLE_ENTRY_SIZE', 8),
-      flags('QUERY_GID_TABLE_FLAGS', '', 0),
+      optional(flags('QUERY_GID_TABLE_FLAGS', '', 0)),
       list('QUERY_GID_TABLE_RESP_ENTRIES', 'entries', 0),
       out('QUERY_GID_TABLE_RESP_NUM_ENTRIES', 8),
     ],
@@ -271,7 +271,7 @@ export const ioctlMethods: readonly IoctlMethod[] = [
   ),
   method('CQ', 'CQ_DESTROY', ['cq'], 'destroy', [
     destroy('DESTROY_CQ_HANDLE', ['cq']),
-    extensible(out('DESTROY_CQ_RESP', 8, value(0, 4, 'compEvents'), value(4, 4, 'asyncEvents'))),
+    out('DESTROY_CQ_RESP', 8, value(0, 4, 'compEvents'), value(4, 4, 'asyncEvents')),
   ]),
   method(
     'QP',

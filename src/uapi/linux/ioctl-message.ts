@@ -148,6 +148,9 @@ const wrongLength = (where: string, length: number, { min, max, isExtensible }: 
 const checkHandle = (view: CallerView, where: string, handle: bigint, classes: readonly string[]): void => {
   if (classes.every(name => view.schema.classByName(name) === undefined))
     throw new CallError('EINVAL', `${where}: this device has no objects that it could name`)
+  // Linux takes the handle as a signed number
+  if (BigInt.asIntN(64, handle) < 0n)
+    throw new CallError('EINVAL', `${where}: ${BigInt.asIntN(64, handle)} is not a handle`)
   const cls = handle <= 0xffffffffn ? view.classOf(Number(handle)) : undefined
   if (cls === undefined) throw new CallError('ENOENT', `${where}: there is no object with handle ${handle}`)
   if (!classes.includes(cls.name))
