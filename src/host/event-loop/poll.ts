@@ -8,6 +8,9 @@
  * - A handle for a closed descriptor or a file, or a second handle for one descriptor, would abort the process: `watch`
  *   throws SystemError. It does not recognise descriptors that Node itself watches.
  * - A garbage-collected handle stops reporting: a table keeps all handles.
+ * - koffi calls back outside a callback scope. Node releases before 26 run promise reactions and `process.nextTick`
+ *   callbacks at the end of the loop's turn; later ones only with the next callback of their own. `watch` sets an
+ *   immediate, after which Node runs them.
  * - On POLLERR libuv stops the handle: it is started again and reported as readable, so that the next read returns the
  *   error.
  */
@@ -53,6 +56,17 @@ type Poll = (
 
 const watched = new Map<number, PollHandle>()
 
+let hasImmediate = false
+const onImmediate = (): void => {
+  hasImmediate = false
+}
+/** Makes Node run promise reactions and `process.nextTick` callbacks in this turn of the event loop. */
+const runReactions = (): void => {
+  if (hasImmediate) return
+  hasImmediate = true
+  setImmediate(onImmediate)
+}
+
 /** If watched, the watch must be stopped before the descriptor is closed. */
 export const isWatched = (fd: number): boolean => watched.has(fd)
 
@@ -79,6 +93,7 @@ export const watch = (fd: number, interest: Interest, callback: ReadyCallback): 
 
   const onEvents = (status: number, events: Required<Interest>): void => {
     if (isStopped) return
+    runReactions()
     try {
       if (status < 0) {
         handle.start(wanted, onEvents)
