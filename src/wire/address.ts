@@ -20,6 +20,10 @@ export const isLoopbackIpv4 = (address: Uint8Array): boolean => address[12] === 
 /** Whether an address is in fe80::/10 (RFC 4291, 2.5.6). */
 export const isLinkLocal = (address: Uint8Array): boolean => address[0] === 0xfe && (address[1] & 0xc0) === 0x80
 
+/** Whether an IPv6 address is valid on one link only: link-local, or a group of that scope (ff02::/16, ff12::/16 …). */
+export const hasLinkScope = (address: Uint8Array): boolean =>
+  isLinkLocal(address) || (address[0] === 0xff && (address[1] & 0xf) === 2)
+
 /** Whether a GID is in ff00::/8, or an IPv4 group (224.0.0.0/4). */
 export const isMulticastGid = (gid: Uint8Array): boolean => (isMappedIpv4(gid) ? gid[12] >> 4 === 14 : gid[0] === 0xff)
 

@@ -78,14 +78,20 @@ const addressesRecord = (
 /** In place of a missing address. */
 const noFamily: SocketAddress = { ...anyAddress(Family.INET6), family: 0 }
 
-/** An address of an identifier as an AF_IB address. `gid`: the GID of the address, if known. */
+/** In place of an unknown GID. */
+const noGid = new Uint8Array(16)
+
+/**
+ * An address of an identifier as an AF_IB address. `gid`: the GID of the address, if known. As in Linux, an identifier
+ * without a device has no GIDs.
+ */
 const asIbAddress = (id: Identifier, address: SocketAddress, gid: Uint8Array | undefined): SocketAddress =>
   address.family === Family.IB
     ? address
     : {
         ...address,
         family: Family.IB,
-        address: gid ?? address.address,
+        address: id.device === undefined ? noGid : (gid ?? address.address),
         serviceId: rdmaCmServiceId(id.portSpace, address.port),
         serviceMask: 0n,
       }

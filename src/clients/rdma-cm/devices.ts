@@ -5,8 +5,8 @@
 import { findGid, type GidTableEntry } from '../../core/devices/gids.ts'
 import type { Device } from '../../core/model.ts'
 import { GidType } from '../../spec/enums.ts'
-import { CallError, errnoName, knownErrno } from '../../spec/errno.ts'
-import { isLinkLocal, isLoopbackIpv4, isMappedIpv4, isMulticastGid } from '../../wire/address.ts'
+import { CallError, Errno, errnoName, knownErrno } from '../../spec/errno.ts'
+import { hasLinkScope, isLinkLocal, isLoopbackIpv4, isMappedIpv4, isMulticastGid } from '../../wire/address.ts'
 import type { CmDevice, Neighbour } from './identifier.ts'
 import { Family, isAny, isLoopback, type SocketAddress } from './socket-address.ts'
 
@@ -104,6 +104,8 @@ export class CmDevices {
    * ENODEV, EHOSTUNREACH, ENETUNREACH, or the errno of `Routing.sourceOf`.
    */
   route(destination: SocketAddress, source: SocketAddress | undefined, onlyDevice?: CmDevice): Route {
+    // As in Linux, no route leads to ::ffff:a.b.c.d as an address of AF_INET6.
+    if (destination.family === Family.INET6 && isMappedIpv4(destination.address)) throw noLocalEnd(-Errno.ENETUNREACH)
     const remoteGid = this.#remoteGidOf(destination)
     const isOfThisProcess = this.withAddress(remoteGid) !== undefined
     let local: LocalEnd
@@ -205,16 +207,23 @@ export class CmDevices {
 
   /**
    * The device with a local address; undefined for a wildcard. A loopback address that no device has means the first
-   * device. Throws CallError EADDRNOTAVAIL.
+   * device. Throws CallError EADDRNOTAVAIL; EINVAL for a link-local address without scope, ENODEV if no device has it.
    */
   deviceToBind(source: SocketAddress, onlyDevice?: CmDevice): CmDevice | undefined {
     if (isAny(source)) return undefined
+    const isLocalToLink = source.family === Family.INET6 && hasLinkScope(source.address)
+    if (isLocalToLink && source.scope === 0)
+      throw new CallError('EINVAL', 'cm_id.bind: a link-local address needs its scope, the index of an interface')
     // As in Linux, no interface has ::ffff:a.b.c.d as an address of AF_INET6.
     const isForeignFamily = source.family === Family.INET6 && isMappedIpv4(source.address)
     const device =
       this.withAddress(source.address, source.scope) ?? (isLoopback(source) ? this.#firstDevice() : undefined)
     if (isForeignFamily || device === undefined || (onlyDevice !== undefined && device !== onlyDevice))
-      throw new CallError('EADDRNOTAVAIL', 'cm_id.bind: no device has the address; bind to one that a device has')
+      throw new CallError(
+        // As in Linux, which looks for a link-local address or a GID only among the devices.
+        isLocalToLink || source.family === Family.IB ? 'ENODEV' : 'EADDRNOTAVAIL',
+        'cm_id.bind: no device has the address; bind to one that a device has',
+      )
     return device
   }
 

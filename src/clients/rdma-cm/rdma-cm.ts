@@ -188,8 +188,8 @@ export class RdmaCm implements EventHost {
   }
 
   /**
-   * Resolves a destination to a device and GIDs. The event ADDR_RESOLVED or ADDR_ERROR follows. `source`: for an
-   * identifier that is not bound.
+   * Resolves a destination to a device and GIDs. The event ADDR_RESOLVED follows, or ADDR_ERROR if no device (ENODEV) has
+   * the source address. `source`: for an identifier that is not bound. Throws CallError if the system has no route.
    */
   resolveAddress(id: Identifier, destination: SocketAddress, source: SocketAddress | undefined): void {
     // As in Linux, the source of a link-local destination has the same scope.
@@ -211,7 +211,7 @@ export class RdmaCm implements EventHost {
       id.state = 'ADDR_RESOLVED'
       this.#notify(id, ADDR_RESOLVED, {})
     } catch (error) {
-      if (!(error instanceof CallError)) throw error
+      if (!(error instanceof CallError && error.code === 'ENODEV')) throw error
       this.#notify(id, ADDR_ERROR, { status: -error.errno })
     }
   }
@@ -370,7 +370,8 @@ export class RdmaCm implements EventHost {
   /** Sends a DREQ, or answers the peer's DREQ. As in Linux, no effect in other states of a connection. */
   disconnect(id: Identifier): void {
     const { connection } = id
-    if (id.isListening) return
+    // As in Linux, where a listener on all devices has no listener of its own in ib_cm.
+    if (id.isListening && id.device !== undefined) return
     if (connection === undefined) throw new CallError('EINVAL', 'cm_id.disconnect: there is no connection')
     const now = this.#environment.now()
     if (connection.state === 'DREQ_RCVD') this.engine.confirmDisconnect(connection, now)

@@ -4,7 +4,12 @@
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { emitAddress, ipAddress, type SocketAddress } from '../../../src/clients/rdma-cm/socket-address.ts'
+import {
+  emitAddress,
+  ipAddress,
+  parseAddress,
+  type SocketAddress,
+} from '../../../src/clients/rdma-cm/socket-address.ts'
 import {
   closeContext,
   closeDescriptor,
@@ -219,6 +224,18 @@ describe('a channel', () => {
     network.runTimers()
     assert.deepEqual([server.readNames(oldChannel), server.readNames(newChannel)], [['REJECTED'], ['REJECTED']])
     assert.equal(server.destroy(listener), 3)
+    close()
+  })
+
+  it('reports zero GIDs of an identifier without a device, and then those of its addresses', () => {
+    const { client, close } = twoPrograms()
+    const id = client.create(client.channel())
+    const sourceGid = (): Uint8Array =>
+      parseAddress(invokeNow(client.context, CmId, 'queryGids', id, {}, client.caller).out.addresses.source)!.address
+    client.bind(id, any4(PORT))
+    assert.deepEqual(sourceGid(), new Uint8Array(16))
+    client.resolve(id, ip4(2, PORT))
+    assert.deepEqual(sourceGid(), ipv4(10, 0, 0, 1))
     close()
   })
 

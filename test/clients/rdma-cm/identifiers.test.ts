@@ -536,23 +536,61 @@ describe('ports', () => {
         errnoOf(() => bound(a, address)),
         'EADDRNOTAVAIL',
       )
+    assert.equal(
+      errnoOf(() => bound(a, byGid(ip4(9, PORT)))),
+      'ENODEV',
+    )
+  })
+
+  it('of link-local addresses need the scope, also those of groups; an address of no device is ENODEV', () => {
+    const { a } = twoHosts()
+    const linkLocal = (last: number): SocketAddress =>
+      ipAddress(Uint8Array.of(0xfe, 0x80, ...new Uint8Array(13), last), PORT)
+    const group = ipAddress(Uint8Array.of(0xff, 0x12, ...new Uint8Array(13), 1), PORT)
+    for (const address of [linkLocal(1), linkLocal(9), group])
+      assert.equal(
+        errnoOf(() => bound(a, address)),
+        'EINVAL',
+      )
+    for (const address of [linkLocal(9), group])
+      assert.equal(
+        errnoOf(() => bound(a, { ...address, scope: 1 })),
+        'ENODEV',
+      )
   })
 })
 
-it('the status of ADDR_ERROR is the system’s errno for the refused route', () => {
+it('disconnecting a listener does nothing if it has a device; a listener of all devices has nothing to disconnect', () => {
+  const { a } = twoHosts()
+  a.cm.disconnect(a.listen(ip4(1, PORT)))
+  const wildcard = a.listen(any4(PORT + 1))
+  assert.equal(
+    errnoOf(() => a.cm.disconnect(wildcard)),
+    'EINVAL',
+  )
+})
+
+it('a destination to which the system has no route is refused with the system’s errno, without an event', () => {
   const network = new VirtualNetwork()
   let refusal: number = Errno.ENETUNREACH
   const host = network.host({ routing: { sourceOf: () => -refusal } })
   host.plug(1)
   for (refusal of [Errno.ENETUNREACH, Errno.EHOSTUNREACH, Errno.EACCES]) {
     const id = host.create()
-    host.cm.resolveAddress(id, ip4(9, PORT), undefined)
-    assert.deepEqual(
-      host.take(id).map(({ name, details }) => [name, details.status]),
-      [['ADDR_ERROR', -refusal]],
-    )
+    assert.throws(() => host.cm.resolveAddress(id, ip4(9, PORT), undefined), { errno: refusal })
+    assert.deepEqual(host.take(id), [])
+    assert.equal(id.state, 'ADDR_BOUND')
+    host.cm.resolveAddress(id, ip4(1, PORT), undefined)
+    assert.deepEqual(host.eventNames(id), ['ADDR_RESOLVED'])
     host.cm.destroy(id)
   }
+})
+
+it('an IPv4 address with the family AF_INET6 is no destination', () => {
+  const { a } = twoHosts()
+  const id = a.create()
+  const mapped = { ...ip4(2, PORT), family: Family.INET6 }
+  assert.throws(() => a.cm.resolveAddress(id, mapped, undefined), { errno: Errno.ENETUNREACH })
 })
 
 describe('a removed device', () => {

@@ -87,7 +87,10 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
     queryPath: method(calls.queryPath, { in: {}, out: { paths: list(64, CmPathRecord, MAX_PATHS) } }),
     /** Binds a local address; port 0 chooses a free port. Fails with EADDRNOTAVAIL or EADDRINUSE. */
     bind: method(calls.bind, { in: { address: bytes(1, ADDRESS_BYTES) }, out: {} }),
-    /** Finds the device that routes to `destination`. Raises ADDR_RESOLVED or ADDR_ERROR. */
+    /**
+     * Finds the device that routes to `destination`. Raises ADDR_RESOLVED or, if no device has the source address,
+     * ADDR_ERROR. Fails with the system's errno if there is no route.
+     */
     resolveAddress: method(calls.resolveAddress, {
       in: {
         destination: bytes(1, ADDRESS_BYTES),
