@@ -252,12 +252,15 @@ static void close_descriptors(struct reply *reply)
 }
 
 /*
- * Registers the new descriptors of the reply to a call, and stores their numbers where the reply says. `type`, `first`
- * and `second`: as in session_call. 0 or -errno.
+ * Registers the new descriptors of the reply to a call on `fd`, and stores their numbers where the reply says. `type`,
+ * `first` and `second`: as in session_call. 0 or -errno.
  */
-static int install_descriptors(struct reply *reply, uint32_t type, uint64_t first, uint64_t second)
+static int install_descriptors(struct reply *reply, int fd, uint32_t type, uint64_t first, uint64_t second)
 {
     unsigned count = reply->message.call.install_count;
+    /* Only a write on a context is a verbs command, whose response may contain descriptors. */
+    if (count > 0 && type == USERDMA_WRITE && fd_kind(fd) != FD_CONTEXT)
+        return -EIO;
     if (count != reply->fd_count || count > USERDMA_MESSAGE_DESCRIPTORS ||
         reply->body < sizeof reply->message.call + count * sizeof reply->message.installs[0])
         return -EIO;
@@ -336,7 +339,7 @@ long session_call(int fd, uint32_t type, uint64_t first, uint64_t second)
         if ((type == USERDMA_WRITE || type == USERDMA_READ) && result > 0 && (uint64_t)result > second)
             result = -EIO;
         if (result >= 0) {
-            int error = install_descriptors(&reply, type, first, second);
+            int error = install_descriptors(&reply, fd, type, first, second);
             if (error)
                 result = error;
         }

@@ -382,7 +382,8 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
         return answerNetlink(fd)
       case MessageType.WRITE: {
         log.push(`write ${request.length}`)
-        const context = contexts.get(request.context)
+        // A write on a driver's descriptor names no context.
+        const context = contexts.get(request.context) ?? [...contexts.values()][0]
         if (context && request.length === WRITE_BEHIND) return answerEvent(fd, context, request.buffer + BEHIND, 4)
         return reply(fd, writeCallReply(buffer, request, Number(request.length)))
       }

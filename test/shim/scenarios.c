@@ -249,6 +249,13 @@ static void stray_stores(void)
 
     command.out_words = 2;
     EXPECT(write(fd, &command, WRITE_BEHIND) == 0 && command.behind[0] == next);
+
+    /* A write on another descriptor than a context's is no verbs command: it names no response buffer. */
+    int64_t driver = -1;
+    EXPECT(order(fd, DRIVER_8, (unsigned long)&driver) == 0);
+    command.behind[0] = 0;
+    FAILS(write((int)driver, &command, WRITE_BEHIND), EIO);
+    EXPECT(command.behind[0] == 0 && close((int)driver) == 0);
     struct {
         __typeof__(message) message;
         int32_t padding[6], behind;

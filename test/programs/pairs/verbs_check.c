@@ -400,6 +400,10 @@ static void run(void)
                 post_operation(&ends[batch[i].poster], &batch[i], i);
         take_completions(batch);
         barrier((uint32_t)(2 * number + 2));
+        for (int side = 0; side < 2; side++) {
+            struct ibv_wc wc;
+            NEED(!is_local[side] || ibv_poll_cq(ends[side].cq, 1, &wc) == 0, "end %d: a completion too many", side);
+        }
         compare(batch, number);
     }
     printf("%ld operations, %lu bytes, seed %lu:", done, bytes, (unsigned long)seed);
