@@ -111,15 +111,16 @@ const toRts = ({ connection, qpType, ackTimeout }: Identifier): QpAttributes => 
 }
 
 /**
- * Attributes for a transition to `state`. Throws CallError EINVAL without a device, for a listener, and for an
- * invalid state; with a connection, also in a connection state of ENDED, for RTR and RTS if the peer's parameters are
+ * Attributes for a transition to `state`. Throws CallError EINVAL without a device, for a listener that is not for
+ * datagrams, and for an invalid state; with a connection, also in a connection state of ENDED, for RTR and RTS if the peer's parameters are
  * not known, and for states other than INIT, RTR and RTS.
  */
 export const qpAttributesFor = (id: Identifier, state: number): QpAttributes => {
   if (id.device === undefined) return refuse('no device is known yet: resolve or bind an address')
   if (state > ERR) return refuse(`attribute state: ${state}; states are ${RESET} to ${ERR}`)
+  if (id.qpType === QpType.values.UD) return unconnectedAttributes(id, state)
   if (id.isListening) return refuse('the identifier is in state LISTEN')
-  if (id.connection === undefined || id.qpType === QpType.values.UD) return unconnectedAttributes(id, state)
+  if (id.connection === undefined) return unconnectedAttributes(id, state)
   const { state: connectionState } = id.connection
   if (ENDED.has(connectionState) || (state !== INIT && !AGREED.has(connectionState)))
     refuse(`the connection is in state ${connectionState}`)

@@ -5,8 +5,9 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { pathRecord } from '../../../src/clients/rdma-cm/path-record.ts'
+import { qpAttributesFor } from '../../../src/clients/rdma-cm/qp-attributes.ts'
 import { Family, ipAddress, type SocketAddress } from '../../../src/clients/rdma-cm/socket-address.ts'
-import { CmPortSpace } from '../../../src/spec/enums.ts'
+import { CmPortSpace, QpState } from '../../../src/spec/enums.ts'
 import { Errno } from '../../../src/spec/errno.ts'
 import { rejReason } from '../../../src/spec/wire/mad.ts'
 import { rdmaCmServiceId } from '../../../src/wire/mad/mad.ts'
@@ -558,6 +559,20 @@ describe('ports', () => {
         'ENODEV',
       )
   })
+})
+
+it('a listener of datagrams has queue pair attributes, a listener of connections has none', () => {
+  const { a } = twoHosts()
+  const [datagrams, connections] = [a.create(UDP), a.create(TCP)]
+  for (const id of [datagrams, connections]) {
+    a.cm.bind(id, ip4(1, PORT))
+    a.cm.listen(id, 0)
+  }
+  assert.equal(qpAttributesFor(datagrams, QpState.values.RTR).qkey, datagrams.qkey)
+  assert.equal(
+    errnoOf(() => qpAttributesFor(connections, QpState.values.RTR)),
+    'EINVAL',
+  )
 })
 
 it('disconnecting a listener does nothing if it has a device; a listener of all devices has nothing to disconnect', () => {
