@@ -316,7 +316,7 @@ describe('userdma daemon', { skip: lacking() }, () => {
     assert.match(
       stderr,
       new RegExp(
-        `^userdma: ${daemon.socket} is served already by process ${daemon.pid} \\(\\w+\\) with rxe0@127.0.0.1; join it`,
+        `^userdma: ${daemon.socket} is served already by process ${daemon.pid} \\([\\w-]+\\) with rxe0@127.0.0.1; join it`,
       ),
     )
   })

@@ -2,6 +2,7 @@
  * Where failures of programs are reported: the daemon's log, traces and `userdma stat --qps`.
  */
 import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
 import { describe, it } from 'node:test'
 import { layouts } from '../../../src/daemon/destroy-waits.ts'
 import { hasNative } from '../../../src/host/native.ts'
@@ -27,7 +28,8 @@ it('a failed request is in the log and in stat', { skip: !hasNative() }, async t
   while (a.state !== 'ERR' || b.state !== 'ERR') await cq.wait()
 
   const logged = await daemon.running.printed(/userdma daemon: rxe0: (QP .* WRITE wr_id 7: .*)\n/)
-  const program = `(${process.pid}, node)`
+  const comm = readFileSync('/proc/self/comm', 'utf8').trim()
+  const program = `(${process.pid}, ${comm})`
   assert.ok(
     logged[1].startsWith(`QP 0x${a.qpn.toString(16)} ${program} WRITE wr_id 7: REM_ACCESS_ERR: peer QP`),
     logged[1],
