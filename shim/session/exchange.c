@@ -26,7 +26,7 @@ void reply_close_all(struct reply *reply)
 /* Polls with recvmsg for at most SPIN_NS, and yields in between: the daemon may need our processor. */
 static ssize_t receive_spinning(int fd, struct msghdr *header)
 {
-    static uint64_t no_spin_before;
+    static uint64_t no_spin_before; /* protected by the lock */
     const uint64_t begin = shim_nanoseconds();
     for (uint64_t now = begin;;) {
         const ssize_t length = REAL(recvmsg)(fd, header, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
@@ -129,17 +129,18 @@ int session_exchange_with(struct request *request, size_t body, int attached, st
         goto broken;
     length = receive(fd, reply, true);
     const uint64_t deadline = header->type == USERDMA_HELLO ? shim_nanoseconds() + HELLO_NS : UINT64_MAX;
-    while (length < 0 && errno == EAGAIN && detached_wait(&fd, guard, deadline))
+    while (length < 0 && errno == EAGAIN) {
+        if (!detached_wait(&fd, guard, deadline)) {
+            close_connection(fd);
+            return -ETIMEDOUT;
+        }
         length = receive(fd, reply, false);
-    if (length < 0 && errno == EAGAIN) {
-        close_connection(fd);
-        return -ETIMEDOUT;
     }
     if (length < (ssize_t)sizeof reply->message.header || reply->message.header.serial != header->serial)
         goto broken;
     if (reply->message.header.type != (USERDMA_REPLY | header->type) || reply->message.header.size != (size_t)length)
         goto broken;
-    /* If several threads connect at the same time, the first answered connection is the session's. */
+    /* Several threads may wait for the reply to HELLO: the first answered connection is the session's. */
     if (header->type == USERDMA_HELLO && session.fd < 0) {
         session_take_socket(fd);
         reply->generation = session.generation;

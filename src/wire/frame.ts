@@ -5,6 +5,7 @@
  * leave the UDP checksum 0, over IPv6 too.
  */
 
+import { isMappedIpv4 } from './address.ts'
 import {
   DONT_FRAGMENT,
   IPV4_BYTES,
@@ -79,7 +80,7 @@ export const parseFrame = (bytes: Uint8Array): Frame => {
   if (view.getUint8(ip) >> 4 !== (isIpv4 ? 4 : 6)) return opaque(`IP version ${view.getUint8(ip) >> 4}`)
   if (isIpv4) {
     if ((view.getUint8(ip) & 15) * 4 !== IPV4_BYTES) return opaque('IPv4 options')
-    // 0xffff is a zero sum too, but no sender writes it
+    // 0xffff is right too, but `emitFrame` writes 0 instead.
     if (internetChecksum(view, ip, IPV4_BYTES) !== 0 || view.getUint16(ip + 10) === 0xffff)
       return opaque('IPv4 header checksum')
     if ((view.getUint16(ip + 6) & ~DONT_FRAGMENT) !== 0) return opaque('IPv4 fragment')
@@ -128,7 +129,7 @@ export const emitFrame = (frame: Frame): Uint8Array => {
   const { udpChecksum = 0 } = frame
   const isIpv4 = frame.kind === 'ipv4'
   const shorten = (address: Uint8Array): Uint8Array =>
-    isIpv4 && address.length === 16 ? address.subarray(12) : address
+    isIpv4 && isMappedIpv4(address) ? address.subarray(12) : address
   const source = shorten(frame.source)
   const destination = shorten(frame.destination)
   checkBytes('destinationMac', destinationMac, 6)

@@ -158,6 +158,7 @@ void interrupted_call(void);
 void unknown_child(void);
 void cancelled_threads(void);
 void no_hello(void);
+void no_hello_after_cancel(void);
 void signals(void);
 void threads(void);
 /* The program's own path. `inherited…` run after exec, with numbers of inherited descriptors. */

@@ -768,6 +768,26 @@ void no_hello(void)
     EXPECT(sem_trywait(&is_waiting) == 0);
 }
 
+static void *open_node(void *argument)
+{
+    (void)argument;
+    open(NODE, O_RDWR);
+    return NULL;
+}
+
+/* A thread is cancelled while it waits for HELLO's reply; then another thread waits, in vain too. */
+void no_hello_after_cancel(void)
+{
+    struct sigaction action = {.sa_handler = on_waiting};
+    EXPECT(sem_init(&is_waiting, 0, 0) == 0 && sigaction(SIGUSR1, &action, NULL) == 0);
+    pthread_t thread;
+    EXPECT(pthread_create(&thread, NULL, open_node, NULL) == 0);
+    wait_for_file("hello1");
+    wait_without_lock(thread);
+    expect_cancelled(thread);
+    FAILS(open(NODE, O_RDWR), ENOENT);
+}
+
 /* ---- a call abandoned by siglongjmp ---- */
 
 static sigjmp_buf jump_target;

@@ -118,6 +118,13 @@ test('a daemon that does not answer the first message is given up, whatever sign
   assert.match(stderr, /^userdma: no daemon at .*: it does not answer\n$/)
 })
 
+test('a daemon that does not answer is given up also after a thread was cancelled while it waited', async t => {
+  if (!shimIsPossible(t)) return
+  const { status, stdout, stderr } = await run(['no_hello_after_cancel'], {}, LATE)
+  assert.deepEqual({ status, stdout }, { status: 0, stdout: '' })
+  assert.match(stderr, /^userdma: no daemon at .*: it does not answer\n$/)
+})
+
 for (const scope of ['verbs_global', 'verbs_private']) {
   test(`an empty poll yields, and notices that the daemon died (${scope})`, async t => {
     if (!shimIsPossible(t)) return

@@ -152,6 +152,11 @@ test('a record that does not fit is refused with field, value and range', () => 
   )
   assert.throws(() => emitFrame({ ...ipv4Frame, sourceMac: new Uint8Array(5) }), /sourceMac has 5 bytes, allowed is 6/)
   assert.throws(() => emitFrame({ ...ipv6Frame, source: new Uint8Array(4) }), /source has 4 bytes, allowed is 16/)
+  assert.throws(
+    () => emitFrame({ ...ipv4Frame, source: ipv6Frame.source }),
+    /source has 16 bytes, allowed is 4/,
+    'an address that is not ::ffff:a.b.c.d',
+  )
   assert.throws(() => emitFrame({ ...ipv6Frame, flowLabel: 1 << 20 }), /flowLabel is 1048576/)
   assert.throws(() => emitFrame({ ...ipv4Frame, identification: -1 }), /identification is -1/)
   assert.throws(() => emitFrame({ ...ipv4Frame, payload: new Uint8Array(65_508) }), /length field is 65536/)

@@ -40,7 +40,7 @@ export const declaredSchema = (): Schema => {
   for (const { sharedTable } of devices)
     for (const { class: cls } of sharedTable.byName.values())
       if (!classes.some(({ name }) => name === cls.name)) driverClasses.set(cls.name, cls)
-  /** Empty for classes that only the system-wide device has: it has no driver. */
+  /** Empty for classes that only the system-wide device (R18) has: it has no driver. */
   const driversOf: DriversOf = (className, method) =>
     devices
       .filter(({ sharedTable }) => {

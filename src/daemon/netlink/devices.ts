@@ -85,11 +85,17 @@ const describeNode = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
     throw new CallError('EOPNOTSUPP', `there is no node of type ${JSON.stringify(type)}`)
   }
   if (nodeType === undefined) return refuseUnknown()
-  if (nodeType.scope !== 'system' && found === undefined)
-    throw new CallError('EINVAL', `a node of type ${type} belongs to a device: attribute DEV_INDEX is missing`)
-  if (nodeType.scope === 'port' && port === undefined)
+  const { scope } = nodeType
+  if (scope === 'system' && found !== undefined)
+    throw new CallError('EOPNOTSUPP', `the node of type ${type} belongs to no device: attribute DEV_INDEX is refused`)
+  if (scope !== 'system' && found === undefined)
+    throw new CallError('EOPNOTSUPP', `a node of type ${type} belongs to a device: attribute DEV_INDEX is missing`)
+  if (scope === 'device' && port !== undefined)
+    throw new CallError('EINVAL', `a node of type ${type} belongs to no port: attribute PORT_INDEX is refused`)
+  if (scope === 'port' && port === undefined)
     throw new CallError('EINVAL', `a node of type ${type} belongs to a port: attribute PORT_INDEX is missing`)
-  const number = nodeType.scope === 'system' ? undefined : found?.device.index
+  // Also of a port's node: devices have at most one port.
+  const number = found?.device.index
   const name = `${nodeType.node}${number ?? ''}`
   if (!hasNode(daemon.root, name)) return refuseUnknown()
   const driver = type === 'uverbs' ? found?.device.driver : undefined

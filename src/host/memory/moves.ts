@@ -19,8 +19,8 @@ import { memResult, type ProcessHandle, readv, writev } from './process.ts'
 import { type ResidentPages, residentPages } from './resident.ts'
 
 /**
- * As `readv` or `writev` of process.ts, also with the errors of `Mover.move`. `now`: microseconds, may be as old as the
- * turn of the event loop.
+ * As `readv` or `writev` of process.ts, also with the errors of `Mover.move`. `now`: as for `areResident`; may be as old
+ * as the turn of the event loop.
  */
 type Move = (...args: [...MoveArguments, now: number]) => number
 
@@ -33,11 +33,11 @@ export interface Moves {
 /** The mover for all handles without `guest` and `owner`. */
 let shared: Mover | undefined
 
-const sameUserMoves = (handle: ProcessHandle): Moves => {
+const nonGuestMoves = (handle: ProcessHandle): Moves => {
   const { pid, mem, owner } = handle
   let pages: ResidentPages | undefined
   let isOpened = false
-  /** A process with an owner is accessed by `mem` (process.ts), so its mover inherits `mem`. */
+  /** With an owner (if we have CAP_SYS_PTRACE: owner.ts) copies use `mem`, so this mover inherits `mem`. */
   const ownMover = owner && mem >= 0 ? createMover({ inheritedFds: [mem] }) : undefined
   const move =
     (write: boolean): Move =>
@@ -76,4 +76,4 @@ const guestMoves = (guest: Guest): Moves => {
 
 /** `handle` must stay open until the copies are closed. */
 export const createMoves = (handle: ProcessHandle): Moves =>
-  handle.guest ? guestMoves(handle.guest) : sameUserMoves(handle)
+  handle.guest ? guestMoves(handle.guest) : nonGuestMoves(handle)

@@ -88,10 +88,10 @@ const RECEIVE_PHASE = 4
 const HEADER = 64
 const IOV = 16
 const NAME = 32
-// CONTROL: bytes of a message's control data, up to four control messages of an int (CMSG bytes each): struct cmsghdr
+// CONTROL: bytes of a message's control data, up to three control messages of an int (CMSG bytes each): struct cmsghdr
 // {len u64, level, type}, data, padded to 8.
 const CMSG = 24
-const CONTROL = 96
+const CONTROL = 3 * CMSG
 const CMSG_LEN = 20
 /** Sizes of sockaddr_in and sockaddr_in6. */
 const ADDRESS4 = 16

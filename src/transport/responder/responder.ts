@@ -1,7 +1,8 @@
 /*
  * The receiving half of the responder: it checks and executes request packets (InfiniBand Architecture Specification,
  * volume 1, clauses 9.7.4 to 9.7.5.2 and 9.9.3). The steps: PSN (expected, duplicate, ahead), position in the message,
- * length, SRQ (XRC), rights, resources, execution, ACK. responses.ts sends responses and ACKs.
+ * length, SRQ (XRC), rights, resources, execution, ACK. After a failed check, nak.ts sends a NAK or drops the message
+ * (UC). responses.ts sends responses and ACKs.
  * state.ts explains short names such as `row`, `base` and `request`.
  */
 
@@ -100,7 +101,7 @@ const isLengthValid = (mtu: number, flags: number, payload: number): boolean => 
   return (flags & OP_LAST) !== 0 ? payload > 0 : payload === mtu
 }
 
-/** Raises the event COMM_EST, once. The QP is in RTR. */
+/** Raises the event COMM_EST, once until RESET. The QP is in RTR. */
 export const raiseCommEst = (s: EngineState, row: number): void => {
   const base = row * QP.WORDS
   if ((s.rows[base + QP.RESP_FLAGS] & RespFlag.ESTABLISHED) !== 0) return
@@ -126,7 +127,7 @@ const acceptPsn = (
   if (ahead < 0) onDuplicate(s, row, arena, at, opcode, flags, psn)
   else if (ahead > 0) onGap(s, row)
   if (ahead !== 0) return false
-  // A NAK that was not sent yet is obsolete: the expected PSN has arrived.
+  // The expected PSN has arrived: an unsent NAK is obsolete, and the next gap gets a NAK of its own.
   w[base + QP.RESP_FLAGS] &= ~(RespFlag.NAK_SENT | RespFlag.NAK_DUE)
   return true
 }
@@ -183,10 +184,11 @@ const onSend = (
 ): void => {
   const { view } = arena
   const value = immediateOf(view, at, opcode, flags)
-  const isOnly = (flags & OP_ONLY) !== 0
+  const writesNow = (flags & OP_ONLY) !== 0
   const payloadAt = at + HEADER_BYTES[opcode]
   setPayload(s, arena, payloadAt, payload)
-  if (receiveSend(s, row, flags, 1, value, bthSolicited(view, at), isOnly) > 0) scheduleAck(s, row, bthAckReq(view, at))
+  if (receiveSend(s, row, flags, 1, value, bthSolicited(view, at), writesNow) > 0)
+    scheduleAck(s, row, bthAckReq(view, at))
 }
 
 const onWrite = (
@@ -205,20 +207,21 @@ const onWrite = (
   if ((flags & OP_START) !== 0) refusal = onWriteStart(s, row, view, at + RETH_AT[opcode], flags, payload)
   else if (isLast ? payload !== left : payload >= left) refusal = refuseLength(s, left)
   if (refusal !== 0) {
+    // The message has not taken a receive WQE, so nothing completes with this status.
     nakFatal(s, row, refusal, REM_INV_REQ_ERR, takeCause(s))
     return
   }
   const value = immediateOf(view, at, opcode, flags)
-  const isOnly = (flags & OP_ONLY) !== 0
+  const writesNow = (flags & OP_ONLY) !== 0
   const payloadAt = at + HEADER_BYTES[opcode]
   setPayload(s, arena, payloadAt, payload)
-  if (receiveWrite(s, row, flags, 1, value, bthSolicited(view, at), isOnly) > 0)
+  if (receiveWrite(s, row, flags, 1, value, bthSolicited(view, at), writesNow) > 0)
     scheduleAck(s, row, bthAckReq(view, at))
 }
 
-/** Sets the cause for a payload that does not match the RETH; returns the syndrome of the NAK. */
-const refuseLength = (s: EngineState, length: number): number => {
-  s.result.cause = createCause('DMA_LENGTH', { length })
+/** Sets the cause for a payload that does not match a WRITE's `remaining` bytes; returns the syndrome of the NAK. */
+const refuseLength = (s: EngineState, remaining: number): number => {
+  s.result.cause = createCause('DMA_LENGTH', { length: remaining })
   return INVALID_REQUEST
 }
 

@@ -88,7 +88,9 @@ describe('devices', () => {
         ['CHARDEV_NAME', 'rdma_cm'],
       ],
     ])
-    assert.equal((await node('uverbs')).errno, Errno.EINVAL)
+    assert.equal((await node('rdma_cm', ['DEV_INDEX', 0])).errno, Errno.EOPNOTSUPP)
+    assert.equal((await node('uverbs')).errno, Errno.EOPNOTSUPP)
+    assert.equal((await node('uverbs', ['DEV_INDEX', 0], ['PORT_INDEX', 1])).errno, Errno.EINVAL)
     assert.equal((await node('nosuch')).errno, Errno.EOPNOTSUPP)
     assert.equal((await node('toString')).errno, Errno.EOPNOTSUPP)
     assert.equal((await node('umad', ['DEV_INDEX', 0])).errno, Errno.EINVAL)
