@@ -19,8 +19,8 @@ import { memResult, type ProcessHandle, readv, writev } from './process.ts'
 import { type ResidentPages, residentPages } from './resident.ts'
 
 /**
- * As `readv` or `writev` of process.ts, also with the errors of `Mover.move`. `now`: as for `areResident`; may be as old
- * as the turn of the event loop.
+ * As `readv` or `writev` of process.ts, also with the errors of `Mover.move`. `now`: as for `areResident`; may be as
+ * old as the turn of the event loop.
  */
 type Move = (...args: [...MoveArguments, now: number]) => number
 
