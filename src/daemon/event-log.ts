@@ -45,9 +45,12 @@ export class EventLogs {
   readonly #contexts: Contexts
   readonly #processOf: (context: Context, pid: number) => number
   readonly #readers = new WeakMap<Context, Reader>()
-  readonly #head = new DataView(new ArrayBuffer(Messages.eventLog.size))
-  readonly #bytes = new DataView(new ArrayBuffer(EventLog.entries * ENTRY_BYTES))
-  readonly #tail = new DataView(new ArrayBuffer(8))
+  // Only typed arrays are read and written: writeSync of Node 24.21 sometimes refuses a DataView.
+  readonly #headBytes = new Uint8Array(Messages.eventLog.size)
+  readonly #head = new DataView(this.#headBytes.buffer)
+  readonly #bytes = new Uint8Array(EventLog.entries * ENTRY_BYTES)
+  readonly #entries = new DataView(this.#bytes.buffer)
+  readonly #tail = new BigUint64Array(1)
   readonly #start = clockStart()
 
   constructor(contexts: Contexts, processOf: (context: Context, pid: number) => number) {
@@ -67,7 +70,7 @@ export class EventLogs {
 
   /** The logged time at offset `at` of `bytes`, on the clock of `nowMicroseconds`; `now` if it is in the future. */
   #timeAt(at: number, now: number): number {
-    const time = Number(this.#bytes.getBigUint64(at, true)) / 1000 - this.#start
+    const time = Number(this.#entries.getBigUint64(at, true)) / 1000 - this.#start
     return time > now + MAX_FUTURE ? now : time
   }
 
@@ -81,7 +84,7 @@ export class EventLogs {
   }
 
   #u32(at: number): number {
-    return this.#bytes.getUint32(at, true)
+    return this.#entries.getUint32(at, true)
   }
 
   /** The entry at offset `at` of `bytes`. */
@@ -89,7 +92,7 @@ export class EventLogs {
     return {
       time: this.#timeAt(at + ENTRY_OFFSETS.time, now),
       acquired: this.#timeAt(at + ENTRY_OFFSETS.acquired, now),
-      wrId: this.#bytes.getBigUint64(at + ENTRY_OFFSETS.wrId, true),
+      wrId: this.#entries.getBigUint64(at + ENTRY_OFFSETS.wrId, true),
       process: this.#processOf(context, this.#u32(at + ENTRY_OFFSETS.pid)),
       thread: this.#u32(at + ENTRY_OFFSETS.tid),
       kind: this.#u32(at + ENTRY_OFFSETS.kind),
@@ -102,7 +105,7 @@ export class EventLogs {
 
   /** Adds the new entries of a context to `entries`; false if some were lost. */
   #readContext(context: Context, fd: number, entries: LoggedEvent[]): boolean {
-    readSync(fd, this.#head, 0, this.#head.byteLength, EventLog.offset)
+    readSync(fd, this.#headBytes, 0, this.#headBytes.length, EventLog.offset)
     const claimed = Number(this.#head.getBigUint64(HEAD_OFFSET, true))
     let reader = this.#readers.get(context)
     if (claimed === (reader?.tail ?? 0)) return true
@@ -119,7 +122,7 @@ export class EventLogs {
     let isLost = !hasAll
     for (; done < count; done++) {
       const at = done * ENTRY_BYTES
-      const sequence = Number(this.#bytes.getBigUint64(at + ENTRY_OFFSETS.sequence, true))
+      const sequence = Number(this.#entries.getBigUint64(at + ENTRY_OFFSETS.sequence, true))
       const expectedSequence = reader.tail + done + 1
       if (sequence === expectedSequence) {
         reader.claimedSince = undefined
@@ -135,7 +138,7 @@ export class EventLogs {
       isLost = true
     }
     reader.tail += done
-    this.#tail.setBigUint64(0, BigInt(reader.tail), true)
+    this.#tail[0] = BigInt(reader.tail)
     writeSync(fd, this.#tail, 0, this.#tail.byteLength, EventLog.offset + TAIL_OFFSET)
     return !isLost
   }

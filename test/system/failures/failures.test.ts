@@ -28,8 +28,8 @@ it('a failed request is in the log and in stat', { skip: !hasNative() }, async t
   while (a.state !== 'ERR' || b.state !== 'ERR') await cq.wait()
 
   const logged = await daemon.running.printed(/userdma daemon: rxe0: (QP .* WRITE wr_id 7: .*)\n/)
-  const comm = readFileSync('/proc/self/comm', 'utf8').trim()
-  const program = `(${process.pid}, ${comm})`
+  const command = readFileSync('/proc/self/comm', 'utf8').trim()
+  const program = `(${process.pid}, ${command})`
   assert.ok(
     logged[1].startsWith(`QP 0x${a.qpn.toString(16)} ${program} WRITE wr_id 7: REM_ACCESS_ERR: peer QP`),
     logged[1],
@@ -45,7 +45,7 @@ it('a failed request is in the log and in stat', { skip: !hasNative() }, async t
     {
       device: 'rxe0',
       pid: process.pid,
-      command: 'node',
+      command,
       qpn: a.qpn,
       type: 'rc_qp',
       state: 'ERR',
