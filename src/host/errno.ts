@@ -51,6 +51,7 @@ export const EMFILE = 24
 export const ENOTTY = 25
 export const EPIPE = 32
 export const EMSGSIZE = 90
+export const EPROTOTYPE = 91
 export const EOPNOTSUPP = 95
 export const EADDRINUSE = 98
 export const EADDRNOTAVAIL = 99

@@ -5,7 +5,6 @@
  */
 import { aprStatus, type CmMessageName, cmAnswered, rejReason, sidrStatus } from '../spec/wire/mad.ts'
 import { type CmMessage, parseCm } from '../wire/mad/mad.ts'
-import { bytesText } from './bytes.ts'
 
 const shownFields: Readonly<Record<CmMessageName, readonly string[]>> = {
   REQ: ['localId', 'serviceId', 'qpn', 'startingPsn'],
@@ -30,18 +29,18 @@ const valueNames: Readonly<Record<string, Readonly<Record<string, number>>>> = {
   'APR.status': aprStatus,
 }
 
-const valueText = (message: CmMessageName, field: string, value: unknown): string => {
+const valueText = (message: CmMessageName, field: string, value: number | bigint): string => {
   const table = valueNames[`${message}.${field}`] ?? {}
-  const name = Object.keys(table).find(key => table[key] === value)
-  if (name !== undefined) return name
-  return value instanceof Uint8Array ? bytesText(value) : `0x${(value as number | bigint).toString(16)}`
+  return Object.keys(table).find(key => table[key] === value) ?? `0x${value.toString(16)}`
 }
 
-const fieldOf = (message: CmMessage, field: string): unknown => (message as Readonly<Record<string, unknown>>)[field]
+/** One of `shownFields`. */
+const fieldOf = (message: CmMessage, field: string): number | bigint =>
+  (message as object as Readonly<Record<string, number | bigint>>)[field]!
 
-/** The text of the payload of a packet to queue pair 1; undefined: no CM message. */
-export const cmText = (payload: Uint8Array): string | undefined => {
-  const message = parseCm(payload)
+/** The text of a MAD; undefined: no CM message. */
+export const cmText = (mad: Uint8Array): string | undefined => {
+  const message = parseCm(mad)
   if (message === undefined) return undefined
   const { name } = message
   return [name, ...shownFields[name].map(field => `${field} ${valueText(name, field, fieldOf(message, field))}`)].join(
@@ -49,9 +48,12 @@ export const cmText = (payload: Uint8Array): string | undefined => {
   )
 }
 
-/** All fields for `JSON.stringify`. Hexadecimal: 64-bit numbers, and bytes without trailing zeros. */
-export const cmJson = (payload: Uint8Array): Record<string, unknown> | undefined => {
-  const message = parseCm(payload)
+/**
+ * All fields for `JSON.stringify`; undefined: no CM message. Hexadecimal: 64-bit numbers, and byte arrays, GIDs too,
+ * without trailing zeros.
+ */
+export const cmJson = (mad: Uint8Array): Record<string, unknown> | undefined => {
+  const message = parseCm(mad)
   if (message === undefined) return undefined
   return Object.fromEntries(
     Object.entries(message).map(([field, value]) => {

@@ -5,7 +5,7 @@
 import { type Arena, mapArena } from '../../src/host/memory/mapping.ts'
 import { createMemfd, fileIdentity } from '../../src/host/memory/memfd.ts'
 import { libcFunctions } from '../../src/host/native.ts'
-import { close, connect, send } from '../../src/host/net/sockets.ts'
+import { close, connect, type Received, recvGuarded, send, socketPair } from '../../src/host/net/sockets.ts'
 
 /** The calls that a peer accepts, and its answers. */
 export interface PeerCalls {
@@ -23,17 +23,22 @@ export interface PeerCalls {
   file: { request: { text: string }; answer: { fd: number; ino: number } }
   /** Connects, and sends a message, with the descriptor of a memory file if `withFile`. */
   sendMessage: { request: { path: string; text: string; withFile: boolean }; answer: { sent: number; ino: number } }
+  /** Receives a message with a descriptor by `recvGuarded` when the process, no longer root, may start no processes. */
+  receiveWithoutProcesses: { request: object; answer: Received }
 }
 
 const sys = libcFunctions({
   mprotect: 'int mprotect(int64_t address, uint64_t length, int protection)',
   madvise: 'int madvise(int64_t address, uint64_t length, int advice)',
   pwrite: 'int64_t pwrite(int fd, const char *bytes, uint64_t length, int64_t offset)',
+  prlimit: 'int prlimit(int pid, int resource, int64_t newLimit, int64_t oldLimit)',
 })
 
 let arena: Arena | undefined
 let fresh: Arena | undefined
 const MADV_DONTNEED = 4
+const RLIMIT_NPROC = 6
+const NOBODY = 65534
 
 const handlers: { [K in keyof PeerCalls]: (request: PeerCalls[K]['request']) => PeerCalls[K]['answer'] } = {
   arena({ bytes, protect, protection = 1 }) {
@@ -73,6 +78,20 @@ const handlers: { [K in keyof PeerCalls]: (request: PeerCalls[K]['request']) => 
     close(file)
     // the connection stays open until this process exits
     return { sent, ino }
+  },
+  receiveWithoutProcesses() {
+    const [sender, receiver] = socketPair()
+    const buffer = new Uint8Array(64)
+    const file = createMemfd('passed', 4096)
+    send(sender, Buffer.from('first'), [file])
+    // Loads the native library, which NOBODY might not be able to read.
+    recvGuarded(receiver, buffer)
+    send(sender, Buffer.from('second'), [file])
+    // The limit does not apply to root.
+    if (process.getuid?.() === 0) process.setuid?.(NOBODY)
+    // Both limits are 0.
+    if (sys().prlimit(0, RLIMIT_NPROC, mapArena(16).address, 0) !== 0) throw new Error('prlimit')
+    return recvGuarded(receiver, buffer)
   },
 }
 

@@ -54,6 +54,7 @@ export class Listeners {
     return count
   }
 
+  /** `source`: the identifier's. */
   add(id: Identifier, source: SocketAddress): void {
     const serviceId = serviceIdOf(id, source)
     let service = this.#services.get(serviceId)
@@ -86,7 +87,10 @@ export class Listeners {
     return best
   }
 
-  /** A listener of the device that is bound by AF_IB to this GID or a wildcard. Its requests have no rdma_cm header. */
+  /**
+   * Any listener that is bound by AF_IB to this GID or a wildcard. If there is one, requests to the GID have no rdma_cm
+   * header: then `find` chooses the listener, with the GID as an AF_IB address.
+   */
   findIb(serviceId: bigint, gid: Uint8Array, device: CmDevice | undefined): Identifier | undefined {
     for (const id of this.#services.get(serviceId)?.ids ?? []) {
       const { source, onlyDevice } = id

@@ -2,12 +2,25 @@
  * Unix sockets of type SOCK_SEQPACKET: reliable, ordered, with message boundaries and file descriptors. See unix(7),
  * sendmsg(2), recvmsg(2).
  *
- * All are non-blocking and close-on-exec. Opening throws SystemError. Sending and receiving return a length or -errno
- * (-EAGAIN if the peer is slow or silent), and allocate little: headers and control data are in one arena, built once.
- * A received length of 0 is the end of the stream, so an empty message cannot be sent.
+ * New sockets are non-blocking and close-on-exec. `listen`, `connect` and `socketPair` throw SystemError. Sending and
+ * receiving return a length or -errno (-EAGAIN if the peer is slow or silent), and allocate little: headers and control
+ * data are in one arena, built once. A received length of 0 is the end of the stream, so an empty message cannot be
+ * sent.
  */
 import { chmodSync, lstatSync, unlinkSync } from 'node:fs'
-import { EADDRINUSE, EAGAIN, ECONNREFUSED, EEXIST, EINTR, EMFILE, EMSGSIZE, ENOENT, SystemError } from '../errno.ts'
+import {
+  EADDRINUSE,
+  EAGAIN,
+  ECONNREFUSED,
+  EEXIST,
+  EINTR,
+  EMFILE,
+  EMSGSIZE,
+  ENOBUFS,
+  ENOENT,
+  EPROTOTYPE,
+  SystemError,
+} from '../errno.ts'
 import { isWatched } from '../event-loop/poll.ts'
 import { MAX_WAIT } from '../memory/budget.ts'
 import { type Arena, mapArena } from '../memory/mapping.ts'
@@ -52,6 +65,8 @@ const SEND_FLAGS = MSG_DONTWAIT | MSG_NOSIGNAL
 
 /** Maximum bytes of a message. The kernel's own limit is the socket's send buffer. */
 export const MAX_MESSAGE = 256 * 1024
+/** Maximum bytes of a message that a mover receives. The message and its headers must fit the mover's buffer. */
+const MAX_MOVER_MESSAGE = 128 * 1024
 /** Maximum descriptors in one message (SCM_MAX_FD). */
 export const MAX_FDS = 253
 
@@ -133,14 +148,17 @@ const tryConnect = (path: string): number => {
 }
 
 /**
- * Removes the socket file at `path`, if any. Throws SystemError: EADDRINUSE if a server listens on it, EEXIST if the
- * file is not a socket.
+ * Removes the socket file at `path`, if any. Throws SystemError: EADDRINUSE if a process serves it, EEXIST if the file
+ * is not a socket, or the errno of connect(2).
  */
 const removeStale = (path: string): void => {
   const fd = tryConnect(path)
   if (fd >= 0) sys().close(fd)
   if (fd === -ENOENT) return
-  if (fd !== -ECONNREFUSED) throw new SystemError('bind', EADDRINUSE, `another process serves ${path}`)
+  // EAGAIN: the server's backlog is full. EPROTOTYPE: the server's socket has another type.
+  if (fd >= 0 || fd === -EAGAIN || fd === -EPROTOTYPE)
+    throw new SystemError('bind', EADDRINUSE, `another process serves ${path}`)
+  if (fd !== -ECONNREFUSED) throw new SystemError('connect', fd, path)
   // For other files connect(2) fails with the same error as for a socket without a server.
   if (!lstatSync(path).isSocket()) throw new SystemError('bind', EEXIST, `${path} exists, but is not a socket`)
   unlinkSync(path)
@@ -290,9 +308,10 @@ export const recv = (fd: number, buffer: Uint8Array): Received => {
 
 /**
  * Receives like `recv`, from a peer who may pass descriptors whose close blocks, for example of a file on a server that
- * does not answer. So a mover (host/memory/mover.ts) receives a message with descriptors; -EMSGSIZE beyond 128 KiB.
- * This process gets a descriptor only if the message has exactly one, of a memory file; otherwise `fds` is [-1]. If the
- * native library is absent, the kernel closes all descriptors, and `fds` is empty.
+ * does not answer. So a mover (host/memory/mover.ts) receives a message with descriptors. Longer than 128 KiB, it is
+ * -EMSGSIZE; after other errors of the mover it may be lost. This process gets a descriptor only if the message has
+ * exactly one, of a memory file; otherwise, also after errors of the mover, `fds` is [-1]. If the native library is
+ * absent, the kernel closes all descriptors, and `fds` is empty.
  */
 export const recvGuarded = (fd: number, buffer: Uint8Array): Received => {
   const memory = workArena()
@@ -305,8 +324,11 @@ export const recvGuarded = (fd: number, buffer: Uint8Array): Received => {
   // Without room for control data the kernel reports MSG_CTRUNC if the message has descriptors.
   const mover = u32[(MSG + 48) >> 2]! & MSG_CTRUNC ? createMover({ inheritedFds: [fd] }) : undefined
   if (mover === undefined) return { length: recvBytes(fd, buffer), fds: NO_FDS }
-  const body = { arena: memory, at: BODY, length: Math.min(buffer.length, MAX_MESSAGE / 2) }
-  const length = mover.receive(fd, body, { arena: memory, at: CONTROL, length: 4 * (1 + MAX_FDS) }, MAX_WAIT)
+  const body = { arena: memory, at: BODY, length: Math.min(buffer.length, MAX_MOVER_MESSAGE) }
+  const passed = { arena: memory, at: CONTROL, length: 4 * (1 + MAX_FDS) }
+  const received = mover.receive(fd, body, passed, MAX_WAIT)
+  // EAGAIN of clone(2): there is a message, but no process can be started.
+  const length = received === -EAGAIN ? -ENOBUFS : received
   if (length > 0) copyOut(memory, length, buffer)
   const count = memory.i32[CONTROL >> 2]!
   const first = memory.i32[(CONTROL >> 2) + 1]!
@@ -367,14 +389,17 @@ export const peerGroups = (fd: number): readonly number[] => {
   return result < 0 ? [] : [...u32.subarray(BODY >> 2, (BODY + u32[SCRATCH >> 2]!) >> 2)]
 }
 
-/** A pidfd of the peer's process, safe against reuse of the pid; or -errno (-ENOPROTOOPT before Linux 6.5). */
+/**
+ * A pidfd of the peer's process, safe against reuse of the pid, which the caller closes; or -errno (-ENOPROTOOPT before
+ * Linux 6.5).
+ */
 export const peerPidfd = (fd: number): number => {
   const result = getOption(fd, SO_PEERPIDFD, 4)
   return result < 0 ? result : workArena().i32[SCRATCH >> 2]!
 }
 
 /**
- * Sets the send and receive buffers in bytes. The kernel doubles them, and caps them at net.core.[rw]mem_max. Throws
+ * Sets the send and receive buffers in bytes. The kernel caps them at net.core.[rw]mem_max, then doubles them. Throws
  * SystemError.
  */
 export const setBuffers = (fd: number, sizes: { send?: number; receive?: number }): void => {

@@ -73,6 +73,7 @@ export const describe = (classes: readonly ObjectClass[]): Description => {
   const enumerations = uniqueRows<Row<'enumerations'>>()
   const enumerationOf = ({ name, values: numbers }: Enumeration): number =>
     enumerations.indexOf(JSON.stringify([name, numbers]), () => {
+      // `>>> 0`: the bit 1 << 31 is negative.
       const rows = Object.entries(numbers).map(([value, number]) => ({ name: nameOf(value), value: number >>> 0 }))
       const first = values.length
       values.push(...rows)
@@ -217,17 +218,30 @@ const declareEnumerations = ({ enumerations, values }: Description, nameAt: Name
 const widthOf = (width: number): 1 | 2 | 4 =>
   width === 1 || width === 2 || width === 4 ? width : refuse(`a value has ${width} bytes, not 1, 2 or 4`)
 
+/** Limits the sum of all counts: by shared rows a few bytes could describe very many values or fields. */
+const checkTotal = (counted: readonly { readonly count: number }[], rows: readonly object[], nouns: string): void => {
+  const total = counted.reduce((sum, { count }) => sum + count, 0)
+  if (total > rows.length) refuse(`${total} ${nouns} are in use, there are ${rows.length}`)
+}
+
 /** The types. A type may contain only types before it, so that no type contains itself. */
 const declareTypes = (description: Description, nameAt: NameAt): Kind[] => {
+  checkTotal(description.enumerations, description.values, 'values')
+  checkTotal(description.types, description.fields, 'fields')
   const enumerations = declareEnumerations(description, nameAt)
   const types: Kind[] = []
-  /** By type: fields, nested ones included, and bytes (of a list: of one element; of a blob: 0). */
+  /** By type: fields, nested ones included, and bytes. A list counts as one element, a blob as 0 bytes. */
   const weights: { readonly fields: number; readonly bytes: number }[] = []
+  /** The type of a field. A record has a fixed size, so it contains no type of variable size. */
+  const fieldTypeAt = (index: number): Kind => {
+    const type = rowAt(types, index, 'type before this one')
+    return type.kind === 'blob' || type.kind === 'list' ? refuse(`a record cannot contain ${type.kind}`) : type
+  }
   const fieldsOf = (first: number, count: number): Fields =>
     Object.fromEntries(
       rowsFrom(description.fields, first, count, 'fields').map(({ name, offset, type }): [string, Field] => [
         nameAt(name),
-        { offset, type: rowAt(types, type, 'type before this one') },
+        { offset, type: fieldTypeAt(type) },
       ]),
     )
   const weightOf = ({ target: first, count }: Row<'types'>, type: Kind): (typeof weights)[number] => {

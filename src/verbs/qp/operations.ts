@@ -23,7 +23,13 @@ import {
 } from '../arguments/request-options.ts'
 import { checkByteCount, checkU32, invalidArgument } from '../error.ts'
 import { accessFlags, type Slice } from '../mr/region.ts'
-import { createRemoteMemory, type RemoteMemory, type RemoteMemoryData, rangeOf } from '../mr/remote-memory.ts'
+import {
+  createRemoteMemory,
+  lengthOfPart,
+  type RemoteMemory,
+  type RemoteMemoryData,
+  rangeOf,
+} from '../mr/remote-memory.ts'
 import { type BindInfo, bindingOptionNames, type MemoryWindow, type Window } from '../mr/window.ts'
 import { checkObject } from '../plan.ts'
 import type { ProgramRing } from '../ring.ts'
@@ -137,8 +143,8 @@ export abstract class MessageQp<C extends ObjectClass = ObjectClass>
     checkObject(this.context, 'qp.bind', 'region', binding.region)
     const { region, offset = 0, access } = binding
     checkByteCount('qp.bind', 'offset', offset)
-    const { length = region.length - offset } = binding
-    checkByteCount('qp.bind', 'length', length)
+    if (binding.length !== undefined) checkByteCount('qp.bind', 'length', binding.length)
+    const length = lengthOfPart('qp.bind', region.length, offset, binding.length)
     const { address } = region.remote(offset, length)
     const rights = access === undefined ? REMOTE_READ | REMOTE_WRITE : accessFlags('qp.bind', access, false)
     const rkey = ((window.rkey & ~KEY_BITS) | ((window.rkey + 1) & KEY_BITS)) >>> 0
@@ -161,7 +167,7 @@ export abstract class MessageQp<C extends ObjectClass = ObjectClass>
 
 /** Posts the WRITE of zero bytes of `ping`. C9-88: the peer checks neither address nor rkey. */
 export const postPing = (qp: QueuedQp, options: SendOptions): void => {
-  const at = beginRequest(qp, 'qp.ping', wr.RDMA_WRITE, new Uint8Array(0), options, ANY)
+  const at = beginRequest(qp, 'qp.ping', wr.RDMA_WRITE, undefined, options, ANY)
   putRemote(ringOf(qp), at, rangeOf('qp.ping', { address: 0n, rkey: 0, length: 0 }))
   endRequest(qp)
 }

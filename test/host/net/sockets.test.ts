@@ -48,6 +48,7 @@ const EAGAIN = 11
 const EPIPE = 32
 const EMSGSIZE = 90
 const ENOPROTOOPT = 92
+const ENOBUFS = 105
 
 const bytes = (text: string): Uint8Array => new TextEncoder().encode(text)
 const buffer = new Uint8Array(MAX_MESSAGE)
@@ -211,6 +212,7 @@ test('failed calls leave no open descriptor', () => {
   assert.throws(() => listen(join(folder, 'absent', 'sock')), { code: 'ENOENT' })
   writeFileSync(join(folder, 'file'), 'precious')
   assert.throws(() => listen(join(folder, 'file')), { code: 'EEXIST' })
+  assert.throws(() => listen(join(folder, 'file', 'sock')), { code: 'ENOTDIR' })
   assert.equal(statSync(join(folder, 'file')).size, 8, 'a file that is not a socket is not removed')
   assert.equal(openFds(), before)
 })
@@ -286,6 +288,14 @@ test('from an untrusted peer, only a single descriptor of a memory file is recei
   assert.equal(openFds(), before)
   shutdown(sender, 'write')
   assert.equal(recvGuarded(receiver, buffer).length, 0)
+})
+
+test('a message with descriptors is an error, not "nothing yet", if no mover can be started', {
+  skip: skipWithoutMover,
+}, async t => {
+  const peer = startPeer()
+  t.after(() => peer.kill())
+  assert.deepEqual(await peer.request('receiveWithoutProcesses', {}), { length: -ENOBUFS, fds: [-1] })
 })
 
 test('the first end of a pair accepts no descriptors', t => {

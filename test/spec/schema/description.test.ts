@@ -93,6 +93,41 @@ test('invalid names and types that are too large are refused', () => {
   assert.throws(() => declare(nested), /type \d+ has \d+ fields, at most 4096 are allowed/)
 })
 
+test('a record cannot contain a type of variable size', () => {
+  const copy = structuredClone(describe(classes))
+  const { blob, list, record } = KindNumber.values
+  for (const [kind, name] of [
+    [blob, 'blob'],
+    [list, 'list'],
+  ] as const) {
+    const variable = { kind, width: 0, flags: 0, size: 0xffff_ffff, target: 0, count: 0, min: 0, max: 0 }
+    const outer = { ...variable, kind: record, size: 0, target: copy.fields.length, count: 1 }
+    const nested = {
+      ...copy,
+      types: [...copy.types, variable, outer],
+      fields: [...copy.fields, { name: 0, offset: 0, type: copy.types.length }],
+    }
+    assert.throws(() => declare(nested), { code: 'EINVAL', message: new RegExp(`a record cannot contain ${name}$`) })
+  }
+})
+
+test('rows that belong to several records or enumerations are refused', () => {
+  const copy = structuredClone(describe(classes))
+  const enumeration = { ...copy.enumerations[0], first: 0, count: copy.values.length }
+  const { values, fields } = copy
+  const shared = { ...copy, enumerations: [...copy.enumerations, enumeration] }
+  assert.throws(() => declare(shared), {
+    code: 'EINVAL',
+    message: new RegExp(`${2 * values.length} values are in use, there are ${values.length}$`),
+  })
+  const record = copy.types.find(({ kind }) => kind === KindNumber.values.record)!
+  const sharedFields = { ...copy, types: [...copy.types, record] }
+  assert.throws(() => declare(sharedFields), {
+    code: 'EINVAL',
+    message: new RegExp(`${fields.length + record.count} fields are in use, there are ${fields.length}$`),
+  })
+})
+
 test('a type may have 4096 fields, nested fields included', () => {
   const row = { kind: KindNumber.values.u8, width: 0, flags: 0, size: 0, count: 0, min: 0, max: 0, target: 0 }
   const NAMES = 5000

@@ -184,6 +184,11 @@ eachCarrier(openTwo => {
       ['rc_qp.create', /^maxSendWr: "x" is not a whole number/, () => pd.rcQp({ maxSendWr: bad('x') })],
       ['rc_qp.create', /^maxSendWr \+ maxRecvWr: 100016 is above \d+, the/, () => pd.rcQp({ maxSendWr: 100_000 })],
       ['qp.bind', /^window is an object of class pd, not mw$/, () => qp.bind(bad(pd), bad({}))],
+      [
+        'qp.bind',
+        /^offset 9 does not lie in a region of 8 bytes$/,
+        () => qp.bind(pd.window(), { region: pd.register(new Uint8Array(8)), offset: 9 }),
+      ],
       ['qp.connect', /^qpn "5" is not a number of 24 bits$/, () => qp.connect({ ...qp.endpoint, qpn: bad('5') })],
       ['qp.connect', /^sl 16 is not an integer from 0 to 15$/, () => qp.connect(qp.endpoint, { sl: 16 })],
       [
