@@ -55,7 +55,9 @@ export class DaemonChecker {
   readonly #findings: Finding[] = []
   readonly #receivers = new Set<(finding: Finding) => void>()
   /** Buffer for an entry of a post log. */
-  readonly #entry = new DataView(new ArrayBuffer(Messages.post.size))
+  // As in event-log.ts, a typed array is read.
+  readonly #entryBytes = new Uint8Array(Messages.post.size)
+  readonly #entry = new DataView(this.#entryBytes.buffer)
   #totalBytes = 0
   #areLogsRead = false
   readonly #checker: Checker
@@ -237,13 +239,8 @@ export class DaemonChecker {
     if (memory === undefined || owner === undefined) return NO_STACK
     // ibv_wr_complete logs one entry, with wr_id 0, for all its requests.
     const id = queue === PostQueue.BATCH ? 0n : wrId
-    readSync(
-      memory.fd,
-      this.#entry,
-      0,
-      this.#entry.byteLength,
-      PostLog.offset + postSlot(queue, number, id) * this.#entry.byteLength,
-    )
+    const bytes = this.#entryBytes
+    readSync(memory.fd, bytes, 0, bytes.length, PostLog.offset + postSlot(queue, number, id) * bytes.length)
     const matches =
       this.#entry.getBigUint64(POST_OFFSETS.wrId, true) === id &&
       this.#entry.getUint32(POST_OFFSETS.queue, true) === queue &&
