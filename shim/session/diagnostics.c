@@ -45,6 +45,7 @@ void diagnose_refused_user(void)
 void diagnose_memory_access(uid_t daemon_user)
 {
     char reason[256];
+    /* The daemon is trusted (connect.c), so the other user is root. */
     if (daemon_user != geteuid())
         snprintf(reason, sizeof reason,
                  "it runs as root without the right to access the memory of this program of user %u (CAP_SYS_PTRACE); "

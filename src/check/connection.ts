@@ -1,5 +1,5 @@
 /*
- * Compares the attributes of two connected queue pairs (IBA 9.7, 10.3).
+ * Compares the attributes of a queue pair and its peer (IBA 9.7, 10.3).
  */
 
 import type { CauseName } from '../spec/check/causes.ts'
@@ -10,7 +10,7 @@ import { type KnownObject, stateOf, typeOf } from './objects.ts'
 
 const { RESET, INIT, RTR, RTS, SQD, SQE, ERR } = QpState.values
 
-/** The number of the device with a GID; undefined: it is not in this process. */
+/** The number of the device with a GID; undefined: no known device has it. */
 export type DeviceWithGid = (gid: Uint8Array) => number | undefined
 
 const stateNumber = ({ attributes }: KnownObject): number => attributes.state ?? RESET
@@ -58,7 +58,7 @@ export const mismatches = (qp: KnownObject, peer: KnownObject, deviceWithGid: De
   addIf('service-mismatch', typeOf(qp) !== typeOf(peer))
   const peerState = stateNumber(peer)
   addIf('peer-not-ready', peerState === RESET || peerState === INIT)
-  addIf('peer-in-error', peerState === ERR || peerState === SQE)
+  addIf('peer-in-error', peerState === ERR)
   if (!hasReachedRtr(peer)) return found
   addIf('peer-connected-elsewhere', !isConnectedTo(peer, qp, deviceWithGid))
   addIf('path-mtu-mismatch', differs(qp.attributes.pathMtu, peer.attributes.pathMtu))
@@ -68,7 +68,8 @@ export const mismatches = (qp: KnownObject, peer: KnownObject, deviceWithGid: De
 
 /** The mismatch of attributes that explains why a request failed. */
 export const mismatchBehind = (cause: CauseName, requester: KnownObject, peer: KnownObject): FindingId | undefined => {
-  // If sq_psn is below the responder's rq_psn, the responder takes the first packets for duplicates.
+  // If sq_psn is below the responder's rq_psn, the responder takes the first packets for duplicates. The next packet
+  // then does not continue a message.
   if (cause === 'OUT_OF_PLACE' && !psnsFit(requester, peer)) return 'psn-mismatch'
   // The responder cuts READ responses into packets of its own path MTU.
   if (cause === 'BAD_RESPONSE' && differs(requester.attributes.pathMtu, peer.attributes.pathMtu))
@@ -100,7 +101,7 @@ const attributeRows: readonly (readonly [
   ],
   ['sq_psn', ({ attributes }) => hex(attributes.sqPsn), psnsFit],
   ['rq_psn', ({ attributes }) => hex(attributes.rqPsn), (qp, peer) => psnsFit(peer, qp)],
-  ['max_rd_atomic', ({ attributes }) => decimal(attributes.maxRdAtomic), rdAtomicsFit],
+  ['max_rd_atomic', ({ attributes }) => decimal(attributes.maxRdAtomic), rdAtomicFits],
   ['max_dest_rd_atomic', ({ attributes }) => decimal(attributes.maxDestRdAtomic)],
   ['timeout', ({ attributes }) => decimal(attributes.timeout)],
   ['retry_cnt', ({ attributes }) => decimal(attributes.retryCnt)],

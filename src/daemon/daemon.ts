@@ -323,7 +323,7 @@ class RunningDaemon implements Daemon {
       log,
       containment,
       network,
-      pool,
+      ringPool: pool,
       loop: this.#loop,
       contexts,
       events: createEventSockets(
@@ -337,7 +337,7 @@ class RunningDaemon implements Daemon {
         },
       ),
       fdQuotas: createFdQuotas(),
-      memory: createMemoryQuotas(),
+      memoryQuotas: createMemoryQuotas(),
       slices,
       trace: this.#trace,
       cm: clients.use('rdma_cm'),

@@ -50,7 +50,8 @@ const MAX_PROCESSES = 10
 export const statOf = (daemon: DaemonState, names?: readonly string[]): Stat => {
   const counts = coreStat(daemon.core)
   const memory = process.memoryUsage()
-  const { mapped, mappedBytes } = daemon.pool.counters
+  const { memoryQuotas } = daemon
+  const { mapped, mappedBytes } = daemon.ringPool.counters
   const { listed } = daemon.devices
   const devices = names === undefined ? listed : listed.filter(({ name }) => names.includes(name))
   return {
@@ -62,7 +63,7 @@ export const statOf = (daemon: DaemonState, names?: readonly string[]): Stat => 
     mappings: { count: mapped, bytes: mappedBytes },
     descriptors: daemon.events.count + daemon.netlink.count,
     memory: { resident: memory.rss, heap: memory.heapUsed },
-    charged: { bytes: daemon.memory.bytes, processes: daemon.memory.processes().slice(0, MAX_PROCESSES) },
+    charged: { bytes: memoryQuotas.bytes, processes: memoryQuotas.processes().slice(0, MAX_PROCESSES) },
     connections: daemon.cm.counts,
     devices: devices.map(({ name, address }): DeviceStat => {
       const rxe = daemon.devices.find(name)?.rxe

@@ -36,12 +36,12 @@ export interface DaemonState {
   readonly containment: Containment
   readonly network: Network
   /** Maps the contexts' memory files. */
-  readonly pool: RingPool
+  readonly ringPool: RingPool
   readonly loop: Loop
   readonly contexts: Contexts
   readonly events: EventSockets
   readonly fdQuotas: FdQuotas
-  readonly memory: MemoryQuotas
+  readonly memoryQuotas: MemoryQuotas
   /** For long work of calls. */
   readonly slices: Slices
   readonly trace: TraceHub

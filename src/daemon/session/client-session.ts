@@ -76,7 +76,7 @@ export const createSession = (daemon: DaemonState, fd: number, ended: () => void
   const peer = peerCredentials(fd)
   const { pid, uid, gid } = peer
   const quota = daemon.fdQuotas.of(pid, uid)
-  const account = daemon.memory.of(pid, uid)
+  const account = daemon.memoryQuotas.of(pid, uid)
   const releaseQuota = daemon.sessionsOf(pid) < MAX_SESSIONS ? tryTake(quota) : undefined
   if (releaseQuota === undefined) {
     if (pidfd >= 0) close(pidfd)

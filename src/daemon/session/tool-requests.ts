@@ -56,7 +56,7 @@ const isDeviceSpec = (value: unknown): value is DeviceSpec => {
 
 const isQpCursor = (value: unknown): value is QpCursor => {
   const { node, row } = (value ?? {}) as Partial<QpCursor>
-  return Number.isSafeInteger(node) && Number.isSafeInteger(row)
+  return Number.isSafeInteger(node) && Number.isSafeInteger(row) && (row as number) >= 0
 }
 
 const isListOfText = (value: unknown): value is readonly string[] =>

@@ -27,7 +27,7 @@ import {
 } from '../../wire/bth.ts'
 import { dethQkey, dethSrcQp, putDeth } from '../../wire/extensions.ts'
 import { checkPacket } from '../../wire/packet.ts'
-import { flowAddress, noAddress, openPath } from './address/path.ts'
+import { flowAddress, noAddress } from './address/path.ts'
 import { answerPerformance } from './performance.ts'
 import type { CoreQueue, RxeState } from './state.ts'
 
@@ -44,6 +44,7 @@ interface WaitingDatagram {
 
 interface QueueOptions {
   readonly qpn: number
+  /** Of sent and received datagrams. */
   readonly qkey: number
   /** Range of payload bytes of a datagram. */
   readonly minBytes: number
@@ -91,17 +92,17 @@ class DatagramQueue implements CoreQueue {
     const { localGid, remoteGid, flowLabel, trafficClass } = destination
     try {
       const address = flowAddress(localGid, { ...noAddress, dgid: remoteGid, flowLabel, trafficClass })
-      this.#waiting.push({ payload, destination, flow: openPath(this.device.port, address, 'datagram') })
+      this.#waiting.push({ payload, destination, flow: this.device.port.openFlow(address) })
       this.device.coreQueues.waiting++
       return true
     } catch (error) {
-      if (error instanceof CallError) return false
+      // the port cannot send to this address
+      if (error instanceof RangeError) return false
       throw error
     }
   }
 
   close(): void {
-    if (this.#isClosed) return
     this.#isClosed = true
     const { coreQueues, port } = this.device
     coreQueues.waiting -= this.#waiting.length

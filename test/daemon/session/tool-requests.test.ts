@@ -118,6 +118,7 @@ test('an invalid request is answered with a list of valid requests', async t => 
     '{"kind":"trace","tag":"","pcap":"yes"}',
     '{"kind":"trace","tag":"","abi":1}',
     '{"__proto__":{"kind":"stat"}}',
+    '{"kind":"qps","cursor":{"node":0,"row":-1}}',
     '{"kind":"device"}',
     '{"kind":"device","add":{"name":"rxe1"}}',
     '{"kind":"device","remove":1}',

@@ -1,7 +1,8 @@
 /*
  * Class `cm_id`: an identifier of the RDMA connection manager, one end of a connection, comparable to a socket (R17,
- * R18). The identifier's channel receives its events. On the system-wide device, an identifier gets its RDMA device
- * when an address is bound or resolved. Most methods are those of rdma_cma.h; errors are Linux's.
+ * R18). The identifier's channel receives its events. An identifier gets its RDMA device when it is bound to an address
+ * that is no wildcard, or when its destination is resolved. An identifier that was created on an RDMA device gets no
+ * other device. Most methods are those of rdma_cma.h; errors are Linux's.
  */
 import { CmOptionLevel, CmPortSpace } from '../../enums.ts'
 import {
@@ -73,7 +74,7 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
       },
       out: {},
     }),
-    /** Addresses as sockaddr. A bound identifier also has a device, and paths once the route is resolved. */
+    /** Addresses as sockaddr, and the identifier's device, if any. `paths`: absent before the route is resolved. */
     query: method(QUERY, {
       in: {},
       out: { addresses: record(64, CmAddresses), paths: optional(list(65, CmPathRecord, MAX_PATHS)) },
@@ -85,7 +86,7 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
     /** As `query`, with addresses as sockaddr_ib and without paths. */
     queryGids: method(calls.queryGids, { in: {}, out: { addresses: record(64, CmAddresses) } }),
     queryPath: method(calls.queryPath, { in: {}, out: { paths: list(64, CmPathRecord, MAX_PATHS) } }),
-    /** Binds a local address; port 0 chooses a free port. Fails with EADDRNOTAVAIL or EADDRINUSE. */
+    /** Binds a local address; port 0 chooses a free port. Fails for example with EADDRNOTAVAIL or EADDRINUSE. */
     bind: method(calls.bind, { in: { address: bytes(1, ADDRESS_BYTES) }, out: {} }),
     /**
      * Finds the device that routes to `destination`. Raises ADDR_RESOLVED or, if no device has the source address,
@@ -103,14 +104,14 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
     /** Raises ROUTE_RESOLVED. `timeout` is ignored: routes are resolved at once. */
     resolveRoute: method(calls.resolveRoute, { in: { timeout: optional(u32(1)) }, out: {} }),
     /**
-     * Sends a connection request. Raises REJECTED if the peer rejects the request, and UNREACHABLE if the peer does not
-     * answer. If the peer accepts, the call raises ESTABLISHED for datagrams and with `qp`. Otherwise it raises
-     * CONNECT_RESPONSE, which the caller confirms by `accept` without parameters.
+     * Sends a connection request. Raises REJECTED (for datagrams UNREACHABLE) if the peer rejects the request, and
+     * UNREACHABLE if the peer does not answer. If the peer accepts, the call raises ESTABLISHED for datagrams and with
+     * `qp`. Otherwise it raises CONNECT_RESPONSE, which the caller confirms by `accept` without parameters.
      *
-     * `qp`: the handle of a queue pair of the same device, which this call connects (R17). The call resolves address
+     * `qp`: the handle of a queue pair of the same context, which this call connects (R17). The call resolves address
      * and route of `destination`, if given, and moves the queue pair to INIT. When the peer accepts, the queue pair
      * moves to RTS, and ESTABLISHED is raised. Until the connection ends, the program may move the queue pair only to
-     * ERR. The end of the connection, and a failure after INIT, move the queue pair to ERR.
+     * ERR. A failure in INIT leaves the queue pair in INIT. A later failure, or the connection's end, moves it to ERR.
      */
     connect: method(calls.connect, {
       in: {
@@ -123,9 +124,15 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
     }),
     /**
      * Each connection request of a peer raises CONNECT_REQUEST with a new identifier. The new identifier has no events
-     * until it is accepted or attached to an event queue. If the peer has disconnected meanwhile, `accept` fails.
+     * until it is accepted or attached to an `event_queue`. If the peer has disconnected meanwhile, `accept` fails.
      */
-    listen: method(calls.listen, { in: { backlog: optional(u32(1)) }, out: {} }),
+    listen: method(calls.listen, {
+      in: {
+        /** Maximum unread requests; 0 or absent: 1024, the maximum. */
+        backlog: optional(u32(1)),
+      },
+      out: {},
+    }),
     /**
      * Accepts a connection request; without `parameters`, confirms a CONNECT_RESPONSE. Later events have `userHandle`.
      * `qp`: as in `connect`; this call first moves the queue pair to RTS.
@@ -140,12 +147,20 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
       out: {},
     }),
     reject: method(calls.reject, {
-      in: { privateData: optional(blob(1, PRIVATE_DATA_BYTES)), reason: optional(u8(2)) },
+      in: {
+        privateData: optional(blob(1, PRIVATE_DATA_BYTES)),
+        /** Of the REJ; 0 or absent: consumer defined. */
+        reason: optional(u8(2)),
+      },
       out: {},
     }),
     disconnect: method(calls.disconnect, { in: {}, out: {} }),
     /** The queue pair attributes for a transition to `state` (ibv_qp_state). */
-    initQpAttr: method(calls.initQpAttr, { in: { state: u32(64) }, out: qpAttributesOfConnection }),
+    initQpAttr: method(calls.initQpAttr, {
+      // 64, because the results have the ids of `qpAttributes`
+      in: { state: u32(64) },
+      out: qpAttributesOfConnection,
+    }),
     setOption: method(calls.setOption, {
       in: { level: enumOf(1, CmOptionLevel), option: u32(2), value: blob(3, MAX_OPTION_BYTES) },
       out: {},
@@ -162,6 +177,7 @@ export const CmMulticast = objectClass('cm_multicast', ClassId.cm_multicast, {
     /** Joins a group. The identifier's channel receives MULTICAST_JOIN with the group's address. */
     create: method(CREATE, {
       in: {
+        /** The handle of the `cm_id`. */
         id: u32(1),
         userHandle: u64(2),
         address: bytes(3, ADDRESS_BYTES),

@@ -1,7 +1,8 @@
 /*
  * IP over the device (RFC 4391; R31, R40). Class `ip_interface`: an interface with one address on the link of a device;
  * it answers ARP, neighbour discovery and echo requests. Class `ip_socket`: a descriptor for UDP datagrams or echo
- * requests of an interface, readable while datagrams wait. A full socket drops datagrams.
+ * requests of an interface, readable while datagrams wait. A full socket drops datagrams. Closing the descriptor
+ * destroys the socket.
  *
  * Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d.
  */
@@ -33,10 +34,11 @@ const ADDRESS_BYTES = 16
 export const SOCKET_RECEIVE_BYTES = 212_992
 
 /**
- * Numbers of packets. `dropped`: could not be sent. `delivered`: received for a socket. Discarded packets: `malformed`;
- * `checksum`: wrong checksum; `fragment`: fragments are not supported; `foreign`: for another host, from a host that is
- * not on the link, or of an unsupported protocol; `unclaimed`: no socket has the port or echo identifier. Other
- * received packets, for example of ARP, are for the interface itself.
+ * Numbers of packets. `dropped`: could not be sent, for example because no host has the address. `delivered`: passed to
+ * a socket, also to a full one. Discarded packets: `malformed`; `checksum`: wrong checksum; `fragment`: fragments are
+ * not supported; `foreign`: for another host, from a host that is not on the link, or of an unsupported protocol;
+ * `unclaimed`: no socket has the port or echo identifier, or the socket is not in the multicast group. Other received
+ * packets, for example of ARP, are for the interface itself.
  */
 const IpStatistics = {
   received: at(0, u64(0)),
@@ -91,7 +93,7 @@ export const IpSocket = objectClass('ip_socket', ClassId.ip_socket, {
       in: {
         interface: ref(1, 'ip_interface'),
         protocol: enumOf(2, IpProtocol),
-        /** The UDP port, or the identifier of echo requests. 0 or absent: a free number. */
+        /** The UDP port, or the identifier of echo requests; EADDRINUSE if it is taken. 0 or absent: a free number. */
         port: optional(u16(3)),
       },
       out: {},
@@ -110,18 +112,25 @@ export const IpSocket = objectClass('ip_socket', ClassId.ip_socket, {
     /**
      * Sends a datagram, or an echo request with `port` as sequence number. Fails with ENETUNREACH for an address that
      * is not on the link, with EMSGSIZE for a payload that does not fit in one packet, with EINVAL for an address of
-     * the other family or UDP port 0. The call does not find out whether a host has the address.
+     * the other family, an unspecified address or UDP port 0. The call does not find out whether a host has the
+     * address.
      */
     send: method(CallNumber.ip_socket.send, {
       in: { address: bytes(1, ADDRESS_BYTES), port: u16(2), payload: blob(3, MAX_MTU_BYTES) },
       out: {},
     }),
-    /** Takes the oldest datagram or echo reply. `address`, `port`: the sender. EAGAIN if there is none. */
+    /**
+     * Takes the oldest datagram or echo reply. `address`: the sender. `port`: the sender's UDP port, or the sequence
+     * number of the echo reply. EAGAIN if there is none.
+     */
     receive: method(CallNumber.ip_socket.receive, {
       in: {},
       out: { address: bytes(64, ADDRESS_BYTES), port: u16(65), payload: blob(66, MAX_MTU_BYTES) },
     }),
-    /** Joins a multicast group. EADDRINUSE if the socket is a member already, ENOMEM if it is in too many groups. */
+    /**
+     * Joins a multicast group. EINVAL if the address is not a multicast address of the interface's family, EADDRINUSE
+     * if the socket is a member already, ENOMEM if it is in too many groups.
+     */
     join: method(CallNumber.ip_socket.join, { in: { group: bytes(1, ADDRESS_BYTES) }, out: {} }),
     /** EADDRNOTAVAIL if the socket is not a member. */
     leave: method(CallNumber.ip_socket.leave, { in: { group: bytes(1, ADDRESS_BYTES) }, out: {} }),
