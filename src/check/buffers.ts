@@ -15,9 +15,9 @@ import { requestName } from '../spec/check/causes.ts'
 import type { WorkRequest } from '../spec/check/requests.ts'
 import { sendOperations, WcOpcode, WcStatus } from '../spec/work.ts'
 import type { Detector, DetectorServices } from './detector.ts'
-import type { KnownObject } from './objects.ts'
+import { type KnownObject, unreleasedIn } from './objects.ts'
 
-const { SEND, RDMA_WRITE, RDMA_READ, COMP_SWAP, FETCH_ADD } = WcOpcode.values
+const { SEND, RDMA_WRITE, RDMA_READ, COMP_SWAP, FETCH_ADD, RECV_RDMA_WITH_IMM } = WcOpcode.values
 const { SUCCESS } = WcStatus.values
 
 /** The first FIRST_SENDS requests of each send queue are hashed, then one of every SAMPLE_INTERVAL. */
@@ -34,7 +34,7 @@ const MAX_OUTSTANDING = 1024
 export const requestText = ({ opcode, wrId }: WorkRequest): string =>
   `${opcode < 0 ? 'receive' : requestName(opcode)} wr_id ${wrId}`
 
-/** The ibv_wc_opcode of a send. */
+/** The ibv_wc_opcode of a send; −1 for a receive. */
 const completionOpcodeOf = (opcode: number): number =>
   (sendOperations as Readonly<Record<number, { readonly completion: number }>>)[opcode]?.completion ?? -1
 
@@ -53,28 +53,6 @@ const writesBuffer = ({ opcode }: WorkRequest): boolean => {
 
 /** Whether number `index` (from 0) is among the first or is a sample. */
 const isSample = (index: number, first: number): boolean => index < first || index % SAMPLE_INTERVAL === 0
-
-/** An address in the first `bytes` of `request`'s buffer and in the first `otherBytes` of `other`'s buffer. */
-const overlapAddress = (
-  request: WorkRequest,
-  bytes: number,
-  other: WorkRequest,
-  otherBytes: number,
-): number | undefined => {
-  let remaining = bytes
-  for (const { address, length } of request.elements) {
-    const end = address + Math.min(length, remaining)
-    let otherRemaining = otherBytes
-    for (const element of other.elements) {
-      const otherEnd = element.address + Math.min(element.length, otherRemaining)
-      const start = Math.max(address, element.address)
-      if (start < Math.min(end, otherEnd)) return start
-      otherRemaining -= Math.min(element.length, otherRemaining)
-    }
-    remaining -= Math.min(length, remaining)
-  }
-  return undefined
-}
 
 /** A receive that a message of `bytes` has filled; `cq` and `cqPosition` as in RequestCompletion. */
 interface FilledReceive {
@@ -101,6 +79,8 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
   const filled = new Map<number, FilledReceive[]>()
   /** By queue. */
   const overlaps = new Map<number, QueueOverlaps>()
+  /** By CQ: the number of polled completions. */
+  const polledCounts = new Map<number, number>()
 
   const checksAll = services.sources.buffers === 'all'
   const hashOf = ({ device }: KnownObject, request: WorkRequest): number | undefined =>
@@ -166,6 +146,37 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
     known.count++
   }
 
+  /** Whether equal addresses in the two regions are the same memory: only if they count from the same base. */
+  const haveSameBase = (request: WorkRequest, lkey: number, otherLkey: number): boolean => {
+    if (lkey === otherLkey) return true
+    const owner = services.objects.find(request.owner)
+    const region = owner && services.objects.region(owner.device, lkey)
+    const other = owner && services.objects.region(owner.device, otherLkey)
+    return (region?.start ?? 0) - (region?.iova ?? 0) === (other?.start ?? 0) - (other?.iova ?? 0)
+  }
+
+  /** An address in the first `bytes` of `request`'s buffer and in the first `otherBytes` of `other`'s buffer. */
+  const overlapAddress = (
+    request: WorkRequest,
+    bytes: number,
+    other: WorkRequest,
+    otherBytes: number,
+  ): number | undefined => {
+    let remaining = bytes
+    for (const { address, length, lkey } of request.elements) {
+      const end = address + Math.min(length, remaining)
+      let otherRemaining = otherBytes
+      for (const element of other.elements) {
+        const otherEnd = element.address + Math.min(element.length, otherRemaining)
+        const start = Math.max(address, element.address)
+        if (start < Math.min(end, otherEnd) && haveSameBase(request, lkey, element.lkey)) return start
+        otherRemaining -= Math.min(element.length, otherRemaining)
+      }
+      remaining -= Math.min(length, remaining)
+    }
+    return undefined
+  }
+
   /** Reports if a new request and an outstanding request of its queue write to the same memory. */
   const checkOverlap = (request: WorkRequest, requests: readonly WorkRequest[]): void => {
     for (let i = Math.max(0, requests.length - MAX_COMPARED); i < requests.length; i++) {
@@ -177,13 +188,18 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
     }
   }
 
+  const mayBePolled = ({ cq, cqPosition }: FilledReceive): boolean => {
+    const known = services.objects.find(cq)
+    return known !== undefined && cqPosition <= (polledCounts.get(cq) ?? 0) + unreleasedIn(known)
+  }
+
   /** Reports if a message has overwritten an unpolled message. */
   const checkOverwritten = (request: WorkRequest, bytes: number, cq: number, cqPosition: number): void => {
     const receives = filled.get(request.owner) ?? []
     filled.set(request.owner, receives)
     for (const other of receives) {
       const address = overlapAddress(request, bytes, other.request, other.bytes)
-      if (address === undefined) continue
+      if (address === undefined || mayBePolled(other)) continue
       reportOverlap(request, other.request, address, true)
       break
     }
@@ -225,13 +241,15 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
       removeOutstanding(request)
       checkBytes(request)
     },
-    completed(request, { status, bytes, cq, cqPosition }) {
+    completed(request, { status, opcode, bytes, cq, cqPosition }) {
       if (request.opcode >= 0) return
       removeOutstanding(request)
-      if (status === SUCCESS && bytes > 0 && request.elements.length > 0)
-        checkOverwritten(request, bytes, cq, cqPosition)
+      // A WRITE with immediate data does not write to the receive's buffer.
+      const isFilled = status === SUCCESS && opcode !== RECV_RDMA_WITH_IMM && bytes > 0 && request.elements.length > 0
+      if (isFilled) checkOverwritten(request, bytes, cq, cqPosition)
     },
     polled(cq, polled) {
+      polledCounts.set(cq, polled)
       for (const [owner, receives] of filled) {
         const unpolled = receives.filter(receive => receive.cq !== cq || receive.cqPosition > polled)
         if (unpolled.length === 0) filled.delete(owner)
@@ -256,6 +274,9 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
         moments: [services.postMoment(request)],
         objects: [region, owner],
       })
+    },
+    called({ class: name, method, refused }, { id }) {
+      if (name === 'cq' && method === 'destroy' && refused === undefined) polledCounts.delete(id)
     },
     unmapped(region) {
       const user = outstandingUserOf(region)

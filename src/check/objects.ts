@@ -7,7 +7,7 @@ import type { Failure } from '../spec/check/failures.ts'
 import type { Moment, Program, Stack } from '../spec/check/findings.ts'
 import type { NoteOmission } from '../spec/check/omissions.ts'
 import type { QpClassName } from '../spec/classes/qp/qp.ts'
-import { CqKind, nameIn, QpFlags, QpState } from '../spec/enums.ts'
+import { AccessFlags, CqKind, nameIn, QpFlags, QpState } from '../spec/enums.ts'
 
 /** An object of core (`CoreObject`). Its `id` is unique for the life of the process; handles are reused. */
 export interface ObjectName {
@@ -89,9 +89,10 @@ export class KnownObject {
   readonly isCounting: boolean
   /** Of a queue pair or SRQ. */
   readonly limits: QueueLimits
-  /** The address of a region's first byte: in the program's memory, and in requests. */
+  /** The address of a region's first byte in the program's memory. */
   start: number | undefined
-  iova: number | undefined
+  #iova: number | undefined
+  #isZeroBased = false
   /** Requested max_send_wr and max_recv_wr of a queue pair; else 0. */
   readonly requestedSends: number
   readonly requestedReceives: number
@@ -127,11 +128,17 @@ export class KnownObject {
     this.isCounting = this.class === 'cq' && args.kind === CqKind.values.COUNTING
     this.limits = (out.cap ?? args.cap ?? { maxSge: out.maxSge ?? args.maxSge }) as QueueLimits
     this.start = numberOf(args.start)
-    this.iova = numberOf(args.iova)
+    this.#iova = numberOf(args.iova)
+    this.#noteAccess(args.access)
     const cap = (args.cap ?? {}) as { readonly maxSendWr?: number; readonly maxRecvWr?: number }
     this.requestedSends = cap.maxSendWr ?? 0
     this.requestedReceives = cap.maxRecvWr ?? 0
     this.signalsAll = ((numberOf(args.flags) ?? 0) & QpFlags.values.SQ_SIG_ALL) !== 0
+  }
+
+  /** The address of a region's first byte in requests. */
+  get iova(): number | undefined {
+    return this.#isZeroBased ? 0 : this.#iova
   }
 
   get isQp(): boolean {
@@ -167,7 +174,13 @@ export class KnownObject {
     const { start, length, iova } = (args.translation ?? {}) as Readonly<Record<string, unknown>>
     this.size = numberOf(out.cqe) ?? numberOf(length) ?? this.size
     this.start = numberOf(start) ?? this.start
-    this.iova = numberOf(iova) ?? this.iova
+    this.#iova = numberOf(iova) ?? this.#iova
+    this.#noteAccess(args.access)
+  }
+
+  /** `access`: `AccessFlags` of a region; undefined: unchanged. */
+  #noteAccess(access: unknown): void {
+    if (typeof access === 'number') this.#isZeroBased = (access & AccessFlags.values.ZERO_BASED) !== 0
   }
 
   addChange(moment: Moment): void {
@@ -191,6 +204,9 @@ export const typeOf = ({ class: name }: KnownObject): string =>
     .replace(/_qp$/, '')
     .replace(/_(ini|tgt)$/, '')
     .toUpperCase()
+
+/** Number of polled completions that look unpolled. The TypeScript library frees a CQE only with its next poll. */
+export const unreleasedIn = ({ isOfLibrary }: KnownObject): number => (isOfLibrary ? 1 : 0)
 
 const isObjectName = (value: unknown): value is ObjectName =>
   typeof value === 'object' && value !== null && 'id' in value && 'handle' in value && 'class' in value

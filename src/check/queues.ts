@@ -14,12 +14,9 @@ import { PostQueue } from '../spec/session.ts'
 import { WcStatus } from '../spec/work.ts'
 import { requestText } from './buffers.ts'
 import type { Detector, DetectorServices } from './detector.ts'
-import type { KnownObject } from './objects.ts'
+import { type KnownObject, unreleasedIn } from './objects.ts'
 
 const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
-
-/** Number of polled completions that look unpolled. The TypeScript library frees a CQE only with its next poll. */
-const unreleasedIn = ({ isOfLibrary }: KnownObject): number => (isOfLibrary ? 1 : 0)
 
 /** A program that has not polled a non-empty CQ for this time is taken to wait for the CQ's event. */
 const WAITING_MICROSECONDS = 1_000_000

@@ -535,7 +535,7 @@ export interface DatagramPort {
 export interface RequestPoll {
   /** Reports polled completions of a CQ. */
   reportCq(cq: CoreObject): void
-  /** Reports new receives of a context's queue pairs, and polled completions of their CQs. */
+  /** Reports new receives of a context's queue pairs and SRQs, and polled completions of their CQs. */
   reportContext(context: Context): void
   /**
    * A hash of the payload of an outstanding send. Of a long payload only samples are hashed, unless `isWhole`.

@@ -142,7 +142,7 @@ export class Loop {
   /**
    * Polls until there was no work for LINGER. If `yieldOnce` advises against waiting, one poll without work suffices.
    * False if there is still work at `sliceEnd`. `firstScope`: the queues of the first poll. `lastWork`: the time of the
-   * last work.
+   * last work; −Infinity: there was none, so one poll without work suffices.
    */
   #drain(firstScope: ScanScope, lastWork: number, sliceEnd: number): boolean {
     for (let scope = firstScope; ; scope = ScanScope.USED) {
@@ -163,6 +163,7 @@ export class Loop {
         this.#noteThrown(this.#devices[i]!, error)
       }
     if (this.#thrown !== undefined) this.#reportThrown()
+    // A timer that fires too early only causes a poll.
     if (due >= this.#timerDue) return
     this.#timerDue = due
     this.#timer.set(due - nowMicroseconds())
@@ -213,10 +214,11 @@ export class Loop {
       isParked = this.#untilParked(firstScope)
     } finally {
       this.#isRunning = false
-      // The parked word is 0, so no doorbell will wake the loop.
+      // While the parked word is 0, no doorbell wakes the loop.
       if (!isParked)
         this.#nextSlice = setImmediate(() => {
           this.#nextSlice = undefined
+          // Not only USED: a loop that is never idle must find posts to all queues.
           this.#run(ScanScope.BEGIN)
         })
     }

@@ -4,11 +4,12 @@
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import type { WorkRequest } from '../../src/spec/check/requests.ts'
+import { AccessFlags } from '../../src/spec/enums.ts'
 import { PostQueue } from '../../src/spec/session.ts'
 import { WrOpcode } from '../../src/spec/work.ts'
-import { LKEY, requestScenario, START } from './requests.ts'
+import { LKEY, requestScenario, START, workRequest } from './requests.ts'
 
-const { SEND, RDMA_READ } = WrOpcode.values
+const { SEND, RDMA_READ, RDMA_WRITE_WITH_IMM } = WrOpcode.values
 
 /** Fields of a request for a range of the region. */
 const at = (offset: number, length: number) => ({ length, elements: [{ address: START + offset, length, lkey: LKEY }] })
@@ -95,6 +96,42 @@ it('overlapping receives are a note, and a warning if a message overwrites an un
   assert.equal(s.found.length, 1, 'the first message was polled before the second arrived')
   for (const one of [s.post(receive(0, 100)), s.post(receive(0, 100))]) s.complete(one)
   assert.deepEqual(s.ids(), ['receive-overlap note', 'receive-overlap warning'])
+})
+
+it('WRITEs with immediate data do not overwrite messages, because they do not write to the buffers of receives', () => {
+  const s = requestScenario()
+  const receives = [s.post(receive(0, 100)), s.post(receive(0, 100))]
+  const message = workRequest({ opcode: RDMA_WRITE_WITH_IMM })
+  for (const one of receives) s.complete(one, undefined, message)
+  assert.deepEqual(s.ids(), ['receive-overlap note'])
+})
+
+it('a message that a program of the TypeScript library may have polled is not overwritten', () => {
+  const s = requestScenario({}, false, true)
+  s.complete(s.post(receive(0, 100)))
+  s.complete(s.post(receive(0, 100)))
+  assert.deepEqual(s.ids(), [], 'the library frees a CQE with its next poll')
+  s.complete(s.post(receive(0, 100)))
+  assert.deepEqual(s.ids(), ['receive-overlap warning'])
+})
+
+it('equal addresses of different regions overlap only if they are the same memory', () => {
+  const s = requestScenario()
+  const { ZERO_BASED } = AccessFlags.values
+  const [iova, start, other] = [BigInt(START), 0x90000n, 0xa0000n]
+  s.register({ start, iova, length: 4096n }, LKEY + 1)
+  s.register({ start, iova: start, length: 4096n, access: ZERO_BASED }, LKEY + 2)
+  s.register({ start: other, iova: other, length: 4096n, access: ZERO_BASED }, LKEY + 3)
+  s.register({ start: iova, iova, length: 4096n }, LKEY + 4)
+  const postAt = (address: number, lkey: number) =>
+    s.post({ ...receive(0, 64), elements: [{ address, length: 64, lkey }] })
+  postAt(START, LKEY)
+  postAt(START, LKEY + 1)
+  postAt(0, LKEY + 2)
+  postAt(0, LKEY + 3)
+  assert.deepEqual(s.ids(), [])
+  postAt(START, LKEY + 4)
+  assert.deepEqual(s.ids(), ['receive-overlap note'])
 })
 
 it('all overlapping receives are counted, and a second call that posts such receives is found', () => {

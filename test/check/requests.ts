@@ -42,6 +42,7 @@ export const workRequest = (changes: Partial<WorkRequest> = {}): WorkRequest => 
 export const requestScenario = (
   options: Partial<Pick<CheckerSources, 'buffers' | 'isCopiedByFork' | 'postStack'>> = {},
   hasChannel = false,
+  isLibrary = false,
 ) => {
   const found: Finding[] = []
   let now = 0
@@ -73,6 +74,7 @@ export const requestScenario = (
       class: name,
       method: 'create',
       object,
+      isLibrary,
       args,
       out,
       stack: [`create ${name}`],
@@ -117,16 +119,18 @@ export const requestScenario = (
     call,
     post,
     end,
-    register: (memory: Record<string, bigint>, key: number) => create('mr', memory, { lkey: key, rkey: key }),
+    register: (memory: Record<string, bigint | number>, key: number) => create('mr', memory, { lkey: key, rkey: key }),
     advance(microseconds: number): void {
       now += microseconds
     },
     destroy: (name: string, id: number): void => call(name, 'destroy', id),
     complete(request: WorkRequest, status = WcStatus.values.SUCCESS as number, message?: WorkRequest): void {
       if (request.queue === PostQueue.SEND) end(request)
+      const { SEND, RECV, RECV_RDMA_WITH_IMM } = WcOpcode.values
+      const receiveOpcode = message?.opcode === WrOpcode.values.RDMA_WRITE_WITH_IMM ? RECV_RDMA_WITH_IMM : RECV
       const completion = {
         status,
-        opcode: WcOpcode.values.SEND,
+        opcode: request.queue === PostQueue.SEND ? SEND : receiveOpcode,
         bytes: request.length,
         cq,
         cqPosition: ++completions,

@@ -6,6 +6,7 @@ export interface Slots<T> {
   remove(slot: number): void
   /** `slot` must be in use. */
   get(slot: number): T
+  values(): T[]
   size(): number
 }
 
@@ -24,6 +25,7 @@ export const createSlots = <T>(): Slots<T> => {
       free.push(slot)
     },
     get: slot => values[slot] as T,
+    values: () => values.filter(value => value !== undefined),
     size() {
       return values.length - free.length
     },

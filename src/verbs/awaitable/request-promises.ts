@@ -30,8 +30,8 @@ interface Outstanding {
   readonly queue: 'send' | 'receive'
   resolve(completed: CompletedRequest): void
   /**
-   * `isConsequence`: another request has failed before, or the queue pair was closed or reset, or the device is gone.
-   * Node then does not report an unhandled rejection.
+   * `isConsequence`: the request was flushed, or the queue pair was closed or reset, or the device is gone. Node then
+   * does not report an unhandled rejection.
    */
   reject(error: RdmaError, isConsequence: boolean): void
 }
@@ -66,17 +66,17 @@ const outstandingRequest = (call: string, queue: Outstanding['queue'], value: un
 export class RequestPromises {
   readonly #cq: CompletionQueue
   readonly #depths: Readonly<Record<Outstanding['queue'], number>>
-  /** Hints of errors. */
+  /** Hints in errors. Replaced if the queue pair gets a connection by address. */
   restarts: Restarts
   /** See `Carrier.explain`. */
   readonly #explain: (id: number) => string | undefined
-  /** Ends a wait for the completion queue. */
+  /** Resolves a wait for the completion queue. */
   readonly #endWait: () => void
   readonly #outstandingById = new Map<number, Outstanding>()
   readonly #counts = { send: 0, receive: 0 }
   #lastId = 0
   #isPolling = false
-  /** The first failure since the queue pair was created, reset, or moved to RTS again. */
+  /** The first failed or flushed request since the queue pair was created, reset, or moved to RTS again. */
   #failure: RequestError | undefined
   #drainWaiters: (() => void)[] = []
 

@@ -18,7 +18,7 @@ import { QpState } from '../../../spec/enums.ts'
 import { joinWords, TWO_32 } from '../../../spec/memory.ts'
 import { PostQueue } from '../../../spec/session.ts'
 import { MULTICAST_QPN } from '../../../spec/wire/headers.ts'
-import { SendFlags, WcOpcode, WcStatus, WrOpcode } from '../../../spec/work.ts'
+import { SendFlags, SRQN_SHIFT, WcOpcode, WcStatus, WrOpcode } from '../../../spec/work.ts'
 import { Completion, type Completions, Flush, Receive, Send, Sge, type WorkSource } from '../../../transport/types.ts'
 import type { Arena } from '../../../wire/arena.ts'
 import { IPV6_BYTES } from '../../../wire/ip.ts'
@@ -31,6 +31,10 @@ const { RECV, RECV_RDMA_WITH_IMM } = WcOpcode.values
 const { RDMA_WRITE, RDMA_WRITE_WITH_IMM, RDMA_READ } = WrOpcode.values
 const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, ATOMIC_WRITE, FLUSH } = WrOpcode.values
 const { SIGNALED } = SendFlags.values
+/** The other bits of a request's flags are the number of an XRC SRQ. */
+const SEND_FLAGS = (1 << SRQN_SHIFT) - 1
+/** A datagram's buffer begins with a GRH or IP header. */
+const GRH_BYTES = IPV6_BYTES
 const { SQE, ERR } = QpState.values
 const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
 
@@ -55,6 +59,8 @@ interface QpFeed {
   readonly qp: QpObject
   readonly cqs: readonly CqObject[]
   readonly isDatagram: boolean
+  /** UC or UD: a failed or flushed send never arrives, and later ones may. */
+  readonly isUnreliable: boolean
   readonly sqSigAll: boolean
   /** WQE index of the send that the engine fetches next; −1 before the first. */
   nextIndex: number
@@ -124,7 +130,7 @@ const sendRequest = ({ ahs, now }: RxeState, feed: QpFeed, words: Uint32Array, a
     index: count,
     wrId: joinWords(words[at + Send.ID_HI], words[at + Send.ID_LO]),
     opcode,
-    flags: flags & 0xff,
+    flags: flags & SEND_FLAGS,
     isSignaled: sqSigAll || (flags & SIGNALED) !== 0,
     length: words[at + Send.LENGTH],
     elements: elementsAt(words, at + Send.SGE, words[at + Send.SGES]),
@@ -170,8 +176,7 @@ const receiveRequest = ({ owner, count }: ReceiveFeed, time: number, words: Uint
  */
 const takeMessage = (messages: WorkRequest[], words: Uint32Array, datagramQpn: number): WorkRequest | undefined => {
   const isDatagram = datagramQpn >= 0
-  // the byte count of a datagram includes the GRH
-  const bytes = words[Completion.BYTES] - (isDatagram ? IPV6_BYTES : 0)
+  const bytes = words[Completion.BYTES] - (isDatagram ? GRH_BYTES : 0)
   const isWrite = words[Completion.OPCODE] === RECV_RDMA_WITH_IMM
   const index = messages.findIndex(
     ({ length, opcode, destQpn }) =>
@@ -179,6 +184,12 @@ const takeMessage = (messages: WorkRequest[], words: Uint32Array, datagramQpn: n
   )
   if (index < 0) return undefined
   return isDatagram ? messages.splice(index, 1)[0] : messages.splice(0, index + 1)[index]
+}
+
+/** Removes a message that does not arrive. */
+const dropMessage = (messages: WorkRequest[], request: WorkRequest | undefined): void => {
+  const index = request === undefined ? -1 : messages.indexOf(request)
+  if (index >= 0) messages.splice(index, 1)
 }
 
 /**
@@ -194,11 +205,9 @@ export const watchRequests = (
 ): RequestPoll => {
   const digest = createDigest(device.memory, scratch)
   const { state } = device
-  const { qps, rings, cqs } = state
+  const { qps, rings, cqs, srqs } = state
   const feeds: (QpFeed | undefined)[] = []
   const receiveFeeds = new WeakMap<ReceiveQueue, ReceiveFeed>()
-  /** XRC SRQs that messages have named. Their queue pairs have no CQs. */
-  const xrcSrqs = new Set<SrqObject>()
   /** By CQ: the last reported number of polled completions. */
   const polledCounts = new WeakMap<CqObject, number>()
   /** Buffer for one receive, with more elements than any device allows (max_sge, max_srq_sge). */
@@ -213,6 +222,7 @@ export const watchRequests = (
       qp,
       cqs: cqsOf(qp),
       isDatagram: qp.class.name === 'ud_qp',
+      isUnreliable: qp.class.name === 'ud_qp' || qp.class.name === 'uc_qp',
       sqSigAll: state.engine().query(row).sqSigAll,
       nextIndex: -1,
       count: 0,
@@ -226,6 +236,7 @@ export const watchRequests = (
     return feed
   }
 
+  /** Whether the engine flushes sends. */
   const isFlushing = (row: number): boolean => {
     const qpState = state.engine().stateOf(row)
     return qpState === ERR || qpState === SQE
@@ -243,27 +254,21 @@ export const watchRequests = (
   const sharedOwner = (row: number, queue: ReceiveQueue): SrqObject | undefined =>
     qps[row]?.parents.find((parent): parent is SrqObject => (parent as SrqObject).state?.queue === queue)
 
-  const receivesOf = (queue: ReceiveQueue, owner: QpObject | SrqObject | undefined): ReceiveFeed | undefined => {
+  const receivesOf = (queue: ReceiveQueue, owner: QpObject | SrqObject): ReceiveFeed => {
     let feed = receiveFeeds.get(queue)
-    if (feed === undefined && owner !== undefined) {
+    if (feed === undefined) {
       feed = { owner, cqs: cqsOf(owner), pending: [], count: 0 }
       receiveFeeds.set(queue, feed)
     }
     return feed
   }
 
-  /** Reports newly posted receives of the queue that a row uses, and returns the queue's feed; undefined if unknown. */
-  const scanReceives = (row: number): ReceiveFeed | undefined => {
-    const queue = rings[row]?.receive
-    if (queue === undefined) return undefined
-    const feed = receivesOf(queue, queue.isShared ? sharedOwner(row, queue) : qps[row])
-    if (feed === undefined) return undefined
+  /** Reports newly posted receives of a queue. `row`: a row that uses the queue; undefined: none is known. */
+  const scanQueue = (queue: ReceiveQueue, feed: ReceiveFeed, row: number | undefined): void => {
     const posted = pendingReceives(queue)
-    const isNew = feed.pending.length < posted
-    if (isNew) {
-      for (const cq of feed.cqs) reportPolled(cq)
-      for (const cq of feedOf(row)?.cqs ?? []) reportPolled(cq)
-    }
+    if (feed.pending.length >= posted) return
+    for (const cq of feed.cqs) reportPolled(cq)
+    if (row !== undefined) for (const cq of feedOf(row)?.cqs ?? []) reportPolled(cq)
     while (feed.pending.length < posted) {
       loadReceive(queue, queue.takenIndex + feed.pending.length, words, 0)
       const request = receiveRequest(feed, state.now(), words)
@@ -271,6 +276,16 @@ export const watchRequests = (
       feed.pending.push(request)
       watcher.posted(request)
     }
+  }
+
+  /** `scanQueue` for the queue that a row uses. Returns the queue's feed; undefined if unknown. */
+  const scanReceives = (row: number): ReceiveFeed | undefined => {
+    const queue = rings[row]?.receive
+    if (queue === undefined) return undefined
+    const owner = queue.isShared ? sharedOwner(row, queue) : qps[row]
+    // An XRC target is not created with its SRQ: `selectShared` has made the feed.
+    const feed = owner === undefined ? receiveFeeds.get(queue) : receivesOf(queue, owner)
+    if (feed !== undefined) scanQueue(queue, feed, row)
     return feed
   }
 
@@ -289,7 +304,7 @@ export const watchRequests = (
     return undefined
   }
 
-  /** Removes and returns the request that a completion reports. */
+  /** Returns the request that a completion reports, and removes it if the request is in a list. */
   const completedRequest = (feed: QpFeed, completion: Uint32Array): WorkRequest | undefined => {
     if ((completion[Completion.OPCODE] & RECV) !== 0) return feed.takenReceives.shift()
     const isFailure = completion[Completion.STATUS] !== SUCCESS && completion[Completion.STATUS] !== WR_FLUSH_ERR
@@ -337,7 +352,7 @@ export const watchRequests = (
     if (isTaken) {
       const request = receiveFeed?.pending.shift()
       if (request !== undefined) feed?.takenReceives.push(request)
-    } else if (feed !== undefined && !isFlushing(row)) watcher.receiverNotReady(feed.qp.id)
+    } else if (feed !== undefined && state.engine().stateOf(row) !== ERR) watcher.receiverNotReady(feed.qp.id)
     return isTaken
   }
 
@@ -346,8 +361,7 @@ export const watchRequests = (
     work.selectShared = (row, srqn, into) => {
       if (!selectShared(row, srqn, into)) return false
       const srq = state.srqs.get(state.srqns.rowOf(srqn))
-      receivesOf(rings[row]!.receive, srq)
-      xrcSrqs.add(srq)
+      receivesOf(srq.state.queue, srq)
       return true
     }
 
@@ -361,8 +375,9 @@ export const watchRequests = (
       const status = completion[Completion.STATUS]
       const opcode = completion[Completion.OPCODE]
       const bytes = completion[Completion.BYTES]
-      const takesMessage = feed !== undefined && status === SUCCESS && (opcode & RECV) !== 0
-      const message = takesMessage ? messageOf(feed, completion) : undefined
+      const isReceive = (opcode & RECV) !== 0
+      const message = feed && isReceive && status === SUCCESS ? messageOf(feed, completion) : undefined
+      if (feed?.isUnreliable && !isReceive && status !== SUCCESS) dropMessage(feed.messages, request)
       reportPolled(cq)
       const completionsBefore = cq.state.completions
       push(number, completion, solicited)
@@ -388,7 +403,6 @@ export const watchRequests = (
     },
     resetShared(srq) {
       receiveFeeds.delete(srq.state.queue)
-      xrcSrqs.delete(srq)
       watcher.queueReset(srq.id)
     },
   }
@@ -407,7 +421,12 @@ export const watchRequests = (
         scanReceives(row)
         for (const cq of feedOf(row)?.cqs ?? []) reportPolled(cq)
       })
-      for (const srq of xrcSrqs) if (srq.context === context) for (const cq of cqsOf(srq)) reportPolled(cq)
+      for (const srq of srqs.values())
+        if (srq.context === context) {
+          const { queue } = srq.state
+          scanQueue(queue, receivesOf(queue, srq), undefined)
+          for (const cq of cqsOf(srq)) reportPolled(cq)
+        }
     },
   }
 }

@@ -8,13 +8,26 @@ import { requestName } from '../../../../src/spec/check/causes.ts'
 import type { RequestWatcher, WorkRequest } from '../../../../src/spec/check/requests.ts'
 import { Mr } from '../../../../src/spec/classes/mr.ts'
 import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
-import { nameIn } from '../../../../src/spec/enums.ts'
+import { UcQp } from '../../../../src/spec/classes/qp/uc_qp.ts'
+import { Mtu, nameIn } from '../../../../src/spec/enums.ts'
 import { PostQueue } from '../../../../src/spec/session.ts'
 import { SRQN_SHIFT, WcStatus } from '../../../../src/spec/work.ts'
 import { plainArena } from '../../../../src/wire/arena.ts'
-import { connectQps, type Machine, machine, makeCq, makeQp, modify, program, Qps, register } from '../machine.ts'
+import {
+  cap,
+  connectQps,
+  type Machine,
+  machine,
+  makeCq,
+  makeQp,
+  modify,
+  path,
+  program,
+  Qps,
+  register,
+} from '../machine.ts'
 import { makeEnd, pair, sgeOf } from '../pair.ts'
-import { Flag, pollAll, postReceive, postSend, Wr } from '../provider.ts'
+import { Flag, mapRing, pollAll, postReceive, postSend, Wr } from '../provider.ts'
 import { connectXrc, makeInitiator, makeSharedQp, makeSrq, makeTarget, makeXrcSrq, openDomain } from '../srq-and-xrc.ts'
 
 const nameOf = ({ opcode, wrId }: WorkRequest): string => `${opcode < 0 ? 'receive' : requestName(opcode)} ${wrId}`
@@ -241,4 +254,82 @@ it('hashes a short send whole and a long send by samples, any send whole on requ
   assert.ok(offsets.every(offset => isNoticed(long!, offset, true)))
   invokeNow(a.p.context, Mr, 'destroy', a.mr.handle, {}, a.p.caller)
   assert.equal(polls[0]!.digest(short!, false), undefined)
+})
+
+it('reports receives of an SRQ that no queue pair uses yet, on request', () => {
+  const m = machine()
+  const p = program(m, 0)
+  const mr = register(p, 4096)
+  const xrcSrq = makeXrcSrq(p, openDomain(p), makeCq(p))
+  const srq = makeSrq(p)
+  const other = makeSrq(program(m, 0))
+  const { polls, take } = watch(m)
+  postReceive(xrcSrq.ring, 3n, [sgeOf(mr, 0, 10)])
+  postReceive(srq.ring, 4n, [sgeOf(mr, 0, 10)])
+  postReceive(other.ring, 5n, [sgeOf(mr, 0, 10)])
+  polls[0]!.reportContext(p.context)
+  assert.deepEqual(take(), ['posted receive 3', 'posted receive 4'])
+  polls[0]!.reportContext(p.context)
+  assert.deepEqual(take(), [])
+})
+
+/** Two connected UC queue pairs. */
+const ucPair = () => {
+  const m = machine(2)
+  const ends = [0, 1].map(device => {
+    const p = program(m, device)
+    const cq = makeCq(p)
+    const args = { pd: p.pd, sendCq: cq.handle, recvCq: cq.handle, cap: cap(), userHandle: 0n }
+    const { object, out } = invokeNow(p.context, UcQp, 'create', 0, args, p.caller)
+    const queues = out as unknown as Record<'sendQueue' | 'recvQueue', { offset: bigint }>
+    const change = (changes: Parameters<typeof invokeNow<typeof UcQp, 'modify'>>[4]): void => {
+      invokeNow(p.context, UcQp, 'modify', object!, changes, p.caller)
+    }
+    const send = mapRing(p.rings.at(queues.sendQueue.offset))
+    const receive = mapRing(p.rings.at(queues.recvQueue.offset))
+    return { p, qpn: out.qpNum, send, receive, mr: register(p, 4096), change }
+  })
+  const [a, b] = [ends[0]!, ends[1]!]
+  for (const [end, peer] of [
+    [a, b],
+    [b, a],
+  ] as const) {
+    end.change({ state: Qps.INIT, pkeyIndex: 0, port: 1, accessFlags: 0 })
+    const address = path(peer.p.rxe.state.identity.gids[1]!)
+    end.change({ state: Qps.RTR, address, pathMtu: Mtu.values.MTU_1024, destQpn: peer.qpn, rqPsn: 0 })
+    end.change({ state: Qps.RTS, sqPsn: 0 })
+  }
+  return { m, a, b }
+}
+
+it('after SQE, a receive is not consumed by an earlier send that failed or was flushed', () => {
+  const { m, a, b } = ucPair()
+  const { take } = watch(m)
+  const sges = [sgeOf(a.mr, 0, 10)]
+  postSend(a.send, { opcode: Wr.SEND, id: 1n, sges: [{ ...sges[0]!, lkey: 1 }] })
+  postSend(a.send, { opcode: Wr.SEND, id: 2n, sges })
+  m.settle()
+  assert.deepEqual(
+    take().filter(line => line.startsWith('completed')),
+    ['completed SEND 1 LOC_PROT_ERR #1', 'completed SEND 2 WR_FLUSH_ERR #2'],
+  )
+  a.change({ state: Qps.RTS })
+  postReceive(b.receive, 5n, [sgeOf(b.mr, 0, 10)])
+  postSend(a.send, { opcode: Wr.SEND, id: 3n, sges, flags: 0 })
+  m.settle()
+  assert.deepEqual(
+    take().filter(line => line.startsWith('completed')),
+    ['completed receive 5 SUCCESS #1 < SEND 3'],
+  )
+})
+
+it('reports a message without a receive in SQE, where a queue pair still receives', () => {
+  const { m, a, b } = ucPair()
+  const { take } = watch(m)
+  postSend(b.send, { opcode: Wr.SEND, sges: [{ ...sgeOf(b.mr, 0, 10), lkey: 1 }] })
+  m.settle()
+  take()
+  postSend(a.send, { opcode: Wr.SEND, id: 1n, sges: [sgeOf(a.mr, 0, 10)], flags: 0 })
+  m.settle()
+  assert.ok(take().includes('receiver not ready'))
 })
