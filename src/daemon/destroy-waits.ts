@@ -1,9 +1,9 @@
 /*
- * Finds destroys that wait for the program to acknowledge events. libibverbs' ibv_destroy_cq, _qp and _srq return only
- * when the program has acknowledged every event that it has read of the object. libibverbs waits after the daemon has
- * destroyed the object. So the daemon reads the counts of acknowledged events from the program's memory, in struct
- * ibv_cq, ibv_qp or ibv_srq; its address is the object's user handle. The counts are valid only while the structure
- * contains the object's handle.
+ * Finds destroys that wait for the program to acknowledge events. libibverbs' ibv_destroy_cq, _qp, _srq and _wq return
+ * only when the program has acknowledged every event that it has read of the object. libibverbs waits after the daemon
+ * has destroyed the object. So the daemon reads the counts of acknowledged events from the program's memory, in struct
+ * ibv_cq, ibv_qp, ibv_srq or ibv_wq; its address is the object's user handle. The counts are valid only while the
+ * structure contains the object's handle.
  */
 import type { Caller, CoreObject, EventsRead } from '../core/model.ts'
 import { createCause } from '../spec/check/causes.ts'
@@ -30,19 +30,20 @@ const REPORT_AFTER = 1000
 /** Maximum number of watched destroys of one caller. */
 const MAX_WAITS = 64
 
-// Byte offsets in struct ibv_cq, ibv_qp and ibv_srq of verbs.h (64 bits). `number`: qp_num, or the handle of a CQ or
-// SRQ. `counts`: acknowledged events, after a mutex and a condition variable: comp_events_completed and
-// async_events_completed of a CQ, events_completed of a QP or SRQ.
+// Byte offsets in struct ibv_cq, ibv_qp, ibv_srq and ibv_wq of verbs.h (64 bits). `number`: qp_num, wq_num, or the
+// handle of a CQ or SRQ. `counts`: acknowledged events, after a mutex and a condition variable: comp_events_completed
+// and async_events_completed of a CQ, events_completed of the others.
 const MUTEX_BYTES = process.arch === 'arm64' ? 48 : 40
 const CONDITION_BYTES = 48
 export const layouts = {
   cq: { handle: 24, number: 24, counts: 32 + MUTEX_BYTES + CONDITION_BYTES },
   qp: { handle: 48, number: 52, counts: 64 + MUTEX_BYTES + CONDITION_BYTES },
   srq: { handle: 24, number: 24, counts: 32 + MUTEX_BYTES + CONDITION_BYTES },
+  wq: { handle: 36, number: 32, counts: 56 + MUTEX_BYTES + CONDITION_BYTES },
 } as const
 
 const structureOf = ({ class: { name } }: CoreObject): keyof typeof layouts => {
-  if (name === 'cq') return 'cq'
+  if (name === 'cq' || name === 'wq') return name
   return name.endsWith('srq') ? 'srq' : 'qp'
 }
 

@@ -61,10 +61,11 @@ export interface SendOptions<T> {
 export interface AgentOptions {
   /** Upper half of the transaction ids of requests. */
   readonly highTid: number
-  /** Whether the engine does RMPP for its owner. */
+  /**
+   * Whether the engine does RMPP for its owner. Otherwise the owner gets every datagram of a transfer, even if the
+   * datagram matches no request.
+   */
   readonly engineDoesRmpp: boolean
-  /** Whether the owner does RMPP: it gets every datagram of a transfer, even if the datagram matches no request. */
-  readonly ownerDoesRmpp: boolean
 }
 
 export interface AgentOwner<P extends MadPath, T> {
@@ -151,8 +152,7 @@ export class MadAgentEngine<P extends MadPath, T> {
   onMad(mad: Uint8Array, from: P, now: number): void {
     const fields = madFields(mad)
     const isRmpp = usesRmpp(fields.mgmtClass) && (parseRmpp(mad).flags & RmppFlag.ACTIVE) !== 0
-    if (!this.#options.engineDoesRmpp || !isRmpp)
-      this.#deliver(mad, fields, from, this.#options.ownerDoesRmpp && isRmpp)
+    if (!this.#options.engineDoesRmpp || !isRmpp) this.#deliver(mad, fields, from, isRmpp)
     else this.#onRmpp(mad, fields, from, now)
   }
 
@@ -190,11 +190,15 @@ export class MadAgentEngine<P extends MadPath, T> {
   // ---- sending ----
 
   /**
-   * Whether an unfinished request, or an unfinished response to this peer, has the transaction id. If the owner does
-   * RMPP, the datagrams of a transfer share a transaction id.
+   * Whether an unfinished request, or an unfinished response to this peer, has the transaction id. If the engine does
+   * not do RMPP, the datagrams of a transfer share a transaction id.
    */
   #isDuplicate(fields: MadFields, message: Uint8Array, path: P): boolean {
-    if (this.#options.ownerDoesRmpp && usesRmpp(fields.mgmtClass) && (parseRmpp(message).flags & RmppFlag.ACTIVE) !== 0)
+    if (
+      !this.#options.engineDoesRmpp &&
+      usesRmpp(fields.mgmtClass) &&
+      (parseRmpp(message).flags & RmppFlag.ACTIVE) !== 0
+    )
       return false
     for (const { fields: other, path: peerPath } of this.#sending)
       if (isSameTransaction(other, fields) && other.isResponse === fields.isResponse)

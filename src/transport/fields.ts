@@ -1,7 +1,7 @@
 /*
  * Word offsets of the engine's rows and blocks (state.ts has the arrays): queue pairs, WQEs, READ and atomic resources,
- * and the pending DMA. Words have 32 bits. Words of rows are signed, so addresses, keys and lengths in rows are read
- * with `>>> 0`.
+ * and the pending DMA. Words have 32 bits, signed in rows and unsigned elsewhere. So addresses, keys and lengths in rows
+ * are read with `>>> 0`.
  *
  * These are const enums because V8 inlines functions by bytecode size: with object properties a small WRITE took 10 %
  * longer.
@@ -9,7 +9,8 @@
 
 /** A queue pair. Prefixes: REQ_ requester, COMP_ completer, RESP_ responder. */
 export const enum QP {
-  // ---- kept at RESET; for an XRC target, each message sets PD, RECV_CQ and RECV_PD (responder/xrc.ts) ----
+  // ---- kept at RESET; SERVICE to RECV_PD as in `QpInit` (types.ts) ----
+  // For an XRC target, each message sets PD, RECV_CQ and RECV_PD (responder/xrc.ts).
   /** Whether the row is in use. */
   ALIVE = 0,
   /** A number of `Service`. */
@@ -25,7 +26,7 @@ export const enum QP {
   /** Whether the row is in the transmit queue. */
   SCHEDULED = 8,
 
-  // ---- state and attributes; RESET clears from here on ----
+  // ---- state, and attributes as in `QpAttributes` (types.ts); RESET clears from here on ----
   STATE = 9,
   MTU = 10,
   DEST_QPN = 11,
@@ -60,7 +61,9 @@ export const enum QP {
   REQ_BYTES_SINCE_ACKREQ = 31,
   /** Number of outstanding READ and atomic requests. */
   REQ_RD_ATOMIC = 32,
-  /** Congestion window: with so many window bytes in flight, SENDs, WRITEs and parts of READs wait. */
+  /**
+   * Congestion window: with so many window bytes in flight, SENDs, WRITEs and parts of READs (`readPartBytes`) wait.
+   */
   REQ_CWND = 33,
 
   // ---- completer ----
@@ -90,6 +93,7 @@ export const enum QP {
   RESP_WRITE_LO = 46,
   RESP_WRITE_KEY = 47,
   RESP_WRITE_LEFT = 48,
+  /** The NAK to send if NAK_DUE is set. */
   RESP_NAK_SYNDROME = 49,
   RESP_NAK_PSN = 50,
   RESP_NAK_MSN = 51,
@@ -123,7 +127,7 @@ export const enum ReqFlag {
   DRAINING = 8,
   /** ERR and SQE: there may be more WQEs to flush than one call allows. */
   FLUSHING = 16,
-  /** The ACK timeout expired late and was extended; it is extended only once. */
+  /** The running ACK timeout expired late and was extended; each is extended only once. */
   LATE = 32,
   /** Set only while PSNs are being acknowledged (completer.ts): an ACK has passed REQ_PSN, which was advanced too. */
   SKIPPED_AHEAD = 64,
@@ -210,5 +214,5 @@ export const enum DMA {
   /** Expected PSN and MSN before the first packet, for reporting a failure. */
   PSN = 13,
   MSN = 14,
-  WORDS = 16,
+  WORDS = 15,
 }

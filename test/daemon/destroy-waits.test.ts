@@ -6,6 +6,7 @@ import { test } from 'node:test'
 import type { Caller, CoreObject } from '../../src/core/model.ts'
 import { createContainment } from '../../src/daemon/containment.ts'
 import { createDestroyWaits, layouts } from '../../src/daemon/destroy-waits.ts'
+import { failureText } from '../../src/spec/check/failures.ts'
 
 /** Maximum number of watched destroys of a program. */
 const MAX_WAITS = 64
@@ -39,4 +40,22 @@ test('destroys that waited for long, and have ended, do not count towards the ma
   }
   destroy(MAX_WAITS + 1)
   assert.equal(reports, MAX_WAITS + 1)
+})
+
+test('the destroy of a work queue waits for the acknowledgement of its events', () => {
+  const handle = 7
+  const structure = new DataView(new ArrayBuffer(256))
+  // struct ibv_wq of verbs.h
+  structure.setUint32(32, 0x12, true) // wq_num
+  structure.setUint32(36, handle, true)
+  const caller = { copyIn: (_address: bigint, length: number) => new Uint8Array(structure.buffer, 0, length) }
+  const reasons: string[] = []
+  const waits = createDestroyWaits(
+    ({ failure }) => reasons.push(failureText(failure)),
+    createContainment(),
+    run => run(),
+  )
+  const wq = { class: { name: 'wq' }, handle, events: { userHandle: 0x1000n } } as Partial<CoreObject>
+  waits.add(wq as CoreObject, { compEvents: 0, asyncEvents: 1 }, caller as Partial<Caller> as Caller)
+  assert.match(reasons.join(), /destroy_wq of 0x12 waits: 0 of the 1 events/)
 })

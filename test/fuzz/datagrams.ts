@@ -24,11 +24,7 @@ import type { Target } from './fuzzer.ts'
 const { GET, GET_TABLE, RESPONSE } = MadMethod
 const SA = MadClass.SUBNET_ADMINISTRATION
 
-const agents: readonly Partial<AgentOptions>[] = [
-  {},
-  { engineDoesRmpp: false },
-  { engineDoesRmpp: false, ownerDoesRmpp: true },
-]
+const agents: readonly Partial<AgentOptions>[] = [{}, { engineDoesRmpp: false }]
 
 /** Flags of a record. Without SEND the agent receives the record's bytes. */
 const Flag = {
@@ -95,7 +91,7 @@ const agentPrograms = (): Uint8Array[] => {
       record(0, answerRmpp(first, { type: RmppType.STOP, status: RmppStatus.RESX }), 200),
     ],
     [record(1 | SEND, new Uint8Array(2)), record(1 | KNOWN, respond(plainMad(SA, GET, 1), 12))],
-    [record(2, first), record(2 | SEND, new Uint8Array(2))],
+    [record(1, first), record(1 | SEND, new Uint8Array(2))],
   ]
   return scripts.map(records => new Uint8Array(Buffer.concat(records)))
 }

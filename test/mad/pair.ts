@@ -33,7 +33,7 @@ export class Agent {
   constructor(pair: Pair, host: number, options: Partial<AgentOptions>) {
     this.host = host
     this.engine = new MadAgentEngine(
-      { highTid: host, engineDoesRmpp: true, ownerDoesRmpp: false, ...options },
+      { highTid: host, engineDoesRmpp: true, ...options },
       {
         transmit: mad => {
           pair.wire.push({ to: pair.other(this), mad: mad.slice() })

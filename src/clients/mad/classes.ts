@@ -64,11 +64,11 @@ const optionsOf = ({
   if (qpn !== GSI_QPN) refuseAttribute('qpn', `${qpn} is not ${GSI_QPN}, the queue pair of the general services`)
   if (rmppVersion !== 0 && rmppVersion !== RMPP_VERSION)
     refuseAttribute('rmppVersion', `${rmppVersion} is not ${RMPP_VERSION}`)
-  const ownerDoesRmpp = (flags & MadAgentFlags.values.USER_RMPP) !== 0
-  const engineDoesRmpp = rmppVersion !== 0 && !ownerDoesRmpp
+  const isUserRmpp = (flags & MadAgentFlags.values.USER_RMPP) !== 0
+  const engineDoesRmpp = rmppVersion !== 0 && !isUserRmpp
   if (mgmtClass === 0) {
-    if (ownerDoesRmpp) refuseAttribute('flags', 'USER_RMPP is for agents of a class')
-    return { claim: undefined, engineDoesRmpp, ownerDoesRmpp }
+    if (isUserRmpp) refuseAttribute('flags', 'USER_RMPP is for agents of a class')
+    return { claim: undefined, engineDoesRmpp }
   }
   if (mgmtClass >= MAD_CLASSES || mgmtClass === MadClass.SUBNET_LID_ROUTED)
     refuseAttribute('mgmtClass', `${mgmtClass} is not a class of the general services below ${MAD_CLASSES}`)
@@ -78,10 +78,12 @@ const optionsOf = ({
     refuseAttribute('oui', `class ${mgmtClass} is a vendor class, which needs an OUI`)
   if (rmppVersion !== 0 && !usesRmpp(mgmtClass))
     refuseAttribute('rmppVersion', `class ${mgmtClass} has no long messages`)
-  return { claim: { mgmtClass, classVersion, oui, methods: methodsOf(methods) }, engineDoesRmpp, ownerDoesRmpp }
+  return { claim: { mgmtClass, classVersion, oui, methods: methodsOf(methods) }, engineDoesRmpp }
 }
 
-/** The path to an address. Throws CallError: EINVAL; ENODATA for an empty entry of the GID table. */
+/**
+ * The path to an address, with the default P_Key. Throws CallError: EINVAL; ENODATA for an empty entry of the GID table.
+ */
 const pathOf = (
   agent: CoreObject,
   qpn: number,
@@ -124,6 +126,7 @@ const agentsOf = ({ context, state }: FdObject<MadQueue>): CoreObject<AgentState
 const addressOf = (address: MadAddress, object: CoreObject): RecordOf<typeof QpAddress> => ({
   dgid: address.remoteGid,
   flowLabel: address.flowLabel,
+  // 0 if the port has lost the GID since
   sgidIndex: Math.max(0, findGid(object.context!.device.ports[0]!.gids, address.localGid)),
   hopLimit: address.hopLimit,
   trafficClass: address.trafficClass,

@@ -35,7 +35,6 @@ export interface MadAgentOptions {
   readonly claim: MadClaim | undefined
   /** As in `AgentOptions` (src/mad/agent.ts). */
   readonly engineDoesRmpp: boolean
-  readonly ownerDoesRmpp: boolean
 }
 
 export interface MadAgent<T> {
@@ -123,15 +122,11 @@ export class MadLayer {
    * Creates an agent on a device. Throws CallError: EINVAL if another agent or service has one of the methods; EIO if
    * the layer does not have queue pair 1 of the device.
    */
-  createAgent<T>(
-    device: Device,
-    { claim, engineDoesRmpp, ownerDoesRmpp }: MadAgentOptions,
-    consumer: MadConsumer<T>,
-  ): MadAgent<T> {
+  createAgent<T>(device: Device, { claim, engineDoesRmpp }: MadAgentOptions, consumer: MadConsumer<T>): MadAgent<T> {
     const port = this.#portOf(device)
     const highTid = this.#freeTidHigh(port)
     const engine = new MadAgentEngine<MadAddress, T>(
-      { highTid, engineDoesRmpp, ownerDoesRmpp },
+      { highTid, engineDoesRmpp },
       {
         transmit: (mad, to) => {
           port.queuePair.send(mad, to)

@@ -32,7 +32,7 @@ const kinds = {
 export interface Threshold {
   /** After this many completions, 0 to 65,535; 0: no limit. */
   readonly completions?: number
-  /** This many microseconds after the first completion, 0 to 65,535; 0: no limit. */
+  /** This many microseconds after the first completion since the arming, 0 to 65,535; 0: no limit. */
   readonly microseconds?: number
 }
 
@@ -69,7 +69,10 @@ export interface CompletionQueue extends Disposable, AsyncIterable<Completion>, 
    * its values. Rejects with RdmaError EIO if the device is closed or removed, EINVAL for kind 'counting'.
    */
   completions(options?: WaitOptions): AsyncIterableIterator<Completion>
-  /** Resizes the queue to at least `entries`; unread completions stay. Throws RdmaError EINVAL if they do not fit. */
+  /**
+   * Resizes the queue to at least `entries`; unread completions stay. Throws RdmaError EINVAL if they do not fit, and
+   * for kind 'counting'.
+   */
   resize(entries: number): void
   /** Number of completions since the queue's creation. Read from the ring for kind 'counting', otherwise queried. */
   readonly count: number
@@ -235,13 +238,13 @@ class CqObject extends VerbsObject implements CompletionQueue {
     const woken = waiters.wait(this.userHandle, signal)
     try {
       this.arm(options)
+      // Completions older than the arming raise no event.
+      if (!carrier.awaitsNextTurn()) carrier.drive()
     } catch (error) {
       // A removed device has flushed requests: the program polls their completions before `wait` fails.
       waiters.wake(this.userHandle)
       if (!this.#hasUnread()) throw error
     }
-    // Completions older than the arming raise no event.
-    if (!carrier.awaitsNextTurn()) carrier.drive()
     if (this.#hasUnread()) waiters.wake(this.userHandle)
     await woken
   }

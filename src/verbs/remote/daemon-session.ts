@@ -27,7 +27,7 @@ import type { ToolReply, ToolRequest } from '../../uapi/tool.ts'
 import { type RdmaError, refusal, refused } from '../error.ts'
 import { type CallMemory, passedMemory } from './call-memory.ts'
 import { ringPool } from './file-rings.ts'
-import { areEventsWanted, areStacksWanted, createStackNumbers } from './stack-numbers.ts'
+import { areStacksWanted, createStackNumbers, isEventLogWanted } from './stack-numbers.ts'
 import { connectToDaemon, daemonCommand, notServed, UntrustedDaemonError } from './user-socket.ts'
 
 /** A reply and its descriptors, which the caller must close. */
@@ -167,7 +167,7 @@ const newSession = (socket: string, openCall: string): JoinableSession => {
     return reply.ret === 0n
   }
   const tag = process.env[SessionEnv.tag] ?? ''
-  const wants = HelloWants.REASONS | (areEventsWanted() ? HelloWants.EVENTS : 0)
+  const wants = HelloWants.REASONS | (isEventLogWanted() ? HelloWants.EVENTS : 0)
   const sendHello = (passedFds?: readonly number[]): Answer =>
     exchange(openCall, (message, header) => writeHello(message, header, tag, wants), passedFds)
   let { reply, fds } = sendHello()

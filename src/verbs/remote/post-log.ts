@@ -13,7 +13,7 @@ import { sharingStacks } from '../check/stack-sharing.ts'
 import { type DeviceCheck, onPost, pollWatch } from '../check/watch.ts'
 import type { Session } from './daemon-session.ts'
 import { ringPool } from './file-rings.ts'
-import { areEventsWanted } from './stack-numbers.ts'
+import { isEventLogWanted } from './stack-numbers.ts'
 
 /**
  * Maximum yields to the daemon while the event log is full; afterwards an entry is overwritten. As in the preload
@@ -90,7 +90,7 @@ export const createPostLog = (session: Session, context: number, file: number, w
     // Written last: the entry is complete.
     Atomics.store(eventWords, (at + EVENT_FIELDS.sequence) / 8, BigInt(index + 1))
   }
-  const hasEventLog = areEventsWanted()
+  const hasEventLog = isEventLogWanted()
 
   return {
     posts: {

@@ -8,13 +8,13 @@ import { captureStack } from '../check/stacks.ts'
 /** Whether the program records stacks: `userdma check` sets the variable to 1, with `--races` to 2. */
 export const areStacksWanted = (): boolean => ['1', '2'].includes(process.env[SessionEnv.stacks] ?? '')
 
-/** Whether the program runs under `userdma check --races`. */
-export const areEventsWanted = (): boolean => process.env[SessionEnv.stacks] === '2'
+/** Whether the program writes the event log: under `userdma check --races`. */
+export const isEventLogWanted = (): boolean => process.env[SessionEnv.stacks] === '2'
 
 /** Bytes of the field `frames`. */
 const FRAMES_BYTES = Messages.stack.fields.find(({ name }) => name === 'frames')!.size
 
-/** The first frames that fit into `frames`, one a line. */
+/** The first frames that fit into `frames` before its NUL, one a line. */
 const framesText = (stack: readonly string[]): string => {
   let text = ''
   for (const frame of stack) {
@@ -32,7 +32,8 @@ const framesText = (stack: readonly string[]): string => {
 export const createStackNumbers = (define: (id: number, frames: string) => boolean): (() => number) => {
   const known = new Map<string, number>()
   return () => {
-    const frames = framesText(captureStack()())
+    const formatStack = captureStack()
+    const frames = framesText(formatStack())
     const number = known.get(frames)
     if (number !== undefined) return number
     // One stack over the maximum is sent, so that the daemon knows that stacks are missing.

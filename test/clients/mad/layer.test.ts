@@ -17,7 +17,7 @@ import { MAD_BYTES } from '../../../src/spec/wire/mad.ts'
 import { MAD_STATUS_UNSUPPORTED, MadClass, MadMethod } from '../../../src/spec/wire/management.ts'
 import { madFields, respond } from '../../../src/wire/mad/management.ts'
 import { ipv4 } from '../../drivers/rxe/machine.ts'
-import { plainMad } from '../../mad/pair.ts'
+import { longMessage, plainMad, SA_HEADERS } from '../../mad/pair.ts'
 import { twoHosts } from '../rdma-cm/hosts.ts'
 
 const { GET, SET, SEND, RESPONSE } = MadMethod
@@ -36,7 +36,7 @@ const listen = (mads: MadLayer, device: Device, mgmtClass?: number, methods: rea
   const claim = mgmtClass === undefined ? undefined : { mgmtClass, classVersion: 1, oui: 0, methods }
   const agent = mads.createAgent<undefined>(
     device,
-    { claim, engineDoesRmpp: false, ownerDoesRmpp: false },
+    { claim, engineDoesRmpp: false },
     { receive: message => void received.push(message), ended: () => {} },
   )
   return { agent, received }
@@ -143,7 +143,7 @@ describe('the MAD layer', () => {
     const agentOf = (name: string) =>
       a.mads.createAgent<string>(
         first,
-        { claim: undefined, engineDoesRmpp: false, ownerDoesRmpp: false },
+        { claim: undefined, engineDoesRmpp: false },
         { receive: () => {}, ended: () => void ended.push(name) },
       )
     const [busy, other] = [agentOf('busy'), agentOf('other')]
@@ -239,6 +239,28 @@ describe('the classes of management datagrams', () => {
     assert.deepEqual([out.agent, out.status, out.length, fd.sink.unread()], [agent, 0, MAD_BYTES, 0])
     closeContext(context)
     assert.equal(first.counts.mad_agent, 0)
+  })
+
+  it('without RMPP, an agent gets each segment of a response, and sends segments with one transaction id', () => {
+    const { network, b, first, second } = setUp()
+    const gets = listen(b.mads, second, SUBNET_ADMINISTRATION, [GET])
+    const { context, callerWithoutMemory, createChannel } = programOn(first)
+    const channel = createChannel()
+    const methods = new Uint8Array(16)
+    const registration = { channel, mgmtClass: SUBNET_ADMINISTRATION, classVersion: 1, methods }
+    const { object: agent = -1 } = invokeNow(context, MadAgentClass, 'create', 0, registration, callerWithoutMemory)
+    const address = { ...zeroRecord(QpAddress), dgid: ipv4(10, 0, 0, 2), sgidIndex: 1, isGlobal: 1, port: 1 }
+    const segment = longMessage(GET, 1, MAD_BYTES - SA_HEADERS)
+    const request = { address, qpn: 1, timeout: 1000, data: segment }
+    for (let i = 0; i < 2; i++) invokeNow(context, MadAgentClass, 'send', agent, request, callerWithoutMemory)
+    network.settle()
+    assert.equal(gets.received.length, 2)
+    const response = respond(gets.received[0]!, 0)
+    const answer = { timeout: 0, retries: 0, tag: undefined }
+    for (let i = 0; i < 3; i++) gets.agent.send(response.slice(), pathTo(2, 1), answer)
+    network.settle()
+    assert.equal(invokeNow(context, MadChannel, 'query', channel, {}, callerWithoutMemory).out.unread, 3)
+    closeContext(context)
   })
 
   it('charge sends and unread messages to the memory quota of the program', () => {

@@ -42,6 +42,8 @@ int main(int argc, char **argv)
                offsetof(struct ibv_qp, events_completed));
         printf("srq %zu %zu %zu\n", offsetof(struct ibv_srq, handle), offsetof(struct ibv_srq, handle),
                offsetof(struct ibv_srq, events_completed));
+        printf("wq %zu %zu %zu\n", offsetof(struct ibv_wq, handle), offsetof(struct ibv_wq, wq_num),
+               offsetof(struct ibv_wq, events_completed));
         return 0;
     }
     const bool is_cq = strcmp(argv[1], "cq") == 0, is_at_once = argc > 2 && strcmp(argv[2], "at-once") == 0;

@@ -5,7 +5,9 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Classes } from '../../../src/spec/classes.ts'
+import type { AnyCall } from '../../../src/verbs/carrier.ts'
 import { contextOf } from '../../../src/verbs/device.ts'
+import { refused } from '../../../src/verbs/error.ts'
 import { type CqOptions, createNetwork, type Endpoint, open, openSystem } from '../../../src/verbs/index.ts'
 import { eachCarrier } from '../connections/endpoints.ts'
 import { notOfDevice, refuses, untyped } from './mistakes.ts'
@@ -222,5 +224,33 @@ test('an iteration of events that ends before it begins leaves no handler', asyn
   await waiting.return?.()
   assert.equal((await next).done, true)
   assert.equal(sources.size, before)
+  await device.close()
+})
+
+test('a wait that fails after it has armed the queue leaves no waiter', async () => {
+  const device = await open()
+  const cq = device.cq()
+  const { carrier } = contextOf('test', device)
+  const { call, drive, setWaiting } = carrier
+  let isArmed = false
+  const changes: boolean[] = []
+  Object.assign(carrier, {
+    call(...args: Parameters<AnyCall>) {
+      isArmed = args[1] === 'reqNotify'
+      return call(...args)
+    },
+    // as of a daemon's device when the daemon ends
+    drive() {
+      if (isArmed) throw refused('EIO', 'cq.poll', 'the daemon has ended')
+      return drive()
+    },
+    setWaiting(hasWaiters: boolean) {
+      changes.push(hasWaiters)
+      setWaiting(hasWaiters)
+    },
+  })
+  await assert.rejects(cq.wait(), { code: 'EIO' })
+  Object.assign(carrier, { call, drive, setWaiting })
+  assert.deepEqual(changes, [true, false])
   await device.close()
 })
