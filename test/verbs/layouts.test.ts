@@ -82,7 +82,7 @@ const createQueues = (name: LayoutName, flowOffset?: number) => {
 const u32 = fc.integer({ min: 0, max: 0xffffffff })
 const u64 = fc.bigInt({ min: 0n, max: (1n << 64n) - 1n })
 const slice = fc.record({ hi: u32, lo: u32, length: fc.nat(0x100_0000), lkey: u32 })
-const local = fc.oneof(slice, fc.array(slice, { maxLength: MAX_SGE }), fc.constant(undefined))
+const local = fc.oneof(slice, fc.array(slice, { maxLength: MAX_SGE }))
 const anyRequest = fc.record({
   opcode: fc.constantFrom(...Object.values(WrOpcode.values)),
   id: fc.nat({ max: Number.MAX_SAFE_INTEGER }),
@@ -116,10 +116,10 @@ const post = (ring: ProgramRing, request: Request, isDatagram: boolean): void =>
   const remote = new RemoteRange(address, rkey, request.length)
   const inline = SENDS.includes(opcode) ? request.inline : undefined
   const hasSlices = !DATALESS.includes(opcode) && opcode !== ATOMIC_WRITE && inline === undefined
-  const slices = hasSlices ? request.local : undefined
+  const slices = hasSlices ? request.local : []
   putSend(ring, at, opcode, request.id, inline ? request.flags | SendFlags.values.INLINE : request.flags)
   if (inline) putInline(ring, at, inline)
-  else if (slices === undefined || Array.isArray(slices)) putMany(ring, at, slices)
+  else if (Array.isArray(slices)) putMany(ring, at, slices)
   else putOne(ring, at, slices)
   if (isDatagram) putDestination(ring, at, 1 + (rkey % 1000), qpnOrNewRkey & 0xffffff, qkeyOrLkey)
   if (opcode === SEND_WITH_IMM || opcode === RDMA_WRITE_WITH_IMM) putImmediate(ring, at, request.length)

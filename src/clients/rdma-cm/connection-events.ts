@@ -39,8 +39,8 @@ export interface EventHost {
   now(): number
   /** The identifier of a connection; undefined if the identifier was destroyed. */
   idOf(connection: CmConnection): Identifier | undefined
-  /** As `Listeners.find`. */
-  listenerFor(serviceId: bigint, local: SocketAddress, device: CmDevice): Identifier | undefined
+  /** The listener for a request to address `local` that arrived at `device` (`Listeners.find`). */
+  listenerFor(request: CmConnection, local: SocketAddress, device: CmDevice): Identifier | undefined
   /** As `Listeners.findIb`. */
   ibListener(serviceId: bigint, gid: Uint8Array, device: CmDevice | undefined): Identifier | undefined
   /** Attaches `id`, the new identifier of a peer's request, to the request's connection. */
@@ -101,7 +101,7 @@ const onRequest = (cm: EventHost, event: CmEvent, message: Request): void => {
     message.privateData,
     cm.ibListener(connection.serviceId, connection.path.localGid, device),
   )
-  const listener = device && addresses && cm.listenerFor(connection.serviceId, addresses.local, device)
+  const listener = device && addresses && cm.listenerFor(connection, addresses.local, device)
   if (device === undefined || addresses === undefined || listener === undefined) {
     const reason = addresses === undefined ? rejReason.CONSUMER_DEFINED : rejReason.INVALID_SERVICE_ID
     refuse(cm, event, reason, sidrStatus.UNSUPPORTED)

@@ -86,6 +86,11 @@ export class CmDevices {
     return undefined
   }
 
+  /** Whether a GID is an address of this host: of one of its devices, or in 127.0.0.0/8. */
+  isOfHost(gid: Uint8Array): boolean {
+    return isLoopbackIpv4(gid) || this.withAddress(gid) !== undefined
+  }
+
   /** The next hop of a path; undefined if the system does not report neighbours. */
   neighbourOf({ device }: CmDevice, localGid: Uint8Array, remoteGid: Uint8Array): Neighbour | undefined {
     if (this.#routing.neighbourOf === undefined) return undefined

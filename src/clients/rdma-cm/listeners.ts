@@ -24,8 +24,11 @@ const WILDCARD = 2
 const LOOPBACK = 3
 const EXACT = 4
 
-/** The match of a listener with a request to address `local` that arrived at device `arrival`. */
-const matchOf = (listener: Identifier, local: SocketAddress, arrival: CmDevice): number => {
+/**
+ * The match of a listener with a request to address `local` that arrived at device `arrival`. `isOfHost`: this host has
+ * sent the request.
+ */
+const matchOf = (listener: Identifier, local: SocketAddress, arrival: CmDevice, isOfHost: boolean): number => {
   const { source, device, onlyDevice, onlyIpv6 } = listener
   if (source === undefined || (onlyDevice !== undefined && onlyDevice !== arrival)) return NONE
   // An AF_IB address may be of either family.
@@ -36,8 +39,8 @@ const matchOf = (listener: Identifier, local: SocketAddress, arrival: CmDevice):
   }
   if (!isSameFamily || device !== arrival) return NONE
   if (isSameAddress(source.address, local.address)) return EXACT
-  // A loopback address stands for every address of the device.
-  return isLoopback(source) || isLoopback(local) ? LOOPBACK : NONE
+  // For this host, a loopback address stands for every address of the device.
+  return isOfHost && (isLoopback(source) || isLoopback(local)) ? LOOPBACK : NONE
 }
 
 export class Listeners {
@@ -76,12 +79,15 @@ export class Listeners {
     this.#services.delete(serviceId)
   }
 
-  /** The listener to a service at an address of a device. A specific address has precedence over a wildcard. */
-  find(serviceId: bigint, local: SocketAddress, device: CmDevice): Identifier | undefined {
+  /**
+   * The listener to a service at an address of a device. A specific address has precedence over a wildcard. `isOfHost`:
+   * this host has sent the request.
+   */
+  find(serviceId: bigint, local: SocketAddress, device: CmDevice, isOfHost: boolean): Identifier | undefined {
     let best: Identifier | undefined
     let bestMatch = NONE
     for (const id of this.#services.get(serviceId)?.ids ?? []) {
-      const match = matchOf(id, local, device)
+      const match = matchOf(id, local, device, isOfHost)
       if (match > bestMatch) [best, bestMatch] = [id, match]
     }
     return best

@@ -464,8 +464,8 @@ export class RdmaCm implements EventHost {
     return this.#environment.now()
   }
 
-  listenerFor(serviceId: bigint, local: SocketAddress, device: CmDevice): Identifier | undefined {
-    return this.#listeners.find(serviceId, local, device)
+  listenerFor({ serviceId, path }: CmConnection, local: SocketAddress, device: CmDevice): Identifier | undefined {
+    return this.#listeners.find(serviceId, local, device, this.devices.isOfHost(path.remoteGid))
   }
 
   ibListener(serviceId: bigint, gid: Uint8Array, device: CmDevice | undefined): Identifier | undefined {

@@ -34,7 +34,7 @@ import { type BindInfo, bindingOptionNames, type MemoryWindow, type Window } fro
 import { checkObject } from '../plan.ts'
 import type { ProgramRing } from '../ring.ts'
 import { type Connectable, connectBy, type Endpoint, endpointOf, type RcConnectOptions } from './connection.ts'
-import { beginRequest, endRequest, QueuedQp, type SendData, STEPS, type StepsTo } from './queue-pair.ts'
+import { beginRequest, endRequest, NO_DATA, QueuedQp, type SendData, STEPS, type StepsTo } from './queue-pair.ts'
 import { bytesOf, putAtomic, putBind, putFlush, putImmediate, putInvalidate, putRemote, putWord } from './requests.ts'
 
 /**
@@ -148,7 +148,7 @@ export abstract class MessageQp<C extends ObjectClass = ObjectClass>
     const { address } = region.remote(offset, length)
     const rights = access === undefined ? REMOTE_READ | REMOTE_WRITE : accessFlags('qp.bind', access, false)
     const rkey = ((window.rkey & ~KEY_BITS) | ((window.rkey + 1) & KEY_BITS)) >>> 0
-    const at = beginRequest(this, 'qp.bind', wr.BIND_MW, undefined, options, ANY)
+    const at = beginRequest(this, 'qp.bind', wr.BIND_MW, NO_DATA, options, ANY)
     putBind(ringOf(this), at, window.rkey, rkey, region.lkey, address, length, rights)
     ;(window as Window).rkey = rkey
     endRequest(this)
@@ -159,7 +159,7 @@ export abstract class MessageQp<C extends ObjectClass = ObjectClass>
     checkObject(this.context, 'qp.invalidate', 'window', window)
     if (window.type !== 2)
       throw invalidArgument('qp.invalidate', 'a window of type 1 cannot be invalidated', 'bind it with length 0')
-    const at = beginRequest(this, 'qp.invalidate', wr.LOCAL_INV, undefined, options, ANY)
+    const at = beginRequest(this, 'qp.invalidate', wr.LOCAL_INV, NO_DATA, options, ANY)
     putInvalidate(ringOf(this), at, window.rkey)
     endRequest(this)
   }
@@ -167,7 +167,7 @@ export abstract class MessageQp<C extends ObjectClass = ObjectClass>
 
 /** Posts the WRITE of zero bytes of `ping`. C9-88: the peer checks neither address nor rkey. */
 export const postPing = (qp: QueuedQp, options: SendOptions): void => {
-  const at = beginRequest(qp, 'qp.ping', wr.RDMA_WRITE, undefined, options, ANY)
+  const at = beginRequest(qp, 'qp.ping', wr.RDMA_WRITE, NO_DATA, options, ANY)
   putRemote(ringOf(qp), at, rangeOf('qp.ping', { address: 0n, rkey: 0, length: 0 }))
   endRequest(qp)
 }
@@ -220,7 +220,7 @@ export abstract class ReliableQp<C extends ObjectClass = ObjectClass>
     const range = rangeOf('qp.atomicWrite', remote)
     checkAligned('qp.atomicWrite', range)
     checkWord('qp.atomicWrite', 'word', word)
-    const at = beginRequest(this, 'qp.atomicWrite', wr.ATOMIC_WRITE, undefined, options, READ_ATOMIC_OPTIONS)
+    const at = beginRequest(this, 'qp.atomicWrite', wr.ATOMIC_WRITE, NO_DATA, options, READ_ATOMIC_OPTIONS)
     putRemote(ringOf(this), at, range)
     putWord(ringOf(this), at, word)
     endRequest(this)
@@ -229,7 +229,7 @@ export abstract class ReliableQp<C extends ObjectClass = ObjectClass>
   flush(remote: RemoteMemoryData, options?: SendOptions & FlushExtent): void {
     const range = rangeOf('qp.flush', remote)
     checkFlushLength(range)
-    const at = beginRequest(this, 'qp.flush', wr.FLUSH, undefined, options, FLUSH_OPTIONS)
+    const at = beginRequest(this, 'qp.flush', wr.FLUSH, NO_DATA, options, FLUSH_OPTIONS)
     checkFlag('qp.flush', 'persistent', options?.persistent)
     checkFlag('qp.flush', 'wholeRegion', options?.wholeRegion)
     const placement = options?.persistent === true ? flushPlacement.PERSISTENT : flushPlacement.GLOBAL

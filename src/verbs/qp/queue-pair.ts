@@ -53,6 +53,8 @@ import { putInline, putMany, putOne, putReceive, putSend } from './requests.ts'
 
 /** The bytes of a send request: a slice, several slices, or a Uint8Array, which the WQE contains (inline data). */
 export type SendData = Slice | readonly Slice[] | Uint8Array
+/** For requests without bytes. */
+export const NO_DATA: readonly Slice[] = []
 
 /** Options of queue pairs with a send queue. A send is any request of this queue: READs, atomics and binds too. */
 export interface SendQueueOptions {
@@ -438,9 +440,9 @@ const requestOptionsOf = (qp: QueuedQp | undefined, call: string): number => {
 
 /**
  * Writes the local bytes of the request at `at` if they are not one slice of this device: inline data, several slices,
- * copies of slices, or none.
+ * or copies of slices.
  */
-const putOtherBytes = (qp: QueuedQp, call: string, at: number, local: Exclude<SendData, Slice> | undefined): void => {
+const putOtherBytes = (qp: QueuedQp, call: string, at: number, local: SendData): void => {
   const ring = qp.sends as ProgramRing
   if (local instanceof Uint8Array) {
     if (local.length > qp.maxInlineData)
@@ -453,7 +455,7 @@ const putOtherBytes = (qp: QueuedQp, call: string, at: number, local: Exclude<Se
     return
   }
   if (Array.isArray(local) && local.length > qp.maxSendSge) throw tooManySges(call, local.length, qp.maxSendSge)
-  if (local !== undefined) checkLocal(call, qp.context, local)
+  checkLocal(call, qp.context, local)
   putMany(ring, at, local)
 }
 
@@ -467,7 +469,7 @@ export const beginRequest = (
   qp: QueuedQp,
   call: string,
   opcode: number,
-  local: SendData | undefined,
+  local: SendData,
   options: SendOptions | undefined,
   allowed: number,
 ): number => {
@@ -478,7 +480,7 @@ export const beginRequest = (
   const isInline = local instanceof Uint8Array
   putSend(ring, at, opcode, options?.id ?? 0, isInline ? flagsOf(options) | INLINE : flagsOf(options))
   if (!isInline && isSliceOf(local, qp.context)) putOne(ring, at, local)
-  else putOtherBytes(qp, call, at, local as Exclude<SendData, Slice> | undefined)
+  else putOtherBytes(qp, call, at, local)
   return at
 }
 

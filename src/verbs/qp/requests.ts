@@ -65,10 +65,10 @@ const MAX_LENGTH = 0xffff_ffff
 export const putMany = (
   { words, layout: { send } }: ProgramRing,
   at: number,
-  local: Slice | readonly Slice[] | undefined,
+  local: Slice | readonly Slice[],
 ): void => {
-  words[(at + send.DMA_LENGTH) >> 2] = local === undefined ? 0 : Math.min(totalOf(local), MAX_LENGTH)
-  words[(at + send.DMA_NUM_SGE) >> 2] = local === undefined ? 0 : putSlices(words, at + send.SGE, local)
+  words[(at + send.DMA_LENGTH) >> 2] = Math.min(totalOf(local), MAX_LENGTH)
+  words[(at + send.DMA_NUM_SGE) >> 2] = putSlices(words, at + send.SGE, local)
 }
 
 /** The bytes of a send request: inline data in place of scatter/gather elements. */

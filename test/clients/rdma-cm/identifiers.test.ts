@@ -199,6 +199,24 @@ describe('a connection', () => {
     assertNothingLeft(network)
   })
 
+  it('to a listener on 127.0.0.1 is accepted from its own host only', () => {
+    const { network, a, b } = twoHosts()
+    const listener = b.listen(ipAddress(ipv4(127, 0, 0, 1), PORT))
+    const outcomeOf = (active: ReturnType<Host['create']>, host: Host) => {
+      network.settle()
+      const requests = b.requests(listener)
+      const rejected = host.take(active).filter(({ name }) => name === 'REJECTED')
+      for (const id of requests) b.cm.destroy(id)
+      host.cm.destroy(active)
+      return [requests.length, rejected.length]
+    }
+    assert.deepEqual(outcomeOf(b.connect(ip4(2, PORT), 0x22), b), [1, 0])
+    assert.deepEqual(outcomeOf(a.connect(ip4(2, PORT), 0x11), a), [0, 1])
+    b.cm.destroy(listener)
+    network.settle()
+    assertNothingLeft(network)
+  })
+
   it('to a port without a listener is rejected', () => {
     const { network, a } = twoHosts()
     const active = a.connect(ip4(2, PORT), 0x11)

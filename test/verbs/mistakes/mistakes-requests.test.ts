@@ -33,6 +33,11 @@ eachCarrier(openTwo => {
       refuses('qp.fetchAdd', notSlice(shown), () => qp.fetchAdd(local, remote, 1n))
       if (!Array.isArray(value)) refuses('qp.receive', notSlice(shown), () => qp.receive(local))
     }
+    // A receive without a slice is allowed; any other request without bytes is a mistake.
+    const nothing = untyped<Slice>(undefined)
+    refuses('qp.send', notSlice('undefined'), () => qp.send(nothing))
+    refuses('qp.write', notSlice('undefined'), () => qp.write(nothing, remote))
+    refuses('qp.read', notSlice('undefined'), () => qp.read(nothing, remote))
     refuses('srq.receive', /is not a slice/, () => a.pd.srq().receive(untyped('text')))
     const bytes = untyped<Slice>(new Uint8Array(8))
     refuses('qp.receive', notSlice('a Uint8Array'), () => qp.receive(bytes))
