@@ -322,7 +322,8 @@ export const recvGuarded = (fd: number, buffer: Uint8Array): Received => {
   if (peeked === -EAGAIN) return NOTHING_YET
   if (peeked < 0) return { length: peeked, fds: NO_FDS }
   // Without room for control data the kernel reports MSG_CTRUNC if the message has descriptors.
-  const mover = u32[(MSG + 48) >> 2]! & MSG_CTRUNC ? createMover({ inheritedFds: [fd] }) : undefined
+  const hasDescriptors = (u32[(MSG + 48) >> 2]! & MSG_CTRUNC) !== 0
+  const mover = hasDescriptors ? createMover({ inheritedFds: [fd], user: peerCredentials(fd).uid }) : undefined
   if (mover === undefined) return { length: recvBytes(fd, buffer), fds: NO_FDS }
   const body = { arena: memory, at: BODY, length: Math.min(buffer.length, MAX_MOVER_MESSAGE) }
   const passed = { arena: memory, at: CONTROL, length: 4 * (1 + MAX_FDS) }

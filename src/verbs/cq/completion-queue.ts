@@ -256,6 +256,8 @@ class CqObject extends VerbsObject implements CompletionQueue {
         'a counting queue has no completions to yield',
         'await wait() and read count',
       )
+    checkOptions('cq.completions', 'options', options, waitOptionNames)
+    checkSignal('cq.completions', options)
     for (let yielded = 1; ; yielded++) {
       for (;;) {
         if (!this.isOpen) return

@@ -168,6 +168,7 @@ test('invalid signals, invalid attributes, and objects without events are refuse
   ]) {
     const reason = `signal ${shown} is not an AbortSignal`
     await assert.rejects(cq.wait(untyped({ signal })), { code: 'EINVAL', call: 'cq.wait', reason })
+    await assert.rejects(cq.completions(untyped({ signal })).next(), { code: 'EINVAL', call: 'cq.completions', reason })
     await assert.rejects(queue.wait(untyped({ signal })), { code: 'EINVAL', call: 'event_queue.wait', reason })
     refuses('device.events', new RegExp(`^${reason}$`), () => device.events(untyped({ signal })))
   }
