@@ -1,6 +1,6 @@
 /*
- * Collects findings. Occurrences of one mistake with the same stack are one finding with a count. The number of
- * findings is bounded.
+ * Collects findings. Occurrences of one mistake with the same stack and severity are one finding with a count. The
+ * number of findings is bounded.
  */
 import {
   type Finding,
@@ -22,7 +22,7 @@ export const MAX_NAMED = 4
 
 /** When and where a program made a mistake. */
 export interface Occurrence {
-  /** Microseconds. */
+  /** Microseconds of `CheckerSources.now`. */
   readonly time: number
   /** The device's name. */
   readonly device: string
@@ -79,8 +79,9 @@ export class FindingReporter {
   ): number | undefined {
     const { text, details = [] } = content
     const severity = content.severity ?? findings[id].severity
-    // Without the pid: a mistake in a thousand processes of one program is one finding.
-    const key = [id, program?.command, withoutNumbers(text), ...stack].join('\n')
+    // Without the pid: a mistake in a thousand processes of one program is one finding. With the severity: otherwise an
+    // error after a warning would only count as a repeated warning.
+    const key = [id, severity, program?.command, withoutNumbers(text), ...stack].join('\n')
     const known = this.#numbers.get(key)
     if (known !== undefined) {
       this.repeat(known)

@@ -66,7 +66,7 @@ export interface Results {
   runAt: number
   /** Of scatterPayloads: number of payloads that were written. */
   written: number
-  /** Of countMatching: whether a packet has AckReq. */
+  /** Of countMatching: whether one of the counted packets has AckReq. */
   isAckRequested: boolean
   /** Of locateLocal and locateRemote: arena and offset of a slice's data. */
   dataArena: Arena
@@ -75,7 +75,7 @@ export interface Results {
   readonly offset: Float64Array
   /** Of Memory.compareSwap and fetchAdd: the word before the operation, lower half first. */
   readonly original: Uint32Array
-  /** Of WorkSource.selectShared: protection domain and CQ of the SRQ. */
+  /** Of WorkSource.selectShared: two elements, protection domain and CQ of the SRQ. */
   readonly shared: Int32Array
   /** Of the last check that failed: its cause (causes.ts). */
   cause: Cause | undefined
@@ -120,7 +120,7 @@ export interface EngineState {
 
   // ---- valid during a call: one poll for sending, or one burst of packets ----
   sink: TransmitSink | undefined
-  /** `maxSinglePacketRun` of the sink, or its `maxPackets`. */
+  /** `maxSinglePacketRun` of the sink; if absent, its `maxPackets`. */
   maxSinglePacketRun: number
   /** The unused part of the reservation in the sink's arena (run.ts). */
   reservedAt: number
@@ -163,7 +163,7 @@ const POOL_START = 16
 export const createState = (
   env: Environment,
   maxCwnd: number,
-  sharedWindow: number,
+  sharedWindowBytes: number,
   readPartBytes: number,
   pacingInterval: number,
   onDmaFailed: DmaFailed,
@@ -181,7 +181,7 @@ export const createState = (
   poolTop: POOL_START,
   freeBlocks: new Int32Array(32),
   timers: createTimers(),
-  windows: createPeerWindows(sharedWindow, sharedWindow === 0 && pacingInterval === 0 ? 0 : INITIAL_ROWS),
+  windows: createPeerWindows(sharedWindowBytes, sharedWindowBytes === 0 && pacingInterval === 0 ? 0 : INITIAL_ROWS),
   queueHead: -1,
   queueTail: -1,
   queueNext: new Int32Array(INITIAL_ROWS),

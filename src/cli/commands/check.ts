@@ -1,7 +1,8 @@
 /*
  * `userdma check`: runs a program and reports its mistakes with verbs, with the stacks of its calls and posts.
  * Exits with 65 (EX_DATAERR) if it reports a finding of severity --fail-on or above, else ends as the program, but with
- * 1 instead of 0 if an output file could not be written entirely. After Ctrl-C it always ends as the program.
+ * 1 instead of 0 if an output file could not be written entirely. If Ctrl-C ended the program, findings do not change
+ * the status.
  */
 import { readFileSync } from 'node:fs'
 import os from 'node:os'
@@ -39,7 +40,7 @@ export interface CheckOptions extends JoinOptions {
   readonly genSuppressions?: boolean
 }
 
-/** A program's exit status after Ctrl-C. It is kept, so that a script can tell that the user ended the program. */
+/** The status of a program that Ctrl-C ended. It is kept, so that a script can tell that the user ended the program. */
 const INTERRUPTED = 128 + os.constants.signals.SIGINT
 
 const failLimitOf = (text: string): FailLimit => {
@@ -113,7 +114,7 @@ export const check = async (program: string, args: readonly string[], options: C
     const { counts, omissions, calls } = await joined.client.counts()
     const { contexts } = await joined.client.stat()
     if (isPrivate) warnRunning(contexts)
-    const counted = shown.map(finding => [finding, counts[finding.number - 1] ?? 1] as const)
+    const counted = shown.map(finding => [finding, counts[finding.number - 1]!] as const)
     if (options.json) {
       for (const [finding, count] of counted) print(`${JSON.stringify(findingJson(finding, symbols, count))}\n`)
       for (const omission of omissions) print(`${JSON.stringify(omissionJson(omission))}\n`)
@@ -136,7 +137,7 @@ const warnRunning = (contexts: number): void => {
     )
 }
 
-/** The last lines of the output. `hasCalls`: a program has used a device. */
+/** The last lines of the output. `hasCalls`: a program has made a call, or has a device open. */
 const summary = (
   counted: readonly (readonly [Finding, number])[],
   suppressed: number,

@@ -129,13 +129,7 @@ const onRequest = (cm: EventHost, event: CmEvent, message: Request): void => {
     CONNECT_REQUEST,
     message.name === 'REQ'
       ? { connection: requestParameters(message, dataOffset), ...eceDetails(message) }
-      : {
-          datagram: datagramParameters(request, connection.path.remoteGid, {
-            qpNum: 0,
-            qkey: 0,
-            privateData: message.privateData.subarray(dataOffset),
-          }),
-        },
+      : { datagram: datagramData(message.privateData.subarray(dataOffset)) },
     request,
   )
   answerRepeatsWithMra(cm, connection)

@@ -15,7 +15,7 @@ import { rdmaCmHeader } from '../../spec/wire/mad.ts'
 import type { CmMessage } from '../../wire/mad/mad.ts'
 import { emitRdmaCmHeader } from '../../wire/mad/mad.ts'
 import type { ConnectionParameters, DatagramParameters, Identifier } from './identifier.ts'
-import { areZeros, Family, headerAddress } from './socket-address.ts'
+import { areZeros, Family, headerAddress, type SocketAddress } from './socket-address.ts'
 
 /** The default Q_Key of datagrams (RDMA_UDP_QKEY). */
 export const UDP_QKEY = 0x0123_4567
@@ -23,6 +23,7 @@ export const UDP_QKEY = 0x0123_4567
 /** Bytes of rdma_cm's header before the program's private data. AF_IB has no header. */
 export const headerBytes = ({ source }: Identifier): number => (source?.family === Family.IB ? 0 : rdmaCmHeader.bytes)
 
+/** The hop limit of all paths. */
 export const HOP_LIMIT = 64
 
 /** Shared zero records, never written. */
@@ -38,8 +39,8 @@ const paddedData = (bytes: Uint8Array): { privateData: Uint8Array; privateDataLe
 }
 
 /**
- * The private data of a request: rdma_cm's header and the program's data. Throws CallError EINVAL above `limit` bytes.
- * `call` begins the error message.
+ * The private data of a REQ or SIDR_REQ: rdma_cm's header and the program's data. Throws CallError EINVAL above `limit`
+ * bytes. `call` begins the error message.
  */
 export const requestData = (id: Identifier, data: Uint8Array, limit: number, call: string): Uint8Array => {
   const maxBytes = limit - headerBytes(id)
@@ -48,8 +49,10 @@ export const requestData = (id: Identifier, data: Uint8Array, limit: number, cal
       'EINVAL',
       `${call}: ${data.length} bytes of private data; the message has space for ${maxBytes}`,
     )
-  const { source, destination } = id
-  if (headerBytes(id) === 0 || source === undefined || destination === undefined) return data
+  if (headerBytes(id) === 0) return data
+  // An identifier with a resolved route has both addresses.
+  const source = id.source as SocketAddress
+  const destination = id.destination as SocketAddress
   const ipVersion = source.family === Family.INET ? 4 : 6
   const addresses = { source: headerAddress(source), destination: headerAddress(destination) }
   return emitRdmaCmHeader({ ipVersion, port: source.port, ...addresses }, data)
@@ -65,13 +68,13 @@ export const replyData = (data: Uint8Array, limit: number, call: string): Uint8A
 export const privateDataOf = (record: { privateData: Uint8Array; privateDataLength: number }): Uint8Array =>
   record.privateData.subarray(0, record.privateDataLength)
 
-/** Parameters with only private data. */
+/** The parameters of a REJ: only private data. */
 export const connectionData = (bytes: Uint8Array): ConnectionParameters => ({
   ...noParameters,
   ...paddedData(bytes),
 })
 
-/** Parameters with only private data. */
+/** The parameters of a SIDR_REQ, or of a SIDR_REP that refuses: only private data. */
 export const datagramData = (bytes: Uint8Array): DatagramParameters => ({ ...noDatagram, ...paddedData(bytes) })
 
 /**
@@ -93,7 +96,10 @@ export const requestParameters = (
   srq: message.srq ? 1 : 0,
 })
 
-/** The parameters of a REP, swapped as in `requestParameters`. */
+/**
+ * The parameters of a REP, swapped as in `requestParameters`. `agreed` has the QPN: which field of a REP has it depends
+ * on the transport.
+ */
 export const replyParameters = (
   message: Extract<CmMessage, { name: 'REP' }>,
   { agreed }: CmConnection,

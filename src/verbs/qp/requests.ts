@@ -8,6 +8,7 @@ import type { Slice } from '../mr/region.ts'
 import { RemoteRange } from '../mr/remote-memory.ts'
 import type { ProgramRing } from '../ring.ts'
 
+/** `value`: an integer from 0 to 2^53 − 1. */
 const putU64 = (words: Int32Array, at: number, value: number): void => {
   words[at >> 2] = value
   words[(at >> 2) + 1] = value / TWO_32
@@ -38,7 +39,10 @@ export const totalOf = (local: Slice | readonly Slice[]): number => {
   return total
 }
 
-/** The common fields of every send request; `putOne`, `putMany` or `putInline` adds the bytes. */
+/**
+ * The first fields of every send request. Next is `putOne`, `putMany` or `putInline`, also for a request without bytes;
+ * then the fields of the operation.
+ */
 export const putSend = (
   { words, layout: { send } }: ProgramRing,
   at: number,
@@ -96,7 +100,7 @@ export const putRemote = ({ words, layout: { send } }: ProgramRing, at: number, 
 export const bytesOf = ({ words, layout: { send } }: ProgramRing, at: number): number =>
   words[(at + send.DMA_LENGTH) >> 2]! >>> 0
 
-/** Remote address, rkey and operands of an atomic; `swap` only of compare-and-swap. */
+/** Remote address, rkey and operands of an atomic; `swap`: 0 for fetch-and-add. */
 export const putAtomic = (
   { view, words, layout: { send } }: ProgramRing,
   at: number,

@@ -10,6 +10,7 @@ import type { Call } from '../../uapi/call.ts'
 import { decodeResult, encodeCall, type OutputBuffer } from '../../uapi/object/client.ts'
 import { ioctlRequest } from '../../uapi/object/dialect.ts'
 import { payloadOf } from '../../uapi/object/format.ts'
+import { checkValue } from '../../uapi/scalar.ts'
 import { writeRequest } from '../../uapi/session-codec.ts'
 import type { CallResult } from '../carrier.ts'
 import { invalidArgument, rdmaError, refusal, rethrow } from '../error.ts'
@@ -31,7 +32,7 @@ export interface Calls {
 
 /**
  * `context`: the context's number at the daemon; `fd`: the context's descriptor in this process, for the trace.
- * `onDescriptor`: called with each descriptor that a call has created, also within a chain.
+ * `onDescriptor`: called with each descriptor that a call or a call of a chain (chain.ts) has created.
  */
 export const createCalls = (
   session: Pick<Session, 'ask' | 'memory'>,
@@ -78,6 +79,7 @@ export const createCalls = (
       for (const [attribute, { type }] of Object.entries(call.method.in)) {
         const value = args[attribute]
         if (value === undefined || !canBeOutside(type.kind)) continue
+        checkValue(`${name}: attribute ${attribute}`, type, value)
         const payload = payloadOf(type, value)
         if (payload.length <= MAX_INLINE_BYTES) continue
         if (payload.length > BUFFER_BYTES)

@@ -801,6 +801,9 @@ describe('datagrams', () => {
     network.settle()
     const [{ details, request }] = b.take(listener)
     assert.equal(details.datagram?.privateData[0], 9)
+    // As on Linux, the event of a SIDR_REQ has no address for replies.
+    const { isGlobal, port, hopLimit, dgid } = details.datagram!
+    assert.deepEqual([isGlobal, port, hopLimit, dgid], [0, 0, 0, new Uint8Array(16)])
     b.cm.accept(request!, parametersOf(0x33, Uint8Array.of(8)))
     network.settle()
     const event = a.take(active).at(-1)!
