@@ -16,7 +16,7 @@
 #define CELLS 65536
 #define CELL_BITS 16
 _Static_assert(CELLS == 1 << CELL_BITS, "the hash gives an index of the table");
-/* Maximum cells of a range. */
+/* Maximum cells of a range: 16 cells' length touches up to 17 cells. */
 #define MAX_CELLS 17
 /* For a freed block with more cells, the ranges are scanned. */
 #define MAX_FREED_CELLS 64
@@ -97,7 +97,7 @@ static bool may_overlap(uintptr_t start, uintptr_t end)
     return false;
 }
 
-/* Called by shim/frees/frees.c before a block is freed, or after it was moved. */
+/* Called by shim/frees/frees.c before a free(), and after a realloc() that gave back memory. `bytes`: not 0. */
 EXPORT void userdma_freed(void *block, size_t bytes);
 void userdma_freed(void *block, size_t bytes)
 {

@@ -2,7 +2,7 @@
  * preloadProblems reports programs into which the preload library cannot be loaded.
  */
 import assert from 'node:assert/strict'
-import { chmodSync, copyFileSync, writeFileSync } from 'node:fs'
+import { chmodSync, chownSync, copyFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { privateFolder, removeFolder } from '../../src/cli/paths.ts'
@@ -51,6 +51,23 @@ test('an environment emptied by env is reported; a set-uid program of this user 
   copyFileSync('/bin/true', setUid)
   chmodSync(setUid, 0o4755)
   assert.equal(preloadProblem(setUid, []), undefined)
+})
+
+test('a program that changes its user or group is reported', t => {
+  if (process.getuid?.() !== 0) return t.skip('only root can make such programs')
+  const program = join(folder, 'set-id-of-others')
+  copyFileSync('/bin/true', program)
+  const problemWith = (uid: number, gid: number, mode: number): string | undefined => {
+    chownSync(program, uid, gid)
+    chmodSync(program, mode)
+    return preloadProblem(program, [])
+  }
+  const [ownUid, ownGid, otherId] = [0, process.getgid!(), 4321]
+  const changes = /changes its user or group/
+  assert.match(problemWith(otherId, ownGid, 0o4755) ?? '', changes)
+  assert.match(problemWith(ownUid, otherId, 0o2755) ?? '', changes)
+  assert.equal(problemWith(otherId, ownGid, 0o2755), undefined)
+  assert.equal(problemWith(ownUid, otherId, 0o2745), undefined, 'without the right of the group to execute it')
 })
 
 test('interpreters of scripts, and programs that launchers and shells start, are checked', t => {

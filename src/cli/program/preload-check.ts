@@ -2,7 +2,7 @@
  * Checks, before a program is started, whether the dynamic linker will load the preload library into it. A program
  * without the library only reports that it finds no devices.
  */
-import { closeSync, openSync, readSync, statSync } from 'node:fs'
+import { closeSync, constants, openSync, readSync, type Stats, statSync } from 'node:fs'
 import { basename } from 'node:path'
 import { ownArguments, startedPrograms } from './started-programs.ts'
 
@@ -18,8 +18,9 @@ const PT_INTERP = 3
 const MACHINES: Readonly<Record<string, number>> = { x64: 62, arm64: 183 }
 /** Maximum bytes that are read of the path of a dynamic linker. */
 const MAX_LINKER_PATH = 256
-/** S_ISUID | S_ISGID. */
-const SET_ID = 0o6000
+const { S_IXGRP } = constants
+const S_ISUID = 0o4000
+const S_ISGID = 0o2000
 
 /** Reads up to `length` bytes of a file; fewer at its end. */
 const read = (fd: number, length: number, position: number): Buffer => {
@@ -58,6 +59,14 @@ const problemOfFile = (fd: number): string | undefined => {
   return undefined
 }
 
+/** Whether a program gets another user or group when it starts: then the dynamic linker ignores the preload library. */
+const changesIdentity = ({ mode, uid, gid }: Stats): boolean => {
+  const isSetUid = (mode & S_ISUID) !== 0
+  // Without S_IXGRP, Linux ignores S_ISGID.
+  const isSetGid = (mode & S_ISGID) !== 0 && (mode & S_IXGRP) !== 0
+  return (isSetUid && uid !== process.getuid?.()) || (isSetGid && gid !== process.getgid?.())
+}
+
 /**
  * Why this program will not load the preload library: a sentence about "it"; undefined if no reason is known.
  * `isFirst`: it is the program of the command line itself.
@@ -68,10 +77,8 @@ const problemOf = (path: string, args: readonly string[], isFirst: boolean): str
     return 'it starts its program without the environment that names the preload library'
   let fd: number
   try {
-    const { mode, uid } = statSync(path)
     // Checked for the first program only: a script runs many set-id programs that do not use devices.
-    if (isFirst && (mode & SET_ID) !== 0 && uid !== process.getuid?.())
-      return 'it changes its user or group when it starts'
+    if (isFirst && changesIdentity(statSync(path))) return 'it changes its user or group when it starts'
     fd = openSync(path, 'r')
   } catch {
     // A file can be executable and not readable.

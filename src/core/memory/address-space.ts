@@ -2,7 +2,7 @@
  * The memory that calls and work requests refer to, of another process or of this one
  * (docs/decisions/client-memory.md).
  *
- * There is one AddressSpace per calling process and per registered file. Addresses are pairs of u32 (hi, lo), so that
+ * There is one AddressSpace per calling process, and one per memory region of kind FILE. Addresses are pairs of u32 (hi, lo), so that
  * hot code needs no BigInt. A copy is strided on the local side: `total` consecutive bytes of the space correspond to
  * chunks of `chunk` bytes that are `stride` bytes apart in `to` or `from`, the first at offset `at`.
  */
@@ -35,7 +35,7 @@ export interface AddressSpace {
    */
   check(hi: number, lo: number, length: number, needsWrite: boolean): boolean
   /**
-   * To be awaited before `check` of the same bytes, which otherwise would block for long. Undefined: nothing to wait
+   * Does the long part of `check` of the same bytes in steps; to be awaited before `check`. Undefined: nothing to wait
    * for.
    */
   prepareCheck?(hi: number, lo: number, length: number, needsWrite: boolean): Promise<unknown> | undefined
@@ -45,7 +45,7 @@ export interface AddressSpace {
    * there afterwards. Throws CallError if the owner may not register so many bytes.
    */
   register?(hi: number, lo: number, length: number, onUnmapped: () => void): () => void
-  /** Tells the space that from now on peers may write to these bytes. */
+  /** From now on peers may write to these bytes. Spaces of programs under Valgrind record it. */
   share?(hi: number, lo: number, length: number): void
   /**
    * Copies from the space to `to`. Returns 0 or an errno: EFAULT, ESRCH if the owner of the space has ended, ETIMEDOUT
@@ -85,7 +85,7 @@ export const noMemory: AddressSpace = {
   fetchAdd: () => Errno.EFAULT,
 }
 
-/** Memory without storage: writes are dropped, reads return zeros. */
+/** Memory without storage, for regions of kind NULL: writes are dropped, reads return zeros. */
 export const nullMemory: AddressSpace = {
   check: () => true,
   read(_hi, _lo, { bytes }, at, chunk, stride, total) {

@@ -62,6 +62,12 @@ const removeLink = (daemon: DaemonState, parsed: ParsedRequest): undefined => {
   daemon.unplug(device.name)
 }
 
+const addSubDevice = (daemon: DaemonState, parsed: ParsedRequest): never => {
+  required(parsed.attributes, 'DEV_NAME')
+  required(parsed.attributes, 'DEV_TYPE')
+  return noSubDevices(daemon, parsed)
+}
+
 const noSubDevices = (daemon: DaemonState, parsed: ParsedRequest): never => {
   const { device } = deviceOf(daemon, parsed)
   throw new CallError('EOPNOTSUPP', `device ${device.name} has no sub-devices`)
@@ -71,6 +77,6 @@ export const changeAnswers: Answers = {
   SET: { one: setDevice },
   NEWLINK: { one: addLink },
   DELLINK: { one: removeLink },
-  NEWDEV: { one: noSubDevices },
+  NEWDEV: { one: addSubDevice },
   DELDEV: { one: noSubDevices },
 }

@@ -125,12 +125,13 @@ const describeSystem = ({ core }: DaemonState): Entries => [
 
 const setSystem = ({ core }: DaemonState, { attributes }: ParsedRequest): undefined => {
   const { SYS_NETNS_MODE: mode, SYS_PRIVILEGED_QKEY_MODE: qkey } = attributes
-  if (mode === undefined && qkey === undefined)
-    throw new CallError('EINVAL', 'SYS_NETNS_MODE or SYS_PRIVILEGED_QKEY_MODE is required')
-  if ((mode ?? 0) > 1 || (qkey ?? 0) > 1) throw new CallError('EINVAL', 'a mode is 0 or 1')
-  if (mode !== undefined && mode !== SHARED_MODE)
+  // As in Linux, SYS_NETNS_MODE comes first: then SYS_PRIVILEGED_QKEY_MODE is ignored.
+  const value = mode ?? qkey
+  if (value === undefined) throw new CallError('EINVAL', 'SYS_NETNS_MODE or SYS_PRIVILEGED_QKEY_MODE is required')
+  if (value > 1) throw new CallError('EINVAL', 'a mode is 0 or 1')
+  if (mode === undefined) core.allowsPrivilegedQkeys = qkey === 1
+  else if (mode !== SHARED_MODE)
     throw new CallError('EOPNOTSUPP', 'devices of a daemon are the same for all network namespaces')
-  if (qkey !== undefined) core.allowsPrivilegedQkeys = qkey === 1
 }
 
 export const deviceAnswers: Answers = {

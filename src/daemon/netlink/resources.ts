@@ -218,8 +218,8 @@ function* resultOf<T>(work: T | Work<T>): Generator<undefined, T> {
   return isWork ? yield* work as Work<T> : (work as T)
 }
 
-/** The attributes of each object of a kind, or only of those of port `port`; undefined between steps. */
-function* allOfKind(query: ResourceQuery, kind: NldevResourceName, port?: number): Generator<Entries | undefined> {
+/** The attributes of each object of a kind; undefined between steps. */
+function* allOfKind(query: ResourceQuery, kind: NldevResourceName): Generator<Entries | undefined> {
   const { daemon, found } = query
   if (kind === 'ctx') {
     for (const context of contextsOf(daemon, found)) yield describeContext(daemon, context)
@@ -227,9 +227,8 @@ function* allOfKind(query: ResourceQuery, kind: NldevResourceName, port?: number
   }
   for (const object of kind === 'cm_id' ? cmIdsOf(daemon, found) : objectsOf(found.device, CLASSES[kind])) {
     const described = object && (yield* resultOf(describers[kind](query, object)))
-    const isOfPort = port === undefined || described?.some(([name, value]) => name === 'PORT_INDEX' && value === port)
     if (object === undefined) yield undefined
-    else if (described !== undefined && isOfPort) yield described
+    else if (described !== undefined) yield described
   }
   if (kind === 'qp') yield* describeCoreQueues(query)
 }
@@ -240,6 +239,9 @@ const queryOf = (daemon: DaemonState, parsed: ParsedRequest): ResourceQuery => (
   isAdmin: parsed.isAdmin,
 })
 
+const isOfPort = (described: Entries, port: number): boolean =>
+  described.some(([name, value]) => name === 'PORT_INDEX' && value === port)
+
 /** A handler that lists the objects of a kind. `select` chooses the attributes of the answer. */
 const listOf = (
   kind: NldevResourceName,
@@ -247,12 +249,16 @@ const listOf = (
 ): AnswerList =>
   function* (daemon, parsed) {
     const query = queryOf(daemon, parsed)
-    const { table, entry } = NldevResources[kind]
+    const resource = NldevResources[kind]
     const port = portOf(query.found, parsed)
+    const isListed = (described: Entries): boolean =>
+      port === undefined || !('hasPort' in resource) || isOfPort(described, port)
     const entries = function* (): Generator<Entry | undefined> {
-      for (const described of allOfKind(query, kind, port)) yield described && [entry, select(described)]
+      for (const described of allOfKind(query, kind))
+        if (described === undefined) yield undefined
+        else if (isListed(described)) yield [resource.entry, select(described)]
     }
-    yield* tableMessages(handleOf(query.found), table, entries())
+    yield* tableMessages(handleOf(query.found), resource.table, entries())
   }
 
 /**
@@ -280,8 +286,12 @@ const oneOf = (kind: NldevResourceName, select: (described: Entries) => Entries 
     if (needsPort !== (port !== undefined))
       throw new CallError('EINVAL', `attribute PORT_INDEX ${needsPort ? 'is missing' : `is not allowed for a ${kind}`}`)
     for (const described of candidatesOf(query, kind, id)) {
-      if (described?.some(([name, value]) => name === resource.id && value === id))
+      if (described?.some(([name, value]) => name === resource.id && value === id)) {
+        // Linux's errno for an object of another port, or of none yet.
+        if (port !== undefined && !isOfPort(described, port))
+          throw new CallError('EAGAIN', `${kind} ${id} does not belong to port ${port}`)
         return [...handleOf(query.found), ...select(described)]
+      }
       if (described === undefined) yield
     }
     throw new CallError('ENOENT', `device ${query.found.device.name} has no ${kind} ${id}`)

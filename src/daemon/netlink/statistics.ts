@@ -17,6 +17,7 @@ import {
   deviceOf,
   handleOf,
   type ParsedRequest,
+  portOf,
   required,
   requiredPort,
 } from './answers.ts'
@@ -71,12 +72,15 @@ const counterNames = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
   return [...head, ['STAT_HWCOUNTERS', { flagged }]]
 }
 
+const refuseCounter = (counter: number): never => {
+  throw new CallError('ENOENT', `there is no counter ${counter}`)
+}
+
 const qpCounterMode = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
   const { attributes } = parsed
-  if (attributes.STAT_COUNTER_ID !== undefined)
-    throw new CallError('ENOENT', `there is no counter ${attributes.STAT_COUNTER_ID}`)
-  required(attributes, 'STAT_MODE')
   const { found, head } = portOfRequest(daemon, parsed)
+  if (attributes.STAT_COUNTER_ID !== undefined) refuseCounter(attributes.STAT_COUNTER_ID)
+  required(attributes, 'STAT_MODE')
   const mask = autoMasks.get(found.device)
   return mask === undefined
     ? [...head, ['STAT_MODE', CounterMode.NONE]]
@@ -102,8 +106,13 @@ function* emptyList(): Generator<Uint8Array> {}
 const listStatistics: AnswerList = (daemon, parsed) => {
   const kind = required(parsed.attributes, 'STAT_RES')
   if (kind === RES_MR.number) return mrStatistics(daemon, parsed)
-  deviceOf(daemon, parsed)
+  portOf(deviceOf(daemon, parsed), parsed)
   return kind === RES_QP.number ? emptyList() : refuseKind(kind)
+}
+
+const requireQp = ({ device, rxe }: DaemonDevice, qpn: number): void => {
+  if (rxe === undefined || qpOfNumber(rxe.state, qpn) === undefined)
+    throw new CallError('ENOENT', `device ${device.name} has no queue pair ${qpn}`)
 }
 
 /** Sets the mode for new queue pairs. Binding a counter to an existing queue pair always fails. */
@@ -120,8 +129,8 @@ const setMode = (found: DaemonDevice, { attributes }: ParsedRequest): void => {
   const qpn = required(attributes, 'RES_LQPN')
   if (autoMasks.has(found.device))
     throw new CallError('EINVAL', `counters of device ${found.device.name} are bound automatically; set auto off first`)
-  if (found.rxe === undefined || qpOfNumber(found.rxe.state, qpn) === undefined)
-    throw new CallError('ENOENT', `device ${found.device.name} has no queue pair ${qpn}`)
+  requireQp(found, qpn)
+  if (attributes.STAT_COUNTER_ID !== undefined) refuseCounter(attributes.STAT_COUNTER_ID)
   throw new CallError('ENOMEM', 'the driver has no counters per queue pair')
 }
 
@@ -137,8 +146,16 @@ const setStatistics = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
 }
 
 const refuseUnbind = (daemon: DaemonState, parsed: ParsedRequest): never => {
-  portOfRequest(daemon, parsed)
-  throw new CallError('EINVAL', 'counters per queue pair are not supported')
+  const { attributes } = parsed
+  const { found } = portOfRequest(daemon, parsed)
+  if (attributes.STAT_RES !== RES_QP.number) refuseKind(attributes.STAT_RES)
+  const counter = required(attributes, 'STAT_COUNTER_ID')
+  const qpn = required(attributes, 'RES_LQPN')
+  requireQp(found, qpn)
+  throw new CallError(
+    'EINVAL',
+    `queue pair ${qpn} is not bound to counter ${counter}: there are no counters per queue pair`,
+  )
 }
 
 export const statisticAnswers: Answers = {

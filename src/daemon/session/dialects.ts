@@ -1,5 +1,6 @@
 /*
- * The dialects (core/dispatch/dispatch.ts) of ioctls, and of other system calls on rdma_cm channels and umad files.
+ * Dialects (core/dispatch/dispatch.ts): of ioctls in Linux's format and in our own, of writes to rdma_cm channels, and
+ * of ioctls, writes and reads on umad files.
  */
 import type { Dialect } from '../../core/dispatch/dispatch.ts'
 import type { Caller, FdObject } from '../../core/model.ts'
@@ -34,7 +35,7 @@ export const ucmaDialect = (
   caller: Caller,
 ): Dialect<readonly [address: bigint, length: number]> => {
   const { context } = channel
-  /** Core's number of the fd object behind a descriptor of the caller; undefined: none. */
+  /** `Caller.descriptor`, without a look-up of the channel itself. */
   const coreFdOf = (callerFd: number): number | undefined =>
     callerFd === fd ? channel.handle : caller.descriptor(callerFd)
   /** Whether the identifier with this handle reports its events on the channel behind a descriptor of the caller. */

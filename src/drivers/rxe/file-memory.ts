@@ -98,7 +98,7 @@ export const fileMemory = (
     return modify() ? transferAll(write, word, 0, 8, 8, 8, position) : 0
   }
   const space: AddressSpace = {
-    check: (hi, lo, length, writing) => fits(hi * TWO_32 + lo, length) && (canWrite || !writing),
+    check: (hi, lo, length, writing) => length === 0 || (fits(hi * TWO_32 + lo, length) && (canWrite || !writing)),
     read: (hi, lo, to, at, chunk, stride, total) =>
       transferAll(read, to.bytes, at, chunk, stride, total, hi * TWO_32 + lo),
     write: (hi, lo, from, at, chunk, stride, total) =>

@@ -6,6 +6,7 @@ import { QpType, SrqType } from '../enums.ts'
 
 // ---- netlink itself (linux/netlink.h) ----
 
+/** FIRST: the lowest type of a request (NLMSG_MIN_TYPE); lower types are control messages. */
 export const NlmsgType = { ERROR: 2, DONE: 3, OVERRUN: 4, FIRST: 16 } as const
 export const NlmsgFlags = {
   REQUEST: 0x1,
@@ -51,13 +52,13 @@ export interface NldevCommand {
   readonly number: number
   /** Linux requires CAP_NET_ADMIN. */
   readonly needsNetAdmin?: true
-  /** A program can request `one` object (Linux's doit), a `list` (dumpit), or both. */
-  readonly requestKind: 'one' | 'list' | 'both'
-  /** Unknown attributes and attributes with a wrong length are refused. */
+  /** A program can request only one answer (Linux's doit), or also a list (dumpit). */
+  readonly requestKind: 'one' | 'both'
+  /** Attributes are parsed as with Linux's NL_VALIDATE_STRICT; otherwise as with NL_VALIDATE_LIBERAL. */
   readonly isStrict?: true
   /** Linux does not read the attributes of a request for a list. */
   readonly listIgnoresAttributes?: true
-  /** The errno for malformed attributes is that of Linux's parser, ERANGE or EINVAL; otherwise always EINVAL. */
+  /** A request that the parser refuses gets the parser's errno, ERANGE or EINVAL; otherwise always EINVAL. */
   readonly returnsParserErrno?: true
   /** The command number in the reply about one object; default that of the request. */
   readonly replyNumber?: number
@@ -307,7 +308,7 @@ export interface NldevResource {
   readonly table: NldevAttributeName
   readonly entry: NldevAttributeName
   readonly id: 'RES_LQPN' | 'RES_CM_IDN' | 'RES_CQN' | 'RES_MRN' | 'RES_PDN' | 'RES_CTXN' | 'RES_SRQN'
-  /** A request can name the port to which the objects belong. */
+  /** Objects belong to a port. A request for one must name its port; a request for a list can select a port. */
   readonly hasPort?: true
 }
 
@@ -349,7 +350,7 @@ export const SrqTypeNumbers: Readonly<Record<string, number>> = {
   xrc_srq: SrqType.values.XRC,
 }
 
-/** enum rdma_cm_state. */
+/** enum rdma_cm_state, without states that identifiers here never have. */
 export const CmIdState = {
   IDLE: 0,
   ADDR_RESOLVED: 2,

@@ -52,6 +52,7 @@ export interface MessageParts {
   /** `class.method`, or `unknown`. */
   readonly name: string
   readonly call: number | undefined
+  /** Fields of the header (docs/reference/object-dialect.md), from here to `flags`. */
   readonly length: number
   readonly classId: number
   readonly object: number
@@ -73,7 +74,7 @@ export interface ChainParts {
   /** As in `MessageParts`. */
   readonly undecoded: Uint8Array
   readonly undecodedLength: number
-  /** Why `undecoded` cannot be split into entries; undefined if the tracer has kept fewer bytes. */
+  /** Why `undecoded` cannot be split into entries. Undefined: it is empty, or the tracer has kept fewer bytes. */
   readonly reason: string | undefined
 }
 
@@ -117,7 +118,7 @@ const messageParts = (source: MessageSource, splitsChain: boolean): MessageParts
     const written = isOut && !isIndirect ? flags >>> WRITTEN_SHIFT : 0
     const isPresent = !isOut || (isAnswer && isFilled)
     const memory = address === undefined || !isPresent ? undefined : source.memoryAt(address, isOut)
-    const inlineLength = isOut && written <= length ? written : length
+    const inlineLength = isOut ? Math.min(written, length) : length
     const inlineBytes = isPresent ? bytes.subarray(payload, payload + inlineLength) : undefined
     const value = isIndirect ? memory?.bytes : inlineBytes
     const isWhole = value !== undefined && (memory === undefined || memory.length === value.length)
@@ -137,9 +138,9 @@ const messageParts = (source: MessageSource, splitsChain: boolean): MessageParts
     }
   })
   const length = view.getUint16(0, true)
-  const className = method?.class.name ?? 'unknown'
+  const fullEnd = Math.max(end, Math.min(length, source.length))
   return {
-    name: method === undefined ? className : `${className}.${method.name}`,
+    name: method === undefined ? 'unknown' : `${method.class.name}.${method.name}`,
     call,
     length,
     classId,
@@ -148,7 +149,7 @@ const messageParts = (source: MessageSource, splitsChain: boolean): MessageParts
     flags: view.getUint32(12, true),
     attributes: isAnswer ? attributes.filter(({ isOut }) => isOut) : attributes,
     undecoded: bytes.subarray(at, end),
-    undecodedLength: Math.max(end, Math.min(length, source.length)) - at,
+    undecodedLength: fullEnd - at,
   }
 }
 

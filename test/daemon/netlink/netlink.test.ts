@@ -31,6 +31,9 @@ const { DUMP, ACK, REQUEST } = NlmsgFlags
 /** Linux's numbers of write commands (IB_USER_VERBS_CMD_…). */
 const ALLOC_PD = 3
 const CREATE_CQ = 18
+const CREATE_QP = 24
+/** IB_QPT_RC in the word of CREATE_QP with sq_sig_all, qp_type and is_srq. */
+const RC_TYPE = 2 << 8
 /** Struct nlmsghdr. */
 const Header = { lengthAt: 0, typeAt: 4, flagsAt: 6, bytes: 16 } as const
 /** Maximum bytes of attributes in one datagram of a list. */
@@ -180,6 +183,13 @@ describe('devices', () => {
     assert.equal(await set(0), 0)
     assert.equal(await mode(), 0)
     assert.equal((await socket.request('SYS_SET', [['SYS_NETNS_MODE', 0]], ACK)).errno, Errno.EOPNOTSUPP)
+    // As on Linux, a request with both changes only the first.
+    const both: Entries = [
+      ['SYS_NETNS_MODE', 1],
+      ['SYS_PRIVILEGED_QKEY_MODE', 1],
+    ]
+    assert.equal((await socket.request('SYS_SET', both, ACK)).errno, 0)
+    assert.equal(await mode(), 0)
   })
 
   it('store the mode of queue pair counters, but refuse to bind a counter', async t => {
@@ -261,6 +271,31 @@ describe('objects', () => {
       counts.map(entry => [attributeOf(entry, 'RES_SUMMARY_ENTRY_NAME'), attributeOf(entry, 'RES_SUMMARY_ENTRY_CURR')]),
       Object.entries({ pd: 2n, cq: 0n, qp: 1n, cm_id: 0n, mr: 0n, ctx: 1n, srq: 0n }),
     )
+  })
+
+  it('of a port are found only by their port; a new queue pair has none, and has no counters', async t => {
+    const { client, socket } = await setUp(t)
+    const context = await client.context()
+    const pd = (await client.command(context, ALLOC_PD, [], 1)).response[0]!
+    const cq = (await client.command(context, CREATE_CQ, [0, 0, 16, 0, 0xffff_ffff, 0], 6)).response[0]!
+    const qpWords = [0, 0, pd, cq, cq, 0, 1, 1, 1, 1, 0, RC_TYPE]
+    const qpn = (await client.command(context, CREATE_QP, qpWords, 16)).response[1]!
+    const port: Entries = [
+      ['DEV_INDEX', 0],
+      ['PORT_INDEX', 1],
+    ]
+    const qpnsOf = async (attributes: Entries): Promise<unknown[]> =>
+      entriesOf(await socket.request('RES_QP_GET', attributes, DUMP), 'RES_QP').map(qp => attributeOf(qp, 'RES_LQPN'))
+    assert.deepEqual(await qpnsOf([['DEV_INDEX', 0]]), [qpn, 1])
+    assert.deepEqual(await qpnsOf(port), [1])
+    const errno = async (command: 'RES_QP_GET' | 'STAT_SET' | 'STAT_DEL', ...more: Entries): Promise<number> =>
+      (await socket.request(command, [...port, ['RES_LQPN', qpn], ...more])).errno
+    assert.equal(await errno('RES_QP_GET'), Errno.EAGAIN)
+    const ofQps: Entries = [['STAT_RES', NldevAttributes.RES_QP.number]]
+    const manual: Entries = [...ofQps, ['STAT_MODE', CounterMode.MANUAL]]
+    assert.equal(await errno('STAT_SET', ...manual), Errno.ENOMEM)
+    assert.equal(await errno('STAT_SET', ...manual, ['STAT_COUNTER_ID', 1]), Errno.ENOENT)
+    assert.equal(await errno('STAT_DEL', ...ofQps, ['STAT_COUNTER_ID', 1]), Errno.EINVAL)
   })
 
   it('are counted for all remaining devices if one is removed meanwhile', async t => {
@@ -386,6 +421,10 @@ describe('a program with invalid or unusual requests', () => {
     const NESTED = { flags: 0x8000 }
     const NET_BYTEORDER = { flags: 0x4000 }
     const nestedBytes = (bytes: number[]) => attribute(number('RES_SUMMARY'), bytes)
+    const port = attribute(number('PORT_INDEX'), [1, 0, 0, 0])
+    const counter = attribute(number('STAT_COUNTER_ID'), [1, 0, 0, 0])
+    const ofQps = attribute(number('STAT_RES'), [number('RES_QP'), 0, 0, 0])
+    const unknownQp = attribute(number('RES_LQPN'), [9, 9, 0, 0])
     /** The expected result of a list: errno 0, and the number of messages before NLMSG_DONE. */
     const listed = (messages: number) => [0, messages]
     const rows: [string, keyof typeof NldevCommands, number, number[], number | number[]][] = [
@@ -429,6 +468,22 @@ describe('a program with invalid or unusual requests', () => {
       ['no objects', 'RES_SRQ_GET', DUMP, index, listed(0)],
       ['one flag of NLM_F_DUMP', 'RES_PD_GET', 0x200, index, listed(1)],
       ['command without list', 'SET', DUMP, index, EINVAL],
+      ['port, of objects that belong to none', 'RES_PD_GET', DUMP, [...index, ...port], listed(1)],
+      [
+        'unknown port',
+        'STAT_GET',
+        DUMP,
+        [...index, ...ofQps, ...attribute(number('PORT_INDEX'), [9, 0, 0, 0])],
+        EINVAL,
+      ],
+      // Counters of queue pairs, and sub-devices: there are none.
+      ['counter without device', 'STAT_GET', ACK, [...ofQps, ...counter], EINVAL],
+      ['counter without port', 'STAT_GET', ACK, [...index, ...ofQps, ...counter], EINVAL],
+      ['counter', 'STAT_GET', ACK, [...index, ...port, ...ofQps, ...counter], ENOENT],
+      ['no queue pair', 'STAT_DEL', ACK, [...index, ...port, ...ofQps, ...counter, ...unknownQp], ENOENT],
+      ['no counter', 'STAT_DEL', ACK, [...index, ...port, ...ofQps, ...unknownQp], EINVAL],
+      ['no name', 'NEWDEV', ACK, index, EINVAL],
+      ['no name', 'DELDEV', ACK, index, EOPNOTSUPP],
       // Raw data: no object has it.
       ['no objects', 'RES_SRQ_GET_RAW', DUMP, index, listed(0)],
       ['no object', 'RES_SRQ_GET_RAW', ACK, [...index, ...attribute(number('RES_SRQN'), [9, 0, 0, 0])], ENOENT],

@@ -112,7 +112,10 @@ const MAX_GID_ENTRIES = 0x7ff
 export const Device = objectClass('device', ClassId.device, {
   identity: 'fixed',
   methods: {
-    /** Creates the context. `wantAsyncFd` 1 also creates an `async_fd`, as Linux's write command GET_CONTEXT does. */
+    /**
+     * Creates the context. `wantAsyncFd` 1 also creates an `async_fd`, as Linux's write command GET_CONTEXT does.
+     * `coreSupport`: flags of `CoreSupport`, as in Linux's ib_uverbs_core_support.
+     */
     open: method(CallNumber.device.open, {
       in: { wantAsyncFd: optional(u8(1, { max: 1 })) },
       out: { numCompVectors: u32(64), coreSupport: u64(65), asyncFd: optional(fd(66, 'async_fd')) },
@@ -126,7 +129,7 @@ export const Device = objectClass('device', ClassId.device, {
         coreSupport: u64(67),
       },
     }),
-    /** Handles of the context's objects of `classes` (class ids), newest first; at most `max`. */
+    /** Handles of the context's objects of `classes` (class ids), newest first; only the first `max` if it is given. */
     queryHandles: method(CallNumber.device.queryHandles, {
       in: { classes: list(1, { id: at(0, u16(0)) }, 64), max: optional(u32(2)) },
       out: { handles: list(64, { handle: at(0, u32(0)) }, MAX_HANDLES) },
