@@ -29,7 +29,7 @@ static struct {
     int (*enable_collection)(void);
 } api;
 
-/* The interpreter's load address; NULL: not found. */
+/* The interpreter's load address, by which its native frames are recognized; NULL: not found. */
 static const void *base;
 
 /* Looks for an interpreter in the program. */
@@ -69,8 +69,8 @@ const void *python_base(void)
 
 unsigned python_take(struct python_frame *frames, unsigned max_frames)
 {
-    static bool is_detected;
-    if (!__atomic_load_n(&is_detected, __ATOMIC_RELAXED) && !__atomic_exchange_n(&is_detected, true, __ATOMIC_RELAXED))
+    static bool has_looked;
+    if (!__atomic_load_n(&has_looked, __ATOMIC_RELAXED) && !__atomic_exchange_n(&has_looked, true, __ATOMIC_RELAXED))
         detect();
     if (!python_base() || !api.is_initialized() || !api.holds_gil())
         return 0;

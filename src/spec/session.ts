@@ -294,7 +294,7 @@ export const Exchanges = {
 export const HelloWants = { REASONS: 1, UNMAPPING: 2, WRITTEN: 4, EVENTS: 8 } as const
 
 /**
- * Bits of `open.wants`. PACKED_RINGS: the client finds the elements of a ring by its header (PACKED_ELEMENTS in
+ * Bits of `open.wants`. PACKED_RINGS: the client finds the elements of a ring by its header (ELEMENTS_OFFSET in
  * spec/drivers/rxe-rings.ts), so that the daemon may use packed rings.
  */
 export const OpenWants = { PACKED_RINGS: 1 } as const

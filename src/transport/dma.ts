@@ -8,6 +8,7 @@
  * right packet, and when the DMA is executed, because the region may have been deregistered since.
  * state.ts explains short names such as `row`, `base` and `request`.
  */
+import { QpState } from '../spec/enums.ts'
 import { SendFlags } from '../spec/work.ts'
 import type { Arena } from '../wire/arena.ts'
 import { upperWord } from './address.ts'
@@ -18,6 +19,7 @@ import { Access, Send, Sge } from './types.ts'
 
 const { LOCAL_READ, LOCAL_WRITE, REMOTE_WRITE } = Access
 const INLINE = SendFlags.values.INLINE
+const { ERR } = QpState.values
 
 /** NO_REGION: the key does not allow the access; FAULT: the memory could not be accessed. */
 export const DmaResult = { OK: 0, NO_REGION: 1, FAULT: 2 } as const
@@ -171,10 +173,16 @@ const MAX_PENDING_BYTES = 0x1000_0000
 
 const accessOf = (kind: number): number => (kind === DmaKind.WRITE ? REMOTE_WRITE : LOCAL_WRITE)
 
+/** Executes the pending DMA. False if the row is in ERR afterwards: its program may use the receive buffers again. */
+const flushBefore = (s: EngineState, row: number): boolean => {
+  flushDma(s)
+  return s.rows[row * QP.WORDS + QP.STATE] !== ERR
+}
+
 /**
  * Writes `s.payloads` to an address, deferred. Payloads that do not continue the pending DMA begin a new one after the
- * old one was executed. If the old DMA fails, `s.onDmaFailed` is called, so check the row's state afterwards. Returns a
- * DmaResult for the new payloads.
+ * old one was executed. If the old DMA fails, `s.onDmaFailed` is called, so check the row's state before the result. In
+ * ERR nothing is written. Returns a DmaResult for the new payloads.
  */
 export const writePayloads = (
   s: EngineState,
@@ -206,7 +214,7 @@ export const writePayloads = (
         return OK
       }
     }
-    flushDma(s)
+    if (!flushBefore(s, row)) return FAULT
   }
   const w = s.rows
   const base = row * QP.WORDS
@@ -243,7 +251,7 @@ export const writePayloadNow = (
   hi: number,
   lo: number,
 ): number => {
-  if (s.dmaArena !== undefined) flushDma(s)
+  if (s.dmaArena !== undefined && !flushBefore(s, row)) return FAULT
   const { arena, at, bytes } = s.payloads
   const memory = s.env.memory
   const pd = protectionDomainOf(s, row, kind)

@@ -24,6 +24,7 @@ const reasonUnusable = (address: Uint8Array): string | undefined => {
   return undefined
 }
 
+/** A device with an address is a soft device, whatever its name: `rdma link add` accepts all names. */
 export const driverOf = ({ name, address }: DeviceSpec): DriverName =>
   address === '' ? (driverOfName(name) ?? 'rxe') : 'rxe'
 

@@ -135,6 +135,9 @@ const portFiles = (device: TreeDevice): Files => {
 const uevent = ({ major, minor, node }: CharDevice, number?: number): string =>
   `MAJOR=${major}\nMINOR=${minor + (number ?? 0)}\nDEVNAME=infiniband/${node}${number ?? ''}`
 
+/** In `uevent` of a node that all users may open. */
+const DEVMODE_ALL = '\nDEVMODE=0666'
+
 const umadFiles = ({ hasUmad, node, name }: TreeDevice): Files => {
   if (!hasUmad) return {}
   const folder = folderOf(madEntry(node))
@@ -161,7 +164,7 @@ const deviceFiles = (device: TreeDevice): Files => {
     ...umadFiles(device),
     [`${verbs}/dev`]: `${uverbs.major}:${uverbs.minor + node}`,
     [`${verbs}/abi_version`]: String(abi),
-    [`${verbs}/uevent`]: `${uevent(uverbs, node)}\nDEVMODE=0666`,
+    [`${verbs}/uevent`]: `${uevent(uverbs, node)}${DEVMODE_ALL}`,
     [`${verbs}/ibdev`]: name,
   }
 }
@@ -217,7 +220,7 @@ export const writeTree = (root: string, devices: readonly TreeDevice[]): void =>
   writeFiles(root, {
     [`${folderOf(cmEntry)}/dev`]: `${cm.major}:${cm.minor}`,
     [`${folderOf(cmEntry)}/abi_version`]: String(cm.abi),
-    [`${folderOf(cmEntry)}/uevent`]: uevent(cm),
+    [`${folderOf(cmEntry)}/uevent`]: `${uevent(cm)}${DEVMODE_ALL}`,
     'sys/class/infiniband_mad/abi_version': String(umad.abi),
   })
   linkEntry(root, cmEntry)

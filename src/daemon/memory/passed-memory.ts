@@ -22,7 +22,10 @@ export interface PassedMemory {
 
 const REQUIRED_SEALS = SEAL_SHRINK | SEAL_GROW
 
-/** `fd` may be −1. If `fd` is not a file as described above, closes `fd` and returns undefined. */
+/**
+ * `fd` may be −1. If `fd` is not a file as described above, closes `fd` and returns undefined. `guest`: the client, if
+ * it is of another user; its mover reads and writes the file.
+ */
 export const takePassedMemory = (fd: number, guest?: Guest): PassedMemory | undefined => {
   // fstat of other files can block.
   const seals = sealsOf(fd)
@@ -39,7 +42,7 @@ export const takePassedMemory = (fd: number, guest?: Guest): PassedMemory | unde
     try {
       if (isInside && move(Number(address)) === length) return
     } catch {
-      // The file is sealed against writing.
+      // For example, the file is sealed against writing.
     }
     throw new CallError('EFAULT', `${length} bytes at offset ${address} of a memory file of ${size} cannot be reached`)
   }

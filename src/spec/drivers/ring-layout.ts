@@ -26,7 +26,7 @@ export const storeIndex = ({ isSingleThreaded }: RingLayout, words: Int32Array, 
 
 export interface RingLayout {
   readonly name: 'rxe' | 'compact'
-  /** Offsets from the start of the header. DATA: offset of the elements, except in packed rings (PACKED_ELEMENTS). */
+  /** Offsets from the start of the header. DATA: offset of the elements, except in packed rings (ELEMENTS_OFFSET). */
   readonly header: Offsets<typeof RingHeader>
   /**
    * True: stored indices are not masked by the ring's size, and all slots can be used. False: stored indices are

@@ -11,11 +11,11 @@
 export const RingHeader = { LOG2_ELEMENT: 0, INDEX_MASK: 4, PRODUCER: 128, CONSUMER: 256, DATA: 384 } as const
 
 /**
- * A word of the header that rxe does not use: the offset of the elements from the start of the header, or 0 for
- * RingHeader.DATA. Packed rings (OpenWants.PACKED_RINGS in spec/session.ts) have their headers side by side, apart from
+ * Offset of a word of the header that rxe does not use. The word is the offset of the elements from the start of the
+ * header, or 0 for RingHeader.DATA. Packed rings (OpenWants.PACKED_RINGS in spec/session.ts) have their headers side by side, apart from
  * the elements.
  */
-export const PACKED_ELEMENTS = 8
+export const ELEMENTS_OFFSET = 8
 
 /** struct ib_uverbs_wc, in elements of 128 bytes (2^ELEMENT_SHIFT), as in rxe. */
 export const Wc = {

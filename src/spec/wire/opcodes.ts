@@ -96,7 +96,8 @@ export type OperationName = AnyOperation['name']
 /** Service and operation, or CNP: RC_SEND_FIRST, UD_SEND_ONLY_IMM, XRC_FETCH_ADD, … */
 export type OpcodeName = NameOf<AnyOperation> | 'CNP'
 
-type Prefix<T, O> = T extends 'UD'
+/** The header that service T adds to operation O, as in `headersOfTransport`. */
+type ServiceHeader<T, O> = T extends 'UD'
   ? 'DETH'
   : T extends 'XRC'
     ? O extends { role: 'request' }
@@ -106,7 +107,7 @@ type Prefix<T, O> = T extends 'UD'
 type HeadersOn<O, T, N> = O extends { transports: readonly (infer U)[]; headers: readonly (infer H)[] }
   ? T extends U
     ? NameOn<O, T> extends N
-      ? H | Prefix<T, O>
+      ? H | ServiceHeader<T, O>
       : never
     : never
   : never

@@ -240,7 +240,8 @@ const sendReadSlice = (s: EngineState, row: number, request: number, now: number
   const result = bytes === 0 ? DmaResult.OK : locateRemote(s, peer, request, done * mtu, bytes)
   if (result !== DmaResult.OK) {
     const syndrome = result === DmaResult.NO_REGION ? NakSyndrome.REMOTE_ACCESS : NakSyndrome.REMOTE_OPERATION
-    nakAt(peer, s.peerRow, peer.rows[peerBase + QP.RESP_EPSN], syndrome, takeCause(peer))
+    const psn = peer.rows[peerBase + QP.RESP_EPSN]
+    nakAt(peer, s.peerRow, psn, peer.rows[peerBase + QP.RESP_MSN], syndrome, takeCause(peer))
     return onSliceReceived(s, row, request, packets, 0, 0, false, now)
   }
   const peerRows = peer.rows

@@ -8,7 +8,6 @@
 import { createCause } from '../../spec/check/causes.ts'
 import { SendFlags, WcStatus, WrOpcode } from '../../spec/work.ts'
 import { storeCause } from '../causes.ts'
-import { flushDmaOf } from '../dma.ts'
 import { QP, WQE } from '../fields.ts'
 import type { EngineState } from '../state.ts'
 import { BindMw, Send } from '../types.ts'
@@ -18,8 +17,8 @@ const { FENCE } = SendFlags.values
 const { SUCCESS, MW_BIND_ERR } = WcStatus.values
 
 /**
- * Whether a fence delays a local operation. A bind waits for earlier READs and atomics, as other requests do. An
- * invalidation waits for all earlier WQEs (local invalidate fence).
+ * Whether a fence delays a local operation. A bind waits, as other requests do, for the responses to earlier READs,
+ * atomics, FLUSHes and ATOMIC WRITEs. An invalidation waits for all earlier WQEs (local invalidate fence).
  */
 export const isFenced = (s: EngineState, row: number, request: number): boolean => {
   const base = row * QP.WORDS
@@ -34,7 +33,6 @@ export const isFenced = (s: EngineState, row: number, request: number): boolean 
 export const executeLocal = (s: EngineState, row: number, request: number): boolean => {
   const p = s.pool
   if (p[request + WQE.DONE] !== 0) return true
-  flushDmaOf(s, row) // data received earlier must be written before its key is invalidated
   const { memory } = s.env
   const base = row * QP.WORDS
   const wr = request + WQE.WR

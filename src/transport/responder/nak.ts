@@ -1,6 +1,6 @@
 /*
  * NAKs (InfiniBand Architecture Specification, volume 1, clauses 9.7.5.2 and 9.9.3): for a missing packet, for a
- * missing receive WQE (RNR), or for a fatal error, which moves the queue pair to ERR. A fatal error is reported to the
+ * missing receive WQE (RNR, send-write.ts), or for a fatal error, which moves the queue pair to ERR. A fatal error is reported to the
  * responder's program by the completion of the current receive WQE, or by an asynchronous event. An unreliable service
  * sends no NAKs and drops the message (9.8.2.2, error class D).
  * state.ts explains short names such as `row`, `base` and `request`.
@@ -36,13 +36,16 @@ export const onGap = (s: EngineState, row: number): void => {
 }
 
 /**
- * Schedules a NAK for the expected PSN. If a memory access failed because the process has ended, nothing is sent: the
- * queue pair will be destroyed.
+ * Schedules a NAK or RNR NAK for the expected PSN. If a memory access failed because the process has ended, nothing is
+ * sent, and a NAK that is due is dropped: the queue pair will be destroyed.
  */
 export const scheduleNak = (s: EngineState, row: number, syndrome: number): void => {
-  if (syndrome === REMOTE_OPERATION && s.env.memory.hasProcessEnded()) return
   const w = s.rows
   const base = row * QP.WORDS
+  if (syndrome === REMOTE_OPERATION && s.env.memory.hasProcessEnded()) {
+    w[base + QP.RESP_FLAGS] &= ~RespFlag.NAK_DUE
+    return
+  }
   w[base + QP.RESP_FLAGS] |= RespFlag.NAK_DUE | RespFlag.NAK_SENT
   w[base + QP.RESP_NAK_SYNDROME] = syndrome
   w[base + QP.RESP_NAK_PSN] = w[base + QP.RESP_EPSN]
@@ -135,22 +138,30 @@ export const onRequestDmaFailed = (
     }
     return
   }
+  const isOfCurrentMessage = w[base + QP.RESP_MSN] === msn
   dropResponsesFrom(s, base, psn)
   w[base + QP.RESP_FLAGS] &= ~RespFlag.ACK_DUE
   w[base + QP.RESP_EPSN] = psn
   w[base + QP.RESP_MSN] = msn
   const isRkeyRefused = kind === DmaKind.WRITE && result === DmaResult.NO_REGION
-  scheduleFatalNak(s, row, isRkeyRefused ? REMOTE_ACCESS : REMOTE_OPERATION, cause)
+  const syndrome = isRkeyRefused ? REMOTE_ACCESS : REMOTE_OPERATION
+  scheduleFatalNak(s, row, syndrome, cause)
   if (w[base + QP.STATE] === ERR) return
-  if (failReceive(s, row, kind === DmaKind.RECEIVE ? LOC_PROT_ERR : LOC_ACCESS_ERR, cause)) return
-  s.env.events.raise(row, result === DmaResult.NO_REGION ? QP_ACCESS_ERR : QP_FATAL, cause)
+  // The receive WQE of a later message is flushed.
+  if (!isOfCurrentMessage) enterError(s, row, cause)
+  else if (failReceive(s, row, kind === DmaKind.RECEIVE ? LOC_PROT_ERR : LOC_ACCESS_ERR, cause)) return
+  s.env.events.raise(row, eventFor(syndrome), cause)
 }
 
-/** Handles a fatal error that is found while responses are sent: schedules a NAK for `psn`, moves the QP to ERR. */
-export const nakAt = (s: EngineState, row: number, psn: number, syndrome: number, cause: Cause): void => {
+/**
+ * Handles a fatal error that is found while responses are sent: schedules a NAK with `psn` and `msn`, moves the QP to
+ * ERR.
+ */
+export const nakAt = (s: EngineState, row: number, psn: number, msn: number, syndrome: number, cause: Cause): void => {
   const w = s.rows
   const base = row * QP.WORDS
   w[base + QP.RESP_EPSN] = psn
+  w[base + QP.RESP_MSN] = msn
   w[base + QP.RESP_FLAGS] &= ~RespFlag.ACK_DUE
   scheduleFatalNak(s, row, syndrome, cause)
   if (w[base + QP.STATE] === ERR) return

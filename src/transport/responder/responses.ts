@@ -220,7 +220,7 @@ const fillReadResponses = (
   const psn = psnAdd(p[resource + RES.FIRST_PSN], next)
   dropPending(s, row * QP.WORDS)
   const code = region < 0 ? nakCode.REMOTE_ACCESS : nakCode.REMOTE_OPERATION
-  nakAt(s, row, psn, syndromeKind.NAK | code, takeCause(s))
+  nakAt(s, row, psn, p[resource + RES.MSN], syndromeKind.NAK | code, takeCause(s))
   return false
 }
 

@@ -4,7 +4,7 @@
  */
 import { createRingPool, type Mapping, pageSize, type RingPool } from '../../host/memory/mapping.ts'
 import { rxeLayout } from '../../spec/drivers/ring-layout.ts'
-import { PACKED_ELEMENTS } from '../../spec/drivers/rxe-rings.ts'
+import { ELEMENTS_OFFSET } from '../../spec/drivers/rxe-rings.ts'
 import { pageBelow } from '../../spec/memory.ts'
 import { ContextFile, firstRingOffset } from '../../spec/session.ts'
 import type { MmapInfo, RingBytes } from '../carrier.ts'
@@ -59,7 +59,7 @@ export const createFileRings = (file: number, pageBytes = pageSize()): FileRings
       const { bytes, view, i32 } = shared.mapping
       const headerAt = at - start
       // 0 except in packed rings.
-      const elementsOffset = view.getUint32(headerAt + PACKED_ELEMENTS, true) || rxeLayout.header.DATA
+      const elementsOffset = view.getUint32(headerAt + ELEMENTS_OFFSET, true) || rxeLayout.header.DATA
       return { headerAt, elementsAt: headerAt + elementsOffset, bytes, view, words: i32 }
     },
     release(info) {

@@ -73,7 +73,7 @@ test('after a rename, classes link to their devices; node_guid and ibdev are rea
   }
   const attribute = (path: string) => join(root, 'sys/class', path)
   assert.equal(readFileSync(attribute('infiniband/mlx5_0/uevent'), 'latin1'), 'NAME=mlx5_0\n')
-  const cm = 'MAJOR=10\nMINOR=122\nDEVNAME=infiniband/rdma_cm\n'
+  const cm = 'MAJOR=10\nMINOR=122\nDEVNAME=infiniband/rdma_cm\nDEVMODE=0666\n'
   assert.equal(readFileSync(attribute('misc/rdma_cm/uevent'), 'latin1'), cm)
   const modes = ['infiniband/mlx5_0/node_guid', 'infiniband_verbs/uverbs0/ibdev', 'infiniband/mlx5_0/node_desc']
   assert.deepEqual(

@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { Errno } from '../../../src/spec/errno.ts'
 import { WcOpcode } from '../../../src/spec/work.ts'
 import { Access } from '../../../src/transport/types.ts'
 import { createRandom, linkNodes } from '../link.ts'
@@ -174,6 +175,17 @@ it('an executed local request is flushed if the queue pair fails before its comp
   t.sent()
   t.response('ACKNOWLEDGE', 0, { syndrome: NAK.INVALID })
   assert.deepEqual(t.completions(), ['1 REM_INV_REQ', '2 FLUSH', '3 FLUSH'])
+})
+
+it('a local request is not executed if writing the data received before it fails', () => {
+  const t = startWithKey(KEY)
+  t.request('WRITE_FIRST', 0, { payload: 1024, dmaLen: 2048 })
+  t.node.faults.write = Errno.EFAULT
+  t.post(invalidate(1, KEY), bind(2))
+  t.node.transmit(t.now)
+  assert.deepEqual(t.completions(), ['1 FLUSH', '2 FLUSH'])
+  assert.deepEqual([t.node.invalidated, t.node.binds], [[], []])
+  assert.equal(t.state, ERR)
 })
 
 it('over a bad link, local requests are executed once and in order, and all requests complete in order', () => {

@@ -148,6 +148,15 @@ describe('a SEND', () => {
       assert.equal(t.state, ERR, name)
     }
   })
+  it('of a program that has ended is not acknowledged by the NAK for a later gap', () => {
+    const t = startResponder()
+    t.request('WRITE_FIRST', 0, { payload: MTU, remote: 0x9000, dmaLen: 2 * MTU })
+    t.request('WRITE_LAST', 1, { payload: MTU })
+    t.request('SEND_ONLY', 3, { payload: 1 })
+    t.node.faults.write = Errno.ESRCH
+    assert.deepEqual(t.sent(), [])
+    assert.equal(t.state, ERR)
+  })
   it('without a receive WQE is answered with one RNR NAK per try; the following packets are dropped', () => {
     const t = startScript({ minRnrTimer: 14 })
     t.request('SEND_ONLY', 0, { payload: 5 })
@@ -305,6 +314,45 @@ describe('a WRITE', () => {
     t.request('READ_REQUEST', 3, { dmaLen: 8, remote: 0x100 })
     t.node.faults.write = Errno.EFAULT
     assertRefused(t, ['READ_RESP_ONLY@0 msn 1 [4]', 'NAK(REMOTE_OPERATION)@1 msn 1'], [], ['QP_FATAL'])
+  })
+  it('that cannot be written fails no receive WQE of a later message', () => {
+    for (const [name, spec] of [
+      ['SEND_ONLY', {}],
+      ['SEND_FIRST', {}],
+      ['WRITE_ONLY_IMM', { remote: 0xa000 }],
+    ] as const) {
+      const t = startResponder()
+      t.request('WRITE_FIRST', 0, { payload: MTU, remote: 0x9000, dmaLen: 2 * MTU })
+      t.request('WRITE_LAST', 1, { payload: MTU })
+      t.node.faults.write = Errno.EFAULT
+      t.request(name, 2, { ...spec, payload: MTU })
+      assertRefused(t, ['NAK(REMOTE_OPERATION)@0 msn 0'], flushed(100, 107), ['QP_FATAL'])
+    }
+  })
+  it('whose region is deregistered: no later message is written', () => {
+    for (const name of ['SEND_ONLY', 'SEND_FIRST'] as const) {
+      const t = startScript()
+      t.node.postReceive(t.row, {
+        id: 1,
+        sges: [
+          { at: 0, length: 512 },
+          { at: 512, length: 512 },
+        ],
+      })
+      t.request('WRITE_FIRST', 0, { payload: MTU, remote: 0x9000, dmaLen: 2 * MTU })
+      t.request('WRITE_LAST', 1, { payload: MTU })
+      t.node.regions.splice(0, 1)
+      t.request(name, 2, { payload: MTU })
+      assertRefused(t, ['NAK(REMOTE_ACCESS)@0 msn 0'], ['1 FLUSH'], ['QP_ACCESS_ERR'])
+      assert.deepEqual(memoryAt(t, 0, MTU), new Uint8Array(MTU))
+    }
+  })
+  it('with immediate that cannot be written fails its receive WQE', () => {
+    const t = startResponder()
+    t.request('WRITE_FIRST', 0, { payload: MTU, remote: 0x9000, dmaLen: 2 * MTU })
+    t.node.faults.write = Errno.EFAULT
+    t.request('WRITE_LAST_IMM', 1, { payload: MTU })
+    assertRefused(t, ['NAK(REMOTE_OPERATION)@0 msn 0'], ['100 LOC_ACCESS', ...flushed(101, 107)])
   })
   it('before a refused request is in memory', () => {
     const t = startResponder()

@@ -3,6 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { Errno } from '../../../src/spec/errno.ts'
 import { Access } from '../../../src/transport/types.ts'
 import { assertRefused, atomicWord, ERR, flushed, MTU, memoryAt, patternOf, startResponder } from '../responding.ts'
 import { packet, RQ_PSN } from '../script.ts'
@@ -179,6 +180,15 @@ describe('a READ', () => {
     t.node.regions.splice(0, 1)
     t.node.port.freeRuns = 9
     assertRefused(t, ['NAK(REMOTE_ACCESS)@1 msn 1'], flushed(100, 107), ['QP_ACCESS_ERR'])
+  })
+  it('that cannot be answered ends with a NAK whose MSN does not count later messages', () => {
+    const t = startResponder()
+    t.request('SEND_ONLY', 0, { payload: 1 })
+    t.request('READ_REQUEST', 1, { remote: 0x9000, dmaLen: 8 })
+    t.request('SEND_ONLY', 2, { payload: 1 })
+    t.node.faults.read = Errno.EFAULT
+    assert.deepEqual(t.sent(), ['NAK(REMOTE_OPERATION)@1 msn 2'])
+    assert.deepEqual(t.node.events, ['QP_FATAL'])
   })
   it('is answered as far as the port accepts runs, and continued when the port accepts more', () => {
     const t = startResponder({}, { maxBytes: 2 * (MTU + 20) })

@@ -12,7 +12,7 @@
 import type { MappedChunk, MappedMemory } from '../../../core/memory/mappable-memory.ts'
 import { compactLayout } from '../../../spec/drivers/compact-rings.ts'
 import { type RingLayout, rxeLayout } from '../../../spec/drivers/ring-layout.ts'
-import { PACKED_ELEMENTS } from '../../../spec/drivers/rxe-rings.ts'
+import { ELEMENTS_OFFSET } from '../../../spec/drivers/rxe-rings.ts'
 import { emptyRing, type RingLocation, type RingMemory } from './rings.ts'
 
 /** Rings that a program maps. */
@@ -183,7 +183,7 @@ export const packedRings = (memory: MappedMemory, packed: { count: number }): Ri
       packed.count++
       const { area, headerAt, elementsAt } = location
       // for the program; the device never reads it back
-      area.view.setUint32(headerAt + PACKED_ELEMENTS, elementsAt - headerAt, true)
+      area.view.setUint32(headerAt + ELEMENTS_OFFSET, elementsAt - headerAt, true)
       return location
     },
   }
