@@ -196,7 +196,7 @@ export interface Memory {
   ): number
   /** Whether the last access failed because the process has ended. If so, the queue pair does not respond. */
   hasProcessEnded(): boolean
-  /** Whether the last access failed because missing pages took too long. Absent if that cannot happen. */
+  /** For the cause: whether the last access failed because missing pages took too long. Absent if that cannot happen. */
   hasTimedOut?(): boolean
   /**
    * Copies from the arena to memory. Returns as `read`. If `completeWrites` is absent, it copies in ascending order and
@@ -401,6 +401,7 @@ export interface QpAttributes {
   readonly destQpn?: number
   /** 24 bits. */
   readonly rqPsn?: number
+  /** 24 bits. */
   readonly sqPsn?: number
   /** Bytes: 256, 512, 1024, 2048 or 4096. */
   readonly pathMtu?: number
@@ -423,18 +424,16 @@ export interface QpAttributes {
   readonly qkey?: number
   /** The port's number of the path to the peer, passed with each run. */
   readonly flow?: number
-  /** The port's number of the peer's address; packets from other sources are dropped. -1: not set. */
+  /** Not UD: the port's number of the peer's address. Packets from other sources are dropped; all while it is -1. */
   readonly peer?: number
 }
 
 export type QpAttributeChanges = { readonly [K in keyof QpAttributes]?: QpAttributes[K] | undefined }
 
 /** Result of QUERY_QP: the attributes, with the current PSNs, and the state. */
-export interface QpSnapshot extends Required<Omit<QpAttributes, 'flow' | 'peer' | 'rqPsn' | 'sqPsn'>> {
+export interface QpSnapshot extends Required<Omit<QpAttributes, 'flow' | 'peer'>> {
   readonly state: number
   readonly sqSigAll: boolean
-  readonly rqPsn: number
-  readonly sqPsn: number
   /** In SQD: whether fetched WQEs have not completed yet. */
   readonly isDraining: boolean
 }

@@ -13,6 +13,7 @@ import { EXTENDED } from '../../src/spec/linux/write.ts'
 import { type Answer, type Call, type Decoded, isAnswer, type Result } from '../../src/uapi/call.ts'
 import { decodeIoctl } from '../../src/uapi/index.ts'
 import { encodeLinux } from '../../src/uapi/linux/encode.ts'
+import { encodings } from '../../src/uapi/linux/envelope.ts'
 import { decodeVerbsIoctl } from '../../src/uapi/linux/ioctl.ts'
 import { decodeWrite } from '../../src/uapi/linux/write.ts'
 import { encodeCall } from '../../src/uapi/object/client.ts'
@@ -40,7 +41,7 @@ const u16 = (n: number): number[] => [n & 0xff, n >> 8]
 const u32 = (n: number): number[] => [...u16(n & 0xffff), ...u16(n >>> 16)]
 const u64 = (n: bigint): number[] => [...u32(Number(n & 0xffffffffn)), ...u32(Number(n >> 32n))]
 const { ALLOC_PD, CREATE_QP, DEALLOC_PD, DESTROY_CQ, MODIFY_QP, POST_SEND, REG_MR } = WriteCommands
-const { CREATE_RWQ_IND_TBL, EX_CREATE_QP, EX_MODIFY_QP, EX_QUERY_DEVICE } = ExtendedCommands
+const { CREATE_RWQ_IND_TBL, EX_CREATE_CQ, EX_CREATE_QP, EX_MODIFY_QP, EX_QUERY_DEVICE } = ExtendedCommands
 
 /** A command; `out` is the length of the response buffer in words of 4 bytes. */
 const command = (number: number, body: number[], out: number): number[] => [
@@ -49,16 +50,27 @@ const command = (number: number, body: number[], out: number): number[] => [
   ...u16(out),
   ...body,
 ]
+/** A driver with no known layouts. */
+const RDMA_DRIVER_UNKNOWN = 0
+
 /** An extended command; `out` is the length of the response buffer in words of 8 bytes. */
-const extended = (number: number, body: number[], out: number, response = ARENA, providerOut = 0): number[] => [
+const extended = (
+  number: number,
+  body: number[],
+  out: number,
+  response = ARENA,
+  providerOut = 0,
+  driverInput: number[] = [],
+): number[] => [
   ...u32(number + EXTENDED),
   ...u16(body.length / 8),
   ...u16(out),
   ...u64(response),
-  ...u16(0),
+  ...u16(driverInput.length / 8),
   ...u16(providerOut),
   ...u32(0),
   ...body,
+  ...driverInput,
 ]
 
 test('write: a length that differs from the header’s is EINVAL, a too small request or response buffer ENOSPC', () => {
@@ -247,6 +259,38 @@ test('an indirection table has at most 2^13 work queues; the command must have a
   }
   assert.equal(errorOf(table(14, 1 << 14)), 'EINVAL')
   assert.equal(errorOf(table(0xffffffff, 2)), 'EINVAL')
+})
+
+test('the LEGACY attribute keeps the driver’s input after a list, and after a request that is extended with zeros', () => {
+  const driverInput = [1, 2, 3, 4, 5, 6, 7, 8]
+  const table = [...u32(0), ...u32(1), ...u32(7), ...u32(8)]
+  /** Without `flags`, the last 8 bytes. */
+  const createCq = [...u64(1n), ...u32(4), ...u32(0), ...u32(0xffffffff), ...u32(0)]
+  for (const bytes of [
+    extended(CREATE_RWQ_IND_TBL, table, 2, ARENA, 0, driverInput),
+    extended(EX_CREATE_CQ, createCq, 2, ARENA, 2, driverInput),
+  ]) {
+    const decoded = write(bytes, view =>
+      Object.assign(view, { schema: { ...view.schema, driverId: RDMA_DRIVER_UNKNOWN } }),
+    )
+    assert.ok(!isAnswer(decoded), (decoded as Answer).reason)
+    assert.deepEqual([...encodeLinux(decoded.call, decoded.legacy()!).bytes], bytes)
+  }
+})
+
+test('a list whose length is not a power of two cannot be encoded as CREATE_RWQ_IND_TBL', () => {
+  const cls = rxeSchema.classByName('rwq_ind_table')!
+  const tableOf = (count: number): Call => {
+    const queues = Array.from({ length: count }, (_, wq) => ({ wq }))
+    return { class: cls, methodName: 'create', method: cls.methods.create!, object: 0, args: { queues } }
+  }
+  const encodingsOf = (count: number) => encodings(tableOf(count), RXE_DRIVER_ID, ARENA)
+  assert.deepEqual(
+    [0, 1, 2, 3, 4].map(count => encodingsOf(count).length),
+    [0, 2, 2, 0, 2],
+  )
+  for (const { legacy } of encodingsOf(4))
+    assert.throws(() => encodeLinux(tableOf(3), legacy), { code: 'EINVAL', message: /3 is not a power of two/ })
 })
 
 test('a response that cannot be written is EFAULT', () => {

@@ -6,14 +6,14 @@ import { type DeviceEntry, openSystem } from '../../verbs/system.ts'
 import { printFromDaemon, type QueryOptions } from './stat.ts'
 
 /** A device, and its network address if it has one. */
-export interface ListedDevice extends DeviceEntry {
+interface AddressedDevice extends DeviceEntry {
   readonly address: string | undefined
 }
 
 const HEADS = ['device', 'node', 'type', 'driver', 'ports', 'node GUID', 'address']
 
 /** The output of `userdma devices`: a table. */
-const devicesText = (devices: readonly ListedDevice[]): string => {
+const devicesText = (devices: readonly AddressedDevice[]): string => {
   const rows = devices.map(({ name, index, nodeType, driver, ports, nodeGuid, address }) => [
     name,
     `uverbs${index}`,

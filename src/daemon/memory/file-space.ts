@@ -5,16 +5,16 @@
 import { closeSync } from 'node:fs'
 import type { FileMemory } from '../../core/model.ts'
 import { fileMemory, isAppending } from '../../drivers/rxe/file-memory.ts'
-import { EINVAL, EMFILE, ENFILE } from '../../host/errno.ts'
+import { EINVAL } from '../../host/errno.ts'
 import { sealsOf } from '../../host/memory/memfd.ts'
 import { type ProcessHandle, pidfdGetfd } from '../../host/memory/process.ts'
-import { CallError } from '../../spec/errno.ts'
+import { CallError, errnoName } from '../../spec/errno.ts'
 import { type FdQuota, orRelease } from '../fd-quota.ts'
 
 /**
  * The file behind descriptor `number` of a program. Throws CallError: EBADF if the descriptor cannot be duplicated;
- * EINVAL if it is not of a memory file, or has O_APPEND; EMFILE or ENFILE if the quota or the daemon has no descriptors
- * left.
+ * EINVAL if it is not of a memory file, or has O_APPEND; EMFILE or ENFILE if the quota, the daemon or the system has no
+ * descriptors left.
  */
 export const openFileMemory = (process: ProcessHandle, number: number, quota: FdQuota): FileMemory => {
   const releaseQuota = quota.take(1)
@@ -28,12 +28,22 @@ export const openFileMemory = (process: ProcessHandle, number: number, quota: Fd
   }
 }
 
+/** Undefined unless `code` is EMFILE or ENFILE. */
+const outOfDescriptors = (code: string | undefined): CallError | undefined => {
+  if (code === 'EMFILE') return new CallError(code, 'the daemon has no descriptors left')
+  return code === 'ENFILE' ? new CallError(code, 'the system has no descriptors left') : undefined
+}
+
 const open = (process: ProcessHandle, number: number): FileMemory => {
   const fd = pidfdGetfd(process, number)
-  if (fd === -EMFILE) throw new CallError('EMFILE', 'the daemon has no descriptors left')
-  if (fd === -ENFILE) throw new CallError('ENFILE', 'the system has no descriptors left')
   // EINVAL: the descriptor of a guest (host/memory/guest.ts) is not of a memory file.
-  if (fd < 0 && fd !== -EINVAL) throw new CallError('EBADF', `the caller has no descriptor ${number}`)
+  if (fd < 0 && fd !== -EINVAL) {
+    const code = errnoName(-fd)
+    throw (
+      outOfDescriptors(code) ??
+      new CallError('EBADF', `descriptor ${number} of the caller cannot be duplicated: ${code}`)
+    )
+  }
   try {
     if (fd < 0 || sealsOf(fd) < 0)
       throw new CallError('EINVAL', `descriptor ${number} is not a memory file (memfd_create)`)
@@ -42,6 +52,7 @@ const open = (process: ProcessHandle, number: number): FileMemory => {
     return fileMemory(fd, process.guest?.file(fd))
   } catch (error) {
     if (fd >= 0) closeSync(fd)
-    throw error
+    // isAppending and fileMemory read /proc, with a descriptor
+    throw outOfDescriptors((error as { code?: string }).code) ?? error
   }
 }

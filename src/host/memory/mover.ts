@@ -37,8 +37,8 @@ export interface Mover {
   /**
    * Copies to (`write`) or from process `pid`. If `pid` is -1: to or from the file behind the mover's descriptor `fd`;
    * the address is the offset. Other arguments as for `readv` and `writev` of process.ts. Returns the number of bytes
-   * copied, fewer if the rest is not accessible. If none are copied, returns -errno of process_vm_readv(2) or pread(2),
-   * or
+   * copied, fewer if the rest is not accessible. If none are copied, returns 0 at the end of a file, -errno of
+   * process_vm_readv(2) or pread(2), or
    *
    * - -EINVAL: chunks with gaps, longer than 256 KiB each;
    * - -ETIMEDOUT: one of the system calls, each for at most 256 KiB, took longer than `timeout` microseconds (more if
@@ -55,7 +55,7 @@ export interface Mover {
   /**
    * Receives a message from the mover's socket `fd` into `body`, without waiting. Returns its length, or -errno
    * (-EMSGSIZE: the message does not fit). `passed` gets the number of passed descriptors, at most as many as fit
-   * there, as an i32, then the descriptors, which belong to the mover.
+   * there, as an i32, then the descriptors, which belong to the mover; also with -EMSGSIZE.
    */
   receive(fd: number, body: ArenaRange, passed: ArenaRange, timeout: number): number
   /** A duplicate of a mover's descriptor in this process, or -errno. */
@@ -74,7 +74,7 @@ export interface Mover {
 export interface MoverOptions {
   /** Our descriptors that each of the mover's processes inherits, with the same numbers. At most two. */
   readonly inheritedFds?: readonly number[]
-  /** Id of the user whose programs may delay the mover. */
+  /** Id of the user whose programs may delay the mover; absent: no limit of hanging movers. */
   readonly user?: number
 }
 
@@ -107,7 +107,7 @@ const native = () => {
 /**
  * Closes a descriptor without blocking. The last close may have to wait for another program's address space, or for
  * descriptors in messages that were not received, so a separate process makes it. If none can be started, this process
- * does.
+ * does. Such processes are not limited, even if they hang.
  */
 export const closeElsewhere = (fd: number): void => {
   const calls = native()

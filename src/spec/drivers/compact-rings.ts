@@ -1,7 +1,7 @@
 /*
  * The ring layout for programs in this process: a send request with one scatter/gather element takes 64 bytes, a
- * receive request 32, a completion 64, a ring header 16. Fields that no opcode needs together have the same offset. A
- * datagram names its address handle; there are no address vectors.
+ * receive request 32, a completion 64, a ring header 16. Fields that no opcode needs together may have the same offset.
+ * A datagram names its address handle; there are no address vectors (UD_VECTOR 0).
  */
 import type { RingLayout } from './ring-layout.ts'
 import { Wc } from './rxe-rings.ts'

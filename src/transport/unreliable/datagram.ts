@@ -34,7 +34,7 @@ const SL_IPV6 = 0x9
 /** If this bit is set in the WQE's Q_Key, the queue pair's own Q_Key is sent (10.2.5, 11.4.1.1). */
 const OWN_QKEY = 0x8000_0000
 
-/** Writes the DETH at `at`, for the work request at `wr` in the pool. */
+/** Writes the DETH at `at`, for the work request at `wr` in the pool. Counts packets to multicast groups. */
 export const putDatagramHeader = (s: EngineState, row: number, wr: number, view: DataView, at: number): void => {
   const w = s.rows
   const base = row * QP.WORDS
@@ -79,6 +79,7 @@ export const onDatagram = (s: EngineState, row: number, arena: Arena, at: number
   const bufferBytes = s.pool[receive + Receive.LENGTH]
   if (bytes > bufferBytes) {
     const wrId = joinWords(s.pool[receive + Receive.ID_HI], s.pool[receive + Receive.ID_LO])
+    // RESP_RECEIVE keeps the WQE for the next message
     drop(s, row, createCause('RECEIVE_TOO_SHORT', { bufferBytes, length: bytes }), wrId)
     return
   }
@@ -92,6 +93,7 @@ export const onDatagram = (s: EngineState, row: number, arena: Arena, at: number
     failReceive(s, row, WcStatus.values.LOC_PROT_ERR, takeCause(s))
     return
   }
+  // for completeReceive: DEST_QPN is the source QPN
   w[base + QP.DEST_QPN] = dethSrcQp(view, deth)
   // the GRH begins with the IP version; over IPv4 it begins with zeros
   w[base + QP.RESP_SL] = arena.bytes[grhAt] >> 4 === 6 ? SL_IPV6 : SL_IPV4

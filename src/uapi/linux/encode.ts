@@ -13,7 +13,7 @@ import { writeCells } from './cells.ts'
 import { findCommand, notOfClass, restoreRequest } from './command.ts'
 import { findMethod, INLINE_BYTES, IoctlAttr, IoctlHeader, offsetOf } from './ioctl-message.ts'
 import { badLegacy, EntryPoint, unpackLegacy } from './legacy.ts'
-import { HEADER, requestStart, WriteHeader } from './write.ts'
+import { HEADER, requestIn, WriteHeader } from './write.ts'
 
 /** The buffer of write() or the message of an ioctl, and the memory that attributes point to. */
 export interface LinuxImage {
@@ -27,7 +27,7 @@ const restoreWrite = (call: Call, part: Uint8Array): LinuxImage => {
   const bytes = part.slice()
   const number = viewOf(bytes).getUint32(WriteHeader.command, true)
   const found = findCommand(number)
-  restoreRequest(found, call, bytes.subarray(requestStart(found.command.isExtended)))
+  restoreRequest(found, call, requestIn(found.command, bytes))
   return { entryPoint: EntryPoint.WRITE, bytes, memory: [] }
 }
 

@@ -1,6 +1,6 @@
 /*
- * The bytes after the struct of a write command of Linux (R41, spec/linux/layout.ts `tail`): work requests, a list
- * whose length is in the struct, or the packed specs of a rule (flow.ts).
+ * The bytes after the struct of a write command of Linux (R41, spec/linux/layout.ts `tail`): work requests, a list, or
+ * the packed specs of a rule (flow.ts). The struct has log2 of the list's length.
  */
 import { MAX_LOG_TABLE_SIZE } from '../../spec/classes/wq.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -40,7 +40,7 @@ const checkWorkRequests = (args: AnyValues, tail: Uint8Array): void => {
     throw new CallError('EINVAL', `POST_SEND: a work request has at least ${MIN_WORK_REQUEST} bytes, not ${size}`)
 }
 
-/** Reads a list, such as a table of work queues: the struct has log2 of the list's length. Zeros may follow. */
+/** Reads a list, such as a table of work queues. Zeros may follow. */
 const readList = (
   { name, in: { tailLogAt } }: WriteCommand,
   type: Kind & { readonly kind: 'list' },
@@ -76,7 +76,7 @@ export const readTail = (
   }
 }
 
-/** Zeroes those bytes after the struct that the arguments restore. */
+/** For a residue (cells.ts): zeroes those bytes after the struct that `restoreTail` writes. */
 export const clearTail = ({ size, tail, tailSpecs }: Layout, request: Uint8Array): void => {
   if (tail === undefined) return
   if (tailSpecs !== undefined) clearSpecs(tailSpecs, request, size)
@@ -95,6 +95,8 @@ export const restoreTail = (layout: Layout, call: Call, request: Uint8Array): vo
     writeSpecs(tailSpecs, request, size, value as AnyRecord[], call.args[tailSpecs.counters] as number | undefined)
     return
   }
+  if (!tailFits(layout, call))
+    throw badLegacy(`has log2 of the number of ${tail}, and ${(value as AnyRecord[]).length} is not a power of two`)
   const bytes = payloadOf(call.method.in[tail as string]!.type, value)
   if (request.length < size + bytes.length) throw tooShort(size + bytes.length)
   request.set(bytes, size)
@@ -110,6 +112,8 @@ export const tailSize = ({ tail, tailSpecs }: Layout, call: Call): number => {
 }
 
 /** Whether a call's arguments can be encoded after the struct. */
-export const tailFits = ({ tail, tailSpecs }: Layout, { args }: Call): boolean =>
-  tailSpecs === undefined ||
-  specsFit((args[tail as string] ?? []) as AnyRecord[], args[tailSpecs.counters] !== undefined)
+export const tailFits = ({ tail, tailLogAt, tailSpecs }: Layout, { args }: Call): boolean => {
+  const list = (args[tail as string] ?? []) as AnyRecord[]
+  if (tailSpecs !== undefined) return specsFit(list, args[tailSpecs.counters] !== undefined)
+  return tailLogAt === undefined || Number.isInteger(Math.log2(list.length))
+}

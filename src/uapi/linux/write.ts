@@ -6,7 +6,7 @@
  */
 import { CallError } from '../../spec/errno.ts'
 import { WriteCommands } from '../../spec/linux/names.ts'
-import { EXTENDED } from '../../spec/linux/write.ts'
+import { EXTENDED, type WriteCommand } from '../../spec/linux/write.ts'
 import { type Answer, type CallerView, type Decoded, isAnswer } from '../call.ts'
 import { viewOf } from '../scalar.ts'
 import { answering, answeringAs, type DriverInput, type UserBuffer } from './caller.ts'
@@ -35,6 +35,13 @@ const EX_HEADER = 16
 
 /** Offset of the request in the buffer. */
 export const requestStart = (extended: boolean): number => (extended ? HEADER + EX_HEADER : HEADER)
+
+/** The request in the buffer, without the driver's input. */
+export const requestIn = (command: WriteCommand, bytes: Uint8Array): Uint8Array => {
+  const start = requestStart(command.isExtended)
+  if (command.isExtended) return bytes.subarray(start, start + viewOf(bytes).getUint16(WriteHeader.inWords, true) * 8)
+  return bytes.subarray(start, command.hasDriverBytes ? start + command.minRequestBytes : bytes.length)
+}
 
 /** Undefined for an empty buffer. */
 const bufferAt = (address: bigint, length: number): UserBuffer | undefined =>
@@ -163,7 +170,7 @@ export const decodeWriteBytes = (view: CallerView, bytes: Uint8Array): Decoded |
       call: decoded.call,
       legacy: () => {
         const residue = bytes.slice()
-        clearRequest(decoded, residue.subarray(requestStart(found.command.isExtended)))
+        clearRequest(decoded, requestIn(found.command, residue))
         return packLegacy({ entryPoint: EntryPoint.WRITE, parts: [residue] })
       },
       answer: outcome => {
