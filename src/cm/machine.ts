@@ -36,7 +36,7 @@ export interface CmTransmit {
   readonly mad: Uint8Array
 }
 
-/** Numbers of messages by type, as Linux counts for each port. */
+/** Numbers of messages by type. `sent` does not include `resent`. */
 export interface CmCounters {
   readonly sent: Record<CmMessageName, number>
   readonly resent: Record<CmMessageName, number>
@@ -96,7 +96,10 @@ export class CmMachine {
     this.#repeatAnswer(connection, receipt.answer)
   }
 
-  /** Answers a duplicate: repeats the stored message; if none is stored, sends a new DREP or MRA. A REJ is always new. */
+  /**
+   * Answers a duplicate with the stored message. If another or none is stored, sends a new DREP or MRA, but no REP or
+   * RTU. A REJ is always new.
+   */
   #repeatAnswer(connection: CmConnection, answer: CmMessageName): void {
     if (answer === 'REJ') {
       this.sendRej(connection, { reason: rejReason.STALE_CONN })
@@ -170,7 +173,7 @@ export class CmMachine {
     this.timers.clear(connection)
   }
 
-  /** During TIMEWAIT, packets of the connection may still be in flight. */
+  /** Enters TIMEWAIT: packets of the connection may still be in flight. */
   enterTimewait(connection: CmConnection, now: number): void {
     this.stopRetries(connection)
     this.releaseBacklog(connection)

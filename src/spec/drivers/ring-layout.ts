@@ -1,7 +1,7 @@
 /*
  * Ring layouts (docs/decisions/rings.md): the offsets of the indices of a ring and of the fields of its elements. The
- * layout of rxe's user library (rxe-rings.ts) is for unmodified programs, the compact layout (compact-rings.ts) for
- * programs in this process. Offsets are in bytes; fields are little-endian.
+ * layout of rxe's user library (rxe-rings.ts) is for programs in other processes, the compact layout (compact-rings.ts)
+ * for programs in this process. Offsets are in bytes; fields are little-endian.
  */
 import { RecvWqe, RingHeader, SendWqe, Wc } from './rxe-rings.ts'
 
@@ -26,7 +26,7 @@ export const storeIndex = ({ isSingleThreaded }: RingLayout, words: Int32Array, 
 
 export interface RingLayout {
   readonly name: 'rxe' | 'compact'
-  /** Offsets from the start of the header. DATA: offset of the elements, except in packed rings (ELEMENTS_OFFSET). */
+  /** Offsets from the start of the header. DATA: of the elements; packed rings store it at ELEMENTS_OFFSET instead. */
   readonly header: Offsets<typeof RingHeader>
   /**
    * True: stored indices are not masked by the ring's size, and all slots can be used. False: stored indices are
@@ -38,7 +38,7 @@ export interface RingLayout {
   /** Minimum bytes of an element. */
   readonly minElement: number
   readonly wc: Offsets<typeof Wc>
-  /** UD_VECTOR 0: the layout has no address vectors. */
+  /** UD_VECTOR 0: no address vectors; each datagram names an address handle. */
   readonly send: Offsets<typeof SendWqe>
   readonly receive: Offsets<typeof RecvWqe>
 }

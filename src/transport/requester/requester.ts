@@ -201,7 +201,7 @@ const sendLocal = (s: EngineState, row: number, request: number): number => {
   advance(s, row, request, 0, PACKET_WEIGHT, true)
   if (w[base + QP.REQ_HEAD] !== request) return SENT_SOME
   completeOldest(s, row, SUCCESS)
-  // Nothing is outstanding. A paced queue pair's sent bytes count against `rowLimit` until the next `openWindow`.
+  // Nothing is outstanding. With pacing, sent bytes of UC and UD count against `rowLimit` until the next `openWindow`.
   const isPaced = s.pacingInterval !== 0 && reliableService[w[base + QP.SERVICE]] === 0
   if (!isPaced) w[base + QP.COMP_ACKED_BYTES] = w[base + QP.REQ_SENT_BYTES]
   if ((w[base + QP.REQ_FLAGS] & ReqFlag.DRAINING) !== 0) onDrained(s, row)

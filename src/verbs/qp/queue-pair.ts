@@ -410,11 +410,11 @@ export abstract class QueuedQp<C extends ObjectClass = ObjectClass> extends Bare
 
   receive(local?: Slice | readonly Slice[], id = 0): void {
     const ring = this?.receives ?? openReceives(this)
+    if (id !== 0) checkId('qp.receive', id)
     const at = nextSlot(ring)
     if (at < 0) throw queueFull(this, 'qp.receive', 'receive', ring.capacity, id)
     if (Array.isArray(local) && local.length > this.maxRecvSge)
       throw tooManySges('qp.receive', local.length, this.maxRecvSge)
-    if (id !== 0) checkId('qp.receive', id)
     if (local !== undefined && !isSliceOf(local, this.context)) checkLocal('qp.receive', this.context, local)
     putReceive(ring, at, id, local)
     produce(ring)

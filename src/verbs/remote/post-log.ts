@@ -36,7 +36,7 @@ export const createPostLog = (session: Session, context: number, file: number, w
   let acquired = 0n
   let isSameTurn = false
 
-  /** Both logs, mapped at the first record. */
+  /** Both logs, which `EventLog.bytes` includes, mapped at the first record. */
   const logs = (): Mapping => {
     mapping ??= ringPool().map(file, EventLog.offset, EventLog.bytes)
     return mapping
@@ -82,6 +82,7 @@ export const createPostLog = (session: Session, context: number, file: number, w
     view.setBigUint64(at + EVENT_FIELDS.acquired, acquired, true)
     view.setBigUint64(at + EVENT_FIELDS.wrId, wrId, true)
     view.setUint32(at + EVENT_FIELDS.pid, process.pid, true)
+    // The tid of the main thread is the pid.
     view.setUint32(at + EVENT_FIELDS.tid, process.pid, true)
     view.setUint32(at + EVENT_FIELDS.kind, kind, true)
     view.setUint32(at + EVENT_FIELDS.number, number, true)

@@ -74,6 +74,7 @@ export abstract class ReceiveRing extends VerbsObject implements ReceiveQueue {
     if (this?.context === undefined) throw withoutObject(CALL)
     checkDevicePresent(CALL, this.context)
     if (!this.isOpen) throw invalidArgument(CALL, 'the queue is closed')
+    if (id !== 0) checkId(CALL, id)
     const ring = this.#ring
     const at = nextSlot(ring)
     if (at < 0) {
@@ -82,7 +83,6 @@ export abstract class ReceiveRing extends VerbsObject implements ReceiveQueue {
       throw fullError(CALL, 'receive', ring.capacity, 'maxWr')
     }
     if (Array.isArray(local) && local.length > this.#maxSge) throw tooManySges(CALL, local.length, this.#maxSge)
-    if (id !== 0) checkId(CALL, id)
     if (local !== undefined && !isSliceOf(local, this.context)) checkLocal(CALL, this.context, local)
     putReceive(ring, at, id, local)
     produce(ring)

@@ -213,6 +213,20 @@ describe('a checked device', () => {
     await closeObjectsAndDevices(ends)
   })
 
+  it('refuses a receive with an invalid id on a full queue as an unchecked device does', async () => {
+    for (const network of [createNetwork(), createNetwork({ check: reportAll })]) {
+      const ends = await pair(openTwoHere(network))
+      const { qp, pd } = ends.a
+      for (let i = 0; i < 16; i++) qp.receive()
+      const srq = pd.srq({ maxWr: 1 })
+      for (let i = 0; i < srq.maxWr; i++) srq.receive()
+      for (const queue of [qp, srq])
+        assert.throws(() => queue.receive(undefined, 1.5), { name: 'RdmaError', code: 'EINVAL' })
+      srq.close()
+      await closeObjectsAndDevices(ends)
+    }
+  })
+
   it('has no findings about unchecked devices of its network', async () => {
     const network = createNetwork()
     const [a, b] = [await open({ network, check: reportAll }), await open({ network })]

@@ -80,9 +80,9 @@ export const cqClass = driverClass<typeof Cq, CqRing, typeof RxeAttributes.cq>(
     },
 
     modify(call, object, args, core) {
-      const { cqe, count, period } = args
+      const { cqe, ...moderation } = args
       const { state } = object
-      if (cqe === undefined && count === undefined && period === undefined)
+      if (cqe === undefined && moderation.count === undefined && moderation.period === undefined)
         throw new CallError('EINVAL', 'cq.modify: there is nothing to change: give cqe, count or period')
       if (cqe === undefined) {
         core(call, object, args)
@@ -101,7 +101,7 @@ export const cqClass = driverClass<typeof Cq, CqRing, typeof RxeAttributes.cq>(
           )
         rings.free(old)
         limitEntries(call, object, cqe)
-        core(call, object, { ...(count !== undefined && { count }), ...(period !== undefined && { period }) })
+        core(call, object, moderation)
         return { cqe: state.ring.capacity, queue: mmapInfo(state.ring) }
       })
     },

@@ -3,10 +3,10 @@
  * connection identifiers (R37, R38).
  *
  * Events of an attached object go to the queue instead of the object's channel or async fd. Detaching or destroying the
- * object ends this and withdraws its unread events. A CQ must be armed as usual. For a connection identifier (`cm_id`)
- * the queue only reports that the identifier's channel has an event; `cm_channel.getEvent` takes the event. read(2)
- * returns one or more records of 24 bytes (`Event`), `getEvents` a list of such records. Closing the descriptor
- * destroys the queue.
+ * object ends this and withdraws its unread events. Events of the device and of ports go to async fds too. A CQ must be
+ * armed as usual. For each event of a connection identifier (`cm_id`) the queue only reports that the identifier's
+ * channel has an event; `cm_channel.getEvent` takes it. read(2) returns one record of 24 bytes (`Event`), `getEvents` a
+ * list of such records. Closing the descriptor destroys the queue.
  */
 import { EventKind } from '../../enums.ts'
 import {
@@ -43,10 +43,10 @@ const objects = Object.fromEntries(
 /** The source of events, exactly one attribute: `device` (1), `port` (its number), or an object. */
 const source = { device: optional(u8(2, { min: 1, max: 1 })), port: optional(u8(3, { min: 1 })), ...objects }
 
-/** An attached source. `object`: the handle; for a port its number, for the device 0. */
+/** An attached source. `class`: ClassId. `object`: the handle; for a port its number, for the device 0. */
 const attached = { cookie: at(0, u64(0)), object: at(8, u32(0)), class: at(12, u16(0)) }
 
-/** `cookie`: the argument of `attach`. */
+/** `cookie`: the argument of `attach`. `object` in events of the system-wide device: the index of a device. */
 export const Event = { ...attached, type: at(16, enumOf(0, EventKind)), reserved: at(20, u32(0)) }
 
 const MAX_SOURCES = 0xffff
