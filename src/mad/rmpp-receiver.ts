@@ -1,7 +1,7 @@
 /*
  * The receiving side of one RMPP transfer (IBA 13.6.5). Segments may come in any order within the window. An ACK is
- * sent when the whole window or the whole message has arrived. As in Linux, the window grows by WINDOW, and repeated
- * segments are acknowledged again.
+ * sent when the whole window or the whole message has arrived, and again for each repeated segment that was
+ * acknowledged before. As in Linux, the window grows by WINDOW.
  */
 import { MAD_RECEIVED_SEGMENTS } from '../spec/classes/mad/mad_channel.ts'
 import { MAD_BYTES } from '../spec/wire/mad.ts'
@@ -66,7 +66,10 @@ export class SegmentReceiver {
     return { reply: this.#ack(mad) }
   }
 
-  /** Headers of the first segment, and data of all. `lastPayload`: the length field of the last segment. */
+  /**
+   * Headers of the first segment, and data of all. `lastPayload`: the length field of the last segment, which counts
+   * class header and data.
+   */
   #assemble(lastPayload: number): Uint8Array {
     /** Bytes of data in a segment. */
     const dataBytes = MAD_BYTES - this.#dataOffset

@@ -44,8 +44,9 @@ export class Contexts {
   readonly #onPosted: (context: Context, handle: number) => void
   readonly #onRung: () => void
   readonly #containment: Containment
+  /** Open contexts by number. */
   readonly #contexts = new Map<number, OpenContext>()
-  /** Contexts whose objects are being destroyed. */
+  /** Ended contexts whose objects are being destroyed. */
   readonly #ending = new Set<OpenContext>()
   /** The daemon's ends of the doorbell sockets: descriptors, with the functions that close them. */
   readonly #doorbells = new Map<OpenContext, Map<number, () => void>>()
@@ -74,8 +75,8 @@ export class Contexts {
   /**
    * Opens a device for a client. Returns the context and the client's end of the first doorbell socket; the caller
    * passes the end to the client and then closes it. `isPacked`: the client accepts packed rings
-   * (OpenWants.PACKED_RINGS). Throws CallError: EIO if the device was removed, EMFILE or ENFILE if `quota` is
-   * exhausted; SystemError if the system refuses a descriptor.
+   * (OpenWants.PACKED_RINGS). `account`: charged for the context's objects. Throws CallError: EIO if the device was
+   * removed, EMFILE or ENFILE if `quota` is exhausted; SystemError if the system refuses a descriptor.
    */
   open(
     device: Device,
@@ -136,6 +137,7 @@ export class Contexts {
           if (this.#drain(open, ours)) this.#onRung()
           else {
             watcher.update({})
+            // A job, so that the end of very many contexts is spread over turns of the event loop.
             open.context.device.core.runJob(oneSlice(onHangUp))
           }
         },
@@ -167,7 +169,7 @@ export class Contexts {
 
   /** The context whose memory file is behind `fd`, a descriptor of the daemon; undefined for other files. */
   byFile(fd: number): OpenContext | undefined {
-    // Only memory files have seals. fstat of other files can block.
+    // Only files in memory (memfd, tmpfs) have seals. fstat of other files can block.
     if (sealsOf(fd) < 0) return undefined
     const { dev, ino } = fileIdentity(fd)
     for (const open of this.#contexts.values()) if (open.memory.inode === ino && open.memory.dev === dev) return open

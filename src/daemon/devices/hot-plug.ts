@@ -1,6 +1,6 @@
 /*
- * Adds, renames and removes devices while the daemon runs, with their files in the tree and the events of NETLINK_RDMA.
- * Makes devices follow their interfaces.
+ * Adds, renames and removes devices while the daemon runs, also in the files that programs read
+ * (files/device-files.ts), and sends the events of NETLINK_RDMA. Makes devices follow their interfaces.
  */
 import type { Identity } from '../../drivers/rxe/address/identity.ts'
 import type { RxeDevice } from '../../drivers/rxe/device.ts'
@@ -27,7 +27,7 @@ export class HotPlug {
     this.#daemon = daemon
   }
 
-  /** Writes the tree. Throws the system's error. */
+  /** Writes the files of all devices. `interfaces`: as for `createDevices`. Throws the system's error. */
   start(interfaces: Interfaces | undefined): void {
     const { root, cm } = this.#daemon()
     const files = createDeviceFiles(root, this.#devices.all)
@@ -44,6 +44,7 @@ export class HotPlug {
       })
   }
 
+  /** Throws as `Devices.add`. */
   plug(spec: DeviceSpec): void {
     const { loop, netlink } = this.#daemon()
     // Finish removals: a removed device may still have the address.
@@ -55,6 +56,7 @@ export class HotPlug {
     notifyAdded(netlink, added)
   }
 
+  /** Does nothing if there is no device `name`. Throws as `Devices.rename`. */
   rename(name: string, newName: string): void {
     const found = this.#devices.find(name)
     if (found === undefined || name === newName) return
@@ -63,12 +65,15 @@ export class HotPlug {
     notifyRenamed(this.#daemon().netlink, found)
   }
 
+  /** Throws as `Devices.remove`. */
   unplug(name: string): void {
     const { contexts, netlink } = this.#daemon()
     const removed = this.#devices.find(name)
-    this.#devices.remove(name, () => {
+    const onPortClosed = (): void => {
       if (removed?.rxe !== undefined) this.#follower?.unfollow(removed.rxe)
-    })
+    }
+    this.#devices.remove(name, onPortClosed)
+    // Only for the compiler: `remove` throws then.
     if (removed === undefined) return
     contexts.hangUp(removed.device)
     this.#files?.remove(removed)
@@ -81,6 +86,7 @@ export class HotPlug {
     if (this.#devices.find(device.name)?.device === device) this.unplug(device.name)
   }
 
+  /** Returns as `DeviceFiles.refreshCounters`. */
   refreshCounters(): number {
     return this.#files?.refreshCounters() ?? 0
   }

@@ -25,10 +25,22 @@ const notify = (netlink: Netlink, event: MonitorEventName, entries: Entries): vo
   )
 }
 
+/** As in Linux, there are no events about the interface of a port without one. `interfaceEntries`: empty then. */
+const notifyInterface = (
+  netlink: Netlink,
+  event: MonitorEventName,
+  found: Parameters<typeof handleOf>[0],
+  port: number,
+  interfaceEntries: Entries,
+): void => {
+  if (interfaceEntries.length > 0)
+    notify(netlink, event, [...handleOf(found), ['PORT_INDEX', port], ...interfaceEntries])
+}
+
 export const notifyAdded = (netlink: Netlink, added: DaemonDevice): void => {
   notify(netlink, 'REGISTER', handleOf(added))
   for (const { number } of added.device.ports)
-    notify(netlink, 'NETDEV_ATTACH', [...handleOf(added), ['PORT_INDEX', number], ...interfaceOf(added)])
+    notifyInterface(netlink, 'NETDEV_ATTACH', added, number, interfaceOf(added))
 }
 
 /** The interface of a device was replaced or renamed. */
@@ -38,7 +50,7 @@ export const notifyMoved = (
   previous: Identity,
 ): void => {
   const send = (event: MonitorEventName, identity: Identity): void =>
-    notify(netlink, event, [...handleOf({ device }), ['PORT_INDEX', 1], ...describeInterface(identity)])
+    notifyInterface(netlink, event, { device }, 1, describeInterface(identity))
   const { identity } = state
   if (previous.interfaceIndex === identity.interfaceIndex) send('NETDEV_RENAME', identity)
   else {

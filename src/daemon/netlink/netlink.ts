@@ -36,8 +36,8 @@ export interface Netlink {
   /** `target`: 'socket:[inode]', the target of the program's end in /proc/PID/fd. */
   find(target: string): NetlinkSocket | undefined
   /**
-   * Binds a port (0: a free port, preferably `pid`) and sets the groups, a bit mask. Throws CallError EINVAL,
-   * EADDRINUSE.
+   * Binds a port (0: a free port, preferably `pid`) and sets the groups, a bit mask. For a socket with a port, `port`
+   * must be that port. Throws CallError EINVAL, EADDRINUSE.
    */
   bind(socket: NetlinkSocket, pid: number, port: number, groups: number): void
   /** Sets or gets an option of level SOL_NETLINK. Throws CallError ENOPROTOOPT, EINVAL. */
@@ -51,7 +51,7 @@ export interface Netlink {
   closeAll(): void
 }
 
-/** Linux uses groups up to 4. With 20 groups and a port of 32 bits, the answer to NAME is a safe integer. */
+/** Linux uses groups up to 4. NetlinkOperation.NAME answers groups and port (32 bits) as one safe integer. */
 const MAX_GROUPS = 20
 const { ADD_MEMBERSHIP, DROP_MEMBERSHIP, LIST_MEMBERSHIPS } = NetlinkOption
 const KNOWN_OPTIONS: ReadonlySet<number> = new Set(Object.values(NetlinkOption))
@@ -121,7 +121,7 @@ export const createNetlink = ({ containment, slices, answer, onClosed = () => {}
     },
     find: target => sockets.get(target),
     bind(socket, pid, port, groups) {
-      if (socket.port !== 0 && port !== 0 && port !== socket.port)
+      if (socket.port !== 0 && port !== socket.port)
         throw new CallError('EINVAL', `the socket has port ${socket.port} already`)
       if (socket.port === 0 && port !== 0 && ports.has(port))
         throw new CallError('EADDRINUSE', `another socket has port ${port}`)

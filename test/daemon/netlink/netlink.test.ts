@@ -374,6 +374,17 @@ describe('a program with invalid or unusual requests', () => {
     assert.ok((await socket.call('NAME')) > 0, 'it is bound')
   })
 
+  it('keeps its port; a further bind must name this port', async t => {
+    const { socket } = await setUp(t)
+    assert.equal(await socket.call('BIND'), 0)
+    const port = await socket.call('NAME')
+    assert.ok(port > 0)
+    for (const other of [0, port + 1]) assert.equal(await socket.call('BIND', 0, BigInt(other)), -Errno.EINVAL)
+    const groups = 8
+    assert.equal(await socket.call('BIND', 0, BigInt(port) | (BigInt(groups) << 32n)), 0)
+    assert.equal(await socket.call('NAME'), port + groups * 2 ** 32)
+  })
+
   it('is refused for an unknown socket or operation, invalid memory, or too many bytes', async t => {
     const { client, socket } = await setUp(t)
     assert.equal((await client.netlink(0, NetlinkOperation.NAME, 0, 0n)).ret, BigInt(-Errno.EBADF))
