@@ -152,7 +152,7 @@ const onDisconnected = (id: Identifier, details: EventDetails): void => {
   id.owner.event(DISCONNECTED, details)
 }
 
-/** A message was rejected or not answered. If the connection is idle, the identifier can send another request. */
+/** A message was rejected or not answered. If the connection is idle, the active side can send another request. */
 const onFailed = (id: Identifier, type: number, details: EventDetails): void => {
   if (id.state === 'CONNECT' && id.connection?.state === 'IDLE') id.state = 'ROUTE_RESOLVED'
   id.owner.event(type, details)

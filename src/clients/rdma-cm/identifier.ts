@@ -105,6 +105,8 @@ export class Identifier implements PortHolder {
   backlog = 0
   /** Of a request: its listener, until the listener's owner has handled the request. */
   listener: Identifier | undefined
+  /** Whether this was created for a peer's request. */
+  isRequest = false
   /** Whether this is a request that its owner has not accepted. */
   isUnanswered = false
   /** Multicast memberships, which are destroyed with the identifier. */

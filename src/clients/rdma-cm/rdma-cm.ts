@@ -238,6 +238,7 @@ export class RdmaCm implements EventHost {
   connect(id: Identifier, parameters: ConnectionParameters): void {
     if (id.state !== 'ROUTE_RESOLVED')
       throw new CallError('EINVAL', `cm_id.connect: the identifier is in state ${id.state}, not ROUTE_RESOLVED`)
+    if (id.isRequest) throw new CallError('EINVAL', 'cm_id.connect: the identifier is of a request of the peer')
     const path = this.#pathOf(id)
     this.#requireQueuePair(id, parameters.qpNum, 'cm_id.connect')
     const serviceId = serviceIdOf(id, id.destination as SocketAddress)
@@ -474,6 +475,7 @@ export class RdmaCm implements EventHost {
 
   attachRequest(id: Identifier, connection: CmConnection, device: CmDevice): void {
     id.state = 'CONNECT'
+    id.isRequest = true
     id.isUnanswered = true
     id.connection = connection
     id.remoteGid = connection.path.remoteGid

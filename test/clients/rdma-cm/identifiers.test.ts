@@ -593,6 +593,26 @@ it('a listener of datagrams has queue pair attributes, a listener of connections
   )
 })
 
+it('a request that the peer withdrew, or that was rejected, has no queue pair attributes and cannot connect', () => {
+  const { network, a, b } = twoHosts()
+  const listener = b.listen(ip4(2, PORT))
+  for (const end of ['withdraw', 'reject']) {
+    const active = a.connect(ip4(2, PORT), 0x11)
+    network.settle()
+    const [request] = b.requests(listener)
+    assert.ok(request)
+    assert.equal(qpAttributesFor(request, QpState.values.INIT).state, QpState.values.INIT)
+    if (end === 'withdraw') a.cm.destroy(active)
+    else b.cm.reject(request, new Uint8Array(0), rejReason.CONSUMER_DEFINED)
+    network.settle()
+    for (const call of [
+      () => qpAttributesFor(request, QpState.values.INIT),
+      () => b.cm.connect(request, parametersOf(0x22)),
+    ])
+      assert.equal(errnoOf(call), 'EINVAL', end)
+  }
+})
+
 it('disconnecting a listener does nothing if it has a device; a listener of all devices has nothing to disconnect', () => {
   const { a } = twoHosts()
   a.cm.disconnect(a.listen(ip4(1, PORT)))
