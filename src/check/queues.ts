@@ -29,11 +29,11 @@ interface UnpolledCompletion {
 interface CqState {
   /** Oldest first. */
   readonly unpolled: UnpolledCompletion[]
-  /** The call that armed the CQ with unpolled completions. A later poll, completion or call sets undefined. */
+  /** The call that armed the CQ with unpolled completions. Undefined after a later poll, completion or call. */
   armingCall: { readonly time: number; readonly stack: Stack } | undefined
   /**
    * When the first successful completion came; infinite: none came. Undefined: the program has armed or polled the CQ,
-   * or the CQ has no channel.
+   * or has given it no channel.
    */
   unnoticedSince: number | undefined
 }
@@ -50,10 +50,16 @@ interface QueueState {
   rnrSince: number | undefined
 }
 
+/** The completions in a CQ that the program cannot have polled. */
+const unpolledOf = (cq: KnownObject, { unpolled }: CqState): UnpolledCompletion[] => unpolled.slice(unreleasedIn(cq))
+
+/** Whether the program has given the CQ a channel. The TypeScript library uses a channel of its own, and arms the CQ. */
+const hasChannel = (cq: KnownObject | undefined): boolean => cq?.uses.has('channel') === true && !cq.isOfLibrary
+
 const counted = (number: number, noun: string): string => `${number} ${noun}${number === 1 ? '' : 's'}`
 
 export interface QueueDetector extends Detector {
-  /** One line: the peer's receives, and the sender's outstanding messages. */
+  /** One line: the peer's receives, and the sender's outstanding messages. None for an XRC target. */
   receiveCounts(sender: KnownObject, peer: KnownObject): string[]
 }
 
@@ -78,7 +84,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
     }
     return state
   }
-  /** The receive queue of a queue pair, or its SRQ. */
+  /** The receive queue of a queue pair, or its SRQ. Not for an XRC target: its messages select the SRQ. */
   const receiveQueueOf = (qp: KnownObject): QueueState => queueOf((qp.uses.get('srq') ?? qp).id)
 
   const sendPosted = (request: WorkRequest): void => {
@@ -87,6 +93,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
     state.unsignaled = request.isSignaled ? 0 : state.unsignaled + 1
     const qp = services.objects.find(request.owner)
     const size = qp?.limits.maxSendWr ?? qp?.requestedSends
+    // Once per row: at the first send for which the queue has no room.
     if (qp === undefined || size === undefined || state.unsignaled !== size + 1) return
     const text = `${qp.name} has had ${counted(state.unsignaled, 'unsignaled send')} in a row, and max_send_wr is ${size}`
     services.report('never-signaled', services.occurrenceAtPost(qp, request), { text, objects: [qp] })
@@ -109,17 +116,17 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
    * WAITING_MICROSECONDS ago, and not polled since.
    */
   const checkArmed = (cq: KnownObject | undefined, state: CqState): void => {
-    const { armingCall, unpolled } = state
+    const { armingCall } = state
     state.armingCall = undefined
     if (armingCall === undefined || cq === undefined) return
     if (services.sources.now() - armingCall.time < WAITING_MICROSECONDS) return
-    const text = `${cq.name} was armed with ${counted(unpolled.length, 'unpolled completion')} in it, and was not polled afterwards`
+    const text = `${cq.name} was armed with ${counted(unpolledOf(cq, state).length, 'unpolled completion')} in it, and was not polled afterwards`
     services.report('lost-wakeup', services.occurrenceAt(cq, armingCall.stack), { text, objects: [cq] })
   }
 
   /** A CQ was destroyed: reports if it was neither armed nor polled, and had a completion for a second. */
   const checkNeverArmed = (cq: KnownObject, { unnoticedSince, unpolled }: CqState): void => {
-    if (unnoticedSince === undefined || unpolled.length <= unreleasedIn(cq)) return
+    if (unnoticedSince === undefined || unpolled.length === 0) return
     if (services.sources.now() - unnoticedSince < WAITING_MICROSECONDS) return
     const text = `${cq.name} was never armed (ibv_req_notify_cq) nor polled, so its channel had no event for ${counted(unpolled.length, 'completion')} in it`
     const { stack, action } = cq.creation
@@ -133,7 +140,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
     cqs.delete(cq.id)
     checkArmed(cq, state)
     checkNeverArmed(cq, state)
-    const unpolled = state.unpolled.slice(unreleasedIn(cq))
+    const unpolled = unpolledOf(cq, state)
     const isFailed = ({ completion: { status } }: UnpolledCompletion): boolean =>
       status !== SUCCESS && status !== WR_FLUSH_ERR
     const failed = unpolled.find(isFailed)
@@ -152,14 +159,13 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
 
   /** A region is being deregistered: reports an unpolled success of a request that uses the region. */
   const deregistering = (region: KnownObject, stack: Stack): void => {
-    for (const [id, { unpolled }] of cqs) {
+    for (const [id, state] of cqs) {
       const cq = services.objects.find(id)
       if (cq?.device !== region.device) continue
-      const user = unpolled
-        .slice(unreleasedIn(cq))
-        .find(({ request: { elements }, completion: { status } }) =>
-          elements.some(({ lkey }) => status === SUCCESS && lkey === region.lkey),
-        )?.request
+      const user = unpolledOf(cq, state).find(
+        ({ request: { elements }, completion: { status } }) =>
+          status === SUCCESS && elements.some(({ lkey }) => lkey === region.lkey),
+      )?.request
       const owner = user && services.objects.find(user.owner)
       if (user === undefined || owner === undefined) continue
       const text = `${region.name} was deregistered before the completion of ${requestText(user)} of ${owner.name} was polled`
@@ -187,22 +193,22 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       const state = cqOf(cq)
       if (state.armingCall !== undefined) checkArmed(services.objects.find(cq), state)
       if (state.unnoticedSince === Number.POSITIVE_INFINITY && status === SUCCESS)
-        state.unnoticedSince = services.objects.find(cq)?.uses.has('channel') ? services.sources.now() : undefined
+        state.unnoticedSince = hasChannel(services.objects.find(cq)) ? services.sources.now() : undefined
       if (completion.cqPosition > 0 && services.objects.find(qp) !== undefined)
         state.unpolled.push({ request, completion })
     },
     receiverNotReady(id) {
       const qp = services.objects.find(id)
-      // UC and UD drop the message: finding `message-dropped`.
+      // UC and UD drop the message: finding `message-dropped`. An XRC target has no receive queue of its own.
       const state = qp?.class === 'rc_qp' ? receiveQueueOf(qp) : undefined
       if (state !== undefined && state.postedReceives === 0) state.rnrSince ??= services.sources.now()
     },
-    polled(id, polled) {
+    polled(id, count) {
       const state = cqOf(id)
       state.armingCall = undefined
       state.unnoticedSince = undefined
       let removed = 0
-      while (removed < state.unpolled.length && state.unpolled[removed]!.completion.cqPosition <= polled) removed++
+      while (removed < state.unpolled.length && state.unpolled[removed]!.completion.cqPosition <= count) removed++
       if (removed === 1) state.unpolled.shift()
       else state.unpolled.splice(0, removed)
     },
@@ -215,13 +221,14 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       const state = cqOf(object.id)
       checkArmed(object, state)
       if (method === 'reqNotify') state.unnoticedSince = undefined
-      if (method === 'reqNotify' && state.unpolled.length > unreleasedIn(object))
+      if (method === 'reqNotify' && unpolledOf(object, state).length > 0)
         state.armingCall = { time: services.sources.now(), stack }
     },
     called({ class: name, method, stack, refused }, object) {
       if (name === 'cq' && method === 'destroy' && refused === undefined) cqDestroyed(object, stack)
     },
     receiveCounts(sender, peer) {
+      if (peer.class === 'xrc_tgt_qp') return []
       const { postedReceives, takenReceives } = receiveQueueOf(peer)
       const { outstandingMessages } = queueOf(sender.id)
       return [

@@ -10,14 +10,14 @@
 import { EADDRINUSE, EADDRNOTAVAIL, EOPNOTSUPP, SystemError } from '../host/errno.ts'
 import { type DgramSocket, openDgramSocket } from '../host/net/dgram.ts'
 import { ICRC_BYTES, ROCE_UDP_PORT } from '../spec/wire/headers.ts'
-import { addressText, isLinkLocal, isMappedIpv4, isMulticastGid, parseAddress } from '../wire/address.ts'
+import { addressText, hasLinkScope, isLinkLocal, isMappedIpv4, isMulticastGid, parseAddress } from '../wire/address.ts'
 import { type Arena, plainArena } from '../wire/arena.ts'
 import { findIdentification, sealIcrc, verifyIcrc } from '../wire/icrc.ts'
 import { createFlowTable, type FlowTable } from './flow-table.ts'
 import { addressWords } from './key-table.ts'
 import {
   emptyTappedRun,
-  type noAddress,
+  type FlowAddress,
   type Port,
   type PortCounters,
   type ReceivedRun,
@@ -32,7 +32,7 @@ import { MAX_SHARED_WINDOW_BYTES, MAX_WINDOW_BYTES_WITHOUT_GSO, pathMtuOf, share
 export interface DgramCounters extends PortCounters {
   /** Dropped packets from other kinds of ports. */
   foreignPackets: number
-  /** Datagrams that the system refused to send, and the errno of the last one. */
+  /** Datagrams that could not be sent, and the errno of the last one. */
   sendErrors: number
   lastSendError: number
 }
@@ -51,7 +51,7 @@ export interface DgramPortOptions {
   readonly onForeign?: (address: Uint8Array) => void
 }
 
-/** XORed with the ICRC. No other IPv4 identification changes the ICRC of a packet by this value. */
+/** XORed with the ICRC. No IPv4 identification changes the ICRC of a packet by this value. */
 export const ICRC_MARK = 0x756d_6461
 
 /** Parts of the arena: runs to send, buffers of layers, the owner's scratch memory, received packets. */
@@ -91,14 +91,12 @@ interface Shared {
   readonly counters: DgramCounters
   /** Wakes the port's owner. */
   wake(): void
-  showTap(
-    direction: 'sent' | 'received',
-    outcome: TapOutcome,
-    flow: typeof noAddress,
-    offset: number,
-    length: number,
-  ): void
+  showTap(direction: 'sent' | 'received', outcome: TapOutcome, flow: FlowAddress, offset: number, length: number): void
 }
+
+/** Whether an address is valid on one link only, or is a group of one interface (ff01::/16, ff11::/16 …). */
+const needsZone = (address: Uint8Array): boolean =>
+  hasLinkScope(address) || (address[0] === 0xff && (address[1] & 0xf) === 1)
 
 /** Marks the ICRC of a packet, or removes the mark. */
 const mark = (arena: Arena, offset: number, length: number): void => {
@@ -339,9 +337,9 @@ export const createDgramPort = ({
   const sending = createSending(shared)
   const receiving = createReceiving(shared, onForeign)
 
-  /** The text of an address for Node: link-local with its zone. */
+  /** The text of an address for Node. */
   const textOf = (address: Uint8Array): string =>
-    isLinkLocal(address) ? `${addressText(address)}%${interfaceName}` : addressText(address)
+    needsZone(address) ? `${addressText(address)}%${interfaceName}` : addressText(address)
 
   /** The interface in Node's multicast options: for IPv4 its address. */
   const interfaceText = (ownAddress: Uint8Array): string =>

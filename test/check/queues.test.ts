@@ -86,6 +86,24 @@ it('destroying a CQ that has a channel and completions, but was never armed or p
   }
 })
 
+it('a CQ of the TypeScript library, whose channel the library creates, is not taken for one that was never armed', () => {
+  const s = requestScenario({}, true, true)
+  s.complete(s.post())
+  s.complete(s.post())
+  s.advance(2_000_000)
+  s.destroy('cq', s.cq)
+  assert.deepEqual(s.ids(), ['completions-unpolled note'])
+})
+
+it('a lost wake-up of the TypeScript library does not count the completion that may be polled', () => {
+  const s = requestScenario({}, false, true)
+  for (let i = 0; i < 3; i++) s.complete(s.post())
+  s.call('cq', 'reqNotify', s.cq)
+  s.advance(2_000_000)
+  s.complete(s.post())
+  assert.match(s.found[0]!.text, /was armed with 2 unpolled completions in it/)
+})
+
 it('completions that were never polled are a note, a warning if one is an error, no finding if flushed', () => {
   for (const [status, ids] of [
     [SUCCESS, ['completions-unpolled note']],
@@ -110,4 +128,12 @@ it('an RNR failure has the counts of the peer’s receives and of the outstandin
   s.post({ opcode: SEND })
   s.failRnr()
   assert.equal(s.found.at(-1)?.details[0], 'QP 0x2 has had 2 receives, and messages took 1; QP 0x1 sends 2 more')
+})
+
+it('an RNR failure of an XRC target has no counts of receives: its SRQ is unknown', () => {
+  const s = requestScenario({}, false, false, 'xrc_tgt_qp')
+  s.post({ opcode: SEND })
+  s.failRnr()
+  assert.equal(s.found.at(-1)?.id, 'no-receive-posted')
+  assert.ok(s.found.at(-1)!.details.every(line => !line.includes('has had')))
 })

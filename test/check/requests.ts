@@ -43,6 +43,7 @@ export const requestScenario = (
   options: Partial<Pick<CheckerSources, 'buffers' | 'isCopiedByFork' | 'postStack'>> = {},
   hasChannel = false,
   isLibrary = false,
+  peerClass = 'rc_qp',
 ) => {
   const found: Finding[] = []
   let now = 0
@@ -91,9 +92,9 @@ export const requestScenario = (
   const cap = { maxSendWr: 8, maxRecvWr: 8 }
   const uses = { sendCq: names.get(cq), recvCq: names.get(cq), cap }
   const qp = create('rc_qp', uses, { qpNum: 1 })
-  const peer = create('rc_qp', uses, { qpNum: 2 })
+  const peer = create(peerClass, uses, { qpNum: 2 })
   call('rc_qp', 'modify', qp, { state: RTS, destQpn: 2, address, timeout: 14 })
-  call('rc_qp', 'modify', peer, { state: RTS, destQpn: 1, address, timeout: 14 })
+  call(peerClass, 'modify', peer, { state: RTS, destQpn: 1, address, timeout: 14 })
   const region = create('mr', { start: BigInt(START), iova: BigInt(START), length: 4096n }, { lkey: LKEY, rkey: LKEY })
   found.length = 0
 

@@ -10,7 +10,7 @@ import { createDgramPort, type DgramPort, ICRC_MARK } from '../../src/phy/dgram.
 import type { Port } from '../../src/phy/port.ts'
 import { createUdpPort } from '../../src/phy/udp/port.ts'
 import { ICRC_BYTES, ROCE_UDP_PORT } from '../../src/spec/wire/headers.ts'
-import { addressText } from '../../src/wire/address.ts'
+import { addressText, parseAddress } from '../../src/wire/address.ts'
 import { plainArena } from '../../src/wire/arena.ts'
 import { findIdentification, makeFlow, sealIcrc } from '../../src/wire/icrc.ts'
 import { groupAddress, loopback } from '../loopback.ts'
@@ -142,6 +142,22 @@ describe('node:dgram', () => {
     port.joinGroup(groupAddress(2))
     port.removeAddress(loopback(5))
     assert.throws(() => port.joinGroup(groupAddress(3)), /no address of its family/)
+  })
+
+  it('joins IPv6 groups whose scope is the interface or the link', t => {
+    const port = createDgramPort({ mtu: 65536, interfaceName: 'lo' })
+    open.push(port)
+    try {
+      port.addAddress(parseAddress('::1')!)
+    } catch (error) {
+      t.skip(`no IPv6 here: ${error}`)
+      return
+    }
+    for (const text of ['ff11::4791', 'ff02::4791', 'ff12:601b:ffff::1', 'ff05::4791']) {
+      const group = parseAddress(text)!
+      port.joinGroup(group)
+      port.leaveGroup(group)
+    }
   })
 
   it('sends to itself over IPv6', async t => {

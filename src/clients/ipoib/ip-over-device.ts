@@ -48,9 +48,8 @@ class IpPort {
 
   /** Throws CallError EOPNOTSUPP if the device has no GID or no queue pairs for clients. */
   constructor(device: Device, receive: (packet: Uint8Array) => void) {
-    // The first GID is the link-local default. A GID that is not link-local is preferred.
-    const [first, ...others] = device.ports[0]?.gids.entries.flatMap(entry => entry?.gid ?? []) ?? []
-    const gid = others.find(candidate => !isLinkLocal(candidate)) ?? first
+    const gids = device.ports[0]?.gids.entries.flatMap(entry => entry?.gid ?? []) ?? []
+    const gid = gids.find(candidate => !isLinkLocal(candidate)) ?? gids[0]
     const queuePair = gid && device.driver.openDatagrams?.(device, IPOIB_QKEY, receive)
     if (gid === undefined || queuePair === undefined)
       throw new CallError(
@@ -154,7 +153,7 @@ export class IpOverDevice {
 
   /**
    * Creates an interface for a program's context. `address`: 16 bytes. Throws CallError: EINVAL for a wrong address or
-   * prefix length, EADDRINUSE, EOPNOTSUPP, and ENOMEM beyond MAX_INTERFACES.
+   * prefix length, EADDRINUSE, EOPNOTSUPP, ENOMEM beyond a limit, and EADDRNOTAVAIL if the port cannot join a group.
    */
   create(
     { device, account }: Pick<Context, 'device' | 'account'>,
@@ -174,6 +173,7 @@ export class IpOverDevice {
     for (const { ip } of this.#interfaces)
       if (ip.prefix.isOwn(address))
         throw new CallError('EADDRINUSE', `ip_interface.create: an interface has ${addressText(address)} already`)
+    // Packets come only after `create`, in a poll of the device.
     const port = new IpPort(device, packet => this.#receive(created, packet))
     let created: DeviceInterface
     try {

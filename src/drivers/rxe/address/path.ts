@@ -11,12 +11,12 @@ import { isMappedIpv4, isSameAddress } from '../../../wire/address.ts'
 
 /** UDP source port of all packets of a soft device; receivers accept any (IBA A17). */
 const SOURCE_PORT = 4791
-/** Hop limit of all packets. As on Linux, the hop limit of an address vector is ignored. */
+/** Hop limit of all packets: that of an address vector is ignored. Linux ignores it except for groups. */
 const HOP_LIMIT = 64
 
 export type Address = RecordOf<typeof QpAddress>
 
-/** An address vector, and `dmac`, the next hop's MAC address. */
+/** An address vector, and `dmac`, the next hop's MAC address: only for queries, because the kernel finds the next hop. */
 export type StoredAddress = Address & { readonly dmac?: Uint8Array }
 
 /** What a query of a QP without a path returns. On Ethernet a path is global. */
@@ -57,7 +57,7 @@ export const copyAddress = ({
 
 /**
  * An attribute that calls refuse, with the reason. The kernel adds the VLAN tag of the source address's interface to
- * the device's UDP datagrams. It also finds the next hop's MAC address, so `dmac` is only stored for queries.
+ * the device's UDP datagrams.
  */
 export const NO_VLAN = {
   vlan: 'the device tags no frames; use a GID whose address is that of a VLAN interface, which does',
@@ -103,7 +103,8 @@ const refuse = (method: string, reason: string): never => {
 
 /**
  * The source GID that an address vector selects. Checks come in Linux's order. Throws CallError EINVAL for an
- * impossible vector or a GID index outside the table, and ENODATA for an empty GID index. `method` begins the message.
+ * impossible vector or a GID index outside the table, and ENODATA for an empty GID index. `method` begins the messages,
+ * except those of `getGid`.
  */
 export const sourceOf = (gids: GidTable, address: Address, method: string): Uint8Array => {
   if (address.port !== 1) refuse(method, `port ${address.port}: the device has port 1`)
