@@ -56,7 +56,7 @@ const MAX_MESSAGES = 4096
 
 /** Requests of one queue pair. */
 interface QpFeed {
-  readonly qp: QpObject
+  qp: QpObject
   readonly cqs: readonly CqObject[]
   readonly isDatagram: boolean
   /** UC or UD: a failed or flushed send never arrives, and later ones may. */
@@ -215,8 +215,12 @@ export const watchRequests = (
 
   const feedOf = (row: number): QpFeed | undefined => {
     const known = feeds[row]
-    if (known !== undefined) return known
     const qp = qps[row]
+    if (known !== undefined) {
+      // Changes if the first opener of an XRC target has closed it.
+      if (qp !== undefined) known.qp = qp
+      return known
+    }
     if (qp === undefined) return undefined
     const feed: QpFeed = {
       qp,

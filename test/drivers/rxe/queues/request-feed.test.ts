@@ -28,21 +28,35 @@ import {
 } from '../machine.ts'
 import { makeEnd, pair, sgeOf } from '../pair.ts'
 import { Flag, mapRing, pollAll, postReceive, postSend, Wr } from '../provider.ts'
-import { connectXrc, makeInitiator, makeSharedQp, makeSrq, makeTarget, makeXrcSrq, openDomain } from '../srq-and-xrc.ts'
+import {
+  connectXrc,
+  destroyTarget,
+  makeInitiator,
+  makeSharedQp,
+  makeSrq,
+  makeTarget,
+  makeXrcSrq,
+  openDomain,
+} from '../srq-and-xrc.ts'
 
 const nameOf = ({ opcode, wrId }: WorkRequest): string => `${opcode < 0 ? 'receive' : requestName(opcode)} ${wrId}`
 
-/** Watches all devices. `take` returns the reports since the last call; `posted` has all posted requests. */
+/**
+ * Watches all devices. `take` returns the reports since the last call; `posted` has all posted requests,
+ * `completingQps` the ids of the queue pairs of all completions.
+ */
 const watch = (m: Machine) => {
   const lines: string[] = []
   const posted: WorkRequest[] = []
+  const completingQps: number[] = []
   const watcher: RequestWatcher = {
     posted(request) {
       posted.push(request)
       lines.push(`posted ${nameOf(request)}`)
     },
     ended: request => lines.push(`ended ${nameOf(request)}`),
-    completed(request, { status, cqPosition, message }) {
+    completed(request, { status, cqPosition, message, qp }) {
+      completingQps.push(qp)
       const consumer = message ? ` < ${nameOf(message)}` : ''
       lines.push(`completed ${nameOf(request)} ${nameIn(WcStatus.values, status)} #${cqPosition}${consumer}`)
     },
@@ -51,7 +65,7 @@ const watch = (m: Machine) => {
     queueReset: () => lines.push('queue reset'),
   }
   const polls = m.devices.map(({ device }) => device.driver.watch!(device, watcher, plainArena(4096)))
-  return { polls, posted, take: () => lines.splice(0) }
+  return { polls, posted, completingQps, take: () => lines.splice(0) }
 }
 
 it('reports sends and receives of a connection, and which message consumed which receive', () => {
@@ -221,6 +235,29 @@ it('reports polled completions of a CQ that only an XRC SRQ has, at the next rec
   pollAll(cq.ring)
   polls[0]!.reportContext(p.context)
   assert.deepEqual(take(), ['polled 2'])
+})
+
+it('names an XRC target that is still open after its first opener has closed it', () => {
+  const m = machine()
+  const p = program(m, 0)
+  const cq = makeCq(p)
+  const mr = register(p, 4096)
+  const initiator = makeInitiator(p, makeCq(p))
+  const xrcd = openDomain(p)
+  const target = makeTarget(p, xrcd)
+  const reopened = makeTarget(p, xrcd, target.qpn)
+  const srq = makeXrcSrq(p, xrcd, cq)
+  connectXrc(initiator, target)
+  const { completingQps } = watch(m)
+  const idOf = ({ handle }: { handle: number }) => p.context.handles.slots[handle]!.id
+  const ids = [target, reopened].map(idOf)
+  for (const id of [1n, 2n]) {
+    postReceive(srq.ring, id, [sgeOf(mr, 100, 10)])
+    postSend(initiator.send, { opcode: Wr.SEND, id, sges: [sgeOf(mr, 0, 10)], flags: srq.number << SRQN_SHIFT })
+    m.settle()
+    if (id === 1n) destroyTarget(target)
+  }
+  assert.deepEqual(completingQps, ids)
 })
 
 it('a queue pair that was never used is destroyed without a report', () => {
