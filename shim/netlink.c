@@ -254,7 +254,7 @@ EXPORT int shutdown(int fd, int how)
 
 EXPORT int setsockopt(int fd, int level, int option, const void *value, socklen_t length)
 {
-    uint32_t number;
+    uint32_t number = 0;
     if (LIKELY(!is_netlink(fd)))
         return REAL(setsockopt)(fd, level, option, value, length);
     /* Ignored: sending never waits, and the send timeout is the daemon's mark (received.c). */
@@ -262,9 +262,9 @@ EXPORT int setsockopt(int fd, int level, int option, const void *value, socklen_
         return length < sizeof(struct timeval) ? fail(EINVAL) : 0;
     if (level != SOL_NETLINK)
         return REAL(setsockopt)(fd, level, option, value, length);
-    if (length < sizeof number)
-        return fail(EINVAL);
-    memcpy(&number, value, sizeof number);
+    /* As on Linux, a shorter value is 0. */
+    if (length >= sizeof number)
+        memcpy(&number, value, sizeof number);
     return (int)request(fd, USERDMA_NETLINK_SET, (uint32_t)option, number);
 }
 
@@ -303,5 +303,12 @@ EXPORT int getsockopt(int fd, int level, int option, void *value, socklen_t *len
         return store_zeros(fd, option, value, length);
     else
         return REAL(getsockopt)(fd, level, option, value, length);
-    return answer < 0 ? -1 : store_number(value, length, (uint32_t)answer);
+    if (answer < 0)
+        return -1;
+    /* As on Linux, a buffer that is too short for the list gets only the list's length. */
+    if (level == SOL_NETLINK && option == NETLINK_LIST_MEMBERSHIPS && *length < sizeof(uint32_t)) {
+        *length = sizeof(uint32_t);
+        return 0;
+    }
+    return store_number(value, length, (uint32_t)answer);
 }

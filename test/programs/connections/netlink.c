@@ -158,7 +158,15 @@ static void check_options(void)
     FAILS(set_option(fd, NETLINK_ADD_MEMBERSHIP, 0), EINVAL);
     FAILS(set_option(fd, NETLINK_ADD_MEMBERSHIP, 1000), EINVAL);
     FAILS(set_option(fd, 12345, 1), ENOPROTOOPT);
-    FAILS(setsockopt(fd, SOL_NETLINK, NETLINK_EXT_ACK, &size, 1), EINVAL);
+    /* The length of the list of memberships is known without a buffer. */
+    socklen_t length = 0;
+    EXPECT(getsockopt(fd, SOL_NETLINK, NETLINK_LIST_MEMBERSHIPS, NULL, &length) == 0 && length == sizeof(uint32_t));
+    FAILS(getsockopt(fd, SOL_NETLINK, NETLINK_CAP_ACK, NULL, &(socklen_t){0}), EINVAL);
+    /* A value of less than 4 bytes is 0. */
+    EXPECT(set_option(fd, NETLINK_CAP_ACK, 1) == 0 && option_of(fd, SOL_NETLINK, NETLINK_CAP_ACK) == 1);
+    EXPECT(setsockopt(fd, SOL_NETLINK, NETLINK_CAP_ACK, &(char){1}, 1) == 0);
+    EXPECT(option_of(fd, SOL_NETLINK, NETLINK_CAP_ACK) == 0);
+    FAILS(setsockopt(fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &(char){1}, 1), EINVAL);
     EXPECT(set_option(fd, NETLINK_LISTEN_ALL_NSID, 1) == 0 && option_of(fd, SOL_NETLINK, NETLINK_LISTEN_ALL_NSID) == 1);
     struct ucred peer = {.pid = -1};
     struct timeval limit = {.tv_sec = -1};
