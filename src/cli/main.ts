@@ -345,9 +345,8 @@ const buildProgram = (named: string | undefined): Command => {
   return program
 }
 
-/** False also for an option. */
-const isUnknownCommand = (word: string): boolean =>
-  /^\w/.test(word) && word !== 'help' && !Object.hasOwn(commands, word)
+/** After `userdma help`: the help of userdma itself. */
+const OWN_HELP = ['help', '-h', '--help']
 
 /** Commands that continue when the reader of their output closes it. */
 const CONTINUE_WITHOUT_OUTPUT = ['daemon', 'run', 'trace', 'check']
@@ -362,9 +361,11 @@ const main = async (): Promise<void> => {
       program.outputHelp({ error: true })
       process.exitCode = 2
     } else {
-      // Without this, commander prints the help of `userdma` and no message.
-      if (first === 'help' && second !== undefined && isUnknownCommand(second))
-        program.error(`error: unknown command '${second}'`)
+      // Commander would print the help of userdma on standard error, without a message.
+      if (first === 'help' && second !== undefined && !Object.hasOwn(commands, second)) {
+        if (OWN_HELP.includes(second)) program.help()
+        program.error(`error: unknown ${second.startsWith('-') ? 'option' : 'command'} '${second}'`)
+      }
       await program.parseAsync()
     }
   } catch (error) {

@@ -59,8 +59,8 @@ export const methodOf = (classId: number, call: number, declared: readonly Decla
 }
 
 /**
- * Decodes the message and the answer of a call; undefined: unknown class or method. The text of an unreadable part has
- * at most `maxBytes` bytes.
+ * Decodes the message and the answer of a call; undefined: unknown class or method. The text of an unreadable part
+ * shows at most its first `maxBytes` bytes.
  */
 export const decodeMessages = (
   classId: number,
@@ -93,6 +93,6 @@ const isCreate = (found: DecodedCall['class'], name: string): boolean => name ==
 export const objectOf = ({ class: found, name, args }: DecodedCall): number | undefined =>
   isCreate(found, name) || (found.identity !== 'handle' && args.object === 0) ? undefined : args.object
 
-/** The handle of the new object of a create. */
+/** The handle of the new object of a successful create. Undefined for other methods, and if the class has no handles. */
 export const createdOf = ({ class: found, name, result }: DecodedCall): number | undefined =>
   isCreate(found, name) && found.identity === 'handle' ? result.object : undefined

@@ -169,6 +169,14 @@ describe('help', () => {
     }
   })
 
+  it('of help is that of userdma', async t => {
+    for (const args of [['help'], ['help', 'help'], ['help', '--help'], ['help', '-h']]) {
+      const { status, stdout } = await runUserdma(t, args)
+      assert.equal(status, 0, args.join(' '))
+      assert.match(stdout, /^Usage: userdma \[options\]/)
+    }
+  })
+
   it('prints the version', async t => {
     assert.match((await runUserdma(t, ['--version'])).stdout, /^\d+\.\d+\.\d+\n$/)
   })

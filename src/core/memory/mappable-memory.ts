@@ -18,8 +18,8 @@ export interface MappedChunk {
 
 export interface MappedMemory {
   /**
-   * Defined if the client can map part of a range. A driver may then put many rings into one range, and counts the
-   * rings here.
+   * Defined if the client can map part of a range. A driver may then put many rings into one range, and sets `count` to
+   * the number of all its rings in this memory.
    */
   readonly packed?: { count: number } | undefined
   /** Zeroed memory, rounded up to pages. Throws CallError ENOMEM if the context has no more. */

@@ -21,14 +21,17 @@ const { UD, XRC_INI, XRC_TGT } = Service
 const HEADER_BYTES = opcodeHeaderBytes
 export const BTH_BYTES = HEADER_BYTES[operationCode.READ_RESP_MIDDLE]
 const RETH_BYTES = HEADER_BYTES[operationCode.READ_REQUEST] - BTH_BYTES
-/** Bytes of an ACK packet. */
+/** Bytes of an ACK packet, from BTH to ICRC. */
 export const ACK_BYTES = HEADER_BYTES[operationCode.ACKNOWLEDGE] + ICRC_BYTES
 export const AETH_BYTES = HEADER_BYTES[operationCode.READ_RESP_ONLY] - BTH_BYTES
 const { SENT, SENT_BYTES, RECEIVED, RECEIVED_BYTES } = PollCounts
 
 const peerServiceOf = (service: number): number => (service === XRC_INI ? XRC_TGT : service)
 
-/** Finds the local peer of `row`, and sets `s.peerDevice`, `s.peerState` and `s.peerRow`. False if there is none. */
+/**
+ * Finds the local peer of `row`, and sets `s.peerDevice`, `s.peerState` and `s.peerRow`. If there is none, returns false,
+ * and `s.peerDevice` is undefined.
+ */
 export const findLocalPeer = (s: EngineState, row: number): boolean => {
   s.peerDevice = undefined
   const ownDevice = s.env.localDevice
@@ -86,6 +89,7 @@ export const isLoopback = (s: EngineState, row: number, request: number): boolea
   const peerBase = s.peerRow * QP.WORDS
   const state = peerRows[peerBase + QP.STATE]
   if (state < RTR || state === ERR) return false
+  // UC: packets that were sent before must arrive before this message.
   if (reliableService[w[base + QP.SERVICE]] === 0) return s.runCount === 0 && peerDevice.isIdle()
   if (
     (peerRows[peerBase + QP.RESP_FLAGS] & (RespFlag.ACK_DUE | RespFlag.NAK_DUE)) !== 0 ||
@@ -95,6 +99,7 @@ export const isLoopback = (s: EngineState, row: number, request: number): boolea
   if (peerRows[peerBase + QP.RESP_EPSN] !== psn) return false
   // The requester may have more READs outstanding than the responder accepts. Packets let the responder refuse them.
   if ((kind & RESPONSE) !== 0 && w[base + QP.MAX_RD_ATOMIC] > peerRows[peerBase + QP.RESP_RESOURCE_COUNT]) return false
+  // While a responder answers a READ, it has no message in progress.
   const isInProgress = kind !== READ && psn !== s.pool[request + WQE.FIRST_PSN]
   return peerRows[peerBase + QP.RESP_MESSAGE] === (isInProgress ? kind : NONE)
 }

@@ -6,7 +6,7 @@
  *   userdma:rnr             { device, count }: RNR NAKs received: the peer had no receive posted
  *   userdma:retransmission  { device, count }: how often send queues went back to resend
  *
- * `device`: name of the device; `count`: number since the last message.
+ * `device`: name of the device; `count`: number since the last message, at first since the device was added.
  */
 import { channel } from 'node:diagnostics_channel'
 import { closeSync, writeSync } from 'node:fs'
@@ -47,7 +47,7 @@ export interface TracedCall {
   readonly args: Readonly<Record<string, unknown>>
   /** The results, if the call succeeded. */
   readonly result: Readonly<Record<string, unknown>> | undefined
-  /** Errno ('EINVAL' …) and message, if the call was refused. */
+  /** Errno ('EINVAL' …) and message, if the call failed. EIO for an exception that is not a refusal. */
   readonly error: { readonly code: string; readonly message: string } | undefined
   /** Microseconds until the result; 0 if the call was refused before its handler. */
   readonly microseconds: number
@@ -97,6 +97,11 @@ const callText = ({ class: cls, method, object, args, result, error }: TracedCal
   return `${cls}.${method}(${inputs}) = ${outcome}`
 }
 
+const errorOf = (error: unknown): TracedCall['error'] =>
+  error instanceof CallError
+    ? { code: errnoName(error.errno), message: error.message }
+    : { code: 'EIO', message: String(error) }
+
 const traceHook = (device: CoreDevice, handler: (call: TracedCall) => void): Hook => {
   const started = new WeakMap<CallContext, number>()
   return {
@@ -113,7 +118,7 @@ const traceHook = (device: CoreDevice, handler: (call: TracedCall) => void): Hoo
         object: object?.handle,
         args: withHandles(args),
         result: error === undefined ? withHandles(out) : undefined,
-        error: error instanceof CallError ? { code: errnoName(error.errno), message: error.message } : undefined,
+        error: error === undefined ? undefined : errorOf(error),
         microseconds: start === undefined ? 0 : nowMicroseconds() - start,
       }
       showAs(record, 'Call', () => jsonSafe({ ...record, text: callText(record) }) as Readonly<Record<string, unknown>>)
@@ -184,7 +189,11 @@ export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice
       for (const capture of captures) tap(capture, name, device)
     },
     deviceRemoved(name: string): void {
-      for (const { tapRemovers } of captures) tapRemovers.delete(name)
+      for (const { tapRemovers } of captures) {
+        // The port stays open until the device's objects are destroyed. The capture may end before.
+        tapRemovers.get(name)?.()
+        tapRemovers.delete(name)
+      }
     },
     capture(path: string): () => void {
       checkText('network.capture', 'path', path)
@@ -204,11 +213,16 @@ export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice
     },
     trace(handler: (call: TracedCall) => void): () => void {
       checkFunction('network.trace', 'handler', handler)
+      let isStopped = false
+      // A call that was running at the stop still calls its hooks.
+      const onCall = (call: TracedCall): void => {
+        if (!isStopped) handler(call)
+      }
       const removers = new Map<CoreDevice, () => void>()
       const unregister = registerClient(core, {
         name: 'trace',
         add(device) {
-          removers.set(device, addHook(device, traceHook(device, handler)))
+          removers.set(device, addHook(device, traceHook(device, onCall)))
           return true
         },
         remove(device) {
@@ -216,7 +230,10 @@ export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice
           removers.delete(device)
         },
       })
-      return unregister
+      return () => {
+        isStopped = true
+        unregister()
+      }
     },
   }
 }

@@ -2,11 +2,16 @@
  * Observation of a network in this process.
  */
 import assert from 'node:assert/strict'
+import { createSocket } from 'node:dgram'
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
-import { readFileSync, rmSync, statSync, symlinkSync } from 'node:fs'
+import { once } from 'node:events'
+import { closeSync, openSync, readFileSync, rmSync, statSync, symlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { inspect } from 'node:util'
+import { driverClass, register } from '../../../src/core/index.ts'
+import { Classes } from '../../../src/spec/classes.ts'
+import { DeviceAttributes, ExtendedDeviceAttributes, PortAttributes, zeroRecord } from '../../../src/spec/index.ts'
 import { createNetwork, open, type TracedCall } from '../../../src/verbs/index.ts'
 import { readCapture } from '../../../src/wire/index.ts'
 import { temporaryFolder } from '../../system/programs.ts'
@@ -37,6 +42,36 @@ test('a capture has packets of later devices until stopped; symbolic links and u
   await closeAll(a, b)
 })
 
+test('a stopped capture writes nothing more, also from a device that is being removed', async t => {
+  const folder = temporaryFolder(t)
+  const network = createNetwork({ link: 'dgram' })
+  const device = await open({ network, address: '127.83.0.1' })
+  const other = await open({ network, device: device.name })
+  // Their destruction takes many turns of the event loop; meanwhile the port is open.
+  for (let i = 0; i < 5000; i++) other.pd()
+  const stop = network.capture(join(folder, 'out.pcapng'))
+  let isClosed = false
+  const closed = device.close().then(() => {
+    isClosed = true
+  })
+  while (JSON.stringify(network).includes(device.name)) await new Promise(resolve => setImmediate(resolve))
+  stop()
+  // The descriptor of the capture is used again.
+  const path = join(folder, 'other')
+  const fd = openSync(path, 'w')
+  const socket = createSocket('udp4').bind(0, '127.83.0.2')
+  await once(socket, 'listening')
+  for (let i = 0; i < 5; i++) {
+    socket.send(new Uint8Array(64), 4791, '127.83.0.1')
+    await new Promise(resolve => setImmediate(resolve))
+  }
+  assert.ok(!isClosed)
+  await closed
+  socket.close()
+  closeSync(fd)
+  assert.equal(statSync(path).size, 0)
+})
+
 test('a trace reports calls, arguments and refusals, until stopped', async () => {
   const network = createNetwork()
   const calls: TracedCall[] = []
@@ -60,6 +95,48 @@ test('a trace reports calls, arguments and refusals, until stopped', async () =>
   assert.equal(created?.device, 'rxe0')
   assert.match(inspect(created), /cq\.create\(.*cqe 10.*\) = \{/)
   assert.ok(JSON.stringify(calls))
+})
+
+test('a trace reports exceptions of a driver, and no calls that end after its stop', async () => {
+  const network = createNetwork()
+  let finish = (): void => {}
+  const { interface: Interface, device: DeviceClass, port, async_fd: AsyncFd, pd, cq } = Classes
+  network.addDevice(core =>
+    register(core, {
+      name: 'slow0',
+      driver: {
+        name: 'slow',
+        id: 0,
+        classes: [
+          ...[Interface, DeviceClass, port, AsyncFd].map(cls => driverClass(cls)),
+          driverClass(pd, { create: () => new Promise<void>(resolve => (finish = resolve)) }),
+          driverClass(cq, {
+            create() {
+              throw new TypeError('no such property')
+            },
+          }),
+        ],
+      },
+      state: {},
+      attributes: { ...zeroRecord(DeviceAttributes), physPortCnt: 1 },
+      extended: zeroRecord(ExtendedDeviceAttributes),
+      ports: [zeroRecord(PortAttributes)],
+      numCompVectors: 1,
+    }),
+  )
+  await using device = await open({ network, device: 'slow0' })
+  const calls: TracedCall[] = []
+  const stop = network.trace(call => calls.push(call))
+  assert.throws(() => device.cq(), TypeError)
+  assert.deepEqual(
+    calls.map(({ class: cls, error, result }) => [cls, error, result]),
+    [['cq', { code: 'EIO', message: 'TypeError: no such property' }, undefined]],
+  )
+  const created = device.callAsync(pd, 'create', {})
+  stop()
+  finish()
+  await created
+  assert.equal(calls.length, 1)
 })
 
 test('diagnostics channels report RNR waits, retransmissions and failures', async () => {
