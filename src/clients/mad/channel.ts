@@ -14,7 +14,7 @@ export interface WaitingMessage {
   readonly data: Uint8Array
   /** Undefined for a send that timed out. */
   readonly from: MadAddress | undefined
-  /** Only for a send that timed out: the program's tag. */
+  /** Only for a send that timed out: the program's tag, if it has passed one. */
   readonly tag: Uint8Array | undefined
 }
 

@@ -39,7 +39,7 @@ const MICROSECONDS_PER_MS = 1000
 
 interface AgentState {
   readonly queue: MadQueue
-  readonly agent: MadAgent<Uint8Array>
+  readonly agent: MadAgent<Uint8Array | undefined>
   readonly rmppVersion: number
 }
 
@@ -94,7 +94,8 @@ const pathOf = (
   const { gid } = getGid(agent.context!.device.ports[0]!.gids, sgidIndex)
   if (isMappedIpv4(gid) !== isMappedIpv4(dgid))
     refuse(attribute, `GID index ${sgidIndex} and the destination GID are not both IPv4 or both IPv6`)
-  return { localGid: gid, remoteGid: dgid, qpn, pkey: DEFAULT_PKEY, flowLabel, trafficClass, hopLimit }
+  // as on Linux, only 24 bits of the number count
+  return { localGid: gid, remoteGid: dgid, qpn: qpn & 0xff_ffff, pkey: DEFAULT_PKEY, flowLabel, trafficClass, hopLimit }
 }
 
 /** The message to send: one datagram padded to MAD_BYTES, or an RMPP transfer. Throws CallError EINVAL. */
@@ -170,7 +171,7 @@ export const madClasses = (layer: () => MadLayer): readonly DriverClass[] => {
           'ENOMEM',
           `mad_agent.create: the channel has ${MAD_CHANNEL_AGENTS} agents already, the maximum`,
         )
-      const agent = layer().createAgent<Uint8Array>(device, options, {
+      const agent = layer().createAgent<Uint8Array | undefined>(device, options, {
         receive: (data, from) => queue.post({ agent: object.handle, data, from, tag: undefined }),
         ended(tag, outcome, message) {
           queue.endSend(message)
@@ -190,7 +191,7 @@ export const madClasses = (layer: () => MadLayer): readonly DriverClass[] => {
       queue.agentCount--
       return {}
     },
-    send(_call, object, { address, qpn, timeout = 0, retries = 0, tag = new Uint8Array(0), data }) {
+    send(_call, object, { address, qpn, timeout = 0, retries = 0, tag, data }) {
       const { queue, agent } = object.state
       const path = pathOf(object, qpn, address)
       const message = messageOf(data, object.state)

@@ -7,8 +7,9 @@ import type { MadAgent, MadLayer } from '../../../src/clients/mad/layer.ts'
 import { closeContext, invokeNow, openContext } from '../../../src/core/index.ts'
 import type { Caller, Device, MadAddress, MemoryAccount } from '../../../src/core/model.ts'
 import { findDescriptor } from '../../../src/core/objects/descriptors.ts'
+import { addTap } from '../../../src/phy/tap.ts'
 import { MadAgent as MadAgentClass } from '../../../src/spec/classes/mad/mad_agent.ts'
-import { MadChannel } from '../../../src/spec/classes/mad/mad_channel.ts'
+import { MAD_TAG_BYTES, MadChannel } from '../../../src/spec/classes/mad/mad_channel.ts'
 import { QpAddress } from '../../../src/spec/classes/qp/qp.ts'
 import { CallError, Errno } from '../../../src/spec/errno.ts'
 import { zeroRecord } from '../../../src/spec/schema/schema.ts'
@@ -239,6 +240,50 @@ describe('the classes of management datagrams', () => {
     assert.deepEqual([out.agent, out.status, out.length, fd.sink.unread()], [agent, 0, MAD_BYTES, 0])
     closeContext(context)
     assert.equal(first.counts.mad_agent, 0)
+  })
+
+  it('report an unanswered request with its tag, or without one', () => {
+    const { network, first } = setUp()
+    const { context, callerWithoutMemory, createChannel } = programOn(first)
+    const channel = createChannel()
+    const withoutClass = { channel, mgmtClass: 0, classVersion: 0, methods: new Uint8Array(16) }
+    const { object: agent = -1 } = invokeNow(context, MadAgentClass, 'create', 0, withoutClass, callerWithoutMemory)
+    const address = { ...zeroRecord(QpAddress), dgid: ipv4(10, 0, 0, 2), sgidIndex: 1, isGlobal: 1, port: 1 }
+    for (const tag of [undefined, new Uint8Array(MAD_TAG_BYTES).fill(7)]) {
+      const request = { address, qpn: 1, timeout: 1, data: plainMad(PERFORMANCE, SEND, 1), ...(tag && { tag }) }
+      invokeNow(context, MadAgentClass, 'send', agent, request, callerWithoutMemory)
+      network.runTimers()
+      const { out } = invokeNow(
+        context,
+        MadChannel,
+        'receive',
+        channel,
+        { bufferBytes: MAD_BYTES },
+        callerWithoutMemory,
+      )
+      assert.deepEqual([out.status, out.tag], [Errno.ETIMEDOUT, tag])
+    }
+    closeContext(context)
+  })
+
+  it('send to the lower 24 bits of a queue pair number', () => {
+    const { network, a, first } = setUp()
+    const { context, callerWithoutMemory, createChannel } = programOn(first)
+    const channel = createChannel()
+    const withoutClass = { channel, mgmtClass: 0, classVersion: 0, methods: new Uint8Array(16) }
+    const { object: agent = -1 } = invokeNow(context, MadAgentClass, 'create', 0, withoutClass, callerWithoutMemory)
+    const address = { ...zeroRecord(QpAddress), dgid: ipv4(10, 0, 0, 2), sgidIndex: 1, isGlobal: 1, port: 1 }
+    const request = { address, qpn: 0xff00_0001, timeout: 1000, data: plainMad(PERFORMANCE, GET, 1) }
+    /** Bytes 4 to 7 of the BTH: FECN, BECN and reserved bits, and the queue pair. */
+    const destinations: number[] = []
+    addTap(a.devices.get('rxe1')!.state.port, ({ direction, arena, offset }) => {
+      if (direction === 'sent') destinations.push(arena.view.getUint32(offset + 4))
+    })
+    invokeNow(context, MadAgentClass, 'send', agent, request, callerWithoutMemory)
+    network.settle()
+    assert.deepEqual(destinations, [1])
+    assert.equal(invokeNow(context, MadChannel, 'query', channel, {}, callerWithoutMemory).out.unread, 1)
+    closeContext(context)
   })
 
   it('without RMPP, an agent gets each segment of a response, and sends segments with one transaction id', () => {
