@@ -152,7 +152,7 @@ export const DeviceCapFlags = enumeration('device_cap_flags', {
   RAW_IP_CSUM: 1 << 26,
 })
 
-/** Capabilities of the core (core_support). OPTIONAL_MR_ACCESS: registration accepts AccessFlags.OPTIONAL_RANGE. */
+/** Capabilities of the core (core_support, 64 bits). OPTIONAL_MR_ACCESS: registration accepts AccessFlags.OPTIONAL_RANGE. */
 export const CoreSupport = { OPTIONAL_MR_ACCESS: 1n } as const
 
 export const CqFlags = enumeration('cq_flags', { TIMESTAMP_COMPLETION: 1 << 0, IGNORE_OVERRUN: 1 << 1 })
@@ -283,6 +283,6 @@ export const IpProtocol = enumeration('ip_protocol', { ICMP: 1, UDP: 17 })
 /** Option levels of an identifier (RDMA_OPTION_ID, RDMA_OPTION_IB). */
 export const CmOptionLevel = enumeration('cm_option_level', { ID: 0, IB: 1 })
 
-/** The name of a value, or the number as text if there is no name. */
+/** The name of a value, or the value as text if it has no name. */
 export const nameIn = (values: Readonly<Record<string, number>>, value: number | undefined): string =>
   Object.keys(values).find(name => values[name] === value) ?? String(value)

@@ -19,8 +19,9 @@ const minOf = (a: number, b: number, c: number): number => {
 
 /**
  * Finds space for up to `want` back-to-back packets of `size` bytes to `flow`; the last one may be shorter. A single
- * packet joins the open run only if the run has fewer than `s.maxSinglePacketRun` packets. Returns how many packets
- * fit (0: the port is full), and in `s.result.runAt` their offset.
+ * packet joins the open run only if the run has fewer than `s.maxSinglePacketRun` packets, so that a port which sends
+ * each run as a message can send early. Returns how many packets fit (0: the port is full), and in `s.result.runAt`
+ * their offset.
  */
 export const openRun = (s: EngineState, size: number, flow: number, want: number): number => {
   const maxPackets = want === 1 ? s.maxSinglePacketRun : s.sink!.maxPackets
@@ -50,8 +51,8 @@ export const openRun = (s: EngineState, size: number, flow: number, want: number
  * Finds space for a first packet of `firstSize` bytes at `s.result.runAt`, and for up to `want` shorter packets of
  * `size` bytes after it. Returns how many of the shorter packets fit; -1 if not even the first packet fits.
  *
- * On a port with `maxSinglePacketRun` each run costs a message to the kernel. There the first packet joins the open run
- * if the length is the same.
+ * Only ports that limit runs of single packets send each run as a message to the kernel. There the first packet joins
+ * the open run if the length is the same, which saves a message.
  */
 export const openRunWithFirst = (
   s: EngineState,
@@ -68,9 +69,9 @@ export const openRunWithFirst = (
     s.runCount < s.maxSinglePacketRun
   ) {
     const freeBytes = s.reservedEnd - s.reservedAt
-    const isRunCostly = s.maxSinglePacketRun < s.sink!.maxPackets
+    const isRunMessage = s.maxSinglePacketRun < s.sink!.maxPackets
     if (
-      isRunCostly &&
+      isRunMessage &&
       (freeBytes >= firstSize + want * size || (freeBytes >= firstSize && isWorthFilling(s, freeBytes)))
     ) {
       s.result.runAt = s.reservedAt

@@ -1,7 +1,7 @@
 /*
  * The queue of packets that a fault layer delays. It keeps a copy of a packet until enough other packets have overtaken
- * it, or until its delay has ended and the rate limits admit it. The delay begins at the first `onTimeout` after the
- * packet was queued. The queue is bounded. `Tag` is the layer's own data about a packet.
+ * it, or until its delay has ended and the rate limits admit it. `hold` does not know the time, so the delay begins at
+ * the next `onTimeout`. The queue is bounded. `Tag` is the layer's own data about a packet.
  */
 
 /** Maximum packets in the queue, as tc-netem's limit. */

@@ -37,7 +37,7 @@ export interface Encoding {
   readonly legacy: Uint8Array
 }
 
-/** Bytes of the driver's parts of request and response. The input, if any, is the address of the output. */
+/** Bytes of the driver's parts of request and response. The input, if any (rxe's MODIFY_SRQ), is an output's address. */
 const driverSizes = (hasDriverBytes: boolean, call: Call, driverId: number): { input: number; output: number } => {
   if (!hasDriverBytes) return { input: 0, output: 0 }
   const part = driverLayouts(driverId)?.[`${call.class.name}.${call.methodName}`]
@@ -175,8 +175,9 @@ const encodedAttributes = (attribute: IoctlAttribute, call: Call, output: number
   if (!mandatory && isForeign(attribute, call)) return []
   if (kind === 'in') return cells.length === 0 ? [] : [{ id, length: max, in: new Uint8Array(max) }]
   if (kind === 'out' || kind === 'list') return [{ id, length: Math.min(max, MAX_OUTPUT_BYTES), out: true }]
-  const isPassed = mandatory || call.args[name] !== undefined
-  if ((kind === 'fd' || kind === 'handle' || kind === 'flags') && !isPassed) return []
+  const isArgument = kind === 'fd' || kind === 'handle' || kind === 'flags'
+  if (isArgument && !mandatory && call.args[name] === undefined) return []
+  // an argument, or the object that the call creates or destroys
   return [{ id, length: kind === 'flags' ? 4 : 0 }]
 }
 

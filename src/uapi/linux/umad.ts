@@ -225,7 +225,7 @@ const writeHeader = (bytes: Uint8Array, values: AnyValues, mode: UmadMode): void
   if (tag !== undefined) bytes.set((tag as Uint8Array).subarray(0, bytes.length))
   view.setUint32(UmadHeader.id, agent as number, true)
   view.setUint32(UmadHeader.status, status as number, true)
-  // a request that timed out comes back without an address
+  // a request that timed out comes back with the header that the program wrote
   if (address === undefined) return
   view.setUint32(UmadHeader.length, bytes.length + (length as number), true)
   view.setUint32(UmadHeader.qpn, values.qpn as number)
