@@ -142,9 +142,15 @@ static __attribute__((noinline)) void warn_of_namespace(const char *library, con
     errno = saved;
 }
 
+/* Whether these flags can load a library with RTLD_DEEPBIND. */
+static bool binds_deeply(int flags)
+{
+    return (flags & (RTLD_DEEPBIND | RTLD_NOLOAD)) == RTLD_DEEPBIND;
+}
+
 EXPORT void *dlopen(const char *library, int flags)
 {
-    if (UNLIKELY(flags & RTLD_DEEPBIND))
+    if (UNLIKELY(binds_deeply(flags)))
         flags = load_dependencies(library, flags, __builtin_return_address(0));
     JUMP REAL(dlopen)(library, flags);
 }
@@ -153,7 +159,7 @@ EXPORT void *dlmopen(Lmid_t namespace, const char *library, int flags)
 {
     if (namespace != LM_ID_BASE)
         warn_of_namespace(library, __builtin_return_address(0));
-    else if (flags & RTLD_DEEPBIND)
+    else if (binds_deeply(flags))
         flags = load_dependencies(library, flags, __builtin_return_address(0));
     JUMP REAL(dlmopen)(namespace, library, flags);
 }

@@ -372,8 +372,9 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
           received.packetBytes = records.packetBytes[run]
           received.count = end - firstPacket
           received.lastBytes = packetLength(run, end - 1)
-          route(flow)
-          received.peer = peerOf[flow]
+          // The flow's route may not lead here: the destination is a group, or has moved to another port.
+          const isRoutedHere = route(flow) === portNumber
+          received.peer = isRoutedHere ? peerOf[flow] : flows.peerOf(portNumber, flows.words(), flows.sourceAt(flow))
           received.flowAddress = flows.recordOf(flow)
           received.identification = firstPacket
           port.counters.receivedPackets += received.count

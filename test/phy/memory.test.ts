@@ -61,6 +61,29 @@ describe('memory link', () => {
     assert.throws(() => a.addAddress(ipv4(2)), /10\.0\.0\.2/)
   })
 
+  it('a received run has the number of its source at this port, also if its destination has moved or is a group', () => {
+    const [a, b, c] = attachPorts(smallSwitch(), 3)
+    // At port c, the source has another number than at port b.
+    c.openFlow(flowBetween(ipv4(3), ipv4(8)))
+    c.openFlow(flowBetween(ipv4(3), ipv4(1)))
+    b.openFlow(flowBetween(ipv4(2), ipv4(9)))
+    b.openFlow(flowBetween(ipv4(2), ipv4(1)))
+    assert.notEqual(b.peerOf(ipv4(1)), c.peerOf(ipv4(1)))
+    const group = Uint8Array.of(0xff, 0x0e, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 224, 0, 0, 1)
+    b.joinGroup(group)
+    b.openFlow(flowBetween(ipv6(2), ipv6(1)))
+    sendRun(a, a.openFlow(flowBetween(ipv4(1), ipv4(2))), 1, 1)
+    sendRun(a, a.openFlow(flowBetween(ipv6(1), group)), 2, 1)
+    b.removeAddress(ipv4(2))
+    c.addAddress(ipv4(2))
+    const run = emptyRun()
+    assert.ok(b.receive(run))
+    assert.equal(run.peer, b.peerOf(ipv4(1)))
+    assert.ok(b.receive(run))
+    assert.equal(run.peer, b.peerOf(ipv6(1)))
+    b.release()
+  })
+
   it('packets to a link-local address of two ports go to the first port', () => {
     const [a, b] = attachPorts(smallSwitch(), 2)
     const linkLocal = Uint8Array.of(0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1)

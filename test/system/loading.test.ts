@@ -86,6 +86,10 @@ describe('libraries loaded at run time', { skip: lacking('cc', 'ibv_devices') },
     assert.match(stdout, /^\.\/none\.so: cannot open shared object file/)
   })
 
+  it('RTLD_NOLOAD loads nothing, also with RTLD_DEEPBIND', async t => {
+    assert.deepEqual(await load(t, 'noload', join(lib, 'plugin.so')), { stdout: 'not loaded\n', stderr: '' })
+  })
+
   it('libraries in a namespace of dlmopen find no devices: a message says why', async t => {
     for (const plugin of [join(lib, 'plugin.so'), join(lib, 'umad-plugin.so')])
       assert.deepEqual(await load(t, 'dlmopen', plugin), {

@@ -60,10 +60,10 @@ interface RemoteCarrier extends Carrier {
   readonly check: DeviceCheck | undefined
 }
 
-/** The devices of a daemon, in its order. Throws RdmaError EIO. */
-const devicesOf = (session: Session): readonly RemoteDevice[] => {
+/** The devices of a daemon, in its order. Throws RdmaError EIO; `call`: the call's name in errors. */
+const devicesOf = (session: Session, call: string): readonly RemoteDevice[] => {
   const answer = session.tool({ kind: 'config' })
-  if (!('config' in answer)) throw refused('EIO', 'open', `the daemon at ${session.socket} does not list its devices`)
+  if (!('config' in answer)) throw refused('EIO', call, `the daemon at ${session.socket} does not list its devices`)
   return answer.config.devices
 }
 
@@ -80,13 +80,13 @@ const openContext = (session: Session, name: string | undefined) => {
       `the daemon at ${session.socket} may not access this program's memory`,
       'start the daemon as the same user or as root; see also /proc/sys/kernel/yama/ptrace_scope',
     )
-  const devices = devicesOf(session)
+  const devices = devicesOf(session, 'open')
   const device = devices.find(listed => (name === undefined ? listed.address !== '' : listed.name === name))
   if (device === undefined)
     throw refused(
       'ENODEV',
       'open',
-      `no device ${name ?? 'in a network'}; there are ${devices.map(listed => listed.name).join(', ')}`,
+      `no device ${name ?? 'in a network'}; there are ${devices.map(listed => listed.name).join(', ') || 'none'}`,
     )
   const { reply, fds } = session.ask('open', (buffer, header) =>
     writeRequest(buffer, 'OPEN', header, { node: device.node, wants: OpenWants.PACKED_RINGS }),
@@ -193,9 +193,11 @@ export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
     channel: channel === undefined ? {} : { channel },
     counters() {
       if (isClosed) throw refused('EIO', 'device.counters', 'the device is closed')
-      const answer = session.tool({ kind: 'stat', devices: [device.name] })
+      // The device may have been renamed.
+      const listed = devicesOf(session, 'device.counters').find(({ node }) => node === device.node)
+      const answer = listed && session.tool({ kind: 'stat', devices: [listed.name] })
       const stat =
-        'stat' in answer ? answer.stat.devices.find(({ name: listedName }) => listedName === device.name) : undefined
+        answer && 'stat' in answer ? answer.stat.devices.find(found => found.name === listed.name) : undefined
       if (stat === undefined)
         throw refused('EIO', 'device.counters', `the daemon does not report counters of device ${device.name}`)
       const { hw_counters, counters, port, transport, faults } = stat

@@ -40,11 +40,11 @@ export const createDigest = (table: MemoryTable, scratch: Arena) => {
     return true
   }
 
-  return (pd: number, { id, number, elements, length }: WorkRequest, isWhole: boolean): number | undefined => {
+  return (pd: number, { id, number: qpn, elements, length }: WorkRequest, isWhole: boolean): number | undefined => {
     let hash = 0
     /** Adds bytes of the message to the hash; false if they cannot be read. */
     const add = (from: number, bytes: number): boolean => {
-      if (!copy(pd, number, elements, from, bytes)) return false
+      if (!copy(pd, qpn, elements, from, bytes)) return false
       hash = crcOfArena(scratch, 0, bytes, hash)
       return true
     }
