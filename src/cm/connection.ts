@@ -120,6 +120,8 @@ export class CmConnection implements Timed {
   tid = 0n
   path: CmPath
   serviceId = 0n
+  /** The passive side of an XRC connection. */
+  isXrcTarget = false
   /** Microseconds until an unanswered message is sent again. */
   answerTimeout = 0
   maxCmRetries = 0

@@ -103,6 +103,7 @@ export class CmEngine {
     agreed.retryCount = request.retryCount
     agreed.rnrRetryCount = request.rnrRetryCount
     agreed.transport = request.transport
+    connection.isXrcTarget = false
     agreed.ackTimeout = path.packetLifeTime + 1
     this.#machine.applyCommand(connection, 'REQ')
     this.#machine.awaitAnswer(connection, 'REQ', bytes, now)
@@ -199,11 +200,16 @@ export class CmEngine {
     this.#machine.remove(connection)
   }
 
-  /** Destroys a connection: sends the message of the state's rule, and enters TIMEWAIT or removes the connection. */
+  /**
+   * Destroys a connection: sends the message of the state's rule, and enters TIMEWAIT or removes the connection. An
+   * established XRC target is removed without a message, as on Linux: other processes may use the queue pair, and the
+   * initiator ends the connection.
+   */
   destroy(connection: CmConnection, now: number): void {
     if (connection.isDestroyed) return
     connection.isDestroyed = true
-    const rule = cmStates[connection.state].destroy
+    const isUsedByOthers = connection.isXrcTarget && connection.state === 'ESTABLISHED'
+    const rule = isUsedByOthers ? undefined : cmStates[connection.state].destroy
     switch (rule?.send) {
       case 'REJ': {
         const reason = rejReason[rule.reason ?? 'CONSUMER_DEFINED']

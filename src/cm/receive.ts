@@ -64,6 +64,7 @@ const onReq = (machine: CmMachine, message: ReceivedMessage<'REQ'>, from: CmPath
   agreed.retryCount = message.retryCount
   agreed.rnrRetryCount = message.rnrRetryCount
   agreed.transport = transport
+  connection.isXrcTarget = transport === 'XRC'
   agreed.ackTimeout = message.localAckTimeout
   connection.hasAlternatePath = messages.hasAlternatePath(message)
   machine.registry.addPeer(connection)

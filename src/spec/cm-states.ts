@@ -138,6 +138,7 @@ export const cmStates: Readonly<Record<CmState, CmStateRules>> = {
   ESTABLISHED: {
     receive: { REP: { answer: 'RTU' }, DREQ: disconnected, REJ: rejectedToTimewait },
     command: { DREQ: 'DREQ_SENT' },
+    // Not for an XRC target (cm/engine.ts).
     destroy: { send: 'DREQ', timewait: true },
   },
   DREQ_SENT: {

@@ -73,7 +73,7 @@ const withoutValues = (shown: ShownValues, ...names: readonly string[]): ShownVa
   ...shown,
   values: Object.fromEntries(Object.entries(shown.values).filter(([name]) => !names.includes(name))),
 })
-/** Inputs and outputs of a call with a chain, without the entries and results. */
+/** Inputs and outputs of a call with a chain, without those that are shown by entry. */
 export const plainArgs = (call: DecodedCall): ShownValues => withoutValues(call.args, 'entries')
 export const plainResult = (call: DecodedCall): ShownValues => withoutValues(call.result, 'results', 'error', 'reason')
 

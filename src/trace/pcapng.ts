@@ -37,7 +37,7 @@ export interface PcapngPacket {
   /** The UDP payload: BTH to ICRC. */
   readonly payload: Uint8Array
   readonly direction?: 'sent' | 'received'
-  /** A comment that Wireshark shows with the packet. */
+  /** A comment that Wireshark shows with the packet, at most 65,535 bytes in UTF-8. */
   readonly comment?: string
 }
 
@@ -93,6 +93,8 @@ const pad4 = (length: number): number => (length + 3) & ~3
 const utf8 = new TextEncoder()
 
 type Option = readonly [code: number, value: Uint8Array]
+/** The length of an option has 16 bits. */
+const MAX_OPTION_BYTES = 0xffff
 
 /** A block: type, length, 32-bit words, data and options, each padded to four bytes, and the length again. */
 const block = (type: number, words: readonly number[], data: Uint8Array, options: readonly Option[]): Uint8Array => {
@@ -110,6 +112,8 @@ const block = (type: number, words: readonly number[], data: Uint8Array, options
   bytes.set(data, at)
   at += pad4(data.length)
   for (const [code, value] of options) {
+    if (value.length > MAX_OPTION_BYTES)
+      throw new RangeError(`a pcapng option has ${value.length} bytes, allowed are ${MAX_OPTION_BYTES}`)
     view.setUint16(at, code, true)
     view.setUint16(at + 2, value.length, true)
     bytes.set(value, at + 4)
@@ -125,8 +129,8 @@ const NO_DATA = new Uint8Array(0)
 const MICROSECONDS = Uint8Array.of(6)
 
 /**
- * Starts a capture: writes the section header and the interfaces. Returns a function that writes a packet. `write` may
- * keep the array of each block.
+ * Starts a capture: writes the section header and the interfaces. Returns a function that writes a packet. Both throw a
+ * RangeError for a value that does not fit. `write` may keep the array of each block.
  */
 export const createPcapng = (
   write: (bytes: Uint8Array) => void,

@@ -28,7 +28,7 @@ export interface ProgramRing {
 }
 
 const NO_OFFSET = -1
-/** The inverse of `offsetOf`: queue pairs keep two numbers, because this record is larger. */
+/** The inverse of `offsetOf`. Queue pairs keep offset and size as numbers, because an `MmapInfo` is larger. */
 export const mmapInfoOf = (offset: number, size: number): MmapInfo | undefined =>
   offset === NO_OFFSET ? undefined : { offset: BigInt(offset), size }
 /** The offset of a ring as a number; -1 without a ring. */

@@ -163,6 +163,31 @@ describe('a connection', () => {
     assert.equal(active.agreed.remoteQpn, 0x22)
   })
 
+  test('of XRC stays at the initiator when the target is destroyed, which then answers a DREQ', () => {
+    const [active, passive] = requested({ transport: 'XRC' })
+    pair.b.engine.reply(passive, offer(0x22), pair.now)
+    pair.exchange()
+    pair.a.engine.ready(active)
+    pair.exchange()
+    pair.b.engine.destroy(passive, pair.now)
+    assert.deepEqual(pair.exchange(), [])
+    assert.deepEqual([active.state, pair.b.engine.size], ['ESTABLISHED', 0])
+    pair.a.engine.disconnect(active, pair.now)
+    assert.deepEqual(pair.exchange(), ['1:DREQ', '2:DREP'])
+    assert.equal(active.state, 'TIMEWAIT')
+  })
+
+  test('of XRC is disconnected when the initiator is destroyed', () => {
+    const [active, passive] = requested({ transport: 'XRC' })
+    pair.b.engine.reply(passive, offer(0x22), pair.now)
+    pair.exchange()
+    pair.a.engine.ready(active)
+    pair.exchange()
+    pair.a.engine.destroy(active, pair.now)
+    assert.deepEqual(pair.exchange(), ['1:DREQ'])
+    assert.equal(passive.state, 'DREQ_RCVD')
+  })
+
   test('is established by data that overtakes the RTU', () => {
     const [, passive] = requested()
     pair.b.engine.reply(passive, offer(0x22), pair.now)

@@ -71,6 +71,12 @@ describe('pcapng', () => {
     assert.throws(() => captureOf([{ ...packets[0], interface: 2 }]), /interface 2: this capture has 2/)
   })
 
+  it('refuses a comment that is longer than an option can be', () => {
+    const withComment = (comment: string) => () => captureOf([{ ...packets[0]!, comment }])
+    assert.doesNotThrow(withComment('a'.repeat(0xffff)))
+    assert.throws(withComment('ä'.repeat(0x8000)), /RangeError: a pcapng option has 65536 bytes, allowed are 65535/)
+  })
+
   const hasTshark = inCi() || findTool('tshark') !== undefined
   it('tshark reads a capture as RoCEv2 without a malformed packet', {
     skip: hasTshark ? false : 'tshark is not installed',

@@ -2,8 +2,8 @@
  * One ring in memory that a hostile program shares: geometry, allocation and the two indices, in either layout
  * (spec/drivers/ring-layout.ts).
  *
- * The device trusts nothing that it reads. Size and mask are its own copies. It publishes its own index and never reads
- * it back. It masks the program's index at every read.
+ * The device trusts nothing that it reads. Size and mask are its own copies. It publishes its own index (the consumer of
+ * requests, the producer of completions) and never reads it back. It masks the program's index at every read.
  */
 import type { MappedChunk } from '../../../core/memory/mappable-memory.ts'
 import { compactLayout } from '../../../spec/drivers/compact-rings.ts'
@@ -101,7 +101,7 @@ export const copyElements = (ring: Ring, from: number, count: number, next: Ring
   }
 }
 
-/** A `seenProducer` that differs from every index: the next scan finds a change. */
+/** For a queue's `seenProducer` (posts.ts): differs from every index, so the next scan finds a change. */
 export const NO_INDEX = -1
 
 const emptyBuffer = new ArrayBuffer(compactLayout.header.DATA)
