@@ -1,5 +1,5 @@
 /*
- * The libraries that a library needs: the names in its dynamic section. The file is read and not mapped: if a mapped
+ * The libraries that a library needs, and their folders, in its dynamic section. The file is read and not mapped: if a mapped
  * file is truncated, the program gets SIGBUS.
  */
 #define _GNU_SOURCE
@@ -45,28 +45,65 @@ static uint64_t offset_of(const struct elf_file *file, uint64_t address)
     return 0;
 }
 
-void elf_needed(int fd, bool (*visit)(void *context, const char *name), void *context)
+struct dynamic {
+    size_t count;
+    Elf64_Dyn entries[MAX_ENTRIES];
+    /* File offset of the string table. */
+    uint64_t strings;
+};
+
+static bool read_dynamic(int fd, struct dynamic *out)
 {
     struct elf_file file = {.fd = fd};
     if (!read_headers(&file))
-        return;
+        return false;
     const Elf64_Phdr *dynamic = NULL;
     for (unsigned i = 0; i < file.count; i++)
         if (file.headers[i].p_type == PT_DYNAMIC)
             dynamic = file.headers + i;
-    Elf64_Dyn entries[MAX_ENTRIES];
-    if (!dynamic || dynamic->p_filesz > sizeof entries || !read_at(fd, entries, dynamic->p_filesz, dynamic->p_offset))
-        return;
+    if (!dynamic || dynamic->p_filesz > sizeof out->entries ||
+        !read_at(fd, out->entries, dynamic->p_filesz, dynamic->p_offset))
+        return false;
     const size_t count = dynamic->p_filesz / sizeof(Elf64_Dyn);
-    uint64_t names = 0;
+    out->strings = 0;
     for (size_t i = 0; i < count; i++)
-        if (entries[i].d_tag == DT_STRTAB)
-            names = offset_of(&file, entries[i].d_un.d_ptr);
-    for (size_t i = 0; names != 0 && i < count && entries[i].d_tag != DT_NULL; i++) {
-        char name[LIBRARY_NAME_SIZE] = "";
-        if (entries[i].d_tag != DT_NEEDED)
-            continue;
-        if (REAL(pread)(fd, name, sizeof name - 1, (off_t)(names + entries[i].d_un.d_val)) > 0 && !visit(context, name))
+        if (out->entries[i].d_tag == DT_STRTAB)
+            out->strings = offset_of(&file, out->entries[i].d_un.d_ptr);
+    out->count = 0;
+    while (out->count < count && out->entries[out->count].d_tag != DT_NULL)
+        out->count++;
+    return out->strings != 0;
+}
+
+/* Reads the string of an entry; false without one. A longer string is truncated. */
+static bool read_string(int fd, const struct dynamic *dynamic, size_t entry, char *out, size_t size)
+{
+    memset(out, 0, size);
+    return REAL(pread)(fd, out, size - 1, (off_t)(dynamic->strings + dynamic->entries[entry].d_un.d_val)) > 0;
+}
+
+void elf_needed(int fd, bool (*visit)(void *context, const char *name), void *context)
+{
+    struct dynamic dynamic;
+    if (!read_dynamic(fd, &dynamic))
+        return;
+    for (size_t i = 0; i < dynamic.count; i++) {
+        char name[LIBRARY_NAME_SIZE];
+        if (dynamic.entries[i].d_tag == DT_NEEDED && read_string(fd, &dynamic, i, name, sizeof name) &&
+            !visit(context, name))
             return;
     }
+}
+
+bool elf_runpath(int fd, char folders[PATH_SIZE])
+{
+    struct dynamic dynamic;
+    if (!read_dynamic(fd, &dynamic))
+        return false;
+    for (size_t i = 0; i < dynamic.count; i++) {
+        const Elf64_Sxword tag = dynamic.entries[i].d_tag;
+        if (tag == DT_RUNPATH || tag == DT_RPATH)
+            return read_string(fd, &dynamic, i, folders, PATH_SIZE);
+    }
+    return false;
 }

@@ -16,12 +16,17 @@
 
 /* Maximum examined dependencies of a library. */
 #define MAX_LIBRARIES 64
+/* Maximum folders from the RUNPATHs of these libraries. */
+#define MAX_FOLDERS 16
 
 struct search {
     /* Folder of the loaded file. */
     char folder[PATH_SIZE];
     /* The folders that the caller of dlopen searches; NULL if unknown. */
     Dl_serinfo *caller_folders;
+    /* The folders in the RUNPATHs of the examined libraries. */
+    unsigned folder_count;
+    char folders[MAX_FOLDERS][PATH_SIZE];
     /* Dependencies, in the order of discovery. */
     unsigned count;
     char names[MAX_LIBRARIES][LIBRARY_NAME_SIZE];
@@ -62,6 +67,8 @@ static int find_library(const struct search *search, const char *name, char path
     int fd = search->folder[0] ? open_in(search->folder, name, path) : -1;
     for (unsigned i = 0; fd < 0 && search->caller_folders && i < search->caller_folders->dls_cnt; i++)
         fd = open_in(search->caller_folders->dls_serpath[i].dls_name, name, path);
+    for (unsigned i = 0; fd < 0 && i < search->folder_count; i++)
+        fd = open_in(search->folders[i], name, path);
     return fd;
 }
 
@@ -70,6 +77,32 @@ static void load_without_deepbind(const char *path)
 {
     if (!REAL(dlopen)(path, RTLD_LAZY))
         dlerror();
+}
+
+static size_t length_if_prefix(const char *text, const char *prefix)
+{
+    const size_t length = strlen(prefix);
+    return strncmp(text, prefix, length) == 0 ? length : 0;
+}
+
+/* Adds the libraries that the file at `path` needs, and the folders of its RUNPATH. */
+static void add_dependencies(struct search *search, int fd, const char *path)
+{
+    elf_needed(fd, add_needed, search);
+    char list[PATH_SIZE], *rest = list;
+    if (!elf_runpath(fd, list))
+        return;
+    const char *folder;
+    while (search->folder_count < MAX_FOLDERS && (folder = strsep(&rest, ":"))) {
+        size_t token = length_if_prefix(folder, "$ORIGIN");
+        if (token == 0)
+            token = length_if_prefix(folder, "${ORIGIN}");
+        const int origin_length = token != 0 ? (int)(strrchr(path, '/') - path) : 0;
+        const int length = snprintf(search->folders[search->folder_count], PATH_SIZE, "%.*s%s", origin_length, path,
+                                    folder + token);
+        if (length > 0 && length < PATH_SIZE)
+            search->folder_count++;
+    }
 }
 
 /* Whether a library needs an RDMA library, directly or indirectly. With `should_load`, loads these RDMA libraries. */
@@ -81,7 +114,7 @@ static bool examine_dependencies(const char *library, Dl_serinfo *caller_folders
     if (fd < 0)
         return false;
     snprintf(search.folder, sizeof search.folder, "%.*s", (int)(strrchr(path, '/') - path), path);
-    elf_needed(fd, add_needed, &search);
+    add_dependencies(&search, fd, path);
     REAL(close)(fd);
     bool found = false;
     for (unsigned i = 0; i < search.count; i++) {
@@ -92,7 +125,7 @@ static bool examine_dependencies(const char *library, Dl_serinfo *caller_folders
             if (should_load)
                 load_without_deepbind(fd < 0 ? name : path);
         } else if (fd >= 0 && search.count < MAX_LIBRARIES) {
-            elf_needed(fd, add_needed, &search);
+            add_dependencies(&search, fd, path);
         }
         if (fd >= 0)
             REAL(close)(fd);

@@ -36,7 +36,7 @@ int devices(void)
 
 /**
  * Compiles test/shim/loading.c with a RUNPATH to the folder `lib`. There plugin.so needs libibverbs through
- * libinner.so, umad-plugin.so needs libibumad, and other.so needs no RDMA.
+ * libinner.so, distant-plugin.so through a library in the folder of its RUNPATH, umad-plugin.so needs libibumad, and other.so needs no RDMA.
  */
 const build = () => {
   const folder = scratchFolder()
@@ -51,6 +51,16 @@ const build = () => {
     join(lib, 'plugin.so'),
     [source],
     [...shared, `-L${lib}`, '-Wl,--no-as-needed', '-linner', '-Wl,-rpath,$ORIGIN'],
+  )
+  const elsewhere = join(folder, 'elsewhere')
+  mkdirSync(elsewhere)
+  writeFileSync(source, PLUGIN)
+  compileC(join(elsewhere, 'libdistant.so'), [source], [...shared, '-Wl,--no-as-needed', '-libverbs'])
+  writeFileSync(source, 'int devices(void);\nint outer(void) { return devices(); }\n')
+  compileC(
+    join(lib, 'distant-plugin.so'),
+    [source],
+    [...shared, `-L${elsewhere}`, '-Wl,--no-as-needed', '-ldistant', '-Wl,-rpath,/none:$ORIGIN/../elsewhere'],
   )
   writeFileSync(source, UMAD_PLUGIN)
   compileC(join(lib, 'umad-plugin.so'), [source], [...shared, '-l:libibumad.so.3'])
@@ -73,7 +83,7 @@ describe('libraries loaded at run time', { skip: lacking('cc', 'ibv_devices') },
     return { stdout, stderr }
   }
 
-  for (const library of ['plugin.so', join(lib, 'plugin.so'), 'umad-plugin.so', 'libibverbs.so.1'])
+  for (const library of ['plugin.so', join(lib, 'plugin.so'), 'distant-plugin.so', 'umad-plugin.so', 'libibverbs.so.1'])
     it(`${library.replace(lib, '.')} finds devices with and without RTLD_DEEPBIND`, async t => {
       for (const mode of ['plain', 'deep', 'base'])
         assert.deepEqual(await load(t, mode, library), { stdout: '1\n', stderr: '' }, mode)
