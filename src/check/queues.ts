@@ -53,7 +53,7 @@ interface QueueState {
 /** The completions in a CQ that the program cannot have polled. */
 const unpolledOf = (cq: KnownObject, { unpolled }: CqState): UnpolledCompletion[] => unpolled.slice(unreleasedIn(cq))
 
-/** Whether the program has given the CQ a channel. The TypeScript library uses a channel of its own, and arms the CQ. */
+/** Whether the program has given the CQ a channel. The TypeScript library uses its own channel, and arms the CQ. */
 const hasChannel = (cq: KnownObject | undefined): boolean => cq?.uses.has('channel') === true && !cq.isOfLibrary
 
 const counted = (number: number, noun: string): string => `${number} ${noun}${number === 1 ? '' : 's'}`

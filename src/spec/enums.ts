@@ -152,7 +152,7 @@ export const DeviceCapFlags = enumeration('device_cap_flags', {
   RAW_IP_CSUM: 1 << 26,
 })
 
-/** Capabilities of the core (core_support, 64 bits). OPTIONAL_MR_ACCESS: registration accepts AccessFlags.OPTIONAL_RANGE. */
+/** Capabilities of the core (core_support, u64). OPTIONAL_MR_ACCESS: register accepts AccessFlags.OPTIONAL_RANGE. */
 export const CoreSupport = { OPTIONAL_MR_ACCESS: 1n } as const
 
 export const CqFlags = enumeration('cq_flags', { TIMESTAMP_COMPLETION: 1 << 0, IGNORE_OVERRUN: 1 << 1 })

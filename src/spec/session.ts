@@ -20,8 +20,8 @@
  *   is the context's memory file. The reply is that of OPEN, with the doorbell socket only.
  * - IOCTL and WRITE forward a system call; the daemon accesses the caller's memory itself. New descriptors are attached
  *   to the reply. For each of them, in the same order, an `install` struct says where in the caller's memory the
- *   descriptor's number belongs. With context 0 the call is on descriptor `fd`, an fd object (R28, R37). The daemon inspects that
- *   descriptor of the process, so that clients need not track duplicates.
+ *   descriptor's number belongs. With context 0 the call is on descriptor `fd`, an fd object (R28, R37). The daemon
+ *   inspects that descriptor of the process, so that clients need not track duplicates.
  * - READ forwards a read(2) of a channel of management datagrams.
  * - MAP resolves mmap(2) on a driver's descriptor: `ret` is the offset in the file attached to the reply.
  * - NETLINK forwards every operation on a NETLINK_RDMA socket except receiving (`NetlinkOperation`). The program's

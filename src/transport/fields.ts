@@ -1,7 +1,7 @@
 /*
  * Word offsets of the engine's rows and blocks (state.ts has the arrays): queue pairs, WQEs, READ and atomic resources,
- * and the pending DMA. Words have 32 bits, signed in rows and unsigned elsewhere. So addresses, keys and lengths in rows
- * are read with `>>> 0`.
+ * and the pending DMA. Words have 32 bits, signed in rows and unsigned elsewhere. So addresses, keys and lengths in
+ * rows are read with `>>> 0`.
  *
  * These are const enums because V8 inlines functions by bytecode size: with object properties a small WRITE took 10 %
  * longer.

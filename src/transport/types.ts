@@ -196,7 +196,7 @@ export interface Memory {
   ): number
   /** Whether the last access failed because the process has ended. If so, the queue pair does not respond. */
   hasProcessEnded(): boolean
-  /** For the cause: whether the last access failed because missing pages took too long. Absent if that cannot happen. */
+  /** For the cause: whether the last access failed because missing pages took too long. Absent if it cannot happen. */
   hasTimedOut?(): boolean
   /**
    * Copies from the arena to memory. Returns as `read`. If `completeWrites` is absent, it copies in ascending order and

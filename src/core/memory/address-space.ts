@@ -2,9 +2,9 @@
  * The memory that calls and work requests refer to, of another process or of this one
  * (docs/decisions/client-memory.md).
  *
- * There is one AddressSpace per calling process, and one per memory region of kind FILE. Addresses are pairs of u32 (hi, lo), so that
- * hot code needs no BigInt. A copy is strided on the local side: `total` consecutive bytes of the space correspond to
- * chunks of `chunk` bytes that are `stride` bytes apart in `to` or `from`, the first at offset `at`.
+ * There is one AddressSpace per calling process, and one per region of kind FILE. Addresses are pairs of u32 (hi,
+ * lo), so that hot code needs no BigInt. A copy is strided on the local side: `total` consecutive bytes of the space
+ * correspond to chunks of `chunk` bytes that are `stride` bytes apart in `to` or `from`, the first at offset `at`.
  */
 import { Errno } from '../../spec/errno.ts'
 

@@ -12,8 +12,8 @@ export const RingHeader = { LOG2_ELEMENT: 0, INDEX_MASK: 4, PRODUCER: 128, CONSU
 
 /**
  * Offset of a word of the header that rxe does not use. The word is the offset of the elements from the start of the
- * header, or 0 for RingHeader.DATA. Packed rings (OpenWants.PACKED_RINGS in spec/session.ts) have their headers side by side, apart from
- * the elements.
+ * header, or 0 for RingHeader.DATA. Packed rings (OpenWants.PACKED_RINGS in spec/session.ts) have their headers side by
+ * side, apart from the elements.
  */
 export const ELEMENTS_OFFSET = 8
 

@@ -82,7 +82,7 @@ const command = (
   classes,
   method,
   in: options.in,
-  // Linux extends a shorter request of an extended command with zeros, unless a tail follows it, and truncates its response
+  // For extended commands, Linux fills a short request with zeros, unless a tail follows, and truncates the response
   minRequestBytes: isExtendedName(name) && options.in.tail === undefined ? 0 : options.in.size,
   ...(options.out === undefined ? {} : { out: options.out }),
   minResponseBytes: isExtendedName(name) ? 0 : (options.out?.size ?? 0),

@@ -29,8 +29,8 @@ const { SENT, SENT_BYTES, RECEIVED, RECEIVED_BYTES } = PollCounts
 const peerServiceOf = (service: number): number => (service === XRC_INI ? XRC_TGT : service)
 
 /**
- * Finds the local peer of `row`, and sets `s.peerDevice`, `s.peerState` and `s.peerRow`. If there is none, returns false,
- * and `s.peerDevice` is undefined.
+ * Finds the local peer of `row`, and sets `s.peerDevice`, `s.peerState` and `s.peerRow`. If there is none, returns
+ * false, and `s.peerDevice` is undefined.
  */
 export const findLocalPeer = (s: EngineState, row: number): boolean => {
   s.peerDevice = undefined

@@ -1,8 +1,8 @@
 /*
  * NAKs (InfiniBand Architecture Specification, volume 1, clauses 9.7.5.2 and 9.9.3): for a missing packet, for a
- * missing receive WQE (RNR, send-write.ts), or for a fatal error, which moves the queue pair to ERR. A fatal error is reported to the
- * responder's program by the completion of the current receive WQE, or by an asynchronous event. An unreliable service
- * sends no NAKs and drops the message (9.8.2.2, error class D).
+ * missing receive WQE (RNR, send-write.ts), or for a fatal error, which moves the queue pair to ERR. A fatal error is
+ * reported to the responder's program by the completion of the current receive WQE, or by an asynchronous event. An
+ * unreliable service sends no NAKs and drops the message (9.8.2.2, error class D).
  * state.ts explains short names such as `row`, `base` and `request`.
  */
 import type { Cause } from '../../spec/check/causes.ts'

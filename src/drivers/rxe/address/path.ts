@@ -16,7 +16,7 @@ const HOP_LIMIT = 64
 
 export type Address = RecordOf<typeof QpAddress>
 
-/** An address vector, and `dmac`, the next hop's MAC address: only for queries, because the kernel finds the next hop. */
+/** An address vector, and `dmac`, the next hop's MAC address: only for queries, as the kernel finds the next hop. */
 export type StoredAddress = Address & { readonly dmac?: Uint8Array }
 
 /** What a query of a QP without a path returns. On Ethernet a path is global. */
