@@ -51,6 +51,7 @@ int refused_request(const struct ibv_qp *qp, uint64_t wr_id, int error)
 
 int refused_send(const struct ibv_qp *qp, const struct ibv_send_wr *wr, int error)
 {
+    /* The provider did not name the refused request. */
     if (!wr)
         return refused_request(qp, 0, error);
     struct userdma_refused refused = {.wr_id = wr->wr_id,
@@ -90,5 +91,6 @@ int refused_receive(const struct ibv_qp *qp, const struct ibv_recv_wr *wr, int e
 
 int refused_shared(const struct ibv_srq *srq, const struct ibv_recv_wr *wr, int error)
 {
-    return refused_recv_wr(srq->context->cmd_fd, USERDMA_POST_SHARED, srq->handle, 0, wr, error);
+    const uint32_t state = 0; /* an SRQ has none */
+    return refused_recv_wr(srq->context->cmd_fd, USERDMA_POST_SHARED, srq->handle, state, wr, error);
 }

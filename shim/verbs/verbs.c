@@ -221,8 +221,10 @@ static int post_recv(post_recv_function *original, struct ibv_qp *qp, struct ibv
     const int error = original(qp, list, bad);
     if (error == 0)
         return 0;
-    note_refused(fd, USERDMA_POST_RECEIVE, qp->qp_num, count_receives(*bad));
-    return refused_receive(qp, *bad, error);
+    /* The provider sets no `bad` if the queue pair has no receive queue. */
+    const struct ibv_recv_wr *first = *bad ? *bad : list;
+    note_refused(fd, USERDMA_POST_RECEIVE, qp->qp_num, count_receives(first));
+    return refused_receive(qp, first, error);
 }
 
 static int post_srq_recv(post_srq_recv_function *original, struct ibv_srq *srq, struct ibv_recv_wr *list,

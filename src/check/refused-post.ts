@@ -75,6 +75,7 @@ const brokenRule = (
         : 'the region, its range or the rights do not fit the window',
     ]
   const { maxInlineData } = queue.limits
+  if (!isSend && queue.uses.has('srq')) return ['refused-call', 'the queue pair has an SRQ: post to the SRQ']
   const [name, max] = sgeLimit(isSend, queue.limits)
   if (max !== undefined && elements > max)
     return ['bad-request', `it has ${elements} scatter/gather elements, and ${name} is ${max}`]

@@ -7,8 +7,9 @@
  * - A file is mapped only if it cannot shrink: an access behind its end raises SIGBUS. So it must have SEAL_SHRINK and
  *   be long enough.
  */
+import { constants } from 'node:buffer'
 import { fstatSync } from 'node:fs'
-import { EINVAL, EPERM, SystemError } from '../errno.ts'
+import { EINVAL, ENOMEM, EPERM, SystemError } from '../errno.ts'
 import { koffi, lastErrno, libcFunctions } from '../native.ts'
 import { SEAL_SHRINK, sealsOf } from './memfd.ts'
 
@@ -77,6 +78,13 @@ const arenaOf = (address: number, length: number): Arena => {
   }
 }
 
+/** Maps zeroed private memory. Throws SystemError ENOMEM, also if a view of `length` bytes is too large for V8. */
+const mapAnonymous = (length: number): Arena => {
+  if (length > constants.MAX_LENGTH)
+    throw new SystemError('mmap', ENOMEM, `${length} bytes; an array has at most ${constants.MAX_LENGTH}`)
+  return arenaOf(mmap(0, length, ANONYMOUS, -1, 0), length)
+}
+
 /**
  * Zeroed private memory of at least `bytes` bytes, rounded up to pages, for the life of the process. A page uses memory
  * from its first write on. Throws SystemError (ENOMEM), and RangeError if the size is not a positive integer.
@@ -84,8 +92,7 @@ const arenaOf = (address: number, length: number): Arena => {
 export const mapArena = (bytes: number): Arena => {
   if (!Number.isSafeInteger(bytes) || bytes <= 0)
     throw new RangeError(`arena size is ${bytes}; it must be a positive integer`)
-  const length = roundUp(bytes, pageSize())
-  return arenaOf(mmap(0, length, ANONYMOUS, -1, 0), length)
+  return mapAnonymous(roundUp(bytes, pageSize()))
 }
 
 /**
@@ -121,6 +128,7 @@ export interface RingPool {
    * Maps `length` bytes of `fd` from `offset`, a multiple of the page size; 'read': read-only, so that a write ends the
    * process (SIGSEGV). The fd may be closed afterwards. Throws SystemError: EINVAL if offset or length do not fit the
    * file or `fd` is no memory file, EPERM if the file may shrink, or is sealed against writing and mapped for writing.
+   * ENOMEM as `mapArena`.
    */
   map(fd: number, offset: number, length: number, access?: 'read' | 'write'): Mapping
   /** Unmaps the file, and keeps the range for reuse. Throws an Error if the pool does not have the mapping. */
@@ -154,7 +162,7 @@ export const createRingPool = (): RingPool => {
   const takeRange = (size: number): Arena => {
     // Oldest first, so that a stale view shows zeros for as long as possible.
     const range = idle.get(size)?.shift()
-    if (!range) return arenaOf(mmap(0, size, ANONYMOUS, -1, 0), size)
+    if (!range) return mapAnonymous(size)
     idleCount--
     return range
   }

@@ -13,7 +13,7 @@ import { HEADER } from './dialect.ts'
 
 /** Bytes of {call, flags, ref, size}. */
 export const ENTRY_HEADER = 8
-/** Maximum entries of a chain: `ref` has 16 bits. */
+/** Maximum entries of a chain: their number has 16 bits, as `ref`. */
 const MAX_ENTRIES = 0xffff
 
 export interface ChainEntry {

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { constants } from 'node:buffer'
 import { closeSync, ftruncateSync, openSync, readFileSync, readSync, writeSync } from 'node:fs'
 import { test } from 'node:test'
 import { addressOf, createRingPool, type Mapping, mapArena } from '../../../src/host/memory/mapping.ts'
@@ -36,6 +37,14 @@ test('an arena is zero, rounded up to pages, and its views are one memory', () =
   arena.u32[1] = 0x01020304
   assert.deepEqual([...arena.bytes.subarray(4, 8)], [4, 3, 2, 1])
   assert.equal(arena.view.getInt32(4, true), arena.i32[1])
+})
+
+test('memory that is too large for an array is refused with ENOMEM', t => {
+  const bytes = Math.min(constants.MAX_LENGTH + PAGE, 2 ** 52)
+  assert.throws(() => mapArena(bytes), { code: 'ENOMEM' })
+  const pool = createRingPool()
+  assert.throws(() => pool.map(newFile(t, bytes), 0, bytes), { code: 'ENOMEM' })
+  assert.deepEqual(pool.counters, { mapped: 0, mappedBytes: 0, idle: 0 })
 })
 
 test('a write-sealed file can be mapped for reading', t => {

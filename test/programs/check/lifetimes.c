@@ -5,6 +5,7 @@
 #include "../../../docs/findings/pair.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -209,6 +210,15 @@ static void begin_shared(void)
     check(ibv_post_srq_recv(srq, &wr, &bad), "ibv_post_srq_recv");
 }
 
+/* A receive of a queue pair with an SRQ is refused. Its memory belongs to this frame. */
+static __attribute__((noinline)) void post_beside_srq(void)
+{
+    char local[SIZE];
+    struct ibv_sge sge = {.addr = (uintptr_t)local, .length = SIZE, .lkey = one.extra->lkey};
+    struct ibv_recv_wr *bad, wr = {.wr_id = 77, .sg_list = &sge, .num_sge = 1};
+    check(ibv_post_recv(one.qp, &wr, &bad) != EINVAL, "ibv_post_recv is not refused");
+}
+
 /* The receives alone reach MAX_RANGES of shim/check: the check does not follow the second WRITE. */
 static void built_when_full(void)
 {
@@ -242,6 +252,13 @@ static void freed_shared(void)
 {
     begin_shared();
     free(block);
+    exit(finish_shared());
+}
+
+static void beside_srq(void)
+{
+    begin_shared();
+    post_beside_srq();
     exit(finish_shared());
 }
 
@@ -502,6 +519,7 @@ static const struct {
     {"built", built},
     {"built_when_full", built_when_full},
     {"freed_shared", freed_shared},
+    {"beside_srq", beside_srq},
     {"frame_of_thread", frame_of_thread},
     {"frame_left", frame_left},
     {"polled", polled},

@@ -40,6 +40,16 @@ describe('memory of outstanding requests', { skip: lacking(program) }, () => {
       )
     })
 
+  it('a receive of a queue pair with an SRQ is reported as refused, with its wr_id and the reason', async t => {
+    const { found, stderr } = await checkScript(t, `${program} beside_srq >&2`)
+    const posts = found.filter(({ id }) => id === 'refused-call' || lifetimeIds.includes(id))
+    assert.deepEqual(
+      posts.map(({ id, text }) => `${id}: ${text.replace(/^receive on .*?, /, '')}`),
+      ['refused-call: wr_id 77: a call was refused for its arguments: the queue pair has an SRQ: post to the SRQ'],
+      stderr,
+    )
+  })
+
   it('a kept report does not change how a program ends', async t => {
     const ends = 'for i in ends_by_fault ends_by_signal ends_by_allocator ends_by_exec'
     const { stdout, stderr } = await checkScript(t, `${ends}; do ${program} $i >&2; echo $?; done`)
