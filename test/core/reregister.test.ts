@@ -3,15 +3,15 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { addressLo, bindWindow, invokeNow, resolve } from '../../src/core/index.ts'
+import { addressLo, bindWindow, driverClass, invokeNow, resolve } from '../../src/core/index.ts'
 import { ExtendedDeviceAttributes } from '../../src/spec/classes/device/device.ts'
 import { Classes } from '../../src/spec/classes.ts'
-import { AccessFlags, MwType } from '../../src/spec/enums.ts'
+import { AccessFlags, MrKind, MwType } from '../../src/spec/enums.ts'
 import { CallError } from '../../src/spec/errno.ts'
 import { zeroRecord } from '../../src/spec/schema/schema.ts'
-import { errnoOf, openTestDevice } from './fixture.ts'
+import { errnoOf, openTestDevice, testClasses, testDriver } from './fixture.ts'
 
-const { pd: Pd, mr: Mr, mw: Mw } = Classes
+const { pd: Pd, mr: Mr, mw: Mw, dm: Dm } = Classes
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, MW_BIND, ON_DEMAND, ZERO_BASED } = AccessFlags.values
 
 /** An arbitrary QP number: only windows are checked against it. */
@@ -63,6 +63,24 @@ test('a region in a new protection domain keeps the new domain busy, and no long
   const destroy = (pd: number) => errnoOf(() => invokeNow(context, Pd, 'destroy', pd, {}, caller))
   assert.equal(destroy(1), 'EBUSY')
   assert.equal(destroy(0), 'ok')
+})
+
+test('a region that moves to other protection domains keeps its device memory in use', () => {
+  const dmClass = driverClass(Dm, { create: () => ({}), destroy: () => ({}) })
+  const otherClasses = testClasses.filter(({ class: { name } }) => name !== 'dm')
+  const { context, caller } = openTestDevice({}, testDriver([...otherClasses, dmClass]))
+  for (let pd = 0; pd < 3; pd++) invokeNow(context, Pd, 'create', 0, {}, caller)
+  const dm = invokeNow(context, Dm, 'create', 0, { length: 4096n, alignment: 0 }, caller).object!
+  const range = { start: 0n, length: 4096n, iova: 0n, access: LOCAL_WRITE }
+  const args = { pd: 0, dm, kind: MrKind.values.NULL, ...range }
+  const mr = invokeNow(context, Mr, 'create', 0, args, caller).object!
+  for (const pd of [1, 2]) invokeNow(context, Mr, 'modify', mr, { pd }, caller)
+  assert.equal(
+    errnoOf(() => invokeNow(context, Dm, 'destroy', dm, {}, caller)),
+    'EBUSY',
+  )
+  const destroyPd = (pd: number) => errnoOf(() => invokeNow(context, Pd, 'destroy', pd, {}, caller))
+  assert.deepEqual([0, 1, 2].map(destroyPd), ['ok', 'ok', 'EBUSY'])
 })
 
 test('one call can change rights, translation and protection domain', () => {

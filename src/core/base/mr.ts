@@ -24,6 +24,7 @@ import { addRegion, type MemoryTable, REMOTE_RIGHTS, relocateRegion } from '../m
 import { removeRegion, unmapRegion } from '../memory/windows.ts'
 import { type CallContext, type CoreObject, type Device, type FileMemory, Lifecycle } from '../model.ts'
 import { addParent, dropParent } from '../objects/lifetime.ts'
+import { pdOf } from '../resources.ts'
 
 export interface MrState {
   /** Row of the device's MemoryTable. */
@@ -268,9 +269,9 @@ const modifyRegion = (
   table.access[row] = rights >>> 0
   object.state = { row, iova: range.iova, ...(special && { special }), ...(unregister && { unregister }) }
   if (pd !== undefined) {
-    const [oldPd] = object.parents
+    const oldPd = pdOf(object)!
     addParent(object, pd)
-    dropParent(object, oldPd!)
+    dropParent(object, oldPd)
     table.pd[row] = pd.id
   }
   return keysOf(table, row)
