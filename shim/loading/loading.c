@@ -19,6 +19,30 @@
 /* Maximum folders from the RUNPATHs of these libraries. */
 #define MAX_FOLDERS 16
 
+#define CACHE_PATH "/etc/ld.so.cache"
+#define CACHE_MAGIC "glibc-ld.so.cache1.1"
+/* The `flags` of this processor's libraries in the cache (glibc: FLAG_ELF_LIBC6, FLAG_…_LIB64). */
+#ifdef __aarch64__
+#define CACHE_FLAGS 0x0a03
+#else
+#define CACHE_FLAGS 0x0303
+#endif
+
+/* glibc's struct cache_file_new, at the start of the cache. */
+struct cache_header {
+    char magic[20];
+    uint32_t count;
+    uint32_t other[6];
+};
+
+/* glibc's struct file_entry_new. `name`, `path`: offsets in the file. */
+struct cache_entry {
+    int32_t flags;
+    uint32_t name;
+    uint32_t path;
+    uint32_t other[3];
+};
+
 struct search {
     /* Folder of the loaded file. */
     char folder[PATH_SIZE];
@@ -57,6 +81,33 @@ static int open_in(const char *folder, const char *name, char path[PATH_SIZE])
     return REAL(open)(path, O_RDONLY | O_CLOEXEC);
 }
 
+/* Opens the library of a name that is in the loader's cache (ldconfig). */
+static int open_cached(const char *name, char path[PATH_SIZE])
+{
+    const int cache = REAL(open)(CACHE_PATH, O_RDONLY | O_CLOEXEC);
+    if (cache < 0)
+        return -1;
+    struct cache_header header = {.count = 0};
+    struct cache_entry entry;
+    int fd = -1;
+    if (REAL(pread)(cache, &header, sizeof header, 0) != sizeof header ||
+        memcmp(header.magic, CACHE_MAGIC, sizeof header.magic) != 0)
+        header.count = 0;
+    for (uint32_t i = 0; fd < 0 && i < header.count; i++) {
+        char found[LIBRARY_NAME_SIZE] = "";
+        if (REAL(pread)(cache, &entry, sizeof entry, sizeof header + (off_t)i * sizeof entry) != sizeof entry)
+            break;
+        if (entry.flags != CACHE_FLAGS || REAL(pread)(cache, found, sizeof found - 1, entry.name) <= 0 ||
+            strcmp(found, name) != 0)
+            continue;
+        memset(path, 0, PATH_SIZE);
+        if (REAL(pread)(cache, path, PATH_SIZE - 1, entry.path) > 0)
+            fd = REAL(open)(path, O_RDONLY | O_CLOEXEC);
+    }
+    REAL(close)(cache);
+    return fd;
+}
+
 /* Opens the library of a name, and stores the path. Returns the descriptor or -1. */
 static int find_library(const struct search *search, const char *name, char path[PATH_SIZE])
 {
@@ -69,7 +120,7 @@ static int find_library(const struct search *search, const char *name, char path
         fd = open_in(search->caller_folders->dls_serpath[i].dls_name, name, path);
     for (unsigned i = 0; fd < 0 && i < search->folder_count; i++)
         fd = open_in(search->folders[i], name, path);
-    return fd;
+    return fd < 0 ? open_cached(name, path) : fd;
 }
 
 /* Loads an RDMA library without RTLD_DEEPBIND, and keeps it loaded. */

@@ -3,12 +3,13 @@
  * a new namespace.
  */
 import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { repoRoot } from '../paths.ts'
 import { compileC, scratchFolder } from '../tools.ts'
-import { cleanEnvironment, lacking, runUserdma, type Scope, temporaryFolder } from './programs.ts'
+import { cleanEnvironment, lacking, run, runUserdma, type Scope, temporaryFolder, userdma } from './programs.ts'
 
 const PLUGIN = `
 #include <infiniband/verbs.h>
@@ -66,16 +67,24 @@ const build = () => {
   compileC(join(lib, 'umad-plugin.so'), [source], [...shared, '-l:libibumad.so.3'])
   writeFileSync(source, 'int devices(void) { return 77; }\n')
   compileC(join(lib, 'other.so'), [source], shared)
+  const cached = join(folder, 'cached')
+  mkdirSync(cached)
+  writeFileSync(source, PLUGIN)
+  compileC(
+    join(cached, 'libcached.so.1'),
+    [source],
+    [...shared, '-Wl,-soname,libcached.so.1', '-Wl,--no-as-needed', '-libverbs'],
+  )
   const program = compileC(
     join(folder, 'loading'),
     [join(repoRoot, 'test/shim/loading.c')],
     ['-ldl', '-Wl,--enable-new-dtags,-rpath,$ORIGIN/lib'],
   )
-  return { lib, program }
+  return { folder, lib, cached, program }
 }
 
 describe('libraries loaded at run time', { skip: lacking('cc', 'ibv_devices') }, () => {
-  const { lib, program } = build()
+  const { folder, lib, cached, program } = build()
   /** The output of the program that loads `library`. */
   const load = async (t: Scope, mode: string, library: string) => {
     const env = cleanEnvironment({ XDG_RUNTIME_DIR: temporaryFolder(t) })
@@ -88,6 +97,19 @@ describe('libraries loaded at run time', { skip: lacking('cc', 'ibv_devices') },
       for (const mode of ['plain', 'deep', 'base'])
         assert.deepEqual(await load(t, mode, library), { stdout: '1\n', stderr: '' }, mode)
     })
+
+  it('a library of the cache of ldconfig finds devices with RTLD_DEEPBIND', { skip: lacking('unshare') }, async t => {
+    if (process.geteuid?.() !== 0) return t.skip('only root can replace the cache')
+    const [configuration, cache] = [join(folder, 'ld.so.conf'), join(folder, 'ld.so.cache')]
+    writeFileSync(configuration, `${cached}\ninclude /etc/ld.so.conf\n`)
+    assert.equal(spawnSync('/sbin/ldconfig', ['-X', '-C', cache, '-f', configuration]).status, 0)
+    const env = cleanEnvironment({ XDG_RUNTIME_DIR: temporaryFolder(t) })
+    for (const mode of ['plain', 'deep']) {
+      const script = `mount --bind ${cache} /etc/ld.so.cache && exec ${userdma} run -- ${program} ${mode} libcached.so.1`
+      const { stdout, stderr } = await run(t, 'unshare', ['-m', 'sh', '-c', script], { env })
+      assert.deepEqual({ stdout, stderr }, { stdout: '1\n', stderr: '' }, mode)
+    }
+  })
 
   it('libraries without RDMA are found and bound as usual', async t => {
     for (const mode of ['plain', 'deep', 'base', 'dlmopen'])
