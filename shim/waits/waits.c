@@ -3,6 +3,8 @@
  * other threads or programs, and when it creates a thread. It interposes waits without RDMA: reading from sockets and
  * pipes, locks, condition variables, semaphores, barriers, joins, and ends of processes.
  *
+ * Not seen: stdio (fgets, fread …), which reads inside the C library.
+ *
  * Locks of libibverbs, the rxe provider, librdmacm and our libraries do not count: they do not order the program's
  * accesses.
  */
@@ -87,11 +89,14 @@ static bool is_in_rdma_library(void *address)
     return is_rdma;
 }
 
-/* Returns the result of a call that locks or joins. If the result is 0, the thread has waited. */
+/*
+ * Returns the result of a call that locks or joins. If it succeeded, the thread has waited. EOWNERDEAD: it locked a
+ * robust mutex whose owner had ended.
+ */
 #define RETURN_LOCKED(call)                                                                                            \
     do {                                                                                                               \
         const int answer = (call);                                                                                     \
-        if (answer == 0 && !is_in_rdma_library(__builtin_return_address(0)))                                           \
+        if ((answer == 0 || answer == EOWNERDEAD) && !is_in_rdma_library(__builtin_return_address(0)))                                           \
             waited(-1);                                                                                                \
         return answer;                                                                                                 \
     } while (0)
@@ -297,31 +302,34 @@ EXPORT int cnd_timedwait(cnd_t *condition, mtx_t *mutex, const struct timespec *
 
 /* ---- processes ---- */
 
+/* `pid`: result of a wait for a child. With WNOHANG the thread has waited only if it got the state of a child. */
+static pid_t waited_for_child(pid_t pid, int options)
+{
+    if (pid > 0 || !(options & WNOHANG))
+        waited(-1);
+    return pid;
+}
+
 EXPORT pid_t wait(int *status)
 {
-    const pid_t pid = NEXT(wait)(status);
-    waited(-1);
-    return pid;
+    return waited_for_child(NEXT(wait)(status), 0);
 }
 
 EXPORT pid_t waitpid(pid_t child, int *status, int options)
 {
-    const pid_t pid = NEXT(waitpid)(child, status, options);
-    waited(-1);
-    return pid;
+    return waited_for_child(NEXT(waitpid)(child, status, options), options);
 }
 
 EXPORT pid_t wait4(pid_t child, int *status, int options, struct rusage *usage)
 {
-    const pid_t pid = NEXT(wait4)(child, status, options, usage);
-    waited(-1);
-    return pid;
+    return waited_for_child(NEXT(wait4)(child, status, options, usage), options);
 }
 
 EXPORT int waitid(idtype_t type, id_t id, siginfo_t *info, int options)
 {
     const int result = NEXT(waitid)(type, id, info, options);
-    waited(-1);
+    /* Without `info` a child may have ended. */
+    waited_for_child(result < 0 ? -1 : info ? info->si_pid : 1, options);
     return result;
 }
 
@@ -366,6 +374,14 @@ ssize_t __recv_chk(int fd, void *buffer, size_t count, size_t buffer_size, int f
 EXPORT ssize_t recvfrom(int fd, void *buffer, size_t count, int flags, struct sockaddr *from, socklen_t *length)
 {
     RETURN_RECEIVED(ssize_t, fd, NEXT(recvfrom)(fd, buffer, count, flags, from, length));
+}
+
+EXPORT ssize_t __recvfrom_chk(int fd, void *buffer, size_t count, size_t buffer_size, int flags, struct sockaddr *from,
+                              socklen_t *length);
+ssize_t __recvfrom_chk(int fd, void *buffer, size_t count, size_t buffer_size, int flags, struct sockaddr *from,
+                       socklen_t *length)
+{
+    RETURN_RECEIVED(ssize_t, fd, NEXT(__recvfrom_chk)(fd, buffer, count, buffer_size, flags, from, length));
 }
 
 EXPORT ssize_t recvmsg(int fd, struct msghdr *message, int flags)

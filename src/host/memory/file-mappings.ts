@@ -63,15 +63,18 @@ export const fileMappings = (pid: number, queryMapping: typeof mappingAt = mappi
   /** If single mappings cannot be queried: until when `cached` has all shared mappings. */
   let allUntil = Number.NEGATIVE_INFINITY
 
-  /** Queries the mapping at an address into `cached`. Returns its end; Infinity if no later address must be queried. */
-  const learn = (address: number, now: number): number => {
+  /**
+   * Queries the mapping at an address into `cached`, and returns it. Undefined if nothing is mapped there (a write to
+   * the range then fails anyway), or if `cached` now has all shared mappings.
+   */
+  const learn = (address: number, now: number): CachedMapping | undefined => {
     if (now > devicesUntil) {
       devices = diskDevices(pid)
       devicesUntil = now + VALID
     }
     if (maps < 0) maps = openSync(`/proc/${pid}/maps`, 'r')
     const mapping = queryMapping(maps, address)
-    if (mapping === undefined) return Number.POSITIVE_INFINITY
+    if (mapping === undefined) return undefined
     if (mapping === 'unsupported') {
       const begin = performance.now()
       const shared = sharedMappings(pid, devices)
@@ -79,14 +82,15 @@ export const fileMappings = (pid: number, queryMapping: typeof mappingAt = mappi
       // So that a process with very many mappings costs at most 1 % of the time.
       allUntil = now + Math.max(VALID, 100 * readingMicroseconds)
       cached = shared.map(one => ({ ...one, validUntil: allUntil }))
-      return Number.POSITIVE_INFINITY
+      return undefined
     }
     const { start, end, device, isShared } = mapping
     cached = cached
       .filter(one => one.validUntil >= now && (one.end <= start || one.start >= end))
       .slice(1 - MAX_MAPPINGS)
-    cached.push({ start, end, mayWait: isShared && devices.has(device), validUntil: now + VALID })
-    return end
+    const learned = { start, end, mayWait: isShared && devices.has(device), validUntil: now + VALID }
+    cached.push(learned)
+    return learned
   }
 
   return {
@@ -94,7 +98,11 @@ export const fileMappings = (pid: number, queryMapping: typeof mappingAt = mappi
       try {
         for (let at = start; at < end && now > allUntil; ) {
           const known = cached.find(one => one.start <= at && at < one.end && one.validUntil >= now)
-          at = known === undefined ? learn(at, now) : known.end
+          const mapping = known ?? learn(at, now)
+          if (mapping === undefined) break
+          // The mappings of a long range may not all fit into `cached`.
+          if (mapping.mayWait) return true
+          at = mapping.end
         }
       } catch {
         return false

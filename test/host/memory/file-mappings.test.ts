@@ -2,7 +2,7 @@
  * Shared mappings of disk files are distinguished from shared mappings of memory files.
  */
 import assert from 'node:assert/strict'
-import { closeSync, mkdtempSync, openSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { fileMappings } from '../../../src/host/memory/file-mappings.ts'
@@ -49,3 +49,18 @@ for (const [method, query] of [
     mappings.close()
     for (const fd of files) closeSync(fd)
   })
+
+test('the first of very many mappings in a range is a disk file', () => {
+  const [device = ''] = readFileSync('/proc/self/mountinfo', 'latin1')
+    .split('\n')
+    .filter(line => / - (?!tmpfs|ramfs|hugetlbfs|devtmpfs)/.test(line))
+    .map(line => line.split(' ')[2] ?? '')
+  const MAPPINGS = 200
+  const mappings = fileMappings(process.pid, (_, address) => {
+    const start = address - (address % PAGE)
+    return { start, end: start + PAGE, device, isShared: start === 0 }
+  })
+  assert.equal(mappings.mayWait(0, MAPPINGS * PAGE, 0), true)
+  assert.equal(mappings.mayWait(PAGE, MAPPINGS * PAGE, 0), false, 'the other mappings')
+  mappings.close()
+})

@@ -649,6 +649,57 @@ static void read_lock_by_clock(void)
 }
 WAITING_CASE(rwlock_of_a_clock, (void)0, read_lock_by_clock(), set_flag())
 
+static pthread_mutex_t robust_mutex;
+static volatile bool is_robust_locked;
+
+static void *end_with_lock(void *unused)
+{
+    (void)unused;
+    pthread_mutex_lock(&robust_mutex);
+    is_robust_locked = true;
+    wait_for_flag();
+    return NULL;
+}
+static void start_owner(void)
+{
+    pthread_mutexattr_t attributes;
+    pthread_mutexattr_init(&attributes);
+    pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+    pthread_mutex_init(&robust_mutex, &attributes);
+    pthread_detach(start_thread(end_with_lock, NULL));
+    while (!is_robust_locked)
+        sched_yield();
+}
+static void lock_of_ended_owner(void)
+{
+    check(pthread_mutex_lock(&robust_mutex) == EOWNERDEAD ? 0 : EINVAL, "EOWNERDEAD");
+    pthread_mutex_consistent(&robust_mutex);
+    pthread_mutex_unlock(&robust_mutex);
+}
+WAITING_CASE(owner_ended_with_lock, start_owner(), lock_of_ended_owner(), set_flag())
+
+/* Programs that are compiled with _FORTIFY_SOURCE call this function in place of recvfrom. */
+ssize_t __recvfrom_chk(int fd, void *buffer, size_t count, size_t buffer_size, int flags, struct sockaddr *from,
+                       socklen_t *length);
+
+static int sockets[2];
+static void receive_byte(void)
+{
+    char byte;
+    check(__recvfrom_chk(sockets[0], &byte, 1, sizeof byte, 0, NULL, NULL) != 1 ? EIO : 0, "__recvfrom_chk");
+}
+WAITING_CASE(fortified_recvfrom, check(socketpair(AF_UNIX, SOCK_STREAM, 0, sockets), "socketpair"), receive_byte(),
+             check(write(sockets[1], "", 1) != 1 ? EIO : 0, "write"))
+
+static void ask_for_ended_child(void)
+{
+    wait_for_flag();
+    siginfo_t info;
+    check(waitpid(-1, NULL, WNOHANG) < 0 && errno == ECHILD ? 0 : EINVAL, "waitpid");
+    check(waitid(P_ALL, 0, &info, WEXITED | WNOHANG) < 0 && errno == ECHILD ? 0 : EINVAL, "waitid");
+}
+WAITING_CASE(no_child_ended, (void)0, ask_for_ended_child(), set_flag())
+
 static mtx_t c11_mutex;
 static cnd_t c11_condition;
 
@@ -901,6 +952,9 @@ static const struct {
     NONE(mutex_of_a_clock),
     NONE(semaphore_of_a_clock),
     NONE(rwlock_of_a_clock),
+    NONE(owner_ended_with_lock),
+    NONE(fortified_recvfrom),
+    RACE(no_child_ended, "race"),
     NONE(c11_lock),
     NONE(c11_condition_wait),
     NONE(c11_thread_joined),
