@@ -49,7 +49,7 @@ import {
   optionsByQpAttribute,
   type PeerOptions,
 } from './connection.ts'
-import { putInline, putMany, putOne, putReceive, putSend } from './requests.ts'
+import { putInline, putMany, putOne, putReceive, putSend, sgesOf } from './requests.ts'
 
 /** The bytes of a send request: a slice, several slices, or a Uint8Array, which the WQE contains (inline data). */
 export type SendData = Slice | readonly Slice[] | Uint8Array
@@ -413,8 +413,7 @@ export abstract class QueuedQp<C extends ObjectClass = ObjectClass> extends Bare
     if (id !== 0) checkId('qp.receive', id)
     const at = nextSlot(ring)
     if (at < 0) throw queueFull(this, 'qp.receive', 'receive', ring.capacity, id)
-    if (Array.isArray(local) && local.length > this.maxRecvSge)
-      throw tooManySges('qp.receive', local.length, this.maxRecvSge)
+    if (sgesOf(local) > this.maxRecvSge) throw tooManySges('qp.receive', sgesOf(local), this.maxRecvSge)
     if (local !== undefined && !isSliceOf(local, this.context)) checkLocal('qp.receive', this.context, local)
     putReceive(ring, at, id, local)
     produce(ring)
@@ -454,8 +453,8 @@ const putOtherBytes = (qp: QueuedQp, call: string, at: number, local: SendData):
     putInline(ring, at, local)
     return
   }
-  if (Array.isArray(local) && local.length > qp.maxSendSge) throw tooManySges(call, local.length, qp.maxSendSge)
   checkLocal(call, qp.context, local)
+  if (sgesOf(local) > qp.maxSendSge) throw tooManySges(call, sgesOf(local), qp.maxSendSge)
   putMany(ring, at, local)
 }
 
@@ -479,7 +478,7 @@ export const beginRequest = (
   if (at < 0) throw queueFull(qp, call, 'send', ring.capacity, options?.id ?? 0)
   const isInline = local instanceof Uint8Array
   putSend(ring, at, opcode, options?.id ?? 0, isInline ? flagsOf(options) | INLINE : flagsOf(options))
-  if (!isInline && isSliceOf(local, qp.context)) putOne(ring, at, local)
+  if (!isInline && qp.maxSendSge > 0 && isSliceOf(local, qp.context)) putOne(ring, at, local)
   else putOtherBytes(qp, call, at, local)
   return at
 }

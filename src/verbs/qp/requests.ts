@@ -31,6 +31,12 @@ const putSlices = (words: Int32Array, at: number, local: Slice | readonly Slice[
   return local.length
 }
 
+/** Number of scatter/gather elements. `local`: undefined for none. */
+export const sgesOf = (local: Slice | readonly Slice[] | undefined): number => {
+  if (local === undefined) return 0
+  return Array.isArray(local) ? local.length : 1
+}
+
 /** The total length of the slices in bytes. */
 export const totalOf = (local: Slice | readonly Slice[]): number => {
   if (!Array.isArray(local)) return (local as Slice).length

@@ -14,7 +14,7 @@ import type { Shown } from '../objects/show.ts'
 import { DROP_RINGS, RELEASED, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
 import { checkDevicePresent, type DeviceContext } from '../plan.ts'
 import { fullError, tooManySges } from '../qp/queue-pair.ts'
-import { putReceive } from '../qp/requests.ts'
+import { putReceive, sgesOf } from '../qp/requests.ts'
 import {
   nextSlot,
   noProgramRing,
@@ -82,7 +82,7 @@ export abstract class ReceiveRing extends VerbsObject implements ReceiveQueue {
       this.context.check?.posts.refused(PostQueue.SHARED, this.handle, id, Errno.ENOMEM, QpState.values.RTS)
       throw fullError(CALL, 'receive', ring.capacity, 'maxWr')
     }
-    if (Array.isArray(local) && local.length > this.#maxSge) throw tooManySges(CALL, local.length, this.#maxSge)
+    if (sgesOf(local) > this.#maxSge) throw tooManySges(CALL, sgesOf(local), this.#maxSge)
     if (local !== undefined && !isSliceOf(local, this.context)) checkLocal(CALL, this.context, local)
     putReceive(ring, at, id, local)
     produce(ring)

@@ -60,6 +60,8 @@ export const nextEvent = async (device: Device): Promise<DeviceEvent | undefined
 
 interface EndOptions {
   readonly maxSendSge?: number
+  readonly maxRecvSge?: number
+  readonly maxInlineData?: number
 }
 
 /** A device with a protection domain, registered memory, and a CQ. */

@@ -8,6 +8,20 @@ import { closeAll, completionText, eachCarrier, pair } from '../connections/endp
 import { refuses, untyped } from './mistakes.ts'
 
 eachCarrier(openTwo => {
+  test('a slice, alone or in a list, is refused by a queue for requests without elements', async () => {
+    const { a, b } = await pair(openTwo, { maxSendSge: 0, maxInlineData: 0, maxRecvSge: 0 })
+    const slice = a.mr.slice(0, 8)
+    const tooMany = /^1 scatter\/gather elements, at most 0 are possible$/
+    for (const local of [slice, { ...slice }, [slice]]) {
+      refuses('qp.send', tooMany, () => a.qp.send(local))
+      refuses('qp.receive', tooMany, () => a.qp.receive(local))
+    }
+    b.qp.receive()
+    a.qp.send([], { id: 7 })
+    assert.equal(await completionText(a.cq), '7 SEND')
+    await closeAll(a, b)
+  })
+
   test('an argument that is not a slice, remote memory or number is refused', async () => {
     const { a, b } = await pair(openTwo, { maxSendSge: 2 })
     const { qp } = a
