@@ -1,6 +1,6 @@
 /*
  * Adds, renames and removes devices while the daemon runs, also in the files that programs read
- * (files/device-files.ts), and sends the events of NETLINK_RDMA. Makes devices follow their interfaces.
+ * (daemon/files/device-files.ts), and sends the events of NETLINK_RDMA. Makes devices follow their interfaces.
  */
 import type { Identity } from '../../drivers/rxe/address/identity.ts'
 import type { RxeDevice } from '../../drivers/rxe/device.ts'
