@@ -1,6 +1,6 @@
 /*
- * The libraries that a library needs, and their folders, in its dynamic section. The file is read and not mapped: if a mapped
- * file is truncated, the program gets SIGBUS.
+ * The libraries that a library needs, and their folders, in its dynamic section. The file is read and not mapped: if a
+ * mapped file is truncated, the program gets SIGBUS.
  */
 #define _GNU_SOURCE
 #include "../shim.h"

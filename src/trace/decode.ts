@@ -93,6 +93,6 @@ const isCreate = (found: DecodedCall['class'], name: string): boolean => name ==
 export const objectOf = ({ class: found, name, args }: DecodedCall): number | undefined =>
   isCreate(found, name) || (found.identity !== 'handle' && args.object === 0) ? undefined : args.object
 
-/** The handle of the new object of a successful create. Undefined for other methods, and if the class has no handles. */
+/** The handle of the new object of a successful create. Undefined for other methods and classes without handles. */
 export const createdOf = ({ class: found, name, result }: DecodedCall): number | undefined =>
   isCreate(found, name) && found.identity === 'handle' ? result.object : undefined

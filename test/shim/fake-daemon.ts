@@ -90,8 +90,8 @@ interface Context {
 export interface FakeDaemon {
   readonly socket: string
   /**
-   * What happened, in order: "hello TAG", "open", "attach", "refresh", "write BYTES", "netlink OPERATION EXTRA ARGUMENT"
-   * (SEND without ARGUMENT), "fault TEXT" (an invalid message), "close" (a context ended).
+   * What happened, in order: "hello TAG", "open", "attach", "refresh", "write BYTES", "netlink OPERATION EXTRA
+   * ARGUMENT" (SEND without ARGUMENT), "fault TEXT" (an invalid message), "close" (a context ended).
    */
   readonly log: string[]
   /** Closes all its descriptors, as when a daemon crashes. */

@@ -139,6 +139,8 @@ test('write: a DESTROY_CQ of rdma-core 18 and 19 says that it has 16 bytes, and 
   assert.equal(decoded.call.object, 5)
   const [{ result }] = fc.sample(callsOf(decoded.call.class, 'destroy'), 1)
   assert.equal(decoded.answer(result).ret, 16)
+  memory.map(AT, Uint8Array.from(command(DESTROY_CQ, [...u64(ARENA), ...u32(5), ...u32(0)], 2)))
+  assert.equal(errorOf(decodeWrite(fakeView(memory), AT, 16)), 'EINVAL')
 })
 
 /** CREATE_QP: response, user handle, PD, CQs, SRQ, sizes, sq_sig_all, type, is_srq, driver's input. */

@@ -114,7 +114,8 @@ export const check = async (program: string, args: readonly string[], options: C
     const { counts, omissions, calls } = await joined.client.counts()
     const { contexts } = await joined.client.stat()
     if (isPrivate) warnRunning(contexts)
-    const counted = shown.map(finding => [finding, counts[finding.number - 1]!] as const)
+    // A shared daemon, or a child that still runs, may have sent further findings since.
+    const counted = shown.map(finding => [finding, counts[finding.number - 1] ?? 1] as const)
     if (options.json) {
       for (const [finding, count] of counted) print(`${JSON.stringify(findingJson(finding, symbols, count))}\n`)
       for (const omission of omissions) print(`${JSON.stringify(omissionJson(omission))}\n`)

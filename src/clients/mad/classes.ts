@@ -82,7 +82,8 @@ const optionsOf = ({
 }
 
 /**
- * The path to an address, with the default P_Key. Throws CallError: EINVAL; ENODATA for an empty entry of the GID table.
+ * The path to an address, with the default P_Key. Throws CallError: EINVAL; ENODATA for an empty entry of the GID
+ * table.
  */
 const pathOf = (
   agent: CoreObject,

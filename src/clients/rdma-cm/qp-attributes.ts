@@ -113,8 +113,8 @@ const toRts = ({ connection, qpType, ackTimeout }: Identifier): QpAttributes => 
 /**
  * Attributes for a transition to `state`. Throws CallError EINVAL without a device, for a listener that is not for
  * datagrams, and for an invalid state; with a connection, also in a connection state of ENDED, for a request that was
- * rejected or withdrawn, for RTR and RTS if the peer's parameters are not known, and for states other than INIT, RTR and
- * RTS.
+ * rejected or withdrawn, for RTR and RTS if the peer's parameters are not known, and for states other than INIT, RTR
+ * and RTS.
  */
 export const qpAttributesFor = (id: Identifier, state: number): QpAttributes => {
   if (id.device === undefined) return refuse('no device is known yet: resolve or bind an address')

@@ -188,8 +188,8 @@ export class RdmaCm implements EventHost {
   }
 
   /**
-   * Resolves a destination to a device and GIDs. The event ADDR_RESOLVED follows, or ADDR_ERROR if no device (ENODEV) has
-   * the source address. `source`: for an identifier that is not bound. Throws CallError if the system has no route.
+   * Resolves a destination to a device and GIDs. The event ADDR_RESOLVED follows, or ADDR_ERROR if no device (ENODEV)
+   * has the source address. `source`: for an identifier that is not bound. Throws CallError if the system has no route.
    */
   resolveAddress(id: Identifier, destination: SocketAddress, source: SocketAddress | undefined): void {
     // As in Linux, the source of a link-local destination has the same scope.

@@ -131,7 +131,8 @@ const SHORT_DESTROY_CQ_BYTES = 16
 
 const isShortDestroyCq = (bytes: Uint8Array): boolean =>
   bytes.length === SHORT_DESTROY_CQ_BYTES &&
-  viewOf(bytes).getUint32(WriteHeader.command, true) === WriteCommands.DESTROY_CQ
+  viewOf(bytes).getUint32(WriteHeader.command, true) === WriteCommands.DESTROY_CQ &&
+  viewOf(bytes).getUint16(WriteHeader.inWords, true) * 4 === SHORT_DESTROY_CQ_BYTES
 
 const decodeShortDestroyCq = (view: CallerView, address: bigint): Decoded | Answer => {
   const bytes = view.copyIn(address, DESTROY_CQ_BYTES)
