@@ -193,6 +193,8 @@ export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
     channel: channel === undefined ? {} : { channel },
     counters() {
       if (isClosed) throw refused('EIO', 'device.counters', 'the device is closed')
+      // Fails if the device was removed: a later device may have its node.
+      makeCall(DeviceClass, 'query', 0, {})
       // The device may have been renamed.
       const listed = devicesOf(session, 'device.counters').find(({ node }) => node === device.node)
       const answer = listed && session.tool({ kind: 'stat', devices: [listed.name] })

@@ -5,7 +5,15 @@ import assert from 'node:assert/strict'
 import { before, describe, test } from 'node:test'
 import { hasNative } from '../../../src/host/native.ts'
 import { open, RdmaError } from '../../../src/verbs/index.ts'
-import { isEmpty, removeDevice, startDaemon, suiteScope, type TestDaemon, TWO_DEVICES } from '../../system/programs.ts'
+import {
+  isEmpty,
+  removeDevice,
+  runUserdma,
+  startDaemon,
+  suiteScope,
+  type TestDaemon,
+  TWO_DEVICES,
+} from '../../system/programs.ts'
 import { closeAll, completionText, endpointOn } from '../connections/endpoints.ts'
 
 const RECEIVES = 20
@@ -52,6 +60,9 @@ describe('a removed device', { skip: !hasNative() && 'koffi is missing' }, () =>
     assert.deepEqual(await events, ['DEVICE_FATAL'])
     assert.throws(() => b.device.pd(), { code: 'EIO' })
     assert.throws(() => b.cq.query(), { code: 'EIO' })
+    const added = await runUserdma(t, ['device', 'add', 'rxe2@127.0.0.3', '--socket', socket])
+    assert.equal(added.status, 0, added.stderr)
+    assert.throws(() => b.device.counters(), { code: 'EIO' }, 'a later device has the node')
 
     assert.equal(await completionText(a.cq), '1 SEND')
     a.qp.send(a.mr.slice(0, 8), { id: 2 })
