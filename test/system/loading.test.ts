@@ -37,7 +37,8 @@ int devices(void)
 
 /**
  * Compiles test/shim/loading.c with a RUNPATH to the folder `lib`. There plugin.so needs libibverbs through
- * libinner.so, distant-plugin.so through a library in the folder of its RUNPATH, umad-plugin.so needs libibumad, and other.so needs no RDMA.
+ * libinner.so, distant-plugin.so through a library in the folder of its RUNPATH, umad-plugin.so needs libibumad, and
+ * other.so needs no RDMA.
  */
 const build = () => {
   const folder = scratchFolder()
