@@ -2,8 +2,8 @@
  * One ring in memory that a hostile program shares: geometry, allocation and the two indices, in either layout
  * (spec/drivers/ring-layout.ts).
  *
- * The device trusts nothing that it reads. Size and mask are its own copies. It publishes its own index (the consumer of
- * requests, the producer of completions) and never reads it back. It masks the program's index at every read.
+ * The device trusts nothing that it reads. Size and mask are its own copies. It publishes its own index (the consumer
+ * of requests, the producer of completions) and never reads it back. It masks the program's index at every read.
  */
 import type { MappedChunk } from '../../../core/memory/mappable-memory.ts'
 import { compactLayout } from '../../../spec/drivers/compact-rings.ts'
