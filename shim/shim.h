@@ -489,10 +489,12 @@ int shim_store(uint64_t address, uint32_t width, int value);
 #define PATH_SIZE 1024
 /* Bytes of a library's name with NUL. Longer names are truncated. */
 #define LIBRARY_NAME_SIZE 128
-/* Calls `visit` with the name of each needed library (DT_NEEDED), until a call returns false. 64-bit files only. */
-void elf_needed(int fd, bool (*visit)(void *context, const char *name), void *context);
-/* Stores the folders, separated by colons, in which the loader searches needed libraries (DT_RUNPATH, DT_RPATH). */
-bool elf_runpath(int fd, char folders[PATH_SIZE]);
+/*
+ * Calls `visit` with the name of each needed library (DT_NEEDED), until a call returns false. Stores the folders,
+ * separated by colons, in which the loader searches needed libraries (DT_RUNPATH, DT_RPATH); "" if there are none.
+ * 64-bit files only.
+ */
+void elf_needed(int fd, bool (*visit)(void *context, const char *name), void *context, char folders[PATH_SIZE]);
 
 /* ---- paths.c ---- */
 

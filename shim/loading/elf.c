@@ -82,28 +82,21 @@ static bool read_string(int fd, const struct dynamic *dynamic, size_t entry, cha
     return REAL(pread)(fd, out, size - 1, (off_t)(dynamic->strings + dynamic->entries[entry].d_un.d_val)) > 0;
 }
 
-void elf_needed(int fd, bool (*visit)(void *context, const char *name), void *context)
+void elf_needed(int fd, bool (*visit)(void *context, const char *name), void *context, char folders[PATH_SIZE])
 {
     struct dynamic dynamic;
+    folders[0] = 0;
     if (!read_dynamic(fd, &dynamic))
         return;
+    for (size_t i = 0; i < dynamic.count && folders[0] == 0; i++) {
+        const Elf64_Sxword tag = dynamic.entries[i].d_tag;
+        if (tag == DT_RUNPATH || tag == DT_RPATH)
+            read_string(fd, &dynamic, i, folders, PATH_SIZE);
+    }
     for (size_t i = 0; i < dynamic.count; i++) {
         char name[LIBRARY_NAME_SIZE];
         if (dynamic.entries[i].d_tag == DT_NEEDED && read_string(fd, &dynamic, i, name, sizeof name) &&
             !visit(context, name))
             return;
     }
-}
-
-bool elf_runpath(int fd, char folders[PATH_SIZE])
-{
-    struct dynamic dynamic;
-    if (!read_dynamic(fd, &dynamic))
-        return false;
-    for (size_t i = 0; i < dynamic.count; i++) {
-        const Elf64_Sxword tag = dynamic.entries[i].d_tag;
-        if (tag == DT_RUNPATH || tag == DT_RPATH)
-            return read_string(fd, &dynamic, i, folders, PATH_SIZE);
-    }
-    return false;
 }

@@ -139,9 +139,9 @@ static size_t length_if_prefix(const char *text, const char *prefix)
 /* Adds the libraries that the file at `path` needs, and the folders of its RUNPATH. */
 static void add_dependencies(struct search *search, int fd, const char *path)
 {
-    elf_needed(fd, add_needed, search);
     char list[PATH_SIZE], *rest = list;
-    if (!elf_runpath(fd, list))
+    elf_needed(fd, add_needed, search, list);
+    if (!list[0])
         return;
     const char *folder;
     while (search->folder_count < MAX_FOLDERS && (folder = strsep(&rest, ":"))) {

@@ -96,7 +96,7 @@ static bool is_in_rdma_library(void *address)
 #define RETURN_LOCKED(call)                                                                                            \
     do {                                                                                                               \
         const int answer = (call);                                                                                     \
-        if ((answer == 0 || answer == EOWNERDEAD) && !is_in_rdma_library(__builtin_return_address(0)))                                           \
+        if ((answer == 0 || answer == EOWNERDEAD) && !is_in_rdma_library(__builtin_return_address(0)))                 \
             waited(-1);                                                                                                \
         return answer;                                                                                                 \
     } while (0)
@@ -328,8 +328,10 @@ EXPORT pid_t wait4(pid_t child, int *status, int options, struct rusage *usage)
 EXPORT int waitid(idtype_t type, id_t id, siginfo_t *info, int options)
 {
     const int result = NEXT(waitid)(type, id, info, options);
-    /* Without `info` a child may have ended. */
-    waited_for_child(result < 0 ? -1 : info ? info->si_pid : 1, options);
+    pid_t child = -1;
+    if (result == 0)
+        child = info ? info->si_pid : 1; /* without `info` a child may have ended */
+    waited_for_child(child, options);
     return result;
 }
 

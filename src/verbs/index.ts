@@ -4,6 +4,7 @@
 
 export type { Finding, FindingId, Severity } from '../spec/check/findings.ts'
 export type { Omission, OmissionId } from '../spec/check/omissions.ts'
+export { GRH_BYTES } from '../wire/ip.ts'
 export type { PathOptions } from './address.ts'
 export type {
   FlushExtent,
@@ -90,7 +91,6 @@ export {
   type DatagramPeer,
   type DatagramSender,
   type Destination,
-  GRH_BYTES,
   MULTICAST_QPN,
   senderOf,
   type UdActivation,

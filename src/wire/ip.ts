@@ -6,6 +6,8 @@
 /** Bytes of the headers; IPv4 without options. */
 export const IPV4_BYTES = 20
 export const IPV6_BYTES = 40
+/** Bytes before the payload in the buffer of a received datagram. */
+export const GRH_BYTES = IPV6_BYTES
 export const UDP_BYTES = 8
 export const PROTOCOL_UDP = 17
 /** DF in IPv4's word of flags and fragment offset. */

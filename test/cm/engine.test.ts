@@ -33,6 +33,15 @@ const requested = (overrides = {}): [CmConnection, CmConnection] => {
   pair.exchange()
   return [active, onlyEvent(pair.b).connection]
 }
+/** A connection of XRC in ESTABLISHED: at the initiator and at the target. */
+const establishedXrc = (): [CmConnection, CmConnection] => {
+  const [active, passive] = requested({ transport: 'XRC' })
+  pair.b.engine.reply(passive, offer(0x22), pair.now)
+  pair.exchange()
+  pair.a.engine.ready(active)
+  pair.exchange()
+  return [active, passive]
+}
 /** The CA GUID, which is the ARI of a REJ for a timeout. */
 const caGuidBytes = (host: number): Uint8Array => Uint8Array.of(0, 0, 0, 0, 0, 0, 1, host)
 const inject = (to: Host, message: CmDraft, from: CmPath = pathTo(to.number, peerOf(to.number))): void =>
@@ -164,11 +173,7 @@ describe('a connection', () => {
   })
 
   test('of XRC stays at the initiator when the target is destroyed, which then answers a DREQ', () => {
-    const [active, passive] = requested({ transport: 'XRC' })
-    pair.b.engine.reply(passive, offer(0x22), pair.now)
-    pair.exchange()
-    pair.a.engine.ready(active)
-    pair.exchange()
+    const [active, passive] = establishedXrc()
     pair.b.engine.destroy(passive, pair.now)
     assert.deepEqual(pair.exchange(), [])
     assert.deepEqual([active.state, pair.b.engine.size], ['ESTABLISHED', 0])
@@ -178,11 +183,7 @@ describe('a connection', () => {
   })
 
   test('of XRC is disconnected when the initiator is destroyed', () => {
-    const [active, passive] = requested({ transport: 'XRC' })
-    pair.b.engine.reply(passive, offer(0x22), pair.now)
-    pair.exchange()
-    pair.a.engine.ready(active)
-    pair.exchange()
+    const [active, passive] = establishedXrc()
     pair.a.engine.destroy(active, pair.now)
     assert.deepEqual(pair.exchange(), ['1:DREQ'])
     assert.equal(passive.state, 'DREQ_RCVD')

@@ -47,35 +47,28 @@ const build = () => {
   const source = join(folder, 'plugin.c')
   writeFileSync(source, PLUGIN)
   const shared = ['-shared', '-fPIC']
-  compileC(join(lib, 'libinner.so'), [source], [...shared, '-Wl,--no-as-needed', '-libverbs'])
-  writeFileSync(source, 'int devices(void);\nint outer(void) { return devices(); }\n')
-  compileC(
-    join(lib, 'plugin.so'),
-    [source],
-    [...shared, `-L${lib}`, '-Wl,--no-as-needed', '-linner', '-Wl,-rpath,$ORIGIN'],
-  )
+  const verbsLibrary = [...shared, '-Wl,--no-as-needed', '-libverbs']
+  compileC(join(lib, 'libinner.so'), [source], verbsLibrary)
   const elsewhere = join(folder, 'elsewhere')
   mkdirSync(elsewhere)
-  writeFileSync(source, PLUGIN)
-  compileC(join(elsewhere, 'libdistant.so'), [source], [...shared, '-Wl,--no-as-needed', '-libverbs'])
+  compileC(join(elsewhere, 'libdistant.so'), [source], verbsLibrary)
+  const cached = join(folder, 'cached')
+  mkdirSync(cached)
+  compileC(join(cached, 'libcached.so.1'), [source], [...verbsLibrary, '-Wl,-soname,libcached.so.1'])
+  /** A plugin that needs a library in `from`, which the loader finds by `runpath`. */
+  const buildPlugin = (name: string, from: string, library: string, runpath: string) =>
+    compileC(
+      join(lib, name),
+      [source],
+      [...shared, `-L${from}`, '-Wl,--no-as-needed', `-l${library}`, `-Wl,-rpath,${runpath}`],
+    )
   writeFileSync(source, 'int devices(void);\nint outer(void) { return devices(); }\n')
-  compileC(
-    join(lib, 'distant-plugin.so'),
-    [source],
-    [...shared, `-L${elsewhere}`, '-Wl,--no-as-needed', '-ldistant', '-Wl,-rpath,/none:$ORIGIN/../elsewhere'],
-  )
+  buildPlugin('plugin.so', lib, 'inner', '$ORIGIN')
+  buildPlugin('distant-plugin.so', elsewhere, 'distant', '/none:$ORIGIN/../elsewhere')
   writeFileSync(source, UMAD_PLUGIN)
   compileC(join(lib, 'umad-plugin.so'), [source], [...shared, '-l:libibumad.so.3'])
   writeFileSync(source, 'int devices(void) { return 77; }\n')
   compileC(join(lib, 'other.so'), [source], shared)
-  const cached = join(folder, 'cached')
-  mkdirSync(cached)
-  writeFileSync(source, PLUGIN)
-  compileC(
-    join(cached, 'libcached.so.1'),
-    [source],
-    [...shared, '-Wl,-soname,libcached.so.1', '-Wl,--no-as-needed', '-libverbs'],
-  )
   const program = compileC(
     join(folder, 'loading'),
     [join(repoRoot, 'test/shim/loading.c')],

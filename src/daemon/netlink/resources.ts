@@ -239,8 +239,8 @@ const queryOf = (daemon: DaemonState, parsed: ParsedRequest): ResourceQuery => (
   isAdmin: parsed.isAdmin,
 })
 
-const isOfPort = (described: Entries, port: number): boolean =>
-  described.some(([name, value]) => name === 'PORT_INDEX' && value === port)
+const hasValue = (described: Entries, attribute: string, value: number): boolean =>
+  described.some(([name, present]) => name === attribute && present === value)
 
 /** A handler that lists the objects of a kind. `select` chooses the attributes of the answer. */
 const listOf = (
@@ -252,7 +252,7 @@ const listOf = (
     const resource = NldevResources[kind]
     const port = portOf(query.found, parsed)
     const isListed = (described: Entries): boolean =>
-      port === undefined || !('hasPort' in resource) || isOfPort(described, port)
+      port === undefined || !('hasPort' in resource) || hasValue(described, 'PORT_INDEX', port)
     const entries = function* (): Generator<Entry | undefined> {
       for (const described of allOfKind(query, kind))
         if (described === undefined) yield undefined
@@ -286,9 +286,9 @@ const oneOf = (kind: NldevResourceName, select: (described: Entries) => Entries 
     if (needsPort !== (port !== undefined))
       throw new CallError('EINVAL', `attribute PORT_INDEX ${needsPort ? 'is missing' : `is not allowed for a ${kind}`}`)
     for (const described of candidatesOf(query, kind, id)) {
-      if (described?.some(([name, value]) => name === resource.id && value === id)) {
+      if (described && hasValue(described, resource.id, id)) {
         // Linux's errno for an object of another port, or of none yet.
-        if (port !== undefined && !isOfPort(described, port))
+        if (port !== undefined && !hasValue(described, 'PORT_INDEX', port))
           throw new CallError('EAGAIN', `${kind} ${id} does not belong to port ${port}`)
         return [...handleOf(query.found), ...select(described)]
       }

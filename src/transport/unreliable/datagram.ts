@@ -16,6 +16,7 @@ import { WcFlags, WcOpcode, WcStatus } from '../../spec/work.ts'
 import type { Arena } from '../../wire/arena.ts'
 import { bthOpcode, bthPadCount, bthSolicited } from '../../wire/bth.ts'
 import { dethQkey, dethSrcQp, immediate, putDeth } from '../../wire/extensions.ts'
+import { GRH_BYTES } from '../../wire/ip.ts'
 import { NO_RECEIVE, takeCause } from '../causes.ts'
 import { completeReceive, failReceive } from '../completer/completion.ts'
 import { DmaKind, DmaResult, scatter, setPayload } from '../dma.ts'
@@ -27,7 +28,6 @@ import { Receive, Send } from '../types.ts'
 
 const DETH_AT = headerAt.DETH
 const IMM_AT = headerAt.ImmDt
-const GRH_BYTES = 40
 /** The SL field of a completion, as RoCEv2 adapters set it: bit 3: UDP; low bits: 1: IPv6, 2: IPv4. */
 const SL_IPV4 = 0xa
 const SL_IPV6 = 0x9

@@ -9,7 +9,7 @@ import { Links } from '../../spec/links.ts'
 import type { In, ObjectClass, Out } from '../../spec/schema/schema.ts'
 import { WrOpcode } from '../../spec/work.ts'
 import { addressText, parseAddress } from '../../wire/address.ts'
-import { IPV4_BYTES, IPV6_BYTES } from '../../wire/ip.ts'
+import { GRH_BYTES, IPV4_BYTES } from '../../wire/ip.ts'
 import { type Addressing, addressing, addressRecord, invalidGid, type PathOptions } from '../address.ts'
 import { checkOptions, checkRecord, type KnownOptions } from '../arguments/options.ts'
 import { type MessageOptions, UC_OPTIONS } from '../arguments/request-options.ts'
@@ -132,9 +132,6 @@ export interface UdMethods extends Activatable<UdActivation> {
 export const MULTICAST_QPN = 0xffffff
 const { INIT, RTR, RTS } = QpState.values
 const { SEND, SEND_WITH_IMM } = WrOpcode.values
-
-/** Bytes before the payload in the buffer of a received datagram. */
-export const GRH_BYTES = IPV6_BYTES
 
 /**
  * The sender of a received datagram, from the first 40 bytes of its buffer: a GRH or IPv6 header, or 20 unused bytes

@@ -191,7 +191,9 @@ describe('the classes of management datagrams', () => {
     } as Caller
     const createChannel = () =>
       invokeNow(context, MadChannel, 'create', 0, {}, callerWithoutMemory).descriptors![0]!.object
-    return { context, callerWithoutMemory, createChannel }
+    const receive = (channel: number) =>
+      invokeNow(context, MadChannel, 'receive', channel, { bufferBytes: MAD_BYTES }, callerWithoutMemory)
+    return { context, callerWithoutMemory, createChannel, receive }
   }
 
   it('require CAP_NET_RAW', () => {
@@ -201,7 +203,7 @@ describe('the classes of management datagrams', () => {
 
   it('carry a request and its response, and signal a channel when a message arrives', () => {
     const { network, first } = setUp()
-    const { context, callerWithoutMemory, createChannel } = programOn(first)
+    const { context, callerWithoutMemory, createChannel, receive } = programOn(first)
     const channel = createChannel()
     const fd = findDescriptor(first.core, channel)
     const methods = new Uint8Array(16)
@@ -228,15 +230,13 @@ describe('the classes of management datagrams', () => {
     // The transaction id is in use.
     assertRefused(Errno.EINVAL, () => send(address))
     assert.deepEqual(invokeNow(context, MadAgentClass, 'query', agent, {}, callerWithoutMemory).out, { outstanding: 1 })
-    assertRefused(Errno.EAGAIN, () =>
-      invokeNow(context, MadChannel, 'receive', channel, { bufferBytes: MAD_BYTES }, callerWithoutMemory),
-    )
+    assertRefused(Errno.EAGAIN, () => receive(channel))
     network.settle()
     assert.equal(fd.sink.unread(), 1)
     assertRefused(Errno.EINVAL, () =>
       invokeNow(context, MadChannel, 'receive', channel, { bufferBytes: MAD_BYTES - 1 }, callerWithoutMemory),
     )
-    const { out } = invokeNow(context, MadChannel, 'receive', channel, { bufferBytes: MAD_BYTES }, callerWithoutMemory)
+    const { out } = receive(channel)
     assert.deepEqual([out.agent, out.status, out.length, fd.sink.unread()], [agent, 0, MAD_BYTES, 0])
     closeContext(context)
     assert.equal(first.counts.mad_agent, 0)
@@ -244,7 +244,7 @@ describe('the classes of management datagrams', () => {
 
   it('report an unanswered request with its tag, or without one', () => {
     const { network, first } = setUp()
-    const { context, callerWithoutMemory, createChannel } = programOn(first)
+    const { context, callerWithoutMemory, createChannel, receive } = programOn(first)
     const channel = createChannel()
     const withoutClass = { channel, mgmtClass: 0, classVersion: 0, methods: new Uint8Array(16) }
     const { object: agent = -1 } = invokeNow(context, MadAgentClass, 'create', 0, withoutClass, callerWithoutMemory)
@@ -253,14 +253,7 @@ describe('the classes of management datagrams', () => {
       const request = { address, qpn: 1, timeout: 1, data: plainMad(PERFORMANCE, SEND, 1), ...(tag && { tag }) }
       invokeNow(context, MadAgentClass, 'send', agent, request, callerWithoutMemory)
       network.runTimers()
-      const { out } = invokeNow(
-        context,
-        MadChannel,
-        'receive',
-        channel,
-        { bufferBytes: MAD_BYTES },
-        callerWithoutMemory,
-      )
+      const { out } = receive(channel)
       assert.deepEqual([out.status, out.tag], [Errno.ETIMEDOUT, tag])
     }
     closeContext(context)
@@ -325,7 +318,7 @@ describe('the classes of management datagrams', () => {
         charged -= bytes
       },
     }
-    const { context, callerWithoutMemory, createChannel } = programOn(first, {}, account)
+    const { context, callerWithoutMemory, createChannel, receive } = programOn(first, {}, account)
     const channel = createChannel()
     const withoutClass = { channel, mgmtClass: 0, classVersion: 0, methods: new Uint8Array(16) }
     const { object: agent = -1 } = invokeNow(context, MadAgentClass, 'create', 0, withoutClass, callerWithoutMemory)
@@ -342,25 +335,17 @@ describe('the classes of management datagrams', () => {
     assert.equal(charged, before + sent * MAD_BYTES)
     network.runTimers()
     // An undelivered message is put back, although other messages have used its part of the quota.
-    const { out, undelivered } = invokeNow(
-      context,
-      MadChannel,
-      'receive',
-      channel,
-      { bufferBytes: MAD_BYTES },
-      callerWithoutMemory,
-    )
+    const { out, undelivered } = receive(channel)
     const used = limit - charged
     account.charge(used)
     undelivered!()
     account.release(used)
-    const again = invokeNow(context, MadChannel, 'receive', channel, { bufferBytes: MAD_BYTES }, callerWithoutMemory)
+    const again = receive(channel)
     assert.deepEqual(again.out.data, out.data)
     again.undelivered!()
     // The quota is full: a header that does not fit is dropped. A header is charged with less than 300 bytes.
     assert.ok(charged > limit - 300 && charged <= limit, `${charged} bytes`)
-    while (charged > limit / 2)
-      invokeNow(context, MadChannel, 'receive', channel, { bufferBytes: MAD_BYTES }, callerWithoutMemory)
+    while (charged > limit / 2) receive(channel)
     // A send that fails is not charged: here the layer has no queue pair 1 any more.
     a.mads.close()
     const beforeFailure = charged

@@ -21,7 +21,7 @@ import { MULTICAST_QPN } from '../../../spec/wire/headers.ts'
 import { SendFlags, SRQN_SHIFT, WcOpcode, WcStatus, WrOpcode } from '../../../spec/work.ts'
 import { Completion, type Completions, Flush, Receive, Send, Sge, type WorkSource } from '../../../transport/types.ts'
 import type { Arena } from '../../../wire/arena.ts'
-import { IPV6_BYTES } from '../../../wire/ip.ts'
+import { GRH_BYTES } from '../../../wire/ip.ts'
 import { polledCompletions } from '../rings/completion-ring.ts'
 import { loadReceive, pendingReceives, type ReceiveQueue } from '../rings/receive-queue.ts'
 import type { CqObject, QpObject, RequestFeed, RxeState, SrqObject } from '../state.ts'
@@ -33,8 +33,6 @@ const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, ATOMIC_WRITE, FLUSH } = WrOpco
 const { SIGNALED } = SendFlags.values
 /** The other bits of a request's flags are the number of an XRC SRQ. */
 const SEND_FLAGS = (1 << SRQN_SHIFT) - 1
-/** A datagram's buffer begins with a GRH or IP header. */
-const GRH_BYTES = IPV6_BYTES
 const { SQE, ERR } = QpState.values
 const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
 

@@ -206,7 +206,8 @@ it('reports which message consumed which receive of an SRQ, also with XRC', () =
   )
 })
 
-it('reports polled completions of a CQ that only an XRC SRQ has, at the next receive or on request', () => {
+/** A connected XRC initiator and target with an XRC SRQ. `send` sends 10 bytes to the SRQ. */
+const xrcPair = () => {
   const m = machine()
   const p = program(m, 0)
   const cq = makeCq(p)
@@ -216,12 +217,17 @@ it('reports polled completions of a CQ that only an XRC SRQ has, at the next rec
   const target = makeTarget(p, xrcd)
   const srq = makeXrcSrq(p, xrcd, cq)
   connectXrc(initiator, target)
-  const { polls, take } = watch(m)
   const send = (id: bigint) => {
     const sges = [sgeOf(mr, 0, 10)]
     postSend(initiator.send, { opcode: Wr.SEND, id, sges, flags: srq.number << SRQN_SHIFT })
     m.settle()
   }
+  return { m, p, cq, mr, xrcd, target, srq, send }
+}
+
+it('reports polled completions of a CQ that only an XRC SRQ has, at the next receive or on request', () => {
+  const { m, p, cq, mr, srq, send } = xrcPair()
+  const { polls, take } = watch(m)
   postReceive(srq.ring, 3n, [sgeOf(mr, 100, 10)])
   send(1n)
   pollAll(cq.ring)
@@ -238,23 +244,14 @@ it('reports polled completions of a CQ that only an XRC SRQ has, at the next rec
 })
 
 it('names an XRC target that is still open after its first opener has closed it', () => {
-  const m = machine()
-  const p = program(m, 0)
-  const cq = makeCq(p)
-  const mr = register(p, 4096)
-  const initiator = makeInitiator(p, makeCq(p))
-  const xrcd = openDomain(p)
-  const target = makeTarget(p, xrcd)
+  const { m, p, mr, xrcd, target, srq, send } = xrcPair()
   const reopened = makeTarget(p, xrcd, target.qpn)
-  const srq = makeXrcSrq(p, xrcd, cq)
-  connectXrc(initiator, target)
   const { completingQps } = watch(m)
   const idOf = ({ handle }: { handle: number }) => p.context.handles.slots[handle]!.id
   const ids = [target, reopened].map(idOf)
   for (const id of [1n, 2n]) {
     postReceive(srq.ring, id, [sgeOf(mr, 100, 10)])
-    postSend(initiator.send, { opcode: Wr.SEND, id, sges: [sgeOf(mr, 0, 10)], flags: srq.number << SRQN_SHIFT })
-    m.settle()
+    send(id)
     if (id === 1n) destroyTarget(target)
   }
   assert.deepEqual(completingQps, ids)
