@@ -11,12 +11,15 @@
  */
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { availableParallelism, tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
 import { filesBelow, inRoot, isMain, main, root, run, StepError, say } from './common.mjs'
 
 /** The runner ends a test file that takes longer. The longest file builds and boots a guest. */
 const HANG_MS = { withoutLong: 400_000, withLong: 3_600_000 }
+
+/** Tests wait for other processes during a quarter of their time: one more than the processors keeps all of them busy. */
+const FILES_AT_ONCE = availableParallelism() + 1
 
 /** The compiled test files whose paths have one of the words, or all. Throws StepError if a word is in no path. */
 export const testFiles = (isLong, words) => {
@@ -75,7 +78,7 @@ const runTests = args => {
   const options = [
     '--enable-source-maps',
     '--test',
-    '--test-concurrency=2',
+    `--test-concurrency=${FILES_AT_ONCE}`,
     `--test-timeout=${timeout}`,
     '--test-reporter=spec',
     '--test-reporter-destination=stdout',
