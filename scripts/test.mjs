@@ -18,8 +18,11 @@ import { filesBelow, inRoot, isMain, main, root, run, StepError, say } from './c
 /** The runner ends a test file that takes longer. The longest file builds and boots a guest. */
 const HANG_MS = { withoutLong: 400_000, withLong: 3_600_000 }
 
-/** Tests wait for other processes during a quarter of their time: one more than the processors keeps all of them busy. */
-const FILES_AT_ONCE = availableParallelism() + 1
+/**
+ * Tests wait for other processes during a quarter of their time: one file more than processors keeps all of them busy.
+ * On larger machines the tests of network namespaces and guests would wait for each other.
+ */
+const FILES_AT_ONCE = Math.min(availableParallelism() + 1, 4)
 
 /** The compiled test files whose paths have one of the words, or all. Throws StepError if a word is in no path. */
 export const testFiles = (isLong, words) => {
