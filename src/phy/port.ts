@@ -138,7 +138,8 @@ export interface Port {
   joinGroup(group: Uint8Array): void
   /**
    * Called when the device's network interface was replaced by another one, for link-local destinations and groups.
-   * Absent if the port does not depend on an interface's index.
+   * Throws SystemError if a group cannot be joined on it; the port has joined the others. Absent if the port does not
+   * depend on an interface's index.
    */
   setInterface?(interfaceIndex: number): void
   leaveGroup(group: Uint8Array): void

@@ -2,6 +2,7 @@
  * Addresses, flows, memory links, and functions that send and receive runs.
  */
 
+import type { UdpBatches } from '../../src/host/net/udp.ts'
 import { createMemorySwitch, type MemorySwitch, memorySwitchBytes } from '../../src/phy/memory.ts'
 import { emptyRun, type FlowAddress, type Port } from '../../src/phy/port.ts'
 import { DEFAULT_PKEY, ROCE_UDP_PORT } from '../../src/spec/wire/headers.ts'
@@ -26,6 +27,15 @@ export const flowBetween = (
   hopLimit: 64,
   flowLabel: 0,
   ...fields,
+})
+
+/** An arena for fakes of `UdpBatches`, without the properties that system calls need. */
+export const batchArena = (bytes: number): UdpBatches['arena'] => ({
+  ...plainArena(bytes),
+  length: bytes,
+  buffer: new ArrayBuffer(0),
+  i32: new Int32Array(0),
+  u32: new Uint32Array(0),
 })
 
 export const smallSwitch = (runs = 8, smallRuns = 16, sealing: 'always' | 'demand' = 'always'): MemorySwitch =>

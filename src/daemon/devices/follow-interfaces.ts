@@ -139,7 +139,9 @@ export class InterfaceFollower {
       replaceInterface(followed.device, name, index)
     } catch (error) {
       if (!(error instanceof SystemError)) throw error
-      console.error(`userdma daemon: ${followed.device.name} receives no multicast on ${name}: ${error.message}`)
+      console.error(
+        `userdma daemon: ${followed.device.name} could not join all its multicast groups on ${name}: ${error.message}`,
+      )
     }
     this.#onChanged(followed, previous)
   }

@@ -50,7 +50,7 @@ export const setLink = (device: Device<RxeState>, { isUp, hasCarrier, pathMtu }:
 
 /**
  * The device has a new interface, or the name of its interface has changed. GUID and default GID stay. Throws
- * SystemError if the port cannot switch.
+ * SystemError if the port cannot join a group on it.
  */
 export const replaceInterface = (device: Device<RxeState>, interfaceName: string, interfaceIndex: number): void => {
   const { state } = device

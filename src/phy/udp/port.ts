@@ -74,8 +74,11 @@ export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: Ud
   const sending = createUdpSending(batches, sockets, flows, senders, counters, {
     canSegment: segmentation === 'auto',
     tap,
-    onBlocked: isBlocked => {
-      for (const watcher of watches) watcher?.update({ readable: true, writable: isBlocked })
+    // Only the blocked socket: another one is always writable, and would wake the process without end.
+    onBlocked: blocked => {
+      watches.forEach((watcher, number) => {
+        watcher?.update({ readable: true, writable: number === blocked })
+      })
     },
   })
   const receiving = createUdpReceiving(batches, sockets, addresses, senders, counters, {
@@ -139,10 +142,17 @@ export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: Ud
       for (let flow = 0; flow < MAX_FLOWS; flow++)
         if (flows.isOpen(0, flow))
           batches.setDestination(flow, flows.recordOf(flow).destination, ROCE_UDP_PORT, currentInterface)
+      let firstError: unknown
       for (const group of addresses.filter((address, i) => sockets[i] !== undefined && isMulticast(address))) {
         port.removeAddress(group)
-        port.addAddress(group)
+        try {
+          port.addAddress(group)
+        } catch (error) {
+          // For example an IPv6 group, on an interface whose MTU is too small for IPv6. The port joins the other groups.
+          firstError ??= error
+        }
       }
+      if (firstError !== undefined) throw firstError
     },
     leaveGroup: group => {
       const number = numberOf(group)
@@ -188,6 +198,8 @@ export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: Ud
       receiving.clear()
       for (const watcher of watches) watcher?.stop()
       for (const socket of sockets) if (socket !== undefined) closeUdpSocket(socket)
+      // A later `removeAddress` must not close these descriptors again: they may have been reused.
+      sockets.fill(undefined)
       flows.closeAll(0)
     },
   }

@@ -28,9 +28,10 @@ export const RECEIVE_BUFFERS = 32
 /** Maximum number of buffers that one system call fills. */
 const CALL_BUFFERS = 4
 /**
- * After this many bytes or packets a poll reads no more from the sockets; `release` begins the next poll. ACKs are sent
- * between polls. A poll is short, so that a sender gets an ACK before its window is full, but not too short, because
- * each ACK costs both sides a system call (64 KiB: a third more processor time per byte).
+ * After this many bytes or packets a poll reads no more from the sockets; `release` begins the next poll. Wrong packets
+ * count too, so that a flood of them cannot stall the process. ACKs are sent between polls. A poll is short, so that a
+ * sender gets an ACK before its window is full, but not too short, because each ACK costs both sides a system call:
+ * polls of 64 KiB take a third more processor time per byte.
  */
 const POLL_BYTES = 0x4_0000
 const POLL_PACKETS = 124
@@ -59,9 +60,9 @@ export const createUdpReceiving = (
   let checkedIdentification = NOT_CHECKED
   /** Whether packets were delivered since the last release. */
   let hasUnreleased = false
-  /** Bytes and packets delivered in this poll. */
-  let deliveredBytes = 0
-  let deliveredPackets = 0
+  /** Bytes and packets of this poll, delivered or wrong. */
+  let polledBytes = 0
+  let polledPackets = 0
   /** By buffer: number of the sender, and number of packets. */
   const senderOf = new Int32Array(RECEIVE_BUFFERS)
   const packetsOf = new Int32Array(RECEIVE_BUFFERS)
@@ -83,7 +84,7 @@ export const createUdpReceiving = (
       if (socket === undefined || emptyInPoll[lastSocket] === pollNumber) continue
       const received = receive(socket, filled, maxBuffers)
       if (received < maxBuffers) emptyInPoll[lastSocket] = pollNumber
-      // No datagram, or an ICMP error for a sent datagram.
+      // No datagram, or an error of the socket.
       if (received <= 0) continue
       for (const end = filled + received; filled < end; filled++) {
         const length = lengths[filled]
@@ -98,6 +99,8 @@ export const createUdpReceiving = (
 
   const beginPoll = (): void => {
     pollNumber = (pollNumber + 1) >>> 0
+    polledBytes = 0
+    polledPackets = 0
   }
 
   const reuseBuffers = (): void => {
@@ -204,7 +207,9 @@ export const createUdpReceiving = (
     if (correctCount > 0) identification = guess
     else if (firstPacket < packets) identification = takeIdentification(buffer, firstPacket)
     if (identification < 0) {
+      polledPackets++
       if (firstPacket < packets) {
+        polledBytes += packetLength(buffer, firstPacket)
         counters.icrcErrors++
         showTap('wrong icrc', buffer, firstPacket, 1, senders.nextIdentification(senderOf[buffer]))
       }
@@ -232,8 +237,8 @@ export const createUdpReceiving = (
     counters.receivedPackets += run.count
     const bytes = (run.count - 1) * run.packetBytes + run.lastBytes
     counters.receivedBytes += bytes
-    deliveredBytes += bytes
-    deliveredPackets += run.count
+    polledBytes += bytes
+    polledPackets += run.count
     showTap('passed', buffer, firstPacket, run.count, identification)
     advanceTo(end)
     hasUnreleased = true
@@ -242,12 +247,12 @@ export const createUdpReceiving = (
 
   return {
     receive: run => {
-      // The poll ends only when all buffers are delivered. Then the first buffers, still in the cache, are used again.
-      if (cursor === filled && (deliveredBytes >= POLL_BYTES || deliveredPackets >= POLL_PACKETS)) return false
       for (;;) {
         while (cursor < filled) if (deliver(run)) return true
         reuseBuffers()
-        if (fillBuffers()) continue
+        // The poll ends only when all buffers are delivered. Then the first buffers, still in the cache, are used again.
+        const isPollOver = polledBytes >= POLL_BYTES || polledPackets >= POLL_PACKETS
+        if (!isPollOver && fillBuffers()) continue
         // Nothing was delivered, so no `release` follows.
         if (!hasUnreleased) beginPoll()
         return false
@@ -255,8 +260,6 @@ export const createUdpReceiving = (
     },
     release: () => {
       hasUnreleased = false
-      deliveredBytes = 0
-      deliveredPackets = 0
       beginPoll()
       reuseBuffers()
     },

@@ -54,6 +54,9 @@ const MESSAGE_BYTES = 65000
 /** With this many queued datagrams the next `commit` first sends the queue, so that the receiver can start early. */
 export const FLUSH_EARLY_PACKETS = 62
 
+/** Instead of a socket's number: no socket's buffer is full. */
+const NOT_BLOCKED = -1
+
 export const createUdpSending = (
   { arena, putMessage, send }: UdpBatches,
   sockets: readonly (UdpSocket | undefined)[],
@@ -64,8 +67,8 @@ export const createUdpSending = (
     /** Whether UDP_SEGMENT may be used, until the kernel refuses it. */
     readonly canSegment: boolean
     readonly tap: () => PortTap | null
-    /** Called with true when a socket's buffer is full, and with false when the queue was sent. */
-    readonly onBlocked: (isBlocked: boolean) => void
+    /** Called with the number of a socket when its buffer is full, and with NOT_BLOCKED when the queue was sent. */
+    readonly onBlocked: (socket: number) => void
   },
 ): UdpSending => {
   const { tap, onBlocked } = options
@@ -84,7 +87,8 @@ export const createUdpSending = (
   /** The last reservation: its end (-1: none), and the end of its filled part. */
   let reservationEnd = -1
   let filled = 0
-  let isBlocked = false
+  /** Number of the socket whose buffer is full. */
+  let blockedSocket = NOT_BLOCKED
 
   /** `segment`: as for `UdpBatches.putMessage`. */
   const setMessage = (slot: number, offset: number, bytes: number, flow: number, segment: number): void => {
@@ -167,10 +171,10 @@ export const createUdpSending = (
     }
   }
 
-  const setBlocked = (value: boolean): void => {
-    if (isBlocked === value) return
-    isBlocked = value
-    onBlocked(value)
+  const setBlocked = (socket: number): void => {
+    if (blockedSocket === socket) return
+    blockedSocket = socket
+    onBlocked(socket)
   }
 
   const sendQueued = (): boolean => {
@@ -187,7 +191,7 @@ export const createUdpSending = (
       counters.sendCalls++
       const result = send(socket, sent, end - sent)
       if (result === -EAGAIN) {
-        setBlocked(true)
+        setBlocked(socketNumber)
         return false
       }
       if (result < 0) {
@@ -202,7 +206,7 @@ export const createUdpSending = (
     sent = 0
     queued = 0
     queuedPackets = 0
-    setBlocked(false)
+    setBlocked(NOT_BLOCKED)
     return true
   }
 
@@ -242,7 +246,7 @@ export const createUdpSending = (
     reserve: bytes => {
       requireRunBytes(bytes)
       let at = queued === 0 ? 0 : (filled + 63) & ~63
-      if (at + bytes > SEND_AREA_BYTES || isBlocked) {
+      if (at + bytes > SEND_AREA_BYTES || blockedSocket !== NOT_BLOCKED) {
         if (!sendQueued()) return -1
         at = 0
       }
@@ -255,7 +259,7 @@ export const createUdpSending = (
       if (!flows.isOpen(0, flow)) throw new Error(`flow ${flow} is not open`)
       filled = end
       // Sends only earlier runs, because a fault layer may change the bytes of this run after `commit`.
-      if (queuedPackets >= FLUSH_EARLY_PACKETS && !isBlocked) sendQueued()
+      if (queuedPackets >= FLUSH_EARLY_PACKETS && blockedSocket === NOT_BLOCKED) sendQueued()
       const peer = flows.peerOf(0, flows.words(), flows.destinationAt(flow))
       const maySegment = isSegmenting && (flows.icrcFlowOf(flow).version === 6 || senders.numbersSegments(peer))
       const maxPackets = maySegment ? Math.max(1, Math.min(messagePackets, Math.floor(MESSAGE_BYTES / packetBytes))) : 1

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { fstatSync } from 'node:fs'
 import { after, describe, it } from 'node:test'
 import { EADDRNOTAVAIL, EMSGSIZE } from '../../../src/host/errno.ts'
 import { hasNative } from '../../../src/host/native.ts'
@@ -177,6 +178,15 @@ describe('UDP', { skip }, () => {
     a.addAddress(loopback(1))
     sendRun(a, toB, 5, 1)
     assert.deepEqual(psns(await collect(b, 1)), [5])
+  })
+
+  it('does not close the descriptors of others after it was closed', () => {
+    const port = attach(6)
+    port.close()
+    const laterSockets = [7, 8].map(n => openUdpSocket(loopback(n), 0))
+    port.removeAddress(loopback(6))
+    for (const { fd } of laterSockets) fstatSync(fd)
+    for (const socket of laterSockets) closeUdpSocket(socket)
   })
 
   it('releases a spare address to its owner, and takes it again later', async () => {

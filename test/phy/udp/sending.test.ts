@@ -3,12 +3,12 @@ import { describe, it } from 'node:test'
 import { EADDRNOTAVAIL, EAGAIN, EINVAL, EIO, EMSGSIZE } from '../../../src/host/errno.ts'
 import type { UdpBatches, UdpSocket } from '../../../src/host/net/udp.ts'
 import { createFlowTable } from '../../../src/phy/flow-table.ts'
+import type { FlowAddress } from '../../../src/phy/port.ts'
 import type { Senders } from '../../../src/phy/udp/senders.ts'
 import { createUdpSending, MESSAGE_SLOTS, SEND_AREA_BYTES } from '../../../src/phy/udp/sending.ts'
 import { ROCE_UDP_PORT } from '../../../src/spec/wire/headers.ts'
-import { plainArena } from '../../../src/wire/arena.ts'
 import { makeFlow, verifyIcrc } from '../../../src/wire/icrc.ts'
-import { flowBetween, ipv4 } from '../helpers.ts'
+import { batchArena, flowBetween, ipv4 } from '../helpers.ts'
 
 const ENETUNREACH = 101
 /** Maximum packets of a segmented message, here and with an older kernel. */
@@ -18,27 +18,22 @@ const OLD_KERNEL_PACKETS = 62
 const OLD_KERNEL_SEGMENTS = 64
 
 /** Sends to a fake kernel. `errnoOf` returns the error for a message, or 0. */
-const startSending = (errnoOf: (segment: number, bytes: number) => number) => {
-  const arena = plainArena(SEND_AREA_BYTES)
+const startSending = (errnoOf: (segment: number, bytes: number, socket: UdpSocket) => number) => {
+  const arena = batchArena(SEND_AREA_BYTES)
   const slots = Array.from({ length: MESSAGE_SLOTS }, () => ({ offset: 0, bytes: 0, segment: 0 }))
   /** Sent messages. `segment` is 0 without segmentation. */
   const sent: (readonly [offset: number, bytes: number, segment: number])[] = []
-  const blockedChanges: boolean[] = []
+  /** Numbers of the sockets that `onBlocked` has reported. */
+  const blockedChanges: number[] = []
   const batches: Pick<UdpBatches, 'arena' | 'putMessage' | 'send'> = {
-    arena: {
-      ...arena,
-      length: SEND_AREA_BYTES,
-      buffer: new ArrayBuffer(0),
-      i32: new Int32Array(0),
-      u32: new Uint32Array(0),
-    },
+    arena,
     putMessage: (slot, offset, bytes, _destination, segment) => {
       slots[slot] = { offset, bytes, segment }
     },
-    send: (_socket, first, count) => {
+    send: (socket, first, count) => {
       for (let i = 0; i < count; i++) {
         const { offset, bytes, segment } = slots[first + i]
-        const errno = errnoOf(segment, bytes)
+        const errno = errnoOf(segment, bytes, socket)
         if (errno !== 0) return i > 0 ? i : -errno
         sent.push([offset, bytes, segment])
       }
@@ -64,11 +59,15 @@ const startSending = (errnoOf: (segment: number, bytes: number) => number) => {
   const sending = createUdpSending(batches as UdpBatches, sockets, flows, senders, counters, {
     canSegment: true,
     tap: () => null,
-    onBlocked: isBlocked => blockedChanges.push(isBlocked),
+    onBlocked: socket => blockedChanges.push(socket),
   })
   const address = flowBetween(ipv4(1), ipv4(2))
-  const flow = flows.open(0, address)
-  sending.addFlow(flow, 0)
+  const openFlow = (record: FlowAddress, socketNumber: number): number => {
+    const opened = flows.open(0, record)
+    sending.addFlow(opened, socketNumber)
+    return opened
+  }
+  const flow = openFlow(address, 0)
   const icrcFlow = makeFlow({ ...address, destinationPort: ROCE_UDP_PORT })
   const sendRun = (count: number): boolean => {
     const at = sending.reserve(count * 64)
@@ -79,7 +78,7 @@ const startSending = (errnoOf: (segment: number, bytes: number) => number) => {
   }
   const isSealed = (offset: number, identification: number): boolean =>
     verifyIcrc(arena, offset, 64, icrcFlow, identification)
-  return { sending, flow, counters, sent, blockedChanges, sendRun, isSealed, sockets }
+  return { sending, flow, openFlow, counters, sent, blockedChanges, sendRun, isSealed, sockets }
 }
 
 describe('sending over UDP', () => {
@@ -211,17 +210,36 @@ describe('sending over UDP', () => {
     let isFull = true
     const t = startSending(() => (isFull ? EAGAIN : 0))
     assert.ok(t.sendRun(1))
-    assert.deepEqual(t.blockedChanges, [true])
+    assert.deepEqual(t.blockedChanges, [0])
     assert.equal(t.sendRun(1), false, 'no run is accepted while the socket is full')
     assert.equal(t.sending.sendQueued(), false)
     isFull = false
     assert.equal(t.sending.sendQueued(), true)
-    assert.deepEqual(t.blockedChanges, [true, false])
+    assert.deepEqual(t.blockedChanges, [0, -1])
     assert.ok(t.sendRun(2))
     assert.deepEqual(
       t.sent.map(([, bytes]) => bytes),
       [64, 128],
     )
     assert.equal(t.counters.dropped, 0)
+  })
+
+  it('reports which socket is full', () => {
+    const full = new Set<UdpSocket>()
+    const t = startSending((_segment, _bytes, socket) => (full.has(socket) ? EAGAIN : 0))
+    const second: UdpSocket = { fd: -2, version: 4, receiveBuffer: 0 }
+    t.sockets.push(second)
+    const secondFlow = t.openFlow(flowBetween(ipv4(3), ipv4(2)), 1)
+    full.add(t.sockets[0] as UdpSocket).add(second)
+    const at = t.sending.reserve(128)
+    t.sending.commit(at, 64, 1, 64, t.flow)
+    t.sending.commit(at + 64, 64, 1, 64, secondFlow)
+    t.sending.flush()
+    full.delete(t.sockets[0] as UdpSocket)
+    t.sending.sendQueued()
+    t.sending.sendQueued()
+    full.clear()
+    t.sending.sendQueued()
+    assert.deepEqual(t.blockedChanges, [0, 1, -1])
   })
 })

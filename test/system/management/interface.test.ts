@@ -172,6 +172,29 @@ describe('a device follows its interface', {
     }
   })
 
+  it('in its other multicast groups, if the new interface allows no IPv6', {
+    skip: hasNative() ? false : 'koffi is missing',
+  }, async t => {
+    if (!canMakeNamespaces(t)) return
+    const [netns] = twoNamespaces(t, 1500)
+    const daemon = await startDaemon(t, { devices: ['rxe0@10.99.0.1'], link: 'udp', netns })
+    const next = await startWatching(t, daemon)
+    const device = await open({ socket: daemon.socket })
+    t.after(() => device.close())
+    const cq = device.cq()
+    const qp = device.pd().udQp({ sendCq: cq })
+    for (const group of ['ff02::77', '239.91.0.7']) qp.attach(group)
+    ip('-n', netns, 'link', 'delete', 'v0')
+    await next('PORT_ERR')
+    // IPv6 needs an MTU of 1280.
+    ip('-n', netns, 'link', 'add', 'v0', 'mtu', '1000', 'type', 'veth', 'peer', 'name', 'v1')
+    for (const name of ['v0', 'v1']) ip('-n', netns, 'link', 'set', name, 'up')
+    await next('PORT_ACTIVE')
+    assert.match(daemon.running.output(), /rxe0 could not join all its multicast groups on v0: /)
+    const { stdout } = await run(t, 'ip', ['-n', netns, 'maddress', 'show', 'dev', 'v0'])
+    assert.match(stdout, /239\.91\.0\.7/)
+  })
+
   it('except addresses that other devices have', async t => {
     if (!canMakeNamespaces(t)) return
     const [name] = twoNamespaces(t, 1500)
