@@ -120,12 +120,12 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
   }
 
   const setFaults = (newRules: readonly FaultRule[], device = deviceName): void => {
-    const didChangeBytes = receivedDecider.changesBytes || sentDecider.changesBytes
+    const didChangeBytes = receivedDecider.changesBytes
     rules = newRules
     deviceName = device
     receivedDecider = deciderFor('received')
     sentDecider = deciderFor('sent')
-    const changesBytes = receivedDecider.changesBytes || sentDecider.changesBytes
+    const { changesBytes } = receivedDecider
     if (changesBytes !== didChangeBytes) port.requireSeal(changesBytes ? 1 : -1)
     receiving.setDecider(receivedDecider)
     sending.setDecider(sentDecider)
@@ -183,7 +183,7 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
     nextTimeout: port.nextTimeout,
     onTimeout: port.onTimeout,
     close: () => {
-      if (receivedDecider.changesBytes || sentDecider.changesBytes) port.requireSeal(-1)
+      if (receivedDecider.changesBytes) port.requireSeal(-1)
       rules = []
       receivedDecider = deciderFor('received')
       sentDecider = deciderFor('sent')

@@ -143,8 +143,8 @@ export const createFaultyReceiving = (
   }
 
   /**
-   * Applies the faults of a packet of the inner run. True if the packet is delivered now; if `repeatedPacket` is set,
-   * twice. False if it is lost or delayed.
+   * Applies the faults of a packet of the inner run. True if the packet is delivered now, false if it is lost or
+   * delayed. Sets `repeatedPacket` if a second copy is delivered now.
    */
   const applyFaults = (packet: number): boolean => {
     const { actions, randomBits } = decider.decisions
@@ -183,7 +183,6 @@ export const createFaultyReceiving = (
     if (action & REPEAT) {
       countHits(faults, action & REPEAT)
       repeatedPacket = packet
-      return true
     }
     if (!(action & OVERTAKE)) return true
     if (!hold(packet, 'reordered', 1 + (randomBits[packet] % MAX_REORDER_DISTANCE), MAX_REORDER_DELAY, 0)) return true
@@ -212,14 +211,15 @@ export const createFaultyReceiving = (
 
   /** Delivers the next part of the inner run; false at its end. */
   const deliverPart = (run: ReceivedRun): boolean => {
-    if (repeatedPacket >= 0) {
-      setPart(run, repeatedPacket, repeatedPacket + 1)
-      repeatedPacket = -1
-      countReceived(run.lastBytes)
-      showTap('duplicated', run)
-      return true
-    }
-    while (nextPacket < innerPackets) {
+    for (;;) {
+      if (repeatedPacket >= 0) {
+        setPart(run, repeatedPacket, repeatedPacket + 1)
+        repeatedPacket = -1
+        countReceived(run.lastBytes)
+        showTap('duplicated', run)
+        return true
+      }
+      if (nextPacket === innerPackets) return false
       const first = nextPacket
       const limit = Math.min(innerPackets, first + delayQueue.untilNext())
       const { actions } = decider.decisions
@@ -231,7 +231,6 @@ export const createFaultyReceiving = (
       showTap('passed', run)
       return true
     }
-    return false
   }
 
   const releaseLayerBuffer = (): void => {
@@ -250,14 +249,17 @@ export const createFaultyReceiving = (
         }
         // Ready packets wait for `release`, which frees space.
         if (delayQueue.ready > 0) return false
-        if (!hasDelivered && isInnerTaken) {
-          // The device no longer uses the inner run.
-          port.release()
-          isInnerTaken = false
-        }
         innerPackets = 0
         nextPacket = 0
-        if (!port.receive(innerRun)) return false
+        if (!port.receive(innerRun)) {
+          // The device got no packet of these runs, so no `release` follows. Not earlier: a `release` begins the next
+          // poll of the port, so a flood of packets that are dropped would keep this loop running.
+          if (!hasDelivered && isInnerTaken) {
+            port.release()
+            isInnerTaken = false
+          }
+          return false
+        }
         isInnerTaken = true
         innerPackets = innerRun.count
         decider.decide(arena.view, innerRun.offset, innerRun.packetBytes, innerPackets)
@@ -293,6 +295,8 @@ export const createFaultyReceiving = (
       !hasDelivered,
     close: () => {
       delayQueue.clear()
+      nextPacket = innerPackets
+      repeatedPacket = -1
       usedBytes = 0
       releaseLayerBuffer()
     },

@@ -94,7 +94,8 @@ const opcodesOf = (pattern: string): number[] => {
   const number = parseInteger(pattern, 255)
   if (number !== undefined) return [number]
   if (!/^[A-Z_*]+$/.test(pattern)) return []
-  const expression = new RegExp(`^${pattern.replaceAll('*', '.*')}$`)
+  // `**` is as `*`: several `.*` in a row would backtrack for exponential time.
+  const expression = new RegExp(`^${pattern.replaceAll(/\*+/g, '.*')}$`)
   return opcodes.filter(({ name }) => expression.test(name)).map(({ opcode }) => opcode)
 }
 const example: OpcodeName = 'RC_ACKNOWLEDGE'

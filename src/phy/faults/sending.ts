@@ -115,7 +115,10 @@ export const createFaultySending = (
   }
 
   const sendNow = (at: number, length: number, flow: number, damageBits: number, seed: number): void => {
+    // Without an ICRC, the receiver would not detect the corruption.
+    if (damageBits !== 0) port.requireSeal(1)
     port.commit(at, length, 1, length, flow)
+    if (damageBits !== 0) port.requireSeal(-1)
     damage(arena.bytes, at, length, damageBits, seed)
   }
 

@@ -227,6 +227,46 @@ describe('faults', () => {
     assert.deepEqual(psns(receiveAll(late.receiver)), order, 'the order does not depend on when `onTimeout` is called')
   })
 
+  it('a packet may be duplicated and reordered', () => {
+    const setup = setUp('dup=1,reorder=1')
+    assert.deepEqual(
+      psns(transfer(setup, 20, [5])).toSorted((a, b) => a - b),
+      range(40).map(i => i >> 1),
+    )
+    const { duplicated, reordered } = setup.receiver.faults
+    assert.deepEqual([duplicated, reordered], [20, 20])
+    assert.equal(setup.receiver.counters.receivedPackets, 40)
+  })
+
+  it('that drop all packets of a flood let `receive` return', () => {
+    const link = smallSwitch()
+    const [sender, inner] = attachPorts(link, 2)
+    const flow = sender.openFlow(flowBetween(ipv4(1), ipv4(2)))
+    let floods = 0
+    const flooded: Port = {
+      ...inner,
+      release: () => {
+        inner.release()
+        if (floods++ < 100) sendRun(sender, flow, floods, 4)
+      },
+    }
+    const receiver = withFaults(flooded, 'rxe1', parseFaults('drop=1'))
+    sendRun(sender, flow, 0, 4)
+    assert.equal(receiver.receive(emptyRun()), false)
+    assert.equal(floods, 1)
+    assert.equal(receiver.receive(emptyRun()), false)
+    assert.equal(receiver.faults.dropped, 8)
+  })
+
+  it('deliver nothing after close', () => {
+    const setup = setUp('dup=1')
+    sendRun(setup.sender, setup.flow, 0, 4)
+    const run = emptyRun()
+    assert.ok(setup.receiver.receive(run))
+    setup.receiver.close()
+    assert.equal(setup.receiver.receive(run), false)
+  })
+
   it('that are removed do not apply to the rest of a run', () => {
     const setup = setUp('drop=0.3,seed=4')
     sendRun(setup.sender, setup.flow, 0, 30)

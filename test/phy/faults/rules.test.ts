@@ -80,6 +80,9 @@ describe('fault rules', () => {
     assert.deepEqual(namesOf('opcode=*_ACKNOWLEDGE'), ['RC_ACKNOWLEDGE', 'XRC_ACKNOWLEDGE'])
     assert.deepEqual(namesOf('opcode=17+UD_SEND_ONLY'), ['RC_ACKNOWLEDGE', 'UD_SEND_ONLY'])
     assert.deepEqual(opcodeNumbers(parseRule('drop=1')), [])
+    const manyStars = '*'.repeat(40)
+    assert.deepEqual(namesOf(`opcode=RC_ACK${manyStars}GE`), ['RC_ACKNOWLEDGE'])
+    assert.throws(() => parseRule(`opcode=${manyStars}Z,drop=1`), /is not an opcode name/)
   })
 
   it('that are invalid are refused with the wrong value and the allowed values', () => {

@@ -190,6 +190,17 @@ describe('faults on sent packets', () => {
     assert.deepEqual(setup.sender.ruleCounts(), [{ matched: 2, dropped: 2, duplicated: 0, reordered: 0, corrupted: 0 }])
   })
 
+  it('a corrupted packet that was delayed is detected after the rules have changed', () => {
+    for (const rules of ['', 'dir=sent,drop=1']) {
+      const setup = setUp('dir=sent,corrupt=1,delay=1s')
+      sendRun(setup.sender, setup.flow, 0, 10)
+      setup.sender.setFaults(parseFaults(rules))
+      setup.sender.flush()
+      assert.ok(receiveAll(setup.receiver).length < 5, 'a packet arrives only if the ICRC does not cover the bits')
+      assert.ok(setup.receiver.counters.icrcErrors > 5)
+    }
+  })
+
   it('without rules for a device, the port is used directly', () => {
     const link = smallSwitch()
     const [inner] = attachPorts(link, 1)
