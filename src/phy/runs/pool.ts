@@ -35,8 +35,9 @@ export const createRunPool = (
   const stack = Int32Array.from({ length: count }, (_, i) => count - 1 - i)
   /** By buffer: its owner; -1 if it is free. */
   const ownerOf = new Int32Array(count).fill(-1)
-  /** By owner: number of buffers in use; 1 if the owner was added and not removed. */
+  /** By owner: number of buffers in use. */
   const used = new Int32Array(maxOwners)
+  /** By owner: 1 if it was added and not removed. */
   const isPresent = new Uint8Array(maxOwners)
   let freeCount = count
   let guarantee = maxGuarantee
