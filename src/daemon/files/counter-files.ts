@@ -60,12 +60,16 @@ export const createCounterFiles = (
 ): CounterFiles => {
   const folderOf = (device: CountedDevice, folder: CounterFolder): string => join(portFolder(device), folder)
   const write = (path: string, value: number, mode: number): void => replaceFile(root, path, `${value}\n`, mode)
-  /** Creates a device's folders and `lifespan`; returns the function that writes its counter files. */
+  /** Returns the function that writes a device's counter files. The first success creates folders and `lifespan`. */
   const updaterOf = (device: CountedDevice): (() => void) => {
     const lifespan = join(folderOf(device, 'hw_counters'), 'lifespan')
-    for (const folder of folders) makeFolder(join(root, folderOf(device, folder)))
-    // The files of a renamed device keep their lifespan.
-    if (!existsSync(join(root, lifespan))) write(lifespan, DEFAULT_LIFESPAN, 0o644)
+    let isCreated = false
+    const create = (): void => {
+      for (const folder of folders) makeFolder(join(root, folderOf(device, folder)))
+      // The files of a renamed device keep their lifespan.
+      if (!existsSync(join(root, lifespan))) write(lifespan, DEFAULT_LIFESPAN, 0o644)
+      isCreated = true
+    }
     const written = new Map<string, number>()
     let renewedAt = Number.NEGATIVE_INFINITY
 
@@ -95,6 +99,7 @@ export const createCounterFiles = (
       )
     }
     return (): void => {
+      if (!isCreated) create()
       const time = now()
       if (time - renewedAt < readLifespan()) return
       renew()

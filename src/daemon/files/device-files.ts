@@ -63,22 +63,24 @@ export const createDeviceFiles = (root: string, devices: readonly DaemonDevice[]
     () => performance.now(),
   )
   return {
-    add: device =>
-      logErrors(device.spec.name, () => {
-        if (device.rxe !== undefined) counters.add(counted(device.rxe))
-        addToTree(root, treeDevice(device))
-      }),
+    add(device) {
+      const { spec, rxe } = device
+      if (rxe !== undefined) logErrors(spec.name, () => counters.add(counted(rxe)))
+      // Also if the counters failed: programs find a device only in the tree.
+      logErrors(spec.name, () => addToTree(root, treeDevice(device)))
+    },
     remove: ({ device }) =>
       logErrors(device.name, () => {
         counters.remove(device.name)
         removeFromTree(root, { name: device.name, node: device.index })
       }),
-    rename: (device, previousName) =>
-      logErrors(device.spec.name, () => {
-        renameInTree(root, previousName, treeDevice(device))
-        counters.remove(previousName)
-        if (device.rxe !== undefined) counters.add(counted(device.rxe))
-      }),
+    rename(device, previousName) {
+      const { spec, rxe } = device
+      logErrors(spec.name, () => renameInTree(root, previousName, treeDevice(device)))
+      // Also if the tree failed: a refresh of counters below the previous name would fail for all devices.
+      counters.remove(previousName)
+      if (rxe !== undefined) logErrors(spec.name, () => counters.add(counted(rxe)))
+    },
     update({ device }) {
       const found = devices.find(known => known.device === device)
       if (found !== undefined) logErrors(device.name, () => updateTree(root, treeDevice(found)))

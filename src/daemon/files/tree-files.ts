@@ -11,7 +11,7 @@ import {
   openSync,
   renameSync,
   rmSync,
-  writeSync,
+  writeFileSync,
 } from 'node:fs'
 import { dirname, join } from 'node:path'
 
@@ -28,7 +28,7 @@ export const writeNewFile = (path: string, text: string, mode = 0o644): void => 
   const fd = openSync(path, 'wx', mode)
   try {
     fchmodSync(fd, mode)
-    if (text !== '') writeSync(fd, text)
+    writeFileSync(fd, text)
   } catch (error) {
     rmSync(path, { force: true })
     throw error

@@ -1,0 +1,63 @@
+/*
+ * Files of devices that are added and renamed while a file cannot be written.
+ */
+import assert from 'node:assert/strict'
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { createCore, type Device } from '../../../src/core/index.ts'
+import { renameDevice } from '../../../src/core/devices/registry.ts'
+import type { DaemonDevice } from '../../../src/daemon/devices/devices.ts'
+import { createDeviceFiles } from '../../../src/daemon/files/device-files.ts'
+import { identify } from '../../../src/drivers/rxe/address/identity.ts'
+import { createRxeDevice } from '../../../src/drivers/rxe/device.ts'
+import { createMemorySwitch, memorySwitchBytes } from '../../../src/phy/memory.ts'
+import { plainArena } from '../../../src/wire/arena.ts'
+import { ipv4 } from '../../drivers/rxe/machine.ts'
+import { scratchFolder } from '../../tools.ts'
+
+const folder = scratchFolder()
+
+const setUp = (name: string) => {
+  const root = join(folder, name)
+  const core = createCore()
+  const memoryLink = createMemorySwitch({ arena: plainArena(memorySwitchBytes()) })
+  const create = (name: string, last: number): DaemonDevice => {
+    const rxe = createRxeDevice(core, {
+      name,
+      identity: identify(ipv4(127, 0, 0, last), { name: 'lo', index: 1 }),
+      port: memoryLink.attach(),
+      now: () => 0,
+    })
+    return { spec: { name, address: `127.0.0.${last}` }, device: rxe.device as Device, rxe }
+  }
+  const first = create('rxe0', 1)
+  const files = createDeviceFiles(root, [first])
+  const path = (file: string): string => join(root, 'sys/class/infiniband', file)
+  /** Runs `change` while files cannot be replaced: the name of the temporary file is in use. */
+  const whileBlocked = (change: () => void): void => {
+    writeFileSync(join(root, 'new'), '')
+    change()
+    rmSync(join(root, 'new'))
+  }
+  return { files, first, create, path, whileBlocked }
+}
+
+test('a device whose counter files cannot be written is added to the tree', t => {
+  t.mock.method(console, 'error', () => {})
+  const { files, create, path, whileBlocked } = setUp('added')
+  whileBlocked(() => files.add(create('rxe1', 2)))
+  assert.equal(readFileSync(path('rxe1/ports/1/state'), 'latin1'), '4: ACTIVE\n')
+  assert.equal(files.refreshCounters(), 0)
+  assert.ok(existsSync(path('rxe1/ports/1/counters/port_xmit_data')))
+})
+
+test('the counters of a device are updated under its new name although a file of the tree was not', t => {
+  t.mock.method(console, 'error', () => {})
+  const { files, first, path, whileBlocked } = setUp('renamed')
+  renameDevice(first.device, 'mlx5_0')
+  first.spec = { ...first.spec, name: 'mlx5_0' }
+  whileBlocked(() => files.rename(first, 'rxe0'))
+  assert.equal(files.refreshCounters(), 0)
+  assert.ok(existsSync(path('mlx5_0/ports/1/counters/port_xmit_data')))
+})
