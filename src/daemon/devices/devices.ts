@@ -35,8 +35,8 @@ export interface Devices {
   find(name: string): DaemonDevice | undefined
   /** The device of uverbsN, N being `node`. */
   atNode(node: number): Device | undefined
-  /** Whether `address` (16 bytes) is a GID of a soft device. */
-  hasAddress(address: Uint8Array): boolean
+  /** Whether `address` (16 bytes) is a GID of one of these soft devices, unless that was removed. */
+  hasAddress(address: Uint8Array, among: ReadonlySet<RxeDevice>): boolean
   /**
    * Throws an Error with a message for people: the name or address is in use, or this machine does not have the
    * address.
@@ -93,7 +93,8 @@ export const createDevices = (
     },
     find: name => all.find(({ spec }) => spec.name === name),
     atNode: node => all.find(({ device }) => device.index === node)?.device,
-    hasAddress: address => rxe.some(({ device: { ports } }) => ports.some(({ gids }) => findGid(gids, address) >= 0)),
+    hasAddress: (address, among) =>
+      rxe.some(found => among.has(found) && found.device.ports.some(({ gids }) => findGid(gids, address) >= 0)),
     add(spec) {
       if (devices.find(spec.name) !== undefined) throw new Error(`there is a device ${spec.name} already`)
       checkDevices([...all.map(device => device.spec), spec])

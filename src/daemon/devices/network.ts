@@ -34,7 +34,7 @@ export interface Network {
   setFaults(text: string): void
   /**
    * Captures packets in a pcapng file: all that the existing devices send, or receive from elsewhere. The capture ends
-   * when the returned function is called or a write fails. `isOwn`: whether a device of the daemon has an address (16
+   * when the returned function is called or a write fails. `isOwn`: whether one of these devices has an address (16
    * bytes); `failed`: called if a write fails. The caller closes the file. Throws the system's error if the first write
    * fails.
    */
@@ -60,7 +60,9 @@ const faultRules = (text: string, devices: readonly DeviceSpec[]): FaultRule[] =
   const rules = parseFaults(text)
   for (const { device } of rules)
     if (device !== '' && !devices.some(({ name }) => name === device))
-      throw new Error(`fault device: there is no "${device}"; there are ${devices.map(({ name }) => name).join(', ')}`)
+      throw new Error(
+        `fault device: there is no "${device}"; there are ${devices.map(({ name }) => name).join(', ') || 'none'}`,
+      )
   return rules
 }
 
@@ -124,7 +126,7 @@ export const createNetwork = (
       }
       const removers = ports.map(({ port }, index) =>
         addTap(port, run => {
-          // A packet between two devices of the daemon is captured once, by the sender's tap.
+          // A packet between two captured devices is captured once, by the sender's tap.
           if (run.direction !== 'sent' && isOwn(run.flow.source)) return
           const time = performance.timeOrigin * 1000 + nowMicroseconds()
           try {

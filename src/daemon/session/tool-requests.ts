@@ -178,9 +178,11 @@ export class ToolRequests {
       if (!fstatSync(file).isFile()) return { error: 'packets can be written to a regular file only' }
       try {
         const { network, devices } = this.#daemon
+        // A later device has no tap, so the receiver captures its packets.
+        const captured = new Set(devices.rxe)
         stopCapture = network.capture(
           file,
-          address => devices.hasAddress(address),
+          address => devices.hasAddress(address, captured),
           error => {
             this.#captureError = error instanceof Error && 'code' in error ? String(error.code) : String(error)
           },

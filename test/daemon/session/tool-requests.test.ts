@@ -5,11 +5,18 @@ import assert from 'node:assert/strict'
 import { closeSync, openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { createCore } from '../../../src/core/index.ts'
 import { createContainment } from '../../../src/daemon/containment.ts'
+import { createDevices } from '../../../src/daemon/devices/devices.ts'
+import { createNetwork } from '../../../src/daemon/devices/network.ts'
 import { ToolRequests } from '../../../src/daemon/session/tool-requests.ts'
 import type { DaemonState } from '../../../src/daemon/state.ts'
+import { emptyTappedRun } from '../../../src/phy/port.ts'
 import { messageBuffer, newReply, newRequest, readReply } from '../../../src/uapi/session-codec.ts'
 import { type ToolReply, type TraceRecord, traceReader } from '../../../src/uapi/tool.ts'
+import { plainArena } from '../../../src/wire/arena.ts'
+import { readCapture } from '../../../src/wire/pcap.ts'
+import { ipv4 } from '../../drivers/rxe/machine.ts'
 import { scratchFolder } from '../../tools.ts'
 import { daemonOf, dial } from '../client.ts'
 
@@ -235,6 +242,32 @@ const createRequests = (isTrusted: boolean, more: Partial<DaemonState> = {}) => 
 }
 
 const trace = { kind: 'trace', tag: '', pcap: false }
+
+test('a capture has the packets that a device receives from a device added later', t => {
+  const network = createNetwork({ devices: [], fault: '', link: 'memory' })
+  const devices = createDevices(createCore(), network, undefined, [])
+  const add = (name: string, address: string) => devices.add({ name, address }).rxe!.state.port
+  const first = add('rxe0', '127.0.0.1')
+  add('rxe1', '127.0.0.2')
+  const { requests, close } = createRequests(true, { network, devices })
+  const path = join(folder, 'later.pcapng')
+  const file = openSync(path, 'w')
+  requests.handle({ ...newRequest(), text: JSON.stringify({ kind: 'trace', tag: '', pcap: true }) }, [file])
+  t.after(close)
+  /** rxe0 receives a packet from 127.0.0.`last`. Returns the number of captured packets. */
+  const receive = (last: number): number => {
+    const run = emptyTappedRun(plainArena(64), 'received')
+    const flow = { ...run.flow, source: ipv4(127, 0, 0, last), destination: ipv4(127, 0, 0, 1) }
+    first.tap?.({ ...run, count: 1, packetBytes: 16, lastBytes: 16, flow })
+    return readCapture(readFileSync(path)).length
+  }
+  assert.equal(receive(2), 0, 'captured when it was sent')
+  add('rxe2', '127.0.0.3')
+  assert.equal(receive(3), 1)
+  devices.remove('rxe1')
+  add('rxe1', '127.0.0.2')
+  assert.equal(receive(2), 2)
+})
 
 test('a reply to a tool with a full socket is sent later, after the preceding records', () => {
   const { requests, request, record, sent, setFreeMessages, isWritableWanted } = createRequests(true)
