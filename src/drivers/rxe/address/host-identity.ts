@@ -11,8 +11,11 @@ import { type Identity, identify } from './identity.ts'
 
 const LOOPBACK = 'lo'
 
-/** 0 if no interface has this name. */
-const interfaceIndex = (name: string): number => {
+type Known = Pick<Interfaces, 'withAddress' | 'links'>
+
+/** 0 if no interface has this name, or the index is not known: some containers have no /sys. */
+const interfaceIndex = (name: string, interfaces: Known | undefined): number => {
+  for (const link of interfaces?.links().values() ?? []) if (link.name === name) return link.index
   try {
     return Number(readFileSync(`/sys/class/net/${name}/ifindex`, 'utf8'))
   } catch {
@@ -24,10 +27,7 @@ const interfaceIndex = (name: string): number => {
  * The identity of the device with this address. `interfaces` includes interfaces that are down or not connected, which
  * Node does not list. Throws an Error for text that is no address.
  */
-export const identityOf = (
-  { address }: Pick<DeviceSpec, 'address'>,
-  interfaces?: Pick<Interfaces, 'withAddress'>,
-): Identity => {
+export const identityOf = ({ address }: Pick<DeviceSpec, 'address'>, interfaces?: Known): Identity => {
   const bytes = parseAddress(address)
   if (!bytes) throw new Error(`"${address}" is not an IPv4 or IPv6 address`)
   const networkInterface = interfaces?.withAddress(bytes)
@@ -39,8 +39,8 @@ export const identityOf = (
       return identify(bytes, {
         mac: Uint8Array.from(match.mac.split(':'), hex => Number.parseInt(hex, 16)),
         name,
-        index: interfaceIndex(name),
+        index: interfaceIndex(name, interfaces),
       })
   }
-  return identify(bytes, { name: LOOPBACK, index: interfaceIndex(LOOPBACK) })
+  return identify(bytes, { name: LOOPBACK, index: interfaceIndex(LOOPBACK, interfaces) })
 }

@@ -5,6 +5,7 @@ import assert from 'node:assert/strict'
 import { networkInterfaces } from 'node:os'
 import { test } from 'node:test'
 import { identityOf } from '../../../../src/drivers/rxe/address/host-identity.ts'
+import type { NetworkInterface } from '../../../../src/host/net/interfaces.ts'
 import { parseAddress } from '../../../../src/wire/address.ts'
 
 const hex = (bytes: Uint8Array | undefined): string | undefined => bytes && Buffer.from(bytes).toString('hex')
@@ -23,4 +24,10 @@ test('a device has the MAC of the interface with its address; without such an in
   assert.equal(identity.interfaceName, 'lo')
   assert.equal(hex(identity.mac), '0200c000024d')
   assert.throws(() => identityOf({ address: 'nowhere' }), /"nowhere"/)
+})
+
+test('the index of lo is that of the table of interfaces, since some containers have no /sys', () => {
+  const lo = { name: 'lo', index: 9 } as NetworkInterface
+  const interfaces = { withAddress: () => undefined, links: () => new Map([[lo.index, lo]]) }
+  assert.equal(identityOf({ address: '192.0.2.77' }, interfaces).interfaceIndex, lo.index)
 })
