@@ -25,7 +25,7 @@ import { addressText, isSameAddress } from '../../wire/address.ts'
 
 type Followed = Pick<RxeDevice, 'device' | 'state'>
 
-/** Index of the device's own address among its GIDs. */
+/** Index of the device's own address in `Identity.gids`. */
 const OWN_GID = 1
 
 const DELETED_LINK = { isUp: false, hasCarrier: false }

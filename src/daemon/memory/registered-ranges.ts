@@ -33,10 +33,15 @@ interface Range {
 }
 
 const CAP_IPC_LOCK = 14
-/** Each watched range takes up to two of the program's 65,530 mappings. */
+/**
+ * Maximum number of watched registered ranges, and of ranges that stay watched after their registration. Each takes up
+ * to two of the program's 65,530 mappings.
+ */
 const MAX_WATCHED = 1024
 /** Longer ranges stay watched after their registration: unwatching them costs more than the later event. */
 const MAX_UNWATCH_BYTES = 2 ** 20
+/** Still longer ranges are never unwatched, which would take milliseconds. Address space limits their number. */
+const MAX_LATE_UNWATCH_BYTES = 2 ** 26
 
 const unguarded: Containment['guard'] = (_where, body) => body
 
@@ -49,6 +54,8 @@ export class RegisteredRanges {
   #locked = 0
   #isLogged = false
   readonly #watched = new Set<Range>()
+  /** Ranges that stay watched after their registration, oldest first: the end by the start. */
+  readonly #stillWatched = new Map<number, number>()
   /** −1: none. */
   #userfaultFd = -1
   #watcher: UnmapWatch | undefined
@@ -78,8 +85,9 @@ export class RegisteredRanges {
     if (bytes > 0 && this.#watched.size < MAX_WATCHED && this.#watch()?.add(start, end)) this.#watched.add(range)
     return () => {
       this.#locked -= bytes
-      if (this.#watched.delete(range) && bytes <= MAX_UNWATCH_BYTES && !this.#overlapsAny(start, end))
-        this.#watch()?.remove(start, end)
+      if (!this.#watched.delete(range) || bytes > MAX_LATE_UNWATCH_BYTES) return
+      if (bytes <= MAX_UNWATCH_BYTES) this.#unwatch(start, end)
+      else this.#unwatchLater(start, end)
     }
   }
 
@@ -94,6 +102,7 @@ export class RegisteredRanges {
     this.#watcher = undefined
     this.#closeUserfault()
     this.#watched.clear()
+    this.#stillWatched.clear()
   }
 
   #reportUnmapped(start: number, end: number): void {
@@ -124,6 +133,24 @@ export class RegisteredRanges {
       if (this.#watcher === undefined) this.#closeUserfault()
     }
     return this.#watcher
+  }
+
+  #unwatch(start: number, end: number): void {
+    if (!this.#overlapsAny(start, end)) this.#watch()?.remove(start, end)
+  }
+
+  /** Unwatches the oldest such range if there are too many. */
+  #unwatchLater(start: number, end: number): void {
+    const ranges = this.#stillWatched
+    const knownEnd = ranges.get(start) ?? end
+    ranges.delete(start)
+    ranges.set(start, Math.max(knownEnd, end))
+    if (ranges.size <= MAX_WATCHED) return
+    for (const [oldestStart, oldestEnd] of ranges) {
+      ranges.delete(oldestStart)
+      this.#unwatch(oldestStart, oldestEnd)
+      return
+    }
   }
 
   /** Throws CallError if the process may not lock this many more bytes. */

@@ -7,6 +7,9 @@
  *                              first byte after the last two
  *   stale_region limit BYTES   registers up to 64 regions of BYTES until one is refused, and prints their number;
  *                              deregisters one, and prints whether another can be registered
+ *   stale_region mappings COUNT
+ *                              registers and deregisters COUNT separate ranges of one mapping, one after the other, and
+ *                              prints how many mappings more the program has
  *
  * CASE is how the memory is unmapped:
  *
@@ -86,19 +89,51 @@ static void count_registrations(struct ibv_context *context, size_t bytes)
     printf("after a deregistration: %s\n", second ? "registered" : strerror(errno));
 }
 
+static int count_mappings(void)
+{
+    FILE *maps = fopen("/proc/self/maps", "r");
+    int lines = 0;
+    NEED(maps, "/proc/self/maps: %s", strerror(errno));
+    for (int character; (character = fgetc(maps)) != EOF;)
+        lines += character == '\n';
+    fclose(maps);
+    return lines;
+}
+
+static void register_ranges(struct ibv_context *context, size_t count)
+{
+    struct ibv_pd *pd = ibv_alloc_pd(context);
+    const size_t bytes = LENGTH + 4096, step = bytes + 4096;
+    uint8_t *memory =
+        mmap(NULL, count * step, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    NEED(pd && memory != MAP_FAILED, "mmap: %s", strerror(errno));
+    const int before = count_mappings();
+    for (size_t i = 0; i < count; i++) {
+        struct ibv_mr *region = ibv_reg_mr(pd, memory + i * step, bytes, IBV_ACCESS_LOCAL_WRITE);
+        NEED(region && ibv_dereg_mr(region) == 0, "region %zu: %s", i, strerror(errno));
+    }
+    printf("%d\n", count_mappings() - before);
+}
+
 int main(int count, char **arguments)
 {
     const struct options options = default_options;
     const char *kind = count > 1 ? arguments[1] : "";
     static const char *const kinds[] = {"munmap", "fixed", "mremap", "part", "window", "twice"};
     const bool is_limit = strcmp(kind, "limit") == 0 && count == 3;
-    bool is_known = is_limit;
+    const bool is_mappings = strcmp(kind, "mappings") == 0 && count == 3;
+    bool is_known = is_limit || is_mappings;
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         is_known |= strcmp(kind, kinds[i]) == 0;
-    NEED(is_known, "usage: %s munmap|fixed|mremap|part|window|twice, or limit BYTES", arguments[0]);
+    NEED(is_known, "usage: %s munmap|fixed|mremap|part|window|twice, limit BYTES, or mappings COUNT",
+         arguments[0]);
     struct ibv_context *context = open_named(NULL);
     if (is_limit) {
         count_registrations(context, strtoul(arguments[2], NULL, 10));
+        return 0;
+    }
+    if (is_mappings) {
+        register_ranges(context, strtoul(arguments[2], NULL, 10));
         return 0;
     }
     /* userdma uses userfaultfd to notice that memory is unmapped. */
