@@ -67,6 +67,7 @@ const createQueues = (name: LayoutName, flowOffset?: number) => {
     flowOffset === undefined
       ? undefined
       : {
+          pd: 0,
           byHandle: (number: number) => number + flowOffset,
           // All requests name an address handle, none has an address vector.
           byVector: () => -2,

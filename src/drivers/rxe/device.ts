@@ -263,6 +263,7 @@ class SoftDevice implements RxeDevice {
       ahns: createNumbers(1),
       groups: createGroups(port, Limits.multicast),
       qps: [],
+      datagramRows: new Map(),
       lastAddress: undefined,
       rings: [],
       releasedFlows: [],
@@ -278,6 +279,7 @@ class SoftDevice implements RxeDevice {
       addQueues: row => this.#posts.add(row),
       recheck: row => this.#posts.recheck(row),
       catchUp: row => this.#catchUp(row),
+      catchUpDatagrams: pd => this.#catchUpDatagrams(pd),
       catchUpAll: isInProcess => this.#catchUpAll(isInProcess),
       sendResponses: row => this.#sendResponses(row),
       linkDowned: 0,
@@ -463,6 +465,19 @@ class SoftDevice implements RxeDevice {
     if (this.#torment === undefined && !hasUnseenSends) return
     if (hasUnseenSends) this.#posts.recheck(row)
     this.#withoutDelays(() => this.poll(this.state.now(), ScanScope.CHANGED))
+  }
+
+  /** Checks at most SLICE_ROWS queue pairs, so that a program with very many does not delay others. */
+  #catchUpDatagrams(pd: number): void {
+    let rowsLeft = SLICE_ROWS
+    let hasSends = false
+    for (const row of this.state.datagramRows.get(pd) ?? []) {
+      if (rowsLeft-- === 0) break
+      if (!this.#posts.hasWaitingSends(row)) continue
+      this.#posts.recheck(row)
+      hasSends = true
+    }
+    if (hasSends) this.#withoutDelays(() => this.poll(this.state.now(), ScanScope.CHANGED))
   }
 
   #sendResponses(row: number): void {

@@ -163,6 +163,8 @@ export interface RxeState {
   readonly domains: Map<string, XrcDomain>
   /** By row of the engine; undefined for a free row. */
   readonly qps: (QpObject | undefined)[]
+  /** Rows of the datagram queue pairs, by the id of their protection domain. */
+  readonly datagramRows: Map<number, Set<number>>
   /** The address that was stored last: queue pairs and address handles with equal addresses share it (R15). */
   lastAddress: StoredAddress | undefined
   /** By row of the engine; undefined for a free row. */
@@ -176,6 +178,11 @@ export interface RxeState {
    * methods whose result depends on earlier posts: the doorbell of a post may arrive after the call.
    */
   readonly catchUp: (row: number) => void
+  /**
+   * Polls if datagram queue pairs of protection domain `pd` have requests that are not sent. Before an address handle
+   * is destroyed or changed: earlier posts name it.
+   */
+  readonly catchUpDatagrams: (pd: number) => void
   /**
    * Sends responses of `row`, and the ACK or NAK that is due, if the port has space. Before a queue pair is destroyed
    * or reset: the program may have polled the completion of a message whose ACK is not sent.

@@ -282,6 +282,26 @@ describe('address handles', () => {
     m.settle()
     assert.deepEqual(polled(b), [[100, 0, GRH_BYTES + 64, a.qpn]])
   })
+  it('are those of requests that were posted before a destroy or modify, although no poll has seen them', () => {
+    for (const method of ['destroy', 'modify'] as const) {
+      const { m, a, b } = pair()
+      postReceives(b)
+      const { handle, number } = ah(a.p, gidOf(b))
+      for (let i = 0; i < 3; i++) sendTo(a, b.qpn, number)
+      if (method === 'destroy') invokeNow(a.p.context, Ah, 'destroy', handle, {}, a.p.caller)
+      else invokeNow(a.p.context, Ah, 'modify', handle, { address: path(ipv4(10, 9, 9, 9)) }, a.p.caller)
+      m.settle()
+      for (const peer of [a, b])
+        assert.deepEqual(
+          polled(peer).map(([, status]) => status),
+          [SUCCESS, SUCCESS, SUCCESS],
+          method,
+        )
+      for (const { p } of [a, b]) closeContext(p.context)
+      assertNothingLeft(m, [a.p, b.p])
+      assert.equal(a.p.rxe.state.datagramRows.size, 0)
+    }
+  })
   it('may be replaced by address vectors in requests, as by older providers', () => {
     const { m, a, b } = pair()
     postReceives(b)
@@ -512,5 +532,22 @@ describe('the queue pair of the general services', () => {
     )
     invokeNow(first.p.context, GsiQp, 'destroy', first.handle, {}, first.p.caller)
     assert.equal(gsi(m, 0).qpn, GSI_QPN)
+  })
+  it('is not moved to ERR by a completion that its predecessor lost', () => {
+    const m = machine(1)
+    const first = gsi(m, 0)
+    const { context, caller } = first.p
+    const modifyFirst = (state: number) => invokeNow(context, GsiQp, 'modify', first.handle, { state }, caller)
+    const receives = 12
+    for (let flushed = 0; flushed <= first.cq.cqe; flushed += receives) {
+      modifyFirst(Qps.RESET)
+      toRts(first, GsiQp)
+      postReceives(first, receives)
+      modifyFirst(Qps.ERR)
+    }
+    invokeNow(context, GsiQp, 'destroy', first.handle, {}, caller)
+    const second = gsi(m, 0)
+    m.settle()
+    assert.equal(invokeNow(second.p.context, GsiQp, 'query', second.handle, {}, second.p.caller).out.state, Qps.RTS)
   })
 })

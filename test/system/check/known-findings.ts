@@ -90,7 +90,7 @@ export const knownFindings: readonly KnownFinding[] = [
     severity: 'error',
     text: /no such address handle/,
     source: 'librdmacm/examples/mckey.c:566, :390',
-    why: 'the sender destroys its address handle without waiting for its sends: on a busy machine the handle is gone before they are sent, and they fail',
+    why: 'the sender destroys its address handle without waiting for its sends: those that still wait for the port fail',
   },
   warning(
     'mckey',

@@ -2,12 +2,14 @@
  * Destinations of the datagrams of one queue pair: the port's flow (`Send.FLOW` in transport/types.ts) of each WQE. A
  * WQE has the number of an address handle, or an address vector if the user library does not know these numbers.
  *
- * The first request with an address vector opens its flow. These flows are cached, with LRU replacement. Without a path
- * the flow is -1, and the request completes with LOC_QP_OP_ERR, as with Linux's rxe.
+ * The first request with an address vector opens the vector's flow. These flows are cached, with LRU replacement.
+ * Without a path the flow is -1, and the request completes with LOC_QP_OP_ERR, as with Linux's rxe.
  *
- * An address handle may be destroyed or modified while a fetched request waits for the congestion window or the port.
- * So the flow of the last fetched request stays open until the next request is fetched. By then the packets of the last
- * one are committed or in the current run. Runs are committed before `poll` closes the flows in `releasedFlows`.
+ * Before an address handle is destroyed or modified, the device fetches the requests that were posted earlier
+ * (`RxeState.catchUpDatagrams`), because other adapters copy the address when a request is posted. A fetched request
+ * may still wait for the congestion window or the port. So the flow of the last fetched request stays open until the
+ * next request is fetched. By then the packets of the last one are committed or in the current run. Runs are committed
+ * before `poll` closes the flows in `releasedFlows`.
  */
 import type { GidTable } from '../../../core/devices/gids.ts'
 import type { Port } from '../../../phy/port.ts'
@@ -27,6 +29,8 @@ export interface AddressHandle {
 }
 
 export interface Destinations {
+  /** Id of the queue pair's protection domain. */
+  readonly pd: number
   /** The flow for address handle `number`; -1 if it does not exist, or belongs to another protection domain. */
   byHandle(number: number): number
   /** The flow for the address vector at offset `at` of `bytes`; -1 if there is no path. */
@@ -50,7 +54,6 @@ interface Fields {
   readonly ahs: ReadonlyMap<number, AddressHandle>
   readonly port: Port
   readonly gids: GidTable
-  readonly pd: number
   /** `RxeState.releasedFlows`. */
   readonly releasedFlows: number[]
   /** -1: none. */
@@ -77,7 +80,7 @@ const openVector = ({ port, gids }: Fields, vector: Uint8Array): number => {
   }
 }
 
-const methods: Destinations & ThisType<Fields & Destinations> = {
+const methods: Omit<Destinations, 'pd'> & ThisType<Fields & Destinations> = {
   byHandle(number) {
     const ah = this.ahs.get(number)
     return ah === undefined || ah.pd !== this.pd ? -1 : ah.flow
@@ -125,6 +128,6 @@ export const createDestinations = (
   releasedFlows: number[],
 ): Destinations =>
   Object.setPrototypeOf(
-    { ahs, port, gids, pd, releasedFlows, heldFlow: -1, cached: undefined } satisfies Fields,
+    { ahs, port, gids, pd, releasedFlows, heldFlow: -1, cached: undefined } satisfies Fields & Pick<Destinations, 'pd'>,
     methods,
   )

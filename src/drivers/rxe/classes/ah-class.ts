@@ -42,6 +42,7 @@ const driverAhClass = driverClass<typeof Ah, AddressHandle, typeof RxeAttributes
 
     modify(call, { state }, { address, dmac }) {
       const device = stateOf(call)
+      device.catchUpDatagrams(state.pd)
       const flow = openFlow(call, address, 'ah.modify')
       device.port.closeFlow(state.flow)
       state.flow = flow
@@ -51,7 +52,8 @@ const driverAhClass = driverClass<typeof Ah, AddressHandle, typeof RxeAttributes
 
     destroy(call, object, args, core) {
       const device = stateOf(call)
-      const { number, flow } = object.state
+      const { number, pd, flow } = object.state
+      if (call.why === 'call') device.catchUpDatagrams(pd)
       device.ahs.delete(number)
       device.ahns.free(number)
       device.port.closeFlow(flow)

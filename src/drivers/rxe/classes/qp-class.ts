@@ -71,11 +71,23 @@ export const endQueuePair = (device: RxeState, state: QueuePair): void => {
   device.sendResponses(row)
   device.engine().destroy(row)
   device.failures.forget(row)
+  forgetOverruns(device, qpn)
   device.feed?.reset(row)
   device.qpns.free(qpn)
   device.qps[row] = undefined
   device.rings[row] = undefined
   closePath(device, state)
+}
+
+const addDatagramRow = ({ datagramRows }: RxeState, { pd }: Destinations, row: number): void => {
+  const rows = datagramRows.get(pd) ?? new Set()
+  datagramRows.set(pd, rows.add(row))
+}
+
+const removeDatagramRow = ({ datagramRows }: RxeState, { pd }: Destinations, row: number): void => {
+  const rows = datagramRows.get(pd)
+  rows?.delete(row)
+  if (rows?.size === 0) datagramRows.delete(pd)
 }
 
 /** `activeMtu`: the largest path MTU that the interface allows now (`Mtu`). */
@@ -241,6 +253,7 @@ export const qpClass = (
         }
         device.qps[row] = object
         device.rings[row] = object.state
+        if (destinations !== undefined) addDatagramRow(device, destinations, row)
         device.addQueues(row)
         affiliate(object, userHandle, { asyncFd })
         return createReply(cap, qpn, send, receive)
@@ -330,7 +343,10 @@ export const qpClass = (
         if (call.why === 'call') device.catchUp(state.row)
         endQueuePair(device, state)
         unbindWindowsOf(call.device.memory, state.qpn)
-        state.destinations?.close()
+        if (state.destinations !== undefined) {
+          removeDatagramRow(device, state.destinations, state.row)
+          state.destinations.close()
+        }
         const memory = ringMemoryOf(call.context)
         memory.free(state.send.ring)
         if (!state.receive.isShared) memory.free(state.receive.ring)

@@ -34,6 +34,8 @@ export interface PostScan {
   recheck(row: number): void
   /** Whether the row's send queue may have requests that no scan has found. */
   hasUnseenSends(row: number): boolean
+  /** Whether the row's send queue has requests that are not retired. */
+  hasWaitingSends(row: number): boolean
   /** Whether `add` or `recheck` was called since the last scan. */
   hasChanges(): boolean
   /** Passes rows with new posts to the engine; true if any send queue may have new requests. */
@@ -192,6 +194,10 @@ export const createPostScan = (
       if (queues === undefined) return false
       const producer = loadProducer(queues.send.ring)
       return producer !== queues.send.seenProducer && producer !== queues.send.retiredIndex
+    },
+    hasWaitingSends(row) {
+      const queues = rings[row]
+      return queues !== undefined && loadProducer(queues.send.ring) !== queues.send.retiredIndex
     },
     hasChanges: () => changed.length > 0,
     scan: scope => (hasWindows() ? scanInOrder(scope) : inspectScope(scope)),
