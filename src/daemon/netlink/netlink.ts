@@ -3,6 +3,7 @@
  * sockets. requests.ts answers the requests.
  */
 
+import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import type { Slices } from '../../host/event-loop/slices.ts'
 import { CallError } from '../../spec/errno.ts'
 import { NetlinkOption } from '../../spec/linux/nldev.ts'
@@ -58,7 +59,8 @@ const KNOWN_OPTIONS: ReadonlySet<number> = new Set(Object.values(NetlinkOption))
 /** The first port for programs whose pid is unknown or in use as a port. As in Linux, it is above all pids. */
 const FIRST_SPARE_PORT = 0x8000_0000
 
-const MESSAGES_PER_STEP = 64
+/** Microseconds after which `answerAll` lets other work run. The last message may take a few milliseconds more. */
+const SLICE = 500
 
 export const createNetlink = ({ containment, slices, answer, onClosed = () => {} }: NetlinkParts): Netlink => {
   const sockets = new Map<string, NetlinkSocket>()
@@ -88,20 +90,21 @@ export const createNetlink = ({ containment, slices, answer, onClosed = () => {}
     return nextSparePort
   }
 
-  /** Answers messages from index `first` on, in order. After each MESSAGES_PER_STEP messages other work may run. */
+  /** Answers messages from index `first` on, in order. After each SLICE other work may run. */
   const answerAll = (
     socket: NetlinkSocket,
     messages: readonly Message[],
     isAdmin: boolean,
     first = 0,
   ): Promise<void> | undefined => {
-    const end = Math.min(first + MESSAGES_PER_STEP, messages.length)
-    for (let i = first; i < end; i++) {
+    const sliceEnd = nowMicroseconds() + SLICE
+    for (let i = first; i < messages.length; i++) {
+      if (i > first && nowMicroseconds() >= sliceEnd)
+        return slices.run([].values()).then(() => answerAll(socket, messages, isAdmin, i))
       const pending = answer(socket, messages[i]!, isAdmin)
       if (pending !== undefined) return pending.then(() => answerAll(socket, messages, isAdmin, i + 1))
     }
-    if (end === messages.length) return undefined
-    return slices.run([].values()).then(() => answerAll(socket, messages, isAdmin, end))
+    return undefined
   }
 
   const netlink: Netlink = {

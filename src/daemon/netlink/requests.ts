@@ -36,9 +36,6 @@ const commands = new Map<number, { readonly name: NldevCommandName } & NldevComm
 /** The attributes of a request are malformed. */
 class MalformedError extends CallError {}
 
-/** Steps of one answer that run immediately. The others run in slices. */
-const IMMEDIATE_STEPS = 16
-
 const { CAP_ACK, EXT_ACK } = NetlinkOption
 
 export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
@@ -52,7 +49,10 @@ export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
       }),
     )
 
-  /** As in Linux, only refusals of malformed attributes and of commands that need CAP_NET_ADMIN have a message. */
+  /**
+   * As in Linux, refusals of malformed attributes have a message, and those of other queries have none. Refusals of
+   * commands that need CAP_NET_ADMIN always have one; in Linux only some of them (rdma_counter_set_auto_mode).
+   */
   const refuse = (socket: NetlinkSocket, message: Message, error: unknown): void => {
     const isExpected = error instanceof CallError || error instanceof SystemError
     if (!isExpected) daemon().containment.report('a request of netlink', error)
@@ -111,14 +111,12 @@ export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
     if (message.flags & NlmsgFlags.ACK) acknowledge(socket, message)
   }
 
-  /** Runs the first steps now and the others in slices. */
+  /** Runs the first step now, which suffices for devices with few objects, and the others in slices. */
   const runToEnd = (socket: NetlinkSocket, message: Message, work: Work<Entries>): Promise<void> | undefined => {
-    for (let steps = 0; steps < IMMEDIATE_STEPS; steps++) {
-      const { done, value } = work.next()
-      if (done) {
-        answerOne(socket, message, value)
-        return undefined
-      }
+    const { done, value } = work.next()
+    if (done) {
+      answerOne(socket, message, value)
+      return undefined
     }
     return daemon()
       .slices.run(work)
@@ -136,7 +134,7 @@ export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
       throw new CallError('EINVAL', `there is no request of type 0x${message.type.toString(16)}`)
     const { name } = command
     if (command.needsNetAdmin && !isAdmin)
-      throw new CallError('EPERM', `${name} is allowed for root and the user of this daemon only`)
+      throw new CallError('EPERM', `${name} is allowed for the user of this daemon only`)
     const { list, one } = handlers
     if (message.flags & NlmsgFlags.DUMP) {
       if (list === undefined) throw new CallError('EINVAL', `${name} does not support NLM_F_DUMP`)

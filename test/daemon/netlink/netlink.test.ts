@@ -350,6 +350,35 @@ describe('objects', () => {
   })
 })
 
+describe('requests that search many objects', () => {
+  it('let other work run between them and their steps, also in one datagram', async t => {
+    const { client, socket } = await setUp(t)
+    const context = await client.context()
+    // More than two steps of a search (core/resources.ts).
+    for (let i = 0; i < 2100; i++) assert.ok((await client.command(context, ALLOC_PD, [], 1)).ret > 0)
+    const unknown: Entries = [
+      ['DEV_INDEX', 0],
+      ['RES_PDN', 0x7fff_ffff],
+    ]
+    const requests = Array.from({ length: 64 }, (_, i) => requestOf('RES_PD_GET', unknown, 0, i))
+    let turns = 0
+    let isAnswered = false
+    const countTurn = (): void => {
+      turns++
+      if (!isAnswered) setImmediate(countTurn)
+    }
+    countTurn()
+    await socket.send(Buffer.concat(requests))
+    isAnswered = true
+    const answers = socket.received()
+    assert.deepEqual(
+      answers.map(answer => [answer.sequence, errnoOf(answer)]),
+      requests.map((_, i) => [i, Errno.ENOENT]),
+    )
+    assert.ok(turns > 2 * requests.length, `${turns}`)
+  })
+})
+
 describe('a program with invalid or unusual requests', () => {
   it('loses unread answers, gets NLMSG_OVERRUN, and is then answered', async t => {
     const { client, socket } = await setUp(t)
