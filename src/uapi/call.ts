@@ -64,6 +64,8 @@ export interface Answer {
   readonly reason?: string
   /** Name of a call that was not decoded into a method, for the trace. */
   readonly attempt?: string
+  /** With `installs`: undoes the call. To be called if the caller cannot get the descriptors. */
+  readonly undo?: () => void
 }
 
 /** One decoded system call, ready to run. */

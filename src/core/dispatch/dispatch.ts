@@ -3,8 +3,8 @@
  * the answer.
  *
  * If an answer cannot be delivered (EFAULT, ENOSPC), the call is undone, as on Linux: created objects are destroyed,
- * and events that the call took are put back. A CallError of a handler becomes an answer. Any other exception is a bug
- * and is rethrown.
+ * and events that the call took are put back. If the caller cannot get the new descriptors (EMFILE), the carrier undoes
+ * the call (`Answer.undo`). A CallError of a handler becomes an answer. Any other exception is a bug and is rethrown.
  */
 import { CallError } from '../../spec/errno.ts'
 import { type Answer, type CallerView, type Decoded, isAnswer, type Result } from '../../uapi/call.ts'
@@ -92,7 +92,8 @@ export const dispatch = <M extends readonly unknown[]>(
   const answerWith = (success: Result): Answer => {
     const answer = decoded.answer(success)
     if (answer.ret < 0) undo(context, entry, success)
-    return answer
+    if (answer.installs.length === 0) return answer
+    return { ...answer, undo: () => undo(context, entry, success) }
   }
   if (result instanceof Promise) return result.then(answerWith, error => decoded.answer(refusal(error)))
   return answerWith(result)

@@ -10,7 +10,7 @@ import { fdTarget, searchFd } from '../../host/memory/process.ts'
 import { CmChannel } from '../../spec/classes/connections/cm_channel.ts'
 import { MadChannel } from '../../spec/classes/mad/mad_channel.ts'
 import { CallError, Errno } from '../../spec/errno.ts'
-import { MessageType } from '../../spec/session.ts'
+import { MessageType, SessionLimits } from '../../spec/session.ts'
 import type { Answer } from '../../uapi/call.ts'
 import { decodeWrite } from '../../uapi/linux/write.ts'
 import { callOfRequest } from '../../uapi/object/format.ts'
@@ -36,7 +36,7 @@ export class SessionCalls {
   #createdTargets: readonly string[] = []
   /**
    * Looks up the numbers of the created descriptors in the program, for the call's trace record; undefined: not found.
-   * For the trace hub this function identifies the session.
+   * The trace hub also takes this function as the key of the session's waiting record (`TraceHub.settle`).
    */
   readonly #createdNumbers = (): (number | undefined)[] =>
     this.#createdTargets.map(target => {
@@ -125,7 +125,7 @@ export class SessionCalls {
     }
   }
 
-  #sendAnswer(header: Header, { ret, installs, reason }: Answer): void {
+  #sendAnswer(header: Header, { ret, installs, reason, undo }: Answer): void {
     if (installs.length === 0) {
       this.#client.reply(
         writeCallReply(
@@ -143,6 +143,11 @@ export class SessionCalls {
     const sockets: EventSocket[] = []
     const installPoints: InstallAt[] = []
     try {
+      if (installs.length > SessionLimits.descriptors)
+        throw new CallError(
+          'EMFILE',
+          `the call creates ${installs.length} descriptors; at most ${SessionLimits.descriptors} are allowed`,
+        )
       for (const { descriptor, address, width } of installs) {
         const created = findDescriptor(this.#daemon.core, descriptor.object)
         if (created.context.descriptors.size > MAX_DESCRIPTORS)
@@ -157,7 +162,9 @@ export class SessionCalls {
       )
     } catch (error) {
       if (!(error instanceof CallError || error instanceof SystemError)) throw error
-      // The program got no descriptors, so it cannot close the new objects.
+      // The program sees a failed call, so nothing that the call created may remain. A chain also creates other objects.
+      undo?.()
+      // `undo` leaves fd objects that another call uses. The program got no descriptors, so it cannot close them.
       for (const { descriptor } of installs) closeDescriptor(this.#daemon.core, descriptor.object)
       this.#client.refuse(header, error.errno, error.message)
     } finally {

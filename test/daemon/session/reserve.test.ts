@@ -1,5 +1,6 @@
 /*
- * Connections and calls while the daemon has no free descriptors. This process is both daemon and client.
+ * Connections and calls while the daemon has no free descriptors, and calls that create too many. This process is both
+ * daemon and client.
  */
 import assert from 'node:assert/strict'
 import { closeSync, openSync } from 'node:fs'
@@ -8,16 +9,26 @@ import { type TestContext, test } from 'node:test'
 import { startDaemon } from '../../../src/daemon/daemon.ts'
 import { mapArena } from '../../../src/host/memory/mapping.ts'
 import { libcFunctions } from '../../../src/host/native.ts'
+import { Interface } from '../../../src/spec/classes/device/interface.ts'
+import { CompChannel } from '../../../src/spec/classes/events/comp_channel.ts'
+import { Pd } from '../../../src/spec/classes/pd.ts'
 import { Errno } from '../../../src/spec/errno.ts'
+import { SessionLimits } from '../../../src/spec/session.ts'
+import type { Call } from '../../../src/uapi/call.ts'
+import { encodeChain } from '../../../src/uapi/object/chain.ts'
+import { encodeCall } from '../../../src/uapi/object/client.ts'
+import { ioctlRequest } from '../../../src/uapi/object/format.ts'
 import type { TraceRecord } from '../../../src/uapi/tool.ts'
 import { scratchFolder } from '../../tools.ts'
-import { daemonOf, dial } from '../client.ts'
+import { type Client, daemonOf, dial } from '../client.ts'
 
 const folder = scratchFolder()
 const sys = libcFunctions({ prlimit: 'int prlimit(int pid, int resource, int64_t wanted, int64_t old)' })
 const RLIMIT_NOFILE = 7
 /** IB_USER_VERBS_CMD_CREATE_COMP_CHANNEL. */
 const CREATE_COMP_CHANNEL = 17
+/** IB_USER_VERBS_CMD_GET_CONTEXT, and its length. */
+const [GET_CONTEXT, GET_CONTEXT_BYTES] = [0, 16]
 
 /** Takes all descriptors; the returned function releases them. */
 const takeAll = (t: TestContext): (() => void) => {
@@ -91,4 +102,60 @@ test('a call that gets no descriptor is not traced with the number of an earlier
     if (descriptors !== undefined) fdTypes.push(descriptors.map(({ fd }) => typeof fd))
   }
   assert.deepEqual(fdTypes, [['number'], ['undefined']])
+})
+
+/** Makes a chain that creates a protection domain and completion channels; returns the return value. */
+const chain = (client: Client, context: number, channels: number): Promise<number> => {
+  const { memory } = client
+  const [entriesAt, resultsAt, reasonAt] = [4096, 16384, 32768]
+  const addressOf = (offset: number): bigint => BigInt(memory.address + offset)
+  const pd: Call = { class: Pd, methodName: 'create', method: Pd.methods.create, object: 0, args: {} }
+  const channel: Call = { ...pd, class: CompChannel, method: CompChannel.methods.create }
+  const entries = encodeChain([{ call: pd }, ...Array.from({ length: channels }, () => ({ call: channel }))])
+  const call: Call = {
+    ...pd,
+    class: Interface,
+    methodName: 'chain',
+    method: Interface.methods.chain,
+    args: { entries, onError: 0 },
+  }
+  memory.bytes.set(entries, entriesAt)
+  const message = encodeCall(call, {
+    inputAddresses: { entries: addressOf(entriesAt) },
+    outputBuffers: {
+      results: { address: addressOf(resultsAt), length: 4096 },
+      reason: { address: addressOf(reasonAt), length: 256 },
+    },
+  })
+  memory.bytes.set(message, 0)
+  return client.ioctl(context, ioctlRequest(call.method.call), addressOf(0))
+}
+
+test('a chain whose descriptors cannot be delivered is refused, and nothing of it remains', async t => {
+  const client = dial(t, await daemonOf(t, folder))
+  await client.hello()
+  const context = await client.context()
+  const objects = async () => (await client.stat()).devices[0]!.objects
+  const before = await objects()
+  assert.equal(await chain(client, context, SessionLimits.descriptors + 1), -Errno.EMFILE)
+  assert.deepEqual(await objects(), before, 'too many for one reply')
+  const release = takeAll(t)
+  assert.equal(await chain(client, context, 1), -Errno.EMFILE)
+  release()
+  assert.deepEqual(await objects(), before, 'none is free')
+  assert.equal(await chain(client, context, SessionLimits.descriptors), 0)
+  assert.deepEqual(await objects(), { ...before, pd: 1, comp_channel: SessionLimits.descriptors })
+})
+
+test('the opening call of a context can be repeated after it got no descriptor', async t => {
+  const client = dial(t, await daemonOf(t, folder))
+  await client.hello()
+  const { context, descriptors } = await client.open()
+  client.keep(descriptors)
+  const release = takeAll(t)
+  assert.equal((await client.command(context, GET_CONTEXT, [], 2)).ret, -Errno.EMFILE)
+  release()
+  const { ret, fds } = await client.command(context, GET_CONTEXT, [], 2)
+  client.keep(fds)
+  assert.equal(ret, GET_CONTEXT_BYTES)
 })
