@@ -51,7 +51,11 @@ export class NodeOpening {
     this.#openNow(() => this.#attachFile())
   }
 
-  #refuseOpen(errno: number): void {
+  /** Answers with the errno of `error`. An exception that is a bug is logged and answered EIO. */
+  #refuseOpen(error: unknown): void {
+    const isExpected = error instanceof CallError || error instanceof SystemError
+    if (!isExpected) this.#daemon.containment.report('the opening of a device', error)
+    const errno = isExpected ? error.errno : Errno.EIO
     this.#client.reply(
       writeOpenReply(this.#client.outgoing, this.#request, { error: errno, context: 0, rdev: 0, inode: 0 }),
     )
@@ -114,7 +118,7 @@ export class NodeOpening {
     if (!device) throw new CallError('ENXIO', `there is no device node uverbs${this.#request.node}`)
     for (const number of this.#opened) if (!this.#daemon.contexts.byNumber(number)) this.#opened.delete(number)
     if (this.#opened.size >= MAX_CONTEXTS)
-      throw new CallError('EMFILE', `this process has ${MAX_CONTEXTS} contexts open already, the maximum`)
+      throw new CallError('EMFILE', `this session has ${MAX_CONTEXTS} contexts open already, the maximum`)
     const isPacked = (this.#request.wants & OpenWants.PACKED_RINGS) !== 0
     const { open, doorbell } = this.#daemon.contexts.open(
       device,
@@ -147,7 +151,7 @@ export class NodeOpening {
     }
     const context = this.#cmContext
     if (context.descriptors.size >= MAX_DESCRIPTORS)
-      throw new CallError('EMFILE', `this process has ${MAX_DESCRIPTORS} channels of rdma_cm open already, the maximum`)
+      throw new CallError('EMFILE', `this session has ${MAX_DESCRIPTORS} channels of rdma_cm open already, the maximum`)
     try {
       this.#grantChannel(CM_NODE, invokeNow(context, CmChannel, 'create', 0, {}, this.#client.caller))
     } catch (error) {
@@ -205,9 +209,13 @@ export class NodeOpening {
   #openLater(opener: () => void): void {
     this.#client.answerLater(
       { ...this.#request },
-      this.#daemon.untilContextsDestroyed(this.#client.account.user).then(() => {
-        if (!this.#client.isClosed) this.#openNow(opener)
-      }),
+      this.#daemon.untilContextsDestroyed(this.#client.account.user).then(
+        () => {
+          if (!this.#client.isClosed) this.#openNow(opener)
+        },
+        // The client expects a reply of OPEN, not the callReply of `answerLater`.
+        error => this.#refuseOpen(error),
+      ),
     )
   }
 
@@ -217,9 +225,7 @@ export class NodeOpening {
         throw new CallError('EACCES', `the memory of process ${this.#client.process.pid} is not accessible`)
       opener()
     } catch (error) {
-      const isExpected = error instanceof CallError || error instanceof SystemError
-      if (!isExpected) this.#daemon.containment.report('the opening of a device', error)
-      this.#refuseOpen(isExpected ? error.errno : Errno.EIO)
+      this.#refuseOpen(error)
     }
   }
 }
