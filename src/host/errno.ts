@@ -53,6 +53,7 @@ export const ENOTTY = 25
 export const EPIPE = 32
 export const EMSGSIZE = 90
 export const EPROTOTYPE = 91
+export const ENOPROTOOPT = 92
 export const EOPNOTSUPP = 95
 export const EADDRINUSE = 98
 export const EADDRNOTAVAIL = 99

@@ -5,7 +5,7 @@
  */
 
 import type { Caller, MemoryAccount } from '../../core/model.ts'
-import { EAGAIN, SystemError } from '../../host/errno.ts'
+import { EAGAIN, ENOPROTOOPT, SystemError } from '../../host/errno.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { hasReadyEvents, type Watch, watch } from '../../host/event-loop/poll.ts'
 import { yieldOnce } from '../../host/event-loop/yield.ts'
@@ -68,8 +68,9 @@ const incoming = messageBuffer()
 const outgoing = messageBuffer()
 
 /**
- * Starts the session of an accepted connection. If the process has ended or blocks the daemon, or its quotas are
- * exhausted, refuses the connection and returns undefined. `ended` is called at the end of the session.
+ * Starts the session of an accepted connection. Refuses the connection and returns undefined if the process has ended,
+ * a quota of descriptors or sessions is exhausted, or the process is a guest whose user's waiting time is used up
+ * (`Guest.isLate`). `ended` is called at the end of the session.
  */
 export const createSession = (daemon: DaemonState, fd: number, ended: () => void): Session | undefined => {
   const pidfd = peerPidfd(fd)
@@ -85,7 +86,9 @@ export const createSession = (daemon: DaemonState, fd: number, ended: () => void
   }
   const owner = needsOwner(uid) ? { uid, gid } : undefined
   const guestUid = uid === process.geteuid?.() ? undefined : uid
-  const handle = openProcess(pid, { pidfd: pidfd < 0 ? undefined : pidfd, owner, guestUid })
+  // Before Linux 6.16 there is no pidfd of a peer that has ended. Its pid may be another process's by now, so the session
+  // must not open the process by the pid.
+  const handle = openProcess(pid, { pidfd: pidfd === -ENOPROTOOPT ? undefined : pidfd, owner, guestUid })
   if (handle instanceof SystemError) {
     daemon.refuseConnection(fd, handle.errno)
     releaseQuota()
@@ -330,9 +333,10 @@ class ClientSession implements Session, Client {
   #handle(fds: readonly number[]): void {
     const { request } = this
     const { type } = request
-    // TOOL may pass several descriptors, HELLO one, all others none.
+    // TOOL may pass several descriptors, HELLO one, all others none. Before HELLO a TOOL message is refused, too.
     const allowed = type === MessageType.HELLO ? 1 : 0
-    if (type !== MessageType.TOOL) for (const extra of fds.slice(allowed)) close(extra)
+    const isTool = type === MessageType.TOOL && this.#hasGreeted
+    if (!isTool) for (const extra of fds.slice(allowed)) close(extra)
     if (type === MessageType.HELLO) this.#hello(fds[0])
     else if (!this.#hasGreeted) this.close()
     else if (type === MessageType.OPEN) this.#opening.open()
@@ -342,7 +346,7 @@ class ClientSession implements Session, Client {
       this.reply(writeWrittenReply(outgoing, request, this.#space.takeWritten(SessionLimits.ranges)))
     else if (this.#checkMessages[type] !== undefined) this.#checkMessages[type]()
     else if (type === MessageType.NETLINK) this.#calls.netlink()
-    else if (type === MessageType.TOOL) this.#toolRequests.handle(request, fds)
+    else if (isTool) this.#toolRequests.handle(request, fds)
     else this.#calls.call()
   }
 

@@ -112,8 +112,8 @@ export const allowPtraceBy = (pid: number): void => {
 
 export interface ProcessOptions {
   /**
-   * The pidfd from `peerPidfd`, owned by the handle from now on. Without it `openProcess` opens one by the pid, which
-   * may already belong to another process.
+   * The pidfd from `peerPidfd`, owned by the handle from now on, or its -errno, with which `openProcess` fails. If
+   * undefined, `openProcess` opens a pidfd by the pid, which may already belong to another process.
    */
   readonly pidfd?: number | undefined
   /** The handle gives access only while the process belongs to this user and group. Required if `needsOwner`. */

@@ -308,6 +308,11 @@ test('the daemon closes unexpected descriptors of a message', async t => {
   assert.equal(await sender.next(), undefined, 'more than a message may carry')
   sender.close()
   assert.equal(openDescriptors(), before)
+  const early = dial(t, daemon)
+  early.send(message(MessageType.TOOL, HEADER + 2, { fill: 0x20 }), [extra, extra])
+  assert.equal(await early.next(), undefined, 'before HELLO')
+  early.close()
+  assert.equal(openDescriptors(), before)
   closeSync(extra)
 })
 
