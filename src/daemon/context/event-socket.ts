@@ -67,6 +67,8 @@ export class EventSocket implements EventSink {
   #isClosed = false
   /** Whether the daemon or the program has closed its end. */
   #isEnded = false
+  /** Whether `end` was called: no record follows those in the socket and the queue. */
+  #isComplete = false
   /** Whether the program has closed its end while records were unread. */
   #isReset = false
   /** Records that were sent and may be unread, oldest first. */
@@ -163,7 +165,8 @@ export class EventSocket implements EventSink {
   }
 
   end(): void {
-    if (!this.#isClosed) shutdown(this.#ownEnd, 'write')
+    this.#isComplete = true
+    this.#sendQueued()
   }
 
   close(): void {
@@ -198,6 +201,7 @@ export class EventSocket implements EventSink {
     }
     if (count > 0) this.#sent.push(...this.#queue.splice(0, count))
     if (this.#sent.length > 2 * MAX_UNREAD) this.#sent = this.#sent.slice(-MAX_UNREAD)
+    if (this.#isComplete && this.#queue.length === 0) shutdown(this.#ownEnd, 'write')
     // Only after EAGAIN: once the program has shut down the peer end, `ownEnd` is always writable, and sends fail.
     this.#watcher.update({ readable: true, writable: result === -EAGAIN })
   }

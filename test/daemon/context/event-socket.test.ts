@@ -269,6 +269,17 @@ test('after `end` the program reads the sent records, then end of file', () => {
   setup.close()
 })
 
+test('after `end` the program reads also the records that do not fit in the socket, then end of file', async () => {
+  const setup = setUp()
+  const a = element(3n)
+  for (let i = 0; i < 1000; i++) setup.socket.post(record(a, i))
+  setup.socket.end()
+  const records = await setup.readUntil(1000)
+  assert.equal(records.at(-1), hex(record(a, 999).bytes))
+  assert.equal(recvBytes(setup.programEnd, new Uint8Array(16)), 0)
+  setup.close()
+})
+
 const loopTurns = (): number =>
   (performance.nodeTiming as unknown as { uvMetricsInfo: { loopCount: number } }).uvMetricsInfo.loopCount
 
