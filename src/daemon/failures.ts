@@ -5,6 +5,7 @@
 import { addFailureHandler } from '../core/failures.ts'
 import type { Context, Core } from '../core/model.ts'
 import { type Failure, failureJson, failureText, isNote } from '../spec/check/failures.ts'
+import { printable } from '../trace/printable.ts'
 import type { FailureRecord } from '../uapi/tool.ts'
 
 /** The program that opened a context. */
@@ -19,12 +20,12 @@ export interface FailureReports {
   /** Failures of the context's objects are attributed to `owner`. */
   setOwner(context: Context, owner: Owner): void
   ownerOf(context: Context): Owner | undefined
-  /** Logs how many failures of the process were not logged. */
+  /** Logs how many failures of the process were not logged, and forgets the process. */
   onDisconnect(pid: number): void
 }
 
 const MICROSECONDS_PER_SECOND = 1e6
-/** Log lines of one client, and of all clients. */
+/** Logged failures of one client, and of all clients. A line about omitted failures may precede each. */
 const CLIENT_LIMIT = { burst: 20, perSecond: 2 }
 const TOTAL_LIMIT = { burst: 200, perSecond: 20 }
 /** Maximum number of clients with a limit; the oldest is removed. */
@@ -69,16 +70,21 @@ export const createFailureReports = (
   /** By pid; 0: failures of no program. */
   const clients = new Map<number, Client>()
   const mayLog = createLimit(TOTAL_LIMIT, now())
+  /** Failures of removed clients of which no line tells yet. */
+  let forgotten = 0
 
-  const logSuppressed = (client: Client): void => {
-    if (client.suppressed > 0)
-      log(`userdma daemon: ${client.suppressed} more failures of ${client.name} were not logged`)
-    client.suppressed = 0
+  // A program chooses its command: the name must not forge lines.
+  const write = (text: string): void => log(`userdma daemon: ${printable(text)}`)
+  const writeSuppressed = (count: number, name: string): void => {
+    if (count > 0) write(`${count} more failures of ${name} were not logged`)
   }
   const removeClient = (pid: number): void => {
     const client = clients.get(pid)
     clients.delete(pid)
-    if (client !== undefined) logSuppressed(client)
+    if (client === undefined || client.suppressed === 0) return
+    // Within the limit, because clients may connect and disconnect at any rate.
+    if (mayLog(now())) writeSuppressed(client.suppressed, client.name)
+    else forgotten += client.suppressed
   }
   const clientOf = (owner: Owner | undefined, time: number): Client => {
     const pid = owner?.pid ?? 0
@@ -98,8 +104,11 @@ export const createFailureReports = (
       client.suppressed++
       return
     }
-    logSuppressed(client)
-    log(`userdma daemon: ${line}`)
+    writeSuppressed(client.suppressed, client.name)
+    client.suppressed = 0
+    writeSuppressed(forgotten, 'other clients')
+    forgotten = 0
+    write(line)
   }
 
   addFailureHandler(core, (failure, { name }, context) => {

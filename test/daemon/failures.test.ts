@@ -89,3 +89,33 @@ test('the log lines of all clients together are limited', () => {
   }
   assert.equal(lines.length, 200)
 })
+
+test('clients that connect and disconnect at a high rate log no more lines than the limit', () => {
+  const { device, lines, clock, reports } = setUp()
+  for (let pid = 1; pid <= 1000; pid++) {
+    const context = openContext(device, { isOpened: true })
+    reports.setOwner(context, { pid, command: 'program', tag: '' })
+    for (let i = 0; i < 21; i++) reportFailure(failure, device, context)
+    reports.onDisconnect(pid)
+  }
+  assert.equal(lines.length, 200)
+  clock.now += 1_000_000
+  reportFailure(failure, device, undefined)
+  const logged = lines.slice(0, 200).filter(line => line.includes('WRITE')).length
+  const counted = lines.slice(0, 200).filter(line => line.includes(' 1 more failures of process ')).length
+  assert.equal(
+    lines[200],
+    `userdma daemon: ${21_000 - logged - counted} more failures of other clients were not logged`,
+  )
+  assert.equal(lines.length, 202)
+})
+
+test('the name of a program forges no log line', () => {
+  const { device, lines, reports } = setUp()
+  const context = openContext(device, { isOpened: true })
+  reports.setOwner(context, { pid: 4711, command: 'a\nuserdma: \x1b[2J', tag: '' })
+  for (let i = 0; i < 21; i++) reportFailure(failure, device, context)
+  reports.onDisconnect(4711)
+  assert.equal(lines.length, 21)
+  for (const line of lines) assert.match(line, /^[^\p{C}]*4711[^\p{C}]*$/u)
+})
