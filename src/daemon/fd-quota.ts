@@ -62,7 +62,7 @@ const descriptorLimit = (): number => {
  */
 export const createFdQuotas = (
   available: number = Math.max(0, descriptorLimit() - readdirSync('/proc/self/fd').length - RESERVED),
-  owner: number | undefined = process.getuid?.(),
+  owner: number | undefined = process.geteuid?.(),
 ): FdQuotas => {
   const accounts = new Map<string, Account>()
   let total = 0

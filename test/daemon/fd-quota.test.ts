@@ -77,3 +77,10 @@ test('random takes and releases never exceed the total, and all descriptors are 
     }),
   )
 })
+
+test('the user without a quota is the effective user of the daemon', t => {
+  t.mock.method(process as { geteuid(): number }, 'geteuid', () => GUEST)
+  const quotas = createFdQuotas(100)
+  for (let pid = 1; pid <= 4; pid++) assert.equal(takeAll(quotas.of(pid, GUEST)).code, 'EMFILE')
+  assert.ok(quotas.charged > 50, 'more than the quota of another user')
+})
