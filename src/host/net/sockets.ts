@@ -154,14 +154,15 @@ const tryConnect = (path: string): number => {
 const removeStale = (path: string): void => {
   const fd = tryConnect(path)
   if (fd >= 0) sys().close(fd)
-  if (fd === -ENOENT) return
   // EAGAIN: the server's backlog is full. EPROTOTYPE: the server's socket has another type.
   if (fd >= 0 || fd === -EAGAIN || fd === -EPROTOTYPE)
     throw new SystemError('bind', EADDRINUSE, `another process serves ${path}`)
-  if (fd !== -ECONNREFUSED) throw new SystemError('connect', fd, path)
-  // For other files connect(2) fails with the same error as for a socket without a server.
-  if (!lstatSync(path).isSocket()) throw new SystemError('bind', EEXIST, `${path} exists, but is not a socket`)
-  unlinkSync(path)
+  if (fd !== -ECONNREFUSED && fd !== -ENOENT) throw new SystemError('connect', fd, path)
+  // For other files connect(2) fails with the same error as for a socket without a server, and for a symbolic link to
+  // no file with ENOENT.
+  const found = lstatSync(path, { throwIfNoEntry: false })
+  if (found?.isSocket() === false) throw new SystemError('bind', EEXIST, `${path} exists, but is not a socket`)
+  if (fd === -ECONNREFUSED) unlinkSync(path)
 }
 
 export interface ListenOptions {

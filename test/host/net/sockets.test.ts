@@ -9,6 +9,7 @@ import {
   readSync,
   rmSync,
   statSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -213,6 +214,8 @@ test('failed calls leave no open descriptor', () => {
   writeFileSync(join(folder, 'file'), 'precious')
   assert.throws(() => listen(join(folder, 'file')), { code: 'EEXIST' })
   assert.throws(() => listen(join(folder, 'file', 'sock')), { code: 'ENOTDIR' })
+  symlinkSync('nowhere', join(folder, 'dangling'))
+  assert.throws(() => listen(join(folder, 'dangling')), { code: 'EEXIST' })
   assert.equal(statSync(join(folder, 'file')).size, 8, 'a file that is not a socket is not removed')
   assert.equal(openFds(), before)
 })
