@@ -22,6 +22,7 @@ import { exposure } from '../host/exposure.ts'
 import { takeLock } from '../host/lock-file.ts'
 import { createRingPool, type Mapping, mapArena, type RingPool } from '../host/memory/mapping.ts'
 import { addSeals, createMemfd, SEAL_FUTURE_WRITE, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK } from '../host/memory/memfd.ts'
+import { closeElsewhere } from '../host/memory/mover.ts'
 import type { ProcessHandle } from '../host/memory/process.ts'
 import { type Interfaces, openInterfaces } from '../host/net/interfaces.ts'
 import { sourceAddress } from '../host/net/route.ts'
@@ -86,8 +87,8 @@ export class SocketInUseError extends Error {
 
 /** Bytes of sun_path without its NUL. */
 const MAX_SOCKET_PATH = 107
-/** Maximum bytes of the tree's path, without NUL, in the HELLO reply. */
-const MAX_ROOT_PATH = 239
+/** Connections that are accepted in one callback of the event loop: a flood of connects must not stop the daemon. */
+const MAX_ACCEPTS = 16
 
 const requirePrivateFolder = (socket: string): void => {
   const folder = dirname(socket)
@@ -117,6 +118,11 @@ const listenAt = async (socket: string, served: Served): Promise<number> => {
   } finally {
     lock.release()
   }
+}
+
+const stopListening = (socket: string, listening: number): void => {
+  rmSync(socket, { force: true })
+  close(listening)
 }
 
 /** The page with the parked word (loop.ts). The daemon maps it before sealing it, so only the daemon can write. */
@@ -210,19 +216,16 @@ type Parts = ReturnType<typeof createParts>
 /** Accepts connections and starts their sessions. `onSessionEnd` is called after each session's end. */
 const acceptSessions = (daemon: DaemonState, listening: number, sessions: Set<Session>, onSessionEnd: () => void) => {
   const { containment } = daemon
-  const startSession = containment.guard('a new session', (fd: number): void => {
-    const session = createSession(daemon, fd, () => {
-      if (session) sessions.delete(session)
-      onSessionEnd()
-    })
-    if (session) sessions.add(session)
-  })
-  const onConnection = (): void => {
-    let fd = accept(listening)
-    for (; fd >= 0; fd = accept(listening)) startSession(fd)
-    if (fd === -EMFILE || fd === -ENFILE) reserve.refuseNext(-fd)
+  const startSession = (fd: number): void => {
+    const start = (): void => {
+      const session = createSession(daemon, fd, () => {
+        if (session) sessions.delete(session)
+        onSessionEnd()
+      })
+      if (session) sessions.add(session)
+    }
+    containment.guard('a new session', start, () => closeElsewhere(fd))()
   }
-  const listener = watch(listening, { readable: true }, containment.guard('the listening socket', onConnection))
   const reserve = createReserve({
     listening,
     refuseConnection: daemon.refuseConnection,
@@ -230,6 +233,15 @@ const acceptSessions = (daemon: DaemonState, listening: number, sessions: Set<Se
     log: daemon.log,
     guard: containment.guard,
   })
+  const onConnection = (): void => {
+    for (let accepted = 0; accepted < MAX_ACCEPTS; accepted++) {
+      const fd = accept(listening)
+      if (fd === -EMFILE || fd === -ENFILE) reserve.refuseNext(-fd)
+      if (fd < 0) return
+      startSession(fd)
+    }
+  }
+  const listener = watch(listening, { readable: true }, containment.guard('the listening socket', onConnection))
   return { listener, reserve }
 }
 
@@ -256,7 +268,10 @@ class RunningDaemon implements Daemon {
   #resolveEnded = (): void => {}
   #isEnded = false
 
-  /** `listening`: descriptor of a socket that listens at `socket`; the daemon closes it. Throws the system's error. */
+  /**
+   * `listening`: descriptor of a socket that listens at `socket`. The daemon closes it and `parts` at its end. Throws
+   * the system's error; then the caller closes both.
+   */
   constructor(options: DaemonOptions, socket: string, parts: Parts, running: Running, listening: number) {
     this.socket = socket
     this.#options = options
@@ -273,20 +288,17 @@ class RunningDaemon implements Daemon {
     running.state = this.#state
     try {
       this.#hotPlug.start(interfaces)
+      const { listener, reserve } = acceptSessions(this.#state, listening, this.#sessions, () => this.#endIfUnused())
+      this.#listener = listener
+      this.#reserve = reserve
     } catch (error) {
       this.#loop.stop()
-      interfaces?.close()
-      devices.removeAll()
       this.#closeParkedPage()
       removeTree(treeOf(socket))
-      this.#stopListening()
       throw error
     }
     // The command that started the daemon may have ended before a client connected.
     this.#firstClientTimer = setTimeout(() => this.#endIfUnused(), FIRST_CLIENT_TIMEOUT)
-    const { listener, reserve } = acceptSessions(this.#state, listening, this.#sessions, () => this.#endIfUnused())
-    this.#listener = listener
-    this.#reserve = reserve
   }
 
   async close(): Promise<void> {
@@ -442,7 +454,7 @@ class RunningDaemon implements Daemon {
       () => this.#reserve.close(),
       () => removeTree(root),
       // Last: while the socket exists, no other daemon starts here, so `removeTree` cannot remove another's tree.
-      () => this.#stopListening(),
+      () => stopListening(this.socket, this.#listening),
     ])
     this.#resolveEnded()
   }
@@ -451,11 +463,6 @@ class RunningDaemon implements Daemon {
     close(this.#parkedPage.fd)
     this.#parkedPool.release(this.#parkedPage.mapping)
   }
-
-  #stopListening(): void {
-    rmSync(this.socket, { force: true })
-    close(this.#listening)
-  }
 }
 
 /** Starts a daemon, which serves when the promise resolves. Throws an Error with a message for people. */
@@ -463,20 +470,20 @@ export const startDaemon = async (options: DaemonOptions): Promise<Daemon> => {
   const { config, socket: path, parts: replacements = {}, served = ownUserOnly } = options
   checkDevices(config.devices)
   const socket = resolve(path)
-  if (Buffer.byteLength(treeOf(socket)) > MAX_ROOT_PATH) throw new Error(`socket path ${socket} is too long`)
   const running: Running = {}
   const interfaces = config.link === 'memory' ? undefined : openInterfaces()
   let parts: Parts | undefined
-  let listening: number
+  let listening: number | undefined
   try {
     parts = createParts(config, interfaces, replacements, running)
     // First the devices: over UDP their creation checks that the addresses exist and are free.
     for (const spec of config.devices) parts.devices.add(spec)
     listening = await listenAt(socket, served)
+    return new RunningDaemon(options, socket, parts, running, listening)
   } catch (error) {
     parts?.devices.removeAll()
     interfaces?.close()
+    if (listening !== undefined) stopListening(socket, listening)
     throw error
   }
-  return new RunningDaemon(options, socket, parts, running, listening)
 }

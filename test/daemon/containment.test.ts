@@ -10,9 +10,14 @@ import { dispatch } from '../../src/core/dispatch/dispatch.ts'
 import { createContainment } from '../../src/daemon/containment.ts'
 import { Contexts } from '../../src/daemon/context/contexts.ts'
 import { type Daemon, type DaemonParts, startDaemon } from '../../src/daemon/daemon.ts'
+import { createFdQuotas } from '../../src/daemon/fd-quota.ts'
 import { Loop, type Pollable } from '../../src/daemon/loop.ts'
+import { createMemoryQuotas } from '../../src/daemon/memory-quota.ts'
+import { createSession } from '../../src/daemon/session/client-session.ts'
+import type { DaemonState } from '../../src/daemon/state.ts'
 import { createRxeDevice, type RxeDevice } from '../../src/drivers/rxe/device.ts'
 import { createRingPool } from '../../src/host/memory/mapping.ts'
+import { close, socketPair } from '../../src/host/net/sockets.ts'
 import { AsyncEventType } from '../../src/spec/enums.ts'
 import { Errno } from '../../src/spec/errno.ts'
 import { NlmsgFlags } from '../../src/spec/linux/nldev.ts'
@@ -201,6 +206,44 @@ test('an exception while a message is handled ends only the session', async t =>
   assert.match(lines[0], /a session: Error: injected into the statistics\n\s+at /)
   await assertServed(other, otherContext)
   assert.equal((await other.stat()).sessions, 0, 'without the session that sends the request')
+})
+
+test('connections whose sessions cannot start because of an exception are hung up, at most 16 in a turn', async t => {
+  const { lines, log } = createLog()
+  const daemon = await daemonWith(t, { log })
+  const clients = Array.from({ length: 100 }, () => dial(t, daemon))
+  const fault = t.mock.method(process as { geteuid(): number }, 'geteuid', () => {
+    throw new Error('injected into the start of a session')
+  })
+  const startsByTurn: number[] = []
+  while (fault.mock.callCount() < clients.length) {
+    const before = fault.mock.callCount()
+    await new Promise(resolve => setImmediate(resolve))
+    startsByTurn.push(fault.mock.callCount() - before)
+  }
+  assert.ok(Math.max(...startsByTurn) <= 16, `new sessions in each turn: ${startsByTurn}`)
+  for (const client of clients) assert.equal(await client.next(), undefined)
+  fault.mock.restore()
+  assert.match(lines[0], /a new session: Error: injected into the start of a session\n\s+at /)
+  await connect(t, daemon)
+})
+
+test('a session that cannot start because of an exception takes no descriptors of the quota', t => {
+  const fdQuotas = createFdQuotas(100)
+  const state = {
+    fdQuotas,
+    memoryQuotas: createMemoryQuotas(),
+    sessionsOf() {
+      t.mock.method(process as { geteuid(): number }, 'geteuid', () => {
+        throw new Error('injected into the start of a session')
+      })
+      return 0
+    },
+  }
+  const [fd, programEnd] = socketPair()
+  t.after(() => [fd, programEnd].map(close))
+  assert.throws(() => createSession(state as unknown as DaemonState, fd, () => {}), /injected/)
+  assert.equal(fdQuotas.charged, 0)
 })
 
 test('a netlink request or list that throws is answered with EIO, and the socket continues', async t => {

@@ -25,6 +25,7 @@ import { needsOwner } from '../../host/owner.ts'
 import { commandName, hasCapability } from '../../host/process-status.ts'
 import { CallError, Errno } from '../../spec/errno.ts'
 import { HelloWants, MessageType, SESSION_VERSION, SessionLimits } from '../../spec/session.ts'
+import { printable } from '../../trace/printable.ts'
 import {
   type Header,
   messageBuffer,
@@ -35,7 +36,7 @@ import {
   writeWrittenReply,
 } from '../../uapi/session-codec.ts'
 import type { OpenContext } from '../context/contexts.ts'
-import type { FdQuota } from '../fd-quota.ts'
+import { type FdQuota, orRelease } from '../fd-quota.ts'
 import { openFileMemory } from '../memory/file-space.ts'
 import { type PassedMemory, takePassedMemory } from '../memory/passed-memory.ts'
 import { ProcessSpace } from '../memory/process-space.ts'
@@ -84,21 +85,23 @@ export const createSession = (daemon: DaemonState, fd: number, ended: () => void
     daemon.refuseConnection(fd, Errno.EMFILE)
     return undefined
   }
-  const owner = needsOwner(uid) ? { uid, gid } : undefined
-  const guestUid = uid === process.geteuid?.() ? undefined : uid
-  // Before Linux 6.16 there is no pidfd of a peer that has ended. Its pid may be another process's by now, so the session
-  // must not open the process by the pid.
-  const handle = openProcess(pid, { pidfd: pidfd === -ENOPROTOOPT ? undefined : pidfd, owner, guestUid })
-  if (handle instanceof SystemError) {
-    daemon.refuseConnection(fd, handle.errno)
-    releaseQuota()
-    return undefined
-  }
-  const servedStanding: ClientStanding = guestUid === undefined ? 'owner' : 'guest'
-  const standing = daemon.serves(fd, peer) ? servedStanding : 'refused'
-  return new ClientSession(daemon, fd, handle, quota, account, standing, () => {
-    releaseQuota()
-    ended()
+  return orRelease(releaseQuota, () => {
+    const owner = needsOwner(uid) ? { uid, gid } : undefined
+    const guestUid = uid === process.geteuid?.() ? undefined : uid
+    // Before Linux 6.16 there is no pidfd of a peer that has ended. Its pid may be another process's by now, so the
+    // session must not open the process by the pid.
+    const handle = openProcess(pid, { pidfd: pidfd === -ENOPROTOOPT ? undefined : pidfd, owner, guestUid })
+    if (handle instanceof SystemError) {
+      daemon.refuseConnection(fd, handle.errno)
+      releaseQuota()
+      return undefined
+    }
+    const servedStanding: ClientStanding = guestUid === undefined ? 'owner' : 'guest'
+    const standing = daemon.serves(fd, peer) ? servedStanding : 'refused'
+    return new ClientSession(daemon, fd, handle, quota, account, standing, () => {
+      releaseQuota()
+      ended()
+    })
   })
 }
 
@@ -283,7 +286,7 @@ class ClientSession implements Session, Client {
     const { log, containment } = this.daemon
     const { pid } = this.process
     log(
-      `userdma daemon: process ${pid} (${commandName(pid) ?? '?'}) is disconnected: its memory or descriptors kept the daemon waiting for ${MAX_WAIT / 1000} ms (a file system that does not answer, userfaultfd?)`,
+      `userdma daemon: process ${pid} (${printable(this.name())}) is disconnected: its memory or descriptors kept the daemon waiting for ${MAX_WAIT / 1000} ms (a file system that does not answer, userfaultfd?)`,
     )
     setImmediate(containment.guard('a session that is disconnected', () => this.close()))
   }
