@@ -37,7 +37,7 @@ export const orRelease = <T>(releaseQuota: () => void, make: () => T): T => {
 
 /** Enough for a session, and one or two contexts with their events. */
 const MINIMUM = 16
-/** Number of descriptors for the daemon itself: sockets of devices, programs' ends of sockets until they are passed. */
+/** For the daemon itself: sockets of devices that are added later, programs' ends of sockets until they are passed. */
 const RESERVED = 32
 /** The quota is the number of descriptors that others do not have, divided by this. */
 const PROCESS_DIVISOR = 4
