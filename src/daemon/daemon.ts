@@ -156,7 +156,7 @@ const createParts = (
   { log, createRxeDevice }: Partial<DaemonParts>,
   running: Running,
 ) => {
-  const network = createNetwork(config, interfaces)
+  const network = createNetwork(config, interfaces, () => running.state?.fdQuotas.groups.take(1) ?? (() => {}))
   const containment = createContainment(log)
   /** Begins a new turn (`DaemonState.turn`). */
   const onTurn = (): void => {

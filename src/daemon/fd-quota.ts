@@ -5,6 +5,8 @@
  * - A process may have a quarter of the descriptors that no other process has.
  * - The processes of a user may together have half of the descriptors that no other user has. The daemon's own user has
  *   no such quota.
+ * - The multicast groups of all devices together may have a quarter of the descriptors that nothing else has. On ports
+ *   with sockets each group has a socket, which belongs to no process: several may be members.
  * - Each quota is at least MINIMUM.
  */
 import { readdirSync, readFileSync } from 'node:fs'
@@ -21,7 +23,9 @@ export interface FdQuota {
 export interface FdQuotas {
   /** The quota of a process, for all its sessions together. */
   of(pid: number, uid: number): FdQuota
-  /** Number of descriptors charged to all processes. */
+  /** The quota of the multicast groups of all devices together. */
+  readonly groups: FdQuota
+  /** Number of charged descriptors. */
   readonly charged: number
 }
 
@@ -42,8 +46,9 @@ const RESERVED = 32
 /** The quota is the number of descriptors that others do not have, divided by this. */
 const PROCESS_DIVISOR = 4
 const USER_DIVISOR = 2
+const GROUPS_DIVISOR = 4
 
-/** Of a process or a user. */
+/** Of a process, of a user, or of the multicast groups. */
 interface Account {
   readonly name: string
   readonly divisor: number
@@ -84,28 +89,35 @@ export const createFdQuotas = (
       )
   }
 
+  /** `accounts` returns the accounts to charge. */
+  const quotaOf = (accounts: () => Account[]): FdQuota => ({
+    take(count) {
+      const accountsToCharge = accounts()
+      if (total + count > available)
+        throw new CallError(
+          'ENFILE',
+          `all ${available} descriptors (RLIMIT_NOFILE) of the daemon for programs are in use`,
+        )
+      for (const account of accountsToCharge) checkQuota(account, count)
+      total += count
+      for (const account of accountsToCharge) charge(account, count)
+      let isTaken = true
+      return () => {
+        if (!isTaken) return
+        isTaken = false
+        total -= count
+        for (const account of accountsToCharge) charge(account, -count)
+      }
+    },
+  })
+
   return {
-    of: (pid, uid) => ({
-      take(count) {
-        const accountsToCharge = [accountOf(`process ${pid}`, PROCESS_DIVISOR)]
-        if (uid !== owner) accountsToCharge.push(accountOf(`user ${uid}`, USER_DIVISOR))
-        if (total + count > available)
-          throw new CallError(
-            'ENFILE',
-            `all ${available} descriptors (RLIMIT_NOFILE) of the daemon for programs are in use`,
-          )
-        for (const account of accountsToCharge) checkQuota(account, count)
-        total += count
-        for (const account of accountsToCharge) charge(account, count)
-        let isTaken = true
-        return () => {
-          if (!isTaken) return
-          isTaken = false
-          total -= count
-          for (const account of accountsToCharge) charge(account, -count)
-        }
-      },
-    }),
+    of: (pid, uid) =>
+      quotaOf(() => {
+        const ofProcess = accountOf(`process ${pid}`, PROCESS_DIVISOR)
+        return uid === owner ? [ofProcess] : [ofProcess, accountOf(`user ${uid}`, USER_DIVISOR)]
+      }),
+    groups: quotaOf(() => [accountOf('the set of all multicast groups', GROUPS_DIVISOR)]),
     get charged() {
       return total
     },

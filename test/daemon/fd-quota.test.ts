@@ -54,6 +54,13 @@ test('the processes of another user may take at most half of all descriptors', (
   assert.equal(takeAll(quotas.of(200, OWNER)).taken, Math.floor(free / 4))
 })
 
+test('all multicast groups together may take a quarter of all descriptors', () => {
+  const quotas = createFdQuotas(200, OWNER)
+  assert.deepEqual(takeAll(quotas.groups), { taken: 50, code: 'EMFILE' })
+  assert.throws(() => quotas.groups.take(1), { message: /^the set of all multicast groups uses 50 descriptors/ })
+  assert.deepEqual(takeAll(quotas.of(1, OWNER)), { taken: 37, code: 'EMFILE' })
+})
+
 test('random takes and releases never exceed the total, and all descriptors are released', () => {
   const steps = fc.array(
     fc.record({ pid: fc.nat(5), uid: fc.constantFrom(OWNER, GUEST), count: fc.nat(30), releases: fc.nat(9) }),

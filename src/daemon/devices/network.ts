@@ -50,10 +50,44 @@ const memoryPorts = (path: Path): CreatePort => {
   return () => link.attach()
 }
 
+/** Charges a descriptor; the returned function releases it. Throws CallError EMFILE, ENFILE. */
+type ChargeDescriptor = () => () => void
+
+/** Charges a descriptor for each multicast group of the port, because each has a socket of its own. */
+const withGroupCharges = (port: Port, charge: ChargeDescriptor): Port => {
+  const releases = new Map<string, () => void>()
+  const { joinGroup, leaveGroup, close } = port
+  const release = (key: string): void => {
+    releases.get(key)?.()
+    releases.delete(key)
+  }
+  return Object.assign(port, {
+    joinGroup(group: Uint8Array) {
+      const key = String(group)
+      if (releases.has(key)) return
+      releases.set(key, charge())
+      try {
+        joinGroup(group)
+      } catch (error) {
+        release(key)
+        throw error
+      }
+    },
+    leaveGroup(group: Uint8Array) {
+      leaveGroup(group)
+      release(String(group))
+    },
+    close() {
+      close()
+      for (const key of [...releases.keys()]) release(key)
+    },
+  })
+}
+
 const socketPorts =
-  (link: SocketLink, interfaces: Interfaces | undefined): CreatePort =>
+  (link: SocketLink, interfaces: Interfaces | undefined, charge: ChargeDescriptor): CreatePort =>
   device =>
-    createSocketPort(link, device, identityOf(device, interfaces))
+    withGroupCharges(createSocketPort(link, device, identityOf(device, interfaces)), charge)
 
 /** Parses fault rules. Throws an Error with a message for people: invalid text, or an unknown device. */
 const faultRules = (text: string, devices: readonly DeviceSpec[]): FaultRule[] => {
@@ -66,13 +100,17 @@ const faultRules = (text: string, devices: readonly DeviceSpec[]): FaultRule[] =
   return rules
 }
 
-/** `interfaces`: undefined for a memory link, and on systems without netlink. */
+/**
+ * `interfaces`: undefined for a memory link, and on systems without netlink. `charge`: called for the socket of each
+ * multicast group.
+ */
 export const createNetwork = (
   { devices, fault, link, path = 'direct' }: DaemonConfig,
   interfaces?: Interfaces,
+  charge: ChargeDescriptor = () => () => {},
 ): Network => {
   useNativeCrc()
-  const createPort = link === 'memory' ? memoryPorts(path) : socketPorts(link, interfaces)
+  const createPort = link === 'memory' ? memoryPorts(path) : socketPorts(link, interfaces, charge)
   let rules = faultRules(fault, devices)
   const ports: { readonly port: FaultPort; device: DeviceSpec }[] = []
   const findPort = (name: string) => ports.find(({ device }) => device.name === name)

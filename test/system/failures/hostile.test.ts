@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
 import { open } from '../../../src/verbs/index.ts'
+import { loopbackText } from '../../loopback.ts'
 import { assertGoodPair, type PairOptions, startPair } from '../pairs/pingpong.ts'
 import {
   isEmpty,
@@ -78,6 +79,26 @@ describe('a hostile client', { skip: lacking(hostile, ownProgram('verbs_check'),
       assert.ok(Date.now() < deadline, `the client has only ${queues.length} of ${quota} event queues again`)
     }
     assert.doesNotMatch(small.running.output(), /internal error|Error/)
+  })
+
+  it('does not use all descriptors of a daemon for multicast groups', async t => {
+    const small = await startDaemon(t, { devices: [`rxe0@${loopbackText(61)}`], link: 'udp', descriptors: 300 })
+    const greedy = await open({ socket: small.socket })
+    t.after(() => greedy.close())
+    const qp = greedy.pd().udQp()
+    let joined = 0
+    const joinAll = (): void => {
+      for (; joined < 1000; joined++) qp.attach(`239.77.${joined >> 8}.${joined & 0xff}`)
+    }
+    const quotaError = { code: 'EMFILE', message: /group 239.*: the set of all multicast groups uses \d+ descriptors/ }
+    assert.throws(joinAll, quotaError)
+    assert.ok(joined > 30 && joined < 100, `${joined} groups`)
+    const { status } = await run(t, 'ibv_devinfo', [], { env: small.env })
+    assert.equal(status, 0)
+    const quota = joined
+    for (; joined > 0; joined--) qp.detach(`239.77.0.${joined - 1}`)
+    assert.throws(joinAll, quotaError)
+    assert.equal(joined, quota)
   })
 
   it('causes no exception in the daemon', () => {

@@ -5,7 +5,7 @@
  * GID with another LID adds a membership. RoCE packets have no LID.
  */
 import type { Port } from '../../../phy/port.ts'
-import { CallError } from '../../../spec/errno.ts'
+import { CallError, type ErrnoName } from '../../../spec/errno.ts'
 import { addressText, isMulticastGid } from '../../../wire/address.ts'
 
 export interface MulticastLimits {
@@ -21,7 +21,10 @@ export interface MulticastLimits {
  * the limit `members` does not apply. Functions throw CallError.
  */
 export interface Groups {
-  /** EINVAL for a GID that is no multicast GID, ENOMEM beyond a limit, EADDRNOTAVAIL if the port cannot join. */
+  /**
+   * EINVAL for a GID that is no multicast GID, ENOMEM beyond a limit, EMFILE or ENFILE if the daemon's descriptors are
+   * exhausted, EADDRNOTAVAIL if the port cannot join for another reason.
+   */
   attach(row: number, gid: Uint8Array, mlid: number): void
   /** EINVAL if the queue pair is not attached with this LID. */
   detach(row: number, gid: Uint8Array, mlid: number): void
@@ -56,7 +59,8 @@ export const createGroups = (port: Pick<Port, 'joinGroup' | 'leaveGroup'>, limit
     try {
       port.joinGroup(group.gid)
     } catch (error) {
-      throw new CallError('EADDRNOTAVAIL', `ud_qp.attachMcast: group ${addressText(gid)}: ${(error as Error).message}`)
+      const code = error instanceof CallError ? (error.code as ErrnoName) : 'EADDRNOTAVAIL'
+      throw new CallError(code, `ud_qp.attachMcast: group ${addressText(gid)}: ${(error as Error).message}`)
     }
     groups.set(keyOf(gid), group)
     return group
