@@ -92,7 +92,7 @@ const rc = byCall(RcQp, sixteenRequests, pdAndCqs)
 export const makers = {
   pd: byCall(Pd, {}),
   mr: byCall(Mr, { access: LOCAL_WRITE, length: 64n }, setup => {
-    const start = setup.carrier.addressOf(new Uint8Array(64))
+    const start = setup.carrier.addressOf(new Uint8Array(64), 'pd.register')
     return { ...pdOf(setup), start, iova: start }
   }),
   mw: byCall(Mw, { type: MwType.values.TYPE_2 }, pdOf),

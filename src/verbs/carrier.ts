@@ -148,8 +148,11 @@ export interface Carrier {
   overdueTurn(): Promise<void> | undefined
   /** Whether the device continues its work in the next turn of the event loop; waiters must not poll until then. */
   awaitsNextTurn(): boolean
-  /** Counts a registration of a buffer, and returns the buffer's address for the device. */
-  addressOf(buffer: Uint8Array): bigint
+  /**
+   * Counts a registration of a buffer, and returns the buffer's address for the device. Throws RdmaError EINVAL for a
+   * resizable buffer. `callName`: the program's call, for the error.
+   */
+  addressOf(buffer: Uint8Array, callName: string): bigint
   /** Ends one registration of the buffer. */
   forget(buffer: Uint8Array): void
   /** Set once, by the device object. */

@@ -3,6 +3,7 @@
  * and remote memory as data.
  */
 import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
 import { closeSync, readSync, writeSync } from 'node:fs'
 import { test } from 'node:test'
 import { createMemfd } from '../../src/host/memory/memfd.ts'
@@ -39,6 +40,16 @@ eachCarrier(openTwo => {
     } finally {
       closeSync(file)
     }
+    await closeAll(a, b)
+  })
+
+  test('a resizable buffer is refused by the call that registers it', async () => {
+    const { a, b } = await pair(openTwo)
+    const buffer = new Uint8Array(Reflect.construct(ArrayBuffer, [8, { maxByteLength: 16 }]) as ArrayBuffer)
+    const region = a.pd.wholeRegion()
+    refuses('pd.register', /resizable/, () => a.pd.register(buffer))
+    refuses('mr.slice', /resizable/, () => region.slice(buffer))
+    refuses('mr.remote', /resizable/, () => region.remote(buffer))
     await closeAll(a, b)
   })
 
@@ -123,6 +134,37 @@ eachCarrier(openTwo => {
   })
 })
 
+test('a file that cannot be opened again, because no descriptor is left, leaves no descriptor open', () => {
+  const program = `
+    import { closeSync, openSync } from 'node:fs'
+    const { openOwnFile } = await import('${new URL('../../src/verbs/local/file.js', import.meta.url).href}')
+    const file = openSync(process.execPath)
+    const fillers = []
+    const fill = () => {
+      try {
+        for (;;) fillers.push(openSync('/dev/null'))
+      } catch (error) {
+        if (error.code !== 'EMFILE') throw error
+      }
+    }
+    fill()
+    closeSync(fillers.pop())
+    const count = fillers.length
+    try {
+      openOwnFile(file)
+    } catch ({ code }) {
+      fill()
+      console.log(code, fillers.length - count)
+    }`
+  const { NODE_TEST_CONTEXT: _, ...env } = process.env
+  const { stdout, stderr } = spawnSync(
+    'sh',
+    ['-c', 'ulimit -n 256; exec "$@"', 'sh', process.execPath, '--input-type=module', '-e', program],
+    { env, encoding: 'utf8' },
+  )
+  assert.deepEqual([stdout, stderr], ['EMFILE 1\n', ''])
+})
+
 test('remote memory survives JSON and structuredClone, limits accesses, and can be sliced', async () => {
   const { a, b } = await pair()
   const original = b.mr.remote(8, 16)
@@ -140,6 +182,12 @@ test('remote memory survives JSON and structuredClone, limits accesses, and can 
     )
     refuses('qp.read', /^17 bytes do not fit/, () => a.qp.read(a.mr.slice(0, 17), data))
   }
+  const last = remoteMemory({ address: 2n ** 64n - 16n, rkey: 1, length: 16 })
+  assert.deepEqual(remoteMemory(JSON.parse(JSON.stringify(last.slice(15)))), last.slice(15))
+  assert.equal(remoteMemory({ ...last, length: 0 }).length, 0)
+  refuses('remoteMemory', /^remote memory: 17 bytes at 0xfffffffffffffff0 exceed the address space/, () =>
+    remoteMemory({ ...last, length: 17 }),
+  )
   refuses('remote.slice', /^2 bytes from offset 15 do not lie/, () => original.slice(15, 2))
   refuses('remoteMemory', /address "5 bytes" is not a bigint or text/, () =>
     remoteMemory({ ...original, address: '5 bytes' }),

@@ -88,6 +88,11 @@ const untilAborted = (context: Context, call: Promise<Result>, signal: AbortSign
       undoWhenDone(context, call)
       reject(signal.reason)
     }
+    // The handler may have aborted the signal before its first `await`.
+    if (signal.aborted) {
+      onAbort()
+      return
+    }
     signal.addEventListener('abort', onAbort, { once: true })
     // After the program has the result, an abort must not undo the call.
     const stopListening = (): void => signal.removeEventListener('abort', onAbort)
@@ -202,7 +207,6 @@ const carrierOn = (
     } finally {
       network.touch()
       network.scheduleTimers()
-      network.kick()
     }
   }
 
@@ -244,10 +248,10 @@ const carrierOn = (
     drive: () => network.drive(),
     overdueTurn: () => network.overdueTurn(),
     awaitsNextTurn: () => network.awaitsNextTurn(),
-    addressOf(buffer) {
+    addressOf(buffer, callName) {
       let registration = registrations.get(buffer)
       if (registration === undefined) {
-        registration = { address: rethrow('pd.register', () => memory.add(buffer)), count: 0 }
+        registration = { address: rethrow(callName, () => memory.add(buffer)), count: 0 }
         registrations.set(buffer, registration)
       }
       registration.count++

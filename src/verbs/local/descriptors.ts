@@ -79,7 +79,7 @@ export const localDescriptors = (core: Core, memory: LocalSpace, caller: Caller)
     ioctl: (fd, request, argument) =>
       rethrow('driver_ops.ioctl', () => {
         const descriptor = findDescriptor(core, fd)
-        if (typeof argument === 'bigint') return opsIoctl(descriptor, caller, request, argument)
+        if (typeof argument === 'bigint') return opsIoctl(descriptor, caller, request, BigInt.asUintN(64, argument))
         return withAddress(argument, address => opsIoctl(descriptor, caller, request, address))
       }),
     write: (fd, bytes) =>

@@ -2,18 +2,24 @@
  * Files as memory regions of devices in this process (class `mr`, kind FILE). Any regular file is accepted, because a
  * slow file delays only this program. The file is opened again in /proc/self/fd, which needs no native code.
  */
-import { constants, fstatSync, openSync } from 'node:fs'
+import { closeSync, constants, fstatSync, openSync } from 'node:fs'
 import type { FileMemory } from '../../core/model.ts'
 import { fileMemory, isWritable } from '../../drivers/rxe/file-memory.ts'
 import { CallError } from '../../spec/errno.ts'
 
 const { O_RDONLY, O_RDWR } = constants
 
-const codeOf = (error: unknown): string => (error as NodeJS.ErrnoException).code ?? String(error)
+/** The error to throw if the file of `fd` cannot be opened again. */
+const reopenError = (fd: number, error: unknown): CallError => {
+  const code = (error as NodeJS.ErrnoException).code ?? String(error)
+  const errno = code === 'EMFILE' || code === 'ENFILE' ? code : 'EACCES'
+  return new CallError(errno, `the file of descriptor ${fd} cannot be opened again (${code})`)
+}
 
 /**
  * The file of a descriptor. Throws CallError: EBADF without such a descriptor, EINVAL if it is not a regular file,
- * EACCES if it cannot be opened again.
+ * EMFILE or ENFILE if the process or the system has no descriptors left, EACCES if the file cannot be opened again for
+ * another reason.
  */
 export const openOwnFile = (fd: number): FileMemory => {
   let isFile: boolean
@@ -23,9 +29,13 @@ export const openOwnFile = (fd: number): FileMemory => {
     throw new CallError('EBADF', `there is no descriptor ${fd}`)
   }
   if (!isFile) throw new CallError('EINVAL', `descriptor ${fd} is not a regular file`)
+  let file: number | undefined
   try {
-    return fileMemory(openSync(`/proc/self/fd/${fd}`, isWritable(fd) ? O_RDWR : O_RDONLY))
+    file = openSync(`/proc/self/fd/${fd}`, isWritable(fd) ? O_RDWR : O_RDONLY)
+    return fileMemory(file)
   } catch (error) {
-    throw new CallError('EACCES', `the file of descriptor ${fd} cannot be opened again (${codeOf(error)})`)
+    // `fileMemory` reads /proc, which needs another descriptor.
+    if (file !== undefined) closeSync(file)
+    throw reopenError(fd, error)
   }
 }

@@ -101,7 +101,10 @@ export interface WholeRegion extends Disposable {
   readonly lkey: number
   /** Remote key, 32 bits; 0 without remote rights. */
   readonly rkey: number
-  /** As `MemoryRegion.slice`, of any buffer. The buffer must not be resized or transferred afterwards. */
+  /**
+   * As `MemoryRegion.slice`, of any buffer. The buffer must not be resized or transferred afterwards. The region keeps
+   * the buffer in memory until the region is closed.
+   */
   slice(buffer: Uint8Array, offset?: number, length?: number): Slice
   /** As `MemoryRegion.remote`, of any buffer. */
   remote(buffer: Uint8Array, offset?: number, length?: number): RemoteMemory
@@ -303,7 +306,7 @@ export const regionPlan = (
   checkBytes('pd.register', 'buffer', buffer)
   if (buffer.length === 0) throw invalidArgument('pd.register', 'buffer has no bytes', 'give at least 1 byte')
   const rights = accessFlags('pd.register', access, true)
-  const address = carrier.addressOf(buffer)
+  const address = carrier.addressOf(buffer, 'pd.register')
   const args = {
     pd: pd.handle,
     start: address,
@@ -384,14 +387,14 @@ class ImplicitRegion extends VerbsObject implements WholeRegion {
     checkOpen('mr.slice', this)
     checkBytes('mr.slice', 'the buffer', buffer)
     const bytes = sliceLength(buffer.length, offset, length)
-    return new DeviceSlice(this.context, this.#addressIn(buffer, offset), bytes, this.lkey)
+    return new DeviceSlice(this.context, this.#addressIn('mr.slice', buffer, offset), bytes, this.lkey)
   }
 
   remote(buffer: Uint8Array, offset = 0, length?: number): RemoteMemory {
     checkOpen('mr.remote', this)
     checkBytes('mr.remote', 'the buffer', buffer)
     const bytes = lengthOfPart('mr.remote', buffer.length, offset, length)
-    return createRemoteMemory(this.#addressIn(buffer, offset), this.rkey, bytes)
+    return createRemoteMemory(this.#addressIn('mr.remote', buffer, offset), this.rkey, bytes)
   }
 
   query() {
@@ -402,10 +405,10 @@ class ImplicitRegion extends VerbsObject implements WholeRegion {
     return { handle: this.handle, lkey: this.lkey, rkey: this.rkey }
   }
 
-  #addressIn(buffer: Uint8Array, offset: number): bigint {
+  #addressIn(callName: string, buffer: Uint8Array, offset: number): bigint {
     let address = this.#addresses.get(buffer)
     if (address === undefined) {
-      address = this.context.carrier.addressOf(buffer)
+      address = this.context.carrier.addressOf(buffer, callName)
       this.#addresses.set(buffer, address)
     }
     return address + BigInt(offset)

@@ -79,7 +79,7 @@ export class RemoteRange implements RemoteMemory {
   }
 }
 
-const LAST_ADDRESS = 2n ** 64n - 1n
+const ADDRESS_LIMIT = 2n ** 64n
 
 /** The address in remote memory; undefined if it is neither a bigint nor the text of one. */
 const parseRemoteAddress = (address: unknown): bigint | undefined => {
@@ -105,10 +105,16 @@ const checkedRange = (call: string, remote: RemoteMemoryData): RemoteRange => {
   checkRecord(call, 'remote memory', remote, HINT)
   const address = parseRemoteAddress(remote.address)
   const { rkey, length } = remote
-  if (address === undefined || address < 0n || address > LAST_ADDRESS)
+  if (address === undefined || address < 0n || address >= ADDRESS_LIMIT)
     throw wrongRemote(call, 'address', remote.address, "a bigint or text of 64 bits: 4096n, '0x1000'")
   if (rkey >>> 0 !== rkey) throw wrongRemote(call, 'rkey', rkey, 'a number of 32 bits')
   if (!Number.isSafeInteger(length) || length < 0) throw wrongRemote(call, 'length', length, 'a number of bytes')
+  if (address + BigInt(length) > ADDRESS_LIMIT)
+    throw invalidArgument(
+      call,
+      `remote memory: ${length} bytes at ${addressHex(address)} exceed the address space of 64 bits`,
+      HINT,
+    )
   return new RemoteRange(address, rkey, length)
 }
 

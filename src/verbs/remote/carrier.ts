@@ -222,10 +222,10 @@ export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
     // Waits for a daemon's events always let the event loop run.
     overdueTurn: () => undefined,
     awaitsNextTurn: () => false,
-    addressOf(buffer) {
+    addressOf(buffer, callName) {
       const backing = buffer.buffer as ArrayBufferLike & { resizable?: boolean; growable?: boolean }
       if (backing.resizable || backing.growable)
-        throw invalidArgument('pd.register', 'a resizable buffer cannot be registered: copy it into one of fixed size')
+        throw invalidArgument(callName, 'a resizable buffer cannot be registered: copy it into one of fixed size')
       registrations.set(buffer, (registrations.get(buffer) ?? 0) + 1)
       return addressOf(buffer)
     },

@@ -105,6 +105,7 @@ const testsOfCarrier = (openDevice: (name: string) => Promise<Device>): void => 
     })
     assert.throws(() => older.ioctl(CtxIoctl.INFO, new Uint8Array(56)), { code: 'ENODATA', method: 'ioctl' })
     assert.throws(() => older.ioctl(0xc0000001), { code: 'ENOTTY' })
+    assert.throws(() => older.ioctl(CtxIoctl.ASSIGN, -4096), { code: 'EFAULT', reason: /0xfffffffffffff000/ })
     assert.throws(() => channel.write(Uint8Array.of(1)), { code: 'EINVAL', method: 'write' })
     assert.throws(() => channel.map(4096), { code: 'ENODEV', call: 'driver_ops.map' })
     older.close()
