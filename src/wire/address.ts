@@ -27,6 +27,16 @@ export const hasLinkScope = (address: Uint8Array): boolean =>
 /** Whether a GID is in ff00::/8, or an IPv4 group (224.0.0.0/4). */
 export const isMulticastGid = (gid: Uint8Array): boolean => (isMappedIpv4(gid) ? gid[12] >> 4 === 14 : gid[0] === 0xff)
 
+/** Why a device cannot have this address; undefined if it can. */
+export const reasonUnusable = (address: Uint8Array): string | undefined => {
+  const isV4 = isMappedIpv4(address)
+  // 224.0.0.0/4 is multicast, 240.0.0.0/4 reserved.
+  if (isV4 && address[12] >= 224) return 'is a multicast or reserved address'
+  if (!isV4 && address[0] === 0xff) return 'is a multicast address'
+  if (address.subarray(isV4 ? 12 : 0).every(b => b === 0)) return 'is the unspecified address'
+  return undefined
+}
+
 /** An address as text: a.b.c.d, or IPv6 in groups without compression. */
 export const addressText = (address: Uint8Array): string =>
   isMappedIpv4(address)

@@ -7,22 +7,12 @@
  */
 import { type DriverName, Drivers, driverOfName } from '../../spec/drivers/names.ts'
 import type { DeviceSpec } from '../../uapi/tool.ts'
-import { isMappedIpv4, parseAddress } from '../../wire/address.ts'
+import { parseAddress, reasonUnusable } from '../../wire/address.ts'
 
 export const defaultDevice: DeviceSpec = { name: 'rxe0', address: '127.0.0.1' }
 
 /** Linux's IB_DEVICE_NAME_MAX without the NUL. */
 const MAX_NAME_LENGTH = 63
-
-/** Why a device cannot have this address; undefined if it can. */
-const reasonUnusable = (address: Uint8Array): string | undefined => {
-  const isV4 = isMappedIpv4(address)
-  // 224.0.0.0/4 is multicast, 240.0.0.0/4 reserved.
-  if (isV4 && address[12]! >= 224) return 'is a multicast or reserved address'
-  if (!isV4 && address[0] === 0xff) return 'is a multicast address'
-  if (address.subarray(isV4 ? 12 : 0).every(b => b === 0)) return 'is the unspecified address'
-  return undefined
-}
 
 /** A device with an address is a soft device, whatever its name: `rdma link add` accepts all names. */
 export const driverOf = ({ name, address }: DeviceSpec): DriverName =>

@@ -3,9 +3,9 @@
  * sockets of this machine. The links memory and `dgram` need no native code.
  *
  * The program's event loop drives the devices: a drive polls them until they have no work. Drives run
- * - in a microtask after the program has posted;
+ * - in a microtask after the program has posted or made a call, and when an asynchronous call ends;
  * - when the program polls an empty CQ, an event queue or a UDP socket, or waits for a completion;
- * - when an asynchronous call ends, or a client (connection manager, IP) has work;
+ * - when a client (connection manager, IP) has work;
  * - when packets arrive;
  * - when a device's timer expires.
  * Microtasks run before timers and sockets of the program. Therefore only BUDGET drives in microtasks and waits are
@@ -32,7 +32,7 @@ import { createMemorySwitch, memorySwitchBytes, type Path } from '../../phy/memo
 import { isSeed, SEED_RANGE } from '../../spec/check/torment.ts'
 import { CallError } from '../../spec/errno.ts'
 import { type Link, links, paths } from '../../uapi/tool.ts'
-import { isSameAddress, parseAddress } from '../../wire/address.ts'
+import { isSameAddress, parseAddress, reasonUnusable } from '../../wire/address.ts'
 import { plainArena } from '../../wire/arena.ts'
 import { checkOptions, checkRecord, type KnownOptions } from '../arguments/options.ts'
 import type { CheckOptions } from '../check/options.ts'
@@ -45,7 +45,7 @@ export interface Network {
   /**
    * Adds a device of any driver. `make` creates the device (`createCtxDevice` of userdma/drivers, or your own);
    * `open({ network, device: name })` opens the device. The returned function removes the device, even while it is
-   * open. Throws RdmaError EEXIST if the name is in use.
+   * open. Throws RdmaError EEXIST if the name is in use, EINVAL if `make` does not return a device of its core.
    */
   addDevice(make: (core: Core) => CoreDevice): () => void
   /** Replaces the fault rules, in the syntax of `--fault`; an empty text removes them. Throws RdmaError EINVAL. */
@@ -58,7 +58,7 @@ export interface Network {
   capture(path: string): () => void
   /**
    * Calls `handler` after each call on a device of the network, until the returned function is called. Calls of methods
-   * that the device lacks are left out.
+   * that the device lacks are left out. An exception of the handler does not change the call: it is uncaught.
    */
   trace(handler: (call: TracedCall) => void): () => void
 }
@@ -114,9 +114,9 @@ export interface LocalNetwork extends Network {
   softDevice(name: string): AttachedDevice | undefined
   /** Schedules a drive: in a microtask, or in the next turn of the event loop if the budget of this turn is used up. */
   kick(): void
-  /** The next `drive` is not skipped: a call may have given the devices work. */
+  /** Schedules a drive, which also arms the timers: a call may give the devices work. */
   touch(): void
-  /** Arms the timers: a call may have set an earlier one. */
+  /** Arms the timers of clients and of event thresholds: a call may have set an earlier one. */
   scheduleTimers(): void
   /** See `Carrier.drive`. */
   drive(): boolean
@@ -310,10 +310,24 @@ const createDriveLoop = (
   }
   const overdueTurn = (): Promise<void> | undefined => (spend() ? undefined : nextTurn())
   const touch = (): void => {
-    isTouched = true
     wasCalled = true
+    kick()
   }
-  return { drive, kick, touch, scheduleTimers, overdueTurn, awaitsNextTurn: () => isInterrupted, stop: disarm }
+  /** Arms the timer again without the timers of a removed device. */
+  const rearm = (): void => {
+    disarm()
+    armTimer()
+  }
+  return {
+    drive,
+    kick,
+    touch,
+    scheduleTimers,
+    overdueTurn,
+    awaitsNextTurn: () => isInterrupted,
+    isDriving: () => isDriving,
+    rearm,
+  }
 }
 
 /** Exceptions of jobs are bugs of the library, and reach the program as uncaught exceptions. */
@@ -354,7 +368,15 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
   const slices = createSlices(undefined, STEPS_PER_TURN)
   const core = createCore({
     now: nowMicroseconds,
-    random,
+    random: () => {
+      const value = random()
+      if (value >>> 0 === value) return value
+      throw invalidArgument(
+        'createNetwork',
+        `random returned ${formatValue(value)}`,
+        'return an integer from 0 to 2^32 - 1',
+      )
+    },
     classes: classesWithClients(() => clients),
     run: job => slices.begin(job, rethrowBug),
   })
@@ -372,7 +394,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
   if (memory === undefined) useNativeCrc()
   const devices: RxeDevice[] = []
   const attached = new Map<string, AttachedDevice>()
-  const { drive, kick, touch, scheduleTimers, overdueTurn, awaitsNextTurn, stop } = createDriveLoop(
+  const { drive, kick, touch, scheduleTimers, overdueTurn, awaitsNextTurn, isDriving, rearm } = createDriveLoop(
     core,
     devices,
     link === 'memory',
@@ -394,6 +416,8 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
   const attach = (name: string, address: string) => {
     const bytes = parseAddress(address)
     if (bytes === undefined) throw invalidArgument('open', `address "${address}" is not an IPv4 or IPv6 address`)
+    const reason = reasonUnusable(bytes)
+    if (reason !== undefined) throw invalidArgument('open', `address ${formatValue(address)} ${reason}`)
     const owner = ownerOf(bytes)
     if (owner !== undefined)
       throw refused(
@@ -446,15 +470,17 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
       const soft: AttachedDevice = {
         rxe,
         port,
-        remove() {
+        async remove() {
+          // A function of the program, `onFinding` for example, may close the device in the middle of a drive.
+          if (isDriving()) await undefined
           // Sends outstanding packets: peers learn that their connections end.
           touch()
           drive()
           devices.splice(devices.indexOf(rxe), 1)
           attached.delete(name)
           observation.deviceRemoved(name)
-          if (devices.length === 0) stop()
-          return new Promise(resolve => unregister(rxe.device, resolve))
+          await new Promise<void>(resolve => unregister(rxe.device, resolve))
+          rearm()
         },
       }
       attached.set(name, soft)
@@ -468,6 +494,12 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     addDevice(make) {
       checkFunction('network.addDevice', 'make', make)
       const device = rethrow('network.addDevice', () => make(core))
+      if (device?.core !== core)
+        throw invalidArgument(
+          'network.addDevice',
+          `make returned ${formatValue(device)}, which is not a device of the core that it got`,
+          'return what register() or createCtxDevice() returns',
+        )
       return () => {
         if (device.isAlive) unregister(device)
       }
@@ -477,7 +509,6 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
       for (const { port } of attached.values()) port.setFaults(rules)
       // The drive sends the packets that the old rules have delayed.
       touch()
-      kick()
     },
   }
   networks.add(network)

@@ -120,6 +120,22 @@ test('an event queue accepts a work queue; closing the device ends a wait for ev
     assert.equal(await event, undefined)
   }))
 
+test('a completion event at its time limit is raised although the soft devices of the network were closed', async () => {
+  const network = createNetwork()
+  network.addDevice(core => createThirdPartyDevice(core, 'third0'))
+  const soft = await open({ network })
+  await using device = await open({ network, device: 'third0' })
+  const { pd, cq } = resourcesOn(device)
+  const qp = pd.gsiQp({ sendCq: cq, active: true })
+  const waiting = cq.wait({ completions: 2, microseconds: 20_000, signal: AbortSignal.timeout(5000) })
+  await new Promise(setImmediate)
+  qp.send(Uint8Array.of(1), { ah: pd.addressHandle({ gid: '10.0.0.1' }), qpn: 0, qkey: GSI_QKEY })
+  await new Promise(setImmediate)
+  await soft.close()
+  await waiting
+  assert.ok(cq.poll())
+})
+
 test('queue pairs of subnet management and of general services reach RTS', () =>
   withResources(async ({ pd, cq }) => {
     const ah = pd.addressHandle({ gid: '10.0.0.1' })

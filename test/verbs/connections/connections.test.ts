@@ -2,6 +2,7 @@
  * Connections by address and port (R17), on devices of this process and of a daemon, and over UDP.
  */
 import assert from 'node:assert/strict'
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { inspect } from 'node:util'
@@ -494,6 +495,25 @@ describe('`listen` and `connect` without the option `device`', { skip: !hasNativ
     for (const channel of channels) channel.close()
     await daemon.settled(({ contexts }) => contexts === 1)
     await filler.close()
+  })
+})
+
+describe('a device that is closed while the devices work', () => {
+  it('sends the messages that end its connections', async () => {
+    const [serverDevice, clientDevice] = await openTwoHere()()
+    const server = await listen('rdma://0.0.0.0:0', { device: serverDevice })
+    const [clientEnd, serverEnd] = await pair(server, `rdma://${serverDevice.address}:${server.port}`, clientDevice)
+    // Subscribers are called in the middle of a drive.
+    const close = (): void => void clientDevice.close()
+    subscribe('userdma:failure', close)
+    try {
+      const slice = clientEnd.pd.register(new Uint8Array(8)).slice()
+      await assert.rejects(clientEnd.qp.write(slice, { address: 0n, rkey: 1, length: 8 }))
+      assert.equal(await serverEnd.closed, 'peer')
+    } finally {
+      unsubscribe('userdma:failure', close)
+    }
+    await serverDevice.close()
   })
 })
 

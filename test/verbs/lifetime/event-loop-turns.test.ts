@@ -93,6 +93,19 @@ test('messages delayed by torment arrive, also if no call follows the post', asy
   }
 })
 
+test('a request that was posted in SQD is sent after the move to RTS, also if the program only waits', async () => {
+  const { a, b } = await pair()
+  a.qp.modify({ state: 'SQD' })
+  const done = nextCompletion(a.cq)
+  await new Promise(setImmediate)
+  a.qp.write(a.mr.slice(0, 8), b.mr.remote())
+  await new Promise(setImmediate)
+  assert.equal(a.qp.pending, 1)
+  a.qp.modify({ state: 'RTS' })
+  assert.equal((await done).statusName, 'SUCCESS')
+  await closeAll(a, b)
+})
+
 test('clearing faults releases delayed packets', async () => {
   const network = createNetwork({ fault: 'dir=sent,delay=9s' })
   const { a, b } = await pair(openTwoHere(network))

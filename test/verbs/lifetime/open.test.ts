@@ -47,6 +47,11 @@ test('the first rkey and qpn are unpredictable, and repeatable with the option `
   for (let i = 0; i < 3; i++) firsts.add(await firstOf())
   assert.equal(firsts.size, 3)
   assert.throws(() => createNetwork({ random: 7 as never }), /random/)
+  for (const value of [Math.PI, -1, 2 ** 32, Number.NaN, '7' as never])
+    await assert.rejects(
+      firstOf(() => value),
+      { code: 'EINVAL', call: 'createNetwork', reason: /^random returned / },
+    )
   for (const torment of [-1, 1.5, 2 ** 32, '7' as never])
     assert.throws(
       () => createNetwork({ torment }),
@@ -58,6 +63,13 @@ test('a device that cannot be opened is refused with a message', async t => {
   const network = createNetwork()
   const device = await open({ network, name: 'one' })
   await assert.rejects(open({ network, name: 'one' }), { code: 'EEXIST' })
+  for (const [address, reason] of [
+    ['0.0.0.0', /is the unspecified address$/],
+    ['::', /is the unspecified address$/],
+    ['224.0.0.1', /is a multicast or reserved address$/],
+    ['ff02::1', /is a multicast address$/],
+  ] as const)
+    await assert.rejects(open({ network, address }), { code: 'EINVAL', call: 'open', reason })
   await assert.rejects(open({ address: 'here' }), /address "here" is not an IPv4 or IPv6 address/)
   await assert.rejects(open({ device: 'rxe0' }), /pass socket for a device of a daemon, or network/)
   await assert.rejects(open({ socket: '/x', network }), /has its own network/)

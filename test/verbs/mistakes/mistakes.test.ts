@@ -136,6 +136,10 @@ test('wrong options of networks, an address in use, and handlers that are not fu
     ['device.chain', 'build', () => device.chain(untyped(5))],
   ] as const)
     refuses(call, new RegExp(`^${argument} 5 is not a function$`), body)
+  for (const make of [() => undefined, async () => undefined, () => ({})])
+    refuses('network.addDevice', /^make returned .*, which is not a device of the core/, () =>
+      network.addDevice(untyped(make)),
+    )
   await device.close()
   await (await open({ network, address: '127.0.0.9' })).close()
 })
