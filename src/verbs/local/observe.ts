@@ -216,7 +216,15 @@ export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice
       let isStopped = false
       // A call that was running at the stop still calls its hooks.
       const onCall = (call: TracedCall): void => {
-        if (!isStopped) handler(call)
+        if (isStopped) return
+        try {
+          handler(call)
+        } catch (error) {
+          // An uncaught exception. It must not change the call's result, so core would ignore it.
+          queueMicrotask(() => {
+            throw error
+          })
+        }
       }
       const removers = new Map<CoreDevice, () => void>()
       const unregister = registerClient(core, {

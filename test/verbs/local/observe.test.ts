@@ -97,6 +97,24 @@ test('a trace reports calls, arguments and refusals, until stopped', async () =>
   assert.ok(JSON.stringify(calls))
 })
 
+test('an exception of a trace’s handler is uncaught, and does not change the call', async () => {
+  const network = createNetwork()
+  await using device = await open({ network })
+  const stop = network.trace(() => {
+    throw new Error('mine')
+  })
+  const uncaught: unknown[] = []
+  const listeners = process.listeners('uncaughtException')
+  process.removeAllListeners('uncaughtException')
+  process.on('uncaughtException', error => uncaught.push(error.message))
+  device.pd()
+  stop()
+  await new Promise(setImmediate)
+  process.removeAllListeners('uncaughtException')
+  for (const listener of listeners) process.on('uncaughtException', listener)
+  assert.deepEqual(uncaught, ['mine'])
+})
+
 test('a trace reports exceptions of a driver, and no calls that end after its stop', async () => {
   const network = createNetwork()
   let finish = (): void => {}
