@@ -37,7 +37,7 @@ const script = (fault: string, prepare: string): string => `
 `
 
 for (const [title, fault, prepare, message] of [
-  ['before it listens', 'device=none,drop=1', '', /there is no "none"/],
+  ['before it listens', 'device=none,drop=1', '', /there is no soft device "none"/],
   [
     'when it writes its files',
     '',

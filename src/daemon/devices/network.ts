@@ -16,6 +16,7 @@ import { addTap, forEachPacket } from '../../phy/tap.ts'
 import { type FaultCounters, sumFaultRuleCounts } from '../../spec/faults.ts'
 import { createPcapng } from '../../trace/pcapng.ts'
 import type { DaemonConfig, DeviceSpec, FaultStat, Path } from '../../uapi/tool.ts'
+import { driverOf } from './device-spec.ts'
 
 export interface Network {
   /** Creates the port of a device, and binds it over UDP. Throws an Error with a message for people. */
@@ -30,7 +31,7 @@ export interface Network {
   faultsOf(device: string): FaultCounters | undefined
   /** The rules with their counts on the existing devices, since they were set. */
   faultCounts(): FaultStat[]
-  /** Replaces the fault rules. Throws an Error with a message for people: invalid rules, or an unknown device. */
+  /** Replaces the fault rules. Throws an Error with a message for people: invalid rules, or no such soft device. */
   setFaults(text: string): void
   /**
    * Captures packets in a pcapng file: all that the existing devices send, or receive from elsewhere. The capture ends
@@ -89,13 +90,16 @@ const socketPorts =
   device =>
     withGroupCharges(createSocketPort(link, device, identityOf(device, interfaces)), charge)
 
-/** Parses fault rules. Throws an Error with a message for people: invalid text, or an unknown device. */
+/**
+ * Parses fault rules for these soft devices. Throws an Error with a message for people: invalid text, or an unknown
+ * device.
+ */
 const faultRules = (text: string, devices: readonly DeviceSpec[]): FaultRule[] => {
   const rules = parseFaults(text)
   for (const { device } of rules)
     if (device !== '' && !devices.some(({ name }) => name === device))
       throw new Error(
-        `fault device: there is no "${device}"; there are ${devices.map(({ name }) => name).join(', ') || 'none'}`,
+        `fault device: there is no soft device "${device}"; there are ${devices.map(({ name }) => name).join(', ') || 'none'}`,
       )
   return rules
 }
@@ -111,7 +115,10 @@ export const createNetwork = (
 ): Network => {
   useNativeCrc()
   const createPort = link === 'memory' ? memoryPorts(path) : socketPorts(link, interfaces, charge)
-  let rules = faultRules(fault, devices)
+  let rules = faultRules(
+    fault,
+    devices.filter(device => driverOf(device) === 'rxe'),
+  )
   const ports: { readonly port: FaultPort; device: DeviceSpec }[] = []
   const findPort = (name: string) => ports.find(({ device }) => device.name === name)
 

@@ -76,6 +76,16 @@ test('a device that gets the name of a removed one gets the rules for that name'
   )
 })
 
+test('a fault rule for a device without a port is refused', () => {
+  const devices = [
+    { name: 'rxe0', address: '127.0.0.1' },
+    { name: 'ctx0', address: '' },
+  ]
+  const start = (fault: string) => createNetwork({ devices, fault, link: 'memory' })
+  assert.throws(() => start('device=ctx0,drop=1'), /there is no soft device "ctx0"; there are rxe0$/)
+  assert.throws(() => start('').setFaults('device=rxe0,drop=1'), /there is no soft device "rxe0"; there are none$/)
+})
+
 test('a capture ends at a write that fails', () => {
   const devices = [{ name: 'rxe0', address: '127.0.0.1' }]
   const network = createNetwork({ devices, fault: '', link: 'memory' })
@@ -103,6 +113,6 @@ test('a daemon that does not start, for a fault rule with an unknown device, lea
   await daemonOf(t, folder, ['127.0.0.1'], { link: 'udp' })
   const before = descriptors()
   const starting = daemonOf(t, folder, ['127.0.0.2'], { link: 'udp', fault: 'device=rxe7,drop=1%' })
-  await assert.rejects(starting, /there is no "rxe7"/)
+  await assert.rejects(starting, /there is no soft device "rxe7"/)
   assert.equal(descriptors(), before)
 })
