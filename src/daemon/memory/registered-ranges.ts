@@ -93,14 +93,14 @@ export class RegisteredRanges {
 
   /** `fd`: the program's userfaultfd, which this object will close. Without it `onUnmapped` is never called. */
   setUserfault(fd: number): void {
-    if (this.#userfaultFd >= 0) closeSync(fd)
+    if (this.#userfaultFd >= 0) this.#closeUserfault(fd)
     else this.#userfaultFd = fd
   }
 
   close(): void {
     this.#watcher?.stop()
     this.#watcher = undefined
-    this.#closeUserfault()
+    this.#dropUserfault()
     this.#watched.clear()
     this.#stillWatched.clear()
   }
@@ -117,10 +117,13 @@ export class RegisteredRanges {
    * close(2) of a userfaultfd takes the mmap lock of the program's address space. A thread of the program may hold the
    * lock for long, so another process closes the userfaultfd, unless the address space is gone.
    */
-  #closeUserfault(): void {
-    if (this.#userfaultFd < 0) return
-    if (isAddressSpaceGone(this.#process)) closeSync(this.#userfaultFd)
-    else closeElsewhere(this.#userfaultFd)
+  #closeUserfault(fd: number): void {
+    if (isAddressSpaceGone(this.#process)) closeSync(fd)
+    else closeElsewhere(fd)
+  }
+
+  #dropUserfault(): void {
+    if (this.#userfaultFd >= 0) this.#closeUserfault(this.#userfaultFd)
     this.#userfaultFd = -1
   }
 
@@ -130,7 +133,7 @@ export class RegisteredRanges {
         this.#userfaultFd,
         this.#guard('memory that was unmapped', (start, end) => this.#reportUnmapped(start, end)),
       )
-      if (this.#watcher === undefined) this.#closeUserfault()
+      if (this.#watcher === undefined) this.#dropUserfault()
     }
     return this.#watcher
   }

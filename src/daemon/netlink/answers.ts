@@ -57,7 +57,7 @@ export const portOf = (
 ): number | undefined => {
   const { PORT_INDEX: port } = attributes
   if (port !== undefined && (port < 1 || port > device.ports.length))
-    throw new CallError('EINVAL', `device ${device.name} has ${device.ports.length} ports, but no port ${port}`)
+    throw new CallError('EINVAL', `device ${device.name} has no port ${port}; number of ports: ${device.ports.length}`)
   return port
 }
 
