@@ -116,7 +116,9 @@ const sendReadResponses = (s: EngineState, row: number, resource: number): numbe
   if (openRun(s, size, w[base + QP.FLOW], 1) === 0) return 0
   const at = s.result.runAt
   const arena = s.sink!.arena
-  if (payload > 0 && !fillReadResponses(s, row, resource, next, offset, at + BTH_AETH_BYTES, payload, payload, payload))
+  // a response acknowledges earlier WRITEs too; reading memory completes them, but here nothing is read
+  if (payload === 0) s.env.memory.completeWrites?.(w[base + QP.QPN])
+  else if (!fillReadResponses(s, row, resource, next, offset, at + BTH_AETH_BYTES, payload, payload, payload))
     return NAK_SCHEDULED
   for (let i = 0; i < pad; i++) arena.bytes[at + BTH_AETH_BYTES + payload + i] = 0
   const psn = psnAdd(p[resource + RES.FIRST_PSN], next)

@@ -60,6 +60,8 @@ interface MachineOptions {
   /** If it is given, the ports are ports to a network (phy/port.ts). */
   readonly windowBytes?: number | undefined
   readonly torment?: Torment | undefined
+  /** By device: its own torment, instead of `torment`, as if each device were in a daemon of its own. */
+  readonly torments?: readonly (Torment | undefined)[] | undefined
 }
 
 /**
@@ -68,7 +70,7 @@ interface MachineOptions {
  */
 export const machine = (
   count = 2,
-  { fault = '', path = 'packets', windowBytes, torment }: MachineOptions = {},
+  { fault = '', path = 'packets', windowBytes, torment, torments }: MachineOptions = {},
 ): Machine => {
   const core = createCore()
   const arena = plainArena(memorySwitchBytes(8, 64))
@@ -86,7 +88,7 @@ export const machine = (
       const attached = Object.assign(link.attach(), windowBytes === undefined ? {} : { windowBytes })
       const port = withFaults(attached, `rxe${i}`, parseFaults(fault))
       ports.push(port)
-      return createRxeDevice(core, { name: `rxe${i}`, identity, port, now: () => self.now, torment })
+      return createRxeDevice(core, { name: `rxe${i}`, identity, port, now: () => self.now, torment: torments?.[i] ?? torment })
     }),
     settle() {
       for (let turn = 0; turn < 100_000; turn++) {
