@@ -18,10 +18,10 @@ import { loadProducer, NO_INDEX } from './rings.ts'
 import { isWindowOperationPosted, type QpRings, type QueueOwner, type SendQueue } from './work-source.ts'
 
 /**
- * The queues that a scan checks. CHANGED: those named by `recheck`. USED: CHANGED and the recently used ones. The
- * daemon's loop checks all queues in slices, so that idle queue pairs of one program do not delay others: BEGIN begins
- * a round over all queues with the first slice, CONTINUE checks the next slice. A round begins where the previous slice
- * ended.
+ * The queues that a scan checks; each scope includes CHANGED. CHANGED: those named by `recheck`. USED: also the recently
+ * used ones. ALL: all queues, in one scan. The daemon's loop checks all queues in slices, so that idle queue pairs of
+ * one program do not delay others: BEGIN begins a round over all queues with the first slice, CONTINUE checks the next
+ * slice. A round begins where the previous slice ended.
  */
 export const ScanScope = { CHANGED: 0, USED: 1, ALL: 2, BEGIN: 3, CONTINUE: 4 } as const
 export type ScanScope = (typeof ScanScope)[keyof typeof ScanScope]
@@ -160,10 +160,10 @@ export const createPostScan = (
 
   const scanInOrder = (scope: ScanScope): boolean => {
     isOrdering = true
-    const found = inspectScope(scope)
+    let found = inspectScope(scope)
     for (const owner of postingOwners)
       for (const row of rowsOf(owner))
-        if (rings[row]?.owner === owner) inspect(row)
+        if (rings[row]?.owner === owner) found = inspect(row) || found
         else rowsByOwner.get(owner)?.delete(row)
     postingOwners.clear()
     isOrdering = false

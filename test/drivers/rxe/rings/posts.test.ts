@@ -138,6 +138,10 @@ test('if a context with memory windows posts, a scan checks all queues of the co
   for (const row of [0, 6, 7]) send(row, 1)
   posts.recheck(0)
   assert.deepEqual(scan(ScanScope.CHANGED), ['receive 0', 'send 0', 'send 6'])
+  rings[0]!.send.retiredIndex = 1
+  send(6, 2)
+  posts.recheck(0)
+  assert.deepEqual(scan(ScanScope.CHANGED), ['receive 0', 'send 0', 'send 6'], 'nothing is posted to row 0')
   for (const row of [1, 8, 9]) send(row, 2)
   posts.recheck(1)
   assert.deepEqual(
