@@ -88,7 +88,13 @@ export const machine = (
       const attached = Object.assign(link.attach(), windowBytes === undefined ? {} : { windowBytes })
       const port = withFaults(attached, `rxe${i}`, parseFaults(fault))
       ports.push(port)
-      return createRxeDevice(core, { name: `rxe${i}`, identity, port, now: () => self.now, torment: torments?.[i] ?? torment })
+      return createRxeDevice(core, {
+        name: `rxe${i}`,
+        identity,
+        port,
+        now: () => self.now,
+        torment: torments?.[i] ?? torment,
+      })
     }),
     settle() {
       for (let turn = 0; turn < 100_000; turn++) {

@@ -173,18 +173,24 @@ export const createLateCompletions = (sink: CompletionSink): LateCompletions => 
         return
       }
       const { number } = cq.state
+      const time = sink.now()
       const late = decisions.sequence('event', device, number)
-      const due = late.acts() ? sink.now() + late.wait() : 0
-      if (due === 0) sink.raise(cq, solicited)
+      const delay = late.acts() ? late.wait() : 0
+      if (delay === 0) sink.raise(cq, solicited)
       else {
-        raiseLater({ cq, solicited, due })
-        decisions.note('event', device, () => `the event of CQ ${cq.handle} comes after ${due - sink.now()} µs`)
+        raiseLater({ cq, solicited, due: time + delay })
+        decisions.note('event', device, () => `the event of CQ ${cq.handle} comes after ${delay} µs`)
       }
       const extra = decisions.sequence('spurious', device, number)
       if (!extra.acts()) return
-      const wait = extra.wait()
-      raiseLater({ cq, solicited: true, due: Math.max(due, sink.now()) + wait })
-      decisions.note('spurious', device, () => `CQ ${cq.handle} gets an event without a completion after ${wait} µs`)
+      // the first event disarms the CQ, so the program gets this one only if it arms the CQ again
+      const extraDelay = delay + extra.wait()
+      raiseLater({ cq, solicited: true, due: time + extraDelay })
+      decisions.note(
+        'spurious',
+        device,
+        () => `CQ ${cq.handle} gets an event without a completion after ${extraDelay} µs, if it is armed then`,
+      )
     },
 
     poll,

@@ -18,6 +18,11 @@ const SHARES = [0, 0, 1 / 16, 1 / 4, 1 / 2, 1]
 const LONGEST_WAITS = [20, 500, 5000, 20_000]
 /** The longest wait of a sequence shrinks: to 1/2 after this many waits, to 1/3 after twice as many, and so on. */
 const WAITS_UNTIL_HALF = 100
+/**
+ * Maximum number of sequences of a kind on a device: a program may create any number of queue pairs. With more, the
+ * oldest sequence is dropped; if its object is still used, it begins a new one.
+ */
+const MAX_SEQUENCES = 16_384
 /** Maximum number of lasting decisions that are kept. */
 const MAX_LASTING = 256
 /** The random generator returns integers below this. */
@@ -31,8 +36,11 @@ export interface Decisions {
   readonly isOver: boolean
   /** The share of its opportunities in which the kind acts, 0 to 1. */
   share(kind: TormentKind): number
-  /** The sequence of a kind for one object of a device. `key`: identifies the object, for example its QPN. */
-  sequence(kind: TormentKind, device: string, key: object | number): Sequence
+  /**
+   * The sequence of a kind for one object of a device. `key`: the object's number, for example its QPN. A later object
+   * with the same number continues the sequence.
+   */
+  sequence(kind: TormentKind, device: string, key: number): Sequence
   /** Counts a decision and reports it to the listeners. `isLasting`: the decision is kept for later listeners. */
   note(kind: TormentKind, device: string, text: () => string, isLasting?: boolean): void
   /** `listener` gets the lasting decisions so far and all later ones, until the returned function is called. */
@@ -40,6 +48,14 @@ export interface Decisions {
 }
 
 type Listener = (decision: TormentDecision, device: string) => void
+
+/** The sequences of one kind on one device. */
+interface Sequences {
+  /** By the object's number, in the order of creation. */
+  readonly byKey: Map<number, Sequence>
+  /** Number of sequences that were created. */
+  created: number
+}
 
 /** Random choices about one object. */
 export interface Sequence {
@@ -56,8 +72,8 @@ export const createDecisions = ({ seed, maxDecisions }: TormentSetting): Decisio
   const longest = LONGEST_WAITS[profile() % LONGEST_WAITS.length]
   const shares = new Map(tormentKinds.map(kind => [kind, SHARES[profile() % SHARES.length]]))
   const listeners = new Set<Listener>()
-  /** By kind and device: the sequences by object, in the order of first use. */
-  const sequences = new Map<string, Map<object | number, Sequence>>()
+  /** By kind and device. */
+  const sequences = new Map<string, Sequences>()
   const lasting: (readonly [decision: TormentDecision, device: string])[] = []
   let count = 0
 
@@ -89,15 +105,18 @@ export const createDecisions = ({ seed, maxDecisions }: TormentSetting): Decisio
     share: kind => shares.get(kind) ?? 0,
     sequence(kind, device, key) {
       const group = `${kind} ${device}`
-      let sequenceOf = sequences.get(group)
-      if (sequenceOf === undefined) {
-        sequenceOf = new Map()
-        sequences.set(group, sequenceOf)
+      let ofGroup = sequences.get(group)
+      if (ofGroup === undefined) {
+        ofGroup = { byKey: new Map(), created: 0 }
+        sequences.set(group, ofGroup)
       }
-      let sequence = sequenceOf.get(key)
+      const { byKey } = ofGroup
+      let sequence = byKey.get(key)
       if (sequence === undefined) {
-        sequence = createSequence(kind, `${group} ${sequenceOf.size}`)
-        sequenceOf.set(key, sequence)
+        // numbered in the order of first use, because QPNs begin at a random number
+        sequence = createSequence(kind, `${group} ${ofGroup.created++}`)
+        if (byKey.size >= MAX_SEQUENCES) byKey.delete(byKey.keys().next().value as number)
+        byKey.set(key, sequence)
       }
       return sequence
     },

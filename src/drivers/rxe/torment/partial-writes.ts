@@ -3,7 +3,8 @@
  * any order, some of them late. The engine's `Memory` (transport/types.ts) is wrapped.
  *
  * The partial writes of a queue pair are executed before the program may rely on their bytes:
- * - before the responder executes a READ, atomic, FLUSH or ATOMIC WRITE (`resolve`, `completeWrites`),
+ * - before the responder executes a READ, atomic, FLUSH or ATOMIC WRITE, and before the requester reads data to send,
+ *   which a fenced SEND may take from the response of a READ (`resolve`, `completeWrites`),
  * - before completions of the queue pair and its peer (`readyAt`),
  * - before a later payload of the queue pair is written to the same bytes,
  * - before a key changes (`writeAll`).
@@ -158,13 +159,16 @@ export const createPartialWrites = (
     for (let done = 0, source = at; done < total; done += chunk, source += stride)
       bytes.set(from.bytes.subarray(source, source + Math.min(chunk, total - done)), done)
     const ends = partEnds(sequence, start, total)
-    let due = now()
+    const arrival = now()
+    /** Microseconds from the arrival to the current part. */
+    let delay = 0
     const texts: string[] = []
     for (const [nth, i] of orderOf(sequence, ends.length).entries()) {
       const begin = i === 0 ? 0 : ends[i - 1]
       const isFirstOfSeveral = nth === 0 && ends.length > 1
       const wait = isFirstOfSeveral ? 0 : sequence.wait()
-      due += wait
+      delay += wait
+      const due = arrival + delay
       const part: PartialWrite = {
         pd,
         key,
@@ -179,7 +183,7 @@ export const createPartialWrites = (
         due,
       }
       heldBytes += part.bytes.length
-      texts.push(`${begin}–${ends[i] - 1}${wait === 0 ? '' : ` after ${wait} µs`}`)
+      texts.push(`${begin}–${ends[i] - 1}${wait === 0 ? '' : ` after ${delay} µs`}`)
       if (wait === 0) execute(part)
       else {
         const parts = waiting.get(qpn)

@@ -9,7 +9,7 @@
 import { ackTimeoutMicroseconds, rnrMicroseconds } from '../../../spec/work.ts'
 import type { Engine } from '../../../transport/engine.ts'
 import type { Choices } from '../../../transport/types.ts'
-import type { RxeState } from '../state.ts'
+import type { QpObject, RxeState } from '../state.ts'
 import type { Decisions } from './decisions.ts'
 import type { PartialWrites } from './partial-writes.ts'
 
@@ -47,13 +47,13 @@ export const createResponder = (
   const { now } = state
   /** By row of the engine. */
   const held = new Map<number, HeldAck>()
-  /** By QPN: microseconds that RNR NAKs have added. */
-  const added = new Map<number, number>()
+  /** Microseconds that RNR NAKs of a queue pair have added. */
+  const added = new WeakMap<QpObject, number>()
   let nextDue = Number.POSITIVE_INFINITY
   const qpnOf = (row: number): number => state.qps[row]?.state.qpn ?? 0
 
   const maxAckWait = (engine: Engine, row: number): number =>
-    Math.min(MAX_ACK_WAIT, ackTimeoutMicroseconds(engine.query(row).timeout) / 4)
+    Math.min(MAX_ACK_WAIT, Math.floor(ackTimeoutMicroseconds(engine.query(row).timeout) / 4))
 
   const release = (rows: readonly number[]): void => {
     for (const row of rows)
@@ -66,18 +66,19 @@ export const createResponder = (
       holdsAcknowledge(row, isNak) {
         const qpn = qpnOf(row)
         const time = now()
+        const maxWait = maxAckWait(state.engine(), row)
         const before = held.get(row)
         let until = Math.max(before?.until ?? 0, writes.readyAt(qpn))
         if (before === undefined && !isNak && !isSuspended()) {
           const sequence = decisions.sequence('ack', device, qpn)
           if (sequence.acts()) {
-            const wait = sequence.wait()
+            const wait = Math.min(sequence.wait(), maxWait)
             until = Math.max(until, time + wait)
             decisions.note('ack', device, () => `the ACK of QP 0x${qpn.toString(16)} waits for ${wait} µs`)
           }
         }
         const since = before?.since ?? time
-        until = Math.min(until, since + maxAckWait(state.engine(), row))
+        until = Math.min(until, since + maxWait)
         if (isNak || isSuspended() || until <= time) {
           writes.memory.completeWrites?.(qpn)
           held.delete(row)
@@ -88,12 +89,14 @@ export const createResponder = (
         return true
       },
       rnrTimer(row, code) {
-        const qpn = qpnOf(row)
+        const qp = state.qps[row]
+        if (qp === undefined || isSuspended() || code === 0) return code
+        const { qpn } = qp.state
         const sequence = decisions.sequence('rnr', device, qpn)
-        const before = added.get(qpn) ?? 0
-        if (isSuspended() || code === 0 || before > MAX_ADDED_RNR || !sequence.acts()) return code
+        const before = added.get(qp) ?? 0
+        if (before > MAX_ADDED_RNR || !sequence.acts()) return code
         const longerCode = sequence.below(2) === 0 ? 0 : code + sequence.below(RNR_CODES - code)
-        added.set(qpn, before + rnrMicroseconds(longerCode) - rnrMicroseconds(code))
+        added.set(qp, before + rnrMicroseconds(longerCode) - rnrMicroseconds(code))
         decisions.note(
           'rnr',
           device,

@@ -219,6 +219,30 @@ for (const path of PATHS)
     })
   })
 
+test('whatever acknowledges a WRITE to another daemon, all bytes have arrived when it completes', () => {
+  const later = [
+    { opcode: Wr.WRITE, length: 0 },
+    { opcode: Wr.READ, length: 0 },
+    { opcode: Wr.READ, length: 8 },
+    { opcode: Wr.FAA, length: 8 },
+  ]
+  for (const { opcode, length } of later)
+    for (let seed = 1; seed <= SEEDS; seed++) {
+      // the sender's device has no torment: it completes the WRITE as soon as a response acknowledges it
+      const { m, a, b } = pairOn(machine(2, { torments: [undefined, tormentOf(seed, plainArena(4096))] }))
+      prepare(a, b)
+      postSend(a.qp.send, writeTo(a, b))
+      const sges = length === 0 ? [] : [sgeOf(a.mr, 8, length)]
+      postSend(a.qp.send, { opcode, id: 2n, sges, remote: b.mr.address + 8000, rkey: b.mr.rkey })
+      let completed = 0
+      run(m, () => {
+        completed += completions(a.cq).length
+        if (completed > 0) assert.ok(isWhole(a, b), `opcode ${opcode} of ${length} bytes, seed ${seed}`)
+      })
+      assert.equal(completed, 2)
+    }
+})
+
 describe('completion events', () => {
   /** Receives as a correct program does: arm, poll, wait. Returns the number of events after which the CQ was empty. */
   const receiveByEvents = (seed: number, count: number): number => {
@@ -292,9 +316,80 @@ describe('a seed', () => {
         )
       }
   })
+  it('keeps at most 16384 sequences of a kind on a device', () => {
+    const { decisions } = tormentOf(1, plainArena(64))
+    const first = decisions.sequence('bytes', 'rxe0', 0)
+    const create = (from: number, to: number) => {
+      for (let qpn = from; qpn < to; qpn++) decisions.sequence('bytes', 'rxe0', qpn)
+    }
+    create(1, 16384)
+    assert.equal(decisions.sequence('bytes', 'rxe0', 0), first)
+    create(16384, 16385)
+    assert.notEqual(decisions.sequence('bytes', 'rxe0', 0), first)
+  })
   it('makes other decisions than most other seeds', () => {
     const texts = Array.from({ length: 30 }, (_, seed) => JSON.stringify(decisionsOf(seed)))
     assert.ok(new Set(texts).size > 15)
+  })
+})
+
+describe('the text of a decision', () => {
+  /** The texts of all decisions while SENDs and WRITEs are executed, and the CQ of the receiver is armed. */
+  const textsOf = (seed: number): string[] => {
+    const torment = tormentOf(seed, plainArena(4096))
+    const texts: string[] = []
+    torment.decisions.listen(({ kind, text }) => texts.push(`${kind}: ${text}`))
+    const m = machine(2, { torment })
+    const a = makeEnd(m, 0)
+    const p = program(m, 1)
+    const cq = makeCq(p, 31, makeChannel(p).fd)
+    const b: End = { p, cq, qp: makeQp(p, cq), mr: register(p, 65536) }
+    connectQps(a.qp, b.qp, {}, { timeout: 8 })
+    // like a real clock, the clock goes on between two reads
+    let time = 0
+    Object.defineProperty(m, 'now', {
+      get: () => {
+        time += 0.37
+        return time
+      },
+      set: (value: number) => {
+        time = value
+      },
+    })
+    for (let i = 0; i < 5; i++) {
+      invokeNow(p.context, Cq, 'reqNotify', cq.handle, { solicitedOnly: 0 }, p.caller)
+      exchange(m, a, b, i)
+    }
+    run(m)
+    return texts
+  }
+  const texts = Array.from({ length: SEEDS }, (_, seed) => textsOf(seed)).flat()
+  it('has whole microseconds', () => {
+    const times = texts.flatMap(text => [...text.matchAll(/(\S+) µs/g)].map(([, time]) => time))
+    assert.ok(times.length > 100)
+    for (const time of times) assert.match(time, /^[1-9]\d*$/)
+    for (const kind of ['bytes', 'completion', 'event', 'spurious', 'ack'])
+      assert.ok(
+        texts.some(text => text.startsWith(kind) && text.includes('µs')),
+        kind,
+      )
+  })
+  it('of parts of a payload has the times since its arrival', () => {
+    let several = 0
+    for (const text of texts.filter(text => text.startsWith('bytes'))) {
+      const times = [...text.matchAll(/after (\d+) µs/g)].map(([, time]) => Number(time))
+      if (times.length > 1) several++
+      assert.deepEqual(
+        times,
+        times.toSorted((x, y) => x - y),
+        text,
+      )
+    }
+    assert.ok(several > 0)
+  })
+  it('of a late ACK has at most a quarter of the ACK timeout', () => {
+    for (const text of texts.filter(text => text.startsWith('ack')))
+      assert.ok(Number(/(\d+) µs/.exec(text)![1]) <= (4.096 * 2 ** 8) / 4, text)
   })
 })
 
