@@ -71,8 +71,8 @@ export interface QpRings {
 }
 
 /**
- * A queue for at least `requests` requests. Each request has `maxInline` bytes, for inline data or elements. Throws
- * CallError ENOMEM.
+ * A queue for at least `requests` requests. Inline data and elements share `maxInline` bytes of each request, so
+ * `maxInline` must be at least the bytes of `maxSge` elements. Throws CallError ENOMEM.
  */
 export const createSendQueue = (
   memory: RingMemory,

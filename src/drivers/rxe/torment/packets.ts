@@ -45,7 +45,7 @@ const delegate = (port: Port): Port => ({
   set wake(wake) {
     port.wake = wake
   },
-  // captures are taken at `port`
+  // captures are taken at `port`; what the layer sets here is ignored
   tap: null,
 })
 
@@ -58,8 +58,8 @@ export const withPacketTorment = (port: Port, device: string, decisions: Decisio
       `opcode=UD_*,reorder=${DATAGRAMS_REORDERED * share},seed=${decisions.seed}`,
   )
   const layer = withFaults(delegate(port), device, rules)
-  layer.tap = ({ outcome, direction, arena: { view }, offset }) => {
-    if (outcome === 'passed' || direction === 'sent') return
+  layer.tap = ({ outcome, arena: { view }, offset }) => {
+    if (outcome === 'passed') return
     const name = opcodeByNumber[bthOpcode(view, offset)]?.name
     decisions.note('packet', device, () => `${outcome}: ${name} to QP 0x${bthDestQp(view, offset).toString(16)}`)
   }

@@ -29,7 +29,10 @@ export interface ExactQueues {
   release(rings: QpRings, isReceive: boolean, slot: number): void
 }
 
-/** Releases the slots before `index`: publishes a consumer index that is lower by the number of spare slots. */
+/**
+ * Releases the slots before `index`: publishes a consumer index that is lower by the number of spare slots. The rings
+ * have rxe's layout (`RingMemory.mayHideSlots`), so at most `mask` elements.
+ */
 const releaseSlots = (ring: Ring, index: number): void => storeConsumer(ring, index - (ring.mask - ring.capacity))
 
 /** Limits a ring, from which no element was taken yet, to `capacity` elements. */
