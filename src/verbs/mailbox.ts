@@ -59,8 +59,20 @@ export const createMailbox = <T>(
   owner: string,
 ): Mailbox<T> => {
   const id = waiters.add()
-  let values: T[] = []
+  // Two lists, because `shift` of a long list moves all its values.
+  /** Values in the order of their arrival, after those of `older`. */
+  let newer: T[] = []
+  /** Values in the reverse order: the last one arrived first. */
+  let older: T[] = []
   let isEnded = false
+  const isEmpty = (): boolean => older.length + newer.length === 0
+  const poll = (): T | undefined => {
+    if (older.length === 0) {
+      older = newer.reverse()
+      newer = []
+    }
+    return older.pop()
+  }
   const isOver = (): boolean => isEnded || waiters.isOver
   const wait = async (options: AbortOptions = {}): Promise<void> => {
     checkAbortOptions(`${owner}.wait`, options)
@@ -68,26 +80,28 @@ export const createMailbox = <T>(
     signal?.throwIfAborted()
     const turn = carrier.overdueTurn()
     if (turn !== undefined) await turn
-    if (values.length === 0 && !isOver()) await waiters.wait(id, signal)
+    if (isEmpty() && !isOver()) await waiters.wait(id, signal)
   }
   return {
     put(value) {
-      values.push(value)
+      newer.push(value)
       waiters.wake(id)
     },
     drop(isDropped) {
-      values = values.filter(value => !isDropped(value))
+      const isKept = (value: T): boolean => !isDropped(value)
+      newer = newer.filter(isKept)
+      older = older.filter(isKept)
     },
     end() {
       isEnded = true
       waiters.remove(id)
     },
-    poll: () => values.shift(),
+    poll,
     wait,
     async *arrivals(options: AbortOptions = {}) {
-      while (values.length > 0 || !isOver()) {
-        if (values.length > 0) yield values.shift() as T
-        else await wait(options)
+      while (!isEmpty() || !isOver()) {
+        if (isEmpty()) await wait(options)
+        else yield poll() as T
       }
     },
   }

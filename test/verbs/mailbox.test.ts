@@ -1,0 +1,36 @@
+/*
+ * Mailboxes of the library: order, and the time to take many values.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { createWaiterList } from '../../src/verbs/cq/waiters.ts'
+import { createMailbox } from '../../src/verbs/mailbox.ts'
+
+const mailboxOfNumbers = () =>
+  createMailbox<number>({ carrier: { overdueTurn: () => undefined }, waiters: createWaiterList() }, 'test')
+
+test('values are taken in the order of their arrival, dropped values excepted', async () => {
+  const mailbox = mailboxOfNumbers()
+  assert.equal(mailbox.poll(), undefined)
+  for (const value of [1, 2, 3]) mailbox.put(value)
+  assert.equal(mailbox.poll(), 1)
+  for (const value of [4, 5, 6]) mailbox.put(value)
+  mailbox.drop(value => value === 3 || value === 5)
+  assert.equal(mailbox.poll(), 2)
+  await mailbox.wait()
+  mailbox.end()
+  const rest: number[] = []
+  for await (const value of mailbox.arrivals()) rest.push(value)
+  assert.deepEqual(rest, [4, 6])
+  assert.equal(mailbox.poll(), undefined)
+})
+
+test('the time to take a value does not grow with the number of values', () => {
+  const mailbox = mailboxOfNumbers()
+  const count = 1 << 19
+  for (let i = 0; i < count; i++) mailbox.put(i)
+  const start = performance.now()
+  for (let i = 0; i < count; i++) assert.equal(mailbox.poll(), i)
+  // Taking each value from the front of one list needs a minute.
+  assert.ok(performance.now() - start < 10_000)
+})
