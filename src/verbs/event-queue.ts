@@ -42,7 +42,7 @@ export interface EventQueue extends Arrivals<QueuedEvent>, Disposable, AsyncIter
   readonly handle: number
   /**
    * Attaches a source. Throws RdmaError EINVAL or EOPNOTSUPP if the source has no events, EBUSY if it is attached
-   * already. Ports and the device can be attached to several queues, objects to one.
+   * already. Ports and the device can be attached to several queues, objects to one. Closing an object detaches it.
    */
   attach(source: Attachable): void
   /** Detaches a source and discards its unread events. Throws RdmaError ENOENT if the source is not attached here. */
@@ -111,9 +111,12 @@ export const openEventQueue = (context: DeviceContext): EventQueue => {
     self.handle = CLOSED
     mailbox.end()
   })
+  /** Whether the object of an event is closed: core withdraws its unread events, but this one had arrived before. */
+  const isWithdrawn = ({ cookie }: { readonly cookie: number }): boolean =>
+    cookie !== NO_OBJECT && sources.get(cookie) === undefined
   const withoutCookie = ({ type, source, port }: QueuedEvent): QueuedEvent => ({ type, source, port })
   const arrivals: EventQueue['arrivals'] = async function* (options) {
-    for await (const event of mailbox.arrivals(options)) yield withoutCookie(event)
+    for await (const event of mailbox.arrivals(options)) if (!isWithdrawn(event)) yield withoutCookie(event)
   }
   const self: EventQueue & { handle: number } = {
     handle,
@@ -133,8 +136,9 @@ export const openEventQueue = (context: DeviceContext): EventQueue => {
         return [sources.get(Number(entry.cookie))].filter(object => object !== undefined)
       }),
     poll() {
-      carrier.drive()
-      const event = mailbox.poll()
+      if (!waiters.isOver) carrier.drive()
+      let event = mailbox.poll()
+      while (event !== undefined && isWithdrawn(event)) event = mailbox.poll()
       return event && withoutCookie(event)
     },
     wait: mailbox.wait,

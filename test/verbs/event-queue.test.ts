@@ -59,6 +59,42 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
+  test('closing an object discards its unread events', async () => {
+    const { a, b } = await pair(openTwo)
+    using events = b.device.eventQueue()
+    const cq = b.device.cq()
+    const sender = a.pd.rcQp({ sendCq: a.cq })
+    const receiver = b.pd.rcQp({ sendCq: cq, peer: sender.endpoint })
+    sender.connect(receiver.endpoint)
+    events.attach(cq)
+    cq.arm()
+    receiver.receive(b.mr.slice(0, 8), 1)
+    sender.send(Uint8Array.of(1))
+    // The event arrives, but is not taken.
+    await events.wait()
+    receiver.close()
+    cq.close()
+    assert.deepEqual(events.attached(), [])
+    assert.equal(events.poll(), undefined)
+    // The event of another source is the next one.
+    events.attach(b.cq)
+    b.cq.arm()
+    b.qp.receive(b.mr.slice(0, 8), 2)
+    a.qp.send(Uint8Array.of(2))
+    assert.deepEqual(await nextQueued(events), { type: 'COMPLETION', source: b.cq, port: undefined })
+    await closeAll(a, b)
+  })
+
+  test('after the close of the device a poll finds nothing', async () => {
+    const [one, two] = await openTwo()
+    const events = one.eventQueue()
+    await one.close()
+    // The carrier of a daemon checks the daemon at each 128th poll.
+    for (let i = 0; i < 200; i++) assert.equal(events.poll(), undefined)
+    assert.throws(() => events.attach('device'), { code: 'EIO' })
+    await two.close()
+  })
+
   test('invalid sources of attach and detach are refused with a message', async () => {
     const [one, two] = await openTwo()
     const a = resourcesOn(one)
