@@ -11,7 +11,7 @@ import { checkByteCount, checkBytes, checkText, checkU32, invalidArgument, RdmaE
 import { type Arrivals, createMailbox } from './mailbox.ts'
 import { descriptorCloser } from './objects/object.ts'
 import { showAs } from './objects/show.ts'
-import { CLOSED, closedError, type DeviceContext } from './plan.ts'
+import { CLOSED, checkDevicePresent, closedError, type DeviceContext } from './plan.ts'
 
 export interface MapOptions {
   /** Offset in the driver's memory: a multiple of the page size; default 0. */
@@ -76,9 +76,10 @@ export const openDriverOps = (context: DeviceContext, names: readonly string[]):
     for (const mapping of mappings) mapping.release()
     mailbox.end()
   })
-  /** The handle. Throws after `close`, because another descriptor may have the number. */
+  /** The handle. Throws if the descriptor or the device is closed, because another descriptor may have the number. */
   const openHandle = (method: string): number => {
     if (self.handle === CLOSED) throw closedError(`driver_ops.${method}`)
+    checkDevicePresent(`driver_ops.${method}`, context)
     return handle
   }
   const self: DriverDescriptor & { handle: number } = {

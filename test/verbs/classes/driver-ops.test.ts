@@ -114,6 +114,23 @@ const testsOfCarrier = (openDevice: (name: string) => Promise<Device>): void => 
     await device.close()
   })
 
+  test('the descriptor of a closed device reaches no descriptor of another device', async () => {
+    // Devices of one daemon share a session, in which descriptors are named by their numbers.
+    const [kept, closed] = [await openDevice('ctx0'), await openDevice('ctx0')]
+    const stale = closed.driverOps()
+    const statistics = new Uint8Array(recordSize(CtxStatistics))
+    assert.equal(stale.ioctl(CtxIoctl.STATISTICS, statistics), 0)
+    await closed.close()
+    // On a daemon this descriptor gets the number of the stale one.
+    const ops = kept.driverOps()
+    assert.throws(() => stale.ioctl(CtxIoctl.STATISTICS, statistics), { code: 'EIO', call: 'driver_ops.ioctl' })
+    assert.throws(() => stale.write(statistics), { code: 'EIO', call: 'driver_ops.write' })
+    assert.throws(() => stale.map(4096), { code: 'EIO', call: 'driver_ops.map' })
+    stale.close()
+    assert.equal(ops.ioctl(CtxIoctl.STATISTICS, statistics), 0)
+    await kept.close()
+  })
+
   test('generic methods create and call objects of a private class, alone and in a chain', async () => {
     const device = await openDevice('null0')
     const pd = device.pd()
