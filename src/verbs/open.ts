@@ -78,6 +78,16 @@ const firstFree = (first: number, candidate: (n: number) => string, isUsed: (tex
   return candidate(n)
 }
 
+/** Runs `create`; closes the carrier if it throws. */
+const withCarrier = <C extends Carrier>(carrier: C, create: (carrier: C) => Device): Device => {
+  try {
+    return create(carrier)
+  } catch (error) {
+    void carrier.close()
+    throw error
+  }
+}
+
 /** Creates a soft device on the network of the options, or on a new one, and opens it. */
 const openSoftDevice = (options: OpenOptions, startCheck: StartCheck | undefined): Device => {
   const network = (options.network ?? createNetwork({ ...(options.link && { link: options.link }) })) as LocalNetwork
@@ -90,54 +100,51 @@ const openSoftDevice = (options: OpenOptions, startCheck: StartCheck | undefined
       text => core.devices.has(text),
     ),
   } = options
-  const carrier = localCarrier(network, name, address, options.rings, startCheck)
-  const gid = parseAddress(address) as Uint8Array
-  const { pathMtu } = carrier.rxe.state.port
-  return createDevice(carrier, name, address, { gid, gidIndex: ADDRESS_GID_INDEX, pathMtu }, carrier.check)
+  return withCarrier(localCarrier(network, name, address, options.rings, startCheck), carrier => {
+    const gid = parseAddress(address) as Uint8Array
+    const { pathMtu } = carrier.rxe.state.port
+    return createDevice(carrier, name, address, { gid, gidIndex: ADDRESS_GID_INDEX, pathMtu }, carrier.check)
+  })
 }
 
 /** The path of port 1 of a device that is not a soft device; NO_PATH without a link or without ports. */
 const localPathOf = (carrier: Carrier, link: LinkName | undefined): LocalPath => {
   if (link === undefined || !carrier.call(DeviceClass, 'query', 0, {}).out.attributes.physPortCnt) return NO_PATH
   const { lid, activeMtu } = carrier.call(PortClass, 'query', 1, {}).out.attributes
-  const [entry] = carrier.call(DeviceClass, 'queryGidTable', 0, {}).out.entries
+  const { entries } = carrier.call(DeviceClass, 'queryGidTable', 0, {}).out
+  const entry = entries.find(({ port }) => port === 1)
   const { gid, index: gidIndex } = entry ?? { gid: NO_PATH.gid, index: 0 }
   const hasLids = link === 'ib' || link === 'opa'
   return { gid, gidIndex, pathMtu: activeMtu === 0 ? 0 : mtuBytes(activeMtu), link, ...(hasLids && { lid }) }
 }
 
 /** Opens an existing device of the network. */
-const openNetworkDevice = (network: Network, name: string, startCheck: StartCheck | undefined): Device => {
-  const carrier = contextCarrier(network, name, startCheck)
-  const soft = (network as LocalNetwork).softDevice(name)
-  if (soft === undefined) {
-    const link = (network as LocalNetwork).core.devices.get(name)?.driver.link
-    return createDevice(carrier, name, '', localPathOf(carrier, link), carrier.check)
-  }
-  const { identity, port } = soft.rxe.state
-  const gid = identity.gids[ADDRESS_GID_INDEX]!
-  const path = { gid, gidIndex: ADDRESS_GID_INDEX, pathMtu: port.pathMtu }
-  return createDevice(carrier, name, addressText(gid), path, carrier.check)
-}
+const openNetworkDevice = (network: Network, name: string, startCheck: StartCheck | undefined): Device =>
+  withCarrier(contextCarrier(network, name, startCheck), carrier => {
+    const soft = (network as LocalNetwork).softDevice(name)
+    if (soft === undefined) {
+      const link = (network as LocalNetwork).core.devices.get(name)?.driver.link
+      return createDevice(carrier, name, '', localPathOf(carrier, link), carrier.check)
+    }
+    const { identity, port } = soft.rxe.state
+    const gid = identity.gids[ADDRESS_GID_INDEX]!
+    const path = { gid, gidIndex: ADDRESS_GID_INDEX, pathMtu: port.pathMtu }
+    return createDevice(carrier, name, addressText(gid), path, carrier.check)
+  })
 
 /** `device`: the device's name; undefined for the daemon's first device with a network. */
-const openDaemonDevice = (socket: string, device: string | undefined): Device => {
-  const carrier = remoteCarrier(socket, device)
-  const { name, address } = carrier.device
-  // A device without a network has no address.
-  if (address === '') return createDevice(carrier, name, address, NO_PATH, carrier.check)
-  try {
+const openDaemonDevice = (socket: string, device: string | undefined): Device =>
+  withCarrier(remoteCarrier(socket, device), carrier => {
+    const { name, address } = carrier.device
+    // A device without a network has no address.
+    if (address === '') return createDevice(carrier, name, address, NO_PATH, carrier.check)
     const gid = parseAddress(address) as Uint8Array
     const { entries } = carrier.call(DeviceClass, 'queryGidTable', 0, {}).out
     const entry = entries.find(candidate => candidate.gid.every((byte, i) => byte === gid[i]))
     const { activeMtu } = carrier.call(PortClass, 'query', 1, {}).out.attributes
     const path = { gid, gidIndex: entry?.index ?? ADDRESS_GID_INDEX, pathMtu: mtuBytes(activeMtu) }
     return createDevice(carrier, name, address, path, carrier.check)
-  } catch (error) {
-    void carrier.close()
-    throw error
-  }
-}
+  })
 
 const checkLink = (network: LocalNetwork, link: Link | undefined): void => {
   if (link !== undefined && link !== network.link)

@@ -5,11 +5,20 @@ import assert from 'node:assert/strict'
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, mock, test } from 'node:test'
+import { setGid } from '../../../src/core/devices/gids.ts'
+import { driverClass, register } from '../../../src/core/index.ts'
 import { hasNative } from '../../../src/host/native.ts'
+import { DeviceAttributes } from '../../../src/spec/classes/device/device.ts'
+import { PortAttributes } from '../../../src/spec/classes/device/port.ts'
 import { Classes } from '../../../src/spec/classes.ts'
+import { CallError } from '../../../src/spec/errno.ts'
+import { zeroRecord } from '../../../src/spec/schema/schema.ts'
+import { contextOf } from '../../../src/verbs/device.ts'
 import { createNetwork, open } from '../../../src/verbs/index.ts'
 import { orElse } from '../../../src/verbs/objects/show.ts'
 import { ringPool } from '../../../src/verbs/remote/file-rings.ts'
+import { parseAddress } from '../../../src/wire/address.ts'
+import { describeDevice, testClasses, testDriver } from '../../core/fixture.ts'
 import { loopbackText } from '../../loopback.ts'
 import { start, startDaemon, temporaryFolder } from '../../system/programs.ts'
 import { closeAll, completionText, endpointOn, pair } from '../connections/endpoints.ts'
@@ -77,6 +86,45 @@ test('a device that cannot be opened is refused with a message', async t => {
   if (!hasNative()) return
   const socket = join(temporaryFolder(t), 'sock')
   await assert.rejects(open({ socket }), { code: 'ECONNREFUSED', hint: /userdma daemon --socket/ })
+})
+
+test('an `open` that the driver refuses leaves no context', async () => {
+  const network = createNetwork()
+  let contexts: ReadonlySet<unknown> = new Set()
+  network.addDevice(core => {
+    const query = (): never => {
+      throw new CallError('ENODATA', 'the firmware does not answer')
+    }
+    const otherClasses = testClasses.filter(cls => cls.class !== Classes.device)
+    const driver = testDriver([...otherClasses, driverClass(Classes.device, { query })])
+    const device = register(core, describeDevice('test0', driver))
+    contexts = device.contexts
+    return device as never
+  })
+  for (let i = 0; i < 2; i++)
+    await assert.rejects(open({ network, device: 'test0' }), { code: 'ENODATA', call: 'device.query' })
+  assert.equal(contexts.size, 0)
+})
+
+test('the local GID of a path is one of port 1', async () => {
+  const network = createNetwork()
+  network.addDevice(core => {
+    const port = { ...zeroRecord(PortAttributes), gidTblLen: 2 }
+    const attributes = { ...zeroRecord(DeviceAttributes), physPortCnt: 2 }
+    const driver = { ...testDriver(), link: 'roce' } as const
+    const device = register(core, describeDevice('test0', driver, { attributes, ports: [port, port] }))
+    const gid = parseAddress('2001:db8::2') as Uint8Array
+    setGid(device.ports[1].gids, 1, { gid, type: 0, ifindex: 0 })
+    return device as never
+  })
+  const device = await open({ network, device: 'test0' })
+  assert.deepEqual(
+    device.gids().map(({ port, index }) => ({ port, index })),
+    [{ port: 2, index: 1 }],
+  )
+  const { gid, gidIndex } = contextOf('test', device).path
+  assert.deepEqual({ gid, gidIndex }, { gid: new Uint8Array(16), gidIndex: 0 })
+  await device.close()
 })
 
 test('default names and addresses are not those of other devices of the network', async () => {
