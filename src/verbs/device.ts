@@ -27,7 +27,15 @@ import { orElse, showAs } from './objects/show.ts'
 import { noteWaiting } from './objects/unsettled.ts'
 import { DROP_RINGS, VerbsObject } from './objects/verbs-object.ts'
 import { type ProtectionDomain, pdPlan } from './pd.ts'
-import { checkObject, type DeviceContext, type LocalPath, make, makeAsync, type ObjectReference } from './plan.ts'
+import {
+  CLOSED,
+  checkObject,
+  type DeviceContext,
+  type LocalPath,
+  make,
+  makeAsync,
+  type ObjectReference,
+} from './plan.ts'
 import { BareQp } from './qp/queue-pair.ts'
 import { type XrcDomain, type XrcDomainOptions, xrcdPlan } from './qp/xrc.ts'
 import { outstandingRequests } from './ring.ts'
@@ -45,7 +53,7 @@ export interface DeviceEvent {
   readonly port: number | undefined
 }
 
-/** An open device. Calls throw RdmaError EIO after the device is closed or removed. */
+/** An open device. After the device is closed or removed, methods that need it throw RdmaError EIO. */
 export interface Device extends AsyncDisposable {
   /** Name of the device: 'rxe0' … */
   readonly name: string
@@ -146,7 +154,7 @@ export interface Device extends AsyncDisposable {
    * Closes the device and all its objects, and abandons outstanding requests. With `drain`, waits for the requests of
    * send queues first; if `signal` is aborted during this wait, rejects with the signal's reason, and the device stays
    * open. If a checked device has findings that fail (`CheckOptions.failOn`), closes the device and rejects with
-   * FindingsError.
+   * FindingsError. A later call resolves when the device is closed.
    */
   close(options?: CloseOptions): Promise<void>
 }
@@ -307,21 +315,29 @@ export const createDevice = (
   ): number => {
     checkClass(call, cls)
     checkText(call, 'method', method)
-    checkRecord(`${cls.name}.${method}`, 'its arguments', args, 'give {} where there are none')
-    if (typeof object === 'number') return object
-    checkObject(context, `${cls.name}.${method}`, 'object', object)
-    return object.handle
+    const name = `${cls.name}.${method}`
+    checkRecord(name, 'its arguments', args, 'give {} where there are none')
+    if (typeof object !== 'number') checkObject(context, name, 'object', object)
+    const handle = typeof object === 'number' ? object : object.handle
+    // In a message to a daemon another number would become the handle of another object. Carriers refuse CLOSED.
+    if (handle !== CLOSED) checkU32(name, 'object', handle)
+    return handle
   }
+  /** Settles when the objects are destroyed, after `close`. */
+  let closed: Promise<void> | undefined
   const close = async (options: CloseOptions = {}): Promise<void> => {
     checkOptions('device.close', 'options', options, closeOptionNames)
     checkSignal('device.close', options)
     if (state.isOpen && options.drain === true) await drain(context, options.signal)
-    // Another call may have closed the device during `drain`.
-    if (!state.isOpen) return
+    // Another call may have closed the device, perhaps during `drain`.
+    if (!state.isOpen) {
+      await closed
+      return
+    }
     state.isOpen = false
     handlers.clear()
     for (const source of sources.values()) if (source instanceof VerbsObject) source[DROP_RINGS]()
-    const closed = carrier.close()
+    closed = carrier.close()
     waiters.wakeAll()
     await closed
     check?.end()

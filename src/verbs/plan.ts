@@ -64,7 +64,7 @@ export interface SourceIdentity {
 export interface DeviceContext {
   readonly carrier: Carrier
   readonly waiters: WaiterList
-  /** The ids of `waiters`. The id of an object with events is its user handle, and the value the object. */
+  /** The object of each id of `waiters` that is the user handle of an object with events; undefined for other ids. */
   readonly sources: Map<number, Disposable | undefined>
   readonly path: LocalPath
   readonly makeAll: MakeAll
@@ -75,9 +75,14 @@ export interface DeviceContext {
 /** Members of every object of the library's own classes (`VerbsObject` in objects/verbs-object.ts). */
 export interface LibraryObject {
   readonly context: DeviceContext
+  readonly cls: ObjectClass
   handle: number
   isOpen: boolean
 }
+
+/** False for an `ObjectOf`: a class of a driver may have methods with these names, but no property that is a boolean. */
+const isLibraryObject = (object: object): object is LibraryObject =>
+  typeof (object as Partial<LibraryObject>).isOpen === 'boolean'
 
 /** Runs many plans, all or none. Throws RdmaError. */
 export type MakeAll = <T extends Disposable>(plans: readonly Plan<T>[]) => T[]
@@ -164,13 +169,19 @@ export interface EventSource {
   release(): void
 }
 
+/** Property of an `ObjectOf` with events: its class may have methods with the names of `SourceIdentity`. */
+const SOURCE = Symbol('source')
+interface Sourced {
+  readonly [SOURCE]?: Pick<SourceIdentity, 'userHandle' | 'cls'>
+}
+
 export const eventSource = ({ waiters, sources }: DeviceContext, cls: ObjectClass): EventSource => {
   const userHandle = waiters.add()
   return {
     userHandle,
     assign(object) {
       sources.set(userHandle, object)
-      return 'cls' in object ? object : Object.assign(object, { userHandle, cls })
+      return isLibraryObject(object) ? object : Object.assign(object, { [SOURCE]: { userHandle, cls } })
     },
     release: () => waiters.remove(userHandle),
   }
@@ -178,8 +189,10 @@ export const eventSource = ({ waiters, sources }: DeviceContext, cls: ObjectClas
 
 /** User handle, class and handle of an open object with events of this device; otherwise undefined. */
 export const sourceIdentity = ({ sources }: DeviceContext, object: object): SourceIdentity | undefined => {
-  const { userHandle = 0 } = object as Partial<SourceIdentity>
-  return sources.get(userHandle) === object ? (object as SourceIdentity) : undefined
+  const { userHandle, cls } = (object as Sourced)[SOURCE] ?? (object as SourceIdentity)
+  return sources.get(userHandle) === object
+    ? { userHandle, cls, handle: (object as ObjectReference).handle }
+    : undefined
 }
 
 /**
@@ -190,6 +203,8 @@ const OWNER = Symbol('owner')
 interface Owned {
   [OWNER]?: DeviceContext | undefined
 }
+/** Handles have 32 bits in messages to a daemon: another number would name another object. */
+const MAX_HANDLE = 0xffff_ffff
 const SAME_DEVICE_HINT = 'use objects that were created on the device that open() returned'
 
 /** Classes by option; options that are not listed accept several classes. */
@@ -215,20 +230,20 @@ export const checkObject = (
   object: ObjectReference | undefined,
 ): void => {
   if (object === undefined) throw invalidArgument(call, `${option} is missing`)
-  if (typeof object?.handle !== 'number')
+  if (!Number.isInteger(object?.handle) || object.handle > MAX_HANDLE)
     throw invalidArgument(call, `${option} ${formatValue(object)} is not an object of a device`, SAME_DEVICE_HINT)
-  const { userHandle, context: ownContext, isOpen, cls } = object as Partial<SourceIdentity & LibraryObject>
-  if (ownContext !== undefined) {
-    if (ownContext !== context) throw invalidArgument(call, `${option} is of another device`, SAME_DEVICE_HINT)
-    if (isOpen !== true) throw invalidArgument(call, `${option} is closed`)
+  if (isLibraryObject(object)) {
+    const { cls } = object
+    if (object.context !== context) throw invalidArgument(call, `${option} is of another device`, SAME_DEVICE_HINT)
+    if (!object.isOpen) throw invalidArgument(call, `${option} is closed`)
     const expected = optionClasses[option]
-    if (expected !== undefined && cls !== undefined && cls.name !== expected && !cls.name.endsWith(`_${expected}`))
+    if (expected !== undefined && cls.name !== expected && !cls.name.endsWith(`_${expected}`))
       throw invalidArgument(call, `${option} is an object of class ${cls.name}, not ${expected}`)
     return
   }
   let isValid = true
   if (OWNER in object) isValid = object[OWNER] === context
-  else if (userHandle !== undefined) isValid = context.sources.get(userHandle) === (object as unknown)
+  else if (SOURCE in object) isValid = sourceIdentity(context, object) !== undefined
   if (!isValid) throw invalidArgument(call, `${option} is closed or of another device`, SAME_DEVICE_HINT)
 }
 

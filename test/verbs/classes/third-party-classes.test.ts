@@ -4,9 +4,21 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { affiliate, driverClass, register } from '../../../src/core/index.ts'
 import { Classes } from '../../../src/spec/classes.ts'
 import { FlowSpecType, FlowType, QpState, WqState } from '../../../src/spec/enums.ts'
-import { createNetwork, type Device, GSI_QKEY, open } from '../../../src/verbs/index.ts'
+import {
+  Block,
+  CREATE,
+  DESTROY,
+  method,
+  type ObjectClass,
+  objectClass,
+  u32,
+  u64,
+} from '../../../src/spec/schema/schema.ts'
+import { createNetwork, type Device, GSI_QKEY, type ObjectReference, open } from '../../../src/verbs/index.ts'
+import { describeDevice, testClasses, testDriver } from '../../core/fixture.ts'
 import { completionText, nextCompletion, nextEvent } from '../connections/endpoints.ts'
 import { refuses, untyped } from '../mistakes/mistakes.ts'
 import { createThirdPartyDevice } from './third-party-driver.ts'
@@ -147,3 +159,49 @@ test('queue pairs of subnet management and of general services reach RTS', () =>
       refuses('qp.send', /the receiver is missing/, () => qp.send(Uint8Array.of(1), untyped(undefined)))
     }
   }))
+
+test('methods of a class may have the names of properties that the library uses internally', async () => {
+  const names = ['context', 'isOpen', 'cls', 'userHandle'] as const
+  type Methods = Record<(typeof names)[number], () => unknown>
+  const methods = Object.fromEntries(
+    names.map((name, i) => [name, method(Block.DRIVER_FAST + i, { in: {}, out: { number: u32(1) } })]),
+  )
+  const destroy = method(DESTROY, { in: {}, out: {} })
+  const Plain = objectClass('plain', 0x8000, {
+    methods: { create: method(CREATE, { in: {}, out: {} }), ...methods, destroy },
+  })
+  const Source = objectClass('source', 0x8001, {
+    methods: { create: method(CREATE, { in: { userHandle: u64(1) }, out: {} }), ...methods, destroy },
+  })
+  const handlers = Object.fromEntries(names.map((name, i) => [name, () => ({ number: i })]))
+  const network = createNetwork()
+  network.addDevice(core => {
+    const classes = [
+      ...testClasses,
+      driverClass(Plain, { create: () => ({}), destroy: () => ({}), ...handlers }),
+      driverClass(Source, {
+        create(_call, object, { userHandle }) {
+          affiliate(object, userHandle)
+          return {}
+        },
+        destroy: () => ({}),
+        ...handlers,
+      }),
+    ]
+    return register(core, describeDevice('test0', testDriver(classes))) as never
+  })
+  await using device = await open({ network, device: 'test0' })
+  const stranger = await open({ network, device: 'test0' })
+  for (const cls of [Plain, Source] as readonly ObjectClass[]) {
+    const object = device.create(cls) as unknown as ObjectReference & Disposable & Methods
+    for (const [i, name] of names.entries()) {
+      assert.deepEqual(object[name](), { number: i })
+      assert.deepEqual(device.call(cls, name, {}, object), { number: i })
+      const elsewhere = () => stranger.call(cls, name, {}, object)
+      assert.throws(elsewhere, { code: 'EINVAL', reason: 'object is closed or of another device' })
+    }
+    object[Symbol.dispose]()
+    assert.throws(() => device.call(cls, 'cls', {}, object), { code: 'EINVAL' })
+  }
+  await stranger.close()
+})

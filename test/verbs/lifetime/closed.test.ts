@@ -7,6 +7,29 @@ import { Classes } from '../../../src/spec/classes.ts'
 import { createNetwork, type Device, open, RdmaError } from '../../../src/verbs/index.ts'
 import { eachCarrier, endpointOn } from '../connections/endpoints.ts'
 
+eachCarrier(openTwo => {
+  test('a number that is no handle is refused, and names no other object', async () => {
+    const [device, other] = await openTwo()
+    using pd = device.pd()
+    // A message to a daemon would have the handle 0 or 1.
+    assert.equal(pd.handle, 0)
+    const second = device.pd()
+    for (const handle of [Number.NaN, Number.POSITIVE_INFINITY, 1.5, 2 ** 32, 2 ** 32 + 1, 1 - 2 ** 32]) {
+      for (const object of [handle, { handle }])
+        assert.throws(() => device.call(Classes.pd, 'destroy', {}, object), { code: 'EINVAL', call: 'pd.destroy' })
+      await assert.rejects(device.callAsync(Classes.pd, 'destroy', {}, handle), { code: 'EINVAL' })
+    }
+    assert.throws(() => device.chain(chain => chain.register({ handle: Number.NaN }, new Uint8Array(8))), {
+      code: 'EINVAL',
+      reason: /^pd an object is not an object of a device/,
+    })
+    second.close()
+    assert.throws(() => device.call(Classes.pd, 'destroy', {}, second), { code: 'EINVAL', reason: 'object is closed' })
+    assert.throws(() => device.call(Classes.pd, 'destroy', {}, second.handle), { reason: 'the object is closed' })
+    await other.close()
+  })
+})
+
 type Use = () => unknown
 
 /** For each kind of object, a function that creates an object. `uses` are calls on the object. */

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { test } from 'node:test'
-import { createNetwork } from '../../../src/verbs/index.ts'
+import { createNetwork, open } from '../../../src/verbs/index.ts'
 import { closeAll, eachCarrier, openTwoHere, pair } from '../connections/endpoints.ts'
 
 const library = new URL('../../../src/verbs/index.js', import.meta.url).href
@@ -25,6 +25,17 @@ eachCarrier(openTwo => {
     assert.deepEqual([...b.buffer.subarray(0, 10)], Array(10).fill(9))
     await closeAll(a, b)
   })
+})
+
+test('a second close resolves when the first has destroyed all objects', async () => {
+  const network = createNetwork()
+  const device = await open({ network })
+  // Too many to be destroyed in one turn of the event loop.
+  for (let i = 0; i < 20_000; i++) device.pd()
+  const closing = device.close()
+  await device.close()
+  const next = await open({ network, name: device.name, address: device.address })
+  await Promise.all([closing, next.close()])
 })
 
 test('a signal ends an endless drain, and the device stays open', async () => {
