@@ -72,7 +72,7 @@ const xrcdRules: Readonly<Record<string, Rule>> = {
   create: {
     refuse({ opening: { device }, args: { file, flags } }) {
       const existing = file === undefined ? undefined : device.domains.get(file as number)
-      if (existing === undefined && !((flags as number) & CREAT)) return 'EAGAIN'
+      if (file !== undefined && existing === undefined && !((flags as number) & CREAT)) return 'EAGAIN'
       return existing !== undefined && (flags as number) & EXCL ? 'EINVAL' : undefined
     },
     apply({ opening: { device }, args }, modelObject) {

@@ -10,8 +10,8 @@ import { ClassId } from './ids.ts'
 export const Xrcd = objectClass('xrcd', ClassId.xrcd, {
   methods: {
     /**
-     * Fails with EAGAIN if the domain does not exist and CREAT is not set, with EINVAL if the domain exists and EXCL is
-     * set, with EBADF if the descriptor is invalid. Without a file, CREAT is required.
+     * Fails with EAGAIN if the file has no domain and CREAT is not set, with EINVAL if it has one and EXCL is set, with
+     * EBADF if the descriptor is invalid. Without a file, a new domain is created whatever the flags.
      */
     create: method(CREATE, {
       in: {

@@ -1,7 +1,8 @@
 /*
  * Class `xrcd` of the soft device: XRC domains (IBA annex A14). Processes that open the domain of the same file share
  * the domain. Errors are Linux's: EAGAIN if the file has no domain and CREAT is not set, EINVAL if the file has a
- * domain and EXCL is set, EBADF for a number that is no descriptor.
+ * domain and EXCL is set, EBADF for a number that is no descriptor. Like Linux, and unlike ibv_open_xrcd(3), the device
+ * does not require CREAT without a file.
  */
 import { driverClass } from '../../../core/devices/driver.ts'
 import { Xrcd } from '../../../spec/classes/xrcd.ts'
@@ -23,7 +24,8 @@ export const xrcdClass = driverClass<typeof Xrcd, XrcDomain>(Xrcd, {
     const name = file === undefined ? undefined : call.caller.file?.(file)
     if (file !== undefined && name === undefined) refuse('EBADF', `attribute file: ${file} is not a descriptor`)
     const existing = name === undefined ? undefined : domains.get(name)
-    if (existing === undefined && !(flags & CREAT)) refuse('EAGAIN', 'there is no such domain, and CREAT is not set')
+    if (file !== undefined && existing === undefined && !(flags & CREAT))
+      refuse('EAGAIN', 'the file has no domain, and CREAT is not set')
     if (existing !== undefined && flags & EXCL) refuse('EINVAL', 'the domain of this file exists, and EXCL is set')
     const domain: XrcDomain = existing ?? { file: name, openers: 0 }
     domain.openers++
