@@ -90,7 +90,7 @@ export interface Failures extends Causes {
   nakOf(qpn: number, peer: number, psn: number): Cause | undefined
 }
 
-/** Reports the requests of a watched device to its watcher (request-feed.ts). */
+/** Reports the requests of a watched device to its watcher (requests/request-feed.ts). */
 export interface RequestFeed {
   /** Reports newly posted receives of a row. */
   scanReceives(row: number): void
@@ -200,6 +200,7 @@ export interface RxeState {
   readonly failures: Failures
   /** Set while the device is watched. */
   feed: RequestFeed | undefined
+  /** Begins to report the device's requests to `watcher` (requests/request-feed.ts). */
   readonly watch: (device: Device<RxeState>, watcher: RequestWatcher, scratch: Arena) => RequestPoll
   /** Queue pairs of core clients by QPN, and the number of datagrams that wait in them. */
   readonly coreQueues: { readonly byNumber: Map<number, CoreQueue>; waiting: number }
@@ -246,11 +247,14 @@ export const createNumbers = (first: number, offset = 0): Numbers => {
   /** By page: how many numbers are in use. */
   const uses: number[] = []
   const start = first + (offset % (LAST_NUMBER - first + 1))
-  /** The index of number `start`: the first of a page. */
+  /** The index of number `start`: it begins a page, so that the first numbers share one page. */
   const base = (first + PAGE_NUMBERS - 1) & -PAGE_NUMBERS
   let next = start
   let count = 0
-  /** The index of a number's entry over all pages; the number itself below `first`, -1 above LAST_NUMBER. */
+  /**
+   * The index of a number's entry, over all pages. A number below `first` (QPN 1 of the general services) is its own
+   * index; above LAST_NUMBER the index is -1.
+   */
   const indexOf = (number: number): number => {
     if (number < first) return number
     return number > LAST_NUMBER ? -1 : base + ((number - start) & 0xffffff)
@@ -264,7 +268,7 @@ export const createNumbers = (first: number, offset = 0): Numbers => {
     pages[page][index & (PAGE_NUMBERS - 1)] = value
     uses[page] = (uses[page] ?? 0) + change
     count += change
-    // the page of the next number is kept
+    // the page of the next number is kept, because `take` would allocate it again
     if (uses[page] === 0 && page !== indexOf(next) >>> PAGE_BITS) pages[page] = undefined
   }
   const advance = (): void => {
@@ -272,6 +276,7 @@ export const createNumbers = (first: number, offset = 0): Numbers => {
   }
   return {
     take() {
+      // ends: no device has as many objects as there are numbers
       while (entry(indexOf(next)) !== 0) advance()
       const number = next
       advance()

@@ -1,6 +1,6 @@
 /*
- * Identity of a soft device on this machine: MAC, name and index of the interface that has the device's address. If no
- * interface has the address, the loopback interface is used, which has no MAC (identity.ts).
+ * Identity of a soft device on this machine, from MAC, name and index of the interface that has the device's address.
+ * If no interface has the address, the loopback interface is used, which has no MAC (identity.ts).
  */
 import { readFileSync } from 'node:fs'
 import { networkInterfaces } from 'node:os'

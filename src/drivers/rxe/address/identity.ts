@@ -1,5 +1,5 @@
 /*
- * Identity of a soft device: MAC, GUID and GIDs, as Linux's rxe derives them.
+ * Identity of a soft device: GUID and GIDs, as Linux's rxe derives them from the MAC of the interface.
  *
  * The GUID is the EUI-64 of the MAC. GID 0 is the link-local address with this EUI-64. GID 1 is the device's address
  * (IPv4 as ::ffff:a.b.c.d). If the interface has no MAC (loopback), a locally administered MAC is derived from the
@@ -7,7 +7,6 @@
  */
 
 export interface Identity {
-  readonly mac: Uint8Array
   /** EUI-64, 8 bytes. */
   readonly guid: Uint8Array
   /** 16 bytes each, in table order. */
@@ -42,5 +41,5 @@ export const identify = (
   const linkLocal = new Uint8Array(16)
   linkLocal.set([0xfe, 0x80])
   linkLocal.set(guid, 8)
-  return { mac, guid, gids: [linkLocal, address.slice()], interfaceName: name, interfaceIndex: index }
+  return { guid, gids: [linkLocal, address.slice()], interfaceName: name, interfaceIndex: index }
 }

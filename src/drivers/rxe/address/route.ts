@@ -26,8 +26,7 @@ export const routeOf = (port: Port, run: ReceivedRun): DatagramRoute => {
         putIpv6(view, scratch, datagram, flowLabel, trafficClass, hopLimit, source, destination)
         return scratch
       }
-      const packetIndex = run.packetBytes === 0 ? 0 : Math.trunc((at - run.offset) / run.packetBytes)
-      const identification = (run.identification + packetIndex) & 0xffff
+      const identification = (run.identification + (at - run.offset) / run.packetBytes) & 0xffff
       const ip = scratch + IPV6_BYTES - IPV4_BYTES
       arena.bytes.fill(0, scratch, ip)
       putIpv4(

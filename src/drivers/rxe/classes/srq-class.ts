@@ -2,8 +2,9 @@
  * Classes `srq` and `xrc_srq` of the soft device: shared receive queues in rings that the program maps (R8, R22; IBA
  * 10.2.9, annex A14).
  *
- * Sizes and the SRQ limit are checked as by Linux's rxe. A limit at creation is ignored (ibv_create_srq(3)). If a limit
- * is armed above the number of WQEs, the event is raised when the next WQE is taken, as with rxe.
+ * Sizes and the SRQ limit are checked as by Linux's rxe, except that a limit is compared with the new size if the same
+ * call has one. A limit at creation is ignored (ibv_create_srq(3)). If a limit is armed above the number of WQEs, the
+ * event is raised when the next WQE is taken, as with rxe.
  */
 import { driverClass } from '../../../core/devices/driver.ts'
 import { affiliate, raiseObjectEvent } from '../../../core/events/events.ts'
