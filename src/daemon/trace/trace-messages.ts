@@ -32,11 +32,13 @@ const hex = (address: bigint): string => `0x${address.toString(16)}`
 const driverAttributes: Readonly<Record<string, Readonly<Record<string, { in?: Attributes; out?: Attributes }>>>> =
   RxeAttributes
 const commonClasses: Readonly<Record<string, ObjectClass | undefined>> = Classes
-const knownMethods = new WeakMap<Method, boolean>()
+/** Results of `isKnown`. Classes may share a method, and devices may have their own versions of a class's method. */
+const knownMethods = new WeakMap<ObjectClass, WeakMap<Method, boolean>>()
 
 /** Whether tools that read records know the method with all its attributes. */
 const isKnown = (cls: ObjectClass, name: string, method: Method): boolean => {
-  let known = knownMethods.get(method)
+  const methods = knownMethods.get(cls) ?? new WeakMap<Method, boolean>()
+  let known = methods.get(method)
   if (known === undefined) {
     const commonMethod = commonClasses[cls.name]?.id === cls.id ? commonClasses[cls.name]?.methods[name] : undefined
     const added = driverAttributes[cls.name]?.[name]
@@ -46,7 +48,7 @@ const isKnown = (cls: ObjectClass, name: string, method: Method): boolean => {
       commonMethod !== undefined &&
       Object.keys(method.in).every(attribute => inputs[attribute] !== undefined) &&
       Object.keys(method.out).every(attribute => outputs[attribute] !== undefined)
-    knownMethods.set(method, known)
+    knownMethods.set(cls, methods.set(method, known))
   }
   return known
 }
@@ -87,16 +89,32 @@ const declarationsOf = (view: CallerView, called: Call): Declaration[] => {
 
 type IndirectValue = NonNullable<NonNullable<TraceRecord['call']>['pointed']>[number]
 
+const placeOf = ({ direction, address }: Pick<Access, 'direction' | 'address'>): string => `${direction} ${address}`
+
+/** By direction and address: the indices of the accesses, the first access last. */
+const indicesByPlace = (accesses: readonly Access[]): ReadonlyMap<string, number[]> => {
+  const indices = new Map<string, number[]>()
+  for (let at = accesses.length - 1; at >= 0; at--) {
+    const place = placeOf(accesses[at]!)
+    const atPlace = indices.get(place)
+    if (atPlace === undefined) indices.set(place, [at])
+    else atPlace.push(at)
+  }
+  return indices
+}
+
 /**
  * The memory to which indirect attributes of a chain's entries point. `done`: number of entries that succeeded. Entries
  * run in order, so an entry's accesses come after the accesses of earlier entries.
  */
 const indirectMemory = (call: Call, done: number, accesses: readonly Access[]): IndirectValue[] => {
   const found: IndirectValue[] = []
-  /** Index of the first access after the accesses of earlier entries. */
-  let first = 0
   // The next entry failed, but may have read its inputs.
   const entries = entriesOf(call).slice(0, done + 1)
+  if (entries.length === 0) return found
+  const indices = indicesByPlace(accesses)
+  /** Index of the first access after the accesses of earlier entries. */
+  let first = 0
   for (const [index, { message }] of entries.entries()) {
     const view = viewOf(message)
     let next = first
@@ -104,10 +122,12 @@ const indirectMemory = (call: Call, done: number, accesses: readonly Access[]): 
       if ((flags & AttributeFlag.INDIRECT) === 0 || length < INDIRECT_BYTES) continue
       const direction = (flags & AttributeFlag.OUT) === 0 ? 'in' : 'out'
       const address = view.getBigUint64(payload, true)
-      const isWanted = (access: Access): boolean => access.direction === direction && access.address === address
-      let at = first
-      while (at < accesses.length && !isWanted(accesses[at]!)) at++
-      if (at === accesses.length) continue
+      // Each access is recorded for one attribute. Otherwise one call whose attributes, even unknown ones, all have the
+      // same address would make a record of gigabytes.
+      const remaining = indices.get(placeOf({ direction, address })) ?? []
+      let at = remaining.pop()
+      while (at !== undefined && at < first) at = remaining.pop()
+      if (at === undefined) continue
       found.push([index, direction, hex(address), base64(accesses[at]!.bytes)])
       next = Math.max(next, at + 1)
     }

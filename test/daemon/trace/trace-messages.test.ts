@@ -10,6 +10,7 @@ import {
   recordingCaller,
 } from '../../../src/daemon/trace/trace-messages.ts'
 import { Sink } from '../../../src/drivers/null/device.ts'
+import { AttributeFlag } from '../../../src/spec/classes/ids.ts'
 import { CallError } from '../../../src/spec/errno.ts'
 import { type AnyValues, type ObjectClass, u32 } from '../../../src/spec/schema/schema.ts'
 import { callJson, callLine } from '../../../src/trace/calls.ts'
@@ -85,6 +86,43 @@ test('methods of private classes within a chain are shown by name', () => {
   assert.deepEqual(
     record.call?.declared?.map(declaration => `${declaration.class}.${declaration.method}`),
     ['sink.create'],
+  )
+})
+
+test('one access is recorded once, also if many attributes of a chain’s entry have its address', () => {
+  const ATTRIBUTES = 100
+  const ATTRIBUTE_BYTES = 24
+  const [entry, header] = [8, 16]
+  const entries = new Uint8Array(entry + header + ATTRIBUTES * ATTRIBUTE_BYTES)
+  const data = new DataView(entries.buffer)
+  data.setUint8(0, Sink.methods.take.call)
+  data.setUint32(4, entries.length - entry, true)
+  data.setUint16(entry, entries.length - entry, true)
+  data.setUint16(entry + 2, Sink.id, true)
+  for (let i = 0; i < ATTRIBUTES; i++) {
+    const at = entry + header + i * ATTRIBUTE_BYTES
+    data.setUint16(at, ATTRIBUTE_BYTES, true)
+    // The device ignores all but the first attribute.
+    data.setUint16(at + 2, i === 0 ? Sink.methods.take.in.data.id : 0x9000 + i, true)
+    data.setUint32(at + 4, AttributeFlag.INDIRECT, true)
+    data.setBigUint64(at + 8, 0x1000n, true)
+    data.setBigUint64(at + 16, 3n, true)
+  }
+  const access: Access = { direction: 'in', address: 0x1000n, bytes: Uint8Array.of(1, 2, 3) }
+  const chain = callOf('interface', 'chain', 0, { entries, onError: 0 })
+  const { pointed } = messagesOf(view, chain, { out: { done: 1, error: 0 } }, [access])
+  assert.deepEqual(pointed, [[0, 'in', '0x1000', 'AQID']])
+})
+
+test('a class of a driver is declared, also if it shares a method with a common class', () => {
+  const pd = byName.get('pd')!
+  const own: ObjectClass = { ...pd, name: 'domain', id: 0x8100 }
+  const destroy = { methodName: 'destroy', method: pd.methods.destroy, object: 1, args: {} }
+  const declared = (cls: ObjectClass) => messagesOf(view, { ...destroy, class: cls }, { out: {} }).declared
+  assert.equal(declared(pd), undefined)
+  assert.deepEqual(
+    declared(own)?.map(({ class: name }) => name),
+    ['domain'],
   )
 })
 
