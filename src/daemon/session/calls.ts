@@ -138,7 +138,7 @@ export class SessionCalls {
       )
       return
     }
-    // If the call is refused below, its trace record must not get an earlier call's numbers.
+    // After an internal error below, the call's trace record must not get an earlier call's numbers.
     this.#createdTargets = []
     const sockets: EventSocket[] = []
     const installPoints: InstallAt[] = []
@@ -166,6 +166,7 @@ export class SessionCalls {
       undo?.()
       // `undo` leaves fd objects that another call uses. The program got no descriptors, so it cannot close them.
       for (const { descriptor } of installs) closeDescriptor(this.#daemon.core, descriptor.object)
+      this.#daemon.trace.refuse(this.#createdNumbers, { ret: -error.errno, reason: error.message })
       this.#client.refuse(header, error.errno, error.message)
     } finally {
       for (const socket of sockets) socket.closePeerEnd()

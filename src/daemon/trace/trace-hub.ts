@@ -4,7 +4,7 @@
  * the dialect of the call.
  *
  * When a call that creates descriptors is answered, the descriptors have no numbers in the program yet. So the record
- * waits for the session's next message, the session's end, or a query of a tool.
+ * waits for the session's next message, the session's end, or a request of a tool that traces.
  */
 import type { Dialect } from '../../core/dispatch/dispatch.ts'
 import { type Answer, type CallerView, type Decoded, isAnswer } from '../../uapi/call.ts'
@@ -27,6 +27,9 @@ export type CallerFacts = Pick<TraceRecord, 'pid' | 'tid' | 'fd' | 'command' | '
 /** Looks up the numbers of created descriptors, in the order of `Answer.installs`; undefined: unknown. */
 export type DescriptorNumbers = () => readonly (number | undefined)[]
 
+/** `ret`: negative errno. */
+type Refusal = Pick<TraceRecord, 'ret' | 'reason'>
+
 const isSubscribedTo = (subscriber: Subscriber, tag: string): boolean => subscriber.tag === '' || subscriber.tag === tag
 
 /** `now`: microseconds. */
@@ -34,7 +37,7 @@ export class TraceHub {
   readonly #now: () => number
   readonly #subscribers = new Set<Subscriber>()
   /** Functions that publish a waiting record, by the function that looks up its descriptor numbers. */
-  readonly #waiting = new Map<DescriptorNumbers, () => void>()
+  readonly #waiting = new Map<DescriptorNumbers, (refusal?: Refusal) => void>()
 
   constructor(now: () => number) {
     this.#now = now
@@ -89,6 +92,16 @@ export class TraceHub {
     }
   }
 
+  /**
+   * Publishes the record that waits for these descriptor numbers as a refused call: the caller could not get the
+   * descriptors, so the call was undone.
+   */
+  refuse(numbers: DescriptorNumbers, refusal: Refusal): void {
+    const publishWaiting = this.#waiting.get(numbers)
+    this.#waiting.delete(numbers)
+    publishWaiting?.(refusal)
+  }
+
   #wantsBytes(tag: string): boolean {
     for (const subscriber of this.#subscribers) if (subscriber.abi && isSubscribedTo(subscriber, tag)) return true
     return false
@@ -125,7 +138,11 @@ export class TraceHub {
     }
     if (answer.installs.length === 0) this.#post(tag, record)
     else
-      this.#waiting.set(numbers, () => {
+      this.#waiting.set(numbers, refusal => {
+        if (refusal !== undefined) {
+          this.#post(tag, { ...record, ...refusal })
+          return
+        }
         const fds = numbers()
         const descriptors = answer.installs.map(({ descriptor: { attribute } }, i) => {
           const fd = fds[i]

@@ -81,7 +81,7 @@ test('a connection without free descriptors is refused with EMFILE, a later conn
   assert.equal((await late.hello()).error, 0)
 })
 
-test('a call that gets no descriptor is not traced with the number of an earlier descriptor', async t => {
+test('a call that gets no descriptor is traced as refused', async t => {
   const daemon = await daemonOf(t, folder)
   const tool = dial(t, daemon)
   await tool.hello()
@@ -96,12 +96,15 @@ test('a call that gets no descriptor is not traced with the number of an earlier
   assert.equal((await client.command(context, CREATE_COMP_CHANNEL, [], 1)).ret, -Errno.EMFILE)
   release()
   await client.refresh()
-  const fdTypes: unknown[] = []
-  while (fdTypes.length < 2) {
-    const { descriptors } = JSON.parse((await tool.next())?.text ?? '') as TraceRecord
-    if (descriptors !== undefined) fdTypes.push(descriptors.map(({ fd }) => typeof fd))
+  const traced: unknown[] = []
+  while (traced.length < 2) {
+    const { call, ret, reason, descriptors } = JSON.parse((await tool.next())?.text ?? '') as TraceRecord
+    if (call !== undefined) traced.push([ret, reason !== undefined, descriptors?.map(({ fd }) => typeof fd)])
   }
-  assert.deepEqual(fdTypes, [['number'], ['undefined']])
+  assert.deepEqual(traced, [
+    [GET_CONTEXT_BYTES, false, ['number']],
+    [-Errno.EMFILE, true, undefined],
+  ])
 })
 
 /** Makes a chain that creates a protection domain and completion channels; returns the return value. */
