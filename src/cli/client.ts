@@ -64,8 +64,11 @@ export interface ToolClient {
    * `pcap`: a descriptor to which the daemon writes packets. `abi`: with the bytes of the calls.
    */
   trace(tag: string, pcap?: number, abi?: boolean): Promise<void>
-  /** The error that has ended the capture of `trace` early; undefined: all packets so far are in the file. */
-  captureError(): Promise<string | undefined>
+  /**
+   * `captureError`: the error that has ended the capture of `trace` early; undefined: all packets so far are in the
+   * file. `lost`: number of lost records that no call reports.
+   */
+  traceStatus(): Promise<{ readonly captureError: string | undefined; readonly lost: number }>
   /** Passes all findings so far to `onFinding`, and from now on each new one. */
   subscribeFindings(): Promise<void>
   /**
@@ -304,9 +307,9 @@ export const openSession = async (socket: string, handlers: Handlers = {}): Prom
     async trace(tag, pcap, abi = false) {
       await request({ kind: 'trace', tag, pcap: pcap !== undefined, abi }, pcap === undefined ? [] : [pcap])
     },
-    async captureError() {
+    async traceStatus() {
       const answer = await request({ kind: 'capture' })
-      if ('captureError' in answer) return answer.captureError ?? undefined
+      if ('captureError' in answer) return { captureError: answer.captureError ?? undefined, lost: answer.lost }
       throw unexpectedReply('capture')
     },
     async subscribeFindings() {

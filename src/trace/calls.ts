@@ -75,7 +75,7 @@ export const failureLine = ({ pid, command, device, failure: { text } }: Failure
 export const tormentLine = ({ device, torment: { number, kind, text } }: TormentRecord): string =>
   `[${device} torment ${number}, ${kind}] ${text}`
 
-export const lostLine = (lost: number): string => `[${lost} calls were not traced: the reader was too slow]`
+export const lostLine = (lost: number): string => `[${lost} records were lost: the reader was too slow]`
 
 /**
  * The line of a call, after a line about lost calls if there were any. The bytes follow with `abi`. For an undecoded

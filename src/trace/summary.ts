@@ -34,15 +34,16 @@ export interface ChainedRow {
 }
 
 export interface Summary {
-  /** Counts a call, unless `isSelected` is false, and the calls that were lost before. */
+  /** Counts a call, unless `isSelected` is false, and the records that were lost before. */
   add(record: TraceRecord, isSelected?: boolean): void
+  addLost(count: number): void
   /** By method, longest total time first. */
   rows(): SummaryRow[]
   /** Executed entries of chains by method, most frequent first. */
   chained(): ChainedRow[]
   /** Sums over all calls; the name is `total`. */
   total(): SummaryRow
-  /** Calls that were lost because the tool was too slow. */
+  /** Records that were lost because the tool was too slow. */
   readonly lost: number
 }
 
@@ -77,6 +78,9 @@ export const createSummary = (): Summary => {
     perCall: calls === 0 ? 0 : Math.round(duration / calls),
   })
   return {
+    addLost(count) {
+      lost += count
+    },
     add(record, isSelected = true) {
       lost += record.lost ?? 0
       if (!isSelected) return
@@ -138,11 +142,11 @@ const chainedLines = (rows: readonly ChainedRow[]): string[] => {
   ]
 }
 
-/** The table with totals, then the entries of chains and the number of lost calls. */
+/** The table with totals, then the entries of chains and the number of lost records. */
 export const summaryText = (summary: Summary): string => {
   const head = ['% time', 'seconds', 'usecs/call', 'calls', 'errors']
   const rule = [...COLUMNS, METHOD_WIDTH].map(width => '-'.repeat(width)).join(' ')
-  const lost = summary.lost === 0 ? [] : [`${summary.lost} calls were not traced: the reader was too slow`]
+  const lost = summary.lost === 0 ? [] : [`${summary.lost} records were lost: the reader was too slow`]
   return [
     `${head.map((text, i) => text.padStart(COLUMNS[i]!)).join(' ')} method`,
     rule,

@@ -83,7 +83,7 @@ export type ToolRequest =
    * the memory that each call read and wrote.
    */
   | { readonly kind: 'trace'; readonly tag: string; readonly pcap: boolean; readonly abi?: boolean }
-  /** Whether all packets so far are in the file of `pcap`. */
+  /** Whether all packets so far are in the file of `pcap`, and how many records were lost. */
   | { readonly kind: 'capture' }
 
 /** A fault rule, and its counts of matched packets and of faults. */
@@ -182,8 +182,11 @@ export type ToolReply =
   | { readonly waits: readonly WaitStat[] }
   | { readonly faults: readonly FaultStat[] }
   | { readonly tracing: true }
-  /** The error that has ended the capture; null: none. */
-  | { readonly captureError: string | null }
+  /**
+   * `captureError`: the error that has ended the capture; null: none. `lost`: number of records lost since the last
+   * call with `lost`.
+   */
+  | { readonly captureError: string | null; readonly lost: number }
   /**
    * `counts`: how often each finding was found, by finding number − 1. `omissions`: records that the checks dropped.
    * `calls`: number of checked calls. `decisions`: number of decisions of `--torment`.
@@ -260,7 +263,7 @@ export interface TraceRecord {
   readonly reason?: string
   /** New descriptors by attribute. `fd`: the program's number, if known. */
   readonly descriptors?: readonly { readonly attribute: string; readonly fd?: number }[]
-  /** Number of calls lost before this one, because the tool read too slowly. */
+  /** Number of records (calls, failures, decisions) lost before this one, because the tool read too slowly. */
   readonly lost?: number
 }
 

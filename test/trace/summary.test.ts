@@ -43,12 +43,12 @@ describe('a summary', () => {
     })
   })
 
-  it('has an empty table without calls, and the number of calls that were not traced', () => {
+  it('has an empty table without calls, and the number of lost records', () => {
     const summary = createSummary()
     assert.match(summaryText(summary), / {2}0\.00 {4}0\.000000 {11}0 {9}0 {11}total$/)
     summary.add({ ...records[0], lost: 4 }, false)
     assert.equal(summary.total().calls, 0)
-    assert.match(summaryText(summary), /\n4 calls were not traced: the reader was too slow$/)
+    assert.match(summaryText(summary), /\n4 records were lost: the reader was too slow$/)
     assert.equal(summaryJson(summary).at(-1)?.lost, 4)
   })
 

@@ -48,10 +48,11 @@ const selectionOf = ({ class: lists, errors }: TraceOptions): Selection => {
 }
 
 /** Prints calls as they arrive, or counts them and prints the summary at the end. */
-const printer = (options: TraceOptions, print: (text: string) => void) => {
+export const printer = (options: TraceOptions, print: (text: string) => void) => {
   const selection = selectionOf(options)
   const { verbose = false, abi = false, json = false } = options
   const summary = options.summary ? createSummary() : undefined
+  const printLost = (lost: number): void => print(json ? JSON.stringify({ lost }) : lostLine(lost))
   return {
     onTrace(record: TraceEvent): void {
       if ('failure' in record) {
@@ -63,16 +64,21 @@ const printer = (options: TraceOptions, print: (text: string) => void) => {
       const isShown = isSelected(record, selection)
       if (summary !== undefined) summary.add(record, isShown)
       else if (isShown) print(json ? JSON.stringify(callJson(record)) : callLine(record, { verbose, abi }))
-      // The text says that calls were lost even if this one is not selected.
-      else if (record.lost && !json) print(lostLine(record.lost))
+      // Lost records are reported even if this call is not selected.
+      else if (record.lost) printLost(record.lost)
     },
     /** A decision of torment has no class and is no error, so it is omitted if classes or errors are selected. */
     onTorment(record: TormentRecord): void {
       if (summary === undefined && selection.classes === undefined && !selection.onlyFailed)
         print(json ? JSON.stringify(record) : tormentLine(record))
     },
-    end(): void {
-      if (summary === undefined) return
+    /** `lost`: number of lost records that no call has reported. */
+    end(lost: number): void {
+      if (summary === undefined) {
+        if (lost > 0) printLost(lost)
+        return
+      }
+      summary.addLost(lost)
       if (json) for (const row of summaryJson(summary)) print(JSON.stringify(row))
       else print(summaryText(summary))
     },
@@ -97,8 +103,9 @@ export const trace = async (program: string, args: readonly string[], options: T
     programEnd = await runUnder(joined, program, args, { tag })
     // Messages of the session stay in order: all calls of the program have arrived before this reply, or before the end
     // of the daemon.
-    captureError = await joined.client.captureError().catch(() => undefined)
-    end()
+    const status = await joined.client.traceStatus().catch(() => undefined)
+    captureError = status?.captureError
+    end(status?.lost ?? 0)
   } finally {
     await joined.leave()
     output.close()

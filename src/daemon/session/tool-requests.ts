@@ -24,7 +24,7 @@ export interface ToolSession {
   send(length: number): boolean
   wantWritable(wanted: boolean): void
   readonly user: number
-  /** Whether the client may see other processes' data and change the daemon: only the daemon's own user may. */
+  /** Whether the client may see calls, findings and queue pairs, and change the daemon: only the daemon's user may. */
   readonly isTrusted: boolean
   /** Ends the session. No effect when repeated. */
   close(): void
@@ -80,8 +80,8 @@ const parseRequest = (text: string): ToolRequest | undefined => {
   if (kind === 'findings' || kind === 'counts' || kind === 'capture') return { kind }
   if (kind === 'config' || kind === 'waits' || (kind === 'fault' && set === undefined)) return { kind }
   if (kind === 'fault' && typeof set === 'string') return { kind, set }
-  if (kind === 'device' && typeof remove === 'string') return { kind, remove }
-  if (kind === 'device') return isDeviceSpec(add) ? { kind, add } : undefined
+  if (kind === 'device' && add === undefined) return typeof remove === 'string' ? { kind, remove } : undefined
+  if (kind === 'device') return isDeviceSpec(add) && remove === undefined ? { kind, add } : undefined
   if (kind !== 'trace' || typeof tag !== 'string' || typeof pcap !== 'boolean' || typeof abi !== 'boolean')
     return undefined
   return { kind, tag, pcap, abi }
@@ -97,7 +97,7 @@ export class ToolRequests {
   #endSubscription: (() => void) | undefined
   /** Why the capture ended early: the code of a system's error. */
   #captureError: string | undefined
-  /** Number of records dropped since the last one that was queued. */
+  /** Number of dropped records that the tool was not told about. */
   #lost = 0
   readonly #findingsRefused = { error: 'only the user of this daemon may see findings' }
 
@@ -108,18 +108,20 @@ export class ToolRequests {
 
   /** Answers a request. Takes over `fds`, the request's descriptors. */
   handle(request: Request, fds: readonly number[]): void {
-    // Send records of earlier calls before the answer.
-    this.#daemon.trace.settle()
     const toolRequest = parseRequest(request.text)
+    const file = toolRequest?.kind === 'trace' && toolRequest.pcap ? fds[0] : undefined
+    for (const fd of fds) if (fd !== file) close(fd)
+    // Send records of earlier calls before the answer.
+    if (this.#endSubscription !== undefined) this.#daemon.trace.settle()
     const header = { ...request }
     const reply = (): void => {
       // After the end of the session, the socket's descriptor number may be another file's.
       if (this.#isClosed || this.#queuedReplies === MAX_REPLIES) {
-        for (const fd of fds) close(fd)
+        if (file !== undefined) close(file)
         this.#session.close()
         return
       }
-      const text = JSON.stringify(this.#answer(toolRequest, fds))
+      const text = JSON.stringify(this.#answer(toolRequest, file))
       const tooLong = JSON.stringify({ error: 'the answer is too long for one message' })
       const { buffer } = this.#session
       const write = (): number => writeToolReply(buffer, header, text) || writeToolReply(buffer, header, tooLong)
@@ -130,7 +132,12 @@ export class ToolRequests {
     if (toolRequest?.kind === 'counts' && this.#session.isTrusted && this.#daemon.check !== undefined)
       void this.#daemon
         .untilContextsDestroyed(this.#session.user)
-        .then(this.#daemon.containment.guard('an answer to a tool', reply))
+        .then(reply)
+        .catch(error => {
+          this.#daemon.containment.report('an answer to a tool', error)
+          // Otherwise the tool would wait for the answer.
+          this.#session.close()
+        })
     else reply()
   }
 
@@ -163,10 +170,15 @@ export class ToolRequests {
       this.#lost++
       return
     }
-    const texts = traceTexts(this.#lost === 0 ? record : { ...record, lost: this.#lost })
-    this.#lost = 0
+    const texts = traceTexts(this.#lost > 0 && 'ret' in record ? { ...record, lost: this.#takeLost() } : record)
     const { buffer } = this.#session
     this.#enqueue(texts.map(text => ({ write: () => writeTrace(buffer, text), isReply: false })))
+  }
+
+  #takeLost(): number {
+    const lost = this.#lost
+    this.#lost = 0
+    return lost
   }
 
   /** `file`: descriptor of the capture file; stays open unless the answer is an error. */
@@ -175,8 +187,8 @@ export class ToolRequests {
     if (this.#endSubscription) return { error: 'this session is subscribed already' }
     let stopCapture = (): void => {}
     if (file !== undefined) {
-      if (!fstatSync(file).isFile()) return { error: 'packets can be written to a regular file only' }
       try {
+        if (!fstatSync(file).isFile()) return { error: 'packets can be written to a regular file only' }
         const { network, devices } = this.#daemon
         // A later device has no tap, so the receiver captures its packets.
         const captured = new Set(devices.rxe)
@@ -277,18 +289,17 @@ export class ToolRequests {
       case 'counts':
         return this.#countFindings()
       case 'capture':
-        return { captureError: this.#captureError ?? null }
+        return { captureError: this.#captureError ?? null, lost: this.#takeLost() }
       case 'trace':
         if (request.pcap && file === undefined) return { error: 'a capture needs the descriptor of a file' }
         return this.#startTrace(request, file)
     }
   }
 
-  /** The answer to a request. Closes `fds`, except the file of a started capture. */
-  #answer(request: ToolRequest | undefined, fds: readonly number[]): ToolReply {
-    const file = request?.kind === 'trace' && request.pcap ? fds[0] : undefined
+  /** The answer to a request. Closes `file`, unless a capture has started. */
+  #answer(request: ToolRequest | undefined, file: number | undefined): ToolReply {
     const reply = request === undefined ? UNKNOWN_REQUEST : this.#replyTo(request, file)
-    for (const fd of fds) if (fd !== file || 'error' in reply) close(fd)
+    if (file !== undefined && 'error' in reply) close(file)
     return reply
   }
 }

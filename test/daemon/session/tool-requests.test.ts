@@ -129,6 +129,7 @@ test('an invalid request is answered with a list of valid requests', async t => 
     '{"kind":"device"}',
     '{"kind":"device","add":{"name":"rxe1"}}',
     '{"kind":"device","remove":1}',
+    '{"kind":"device","remove":"rxe0","add":{"name":"rxe1","address":"127.0.0.2"}}',
     `${'['.repeat(30_000)}`,
   ])
     assert.deepEqual(
@@ -168,11 +169,14 @@ test('a capture needs a descriptor of a writable regular file, and a session has
 /** Tool requests of a session that records sent messages. `freeMessages` messages fit in the socket. */
 const createRequests = (isTrusted: boolean, more: Partial<DaemonState> = {}) => {
   const subscribers = new Set<(record: TraceRecord) => void>()
+  let settled = 0
   const daemon = {
     config: { devices: [], fault: '', link: 'memory' },
     network: { faults: '' },
     trace: {
-      settle: () => {},
+      settle: () => {
+        settled++
+      },
       subscribe: ({ post }: { post: (record: TraceRecord) => void }) => {
         subscribers.add(post)
         return () => subscribers.delete(post)
@@ -216,6 +220,7 @@ const createRequests = (isTrusted: boolean, more: Partial<DaemonState> = {}) => 
     sent,
     isWritableWanted: () => isWritableWanted,
     isClosed: () => isClosed,
+    settled: () => settled,
     close: end,
     setFreeMessages: (value: number) => {
       freeMessages = value
@@ -323,6 +328,30 @@ test('an answer after the end of the session is not sent, and the descriptors of
   assert.throws(() => closeSync(passed), { code: 'EBADF' })
 })
 
+test('a session ends if an answer that it waits for fails', async () => {
+  const failing = {
+    containment: createContainment(() => {}),
+    check: {} as unknown as DaemonState['check'],
+    untilContextsDestroyed: () => Promise.reject(new Error('a bug')),
+  }
+  const { requests, isClosed } = createRequests(true, failing)
+  const passed = openSync('/dev/null', 'r')
+  requests.handle({ ...newRequest(), text: JSON.stringify({ kind: 'counts' }) }, [passed])
+  await new Promise(setImmediate)
+  assert.equal(isClosed(), true)
+  assert.equal(failing.containment.count, 1)
+  assert.throws(() => closeSync(passed), { code: 'EBADF' })
+})
+
+test('only a tool that traces completes the records that wait for descriptors', () => {
+  const { request, settled } = createRequests(true)
+  request({ kind: 'config' })
+  request(trace)
+  assert.equal(settled(), 0)
+  request({ kind: 'config' })
+  assert.equal(settled(), 1)
+})
+
 test('only the daemon’s user may trace calls, see findings and set faults', () => {
   const stranger = createRequests(false)
   const reply = stranger.request(trace)
@@ -358,6 +387,30 @@ test('a slow tool gets records later and in order; records beyond 10,000 are dro
   )
   session.close()
   assert.equal(session.subscribers.size, 0)
+})
+
+test('lost records are reported by the next call, or by the answer to `capture` if none follows', () => {
+  const session = createRequests(true)
+  session.request(trace)
+  const lose = (count: number): void => {
+    session.setFreeMessages(0)
+    for (let i = 0; i < 10_000 + count; i++) session.record({})
+    session.setFreeMessages(Number.POSITIVE_INFINITY)
+    session.requests.onWritable()
+    session.sent.length = 0
+  }
+  const failure = { failure: {} } as unknown as Partial<TraceRecord>
+  lose(3)
+  // A failure is no call: the reader would not look for the number.
+  for (const post of session.subscribers) post(failure as TraceRecord)
+  session.record({})
+  assert.deepEqual(
+    session.sent.map(text => (JSON.parse(text) as TraceRecord).lost),
+    [undefined, 3],
+  )
+  lose(4)
+  assert.deepEqual(session.request({ kind: 'capture' }), { captureError: null, lost: 4 })
+  assert.deepEqual(session.request({ kind: 'capture' }), { captureError: null, lost: 0 })
 })
 
 test('a record that is too long for one message is sent in parts; a record of megabytes is sent without its call', () => {

@@ -1,0 +1,39 @@
+/*
+ * What `userdma trace` prints about lost records.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { printer, type TraceOptions } from '../../../src/cli/commands/trace.ts'
+import type { TraceRecord } from '../../../src/uapi/tool.ts'
+
+const call: TraceRecord = {
+  time: 0,
+  duration: 1,
+  pid: 1,
+  tid: 1,
+  fd: 3,
+  command: 'x',
+  device: 'rxe0',
+  dialect: 'ioctl',
+  attempt: 'ALLOC_PD',
+  ret: -22,
+}
+
+/** The lines after an unselected call with two lost records, and three more at the end. */
+const linesOf = (options: Partial<TraceOptions>): string[] => {
+  const lines: string[] = []
+  const { onTrace, end } = printer({ class: ['cq'], ...options } as TraceOptions, text =>
+    lines.push(...text.split('\n')),
+  )
+  onTrace({ ...call, lost: 2 })
+  end(3)
+  return lines
+}
+
+test('lost records are reported if the next call is not selected, and at the end', () => {
+  const text = (lost: number) => `[${lost} records were lost: the reader was too slow]`
+  assert.deepEqual(linesOf({}), [text(2), text(3)])
+  assert.deepEqual(linesOf({ json: true }), ['{"lost":2}', '{"lost":3}'])
+  assert.equal(linesOf({ summary: true }).at(-1), '5 records were lost: the reader was too slow')
+  assert.match(linesOf({ summary: true, json: true }).at(-1) ?? '', /"lost":5/)
+})
