@@ -361,7 +361,7 @@ class SoftDevice implements RxeDevice {
   #createPosts(): PostScan {
     const { state, device } = this
     const engine = this.#engine
-    const { onDoorbell } = this.#torment?.doorbells(engine) ?? engine
+    const { onDoorbell } = this.#torment ?? engine
     const handlers = {
       onDoorbell,
       onReceiveScan(row: number) {

@@ -13,7 +13,6 @@ import type { Device } from '../../../core/model.ts'
 import type { FaultPort } from '../../../phy/faults/layer.ts'
 import type { Port } from '../../../phy/port.ts'
 import type { TormentSetting } from '../../../spec/check/torment.ts'
-import type { Engine } from '../../../transport/engine.ts'
 import {
   Completion,
   type Completions,
@@ -54,15 +53,18 @@ export interface Torment {
 export interface DeviceTorment extends CallTorment {
   /** Wraps the engine's environment. */
   environment(plain: Environment): Environment
-  /** `engine` with an `onDoorbell` that may be late, for the scan of posts. */
-  doorbells(engine: Engine): Engine
-  /** Executes what is due on all devices of the network; true if anything was. */
+  /** The engine's `onDoorbell`, now or later: for the scan of posts. */
+  onDoorbell(row: number): void
+  /** Executes what is due on all devices of the network; true if anything was. `now` in microseconds. */
   poll(now: number): boolean
+  /** When `poll` must be called for this device, microseconds; Infinity for never. */
   nextTimeout(): number
 }
 
-/** The delays of one device. */
-interface DeviceDelays {
+/** The fault layer and the delays of one device. */
+interface DeviceParts {
+  /** Undefined: the seed does not use the kind `packet`. */
+  readonly packets: FaultPort | undefined
   readonly writes: PartialWrites
   readonly completions: LateCompletions
   readonly responder: Responder
@@ -98,11 +100,14 @@ const createDoorbells = (device: Device<RxeState>, decisions: Decisions, isSuspe
       poll(Number.POSITIVE_INFINITY)
     },
     ring(row: number): void {
-      if (held.has(row)) return
+      // with memory windows, the order of doorbells matters (drivers/rxe/rings/posts.ts)
+      const mayHold = !isSuspended() && device.memory.windows === 0
+      if (mayHold && held.has(row)) return
       const qpn = state.qps[row]?.state.qpn ?? 0
       const sequence = decisions.sequence('request', name, qpn)
-      // with memory windows, the order of doorbells matters (drivers/rxe/rings/posts.ts)
-      if (isSuspended() || device.memory.windows > 0 || !sequence.acts()) {
+      if (!mayHold || !sequence.acts()) {
+        // a doorbell may be held since before the first window was created
+        held.delete(row)
         state.engine().onDoorbell(row)
         return
       }
@@ -120,16 +125,32 @@ export const TORMENT_SCRATCH_BYTES = 0x1_0000
 /** `scratch`: TORMENT_SCRATCH_BYTES of memory, which native code can read if the process has native code. */
 export const createTorment = (setting: TormentSetting, scratch: Arena): Torment => {
   const decisions = createDecisions(setting)
-  const devices = new Set<DeviceDelays>()
+  const devices = new Set<DeviceParts>()
   const queues = createExactQueues(decisions)
-  const layers: FaultPort[] = []
+  /** By port that `port` has returned: the same port, if it is a fault layer. */
+  const layers = new WeakMap<Port, FaultPort>()
+  let hasEndedPackets = false
   /** Depth of nested calls during which nothing is delayed. */
   let suspensions = 0
   const isSuspended = (): boolean => suspensions > 0
+  const suspended = <T>(run: () => T): T => {
+    suspensions++
+    try {
+      return run()
+    } finally {
+      suspensions--
+    }
+  }
+
+  /** The decisions are over: the fault layers pass all packets. A later device gets no layer. */
+  const endPackets = (): void => {
+    hasEndedPackets = true
+    for (const { packets } of devices) packets?.setFaults([])
+  }
 
   const pollAll = (now: number): boolean => {
     let worked = false
-    if (decisions.isOver) for (const layer of layers.splice(0)) layer.setFaults([])
+    if (decisions.isOver && !hasEndedPackets) endPackets()
     // bytes first: completions announce them
     for (const { writes } of devices) worked = writes.poll(now) || worked
     for (const { completions } of devices) worked = completions.poll(now) || worked
@@ -142,16 +163,15 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
   const writeAllBytes = (): void => {
     for (const { writes } of devices) writes.writeAll()
   }
-  const endDelays = (): void => {
-    suspensions++
-    for (const { doorbells, responder } of devices) {
-      doorbells.ringAll()
-      responder.releaseAll()
-    }
-    writeAllBytes()
-    for (const { completions } of devices) completions.deliverAll()
-    suspensions--
-  }
+  const endDelays = (): void =>
+    suspended(() => {
+      for (const { doorbells, responder } of devices) {
+        doorbells.ringAll()
+        responder.releaseAll()
+      }
+      writeAllBytes()
+      for (const { completions } of devices) completions.deliverAll()
+    })
   /** When all bytes for queue pairs with this QPN are in memory, on all devices: the peer's device is not known. */
   const readyAtAnyDevice = (qpn: number): number => {
     let latest = 0
@@ -163,7 +183,7 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
     decisions,
     port(port, device) {
       const layer = withPacketTorment(port, device, decisions)
-      if (layer !== undefined) layers.push(layer)
+      if (layer !== undefined) layers.set(layer, layer)
       return layer ?? port
     },
     limits: device => decideLimits(decisions, device),
@@ -180,7 +200,7 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
         now,
         isSuspended,
         readyAt(qpn, isReceive) {
-          const hasPartialWrites = [...devices].some(delays => delays.writes.nextTimeout() < Number.POSITIVE_INFINITY)
+          const hasPartialWrites = [...devices].some(other => other.writes.nextTimeout() < Number.POSITIVE_INFINITY)
           if (!hasPartialWrites) return 0
           const ready = writes.readyAt(qpn)
           const row = state.qpns.rowOf(qpn)
@@ -204,8 +224,14 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
       })
       const doorbells = createDoorbells(device, decisions, isSuspended)
       const responder = createResponder(state, name, decisions, writes, isSuspended)
-      const delays: DeviceDelays = { writes, completions, responder, doorbells }
-      devices.add(delays)
+      const parts: DeviceParts = {
+        packets: layers.get(state.port),
+        writes,
+        completions,
+        responder,
+        doorbells,
+      }
+      devices.add(parts)
       const removeHook = addHook(device as Device, {
         pre({ entry }) {
           if (CHANGES.includes(entry.name)) endDelays()
@@ -226,7 +252,7 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
             },
           },
         }),
-        doorbells: engine => ({ ...engine, onDoorbell: doorbells.ring }),
+        onDoorbell: doorbells.ring,
         poll: pollAll,
         nextTimeout: () =>
           Math.min(writes.nextTimeout(), completions.nextTimeout(), responder.nextTimeout(), doorbells.nextTimeout()),
@@ -242,16 +268,11 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
         onRingsEmptied: queues.onRingsEmptied,
         withoutDelays(run) {
           endDelays()
-          suspensions++
-          try {
-            return run()
-          } finally {
-            suspensions--
-          }
+          return suspended(run)
         },
         close() {
           endDelays()
-          devices.delete(delays)
+          devices.delete(parts)
           removeHook()
         },
       }

@@ -4,7 +4,8 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it, test } from 'node:test'
-import { invokeNow } from '../../../../src/core/index.ts'
+import { type Device, invokeNow, unregister } from '../../../../src/core/index.ts'
+import { bindWindow } from '../../../../src/core/memory/windows.ts'
 import { Limits } from '../../../../src/drivers/rxe/attributes.ts'
 import { createTorment } from '../../../../src/drivers/rxe/torment/torment.ts'
 import { parseFaults } from '../../../../src/phy/faults/rules.ts'
@@ -12,7 +13,10 @@ import type { Path } from '../../../../src/phy/memory.ts'
 import { type TormentDecision, type TormentKind, tormentKinds } from '../../../../src/spec/check/torment.ts'
 import { Cq } from '../../../../src/spec/classes/cq.ts'
 import { Mr } from '../../../../src/spec/classes/mr.ts'
+import { Mw } from '../../../../src/spec/classes/mw.ts'
 import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
+import { AccessFlags, MwType } from '../../../../src/spec/enums.ts'
+import { WcStatus, WrOpcode } from '../../../../src/spec/work.ts'
 import { type Arena, plainArena } from '../../../../src/wire/arena.ts'
 import {
   assertNothingLeft,
@@ -535,6 +539,49 @@ describe('limits and packets', () => {
         texts.some(text => new RegExp(`^${effect}: RC_[A-Z_]+ to QP 0x[0-9a-f]+$`).test(text)),
         `${effect}: ${texts.join('; ')}`,
       )
+  })
+})
+
+describe('late requests', () => {
+  it('do not delay an invalidation that is posted behind them: no later WRITE of another queue pair passes it', () => {
+    const m = machine(1, { path: 'direct', torment: tormentOf(seedWith('request', 1), plainArena(4096)) })
+    const p = program(m)
+    const cq = makeCq(p)
+    const [first, second] = [makeQp(p, cq), makeQp(p, cq)]
+    connectQps(first, second)
+    const { LOCAL_WRITE, REMOTE_WRITE, MW_BIND } = AccessFlags.values
+    const mr = register(p, 4096, LOCAL_WRITE | REMOTE_WRITE | MW_BIND)
+    const write = { opcode: Wr.WRITE, sges: [sgeOf(mr, 64, 8)], remote: mr.address }
+    // the device has no window yet, so this request starts late
+    postSend(second.send, { ...write, id: 1n, rkey: mr.rkey })
+    p.rxe.poll(m.now)
+    assert.deepEqual(completions(cq), [])
+    const { rkey } = invokeNow(p.context, Mw, 'create', 0, { pd: p.pd, type: MwType.values.TYPE_2 }, p.caller).out
+    const pd = p.context.handles.slots.find(object => object?.class.name === 'pd')!.id
+    const [hi, lo] = [Math.floor(mr.address / 2 ** 32), mr.address >>> 0]
+    const range = { lkey: mr.lkey, hi, lo, lengthHi: 0, lengthLo: 64 }
+    assert.ok(
+      bindWindow(p.rxe.device.memory, pd, second.qpn, { window: rkey, key: rkey, ...range, access: REMOTE_WRITE }),
+    )
+    postSend(second.send, { opcode: WrOpcode.values.LOCAL_INV, id: 2n, imm: rkey })
+    postSend(first.send, { ...write, id: 3n, rkey })
+    run(m)
+    assert.equal(completions(cq).find(({ id }) => id === 3)?.status, WcStatus.values.REM_ACCESS_ERR)
+  })
+})
+
+describe('a removed device', () => {
+  it('is not kept: the end of the decisions does not change its port', () => {
+    const torment = tormentOf(seedWith('packet', 1), plainArena(4096), 1)
+    const m = machine(3, { torment })
+    let changes = 0
+    for (const port of m.ports) Object.defineProperty(port, 'receiver', { get: () => null, set: () => changes++ })
+    unregister(m.devices[0].device as Device)
+    torment.decisions.note('packet', 'rxe1', () => '')
+    assert.ok(torment.decisions.isOver)
+    assert.equal(changes, 0)
+    m.devices[1].poll(m.now)
+    assert.equal(changes, 2)
   })
 })
 
