@@ -21,8 +21,8 @@ const isWindow = (table: MemoryTable, row: number): boolean => table.kind[row] !
 /** The cause for a key that is not live. */
 const explainUnknown = (table: MemoryTable, key: number, isRemote: boolean): Cause => {
   const removed = findRemovedKey(table, key)
-  if (removed?.isWindow && isRemote) return createCause('WINDOW_DEALLOCATED', { key })
-  if (removed !== undefined && !removed.isWindow) {
+  if (removed?.isWindow) return createCause(isRemote ? 'WINDOW_DEALLOCATED' : 'LKEY_WINDOW', { key })
+  if (removed !== undefined) {
     const rangeStart = joinWords(removed.iovaHi, removed.iovaLo)
     const args = { key, rangeStart, rangeEnd: rangeStart + BigInt(removed.length) }
     return isRemote ? createCause('RKEY_DEREGISTERED', args) : createCause('LKEY_DEREGISTERED', args)

@@ -2,7 +2,7 @@
  * Reports failures (spec/check/failures.ts) to handlers. Drivers, core and the daemon report them.
  */
 import type { Failure } from '../spec/check/failures.ts'
-import { noteFault } from './attempt.ts'
+import { attempt } from './attempt.ts'
 import type { Context, Core, Device } from './model.ts'
 
 /** `context`: the context of the object; undefined for a device or port. */
@@ -29,10 +29,5 @@ export const hasFailureHandlers = (core: Core): boolean => (handlers.get(core)?.
  */
 export const reportFailure = (failure: Failure, device: Device, context: Context | undefined): void => {
   const { core } = device
-  for (const handler of handlers.get(core) ?? [])
-    try {
-      handler(failure, device, context)
-    } catch (error) {
-      noteFault(core, error)
-    }
+  for (const handler of handlers.get(core) ?? []) attempt(core, () => handler(failure, device, context))
 }

@@ -104,6 +104,7 @@ export interface Attachment {
   readonly queue: FdObject
   /** Identifies the source in the queue's records; chosen by the client. */
   readonly cookie: bigint
+  /** Class id of the source. */
   readonly class: number
   /** Handle of the object, port number, or 0 for the device. */
   readonly object: number
@@ -251,7 +252,7 @@ export interface CallContext {
   readonly entry: Entry
   /** Fd objects that the handler created in this call (`createDescriptor`); discarded if the call fails. */
   descriptors: FdObject[] | undefined
-  /** Objects that the call created in addition to its own: those of a chain, and of pd.createAhs. */
+  /** Objects that the call created in addition to its own: by interface.chain or pd.createAhs. */
   alsoCreated: CreatedObjects | undefined
   /**
    * Called if the answer cannot be delivered: puts back events and messages that the handler took (`onUndelivered`).
@@ -672,7 +673,7 @@ export interface Core {
   waitingCalls: number
   /** Number of exceptions that core has caught (core/attempt.ts). */
   faults: number
-  /** Called with each caught exception. */
+  /** Called with each caught exception. Must not throw. */
   readonly report: (error: unknown) => void
   /** Number of events posted since the start. */
   events: number

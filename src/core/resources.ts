@@ -1,5 +1,5 @@
 /*
- * Lists the objects of a device that have handles.
+ * Lists the objects of a device that have handles, as netlink reports them.
  *
  * There may be very many, so a generator examines STEP handles per step and yields `undefined` between steps. Objects
  * may be created and destroyed between the steps.
@@ -13,7 +13,7 @@ export function* openedContexts(device: Device): Generator<Context> {
   for (const context of device.contexts) if (context.isOpened && !context.isClosed) yield context
 }
 
-/** The live objects of these classes, in order of context and handle; `undefined` between steps. */
+/** The live objects of these classes in `openedContexts`, by context and handle; `undefined` between steps. */
 export function* objectsOf(device: Device, classes: ReadonlySet<string>): Generator<CoreObject | undefined> {
   let remaining = STEP
   for (const { handles } of openedContexts(device))
@@ -26,7 +26,7 @@ export function* objectsOf(device: Device, classes: ReadonlySet<string>): Genera
     }
 }
 
-/** Number of objects of these classes, in all contexts of the device. */
+/** Number of objects of these classes, also of contexts that are being closed. */
 export const countOf = (device: Device, classes: ReadonlySet<string>): number => {
   let sum = 0
   for (const name of classes) sum += device.counts[name] ?? 0

@@ -1,5 +1,6 @@
 /*
- * Counts of existing objects and waiting calls, for `userdma stat` and for tests that check for leaks.
+ * Counts of objects and waiting calls, for `userdma stat` and for tests that check for leaks. Contexts and objects of a
+ * removed device are not counted.
  */
 import type { Core } from './model.ts'
 
@@ -12,6 +13,7 @@ export interface DeviceCounts {
 }
 
 export interface CoreCounts {
+  /** By name; also the system-wide device, unless another device has its name. */
   readonly devices: Readonly<Record<string, DeviceCounts>>
   readonly contexts: number
   readonly objects: number
@@ -30,7 +32,8 @@ export const stat = (core: Core): CoreCounts => {
   const devices: Record<string, DeviceCounts> = {}
   let contexts = 0
   let objects = 0
-  for (const device of [...core.devices.values(), ...(core.system === undefined ? [] : [core.system])]) {
+  // The system-wide device first, because a device may have the same name.
+  for (const device of [...(core.system === undefined ? [] : [core.system]), ...core.devices.values()]) {
     const counts = Object.fromEntries(Object.entries(device.counts).filter(([, live]) => live > 0))
     devices[device.name] = {
       contexts: device.contexts.size,

@@ -62,6 +62,7 @@ test('each refusal of a key has its reason', () => {
   )
   removeWindow(table, window2)
   assertCause('WINDOW_DEALLOCATED', `rkey ${hex(bound)} is of a memory window that was deallocated`, bound, REMOTE_READ)
+  assertCause('LKEY_WINDOW', `lkey ${hex(bound)} is of a memory window, which only peers can use`, bound, 0)
   const unknown = 'is unknown: it was never registered, or was deregistered long ago'
   assertCause('LKEY_UNKNOWN', `lkey 0x5 ${unknown}`, 5, 0)
   assertCause('RKEY_UNKNOWN', `rkey 0x5 ${unknown}`, 5, REMOTE_READ)

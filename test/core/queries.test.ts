@@ -37,6 +37,9 @@ test('queryGidEntry fails with ENODATA for an empty entry, with EINVAL for an in
     errnoOf(() => query(8)),
     'EINVAL',
   )
+  query(1).gid.fill(0)
+  invokeNow(context, Device, 'queryGidTable', 0, {}, caller).out.entries[0].gid.fill(0)
+  assert.equal(findGid(gids, gid(1)), 1, 'the caller has changed the table')
   setGid(gids, 1, undefined)
   assert.equal(
     errnoOf(() => query(1)),
@@ -108,6 +111,9 @@ test("a query returns a copy of the driver's description", () => {
   assert.deepEqual([attributes, extended], [device.attributes, device.extended])
   attributes.maxQp = 99
   assert.equal(device.attributes.maxQp, 0)
+  attributes.nodeGuid.fill(1)
+  attributes.sysImageGuid.fill(1)
+  assert.deepEqual([device.attributes.nodeGuid, device.attributes.sysImageGuid], [new Uint8Array(8), new Uint8Array(8)])
   device.ports[0].attributes.state = PortState.values.ACTIVE
   assert.equal(invokeNow(context, Port, 'query', 1, {}, caller).out.attributes.state, PortState.values.ACTIVE)
 })

@@ -7,15 +7,23 @@ import { CoreSupport } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import { driverClass } from '../devices/driver.ts'
 import { type GidTable, getGid } from '../devices/gids.ts'
-import { Lifecycle, type Port as PortState } from '../model.ts'
+import { type Device as DeviceRecord, Lifecycle, type Port as PortState } from '../model.ts'
 import { createDescriptor } from '../objects/lifetime.ts'
 import { interfaceNames } from './driver-ops.ts'
+
+// A caller in this process gets the answer itself, so the answer must not contain bytes of the device.
 
 /** An entry of a GID table as a GidEntry record. */
 const entryOf = (table: GidTable, index: number) => {
   const { gid, type, ifindex } = getGid(table, index)
-  return { gid, index, port: table.port, type, ifindex }
+  return { gid: gid.slice(), index, port: table.port, type, ifindex }
 }
+
+const copyAttributes = (attributes: DeviceRecord['attributes']): DeviceRecord['attributes'] => ({
+  ...attributes,
+  nodeGuid: attributes.nodeGuid.slice(),
+  sysImageGuid: attributes.sysImageGuid.slice(),
+})
 
 export const deviceClass = driverClass(Device, {
   open(call, _object, { wantAsyncFd }) {
@@ -28,7 +36,7 @@ export const deviceClass = driverClass(Device, {
   },
 
   query: ({ device }) => ({
-    attributes: { ...device.attributes },
+    attributes: copyAttributes(device.attributes),
     extended: { ...device.extended },
     numCompVectors: device.numCompVectors,
     coreSupport: CoreSupport.OPTIONAL_MR_ACCESS,

@@ -52,7 +52,7 @@ export interface CoreOptions {
    * core. Default: always 0.
    */
   readonly random?: () => number
-  /** Called with every exception that core has caught. */
+  /** Called with every exception that core has caught. Must not throw. */
   readonly report?: (error: unknown) => void
   /**
    * Runs a long job, for example some steps in each turn of the event loop. The job never throws. Default: all steps

@@ -8,6 +8,7 @@ import {
   addHook,
   closeContext,
   createCore,
+  type Device,
   driverClass,
   type Hook,
   invoke,
@@ -15,6 +16,7 @@ import {
   openContext,
   register,
   stat,
+  systemDevice,
   unregister,
 } from '../../../src/core/index.ts'
 import { Classes } from '../../../src/spec/classes.ts'
@@ -238,6 +240,15 @@ test('a hook sees the end of an asynchronous call', async () => {
   await invoke(context, Pd, 'create', 0, {}, caller)
   await assert.rejects(async () => invoke(context, Pd, 'destroy', 0, {}, caller), { code: 'EBUSY' })
   assert.deepEqual(ends, [undefined, 'EBUSY'])
+})
+
+test('statistics of a device named system are not those of the system-wide device', () => {
+  const core = createCore()
+  const device = register(core, describeDevice('system'))
+  invokeNow(openContext(device as Device, { isOpened: true }), Pd, 'create', 0, {}, testCaller())
+  openContext(systemDevice(core))
+  const { devices, contexts, objects } = stat(core)
+  assert.deepEqual([Object.keys(devices), devices.system.objects, contexts, objects], [['system'], { pd: 1 }, 2, 1])
 })
 
 test('statistics count live objects', () => {
