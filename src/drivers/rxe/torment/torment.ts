@@ -3,8 +3,8 @@
  * docs/decisions/torment.md). The engine's environment is wrapped when a device is created.
  *
  * Calls and events have the same effects as without torment. So all delays end (`endDelays`) before a call that
- * modifies or destroys an object, before a call whose result depends on earlier posts, and when a device is removed.
- * Delays of completions end before the engine raises an asynchronous event.
+ * modifies or destroys an object, before a call whose result depends on earlier posts (`withoutDelays`), and when a
+ * device is removed. Delays of completions end before the engine raises an asynchronous event.
  */
 
 import { addHook } from '../../../core/devices/registry.ts'
@@ -257,10 +257,9 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
         nextTimeout: () =>
           Math.min(writes.nextTimeout(), completions.nextTimeout(), responder.nextTimeout(), doorbells.nextTimeout()),
         entriesOf({ handle }, requested, capacity) {
-          const entries = Math.max(requested, 1)
-          if (decisions.share('limit') === 0 || decisions.isOver || entries >= capacity) return capacity
-          decisions.note('limit', name, () => `CQ ${handle} has ${entries} entries, not ${capacity}`)
-          return entries
+          if (decisions.share('limit') === 0 || decisions.isOver || requested >= capacity) return capacity
+          decisions.note('limit', name, () => `CQ ${handle} has ${requested} entries, not ${capacity}`)
+          return requested
         },
         queuesOf: (rings, qpn, requested) => queues.limit(name, rings, qpn, requested),
         limitShared: ({ state: { queue, number } }, requests) =>
