@@ -36,7 +36,7 @@ import {
   type Queues,
   resetQueues,
 } from './queues.ts'
-import type { AssignedContext, CtxState } from './state.ts'
+import { type AssignedContext, type CtxState, openFdOf } from './state.ts'
 
 const infoOf = ({ number, jobKey, isReceiving, queues }: AssignedContext): RecordOf<typeof CtxInfo> => ({
   number,
@@ -48,12 +48,13 @@ const infoOf = ({ number, jobKey, isReceiving, queues }: AssignedContext): Recor
 
 const stateOf = ({ device }: CallContext): CtxState => device.state as CtxState
 
-/** If the receiver is armed and has a descriptor: disarms it and notifies its client. */
+/** If the receiver is armed and has an open descriptor: disarms it and notifies its client. */
 const notify = (receiver: AssignedContext): void => {
-  if (!receiver.isArmed || receiver.notifyFd === undefined) return
+  const fd = openFdOf(receiver)
+  if (!receiver.isArmed || fd === undefined) return
   receiver.isArmed = false
   const { number, queues } = receiver
-  postRecord(receiver.notifyFd, encodeRecords(CtxRecord, [{ number, producer: queues.produced }]))
+  postRecord(fd, encodeRecords(CtxRecord, [{ number, producer: queues.produced }]))
 }
 
 const lowestFreeNumber = (slots: readonly unknown[]): number => {
@@ -123,10 +124,10 @@ const contextClass = driverClass<typeof CtxContext, AssignedContext>(CtxContext,
   },
 
   arm(_call, { state }) {
-    if (state.notifyFd === undefined)
+    if (openFdOf(state) === undefined)
       throw new CallError(
         'EINVAL',
-        'ctx_context.arm: there is no descriptor to notify: pass one to ctx_context.create, or set one with ioctl USE',
+        'ctx_context.arm: there is no open descriptor to notify: pass one to ctx_context.create, or set one with ioctl USE',
       )
     state.isArmed = true
     if (hasUnread(state.queues)) notify(state)

@@ -30,7 +30,7 @@ import {
 } from '../../spec/drivers/ctx.ts'
 import { CallError } from '../../spec/errno.ts'
 import { at, type Fields, type RecordOf, recordSize, u32 } from '../../spec/schema/schema.ts'
-import type { AssignedContext, CtxState } from './state.ts'
+import { type AssignedContext, type CtxState, openFdOf } from './state.ts'
 
 /** State of a descriptor. */
 interface Binding {
@@ -52,6 +52,8 @@ const objectOf = ({ fd }: Call): CoreObject<AssignedContext> => {
 const bind = ({ fd }: Call, object: CoreObject<AssignedContext>, isOwned: boolean): void => {
   addParent(fd, object)
   object.state.notifyFd = fd
+  // A closed descriptor may have been armed.
+  object.state.isArmed = false
   fd.state.interfaceState = { object, isOwned }
 }
 
@@ -86,7 +88,7 @@ const use = (call: Call, address: bigint): number => {
     readWord(call, address),
     'USE',
   ) as CoreObject<AssignedContext>
-  if (object.state.notifyFd !== undefined) throw new CallError('EBUSY', 'USE: the context has a descriptor already')
+  if (openFdOf(object.state) !== undefined) throw new CallError('EBUSY', 'USE: the context has a descriptor already')
   bind(call, object, false)
   return 0
 }
@@ -162,8 +164,11 @@ const contextInterface = (
     const { fd, context, device, caller } = call
     const { object, isOwned } = fd.state.interfaceState
     if (object === undefined) return
-    object.state.notifyFd = undefined
-    object.state.isArmed = false
+    // If other contexts use this descriptor, `close` runs later, when the context may have another descriptor.
+    if (object.state.notifyFd === fd) {
+      object.state.notifyFd = undefined
+      object.state.isArmed = false
+    }
     // core destroys the objects of closed contexts and removed devices
     if (context.isClosed || !device.isAlive) return
     dropParent(fd, object)

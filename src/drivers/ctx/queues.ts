@@ -33,7 +33,7 @@ export interface Queues {
   producedEager: number
   /** By expected buffer: the length of the announced message; 0: none. */
   readonly announcedBytes: Uint32Array
-  /** By expected buffer: the number of bytes that have arrived. */
+  /** By expected buffer: the sum of the lengths of the fragments that have arrived, also if they overlap. */
   readonly arrivedBytes: Uint32Array
 }
 

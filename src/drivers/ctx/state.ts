@@ -14,8 +14,13 @@ export interface AssignedContext {
   isReceiving: boolean
   /** Whether the next message is reported on `notifyFd`, once. */
   isArmed: boolean
+  /** Can be closed: an `ops` of `create` remains as an object while the context uses it. */
   notifyFd: FdObject | undefined
 }
+
+/** The context's descriptor, if it is open. */
+export const openFdOf = ({ notifyFd }: AssignedContext): FdObject | undefined =>
+  notifyFd?.isClosed === true ? undefined : notifyFd
 
 export interface CtxState {
   /** By number; undefined for a free number. */

@@ -101,10 +101,10 @@ export const CtxContext = objectClass('ctx_context', 0x8000, {
       out: {},
     }),
     /**
-     * Sends `data` to context number `destination`; with `slot`, as the part at `offset` of an expected message. ENXIO:
-     * there is no such context with the same key. EAGAIN: no header or buffer is free, or receiving is disabled.
-     * EMSGSIZE: more bytes than an eager buffer. EINVAL: the slot is not announced, or the part goes beyond the
-     * announced length.
+     * Sends `data` to context number `destination`; with `slot`, as the part at `offset` of an expected message, which
+     * is complete when its parts together have the announced length. ENXIO: there is no such context with the same
+     * key. EAGAIN: no header or buffer is free, or receiving is disabled. EMSGSIZE: more bytes than an eager buffer.
+     * EINVAL: the slot is not announced, or the part goes beyond the announced length.
      */
     send: method(Block.DRIVER_FAST + 3, {
       in: {
@@ -175,7 +175,7 @@ export const CtxIoctl = {
   /** 4 bytes: 0 or 1. */
   RECEIVE: request(WRITE, 4, 4),
   ARM: request(NONE, 5, 0),
-  /** 4 bytes: the handle of a context that was created by `ctx_context.create` without `ops`. */
+  /** 4 bytes: the handle of a context without an open descriptor. */
   USE: request(WRITE, 6, 4),
   /** From version 2 on. */
   EXPECT: request(WRITE, 7, 8),

@@ -229,6 +229,40 @@ test('a client that uses only the class is notified on the descriptor that it pa
   )
 })
 
+test('a context whose descriptor was closed refuses to be armed, and takes another descriptor', () => {
+  const core = createCore()
+  const context = openContext(createCtxDevice(core, 'ctx0'), { isOpened: true })
+  const caller = flatCaller()
+  const invokeOn = (object: number, method: 'arm' | 'destroy') =>
+    errnoOf(() => invokeNow(context, CtxContext, method, object, {}, caller))
+  const createOps = (): FdObject => {
+    const name = { name: new TextEncoder().encode(CtxInterface.V2) }
+    const { descriptors } = invokeNow(context, Classes.driver_ops, 'create', 0, name, caller)
+    return core.descriptors.get(descriptors?.[0].object as number) as FdObject
+  }
+  const create = (ops?: FdObject): number =>
+    invokeNow(context, CtxContext, 'create', 0, ops ? { ...CREATE_INPUTS, ops: ops.handle } : CREATE_INPUTS, caller)
+      .object as number
+  const use = (fd: FdObject, object: number) => {
+    caller.bytes.set(u32(object))
+    return errnoOf(() => opsIoctl(fd, caller, CtxIoctl.USE, 0n))
+  }
+  const [first, second] = [createOps(), createOps()]
+  // As `ops` of one context and by USE of the other, `first` serves both.
+  const [created, used] = [create(first), create()]
+  assert.equal(use(first, used), 'ok')
+  assert.deepEqual([invokeOn(created, 'arm'), invokeOn(used, 'arm')], ['ok', 'ok'])
+  closeDescriptor(core, first.handle)
+  assert.deepEqual([invokeOn(created, 'arm'), invokeOn(used, 'arm')], ['EINVAL', 'EINVAL'])
+  assert.equal(use(second, used), 'ok')
+  // Ends the last use of `first`.
+  assert.equal(invokeOn(created, 'destroy'), 'ok')
+  assert.equal(core.descriptors.has(first.handle), false)
+  assert.equal(invokeOn(used, 'arm'), 'ok')
+  closeDescriptor(core, second.handle)
+  assert.equal(invokeOn(used, 'destroy'), 'ok')
+})
+
 test('the provider channel has only statistics (R30)', () => {
   const { core, a, b } = pair()
   a.send(b.mapped.info.number, 0n, bytes(10))
