@@ -19,13 +19,7 @@ import { onReadDmaFailed, onResponse, onTimer } from './completer/completer.ts'
 import { enterError, flushReceives, flushSends, onDrained } from './completer/completion.ts'
 import { DmaKind, flushDma, flushDmaOf } from './dma.ts'
 import { QP, RES, ReqFlag, RespFlag, WQE } from './fields.ts'
-import {
-  leaveWindow,
-  nextWindowDeadline,
-  onWindowTimer,
-  requeueFirst,
-  takeWaiting,
-} from './flow-control/peer-window.ts'
+import { leaveWindow, nextWindowDeadline, onWindowTimer, requeue, takeWaiting } from './flow-control/peer-window.ts'
 import { sendIdleFastPath } from './loopback/fast-path.ts'
 import { onMiddles } from './middle-batch.ts'
 import {
@@ -495,15 +489,21 @@ const sendResponses = (s: EngineState, row: number, sink: TransmitSink): boolean
 
 const pollTransmit = (s: EngineState, sink: TransmitSink, now: number): boolean => {
   beginSending(s, sink)
+  const { counters } = s
+  const sentBefore = counters.sentPackets
   let hasMore = false
   let pollsLeft = MAX_ROW_POLLS
-  for (let row = nextRow(s); row >= 0; row = nextRow(s)) {
+  for (let row = firstRow(s); row >= 0; row = nextRow(s)) {
     // A program can refill its queue while it is flushed, so a call flushes only a few rows.
     if ((s.rows[row * QP.WORDS + QP.REQ_FLAGS] & ReqFlag.FLUSHING) !== 0) pollsLeft -= FLUSH_COST
+    const sentBeforeRow = counters.sentPackets
     const result = pollsLeft-- > 0 ? transmitRow(s, row, now) : PollResult.FULL
     if (result === PollResult.FULL) {
-      if (s.windows.servedRow === row) requeueFirst(s, row)
-      else scheduleFirst(s, row)
+      // A row that has sent something loses its turn: otherwise it would keep a slow port for itself.
+      const atFront = counters.sentPackets === sentBeforeRow
+      if (s.windows.servedRow === row) requeue(s, row, atFront, now)
+      else if (atFront) scheduleFirst(s, row)
+      else schedule(s, row)
       hasMore = true
       break
     }
@@ -517,7 +517,18 @@ const pollTransmit = (s: EngineState, sink: TransmitSink, now: number): boolean 
     }
   }
   endRun(s)
+  if (counters.sentPackets !== sentBefore) s.windows.beginsWithWaiting = !s.windows.beginsWithWaiting
   return hasMore
+}
+
+/**
+ * The first row to poll; -1: none. Polls that send begin in turn with a scheduled row and with a row that waited for its
+ * shared window, because the port may be full after one row.
+ */
+const firstRow = (s: EngineState): number => {
+  s.windows.servedRow = -1
+  const row = s.windows.beginsWithWaiting ? takeWaiting(s) : -1
+  return row >= 0 ? row : nextRow(s)
 }
 
 /** The next row to poll: a scheduled row, else a row that waited for its shared window; -1: none. */

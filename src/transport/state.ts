@@ -316,7 +316,7 @@ export const dequeueScheduled = (s: EngineState): number => {
   return row
 }
 
-/** Puts a row that has more to send at the front of the transmit queue, unless the row is already queued. */
+/** Puts a row that found the port full at the front of the transmit queue, unless the row is already queued. */
 export const scheduleFirst = (s: EngineState, row: number): void => {
   const w = s.rows
   const base = row * QP.WORDS

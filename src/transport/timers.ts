@@ -1,7 +1,7 @@
 /*
- * One timer per queue pair, all in one heap (docs/decisions/engines-without-io.md). If a timer is set to a later time,
- * as by an ACK, only its deadline changes. The heap keeps the earlier key, and moves the timer down when it reaches the
- * top. Times are microseconds of the caller's clock.
+ * One timer per queue pair, all in one heap. If a timer is set to a later time, as by an ACK, or cleared, only its
+ * deadline changes. The heap keeps the earlier key, and moves or removes the timer when it reaches the top. Times are
+ * microseconds of the caller's clock (docs/decisions/engines-without-io.md).
  */
 
 export interface Timers {

@@ -1,8 +1,8 @@
 /*
  * The completer: it turns response packets into completions of send WQEs (InfiniBand Architecture Specification, volume
- * 1, clauses 9.7.5, 9.7.6 and 9.7.8). Steps: check that the PSN is outstanding, complete the WQEs before it, then
- * handle the response, NAK or RNR NAK for the PSN itself. A READ or atomic is acknowledged only by its own response, so
- * an ACK for a later PSN means that the response was lost. Losses are repaired by go-back-N.
+ * 1, clauses 9.7.5 to 9.7.7). Steps: check that the PSN is outstanding, complete the WQEs before it, then handle the
+ * response, NAK or RNR NAK for the PSN itself. A READ or atomic is acknowledged only by its own response, so an ACK for
+ * a later PSN means that the response was lost. Losses are repaired by go-back-N.
  * state.ts explains short names such as `row`, `base` and `request`.
  */
 
@@ -68,7 +68,10 @@ const failResponse = (s: EngineState, row: number): void => {
 /** Fails the oldest request because the data of the response cannot be written. */
 const failPlacement = (s: EngineState, row: number): void => failOldest(s, row, LOC_PROT_ERR, takeCause(s))
 
-/** Handles a response packet, checked by `checkPacket`, of a QP in RTS or SQD. */
+/**
+ * Handles a response packet of a QP in RTS or SQD: `length` bytes at `at` of `arena`, BTH to ICRC, checked by
+ * `checkPacket`.
+ */
 export const onResponse = (
   s: EngineState,
   row: number,
@@ -103,7 +106,7 @@ export const onAcknowledge = (s: EngineState, row: number, syndrome: number, ahe
   const kind = syndrome & SYNDROME_KIND_MASK
   const value = syndrome & SYNDROME_VALUE_MASK
   if (kind === ACK) {
-    if (!acknowledge(s, row, ahead + 1, now)) resendFromLostResponse(s, row)
+    if (!acknowledge(s, row, ahead + 1, now)) onReportedLoss(s, row)
     return
   }
   const isRefusal = kind === NAK && nakStatus[value] !== 0
@@ -114,7 +117,7 @@ export const onAcknowledge = (s: EngineState, row: number, syndrome: number, ahe
   }
   // A NAK acknowledges everything before its PSN.
   if (!acknowledge(s, row, ahead, now)) {
-    resendFromLostResponse(s, row)
+    onReportedLoss(s, row)
     return
   }
   if (s.rows[base + QP.REQ_HEAD] === 0) return
@@ -127,7 +130,7 @@ export const onAcknowledge = (s: EngineState, row: number, syndrome: number, ahe
   if (kind === RNR_NAK) onRnrNak(s, row, value, now)
   else {
     s.counters.receivedSequenceErrors++
-    onSequenceError(s, row)
+    onReportedLoss(s, row)
   }
 }
 
@@ -374,19 +377,18 @@ const isConnected = (s: EngineState, base: number): boolean => {
  */
 const acknowledgeBefore = (s: EngineState, row: number, ahead: number, now: number): boolean => {
   if (ahead > 0 && !acknowledge(s, row, ahead, now)) {
-    resendFromLostResponse(s, row)
+    onReportedLoss(s, row)
     return false
   }
   const base = row * QP.WORDS
   return isConnected(s, base) && s.rows[base + QP.REQ_HEAD] !== 0
 }
 
-const onSequenceError = (s: EngineState, row: number): void => {
-  if ((s.rows[row * QP.WORDS + QP.REQ_FLAGS] & (ReqFlag.RNR_WAIT | ReqFlag.RESENT)) === 0) retry(s, row, true)
-}
-
-/** Goes back to the first READ or atomic without a response. */
-const resendFromLostResponse = (s: EngineState, row: number): void => {
+/**
+ * A packet of the peer has shown a loss: a sequence NAK, or an ACK or response after the lost response to a READ or
+ * atomic. Goes back, unless that was done for this loss already.
+ */
+const onReportedLoss = (s: EngineState, row: number): void => {
   const base = row * QP.WORDS
   if (!isConnected(s, base)) return
   if (s.rows[base + QP.REQ_PSN] === s.rows[base + QP.COMP_PSN]) return
@@ -449,6 +451,8 @@ const onRnrNak = (s: EngineState, row: number, code: number, now: number): void 
   // RESENT: Linux also sends a sequence NAK for the packets after the refused one, which must not cost a retry.
   w[base + QP.REQ_FLAGS] |= ReqFlag.RNR_WAIT | ReqFlag.RESENT
   setTimer(s.timers, row, now + rnrMicroseconds(code))
+  // The row's next poll sends no requests, but releases its part of the peer's window.
+  schedule(s, row)
 }
 
 /**

@@ -224,7 +224,7 @@ export const enterError = (s: EngineState, row: number, cause: Cause): void => {
   const hadReceive = completeCurrentReceive(s, row, WR_FLUSH_ERR, w[base + QP.FLUSH_CAUSE])
   flushSends(s, row)
   flushReceives(s, row, +hadReceive)
-  // WQEs of the SRQ are not flushed: a program that drains the QP waits for this event (IBA 10.3.1.5).
+  // WQEs of the SRQ are not flushed: a program that drains the QP waits for this event (IBA 10.3.1).
   if (usesSrq(w, base)) s.env.events.raise(row, QP_LAST_WQE_REACHED, createCause('LAST_WQE', {}))
 }
 

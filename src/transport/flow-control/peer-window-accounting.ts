@@ -20,8 +20,11 @@ export interface PeerWindows {
   neededByFirst: Int32Array
   /** By window: whether the queue began, or bytes in flight became fewer, since the last check for silent peers. */
   hasProgress: Uint8Array
-  /** Windows with waiting rows. */
+  /** Windows with waiting rows; `nextIndex`: index of the one to take a row from next. */
   readonly waitingWindows: number[]
+  nextIndex: number
+  /** Whether the next poll for sending begins with a waiting row, not with a scheduled one. */
+  beginsWithWaiting: boolean
   /** Start of the current interval of paced sending, µs. */
   intervalStart: number
   /** Next check for silent peers, µs; Infinity: never. */
@@ -64,6 +67,8 @@ export const createPeerWindows = (maxBytes: number, rows: number): PeerWindows =
   neededByFirst: new Int32Array(0),
   hasProgress: new Uint8Array(0),
   waitingWindows: [],
+  nextIndex: 0,
+  beginsWithWaiting: false,
   deadline: Number.POSITIVE_INFINITY,
   rowInFlight: new Int32Array(rows),
   windowOfRow: new Int32Array(rows).fill(-1),
@@ -122,14 +127,16 @@ export const setInFlight = (windows: PeerWindows, row: number, bytes: number): v
   windows.rowInFlight[row] = bytes
 }
 
-export const enqueue = (windows: PeerWindows, window: number, row: number, atFront: boolean): void => {
+/** Adds a row to the queue of its window. `stallCheck`: when to check for silent peers, unless a check is due earlier. */
+export const enqueue = (windows: PeerWindows, row: number, atFront: boolean, stallCheck: number): void => {
+  const window = windows.windowOfRow[row]
   const first = windows.firstWaiting[window]
   const last = windows.lastWaiting[window]
   if (first < 0) {
     windows.waitingWindows.push(window)
-    windows.neededByFirst[window] = 0
     windows.hasProgress[window] = 1
   }
+  if (windows.deadline === Number.POSITIVE_INFINITY) windows.deadline = stallCheck
   windows.isWaiting[row] = 1
   windows.previousWaiting[row] = atFront ? -1 : last
   windows.nextWaiting[row] = atFront ? first : -1
@@ -139,12 +146,15 @@ export const enqueue = (windows: PeerWindows, window: number, row: number, atFro
   if (last >= 0 && !atFront) windows.nextWaiting[last] = row
 }
 
+/** Removes a row from the queue of its window. */
 export const dequeue = (windows: PeerWindows, row: number): void => {
   const window = windows.windowOfRow[row]
   const next = windows.nextWaiting[row]
   const before = windows.previousWaiting[row]
-  if (before < 0) windows.firstWaiting[window] = next
-  else windows.nextWaiting[before] = next
+  if (before < 0) {
+    windows.firstWaiting[window] = next
+    windows.neededByFirst[window] = 0
+  } else windows.nextWaiting[before] = next
   if (next < 0) windows.lastWaiting[window] = before
   else windows.previousWaiting[next] = before
   windows.isWaiting[row] = 0

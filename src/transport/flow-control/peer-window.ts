@@ -6,9 +6,9 @@
  * A loss or a timeout halves the peer's window. Acknowledged bytes grow it again.
  *
  * If the window is full, the row (queue pair) waits in the window's queue. When bytes are acknowledged, the first row
- * is polled. Other rows are appended to the queue, so no row starves. If a peer acknowledges nothing for a while, the
- * bytes in flight were lost, or the peer's queue pairs no longer exist. The bytes are then written off, so that they do
- * not block other rows forever.
+ * is polled. Other rows are appended to the queue, and windows with waiting rows take turns, so no row starves. If a
+ * peer acknowledges nothing for a while, the bytes in flight were lost, or the peer's queue pairs no longer exist. The
+ * bytes are then written off, so that they do not block other rows forever.
  *
  * UC and UD have no acknowledgements. All their queue pairs share one window, which is free again after each
  * `s.pacingInterval`. The bytes sent in one interval fit into a socket buffer.
@@ -28,7 +28,10 @@ import {
   setInFlight,
 } from './peer-window-accounting.ts'
 
-/** After so many µs without acknowledgement, a peer's bytes in flight are written off. */
+/**
+ * While rows wait, peers are checked after each so many µs. The bytes in flight of a peer that has acknowledged nothing
+ * since the last check are written off.
+ */
 const STALL_TIMEOUT = 200_000
 /** A waiting row is polled only if its window has at least so many free bytes, or half of its size if that is less. */
 const MIN_FREE = 0x8000
@@ -97,9 +100,8 @@ export const closeWindow = (s: EngineState, row: number, sent: number, now: numb
   if (windows.neededBytes === 0 || windows.isWaiting[row] !== 0) return
   // If the first row could not send, because it needs more than was free, it stays first.
   const staysFirst = windows.servedRow === row && sent === 0
-  enqueue(windows, window, row, staysFirst)
+  enqueue(windows, row, staysFirst, now + STALL_TIMEOUT)
   if (staysFirst) windows.neededByFirst[window] = windows.neededBytes
-  if (windows.deadline === Number.POSITIVE_INFINITY) windows.deadline = now + STALL_TIMEOUT
 }
 
 /** The time at which to call `onWindowTimer`, µs; Infinity: never. */
@@ -150,30 +152,33 @@ export const growWindow = (s: EngineState, row: number, bytes: number): void => 
   if (windows.untilNextLoss[window] > 0) windows.untilNextLoss[window] -= bytes
 }
 
-/** Takes the first waiting row of a window with enough free bytes; -1 if there is none. */
+/** Takes the first waiting row of the next window with enough free bytes; -1 if there is none. */
 export const takeWaiting = (s: EngineState): number => {
   const { windows } = s
-  for (let i = 0; i < windows.waitingWindows.length; i++) {
-    const window = windows.waitingWindows[i]
+  const { waitingWindows } = windows
+  const count = waitingWindows.length
+  for (let i = 0; i < count; i++) {
+    const index = (windows.nextIndex + i) % count
+    const window = waitingWindows[index]
     const size = windows.size[window]
     const free = size - windows.inFlight[window]
     const needed = windows.neededByFirst[window]
     const required = needed > MIN_FREE ? needed : Math.min(MIN_FREE, size >> 1)
     if (windows.inFlight[window] > 0 && free < required) continue
     const row = windows.firstWaiting[window]
-    windows.neededByFirst[window] = 0
     dequeue(windows, row)
+    // If no row waits for this window any more, the next window has its index now.
+    windows.nextIndex = waitingWindows[index] === window ? index + 1 : index
     windows.servedRow = row
     return row
   }
   return -1
 }
 
-/** Puts a polled row back to the front of its window's queue, because the port is full. */
-export const requeueFirst = (s: EngineState, row: number): void => {
+/** Puts a polled row back into its window's queue, because the port is full. */
+export const requeue = (s: EngineState, row: number, atFront: boolean, now: number): void => {
   const { windows } = s
-  if (windows.isWaiting[row] === 0 && windows.windowOfRow[row] >= 0)
-    enqueue(windows, windows.windowOfRow[row], row, true)
+  if (windows.isWaiting[row] === 0 && windows.windowOfRow[row] >= 0) enqueue(windows, row, atFront, now + STALL_TIMEOUT)
 }
 
 const checkSilentPeers = (s: EngineState, now: number): void => {

@@ -75,7 +75,10 @@ const isPeerIdle = (s: EngineState, psn: number): boolean => {
   )
 }
 
-/** Executes the posted WQEs of an unscheduled row if row and peer are idle. True if nothing is left to send. */
+/**
+ * At a doorbell: executes the posted WQEs of a row that is not scheduled, if row and peer are idle. True if nothing is
+ * left to send.
+ */
 export const sendIdleFastPath = (s: EngineState, row: number): boolean => {
   const base = row * QP.WORDS
   if (!isIdle(s, base) || !findLocalPeer(s, row)) return false

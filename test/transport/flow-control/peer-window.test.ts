@@ -11,7 +11,7 @@ import { PACKET_WEIGHT } from '../../../src/transport/state.ts'
 import { BTH_BYTES } from '../../../src/wire/bth.ts'
 import { createRandom, type LinkOptions, linkNodes } from '../link.ts'
 import { createNode, type NodeOptions } from '../node.ts'
-import { ERR, READ, WRITE } from '../requests.ts'
+import { ERR, FAA, READ, SEND, WRITE } from '../requests.ts'
 
 const MTU = 1024
 // bytes in flight to one peer, and of one queue pair
@@ -201,5 +201,57 @@ describe('a window shared by queue pairs', () => {
       t.node.port.freeRuns = 2
     }
     assert.equal(t.cqes.length, 10)
+  })
+
+  it('is not held by a queue pair that waits after an RNR NAK', () => {
+    const t = start(4)
+    const send = (id: number) => ({ id, opcode: SEND, sges: [{ at: 0, length: 8 * MTU }] })
+    for (const row of t.rows.slice(0, 2)) t.node.post(row, send(row))
+    t.wire.step(0)
+    for (const row of t.rows.slice(2)) t.node.post(row, write(row, 8 * MTU))
+    t.run(2)
+    // the RNR timer of these queue pairs: 640 µs
+    assert.ok(t.cqes.length === 2 && t.wire.now < 200, `${t.cqes.length} completions after ${t.wire.now} µs`)
+  })
+
+  const large = { sharedWindowBytes: 0x8_0000, windowBytes: 0x4_0000, memoryBytes: 0x8_0000 }
+
+  it('is free for the next queue pair if one that waits for more bytes is destroyed', () => {
+    const unreachable = [0, 1]
+    const t = start(4, unreachable, large)
+    t.node.post(t.rows[0], write(0, 235 * MTU))
+    t.node.post(t.rows[1], write(1, 180 * MTU))
+    t.wire.step(0)
+    // the first part of the READ needs half of `windowBytes`; less is free
+    t.node.post(t.rows[2], read(2, 200 * MTU))
+    t.node.post(t.rows[3], write(3, 10))
+    t.run(1, 1000)
+    assert.equal(t.cqes.length, 0)
+    t.node.engine.destroy(t.rows[2])
+    t.run(1, 10_000)
+    assert.deepEqual(
+      t.cqes.map(({ id }) => id),
+      [3],
+    )
+  })
+
+  it('is not blocked by bytes that nobody acknowledges, also for a queue pair that found the port full', () => {
+    const unreachable = [0, 1, 2]
+    const t = start(4, unreachable, large)
+    const { engine, port } = t.node
+    engine.modify(t.rows[2], undefined, { timeout: 10, retryCnt: 1 })
+    t.node.post(t.rows[0], write(0, 235 * MTU))
+    t.node.post(t.rows[1], write(1, 50 * MTU))
+    t.node.post(t.rows[2], { id: 2, opcode: FAA, sges: [{ at: 0, length: 8 }], remote: 0x1_0000, compare: 1n })
+    t.wire.step(0)
+    t.node.post(t.rows[3], write(3, 400 * MTU))
+    t.wire.step()
+    t.wire.step()
+    port.freeRuns = 0
+    // the retry of the atomic halves the window
+    t.run(1, 5000)
+    port.freeRuns = Number.POSITIVE_INFINITY
+    t.run(3)
+    assert.ok(t.cqes.some(({ id, status }) => id === 3 && status === SUCCESS))
   })
 })
