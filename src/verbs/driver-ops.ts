@@ -10,7 +10,7 @@ import type { MappedBytes } from './carrier.ts'
 import { checkByteCount, checkBytes, checkText, checkU32, invalidArgument, RdmaError } from './error.ts'
 import { type Arrivals, createMailbox } from './mailbox.ts'
 import { descriptorCloser } from './objects/object.ts'
-import { showAs } from './objects/show.ts'
+import { showAs, shownClosed } from './objects/show.ts'
 import { CLOSED, checkDevicePresent, closedError, type DeviceContext } from './plan.ts'
 
 export interface MapOptions {
@@ -113,6 +113,9 @@ export const openDriverOps = (context: DeviceContext, names: readonly string[]):
     close,
     [Symbol.dispose]: close,
   }
-  showAs(self, 'DriverDescriptor', () => ({ handle: self.handle, name: self.name }))
+  showAs(self, 'DriverDescriptor', () => {
+    const shown = { handle, name: self.name }
+    return self.handle === CLOSED ? shownClosed(shown) : shown
+  })
   return self
 }

@@ -147,6 +147,8 @@ export const openEventQueue = (context: DeviceContext): EventQueue => {
     close,
     [Symbol.dispose]: close,
   }
-  showAs(self, 'EventQueue', () => ({ handle: self.handle, attached: orElse(() => self.attached().length, 0) }))
+  showAs(self, 'EventQueue', () =>
+    self.handle === CLOSED ? { closed: true } : { handle, attached: orElse(() => self.attached().length, 0) },
+  )
   return self
 }

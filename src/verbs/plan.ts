@@ -8,7 +8,15 @@ import type { AnyValues, In, ObjectClass, Out } from '../spec/schema/schema.ts'
 import type { CallResult, Carrier } from './carrier.ts'
 import type { DeviceCheck } from './check/watch.ts'
 import type { WaiterList } from './cq/waiters.ts'
-import { formatValue, invalidArgument, nameOptions, type OptionNames, RdmaError, refused } from './error.ts'
+import {
+  formatValue,
+  invalidArgument,
+  nameOptions,
+  type OptionNames,
+  RdmaError,
+  refused,
+  USE_ASYNC_HINT,
+} from './error.ts'
 import { orElse } from './objects/show.ts'
 
 /** An object that a call can refer to, also a planned object of a chain. */
@@ -278,6 +286,21 @@ export const destroyUnlessRemoved = (call: () => void): void => {
 /** Destroys an object; does nothing if the device was removed. Throws RdmaError EBUSY while the object is in use. */
 export const destroy = (carrier: Carrier, cls: ObjectClass, handle: number): void =>
   destroyUnlessRemoved(() => carrier.call(cls, 'destroy', handle, {}))
+
+/**
+ * Destroys an object, then calls `release`. An asynchronous destroy is refused with EOPNOTSUPP, but the driver completes
+ * it: `release` is called in this case too, because the handle may soon be another object's. Otherwise throws as
+ * `destroy`, without `release`.
+ */
+export const destroyThen = (carrier: Carrier, cls: ObjectClass, handle: number, release: () => void): void => {
+  try {
+    destroy(carrier, cls, handle)
+  } catch (error) {
+    if (error instanceof RdmaError && error.hint === USE_ASYNC_HINT) release()
+    throw error
+  }
+  release()
+}
 
 /** `destroy` for an object of an asynchronous driver. Rejects with RdmaError. */
 export const destroyAsync = async (carrier: Carrier, cls: ObjectClass, handle: number): Promise<void> => {

@@ -20,6 +20,10 @@ eachCarrier(openTwo => {
     const closed = a.pd.rcQp({ sendCq: a.cq })
     closed.close()
     assert.equal(inspect(closed), `RcQueuePair { qpn: ${closed.qpn}, closed: true }`)
+    assert.match(inspect(a.qp, { depth: 0 }), /^RcQueuePair \{[^}]*state: 'RTS'/)
+    const closedEvents = a.device.eventQueue()
+    closedEvents.close()
+    assert.equal(inspect(closedEvents), 'EventQueue { closed: true }')
     const xrcd = a.device.xrcd()
     const objects: Record<string, object> = {
       device: a.device,
@@ -79,6 +83,11 @@ test('networks, the system-wide device and objects of drivers show their attribu
   for (const shown of [device, system, object, ops]) {
     assert.doesNotMatch(inspect(shown), INTERNALS)
     assert.doesNotMatch(JSON.stringify(shown), INTERNALS)
+  }
+  for (const closed of [object, ops]) {
+    closed.close()
+    assert.match(inspect(closed), /closed: true/)
+    assert.doesNotMatch(JSON.stringify(closed), /handle/)
   }
 })
 

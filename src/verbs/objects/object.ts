@@ -10,14 +10,14 @@ import {
   CLOSED,
   clearOwner,
   type DeviceContext,
-  destroy,
   destroyAsync,
+  destroyThen,
   eventSource,
   type ObjectReference,
   type Plan,
   setOwner,
 } from '../plan.ts'
-import { jsonSafe, showAs } from './show.ts'
+import { jsonSafe, showAs, shownClosed } from './show.ts'
 
 type CallOf<M> = Record<never, never> extends In<M> ? (args?: In<M>) => Out<M> : (args: In<M>) => Out<M>
 
@@ -38,7 +38,8 @@ export type ObjectOf<C extends ObjectClass> = {
     readonly createOutput: Out<C['methods']['create']>
     /**
      * Destroys the object, or closes its descriptor. Throws RdmaError EBUSY while the object is in use. If the
-     * driver's destroy is asynchronous, use `await using` or `[Symbol.asyncDispose]`.
+     * driver's destroy is asynchronous, use `await using` or `[Symbol.asyncDispose]`: `close` throws RdmaError
+     * EOPNOTSUPP, and the driver completes the destroy later.
      */
     close(): void
   }
@@ -48,10 +49,13 @@ export const descriptorCloser = (carrier: Carrier, cls: ObjectClass, handle: num
   let isOpen = true
   return (): void => {
     if (!isOpen) return
-    if (cls.methods.destroy !== undefined) destroy(carrier, cls, handle)
-    isOpen = false
-    carrier.descriptors.close(handle)
-    onClosed()
+    const release = (): void => {
+      isOpen = false
+      carrier.descriptors.close(handle)
+      onClosed()
+    }
+    if (cls.methods.destroy === undefined) release()
+    else destroyThen(carrier, cls, handle, release)
   }
 }
 
@@ -93,8 +97,8 @@ export const objectPlan = <C extends ObjectClass>(
       }
       const close = (): void => {
         if (self.handle === CLOSED) return
-        if (hasDestroy) destroy(carrier, cls, handle)
-        release()
+        if (hasDestroy) destroyThen(carrier, cls, handle, release)
+        else release()
       }
       let closing: Promise<void> | undefined
       const destroyAndRelease = async (): Promise<void> => {
@@ -123,7 +127,10 @@ export const objectPlan = <C extends ObjectClass>(
       }
       // The library's properties win over methods of the class with the same names.
       const object = Object.assign(self, { ...Object.fromEntries(methods), ...self }) as ObjectOf<C>
-      showAs(object, 'Object', () => ({ class: cls.name, handle: self.handle, createOutput: jsonSafe(out) }))
+      showAs(object, 'Object', () => {
+        const shown = { class: cls.name, handle, createOutput: jsonSafe(out) }
+        return self.handle === CLOSED ? shownClosed(shown) : shown
+      })
       return source === undefined ? setOwner(context, object) : source.assign(object)
     },
     onFailure: () => source?.release(),

@@ -9,9 +9,6 @@ const INSPECT = Symbol.for('nodejs.util.inspect.custom')
 
 export type Shown = Readonly<Record<string, unknown>>
 type Inspect = (value: unknown, options: object) => string
-interface InspectOptions {
-  readonly depth?: number | null
-}
 
 export const addressHex = (address: bigint): string => `0x${address.toString(16)}`
 
@@ -23,6 +20,12 @@ export const jsonSafe = (value: unknown): unknown => {
   return Object.fromEntries(Object.entries(value).map(([name, field]) => [name, jsonSafe(field)]))
 }
 
+/** What is shown of a closed object: no handle, and no state of the device. */
+export const shownClosed = ({ handle: _, ...shown }: Shown): Shown => ({
+  ...Object.fromEntries(Object.entries(shown).filter(([, value]) => value !== undefined)),
+  closed: true,
+})
+
 /** Adds util.inspect's method to `target`. Parameters: see `showAs`. */
 export const inspectAs = <S extends object>(
   target: object,
@@ -32,11 +35,10 @@ export const inspectAs = <S extends object>(
 ): void => {
   Object.defineProperty(target, INSPECT, {
     configurable: true,
-    value(this: S, depth: number, options: InspectOptions, inspect: Inspect): string {
+    value(this: S, depth: number | null, options: object, inspect: Inspect): string {
       // Node also inspects prototypes, which are not instances.
-      if (!isInstance(this) || depth < 0) return `[${name}]`
-      const innerDepth = options.depth === null || options.depth === undefined ? null : options.depth - 1
-      return `${name} ${inspect(show(this), { ...options, depth: innerDepth })}`
+      if (!isInstance(this) || (depth !== null && depth < 0)) return `[${name}]`
+      return `${name} ${inspect(show(this), { ...options, depth })}`
     },
   })
 }

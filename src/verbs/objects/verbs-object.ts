@@ -4,8 +4,8 @@
  */
 import type { ObjectClass } from '../../spec/schema/schema.ts'
 import { withoutObject } from '../error.ts'
-import { CLOSED, type DeviceContext, destroy, type LibraryObject } from '../plan.ts'
-import { type Shown, showAs } from './show.ts'
+import { CLOSED, type DeviceContext, destroyThen, type LibraryObject } from '../plan.ts'
+import { type Shown, showAs, shownClosed } from './show.ts'
 
 // Internal methods: symbols hide them from programs.
 
@@ -34,9 +34,10 @@ export abstract class VerbsObject implements LibraryObject, Disposable {
   /** Destroys the object; later calls do nothing. Throws RdmaError EBUSY while it is in use. */
   close(): void {
     if (!this.isOpen) return
-    destroy(this.context.carrier, this.cls, this.handle)
-    markClosed(this)
-    this[RELEASED]()
+    destroyThen(this.context.carrier, this.cls, this.handle, () => {
+      markClosed(this)
+      this[RELEASED]()
+    })
   }
 
   [Symbol.dispose](): void {
@@ -100,12 +101,6 @@ const guard = (prefix: string, cls: { readonly prototype: object }): void => {
     })
   }
 }
-
-/** What is shown of a closed object: no handle, and no state of the device. */
-const shownClosed = ({ handle: _, ...shown }: Shown): Shown => ({
-  ...Object.fromEntries(Object.entries(shown).filter(([, value]) => value !== undefined)),
-  closed: true,
-})
 
 /**
  * Guards the methods of a class, and defines what `console.log` and JSON show of its objects. `prefix`: see `guard`;

@@ -152,6 +152,25 @@ test('two concurrent closes of an object destroy it once', async () => {
   await device.close()
 })
 
+test('a synchronous close of an object with an asynchronous destroy closes it, although it is refused', async () => {
+  const fixture = await openSlow()
+  const { device, pd, liveObjects } = fixture
+  const object = await resumeAndAwait(fixture, device.createAsync(Slow, { pd: pd.handle }))
+  const { handle } = object
+  assert.throws(() => object.close(), asynchronousError)
+  await fixture.resume()
+  assert.equal(liveObjects(), 0)
+  // The new object has the handle of the destroyed one.
+  const next = await resumeAndAwait(fixture, device.createAsync(Slow, { pd: pd.handle }))
+  assert.equal(next.handle, handle)
+  object.close()
+  await Promise.all([object[Symbol.asyncDispose](), fixture.resume()])
+  assert.equal(liveObjects(), 1)
+  await Promise.all([next[Symbol.asyncDispose](), fixture.resume()])
+  pd.close()
+  await device.close()
+})
+
 test('a chain that would wait is refused, and leaves no objects', async () => {
   const fixture = await openSlow()
   const { device, coreDevice, liveObjects } = fixture
