@@ -126,22 +126,31 @@ export interface FileRegionOptions {
 
 const flags = AccessFlags.values
 
-export const accessOptionNames: KnownOptions<Access> = {
-  localWrite: 'flag',
+/** The names of the rights of peers. */
+export const peerAccessNames: KnownOptions<Omit<Access, 'localWrite' | 'mwBind' | 'zeroBased'>> = {
   remoteRead: 'flag',
   remoteWrite: 'flag',
   remoteAtomic: 'flag',
   flushGlobal: 'flag',
   flushPersistent: 'flag',
+}
+const accessOptionNames: KnownOptions<Access> = {
+  localWrite: 'flag',
+  ...peerAccessNames,
   mwBind: 'flag',
   zeroBased: 'flag',
 }
 const fileOptionNames: KnownOptions<FileRegionOptions> = { offset: true, length: true, access: true }
 const changeOptionNames: KnownOptions<RegionChanges> = { access: true, pd: true }
 
-/** The rights as ibv_access_flags. Throws RdmaError EINVAL. */
-export const accessFlags = (call: string, access: Access, localWriteDefault: boolean): number => {
-  checkOptions(call, 'access', access, accessOptionNames)
+/** The rights as ibv_access_flags. `known`: the names of the rights that `call` grants. Throws RdmaError EINVAL. */
+export const accessFlags = (
+  call: string,
+  access: Access,
+  localWriteDefault: boolean,
+  known: object = accessOptionNames,
+): number => {
+  checkOptions(call, 'access', access, known)
   return (
     ((access.localWrite ?? localWriteDefault) ? flags.LOCAL_WRITE : 0) |
     (access.remoteRead ? flags.REMOTE_READ : 0) |

@@ -6,9 +6,10 @@ import { MwType } from '../../spec/enums.ts'
 import type { Out } from '../../spec/schema/schema.ts'
 import type { KnownOptions } from '../arguments/options.ts'
 import { formatValue, invalidArgument } from '../error.ts'
+import { orElse } from '../objects/show.ts'
 import { defineVerbsClass, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
 import { checkObject, type DeviceContext, type ObjectReference, type Plan, plan } from '../plan.ts'
-import type { Access, Region } from './region.ts'
+import { type Access, peerAccessNames, type Region } from './region.ts'
 
 /** A memory window (IBA 10.6.7). */
 export interface MemoryWindow extends Disposable {
@@ -16,7 +17,10 @@ export interface MemoryWindow extends Disposable {
   readonly handle: number
   /** 1, or 2 (type 2B). */
   readonly type: 1 | 2
-  /** rkey of the last posted bind; before the first bind, the rkey of the allocation. */
+  /**
+   * rkey of the last posted bind; before the first bind, the rkey of the allocation. A bind that fails leaves the rkey
+   * of `query()`, from which the next bind after a change of the queue pair's state continues.
+   */
   readonly rkey: number
   /** All attributes, as declared in the class. Throws RdmaError. */
   query(): Out<typeof Mw.methods.query>
@@ -37,11 +41,21 @@ export interface BindInfo {
 }
 
 export const bindingOptionNames: KnownOptions<BindInfo> = { region: true, offset: true, length: true, access: true }
+export const bindingAccessNames: KnownOptions<Required<BindInfo>['access']> = { ...peerAccessNames, zeroBased: 'flag' }
+
+/** A queue pair that binds windows. */
+interface Binder {
+  /** See `BareQp` in qp/queue-pair.ts. */
+  readonly stateChanges: number
+}
 
 /** A window whose rkey `bind` can set. */
 export class Window extends VerbsObject implements MemoryWindow {
   readonly type: 1 | 2
   rkey: number
+  /** The queue pair of the last posted bind, and its `stateChanges` at the post. */
+  #binder: Binder | undefined = undefined
+  #stateChanges = 0
 
   constructor(context: DeviceContext, handle: number, type: 1 | 2, rkey: number) {
     super(context, handle)
@@ -60,8 +74,33 @@ export class Window extends VerbsObject implements MemoryWindow {
   override [SHOWN]() {
     return { handle: this.handle, type: this.type, rkey: this.rkey }
   }
+
+  /**
+   * The rkey that the next request of `qp` about the window must name. A bind that fails leaves the window's rkey as it
+   * was, and stops its queue pair. So the device is asked if the last bind was on another queue pair, or if the program
+   * has changed the state of `qp` since.
+   */
+  static rkeyFor(window: Window, qp: Binder): number {
+    const binder = window.#binder
+    if (binder !== undefined && (binder !== qp || window.#stateChanges !== qp.stateChanges))
+      window.rkey = orElse(() => window.query().rkey, window.rkey)
+    return window.rkey
+  }
+
+  /** Records that `qp` posts a bind that sets the rkey. */
+  static setRkey(window: Window, qp: Binder, rkey: number): void {
+    window.rkey = rkey
+    window.#binder = qp
+    window.#stateChanges = qp.stateChanges
+  }
 }
 defineVerbsClass(Window, 'window', 'MemoryWindow')
+
+/** Throws RdmaError EINVAL for an object that is no window of the library, a plain `{ handle }` for example. */
+export const checkWindow = (call: string, window: MemoryWindow): Window => {
+  if (window instanceof Window) return window
+  throw invalidArgument(call, `window ${formatValue(window)} is not a memory window`, 'use one of pd.window()')
+}
 
 export const windowPlan = (context: DeviceContext, pd: ObjectReference, type: 1 | 2): Plan<MemoryWindow> => {
   checkObject(context, 'mw.create', 'pd', pd)

@@ -3,7 +3,7 @@
  * `active` (R7).
  */
 import { checkOptions } from '../arguments/options.ts'
-import { combineSteps } from './connection.ts'
+import { combineSteps, modifyInSteps } from './connection.ts'
 
 /** The option that creates a queue pair in RTS. */
 export interface ActiveOptions<A> {
@@ -13,7 +13,10 @@ export interface ActiveOptions<A> {
 
 /** A queue pair without a peer. */
 export interface Activatable<A> {
-  /** Moves the queue pair from RESET to RTS. Throws RdmaError EINVAL. */
+  /**
+   * Moves the queue pair from RESET to RTS. If a step after the first fails, the queue pair moves back to RESET. Throws
+   * RdmaError EINVAL.
+   */
   activate(options?: A): void
 }
 
@@ -40,12 +43,12 @@ export const activeAtCreation = <A extends object, O extends ActiveOptions<A> & 
   return { ...options, initial: { ...combineSteps(steps(activeOptions)), ...options.initial } }
 }
 
-/** Moves a queue pair from RESET to RTS. Throws RdmaError EINVAL. */
+/** `Activatable.activate`. */
 export const activate = <A extends object>(
   qp: { modify(step: object): void },
   { optionNames, steps }: Activation<A>,
   options: A,
 ): void => {
   checkOptions('qp.activate', 'options', options, optionNames)
-  for (const step of steps(options)) qp.modify(step)
+  modifyInSteps(qp, steps(options))
 }

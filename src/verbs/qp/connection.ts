@@ -9,7 +9,8 @@ import { addressText } from '../../wire/address.ts'
 import { addressing, type PathOptions, pathOptionNames } from '../address.ts'
 import { checkOptions, checkRecord, type KnownOptions } from '../arguments/options.ts'
 import { formatValue, invalidArgument, withOptionNames } from '../error.ts'
-import { type Access, accessOptionNames } from '../mr/region.ts'
+import { type Access, peerAccessNames } from '../mr/region.ts'
+import { orElse } from '../objects/show.ts'
 import type { LocalPath } from '../plan.ts'
 
 /** What a peer needs to connect to a queue pair; plain data, to be sent to the peer in any way. */
@@ -61,7 +62,7 @@ const { REMOTE_READ, REMOTE_WRITE, REMOTE_ATOMIC, FLUSH_GLOBAL, FLUSH_PERSISTENT
 
 /** The rights of the peer as ibv_access_flags. */
 const accessOf = (access: ConnectOptions['access'] = {}): number => {
-  checkOptions('qp.connect', 'access', access, accessOptionNames)
+  checkOptions('qp.connect', 'access', access, peerAccessNames)
   const { remoteRead = true, remoteWrite = true, remoteAtomic = true } = access
   const { flushGlobal = true, flushPersistent = true } = access
   return (
@@ -125,12 +126,13 @@ export const connectSteps = (
   checkRecord('qp.connect', 'peer', peer, "give the peer's `endpoint`: { qpn, gid, psn }")
   const address = addressing('qp.connect', path, peer, options)
   checkNumbers(peer)
+  const { access, pathMtu = path.pathMtu } = options
   return {
-    init: { state: INIT, pkeyIndex: 0, port: 1, accessFlags: accessOf(options.access) },
+    init: { state: INIT, pkeyIndex: 0, port: 1, accessFlags: accessOf(access) },
     rtr: {
       state: RTR,
       ...address,
-      pathMtu: mtuCode(options.pathMtu ?? path.pathMtu),
+      pathMtu: mtuCode(pathMtu),
       destQpn: peer.qpn,
       rqPsn: peer.psn,
     },
@@ -180,7 +182,7 @@ export const endpointOf = ({ gid, lid }: LocalPath, { qpn, psn }: { qpn: number;
 })
 
 /** Moves a queue pair through `steps`, arguments of `modify`; back to RESET if a step after the first fails. */
-export const connectBy = (qp: { modify(step: object): void }, steps: readonly object[]): void =>
+export const modifyInSteps = (qp: { modify(step: object): void }, steps: readonly object[]): void =>
   withOptionNames(optionsByQpAttribute, () => {
     let completedSteps = 0
     try {
@@ -189,7 +191,8 @@ export const connectBy = (qp: { modify(step: object): void }, steps: readonly ob
         completedSteps++
       }
     } catch (error) {
-      if (completedSteps > 0) qp.modify({ state: QpState.values.RESET })
+      // The program gets the error of the step, also if the move to RESET fails.
+      if (completedSteps > 0) orElse(() => qp.modify({ state: QpState.values.RESET }), undefined)
       throw error
     }
   })

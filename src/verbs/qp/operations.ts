@@ -30,10 +30,17 @@ import {
   type RemoteMemoryData,
   rangeOf,
 } from '../mr/remote-memory.ts'
-import { type BindInfo, bindingOptionNames, type MemoryWindow, type Window } from '../mr/window.ts'
+import {
+  type BindInfo,
+  bindingAccessNames,
+  bindingOptionNames,
+  checkWindow,
+  type MemoryWindow,
+  Window,
+} from '../mr/window.ts'
 import { checkObject } from '../plan.ts'
 import type { ProgramRing } from '../ring.ts'
-import { type Connectable, connectBy, type Endpoint, endpointOf, type RcConnectOptions } from './connection.ts'
+import { type Connectable, type Endpoint, endpointOf, modifyInSteps, type RcConnectOptions } from './connection.ts'
 import { beginRequest, endRequest, NO_DATA, QueuedQp, type SendData, STEPS, type StepsTo } from './queue-pair.ts'
 import { bytesOf, putAtomic, putBind, putFlush, putImmediate, putInvalidate, putRemote, putWord } from './requests.ts'
 
@@ -104,7 +111,7 @@ export abstract class MessageQp<C extends ObjectClass = ObjectClass>
   }
 
   connect(peer: Endpoint, options?: RcConnectOptions): void {
-    connectBy(this, this[STEPS](this.context.path, this.psn, peer, options))
+    modifyInSteps(this, this[STEPS](this.context.path, this.psn, peer, options))
   }
 
   send(local: SendData, options?: RcMessageOptions): void {
@@ -139,6 +146,7 @@ export abstract class MessageQp<C extends ObjectClass = ObjectClass>
 
   bind(window: MemoryWindow, binding: BindInfo, options?: SendOptions): RemoteMemory {
     checkObject(this.context, 'qp.bind', 'window', window)
+    const target = checkWindow('qp.bind', window)
     checkOptions('qp.bind', 'binding', binding, bindingOptionNames)
     checkObject(this.context, 'qp.bind', 'region', binding.region)
     const { region, offset = 0, access } = binding
@@ -146,21 +154,25 @@ export abstract class MessageQp<C extends ObjectClass = ObjectClass>
     if (binding.length !== undefined) checkByteCount('qp.bind', 'length', binding.length)
     const length = lengthOfPart('qp.bind', region.length, offset, binding.length)
     const { address } = region.remote(offset, length)
-    const rights = access === undefined ? REMOTE_READ | REMOTE_WRITE : accessFlags('qp.bind', access, false)
-    const rkey = ((window.rkey & ~KEY_BITS) | ((window.rkey + 1) & KEY_BITS)) >>> 0
+    const rights =
+      access === undefined ? REMOTE_READ | REMOTE_WRITE : accessFlags('qp.bind', access, false, bindingAccessNames)
+    const oldRkey = Window.rkeyFor(target, this)
+    const rkey = ((oldRkey & ~KEY_BITS) | ((oldRkey + 1) & KEY_BITS)) >>> 0
     const at = beginRequest(this, 'qp.bind', wr.BIND_MW, NO_DATA, options, ANY)
-    putBind(ringOf(this), at, window.rkey, rkey, region.lkey, address, length, rights)
-    ;(window as Window).rkey = rkey
+    putBind(ringOf(this), at, oldRkey, rkey, region.lkey, address, length, rights)
+    Window.setRkey(target, this, rkey)
     endRequest(this)
     return createRemoteMemory((rights & ZERO_BASED) === 0 ? address : 0n, rkey, length)
   }
 
   invalidate(window: MemoryWindow, options?: SendOptions): void {
     checkObject(this.context, 'qp.invalidate', 'window', window)
-    if (window.type !== 2)
+    const target = checkWindow('qp.invalidate', window)
+    if (target.type !== 2)
       throw invalidArgument('qp.invalidate', 'a window of type 1 cannot be invalidated', 'bind it with length 0')
+    const rkey = Window.rkeyFor(target, this)
     const at = beginRequest(this, 'qp.invalidate', wr.LOCAL_INV, NO_DATA, options, ANY)
-    putInvalidate(ringOf(this), at, window.rkey)
+    putInvalidate(ringOf(this), at, rkey)
     endRequest(this)
   }
 }

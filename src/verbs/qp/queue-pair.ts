@@ -283,6 +283,8 @@ export abstract class BareQp<C extends ObjectClass = AnyQpClass> extends VerbsOb
   /** Rings, each mapped with its first request; the send ring only in RTS and later states. */
   sends: ProgramRing | undefined = undefined
   receives: ProgramRing | undefined = undefined
+  /** Number of changes of the state by `modify`. After a bind that failed, requests need one. */
+  stateChanges = 0
   /** Known to be in RTS or a later state. If false, the first request queries the state. */
   canSend = false
 
@@ -309,6 +311,7 @@ export abstract class BareQp<C extends ObjectClass = AnyQpClass> extends VerbsOb
     this.context.carrier.call(anyQp(this.cls), 'modify', this.handle, args)
     const { state } = args
     if (state !== undefined) {
+      this.stateChanges++
       this.canSend = state >= QpState.values.RTS
       if (!this.canSend) this[RELEASE_SENDS]()
     }

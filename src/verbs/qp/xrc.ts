@@ -30,11 +30,11 @@ import {
 } from '../plan.ts'
 import {
   type Connectable,
-  connectBy,
   connectSteps,
   type Endpoint,
   endpointOf,
   firstPsn,
+  modifyInSteps,
   optionsByQpAttribute,
   type PeerOptions,
   type RcConnectOptions,
@@ -141,7 +141,7 @@ class TargetObject extends BareQp<typeof XrcTgtQp> implements XrcTarget {
   }
 
   connect(peer: Endpoint, options?: RcConnectOptions): void {
-    connectBy(this, targetSteps(this.context.path, this.psn, peer, options))
+    modifyInSteps(this, targetSteps(this.context.path, this.psn, peer, options))
   }
 }
 defineVerbsClass(TargetObject, 'qp', 'XrcTarget')

@@ -43,9 +43,15 @@ eachCarrier(openTwo => {
       ['xrc_srq.create', options('max'), () => pd.xrcSrq(bad({ xrcd, cq: sendCq, max: 5 }))],
       ['qp.connect', options('mtu'), () => qp.connect(endpoint, bad({ mtu: 512 }))],
       ['qp.connect', unknown('access', 'read'), () => qp.connect(endpoint, bad({ access: { read: true } }))],
+      ['qp.connect', unknown('access', 'mwBind'), () => qp.connect(endpoint, { access: bad({ mwBind: true }) })],
       ['qp.connect', options('retries'), () => pd.ucQp({ sendCq, peer: endpoint, connection: bad({ retries: 1 }) })],
       ['qp.activate', options('key'), () => ud.activate(bad({ key: 5 }))],
       ['qp.bind', unknown('binding', 'size'), () => qp.bind(pd.window(), bad({ region: mr, size: 5 }))],
+      [
+        'qp.bind',
+        unknown('access', 'mwBind'),
+        () => qp.bind(pd.window(), { region: mr, access: bad({ mwBind: true }) }),
+      ],
       ['rc_qp.create', options('x'), () => device.chain(chain => chain.rcQp(pd, bad({ sendCq, x: 1 })))],
     ]
     for (const [call, reason, body] of cases) {
@@ -184,6 +190,9 @@ eachCarrier(openTwo => {
       ['rc_qp.create', /^maxSendWr: "x" is not a whole number/, () => pd.rcQp({ maxSendWr: bad('x') })],
       ['rc_qp.create', /^maxSendWr \+ maxRecvWr: 100016 is above \d+, the/, () => pd.rcQp({ maxSendWr: 100_000 })],
       ['qp.bind', /^window is an object of class pd, not mw$/, () => qp.bind(bad(pd), bad({}))],
+      ['qp.bind', /^window an object is not a memory window$/, () => qp.bind(bad({ handle: 1 }), bad({}))],
+      ['ud_qp.modify', /^qkey: -1 is not a whole number/, () => pd.udQp({ sendCq }).activate({ qkey: -1 })],
+      ['qp.connect', /^pathMtu null is not 256,/, () => qp.connect(qp.endpoint, { pathMtu: bad(null) })],
       [
         'qp.bind',
         /^offset 9 does not lie in a region of 8 bytes$/,

@@ -166,6 +166,38 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
+  test('after a failed bind, a window can be bound again', async () => {
+    const [device] = await openTwo()
+    const { pd, mr } = resourcesOn(device)
+    const unbindable = pd.register(new Uint8Array(64))
+    for (const type of [1, 2] as const)
+      for (const isReliable of [true, false]) {
+        const makeQp = () => (isReliable ? pd.rcQp() : pd.ucQp())
+        const [qp, peer, other] = [makeQp(), makeQp(), makeQp()]
+        qp.connect(peer.endpoint)
+        peer.connect(qp.endpoint)
+        const window = pd.window(type)
+        const failing = [qp.bind(window, { region: unbindable }), qp.bind(window, { region: mr })]
+        const statuses = (await Promise.allSettled(failing)).map(({ status }) => status)
+        assert.deepEqual(statuses, ['rejected', 'rejected'])
+        // An error of UC moves the queue pair to SQE.
+        if (isReliable) {
+          qp.modify({ state: 'RESET' })
+          qp.connect(peer.endpoint)
+        } else qp.modify({ state: 'RTS' })
+        const bound = await qp.bind(window, { region: mr })
+        assert.equal(window.query().rkey, bound.rkey)
+        if (type === 2) {
+          await qp.invalidate(window)
+          await assert.rejects(qp.bind(window, { region: unbindable }))
+        } else await assert.rejects(qp.bind(window, { region: unbindable }))
+        other.connect(peer.endpoint)
+        const { rkey } = await other.bind(window, { region: mr })
+        assert.equal(window.query().rkey, rkey)
+      }
+    await device.close()
+  })
+
   test('`using` closes objects, and closing a device closes all its objects', async () => {
     const [device, otherDevice] = await openTwo()
     {
