@@ -287,16 +287,19 @@ export const destroyUnlessRemoved = (call: () => void): void => {
 export const destroy = (carrier: Carrier, cls: ObjectClass, handle: number): void =>
   destroyUnlessRemoved(() => carrier.call(cls, 'destroy', handle, {}))
 
+/** Whether a synchronous call was refused because its handler is asynchronous. The handler runs nevertheless. */
+export const isAsynchronousError = (error: unknown): boolean =>
+  error instanceof RdmaError && error.hint === USE_ASYNC_HINT
+
 /**
- * Destroys an object, then calls `release`. An asynchronous destroy is refused with EOPNOTSUPP, but the driver completes
- * it: `release` is called in this case too, because the handle may soon be another object's. Otherwise throws as
- * `destroy`, without `release`.
+ * Makes a call that destroys objects, then calls `release`. If the call is refused because it is asynchronous, the
+ * driver completes it: `release` is called too, because a handle may soon be another object's.
  */
-export const destroyThen = (carrier: Carrier, cls: ObjectClass, handle: number, release: () => void): void => {
+export const destroyThen = (destroyObjects: () => void, release: () => void): void => {
   try {
-    destroy(carrier, cls, handle)
+    destroyObjects()
   } catch (error) {
-    if (error instanceof RdmaError && error.hint === USE_ASYNC_HINT) release()
+    if (isAsynchronousError(error)) release()
     throw error
   }
   release()

@@ -45,7 +45,7 @@ export const bindingAccessNames: KnownOptions<Required<BindInfo>['access']> = { 
 
 /** A queue pair that binds windows. */
 interface Binder {
-  /** See `BareQp` in qp/queue-pair.ts. */
+  /** See `BareQp` in src/verbs/qp/queue-pair.ts. */
   readonly stateChanges: number
 }
 

@@ -10,6 +10,7 @@ import {
   CLOSED,
   clearOwner,
   type DeviceContext,
+  destroy,
   destroyAsync,
   destroyThen,
   eventSource,
@@ -55,7 +56,7 @@ export const descriptorCloser = (carrier: Carrier, cls: ObjectClass, handle: num
       onClosed()
     }
     if (cls.methods.destroy === undefined) release()
-    else destroyThen(carrier, cls, handle, release)
+    else destroyThen(() => destroy(carrier, cls, handle), release)
   }
 }
 
@@ -97,7 +98,7 @@ export const objectPlan = <C extends ObjectClass>(
       }
       const close = (): void => {
         if (self.handle === CLOSED) return
-        if (hasDestroy) destroyThen(carrier, cls, handle, release)
+        if (hasDestroy) destroyThen(() => destroy(carrier, cls, handle), release)
         else release()
       }
       let closing: Promise<void> | undefined

@@ -4,7 +4,7 @@
  */
 import type { ObjectClass } from '../../spec/schema/schema.ts'
 import { withoutObject } from '../error.ts'
-import { CLOSED, type DeviceContext, destroyThen, type LibraryObject } from '../plan.ts'
+import { CLOSED, type DeviceContext, destroy, destroyThen, type LibraryObject } from '../plan.ts'
 import { type Shown, showAs, shownClosed } from './show.ts'
 
 // Internal methods: symbols hide them from programs.
@@ -34,10 +34,13 @@ export abstract class VerbsObject implements LibraryObject, Disposable {
   /** Destroys the object; later calls do nothing. Throws RdmaError EBUSY while it is in use. */
   close(): void {
     if (!this.isOpen) return
-    destroyThen(this.context.carrier, this.cls, this.handle, () => {
-      markClosed(this)
-      this[RELEASED]()
-    })
+    destroyThen(
+      () => destroy(this.context.carrier, this.cls, this.handle),
+      () => {
+        markClosed(this)
+        this[RELEASED]()
+      },
+    )
   }
 
   [Symbol.dispose](): void {

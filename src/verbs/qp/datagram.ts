@@ -8,6 +8,7 @@ import { QpState } from '../../spec/enums.ts'
 import { Links } from '../../spec/links.ts'
 import type { In, ObjectClass, Out } from '../../spec/schema/schema.ts'
 import { WrOpcode } from '../../spec/work.ts'
+import { viewOf } from '../../uapi/scalar.ts'
 import { addressText, parseAddress } from '../../wire/address.ts'
 import { GRH_BYTES, IPV4_BYTES } from '../../wire/ip.ts'
 import { type Addressing, addressing, addressRecord, invalidGid, type PathOptions } from '../address.ts'
@@ -27,7 +28,9 @@ import {
   checkDevicePresent,
   checkObject,
   type DeviceContext,
+  destroyThen,
   destroyUnlessRemoved,
+  isAsynchronousError,
   type ObjectReference,
   type Plan,
   plan,
@@ -140,19 +143,19 @@ const { SEND, SEND_WITH_IMM } = WrOpcode.values
 export const senderOf = (header: Uint8Array): Destination & { readonly gid: string } => {
   checkBytes('senderOf', 'the header', header)
   if (header.length < GRH_BYTES) throw invalidArgument('senderOf', `${header.length} bytes, a header has ${GRH_BYTES}`)
-  const view = new DataView(header.buffer, header.byteOffset, GRH_BYTES)
-  if (view.getUint8(0) >> 4 === 6) {
+  const bytes = new Uint8Array(header.buffer, header.byteOffset, GRH_BYTES)
+  if (bytes[0]! >> 4 === 6) {
     // The first word: 4 bits version, 8 bits traffic class, 20 bits flow label. The source address is at 8.
-    const word = view.getUint32(0)
+    const word = viewOf(bytes).getUint32(0)
     return {
-      gid: addressText(header.subarray(8, 24)),
+      gid: addressText(bytes.subarray(8, 24)),
       trafficClass: (word >> 20) & 0xff,
       flowLabel: word & 0xfffff,
     }
   }
   // IPv4: the TOS is at 1, the source address at 12.
   const start = GRH_BYTES - IPV4_BYTES
-  return { gid: header.subarray(start + 12, start + 16).join('.'), trafficClass: view.getUint8(start + 1) }
+  return { gid: bytes.subarray(start + 12, start + 16).join('.'), trafficClass: bytes[start + 1]! }
 }
 
 /** Arguments of `attachMcast` and `detachMcast`. */
@@ -276,6 +279,10 @@ const chunks = <T>(list: readonly T[]): T[][] =>
 /** The output attributes of `createAhs`; `numbers`: for work requests, if the driver has them. */
 type CreateAhsResult = Out<typeof Pd.methods.createAhs> & { readonly numbers?: readonly { readonly number: number }[] }
 
+/** Whether the device has no `createAhs` and `destroyAhs`: it is of an older release. */
+const lacksBatches = (error: unknown): boolean =>
+  error instanceof RdmaError && error.code === 'EOPNOTSUPP' && !isAsynchronousError(error)
+
 /** Creates many address handles, all or none; up to AHS_PER_CALL with one call if the device supports it (R25). */
 export const makeAddresses = (
   context: DeviceContext,
@@ -306,13 +313,15 @@ export const makeAddresses = (
     return created
   } catch (error) {
     closeAddresses(context, pd, created)
-    if (!(error instanceof RdmaError) || error.code !== 'EOPNOTSUPP') throw error
-    // A device of an older release has no `createAhs`.
+    if (!lacksBatches(error)) throw error
     return makeAll(destinations.map(destination => addressPlan(context, pd, destination)))
   }
 }
 
-/** Destroys many address handles, up to AHS_PER_CALL with one call. Each call destroys all or none. */
+/**
+ * Destroys many address handles, up to AHS_PER_CALL with one call if the device supports it. Each call destroys all or
+ * none.
+ */
 export const closeAddresses = (
   context: DeviceContext,
   pd: ObjectReference,
@@ -323,10 +332,18 @@ export const closeAddresses = (
     throw invalidArgument('pd.destroyAhs', `the address handles: ${formatValue(addresses)} is not a list`)
   for (const address of addresses) checkAddress(context, 'pd.destroyAhs', address)
   for (const chunk of chunks(addresses)) {
-    destroyUnlessRemoved(() =>
-      carrier.call(Pd, 'destroyAhs', pd.handle, { handles: chunk.map(({ handle }) => ({ handle })) }),
-    )
-    for (const address of chunk) markClosed(address as AhObject)
+    try {
+      const handles = chunk.map(({ handle }) => ({ handle }))
+      destroyThen(
+        () => destroyUnlessRemoved(() => carrier.call(Pd, 'destroyAhs', pd.handle, { handles })),
+        () => {
+          for (const address of chunk) markClosed(address as AhObject)
+        },
+      )
+    } catch (error) {
+      if (!lacksBatches(error)) throw error
+      for (const address of chunk) address.close()
+    }
   }
 }
 

@@ -3,7 +3,11 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { createNetwork, open } from '../../../src/verbs/index.ts'
+import { addHook, type Device as CoreDevice } from '../../../src/core/index.ts'
+import { CallError } from '../../../src/spec/errno.ts'
+import { Classes } from '../../../src/spec/index.ts'
+import { createNetwork, open, senderOf } from '../../../src/verbs/index.ts'
+import type { LocalNetwork } from '../../../src/verbs/local/network.ts'
 import { addressText } from '../../../src/wire/address.ts'
 
 test('each address handle has its own address and attributes', async () => {
@@ -48,4 +52,36 @@ test('an address handle, alone or in a list, is destroyed once', async () => {
     assert.equal(addressText(ah.query().address.dgid), gid)
   for (const ah of [third, fourth, fifth]) ah.close()
   pd.close()
+})
+
+test('on a device without `createAhs` and `destroyAhs`, lists are created and destroyed one by one', async () => {
+  const network = createNetwork() as LocalNetwork
+  await using device = await open({ network })
+  addHook(network.core.devices.get(device.name) as CoreDevice, {
+    class: 'pd',
+    pre({ entry: { name } }) {
+      if (name.endsWith('Ahs')) throw new CallError('EOPNOTSUPP', `this device has no pd.${name}`)
+    },
+  })
+  const pd = device.pd()
+  const handles = pd.addressHandles(['10.0.0.1', '10.0.0.2'].map(gid => ({ gid })))
+  assert.equal(device.handles(Classes.ah).length, 2)
+  pd.closeAddressHandles(handles)
+  assert.equal(device.handles(Classes.ah).length, 0)
+  pd.close()
+})
+
+test('the sender of a datagram is read from bytes of any kind of array', () => {
+  const four = new Uint8Array(40)
+  four.set([0x45, 0xb8], 20)
+  four.set([198, 51, 100, 200], 32)
+  const six = new Uint8Array(40)
+  six.set([0x6b, 0x80, 0, 1])
+  six.set([0xfd, 0x80], 8)
+  six[23] = 0xff
+  for (const headerOf of [(bytes: Uint8Array) => bytes, (bytes: Uint8Array) => new Int8Array(bytes)] as const) {
+    const sender = (bytes: Uint8Array) => senderOf(headerOf(bytes) as Uint8Array)
+    assert.deepEqual(sender(four), { gid: '198.51.100.200', trafficClass: 0xb8 })
+    assert.deepEqual(sender(six), { gid: 'fd80:0:0:0:0:0:0:ff', trafficClass: 0xb8, flowLabel: 1 })
+  }
 })
