@@ -52,6 +52,11 @@ eachCarrier(openTwo => {
     receiver.receive(b.mr.slice(), 2)
     sender.send(Uint8Array.of(1), { ah: a.pd.addressHandle(receiver.endpoint), qpn: receiver.qpn, qkey: 77 })
     assert.equal(await completionText(b.cq), '2 RECV')
+    // Peers get the Q_Key of the next `activate`.
+    receiver.modify({ state: 'RESET' })
+    const { qkey } = receiver.endpoint
+    receiver.activate()
+    assert.equal(qkey, receiver.query().qkey)
     const { INIT } = QpState.values
     const qp = a.pd.rcQp({ sendCq: a.cq, initial: { state: INIT, pkeyIndex: 0, port: 1, accessFlags: 0 } })
     assert.equal(qp.state, 'INIT')

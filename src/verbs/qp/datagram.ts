@@ -123,7 +123,7 @@ export interface AwaitableUdQueuePair
 
 /** Members of UD queue pairs except `send` and `receive`. */
 export interface UdMethods extends Activatable<UdActivation> {
-  /** What senders need to reach the queue pair. `qkey` is the default of `activate` until another Q_Key is set. */
+  /** What senders need to reach the queue pair. In RESET, `qkey` is the default of `activate`. */
   readonly endpoint: DatagramEndpoint
   /** Joins a multicast group; `gid` as text: 224.0.0.0/4 or ff00::/8. */
   attach(gid: string): void
@@ -133,7 +133,7 @@ export interface UdMethods extends Activatable<UdActivation> {
 
 /** The queue pair number in datagrams to a multicast group (IBA 10.5). */
 export const MULTICAST_QPN = 0xffffff
-const { INIT, RTR, RTS } = QpState.values
+const { RESET, INIT, RTR, RTS } = QpState.values
 const { SEND, SEND_WITH_IMM } = WrOpcode.values
 
 /**
@@ -407,7 +407,9 @@ class UdObject extends DatagramQp<typeof UdQp> implements UdQueuePair {
 
   override modify(changes: ModifyArguments<typeof UdQp>): void {
     super.modify(changes)
-    if (changes.qkey !== undefined) this.qkey = changes.qkey
+    const { state, qkey } = changes
+    if (qkey !== undefined) this.qkey = qkey
+    else if (state === RESET || state === 'RESET') this.qkey = DEFAULT_QKEY
   }
 
   attach(gid: string): void {
