@@ -26,6 +26,17 @@ test('a device describes all its classes, in order of their IDs', () => {
   )
 })
 
+test('a caller may change its description', () => {
+  const { context, caller } = openTestDevice()
+  const query = () => invokeNow(context, Classes.interface, 'query', 0, {}, caller).out
+  const first = query()
+  const before = structuredClone(first)
+  first.names.fill(0)
+  first.classes[0].name = 99
+  first.methods.length = 0
+  assert.deepEqual(query(), before)
+})
+
 test('a description has the methods that a driver adds and extends, but not the methods that a driver removes', () => {
   const ctx = objectClass('ctx', 0x8000, { methods: { create: method(CREATE, { in: {}, out: {} }) } })
   const additions = { create: { in: { colour: u32(0x8000) } } }

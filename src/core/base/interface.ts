@@ -11,6 +11,15 @@ import type { DispatchTable } from '../model.ts'
 /** Cached: dispatch tables do not change, and devices share them. */
 const descriptions = new WeakMap<DispatchTable, Description>()
 
+/** The caller may change its copy. */
+const copyOf = (description: Description): Description => {
+  const copies = Object.entries(description).map(([name, rows]) => [
+    name,
+    rows instanceof Uint8Array ? rows.slice() : rows.map(row => ({ ...row })),
+  ])
+  return Object.fromEntries(copies) as Description
+}
+
 const chainAnswer = ({ results, done, error, reason }: ChainOutcome) => ({
   results,
   done,
@@ -26,7 +35,7 @@ export const interfaceClass = driverClass(Interface, {
       description = describe(classes.sort((a, b) => a.id - b.id))
       descriptions.set(sharedTable, description)
     }
-    return description
+    return copyOf(description)
   },
 
   chain(call, _object, { entries, onError }) {

@@ -43,7 +43,10 @@ export const setGid = (table: GidTable, index: number, entry: GidTableEntry | un
   else while (table.end > 0 && table.entries[table.end - 1] === undefined) table.end--
 }
 
-/** The entry at an index. Throws EINVAL for an index outside the table, ENODATA if the entry is empty. */
+/**
+ * The entry at an index, which must not be changed. Throws EINVAL for an index outside the table, ENODATA if the entry
+ * is empty.
+ */
 export const getGid = (table: GidTable, index: number): GidTableEntry => {
   requireIndex(table, index)
   const entry = table.entries[index]
