@@ -657,6 +657,8 @@ export interface Core {
   readonly random: () => number
   /** Earliest first. */
   readonly deadlines: Deadline[]
+  /** Microseconds after which a chain continues as a job (`CoreOptions.maxCallTime`). */
+  readonly maxCallTime: number
   /** Runs long jobs (`CoreOptions.run`). */
   readonly runJob: (job: Iterator<unknown>) => void
   /** Closed contexts whose objects are not all destroyed yet. */

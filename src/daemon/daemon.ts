@@ -89,6 +89,8 @@ export class SocketInUseError extends Error {
 const MAX_SOCKET_PATH = 107
 /** Connections that are accepted in one callback of the event loop: a flood of connects must not stop the daemon. */
 const MAX_ACCEPTS = 16
+/** Microseconds that a chain of calls may delay other programs; the rest runs in steps. */
+const MAX_CALL_TIME = 10_000
 
 const requirePrivateFolder = (socket: string): void => {
   const folder = dirname(socket)
@@ -170,6 +172,7 @@ const createParts = (
     random: secureRandom,
     report: error => containment.report('core', error),
     run: job => objectJobs.begin(job, error => containment.report('an end of objects', error)),
+    maxCallTime: MAX_CALL_TIME,
   })
   const clients = new Clients(core, {
     now: nowMicroseconds,

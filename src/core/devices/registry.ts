@@ -59,6 +59,11 @@ export interface CoreOptions {
    * immediately.
    */
   readonly run?: (job: Iterator<unknown>) => void
+  /**
+   * Microseconds of `now`: the remaining entries of a chain that has taken longer run as a job. Default: no limit, so
+   * that chains of synchronous calls are synchronous.
+   */
+  readonly maxCallTime?: number
 }
 
 const runToEnd = (job: Iterator<unknown>): void => {
@@ -72,6 +77,7 @@ export const createCore = ({
   random = () => 0,
   report = () => {},
   run = runToEnd,
+  maxCallTime = Number.POSITIVE_INFINITY,
 }: CoreOptions = {}): Core => ({
   devices: new Map(),
   descriptors: new Map(),
@@ -82,6 +88,7 @@ export const createCore = ({
   now,
   random,
   report,
+  maxCallTime,
   runJob: run,
   endingContexts: new Set(),
   endingDevices: new Set(),

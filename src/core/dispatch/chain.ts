@@ -5,6 +5,9 @@
  * objects that the chain created. The first entry that fails ends the chain. With UNDO the objects that the chain
  * created are then destroyed. Calls that change existing objects cannot be undone: with UNDO, a chain with such a call
  * is refused before its start (`checkUndoable`).
+ *
+ * The entries of one chain can take minutes, for example queries of very many objects. After `Core.maxCallTime` the
+ * remaining entries run as a job, so that other clients do not wait for the chain.
  */
 import { ChainErrors, Interface } from '../../spec/classes/device/interface.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -13,7 +16,7 @@ import type { CallerView, NewDescriptor, Result } from '../../uapi/call.ts'
 import { type ChainEntry, chainEntries } from '../../uapi/object/chain.ts'
 import { decodeMessage } from '../../uapi/object/dialect.ts'
 import { creates, methodByCall } from '../../uapi/object/format.ts'
-import { type CallContext, type Caller, type CoreObject, Lifecycle } from '../model.ts'
+import { type CallContext, type Caller, type Core, type CoreObject, Lifecycle } from '../model.ts'
 import { undoObjects } from '../objects/lifetime.ts'
 import { onUndelivered } from '../undelivered.ts'
 import { callerView } from './dispatch.ts'
@@ -37,6 +40,12 @@ export interface ChainOutcome {
 const UNNUMBERED = 0x8000_0000
 
 const REASON_BYTES = 1000
+
+/**
+ * Microseconds of core's clock: a step of a chain's job that takes longer counts as several. So the job takes about a
+ * millisecond of each turn of the event loop (STEPS_PER_TURN).
+ */
+const STEP_TIME = 30
 
 const refuseEntry = (index: number, reason: string): never => {
   throw new CallError('EINVAL', `entry ${index} of the chain: ${reason}`)
@@ -135,8 +144,32 @@ const callerOfEntries = (caller: Caller, created: readonly (CoreObject | undefin
 }
 
 /**
+ * Runs `job` by `Core.runJob`, and resolves with its value. A step that takes longer than STEP_TIME counts as several.
+ */
+const runInSteps = <T>({ now, runJob }: Core, job: Iterator<unknown, T>): Promise<Awaited<T>> =>
+  new Promise((resolve, reject) => {
+    function* steps(): Generator<void> {
+      try {
+        for (;;) {
+          const start = now()
+          const { done, value } = job.next()
+          if (done) {
+            resolve(value as Awaited<T>)
+            return
+          }
+          for (let taken = now() - start; taken > 0; taken -= STEP_TIME) yield
+        }
+      } catch (error) {
+        reject(error)
+      }
+    }
+    runJob(steps())
+  })
+
+/**
  * Runs a chain. Throws EINVAL for malformed bytes, and if UNDO is requested for a chain that cannot be undone. The
- * error of an entry is in the outcome.
+ * error of an entry is in the outcome. Returns a promise if an entry is asynchronous, or if the chain takes longer than
+ * `Core.maxCallTime`.
  */
 export const runChain = (
   call: CallContext,
@@ -144,6 +177,8 @@ export const runChain = (
   onError: number,
 ): ChainOutcome | Promise<ChainOutcome> => {
   const { context, caller } = call
+  const { core } = context.device
+  const end = core.now() + core.maxCallTime
   // Answers replace the messages in this copy, not in the caller's bytes.
   const results = bytes.slice()
   const entries = chainEntries(results)
@@ -152,6 +187,8 @@ export const runChain = (
   /** Further objects that entries created, as pd.createAhs does. */
   const additional: CoreObject[] = []
   const descriptors: NewDescriptor[] = []
+  /** Put back what the entries took (`Result.undelivered`), in order of the entries. */
+  const putBacks: (() => void)[] = []
 
   const view: CallerView = {
     ...callerView(context, caller),
@@ -166,6 +203,10 @@ export const runChain = (
   const chainCaller = callerOfEntries(caller, created)
   if (onError === ChainErrors.values.UNDO) checkUndo(view, entries)
 
+  const putBackAll = (): void => {
+    for (const putBack of putBacks.splice(0).reverse()) putBack()
+  }
+
   /** Ends the chain. `done`: number of entries that succeeded; `error`: of the next entry. */
   const endChain = (done: number, error?: CallError): ChainOutcome => {
     const isUndone = error !== undefined && onError === ChainErrors.values.UNDO
@@ -175,58 +216,78 @@ export const runChain = (
     if (isUndone) undoObjects(context, live)
     call.alsoCreated = {
       objects: isUndone ? [] : live.filter(object => object.class.identity === 'handle'),
-      descriptors: isUndone ? [] : descriptors.filter(({ object }) => context.device.core.descriptors.has(object)),
+      descriptors: isUndone ? [] : descriptors.filter(({ object }) => core.descriptors.has(object)),
     }
     return { results, done, error: error?.errno ?? 0, ...(error !== undefined && { reason: error.message }) }
   }
 
-  const runFrom = (first: number): ChainOutcome | Promise<ChainOutcome> => {
+  /** Runs an entry. Returns the outcome of the chain if the entry fails; a promise if the entry is asynchronous. */
+  const runEntry = (index: number): ChainOutcome | undefined | Promise<ChainOutcome | undefined> => {
+    const { call: callNumber, ref, at, message } = entries[index]!
+    const additionalBefore = additional.length
+    const endWith = (error: unknown): ChainOutcome => {
+      if (!(error instanceof CallError)) {
+        // The caller gets no results, so it cannot refer to any object of the chain.
+        undoObjects(context, [...created, ...additional])
+        putBackAll()
+        throw error
+      }
+      // If the entry's answer did not fit, the caller cannot refer to the object that the entry created.
+      undoObjects(context, [created[index], ...additional.splice(additionalBefore)])
+      created[index] = undefined
+      return endChain(index, error)
+    }
+    try {
+      const decoded = decodeMessage(view, callNumber, message)
+      const { call: decodedCall } = decoded
+      if (decoded.roomError !== undefined) {
+        decoded.refuse()
+        return endWith(decoded.roomError)
+      }
+      const { class: cls, methodName } = decodedCall
+      checkEntry(index, { class: cls, name: methodName, method: decodedCall.method }, ref)
+      const object =
+        ref === undefined ? decodedCall.object : createdByEntry(created, `${cls.name}.${methodName}`, ref).handle
+      const deviceMethod = methodOf(context, cls, callNumber, methodName)
+      const recordAnswer = (result: Result): undefined => {
+        created[index] = createdBy(context, result, additional)
+        try {
+          for (const { descriptor, offset } of decoded.answer(result).installs)
+            descriptors.push({ object: descriptor.object, attribute: 'results', offset: at + offset })
+        } catch (error) {
+          result.undelivered?.()
+          throw error
+        }
+        if (result.undelivered !== undefined) putBacks.push(result.undelivered)
+      }
+      const result = execute(context, deviceMethod, object, decodedCall.args, chainCaller)
+      return result instanceof Promise ? result.then(recordAnswer).catch(endWith) : recordAnswer(result)
+    } catch (error) {
+      return endWith(error)
+    }
+  }
+
+  /** Runs the entries from `first` on, and yields after each. An asynchronous entry ends the job with a promise. */
+  function* remaining(first: number): Generator<void, ChainOutcome | Promise<ChainOutcome>> {
     for (let index = first; index < entries.length; index++) {
-      const { call: callNumber, ref, at, message } = entries[index]!
-      const additionalBefore = additional.length
-      const endWith = (error: unknown): ChainOutcome => {
-        if (!(error instanceof CallError)) throw error
-        // If the entry's answer did not fit, the caller cannot refer to the object that the entry created.
-        undoObjects(context, [created[index], ...additional.splice(additionalBefore)])
-        created[index] = undefined
-        return endChain(index, error)
-      }
-      try {
-        const decoded = decodeMessage(view, callNumber, message)
-        const { call: decodedCall } = decoded
-        if (decoded.roomError !== undefined) {
-          decoded.refuse()
-          return endWith(decoded.roomError)
-        }
-        const { class: cls, methodName } = decodedCall
-        checkEntry(index, { class: cls, name: methodName, method: decodedCall.method }, ref)
-        const object =
-          ref === undefined ? decodedCall.object : createdByEntry(created, `${cls.name}.${methodName}`, ref).handle
-        const deviceMethod = methodOf(context, cls, callNumber, methodName)
-        const recordAnswer = (result: Result): void => {
-          created[index] = createdBy(context, result, additional)
-          try {
-            for (const { descriptor, offset } of decoded.answer(result).installs)
-              descriptors.push({ object: descriptor.object, attribute: 'results', offset: at + offset })
-          } catch (error) {
-            result.undelivered?.()
-            throw error
-          }
-          if (result.undelivered !== undefined) onUndelivered(call, result.undelivered)
-        }
-        const result = execute(context, deviceMethod, object, decodedCall.args, chainCaller)
-        if (result instanceof Promise)
-          return result
-            .then(recordAnswer)
-            .catch(endWith)
-            .then(outcome => outcome ?? runFrom(index + 1))
-        recordAnswer(result)
-      } catch (error) {
-        return endWith(error)
-      }
+      const outcome = runEntry(index)
+      if (outcome instanceof Promise) return outcome.then(ended => ended ?? runFrom(index + 1))
+      if (outcome !== undefined) return outcome
+      yield
     }
     return endChain(entries.length)
   }
+
+  const runFrom = (first: number): ChainOutcome | Promise<ChainOutcome> => {
+    const job = remaining(first)
+    while (core.now() <= end) {
+      const { done, value } = job.next()
+      if (done) return value
+    }
+    return runInSteps(core, job)
+  }
+
+  onUndelivered(call, putBackAll)
   return runFrom(0)
 }
 

@@ -7,14 +7,22 @@ import type { Context, CoreObject } from '../model.ts'
 import { findHandle } from '../objects/handles.ts'
 import { undoObjects } from '../objects/lifetime.ts'
 
-/** Returns the object that a call created, and appends the objects of `Result.createdObjects` to `additional`. */
+/**
+ * Returns the object that a call created, and appends its further objects to `additional`: those of
+ * `Result.createdObjects`, and descriptors that are results (`createDescriptor`).
+ */
 export const createdBy = (context: Context, result: Result, additional: CoreObject[]): CoreObject | undefined => {
   const { object, descriptors, createdObjects } = result
   if (createdObjects !== undefined)
     for (const handle of createdObjects) additional.push(findHandle(context.handles, handle) as CoreObject)
-  const fdObject = descriptors?.find(({ attribute }) => attribute === 'object')
-  if (fdObject !== undefined) return context.device.core.descriptors.get(fdObject.object)
-  return object === undefined ? undefined : findHandle(context.handles, object)
+  let created = object === undefined ? undefined : findHandle(context.handles, object)
+  if (descriptors !== undefined)
+    for (const { object: number, attribute } of descriptors) {
+      const fd = context.device.core.descriptors.get(number)
+      if (attribute === 'object') created = fd
+      else if (fd !== undefined) additional.push(fd)
+    }
+  return created
 }
 
 /**
@@ -26,10 +34,9 @@ export const undoWhenDone = (
   call: Promise<Result>,
   others: readonly (CoreObject | undefined)[] = [],
 ): void => {
-  const { descriptors: fdObjects } = context.device.core
   const undo = (result?: Result): void => {
     result?.undelivered?.()
-    const additional = (result?.descriptors ?? []).map(({ object }) => fdObjects.get(object)) as CoreObject[]
+    const additional: CoreObject[] = []
     const created = result && createdBy(context, result, additional)
     undoObjects(context, [...others, created, ...additional])
   }

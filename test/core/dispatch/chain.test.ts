@@ -4,16 +4,52 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { addHook, completed, type Device, dispatch, invokeNow, Lifecycle, readEvents } from '../../../src/core/index.ts'
+import {
+  addHook,
+  completed,
+  createCore,
+  createDescriptor,
+  type Device,
+  dispatch,
+  driverClass,
+  invoke,
+  invokeNow,
+  Lifecycle,
+  openContext,
+  readEvents,
+  register,
+  unregister,
+} from '../../../src/core/index.ts'
 import { Armed, type EventsRead } from '../../../src/core/model.ts'
+import { onUndelivered } from '../../../src/core/undelivered.ts'
 import { ChainErrors } from '../../../src/spec/classes/device/interface.ts'
 import { Classes } from '../../../src/spec/classes.ts'
 import { Errno } from '../../../src/spec/errno.ts'
-import { type AnyValues, CHAIN, CREATE, type ObjectClass } from '../../../src/spec/schema/schema.ts'
+import {
+  type AnyValues,
+  CHAIN,
+  CREATE,
+  DESTROY,
+  fd,
+  method,
+  type ObjectClass,
+  objectClass,
+  optional,
+} from '../../../src/spec/schema/schema.ts'
 import { type ChainEntry, type ChainLink, chainEntries, encodeChain } from '../../../src/uapi/object/chain.ts'
 import { decodeResult, type EncodeOptions, encodeCall } from '../../../src/uapi/object/client.ts'
 import { decodeObject } from '../../../src/uapi/object/dialect.ts'
-import { cap, errnoOf, install, openTestDevice, type TestSetup, testDriver } from '../fixture.ts'
+import {
+  cap,
+  describeDevice,
+  errnoOf,
+  install,
+  openTestDevice,
+  type TestSetup,
+  testCaller,
+  testClasses,
+  testDriver,
+} from '../fixture.ts'
 
 const { interface: Interface, pd: Pd, mr: Mr, cq: Cq, rc_qp: RcQp } = Classes
 const { comp_channel: Channel, async_fd: AsyncFd, event_queue: EventQueue, driver_ops: DriverOps } = Classes
@@ -137,6 +173,93 @@ test('UNDO destroys a region before the newer protection domain to which the reg
   assert.deepEqual([done, live(setup)], [4, []])
   // the region's parent is live when the region is destroyed
   assert.deepEqual(destroyed, [`mr 1 of ${Lifecycle.LIVE}`, 'pd 0 of ', 'pd 2 of '])
+})
+
+test('UNDO also destroys descriptors that a handler created in addition', () => {
+  const create = method(CREATE, { in: {}, out: { events: optional(fd(64, 'async_fd')) } })
+  const withEvents = objectClass('with_events', 0x8001, {
+    methods: { create, destroy: method(DESTROY, { in: {}, out: {} }) },
+  })
+  const handlers = driverClass(withEvents, {
+    create: call => ({ events: createDescriptor(call, 'async_fd') }),
+    destroy: () => ({}),
+  })
+  const setup = openTestDevice({}, testDriver([...testClasses, handlers]))
+  const { error } = run(setup, [link(withEvents, 'create', {}), link(Pd, 'destroy', {}, { objectOf: 0 })], UNDO)
+  assert.deepEqual([error, live(setup), setup.context.descriptors.size], [Errno.EINVAL, [], 0])
+})
+
+test('after an exception that is no refusal, the chain leaves no objects and takes no events', () => {
+  const failing = driverClass(RcQp, {
+    create: () => {
+      throw new TypeError('a bug')
+    },
+  })
+  const setup = openTestDevice({}, testDriver(testClasses.map(cls => (cls.class === RcQp ? failing : cls))))
+  const { context, caller } = setup
+  const channel = install(setup, invokeNow(context, Channel, 'create', 0, {}, caller))
+  const args = { cqe: 4, userHandle: 1n, compVector: 0, channel: channel.handle }
+  const { object: handle = -1 } = invokeNow(context, Cq, 'create', 0, args, caller)
+  invokeNow(context, Cq, 'reqNotify', handle, { solicitedOnly: 0 }, caller)
+  completed(context.handles.slots[handle]!.events!, false)
+  const before = live(setup)
+  const getEvent = link(Channel, 'getEvent', {}, { handle: channel.handle })
+  assert.throws(() => run(setup, [pd(), cq(), getEvent, qp(0, 1)]), /a bug/)
+  assert.deepEqual([live(setup), channel.sink.unread()], [before, 1])
+})
+
+test('what very many entries took is put back, the newest first', () => {
+  const setup = openTestDevice()
+  const taken: number[] = []
+  addHook(setup.device as Device, {
+    class: 'pd',
+    post: (call, object) => onUndelivered(call, () => void taken.push(object!.handle)),
+  })
+  const entries = encodeChain(Array.from({ length: 20_000 }, pd))
+  const { undelivered } = invokeNow(setup.context, Interface, 'chain', 0, { entries, onError: STOP }, setup.caller)
+  undelivered!()
+  assert.deepEqual(
+    taken,
+    Array.from({ length: 20_000 }, (_, i) => 19_999 - i),
+  )
+})
+
+test('a chain that takes longer than `maxCallTime` continues in steps', async () => {
+  const jobs: Iterator<unknown>[] = []
+  let time = 0
+  const core = createCore({ now: () => time, maxCallTime: 250, run: job => void jobs.push(job) })
+  const device = register(core, describeDevice('slow'))
+  const context = openContext(device as Device, { isOpened: true })
+  addHook(device as Device, {
+    class: 'pd',
+    pre() {
+      time += 100
+    },
+  })
+  const entries = encodeChain(Array.from({ length: 6 }, pd))
+  const start = () => {
+    const result = invoke(context, Interface, 'chain', 0, { entries, onError: STOP }, testCaller())
+    assert.ok(result instanceof Promise)
+    return result
+  }
+  const runJobs = (): number => {
+    let steps = 0
+    for (const job of jobs.splice(0)) while (job.next().done !== true) steps++
+    return steps
+  }
+
+  const result = start()
+  assert.equal(context.handles.count, 3)
+  // each of the other three entries takes 100 µs: 4 steps
+  assert.equal(runJobs(), 12)
+  const { out, createdObjects } = await result
+  assert.deepEqual([out.done, out.error, createdObjects], [6, 0, [0, 1, 2, 3, 4, 5]])
+
+  const ofRemoved = start()
+  unregister(device)
+  runJobs()
+  await assert.rejects(ofRemoved, { code: 'EIO' })
+  assert.equal(context.handles.count, 0)
 })
 
 test('UNDO refuses entries that cannot be undone, before the first entry runs', () => {
