@@ -51,6 +51,10 @@ const limitsOf = (described: Readonly<Record<string, number>> = {}): ReadonlyMap
 /** Throws an Error if the driver's table is invalid. `index`: `Device.index`. */
 export const assembleDevice = <D>(core: Core, description: DeviceDescription<D>, index: number): Device<D> => {
   const { name, driver, attributes, ports } = description
+  // Whatever may throw comes before `compile`, because its table would have to be released.
+  const gidTables = ports.map(({ gidTblLen }, i) => createGidTable(i + 1, gidTblLen))
+  const memory = createMemoryTable(core.random)
+  const limits = limitsOf(description.limits)
   const table = compile(core.tables, core.classes, driver as Driver)
   const classByName = (className: string): ObjectClass | undefined => device.sharedTable.byName.get(className)?.class
   const fixed = new Map<string, CoreObject>()
@@ -77,18 +81,18 @@ export const assembleDevice = <D>(core: Core, description: DeviceDescription<D>,
         : ports.map((portAttributes, i): Port => {
             const port: Port = {
               number: i + 1,
-              gids: createGidTable(i + 1, portAttributes.gidTblLen),
+              gids: gidTables[i]!,
               attributes: portAttributes,
               object: fixedObject(core, portCls, i + 1, undefined),
             }
             port.object.state = port
             return port
           }),
-    memory: createMemoryTable(core.random),
+    memory,
     attributes,
     extended: description.extended,
     numCompVectors: description.numCompVectors,
-    limits: limitsOf(description.limits),
+    limits,
     counts: {},
     contexts: new Set(),
     hooks: [],

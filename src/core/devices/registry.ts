@@ -180,9 +180,13 @@ function* removal(device: Device, onEnded: () => void): Generator<unknown> {
   for (const step of steps) attempt(core, step)
 }
 
-/** Renames a device. EINVAL for an invalid name, EEXIST for another device's name; no effect for its current name. */
+/**
+ * Renames a device. EINVAL for an invalid name, EEXIST for another device's name; no effect for its current name. Throws
+ * an Error if the device is removed.
+ */
 export const renameDevice = (device: Device, name: string): void => {
   const { core } = device
+  if (!device.isAlive) throw new Error(`device ${device.name} is removed and cannot be renamed`)
   if (name === device.name) return
   checkName(core, name)
   core.devices.delete(device.name)
@@ -277,14 +281,15 @@ export const abortSignalOf = (context: Context): AbortSignal => {
   return context.abortController.signal
 }
 
-/** Adds a hook to a device's calls; the returned function removes it. */
+/** Adds a hook to a device's calls; the returned function removes it. A hook may be added several times. */
 export const addHook = (device: Device, hook: Hook): (() => void) => {
   device.hooks.push(hook)
   device.table = withHooks(device.sharedTable, device.hooks)
+  let isAdded = true
   return () => {
-    const index = device.hooks.indexOf(hook)
-    if (index < 0) return
-    device.hooks.splice(index, 1)
+    if (!isAdded) return
+    isAdded = false
+    device.hooks.splice(device.hooks.indexOf(hook), 1)
     device.table = withHooks(device.sharedTable, device.hooks)
   }
 }

@@ -73,6 +73,7 @@ test('a device is renamed while clients use it', () => {
   invokeNow(context, Pd, 'create', 0, {}, caller)
   register(core, describeDevice(before))
   unregister(device)
+  assert.throws(() => renameDevice(device, 'again'), /device mlx5_0 is removed and cannot be renamed/)
   assert.deepEqual([...core.devices.keys()].sort(), ['other', before].sort())
 })
 
@@ -84,6 +85,15 @@ test('devices of one driver share their tables until the last device is removed 
   assert.deepEqual(stat(core).tables, { classes: testClasses.length, devices: 1 }, 'one table for three devices')
   for (const device of devices) unregister(device)
   assert.deepEqual(stat(core).tables, { classes: 0, devices: 0 })
+})
+
+test('a device that cannot be registered leaves no tables', () => {
+  const refuse = (): never => {
+    throw new Error('no random numbers')
+  }
+  const core = createCore({ random: refuse })
+  assert.throws(() => register(core, describeDevice('a')), /no random numbers/)
+  assert.deepEqual([stat(core).tables, core.devices.size], [{ classes: 0, devices: 0 }, 0])
 })
 
 test('device removal destroys all objects in reverse order of dependency, and later calls fail with EIO', () => {
@@ -196,6 +206,19 @@ test('a device uses the shared table again after its last hook is removed', () =
   const remove = addHook(device, { pre() {} })
   assert.notEqual(device.table, device.sharedTable)
   remove()
+  assert.equal(device.table, device.sharedTable)
+})
+
+test('a hook that was added twice is removed once by each function', () => {
+  const { device, context, caller } = openTestDevice()
+  let calls = 0
+  const hook = { post: () => void calls++ }
+  const [removeFirst, removeSecond] = [addHook(device, hook), addHook(device, hook)]
+  removeFirst()
+  removeFirst()
+  invokeNow(context, Pd, 'create', 0, {}, caller)
+  assert.equal(calls, 1)
+  removeSecond()
   assert.equal(device.table, device.sharedTable)
 })
 
