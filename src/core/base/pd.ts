@@ -84,9 +84,16 @@ export const pdClass = driverClass(Pd, {
       seen.add(handle)
     }
     // Only the driver or a hook can refuse now. No call can use the handles meanwhile.
-    const pending = handles
-      .map(({ handle }) => execute(context, destroyMethod, handle, {}, caller))
-      .filter(result => result instanceof Promise)
+    const pending: Promise<Result>[] = []
+    try {
+      for (const { handle } of handles) {
+        const result = execute(context, destroyMethod, handle, {}, caller)
+        if (result instanceof Promise) pending.push(result)
+      }
+    } catch (error) {
+      if (pending.length === 0) throw error
+      pending.push(Promise.reject(error))
+    }
     return pending.length === 0 ? {} : awaitAll(pending)
   },
 })
