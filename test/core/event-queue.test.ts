@@ -13,10 +13,11 @@ import {
   raisePort,
   unregister,
 } from '../../src/core/index.ts'
+import { DeviceAttributes } from '../../src/spec/classes/device/device.ts'
 import { Event } from '../../src/spec/classes/events/event_queue.ts'
 import { Classes, ClassId } from '../../src/spec/classes.ts'
 import { AsyncEventType, EventKind } from '../../src/spec/enums.ts'
-import { recordSize } from '../../src/spec/schema/schema.ts'
+import { recordSize, zeroRecord } from '../../src/spec/schema/schema.ts'
 import { cap, errnoOf, install, openTestDevice } from './fixture.ts'
 
 const { cq: Cq, rc_qp: RcQp, pd: Pd, comp_channel: CompChannel, async_fd: AsyncFd, event_queue: Queue } = Classes
@@ -177,6 +178,16 @@ test('attach and detach of a wrong source are refused', () => {
   assertRefused('ENOENT', /not attached to this queue/, () => detach(otherQueue, { cq: cq.handle }))
   assertRefused('ENOENT', /not attached to this queue/, () => detach(queue, { device: 1 }))
   detach(queue, { port: 1 })
+})
+
+test('a port of a device without ports cannot be attached', () => {
+  const setup = openTestDevice({ attributes: zeroRecord(DeviceAttributes), ports: [] })
+  const { context, caller } = setup
+  const queue = install(setup, invokeNow(context, Queue, 'create', 0, {}, caller))
+  assert.throws(() => invokeNow(context, Queue, 'attach', queue.handle, { cookie: 0n, port: 1 }, caller), {
+    code: 'EINVAL',
+    message: /attribute port: 1: device test0 has no ports/,
+  })
 })
 
 test('closing a descriptor does not visit all objects of the context', () => {

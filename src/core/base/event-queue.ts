@@ -27,9 +27,10 @@ const unreadOf = (object: CoreObject): number => (object as FdObject).sink.unrea
 export const compChannelClass = driverClass(CompChannel, {
   create: () => ({}),
   query({ context }, object) {
-    const cqs = context.handles.slots.flatMap(other =>
-      other?.events?.route.channel === object && other.class.id === ClassId.cq ? [{ handle: other.handle }] : [],
-    )
+    // A loop: there may be very many objects.
+    const cqs: { handle: number }[] = []
+    for (const other of context.handles.slots)
+      if (other?.events?.route.channel === object && other.class.id === ClassId.cq) cqs.push({ handle: other.handle })
     return { cqs, unread: unreadOf(object) }
   },
   getEvent(call, object) {
@@ -70,7 +71,10 @@ const sourceOf = (call: CallContext, args: SourceArguments): CoreObject | number
   if (port === undefined) return args[named[0]!] as CoreObject
   const { ports, name } = call.device
   if (port > ports.length)
-    throw new CallError('EINVAL', `${method}: attribute port: ${port}: device ${name} has ports 1 to ${ports.length}`)
+    throw new CallError(
+      'EINVAL',
+      `${method}: attribute port: ${port}: device ${name} has ${ports.length === 0 ? 'no ports' : `ports 1 to ${ports.length}`}`,
+    )
   return port
 }
 

@@ -4,7 +4,8 @@
  * Core calls a client's `add` for each device, and its `remove` for each device that it uses. Devices are added to
  * clients in the order in which the clients registered, and removed in reverse order. So a client that uses another
  * client gets a device after it, and loses the device before it. Everything is synchronous: after a client is
- * unregistered, no callback of it runs. Callbacks may register and remove devices and other clients.
+ * unregistered, no callback of it runs. Callbacks may register and remove devices and other clients. A client that a
+ * callback registers immediately gets all devices, perhaps before clients that registered earlier.
  */
 import { attempt } from '../attempt.ts'
 import type { Client, ClientEntry, Core, Device, DeviceEventHandler } from '../model.ts'

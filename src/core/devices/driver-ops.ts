@@ -4,7 +4,7 @@
  * Core checks that the descriptor is a driver's, that its context is open and its device exists. The driver defines
  * request numbers and bytes. If the interface has no function for a call, the call fails as on a Linux file: ioctl with
  * ENOTTY, write with EINVAL, mmap with ENODEV. On a descriptor of another class ioctl fails with ENOTTY, write and mmap
- * with EINVAL. After the context was closed or the device removed, all fail with EIO.
+ * with EINVAL. After the `driver_ops` was destroyed, the context closed or the device removed, all fail with EIO.
  */
 import { CallError } from '../../spec/errno.ts'
 import { PAGE_BYTES } from '../../spec/memory.ts'
@@ -22,7 +22,10 @@ const callOn = (fd: FdObject, caller: Caller, systemCall: 'ioctl' | 'write' | 'm
       `${systemCall}: the descriptor is of class ${fd.class.name}`,
     )
   if (fd.isClosed || context.isClosed || !device.isAlive)
-    throw new CallError('EIO', `${systemCall}: the descriptor's context was closed, or device ${device.name} removed`)
+    throw new CallError(
+      'EIO',
+      `${systemCall}: the descriptor was closed or destroyed, its context closed, or device ${device.name} removed`,
+    )
   return { fd: fd as FdObject<OpsState>, context, device, caller }
 }
 
