@@ -162,8 +162,7 @@ export const takeWaiting = (s: EngineState): number => {
     const window = waitingWindows[index]
     const size = windows.size[window]
     const free = size - windows.inFlight[window]
-    const needed = windows.neededByFirst[window]
-    const required = needed > MIN_FREE ? needed : Math.min(MIN_FREE, size >> 1)
+    const required = Math.max(windows.neededByFirst[window], Math.min(MIN_FREE, size >> 1))
     if (windows.inFlight[window] > 0 && free < required) continue
     const row = windows.firstWaiting[window]
     dequeue(windows, row)

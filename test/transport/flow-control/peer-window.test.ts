@@ -12,6 +12,7 @@ import { BTH_BYTES } from '../../../src/wire/bth.ts'
 import { createRandom, type LinkOptions, linkNodes } from '../link.ts'
 import { createNode, type NodeOptions } from '../node.ts'
 import { ERR, FAA, READ, SEND, WRITE } from '../requests.ts'
+import { packet } from '../script.ts'
 
 const MTU = 1024
 // bytes in flight to one peer, and of one queue pair
@@ -201,6 +202,21 @@ describe('a window shared by queue pairs', () => {
       t.node.port.freeRuns = 2
     }
     assert.equal(t.cqes.length, 10)
+  })
+
+  it('that is smaller than 64 KiB is not polled again and again for a READ of more than half of it', () => {
+    const node = createNode({ windowBytes: 2 * SHARED_WINDOW, sharedWindowBytes: SHARED_WINDOW, boundReads: true })
+    const [first, second] = [1, 2].map(qpn => node.createQp(qpn))
+    node.connect(first, { destQpn: 0x21 })
+    node.connect(second, { destQpn: 0x22 })
+    node.post(first, write(1, 7 * MTU))
+    node.post(second, read(2, 12 * MTU))
+    assert.equal(node.engine.pollTransmit(node.sink, 0), false, 'nothing can be sent')
+    assert.equal(node.sent.length, 7)
+    node.inject(first, packet('ACKNOWLEDGE', 6, {}, 1), 0)
+    node.endBurst()
+    assert.equal(node.engine.pollTransmit(node.sink, 0), false)
+    assert.equal(node.sent.length, 8)
   })
 
   it('is not held by a queue pair that waits after an RNR NAK', () => {
