@@ -8,8 +8,8 @@
  * numbers (receiving.ts). An IPv4 peer therefore gets single datagrams until it has sent identification 0, as a port of
  * this kind does. If the kernel refuses to segment, all peers get single datagrams.
  *
- * Datagrams that the system refuses (no route, interface down, beyond the MTU) are lost and counted. While the socket
- * buffer is full, the send area fills up.
+ * Datagrams that the system refuses (no route, interface down, beyond the MTU) are lost and counted. While the buffer of
+ * one socket is full, the port is full: `reserve` returns -1, whichever socket the packets are for.
  */
 import { EADDRNOTAVAIL, EAGAIN, EINVAL, EIO, EMSGSIZE } from '../../host/errno.ts'
 import type { UdpBatches, UdpSocket } from '../../host/net/udp.ts'
@@ -127,7 +127,6 @@ export const createUdpSending = (
       sendSingly(socket, slot, 0, bytes, errno)
       return
     }
-    messagePackets = OLD_KERNEL_PACKETS
     for (let i = 0; i < count; i += OLD_KERNEL_PACKETS) {
       const packets = Math.min(OLD_KERNEL_PACKETS, count - i)
       const firstByte = i * packetBytes
@@ -137,8 +136,13 @@ export const createUdpSending = (
       setMessage(RESEND_SLOT, at, length, flowsOf[slot], packets > 1 ? packetBytes : 0)
       counters.sendCalls++
       const result = send(socket, RESEND_SLOT, 1)
-      if (result < 0) sendSingly(socket, slot, firstByte, length, -result)
-      else countSent(length, packetBytes)
+      if (result < 0) {
+        sendSingly(socket, slot, firstByte, length, -result)
+        continue
+      }
+      countSent(length, packetBytes)
+      // The kernel has accepted fewer segments, so the number of segments was the reason.
+      if (packets > 1) messagePackets = OLD_KERNEL_PACKETS
     }
   }
 

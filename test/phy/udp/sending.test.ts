@@ -161,6 +161,16 @@ describe('sending over UDP', () => {
     assert.deepEqual(t.sent, [[0, 192, 64]], 'the kernel did not refuse to segment')
   })
 
+  it('sends long messages again after a message was refused for another reason than its number of segments', () => {
+    let isBroken = true
+    const t = startSending(() => (isBroken ? EINVAL : 0))
+    t.sendRun(70)
+    assert.equal(t.counters.dropped, 70)
+    isBroken = false
+    t.sendRun(70)
+    assert.deepEqual(t.sent, [[0, 70 * 64, 64]])
+  })
+
   it('drops a run with one call when the network is down, and packets from a removed address', () => {
     let errno = ENETUNREACH
     const t = startSending(() => errno)
