@@ -229,11 +229,13 @@ const destroy = (s: EngineState, row: number): void => {
 
 /** Moves a QP to RESET: drops everything in flight, without completions, and clears all attributes. */
 const reset = (s: EngineState, row: number): void => {
+  const w = s.rows
+  const base = row * QP.WORDS
+  // First the state: if the pending DMA fails, nothing completes, and no event is raised.
+  w[base + QP.STATE] = RESET
   flushDmaOf(s, row)
   leaveWindow(s, row)
   forgetCauses(s, row)
-  const w = s.rows
-  const base = row * QP.WORDS
   for (let request = w[base + QP.REQ_HEAD]; request !== 0; ) {
     const next = s.pool[request + WQE.NEXT]
     giveBlock(s, sendBlockLog2(w, base), request)
@@ -308,7 +310,10 @@ const setAttributes = (w: Int32Array, base: number, attributes: QpAttributeChang
   }
 }
 
-/** With MAX_FLUSHED (completion.ts) WQEs per call, more than the 32,767 entries that a CQ of the soft device may have. */
+/**
+ * Bounds the flush of a queue that a program refills meanwhile. With MAX_FLUSHED (completion.ts) WQEs per call, the
+ * bound is above the 32,767 completions that a CQ of the soft device can hold.
+ */
 const MAX_FLUSH_CALLS = 64
 
 /** Before the transition from SQE to RTS: flushes what is left, so that later posts are not flushed. */

@@ -108,7 +108,9 @@ const onWriteMiddles = (s: EngineState, row: number, arena: Arena, at: number, s
   if (matching === 0) return 0
   w[base + QP.RESP_FLAGS] &= ~(RespFlag.NAK_SENT | RespFlag.NAK_DUE)
   setPayloads(s, arena, at + headerBytes, mtu, size, matching)
-  if (receiveWrite(s, row, 0, matching, 0, false, false) > 0) scheduleAck(s, row, s.result.isAckRequested)
+  // The WRITE has failed with the first of these packets. The full checks drop and count the others.
+  if (receiveWrite(s, row, 0, matching, 0, false, false) === 0) return 1
+  scheduleAck(s, row, s.result.isAckRequested)
   return matching
 }
 
@@ -140,5 +142,7 @@ const onReadMiddles = (
   const matching = countMatching(s, base, arena.view, at, size, max, opcode, unacked)
   if (matching === 0) return 0
   setPayloads(s, arena, at + headerBytes, mtu, size, matching)
-  return receiveReadMiddles(s, row, done, now)
+  const received = receiveReadMiddles(s, row, done, now)
+  // If the READ has failed, then with the first of these packets.
+  return s.rows[base + QP.STATE] === state ? received : 1
 }

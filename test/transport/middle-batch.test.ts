@@ -103,6 +103,7 @@ describe('a run of packets', () => {
     t.node.regions.splice(0, 1)
     t.requestRun(['WRITE_MIDDLE', 1, full], ['WRITE_MIDDLE', 2, full])
     assertRefused(t, ['NAK(REMOTE_ACCESS)@1 msn 0'], flushed(100, 107), ['QP_ACCESS_ERR'])
+    assert.equal(t.node.engine.counters.dropped, 1, 'the packet after the refused one')
   })
 })
 
@@ -188,6 +189,7 @@ describe('a run of READ responses', () => {
     t.responseRun(...middles(1, 3))
     assert.deepEqual(t.completions(), ['1 LOC_PROT'])
     assert.equal(t.state, ERR)
+    assert.equal(t.node.engine.counters.dropped, 2, 'the packets after the first of the run')
   })
   it('is ignored by a queue pair without a READ in flight', () => {
     const t = startScript()

@@ -147,6 +147,19 @@ describe('RESET', () => {
     t.response('ACKNOWLEDGE', 0)
     assert.deepEqual(t.completions(), ['100 ok recv 1', '3 ok'])
   })
+  for (const end of ['modify to RESET', 'destroy'])
+    it(`by ${end} reports nothing about received data that cannot be written any more`, () => {
+      const t = startScript()
+      t.postReceives(2, 2000)
+      t.post({ id: 1, opcode: SEND })
+      t.request('WRITE_FIRST', 0, { payload: 1024, dmaLen: 2000 })
+      t.node.regions.length = 0
+      if (end === 'destroy') t.node.engine.destroy(t.row)
+      else t.node.engine.modify(t.row, RESET, {})
+      assert.deepEqual(t.completions(), [])
+      assert.deepEqual(t.node.events, [])
+      assert.equal(t.node.naks.size, 0)
+    })
 })
 
 describe('requests posted before RTS', () => {

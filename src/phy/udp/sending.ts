@@ -8,8 +8,8 @@
  * numbers (receiving.ts). An IPv4 peer therefore gets single datagrams until it has sent identification 0, as a port of
  * this kind does. If the kernel refuses to segment, all peers get single datagrams.
  *
- * Datagrams that the system refuses (no route, interface down, beyond the MTU) are lost and counted. While the buffer of
- * one socket is full, the port is full: `reserve` returns -1, whichever socket the packets are for.
+ * Datagrams that the system refuses (no route, interface down, beyond the MTU) are lost and counted. While the buffer
+ * of one socket is full, the port is full: `reserve` returns -1, whichever socket the packets are for.
  */
 import { EADDRNOTAVAIL, EAGAIN, EINVAL, EIO, EMSGSIZE } from '../../host/errno.ts'
 import type { UdpBatches, UdpSocket } from '../../host/net/udp.ts'
