@@ -1,10 +1,13 @@
 /*
- * The end of programs and devices with very many objects.
+ * The end of programs and devices with very many objects, and a chain that creates very many.
  */
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
+import { closeContext, openContext } from '../../src/core/devices/registry.ts'
 import { systemDevice } from '../../src/core/devices/system.ts'
+import { callerWithoutMemory } from '../../src/core/dispatch/caller.ts'
+import { invoke } from '../../src/core/dispatch/invoke.ts'
 import type { Core, Device } from '../../src/core/model.ts'
 import { startDaemon } from '../../src/daemon/daemon.ts'
 import { createRxeDevice } from '../../src/drivers/rxe/device.ts'
@@ -12,10 +15,13 @@ import { nextTurn } from '../../src/host/event-loop/next-turn.ts'
 import { mapArena } from '../../src/host/memory/mapping.ts'
 import { libcFunctions } from '../../src/host/native.ts'
 import type { FaultPort } from '../../src/phy/faults/layer.ts'
+import { Interface } from '../../src/spec/classes/device/interface.ts'
+import { Pd } from '../../src/spec/classes/pd.ts'
 import { CmPortSpace } from '../../src/spec/enums.ts'
 import { Errno } from '../../src/spec/errno.ts'
 import { NlmsgFlags } from '../../src/spec/linux/nldev.ts'
 import { CM_NODE } from '../../src/spec/session.ts'
+import { encodeChain } from '../../src/uapi/object/chain.ts'
 import { scratchFolder } from '../tools.ts'
 import { type Client, dial } from './client.ts'
 import { openTestSocket } from './netlink/test-socket.ts'
@@ -100,6 +106,21 @@ test('each turn destroys only a few objects of a program that has exited', async
   client.close()
   const max = await maxInTurn(() => device.counts.pd)
   assert.ok(max <= MAX_IN_TURN, `${max} in one turn`)
+})
+
+test('a long chain creates only a few objects in each turn after its first', async t => {
+  const { core } = await setUp(t)
+  const device = deviceOf(core, 'rxe0')
+  const count = 30_000
+  const call = { class: Pd, methodName: 'create', method: Pd.methods.create, object: 0, args: {} }
+  const args = { entries: encodeChain(Array.from({ length: count }, () => ({ call }))), onError: 0 }
+  const context = openContext(device, { isOpened: true })
+  const result = invoke(context, Interface, 'chain', 0, args, callerWithoutMemory('the test'))
+  assert.ok(result instanceof Promise)
+  const max = await maxInTurn(() => count - device.counts.pd)
+  assert.ok(max <= MAX_IN_TURN, `${max} in one turn`)
+  assert.equal((await result).out.done, count)
+  closeContext(context)
 })
 
 test('during a destruction, other clients are served, and the next open of the user waits', async t => {
