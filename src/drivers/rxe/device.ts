@@ -451,7 +451,10 @@ class SoftDevice implements RxeDevice {
   async #finishRound(): Promise<void> {
     for (let slices = this.state.rings.length / SLICE_ROWS; slices > 0 && this.#posts.isUnfinished(); slices--) {
       await nextTurn()
-      if (this.device.isAlive) this.#withoutDelays(() => this.poll(this.state.now(), ScanScope.CONTINUE))
+      if (!this.device.isAlive) return
+      const hasWorked = this.#withoutDelays(() => this.poll(this.state.now(), ScanScope.CONTINUE))
+      // received packets wake the port's owner no more, but their ACKs and timers are due
+      if (hasWorked) this.#port.wake?.()
     }
   }
 

@@ -4,7 +4,9 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { STEPS_PER_TURN } from '../../../src/core/devices/registry.ts'
+import { hasNative } from '../../../src/host/native.ts'
 import { createNetwork, open } from '../../../src/verbs/index.ts'
+import { loopbackText } from '../../loopback.ts'
 import { closeAll, nextCompletion, openTwoHere, pair } from '../connections/endpoints.ts'
 
 test('messages and their replies need no turn of the event loop', async () => {
@@ -104,6 +106,24 @@ test('a request that was posted in SQD is sent after the move to RTS, also if th
   a.qp.modify({ state: 'RTS' })
   assert.equal((await done).statusName, 'SUCCESS')
   await closeAll(a, b)
+})
+
+test('over UDP, a device acknowledges messages that a call has received', { skip: !hasNative() }, async () => {
+  const openAt = (n: number) => open({ network: createNetwork({ link: 'udp' }), address: loopbackText(n) })
+  const { a, b } = await pair(async () => [await openAt(75), await openAt(76)])
+  for (let i = 1; i <= 100; i++) {
+    b.qp.receive(b.mr.slice())
+    await new Promise(setImmediate)
+    a.qp.send(Uint8Array.of(1))
+    // the device sends in a microtask
+    await null
+    assert.equal(b.cq.count, i)
+    assert.equal((await nextCompletion(a.cq)).statusName, 'SUCCESS')
+    assert.ok(b.cq.poll())
+  }
+  const { retransmissions } = a.device.counters().transport
+  await closeAll(a, b)
+  assert.equal(retransmissions, 0)
 })
 
 test('clearing faults releases delayed packets', async () => {

@@ -4,9 +4,11 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { closeContext, invokeNow } from '../../../../src/core/index.ts'
+import { closeContext, invoke, invokeNow } from '../../../../src/core/index.ts'
+import { SLICE_ROWS } from '../../../../src/drivers/rxe/rings/posts.ts'
+import { Cq } from '../../../../src/spec/classes/cq.ts'
 import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
-import { connectQps, machine, modify, Qps } from '../machine.ts'
+import { connectQps, machine, makeQp, modify, Qps } from '../machine.ts'
 import { completions, makeEnd, sgeOf } from '../pair.ts'
 import { Flag, postReceive, postSend, Wr } from '../provider.ts'
 
@@ -65,6 +67,23 @@ describe('the acknowledgement of a message', () => {
         [[3, 0]],
       )
     })
+
+  it('is sent by the loop, if a call that checks very many queues has received the message', async () => {
+    const { m, a, b } = start(0x4_0000)
+    m.settle()
+    for (let i = 0; i < SLICE_ROWS; i++) makeQp(b.p, b.cq)
+    m.settle()
+    const answer = invoke(b.p.context, Cq, 'query', b.cq.handle, {}, b.p.caller)
+    assert.ok(answer instanceof Promise)
+    postReceive(b.qp.receive, 5n, [sgeOf(b.mr, 0, 100)])
+    postSend(a.qp.send, { opcode: Wr.SEND, id: 6n, sges: [sgeOf(a.mr, 0, 64)] })
+    m.devices[0].poll(0)
+    let wakes = 0
+    m.ports[1].wake = () => wakes++
+    await answer
+    assert.equal(completions(b.cq).length, 2)
+    assert.equal(wakes, 1)
+  })
 
   it('is implied by the response of a later READ, which is sent before the queue pair is destroyed', () => {
     const { m, a, b } = start(0x4_0000, true)
