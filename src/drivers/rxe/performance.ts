@@ -5,10 +5,12 @@
  */
 import { MAD_BASE_VERSION } from '../../spec/wire/mad.ts'
 import {
+  ALL_PORT_SELECT,
   ALL_PORTS,
   CLASS_PORT_INFO,
   classPortInfo,
   EXTENDED_WIDTH,
+  MAD_STATUS_INVALID_FIELD,
   MadClass,
   MadMethod,
   PERFORMANCE_PORT_OFFSET,
@@ -24,8 +26,8 @@ const DATA_AT = 64
 const RESPONSE_TIME = 18
 
 /**
- * The response; undefined for other requests, and for ports other than 1 and ALL_PORTS. `counters`: the port's, by file
- * name.
+ * The response to a request of this class; undefined if the method or attribute is not supported. `counters`: the
+ * port's, by file name.
  */
 export const answerPerformance = (
   mad: Uint8Array,
@@ -40,13 +42,14 @@ export const answerPerformance = (
     response.fill(0, DATA_AT)
     putBits(view, 0, classPortInfo.baseVersion, MAD_BASE_VERSION)
     putBits(view, 0, classPortInfo.classVersion, PERFORMANCE_VERSION)
-    putBits(view, 0, classPortInfo.capabilities, EXTENDED_WIDTH)
+    putBits(view, 0, classPortInfo.capabilities, ALL_PORT_SELECT | EXTENDED_WIDTH)
     putBits(view, 0, classPortInfo.responseTime, RESPONSE_TIME)
     return response
   }
   const table = performanceCounters[attribute]
   const port = mad[PERFORMANCE_PORT_OFFSET]
-  if (table === undefined || (port !== 1 && port !== ALL_PORTS)) return undefined
+  if (table === undefined) return undefined
+  if (port !== 1 && port !== ALL_PORTS) return respond(mad, MAD_STATUS_INVALID_FIELD)
   const values = counters()
   response.fill(0, DATA_AT)
   response[PERFORMANCE_PORT_OFFSET] = port

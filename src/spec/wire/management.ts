@@ -41,6 +41,8 @@ export const MAD_CLASSES = 80
 
 /** Status of a response: the method is not supported for this attribute. */
 export const MAD_STATUS_UNSUPPORTED = 0x000c
+/** Status of a response: a field of the attribute has an invalid value. */
+export const MAD_STATUS_INVALID_FIELD = 0x001c
 
 export const MAD_HEADER_BYTES = 24
 
@@ -181,5 +183,6 @@ export const classPortInfo = {
   responseTime: at(71, 5, 3),
 } as const satisfies Record<string, BitField>
 
-/** Bit of `capabilities` (IsExtendedWidthSupported): PortCountersExtended has unicast and multicast counters. */
+/** Bits of `capabilities`: PortSelect may be ALL_PORTS; PortCountersExtended has unicast and multicast counters. */
+export const ALL_PORT_SELECT = 1 << 8
 export const EXTENDED_WIDTH = 1 << 9

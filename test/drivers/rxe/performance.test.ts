@@ -1,0 +1,63 @@
+/*
+ * The performance management agent (IBA 16.1) of a soft device.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { answerPerformance } from '../../../src/drivers/rxe/performance.ts'
+import { MAD_BYTES, madHeader } from '../../../src/spec/wire/mad.ts'
+import {
+  ALL_PORTS,
+  CLASS_PORT_INFO,
+  classPortInfo,
+  MAD_STATUS_INVALID_FIELD,
+  MadClass,
+  MadMethod,
+  PERFORMANCE_PORT_OFFSET,
+  PERFORMANCE_VERSION,
+} from '../../../src/spec/wire/management.ts'
+import { getBits, putBits } from '../../../src/wire/bits.ts'
+
+const PORT_COUNTERS = 0x12
+const PORT_COUNTERS_EXTENDED = 0x1d
+
+const get = (attribute: number, port: number, values: Record<string, number> = {}, method: number = MadMethod.GET) => {
+  const mad = new Uint8Array(MAD_BYTES)
+  const view = new DataView(mad.buffer)
+  putBits(view, 0, madHeader.baseVersion, 1)
+  putBits(view, 0, madHeader.mgmtClass, MadClass.PERFORMANCE)
+  putBits(view, 0, madHeader.classVersion, PERFORMANCE_VERSION)
+  putBits(view, 0, madHeader.method, method)
+  putBits(view, 0, madHeader.attribute, attribute)
+  mad[PERFORMANCE_PORT_OFFSET] = port
+  const response = answerPerformance(mad, () => values)
+  return response && new DataView(response.buffer)
+}
+
+const statusOf = (response: DataView | undefined) => response && getBits(response, 0, madHeader.status)
+
+test('ClassPortInfo declares that all ports can be selected, and the counters of extended width', () => {
+  const response = get(CLASS_PORT_INFO, 0)
+  assert.equal(statusOf(response), 0)
+  assert.equal(getBits(response!, 0, classPortInfo.capabilities), 0x300)
+})
+
+for (const attribute of [PORT_COUNTERS, PORT_COUNTERS_EXTENDED])
+  test(`counters of attribute ${attribute} are those of port 1 or of all ports`, () => {
+    for (const port of [1, ALL_PORTS]) {
+      const response = get(attribute, port)
+      assert.deepEqual([statusOf(response), response?.getUint8(PERFORMANCE_PORT_OFFSET)], [0, port])
+    }
+    for (const port of [0, 2, 254]) assert.equal(statusOf(get(attribute, port)), MAD_STATUS_INVALID_FIELD)
+  })
+
+test('counters stop at the maximum of their field', () => {
+  const values = { link_downed: 256, port_rcv_errors: 0x1_0000, port_xmit_packets: 2 ** 32, port_xmit_data: 2 ** 40 }
+  const counters = get(PORT_COUNTERS, 1, values)!
+  assert.deepEqual([counters.getUint8(71), counters.getUint16(72), counters.getUint32(96)], [0xff, 0xffff, 0xffff_ffff])
+  assert.equal(get(PORT_COUNTERS_EXTENDED, 1, values)?.getBigUint64(72), 2n ** 40n)
+})
+
+test('other methods and attributes are left to the MAD layer', () => {
+  assert.equal(get(PORT_COUNTERS, 1, {}, MadMethod.SET), undefined)
+  assert.equal(get(0x77, 1), undefined)
+})
