@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { closeContext, invokeNow } from '../../../src/core/index.ts'
+import { setLink } from '../../../src/drivers/rxe/interface.ts'
 import { createTorment } from '../../../src/drivers/rxe/torment/torment.ts'
 import { Ah } from '../../../src/spec/classes/ah.ts'
 import { GsiQp } from '../../../src/spec/classes/qp/gsi_qp.ts'
@@ -189,6 +190,18 @@ describe('a datagram', () => {
     postSend(a.send, { opcode: Wr.SEND, sges: [sgeOf(a.mr, 0, 4097)], to: { qpn: b.qpn, qkey: QKEY, ah: number } })
     m.settle()
     assert.deepEqual(polled(b), [[100, 0, GRH_BYTES + 4096, a.qpn]])
+    assert.equal(polled(a).length, 2)
+  })
+  it('is at most as long as the MTU of the interface when its queue pair is set up', () => {
+    const m = machine()
+    setLink(m.devices[0].device, { isUp: true, hasCarrier: true, pathMtu: 512 })
+    const [a, b] = [udPeer(m, 0), udPeer(m, 1)]
+    postReceives(b)
+    const { number } = ah(a.p, gidOf(b))
+    sendTo(a, b.qpn, number, 512)
+    sendTo(a, b.qpn, number, 513)
+    m.settle()
+    assert.deepEqual(polled(b), [[100, 0, GRH_BYTES + 512, a.qpn]])
     assert.equal(polled(a).length, 2)
   })
 })

@@ -307,7 +307,8 @@ export const qpClass = (
         // Linux looks the GID up before it checks the transition (test/fixtures/abi/objects.abilog)
         const source = args.address && sourceOf(call.device.ports[0].gids, args.address, modifyCall)
         checkTransitionAttributes(type, before, after, args, modifyCall)
-        checkValues(modifyCall, args, call.device.ports[0].attributes.activeMtu, device.limits)
+        const { activeMtu } = call.device.ports[0].attributes
+        checkValues(modifyCall, args, activeMtu, device.limits)
         let path: { flow: number; peer: number } | undefined
         if (args.address && source) {
           const flow = openPath(device.port, flowAddress(source, args.address), modifyCall)
@@ -317,8 +318,8 @@ export const qpClass = (
         }
         // before the engine's transition, which may send an event that these attributes enable
         if (after !== ERR) recordAttributes(device, state, args)
-        // UD has no path MTU attribute: a message may fill a packet of the port
-        const defaultMtu = service === Service.UD ? device.port.pathMtu : undefined
+        // UD has no path MTU attribute: a message may fill a packet of the active MTU
+        const defaultMtu = service === Service.UD ? mtuBytes(activeMtu) : undefined
         if (after === RESET) device.sendResponses(state.row)
         device.engine().modify(state.row, after, engineAttributes(args, path, defaultMtu))
         if (after === RESET) {
