@@ -109,8 +109,10 @@ export interface Engine {
   ): number
   /** Writes all received payloads to memory. Call this before the bytes of the packets are reused. */
   endBurst(): void
-  /** Sends for scheduled rows. True if the port is full or there is more to send: call again. */
-  pollTransmit(sink: TransmitSink, now: number): boolean
+  /**
+   * Sends for scheduled rows, and continues their flushes. Returns a `PollResult`; MORE: a call is limited, call again.
+   */
+  pollTransmit(sink: TransmitSink, now: number): number
   /** Whether there is nothing to send: `pollTransmit` need not be called before the next input. */
   isIdle(): boolean
   /** The time at which to call `onTimeout`, µs; Infinity: never. */
@@ -492,24 +494,25 @@ const sendResponses = (s: EngineState, row: number, sink: TransmitSink): boolean
   return true
 }
 
-const pollTransmit = (s: EngineState, sink: TransmitSink, now: number): boolean => {
+const pollTransmit = (s: EngineState, sink: TransmitSink, now: number): number => {
   beginSending(s, sink)
   const { counters } = s
   const sentBefore = counters.sentPackets
-  let hasMore = false
+  let outcome: number = PollResult.DONE
   let pollsLeft = MAX_ROW_POLLS
   for (let row = firstRow(s); row >= 0; row = nextRow(s)) {
     // A program can refill its queue while it is flushed, so a call flushes only a few rows.
     if ((s.rows[row * QP.WORDS + QP.REQ_FLAGS] & ReqFlag.FLUSHING) !== 0) pollsLeft -= FLUSH_COST
     const sentBeforeRow = counters.sentPackets
-    const result = pollsLeft-- > 0 ? transmitRow(s, row, now) : PollResult.FULL
+    const hasPollsLeft = pollsLeft-- > 0
+    const result = hasPollsLeft ? transmitRow(s, row, now) : PollResult.FULL
     if (result === PollResult.FULL) {
       // A row that has sent something loses its turn: otherwise it would keep a slow port for itself.
       const atFront = counters.sentPackets === sentBeforeRow
       if (s.windows.servedRow === row) requeue(s, row, atFront, now)
       else if (atFront) scheduleFirst(s, row)
       else schedule(s, row)
-      hasMore = true
+      outcome = hasPollsLeft ? PollResult.FULL : PollResult.MORE
       break
     }
     if (result === PollResult.MORE) {
@@ -517,13 +520,13 @@ const pollTransmit = (s: EngineState, sink: TransmitSink, now: number): boolean 
       pollsLeft -= MORE_COST
     }
     if (s.localBytes > MAX_LOCAL_BYTES) {
-      hasMore = s.queueHead >= 0
+      outcome = s.queueHead >= 0 ? PollResult.MORE : PollResult.DONE
       break
     }
   }
   endRun(s)
   if (counters.sentPackets !== sentBefore) s.windows.beginsWithWaiting = !s.windows.beginsWithWaiting
-  return hasMore
+  return outcome
 }
 
 /**

@@ -13,8 +13,8 @@ import { clearTimer } from './timers.ts'
 const { LOC_PROT_ERR } = WcStatus.values
 
 /**
- * Result of polling a row (queue pair). DONE: nothing more can be sent now; MORE: poll the row again; FULL: the port is
- * full.
+ * Result of polling a row (queue pair), or all scheduled rows. DONE: nothing more can be sent now; MORE: poll again;
+ * FULL: the port is full.
  */
 export const PollResult = { DONE: 0, MORE: 1, FULL: -1 } as const
 

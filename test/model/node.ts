@@ -4,6 +4,7 @@
  */
 import { Service } from '../../src/spec/wire/services.ts'
 import { createEngine, type Engine } from '../../src/transport/engine.ts'
+import { PollResult } from '../../src/transport/scheduling.ts'
 import {
   BindMw,
   Completion,
@@ -321,9 +322,9 @@ export const createNode = (options: NodeOptions, hooks: NodeHooks, random: Rando
     transmit(now) {
       // Sometimes the port is full after a few runs: the engine must continue where it stopped.
       remainingRuns = random.hits(0.1) ? random.int(3) : 1_000_000
-      let hasMore = engine.pollTransmit(sink, now)
-      while (hasMore && remainingRuns > 0) hasMore = engine.pollTransmit(sink, now)
-      return hasMore
+      let result = engine.pollTransmit(sink, now)
+      while (result !== PollResult.DONE && remainingRuns > 0) result = engine.pollTransmit(sink, now)
+      return result !== PollResult.DONE
     },
   }
 }

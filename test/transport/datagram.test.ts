@@ -8,6 +8,7 @@ import { QpState } from '../../src/spec/enums.ts'
 import { Service } from '../../src/spec/wire/services.ts'
 import { SendFlags, WcFlags, WcStatus, WrOpcode } from '../../src/spec/work.ts'
 import { createEngine } from '../../src/transport/engine.ts'
+import { PollResult } from '../../src/transport/scheduling.ts'
 import { PACKET_WEIGHT } from '../../src/transport/state.ts'
 import { parsePacket } from '../../src/wire/packet.ts'
 import { createNode, type NodeOptions, type SendSpec } from './node.ts'
@@ -116,7 +117,7 @@ describe('a sender of datagrams', () => {
     }
     t.node.queues[t.row].sends = new Proxy([], { get, set: () => true })
     t.node.engine.onDoorbell(t.row)
-    assert.equal(t.node.engine.pollTransmit(t.node.sink, 0), true)
+    assert.equal(t.node.engine.pollTransmit(t.node.sink, 0), PollResult.MORE)
   })
   it('completes a WRITE, a READ or a refused request with LOC_QP_OP_ERR, and goes to SQE', () => {
     for (const wrong of [{ opcode: RDMA_WRITE }, { opcode: RDMA_READ }, { opcode: SEND, refused: LOC_QP_OP_ERR }]) {

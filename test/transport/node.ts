@@ -8,6 +8,7 @@ import { Errno } from '../../src/spec/errno.ts'
 import { Service } from '../../src/spec/wire/services.ts'
 import { SendFlags, WcStatus } from '../../src/spec/work.ts'
 import { createEngine, type Engine } from '../../src/transport/engine.ts'
+import { PollResult } from '../../src/transport/scheduling.ts'
 import {
   Access,
   BindMw,
@@ -512,7 +513,7 @@ export const createNode = (options: NodeOptions = {}) => {
     },
     /** Lets the engine send until it has nothing to send or the port is full. */
     transmit(now: number): void {
-      while (engine.pollTransmit(sink, now) && port.freeRuns > 0) {}
+      while (engine.pollTransmit(sink, now) !== PollResult.DONE && port.freeRuns > 0) {}
     },
   }
 }

@@ -8,6 +8,7 @@ import { QpState } from '../../src/spec/enums.ts'
 import { Service } from '../../src/spec/wire/services.ts'
 import { WcStatus } from '../../src/spec/work.ts'
 import { createEngine } from '../../src/transport/engine.ts'
+import { PollResult } from '../../src/transport/scheduling.ts'
 import { Completion, Send, type WorkSource } from '../../src/transport/types.ts'
 import { createRandom, linkNodes } from './link.ts'
 import { ALL_ACCESS, createNode, REMOTE_ACCESS, REMOTE_KEY, type TestNode } from './node.ts'
@@ -266,7 +267,7 @@ describe('a hostile program', () => {
         takeReceive: () => false,
       })
       engine.onDoorbell(row)
-      for (let i = 0; i < 5 && engine.pollTransmit(sink, i); i++) {}
+      for (let i = 0; i < 5 && engine.pollTransmit(sink, i) !== PollResult.DONE; i++) {}
       sent.length = 0
       engine.modify(row, ERR, {})
       assert.equal(statuses.length, 3)
@@ -290,10 +291,10 @@ describe('a hostile program', () => {
     })
     engine.modify(row, ERR, {})
     assert.ok(loads < 5000)
-    assert.equal(engine.pollTransmit(sink, 0), true)
+    assert.equal(engine.pollTransmit(sink, 0), PollResult.MORE)
     assert.ok(loads < 50_000, `${loads} requests in one call`)
     engine.destroy(row)
-    assert.equal(engine.pollTransmit(sink, 0), false)
+    assert.equal(engine.pollTransmit(sink, 0), PollResult.DONE)
   })
   it('that posts endlessly is served within the window', () => {
     let loads = 0
@@ -309,7 +310,7 @@ describe('a hostile program', () => {
       takeReceive: () => false,
     })
     engine.onDoorbell(row)
-    for (let i = 0; i < 100 && engine.pollTransmit(sink, 0); i++) {}
+    for (let i = 0; i < 100 && engine.pollTransmit(sink, 0) !== PollResult.DONE; i++) {}
     assert.ok(loads < 5000, `${loads} requests were fetched`)
     sent.length = 0
   })

@@ -32,6 +32,7 @@ import { AsyncEventType, GidType, QpState } from '../../spec/enums.ts'
 import { mtuBytes, mtuEnum } from '../../spec/mtu.ts'
 import { createEngine, type Engine } from '../../transport/engine.ts'
 import { MAX_PACED_BYTES } from '../../transport/flow-control/peer-window-accounting.ts'
+import { PollResult } from '../../transport/scheduling.ts'
 import type { Completions, Environment, WorkSource } from '../../transport/types.ts'
 import type { Identity } from './address/identity.ts'
 import { localPeerDeviceOf } from './address/local-device.ts'
@@ -430,18 +431,24 @@ class SoftDevice implements RxeDevice {
     )
   }
 
-  /** Sends until nothing is left, the port is full, or MAX_TRANSMIT_CALLS is reached; true if anything was sent. */
+  /**
+   * Sends until nothing is left, the port is full, or MAX_TRANSMIT_CALLS is reached. True if anything was sent, or the
+   * engine has more work, such as a long flush.
+   */
   #transmit(time: number): boolean {
     // unlike the port's counter, the engine's includes packets that a fault layer drops
     const { counters } = this.#engine
     const start = counters.sentPackets
     let before: number
+    let result: number
     let callsLeft = MAX_TRANSMIT_CALLS
-    do before = counters.sentPackets
-    while (this.#engine.pollTransmit(this.#port, time) && counters.sentPackets !== before && --callsLeft > 0)
+    do {
+      before = counters.sentPackets
+      result = this.#engine.pollTransmit(this.#port, time)
+    } while (result !== PollResult.DONE && counters.sentPackets !== before && --callsLeft > 0)
     if (this.#coreQueues.waiting > 0) for (const queue of this.#coreQueues.byNumber.values()) queue.transmit()
     this.#port.flush()
-    return counters.sentPackets !== start
+    return result === PollResult.MORE || counters.sentPackets !== start
   }
 
   /**

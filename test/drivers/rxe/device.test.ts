@@ -371,3 +371,17 @@ test('a wrong remote key ends the connection: status at the requester, event at 
   assert.equal(b.p.async.queue.length, 1)
   assert.equal(b.p.async.queue[0].type, QP_ACCESS_ERR)
 })
+
+test('the device reports work until very many WQEs are flushed', () => {
+  const WQES = 30_000
+  const m = machine()
+  const [a, b] = [program(m, 0), program(m, 1)]
+  const cq = makeCq(a, 32_767)
+  const qp = makeQp(a, cq, { cap: { maxSendWr: WQES } })
+  connectQps(qp, makeQp(b, makeCq(b, 7)))
+  m.settle()
+  for (let i = 0; i < WQES; i++) postSend(qp.send, { opcode: Wr.SEND, id: BigInt(i), sges: [] })
+  modify(qp, { state: Qps.ERR })
+  m.settle()
+  assert.equal(pollAll(cq.ring).length, WQES)
+})
