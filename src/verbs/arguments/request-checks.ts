@@ -11,14 +11,13 @@ import type { RemoteMemory, RemoteMemoryData } from '../mr/remote-memory.ts'
 import type { DeviceContext } from '../plan.ts'
 import { totalOf } from '../qp/requests.ts'
 
-const isLength = (length: number): boolean => Number.isSafeInteger(length) && length >= 0
-
+/** Whether `value` is a slice. All its numbers have 32 bits, as in a scatter/gather element. */
 const isSlice = (value: Slice): boolean =>
   typeof value === 'object' &&
   value !== null &&
   value.lo >>> 0 === value.lo &&
   value.hi >>> 0 === value.hi &&
-  isLength(value.length) &&
+  value.length >>> 0 === value.length &&
   value.lkey >>> 0 === value.lkey
 
 /** Whether `local` is a slice or a list of slices. Copies of slices count as slices. */

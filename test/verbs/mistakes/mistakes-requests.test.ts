@@ -37,6 +37,8 @@ eachCarrier(openTwo => {
       ['a DataView', new DataView(new ArrayBuffer(8))],
       ['a list', [slice, {}]],
       ['a list', [undefined]],
+      // In the scatter/gather element the length would be 8.
+      ['an object', { ...slice, length: 2 ** 32 + 8 }],
     ] as const
     for (const [shown, value] of notLocal) {
       const local = untyped<Slice>(value)
