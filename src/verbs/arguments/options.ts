@@ -9,7 +9,7 @@ import { formatValue, invalidArgument } from '../error.ts'
 
 /**
  * The names of all options in `O`; the compiler checks that the list is complete. A 'flag' must be true or false, a
- * 'record' an object.
+ * 'record' an object; `checkOptions` does not check the value of an option with `true`.
  */
 export type KnownOptions<O> = {
   readonly [K in keyof Required<O>]: [Required<O>[K]] extends [boolean] ? 'flag' : 'record' | true

@@ -91,10 +91,10 @@ export const promiseMethod = (name: string, post: PostMethod, optionsIndex: numb
   }
 }
 
-/** Throws RdmaError EINVAL for `id` and `signaled`, and for options that are not an object. */
+/** Throws RdmaError EINVAL for `id` and `signaled`, unless undefined, and for options that are not an object. */
 const refuseReservedOptions = (call: string, options: unknown): void => {
   checkRecord(call, 'options', options, 'give { fence: true }, or nothing')
-  const option = reservedOptions.find(name => Object.hasOwn(options as object, name))
+  const option = reservedOptions.find(name => (options as SendOptions)[name] !== undefined)
   if (option !== undefined)
     throw invalidArgument(
       call,

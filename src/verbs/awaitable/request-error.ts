@@ -67,7 +67,7 @@ export class RequestError extends RdmaError {
   readonly vendorError: number
   /** Number of the queue pair, 24 bits. */
   readonly qpn: number
-  /** With WR_FLUSH_ERR: the error of the first failed request; undefined if there is none. */
+  /** With WR_FLUSH_ERR: the error of the first request that failed or was flushed before; undefined if there is none. */
   readonly earlier: RequestError | undefined
 
   /** `explanation`: see `Carrier.explain`. `hint`: one of `Restarts`. */

@@ -9,10 +9,17 @@ import { showAs } from '../objects/show.ts'
 export class RequestWindow {
   /** Maximum requests in flight. */
   readonly limit: number
+  /** Unsettled requests, and the slots that `#release` has passed to calls of `add`. */
   #inFlight = 0
-  /** The first failure that neither `add` nor `drain` has reported. */
+  /** The first failure since `add` or `drain` has reported one. */
   #failure: { readonly error: unknown } | undefined
-  #waiting: (() => void)[] = []
+  // Two lists, because `shift` of a long list moves all its values.
+  /** Calls of `add` that wait for a slot, after those of `#older`. */
+  #newer: (() => void)[] = []
+  /** Calls of `add` that wait for a slot, in the reverse order. */
+  #older: (() => void)[] = []
+  /** Calls of `drain`. */
+  #draining: (() => void)[] = []
 
   /** Private; use `requestWindow`. */
   constructor(limit: number) {
@@ -26,42 +33,47 @@ export class RequestWindow {
 
   /**
    * Waits until fewer than `limit` requests are in flight, and calls `post`. Does not wait for the completion of the
-   * new request. If an earlier request has failed and the failure was not reported, `add` does not call `post` and
-   * rejects with the failure.
+   * new request. If earlier requests have failed since the last report of a failure, `add` does not call `post` and
+   * rejects with the first of these failures.
    */
   async add(post: () => PromiseLike<unknown>): Promise<void> {
     checkWindow('requestWindow.add', this)
     checkFunction('requestWindow.add', 'post', post)
-    while (this.#inFlight >= this.limit && this.#failure === undefined) await this.#nextSettlement()
     this.#throwFailure()
-    this.#inFlight++
+    if (this.#inFlight < this.limit) this.#inFlight++
+    else await new Promise<void>(resolve => this.#newer.push(resolve))
     try {
+      this.#throwFailure()
       // An exception means that nothing was posted; a rejection is reported by the next call.
       void Promise.resolve(post()).then(
-        () => this.#onSettled(),
-        error => this.#onSettled({ error }),
+        () => this.#release(),
+        error => {
+          this.#failure ??= { error }
+          this.#release()
+        },
       )
     } catch (error) {
-      this.#onSettled()
+      this.#release()
       throw error
     }
   }
 
-  /** Waits until no request is in flight. Rejects with the first failure that `add` has not reported. */
+  /** Waits until no request is in flight. Rejects with the first failure since the last report of a failure. */
   async drain(): Promise<void> {
     checkWindow('requestWindow.drain', this)
-    while (this.#inFlight > 0) await this.#nextSettlement()
+    while (this.#inFlight > 0) await new Promise<void>(resolve => this.#draining.push(resolve))
     this.#throwFailure()
   }
 
-  #nextSettlement(): Promise<void> {
-    return new Promise(resolve => this.#waiting.push(resolve))
-  }
-
-  #onSettled(failure?: { readonly error: unknown }): void {
-    this.#inFlight--
-    this.#failure ??= failure
-    for (const resolve of this.#waiting.splice(0)) resolve()
+  /** Passes a slot to the oldest waiting `add`. Without one the slot is free. */
+  #release(): void {
+    if (this.#older.length === 0) {
+      this.#older = this.#newer.reverse()
+      this.#newer = []
+    }
+    const startAdd = this.#older.pop()
+    if (startAdd !== undefined) startAdd()
+    else if (--this.#inFlight === 0) for (const resolve of this.#draining.splice(0)) resolve()
   }
 
   #throwFailure(): void {

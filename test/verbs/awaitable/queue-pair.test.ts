@@ -275,3 +275,28 @@ test('a window reports the first failed request once; a limit of 0 is refused', 
   await window.add(async () => {})
   assert.throws(() => requestWindow(0), /limit 0 is not a number of requests/)
 })
+
+test('calls of a window without waits post in order, in a time linear in their number', async () => {
+  const window = requestWindow(3)
+  const posted: number[] = []
+  const start = performance.now()
+  const added = Array.from({ length: 50_000 }, (_, i) =>
+    window.add(async () => {
+      posted.push(i)
+      assert.ok(window.inFlight <= 3)
+      if (i === 10) throw new Error('mine')
+    }),
+  )
+  const results = await Promise.allSettled(added)
+  await window.drain()
+  assert.equal(window.inFlight, 0)
+  const [failed, ...others] = results.flatMap(({ status }, i) => (status === 'rejected' ? [i] : []))
+  assert.deepEqual(others, [])
+  assert.ok(failed !== undefined && failed > 10)
+  assert.deepEqual(
+    posted,
+    results.flatMap((_, i) => (i === failed ? [] : [i])),
+  )
+  // If each completion woke all waiting calls, this would need a minute.
+  assert.ok(performance.now() - start < 10_000)
+})
