@@ -5,7 +5,7 @@
  */
 
 import { type Failure, failureText } from '../spec/check/failures.ts'
-import { type Finding, type FindingId, findingOfCause, findings, type Stack } from '../spec/check/findings.ts'
+import { type FindingId, findingOfCause, findings, type Stack } from '../spec/check/findings.ts'
 import type { NoteOmission, Omission } from '../spec/check/omissions.ts'
 import type { RequestWatcher } from '../spec/check/requests.ts'
 import { QP_CLASSES } from '../spec/classes/qp/qp.ts'
@@ -38,7 +38,7 @@ import { KnownObject, KnownObjects, moment, type QpAttributes, stateOf } from '.
 import { createQueueDetector, type QueueDetector } from './queues.ts'
 import { createRaceDetector, type RaceDetector } from './races/detector.ts'
 import { type RefusedPost, refusalOf } from './refused-post.ts'
-import { FindingReporter, MAX_NAMED, type Occurrence } from './reporting.ts'
+import { FindingReporter, MAX_NAMED, type Occurrence, type ReportFinding } from './reporting.ts'
 
 /** Whether a class has objects of verbs that programs have to destroy. Not channels: exit closes them. */
 const isVerbsClass = (name: string): boolean =>
@@ -119,7 +119,7 @@ export class Checker {
   readonly #sources: CheckerSources
 
   /** `report` is called once for each distinct finding. */
-  constructor(deviceWithGid: DeviceWithGid, report: (finding: Finding) => void, sources: CheckerSources = noSources) {
+  constructor(deviceWithGid: DeviceWithGid, report: ReportFinding, sources: CheckerSources = noSources) {
     this.#deviceWithGid = deviceWithGid
     this.#sources = sources
     this.#reporter = new FindingReporter(report)
@@ -354,7 +354,7 @@ export class Checker {
 
   /** A request failed, or a device reported another failure (spec/check/failures.ts). */
   failed(failed: CheckedFailure): void {
-    const { time, deviceNumber, failure, peerDevice } = failed
+    const { time, deviceNumber, context, failure, peerDevice } = failed
     const { device, qpn, cause, kind } = failure
     const qp = qpn === undefined ? undefined : this.#objects.qp(deviceNumber, qpn)
     if (qp !== undefined && kind !== 'drop' && kind !== 'flush') qp.failure ??= failure
@@ -374,6 +374,7 @@ export class Checker {
     const occurrence: Occurrence = {
       time,
       device,
+      context,
       program: failed.program ?? qp?.program,
       stack: postStackOf(failed, qp),
       action: failedActionOf(failure),

@@ -101,10 +101,11 @@ export class DetectorServices {
     this.#reporter.repeat(number)
   }
 
-  /** An occurrence now, with the program and device of an object. */
-  occurrenceAt({ device, program }: KnownObject, stack: Stack, action?: string): Occurrence {
+  /** An occurrence now, with the program, device and context of an object. */
+  occurrenceAt({ device, context, program }: KnownObject, stack: Stack, action?: string): Occurrence {
     const { sources } = this
-    return { time: sources.now(), device: sources.deviceName(device), program, stack, ...(action && { action }) }
+    const time = sources.now()
+    return { time, device: sources.deviceName(device), context, program, stack, ...(action && { action }) }
   }
 
   /** An occurrence now, with the stack of the post of a request of `owner`. */

@@ -76,6 +76,7 @@ export interface Misuse {
 export interface RefusedAttempt {
   readonly time: number
   readonly device: string
+  readonly context: number
   readonly program: Program | undefined
   readonly attempt: string
   readonly errno: number

@@ -26,11 +26,16 @@ export interface Occurrence {
   readonly time: number
   /** The device's name. */
   readonly device: string
+  /** The number of the context. */
+  readonly context: number
   readonly program: Program | undefined
   readonly stack: Stack
   /** A participle, such as `posted`. Absent: `called`. */
   readonly action?: string
 }
+
+/** `context`: the number of the context of the finding's first occurrence. */
+export type ReportFinding = (finding: Finding, context: number) => void
 
 /** Fields of a `Finding` that depend on the mistake. */
 export interface FindingContent {
@@ -54,10 +59,10 @@ export class FindingReporter {
   readonly counts: number[] = []
   /** Numbers of findings by the key of `report`. */
   readonly #numbers = new Map<string, number>()
-  readonly #onFinding: (finding: Finding) => void
+  readonly #onFinding: ReportFinding
 
   /** `onFinding` is called once for each distinct finding. */
-  constructor(onFinding: (finding: Finding) => void) {
+  constructor(onFinding: ReportFinding) {
     this.#onFinding = onFinding
   }
 
@@ -74,7 +79,7 @@ export class FindingReporter {
   /** Returns the number of the finding, from 1; undefined if it was left out. */
   report(
     id: FindingId,
-    { time, device, program, stack, action = 'called' }: Occurrence,
+    { time, device, context, program, stack, action = 'called' }: Occurrence,
     content: FindingContent,
   ): number | undefined {
     const { text, details = [] } = content
@@ -94,7 +99,7 @@ export class FindingReporter {
     const number = this.counts.push(1)
     this.#numbers.set(key, number)
     const objects = [...new Set(content.objects ?? [])].filter(object => object !== undefined)
-    this.#onFinding({
+    const finding: Finding = {
       number,
       id,
       severity,
@@ -107,7 +112,8 @@ export class FindingReporter {
       objects: objects
         .slice(0, MAX_NAMED + 1)
         .map((object): FoundObject => ({ name: object.nameWithProgram, history: object.history })),
-    })
+    }
+    this.#onFinding(finding, context)
     return number
   }
 }

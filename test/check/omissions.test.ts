@@ -101,6 +101,7 @@ const fillScripts: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, num
       checker.refusedAttempt({
         time: 1,
         device: '',
+        context: 0,
         program: undefined,
         attempt: 'x',
         errno: Errno.EINVAL,

@@ -9,6 +9,7 @@ import type { Finding } from '../../src/spec/check/findings.ts'
 const occurrence: Occurrence = {
   time: 1,
   device: 'rxe0',
+  context: 0,
   program: { pid: 1, command: 'prog' },
   stack: ['prog+0x1 main'],
 }

@@ -6,13 +6,14 @@ import { Checker } from '../../check/checker.ts'
 import type { DeviceWithGid } from '../../check/connection.ts'
 import type { BeginningCall, CheckerSources } from '../../check/detector.ts'
 import type { RaceSources } from '../../check/races/sources.ts'
+import type { ReportFinding } from '../../check/reporting.ts'
 import { registerClient } from '../../core/devices/clients.ts'
 import { findGid, type GidTable } from '../../core/devices/gids.ts'
 import { addHook } from '../../core/devices/registry.ts'
 import { addFailureHandler } from '../../core/failures.ts'
 import { onRegionUnmapped } from '../../core/memory/lost-regions.ts'
 import type { CallContext, Context, Core, Device, Hook, RequestPoll } from '../../core/model.ts'
-import type { Finding, Program, Stack } from '../../spec/check/findings.ts'
+import type { Program, Stack } from '../../spec/check/findings.ts'
 import { CallError } from '../../spec/errno.ts'
 import { addressText } from '../../wire/address.ts'
 import type { Arena } from '../../wire/arena.ts'
@@ -152,7 +153,7 @@ const checkerSources = (
 })
 
 /** Creates a checker and feeds it until the core ends. */
-export const createChecker = (core: Core, report: (finding: Finding) => void, sources: HostSources): Checker => {
+export const createChecker = (core: Core, report: ReportFinding, sources: HostSources): Checker => {
   /** By device index. A removed device stays until another has its index: its objects are destroyed later. */
   const devices = new Map<number, Device>()
   const polls = new Map<number, RequestPoll>()

@@ -54,6 +54,17 @@ const v8Symbols: Symbols = {
 
 const print = (finding: Finding): void => console.error(findingText(finding, v8Symbols))
 
+/** An exception of the program's `onFinding` is uncaught. The caller is core or the checker, in the middle of its work. */
+const notify = (onFinding: (finding: Finding) => void, finding: Finding): void => {
+  try {
+    onFinding(finding)
+  } catch (error) {
+    queueMicrotask(() => {
+      throw error
+    })
+  }
+}
+
 const checks = new WeakMap<Core, NetworkCheck>()
 
 /** The check of a network, created with its first checked device. */
@@ -62,11 +73,12 @@ const networkCheck = (core: Core): NetworkCheck => {
   if (known !== undefined) return known
   const devices = new Map<Context, CheckedDevice>()
   const adapters: AdapterName[] = []
-  const report = (finding: Finding): void => {
+  const report = (finding: Finding, contextId: number): void => {
     for (const { context, options, findings } of devices.values())
-      if (context.device.name === finding.device && isReported(finding, options)) {
+      if (context.id === contextId) {
+        if (!isReported(finding, options)) return
         findings.push(finding)
-        ;(options.onFinding ?? print)(finding)
+        notify(options.onFinding ?? print, finding)
         return
       }
   }
@@ -93,19 +105,24 @@ const networkCheck = (core: Core): NetworkCheck => {
 const failures = ({ findings, options: { failOn = 'error' } }: CheckedDevice): readonly Finding[] =>
   findings.filter(({ severity }) => isFailure(severity, failOn))
 
-const openDevices = new Set<CheckedDevice>()
+/** The checks that have not ended, by context. */
+const openChecks = new Map<Context, DeviceCheck>()
 let hasExitListener = false
 
 /**
- * At exit with status 0: closes the contexts of open checked devices, to find leaked objects, and sets the exit status
- * if a device has findings that fail (`failOn`).
+ * At exit with status 0: closes the contexts of open checked devices, to find leaked objects, and ends their checks.
+ * Sets the exit status if a device has findings that fail (`failOn`).
  */
 const onExit = (status: number): void => {
   if (status !== 0) return
-  for (const device of openDevices) {
-    closeContext(device.context)
-    if (failures(device).length > 0) process.exitCode = FOUND_STATUS
-  }
+  for (const context of openChecks.keys()) closeContext(context)
+  for (const check of openChecks.values())
+    try {
+      check.end()
+    } catch {
+      // FindingsError: the findings were reported before.
+      process.exitCode = FOUND_STATUS
+    }
 }
 
 export const checkContext = (context: Context, options: CheckOptions): DeviceCheck => {
@@ -122,9 +139,8 @@ export const checkContext = (context: Context, options: CheckOptions): DeviceChe
   devices.set(context, device)
   if (!hasExitListener && typeof process === 'object') process.on('exit', onExit)
   hasExitListener = true
-  openDevices.add(device)
   const withCount = (finding: Finding) => ({ ...finding, count: checker.counts[finding.number - 1] ?? 1 })
-  return {
+  const check: DeviceCheck = {
     posts: {
       ...posts,
       ...(races && pollWatch((cq, count, wrId) => log.poll(context.id, cq, count, wrId))),
@@ -157,7 +173,7 @@ export const checkContext = (context: Context, options: CheckOptions): DeviceChe
       if (devices.size === 1 && options.onFinding === undefined)
         for (const omission of checker.omissions) console.error(`userdma check: left out: ${omissionText(omission)}`)
       devices.delete(context)
-      openDevices.delete(device)
+      openChecks.delete(context)
       const findings = failures(device).map(withCount)
       if (findings.length > 0)
         throw new FindingsError(
@@ -167,4 +183,6 @@ export const checkContext = (context: Context, options: CheckOptions): DeviceChe
         )
     },
   }
+  openChecks.set(context, check)
+  return check
 }

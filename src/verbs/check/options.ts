@@ -9,7 +9,10 @@ import { type StackSharing, stackSharings } from './posts.ts'
 
 /** Options of a checked device (`open({ check })`). */
 export interface CheckOptions {
-  /** Called once with each finding; must not call the device. Default: prints the finding to standard error. */
+  /**
+   * Called once with each finding; must not call the device. An exception is uncaught. Default: prints the finding to
+   * standard error.
+   */
   readonly onFinding?: (finding: Finding) => void
   /**
    * `device.close()` rejects with a `FindingsError` if a finding of at least this severity was reported. 'never': does

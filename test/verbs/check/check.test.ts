@@ -242,6 +242,45 @@ describe('a checked device', () => {
   })
 })
 
+it('a finding is about the context that made the mistake', async () => {
+  const network = createNetwork()
+  const device = await open({ network })
+  const openAgain = () => open({ network, device: 'rxe0', check: { ...reportAll, failOn: 'warning' } })
+  const [one, other] = [await openAgain(), await openAgain()]
+  other.pd()
+  await assert.rejects(other.close(), FindingsError)
+  await one.close()
+  await device.close()
+  assert.deepEqual(
+    [one, other].map(({ findings }) => findings.map(({ id }) => id)),
+    [[], ['leak']],
+  )
+})
+
+it('an exception of onFinding is uncaught', async () => {
+  const device = await open({
+    check: {
+      onFinding() {
+        throw new Error('mine')
+      },
+    },
+  })
+  const uncaught: unknown[] = []
+  const listeners = process.listeners('uncaughtException')
+  process.removeAllListeners('uncaughtException')
+  process.on('uncaughtException', error => uncaught.push(error.message))
+  device.pd()
+  await device.close()
+  await new Promise(setImmediate)
+  process.removeAllListeners('uncaughtException')
+  for (const listener of listeners) process.on('uncaughtException', listener)
+  assert.deepEqual(uncaught, ['mine'])
+  assert.deepEqual(
+    device.findings.map(({ id }) => id),
+    ['leak'],
+  )
+})
+
 describe('close() of a checked device', () => {
   const withFault = async (check: true | CheckOptions) => {
     const ends = await checkedPair(check)
@@ -327,6 +366,11 @@ describe('a program with a checked device', () => {
     assert.equal(run(t, BUSY).status, 0)
     assert.match(run(t, BUSY).stderr, /warning leak: rxe0/)
     assert.equal(run(t, `${failing}\nprocess.exit(3)`).status, 3)
+  })
+
+  it('prints at its exit what was left out', t => {
+    const body = 'const device = await open({ check: true })\nfor (let i = 0; i < 4200; i++) device.pd().close()'
+    assert.match(run(t, body).stderr, /^userdma check: left out: \d+ destroyed objects were forgotten/m)
   })
 
   it('fails a test of node:test', t => {
