@@ -254,7 +254,7 @@ export const createChains = (context: DeviceContext, classOf: (cls: ObjectClass,
       else
         for (let first = 0; first < plans.length; first += PLANS_PER_CHAIN) {
           const entries = plans.slice(first, first + PLANS_PER_CHAIN).map(creationEntry)
-          created.push(...(execute(entries) as T[]))
+          created.push(...execute(entries, objects => objects as T[]))
         }
     } catch (error) {
       for (const object of created) object[Symbol.dispose]()
@@ -266,20 +266,21 @@ export const createChains = (context: DeviceContext, classOf: (cls: ObjectClass,
   const run = <T>(build: (chain: Chain) => T): Resolved<T> => {
     checkFunction('device.chain', 'build', build)
     const entries: Entry[] = []
+    let built: T
     try {
-      const built = build(chainBuilder(context, entries))
+      built = build(chainBuilder(context, entries))
       if (built instanceof Promise)
         throw invalidArgument(
           'interface.chain',
           'the function returns a promise',
           'describe the objects without waiting',
         )
-      const objects = entries.length === 0 ? [] : execute(entries)
-      return resolvePlanned(context, built, entries, objects) as Resolved<T>
     } catch (error) {
       for (const entry of entries) entry.onFailure()
       throw error
     }
+    const resolve = (objects: readonly unknown[]) => resolvePlanned(context, built, entries, objects) as Resolved<T>
+    return entries.length === 0 ? resolve([]) : execute(entries, resolve)
   }
 
   /** Looks up the methods of the entries, and the entries that their arguments refer to. */
@@ -308,26 +309,53 @@ export const createChains = (context: DeviceContext, classOf: (cls: ObjectClass,
     }
   }
 
-  /** The object or result of each entry. If a result cannot be converted, destroys all objects. */
-  const convert = (entries: readonly Entry[], results: readonly CallResult<AnyValues>[]): unknown[] => {
+  /**
+   * Returns the result of `use`, called with the object or result of each entry. If a result cannot be converted, or
+   * `use` throws, destroys all objects.
+   */
+  const convert = <R>(
+    entries: readonly Entry[],
+    results: readonly CallResult<AnyValues>[],
+    use: (objects: readonly unknown[]) => R,
+  ): R => {
     const converted: unknown[] = []
     try {
       for (const [i, result] of results.entries()) converted.push(entries[i]!.onSuccess(result))
-      return converted
+      return use(converted)
     } catch (error) {
       // Newest first: later objects may use earlier ones.
       for (let i = results.length - 1; i >= 0; i--) {
-        const { cls, name } = entries[i]!
+        const { cls, name, onFailure } = entries[i]!
         if (name !== 'create') continue
-        if (i < converted.length) orElse(() => (converted[i] as Disposable)[Symbol.dispose](), undefined)
-        else destroyUnconverted(context.carrier, cls, results[i]!.object)
+        // The result of `chain.call` is not disposable, also if the call is `create`.
+        const { [Symbol.dispose]: dispose } = (converted[i] ?? {}) as Partial<Disposable>
+        if (dispose !== undefined) orElse(() => dispose.call(converted[i]), undefined)
+        else {
+          destroyUnconverted(context.carrier, cls, results[i]!.object)
+          onFailure()
+        }
       }
       throw error
     }
   }
 
-  /** Runs the entries, all or none. Returns the object or result of each entry. Throws RdmaError. */
-  const execute = (entries: readonly Entry[]): unknown[] => {
+  /**
+   * Runs the entries, all or none. Returns the result of `use`, called with the object or result of each entry. Throws
+   * RdmaError, and what `use` throws.
+   */
+  const execute = <R>(entries: readonly Entry[], use: (objects: readonly unknown[]) => R): R => {
+    let results: readonly CallResult<AnyValues>[]
+    try {
+      results = callAll(entries)
+    } catch (error) {
+      for (const entry of entries) entry.onFailure()
+      throw error
+    }
+    return convert(entries, results, use)
+  }
+
+  /** Makes the calls of the entries, all or none. Returns their results. Throws RdmaError. */
+  const callAll = (entries: readonly Entry[]): readonly CallResult<AnyValues>[] => {
     lookUp(entries)
     const refuse = (index: number, errno: number, reason: string, hint?: string): never => {
       const { cls, name, optionsByAttribute } = entries[index]!
@@ -339,7 +367,7 @@ export const createChains = (context: DeviceContext, classOf: (cls: ObjectClass,
       const { results, error, isAsynchronous } = outcome
       if (error !== undefined)
         return refuse(results.length, error.errno, error.message, isAsynchronous ? USE_ASYNC_HINT : undefined)
-      return convert(entries, results)
+      return results
     }
     const links = entries.map(
       ({ chainedMethod: { class: cls, name: methodName, method }, args, object, refs }): ChainLink => {
@@ -354,11 +382,10 @@ export const createChains = (context: DeviceContext, classOf: (cls: ObjectClass,
     const { results, done, error, reason } = out
     if (done < entries.length)
       return refuse(done, error, reason === undefined ? 'refused' : new TextDecoder().decode(reason as Uint8Array))
-    const decoded = chainEntries(results as Uint8Array).map(({ message }, i) => {
+    return chainEntries(results as Uint8Array).map(({ message }, i) => {
       const { object, out: values } = decodeResult(links[i]!.call, message)
       return { object: object ?? 0, out: values }
     })
-    return convert(entries, decoded)
   }
   return { run, makeAll }
 }

@@ -10,6 +10,7 @@ import { Interface } from '../../../src/spec/classes/device/interface.ts'
 import { Pd } from '../../../src/spec/classes/pd.ts'
 import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
 import { QpState } from '../../../src/spec/enums.ts'
+import { contextOf } from '../../../src/verbs/device.ts'
 import { type Chain, createNetwork, type ObjectReference, open, RdmaError } from '../../../src/verbs/index.ts'
 import type { LocalNetwork } from '../../../src/verbs/local/network.ts'
 
@@ -125,5 +126,35 @@ test('a chain returns an existing object unchanged', async () => {
   const { device } = await openDevice()
   const existing = device.create(Pd)
   assert.equal(device.chain(chain => ({ created: chain.pd(), existing })).existing, existing as unknown)
+  await device.close()
+})
+
+test('a chain with a result that cannot be converted destroys its objects, and ends each registration once', async () => {
+  const { device, core, pd } = await openDevice()
+  const { carrier } = contextOf('test', device)
+  const { chain: runChain, forget } = carrier
+  assert.ok(runChain !== undefined)
+  const forgotten: Uint8Array[] = []
+  Object.assign(carrier, {
+    chain(...args: Parameters<typeof runChain>) {
+      const outcome = runChain(...args)
+      // The third result lacks its values.
+      return {
+        ...outcome,
+        results: outcome?.results.map((result, i) => (i === 2 ? { object: result.object } : result)),
+      }
+    },
+    forget(buffer: Uint8Array) {
+      forgotten.push(buffer)
+      forget(buffer)
+    },
+  })
+  const buffers = Array.from({ length: 4 }, (_, i) => new Uint8Array(8).fill(i))
+  assert.throws(() => device.chain(chain => buffers.map(buffer => chain.register(pd, buffer))), TypeError)
+  assert.deepEqual(
+    forgotten.toSorted((x, y) => x[0]! - y[0]!),
+    buffers,
+  )
+  assert.equal(core.counts.mr, 0)
   await device.close()
 })

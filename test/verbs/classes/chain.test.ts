@@ -6,6 +6,7 @@ import { readdirSync } from 'node:fs'
 import { test } from 'node:test'
 import { CompChannel } from '../../../src/spec/classes/events/comp_channel.ts'
 import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
+import { Classes } from '../../../src/spec/classes.ts'
 import { RdmaError } from '../../../src/verbs/index.ts'
 import { closeAll, completionText, eachCarrier, resourcesOn } from '../connections/endpoints.ts'
 
@@ -72,6 +73,23 @@ eachCarrier(openTwo => {
       one.chain(() => []),
       [],
     )
+    await closeAll({ device: one }, { device: two })
+  })
+
+  test('a chain whose planned objects cannot be replaced leaves no objects', async () => {
+    const [one, two] = await openTwo()
+    const { pd, mr, cq } = Classes
+    const cyclic: Record<string, unknown> = {}
+    const create = () =>
+      one.chain(chain => {
+        const domain = chain.pd()
+        chain.call(cq, 'create', { cqe: 4, compVector: 0, userHandle: 0n })
+        chain.register(domain, new Uint8Array(8))
+        cyclic.itself = cyclic
+        return cyclic
+      })
+    assert.throws(create, RangeError)
+    assert.deepEqual(one.handles(pd, mr, cq), [])
     await closeAll({ device: one }, { device: two })
   })
 
