@@ -137,9 +137,10 @@ export interface Carrier {
   posted(handle: number): void
   /**
    * Lets the devices of this process work; false if there was no work. For a daemon's device: yields the processor and
-   * returns true.
+   * returns true, and throws RdmaError EIO if the device is closed or the daemon has ended. `call`: name of the
+   * program's call in errors.
    */
-  drive(): boolean
+  drive(call: string): boolean
   /**
    * Called before waits for completions, events and datagrams. A program that only posts and waits could run in
    * microtasks for ever, and starve timers and I/O. So after many waits in one turn of the event loop, `overdueTurn`

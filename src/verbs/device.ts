@@ -242,7 +242,12 @@ const outstandingSends = (sources: DeviceContext['sources']): number => {
 const drain = async ({ carrier, sources, waiters }: DeviceContext, signal: AbortSignal | undefined): Promise<void> => {
   for (let turn = 0; outstandingSends(sources) > 0 && !waiters.isOver; turn++) {
     signal?.throwIfAborted()
-    carrier.drive()
+    try {
+      carrier.drive('device.close')
+    } catch {
+      // The daemon has ended.
+      return
+    }
     await (turn < DRAIN_TURNS ? nextTurn() : new Promise(resolve => setTimeout(resolve, 1)))
   }
 }

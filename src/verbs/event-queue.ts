@@ -136,7 +136,7 @@ export const openEventQueue = (context: DeviceContext): EventQueue => {
         return [sources.get(Number(entry.cookie))].filter(object => object !== undefined)
       }),
     poll() {
-      if (!waiters.isOver) carrier.drive()
+      if (!waiters.isOver) carrier.drive('event_queue.poll')
       let event = mailbox.poll()
       while (event !== undefined && isWithdrawn(event)) event = mailbox.poll()
       return event && withoutCookie(event)

@@ -139,7 +139,7 @@ const openSocket = (context: DeviceContext, ipInterface: number, protocol: numbe
   const call = anyCall as typeof carrier.call
   const hasDatagrams = (): boolean => !isEnded && !waiters.isOver && call(SocketClass, 'query', 0, {}).out.waiting > 0
   const poll = (): UdpDatagram | undefined => {
-    carrier.drive()
+    carrier.drive('ip_socket.poll')
     try {
       const { address, port: senderPort, payload } = call(SocketClass, 'receive', 0, {}).out
       return { address: addressText(address), port: senderPort, payload }

@@ -182,7 +182,7 @@ class CqObject extends VerbsObject implements CompletionQueue {
 
   poll(): boolean {
     if (this?.context === undefined) throw withoutObject('cq.poll')
-    return this.#pollRing() || (this.context.carrier.drive() && this.#pollRing()) || this.#refuseIfClosed()
+    return this.#pollRing() || (this.context.carrier.drive('cq.poll') && this.#pollRing()) || this.#refuseIfClosed()
   }
 
   /** Throws if the queue or its device is closed: a polling program would wait for ever. */
@@ -221,7 +221,7 @@ class CqObject extends VerbsObject implements CompletionQueue {
     for (let i = 0; i < POLLS_BEFORE_ARMING; i++) {
       if (this.#hasUnread()) return
       if (carrier.awaitsNextTurn()) break
-      if (carrier.drive() && this.#hasUnread()) return
+      if (carrier.drive('cq.wait') && this.#hasUnread()) return
       if (carrier.isRemote) break
       await undefined
     }
@@ -239,7 +239,7 @@ class CqObject extends VerbsObject implements CompletionQueue {
     try {
       this.arm(options)
       // Completions older than the arming raise no event.
-      if (!carrier.awaitsNextTurn()) carrier.drive()
+      if (!carrier.awaitsNextTurn()) carrier.drive('cq.wait')
     } catch (error) {
       // A removed device has flushed requests: the program polls their completions before `wait` fails.
       waiters.wake(this.userHandle)

@@ -213,9 +213,11 @@ export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
       // If the socket is full, this token may be lost: the tokens in the socket wake the daemon.
       sendBytes(doorbell, token)
     },
-    drive() {
-      if (++polls % POLLS_PER_CHECK === 0 && (isClosed || !session.checkAlive()))
-        throw refused('EIO', 'cq.poll', `the daemon of device ${device.name} has ended`)
+    drive(callName) {
+      if (++polls % POLLS_PER_CHECK === 0) {
+        if (isClosed) throw refused('EIO', callName, 'the device is closed')
+        if (!session.checkAlive()) throw refused('EIO', callName, `the daemon of device ${device.name} has ended`)
+      }
       yieldProcessor()
       return true
     },

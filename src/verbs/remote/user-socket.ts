@@ -118,10 +118,11 @@ export const connectToDaemon = (socket: string): { readonly fd: number; readonly
 
 /**
  * The path of the daemon's socket for the option `socket`. `true`: the daemon under which the program runs, otherwise
- * the user's own daemon. Throws RdmaError: EINVAL for another type, EACCES if the own daemon's folder is not private.
+ * the user's own daemon. Throws RdmaError: EINVAL for '' and other types, EACCES if the own daemon's folder is not
+ * private.
  */
 export const socketPath = (call: string, socket: string | true): string => {
-  if (typeof socket === 'string') return resolve(socket)
+  if (typeof socket === 'string' && socket !== '') return resolve(socket)
   if (socket !== true)
     throw invalidArgument(call, `socket ${formatValue(socket)} is not a path, nor true for the user's own daemon`)
   try {

@@ -167,6 +167,7 @@ test('options of `open` with a wrong type, and options that do not fit the netwo
   await refusedWith({ name: {} }, /name an object is not a string/)
   await refusedWith({ device: 7 }, /device 7 is not a string/)
   await refusedWith({ socket: 7 }, /socket 7 is not a path/)
+  await refusedWith({ socket: '' }, /socket "" is not a path/)
   await refusedWith({ network: {} }, /network an object is not a network/)
   await refusedWith({ network: null }, /network null is not a network/)
   await refusedWith({ link: 'wire' }, /link "wire"/)

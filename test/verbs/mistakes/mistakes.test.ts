@@ -9,7 +9,7 @@ import type { AnyCall } from '../../../src/verbs/carrier.ts'
 import { contextOf } from '../../../src/verbs/device.ts'
 import { refused } from '../../../src/verbs/error.ts'
 import { type CqOptions, createNetwork, type Endpoint, open, openSystem } from '../../../src/verbs/index.ts'
-import { eachCarrier } from '../connections/endpoints.ts'
+import { eachCarrier, pair } from '../connections/endpoints.ts'
 import { notOfDevice, refuses, untyped } from './mistakes.ts'
 
 eachCarrier(openTwo => {
@@ -245,17 +245,32 @@ test('a wait that fails after it has armed the queue leaves no waiter', async ()
       return call(...args)
     },
     // as of a daemon's device when the daemon ends
-    drive() {
-      if (isArmed) throw refused('EIO', 'cq.poll', 'the daemon has ended')
-      return drive()
+    drive(callName: string) {
+      if (isArmed) throw refused('EIO', callName, 'the daemon has ended')
+      return drive(callName)
     },
     setWaiting(hasWaiters: boolean) {
       changes.push(hasWaiters)
       setWaiting(hasWaiters)
     },
   })
-  await assert.rejects(cq.wait(), { code: 'EIO' })
+  await assert.rejects(cq.wait(), { code: 'EIO', call: 'cq.wait' })
   Object.assign(carrier, { call, drive, setWaiting })
   assert.deepEqual(changes, [true, false])
   await device.close()
+})
+
+test('a device is closed although its daemon ends while sends are drained', async () => {
+  const { a, b } = await pair()
+  a.qp.write(a.mr.slice(0, 8), b.mr.remote(0, 8))
+  const { carrier } = contextOf('test', a.device)
+  Object.assign(carrier, {
+    // as of a daemon's device when the daemon ends
+    drive(call: string) {
+      throw refused('EIO', call, 'the daemon has ended')
+    },
+  })
+  await a.device.close({ drain: true })
+  assert.throws(() => a.device.pd(), { code: 'EIO', reason: 'the device is closed' })
+  await b.device.close()
 })
