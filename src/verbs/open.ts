@@ -161,8 +161,9 @@ const loadCheck = async (check: true | CheckOptions): Promise<StartCheck> => {
 
 /**
  * Opens a device. Rejects with RdmaError: EINVAL for an invalid option, EEXIST or EADDRINUSE if the name or address is
- * in use, EADDRNOTAVAIL if this machine does not have the address, ENODEV if there is no such device, ECONNREFUSED if
- * no daemon listens at the socket.
+ * in use, EADDRNOTAVAIL if this machine does not have the address, ENOSPC if the network has the maximum of soft
+ * devices, ENODEV if there is no such device, ECONNREFUSED if no daemon listens at the socket, EACCES if the daemon does
+ * not serve this user, is not trusted, or may not access the program's memory, EOPNOTSUPP if native calls are missing.
  */
 export const open = async (options: OpenOptions = {}): Promise<Device> => {
   checkOptions('open', 'options', options, openOptionNames)

@@ -198,7 +198,8 @@ const systemOptionNames: KnownOptions<SystemOptions> = { network: true, socket: 
 
 /**
  * Opens the system-wide device of a network or of a daemon. Throws RdmaError: EINVAL unless exactly one of the options
- * is set, ECONNREFUSED without a daemon.
+ * is set, ECONNREFUSED without a daemon, EACCES if the daemon does not serve this user or is not trusted, EOPNOTSUPP if
+ * native calls are missing.
  */
 export const openSystem = (options: SystemOptions = {}): System => {
   checkOptions('openSystem', 'options', options, systemOptionNames)
