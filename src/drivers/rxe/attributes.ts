@@ -1,7 +1,8 @@
 /*
  * Device attributes: as of Linux's rxe (rxe_param.h; `ibv_devinfo -v` in test/fixtures/abi), so that programs choose
  * the same sizes. Some limits are lower than rxe's: a ring of 2^20 slots holds one WQE fewer (max_qp_wr, max_srq_wr),
- * and no machine has memory for the rings of rxe's million queue pairs, CQs and SRQs.
+ * no machine has memory for the rings of rxe's million queue pairs, CQs and SRQs, and max_msg_sz is that of Linux 6.1.
+ * rxe allows 512 bytes of inline data, which no attribute reports.
  */
 
 import type { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device/device.ts'

@@ -1,6 +1,7 @@
 /*
  * The memory of a context's rings. A program in another process maps the memory (`Context.mapped`). For a caller in
- * this process, the library sets `Context.state`; without the library, the memory is plain buffers.
+ * this process, the library sets `Context.state`; if the caller uses core without the library, the memory is plain
+ * buffers.
  */
 import { bufferMemory } from '../../core/memory/mappable-memory.ts'
 import type { Context } from '../../core/model.ts'

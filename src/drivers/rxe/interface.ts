@@ -3,7 +3,7 @@
  * active MTU, addresses become GIDs, and programs get port events (IBA 11.6.3).
  *
  * GID 0 is the link-local default and stays. Another address gets the first free index. When an address is removed, its
- * index stays empty, so that other indices do not change. A change of the MTU raises PORT_ACTIVE, so that programs
+ * index becomes free, and the other indices do not change. A change of the MTU raises PORT_ACTIVE, so that programs
  * query the port; Linux has no event for it.
  *
  * `setLink`, `addGid` and `removeGid` return the event that the caller sends (`raisePort`); undefined if nothing

@@ -37,7 +37,7 @@ const explainedError = (error: unknown, { name, address }: DeviceSpec, link: Lin
   )
   return new CallError(
     'EADDRNOTAVAIL',
-    `${device}: this machine does not have the address ${address}, which link ${link} needs; it has ${addresses.join(', ')}`,
+    `${device}: this machine does not have the address ${address}, which link ${link} needs; it has ${addresses.join(', ') || 'none'}`,
   )
 }
 
