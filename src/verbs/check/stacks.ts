@@ -7,9 +7,20 @@ import type { Stack } from '../../spec/check/findings.ts'
 /** Maximum frames of a captured stack, including frames of userdma and Node. */
 const MAX_FRAMES = 32
 
+/** An object whose `stack` is the text of the current stack, without `above` and the functions that it calls. */
+const capture = (above?: () => unknown): { stack?: unknown } => {
+  const holder = {}
+  const { stackTraceLimit } = Error
+  // Not by assignment, which throws with `node --frozen-intrinsics`: there the limit stays.
+  Reflect.set(Error, 'stackTraceLimit', MAX_FRAMES)
+  Error.captureStackTrace?.(holder, above)
+  Reflect.set(Error, 'stackTraceLimit', stackTraceLimit)
+  return holder
+}
+
 /** The folder of the package, from the frame of this file; undefined if a bundler has moved it. */
 const [, root] =
-  /(?:file:\/\/)?(\/[^:]*?\/)(?:dist\/)?src\/verbs\/check\/stacks\.[jt]s/.exec(new Error().stack ?? '') ?? []
+  /(?:file:\/\/)?(\/[^:]*?\/)(?:dist\/)?src\/verbs\/check\/stacks\.[jt]s/.exec(String(capture().stack)) ?? []
 /** Folders of userdma's code: dist/src, or src if Node applies source maps. */
 const ownFolders = root === undefined ? [] : [`${root}dist/src/`, `${root}src/`]
 
@@ -26,11 +37,7 @@ const parse = (text: unknown): Stack =>
   typeof text === 'string' ? [...text.matchAll(FRAME)].map(([, frame = '']) => frame).filter(isProgramFrame) : []
 
 export const captureStack = (): LazyStack => {
-  const holder: { stack?: unknown } = {}
-  const { stackTraceLimit } = Error
-  Error.stackTraceLimit = MAX_FRAMES
-  Error.captureStackTrace?.(holder, captureStack)
-  Error.stackTraceLimit = stackTraceLimit
+  const holder = capture(captureStack)
   let stack: Stack | undefined
   return () => {
     stack ??= parse(holder.stack)

@@ -373,6 +373,17 @@ describe('a program with a checked device', () => {
     assert.match(run(t, body).stderr, /^userdma check: left out: \d+ destroyed objects were forgotten/m)
   })
 
+  it('has stacks without frames of userdma although the program limits its own, and runs with frozen intrinsics', t => {
+    const body = 'const device = await open({ check: true })\ndevice.pd()\nawait device.close()'
+    assert.match(
+      run(t, body, '--stack-trace-limit=0').stderr,
+      /^userdma check: warning leak: .*\n {2}created\n {4}#0 <anonymous> at \S*program\.mjs:3\n {2}advice/,
+    )
+    const { status, stderr } = run(t, body, '--frozen-intrinsics')
+    assert.equal(status, 0, stderr)
+    assert.match(stderr, /^userdma check: warning leak: /m)
+  })
+
   it('fails a test of node:test', t => {
     const test = (name: string, failOn: string) =>
       `test('${name}', async t => {
