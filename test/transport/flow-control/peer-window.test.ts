@@ -251,6 +251,18 @@ describe('a window shared by queue pairs', () => {
     )
   })
 
+  it('is not polled in vain by a queue pair that needs more than half of it', () => {
+    const t = start(2, [0], { windowBytes: 2 * SHARED_WINDOW })
+    t.node.post(t.rows[0], write(0, MTU))
+    t.wire.step(0)
+    t.node.post(t.rows[1], read(1, 16 * MTU))
+    assert.ok(!t.node.engine.pollTransmit(t.node.sink, t.wire.now), 'there is nothing to send')
+    t.run(1, 1000)
+    assert.equal(t.cqes.length, 0)
+    t.run(1)
+    assert.equal(t.cqes[0].id, 1)
+  })
+
   it('is not blocked by bytes that nobody acknowledges, also for a queue pair that found the port full', () => {
     const unreachable = [0, 1, 2]
     const t = start(4, unreachable, large)
