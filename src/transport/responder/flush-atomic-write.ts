@@ -111,13 +111,13 @@ export const onAtomicWrite = (
 ): void => {
   const view = arena.view
   const lo = ext.rethVaLo(view, reth)
-  const isLengthValid = length === ATOMIC_BYTES && ext.rethDmaLen(view, reth) === ATOMIC_BYTES
   if ((s.rows[row * QP.WORDS + QP.ACCESS] & Access.REMOTE_WRITE) === 0) {
     nakInvalidRequest(s, row, createCause('QP_NO_RIGHT', { right: Access.REMOTE_WRITE }))
     return
   }
-  if (!isLengthValid) {
-    nakInvalidRequest(s, row, createCause('ATOMIC_WRITE_LENGTH', { length: ext.rethDmaLen(view, reth) }))
+  const actualLength = length !== ATOMIC_BYTES ? length : ext.rethDmaLen(view, reth)
+  if (actualLength !== ATOMIC_BYTES) {
+    nakInvalidRequest(s, row, createCause('ATOMIC_WRITE_LENGTH', { length: actualLength }))
     return
   }
   if ((lo & (ATOMIC_BYTES - 1)) !== 0) {

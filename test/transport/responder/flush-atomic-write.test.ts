@@ -10,7 +10,7 @@ import { Access } from '../../../src/transport/types.ts'
 import { REMOTE_ACCESS, REMOTE_KEY, type SendSpec } from '../node.ts'
 import { ERR, FENCE, NAK, READ, SIGNALED, sge, T14, WRITE, wr } from '../requests.ts'
 import { patternOf } from '../responding.ts'
-import { type PacketSpec, startScript } from '../script.ts'
+import { type PacketSpec, RQ_PSN, startScript } from '../script.ts'
 
 const { FLUSH, ATOMIC_WRITE } = wr
 /** Access flags of a queue pair and a region that allow FLUSH. */
@@ -276,6 +276,15 @@ describe('the responder: ATOMIC WRITE', () => {
       assert.equal(t.state, ERR)
       assert.ok(t.node.memory.every(byte => byte === 0))
     })
+  it('of a wrong length: the cause has the length that is wrong', () => {
+    const lengthOf = (spec: PacketSpec) => {
+      const t = startWithFlush()
+      t.request('ATOMIC_WRITE', 0, { remote: 64, ...spec })
+      return t.node.naks.get(RQ_PSN)?.args
+    }
+    assert.deepEqual(lengthOf({ payload: 4, dmaLen: 8 }), { length: 4 })
+    assert.deepEqual(lengthOf({ payload: word, dmaLen: 4 }), { length: 4 })
+  })
   it('whose pages are unmapped: REMOTE_OPERATION', () => {
     const t = startWithFlush()
     t.node.faults.write = Errno.EFAULT
