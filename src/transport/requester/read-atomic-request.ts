@@ -1,7 +1,7 @@
 /*
  * Request packets of READ, atomics, FLUSH and ATOMIC WRITE (InfiniBand Architecture Specification, volume 1, clauses
- * 9.4.4 and 9.4.5, annex A19). Each request is one packet without payload, except that of an ATOMIC WRITE, which has 8
- * bytes.
+ * 9.4.4 and 9.4.5, annex A19). Each request, or part of a READ, is one packet without payload, except that of an ATOMIC
+ * WRITE, which has 8 bytes.
  * state.ts explains short names such as `row`, `base` and `request`.
  */
 
@@ -55,9 +55,9 @@ export const putReadAtomicRequest = (
   const kind = p[request + WQE.KIND]
   const view = arena.view
   if (kind === READ) {
-    const lo = p[wr + Send.REMOTE_LO] + offset
-    const hi = upperWord(p[wr + Send.REMOTE_HI], lo)
-    putReth(view, at + RETH_AT[opcode], hi, lo, p[wr + Send.RKEY], length)
+    const sum = p[wr + Send.REMOTE_LO] + offset
+    const hi = upperWord(p[wr + Send.REMOTE_HI], sum)
+    putReth(view, at + RETH_AT[opcode], hi, sum >>> 0, p[wr + Send.RKEY], length)
     return DmaResult.OK
   }
   if (kind === FLUSH) {

@@ -70,7 +70,7 @@ const refusalCause = (s: EngineState, row: number, wr: number): Cause => {
   }
 }
 
-/** Stores the cause of an invalid WQE, and sets its length to 0; returns `status`. */
+/** Stores the cause of an invalid WQE, and sets its length, which may be any number, to 0; returns `status`. */
 const refuse = (s: EngineState, row: number, wr: number, status: number, cause: Cause): number => {
   s.pool[wr + Send.LENGTH] = 0
   return storeCause(s, row, status, cause)
