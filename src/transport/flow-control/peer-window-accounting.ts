@@ -43,6 +43,8 @@ export interface PeerWindows {
   rowLimit: number
   /** If `rowLimit` was too small for the polled row: the free bytes that it needs; else 0. */
   neededBytes: number
+  /** Whether the last packet of each run of the polled row requests an ACK (`openWindow`). */
+  requestsAcks: boolean
 }
 
 /** `rowLimit` of a row whose window is unlimited. */
@@ -79,6 +81,7 @@ export const createPeerWindows = (maxBytes: number, rows: number): PeerWindows =
   servedRow: -1,
   rowLimit: NO_LIMIT,
   neededBytes: 0,
+  requestsAcks: false,
 })
 
 /** Whether there are any shared windows. */

@@ -60,13 +60,20 @@ const renewPacingInterval = (s: EngineState, now: number): void => {
   windows.inFlight[PACED] = 0
 }
 
-/** Call this before a row is polled. Sets `rowLimit`, the bytes that the row may have in flight. */
+/**
+ * Call this before a row is polled. Sets `rowLimit`, the bytes that the row may have in flight, and `requestsAcks`.
+ *
+ * A row requests an ACK after each quarter of its congestion window. The packets after these requests, of all rows
+ * together, must not fill the shared window, since no ACK would free it. So a row requests more ACKs while the other
+ * rows leave less than a congestion window.
+ */
 export const openWindow = (s: EngineState, row: number, now: number): void => {
   const { windows } = s
   const w = s.rows
   const base = row * QP.WORDS
   const isReliable = reliableService[w[base + QP.SERVICE]] !== 0
   windows.neededBytes = 0
+  windows.requestsAcks = false
   windows.rowLimit = NO_LIMIT
   const isUnlimited = isReliable ? windows.maxBytes === 0 || w[base + QP.PEER] < 0 : s.pacingInterval === 0
   if (isUnlimited) return
@@ -76,8 +83,11 @@ export const openWindow = (s: EngineState, row: number, now: number): void => {
     leaveWindow(s, row)
     windows.windowOfRow[row] = window
   }
-  if (isReliable) updateInFlight(s, row)
-  else {
+  if (isReliable) {
+    updateInFlight(s, row)
+    const others = windows.inFlight[window] - windows.rowInFlight[row]
+    windows.requestsAcks = windows.size[window] - others < s.maxCwnd
+  } else {
     // No acknowledgement: `inFlight` of window PACED counts what all unreliable queue pairs send in this interval.
     w[base + QP.COMP_ACKED_BYTES] = w[base + QP.REQ_SENT_BYTES]
     renewPacingInterval(s, now)

@@ -60,7 +60,7 @@ export const transmitRequests = (s: EngineState, row: number, now: number): numb
   const isLocal = s.env.localDevice !== undefined && findLocalPeer(s, row)
   let result: number = PollResult.DONE
   if (isLocal) {
-    // If the peer's pending DMA fails, the peer must send a NAK packet before anything else.
+    // If the peer's pending DMA fails, a NAK is due, so the messages are sent as packets (`isLoopback`).
     flushDma(s.peerState as EngineState)
     sendFastPath(s, row)
   }
@@ -201,7 +201,8 @@ const sendLocal = (s: EngineState, row: number, request: number): number => {
   advance(s, row, request, 0, PACKET_WEIGHT, true)
   if (w[base + QP.REQ_HEAD] !== request) return SENT_SOME
   completeOldest(s, row, SUCCESS)
-  // Nothing is outstanding. With pacing, sent bytes of UC and UD count against `rowLimit` until the next `openWindow`.
+  // Nothing is outstanding, since no later WQE is fetched before this one is executed. With pacing, sent bytes of UC and
+  // UD count against `rowLimit` until the next `openWindow`.
   const isPaced = s.pacingInterval !== 0 && reliableService[w[base + QP.SERVICE]] === 0
   if (!isPaced) w[base + QP.COMP_ACKED_BYTES] = w[base + QP.REQ_SENT_BYTES]
   if ((w[base + QP.REQ_FLAGS] & ReqFlag.DRAINING) !== 0) onDrained(s, row)
@@ -316,7 +317,7 @@ const sendWriteFirst = (s: EngineState, row: number, request: number, want: numb
   const total = payloadBytes(s, row, request, 0, followers + 1)
   if (gather(s, row, request, 0, total, s.sink!.arena, at + header, mtu, size) !== DmaResult.OK)
     return failLocalAccess(s, row, request)
-  const psn = w[base + QP.REQ_PSN] | nextAckReq(s, base, mtu)
+  const psn = w[base + QP.REQ_PSN] | nextAckReq(s, base, mtu, followers === 0)
   putRequestHeader(view, at, opcode, 0, w[base + QP.DEST_QPN], psn, srqnOf(s, base, request))
   putReth(view, at + basicBytes, p[wr + Send.REMOTE_HI], p[wr + Send.REMOTE_LO], p[wr + Send.RKEY], p[wr + Send.LENGTH])
   acceptRun(s, 1, firstSize, firstSize)
@@ -381,7 +382,7 @@ const putPackets = (s: EngineState, row: number, request: number, done: number, 
   let at = s.result.runAt
   for (let i = 0; i < fullPackets; i++, at += size) {
     const opcode = done + i === 0 ? bits | firstOf[operation] : middle
-    putRequestHeader(view, at, opcode, 0, qpn, psn | nextAckReq(s, base, mtu), srqn)
+    putRequestHeader(view, at, opcode, 0, qpn, psn | nextAckReq(s, base, mtu, i === count - 1), srqn)
     psn = (psn + 1) & PSN_MASK
   }
   let lastSize = size
@@ -406,12 +407,13 @@ const ackReqBit = (w: Int32Array, base: number): number =>
 
 /**
  * The AckReq bit of a packet that is not the last of its message. It is set once per quarter of the congestion window,
- * so that ACKs arrive before the window is full.
+ * so that ACKs arrive before the window is full. For the shared window it is also set at the end of a run (`endsRun`),
+ * if `requestsAcks` (transport/flow-control/peer-window.ts).
  */
-const nextAckReq = (s: EngineState, base: number, mtu: number): number => {
+const nextAckReq = (s: EngineState, base: number, mtu: number, endsRun: boolean): number => {
   const w = s.rows
   const since = w[base + QP.REQ_BYTES_SINCE_ACKREQ] + mtu + PACKET_WEIGHT
-  if (since * 4 >= w[base + QP.REQ_CWND]) {
+  if (since * 4 >= w[base + QP.REQ_CWND] || (endsRun && s.windows.requestsAcks)) {
     w[base + QP.REQ_BYTES_SINCE_ACKREQ] = 0
     return ackReqBit(w, base)
   }

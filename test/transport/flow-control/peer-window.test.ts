@@ -193,6 +193,19 @@ describe('a window shared by queue pairs', () => {
     assert.ok(t.cqes.every(({ status }) => status === SUCCESS))
   })
 
+  it('is never full of packets of which none requests an ACK', () => {
+    const t = start(30, [], {
+      sharedWindowBytes: 0x20_0000,
+      windowBytes: 0x10_0000,
+      memoryBytes: 0x8_0000,
+      maxPackets: 60,
+    })
+    for (const row of t.rows) for (let i = 0; i < 3; i++) t.node.post(row, write(row, 400 * MTU - 3))
+    t.run(90)
+    assert.equal(t.node.engine.counters.retransmissions, 0)
+    assert.ok(t.cqes.length === 90 && t.wire.now < 10_000, `${t.cqes.length} completions after ${t.wire.now} µs`)
+  })
+
   it('is used by all QPs, although the port accepts only two runs at a time', () => {
     const t = start(10)
     for (const row of t.rows) t.node.post(row, write(row, 20 * MTU))
