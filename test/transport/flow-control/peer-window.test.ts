@@ -7,6 +7,7 @@ import { QpState } from '../../../src/spec/enums.ts'
 import { ICRC_BYTES } from '../../../src/spec/wire/headers.ts'
 import { OP_READ, OP_RESPONSE, opcodeFlags } from '../../../src/spec/wire/opcodes.ts'
 import { WcStatus } from '../../../src/spec/work.ts'
+import { PollResult } from '../../../src/transport/scheduling.ts'
 import { PACKET_WEIGHT } from '../../../src/transport/state.ts'
 import { BTH_BYTES } from '../../../src/wire/bth.ts'
 import { createRandom, type LinkOptions, linkNodes } from '../link.ts'
@@ -224,11 +225,11 @@ describe('a window shared by queue pairs', () => {
     node.connect(second, { destQpn: 0x22 })
     node.post(first, write(1, 7 * MTU))
     node.post(second, read(2, 12 * MTU))
-    assert.equal(node.engine.pollTransmit(node.sink, 0), false, 'nothing can be sent')
+    assert.equal(node.engine.pollTransmit(node.sink, 0), PollResult.DONE, 'nothing can be sent')
     assert.equal(node.sent.length, 7)
     node.inject(first, packet('ACKNOWLEDGE', 6, {}, 1), 0)
     node.endBurst()
-    assert.equal(node.engine.pollTransmit(node.sink, 0), false)
+    assert.equal(node.engine.pollTransmit(node.sink, 0), PollResult.DONE)
     assert.equal(node.sent.length, 8)
   })
 
