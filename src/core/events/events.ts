@@ -34,6 +34,7 @@ import {
   type Threshold,
 } from '../model.ts'
 import { onUndelivered } from '../undelivered.ts'
+import { BoundedQueue } from './bounded-queue.ts'
 import {
   cancelDeadline,
   countCompletion,
@@ -51,12 +52,6 @@ interface MutableFd {
   sink: EventSink
 }
 
-/**
- * If an `EventQueue` has this many unread events, a new event is dropped if the queue has one of the same source and
- * type.
- */
-const QUEUE_LIMIT = 65536
-
 /** `EventRecord.type` of completions, and of other records without a type. */
 const NO_TYPE = -1
 
@@ -69,32 +64,19 @@ export interface EventQueue extends EventSink {
   hasEnded: boolean
 }
 
-/** A queue of events in this process, which may drop events (QUEUE_LIMIT). `post` and `end` call `wake`. */
+/** A queue of events in this process, which may drop events (bounded-queue.ts). `post` and `end` call `wake`. */
 export const createEventQueue = (wake?: () => void): EventQueue => {
-  const queue: EventRecord[] = []
+  const queue = new BoundedQueue()
   return {
-    queue,
+    queue: queue.records,
     hasEnded: false,
     post(event) {
-      if (
-        queue.length >= QUEUE_LIMIT &&
-        queue.some(other => other.element === event.element && other.type === event.type)
-      ) {
-        countEvent(event, -1)
-        return
-      }
-      queue.push(event)
-      wake?.()
+      if (queue.add(event)) wake?.()
+      else countEvent(event, -1)
     },
-    withdraw(element) {
-      const withdrawn = queue.filter(event => event.element === element)
-      let kept = 0
-      for (const event of queue) if (event.element !== element) queue[kept++] = event
-      queue.length = kept
-      return withdrawn
-    },
-    unread: () => queue.length,
-    take: limit => queue.splice(0, limit),
+    withdraw: element => queue.withdraw(element),
+    unread: () => queue.records.length,
+    take: limit => queue.take(limit),
     end() {
       this.hasEnded = true
       wake?.()
@@ -381,13 +363,33 @@ const affiliationOf = (userHandle: bigint, attached?: Attachment): Affiliation =
 /** State of an event queue: the ports that are attached to it (port 0: the device). */
 export type AttachedPorts = Map<number, Affiliation>
 
+const deviceSources = new WeakMap<Device, Map<number, Affiliation>>()
+
+/**
+ * The source of a device's events on async fds, by port number (0: the device). Always the same record, because queues
+ * drop repeated events of one source (bounded-queue.ts).
+ */
+const deviceSource = (device: Device, port: number): Affiliation => {
+  let sources = deviceSources.get(device)
+  if (sources === undefined) {
+    sources = new Map()
+    deviceSources.set(device, sources)
+  }
+  let source = sources.get(port)
+  if (source === undefined) {
+    source = affiliationOf(BigInt(port))
+    sources.set(port, source)
+  }
+  return source
+}
+
 /**
  * Posts an event of a device or port on every async fd of the device and on the event queues to which `source` is
  * attached (port number; 0: the device), and calls the device's handlers.
  */
 const postToDevice = (device: Device, event: DeviceEvent, source = event.port ?? 0): void => {
   const { contexts, eventHandlers, core } = device
-  const record = recordOf(affiliationOf(BigInt(event.port ?? 0)), event.type)
+  const record = recordOf(deviceSource(device, event.port ?? 0), event.type)
   for (const context of contexts)
     for (const fd of context.descriptors) {
       if (fd.class.id === ClassId.async_fd) post(fd, record)
@@ -509,10 +511,9 @@ export const closeEvents = (fd: FdObject): void => {
 
 // ---- event queues (R38) ----
 
-/** Attaches an object to an event queue, which gets its later events. */
+/** Attaches an object, which is attached to none, to an event queue. The queue gets its later events. */
 export const attachEvents = (events: Affiliation, attached: Attachment): void => {
   const state = eventStateOf(events)
-  detachFromQueue(events)
   const others = attachedTo.get(attached.queue) ?? new Set()
   attachedTo.set(attached.queue, others.add(events))
   state.attached = attached

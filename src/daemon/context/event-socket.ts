@@ -13,6 +13,7 @@
  * both (`setPeerEnd`). Otherwise `prepareWithdraw` searches the descriptors of processes, in slices.
  */
 import { fstatSync } from 'node:fs'
+import { BoundedQueue } from '../../core/events/bounded-queue.ts'
 import { uncountEvent } from '../../core/events/events.ts'
 import type { Affiliation, EventRecord, EventSink } from '../../core/model.ts'
 import { EAGAIN, ECONNRESET } from '../../host/errno.ts'
@@ -42,8 +43,6 @@ export interface EventSocketParts {
 const BUFFER_BYTES = 64 * 1024
 /** Upper bound of the records in the socket's buffer. The program has read all older records. */
 const MAX_UNREAD = 1024
-/** Maximum number of queued records. Beyond it, only one record of each element and type is queued. */
-const MAX_QUEUED = 65536
 
 const isEqual = (a: Uint8Array, b: Uint8Array): boolean => a.length === b.length && a.every((byte, i) => byte === b[i])
 
@@ -74,7 +73,7 @@ export class EventSocket implements EventSink {
   /** Records that were sent and may be unread, oldest first. */
   #sent: EventRecord[] = []
   /** Records that were not sent yet. */
-  #queue: EventRecord[] = []
+  readonly #queue = new BoundedQueue()
   readonly #watcher: Watch
   /** Where the peer end was last. */
   #peerEndLocation: { readonly process: ProcessHandle; readonly number: number } | undefined
@@ -118,12 +117,8 @@ export class EventSocket implements EventSink {
   }
 
   post(event: EventRecord): void {
-    if (this.#isEnded || this.#isBeyondLimit(event)) {
-      uncountEvent(event)
-      return
-    }
-    this.#queue.push(event)
-    this.#sendQueued()
+    if (!this.#isEnded && this.#queue.add(event)) this.#sendQueued()
+    else uncountEvent(event)
   }
 
   /** `process` has the peer end as its descriptor `number`. */
@@ -153,15 +148,15 @@ export class EventSocket implements EventSink {
     let count = 0
     for (; bytes > 0 && count < this.#sent.length; count++)
       bytes -= this.#sent[this.#sent.length - 1 - count]!.bytes.length
-    return count + this.#queue.length
+    return count + this.#queue.records.length
   }
 
   take(limit: number): EventRecord[] {
     if (this.#isClosed) return []
-    const taken = this.#takeOldest(limit)
-    taken.push(...this.#queue.splice(0, limit - taken.length))
+    const sent = this.#takeOldest(limit)
+    const queued = this.#queue.take(limit - sent.length)
     this.#sendQueued()
-    return taken
+    return [...sent, ...queued]
   }
 
   end(): void {
@@ -191,17 +186,18 @@ export class EventSocket implements EventSink {
     if (before.length > 0 && outstandingBytes(this.#ownEnd) === 0) this.#sent = []
     let count = 0
     let result = 1
-    while (count < this.#queue.length && result > 0) {
-      result = sendBytes(this.#ownEnd, this.#queue[count]!.bytes)
+    const { records } = this.#queue
+    while (count < records.length && result > 0) {
+      result = sendBytes(this.#ownEnd, records[count]!.bytes)
       if (result > 0) count++
     }
     if (result === -ECONNRESET) {
       this.#isReset = true
       this.#sent = before
     }
-    if (count > 0) this.#sent.push(...this.#queue.splice(0, count))
+    if (count > 0) this.#sent.push(...this.#queue.take(count))
     if (this.#sent.length > 2 * MAX_UNREAD) this.#sent = this.#sent.slice(-MAX_UNREAD)
-    if (this.#isComplete && this.#queue.length === 0) shutdown(this.#ownEnd, 'write')
+    if (this.#isComplete && records.length === 0) shutdown(this.#ownEnd, 'write')
     // Only after EAGAIN: once the program has shut down the peer end, `ownEnd` is always writable, and sends fail.
     this.#watcher.update({ readable: true, writable: result === -EAGAIN })
   }
@@ -269,13 +265,6 @@ export class EventSocket implements EventSink {
     })
   }
 
-  /** Whether MAX_QUEUED records are queued, one of them of this element and type. */
-  #isBeyondLimit({ element, type }: EventRecord): boolean {
-    return (
-      this.#queue.length >= MAX_QUEUED && this.#queue.some(queued => queued.element === element && queued.type === type)
-    )
-  }
-
   /** For a socket without records: the newest sent record, if the program closed its end while records were unread. */
   #takeLost(): EventRecord[] {
     if (this.#sent.length > 0 && !this.#isReset) this.#hasHungUp()
@@ -316,13 +305,11 @@ export class EventSocket implements EventSink {
   /** Removes and returns all unread records, sent and queued, oldest first. */
   #takeAll(): EventRecord[] {
     if (this.#isClosed) return []
-    const all = [...this.#takeSent(), ...this.#queue]
-    this.#queue = []
-    return all
+    return [...this.#takeSent(), ...this.#queue.take(Number.POSITIVE_INFINITY)]
   }
 
-  #sendAgain(records: EventRecord[]): void {
-    this.#queue = records
+  #sendAgain(records: readonly EventRecord[]): void {
+    for (const event of records) this.#queue.append(event)
     this.#sendQueued()
   }
 }

@@ -3,6 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { noRoute } from '../../../src/core/events/events.ts'
 import {
   arm,
   attachSink,
@@ -20,6 +21,7 @@ import {
   registerClient,
   unregister,
 } from '../../../src/core/index.ts'
+import { type Affiliation, Armed } from '../../../src/core/model.ts'
 import { Classes } from '../../../src/spec/classes.ts'
 import { AsyncEventType } from '../../../src/spec/enums.ts'
 import { cap, errnoOf, install, openTestDevice } from '../fixture.ts'
@@ -250,6 +252,54 @@ test('the number of unread events of one object is bounded, and events of other 
   assert.equal(events.length, 65_537)
   assert.equal(events.at(-1)?.element, late.events)
   assert.deepEqual(destroy(busy.handle), { compEvents: 65_536, asyncEvents: 0 })
+})
+
+test('the number of unread events of a port is bounded', () => {
+  const { device, asyncFd } = setUp()
+  for (let i = 0; i < 65_600; i++) raisePort(device, 1, AsyncEventType.values.PORT_ERR)
+  raisePort(device, 1, AsyncEventType.values.PORT_ACTIVE)
+  const events = readEvents(asyncFd, 1e6)
+  assert.equal(events.length, 65_537)
+  assert.equal(events.at(-1)?.type, AsyncEventType.values.PORT_ACTIVE)
+})
+
+test('a queue with very many events is not searched for each new event', () => {
+  const element = (): Affiliation => ({ userHandle: 0n, route: noRoute, armed: Armed.NO, state: undefined })
+  const [busy, late] = [element(), element()]
+  let reads = 0
+  const eventOf = (source: Affiliation, type = -1): EventRecord => ({
+    get element() {
+      reads++
+      return source
+    },
+    bytes: new Uint8Array(8),
+    type,
+  })
+  const queue = createEventQueue()
+  for (let i = 0; i < 65_536; i++) queue.post(eventOf(busy))
+  reads = 0
+  for (let i = 0; i < 100; i++) queue.post(eventOf(late))
+  assert.ok(reads < 3 * 65_536, `${reads} reads`)
+  assert.equal(queue.unread(), 65_537)
+  queue.post(eventOf(late, 3))
+  assert.equal(queue.unread(), 65_538, 'another type')
+  assert.equal(queue.withdraw(late).length, 2)
+  queue.post(eventOf(late))
+  assert.equal(queue.unread(), 65_537, 'queued again after it was withdrawn')
+  queue.take(1)
+  queue.post(eventOf(busy))
+  assert.equal(queue.unread(), 65_536, 'dropped at the limit')
+  queue.take(40_000)
+  queue.post(eventOf(busy))
+  assert.equal(queue.unread(), 25_537, 'queued below the limit')
+  for (let i = 0; i < 50_000; i++) queue.post(eventOf(late))
+  assert.equal(queue.unread(), 65_536)
+  assert.equal(queue.take(25_536).at(-1)?.element, late)
+  assert.equal(queue.withdraw(late).length, 39_999)
+  assert.deepEqual(
+    queue.take(9).map(({ element }) => element),
+    [busy],
+  )
 })
 
 test('an event queue wakes its reader at each event and when the queue ends', () => {

@@ -207,6 +207,33 @@ test('the queued records of a program that never reads are limited; dropped even
   setup.close()
 })
 
+test('a socket with very many queued records does not search them for each new record', () => {
+  const setup = setUp()
+  const [a, c] = [element(1n), element(2n)]
+  let reads = 0
+  const countingRecord = (of: Affiliation): EventRecord => ({
+    ...record(of),
+    get element() {
+      reads++
+      return of
+    },
+  })
+  for (let i = 0; i < 67_000; i++) setup.socket.post(countingRecord(a))
+  reads = 0
+  for (let i = 0; i < 100; i++) setup.socket.post(countingRecord(c))
+  assert.ok(reads < 3 * 65_536, `${reads} reads`)
+  assert.equal(setup.socket.withdraw(c).length, 1)
+  setup.close()
+})
+
+test('all records of very many elements can be taken', () => {
+  const setup = setUp()
+  const count = 200_000
+  for (let i = 0; i < count; i++) setup.socket.post(record(element(BigInt(i))))
+  assert.equal(setup.socket.take(Number.POSITIVE_INFINITY).length, count)
+  setup.close()
+})
+
 test('closing the last copy of the program’s end is reported, and later calls have no effect', async () => {
   let notify = (): void => {}
   const closed = new Promise<void>(done => {
