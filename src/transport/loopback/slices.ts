@@ -236,13 +236,13 @@ const sendReadSlice = (s: EngineState, row: number, request: number, now: number
   const peer = s.peerState as EngineState
   const peerBase = s.peerRow * QP.WORDS
   if (doneInPart === 0 && !beginReadPart(s, peer, row, request, done, partEnd))
-    return onSliceReceived(s, row, request, packets, 0, 0, false, now)
+    return onSliceReceived(s, row, request, packets, 0, 0, ends, now)
   const result = bytes === 0 ? DmaResult.OK : locateRemote(s, peer, request, done * mtu, bytes)
   if (result !== DmaResult.OK) {
     const syndrome = result === DmaResult.NO_REGION ? NakSyndrome.REMOTE_ACCESS : NakSyndrome.REMOTE_OPERATION
     const psn = peer.rows[peerBase + QP.RESP_EPSN]
     nakAt(peer, s.peerRow, psn, peer.rows[peerBase + QP.RESP_MSN], syndrome, takeCause(peer))
-    return onSliceReceived(s, row, request, packets, 0, 0, false, now)
+    return onSliceReceived(s, row, request, packets, 0, 0, ends, now)
   }
   const peerRows = peer.rows
   const endsPart = done + packets === partEnd

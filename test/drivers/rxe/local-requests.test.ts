@@ -1,6 +1,6 @@
 /*
- * Invalidation of memory windows by LOCAL_INV and by SEND with invalidate, with packets ('packets') and without
- * ('direct').
+ * Invalidation of memory windows by LOCAL_INV and by SEND with invalidate, and requests to a process that has ended,
+ * with packets ('packets') and without ('direct').
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -10,9 +10,10 @@ import { ScanScope } from '../../../src/drivers/rxe/rings/posts.ts'
 import type { Path } from '../../../src/phy/memory.ts'
 import { Mw } from '../../../src/spec/classes/mw.ts'
 import { AccessFlags, MwType } from '../../../src/spec/enums.ts'
+import { Errno } from '../../../src/spec/errno.ts'
 import { WcOpcode, WcStatus, WrOpcode } from '../../../src/spec/work.ts'
 import { connectQps, machine, makeCq, makeQp, program, Qps, query, register } from './machine.ts'
-import { completions, sgeOf } from './pair.ts'
+import { completions, pairOn, sgeOf } from './pair.ts'
 import { postReceive, postSend, Wr } from './provider.ts'
 
 const { SUCCESS, LOC_QP_OP_ERR, MW_BIND_ERR, REM_INV_REQ_ERR, RETRY_EXC_ERR } = WcStatus.values
@@ -82,6 +83,20 @@ for (const path of ['packets', 'direct'] as const)
       while (query(peers[1]).state === Qps.RTS) assert.ok(m.tick())
       assert.deepEqual(
         completions(cqA).map(({ id, status }) => [id, status]),
+        [[1, RETRY_EXC_ERR]],
+      )
+    })
+    it('a READ from a process that has ended is requested once, and fails after the retries', () => {
+      const { m, a, b } = pairOn(machine(2, { path }))
+      Object.assign(b.p.space, { locate: undefined, read: () => Errno.ESRCH })
+      const sges = [sgeOf(a.mr, 0, 100), sgeOf(a.mr, 200, 100)]
+      postSend(a.qp.send, { opcode: Wr.READ, id: 1n, sges, remote: b.mr.address, rkey: b.mr.rkey })
+      m.settle()
+      assert.equal(m.ports[0].counters.sentPackets, 1)
+      assert.equal(query(b.qp).state, Qps.ERR)
+      while (query(a.qp).state === Qps.RTS) assert.ok(m.tick())
+      assert.deepEqual(
+        completions(a.cq).map(({ id, status }) => [id, status]),
         [[1, RETRY_EXC_ERR]],
       )
     })
