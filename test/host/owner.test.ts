@@ -5,13 +5,16 @@
 import assert from 'node:assert/strict'
 import { type ChildProcessByStdio, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chmodSync, copyFileSync, existsSync, mkdtempSync, rmSync } from 'node:fs'
+import { chmodSync, closeSync, copyFileSync, existsSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { Readable, Writable } from 'node:stream'
 import { after, test } from 'node:test'
 import { SystemError } from '../../src/host/errno.ts'
+import { nativeLibraryPath } from '../../src/host/library.ts'
 import { mapArena } from '../../src/host/memory/mapping.ts'
+import { createMemfd } from '../../src/host/memory/memfd.ts'
+import { createMoves } from '../../src/host/memory/moves.ts'
 import {
   closeProcess,
   fdFile,
@@ -153,6 +156,31 @@ test('a non-dumpable program is inaccessible, as for its own user', { skip }, as
   closeProcess(handle)
 })
 
+test('a guest whose memory was refused gives no access later, not even to a file with the number of the refused descriptor', {
+  skip: skip || (nativeLibraryPath() === undefined && 'the native library was not built'),
+}, async () => {
+  const client = startClient('alone')
+  assert.equal(await client.next(), 'ready')
+  client.child.stdin.write('off\n')
+  assert.equal(await client.next(), 'done')
+  const handle = openProcess(client.pid, { owner: { uid: NOBODY, gid: NOBODY }, guestUid: NOBODY })
+  assert.ok(!(handle instanceof SystemError))
+  // files of another client, whose offsets are the addresses that the guest names
+  const files = Array.from({ length: 8 }, () => createMemfd('other', ADDRESS + PAGE))
+  for (const fd of files) writeSync(fd, 'secret', ADDRESS)
+  client.child.stdin.write('on\n')
+  assert.equal(await client.next(), 'done')
+  const moves = createMoves(handle)
+  const [high, low] = [Math.floor(ADDRESS / 2 ** 32), ADDRESS % 2 ** 32]
+  assert.equal(moves.read(high, low, local, 0, PAGE, PAGE, PAGE, 0), -EPERM)
+  assert.equal(moves.write(high, low, local, 0, PAGE, PAGE, PAGE, 0), -EPERM)
+  moves.close()
+  closeProcess(handle)
+  for (const fd of files) closeSync(fd)
+  client.child.stdin.end()
+  await once(client.child, 'exit')
+})
+
 test('a copy through /proc/PID/mem ends with the mapping, is -EFAULT at an unmapped address, -ESRCH after exit', {
   skip,
 }, async () => {
@@ -171,15 +199,10 @@ test('a copy through /proc/PID/mem ends with the mapping, is -EFAULT at an unmap
   closeProcess(handle)
 })
 
-test('openOwner fails if the process does not exist, or if no descriptor is free', () => {
+/** Runs `body` while no descriptor is free. */
+const withoutDescriptors = (body: () => void): void => {
   const RLIMIT_NOFILE = 7
   const sys = libcFunctions({ prlimit: 'int prlimit(int pid, int resource, int64_t wanted, int64_t old)' })
-  const own = openOwner(process.pid, 0, 0)
-  assert.ok(!(own instanceof SystemError))
-  const maxPid = 2 ** 22
-  const absent = openOwner(maxPid + 1, 0, 0)
-  assert.ok(absent instanceof SystemError)
-  assert.deepEqual([absent.code, absent.message], ['ESRCH', `open: ESRCH: /proc/${maxPid + 1}/ns`])
   const [soft, before] = [mapArena(16), mapArena(16)]
   assert.equal(sys().prlimit(0, RLIMIT_NOFILE, 0, before.address), 0)
   soft.bytes.set(before.bytes.subarray(0, 16))
@@ -188,13 +211,34 @@ test('openOwner fails if the process does not exist, or if no descriptor is free
   soft.u32[1] = 0
   try {
     assert.equal(sys().prlimit(0, RLIMIT_NOFILE, soft.address, 0), 0)
+    body()
+  } finally {
+    assert.equal(sys().prlimit(0, RLIMIT_NOFILE, before.address, 0), 0)
+  }
+}
+
+test('openOwner fails if the process does not exist, or if no descriptor is free', () => {
+  const own = openOwner(process.pid, 0, 0)
+  assert.ok(!(own instanceof SystemError))
+  const maxPid = 2 ** 22
+  const absent = openOwner(maxPid + 1, 0, 0)
+  assert.ok(absent instanceof SystemError)
+  assert.deepEqual([absent.code, absent.message], ['ESRCH', `open: ESRCH: /proc/${maxPid + 1}/ns`])
+  withoutDescriptors(() => {
     const full = openOwner(process.pid, 0, 0)
     assert.ok(full instanceof SystemError)
     assert.equal(full.code, 'EMFILE')
     const handle = openProcess(process.pid, { pidfd: own.fd, owner: { uid: 0, gid: 0 } })
     assert.ok(handle instanceof SystemError)
     assert.equal(handle.code, 'EMFILE')
-  } finally {
-    assert.equal(sys().prlimit(0, RLIMIT_NOFILE, before.address, 0), 0)
-  }
+  })
+})
+
+test('openProcess fails if no descriptor is free for the memory: without one, an exec is not noticed', () => {
+  const pidfd = openSync('/dev/null', 'r')
+  withoutDescriptors(() => {
+    const handle = openProcess(process.pid, { pidfd })
+    assert.ok(handle instanceof SystemError)
+    assert.deepEqual([handle.code, handle.message], ['EMFILE', `open: EMFILE: /proc/${process.pid}/mem`])
+  })
 })

@@ -9,7 +9,7 @@
  * - for a file's server or a socket's peer, when a descriptor of such a file is closed. So only memory files and our
  *   own sockets are accepted from a guest.
  */
-import { ECHILD, EINVAL, ETIMEDOUT } from '../errno.ts'
+import { ECHILD, EINVAL, EPERM, ETIMEDOUT } from '../errno.ts'
 import { TWO_32 } from '../halves.ts'
 import { charged } from './budget.ts'
 import { type Arena, mapArena } from './mapping.ts'
@@ -35,9 +35,14 @@ export interface Guest {
   readonly isLate: boolean
   /** Calls `listener` once, when `isLate` becomes true, possibly in the middle of a call. */
   whenLate(listener: () => void): void
-  /** Opens /proc/PID/mem, for `move`. Returns our descriptor, which the caller closes, or -errno. */
+  /** Opens /proc/PID/mem. Returns our descriptor, which the caller closes, or -errno. */
   openMemory(): number
-  /** Copies to (`write`) or from the guest's memory. Returns as `Mover.move` for a file (`memResult` converts that). */
+  /** `mem`: the descriptor from `openMemory`, for `move`. It must stay open until `close`. */
+  useMemory(mem: number): void
+  /**
+   * Copies to (`write`) or from the guest's memory. Returns as `Mover.move` for a file (`memResult` converts that);
+   * -EPERM without `useMemory`.
+   */
   move(write: boolean, ...args: MoveArguments): number
   /** Makes an ioctl on the guest's maps file. Returns the result or -errno. */
   ioctlMaps(request: number, argument: ArenaRange): number
@@ -82,7 +87,7 @@ export const createGuest = (pid: number, pidfd: number, uid: number): Guest | un
   if (mover === undefined) return undefined
   let isLate = false
   let lateListener = (): void => {}
-  /** Our descriptor of /proc/PID/mem, or -1 or -errno. */
+  /** Our descriptor of /proc/PID/mem; -1 before `useMemory`. */
   let mem = -1
   /** The mover's descriptor of the maps file, and the mover's incarnation that has it. */
   let maps = -1
@@ -131,13 +136,17 @@ export const createGuest = (pid: number, pidfd: number, uid: number): Guest | un
     },
     openMemory() {
       const opened = open('mem', O_RDWR_CLOEXEC)
-      mem = opened < 0 ? opened : mover.take(opened)
-      // All later processes of the mover inherit our descriptor.
+      const taken = opened < 0 ? opened : mover.take(opened)
       mover.close()
-      if (mem >= 0) inheritedFds[1] = mem
-      return mem
+      return taken
     },
-    move: (write, ...args) => chargeUser(timeout => mover.move(write, -1, mem, ...args, timeout)),
+    useMemory(opened) {
+      mem = opened
+      // The mover has no process yet. All its processes inherit our descriptor.
+      inheritedFds[1] = mem
+    },
+    move: (write, ...args) =>
+      mem < 0 ? -EPERM : chargeUser(timeout => mover.move(write, -1, mem, ...args, timeout)),
     ioctlMaps: (request, argument) => callOnMaps(MoverCall.IOCTL, request, argument),
     readMaps: (offset, into) => callOnMaps(MoverCall.READ, offset, into),
     descriptor(number, socket) {

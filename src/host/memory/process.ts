@@ -17,7 +17,7 @@
  */
 import { closeSync, type Dir, opendirSync, openSync, readdirSync, readlinkSync } from 'node:fs'
 import { basename } from 'node:path'
-import { EBADF, EFAULT, EIO, EPERM, ESRCH, ETIMEDOUT, errnoNumber, SystemError } from '../errno.ts'
+import { EBADF, EFAULT, EIO, EMFILE, ENFILE, EPERM, ESRCH, ETIMEDOUT, errnoNumber, SystemError } from '../errno.ts'
 import { TWO_32 } from '../halves.ts'
 import { libcFunctions, orErrno } from '../native.ts'
 import { closeOwner, isOwned, type Owner, openOwner } from '../owner.ts'
@@ -80,19 +80,28 @@ const systemError = (call: string, error: unknown): SystemError => {
   return new SystemError(call, errnoNumber(String(error.code)) ?? 0)
 }
 
+/**
+ * Opens /proc/PID/mem for the handle. Returns the descriptor or -errno: -EPERM if the kernel refuses it or the process
+ * does not belong to `owner`; -EMFILE or -ENFILE.
+ */
 const openMem = (pid: number, owner: Owner | undefined, guest: Guest | undefined): number => {
   let mem: number
   try {
     mem = guest ? guest.openMemory() : openSync(`/proc/${pid}/mem`, 'r+')
-  } catch {
-    return -1
+  } catch (error) {
+    mem = -systemError('open', error).errno
   }
-  if (mem < 0) return -1
+  if (mem < 0) return isOutOfDescriptors(mem) ? mem : -EPERM
   // Checked after the open: during an exec the kernel refuses the open until the process has its new owner.
-  if (owner === undefined || isOwned(owner)) return mem
+  if (owner === undefined || isOwned(owner)) {
+    guest?.useMemory(mem)
+    return mem
+  }
   closeSync(mem)
-  return -1
+  return -EPERM
 }
+
+const isOutOfDescriptors = (result: number): boolean => result === -EMFILE || result === -ENFILE
 
 /** Whether the process has not ended. */
 const isRunning = (pidfd: number): boolean => {
@@ -124,8 +133,8 @@ export interface ProcessOptions {
 
 /**
  * A handle of a process, to be opened right after its pid is known. Returns SystemError: ESRCH (no such process),
- * EMFILE, EACCES, ETIMEDOUT (`Guest.isLate`). If the process does not belong to `owner`, the handle gives no access
- * (`mayAccess`).
+ * EMFILE, ENFILE, EACCES, ETIMEDOUT (`Guest.isLate`). If the process does not belong to `owner`, the handle gives no
+ * access (`mayAccess`).
  */
 export const openProcess = (
   pid: number,
@@ -140,13 +149,15 @@ export const openProcess = (
   }
   const guest = guestUid === undefined ? undefined : createGuest(pid, ownPidfd, guestUid)
   const mem = openMem(pid, owner, guest)
-  const handle = { pid, pidfd: ownPidfd, mem, owner, guest }
-  // The process still runs after the open, so the opened file belongs to the pidfd's process.
-  if (isRunning(ownPidfd) && !guest?.isLate) return handle
+  const handle = { pid, pidfd: ownPidfd, mem: Math.max(mem, -1), owner, guest }
+  let error: SystemError | undefined
+  if (guest?.isLate) error = new SystemError('open', ETIMEDOUT, `/proc/${pid}/mem`)
+  else if (isOutOfDescriptors(mem)) error = new SystemError('open', mem, `/proc/${pid}/mem`)
+  // If the process still runs after the open, the opened file belongs to the pidfd's process.
+  else if (!isRunning(ownPidfd)) error = new SystemError('pidfd_open', ESRCH, `process ${pid}`)
+  if (error === undefined) return handle
   closeProcess(handle)
-  return guest?.isLate
-    ? new SystemError('open', ETIMEDOUT, `/proc/${pid}/mem`)
-    : new SystemError('pidfd_open', ESRCH, `process ${pid}`)
+  return error
 }
 
 /** The numbers of their descriptors may be those of other files. */
