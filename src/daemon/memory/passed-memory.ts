@@ -60,8 +60,10 @@ export const takePassedMemory = (fd: number, guest?: Guest): PassedMemory | unde
       )
     },
     close() {
-      if (isOpen) closeSync(fd)
+      if (!isOpen) return
       isOpen = false
+      file?.close()
+      closeSync(fd)
     },
   }
 }

@@ -26,7 +26,7 @@ export interface FileIdentity {
 export interface GuestFile {
   read(bytes: Uint8Array, offset: number, length: number, position: number): number
   write(bytes: Uint8Array, offset: number, length: number, position: number): number
-  /** Closes the mover's copy of the descriptor. */
+  /** Closes the mover's copy of the descriptor. To be called once. */
   close(): void
 }
 
@@ -50,7 +50,7 @@ export interface Guest {
   readMaps(offset: number, into: ArenaRange): number
   /**
    * Access to our descriptor `fd`, a memory file that the process shares with us. The mover reads and writes the file,
-   * because a write by the process may hold the file's lock.
+   * because a write by the process may hold the file's lock. The file may be used and closed after the guest.
    */
   file(fd: number): GuestFile
   /**
@@ -87,11 +87,13 @@ export const createGuest = (pid: number, pidfd: number, uid: number): Guest | un
   if (mover === undefined) return undefined
   let isLate = false
   let lateListener = (): void => {}
-  /** Our descriptor of /proc/PID/mem; -1 before `useMemory`. */
+  /** Our descriptor of /proc/PID/mem; -1 before `useMemory` and after `close`. */
   let mem = -1
   /** The mover's descriptor of the maps file, and the mover's incarnation that has it. */
   let maps = -1
   let mapsIncarnation = -1
+  let isClosed = false
+  let openFiles = 0
 
   /** Makes a call that may wait, at the user's expense. */
   const chargeUser = (call: (timeout: number) => number): number => {
@@ -145,8 +147,7 @@ export const createGuest = (pid: number, pidfd: number, uid: number): Guest | un
       // The mover has no process yet. All its processes inherit our descriptor.
       inheritedFds[1] = mem
     },
-    move: (write, ...args) =>
-      mem < 0 ? -EPERM : chargeUser(timeout => mover.move(write, -1, mem, ...args, timeout)),
+    move: (write, ...args) => (mem < 0 ? -EPERM : chargeUser(timeout => mover.move(write, -1, mem, ...args, timeout))),
     ioctlMaps: (request, argument) => callOnMaps(MoverCall.IOCTL, request, argument),
     readMaps: (offset, into) => callOnMaps(MoverCall.READ, offset, into),
     descriptor(number, socket) {
@@ -161,6 +162,7 @@ export const createGuest = (pid: number, pidfd: number, uid: number): Guest | un
       /** The mover's copy, and the mover's incarnation that has it. */
       let copy = -1
       let copyIncarnation = -1
+      openFiles++
       /** Returns the mover's copy, made again if the mover's process was replaced; or -errno. */
       const currentCopy = (): number => {
         if (copyIncarnation === mover.incarnation) return copy
@@ -207,9 +209,18 @@ export const createGuest = (pid: number, pidfd: number, uid: number): Guest | un
           if (copyIncarnation >= 0 && copyIncarnation === mover.incarnation)
             chargeUser(timeout => mover.call(MoverCall.CLOSE, copy, 0, undefined, timeout))
           copyIncarnation = -1
+          openFiles--
+          // A file that was used after the guest's `close` has started the mover again.
+          if (isClosed && openFiles === 0) mover.close()
         },
       }
     },
-    close: () => mover.close(),
+    close() {
+      isClosed = true
+      mover.close()
+      // The numbers of these descriptors will be those of other files. The mover starts again if an open file is used.
+      inheritedFds.length = 0
+      mem = -1
+    },
   }
 }

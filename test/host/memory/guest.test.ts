@@ -10,6 +10,7 @@ import { mapArena } from '../../../src/host/memory/mapping.ts'
 import { createMemfd } from '../../../src/host/memory/memfd.ts'
 import { createMoves } from '../../../src/host/memory/moves.ts'
 import { closeProcess, openProcess, type ProcessHandle } from '../../../src/host/memory/process.ts'
+import { close, recvBytes, socketPair } from '../../../src/host/net/sockets.ts'
 import { moversOf } from '../../tools.ts'
 
 const skip = nativeLibraryPath() === undefined && 'the native library was not built'
@@ -44,6 +45,35 @@ test('a file of a guest is accessible after another program has killed the mover
     closeSync(fd)
     closeProcess(self)
   }
+})
+
+test('a file may outlive its guest: its mover inherits no descriptors, and ends with the last file', {
+  skip,
+}, async () => {
+  const handle = openProcess(process.pid, { guestUid: 4_000_002 }) as ProcessHandle
+  const fds = [createMemfd('guest', 4096), createMemfd('guest', 4096)]
+  const [first, second] = fds.map(fd => handle.guest!.file(fd))
+  const text = Buffer.from('text')
+  assert.equal(first!.write(text, 0, text.length, 8), text.length)
+  closeProcess(handle)
+  // the numbers of the handle's descriptors become those of sockets
+  const pairs = Array.from({ length: 4 }, socketPair)
+  for (const file of [first!, second!]) {
+    const read = Buffer.alloc(text.length)
+    assert.equal(file.read(read, 0, read.length, 8), read.length)
+    assert.equal(read.toString(), file === first ? 'text' : '\0\0\0\0')
+  }
+  for (const [ours] of pairs) close(ours)
+  for (const [, theirs] of pairs) {
+    assert.equal(recvBytes(theirs, new Uint8Array(1)), 0, 'the end of the stream: no other process has the socket')
+    close(theirs)
+  }
+  first!.close()
+  assert.equal(second!.write(text, 0, text.length, 8), text.length)
+  second!.close()
+  // zombies are reaped later
+  while (moversOf(process.pid, '[^Z]').length > 0) await new Promise(setImmediate)
+  for (const fd of fds) closeSync(fd)
 })
 
 test('a copy of no bytes succeeds, at any address', { skip }, () => {
