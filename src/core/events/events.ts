@@ -56,15 +56,15 @@ interface MutableFd {
 const NO_TYPE = -1
 
 /**
- * The first sink of an fd object: events wait in core until they are read or a carrier attaches its own sink. Not
- * related to the class `event_queue`.
+ * A sink that queues events in this process. The first sink of an fd object is one: its events wait in core until they
+ * are read or a carrier attaches its own sink. Not related to the class `event_queue`.
  */
 export interface EventQueue extends EventSink {
   readonly queue: EventRecord[]
   hasEnded: boolean
 }
 
-/** A queue of events in this process, which may drop events (bounded-queue.ts). `post` and `end` call `wake`. */
+/** Very many unread events: see bounded-queue.ts. `post` and `end` call `wake`. */
 export const createEventQueue = (wake?: () => void): EventQueue => {
   const queue = new BoundedQueue()
   return {
@@ -110,11 +110,12 @@ export const readEventsFor = (call: CallContext, fd: FdObject, limit = 1): reado
 
 /** Replaces the sink of an fd object by the carrier's, and moves queued events there. */
 export const attachSink = (fd: FdObject, sink: EventSink): void => {
-  const before = fd.sink as Partial<EventQueue>
+  const before = fd.sink
+  const { queue, hasEnded } = before as Partial<EventQueue>
   const mutable: MutableFd = fd
   mutable.sink = sink
-  for (const event of before.queue ?? []) sink.post(event)
-  if (before.hasEnded || fd.isClosed) sink.end()
+  if (queue !== undefined) for (const event of before.take(queue.length)) sink.post(event)
+  if (hasEnded || fd.isClosed) sink.end()
 }
 
 // ---- records ----
@@ -176,7 +177,7 @@ const postUnlessRemoved = (fd: FdObject | undefined, event: EventRecord): void =
 /**
  * Posts a driver's own record of 1 to DRIVER_RECORD_BYTES bytes on a descriptor. poll(2) reports the record, and each
  * read returns one record. A record should announce data rather than contain it: if very many are unread, some are
- * dropped (`createEventQueue`).
+ * dropped (bounded-queue.ts).
  */
 export const postRecord = (fd: FdObject, bytes: Uint8Array): void => {
   if (bytes.length === 0 || bytes.length > DRIVER_RECORD_BYTES)

@@ -13,7 +13,10 @@ import type { AddressSpace, Bytes, Copier } from './address-space.ts'
 const FIRST_ADDRESS = TWO_32
 
 export interface LocalSpace extends AddressSpace {
-  /** Makes `buffer` addressable and returns its address, an exact Number. EINVAL for a resizable buffer. */
+  /**
+   * Makes `buffer` addressable and returns its address, an exact Number. Throws CallError EINVAL for a resizable or
+   * transferred buffer.
+   */
   add(buffer: Uint8Array): number
   /** Removes the buffer at `address`; false if there is none. */
   remove(address: number): boolean
@@ -55,6 +58,15 @@ export const copyBytes = (
   for (let i = words - 4; i >= 0; i -= 4) to.view.setUint32(at + i, from.view.getUint32(start + i, true), true)
 }
 
+/** Throws CallError EINVAL if the buffer was transferred. */
+const viewOfAttached = ({ buffer, byteOffset, byteLength }: Uint8Array): DataView => {
+  try {
+    return new DataView(buffer, byteOffset, byteLength)
+  } catch {
+    throw new CallError('EINVAL', 'the buffer was transferred (for example by postMessage): it has no bytes any more')
+  }
+}
+
 /** `copier`: copies more than LOOP_BYTES if both sides have an address. */
 export const createLocalSpace = (copier?: Copier): LocalSpace => {
   const areas: Area[] = []
@@ -92,10 +104,10 @@ export const createLocalSpace = (copier?: Copier): LocalSpace => {
       const backing = buffer.buffer as ArrayBufferLike & { resizable?: boolean; growable?: boolean }
       if (backing.resizable || backing.growable)
         throw new CallError('EINVAL', 'a resizable buffer cannot be registered: copy it into one of fixed size')
-      const start = nextAddress
-      nextAddress += wholePages(buffer.byteLength + 1)
       const length = buffer.byteLength
-      const view = new DataView(buffer.buffer, buffer.byteOffset, length)
+      const view = viewOfAttached(buffer)
+      const start = nextAddress
+      nextAddress += wholePages(length + 1)
       areas.push({ start, address: copier?.addressOf(buffer) ?? 0, bytes: buffer, view, length })
       return start
     },

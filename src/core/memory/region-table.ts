@@ -171,24 +171,27 @@ const grow = (table: MemoryTable): void => {
     copy.set(old)
     return copy
   }
-  table.key = doubled(table.key)
-  table.pd = doubled(table.pd)
-  table.access = doubled(table.access)
-  table.startHi = doubled(table.startHi)
-  table.startLo = doubled(table.startLo)
-  table.iovaHi = doubled(table.iovaHi)
-  table.iovaLo = doubled(table.iovaLo)
-  table.length = doubled(table.length)
-  table.space = doubled(table.space)
-  table.kind = doubled(table.kind)
-  table.windowRegion = doubled(table.windowRegion)
-  table.boundWindows = doubled(table.boundWindows)
-  table.qp = doubled(table.qp)
-  table.firstOfRegion = doubled(table.firstOfRegion)
-  table.nextOfRegion = doubled(table.nextOfRegion)
-  table.previousOfRegion = doubled(table.previousOfRegion)
-  table.nextOfQp = doubled(table.nextOfQp)
-  table.previousOfQp = doubled(table.previousOfQp)
+  // An allocation may fail: the table changes only after the last one.
+  Object.assign(table, {
+    key: doubled(table.key),
+    pd: doubled(table.pd),
+    access: doubled(table.access),
+    startHi: doubled(table.startHi),
+    startLo: doubled(table.startLo),
+    iovaHi: doubled(table.iovaHi),
+    iovaLo: doubled(table.iovaLo),
+    length: doubled(table.length),
+    space: doubled(table.space),
+    kind: doubled(table.kind),
+    windowRegion: doubled(table.windowRegion),
+    boundWindows: doubled(table.boundWindows),
+    qp: doubled(table.qp),
+    firstOfRegion: doubled(table.firstOfRegion),
+    nextOfRegion: doubled(table.nextOfRegion),
+    previousOfRegion: doubled(table.previousOfRegion),
+    nextOfQp: doubled(table.nextOfQp),
+    previousOfQp: doubled(table.previousOfQp),
+  })
 }
 
 /** The row of the key with this index, with any key byte; -1: none. */
@@ -242,11 +245,12 @@ export const releaseSpace = (table: MemoryTable, index: number): void => {
  */
 export const allocateKeyRow = (table: MemoryTable): number => {
   if (table.liveKeys === INDICES - 1) throw new CallError('ENOMEM', `all ${INDICES - 1} memory keys are in use`)
+  // First what may fail for lack of memory.
+  if (table.freeRows.length === 0 && table.rows === table.key.length) grow(table)
   const key = nextFreeKey(table)
-  const row = table.freeRows.pop() ?? table.rows++
-  if (row === table.key.length) grow(table)
   const page = key >>> (8 + PAGE_BITS)
   table.pages[page] ??= new Int32Array(PAGE_SIZE)
+  const row = table.freeRows.pop() ?? table.rows++
   table.pages[page][(key >>> 8) & PAGE_MASK] = row + 1
   table.pageUses[page]!++
   table.liveKeys++

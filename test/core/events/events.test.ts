@@ -254,6 +254,17 @@ test('the number of unread events of one object is bounded, and events of other 
   assert.deepEqual(destroy(busy.handle), { compEvents: 65_536, asyncEvents: 0 })
 })
 
+test('events that an attached sink has not delivered move to the next sink', () => {
+  const { channel, newCq } = setUp()
+  const [first, second] = [createEventQueue(), createEventQueue()]
+  const cq = newCq(1n)
+  arm(cq, false)
+  completed(cq.events!, false)
+  attachSink(channel, first)
+  attachSink(channel, second)
+  assert.deepEqual([first.take(9).length, second.take(9).length], [0, 1])
+})
+
 test('the number of unread events of a port is bounded', () => {
   const { device, asyncFd } = setUp()
   for (let i = 0; i < 65_600; i++) raisePort(device, 1, AsyncEventType.values.PORT_ERR)

@@ -33,6 +33,17 @@ test('buffers have page-aligned addresses from 2^32 with a gap behind each', () 
   assert.ok(space.add(new Uint8Array(1)) > c)
 })
 
+test('a transferred buffer is refused', () => {
+  const space = createLocalSpace()
+  const bytes = new Uint8Array(8)
+  structuredClone(bytes, { transfer: [bytes.buffer] })
+  assert.equal(
+    errnoOf(() => space.add(bytes)),
+    'EINVAL',
+  )
+  assert.equal(space.add(new Uint8Array(1)), 2 ** 32, 'no address was taken')
+})
+
 test('reads and writes convert between consecutive bytes of the space and strided chunks of a buffer', () => {
   fc.assert(
     fc.property(fc.integer({ min: 1, max: 40 }), fc.nat(20), fc.nat(200), fc.nat(30), (chunk, gap, total, at) => {

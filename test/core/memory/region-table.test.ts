@@ -194,6 +194,28 @@ test('findBuffer, which caches regions, agrees with resolve', () => {
   )
 })
 
+test('a registration that fails for lack of memory changes nothing', () => {
+  const table = createMemoryTable(() => 0)
+  const add = (): number => addRegion(table, 3, 0n, 0n, 64, ALL, noMemory)
+  const rows = table.key.length
+  for (let i = 0; i < rows; i++) add()
+  /** Cannot be copied into a longer array. */
+  class Unextendable extends Float64Array {
+    constructor(length: number) {
+      if (length > rows) throw new RangeError('Array buffer allocation failed')
+      super(length)
+    }
+  }
+  const { length } = table
+  table.length = new Unextendable(rows)
+  assert.throws(add, RangeError)
+  table.length = length
+  const row = add()
+  assert.deepEqual([row, table.rows, table.liveKeys], [rows, rows + 1, rows + 1])
+  assert.equal(resolve(table, 3, table.key[row], 0, 0, 64, ALL, QP), row)
+  assert.equal(table.spaces[table.space[row]], noMemory)
+})
+
 test('the buffer of a region that is destroyed or moved is not retained', () => {
   const table = createMemoryTable(() => 0)
   const space = createLocalSpace()
