@@ -3,11 +3,11 @@
  * and records that are not replies: traces and findings. Messages of a session stay in order: when a reply arrives, all
  * records that the daemon sent before it have arrived.
  */
-import { EACCES, EAGAIN, EMFILE, ENFILE, EPERM, errnoName, SystemError } from '../host/errno.ts'
+import { EACCES, EAGAIN, ECONNRESET, EMFILE, ENFILE, EPERM, errnoName, SystemError } from '../host/errno.ts'
 import { type Watch, watch } from '../host/event-loop/poll.ts'
 import { close, recv, send } from '../host/net/sockets.ts'
 import type { Finding } from '../spec/check/findings.ts'
-import { MessageType, SESSION_VERSION } from '../spec/session.ts'
+import { MessageType, SESSION_VERSION, SessionLimits } from '../spec/session.ts'
 import {
   type Header,
   type MessageBuffer,
@@ -120,7 +120,10 @@ interface UnsentMessage {
 interface Exchange {
   /** As in `ToolClient`. */
   readonly ended: Promise<void>
-  /** Sends the message that `write` puts into the buffer, with descriptors; resolves with the reply. */
+  /**
+   * Sends the message that `write` puts into the buffer, with descriptors; resolves with the reply. `write` returns the
+   * message's length, or 0 if it does not fit.
+   */
   exchange(write: (buffer: MessageBuffer, header: Partial<Header>) => number, fds?: readonly number[]): Promise<Reply>
   /** The error for requests pending at the session's end, and for later ones. */
   daemonEnded(): NoDaemonError
@@ -162,7 +165,11 @@ const openExchange = (fd: number, daemon: string, { onTrace, onFinding, onTormen
       const result = send(fd, unsent[0]!.bytes, unsent[0]!.fds)
       if (result === -EAGAIN) break
       unsent.shift()
-      if (result < 0) finish(daemonEnded())
+      if (result < 0) {
+        // Messages that the daemon sent before its end are still in the socket.
+        drain()
+        finish(daemonEnded())
+      }
     }
     watcher?.update({ readable: true, writable: unsent.length > 0 })
   }
@@ -188,6 +195,8 @@ const openExchange = (fd: number, daemon: string, { onTrace, onFinding, onTormen
       const { length, fds } = recv(fd, incoming.bytes)
       for (const passed of fds) close(passed)
       if (length === -EAGAIN) return
+      // The daemon ended with requests unread. Messages that it sent before follow this error.
+      if (length === -ECONNRESET) continue
       hasReplied ||= length > 0
       if (length > 0) receive(length)
       else finish(daemonEnded())
@@ -209,6 +218,10 @@ const openExchange = (fd: number, daemon: string, { onTrace, onFinding, onTormen
         }
         serial++
         const length = write(outgoing, { serial, pid: process.pid, tid: process.pid })
+        if (length === 0) {
+          reject(new Error(`the request to ${daemon} is longer than ${SessionLimits.bytes} bytes`))
+          return
+        }
         pending.set(serial, { resolve, reject })
         unsent.push({ bytes: outgoing.bytes.slice(0, length), fds })
         flush()

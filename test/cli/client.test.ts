@@ -151,6 +151,39 @@ describe('a tool’s session', () => {
     await assert.rejects(client.stat(), NoDaemonError)
   })
 
+  for (const [what, isBefore] of [
+    ['an unread request', true],
+    ['no request', false],
+  ] as const)
+    it(`gets the records that a daemon sent before it ended with ${what}`, async () => {
+      const seen: number[] = []
+      let end = (): void => {}
+      const socket = serve(
+        afterHello((request, send, hangUp) => {
+          send(writeToolReply(out, request, '{"tracing":true}'))
+          end = () => {
+            for (const pid of [1, 2]) send(writeTrace(out, JSON.stringify({ pid })))
+            hangUp()
+          }
+        }),
+      )
+      const client = await openSession(socket, { onTrace: ({ pid }) => seen.push(pid) })
+      await client.trace('tag')
+      if (!isBefore) end()
+      const status = client.traceStatus()
+      if (isBefore) end()
+      await assert.rejects(status, NoDaemonError)
+      assert.deepEqual(seen, [1, 2])
+    })
+
+  it('refuses a request that does not fit in a message, and continues', async () => {
+    const socket = serve(afterHello((request, send) => send(writeToolReply(out, request, '{"faults":[]}'))))
+    const client = await openSession(socket)
+    await assert.rejects(client.faults('x'.repeat(70_000)), /^Error: the request to .* is longer than 65536 bytes$/)
+    assert.deepEqual(await client.faults(), [])
+    client.close()
+  })
+
   it('fails outstanding requests and closes when the daemon ends', async () => {
     const client = await openSession(serve(afterHello((_request, _send, hangUp) => hangUp())))
     await assert.rejects(client.stat(), /\(process \d+\) ended/)
