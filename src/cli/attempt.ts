@@ -73,6 +73,9 @@ export const attempt = (
             : `exit status ${status}`
       const finish = (): void => {
         clearTimeout(outputTimer)
+        // Open pipes would keep this process alive.
+        child?.stdout?.destroy()
+        child?.stderr?.destroy()
         resolve({ failure, output })
       }
       // A child in another process group may keep the output open.

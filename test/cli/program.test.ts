@@ -81,6 +81,19 @@ describe('a program that runs', () => {
     assert.equal(process.listenerCount('SIGTERM'), 0)
   })
 
+  it('leaves no pipe to a child that outlives it', async t => {
+    const pipes = (): number => process.getActiveResourcesInfo().filter(name => name === 'PipeWrap').length
+    const before = pipes()
+    // The time that `setsid` needs.
+    const script = 'setsid sleep 60 & echo $!; sleep 0.5'
+    const { failure, output } = await attempt('sh', ['-c', script], process.env, 60, new AbortController().signal)
+    t.after(() => process.kill(Number(output)))
+    assert.equal(failure, undefined)
+    // Handles close within two turns of the event loop.
+    for (let turns = 0; turns < 2; turns++) await new Promise(resolve => setImmediate(resolve))
+    assert.equal(pipes(), before)
+  })
+
   it('is refused with a message if the system does not start it', async () => {
     const tooLong = 'x'.repeat(1 << 20)
     await assert.rejects(
