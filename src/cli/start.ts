@@ -17,7 +17,7 @@ import { onEndSignal } from './end-signals.ts'
 import { mainModule } from './paths.ts'
 import { withoutShim } from './program/program.ts'
 
-/** First words of the daemon's output when it is ready, and, in the background, when it cannot start. */
+/** First words of the daemon's line of output when it is ready, and, in the background, when it cannot start. */
 export const READY = 'userdma daemon: ready on '
 export const FAILED = 'userdma daemon: failed: '
 /** Prefix of the log lines about the daemon's start and end. */
@@ -73,7 +73,7 @@ const beforeEndBySignal = (cleanUp: () => void): (() => void) => {
 
 /**
  * Starts `userdma daemon --end-with-last-client` at `socket`. `options`: further options. Resolves when it is ready.
- * Throws StartError.
+ * Throws StartError, or the error of the file system if the log cannot be created.
  */
 export const startInBackground = async (
   socket: string,
@@ -85,8 +85,8 @@ export const startInBackground = async (
   const ownLog = `${log}.${process.pid}`
   const { [SessionEnv.tag]: _tag, [SessionEnv.socket]: _socket, ...env } = withoutShim(process.env)
   const removeLog = (): void => rmSync(ownLog, { force: true })
-  const restoreSignals = beforeEndBySignal(removeLog)
   const output = openSync(ownLog, 'w', 0o600)
+  const restoreSignals = beforeEndBySignal(removeLog)
   try {
     const child = spawn(
       process.execPath,
@@ -116,20 +116,29 @@ export const startInBackground = async (
   }
 }
 
+/**
+ * What the daemon has printed after `prefix` at the start of a line; undefined if no line has it. A module that
+ * NODE_OPTIONS names may print lines before.
+ */
+const textAfter = (prefix: string, printed: string): string | undefined => {
+  const at = `\n${printed}`.indexOf(`\n${prefix}`)
+  return at < 0 ? undefined : printed.slice(at + prefix.length)
+}
+
 /** Resolves when the daemon has printed READY; rejects with StartError if it ends before, or was not spawned. */
 const untilReady = (child: ChildProcess, log: string): Promise<void> =>
   new Promise((resolve, reject) => {
     const failed = (error: Error): void => reject(new StartError(`the daemon cannot be started: ${error.message}`))
     let text = ''
     const ended = (status: number | null, signal: NodeJS.Signals | null): void => {
-      const reason = text.startsWith(FAILED) ? text.slice(FAILED.length).trim() : lastLines(log)
+      const reason = textAfter(FAILED, text)?.trim() ?? lastLines(log)
       reject(new StartError(reason || `the daemon ended with ${signal ?? `status ${status}`} before it was ready`))
     }
     // `close`, not `exit`: then the output is complete.
     child.once('error', failed).once('close', ended)
     child.stdout?.setEncoding('utf8').on('data', (chunk: string) => {
       text += chunk
-      if (!text.includes('\n') || text.startsWith(FAILED)) return
+      if (!textAfter(READY, text)?.includes('\n')) return
       child.off('error', failed).off('close', ended)
       child.stdout?.destroy()
       child.unref()
