@@ -22,21 +22,33 @@ export const watchSeconds = (text: string | true): number => {
 /** PortXmitData and PortRcvData count units of 4 bytes (IBA 16.1.3.5). */
 const DATA_UNIT_BYTES = 4
 
-/** The line about a device's activity in the `seconds` between two stats; undefined if there was none. */
+type Kind = 'hw_counters' | 'counters' | 'faults'
+
+/**
+ * The line about a device's activity in the `seconds` between two stats; undefined if there was none, or if a counter
+ * has fallen: the name is now that of another device.
+ */
 export const rateText = (before: DeviceStat, after: DeviceStat, seconds: number): string | undefined => {
-  const rate = (kind: 'hw_counters' | 'counters' | 'faults', name: string): number =>
-    (after[kind][name]! - (before[kind][name] ?? 0)) / seconds
+  const rate = (kind: Kind, name: string): number => (after[kind][name]! - (before[kind][name] ?? 0)) / seconds
   const data = (name: string): string => `${bytesText(Math.round(rate('counters', name) * DATA_UNIT_BYTES))}/s`
-  const changes = (kind: 'hw_counters' | 'faults', prefix: string): string[] =>
-    Object.keys(after[kind])
-      .filter(name => rate(kind, name) !== 0)
-      .map(name => `${prefix}${name} ${Number(rate(kind, name).toPrecision(3))}/s`)
-  const changed = [...changes('hw_counters', ''), ...changes('faults', 'faults ')]
-  if (changed.length === 0 && rate('counters', 'port_rcv_data') === 0) return undefined
-  return `${after.name}  out ${data('port_xmit_data')}, in ${data('port_rcv_data')}, ${changed.join(', ')}`
+  const changes = (kind: Kind, names: readonly string[]) =>
+    names.map(name => ({ kind, name, perSecond: rate(kind, name) })).filter(({ perSecond }) => perSecond !== 0)
+  // `counters` has differences of two counters, which may fall: only the shown ones are compared.
+  const bytes = changes('counters', ['port_xmit_data', 'port_rcv_data'])
+  const counts = (['hw_counters', 'faults'] as const).flatMap(kind => changes(kind, Object.keys(after[kind])))
+  if ([...bytes, ...counts].some(({ perSecond }) => perSecond < 0)) return undefined
+  if (bytes.length + counts.length === 0) return undefined
+  return [
+    `${after.name}  out ${data('port_xmit_data')}`,
+    `in ${data('port_rcv_data')}`,
+    ...counts.map(
+      ({ kind, name, perSecond }) =>
+        `${kind === 'faults' ? 'faults ' : ''}${name} ${Number(perSecond.toPrecision(3))}/s`,
+    ),
+  ].join(', ')
 }
 
-/** The lines about all devices, undefined for a device without activity or that was added in between. */
+/** The lines about all devices; undefined as in `rateText`, and for a device that was added in between. */
 export const rateTexts = (
   before: readonly DeviceStat[],
   after: readonly DeviceStat[],
@@ -47,7 +59,7 @@ export const rateTexts = (
     return previous && rateText(previous, device, seconds)
   })
 
-/** Prints until the daemon ends or the output is closed. */
+/** Prints until the daemon ends. */
 export const watchStat = async (
   client: Pick<ToolClient, 'stat' | 'ended'>,
   seconds: number,
@@ -59,14 +71,12 @@ export const watchStat = async (
     isEnded = true
   }
   client.ended.then(end)
-  const outputClosed = new Promise<void>(resolve => process.stdout.once('error', () => resolve()))
-  outputClosed.then(end)
   for (let time = performance.now(); ; ) {
     let timer: NodeJS.Timeout | undefined
     const interval = new Promise(resolve => {
       timer = setTimeout(resolve, seconds * 1000)
     })
-    await Promise.race([client.ended, outputClosed, interval])
+    await Promise.race([client.ended, interval])
     // If the daemon has ended, the timer must not keep this process alive.
     clearTimeout(timer)
     if (isEnded) return

@@ -27,6 +27,16 @@ describe('userdma stat --watch', () => {
     assert.equal(rateText(device(10, 1000, 0), device(10, 1000, 0), 2), undefined)
   })
 
+  it('shows bytes without other counts', () => {
+    const received = { ...device(10, 1000, 0), counters: { port_xmit_data: 1000, port_rcv_data: 512 } }
+    assert.equal(rateText(device(10, 1000, 0), received, 2), 'rxe0  out 0 B/s, in 1 KiB/s')
+  })
+
+  it('shows no rate of a device that was removed and added again', () => {
+    assert.equal(rateText(device(1044, 3560, 1), device(10, 1000, 0), 2), undefined)
+    assert.equal(rateText(device(10, 1000, 1), device(10, 1000, 0), 2), undefined)
+  })
+
   it('compares devices by name when devices are added and removed', () => {
     const named = (name: string, packets: number): DeviceStat => ({ ...device(packets, 0, 0), name })
     const before = [named('gone', 900), named('stays', 10)]
