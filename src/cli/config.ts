@@ -147,7 +147,9 @@ export const configArguments = ({
   ...(buffers === undefined ? [] : ['--buffers', buffers]),
 ]
 
-export const devicesText = (devices: readonly DeviceSpec[]): string => devices.map(deviceText).join(', ')
+/** The devices as the end of a sentence. A daemon has none if all were removed. */
+export const devicesText = (devices: readonly DeviceSpec[]): string =>
+  devices.map(deviceText).join(', ') || 'no devices'
 
 /** Devices as a text that depends neither on their order nor on the spelling of their addresses. */
 const canonicalDevices = (devices: readonly DeviceSpec[]): string =>

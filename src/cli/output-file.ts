@@ -1,7 +1,7 @@
 /*
  * Output files of commands (host/output-file.ts). A file that cannot be opened is a usage error.
  */
-import { closeSync, realpathSync, statSync, writeSync } from 'node:fs'
+import { closeSync, realpathSync, type Stats, statSync, writeSync } from 'node:fs'
 import { basename, dirname, join, resolve } from 'node:path'
 import { waitWritable } from '../host/event-loop/wait.ts'
 import { createOutputFile } from '../host/output-file.ts'
@@ -19,12 +19,21 @@ export const createOutput = (name: string): number => {
   }
 }
 
-/** The path without symbolic links in its folder; output files themselves are no links. */
+/** The path without symbolic links in its folder. A file that is a symbolic link cannot be an output file. */
 const pathOf = (name: string): string => {
   try {
     return join(realpathSync(dirname(resolve(name))), basename(name))
   } catch {
     return resolve(name)
+  }
+}
+
+/** The file's stat; undefined if there is none, or if this user may not search its folder. */
+const statOf = (name: string): Stats | undefined => {
+  try {
+    return statSync(name)
+  } catch {
+    return undefined
   }
 }
 
@@ -36,8 +45,12 @@ export const requireDifferentFiles = (
   [option, name]: readonly [option: string, name: string | undefined],
   [otherOption, otherName]: readonly [option: string, name: string | undefined],
 ): void => {
-  if (name === undefined || otherName === undefined || pathOf(name) !== pathOf(otherName)) return
-  if (statSync(name, { throwIfNoEntry: false })?.isFile() === false) return
+  if (name === undefined || otherName === undefined) return
+  const stat = statOf(name)
+  const other = statOf(otherName)
+  // /dev/stdout and /dev/fd/1 are two names of one file.
+  const isSame = stat && other ? stat.dev === other.dev && stat.ino === other.ino : pathOf(name) === pathOf(otherName)
+  if (!isSame || stat?.isFile() === false) return
   throw new UsageError(`${option} and ${otherOption} name the same file ${name}`)
 }
 

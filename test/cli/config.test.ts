@@ -87,6 +87,13 @@ describe('joining a running daemon', () => {
       else assert.equal(found, undefined)
     })
 
+  it('says that a daemon has no devices if all were removed', async () => {
+    assert.equal(
+      await difference(await wantedConfig({ device: ['rxe0@127.0.0.1'] }), { ...fullConfig({}), devices: [] }),
+      'has no devices, not rxe0@127.0.0.1',
+    )
+  })
+
   it('gives the reason if faults are requested and the daemon has none', async () => {
     assert.equal(
       await difference(await wantedConfig({ fault: ['dup=0.5'] }), fullConfig({})),

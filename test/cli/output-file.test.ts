@@ -21,7 +21,7 @@ import { syncBuiltinESMExports } from 'node:module'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { UsageError } from '../../src/cli/fail.ts'
-import { createOutput, writeAll } from '../../src/cli/output-file.ts'
+import { createOutput, requireDifferentFiles, writeAll } from '../../src/cli/output-file.ts'
 import { hasNative } from '../../src/host/native.ts'
 import { scratchFolder } from '../tools.ts'
 
@@ -50,6 +50,21 @@ test('links are refused, and their targets are unchanged', () => {
   assert.throws(() => createOutput(join(folder, 'hard')), /: the file has 2 names; remove it, or name another$/)
   assert.throws(() => createOutput(join(folder, 'none', 'x')), UsageError)
   assert.equal(readFileSync(precious, 'utf8'), 'text')
+})
+
+test('two options may not name one file, by whatever names', () => {
+  const path = join(folder, 'one')
+  const refuse = (name: string, other: string): void =>
+    assert.throws(() => requireDifferentFiles(['--output', name], ['--pcap', other]), {
+      name: 'UsageError',
+      message: `--output and --pcap name the same file ${name}`,
+    })
+  refuse(path, join(folder, '.', 'one'))
+  const fd = createOutput(path)
+  for (const name of [`/dev/fd/${fd}`, `/proc/self/fd/${fd}`]) refuse(path, name)
+  closeSync(fd)
+  requireDifferentFiles(['--output', path], ['--pcap', join(folder, 'other')])
+  requireDifferentFiles(['--output', '/dev/null'], ['--pcap', '/dev/null'])
 })
 
 test("another user's file is refused", { skip: process.geteuid?.() !== 0 && 'only root can make one' }, () => {
