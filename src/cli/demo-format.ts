@@ -2,6 +2,7 @@
  * Formatting of the demo: headings, short explanations, output of programs, and lines truncated to the terminal's
  * width.
  */
+
 /** Limits of the output width, columns. */
 const MAX_WIDTH = 120
 const MIN_WIDTH = 60

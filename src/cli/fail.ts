@@ -16,8 +16,8 @@ export class UsageError extends Error {
 const BROKEN_PIPE = 128 + 13
 
 /**
- * From now on ends the process without a message when the reader of its output has closed it (`| head`). Not for a
- * command that serves programs or runs the user's: it must continue.
+ * From now on ends the process without a message when the reader of its output has closed it (`| head`). A command that
+ * serves programs, or runs a program of the user, must continue, and does not call this.
  */
 export const exitOnBrokenPipe = (): void => {
   process.stdout.on('error', error => {

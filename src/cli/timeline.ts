@@ -19,7 +19,7 @@ export interface Entry {
   /** The program of a call; `sender → receiver` of a packet. */
   readonly program: string
   readonly text: string
-  /** Whether it is an ACK packet, which ends a message. */
+  /** Whether it is an ACK packet. Each message of the demo ends with one. */
   readonly isAck: boolean
 }
 
