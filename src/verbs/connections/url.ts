@@ -14,14 +14,14 @@ const HINT = 'write rdma://10.0.0.2:7471, rdma://[fe80::2%eth0]:7471 or rdma://n
 
 /**
  * The index of a network interface, written as the index or the name after `%` in an IPv6 address. Rejects with
- * RdmaError EINVAL.
+ * RdmaError EINVAL for a name, unless the interface has a link-local address: the scope id of other addresses is 0.
  */
 const scopeOf = async (call: string, scope: string): Promise<number> => {
   if (/^\d+$/.test(scope) && Number(scope) <= HIGHEST_INDEX) return Number(scope)
   const { networkInterfaces } = await import('node:os')
-  const address = new Map(Object.entries(networkInterfaces())).get(scope)?.find(({ family }) => family === 'IPv6')
-  if (address?.family !== 'IPv6') throw invalidArgument(call, `there is no interface ${scope} with an IPv6 address`)
-  return address.scopeid
+  const addresses = new Map(Object.entries(networkInterfaces())).get(scope) ?? []
+  for (const address of addresses) if (address.family === 'IPv6' && address.scopeid !== 0) return address.scopeid
+  throw invalidArgument(call, `there is no interface ${scope} with a link-local IPv6 address`)
 }
 
 /** The first address of a host. Rejects with RdmaError EHOSTUNREACH. */
@@ -43,7 +43,7 @@ export const resolveUrl = async (call: string, url: string): Promise<SocketAddre
   const port = Number(digits)
   if (host === undefined || port > HIGHEST_PORT) throw invalidArgument(call, `url "${url}" is not an address`, HINT)
   const bytes = parseAddress(host)
-  if (bytes === undefined && ipv6 !== undefined)
+  if (ipv6 !== undefined && (bytes === undefined || !ipv6.includes(':')))
     throw invalidArgument(call, `url "${url}": ${ipv6} is not an IPv6 address`, HINT)
   return ipAddress(bytes ?? (await lookUp(call, host)), port, scope === undefined ? 0 : await scopeOf(call, scope))
 }

@@ -1,0 +1,30 @@
+/*
+ * Network interfaces in the URLs of connections (R17).
+ */
+import assert from 'node:assert/strict'
+import { syncBuiltinESMExports } from 'node:module'
+import os from 'node:os'
+import { it } from 'node:test'
+import { resolveUrl } from '../../../src/verbs/connections/url.ts'
+
+it('the name of an interface stands for its index, also if it has other IPv6 addresses', async t => {
+  const address = (text: string, scopeid: number) => ({ address: text, family: 'IPv6', scopeid })
+  // Linux gives global addresses the scope id 0.
+  const interfaces = {
+    lo: [address('::1', 0)],
+    eth0: [{ address: '192.0.2.2', family: 'IPv4' }, address('fd00::2', 0), address('fe80::2', 4)],
+  }
+  t.mock.method(os, 'networkInterfaces', () => interfaces as never)
+  syncBuiltinESMExports()
+  t.after(() => {
+    t.mock.restoreAll()
+    syncBuiltinESMExports()
+  })
+  assert.equal((await resolveUrl('connect', 'rdma://[fe80::1%eth0]:7471')).scope, 4)
+  assert.equal((await resolveUrl('connect', 'rdma://[fe80::1%7]:7471')).scope, 7)
+  for (const name of ['lo', 'eth1'])
+    await assert.rejects(resolveUrl('connect', `rdma://[fe80::1%${name}]:7471`), {
+      code: 'EINVAL',
+      reason: `there is no interface ${name} with a link-local IPv6 address`,
+    })
+})
