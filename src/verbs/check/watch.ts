@@ -87,7 +87,8 @@ export const pollWatch = (
       // A closed CQ may have had this handle.
       promiseCqs.delete(cq)
       onPoll(completion, wrId => {
-        // This microtask runs before the code that awaits the promise.
+        // The poll may run within another call of the program, which has not learned of the completion yet. This
+        // microtask runs before the code that awaits the promise, because the promise is resolved after the poll.
         if (promiseCqs.has(cq)) queueMicrotask(() => note(cq, 1, BigInt(wrId)))
         else note(cq, 1, BigInt(wrId))
       })

@@ -13,7 +13,7 @@ export type StatusName = keyof typeof WcStatus.values
 /** ibv_wc_opcode by name. */
 export type OpcodeName = keyof typeof WcOpcode.values
 
-/** A work completion (ibv_wc), valid until the next `poll`, `wait` or `resize` of its CQ. */
+/** A work completion (ibv_wc), valid until the next `poll`, `wait` or `resize` of its CQ, or the close of the CQ. */
 export interface Completion {
   /** wr_id of the request, an integer from 0 to 2^53 - 1. */
   readonly id: number

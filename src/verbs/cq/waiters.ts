@@ -10,7 +10,7 @@ export interface WaiterList {
   remove(id: number): void
   /**
    * Resolves at the next `wake` of the id, at once if the id was removed. Rejects with the signal's reason if the
-   * signal is aborted first.
+   * signal is aborted first. The caller first checks `isOver`: after `wakeAll` no event wakes the id.
    */
   wait(id: number, signal?: AbortSignal): Promise<void>
   wake(id: number): void
