@@ -18,9 +18,9 @@ import {
   type Connection,
   ConnectionEnd,
   type ConnectionOptions,
-  checkConnectionOptions,
   checkPrivateData,
   connectionOptionNames,
+  copyConnectionOptions,
   dataOf,
   LazyAddresses,
   SharedDevice,
@@ -34,6 +34,8 @@ const MAX_REP_DATA = privateDataBytes.REP
 const MAX_REJ_DATA = privateDataBytes.REJ
 /** The attribute `reason` of `cm_id.reject` has 8 bits. */
 const HIGHEST_REASON = 255
+/** The connection manager's maximum; the attribute `backlog` of `cm_id.listen` has 32 bits, the option any number. */
+const MAX_BACKLOG = 1024
 
 /** The device of a connection or server. */
 export interface DeviceChoice {
@@ -102,20 +104,20 @@ const rejectOptionNames: KnownOptions<RejectOptions> = { privateData: true, reas
 
 /** The chosen device, or the default of `DeviceChoice`. */
 const sharedDevice = async (call: string, chosen: Device | undefined): Promise<SharedDevice> => {
-  const device = chosen ?? (await open({ socket: true }))
+  const device = chosen === undefined ? await open({ socket: true }) : chosen
   return new SharedDevice(device, contextOf(call, device), chosen === undefined)
 }
 
 /**
  * Connects to the listener at `rdma://HOST:PORT`. Rejects with RdmaError: EINVAL for a URL of another form or an
- * invalid option, EHOSTUNREACH for an unknown name; with ConnectionError if the peer refuses or does not answer.
+ * invalid option, EHOSTUNREACH for an unknown name, ENETUNREACH without a route; with ConnectionError if the peer
+ * refuses or does not answer.
  */
 export function connect(url: string, options?: ConnectToOptions): Promise<Connection>
 export function connect(url: string, options: ConnectToOptions<RcQueuePairOptions>): Promise<Connection<RcQueuePair>>
 export async function connect(url: string, options: object = {}): Promise<Connection<ConnectedQueuePair>> {
   checkOptions('connect', 'options', options, connectOptionNames)
-  const checked = options as ConnectToOptions<never>
-  checkConnectionOptions('connect', checked, MAX_REQ_DATA)
+  const checked = copyConnectionOptions('connect', options as ConnectToOptions<never>, MAX_REQ_DATA)
   checked.signal?.throwIfAborted()
   const destination = await resolveUrl('connect', url)
   const shared = await sharedDevice('connect', checked.device)
@@ -156,8 +158,7 @@ class RequestObject implements ConnectionRequest {
   // Arrow functions, because programs may take the methods out of the object.
   readonly accept = async (options: object = {}): Promise<Connection<never>> => {
     checkOptions('request.accept', 'options', options, connectionOptionNames)
-    const checked = options as ConnectionOptions<never>
-    checkConnectionOptions('request.accept', checked, MAX_REP_DATA)
+    const checked = copyConnectionOptions('request.accept', options as ConnectionOptions<never>, MAX_REP_DATA)
     checked.signal?.throwIfAborted()
     const id = this.#takeIdentifier('request.accept')
     const end = new ConnectionEnd('request.accept', this.#shared)
@@ -242,10 +243,9 @@ export const listen = async (url: string, options: ListenOptions = {}): Promise<
   const requests: Mailbox<ConnectionRequest> = createMailbox(context, 'server')
   const userHandle = waiters.add()
   let id: number | undefined
-  let isOpen = true
-  const close = async (): Promise<void> => {
-    if (!isOpen) return
-    isOpen = false
+  /** Settles when the server is closed; undefined while it is open. */
+  let closed: Promise<void> | undefined
+  const closeOnce = async (): Promise<void> => {
     try {
       connectionEvents(context).removeHandler(userHandle)
       for (let request = requests.poll(); request !== undefined; request = requests.poll()) rejectUnlessEnded(request)
@@ -256,6 +256,10 @@ export const listen = async (url: string, options: ListenOptions = {}): Promise<
       await shared.release()
     }
   }
+  const close = (): Promise<void> => {
+    closed ??= closeOnce()
+    return closed
+  }
   try {
     const events = connectionEvents(context)
     events.setHandler(userHandle, event => {
@@ -265,7 +269,7 @@ export const listen = async (url: string, options: ListenOptions = {}): Promise<
     id = carrier.call(CmId, 'create', 0, args).object
     try {
       carrier.call(CmId, 'bind', id, { address: emitAddress(address) })
-      carrier.call(CmId, 'listen', id, { backlog })
+      carrier.call(CmId, 'listen', id, { backlog: Math.min(backlog, MAX_BACKLOG) })
     } catch (error) {
       throw bindError(url, address.port, error)
     }
@@ -281,7 +285,7 @@ export const listen = async (url: string, options: ListenOptions = {}): Promise<
       device: device.name,
       address: bound.address,
       port: bound.port,
-      ...(!isOpen && { closed: true }),
+      ...(closed !== undefined && { closed: true }),
     }))
     return server
   } catch (error) {

@@ -88,7 +88,10 @@ export interface ConnectionOptions<P = AwaitableRcOptions> {
   ) => void | Promise<void>
   /** Maximum outstanding READs and atomics in each direction, 0–128; default 16. */
   readonly maxRdAtomic?: number
-  /** Aborts `connect` or `accept`, which rejects with the signal's reason and releases the connection. */
+  /**
+   * Aborts `connect` or `accept`, which rejects with the signal's reason and releases the connection. If the signal is
+   * aborted while a name is looked up or `prepare` runs, the call rejects afterwards.
+   */
   readonly signal?: AbortSignal
 }
 
@@ -104,7 +107,8 @@ export const connectionOptionNames: KnownOptions<ConnectionOptions> = {
 /** Remedies by reason of a REJ. */
 const rejectHints: Readonly<Record<number, string>> = {
   [rejReason.INVALID_SERVICE_ID]: 'nothing listens on the port there: call listen() first',
-  [rejReason.CONSUMER_DEFINED]: 'the application has refused with request.reject()',
+  [rejReason.CONSUMER_DEFINED]:
+    'the application there has called request.reject() or server.close(), or could not accept',
 }
 
 /**
@@ -150,13 +154,21 @@ const noData = new Uint8Array(0)
 export const dataOf = ({ connection }: ConnectionEvent): Uint8Array =>
   connection?.privateData.slice(0, connection.privateDataLength) ?? noData
 
-/** Checks options that `connect` and `accept` have. `maxBytes`: of private data. Throws RdmaError EINVAL. */
-export const checkConnectionOptions = (call: string, options: ConnectionOptions<never>, maxBytes: number): void => {
+/**
+ * Checks options that `connect` and `accept` have. `maxBytes`: of private data. Returns a copy, because the program may
+ * use the options and the private data again before the message is sent. Throws RdmaError EINVAL.
+ */
+export const copyConnectionOptions = <O extends ConnectionOptions<never>>(
+  call: string,
+  options: O,
+  maxBytes: number,
+): O => {
   const { privateData, maxRdAtomic, prepare } = options
   if (privateData !== undefined) checkPrivateData(call, privateData, maxBytes)
   if (prepare !== undefined) checkFunction(call, 'prepare', prepare)
   if (maxRdAtomic !== undefined) checkInteger(call, 'maxRdAtomic', maxRdAtomic, 0, MAX_RD_ATOMIC)
   checkSignal(call, options)
+  return { ...options, ...(privateData !== undefined && { privateData: new Uint8Array(privateData) }) }
 }
 
 export const checkPrivateData = (call: string, privateData: Uint8Array, maxBytes: number): void => {
@@ -267,7 +279,8 @@ export class ConnectionEnd {
   /** Why the connection could not be established. */
   #failure: RdmaError | undefined
   #closeReason: CloseReason | undefined
-  #isClosed = false
+  /** Settles when the end is closed; undefined before `close`. */
+  #closing: Promise<void> | undefined
 
   constructor(call: string, shared: SharedDevice) {
     const { waiters } = shared.context
@@ -303,6 +316,8 @@ export class ConnectionEnd {
   }: ConnectionOptions<never>): Promise<ProtectionDomain> {
     if (chosenPd !== undefined) checkObject(this.#shared.context, this.#call, 'pd', chosenPd)
     const pd = chosenPd ?? defaultPd(this.#shared)
+    // Objects of `device.create` pass `checkObject`, but are without the methods of a ProtectionDomain.
+    if (typeof pd.rcQp !== 'function') throw invalidArgument(this.#call, 'pd is not an object of device.pd()')
     const qp = pd.rcQp(options)
     this.#qp = qp
     setConnectionHints(qp)
@@ -406,26 +421,33 @@ export class ConnectionEnd {
   }
 
   /** Destroys the queue pair, and the identifier, which tells the peer that the connection ends. */
-  async close(): Promise<void> {
-    if (this.#isClosed) return
-    this.#isClosed = true
-    const { context } = this.#shared
+  close(): Promise<void> {
+    this.#closing ??= this.#closeOnce()
+    return this.#closing
+  }
+
+  async #closeOnce(): Promise<void> {
+    const { carrier, waiters } = this.#shared.context
     const id = this.#id
     this.#id = undefined
     this.#events.removeHandler(this.userHandle)
     try {
-      // The queue pair first: destroying the identifier would flush outstanding requests.
-      this.#qp?.close()
-      if (id !== undefined) destroy(context.carrier, CmId, id)
+      try {
+        // The queue pair first: destroying the identifier would flush outstanding requests.
+        this.#qp?.close()
+      } finally {
+        if (id !== undefined) destroy(carrier, CmId, id)
+      }
     } finally {
-      context.waiters.remove(this.userHandle)
-      this.#setCloseReason('local')
+      waiters.remove(this.userHandle)
+      // Without the device the connection has ended before, and `closed` may have resolved with this reason.
+      this.#setCloseReason(waiters.isOver ? 'device' : 'local')
       await this.#shared.release()
     }
   }
 
   get isClosed(): boolean {
-    return this.#isClosed
+    return this.#closing !== undefined
   }
 
   get addresses(): Addresses {

@@ -11,6 +11,7 @@ import { hasNative } from '../../../src/host/native.ts'
 import { CmChannel } from '../../../src/spec/classes/connections/cm_channel.ts'
 import { CmId } from '../../../src/spec/classes/connections/cm_id.ts'
 import { EventQueue } from '../../../src/spec/classes/events/event_queue.ts'
+import { Pd } from '../../../src/spec/classes/pd.ts'
 import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
 import { CmEventType, CmPortSpace } from '../../../src/spec/enums.ts'
 import { rejReason } from '../../../src/spec/wire/mad.ts'
@@ -88,6 +89,21 @@ const connectionTests = (openTwo: OpenTwo): void => {
     assert.equal(await closed, 'peer')
     await assert.rejects(unanswered, /its connection has ended .* close the connection and make a new one$/)
     assert.equal(await clientEnd.closed, 'local')
+    await serverEnd.close()
+  })
+
+  it('a program may use the buffer of private data again at once', async () => {
+    const data = bytes('asks')
+    const connecting = connect(url, { device: clientDevice, privateData: data })
+    data.fill(0)
+    const request = await nextRequest(server)
+    assert.equal(text(request.privateData), 'asks')
+    data.set(bytes('says'))
+    const accepting = request.accept({ privateData: data, prepare: () => void data.fill(0) })
+    const clientEnd = await connecting
+    assert.equal(text(clientEnd.privateData), 'says')
+    const serverEnd = await accepting
+    await clientEnd.close()
     await serverEnd.close()
   })
 
@@ -234,6 +250,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
     assert.equal(await closed, 'peer')
     assert.equal(await clientEnd.closed, 'device')
     await clientEnd.close()
+    assert.equal(await clientEnd.closed, 'device')
     await serverEnd.close()
   })
 
@@ -289,6 +306,9 @@ const connectionTests = (openTwo: OpenTwo): void => {
       message: /pd is of another device/,
     })
     await assert.rejects(wrong({ pd: null }), { code: 'EINVAL' })
+    const object = clientDevice.create(Pd)
+    await assert.rejects(wrong({ pd: object }), { code: 'EINVAL', message: /pd is not an object of device\.pd\(\)/ })
+    object.close()
     const [clientEnd, serverEnd] = await pair(server, url, clientDevice)
     const { pd } = clientEnd
     await clientEnd.close()
@@ -342,11 +362,27 @@ const connectionTests = (openTwo: OpenTwo): void => {
     await refuses(connect('tcp://1.2.3.4:5', { device: clientDevice }), /url "tcp:.*write rdma:/)
     await refuses(connect('rdma://1.2.3.4:99999', { device: clientDevice }), /99999/)
     await refuses(connect('rdma://[1.2.3]:1', { device: clientDevice }), /not an IPv6 address/)
+    await refuses(connect('rdma://[1.2.3.4]:1', { device: clientDevice }), /1\.2\.3\.4 is not an IPv6 address/)
     await refuses(connect(url, { device: clientDevice, privateData: new Uint8Array(57) }), /57 bytes, at most 56/)
     await refuses(connect(url, { device: clientDevice, maxRdAtomic: 129 }), /maxRdAtomic 129/)
     await refuses(connect(url, { device: {} as Device }), /device is not an open device/)
+    await refuses(connect(url, { device: null } as never), /device is not an open device/)
     await refuses(connect(url, { device: clientDevice, signl: 1 } as never), /signl/)
     await refuses(listen(url, { device: serverDevice, backlog: -1 }), /backlog -1/)
+  })
+
+  it('`listen` accepts a backlog of more than 32 bits', async () => {
+    const other = await listen(`rdma://${serverDevice.address}:0`, { device: serverDevice, backlog: 2 ** 40 })
+    await other.close()
+  })
+
+  it('`close` tells the peer, even if the program has destroyed the queue pair by its handle', async () => {
+    const [clientEnd, serverEnd] = await pair(server, url, clientDevice)
+    clientDevice.call(RcQp, 'destroy', {}, clientEnd.qp.handle)
+    await assert.rejects(clientEnd.close(), { code: 'ENOENT', call: 'rc_qp.destroy' })
+    assert.deepEqual(clientDevice.handles(CmId), [])
+    assert.equal(await serverEnd.closed, 'peer')
+    await serverEnd.close()
   })
 
   it('200 clients connect at the same time', async () => {
@@ -471,6 +507,19 @@ describe('`listen` and `connect` without the option `device`', { skip: !hasNativ
     assert.ok(clientEnd.status === 'fulfilled')
     await clientEnd.value.close()
     await accepted.close()
+  })
+
+  it('a second `close` of a connection or server waits until its device is closed', async () => {
+    const server = await listen('rdma://0.0.0.0:0')
+    const connecting = connect(`rdma://${server.device.address}:${server.port}`)
+    const serverEnd = await (await nextRequest(server)).accept()
+    const closed: string[] = []
+    for (const [name, object] of Object.entries({ client: await connecting, serverEnd, server })) {
+      const first = object.close().then(() => closed.push(`${name} 1`))
+      await object.close().then(() => closed.push(`${name} 2`))
+      await first
+    }
+    assert.deepEqual(closed, ['client 1', 'client 2', 'serverEnd 1', 'serverEnd 2', 'server 1', 'server 2'])
   })
 
   it('`connect` closes its device if the daemon has no descriptor for connection events', async () => {
