@@ -36,6 +36,7 @@ const wildcard = (text: string): RegExp =>
       .replace(/[.+^${}()|[\]\\]/g, '\\$&')
       .replace(/\*/g, '.*')
       .replace(/\?/g, '.')}$`,
+    's',
   )
 
 /** `position`: FILE:LINE, with which error messages begin. */
@@ -98,14 +99,28 @@ const matchesFrame = ({ kind, regExp }: Exclude<FramePattern, '...'>, frame: Fra
   }
 }
 
-/** Whether the patterns match the innermost frames. */
+/**
+ * Whether the patterns match the innermost frames. The patterns between two `...` match where they first can: a later
+ * match would leave fewer frames to the patterns that follow, and so need not be tried.
+ */
 const matchesFrames = (patterns: readonly FramePattern[], frames: readonly Frame[]): boolean => {
-  const [first, ...rest] = patterns
-  if (first === undefined) return true
-  if (first === '...')
-    return matchesFrames(rest, frames) || (frames.length > 0 && matchesFrames(patterns, frames.slice(1)))
-  const [frame, ...outer] = frames
-  return frame !== undefined && matchesFrame(first, frame) && matchesFrames(rest, outer)
+  /** The pattern after the last `...`, and the frame where it was last tried; undefined: there was no `...`. */
+  let retry: { readonly pattern: number; frame: number } | undefined
+  for (let p = 0, f = 0; p < patterns.length; ) {
+    const pattern = patterns[p]!
+    const frame = frames[f]
+    if (pattern === '...') retry = { pattern: ++p, frame: f }
+    else if (frame === undefined) return false
+    else if (matchesFrame(pattern, frame)) {
+      p++
+      f++
+    } else if (retry === undefined) return false
+    else {
+      p = retry.pattern
+      f = ++retry.frame
+    }
+  }
+  return true
 }
 
 /** The first suppression that matches a finding with this id and stack. */
@@ -123,6 +138,7 @@ export const framesOfFinding = ({ moments }: Pick<Finding, 'moments'>, symbols: 
 /** Maximum frames of a generated block, the innermost ones. */
 const MAX_FRAMES = 24
 
+/** A line that matches the frame. */
 const frameLine = ({ function: name, object, file, line }: Frame): string => {
   if (name !== '' && name !== '<anonymous>') return `fun:${name}`
   if (file !== undefined) return `src:${file}:${line}`
@@ -135,6 +151,8 @@ export const suppressionBlock = (
   symbols: Symbols,
 ): string => {
   const frames = framesOfFinding(finding, symbols).slice(0, MAX_FRAMES)
-  const lines = [`${finding.id} of ${finding.program?.command ?? finding.device}`, finding.id, ...frames.map(frameLine)]
-  return `{\n${lines.map(line => `   ${printable(line)}\n`).join('')}}\n`
+  const name = printable(`${finding.id} of ${finding.program?.command ?? finding.device}`)
+  // `*` for characters that cannot be printed: the line must still match the frame.
+  const lines = [name, finding.id, ...frames.map(frame => frameLine(frame).replace(/\p{C}+/gu, '*'))]
+  return `{\n${lines.map(line => `   ${line}\n`).join('')}}\n`
 }

@@ -42,6 +42,19 @@ test('a block suppresses findings with its id whose innermost frames match in or
     assert.equal(isSuppressed('stale-rkey', ...lines), expected, lines.join(' '))
 })
 
+test('a block with many `...` is compared in linear time', () => {
+  const deep = Array.from({ length: 200 }, () => ({ function: 'recurse' }))
+  const lines = Array.from({ length: 10 }, () => ['...', 'fun:recurse']).flat()
+  const suppressions = (last: string) => parseSuppressions(block('*', ...lines, '...', last), 'f.supp')
+  assert.equal(suppressionOf(suppressions('fun:main'), 'leak', deep), undefined)
+  assert.notEqual(suppressionOf(suppressions('fun:main'), 'leak', [...deep, { function: 'main' }]), undefined)
+  // After `...`, the first `a` is not followed by `b`.
+  const again = parseSuppressions(block('*', '...', 'fun:a', 'fun:b'), 'f.supp')
+  const stack = ['a', 'a', 'b'].map(name => ({ function: name }))
+  assert.notEqual(suppressionOf(again, 'leak', stack), undefined)
+  assert.equal(suppressionOf(again, 'leak', stack.slice(0, 2)), undefined)
+})
+
 test('an error of a suppression file names its line', () => {
   const cases: readonly (readonly [string, RegExp])[] = [
     ['stale-rkey\n', /^f\.supp:1: "stale-rkey" is outside a block/],
@@ -72,6 +85,8 @@ test('a generated block suppresses its finding, and no finding with another stac
     findingAt('stale-rkey', ['post', 'operator', 'stripped', 'main']),
     findingAt('race', ['post', 'main'], ['post', 'stripped', 'main']),
     findingAt('stale-rkey', ['Object.send (file:///opt/app.js:3:5)', 'file:///opt/app.js:9:1']),
+    // A zero-width joiner, which cannot be printed.
+    findingAt('stale-rkey', ['a\u200dsend (file:///opt/app.js:3:5)', 'main']),
     findingAt('leak', []),
   ]
   const others = [findingAt('stale-rkey', ['post', 'other', 'main']), findingAt('race', ['post', 'other'], ['post'])]
