@@ -5,11 +5,11 @@
  */
 import { spawnSync } from 'node:child_process'
 import { statSync } from 'node:fs'
-import { relative, resolve } from 'node:path'
+import { isAbsolute, relative, resolve } from 'node:path'
 import { type Frame, type Symbols, v8Frame } from '../../trace/findings.ts'
 
-/** A frame of a C program. */
-const NATIVE_FRAME = /^(.+)\+(0x[0-9a-f]+) ?(\S*)$/
+/** A frame of a C program. A frame of JavaScript may contain `+0x1` too, in the name of a file, but no space after it. */
+const NATIVE_FRAME = /^(.+)\+(0x[0-9a-f]+)(?: (\S*))?$/
 /**
  * The tools, with their options. Both print each address, followed by pairs of lines: function, and FILE:LINE. There
  * are several pairs if functions were inlined, the innermost first.
@@ -31,12 +31,15 @@ const shortPath = (path: string): string => {
   return short.startsWith('..') ? path : short
 }
 
-/** File and line of FILE:LINE; empty if the tool does not know them (`??:0`). */
+/**
+ * File and line of FILE:LINE; empty if the tool does not know them (`??:0`). A relative path stays as it is: it is
+ * relative to a folder of the compilation, as `./nptl/pthread_create.c` of the C library.
+ */
 const sourceOf = (text: string): Pick<Frame, 'file' | 'line'> => {
   const match = /^(.*):(\d+)/.exec(text)
   return match === null || match[1] === '??' || match[2] === '0'
     ? {}
-    : { file: shortPath(match[1]!), line: Number(match[2]) }
+    : { file: isAbsolute(match[1]!) ? shortPath(match[1]!) : match[1]!, line: Number(match[2]) }
 }
 
 /** The frames of each address in the output of a tool; keys are the addresses as they were passed to the tool. */

@@ -14,10 +14,10 @@ const folder = scratchFolder()
 const lacking = ['cc', 'nm', 'addr2line'].every(name => findTool(name)) ? false : 'cc, nm or addr2line is missing'
 
 /** Compiles a program with debug information; returns its path and the address of its function `found`. */
-const build = () => {
+const build = (...options: string[]) => {
   const source = join(folder, 'program.c')
   writeFileSync(source, 'int found(void);\nint found(void) { return 1; }\nint main(void) { return found(); }\n')
-  const program = compileC(join(folder, 'program'), [source], ['-g'])
+  const program = compileC(join(folder, 'program'), [source], ['-g', ...options])
   const [address = ''] = /^[0-9a-f]+(?= T found$)/m.exec(spawnSync('nm', [program], { encoding: 'utf8' }).stdout) ?? []
   return { program, address: `0x${address.replace(/^0+/, '')}` }
 }
@@ -31,6 +31,19 @@ test('a file name is never read as an option or as a file of options', { skip: l
   writeFileSync(join(folder, 'options'), program)
   assert.equal(functionOf(`@${join(folder, 'options')}`), 'symbol')
   assert.equal(functionOf('--help'), 'symbol')
+})
+
+test('a frame of JavaScript is no frame of a C program, whatever the name of its file', () => {
+  assert.deepEqual(createSymbols().framesOf(['at send (file:///opt/a+0x1.js:3:4)', '/opt/a b+0x10 ', '/opt/c+0x10']), [
+    { function: 'send', file: '/opt/a+0x1.js', line: 3 },
+    { function: '', object: '/opt/a b' },
+    { function: '', object: '/opt/c' },
+  ])
+})
+
+test('a relative path in debug information stays as it is: it is of another folder', { skip: lacking }, () => {
+  const { program, address } = build(...[folder, process.cwd()].map(path => `-fdebug-prefix-map=${path}=.`))
+  assert.equal(createSymbols().framesOf([`${program}+${address} found`])[0]?.file, '././program.c')
 })
 
 test('a file that is not regular, or has an impossible name, is not opened', { skip: lacking }, () => {
