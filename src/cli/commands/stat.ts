@@ -2,6 +2,7 @@
  * `userdma stat`: shows the objects, sessions, memory and counters of a daemon, or its queue pairs (`--qps`).
  */
 import { otherCounts } from '../../spec/counters.ts'
+import { printable } from '../../trace/printable.ts'
 import type { QpStat, Stat, WaitStat } from '../../uapi/tool.ts'
 import { namedSocket, userSocket } from '../../verbs/remote/user-socket.ts'
 import { openSession, type ToolClient } from '../client.ts'
@@ -20,7 +21,8 @@ const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB']
 export const bytesText = (bytes: number): string => {
   let value = bytes
   let unit = 0
-  while (value >= 1024 && unit < UNITS.length - 1) {
+  // From 1023.95 on, toFixed would print 1024.0.
+  while (value >= (unit === 0 ? 1024 : 1023.95) && unit < UNITS.length - 1) {
     value /= 1024
     unit++
   }
@@ -90,13 +92,14 @@ export const printFromDaemon = async (
 const requestsText = ({ pending, depth }: QpStat['send']): string => `${pending}/${depth}`
 
 /** The output of `userdma stat --qps`: a table, and below each queue pair its last failure. */
-const qpsText = (qps: readonly QpStat[]): string => {
+export const qpsText = (qps: readonly QpStat[]): string => {
   if (qps.length === 0) return 'no queue pairs\n'
   const heads = ['DEVICE', 'QPN', 'PROCESS', 'TYPE', 'STATE', 'PEER', 'SEND', 'RECEIVE']
   const rows = qps.map(({ device, qpn, pid, command, type, state, peer, send, receive }) => [
     device,
     `0x${qpn.toString(16)}`,
-    pid === 0 ? '-' : `${pid} ${command}`,
+    // A program chooses its command: the name must not forge rows.
+    pid === 0 ? '-' : `${pid} ${printable(command)}`,
     type,
     state,
     peer === undefined ? '-' : `0x${peer.qpn.toString(16)} at ${peer.address}`,
@@ -119,8 +122,8 @@ const qpsText = (qps: readonly QpStat[]): string => {
 }
 
 /** The end of the output of `userdma stat --qps`: destroys that wait until their programs have acknowledged events. */
-const waitsText = (waits: readonly WaitStat[]): string =>
-  waits.map(({ device, pid, command, text }) => `${device}: (${pid}, ${command}) ${text}\n`).join('')
+export const waitsText = (waits: readonly WaitStat[]): string =>
+  waits.map(({ device, pid, command, text }) => `${device}: (${pid}, ${printable(command)}) ${text}\n`).join('')
 
 /** The command. */
 export const stat = (options: QueryOptions): Promise<void> =>

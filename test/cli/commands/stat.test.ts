@@ -3,7 +3,8 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { bytesText, statText } from '../../../src/cli/commands/stat.ts'
+import { bytesText, qpsText, statText, waitsText } from '../../../src/cli/commands/stat.ts'
+import type { QpStat } from '../../../src/uapi/tool.ts'
 
 describe('userdma stat', () => {
   it('shows human-readable sizes', () => {
@@ -12,11 +13,23 @@ describe('userdma stat', () => {
       [1023, '1023 B'],
       [1024, '1 KiB'],
       [1536, '1.5 KiB'],
+      [1023.9 * 1024, '1023.9 KiB'],
+      [2 ** 20 - 1, '1.0 MiB'],
       [64 * 2 ** 20, '64 MiB'],
       [5 * 2 ** 40, '5 TiB'],
       [5000 * 2 ** 40, '5000 TiB'],
     ] as const)
       assert.equal(bytesText(bytes), text)
+  })
+
+  it("shows a program's name without control characters", () => {
+    const command = 'x\n\x1b[2Jy'
+    const queue = { pending: 0, depth: 1 }
+    const qp = { device: 'rxe0', qpn: 17, pid: 5, command, type: 'RC', state: 'RTS' }
+    const text = qpsText([{ ...qp, send: queue, receive: queue } as QpStat])
+    assert.deepEqual(text.split('\n').slice(1), ['rxe0    0x11  5 x [2Jy  RC    RTS    -     0/1   0/1', ''])
+    const wait = { device: 'rxe0', pid: 5, command, text: 'destroy_cq waits' }
+    assert.equal(waitsText([wait]), 'rxe0: (5, x [2Jy) destroy_cq waits\n')
   })
 
   it('shows each nonzero value once', () => {
