@@ -32,6 +32,9 @@ const causeLine = (name: CauseName): string => {
 
 const isStatus = (name: StatusName | EventName): name is StatusName => Object.hasOwn(statuses, name)
 
+/** The events of the system-wide device: userdma reports them, without a cause. */
+const SYSTEM_EVENTS: readonly string[] = ['DEVICE_ADDED', 'DEVICE_REMOVED'] satisfies EventName[]
+
 /** The lines about a completion status or event: findings that lead to it, likeliest first, and causes. */
 const statusPage = (name: StatusName | EventName): string[] => {
   const hasThisResult = (cause: CauseName): boolean => causes[cause].results.some(result => result === name)
@@ -39,8 +42,8 @@ const statusPage = (name: StatusName | EventName): string[] => {
   const withoutFinding = (Object.keys(causes) as CauseName[]).filter(
     cause => hasThisResult(cause) && findingOfCause(cause) === undefined,
   )
-  const noFindings =
-    withoutFinding.length > 0 || name === 'SUCCESS' ? 'not an error by itself' : 'userdma never reports it'
+  const isReported = withoutFinding.length > 0 || SYSTEM_EVENTS.includes(name)
+  const noFindings = isReported ? 'not a mistake of the program' : 'userdma never reports it'
   return [
     `${name}: ${ids.length > 0 ? 'look for these, in this order' : noFindings}`,
     ...(isStatus(name) ? ['', statuses[name].meaning] : []),
@@ -87,12 +90,13 @@ export const explain = (word: string): void => {
   const causeByCode = isNumber(word) ? causeOfCode(Number(word)) : undefined
   const cause = causeByCode ?? (Object.keys(causes) as CauseName[]).find(name => name === word)
   if (isFindingId(word)) print(findingPage(word))
-  else if (status !== undefined) print(statusPage(status))
+  // Before the status: DEVICE_REMOVED is also an event. Logs and traces name the cause.
   else if (cause !== undefined) {
     const finding = findingOfCause(cause)
     print([causeLine(cause).trim(), ...(finding === undefined ? [] : ['', ...findingPage(finding)])])
-  } else
+  } else if (status !== undefined) print(statusPage(status))
+  else
     throw new UsageError(
-      `explain "${word}": not a status (${Object.keys(WcStatus.values).join(', ')}) or its number, event, vendor_err or finding (\`userdma check --explain\` lists these)`,
+      `explain "${word}": not a status (${Object.keys(WcStatus.values).join(', ')}) or its number, event, cause or its vendor_err, or finding (\`userdma check --explain\` lists these)`,
     )
 }

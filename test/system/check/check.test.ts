@@ -511,7 +511,11 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
     assert.match(await outputOf('explain', '0x502'), /RKEY_DEREGISTERED[\s\S]*stale-rkey/)
     assert.match(await outputOf('explain', '12'), /^RETRY_EXC_ERR: look for these/) // as perftest prints it
     assert.match(await outputOf('explain', 'IBV_EVENT_CQ_ERR'), /cq-overrun/)
-    assert.match(await outputOf('explain', 'COMM_EST'), /not an error by itself/)
+    assert.match(await outputOf('explain', 'COMM_EST'), /not a mistake of the program/)
+    assert.match(await outputOf('explain', 'IBV_EVENT_DEVICE_FATAL'), /^DEVICE_FATAL: not a mistake of the program/)
+    assert.match(await outputOf('explain', 'DEVICE_ADDED'), /^DEVICE_ADDED: not a mistake of the program/)
+    // The name of a cause and of an event.
+    assert.match(await outputOf('explain', 'DEVICE_REMOVED'), /^vendor_err 0x603 {2}DEVICE_REMOVED: /)
   })
 })
 
