@@ -1,4 +1,6 @@
 /* The signals that end a command. */
+import { constants as os } from 'node:os'
+import { endBySignal } from '../host/end-by-signal.ts'
 
 const END_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 export type EndSignal = (typeof END_SIGNALS)[number]
@@ -9,4 +11,19 @@ export const onEndSignal = (handler: (signal: EndSignal) => void): (() => void) 
   return () => {
     for (const signal of END_SIGNALS) process.off(signal, handler)
   }
+}
+
+/**
+ * Calls `cleanUp` before a signal ends this process; not if there is another handler of the signal. Returns a function
+ * that ends this.
+ */
+export const beforeEndBySignal = (cleanUp: () => void): (() => void) => {
+  const removeHandlers = onEndSignal(signal => {
+    if (process.listenerCount(signal) > 1) return
+    cleanUp()
+    removeHandlers()
+    endBySignal(signal)
+    process.exit(128 + os.signals[signal])
+  })
+  return removeHandlers
 }

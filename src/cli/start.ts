@@ -7,13 +7,11 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { closeSync, openSync, readFileSync, renameSync, rmSync } from 'node:fs'
-import { constants as os } from 'node:os'
 import { dirname, join } from 'node:path'
-import { endBySignal } from '../host/end-by-signal.ts'
 import { SessionEnv } from '../spec/session.ts'
 import type { DaemonConfig } from '../uapi/tool.ts'
 import { configArguments } from './config.ts'
-import { onEndSignal } from './end-signals.ts'
+import { beforeEndBySignal } from './end-signals.ts'
 import { mainModule } from './paths.ts'
 import { withoutShim } from './program/program.ts'
 
@@ -54,21 +52,6 @@ const lastLines = (path: string): string => {
     .slice(-MAX_LINES)
     .join('\n')
     .replace(/^userdma: /, '')
-}
-
-/**
- * Calls `cleanUp` before a signal ends this process; not if the command handles the signal itself. Returns a function
- * that ends this.
- */
-const beforeEndBySignal = (cleanUp: () => void): (() => void) => {
-  const removeHandlers = onEndSignal(signal => {
-    if (process.listenerCount(signal) > 1) return
-    cleanUp()
-    removeHandlers()
-    endBySignal(signal)
-    process.exit(128 + os.signals[signal])
-  })
-  return removeHandlers
 }
 
 /**

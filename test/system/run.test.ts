@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { openSession } from '../../src/cli/client.ts'
 import { READY } from '../../src/cli/start.ts'
+import { close, listen } from '../../src/host/net/sockets.ts'
 import { open } from '../../src/verbs/index.ts'
 import { loopbackText } from '../loopback.ts'
 import {
@@ -321,6 +322,17 @@ describe('userdma daemon', { skip: lacking() }, () => {
     )
   })
 
+  it('refuses a socket that another program serves without an answer', async t => {
+    const folder = temporaryFolder(t)
+    chmodSync(folder, 0o700)
+    const socket = join(folder, 'sock')
+    const listener = listen(socket)
+    t.after(() => close(listener))
+    const { status, stderr } = await runUserdma(t, ['daemon', '--socket', socket])
+    assert.equal(status, 1)
+    assert.match(stderr, new RegExp(`^userdma: socket ${socket} is in use by a running daemon; stop it`))
+  })
+
   it('names the owner of a socket in use also if the address of the device is in use', async t => {
     const device = `rxe0@${loopbackText(93)}`
     const daemon = await startDaemon(t, { devices: [device], link: 'udp' })
@@ -409,6 +421,27 @@ describe('userdma demo', { skip: lacking('ibv_devinfo', 'ibv_rc_pingpong') }, ()
     assert.match(stdout, /has 0 open contexts and 0 objects/)
     for (const line of stdout.split('\n')) assert.ok(line.length <= 100, line)
     assert.deepEqual(readdirSync(tmp), [])
+  })
+
+  it('leaves nothing behind if a signal ends it', async t => {
+    const tmp = temporaryFolder(t)
+    const demo = start(t, userdma, ['demo'], { env: cleanEnvironment({ TMPDIR: tmp }), detached: true })
+    await demo.printed(/2\. Two programs exchange data/)
+    process.kill(-demo.child.pid!, 'SIGINT')
+    assert.equal((await demo.ended).signal, 'SIGINT')
+    for (const name of readdirSync(tmp)) await untilRemoved(join(tmp, name))
+  })
+
+  it('ends its server when a signal ends it alone', async t => {
+    const folder = temporaryFolder(t)
+    const [server, pidFile] = [join(folder, 'ibv_rc_pingpong'), join(folder, 'pid')]
+    writeFileSync(server, `#!/bin/sh\necho $$ > ${pidFile}.new\nmv ${pidFile}.new ${pidFile}\nexec sleep 60\n`)
+    chmodSync(server, 0o755)
+    const demo = start(t, userdma, ['demo'], { env: cleanEnvironment({ PATH: `${folder}:${process.env.PATH}` }) })
+    while (!existsSync(pidFile)) await new Promise(resolve => setTimeout(resolve, 10))
+    demo.child.kill('SIGTERM')
+    assert.equal((await demo.ended).signal, 'SIGTERM')
+    await untilRemoved(`/proc/${readFileSync(pidFile, 'utf8').trim()}`)
   })
 
   it('connects two queue pairs in one process if the programs are missing', async t => {

@@ -6,6 +6,7 @@
  * so a closed standard output must not end the daemon.
  */
 import { dirname, resolve } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
 import { SocketInUseError, startDaemon } from '../../daemon/daemon.ts'
 import { isShared, type Served } from '../../daemon/session/served-users.ts'
 import { accountId } from '../../host/accounts.ts'
@@ -54,6 +55,9 @@ const servedAccounts = ({ allowUser, allowGroup }: DaemonOptions): Served => {
   return served
 }
 
+/** Milliseconds within which the process that serves a socket must answer, to be named in an error message. */
+const ANSWER_TIMEOUT = 5000
+
 /** The process that serves the socket, with its devices, as text; undefined if it opens no session for us. */
 const serverText = async (socket: string): Promise<string | undefined> => {
   try {
@@ -75,7 +79,8 @@ const withServer = async (error: unknown, socket: string): Promise<unknown> => {
   // may already be our own, and a connection to it would never be answered.
   const isInUse = error instanceof SocketInUseError || (error instanceof CallError && error.code === 'EADDRINUSE')
   if (!isInUse) return error
-  const server = await serverText(socket)
+  // A stopped process (SIGSTOP) or another program's socket accepts connections, and never answers.
+  const server = await Promise.race([serverText(socket), setTimeout(ANSWER_TIMEOUT, undefined)])
   return server === undefined
     ? error
     : new Error(

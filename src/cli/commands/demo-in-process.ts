@@ -24,7 +24,7 @@ import { Mr } from '../../spec/classes/mr.ts'
 import { Pd } from '../../spec/classes/pd.ts'
 import { RcQp } from '../../spec/classes/qp/rc_qp.ts'
 import { RecvWqe, RingHeader, RingSge, SendWqe, Wc } from '../../spec/drivers/rxe-rings.ts'
-import { AccessFlags, Mtu, QpState } from '../../spec/enums.ts'
+import { AccessFlags, Mtu, nameIn, QpState } from '../../spec/enums.ts'
 import { SendFlags, WcStatus, WrOpcode } from '../../spec/work.ts'
 import { packetText } from '../../trace/packets.ts'
 import { plainArena } from '../../wire/arena.ts'
@@ -142,14 +142,11 @@ const postSend = (endpoint: Endpoint): void => {
   produce(endpoint.send)
 }
 
-const statusName = (status: number): string =>
-  Object.entries(WcStatus.values).find(([, value]) => value === status)?.[0] ?? String(status)
-
 /** Status and byte count of the only completion; undefined before it arrives. */
 const completion = ({ completions: { view, words } }: Endpoint): string | undefined => {
   if (Atomics.load(words, RingHeader.PRODUCER >> 2) === 0) return undefined
   const status = view.getUint32(RingHeader.DATA + Wc.STATUS, true)
-  return `status ${statusName(status)}, ${view.getUint32(RingHeader.DATA + Wc.BYTE_LEN, true)} bytes`
+  return `status ${nameIn(WcStatus.values, status)}, ${view.getUint32(RingHeader.DATA + Wc.BYTE_LEN, true)} bytes`
 }
 
 /** Connects two queue pairs, sends a message, and prints its packets and the result. */

@@ -6,12 +6,13 @@
  * pairs in this process instead (demo-in-process.ts), and says what is missing.
  */
 import { spawn } from 'node:child_process'
-import { closeSync, openSync, readFileSync } from 'node:fs'
+import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
 import { join } from 'node:path'
 import { hasNative } from '../../host/native.ts'
 import type { TraceRecord } from '../../uapi/tool.ts'
 import { wantedConfig } from '../config.ts'
 import { blank, heading, line, output, paragraph, prompt } from '../demo-format.ts'
+import { beforeEndBySignal } from '../end-signals.ts'
 import { type Joined, joinDaemon } from '../join.ts'
 import { freePort, untilListening } from '../listening.ts'
 import { privateFolder, removeFolder, shimLibrary } from '../paths.ts'
@@ -107,6 +108,8 @@ const exchangeData = async (joined: Joined, tag: string, link: string): Promise<
   blank()
   const port = await freePort()
   const args = ['-g', '1', '-s', '2000', '-n', '4', '-p', String(port)]
+  // The signal may be for this process alone. A server without a client waits forever, and the daemon for the server.
+  const restoreSignals = beforeEndBySignal(() => server.kill())
   const server = start(joined, tag, 'ibv_rc_pingpong', args)
   try {
     await untilListening(port, server.ended)
@@ -125,6 +128,7 @@ const exchangeData = async (joined: Joined, tag: string, link: string): Promise<
     requireSuccess('the server', exchange.server)
     return exchange
   } finally {
+    restoreSignals()
     server.kill()
   }
 }
@@ -171,11 +175,25 @@ const statAfterCleanup = async ({ client }: Joined) => {
   return stat
 }
 
+/** Opens a file for the packets. It has no name, so that nothing is left behind if a signal ends the demo. */
+const openCapture = (): number => {
+  const folder = privateFolder()
+  try {
+    return openSync(join(folder, 'packets.pcapng'), 'w+')
+  } finally {
+    removeFolder(folder)
+  }
+}
+
+/** The bytes of the file, from its start: the daemon has moved the offset of the descriptor, which it shares. */
+const readCapture = (capture: number): Uint8Array => {
+  const bytes = new Uint8Array(fstatSync(capture).size)
+  return bytes.subarray(0, readSync(capture, bytes, 0, bytes.length, 0))
+}
+
 /** The full demo, with programs of Debian. */
 const demoWithPrograms = async (options: DemoOptions): Promise<void> => {
-  const folder = privateFolder()
-  const path = join(folder, 'packets.pcapng')
-  const capture = openSync(path, 'w')
+  const capture = openCapture()
   const records: TraceRecord[] = []
   try {
     const joined = await joinDaemon(
@@ -193,7 +211,7 @@ const demoWithPrograms = async (options: DemoOptions): Promise<void> => {
       const exchange = await exchangeData(joined, tag, options.link ?? 'memory')
       // All calls and packets precede this reply.
       const { contexts, devices } = await statAfterCleanup(joined)
-      showTimeline(records, readFileSync(path), exchange)
+      showTimeline(records, readCapture(capture), exchange)
       heading('4. Cleaned up')
       const objects = devices.flatMap(device => Object.values(device.objects)).reduce((sum, count) => sum + count, 0)
       paragraph(
@@ -204,7 +222,6 @@ const demoWithPrograms = async (options: DemoOptions): Promise<void> => {
     }
   } finally {
     closeSync(capture)
-    removeFolder(folder)
   }
   blank()
   paragraph('Try it yourself, in two terminals:')
