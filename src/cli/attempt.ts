@@ -33,7 +33,7 @@ export const attempt = (
       try {
         if (child?.pid !== undefined) process.kill(-child.pid, 'SIGKILL')
       } catch {
-        // All processes of the group have ended.
+        // All processes of the group have ended, or run as another user.
       }
     }
     stop.addEventListener('abort', kill)

@@ -40,7 +40,10 @@ export class NoDaemonError extends Error {
   override readonly name = 'NoDaemonError'
 }
 
-/** Maximum devices in one reply to `stat`. With counters of 15 digits they fill about half of the longest message. */
+/**
+ * Maximum devices in one reply to `stat`. With objects of all classes and counters of 15 digits they fill nine tenths of
+ * the longest message.
+ */
 const DEVICES_PER_STAT = 16
 
 export interface ToolClient {

@@ -1,5 +1,5 @@
 /*
- * Formatting of the demo: headings, short explanations, output of programs, and lines truncated to the terminal's
+ * Formatting of the demo: headings, short explanations, output of programs, and lines truncated to the output
  * width.
  */
 
