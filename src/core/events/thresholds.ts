@@ -21,11 +21,20 @@ export const createThreshold = (core: Core): Threshold => ({
 /** Every completion raises an event with these values (0: no limit); `period` in microseconds. */
 const isImmediate = (count: number, period: number): boolean => count === 1 || (count === 0 && period === 0)
 
+/** Index of the first deadline after `due`. There may be one deadline per CQ. */
+const indexAfter = (deadlines: readonly Deadline[], due: number): number => {
+  let index = 0
+  let end = deadlines.length
+  while (index < end) {
+    const middle = (index + end) >> 1
+    if (deadlines[middle]!.due <= due) index = middle + 1
+    else end = middle
+  }
+  return index
+}
+
 const insertDeadline = ({ deadlines }: Core, deadline: Deadline): void => {
-  let index = deadlines.length
-  // From the end: most new deadlines are the latest, because periods are similar.
-  while (index > 0 && deadlines[index - 1]!.due > deadline.due) index--
-  deadlines.splice(index, 0, deadline)
+  deadlines.splice(indexAfter(deadlines, deadline.due), 0, deadline)
 }
 
 /** Removes the deadline of a CQ's event, if there is one. */
@@ -34,14 +43,8 @@ export const cancelDeadline = (events: Affiliation, threshold: Threshold): void 
   if (due === Number.POSITIVE_INFINITY) return
   threshold.due = Number.POSITIVE_INFINITY
   const { deadlines } = core
-  let index = 0
-  let end = deadlines.length
-  while (index < end) {
-    const middle = (index + end) >> 1
-    if (deadlines[middle]!.due < due) index = middle + 1
-    else end = middle
-  }
-  while (deadlines[index]?.due === due && deadlines[index]?.events !== events) index++
+  let index = indexAfter(deadlines, due) - 1
+  while (deadlines[index]?.due === due && deadlines[index]?.events !== events) index--
   if (deadlines[index]?.due === due) deadlines.splice(index, 1)
 }
 

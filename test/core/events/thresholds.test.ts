@@ -175,6 +175,32 @@ test('a CQ has at most one deadline, a destroyed CQ none', () => {
   )
 })
 
+test('setting and canceling a deadline visits few of very many later deadlines', () => {
+  const { core, context, caller, newCq, set, notify, events, wait } = setUp()
+  const [cq, otherCq] = [newCq(), newCq()]
+  let reads = 0
+  for (let i = 0; i < 10_000; i++)
+    core.deadlines.push({
+      get due() {
+        reads++
+        return 1e9
+      },
+      events: otherCq.events!,
+    })
+  set(cq.handle, { period: 10 })
+  for (let i = 0; i < 10; i++) {
+    notify(cq.handle)
+    completed(cq.events!, false)
+    wait(10)
+    assert.equal(events(), 1)
+  }
+  notify(cq.handle)
+  completed(cq.events!, false)
+  invokeNow(context, Cq, 'destroy', cq.handle, {}, caller)
+  assert.ok(reads < 1000, `${reads} reads`)
+  assert.equal(core.deadlines.length, 10_000)
+})
+
 test('a destroyed CQ raises no event', () => {
   const { context, caller, newCq, set, notify, events, wait } = setUp()
   const cq = newCq()
