@@ -399,7 +399,8 @@ const postToDevice = (device: Device, event: DeviceEvent, source = event.port ??
         if (attached !== undefined) post(fd, recordOf(attached, event.type, event.port))
       }
     }
-  for (const handler of [...eventHandlers]) callHandler(core, () => handler(event))
+  // A handler may remove others, and may add handlers, which do not get this event.
+  for (const handler of [...eventHandlers]) if (eventHandlers.has(handler)) callHandler(core, () => handler(event))
 }
 
 /**

@@ -212,6 +212,19 @@ test('a handler of a device gets events of the device and its ports until the ha
   assert.equal(seen(), '')
 })
 
+test('a handler that another handler removes during an event is not called', () => {
+  const { device } = openTestDevice()
+  const log: string[] = []
+  addEventHandler(device, () => {
+    log.push('first')
+    removeSecond()
+    addEventHandler(device, () => log.push('added'))
+  })
+  const removeSecond = addEventHandler(device, () => log.push('second'))
+  raisePort(device, 1, 9)
+  assert.deepEqual(log, ['first'])
+})
+
 test('a handler that throws is counted as a fault, and the other handlers are called', () => {
   const { core, addDevice, log, seen } = subsystem()
   const device = addDevice('d1')
