@@ -25,14 +25,15 @@ export class BoundedQueue {
       }
       if (this.#counts.get(event.type)?.has(event.element)) return false
     }
-    this.append(event)
+    this.records.push(event)
+    this.#count(event, 1)
     return true
   }
 
-  /** Appends an event that must not be dropped. */
-  append(event: EventRecord): void {
-    this.records.push(event)
-    this.#count(event, 1)
+  /** Puts events before the oldest one, and drops none. */
+  prepend(events: readonly EventRecord[]): void {
+    this.records.splice(0, 0, ...events)
+    for (const event of events) this.#count(event, 1)
   }
 
   /** Removes and returns the oldest events, at most `limit`. */

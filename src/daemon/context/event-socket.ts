@@ -134,10 +134,13 @@ export class EventSocket implements EventSink {
   }
 
   withdraw(element: Affiliation): EventRecord[] {
+    if (this.#isClosed) return []
     const others: EventRecord[] = []
     const withdrawn: EventRecord[] = []
-    for (const event of this.#takeAll()) (event.element === element ? withdrawn : others).push(event)
-    this.#sendAgain(others)
+    for (const event of this.#takeSent()) (event.element === element ? withdrawn : others).push(event)
+    for (const event of this.#queue.withdraw(element)) withdrawn.push(event)
+    this.#queue.prepend(others)
+    this.#sendQueued()
     return withdrawn
   }
 
@@ -300,16 +303,5 @@ export class EventSocket implements EventSink {
     }
     this.#sent.splice(0, at)
     return records
-  }
-
-  /** Removes and returns all unread records, sent and queued, oldest first. */
-  #takeAll(): EventRecord[] {
-    if (this.#isClosed) return []
-    return [...this.#takeSent(), ...this.#queue.take(Number.POSITIVE_INFINITY)]
-  }
-
-  #sendAgain(records: readonly EventRecord[]): void {
-    for (const event of records) this.#queue.append(event)
-    this.#sendQueued()
   }
 }
