@@ -11,8 +11,8 @@ export class BoundedQueue {
   /** Oldest first. */
   readonly records: EventRecord[] = []
   /**
-   * Number of queued events by type and source. Exists while very many events are queued: then a search of the queue for
-   * each new event would be slow. Shorter queues need no counts.
+   * Number of queued events by type and source. Exists while very many events are queued, because a search of the queue
+   * for each new event would be slow. Shorter queues need no counts.
    */
   #counts: Map<number, Map<Affiliation, number>> | undefined
 
