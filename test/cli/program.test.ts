@@ -84,8 +84,9 @@ describe('a program that runs', () => {
   it('leaves no pipe to a child that outlives it', async t => {
     const pipes = (): number => process.getActiveResourcesInfo().filter(name => name === 'PipeWrap').length
     const before = pipes()
-    // The time that `setsid` needs.
-    const script = 'setsid sleep 60 & echo $!; sleep 0.5'
+    const flag = join(folder, 'has-own-session')
+    const child = `setsid sh -c 'echo $$; : >${flag}; exec sleep 60'`
+    const script = `${child} & until [ -e ${flag} ]; do sleep 0.01; done`
     const { failure, output } = await attempt('sh', ['-c', script], process.env, 60, new AbortController().signal)
     t.after(() => process.kill(Number(output)))
     assert.equal(failure, undefined)
