@@ -16,18 +16,19 @@ export const yieldProcessor = (): void => {
 
 /** If a yield takes longer than this, another program competes for the processor. Microseconds. */
 const MAX_YIELD = 500
-/** After such a yield has begun, no further yield for this long. Microseconds. */
+/** After the end of such a yield, no further yield for this long. Microseconds. */
 const PAUSE = 20_000
 /** End of this pause, microseconds of clock.ts. */
 let yieldFrom = Number.NEGATIVE_INFINITY
 
 /**
- * Yields to the process that produces our next work. Returns false without yielding while other programs compete for
- * the processor: then sleeping until woken is faster. `now`: microseconds of clock.ts.
+ * Yields, so that the process that produces our next work can run. Returns false without yielding while other programs
+ * compete for the processor: then sleeping until woken is faster. `now`: microseconds of clock.ts.
  */
 export const yieldOnce = (now: number): boolean => {
   if (now < yieldFrom) return false
   yieldProcessor()
-  if (nowMicroseconds() - now > MAX_YIELD) yieldFrom = now + PAUSE
+  const end = nowMicroseconds()
+  if (end - now > MAX_YIELD) yieldFrom = end + PAUSE
   return true
 }
