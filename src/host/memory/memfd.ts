@@ -7,7 +7,6 @@
  * read-only for all later receivers.
  */
 import { closeSync, fstatSync } from 'node:fs'
-import { EAGAIN } from '../errno.ts'
 import { check, libcFunctions, orErrno } from '../native.ts'
 
 const sys = libcFunctions({
@@ -97,9 +96,11 @@ export const openHeld = (fd: number): number => {
   return held
 }
 
-/** Whether a copy of a descriptor from `openHeld` is left. `fd`: another descriptor of the file. */
+/**
+ * Whether a copy of a descriptor from `openHeld` is left, or unknown (ENOMEM). `fd`: the argument of `openHeld`.
+ */
 export const isHeld = (fd: number): boolean => {
-  if (orErrno(sys().flock(fd, LOCK_EX | LOCK_NB)) === -EAGAIN) return true
+  if (sys().flock(fd, LOCK_EX | LOCK_NB) !== 0) return true
   sys().flock(fd, LOCK_UN)
   return false
 }

@@ -7,6 +7,7 @@ import {
   addSeals,
   createMemfd,
   fileIdentity,
+  isHeld,
   openHeld,
   SEAL_FUTURE_WRITE,
   SEAL_GROW,
@@ -43,6 +44,20 @@ test('a held descriptor whose lock is refused is closed', t => {
   const before = readdirSync('/proc/self/fd').length
   assert.throws(() => openHeld(fd), { call: 'flock' })
   assert.equal(readdirSync('/proc/self/fd').length, before)
+})
+
+test('a file is held while a copy of a held descriptor is left, and if that is unknown', t => {
+  const fd = newFile(t, 4096)
+  assert.equal(isHeld(fd), false)
+  const held = openHeld(fd)
+  assert.equal(isHeld(fd), true)
+  closeSync(held)
+  assert.equal(isHeld(fd), false)
+  // flock(2) fails with EBADF
+  const O_PATH = 0o10000000
+  const path = openSync(`/proc/self/fd/${fd}`, O_PATH)
+  t.after(() => closeSync(path))
+  assert.equal(isHeld(path), true)
 })
 
 test('identity is the same through another descriptor, and differs between files', t => {
