@@ -54,8 +54,8 @@ export interface Guest {
    */
   file(fd: number): GuestFile
   /**
-   * A duplicate of the guest's descriptor `number`, which must be a memory file or, if given, `socket`. Returns -errno;
-   * -EINVAL for another file.
+   * A duplicate of the guest's descriptor `number`, which must be `socket` if that is given, and otherwise a memory
+   * file. Or -errno; -EINVAL for another file.
    */
   descriptor(number: number, socket?: FileIdentity): number
   close(): void

@@ -15,7 +15,7 @@
  *
  * Remote addresses are two 32-bit words, or a Number (`readAt`, `writeAt`).
  */
-import { closeSync, type Dir, opendirSync, openSync, readdirSync, readlinkSync } from 'node:fs'
+import { closeSync, type Dir, opendirSync, openSync, readlinkSync } from 'node:fs'
 import { basename } from 'node:path'
 import { EBADF, EFAULT, EIO, EMFILE, ENFILE, EPERM, ESRCH, ETIMEDOUT, errnoNumber, SystemError } from '../errno.ts'
 import { TWO_32 } from '../halves.ts'
@@ -160,7 +160,7 @@ export const openProcess = (
   return error
 }
 
-/** The numbers of their descriptors may be those of other files. */
+/** Handles that `closeProcess` has closed: the numbers of their descriptors may now be those of other files. */
 const closedHandles = new WeakSet<ProcessHandle>()
 
 /** Closes the descriptors of the handle. A watch of its pidfd must be stopped first. */
@@ -343,8 +343,8 @@ const threadGetfd = ({ pid, guest }: ProcessHandle, fd: number): number | undefi
 
 /**
  * A duplicate of the process's descriptor `fd`, close-on-exec; or -errno: -EBADF, -ESRCH (or closed handle), -EPERM.
- * From a guest only a memory file is taken, or the file with identity `socket` if given: -EINVAL for another file,
- * -ETIMEDOUT if the waiting time of its user is used up.
+ * From a guest only a memory file is taken, or, if `socket` is given, only the file with this identity: -EINVAL for
+ * another file, -ETIMEDOUT if the waiting time of its user is used up.
  */
 export const pidfdGetfd = (handle: ProcessHandle, fd: number, socket?: FileIdentity): number => {
   if (closedHandles.has(handle)) return -ESRCH
@@ -357,7 +357,7 @@ export const pidfdGetfd = (handle: ProcessHandle, fd: number, socket?: FileIdent
   return -EPERM
 }
 
-/** How many threads of a process are examined for one that has not ended. */
+/** How many threads of a process are examined for one that has not ended: a process may have 100,000. */
 const MAX_THREADS = 64
 
 /** Whether the thread with this folder in /proc has ended: an ended thread has no program. */
@@ -374,12 +374,25 @@ const hasEnded = (folder: string): boolean => {
 export const procFolder = (pid: number): string => {
   const own = `/proc/${pid}`
   if (!hasEnded(own)) return own
+  let threads: Dir
   try {
-    const threads = readdirSync(`${own}/task`).slice(0, MAX_THREADS)
-    return threads.map(thread => `${own}/task/${thread}`).find(folder => !hasEnded(folder)) ?? own
+    threads = opendirSync(`${own}/task`, { bufferSize: MAX_THREADS })
   } catch {
     return own
   }
+  try {
+    for (let examined = 0; examined < MAX_THREADS; examined++) {
+      const thread = threads.readSync()
+      if (thread === null) return own
+      const folder = `${own}/task/${thread.name}`
+      if (!hasEnded(folder)) return folder
+    }
+  } catch {
+    // The process has ended meanwhile.
+  } finally {
+    threads.closeSync()
+  }
+  return own
 }
 
 /** The target of a descriptor in /proc: a path, 'socket:[123]', '/memfd:name (deleted)'. */

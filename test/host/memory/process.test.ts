@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import fc from 'fast-check'
 import { EBADF, EFAULT, EPERM, ESRCH, SystemError } from '../../../src/host/errno.ts'
@@ -15,6 +16,7 @@ import {
   openProcess,
   type ProcessHandle,
   pidfdGetfd,
+  procFolder,
   readAt,
   readv,
   searchFd,
@@ -24,6 +26,7 @@ import {
 import { libcFunctions } from '../../../src/host/native.ts'
 import { close } from '../../../src/host/net/sockets.ts'
 import { commandName, hasCapability } from '../../../src/host/process-status.ts'
+import { repoRoot } from '../../paths.ts'
 import { startPeer } from '../peer-control.ts'
 
 const SIZE = 1 << 20
@@ -275,6 +278,33 @@ test('isSame is false after exec', async () => {
   const exit = once(child, 'exit')
   child.stdin.end()
   await exit
+})
+
+const identity = join(repoRoot, 'build', 'programs', 'identity')
+/** Milliseconds of the fastest of ten calls. */
+const fastest = (call: () => void): number =>
+  Math.min(
+    ...Array.from({ length: 10 }, () => {
+      const begin = performance.now()
+      call()
+      return performance.now() - begin
+    }),
+  )
+
+test('a process whose main thread has ended is found by another thread, without a search of all threads', {
+  skip: !existsSync(identity) && 'build/programs/identity was not built',
+}, async t => {
+  const child = spawn(identity, ['threads', '8000'], { stdio: ['ignore', 'pipe', 'inherit'] })
+  t.after(() => child.kill('SIGKILL'))
+  const pid = child.pid!
+  const [started] = await once(child.stdout, 'data')
+  while (!/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'latin1'))) await new Promise(setImmediate)
+  assert.match(procFolder(pid), new RegExp(`^/proc/${pid}/task/(?!${pid}$)\\d+$`))
+  assert.match(String(fdTarget(pid, 1)), /^(pipe|socket):/)
+  if (Number(started) < 4000) return
+  const all = fastest(() => readdirSync(`/proc/${pid}/task`))
+  const one = fastest(() => procFolder(pid))
+  assert.ok(one < all / 2, `${one} ms, and ${all} ms for all threads`)
 })
 
 test('hasCapability agrees with /proc/PID/status, and is false for a pid without a process', () => {

@@ -1,5 +1,6 @@
 /*
  * A client that becomes another program by exec, for test/host/owner.test.ts. Each program maps a page at PAGE_ADDRESS.
+ * Also a process without a main thread, for test/host/memory/process.test.ts.
  *
  *   identity client [keep] PROGRAM    prints "ready", waits for a line, then executes "PROGRAM victim"; `keep`: a child
  *                                     shares the client's address space and outlives the exec
@@ -7,9 +8,12 @@
  *                                     "overwritten" about its page
  *   identity alone                    prints "ready"; at each line of input switches PR_SET_DUMPABLE, first off, and
  *                                     prints "done"
+ *   identity threads COUNT            prints how many threads have started, and ends the main thread
  */
 #define _GNU_SOURCE
+#include <limits.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -45,6 +49,27 @@ static int wait_for_hangup(void *unused)
     return 0;
 }
 
+static void *wait_in_thread(void *unused)
+{
+    for (;;)
+        pause();
+    return unused;
+}
+
+static void start_threads(int count)
+{
+    pthread_attr_t attributes;
+    pthread_t thread;
+    int started = 0;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, PTHREAD_STACK_MIN);
+    while (started < count && pthread_create(&thread, &attributes, wait_in_thread, NULL) == 0)
+        started++;
+    printf("%d\n", started);
+    fflush(stdout);
+    pthread_exit(NULL);
+}
+
 /* Returns 0 at the end of the input. */
 static int read_line(void)
 {
@@ -69,8 +94,10 @@ int main(int argc, char **argv)
                 return print_line("overwritten"), 1;
         return print_line("intact"), 0;
     }
+    if (strcmp(mode, "threads") == 0 && argc == 3)
+        start_threads(atoi(argv[2]));
     if (strcmp(mode, "alone") != 0 && strcmp(mode, "client") != 0)
-        return print_line("usage: identity client [keep] PROGRAM | identity victim | identity alone"), 1;
+        return print_line("usage: identity client [keep] PROGRAM | victim | alone | threads COUNT"), 1;
     map_page('c');
     print_line("ready");
     if (strcmp(mode, "alone") == 0) {
