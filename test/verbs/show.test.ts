@@ -62,6 +62,8 @@ eachCarrier(openTwo => {
     assert.deepEqual(JSON.parse(JSON.stringify(a.mr)).address, `0x${a.mr.address.toString(16)}`)
     await closeAll(a, b)
     checkShown()
+    // Not a success: the ring is gone.
+    assert.equal(inspect(a.cq.completion), 'Completion {}')
   })
 })
 

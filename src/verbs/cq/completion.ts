@@ -151,8 +151,9 @@ export class CompletionCursor implements Completion {
 showAs<CompletionCursor>(
   CompletionCursor.prototype,
   'Completion',
-  ({ at, id, statusName, opcodeName, ok, cause, bytes, qpn, immediate, invalidated, timestamp }) =>
-    at < 0
+  ({ at, ring, id, statusName, opcodeName, ok, cause, bytes, qpn, immediate, invalidated, timestamp }) =>
+    // The CQ has no completion yet, or no ring because it is closed.
+    at < 0 || ring.capacity === 0
       ? {}
       : {
           id,
