@@ -82,7 +82,10 @@ export interface ConnectionRequest {
    */
   accept(options?: ConnectionOptions): Promise<Connection>
   accept(options: ConnectionOptions<RcQueuePairOptions>): Promise<Connection<RcQueuePair>>
-  /** Refuses the connection. Throws RdmaError EINVAL, also if the request was answered already. */
+  /**
+   * Refuses the connection. Throws RdmaError: EINVAL, also if the request was answered already or the peer has canceled
+   * it, EIO if the device is closed or removed.
+   */
   reject(options?: RejectOptions): void
 }
 
@@ -180,6 +183,10 @@ class RequestObject implements ConnectionRequest {
     const { carrier } = this.#shared.context
     try {
       carrier.call(CmId, 'reject', id, { privateData, reason })
+    } catch (error) {
+      // EINVAL: the connection manager has no such request any more, because the options are valid.
+      const isCanceled = error instanceof RdmaError && error.code === 'EINVAL'
+      throw isCanceled ? invalidArgument('request.reject', 'the peer has canceled the request') : error
     } finally {
       destroy(carrier, CmId, id)
       void this.#shared.release()

@@ -461,6 +461,27 @@ it('a thousand connections are open together in one process, and leave no object
   await clientDevice.close()
 })
 
+it('`reject` says that the peer has canceled the request', async () => {
+  const [owner, client] = await openTwoHere()()
+  const server = await listen('rdma://0.0.0.0:0', { device: owner })
+  const controller = new AbortController()
+  const connecting = connect(`rdma://${owner.address}:${server.port}`, { device: client, signal: controller.signal })
+  const request = await nextRequest(server)
+  controller.abort(new Error('enough'))
+  await assert.rejects(connecting, /enough/)
+  // The client's REJ arrives.
+  for (let turn = 0; turn < 10; turn++) await nextTurn()
+  assert.throws(() => request.reject(), {
+    code: 'EINVAL',
+    call: 'request.reject',
+    reason: 'the peer has canceled the request',
+  })
+  // The listener only.
+  assert.equal(owner.handles(CmId).length, 1)
+  await server.close()
+  for (const device of [owner, client]) await device.close()
+})
+
 it('`accept` rejects if the RTU is lost and the peer closes the connection', async () => {
   const network = createNetwork()
   const [client, owner] = [await open({ network, name: 'client' }), await open({ network })]
