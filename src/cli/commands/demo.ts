@@ -186,7 +186,7 @@ const openCapture = (): number => {
 }
 
 /** The bytes of the file, from its start: the daemon has moved the offset of the descriptor, which it shares. */
-const readCapture = (capture: number): Uint8Array => {
+const captureBytes = (capture: number): Uint8Array => {
   const bytes = new Uint8Array(fstatSync(capture).size)
   return bytes.subarray(0, readSync(capture, bytes, 0, bytes.length, 0))
 }
@@ -211,7 +211,7 @@ const demoWithPrograms = async (options: DemoOptions): Promise<void> => {
       const exchange = await exchangeData(joined, tag, options.link ?? 'memory')
       // All calls and packets precede this reply.
       const { contexts, devices } = await statAfterCleanup(joined)
-      showTimeline(records, readCapture(capture), exchange)
+      showTimeline(records, captureBytes(capture), exchange)
       heading('4. Cleaned up')
       const objects = devices.flatMap(device => Object.values(device.objects)).reduce((sum, count) => sum + count, 0)
       paragraph(

@@ -106,7 +106,7 @@ const attributeText = (arrow: string, { name, id, optional, type }: JsonAttribut
     : []),
 ]
 
-/** Names of the blocks of 32 call numbers (`Block` of spec/schema/schema.ts); the last four have none. */
+/** Names of the blocks of 32 call numbers (`Block` of spec/schema/schema.ts); the last four are reserved. */
 const BLOCKS = ['common', 'management', 'driver', 'experimental', '4', '5', '6', '7']
 /** A call number, with the name of its block and its number within the block. */
 export const callText = (call: number): string => `${call}, ${BLOCKS[call >> 5]} ${call % 32}`
