@@ -6,7 +6,7 @@
  *
  * Memory is bounded by NeighbourLimits, SocketLimits and MAX_FRAMES.
  */
-import { addressText, isMappedIpv4, isMulticastGid } from '../wire/address.ts'
+import { addressText, isMappedIpv4, isMulticastGid, isSameAddress } from '../wire/address.ts'
 import { UDP_BYTES } from '../wire/ip.ts'
 import {
   emitIp,
@@ -67,7 +67,7 @@ type Verdict = IpFault | 'delivered' | 'foreign' | 'unclaimed'
 /**
  * Numbers of packets. `malformed`, `checksum`, `fragment`: see IpFault. `foreign`: for another host, from a host that
  * is not on the link, or of an unsupported protocol. `unclaimed`: no socket receives the packet. `sent`: returned by
- * `pollTransmit`. `dropped`: could not be sent.
+ * `pollTransmit`. `dropped`: could not be sent. A packet to the own address counts neither as `sent` nor as `received`.
  */
 export type IpCounters = Record<Verdict | 'received' | 'sent' | 'dropped', number>
 
@@ -327,17 +327,34 @@ export class IpInterface implements NeighbourHost {
     return 'delivered'
   }
 
-  #onDiscovery({ source }: IpPacket, { type, target, link }: Discovery, now: number): Verdict | undefined {
+  #onDiscovery(
+    { source, destination }: IpPacket,
+    { type, flags, target, link }: Discovery,
+    now: number,
+  ): Verdict | undefined {
     if (link !== undefined && !isUnicastLink(link)) return 'malformed'
     if (type === NeighbourMessage.ADVERTISEMENT) {
-      if (link !== undefined && this.prefix.isNeighbour(target)) this.#neighbours.learn(target, link, false, now)
+      const isAnswer = (flags & ADVERTISEMENT_SOLICITED) !== 0
+      // RFC 4861, 7.1.2: only one host is answered.
+      if (isAnswer && isMulticastGid(destination)) return 'malformed'
+      if (!this.prefix.isNeighbour(target)) return undefined
+      if (link !== undefined) this.#neighbours.learn(target, link, false, now)
+      // RFC 4861, 7.2.4: the answer to a unicast solicitation may omit the link-layer address.
+      else if (isAnswer) this.#neighbours.confirm(target, now)
       return undefined
     }
     if (!this.prefix.isOwn(target)) return undefined
     const isFromUnspecified = isUnspecified(source)
-    if (link !== undefined && !isFromUnspecified) this.#neighbours.learn(source, link, true, now)
-    const flags = ADVERTISEMENT_OVERRIDE | (isFromUnspecified ? 0 : ADVERTISEMENT_SOLICITED)
-    const answer = { type: NeighbourMessage.ADVERTISEMENT, flags, target, link: this.#options.link }
+    // RFC 4861, 7.1.1: a host without an address solicits by multicast, and does not send its link-layer address.
+    const isToGroup = isSameAddress(destination, solicitedNode(target))
+    if (isFromUnspecified && (link !== undefined || !isToGroup)) return 'malformed'
+    if (link !== undefined) this.#neighbours.learn(source, link, true, now)
+    const answer = {
+      type: NeighbourMessage.ADVERTISEMENT,
+      flags: ADVERTISEMENT_OVERRIDE | (isFromUnspecified ? 0 : ADVERTISEMENT_SOLICITED),
+      target,
+      link: this.#options.link,
+    }
     this.#sendIp(this.#discoveryPacket(answer, isFromUnspecified ? ALL_NODES : source), now)
     return undefined
   }

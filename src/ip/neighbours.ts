@@ -100,6 +100,12 @@ export class NeighbourCache {
     for (const frame of entry.waiting.splice(0)) this.#host.transmit(frame, link)
   }
 
+  /** A resolved neighbour has answered a solicitation without its link-layer address, which is thus still the same. */
+  confirm(address: Uint8Array, now: number): void {
+    const link = this.#entries.get(keyOf(address))?.link
+    if (link !== undefined) this.learn(address, link, false, now)
+  }
+
   /** Removes all entries, and drops waiting packets. */
   clear(): void {
     for (const entry of [...this.#entries.values()]) this.#remove(entry)
@@ -108,7 +114,9 @@ export class NeighbourCache {
   #add(address: Uint8Array, link: LinkAddress | undefined): Neighbour {
     if (this.#entries.size >= NeighbourLimits.entries) this.#remove(this.#evictionCandidate())
     const key = keyOf(address)
-    const entry: Neighbour = { key, address, link, confirmedUntil: 0, solicitations: 0, deadline: 0, waiting: [] }
+    // A copy: the caller may use its array again before the next solicitation.
+    const own = address.slice()
+    const entry: Neighbour = { key, address: own, link, confirmedUntil: 0, solicitations: 0, deadline: 0, waiting: [] }
     this.#entries.set(key, entry)
     if (link === undefined) this.#unresolved.add(entry)
     return entry

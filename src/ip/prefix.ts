@@ -51,7 +51,7 @@ export class Prefix {
   isBroadcast(address: Uint8Array): boolean {
     if (!this.isIpv4) return false
     if (isSameAddress(address, LIMITED_BROADCAST)) return true
-    // RFC 3021: both addresses of a prefix of two are hosts.
+    // All addresses of a /32 and of a /31 (RFC 3021) are hosts.
     if (this.length > 30 || !this.includes(address)) return false
     const hostMask = 2 ** (32 - this.length) - 1
     return (new DataView(address.buffer, address.byteOffset).getUint32(12) & hostMask) >>> 0 === hostMask

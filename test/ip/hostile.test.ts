@@ -286,6 +286,28 @@ describe('neighbour discovery', () => {
       ...fields,
     })
 
+  /** A solicitation of a host that has no address yet. */
+  const withoutSource = (destination: Uint8Array, link: object | undefined) =>
+    icmpPacket(
+      { source: new Uint8Array(16), destination, hopLimit: 255 },
+      { type: NeighbourMessage.SOLICITATION, code: 0, body: body({ link }) },
+    )
+
+  it('drops what a host without an address must not send, and answers to a group', () => {
+    const self = createVictim(6)
+    const type = NeighbourMessage.ADVERTISEMENT
+    const advertisement = emitDiscovery({ type, flags: 0x60, target: address('fd00:9::9'), link: peerLink })
+    const toAllNodes = { ...self.addresses, destination: address('ff02::1'), hopLimit: 255 }
+    const wrong = [
+      withoutSource(address('fd00:9::1'), undefined),
+      withoutSource(address('ff02::1'), undefined),
+      withoutSource(address('ff02::1:ff00:1'), peerLink),
+      icmpPacket(toAllNodes, { type, code: 0, body: advertisement }),
+    ]
+    for (const packet of wrong) assert.deepEqual(dropReasons(self.host, self.wrap(packet)), ['malformed'])
+    assertUntouched(self)
+  })
+
   it('drops forwarded messages, wrong codes, invalid option lengths, and messages without a queue pair', () => {
     const self = createVictim(6)
     const wrong = [
@@ -314,12 +336,7 @@ describe('neighbour discovery', () => {
 
   it('answers a host without an address, and does not cache it', () => {
     const self = createVictim(6)
-    const withoutSource = { ...self.addresses, source: new Uint8Array(16), hopLimit: 255 }
-    const packet = icmpPacket(withoutSource, {
-      type: NeighbourMessage.SOLICITATION,
-      code: 0,
-      body: body({ link: undefined }),
-    })
+    const packet = withoutSource(address('ff02::1:ff00:1'), undefined)
     assert.equal(packet.protocol, IpProtocolNumber.ICMPV6)
     assert.deepEqual(dropReasons(self.host, self.wrap(packet)), [])
     const [answer] = self.link.collect()

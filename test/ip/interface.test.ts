@@ -8,8 +8,16 @@ import { NeighbourLimits } from '../../src/ip/neighbours.ts'
 import { SocketLimits } from '../../src/ip/sockets.ts'
 import { MULTICAST_QPN } from '../../src/spec/wire/headers.ts'
 import { addressText } from '../../src/wire/address.ts'
-import { IpProtocolNumber } from '../../src/wire/ip-packet.ts'
-import { broadcastLink, multicastLink } from '../../src/wire/ipoib.ts'
+import { emitIp, IpProtocolNumber, icmpPacket } from '../../src/wire/ip-packet.ts'
+import {
+  ADVERTISEMENT_SOLICITED,
+  broadcastLink,
+  ENCAPSULATION_BYTES,
+  EtherType,
+  emitDiscovery,
+  multicastLink,
+  NeighbourMessage,
+} from '../../src/wire/ipoib.ts'
 import { address, Host, Link, MTU, PKEY } from './link.ts'
 
 const { UDP, ICMP } = IpProtocolNumber
@@ -89,6 +97,21 @@ for (const family of [4, 6] as const) {
       assert.equal(ticks, 3, 'two more solicitations, then the neighbour fails')
       assert.equal(link.now - start, 3 * SECOND)
       assert.deepEqual([a.ip.counters.dropped, a.ip.counts.neighbours, a.ip.counts.waiting], [5, 0, 0])
+    })
+
+    it('solicits the address of the packet, also after the program has changed its array', () => {
+      const { link, a, base } = twoHosts(family)
+      const { socket } = a.socket(UDP)
+      const to = address(`${base}77`)
+      a.ip.send(socket, { address: to, port: 9 }, bytes(), link.now)
+      const first = link.collect().splice(0)
+      to.fill(0)
+      link.now += SECOND
+      a.ip.onTimeout(link.now)
+      assert.deepEqual(
+        link.collect().map(frame => frame.bytes),
+        first.map(frame => frame.bytes),
+      )
     })
 
     it('probes a stale neighbour, and finds its successor', () => {
@@ -226,6 +249,37 @@ describe('an interface', () => {
     assert.equal(
       codeOf(() => a.ip.send(socket, { address: address('10.9.0.2'), port: 0 }, bytes(), 0)),
       'EINVAL',
+    )
+  })
+
+  it('keeps a neighbour that answers a unicast solicitation without its link-layer address', () => {
+    const { link, a, b } = twoHosts(6)
+    const { socket } = a.socket(UDP)
+    const [source, destination] = [b.ip.prefix.address, a.ip.prefix.address]
+    const receiveAdvertisement = (flags: number): void => {
+      const type = NeighbourMessage.ADVERTISEMENT
+      const body = emitDiscovery({ type, flags, target: source, link: undefined })
+      const packet = icmpPacket({ source, destination, hopLimit: 255 }, { type, code: 0, body })
+      const frame = emitIp(packet, ENCAPSULATION_BYTES)
+      new DataView(frame.buffer).setUint16(0, EtherType.IPV6)
+      a.ip.receive(frame, link.now)
+    }
+    const send = (): void => a.ip.send(socket, { address: source, port: 9 }, bytes(), link.now)
+    send()
+    receiveAdvertisement(ADVERTISEMENT_SOLICITED)
+    assert.equal(a.ip.counts.waiting, 2, 'the answer to a multicast solicitation must have the address')
+    link.settle()
+    link.now += 31 * SECOND
+    send()
+    assert.equal(link.collect().splice(0).length, 2, 'a solicitation and the datagram')
+    receiveAdvertisement(0)
+    assert.equal(a.ip.nextTimeout(), link.now + SECOND, 'not an answer')
+    receiveAdvertisement(ADVERTISEMENT_SOLICITED)
+    assert.equal(a.ip.nextTimeout(), Number.POSITIVE_INFINITY)
+    send()
+    assert.deepEqual(
+      link.collect().map(({ to }) => to),
+      [b.link],
     )
   })
 
