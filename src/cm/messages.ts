@@ -174,7 +174,7 @@ export const rej = (connection: CmConnection, { reason, info, privateData }: CmR
   ...withPrivateData(privateData),
 })
 
-/** The REJ for a message that has no connection here. */
+/** The REJ for a REQ or REP that no connection here accepts: its ids are those of the message. */
 export const refusal = (message: ReceivedMessage<'REQ' | 'REP'>, reason: number, info: Uint8Array): CmDraft<'REJ'> => ({
   name: 'REJ',
   tid: message.tid,

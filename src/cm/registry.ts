@@ -166,7 +166,10 @@ export class CmRegistry {
     return all.filter(({ path }) => path.device === device)
   }
 
-  /** Throws CmError EADDRINUSE if another listener for the device, or for all devices, has one of the service ids. */
+  /**
+   * Throws CmError EADDRINUSE if another listener has one of the service ids on the same device; a listener for all
+   * devices is on every device.
+   */
   listen(serviceId: bigint, options: CmListenOptions): CmListener {
     const { serviceMask = ALL_BITS, device, backlog = Number.POSITIVE_INFINITY } = options
     const isRange = serviceMask !== ALL_BITS
