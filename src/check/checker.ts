@@ -357,11 +357,12 @@ export class Checker {
     const { time, deviceNumber, context, failure, peerDevice } = failed
     const { device, qpn, cause, kind } = failure
     const qp = qpn === undefined ? undefined : this.#objects.qp(deviceNumber, qpn)
-    if (qp !== undefined && kind !== 'drop' && kind !== 'flush') qp.failure ??= failure
     const idOfCause = findingOfCause(cause.id)
+    // Events such as COMM_EST are no failures: their causes have no finding.
     if (idOfCause === undefined || kind === 'flush') return
-    // If the sender is in this process, datagrams.ts reports the mismatch.
-    if (cause.id === 'QKEY_DIFFERS' && this.#objects.hasQpn(Number(cause.args.sourceQpn))) return
+    if (qp !== undefined && kind !== 'drop') qp.failure ??= failure
+    // datagrams.ts has reported the mismatch, unless the sender is unknown or sends to a multicast group.
+    if (cause.id === 'QKEY_DIFFERS' && this.#objects.hasSentWrongQkey(Number(cause.args.sourceQpn))) return
     // The CQ, or the request of a peer in this process, reports the same failure.
     const isRepeated = cause.id === 'COMPLETION_LOST' || (qp !== undefined && this.#peerDeviceOf(qp) !== undefined)
     if (kind === 'event' && isRepeated) return

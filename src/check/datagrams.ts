@@ -1,7 +1,7 @@
 /*
  * Findings about UD sends. A receiver silently drops a datagram that it does not accept (IBA 9.8.3). So when the device
- * fetches a send, the detector compares the send with the receiving queue pair. Receivers in other processes, multicast
- * groups and queue pair 1 are left out.
+ * fetches a send, the detector compares the send with the receiving queue pair. Left out are receivers on devices of
+ * other processes than the checker's, multicast groups and queue pair 1.
  */
 import { requestName } from '../spec/check/causes.ts'
 import { type FindingId, findings, type Severity } from '../spec/check/findings.ts'
@@ -53,6 +53,7 @@ export const createDatagramDetector = (services: DetectorServices): Detector => 
     const mismatch = mismatchOf(sender, peer, destination.qkey)
     if (mismatch === undefined) return
     const { id, severity, detail } = mismatch
+    if (id === 'key-mismatch') sender.hasSentWrongQkey = true
     const name = peer?.nameWithProgram ?? `QP ${hex(destQpn)}`
     const text = `${sender.name} ${requestName(opcode)} wr_id ${wrId} to ${name}: ${findings[id].title}${detail}`
     services.report(id, services.occurrenceAtPost(sender, request), {

@@ -104,6 +104,8 @@ export class KnownObject {
   failure: Failure | undefined
   /** Whether a failure of a queue pair or its peer was reported since RESET. */
   isReported = false
+  /** Whether a datagram of a UD queue pair had another Q_Key than its receiver (datagrams.ts). */
+  hasSentWrongQkey = false
 
   constructor(
     { id, handle, class: cls }: ObjectName,
@@ -257,9 +259,10 @@ export class KnownObjects {
     return this.#byNumber.get(`${device} qp ${qpn}`)
   }
 
-  /** Whether any device has a queue pair of this number. */
-  hasQpn(qpn: number): boolean {
-    for (const object of this.#existing.values()) if (object.qpn === qpn) return true
+  /** Whether `hasSentWrongQkey` is set for a queue pair of this number, on any device, also a destroyed one. */
+  hasSentWrongQkey(qpn: number): boolean {
+    for (const objects of [this.#existing, this.#destroyed])
+      for (const object of objects.values()) if (object.qpn === qpn && object.hasSentWrongQkey) return true
     return false
   }
 

@@ -16,7 +16,7 @@ import { PostQueue } from '../../src/spec/session.ts'
 import { SendFlags, WcStatus, WrOpcode } from '../../src/spec/work.ts'
 
 const { RESET, INIT, RTR, RTS, SQD, ERR } = QpState.values
-const { CQ_ERR, QP_FATAL, QP_ACCESS_ERR } = AsyncEventType.values
+const { COMM_EST, CQ_ERR, QP_FATAL, QP_ACCESS_ERR } = AsyncEventType.values
 const { RETRY_EXC_ERR, REM_ACCESS_ERR } = WcStatus.values
 const client = { pid: 1, command: 'client' }
 const gidOf = (device: string): Uint8Array => new Uint8Array(16).fill(Number(device.slice(3)) + 1)
@@ -164,6 +164,16 @@ test('a peer in ERR is reported with its first failure', () => {
   s.fail(noAnswer(2, ERR), 0)
   assert.deepEqual(s.ids(), ['peer-ended error'])
   assert.match(s.found[0]!.text, /the peer failed first: /)
+})
+
+test('events that are no failures do not hide the first failure of a peer in ERR', () => {
+  const s = scenario()
+  s.connected(1, 2)
+  s.connected(2, 1)
+  s.fail({ kind: 'event', qpn: 2, event: COMM_EST, cause: createCause('ESTABLISHED', {}) })
+  s.fail({ kind: 'event', qpn: 2, event: QP_ACCESS_ERR, cause: createCause('REMOTE_ENDED', {}) })
+  s.fail(noAnswer(2, ERR), 0)
+  assert.deepEqual(s.ids(), ['peer-ended error'])
 })
 
 test('PSNs of a queue pair in SQD are compared', () => {

@@ -4,21 +4,27 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Checker } from '../../src/check/checker.ts'
+import { createCause } from '../../src/spec/check/causes.ts'
 import type { Finding } from '../../src/spec/check/findings.ts'
 import { QpState } from '../../src/spec/enums.ts'
 import { PostQueue } from '../../src/spec/session.ts'
+import { MULTICAST_QPN } from '../../src/spec/wire/headers.ts'
 import { WrOpcode } from '../../src/spec/work.ts'
 
 const { INIT, RTR, RTS, ERR } = QpState.values
 const GID = new Uint8Array(16).fill(7)
 const QKEY = 0x1111
 
-/** Findings when QP 0x11 sends to QP 0x22. Without `receiver`, QP 0x22 does not exist. */
-const findingsOf = (
-  receiver: { readonly class?: string; readonly state?: number; readonly isDestroyed?: boolean } | undefined,
-  qkey: number,
-  gid = GID,
-) => {
+interface Receiver {
+  readonly class?: string
+  readonly state?: number
+  readonly isDestroyed?: boolean
+  /** QP 0x22 reports that it has dropped the datagram for its Q_Key. */
+  readonly reportsDrop?: boolean
+}
+
+/** Findings when QP 0x11 sends to QP `destQpn`. Without `receiver`, QP 0x22 does not exist. */
+const findingsOf = (receiver: Receiver | undefined, qkey: number, gid = GID, destQpn = 0x22) => {
   const findings: Finding[] = []
   const checker = new Checker(
     wanted => (wanted[0] === GID[0] ? 0 : undefined),
@@ -49,9 +55,16 @@ const findingsOf = (
     isSignaled: true,
     elements: [],
     remote: undefined,
-    destQpn: 0x22,
+    destQpn,
     destination: { gid, qkey },
   })
+  if (receiver?.reportsDrop === true) {
+    const cause = createCause('QKEY_DIFFERS', { sourceQpn: 0x11, packetQkey: qkey, qkey: QKEY })
+    checker.failed({
+      ...{ time: 0, deviceNumber: 0, context: 0, program: undefined, peerDevice: undefined, postStack: () => [] },
+      failure: { kind: 'drop', device: 'rxe0', qpn: 0x22, cause, count: 1 },
+    })
+  }
   return findings.map(({ id, severity }) => `${id} ${severity}`)
 }
 
@@ -68,4 +81,9 @@ test('a datagram that the receiver drops is a finding, with its reason', () => {
   assert.deepEqual(findingsOf({ class: 'rc_qp' }, QKEY), ['service-mismatch error'])
   assert.deepEqual(findingsOf({ state: INIT }, QKEY), ['peer-not-ready warning'])
   assert.deepEqual(findingsOf({ state: ERR }, QKEY), ['peer-in-error warning'])
+})
+
+test('a wrong Q_Key is one finding: of the send, or of the drop if the send went to a multicast group', () => {
+  assert.deepEqual(findingsOf({ reportsDrop: true }, QKEY + 1), ['key-mismatch error'])
+  assert.deepEqual(findingsOf({ reportsDrop: true }, QKEY + 1, GID, MULTICAST_QPN), ['key-mismatch error'])
 })
