@@ -72,15 +72,16 @@ const operationsOf = ({ class: name, method, args }: CallWithArguments): Operati
 const requestedSizes = ({ class: name, args }: CallWithArguments): Partial<Record<LimitName, unknown>> => {
   if (isSrq(name)) return { max_srq_wr: args.maxWr, max_srq_sge: args.maxSge }
   if (name === 'cq') return { max_cqe: args.cqe }
-  if (name === 'mr') return { max_mr_size: args.length }
+  if (name === 'mr') return { max_mr_size: (args.translation as { readonly length?: unknown })?.length ?? args.length }
   if (!name.endsWith('_qp')) return {}
   const cap = (args.cap ?? {}) as Readonly<Record<string, unknown>>
   return {
     max_send_wr: cap.maxSendWr,
     max_send_sge: cap.maxSendSge,
     max_inline_data: cap.maxInlineData,
-    // A queue pair with an SRQ has no receive queue of its own.
-    ...(args.srq === undefined && { max_recv_wr: cap.maxRecvWr, max_recv_sge: cap.maxRecvSge }),
+    // A queue pair with an SRQ, and an XRC initiator, have no receive queue of their own.
+    ...(args.srq === undefined &&
+      name !== 'xrc_ini_qp' && { max_recv_wr: cap.maxRecvWr, max_recv_sge: cap.maxRecvSge }),
     max_rd_atomic: args.maxRdAtomic,
     max_dest_rd_atomic: args.maxDestRdAtomic,
   }
@@ -169,7 +170,7 @@ export const createAdapterDetector = (services: DetectorServices): Detector => {
       if (first === undefined) return
       const count = `${regions.length} region${regions.length === 1 ? '' : 's'}`
       const text = `process ${pid} forks with ${count} registered, and without ibv_fork_init`
-      services.report('fork-unsafe', services.occurrenceAt(first, stack), { text, objects: regions })
+      services.report('fork-unsafe', services.occurrenceAt(first, stack, 'forked'), { text, objects: regions })
     },
     posted(request) {
       const operation = requestOperations.get(request.opcode)

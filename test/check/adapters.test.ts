@@ -65,7 +65,7 @@ const scenario = (...adapters: AdapterName[]) => {
   }
   /** Findings since the last `take`, without text in parentheses. */
   const take = (): string[] => found.splice(0).map(({ id, text }) => `${id}: ${text.replace(/ \(.*?\)/g, '')}`)
-  return { take, found, create, modify, destroy, call, post }
+  return { checker, take, found, create, modify, destroy, call, post }
 }
 
 const limit = (text: string): string => `adapter-limit: ${text}`
@@ -106,10 +106,11 @@ test('a limit may concern only some types of queue pair', () => {
   )
 })
 
-test('the receive capacity of a queue pair with a shared receive queue is not compared', () => {
+test('the receive capacity of a queue pair without a receive queue of its own is not compared', () => {
   const { take, create } = scenario('mlx5')
   const srq = create('srq', { maxWr: 10, maxSge: 1 })
   create('rc_qp', { cap: { maxRecvWr: 100000, maxRecvSge: 31 }, srq })
+  create('xrc_ini_qp', { cap: { maxRecvWr: 100000, maxRecvSge: 31 } })
   assert.deepEqual(take(), [])
 })
 
@@ -131,6 +132,12 @@ test('sizes of CQs and regions, and max_rd_atomic, above a limit are found', () 
   ])
   create('mr', { start: 0n, length: 0x2000_0000_0001n, kind: MrKind.values.IMPLICIT })
   assert.deepEqual(take(), [limit('max_mr_size 35184372088833 exceeds 35184372088832 of irdma')])
+  const mr = create('mr', { start: 0n, length: 1n })
+  modify(mr, { translation: { start: 0n, length: 0x2000_0000_0001n, iova: 0n } })
+  assert.deepEqual(
+    take().filter(text => text.startsWith('adapter-limit')),
+    [limit('max_mr_size 35184372088833 exceeds 35184372088832 of irdma')],
+  )
 })
 
 test('missing operations, queue pair types and access rights of an adapter are found', () => {
@@ -185,6 +192,23 @@ test('registered memory is found each time its sum passes RLIMIT_MEMLOCK', () =>
   for (const region of [one, two, three]) destroy(region)
   modify(create('mr', { start: 0n, length: 1n }), { translation: { start: 0n, length: 100000n } })
   assert.deepEqual(take(), [memlock(106496)])
+})
+
+test('a fork with registered memory is a finding at the fork, also for several regions', () => {
+  const { found, checker, create, destroy } = scenario('mlx5')
+  const one = create('mr', { start: 0n, length: 1n })
+  create('mr', { start: 0n, length: 1n })
+  checker.forked(2, ['other process'])
+  checker.forked(1, ['fork'])
+  destroy(one)
+  checker.forked(1, ['later fork'])
+  assert.deepEqual(
+    found.map(({ id, text, moments }) => [id, text, moments[0]?.action, moments[0]?.stack[0]]),
+    [
+      ['fork-unsafe', 'process 1 forks with 2 regions registered, and without ibv_fork_init', 'forked', 'fork'],
+      ['fork-unsafe', 'process 1 forks with 1 region registered, and without ibv_fork_init', 'forked', 'later fork'],
+    ],
+  )
 })
 
 test('refused calls, and calls without --like, are not compared', () => {
