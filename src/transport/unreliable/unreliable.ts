@@ -21,7 +21,8 @@ export const admitPacket = (s: EngineState, row: number, flags: number, psn: num
   const w = s.rows
   const base = row * QP.WORDS
   const isGap = psn !== w[base + QP.RESP_EPSN]
-  if (isGap) s.counters.outOfSequence++
+  // While a message is being dropped, RESP_EPSN is not advanced: no packet can be taken for a new gap.
+  if (isGap && (w[base + QP.RESP_FLAGS] & RespFlag.DROPPING) === 0) s.counters.outOfSequence++
   if ((flags & OP_START) !== 0) {
     w[base + QP.RESP_MESSAGE] = NONE
     w[base + QP.RESP_FLAGS] &= ~RespFlag.DROPPING
