@@ -230,8 +230,8 @@ const fillReadResponses = (
 const dropPending = (s: EngineState, base: number): void => {
   const w = s.rows
   let resource = w[base + QP.RESP_RESOURCES]
-  const count = resource === 0 ? 0 : w[base + QP.RESP_RESOURCE_COUNT]
-  for (let i = 0; i < count; i++, resource += RES.WORDS) s.pool[resource + RES.KIND] = NONE
+  for (let left = w[base + QP.RESP_RESOURCE_COUNT]; left > 0; left--, resource += RES.WORDS)
+    s.pool[resource + RES.KIND] = NONE
   w[base + QP.RESP_PENDING] = 0
 }
 
