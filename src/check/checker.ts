@@ -228,7 +228,9 @@ export class Checker {
   #setAttributes(known: KnownObject, args: Readonly<Record<string, unknown>>): void {
     const { state } = args as QpAttributes
     if (state === QpState.values.RESET) known.reset()
-    Object.assign(known.attributes, args)
+    // An attribute that is undefined is not changed.
+    const isSet = ([, value]: [string, unknown]): boolean => value !== undefined
+    Object.assign(known.attributes, Object.fromEntries(Object.entries(args).filter(isSet)))
   }
 
   #modified(call: CheckedCall): void {

@@ -100,7 +100,7 @@ export class KnownObject {
   readonly signalsAll: boolean
   /** Of a queue pair. */
   attributes: QpAttributes = {}
-  /** The first failure of a queue pair since RESET. Dropped messages and flushed requests do not count. */
+  /** The first failure of a queue pair since RESET; not a drop, a flush, or an event such as COMM_EST. */
   failure: Failure | undefined
   /** Whether a failure of a queue pair or its peer was reported since RESET. */
   isReported = false

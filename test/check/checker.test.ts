@@ -176,6 +176,15 @@ test('events that are no failures do not hide the first failure of a peer in ERR
   assert.deepEqual(s.ids(), ['peer-ended error'])
 })
 
+test('an attribute of modify that is undefined is not changed', () => {
+  const s = scenario()
+  const one = s.connected(1, 2, { pathMtu: 4 })
+  s.connected(2, 1)
+  s.modify(one, { state: undefined, pathMtu: undefined, minRnrTimer: 5 })
+  s.destroy(one)
+  assert.deepEqual(s.ids(), ['path-mtu-mismatch warning'])
+})
+
 test('PSNs of a queue pair in SQD are compared', () => {
   const s = scenario()
   const one = s.connected(1, 2, { sqPsn: 9 })
