@@ -450,10 +450,11 @@ const isProven = <Info>(first: Access<Request<Info>>, second: Access<Request<Inf
 }
 
 const raceIdOf = <Info>(first: Access<Request<Info>>, second: Access<Request<Info>>): RaceId => {
-  const { ATOMIC } = AccessKind
+  const { ATOMIC, READ } = AccessKind
   if (isLocal(first.range) && isLocal(second.range)) return 'buffer-reused'
   if (first.range.kind === ATOMIC || second.range.kind === ATOMIC) return 'atomic-mixed-with-write'
-  return first.request.queue === second.request.queue ? 'read-then-write-unfenced' : 'race'
+  const isReadOfQueue = first.range.kind === READ && first.request.queue === second.request.queue
+  return isReadOfQueue ? 'read-then-write-unfenced' : 'race'
 }
 
 const raceOf = <Info>(first: Access<Request<Info>>, second: Access<Request<Info>>): Race<Info> => {

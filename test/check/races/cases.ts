@@ -212,6 +212,27 @@ export const cases: readonly Case[] = [
     s.write(1, qp, undefined, word3)
     s.atomic(1, qp, word3, result1)
   }),
+  race('one queue, both ends in one memory: the target of a write is sent', 'race', s => {
+    const qp = s.qp()
+    s.write(1, qp, data1, data3)
+    s.send(1, qp, data3, { isFenced: true })
+  }),
+  race('one queue, both ends in one memory: a receive buffer is sent', 'buffer-reused', s => {
+    const [one, two] = [s.qp(), s.qp()]
+    const stamp = s.receive(1)
+    s.deliver(s.send(1, one, data1), two, stamp, otherData1)
+    s.send(1, one, otherData1)
+  }),
+  race('one queue, both ends in one memory: the destination of a read is read', 'race', s => {
+    const qp = s.qp()
+    s.read(1, qp, data3, data1)
+    s.read(1, qp, data1, otherData1)
+  }),
+  noRace('one queue, both ends in one memory: the source of a read is overwritten by a read', s => {
+    const qp = s.qp()
+    s.read(1, qp, data3, data1)
+    s.read(1, qp, otherData3, data3)
+  }),
   noRace('one queue without reliability: write-write', s => {
     const qp = s.qp(false)
     s.write(1, qp, data1, data3)
