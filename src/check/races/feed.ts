@@ -111,7 +111,7 @@ const CLOCK_SLACK = 20
 const MAX_REORDERED = 64
 /** Maximum unpolled completions of a CQ. */
 const MAX_UNPOLLED = 65_536
-/** Maximum entries of `#requests`, and of `#receives`. */
+/** Maximum requests in `#sends`, and in `#receives`. */
 const MAX_REQUESTS = 65_536
 /** Maximum entries of `#ended`. */
 const MAX_ENDED = 16_384
@@ -131,6 +131,54 @@ const inOrder = (entries: readonly LoggedEvent[]): readonly LoggedEvent[] => {
   for (let i = 1; i < entries.length; i++)
     if (entries[i]!.time < entries[i - 1]!.time) return [...entries].sort((a, b) => a.time - b.time)
   return entries
+}
+
+/** A value for each outstanding request. */
+class Outstanding<V> {
+  #size = 0
+  /** By `WorkRequest.owner`, then `WorkRequest.id`. */
+  readonly #owners = new Map<number, Map<number, V>>()
+  readonly #omit: NoteOmission
+
+  constructor(omit: NoteOmission) {
+    this.#omit = omit
+  }
+
+  get({ owner, id }: WorkRequest): V | undefined {
+    return this.#owners.get(owner)?.get(id)
+  }
+
+  /** Adds a request. If there are too many, forgets the oldest of a queue. */
+  add({ owner, id }: WorkRequest, value: V): void {
+    let requests = this.#owners.get(owner)
+    if (requests === undefined) {
+      requests = new Map()
+      this.#owners.set(owner, requests)
+    }
+    requests.set(id, value)
+    this.#size++
+    if (this.#size > MAX_REQUESTS) this.#forgetOldest()
+  }
+
+  delete({ owner, id }: WorkRequest): void {
+    if (this.#owners.get(owner)?.delete(id)) this.#size--
+  }
+
+  /** Removes the requests of a queue. */
+  deleteQueue(owner: number): void {
+    this.#size -= this.#owners.get(owner)?.size ?? 0
+    this.#owners.delete(owner)
+  }
+
+  #forgetOldest(): void {
+    for (const requests of this.#owners.values())
+      for (const id of requests.keys()) {
+        requests.delete(id)
+        this.#size--
+        this.#omit('race-requests', 1)
+        return
+      }
+  }
 }
 
 const mayHavePosted = (call: PostCall, wrId: bigint): boolean => call.wrId === undefined || call.wrId === wrId
@@ -156,17 +204,17 @@ export class RaceFeed {
   #laterEntries: LoggedEvent[] = []
   /** Unseen posts by context, then `queueKey`. */
   readonly #posted = new Map<number, Map<number, PostedQueue>>()
-  /** Sends by WorkRequest.id, until completion (signaled) or end (unsignaled). */
-  readonly #requests = new Map<number, Request<Posted>>()
-  /** Sends to remove from `#requests` at the end of a join. */
-  #overIds: number[] = []
+  /** Sends until completion (signaled) or end (unsignaled). */
+  readonly #sends: Outstanding<Request<Posted>>
+  /** Sends to remove from `#sends` at the end of a join. */
+  #overSends: WorkRequest[] = []
   /**
    * The latest ended sends that a later event may need: an unreliable send completes before its message is received,
-   * and an unsignaled send that failed has a completion.
+   * and an unsignaled send that failed has a completion. By WorkRequest.id.
    */
   readonly #ended = new Map<number, Request<Posted>>()
-  /** Posts of unfilled receives, by WorkRequest.id. */
-  readonly #receives = new Map<number, PostCall>()
+  /** Posts of unfilled receives. */
+  readonly #receives: Outstanding<PostCall>
   /** `sendQueueId` and `messageQueueId` of open queues. */
   readonly #openQueues = new Set<number>()
   /** By CQ. */
@@ -183,6 +231,8 @@ export class RaceFeed {
     this.#races = races
     this.#cqOf = cqOf
     this.#omit = omit
+    this.#sends = new Outstanding(omit)
+    this.#receives = new Outstanding(omit)
   }
 
   /** Number of events of devices since the last join. */
@@ -223,8 +273,8 @@ export class RaceFeed {
     this.#laterEntries = joined === sorted.length ? [] : sorted.slice(joined)
     while (handleNext());
     // Removed together: a map that often becomes empty would often allocate a new table.
-    for (const id of this.#overIds) this.#requests.delete(id)
-    this.#overIds = []
+    for (const request of this.#overSends) this.#sends.delete(request)
+    this.#overSends = []
   }
 
   /**
@@ -233,6 +283,8 @@ export class RaceFeed {
    */
   forget(owner: number, context: number, kind: 'qp' | 'srq', number: number): void {
     for (const id of [sendQueueId(owner), messageQueueId(owner)]) if (this.#openQueues.delete(id)) this.#races.close(id)
+    this.#sends.deleteQueue(owner)
+    this.#receives.deleteQueue(owner)
     const queues = this.#posted.get(context)
     for (const queue of kind === 'qp' ? [PostQueue.SEND, PostQueue.RECEIVE] : [PostQueue.SHARED]) {
       const key = queueKey(queue, number)
@@ -368,7 +420,7 @@ export class RaceFeed {
     else if (seen.event === 'receive') this.#receiveSeen(seen)
     else if (seen.event === 'completion') this.#completed(seen)
     else {
-      const request = this.#requests.get(seen.request.id)
+      const request = this.#sends.get(seen.request)
       if (request === undefined) return
       this.#races.end(request, seen.time)
       if (!seen.request.isSignaled) this.#keepEnded(request)
@@ -376,17 +428,17 @@ export class RaceFeed {
   }
 
   #keepEnded(request: Request<Posted>): void {
-    const { id } = request.info.request
-    this.#overIds.push(id)
-    this.#ended.set(id, request)
+    const send = request.info.request
+    this.#overSends.push(send)
+    this.#ended.set(send.id, request)
     if (this.#ended.size <= MAX_ENDED) return
     const [oldest] = this.#ended.keys()
     if (oldest !== undefined) this.#ended.delete(oldest)
   }
 
   /** Undefined: the send was left out or forgotten. */
-  #sendWith(id: number): Request<Posted> | undefined {
-    return this.#requests.get(id) ?? this.#ended.get(id)
+  #sendOf(request: WorkRequest): Request<Posted> | undefined {
+    return this.#sends.get(request) ?? this.#ended.get(request.id)
   }
 
   /** Assigns a request to the call that posted it; undefined: unknown. */
@@ -425,38 +477,26 @@ export class RaceFeed {
     this.#openQueue(id, isReliable)
     const { process, stack } = post
     const fetched = this.#races.fetch(id, post.stamp, seen, { request, process, stack }, time)
-    if (fetched === undefined) return
-    this.#requests.set(request.id, fetched)
-    this.#dropOldest(this.#requests)
+    if (fetched !== undefined) this.#sends.add(request, fetched)
   }
 
   #receiveSeen(seen: SeenRequest): void {
     const post = this.#takePost(seen)
-    if (post === undefined) return
-    this.#receives.set(seen.request.id, post)
-    this.#dropOldest(this.#receives)
-  }
-
-  /** Forgets the oldest entry if there are more than MAX_REQUESTS. */
-  #dropOldest(outstanding: Map<number, unknown>): void {
-    if (outstanding.size <= MAX_REQUESTS) return
-    const [oldest] = outstanding.keys()
-    if (oldest !== undefined) outstanding.delete(oldest)
-    this.#omit('race-requests', 1)
+    if (post !== undefined) this.#receives.add(seen.request, post)
   }
 
   #completed({ request, cq, filled, time }: SeenCompletion): void {
-    let completed = this.#sendWith(request.id)
-    const post = this.#receives.get(request.id)
-    this.#receives.delete(request.id)
+    let completed = this.#sendOf(request)
+    const post = this.#receives.get(request)
+    this.#receives.delete(request)
     if (completed !== undefined) this.#races.end(completed, time)
-    if (completed?.queue.isReliable) this.#overIds.push(request.id)
+    if (completed?.queue.isReliable) this.#overSends.push(request)
     else if (completed !== undefined) this.#keepEnded(completed)
     if (filled !== undefined && post !== undefined) {
       const { qp, message, ranges } = filled
       const { process, stack } = post
       this.#openQueue(messageQueueId(qp), true)
-      const sender = message && this.#sendWith(message.id)
+      const sender = message && this.#sendOf(message)
       const info = { request, process, stack }
       completed = this.#races.receive(messageQueueId(qp), post.stamp, sender, ranges, info, time)
     }

@@ -266,6 +266,31 @@ describe('races: logs and devices', () => {
     }
   })
 
+  it('requests of a queue that was reset are not counted as omissions, and do not displace others', () => {
+    const { feed, log, write, receive, complete, join, omitted, races } = scenario()
+    log(2, RECEIVE, 15)
+    const early = receive(15)
+    for (let i = 0; i < 700; i++) {
+      log(1, RECEIVE, 5, 100)
+      log(1, SEND, 5, 100)
+      for (let j = 0; j < 100; j++) {
+        receive(5)
+        write(5)
+      }
+      join()
+      feed.forget(5, 1, 'qp', 5)
+    }
+    assert.deepEqual([...omitted], [])
+    // The receive that was posted first still has its post: its message orders the two WRITEs.
+    log(1, SEND, 5)
+    complete(early, 2, write(5))
+    log(2, POLL, 2)
+    log(2, SEND, 6)
+    write(6)
+    join()
+    assert.deepEqual(races, [])
+  })
+
   it('a request without a logged post is left out, with later requests of its queue', () => {
     const { feed, log, write, join, races } = scenario()
     write(5)
