@@ -396,12 +396,13 @@ export const watchRequests = (
     watchCompletions,
     sentBy: row => feeds[row]?.messages,
     reset(row) {
-      const known = feeds[row]
-      if (known === undefined) return
+      const qp = qps[row] ?? feeds[row]?.qp
       feeds[row] = undefined
+      if (qp === undefined) return
       const queue = rings[row]?.receive
       if (queue !== undefined && !queue.isShared) receiveFeeds.delete(queue)
-      watcher.queueReset(known.qp.id)
+      // Also if no request was seen: the program may have posted some.
+      watcher.queueReset(qp.id)
     },
     resetShared(srq) {
       receiveFeeds.delete(srq.state.queue)

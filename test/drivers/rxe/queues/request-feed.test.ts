@@ -164,6 +164,18 @@ it('reports failed requests, flushed requests and a reset', () => {
   assert.deepEqual(take(), ['posted WRITE 3', 'ended WRITE 3'])
 })
 
+it('reports the reset and the destruction of a queue pair with posts that were not reported', () => {
+  const { m, a, b } = pair()
+  const { take } = watch(m)
+  postReceive(a.qp.receive, 1n, [sgeOf(a.mr, 0, 10)])
+  modify(a.qp, { state: Qps.RESET })
+  assert.deepEqual(take(), ['queue reset'])
+  postReceive(b.qp.receive, 1n, [sgeOf(b.mr, 0, 10)])
+  const { context, caller } = b.p
+  invokeNow(context, RcQp, 'destroy', b.qp.handle, {}, caller)
+  assert.deepEqual(take(), ['queue reset'])
+})
+
 it('reports which message consumed which receive of an SRQ, also with XRC', () => {
   const m = machine(2)
   const a = makeEnd(m, 0)
@@ -255,14 +267,6 @@ it('names an XRC target that is still open after its first opener has closed it'
     if (id === 1n) destroyTarget(target)
   }
   assert.deepEqual(completingQps, ids)
-})
-
-it('a queue pair that was never used is destroyed without a report', () => {
-  const { m, a } = pair()
-  const { take } = watch(m)
-  const { handle } = makeQp(a.p, a.cq)
-  invokeNow(a.p.context, RcQp, 'destroy', handle, {}, a.p.caller)
-  assert.deepEqual(take(), [])
 })
 
 it('hashes a short send whole and a long send by samples, any send whole on request, and no deregistered memory', () => {
