@@ -63,8 +63,11 @@ export interface Misuse {
   readonly queue: number
   readonly number: number
   readonly wrId: bigint
+  /** Position of the request among the posts to the queue since its creation or RESET, from 0. */
   readonly index: number
+  /** Of an element of the request. */
   readonly address: number
+  /** Number of other elements in the freed memory. */
   readonly more: number
   readonly stack: Stack
 }

@@ -11,7 +11,7 @@ import type { CheckerSources, Detector, DetectorServices } from './detector.ts'
 import type { Misuse } from './events.ts'
 import { type KnownObject, moment } from './objects.ts'
 
-/** Maximum reports about sends that the device has not fetched. */
+/** Maximum unexpired reports about sends that the device has not fetched. */
 const MAX_AWAITED = 64
 /** After this time, a report about a send that was not fetched is dropped. */
 const AWAITED_MICROSECONDS = 1_000_000
@@ -93,6 +93,11 @@ export const createLifetimeDetector = (services: DetectorServices, isCopiedByFor
       })
   }
 
+  /** Removes expired reports. */
+  const dropExpired = (now: number): void => {
+    for (let i = awaiting.length - 1; i >= 0; i--) if (awaiting[i]!.until <= now) awaiting.splice(i, 1)
+  }
+
   return {
     posted(request) {
       const queue = queueOf(request.owner)
@@ -100,15 +105,13 @@ export const createLifetimeDetector = (services: DetectorServices, isCopiedByFor
       if (request.queue !== PostQueue.SEND) return
       queue.fetched = request.index + 1
       if (awaiting.length === 0) return
-      const now = services.sources.now()
+      dropExpired(services.sources.now())
+      const owner = services.objects.find(request.owner)
       for (let i = awaiting.length - 1; i >= 0; i--) {
-        const { misuse, owner: id, until } = awaiting[i]!
-        const isAboutRequest = id === request.owner && misuse.index === request.index && misuse.wrId === request.wrId
-        const isExpired = until <= now
-        if (!isAboutRequest && !isExpired) continue
+        const { misuse, owner: id } = awaiting[i]!
+        if (id !== request.owner || misuse.index !== request.index || misuse.wrId !== request.wrId) continue
         awaiting.splice(i, 1)
-        const owner = services.objects.find(request.owner)
-        if (isAboutRequest && !isExpired && owner !== undefined) report(misuse, owner, request, false)
+        if (owner !== undefined) report(misuse, owner, request, false)
       }
     },
     ended(request) {
@@ -145,11 +148,14 @@ export const createLifetimeDetector = (services: DetectorServices, isCopiedByFor
     misused(misuse, owner) {
       const { queue, wrId, index, address } = misuse
       const { requests, fetched } = queueOf(owner.id)
+      // A later request was posted after the misuse, of which the preload library may tell late.
       for (const [request, isFinished] of requests)
-        if (request.wrId === wrId && elementAt(request, address) !== undefined)
+        if (request.wrId === wrId && request.index <= index && elementAt(request, address) !== undefined)
           return report(misuse, owner, request, isFinished)
-      if (queue !== PostQueue.SEND || index < fetched || awaiting.length === MAX_AWAITED) return
-      awaiting.push({ misuse, owner: owner.id, until: services.sources.now() + AWAITED_MICROSECONDS })
+      if (queue !== PostQueue.SEND || index < fetched) return
+      const now = services.sources.now()
+      dropExpired(now)
+      if (awaiting.length < MAX_AWAITED) awaiting.push({ misuse, owner: owner.id, until: now + AWAITED_MICROSECONDS })
     },
   }
 }

@@ -72,6 +72,25 @@ it('memory that is freed before the device fetches the send is found if the fetc
   assert.deepEqual(otherRequest.ids(), [])
 })
 
+it('a late report is not about a later request with the same memory and wr_id', () => {
+  const s = requestScenario()
+  s.end(s.post({ wrId: 7n, isSignaled: false }))
+  s.post({ wrId: 7n, index: 1 })
+  s.checker.misused(misuse({ index: 0 }))
+  assert.deepEqual(s.ids(), [])
+  s.checker.misused(misuse({ index: 1 }))
+  assert.deepEqual(s.ids(), ['buffer-freed error'])
+})
+
+it('expired reports do not displace others', () => {
+  const s = requestScenario()
+  for (let index = 1; index <= 64; index++) s.checker.misused(misuse({ index }))
+  s.advance(1_000_001)
+  s.checker.misused(misuse())
+  s.post({ wrId: 7n })
+  assert.deepEqual(s.ids(), ['buffer-freed error'])
+})
+
 it('memory of a deregistered region, and of a region whose iova differs from its address, is no finding', () => {
   const deregistered = requestScenario()
   deregistered.post({ wrId: 7n })
