@@ -276,6 +276,12 @@ export class KnownObjects {
     return this.#byHandle.get(context)?.get(name)?.get(handle)
   }
 
+  /** The objects of a context that exist. */
+  existingIn(context: number): KnownObject[] {
+    const classes = [...(this.#byHandle.get(context)?.values() ?? [])]
+    return classes.flatMap(handles => [...handles.values()]).filter(({ destruction }) => destruction === undefined)
+  }
+
   remove(object: KnownObject, destruction: Moment): void {
     object.destruction = destruction
     this.#existing.delete(object.id)

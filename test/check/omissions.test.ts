@@ -139,7 +139,7 @@ const fillScripts: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, num
     for (let i = 0; i <= 16_384; i++) log.post(1, PostQueue.SEND, 1, 0n, () => [])
     return counts
   },
-  'race-log': () => omittedByFeed(feed => feed.markLogLost(1)),
+  'race-log': () => omittedByFeed(feed => feed.markLogLost(1, [], [])),
   'race-unlogged': () =>
     omittedByFeed((feed, _, request) => {
       feed.add({ ...seenSend, request: request(1) })

@@ -205,12 +205,23 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
     endedRequest = undefined
   }
 
+  const markLogLost = (context: number): void => {
+    const queues: [queue: number, number: number][] = []
+    const cqs: number[] = []
+    for (const { id, class: name, qpn, handle } of objects.existingIn(context)) {
+      if (qpn !== undefined) queues.push([PostQueue.SEND, qpn], [PostQueue.RECEIVE, qpn])
+      else if (name === 'srq' || name === 'xrc_srq') queues.push([PostQueue.SHARED, handle])
+      else if (name === 'cq') cqs.push(id)
+    }
+    feed.markLogLost(context, queues, cqs)
+  }
+
   const join = (): void => {
     if (!hasBegun) return
     addLastEnd()
     const readStart = services.sources.now()
     const { entries, lost } = sources.read()
-    for (const context of lost) feed.markLogLost(context)
+    for (const context of lost) markLogLost(context)
     feed.join(entries, readStart)
   }
   const joinBatch = (): void => {

@@ -217,6 +217,8 @@ export class RaceFeed {
   readonly #receives: Outstanding<PostCall>
   /** `sendQueueId` and `messageQueueId` of open queues. */
   readonly #openQueues = new Set<number>()
+  /** CQs with lost polls, until they are destroyed. */
+  readonly #lostCqs = new Set<number>()
   /** By CQ. */
   readonly #cqs = new Map<number, UnpolledCompletion[]>()
   /** Numbers of threads by process and thread. The thread with the latest entry is last. */
@@ -262,12 +264,21 @@ export class RaceFeed {
       this.#handle(event)
       return true
     }
+    /** Handles the events up to the last completion of a CQ that was written until `time`. */
+    const handleCompletions = (cq: number, time: number): void => {
+      let end = next
+      for (let i = next; i < events.length && events[i]!.time <= time; i++) {
+        const event = events[i]!
+        if (event.event === 'completion' && event.cq === cq) end = i + 1
+      }
+      while (next < end) handleNext()
+    }
     let joined = 0
     for (; joined < sorted.length && sorted[joined]!.time <= readStart; joined++) {
       const entry = sorted[joined]!
       while (next < events.length && events[next]!.time < entry.time - CLOCK_SLACK) handleNext()
       if ((entry.kind & EventKind.REFUSED) !== 0) this.#refused(entry)
-      else if (entry.kind === EventKind.POLL) this.#polled(entry, handleNext)
+      else if (entry.kind === EventKind.POLL) this.#polled(entry, handleNext, handleCompletions)
       else this.#addPost(entry)
     }
     this.#laterEntries = joined === sorted.length ? [] : sorted.slice(joined)
@@ -297,13 +308,23 @@ export class RaceFeed {
   /** A CQ was destroyed. */
   forgetCq(id: number): void {
     this.#cqs.delete(id)
+    this.#lostCqs.delete(id)
     this.#races.closeCq(id)
   }
 
-  /** Entries of a context's log were lost. */
-  markLogLost(context: number): void {
+  /**
+   * Entries of a context's log were lost, perhaps of any of its queues and CQs. `queues`: PostQueue and number. `cqs`:
+   * `CoreObject.id`.
+   */
+  markLogLost(
+    context: number,
+    queues: Iterable<readonly [queue: number, number: number]>,
+    cqs: Iterable<number>,
+  ): void {
     this.#omit('race-log', 1)
+    for (const [queue, number] of queues) this.#queueOf(context, queue, number)
     for (const queue of this.#posted.get(context)?.values() ?? []) queue.isLost = true
+    for (const cq of cqs) this.#lostCqs.add(cq)
   }
 
   // ---- entries of logs ----
@@ -391,10 +412,15 @@ export class RaceFeed {
   }
 
   /** A thread has polled `count` completions of a CQ. */
-  #polled(entry: LoggedEvent, handleNext: () => boolean): void {
+  #polled(entry: LoggedEvent, handleNext: () => boolean, handleCompletions: (cq: number, time: number) => void): void {
     const cq = this.#cqOf(entry.context, entry.number)
     if (cq === undefined) return
     const { id, isCounting } = cq
+    if (this.#lostCqs.has(id)) {
+      handleCompletions(id, entry.time + CLOCK_SLACK)
+      this.#polledAll(entry, id)
+      return
+    }
     const { count } = entry
     let unpolled = this.#cqs.get(id)
     // The event of a completion may follow the poll: the program sees the CQE before the driver reports it.
@@ -411,6 +437,13 @@ export class RaceFeed {
     if (count === 1) unpolled.shift()
     else unpolled.splice(0, count)
     this.#races.poll(this.#threadOf(entry), entry.time, entry.acquired, id, polled)
+  }
+
+  /** A thread has polled a CQ with lost polls: the thread, or earlier pollers, may know any completion so far. */
+  #polledAll(entry: LoggedEvent, cq: number): void {
+    const polled = this.#cqs.get(cq)?.splice(0) ?? []
+    const requests = polled.map(({ request }) => request)
+    this.#races.poll(this.#threadOf(entry), entry.time, entry.acquired, cq, requests)
   }
 
   // ---- events of devices ----

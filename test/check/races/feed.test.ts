@@ -310,12 +310,50 @@ describe('races: logs and devices', () => {
     log(1, SEND, 5, 0)
     write(5)
     join()
-    feed.markLogLost(1)
+    feed.markLogLost(1, [], [])
     feed.forget(5, 1, 'qp', 5)
     log(1, SEND, 5)
     write(5)
     join()
     assert.deepEqual([races.length, feed.requestsWithoutPost], [1, 1])
+  })
+
+  it('after lost entries, posts to a queue that is not in the log yet are left out', () => {
+    const { feed, log, write, join } = scenario()
+    feed.markLogLost(1, [[SEND, 5]], [])
+    log(1, SEND, 5)
+    write(5)
+    log(1, SEND, 6)
+    write(6)
+    join()
+    assert.deepEqual([feed.requestsWithoutPost, feed.joinedRequests], [1, 1])
+  })
+
+  it('after lost polls of a CQ, a poll orders all completions so far', () => {
+    for (const [isLost, stacks] of [
+      [true, []],
+      [false, [[10, 10]]],
+    ] as const) {
+      const { feed, log, write, complete, join, races, now } = scenario()
+      log(1, SEND, 5)
+      complete(write(5), 1)
+      join()
+      feed.forget(5, 1, 'qp', 5)
+      // The poll of the completion is not in the log.
+      if (isLost) feed.markLogLost(1, [], [CQ + 1])
+      log(1, SEND, 7)
+      const one = write(7)
+      const polled = now() + 90
+      complete(one, 1)
+      log(1, POLL, 1, 1, 0n, polled)
+      log(1, SEND, 6)
+      write(6)
+      join()
+      assert.deepEqual(
+        races.map(({ first, second }) => [first.request.info.stack, second.request.info.stack]),
+        stacks,
+      )
+    }
   })
 
   it('a queue pair and an SRQ with the same number are forgotten separately', () => {
