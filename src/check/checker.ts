@@ -279,7 +279,9 @@ export class Checker {
    */
   #checkConnection(qp: KnownObject, call: CheckedCall): void {
     const peer = this.#peerOf(qp)
-    if (qp.isReported) return
+    // An XRC target is checked with the object of its first opener.
+    const isFirstOpener = qp.qpn !== undefined && this.#objects.qp(qp.device, qp.qpn) === qp
+    if (qp.isReported || !isFirstOpener) return
     const peerDevice = this.#peerDeviceOf(qp)
     const knowsAllPeers =
       peerDevice !== undefined && !this.#sources.hasUnchecked?.(peerDevice) && this.#objects.isComplete

@@ -98,7 +98,7 @@ export class KnownObject {
   readonly requestedReceives: number
   /** sq_sig_all of a queue pair. */
   readonly signalsAll: boolean
-  /** Of a queue pair. */
+  /** Of a queue pair. All openers of an XRC target share them. */
   attributes: QpAttributes = {}
   /** The first failure of a queue pair since RESET; not a drop, a flush, or an event such as COMM_EST. */
   failure: Failure | undefined
@@ -166,7 +166,7 @@ export class KnownObject {
 
   /** The queue pair was modified to RESET. */
   reset(): void {
-    this.attributes = {}
+    for (const name of Object.keys(this.attributes)) delete this.attributes[name as keyof QpAttributes]
     this.failure = undefined
     this.isReported = false
   }
@@ -218,8 +218,10 @@ export class KnownObjects {
   readonly #existing = new Map<number, KnownObject>()
   /** Destroyed objects by `id`, in the order of their destruction. */
   readonly #destroyed = new Map<number, KnownObject>()
-  /** By `numbersOf`: the existing object, else the last destroyed one. */
+  /** By `numbersOf`: the existing object, of an XRC target the first opener; else the last destroyed one. */
   readonly #byNumber = new Map<string, KnownObject>()
+  /** Existing objects of XRC targets, by `numbersOf`. Each process that opens a target has an object of its own. */
+  readonly #openers = new Map<string, Set<KnownObject>>()
   /** By context, class and handle: the existing object, else the last destroyed one. */
   readonly #byHandle = new Map<number, Map<string, Map<number, KnownObject>>>()
 
@@ -244,9 +246,32 @@ export class KnownObjects {
   add(object: KnownObject): void {
     this.#existing.set(object.id, object)
     for (const used of object.uses.values()) used.users.add(object)
-    for (const number of numbersOf(object)) this.#byNumber.set(number, object)
+    for (const number of numbersOf(object))
+      if (object.class === 'xrc_tgt_qp') this.#addOpener(number, object)
+      else this.#byNumber.set(number, object)
     const classes = getOrAdd(this.#byHandle, object.context, () => new Map<string, Map<number, KnownObject>>())
     getOrAdd(classes, object.class, () => new Map<number, KnownObject>()).set(object.handle, object)
+  }
+
+  #addOpener(number: string, object: KnownObject): void {
+    const openers = getOrAdd(this.#openers, number, () => new Set<KnownObject>())
+    const [first] = openers
+    openers.add(object)
+    if (first === undefined) this.#byNumber.set(number, object)
+    else object.attributes = first.attributes
+  }
+
+  /** The next opener of a target takes the place of the first. */
+  #removeOpener(number: string, object: KnownObject): void {
+    const openers = this.#openers.get(number)
+    openers?.delete(object)
+    const [next] = openers ?? []
+    if (next === undefined) this.#openers.delete(number)
+    else if (this.#byNumber.get(number) === object) {
+      this.#byNumber.set(number, next)
+      next.failure = object.failure
+      next.isReported = object.isReported
+    }
   }
 
   /** Undefined: the object was destroyed, or is unknown. */
@@ -254,7 +279,7 @@ export class KnownObjects {
     return this.#existing.get(id)
   }
 
-  /** The queue pair with this number, else the last destroyed one. */
+  /** The queue pair with this number, else the last destroyed one. Of an XRC target: the object of its first opener. */
   qp(device: number, qpn: number): KnownObject | undefined {
     return this.#byNumber.get(`${device} qp ${qpn}`)
   }
@@ -285,6 +310,7 @@ export class KnownObjects {
   remove(object: KnownObject, destruction: Moment): void {
     object.destruction = destruction
     this.#existing.delete(object.id)
+    if (object.class === 'xrc_tgt_qp') for (const number of numbersOf(object)) this.#removeOpener(number, object)
     for (const used of object.uses.values()) used.users.delete(object)
     this.#destroyed.set(object.id, object)
     const [oldest] = this.#destroyed.values()

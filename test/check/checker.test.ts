@@ -94,6 +94,19 @@ const noAnswer = (peer: number, state: number | 'none' = RTS) => ({
   peer: { qpn: peer, address: '::1', state },
 })
 
+test('an XRC target that several processes have open is compared with its initiator, until all have closed it', () => {
+  for (const closed of ['none', 'first', 'last']) {
+    const { ids, create, destroy, fail, connected } = scenario()
+    connected(1, 2, {}, 'xrc_ini_qp')
+    const first = connected(2, 1, { rqPsn: 8 }, 'xrc_tgt_qp')
+    const last = create('xrc_tgt_qp', {}, { qpNum: 2 })
+    if (closed === 'first') destroy(first)
+    if (closed === 'last') destroy(last)
+    fail(noAnswer(2), 0)
+    assert.equal(ids().at(-1), 'psn-mismatch error', closed)
+  }
+})
+
 test('a stale rkey is reported with the stacks of the deregistration and of the post', () => {
   const { found, create, destroy, fail, connected } = scenario()
   connected(1, 2)

@@ -13,19 +13,7 @@ import { Mtu, nameIn } from '../../../../src/spec/enums.ts'
 import { PostQueue } from '../../../../src/spec/session.ts'
 import { SRQN_SHIFT, WcStatus } from '../../../../src/spec/work.ts'
 import { plainArena } from '../../../../src/wire/arena.ts'
-import {
-  cap,
-  connectQps,
-  type Machine,
-  machine,
-  makeCq,
-  makeQp,
-  modify,
-  path,
-  program,
-  Qps,
-  register,
-} from '../machine.ts'
+import { cap, connectQps, type Machine, machine, makeCq, modify, path, program, Qps, register } from '../machine.ts'
 import { makeEnd, pair, sgeOf } from '../pair.ts'
 import { Flag, mapRing, pollAll, postReceive, postSend, Wr } from '../provider.ts'
 import {
