@@ -661,6 +661,8 @@ export interface Core {
   readonly maxCallTime: number
   /** Runs long jobs (`CoreOptions.run`). */
   readonly runJob: (job: Iterator<unknown>) => void
+  /** Runs the rest of a long call (`CoreOptions.runCall`). */
+  readonly runCall: (job: Iterator<unknown>) => void
   /** Closed contexts whose objects are not all destroyed yet. */
   readonly endingContexts: Set<Context>
   /** Removed devices whose objects are not all destroyed yet. */

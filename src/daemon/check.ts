@@ -97,6 +97,22 @@ export class DaemonChecker {
     })
   }
 
+  /** The job, which continues the current call later: its steps have the stack of the call. */
+  withStack(job: Iterator<unknown>): Iterator<unknown> {
+    const stack = this.currentStack
+    return {
+      next: () => {
+        const before = this.currentStack
+        this.currentStack = stack
+        try {
+          return job.next()
+        } finally {
+          this.currentStack = before
+        }
+      },
+    }
+  }
+
   /**
    * Stores the stack of a STACK message. `id` is unique in the process's `session`. `frames`: one per line. False if
    * the process has too many stacks, too many bytes, or this id already.

@@ -166,12 +166,23 @@ const createParts = (
   }
   const slices = createSlices(onTurn)
   const objectJobs = createSlices(undefined, STEPS_PER_TURN)
+  // Not in `objectJobs`: those are finished at once before a device is added. Queues that the call has changed since the
+  // last turn are polled, as after each message.
+  const callJobs = createSlices(
+    containment.guard('a long call', () => {
+      onTurn()
+      running.loop?.touch()
+    }),
+    STEPS_PER_TURN,
+  )
   const core = createCore({
     classes: classesWithClients(() => clients),
     now: nowMicroseconds,
     random: secureRandom,
     report: error => containment.report('core', error),
     run: job => objectJobs.begin(job, error => containment.report('an end of objects', error)),
+    runCall: job =>
+      callJobs.begin(running.state?.check?.withStack(job) ?? job, error => containment.report('a call', error)),
     maxCallTime: MAX_CALL_TIME,
   })
   const clients = new Clients(core, {

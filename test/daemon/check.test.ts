@@ -4,6 +4,12 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
+import { createCore } from '../../src/core/devices/registry.ts'
+import { DaemonChecker } from '../../src/daemon/check.ts'
+import { createContainment } from '../../src/daemon/containment.ts'
+import { Contexts } from '../../src/daemon/context/contexts.ts'
+import { createFailureReports } from '../../src/daemon/failures.ts'
+import { createRingPool } from '../../src/host/memory/mapping.ts'
 import { Errno } from '../../src/spec/errno.ts'
 import { MAX_STACKS } from '../../src/spec/session.ts'
 import { scratchFolder } from '../tools.ts'
@@ -79,4 +85,35 @@ test('REFUSED and STACK messages with random contents are answered, and the chec
   )
   const reply = await client.tool({ kind: 'counts' })
   assert.ok('counts' in reply && reply.counts.length > 0)
+})
+
+test('the steps of a call that continues later have the stack of the call', () => {
+  const core = createCore()
+  const containment = createContainment(() => {})
+  const ignore = (): void => {}
+  const contexts = new Contexts(createRingPool(), ignore, ignore, containment)
+  const failures = createFailureReports(core, () => 0, ignore, ignore)
+  const checker = new DaemonChecker(core, () => 0, { contexts, failures, containment })
+  const [stack, other] = [
+    { pid: 1, frames: ['first'] },
+    { pid: 2, frames: ['second'] },
+  ]
+  const seen: unknown[] = []
+  function* steps(): Generator<void> {
+    for (let i = 0; i < 2; i++) {
+      seen.push(checker.currentStack)
+      yield
+    }
+    throw new Error('the last step')
+  }
+  Object.assign(checker, { currentStack: stack })
+  const job = checker.withStack(steps())
+  Object.assign(checker, { currentStack: other })
+  job.next()
+  assert.equal(checker.currentStack, other)
+  checker.currentStack = undefined
+  job.next()
+  assert.throws(() => job.next(), /the last step/)
+  assert.equal(checker.currentStack, undefined)
+  assert.deepEqual(seen, [stack, stack])
 })

@@ -46,6 +46,7 @@ const setUp = async (t: TestContext) => {
   let core: Core | undefined
   /** In the order of the devices. */
   const ports: FaultPort[] = []
+  const polls = { count: 0 }
   const daemon = await startDaemon({
     socket: join(folder, `sock${daemons++}`),
     config: {
@@ -58,13 +59,20 @@ const setUp = async (t: TestContext) => {
       createRxeDevice(daemonCore, options) {
         core = daemonCore
         ports.push(options.port as FaultPort)
-        return createRxeDevice(daemonCore, options)
+        const rxe = createRxeDevice(daemonCore, options)
+        const { poll } = rxe
+        return Object.assign(rxe, {
+          poll(...args: Parameters<typeof poll>) {
+            polls.count++
+            return poll.apply(rxe, args)
+          },
+        })
       },
     },
   })
   t.after(() => daemon.close())
   assert.ok(core)
-  return { daemon, core, ports }
+  return { daemon, core, ports, polls }
 }
 
 const connect = async (t: TestContext, daemon: { readonly socket: string }): Promise<Client> => {
@@ -108,18 +116,52 @@ test('each turn destroys only a few objects of a program that has exited', async
   assert.ok(max <= MAX_IN_TURN, `${max} in one turn`)
 })
 
-test('a long chain creates only a few objects in each turn after its first', async t => {
-  const { core } = await setUp(t)
-  const device = deviceOf(core, 'rxe0')
-  const count = 30_000
+/** Starts a chain that creates `count` PDs, and continues as a job. */
+const startLongChain = (device: Device, count: number) => {
   const call = { class: Pd, methodName: 'create', method: Pd.methods.create, object: 0, args: {} }
   const args = { entries: encodeChain(Array.from({ length: count }, () => ({ call }))), onError: 0 }
   const context = openContext(device, { isOpened: true })
   const result = invoke(context, Interface, 'chain', 0, args, callerWithoutMemory('the test'))
   assert.ok(result instanceof Promise)
+  return { context, result }
+}
+
+test('a long chain creates only a few objects in each turn after its first', async t => {
+  const { core } = await setUp(t)
+  const device = deviceOf(core, 'rxe0')
+  const count = 30_000
+  const { context, result } = startLongChain(device, count)
   const max = await maxInTurn(() => count - device.counts.pd)
   assert.ok(max <= MAX_IN_TURN, `${max} in one turn`)
   assert.equal((await result).out.done, count)
+  closeContext(context)
+})
+
+test('a device is added in the middle of a long chain of another device', async t => {
+  const { daemon, core } = await setUp(t)
+  const device = deviceOf(core, 'rxe0')
+  const client = await connect(t, daemon)
+  const count = 30_000
+  const { context, result } = startLongChain(device, count)
+  await client.tool({ kind: 'device', add: { name: 'rxe2', address: '127.0.0.3' } })
+  assert.ok(device.counts.pd < count, 'the chain was finished before the device was added')
+  assert.equal((await result).out.done, count)
+  closeContext(context)
+})
+
+test('the queues of devices are polled in each turn of a long chain, because the chain may have changed them', async t => {
+  const { core, polls } = await setUp(t)
+  const device = deviceOf(core, 'rxe0')
+  const { context, result } = startLongChain(device, 30_000)
+  // until the loop has parked
+  for (let i = 0; i < 200; i++) await nextTurn()
+  for (let i = 0; i < 20; i++) {
+    const { count } = polls
+    await nextTurn()
+    await nextTurn()
+    assert.ok(polls.count > count)
+  }
+  await result
   closeContext(context)
 })
 

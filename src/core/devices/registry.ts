@@ -59,6 +59,8 @@ export interface CoreOptions {
    * immediately.
    */
   readonly run?: (job: Iterator<unknown>) => void
+  /** As `run`, for the rest of a call that takes longer than `maxCallTime`. Default: `run`. */
+  readonly runCall?: (job: Iterator<unknown>) => void
   /**
    * Microseconds of `now`: the remaining entries of a chain that has taken longer run as a job. Default: no limit, so
    * that chains of synchronous calls are synchronous.
@@ -77,6 +79,7 @@ export const createCore = ({
   random = () => 0,
   report = () => {},
   run = runToEnd,
+  runCall = run,
   maxCallTime = Number.POSITIVE_INFINITY,
 }: CoreOptions = {}): Core => ({
   devices: new Map(),
@@ -90,6 +93,7 @@ export const createCore = ({
   report,
   maxCallTime,
   runJob: run,
+  runCall,
   endingContexts: new Set(),
   endingDevices: new Set(),
   deadlines: [],

@@ -144,9 +144,9 @@ const callerOfEntries = (caller: Caller, created: readonly (CoreObject | undefin
 }
 
 /**
- * Runs `job` by `Core.runJob`, and resolves with its value. A step that takes longer than STEP_TIME counts as several.
+ * Runs `job` by `Core.runCall`, and resolves with its value. A step that takes longer than STEP_TIME counts as several.
  */
-const runInSteps = <T>({ now, runJob }: Core, job: Iterator<unknown, T>): Promise<Awaited<T>> =>
+const runInSteps = <T>({ now, runCall }: Core, job: Iterator<unknown, T>): Promise<Awaited<T>> =>
   new Promise((resolve, reject) => {
     function* steps(): Generator<void> {
       try {
@@ -163,7 +163,7 @@ const runInSteps = <T>({ now, runJob }: Core, job: Iterator<unknown, T>): Promis
         reject(error)
       }
     }
-    runJob(steps())
+    runCall(steps())
   })
 
 /**

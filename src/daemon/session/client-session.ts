@@ -258,6 +258,8 @@ class ClientSession implements Session, Client {
     void answered.catch(this.failureHandler(header)).finally(() => {
       this.#callsInProgress--
       this.#updateWatcher()
+      // The call may have changed queues after the `touch` that followed its message.
+      this.daemon.loop.touch()
     })
   }
 
