@@ -143,7 +143,8 @@ export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: Ud
         if (flows.isOpen(0, flow))
           batches.setDestination(flow, flows.recordOf(flow).destination, ROCE_UDP_PORT, currentInterface)
       let firstError: unknown
-      for (const group of addresses.filter((address, i) => sockets[i] !== undefined && isMulticast(address))) {
+      // Also the groups without a socket, which could not be joined on the interface before.
+      for (const group of addresses.filter(isMulticast)) {
         port.removeAddress(group)
         try {
           port.addAddress(group)

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { fstatSync } from 'node:fs'
 import { after, describe, it } from 'node:test'
-import { EADDRNOTAVAIL, EMSGSIZE } from '../../../src/host/errno.ts'
+import { EADDRNOTAVAIL, EMSGSIZE, SystemError } from '../../../src/host/errno.ts'
 import { hasNative } from '../../../src/host/native.ts'
 import { closeUdpSocket, createUdpBatches, openUdpSocket } from '../../../src/host/net/udp.ts'
 import { emptyRun, type Port } from '../../../src/phy/port.ts'
@@ -9,7 +9,7 @@ import { createUdpPort, type UdpPort, type UdpPortOptions } from '../../../src/p
 import { pathMtuOf } from '../../../src/phy/udp/window.ts'
 import { ROCE_UDP_PORT } from '../../../src/spec/wire/headers.ts'
 import { makeFlow, sealIcrc } from '../../../src/wire/icrc.ts'
-import { loopback } from '../../loopback.ts'
+import { groupAddress, loopback } from '../../loopback.ts'
 import { portContract } from '../contract.ts'
 import { collect, flowBetween, psns, putSendOnly, receiveAll, sendRun } from '../helpers.ts'
 
@@ -187,6 +187,18 @@ describe('UDP', { skip }, () => {
     port.removeAddress(loopback(6))
     for (const { fd } of laterSockets) fstatSync(fd)
     for (const socket of laterSockets) closeUdpSocket(socket)
+  })
+
+  it('joins a group again on a later interface after an interface where that was not possible', async () => {
+    const [a, b] = pair()
+    const groups = [1, 2].map(groupAddress)
+    for (const group of groups) b.joinGroup(group)
+    const missingInterface = 0x7fff_ffff
+    assert.throws(() => b.setInterface?.(missingInterface), SystemError)
+    b.leaveGroup(groups[1]!)
+    b.setInterface?.(1)
+    for (const [i, group] of groups.entries()) sendRun(a, a.openFlow(flowBetween(loopback(1), group)), i, 1)
+    assert.deepEqual(psns(await collect(b, 1)), [0])
   })
 
   it('releases a spare address to its owner, and takes it again later', async () => {
