@@ -68,9 +68,11 @@ export const startInBackground = async (
   const ownLog = `${log}.${process.pid}`
   const { [SessionEnv.tag]: _tag, [SessionEnv.socket]: _socket, ...env } = withoutShim(process.env)
   const removeLog = (): void => rmSync(ownLog, { force: true })
-  const output = openSync(ownLog, 'w', 0o600)
+  // Before the log exists: a signal must not end the process between the two.
   const restoreSignals = beforeEndBySignal(removeLog)
+  let output: number | undefined
   try {
+    output = openSync(ownLog, 'w', 0o600)
     const child = spawn(
       process.execPath,
       [
@@ -94,7 +96,7 @@ export const startInBackground = async (
     return { process: child, ended, lastOutput: () => lastLines(log) }
   } finally {
     restoreSignals()
-    closeSync(output)
+    if (output !== undefined) closeSync(output)
     removeLog()
   }
 }
