@@ -7,6 +7,7 @@ import {
   type Caller,
   type Context,
   type Core,
+  completed,
   createCore,
   createLocalSpace,
   type Device,
@@ -15,6 +16,7 @@ import {
   type DriverClass,
   driverClass,
   type FdObject,
+  invokeNow,
   type LocalSpace,
   openContext,
   register,
@@ -142,6 +144,17 @@ export const install = (setup: TestSetup, result: { descriptors?: readonly { obj
   const number = result.descriptors![0].object
   setup.caller.fds.set(number, number)
   return setup.core.descriptors.get(number)!
+}
+
+/** A channel with one unread event of a CQ. */
+export const channelWithEvent = (setup: TestSetup): { channel: FdObject; cq: number } => {
+  const { context, caller } = setup
+  const channel = install(setup, invokeNow(context, Classes.comp_channel, 'create', 0, {}, caller))
+  const args = { cqe: 4, userHandle: 1n, compVector: 0, channel: channel.handle }
+  const { object: cq = -1 } = invokeNow(context, Classes.cq, 'create', 0, args, caller)
+  invokeNow(context, Classes.cq, 'reqNotify', cq, { solicitedOnly: 0 }, caller)
+  completed(context.handles.slots[cq]!.events!, false)
+  return { channel, cq }
 }
 
 export const cap = { maxSendWr: 16, maxRecvWr: 16, maxSendSge: 1, maxRecvSge: 1, maxInlineData: 0 }

@@ -9,7 +9,6 @@ import {
   type Context,
   closeContext,
   closeDescriptor,
-  completed,
   createCore,
   type Device,
   type DriverClass,
@@ -28,7 +27,15 @@ import { CallError } from '../../src/spec/errno.ts'
 import type { AnyValues, ObjectClass } from '../../src/spec/schema/schema.ts'
 import { type ChainLink, encodeChain } from '../../src/uapi/object/chain.ts'
 import { createRandomSource, type RandomSource } from '../model/random.ts'
-import { cap, describeDevice, install, openTestDevice, testCaller, testClasses, testDriver } from './fixture.ts'
+import {
+  cap,
+  channelWithEvent,
+  describeDevice,
+  openTestDevice,
+  testCaller,
+  testClasses,
+  testDriver,
+} from './fixture.ts'
 
 const { interface: Interface, pd: Pd, cq: Cq, mr: Mr, rc_qp: RcQp, comp_channel: Channel } = Classes
 
@@ -250,11 +257,7 @@ test('an event that an asynchronous handler takes is put back if invokeNow refus
   const classes = testClasses.map(cls => (cls.class === Channel ? slowChannel : cls))
   const setup = openTestDevice({}, testDriver(classes))
   const { context, caller } = setup
-  const channel = install(setup, invokeNow(context, Channel, 'create', 0, {}, caller))
-  const cqArgs = { cqe: 1, userHandle: 1n, compVector: 0, channel: channel.handle }
-  const { object: cq = -1 } = invokeNow(context, Cq, 'create', 0, cqArgs, caller)
-  invokeNow(context, Cq, 'reqNotify', cq, { solicitedOnly: 0 }, caller)
-  completed(context.handles.slots[cq]!.events!, false)
+  const { channel } = channelWithEvent(setup)
   assert.throws(() => invokeNow(context, Channel, 'getEvent', channel.handle, {}, caller), /use invoke$/)
   await turn()
   assert.equal(channel.sink.unread(), 1)

@@ -41,6 +41,7 @@ import { decodeResult, type EncodeOptions, encodeCall } from '../../../src/uapi/
 import { decodeObject } from '../../../src/uapi/object/dialect.ts'
 import {
   cap,
+  channelWithEvent,
   describeDevice,
   errnoOf,
   install,
@@ -107,12 +108,8 @@ test('a method can be called on an object that the chain created', () => {
 
 test('a destroy in a chain reports how many of the object’s events the caller has read', () => {
   const setup = openTestDevice()
-  const { context, caller } = setup
-  const channel = install(setup, invokeNow(context, Channel, 'create', 0, {}, caller))
-  const args = { cqe: 4, userHandle: 1n, compVector: 0, channel: channel.handle }
-  const { object: handle = -1 } = invokeNow(context, Cq, 'create', 0, args, caller)
-  invokeNow(context, Cq, 'reqNotify', handle, { solicitedOnly: 0 }, caller)
-  completed(context.handles.slots[handle]!.events!, false)
+  const { caller } = setup
+  const { channel, cq: handle } = channelWithEvent(setup)
   readEvents(channel)
   const reported: [number, EventsRead][] = []
   const watching = {
@@ -196,12 +193,7 @@ test('after an exception that is no refusal, the chain leaves no objects and tak
     },
   })
   const setup = openTestDevice({}, testDriver(testClasses.map(cls => (cls.class === RcQp ? failing : cls))))
-  const { context, caller } = setup
-  const channel = install(setup, invokeNow(context, Channel, 'create', 0, {}, caller))
-  const args = { cqe: 4, userHandle: 1n, compVector: 0, channel: channel.handle }
-  const { object: handle = -1 } = invokeNow(context, Cq, 'create', 0, args, caller)
-  invokeNow(context, Cq, 'reqNotify', handle, { solicitedOnly: 0 }, caller)
-  completed(context.handles.slots[handle]!.events!, false)
+  const { channel } = channelWithEvent(setup)
   const before = live(setup)
   const getEvent = link(Channel, 'getEvent', {}, { handle: channel.handle })
   assert.throws(() => run(setup, [pd(), cq(), getEvent, qp(0, 1)]), /a bug/)

@@ -16,6 +16,7 @@ import {
   type RemoteMemory,
 } from '../../../src/verbs/index.ts'
 import { type Scope, temporaryFolder } from '../../system/programs.ts'
+import { uncaughtDuring } from '../../uncaught.ts'
 import { closeAll, completionText, endpointOn, openTwoHere, pair } from '../connections/endpoints.ts'
 import { lineOf, markedLines } from './marks.ts'
 
@@ -265,15 +266,10 @@ it('an exception of onFinding is uncaught', async () => {
       },
     },
   })
-  const uncaught: unknown[] = []
-  const listeners = process.listeners('uncaughtException')
-  process.removeAllListeners('uncaughtException')
-  process.on('uncaughtException', error => uncaught.push(error.message))
-  device.pd()
-  await device.close()
-  await new Promise(setImmediate)
-  process.removeAllListeners('uncaughtException')
-  for (const listener of listeners) process.on('uncaughtException', listener)
+  const uncaught = await uncaughtDuring(async () => {
+    device.pd()
+    await device.close()
+  })
   assert.deepEqual(uncaught, ['mine'])
   assert.deepEqual(
     device.findings.map(({ id }) => id),

@@ -15,6 +15,7 @@ import { DeviceAttributes, ExtendedDeviceAttributes, PortAttributes, zeroRecord 
 import { createNetwork, open, type TracedCall } from '../../../src/verbs/index.ts'
 import { readCapture } from '../../../src/wire/index.ts'
 import { temporaryFolder } from '../../system/programs.ts'
+import { uncaughtDuring } from '../../uncaught.ts'
 import { closeAll, completionText, openTwoHere, pair } from '../connections/endpoints.ts'
 
 test('a capture has packets of later devices until stopped; symbolic links and unwritable paths are refused', async t => {
@@ -103,15 +104,10 @@ test('an exception of a trace’s handler is uncaught, and does not change the c
   const stop = network.trace(() => {
     throw new Error('mine')
   })
-  const uncaught: unknown[] = []
-  const listeners = process.listeners('uncaughtException')
-  process.removeAllListeners('uncaughtException')
-  process.on('uncaughtException', error => uncaught.push(error.message))
-  device.pd()
-  stop()
-  await new Promise(setImmediate)
-  process.removeAllListeners('uncaughtException')
-  for (const listener of listeners) process.on('uncaughtException', listener)
+  const uncaught = await uncaughtDuring(() => {
+    device.pd()
+    stop()
+  })
   assert.deepEqual(uncaught, ['mine'])
 })
 

@@ -9,6 +9,7 @@ import type { AnyCall } from '../../../src/verbs/carrier.ts'
 import { contextOf } from '../../../src/verbs/device.ts'
 import { refused } from '../../../src/verbs/error.ts'
 import { type CqOptions, createNetwork, type Endpoint, open, openSystem } from '../../../src/verbs/index.ts'
+import { uncaughtDuring } from '../../uncaught.ts'
 import { eachCarrier, pair } from '../connections/endpoints.ts'
 import { notOfDevice, refuses, untyped } from './mistakes.ts'
 
@@ -188,21 +189,14 @@ test('a handler that throws does not stop other handlers; an iterator gets event
   const network = createNetwork()
   const owner = await open({ network, name: 'rxe7' })
   const device = await open({ network, device: 'rxe7' })
-  const uncaught: unknown[] = []
   const events: string[] = []
-  const listeners = process.listeners('uncaughtException')
-  process.removeAllListeners('uncaughtException')
-  process.on('uncaughtException', error => uncaught.push(error.message))
   device.onEvent(() => assert.fail('mine'))
   device.onEvent(({ type }) => events.push(type))
   using system = openSystem({ network })
   system.onChange(() => assert.fail('also mine'))
   system.onChange(({ type }) => events.push(type))
   const iteration = device.events()
-  await owner.close()
-  await new Promise(setImmediate)
-  process.removeAllListeners('uncaughtException')
-  for (const listener of listeners) process.on('uncaughtException', listener)
+  const uncaught = await uncaughtDuring(() => owner.close())
   assert.deepEqual(
     [uncaught.toSorted(), events.toSorted()],
     [
