@@ -13,16 +13,18 @@ import { type Arena, mapArena } from '../../host/memory/mapping.ts'
 import { createMoves, type Moves } from '../../host/memory/moves.ts'
 import { isSame, type ProcessHandle } from '../../host/memory/process.ts'
 import { type MappedRanges, mappedRanges, Rights } from '../../host/memory/ranges.ts'
+import { MAD_RECEIVED_BYTES } from '../../spec/classes/mad/mad_channel.ts'
 import { CallError, Errno } from '../../spec/errno.ts'
 import { TWO_32 } from '../../spec/memory.ts'
 import { RegisteredRanges, type RegistrationOptions } from './registered-ranges.ts'
 import { createWrittenRanges, type WrittenRange, type WrittenRanges } from './written-ranges.ts'
 
-/** Bytes of the buffer for atomics, copyIn and copyOut. */
-const SCRATCH_BYTES = 1 << 20
+/** Maximum bytes of copyIn and copyOut. The longest copy is a received management message with its header. */
+export const MAX_COPY_BYTES = MAD_RECEIVED_BYTES + 4096
+/** The buffer for atomics, copyIn and copyOut. */
 let scratchArena: Arena | undefined
 const scratch = (): Arena => {
-  scratchArena ??= mapArena(SCRATCH_BYTES)
+  scratchArena ??= mapArena(MAX_COPY_BYTES)
   return scratchArena
 }
 
@@ -141,20 +143,20 @@ export class ProcessSpace implements AddressSpace {
     return this.write(hi, lo, word, 0, 8, 8, 8)
   }
 
-  /** At most SCRATCH_BYTES. Throws CallError EFAULT. */
+  /** At most MAX_COPY_BYTES. Throws CallError EFAULT. */
   copyIn(address: bigint, length: number): Uint8Array {
     const local = scratch()
-    if (length > SCRATCH_BYTES || address >= BigInt(USER_END)) throw faultError(address, length)
+    if (length > MAX_COPY_BYTES || address >= BigInt(USER_END)) throw faultError(address, length)
     if (this.read(high(address), low(address), local, 0, length, length, length) !== 0)
       throw faultError(address, length)
     return local.bytes.slice(0, length)
   }
 
-  /** At most SCRATCH_BYTES. Throws CallError EFAULT. */
+  /** At most MAX_COPY_BYTES. Throws CallError EFAULT. */
   copyOut(address: bigint, bytes: Uint8Array): void {
     const local = scratch()
     const { length } = bytes
-    if (length > SCRATCH_BYTES || address >= BigInt(USER_END)) throw faultError(address, length)
+    if (length > MAX_COPY_BYTES || address >= BigInt(USER_END)) throw faultError(address, length)
     local.bytes.set(bytes)
     if (this.write(high(address), low(address), local, 0, length, length, length) !== 0)
       throw faultError(address, length)

@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
-import { ProcessSpace } from '../../../src/daemon/memory/process-space.ts'
+import { MAX_COPY_BYTES, ProcessSpace } from '../../../src/daemon/memory/process-space.ts'
 import { mapArena } from '../../../src/host/memory/mapping.ts'
 import { closeProcess, openProcess, type ProcessHandle } from '../../../src/host/memory/process.ts'
 import { Errno } from '../../../src/spec/errno.ts'
@@ -95,7 +95,11 @@ test('copyIn and copyOut access the program’s memory, and throw EFAULT for oth
     assert.throws(() => space.copyOut(at, new Uint8Array(8)), { code: 'EFAULT' })
   }
   assert.throws(() => space.copyOut(BigInt(address + READ_ONLY * PAGE), new Uint8Array(1)), { code: 'EFAULT' })
-  assert.throws(() => space.copyIn(BigInt(address), (1 << 20) + 1), { code: 'EFAULT' }, 'beyond the maximum length')
+  assert.throws(
+    () => space.copyIn(BigInt(address), MAX_COPY_BYTES + 1),
+    { code: 'EFAULT' },
+    'beyond the maximum length',
+  )
   space.close()
   closeProcess(handle)
 })

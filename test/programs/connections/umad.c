@@ -35,7 +35,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define MAX_BYTES (1 << 20)
+/* The header of a message, and the longest message. */
+#define MAX_BYTES (64 + (1 << 20))
 
 static int file = -1;
 static char line[2 * MAX_BYTES + 64], hex[2 * MAX_BYTES + 1];
@@ -92,7 +93,7 @@ static int step(void)
         answer(ioctl(file, IB_USER_MAD_UNREGISTER_AGENT, &id), NULL, 0);
     } else if (sscanf(line, "ioctl %ld", &number) == 1) {
         answer(ioctl(file, (unsigned long)number, 0), NULL, 0);
-    } else if (sscanf(line, "write %ld %2097152s", &number, hex) >= 1) {
+    } else if (sscanf(line, "write %ld %2097280s", &number, hex) >= 1) {
         unhex(hex);
         answer(write(file, bytes, (size_t)number), NULL, 0);
     } else if (sscanf(line, "read %ld", &number) == 1) {

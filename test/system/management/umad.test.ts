@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
+import { MAD_MESSAGE_BYTES } from '../../../src/spec/classes/mad/mad_channel.ts'
 import { CharDevices, rdevOf } from '../../../src/spec/linux/chardevs.ts'
 import { RegisterAgent2, UmadHeader } from '../../../src/spec/linux/umad.ts'
 import { MAD_BYTES } from '../../../src/spec/wire/mad.ts'
@@ -170,6 +171,25 @@ describe('umad files', { skip }, () => {
     assert.equal(await send({ agent: 1, data: longSa.subarray(0, 60) }), UmadHeader.bytes + 60)
     assert.equal((await program.step('open /dev/infiniband/umad7')).result, ENXIO)
     await program.close()
+  })
+
+  it('carry messages of the maximum length, and refuse longer ones', async t => {
+    const client = await UmadProgram.start(t, daemon, 0)
+    const server = await UmadProgram.start(t, daemon, 1)
+    const vendor = { mgmtClass: VENDOR, version: 1, oui: OUI, rmpp: 1 }
+    assert.equal(await client.register(vendor), 0)
+    assert.equal(await server.register({ ...vendor, methods: [SEND] }), 0)
+    const data = madOf({ mgmtClass: VENDOR, method: SEND, oui: OUI }, MAD_MESSAGE_BYTES + 1)
+    data.set([RMPP_VERSION, RmppType.DATA, RmppFlag.ACTIVE], MAD_HEADER_BYTES)
+    assert.equal(await client.send({ data }), EINVAL)
+    const longest = data.subarray(0, MAD_MESSAGE_BYTES)
+    longest.fill(7, -8)
+    const bytes = UmadHeader.bytes + MAD_MESSAGE_BYTES
+    assert.equal(await client.send({ data: longest }), bytes)
+    const { length, data: received } = await server.receive(bytes)
+    assert.equal(length, bytes)
+    assert.deepEqual(received.subarray(-9), longest.subarray(-9))
+    for (const one of [client, server]) await one.close()
   })
 
   it('match responses with requests, and report unanswered requests', async t => {
