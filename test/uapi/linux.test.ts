@@ -41,7 +41,7 @@ const u16 = (n: number): number[] => [n & 0xff, n >> 8]
 const u32 = (n: number): number[] => [...u16(n & 0xffff), ...u16(n >>> 16)]
 const u64 = (n: bigint): number[] => [...u32(Number(n & 0xffffffffn)), ...u32(Number(n >> 32n))]
 const { ALLOC_PD, CREATE_QP, DEALLOC_PD, DESTROY_CQ, MODIFY_QP, POST_SEND, REG_MR } = WriteCommands
-const { CREATE_RWQ_IND_TBL, EX_CREATE_CQ, EX_CREATE_QP, EX_MODIFY_QP, EX_QUERY_DEVICE } = ExtendedCommands
+const { CREATE_RWQ_IND_TBL, EX_CREATE_CQ, EX_CREATE_QP, EX_MODIFY_QP, EX_QUERY_DEVICE, MODIFY_CQ } = ExtendedCommands
 
 /** A command; `out` is the length of the response buffer in words of 4 bytes. */
 const command = (number: number, body: number[], out: number): number[] => [
@@ -127,6 +127,12 @@ test('write, extended: a shorter request is extended with zeros, unless a tail f
   assert.equal(decoded.call.class.name, 'rc_qp')
   assert.equal(errorOf(write(extended(EX_MODIFY_QP, Array(64).fill(0), 1))), 'OK')
   assert.equal(errorOf(write(extended(CREATE_RWQ_IND_TBL, [], 2))), 'ENOSPC')
+})
+
+test('write, extended: MODIFY_CQ with reserved bits is EINVAL', () => {
+  const modifyCq = (reserved: number) =>
+    write(extended(MODIFY_CQ, [...u32(3), ...u32(1), ...u32(0), ...u32(reserved)], 0, 0n))
+  assert.deepEqual([errorOf(modifyCq(0)), errorOf(modifyCq(1))], ['OK', 'EINVAL'])
 })
 
 test('write: a DESTROY_CQ of rdma-core 18 and 19 says that it has 16 bytes, and is read as a whole', () => {

@@ -33,13 +33,13 @@ export interface UcmaCommand {
   readonly minResponseBytes?: number
   /** The attribute whose value is the channel. */
   readonly channel?: string
-  /** Bytes of the request struct in older versions of Linux. */
+  /** Bytes of the request struct in older versions of Linux. Later fields are read only if the struct has them all. */
   readonly minBytes?: number
   /** Linux looks up the object before it checks the size of the response buffer. */
   readonly checksObjectFirst?: true
   /** Offset of the descriptor number of the identifier's present channel. */
   readonly currentChannelAt?: number
-  /** Of several methods with one command number, the u32 at `at` selects the one with that `value`. */
+  /** Of several methods with one command number, the u32 at `at` selects the one with that `value`, or else the first. */
   readonly option?: { readonly at: number; readonly value: number }
   /** An attribute in the caller's memory: offsets of its address and length. */
   readonly userMemory?: { readonly address: number; readonly length: number; readonly attribute: string }
@@ -51,7 +51,10 @@ export interface UcmaCommand {
   readonly implemented?: { readonly at: number; readonly values: readonly number[] }
   /** Linux does not read `attribute` if the u16 at `at` is `value`. */
   readonly ignored?: { readonly attribute: string; readonly at: number; readonly value: number }
-  /** A list in the response: its offset, the bytes of an element, and the offset of the number of elements. */
+  /**
+   * A list in the response: its offset, the bytes of an element, and the offset of the number of elements. As in Linux,
+   * the response ends after the last element that leaves bytes of the buffer unused.
+   */
   readonly list?: { readonly attribute: string; readonly at: number; readonly size: number; readonly count: number }
   /** The response has the layout of QUERY_ROUTE (uapi/linux/ucma-route.ts). */
   readonly hasRouteLayout?: true
@@ -73,6 +76,8 @@ export const SOCKADDR_IN6_BYTES = 28
 /** Offsets of `ece` in rdma_ucm_connect and rdma_ucm_accept. Older structs end there. */
 const CONNECT_ECE_OFFSET = 280
 const ACCEPT_ECE_OFFSET = 288
+/** Bytes of an older rdma_ucm_event_resp in a 32-bit program: without the padding at the end, and without `ece`. */
+const EVENT_BEFORE_PADDING = 324
 /** Bytes of an older rdma_ucm_query_addr_resp, without `deviceIndex`. */
 const ADDRESSES_BEFORE_INDEX = 272
 
@@ -243,7 +248,7 @@ export const ucmaCommands: readonly UcmaCommand[] = [
     in: layout(8),
     response: 0,
     out: event,
-    minResponseBytes: 328,
+    minResponseBytes: EVENT_BEFORE_PADDING,
   },
   {
     name: 'SET_OPTION',
@@ -300,6 +305,7 @@ export const ucmaCommands: readonly UcmaCommand[] = [
     minResponseBytes: ADDRESSES_BEFORE_INDEX,
     checksObjectFirst: true,
     option: { at: 12, value: 0 },
+    implemented: { at: 12, values: [0, 1, 2] },
   },
   {
     name: 'QUERY_PATH',

@@ -464,7 +464,13 @@ export const writeCommands: readonly WriteCommand[] = [
   }),
   command('MODIFY_CQ', ['cq'], 'modify', {
     in: {
-      ...layout(16, object(0), valueByBit(8, 2, 'count', CQ_MODERATE), valueByBit(10, 2, 'period', CQ_MODERATE)),
+      ...layout(
+        16,
+        object(0),
+        valueByBit(8, 2, 'count', CQ_MODERATE),
+        valueByBit(10, 2, 'period', CQ_MODERATE),
+        zero(12, 4, 'EINVAL'),
+      ),
       maskAt: 4,
       maskBits: CQ_MODERATE,
     },

@@ -1,10 +1,12 @@
 /*
  * The response of QUERY_ROUTE, struct rdma_ucm_query_route_resp, from the result of `cm_id.query`. The response has
  * addresses as sockaddr_in6 and paths as struct ib_user_path_rec. The result has addresses as sockaddr_storage and
- * paths in the subnet administrator's format (PathRecord, IBA 15.2.5.16).
+ * paths in the subnet administrator's format (PathRecord, IBA 15.2.5.16). Before the route is resolved, the response
+ * has no path, but the GIDs and the P_Key of the first.
  */
 import { SOCKADDR_IN6_BYTES } from '../../spec/linux/ucma.ts'
 import type { AnyRecord } from '../../spec/schema/schema.ts'
+import { DEFAULT_PKEY } from '../../spec/wire/headers.ts'
 import { viewOf } from '../scalar.ts'
 
 // Offsets in the response, size and maximum number of paths.
@@ -40,7 +42,9 @@ const VALUE = 0x3f
 
 /** Offsets in struct ib_user_path_rec. */
 const UserPath = {
+  /** DGID, SGID, DLID, SLID. */
   ADDRESSES: 0,
+  SGID: 16,
   RAW_TRAFFIC: 36,
   FLOW_LABEL: 40,
   REVERSIBLE: 44,
@@ -84,6 +88,18 @@ const writePath = (path: Uint8Array, record: Uint8Array): void => {
   path[UserPath.PREFERENCE] = record[PathRecord.PREFERENCE]!
 }
 
+const AF_INET = 2
+const AF_INET6 = 10
+
+/** Writes the GID of an IP address; that of an IPv4 address is the mapped IPv6 address. Other families are ignored. */
+const writeGid = (gid: Uint8Array, sockaddr: Uint8Array): void => {
+  const family = viewOf(sockaddr).getUint16(0, true)
+  if (family === AF_INET6) gid.set(sockaddr.subarray(8, 24))
+  if (family !== AF_INET) return
+  gid.fill(0xff, 10, 12)
+  gid.set(sockaddr.subarray(4, 8), 12)
+}
+
 /** Writes the response into `bytes`, which must be 0. `addresses` and `paths`: results of `cm_id.query`. */
 export const writeRoute = (bytes: Uint8Array, addresses: AnyRecord, paths: readonly AnyRecord[]): void => {
   const view = viewOf(bytes)
@@ -92,8 +108,16 @@ export const writeRoute = (bytes: Uint8Array, addresses: AnyRecord, paths: reado
     const at = PATHS + i * PATH_BYTES
     writePath(bytes.subarray(at, at + PATH_BYTES), record as Uint8Array)
   })
-  bytes.set((addresses.source as Uint8Array).subarray(0, SOCKADDR_IN6_BYTES), SOURCE)
-  bytes.set((addresses.destination as Uint8Array).subarray(0, SOCKADDR_IN6_BYTES), DESTINATION)
+  const source = addresses.source as Uint8Array
+  const destination = addresses.destination as Uint8Array
+  // port 0: the identifier has no device
+  if (paths.length === 0 && addresses.port !== 0) {
+    writeGid(bytes.subarray(PATHS, PATHS + UserPath.SGID), destination)
+    writeGid(bytes.subarray(PATHS + UserPath.SGID, PATHS + UserPath.RAW_TRAFFIC), source)
+    view.setUint16(PATHS + UserPath.PKEY, DEFAULT_PKEY)
+  }
+  bytes.set(source.subarray(0, SOCKADDR_IN6_BYTES), SOURCE)
+  bytes.set(destination.subarray(0, SOCKADDR_IN6_BYTES), DESTINATION)
   view.setUint32(COUNT, paths.length, true)
   view.setUint8(PORT, addresses.port as number)
   view.setUint32(DEVICE_INDEX, addresses.deviceIndex as number, true)

@@ -54,18 +54,14 @@ const MAX_OPTION = 4096
 
 /**
  * The command with a number; QUERY has a row for each option. Throws CallError: EINVAL for a number that is too high,
- * ENOSYS for an unknown command or option.
+ * ENOSYS for an unknown command.
  */
 const findCommand = (number: number, body: DataView): CompiledCommand => {
   if (number > LAST_COMMAND) throw new CallError('EINVAL', `rdma_cm command ${number}: there are 0 to ${LAST_COMMAND}`)
   const absent = absentUcmaCommands[number]
   if (absent !== undefined) throw new CallError('ENOSYS', `${absent.name}: ${absent.why}`)
   const rows = compiledCommands.filter(({ command }) => command.number === number)
-  const found = rows.find(
-    ({ command: { option } }) => option === undefined || body.getUint32(option.at, true) === option.value,
-  )
-  if (found === undefined) throw new CallError('ENOSYS', `${rows[0]!.command.name}: Linux 6.12 has no such option`)
-  return found
+  return rows.find(({ command: { option } }) => option && body.getUint32(option.at, true) === option.value) ?? rows[0]!
 }
 
 /** Bytes of the largest request struct. */
@@ -103,9 +99,17 @@ const readAddress = (
 
 /** The checks that Linux makes before it looks up the object. Reads addresses into `args`. */
 const checkStruct = ({ command }: CompiledCommand, body: Uint8Array, inLength: number, args: AnyValues): void => {
-  const { name, minBytes = 0, acceptedByte, reserved, addresses = [] } = command
+  const {
+    name,
+    in: { size },
+    minBytes = 0,
+    acceptedByte,
+    reserved,
+    addresses = [],
+  } = command
   if (inLength < minBytes)
     throw new CallError('EINVAL', `${name}: a struct of ${inLength} bytes; it has at least ${minBytes}`)
+  if (minBytes > 0 && inLength < size) body.fill(0, minBytes)
   if (acceptedByte !== undefined) {
     const { at, values } = acceptedByte
     const byte = body[at]!
@@ -184,8 +188,16 @@ const checkObject = (
     throw new CallError('EINVAL', `${name}: ${className} ${handle} is of another channel`)
 }
 
-/** Writes path records, each as struct ib_path_rec_data {u32 flags, u32 reserved, record}, and their number. */
-const writeList = (bytes: Uint8Array, list: NonNullable<UcmaCommand['list']>, records: readonly AnyRecord[]): void => {
+/**
+ * Writes path records, each as struct ib_path_rec_data {u32 flags, u32 reserved, record}, and their number. Returns the
+ * part of the response that a buffer of `outLength` bytes gets.
+ */
+const writeList = (
+  bytes: Uint8Array,
+  list: NonNullable<UcmaCommand['list']>,
+  records: readonly AnyRecord[],
+  outLength: number,
+): Uint8Array => {
   const view = viewOf(bytes)
   view.setUint32(list.count, records.length, true)
   records.forEach(({ flags, record }, i) => {
@@ -193,6 +205,8 @@ const writeList = (bytes: Uint8Array, list: NonNullable<UcmaCommand['list']>, re
     view.setUint32(at, flags as number, true)
     writeScalar(view, at + 8, 64, { kind: 'bytes', size: 64 }, record as Uint8Array)
   })
+  const fitting = Math.max(0, Math.ceil((outLength - list.at) / list.size) - 1)
+  return bytes.subarray(0, list.at + Math.min(fitting, records.length) * list.size)
 }
 
 /** Decodes a write(2) to an rdma_cm file of the `length` bytes at `address`. */
@@ -228,8 +242,8 @@ export const decodeUcma = (view: CallerView, channel: UcmaChannel, address: bigi
       command.currentChannelAt === undefined ? channel.fd : viewOf(body).getInt32(command.currentChannelAt, true)
     const handle = facts.object ?? (args.id as number | undefined)
     if (handle !== undefined) checkObject(view, channel, command, handle, channelFd)
-    checkOutLength()
     readMemory(view, command, viewOf(body), args)
+    checkOutLength()
     readCells(found.in, struct, args, facts, true)
     readSpecialFields(command, body, args)
     const object = command.class === 'cm_channel' ? channel.object : facts.object
@@ -242,10 +256,10 @@ export const decodeUcma = (view: CallerView, channel: UcmaChannel, address: bigi
         answering(() => {
           if (outcome instanceof CallError) return refuse(outcome)
           if (found.out !== undefined) {
-            const bytes = new Uint8Array(found.out.layout.size)
+            let bytes: Uint8Array = new Uint8Array(found.out.layout.size)
             writeCells(found.out, bytes, outcome.out, outcome.object === undefined ? {} : { object: outcome.object })
             if (command.list !== undefined)
-              writeList(bytes, command.list, outcome.out[command.list.attribute] as AnyRecord[])
+              bytes = writeList(bytes, command.list, outcome.out[command.list.attribute] as AnyRecord[], outLength)
             if (command.hasRouteLayout)
               writeRoute(bytes, outcome.out.addresses as AnyRecord, (outcome.out.paths ?? []) as AnyRecord[])
             view.copyOut(response, bytes.subarray(0, Math.min(outLength, bytes.length)))

@@ -143,7 +143,9 @@ const textProblem = (name: string, bytes: Uint8Array, maxBytes = Number.POSITIVE
   const hasNul = bytes.subarray(0, maxBytes + 1).includes(0)
   const length = bytes.at(-1) === 0 ? bytes.length - 1 : bytes.length
   if (!hasNul && bytes.length <= maxBytes) return ['EINVAL', `attribute ${name} is a text without NUL at its end`]
-  return !hasNul || length > maxBytes ? ['EINVAL', `attribute ${name} has more than ${maxBytes} characters`] : undefined
+  return !hasNul || length > maxBytes
+    ? [hasNul ? 'ERANGE' : 'EINVAL', `attribute ${name} has more than ${maxBytes} characters`]
+    : undefined
 }
 
 /** Problems that Linux ignores for old programs. */
@@ -169,7 +171,7 @@ const problemOf = (name: NldevAttributeName, bytes: Uint8Array): Problem => {
 
 /**
  * The attributes of a request; of several with one name, the last. Throws CallError as Linux's parser does: ERANGE
- * for a truncated number or nested attribute, otherwise EINVAL. `strict`: also refuses unknown attributes, too long
+ * for a truncated number or nested attribute, and for bytes after the NUL beyond a text's maximum, otherwise EINVAL. `strict`: also refuses unknown attributes, too long
  * numbers, a missing or unexpected NLA_F_NESTED, and bytes at the end that are not an attribute.
  */
 export const readAttributes = (bytes: Uint8Array, strict: boolean): Attributes => {

@@ -1,13 +1,17 @@
 /*
- * Errors of commands on rdma_cm files.
+ * Commands on rdma_cm files: errors, lengths, responses.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Errno } from '../../../src/spec/errno.ts'
 import { UCMA_HEADER_BYTES, ucmaCommands } from '../../../src/spec/linux/ucma.ts'
+import type { AnyValues } from '../../../src/spec/schema/schema.ts'
 import type { CallerView } from '../../../src/uapi/call.ts'
 import { decodeUcma, type UcmaChannel } from '../../../src/uapi/linux/ucma.ts'
 import { ARENA, AT, arena, fakeView } from '../fake-view.ts'
+
+const IDENTIFIER = 7
+const CHANNEL: UcmaChannel = { object: 1, fd: 3, reportsTo: () => true, kindOf: () => 'channel' }
 
 /** The error of a command whose struct has only zeros. */
 const errorOfZeros = (name: string): { ret: number; reason?: string } => {
@@ -27,9 +31,7 @@ test('CONNECT with parameters that are not marked as valid is refused', () => {
 })
 
 test('an option with unknown identifier, invalid memory or unknown level is refused, checked in this order', () => {
-  const IDENTIFIER = 7
   const SET_OPTION = ucmaCommands.find(({ name }) => name === 'SET_OPTION')!
-  const channel: UcmaChannel = { object: 1, fd: 3, reportsTo: () => true, kindOf: () => 'channel' }
   const errorOf = (id: number, level: number, address: bigint): number => {
     const written = new Uint8Array(UCMA_HEADER_BYTES + SET_OPTION.in.size)
     const view = new DataView(written.buffer)
@@ -41,7 +43,7 @@ test('an option with unknown identifier, invalid memory or unknown level is refu
     view.setUint32(28, 4, true) // bytes of the option
     const memory = arena()
     memory.map(AT, written)
-    const answer = decodeUcma(fakeView(memory, new Map([[IDENTIFIER, 'cm_id']])), channel, AT, written.length)
+    const answer = decodeUcma(fakeView(memory, new Map([[IDENTIFIER, 'cm_id']])), CHANNEL, AT, written.length)
     return 'ret' in answer ? -answer.ret : 0
   }
   const NOWHERE = 0x10n
@@ -51,4 +53,128 @@ test('an option with unknown identifier, invalid memory or unknown level is refu
     assert.equal(errorOf(IDENTIFIER, level, NOWHERE), Errno.EFAULT)
     assert.equal(errorOf(IDENTIFIER + 1, level, NOWHERE), Errno.ENOENT)
   }
+})
+
+/** Decodes a command. `set` fills its struct. `out`: bytes of the response, which is at ARENA. */
+const decodeCommand = (
+  name: string,
+  { out = 0, responseAt, set }: { out?: number; responseAt?: number; set?: (struct: DataView) => void },
+  inLength?: number,
+) => {
+  const command = ucmaCommands.find(one => one.name === name)!
+  const written = new Uint8Array(UCMA_HEADER_BYTES + command.in.size)
+  const header = new DataView(written.buffer)
+  const struct = new DataView(written.buffer, UCMA_HEADER_BYTES)
+  header.setUint32(0, command.number, true)
+  header.setUint16(4, inLength ?? command.in.size, true)
+  header.setUint16(6, out, true)
+  if (responseAt !== undefined) struct.setBigUint64(responseAt, ARENA, true)
+  set?.(struct)
+  const memory = arena()
+  memory.map(AT, written)
+  const view = fakeView(memory, new Map([[IDENTIFIER, 'cm_id']]))
+  return { decoded: decodeUcma(view, CHANNEL, AT, written.length), view }
+}
+
+const errorOf = ({ decoded }: ReturnType<typeof decodeCommand>): number => ('ret' in decoded ? -decoded.ret : 0)
+
+/** The response, and the bytes after it up to `length`, which are 0xcc. */
+const responseOf = ({ decoded, view }: ReturnType<typeof decodeCommand>, out: AnyValues, length: number) => {
+  assert.ok('call' in decoded)
+  assert.ok(decoded.answer({ out }).ret > 0)
+  return view.copyIn(ARENA, length)
+}
+
+test('an event fits a buffer without the padding of 64-bit programs', () => {
+  const errorWith = (out: number) => errorOf(decodeCommand('GET_EVENT', { out, responseAt: 0 }))
+  assert.deepEqual([errorWith(323), errorWith(324)], [Errno.ENOSPC, 0])
+})
+
+test('a query with an unknown option is ENOSYS, and without its identifier ENOENT', () => {
+  const errorWith = (id: number) =>
+    errorOf(
+      decodeCommand('QUERY', {
+        set(struct) {
+          struct.setUint32(8, id, true)
+          struct.setUint32(12, 3, true)
+        },
+      }),
+    )
+  assert.deepEqual([errorWith(IDENTIFIER), errorWith(IDENTIFIER + 1)], [Errno.ENOSYS, Errno.ENOENT])
+})
+
+test('paths are written whole, and nothing after them', () => {
+  const record = new Uint8Array(64).fill(5)
+  const paths = [{ flags: 0x2b, reserved: 0, record }]
+  const bytesWritten = (out: number): number => {
+    const command = decodeCommand('QUERY_PATH', {
+      out,
+      responseAt: 0,
+      set(struct) {
+        struct.setUint32(8, IDENTIFIER, true)
+        struct.setUint32(12, 1, true)
+      },
+    })
+    const response = responseOf(command, { paths }, 440)
+    assert.equal(response[0], 1, 'number of paths')
+    return response.indexOf(0xcc)
+  }
+  // As in Linux, a path needs one byte more than it has.
+  for (const [out, bytes] of [
+    [8, 8],
+    [79, 8],
+    [80, 8],
+    [81, 80],
+    [440, 80],
+  ] as const)
+    assert.equal(bytesWritten(out), bytes, `a buffer of ${out} bytes`)
+})
+
+test('QUERY_ROUTE before the route is resolved has the GIDs of the addresses', () => {
+  const source = new Uint8Array(128)
+  source.set([2, 0, 0, 0, 10, 77, 0, 2])
+  const destination = new Uint8Array(128)
+  destination.set([10, 0])
+  destination.fill(9, 8, 24)
+  const respond = (port: number) => {
+    const addresses = {
+      nodeGuid: new Uint8Array(8),
+      port,
+      pkey: 0,
+      sourceSize: 16,
+      destinationSize: 28,
+      source,
+      destination,
+    }
+    const set = (struct: DataView) => struct.setUint32(8, IDENTIFIER, true)
+    const command = decodeCommand('QUERY_ROUTE', { out: 208, responseAt: 0, set })
+    return responseOf(command, { addresses: { ...addresses, deviceIndex: 0 } }, 208)
+  }
+  const bound = respond(1)
+  assert.deepEqual([...bound.subarray(8, 24)], new Array(16).fill(9))
+  assert.deepEqual([...bound.subarray(24, 40)], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 77, 0, 2])
+  assert.deepEqual([...bound.subarray(60, 62)], [0xff, 0xff], 'P_Key')
+  assert.equal(bound[192], 0, 'number of paths')
+  assert.ok(
+    respond(0)
+      .subarray(8, 136)
+      .every(byte => byte === 0),
+    'without a device',
+  )
+})
+
+test('vendor options count only if the struct has them whole', () => {
+  const eceOf = (inLength: number) => {
+    const set = (struct: DataView) => {
+      struct.setUint8(271, 1)
+      struct.setUint32(272, IDENTIFIER, true)
+      struct.setUint32(280, 0x15b3, true)
+      struct.setUint32(284, 4, true)
+    }
+    const { decoded } = decodeCommand('CONNECT', { set }, inLength)
+    assert.ok('call' in decoded)
+    return decoded.call.args.ece
+  }
+  assert.deepEqual(eceOf(288), { vendorId: 0x15b3, attrMod: 4 })
+  for (const inLength of [280, 284, 287]) assert.deepEqual(eceOf(inLength), { vendorId: 0, attrMod: 0 })
 })

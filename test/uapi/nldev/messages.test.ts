@@ -97,6 +97,14 @@ describe('requests', () => {
     ] as const)
       assert.throws(() => readAttributes(new Uint8Array(Buffer.from(hex, 'hex')), strict), message)
     assert.throws(() => read([['LINK_TYPE', 'x'.repeat(17)]]), /LINK_TYPE has more than 16 characters/)
+    const nameWithTail = new Uint8Array(4 + 68)
+    nameWithTail.set([4 + 68, 0, 2, 0, 0x61])
+    nameWithTail[nameWithTail.length - 1] = 0x62
+    assert.throws(
+      () => readAttributes(nameWithTail, false),
+      { code: 'ERANGE' },
+      'a NUL within the maximum, bytes beyond it',
+    )
     // Without `strict`, unknown attributes are skipped, and longer ones are accepted.
     assert.deepEqual(readAttributes(new Uint8Array(Buffer.from('08002f01ffffffff', 'hex')), false), {})
     const longer = new Uint8Array(Buffer.from('0c0001000700000000000000', 'hex'))
