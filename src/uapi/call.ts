@@ -97,6 +97,9 @@ export interface Schema {
   classByName(name: string): ObjectClass | undefined
 }
 
+/** Kinds of attributes that refer to objects. */
+type ReferenceKind = Extract<Kind, { readonly class: string }>
+
 /** The calling process and its context. */
 export interface CallerView {
   readonly schema: Schema
@@ -110,7 +113,7 @@ export interface CallerView {
    * In a chain: the handle or descriptor number, by `type`, of the object that entry number `entry` created. `where`
    * begins error messages. Throws CallError EINVAL if the entry created no object.
    */
-  readonly chained?: ((where: string, type: Kind, entry: number) => number) | undefined
+  readonly chained?: ((where: string, type: ReferenceKind, entry: number) => number) | undefined
   /** Whether GET_CONTEXT (device.open) has succeeded on this descriptor. Before, other calls are EINVAL. */
   readonly hasContext: boolean
 }

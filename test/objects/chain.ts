@@ -61,8 +61,8 @@ const performEntry = (scope: Scope, entry: Entry, createdObjects: readonly (Mode
   const modelObject = createdObjects[targetEntry]
   if (modelObject === undefined) return refused('EINVAL')
   if (modelObject.isGone) return refused('ENOENT')
-  // a descriptor of another class has handle -1: its look-up gives ENOENT
-  return perform(scope, cls, methodName, modelObject.class === cls.name ? modelObject : modelObject.handle, args)
+  if (modelObject.class !== cls.name) return refused('EINVAL')
+  return perform(scope, cls, methodName, modelObject, args)
 }
 
 export const performChain = (scope: Scope, entries: readonly Entry[], undo: boolean): ChainResult => {

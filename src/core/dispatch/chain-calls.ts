@@ -9,7 +9,7 @@ import type { Result } from '../../uapi/call.ts'
 import type { ChainedRefs } from '../../uapi/object/client.ts'
 import type { Caller, Context, CoreObject, Entry } from '../model.ts'
 import { undoObjects } from '../objects/lifetime.ts'
-import { type ChainedMethod, checkEntry, checkUndoable, createdByEntry, createdOfClass } from './chain.ts'
+import { type ChainedMethod, checkEntry, checkUndoable, createdByEntry } from './chain.ts'
 import { invokeTyped, methodOf } from './invoke.ts'
 import { createdBy, undoWhenDone } from './undo.ts'
 
@@ -45,7 +45,7 @@ const resolveRefs = (
     const { type } = chainedMethod.method.in[name]!
     const subject = `${chainedMethod.class.name}.${chainedMethod.name}: attribute ${name}`
     if (type.kind === 'ref' || type.kind === 'fd')
-      values[name] = createdOfClass(created, subject, type.class, refs[name]!).handle
+      values[name] = createdByEntry(created, subject, type.class, refs[name]!).handle
   }
   return values
 }
@@ -72,7 +72,7 @@ export const runTypedChain = (
       const { class: cls, name, method } = chainedMethod
       const ref = object < 0 ? -1 - object : undefined
       checkEntry(i, chainedMethod, ref)
-      const number = ref === undefined ? object : createdByEntry(created, `${cls.name}.${name}`, ref).handle
+      const number = ref === undefined ? object : createdByEntry(created, `${cls.name}.${name}`, cls.name, ref).handle
       const deviceMethod = methodOf(context, cls, method.call, name)
       const result = invokeTyped(context, deviceMethod, number, resolveRefs(created, calls[i]!), caller)
       if (result instanceof Promise) {

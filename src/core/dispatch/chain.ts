@@ -11,13 +11,13 @@
  */
 import { ChainErrors, Interface } from '../../spec/classes/device/interface.ts'
 import { CallError } from '../../spec/errno.ts'
-import { CHAIN, type Kind, type Method, type ObjectClass, QUERY } from '../../spec/schema/schema.ts'
+import { CHAIN, type Method, type ObjectClass, QUERY } from '../../spec/schema/schema.ts'
 import type { CallerView, NewDescriptor, Result } from '../../uapi/call.ts'
 import { type ChainEntry, chainEntries } from '../../uapi/object/chain.ts'
 import { decodeMessage } from '../../uapi/object/dialect.ts'
 import { creates, methodByCall } from '../../uapi/object/format.ts'
 import { type CallContext, type Caller, type Core, type CoreObject, Lifecycle } from '../model.ts'
-import { undoObjects } from '../objects/lifetime.ts'
+import { undoObjects, undoSteps } from '../objects/lifetime.ts'
 import { onUndelivered } from '../undelivered.ts'
 import { callerView } from './dispatch.ts'
 import { execute, methodOf } from './invoke.ts'
@@ -80,12 +80,13 @@ export const checkEntry = (index: number, chainedMethod: ChainedMethod, ref: num
 }
 
 /**
- * The object that an entry created. `created` is indexed by entry, `subject` begins the error message. Throws EINVAL if
- * the entry created none, ENOENT if the object was destroyed.
+ * The object of class `className` that an entry created. `created` is indexed by entry, `subject` begins the error
+ * message. Throws EINVAL if the entry created none or one of another class, ENOENT if the object was destroyed.
  */
 export const createdByEntry = (
   created: readonly (CoreObject | undefined)[],
   subject: string,
+  className: string,
   entry: number,
 ): CoreObject => {
   const object = created[entry]
@@ -93,17 +94,6 @@ export const createdByEntry = (
     throw new CallError('EINVAL', `${subject}: entry ${entry} of the chain did not create an object`)
   if (object.life !== Lifecycle.LIVE)
     throw new CallError('ENOENT', `${subject}: the object that entry ${entry} created was destroyed`)
-  return object
-}
-
-/** As `createdByEntry`; throws EINVAL also for an object of another class. */
-export const createdOfClass = (
-  created: readonly (CoreObject | undefined)[],
-  subject: string,
-  className: string,
-  entry: number,
-): CoreObject => {
-  const object = createdByEntry(created, subject, entry)
   if (object.class.name !== className)
     throw new CallError(
       'EINVAL',
@@ -192,11 +182,8 @@ export const runChain = (
 
   const view: CallerView = {
     ...callerView(context, caller),
-    chained: (subject: string, type: Kind, entry: number) => {
-      const object =
-        type.kind === 'ref' || type.kind === 'fd'
-          ? createdOfClass(created, subject, type.class, entry)
-          : createdByEntry(created, subject, entry)
+    chained: (subject, type, entry) => {
+      const object = createdByEntry(created, subject, type.class, entry)
       return type.kind === 'fd' ? UNNUMBERED + entry : object.handle
     },
   }
@@ -207,25 +194,30 @@ export const runChain = (
     for (const putBack of putBacks.splice(0).reverse()) putBack()
   }
 
-  /** Ends the chain. `done`: number of entries that succeeded; `error`: of the next entry. */
-  const endChain = (done: number, error?: CallError): ChainOutcome => {
-    const isUndone = error !== undefined && onError === ChainErrors.values.UNDO
-    const live = [...created, ...additional].filter(
-      object => object !== undefined && object.life === Lifecycle.LIVE,
-    ) as CoreObject[]
-    if (isUndone) undoObjects(context, live)
-    call.alsoCreated = {
-      objects: isUndone ? [] : live.filter(object => object.class.identity === 'handle'),
-      descriptors: isUndone ? [] : descriptors.filter(({ object }) => core.descriptors.has(object)),
+  /**
+   * Ends the chain, and yields after each destroy. `done`: number of entries that succeeded; `error`: of the next
+   * entry.
+   */
+  function* endChain(done: number, error?: CallError): Generator<void, ChainOutcome> {
+    if (error !== undefined && onError === ChainErrors.values.UNDO) {
+      yield* undoSteps(context, [...created, ...additional])
+      call.alsoCreated = { objects: [], descriptors: [] }
+    } else {
+      const isLive = (object: CoreObject | undefined): object is CoreObject => object?.life === Lifecycle.LIVE
+      const live = [...created, ...additional].filter(isLive)
+      call.alsoCreated = {
+        objects: live.filter(object => object.class.identity === 'handle'),
+        descriptors: descriptors.filter(({ object }) => core.descriptors.has(object)),
+      }
     }
     return { results, done, error: error?.errno ?? 0, ...(error !== undefined && { reason: error.message }) }
   }
 
-  /** Runs an entry. Returns the outcome of the chain if the entry fails; a promise if the entry is asynchronous. */
-  const runEntry = (index: number): ChainOutcome | undefined | Promise<ChainOutcome | undefined> => {
+  /** Runs an entry. Returns its error if it fails; a promise if it is asynchronous. */
+  const runEntry = (index: number): CallError | undefined | Promise<CallError | undefined> => {
     const { call: callNumber, ref, at, message } = entries[index]!
     const additionalBefore = additional.length
-    const endWith = (error: unknown): ChainOutcome => {
+    const failWith = (error: unknown): CallError => {
       if (!(error instanceof CallError)) {
         // The caller gets no results, so it cannot refer to any object of the chain.
         undoObjects(context, [...created, ...additional])
@@ -235,19 +227,21 @@ export const runChain = (
       // If the entry's answer did not fit, the caller cannot refer to the object that the entry created.
       undoObjects(context, [created[index], ...additional.splice(additionalBefore)])
       created[index] = undefined
-      return endChain(index, error)
+      return error
     }
     try {
       const decoded = decodeMessage(view, callNumber, message)
       const { call: decodedCall } = decoded
       if (decoded.roomError !== undefined) {
         decoded.refuse()
-        return endWith(decoded.roomError)
+        return failWith(decoded.roomError)
       }
       const { class: cls, methodName } = decodedCall
       checkEntry(index, { class: cls, name: methodName, method: decodedCall.method }, ref)
       const object =
-        ref === undefined ? decodedCall.object : createdByEntry(created, `${cls.name}.${methodName}`, ref).handle
+        ref === undefined
+          ? decodedCall.object
+          : createdByEntry(created, `${cls.name}.${methodName}`, cls.name, ref).handle
       const deviceMethod = methodOf(context, cls, callNumber, methodName)
       const recordAnswer = (result: Result): undefined => {
         created[index] = createdBy(context, result, additional)
@@ -261,34 +255,36 @@ export const runChain = (
         if (result.undelivered !== undefined) putBacks.push(result.undelivered)
       }
       const result = execute(context, deviceMethod, object, decodedCall.args, chainCaller)
-      return result instanceof Promise ? result.then(recordAnswer).catch(endWith) : recordAnswer(result)
+      return result instanceof Promise ? result.then(recordAnswer).catch(failWith) : recordAnswer(result)
     } catch (error) {
-      return endWith(error)
+      return failWith(error)
     }
   }
 
   /** Runs the entries from `first` on, and yields after each. An asynchronous entry ends the job with a promise. */
   function* remaining(first: number): Generator<void, ChainOutcome | Promise<ChainOutcome>> {
     for (let index = first; index < entries.length; index++) {
-      const outcome = runEntry(index)
-      if (outcome instanceof Promise) return outcome.then(ended => ended ?? runFrom(index + 1))
-      if (outcome !== undefined) return outcome
+      const failure = runEntry(index)
+      if (failure instanceof Promise)
+        return failure.then(error => runSteps(error === undefined ? remaining(index + 1) : endChain(index, error)))
+      if (failure !== undefined) return yield* endChain(index, failure)
       yield
     }
-    return endChain(entries.length)
+    return yield* endChain(entries.length)
   }
 
-  const runFrom = (first: number): ChainOutcome | Promise<ChainOutcome> => {
-    const job = remaining(first)
+  const runSteps = (
+    steps: Iterator<void, ChainOutcome | Promise<ChainOutcome>>,
+  ): ChainOutcome | Promise<ChainOutcome> => {
     while (core.now() <= end) {
-      const { done, value } = job.next()
+      const { done, value } = steps.next()
       if (done) return value
     }
-    return runInSteps(core, job)
+    return runInSteps(core, steps)
   }
 
   onUndelivered(call, putBackAll)
-  return runFrom(0)
+  return runSteps(remaining(0))
 }
 
 /** The reason for a failure in UTF-8, cut off after REASON_BYTES. */

@@ -183,18 +183,29 @@ export const destroyNow = (object: CoreObject, why: Exclude<CallContext['why'], 
 
 /**
  * Destroys objects whose handles the caller never got: first the unused ones, newest first, then those that only they
- * used. An object that another object or an asynchronous call uses stays.
+ * used. An object that another object or an asynchronous call uses stays. Yields after each; tolerates other calls
+ * between the steps.
  */
-export const undoObjects = (context: Context, objects: readonly (CoreObject | undefined)[]): void => {
+export function* undoSteps(context: Context, objects: readonly (CoreObject | undefined)[]): Generator<void> {
   const remaining = new Set(objects.filter(object => object !== undefined))
   const ready = [...remaining].filter(({ uses }) => uses === 0).sort((a, b) => b.id - a.id)
+  // The array grows during the loop.
   for (const object of ready) {
     if (!remaining.delete(object)) continue
     const { parents } = object
-    if (context.asyncFd === object) context.asyncFd = undefined
-    destroyNow(object, 'undo')
+    if (object.life === Lifecycle.LIVE && object.uses === 0) {
+      if (context.asyncFd === object) context.asyncFd = undefined
+      destroyNow(object, 'undo')
+      yield
+    }
     for (const parent of parents) if (remaining.has(parent) && parent.uses === 0) ready.push(parent)
   }
+}
+
+/** `undoSteps` at once. */
+export const undoObjects = (context: Context, objects: readonly (CoreObject | undefined)[]): void => {
+  const steps = undoSteps(context, objects)
+  while (!steps.next().done);
 }
 
 /** Runs a destroy handler without a call of a client. An exception or rejection is counted and reported. */
@@ -257,12 +268,14 @@ export function* destroyAll(context: Context, why: 'close' | 'remove'): Generato
     if (object?.uses === 0) yield* destroyUnused(object, why)
     else yield
   }
-  // The remaining objects are used by asynchronous calls, by fd objects, or by each other.
+  const newestDescriptors = (): FdObject[] => [...context.descriptors].sort((a, b) => b.id - a.id)
+  for (const fd of newestDescriptors()) if (fd.uses === 0) yield* destroyUnused(fd, why)
+  // The remaining objects are used by asynchronous calls or by each other.
   for (const object of objectsDownwards(context)) {
     if (object !== undefined) destroyNow(object, why)
     yield
   }
-  for (const fd of [...context.descriptors].sort((a, b) => b.id - a.id)) {
+  for (const fd of newestDescriptors()) {
     destroyNow(fd, why)
     yield
   }

@@ -53,7 +53,7 @@ import {
 } from '../fixture.ts'
 
 const { interface: Interface, pd: Pd, mr: Mr, cq: Cq, rc_qp: RcQp } = Classes
-const { comp_channel: Channel, async_fd: AsyncFd, event_queue: EventQueue, driver_ops: DriverOps } = Classes
+const { port: Port, comp_channel: Channel, async_fd: AsyncFd, event_queue: EventQueue, driver_ops: DriverOps } = Classes
 const { STOP, UNDO } = ChainErrors.values
 
 /** The method is called on the object of entry `objectOf`, or on the object with handle `handle`. */
@@ -228,26 +228,42 @@ test('a chain that takes longer than `maxCallTime` continues in steps', async ()
       time += 100
     },
   })
-  const entries = encodeChain(Array.from({ length: 6 }, pd))
-  const start = () => {
-    const result = invoke(context, Interface, 'chain', 0, { entries, onError: STOP }, testCaller())
+  const start = (links: readonly ChainLink[], onError: number) => {
+    const entries = encodeChain(links)
+    const result = invoke(context, Interface, 'chain', 0, { entries, onError }, testCaller())
     assert.ok(result instanceof Promise)
     return result
   }
+  const creates = Array.from({ length: 6 }, pd)
   const runJobs = (): number => {
     let steps = 0
     for (const job of jobs.splice(0)) while (job.next().done !== true) steps++
     return steps
   }
 
-  const result = start()
+  const result = start(creates, STOP)
   assert.equal(context.handles.count, 3)
   // each of the other three entries takes 100 µs: 4 steps
   assert.equal(runJobs(), 12)
   const { out, createdObjects } = await result
   assert.deepEqual([out.done, out.error, createdObjects], [6, 0, [0, 1, 2, 3, 4, 5]])
 
-  const ofRemoved = start()
+  invokeNow(context, Pd, 'create', 0, {}, testCaller())
+  const ofUndone = start([...creates, link(Pd, 'destroy', {}, { objectOf: 9 })], UNDO)
+  // a call between the steps destroys one of the chain's objects
+  addHook(device as Device, {
+    class: 'pd',
+    method: 'destroy',
+    post({ why }) {
+      if (why === 'undo' && context.handles.count === 12) invokeNow(context, Pd, 'destroy', 8, {}, testCaller())
+    },
+  })
+  // three creates and five destroys; one of these takes 200 µs
+  assert.equal(runJobs(), 7 * 4 + 7)
+  const undone = (await ofUndone).out
+  assert.deepEqual([undone.done, undone.error, context.handles.count], [6, Errno.EINVAL, 7])
+
+  const ofRemoved = start(creates, STOP)
   unregister(device)
   runJobs()
   await assert.rejects(ofRemoved, { code: 'EIO' })
@@ -268,7 +284,7 @@ test('UNDO accepts queries', () => {
   const setup = openTestDevice()
   // ENOSPC and ENODATA are errors of the queries themselves
   assert.equal(run(setup, [link(Interface, 'query', {}, { options: { outputBuffers: {} } })], UNDO).error, Errno.ENOSPC)
-  const { device: Device, port: Port } = Classes
+  const { device: Device } = Classes
   const cases = [
     link(Device, 'queryGidTable', {}),
     link(Device, 'queryHandles', { classes: [{ id: Cq.id }] }),
@@ -295,7 +311,9 @@ test('an invalid reference to an entry is refused with the reason', () => {
     /^3 2 .*sendCq: the object that entry 1 created was destroyed/,
   )
   assert.match(outcomeOf([pd(), qp(0, 0)]), /^1 22 .*sendCq: entry 0 of the chain created a pd, not a cq/)
-  assert.match(outcomeOf([cq(), link(Pd, 'destroy', {}, { objectOf: 0 })]), /^1 22 .*is of class cq, not pd/)
+  assert.match(outcomeOf([cq(), link(Pd, 'destroy', {}, { objectOf: 0 })]), /^1 22 .*entry 0 .* a cq, not a pd/)
+  // the handle of the cq, 1, is a port's number too
+  assert.match(outcomeOf([pd(), cq(), link(Port, 'query', {}, { objectOf: 1 })]), /^2 22 .*entry 1 .* a cq, not a port/)
   assert.match(outcomeOf([pd(), { ...pd(), object: 0 }]), /^1 22 .*creates its object/)
 })
 

@@ -14,7 +14,9 @@ import {
   openContext,
   stat,
 } from '../../../src/core/index.ts'
+import type { CallContext, CoreObject } from '../../../src/core/model.ts'
 import { Classes } from '../../../src/spec/classes.ts'
+import { CREATE_FD, DESTROY, method, objectClass, ref } from '../../../src/spec/schema/schema.ts'
 import { cap, errnoOf, install, openTestDevice, testClasses, testDriver } from '../fixture.ts'
 
 const { pd: Pd, cq: Cq, rc_qp: RcQp, comp_channel: CompChannel, async_fd: AsyncFd } = Classes
@@ -49,6 +51,30 @@ test('closing a context destroys an object before a newer object on which it dep
   addParent(third!, second!)
   closeContext(context)
   assert.deepEqual(log, ['close cq 0', 'close cq 2', 'close cq 1'])
+})
+
+test('closing a context destroys a descriptor’s object before the objects that it uses', () => {
+  const destroyed: string[] = []
+  const logged = {
+    destroy(_call: CallContext, { class: cls }: CoreObject) {
+      destroyed.push(cls.name)
+      return {}
+    },
+  }
+  const Assignment = objectClass('assignment', 0x8000, {
+    identity: 'fd',
+    methods: {
+      create: method(CREATE_FD, { in: { pd: ref(1, 'pd') }, out: {} }),
+      destroy: method(DESTROY, { in: {}, out: {} }),
+    },
+  })
+  const classes = testClasses.filter(cls => cls.class !== Pd)
+  const ownClass = driverClass(Assignment, { create: () => ({}), ...logged })
+  const { context, caller } = openTestDevice({}, testDriver([...classes, driverClass(Pd, logged), ownClass]))
+  invokeNow(context, Pd, 'create', 0, {}, caller)
+  invokeNow(context, Assignment, 'create', 0, { pd: 0 }, caller)
+  closeContext(context)
+  assert.deepEqual(destroyed, ['assignment', 'pd'])
 })
 
 test('a handler that throws or a cyclic dependency does not stop the destruction', () => {
