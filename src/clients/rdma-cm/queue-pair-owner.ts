@@ -112,6 +112,8 @@ class QueuePairOwner implements IdOwner {
   modifyThrough(...states: readonly number[]): void {
     for (const state of states) {
       const attributes = qpAttributesFor(this.#id, state)
+      // The flags depend on the peer's parameters, which the active side does not know at INIT.
+      if (state === RTR) attributes.accessFlags = accessFlagsFor(this.#id)
       if (this.#id.qpType === QpType.values.RC) Object.assign(attributes, this.#rcAttributes(state, attributes))
       this.#modify(attributes)
       if (state === RTR) this.#hasLeftInit = true
@@ -123,8 +125,6 @@ class QueuePairOwner implements IdOwner {
     const { responderResources, initiatorDepth } = this.#limits
     if (state === RTR)
       return {
-        // The flags depend on the peer's parameters, which were not known at INIT.
-        accessFlags: accessFlagsFor(this.#id),
         maxDestRdAtomic: Math.min(maxDestRdAtomic, responderResources),
         minRnrTimer: MIN_RNR_TIMER,
       }

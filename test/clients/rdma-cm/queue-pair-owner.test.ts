@@ -3,12 +3,15 @@
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
-import { acceptWithQueuePair } from '../../../src/clients/rdma-cm/queue-pair-owner.ts'
+import { acceptWithQueuePair, connectQueuePair } from '../../../src/clients/rdma-cm/queue-pair-owner.ts'
+import { invokeNow } from '../../../src/core/index.ts'
 import { findHandle } from '../../../src/core/objects/handles.ts'
+import { UcQp } from '../../../src/spec/classes/qp/uc_qp.ts'
+import { AccessFlags, CmPortSpace, QpType } from '../../../src/spec/enums.ts'
 import { DEFAULT_PKEY } from '../../../src/spec/wire/headers.ts'
 import { cmAnswered, GSI_QPN, privateDataBytes, rejReason } from '../../../src/spec/wire/mad.ts'
 import { emitCm } from '../../../src/wire/mad/mad.ts'
-import { ipv4, makeCq, makeQp, modify, program, Qps, query } from '../../drivers/rxe/machine.ts'
+import { cap, ipv4, makeCq, makeQp, modify, program, Qps, query } from '../../drivers/rxe/machine.ts'
 import { ip4, parametersOf, twoHosts } from './hosts.ts'
 
 const PORT = 7471
@@ -96,4 +99,48 @@ it('a queue pair whose identifier is destroyed is moved to ERR', () => {
   b.cm.destroy(passive)
   assert.equal(query(qp).state, Qps.ERR)
   modify(qp, { state: Qps.RESET })
+})
+
+it('a UC queue pair on the active side grants remote writes to the peer', () => {
+  const { network, a, b } = twoHosts()
+  const { IB } = CmPortSpace.values
+  const { UC } = QpType.values
+  const listener = b.create(IB, UC)
+  b.cm.bind(listener, ip4(2, PORT))
+  b.cm.listen(listener, 0)
+  const devices = [...a.devices.values()]
+  const programOfA = program({
+    core: a.core,
+    link: network.link,
+    devices,
+    ports: [],
+    now: network.now,
+    settle: () => network.settle(),
+    tick: () => network.tick(),
+  })
+  const { context, caller, pd } = programOfA
+  const cq = makeCq(programOfA).handle
+  const handle = invokeNow(
+    context,
+    UcQp,
+    'create',
+    0,
+    { pd, sendCq: cq, recvCq: cq, cap: cap(), userHandle: 0n },
+    caller,
+  ).object!
+  const qp = findHandle(context.handles, handle)
+  const active = a.create(IB, UC)
+  a.resolve(active, ip4(2, PORT))
+  assert.ok(qp)
+  connectQueuePair(a.cm, active, qp, parametersOf(0), undefined)
+  network.settle()
+  const [passive] = b.requests(listener)
+  assert.ok(passive)
+  b.cm.accept(passive, parametersOf(0x22))
+  network.settle()
+  assert.equal(a.eventNames(active).at(-1), 'ESTABLISHED')
+  const { state, accessFlags } = invokeNow(context, UcQp, 'query', handle, {}, caller).out
+  assert.equal(state, Qps.RTS)
+  const { REMOTE_WRITE } = AccessFlags.values
+  assert.equal(accessFlags & REMOTE_WRITE, REMOTE_WRITE)
 })
