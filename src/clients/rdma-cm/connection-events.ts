@@ -119,7 +119,6 @@ const onRequest = (cm: EventHost, event: CmEvent, message: Request): void => {
   }
   request.source = addresses.local
   request.destination = addresses.peer
-  request.trafficClass = listener.trafficClass
   request.ackTimeout = listener.ackTimeout
   cm.attachRequest(request, connection, device)
   listener.unreadRequests.add(request)

@@ -478,9 +478,12 @@ export class RdmaCm implements EventHost {
     id.isRequest = true
     id.isUnanswered = true
     id.connection = connection
-    id.remoteGid = connection.path.remoteGid
-    id.flowLabel = connection.path.flowLabel
-    this.#attach(id, device, connection.path.localGid)
+    const { localGid, remoteGid, flowLabel, trafficClass, packetLifeTime } = connection.path
+    id.remoteGid = remoteGid
+    id.flowLabel = flowLabel
+    id.trafficClass = trafficClass
+    id.packetLifeTime = packetLifeTime
+    this.#attach(id, device, localGid)
     this.#ids.set(connection, id)
   }
 

@@ -406,6 +406,26 @@ describe('listeners', () => {
     assertNothingLeft(network)
   })
 
+  it('get requests whose path record has the traffic class and packet life time of the request', () => {
+    const { network, a, b } = twoHosts()
+    const listener = b.listen(ip4(2, PORT))
+    listener.trafficClass = 0x11
+    const active = a.create()
+    active.trafficClass = 0x60
+    active.ackTimeout = 20
+    a.resolve(active, ip4(2, PORT))
+    a.cm.connect(active, parametersOf(0x11))
+    network.settle()
+    const [passive] = b.requests(listener)
+    assert.ok(passive)
+    const [sent, received] = [active, passive].map(id => pathRecord(id)[0]?.record)
+    // All fields after the GIDs.
+    assert.deepEqual(received?.subarray(40), sent?.subarray(40))
+    a.cm.destroy(active)
+    for (const id of [passive, listener]) b.cm.destroy(id)
+    assertNothingLeft(network)
+  })
+
   it('drop requests beyond their backlog; the requests are resent', () => {
     const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT), { backlog: 2 })
