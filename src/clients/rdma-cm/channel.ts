@@ -14,6 +14,8 @@ export interface CmEventRecord extends EventRecord {
   readonly details: EventDetails
   /** The identifier of the event; undefined for an event of a multicast membership. */
   readonly id: Identifier | undefined
+  /** Of an event of a multicast membership: the identifier that has joined the group. */
+  readonly member: Identifier | undefined
   /** The new identifier of a peer's request. */
   readonly request: Identifier | undefined
   /** The identifier's user handle at the time of the event. A later `accept` may change the identifier's. */
@@ -32,6 +34,7 @@ const EVENT_BYTES = 24
 interface EventSubject {
   /** For a request, the listener. */
   readonly id?: Identifier
+  readonly member?: Identifier
   readonly request?: Identifier
   readonly handle: number
 }
@@ -42,18 +45,25 @@ class ConnectionEvent implements CmEventRecord {
   readonly type: number
   readonly details: EventDetails
   readonly id: Identifier | undefined
+  readonly member: Identifier | undefined
   readonly request: Identifier | undefined
   readonly handle: number
   readonly userHandle: bigint
-  readonly #sequence = nextSequence++
+  readonly sequence = nextSequence++
   #bytes: Uint8Array | undefined
 
-  constructor(element: Affiliation, { id, request, handle }: EventSubject, type: number, details: EventDetails) {
+  constructor(
+    element: Affiliation,
+    { id, member, request, handle }: EventSubject,
+    type: number,
+    details: EventDetails,
+  ) {
     this.element = element
     this.userHandle = element.userHandle
     this.type = type
     this.details = details
     this.id = id
+    this.member = member
     this.request = request
     this.handle = handle
   }
@@ -66,15 +76,20 @@ class ConnectionEvent implements CmEventRecord {
     view.setUint32(8, this.handle, true)
     view.setUint32(12, this.type, true)
     // Unread records are identified by their bytes. The sequence number makes the bytes unique.
-    view.setBigUint64(16, BigInt(this.#sequence), true)
+    view.setBigUint64(16, BigInt(this.sequence), true)
     this.#bytes = bytes
     return bytes
   }
 }
 
-/** Sends an event of a membership to its channel. */
-export const postGroupEvent = ({ events, handle }: CoreObject, type: number, details: EventDetails): void => {
-  if (events !== undefined) postOnChannel(new ConnectionEvent(events, { handle }, type, details))
+/** Sends an event of a membership of `member` to its channel. */
+export const postGroupEvent = (
+  { events, handle }: CoreObject,
+  member: Identifier,
+  type: number,
+  details: EventDetails,
+): void => {
+  if (events !== undefined) postOnChannel(new ConnectionEvent(events, { member, handle }, type, details))
 }
 
 /** With this many unread events, an identifier refuses `resolveAddress` and `connect`. */
@@ -147,11 +162,16 @@ export const bindToChannel = (
 
 /**
  * Moves the events of an identifier, its unread requests and its memberships to another channel. Returns the number of
- * the identifier's own events that the program has read.
+ * the identifier's events that the program has read. As in Linux, these include those of its memberships.
  */
 export const moveIdentifier = (object: CmIdObject, channel: FdObject): number => {
-  const { unreadRequests, memberships } = object.state
-  for (const { object: request } of unreadRequests) if (request !== undefined) moveToChannel(request, channel)
-  for (const membership of memberships) moveToChannel(membership, channel)
-  return moveToChannel(object, channel)
+  const { unreadRequests, memberships, readGroupEvents } = object.state
+  const { unread, read } = moveToChannel(object, channel)
+  const moved = [...unread]
+  for (const { object: request } of unreadRequests)
+    if (request !== undefined) moved.push(...moveToChannel(request, channel).unread)
+  for (const membership of memberships) moved.push(...moveToChannel(membership, channel).unread)
+  const inOrder = (moved as ConnectionEvent[]).sort((first, second) => first.sequence - second.sequence)
+  for (const event of inOrder) channel.sink.post(event)
+  return read + readGroupEvents
 }

@@ -112,6 +112,25 @@ function* destroyEach(objects: readonly CoreObject[]): Generator<void> {
   }
 }
 
+/** As in Linux, an identifier whose device was removed can only be destroyed. */
+const requireDevicePresent = (method: string, { state }: Identifier): void => {
+  if (state === 'DEVICE_REMOVAL') throw new CallError('ENXIO', `${method}: the identifier's device was removed`)
+}
+
+/** `cls` with `requireDevicePresent` before each method except create and destroy. */
+const refusedAfterRemoval = (cls: DriverClass): DriverClass => {
+  const handlers: Record<string, DriverClass['handlers'][string]> = {}
+  for (const [name, handler] of Object.entries(cls.handlers))
+    handlers[name] =
+      name === 'create' || name === 'destroy'
+        ? handler
+        : (call, object, args, core) => {
+            requireDevicePresent(`${cls.class.name}.${name}`, object.state as Identifier)
+            return handler?.(call, object, args, core)
+          }
+  return { ...cls, handlers }
+}
+
 interface Membership {
   readonly id: Identifier
 }
@@ -127,12 +146,14 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
     },
     getEvent(call, object) {
       const [event] = readEventsFor(call, object as FdObject) as CmEventRecord[]
-      const { details, userHandle, handle, type, id, request } = event!
+      const { details, userHandle, handle, type, id, member, request } = event!
       if (id !== undefined) id.unreadEvents--
+      if (member !== undefined) member.readGroupEvents++
       const listener = request?.listener
       request?.removeFromBacklog()
       onUndelivered(call, () => {
         if (id !== undefined) id.unreadEvents++
+        if (member !== undefined) member.readGroupEvents--
         if (request !== undefined) request.listener = listener
         if (request !== undefined) listener?.unreadRequests.add(request)
       })
@@ -183,7 +204,8 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
     destroy({ device: { core } }, object) {
       const { state: id } = object
       service().destroy(id)
-      const { asyncEvents: events } = withdrawEvents(object)
+      // As in Linux: rdma_destroy_id waits for acknowledgements of the memberships' events too.
+      const events = withdrawEvents(object).asyncEvents + id.readGroupEvents
       // No program knows the handle of an unread request, so it is destroyed here.
       const requests = [...id.unreadRequests].flatMap(({ object: request }) => request ?? [])
       if (id.memberships.size + requests.length > 0) core.runJob(destroyEach([...id.memberships, ...requests]))
@@ -263,6 +285,7 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
     create(call, object, { id: handle, userHandle, address, flags = 0 }) {
       const method = 'cm_multicast.create'
       const id = identifierOf(call, handle)
+      requireDevicePresent(method, id)
       const group = addressOf(method, 'address', address)
       const channel = id.object?.events?.route.channel
       const refuse = (why: string): never => {
@@ -283,7 +306,7 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       const qkey = id.portSpace === CmPortSpace.values.IB ? id.qkey : UDP_QKEY
       const datagram = datagramParameters(id, group.address, { qpNum: MULTICAST_QPN, qkey })
       // As on Linux, a group's packets have no flow label: the identifier's is of its path to a single destination.
-      postGroupEvent(object, MULTICAST_JOIN, { datagram: { ...datagram, flowLabel: 0 } })
+      postGroupEvent(object, id, MULTICAST_JOIN, { datagram: { ...datagram, flowLabel: 0 } })
       return {}
     },
     destroy(_call, object) {
@@ -293,7 +316,7 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
     },
   })
 
-  return [channelClass, idClass, multicastClass]
+  return [channelClass, refusedAfterRemoval(idClass), multicastClass]
 }
 
 /** The identifier with this handle. Throws CallError ENOENT, EINVAL. */

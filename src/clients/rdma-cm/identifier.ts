@@ -113,6 +113,8 @@ export class Identifier implements PortHolder {
   readonly memberships = new Set<CoreObject>()
   /** Number of events that the program has not read. */
   unreadEvents = 0
+  /** Number of events of memberships that the program has read, also of memberships that it has left. */
+  readGroupEvents = 0
   /** RDMA_OPTION_ID_REUSEADDR. */
   reuseAddress = false
   /** RDMA_OPTION_ID_AFONLY. */

@@ -583,6 +583,7 @@ export class RdmaCm implements EventHost {
     this.#bound.delete(device)
     for (const id of bound) {
       this.#listeners.remove(id)
+      this.#ports.release(id)
       // Also a connection that the engine has removed before, such as an answered SIDR_REQ.
       if (id.connection !== undefined) this.#ids.delete(id.connection)
       id.connection = undefined

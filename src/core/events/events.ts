@@ -201,18 +201,20 @@ export const postOnChannel = (event: EventRecord): void => {
 }
 
 /**
- * Changes the channel of an object's events, and moves the unread ones there. Returns how many events of the object the
- * client has read.
+ * Changes the channel of an object's events. Returns the unread events, which the caller posts on the new channel, and
+ * how many events of the object the client has read.
  */
-export const moveToChannel = ({ context, events }: CoreObject, channel: FdObject): number => {
-  if (events === undefined) return 0
+export const moveToChannel = (
+  { context, events }: CoreObject,
+  channel: FdObject,
+): { readonly unread: readonly EventRecord[]; readonly read: number } => {
+  if (events === undefined) return { unread: [], read: 0 }
   const before = events.route.channel
   const unread = before === undefined || before.isClosed ? [] : before.sink.withdraw(events)
   const { state } = events
   const read = state === undefined ? 0 : state.asyncs - unread.length
   events.route = routeTo(context, channel, undefined)
-  for (const event of unread) channel.sink.post(event)
-  return read
+  return { unread, read }
 }
 
 // ---- affiliated objects ----

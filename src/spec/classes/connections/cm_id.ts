@@ -2,7 +2,8 @@
  * Class `cm_id`: an identifier of the RDMA connection manager, one end of a connection, comparable to a socket (R17,
  * R18). The identifier's channel receives its events. An identifier gets its RDMA device when it is bound to an address
  * that is no wildcard, or when its destination is resolved. An identifier that was created on an RDMA device gets no
- * other device. Most methods are those of rdma_cma.h; errors are Linux's.
+ * other device. Most methods are those of rdma_cma.h; errors are Linux's. After the removal of its device an identifier
+ * can only be destroyed: other methods fail with ENXIO.
  */
 import { CmOptionLevel, CmPortSpace } from '../../enums.ts'
 import {
@@ -79,9 +80,9 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
       in: {},
       out: { addresses: record(64, CmAddresses), paths: optional(list(65, CmPathRecord, MAX_PATHS)) },
     }),
-    /** Moves the identifier and its unread events to another channel. `events`: number of events already read. */
+    /** Moves the identifier and its unread events to another channel. `events`: as of `destroy`. */
     modify: method(MODIFY, { in: { channel: fd(1, 'cm_channel') }, out: { events: u32(64) } }),
-    /** Disconnects and tells the peer. `events`: number of events of the identifier that were read. */
+    /** Disconnects and tells the peer. `events`: number of read events of the identifier and its memberships. */
     destroy: method(DESTROY, { in: {}, out: { events: u32(64) } }),
     /** As `query`, with addresses as sockaddr_ib and without paths. */
     queryGids: method(calls.queryGids, { in: {}, out: { addresses: record(64, CmAddresses) } }),
