@@ -8,6 +8,7 @@ import { type Watch, watch } from '../event-loop/poll.ts'
 import { type Arena, mapArena } from '../memory/mapping.ts'
 import { check, libcFunctions, orErrno } from '../native.ts'
 import {
+  type AddressMessage,
   type Dump,
   dumpRequest,
   hasInterruptedDump,
@@ -65,7 +66,14 @@ export interface Interfaces {
 }
 
 const keyOf = (address: Uint8Array): string => Buffer.from(address).toString('hex')
-const addressKey = (index: number, address: Uint8Array): string => `${index} ${keyOf(address)}`
+const addressKey = (index: number, address: Uint8Array, prefix = ''): string => `${index} ${keyOf(address)}${prefix}`
+
+/** An address of an interface, with its prefixes (`AddressMessage`). */
+interface AssignedAddress {
+  readonly address: Uint8Array
+  readonly prefixes: Set<string>
+}
+
 const isSameLink = (a: NetworkInterface, b: NetworkInterface): boolean =>
   a.name === b.name &&
   a.mtu === b.mtu &&
@@ -84,21 +92,29 @@ export interface DumpProgress {
 /** The table. `begin` is called before the dumps of all three lists, `end` after them if they are complete. */
 export const createInterfaceTable = () => {
   const links = new Map<number, NetworkInterface>()
-  const addresses = new Map<number, Map<string, Uint8Array>>()
+  const addresses = new Map<number, Map<string, AssignedAddress>>()
   /** MACs in hexadecimal, by `addressKey`. */
   const neighbours = new Map<string, string>()
   const listeners: InterfaceListener[] = []
   /** Interfaces (by index), addresses and neighbours (by `addressKey`) listed since `begin`; undefined after `end`. */
   let listed: Set<string> | undefined
 
-  const setAddress = (index: number, address: Uint8Array, isPresent: boolean): void => {
+  const setAddress = ({ index, address, prefix, isPresent }: Omit<AddressMessage, 'kind'>): void => {
     const key = keyOf(address)
-    const ofInterface = addresses.get(index) ?? new Map<string, Uint8Array>()
+    const ofInterface = addresses.get(index) ?? new Map<string, AssignedAddress>()
     addresses.set(index, ofInterface)
-    if (ofInterface.has(key) === isPresent) return
-    if (isPresent) ofInterface.set(key, address)
-    else ofInterface.delete(key)
+    const known = ofInterface.get(key)
+    if (isPresent && known !== undefined) known.prefixes.add(prefix)
+    else if (isPresent) ofInterface.set(key, { address, prefixes: new Set([prefix]) })
+    else if (known?.prefixes.delete(prefix) && known.prefixes.size === 0) ofInterface.delete(key)
+    if (ofInterface.has(key) === (known !== undefined)) return
     for (const listener of listeners) listener.address(index, address, isPresent)
+  }
+  /** Removes the prefixes of an interface's addresses that are not `isKept`. */
+  const removeAddresses = (index: number, isKept: (address: Uint8Array, prefix: string) => boolean): void => {
+    for (const { address, prefixes } of [...(addresses.get(index)?.values() ?? [])])
+      for (const prefix of [...prefixes])
+        if (!isKept(address, prefix)) setAddress({ index, address, prefix, isPresent: false })
   }
   const setNeighbour = ({ index, address, isPresent, mac }: NeighbourMessage): void => {
     const key = addressKey(index, address)
@@ -111,7 +127,7 @@ export const createInterfaceTable = () => {
     for (const listener of listeners) listener.neighbour(index, address, macText)
   }
   const removeLink = (index: number): void => {
-    for (const address of [...(addresses.get(index)?.values() ?? [])]) setAddress(index, address, false)
+    removeAddresses(index, () => false)
     addresses.delete(index)
     if (links.delete(index)) for (const listener of listeners) listener.link(index, undefined)
   }
@@ -129,7 +145,8 @@ export const createInterfaceTable = () => {
       for (const [index, ofInterface] of addresses) if (ofInterface.has(key)) return links.get(index)
       return undefined
     },
-    addresses: (index: number): Uint8Array[] => [...(addresses.get(index)?.values() ?? [])],
+    addresses: (index: number): Uint8Array[] =>
+      [...(addresses.get(index)?.values() ?? [])].map(({ address }) => address),
     neighbourOf: (index: number, address: Uint8Array): string | undefined => neighbours.get(addressKey(index, address)),
     listen: (listener: InterfaceListener): void => void listeners.push(listener),
     begin: (): void => {
@@ -141,8 +158,8 @@ export const createInterfaceTable = () => {
       for (const message of parseRouteMessages(datagram)) {
         if (message.kind === 'done') ended = message.errno
         else if (message.kind === 'address') {
-          setAddress(message.index, message.address, message.isPresent)
-          if (message.isPresent) listed?.add(addressKey(message.index, message.address))
+          setAddress(message)
+          if (message.isPresent) listed?.add(addressKey(message.index, message.address, message.prefix))
         } else if (message.kind === 'neighbour') setNeighbour(message)
         else if (message.isPresent) {
           const { kind: _kind, isPresent: _present, ...link } = message
@@ -155,9 +172,8 @@ export const createInterfaceTable = () => {
     /** Removes interfaces, addresses and neighbours that were not listed since `begin`. */
     end: (): void => {
       for (const index of [...links.keys()]) if (!listed?.has(String(index))) removeLink(index)
-      for (const [index, ofInterface] of addresses)
-        for (const address of [...ofInterface.values()])
-          if (!listed?.has(addressKey(index, address))) setAddress(index, address, false)
+      for (const index of addresses.keys())
+        removeAddresses(index, (address, prefix) => listed?.has(addressKey(index, address, prefix)) === true)
       for (const key of [...neighbours.keys()]) if (!listed?.has(key)) neighbours.delete(key)
       listed = undefined
     },

@@ -33,6 +33,11 @@ export interface AddressMessage {
   readonly index: number
   /** 16 bytes, IPv4 as ::ffff:a.b.c.d. */
   readonly address: Uint8Array
+  /**
+   * IPv4: IFA_ADDRESS and the prefix length, in hexadecimal. An interface may have an IPv4 address several times, with
+   * different prefixes. Empty for IPv6.
+   */
+  readonly prefix: string
 }
 
 /** The MAC of an address on the link. */
@@ -81,8 +86,9 @@ const IFF_LOWER_UP = 0x1_0000
 const IFLA_ADDRESS = 1
 const IFLA_IFNAME = 3
 const IFLA_MTU = 4
+const IFLA_WIRELESS = 11
 
-/** Size of struct ifaddrmsg: family u8 at 0, flags u8 at 2, index u32 at 4. */
+/** Size of struct ifaddrmsg: family u8 at 0, prefix length u8 at 1, flags u8 at 2, index u32 at 4. */
 const ADDRESS_BODY = 8
 const IFA_ADDRESS = 1
 const IFA_LOCAL = 2
@@ -118,9 +124,17 @@ const u32Of = (attribute: Uint8Array | undefined): number | undefined =>
     ? undefined
     : new DataView(attribute.buffer, attribute.byteOffset).getUint32(0, true)
 
-const linkOf = (bytes: Uint8Array, view: DataView, at: number, end: number, isPresent: boolean): LinkMessage => {
+const linkOf = (
+  bytes: Uint8Array,
+  view: DataView,
+  at: number,
+  end: number,
+  isPresent: boolean,
+): LinkMessage | undefined => {
   const flags = view.getUint32(at + 8, true)
   const attributes = attributesOf(bytes, at + LINK_BODY, end)
+  // An event of the wireless extensions, for example the end of a scan: without MAC and MTU.
+  if (attributes.has(IFLA_WIRELESS)) return undefined
   const name = attributes.get(IFLA_IFNAME) ?? new Uint8Array()
   const terminator = name.indexOf(0)
   return {
@@ -156,12 +170,17 @@ const addressOf = (
   const attributes = attributesOf(bytes, at + ADDRESS_BODY, end)
   // On a point-to-point interface IFA_ADDRESS is the other end.
   const local = attributes.get(IFA_LOCAL) ?? attributes.get(IFA_ADDRESS)
-  const address = ipOf(view.getUint8(at), local)
+  const family = view.getUint8(at)
+  const address = ipOf(family, local)
   if (address === undefined) return undefined
+  const prefix =
+    family === AF_INET
+      ? Buffer.from([...(attributes.get(IFA_ADDRESS) ?? []), view.getUint8(at + 1)]).toString('hex')
+      : ''
   const flags = u32Of(attributes.get(IFA_FLAGS)) ?? view.getUint8(at + 2)
   const isUsable =
     (flags & IFA_F_DADFAILED) === 0 && ((flags & IFA_F_TENTATIVE) === 0 || (flags & IFA_F_OPTIMISTIC) !== 0)
-  return { kind: 'address', isPresent: isPresent && isUsable, index: view.getUint32(at + 4, true), address }
+  return { kind: 'address', isPresent: isPresent && isUsable, index: view.getUint32(at + 4, true), address, prefix }
 }
 
 const neighbourOf = (

@@ -32,14 +32,15 @@ const recorded = gunzipSync(readFileSync(fixture('netlink', 'interfaces.txt.gz')
 const text = (address: Uint8Array): string => Buffer.from(address).toString('hex')
 const mapped = (...ip: number[]): string => text(Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, ...ip))
 
+const attribute = (kind: number, value: Uint8Array): number[] => [
+  ...new Uint8Array(Uint16Array.of(4 + value.length, kind).buffer),
+  ...value,
+  ...new Uint8Array(-value.length & 3),
+]
+
 const [NDA_DST, NDA_LLADDR] = [1, 2]
 /** A message of `type` RTM_NEWNEIGH or RTM_DELNEIGH: struct nlmsghdr, struct ndmsg at byte 16, attributes. */
 const neighbourMessage = (type: number, index: number, address: Uint8Array, mac?: Uint8Array): Uint8Array => {
-  const attribute = (kind: number, value: Uint8Array): number[] => [
-    ...new Uint8Array(Uint16Array.of(4 + value.length, kind).buffer),
-    ...value,
-    ...new Uint8Array(-value.length & 3),
-  ]
   const body = [...new Uint8Array(12), ...attribute(NDA_DST, address), ...(mac ? attribute(NDA_LLADDR, mac) : [])]
   const bytes = Uint8Array.of(...new Uint8Array(16), ...body)
   const view = new DataView(bytes.buffer)
@@ -262,6 +263,46 @@ describe('interfaces', () => {
     )
     assert.equal(table.links.has(v0.index), false)
     assert.deepEqual(table.addresses(v0.index), [])
+  })
+
+  it('an IPv4 address with two prefixes is present until both are removed', () => {
+    const { table, changes } = startTable()
+    const address = mapped(10, 99, 0, 7)
+    const [added] = recorded.filter(({ label }) => label === 'add-ipv4')
+    const [removed] = recorded.filter(({ label }) => label === 'delete-ipv4')
+    /** The prefix length is byte 1 of struct ifaddrmsg. */
+    const withPrefix = (datagram: Uint8Array, length: number): Uint8Array => {
+      const bytes = datagram.slice()
+      bytes[17] = length
+      return bytes
+    }
+    table.apply(added.datagram)
+    table.apply(withPrefix(added.datagram, 16))
+    table.apply(removed.datagram)
+    assert.deepEqual(changes, [`+${address}`])
+    assert.equal(table.withAddress(Buffer.from(address, 'hex'))?.name, 'v0')
+    table.apply(added.datagram)
+    table.apply(withPrefix(removed.datagram, 16))
+    assert.deepEqual(changes, [`+${address}`])
+    table.begin()
+    for (const { label, datagram } of recorded) if (label.startsWith('dump')) table.apply(datagram)
+    table.end()
+    assert.deepEqual(changes, [`+${address}`, `-${address}`], 'the dump does not list the address')
+  })
+
+  it('a wireless event changes neither MAC nor MTU', () => {
+    const { table, changes, v0 } = startTable()
+    // struct ifinfomsg as in a link message, then only IFLA_IFNAME (3) and IFLA_WIRELESS (11)
+    const [{ datagram }] = recorded.filter(({ label }) => label === 'mtu')
+    const event = Uint8Array.of(
+      ...datagram.subarray(0, 32),
+      ...attribute(3, Buffer.from('v0\0')),
+      ...attribute(11, new Uint8Array(16)),
+    )
+    new DataView(event.buffer).setUint32(0, event.length, true)
+    table.apply(event)
+    assert.deepEqual(changes, [])
+    assert.deepEqual(table.links.get(v0.index), v0)
   })
 
   it('finds missed changes in a new dump', () => {
