@@ -6,8 +6,8 @@
  * all if they are sticky, as /tmp is: then only the owner of an entry can rename or remove it. This does not
  * suffice for the folder itself, because any user could create a file in it.
  */
-import { lstatSync, readFileSync, readlinkSync, realpathSync } from 'node:fs'
-import { dirname, resolve } from 'node:path'
+import { lstatSync, readFileSync, readlinkSync, statSync } from 'node:fs'
+import { isAbsolute, resolve } from 'node:path'
 
 const WRITABLE_BY_OTHERS = 0o022
 const STICKY = 0o1000
@@ -52,24 +52,32 @@ export const outerUser = (uid: number): number => {
 }
 
 /**
- * As `exposure`. `isLast`: `path` is the folder itself, not a folder above it. `owners`: users who may replace files.
- */
-const exposureOf = (path: string, isLast: boolean, owners: readonly (number | undefined)[]): string | undefined => {
-  const folder = dirname(path)
-  const parentExposure = folder === path ? undefined : exposureOf(folder, false, owners)
-  if (parentExposure !== undefined) return parentExposure
-  const stat = lstatSync(path)
-  if (!owners.includes(stat.uid)) return `${path} belongs to ${userText(stat.uid)}`
-  if (stat.isSymbolicLink()) return exposureOf(resolve(realpathSync(folder), readlinkSync(path)), isLast, owners)
-  const isWritable = (stat.mode & WRITABLE_BY_OTHERS) !== 0
-  const isProtectedBySticky = !isLast && (stat.mode & STICKY) !== 0
-  if (!isWritable || isProtectedBySticky) return undefined
-  return `others may write to ${path} (mode ${(stat.mode & 0o7777).toString(8).padStart(4, '0')})`
-}
-
-/**
  * Why users other than this user and root can replace files in `folder`, for a message. Undefined if they cannot.
- * Throws the error of lstat(2).
+ * Throws the error of stat(2) or lstat(2).
  */
-export const exposure = (folder: string): string | undefined =>
-  exposureOf(resolve(folder), true, [0, process.geteuid?.(), unmappedUser()])
+export const exposure = (folder: string): string | undefined => {
+  // Throws for a loop of links, so the walk below ends.
+  statSync(folder)
+  const owners = [0, process.geteuid?.(), unmappedUser()]
+  /** The components not walked yet, the next one last. */
+  const names = resolve(folder).split('/').reverse()
+  /** The folder reached so far, without links: so `..` is its parent, as for the kernel. */
+  let path = '/'
+  while (names.length > 0) {
+    const next = resolve(path, names.pop()!)
+    const stat = lstatSync(next)
+    if (!owners.includes(stat.uid)) return `${next} belongs to ${userText(stat.uid)}`
+    if (stat.isSymbolicLink()) {
+      const target = readlinkSync(next)
+      names.push(...target.split('/').reverse())
+      if (isAbsolute(target)) path = '/'
+      continue
+    }
+    path = next
+    const isWritable = (stat.mode & WRITABLE_BY_OTHERS) !== 0
+    const isProtectedBySticky = names.length > 0 && (stat.mode & STICKY) !== 0
+    if (isWritable && !isProtectedBySticky)
+      return `others may write to ${path} (mode ${(stat.mode & 0o7777).toString(8).padStart(4, '0')})`
+  }
+  return undefined
+}

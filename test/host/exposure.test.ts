@@ -39,6 +39,27 @@ test('a folder that others may write to is not safe; without the sticky bit, no 
   assert.match(exposure(join(folder, 'detour')) ?? '', /^others may write to .*loose \(mode 0777\)$/)
 })
 
+test('.. in the target of a link is the parent of the folder before it, also if that is a link', () => {
+  make('outside', 0o777)
+  make('outside/below', 0o700)
+  make('inside', 0o700)
+  symlinkSync(make('elsewhere/below', 0o700), join(folder, 'inside/away'))
+  symlinkSync('away/..', join(folder, 'inside/safe'))
+  assert.equal(exposure(join(folder, 'inside/safe')), undefined)
+  symlinkSync(join(folder, 'outside/below'), join(folder, 'inside/detour'))
+  symlinkSync('detour/../below', join(folder, 'inside/link'))
+  assert.match(exposure(join(folder, 'inside/link')) ?? '', /^others may write to .*outside \(mode 0777\)$/)
+  make('sticky/below', 0o700)
+  symlinkSync('../sticky/below/..', join(folder, 'inside/sticky'))
+  assert.match(exposure(join(folder, 'inside/sticky')) ?? '', /^others may write to .*sticky \(mode 1777\)$/)
+})
+
+test('a loop of links is an error', () => {
+  symlinkSync('second', join(folder, 'first'))
+  symlinkSync('first', join(folder, 'second'))
+  assert.throws(() => exposure(join(folder, 'first')), { code: 'ELOOP' })
+})
+
 test("a path through another user's folder or link is not safe", { skip }, () => {
   const path = make('theirs/own', 0o700)
   chownSync(join(folder, 'theirs'), OTHER_USER, OTHER_USER)
