@@ -4,6 +4,7 @@
  * cost nothing on other devices. Hooks do not see calls with malformed bytes, or of methods that the device does not
  * have.
  */
+import { CallError } from '../../spec/errno.ts'
 import { noteFault } from '../attempt.ts'
 import type {
   AnyHandler,
@@ -43,8 +44,9 @@ const wrapHandler = (
       try {
         hook.pre!(call, object, args)
       } catch (error) {
-        // A destroy by core itself cannot be refused.
         if (call.why === 'call') throw error
+        // A destroy by core itself cannot be refused.
+        if (!(error instanceof CallError)) noteFault(call.device.core, error)
       }
   }
   if (hooks.every(hook => hook.post === undefined))

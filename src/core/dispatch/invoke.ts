@@ -35,13 +35,14 @@ import {
   type Caller,
   type Context,
   type CoreObject,
+  type CreatedObjects,
   type Entry,
   type HandlerValues,
   Lifecycle,
   type ReferenceAttribute,
 } from '../model.ts'
 import { findHandle } from '../objects/handles.ts'
-import { createObject, releaseUse, removeObject, runDestroy } from '../objects/lifetime.ts'
+import { createObject, releaseUse, removeObject, runDestroy, undoObjects } from '../objects/lifetime.ts'
 import { findEntry } from './lookup.ts'
 import { undoWhenDone } from './undo.ts'
 
@@ -250,6 +251,12 @@ const discard = (call: CallContext, created?: CoreObject): void => {
   }
 }
 
+/** The objects of `alsoCreated`. */
+const objectsOf = ({ device }: CallContext, { objects, descriptors }: CreatedObjects) => [
+  ...objects,
+  ...descriptors.map(({ object }) => device.core.descriptors.get(object)),
+]
+
 /**
  * The context was closed, or the device removed, during the call. All objects of the context are or will be destroyed.
  */
@@ -292,6 +299,8 @@ const finishCall = (call: CallContext, object: CoreObject, out: AnyResult): Resu
 const rollBack = (call: CallContext, object: CoreObject): void => {
   const { kind } = call.entry
   discard(call, kind === 'create' ? object : undefined)
+  // A driver's override of pd.createAhs or interface.chain has failed after core's version.
+  if (call.alsoCreated !== undefined && !wasClosed(call)) undoObjects(call.context, objectsOf(call, call.alsoCreated))
   if (kind === 'destroy' && object.life === Lifecycle.DESTROYING) object.life = Lifecycle.LIVE
 }
 
@@ -311,9 +320,15 @@ const finishLater = async (
   for (const { name } of entry.references) if (args[name] !== undefined) objects.push(args[name] as CoreObject)
   for (const used of objects) used.uses++
   device.core.waitingCalls++
+  let isRefused = true
   try {
-    return finishCall(call, object, await promise)
+    const out = await promise
+    isRefused = false
+    return finishCall(call, object, out)
   } catch (error) {
+    // Core has removed the object meanwhile, so its destroy handler cannot refuse.
+    if (isRefused && entry.kind === 'destroy' && object.life === Lifecycle.DESTROYED)
+      runDestroy(call.context, entry, object, device.isAlive ? 'close' : 'remove')
     rollBack(call, object)
     throw error
   } finally {

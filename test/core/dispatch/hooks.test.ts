@@ -125,6 +125,22 @@ test('hooks see calls of private classes and creates of driver_ops', () => {
   assert.deepEqual(seen, ['pd.create', 'sink.create', 'sink.take', 'driver_ops.create'])
 })
 
+test('of exceptions of pre-hooks, destroys by core itself ignore refusals and report others', () => {
+  const { core, device, context, caller } = openTestDevice()
+  invokeNow(context, Pd, 'create', 0, {}, caller)
+  const bug = new Error('a bug')
+  for (const error of [new CallError('EPERM', 'not allowed'), bug])
+    addHook(device, {
+      pre() {
+        throw error
+      },
+    })
+  const reported: unknown[] = []
+  Object.assign(core, { report: (error: unknown) => reported.push(error) })
+  closeContext(context)
+  assert.deepEqual(reported, [bug])
+})
+
 test("a post-hook cannot change a call's result", () => {
   const { core, device, context, caller } = openTestDevice()
   addHook(device, {

@@ -421,6 +421,52 @@ test('during an asynchronous destroy the object is busy, and after a refusal ali
   assert.equal(context.handles.slots[0]?.life, Lifecycle.LIVE)
 })
 
+for (const [name, why, end] of [
+  ['the context is closed', 'close', ({ context }: ReturnType<typeof openTestDevice>) => closeContext(context)],
+  ['the device is removed', 'remove', ({ device }: ReturnType<typeof openTestDevice>) => unregister(device)],
+] as const)
+  test(`after ${name}, the refusal of an asynchronous destroy runs the handler again`, async () => {
+    const { opened, release } = gate()
+    const destroyed: string[] = []
+    const replacement = driverClass(Pd, {
+      destroy(call, { handle }) {
+        destroyed.push(`${call.why} ${handle}`)
+        if (call.why !== 'call') return {}
+        return opened.then(() => {
+          throw new CallError('EBUSY', 'still draining')
+        })
+      },
+    })
+    const setup = openTestDevice({}, driverWith(replacement))
+    invokeNow(setup.context, Pd, 'create', 0, {}, setup.caller)
+    const destroying = invoke(setup.context, Pd, 'destroy', 0, {}, setup.caller)
+    end(setup)
+    release()
+    assert.equal(await rejection(destroying), 'EBUSY')
+    assert.deepEqual(destroyed, ['call 0', `${why} 0`])
+    assert.deepEqual([stat(setup.core).objects, stat(setup.core).faults], [0, 0])
+  })
+
+test('an override that fails after core’s createAhs keeps no address handles', () => {
+  const replacement = driverClass(Pd, {
+    createAhs(call, object, args, core) {
+      core(call, object, args)
+      throw new CallError('ENOMEM', 'no numbers')
+    },
+  })
+  const ahClass = driverClass(Ah, { create: () => ({}) })
+  const { classes } = driverWith(replacement)
+  const setup = openTestDevice({}, testDriver(classes.map(cls => (cls.class.name === 'ah' ? ahClass : cls))))
+  const { context, caller, core } = setup
+  invokeNow(context, Pd, 'create', 0, {}, caller)
+  const addresses = [{ ...zeroRecord(QpAddress), port: 1 }]
+  assert.equal(
+    errnoOf(() => invokeNow(context, Pd, 'createAhs', 0, { addresses }, caller)),
+    'ENOMEM',
+  )
+  assert.deepEqual([stat(core).objects, context.handles.slots[0]?.uses], [1, 0])
+})
+
 test('asynchronous createAhs and destroyAhs affect all address handles or none', async () => {
   let failingCreate = 2
   let creates = 0
