@@ -127,7 +127,7 @@ _Noreturn void __assert_fail(const char *assertion, const char *file, unsigned l
 #define INTERPOSED(X)                                                                                                  \
     X(open) X(open64) X(openat) X(openat64) X(openat2) X(__open_2) X(__open64_2) X(__openat_2) X(__openat64_2)         \
     X(creat) X(creat64) X(fopen) X(fopen64) X(freopen) X(freopen64) X(opendir) X(scandir) X(scandir64) X(scandirat)    \
-    X(scandirat64) X(glob) X(glob64) X(ftw) X(ftw64) X(nftw) X(nftw64) X(statfs) X(statfs64) X(statvfs) X(statvfs64)   \
+    X(scandirat64) X(glob) X(glob64) X(ftw) X(nftw) X(statfs) X(statfs64) X(statvfs) X(statvfs64)                      \
     X(getcwd) X(__getcwd_chk) X(get_current_dir_name) X(fchdir) X(access) X(faccessat) X(euidaccess) X(eaccess)        \
     X(stat) X(stat64) X(lstat) X(lstat64) X(fstat) X(fstat64) X(fstatat) X(fstatat64) X(statx) X(__xstat)              \
     X(__xstat64) X(__lxstat) X(__lxstat64) X(__fxstat) X(__fxstat64) X(__fxstatat) X(__fxstatat64) X(readlink)         \
@@ -406,6 +406,8 @@ void fd_copied(int old_fd, int new_fd, bool close_on_exec);
 bool fd_vacate(int fd);
 /* The program changed close-on-exec of `fd`: the doorbell socket gets the same flag. */
 void fd_set_close_on_exec(int fd, bool close_on_exec);
+/* Before the C library closes or replaces the descriptor of a stream. Preserves errno. */
+void fd_before_stream_close(FILE *stream);
 /* close_range(2) without our hidden sockets. */
 int fd_close_range(unsigned first, unsigned last, int flags);
 /* The kernel has assigned a number that is still in the table: a raw system call has closed the descriptor. */

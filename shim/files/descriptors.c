@@ -231,15 +231,21 @@ EXPORT int close(int fd)
     return REAL(close)(fd);
 }
 
+void fd_before_stream_close(FILE *stream)
+{
+    if (LIKELY(fd_table == NULL) || !stream)
+        return;
+    const int saved = errno, fd = fileno(stream); /* a stream in memory has none */
+    if (fd_kind(fd) != FD_HIDDEN)
+        fd_forget(fd);
+    else if (fd_vacate(fd))
+        REAL(close)(fd); /* the C library must not write to the socket: it fails with EBADF */
+    errno = saved;
+}
+
 EXPORT int fclose(FILE *stream)
 {
-    if (UNLIKELY(fd_table != NULL) && stream) {
-        const int fd = fileno(stream);
-        if (fd_kind(fd) != FD_HIDDEN)
-            fd_forget(fd);
-        else if (fd_vacate(fd))
-            REAL(close)(fd); /* the C library must not write to the socket: it fails with EBADF */
-    }
+    fd_before_stream_close(stream);
     return REAL(fclose)(stream);
 }
 

@@ -211,8 +211,10 @@ __attribute__((noinline)) static FILE *freopen_ours(const char *path, const char
     const char *redirected = path_rewrite(path, path_buffer);
     if (redirected && path_device_node(path) >= 0)
         errno = EOPNOTSUPP;
-    else if (redirected && may_open(redirected, flags_of_mode(mode)))
+    else if (redirected && may_open(redirected, flags_of_mode(mode))) {
+        fd_before_stream_close(stream);
         return REAL(freopen64)(redirected, mode, stream);
+    }
     const int error = errno;
     fclose(stream);
     errno = error;
@@ -222,13 +224,21 @@ __attribute__((noinline)) static FILE *freopen_ours(const char *path, const char
 EXPORT FILE *freopen(const char *path, const char *mode, FILE *stream)
 {
     ABSOLUTE(AT_FDCWD, path);
-    return UNLIKELY(path_is_ours(path)) ? freopen_ours(path, mode, stream) : REAL(freopen)(path, mode, stream);
+    if (UNLIKELY(path_is_ours(path)))
+        return freopen_ours(path, mode, stream);
+    if (path) /* NULL: the same file, with another mode */
+        fd_before_stream_close(stream);
+    return REAL(freopen)(path, mode, stream);
 }
 
 EXPORT FILE *freopen64(const char *path, const char *mode, FILE *stream)
 {
     ABSOLUTE(AT_FDCWD, path);
-    return UNLIKELY(path_is_ours(path)) ? freopen_ours(path, mode, stream) : REAL(freopen64)(path, mode, stream);
+    if (UNLIKELY(path_is_ours(path)))
+        return freopen_ours(path, mode, stream);
+    if (path) /* NULL: the same file, with another mode */
+        fd_before_stream_close(stream);
+    return REAL(freopen64)(path, mode, stream);
 }
 
 /* ---- directories ---- */
@@ -302,7 +312,7 @@ static int mode_in_tree(int dir, const char *path, int mode)
     const int node = UNLIKELY(path_is_ours(path)) ? path_device_node(path) : -1;
     if (node < 0 || node_is_umad((unsigned)node))
         return mode;
-    return mode & X_OK;
+    return mode & ~(R_OK | W_OK);
 }
 
 EXPORT int access(const char *path, int mode)

@@ -65,8 +65,10 @@ static int absent_fxstatat(int version, int dir, const char *path, struct stat *
 /* Before glibc 2.33 stat, lstat, fstat and fstatat are inline: they call __xstat and the like with _STAT_VER. */
 #ifdef __x86_64__
 #define STAT_VERSION 1
+#define FIRST_VERSION "GLIBC_2.2.5"
 #else
 #define STAT_VERSION 0
+#define FIRST_VERSION "GLIBC_2.17"
 #endif
 
 static int absent_stat(const char *path, struct stat *out)
@@ -125,6 +127,31 @@ static void fill_absent(struct real *real)
  */
 static const char *const plain_system_calls[] = {"close_range", "openat2"};
 
+/*
+ * Functions with a version that replaced the C library's first one. The first realpath does not allocate, and the first
+ * nftw knows only FTW_PHYS, FTW_MOUNT, FTW_CHDIR and FTW_DEPTH.
+ */
+static const struct {
+    const char *name, *version;
+} replaced_versions[] = {
+#ifdef __x86_64__
+    {"realpath", "GLIBC_2.3"},
+    {"nftw", "GLIBC_2.3.3"},
+#endif
+    {"glob", "GLIBC_2.27"},
+    {"glob64", "GLIBC_2.27"},
+};
+
+/* Before glibc 2.36, dlsym with RTLD_NEXT finds the first version. Another preload library may precede it. */
+static void *replace_first_version(const char *name, void *found)
+{
+    void *newer = NULL;
+    for (size_t i = 0; i < sizeof replaced_versions / sizeof *replaced_versions; i++)
+        if (strcmp(name, replaced_versions[i].name) == 0 && found == dlvsym(RTLD_NEXT, name, FIRST_VERSION))
+            newer = dlvsym(RTLD_NEXT, name, replaced_versions[i].version);
+    return newer ? newer : found;
+}
+
 static void *find_next(const char *name)
 {
     /* In glibc since 2.34. Without close_range(2), glibc's function closes more descriptors than the replacement. */
@@ -133,7 +160,7 @@ static void *find_next(const char *name)
     for (size_t i = 0; i < sizeof plain_system_calls / sizeof *plain_system_calls; i++)
         if (strcmp(name, plain_system_calls[i]) == 0)
             return NULL;
-    return dlsym(RTLD_NEXT, name);
+    return replace_first_version(name, dlsym(RTLD_NEXT, name));
 }
 
 __attribute__((constructor)) void shim_init(void)

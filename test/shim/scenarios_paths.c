@@ -205,7 +205,12 @@ void attribute_writes(void)
     EXPECT(file_has(open("/sys/class/infiniband/rxe0/node_desc", O_RDONLY), "mine\n"));
     EXPECT(access(NODE, R_OK | W_OK) == 0);
     FAILS(access(NODE, X_OK), EACCES);
+    FAILS(access(NODE, 8), EINVAL);
     FILE *device = fopen(NODE, "r+");
     EXPECT(device && order(fileno(device), ECHO, 3) == 3 && order(fileno(device), CONTEXTS, 0) == 1);
-    EXPECT(fclose(device) == 0);
+    /* freopen keeps the number: it is the new file's. */
+    EXPECT((device = freopen("/dev/zero", "r", device)) && getc(device) == 0 && hidden_count() == 1);
+    EXPECT(read(fileno(device), &(char){1}, 1) == 1 && fclose(device) == 0);
+    errno = 7;
+    EXPECT(fclose(fmemopen(NULL, 8, "w")) == 0 && errno == 7);
 }

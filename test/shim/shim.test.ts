@@ -2,12 +2,13 @@
  * The preload library (the shim): each scenario of scenarios.c runs under the shim, with the fake daemon.
  */
 import assert from 'node:assert/strict'
-import { mkdirSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import { mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { NetlinkOperation } from '../../src/spec/session.ts'
 import { repoRoot } from '../paths.ts'
-import { compileC, scratchFolder } from '../tools.ts'
+import { compileC, requireTool, scratchFolder } from '../tools.ts'
 import { type FakeDaemon, LATE, startFakeDaemon, TOO_MANY_DESCRIPTORS } from './fake-daemon.ts'
 import { compileScenarios, compileShim, type Ended, runProgram, scenarioTitles, shimIsPossible } from './program.ts'
 
@@ -226,4 +227,16 @@ test('the daemon is notified only before counters are read', async t => {
   for (const other of ['infiniband/rxe0/node_guid', 'infiniband//rxe0//node_guid', 'infiniband_verbs/uverbs0/dev'])
     assert.equal(await countRefreshes(`cat /sys/class/${other}`), 0, other)
   assert.equal(await countRefreshes('ls /sys/class/infiniband_verbs'), 0)
+})
+
+test('functions that the C library has replaced by a newer version are looked up by version', t => {
+  if (!shimIsPossible(t) || !requireTool('readelf', t, 'binutils')) return
+  const output = (program: string, ...args: string[]): string => spawnSync(program, args, { encoding: 'utf8' }).stdout
+  const symbols = output('readelf', '-W', '--dyn-syms', output('cc', '-print-file-name=libc.so.6').trim())
+  const [header, source] = ['shim.h', 'loading/init.c'].map(path => readFileSync(join(repoRoot, 'shim', path), 'utf8'))
+  const replaced = new Map<string, string>() // addresses of old versions
+  for (const [, address = '', name = ''] of symbols.matchAll(/: (\w+) .* (\w+)@GLIBC/g)) replaced.set(name, address)
+  for (const [, address, name = '', version] of symbols.matchAll(/: (\w+) .* (\w+)@@(GLIBC\S+)/g))
+    if ((replaced.get(name) ?? address) !== address && header?.includes(`X(${name})`))
+      assert.ok(source?.includes(`{"${name}", "${version}"}`), `${name}, version ${version}`)
 })
