@@ -34,10 +34,14 @@ const openLock = (path: string): number => {
   throw new Error(`${path} is not a file of user ${process.geteuid?.()}, which a lock must be; remove it`)
 }
 
-/** The process that holds the lock, for messages. The kernel may not report it. */
+/** The process that holds the lock, for messages. The kernel may not report it, or /proc may have only processes. */
 const holderText = (fd: number): string => {
   const { ino } = fstatSync(fd)
-  const found = new RegExp(`: FLOCK .* (\\d+) \\S+:${ino} `).exec(readFileSync('/proc/locks', 'utf8'))
+  let locks = ''
+  try {
+    locks = readFileSync('/proc/locks', 'utf8')
+  } catch {}
+  const found = new RegExp(`: FLOCK .* (\\d+) \\S+:${ino} `).exec(locks)
   return found === null ? 'another process' : `process ${found[1]}`
 }
 

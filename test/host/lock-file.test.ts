@@ -67,3 +67,16 @@ test("another user's file is refused", { skip: !isRoot && 'only root can make on
   await assert.rejects(takeLock(path), /is not a file of user 0/)
   assert.equal(readFileSync(path, 'utf8'), 'text')
 })
+
+test('a lock is reported without its holder if /proc has only processes', { skip: !isRoot && 'mounts /proc' }, t => {
+  const script = `
+    import { takeLock } from ${JSON.stringify(new URL('../../src/host/lock-file.js', import.meta.url).href)}
+    await takeLock('lock')
+    await takeLock('lock', 0).catch(error => process.stdout.write(error.message))`
+  const command = 'mount -t proc -o subset=pid proc /proc && exec "$@"'
+  const node = [process.execPath, '--input-type=module', '-e', script]
+  const args = ['-m', 'sh', '-c', command, 'sh', ...node]
+  const { status, stdout } = spawnSync('unshare', args, { cwd: folder, encoding: 'utf8' })
+  if (status !== 0) return t.skip('this system allows no mount of /proc with subset=pid')
+  assert.match(stdout, /^lock is locked by another process, /)
+})
