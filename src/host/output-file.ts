@@ -3,7 +3,8 @@
  *
  * They are private to their user (mode 0600). Symbolic links are not followed, and only a file of the user is
  * truncated: another user with write access to the folder must not redirect the output. Links to our own descriptors
- * (/dev/stdout, /dev/fd/3) are followed: the kernel makes them.
+ * (/dev/stdout, /dev/fd/3) are followed: the kernel makes them. Their files may belong to another user, for example
+ * under sudo.
  */
 import { closeSync, constants, fchmodSync, fstatSync, ftruncateSync, lstatSync, openSync } from 'node:fs'
 import { resolve } from 'node:path'
@@ -21,17 +22,18 @@ const flagsFor = (path: string): number => {
 
 /**
  * Truncates a regular file of the user and sets its mode to 0600. Leaves devices and FIFOs of the user or root
- * unchanged. Throws an Error for other files, and for a file with several hard links. `name`: as the user wrote it.
+ * unchanged. Throws an Error for other files, and for a file with several hard links. A file of our own descriptors
+ * (`isPassed`) may be another user's, and keeps its mode then. `name`: as the user wrote it.
  */
-const truncateOwn = (name: string, fd: number): void => {
+const truncateOwn = (name: string, fd: number, isPassed: boolean): void => {
   const stat = fstatSync(fd)
   const { uid, nlink } = stat
   const isOwn = uid === process.geteuid?.()
-  if (!isOwn && (stat.isFile() || uid !== 0))
+  if (!isOwn && !isPassed && (stat.isFile() || uid !== 0))
     throw new Error(`cannot write to ${name}: it belongs to user ${uid}; remove it, or name another file`)
   if (!stat.isFile()) return
   if (nlink > 1) throw new Error(`cannot write to ${name}: the file has ${nlink} names; remove it, or name another`)
-  fchmodSync(fd, 0o600)
+  if (isOwn) fchmodSync(fd, 0o600)
   ftruncateSync(fd)
 }
 
@@ -50,7 +52,7 @@ export const createOutputFile = (name: string): number => {
     throw Object.assign(new Error(`cannot write to ${name}: ${code}`), { code })
   }
   try {
-    truncateOwn(name, fd)
+    truncateOwn(name, fd, isDescriptor(path))
     return fd
   } catch (error) {
     closeSync(fd)

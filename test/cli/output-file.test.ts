@@ -5,6 +5,7 @@ import assert from 'node:assert/strict'
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import fs, {
+  chmodSync,
   chownSync,
   closeSync,
   constants,
@@ -12,6 +13,7 @@ import fs, {
   linkSync,
   openSync,
   readFileSync,
+  readSync,
   statSync,
   symlinkSync,
   writeFileSync,
@@ -79,6 +81,25 @@ test('devices and the program’s own descriptors may be written to', () => {
   const fd = createOutput(join(folder, 'own'))
   for (const path of ['/dev/null', `/dev/fd/${fd}`, `/proc/self/fd/${fd}`]) closeSync(createOutput(path))
   closeSync(fd)
+})
+
+const passed = 'the program’s own descriptors may be of files of another user'
+test(passed, { skip: process.geteuid?.() !== 0 && 'only root can make one' }, t => {
+  const path = join(folder, 'passed')
+  writeFileSync(path, 'text')
+  execFileSync('mkfifo', [`${path}-fifo`])
+  for (const name of [path, `${path}-fifo`]) {
+    chmodSync(name, 0o640)
+    chownSync(name, 65534, 65534)
+    const fd = openSync(name, 'r+')
+    t.after(() => closeSync(fd))
+    const output = createOutput(`/dev/fd/${fd}`)
+    writeSync(output, 'ok')
+    closeSync(output)
+    const read = Buffer.alloc(8)
+    assert.equal(read.toString('utf8', 0, readSync(fd, read)), 'ok')
+    assert.equal(statSync(name).mode & 0o777, 0o640)
+  }
 })
 
 test('a writer waits for the reader of a full pipe', { skip: !hasNative() }, async t => {
