@@ -425,6 +425,8 @@ export const createDgramPort = ({
       sending.close()
       receiving.close()
       for (const socket of sockets) socket?.close()
+      // A later `removeAddress` must not close them again: Node throws an Error.
+      sockets.fill(undefined)
       flows.closeAll(0)
     },
   }

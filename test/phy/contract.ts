@@ -308,6 +308,7 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       a.close()
       assert.equal(a.reserve(64), -1)
       assert.equal(a.receive(emptyRun()), false)
+      a.removeAddress(link.address(1))
     })
   })
 }

@@ -74,7 +74,7 @@ export const createDelayQueue = <Tag>(
   const timed: DelayedPacket<Tag>[] = []
   /** Packets of `unstarted` and `timed` that become ready when other packets have overtaken them. */
   let passable: DelayedPacket<Tag>[] = []
-  /** Packets that are ready; some are still in `unstarted` and `timed`. */
+  /** Packets that are ready; some are still in `timed`. */
   let ready: DelayedPacket<Tag>[] = []
   const freeSlots: { readonly bytes: Uint8Array; readonly offset: number }[] = []
   let count = 0
@@ -147,6 +147,8 @@ export const createDelayQueue = <Tag>(
         if (packet.passesLeft <= 0 && !packet.isReady) makeReady(packet)
       }
       passable = passable.filter(({ isReady }) => !isReady)
+      // Not at the next `onTimeout`: without other packets there is none.
+      unstarted = unstarted.filter(({ isReady }) => !isReady)
     },
     untilNext: () => {
       let min = Number.POSITIVE_INFINITY
@@ -178,13 +180,12 @@ export const createDelayQueue = <Tag>(
     nextTimeout: () => {
       removeReady()
       // The delay of a new packet begins at the next `onTimeout`.
-      if (unstarted.some(({ isReady }) => !isReady)) return 0
+      if (unstarted.length > 0) return 0
       return timed.length > 0 ? timed[0].dueTime : Infinity
     },
     onTimeout: now => {
       const before = ready.length
       for (const packet of unstarted) {
-        if (packet.isReady) continue
         packet.dueTime = now + packet.delayTime
         push(packet)
       }

@@ -7,7 +7,7 @@
  */
 
 import { type FaultCounters, type FaultRuleCounts, noFaultCounts, sumFaultRuleCounts } from '../../spec/faults.ts'
-import type { FlowAddress, Port, PortTap } from '../port.ts'
+import type { FlowAddress, Port, PortTap, ReceivedRun } from '../port.ts'
 import { createFaultDecider } from './decider.ts'
 import { createFaultyReceiving } from './receiving.ts'
 import type { FaultRule } from './rules.ts'
@@ -90,7 +90,7 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
     port.receiver = receivesThroughLayer ? null : layer.ownReceiver
     layer.receiverOf = sendsThroughLayer ? noReceiver : port.receiverOf
     layer.isWaiting = receivesThroughLayer ? isAlwaysWaiting : port.isWaiting
-    layer.receive = receivesThroughLayer ? receiving.receive : port.receive
+    layer.receive = receivesThroughLayer ? receive : port.receive
     layer.release = receivesThroughLayer ? release : port.release
     layer.commit = sendsThroughLayer ? sending.commit : port.commit
     layer.flush = sendsThroughLayer ? flush : port.flush
@@ -103,6 +103,12 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
         : run => {
             if (run.direction === 'sent' || run.outcome !== 'passed') layer.ownTap?.(run)
           }
+  }
+  const receive = (run: ReceivedRun): boolean => {
+    if (receiving.receive(run)) return true
+    // Nothing was delivered, so no `release` may follow.
+    if (!receivedDecider.hasRules && receiving.isIdle()) connect()
+    return false
   }
   const release = (): void => {
     receiving.release()

@@ -26,6 +26,9 @@ export interface FaultySending {
   close(): void
 }
 
+/** µs until ready packets are sent again to a port that was full. It need not call `wake` when it has room. */
+const FULL_PORT_DELAY = 100
+
 /** Data of a delayed packet. */
 interface Tag {
   readonly flow: number
@@ -48,6 +51,8 @@ export const createFaultySending = (
   )
   /** By flow: number of delayed packets, and of `closeFlow` calls that wait until these packets are sent. */
   const delayedByFlow = new Map<number, { packets: number; closes: number }>()
+  /** When to send the ready packets, µs: immediately, or later if the port was full. */
+  let readyDue = 0
 
   const closeFlow = (flow: number): void => {
     const delayed = delayedByFlow.get(flow)
@@ -171,11 +176,12 @@ export const createFaultySending = (
     },
     closeFlow,
     // Ready packets need a timeout, because there may be no other poll.
-    nextTimeout: () => (delayQueue.ready > 0 ? 0 : delayQueue.nextTimeout()),
+    nextTimeout: () => (delayQueue.ready > 0 ? readyDue : delayQueue.nextTimeout()),
     onTimeout: now => {
       if (!delayQueue.onTimeout(now) && delayQueue.ready === 0) return
       sendDelayed()
       port.flush()
+      readyDue = delayQueue.ready > 0 ? now + FULL_PORT_DELAY : 0
     },
     setDecider: newDecider => {
       decider = newDecider

@@ -174,6 +174,24 @@ describe('faults on sent packets', () => {
     assert.equal(overflowed, 0)
   })
 
+  it('a delayed packet that finds the port full is sent later, without a timeout at every moment', () => {
+    const link = smallSwitch(4, 0)
+    const [inner, receiver] = attachPorts(link, 2)
+    const sender = withFaults(inner, 'rxe0', parseFaults('dir=sent,delay=1ms'))
+    const flow = sender.openFlow(flowBetween(ipv4(1), ipv4(2)))
+    sendRun(sender, flow, 0, 1)
+    sender.onTimeout(0)
+    const full: number[] = []
+    for (let at = inner.takeLayerBuffer(64); at >= 0; at = inner.takeLayerBuffer(64)) full.push(at)
+    sender.onTimeout(1000)
+    const again = sender.nextTimeout()
+    assert.ok(again > 1000 && again < 2000)
+    for (const at of full) inner.releaseLayerBuffer(at)
+    sender.onTimeout(again)
+    assert.deepEqual(psns(receiveAll(receiver)), [0])
+    assert.equal(sender.nextTimeout(), Infinity)
+  })
+
   it('can be changed during traffic; delayed packets are sent in the next poll', () => {
     const setup = setUp('dir=both,delay=1s')
     sendRun(setup.sender, setup.flow, 0, 2)
@@ -216,6 +234,10 @@ describe('faults on sent packets', () => {
     layer.flush()
     layer.release()
     layer.flush()
+    assert.ok(usesPort().every(Boolean))
+    layer.setFaults(parseFaults('drop=1'))
+    layer.setFaults([])
+    assert.equal(layer.receive(emptyRun()), false)
     assert.ok(usesPort().every(Boolean))
   })
 

@@ -1,0 +1,20 @@
+import assert from 'node:assert/strict'
+import { it } from 'node:test'
+import { createDelayQueue } from '../../../src/phy/faults/delay-queue.ts'
+import { collectGarbage } from '../../tools.ts'
+
+it('the queue keeps nothing of a packet that was taken before any timeout', async () => {
+  const queue = createDelayQueue<object>(() => 0)
+  const holdAndTake = (): WeakRef<object> => {
+    const tag = {}
+    queue.hold(new Uint8Array(64), 0, 64, tag, 0, 0, 0)
+    queue.pass(0)
+    assert.equal(queue.take()?.tag, tag)
+    return new WeakRef(tag)
+  }
+  const tags = Array.from({ length: 3 }, holdAndTake)
+  await new Promise(setImmediate) // a WeakRef keeps its target until the end of the turn
+  collectGarbage()
+  assert.ok(tags.every(tag => tag.deref() === undefined))
+  assert.equal(queue.nextTimeout(), Number.POSITIVE_INFINITY)
+})
