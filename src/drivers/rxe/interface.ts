@@ -11,8 +11,8 @@
  */
 import { findGid, setGid } from '../../core/devices/gids.ts'
 import type { Device } from '../../core/model.ts'
-import { AsyncEventType, GidType, PhysState, PortState } from '../../spec/enums.ts'
-import { mtuEnum } from '../../spec/mtu.ts'
+import { AsyncEventType, GidType, PhysState, PortState, QpState } from '../../spec/enums.ts'
+import { mtuBytes, mtuEnum } from '../../spec/mtu.ts'
 import type { RxeState } from './state.ts'
 
 export interface LinkState {
@@ -27,10 +27,20 @@ export interface LinkState {
 const { PORT_ACTIVE, PORT_ERR, GID_CHANGE } = AsyncEventType.values
 const { ACTIVE, DOWN } = PortState.values
 const { LINK_UP, POLLING, DISABLED } = PhysState.values
+const { RESET, ERR } = QpState.values
 
 /** `AsyncEventType`; NO_EVENT for a change without an event. */
 export type PortEvent = number
 export const NO_EVENT = -1
+
+/** Queue pairs for datagrams have no path MTU of their own (qp-class.ts). In RESET and ERR the next `modify` sets it. */
+const setDatagramMtu = ({ datagramRows, engine }: RxeState, pathMtu: number): void => {
+  for (const rows of datagramRows.values())
+    for (const row of rows) {
+      const state = engine().stateOf(row)
+      if (state !== RESET && state !== ERR) engine().modify(row, undefined, { pathMtu })
+    }
+}
 
 /** Sets the port's state and active MTU from those of the interface, and counts `linkDowned`. */
 export const setLink = (device: Device<RxeState>, { isUp, hasCarrier, pathMtu }: LinkState): PortEvent | undefined => {
@@ -40,10 +50,12 @@ export const setLink = (device: Device<RxeState>, { isUp, hasCarrier, pathMtu }:
   const inactivePhysState = isUp ? POLLING : DISABLED
   const physState = isActive ? LINK_UP : inactivePhysState
   const activeMtu = pathMtu === undefined ? attributes.activeMtu : mtuEnum(pathMtu)
-  const hasEvent = attributes.state !== state || (isActive && attributes.activeMtu !== activeMtu)
-  const hasChanged = hasEvent || attributes.activeMtu !== activeMtu || attributes.physState !== physState
+  const isOtherMtu = attributes.activeMtu !== activeMtu
+  const hasEvent = attributes.state !== state || (isActive && isOtherMtu)
+  const hasChanged = hasEvent || isOtherMtu || attributes.physState !== physState
   if (attributes.state === ACTIVE && !isActive) device.state.linkDowned++
   Object.assign(attributes, { state, physState, activeMtu })
+  if (isOtherMtu) setDatagramMtu(device.state, mtuBytes(activeMtu))
   if (hasEvent) return isActive ? PORT_ACTIVE : PORT_ERR
   return hasChanged ? NO_EVENT : undefined
 }
