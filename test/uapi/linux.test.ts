@@ -309,10 +309,12 @@ test('a response that cannot be written is EFAULT', () => {
 
 // ---- ioctl ----
 
-/** Method numbers of the objects DEVICE and MR. */
+/** Method numbers of the objects DEVICE, MR and COUNTERS. */
 const INFO_HANDLES = 1
 const QUERY_GID_TABLE = 5
+const REG_DMABUF_MR = 4
 const REG_MR_METHOD = 5
+const COUNTERS_READ = 2
 
 type Attr = readonly [id: number, length: number, data: bigint, flags?: number, reserved?: number]
 const ioctl = (object: number, method: number, attributes: readonly Attr[]): Uint8Array => {
@@ -334,7 +336,7 @@ const ioctl = (object: number, method: number, attributes: readonly Attr[]): Uin
   ]
   return Uint8Array.from(bytes)
 }
-/** An ioctl of a process with three objects. */
+/** An ioctl of a process with some objects. */
 const verbs = (object: number, method: number, attributes: readonly Attr[]): Decoded | Answer => {
   const memory = arena()
   memory.map(AT, ioctl(object, method, attributes))
@@ -342,6 +344,9 @@ const verbs = (object: number, method: number, attributes: readonly Attr[]): Dec
   view.handles.set(0, 'pd')
   view.handles.set(2, 'cq')
   view.handles.set(3, 'rc_qp')
+  view.handles.set(4, 'xrcd')
+  view.handles.set(5, 'srq')
+  view.handles.set(6, 'counters')
   return decodeVerbsIoctl(view, RDMA_VERBS_IOCTL, AT)
 }
 /** The attributes of QP_CREATE (names: spec/linux/names.ts). `changes`: replacements by id; null omits an attribute. */
@@ -403,6 +408,83 @@ test('ioctl QP_CREATE: mistakes give the kernel’s errors', () => {
     const answer = verbs(LinuxObject.QP, 0, createQp(changes))
     assert.equal(errorOf(answer), expected, `${Object.keys(changes)}: ${(answer as Answer).reason}`)
   }
+})
+
+test('ioctl QP_CREATE: handles that the type of the queue pair does not take are EINVAL', () => {
+  const xrcd: Attr = [1, 0, 4n]
+  const xrcTarget = { 1: xrcd, 2: null, 4: null, 5: null, 9: [9, 8, 10n], 4097: null } as const
+  const xrcInitiator = { 5: null, 9: [9, 8, 9n] } as const
+  const answers: [string, Readonly<Record<number, Attr | null>>][] = [
+    ['EINVAL', { 1: xrcd }],
+    ['OK', xrcTarget],
+    ['EINVAL', { ...xrcTarget, 2: [2, 0, 0n] }],
+    ['EINVAL', { ...xrcTarget, 4: [4, 0, 2n] }],
+    ['EINVAL', { ...xrcTarget, 5: [5, 0, 2n] }],
+    ['EINVAL', { ...xrcTarget, 10: [10, 4, 2n] }],
+    ['OK', xrcInitiator],
+    ['OK', { ...xrcInitiator, 5: [5, 0, 2n] }],
+    ['EINVAL', { ...xrcInitiator, 3: [3, 0, 5n] }],
+    ['EINVAL', { ...xrcInitiator, 1: xrcd }],
+  ]
+  for (const [expected, changes] of answers)
+    assert.equal(errorOf(verbs(LinuxObject.QP, 0, createQp(changes))), expected, JSON.stringify(Object.keys(changes)))
+})
+
+/** The attributes of SRQ_CREATE, without its type. */
+const createSrq = (...more: readonly Attr[]): Attr[] => [
+  [0, 0, 0n],
+  [1, 0, 0n],
+  [4, 8, 0n],
+  [5, 4, 1n],
+  [6, 4, 1n],
+  [7, 4, 0n],
+  [11, 4, ARENA],
+  [12, 4, ARENA],
+  ...more,
+]
+
+test('ioctl SRQ_CREATE of an SRQ for tags is ENOENT without the number of tags', () => {
+  const tags: Attr = [9, 8, 2n]
+  const answer = verbs(LinuxObject.SRQ, 0, createSrq(tags, [3, 0, 2n]))
+  assert.equal(errorOf(answer), 'ENOENT', (answer as Answer).reason)
+})
+
+test('ioctl SRQ_CREATE of a basic SRQ does not write srq_num, which only an XRC SRQ has', () => {
+  const memory = arena()
+  const message = ioctl(LinuxObject.SRQ, 0, createSrq([9, 8, 0n], [13, 4, ARENA + 64n], [4097, 24, ARENA + 128n]))
+  memory.map(AT, message)
+  const view = fakeView(memory)
+  view.handles.set(0, 'pd')
+  const decoded = decodeVerbsIoctl(view, RDMA_VERBS_IOCTL, AT)
+  assert.ok(!isAnswer(decoded))
+  assert.equal(decoded.answer({ object: 7, out: { maxWr: 1, maxSge: 1 } }).ret, 0)
+  assert.deepEqual([...memory.copyIn(ARENA + 64n, 4)], [0xcc, 0xcc, 0xcc, 0xcc])
+  const flagsOf = (index: number): number => memory.copyIn(AT + BigInt(24 + 16 * index + 4), 1)[0]!
+  // MANDATORY, and VALID_OUTPUT of the attributes 12 and 13
+  assert.deepEqual([flagsOf(7), flagsOf(9)], [3, 1])
+})
+
+test('ioctl REG_DMABUF_MR and COUNTERS_READ need no flags; counters have no driver attributes', () => {
+  const dmabuf = verbs(LinuxObject.MR, REG_DMABUF_MR, [
+    [0, 0, 0n],
+    [1, 0, 0n],
+    [2, 8, 0n],
+    [3, 8, 4096n],
+    [4, 8, 0n],
+    [5, 4, 3n],
+    [7, 4, ARENA],
+    [8, 4, ARENA],
+  ])
+  assert.ok(!isAnswer(dmabuf))
+  assert.equal(dmabuf.call.args.access, 0)
+  const read: Attr[] = [
+    [0, 0, 6n],
+    [1, 8, ARENA],
+  ]
+  assert.equal(errorOf(verbs(LinuxObject.COUNTERS, COUNTERS_READ, read)), 'OK')
+  const driverInput: Attr = [4096, 8, 0n]
+  assert.equal(errorOf(verbs(LinuxObject.COUNTERS, COUNTERS_READ, [...read, driverInput])), 'EPROTONOSUPPORT')
+  assert.equal(errorOf(verbs(LinuxObject.COUNTERS, 0, [[0, 0, 0n], driverInput])), 'EPROTONOSUPPORT')
 })
 
 test('ioctl: a message of more than a page is EINVAL', () => {
@@ -473,10 +555,11 @@ test('ioctl CQ_DESTROY: the response has exactly 8 bytes', () => {
   assert.deepEqual([7, 8, 9].map(destroy), ['EINVAL', 'OK', 'EINVAL'])
 })
 
-test('ioctl INFO_HANDLES is ENOENT without a count, EINVAL without a list', () => {
+test('ioctl INFO_HANDLES is ENOENT without a count, EINVAL without a list or both', () => {
   const objectId: Attr = [0, 8, 4n]
   assert.equal(errorOf(verbs(LinuxObject.DEVICE, INFO_HANDLES, [objectId, [2, 8, ARENA]])), 'ENOENT')
   assert.equal(errorOf(verbs(LinuxObject.DEVICE, INFO_HANDLES, [objectId, [1, 4, ARENA]])), 'EINVAL')
+  assert.equal(errorOf(verbs(LinuxObject.DEVICE, INFO_HANDLES, [objectId])), 'EINVAL')
 })
 
 test('ioctl REG_MR takes an address, and refuses DMA-BUFs and DMA handles, which soft devices lack', () => {

@@ -58,6 +58,8 @@ export interface IoctlAttribute {
   readonly errnoIfAbsent?: ErrnoName
   /** No device here accepts the attribute: the errno if it is present. */
   readonly errnoIfPresent?: ErrnoName
+  /** Classes for which Linux's handler refuses the attribute with EINVAL. Others that lack it ignore it. */
+  readonly refusedFor?: readonly string[]
 }
 
 export interface IoctlMethod {
@@ -146,6 +148,10 @@ const refused = (attribute: NamedAttribute, errnoIfPresent: ErrnoName): NamedAtt
   mandatory: false,
   errnoIfPresent,
 })
+const refusedFor = (classes: readonly string[], attribute: NamedAttribute): NamedAttribute => ({
+  ...attribute,
+  refusedFor: classes,
+})
 /** An optional attribute of `min` or more bytes. */
 const anyBytes = (linuxName: string, kind: 'in' | 'out', min: number): NamedAttribute => ({
   ...blank,
@@ -194,6 +200,9 @@ const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, RELAXED_ORDERING 
 /** Access flags that REG_DMABUF_MR accepts. */
 const DMABUF_ACCESS = LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC | RELAXED_ORDERING
 
+const XRC_TARGET = ['xrc_tgt_qp']
+const ALL_BUT_XRC_TARGET = LINUX_QP_CLASSES.filter(name => !XRC_TARGET.includes(name))
+
 /** Bytes of struct ib_uverbs_sge. */
 const SGE_BYTES = 16
 
@@ -221,8 +230,8 @@ export const ioctlMethods: readonly IoctlMethod[] = [
     'queryHandles',
     [
       into('INFO_OBJECT_ID', 8),
-      checkedByHandler(out('INFO_TOTAL_HANDLES', 4), 'ENOENT'),
       checkedByHandler(list('INFO_HANDLES_LIST', 'handles', 4), 'EINVAL'),
+      checkedByHandler(out('INFO_TOTAL_HANDLES', 4), 'ENOENT'),
     ],
     { converter: 'handles' },
   ),
@@ -280,12 +289,12 @@ export const ioctlMethods: readonly IoctlMethod[] = [
     'create',
     [
       newHandle('CREATE_QP_HANDLE'),
-      checkedByHandler(handle('CREATE_QP_XRCD_HANDLE', 'xrcd', ['xrcd']), 'ENOENT'),
-      checkedByHandler(handle('CREATE_QP_PD_HANDLE', 'pd', ['pd']), 'ENOENT'),
-      optional(handle('CREATE_QP_SRQ_HANDLE', 'srq', ['srq'])),
-      checkedByHandler(handle('CREATE_QP_SEND_CQ_HANDLE', 'sendCq', ['cq']), 'ENOENT'),
-      checkedByHandler(handle('CREATE_QP_RECV_CQ_HANDLE', 'recvCq', ['cq']), 'ENOENT'),
-      optional(handle('CREATE_QP_IND_TABLE_HANDLE', 'rwqIndTable', ['rwq_ind_table'])),
+      refusedFor(ALL_BUT_XRC_TARGET, checkedByHandler(handle('CREATE_QP_XRCD_HANDLE', 'xrcd', ['xrcd']), 'ENOENT')),
+      refusedFor(XRC_TARGET, checkedByHandler(handle('CREATE_QP_PD_HANDLE', 'pd', ['pd']), 'ENOENT')),
+      refusedFor(['xrc_ini_qp'], optional(handle('CREATE_QP_SRQ_HANDLE', 'srq', ['srq']))),
+      refusedFor(XRC_TARGET, checkedByHandler(handle('CREATE_QP_SEND_CQ_HANDLE', 'sendCq', ['cq']), 'ENOENT')),
+      refusedFor(XRC_TARGET, checkedByHandler(handle('CREATE_QP_RECV_CQ_HANDLE', 'recvCq', ['cq']), 'ENOENT')),
+      refusedFor(XRC_TARGET, optional(handle('CREATE_QP_IND_TABLE_HANDLE', 'rwqIndTable', ['rwq_ind_table']))),
       into('CREATE_QP_USER_HANDLE', 8, value(0, 8, 'userHandle')),
       extensible(into('CREATE_QP_CAP', 20, ...qpCap(0))),
       into('CREATE_QP_TYPE', 8, classSelector(0, 8)),
@@ -315,7 +324,7 @@ export const ioctlMethods: readonly IoctlMethod[] = [
       into('CREATE_SRQ_MAX_WR', 4, value(0, 4, 'maxWr')),
       into('CREATE_SRQ_MAX_SGE', 4, value(0, 4, 'maxSge')),
       into('CREATE_SRQ_LIMIT', 4, value(0, 4, 'limit')),
-      checkedByHandler(into('CREATE_SRQ_MAX_NUM_TAGS', 4, value(0, 4, 'maxNumTags')), 'EINVAL'),
+      checkedByHandler(into('CREATE_SRQ_MAX_NUM_TAGS', 4, value(0, 4, 'maxNumTags')), 'ENOENT'),
       into('CREATE_SRQ_TYPE', 8, classSelector(0, 8)),
       optional(fd('CREATE_SRQ_EVENT_FD', 'asyncFd')),
       out('CREATE_SRQ_RESP_MAX_WR', 4, value(0, 4, 'maxWr')),
@@ -346,7 +355,7 @@ export const ioctlMethods: readonly IoctlMethod[] = [
       into('REG_DM_MR_OFFSET', 8, value(0, 8, 'start')),
       into('REG_DM_MR_LENGTH', 8, value(0, 8, 'length')),
       handle('REG_DM_MR_PD_HANDLE', 'pd', ['pd']),
-      flags('REG_DM_MR_ACCESS_FLAGS', 'access', ALL_ACCESS),
+      optional(flags('REG_DM_MR_ACCESS_FLAGS', 'access', ALL_ACCESS)),
       handle('REG_DM_MR_DM_HANDLE', 'dm', ['dm']),
       out('REG_DM_MR_RESP_LKEY', 4, value(0, 4, 'lkey')),
       out('REG_DM_MR_RESP_RKEY', 4, value(0, 4, 'rkey')),
@@ -365,7 +374,7 @@ export const ioctlMethods: readonly IoctlMethod[] = [
       into('REG_DMABUF_MR_LENGTH', 8, value(0, 8, 'length')),
       into('REG_DMABUF_MR_IOVA', 8, value(0, 8, 'iova')),
       into('REG_DMABUF_MR_FD', 4, value(0, 4, 'file')),
-      flags('REG_DMABUF_MR_ACCESS_FLAGS', 'access', DMABUF_ACCESS),
+      optional(flags('REG_DMABUF_MR_ACCESS_FLAGS', 'access', DMABUF_ACCESS)),
       out('REG_DMABUF_MR_RESP_LKEY', 4, value(0, 4, 'lkey')),
       out('REG_DMABUF_MR_RESP_RKEY', 4, value(0, 4, 'rkey')),
     ],
@@ -423,33 +432,17 @@ export const ioctlMethods: readonly IoctlMethod[] = [
   method('RWQ_IND_TBL', 'RWQ_IND_TBL_DESTROY', ['rwq_ind_table'], 'destroy', [
     destroy('DESTROY_RWQ_IND_TBL_HANDLE', ['rwq_ind_table']),
   ]),
-  method(
-    'DM',
-    'DM_ALLOC',
-    ['dm'],
-    'create',
-    [
-      newHandle('ALLOC_DM_HANDLE'),
-      into('ALLOC_DM_LENGTH', 8, value(0, 8, 'length')),
-      into('ALLOC_DM_ALIGNMENT', 4, value(0, 4, 'alignment')),
-    ],
-    { hasDriverAttributes: true },
-  ),
+  method('DM', 'DM_ALLOC', ['dm'], 'create', [
+    newHandle('ALLOC_DM_HANDLE'),
+    into('ALLOC_DM_LENGTH', 8, value(0, 8, 'length')),
+    into('ALLOC_DM_ALIGNMENT', 4, value(0, 4, 'alignment')),
+  ]),
   method('DM', 'DM_FREE', ['dm'], 'destroy', [destroy('FREE_DM_HANDLE', ['dm'])]),
-  method('COUNTERS', 'COUNTERS_CREATE', ['counters'], 'create', [newHandle('CREATE_COUNTERS_HANDLE')], {
-    hasDriverAttributes: true,
-  }),
+  method('COUNTERS', 'COUNTERS_CREATE', ['counters'], 'create', [newHandle('CREATE_COUNTERS_HANDLE')]),
   method('COUNTERS', 'COUNTERS_DESTROY', ['counters'], 'destroy', [destroy('DESTROY_COUNTERS_HANDLE', ['counters'])]),
-  method(
-    'COUNTERS',
-    'COUNTERS_READ',
-    ['counters'],
-    'query',
-    [
-      handle('READ_COUNTERS_HANDLE', 'object', ['counters']),
-      list('READ_COUNTERS_BUFF', 'values', 0),
-      flags('READ_COUNTERS_FLAGS', 'flags', allOf(CountersFlags)),
-    ],
-    { hasDriverAttributes: true },
-  ),
+  method('COUNTERS', 'COUNTERS_READ', ['counters'], 'query', [
+    handle('READ_COUNTERS_HANDLE', 'object', ['counters']),
+    list('READ_COUNTERS_BUFF', 'values', 0),
+    optional(flags('READ_COUNTERS_FLAGS', 'flags', allOf(CountersFlags))),
+  ]),
 ]

@@ -70,6 +70,9 @@ const decodeAttributes = (message: Message): DecodedAttributes => {
       facts.class = constantOf(message, attribute.compiled.spec.id, 0xffffffffn)
   }
   const className = classNameOf(message.view, spec.classes, facts)
+  for (const { compiled } of passed.values())
+    if (compiled.spec.refusedFor?.includes(className))
+      throw new CallError('EINVAL', `${spec.name}: ${className} has no attribute ${compiled.spec.id}`)
   const { in: inputs } = declaredMethod(className, spec.method!)
   // an argument that the class lacks belongs to other classes of the method, and is not required
   const isRequired = ({ kind, cells, name }: IoctlAttribute): boolean =>
@@ -79,17 +82,19 @@ const decodeAttributes = (message: Message): DecodedAttributes => {
   )
   if (missing !== undefined)
     throw new CallError(missing.spec.errnoIfAbsent!, `${spec.name}: attribute ${missing.spec.id} is missing`)
+  // missing flags are 0
+  for (const { spec } of method.attributes.values())
+    if (spec.kind === 'flags' && inputs[spec.name]?.optional === false) args[spec.name] = 0
   for (const attribute of passed.values()) {
     const { kind, name, cells } = attribute.compiled.spec
     if (kind === 'in' && cells.length > 0)
       readCells(attribute.compiled.layout(className), bytesOf(message, attribute), args, facts, true)
-    // attributes of other classes are ignored
-    else if (name !== '' && inputs[name] === undefined) continue
-    else if (kind === 'handle' || kind === 'fd') args[name] = Number(attribute.data)
     else if (kind === 'flags') {
       const flags = flagsOf(message, attribute)
-      if (name !== '') args[name] = flags
+      if (inputs[name] !== undefined) args[name] = flags
     }
+    // attributes of other classes are ignored
+    else if ((kind === 'handle' || kind === 'fd') && inputs[name] !== undefined) args[name] = Number(attribute.data)
   }
   return { args, facts, className }
 }
@@ -114,8 +119,11 @@ const writeOutputs = (message: Message, { className }: DecodedAttributes, result
   for (const attribute of message.passed.values()) {
     const { spec, layout: compiled } = attribute.compiled
     if (spec.kind === 'out' && spec.cells.length > 0) {
+      const struct = compiled(className)
+      // outputs of other classes are not written
+      if (struct.boundCells.length === 0) continue
       const bytes = new Uint8Array(spec.max)
-      writeCells(compiled(className), bytes, result.out, {})
+      writeCells(struct, bytes, result.out, {})
       if (spec.isExtensible) fill(message.view, bufferOf(attribute), bytes)
       else message.view.copyOut(attribute.data, bytes)
       markFilled(changes, attribute)
@@ -296,10 +304,8 @@ export const decodeVerbsIoctl = (view: CallerView, request: number, argument: bi
     const message = readMessage(view, argument, onName)
     const { spec } = message.method
     if (spec.converter === 'invokeWrite') return invokeWrite(message, onName)
-    if (spec.method === undefined) {
-      if (!view.hasContext) throw new CallError('EINVAL', 'the descriptor has no context yet: call GET_CONTEXT first')
+    if (spec.method === undefined)
       throw new CallError('EOPNOTSUPP', `${spec.name}: ${linuxCall('ioctl', spec.object, spec.number)?.absent}`)
-    }
     const decoded = decodeAttributes(message)
     const list = spec.converter === undefined ? undefined : listCall(message)
     const isAgain = isOpenAgain(view, decoded.className, spec.method)
