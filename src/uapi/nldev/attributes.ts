@@ -171,8 +171,9 @@ const problemOf = (name: NldevAttributeName, bytes: Uint8Array): Problem => {
 
 /**
  * The attributes of a request; of several with one name, the last. Throws CallError as Linux's parser does: ERANGE
- * for a truncated number or nested attribute, and for bytes after the NUL beyond a text's maximum, otherwise EINVAL. `strict`: also refuses unknown attributes, too long
- * numbers, a missing or unexpected NLA_F_NESTED, and bytes at the end that are not an attribute.
+ * for a truncated number or nested attribute, and for a text that has its NUL early but is too long; otherwise EINVAL.
+ * `strict`: also refuses unknown attributes, too long numbers, a missing or unexpected NLA_F_NESTED, and bytes at the
+ * end that are not an attribute.
  */
 export const readAttributes = (bytes: Uint8Array, strict: boolean): Attributes => {
   const { raw, unreadBytes } = split(bytes)
