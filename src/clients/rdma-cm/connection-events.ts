@@ -2,13 +2,14 @@
  * Handles the events of the connection manager (src/cm): creates identifiers for requests, and reports events to owners
  * of identifiers (Linux: cma_ib_handler, cma_ib_req_handler, cma_sidr_rep_handler).
  */
-import type { CmConnection } from '../../cm/connection.ts'
+import type { CmConnection, CmPath } from '../../cm/connection.ts'
 import type { CmEngine } from '../../cm/engine.ts'
 import type { CmEvent } from '../../cm/machine.ts'
 import { eceOf } from '../../cm/messages.ts'
 import { CmEventType, QpType } from '../../spec/enums.ts'
 import { Errno } from '../../spec/errno.ts'
 import { rejReason, sidrStatus } from '../../spec/wire/mad.ts'
+import { isMulticastGid } from '../../wire/address.ts'
 import type { CmMessage } from '../../wire/mad/mad.ts'
 import { parseRdmaCmHeader } from '../../wire/mad/mad.ts'
 import type { CmDevices } from './devices.ts'
@@ -21,7 +22,7 @@ import {
   replyParameters,
   requestParameters,
 } from './parameters.ts'
-import { fromHeader, ipAddress, type SocketAddress } from './socket-address.ts'
+import { anyAddress, Family, fromHeader, isAny, isLoopback, type SocketAddress } from './socket-address.ts'
 
 const { CONNECT_REQUEST, CONNECT_RESPONSE, UNREACHABLE, REJECTED, ESTABLISHED, DISCONNECTED, TIMEWAIT_EXIT } =
   CmEventType.values
@@ -47,23 +48,44 @@ export interface EventHost {
   attachRequest(id: Identifier, connection: CmConnection, device: CmDevice): void
 }
 
+interface Addresses {
+  readonly peer: SocketAddress
+  readonly local: SocketAddress
+}
+
+/**
+ * As in Linux (validate_net_dev), a request of another host is to an address of the device, and is not from a loopback
+ * address, a group or the wildcard.
+ */
+const arePossible = ({ devices }: EventHost, { peer, local }: Addresses, { device, remoteGid }: CmPath): boolean =>
+  devices.isOfHost(remoteGid) ||
+  (devices.hasGid(device, local.address) && !isLoopback(peer) && !isMulticastGid(peer.address) && !isAny(peer))
+
 /**
  * The addresses of a request. If a listener is bound by AF_IB, they are the GIDs of the path. Otherwise they are in
  * rdma_cm's header in the private data; undefined if the header is invalid.
  */
 const addressesOf = (
+  cm: EventHost,
   event: CmEvent,
   privateData: Uint8Array,
   ibListener: Identifier | undefined,
-): { readonly peer: SocketAddress; readonly local: SocketAddress } | undefined => {
+): Addresses | undefined => {
   const { path, serviceId } = event.connection
   const port = Number(serviceId & 0xffffn)
   if (ibListener?.source !== undefined)
-    return { peer: ipAddress(path.remoteGid, 0), local: { ...ibListener.source, address: path.localGid, serviceId } }
+    return {
+      peer: { ...anyAddress(Family.IB), address: path.remoteGid },
+      local: { ...ibListener.source, address: path.localGid, serviceId },
+    }
   const header = parseRdmaCmHeader(privateData)
   if (header === undefined) return undefined
   const { ipVersion, source, destination } = header
-  return { peer: fromHeader(ipVersion, source, header.port), local: fromHeader(ipVersion, destination, port) }
+  const addresses = {
+    peer: fromHeader(ipVersion, source, header.port),
+    local: fromHeader(ipVersion, destination, port),
+  }
+  return arePossible(cm, addresses, path) ? addresses : undefined
 }
 
 /** Service timeout of an MRA, an exponent: 4.096 µs · 2^24 is 69 s. Linux's CMA_CM_MRA_SETTING. */
@@ -97,6 +119,7 @@ const onRequest = (cm: EventHost, event: CmEvent, message: Request): void => {
   const { connection } = event
   const device = cm.devices.byNumber(connection.path.device)
   const addresses = addressesOf(
+    cm,
     event,
     message.privateData,
     cm.ibListener(connection.serviceId, connection.path.localGid, device),
@@ -119,7 +142,6 @@ const onRequest = (cm: EventHost, event: CmEvent, message: Request): void => {
   }
   request.source = addresses.local
   request.destination = addresses.peer
-  request.ackTimeout = listener.ackTimeout
   cm.attachRequest(request, connection, device)
   listener.unreadRequests.add(request)
   request.listener = listener

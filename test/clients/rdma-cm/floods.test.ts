@@ -21,7 +21,7 @@ import { emitCm, emitRdmaCmHeader, rdmaCmServiceId } from '../../../src/wire/mad
 import { randomFrom } from '../../cm/pair.ts'
 import { plainRequest } from '../../cm/request.ts'
 import { ipv4 } from '../../drivers/rxe/machine.ts'
-import { assertNothingLeft, establish, type Host, ip4, parametersOf, twoHosts } from './hosts.ts'
+import { any4, assertNothingLeft, establish, type Host, ip4, parametersOf, twoHosts } from './hosts.ts'
 
 const PORT = 7471
 const BACKLOG = 8
@@ -184,6 +184,31 @@ describe('a listener', () => {
     const { sent } = b.cm.engine.counters
     assert.deepEqual([sent.REJ, sent.SIDR_REP], [2, 1])
     for (const id of [connected, datagrams]) b.cm.destroy(id)
+    assertNothingLeft(network)
+  })
+
+  it('rejects requests of other hosts with impossible addresses in the header, as Linux does', () => {
+    const { network, a, b } = twoHosts()
+    const listener = b.listen(any4(PORT))
+    const send = senderOf(network, a)
+    const wrong = [
+      [127, 0, 0, 1],
+      [224, 0, 0, 1],
+      [0, 0, 0, 0],
+    ].map(octets => Uint8Array.of(...new Uint8Array(12), ...octets))
+    const peer = Uint8Array.of(...new Uint8Array(12), 10, 0, 0, 1)
+    const headers = [
+      ...wrong.map(source => ({ source, destination: listenerAddress })),
+      ...[peer, ...wrong].map(destination => ({ source: peer, destination })),
+    ]
+    headers.forEach((addresses, i) => {
+      const privateData = emitRdmaCmHeader({ ipVersion: 4, port: SOURCE_PORT, ...addresses }, new Uint8Array(0))
+      send(req(1 + i, GUID, { privateData }))
+    })
+    network.settle()
+    assert.deepEqual(b.requests(listener), [])
+    assert.equal(b.cm.engine.counters.sent.REJ, headers.length)
+    b.cm.destroy(listener)
     assertNothingLeft(network)
   })
 })

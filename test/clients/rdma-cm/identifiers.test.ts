@@ -383,6 +383,7 @@ describe('listeners', () => {
     ] as const) {
       const { active, passive } = establish(network, a, b, listener, [0x11, 0x22], to)
       assert.deepEqual([passive.source?.family, passive.source?.port], [to.family, PORT])
+      assert.deepEqual([passive.destination?.family, active.source?.family], [to.family, to.family])
       a.cm.destroy(active)
       b.cm.destroy(passive)
     }

@@ -6,7 +6,8 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { setOption } from '../../../src/clients/rdma-cm/options.ts'
 import { pathRecord } from '../../../src/clients/rdma-cm/path-record.ts'
-import { CmOptionLevel, CmPortSpace } from '../../../src/spec/enums.ts'
+import { qpAttributesFor } from '../../../src/clients/rdma-cm/qp-attributes.ts'
+import { CmOptionLevel, CmPortSpace, QpState } from '../../../src/spec/enums.ts'
 import { errnoOf } from '../../core/fixture.ts'
 import { ipv4 } from '../../drivers/rxe/machine.ts'
 import { assertNothingLeft, type Host, ip4, parametersOf, twoHosts } from './hosts.ts'
@@ -76,6 +77,7 @@ describe('the ACK timeout', () => {
   it('is twice the packet life time of the route that is resolved afterwards, also for the peer', () => {
     const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
+    assert.equal(set(b, listener, ID, ACK_TIMEOUT, Uint8Array.of(9)), 'ok')
     // 0 is no timeout. The default packet life time has the exponent 16, so the default ACK timeout has 17.
     for (const [timeout, peerTimeout] of [
       [20, 20],
@@ -91,6 +93,8 @@ describe('the ACK timeout', () => {
       const [request] = b.requests(listener)
       assert.equal(request?.connection?.agreed.ackTimeout, peerTimeout)
       assert.ok(request)
+      // As on Linux, a request does not inherit the option of its listener.
+      assert.equal(qpAttributesFor(request, QpState.values.RTS).timeout, peerTimeout)
       a.cm.destroy(id)
       b.cm.destroy(request)
       network.settle()
