@@ -12,6 +12,7 @@
 #undef _FORTIFY_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <link.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdbool.h>
@@ -41,26 +42,59 @@ static void waited(int fd)
     errno = saved;
 }
 
-/* The next library's function, looked up once. */
-#define NEXT(name)                                                                                                     \
-    ({                                                                                                                 \
-        static __typeof__(&name) next_##name;                                                                          \
-        if (!__atomic_load_n(&next_##name, __ATOMIC_RELAXED))                                                          \
-            __atomic_store_n(&next_##name, (__typeof__(&name))dlsym(RTLD_NEXT, #name), __ATOMIC_RELAXED);              \
-        next_##name;                                                                                                   \
-    })
+/* Functions that the C library's headers do not declare, or only the headers of newer ones. */
+int pthread_clockjoin_np(pthread_t thread, void **result, clockid_t clock, const struct timespec *deadline);
+int pthread_mutex_clocklock(pthread_mutex_t *mutex, clockid_t clock, const struct timespec *deadline);
+int pthread_rwlock_clockrdlock(pthread_rwlock_t *lock, clockid_t clock, const struct timespec *deadline);
+int pthread_rwlock_clockwrlock(pthread_rwlock_t *lock, clockid_t clock, const struct timespec *deadline);
+int pthread_cond_clockwait(pthread_cond_t *condition, pthread_mutex_t *mutex, clockid_t clock,
+                           const struct timespec *deadline);
+int sem_clockwait(sem_t *semaphore, clockid_t clock, const struct timespec *deadline);
+EXPORT ssize_t __read_chk(int fd, void *buffer, size_t count, size_t buffer_size);
+EXPORT ssize_t __recv_chk(int fd, void *buffer, size_t count, size_t buffer_size, int flags);
+EXPORT ssize_t __recvfrom_chk(int fd, void *buffer, size_t count, size_t buffer_size, int flags, struct sockaddr *from,
+                              socklen_t *length);
 
-/* NEXT for pthread_cond_wait and _timedwait, which have two versions: dlsym finds the old one in some C libraries. */
-#define NEXT_CONDITION(name)                                                                                           \
-    ({                                                                                                                 \
-        static __typeof__(&name) next_##name;                                                                          \
-        if (!__atomic_load_n(&next_##name, __ATOMIC_RELAXED)) {                                                        \
-            void *found = dlvsym(RTLD_NEXT, #name, "GLIBC_2.3.2");                                                     \
-            found = found ? found : dlsym(RTLD_NEXT, #name);                                                           \
-            __atomic_store_n(&next_##name, (__typeof__(&name))found, __ATOMIC_RELAXED);                                \
-        }                                                                                                              \
-        next_##name;                                                                                                   \
-    })
+#define INTERPOSED(X)                                                                                                  \
+    X(pthread_create) X(pthread_join) X(pthread_tryjoin_np) X(pthread_timedjoin_np) X(pthread_clockjoin_np)            \
+    X(pthread_mutex_lock) X(pthread_mutex_trylock) X(pthread_mutex_timedlock) X(pthread_mutex_clocklock)               \
+    X(pthread_spin_lock) X(pthread_spin_trylock) X(pthread_rwlock_rdlock) X(pthread_rwlock_wrlock)                     \
+    X(pthread_rwlock_tryrdlock) X(pthread_rwlock_timedrdlock) X(pthread_rwlock_clockrdlock)                            \
+    X(pthread_rwlock_trywrlock) X(pthread_rwlock_timedwrlock) X(pthread_rwlock_clockwrlock) X(pthread_cond_wait)       \
+    X(pthread_cond_timedwait) X(pthread_cond_clockwait) X(pthread_barrier_wait) X(sem_wait) X(sem_trywait)             \
+    X(sem_timedwait) X(sem_clockwait) X(thrd_create) X(thrd_join) X(mtx_lock) X(mtx_trylock) X(mtx_timedlock)          \
+    X(cnd_wait) X(cnd_timedwait) X(wait) X(waitpid) X(wait4) X(waitid) X(read) X(__read_chk) X(readv) X(recv)          \
+    X(__recv_chk) X(recvfrom) X(__recvfrom_chk) X(recvmsg) X(accept) X(accept4) X(recvmmsg) X(eventfd_read)
+
+/* The next library's functions. */
+static struct {
+#define X(name) __typeof__(&name) name;
+    INTERPOSED(X)
+#undef X
+} next;
+
+static void *find_next(const char *name)
+{
+    void *found = NULL;
+    /* These have two versions. Before glibc 2.36, dlsym finds the old one. */
+    if (strcmp(name, "pthread_cond_wait") == 0 || strcmp(name, "pthread_cond_timedwait") == 0)
+        found = dlvsym(RTLD_NEXT, name, "GLIBC_2.3.2");
+    return found ? found : dlsym(RTLD_NEXT, name);
+}
+
+/*
+ * When libraries are initialised, because dlsym takes the loader's lock. A thread in dlopen holds this lock, and may
+ * wait in a library's constructor for another thread.
+ */
+__attribute__((constructor(101))) static void look_up(void)
+{
+#define X(name) next.name = (__typeof__(&name))find_next(#name);
+    INTERPOSED(X)
+#undef X
+}
+
+/* Another library's constructor may call before `look_up` has run. */
+#define NEXT(name) (next.name ? next.name : (__typeof__(&name))find_next(#name))
 
 /* ---- callers ---- */
 
@@ -76,6 +110,18 @@ static bool is_rdma_library(const char *path)
                     strncmp(name, "librdmacm", 9) == 0 || strncmp(name, "libuserdma", 10) == 0);
 }
 
+/* The path of the library with this address; NULL: none. Without the loader's lock (see look_up), if possible. */
+static const char *library_of(void *address)
+{
+#ifdef DLFO_STRUCT_HAS_EH_DBASE /* glibc 2.35 */
+    struct dl_find_object found;
+    return _dl_find_object(address, &found) == 0 ? found.dlfo_link_map->l_name : NULL;
+#else
+    Dl_info info;
+    return dladdr(address, &info) ? info.dli_fname : NULL;
+#endif
+}
+
 static bool is_in_rdma_library(void *address)
 {
     const uintptr_t caller = (uintptr_t)address << 1;
@@ -83,8 +129,7 @@ static bool is_in_rdma_library(void *address)
     const uintptr_t known = __atomic_load_n(slot, __ATOMIC_RELAXED);
     if ((known & ~(uintptr_t)1) == caller)
         return known & 1;
-    Dl_info info;
-    const bool is_rdma = dladdr(address, &info) && is_rdma_library(info.dli_fname);
+    const bool is_rdma = is_rdma_library(library_of(address));
     __atomic_store_n(slot, caller | is_rdma, __ATOMIC_RELAXED);
     return is_rdma;
 }
@@ -135,7 +180,6 @@ EXPORT int pthread_timedjoin_np(pthread_t thread, void **result, const struct ti
     RETURN_LOCKED(NEXT(pthread_timedjoin_np)(thread, result, deadline));
 }
 
-int pthread_clockjoin_np(pthread_t thread, void **result, clockid_t clock, const struct timespec *deadline);
 EXPORT int pthread_clockjoin_np(pthread_t thread, void **result, clockid_t clock, const struct timespec *deadline)
 {
     RETURN_LOCKED(NEXT(pthread_clockjoin_np)(thread, result, clock, deadline));
@@ -156,7 +200,6 @@ EXPORT int pthread_mutex_timedlock(pthread_mutex_t *mutex, const struct timespec
     RETURN_LOCKED(NEXT(pthread_mutex_timedlock)(mutex, deadline));
 }
 
-int pthread_mutex_clocklock(pthread_mutex_t *mutex, clockid_t clock, const struct timespec *deadline);
 EXPORT int pthread_mutex_clocklock(pthread_mutex_t *mutex, clockid_t clock, const struct timespec *deadline)
 {
     RETURN_LOCKED(NEXT(pthread_mutex_clocklock)(mutex, clock, deadline));
@@ -192,7 +235,6 @@ EXPORT int pthread_rwlock_timedrdlock(pthread_rwlock_t *lock, const struct times
     RETURN_LOCKED(NEXT(pthread_rwlock_timedrdlock)(lock, deadline));
 }
 
-int pthread_rwlock_clockrdlock(pthread_rwlock_t *lock, clockid_t clock, const struct timespec *deadline);
 EXPORT int pthread_rwlock_clockrdlock(pthread_rwlock_t *lock, clockid_t clock, const struct timespec *deadline)
 {
     RETURN_LOCKED(NEXT(pthread_rwlock_clockrdlock)(lock, clock, deadline));
@@ -208,7 +250,6 @@ EXPORT int pthread_rwlock_timedwrlock(pthread_rwlock_t *lock, const struct times
     RETURN_LOCKED(NEXT(pthread_rwlock_timedwrlock)(lock, deadline));
 }
 
-int pthread_rwlock_clockwrlock(pthread_rwlock_t *lock, clockid_t clock, const struct timespec *deadline);
 EXPORT int pthread_rwlock_clockwrlock(pthread_rwlock_t *lock, clockid_t clock, const struct timespec *deadline)
 {
     RETURN_LOCKED(NEXT(pthread_rwlock_clockwrlock)(lock, clock, deadline));
@@ -216,16 +257,14 @@ EXPORT int pthread_rwlock_clockwrlock(pthread_rwlock_t *lock, clockid_t clock, c
 
 EXPORT int pthread_cond_wait(pthread_cond_t *condition, pthread_mutex_t *mutex)
 {
-    RETURN_SIGNALED(NEXT_CONDITION(pthread_cond_wait)(condition, mutex));
+    RETURN_SIGNALED(NEXT(pthread_cond_wait)(condition, mutex));
 }
 
 EXPORT int pthread_cond_timedwait(pthread_cond_t *condition, pthread_mutex_t *mutex, const struct timespec *deadline)
 {
-    RETURN_SIGNALED(NEXT_CONDITION(pthread_cond_timedwait)(condition, mutex, deadline));
+    RETURN_SIGNALED(NEXT(pthread_cond_timedwait)(condition, mutex, deadline));
 }
 
-int pthread_cond_clockwait(pthread_cond_t *condition, pthread_mutex_t *mutex, clockid_t clock,
-                           const struct timespec *deadline);
 EXPORT int pthread_cond_clockwait(pthread_cond_t *condition, pthread_mutex_t *mutex, clockid_t clock,
                                   const struct timespec *deadline)
 {
@@ -255,7 +294,6 @@ EXPORT int sem_timedwait(sem_t *semaphore, const struct timespec *deadline)
     RETURN_LOCKED(NEXT(sem_timedwait)(semaphore, deadline));
 }
 
-int sem_clockwait(sem_t *semaphore, clockid_t clock, const struct timespec *deadline);
 EXPORT int sem_clockwait(sem_t *semaphore, clockid_t clock, const struct timespec *deadline)
 {
     RETURN_LOCKED(NEXT(sem_clockwait)(semaphore, clock, deadline));
@@ -351,7 +389,6 @@ EXPORT ssize_t read(int fd, void *buffer, size_t count)
     RETURN_RECEIVED(ssize_t, fd, NEXT(read)(fd, buffer, count));
 }
 
-EXPORT ssize_t __read_chk(int fd, void *buffer, size_t count, size_t buffer_size);
 ssize_t __read_chk(int fd, void *buffer, size_t count, size_t buffer_size)
 {
     RETURN_RECEIVED(ssize_t, fd, NEXT(__read_chk)(fd, buffer, count, buffer_size));
@@ -367,7 +404,6 @@ EXPORT ssize_t recv(int fd, void *buffer, size_t count, int flags)
     RETURN_RECEIVED(ssize_t, fd, NEXT(recv)(fd, buffer, count, flags));
 }
 
-EXPORT ssize_t __recv_chk(int fd, void *buffer, size_t count, size_t buffer_size, int flags);
 ssize_t __recv_chk(int fd, void *buffer, size_t count, size_t buffer_size, int flags)
 {
     RETURN_RECEIVED(ssize_t, fd, NEXT(__recv_chk)(fd, buffer, count, buffer_size, flags));
@@ -378,8 +414,6 @@ EXPORT ssize_t recvfrom(int fd, void *buffer, size_t count, int flags, struct so
     RETURN_RECEIVED(ssize_t, fd, NEXT(recvfrom)(fd, buffer, count, flags, from, length));
 }
 
-EXPORT ssize_t __recvfrom_chk(int fd, void *buffer, size_t count, size_t buffer_size, int flags, struct sockaddr *from,
-                              socklen_t *length);
 ssize_t __recvfrom_chk(int fd, void *buffer, size_t count, size_t buffer_size, int flags, struct sockaddr *from,
                        socklen_t *length)
 {
