@@ -158,6 +158,8 @@ static inline bool shim_is_ready(void)
 extern bool shim_is_active;
 /* The daemon's socket, from the environment. 108: the size of sun_path in struct sockaddr_un. */
 extern char shim_socket_path[108];
+/* From the environment; empty: none. */
+extern char shim_tag[sizeof(((struct userdma_hello *)0)->tag)];
 /* The program is traced: all calls go to the daemon, doorbells too. */
 extern bool shim_is_traced;
 

@@ -18,6 +18,7 @@ int shim_ready;
 bool shim_is_active;
 bool shim_is_traced;
 char shim_socket_path[108];
+char shim_tag[sizeof shim_tag];
 
 /* Functions that a C library may lack: old ones have no close_range, most no openat2, future ones may drop __xstat. */
 static int absent_close_range(unsigned int first, unsigned int last, int flags)
@@ -190,7 +191,9 @@ __attribute__((constructor)) void shim_init(void)
                 sizeof shim_socket_path - 1);
     }
     const char *tag = getenv(USERDMA_ENV_TAG);
-    shim_is_traced = tag && tag[0];
+    if (tag)
+        strncpy(shim_tag, tag, sizeof shim_tag - 1);
+    shim_is_traced = shim_tag[0] != 0;
     valgrind_detect();
     stacks_detect();
     events_detect();

@@ -47,9 +47,7 @@ static int exchange_hello(const struct shim_guard *guard)
 {
     struct request request = {.header = {.type = USERDMA_HELLO, .fd = -1}};
     request.hello.version = USERDMA_SESSION_VERSION;
-    const char *tag = getenv(USERDMA_ENV_TAG);
-    if (tag)
-        strncpy(request.hello.tag, tag, sizeof request.hello.tag - 1);
+    memcpy(request.hello.tag, shim_tag, sizeof request.hello.tag);
     struct reply reply;
     const struct ucred server = server_of(session.fd);
     if (!is_trusted(server.uid)) {

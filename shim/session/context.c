@@ -201,11 +201,12 @@ static int attach_again(int fd, const struct shim_guard *guard)
 {
     struct fd_entry *known = fd_lookup(fd);
     struct fd_entry fresh;
-    int error = request_attach(fd, known->context, &fresh, guard);
+    const uint32_t context = known->context;
+    int error = request_attach(fd, context, &fresh, guard);
     if (error)
         return error == -EMFILE ? error : -EIO;
-    if (fd_kind(fd) != FD_CONTEXT) {
-        /* The program has closed `fd` while the daemon did not answer. */
+    if (fd_kind(fd) != FD_CONTEXT || known->context != context) {
+        /* The program has closed `fd` while the daemon did not answer, and may have opened another context. */
         REAL(close)(fresh.partner);
         return -EBADF;
     }
@@ -226,8 +227,12 @@ int session_attach(int fd)
     int error = 0;
     /* Another thread may have attached `fd` first. */
     if (fd_kind(fd) != FD_CONTEXT) {
-        error = session_ensure_connected(&guard, false) ? request_attach(fd, 0, &entry, &guard) : session_refusal();
-        if (error == 0) {
+        error = session_ensure_connected(&guard, true) ? request_attach(fd, 0, &entry, &guard) : session_refusal();
+        if (error == 0 && fd_kind(fd) != FD_RECEIVED) {
+            /* Another thread has attached or closed `fd` while the daemon did not answer. */
+            REAL(close)(entry.partner);
+            error = fd_kind(fd) == FD_CONTEXT ? 0 : -EBADF;
+        } else if (error == 0) {
             /* fd_add removes the entry FD_RECEIVED and closes a doorbell socket inherited by exec. */
             entry.partner = fd_hide(entry.partner, fd, closes_on_exec(fd));
             error = entry.partner >= 0 && fd_add(fd, &entry) == 0 ? 0 : -errno;
@@ -293,13 +298,19 @@ int session_prepare(int fd, const struct shim_guard *guard)
             return -EIO; /* the daemon of `fd` has ended */
         return session_ensure_connected(guard, false) ? 0 : session_refusal();
     }
-    if (!entry || entry->kind != FD_CONTEXT)
-        return -EBADF; /* another thread closed it meanwhile */
-    if (!session_is_connected() && device_is_dead(fd))
-        return -EIO; /* the daemon of `fd` has ended; another daemon at the same socket does not know the context */
-    if (!session_ensure_connected(guard, false))
-        return session_refusal() == -EACCES ? -EIO : session_refusal();
-    return entry->generation == session_generation() ? 0 : attach_again(fd, guard);
+    while (fd_kind(fd) == FD_CONTEXT) {
+        if (!session_is_connected() && device_is_dead(fd))
+            return -EIO; /* the daemon of `fd` has ended; another daemon at the same socket does not know the context */
+        if (!session_ensure_connected(guard, false))
+            return session_refusal() == -EACCES ? -EIO : session_refusal();
+        if (entry->generation == session_generation())
+            return 0;
+        /* If the reply is late, another thread may open another connection: the context is attached to that one too. */
+        const int error = attach_again(fd, guard);
+        if (error)
+            return error;
+    }
+    return -EBADF; /* another thread has closed `fd` */
 }
 
 long session_call(int fd, uint32_t type, uint64_t first, uint64_t second)

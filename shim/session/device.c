@@ -115,21 +115,21 @@ struct cm_header {
 /* RDMA_USER_CM_CMD_GET_EVENT, bytes of struct rdma_ucm_get_event, and minimum bytes of the response buffer. */
 #define CM_GET_EVENT 12
 #define CM_GET_EVENT_BYTES 8
-#define CM_GET_EVENT_RESPONSE_BYTES 328
+#define CM_GET_EVENT_RESPONSE_BYTES 324
 /* The smallest page of all processors that we support. */
 #define MIN_PAGE_BYTES 4096
 
 /*
- * Waits for data on a channel of this kind, or for the end of the daemon. False with errno after a signal. If another
- * thread closes the channel, only a signal ends the wait, as on Linux, where the call holds a reference to the file.
+ * Waits for data on a channel of this kind, or for the end of the daemon. False with errno after a signal whose handler
+ * lacks SA_RESTART: poll would return after each handler. If another thread closes the channel, only a signal ends the
+ * wait, as on Linux, where the call holds a reference to the file.
  */
 static bool channel_wait(int fd, int kind)
 {
-    struct pollfd events = {.fd = fd_kind(fd) == kind ? fd : -1, .events = POLLIN};
-    if (poll(&events, 1, -1) <= 0)
-        return false;
-    const bool is_closed = events.revents & POLLNVAL;
-    return !is_closed || poll(NULL, 0, -1) > 0;
+    char first;
+    if (fd_kind(fd) != kind)
+        return poll(NULL, 0, -1) > 0;
+    return recv(fd, &first, sizeof first, MSG_PEEK) >= 0;
 }
 
 /*
@@ -202,9 +202,10 @@ bool device_is_dead(int fd)
         return false;
     struct pollfd doorbell = {.fd = __atomic_load_n(&fd_table[fd].partner, __ATOMIC_ACQUIRE), .events = POLLRDHUP};
     const int saved = errno;
-    const bool is_closed = poll(&doorbell, 1, 0) > 0;
+    /* POLLNVAL: the program has closed the socket. */
+    const bool is_shut = poll(&doorbell, 1, 0) > 0 && !(doorbell.revents & POLLNVAL);
     errno = saved;
-    return is_closed;
+    return is_shut;
 }
 
 int shim_store(uint64_t address, uint32_t width, int value)

@@ -4,6 +4,7 @@
 #define _GNU_SOURCE
 #include "connection.h"
 
+#include <poll.h>
 #include <stdio.h>
 #include <sys/prctl.h>
 
@@ -14,6 +15,10 @@ static void print_once(const char *subject, const char *reason)
     if (is_printed)
         return;
     is_printed = true;
+    /* A pipe without a reader would raise SIGPIPE, and a full pipe block. */
+    struct pollfd output = {.fd = STDERR_FILENO, .events = POLLOUT};
+    if (poll(&output, 1, 0) <= 0 || output.revents != POLLOUT)
+        return;
     dprintf(STDERR_FILENO, "userdma: %s at %s: %s\n", subject, shim_socket_path, reason);
 }
 

@@ -21,6 +21,7 @@ import {
   socketPair,
 } from '../../src/host/net/sockets.ts'
 import {
+  CM_NODE,
   ContextFile,
   DescriptorMark,
   InstallKind,
@@ -57,6 +58,8 @@ const Order = {
   DRIVER_8: 15,
   WRONG_SERIAL: 16,
   DELAY: 17,
+  DELAY_ATTACH: 18,
+  END_SESSION: 19,
 } as const
 
 /**
@@ -160,6 +163,8 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
   const log: string[] = []
   const contexts = new Map<number, Context>()
   const sessions = new Map<number, Watch>()
+  /** The contexts that a session has opened or attached. */
+  const known = new Map<number, Set<Context>>()
   const buffer = messageBuffer()
   const request = newRequest()
   let nextContext = 7
@@ -216,13 +221,37 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
     send(fd, buffer.bytes.subarray(0, length), fds)
 
   /** Answers OPEN or ATTACH with a new doorbell socket; ENODEV without a context. */
-  const answerOpen = (fd: number, context: Context | undefined, isOpen: boolean): number => {
-    if (!context) return reply(fd, writeOpenReply(buffer, request, { error: ENODEV, context: 0, rdev: 0, inode: 0 }))
+  const answerOpen = (fd: number, context: Context | undefined, isOpen: boolean, call = request): number => {
+    if (!context) return reply(fd, writeOpenReply(buffer, call, { error: ENODEV, context: 0, rdev: 0, inode: 0 }))
     const doorbell = addDoorbell(context)
+    known.get(fd)?.add(context)
     const value = { error: 0, context: context.id, rdev: RDEV, inode: context.inode }
-    const sent = reply(fd, writeOpenReply(buffer, request, value), isOpen ? [context.file, doorbell] : [doorbell])
+    const sent = reply(fd, writeOpenReply(buffer, call, value), isOpen ? [context.file, doorbell] : [doorbell])
     close(doorbell)
     return sent
+  }
+
+  /** Answers OPEN of the rdma_cm node. Records for the channel are sent by the order RECORD. */
+  const answerOpenChannel = (fd: number): number => {
+    const [ours, theirs] = socketPair()
+    setBlocking(theirs)
+    setSendTimeout(theirs, DescriptorMark.FIRST + InstallKind.CM, DescriptorMark.MICROSECONDS)
+    for (const context of contexts.values()) context.events.push(ours)
+    const sent = reply(fd, writeOpenReply(buffer, request, { error: 0, context: 0, rdev: 0, inode: 0 }), [theirs])
+    close(theirs)
+    return sent
+  }
+
+  /** Milliseconds that the next ATTACH waits for its answer. */
+  let attachDelay = 0
+  const answerAttach = (fd: number): number => {
+    const context = contextOfDescriptor(peerCredentials(fd).pid, request.fd)
+    if (attachDelay === 0) return answerOpen(fd, context, false)
+    const delayed = { ...request }
+    setTimeout(() => sessions.has(fd) && answerOpen(fd, context, false, delayed), attachDelay)
+    attachDelay = 0
+    writeFileSync(join(folder, 'delay'), '')
+    return 0
   }
 
   /** The context whose memory file the process has as descriptor `fd`. */
@@ -300,6 +329,13 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
         writeFileSync(join(folder, 'delay'), '')
         return 0
       }
+      case Order.DELAY_ATTACH:
+        attachDelay = argument
+        return answer(0)
+      case Order.END_SESSION:
+        answer(0)
+        endSession(fd)
+        return 0
       case Order.WRONG_SERIAL:
         return reply(fd, writeCallReply(buffer, { ...request, serial: request.serial + 1 }, 0), [parked.fd])
       default:
@@ -371,10 +407,11 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
         return acceptHello(fd)
       case MessageType.OPEN:
         log.push('open')
+        if (request.node === CM_NODE) return answerOpenChannel(fd)
         return answerOpen(fd, openContext(), true)
       case MessageType.ATTACH:
         log.push('attach')
-        return answerOpen(fd, contextOfDescriptor(peerCredentials(fd).pid, request.fd), false)
+        return answerAttach(fd)
       case MessageType.REFRESH:
         log.push('refresh')
         return reply(fd, writeCallReply(buffer, request, 0))
@@ -389,7 +426,7 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
       }
       default: {
         const context = contexts.get(request.context)
-        if (!context) return reply(fd, writeCallReply(buffer, request, -EBADF))
+        if (!context || !known.get(fd)?.has(context)) return reply(fd, writeCallReply(buffer, request, -EBADF))
         return answerOrder(fd, context)
       }
     }
@@ -398,6 +435,7 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
   const endSession = (fd: number): void => {
     sessions.get(fd)?.stop()
     sessions.delete(fd)
+    known.delete(fd)
     close(fd)
   }
 
@@ -415,6 +453,7 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
   const listening = watch(listener, { readable: true }, () => {
     for (let fd = accept(listener); fd >= 0; fd = accept(listener)) {
       const connected = fd
+      known.set(fd, new Set())
       sessions.set(
         fd,
         watch(fd, { readable: true }, () => onReadable(connected)),

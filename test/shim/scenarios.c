@@ -14,6 +14,21 @@ static void no_daemon(void)
     EXPECT_IN_CHILD(open(NODE, O_RDWR) == -1);
 }
 
+/* The line on standard error has no reader. */
+static void no_daemon_to_pipe(void)
+{
+    int ends[2];
+    EXPECT(pipe(ends) == 0 && close(ends[0]) == 0 && dup2(ends[1], 2) == 2);
+    FAILS(open(NODE, O_RDWR), ENOENT);
+}
+
+/* The tag is that of the program's start. */
+static void cleared_environment(void)
+{
+    EXPECT(clearenv() == 0);
+    open_device();
+}
+
 static void without_socket(void)
 {
     struct stat st;
@@ -375,12 +390,14 @@ int main(int argc, char **argv)
         void (*run)(void);
     } scenarios[] = {
 #define SCENARIO(name) {#name, name}
-        SCENARIO(attribute_writes), SCENARIO(bare_calls),       SCENARIO(cancelled_threads),
+        SCENARIO(attach_again),     SCENARIO(attribute_writes), SCENARIO(bare_calls),
+        SCENARIO(cancelled_threads), SCENARIO(cleared_environment),
         SCENARIO(copies),           SCENARIO(daemon_death),     SCENARIO(daemon_full),
         SCENARIO(device),           SCENARIO(directory_walks),  SCENARIO(doorbells),
         SCENARIO(doorbells_traced), SCENARIO(driver_records),   SCENARIO(events),
         SCENARIO(exec),             SCENARIO(exec_events),      SCENARIO(forks),
         SCENARIO(full_table),       SCENARIO(hidden_sockets),   SCENARIO(interrupted_call),
+        SCENARIO(late_attaches),    SCENARIO(no_daemon_to_pipe), SCENARIO(restarted_wait),
         SCENARIO(late_hellos),      SCENARIO(left_by_longjmp),  SCENARIO(lost_sockets),
         SCENARIO(low_limit),        SCENARIO(lowered_limit),    SCENARIO(netlink),
         SCENARIO(no_daemon),        SCENARIO(no_hello),         SCENARIO(no_hello_after_cancel),

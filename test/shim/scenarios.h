@@ -68,6 +68,8 @@ enum order {
     DRIVER_8,      /* as EVENT_8, for a descriptor of a driver */
     WRONG_SERIAL,  /* the reply is that of another call, and brings a descriptor */
     DELAY,         /* creates the file `delay` beside the socket; returns the argument after as many milliseconds */
+    DELAY_ATTACH,  /* the next ATTACH creates the file `delay`, and is answered after as many milliseconds */
+    END_SESSION,   /* the daemon closes the session's connection after the answer */
 };
 
 /* Returns the daemon's answer, or -1 with errno. */
@@ -152,6 +154,9 @@ void passed_descriptors(void);
 void passed_and_closed(void);
 void not_served(void);
 void left_by_longjmp(void);
+void late_attaches(void);
+void attach_again(void);
+void restarted_wait(void);
 void late_hellos(void);
 void replaced_session(void);
 void interrupted_call(void);

@@ -101,6 +101,7 @@ void lost_sockets(void)
         _exit(0);
     }
     expect_exit_0(pid);
+    EXPECT_IN_CHILD(syscall(SYS_close, FIRST_HIDDEN + 1) == 0 && order(fd, ECHO, 5) == 5);
     for (int i = FIRST_HIDDEN; i < FIRST_HIDDEN + 2; i++)
         EXPECT(syscall(SYS_dup3, null, i, 0) == i);
     EXPECT(order(fd, ECHO, 6) == 6);
@@ -701,6 +702,117 @@ void unknown_child(void)
     expect_exit_0(pid);
 }
 
+/* ---- late replies to ATTACH ---- */
+
+static void *call_once(void *argument)
+{
+    const int fd = *(int *)argument;
+    EXPECT(order(fd, ECHO, 31) == 31);
+    return NULL;
+}
+
+static void *call_closed(void *argument)
+{
+    FAILS(order(*(int *)argument, ECHO, 31), EBADF);
+    return NULL;
+}
+
+/* Starts a thread whose call needs an ATTACH. Returns when the thread waits for the reply without the session's lock. */
+static pthread_t start_attach(void *(*call)(void *), int *fd)
+{
+    pthread_t thread;
+    EXPECT(pthread_create(&thread, NULL, call, fd) == 0);
+    wait_for_file("delay");
+    wait_without_lock(thread);
+    EXPECT(unlink(beside_socket("delay")) == 0);
+    return thread;
+}
+
+/*
+ * Threads of children wait for the reply to ATTACH. Meanwhile another thread opens the session's next connection, or
+ * uses the number of the context for another file.
+ */
+void late_attaches(void)
+{
+    struct sigaction action = {.sa_handler = on_waiting};
+    int fd = open_device(), pair[2];
+    EXPECT(sem_init(&is_waiting, 0, 0) == 0 && sigaction(SIGUSR1, &action, NULL) == 0);
+    EXPECT(order(fd, PARK, 1) == 0 && order(fd, DELAY_ATTACH, UNLOCKED_MS) == 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        const pthread_t thread = start_attach(call_once, &fd);
+        EXPECT(access("/sys/class/infiniband", F_OK) == 0 && pthread_join(thread, NULL) == 0);
+        EXPECT(order(fd, ECHO, 5) == 5 && hidden_count() == 2);
+        _exit(0);
+    }
+    expect_exit_0(pid);
+    EXPECT(order(fd, DELAY_ATTACH, UNLOCKED_MS) == 0);
+    pid = fork();
+    if (pid == 0) {
+        const pthread_t thread = start_attach(call_closed, &fd);
+        EXPECT(close(fd) == 0 && open_device() == fd && write(fd, doorbell(9), 32) == 32);
+        EXPECT(pthread_join(thread, NULL) == 0 && order(fd, LAST_HANDLE, 0) == 9 && hidden_count() == 2);
+        _exit(0);
+    }
+    expect_exit_0(pid);
+    EXPECT(order(fd, DELAY_ATTACH, UNLOCKED_MS) == 0 && socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) == 0);
+    pid = fork();
+    if (pid == 0) {
+        int received = receive_fd(pair[0]);
+        const pthread_t thread = start_attach(call_closed, &received);
+        char path[] = "/tmp/userdma-late-XXXXXX", text[8] = {0};
+        EXPECT(close(received) == 0 && mkstemp(path) == received && unlink(path) == 0);
+        EXPECT(pthread_join(thread, NULL) == 0 && write(received, "hello", 5) == 5);
+        EXPECT(pread(received, text, 8, 0) == 5 && strcmp(text, "hello") == 0);
+        _exit(0);
+    }
+    send_fd(pair[1], fd);
+    expect_exit_0(pid);
+}
+
+/* The daemon has ended the connection of a program that receives a context. */
+void attach_again(void)
+{
+    int own = open_device(), pair[2];
+    EXPECT(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) == 0);
+    const pid_t pid = fork();
+    if (pid == 0) {
+        close(pair[0]);
+        send_fd(pair[1], open_device());
+        EXPECT(read(pair[1], &(char){0}, 1) == 1);
+        _exit(0);
+    }
+    int fd = receive_fd(pair[0]);
+    EXPECT(order(own, END_SESSION, 0) == 0 && poll(&(struct pollfd){.fd = session_socket()}, 1, -1) == 1);
+    EXPECT(order(fd, ECHO, 5) == 5 && write(pair[0], "", 1) == 1);
+    expect_exit_0(pid);
+}
+
+/* ---- signals while a call waits for an event ---- */
+
+static void *get_event(void *argument)
+{
+    /* RDMA_USER_CM_CMD_GET_EVENT: 8 bytes follow the header, and the response has 336. */
+    static const uint32_t command[4] = {12, 8 | 336 << 16};
+    EXPECT(write(*(int *)argument, command, sizeof command) == sizeof command);
+    return NULL;
+}
+
+/* Like a system call on Linux, a wait for an event continues after a handler with SA_RESTART. */
+void restarted_wait(void)
+{
+    struct sigaction action = {.sa_handler = on_waiting, .sa_flags = SA_RESTART};
+    int fd = open_device(), channel = open("/dev/infiniband/rdma_cm", O_RDWR | O_CLOEXEC);
+    pthread_t thread;
+    EXPECT(channel >= 0 && sem_init(&is_waiting, 0, 0) == 0 && sigaction(SIGUSR1, &action, NULL) == 0);
+    EXPECT(pthread_create(&thread, NULL, get_event, &channel) == 0);
+    for (int i = 0; i < 100; i++) {
+        wait_without_lock(thread);
+        poll(NULL, 0, 1);
+    }
+    EXPECT(order(fd, RECORD, 24) == 0 && pthread_join(thread, NULL) == 0);
+}
+
 /* ---- cancelled threads ---- */
 
 static void *call_and_end(void *argument)
@@ -796,13 +908,6 @@ static void leave_call(int number)
 {
     (void)number;
     siglongjmp(jump_target, 1);
-}
-
-static void *call_once(void *argument)
-{
-    const int fd = *(int *)argument;
-    EXPECT(order(fd, ECHO, 31) == 31);
-    return NULL;
 }
 
 /* 64 KiB deeper in the stack. */

@@ -143,6 +143,12 @@ test('without a daemon there is no device', async t => {
   assert.deepEqual(daemon.log, [])
 })
 
+test('a message that standard error does not take ends no program', async t => {
+  if (!shimIsPossible(t)) return
+  const { status, stdout } = await run(['no_daemon_to_pipe'], { USERDMA_SOCKET: join(folder, 'nobody') })
+  assert.deepEqual({ status, stdout }, { status: 0, stdout: '' })
+})
+
 test('a program that the daemon may not access finds no device', async t => {
   if (!shimIsPossible(t)) return
   const { status, stdout, stderr, daemon } = await run(['no_daemon'], {}, EACCES)
@@ -196,12 +202,14 @@ test('doorbells of a traced program go to the daemon as calls', async t => {
 
 test('only the first RDMA access connects, and sends the tag', async t => {
   if (!shimIsPossible(t)) return
-  const { status, daemon } = await run(['device'], { USERDMA_TAG: 'some tag' })
-  assert.equal(status, 0)
-  assert.deepEqual(
-    daemon.log.filter(line => line.startsWith('hello')),
-    ['hello some tag'],
-  )
+  for (const scenario of ['device', 'cleared_environment']) {
+    const { status, daemon } = await run([scenario], { USERDMA_TAG: 'some tag' })
+    assert.equal(status, 0)
+    assert.deepEqual(
+      daemon.log.filter(line => line.startsWith('hello')),
+      ['hello some tag'],
+    )
+  }
   const withoutRdma = await run(['-c', 'cat /etc/passwd > /dev/null'], {}, 0, '/bin/sh')
   assert.deepEqual({ status: withoutRdma.status, log: withoutRdma.daemon.log }, { status: 0, log: [] })
 })
