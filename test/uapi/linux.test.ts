@@ -10,6 +10,7 @@ import { CallError, errnoName } from '../../src/spec/errno.ts'
 import { RDMA_VERBS_IOCTL } from '../../src/spec/linux/ioctl.ts'
 import { ExtendedCommands, LinuxObject, WriteCommands } from '../../src/spec/linux/names.ts'
 import { EXTENDED } from '../../src/spec/linux/write.ts'
+import type { AnyValues } from '../../src/spec/schema/schema.ts'
 import { type Answer, type Call, type Decoded, isAnswer, type Result } from '../../src/uapi/call.ts'
 import { decodeIoctl } from '../../src/uapi/index.ts'
 import { encodeLinux } from '../../src/uapi/linux/encode.ts'
@@ -19,7 +20,7 @@ import { decodeWrite } from '../../src/uapi/linux/write.ts'
 import { encodeCall } from '../../src/uapi/object/client.ts'
 import { ioctlRequest } from '../../src/uapi/object/dialect.ts'
 import { callsOf } from '../spec/arbitrary.ts'
-import { fakeMemory, readAbilog } from './abilog.ts'
+import { type FakeMemory, fakeMemory, readAbilog } from './abilog.ts'
 import { ARENA, AT, arena, type FakeView, fakeView, rxeSchema } from './fake-view.ts'
 
 const errorOf = (decoded: Decoded | Answer): string => {
@@ -449,19 +450,33 @@ test('ioctl SRQ_CREATE of an SRQ for tags is ENOENT without the number of tags',
   assert.equal(errorOf(answer), 'ENOENT', (answer as Answer).reason)
 })
 
-test('ioctl SRQ_CREATE of a basic SRQ does not write srq_num, which only an XRC SRQ has', () => {
+/** The memory after a successful creation by ioctl, and the ids of the attributes with VALID_OUTPUT. */
+const created = (
+  object: number,
+  attributes: readonly Attr[],
+  out: AnyValues,
+): { memory: FakeMemory; valid: number[] } => {
   const memory = arena()
-  const message = ioctl(LinuxObject.SRQ, 0, createSrq([9, 8, 0n], [13, 4, ARENA + 64n], [4097, 24, ARENA + 128n]))
-  memory.map(AT, message)
+  memory.map(AT, ioctl(object, 0, attributes))
   const view = fakeView(memory)
-  view.handles.set(0, 'pd')
+  view.handles.set(0, 'pd').set(4, 'xrcd')
   const decoded = decodeVerbsIoctl(view, RDMA_VERBS_IOCTL, AT)
   assert.ok(!isAnswer(decoded))
-  assert.equal(decoded.answer({ object: 7, out: { maxWr: 1, maxSge: 1 } }).ret, 0)
-  assert.deepEqual([...memory.copyIn(ARENA + 64n, 4)], [0xcc, 0xcc, 0xcc, 0xcc])
-  const flagsOf = (index: number): number => memory.copyIn(AT + BigInt(24 + 16 * index + 4), 1)[0]!
-  // MANDATORY, and VALID_OUTPUT of the attributes 12 and 13
-  assert.deepEqual([flagsOf(7), flagsOf(9)], [3, 1])
+  assert.equal(decoded.answer({ object: 7, out }).ret, 0)
+  const isValid = (_attribute: Attr, i: number): boolean =>
+    (memory.copyIn(AT + BigInt(24 + 16 * i + 4), 1)[0]! & 2) !== 0
+  return { memory, valid: attributes.filter(isValid).map(([id]) => id) }
+}
+
+test('ioctl: an optional output that the class lacks is not written, a mandatory one is 0', () => {
+  const basic = createSrq([9, 8, 0n], [13, 4, ARENA + 64n], [4097, 24, ARENA + 128n])
+  const srq = created(LinuxObject.SRQ, basic, { maxWr: 1, maxSge: 1 })
+  assert.deepEqual([...srq.memory.copyIn(ARENA + 64n, 4)], [0xcc, 0xcc, 0xcc, 0xcc])
+  assert.deepEqual(srq.valid, [11, 12, 4097])
+  const xrcTarget = createQp({ 1: [1, 0, 4n], 2: null, 4: null, 5: null, 9: [9, 8, 10n], 13: [13, 20, ARENA + 64n] })
+  const qp = created(LinuxObject.QP, xrcTarget, { qpNum: 5 })
+  assert.deepEqual(qp.memory.copyIn(ARENA + 64n, 20), new Uint8Array(20))
+  assert.deepEqual(qp.valid, [13, 14, 4097])
 })
 
 test('ioctl REG_DMABUF_MR and COUNTERS_READ need no flags; counters have no driver attributes', () => {

@@ -37,7 +37,7 @@ export interface Encoding {
   readonly legacy: Uint8Array
 }
 
-/** Bytes of the driver's parts of request and response. The input, if any (rxe's MODIFY_SRQ), is that of an output. */
+/** Bytes of the driver's parts of request and response. In rxe's MODIFY_SRQ, the request has the response's address. */
 const driverSizes = (hasDriverBytes: boolean, call: Call, driverId: number): { input: number; output: number } => {
   if (!hasDriverBytes) return { input: 0, output: 0 }
   const part = driverLayouts(driverId)?.[`${call.class.name}.${call.methodName}`]

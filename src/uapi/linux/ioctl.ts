@@ -120,8 +120,8 @@ const writeOutputs = (message: Message, { className }: DecodedAttributes, result
     const { spec, layout: compiled } = attribute.compiled
     if (spec.kind === 'out' && spec.cells.length > 0) {
       const struct = compiled(className)
-      // outputs of other classes are not written
-      if (struct.boundCells.length === 0) continue
+      // optional outputs of other classes are not written
+      if (!spec.mandatory && struct.boundCells.length === 0) continue
       const bytes = new Uint8Array(spec.max)
       writeCells(struct, bytes, result.out, {})
       if (spec.isExtensible) fill(message.view, bufferOf(attribute), bytes)
