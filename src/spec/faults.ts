@@ -15,7 +15,7 @@ export const FaultKinds = {
   reorder: {
     counter: 'reordered',
     example: 'reorder=1%',
-    help: 'share that is overtaken by up to eight later packets',
+    help: 'share that is overtaken by up to eight later packets (dir=sent: and the rest of the burst)',
   },
 } as const
 
