@@ -3,11 +3,12 @@
  *
  * The entries are messages of the object dialect. Each entry runs as it would outside a chain, but may also refer to
  * objects that the chain created. The first entry that fails ends the chain. With UNDO the objects that the chain
- * created are then destroyed. Calls that change existing objects cannot be undone: with UNDO, a chain with such a call
- * is refused before its start (`checkUndoable`).
+ * created are then destroyed. Calls on existing objects cannot be undone, unless they change nothing: with UNDO, a chain
+ * with such a call is refused before its start (`checkUndoable`). What a call on an object of the chain changes in
+ * existing objects, for example cm_id.connect in the queue pair of its argument, is not undone.
  *
  * The entries of one chain can take minutes, for example queries of very many objects. After `Core.maxCallTime` the
- * remaining entries run as a job, so that other clients do not wait for the chain.
+ * remaining entries and destroys run as a job, so that other clients do not wait for the chain.
  */
 import { ChainErrors, Interface } from '../../spec/classes/device/interface.ts'
 import { CallError } from '../../spec/errno.ts'
