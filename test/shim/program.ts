@@ -60,6 +60,7 @@ export const scenarioTitles = {
   passed_and_closed: 'numbers of passed descriptors are free after close',
   replaced_session: "the number of the session's socket can be taken while a call waits for its answer",
   interrupted_call: 'a handler that interrupts a waiting call may make calls and fork',
+  sandbox: 'a program whose sandbox forbids process_vm_readv makes calls, in signal handlers too',
   unknown_child: 'a child that is made without the C library makes calls, whatever its parent does',
   cancelled_threads: 'a thread that is cancelled in a call blocks no other thread',
   late_attaches: 'a late reply to ATTACH is used for neither another connection nor another file',

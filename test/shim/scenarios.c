@@ -403,7 +403,7 @@ int main(int argc, char **argv)
         SCENARIO(no_daemon),        SCENARIO(no_hello),         SCENARIO(no_hello_after_cancel),
         SCENARIO(not_served),
         SCENARIO(passed_and_closed), SCENARIO(passed_descriptors), SCENARIO(paths),
-        SCENARIO(relative_paths),   SCENARIO(replaced_session), SCENARIO(signals),
+        SCENARIO(relative_paths),   SCENARIO(replaced_session), SCENARIO(sandbox),          SCENARIO(signals),
         SCENARIO(spawns),           SCENARIO(stray_stores),     SCENARIO(threads),
         SCENARIO(truncated_hello),  SCENARIO(unanswered_call),  SCENARIO(unknown_child),
         SCENARIO(uring),            SCENARIO(vforks),           SCENARIO(without_socket),

@@ -161,6 +161,7 @@ void late_hellos(void);
 void replaced_session(void);
 void interrupted_call(void);
 void unknown_child(void);
+void sandbox(void);
 void cancelled_threads(void);
 void no_hello(void);
 void no_hello_after_cancel(void);

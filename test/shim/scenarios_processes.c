@@ -3,6 +3,11 @@
  */
 #include "scenarios.h"
 
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+
 /* Numbers of hidden sockets begin at FIRST_HIDDEN (HIDDEN_BASE of shim/files/fds.c). */
 enum { FIRST_HIDDEN = 900, HIDDEN_END = 1200 };
 
@@ -686,6 +691,34 @@ void interrupted_call(void)
     expect_exit_0(children[0]);
     expect_exit_0(children[1]);
     EXPECT(order(interrupted_fd, ECHO, 9) == 9 && order(interrupted_fd, SESSIONS, 0) == 1 && hidden_count() == 2);
+}
+
+static void on_interrupt_in_sandbox(int number)
+{
+    (void)number;
+    handled += ioctl(interrupted_fd, _IOWR(0xdb, ECHO, uint64_t), 7L) == 7;
+}
+
+/* A program whose sandbox forbids access to the memory of processes, its own too. */
+void sandbox(void)
+{
+    struct sock_filter rules[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_process_vm_readv, 1, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_process_vm_writev, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    const struct sock_fprog program = {sizeof rules / sizeof rules[0], rules};
+    EXPECT(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+    EXPECT(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0);
+    interrupted_fd = open_device();
+    EXPECT(close(open_event(interrupted_fd)) == 0);
+    /* A signal handler makes a call while another call waits. */
+    struct sigaction action = {.sa_handler = on_interrupt_in_sandbox};
+    struct itimerval once = {.it_value = {0, 100000}};
+    EXPECT(sigaction(SIGALRM, &action, NULL) == 0 && setitimer(ITIMER_REAL, &once, NULL) == 0);
+    EXPECT(order(interrupted_fd, DELAY, UNLOCKED_MS) == UNLOCKED_MS && handled == 1);
 }
 
 /* A child of which the shim does not know, made while another thread holds the session's lock. */

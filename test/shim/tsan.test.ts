@@ -17,7 +17,13 @@ const folder = scratchFolder()
  * ThreadSanitizer runs signal handlers later, with its own masks, and takes a child that is made without the C library
  * for its parent.
  */
-const EXCLUDED: readonly string[] = ['left_by_longjmp', 'interrupted_call', 'restarted_wait', 'unknown_child']
+const EXCLUDED: readonly string[] = [
+  'left_by_longjmp',
+  'interrupted_call',
+  'restarted_wait',
+  'sandbox',
+  'unknown_child',
+]
 
 /** -Wno-tsan: against gcc's warning of the doorbell's fence (atomic_thread_fence). */
 const OPTIONS = ['-g', '-fsanitize=thread', '-Wno-tsan']
