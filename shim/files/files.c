@@ -18,19 +18,22 @@ static bool wants_mode(int flags)
     return (flags & O_CREAT) || (flags & O_TMPFILE) == O_TMPFILE;
 }
 
-/* If the path is a device node, opens the device and stores the result of open(2). Else, or with O_PATH, false. */
+/* With these flags, open(2) of an existing file that is no folder fails, whatever the rights. */
+static bool opens_no_file(int flags)
+{
+    return (flags & O_DIRECTORY) || (flags & (O_CREAT | O_EXCL)) == (O_CREAT | O_EXCL);
+}
+
+/*
+ * If the path is a device node, opens the device and stores the result of open(2). Else false. False also with O_PATH,
+ * or if the flags open no file: then the file in the tree gives the result.
+ */
 static bool open_if_device(const char *path, int flags, int *result)
 {
     const int node = path_device_node(path);
-    if (node < 0 || (flags & O_PATH))
+    if (node < 0 || (flags & O_PATH) || opens_no_file(flags))
         return false;
-    *result = -1;
-    if ((flags & (O_CREAT | O_EXCL)) == (O_CREAT | O_EXCL))
-        errno = EEXIST;
-    else if (flags & O_DIRECTORY)
-        errno = ENOTDIR;
-    else
-        *result = session_open((unsigned)node, flags);
+    *result = session_open((unsigned)node, flags);
     return true;
 }
 
@@ -41,14 +44,13 @@ static bool open_if_device(const char *path, int flags, int *result)
 static bool may_open(const char *path, int flags)
 {
     const bool is_write = (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC);
+    if ((flags & O_PATH) || !(is_write || (flags & O_CREAT)))
+        return true;
     const char *name = strrchr(path, '/');
     const bool is_writable = strcmp(name, "/node_desc") == 0 || strcmp(name, "/lifespan") == 0;
-    const bool changes_nothing = (flags & O_PATH) || !(is_write || (flags & O_CREAT));
     struct stat found;
-    if (is_writable || changes_nothing)
-        return true;
     const bool exists = REAL(stat)(path, &found) == 0;
-    const bool writes_file = exists && is_write && S_ISREG(found.st_mode);
+    const bool writes_file = exists && is_write && S_ISREG(found.st_mode) && !is_writable && !opens_no_file(flags);
     const bool creates_file = !exists && (flags & O_CREAT);
     if (!writes_file && !creates_file)
         return true;
@@ -277,12 +279,19 @@ EXPORT int scandirat64(int dir, const char *path, struct dirent64 ***list, int (
     return REAL(scandirat64)(dir, path, list, select, compare);
 }
 
+static void folder_changed(void)
+{
+    /* A vfork child has its parent's memory, but its own current folder. */
+    if (!shim_is_other_process())
+        path_folder_changed();
+}
+
 EXPORT int chdir(const char *path)
 {
     REWRITE_AT(AT_FDCWD, path, -1);
     int result = REAL(chdir)(path);
     if (UNLIKELY(shim_is_active) && result == 0)
-        path_folder_changed();
+        folder_changed();
     return result;
 }
 
@@ -290,7 +299,7 @@ EXPORT int fchdir(int fd)
 {
     int result = REAL(fchdir)(fd);
     if (UNLIKELY(shim_is_active) && result == 0)
-        path_folder_changed();
+        folder_changed();
     return result;
 }
 

@@ -194,7 +194,12 @@ void attribute_writes(void)
     FAILS(open("/sys/class/" ATTRIBUTE, O_WRONLY), EACCES);
     FAILS(open("/sys/class/" ATTRIBUTE, O_RDONLY | O_TRUNC), EACCES);
     FAILS(creat("/sys/class/infiniband/rxe0/new", 0600), EACCES);
+    FAILS(creat("/sys/class/infiniband/node_desc", 0600), EACCES);
     FAILS(open("/sys/class/infiniband/rxe0/new", O_WRONLY), ENOENT);
+    FAILS(open("/sys/class/" ATTRIBUTE, O_WRONLY | O_CREAT | O_EXCL, 0600), EEXIST);
+    FAILS(open(NODE, O_RDWR | O_CREAT | O_EXCL, 0600), EEXIST);
+    FAILS(open(NODE, O_RDWR | O_DIRECTORY), ENOTDIR);
+    FAILS(open("/dev/infiniband/uverbs7", O_RDWR | O_DIRECTORY), ENOENT);
     FAILS(open("/sys/class/infiniband/rxe0", O_WRONLY), EISDIR);
     EXPECT(!fopen("/sys/class/" ATTRIBUTE, "r+") && errno == EACCES);
     EXPECT(!fopen("/sys/class/infiniband/new", "w") && errno == EACCES);

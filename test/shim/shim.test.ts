@@ -232,6 +232,13 @@ test('the daemon is notified only before counters are read', async t => {
   const fromFolder = 'cd /sys/class/infiniband && cat rxe0/ports/1/hw_counters/sent_pkts'
   assert.ok((await countRefreshes(fromFolder)) > (await countRefreshes('cd /sys/class/infiniband')))
   assert.equal(await countRefreshes(`cd ${port}/hw_counters && cd / && cat etc/passwd > /dev/null`), byChdir)
+  if (requireTool('python3', t)) {
+    // The subprocess is a vfork child, which changes its folder.
+    const script = 'import subprocess; subprocess.run(["true"], cwd="/")'
+    const counts = ['', '; open("sent_pkts")'].map(end => `cd ${port}/hw_counters && python3 -S -c '${script}${end}'`)
+    const [without = 0, withRead = 0] = await Promise.all(counts.map(countRefreshes))
+    assert.equal(withRead, without + 1)
+  }
   for (const other of ['infiniband/rxe0/node_guid', 'infiniband//rxe0//node_guid', 'infiniband_verbs/uverbs0/dev'])
     assert.equal(await countRefreshes(`cat /sys/class/${other}`), 0, other)
   assert.equal(await countRefreshes('ls /sys/class/infiniband_verbs'), 0)
