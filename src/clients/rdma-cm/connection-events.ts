@@ -156,14 +156,22 @@ const onRequest = (cm: EventHost, event: CmEvent, message: Request): void => {
   answerRepeatsWithMra(cm, connection)
 }
 
-const onSidrReply = (id: Identifier, { status, qpn, qkey, privateData }: Message<'SIDR_REP'>): void => {
-  if (status !== sidrStatus.SUCCESS || id.remoteGid === undefined) {
+const onSidrReply = (
+  id: Identifier,
+  { path }: CmConnection,
+  { status, qpn, qkey, privateData }: Message<'SIDR_REP'>,
+): void => {
+  if (status !== sidrStatus.SUCCESS) {
     id.state = 'ROUTE_RESOLVED'
     id.owner.event(UNREACHABLE, { status, datagram: datagramData(privateData) })
     return
   }
   id.qkey = qkey
-  id.owner.event(ESTABLISHED, { datagram: datagramParameters(id, id.remoteGid, { qpNum: qpn, qkey, privateData }) })
+  // As in Linux, the path of the request, which the program may have set.
+  const { hopLimit, sl } = path
+  const remote = { qpNum: qpn, qkey, privateData }
+  const datagram = datagramParameters({ ...path, device: id.device }, path.remoteGid, remote)
+  id.owner.event(ESTABLISHED, { datagram: { ...datagram, hopLimit, sl } })
 }
 
 /** Reports the end of a connection, once. */
@@ -173,7 +181,10 @@ const onDisconnected = (id: Identifier, details: EventDetails): void => {
   id.owner.event(DISCONNECTED, details)
 }
 
-/** A message was rejected or not answered. If the connection is idle, the active side can send another request. */
+/**
+ * A message was rejected or not answered. If the connection is idle, the active side can send another request
+ * (`connect` refuses the identifier of a peer's request).
+ */
 const onFailed = (id: Identifier, type: number, details: EventDetails): void => {
   if (id.state === 'CONNECT' && id.connection?.state === 'IDLE') id.state = 'ROUTE_RESOLVED'
   id.owner.event(type, details)
@@ -198,7 +209,7 @@ const onMessage = (cm: EventHost, id: Identifier, event: CmEvent): void => {
       onDisconnected(id, {})
       break
     case 'SIDR_REP':
-      onSidrReply(id, message)
+      onSidrReply(id, connection, message)
   }
 }
 

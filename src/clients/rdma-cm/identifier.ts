@@ -124,7 +124,7 @@ export class Identifier implements PortHolder {
   ece: Ece | undefined
   /** Local ACK timeout, an exponent: 4.096 µs · 2^n. Undefined: the agreed timeout. */
   ackTimeout: number | undefined
-  /** Of the resolved route, an exponent: 4.096 µs · 2^n. Undefined: PACKET_LIFE_TIME. */
+  /** Of the resolved route or the peer's request, an exponent: 4.096 µs · 2^n. Undefined: PACKET_LIFE_TIME. */
   packetLifeTime: number | undefined
   qkey: number
   /** The first PSN that the peer sends. */

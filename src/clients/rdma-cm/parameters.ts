@@ -116,7 +116,7 @@ export const replyParameters = (
 
 /** The parameters in an event, to send datagrams to a queue pair or group at `gid`. */
 export const datagramParameters = (
-  { device, localGid, trafficClass, flowLabel }: Identifier,
+  { device, localGid, trafficClass, flowLabel }: Pick<Identifier, 'device' | 'localGid' | 'trafficClass' | 'flowLabel'>,
   gid: Uint8Array,
   remote: { qpNum: number; qkey: number; privateData?: Uint8Array },
 ): DatagramParameters => ({

@@ -153,6 +153,28 @@ describe('a path set by the program', () => {
     assertNothingLeft(network)
   })
 
+  it('is the path to which datagrams are sent', () => {
+    const { network, a, b } = twoHosts()
+    const { UDP } = CmPortSpace.values
+    const listener = b.listen(ip4(2, PORT), { portSpace: UDP })
+    const id = a.create(UDP)
+    a.cm.resolveAddress(id, ip4(2, PORT), undefined)
+    assert.equal(set(a, id, IB, IB_PATH, pathOption(PRIMARY)), 'ok')
+    a.cm.connect(id, parametersOf(0x11))
+    network.settle()
+    const [request] = b.requests(listener)
+    assert.ok(request)
+    b.cm.accept(request, parametersOf(0x22))
+    network.settle()
+    const established = a.take(id).at(-1)
+    assert.equal(established?.name, 'ESTABLISHED')
+    const { dgid, flowLabel, hopLimit, trafficClass, sl } = established.details.datagram!
+    assert.deepEqual([dgid, flowLabel, hopLimit, trafficClass, sl], [ipv4(10, 0, 0, 2), 0x12345, 9, 0x60, 3])
+    a.cm.destroy(id)
+    for (const one of [request, listener]) b.cm.destroy(one)
+    assertNothingLeft(network)
+  })
+
   it('must be in the partition of the device', () => {
     const { a } = twoHosts()
     const id = a.create()
