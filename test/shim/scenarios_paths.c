@@ -216,6 +216,8 @@ void attribute_writes(void)
     /* freopen keeps the number: it is the new file's. */
     EXPECT((device = freopen("/dev/zero", "r", device)) && getc(device) == 0 && hidden_count() == 1);
     EXPECT(read(fileno(device), &(char){1}, 1) == 1 && fclose(device) == 0);
+#ifndef __SANITIZE_THREAD__ /* its fclose changes errno */
     errno = 7;
     EXPECT(fclose(fmemopen(NULL, 8, "w")) == 0 && errno == 7);
+#endif
 }
