@@ -227,7 +227,7 @@ export class Checker {
 
   #setAttributes(known: KnownObject, args: Readonly<Record<string, unknown>>): void {
     const { state } = args as QpAttributes
-    if (state === QpState.values.RESET) known.reset()
+    if (state === QpState.values.RESET) for (const opener of this.#objects.openersOf(known)) opener.reset()
     // An attribute that is undefined is not changed.
     const isSet = ([, value]: [string, unknown]): boolean => value !== undefined
     Object.assign(known.attributes, Object.fromEntries(Object.entries(args).filter(isSet)))
@@ -279,9 +279,8 @@ export class Checker {
    */
   #checkConnection(qp: KnownObject, call: CheckedCall): void {
     const peer = this.#peerOf(qp)
-    // An XRC target is checked with the object of its first opener.
-    const isFirstOpener = qp.qpn !== undefined && this.#objects.qp(qp.device, qp.qpn) === qp
-    if (qp.isReported || !isFirstOpener) return
+    // An XRC target is checked when its last opener closes it.
+    if (qp.isReported || this.#objects.openersOf(qp).size > 1) return
     const peerDevice = this.#peerDeviceOf(qp)
     const knowsAllPeers =
       peerDevice !== undefined && !this.#sources.hasUnchecked?.(peerDevice) && this.#objects.isComplete

@@ -274,6 +274,12 @@ export class KnownObjects {
     }
   }
 
+  /** The existing objects of the queue pair of `object`: of an XRC target all openers. */
+  openersOf(object: KnownObject): ReadonlySet<KnownObject> {
+    const [number = ''] = numbersOf(object)
+    return this.#openers.get(number) ?? new Set([object])
+  }
+
   /** Undefined: the object was destroyed, or is unknown. */
   find(id: number): KnownObject | undefined {
     return this.#existing.get(id)

@@ -107,6 +107,29 @@ test('an XRC target that several processes have open is compared with its initia
   }
 })
 
+test('the connection of an XRC target is checked when its last opener closes it', () => {
+  const { ids, create, destroy, connected } = scenario()
+  const first = connected(2, 3, {}, 'xrc_tgt_qp')
+  const last = create('xrc_tgt_qp', {}, { qpNum: 2 })
+  destroy(first, { stack: ['first'] })
+  assert.deepEqual(ids(), [])
+  destroy(last, { stack: ['last'] })
+  assert.deepEqual(ids(), ['no-peer-qp warning'])
+})
+
+test('an opener that resets an XRC target ends its failures for all openers', () => {
+  const { ids, create, modify, destroy, fail, connected } = scenario()
+  const first = connected(2, 3, {}, 'xrc_tgt_qp')
+  const last = create('xrc_tgt_qp', {}, { qpNum: 2 })
+  fail({ ...noAnswer(3, 'none'), qpn: 2 }, 0)
+  assert.deepEqual(ids(), ['no-peer-qp error'])
+  modify(last, { state: RESET })
+  modify(last, { state: RTR, address: { dgid: gidOf('rxe0'), sgidIndex: 0 }, destQpn: 3 })
+  destroy(last)
+  destroy(first)
+  assert.deepEqual(ids(), ['no-peer-qp error', 'no-peer-qp warning'])
+})
+
 test('a stale rkey is reported with the stacks of the deregistration and of the post', () => {
   const { found, create, destroy, fail, connected } = scenario()
   connected(1, 2)

@@ -47,6 +47,8 @@ export const bindingAccessNames: KnownOptions<Required<BindInfo>['access']> = { 
 interface Binder {
   /** See `BareQp` in src/verbs/qp/queue-pair.ts. */
   readonly stateChanges: number
+  /** Outstanding sends. */
+  readonly pending: number
 }
 
 /** A window whose rkey `bind` can set. */
@@ -77,12 +79,14 @@ export class Window extends VerbsObject implements MemoryWindow {
 
   /**
    * The rkey that the next request of `qp` about the window must name. A bind that fails leaves the window's rkey as it
-   * was, and stops its queue pair. So the device is asked if the last bind was on another queue pair, or if the program
-   * has changed the state of `qp` since.
+   * was, and flushes its queue pair. So the device is asked if the last bind was on another queue pair, which has no
+   * outstanding request, or if the program has changed the state of the bind's queue pair since.
    */
   static rkeyFor(window: Window, qp: Binder): number {
     const binder = window.#binder
-    if (binder !== undefined && (binder !== qp || window.#stateChanges !== qp.stateChanges))
+    if (binder === undefined) return window.rkey
+    const isOver = binder !== qp && binder.pending === 0
+    if (isOver || window.#stateChanges !== binder.stateChanges)
       window.rkey = orElse(() => window.query().rkey, window.rkey)
     return window.rkey
   }

@@ -198,6 +198,25 @@ eachCarrier(openTwo => {
     await device.close()
   })
 
+  test('a window can be bound again before an earlier bind is executed', async () => {
+    const [device] = await openTwo()
+    const { pd, mr } = resourcesOn(device)
+    const [qp, peer, other] = [pd.rcQp(), pd.rcQp(), pd.rcQp()]
+    qp.connect(peer.endpoint)
+    other.connect(peer.endpoint)
+    const window = pd.window(1)
+    await Promise.all([qp.bind(window, { region: mr }), other.bind(window, { region: mr })])
+    assert.equal(window.query().rkey, window.rkey)
+    // The peer does not answer yet, and a fenced bind waits for the READ.
+    const requests = [qp.read(mr.slice(0, 8), mr.remote()), qp.bind(window, { region: mr }, { fence: true })]
+    qp.modify({ state: 'RTS', minRnrTimer: 1 })
+    requests.push(qp.bind(window, { region: mr }))
+    peer.connect(qp.endpoint)
+    await Promise.all(requests)
+    assert.equal(window.query().rkey, window.rkey)
+    await device.close()
+  })
+
   test('`using` closes objects, and closing a device closes all its objects', async () => {
     const [device, otherDevice] = await openTwo()
     {
