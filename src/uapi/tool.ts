@@ -69,6 +69,8 @@ export type ToolRequest =
   | { readonly kind: 'qps'; readonly cursor?: QpCursor }
   /** Destroys that wait until programs acknowledge events. */
   | { readonly kind: 'waits' }
+  /** The reply follows when the objects of all closed contexts of the session's user are destroyed. */
+  | { readonly kind: 'closed' }
   /** The fault rules. `set` first replaces them. */
   | { readonly kind: 'fault'; readonly set?: string }
   /** Adds or removes a device. The reply lists the devices after the change. */
@@ -180,6 +182,7 @@ export type ToolReply =
   | { readonly stat: Stat }
   | { readonly qps: readonly QpStat[]; readonly next?: QpCursor }
   | { readonly waits: readonly WaitStat[] }
+  | { readonly closed: true }
   | { readonly faults: readonly FaultStat[] }
   | { readonly tracing: true }
   /**

@@ -33,7 +33,7 @@ export interface ToolSession {
 /** With this many messages queued for a slow tool, further records are dropped and counted. */
 const MAX_QUEUED = 10_000
 
-/** With this many replies queued for a tool that does not read, the next request ends the session. */
+/** With this many requests without a sent reply, the next request ends the session. */
 const MAX_REPLIES = 16
 
 interface Queued {
@@ -46,7 +46,7 @@ type TraceRequest = Extract<ToolRequest, { kind: 'trace' }>
 
 const UNKNOWN_REQUEST: ToolReply = {
   error:
-    'unknown request of a tool: this daemon answers config, stat, qps, waits, fault, device, findings, counts, trace and capture',
+    'unknown request of a tool: this daemon answers config, stat, qps, waits, closed, fault, device, findings, counts, trace and capture',
 }
 
 const isDeviceSpec = (value: unknown): value is DeviceSpec => {
@@ -78,7 +78,8 @@ const parseRequest = (text: string): ToolRequest | undefined => {
   if (kind === 'stat' && devices === undefined) return { kind }
   if (kind === 'stat') return isListOfText(devices) ? { kind, devices } : undefined
   if (kind === 'findings' || kind === 'counts' || kind === 'capture') return { kind }
-  if (kind === 'config' || kind === 'waits' || (kind === 'fault' && set === undefined)) return { kind }
+  if (kind === 'config' || kind === 'waits' || kind === 'closed' || (kind === 'fault' && set === undefined))
+    return { kind }
   if (kind === 'fault' && typeof set === 'string') return { kind, set }
   if (kind === 'device' && add === undefined) return typeof remove === 'string' ? { kind, remove } : undefined
   if (kind === 'device') return isDeviceSpec(add) && remove === undefined ? { kind, add } : undefined
@@ -113,23 +114,29 @@ export class ToolRequests {
     for (const fd of fds) if (fd !== file) close(fd)
     // Send records of earlier calls before the answer.
     if (this.#endSubscription !== undefined) this.#daemon.trace.settle()
+    if (this.#queuedReplies === MAX_REPLIES) {
+      if (file !== undefined) close(file)
+      this.#session.close()
+      return
+    }
+    this.#queuedReplies++
     const header = { ...request }
     const reply = (): void => {
       // After the end of the session, the socket's descriptor number may be another file's.
-      if (this.#isClosed || this.#queuedReplies === MAX_REPLIES) {
+      if (this.#isClosed) {
         if (file !== undefined) close(file)
-        this.#session.close()
         return
       }
       const text = JSON.stringify(this.#answer(toolRequest, file))
       const tooLong = JSON.stringify({ error: 'the answer is too long for one message' })
       const { buffer } = this.#session
       const write = (): number => writeToolReply(buffer, header, text) || writeToolReply(buffer, header, tooLong)
-      this.#queuedReplies++
       this.#enqueue([{ write, isReply: true }])
     }
-    // The release of objects of ended programs may add findings, so it comes first.
-    if (toolRequest?.kind === 'counts' && this.#session.isTrusted && this.#daemon.check !== undefined)
+    const { isTrusted } = this.#session
+    // The release of objects of ended programs may add findings, so it comes before the counts.
+    const addsFindings = toolRequest?.kind === 'counts' && isTrusted && this.#daemon.check !== undefined
+    if (addsFindings || toolRequest?.kind === 'closed')
       void this.#daemon
         .untilContextsDestroyed(this.#session.user)
         .then(reply)
@@ -278,6 +285,8 @@ export class ToolRequests {
         return isTrusted
           ? { waits: waitsOf(this.#daemon) }
           : { error: 'only the user of this daemon may see what programs wait for' }
+      case 'closed':
+        return { closed: true }
       case 'fault': {
         const refusal = request.set === undefined ? undefined : this.#setFaults(request.set)
         return refusal ?? { faults: network.faultCounts() }

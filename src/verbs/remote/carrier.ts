@@ -20,6 +20,7 @@ import { writeRequest } from '../../uapi/session-codec.ts'
 import type { AnyCall, AnyCallAsync, Carrier } from '../carrier.ts'
 import type { DeviceCheck } from '../check/watch.ts'
 import { invalidArgument, refusal, refused } from '../error.ts'
+import { orElse } from '../objects/show.ts'
 import { CLOSED, closedError } from '../plan.ts'
 import { joinDaemon, type Session } from './daemon-session.ts'
 import { remoteDescriptors } from './descriptors.ts'
@@ -110,6 +111,12 @@ export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
   const descriptors = remoteDescriptors(session, () => session.checkAlive())
   const makeCall = createCalls(session, context, file, descriptors.add)
   const rings = createFileRings(file)
+  /** Wakes the daemon if it sleeps, and lets it run. */
+  const wake = (): void => {
+    carrier.posted(NO_QP)
+    yieldProcessor()
+  }
+  const check = areStacksWanted() ? createPostLog(session, context, file, wake) : undefined
   /** Registered buffers, which must not be garbage-collected, and the number of registrations of each. */
   const registrations = new Map<Uint8Array, number>()
   /** The message to the doorbell: the handle of a queue pair. */
@@ -126,9 +133,13 @@ export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
     if (isClosed) return
     isClosed = true
     descriptors.closeAll()
-    close(doorbell)
-    close(file)
+    check?.end()
     rings.close()
+    close(file)
+    // The end of the doorbell ends the context only if the file is neither open nor mapped.
+    close(doorbell)
+    // Until the daemon has destroyed the regions, requests in flight can write to the program's buffers.
+    orElse(() => session.tool({ kind: 'closed' }), undefined)
     registrations.clear()
     session.leave()
   }
@@ -173,16 +184,10 @@ export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
     return call(cls, method, object, args)
   }
 
-  /** Wakes the daemon if it sleeps, and lets it run. */
-  const wake = (): void => {
-    carrier.posted(NO_QP)
-    yieldProcessor()
-  }
-
   const carrier: RemoteCarrier = {
     isRemote: true,
     device,
-    check: areStacksWanted() ? createPostLog(session, context, file, wake) : undefined,
+    check,
     classes,
     call: call as Carrier['call'],
     callAsync: callAsync as Carrier['callAsync'],

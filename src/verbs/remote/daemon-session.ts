@@ -5,7 +5,7 @@
  * The daemon reads and writes the program's memory, which the session permits (PR_SET_PTRACER). If the kernel still
  * refuses, call messages are in a memory file that the session passes to the daemon (call-memory.ts).
  */
-import { EAGAIN, SystemError } from '../../host/errno.ts'
+import { EAGAIN, EMFILE, SystemError } from '../../host/errno.ts'
 import { waitReadable } from '../../host/event-loop/wait.ts'
 import type { Mapping } from '../../host/memory/mapping.ts'
 import { allowPtraceBy } from '../../host/memory/process.ts'
@@ -45,8 +45,9 @@ export interface Session {
   readonly memory?: CallMemory | undefined
   /**
    * Sends a request and waits for the reply. `write` encodes the request into the buffer and returns the length;
-   * `header`: the fields of every request. `call`: the call's name in errors. Throws RdmaError EIO if the daemon has
-   * ended, does not answer, or sends an invalid message.
+   * `header`: the fields of every request. `call`: the call's name in errors. Throws RdmaError EMFILE if this
+   * process has no descriptor left for the reply's, EIO if the daemon has ended, does not answer, or sends an invalid
+   * message.
    */
   ask(call: string, write: (buffer: ReturnType<typeof messageBuffer>, header: Partial<Header>) => number): Answer
   /** The daemon's number of the caller's stack; 0 without a number. */
@@ -77,6 +78,7 @@ const connectSocket = (socket: string, call: string): ReturnType<typeof connectT
     if (error instanceof UntrustedDaemonError) throw refused('EACCES', call, error.message)
     if (code === 'EACCES') throw refused('EACCES', call, notServed(socket))
     if (error instanceof SystemError) throw refusal(error.code, error.errno, call, error.message)
+    if (error instanceof RangeError) throw refused('EINVAL', call, error.message)
     throw error
   }
 }
@@ -118,6 +120,9 @@ const newSession = (socket: string, openCall: string): JoinableSession => {
         if (!waitReadable(fd, ANSWER_TIMEOUT)) throw failed(call, `the daemon at ${socket} does not answer`)
         continue
       }
+      // The reply is lost, but the session continues: without the descriptors the daemon ends what it has created.
+      if (received === -EMFILE)
+        throw refused('EMFILE', call, 'this process has too many open files', 'close some, or raise `ulimit -n`')
       if (received <= 0) throw failed(call)
       const fault = readReply(buffer, received, reply)
       if (fault === undefined && reply.serial === serial && (reply.type & MessageType.REPLY) !== 0)
@@ -170,8 +175,10 @@ const newSession = (socket: string, openCall: string): JoinableSession => {
   const wants = HelloWants.REASONS | (isEventLogWanted() ? HelloWants.EVENTS : 0)
   const sendHello = (passedFds?: readonly number[]): Answer =>
     exchange(openCall, (message, header) => writeHello(message, header, tag, wants), passedFds)
-  let { reply, fds } = sendHello()
+  let reply: Reply
+  let fds: readonly number[] = []
   try {
+    ;({ reply, fds } = sendHello())
     // The daemon may not access this program's memory.
     if (reply.version === SESSION_VERSION && reply.error === Errno.EACCES) {
       const passed = passedMemory()

@@ -33,6 +33,7 @@ export const createPostLog = (session: Session, context: number, file: number, w
   let mapping: Mapping | undefined
   /** The event log as words of 64 bits, for atomic access. */
   let eventWords: BigInt64Array | undefined
+  let isEnded = false
   let acquired = 0n
   let isSameTurn = false
 
@@ -66,6 +67,8 @@ export const createPostLog = (session: Session, context: number, file: number, w
 
   /** Writes an entry of the event log. `kind`, `number`, `count`: see `Messages.event`. */
   const noteEvent = (kind: number, number: number, count: number, wrId: bigint, stack: number): void => {
+    // A poll is recorded in a microtask.
+    if (isEnded) return
     const { view, bytes } = logs()
     eventWords ??= new BigInt64Array(bytes.buffer, bytes.byteOffset, EventLog.bytes / 8)
     const index = claimEntry(eventWords)
@@ -122,6 +125,7 @@ export const createPostLog = (session: Session, context: number, file: number, w
     findings: [],
     omissions: [],
     end() {
+      isEnded = true
       if (mapping !== undefined) ringPool().release(mapping)
       mapping = undefined
       eventWords = undefined

@@ -136,7 +136,7 @@ test('an invalid request is answered with a list of valid requests', async t => 
       await client.tool(text),
       {
         error:
-          'unknown request of a tool: this daemon answers config, stat, qps, waits, fault, device, findings, counts, trace and capture',
+          'unknown request of a tool: this daemon answers config, stat, qps, waits, closed, fault, device, findings, counts, trace and capture',
       },
       text.slice(0, 60),
     )
@@ -326,6 +326,25 @@ test('an answer after the end of the session is not sent, and the descriptors of
   await new Promise(setImmediate)
   assert.deepEqual(sent, [])
   assert.throws(() => closeSync(passed), { code: 'EBADF' })
+})
+
+test('answers to `closed` wait, for other users too; the 17th unanswered request ends the session', async () => {
+  let destroyed = (): void => {}
+  const waited = new Promise<void>(resolve => {
+    destroyed = resolve
+  })
+  const { requests, sent, isClosed } = createRequests(false, { untilContextsDestroyed: () => waited })
+  const send = () => requests.handle({ ...newRequest(), text: JSON.stringify({ kind: 'closed' }) }, [])
+  for (let i = 0; i < 16; i++) send()
+  await new Promise(setImmediate)
+  assert.deepEqual(sent, [])
+  destroyed()
+  await new Promise(setImmediate)
+  assert.deepEqual(sent, Array(16).fill('{"closed":true}'))
+  for (let i = 0; i < 16; i++) send()
+  assert.equal(isClosed(), false)
+  send()
+  assert.equal(isClosed(), true)
 })
 
 test('a session ends if an answer that it waits for fails', async () => {

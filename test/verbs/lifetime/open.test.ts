@@ -20,7 +20,7 @@ import { ringPool } from '../../../src/verbs/remote/file-rings.ts'
 import { parseAddress } from '../../../src/wire/address.ts'
 import { describeDevice, testClasses, testDriver } from '../../core/fixture.ts'
 import { loopbackText } from '../../loopback.ts'
-import { start, startDaemon, temporaryFolder } from '../../system/programs.ts'
+import { start, startDaemon, TWO_DEVICES, temporaryFolder } from '../../system/programs.ts'
 import { closeAll, completionText, endpointOn, pair } from '../connections/endpoints.ts'
 
 for (const [link, first] of [
@@ -86,6 +86,7 @@ test('a device that cannot be opened is refused with a message', async t => {
   if (!hasNative()) return
   const socket = join(temporaryFolder(t), 'sock')
   await assert.rejects(open({ socket }), { code: 'ECONNREFUSED', hint: /userdma daemon --socket/ })
+  await assert.rejects(open({ socket: `/${'x'.repeat(107)}` }), { code: 'EINVAL', reason: /^socket path .* 1 to 107/ })
 })
 
 test('an `open` that the driver refuses leaves no context', async () => {
@@ -208,6 +209,62 @@ describe('a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
     assert.deepEqual(device.handles(Classes.pd, Classes.cq, Classes.rc_qp), [])
     chained()
     await device.close()
+  })
+
+  test('does not write to the buffers of a closed device', async t => {
+    const { socket } = await startDaemon(t, { devices: TWO_DEVICES })
+    const length = 1 << 24
+    const sender = await open({ socket, device: 'rxe1' })
+    const pd = sender.pd()
+    const cq = sender.cq()
+    const source = pd.register(new Uint8Array(length).fill(7)).slice()
+    for (let round = 0; round < 5; round++) {
+      const receiver = await open({ socket })
+      const receiverPd = receiver.pd()
+      const buffer = new Uint8Array(length)
+      const remote = receiverPd.register(buffer, { remoteWrite: true }).remote()
+      const peer = receiverPd.rcQp()
+      const qp = pd.rcQp({ sendCq: cq, maxSendWr: 150, peer: peer.endpoint })
+      peer.connect(qp.endpoint)
+      for (let i = 0; i < 150; i++) qp.write(source, remote, { signaled: false })
+      await receiver.close()
+      buffer.fill(0)
+      // An open waits until the daemon has destroyed all closed contexts.
+      await (await open({ socket })).close()
+      assert.equal(Buffer.compare(buffer, new Uint8Array(length)), 0)
+      qp.close()
+    }
+    await sender.close()
+  })
+
+  test('keeps the session of a program that has no descriptors left for a reply', async t => {
+    const daemon = await startDaemon(t)
+    const library = new URL('../../../src/verbs/index.js', import.meta.url)
+    const program = `
+      import { closeSync, openSync } from 'node:fs'
+      import { open } from '${library}'
+      const socket = '${daemon.socket}'
+      const device = await open({ socket })
+      const files = []
+      try {
+        for (;;) files.push(openSync('/dev/null'))
+      } catch {}
+      try {
+        device.eventQueue()
+      } catch ({ call, code }) {
+        console.log(call, code)
+      }
+      await open({ socket }).catch(({ call, code }) => console.log(call, code))
+      for (const file of files) closeSync(file)
+      device.eventQueue().close()
+      console.log(device.pd().handle)
+      await new Promise(resolve => process.stdin.on('end', resolve).resume())`
+    const command = `ulimit -n 200; exec "$0" --input-type=module -e "$1"`
+    const running = start(t, 'sh', ['-c', command, process.execPath, program], { stdio: 'pipe' })
+    await daemon.settled(({ contexts, devices }) => contexts === 1 && devices[0]?.objects.pd === 1)
+    running.child.stdin?.end()
+    const { stdout, stderr } = await running.ended
+    assert.equal(stdout, 'event_queue.create EMFILE\nopen EMFILE\n0\n', stderr)
   })
 
   test('with an open device keeps only a waiting program alive', async t => {
