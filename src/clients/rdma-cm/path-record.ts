@@ -45,21 +45,23 @@ const SIX_BITS = 0x3f
 
 /** Empty before the route is resolved and after the device was removed. */
 export const pathRecord = (id: Identifier): RecordOf<typeof CmPathRecord>[] => {
-  const { device, localGid, remoteGid, destination } = id
+  const { device, localGid, remoteGid, destination, connection } = id
   const hasRoute = id.state === 'ROUTE_RESOLVED' || id.state === 'CONNECT' || id.state === 'DISCONNECT'
   if (!hasRoute || !device || !localGid || !remoteGid || !destination) return []
   if (id.chosenPath !== undefined) return [{ flags: FLAGS, reserved: 0, record: id.chosenPath.record }]
   const record = new Uint8Array(RECORD_BYTES)
   const view = new DataView(record.buffer)
   // The destination of a peer's request is the peer, which has no service id.
-  view.setBigUint64(FieldAt.SERVICE_ID, id.connection?.serviceId ?? serviceIdOf(id, destination))
+  view.setBigUint64(FieldAt.SERVICE_ID, connection?.serviceId ?? serviceIdOf(id, destination))
   record.set(remoteGid, FieldAt.DGID)
   record.set(localGid, FieldAt.SGID)
   view.setUint32(FieldAt.FLOW_LABEL, ((id.flowLabel << 8) | HOP_LIMIT) >>> 0)
   record[FieldAt.TCLASS] = id.trafficClass
   record[FieldAt.REVERSIBLE] = REVERSIBLE
-  view.setUint16(FieldAt.PKEY, DEFAULT_PKEY)
-  record[FieldAt.MTU] = EXACTLY | device.device.ports[0]!.attributes.activeMtu
+  // The path of a peer's request has the P_Key, service level and MTU of the REQ.
+  view.setUint16(FieldAt.PKEY, connection?.path.pkey ?? DEFAULT_PKEY)
+  record[FieldAt.SL] = connection?.path.sl ?? 0
+  record[FieldAt.MTU] = EXACTLY | (connection?.path.mtu ?? device.device.ports[0]!.attributes.activeMtu)
   record[FieldAt.RATE] = EXACTLY | RATE_PORT_CURRENT
   record[FieldAt.PACKET_LIFE_TIME] = EXACTLY | (id.packetLifeTime ?? PACKET_LIFE_TIME)
   return [{ flags: FLAGS, reserved: 0, record }]

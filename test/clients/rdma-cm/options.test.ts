@@ -148,6 +148,11 @@ describe('a path set by the program', () => {
     // As on Linux, each side has its own hop limit.
     assert.deepEqual([flowLabel, hopLimit, trafficClass, sl, mtu], [0x12345, 64, 0x60, 3, 2])
     assert.equal(id.connection?.path.hopLimit, 9)
+    const received = pathRecord(request)[0]?.record
+    assert.deepEqual(
+      [At.SL, At.MTU].map(at => received?.[at - At.RECORD]),
+      [3, EXACTLY | 2],
+    )
     a.cm.destroy(id)
     for (const one of [request, listener]) b.cm.destroy(one)
     assertNothingLeft(network)
