@@ -5,7 +5,7 @@
  * that no other user has, but always MIN_SHARE.
  */
 import { CallError } from '../../spec/errno.ts'
-import { isSameAddress } from '../../wire/address.ts'
+import { isLinkLocal, isSameAddress } from '../../wire/address.ts'
 import { Family, isAny, type SocketAddress } from './socket-address.ts'
 
 /** A bound identifier. */
@@ -48,7 +48,9 @@ const conflict = (
   const ipv6Holder = source.family === Family.INET6 ? holder : other
   if (!isSameFamily && ipv6Holder.onlyIpv6) return undefined
   if (isAny(source) || isAny(otherSource)) return 'EADDRNOTAVAIL'
-  return isSameFamily && isSameAddress(source.address, otherSource.address) ? 'EADDRINUSE' : undefined
+  if (!isSameFamily || !isSameAddress(source.address, otherSource.address)) return undefined
+  // Interfaces of one network card, such as VLANs, may have the same link-local address.
+  return isLinkLocal(source.address) && source.scope !== otherSource.scope ? undefined : 'EADDRINUSE'
 }
 
 export class PortTable {

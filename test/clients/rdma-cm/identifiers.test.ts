@@ -45,6 +45,13 @@ const bound = (host: Host, address: SocketAddress, reuseAddress = false) => {
   return id
 }
 
+/** The port of device rxeN. */
+const portOf = ({ devices }: Host, number: number) => {
+  const port = devices.get(`rxe${number}`)?.device.ports[0]
+  assert.ok(port)
+  return port
+}
+
 /** From now on, long jobs of a host wait in `jobs` until the test passes them to `run`. */
 const jobsOf = ({ core }: Host) => {
   const jobs: Iterator<unknown>[] = []
@@ -597,6 +604,21 @@ describe('ports', () => {
         errnoOf(() => bound(a, { ...address, scope: 1 })),
         'ENODEV',
       )
+  })
+
+  it('of a link-local address are independent on each interface', () => {
+    const { a } = twoHosts()
+    const { gids } = portOf(a, 1)
+    const linkLocal = gids.entries[0]
+    assert.ok(linkLocal)
+    a.plug(3)
+    portOf(a, 3).gids.entries[0] = { ...linkLocal, ifindex: 2 }
+    const [first, second] = [1, 2].map(scope => bound(a, { ...ipAddress(linkLocal.gid, PORT), scope }))
+    assert.notEqual(first?.device, second?.device)
+    assert.equal(
+      errnoOf(() => bound(a, { ...ipAddress(linkLocal.gid, PORT), scope: 2 })),
+      'EADDRINUSE',
+    )
   })
 })
 
