@@ -338,7 +338,8 @@ export class IpInterface implements NeighbourHost {
       // RFC 4861, 7.1.2: only one host is answered.
       if (isAnswer && isMulticastGid(destination)) return 'malformed'
       if (!this.prefix.isNeighbour(target)) return undefined
-      if (link !== undefined) this.#neighbours.learn(target, link, false, now)
+      const isOverride = (flags & ADVERTISEMENT_OVERRIDE) !== 0
+      if (link !== undefined) this.#neighbours.learnAdvertised(target, link, isOverride, now)
       // RFC 4861, 7.2.4: the answer to a unicast solicitation may omit the link-layer address.
       else if (isAnswer) this.#neighbours.confirm(target, now)
       return undefined

@@ -3,6 +3,7 @@
  * IPv6: RFC 4861, 7.3). Packets wait until their neighbour is resolved. Entries and waiting packets are bounded. Times
  * are microseconds.
  */
+import { isSameAddress } from '../wire/address.ts'
 import type { LinkAddress } from '../wire/ipoib.ts'
 
 /** RFC 4861, 10: RETRANS_TIMER, MAX_MULTICAST_SOLICIT and MAX_UNICAST_SOLICIT, REACHABLE_TIME. */
@@ -38,6 +39,8 @@ interface Neighbour {
   /** Packets that wait for `link`. */
   readonly waiting: Uint8Array[]
 }
+
+const isSameLink = (a: LinkAddress, b: LinkAddress): boolean => a.qpn === b.qpn && isSameAddress(a.gid, b.gid)
 
 const keyOf = (address: Uint8Array): string => address.join('.')
 
@@ -98,6 +101,16 @@ export class NeighbourCache {
     this.#entries.set(entry.key, entry)
     this.#waiting -= entry.waiting.length
     for (const frame of entry.waiting.splice(0)) this.#host.transmit(frame, link)
+  }
+
+  /**
+   * A neighbour has advertised its link-layer address (RFC 4861, 7.2.5). Without `isOverride`, another address than the
+   * known one is not used, but the next packet solicits the neighbour.
+   */
+  learnAdvertised(address: Uint8Array, link: LinkAddress, isOverride: boolean, now: number): void {
+    const known = this.#entries.get(keyOf(address))
+    if (isOverride || known?.link === undefined || isSameLink(known.link, link)) this.learn(address, link, false, now)
+    else known.confirmedUntil = Math.min(known.confirmedUntil, now)
   }
 
   /** A resolved neighbour has answered a solicitation without its link-layer address, which is thus still the same. */

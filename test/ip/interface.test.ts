@@ -10,6 +10,7 @@ import { MULTICAST_QPN } from '../../src/spec/wire/headers.ts'
 import { addressText } from '../../src/wire/address.ts'
 import { emitIp, IpProtocolNumber, icmpPacket } from '../../src/wire/ip-packet.ts'
 import {
+  ADVERTISEMENT_OVERRIDE,
   ADVERTISEMENT_SOLICITED,
   broadcastLink,
   ENCAPSULATION_BYTES,
@@ -250,6 +251,36 @@ describe('an interface', () => {
       codeOf(() => a.ip.send(socket, { address: address('10.9.0.2'), port: 0 }, bytes(), 0)),
       'EINVAL',
     )
+  })
+
+  it('uses another link-layer address of a neighbour only if its advertisement has the flag "override"', () => {
+    const { link, a, b } = twoHosts(6)
+    const { socket } = a.socket(UDP)
+    const [source, destination] = [b.ip.prefix.address, a.ip.prefix.address]
+    const send = (): void => a.ip.send(socket, { address: source, port: 9 }, bytes(), link.now)
+    const destinations = () => {
+      send()
+      return link
+        .collect()
+        .splice(0)
+        .map(({ to }) => to)
+    }
+    send()
+    link.settle()
+    assert.deepEqual(destinations(), [b.link])
+    const other = { ...b.link, qpn: 0x999 }
+    for (const [flags, expected] of [
+      [ADVERTISEMENT_SOLICITED, [b.link, b.link]],
+      [ADVERTISEMENT_SOLICITED | ADVERTISEMENT_OVERRIDE, [other]],
+    ] as const) {
+      const type = NeighbourMessage.ADVERTISEMENT
+      const body = emitDiscovery({ type, flags, target: source, link: other })
+      const packet = icmpPacket({ source, destination, hopLimit: 255 }, { type, code: 0, body })
+      const frame = emitIp(packet, ENCAPSULATION_BYTES)
+      new DataView(frame.buffer).setUint16(0, EtherType.IPV6)
+      a.ip.receive(frame, link.now)
+      assert.deepEqual(destinations(), expected, 'the first of two is a solicitation')
+    }
   })
 
   it('keeps a neighbour that answers a unicast solicitation without its link-layer address', () => {
