@@ -82,6 +82,11 @@
 #define IN_CHILD __attribute__((no_sanitize("thread")))
 /* Lower pointers are invalid. They are left to the kernel, which answers EFAULT. */
 #define LOWEST_ADDRESS 4096
+/* Whether a path is in the first or the last page: NULL, (char *)-1. */
+static inline int is_invalid_path(const char *path)
+{
+    return (uintptr_t)path + LOWEST_ADDRESS < 2 * LOWEST_ADDRESS;
+}
 /* Types of ioctl requests: RDMA_IOCTL_MAGIC of Linux's RDMA, and the object dialect's. */
 #define LINUX_MAGIC 0x1b
 #define OBJECT_MAGIC 0xdb
@@ -102,6 +107,8 @@ int __openat64_2(int dir, const char *path, int flags);
 ssize_t __recvfrom_chk(int fd, void *buffer, size_t count, size_t buffer_size, int flags, struct sockaddr *from,
                        socklen_t *length);
 ssize_t __read_chk(int fd, void *buffer, size_t count, size_t buffer_size);
+ssize_t __pread_chk(int fd, void *buffer, size_t count, off_t offset, size_t buffer_size);
+ssize_t __pread64_chk(int fd, void *buffer, size_t count, off64_t offset, size_t buffer_size);
 ssize_t __readlink_chk(const char *path, char *buffer, size_t size, size_t buffer_size);
 ssize_t __readlinkat_chk(int dir, const char *path, char *buffer, size_t size, size_t buffer_size);
 char *__realpath_chk(const char *path, char *resolved, size_t buffer_size);
@@ -134,7 +141,9 @@ _Noreturn void __assert_fail(const char *assertion, const char *file, unsigned l
     X(readlinkat) X(__readlink_chk) X(__readlinkat_chk) X(realpath) X(__realpath_chk) X(canonicalize_file_name)        \
     X(chdir) X(inotify_add_watch) X(socket) X(ioctl) X(read) X(__read_chk) X(pread) X(pread64) X(readv) X(write)       \
     X(pwrite) X(pwrite64) X(writev) X(close) X(close_range) X(closefrom) X(dup) X(dup2) X(dup3) X(fcntl) X(fcntl64)    \
-    X(lseek) X(lseek64) X(fclose) X(mmap) X(mmap64) X(getxattr) X(lgetxattr) X(listxattr) X(llistxattr)                \
+    X(lseek) X(lseek64) X(preadv) X(preadv64) X(pwritev) X(pwritev64) X(preadv2) X(preadv64v2) X(pwritev2)            \
+    X(pwritev64v2) X(__pread_chk) X(__pread64_chk) X(fallocate) X(fallocate64) X(posix_fallocate)                      \
+    X(posix_fallocate64) X(ftruncate) X(ftruncate64) X(fclose) X(mmap) X(mmap64) X(getxattr) X(lgetxattr) X(listxattr) X(llistxattr)                \
     X(recvmsg) X(recvmmsg) X(recvfrom) X(__recvfrom_chk) X(send) X(sendto) X(sendmsg) X(sendmmsg) X(bind) X(connect)   \
     X(getsockname) X(getpeername) X(setsockopt) X(getsockopt) X(shutdown) X(dlopen) X(dlmopen) X(dlclose) X(syscall)  \
     X(_exit) X(_Exit) X(abort) X(__assert_fail)
@@ -526,7 +535,7 @@ static inline bool path_may_match(const char *path)
 /* Whether path_absolute may change the path, by the first characters and "..". */
 static inline bool path_absolute_may_change(const char *path)
 {
-    if (UNLIKELY((uintptr_t)path < LOWEST_ADDRESS))
+    if (UNLIKELY(is_invalid_path(path)))
         return false;
     switch (*path) {
     case 'c': /* class */
@@ -552,7 +561,7 @@ static inline bool path_absolute_may_change(const char *path)
  */
 static inline bool path_is_ours(const char *path)
 {
-    if (UNLIKELY((uintptr_t)path < LOWEST_ADDRESS))
+    if (UNLIKELY(is_invalid_path(path)))
         return false;
     if (path[0] != '/') {
         if (UNLIKELY(shim_may_be_in_tree))

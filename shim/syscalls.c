@@ -48,7 +48,7 @@ __attribute__((visibility("hidden"), used)) long shim_system_call(long number, l
      * A descriptor (empty path) is not shown as a device: the TypeScript library, perhaps in a program with the shim,
      * needs the size of the context's file.
      */
-    if (number == SYS_statx && ((uintptr_t)b < LOWEST_ADDRESS || *(const char *)b == 0))
+    if (number == SYS_statx && (is_invalid_path((const char *)b) || *(const char *)b == 0))
         return shim_next_syscall(number, a, b, c, d, e);
     if (number == SYS_statx)
         return statx((int)a, (const char *)b, (int)c, (unsigned)d, (struct statx *)e);

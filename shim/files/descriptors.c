@@ -181,6 +181,40 @@ EXPORT ssize_t pwrite64(int fd, const void *buffer, size_t count, off64_t offset
     return UNLIKELY(has_no_position(fd)) ? fail(ESPIPE) : REAL(pwrite64)(fd, buffer, count, offset);
 }
 
+EXPORT ssize_t __pread_chk(int fd, void *buffer, size_t count, off_t offset, size_t buffer_size)
+{
+    return UNLIKELY(has_no_position(fd)) ? fail(ESPIPE) : REAL(__pread_chk)(fd, buffer, count, offset, buffer_size);
+}
+
+EXPORT ssize_t __pread64_chk(int fd, void *buffer, size_t count, off64_t offset, size_t buffer_size)
+{
+    return UNLIKELY(has_no_position(fd)) ? fail(ESPIPE) : REAL(__pread64_chk)(fd, buffer, count, offset, buffer_size);
+}
+
+/* preadv and pwritev. */
+#define VECTOR_AT(name)                                                                                                \
+    EXPORT ssize_t name(int fd, const struct iovec *vector, int count, off64_t offset)                                 \
+    {                                                                                                                  \
+        return UNLIKELY(has_no_position(fd)) ? fail(ESPIPE) : REAL(name)(fd, vector, count, offset);                   \
+    }
+/* With offset -1 they are readv and writev. */
+#define VECTOR_AT_WITH_FLAGS(name, at_position)                                                                        \
+    EXPORT ssize_t name(int fd, const struct iovec *vector, int count, off64_t offset, int flags)                      \
+    {                                                                                                                  \
+        if (UNLIKELY(has_no_position(fd)))                                                                             \
+            return offset == -1 ? at_position(fd, vector, count) : fail(ESPIPE);                                       \
+        return REAL(name)(fd, vector, count, offset, flags);                                                           \
+    }
+
+VECTOR_AT(preadv)
+VECTOR_AT(preadv64)
+VECTOR_AT(pwritev)
+VECTOR_AT(pwritev64)
+VECTOR_AT_WITH_FLAGS(preadv2, readv)
+VECTOR_AT_WITH_FLAGS(preadv64v2, readv)
+VECTOR_AT_WITH_FLAGS(pwritev2, writev)
+VECTOR_AT_WITH_FLAGS(pwritev64v2, writev)
+
 EXPORT off_t lseek(int fd, off_t offset, int whence)
 {
     return UNLIKELY(has_no_position(fd)) ? fail(ESPIPE) : REAL(lseek)(fd, offset, whence);
@@ -189,6 +223,38 @@ EXPORT off_t lseek(int fd, off_t offset, int whence)
 EXPORT off64_t lseek64(int fd, off64_t offset, int whence)
 {
     return UNLIKELY(has_no_position(fd)) ? fail(ESPIPE) : REAL(lseek64)(fd, offset, whence);
+}
+
+/* Devices have no length either. Punched holes would clear the context's rings. */
+
+EXPORT int ftruncate(int fd, off_t length)
+{
+    return UNLIKELY(has_no_position(fd)) ? fail(EINVAL) : REAL(ftruncate)(fd, length);
+}
+
+EXPORT int ftruncate64(int fd, off64_t length)
+{
+    return UNLIKELY(has_no_position(fd)) ? fail(EINVAL) : REAL(ftruncate64)(fd, length);
+}
+
+EXPORT int fallocate(int fd, int mode, off_t offset, off_t length)
+{
+    return UNLIKELY(has_no_position(fd)) ? fail(ENODEV) : REAL(fallocate)(fd, mode, offset, length);
+}
+
+EXPORT int fallocate64(int fd, int mode, off64_t offset, off64_t length)
+{
+    return UNLIKELY(has_no_position(fd)) ? fail(ENODEV) : REAL(fallocate64)(fd, mode, offset, length);
+}
+
+EXPORT int posix_fallocate(int fd, off_t offset, off_t length)
+{
+    return UNLIKELY(has_no_position(fd)) ? ENODEV : REAL(posix_fallocate)(fd, offset, length);
+}
+
+EXPORT int posix_fallocate64(int fd, off64_t offset, off64_t length)
+{
+    return UNLIKELY(has_no_position(fd)) ? ENODEV : REAL(posix_fallocate64)(fd, offset, length);
 }
 
 /* ---- mapping ---- */

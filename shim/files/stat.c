@@ -5,19 +5,26 @@
 #define _GNU_SOURCE
 #include "../shim.h"
 
+#include <errno.h>
 #include <linux/magic.h>
 #include <string.h>
 #include <sys/sysmacros.h>
 
 _Static_assert(sizeof(struct stat) == sizeof(struct stat64), "64-bit systems only");
 
-/* IB_UMAD_MAJOR and IB_UMAD_NUM_FIXED_MINOR. Only the owner may open umad nodes. */
+/* IB_UMAD_MAJOR, IB_UMAD_NUM_FIXED_MINOR and IB_UVERBS_BASE_DEV. Only the owner may open umad nodes. */
 #define UMAD_MAJOR 231
 #define UMAD_MINORS 64
+#define UVERBS_BASE makedev(231, 192)
+
+static bool is_umad(dev_t rdev)
+{
+    return major(rdev) == UMAD_MAJOR && minor(rdev) < UMAD_MINORS;
+}
 
 static mode_t mode_of(dev_t rdev)
 {
-    return S_IFCHR | (major(rdev) == UMAD_MAJOR && minor(rdev) < UMAD_MINORS ? 0600 : 0666);
+    return S_IFCHR | (is_umad(rdev) ? 0600 : 0666);
 }
 
 static void show_device(struct stat *out, dev_t rdev)
@@ -41,12 +48,44 @@ static bool is_device(int fd, dev_t *rdev)
     return kind == FD_CONTEXT || kind == FD_UMAD || kind == FD_CM;
 }
 
+/*
+ * The path in the tree of an opened device's node: stat and fstat have the same inode, which cp compares. NULL without
+ * a daemon. Preserves errno.
+ */
+static const char *path_of_device(int fd, dev_t rdev, char path_buffer[PATH_SIZE])
+{
+    char path[64] = "/dev/infiniband/" USERDMA_SYSTEM_NAME;
+    if (fd_kind(fd) == FD_CM)
+        strcpy(path, "/dev/infiniband/" USERDMA_CM_NAME);
+    else if (is_umad(rdev))
+        snprintf(path, sizeof path, "/dev/infiniband/" USERDMA_UMAD_NAME "%u", minor(rdev));
+    else if (rdev >= UVERBS_BASE)
+        snprintf(path, sizeof path, "/dev/infiniband/uverbs%u", (unsigned)(rdev - UVERBS_BASE));
+    const int saved = errno;
+    const char *redirected = path_rewrite(path, path_buffer);
+    errno = saved;
+    return redirected;
+}
+
+/* After an fstat of `fd`, an opened device. The node of a removed device has no file: then the inode is the context's. */
+__attribute__((noinline)) static void show_opened(int fd, dev_t rdev, struct stat *out)
+{
+    char path_buffer[PATH_SIZE];
+    const int saved = errno;
+    const char *path = path_of_device(fd, rdev, path_buffer);
+    struct stat node;
+    if (path && REAL(stat)(path, &node) == 0)
+        *out = node;
+    errno = saved;
+    show_device(out, rdev);
+}
+
 /* After an fstat of `fd`: changes `out` if `fd` is an opened device. Returns `result`. */
 static int show_fd(int result, int fd, void *out)
 {
     dev_t rdev;
     if (result == 0 && is_device(fd, &rdev))
-        show_device(out, rdev);
+        show_opened(fd, rdev, out);
     return result;
 }
 
@@ -146,6 +185,13 @@ EXPORT int statx(int dir, const char *path, int flags, unsigned mask, struct sta
     if ((flags & AT_EMPTY_PATH) && (!original || !original[0])) {
         if (LIKELY(!is_device(dir, &rdev)))
             return result;
+        char *path_buffer = alloca(PATH_SIZE);
+        const char *node_path = path_of_device(dir, rdev, path_buffer);
+        struct statx found;
+        const int saved = errno;
+        if (node_path && REAL(statx)(AT_FDCWD, node_path, 0, mask, &found) == 0)
+            *out = found;
+        errno = saved;
     } else if (UNLIKELY(path_is_ours(original)) && (node = path_device_node(original)) >= 0)
         rdev = path_node_rdev((unsigned)node);
     else

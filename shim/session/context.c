@@ -62,6 +62,10 @@ static int take_context(struct reply *reply, int flags)
     }
     if (!close_on_exec)
         REAL(fcntl)(fd, F_SETFD, 0);
+    if (flags & O_NONBLOCK)
+        REAL(fcntl)(fd, F_SETFL, REAL(fcntl)(fd, F_GETFL) | O_NONBLOCK);
+    /* At the maximum position, reads by the C library itself (stdio) fail with EINVAL, as on a device. */
+    REAL(lseek64)(fd, INT64_MAX, SEEK_SET);
     reply->fd_count = 0;
     return fd;
 }

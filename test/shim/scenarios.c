@@ -94,16 +94,18 @@ static void device(void)
     errno = 0;
     int fd = open(NODE, O_RDWR | O_CLOEXEC);
     EXPECT(fd == 3 && errno == 0 && (fcntl(fd, F_GETFD) & FD_CLOEXEC));
-    struct stat st;
+    struct stat st, by_path;
     EXPECT(fstat(fd, &st) == 0 && st.st_mode == (S_IFCHR | 0666) && st.st_rdev == makedev(231, 192));
+    EXPECT(stat(NODE, &by_path) == 0 && memcmp(&st, &by_path, sizeof st) == 0);
     EXPECT(fstatat(fd, "", &st, AT_EMPTY_PATH) == 0 && S_ISCHR(st.st_mode));
     struct statx sx;
     EXPECT(statx(fd, "", AT_EMPTY_PATH, STATX_ALL, &sx) == 0);
-    EXPECT(sx.stx_mode == (S_IFCHR | 0666) && sx.stx_rdev_major == 231);
+    EXPECT(sx.stx_mode == (S_IFCHR | 0666) && sx.stx_rdev_major == 231 && sx.stx_ino == by_path.st_ino);
     struct stat64 st64;
     EXPECT(fstat64(fd, &st64) == 0 && S_ISCHR(st64.st_mode));
     EXPECT(order(fd, ECHO, 12345) == 12345 && errno == 0);
     FAILS(order(fd, FAIL, ENOSPC), ENOSPC);
+    EXPECT(!(fcntl(fd, F_GETFL) & O_NONBLOCK));
     FAILS(ioctl(fd, 0x5401, 0), ENOTTY); /* TCGETS, with which isatty(3) asks */
     char bytes[64] = {0};
     FAILS(read(fd, bytes, sizeof bytes), EINVAL);
@@ -115,11 +117,20 @@ static void device(void)
     EXPECT(write(fd, bytes, 32) == 32); /* as long as a doorbell, but another command: forwarded */
     struct iovec vector = {bytes, 16};
     EXPECT(writev(fd, &vector, 1) == 16);
-    FAILS(ftruncate(fd, 0), EPERM);
+    FAILS(preadv(fd, &vector, 1, 0), ESPIPE);
+    FAILS(pwritev(fd, &vector, 1, 0), ESPIPE);
+    FAILS(preadv2(fd, &vector, 1, -1, 0), EINVAL);
+    EXPECT(pwritev2(fd, &vector, 1, -1, 0) == 16);
+    FAILS(syscall(SYS_read, fd, bytes, 1), EINVAL);
+    FAILS(ftruncate(fd, 0), EINVAL);
+    FAILS(fallocate(fd, 3, 0, 4096), ENODEV); /* FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE */
+    EXPECT(posix_fallocate(fd, 0, 4096) == ENODEV && errno == ENODEV);
+    FILE *stream = fopen(NODE, "r");
+    EXPECT(stream && getc(stream) == EOF && errno == EINVAL && fclose(stream) == 0);
     char *ring = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 4096);
     EXPECT(ring != MAP_FAILED && ring[0] == 0);
-    int other = open(NODE, O_RDWR); /* not close-on-exec */
-    EXPECT(other == 4 && !(fcntl(other, F_GETFD) & FD_CLOEXEC));
+    int other = open(NODE, O_RDWR | O_NONBLOCK); /* not close-on-exec */
+    EXPECT(other == 4 && !(fcntl(other, F_GETFD) & FD_CLOEXEC) && (fcntl(other, F_GETFL) & O_NONBLOCK));
     EXPECT(order(other, CONTEXTS, 0) == 2 && order(fd, SESSIONS, 0) == 1);
     FAILS(open(NODE, O_RDWR | O_CREAT | O_EXCL, 0600), EEXIST);
     FAILS(open(NODE, O_RDONLY | O_DIRECTORY), ENOTDIR);

@@ -61,6 +61,10 @@ void paths(void)
     EXPECT(openat(fd, "no such file", O_RDONLY) == -1);
     const char *volatile nowhere = NULL;
     FAILS(open(nowhere, O_RDONLY), EFAULT);
+    nowhere = (const char *)-1;
+    FAILS(open(nowhere, O_RDONLY), EFAULT);
+    FAILS(stat(nowhere, &st), EFAULT);
+    FAILS(syscall(SYS_statx, AT_FDCWD, nowhere, 0, STATX_ALL, &sx), EFAULT);
 }
 
 #define ATTRIBUTE "infiniband/rxe0/node_type"

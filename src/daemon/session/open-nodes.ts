@@ -115,7 +115,7 @@ export class NodeOpening {
       this.#request.node === SYSTEM_NODE
         ? systemDevice(this.#daemon.core)
         : this.#daemon.devices.atNode(this.#request.node)
-    if (!device) throw new CallError('ENXIO', `there is no device node uverbs${this.#request.node}`)
+    if (!device) throw new CallError('ENOENT', `there is no device node uverbs${this.#request.node}`)
     for (const number of this.#opened) if (!this.#daemon.contexts.byNumber(number)) this.#opened.delete(number)
     if (this.#opened.size >= MAX_CONTEXTS)
       throw new CallError('EMFILE', `this session has ${MAX_CONTEXTS} contexts open already, the maximum`)
@@ -165,7 +165,7 @@ export class NodeOpening {
   #openUmad(): void {
     const { node } = this.#request
     const device = this.#daemon.devices.atNode(node - UMAD_NODES)
-    if (!device) throw new CallError('ENXIO', `there is no device node ${UMAD_NAME}${node - UMAD_NODES}`)
+    if (!device) throw new CallError('ENOENT', `there is no device node ${UMAD_NAME}${node - UMAD_NODES}`)
     if (this.#client.standing !== 'owner')
       throw new CallError('EACCES', `${UMAD_NAME}${node - UMAD_NODES} is allowed for the user of this daemon only`)
     const context = openContext(device, { isOpened: true, account: this.#client.account })

@@ -35,7 +35,7 @@ import {
 import { StepProgram } from '../steps.ts'
 import { ipGid, MadOffset, madOf, type Registration, UMAD_PROGRAM, UmadProgram } from './umad.ts'
 
-const [EIO, ENXIO, EAGAIN, ENOMEM, EACCES, EFAULT] = [-5, -6, -11, -12, -13, -14]
+const [ENOENT, EIO, EAGAIN, ENOMEM, EACCES, EFAULT] = [-2, -5, -11, -12, -13, -14]
 const [EINVAL, ENOTTY, ENODATA] = [-22, -25, -61]
 const EPROTONOSUPPORT = -93
 /** Positive: an errno in a header. */
@@ -169,7 +169,7 @@ describe('umad files', { skip }, () => {
     longSa.set([RMPP_VERSION, RmppType.ACK, RmppFlag.ACTIVE], MAD_HEADER_BYTES)
     assert.equal(await send({ agent: 1, data: longSa }), UmadHeader.bytes + longSa.length)
     assert.equal(await send({ agent: 1, data: longSa.subarray(0, 60) }), UmadHeader.bytes + 60)
-    assert.equal((await program.step('open /dev/infiniband/umad7')).result, ENXIO)
+    assert.equal((await program.step('open /dev/infiniband/umad7')).result, ENOENT)
     await program.close()
   })
 
@@ -420,7 +420,7 @@ describe('umad files under failures', { skip }, () => {
     assert.equal(await read, EIO)
     assert.deepEqual([await program.read(), await program.send({ data }), await program.register({})], [EIO, EIO, EIO])
     assert.equal((await program.step('poll 30000')).result, 1)
-    assert.equal((await program.step('open /dev/infiniband/umad1')).result, ENXIO)
+    assert.equal((await program.step('open /dev/infiniband/umad1')).result, ENOENT)
     assert.equal(await program.open(0), 4)
     assert.equal(await program.register({}), 0)
     for (const one of [program, waiting]) await one.close()
