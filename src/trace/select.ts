@@ -4,6 +4,7 @@
 import { classes } from '../spec/classes.ts'
 import { Errno } from '../spec/errno.ts'
 import { linuxCalls } from '../spec/linux/coverage.ts'
+import { ucmaCommands } from '../spec/linux/ucma.ts'
 import type { TraceRecord } from '../uapi/tool.ts'
 import { decodeChain } from './chain.ts'
 import { decodeRecord } from './decode.ts'
@@ -16,6 +17,18 @@ export interface Selection {
   readonly onlyFailed?: boolean | undefined
 }
 
+/** Calls by `TraceRecord.attempt`, which lacks the object of an ioctl's name OBJECT.METHOD, with their possible classes. */
+const attempts: readonly (readonly [attempt: string, classes: readonly string[]])[] = [
+  ...linuxCalls.map(({ name, classes }) => [name.slice(name.indexOf('.') + 1), classes] as const),
+  ...ucmaCommands.map(command => [`ucma ${command.name}`, [command.class]] as const),
+  ['umad REGISTER_AGENT', ['mad_agent']],
+  ['umad REGISTER_AGENT2', ['mad_agent']],
+  ['umad UNREGISTER_AGENT', ['mad_agent']],
+  ['umad ENABLE_PKEY', ['mad_channel']],
+  ['umad write', ['mad_agent']],
+  ['umad read', ['mad_channel']],
+]
+
 /**
  * The classes of a call and of the entries of its chain. For a call that was refused before it was decoded, the
  * possible classes by Linux's name of the call.
@@ -26,10 +39,7 @@ export const classesOf = (record: TraceRecord): readonly string[] => {
     const entries = decodeChain(decoded, 0, record)?.entries ?? []
     return [decoded.class.name, ...entries.flatMap(({ call }) => (call === undefined ? [] : [call.class.name]))]
   }
-  const { attempt } = record
-  // The name of an ioctl is OBJECT.METHOD; `attempt` has only METHOD.
-  const call = linuxCalls.find(({ name }) => name === attempt || name.split('.')[1] === attempt)
-  return call?.classes ?? []
+  return [...new Set(attempts.filter(([name]) => name === record.attempt).flatMap(([, names]) => names))]
 }
 
 /** Whether a call, or an entry of its chain, failed. */

@@ -74,6 +74,11 @@ describe('a selection', () => {
     assert.deepEqual(classesOf(refused), ['srq'])
     assert.deepEqual(classesOf({ ...refused, attempt: 'SRQ_DESTROY' }), ['srq', 'xrc_srq', 'tm_srq'])
     assert.deepEqual(classesOf({ ...refused, attempt: 'POLL_CQ' }), [])
+    // Linux has this name twice; only the ioctl has a method here.
+    assert.deepEqual(classesOf({ ...refused, attempt: 'QUERY_MR' }), ['mr'])
+    assert.deepEqual(classesOf({ ...refused, attempt: 'ucma JOIN_MCAST' }), ['cm_multicast'])
+    assert.deepEqual(classesOf({ ...refused, attempt: 'umad write' }), ['mad_agent'])
+    assert.deepEqual(classesOf({ ...refused, attempt: 'umad read' }), ['mad_channel'])
   })
 
   it('of errors has the failed calls, except the probe of libibverbs in each context', () => {
