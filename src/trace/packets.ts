@@ -39,10 +39,15 @@ const nameOf = (table: Readonly<Record<string, number>>, value: number): string 
 const durationText = (microseconds: number): string =>
   microseconds < 1000 ? `${microseconds} µs` : `${microseconds / 1000} ms`
 
-/** The syndrome of an AETH (IBA 9.7.5.1): ACK with credits, RNR NAK with the RNR timer, NAK with its code. */
+/**
+ * The syndrome of an AETH (IBA 9.7.5.1): ACK with credits, RNR NAK with the RNR timer, NAK with its code; the reserved
+ * bit if it is set.
+ */
 export const syndromeText = (syndrome: number): string => {
   const kind = syndrome & SYNDROME_KIND_MASK
   const value = syndrome & SYNDROME_VALUE_MASK
+  const reserved = syndrome & ~(SYNDROME_KIND_MASK | SYNDROME_VALUE_MASK)
+  if (reserved !== 0) return `${syndromeText(kind | value)} resv ${hex(reserved)}`
   if (kind === syndromeKind.ACK) return value === CREDITS_NONE ? 'ACK' : `ACK credits ${creditCounts[value]}`
   const name = nameOf(syndromeKind, kind)
   if (kind === syndromeKind.RNR_NAK) return `${name} ${durationText(rnrTimerMicroseconds[value]!)}`

@@ -83,6 +83,8 @@ describe('packet lines', () => {
     assert.equal(syndromeText(0x60), 'NAK PSN_SEQUENCE')
     assert.equal(syndromeText(0x6a), 'NAK 10')
     assert.equal(syndromeText(0x45), 'RESERVED 0x45')
+    assert.equal(syndromeText(0x9f), 'ACK resv 0x80')
+    assert.equal(syndromeText(0xe2), 'NAK REMOTE_ACCESS resv 0x80')
     for (let syndrome = 0; syndrome < 256; syndrome++) assert.doesNotMatch(syndromeText(syndrome), /undefined|NaN/)
   })
 
