@@ -20,6 +20,8 @@ interface Interface {
   /** Maximum captured bytes of a packet; 0: no limit. */
   readonly snapLength: number
   readonly unitsPerSecond: bigint
+  /** Nanoseconds that are added to times. */
+  readonly timeOffset: bigint
 }
 
 const NANOSECONDS = 1_000_000_000n
@@ -28,8 +30,9 @@ export const PcapngBlock = { SECTION: 0x0a0d_0d0a, INTERFACE: 1, SIMPLE_PACKET: 
 const { SECTION, INTERFACE, SIMPLE_PACKET, ENHANCED_PACKET } = PcapngBlock
 /** The byte-order magic in a section header block. */
 export const BYTE_ORDER = 0x1a2b_3c4d
-/** Option if_tsresol of an interface. */
+/** Options of an interface: if_tsresol and if_tsoffset. */
 const OPTION_TIME_RESOLUTION = 9
+const OPTION_TIME_OFFSET = 14
 
 /** Bytes of pcap's file header and packet header. */
 const FILE_HEADER = 24
@@ -62,19 +65,29 @@ const readPcap = (file: Uint8Array, view: DataView, isLittleEndian: boolean, uni
   return packets
 }
 
-/** From the options of an interface: if_tsresol n means 10^n, or, if the top bit is set, 2^n; absent: 10^6. */
-const unitsPerSecond = (view: DataView, from: number, end: number, isLittleEndian: boolean): bigint => {
+/**
+ * The options of an interface that set its times. if_tsresol n means 10^n units per second, or, if the top bit is set,
+ * 2^n; absent: 10^6. if_tsoffset: seconds that are added; absent: 0.
+ */
+const timeOptions = (
+  view: DataView,
+  from: number,
+  end: number,
+  isLittleEndian: boolean,
+): Pick<Interface, 'unitsPerSecond' | 'timeOffset'> => {
+  const options = { unitsPerSecond: 1_000_000n, timeOffset: 0n }
   for (let at = from; at + 4 <= end; ) {
     const code = view.getUint16(at, isLittleEndian)
     const length = view.getUint16(at + 2, isLittleEndian)
-    if (code === 0) break
-    if (code === OPTION_TIME_RESOLUTION && at + 4 < end) {
+    if (code === 0 || at + 4 + length > end) break
+    if (code === OPTION_TIME_RESOLUTION && length === 1) {
       const exponent = view.getUint8(at + 4)
-      return exponent & 0x80 ? 1n << BigInt(exponent & 0x7f) : 10n ** BigInt(exponent)
-    }
+      options.unitsPerSecond = exponent & 0x80 ? 1n << BigInt(exponent & 0x7f) : 10n ** BigInt(exponent)
+    } else if (code === OPTION_TIME_OFFSET && length === 8)
+      options.timeOffset = view.getBigInt64(at + 4, isLittleEndian) * NANOSECONDS
     at += 4 + ((length + 3) & ~3)
   }
-  return 1_000_000n
+  return options
 }
 
 const readPcapng = (file: Uint8Array, view: DataView): CapturedPacket[] => {
@@ -98,7 +111,7 @@ const readPcapng = (file: Uint8Array, view: DataView): CapturedPacket[] => {
       interfaces.push({
         linkType: view.getUint16(at + 8, isLittleEndian),
         snapLength: u32(at + 12),
-        unitsPerSecond: unitsPerSecond(view, at + 16, end, isLittleEndian),
+        ...timeOptions(view, at + 16, end, isLittleEndian),
       })
     } else if (type === ENHANCED_PACKET) {
       if (end < at + 28) throw damaged(at)
@@ -106,7 +119,7 @@ const readPcapng = (file: Uint8Array, view: DataView): CapturedPacket[] => {
       const capturedLength = u32(at + 20)
       if (source === undefined || at + 28 + capturedLength > end) throw damaged(at)
       const units = (BigInt(u32(at + 12)) << 32n) | BigInt(u32(at + 16))
-      const time = (units * NANOSECONDS) / source.unitsPerSecond
+      const time = (units * NANOSECONDS) / source.unitsPerSecond + source.timeOffset
       const bytes = file.subarray(at + 28, at + 28 + capturedLength)
       packets.push({ time, linkType: source.linkType, bytes, length: u32(at + 24) })
     } else if (type === SIMPLE_PACKET) {

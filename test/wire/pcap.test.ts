@@ -22,8 +22,8 @@ const block = (order: Order, type: number, ...parts: Buffer[]): Buffer => {
 const data = Buffer.from('hello')
 /** Types of pcapng blocks. */
 const [SECTION_HEADER, INTERFACE, SIMPLE_PACKET, ENHANCED_PACKET] = [0x0a0d_0d0a, 1, 3, 6]
-/** The option with the time unit of an interface. */
-const IF_TSRESOL = 9
+/** The options with the time unit of an interface, and with the seconds that are added to its times. */
+const [IF_TSRESOL, IF_TSOFFSET] = [9, 14]
 
 for (const order of ['LE', 'BE'] as const) {
   test(`pcap, ${order}: times in microseconds or nanoseconds`, () => {
@@ -67,6 +67,16 @@ for (const order of ['LE', 'BE'] as const) {
       u16(order, IF_TSRESOL, 1),
       Buffer.of(0x8a, 0, 0, 0),
     )
+    const later = block(
+      order,
+      INTERFACE,
+      u16(order, 1, 0),
+      u32(order, 0),
+      u16(order, IF_TSOFFSET, 8),
+      order === 'LE' ? u32(order, 7, 0) : u32(order, 0, 7),
+      // A resolution without a value, and the end.
+      u16(order, IF_TSRESOL, 0, 0, 0),
+    )
     const packet = (from: number): Buffer => block(order, ENHANCED_PACKET, u32(order, from, 1, 1024, 5, 5), data)
     const simple = block(order, SIMPLE_PACKET, u32(order, 5), data.subarray(0, 4))
     const unknown = block(order, 0xbad, u32(order, 1, 2, 3))
@@ -76,9 +86,11 @@ for (const order of ['LE', 'BE'] as const) {
       nano,
       unknown,
       binary,
+      later,
       packet(0),
       packet(1),
       packet(2),
+      packet(3),
       simple,
       section,
     ])
@@ -87,6 +99,7 @@ for (const order of ['LE', 'BE'] as const) {
       { time: ticks * 1000n, linkType: 1, bytes: data, length: 5 },
       { time: ticks, linkType: 113, bytes: data, length: 5 },
       { time: (ticks * 1_000_000_000n) / 1024n, linkType: 1, bytes: data, length: 5 },
+      { time: ticks * 1000n + 7_000_000_000n, linkType: 1, bytes: data, length: 5 },
       { linkType: 1, bytes: data.subarray(0, 4), length: 5 },
     ])
     assert.throws(() => readCapture(Buffer.concat([section, packet(0)])), /damaged at byte 28/)
