@@ -330,15 +330,18 @@ export class MadAgentEngine<P extends MadPath, T> {
     if (sending === undefined || segments === undefined) {
       // Double-sided transfer: the requester sends an ACK of segment 0 with its window for the response.
       const request = segment === 0 ? this.#receivingOf(fields, from) : undefined
-      if (request?.segments.isComplete) request.segments.replyWindow = window
+      if (request?.segments.isComplete) request.segments.replyWindow = Math.max(1, window)
       return
     }
     const wasDone = segments.isDone
     const outcome = segments.onAck(rmpp)
     if (typeof outcome === 'object') this.#refuse(mad, fields, from, outcome.abort)
-    else if (outcome === 'open') {
+    else if (outcome === 'progress') {
       sending.retriesLeft = sending.options.retries
       this.#transmit(sending, now)
+    } else if (outcome === 'open') {
+      // Without another segment the deadline stays: the peer could grow the window without end.
+      if (segments.hasNext) this.#transmit(sending, now)
     } else if (outcome === 'done') {
       if (sending.options.timeout === 0) this.#end(sending, 'sent')
       else {

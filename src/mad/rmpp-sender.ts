@@ -7,10 +7,10 @@ import { dataOffset, RMPP_DATA_BYTES, RMPP_VERSION, RmppFlag, RmppStatus, RmppTy
 import { emitRmpp, type RmppFields } from '../wire/mad/management.ts'
 
 /**
- * The effect of an ACK. `old`: none. `open`: segments were acknowledged, or the window has grown. `done`: all segments
- * have arrived. `abort`: the ACK is invalid, and an ABORT with this status must be sent.
+ * The effect of an ACK. `old`: none. `progress`: segments were acknowledged. `open`: only the window has grown. `done`:
+ * all segments have arrived. `abort`: the ACK is invalid, and an ABORT with this status must be sent.
  */
-export type AckOutcome = 'old' | 'open' | 'done' | { readonly abort: number }
+export type AckOutcome = 'old' | 'progress' | 'open' | 'done' | { readonly abort: number }
 
 export class SegmentSender {
   readonly #header: Uint8Array
@@ -61,10 +61,12 @@ export class SegmentSender {
     if (segment > this.count || segment > this.#window) return { abort: RmppStatus.SEGMENT_TOO_BIG }
     if (window < this.#window || segment < this.#acknowledged) return 'old'
     if (window === this.#window && segment === this.#acknowledged) return 'old'
+    const hasProgress = segment > this.#acknowledged
     this.#acknowledged = segment
     this.#sent = Math.max(this.#sent, segment)
     this.#window = window
-    return this.isDone ? 'done' : 'open'
+    if (this.isDone) return 'done'
+    return hasProgress ? 'progress' : 'open'
   }
 
   #segment(number: number): Uint8Array {

@@ -21,10 +21,11 @@ const RESPONSE_TABLE = GET_TABLE | RESPONSE
 /** Data bytes in a segment of subnet administration. */
 const SEGMENT_BYTES = 200
 const SA = 3
-/** Offsets in a datagram: the method, the RMPP flags (lower bits of the byte), the segment number (u32). */
+/** Offsets in a datagram: the method, the RMPP flags (lower bits of the byte), segment number and window (u32). */
 const METHOD = 3
 const FLAGS = 26
 const SEGMENT = 28
+const WINDOW = 32
 /** Offset of the last byte of the transaction id's upper half, which names the agent. */
 const TID_HIGH_END = TID_LOW - 1
 const { ACTIVE, FIRST } = RmppFlag
@@ -162,6 +163,35 @@ describe('a transfer', () => {
       pair.tick()
     }
     assert.deepEqual([pair.a.ended, pair.now], [[['message', 'timeout']], 4 * SECOND])
+  })
+
+  it('is not kept alive by ACKs that only grow the window', () => {
+    const pair = new Pair()
+    pair.send(pair.a, longMessage(GET_TABLE, 7, 9 * SEGMENT_BYTES), 0, 1)
+    const first = pair.wire.splice(0)[0]!
+    for (let window = 2; window < 20 && pair.a.ended.length === 0; window++) {
+      const ack = { type: RmppType.ACK, segment: 1, lengthOrWindow: 9 * window }
+      pair.deliver({ to: pair.a, mad: answerRmpp(first.mad, ack) })
+      pair.now += SECOND
+      pair.a.engine.onTimeout(pair.now)
+    }
+    assert.deepEqual([pair.a.ended, pair.now], [[['message', 'timeout']], 4 * SECOND])
+  })
+
+  it('of a response sends its first segment, also if the requester gives no window', () => {
+    const pair = new Pair()
+    pair.send(pair.a, longMessage(GET_TABLE, 7, 2 * SEGMENT_BYTES), 10 * SECOND)
+    for (const line of ['→ DATA 1', '← ACK 1', '→ DATA 2', '← ACK 2', '→ ACK 0 window 1']) {
+      const sent = pair.wire.shift()!
+      assert.ok(`${sent.to === pair.b ? '→' : '←'} ${segmentText(sent)}`.startsWith(line))
+      if (line.includes('ACK 0')) new DataView(sent.mad.buffer).setUint32(WINDOW, 0)
+      pair.deliver(sent)
+    }
+    const response = longMessage(RESPONSE_TABLE, 7, 2 * SEGMENT_BYTES)
+    response[TID_HIGH_END] = pair.a.host
+    pair.send(pair.b, response, 0, 0, 'response')
+    assert.equal(script(pair)[0], '← DATA 1 first of 440')
+    assert.deepEqual([pair.a.ended, pair.b.ended], [[['message', 'answered']], [['response', 'sent']]])
   })
 
   it('of a request ends with an ACK of segment 0, the window for the response', () => {

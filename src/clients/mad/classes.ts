@@ -48,20 +48,29 @@ const refuse = (subject: string, why: string): never => {
   throw new CallError('EINVAL', `${subject}: ${why}`)
 }
 
-/** Checks the arguments of an agent's registration. Throws CallError EINVAL, EPROTONOSUPPORT. */
-const optionsOf = ({
-  mgmtClass,
-  classVersion,
-  methods,
-  oui = 0,
-  rmppVersion = 0,
-  flags = 0,
-  qpn = GSI_QPN,
-}: In<(typeof MadAgentClass.methods)['create'], CoreObject>): MadAgentOptions => {
+/**
+ * Checks an agent's registration, in Linux's order. `agentCount`: number of agents of the channel. Throws CallError
+ * EINVAL, ENOMEM, EPROTONOSUPPORT.
+ */
+const optionsOf = (
+  {
+    mgmtClass,
+    classVersion,
+    methods,
+    oui = 0,
+    rmppVersion = 0,
+    flags = 0,
+    qpn = GSI_QPN,
+  }: In<(typeof MadAgentClass.methods)['create'], CoreObject>,
+  agentCount: number,
+): MadAgentOptions => {
   const refuseAttribute = (attribute: string, why: string) => refuse(`mad_agent.create: attribute ${attribute}`, why)
+  if (qpn !== GSI_QPN && qpn !== 0)
+    refuseAttribute('qpn', `${qpn} is not ${GSI_QPN}, the queue pair of the general services`)
+  if (agentCount >= MAD_CHANNEL_AGENTS)
+    throw new CallError('ENOMEM', `mad_agent.create: the channel has ${MAD_CHANNEL_AGENTS} agents already, the maximum`)
   if (qpn === 0)
     throw new CallError('EPROTONOSUPPORT', 'mad_agent.create: attribute qpn: a RoCE port has no subnet management (0)')
-  if (qpn !== GSI_QPN) refuseAttribute('qpn', `${qpn} is not ${GSI_QPN}, the queue pair of the general services`)
   if (rmppVersion !== 0 && rmppVersion !== RMPP_VERSION)
     refuseAttribute('rmppVersion', `${rmppVersion} is not ${RMPP_VERSION}`)
   const isUserRmpp = (flags & MadAgentFlags.values.USER_RMPP) !== 0
@@ -166,12 +175,7 @@ export const madClasses = (layer: () => MadLayer): readonly DriverClass[] => {
     create({ device }, object, args) {
       const channel = args.channel as FdObject<MadQueue>
       const { state: queue } = channel
-      const options = optionsOf(args)
-      if (queue.agentCount >= MAD_CHANNEL_AGENTS)
-        throw new CallError(
-          'ENOMEM',
-          `mad_agent.create: the channel has ${MAD_CHANNEL_AGENTS} agents already, the maximum`,
-        )
+      const options = optionsOf(args, queue.agentCount)
       const agent = layer().createAgent<Uint8Array | undefined>(device, options, {
         receive: (data, from) => queue.post({ agent: object.handle, data, from, tag: undefined }),
         ended(tag, outcome, message) {

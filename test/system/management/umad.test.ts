@@ -130,6 +130,10 @@ describe('umad files', { skip }, () => {
     for (const agent of [0, ...Array.from({ length: 23 }, (_, i) => i + 9)])
       assert.equal(await program.register({}), agent)
     assert.equal(await program.register({}), ENOMEM)
+    // On Linux only the number of the queue pair is checked before.
+    assert.equal(await program.register({ mgmtClass: 0x80 }), ENOMEM)
+    assert.equal(await program.register({ qpn: 0 }), ENOMEM)
+    assert.equal(await program.register({ qpn: 2 }), EINVAL)
 
     // Another file of the port: only one agent of a port has a method of a class.
     assert.ok((await program.open(0)) >= 0)
