@@ -143,7 +143,8 @@ _Noreturn void __assert_fail(const char *assertion, const char *file, unsigned l
     X(pwrite) X(pwrite64) X(writev) X(close) X(close_range) X(closefrom) X(dup) X(dup2) X(dup3) X(fcntl) X(fcntl64)    \
     X(lseek) X(lseek64) X(preadv) X(preadv64) X(pwritev) X(pwritev64) X(preadv2) X(preadv64v2) X(pwritev2)            \
     X(pwritev64v2) X(__pread_chk) X(__pread64_chk) X(fallocate) X(fallocate64) X(posix_fallocate)                      \
-    X(posix_fallocate64) X(ftruncate) X(ftruncate64) X(fclose) X(mmap) X(mmap64) X(getxattr) X(lgetxattr) X(listxattr) X(llistxattr)                \
+    X(posix_fallocate64) X(ftruncate) X(ftruncate64) X(fclose) X(mmap) X(mmap64) X(getxattr) X(lgetxattr)              \
+    X(listxattr) X(llistxattr)                                                                                         \
     X(recvmsg) X(recvmmsg) X(recvfrom) X(__recvfrom_chk) X(send) X(sendto) X(sendmsg) X(sendmmsg) X(bind) X(connect)   \
     X(getsockname) X(getpeername) X(setsockopt) X(getsockopt) X(shutdown) X(dlopen) X(dlmopen) X(dlclose) X(syscall)  \
     X(_exit) X(_Exit) X(abort) X(__assert_fail)
@@ -419,8 +420,9 @@ bool fd_vacate(int fd);
 void fd_set_close_on_exec(int fd, bool close_on_exec);
 /* Before the C library closes or replaces the descriptor of a stream. Preserves errno. */
 void fd_before_stream_close(FILE *stream);
-/* close_range(2) without our hidden sockets. */
+/* close_range(2) and closefrom(3) without our hidden sockets. */
 int fd_close_range(unsigned first, unsigned last, int flags);
+void fd_close_from(unsigned first);
 /* The kernel has assigned a number that is still in the table: a raw system call has closed the descriptor. */
 void fd_reused(int fd);
 /* A call has returned `fd` (or -1): removes a stale entry. Returns `fd`. */

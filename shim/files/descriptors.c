@@ -325,7 +325,7 @@ EXPORT void closefrom(int first)
     if (LIKELY(fd_table == NULL))
         REAL(closefrom)(first);
     else
-        fd_close_range(first < 0 ? 0 : (unsigned)first, ~0u, 0);
+        fd_close_from(first < 0 ? 0 : (unsigned)first);
 }
 
 /* ---- copying ---- */

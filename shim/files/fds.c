@@ -358,3 +358,16 @@ int fd_close_range(unsigned first, unsigned last, int flags)
     }
     return range_start > last ? 0 : REAL(close_range)(range_start, last, flags);
 }
+
+void fd_close_from(unsigned first)
+{
+    const int saved = errno;
+    if (fd_close_range(first, ~0u, 0) != 0) {
+        /* The kernel lacks close_range(2), or a sandbox forbids it. */
+        const unsigned end = (unsigned)highest_fd + 1;
+        for (unsigned fd = first; fd < end; fd++)
+            close((int)fd);
+        REAL(closefrom)((int)(first > end ? first : end));
+    }
+    errno = saved;
+}

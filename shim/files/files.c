@@ -51,7 +51,8 @@ static bool may_open(const char *path, int flags)
     struct stat found;
     const bool exists = REAL(stat)(path, &found) == 0;
     const bool writes_file = exists && is_write && S_ISREG(found.st_mode) && !is_writable && !opens_no_file(flags);
-    const bool creates_file = !exists && (flags & O_CREAT);
+    const bool is_temporary = (flags & O_TMPFILE) == O_TMPFILE && exists && S_ISDIR(found.st_mode);
+    const bool creates_file = is_temporary || (!exists && (flags & O_CREAT));
     if (!writes_file && !creates_file)
         return true;
     errno = EACCES;

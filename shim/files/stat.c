@@ -67,7 +67,7 @@ static const char *path_of_device(int fd, dev_t rdev, char path_buffer[PATH_SIZE
     return redirected;
 }
 
-/* After an fstat of `fd`, an opened device. The node of a removed device has no file: then the inode is the context's. */
+/* After an fstat of `fd`, an opened device. Without a file of the node (the device was removed) the inode stays. */
 __attribute__((noinline)) static void show_opened(int fd, dev_t rdev, struct stat *out)
 {
     char path_buffer[PATH_SIZE];

@@ -43,6 +43,12 @@ static ssize_t ring_doorbell(int fd, uint32_t qp_handle)
     const int saved = errno;
     const int doorbell = __atomic_load_n(&fd_table[fd].partner, __ATOMIC_ACQUIRE);
     ssize_t sent;
+    if (doorbell < 0) {
+        /* A copy of the descriptor at the last free number: there was none for a doorbell socket. */
+        uint32_t bad_wr;
+        const struct post_send command = {POST_SEND, sizeof command / 4, 1, (uintptr_t)&bad_wr, qp_handle, 0, 0, 0};
+        return session_call(fd, USERDMA_WRITE, (uintptr_t)&command, sizeof command);
+    }
     do
         sent = send(doorbell, &qp_handle, sizeof qp_handle, MSG_DONTWAIT | MSG_NOSIGNAL);
     while (sent < 0 && errno == EINTR);

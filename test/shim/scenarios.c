@@ -418,7 +418,7 @@ int main(int argc, char **argv)
         SCENARIO(spawns),           SCENARIO(stray_stores),     SCENARIO(threads),
         SCENARIO(truncated_hello),  SCENARIO(unanswered_call),  SCENARIO(unknown_child),
         SCENARIO(uring),            SCENARIO(vforks),           SCENARIO(without_socket),
-        SCENARIO(wrong_reply),
+        SCENARIO(wrong_reply),      SCENARIO(last_number),      SCENARIO(without_close_range),
     };
     self = argv[0];
     if (argc == 4 && strcmp(argv[1], "spawned") == 0)

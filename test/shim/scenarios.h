@@ -162,6 +162,8 @@ void replaced_session(void);
 void interrupted_call(void);
 void unknown_child(void);
 void sandbox(void);
+void without_close_range(void);
+void last_number(void);
 void cancelled_threads(void);
 void no_hello(void);
 void no_hello_after_cancel(void);

@@ -200,6 +200,8 @@ void attribute_writes(void)
     FAILS(creat("/sys/class/infiniband/rxe0/new", 0600), EACCES);
     FAILS(creat("/sys/class/infiniband/node_desc", 0600), EACCES);
     FAILS(open("/sys/class/infiniband/rxe0/new", O_WRONLY), ENOENT);
+    FAILS(open("/sys/class/infiniband/rxe0", O_RDWR | O_TMPFILE, 0600), EACCES);
+    FAILS(open("/sys/class/" ATTRIBUTE, O_RDWR | O_TMPFILE, 0600), ENOTDIR);
     FAILS(open("/sys/class/" ATTRIBUTE, O_WRONLY | O_CREAT | O_EXCL, 0600), EEXIST);
     FAILS(open(NODE, O_RDWR | O_CREAT | O_EXCL, 0600), EEXIST);
     FAILS(open(NODE, O_RDWR | O_DIRECTORY), ENOTDIR);

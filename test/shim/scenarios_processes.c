@@ -160,6 +160,19 @@ void lowered_limit(void)
     EXPECT(order(fd, ECHO, 5) == 5 && order(fd, CONTEXTS, 0) == 1 && order(fd, SESSIONS, 0) == 1);
 }
 
+/* A copy takes the last free number. */
+void last_number(void)
+{
+    const struct rlimit limit = {64, 64};
+    EXPECT(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+    int fd = open_device(), last = -1;
+    for (int i; (i = dup(2)) >= 0; last = i)
+        ;
+    EXPECT(close(last) == 0 && order(fd, PARK, 1) == 0);
+    EXPECT(dup(fd) == last && order(last, ECHO, 3) == 3 && write(last, doorbell(5), 32) == 32);
+    EXPECT(close(last) == 0 && write(fd, doorbell(5), 32) == 32 && order(fd, DOORBELLS, 0) == 1);
+}
+
 /* The program's descriptor table is full before its first access to a device. */
 void full_table(void)
 {
@@ -719,6 +732,29 @@ void sandbox(void)
     struct itimerval once = {.it_value = {0, 100000}};
     EXPECT(sigaction(SIGALRM, &action, NULL) == 0 && setitimer(ITIMER_REAL, &once, NULL) == 0);
     EXPECT(order(interrupted_fd, DELAY, UNLOCKED_MS) == UNLOCKED_MS && handled == 1);
+}
+
+/* As with a kernel before Linux 5.9. */
+void without_close_range(void)
+{
+    struct sock_filter rules[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_close_range, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    const struct sock_fprog program = {sizeof rules / sizeof rules[0], rules};
+    EXPECT(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+    EXPECT(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0);
+    const int fd = open_device(), other = open_device(), null = open("/dev/null", O_RDONLY);
+    EXPECT(dup2(null, 2000) == 2000 || errno == EBADF);
+    FAILS(close_range(other, ~0u, 0), ENOSYS);
+    errno = 7;
+    closefrom(other);
+    EXPECT(errno == 7);
+    FAILS(fcntl(null, F_GETFD), EBADF);
+    FAILS(fcntl(2000, F_GETFD), EBADF);
+    EXPECT(hidden_count() == 2 && order(fd, ECHO, 3) == 3 && order(fd, CONTEXTS, 0) == 1);
 }
 
 /* A child of which the shim does not know, made while another thread holds the session's lock. */
