@@ -112,9 +112,8 @@ const toRts = ({ connection, qpType, ackTimeout }: Identifier): QpAttributes => 
 
 /**
  * Attributes for a transition to `state`. Throws CallError EINVAL without a device, for a listener that is not for
- * datagrams, and for an invalid state; with a connection, also in a connection state of ENDED, for a request that was
- * rejected or withdrawn, for RTR and RTS if the peer's parameters are not known, and for states other than INIT, RTR
- * and RTS.
+ * datagrams, and for an invalid state; with a connection, also after its end, for a request that was rejected or
+ * withdrawn, for RTR and RTS if the peer's parameters are not known, and for states other than INIT, RTR and RTS.
  */
 export const qpAttributesFor = (id: Identifier, state: number): QpAttributes => {
   if (id.device === undefined) return refuse('no device is known yet: resolve or bind an address')
@@ -123,7 +122,9 @@ export const qpAttributesFor = (id: Identifier, state: number): QpAttributes => 
   if (id.isListening) return refuse('the identifier is in state LISTEN')
   if (id.connection === undefined) return unconnectedAttributes(id, state)
   const { state: connectionState } = id.connection
-  const hasEnded = ENDED.has(connectionState) || (id.isRequest && connectionState === 'IDLE')
+  // After a rejection the active side may connect again.
+  const mayConnectAgain = id.state === 'ROUTE_RESOLVED' && !id.isRequest
+  const hasEnded = ENDED.has(connectionState) || (connectionState === 'IDLE' && !mayConnectAgain)
   if (hasEnded || (state !== INIT && !AGREED.has(connectionState)))
     refuse(`the connection is in state ${connectionState}`)
   if (state === INIT) return toInit(id)

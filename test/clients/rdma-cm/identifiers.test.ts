@@ -656,6 +656,18 @@ it('a request that the peer withdrew, or that was rejected, has no queue pair at
   }
 })
 
+it('a disconnected identifier has no queue pair attributes, also after TIMEWAIT', () => {
+  const { network, a, b } = twoHosts()
+  const listener = b.listen(ip4(2, PORT))
+  const { active } = establish(network, a, b, listener, [0x11, 0x22])
+  a.cm.disconnect(active)
+  const attributes = () => errnoOf(() => qpAttributesFor(active, QpState.values.INIT))
+  assert.equal(attributes(), 'EINVAL')
+  network.runTimers()
+  assert.equal(active.connection?.state, 'IDLE')
+  assert.equal(attributes(), 'EINVAL')
+})
+
 it('disconnecting a listener does nothing if it has a device; a listener of all devices has nothing to disconnect', () => {
   const { a } = twoHosts()
   a.cm.disconnect(a.listen(ip4(1, PORT)))
