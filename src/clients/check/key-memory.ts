@@ -6,7 +6,10 @@ import { KeyKind, rowAt } from '../../core/memory/region-table.ts'
 import type { Device } from '../../core/model.ts'
 import { TWO_32 } from '../../spec/memory.ts'
 
-/** Returns a look-up by device index and key; undefined if the key is unknown. `findDevice`: the device by index. */
+/**
+ * Returns a look-up by device index and key; undefined if the key is unknown, or if its iova is 2^53 or more.
+ * `findDevice`: the device by index.
+ */
 export const keyMemory = (
   findDevice: (index: number) => Device | undefined,
 ): ((device: number, key: number) => KeyedMemory | undefined) => {
@@ -18,14 +21,15 @@ export const keyMemory = (
     const row = rowAt(memory, key >>> 8)
     if (row < 0 || memory.key[row] !== key) return undefined
     const space = memory.spaces[memory.space[row]!]
-    if (space === undefined) return undefined
+    const iova = memory.iovaHi[row]! * TWO_32 + memory.iovaLo[row]!
+    // Requests to larger addresses have rounded addresses, so different bytes would look like the same.
+    if (space === undefined || !Number.isSafeInteger(iova)) return undefined
     let number = spaceNumbers.get(space)
     if (number === undefined) {
       number = ++lastNumber
       spaceNumbers.set(space, number)
     }
     const start = memory.startHi[row]! * TWO_32 + memory.startLo[row]!
-    const iova = memory.iovaHi[row]! * TWO_32 + memory.iovaLo[row]!
     const region = memory.kind[row] === KeyKind.REGION ? key : memory.key[memory.windowRegion[row]!]!
     return { space: number, shift: start - iova, region }
   }

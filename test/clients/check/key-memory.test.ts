@@ -37,6 +37,18 @@ it('a key of a region has the address space of the region, and the shift from io
   assert.deepEqual(memoryOf(DEVICE, lkey), { space: 1, shift: -IOVA_OFFSET, region: lkey })
 })
 
+it('a key has no memory from the iova 2^53, where numbers are not exact', () => {
+  const { m, memoryOf } = setUp()
+  const { space, pd, context, caller } = program(m)
+  const start = BigInt(space.add(new Uint8Array(100)))
+  const inPage = start % 4096n
+  const shifts = [2n ** 53n - 4096n, 2n ** 53n, 2n ** 64n - 8192n].map(page => {
+    const args = { pd, start, length: 8n, iova: page + inPage, access: LOCAL_WRITE }
+    return memoryOf(DEVICE, invokeNow(context, Mr, 'create', 0, args, caller).out.lkey)?.shift
+  })
+  assert.deepEqual(shifts, [Number(start - inPage) - (2 ** 53 - 4096), undefined, undefined])
+})
+
 it('a key has no memory if the key or the device does not exist, or after the region is destroyed', () => {
   const { m, memoryOf } = setUp()
   const p = program(m)
