@@ -167,8 +167,11 @@ export const decodeResult = (
     const { name, path, attribute } = slot
     if (item.flags & IS_INDIRECT) {
       const { address, length } = indirect(path, view, item)
-      if (copyIn !== undefined)
-        out[name] = valueIn(path, attribute.type, viewOf(copyIn(address, Number(length))), 0, Number(length))
+      if (copyIn === undefined) continue
+      const bytes = copyIn(address, Number(length))
+      if (bytes.length < length)
+        throw new CallError('EINVAL', `${path}: ${length} bytes written, ${bytes.length} are readable`)
+      out[name] = valueIn(path, attribute.type, viewOf(bytes), 0, bytes.length)
       continue
     }
     const written = item.flags >>> WRITTEN_SHIFT

@@ -183,18 +183,27 @@ class MessageInPlace implements ObjectMessage {
       if (this.#args[name] === undefined) throw new CallError('EINVAL', `${path} is missing`)
   }
 
-  #readAttribute(item: Item): void {
+  #readAttribute(received: Item): void {
     const { where, in: inputs, out: outputs } = this.#compiled
-    const { id, flags } = item
+    const { id, flags } = received
     if ((flags & ~(MANDATORY | OUT | FILLED | IS_INDIRECT | CHAINED) & 0xffff) !== 0)
       throw new CallError('EINVAL', `${where}: attribute ${hexadecimal(id)} has unknown flags ${hexadecimal(flags)}`)
     const isOut = (flags & OUT) !== 0
+    const item = isOut ? this.#unanswered(received) : received
     const slot = (isOut ? outputs : inputs).get(id)
     if (this.#isPassedTwice(id, isOut ? undefined : slot))
       throw new CallError('EINVAL', `${where}: attribute ${hexadecimal(id)} is passed twice`)
     if (slot === undefined) this.#readUnknown(item, isOut)
     else if (isOut) this.#readOutput(slot, item)
     else this.#args[slot.name] = this.#readInput(slot, item)
+  }
+
+  /** The output without FILLED and the number of written bytes, which it has if the message was answered before. */
+  #unanswered(output: Item): Item {
+    const flags = output.flags & 0xffff & ~FILLED
+    if (flags === output.flags) return output
+    this.#data.setUint32(output.at + 4, flags, true)
+    return { ...output, flags }
   }
 
   /** `input`: the attribute's slot, if it is a known input. */
@@ -323,18 +332,13 @@ class MessageInPlace implements ObjectMessage {
     }
     for (let i = payload; i < payload + room; i++) this.#bytes[i] = 0
     writePayload(this.#data, payload, slot.attribute.type, value)
-    this.#data.setUint32(at + 4, ((flags & 0xffff) | FILLED | (size << WRITTEN_SHIFT)) >>> 0, true)
+    this.#data.setUint32(at + 4, (flags | FILLED | (size << WRITTEN_SHIFT)) >>> 0, true)
   }
 
   refuse(): Uint8Array {
     for (const { item, size } of this.#tooSmall) {
       if (item.flags & IS_INDIRECT) this.#data.setBigUint64(item.payload + 8, BigInt(size), true)
-      else
-        this.#data.setUint32(
-          item.at + 4,
-          ((item.flags & 0xffff) | (Math.min(size, 0xffff) << WRITTEN_SHIFT)) >>> 0,
-          true,
-        )
+      else this.#data.setUint32(item.at + 4, (item.flags | (Math.min(size, 0xffff) << WRITTEN_SHIFT)) >>> 0, true)
     }
     this.#data.setUint32(12, MessageFlag.ANSWERED, true)
     return this.#bytes

@@ -28,8 +28,8 @@ export const INDIRECT_BYTES = 16
 /** Position of the number of written bytes in the flags of a filled output. */
 export const WRITTEN_SHIFT = 16
 
-/** Rounds a length up to the alignment of attributes. */
-export const pad = (length: number): number => (length + 7) & ~7
+/** Rounds a length up to the alignment of attributes. The length may have more than 32 bits. */
+export const pad = (length: number): number => length + (-length & 7)
 
 // ---- ioctl requests ----
 

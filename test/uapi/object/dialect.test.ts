@@ -306,6 +306,53 @@ test('an answered message can be sent again', () => {
   assert.equal(run(bytes, QUERY, { out }).answer.ret, 0)
 })
 
+test('a message sent again has only the outputs of its last answer', () => {
+  const call = callOf('device', 'query', {})
+  const out = { attributes: {}, extended: {}, numCompVectors: 2, coreSupport: 1n }
+  const { bytes: first } = run(encodeCall(call), QUERY, { out })
+  const { bytes: second } = run(first.slice(), QUERY, { out: { coreSupport: 3n } })
+  assert.deepEqual(decodeResult(call, second).out, { coreSupport: 3n })
+  const { bytes: refused } = run(first.slice(), QUERY, new CallError('EIO', 'refused'))
+  assert.deepEqual(decodeResult(call, refused).out, {})
+
+  const list = callOf('device', 'queryHandles', { classes: [] })
+  const handles = (...numbers: number[]): Result => ({ out: { handles: numbers.map(handle => ({ handle })) } })
+  const method = CallNumber.device.queryHandles
+  const { bytes: filled } = run(encodeCall(list, { outputBuffers: { handles: 8 } }), method, handles(1, 2))
+  const { answer, bytes: tooShort } = run(filled, method, handles(1, 2, 3))
+  assert.equal(answer.ret, -Errno.ENOSPC)
+  const flags = new DataView(tooShort.buffer).getUint32(find(tooShort, 64) + 4, true)
+  assert.equal(flags, AttributeFlag.OUT | (12 << 16))
+
+  const unknown = plus(encodeCall(call), attribute(0x7000, AttributeFlag.OUT | AttributeFlag.FILLED, [1, 2, 3, 4]))
+  const { bytes: answered } = run(unknown, QUERY, { out })
+  assert.equal(new DataView(answered.buffer).getUint32(find(answered, 0x7000) + 4, true), AttributeFlag.OUT)
+})
+
+test('an indirect output with more bytes than can be read is EINVAL', () => {
+  const call = callOf('device', 'query', {})
+  const message = encodeCall(call, { outputBuffers: { extended: { address: 0x2000n, length: 116 } } })
+  const at = find(message, 65)
+  u32(message, at + 4, AttributeFlag.OUT | AttributeFlag.FILLED | AttributeFlag.INDIRECT)
+  for (const length of [117n, 2n ** 32n, 2n ** 64n - 1n]) {
+    new DataView(message.buffer).setBigUint64(at + 16, length, true)
+    assert.equal(
+      code(() => decodeResult(call, message, () => new Uint8Array(116))),
+      'EINVAL',
+    )
+  }
+})
+
+test('an output buffer that does not fit a message is EMSGSIZE', () => {
+  const call = callOf('device', 'query', {})
+  for (const extended of [65_528, 2 ** 31, 2 ** 32, 2 ** 53 - 8])
+    assert.equal(
+      code(() => encodeCall(call, { outputBuffers: { extended } })),
+      'EMSGSIZE',
+      String(extended),
+    )
+})
+
 test('indirect inputs are read from, and indirect outputs written to, their addresses', () => {
   const memory = fakeMemory()
   memory.map(0x50000n, Uint8Array.from([4, 0, 5, 0]))
