@@ -2,7 +2,7 @@
  * The network of a daemon: a memory link between its devices, or UDP sockets. Each port can inject faults and be
  * captured.
  */
-import { writeSync } from 'node:fs'
+import { fstatSync, ftruncateSync, writeSync } from 'node:fs'
 import { identityOf } from '../../drivers/rxe/address/host-identity.ts'
 import { createSocketPort, type SocketLink, useNativeCrc } from '../../drivers/rxe/socket-ports.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
@@ -53,6 +53,17 @@ const memoryPorts = (path: Path): CreatePort => {
 
 /** Charges a descriptor; the returned function releases it. Throws CallError EMFILE, ENFILE. */
 type ChargeDescriptor = () => () => void
+
+/** Appends a block to a capture file. If it throws, the file has no part of the block, which would damage the capture. */
+const writeBlock = (fd: number, block: Uint8Array): void => {
+  let written = 0
+  try {
+    while (written < block.length) written += writeSync(fd, block, written)
+  } catch (error) {
+    if (written > 0) ftruncateSync(fd, fstatSync(fd).size - written)
+    throw error
+  }
+}
 
 /** Charges a descriptor for each multicast group of the port, because each has a socket of its own. */
 const withGroupCharges = (port: Port, charge: ChargeDescriptor): Port => {
@@ -160,12 +171,9 @@ export const createNetwork = (
       for (const { port, device } of ports) port.setFaults(rules, device.name)
     },
     capture(fd, isOwn, failed) {
-      const write = createPcapng(
-        bytes => {
-          for (let written = 0; written < bytes.length; ) written += writeSync(fd, bytes, written)
-        },
-        { interfaces: ports.map(({ device }) => device.name) },
-      )
+      const write = createPcapng(bytes => writeBlock(fd, bytes), {
+        interfaces: ports.map(({ device }) => device.name),
+      })
       const stopCapture = (): void => {
         for (const remove of removers) remove()
       }

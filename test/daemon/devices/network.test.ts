@@ -2,7 +2,7 @@
  * Captures of a daemon's network, and fault rules of renamed devices.
  */
 import assert from 'node:assert/strict'
-import { closeSync, openSync, readdirSync, readFileSync } from 'node:fs'
+import { closeSync, fstatSync, openSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { createNetwork } from '../../../src/daemon/devices/network.ts'
@@ -13,6 +13,7 @@ import { ipv4 } from '../../drivers/rxe/machine.ts'
 import { flowBetween, sendRun } from '../../phy/helpers.ts'
 import { scratchFolder } from '../../tools.ts'
 import { daemonOf } from '../client.ts'
+import { withMaxFileSize } from '../max-file-size.ts'
 
 const folder = scratchFolder()
 const [OWN, SECOND, FOREIGN] = [ipv4(127, 0, 0, 1), ipv4(127, 0, 0, 2), ipv4(10, 0, 0, 1)]
@@ -105,6 +106,31 @@ test('a capture ends at a write that fails', () => {
     ['EBADF'],
   )
   assert.equal(port.tap, null)
+})
+
+test('a capture on a full disk ends with its last whole packet', () => {
+  const devices = [{ name: 'rxe0', address: '127.0.0.1' }]
+  const network = createNetwork({ devices, fault: '', link: 'memory' })
+  const port = network.attach(devices[0]!)
+  const path = join(folder, 'full.pcapng')
+  const fd = openSync(path, 'w')
+  const errors: unknown[] = []
+  network.capture(
+    fd,
+    () => true,
+    error => errors.push(error),
+  )
+  const run = { ...emptyTappedRun(plainArena(64), 'sent'), count: 1, packetBytes: 16, lastBytes: 16 }
+  port.tap?.(run)
+  const { size } = fstatSync(fd)
+  withMaxFileSize(size + 10, () => port.tap?.(run))
+  assert.deepEqual(
+    errors.map(error => (error as NodeJS.ErrnoException).code),
+    ['EFBIG'],
+  )
+  assert.equal(fstatSync(fd).size, size)
+  closeSync(fd)
+  assert.equal(readCapture(readFileSync(path)).length, 1)
 })
 
 test('a daemon that does not start, for a fault rule with an unknown device, leaves no descriptor open', async t => {
