@@ -11,10 +11,12 @@
  * - koffi calls back outside a callback scope. Node releases before 26 run promise reactions and `process.nextTick`
  *   callbacks at the end of the loop's turn; later ones only with the next callback of their own. `watch` sets an
  *   immediate, after which Node runs them.
+ * - At the end of a worker thread Node unloads koffi, unless another thread has loaded it, and then libuv closes the
+ *   thread's handles by functions of koffi: `watch` keeps koffi loaded.
  * - On POLLERR libuv stops the handle: it is started again and reported as readable, so that the next read returns the
  *   error.
  */
-import { fstatSync, type Stats } from 'node:fs'
+import { fstatSync, readFileSync, type Stats } from 'node:fs'
 import { EBADF, EEXIST, EPERM, SystemError } from '../errno.ts'
 import { type Arena, mapArena } from '../memory/mapping.ts'
 import { koffi, libcFunctions } from '../native.ts'
@@ -70,6 +72,22 @@ const runReactions = (): void => {
 /** If watched, the watch must be stopped before the descriptor is closed. */
 export const isWatched = (fd: number): boolean => watched.has(fd)
 
+const loader = libcFunctions({ dlopen: 'int64_t dlopen(const char *path, int flags)' })
+const RTLD_LAZY = 1
+const RTLD_NODELETE = 0x1000
+let isKept = false
+/** Keeps koffi's library loaded until the end of the process, if /proc can be read. */
+const keepLoaded = (): void => {
+  if (isKept) return
+  try {
+    const path = /\/.*koffi\.node$/m.exec(readFileSync('/proc/self/maps', 'latin1'))?.[0]
+    if (path !== undefined) loader().dlopen(path, RTLD_LAZY | RTLD_NODELETE)
+    isKept = true
+  } catch {
+    // No /proc, or no descriptor is left: the next watch tries again.
+  }
+}
+
 const requirePollable = (fd: number): void => {
   if (watched.has(fd)) throw new SystemError('poll', EEXIST, `fd ${fd} is already watched`)
   let stat: Stats
@@ -88,6 +106,7 @@ const requirePollable = (fd: number): void => {
  */
 export const watch = (fd: number, interest: Interest, callback: ReadyCallback): Watch => {
   requirePollable(fd)
+  keepLoaded()
   let wanted = interest
   let isStopped = false
 

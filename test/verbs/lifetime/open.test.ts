@@ -20,7 +20,7 @@ import { ringPool } from '../../../src/verbs/remote/file-rings.ts'
 import { parseAddress } from '../../../src/wire/address.ts'
 import { describeDevice, testClasses, testDriver } from '../../core/fixture.ts'
 import { loopbackText } from '../../loopback.ts'
-import { start, startDaemon, TWO_DEVICES, temporaryFolder } from '../../system/programs.ts'
+import { isEmpty, start, startDaemon, TWO_DEVICES, temporaryFolder } from '../../system/programs.ts'
 import { closeAll, completionText, endpointOn, pair } from '../connections/endpoints.ts'
 
 for (const [link, first] of [
@@ -265,6 +265,38 @@ describe('a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
     running.child.stdin?.end()
     const { stdout, stderr } = await running.ended
     assert.equal(stdout, 'event_queue.create EMFILE\nopen EMFILE\n0\n', stderr)
+  })
+
+  test('loses the device of a worker thread that ends; a terminated thread does not end the process', async t => {
+    const daemon = await startDaemon(t)
+    const library = new URL('../../../src/verbs/index.js', import.meta.url)
+    const thread = `
+      const { parentPort, workerData } = process.getBuiltinModule('node:worker_threads')
+      import('${library}').then(async ({ open }) => {
+        const device = await open({ socket: '${daemon.socket}' })
+        device.pd().register(new Uint8Array(64), { remoteWrite: true })
+        if (workerData === 'exit') process.exit()
+        if (workerData === 'terminate') parentPort.on('message', () => {}).postMessage('ready')
+      })`
+    const program = `
+      import { Worker } from 'node:worker_threads'
+      for (const workerData of process.argv.slice(1)) {
+        const worker = new Worker(${JSON.stringify(thread)}, { eval: true, workerData })
+        worker.once('message', () => worker.terminate())
+        await new Promise(resolve => worker.once('exit', resolve))
+      }
+      console.log('ended')
+      await new Promise(resolve => process.stdin.on('end', resolve).resume())`
+    const run = (...words: string[]) =>
+      start(t, process.execPath, ['--input-type=module', '-e', program, '--', ...words], { stdio: 'pipe' })
+    const running = run('end', 'exit')
+    await running.printed(/ended/)
+    await daemon.settled(isEmpty)
+    running.child.stdin?.end()
+    await running.ended
+    const terminating = run('terminate')
+    terminating.child.stdin?.end()
+    assert.equal((await terminating.ended).stdout, 'ended\n')
   })
 
   test('with an open device keeps only a waiting program alive', async t => {
