@@ -7,6 +7,14 @@ export const isSameAddress = (a: Uint8Array, b: Uint8Array): boolean => {
   return true
 }
 
+/** ::ffff:a.b.c.d from the four bytes at `at`. */
+export const mappedIpv4 = (bytes: Uint8Array, at: number): Uint8Array => {
+  const address = new Uint8Array(16)
+  address[10] = address[11] = 0xff
+  address.set(bytes.subarray(at, at + 4), 12)
+  return address
+}
+
 /** Whether an address is ::ffff:a.b.c.d. False for other lengths than 16 bytes. */
 export const isMappedIpv4 = (address: Uint8Array): boolean => {
   if (address.length !== 16 || address[10] !== 0xff || address[11] !== 0xff) return false

@@ -3,9 +3,8 @@
  * headers (RFC 8200), UDP (RFC 768), and ICMP (RFC 792, RFC 4443). Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d.
  * Parsing verifies checksums, and returns an `IpFault` if it refuses a packet. Emitting computes checksums.
  */
-import { isMappedIpv4 } from './address.ts'
+import { isMappedIpv4, mappedIpv4 } from './address.ts'
 import { DONT_FRAGMENT, IPV4_BYTES, IPV6_BYTES, internetChecksum, PROTOCOL_UDP, UDP_BYTES } from './ip.ts'
-import { mappedIpv4 } from './ipoib.ts'
 
 export const IpProtocolNumber = { ICMP: 1, UDP: PROTOCOL_UDP, ICMPV6: 58 } as const
 

@@ -3,7 +3,7 @@
  * and the multicast GIDs of IP groups. IPv4 addresses in records and arguments are 16 bytes, ::ffff:a.b.c.d.
  */
 import { MULTICAST_QPN } from '../spec/wire/headers.ts'
-import { isMappedIpv4, isMulticastGid } from './address.ts'
+import { isMappedIpv4, isMulticastGid, mappedIpv4 } from './address.ts'
 
 /** The header before each IP packet and ARP message: EtherType, and 16 reserved bits (RFC 4391, 6). */
 export const ENCAPSULATION_BYTES = 4
@@ -38,14 +38,6 @@ const getLinkAddress = (bytes: Uint8Array, at: number): LinkAddress => ({
   qpn: (bytes[at + 1]! << 16) | (bytes[at + 2]! << 8) | bytes[at + 3]!,
   gid: bytes.slice(at + 4, at + LINK_ADDRESS_BYTES),
 })
-
-/** ::ffff:a.b.c.d from the four bytes at `at`. */
-export const mappedIpv4 = (bytes: Uint8Array, at: number): Uint8Array => {
-  const address = new Uint8Array(16)
-  address[10] = address[11] = 0xff
-  address.set(bytes.subarray(at, at + 4), 12)
-  return address
-}
 
 // ---- multicast (RFC 4391, 4) ----
 

@@ -1,6 +1,7 @@
 /*
  * The path of an identifier as a path record (IBA 15.2.5.16). A program can set the record (RDMA_OPTION_IB_PATH).
- * Otherwise, because RoCE has no subnet administrator, the record is made from addresses and port, as in Linux.
+ * Otherwise, because RoCE has no subnet administrator, the record is made from addresses, port and, for a peer's
+ * request, the REQ, as in Linux.
  */
 
 import type { CmPathRecord } from '../../spec/classes/connections/cm_parameters.ts'

@@ -3,7 +3,7 @@
  * all three. IPv4 addresses are ::ffff:a.b.c.d, as in GIDs of RoCE.
  */
 import { ADDRESS_BYTES, SOCKADDR_BYTES } from '../../spec/classes/connections/cm_parameters.ts'
-import { isMappedIpv4 } from '../../wire/address.ts'
+import { isMappedIpv4, mappedIpv4 } from '../../wire/address.ts'
 
 /** Linux's AF_INET, AF_INET6 and AF_IB. */
 export const Family = { INET: 2, INET6: 10, IB: 27 } as const
@@ -23,14 +23,6 @@ export interface SocketAddress {
 
 /** Bytes of the family's struct; 0 for an unknown family. */
 export const addressSize = ({ family }: SocketAddress): number => SOCKADDR_BYTES[family] ?? 0
-
-/** The four bytes of an IPv4 address at `offset`, as the 16 bytes ::ffff:a.b.c.d. */
-const mappedIpv4 = (bytes: Uint8Array, offset: number): Uint8Array => {
-  const address = new Uint8Array(16)
-  address[10] = address[11] = 0xff
-  for (let i = 0; i < 4; i++) address[12 + i] = bytes[offset + i]!
-  return address
-}
 
 const noExtras = { flowInfo: 0, scope: 0, serviceId: 0n, serviceMask: 0n }
 
