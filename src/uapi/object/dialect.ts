@@ -46,8 +46,8 @@ export { ATTRIBUTE, callOfRequest, HEADER, ioctlRequest } from './format.ts'
 
 const { MANDATORY, OUT, FILLED, INDIRECT: IS_INDIRECT, CHAINED } = AttributeFlag
 
-/** Maximum bytes of an indirect record. A record may be longer than its known fields. */
-const MAX_RECORD = 1 << 20
+/** Maximum bytes of an indirect record, as of an attribute on Linux. A record may be longer than its known fields. */
+const MAX_RECORD = 0xffff
 
 export interface ObjectMessage {
   readonly call: Call

@@ -382,6 +382,33 @@ test('indirect inputs are read from, and indirect outputs written to, their addr
   assert.equal(new DataView(memory.copyIn(AT, shortMessage.length).buffer).getBigUint64(at + 16, true), 4n * 17n)
 })
 
+test('an indirect record has at most 65,535 bytes', () => {
+  const args = {
+    pd: 0,
+    sendCq: 1,
+    recvCq: 1,
+    cap: { maxSendWr: 1, maxRecvWr: 2, maxSendSge: 3, maxRecvSge: 4, maxInlineData: 5 },
+    userHandle: 1n,
+  }
+  const message = encodeCall(callOf('rc_qp', 'create', args), { inputAddresses: { cap: 0x2000n } })
+  const lengths: number[] = []
+  const reader = {
+    ...view,
+    copyIn: (_: bigint, length: number) => {
+      lengths.push(length)
+      return new Uint8Array(length)
+    },
+  }
+  const read = (length: bigint): string => {
+    new DataView(message.buffer).setBigUint64(find(message, 4) + 16, length, true)
+    return code(() => decodeMessage(reader, CREATE, message.slice()))
+  }
+  assert.equal(read(0xffffn), 'OK')
+  for (const length of [0x1_0000n, 2n ** 20n, 2n ** 32n, 2n ** 53n, 2n ** 64n - 1n])
+    assert.equal(read(length), 'EINVAL')
+  assert.deepEqual(lengths, [0xffff])
+})
+
 test('unmapped memory is EFAULT, for inputs and for outputs', () => {
   const memory = fakeMemory()
   assert.equal((decodeObject(fakeView(memory), CREATE, AT) as Answer).ret, -Errno.EFAULT)
