@@ -302,16 +302,21 @@ export class MadAgentEngine<P extends MadPath, T> {
     this.#owner.transmit(answerRmpp(mad, { type: RmppType.ABORT, status }), path)
   }
 
-  /** The peer violates the protocol: ends our transfer, and sends an ABORT to end the peer's transfer. */
+  /** The peer violates the protocol: ends the transfer here, and sends an ABORT to end it at the peer. */
   #refuse(mad: Uint8Array, fields: MadFields, from: P, status: number): void {
     this.#stop(fields, from)
     this.#abort(mad, from, status)
   }
 
-  /** Aborts the transfer that a datagram answers, unless all segments were acknowledged. */
+  /**
+   * Aborts the transfer that a datagram answers, unless all segments were acknowledged. Drops the incomplete transfer
+   * that the datagram's sender sends (Linux keeps it), so that its segments are not mixed with those of a new message.
+   */
   #stop(fields: MadFields, from: P): void {
     const sending = this.#sendingOf(fields, from)
     if (sending?.segments !== undefined && !sending.segments.isDone) this.#end(sending, 'aborted')
+    const receiving = this.#receivingOf(fields, from)
+    if (receiving !== undefined && !receiving.segments.isComplete) this.#receiving.delete(receiving)
   }
 
   #onAck(mad: Uint8Array, fields: MadFields, rmpp: RmppFields, from: P, now: number): void {

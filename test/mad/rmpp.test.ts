@@ -288,6 +288,22 @@ describe('protocol errors', () => {
     }
   })
 
+  it('an ABORT of the sender drops the received segments, also of a message that was refused', () => {
+    for (const rmpp of [{ type: RmppType.ABORT, status: RmppStatus.UNSPECIFIED }, { version: 2 }]) {
+      const { pair, first } = startTransfer()
+      pair.deliver(first)
+      const header = first.mad.subarray(0, SA_HEADERS)
+      pair.deliver({ to: pair.b, mad: emitRmpp(header, { version: 1, flags: ACTIVE, ...rmpp }) })
+      pair.a.engine.close()
+      pair.wire.length = 0
+      const message = longMessage(GET_TABLE, 7, 2 * SEGMENT_BYTES)
+      message.fill(0xab, SA_HEADERS)
+      pair.send(pair.a, message, 0)
+      pair.settle()
+      assertWhole(pair.b.received[0]?.message, message)
+    }
+  })
+
   it('a segment with the flag FIRST and a number other than 1, or the reverse, is refused', () => {
     for (const [segment, flags] of [
       [2, ACTIVE | FIRST],

@@ -104,6 +104,7 @@ export const RmppStatus = {
   UNSPECIFIED: 127,
 } as const
 export const RMPP_ABORT_FIRST = RmppStatus.TIME_TOO_LONG
+/** From 128 on, the class defines the reason. */
 export const RMPP_ABORT_LAST = 191
 
 /** Offset of the data in each segment: bytes of common header, RMPP header if the class has RMPP, and class header. */
