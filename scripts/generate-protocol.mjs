@@ -56,6 +56,7 @@ export const protocolHeader = session => {
     UMAD_NAME,
     SessionEnv,
     HelloWants,
+    OpenWants,
     MessageType,
     Messages,
     MAX_STACKS,
@@ -91,6 +92,9 @@ ${constants('', lowered(MessageType)).join('\n')}
 
 /* Bits of HELLO's field wants. */
 ${constants('HELLO_', lowered(HelloWants)).join('\n')}
+
+/* Bits of OPEN's field wants. */
+${constants('OPEN_', lowered(OpenWants)).join('\n')}
 
 /* The system-wide device: node number, and name in /dev/infiniband. */
 ${constants('', { system_node: SYSTEM_NODE, system_name: SYSTEM_NAME }).join('\n')}

@@ -39,6 +39,11 @@
 #define USERDMA_HELLO_WRITTEN 4u
 #define USERDMA_HELLO_EVENTS 8u
 
+/* Bits of OPEN's field wants. */
+#define USERDMA_OPEN_PACKED_RINGS 1u
+#define USERDMA_OPEN_READ_ONLY 2u
+#define USERDMA_OPEN_WRITE_ONLY 4u
+
 /* The system-wide device: node number, and name in /dev/infiniband. */
 #define USERDMA_SYSTEM_NODE 0x7fffffffu
 #define USERDMA_SYSTEM_NAME "userdma"

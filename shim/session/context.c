@@ -30,6 +30,12 @@ static bool closes_on_exec(int fd)
 
 /* ---- open ---- */
 
+static uint32_t wants_of(int flags)
+{
+    const int access = flags & O_ACCMODE;
+    return access == O_RDONLY ? USERDMA_OPEN_READ_ONLY : access == O_WRONLY ? USERDMA_OPEN_WRITE_ONLY : 0;
+}
+
 /* Registers the descriptors of an OPEN reply: memory file and doorbell socket. Returns the file or -errno. */
 static int take_context(struct reply *reply, int flags)
 {
@@ -102,7 +108,7 @@ int session_open(unsigned node, int flags)
     if (!session_ensure_connected(&guard, true))
         result = -session_no_device_errno();
     else {
-        struct request request = {.header = {.type = USERDMA_OPEN, .fd = -1}, .open = {.node = node}};
+        struct request request = {.header = {.type = USERDMA_OPEN, .fd = -1}, .open = {.node = node, .wants = wants_of(flags)}};
         struct reply reply;
         result = session_exchange(&request, sizeof request.open, &reply, &guard);
         if (result == 0) {

@@ -77,6 +77,10 @@ ssize_t device_write(int fd, const void *buffer, size_t count)
             return ring_doorbell(fd, command.qp_handle);
         }
     }
+    if ((REAL(fcntl)(fd, F_GETFL) & O_ACCMODE) == O_RDONLY) {
+        errno = EBADF;
+        return -1;
+    }
     return session_call(fd, USERDMA_WRITE, (uintptr_t)buffer, count);
 }
 

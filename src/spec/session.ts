@@ -295,9 +295,10 @@ export const HelloWants = { REASONS: 1, UNMAPPING: 2, WRITTEN: 4, EVENTS: 8 } as
 
 /**
  * Bits of `open.wants`. PACKED_RINGS: the client finds the elements of a ring by its header (ELEMENTS_OFFSET in
- * spec/drivers/rxe-rings.ts), so that the daemon may use packed rings.
+ * spec/drivers/rxe-rings.ts), so that the daemon may use packed rings. READ_ONLY, WRITE_ONLY: the access mode of the
+ * context's file is O_RDONLY, O_WRONLY, otherwise O_RDWR.
  */
-export const OpenWants = { PACKED_RINGS: 1 } as const
+export const OpenWants = { PACKED_RINGS: 1, READ_ONLY: 2, WRITE_ONLY: 4 } as const
 
 /**
  * Kinds of new descriptors. DRIVER: class `driver_ops`. NETLINK: a NETLINK_RDMA socket. CM: class `cm_channel`. UMAD:

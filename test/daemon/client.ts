@@ -55,7 +55,7 @@ export interface Client {
   /** Sends HELLO; returns the reply. The client closes the descriptors of the reply. */
   hello(): Promise<ReceivedReply>
   /** Sends OPEN; returns the reply. Descriptors of a device's node: memory file and doorbell. */
-  open(node?: number): Promise<ReceivedReply>
+  open(node?: number, wants?: number): Promise<ReceivedReply>
   /** Sends ATTACH of a context's memory file; returns the reply with one descriptor, a doorbell. */
   attach(fd: number): Promise<ReceivedReply>
   /** Opens a node and makes the opening call; returns the context's number. The client closes the descriptors. */
@@ -145,7 +145,7 @@ export const dial = (t: TestContext, daemon: Pick<Daemon, 'socket'>): Client => 
       self.keep(reply.descriptors)
       return reply
     },
-    open: (node = 0) => exchange(writeRequest(outgoing, 'OPEN', {}, { node })),
+    open: (node = 0, wants = 0) => exchange(writeRequest(outgoing, 'OPEN', {}, { node, wants })),
     attach: fd => exchange(writeRequest(outgoing, 'ATTACH', { fd })),
     async context(node = 0) {
       const { error, context, descriptors } = await self.open(node)

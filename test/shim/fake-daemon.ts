@@ -2,7 +2,7 @@
  * A daemon without RDMA for tests of the preload library (the shim): a small device tree, and contexts with real memory
  * files and doorbell sockets. A program under the shim controls it by ioctls (`Order`).
  */
-import { existsSync, mkdirSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, openSync, statSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { type Watch, watch } from '../../src/host/event-loop/poll.ts'
 import { mapArena } from '../../src/host/memory/mapping.ts'
@@ -27,6 +27,7 @@ import {
   InstallKind,
   MessageType,
   NetlinkOperation,
+  OpenWants,
   ParkedPage,
   SessionLimits,
 } from '../../src/spec/session.ts'
@@ -226,7 +227,10 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
     const doorbell = addDoorbell(context)
     known.get(fd)?.add(context)
     const value = { error: 0, context: context.id, rdev: RDEV, inode: context.inode }
-    const sent = reply(fd, writeOpenReply(buffer, call, value), isOpen ? [context.file, doorbell] : [doorbell])
+    const access = (call.wants & OpenWants.READ_ONLY) !== 0 ? 'r' : 'r+'
+    const file = openSync(`/proc/self/fd/${context.file}`, access)
+    const sent = reply(fd, writeOpenReply(buffer, call, value), isOpen ? [file, doorbell] : [doorbell])
+    close(file)
     close(doorbell)
     return sent
   }

@@ -139,6 +139,10 @@ static void device(void)
     FAILS(order(fd, ECHO, 1), EBADF);
     FAILS(close(fd), EBADF);
     EXPECT(close(other) == 0);
+    EXPECT((fd = open(NODE, O_RDONLY)) >= 0 && (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDONLY);
+    EXPECT(order(fd, ECHO, 5) == 5);
+    FAILS(write(fd, bytes, 24), EBADF);
+    EXPECT(mmap(NULL, 4096, PROT_WRITE, MAP_SHARED, fd, 4096) == MAP_FAILED && errno == EACCES);
 }
 
 static void doorbells(void)

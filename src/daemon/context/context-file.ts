@@ -94,8 +94,8 @@ export class ContextMemory implements MappedMemory {
   }
 
   /** A new descriptor of the file for a program. The caller passes it and then closes it. Throws as `openHeld`. */
-  share(): number {
-    return openHeld(this.fd)
+  share(access?: number): number {
+    return openHeld(this.fd, access)
   }
 
   /** Whether any program has a descriptor or mapping of the file. Descriptors in transit count too. */

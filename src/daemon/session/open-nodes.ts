@@ -3,6 +3,7 @@
  * device, an rdma_cm channel or a umad file. ATTACH lets the session use another session's context, if the client has
  * the context's memory file.
  */
+import { constants } from 'node:fs'
 import { closeContext, openContext } from '../../core/devices/registry.ts'
 import { systemDevice } from '../../core/devices/system.ts'
 import { invokeNow } from '../../core/dispatch/invoke.ts'
@@ -25,6 +26,14 @@ import { type Client, MAX_DESCRIPTORS } from './client.ts'
 
 /** Maximum number of open contexts of a session. rdma_cm channels and umad files do not count. */
 const MAX_CONTEXTS = 256
+
+const { O_RDONLY, O_WRONLY, O_RDWR } = constants
+
+/** The access mode for open(2) of a context's file. */
+const accessOf = (wants: number): number => {
+  if ((wants & OpenWants.READ_ONLY) !== 0) return O_RDONLY
+  return (wants & OpenWants.WRITE_ONLY) !== 0 ? O_WRONLY : O_RDWR
+}
 
 export class NodeOpening {
   readonly #client: Client
@@ -131,7 +140,7 @@ export class NodeOpening {
     this.#setOwner(open.context)
     let file: number
     try {
-      file = open.memory.share()
+      file = open.memory.share(accessOf(this.#request.wants))
     } catch (error) {
       close(doorbell)
       throw error

@@ -22,7 +22,8 @@ const MFD_CLOEXEC = 1
 const MFD_ALLOW_SEALING = 2
 const F_ADD_SEALS = 1033
 const F_GET_SEALS = 1034
-const O_RDWR_CLOEXEC = 0o2000002
+const O_CLOEXEC = 0o2000000
+const O_RDWR = 2
 const LOCK_SH = 1
 const LOCK_EX = 2
 const LOCK_NB = 4
@@ -88,10 +89,10 @@ export const fileIdentity = (fd: number): { dev: number; ino: number; size: numb
 /**
  * Opens the file once more, for other processes, and locks it with flock(2). The lock ends with the last copy of the
  * new descriptor: in any process, in transit between processes, or under a mapping. `isHeld` reports whether a copy is
- * left. Throws SystemError.
+ * left. `access`: O_RDONLY, O_WRONLY or O_RDWR. Throws SystemError.
  */
-export const openHeld = (fd: number): number => {
-  const held = check('open', sys().open(`/proc/self/fd/${fd}`, O_RDWR_CLOEXEC), `fd ${fd} once more`)
+export const openHeld = (fd: number, access = O_RDWR): number => {
+  const held = check('open', sys().open(`/proc/self/fd/${fd}`, access | O_CLOEXEC), `fd ${fd} once more`)
   orClose(held, () => check('flock', sys().flock(held, LOCK_SH | LOCK_NB), `a lock of fd ${fd}`))
   return held
 }

@@ -2,7 +2,7 @@
  * Malformed messages, access to other clients' objects, and exhausted resources end at most the client's session.
  */
 import assert from 'node:assert/strict'
-import { closeSync, openSync, readdirSync } from 'node:fs'
+import { closeSync, constants, openSync, readdirSync, readFileSync } from 'node:fs'
 import { type TestContext, test } from 'node:test'
 import fc from 'fast-check'
 import type { Daemon } from '../../../src/daemon/daemon.ts'
@@ -11,7 +11,7 @@ import { createMemfd } from '../../../src/host/memory/memfd.ts'
 import { close, connect, send } from '../../../src/host/net/sockets.ts'
 import { Errno } from '../../../src/spec/errno.ts'
 import { RDMA_VERBS_IOCTL } from '../../../src/spec/linux/ioctl.ts'
-import { Messages, MessageType, SessionLimits } from '../../../src/spec/session.ts'
+import { Messages, MessageType, OpenWants, SessionLimits } from '../../../src/spec/session.ts'
 import { ioctlRequest } from '../../../src/uapi/object/format.ts'
 import { messageBuffer, writeHello } from '../../../src/uapi/session-codec.ts'
 import { scratchFolder } from '../../tools.ts'
@@ -234,6 +234,22 @@ test('nodes that do not exist are refused', async t => {
   for (const node of [2, 0xffffffff]) assert.equal((await client.open(node)).error, Errno.ENOENT)
   assert.ok((await client.context(1)) > 0)
   assert.equal((await client.stat()).contexts, 1)
+})
+
+test("a context's file has the access mode that the client wants", async t => {
+  const client = dial(t, await daemonOf(t, folder))
+  await client.hello()
+  const { O_RDONLY, O_WRONLY, O_RDWR } = constants
+  for (const [wants, access] of [
+    [OpenWants.READ_ONLY, O_RDONLY],
+    [OpenWants.WRITE_ONLY, O_WRONLY],
+    [0, O_RDWR],
+  ]) {
+    const { descriptors } = await client.open(0, wants)
+    const flags = /flags:\s+(\d+)/.exec(readFileSync(`/proc/self/fdinfo/${descriptors[0]}`, 'utf8'))?.[1]
+    assert.equal(Number.parseInt(flags ?? '', 8) & 3, access)
+    for (const fd of descriptors) close(fd)
+  }
 })
 
 test('invalid pointers, lengths and requests are refused, and random calls affect no other client', async t => {

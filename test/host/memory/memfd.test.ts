@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { closeSync, fstatSync, ftruncateSync, openSync, readdirSync, readSync, writeSync } from 'node:fs'
+import { closeSync, constants, fstatSync, ftruncateSync, openSync, readdirSync, readSync, writeSync } from 'node:fs'
 import { test } from 'node:test'
 import { EINVAL } from '../../../src/host/errno.ts'
 import { createRingPool } from '../../../src/host/memory/mapping.ts'
@@ -35,6 +35,17 @@ test('a memory file that cannot have its size leaves no descriptor', () => {
   const before = readdirSync('/proc/self/fd').length
   assert.throws(() => createMemfd('test', -1), { errno: EINVAL })
   assert.equal(readdirSync('/proc/self/fd').length, before)
+})
+
+test('a held descriptor has the requested access mode', t => {
+  const fd = newFile(t, 4096)
+  const { O_RDONLY, O_WRONLY } = constants
+  const [reader, writer] = [openHeld(fd, O_RDONLY), openHeld(fd, O_WRONLY)]
+  assert.throws(() => writeSync(reader, 'x'), { code: 'EBADF' })
+  assert.throws(() => readSync(writer, new Uint8Array(1)), { code: 'EBADF' })
+  closeSync(writer)
+  assert.equal(isHeld(fd), true)
+  closeSync(reader)
 })
 
 test('a held descriptor whose lock is refused is closed', t => {
