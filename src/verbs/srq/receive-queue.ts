@@ -8,7 +8,7 @@ import { PostQueue } from '../../spec/session.ts'
 import { checkId, checkLocal } from '../arguments/request-checks.ts'
 import type { MmapInfo } from '../carrier.ts'
 import { watchedRing } from '../check/watch.ts'
-import { checkU32, invalidArgument, withoutObject } from '../error.ts'
+import { checkU32, invalidArgument, withOptionNames, withoutObject } from '../error.ts'
 import { isSliceOf, type Slice } from '../mr/region.ts'
 import type { Shown } from '../objects/show.ts'
 import { DROP_RINGS, RELEASED, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
@@ -91,7 +91,7 @@ export abstract class ReceiveRing extends VerbsObject implements ReceiveQueue {
   resize(maxWr: number): void {
     checkU32('srq.resize', 'maxWr', maxWr)
     const { carrier } = this.context
-    const { out } = carrier.call(this.cls, 'modify', this.handle, { maxWr })
+    const { out } = withOptionNames({}, () => carrier.call(this.cls, 'modify', this.handle, { maxWr }))
     const { queue } = out as { queue?: MmapInfo }
     if (queue === undefined) return
     // The device has copied the unconsumed WQEs into the new ring.

@@ -4,7 +4,7 @@
 import { Srq, XrcSrq } from '../../spec/classes/srq.ts'
 import type { AnyValues, ObjectClass, Out } from '../../spec/schema/schema.ts'
 import { checkOptions, type KnownOptions } from '../arguments/options.ts'
-import { checkU32 } from '../error.ts'
+import { checkU32, withOptionNames } from '../error.ts'
 import { defineVerbsClass, SHOWN } from '../objects/verbs-object.ts'
 import {
   checkObject,
@@ -73,7 +73,7 @@ class SrqObject extends ReceiveRing implements SharedReceiveQueue {
 
   setLimit(limit: number): void {
     checkU32('srq.setLimit', 'limit', limit)
-    this.context.carrier.call(this.cls, 'modify', this.handle, { limit })
+    withOptionNames({}, () => this.context.carrier.call(this.cls, 'modify', this.handle, { limit }))
   }
 
   query() {

@@ -46,6 +46,8 @@ eachCarrier(openTwo => {
       () => qp.connect(peer, { retryCount: 8 }),
       () => qp.connect(peer, { rnrRetryCount: 8 }),
       () => pd.srq({ maxSge: 1000 }),
+      () => pd.srq().resize(0),
+      () => pd.srq().setLimit(70_000),
       () => device.chain(chain => chain.cq({ entries: 0 })),
     ].map(messageOf)
     assert.deepEqual(
@@ -62,6 +64,8 @@ eachCarrier(openTwo => {
         'rc_qp.modify: retryCount: 8 is above 7 (EINVAL)',
         'rc_qp.modify: rnrRetryCount: 8 is above 7 (EINVAL)',
         "srq.create: maxSge: 1000 is above 27, the device's max_srq_sge (EINVAL)",
+        'srq.modify: maxWr: 0 is below 1 (EINVAL)',
+        `srq.modify: limit: 70000 is above ${pd.srq().maxWr}, the requests that the queue holds (EINVAL)`,
         'cq.create: entries: 0 is below 1 (EINVAL)',
       ],
     )
