@@ -163,9 +163,10 @@ export const Messages = {
   hello: layout(['version', 'u32'], ['wants', 'u32'], ['tag', 64]),
   /**
    * error: 0 or a positive errno. EPROTO: the versions differ. EACCES: the daemon may not access the process's memory,
-   * and refuses to open devices. EPERM: the daemon does not serve this user, and closes the session. EINVAL: the
-   * attached memory file is unusable, or the session already has one. root: the folder of the daemon's tree. If error
-   * is 0, the parked page is attached.
+   * and refuses to open devices. EINVAL: the attached memory file is unusable, or the session already has one. EPERM:
+   * the daemon does not serve this user. Other errors, for example EMFILE, ENFILE: the daemon has no resources for a
+   * session. After EPERM and other errors it closes the connection. root: the folder of the daemon's tree, empty if the
+   * connection is closed. If error is 0, the parked page is attached.
    */
   helloReply: layout(['version', 'u32'], ['error', 's32'], ['root', 240]),
   /**

@@ -162,7 +162,7 @@ class MessageInPlace implements ObjectMessage {
   /** Ids of passed attributes that the method does not have in their direction. */
   #unknownIds: Set<number> | undefined
 
-  /** `bytes`: exactly the message. `data`: a view of `bytes`. */
+  /** `bytes`: exactly the message. `data`: a view of `bytes`, and maybe of further memory after them. */
   constructor(view: CallerView, { cls, compiled, object }: Header, bytes: Uint8Array, data: DataView) {
     this.#view = view
     this.#bytes = bytes
@@ -359,7 +359,6 @@ export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array)
 export const decodeObject = (view: CallerView, call: number, address: bigint): Decoded | Answer =>
   answering((): Decoded | Answer => {
     const length = viewOf(view.copyIn(address, 8)).getUint16(0, true)
-    if (length < HEADER) throw new CallError('EINVAL', `a message has at least ${HEADER} bytes, not ${length}`)
     const decoded = decodeMessage(view, call, view.copyIn(address, length))
     const failed = (error: CallError): Answer => {
       try {
