@@ -151,7 +151,10 @@ _Noreturn void __assert_fail(const char *assertion, const char *file, unsigned l
 
 /* ---- init.c ---- */
 
-/* The next functions after the shim's: the C library's, or those of another preload library. Used by REAL(name). */
+/*
+ * The next functions after the shim's: the C library's, or those of another preload library; before shim_init, early.c's.
+ * Used by REAL(name).
+ */
 struct real {
 #define X(name) __typeof__(&name) name;
     INTERPOSED(X)
@@ -173,7 +176,10 @@ extern char shim_tag[sizeof(((struct userdma_hello *)0)->tag)];
 /* The program is traced: all calls go to the daemon, doorbells too. */
 extern bool shim_is_traced;
 
-/* Initialises the shim once. A recursive call does nothing: REAL then gives early.c's versions. */
+/*
+ * Initialises the shim unless it is ready. Several threads may call it at once. A recursive call does nothing: REAL then
+ * gives early.c's versions.
+ */
 void shim_init(void);
 
 /* The function that the program would call without the shim. */
@@ -242,7 +248,6 @@ void events_waited(void);
 
 /* ---- early.c ---- */
 
-void early_fill(struct real *real);
 /* A system call, as syscall(2). */
 long early_syscall(long number, long a, long b, long c, long d, long e, long f);
 

@@ -145,9 +145,9 @@ static void early_assert_fail(const char *assertion, const char *file, unsigned 
     early_abort();
 }
 
-void early_fill(struct real *real)
-{
-#define EARLY(name, version) real->name = (__typeof__(real->name))version;
+/* Initialised without code: a thread that looks the functions up must not undo what another thread has found. */
+struct real shim_real = {
+#define EARLY(name, version) .name = (__typeof__(shim_real.name))version,
     EARLY(open, early_open)
     EARLY(open64, early_open)
     EARLY(openat, early_openat)
@@ -174,4 +174,4 @@ void early_fill(struct real *real)
     EARLY(abort, early_abort)
     EARLY(__assert_fail, early_assert_fail)
 #undef EARLY
-}
+};

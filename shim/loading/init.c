@@ -13,7 +13,6 @@
 #include <string.h>
 #include <sys/syscall.h>
 
-struct real shim_real;
 int shim_ready;
 bool shim_is_active;
 bool shim_is_traced;
@@ -171,9 +170,7 @@ __attribute__((constructor)) void shim_init(void)
         return;
     is_looking_up = true;
     int saved = errno;
-    struct real real = {0};
-    early_fill(&real);
-    shim_real = real;
+    struct real real;
 #define X(name) real.name = (__typeof__(real.name))find_next(#name);
     INTERPOSED(X)
 #undef X
@@ -199,9 +196,10 @@ __attribute__((constructor)) void shim_init(void)
     events_detect();
     if (shim_is_active)
         path_folder_changed();
-    __atomic_store_n(&shim_ready, 1, __ATOMIC_RELEASE);
+    /* Libraries' constructors may start threads that come here at once. None waits: it may hold the loader's lock. */
+    const bool is_first = __atomic_exchange_n(&shim_ready, 1, __ATOMIC_ACQ_REL) == 0;
     is_looking_up = false;
-    if (shim_is_active) {
+    if (is_first && shim_is_active) {
         session_own_process();
         received_at_start();
     }

@@ -167,6 +167,18 @@ test('unchanged: a program with unusual calls on descriptors, vfork and posix_sp
   assert.match(stdout, /from vfork.*spawned/s)
 })
 
+test('threads of a library’s constructor may all make the first call at once', async t => {
+  if (!shimIsPossible(t)) return
+  const source = join(repoRoot, 'test/shim/starting_threads.c')
+  const library = compileC(join(folder, 'starting.so'), [source], ['-shared', '-fPIC', '-lpthread'])
+  const empty = join(folder, 'empty.c')
+  writeFileSync(empty, 'int main(void) { return 0; }\n')
+  const program = compileC(join(folder, 'starting'), [empty], ['-Wl,--no-as-needed', library])
+  const repeat = compileC(join(folder, 'repeat'), [source], ['-DPROGRAM'])
+  const ended = await runProgram(repeat, ['600', program], { LD_PRELOAD: compileShim(folder) })
+  assert.deepEqual(ended, { status: 0, stdout: '', stderr: '' })
+})
+
 test('the shim exports no internal functions', async t => {
   if (!shimIsPossible(t) || !requireTool('nm', t, 'binutils')) return
   const { stdout } = await runProgram('nm', ['-D', '--defined-only', compileShim(folder)], { PATH: process.env.PATH })
