@@ -440,10 +440,15 @@ static struct ibv_context *wrap(struct ibv_context *context)
     return context;
 }
 
-/* libibverbs' own function, also of a libibverbs that was loaded with RTLD_LOCAL. */
+/*
+ * libibverbs' own function, also of a libibverbs that was loaded with RTLD_LOCAL. Some functions have an older version,
+ * for binaries of libibverbs 1.0; before glibc 2.36, dlsym with RTLD_NEXT finds this one.
+ */
 static void *find_original(const char *name)
 {
-    void *found = dlsym(RTLD_NEXT, name);
+    void *found = dlvsym(RTLD_NEXT, name, "IBVERBS_1.1");
+    if (!found)
+        found = dlsym(RTLD_NEXT, name);
     if (found)
         return found;
     void *library = dlopen("libibverbs.so.1", RTLD_LAZY | RTLD_NOLOAD);

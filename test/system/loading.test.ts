@@ -6,7 +6,7 @@ import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { describe, it } from 'node:test'
+import { describe, it, test } from 'node:test'
 import { repoRoot } from '../paths.ts'
 import { compileC, scratchFolder } from '../tools.ts'
 import { cleanEnvironment, lacking, run, runUserdma, type Scope, temporaryFolder, userdma } from './programs.ts'
@@ -123,4 +123,15 @@ describe('libraries loaded at run time', { skip: lacking('cc', 'ibv_devices') },
         stderr: `userdma: ${plugin} will find no devices: dlmopen loads it into a namespace without the preload library\n`,
       })
   })
+})
+
+test('libibverbs’ current functions are found by a dlsym that finds first versions', {
+  skip: lacking('cc', 'ibv_devinfo'),
+}, async t => {
+  const source = join(repoRoot, 'test/shim/old_dlsym.c')
+  const dlsym = compileC(join(scratchFolder(), 'old_dlsym.so'), [source], ['-shared', '-fPIC', '-ldl'])
+  const script = `LD_PRELOAD="$LD_PRELOAD ${dlsym}" exec ibv_devinfo`
+  const env = cleanEnvironment({ XDG_RUNTIME_DIR: temporaryFolder(t) })
+  const { stdout } = await runUserdma(t, ['run', '--', 'sh', '-c', script], { env })
+  assert.match(stdout, /hca_id:\s*rxe0.*PORT_ACTIVE/s)
 })
