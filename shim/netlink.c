@@ -132,10 +132,14 @@ EXPORT int sendmmsg(int fd, struct mmsghdr *messages, unsigned int count, int fl
 {
     if (!is_netlink(fd))
         return REAL(sendmmsg)(fd, messages, count, flags);
+    const int saved = errno;
     unsigned int sent = 0;
     for (ssize_t length; sent < count && (length = send_message(fd, &messages[sent].msg_hdr, flags)) >= 0; sent++)
         messages[sent].msg_len = (unsigned int)length;
-    return sent > 0 || count == 0 ? (int)sent : -1;
+    if (sent == 0 && count > 0)
+        return -1;
+    errno = saved;
+    return (int)sent;
 }
 
 /* ---- receiving ---- */
@@ -268,12 +272,14 @@ EXPORT int setsockopt(int fd, int level, int option, const void *value, socklen_
     return (int)request(fd, USERDMA_NETLINK_SET, (uint32_t)option, number);
 }
 
-static int store_number(void *value, socklen_t *length, uint32_t number)
+/* As on Linux, a shorter buffer gets the first bytes of an option of SOL_SOCKET, and fails for SOL_NETLINK. */
+static int store_number(int level, void *value, socklen_t *length, uint32_t number)
 {
-    if (*length < sizeof number)
+    if (*length > INT32_MAX || (level == SOL_NETLINK && *length < sizeof number))
         return fail(EINVAL);
-    memcpy(value, &number, sizeof number);
-    *length = sizeof number;
+    if (*length > sizeof number)
+        *length = sizeof number;
+    memcpy(value, &number, *length);
     return 0;
 }
 
@@ -310,5 +316,5 @@ EXPORT int getsockopt(int fd, int level, int option, void *value, socklen_t *len
         *length = sizeof(uint32_t);
         return 0;
     }
-    return store_number(value, length, (uint32_t)answer);
+    return store_number(level, value, length, (uint32_t)answer);
 }

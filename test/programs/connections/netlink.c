@@ -148,6 +148,13 @@ static void check_options(void)
     EXPECT(option_of(fd, SOL_SOCKET, SO_DOMAIN) == AF_NETLINK);
     EXPECT(option_of(fd, SOL_SOCKET, SO_PROTOCOL) == NETLINK_RDMA);
     EXPECT(option_of(fd, SOL_SOCKET, SO_TYPE) == SOCK_DGRAM && option_of(fd, SOL_SOCKET, SO_ERROR) == 0);
+    /* A short buffer gets the first bytes. */
+    uint16_t type = 0;
+    socklen_t short_length = sizeof type;
+    EXPECT(getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &short_length) == 0 && short_length == sizeof type);
+    EXPECT(type == SOCK_DGRAM);
+    FAILS(getsockopt(fd, SOL_NETLINK, NETLINK_EXT_ACK, &type, &short_length), EINVAL);
+    FAILS(getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &(socklen_t){-1}), EINVAL);
     const int size = 65536;
     EXPECT(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size) == 0);
     EXPECT(setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size) == 0);
@@ -235,6 +242,12 @@ static void sending_and_receiving(void)
                                   {.msg_hdr = {.msg_iov = &iovs[1], .msg_iovlen = 1}}};
     EXPECT(sendmmsg(fd, messages, 2, 0) == 2);
     EXPECT(messages[0].msg_len == sizeof query && messages[1].msg_len == sizeof query);
+    /* A failure after the first message is not reported. */
+    struct mmsghdr half[2] = {{.msg_hdr = {.msg_iov = &iovs[0], .msg_iovlen = 1}}, {.msg_hdr = {.msg_iovlen = 0}}};
+    const int partial_fd = socket(AF_NETLINK, SOCK_RAW, NETLINK_RDMA);
+    errno = 7;
+    EXPECT(sendmmsg(partial_fd, half, 2, 0) == 1 && errno == 7);
+    close(partial_fd);
     char datagrams[3][4096];
     struct sockaddr_nl senders[3];
     for (int i = 0; i < 3; i++) {
