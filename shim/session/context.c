@@ -108,7 +108,8 @@ int session_open(unsigned node, int flags)
     if (!session_ensure_connected(&guard, true))
         result = -session_no_device_errno();
     else {
-        struct request request = {.header = {.type = USERDMA_OPEN, .fd = -1}, .open = {.node = node, .wants = wants_of(flags)}};
+        struct request request = {.header = {.type = USERDMA_OPEN, .fd = -1},
+                                  .open = {.node = node, .wants = wants_of(flags)}};
         struct reply reply;
         result = session_exchange(&request, sizeof request.open, &reply, &guard);
         if (result == 0) {
