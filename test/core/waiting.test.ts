@@ -83,11 +83,8 @@ const waitingClasses = (gate: Gate): DriverClass[] => {
         return inner(call, object, args, core)
       }
       if (call.why !== 'call' || !gate.shouldWait) return end()
-      // a failed destroy leaves the object alive; if core removed the object meanwhile, this handler must release it
-      return waitAtGate(gate).then(end, error => {
-        if (object.life === Lifecycle.DESTROYED) end()
-        throw error
-      })
+      // a failed destroy leaves the object alive; if core removed the object meanwhile, core runs this handler again
+      return waitAtGate(gate).then(end)
     }
   const modify: AnyHandler = () => (gate.shouldWait ? waitAtGate(gate).then(() => ({})) : {})
   return testClasses.map(testClass => {
