@@ -129,15 +129,20 @@ EXPORT ssize_t recvmsg(int socket, struct msghdr *message, int flags)
 
 EXPORT int recvmmsg(int socket, struct mmsghdr *messages, unsigned int count, int flags, struct timespec *timeout)
 {
-    /* Programs give all messages address buffers of one size. */
-    const socklen_t address_size = fd_kind(socket) == FD_NETLINK && count > 0 ? messages[0].msg_hdr.msg_namelen : 0;
+    /* The kernel overwrites the sizes of the address buffers. It receives at most UIO_MAXIOV messages. */
+    socklen_t *address_sizes = NULL;
+    if (UNLIKELY(fd_kind(socket) == FD_NETLINK)) {
+        address_sizes = alloca(UIO_MAXIOV * sizeof address_sizes[0]);
+        for (unsigned int i = 0; i < count && i < UIO_MAXIOV; i++)
+            address_sizes[i] = messages[i].msg_hdr.msg_namelen;
+    }
     const int received = REAL(recvmmsg)(socket, messages, count, flags, timeout);
     if (UNLIKELY(shim_is_active))
         for (int i = 0; i < received; i++) {
             struct msghdr *message = &messages[i].msg_hdr;
             if (message->msg_controllen > 0)
                 register_passed(message);
-            netlink_received(socket, message, address_size);
+            netlink_received(socket, message, address_sizes ? address_sizes[i] : 0);
         }
     return received;
 }

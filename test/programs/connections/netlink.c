@@ -255,7 +255,12 @@ static void sending_and_receiving(void)
         messages[i] = (struct mmsghdr){.msg_hdr = {
             .msg_iov = &iovs[i], .msg_iovlen = 1, .msg_name = &senders[i], .msg_namelen = sizeof senders[i]}};
     }
+    /* A shorter address buffer gets the first bytes of the address. */
+    memset(&senders[1], 0x55, sizeof senders[1]);
+    messages[1].msg_hdr.msg_namelen = sizeof senders[1].nl_family;
     EXPECT(recvmmsg(fd, messages, 3, MSG_DONTWAIT, NULL) == 3);
+    EXPECT(senders[1].nl_family == AF_NETLINK && senders[1].nl_pid == 0x55555555);
+    senders[1].nl_pid = 0;
     EXPECT(((struct nlmsghdr *)datagrams[0])->nlmsg_type == SYS_GET);
     EXPECT(((struct nlmsghdr *)datagrams[1])->nlmsg_type == GET);
     EXPECT(((struct nlmsghdr *)datagrams[2])->nlmsg_type == NLMSG_DONE);
