@@ -79,7 +79,7 @@ export const lostLine = (lost: number): string => `[${lost} records were lost: t
 
 /**
  * The line of a call, after a line about lost calls if there were any. The bytes follow with `abi`. For an undecoded
- * call the bytes also follow with `verbose`, or if the call has no name. Never throws, whatever the record contains.
+ * call the bytes also follow with `verbose`, or if the call has no name. Never throws, whatever bytes the call has.
  */
 export const callLine = (record: TraceRecord, { verbose = false, abi = false }: LineOptions = {}): string => {
   const style = verbose ? WHOLE : ABRIDGED

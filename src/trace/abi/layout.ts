@@ -12,7 +12,7 @@ import { viewOf } from '../../uapi/scalar.ts'
 import type { Declaration } from '../../uapi/tool.ts'
 import { methodOf } from '../decode.ts'
 import { itemsOf, readValue } from '../message.ts'
-import type { MemoryRange } from './memory-range.ts'
+import { limitedRange, type MemoryRange } from './memory-range.ts'
 
 export interface MessageSource {
   readonly bytes: Uint8Array
@@ -117,7 +117,8 @@ const messageParts = (source: MessageSource, splitsChain: boolean): MessageParts
     const size = isIndirect ? view.getBigUint64(payload + 8, true) : length
     const written = isOut && !isIndirect ? flags >>> WRITTEN_SHIFT : 0
     const isPresent = !isOut || (isAnswer && isFilled)
-    const memory = address === undefined || !isPresent ? undefined : source.memoryAt(address, isOut)
+    const range = address === undefined || !isPresent ? undefined : source.memoryAt(address, isOut)
+    const memory = range && limitedRange(range, Number(size))
     const inlineLength = isOut ? Math.min(written, length) : length
     const inlineBytes = isPresent ? bytes.subarray(payload, payload + inlineLength) : undefined
     const value = isIndirect ? memory?.bytes : inlineBytes

@@ -19,6 +19,16 @@ export const memoryRangeOf = ([address, bytes, length]: RawAccess): MemoryRange 
   length,
 })
 
+/**
+ * The first `length` bytes of a range. Of the values at one address, the tracer keeps only the range of the longest
+ * input or of the last output.
+ */
+export const limitedRange = ({ address, bytes, length: rangeLength }: MemoryRange, length: number): MemoryRange => ({
+  address,
+  bytes: bytes.subarray(0, length),
+  length: Math.min(rangeLength, length),
+})
+
 export const hex = (number: bigint | number): string => `0x${number.toString(16)}`
 
 /** Bytes as text, limited by `style`. `length`: the length of the range, as in `MemoryRange`. */

@@ -11,19 +11,24 @@ import { absentUcmaCommands, UCMA_HEADER_BYTES, ucmaCommands } from '../../spec/
 import { COMMAND_MASK, EXTENDED } from '../../spec/linux/write.ts'
 import { findCommand } from '../../uapi/linux/command.ts'
 import { findMethod } from '../../uapi/linux/ioctl-message.ts'
+import { requestStart, WriteHeader } from '../../uapi/linux/write.ts'
 import { viewOf } from '../../uapi/scalar.ts'
 import type { TraceRecord } from '../../uapi/tool.ts'
 import { hexBytes } from '../bytes.ts'
 import { createdOf, decodeRecord } from '../decode.ts'
 import type { Style } from '../values.ts'
 import { driverLines, indented, objectJson, objectLines } from './layout-text.ts'
-import { hex, type MemoryRange, memoryRangeOf, memoryText } from './memory-range.ts'
+import { hex, limitedRange, type MemoryRange, memoryRangeOf, memoryText } from './memory-range.ts'
 import { fdText, type NewDescriptors, structLines } from './struct.ts'
 
-/** The number and name of a write command; `ex N` for an extended one. No name: not a command of Linux. */
+/**
+ * The number and name of a write command; `ex N` for an extended one, hexadecimal with unknown flags. No name: not a
+ * command of Linux.
+ */
 const commandText = (number: number): string => {
   const found = linuxCall('write', number)
-  const shown = number >= EXTENDED ? `ex ${number & COMMAND_MASK}` : String(number)
+  const hasUnknownFlags = (number & ~(EXTENDED | COMMAND_MASK)) !== 0
+  const shown = hasUnknownFlags ? hex(number) : number >= EXTENDED ? `ex ${number & COMMAND_MASK}` : String(number)
   return found === undefined ? shown : `${shown} ${found.name}`
 }
 
@@ -80,10 +85,16 @@ const commandFields = (
 
 // ---- write ----
 
-/** Bytes of struct ib_uverbs_cmd_hdr. */
-const COMMAND_HEADER = 8
-/** Bytes of struct ib_uverbs_cmd_hdr and struct ib_uverbs_ex_cmd_hdr. */
-const EXTENDED_HEADER = 24
+/** The core's part of a request, without headers; that of a basic command has no length, the driver's part follows. */
+const coreRequest = (bytes: Uint8Array, isExtended: boolean): Uint8Array => {
+  const start = requestStart(isExtended)
+  if (!isExtended || bytes.length < start) return bytes.subarray(start)
+  return bytes.subarray(start, start + viewOf(bytes).getUint16(WriteHeader.inWords, true) * 8)
+}
+
+/** The address of the core's response, if the message has one; the driver's response may be written first. */
+const responseAddress = (bytes: Uint8Array): bigint | undefined =>
+  bytes.length < WriteHeader.response + 8 ? undefined : viewOf(bytes).getBigUint64(WriteHeader.response, true)
 
 const writeLines = (
   inputs: readonly MemoryRange[],
@@ -99,13 +110,16 @@ const writeLines = (
   const struct = found === undefined ? '' : ` struct ${requestStruct(found.name)}`
   const name = number === undefined ? '' : ` ${commandText(number)}${struct}`
   const responseName = number === undefined ? 'response' : responseText(number)
-  const request = bytes.subarray(number !== undefined && number >= EXTENDED ? EXTENDED_HEADER : COMMAND_HEADER)
+  const request = coreRequest(bytes, number !== undefined && number >= EXTENDED)
+  const response = responseAddress(bytes)
   return [
     `write${name} ${memoryText(message, style)}`,
     ...indented(commandFields(number, 'in', request, facts, style)),
-    ...out.flatMap((memory, i) => [
-      `  out ${i === 0 ? responseName : 'driver'} ${memoryText(memory, style)}`,
-      ...(i === 0 ? indented(indented(commandFields(number, 'out', memory.bytes, facts, style))) : []),
+    ...out.flatMap(memory => [
+      `  out ${memory.address === response ? responseName : 'driver'} ${memoryText(memory, style)}`,
+      ...(memory.address === response
+        ? indented(indented(commandFields(number, 'out', memory.bytes, facts, style)))
+        : []),
     ]),
   ]
 }
@@ -131,7 +145,7 @@ interface IoctlMessage {
   readonly method: number
   readonly driver: number
   readonly attributes: readonly IoctlAttribute[]
-  /** The number of the write command that INVOKE_WRITE carries. */
+  /** The number of the write command that INVOKE_WRITE carries; undefined if it does not fit 32 bits. */
   readonly command: number | undefined
 }
 
@@ -166,7 +180,7 @@ const ioctlMessage = (bytes: Uint8Array): IoctlMessage | undefined => {
     method,
     driver: view.getUint32(16, true),
     attributes,
-    command: command === undefined ? undefined : Number(command & 0xffffffffn),
+    command: command === undefined || command > 0xffffffffn ? undefined : Number(command),
   }
 }
 
@@ -203,9 +217,11 @@ const ioctlLines = (
   const facts = factsOf(record)
   const table = ifExists(() => findMethod(object, method))
   /** A memory range, or bytes in the attribute itself; undefined: not traced. */
-  const attributeValueOf = ({ length, data }: IoctlAttribute, isOut: boolean): MemoryRange | Uint8Array | undefined =>
-    (isOut ? out : inputs).find(range => range.address === data) ??
-    (isOut || length === 0 || length > INLINE_BYTES ? undefined : inlineBytes(data, length))
+  const attributeValueOf = ({ length, data }: IoctlAttribute, isOut: boolean): MemoryRange | Uint8Array | undefined => {
+    if (!isOut && length <= INLINE_BYTES) return length === 0 ? undefined : inlineBytes(data, length)
+    const range = (isOut ? out : inputs).find(({ address }) => address === data)
+    return range && limitedRange(range, length)
+  }
   const structLinesOf = (id: number, value: MemoryRange | Uint8Array | undefined): string[] => {
     if (value === undefined) return []
     const bytes = value instanceof Uint8Array ? value : value.bytes
@@ -226,7 +242,7 @@ const ioctlLines = (
       if (kind === 'newHandle' && facts.created !== undefined) return `${hex(data)}, then ${facts.created}`
       if (kind === 'newFd' && facts.newDescriptors.has('object'))
         return `${hex(data)}, then ${fdText(facts.newDescriptors, 'object')}`
-      if (attributeValue instanceof Uint8Array) return `${length} bytes: ${hex(data)}`
+      if (attributeValue instanceof Uint8Array) return `${length} bytes: ${hex(BigInt.asUintN(8 * length, data))}`
       if (attributeValue !== undefined) return `${isOut ? 'out ' : ''}${memoryText(attributeValue, style)}`
       return length === 0 ? hex(data) : `${length} bytes at ${hex(data)}`
     }

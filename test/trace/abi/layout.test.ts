@@ -129,6 +129,16 @@ describe('a message of the object dialect', () => {
     assert.ok(lines.includes('    attributes 0x40 out filled indirect, 172 bytes at 0x200000'), lines.join('\n'))
   })
 
+  it('shows the length of each indirect value, also of two at one address', () => {
+    const message = encodeCall(cq, { inputAddresses: { cqe: ARENA, userHandle: ARENA } })
+    const range = [`0x${ARENA.toString(16)}`, Buffer.from([100, 0, 0, 0, 1, 0, 0, 0]).toString('base64'), 8] as const
+    const read = [['0x100000', Buffer.from(message).toString('base64'), message.length] as const, range]
+    const record = { ...base, request: ioctlRequest(CREATE), ret: 0, raw: { in: read, out: [] } }
+    const lines = linesOf(record)
+    assert.equal(lines[1], '  cqe 0x1 mandatory indirect at 0x200000, 4 bytes: 64000000 = 100')
+    assert.match(lines[2], /^ {2}userHandle 0x2 mandatory indirect at 0x200000, 8 bytes: 6400000001000000 = /)
+  })
+
   it('shows the numbers of new descriptors', () => {
     const descriptors = [{ attribute: 'object', fd: 12 }]
     const channel = encodeCall(callOf('comp_channel', 'create'))

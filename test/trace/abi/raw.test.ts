@@ -4,12 +4,17 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
+import { recordingView } from '../../../src/daemon/trace/trace-messages.ts'
 import { Errno } from '../../../src/spec/errno.ts'
+import { UHW_IN } from '../../../src/spec/linux/ioctl.ts'
 import { rawLines } from '../../../src/trace/abi/raw.ts'
 import { callJson, callLine } from '../../../src/trace/calls.ts'
 import { ABRIDGED } from '../../../src/trace/values.ts'
+import { isAnswer } from '../../../src/uapi/call.ts'
+import { decodeWrite } from '../../../src/uapi/linux/write.ts'
 import type { TraceRecord } from '../../../src/uapi/tool.ts'
 import { readAbilog } from '../../uapi/abilog.ts'
+import { ARENA, AT, arena, fakeView } from '../../uapi/fake-view.ts'
 import { recordsOf } from '../records.ts'
 
 const textOf = (record: TraceRecord): string => rawLines(record, ABRIDGED).join('\n')
@@ -18,6 +23,32 @@ const findRecord = (log: string, line: RegExp): TraceRecord => {
   const found = recordsOf(log).find(record => line.test(callLine(record)))
   assert.ok(found, String(line))
   return found
+}
+
+const base = { time: 0, duration: 1, pid: 1, tid: 1, fd: 3, command: 'x', device: 'rxe0', ret: 0 } as const
+const made = (dialect: 'write' | 'ioctl', raw: NonNullable<TraceRecord['raw']>): TraceRecord => ({
+  ...base,
+  dialect,
+  raw,
+})
+const rangeOf = (address: bigint, bytes: Uint8Array) =>
+  [`0x${address.toString(16)}`, Buffer.from(bytes).toString('base64'), bytes.length] as const
+/** A message for method 0 of an object. */
+const ioctlMessage = (
+  object: number,
+  attributes: readonly { id: number; length: number; data: bigint }[],
+): Uint8Array => {
+  const bytes = new Uint8Array(24 + 16 * attributes.length)
+  const view = new DataView(bytes.buffer)
+  view.setUint16(0, bytes.length, true)
+  view.setUint16(2, object, true)
+  view.setUint16(6, attributes.length, true)
+  for (const [i, { id, length, data }] of attributes.entries()) {
+    view.setUint16(24 + 16 * i, id, true)
+    view.setUint16(26 + 16 * i, length, true)
+    view.setBigUint64(32 + 16 * i, data, true)
+  }
+  return bytes
 }
 
 describe('the lines below a call', () => {
@@ -94,6 +125,80 @@ describe('the lines below a call', () => {
     assert.match(lines[out + 1], /^ {8}\+0 attributes\.portCapFlags CM_SUP$/)
     const device = textOf(findRecord('raw.abilog', /fd \d+ device\.query\(\) = \d/))
     assert.match(device, /^ {8}\+8 attributes\.nodeGuid ([0-9a-f]{4}:){3}[0-9a-f]{4}$/m)
+  })
+
+  it('have the responses of a write by their addresses: the driver writes first', () => {
+    const CREATE_CQ = 18
+    const view = fakeView(arena())
+    const bytes = new Uint8Array(40)
+    const command = new DataView(bytes.buffer)
+    command.setUint32(0, CREATE_CQ, true)
+    command.setUint16(4, bytes.length / 4, true)
+    command.setUint16(6, (8 + 16) / 4, true)
+    command.setBigUint64(8, ARENA, true)
+    command.setUint32(24, 100, true)
+    command.setInt32(32, -1, true)
+    view.memory.map(AT, bytes)
+    const recording = recordingView(view)
+    const decoded = decodeWrite(recording.view, AT, bytes.length)
+    if (isAnswer(decoded)) assert.fail(decoded.reason)
+    const { ret } = decoded.answer({ object: 9, out: { cqe: 127, queue: { offset: 0x2000n, size: 4096 } } })
+    assert.equal(ret, bytes.length)
+    const out = textOf(made('write', recording.raw()))
+      .split('\n')
+      .filter(line => !/^ {6}\+/.test(line))
+    assert.deepEqual(out.slice(1), [
+      '      out driver at 0x200008, 16 bytes: 00200000000000000010000000000000',
+      '      out struct ib_uverbs_create_cq_resp at 0x200000, 8 bytes: 090000007f000000',
+      '        +0 object 9',
+      '        +4 cqe 127',
+    ])
+  })
+
+  it('have no bytes of the driver in the struct of an extended write', () => {
+    const EX_CREATE_CQ = 0x80000012
+    const bytes = new Uint8Array(24 + 16 + 8).fill(0x11, 40)
+    const command = new DataView(bytes.buffer)
+    command.setUint32(0, EX_CREATE_CQ, true)
+    command.setUint16(4, 16 / 8, true)
+    command.setUint32(24 + 8, 100, true)
+    const lines = textOf(made('write', { in: [rangeOf(AT, bytes)], out: [] })).split('\n')
+    assert.deepEqual(lines.slice(1), ['      +8 cqe 100'])
+  })
+
+  it('have the number of an unknown command with all its bits', () => {
+    const textOfCommand = (number: number): string => {
+      const bytes = new Uint8Array(8)
+      new DataView(bytes.buffer).setUint32(0, number, true)
+      return textOf(made('write', { in: [rangeOf(AT, bytes)], out: [] })).replace(/ at .*/, '')
+    }
+    assert.equal(textOfCommand(0x80000103), '    write 0x80000103')
+    assert.equal(textOfCommand(0x800000fe), '    write ex 254')
+    assert.equal(textOfCommand(0xfe), '    write 254')
+    const invoke = ioctlMessage(0, [{ id: 2, length: 8, data: 0x1_0000_0003n }])
+    const record = made('ioctl', { in: [rangeOf(AT, invoke)], out: [] })
+    assert.match(textOf(record), /^ {6}WRITE_CMD \(optional\) 8 bytes: 0x100000003$/m)
+    assert.equal((callJson(record) as { abi: { command?: string } }).abi.command, undefined)
+  })
+
+  it('have the value in an attribute of at most 8 bytes, also if it is the address of another', () => {
+    const caps = new Uint8Array(20).fill(1)
+    const attributes = [
+      { id: 7, length: 8, data: ARENA },
+      { id: 8, length: 20, data: ARENA },
+      { id: 10, length: 4, data: 0xffff_ffff_0000_0002n },
+      { id: UHW_IN, length: 12, data: ARENA },
+    ]
+    const inputs = [rangeOf(AT, ioctlMessage(4, attributes)), rangeOf(ARENA, caps)]
+    const lines = textOf(made('ioctl', { in: inputs, out: [] }))
+      .split('\n')
+      .filter(line => /^ {6}\S/.test(line))
+    assert.deepEqual(lines, [
+      '      CREATE_QP_USER_HANDLE (optional) 8 bytes: 0x200000',
+      `      CREATE_QP_CAP (optional) at 0x200000, 20 bytes: ${'01'.repeat(20)}`,
+      '      CREATE_QP_FLAGS (optional) 4 bytes: 0x2',
+      `      UHW_IN (optional) at 0x200000, 12 bytes: ${'01'.repeat(12)}`,
+    ])
   })
 
   it('have exactly the bytes that the program wrote', () => {
