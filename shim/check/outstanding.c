@@ -17,6 +17,8 @@
 
 /* Use by children is reported only for contexts with a lower descriptor. */
 #define MAX_CONTEXTS 4096
+/* The device's max_sge. The provider refuses requests with more elements, whose list may be shorter than they say. */
+#define MAX_SGE 32
 /* Maximum reported elements of requests at a fork. */
 #define MAX_FORKED 4
 
@@ -54,8 +56,9 @@ static void add_memory(struct queue *queue, uint32_t slot, const struct ibv_sge 
 }
 
 static void add_request(int fd, uint32_t kind, uint32_t number, uint64_t wr_id, bool is_signaled,
-                        const struct ibv_sge *list, int count, uintptr_t frame)
+                        const struct ibv_sge *list, int num_sge, uintptr_t frame)
 {
+    const int count = num_sge > MAX_SGE ? 0 : num_sge;
     const uintptr_t outermost = frames_outermost(list, count, frame);
     if (!requests_lock())
         return;
@@ -105,15 +108,16 @@ void outstanding_built(const struct ibv_qp_ex *qp)
                 qp->wr_flags & IBV_SEND_SIGNALED, NULL, 0, 0);
 }
 
-void outstanding_elements(const struct ibv_qp_ex *qp, const struct ibv_sge *list, size_t count, uintptr_t frame)
+void outstanding_elements(const struct ibv_qp_ex *qp, const struct ibv_sge *list, size_t num_sge, uintptr_t frame)
 {
-    const uintptr_t outermost = frames_outermost(list, (int)count, frame);
+    const int count = num_sge > MAX_SGE ? 0 : (int)num_sge;
+    const uintptr_t outermost = frames_outermost(list, count, frame);
     if (!requests_lock())
         return;
     struct queue *queue = queue_of(qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, qp->qp_base.qp_num, false);
     /* If there was no free slot for the request, the last element is of an earlier request. */
     if (queue && queue->last != NONE && elements[queue->last].index == queue->posted && ranges[queue->last].end == 0)
-        add_memory(queue, queue->last, list, (int)count, outermost);
+        add_memory(queue, queue->last, list, count, outermost);
     requests_unlock();
 }
 

@@ -10,6 +10,8 @@
 #include <linux/netlink.h>
 #include <sys/syscall.h>
 
+#include "../check/outstanding.h"
+
 #ifndef NETLINK_RDMA
 #define NETLINK_RDMA 20
 #endif
@@ -293,6 +295,9 @@ EXPORT int close(int fd)
         return REAL(close)(fd);
     if (kind == FD_HIDDEN)
         return fail(EBADF);
+    /* Reports name the context by its descriptor. */
+    if (UNLIKELY(shim_records_stacks) && kind == FD_CONTEXT && !shim_is_other_process())
+        reports_send_kept();
     fd_forget(fd);
     return REAL(close)(fd);
 }

@@ -36,6 +36,39 @@ static int batch(void)
     return destroy_pair(&one, &other);
 }
 
+/*
+ * ---- elements: requests with more elements than their list and their queue; the provider's ibv_post_send reads the
+ * list of a send before it refuses it ----
+ */
+
+static void expect_refused(int error, const char *call)
+{
+    if (error == 0) {
+        fprintf(stderr, "%s accepts too many elements\n", call);
+        exit(1);
+    }
+}
+
+static int elements(void)
+{
+    enum { TOO_MANY = 1 << 24 };
+    struct end one = {0}, other = {0};
+    open_device();
+    make_end(&one);
+    make_end(&other);
+    extend(&one, IBV_QP_EX_WITH_RDMA_WRITE);
+    connect_ends(&one, &other);
+    struct ibv_sge sge = all_of(&one);
+    struct ibv_recv_wr *bad_receive, receive = {.sg_list = &sge, .num_sge = TOO_MANY};
+    expect_refused(ibv_post_recv(one.qp, &receive, &bad_receive), "ibv_post_recv");
+    struct ibv_qp_ex *qp = ibv_qp_to_qp_ex(one.qp);
+    ibv_wr_start(qp);
+    ibv_wr_rdma_write(qp, other.mr->rkey, address_of(&other));
+    ibv_wr_set_sge_list(qp, TOO_MANY, &sge);
+    expect_refused(ibv_wr_complete(qp), "ibv_wr_complete");
+    return destroy_pair(&one, &other);
+}
+
 /* ---- callers: two functions post receives in turn, with the same stack pointer ---- */
 
 static struct end poster_end;
@@ -276,6 +309,8 @@ int main(int argc, char **argv)
         return forged();
     if (strcmp(name, "batch") == 0)
         return batch();
+    if (strcmp(name, "elements") == 0)
+        return elements();
     if (strcmp(name, "callers") == 0)
         return callers();
     if (strcmp(name, "forks") == 0 && argc > 2)
@@ -284,7 +319,7 @@ int main(int argc, char **argv)
         return threads();
     if (strcmp(name, "constructor") == 0 && argc > 2)
         return constructor(argv[2]);
-    fprintf(stderr, "usage: check_cases batch | callers | forks COUNT | threads | constructor LIBRARY | exec | "
-                    "unloaded LIBRARY LIBRARY | forged\n");
+    fprintf(stderr, "usage: check_cases batch | elements | callers | forks COUNT | threads | constructor LIBRARY | "
+                    "exec | unloaded LIBRARY LIBRARY | forged\n");
     return 1;
 }

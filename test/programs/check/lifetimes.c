@@ -88,6 +88,13 @@ static void ends_at_once(void)
     _exit(0);
 }
 
+static void closed(void)
+{
+    free_posted();
+    check(ibv_close_device(context), "ibv_close_device");
+    exit(0);
+}
+
 static void ends_quickly(void)
 {
     free_posted();
@@ -507,6 +514,7 @@ static const struct {
     {"moved", moved},
     {"shrunk", shrunk},
     {"ends_at_once", ends_at_once},
+    {"closed", closed},
     {"ends_quickly", ends_quickly},
     {"ends_by_abort", ends_by_abort},
     {"ends_by_allocator", ends_by_allocator},

@@ -350,6 +350,12 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
     )
   })
 
+  it('a request with more elements than its list is refused, and its list is not read', async t => {
+    const { found, status, stderr } = await checkScript(t, `${ownProgram('check_cases')} elements`)
+    assert.equal(status, 0, stderr)
+    assert.equal(found.filter(({ id }) => id === 'bad-request').length, 1)
+  })
+
   it('posts of two functions with the same stack pointer have different stacks', async t => {
     const { found } = await checkScript(t, `${ownProgram('check_cases')} callers`)
     const callersOf = ({ moments: [moment] }: (typeof found)[number]) =>

@@ -16,6 +16,7 @@ describe('memory of outstanding requests', { skip: lacking(program) }, () => {
     ['moved', 'buffer-freed'],
     ['shrunk', 'buffer-freed'],
     ['ends_at_once', 'buffer-freed'],
+    ['closed', 'buffer-freed'],
     ['ends_quickly', 'buffer-freed'],
     ['ends_by_abort', 'buffer-freed'],
     ['ends_by_assertion', 'buffer-freed'],
