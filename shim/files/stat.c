@@ -12,10 +12,10 @@
 
 _Static_assert(sizeof(struct stat) == sizeof(struct stat64), "64-bit systems only");
 
-/* IB_UMAD_MAJOR, IB_UMAD_NUM_FIXED_MINOR and IB_UVERBS_BASE_DEV. Only the owner may open umad nodes. */
+/* IB_UMAD_MAJOR, IB_UMAD_NUM_FIXED_MINOR and IB_UVERBS_BASE_MINOR. Only the owner may open umad nodes. */
 #define UMAD_MAJOR 231
 #define UMAD_MINORS 64
-#define UVERBS_BASE makedev(231, 192)
+#define UVERBS_MINOR 192
 
 static bool is_umad(dev_t rdev)
 {
@@ -59,8 +59,8 @@ static const char *path_of_device(int fd, dev_t rdev, char path_buffer[PATH_SIZE
         strcpy(path, "/dev/infiniband/" USERDMA_CM_NAME);
     else if (is_umad(rdev))
         snprintf(path, sizeof path, "/dev/infiniband/" USERDMA_UMAD_NAME "%u", minor(rdev));
-    else if (rdev >= UVERBS_BASE)
-        snprintf(path, sizeof path, "/dev/infiniband/uverbs%u", (unsigned)(rdev - UVERBS_BASE));
+    else if (minor(rdev) >= UVERBS_MINOR)
+        snprintf(path, sizeof path, "/dev/infiniband/uverbs%u", minor(rdev) - UVERBS_MINOR);
     const int saved = errno;
     const char *redirected = path_rewrite(path, path_buffer);
     errno = saved;

@@ -23,5 +23,8 @@ export const CharDevices = {
   issm: { scope: 'port', node: 'issm', major: 231, minor: 64, abi: 5 },
 } as const satisfies Readonly<Record<string, CharDevice>>
 
-/** st_rdev of node `number`: the kernel's encoding of majors below 4096 and minors below 256. */
-export const rdevOf = ({ major, minor }: CharDevice, number = 0): number => major * 256 + minor + number
+/** st_rdev of node `number`: the encoding of makedev(3) for majors below 4096. */
+export const rdevOf = ({ major, minor: first }: CharDevice, number = 0): number => {
+  const minor = first + number
+  return ((minor & ~0xff) << 12) | (major << 8) | (minor & 0xff)
+}

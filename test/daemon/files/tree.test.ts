@@ -59,6 +59,7 @@ test('the tree has the files in which libibverbs looks for devices', () => {
   assert.ok(existsSync(join(root, 'dev/infiniband/uverbs0')) && existsSync(join(root, 'dev/infiniband/uverbs1')))
   assert.ok(existsSync(join(root, 'dev/infiniband/userdma')))
   assert.equal(nodeRdev(1), 231 * 256 + 193, 'major 231, minor 192 + node')
+  assert.equal(nodeRdev(65), 2 ** 20 + 231 * 256 + 1, 'makedev(231, 257)')
 })
 
 test('after a rename, classes link to their devices; node_guid and ibdev are read-only, node_desc is writable', () => {
