@@ -40,10 +40,10 @@ const addLink = (daemon: DaemonState, { attributes }: ParsedRequest): undefined 
   const name = required(attributes, 'DEV_NAME')
   const type = required(attributes, 'LINK_TYPE')
   const interfaceName = required(attributes, 'NDEV_NAME')
-  const address = addressOf(interfaceName)
-  if (type !== 'rxe') throw new CallError('EINVAL', `device type ${JSON.stringify(type)} does not exist; use rxe`)
   const nameError = deviceNameError(name)
   if (nameError !== undefined) throw new CallError('EINVAL', nameError)
+  const address = addressOf(interfaceName)
+  if (type !== 'rxe') throw new CallError('EINVAL', `device type ${JSON.stringify(type)} does not exist; use rxe`)
   const existing = daemon.devices.rxe.find(({ state }) => state.identity.interfaceName === interfaceName)
   if (existing !== undefined)
     throw new CallError('EEXIST', `interface ${interfaceName} has a device already, ${existing.device.name}`)
@@ -58,7 +58,7 @@ const addLink = (daemon: DaemonState, { attributes }: ParsedRequest): undefined 
 
 const removeLink = (daemon: DaemonState, parsed: ParsedRequest): undefined => {
   const { device, rxe } = deviceOf(daemon, parsed)
-  if (rxe === undefined) throw new CallError('EINVAL', `device ${device.name} was not created by \`rdma link add\``)
+  if (rxe === undefined) throw new CallError('EINVAL', `device ${device.name} is not a soft device`)
   daemon.unplug(device.name)
 }
 

@@ -52,7 +52,8 @@ export const notifyMoved = (
   const send = (event: MonitorEventName, identity: Identity): void =>
     notifyInterface(netlink, event, { device }, 1, describeInterface(identity))
   const { identity } = state
-  if (previous.interfaceIndex === identity.interfaceIndex) send('NETDEV_RENAME', identity)
+  // As in Linux (fill_mon_netdev_rename), without device and port.
+  if (previous.interfaceIndex === identity.interfaceIndex) notify(netlink, 'NETDEV_RENAME', describeInterface(identity))
   else {
     send('NETDEV_DETACH', previous)
     send('NETDEV_ATTACH', identity)

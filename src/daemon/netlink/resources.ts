@@ -11,6 +11,7 @@ import {
   cqEntries,
   cqOfSrq,
   type QpResource,
+  qpCount,
   qpOfNumber,
   qpResource,
   qpsOfSrq,
@@ -299,8 +300,9 @@ const oneOf = (kind: NldevResourceName, select: (described: Entries) => Entries 
 
 function* countOfKind(daemon: DaemonState, found: DaemonDevice, kind: NldevResourceName): Work<number> {
   if (kind !== 'ctx' && kind !== 'cm_id') {
-    const coreQueues = kind === 'qp' ? (found.rxe?.state.coreQueues.byNumber.size ?? 0) : 0
-    return countOf(found.device, CLASSES[kind]) + coreQueues
+    if (kind !== 'qp' || found.rxe === undefined) return countOf(found.device, CLASSES[kind])
+    const { state } = found.rxe
+    return (yield* qpCount(state)) + state.coreQueues.byNumber.size
   }
   let sum = 0
   for (const object of kind === 'ctx' ? contextsOf(daemon, found) : cmIdsOf(daemon, found)) {

@@ -8,7 +8,7 @@ import { countersOf } from '../../drivers/rxe/counts.ts'
 import { qpOfNumber } from '../../drivers/rxe/resources.ts'
 import { CallError } from '../../spec/errno.ts'
 import { CounterMask, CounterMode, NldevAttributes } from '../../spec/linux/nldev.ts'
-import type { Entries, Entry } from '../../uapi/nldev/attributes.ts'
+import type { Attributes, Entries, Entry } from '../../uapi/nldev/attributes.ts'
 import type { DaemonDevice } from '../devices/devices.ts'
 import type { DaemonState } from '../state.ts'
 import {
@@ -87,11 +87,18 @@ const qpCounterMode = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
     : [...head, ['STAT_MODE', CounterMode.AUTO], ['STAT_AUTO_MODE_MASK', mask]]
 }
 
-const refuseKind = (kind: number | undefined): never => {
+const refuseKind = (kind: number): never => {
   throw new CallError(
     'EINVAL',
     `attribute STAT_RES: ${kind} is not ${RES_QP.number} (queue pairs) or ${RES_MR.number} (memory regions)`,
   )
+}
+
+/** Only queue pairs can have counters of their own. */
+const requireQpKind = (attributes: Attributes): void => {
+  const kind = required(attributes, 'STAT_RES')
+  if (kind !== RES_QP.number)
+    throw new CallError('EINVAL', `attribute STAT_RES: ${kind} is not ${RES_QP.number} (queue pairs)`)
 }
 
 const getStatistics = (daemon: DaemonState, parsed: ParsedRequest) => {
@@ -117,11 +124,12 @@ const requireQp = ({ device, rxe }: DaemonDevice, qpn: number): void => {
 
 /** Sets the mode for new queue pairs. Binding a counter to an existing queue pair always fails. */
 const setMode = (found: DaemonDevice, { attributes }: ParsedRequest): void => {
-  if (attributes.STAT_RES !== RES_QP.number) refuseKind(attributes.STAT_RES)
+  requireQpKind(attributes)
   if (attributes.STAT_MODE === CounterMode.AUTO) {
     const mask = attributes.STAT_AUTO_MODE_MASK ?? 0
-    const known = CounterMask.QP_TYPE | CounterMask.PID
-    if (mask & ~known) throw new CallError('EINVAL', `attribute STAT_AUTO_MODE_MASK has unknown bits ${mask & ~known}`)
+    const unknown = (mask & ~(CounterMask.QP_TYPE | CounterMask.PID)) >>> 0
+    if (unknown !== 0)
+      throw new CallError('EINVAL', `attribute STAT_AUTO_MODE_MASK has unknown bits 0x${unknown.toString(16)}`)
     if (mask === 0) autoMasks.delete(found.device)
     else autoMasks.set(found.device, mask)
     return
@@ -148,7 +156,7 @@ const setStatistics = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
 const refuseUnbind = (daemon: DaemonState, parsed: ParsedRequest): never => {
   const { attributes } = parsed
   const { found } = portOfRequest(daemon, parsed)
-  if (attributes.STAT_RES !== RES_QP.number) refuseKind(attributes.STAT_RES)
+  requireQpKind(attributes)
   const counter = required(attributes, 'STAT_COUNTER_ID')
   const qpn = required(attributes, 'RES_LQPN')
   requireQp(found, qpn)

@@ -63,6 +63,16 @@ export function* qpsOfSrq(state: RxeState, srq: CoreObject): Generator<number | 
   }
 }
 
+/** Number of queue pairs of programs. An XRC target counts once. Yields as `qpsOfSrq`. */
+export function* qpCount({ qps }: RxeState): Generator<undefined, number> {
+  let count = 0
+  for (let row = 0; row < qps.length; row++) {
+    if (qps[row] !== undefined) count++
+    if ((row + 1) % ROWS_PER_STEP === 0) yield undefined
+  }
+  return count
+}
+
 /** The completion queue of an XRC shared receive queue; undefined for a basic one. */
 export const cqOfSrq = ({ parents }: CoreObject): CoreObject | undefined =>
   parents.find(({ class: { name } }) => name === 'cq')

@@ -90,7 +90,7 @@ export const NldevCommands = {
     number: 6,
     requestKind: 'one',
     returnsParserErrno: true,
-    effect: 'network namespace mode (shared), copy-on-fork, event monitoring',
+    effect: 'network namespace mode (shared), privileged Q_Keys, event monitoring, copy-on-fork',
   },
   SYS_SET: {
     number: 7,

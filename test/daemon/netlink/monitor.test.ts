@@ -24,6 +24,8 @@ const eventsOf = (index: number, notify: (netlink: Netlink, device: DaemonDevice
       assert.equal(group, RDMA_NL_GROUP_NOTIFY)
       for (const { body } of readMessages(datagram)) {
         const entries = decodeAttributes(body)
+        const isAboutDevice = attributeOf(entries, 'EVENT_TYPE') !== MonitorEvent.NETDEV_RENAME
+        assert.equal(attributeOf(entries, 'DEV_NAME'), isAboutDevice ? 'rxe0' : undefined)
         events.push([attributeOf(entries, 'EVENT_TYPE'), attributeOf(entries, 'NDEV_INDEX')])
       }
     },

