@@ -54,17 +54,13 @@ const memoryPorts = (path: Path): CreatePort => {
 /** Charges a descriptor; the returned function releases it. Throws CallError EMFILE, ENFILE. */
 type ChargeDescriptor = () => () => void
 
-/**
- * Appends a block to a capture file or pipe. If it throws, a file has no part of the block, which would damage the
- * capture.
- */
+/** Appends a block to a capture file. If it throws, the file has no part of the block, which would damage the capture. */
 const writeBlock = (fd: number, block: Uint8Array): void => {
   let written = 0
   try {
     while (written < block.length) written += writeSync(fd, block, written)
   } catch (error) {
-    const file = fstatSync(fd)
-    if (file.isFile()) ftruncateSync(fd, file.size - written)
+    if (written > 0) ftruncateSync(fd, fstatSync(fd).size - written)
     throw error
   }
 }
