@@ -16,6 +16,7 @@ import {
   ENCAPSULATION_BYTES,
   EtherType,
   emitDiscovery,
+  type LinkAddress,
   multicastLink,
   NeighbourMessage,
 } from '../../src/wire/ipoib.ts'
@@ -40,6 +41,16 @@ const twoHosts = (family: 4 | 6) => {
   const link = new Link()
   const base = family === 4 ? '10.9.0.' : 'fd00:9::'
   return { link, a: link.add(`${base}1`), b: link.add(`${base}2`), base }
+}
+
+/** An advertisement of the neighbour `source`, encapsulated, with its link-layer address `link` if given. */
+const advertisement = (source: Uint8Array, destination: Uint8Array, flags: number, link?: LinkAddress): Uint8Array => {
+  const type = NeighbourMessage.ADVERTISEMENT
+  const body = emitDiscovery({ type, flags, target: source, link })
+  const packet = icmpPacket({ source, destination, hopLimit: 255 }, { type, code: 0, body })
+  const frame = emitIp(packet, ENCAPSULATION_BYTES)
+  new DataView(frame.buffer).setUint16(0, EtherType.IPV6)
+  return frame
 }
 
 for (const family of [4, 6] as const) {
@@ -273,12 +284,7 @@ describe('an interface', () => {
       [ADVERTISEMENT_SOLICITED, [b.link, b.link]],
       [ADVERTISEMENT_SOLICITED | ADVERTISEMENT_OVERRIDE, [other]],
     ] as const) {
-      const type = NeighbourMessage.ADVERTISEMENT
-      const body = emitDiscovery({ type, flags, target: source, link: other })
-      const packet = icmpPacket({ source, destination, hopLimit: 255 }, { type, code: 0, body })
-      const frame = emitIp(packet, ENCAPSULATION_BYTES)
-      new DataView(frame.buffer).setUint16(0, EtherType.IPV6)
-      a.ip.receive(frame, link.now)
+      a.ip.receive(advertisement(source, destination, flags, other), link.now)
       assert.deepEqual(destinations(), expected, 'the first of two is a solicitation')
     }
   })
@@ -287,14 +293,8 @@ describe('an interface', () => {
     const { link, a, b } = twoHosts(6)
     const { socket } = a.socket(UDP)
     const [source, destination] = [b.ip.prefix.address, a.ip.prefix.address]
-    const receiveAdvertisement = (flags: number): void => {
-      const type = NeighbourMessage.ADVERTISEMENT
-      const body = emitDiscovery({ type, flags, target: source, link: undefined })
-      const packet = icmpPacket({ source, destination, hopLimit: 255 }, { type, code: 0, body })
-      const frame = emitIp(packet, ENCAPSULATION_BYTES)
-      new DataView(frame.buffer).setUint16(0, EtherType.IPV6)
-      a.ip.receive(frame, link.now)
-    }
+    const receiveAdvertisement = (flags: number): void =>
+      a.ip.receive(advertisement(source, destination, flags), link.now)
     const send = (): void => a.ip.send(socket, { address: source, port: 9 }, bytes(), link.now)
     send()
     receiveAdvertisement(ADVERTISEMENT_SOLICITED)

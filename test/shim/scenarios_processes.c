@@ -712,19 +712,25 @@ static void on_interrupt_in_sandbox(int number)
     handled += ioctl(interrupted_fd, _IOWR(0xdb, ECHO, uint64_t), 7L) == 7;
 }
 
-/* A program whose sandbox forbids access to the memory of processes, its own too. */
-void sandbox(void)
+/* From now on the system call fails with `error` in this process. */
+static void forbid(unsigned int call, unsigned int error)
 {
     struct sock_filter rules[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_process_vm_readv, 1, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_process_vm_writev, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
     const struct sock_fprog program = {sizeof rules / sizeof rules[0], rules};
     EXPECT(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
     EXPECT(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0);
+}
+
+/* A program whose sandbox forbids access to the memory of processes, its own too. */
+void sandbox(void)
+{
+    forbid(SYS_process_vm_readv, EPERM);
+    forbid(SYS_process_vm_writev, EPERM);
     interrupted_fd = open_device();
     EXPECT(close(open_event(interrupted_fd)) == 0);
     /* A signal handler makes a call while another call waits. */
@@ -737,15 +743,7 @@ void sandbox(void)
 /* As with a kernel before Linux 5.9. */
 void without_close_range(void)
 {
-    struct sock_filter rules[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_close_range, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-    };
-    const struct sock_fprog program = {sizeof rules / sizeof rules[0], rules};
-    EXPECT(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
-    EXPECT(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0);
+    forbid(SYS_close_range, ENOSYS);
     const int fd = open_device(), other = open_device(), null = open("/dev/null", O_RDONLY);
     EXPECT(dup2(null, 2000) == 2000 || errno == EBADF);
     FAILS(close_range(other, ~0u, 0), ENOSYS);

@@ -6,7 +6,7 @@
 import { addHook } from '../../core/devices/registry.ts'
 import { callerWithoutMemory } from '../../core/dispatch/caller.ts'
 import { invokeNow } from '../../core/dispatch/invoke.ts'
-import type { CallContext, CoreObject, Device } from '../../core/model.ts'
+import type { CallContext, Context, CoreObject, Device } from '../../core/model.ts'
 import { findHandle } from '../../core/objects/handles.ts'
 import { RcQp } from '../../spec/classes/qp/rc_qp.ts'
 import { UcQp } from '../../spec/classes/qp/uc_qp.ts'
@@ -131,18 +131,24 @@ class QueuePairOwner implements IdOwner {
     return state === RTS ? { maxRdAtomic: Math.min(maxRdAtomic, initiatorDepth) } : {}
   }
 
-  #modify(args: object): void {
+  /** The queue pair's context; undefined if the program has destroyed the queue pair. */
+  get #context(): Context | undefined {
     const { context, handle } = this.#qp
-    if (context === undefined || findHandle(context.handles, handle) !== this.#qp)
-      throw new CallError('ENOENT', 'cm_id: the queue pair of the connection is destroyed')
-    invokeNow(context, this.#cls, 'modify', handle, args, connectionManagement)
+    return context !== undefined && findHandle(context.handles, handle) === this.#qp ? context : undefined
+  }
+
+  #modify(args: object): void {
+    const context = this.#context
+    if (context === undefined) throw new CallError('ENOENT', 'cm_id: the queue pair of the connection is destroyed')
+    invokeNow(context, this.#cls, 'modify', this.#qp.handle, args, connectionManagement)
   }
 
   #moveToError(): void {
+    if (this.#context === undefined) return
     try {
       this.#modify({ state: ERR })
     } catch (error) {
-      // The queue pair is destroyed, or its device removed.
+      // The device is removed.
       if (!(error instanceof CallError)) throw error
     }
   }

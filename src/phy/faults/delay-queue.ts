@@ -147,7 +147,7 @@ export const createDelayQueue = <Tag>(
         if (packet.passesLeft <= 0 && !packet.isReady) makeReady(packet)
       }
       passable = passable.filter(({ isReady }) => !isReady)
-      // Not at the next `onTimeout`: without other packets there is none.
+      // A queue of ready packets only needs no timeout, so `onTimeout` may not be called for them.
       unstarted = unstarted.filter(({ isReady }) => !isReady)
     },
     untilNext: () => {

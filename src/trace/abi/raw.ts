@@ -115,12 +115,12 @@ const writeLines = (
   return [
     `write${name} ${memoryText(message, style)}`,
     ...indented(commandFields(number, 'in', request, facts, style)),
-    ...out.flatMap(memory => [
-      `  out ${memory.address === response ? responseName : 'driver'} ${memoryText(memory, style)}`,
-      ...(memory.address === response
-        ? indented(indented(commandFields(number, 'out', memory.bytes, facts, style)))
-        : []),
-    ]),
+    ...out.flatMap(memory => {
+      const text = memoryText(memory, style)
+      if (memory.address !== response) return [`  out driver ${text}`]
+      const fields = commandFields(number, 'out', memory.bytes, facts, style)
+      return [`  out ${responseName} ${text}`, ...indented(indented(fields))]
+    }),
   ]
 }
 

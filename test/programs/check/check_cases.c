@@ -13,17 +13,23 @@
 
 #define UNKNOWN_LKEY 77
 
+/* Connects the pair; `one` can send RDMA WRITEs with ibv_wr_*. */
+static struct ibv_qp_ex *make_extended_pair(struct end *one, struct end *other)
+{
+    open_device();
+    make_end(one);
+    make_end(other);
+    extend(one, IBV_QP_EX_WITH_RDMA_WRITE);
+    connect_ends(one, other);
+    return ibv_qp_to_qp_ex(one->qp);
+}
+
 /* ---- batch: two requests in one ibv_wr_complete; the first fails ---- */
 
 static int batch(void)
 {
     struct end one = {0}, other = {0};
-    open_device();
-    make_end(&one);
-    make_end(&other);
-    extend(&one, IBV_QP_EX_WITH_RDMA_WRITE);
-    connect_ends(&one, &other);
-    struct ibv_qp_ex *qp = ibv_qp_to_qp_ex(one.qp);
+    struct ibv_qp_ex *qp = make_extended_pair(&one, &other);
     ibv_wr_start(qp);
     for (unsigned i = 0; i < 2; i++) {
         qp->wr_id = 1 + i;
@@ -53,15 +59,10 @@ static int elements(void)
 {
     enum { TOO_MANY = 1 << 24 };
     struct end one = {0}, other = {0};
-    open_device();
-    make_end(&one);
-    make_end(&other);
-    extend(&one, IBV_QP_EX_WITH_RDMA_WRITE);
-    connect_ends(&one, &other);
+    struct ibv_qp_ex *qp = make_extended_pair(&one, &other);
     struct ibv_sge sge = all_of(&one);
     struct ibv_recv_wr *bad_receive, receive = {.sg_list = &sge, .num_sge = TOO_MANY};
     expect_refused(ibv_post_recv(one.qp, &receive, &bad_receive), "ibv_post_recv");
-    struct ibv_qp_ex *qp = ibv_qp_to_qp_ex(one.qp);
     ibv_wr_start(qp);
     ibv_wr_rdma_write(qp, other.mr->rkey, address_of(&other));
     ibv_wr_set_sge_list(qp, TOO_MANY, &sge);
