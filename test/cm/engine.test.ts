@@ -86,6 +86,30 @@ describe('a connection', () => {
     assert.equal(active.state, 'IDLE')
   })
 
+  test('has at each end the limits, retries and ACK timeout that follow from the other end’s message', () => {
+    const path = { ...pathTo(1, 2), packetLifeTime: 14 }
+    const limits = { responderResources: 3, initiatorDepth: 5, retryCount: 2, rnrRetryCount: 1 }
+    const [active, passive] = requested({ path, ...limits })
+    const { responderResources, initiatorDepth, retryCount, rnrRetryCount, ackTimeout } = passive.agreed
+    assert.deepEqual([responderResources, initiatorDepth, retryCount, rnrRetryCount, ackTimeout], [5, 3, 2, 1, 16])
+    const reply = { ...offer(0x22), responderResources: 6, initiatorDepth: 4, rnrRetryCount: 0 }
+    pair.b.engine.reply(passive, reply, pair.now)
+    pair.exchange()
+    assert.deepEqual(active.agreed, {
+      localQpn: 0x11,
+      remoteQpn: 0x22,
+      sqPsn: 0x1022,
+      rqPsn: 0x1011,
+      responderResources: 4,
+      initiatorDepth: 6,
+      retryCount: 2,
+      rnrRetryCount: 0,
+      transport: 'RC',
+      // The sum of two packet life times (exponent 14) and the ACK delay (exponent 15).
+      ackTimeout: 16,
+    })
+  })
+
   test('has transaction ids as in Linux: answers repeat them, and each side has its own for a DREQ', () => {
     const active = start()
     const [req] = parsed(pair.collect())
@@ -434,6 +458,7 @@ describe('refusals', () => {
       rejReason.INVALID_ALT_GID,
     ],
     ['an unknown MTU', { pathMtu: 6 }, rejReason.INVALID_MTU],
+    ['the reserved MTU 0', { pathMtu: 0 }, rejReason.INVALID_MTU],
   ] as const) {
     test(`a REQ is rejected for ${defect}`, () => {
       start()
@@ -520,6 +545,26 @@ describe('refusals', () => {
     assert.equal(passive.state, 'DREQ_SENT')
   })
 
+  test('a REP from a connected queue pair is rejected, and the old connection ends as stale', () => {
+    const [active, passive] = established(pair)
+    const other = start({ qpn: 0x12 })
+    pair.lose()
+    const ids = { tid: other.tid, localId: passive.localId ^ 1, remoteId: other.localId }
+    inject(pair.a, { name: 'REP', ...ids, caGuid: 0x102n, qpn: 0x22, startingPsn: 9 })
+    const [rej, dreq] = parsed(pair.collect())
+    assert.ok(rej?.name === 'REJ' && rej.reason === rejReason.STALE_CONN && dreq?.name === 'DREQ')
+    assert.deepEqual([active.state, other.state], ['DREQ_SENT', 'REQ_SENT'])
+  })
+
+  test('a REP for an established connection is rejected if its sender has another id', () => {
+    const [active, passive] = established(pair)
+    const ids = { tid: active.tid, localId: passive.localId ^ 1, remoteId: active.localId }
+    inject(pair.a, { name: 'REP', ...ids, caGuid: 0x102n, qpn: 0x55, startingPsn: 9 })
+    const [rej] = parsed(pair.collect())
+    assert.ok(rej?.name === 'REJ' && rej.reason === rejReason.INVALID_COMM_ID && rej.message === cmAnswered.REP)
+    assert.deepEqual([active.state, active.agreed.remoteQpn], ['ESTABLISHED', 0x22])
+  })
+
   test('a REP for an abandoned request is rejected', () => {
     const [active, passive] = requested()
     pair.a.engine.destroy(active, pair.now)
@@ -598,6 +643,15 @@ describe('resolution of a service id', () => {
     assert.equal(onlyEvent(pair.b).name, 'SIDR_REQ_RECEIVED')
     pair.deliver(req!)
     assert.deepEqual(names(pair.b), [])
+  })
+
+  test('requests beyond the backlog are dropped', () => {
+    pair = new Pair()
+    const listener = pair.b.engine.listen(SERVICE, { backlog: 1 })
+    for (let i = 0; i < 2; i++) resolve(SERVICE)
+    assert.deepEqual(pair.exchange(), ['1:SIDR_REQ', '1:SIDR_REQ'])
+    assert.equal(onlyEvent(pair.b).name, 'SIDR_REQ_RECEIVED')
+    assert.deepEqual([listener.waiting, pair.b.engine.size], [1, 1])
   })
 
   test('a resolution fails without a listener, after a refusal by the consumer, and without an answer', () => {
