@@ -27,7 +27,7 @@ export const MAX_CLOCKS = 16384
 /** Maximum unpolled requests of a queue. Older ones count as done. */
 export const MAX_IN_FLIGHT = 16384
 /** Maximum remembered fenced requests of a queue. */
-const MAX_FENCED = 256
+export const MAX_FENCED = 256
 
 /** The thread and time of a post, and the thread's clock at that time. */
 export interface PostStamp {

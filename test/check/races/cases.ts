@@ -274,6 +274,18 @@ export const cases: readonly Case[] = [
     s.poll(1, s.write(1, s.qp(false), data1, data3))
     s.read(1, s.qp(), otherData3, data1)
   }),
+  race('the completion of an unreliable write and a barrier say nothing about the memory of the peer', 'race', s => {
+    s.poll(1, s.write(1, s.qp(false), data1, data3))
+    s.wait(1, 2)
+    s.write(2, s.qp(), data2, data3)
+  }),
+  noRace('a completion says what the posters of earlier requests of its queue knew', s => {
+    const qp = s.qp()
+    s.poll(11, s.write(11, s.qp(), data1, data3))
+    s.send(11, qp)
+    s.poll(13, s.send(12, qp))
+    s.write(13, s.qp(), otherData1, data3)
+  }),
 
   // ---- messages ----
   noRace('write, completion, message, write of the receiver', s => {
@@ -370,6 +382,27 @@ export const cases: readonly Case[] = [
     const stamp = s.receive(3)
     s.deliver(s.send(2, two, data2), one, stamp, data3)
     s.write(1, s.qp(), data1, data3)
+  }),
+  noRace('a completion of the sender, then a write of the sender to the receive buffer', s => {
+    const stamp = s.receive(3)
+    const sent = s.send(1, s.qp(), data1)
+    s.deliver(sent, s.qp(), stamp, data3)
+    s.poll(1, sent)
+    s.write(1, s.qp(), otherData1, data3)
+  }),
+  noRace('two messages into one buffer: finding receive-overlap', s => {
+    for (const sender of [2, 3]) {
+      const stamp = s.receive(1)
+      s.deliver(s.send(sender, s.qp()), s.qp(), stamp, data1)
+    }
+  }),
+  noRace('write and message twice, a barrier of the receiver and another process', s => {
+    const [to3, of3] = [s.qp(), s.qp()]
+    s.poll(1, s.message(1, to3, 3, of3))
+    s.write(1, to3, data1, data3)
+    s.message(1, to3, 3, of3)
+    s.wait(3, 2)
+    s.write(2, s.qp(), data2, data3)
   }),
 
   // ---- atomics ----
@@ -484,6 +517,13 @@ export const cases: readonly Case[] = [
   noRace('the region was deregistered', s => {
     s.write(1, s.qp(), data1, data3)
     s.region.isDeregistered = true
+    s.write(2, s.qp(), data2, data3)
+  }),
+  noRace('the queue pair of the sender of a message was destroyed', s => {
+    const qp = s.qp()
+    const stamp = s.receive(3)
+    s.deliver(s.send(1, qp, data1), s.qp(), stamp, data3)
+    s.engine.close(qp.sends)
     s.write(2, s.qp(), data2, data3)
   }),
 ]

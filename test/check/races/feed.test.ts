@@ -182,6 +182,29 @@ describe('races: logs and devices', () => {
     )
   })
 
+  it('a thread’s refused request is not the post of another thread', () => {
+    const { log, write, join, races } = scenario()
+    log(1, SEND, 5, 1, 1n)
+    log(2, SEND, 5, 1, 2n)
+    log(1, REFUSED | SEND, 5)
+    write(5, 2n)
+    log(3, SEND, 6)
+    write(6)
+    join()
+    assert.deepEqual(
+      races.map(({ first }) => first.request.info.stack),
+      [20],
+    )
+  })
+
+  it('a post may be logged with a slightly later time than the fetch of its request', () => {
+    const { feed, log, write, join, now } = scenario()
+    write(5)
+    log(1, SEND, 5, 1, 0n, now() + 20)
+    join()
+    assert.deepEqual([feed.joinedRequests, feed.requestsWithoutPost], [1, 0])
+  })
+
   it('requests of concurrent threads are distinguished by wr_id', () => {
     const { log, write, join, races } = scenario()
     log(1, SEND, 5, 1, 1n)

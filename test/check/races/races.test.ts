@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { MAX_SLOTS } from '../../../src/check/races/clock.ts'
-import { MAX_CLOCKS, MAX_IN_FLIGHT, Races } from '../../../src/check/races/races.ts'
+import { MAX_CLOCKS, MAX_FENCED, MAX_IN_FLIGHT, Races } from '../../../src/check/races/races.ts'
 import { AccessKind } from '../../../src/check/races/shadow.ts'
 import { collectGarbage } from '../../tools.ts'
 import { cases } from './cases.ts'
@@ -61,6 +61,52 @@ describe('races', () => {
     otherThread.write(1, otherThread.qp(), undefined, data3)
     otherThread.write(2, otherThread.qp(), undefined, data3)
     assert.deepEqual(otherThread.found, ['race'])
+  })
+
+  it('of two words, with an atomic or with a receive are never proven', () => {
+    const word3: Memory = [3, 0x6000, 8]
+    const words = script()
+    for (let i = 0; i < 2; i++) words.write(1, words.qp(), undefined, word3)
+    assert.deepEqual(words.found, ['race'])
+    const atomic = script()
+    atomic.atomic(1, atomic.qp(), word3, [1, 0x7000, 8])
+    atomic.write(1, atomic.qp(), undefined, [3, 0x5fc0, 128])
+    assert.deepEqual(atomic.found, ['atomic-mixed-with-write'])
+    const receiveSecond = script()
+    const back = receiveSecond.receive(1)
+    receiveSecond.send(1, receiveSecond.qp(), data1)
+    receiveSecond.deliver(receiveSecond.send(2, receiveSecond.qp()), receiveSecond.qp(), back, data1)
+    assert.deepEqual(receiveSecond.found, ['buffer-reused'])
+    const receiveFirst = script()
+    const stamp = receiveFirst.receive(1)
+    receiveFirst.write(1, receiveFirst.qp(), data1, data3, { isLate: true })
+    receiveFirst.deliver(receiveFirst.send(2, receiveFirst.qp()), receiveFirst.qp(), stamp, data1)
+    receiveFirst.fetch()
+    assert.deepEqual(receiveFirst.found, ['buffer-reused'])
+  })
+
+  it('are not ordered by a flag that the second thread writes, nor by a read that may have returned the old flag', () => {
+    const word3: Memory = [3, 0x6000, 8]
+    const result2: Memory = [2, 0x7000, 8]
+    const s = script()
+    const [one, two] = [s.qp(), s.qp()]
+    s.poll(1, s.write(1, one, undefined, data3))
+    s.write(1, one, undefined, word3)
+    s.poll(2, s.write(2, two, undefined, word3))
+    s.write(2, two, undefined, data3)
+    assert.equal(s.races.length, 2)
+    const reader = script()
+    const [writing, reading] = [reader.qp(), reader.qp()]
+    reader.write(1, writing, undefined, word3)
+    reader.poll(2, reader.read(2, reading, word3, result2))
+    reader.write(2, reading, undefined, [3, 0x5fc0, 128])
+    assert.deepEqual(
+      reader.races.map(({ first, second }) => [first.request.info, second.request.info]),
+      [
+        ['WRITE', 'READ'],
+        ['WRITE', 'WRITE'],
+      ],
+    )
   })
 
   it('have both requests and the shared bytes', () => {
@@ -136,6 +182,15 @@ describe('races', () => {
     await new Promise(setImmediate)
     collectGarbage()
     assert.equal(first.deref(), undefined)
+  })
+
+  it('a READ before more fenced requests than are remembered causes no finding', () => {
+    const s = script()
+    const qp = s.qp()
+    s.read(1, qp, data3, data1)
+    for (let i = 0; i <= MAX_FENCED; i++) s.send(1, qp, undefined, { isFenced: true })
+    s.write(2, s.qp(), undefined, data3)
+    assert.deepEqual(s.found, [])
   })
 
   it('requests with unpolled completions are forgotten, and cause no finding', () => {
