@@ -5,6 +5,7 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
+import { createRandom } from '../../src/phy/faults/random.ts'
 import { type KindName, kindNames, kindOf } from './kinds.ts'
 import { type Program, programs } from './programs.ts'
 import { type Edit, type LineRange, linesOfEdit, searchable } from './source.ts'
@@ -86,21 +87,11 @@ export const readCoverage = (folder: string): ((file: string, line: number) => b
 
 // ---- the order ----
 
-/** Pseudo-random numbers below a limit (mulberry32). */
-export const random = (seed: number): ((limit: number) => number) => {
-  let state = seed >>> 0
-  return limit => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1)
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)
-    return ((mixed ^ (mixed >>> 14)) >>> 0) % limit
-  }
-}
-
-const shuffled = <T>(list: readonly T[], draw: (limit: number) => number): T[] => {
+const shuffled = <T>(list: readonly T[], seed: number): T[] => {
+  const draw = createRandom(seed)
   const result = [...list]
   for (let i = result.length - 1; i > 0; i--) {
-    const j = draw(i + 1)
+    const j = draw() % (i + 1)
     ;[result[i], result[j]] = [result[j]!, result[i]!]
   }
   return result
@@ -125,8 +116,7 @@ const alternating = <T>(groups: readonly (readonly T[])[]): T[] => {
 
 /** All mutants in the order of the run: one of each kind, then the next of each kind, at another location. */
 export const inOrderOf = (seed: number, mutated: readonly Program[] = programs): Mutant[] => {
-  const draw = random(seed)
-  const mutants = shuffled(mutated.flatMap(mutantsOf), draw)
+  const mutants = shuffled(mutated.flatMap(mutantsOf), seed)
   const byKind = kindNames.map(kind => {
     const ofKind = mutants.filter(mutant => mutant.kind === kind)
     return alternating([...grouped(ofKind, ({ file, edit }) => `${file} ${edit.from}`).values()])

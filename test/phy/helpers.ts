@@ -101,6 +101,9 @@ export const receiveAll = (port: Port, run = emptyRun()): ReceivedPacket[] => {
   return packets
 }
 
+/** 0 to `count` - 1. */
+export const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i)
+
 export const psns = (packets: readonly ReceivedPacket[]): number[] => packets.map(packet => packet.psn)
 
 /** Receives until at least `count` packets have arrived. Throws after five seconds. */

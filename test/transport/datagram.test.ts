@@ -12,6 +12,7 @@ import { PollResult } from '../../src/transport/scheduling.ts'
 import { PACKET_WEIGHT } from '../../src/transport/state.ts'
 import { parsePacket } from '../../src/wire/packet.ts'
 import { createNode, type NodeOptions, type SendSpec } from './node.ts'
+import { sge } from './requests.ts'
 import { patternOf } from './responding.ts'
 import { type PacketSpec, packet } from './script.ts'
 
@@ -67,7 +68,6 @@ const start = (options: NodeOptions & { maxSge?: number } = {}) => {
   }
 }
 const to = (qpn: number, flow = 3, qkey = 0x55) => ({ to: { qpn, qkey, flow } })
-const sge = (at: number, length: number) => ({ sges: [{ at, length }] })
 
 describe('a sender of datagrams', () => {
   it('sends each to its own destination; a send completes when its packet has left', () => {

@@ -1,6 +1,7 @@
 /*
  * A link between two nodes, in virtual time, with random faults. Packets that are due together are one burst.
  */
+import { createRandom as createIntegers } from '../../src/phy/faults/random.ts'
 import type { TestNode } from './node.ts'
 
 const MAX_RUN_PACKETS = 20
@@ -18,15 +19,10 @@ export interface LinkOptions {
   readonly latency?: number
 }
 
-/** Random numbers in [0, 1) from a seed (mulberry32). */
+/** Random numbers in [0, 1) from a seed. */
 export const createRandom = (seed: number): (() => number) => {
-  let state = seed | 0
-  return () => {
-    state = (state + 0x6d2b79f5) | 0
-    let t = Math.imul(state ^ (state >>> 15), 1 | state)
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
-    return ((t ^ (t >>> 14)) >>> 0) / 0x1_0000_0000
-  }
+  const next = createIntegers(seed)
+  return () => next() / 0x1_0000_0000
 }
 
 interface InFlight {

@@ -10,6 +10,7 @@ import { PACKET_WEIGHT } from '../../src/transport/state.ts'
 import { Access } from '../../src/transport/types.ts'
 import { parsePacket } from '../../src/wire/packet.ts'
 import { createNode, type NodeOptions } from './node.ts'
+import { sge } from './requests.ts'
 import { flushed, MTU, memoryAt, patternOf } from './responding.ts'
 import { type PacketSpec, packet, RQ_PSN, startScript } from './script.ts'
 
@@ -23,7 +24,6 @@ type Script = ReturnType<typeof startUc>
 /** The peer sends a UC packet. */
 const request = (t: Script, name: string, psn: number, spec: PacketSpec = {}): void =>
   t.request(`UC_${name}`, psn, spec)
-const sge = (at: number, length: number) => ({ sges: [{ at, length }] })
 /** A script with `count` receive WQEs of 4096 bytes. */
 const startReceiving = (count = 4) => {
   const t = startUc()

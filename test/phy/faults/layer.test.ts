@@ -15,6 +15,7 @@ import {
   ipv4,
   psns,
   type ReceivedPacket,
+  range,
   receiveAll,
   sendRun,
   smallSwitch,
@@ -58,8 +59,6 @@ const transfer = (
   }
   return packets
 }
-
-const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i)
 
 describe('faults', () => {
   it('with all probabilities 0 drop, duplicate, reorder and corrupt nothing', () => {

@@ -13,6 +13,7 @@ import {
   ipv4,
   psns,
   type ReceivedPacket,
+  range,
   receiveAll,
   sendRun,
   smallSwitch,
@@ -31,8 +32,6 @@ const setUp = (rules: string): Setup => {
   const sender = withFaults(inner, 'rxe0', parseFaults(rules))
   return { link, sender, receiver, flow: sender.openFlow(flowBetween(ipv4(1), ipv4(2))) }
 }
-
-const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i)
 
 /** Advances time until no timeout is left. Returns the packets that arrive. */
 const receiveDelayed = ({ sender, receiver }: Setup): ReceivedPacket[] => {
