@@ -1,6 +1,6 @@
 /*
  * Asynchronous handlers of several contexts that end in any order, while other calls run, contexts and descriptors are
- * closed, and the device is removed.
+ * closed, and devices are removed. Closes, removals and the rest of long chains are jobs, which run some steps at a time.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -20,11 +20,14 @@ import {
   stat,
   unregister,
 } from '../../src/core/index.ts'
-import { type AnyHandler, Lifecycle } from '../../src/core/model.ts'
+import { type AnyHandler, type CoreObject, type Driver, Lifecycle, type MemoryAccount } from '../../src/core/model.ts'
+import { objectBytes } from '../../src/core/objects/object-bytes.ts'
 import { ChainErrors } from '../../src/spec/classes/device/interface.ts'
+import { QpAddress } from '../../src/spec/classes/qp/qp.ts'
 import { Classes } from '../../src/spec/classes.ts'
+import { QpState } from '../../src/spec/enums.ts'
 import { CallError } from '../../src/spec/errno.ts'
-import type { AnyValues, ObjectClass } from '../../src/spec/schema/schema.ts'
+import { type AnyValues, type ObjectClass, zeroRecord } from '../../src/spec/schema/schema.ts'
 import { type ChainLink, encodeChain } from '../../src/uapi/object/chain.ts'
 import { createRandomSource, type RandomSource } from '../model/random.ts'
 import {
@@ -32,12 +35,14 @@ import {
   channelWithEvent,
   describeDevice,
   openTestDevice,
+  type TestState,
   testCaller,
   testClasses,
   testDriver,
 } from './fixture.ts'
 
-const { interface: Interface, pd: Pd, cq: Cq, mr: Mr, rc_qp: RcQp, comp_channel: Channel } = Classes
+const { interface: Interface, pd: Pd, ah: Ah, cq: Cq, mr: Mr, rc_qp: RcQp, comp_channel: Channel } = Classes
+const { INIT } = QpState.values
 
 /** Lets the test end waiting handlers in any order. */
 interface Gate {
@@ -56,21 +61,28 @@ const waitAtGate = async (gate: Gate): Promise<void> => {
   if (!ok) throw new CallError('EAGAIN', 'the test lets this call fail')
 }
 
-/** The test driver's classes; handlers of CQs and queue pairs may wait. */
+/** Classes whose handlers may wait. */
+const WAITING_CLASSES = new Set(['pd', 'ah', 'cq', 'rc_qp'])
+const isWaiting = (object: CoreObject): boolean => WAITING_CLASSES.has(object.class.name)
+
+const coreDestroy: AnyHandler = (call, object, args, core) => core(call, object, args, core)
+
+/** The test driver's classes; handlers of WAITING_CLASSES may wait. */
 const waitingClasses = (gate: Gate): DriverClass[] => {
-  const take = (id: number): void => {
-    assert.ok(!gate.live.has(id), 'an object was created twice')
-    gate.live.add(id)
-  }
-  const release = (id: number): void => {
+  const release = ({ id, life, parents }: CoreObject): void => {
     assert.ok(gate.live.delete(id), 'an object was released twice')
+    // core removes an object whose create or destroy waits without its driver
+    if (life === Lifecycle.DESTROYED) return
+    for (const parent of parents.filter(isWaiting))
+      assert.ok(gate.live.has(parent.id), 'an object was destroyed before an object that depends on it')
   }
   const create =
     (inner: AnyHandler): AnyHandler =>
     (call, object, args, core) => {
       const make = () => {
         const out = inner(call, object, args, core)
-        take(object.id)
+        assert.ok(!gate.live.has(object.id), 'an object was created twice')
+        gate.live.add(object.id)
         return out
       }
       return gate.shouldWait ? waitAtGate(gate).then(make) : make()
@@ -79,7 +91,7 @@ const waitingClasses = (gate: Gate): DriverClass[] => {
     (inner: AnyHandler): AnyHandler =>
     (call, object, args, core) => {
       const end = () => {
-        release(object.id)
+        release(object)
         return inner(call, object, args, core)
       }
       if (call.why !== 'call' || !gate.shouldWait) return end()
@@ -89,21 +101,63 @@ const waitingClasses = (gate: Gate): DriverClass[] => {
   const modify: AnyHandler = () => (gate.shouldWait ? waitAtGate(gate).then(() => ({})) : {})
   return testClasses.map(testClass => {
     const { name } = testClass.class
-    if (name !== 'cq' && name !== 'rc_qp') return testClass
-    const { create: make, destroy: end } = testClass.handlers as Record<string, AnyHandler>
-    const cls = testClass.class as typeof RcQp
-    const handlers = { create: create(make), destroy: destroy(end), modify }
-    return driverClass(cls, handlers as never)
+    if (!WAITING_CLASSES.has(name)) return testClass
+    const own = testClass.handlers as Record<string, AnyHandler | undefined>
+    const handlers = {
+      create: create(own.create ?? (() => ({}))),
+      destroy: destroy(own.destroy ?? coreDestroy),
+      ...(testClass.class.methods.modify && name !== 'ah' && { modify }),
+    }
+    return driverClass(testClass.class as typeof RcQp, handlers as never)
   })
 }
 
 const setUp = () => {
   const gate: Gate = { pending: [], shouldWait: false, live: new Set() }
-  const core = createCore()
-  const device = register(core, describeDevice('test0', testDriver(waitingClasses(gate)))) as Device
+  /** Closes and removals, and the rest of chains. */
+  const jobs: Iterator<unknown>[] = []
+  const faults: unknown[] = []
+  let time = 0
+  const core = createCore({
+    run: job => {
+      jobs.push(job)
+    },
+    now: () => time++,
+    maxCallTime: 8,
+    report: error => {
+      faults.push(error)
+    },
+  })
   const caller = testCaller()
   const start = BigInt(caller.memory.add(new Uint8Array(64)))
-  return { gate, core, device, caller, start, contexts: [] as Context[], running: new Set<Promise<unknown>>() }
+  let charged = 0
+  /** Memory for about 30 objects. */
+  const account: MemoryAccount = {
+    user: 0,
+    charge(bytes) {
+      if (charged + bytes > 40_000) throw new CallError('ENOMEM', 'the quota is used up')
+      charged += bytes
+    },
+    recharge(bytes) {
+      charged += bytes
+    },
+    release(bytes) {
+      charged -= bytes
+    },
+  }
+  return {
+    gate,
+    jobs,
+    core,
+    caller,
+    start,
+    account,
+    charged: () => charged,
+    faults,
+    devices: [] as Device[],
+    contexts: [] as Context[],
+    running: new Set<Promise<unknown>>(),
+  }
 }
 type Fixture = ReturnType<typeof setUp>
 
@@ -112,9 +166,18 @@ const link = (cls: ObjectClass, methodName: string, args: AnyValues, options: Pa
   ...options,
 })
 
-/** A random call. Its handles are small numbers, which usually exist. */
-const anyCall = ({ caller, start }: Fixture, random: RandomSource): [ObjectClass, string, number, AnyValues] => {
-  const handle = () => random.int(6)
+const address = { ...zeroRecord(QpAddress), port: 1 }
+
+/** Class, method, object, arguments. */
+type AnyCall = [ObjectClass, string, number, AnyValues]
+
+/** A random call. */
+const anyCall = ({ caller, start }: Fixture, { handles }: Context, random: RandomSource): AnyCall => {
+  /** The handle of an object of the class, if there is one; seldom any number. */
+  const handle = (cls: ObjectClass): number => {
+    const existing = handles.slots.filter(object => object?.class.name === cls.name)
+    return existing.length > 0 && random.hits(0.95) ? random.pick(existing)!.handle : random.int(8)
+  }
   const channel = [...caller.fds.keys()].slice(-1)
   const cq = {
     cqe: 1,
@@ -122,25 +185,31 @@ const anyCall = ({ caller, start }: Fixture, random: RandomSource): [ObjectClass
     compVector: 0,
     ...(random.hits(0.3) && channel.length > 0 && { channel: channel[0] }),
   }
+  const inState = random.hits(0.5) ? { state: INIT, pkeyIndex: 0, port: 1, accessFlags: 0 } : {}
+  const qp = { cap, userHandle: 0n, ...inState }
   const chain = [
     link(Pd, 'create', {}),
     link(Cq, 'create', cq),
-    link(RcQp, 'create', { cap, userHandle: 0n }, { refs: { pd: 0, sendCq: 1, recvCq: 1 } }),
+    link(RcQp, 'create', qp, { refs: { pd: 0, sendCq: 1, recvCq: 1 } }),
     ...(random.hits(0.5) ? [link(RcQp, 'modify', {}, { object: 2 })] : []),
+    ...(random.hits(0.5) ? [link(Pd, 'createAhs', { addresses: [address, address] }, { object: 0 })] : []),
     ...(random.hits(0.5) ? [link(Pd, 'destroy', {}, { object: 0 })] : []),
   ]
   const onError = random.pick(Object.values(ChainErrors.values))
-  return random.pick<[ObjectClass, string, number, AnyValues]>([
+  return random.pick<AnyCall>([
     [Pd, 'create', 0, {}],
     [Cq, 'create', 0, cq],
     [Cq, 'create', 0, cq],
-    [Mr, 'create', 0, { pd: handle(), start, length: 64n, iova: start, access: 1 }],
-    [RcQp, 'create', 0, { pd: handle(), sendCq: handle(), recvCq: handle(), cap, userHandle: 0n }],
-    [RcQp, 'modify', handle(), {}],
-    [Pd, 'destroy', handle(), {}],
-    [Cq, 'destroy', handle(), {}],
-    [RcQp, 'destroy', handle(), {}],
-    [Mr, 'destroy', handle(), {}],
+    [Mr, 'create', 0, { pd: handle(Pd), start, length: 64n, iova: start, access: 1 }],
+    [RcQp, 'create', 0, { pd: handle(Pd), sendCq: handle(Cq), recvCq: handle(Cq), ...qp }],
+    [RcQp, 'modify', handle(RcQp), {}],
+    [Cq, 'modify', handle(Cq), {}],
+    [Pd, 'createAhs', handle(Pd), { addresses: [address, address, address] }],
+    [Pd, 'destroyAhs', handle(Pd), { handles: [{ handle: handle(Ah) }, { handle: handle(Ah) }] }],
+    [Pd, 'destroy', handle(Pd), {}],
+    [Cq, 'destroy', handle(Cq), {}],
+    [RcQp, 'destroy', handle(RcQp), {}],
+    [Mr, 'destroy', handle(Mr), {}],
     [Channel, 'create', 0, {}],
     [Interface, 'chain', 0, { entries: encodeChain(chain), onError }],
   ])
@@ -151,10 +220,7 @@ const refusedOnly = (error: unknown): void => {
   if (!(error instanceof CallError)) throw error
 }
 
-const call = (fixture: Fixture, context: Context, random: RandomSource): void => {
-  const { gate, caller, running } = fixture
-  const [cls, method, object, args] = anyCall(fixture, random)
-  gate.shouldWait = random.hits(0.5)
+const call = ({ caller, running }: Fixture, context: Context, [cls, method, object, args]: AnyCall): void => {
   try {
     const result = invoke(context, cls, method, object, args as never, caller)
     if (result instanceof Promise) {
@@ -169,13 +235,23 @@ const call = (fixture: Fixture, context: Context, random: RandomSource): void =>
 /** Waits until all promise callbacks have run. */
 const turn = (): Promise<void> => new Promise(done => setImmediate(done))
 
-const compare = ({ core, gate, device, contexts }: Fixture): void => {
-  const objects = contexts.flatMap(({ handles, descriptors }) => [
-    ...handles.slots.filter(object => object !== undefined),
-    ...descriptors,
-  ])
+/** Compares core's counts with the objects. */
+const compare = ({ core, gate, devices, running, charged, faults }: Fixture): void => {
+  const objects = devices.flatMap(({ contexts }) =>
+    [...contexts].flatMap(({ handles, descriptors }) => [
+      ...handles.slots.filter(object => object !== undefined),
+      ...descriptors,
+    ]),
+  )
+  assert.deepEqual(faults, [])
   for (const object of objects) assert.ok(object.uses >= 0, 'the use count is negative')
-  if (gate.pending.length > 0) return
+  const counted = devices.reduce((sum, { counts }) => sum + Object.values(counts).reduce((a, b) => a + b, 0), 0)
+  assert.equal(counted, objects.length)
+  assert.equal(
+    charged(),
+    objects.reduce((sum, { class: cls }) => sum + objectBytes(cls), 0),
+  )
+  if (running.size > 0) return
   assert.equal(stat(core).waiting, 0)
   for (const object of objects) {
     const needed = objects.reduce((n, { parents }) => n + parents.filter(parent => parent === object).length, 0)
@@ -184,49 +260,80 @@ const compare = ({ core, gate, device, contexts }: Fixture): void => {
     for (const parent of object.parents)
       assert.notEqual(parent.life, Lifecycle.DESTROYED, 'a live object needs a destroyed object')
   }
-  const driverObjects = objects.filter(({ class: { name } }) => name === 'cq' || name === 'rc_qp')
-  assert.deepEqual([...gate.live].sort(), driverObjects.map(({ id }) => id).sort())
-  assert.equal(
-    Object.values(device.counts).reduce((sum, n) => sum + n, 0),
-    objects.length,
+  assert.deepEqual(
+    [...gate.live].sort(),
+    objects
+      .filter(isWaiting)
+      .map(({ id }) => id)
+      .sort(),
   )
+}
+
+const runSteps = (jobs: Iterator<unknown>[], index: number, count: number): void => {
+  for (let i = 0; i < count; i++)
+    if (jobs[index]!.next().done) {
+      jobs.splice(index, 1)
+      return
+    }
+}
+
+/** Opens a context that has a PD and a CQ. */
+const openWithObjects = (fixture: Fixture): void => {
+  const context = openContext(fixture.devices.at(-1)!, { isOpened: true, account: fixture.account })
+  fixture.contexts.push(context)
+  call(fixture, context, [Pd, 'create', 0, {}])
+  call(fixture, context, [Cq, 'create', 0, { cqe: 1, userHandle: 1n, compVector: 0 }])
+}
+
+/** One step of a run. */
+const act = (fixture: Fixture, random: RandomSource): void => {
+  const { core, devices, gate, jobs, contexts, caller } = fixture
+  const device = devices.at(-1)!
+  const action = random.int(30)
+  gate.shouldWait = random.hits(0.5)
+  if (contexts.length === 0 || (action === 0 && contexts.length < 3)) openWithObjects(fixture)
+  if (action === 1) closeContext(contexts.splice(random.int(contexts.length), 1)[0])
+  else if (action === 2 && caller.fds.size > 0) {
+    const fd = random.pick([...caller.fds.keys()])
+    caller.fds.delete(fd)
+    closeDescriptor(core, fd)
+  } else if (action === 3 && random.hits(0.3)) {
+    unregister(device)
+    contexts.length = 0
+    devices.push(register(core, describeDevice('test0', device.driver as Driver<TestState>)) as Device)
+  } else if (action < 8 && jobs.length > 0) {
+    runSteps(jobs, random.int(jobs.length), 1 + random.int(4))
+  } else if (action < 15 && gate.pending.length > 0) {
+    const [end] = gate.pending.splice(random.int(gate.pending.length), 1)
+    end(random.hits(0.7))
+  } else {
+    const context = random.pick(contexts)
+    call(fixture, context, anyCall(fixture, context, random))
+  }
 }
 
 const run = async (seeds: readonly number[]): Promise<void> => {
   const fixture = setUp()
-  const { core, device, gate, contexts, caller, running } = fixture
+  const { core, devices, gate, jobs, contexts, running } = fixture
+  devices.push(register(core, describeDevice('test0', testDriver(waitingClasses(gate)))) as Device)
   for (const seed of seeds) {
-    const random = createRandomSource(seed)
-    const action = random.int(20)
-    if (contexts.length === 0 || (action === 0 && contexts.length < 3))
-      contexts.push(openContext(device, { isOpened: true }))
-    const context = random.pick(contexts)
-    if (action === 1) {
-      closeContext(context)
-      contexts.splice(contexts.indexOf(context), 1)
-    } else if (action === 2 && caller.fds.size > 0) {
-      const fd = random.pick([...caller.fds.keys()])
-      caller.fds.delete(fd)
-      closeDescriptor(core, fd)
-    } else if (action < 9 && gate.pending.length > 0) {
-      const [end] = gate.pending.splice(random.int(gate.pending.length), 1)
-      // whether the handlers of a chain's next entries wait
-      gate.shouldWait = random.hits(0.5)
-      end(random.hits(0.7))
-    } else call(fixture, context, random)
+    act(fixture, createRandomSource(seed))
     await turn()
     compare(fixture)
   }
   gate.shouldWait = false
-  if (seeds.length % 2 === 0) unregister(device)
+  if (seeds.length % 2 === 0) unregister(devices.at(-1)!)
   else for (const context of contexts) closeContext(context)
-  while (gate.pending.length > 0) {
-    gate.pending.shift()!(seeds.length % 3 > 0)
+  while (gate.pending.length + jobs.length > 0) {
+    gate.pending.shift()?.(seeds.length % 3 > 0)
+    if (jobs.length > 0) runSteps(jobs, 0, 8)
     await turn()
   }
   await Promise.all(running)
-  const { objects, descriptors, waiting, faults } = stat(core)
-  assert.deepEqual([objects, descriptors, waiting, faults, gate.live.size, device.memory.liveKeys], [0, 0, 0, 0, 0, 0])
+  compare(fixture)
+  const { objects, descriptors, waiting } = stat(core)
+  const keys = devices.reduce((sum, { memory }) => sum + memory.liveKeys, 0)
+  assert.deepEqual([objects, descriptors, waiting, gate.live.size, keys], [0, 0, 0, 0, 0])
 }
 
 test('asynchronous calls in any order leave a consistent state', async () => {

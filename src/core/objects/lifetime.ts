@@ -256,6 +256,31 @@ export function* objectsDownwards({ handles: { slots } }: Context): Generator<Co
   for (let handle = slots.length - 1; handle >= 0; handle = Math.min(handle, slots.length) - 1) yield slots[handle]
 }
 
+/**
+ * Destroys objects that asynchronous calls or other objects use, each after its users, except in a cycle. Yields after
+ * each.
+ */
+function* destroyUsed(objects: readonly CoreObject[], why: 'close' | 'remove'): Generator<void> {
+  const users = new Map<CoreObject, number>()
+  for (const { parents } of objects) for (const parent of parents) users.set(parent, (users.get(parent) ?? 0) + 1)
+  const ready = objects.filter(object => !users.has(object))
+  // The array grows during the loop.
+  for (const object of ready) {
+    const { parents } = object
+    destroyNow(object, why)
+    yield
+    for (const parent of parents) {
+      const remaining = (users.get(parent) ?? 0) - 1
+      users.set(parent, remaining)
+      if (remaining === 0 && parent.context === object.context) ready.push(parent)
+    }
+  }
+  for (const object of objects) {
+    destroyNow(object, why)
+    yield
+  }
+}
+
 /** Destroys all objects of a context in reverse order of dependency; yields after each. */
 export function* destroyAll(context: Context, why: 'close' | 'remove'): Generator<void> {
   // Withdraws the unread events of all objects together: withdrawing them per object is slow.
@@ -270,13 +295,10 @@ export function* destroyAll(context: Context, why: 'close' | 'remove'): Generato
   }
   const newestDescriptors = (): FdObject[] => [...context.descriptors].sort((a, b) => b.id - a.id)
   for (const fd of newestDescriptors()) if (fd.uses === 0) yield* destroyUnused(fd, why)
-  // The remaining objects are used by asynchronous calls or by each other.
+  const used: CoreObject[] = []
   for (const object of objectsDownwards(context)) {
-    if (object !== undefined) destroyNow(object, why)
+    if (object !== undefined) used.push(object)
     yield
   }
-  for (const fd of newestDescriptors()) {
-    destroyNow(fd, why)
-    yield
-  }
+  yield* destroyUsed([...used, ...newestDescriptors()], why)
 }

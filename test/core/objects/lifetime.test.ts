@@ -17,7 +17,7 @@ import {
 import type { CallContext, CoreObject } from '../../../src/core/model.ts'
 import { Classes } from '../../../src/spec/classes.ts'
 import { CREATE_FD, DESTROY, method, objectClass, ref } from '../../../src/spec/schema/schema.ts'
-import { cap, errnoOf, install, openTestDevice, testClasses, testDriver } from '../fixture.ts'
+import { cap, errnoOf, install, openTestDevice, qpClass, testClasses, testDriver } from '../fixture.ts'
 
 const { pd: Pd, cq: Cq, rc_qp: RcQp, comp_channel: CompChannel, async_fd: AsyncFd } = Classes
 const cq = { cqe: 1, userHandle: 1n, compVector: 0 }
@@ -75,6 +75,27 @@ test('closing a context destroys a descriptor’s object before the objects that
   invokeNow(context, Assignment, 'create', 0, { pd: 0 }, caller)
   closeContext(context)
   assert.deepEqual(destroyed, ['assignment', 'pd'])
+})
+
+test('closing a context during an asynchronous modify destroys the queue pair before its CQ', async () => {
+  const ends: (() => void)[] = []
+  const slowQp = driverClass(RcQp, {
+    ...qpClass.handlers,
+    modify: () => new Promise<undefined>(end => ends.push(() => end(undefined))),
+  })
+  const classes = testClasses.map(cls => (cls === qpClass ? slowQp : cls))
+  const { context, caller, core, log } = openTestDevice({}, testDriver(classes))
+  for (let i = 0; i < 2; i++) invokeNow(context, Pd, 'create', 0, {}, caller)
+  invokeNow(context, Cq, 'create', 0, cq, caller)
+  invokeNow(context, Pd, 'destroy', 1, {}, caller)
+  // the queue pair has a lower handle than its CQ
+  invokeNow(context, RcQp, 'create', 0, { pd: 0, sendCq: 2, recvCq: 2, cap, userHandle: 0n }, caller)
+  const modifying = invoke(context, RcQp, 'modify', 1, {}, caller)
+  closeContext(context)
+  assert.deepEqual(log, ['close rc_qp 1', 'close cq 2'])
+  for (const end of ends) end()
+  await assert.rejects(async () => modifying, { code: 'EIO' })
+  assert.equal(stat(core).objects, 0)
 })
 
 test('a handler that throws or a cyclic dependency does not stop the destruction', () => {
