@@ -70,6 +70,10 @@ describe('an agent', () => {
     const response = respond(request(7), 0)
     assert.equal(pair.send(pair.a, response), true)
     assert.equal(pair.send(pair.a, response), false)
+    // Requesters choose their transaction ids: responses to different peers may have the same one.
+    const toAnother = { ...pair.pathOf(pair.a), remoteGid: gid(9) }
+    const options = { timeout: SECOND, retries: 0, tag: 'message' }
+    assert.equal(pair.a.engine.send(response.slice(), toAnother, options, 0), true)
   })
 
   it('aborts waiting requests when it is closed', () => {

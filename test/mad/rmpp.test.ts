@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { MAD_RECEIVED_SEGMENTS } from '../../src/spec/classes/mad/mad_channel.ts'
+import { MAD_BYTES } from '../../src/spec/wire/mad.ts'
 import {
   MAD_HEADER_BYTES,
   MadMethod,
@@ -21,14 +22,18 @@ const RESPONSE_TABLE = GET_TABLE | RESPONSE
 /** Data bytes in a segment of subnet administration. */
 const SEGMENT_BYTES = 200
 const SA = 3
-/** Offsets in a datagram: the method, the RMPP flags (lower bits of the byte), segment number and window (u32). */
+/**
+ * Offsets in a datagram: class version, method, RMPP flags (lower bits of the byte; the status follows), segment number
+ * (u32), window or length (u32).
+ */
+const CLASS_VERSION = 2
 const METHOD = 3
 const FLAGS = 26
 const SEGMENT = 28
 const WINDOW = 32
 /** Offset of the last byte of the transaction id's upper half, which names the agent. */
 const TID_HIGH_END = TID_LOW - 1
-const { ACTIVE, FIRST } = RmppFlag
+const { ACTIVE, FIRST, LAST } = RmppFlag
 
 /** Delivers all datagrams that are not lost; returns all datagrams in order. */
 const script = (pair: Pair, isLost: (sent: OnWire) => boolean = () => false): string[] => {
@@ -153,6 +158,44 @@ describe('a transfer', () => {
     assert.deepEqual([pair.now, pair.a.ended], [2 * SECOND, [['message', 'timeout']]])
   })
 
+  it('waits for an ACK as long as for the response, but at most 2 seconds', () => {
+    for (const [timeout, seconds] of [
+      [SECOND, 1],
+      [10 * SECOND, 2],
+      [0, 2],
+    ] as const) {
+      const pair = new Pair()
+      pair.send(pair.a, longMessage(GET_TABLE, 7, SEGMENT_BYTES), timeout)
+      pair.tick()
+      assert.deepEqual([pair.now, pair.a.ended], [seconds * SECOND, [['message', 'timeout']]])
+    }
+  })
+
+  it('is not sent again if only the response is missing', () => {
+    const pair = new Pair()
+    pair.send(pair.a, longMessage(GET_TABLE, 7, 2 * SEGMENT_BYTES), SECOND, 3)
+    script(pair)
+    while (pair.a.ended.length === 0 && pair.tick());
+    assert.deepEqual([pair.wire, pair.now, pair.a.ended], [[], SECOND, [['message', 'timeout']]])
+  })
+
+  it('has all its retries again after each ACK of further segments', () => {
+    const pair = new Pair()
+    pair.send(pair.a, longMessage(GET_TABLE, 7, 9 * SEGMENT_BYTES), 0, 1)
+    const [first] = pair.wire as [OnWire]
+    const ends: boolean[] = []
+    for (let segment = 1; segment <= 3; segment++) {
+      pair.tick()
+      ends.push(pair.a.ended.length > 0)
+      const ack = { type: RmppType.ACK, segment, lengthOrWindow: segment + 1 }
+      pair.deliver({ to: pair.a, mad: answerRmpp(first.mad, ack) })
+    }
+    assert.deepEqual(ends, [false, false, false])
+    while (pair.a.ended.length === 0 && pair.tick());
+    // Three waits that an ACK ended, then the last retry and its end.
+    assert.equal(pair.now, (3 + 2) * 2 * SECOND)
+  })
+
   it('is not kept alive by repeated ACKs', () => {
     const pair = new Pair()
     pair.send(pair.a, longMessage(GET_TABLE, 7, 9 * SEGMENT_BYTES), 0, 1)
@@ -178,20 +221,33 @@ describe('a transfer', () => {
     assert.deepEqual([pair.a.ended, pair.now], [[['message', 'timeout']], 4 * SECOND])
   })
 
-  it('of a response sends its first segment, also if the requester gives no window', () => {
-    const pair = new Pair()
-    pair.send(pair.a, longMessage(GET_TABLE, 7, 2 * SEGMENT_BYTES), 10 * SECOND)
-    for (const line of ['→ DATA 1', '← ACK 1', '→ DATA 2', '← ACK 2', '→ ACK 0 window 1']) {
-      const sent = pair.wire.shift()!
-      assert.ok(`${sent.to === pair.b ? '→' : '←'} ${segmentText(sent)}`.startsWith(line))
-      if (line.includes('ACK 0')) new DataView(sent.mad.buffer).setUint32(WINDOW, 0)
-      pair.deliver(sent)
+  it('of a response begins with the window that the requester gives, at least one segment', () => {
+    for (const window of [0, 3]) {
+      const pair = new Pair()
+      pair.send(pair.a, longMessage(GET_TABLE, 7, 2 * SEGMENT_BYTES), 10 * SECOND)
+      for (const line of ['→ DATA 1', '← ACK 1', '→ DATA 2', '← ACK 2', '→ ACK 0 window 1']) {
+        const sent = pair.wire.shift()!
+        assert.ok(`${sent.to === pair.b ? '→' : '←'} ${segmentText(sent)}`.startsWith(line))
+        if (line.includes('ACK 0')) new DataView(sent.mad.buffer).setUint32(WINDOW, window)
+        pair.deliver(sent)
+      }
+      const response = longMessage(RESPONSE_TABLE, 7, 4 * SEGMENT_BYTES)
+      response[TID_HIGH_END] = pair.a.host
+      // A response to another peer begins with one segment.
+      pair.b.engine.send(
+        response.slice(),
+        { ...pair.pathOf(pair.b), remoteGid: gid(9) },
+        { timeout: 0, retries: 0, tag: 'other' },
+        0,
+      )
+      assert.equal(pair.wire.splice(0).length, 1)
+      pair.send(pair.b, response, 0, 0, 'response')
+      assert.equal(pair.wire.length, Math.max(1, window))
+      // The requester, which gave a window of 1, drops the segments beyond; they are sent again.
+      do pair.settle()
+      while (pair.b.ended.length === 0 && pair.tick())
+      assertWhole(pair.a.received[0]?.message, response)
     }
-    const response = longMessage(RESPONSE_TABLE, 7, 2 * SEGMENT_BYTES)
-    response[TID_HIGH_END] = pair.a.host
-    pair.send(pair.b, response, 0, 0, 'response')
-    assert.equal(script(pair)[0], '← DATA 1 first of 440')
-    assert.deepEqual([pair.a.ended, pair.b.ended], [[['message', 'answered']], [['response', 'sent']]])
   })
 
   it('of a request ends with an ACK of segment 0, the window for the response', () => {
@@ -226,6 +282,24 @@ describe('a transfer', () => {
     returned[METHOD] = RESPONSE_TABLE
     pair.deliver({ to: pair.a, mad: returned })
     assert.deepEqual(script(pair), [])
+  })
+
+  it('is acknowledged again for 10 seconds after it is complete, if its segments are repeated', () => {
+    const pair = new Pair()
+    pair.send(pair.a, longMessage(GET_TABLE, 7, SEGMENT_BYTES), 0)
+    const [sent] = pair.wire as [OnWire]
+    pair.settle()
+    const repeat = (at: number): string[] => {
+      pair.now = at
+      pair.b.engine.onTimeout(at)
+      pair.deliver(sent)
+      return pair.wire.splice(0).map(segmentText)
+    }
+    assert.deepEqual(repeat(10 * SECOND - 1), ['ACK 1 window 1'])
+    assert.equal(pair.b.received.length, 1)
+    // Now it is a new message.
+    assert.deepEqual(repeat(10 * SECOND), ['ACK 1 window 1'])
+    assert.equal(pair.b.received.length, 2)
   })
 
   it('completes if a third of all datagrams is lost and the others are reordered', () => {
@@ -304,18 +378,50 @@ describe('protocol errors', () => {
     }
   })
 
-  it('a segment with the flag FIRST and a number other than 1, or the reverse, is refused', () => {
-    for (const [segment, flags] of [
-      [2, ACTIVE | FIRST],
-      [1, ACTIVE],
+  it('a segment with a status, or with the flag FIRST and a number other than 1, or the reverse, is refused', () => {
+    for (const [segment, flags, status, refusal] of [
+      [1, ACTIVE | FIRST, RmppStatus.RESX, RmppStatus.BAD_STATUS],
+      [2, ACTIVE | FIRST, RmppStatus.NORMAL, RmppStatus.BAD_SEGMENT],
+      [1, ACTIVE, RmppStatus.NORMAL, RmppStatus.BAD_SEGMENT],
     ] as const) {
       const { pair, first } = startTransfer()
       const mad = first.mad.slice()
       new DataView(mad.buffer).setUint32(SEGMENT, segment)
-      mad[FLAGS] = flags
+      mad.set([flags, status], FLAGS)
       pair.deliver({ to: pair.b, mad })
-      assert.deepEqual(pair.wire.map(segmentText), [`ABORT ${RmppStatus.BAD_SEGMENT}`])
+      assert.deepEqual(pair.wire.map(segmentText), [`ABORT ${refusal}`])
     }
+  })
+
+  it('a length of the last segment that the segment cannot have is limited to the segment', () => {
+    for (const [length, bytes] of [
+      [0, 0],
+      [0xffff_ffff, SEGMENT_BYTES],
+    ] as const) {
+      const { pair, first } = startTransfer()
+      const mad = first.mad.slice()
+      mad[FLAGS] = ACTIVE | FIRST | LAST
+      new DataView(mad.buffer).setUint32(WINDOW, length)
+      pair.deliver({ to: pair.b, mad })
+      assert.equal(pair.b.received[0]?.message.length, SA_HEADERS + bytes)
+    }
+  })
+
+  it('segments of another queue pair or class version of the peer are not those of the message', () => {
+    const pair = new Pair()
+    const message = longMessage(GET_TABLE, 7, 2 * SEGMENT_BYTES)
+    pair.send(pair.a, message, 0)
+    pair.deliver(pair.wire.shift()!)
+    pair.deliver(pair.wire.shift()!)
+    const [last] = pair.wire.splice(0) as [OnWire]
+    const forged = last.mad.slice().fill(0xab, SA_HEADERS)
+    pair.b.engine.onMad(forged, { ...pair.pathOf(pair.b), qpn: 9 }, 0)
+    const otherVersion = forged.slice()
+    otherVersion[CLASS_VERSION]! += 1
+    pair.deliver({ to: pair.b, mad: otherVersion })
+    assert.deepEqual([pair.wire, pair.b.received], [[], []])
+    pair.deliver(last)
+    assertWhole(pair.b.received[0]?.message, message)
   })
 
   it('segments beyond the window, and of unknown transfers, are dropped', () => {
@@ -349,6 +455,19 @@ describe('protocol errors', () => {
     assert.deepEqual(deliverFirst(255, gid(3)), [`STOP ${RmppStatus.RESX}`])
   })
 
+  it('256 complete messages do not exclude a new one', () => {
+    const { pair, first } = startTransfer()
+    const deliver = (tid: number, flags: number): string[] => {
+      const mad = first.mad.slice()
+      mad[FLAGS] = flags
+      new DataView(mad.buffer).setUint32(TID_LOW, tid)
+      pair.deliver({ to: pair.b, mad })
+      return pair.wire.splice(0).map(segmentText)
+    }
+    for (let tid = 0; tid < 256; tid++) assert.deepEqual(deliver(tid, ACTIVE | FIRST | LAST), ['ACK 1 window 1'])
+    assert.deepEqual(deliver(256, ACTIVE | FIRST), ['ACK 1 window 65'])
+  })
+
   it('a message that is incomplete after 40 seconds gets ABORT; each message beyond 256 causes one STOP', () => {
     const { pair, first } = startTransfer()
     pair.deliver(first)
@@ -362,6 +481,30 @@ describe('protocol errors', () => {
       pair.deliver({ to: pair.b, mad })
     }
     assert.equal(pair.wire.filter(sent => segmentText(sent) === `STOP ${RmppStatus.RESX}`).length, 300 - 256)
+  })
+
+  it('unfinished messages have at most 4 MiB; beyond, the newest message of the peer with the most bytes is stopped', () => {
+    const { pair, first } = startTransfer()
+    const path = pair.pathOf(pair.b)
+    /** Delivers segments until one is answered with STOP; returns how many had no STOP. */
+    const deliver = (tid: number, remoteGid: Uint8Array, count: number): number => {
+      for (let number = 1; number <= count; number++) {
+        const segment = first.mad.slice()
+        const view = new DataView(segment.buffer)
+        view.setUint32(TID_LOW, tid)
+        view.setUint32(SEGMENT, number)
+        segment[FLAGS] = number === 1 ? ACTIVE | FIRST : ACTIVE
+        pair.b.engine.onMad(segment, { ...path, remoteGid }, 0)
+        if (pair.wire.splice(0).some(sent => parseRmpp(sent.mad).type === RmppType.STOP)) return number - 1
+      }
+      return count
+    }
+    const MAX_SEGMENTS = (4 << 20) / MAD_BYTES
+    assert.equal(deliver(1, gid(3), 8000), 8000)
+    assert.equal(deliver(2, gid(3), 8000), 8000)
+    // The segment of the other peer is kept, the second message is stopped.
+    assert.equal(deliver(1, gid(4), 1000), MAX_SEGMENTS - 16_000)
+    assert.equal(deliver(2, gid(4), 7000), 7000)
   })
 
   it('a message of more than 8192 segments is stopped', () => {

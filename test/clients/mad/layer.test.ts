@@ -102,8 +102,9 @@ describe('the MAD layer', () => {
     const { a, first, send } = setUp()
     const client = listen(a.mads, first)
     send(client, plainMad(PERFORMANCE, SET, 1))
-    send(client, plainMad(COMMUNICATION, MadMethod.TRAP, 2))
-    send(client, plainMad(MadClass.SUBNET_LID_ROUTED, GET, 3))
+    send(client, plainMad(PERFORMANCE, MadMethod.TRAP, 2))
+    send(client, plainMad(COMMUNICATION, GET, 3))
+    send(client, plainMad(MadClass.SUBNET_LID_ROUTED, GET, 5))
     const wrongVersion = plainMad(PERFORMANCE, GET, 4)
     wrongVersion[BASE_VERSION_AT] = 2
     send(client, wrongVersion)
