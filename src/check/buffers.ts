@@ -207,6 +207,15 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
     if (receives.length > MAX_COMPARED) receives.shift()
   }
 
+  /** Removes the filled receives of the first `polled` completions of a CQ. */
+  const removePolled = (cq: number, polled: number): void => {
+    for (const [owner, receives] of filled) {
+      const unpolled = receives.filter(receive => receive.cq !== cq || receive.cqPosition > polled)
+      if (unpolled.length === 0) filled.delete(owner)
+      else if (unpolled.length < receives.length) filled.set(owner, unpolled)
+    }
+  }
+
   /** Reports if the bytes of a finished send have changed since the device fetched the send. */
   const checkBytes = (request: WorkRequest): void => {
     const hashAtFetch = hashes.get(request)
@@ -250,11 +259,7 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
     },
     polled(cq, polled) {
       polledCounts.set(cq, polled)
-      for (const [owner, receives] of filled) {
-        const unpolled = receives.filter(receive => receive.cq !== cq || receive.cqPosition > polled)
-        if (unpolled.length === 0) filled.delete(owner)
-        else if (unpolled.length < receives.length) filled.set(owner, unpolled)
-      }
+      removePolled(cq, polled)
     },
     queueReset(owner) {
       for (const request of outstanding.get(owner) ?? []) hashes.delete(request)
@@ -276,7 +281,9 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
       })
     },
     called({ class: name, method, refused }, { id }) {
-      if (name === 'cq' && method === 'destroy' && refused === undefined) polledCounts.delete(id)
+      if (name !== 'cq' || method !== 'destroy' || refused !== undefined) return
+      polledCounts.delete(id)
+      removePolled(id, Number.POSITIVE_INFINITY)
     },
     unmapped(region) {
       const user = outstandingUserOf(region)

@@ -143,7 +143,10 @@ export const createLifetimeDetector = (services: DetectorServices, isCopiedByFor
       for (let i = awaiting.length - 1; i >= 0; i--) if (awaiting[i]!.owner === owner) awaiting.splice(i, 1)
     },
     called({ class: name, method, refused }, { id }) {
-      if (name === 'cq' && method === 'destroy' && refused === undefined) unpolled.delete(id)
+      if (name !== 'cq' || method !== 'destroy' || refused !== undefined) return
+      // An SRQ may outlive the CQ.
+      for (const { request } of unpolled.get(id) ?? []) queues.get(request.owner)?.requests.delete(request)
+      unpolled.delete(id)
     },
     misused(misuse, owner) {
       const { queue, wrId, index, address } = misuse

@@ -115,6 +115,80 @@ it('a message that a program of the TypeScript library may have polled is not ov
   assert.deepEqual(s.ids(), ['receive-overlap warning'])
 })
 
+it('a message whose completion was lost with its CQ may be overwritten', () => {
+  for (const isDestroyed of [false, true]) {
+    const s = requestScenario()
+    const shared = { owner: s.create('srq'), queue: PostQueue.SHARED, opcode: -1, ...at(0, 100) }
+    const otherCq = s.create('cq')
+    s.complete(s.post(shared))
+    if (isDestroyed) s.destroy('cq', s.cq)
+    s.found.length = 0
+    s.complete(s.post(shared), undefined, undefined, otherCq)
+    assert.deepEqual(s.ids(), isDestroyed ? [] : ['receive-overlap warning'])
+  }
+})
+
+it('polls of another CQ, and the end of another request, leave a request as it is', () => {
+  const s = requestScenario()
+  s.complete(s.post(receive(0, 100)))
+  s.checker.requests.polled(s.create('cq'), 1)
+  const [first, second] = [s.post(receive(0, 100)), s.post(receive(200, 100))]
+  s.complete(second)
+  assert.deepEqual(s.ids(), [])
+  s.post(receive(0, 100))
+  assert.deepEqual(s.ids(), ['receive-overlap note'], 'the first receive is outstanding')
+  s.complete(first)
+  assert.deepEqual(s.ids(), ['receive-overlap note', 'receive-overlap warning'])
+})
+
+it('only the bytes of a message overlap, also in buffers of several elements', () => {
+  const buffer = (...offsets: readonly number[]): Partial<WorkRequest> => ({
+    queue: PostQueue.RECEIVE,
+    opcode: -1,
+    length: 100 * offsets.length,
+    elements: offsets.map(offset => ({ address: START + offset, length: 100, lkey: LKEY })),
+  })
+  for (const [bytes, ids] of [
+    [100, []],
+    [101, ['receive-overlap warning']],
+  ] as const) {
+    for (const offsets of [
+      [
+        [0, 1000],
+        [500, 1000],
+      ],
+      [
+        [0, 1000],
+        [1000, 500],
+      ],
+      [
+        [1000, 500],
+        [0, 1000],
+      ],
+    ] as const) {
+      const s = requestScenario()
+      const [one, other] = offsets.map(each => s.post(buffer(...each))) as [WorkRequest, WorkRequest]
+      s.found.length = 0
+      s.complete({ ...one, length: one.elements[0]!.address === START ? bytes : 100 })
+      s.complete({ ...other, length: other.elements[0]!.address === START + 1000 ? 100 : bytes })
+      assert.deepEqual(s.ids(), ids, JSON.stringify(offsets))
+    }
+  }
+})
+
+it('after a reset, requests are compared with later ones only', () => {
+  const s = requestScenario()
+  const send = s.post()
+  const receives = [s.post(receive(200, 100)), s.post(receive(400, 100))]
+  s.complete(receives[0]!)
+  s.checker.requests.queueReset(s.qp)
+  s.digests.sampledDigest++
+  s.end(send)
+  s.complete(s.post(receive(200, 100)))
+  s.post(receive(400, 100))
+  assert.deepEqual(s.ids(), [])
+})
+
 it('equal addresses of different regions overlap only if they are the same memory', () => {
   const s = requestScenario()
   const { ZERO_BASED } = AccessFlags.values

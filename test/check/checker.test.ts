@@ -4,13 +4,14 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Checker } from '../../src/check/checker.ts'
+import { type CheckerSources, noSources } from '../../src/check/detector.ts'
 import type { CheckedCall, CheckedFailure } from '../../src/check/events.ts'
 import type { ObjectName } from '../../src/check/objects.ts'
 import type { RequestFacts } from '../../src/check/refused-post.ts'
 import { type Cause, createCause } from '../../src/spec/check/causes.ts'
 import type { Failure } from '../../src/spec/check/failures.ts'
 import type { Finding } from '../../src/spec/check/findings.ts'
-import { AsyncEventType, QpFlags, QpState } from '../../src/spec/enums.ts'
+import { AsyncEventType, CqKind, QpFlags, QpState } from '../../src/spec/enums.ts'
 import { Errno } from '../../src/spec/errno.ts'
 import { PostQueue } from '../../src/spec/session.ts'
 import { SendFlags, WcStatus, WrOpcode } from '../../src/spec/work.ts'
@@ -22,13 +23,14 @@ const client = { pid: 1, command: 'client' }
 const gidOf = (device: string): Uint8Array => new Uint8Array(16).fill(Number(device.slice(3)) + 1)
 
 /** A checker of the devices rxe0 and rxe1. */
-const scenario = () => {
+const scenario = (sources: CheckerSources = noSources) => {
   const found: Finding[] = []
   let time = 0
   let ids = 0
   const checker = new Checker(
     gid => [0, 1].find(device => gidOf(`rxe${device}`)[0] === gid[0]),
     finding => found.push(finding),
+    sources,
   )
   const call = (changes: Partial<CheckedCall> & Pick<CheckedCall, 'class' | 'method'>): void => {
     time += 1000
@@ -130,6 +132,40 @@ test('an opener that resets an XRC target ends its failures for all openers', ()
   assert.deepEqual(ids(), ['no-peer-qp error', 'no-peer-qp warning'])
 })
 
+test('an opener of an XRC target that closes it leaves its failures to the others', () => {
+  const reported = scenario()
+  const opener = reported.connected(2, 3, {}, 'xrc_tgt_qp')
+  const other = reported.create('xrc_tgt_qp', {}, { qpNum: 2 })
+  reported.fail({ ...noAnswer(3, 'none'), qpn: 2 }, 0)
+  for (const object of [opener, other]) reported.destroy(object)
+  assert.deepEqual(reported.ids(), ['no-peer-qp error'])
+  const failed = scenario()
+  failed.connected(1, 2, {}, 'xrc_ini_qp')
+  const first = failed.connected(2, 1, {}, 'xrc_tgt_qp')
+  failed.create('xrc_tgt_qp', {}, { qpNum: 2 })
+  failed.fail({ kind: 'event', qpn: 2, event: QP_ACCESS_ERR, cause: createCause('REMOTE_ENDED', {}) })
+  failed.destroy(first)
+  failed.fail(noAnswer(2, ERR), 0)
+  assert.deepEqual(failed.ids(), ['peer-ended error'])
+})
+
+test('an rkey is looked up on the device of the peer', () => {
+  const { found, call, fail, connected } = scenario()
+  connected(1, 2)
+  const key = { lkey: 0x700, rkey: 0x700 }
+  for (const deviceNumber of [1, 0]) {
+    const object = { id: 900 + deviceNumber, handle: 0, class: { name: 'mr' } }
+    const args = { length: BigInt(64 + deviceNumber) }
+    call({ class: 'mr', method: 'create', object, args, out: key, device: `rxe${deviceNumber}`, deviceNumber })
+  }
+  const cause = createCause('RKEY_NO_RIGHT', { key: 0x700, right: 'REMOTE_WRITE' })
+  fail({ qpn: 1, status: REM_ACCESS_ERR, cause, peer: { qpn: 2, address: '::1' }, isCauseAtPeer: true }, 1)
+  assert.deepEqual(
+    found[0]?.objects.map(({ name }) => name.replace(/ of process.*/, '')),
+    ['QP 0x1', 'MR 0x700 of 65 bytes'],
+  )
+})
+
 test('a stale rkey is reported with the stacks of the deregistration and of the post', () => {
   const { found, create, destroy, fail, connected } = scenario()
   connected(1, 2)
@@ -202,6 +238,16 @@ test('a peer in ERR is reported with its first failure', () => {
   assert.match(s.found[0]!.text, /the peer failed first: /)
 })
 
+test('a failure before RESET does not explain a peer in ERR', () => {
+  const s = scenario()
+  s.connected(1, 2)
+  const two = s.connected(2, 1)
+  s.fail({ kind: 'event', qpn: 2, event: QP_ACCESS_ERR, cause: createCause('REMOTE_ENDED', {}) })
+  s.modify(two, { state: RESET })
+  s.fail(noAnswer(2, ERR), 0)
+  assert.deepEqual(s.ids(), ['peer-in-error error'])
+})
+
 test('events that are no failures do not hide the first failure of a peer in ERR', () => {
   const s = scenario()
   s.connected(1, 2)
@@ -262,6 +308,33 @@ test('a connection to a queue pair that never existed is a warning, to a destroy
   s.destroy(one)
   assert.deepEqual(s.ids(), ['no-peer-qp warning'])
   assert.match(s.found[0]!.text, /QP 0x1 .* was connected to QP 0x2, which never existed$/)
+})
+
+test('a queue pair that the checker may not know, or may have forgotten, is not missing', () => {
+  const unchecked = scenario({ ...noSources, hasUnchecked: () => true })
+  unchecked.destroy(unchecked.connected(1, 2))
+  assert.deepEqual(unchecked.ids(), [])
+  const forgetful = scenario()
+  const one = forgetful.connected(1, 2)
+  const reused = { id: 9000, handle: 77, class: { name: 'cq' } }
+  forgetful.call({ class: 'cq', method: 'create', object: { ...reused, id: 8999 }, stack: ['earlier'] })
+  forgetful.destroy({ ...reused, id: 8999 })
+  forgetful.call({ class: 'cq', method: 'create', object: reused, stack: ['later'] })
+  for (let i = 0; i <= 4096; i++) forgetful.destroy(forgetful.create('pd'))
+  forgetful.destroy(one)
+  assert.deepEqual(forgetful.ids(), [])
+  const cause = createCause('CQ_FULL', { cq: 77, entries: 4 })
+  forgetful.fail({ kind: 'event', event: CQ_ERR, cause })
+  assert.equal(forgetful.found[0]?.objects[0]?.history[0]?.stack[0], 'later')
+})
+
+test('a finding has the creation of an object and its eight latest changes', () => {
+  const s = scenario()
+  const one = s.connected(1, 2)
+  for (let i = 0; i < 20; i++) s.modify(one, { minRnrTimer: i })
+  s.fail({ qpn: 1, cause: createCause('LKEY_UNKNOWN', { key: 7 }) })
+  const { history } = s.found[0]!.objects[0]!
+  assert.deepEqual([history[0]?.action, history.length], ['created', 9])
 })
 
 test('a bad response between ends with different path MTUs is a path MTU mismatch', () => {
@@ -421,6 +494,17 @@ test('a refused destroy names the user of the object', () => {
   assert.match(s.found[0]!.text, /PD 1 cannot be destroyed, it is used by MR 0x1 of 8 bytes \(EBUSY\)/)
 })
 
+test('a refused destroy names four of the existing users, and the number of the others', () => {
+  const s = scenario()
+  const pd = s.create('pd')
+  const refused = { errno: Errno.EBUSY, reason: 'in use' }
+  const windows = Array.from({ length: 7 }, () => s.create('mw', { pd }))
+  s.destroy(windows[0]!)
+  s.destroy(pd, { refused })
+  assert.match(s.found[0]!.text, /it is used by MW 3, MW 4, MW 5, MW 6 and 2 more \(EBUSY\)/)
+  assert.equal(s.found[0]!.objects.length, 5)
+})
+
 test('calls refused for their arguments, but not for missing features, are reported with the reason', () => {
   const s = scenario()
   s.call({ class: 'rc_qp', method: 'modify', refused: { errno: Errno.EINVAL, reason: 'no pathMtu' } })
@@ -454,6 +538,17 @@ test('a CQ that is too small for the requests of all its queue pairs is a findin
   assert.match(s.found[0]!.text, /has 4 entries, and 6 requests can complete into it/)
 })
 
+test('receives of an SRQ do not count towards the size of a CQ, and a counting CQ has no size', () => {
+  const s = scenario()
+  const srq = s.create('srq')
+  const cap = { maxSendWr: 1, maxRecvWr: 100 }
+  const cq = s.create('cq', { cqe: 4 }, { cqe: 4 })
+  s.create('rc_qp', { sendCq: cq, recvCq: cq, srq, cap }, { qpNum: 1 })
+  const counting = s.create('cq', { cqe: 4, kind: CqKind.values.COUNTING }, { cqe: 4 })
+  s.create('rc_qp', { sendCq: counting, recvCq: counting, cap }, { qpNum: 2 })
+  assert.deepEqual(s.ids(), [])
+})
+
 test('1000 distinct findings are reported, further ones are counted as omissions', () => {
   const s = scenario()
   for (let i = 0; i < 1100; i++)
@@ -481,7 +576,7 @@ test('a refused post is a finding about the state, the full queue, or the argume
     stack: [],
   }
   const { EINVAL, ENOMEM } = Errno
-  const { SEND, RECEIVE } = PostQueue
+  const { SEND, RECEIVE, SHARED } = PostQueue
   const cases: readonly (readonly [queue: number, state: number, error: number, id: string])[] = [
     [SEND, RTR, EINVAL, 'post-wrong-state warning'],
     [SEND, RTS, EINVAL, 'refused-call warning'],
@@ -489,6 +584,8 @@ test('a refused post is a finding about the state, the full queue, or the argume
     [RECEIVE, RESET, EINVAL, 'post-wrong-state warning'],
     [RECEIVE, INIT, ENOMEM, 'queue-full note'],
     [RECEIVE, INIT, EINVAL, 'refused-call warning'],
+    // An SRQ has no state.
+    [SHARED, RESET, EINVAL, 'refused-call warning'],
   ]
   for (const [queue, state, error] of cases) s.checker.refusedPost({ ...origin, queue, state, error })
   assert.deepEqual(
@@ -535,6 +632,24 @@ test('a refused post is reported with the broken rule', () => {
   cases.forEach(([, , text], i) => {
     assert.match(`${s.found[i]!.id} ${s.found[i]!.text}`, text)
     assert.equal(s.found[i]!.severity, 'warning')
+  })
+})
+
+test('a refused bind, and a receive for a queue pair with an SRQ, are reported with the reason', () => {
+  const s = scenario()
+  const srq = s.create('srq', { maxSge: 1 })
+  s.create('rc_qp', { cap: {}, srq }, { qpNum: 1 })
+  const origin = { time: 1, device: 'rxe0', deviceNumber: 0, context: 0, program: client, wrId: 5n, stack: [] }
+  const request = { opcode: WrOpcode.values.BIND_MW, flags: 0, elements: 0, length: 0n, addressLow: 0, unsignaled: 0 }
+  for (const [queue, error] of [
+    [PostQueue.SEND, Errno.EPERM],
+    [PostQueue.SEND, Errno.EINVAL],
+    [PostQueue.RECEIVE, Errno.EINVAL],
+  ] as const)
+    s.checker.refusedPost({ ...origin, queue, number: 1, error, state: RTS, request })
+  const texts = [/different protection domains$/, /do not fit the window$/, /post to the SRQ$/]
+  texts.forEach((text, i) => {
+    assert.match(s.found[i]!.text, text)
   })
 })
 

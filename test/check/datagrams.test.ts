@@ -9,6 +9,7 @@ import type { Finding } from '../../src/spec/check/findings.ts'
 import { QpState } from '../../src/spec/enums.ts'
 import { PostQueue } from '../../src/spec/session.ts'
 import { MULTICAST_QPN } from '../../src/spec/wire/headers.ts'
+import { GSI_QPN } from '../../src/spec/wire/mad.ts'
 import { WrOpcode } from '../../src/spec/work.ts'
 
 const { INIT, RTR, RTS, ERR } = QpState.values
@@ -72,6 +73,7 @@ test('a datagram to a receiver that accepts it is no finding', () => {
   assert.deepEqual(findingsOf({}, QKEY), [])
   assert.deepEqual(findingsOf({ state: RTS }, 0x8000_0000), [], 'the Q_Key of the sending queue pair')
   assert.deepEqual(findingsOf(undefined, QKEY, new Uint8Array(16)), [], 'to a device of another machine')
+  assert.deepEqual(findingsOf(undefined, QKEY, GID, GSI_QPN), [], 'QP 1 is no queue pair of a program')
 })
 
 test('a datagram that the receiver drops is a finding, with its reason', () => {

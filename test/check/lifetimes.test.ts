@@ -55,6 +55,27 @@ it('memory of a finished unsignaled send, and memory of requests of a reset queu
   assert.deepEqual(s.ids(), [])
 })
 
+it('memory of a receive whose completion was lost with its CQ may be freed', () => {
+  for (const isDestroyed of [false, true]) {
+    const s = requestScenario()
+    const srq = s.create('srq')
+    s.complete(s.post({ owner: srq, queue: PostQueue.SHARED, opcode: -1, wrId: 7n }))
+    if (isDestroyed) s.destroy('cq', s.cq)
+    s.found.length = 0
+    s.checker.misused(misuse({ queue: PostQueue.SHARED, number: srq }))
+    assert.deepEqual(s.ids(), isDestroyed ? [] : ['buffer-freed warning'])
+  }
+})
+
+it('memory beside that of a request may be freed', () => {
+  const s = requestScenario()
+  s.post({ wrId: 7n })
+  for (const address of [START - 1, START + 64]) s.checker.misused(misuse({ address }))
+  assert.deepEqual(s.ids(), [])
+  s.checker.misused(misuse({ address: START + 63 }))
+  assert.deepEqual(s.ids(), ['buffer-freed error'])
+})
+
 it('memory that is freed before the device fetches the send is found if the fetch follows within a second', () => {
   const s = requestScenario()
   s.checker.misused(misuse())
@@ -66,10 +87,22 @@ it('memory that is freed before the device fetches the send is found if the fetc
   late.advance(1_000_001)
   late.post({ wrId: 7n })
   assert.deepEqual(late.ids(), [])
-  const otherRequest = requestScenario()
-  otherRequest.checker.misused(misuse())
-  otherRequest.post({ wrId: 8n })
-  assert.deepEqual(otherRequest.ids(), [])
+  const otherRequests = requestScenario()
+  otherRequests.checker.misused(misuse({ index: 1 }))
+  otherRequests.post({ wrId: 7n, index: 0 })
+  otherRequests.post({ wrId: 7n, index: 1, owner: otherRequests.peer })
+  otherRequests.post({ wrId: 8n, index: 1 })
+  assert.deepEqual(otherRequests.ids(), [])
+  const reset = requestScenario()
+  reset.checker.misused(misuse())
+  reset.checker.requests.queueReset(reset.qp)
+  reset.post({ wrId: 7n })
+  assert.deepEqual(reset.ids(), [])
+  const ended = requestScenario()
+  ended.end(ended.post({ wrId: 7n, isSignaled: false }))
+  ended.checker.misused(misuse())
+  ended.post({ wrId: 7n })
+  assert.deepEqual(ended.ids(), [], 'the report was about an ended send')
 })
 
 it('a late report is not about a later request with the same memory and wr_id', () => {

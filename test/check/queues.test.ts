@@ -18,6 +18,16 @@ it('a row of unsignaled sends that is longer than the queue is found once', () =
   for (let i = 0; i < 20; i++) post(false)
   assert.deepEqual(s.ids(), ['never-signaled warning'])
   assert.match(s.found[0]!.text, /has had 9 unsignaled sends in a row, and max_send_wr is 8/)
+  assert.deepEqual(s.checker.counts, [1])
+})
+
+it('a reset ends a row of unsignaled sends', () => {
+  const s = requestScenario()
+  for (let round = 0; round < 2; round++) {
+    for (let i = 0; i < 8; i++) s.end(s.post({ isSignaled: false }))
+    s.checker.requests.queueReset(s.qp)
+  }
+  assert.deepEqual(s.ids(), [])
 })
 
 it('the first receive is a finding if a message arrived before it, later receives are not', () => {
@@ -33,13 +43,33 @@ it('the first receive is a finding if a message arrived before it, later receive
   assert.equal(s.found.length, 1)
 })
 
-it('deregistering a region before the completion of its request is polled is a warning', () => {
-  for (const polled of [0, 1]) {
+it('the first receive of an SRQ is a finding if a message arrived before it', () => {
+  const s = requestScenario()
+  const srq = s.create('srq')
+  const qp = s.create('rc_qp', { srq: { id: srq, handle: srq, class: { name: 'srq' } } }, { qpNum: 3 })
+  s.checker.requests.receiverNotReady(qp)
+  s.post({ owner: srq, queue: PostQueue.SHARED, opcode: -1 })
+  assert.deepEqual(s.ids(), ['late-receives warning'])
+})
+
+it('the first receive of an unreliable queue pair is not late: earlier messages were dropped', () => {
+  const s = requestScenario({}, false, false, 'uc_qp')
+  s.checker.requests.receiverNotReady(s.peer)
+  s.post({ owner: s.peer, queue: PostQueue.RECEIVE, opcode: -1 })
+  assert.deepEqual(s.ids(), [])
+})
+
+it('deregistering a region before the completion of its request is polled is a warning, unless it was flushed', () => {
+  for (const [polled, status, ids] of [
+    [0, SUCCESS, ['region-in-use warning']],
+    [1, SUCCESS, []],
+    [0, WR_FLUSH_ERR, []],
+  ] as const) {
     const s = requestScenario()
-    s.complete(s.post())
+    s.complete(s.post(), status)
     s.poll(polled)
     s.destroy('mr', s.region)
-    assert.deepEqual(s.ids(), polled === 0 ? ['region-in-use warning'] : [])
+    assert.deepEqual(s.ids(), ids)
   }
 })
 
@@ -124,6 +154,7 @@ it('an RNR failure has the counts of the peer’s receives and of the outstandin
   const receive = s.post({ owner: s.peer, queue: PostQueue.RECEIVE, opcode: -1 })
   s.complete(receive)
   s.complete(s.post({ owner: s.peer, queue: PostQueue.RECEIVE, opcode: -1 }), WR_FLUSH_ERR)
+  s.end(s.post({ opcode: SEND }))
   s.post({ opcode: SEND })
   s.post({ opcode: SEND })
   s.failRnr()

@@ -117,6 +117,7 @@ export const requestScenario = (
     peer,
     cq,
     region,
+    create,
     call,
     post,
     end,
@@ -125,7 +126,13 @@ export const requestScenario = (
       now += microseconds
     },
     destroy: (name: string, id: number): void => call(name, 'destroy', id),
-    complete(request: WorkRequest, status = WcStatus.values.SUCCESS as number, message?: WorkRequest): void {
+    /** `intoCq`: `CoreObject.id` of the CQ. */
+    complete(
+      request: WorkRequest,
+      status = WcStatus.values.SUCCESS as number,
+      message?: WorkRequest,
+      intoCq = cq,
+    ): void {
       if (request.queue === PostQueue.SEND) end(request)
       const { SEND, RECV, RECV_RDMA_WITH_IMM } = WcOpcode.values
       const receiveOpcode = message?.opcode === WrOpcode.values.RDMA_WRITE_WITH_IMM ? RECV_RDMA_WITH_IMM : RECV
@@ -133,7 +140,7 @@ export const requestScenario = (
         status,
         opcode: request.queue === PostQueue.SEND ? SEND : receiveOpcode,
         bytes: request.length,
-        cq,
+        cq: intoCq,
         cqPosition: ++completions,
         qp: request.owner,
         message,
