@@ -66,7 +66,7 @@ export const inprocRows: readonly Row[] = [
     better: 'lower',
     cores: 1,
     reference: 'none',
-    floor: 0.5,
+    floor: 0.6,
     aim: 0.15,
     prepare: () => smallWrites(1, nanoseconds => nanoseconds / 1000),
   },

@@ -56,7 +56,7 @@ export const pingpongRows: readonly Row[] = [4096, 64].map(size => ({
   better: 'lower',
   cores: 2,
   reference: 'unix-socket ping-pong in C',
-  floor: 4,
-  aim: 1.5,
+  floor: 1,
+  aim: 0.2,
   prepare: () => compare(size),
 }))

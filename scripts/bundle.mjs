@@ -1,7 +1,7 @@
 /*
- * For a fast start, bin/userdma loads `userdma run` from one file, dist/run.cjs, with V8's compiled code in
- * dist/run.cache. Without esbuild, these files do not exist, and bin/userdma loads dist/src/cli/main.js, as for all
- * other commands.
+ * For a fast start, bin/userdma loads the commands of bundled.json from one file, dist/cli.cjs, with V8's compiled
+ * code in dist/cli.cache. Without esbuild, these files do not exist, and bin/userdma loads dist/src/cli/main.js, as for
+ * all other commands.
  */
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { setFlagsFromString } from 'node:v8'
@@ -9,15 +9,18 @@ import { Script } from 'node:vm'
 import { filesBelow, inRoot, modified, say } from './common.mjs'
 
 const ENTRY = inRoot('dist', 'src', 'cli', 'main.js')
-const BUNDLE = inRoot('dist', 'run.cjs')
-const COMPILED = inRoot('dist', 'run.cache')
+const COMMANDS = inRoot('scripts', 'bundled.json')
+const BUNDLE = inRoot('dist', 'cli.cjs')
+const COMPILED = inRoot('dist', 'cli.cache')
 
-/** The bundle has only the command `run`. */
+const bundledModules = JSON.parse(readFileSync(COMMANDS, 'utf8')).map(name => `./commands/${name}.js`)
+
+/** The bundle does not have the other commands. */
 const otherCommands = {
   name: 'other commands',
   setup(build) {
-    build.onResolve({ filter: /^\.\// }, ({ kind, path }) =>
-      kind === 'dynamic-import' && path !== './commands/run.js' ? { path, external: true } : undefined,
+    build.onResolve({ filter: /^\.\/commands\// }, ({ kind, path }) =>
+      kind === 'dynamic-import' && !bundledModules.includes(path) ? { path, external: true } : undefined,
     )
   },
 }
@@ -51,7 +54,7 @@ const isAccepted = () => !load(readFileSync(COMPILED)).cachedDataRejected
 
 const loadEsbuild = () =>
   import('esbuild').catch(() => {
-    say('build: esbuild is not installed (npm ci): without it `userdma run` takes longer to start')
+    say('build: esbuild is not installed (npm ci): without it some commands take longer to start')
     return undefined
   })
 
@@ -61,7 +64,7 @@ const loadEsbuild = () =>
  */
 export const bundle = async () => {
   const sources = filesBelow(inRoot('dist', 'src'), path => path.endsWith('.js'))
-  const newest = Math.max(modified(inRoot('scripts', 'bundle.mjs')), ...sources.map(modified))
+  const newest = Math.max(modified(inRoot('scripts', 'bundle.mjs')), modified(COMMANDS), ...sources.map(modified))
   if ((modified(COMPILED) >= newest && isAccepted()) || modified(ENTRY) === 0) return true
   // Without this file, bin/userdma does not use an outdated or partial bundle.
   rmSync(COMPILED, { force: true })
@@ -85,7 +88,7 @@ export const bundle = async () => {
     compile()
     return true
   } catch (error) {
-    say(`build: dist/run.cjs was not written: ${error.message}`)
+    say(`build: dist/cli.cjs was not written: ${error.message}`)
     return false
   }
 }

@@ -1,5 +1,5 @@
 /*
- * scripts/bundle.mjs: `userdma run` in one file (dist/run.cjs) with its compiled code (dist/run.cache).
+ * scripts/bundle.mjs: often used commands in one file (dist/cli.cjs) with its compiled code (dist/cli.cache).
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -17,7 +17,14 @@ const skip = !existsSync(join(repoRoot, 'node_modules', 'esbuild')) && 'esbuild 
 const bareCheckout = () => {
   const folder = scratchFolder()
   mkdirSync(join(folder, 'dist'))
-  for (const name of ['bin', 'package.json', 'dist/run.cjs', 'dist/run.cache', 'build/native/libuserdma_shim.so'])
+  for (const name of [
+    'bin',
+    'package.json',
+    'dist/cli.cjs',
+    'dist/cli.cache',
+    'scripts/bundled.json',
+    'build/native/libuserdma_shim.so',
+  ])
     cpSync(join(repoRoot, name), join(folder, name), { recursive: true })
   cpSync(join(repoRoot, 'node_modules', 'koffi'), join(folder, 'node_modules', 'koffi'), { recursive: true })
   cpSync(join(repoRoot, 'node_modules', '@koromix'), join(folder, 'node_modules', '@koromix'), { recursive: true })
@@ -28,27 +35,34 @@ const bareCheckout = () => {
   return { folder, run }
 }
 
-test('`userdma run` works with the bundle alone', { skip }, () => {
+test('its commands work with the bundle alone', { skip }, () => {
   const { folder, run } = bareCheckout()
   const socket = join(folder, 'sock')
-  assert.deepEqual(run('run', '--socket', socket, '--', 'true'), {
+  const noDaemon = {
     status: 1,
     output: `userdma: no daemon at ${socket}; start one with \`userdma daemon --socket ${socket}\`\n`,
-  })
+  }
+  const commands = [['run'], ['devices'], ['stat'], ['device', 'remove', 'rxe0'], ['fault', 'show']]
+  assert.deepEqual(
+    new Set(commands.map(([name]) => name)),
+    new Set(JSON.parse(readFileSync(join(repoRoot, 'scripts', 'bundled.json'), 'utf8'))),
+  )
+  for (const command of commands)
+    assert.deepEqual(run(...command, '--socket', socket, ...(command[0] === 'run' ? ['--', 'true'] : [])), noDaemon)
   assert.equal(run('run', '--bogus', 'true').status, 2)
   assert.deepEqual(run('run', '--', './none'), { status: 127, output: 'userdma: ./none: there is no such program\n' })
 })
 
 test('this version of Node accepts the bundle’s compiled code', { skip }, () => {
-  const filename = join(dist, 'run.cjs')
-  const cachedData = readFileSync(join(dist, 'run.cache'))
+  const filename = join(dist, 'cli.cjs')
+  const cachedData = readFileSync(join(dist, 'cli.cache'))
   assert.equal(new Script(readFileSync(filename, 'utf8'), { filename, cachedData }).cachedDataRejected, false)
 })
 
-test('other commands, and `run` without dist/run.cache, need the compiled modules', { skip }, () => {
+test('other commands, and `run` without dist/cli.cache, need the compiled modules', { skip }, () => {
   const { folder, run } = bareCheckout()
   const unbuilt = { status: 1, output: 'userdma: it is not built yet; run `npm run build` in the checkout\n' }
-  assert.deepEqual(run('stat'), unbuilt)
-  rmSync(join(folder, 'dist', 'run.cache'))
+  assert.deepEqual(run('schema'), unbuilt)
+  rmSync(join(folder, 'dist', 'cli.cache'))
   assert.deepEqual(run('run', '--', 'true'), unbuilt)
 })
