@@ -64,12 +64,13 @@ describe('attributes', () => {
     t.request('READ_REQUEST', 0, { dmaLen: 1 })
     assert.deepEqual(t.sent(), ['NAK(INVALID_REQUEST)@0 msn 0'])
   })
-  it('change in SQD: a smaller max_dest_rd_atomic keeps the youngest responder resources', () => {
+  it('change in SQD: another max_dest_rd_atomic keeps the youngest responder resources', () => {
     for (const [count, expected] of [
+      [5, ['ATOMIC_ACK@0 msn 1 = 0', 'ATOMIC_ACK@1 msn 2 = 1', 'READ_RESP_ONLY@2 msn 3 [1]']],
       [3, ['ATOMIC_ACK@0 msn 1 = 0', 'ATOMIC_ACK@1 msn 2 = 1', 'READ_RESP_ONLY@2 msn 3 [1]']],
       [2, ['ATOMIC_ACK@1 msn 2 = 1', 'READ_RESP_ONLY@2 msn 3 [1]']],
     ] as const) {
-      const t = startScript({ maxDestRdAtomic: 4 })
+      const t = startScript({ maxDestRdAtomic: 3 })
       for (const psn of [0, 1]) t.request('FETCH_ADD', psn, { remote: 8, swap: 1n })
       t.sent()
       t.request('READ_REQUEST', 2, { dmaLen: 1 })

@@ -10,6 +10,11 @@ import { anyPacket } from './arbitrary.ts'
 
 const { bytes, view } = plainArena(512)
 
+test('P_Keys that differ only in the membership bit are of one partition', () => {
+  assert.ok(bth.isSamePartition(0xffff, 0x7fff) && bth.isSamePartition(0x1234, 0x9234))
+  assert.ok(!bth.isSamePartition(0xffff, 0xfffe) && !bth.isSamePartition(0x4000, 0))
+})
+
 test('each accessor reads its field of any packet', () => {
   fc.assert(
     fc.property(anyPacket, fc.nat({ max: 99 }), (packet, at) => {

@@ -99,6 +99,13 @@ test('bytes → record → bytes, for frames with a byte changed or the end cut 
   )
 })
 
+test('an IPv4 address may be written as ::ffff:a.b.c.d', () => {
+  const mapped = (address: Uint8Array) => Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ...address)
+  const { source, destination } = ipv4Frame
+  const frame = { ...ipv4Frame, source: mapped(source), destination: mapped(destination) }
+  assert.deepEqual(emitFrame(frame), emitFrame(ipv4Frame))
+})
+
 test('an opaque frame has the reason', () => {
   const reasonOf = (frame: Frame, change: (bytes: Uint8Array) => Uint8Array | undefined): string => {
     const bytes = emitFrame(frame)
@@ -131,6 +138,11 @@ test('an opaque frame has the reason', () => {
   assert.equal(reasonOf(ipv4Frame, set(20, 0x60, 0x00, 0x40, 0x11, 0xf3, 0x92)), 'IPv4 fragment')
   assert.equal(reasonOf(ipv6Frame, set(20, 6)), 'IP protocol 6')
   assert.equal(reasonOf(ipv6Frame, set(58, 0, 11)), 'UDP length')
+  // Both lengths are 7: less than a UDP header.
+  assert.equal(
+    reasonOf(ipv6Frame, bytes => set(58, 0, 7)(bytes) ?? set(18, 0, 7)(bytes)),
+    'UDP length',
+  )
 })
 
 test('a header checksum of 0xffff, which no sender emits, counts as wrong', () => {
@@ -150,6 +162,8 @@ test('a record that does not fit is refused with field, value and range', () => 
     () => emitFrame({ ...ipv4Frame, hopLimit: 256 }),
     /hopLimit is 256, allowed is an integer from 0 to 255/,
   )
+  assert.throws(() => emitFrame({ ...ipv4Frame, trafficClass: 256 }), /trafficClass is 256/)
+  assert.throws(() => emitFrame({ ...ipv4Frame, destination: new Uint8Array(5) }), /destination has 5 bytes/)
   assert.throws(() => emitFrame({ ...ipv4Frame, sourceMac: new Uint8Array(5) }), /sourceMac has 5 bytes, allowed is 6/)
   assert.throws(() => emitFrame({ ...ipv6Frame, source: new Uint8Array(4) }), /source has 4 bytes, allowed is 16/)
   assert.throws(
@@ -159,5 +173,6 @@ test('a record that does not fit is refused with field, value and range', () => 
   )
   assert.throws(() => emitFrame({ ...ipv6Frame, flowLabel: 1 << 20 }), /flowLabel is 1048576/)
   assert.throws(() => emitFrame({ ...ipv4Frame, identification: -1 }), /identification is -1/)
+  assert.throws(() => emitFrame({ ...ipv4Frame, identification: 1 << 16 }), /identification is 65536/)
   assert.throws(() => emitFrame({ ...ipv4Frame, payload: new Uint8Array(65_508) }), /length field is 65536/)
 })

@@ -177,6 +177,15 @@ describe('invalid messages, and values that do not fit', () => {
     assert.throws(() => emitCm({ name: 'RTU', tid: -1n }), /MAD: tid is bigint -1/)
   })
 
+  test("a header of rdma_cm may be followed by the application's data, or by nothing", () => {
+    const header = { ipVersion: 4, port: 7174, source: new Uint8Array(16), destination: new Uint8Array(16).fill(9) }
+    for (const data of [new Uint8Array(0), Uint8Array.of(1, 2, 3)]) {
+      const privateData = emitRdmaCmHeader(header, data)
+      assert.deepEqual(privateData.slice(rdmaCmHeader.bytes), data)
+      assert.deepEqual(parseRdmaCmHeader(privateData), header)
+    }
+  })
+
   test('private data without a header of rdma_cm is recognized', () => {
     assert.equal(parseRdmaCmHeader(new Uint8Array(35)), undefined)
     assert.equal(parseRdmaCmHeader(new Uint8Array(36)), undefined)

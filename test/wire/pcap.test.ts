@@ -104,6 +104,19 @@ for (const order of ['LE', 'BE'] as const) {
     ])
     assert.throws(() => readCapture(Buffer.concat([section, packet(0)])), /damaged at byte 28/)
     assert.throws(() => readCapture(file.subarray(0, file.length - 4)), /damaged/)
+    // A section has its own interfaces.
+    assert.throws(() => readCapture(Buffer.concat([section, plain, section, packet(0)])), /damaged/)
+    const damagedBlocks = {
+      'a length below 12': Buffer.concat([u32(order, 5, 8), Buffer.alloc(8)]),
+      'a length that is no multiple of 4': Buffer.concat([u32(order, 5, 14), Buffer.alloc(6)]),
+      'an interface without a link type': block(order, INTERFACE, Buffer.alloc(0)),
+      'a packet without a length': block(order, ENHANCED_PACKET, u32(order, 0, 0)),
+      'a packet longer than its block': block(order, ENHANCED_PACKET, u32(order, 0, 0, 0, 9, 9), data),
+      'a simple packet without a length': block(order, SIMPLE_PACKET, Buffer.alloc(0)),
+      'a simple packet longer than its block': block(order, SIMPLE_PACKET, u32(order, 9)),
+    }
+    for (const [mistake, damagedBlock] of Object.entries(damagedBlocks))
+      assert.throws(() => readCapture(Buffer.concat([section, plain, damagedBlock])), /damaged at byte 48/, mistake)
   })
 }
 

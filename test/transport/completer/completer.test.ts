@@ -135,6 +135,17 @@ describe('a completion', () => {
     assert.deepEqual(t.completions(), ['1 ok'])
     assert.equal(t.node.engine.query(t.row).sqPsn, SQ_PSN + 1)
   })
+  it('has nothing of an earlier receive', () => {
+    const t = startScript()
+    t.postReceives(1, 10)
+    t.request('SEND_ONLY_IMM', 0, { payload: 1, imm: 7 })
+    t.post({ id: 1, opcode: SEND })
+    t.sent()
+    t.response('ACKNOWLEDGE', 0)
+    const [received, sent] = t.node.cqes
+    assert.notDeepEqual([received.imm, received.flags, received.srcQpn], [0, 0, 0])
+    assert.deepEqual([sent.imm, sent.flags, sent.srcQpn, sent.sl], [0, 0, 0, 0])
+  })
   it('frees the slot of the request', () => {
     const t = startScript()
     t.post({ id: 1, opcode: SEND })

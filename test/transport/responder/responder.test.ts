@@ -364,6 +364,18 @@ describe('a WRITE', () => {
   })
 })
 
+it('a length of 2^31 bytes is not too long for a WRITE, READ or FLUSH', () => {
+  for (const [name, payload] of [
+    ['WRITE_FIRST', MTU],
+    ['READ_REQUEST', 0],
+    ['FLUSH', 0],
+  ] as const) {
+    const t = startScript({ access: REMOTE_ACCESS | Access.FLUSH_GLOBAL })
+    t.request(name, 0, { payload, dmaLen: 0x8000_0000 })
+    assert.deepEqual(t.sent(), ['NAK(REMOTE_ACCESS)@0 msn 0'], `${name}: the region is shorter`)
+  }
+})
+
 describe('a malformed sequence', () => {
   const cases: [string, (t: Script) => void, string, string[]][] = [
     [

@@ -141,6 +141,16 @@ describe('a READ', () => {
     t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 2500 })
     assert.equal(t.sent().length, 3)
   })
+  it('duplicate of its end, before its response was sent: the whole response is sent once', () => {
+    const t = startResponder()
+    t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 2500 })
+    t.request('READ_REQUEST', 1, { remote: 0x9000 + MTU, dmaLen: 2500 - MTU })
+    assert.deepEqual(t.sent(), [
+      'READ_RESP_FIRST@0 msn 1 [1024]',
+      'READ_RESP_MIDDLE@1 [1024]',
+      'READ_RESP_LAST@2 msn 1 [452]',
+    ])
+  })
   it('beyond max_dest_rd_atomic is refused', () => {
     const t = startResponder({ maxDestRdAtomic: 2 })
     for (let i = 0; i < 3; i++) t.request('READ_REQUEST', i, { dmaLen: 1 })
