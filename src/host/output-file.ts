@@ -6,7 +6,7 @@
  * (/dev/stdout, /dev/fd/3) are followed: the kernel makes them. Their files may belong to another user, for example
  * under sudo.
  */
-import { closeSync, constants, fchmodSync, fstatSync, ftruncateSync, lstatSync, openSync } from 'node:fs'
+import { closeSync, constants, fchmodSync, fstatSync, ftruncateSync, lstatSync, openSync, writeSync } from 'node:fs'
 import { resolve } from 'node:path'
 
 const { O_WRONLY, O_CREAT, O_NOFOLLOW, O_NONBLOCK } = constants
@@ -56,6 +56,20 @@ export const createOutputFile = (name: string): number => {
     return fd
   } catch (error) {
     closeSync(fd)
+    throw error
+  }
+}
+
+/** Appends a block. If it throws, a regular file has no part of the block, which would damage a capture. */
+export const appendBlock = (fd: number, block: Uint8Array): void => {
+  let written = 0
+  try {
+    while (written < block.length) written += writeSync(fd, block, written)
+  } catch (error) {
+    if (written > 0) {
+      const stat = fstatSync(fd)
+      if (stat.isFile()) ftruncateSync(fd, stat.size - written)
+    }
     throw error
   }
 }

@@ -299,8 +299,11 @@ const finishCall = (call: CallContext, object: CoreObject, out: AnyResult): Resu
 const rollBack = (call: CallContext, object: CoreObject): void => {
   const { kind } = call.entry
   discard(call, kind === 'create' ? object : undefined)
-  // A driver's override of pd.createAhs or interface.chain has failed after core's version.
-  if (call.alsoCreated !== undefined && !wasClosed(call)) undoObjects(call.context, objectsOf(call, call.alsoCreated))
+  if (!wasClosed(call)) {
+    // A driver's override has failed after core's version, which may have read events and created further objects.
+    call.undelivered?.()
+    if (call.alsoCreated !== undefined) undoObjects(call.context, objectsOf(call, call.alsoCreated))
+  }
   if (kind === 'destroy' && object.life === Lifecycle.DESTROYING) object.life = Lifecycle.LIVE
 }
 

@@ -2,12 +2,12 @@
  * The network of a daemon: a memory link between its devices, or UDP sockets. Each port can inject faults and be
  * captured.
  */
-import { fstatSync, ftruncateSync, writeSync } from 'node:fs'
 import { identityOf } from '../../drivers/rxe/address/host-identity.ts'
 import { createSocketPort, type SocketLink, useNativeCrc } from '../../drivers/rxe/socket-ports.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { mapArena } from '../../host/memory/mapping.ts'
 import type { Interfaces } from '../../host/net/interfaces.ts'
+import { appendBlock } from '../../host/output-file.ts'
 import { type FaultPort, withFaults } from '../../phy/faults/layer.ts'
 import { type FaultRule, formatFaults, formatRule, parseFaults } from '../../phy/faults/rules.ts'
 import { createMemorySwitch, memorySwitchBytes } from '../../phy/memory.ts'
@@ -53,17 +53,6 @@ const memoryPorts = (path: Path): CreatePort => {
 
 /** Charges a descriptor; the returned function releases it. Throws CallError EMFILE, ENFILE. */
 type ChargeDescriptor = () => () => void
-
-/** Appends a block to a capture file. If it throws, the file has no part of the block, which would damage the capture. */
-const writeBlock = (fd: number, block: Uint8Array): void => {
-  let written = 0
-  try {
-    while (written < block.length) written += writeSync(fd, block, written)
-  } catch (error) {
-    if (written > 0) ftruncateSync(fd, fstatSync(fd).size - written)
-    throw error
-  }
-}
 
 /** Charges a descriptor for each multicast group of the port, because each has a socket of its own. */
 const withGroupCharges = (port: Port, charge: ChargeDescriptor): Port => {
@@ -171,7 +160,7 @@ export const createNetwork = (
       for (const { port, device } of ports) port.setFaults(rules, device.name)
     },
     capture(fd, isOwn, failed) {
-      const write = createPcapng(bytes => writeBlock(fd, bytes), {
+      const write = createPcapng(bytes => appendBlock(fd, bytes), {
         interfaces: ports.map(({ device }) => device.name),
       })
       const stopCapture = (): void => {

@@ -9,14 +9,14 @@
  * `device`: name of the device; `count`: number since the last message, at first since the device was added.
  */
 import { channel } from 'node:diagnostics_channel'
-import { closeSync, writeSync } from 'node:fs'
+import { closeSync } from 'node:fs'
 import { registerClient } from '../../core/devices/clients.ts'
 import { addHook } from '../../core/devices/registry.ts'
 import { addFailureHandler } from '../../core/failures.ts'
 import type { CallContext, Core, Device as CoreDevice, Hook } from '../../core/model.ts'
 import type { RxeDevice } from '../../drivers/rxe/device.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
-import { createOutputFile } from '../../host/output-file.ts'
+import { appendBlock, createOutputFile } from '../../host/output-file.ts'
 import type { FaultPort } from '../../phy/faults/layer.ts'
 import { addTap, forEachPacket } from '../../phy/tap.ts'
 import { failureJson } from '../../spec/check/failures.ts'
@@ -132,12 +132,7 @@ const openCapture = (path: string): { fd: number; write: (packet: PcapngPacket) 
   let fd = -1
   try {
     fd = createOutputFile(path)
-    const write = createPcapng(
-      bytes => {
-        for (let written = 0; written < bytes.length; ) written += writeSync(fd, bytes, written)
-      },
-      { interfaces: ['userdma'] },
-    )
+    const write = createPcapng(bytes => appendBlock(fd, bytes), { interfaces: ['userdma'] })
     return { fd, write }
   } catch (error) {
     if (fd >= 0) closeSync(fd)

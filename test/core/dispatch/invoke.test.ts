@@ -12,11 +12,13 @@ import {
   invokeNow,
   Lifecycle,
   openContext,
+  raisePort,
   stat,
   unregister,
 } from '../../../src/core/index.ts'
 import { QpAddress } from '../../../src/spec/classes/qp/qp.ts'
 import { Classes } from '../../../src/spec/classes.ts'
+import { AsyncEventType } from '../../../src/spec/enums.ts'
 import { CallError } from '../../../src/spec/errno.ts'
 import { type ObjectClass, zeroRecord } from '../../../src/spec/schema/schema.ts'
 import { cap, errnoOf, install, openTestDevice, testClasses, testDriver } from '../fixture.ts'
@@ -465,6 +467,26 @@ test('an override that fails after core’s createAhs keeps no address handles',
     'ENOMEM',
   )
   assert.deepEqual([stat(core).objects, context.handles.slots[0]?.uses], [1, 0])
+})
+
+test('an override that fails after core’s getEvent leaves the event on the descriptor', async () => {
+  for (const isAsynchronous of [false, true]) {
+    const replacement = driverClass(AsyncFd, {
+      getEvent(call, object, args, core) {
+        core(call, object, args)
+        const error = new CallError('ENOMEM', 'no numbers')
+        if (isAsynchronous) return Promise.reject(error)
+        throw error
+      },
+    })
+    const { context, device, caller } = openTestDevice({}, driverWith(replacement))
+    invokeNow(context, AsyncFd, 'create', 0, {}, caller)
+    const { handle, sink } = context.asyncFd!
+    raisePort(device, 1, AsyncEventType.values.PORT_ERR)
+    const reading = (async () => invoke(context, AsyncFd, 'getEvent', handle, {}, caller))()
+    assert.equal(await rejection(reading), 'ENOMEM')
+    assert.equal(sink.unread(), 1)
+  }
 })
 
 test('asynchronous createAhs and destroyAhs affect all address handles or none', async () => {

@@ -14,6 +14,7 @@ import { Classes } from '../../../src/spec/classes.ts'
 import { DeviceAttributes, ExtendedDeviceAttributes, PortAttributes, zeroRecord } from '../../../src/spec/index.ts'
 import { createNetwork, open, type TracedCall } from '../../../src/verbs/index.ts'
 import { readCapture } from '../../../src/wire/index.ts'
+import { withMaxFileSize } from '../../daemon/max-file-size.ts'
 import { temporaryFolder } from '../../system/programs.ts'
 import { uncaughtDuring } from '../../uncaught.ts'
 import { closeAll, completionText, openTwoHere, pair } from '../connections/endpoints.ts'
@@ -40,6 +41,22 @@ test('a capture has packets of later devices until stopped; symbolic links and u
   assert.throws(() => network.capture('/dev/full'), { code: 'ENOSPC' })
   assert.throws(() => network.capture(`${path}.none/x`), { code: 'ENOENT', message: /cannot write to .*ENOENT/ })
   rmSync(path)
+  await closeAll(a, b)
+})
+
+test('a capture on a full disk ends with its last whole packet', async t => {
+  const path = join(temporaryFolder(t), 'full.pcapng')
+  const network = createNetwork()
+  network.capture(path)
+  const { a, b } = await pair(openTwoHere(network))
+  a.qp.write(a.mr.slice(0, 3000), b.mr.remote(0, 3000), { id: 1 })
+  assert.equal(await completionText(a.cq), '1 RDMA_WRITE')
+  const whole = readFileSync(path)
+  withMaxFileSize(whole.length + 10, () => {
+    a.qp.write(a.mr.slice(0, 3000), b.mr.remote(0, 3000), { id: 2 })
+    while (!a.cq.poll());
+  })
+  assert.deepEqual(readFileSync(path), whole)
   await closeAll(a, b)
 })
 
