@@ -27,14 +27,11 @@ describe('the configuration from options', () => {
     assert.deepEqual(fullConfig(await wantedConfig({ device, fault, link: 'udp' })), wanted)
   })
 
-  it('survives a round trip with --path, --ignore-memlock, --torment and --buffers', async () => {
-    const wanted = fullConfig(
-      await wantedConfig({ path: 'packets', ignoreMemlock: true, torment: '0:12', buffers: 'all' }),
-    )
-    assert.equal(wanted.path, 'packets')
-    assert.equal(wanted.ignoreMemlock, true)
-    const words = ['--path', 'packets', '--ignore-memlock', '--torment', '0:12', '--buffers', 'all']
-    assert.deepEqual(configArguments(wanted).slice(-7), words)
+  it('survives a round trip with the other options', async () => {
+    const checked = { check: true, like: 'mlx5, efa,mlx5', buffers: 'all' }
+    const wanted = fullConfig(await wantedConfig({ path: 'packets', ignoreMemlock: true, torment: '0:12', ...checked }))
+    const words = ['--path', 'packets', '--ignore-memlock', '--check', '--torment', '0:12', '--like', 'mlx5,efa']
+    assert.deepEqual(configArguments(wanted).slice(2), [...words, '--buffers', 'all'])
     assert.equal(await difference(await wantedConfig({ torment: '8' }), wanted), 'has --torment 0:12, not 8')
     assert.equal(await difference(await wantedConfig({ path: 'direct' }), wanted), 'has path packets, not direct')
   })
@@ -79,6 +76,8 @@ describe('joining a running daemon', () => {
     [{ torment: '7' }, /^has no torment, not --torment 7$/],
     [{ buffers: 'sampled' }, undefined],
     [{ buffers: 'all' }, /^checks buffers by --buffers sampled, not all$/],
+    [{ check: true }, /^does not check programs \(--check\)$/],
+    [{ like: 'mlx5,efa' }, /^does not compare programs with mlx5, efa \(--like\)$/],
   ]
   for (const [options, reason] of cases)
     it(`is ${reason ? 'refused' : 'possible'} with ${JSON.stringify(options)}`, async () => {

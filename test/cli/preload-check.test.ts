@@ -2,7 +2,7 @@
  * preloadProblems reports programs into which the preload library cannot be loaded.
  */
 import assert from 'node:assert/strict'
-import { chmodSync, chownSync, copyFileSync, writeFileSync } from 'node:fs'
+import { chmodSync, chownSync, copyFileSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { privateFolder, removeFolder } from '../../src/cli/paths.ts'
@@ -13,6 +13,9 @@ const folder = privateFolder()
 const preloadProblem = (path: string, args: readonly string[]): string | undefined =>
   preloadProblems(path, args).find(({ name }) => name === path)?.problem
 after(() => removeFolder(folder))
+
+/** The path of the dynamic linker that a program names (PT_INTERP). */
+const linkerOf = (path: string): string | undefined => /\/lib\S*\/ld-[\w.-]+/.exec(readFileSync(path, 'latin1'))?.[0]
 
 test('system programs, scripts, and files that are not programs have no problem', () => {
   for (const path of ['/bin/sh', process.execPath, '/nothing', folder])
@@ -40,8 +43,22 @@ test('a static program and a program for another processor are reported, a trunc
   const bytes = Buffer.from([0x7f, 0x45, 0x4c, 0x46, 2, 1, 1, ...new Array(11).fill(0), 8, 0, ...new Array(44).fill(0)])
   writeFileSync(foreign, bytes)
   assert.match(preloadProblem(foreign, []) ?? '', /built for another processor/)
+  // EI_CLASS 1: a 32-bit program for the processor of /bin/true.
+  writeFileSync(foreign, readFileSync('/bin/true').fill(1, 4, 5))
+  assert.match(preloadProblem(foreign, []) ?? '', /built for another processor/)
   writeFileSync(foreign, bytes.subarray(0, 20))
   assert.equal(preloadProblem(foreign, []), undefined)
+})
+
+test('a program of musl is reported, the dynamic linker itself is not', t => {
+  const linker = linkerOf('/bin/true')
+  if (linker === undefined) return t.skip('/bin/true has no dynamic linker')
+  const musl = join(folder, 'musl')
+  const bytes = readFileSync('/bin/true')
+  bytes.write('/lib/ld-musl-x.so.1\0', bytes.indexOf(linker))
+  writeFileSync(musl, bytes, { mode: 0o755 })
+  assert.match(preloadProblem(musl, []) ?? '', /it uses musl/)
+  assert.equal(preloadProblem(linker, ['/bin/true']), undefined)
 })
 
 test('an environment emptied by env is reported; a set-uid program of this user is not', () => {
@@ -100,11 +117,14 @@ test('interpreters of scripts, and programs that launchers and shells start, are
   assert.deepEqual(problemsOf('sh', '-ec', `cd /; A=1 exec ${staticProgram} --flag && true`), direct)
   assert.deepEqual(problemsOf('bash', '-c', `if ${staticProgram}; then ${staticProgram}; fi`), direct)
   assert.deepEqual(
-    problemsOf('sh', '-c', `echo '; ${staticProgram}' "\\"; ${staticProgram}" \\; true ${staticProgram}`),
+    problemsOf('sh', '-c', `echo '; ${staticProgram} x' "\\"; ${staticProgram} x" \\; ${staticProgram} x`),
     [],
   )
   assert.deepEqual(problemsOf('sh', '-c', '"$0" x', staticProgram), [])
   assert.deepEqual(problemsOf('sh', script('-c', ''), staticProgram), [])
+  assert.deepEqual(problemsOf('sh', script('own-arguments', ''), '-c', staticProgram), [])
+  const linker = linkerOf('/bin/true')
+  if (linker !== undefined) assert.deepEqual(problemsOf(linker, '--argv0', 'x', staticProgram), direct)
   assert.deepEqual(problemsOf('timeout', '-k', '1', '5', staticProgram, 'x'), direct)
   assert.deepEqual(problemsOf('env', 'A=1', 'sh', '-c', `nice ${staticProgram}`), direct)
 })

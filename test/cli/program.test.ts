@@ -62,6 +62,14 @@ describe('a program that cannot be run', () => {
     requireProgram('good')
     process.env.PATH = searchPath
   })
+  it('is found in the current folder if PATH has an empty entry', () => {
+    const before = process.cwd()
+    process.chdir(folder)
+    process.env.PATH = `/nonexistent:`
+    assert.equal(requireProgram('good'), 'good')
+    process.env.PATH = searchPath
+    process.chdir(before)
+  })
 })
 
 describe('a program that runs', () => {
@@ -103,6 +111,12 @@ describe('a program that runs', () => {
         error instanceof ProgramError && error.status === 126 && /^true: it cannot be executed/.test(error.message),
     )
     assert.equal(process.listenerCount('SIGTERM'), 0)
+    const orphan = join(folder, 'orphan')
+    writeFileSync(orphan, '#!/no/such/interpreter\n', { mode: 0o755 })
+    await assert.rejects(runProgram(orphan, [], process.env), {
+      status: 127,
+      message: `${orphan}: its interpreter does not exist`,
+    })
     const { signal } = new AbortController()
     await assert.rejects(attempt('true', [tooLong], process.env, 60, signal), { status: 126 })
   })
@@ -118,10 +132,11 @@ describe('the environment of a program', { skip: lacking() }, () => {
   it('names the library and the socket, keeps other preloaded libraries, and names none twice', () => {
     process.env.LD_PRELOAD = '/lib/other.so /elsewhere/libuserdma_shim.so:/lib/third.so'
     process.env.USERDMA_TAG = 'old'
+    process.env.USERDMA_STACKS = '2'
     const env = programEnvironment('/run/sock')
     assert.equal(env.LD_PRELOAD, `${shimLibrary()}:/lib/other.so:/lib/third.so`)
     assert.equal(env.USERDMA_SOCKET, '/run/sock')
-    assert.equal(env.USERDMA_TAG, undefined)
+    assert.deepEqual([env.USERDMA_TAG, env.USERDMA_STACKS], [undefined, undefined])
     assert.equal(programEnvironment('/run/sock', { tag: 'new' }).USERDMA_TAG, 'new')
     assert.equal(env.PATH, process.env.PATH)
   })

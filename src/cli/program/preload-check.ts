@@ -4,7 +4,7 @@
  */
 import { closeSync, constants, openSync, readSync, type Stats, statSync } from 'node:fs'
 import { basename } from 'node:path'
-import { ownArguments, startedPrograms } from './started-programs.ts'
+import { isDynamicLinker, ownArguments, startedPrograms } from './started-programs.ts'
 
 /** \x7fELF, big-endian. */
 const ELF_MAGIC = 0x7f454c46
@@ -75,6 +75,8 @@ const problemOf = (path: string, args: readonly string[], isFirst: boolean): str
   const emptiesEnvironment = /^-[a-zA-Z]*i[a-zA-Z]*$|^--ignore-environment$|^-$/
   if (basename(path) === 'env' && ownArguments(args).some(arg => emptiesEnvironment.test(arg)))
     return 'it starts its program without the environment that names the preload library'
+  // It has no PT_INTERP, like a static program, and loads the library into the program that it starts.
+  if (isDynamicLinker(path)) return undefined
   let fd: number
   try {
     // Checked for the first program only: a script runs many set-id programs that do not use devices.

@@ -23,7 +23,11 @@ const FIRST_LINE_BYTES = 256
 
 /** Programs that run the first of their arguments that names a program. */
 const LAUNCHERS = new Set(['env', 'nice', 'nohup', 'numactl', 'setsid', 'stdbuf', 'taskset', 'time', 'timeout'])
+/** The file names of the dynamic linker of glibc, which is a launcher too. */
+const DYNAMIC_LINKER = /^ld(?:-linux[\w-]*|-[\d.]+)?\.so/
 const SHELLS = new Set(['ash', 'bash', 'dash', 'ksh', 'sh', 'zsh'])
+
+export const isDynamicLinker = (path: string): boolean => DYNAMIC_LINKER.test(basename(path))
 
 /** The interpreter in a script's #! line, and its argument; undefined if there is none or the file is unreadable. */
 const interpreterLine = (path: string): { readonly interpreter: string; readonly argument?: string } | undefined => {
@@ -90,7 +94,7 @@ const collect = (
     collect(interpreter, [...(argument === undefined ? [] : [argument]), path, ...args], depth + 1, found, name)
     return
   }
-  if (LAUNCHERS.has(basename(path))) {
+  if (LAUNCHERS.has(basename(path)) || isDynamicLinker(path)) {
     const index = startedIndex(args)
     if (index >= 0) collect(args[index]!, args.slice(index + 1), depth + 1, found, script)
   } else if (SHELLS.has(basename(path))) {
