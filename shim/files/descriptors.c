@@ -153,7 +153,8 @@ EXPORT ssize_t readv(int fd, const struct iovec *vector, int count)
     if (count == 1 && vector && read_if_ours(fd, vector->iov_base, vector->iov_len, &result))
         return result;
     const int kind = fd_kind_for_use(fd);
-    return UNLIKELY(kind == FD_CONTEXT || kind == FD_UMAD) ? fail(EINVAL) : REAL(readv)(fd, vector, count);
+    const bool is_node = kind == FD_CONTEXT || kind == FD_CM || kind == FD_UMAD;
+    return UNLIKELY(is_node) ? fail(EINVAL) : REAL(readv)(fd, vector, count);
 }
 
 /* Devices have no file position. This answer needs no attach of an FD_RECEIVED. */
@@ -199,13 +200,14 @@ EXPORT ssize_t __pread64_chk(int fd, void *buffer, size_t count, off64_t offset,
     {                                                                                                                  \
         return UNLIKELY(has_no_position(fd)) ? fail(ESPIPE) : REAL(name)(fd, vector, count, offset);                   \
     }
-/* With offset -1 they are readv and writev. */
+/* With offset -1 they are readv and writev. Devices take no flags. */
 #define VECTOR_AT_WITH_FLAGS(name, at_position)                                                                        \
     EXPORT ssize_t name(int fd, const struct iovec *vector, int count, off64_t offset, int flags)                      \
     {                                                                                                                  \
-        if (UNLIKELY(has_no_position(fd)))                                                                             \
-            return offset == -1 ? at_position(fd, vector, count) : fail(ESPIPE);                                       \
-        return REAL(name)(fd, vector, count, offset, flags);                                                           \
+        const int kind = fd_kind(fd);                                                                                  \
+        if (LIKELY(kind == FD_OTHER) || offset != -1)                                                                  \
+            return has_no_position(fd) ? fail(ESPIPE) : REAL(name)(fd, vector, count, offset, flags);                  \
+        return flags && kind != FD_NETLINK ? fail(EOPNOTSUPP) : at_position(fd, vector, count);                        \
     }
 
 VECTOR_AT(preadv)

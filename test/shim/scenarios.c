@@ -121,6 +121,12 @@ static void device(void)
     FAILS(pwritev(fd, &vector, 1, 0), ESPIPE);
     FAILS(preadv2(fd, &vector, 1, -1, 0), EINVAL);
     EXPECT(pwritev2(fd, &vector, 1, -1, 0) == 16);
+    FAILS(pwritev2(fd, &vector, 1, -1, RWF_HIPRI), EOPNOTSUPP);
+    struct iovec vectors[2] = {vector, vector};
+    int connections = open("/dev/infiniband/rdma_cm", O_RDWR | O_NONBLOCK);
+    FAILS(preadv2(connections, &vector, 1, -1, 0), EINVAL);
+    FAILS(readv(connections, vectors, 2), EINVAL);
+    EXPECT(close(connections) == 0);
     FAILS(syscall(SYS_read, fd, bytes, 1), EINVAL);
     FAILS(ftruncate(fd, 0), EINVAL);
     FAILS(fallocate(fd, 3, 0, 4096), ENODEV); /* FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE */
