@@ -290,6 +290,13 @@ EXPORT void *mmap64(void *address, size_t length, int protection, int flags, int
 
 /* ---- closing ---- */
 
+/* Before descriptors are closed or replaced. Reports name their context by its descriptor. */
+static void send_reports(bool may_be_context)
+{
+    if (UNLIKELY(shim_records_stacks) && may_be_context && !shim_is_other_process())
+        reports_send_kept();
+}
+
 EXPORT int close(int fd)
 {
     const int kind = fd_kind(fd);
@@ -297,9 +304,7 @@ EXPORT int close(int fd)
         return REAL(close)(fd);
     if (kind == FD_HIDDEN)
         return fail(EBADF);
-    /* Reports name the context by its descriptor. */
-    if (UNLIKELY(shim_records_stacks) && kind == FD_CONTEXT && !shim_is_other_process())
-        reports_send_kept();
+    send_reports(kind == FD_CONTEXT);
     fd_forget(fd);
     return REAL(close)(fd);
 }
@@ -309,6 +314,7 @@ void fd_before_stream_close(FILE *stream)
     if (LIKELY(fd_table == NULL) || !stream)
         return;
     const int saved = errno, fd = fileno(stream); /* a stream in memory has none */
+    send_reports(fd_kind(fd) == FD_CONTEXT);
     if (fd_kind(fd) != FD_HIDDEN)
         fd_forget(fd);
     else if (fd_vacate(fd))
@@ -324,11 +330,13 @@ EXPORT int fclose(FILE *stream)
 
 EXPORT int close_range(unsigned int first, unsigned int last, int flags)
 {
+    send_reports(true);
     return fd_close_range(first, last, flags);
 }
 
 EXPORT void closefrom(int first)
 {
+    send_reports(true);
     if (LIKELY(fd_table == NULL))
         REAL(closefrom)(first);
     else
@@ -350,6 +358,7 @@ EXPORT int dup(int fd)
 /* Before dup2 or dup3 make `new_fd` a copy of `old_fd`. Result as of fd_vacate. */
 static bool before_replacing(int old_fd, int new_fd)
 {
+    send_reports(fd_kind(new_fd) == FD_CONTEXT);
     return UNLIKELY(fd_table != NULL) && old_fd != new_fd && fd_vacate(new_fd);
 }
 

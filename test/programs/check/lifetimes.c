@@ -95,6 +95,20 @@ static void closed(void)
     exit(0);
 }
 
+static void closed_range(void)
+{
+    free_posted();
+    check(close_range(context->cmd_fd, context->cmd_fd, 0), "close_range");
+    _exit(0);
+}
+
+static void replaced(void)
+{
+    free_posted();
+    check(dup2(STDERR_FILENO, context->cmd_fd) < 0, "dup2");
+    _exit(0);
+}
+
 static void ends_quickly(void)
 {
     free_posted();
@@ -515,6 +529,8 @@ static const struct {
     {"shrunk", shrunk},
     {"ends_at_once", ends_at_once},
     {"closed", closed},
+    {"closed_range", closed_range},
+    {"replaced", replaced},
     {"ends_quickly", ends_quickly},
     {"ends_by_abort", ends_by_abort},
     {"ends_by_allocator", ends_by_allocator},

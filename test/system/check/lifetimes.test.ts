@@ -17,6 +17,8 @@ describe('memory of outstanding requests', { skip: lacking(program) }, () => {
     ['shrunk', 'buffer-freed'],
     ['ends_at_once', 'buffer-freed'],
     ['closed', 'buffer-freed'],
+    ['closed_range', 'buffer-freed'],
+    ['replaced', 'buffer-freed'],
     ['ends_quickly', 'buffer-freed'],
     ['ends_by_abort', 'buffer-freed'],
     ['ends_by_assertion', 'buffer-freed'],
