@@ -111,6 +111,19 @@ for (const family of [4, 6] as const) {
       assert.deepEqual([a.ip.counters.dropped, a.ip.counts.neighbours, a.ip.counts.waiting], [5, 0, 0])
     })
 
+    it('keeps the newest 16 packets that wait for a neighbour', () => {
+      const { link, a, b } = twoHosts(family)
+      const { socket } = a.socket(UDP)
+      const { received } = b.socket(UDP, 9)
+      for (let i = 0; i < 20; i++) a.ip.send(socket, { address: b.ip.prefix.address, port: 9 }, bytes(i), link.now)
+      link.settle()
+      assert.deepEqual(
+        received.map(({ payload }) => payload[0]),
+        Array.from({ length: 16 }, (_, i) => i + 4),
+      )
+      assert.equal(a.ip.counters.dropped, 4)
+    })
+
     it('solicits the address of the packet, also after the program has changed its array', () => {
       const { link, a, base } = twoHosts(family)
       const { socket } = a.socket(UDP)
@@ -139,8 +152,12 @@ for (const family of [4, 6] as const) {
       link.hosts.splice(link.hosts.indexOf(b), 1)
       const successor = link.add(`${base}2`)
       assert.notEqual(successor.link.qpn, b.link.qpn)
-      assert.equal(ping(), 0, 'its old address is still used')
-      link.now += 31 * SECOND
+      for (const seconds of [0, 29]) {
+        link.now += seconds * SECOND
+        assert.equal(ping(), 0, 'its old address is still used')
+        assert.equal(a.ip.nextTimeout(), Number.POSITIVE_INFINITY, 'it is not solicited')
+      }
+      link.now += 2 * SECOND
       assert.equal(ping(), 0)
       while (link.tick());
       assert.equal(ping(), 1)

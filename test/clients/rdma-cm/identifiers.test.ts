@@ -678,6 +678,51 @@ it('disconnecting a listener does nothing if it has a device; a listener of all 
   )
 })
 
+it('data that arrives before the RTU establishes the connection; an established connection refuses it with EISCONN', () => {
+  const { network, a, b } = twoHosts()
+  const listener = b.listen(ip4(2, PORT))
+  const active = a.connect(ip4(2, PORT), 0x11)
+  network.settle()
+  const [passive] = b.requests(listener)
+  assert.ok(passive)
+  assert.equal(
+    errnoOf(() => b.cm.establish(passive)),
+    'EINVAL',
+  )
+  b.cm.accept(passive, parametersOf(0x22))
+  network.settle()
+  b.cm.establish(passive)
+  assert.deepEqual(b.eventNames(passive), ['ESTABLISHED'])
+  assert.equal(
+    errnoOf(() => b.cm.establish(passive)),
+    'EISCONN',
+  )
+  a.cm.accept(active, undefined)
+  network.settle()
+  assert.deepEqual(b.eventNames(passive), [])
+  assert.equal(
+    errnoOf(() => b.cm.establish(listener)),
+    'EINVAL',
+  )
+})
+
+it('events of a request and its reply have the peer’s limits of READs swapped, and retry counts of at most 7', () => {
+  const { network, a, b } = twoHosts()
+  const listener = b.listen(ip4(2, PORT))
+  const active = a.create()
+  a.resolve(active, ip4(2, PORT))
+  const limits = { responderResources: 4, initiatorDepth: 3, retryCount: 8, rnrRetryCount: 255 }
+  a.cm.connect(active, { ...parametersOf(0x11), ...limits })
+  network.settle()
+  const [{ details, request }] = b.take(listener)
+  const { qpNum, responderResources, initiatorDepth, retryCount, rnrRetryCount } = details.connection!
+  assert.deepEqual([qpNum, responderResources, initiatorDepth, retryCount, rnrRetryCount], [0x11, 3, 4, 7, 7])
+  b.cm.accept(request!, { ...parametersOf(0x22), responderResources: 2, initiatorDepth: 1, rnrRetryCount: 8 })
+  network.settle()
+  const reply = a.take(active).at(-1)!.details.connection!
+  assert.deepEqual([reply.qpNum, reply.responderResources, reply.initiatorDepth, reply.rnrRetryCount], [0x22, 1, 2, 7])
+})
+
 it('a destination to which the system has no route is refused with the system’s errno, without an event', () => {
   const network = new VirtualNetwork()
   let refusal: number = Errno.ENETUNREACH
@@ -879,11 +924,14 @@ describe('datagrams', () => {
     // As on Linux, the event of a SIDR_REQ has no address for replies.
     const { isGlobal, port, hopLimit, dgid } = details.datagram!
     assert.deepEqual([isGlobal, port, hopLimit, dgid], [0, 0, 0, new Uint8Array(16)])
-    b.cm.accept(request!, parametersOf(0x33, Uint8Array.of(8)))
+    b.cm.accept(request!, { ...parametersOf(0x33, Uint8Array.of(8)), qkey: 0x55 })
     network.settle()
     const event = a.take(active).at(-1)!
     assert.equal(event.name, 'ESTABLISHED')
-    assert.deepEqual([event.details.datagram?.qpNum, event.details.datagram?.privateData[0]], [0x33, 8])
+    const { qpNum, qkey, privateData } = event.details.datagram!
+    assert.deepEqual([qpNum, qkey, privateData[0]], [0x33, 0x55, 8])
+    // rdma_init_qp_attr of both sides has this Q_Key.
+    for (const id of [active, request!]) assert.equal(qpAttributesFor(id, QpState.values.INIT).qkey, 0x55)
     a.cm.destroy(active)
     for (const id of [listener, request!]) b.cm.destroy(id)
     assertNothingLeft(network)

@@ -14,8 +14,8 @@ const EPHEMERAL_PORTS = 60999 - 32768 + 1
 const setUp = () => {
   let next = 0
   const table = new PortTable(() => next++)
-  const bind = (user: number | undefined, portSpace: number = TCP): PortHolder => {
-    const source = anyAddress(Family.INET)
+  const bind = (user: number | undefined, portSpace: number = TCP, wanted = 0): PortHolder => {
+    const source = { ...anyAddress(Family.INET), port: wanted }
     const holder = { portSpace, source: undefined, onlyDevice: undefined, reuseAddress: false, onlyIpv6: false }
     return Object.assign(holder, { source: { ...source, port: table.bind(holder, source, user) } })
   }
@@ -47,4 +47,13 @@ test('a user without limit can take all remaining ports', () => {
   const { bindAll } = setUp()
   const limitedUserPorts = bindAll(1).length
   assert.equal(bindAll(undefined).length, EPHEMERAL_PORTS - limitedUserPorts)
+})
+
+test('a limited user’s share includes the ephemeral ports that it has chosen, but no others', () => {
+  const { bind, bindAll } = setUp()
+  for (let i = 0; i < 100; i++) {
+    bind(1, TCP, 60_999 - i)
+    bind(1, TCP, 1000 + i)
+  }
+  assert.equal(bindAll(1).length, EPHEMERAL_PORTS / 2 - 100)
 })
