@@ -29,6 +29,7 @@ import { joinDaemon, type Session } from './remote/daemon-session.ts'
 import { createCalls } from './remote/messages.ts'
 import { ASYNC_RECORD, readRecords } from './remote/records.ts'
 import { socketPath } from './remote/user-socket.ts'
+import { closeAtThreadEnd, forgetThreadEnd } from './thread-end.ts'
 
 /** ibv_node_type by name. */
 export type NodeTypeName = keyof typeof NodeType.values
@@ -158,10 +159,12 @@ const accessDaemon = (socket: string, report: Report): SystemAccess => {
   const fds: number[] = []
   let events: Watch | undefined
   const end = (): void => {
+    forgetThreadEnd(end)
     events?.stop()
     for (const fd of fds) close(fd)
     session.leave()
   }
+  closeAtThreadEnd(end)
   try {
     const { fds: contextFds, makeCall } = openNode(session, 'openSystem', SYSTEM_NODE, 'the system-wide device')
     fds.push(...contextFds)

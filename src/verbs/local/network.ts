@@ -38,6 +38,7 @@ import { checkOptions, checkRecord, type KnownOptions } from '../arguments/optio
 import type { CheckOptions } from '../check/options.ts'
 import { checkChoice, checkFunction, formatValue, invalidArgument, rdmaError, refused, rethrow } from '../error.ts'
 import { showAs } from '../objects/show.ts'
+import { closeAtThreadEnd, forgetThreadEnd } from '../thread-end.ts'
 import { observe, publishWaits, type TracedCall } from './observe.ts'
 
 /** Connects devices of this process. */
@@ -464,7 +465,11 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
         port.close()
         throw error
       }
-      if (link !== 'memory') port.wake = kick
+      const closePort = (): void => port.close()
+      if (link !== 'memory') {
+        port.wake = kick
+        closeAtThreadEnd(closePort)
+      }
       network.devicesAdded++
       devices.push(rxe)
       const soft: AttachedDevice = {
@@ -480,6 +485,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
           attached.delete(name)
           observation.deviceRemoved(name)
           await new Promise<void>(resolve => unregister(rxe.device, resolve))
+          forgetThreadEnd(closePort)
           rearm()
         },
       }

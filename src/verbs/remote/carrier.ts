@@ -22,6 +22,7 @@ import type { DeviceCheck } from '../check/watch.ts'
 import { invalidArgument, refusal, refused } from '../error.ts'
 import { orElse } from '../objects/show.ts'
 import { CLOSED, closedError } from '../plan.ts'
+import { closeAtThreadEnd, forgetThreadEnd } from '../thread-end.ts'
 import { joinDaemon, type Session } from './daemon-session.ts'
 import { remoteDescriptors } from './descriptors.ts'
 import { createFileRings } from './file-rings.ts'
@@ -97,25 +98,6 @@ const openContext = (session: Session, name: string | undefined) => {
   return { device, context: reply.context, file: fds[0]!, doorbell: fds[1]! }
 }
 
-/** The `close` functions of the open devices of a worker thread; undefined in the main thread and before `open`. */
-let openInWorker: Set<() => void> | undefined
-let isMainThread: boolean | undefined
-/**
- * Calls `end` when a worker thread ends, because the end frees the registered buffers, but leaves descriptors open. Not
- * after `worker.terminate()`.
- */
-const closeAtThreadEnd = (end: () => void): void => {
-  isMainThread ??= process.getBuiltinModule('node:worker_threads').isMainThread
-  if (isMainThread) return
-  if (openInWorker === undefined) {
-    openInWorker = new Set()
-    process.on('exit', () => {
-      for (const endDevice of openInWorker ?? []) endDevice()
-    })
-  }
-  openInWorker.add(end)
-}
-
 /** Opens the device with this name, or the first device with a network, of the daemon at `socket`. Throws RdmaError. */
 export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
   const session = joinDaemon(socket, 'open')
@@ -151,7 +133,7 @@ export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
   const end = (): undefined => {
     if (isClosed) return
     isClosed = true
-    openInWorker?.delete(end)
+    forgetThreadEnd(end)
     descriptors.closeAll()
     check?.end()
     rings.close()

@@ -2,9 +2,11 @@
  * `open`, in this process and with a daemon.
  */
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, mock, test } from 'node:test'
+import { Worker } from 'node:worker_threads'
 import { setGid } from '../../../src/core/devices/gids.ts'
 import { driverClass, register } from '../../../src/core/index.ts'
 import { hasNative } from '../../../src/host/native.ts'
@@ -43,6 +45,18 @@ for (const [link, first] of [
     await assert.rejects(open({ link, address: loopbackText(first) }), { code: 'EADDRINUSE', call: 'open' })
     await closeAll(a, b)
   })
+
+test('the end of a worker thread closes the sockets of its devices', { skip: !hasNative() }, async () => {
+  const address = loopbackText(7)
+  const library = new URL('../../../src/verbs/index.js', import.meta.url)
+  const thread = `import('${library}').then(async ({ open }) => {
+    await open({ link: 'udp', address: '${address}' })
+    process.exit()
+  })`
+  const worker = new Worker(thread, { eval: true })
+  await once(worker, 'exit')
+  await (await open({ link: 'udp', address })).close()
+})
 
 test('the first rkey and qpn are unpredictable, and repeatable with the option `random`', async () => {
   const firstOf = async (random?: () => number): Promise<string> => {
@@ -267,12 +281,13 @@ describe('a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
     assert.equal(stdout, 'event_queue.create EMFILE\nopen EMFILE\n0\n', stderr)
   })
 
-  test('loses the device of a worker thread that ends; a terminated thread does not end the process', async t => {
+  test('loses the devices of a worker thread that ends; a terminated thread does not end the process', async t => {
     const daemon = await startDaemon(t)
     const library = new URL('../../../src/verbs/index.js', import.meta.url)
     const thread = `
       const { parentPort, workerData } = process.getBuiltinModule('node:worker_threads')
-      import('${library}').then(async ({ open }) => {
+      import('${library}').then(async ({ open, openSystem }) => {
+        if (workerData === 'system') return openSystem({ socket: '${daemon.socket}' })
         const device = await open({ socket: '${daemon.socket}' })
         device.pd().register(new Uint8Array(64), { remoteWrite: true })
         if (workerData === 'exit') process.exit()
@@ -289,7 +304,7 @@ describe('a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
       await new Promise(resolve => process.stdin.on('end', resolve).resume())`
     const run = (...words: string[]) =>
       start(t, process.execPath, ['--input-type=module', '-e', program, '--', ...words], { stdio: 'pipe' })
-    const running = run('end', 'exit')
+    const running = run('end', 'exit', 'system')
     await running.printed(/ended/)
     await daemon.settled(isEmpty)
     running.child.stdin?.end()
