@@ -114,6 +114,7 @@ export const REMOTE_ACCESS = Access.REMOTE_WRITE | Access.REMOTE_READ | Access.R
 export const ALL_ACCESS = Access.LOCAL_WRITE | REMOTE_ACCESS
 /** Number of the only SRQ. Its WQEs are in `receives` of the XRC target. */
 export const SHARED_QUEUE = 0x5a
+export const SHARED_QUEUE_CQ = 3
 
 /** Bytes at the end of the receive arena for a datagram with its GRH. */
 const GRH_SPACE = 0x1100
@@ -317,7 +318,7 @@ export const createNode = (options: NodeOptions = {}) => {
     },
     selectShared(_row, srqn, into) {
       into[0] = 1 // protection domain
-      into[1] = 2 // CQ
+      into[1] = SHARED_QUEUE_CQ
       return srqn === SHARED_QUEUE
     },
   }
@@ -441,13 +442,16 @@ export const createNode = (options: NodeOptions = {}) => {
     port,
     queues,
     receivedIp,
-    /** Creates a QP in RESET, with send CQ 1 and receive CQ 2; returns its row. */
+    /**
+     * Creates a QP in RESET, with protection domain 1, send CQ 1 and receive CQ 2; returns its row. An XRC target has
+     * domain 0, which no region has, because it uses its SRQ's domain and CQ.
+     */
     createQp(qpn: number, init: { service?: number; sqSigAll?: boolean; maxSge?: number } = {}): number {
       const maxSge = init.maxSge ?? 4
       const row = engine.create({
         service: init.service ?? Service.RC,
         qpn,
-        pd: 1,
+        pd: init.service === Service.XRC_TGT ? 0 : 1,
         sendCq: 1,
         recvCq: 2,
         maxSendSge: maxSge,

@@ -164,6 +164,23 @@ describe('RESET', () => {
     })
 })
 
+it('a destroyed queue pair leaves no block in the pool', () => {
+  const t = startScript({ maxDestRdAtomic: 2 }, { windowBytes: 100 })
+  t.request('SEND_ONLY', 0, { payload: 1 })
+  t.request('READ_REQUEST', 0, { dmaLen: 1 })
+  t.sent()
+  t.node.engine.modify(t.row, SQD, {})
+  t.node.engine.modify(t.row, undefined, { maxDestRdAtomic: 16 })
+  t.node.engine.modify(t.row, RTS, {})
+  t.postReceives(1, 2000)
+  t.request('SEND_FIRST', 1, { payload: 1024 })
+  t.post({ id: 1, opcode: SEND, ...sge(0, 3000) }, { id: 2, opcode: SEND })
+  t.sent()
+  assert.ok(t.node.engine.stat().poolWords > 16 * 16)
+  t.node.engine.destroy(t.row)
+  assert.deepEqual(t.node.engine.stat(), { queuePairs: 0, poolWords: 0 })
+})
+
 describe('requests posted before RTS', () => {
   it('are sent in RTS without another doorbell', () => {
     const t = startScript()

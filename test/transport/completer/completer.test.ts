@@ -262,6 +262,7 @@ describe('a receiver that is not ready', () => {
       t.sleep(10)
     }
     assert.deepEqual(t.completions(), ['1 RNR_RETRY_EXC'])
+    assert.equal(t.node.engine.counters.rnrRetryExceeded, 1)
     assert.equal(t.state, ERR)
   })
   it('is retried without limit if rnr_retry is 7; progress resets the count', () => {
@@ -326,6 +327,7 @@ describe('the ACK timeout', () => {
       t.sleep(T14)
       assert.deepEqual(t.completions(), ['1 RETRY_EXC', '2 FLUSH'])
       assert.equal(t.state, ERR)
+      assert.equal(t.node.engine.counters.retryExceeded, 1)
     }
   })
   it('starts at the last progress, which resets the retry count', () => {

@@ -78,6 +78,11 @@ describe('packets of a message', () => {
     const last = t.node.sent[2].bytes
     assert.deepEqual([...last.slice(-7, -4)], [0, 0, 0], 'three pad bytes before the ICRC')
   })
+  it('without data need no valid key', () => {
+    const t = startScript()
+    t.post({ id: 1, opcode: SEND, sges: [{ at: 0, length: 0, key: 0xbad }] })
+    assert.deepEqual(t.sent(), ['SEND_ONLY@0 ackreq'])
+  })
   it('carry data gathered from several SGEs at any boundary', () => {
     for (const lengths of [
       [0, 3000],
@@ -100,6 +105,20 @@ describe('packets of a message', () => {
       t.sent()
       assert.deepEqual(sentPayload(t), bytes)
     }
+  })
+  it('are sent to the flow of the queue pair; so are responses', () => {
+    const t = startScript({ flow: 5 })
+    const remote = { remote: 8, compare: 2n }
+    t.post({ id: 1, opcode: WRITE, ...sge(0, 3 * MTU), ...remote }, { id: 2, opcode: SEND, ...sge(0, 1), ...remote })
+    t.post({ id: 3, opcode: READ, ...sge(0, 1), ...remote }, { id: 4, opcode: FAA, ...sge(0, 8), ...remote })
+    t.request('READ_REQUEST', 0, { dmaLen: 3 * MTU })
+    t.request('FETCH_ADD', 3, { remote: 8 })
+    t.request('WRITE_ONLY', 4, { payload: 1, ackReq: true })
+    t.sent()
+    assert.deepEqual(
+      t.node.sent.map(({ flow }) => flow),
+      new Array(11).fill(5),
+    )
   })
   it('carry inline data, which is not read from client memory', () => {
     const t = startScript()
@@ -254,6 +273,13 @@ describe('a local error', () => {
         else t.response('ACKNOWLEDGE', 1, { syndrome: NAK.ACCESS })
         assert.deepEqual(t.completions(), [`2 ${status}`, '3 FLUSH'])
       }
+  })
+  it('a wrong key in a later element: no packet of the message is sent, also if it needs several runs', () => {
+    const t = startScript({}, { maxPackets: 2 })
+    const wrong = { at: 0, length: 4, key: 0xbad }
+    t.post({ id: 1, opcode: SEND, sges: [{ at: 0, length: 8 * MTU }, wrong] })
+    assert.deepEqual(t.sent(), [])
+    assert.deepEqual(t.completions(), ['1 LOC_PROT'])
   })
   it('alone completes immediately', () => {
     const t = startScript()

@@ -131,6 +131,17 @@ describe('a SEND', () => {
     t.node.faults.write = Errno.EFAULT
     assertRefused(t, ['NAK(REMOTE_OPERATION)@1 msn 0'], ['100 LOC_PROT', '101 FLUSH'])
   })
+  it('whose last packet cannot be written fails its receive WQE', () => {
+    for (const fail of ['the memory is unmapped', 'the region is deregistered']) {
+      const t = startScript()
+      t.postReceives(2, 4 * MTU)
+      t.request('SEND_FIRST', 0, { payload: MTU })
+      if (fail === 'the memory is unmapped') t.node.faults.write = Errno.EFAULT
+      else t.node.regions.length = 0
+      t.request('SEND_LAST', 1, { payload: 1, ackReq: true })
+      assertRefused(t, ['NAK(REMOTE_OPERATION)@0 msn 0'], ['100 LOC_PROT', '101 FLUSH'])
+    }
+  })
   it('is not answered if the program of the memory has ended; neither is a WRITE or a READ', () => {
     for (const [name, spec] of [
       ['SEND_ONLY', { payload: 10 }],
@@ -314,6 +325,22 @@ describe('a WRITE', () => {
     t.request('READ_REQUEST', 3, { dmaLen: 8, remote: 0x100 })
     t.node.faults.write = Errno.EFAULT
     assertRefused(t, ['READ_RESP_ONLY@0 msn 1 [4]', 'NAK(REMOTE_OPERATION)@1 msn 1'], [], ['QP_FATAL'])
+  })
+  it('that cannot be written: a later atomic, FLUSH or ATOMIC WRITE is not executed', () => {
+    for (const [name, spec] of [
+      ['FETCH_ADD', { swap: 1n }],
+      ['FLUSH', { dmaLen: 8 }],
+      ['ATOMIC_WRITE', { payload: 8 }],
+    ] as const) {
+      const t = startResponder({ access: REMOTE_ACCESS | Access.FLUSH_GLOBAL })
+      t.request('WRITE_FIRST', 0, { payload: MTU, remote: 0x9000, dmaLen: 2 * MTU })
+      t.request('WRITE_LAST', 1, { payload: MTU })
+      t.node.faults.write = Errno.EFAULT
+      t.request(name, 2, { ...spec, remote: 0x8000 })
+      assertRefused(t, ['NAK(REMOTE_OPERATION)@0 msn 0'], flushed(100, 107), ['QP_FATAL'])
+      assert.equal(t.node.words.getBigUint64(0x8000, true), 5n, name)
+      assert.equal(t.node.dmaCalls.writes, 1, name)
+    }
   })
   it('that cannot be written fails no receive WQE of a later message', () => {
     for (const [name, spec] of [

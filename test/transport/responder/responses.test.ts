@@ -5,6 +5,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { Errno } from '../../../src/spec/errno.ts'
 import { Access } from '../../../src/transport/types.ts'
+import { MEMORY_BASE } from '../node.ts'
 import { assertRefused, atomicWord, ERR, flushed, MTU, memoryAt, patternOf, startResponder } from '../responding.ts'
 import { packet, RQ_PSN } from '../script.ts'
 
@@ -13,6 +14,7 @@ describe('an ACK', () => {
     const t = startResponder()
     for (let i = 0; i < 5; i++) t.request('SEND_ONLY', i, { payload: 1, ackReq: i < 4 })
     assert.deepEqual(t.sent(), ['ACK@4 msn 5'])
+    t.node.engine.resume(t.row)
     assert.deepEqual(t.sent(), [])
   })
   it('waits until the data is in memory', () => {
@@ -110,6 +112,16 @@ describe('a READ', () => {
     t.request('READ_REQUEST', 1, { remote: 0x9000 + MTU, dmaLen: 2500 - MTU })
     assert.deepEqual(t.sent(), ['READ_RESP_MIDDLE@1 [1024]', 'READ_RESP_LAST@2 msn 1 [452]'])
     assert.deepEqual(t.payloads().at(-2), patternOf(2500).slice(MTU, 2 * MTU))
+  })
+  it('duplicate from a later PSN may begin beyond a multiple of 4 GiB', () => {
+    const t = startResponder()
+    const multiple = Number(0x7f02_0000_0000n - MEMORY_BASE)
+    t.node.memory.set(patternOf(2 * MTU), multiple - MTU)
+    t.request('READ_REQUEST', 0, { remote: multiple - MTU, dmaLen: 2 * MTU })
+    t.sent()
+    t.request('READ_REQUEST', 1, { remote: multiple, dmaLen: MTU })
+    assert.deepEqual(t.sent(), ['READ_RESP_LAST@1 msn 1 [1024]'])
+    assert.deepEqual(t.payloads().at(-1), patternOf(2 * MTU).slice(MTU))
   })
   it('duplicate with another range or key is not answered', () => {
     const t = startResponder()

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Service } from '../../../src/spec/wire/services.ts'
 import { SRQN_SHIFT } from '../../../src/spec/work.ts'
-import { SHARED_QUEUE } from '../node.ts'
+import { SHARED_QUEUE, SHARED_QUEUE_CQ } from '../node.ts'
 import {
   CAS,
   fillMemory,
@@ -92,7 +92,7 @@ test('a target serves SENDs, WRITEs, READs and atomics', () => {
   t.request('XRC_SEND_LAST_IMM', 2, { payload: 9, imm: 77, ackReq: true })
   assert.deepEqual(t.sent(), ['ACK@2 msn 1'])
   assert.deepEqual(t.completions(), [`100 ok recv ${2 * MTU + 9} imm 77`])
-  assert.equal(t.node.cqes[0].cq, 2) // the SRQ's CQ, from `selectShared` in node.ts
+  assert.equal(t.node.cqes[0].cq, SHARED_QUEUE_CQ)
   t.request('XRC_WRITE_FIRST', 3, { payload: MTU, remote: 0x9000, dmaLen: 2 * MTU })
   t.request('XRC_WRITE_LAST_IMM', 4, { payload: MTU, imm: 1, ackReq: true })
   assert.deepEqual(t.sent(), ['ACK@4 msn 2'])
