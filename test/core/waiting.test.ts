@@ -20,7 +20,7 @@ import {
   stat,
   unregister,
 } from '../../src/core/index.ts'
-import { type AnyHandler, type CoreObject, type Driver, Lifecycle, type MemoryAccount } from '../../src/core/model.ts'
+import { type AnyHandler, type CoreObject, Lifecycle, type MemoryAccount } from '../../src/core/model.ts'
 import { objectBytes } from '../../src/core/objects/object-bytes.ts'
 import { ChainErrors } from '../../src/spec/classes/device/interface.ts'
 import { QpAddress } from '../../src/spec/classes/qp/qp.ts'
@@ -35,7 +35,6 @@ import {
   channelWithEvent,
   describeDevice,
   openTestDevice,
-  type TestState,
   testCaller,
   testClasses,
   testDriver,
@@ -277,6 +276,11 @@ const runSteps = (jobs: Iterator<unknown>[], index: number, count: number): void
     }
 }
 
+const addDevice = ({ core, gate, devices }: Fixture): void => {
+  const description = describeDevice('test0', testDriver(waitingClasses(gate)), { limits: { rc_qp: 4 } })
+  devices.push(register(core, description) as Device)
+}
+
 /** Opens a context that has a PD and a CQ. */
 const openWithObjects = (fixture: Fixture): void => {
   const context = openContext(fixture.devices.at(-1)!, { isOpened: true, account: fixture.account })
@@ -300,7 +304,7 @@ const act = (fixture: Fixture, random: RandomSource): void => {
   } else if (action === 3 && random.hits(0.3)) {
     unregister(device)
     contexts.length = 0
-    devices.push(register(core, describeDevice('test0', device.driver as Driver<TestState>)) as Device)
+    addDevice(fixture)
   } else if (action < 8 && jobs.length > 0) {
     runSteps(jobs, random.int(jobs.length), 1 + random.int(4))
   } else if (action < 15 && gate.pending.length > 0) {
@@ -315,7 +319,7 @@ const act = (fixture: Fixture, random: RandomSource): void => {
 const run = async (seeds: readonly number[]): Promise<void> => {
   const fixture = setUp()
   const { core, devices, gate, jobs, contexts, running } = fixture
-  devices.push(register(core, describeDevice('test0', testDriver(waitingClasses(gate)))) as Device)
+  addDevice(fixture)
   for (const seed of seeds) {
     act(fixture, createRandomSource(seed))
     await turn()

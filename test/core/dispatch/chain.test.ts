@@ -23,6 +23,7 @@ import {
 import { Armed, type EventsRead } from '../../../src/core/model.ts'
 import { onUndelivered } from '../../../src/core/undelivered.ts'
 import { ChainErrors } from '../../../src/spec/classes/device/interface.ts'
+import { QpAddress } from '../../../src/spec/classes/qp/qp.ts'
 import { Classes } from '../../../src/spec/classes.ts'
 import { Errno } from '../../../src/spec/errno.ts'
 import {
@@ -35,6 +36,7 @@ import {
   type ObjectClass,
   objectClass,
   optional,
+  zeroRecord,
 } from '../../../src/spec/schema/schema.ts'
 import { type ChainEntry, type ChainLink, chainEntries, encodeChain } from '../../../src/uapi/object/chain.ts'
 import { decodeResult, type EncodeOptions, encodeCall } from '../../../src/uapi/object/client.ts'
@@ -52,7 +54,7 @@ import {
   testDriver,
 } from '../fixture.ts'
 
-const { interface: Interface, pd: Pd, mr: Mr, cq: Cq, rc_qp: RcQp } = Classes
+const { interface: Interface, pd: Pd, ah: Ah, mr: Mr, cq: Cq, rc_qp: RcQp } = Classes
 const { port: Port, comp_channel: Channel, async_fd: AsyncFd, event_queue: EventQueue, driver_ops: DriverOps } = Classes
 const { STOP, UNDO } = ChainErrors.values
 
@@ -132,6 +134,21 @@ test('events taken by an entry whose answer does not fit are put back', () => {
     link(EventQueue, 'getEvents', { max: 1 }, { handle: queue.handle, options: { outputBuffers: { events: bytes } } })
   assert.deepEqual([run(setup, [getEvents(8)]).error, queue.sink.unread()], [Errno.ENOSPC, 1])
   assert.deepEqual([run(setup, [getEvents(24)]).error, queue.sink.unread()], [0, 0])
+})
+
+test('objects created by an entry whose answer does not fit are destroyed', () => {
+  const ah = driverClass(Ah, { create: () => ({}) })
+  const setup = openTestDevice({}, testDriver(testClasses.map(cls => (cls.class === Ah ? ah : cls))))
+  const address = zeroRecord(QpAddress)
+  const createAhs = (bytes: number) =>
+    link(
+      Pd,
+      'createAhs',
+      { addresses: [address, address] },
+      { objectOf: 0, options: { outputBuffers: { handles: bytes } } },
+    )
+  const { done, error } = run(setup, [pd(), createAhs(8), createAhs(4)])
+  assert.deepEqual([done, error, live(setup)], [2, Errno.ENOSPC, ['pd 0', 'ah 1', 'ah 2']])
 })
 
 test('the first failure stops the chain: earlier results stay, later entries do not run', () => {

@@ -7,11 +7,14 @@ import {
   abortSignalOf,
   attachSink,
   closeContext,
+  createEventQueue,
   driverClass,
+  type FdObject,
   invoke,
   invokeNow,
   Lifecycle,
   openContext,
+  raiseObjectEvent,
   raisePort,
   stat,
   unregister,
@@ -528,6 +531,34 @@ test('asynchronous createAhs and destroyAhs affect all address handles or none',
   )
   await destroyed
   assert.deepEqual([stat(core).objects, context.handles.slots[pd]?.uses], [1, 0])
+})
+
+test('a destroy waits until every sink with events of the object is prepared, but not without end', async () => {
+  const setup = openTestDevice()
+  const { context, caller } = setup
+  const asyncFd = install(setup, invokeNow(context, AsyncFd, 'create', 0, {}, caller))
+  const channel = install(setup, invokeNow(context, CompChannel, 'create', 0, {}, caller))
+  const prepared: string[] = []
+  /** Prepares `times` times. */
+  const attach = (fd: FdObject, times: number): void => {
+    const prepareWithdraw = () =>
+      times-- > 0 ? Promise.resolve().then(() => void prepared.push(fd.class.name)) : undefined
+    attachSink(fd, { ...createEventQueue(), prepareWithdraw })
+  }
+  const destroyWithEvent = async () => {
+    const { object = -1 } = invokeNow(context, Cq, 'create', 0, { ...cq, channel: channel.handle }, caller)
+    raiseObjectEvent(context.handles.slots[object]!, AsyncEventType.values.CQ_ERR)
+    prepared.length = 0
+    const destroying = invoke(context, Cq, 'destroy', object, {}, caller)
+    assert.equal(context.handles.count, 1)
+    assert.deepEqual({ ...(await destroying).out }, { compEvents: 0, asyncEvents: 0 })
+    return prepared.join(' ')
+  }
+  attach(channel, 1)
+  attach(asyncFd, 1)
+  assert.equal(await destroyWithEvent(), 'comp_channel async_fd')
+  attach(channel, 9)
+  assert.equal(await destroyWithEvent(), 'comp_channel comp_channel comp_channel')
 })
 
 test('a call on a descriptor of another context is refused without preparing the descriptor’s sink', () => {

@@ -16,6 +16,7 @@ import {
 } from '../../../src/core/index.ts'
 import type { CallContext, CoreObject } from '../../../src/core/model.ts'
 import { Classes } from '../../../src/spec/classes.ts'
+import { CallError } from '../../../src/spec/errno.ts'
 import { CREATE_FD, DESTROY, method, objectClass, ref } from '../../../src/spec/schema/schema.ts'
 import { cap, errnoOf, install, openTestDevice, qpClass, testClasses, testDriver } from '../fixture.ts'
 
@@ -115,6 +116,18 @@ test('a handler that throws or a cyclic dependency does not stop the destruction
   closeContext(context)
   assert.deepEqual(seen, [3, 2, 1, 0])
   assert.deepEqual([stat(setup.core).objects, stat(setup.core).faults], [0, 4])
+})
+
+test('the rejection of an asynchronous destroy by core itself is a fault', async () => {
+  const refusing = driverClass(Pd, { destroy: async () => Promise.reject(new CallError('EBUSY', 'not now')) })
+  const { context, caller, core } = openTestDevice(
+    {},
+    testDriver(testClasses.map(cls => (cls.class === Pd ? refusing : cls))),
+  )
+  invokeNow(context, Pd, 'create', 0, {}, caller)
+  closeContext(context)
+  await new Promise(setImmediate)
+  assert.deepEqual([stat(core).objects, stat(core).faults], [0, 1])
 })
 
 test('closing a context does not repeat an asynchronous destroy that ends before the close reaches the object', async () => {
