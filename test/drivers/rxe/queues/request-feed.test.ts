@@ -6,14 +6,29 @@ import { it } from 'node:test'
 import { invokeNow } from '../../../../src/core/index.ts'
 import { requestName } from '../../../../src/spec/check/causes.ts'
 import type { RequestWatcher, WorkRequest } from '../../../../src/spec/check/requests.ts'
+import { Ah } from '../../../../src/spec/classes/ah.ts'
 import { Mr } from '../../../../src/spec/classes/mr.ts'
 import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
 import { UcQp } from '../../../../src/spec/classes/qp/uc_qp.ts'
-import { Mtu, nameIn } from '../../../../src/spec/enums.ts'
+import { UdQp } from '../../../../src/spec/classes/qp/ud_qp.ts'
+import { Srq } from '../../../../src/spec/classes/srq.ts'
+import { AccessFlags, Mtu, nameIn, QpFlags } from '../../../../src/spec/enums.ts'
 import { PostQueue } from '../../../../src/spec/session.ts'
 import { SRQN_SHIFT, WcStatus } from '../../../../src/spec/work.ts'
 import { plainArena } from '../../../../src/wire/arena.ts'
-import { cap, connectQps, type Machine, machine, makeCq, modify, path, program, Qps, register } from '../machine.ts'
+import {
+  cap,
+  connectQps,
+  type Machine,
+  machine,
+  makeCq,
+  makeQp,
+  modify,
+  path,
+  program,
+  Qps,
+  register,
+} from '../machine.ts'
 import { makeEnd, pair, sgeOf } from '../pair.ts'
 import { Flag, mapRing, pollAll, postReceive, postSend, Wr } from '../provider.ts'
 import {
@@ -150,6 +165,70 @@ it('reports failed requests, flushed requests and a reset', () => {
   })
   m.settle()
   assert.deepEqual(take(), ['posted WRITE 3', 'ended WRITE 3'])
+})
+
+it('reports an unsignaled request that fails, and the requests that are flushed after it', () => {
+  const { m, a, b } = pair()
+  const { take } = watch(m)
+  const write = (id: bigint, rkey: number, flags: number): void => {
+    const request = { opcode: Wr.WRITE, id, sges: [sgeOf(a.mr, 0, 10)], remote: b.mr.address, rkey, flags }
+    assert.ok(postSend(a.qp.send, request))
+  }
+  write(1n, b.mr.rkey, Flag.SIGNALED)
+  write(2n, b.mr.rkey, 0)
+  write(3n, 1, 0)
+  write(4n, b.mr.rkey, 0)
+  m.settle()
+  assert.deepEqual(
+    take().filter(line => line.startsWith('completed')),
+    ['completed WRITE 1 SUCCESS #1', 'completed WRITE 3 REM_ACCESS_ERR #2', 'completed WRITE 4 WR_FLUSH_ERR #3'],
+  )
+})
+
+it('reports a lost completion with position 0', () => {
+  const m = machine()
+  const [a, b] = [makeEnd(m, 0, 1), makeEnd(m, 1)]
+  connectQps(a.qp, b.qp)
+  const { take } = watch(m)
+  const target = { sges: [sgeOf(a.mr, 0, 10)], remote: b.mr.address, rkey: b.mr.rkey }
+  for (const id of [1n, 2n]) postSend(a.qp.send, { opcode: Wr.WRITE, id, ...target })
+  m.settle()
+  assert.deepEqual(
+    take().filter(line => line.startsWith('completed')),
+    ['completed WRITE 1 SUCCESS #1', 'completed WRITE 2 SUCCESS #0'],
+  )
+})
+
+it('reports all requests of a queue pair that signals all as signaled, and no memory of a refused request', () => {
+  const { m, a, b } = pair()
+  const sender = makeQp(a.p, a.cq, { flags: QpFlags.values.SQ_SIG_ALL })
+  connectQps(sender, makeQp(b.p, b.cq))
+  const { posted } = watch(m)
+  const target = { sges: [sgeOf(a.mr, 0, 10)], remote: b.mr.address, rkey: b.mr.rkey }
+  postSend(sender.send, { opcode: Wr.WRITE, flags: 0, ...target })
+  postSend(sender.send, { opcode: Wr.WRITE, flags: 0, ...target, numSge: 99 })
+  m.settle()
+  assert.deepEqual(
+    posted.map(({ isSignaled, elements, remote }) => [isSignaled, elements.length, remote?.length]),
+    [
+      [true, 1, 10],
+      [true, 0, undefined],
+    ],
+  )
+})
+
+it('reports receives that are posted after a reset, and the destruction of an SRQ', () => {
+  const { m, a } = pair()
+  const srq = makeSrq(a.p)
+  const { polls, take } = watch(m)
+  for (const id of [1n, 2n]) {
+    postReceive(a.qp.receive, id, [sgeOf(a.mr, 0, 10)])
+    polls[0]!.reportContext(a.p.context)
+    modify(a.qp, { state: Qps.RESET })
+    assert.deepEqual(take(), [`posted receive ${id}`, 'queue reset'])
+  }
+  invokeNow(a.p.context, Srq, 'destroy', srq.handle, {}, a.p.caller)
+  assert.deepEqual(take(), ['queue reset'])
 })
 
 it('reports the reset and the destruction of a queue pair with posts that were not reported', () => {
@@ -299,6 +378,49 @@ it('reports receives of an SRQ that no queue pair uses yet, on request', () => {
   assert.deepEqual(take(), [])
 })
 
+it('reports which datagram consumed which receive', () => {
+  const m = machine(2)
+  const end = (device: number) => {
+    const p = program(m, device)
+    const cq = makeCq(p)
+    const args = { pd: p.pd, sendCq: cq.handle, recvCq: cq.handle, cap: cap(), userHandle: 0n }
+    const { object, out } = invokeNow(p.context, UdQp, 'create', 0, args, p.caller)
+    const queues = out as unknown as Record<'sendQueue' | 'recvQueue', { offset: bigint }>
+    for (const change of [
+      { state: Qps.INIT, pkeyIndex: 0, port: 1, qkey: 5 },
+      { state: Qps.RTR },
+      { state: Qps.RTS, sqPsn: 0 },
+    ])
+      invokeNow(p.context, UdQp, 'modify', object!, change, p.caller)
+    const [send, receive] = [queues.sendQueue, queues.recvQueue].map(({ offset }) => mapRing(p.rings.at(offset)))
+    return { p, qpn: out.qpNum, send: send!, receive: receive!, mr: register(p, 4096) }
+  }
+  const [a, one, two] = [end(0), end(1), end(1)]
+  const address = path(one.p.rxe.state.identity.gids[1]!)
+  const { out } = invokeNow(a.p.context, Ah, 'create', 0, { pd: a.p.pd, address, userHandle: 0n }, a.p.caller)
+  const { number: ah } = out as unknown as { number: number }
+  const { posted, take } = watch(m)
+  const sges = [sgeOf(a.mr, 0, 10)]
+  const send = (id: bigint, { qpn }: { qpn: number }): void => {
+    assert.ok(postSend(a.send, { opcode: Wr.SEND, id, sges, flags: 0, to: { qpn, qkey: 5, ah } }))
+  }
+  // Datagram 1 is dropped: QP one has no receive.
+  send(1n, one)
+  m.settle()
+  postReceive(two.receive, 7n, [sgeOf(two.mr, 0, 100)])
+  send(2n, two)
+  m.settle()
+  postReceive(one.receive, 8n, [sgeOf(one.mr, 0, 100)])
+  send(3n, one)
+  m.settle()
+  const completed = take().filter(line => line.startsWith('completed'))
+  assert.equal(completed[0], 'completed receive 7 SUCCESS #1 < SEND 2')
+  assert.equal(completed.length, 2)
+  const sent = posted.find(({ wrId }) => wrId === 2n)!
+  assert.deepEqual([sent.destQpn, sent.destination?.qkey, sent.remote], [two.qpn, 5, undefined])
+  assert.deepEqual(sent.destination?.gid, address.dgid)
+})
+
 /** Two connected UC queue pairs. */
 const ucPair = () => {
   const m = machine(2)
@@ -347,6 +469,20 @@ it('after SQE, a receive is not consumed by an earlier send that failed or was f
     take().filter(line => line.startsWith('completed')),
     ['completed receive 5 SUCCESS #1 < SEND 3'],
   )
+})
+
+it('a WRITE with immediate data is not taken for an earlier SEND of the same length that was dropped', () => {
+  const { m, a, b } = ucPair()
+  const { take } = watch(m)
+  const sges = [sgeOf(a.mr, 0, 10)]
+  postSend(a.send, { opcode: Wr.SEND, id: 1n, sges, flags: 0 })
+  m.settle()
+  b.change({ state: Qps.RTS, accessFlags: AccessFlags.values.REMOTE_WRITE })
+  postReceive(b.receive, 5n, [])
+  postSend(a.send, { opcode: Wr.WRITE_IMM, id: 2n, sges, flags: 0, remote: b.mr.address, rkey: b.mr.rkey })
+  m.settle()
+  const [completed] = take().filter(line => line.startsWith('completed'))
+  assert.match(completed ?? '', /^completed receive 5 SUCCESS #1 < WRITE.* 2$/)
 })
 
 it('reports a message without a receive in SQE, where a queue pair still receives', () => {

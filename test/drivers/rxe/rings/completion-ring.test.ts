@@ -184,6 +184,7 @@ test('a resize keeps waiting completions in order, and is refused below their nu
           assert.ok(q.ring.mask >= newCqe)
         }
         while (id - first < q.ring.mask) assert.ok(pushCompletion(q.cq, completionOf(id++)))
+        assert.equal(pushCompletion(q.cq, completionOf(id)), false)
         assert.deepEqual(
           pollAll(q.ring).map(completion => Number(completion.id)),
           Array.from({ length: id - first }, (_, i) => first + i),

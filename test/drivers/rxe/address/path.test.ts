@@ -1,0 +1,47 @@
+/*
+ * Stored addresses, and the flows of paths.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { flowAddress, type StoredAddress, storedAddress } from '../../../../src/drivers/rxe/address/path.ts'
+import { ipv4, path } from '../machine.ts'
+
+const peer = ipv4(10, 0, 0, 1)
+
+test('equal addresses are stored once, others as they are, with the hop limit of the device', () => {
+  const device: { lastAddress: StoredAddress | undefined } = { lastAddress: undefined }
+  const stored = storedAddress(device, path(peer))
+  assert.deepEqual(stored, path(peer, { hopLimit: 64 }))
+  assert.equal(storedAddress(device, path(peer.slice(), { hopLimit: 9 })), stored)
+  for (const change of [
+    { dgid: ipv4(10, 0, 0, 2) },
+    { flowLabel: 1 },
+    { sgidIndex: 2 },
+    { trafficClass: 1 },
+    { sl: 1 },
+    { staticRate: 1 },
+    { isGlobal: 0 },
+    { port: 2 },
+  ]) {
+    device.lastAddress = stored
+    assert.deepEqual(storedAddress(device, path(peer, change)), path(peer, { ...change, hopLimit: 64 }))
+  }
+  device.lastAddress = stored
+  const dmac = Uint8Array.of(2, 0, 0, 0, 0, 1)
+  const withMac = storedAddress(device, path(peer), dmac)
+  assert.deepEqual([stored.dmac, withMac.dmac], [undefined, dmac])
+  assert.equal(storedAddress(device, path(peer), dmac.slice()), withMac)
+  assert.deepEqual(
+    storedAddress(
+      device,
+      path(peer),
+      dmac.map(byte => byte ^ 1),
+    ).dmac,
+    dmac.map(byte => byte ^ 1),
+  )
+  assert.equal(storedAddress(device, path(peer)).dmac, undefined)
+})
+
+test('a flow label has 20 bits', () => {
+  assert.equal(flowAddress(peer, path(peer, { flowLabel: 0xffff_ffff })).flowLabel, 0xf_ffff)
+})

@@ -1,0 +1,77 @@
+/*
+ * A soft device follows its network interface: link state, MTU, addresses.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { getGid } from '../../../src/core/devices/gids.ts'
+import { addGid, NO_EVENT, removeGid, replaceInterface, setLink } from '../../../src/drivers/rxe/interface.ts'
+import { AsyncEventType, Mtu, PhysState, PortState } from '../../../src/spec/enums.ts'
+import { ipv4, machine } from './machine.ts'
+
+const { PORT_ACTIVE, PORT_ERR, GID_CHANGE } = AsyncEventType.values
+const { ACTIVE, DOWN } = PortState.values
+const { LINK_UP, POLLING, DISABLED } = PhysState.values
+
+test('the port is active if the interface is up and has a carrier; only the loss of an active link is counted', () => {
+  const { device, state } = machine(1).devices[0]
+  const steps: readonly (readonly [isUp: boolean, hasCarrier: boolean, event: unknown, ...attributes: number[]])[] = [
+    [true, true, undefined, ACTIVE, LINK_UP, 0],
+    [true, false, PORT_ERR, DOWN, POLLING, 1],
+    [false, true, NO_EVENT, DOWN, DISABLED, 1],
+    [false, false, undefined, DOWN, DISABLED, 1],
+    [true, true, PORT_ACTIVE, ACTIVE, LINK_UP, 1],
+    [false, false, PORT_ERR, DOWN, DISABLED, 2],
+  ]
+  for (const [isUp, hasCarrier, event, ...expected] of steps) {
+    assert.equal(setLink(device, { isUp, hasCarrier }), event)
+    const { attributes } = device.ports[0]
+    assert.deepEqual([attributes.state, attributes.physState, state.linkDowned], expected)
+  }
+})
+
+test('a new MTU is an event of an active port', () => {
+  const { device } = machine(1).devices[0]
+  const up = { isUp: true, hasCarrier: true }
+  assert.equal(setLink(device, { ...up, pathMtu: 1024 }), PORT_ACTIVE)
+  assert.equal(device.ports[0].attributes.activeMtu, Mtu.values.MTU_1024)
+  assert.equal(setLink(device, { ...up, pathMtu: 1024 }), undefined)
+  setLink(device, { isUp: false, hasCarrier: false })
+  assert.equal(setLink(device, { isUp: false, hasCarrier: false, pathMtu: 512 }), NO_EVENT)
+  assert.equal(device.ports[0].attributes.activeMtu, Mtu.values.MTU_512)
+})
+
+test('addresses take the first free index after the default GID, and leave the others where they are', () => {
+  const { device, state } = machine(1).devices[0]
+  const { gids } = device.ports[0]
+  const [one, two, three] = [ipv4(10, 0, 0, 1), ipv4(10, 0, 0, 2), ipv4(10, 0, 0, 3)]
+  const indexed = () => gids.entries.flatMap((entry, i) => (entry !== undefined && i > 2 ? [[i, entry.gid[15]]] : []))
+  assert.deepEqual([addGid(device, one), addGid(device, two), addGid(device, two)], [GID_CHANGE, GID_CHANGE, undefined])
+  assert.deepEqual(indexed(), [
+    [3, 1],
+    [4, 2],
+  ])
+  assert.deepEqual([removeGid(device, one), removeGid(device, one)], [GID_CHANGE, undefined])
+  assert.deepEqual(indexed(), [[4, 2]])
+  addGid(device, three)
+  assert.deepEqual(indexed(), [
+    [3, 3],
+    [4, 2],
+  ])
+  assert.equal(removeGid(device, state.identity.gids[0]), undefined)
+  assert.deepEqual(getGid(gids, 0).gid, state.identity.gids[0], 'the default GID stays')
+})
+
+test('a replaced interface has its name and index in the identity and in all GIDs', () => {
+  const { device, state } = machine(1).devices[0]
+  const { guid } = state.identity
+  replaceInterface(device, 'eth7', 7)
+  assert.deepEqual(
+    [state.identity.interfaceName, state.identity.interfaceIndex, state.identity.guid],
+    ['eth7', 7, guid],
+  )
+  const { entries } = device.ports[0].gids
+  assert.deepEqual(
+    entries.flatMap(entry => (entry === undefined ? [] : [entry.ifindex])),
+    [7, 7, 7],
+  )
+})
