@@ -365,7 +365,8 @@ const query = (s: EngineState, row: number): QpSnapshot => {
   return {
     state: w[base + QP.STATE],
     sqSigAll: signalsAll(w, base),
-    destQpn: w[base + QP.DEST_QPN],
+    // DEST_QPN of a UD queue pair is the source of the last datagram.
+    destQpn: w[base + QP.SERVICE] === Service.UD ? 0 : w[base + QP.DEST_QPN],
     pathMtu: w[base + QP.MTU],
     timeout: w[base + QP.TIMEOUT],
     retryCnt: w[base + QP.RETRY_CNT],

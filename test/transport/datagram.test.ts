@@ -149,6 +149,7 @@ describe('a receiver of datagrams', () => {
     assert.deepEqual(t.completions(), ['100 0 141', '101 0 44'])
     const [first, second] = t.node.cqes
     assert.equal(first.srcQpn, 0x77)
+    assert.equal(t.node.engine.query(t.row).destQpn, 0, 'a queue pair of datagrams has no peer')
     assert.equal(first.sl, 0xa, 'the SL field has the packet type: RoCEv2 over IPv4')
     assert.equal(first.flags, WcFlags.values.GRH)
     assert.equal(second.flags, WcFlags.values.GRH | WcFlags.values.WITH_IMM)
