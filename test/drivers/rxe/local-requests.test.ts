@@ -8,10 +8,13 @@ import { invokeNow } from '../../../src/core/index.ts'
 import { type Bind, bindWindow } from '../../../src/core/memory/windows.ts'
 import { ScanScope } from '../../../src/drivers/rxe/rings/posts.ts'
 import type { Path } from '../../../src/phy/memory.ts'
+import { Mr } from '../../../src/spec/classes/mr.ts'
 import { Mw } from '../../../src/spec/classes/mw.ts'
+import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
 import { AccessFlags, MwType } from '../../../src/spec/enums.ts'
 import { Errno } from '../../../src/spec/errno.ts'
 import { WcOpcode, WcStatus, WrOpcode } from '../../../src/spec/work.ts'
+import { errnoOf } from '../../core/fixture.ts'
 import { connectQps, machine, makeCq, makeQp, program, Qps, query, register } from './machine.ts'
 import { completions, pairOn, sgeOf } from './pair.ts'
 import { postReceive, postSend, Wr } from './provider.ts'
@@ -68,6 +71,14 @@ for (const path of ['packets', 'direct'] as const)
         )
         assert.equal(query(qps[i]).state, status === SUCCESS ? Qps.RTS : Qps.ERR)
       }
+    })
+    it('the destruction of a queue pair unbinds its windows', () => {
+      const { qps, mr } = setUp(path)
+      const { program: b, handle } = qps[0]
+      const deregister = () => errnoOf(() => invokeNow(b.context, Mr, 'destroy', mr.handle, {}, b.caller))
+      assert.equal(deregister(), 'EBUSY')
+      invokeNow(b.context, RcQp, 'destroy', handle, {}, b.caller)
+      assert.equal(deregister(), 'ok')
     })
     it('a SEND with invalidate of a window that is bound to another queue pair is not acknowledged', () => {
       const { m, cqA, cqB, peers, qps, rkey, mr, peerMr } = setUp(path)

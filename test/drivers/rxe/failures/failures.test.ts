@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { addFailureHandler } from '../../../../src/core/failures.ts'
 import { invokeNow } from '../../../../src/core/index.ts'
-import { causes } from '../../../../src/spec/check/causes.ts'
+import { causes, createCause } from '../../../../src/spec/check/causes.ts'
 import { type Failure, failureJson, failureText, isNote } from '../../../../src/spec/check/failures.ts'
 import { Mr } from '../../../../src/spec/classes/mr.ts'
 import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
@@ -119,6 +119,17 @@ describe('the report of a SEND that the peer cannot receive', () => {
       /^RNR_RETRY_EXC_ERR: the peer has no receive posted: RNR NAK 4 times, rnr_retry is 3; peer QP 0x\w+ at 127.0.0.2 is in RTS$/,
     )
   })
+})
+
+it('drops of one cause are reported with their count at 1, 2, 4 … drops', () => {
+  const { m, a, b, records } = recordedPair()
+  const row = m.devices[1].state.qpns.rowOf(b.qp.qpn)
+  for (let i = 0; i < 9; i++) m.devices[1].state.failures.dropped(row, createCause('NO_RECEIVE', {}), undefined)
+  assert.deepEqual(
+    records.map(({ kind, count, peer }) => [kind, count, peer?.qpn]),
+    [1, 2, 4, 8].map(count => ['drop', count, a.qp.qpn]),
+  )
+  assert.equal(m.devices[1].state.failures.last(row), undefined, 'a drop is no failure of the queue pair')
 })
 
 describe('queues', () => {

@@ -95,6 +95,22 @@ test('a counting CQ raises an event at its threshold, and counts failures', () =
   assert.deepEqual([completed, errors, count, period], [5n, 1n, 4, 0])
 })
 
+test('a call may resize a CQ and set its moderation; flags are not supported', () => {
+  const m = machine(1)
+  const p = program(m)
+  const cq = makeCqOfKind(p, EXTENDED)
+  invokeNow(p.context, Cq, 'modify', cq.handle, { cqe: 40, count: 4, period: 9 }, p.caller)
+  const { cqe, count, period } = query(p, cq)
+  assert.deepEqual([cqe, count, period], [63, 4, 9])
+  assert.equal(
+    errnoOf(() => invokeNow(p.context, Cq, 'modify', cq.handle, {}, p.caller)),
+    'EINVAL',
+  )
+  const create = () =>
+    invokeNow(p.context, Cq, 'create', 0, { cqe: 1, userHandle: 0n, compVector: 0, flags: 1 }, p.caller)
+  assert.equal(errnoOf(create), 'EOPNOTSUPP')
+})
+
 test('the count of a counting CQ wraps at 2^32 in the ring, and continues in the query', () => {
   const cq = createCqRing(slabRings(), 0, COUNTING)
   cq.completions = 2 ** 32 - 1
