@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { IpError, type IpErrorCode } from '../../src/ip/error.ts'
 import { NeighbourLimits } from '../../src/ip/neighbours.ts'
-import { SocketLimits } from '../../src/ip/sockets.ts'
+import { IpSockets, SocketLimits } from '../../src/ip/sockets.ts'
 import { MULTICAST_QPN } from '../../src/spec/wire/headers.ts'
 import { addressText } from '../../src/wire/address.ts'
 import { emitIp, IpProtocolNumber, icmpPacket } from '../../src/wire/ip-packet.ts'
@@ -158,6 +158,15 @@ for (const family of [4, 6] as const) {
         assert.equal(a.ip.nextTimeout(), Number.POSITIVE_INFINITY, 'it is not solicited')
       }
       link.now += 2 * SECOND
+      a.ip.send(socket, { address: b.ip.prefix.address, port: 0 }, bytes(), link.now)
+      assert.deepEqual(
+        link
+          .collect()
+          .splice(0)
+          .map(({ to }) => to),
+        [b.link, b.link],
+        'a solicitation of its old address, and the packet',
+      )
       assert.equal(ping(), 0)
       while (link.tick());
       assert.equal(ping(), 1)
@@ -193,6 +202,26 @@ for (const family of [4, 6] as const) {
       b.ip.join(member.socket, group)
       b.ip.close(member.socket)
       assert.equal(b.groups.size, before, 'a socket that is closed leaves its groups')
+    })
+
+    it('refuses more than 20 groups of a socket, and addresses that are no group', () => {
+      const { a, b } = twoHosts(family)
+      const { socket } = a.socket(UDP)
+      const joinError = (text: string) => codeOf(() => a.ip.join(socket, address(text)))
+      for (let i = 1; i <= SocketLimits.groupsEach; i++)
+        assert.equal(joinError(family === 4 ? `239.1.2.${i}` : `ff02::1:${i}`), undefined)
+      assert.equal(joinError(family === 4 ? '239.1.2.99' : 'ff02::1:99'), 'ENOMEM')
+      assert.equal(joinError(addressText(b.ip.prefix.address)), 'EINVAL')
+    })
+
+    it('keeps at most 1024 packets that are not sent yet', () => {
+      const { link, a, b } = twoHosts(family)
+      const { socket } = a.socket(UDP)
+      const send = (): void => a.ip.send(socket, { address: b.ip.prefix.address, port: 9 }, bytes(), link.now)
+      send()
+      link.settle()
+      for (let i = 0; i < 1100; i++) send()
+      assert.deepEqual([a.ip.counts.waiting, a.ip.counters.dropped], [1024, 76])
     })
 
     it('receives packets to its own address', () => {
@@ -281,6 +310,45 @@ describe('an interface', () => {
     )
   })
 
+  it('has a prefix of any number of bits', () => {
+    for (const [own, length, inside, outside] of [
+      ['10.9.17.1', 20, '10.9.31.1', '10.9.32.1'],
+      ['fd00:9::1', 33, 'fd00:9:7fff::1', 'fd00:9:8000::1'],
+    ] as const) {
+      const { ip } = new Host(own, 1, length)
+      const socket = ip.open(UDP, 0, () => {})
+      const send = (text: string) => codeOf(() => ip.send(socket, { address: address(text), port: 1 }, bytes(), 0))
+      assert.deepEqual([send(inside), send(outside)], [undefined, 'ENETUNREACH'])
+    }
+  })
+
+  it('answers solicitations of its own address only; the answer is solicited unless it is to all nodes', () => {
+    const link = new Link()
+    const a = link.add('fd00:9::1')
+    const flagsFor = (source: string, target: string): number[] => {
+      const isFromUnspecified = source === '::'
+      const body = emitDiscovery({
+        type: NeighbourMessage.SOLICITATION,
+        flags: 0,
+        target: address(target),
+        link: isFromUnspecified ? undefined : { qpn: 0x999, gid: address('fe80::99') },
+      })
+      const addresses = { source: address(source), destination: address('ff02::1:ff00:1'), hopLimit: 255 }
+      const packet = icmpPacket(addresses, { type: NeighbourMessage.SOLICITATION, code: 0, body })
+      const frame = emitIp(packet, ENCAPSULATION_BYTES)
+      new DataView(frame.buffer).setUint16(0, EtherType.IPV6)
+      a.ip.receive(frame, link.now)
+      // After the encapsulation and the IPv6 header: type, code, checksum, flags.
+      return link
+        .collect()
+        .splice(0)
+        .map(answer => answer.bytes[ENCAPSULATION_BYTES + 40 + 4]!)
+    }
+    assert.deepEqual(flagsFor('fd00:9::9', 'fd00:9::1'), [ADVERTISEMENT_OVERRIDE | ADVERTISEMENT_SOLICITED])
+    assert.deepEqual(flagsFor('::', 'fd00:9::1'), [ADVERTISEMENT_OVERRIDE])
+    assert.deepEqual(flagsFor('fd00:9::9', 'fd00:9::1:0:0:1'), [])
+  })
+
   it('uses another link-layer address of a neighbour only if its advertisement has the flag "override"', () => {
     const { link, a, b } = twoHosts(6)
     const { socket } = a.socket(UDP)
@@ -354,6 +422,14 @@ describe('an interface', () => {
     assert.equal(
       codeOf(() => ip.open(UDP, 7, () => {})),
       'ENOMEM',
+    )
+  })
+
+  it('finds a free port after the last one from the first dynamic port on', () => {
+    const sockets = new IpSockets(() => 65_535 - 49_152)
+    assert.deepEqual(
+      Array.from({ length: 3 }, () => sockets.open(UDP, 0, () => {}).port),
+      [65_535, 49_152, 49_153],
     )
   })
 

@@ -217,8 +217,8 @@ describe('a removed device', () => {
 })
 
 describe('an interface', () => {
-  it('has a unicast address that is unique on the host', () => {
-    const { a, base } = two()
+  it('has a unicast address that is unique on the host; a refused interface leaves no queue pair', () => {
+    const { a, base, stackA } = two()
     assert.equal(
       errnoOf(() => new Stack(deviceOf(a, 1), `${base}1`)),
       'EADDRINUSE',
@@ -227,6 +227,8 @@ describe('an interface', () => {
       errnoOf(() => new Stack(deviceOf(a, 1), '224.0.0.1')),
       'EINVAL',
     )
+    stackA.close()
+    assertNothingLeft(a)
   })
 
   it('reports its queue pair number, prefix length and MTU', () => {
