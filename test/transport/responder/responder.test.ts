@@ -567,7 +567,8 @@ describe('unexpected packets', () => {
   })
 })
 
-it('in RTR the first packet raises COMM_EST, once, and a response is dropped', () => {
+/** A script whose queue pair is in RTR. */
+const startInRtr = () => {
   const t = startScript()
   t.node.engine.modify(t.row, RESET, {})
   t.node.engine.modify(t.row, INIT, { access: REMOTE_ACCESS })
@@ -580,6 +581,18 @@ it('in RTR the first packet raises COMM_EST, once, and a response is dropped', (
     flow: 0,
     peer: 0,
   })
+  return t
+}
+
+it('in RTR a WRITE that cannot be written is refused', () => {
+  const t = startInRtr()
+  t.request('WRITE_FIRST', 0, { payload: 256, dmaLen: 512 })
+  t.node.faults.write = Errno.EFAULT
+  assertRefused(t, ['NAK(REMOTE_OPERATION)@0 msn 0'], [], ['COMM_EST', 'QP_FATAL'])
+})
+
+it('in RTR the first packet raises COMM_EST, once, and a response is dropped', () => {
+  const t = startInRtr()
   t.postReceives(2, 10)
   t.request('SEND_ONLY', 0, { payload: 1, ackReq: true })
   t.request('SEND_ONLY', 1, { payload: 1, ackReq: true })
