@@ -295,7 +295,7 @@ static inline uint64_t shim_nanoseconds(void)
     return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
 }
 
-/* Called once, before there is a session: notes the process that owns the session, and handles forks. */
+/* Called once, before there is a session: handles forks. */
 void session_own_process(void);
 
 /*

@@ -196,6 +196,7 @@ __attribute__((constructor)) void shim_init(void)
     events_detect();
     if (shim_is_active)
         path_folder_changed();
+    shim_pid = getpid(); /* other threads compare it as soon as the shim is ready */
     /* Libraries' constructors may start threads that come here at once. None waits: it may hold the loader's lock. */
     const bool is_first = __atomic_exchange_n(&shim_ready, 1, __ATOMIC_ACQ_REL) == 0;
     is_looking_up = false;

@@ -160,7 +160,6 @@ static void before_fork(void)
 
 void session_own_process(void)
 {
-    shim_pid = getpid();
     create_fork_mark();
     pthread_atfork(before_fork, NULL, after_fork);
 }
