@@ -32,6 +32,7 @@ it('deregistering a region with requests outstanding is an error for sends, a wa
   unused.complete(unused.post())
   unused.poll(1)
   unused.post({ elements: [{ address: START, length: 64, lkey: LKEY + 1 }] })
+  unused.post({ elements: [{ address: START, length: 0, lkey: LKEY }] })
   unused.destroy('mr', unused.region)
   assert.deepEqual(unused.ids(), [])
 })
