@@ -79,14 +79,13 @@ export class Window extends VerbsObject implements MemoryWindow {
 
   /**
    * The rkey that the next request of `qp` about the window must name. A bind that fails leaves the window's rkey as it
-   * was, and flushes its queue pair. So the device is asked if the last bind was on another queue pair, which has no
-   * outstanding request, or if the program has changed the state of the bind's queue pair since.
+   * was, and flushes its queue pair. So when the queue pair of the last bind has no outstanding request, the device is
+   * asked, unless `qp` is this queue pair and the program has not changed its state since.
    */
   static rkeyFor(window: Window, qp: Binder): number {
     const binder = window.#binder
-    if (binder === undefined) return window.rkey
-    const isOver = binder !== qp && binder.pending === 0
-    if (isOver || window.#stateChanges !== binder.stateChanges)
+    if (binder === undefined || binder.pending > 0) return window.rkey
+    if (binder !== qp || window.#stateChanges !== binder.stateChanges)
       window.rkey = orElse(() => window.query().rkey, window.rkey)
     return window.rkey
   }

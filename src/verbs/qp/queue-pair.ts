@@ -283,10 +283,7 @@ export abstract class BareQp<C extends ObjectClass = AnyQpClass> extends VerbsOb
   /** Rings, each mapped with its first request; the send ring only in RTS and later states. */
   sends: ProgramRing | undefined = undefined
   receives: ProgramRing | undefined = undefined
-  /**
-   * Number of changes of the state by `modify` after which no send was outstanding. After a bind that failed, requests
-   * need one.
-   */
+  /** Number of changes of the state by `modify`. After a bind that failed, requests need one. */
   stateChanges = 0
   /** Known to be in RTS or a later state. If false, the first request queries the state. */
   canSend = false
@@ -314,9 +311,9 @@ export abstract class BareQp<C extends ObjectClass = AnyQpClass> extends VerbsOb
     this.context.carrier.call(anyQp(this.cls), 'modify', this.handle, args)
     const { state } = args
     if (state !== undefined) {
+      this.stateChanges++
       this.canSend = state >= QpState.values.RTS
       if (!this.canSend) this[RELEASE_SENDS]()
-      if (this.sends === undefined || outstandingRequests(this.sends) === 0) this.stateChanges++
     }
     if (state === QpState.values.RESET && this.receives !== undefined) restart(this.receives)
   }
