@@ -217,6 +217,18 @@ eachCarrier(openTwo => {
     await device.close()
   })
 
+  test('the 8 key bits of a window’s rkey wrap around; the other bits stay', async () => {
+    const [device] = await openTwo()
+    const { pd, mr } = resourcesOn(device)
+    const [qp, peer] = [pd.rcQp(), pd.rcQp()]
+    qp.connect(peer.endpoint)
+    const window = pd.window(1)
+    const index = window.rkey >>> 8
+    for (let i = 0; i < 300; i++) assert.equal((await qp.bind(window, { region: mr })).rkey >>> 8, index)
+    assert.equal(window.query().rkey, window.rkey)
+    await device.close()
+  })
+
   test('`using` closes objects, and closing a device closes all its objects', async () => {
     const [device, otherDevice] = await openTwo()
     {
