@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { addressLo, bindWindow, driverClass, invokeNow, resolve } from '../../src/core/index.ts'
+import { addressLo, bindWindow, driverClass, invoke, invokeNow, resolve } from '../../src/core/index.ts'
 import { ExtendedDeviceAttributes } from '../../src/spec/classes/device/device.ts'
 import { Classes } from '../../src/spec/classes.ts'
 import { AccessFlags, MrKind, MwType } from '../../src/spec/enums.ts'
@@ -126,6 +126,30 @@ test('unchanged pages are not checked again: the program that registered them ma
   assert.equal(errno({ access: LOCAL_WRITE }), 'EFAULT')
 })
 
+test('a range that reaches the last page of the address space is EINVAL, an unmapped one EFAULT', () => {
+  const { errno, first } = setUp()
+  const end = 2n ** 64n
+  const errnoAt = (start: bigint, length: bigint, iova = start) => errno({ translation: { start, length, iova } })
+  assert.deepEqual(
+    [errnoAt(end - 8192n, 4096n), errnoAt(end - 8192n, 4097n), errnoAt(end - 4096n, 4096n), errnoAt(end - 1n, 1n)],
+    ['EFAULT', 'EINVAL', 'EINVAL', 'EINVAL'],
+  )
+  assert.deepEqual([errnoAt(first, 4095n, end - 4096n), errnoAt(first, 4096n, end - 4096n)], ['ok', 'EINVAL'])
+})
+
+test('a window that is bound while the pages are checked refuses the change', async () => {
+  const { context, caller, device, mr, lkey, first, second } = setUp(LOCAL_WRITE | MW_BIND)
+  const mw = invokeNow(context, Mw, 'create', 0, { pd: 0, type: MwType.values.TYPE_1 }, caller)
+  caller.memory.prepareCheck = () => Promise.resolve()
+  const translation = { start: second, length: 64n, iova: second }
+  const modifying = invoke(context, Mr, 'modify', mr.object!, { translation }, caller)
+  const window = (mw.out as { rkey: number }).rkey
+  const range = { hi: Number(first >> 32n), lo: Number(first & 0xffffffffn), lengthHi: 0, lengthLo: 8 }
+  const pd = context.handles.slots[0]!.id
+  assert.ok(bindWindow(device.memory, pd, 1, { window, key: 1, lkey, ...range, access: REMOTE_READ }))
+  await assert.rejects(async () => modifying, { code: 'EBUSY' })
+})
+
 /** A region at `second` on a device with on-demand paging; the caller's memory records the registered ranges. */
 const setUpWithPaging = (access: number) => {
   const registered: { start: number; length: number; unmap: () => void }[] = []
@@ -161,6 +185,17 @@ test('a region that ceases to be on demand is registered with the caller’s mem
   const space = device.memory.spaces[device.memory.space[rowFor(second, 1, 0)]!]!
   assert.notEqual(space.read(0, 0, { address: 0, bytes: new Uint8Array(1), view: null as never }, 0, 1, 1, 1), 0)
   destroy()
+  assert.deepEqual(ranges(), [])
+})
+
+test('a region that gets no key is not registered with the caller’s memory', () => {
+  const { context, caller, device, second, ranges } = setUpWithPaging(LOCAL_WRITE | ON_DEMAND)
+  device.memory.liveKeys = 2 ** 24 - 1
+  const args = { pd: 0, start: second, length: 64n, iova: second, access: LOCAL_WRITE }
+  assert.equal(
+    errnoOf(() => invokeNow(context, Mr, 'create', 0, args, caller)),
+    'ENOMEM',
+  )
   assert.deepEqual(ranges(), [])
 })
 

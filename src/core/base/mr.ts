@@ -84,7 +84,8 @@ const checkRange = (method: string, { start, length, iova }: Range): void => {
   // none.
   if (length === 0n && (iova & PAGE_OFFSET_MASK) === 0n)
     refuse(method, `length is 0 at iova ${hex(iova)}, the start of a page`)
-  if (start + length >= ADDRESS_LIMIT)
+  // As ib_umem_get: the last page belongs to no region.
+  if (start + length > ADDRESS_LIMIT - BigInt(PAGE_BYTES))
     refuse(method, `${length} bytes at address ${hex(start)} reach the end of the address space`)
   if (iova + length >= ADDRESS_LIMIT)
     refuse(method, `${length} bytes at iova ${hex(iova)} reach the end of the address space`)

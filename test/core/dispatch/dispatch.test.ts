@@ -172,7 +172,7 @@ test('events taken for an answer that cannot be written are put back before late
   }
   complete(7n)
   complete(8n)
-  assert.deepEqual([read(true), read(true)], [-Errno.EFAULT, -Errno.EFAULT])
+  assert.equal(read(true), -Errno.EFAULT)
   complete(9n)
   assert.deepEqual([read(), read(), read(), read()], [7n, 8n, 9n, -Errno.EAGAIN])
 })
