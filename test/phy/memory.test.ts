@@ -205,6 +205,15 @@ describe('memory link', () => {
     assert.deepEqual(psns(receiveAll(b)), [1, 2, 3, 4, 5, 6])
   })
 
+  it('the guaranteed buffers of a closed port are free for others', () => {
+    const [a, b] = attachPorts(smallSwitch(), 2)
+    b.close()
+    const flow = a.openFlow(flowBetween(ipv4(1), ipv4(1)))
+    let sent = 0
+    while (sendRun(a, flow, sent, 1, 4096)) sent++
+    assert.equal(sent, 8)
+  })
+
   it('a sender to a port that does not receive cannot starve other senders', () => {
     const link = smallSwitch(16, 64)
     const allPorts = attachPorts(link, 4)

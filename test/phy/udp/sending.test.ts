@@ -136,6 +136,20 @@ describe('sending over UDP', () => {
     ])
   })
 
+  it('a second reservation of a poll does not contain the packets of the first', () => {
+    const t = startSending(() => 0)
+    const first = t.sending.reserve(100)
+    t.sending.commit(first, 64, 1, 64, t.flow)
+    const second = t.sending.reserve(100)
+    t.sending.commit(second, 64, 1, 64, t.flow)
+    t.sending.flush()
+    assert.ok(second >= first + 64)
+    assert.deepEqual(t.sent, [
+      [first, 64, 0],
+      [second, 64, 0],
+    ])
+  })
+
   for (const errno of [EIO, EINVAL])
     it(`sends packets one by one, sealed again, after the kernel refused to segment with errno ${errno}`, () => {
       const t = startSending(segment => (segment > 0 ? errno : 0))

@@ -370,6 +370,17 @@ describe('READs that the window splits into parts (boundReads)', () => {
 })
 
 describe('the window', () => {
+  it('limits what follows a late ACK that passes the next PSN to send', () => {
+    const t = startScript({}, { windowBytes: 16 * (MTU + PACKET_WEIGHT) })
+    t.post({ id: 1, opcode: SEND, ...sge(0, 60 * MTU) })
+    assert.equal(t.sent().length, 16)
+    t.node.port.freeRuns = 0
+    t.sleep(T14)
+    assert.deepEqual(t.sent(), [])
+    t.response('ACKNOWLEDGE', 9)
+    t.node.port.freeRuns = Number.POSITIVE_INFINITY
+    assert.equal(t.sent().length, 16)
+  })
   it('is halved by each loss, down to eight packets, and grows with acknowledged packets', () => {
     const t = startScript({}, { windowBytes: 64 * (MTU + PACKET_WEIGHT) })
     t.post({ id: 1, opcode: SEND, ...sge(0, 127 * MTU) })

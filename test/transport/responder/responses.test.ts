@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { Errno } from '../../../src/spec/errno.ts'
 import { Access } from '../../../src/transport/types.ts'
-import { MEMORY_BASE } from '../node.ts'
+import { MEMORY_BASE, REMOTE_ACCESS } from '../node.ts'
 import { assertRefused, atomicWord, ERR, flushed, MTU, memoryAt, patternOf, startResponder } from '../responding.ts'
 import { packet, RQ_PSN } from '../script.ts'
 
@@ -135,6 +135,15 @@ describe('a READ', () => {
     t.request('READ_REQUEST', 1, { remote: 0x9000, dmaLen: 1024 })
     t.request('READ_REQUEST', 0, { remote: 0x9400, dmaLen: 1024 })
     t.request('READ_REQUEST', 0, { remote: 0x9004, dmaLen: 8 })
+    assert.deepEqual(t.sent(), [])
+  })
+  it('is not repeated for a duplicate of another operation', () => {
+    const t = startResponder({ access: REMOTE_ACCESS | Access.FLUSH_GLOBAL })
+    t.request('READ_REQUEST', 0, { dmaLen: 8 })
+    assert.deepEqual(t.sent(), ['READ_RESP_ONLY@0 msn 1 [8]'])
+    t.request('FETCH_ADD', 0, { remote: 0x8000, swap: 1n })
+    t.request('FLUSH', 0, { dmaLen: 8 })
+    t.request('ATOMIC_WRITE', 0, { payload: 8 })
     assert.deepEqual(t.sent(), [])
   })
   it('duplicate is answered from the youngest READ with its PSN, after 2^24 packets', () => {
