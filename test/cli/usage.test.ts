@@ -123,6 +123,11 @@ const cases: readonly Case[] = [
     /^userdma: --torment-search and --socket exclude each other: each run has a daemon of its own\n$/,
   ],
   [
+    ['check', '--torment-search', '2', '--gen-suppressions', '--', 'true'],
+    2,
+    /^userdma: --json, --sarif and --gen-suppressions are for one run: search first, then repeat the run that fails\n$/,
+  ],
+  [
     ['check', '--torment-search', '2', '--torment', '5:3', '--', 'true'],
     2,
     /^userdma: --torment "5:3": with --torment-search give the first seed, without a COUNT\n$/,

@@ -85,8 +85,10 @@ export const tormentSearch = async (
   const { firstSeed, seedCount, limitSeconds } = await parseNumbers(options)
   if (options.socket !== undefined)
     throw new UsageError('--torment-search and --socket exclude each other: each run has a daemon of its own')
-  if (options.json || options.sarif !== undefined)
-    throw new UsageError('--json and --sarif are for one run: search first, then repeat the run that fails')
+  if (options.json || options.sarif !== undefined || options.genSuppressions)
+    throw new UsageError(
+      '--json, --sarif and --gen-suppressions are for one run: search first, then repeat the run that fails',
+    )
   checkProgram(program, args)
   const recording = { stacks: true, events: options.races === true }
   // Throws if a library is missing, before a daemon is started.
