@@ -283,13 +283,20 @@ static int store_number(int level, void *value, socklen_t *length, uint32_t numb
     return 0;
 }
 
-/* SO_PEERCRED, SO_SNDTIMEO: the peer is the kernel, and sending never waits. The socket has other values. */
-static int store_zeros(int fd, int option, void *value, socklen_t *length)
+/*
+ * SO_PEERCRED: the peer is the kernel, process 0 without user and group (-1). SO_SNDTIMEO: sending never waits. The
+ * socket has other values.
+ */
+static int store_constant(int fd, int option, void *value, socklen_t *length)
 {
+    const struct ucred kernel = {.pid = 0, .uid = (uid_t)-1, .gid = (gid_t)-1};
     const int result = REAL(getsockopt)(fd, SOL_SOCKET, option, value, length);
-    if (result == 0)
-        memset(value, 0, *length);
-    return result;
+    if (result != 0)
+        return result;
+    memset(value, 0, *length);
+    if (option == SO_PEERCRED)
+        memcpy(value, &kernel, *length < sizeof kernel ? *length : sizeof kernel);
+    return 0;
 }
 
 EXPORT int getsockopt(int fd, int level, int option, void *value, socklen_t *length)
@@ -306,7 +313,7 @@ EXPORT int getsockopt(int fd, int level, int option, void *value, socklen_t *len
     else if (level == SOL_SOCKET && option == SO_TYPE)
         answer = request(fd, USERDMA_NETLINK_TYPE, 0, 0);
     else if (level == SOL_SOCKET && (option == SO_PEERCRED || option == SO_SNDTIMEO))
-        return store_zeros(fd, option, value, length);
+        return store_constant(fd, option, value, length);
     else
         return REAL(getsockopt)(fd, level, option, value, length);
     if (answer < 0)

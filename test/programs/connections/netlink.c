@@ -179,7 +179,7 @@ static void check_options(void)
     struct timeval limit = {.tv_sec = -1};
     socklen_t peer_length = sizeof peer, limit_length = sizeof limit;
     EXPECT(getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &peer_length) == 0);
-    EXPECT(peer_length == sizeof peer && peer.pid == 0);
+    EXPECT(peer_length == sizeof peer && peer.pid == 0 && peer.uid == (uid_t)-1);
     EXPECT(getsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, &limit_length) == 0);
     EXPECT(limit.tv_sec == 0 && limit.tv_usec == 0);
     FAILS(shutdown(fd, SHUT_RDWR), EOPNOTSUPP);
