@@ -95,7 +95,7 @@ test('write: a buffer longer than a header can describe is refused before it is 
   assert.equal(errorOf(decodeWrite(view, 0x10n, 16)), 'EFAULT')
 })
 
-test('write, extended: response address and lengths must agree', () => {
+test('write, extended: the lengths must agree with the bytes written and with the response address', () => {
   const query = [...u32(0), ...u32(0)]
   assert.equal(errorOf(write(extended(EX_QUERY_DEVICE, query, 38))), 'OK')
   assert.equal(errorOf(write(extended(EX_QUERY_DEVICE, query, 23))), 'OK')
@@ -106,6 +106,7 @@ test('write, extended: response address and lengths must agree', () => {
   assert.equal(errorOf(write(extended(EX_QUERY_DEVICE, [...query, ...u64(0n)], 38))), 'OK')
   assert.equal(errorOf(write(extended(EX_QUERY_DEVICE, [...query, ...u64(1n)], 38))), 'EOPNOTSUPP')
   assert.equal(errorOf(write(extended(EX_QUERY_DEVICE, query, 38).slice(0, 20))), 'EINVAL')
+  assert.equal(errorOf(write([...extended(EX_QUERY_DEVICE, query, 38), ...u64(0n)])), 'EINVAL')
 })
 
 test('write, extended: a shorter response buffer gets the first part of the response, with its length', () => {
