@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url'
 
 const libraryName = join('build', 'native', 'libuserdma_native.so')
 
-/** The folder of this file. A CommonJS bundle has no URL: the folder of the program. */
+/** The folder of this file; in a CommonJS bundle, which has no import.meta.url, the folder of the program. */
 const ownFolder = (): string =>
   dirname(import.meta.url === undefined ? (process.argv[1] ?? '.') : fileURLToPath(import.meta.url))
 

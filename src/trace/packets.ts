@@ -8,7 +8,7 @@
  * Names are from spec/wire/opcodes.ts and spec/wire/headers.ts.
  */
 import {
-  CREDITS_NONE,
+  CREDITS_UNLIMITED,
   creditCounts,
   DEFAULT_PKEY,
   flushPlacement,
@@ -48,7 +48,7 @@ export const syndromeText = (syndrome: number): string => {
   const value = syndrome & SYNDROME_VALUE_MASK
   const reserved = syndrome & ~(SYNDROME_KIND_MASK | SYNDROME_VALUE_MASK)
   if (reserved !== 0) return `${syndromeText(kind | value)} resv ${hex(reserved)}`
-  if (kind === syndromeKind.ACK) return value === CREDITS_NONE ? 'ACK' : `ACK credits ${creditCounts[value]}`
+  if (kind === syndromeKind.ACK) return value === CREDITS_UNLIMITED ? 'ACK' : `ACK credits ${creditCounts[value]}`
   const name = nameOf(syndromeKind, kind)
   if (kind === syndromeKind.RNR_NAK) return `${name} ${durationText(rnrTimerMicroseconds[value]!)}`
   if (kind === syndromeKind.NAK) return `${name} ${nameOf(nakCode, value) ?? value}`

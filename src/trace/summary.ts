@@ -26,7 +26,7 @@ export interface SummaryRow {
   readonly perCall: number
 }
 
-/** Entries of chains that called a method. */
+/** The executed entries of all chains that call one method. */
 export interface ChainedRow {
   readonly name: string
   readonly entries: number
@@ -34,7 +34,7 @@ export interface ChainedRow {
 }
 
 export interface Summary {
-  /** Counts a call, unless `isSelected` is false, and the records that were lost before. */
+  /** Adds the records that were lost before this one. Counts the call, unless `isSelected` is false. */
   add(record: TraceRecord, isSelected?: boolean): void
   addLost(count: number): void
   /** By method, longest total time first. */
@@ -116,7 +116,7 @@ export const createSummary = (): Summary => {
   }
 }
 
-/** Widths of the columns before the method, and of the line under the method. */
+/** Widths of the columns before the method, and of the dashes under the heading `method`. */
 const COLUMNS = [6, 11, 11, 9, 9] as const
 const METHOD_WIDTH = 24
 

@@ -83,8 +83,8 @@ const onSendSucceeded = (end: End, operation: Operation, statistics: Statistics)
   if (operation.binds !== undefined) assert.ok(operation.binds.isLive, `${nameOf(end, operation)}: it is not bound`)
   if (operation.invalidates !== undefined)
     assert.ok(!operation.invalidates.isLive, `${nameOf(end, operation)}: the key is still valid`)
-  assert.ok(operation.fatal === 'no' || operation.maySucceed, `${nameOf(end, operation)} succeeded, although it cannot`)
-  if (operation.fatal !== 'no' || !isReliable(pair)) return
+  assert.ok(operation.fatal === 'no', `${nameOf(end, operation)} succeeded, although it cannot`)
+  if (!isReliable(pair)) return
   if (message !== undefined)
     assert.ok(peer.arrived > operation.messageIndex!, `${nameOf(end, operation)} completed before its message arrived`)
   if (write !== undefined) {

@@ -78,13 +78,13 @@ const failedLocally =
   (end, random) => ({ kind, request: request(end, random), fatal: 'local', statuses: [status] })
 
 const sendWithWrongKey = failedLocally('SEND with a wrong key', LOC_PROT_ERR, (end, random) => {
-  const length = 1 + make.lengthOf(end, random)
+  const length = 1 + make.drawLength(end, random)
   const key = random.pick([badKey(random), end.peer.sourceKey])
   return plain(end, random, wr.SEND, { sges: [{ at: end.areas.source, length, key }] })
 })
 const readIntoReadOnly = failedLocally('READ into read-only memory', LOC_PROT_ERR, (end, random) =>
   plain(end, random, wr.RDMA_READ, {
-    sges: [{ at: end.areas.source, length: 1 + make.lengthOf(end, random), key: end.sourceKey }],
+    sges: [{ at: end.areas.source, length: 1 + make.drawLength(end, random), key: end.sourceKey }],
     remote: end.peer.areas.source,
     rkey: end.peer.sourceKey,
   }),

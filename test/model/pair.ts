@@ -20,8 +20,6 @@ export interface Operation {
   readonly statuses: readonly number[]
   /** Of a datagram; undefined: the peer. */
   readonly destination?: End
-  /** The request may succeed although it puts the peer in error. */
-  readonly maySucceed?: boolean
   /** Index in the peer's `incoming`. */
   messageIndex?: number
   /** For a receive WQE of the peer. `opcode`, `status`: of the receive's completion. */

@@ -34,7 +34,7 @@ export const badKey = (random: RandomSource): number => (random.u32() | 1) >>> 0
 /** Bytes of receive buffers, and of the longest message: five packets, at most MESSAGE_BYTES. */
 export const bufferBytes = (end: End): number => Math.min(5 * end.pair.mtu, MESSAGE_BYTES)
 
-export const lengthOf = (end: End, random: RandomSource): number => {
+export const drawLength = (end: End, random: RandomSource): number => {
   if (random.hits(0.3)) return random.int(80)
   if (random.hits(0.1)) return end.pair.mtu
   return random.int(bufferBytes(end) + 1)
@@ -98,7 +98,7 @@ const noFailure = { fatal: 'no', statuses: [] } as const
 export const send =
   (imm: boolean): Make =>
   (end, random) => {
-    const { data, more } = payload(end, random, lengthOf(end, random))
+    const { data, more } = payload(end, random, drawLength(end, random))
     const value = imm ? random.u32() : undefined
     return {
       kind: imm ? 'SEND_WITH_IMM' : 'SEND',
@@ -145,30 +145,30 @@ export const longDatagram: Make = (end, random) => {
   return { kind: 'datagram that is too long', request, ...noFailure }
 }
 
-/** A window that the peer has bound. */
-const windowFor = (end: End, random: RandomSource): Region | undefined =>
+/** In 30 % of the draws, a window that the peer has bound. */
+const drawWindow = (end: End, random: RandomSource): Region | undefined =>
   end.peer.usableWindows.length > 0 && random.hits(0.3) ? random.pick(end.peer.usableWindows) : undefined
 
 export const write =
   (imm: boolean): Make =>
   (end, random) => {
     const { peer } = end
-    const { data, more } = payload(end, random, lengthOf(end, random))
+    const { data, more } = payload(end, random, drawLength(end, random))
     const value = imm ? random.u32() : undefined
-    const window = windowFor(end, random)
-    const through = window !== undefined && data.length <= window.length ? window : undefined
-    const offset = through?.offset ?? peer.areas.target
-    const at = offset + random.int((through?.length ?? TARGET_BYTES) - data.length + 1)
+    const window = drawWindow(end, random)
+    const usedWindow = window !== undefined && data.length <= window.length ? window : undefined
+    const offset = usedWindow?.offset ?? peer.areas.target
+    const at = offset + random.int((usedWindow?.length ?? TARGET_BYTES) - data.length + 1)
     const request = plain(end, random, imm ? wr.RDMA_WRITE_WITH_IMM : wr.RDMA_WRITE, {
       ...more,
       imm: value ?? 0,
       remote: at,
-      rkey: data.length === 0 && random.hits(0.5) ? badKey(random) : (through ?? peer.target).key,
+      rkey: data.length === 0 && random.hits(0.5) ? badKey(random) : (usedWindow ?? peer.target).key,
     })
     const message = imm && {
       message: { data, imm: value, opcode: wc.RECV_RDMA_WITH_IMM, status: SUCCESS, invalidates: undefined },
     }
-    const kind = `${imm ? 'WRITE_WITH_IMM' : 'WRITE'}${through === undefined ? '' : ' through a window'}`
+    const kind = `${imm ? 'WRITE_WITH_IMM' : 'WRITE'}${usedWindow === undefined ? '' : ' through a window'}`
     return { kind, request, ...noFailure, write: { at, data }, ...message }
   }
 
@@ -184,10 +184,11 @@ export const read =
     const slot = slotOf(end, id, READ_SLOTS)
     if (slot === undefined) return undefined
     const { peer } = end
-    const length = lengthOf(end, random)
+    const length = drawLength(end, random)
     const from = random.int((fromTarget ? TARGET_BYTES : SOURCE_BYTES) - length + 1)
     const at = (fromTarget ? peer.areas.target : peer.areas.source) + from
     const to = end.areas.results + slot * MESSAGE_BYTES
+    // Later WRITEs and atomics have a fence until this READ has ended.
     if (fromTarget) end.fencedUntil = id
     return {
       kind: fromTarget ? 'READ back' : 'READ',
@@ -211,14 +212,15 @@ export const atomic =
     const at = peer.areas.words + 8 * random.int(WORDS)
     const value = (BigInt(random.u32()) << 32n) | BigInt(random.u32())
     // Half of the comparisons match the word, if no atomic in flight changes it.
-    const now = peer.host.memory.words.getBigUint64(at, true)
+    const current = peer.host.memory.words.getBigUint64(at, true)
     return {
       kind: isCompareSwap ? 'CMP_AND_SWP' : 'FETCH_AND_ADD',
       request: plain(end, random, isCompareSwap ? wr.ATOMIC_CMP_AND_SWP : wr.ATOMIC_FETCH_AND_ADD, {
         sges: split(end.areas.atomics + 8 * slot, 8, end.local.key, end.pair.maxSge, random),
         remote: at,
         rkey: peer.target.key,
-        compare: isCompareSwap && random.hits(0.5) ? now : value,
+        compare: isCompareSwap && random.hits(0.5) ? current : value,
+        // FETCH_AND_ADD adds `compare` and ignores `swap`.
         swap: value,
       }),
       ...noFailure,
@@ -292,12 +294,12 @@ export const localInvalidate: Make = (end, random) => {
   }
 }
 
-/** Invalidates a key of the peer: a used key, a fresh key, or an unknown key. */
+/** Invalidates a key of the peer: that of a bound window, of a fresh window, or an unknown key. */
 export const sendInvalidate =
   (isKeyKnown: boolean): Make =>
   (end, random) => {
     const { peer } = end
-    const { data, more } = payload(end, random, lengthOf(end, random))
+    const { data, more } = payload(end, random, drawLength(end, random))
     let key = badKey(random)
     if (isKeyKnown && peer.usableWindows.length > 0 && random.hits(0.7)) key = peer.usableWindows.shift()!.key
     else if (isKeyKnown) {
@@ -315,7 +317,6 @@ export const sendInvalidate =
         status: isKeyKnown ? SUCCESS : REM_INV_REQ_ERR,
         invalidates: key,
       },
-      // The data arrives: the sender may see success.
-      ...(isKeyKnown ? noFailure : ({ fatal: 'remote', maySucceed: true, statuses: [] } as const)),
+      ...(isKeyKnown ? noFailure : ({ fatal: 'remote', statuses: [] } as const)),
     }
   }

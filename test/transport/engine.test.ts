@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { CREDITS_NONE, syndromeKind } from '../../src/spec/wire/headers.ts'
+import { CREDITS_UNLIMITED, syndromeKind } from '../../src/spec/wire/headers.ts'
 import { PACKET_WEIGHT } from '../../src/transport/state.ts'
 import { bthAckReq, bthDestQp, bthPsn } from '../../src/wire/bth.ts'
 import { createNode, type NodeOptions } from './node.ts'
@@ -48,7 +48,7 @@ const completionsByRow = (qpsByPeer: readonly number[], options: NodeOptions): n
     const arrived = sent.filter(({ isAckRequested }) => isAckRequested)
     sent = poll(now)
     for (const { row, psn } of arrived) {
-      const ack = packet('ACKNOWLEDGE', psn, { syndrome: syndromeKind.ACK | CREDITS_NONE }, qps[row].qpn)
+      const ack = packet('ACKNOWLEDGE', psn, { syndrome: syndromeKind.ACK | CREDITS_UNLIMITED }, qps[row].qpn)
       node.inject(row, ack, now, qps[row].peer)
     }
     node.endBurst()

@@ -4,7 +4,12 @@
  * engine's requests and in the responses to them, otherwise to RQ_PSN.
  */
 import assert from 'node:assert/strict'
-import { CREDITS_NONE, SYNDROME_KIND_MASK, SYNDROME_VALUE_MASK, syndromeKind } from '../../src/spec/wire/headers.ts'
+import {
+  CREDITS_UNLIMITED,
+  SYNDROME_KIND_MASK,
+  SYNDROME_VALUE_MASK,
+  syndromeKind,
+} from '../../src/spec/wire/headers.ts'
 import { WcFlags, WcOpcode } from '../../src/spec/work.ts'
 import { psnDifference } from '../../src/transport/psn.ts'
 import type { QpAttributes } from '../../src/transport/types.ts'
@@ -79,7 +84,7 @@ export const packet = (name: string, psn: number, spec: PacketSpec = {}, qpn = Q
     },
     RETH: { va, rkey, dmaLen: spec.dmaLen ?? payload.length },
     AtomicETH: { va, rkey, swapDt: spec.swap ?? 0n, cmpDt: spec.compare ?? 0n },
-    AETH: { syndrome: spec.syndrome ?? syndromeKind.ACK | CREDITS_NONE, msn: spec.msn ?? 0 },
+    AETH: { syndrome: spec.syndrome ?? syndromeKind.ACK | CREDITS_UNLIMITED, msn: spec.msn ?? 0 },
     AtomicAckETH: { origRemDt: spec.original ?? 0n },
     ImmDt: { immDt: spec.imm ?? 0 },
     IETH: { rkey: spec.imm ?? 0 },
@@ -112,7 +117,7 @@ const describePacket = (bytes: Uint8Array): string => {
     const isRnr = kind === syndromeKind.RNR_NAK
     if (isRnr) words.push(`RNR(${value})${psn}`)
     else words.push(kind === syndromeKind.NAK ? `NAK(${NAKS[value]})${psn}` : `ACK${psn}`)
-    if (kind === syndromeKind.ACK) assert.equal(value, CREDITS_NONE, 'credits')
+    if (kind === syndromeKind.ACK) assert.equal(value, CREDITS_UNLIMITED, 'credits')
     words.push(`msn ${AETH.msn}`)
   } else {
     words.push(name + psn)

@@ -9,7 +9,7 @@ import type { Result } from '../../uapi/call.ts'
 import type { ChainedRefs } from '../../uapi/object/client.ts'
 import type { Caller, Context, CoreObject, Entry } from '../model.ts'
 import { undoObjects } from '../objects/lifetime.ts'
-import { type ChainedMethod, checkEntry, checkUndoable, createdByEntry } from './chain.ts'
+import { type ChainedMethod, checkEntry, checkEntryUndoable, createdByEntry } from './chain.ts'
 import { invokeTyped, methodOf } from './invoke.ts'
 import { createdBy, undoWhenDone } from './undo.ts'
 
@@ -65,7 +65,7 @@ export const runTypedChain = (
   const created: (CoreObject | undefined)[] = []
   const additional: CoreObject[] = []
   let pending: Promise<Result> | undefined
-  for (let i = 0; i < calls.length; i++) checkUndoable(i, calls[i]!.chainedMethod, calls[i]!.object < 0)
+  for (let i = 0; i < calls.length; i++) checkEntryUndoable(i, calls[i]!.chainedMethod, calls[i]!.object < 0)
   try {
     for (let i = 0; i < calls.length; i++) {
       const { chainedMethod, object } = calls[i]!

@@ -3,9 +3,9 @@
  *
  * The entries are messages of the object dialect. Each entry runs as it would outside a chain, but may also refer to
  * objects that the chain created. The first entry that fails ends the chain. With UNDO the objects that the chain
- * created are then destroyed. Calls on existing objects cannot be undone, unless they change nothing: with UNDO, a chain
- * with such a call is refused before its start (`checkUndoable`). What a call on an object of the chain changes in
- * existing objects, for example cm_id.connect in the queue pair of its argument, is not undone.
+ * created are then destroyed. A call that changes an existing object cannot be undone: with UNDO, a chain with such a
+ * call is refused before its start. What a call on an object of the chain changes in existing objects, for example
+ * cm_id.connect in the queue pair of its argument, is not undone.
  *
  * The entries of one chain can take minutes, for example queries of very many objects. After `Core.maxCallTime` the
  * remaining entries and destroys run as a job, so that other clients do not wait for the chain.
@@ -43,8 +43,8 @@ const UNNUMBERED = 0x8000_0000
 const REASON_BYTES = 1000
 
 /**
- * Microseconds of core's clock: a step of a chain's job that takes longer counts as several. So the job takes about a
- * millisecond of each turn of the event loop (STEPS_PER_TURN).
+ * Microseconds of core's clock. A step of a chain's job that takes n times as long counts as n of the STEPS_PER_TURN
+ * steps of a turn of the event loop, so the job takes about a millisecond of each turn.
  */
 const STEP_TIME = 30
 
@@ -63,7 +63,7 @@ export interface ChainedMethod {
  * Throws if an entry cannot be undone. It can if it creates an object, is a query or declared `undoable`, or is called
  * on an object that the chain creates (`isOnCreated`).
  */
-export const checkUndoable = (index: number, chainedMethod: ChainedMethod, isOnCreated: boolean): void => {
+export const checkEntryUndoable = (index: number, chainedMethod: ChainedMethod, isOnCreated: boolean): void => {
   const { method } = chainedMethod
   if (!creates(method) && method.call !== QUERY && method.undoable !== true && !isOnCreated)
     refuseEntry(
@@ -77,7 +77,7 @@ export const checkEntry = (index: number, chainedMethod: ChainedMethod, ref: num
   const { class: cls, name, method } = chainedMethod
   if (cls.id === Interface.id && method.call === CHAIN) refuseEntry(index, 'a chain in a chain')
   if (ref !== undefined && creates(method))
-    refuseEntry(index, `${cls.name}.${name} creates its object, which cannot be that of entry ${ref}`)
+    refuseEntry(index, `${cls.name}.${name} creates an object, so it cannot be called on the object of entry ${ref}`)
 }
 
 /**
@@ -104,12 +104,12 @@ export const createdByEntry = (
 }
 
 /** Throws if the chain cannot be undone. Unknown classes and methods are refused when their entry runs. */
-const checkUndo = (view: CallerView, entries: readonly ChainEntry[]): void => {
+const checkChainUndoable = (view: CallerView, entries: readonly ChainEntry[]): void => {
   entries.forEach(({ call, ref, classId }, index) => {
     const cls = view.schema.classById(classId)
     const found = cls && methodByCall(cls, call)
     if (cls !== undefined && found !== undefined)
-      checkUndoable(index, { class: cls, name: found.name, method: found.method }, ref !== undefined)
+      checkEntryUndoable(index, { class: cls, name: found.name, method: found.method }, ref !== undefined)
   })
 }
 
@@ -137,7 +137,7 @@ const callerOfEntries = (caller: Caller, created: readonly (CoreObject | undefin
 /**
  * Runs `job` by `Core.runCall`, and resolves with its value. A step that takes longer than STEP_TIME counts as several.
  */
-const runInSteps = <T>({ now, runCall }: Core, job: Iterator<unknown, T>): Promise<Awaited<T>> =>
+const runAsJob = <T>({ now, runCall }: Core, job: Iterator<unknown, T>): Promise<Awaited<T>> =>
   new Promise((resolve, reject) => {
     function* steps(): Generator<void> {
       try {
@@ -178,7 +178,7 @@ export const runChain = (
   /** Further objects that entries created, as pd.createAhs does. */
   const additional: CoreObject[] = []
   const descriptors: NewDescriptor[] = []
-  /** Put back what the entries took (`Result.undelivered`), in order of the entries. */
+  /** Each puts back the events that an entry has read (`Result.undelivered`), in order of the entries. */
   const putBacks: (() => void)[] = []
 
   const view: CallerView = {
@@ -189,7 +189,7 @@ export const runChain = (
     },
   }
   const chainCaller = callerOfEntries(caller, created)
-  if (onError === ChainErrors.values.UNDO) checkUndo(view, entries)
+  if (onError === ChainErrors.values.UNDO) checkChainUndoable(view, entries)
 
   const putBackAll = (): void => {
     for (const putBack of putBacks.splice(0).reverse()) putBack()
@@ -267,25 +267,25 @@ export const runChain = (
     for (let index = first; index < entries.length; index++) {
       const failure = runEntry(index)
       if (failure instanceof Promise)
-        return failure.then(error => runSteps(error === undefined ? remaining(index + 1) : endChain(index, error)))
+        return failure.then(error => runUntilLimit(error === undefined ? remaining(index + 1) : endChain(index, error)))
       if (failure !== undefined) return yield* endChain(index, failure)
       yield
     }
     return yield* endChain(entries.length)
   }
 
-  const runSteps = (
+  const runUntilLimit = (
     steps: Iterator<void, ChainOutcome | Promise<ChainOutcome>>,
   ): ChainOutcome | Promise<ChainOutcome> => {
     while (core.now() <= end) {
       const { done, value } = steps.next()
       if (done) return value
     }
-    return runInSteps(core, steps)
+    return runAsJob(core, steps)
   }
 
   onUndelivered(call, putBackAll)
-  return runSteps(remaining(0))
+  return runUntilLimit(remaining(0))
 }
 
 /** The reason for a failure in UTF-8, cut off after REASON_BYTES. */

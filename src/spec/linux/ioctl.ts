@@ -47,27 +47,28 @@ export interface IoctlAttribute {
    * of the call's object.
    */
   readonly name: string
-  /** `handle`, `destroy`: the allowed classes. */
+  /** `handle`, `destroy`: the allowed classes; none: every handle is refused with EINVAL. */
   readonly classes: readonly string[]
   /** `flags`: the accepted bits. */
   readonly allowed: number
   /**
-   * The attribute is optional in Linux's table, but Linux's handler returns this errno if the attribute is absent and
-   * the class has it.
+   * The attribute is optional in Linux's table, but Linux's handler returns this errno if the attribute is absent
+   * although our method of the class has the argument.
    */
   readonly errnoIfAbsent?: ErrnoName
   /** No device here accepts the attribute: the errno if it is present. */
   readonly errnoIfPresent?: ErrnoName
-  /** Classes for which Linux's handler refuses the attribute with EINVAL. Others that lack it ignore it. */
+  /** Classes for which Linux's handler refuses the attribute with EINVAL. Other classes whose method lacks the argument ignore it. */
   readonly refusedFor?: readonly string[]
 }
 
 export interface IoctlMethod {
   readonly object: number
   readonly number: number
+  /** Linux's name. */
   readonly name: string
   readonly classes: readonly string[]
-  /** Undefined: no device implements the call (EOPNOTSUPP), or the converter finds the method (INVOKE_WRITE). */
+  /** The name of our method. Undefined: no device implements the call (EOPNOTSUPP), or the converter finds the method (INVOKE_WRITE). */
   readonly method: string | undefined
   readonly attributes: readonly IoctlAttribute[]
   /** UHW_IN and UHW_OUT are accepted. */
@@ -85,7 +86,7 @@ type NamedAttribute = Omit<IoctlAttribute, 'id'> & { readonly linuxName: string 
 const MAX_LENGTH = 0xffff
 
 const blank = { min: 0, max: 0, isExtensible: false, mandatory: true, cells: [], name: '', classes: [], allowed: 0 }
-const into = (linuxName: string, size: number, ...cells: Cell[]): NamedAttribute => ({
+const input = (linuxName: string, size: number, ...cells: Cell[]): NamedAttribute => ({
   ...blank,
   linuxName,
   kind: 'in',
@@ -93,7 +94,7 @@ const into = (linuxName: string, size: number, ...cells: Cell[]): NamedAttribute
   max: size,
   cells,
 })
-const out = (linuxName: string, size: number, ...cells: Cell[]): NamedAttribute => ({
+const output = (linuxName: string, size: number, ...cells: Cell[]): NamedAttribute => ({
   ...blank,
   linuxName,
   kind: 'out',
@@ -210,8 +211,8 @@ const SGE_BYTES = 16
 export const InvokeWrite = { CORE_IN: 0, CORE_OUT: 1, WRITE_CMD: 2 } as const
 
 const contextValues = (methodName: 'GET_CONTEXT' | 'QUERY_CONTEXT') => [
-  optional(out(`${methodName}_NUM_COMP_VECTORS`, 4, value(0, 4, 'numCompVectors'))),
-  optional(out(`${methodName}_CORE_SUPPORT`, 8, value(0, 8, 'coreSupport'))),
+  optional(output(`${methodName}_NUM_COMP_VECTORS`, 4, value(0, 4, 'numCompVectors'))),
+  optional(output(`${methodName}_CORE_SUPPORT`, 8, value(0, 8, 'coreSupport'))),
 ]
 
 export const ioctlMethods: readonly IoctlMethod[] = [
@@ -220,7 +221,7 @@ export const ioctlMethods: readonly IoctlMethod[] = [
     'INVOKE_WRITE',
     [],
     undefined,
-    [anyBytes('CORE_IN', 'in', 4), anyBytes('CORE_OUT', 'out', 0), into('WRITE_CMD', 8)],
+    [anyBytes('CORE_IN', 'in', 4), anyBytes('CORE_OUT', 'out', 0), input('WRITE_CMD', 8)],
     { hasDriverAttributes: true, converter: 'invokeWrite' },
   ),
   method(
@@ -229,15 +230,15 @@ export const ioctlMethods: readonly IoctlMethod[] = [
     ['device'],
     'queryHandles',
     [
-      into('INFO_OBJECT_ID', 8),
+      input('INFO_OBJECT_ID', 8),
       checkedByHandler(list('INFO_HANDLES_LIST', 'handles', 4), 'EINVAL'),
-      checkedByHandler(out('INFO_TOTAL_HANDLES', 4), 'ENOENT'),
+      checkedByHandler(output('INFO_TOTAL_HANDLES', 4), 'ENOENT'),
     ],
     { converter: 'handles' },
   ),
   method('DEVICE', 'QUERY_PORT', ['port'], 'query', [
-    into('QUERY_PORT_PORT_NUM', 8, object(0, 8)),
-    extensible(out('QUERY_PORT_RESP', 48, ...embed(0, 'attributes', PortAttributes))),
+    input('QUERY_PORT_PORT_NUM', 8, object(0, 8)),
+    extensible(output('QUERY_PORT_RESP', 48, ...embed(0, 'attributes', PortAttributes))),
   ]),
   method('DEVICE', 'GET_CONTEXT', ['device'], 'open', contextValues('GET_CONTEXT'), { hasDriverAttributes: true }),
   method('DEVICE', 'QUERY_CONTEXT', ['device'], 'query', contextValues('QUERY_CONTEXT')),
@@ -247,18 +248,18 @@ export const ioctlMethods: readonly IoctlMethod[] = [
     ['device'],
     'queryGidTable',
     [
-      into('QUERY_GID_TABLE_ENTRY_SIZE', 8),
+      input('QUERY_GID_TABLE_ENTRY_SIZE', 8),
       optional(flags('QUERY_GID_TABLE_FLAGS', '', 0)),
       list('QUERY_GID_TABLE_RESP_ENTRIES', 'entries', 0),
-      out('QUERY_GID_TABLE_RESP_NUM_ENTRIES', 8),
+      output('QUERY_GID_TABLE_RESP_NUM_ENTRIES', 8),
     ],
     { converter: 'gidTable' },
   ),
   method('DEVICE', 'QUERY_GID_ENTRY', ['port'], 'queryGidEntry', [
-    into('QUERY_GID_ENTRY_PORT', 8, object(0, 8)),
-    into('QUERY_GID_ENTRY_GID_INDEX', 8, value(0, 8, 'index')),
+    input('QUERY_GID_ENTRY_PORT', 8, object(0, 8)),
+    input('QUERY_GID_ENTRY_GID_INDEX', 8, value(0, 8, 'index')),
     flags('QUERY_GID_ENTRY_FLAGS', '', 0),
-    extensible(out('QUERY_GID_ENTRY_RESP_ENTRY', 32, ...embed(0, 'entry', GidEntry))),
+    extensible(output('QUERY_GID_ENTRY_RESP_ENTRY', 32, ...embed(0, 'entry', GidEntry))),
   ]),
   method('PD', 'PD_DESTROY', ['pd'], 'destroy', [destroy('DESTROY_PD_HANDLE', ['pd'])]),
   method(
@@ -268,19 +269,19 @@ export const ioctlMethods: readonly IoctlMethod[] = [
     'create',
     [
       newHandle('CREATE_CQ_HANDLE'),
-      into('CREATE_CQ_CQE', 4, value(0, 4, 'cqe')),
-      into('CREATE_CQ_USER_HANDLE', 8, value(0, 8, 'userHandle')),
+      input('CREATE_CQ_CQE', 4, value(0, 4, 'cqe')),
+      input('CREATE_CQ_USER_HANDLE', 8, value(0, 8, 'userHandle')),
       optional(fd('CREATE_CQ_COMP_CHANNEL', 'channel')),
-      into('CREATE_CQ_COMP_VECTOR', 4, value(0, 4, 'compVector')),
+      input('CREATE_CQ_COMP_VECTOR', 4, value(0, 4, 'compVector')),
       optional(flags('CREATE_CQ_FLAGS', 'flags', CqFlags.values.TIMESTAMP_COMPLETION | CqFlags.values.IGNORE_OVERRUN)),
-      out('CREATE_CQ_RESP_CQE', 4, value(0, 4, 'cqe')),
+      output('CREATE_CQ_RESP_CQE', 4, value(0, 4, 'cqe')),
       optional(fd('CREATE_CQ_EVENT_FD', 'asyncFd')),
     ],
     { hasDriverAttributes: true },
   ),
   method('CQ', 'CQ_DESTROY', ['cq'], 'destroy', [
     destroy('DESTROY_CQ_HANDLE', ['cq']),
-    out('DESTROY_CQ_RESP', 8, value(0, 4, 'compEvents'), value(4, 4, 'asyncEvents')),
+    output('DESTROY_CQ_RESP', 8, value(0, 4, 'compEvents'), value(4, 4, 'asyncEvents')),
   ]),
   method(
     'QP',
@@ -295,20 +296,20 @@ export const ioctlMethods: readonly IoctlMethod[] = [
       refusedFor(XRC_TARGET, checkedByHandler(handle('CREATE_QP_SEND_CQ_HANDLE', 'sendCq', ['cq']), 'ENOENT')),
       refusedFor(XRC_TARGET, checkedByHandler(handle('CREATE_QP_RECV_CQ_HANDLE', 'recvCq', ['cq']), 'ENOENT')),
       refusedFor(XRC_TARGET, optional(handle('CREATE_QP_IND_TABLE_HANDLE', 'rwqIndTable', ['rwq_ind_table']))),
-      into('CREATE_QP_USER_HANDLE', 8, value(0, 8, 'userHandle')),
-      extensible(into('CREATE_QP_CAP', 20, ...qpCap(0))),
-      into('CREATE_QP_TYPE', 8, classSelector(0, 8)),
+      input('CREATE_QP_USER_HANDLE', 8, value(0, 8, 'userHandle')),
+      extensible(input('CREATE_QP_CAP', 20, ...qpCap(0))),
+      input('CREATE_QP_TYPE', 8, classSelector(0, 8)),
       optional(flags('CREATE_QP_FLAGS', 'flags', QpFlags.values.SQ_SIG_ALL)),
-      refused(into('CREATE_QP_SOURCE_QPN', 4), 'EOPNOTSUPP'),
+      refused(input('CREATE_QP_SOURCE_QPN', 4), 'EOPNOTSUPP'),
       optional(fd('CREATE_QP_EVENT_FD', 'asyncFd')),
-      extensible(out('CREATE_QP_RESP_CAP', 20, ...qpCap(0))),
-      out('CREATE_QP_RESP_QP_NUM', 4, value(0, 4, 'qpNum')),
+      extensible(output('CREATE_QP_RESP_CAP', 20, ...qpCap(0))),
+      output('CREATE_QP_RESP_QP_NUM', 4, value(0, 4, 'qpNum')),
     ],
     { hasDriverAttributes: true },
   ),
   method('QP', 'QP_DESTROY', LINUX_QP_CLASSES, 'destroy', [
     destroy('DESTROY_QP_HANDLE', LINUX_QP_CLASSES),
-    out('DESTROY_QP_RESP', 4, value(0, 4, 'events')),
+    output('DESTROY_QP_RESP', 4, value(0, 4, 'events')),
   ]),
   method(
     'SRQ',
@@ -320,30 +321,30 @@ export const ioctlMethods: readonly IoctlMethod[] = [
       handle('CREATE_SRQ_PD_HANDLE', 'pd', ['pd']),
       checkedByHandler(handle('CREATE_SRQ_XRCD_HANDLE', 'xrcd', ['xrcd']), 'ENOENT'),
       checkedByHandler(handle('CREATE_SRQ_CQ_HANDLE', 'cq', ['cq']), 'ENOENT'),
-      into('CREATE_SRQ_USER_HANDLE', 8, value(0, 8, 'userHandle')),
-      into('CREATE_SRQ_MAX_WR', 4, value(0, 4, 'maxWr')),
-      into('CREATE_SRQ_MAX_SGE', 4, value(0, 4, 'maxSge')),
-      into('CREATE_SRQ_LIMIT', 4, value(0, 4, 'limit')),
-      checkedByHandler(into('CREATE_SRQ_MAX_NUM_TAGS', 4, value(0, 4, 'maxNumTags')), 'ENOENT'),
-      into('CREATE_SRQ_TYPE', 8, classSelector(0, 8)),
+      input('CREATE_SRQ_USER_HANDLE', 8, value(0, 8, 'userHandle')),
+      input('CREATE_SRQ_MAX_WR', 4, value(0, 4, 'maxWr')),
+      input('CREATE_SRQ_MAX_SGE', 4, value(0, 4, 'maxSge')),
+      input('CREATE_SRQ_LIMIT', 4, value(0, 4, 'limit')),
+      checkedByHandler(input('CREATE_SRQ_MAX_NUM_TAGS', 4, value(0, 4, 'maxNumTags')), 'ENOENT'),
+      input('CREATE_SRQ_TYPE', 8, classSelector(0, 8)),
       optional(fd('CREATE_SRQ_EVENT_FD', 'asyncFd')),
-      out('CREATE_SRQ_RESP_MAX_WR', 4, value(0, 4, 'maxWr')),
-      out('CREATE_SRQ_RESP_MAX_SGE', 4, value(0, 4, 'maxSge')),
-      optional(out('CREATE_SRQ_RESP_SRQ_NUM', 4, value(0, 4, 'srqNum'))),
+      output('CREATE_SRQ_RESP_MAX_WR', 4, value(0, 4, 'maxWr')),
+      output('CREATE_SRQ_RESP_MAX_SGE', 4, value(0, 4, 'maxSge')),
+      optional(output('CREATE_SRQ_RESP_SRQ_NUM', 4, value(0, 4, 'srqNum'))),
     ],
     { hasDriverAttributes: true },
   ),
   method('SRQ', 'SRQ_DESTROY', SRQ_CLASSES, 'destroy', [
     destroy('DESTROY_SRQ_HANDLE', SRQ_CLASSES),
-    out('DESTROY_SRQ_RESP', 4, value(0, 4, 'events')),
+    output('DESTROY_SRQ_RESP', 4, value(0, 4, 'events')),
   ]),
   method('MR', 'MR_DESTROY', ['mr'], 'destroy', [destroy('DESTROY_MR_HANDLE', ['mr'])]),
   method('MR', 'QUERY_MR', ['mr'], 'query', [
     handle('QUERY_MR_HANDLE', 'object', ['mr']),
-    out('QUERY_MR_RESP_LKEY', 4, value(0, 4, 'lkey')),
-    out('QUERY_MR_RESP_RKEY', 4, value(0, 4, 'rkey')),
-    out('QUERY_MR_RESP_LENGTH', 8, value(0, 8, 'length')),
-    optional(out('QUERY_MR_RESP_IOVA', 8, value(0, 8, 'iova'))),
+    output('QUERY_MR_RESP_LKEY', 4, value(0, 4, 'lkey')),
+    output('QUERY_MR_RESP_RKEY', 4, value(0, 4, 'rkey')),
+    output('QUERY_MR_RESP_LENGTH', 8, value(0, 8, 'length')),
+    optional(output('QUERY_MR_RESP_IOVA', 8, value(0, 8, 'iova'))),
   ]),
   method(
     'MR',
@@ -352,13 +353,13 @@ export const ioctlMethods: readonly IoctlMethod[] = [
     'create',
     [
       newHandle('REG_DM_MR_HANDLE'),
-      into('REG_DM_MR_OFFSET', 8, value(0, 8, 'start')),
-      into('REG_DM_MR_LENGTH', 8, value(0, 8, 'length')),
+      input('REG_DM_MR_OFFSET', 8, value(0, 8, 'start')),
+      input('REG_DM_MR_LENGTH', 8, value(0, 8, 'length')),
       handle('REG_DM_MR_PD_HANDLE', 'pd', ['pd']),
       optional(flags('REG_DM_MR_ACCESS_FLAGS', 'access', ALL_ACCESS)),
       handle('REG_DM_MR_DM_HANDLE', 'dm', ['dm']),
-      out('REG_DM_MR_RESP_LKEY', 4, value(0, 4, 'lkey')),
-      out('REG_DM_MR_RESP_RKEY', 4, value(0, 4, 'rkey')),
+      output('REG_DM_MR_RESP_LKEY', 4, value(0, 4, 'lkey')),
+      output('REG_DM_MR_RESP_RKEY', 4, value(0, 4, 'rkey')),
     ],
     { impliedArguments: { kind: MrKind.values.DEVICE, iova: 0n } },
   ),
@@ -370,13 +371,13 @@ export const ioctlMethods: readonly IoctlMethod[] = [
     [
       newHandle('REG_DMABUF_MR_HANDLE'),
       handle('REG_DMABUF_MR_PD_HANDLE', 'pd', ['pd']),
-      into('REG_DMABUF_MR_OFFSET', 8, value(0, 8, 'start')),
-      into('REG_DMABUF_MR_LENGTH', 8, value(0, 8, 'length')),
-      into('REG_DMABUF_MR_IOVA', 8, value(0, 8, 'iova')),
-      into('REG_DMABUF_MR_FD', 4, value(0, 4, 'file')),
+      input('REG_DMABUF_MR_OFFSET', 8, value(0, 8, 'start')),
+      input('REG_DMABUF_MR_LENGTH', 8, value(0, 8, 'length')),
+      input('REG_DMABUF_MR_IOVA', 8, value(0, 8, 'iova')),
+      input('REG_DMABUF_MR_FD', 4, value(0, 4, 'file')),
       optional(flags('REG_DMABUF_MR_ACCESS_FLAGS', 'access', DMABUF_ACCESS)),
-      out('REG_DMABUF_MR_RESP_LKEY', 4, value(0, 4, 'lkey')),
-      out('REG_DMABUF_MR_RESP_RKEY', 4, value(0, 4, 'rkey')),
+      output('REG_DMABUF_MR_RESP_LKEY', 4, value(0, 4, 'lkey')),
+      output('REG_DMABUF_MR_RESP_RKEY', 4, value(0, 4, 'rkey')),
     ],
     { impliedArguments: { kind: MrKind.values.FILE } },
   ),
@@ -384,18 +385,18 @@ export const ioctlMethods: readonly IoctlMethod[] = [
     newHandle('REG_MR_HANDLE'),
     handle('REG_MR_PD_HANDLE', 'pd', ['pd']),
     optional(handle('REG_MR_DMA_HANDLE', '', [])),
-    into('REG_MR_IOVA', 8, value(0, 8, 'iova')),
-    checkedByHandler(into('REG_MR_ADDR', 8, value(0, 8, 'start')), 'EINVAL'),
-    into('REG_MR_LENGTH', 8, value(0, 8, 'length')),
+    input('REG_MR_IOVA', 8, value(0, 8, 'iova')),
+    checkedByHandler(input('REG_MR_ADDR', 8, value(0, 8, 'start')), 'EINVAL'),
+    input('REG_MR_LENGTH', 8, value(0, 8, 'length')),
     flags('REG_MR_ACCESS_FLAGS', 'access', ALL_ACCESS),
     refused(fd('REG_MR_FD', ''), 'EOPNOTSUPP'),
-    refused(into('REG_MR_FD_OFFSET', 8), 'EOPNOTSUPP'),
-    out('REG_MR_RESP_LKEY', 4, value(0, 4, 'lkey')),
-    out('REG_MR_RESP_RKEY', 4, value(0, 4, 'rkey')),
+    refused(input('REG_MR_FD_OFFSET', 8), 'EOPNOTSUPP'),
+    output('REG_MR_RESP_LKEY', 4, value(0, 4, 'lkey')),
+    output('REG_MR_RESP_RKEY', 4, value(0, 4, 'rkey')),
   ]),
   method('MR', 'ADVISE_MR', ['mr'], undefined, [
     handle('ADVISE_MR_PD_HANDLE', '', ['pd']),
-    into('ADVISE_MR_ADVICE', 8),
+    input('ADVISE_MR_ADVICE', 8),
     flags('ADVISE_MR_FLAGS', '', 0),
     required(anyBytes('ADVISE_MR_SGE_LIST', 'in', SGE_BYTES)),
   ]),
@@ -413,29 +414,29 @@ export const ioctlMethods: readonly IoctlMethod[] = [
       newHandle('CREATE_WQ_HANDLE'),
       handle('CREATE_WQ_PD_HANDLE', 'pd', ['pd']),
       handle('CREATE_WQ_CQ_HANDLE', 'cq', ['cq']),
-      into('CREATE_WQ_USER_HANDLE', 8, value(0, 8, 'userHandle')),
-      into('CREATE_WQ_TYPE', 8, value(0, 8, 'type')),
+      input('CREATE_WQ_USER_HANDLE', 8, value(0, 8, 'userHandle')),
+      input('CREATE_WQ_TYPE', 8, value(0, 8, 'type')),
       optional(fd('CREATE_WQ_EVENT_FD', 'asyncFd')),
-      into('CREATE_WQ_MAX_WR', 4, value(0, 4, 'maxWr')),
-      into('CREATE_WQ_MAX_SGE', 4, value(0, 4, 'maxSge')),
+      input('CREATE_WQ_MAX_WR', 4, value(0, 4, 'maxWr')),
+      input('CREATE_WQ_MAX_SGE', 4, value(0, 4, 'maxSge')),
       flags('CREATE_WQ_FLAGS', 'flags', allOf(WqFlags)),
-      out('CREATE_WQ_RESP_MAX_WR', 4, value(0, 4, 'maxWr')),
-      out('CREATE_WQ_RESP_MAX_SGE', 4, value(0, 4, 'maxSge')),
-      optional(out('CREATE_WQ_RESP_WQ_NUM', 4, value(0, 4, 'wqNum'))),
+      output('CREATE_WQ_RESP_MAX_WR', 4, value(0, 4, 'maxWr')),
+      output('CREATE_WQ_RESP_MAX_SGE', 4, value(0, 4, 'maxSge')),
+      optional(output('CREATE_WQ_RESP_WQ_NUM', 4, value(0, 4, 'wqNum'))),
     ],
     { hasDriverAttributes: true },
   ),
   method('WQ', 'WQ_DESTROY', ['wq'], 'destroy', [
     destroy('DESTROY_WQ_HANDLE', ['wq']),
-    out('DESTROY_WQ_RESP', 4, value(0, 4, 'events')),
+    output('DESTROY_WQ_RESP', 4, value(0, 4, 'events')),
   ]),
   method('RWQ_IND_TBL', 'RWQ_IND_TBL_DESTROY', ['rwq_ind_table'], 'destroy', [
     destroy('DESTROY_RWQ_IND_TBL_HANDLE', ['rwq_ind_table']),
   ]),
   method('DM', 'DM_ALLOC', ['dm'], 'create', [
     newHandle('ALLOC_DM_HANDLE'),
-    into('ALLOC_DM_LENGTH', 8, value(0, 8, 'length')),
-    into('ALLOC_DM_ALIGNMENT', 4, value(0, 4, 'alignment')),
+    input('ALLOC_DM_LENGTH', 8, value(0, 8, 'length')),
+    input('ALLOC_DM_ALIGNMENT', 4, value(0, 4, 'alignment')),
   ]),
   method('DM', 'DM_FREE', ['dm'], 'destroy', [destroy('FREE_DM_HANDLE', ['dm'])]),
   method('COUNTERS', 'COUNTERS_CREATE', ['counters'], 'create', [newHandle('CREATE_COUNTERS_HANDLE')]),

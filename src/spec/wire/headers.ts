@@ -90,9 +90,9 @@ export const nakCode = {
 } as const
 
 /** The value of an ACK syndrome without end-to-end flow control ("invalid" in the specification). */
-export const CREDITS_NONE = 31
+export const CREDITS_UNLIMITED = 31
 
-/** End-to-end credits (receive requests) by the value of an ACK syndrome below `CREDITS_NONE`. */
+/** End-to-end credits (receive requests) by the value of an ACK syndrome below `CREDITS_UNLIMITED`. */
 export const creditCounts = [
   0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144,
   8192, 12288, 16384, 24576, 32768,

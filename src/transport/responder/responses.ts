@@ -5,7 +5,7 @@
  * state.ts explains short names such as `row`, `base` and `request`.
  */
 
-import { CREDITS_NONE, DEFAULT_PKEY, ICRC_BYTES, nakCode, syndromeKind } from '../../spec/wire/headers.ts'
+import { CREDITS_UNLIMITED, DEFAULT_PKEY, ICRC_BYTES, nakCode, syndromeKind } from '../../spec/wire/headers.ts'
 import { opcodeHeaderBytes, operationCode } from '../../spec/wire/opcodes.ts'
 import { serviceBits } from '../../spec/wire/services.ts'
 import { SendKind } from '../../spec/work.ts'
@@ -30,7 +30,7 @@ const READ_LAST = operationCode.READ_RESP_LAST
 const READ_ONLY = operationCode.READ_RESP_ONLY
 const HEADER_BYTES = opcodeHeaderBytes
 /** AETH syndrome of ACKs and responses: no end-to-end flow control credits. */
-const ACK_SYNDROME = syndromeKind.ACK | CREDITS_NONE
+const ACK_SYNDROME = syndromeKind.ACK | CREDITS_UNLIMITED
 /** Header bytes of a READ response MIDDLE, and of all other READ responses. */
 const BTH_BYTES = 12
 const BTH_AETH_BYTES = 16

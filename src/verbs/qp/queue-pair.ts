@@ -49,7 +49,7 @@ import {
   optionsByQpAttribute,
   type PeerOptions,
 } from './connection.ts'
-import { putInline, putMany, putOne, putReceive, putSend, sgesOf } from './requests.ts'
+import { putInline, putMany, putOne, putReceive, putSend, sgeCountOf } from './requests.ts'
 
 /** The bytes of a send request: a slice, several slices, or a Uint8Array, which the WQE contains (inline data). */
 export type SendData = Slice | readonly Slice[] | Uint8Array
@@ -416,7 +416,7 @@ export abstract class QueuedQp<C extends ObjectClass = ObjectClass> extends Bare
     if (id !== 0) checkId('qp.receive', id)
     const at = nextSlot(ring)
     if (at < 0) throw queueFull(this, 'qp.receive', 'receive', ring.capacity, id)
-    if (sgesOf(local) > this.maxRecvSge) throw tooManySges('qp.receive', sgesOf(local), this.maxRecvSge)
+    if (sgeCountOf(local) > this.maxRecvSge) throw tooManySges('qp.receive', sgeCountOf(local), this.maxRecvSge)
     if (local !== undefined && !isSliceOf(local, this.context)) checkLocal('qp.receive', this.context, local)
     putReceive(ring, at, id, local)
     produce(ring)
@@ -457,7 +457,7 @@ const putOtherBytes = (qp: QueuedQp, call: string, at: number, local: SendData):
     return
   }
   checkLocal(call, qp.context, local)
-  if (sgesOf(local) > qp.maxSendSge) throw tooManySges(call, sgesOf(local), qp.maxSendSge)
+  if (sgeCountOf(local) > qp.maxSendSge) throw tooManySges(call, sgeCountOf(local), qp.maxSendSge)
   putMany(ring, at, local)
 }
 

@@ -32,7 +32,7 @@ const putSlices = (words: Int32Array, at: number, local: Slice | readonly Slice[
 }
 
 /** Number of scatter/gather elements. `local`: undefined for none. */
-export const sgesOf = (local: Slice | readonly Slice[] | undefined): number => {
+export const sgeCountOf = (local: Slice | readonly Slice[] | undefined): number => {
   if (local === undefined) return 0
   return Array.isArray(local) ? local.length : 1
 }

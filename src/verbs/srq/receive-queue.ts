@@ -14,7 +14,7 @@ import type { Shown } from '../objects/show.ts'
 import { DROP_RINGS, RELEASED, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
 import { checkDevicePresent, type DeviceContext } from '../plan.ts'
 import { fullError, tooManySges } from '../qp/queue-pair.ts'
-import { putReceive, sgesOf } from '../qp/requests.ts'
+import { putReceive, sgeCountOf } from '../qp/requests.ts'
 import {
   nextSlot,
   noProgramRing,
@@ -78,11 +78,11 @@ export abstract class ReceiveRing extends VerbsObject implements ReceiveQueue {
     const ring = this.#ring
     const at = nextSlot(ring)
     if (at < 0) {
-      // An SRQ has no state; ENOMEM does not depend on the state.
+      // An SRQ lacks the state of a QP, which does not matter for ENOMEM.
       this.context.check?.posts.refused(PostQueue.SHARED, this.handle, id, Errno.ENOMEM, QpState.values.RTS)
       throw fullError(CALL, 'receive', ring.capacity, 'maxWr')
     }
-    if (sgesOf(local) > this.#maxSge) throw tooManySges(CALL, sgesOf(local), this.#maxSge)
+    if (sgeCountOf(local) > this.#maxSge) throw tooManySges(CALL, sgeCountOf(local), this.#maxSge)
     if (local !== undefined && !isSliceOf(local, this.context)) checkLocal(CALL, this.context, local)
     putReceive(ring, at, id, local)
     produce(ring)

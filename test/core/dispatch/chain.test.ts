@@ -331,7 +331,7 @@ test('an invalid reference to an entry is refused with the reason', () => {
   assert.match(outcomeOf([cq(), link(Pd, 'destroy', {}, { objectOf: 0 })]), /^1 22 .*entry 0 .* a cq, not a pd/)
   // the handle of the cq, 1, is a port's number too
   assert.match(outcomeOf([pd(), cq(), link(Port, 'query', {}, { objectOf: 1 })]), /^2 22 .*entry 1 .* a cq, not a port/)
-  assert.match(outcomeOf([pd(), { ...pd(), object: 0 }]), /^1 22 .*creates its object/)
+  assert.match(outcomeOf([pd(), { ...pd(), object: 0 }]), /^1 22 .*creates an object/)
 })
 
 test('a reference to an entry is refused outside a chain, and for an attribute that is no reference', () => {

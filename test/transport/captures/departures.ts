@@ -3,7 +3,7 @@
  * Specification, volume 1, that we follow.
  */
 import { QpState } from '../../../src/spec/enums.ts'
-import { CREDITS_NONE, nakCode, syndromeKind } from '../../../src/spec/wire/headers.ts'
+import { CREDITS_UNLIMITED, nakCode, syndromeKind } from '../../../src/spec/wire/headers.ts'
 import { WcStatus } from '../../../src/spec/work.ts'
 import type { Linux } from './forged.ts'
 
@@ -24,7 +24,7 @@ const { WR_FLUSH_ERR, LOC_LEN_ERR, REM_INV_REQ_ERR } = WcStatus.values
 const { RTS, ERR } = QpState.values
 
 /** AETH syndromes as text. */
-const ACK = String(syndromeKind.ACK | CREDITS_NONE)
+const ACK = String(syndromeKind.ACK | CREDITS_UNLIMITED)
 const NAK_INVALID_REQUEST = String(syndromeKind.NAK | nakCode.INVALID_REQUEST)
 const NAK_REMOTE_ACCESS = String(syndromeKind.NAK | nakCode.REMOTE_ACCESS)
 const NAK_REMOTE_OPERATION = String(syndromeKind.NAK | nakCode.REMOTE_OPERATION)

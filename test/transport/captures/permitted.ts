@@ -4,7 +4,7 @@
  */
 
 import { QpState } from '../../../src/spec/enums.ts'
-import { CREDITS_NONE, nakCode, syndromeKind } from '../../../src/spec/wire/headers.ts'
+import { CREDITS_UNLIMITED, nakCode, syndromeKind } from '../../../src/spec/wire/headers.ts'
 import { WcStatus } from '../../../src/spec/work.ts'
 import type { WellFormedPacket } from '../../../src/wire/packet.ts'
 import type { Difference, Permit, Recorded, StreamKind } from './compare.ts'
@@ -28,7 +28,7 @@ const MADS = 'management datagrams'
 const { LOC_LEN_ERR, LOC_QP_OP_ERR } = WcStatus.values
 const { RTS, ERR } = QpState.values
 /** AETH syndromes as text. */
-const ACK = String(syndromeKind.ACK | CREDITS_NONE)
+const ACK = String(syndromeKind.ACK | CREDITS_UNLIMITED)
 const NAK_INVALID_REQUEST = String(syndromeKind.NAK | nakCode.INVALID_REQUEST)
 const NAK_REMOTE_ACCESS = String(syndromeKind.NAK | nakCode.REMOTE_ACCESS)
 const NAK_REMOTE_OPERATION = String(syndromeKind.NAK | nakCode.REMOTE_OPERATION)
