@@ -65,6 +65,8 @@ export const watchCoverage = (urlPart: string): Coverage => {
         for (let i = startOffset; i < endOffset; i++) {
           if (ran[i] === 0 || recorded[i] !== 0) continue
           newlyCovered++
+          // The range of a nested function has the character too.
+          ran[i] = 0
           if (records) recorded[i] = 1
         }
       }
