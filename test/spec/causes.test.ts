@@ -82,8 +82,8 @@ const page = (): string => {
   return `${[
     '# Vendor errors',
     '',
-    'A failed completion has the code of its cause in `vendor_err`; a successful one has 0, as always on',
-    "Linux's rxe. Codes keep their meaning from version to version. The sentence with its numbers is in `userdma trace`, in",
+    'A failed completion has the code of its cause in `vendor_err`; a successful one has 0, as all completions of',
+    "Linux's rxe have. Codes keep their meaning from version to version. The sentence with its numbers is in `userdma trace`, in",
     "the daemon's log and in `userdma stat --qps` ([the command line](cli.md#causes-of-failures)).",
     '',
     "If the peer refuses a request, the requester's completion has the cause at the peer (0x4…, 0x5…, or 0x2… for a bad",

@@ -136,7 +136,7 @@ const exchangeData = async (joined: Joined, tag: string, link: string): Promise<
 const showTimeline = (records: readonly TraceRecord[], capture: Uint8Array, { server, client }: Exchange): void => {
   heading('3. What happened')
   paragraph(
-    'Each line is a call of a program to its device, or a packet. The first calls make the objects (protection domain, memory region, completion queue, queue pair), modify connects the queue pairs; then postSend rings the doorbell and packets go: requests and completions themselves pass through shared memory. (The call that is refused is libibverbs asking how it may call.) Shown up to the end of the first exchange, cut to one line; times are in milliseconds.',
+    'Each line is a call of a program to its device, or a packet. The first calls make the objects (protection domain, memory region, completion queue, queue pair), modify connects the queue pairs; then postSend rings the doorbell and packets go: requests and completions themselves pass through shared memory. (The refused QUERY_DEVICE is a test by libibverbs: the error tells it that ioctls can carry write commands.) Shown up to the end of the first exchange, cut to one line; times are in milliseconds.',
   )
   blank()
   const names = new Map([

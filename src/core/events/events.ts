@@ -5,7 +5,7 @@
  * the object is attached to an event queue, its events go there instead; events of connections go to both. An armed CQ
  * raises exactly one event. A destroy withdraws the object's unread events and returns how many the client has read:
  * libibverbs waits until the program has acknowledged that many. The records on completion channels and async fds have
- * Linux' bytes.
+ * Linux's bytes.
  */
 import { createCause } from '../../spec/check/causes.ts'
 import { ClassId } from '../../spec/classes/ids.ts'
@@ -64,7 +64,7 @@ export interface EventQueue extends EventSink {
   hasEnded: boolean
 }
 
-/** Very many unread events: see bounded-queue.ts. `post` and `end` call `wake`. */
+/** If very many events are unread, repeated ones are dropped (bounded-queue.ts). `post` and `end` call `wake`. */
 export const createEventQueue = (wake?: () => void): EventQueue => {
   const queue = new BoundedQueue()
   return {

@@ -147,7 +147,7 @@ const legacyInvoke = (command: WriteCommand, call: Call, driverId: number, memor
   ])
 }
 
-/** Whether an attribute of an ioctl belongs to other classes of the ioctl. */
+/** Whether an attribute is only for other classes of the ioctl: the call's method has none of its values. */
 const isForeign = ({ kind, cells }: IoctlAttribute, { method }: Call): boolean => {
   const attributes = kind === 'out' ? method.out : method.in
   return cells.length > 0 && cells.every(cell => isAttributeValue(cell) && attributes[attributeOf(cell)] === undefined)

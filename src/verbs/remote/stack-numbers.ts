@@ -27,7 +27,7 @@ const framesText = (stack: readonly string[]): string => {
 
 /**
  * Returns a function for the number of the caller's stack; 0: no number. `define` sends a new stack to the daemon, and
- * returns false if the daemon does not keep the stack.
+ * returns false if the daemon has no space for the stack.
  */
 export const createStackNumbers = (define: (id: number, frames: string) => boolean): (() => number) => {
   const known = new Map<string, number>()

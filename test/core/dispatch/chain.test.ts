@@ -260,14 +260,14 @@ test('a chain that takes longer than `maxCallTime` continues in steps', async ()
 
   const result = start(creates, STOP)
   assert.equal(context.handles.count, 3)
-  // each of the other three entries takes 100 µs: 4 steps
+  // each of the other three entries takes 100 µs, which count as 4 steps of 30 µs (STEP_TIME)
   assert.equal(runJobs(), 12)
   const { out, createdObjects } = await result
   assert.deepEqual([out.done, out.error, createdObjects], [6, 0, [0, 1, 2, 3, 4, 5]])
 
   invokeNow(context, Pd, 'create', 0, {}, testCaller())
   const ofUndone = start([...creates, link(Pd, 'destroy', {}, { objectOf: 9 })], UNDO)
-  // a call between the steps destroys one of the chain's objects
+  // another call destroys one of the chain's objects during the undo
   addHook(device as Device, {
     class: 'pd',
     method: 'destroy',
@@ -275,7 +275,7 @@ test('a chain that takes longer than `maxCallTime` continues in steps', async ()
       if (why === 'undo' && context.handles.count === 12) invokeNow(context, Pd, 'destroy', 8, {}, testCaller())
     },
   })
-  // three creates and five destroys; one of these takes 200 µs
+  // three creates and five destroys; one of the destroys takes 200 µs, which count as 7 steps
   assert.equal(runJobs(), 7 * 4 + 7)
   const undone = (await ofUndone).out
   assert.deepEqual([undone.done, undone.error, context.handles.count], [6, Errno.EINVAL, 7])

@@ -28,7 +28,7 @@ describe("Debian 13's rdma", { skip: lacking('ibv_rc_pingpong', 'ibv_srq_pingpon
   it('is notified of devices that are added, renamed and removed', { skip }, async t => {
     const daemon = await startDaemon(t)
     const monitor = start(t, 'stdbuf', ['-oL', join(path, 'rdma'), 'monitor'], { env: daemon.env })
-    // Nothing shows when the monitor has subscribed: renames the device until the monitor prints it.
+    // The monitor does not tell when it has subscribed: renames the device until the monitor prints a rename.
     let isSubscribed = false
     const renamed = monitor.printed(/\[RENAME\]/).then(() => {
       isSubscribed = true
