@@ -69,8 +69,8 @@ export type ToolRequest =
   | { readonly kind: 'qps'; readonly cursor?: QpCursor }
   /** Destroys that wait until programs acknowledge events. */
   | { readonly kind: 'waits' }
-  /** The reply follows when the objects of all closed contexts of the session's user are destroyed. */
-  | { readonly kind: 'closed' }
+  /** The reply follows when the context with this number has ended and its objects are destroyed. */
+  | { readonly kind: 'closed'; readonly context: number }
   /** The fault rules. `set` first replaces them. */
   | { readonly kind: 'fault'; readonly set?: string }
   /** Adds or removes a device. The reply lists the devices after the change. */

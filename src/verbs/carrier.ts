@@ -158,6 +158,6 @@ export interface Carrier {
   forget(buffer: Uint8Array): void
   /** Set once, by the device object. */
   targets: EventTargets | undefined
-  /** Closes the context. In this process, resolves when all objects are destroyed; does not wait for a daemon. */
+  /** Closes the context. Resolves when all objects are destroyed, or if a daemon does not answer for 30 s. */
   close(): Promise<void> | undefined
 }

@@ -27,6 +27,8 @@ export interface OpenContext {
   readonly node: number
   readonly context: Context
   readonly memory: ContextMemory
+  /** Called after the context's objects are destroyed. */
+  readonly whenEnded: Set<() => void>
 }
 
 const TOKEN_BYTES = 4
@@ -95,7 +97,7 @@ export class Contexts {
       releaseQuota()
       throw error
     }
-    const open: OpenContext = { number: this.#nextNumber++, node, context, memory }
+    const open: OpenContext = { number: this.#nextNumber++, node, context, memory, whenEnded: new Set() }
     this.#contexts.set(open.number, open)
     this.#quotaReleases.set(open, releaseQuota)
     this.#doorbells.set(open, new Map())
@@ -247,6 +249,7 @@ export class Contexts {
         () => this.#ending.delete(open),
         () => open.memory.close(),
         () => releaseQuota?.(),
+        ...open.whenEnded,
         this.#onRung,
       ])
     this.#containment.runAll('the end of a context', [

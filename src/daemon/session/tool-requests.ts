@@ -14,6 +14,7 @@ import {
   type ToolRequest,
   traceTexts,
 } from '../../uapi/tool.ts'
+import type { OpenContext } from '../context/contexts.ts'
 import { deviceText, parseDevice } from '../devices/device-spec.ts'
 import { qpsOf, statOf, waitsOf } from '../stat.ts'
 import type { DaemonState } from '../state.ts'
@@ -72,14 +73,14 @@ const parseRequest = (text: string): ToolRequest | undefined => {
   }
   if (typeof value !== 'object' || value === null) return undefined
   const fields = value as Partial<Record<string, unknown>>
-  const { kind, tag = '', pcap = false, set, abi = false, add, remove, cursor, devices } = fields
+  const { kind, tag = '', pcap = false, set, abi = false, add, remove, cursor, devices, context } = fields
   if (kind === 'qps' && cursor === undefined) return { kind }
   if (kind === 'qps') return isQpCursor(cursor) ? { kind, cursor } : undefined
   if (kind === 'stat' && devices === undefined) return { kind }
   if (kind === 'stat') return isListOfText(devices) ? { kind, devices } : undefined
   if (kind === 'findings' || kind === 'counts' || kind === 'capture') return { kind }
-  if (kind === 'config' || kind === 'waits' || kind === 'closed' || (kind === 'fault' && set === undefined))
-    return { kind }
+  if (kind === 'config' || kind === 'waits' || (kind === 'fault' && set === undefined)) return { kind }
+  if (kind === 'closed') return typeof context === 'number' ? { kind, context } : undefined
   if (kind === 'fault' && typeof set === 'string') return { kind, set }
   if (kind === 'device' && add === undefined) return typeof remove === 'string' ? { kind, remove } : undefined
   if (kind === 'device') return isDeviceSpec(add) && remove === undefined ? { kind, add } : undefined
@@ -92,6 +93,8 @@ export class ToolRequests {
   readonly #daemon: DaemonState
   readonly #session: ToolSession
   readonly #queue: Queued[] = []
+  /** Callbacks of `OpenContext.whenEnded` that answer requests. */
+  readonly #onContextEnd = new Map<() => void, OpenContext>()
   #queuedReplies = 0
   #isClosed = false
   /** Undefined without a subscription. */
@@ -136,7 +139,8 @@ export class ToolRequests {
     const { isTrusted } = this.#session
     // The release of objects of ended programs may add findings, so it comes before the counts.
     const addsFindings = toolRequest?.kind === 'counts' && isTrusted && this.#daemon.check !== undefined
-    if (addsFindings || toolRequest?.kind === 'closed')
+    if (toolRequest?.kind === 'closed') this.#afterContext(toolRequest.context, reply)
+    else if (addsFindings)
       void this.#daemon
         .untilContextsDestroyed(this.#session.user)
         .then(reply)
@@ -155,9 +159,25 @@ export class ToolRequests {
 
   close(): void {
     this.#isClosed = true
+    for (const [onEnded, { whenEnded }] of this.#onContextEnd) whenEnded.delete(onEnded)
     this.#endSubscription?.()
     this.#endSubscription = undefined
     this.#queue.length = 0
+  }
+
+  /** Calls `reply` when the objects of the context with this number are destroyed. */
+  #afterContext(number: number, reply: () => void): void {
+    for (const open of this.#daemon.contexts.withMemory()) {
+      if (open.number !== number) continue
+      const onEnded = (): void => {
+        this.#onContextEnd.delete(onEnded)
+        reply()
+      }
+      this.#onContextEnd.set(onEnded, open)
+      open.whenEnded.add(onEnded)
+      return
+    }
+    reply()
   }
 
   #sendQueued(): void {

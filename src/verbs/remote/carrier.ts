@@ -20,10 +20,9 @@ import { writeRequest } from '../../uapi/session-codec.ts'
 import type { AnyCall, AnyCallAsync, Carrier } from '../carrier.ts'
 import type { DeviceCheck } from '../check/watch.ts'
 import { invalidArgument, refusal, refused } from '../error.ts'
-import { orElse } from '../objects/show.ts'
 import { CLOSED, closedError } from '../plan.ts'
 import { closeAtThreadEnd, forgetThreadEnd } from '../thread-end.ts'
-import { joinDaemon, type Session } from './daemon-session.ts'
+import { ANSWER_TIMEOUT, joinDaemon, type Session } from './daemon-session.ts'
 import { remoteDescriptors } from './descriptors.ts'
 import { createFileRings } from './file-rings.ts'
 import { createCalls } from './messages.ts'
@@ -130,23 +129,33 @@ export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
   const readEvents = (fd: number, bytes: number, onRecord: (record: DataView) => void): void =>
     descriptors.read(fd, bytes, onRecord, () => carrier.targets?.ended())
 
-  const end = (): undefined => {
-    if (isClosed) return
+  const end = (): Promise<void> | undefined => {
+    if (isClosed) return undefined
     isClosed = true
-    forgetThreadEnd(end)
     descriptors.closeAll()
     check?.end()
     rings.close()
     close(file)
     // The end of the doorbell ends the context only if the file is neither open nor mapped.
     close(doorbell)
-    // Until the daemon has destroyed the regions, requests in flight can write to the program's buffers.
-    orElse(() => session.tool({ kind: 'closed' }), undefined)
-    registrations.clear()
-    session.leave()
+    return new Promise(resolve => {
+      const timer = setTimeout(resolve, ANSWER_TIMEOUT)
+      // Until the daemon has destroyed the regions, requests in flight can write to the program's buffers.
+      session.whenDestroyed(context, () => {
+        clearTimeout(timer)
+        forgetThreadEnd(endWithThread)
+        registrations.clear()
+        session.leave()
+        resolve()
+      })
+    })
+  }
+  const endWithThread = (): void => {
+    void end()
+    session.waitDestroyed()
   }
 
-  closeAtThreadEnd(end)
+  closeAtThreadEnd(endWithThread)
   let channel: number | undefined
   let classes: readonly ObjectClass[]
   try {
@@ -172,7 +181,7 @@ export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
       readEvents(channel, COMPLETION_RECORD, record => carrier.targets?.completion(record.getUint32(0, true)))
     }
   } catch (error) {
-    end()
+    void end()
     throw error
   }
 

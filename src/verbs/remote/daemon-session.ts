@@ -1,11 +1,13 @@
 /*
  * A program's session with a daemon (spec/session.ts). Each request blocks the thread until the reply, because library
- * calls are synchronous. All contexts of a program on one daemon share a session.
+ * calls are synchronous; only waits for the end of a context do not. All contexts of a program on one daemon share a
+ * session.
  *
  * The daemon reads and writes the program's memory, which the session permits (PR_SET_PTRACER). If the kernel still
  * refuses, call messages are in a memory file that the session passes to the daemon (call-memory.ts).
  */
 import { EAGAIN, EMFILE, SystemError } from '../../host/errno.ts'
+import { type Watch, watch } from '../../host/event-loop/poll.ts'
 import { waitReadable } from '../../host/event-loop/wait.ts'
 import type { Mapping } from '../../host/memory/mapping.ts'
 import { allowPtraceBy } from '../../host/memory/process.ts'
@@ -54,6 +56,10 @@ export interface Session {
   stackNumber(): number
   /** Sends a request as userdma's tools do (uapi/tool.ts). */
   tool(request: ToolRequest): ToolReply
+  /** Calls `onDestroyed` when the daemon has destroyed the objects of a closed context, or when the session ends. */
+  whenDestroyed(context: number, onDestroyed: () => void): void
+  /** Blocks the thread until `whenDestroyed` has made all its calls. */
+  waitDestroyed(): void
   /** Whether the daemon's end of the socket is still open; if not, the session ends. */
   checkAlive(): boolean
   /** Undoes one `joinDaemon`; the last call closes the session. */
@@ -63,7 +69,9 @@ export interface Session {
 type JoinableSession = Session & { join(): Session }
 
 /** Milliseconds until a call without an answer fails. */
-const ANSWER_TIMEOUT = 30_000
+export const ANSWER_TIMEOUT = 30_000
+/** Maximum number of outstanding requests of `whenDestroyed`; the daemon ends a session with 16 unanswered ones. */
+const MAX_WAITS = 8
 
 const sessionsByPath = new Map<string, JoinableSession>()
 
@@ -93,26 +101,68 @@ const newSession = (socket: string, openCall: string): JoinableSession => {
   let parkedPage: Mapping | undefined
   let memory: CallMemory | undefined
   let stackNumber = (): number => 0
+  let watcher: Watch | undefined
+  /** Callbacks of `whenDestroyed`, by serial of the request. */
+  const waits = new Map<number, () => void>()
+  /** Arguments of `whenDestroyed` whose requests are not sent yet. */
+  const unsentWaits: { readonly context: number; readonly onDestroyed: () => void }[] = []
 
   /** Closes the session; later requests fail. */
   const end = (): void => {
     if (!isAlive) return
     isAlive = false
+    watcher?.stop()
     close(fd)
     if (sessionsByPath.get(socket) === session) sessionsByPath.delete(socket)
+    for (const onDestroyed of waits.values()) onDestroyed()
+    for (const { onDestroyed } of unsentWaits) onDestroyed()
+    waits.clear()
+    unsentWaits.length = 0
   }
   /** Ends the session, and returns the error of `call`. */
   const failed = (call: string, reason = `the daemon at ${socket} (process ${pid}) has ended`): RdmaError => {
     end()
     return refused('EIO', call, reason)
   }
-  /** Sends a request, with descriptors to pass, and waits for its reply. */
-  const exchange = (call: string, write: Parameters<Session['ask']>[1], passedFds: readonly number[] = []): Answer => {
-    if (!isAlive) throw failed(call)
+  /** Sends a request, with descriptors to pass. False if the socket is closed or full. */
+  const sendRequest = (write: Parameters<Session['ask']>[1], passedFds: readonly number[] = []): boolean => {
     serial = (serial + 1) >>> 0
     // The tid of the main thread is the pid.
     const length = write(buffer, { serial, pid: process.pid, tid: process.pid })
-    if (send(fd, buffer.bytes.subarray(0, length), passedFds) < 0) throw failed(call)
+    return send(fd, buffer.bytes.subarray(0, length), passedFds) >= 0
+  }
+  const sendWaits = (): void => {
+    while (waits.size < MAX_WAITS && unsentWaits.length > 0) {
+      const { context, onDestroyed } = unsentWaits.shift()!
+      const text = JSON.stringify({ kind: 'closed', context } satisfies ToolRequest)
+      const isSent = sendRequest((message, header) => writeTool(message, header, text))
+      waits.set(serial, onDestroyed)
+      if (!isSent) end()
+    }
+  }
+  /** Handles the reply to a request that `exchange` does not wait for. */
+  const onLateReply = (replySerial: number): void => {
+    const onDestroyed = waits.get(replySerial)
+    waits.delete(replySerial)
+    sendWaits()
+    onDestroyed?.()
+  }
+  /** Reads the received replies. `exchange` does not wait. */
+  const readReplies = (): void => {
+    const reply = newReply()
+    while (isAlive) {
+      const { length, fds } = recv(fd, buffer.bytes)
+      if (length === -EAGAIN) return
+      for (const passed of fds) close(passed)
+      if (length > 0 && readReply(buffer, length, reply) === undefined) onLateReply(reply.serial)
+      else end()
+    }
+  }
+  /** Sends a request, with descriptors to pass, and waits for its reply. */
+  const exchange = (call: string, write: Parameters<Session['ask']>[1], passedFds?: readonly number[]): Answer => {
+    if (!isAlive) throw failed(call)
+    if (!sendRequest(write, passedFds)) throw failed(call)
+    const requestSerial = serial
     const reply = newReply()
     for (;;) {
       const { length: received, fds } = recv(fd, buffer.bytes)
@@ -125,11 +175,11 @@ const newSession = (socket: string, openCall: string): JoinableSession => {
         throw refused('EMFILE', call, 'this process has too many open files', 'close some, or raise `ulimit -n`')
       if (received <= 0) throw failed(call)
       const fault = readReply(buffer, received, reply)
-      if (fault === undefined && reply.serial === serial && (reply.type & MessageType.REPLY) !== 0)
+      if (fault === undefined && reply.serial === requestSerial && (reply.type & MessageType.REPLY) !== 0)
         return { reply, fds }
       for (const passed of fds) close(passed)
       if (fault !== undefined) throw failed(call, `the daemon at ${socket} sent an invalid message: ${fault}`)
-      // Else the reply to another request.
+      onLateReply(reply.serial)
     }
   }
 
@@ -150,9 +200,27 @@ const newSession = (socket: string, openCall: string): JoinableSession => {
       const { reply } = exchange('device', (message, header) => writeTool(message, header, JSON.stringify(request)))
       return JSON.parse(reply.text) as ToolReply
     },
+    whenDestroyed(context, onDestroyed) {
+      if (!isAlive) {
+        onDestroyed()
+        return
+      }
+      watcher ??= watch(fd, { readable: true }, readReplies)
+      watcher.unref()
+      unsentWaits.push({ context, onDestroyed })
+      sendWaits()
+    },
+    waitDestroyed() {
+      while (waits.size > 0)
+        if (waitReadable(fd, ANSWER_TIMEOUT)) readReplies()
+        else end()
+    },
     checkAlive() {
-      // The daemon sends only replies: a socket that is readable between calls is closed.
-      if (isAlive && waitReadable(fd, 0)) end()
+      // The daemon sends only replies: without requests, a readable socket is closed.
+      if (isAlive && waitReadable(fd, 0)) {
+        if (waits.size > 0) readReplies()
+        else end()
+      }
       return isAlive
     },
     leave() {

@@ -328,23 +328,30 @@ test('an answer after the end of the session is not sent, and the descriptors of
   assert.throws(() => closeSync(passed), { code: 'EBADF' })
 })
 
-test('answers to `closed` wait, for other users too; the 17th unanswered request ends the session', async () => {
-  let destroyed = (): void => {}
-  const waited = new Promise<void>(resolve => {
-    destroyed = resolve
-  })
-  const { requests, sent, isClosed } = createRequests(false, { untilContextsDestroyed: () => waited })
-  const send = () => requests.handle({ ...newRequest(), text: JSON.stringify({ kind: 'closed' }) }, [])
-  for (let i = 0; i < 16; i++) send()
-  await new Promise(setImmediate)
+test('answers to `closed` wait for that context only; the 17th unanswered request ends the session', () => {
+  const whenEnded = new Set<() => void>()
+  const contexts = {
+    withMemory: () => [
+      { number: 4, whenEnded: new Set() },
+      { number: 5, whenEnded },
+    ],
+  }
+  const { requests, sent, isClosed } = createRequests(false, { contexts } as unknown as Partial<DaemonState>)
+  const send = (context?: number) =>
+    requests.handle({ ...newRequest(), text: JSON.stringify({ kind: 'closed', context }) }, [])
+  for (let i = 0; i < 15; i++) send(5)
   assert.deepEqual(sent, [])
-  destroyed()
-  await new Promise(setImmediate)
-  assert.deepEqual(sent, Array(16).fill('{"closed":true}'))
-  for (let i = 0; i < 16; i++) send()
-  assert.equal(isClosed(), false)
+  send(6)
+  assert.deepEqual(sent.splice(0), ['{"closed":true}'])
+  for (const onEnded of whenEnded) onEnded()
+  assert.deepEqual(sent.splice(0), Array(15).fill('{"closed":true}'))
   send()
-  assert.equal(isClosed(), true)
+  assert.match(sent[0]!, /unknown request/)
+  whenEnded.clear()
+  for (let i = 0; i < 16; i++) send(5)
+  assert.deepEqual([whenEnded.size, isClosed()], [16, false])
+  send(5)
+  assert.deepEqual([whenEnded.size, isClosed()], [0, true])
 })
 
 test('a session ends if an answer that it waits for fails', async () => {

@@ -3,12 +3,13 @@
  */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { closeSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, mock, test } from 'node:test'
 import { Worker } from 'node:worker_threads'
 import { setGid } from '../../../src/core/devices/gids.ts'
 import { driverClass, register } from '../../../src/core/index.ts'
+import { openProcess, type ProcessHandle, pidfdGetfd } from '../../../src/host/memory/process.ts'
 import { hasNative } from '../../../src/host/native.ts'
 import { DeviceAttributes } from '../../../src/spec/classes/device/device.ts'
 import { PortAttributes } from '../../../src/spec/classes/device/port.ts'
@@ -16,7 +17,7 @@ import { Classes } from '../../../src/spec/classes.ts'
 import { CallError } from '../../../src/spec/errno.ts'
 import { zeroRecord } from '../../../src/spec/schema/schema.ts'
 import { contextOf } from '../../../src/verbs/device.ts'
-import { createNetwork, open } from '../../../src/verbs/index.ts'
+import { createNetwork, type Device, open } from '../../../src/verbs/index.ts'
 import { orElse } from '../../../src/verbs/objects/show.ts'
 import { ringPool } from '../../../src/verbs/remote/file-rings.ts'
 import { parseAddress } from '../../../src/wire/address.ts'
@@ -249,6 +250,45 @@ describe('a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
       qp.close()
     }
     await sender.close()
+  })
+
+  test('that is stopped delays only the close of the device', async t => {
+    const { socket, running } = await startDaemon(t, { devices: TWO_DEVICES })
+    const other = await open({ socket, device: 'rxe1' })
+    const devices: Device[] = []
+    for (let i = 0; i < 20; i++) devices.push(await open({ socket }))
+    running.child.kill('SIGSTOP')
+    const closed = Promise.all(devices.map(device => device.close()))
+    const turn = new Promise(resolve => setImmediate(() => resolve('turn')))
+    assert.equal(await Promise.race([closed, turn]), 'turn')
+    running.child.kill('SIGCONT')
+    assert.equal(other.pd().handle, 0)
+    await closed
+    await other.close()
+  })
+
+  test('answers a close only after no process has the memory file of the context', async t => {
+    const { socket } = await startDaemon(t, { devices: TWO_DEVICES })
+    const isFile = (fd: string) => /userdma-context/.test(orElse(() => readlinkSync(`/proc/self/fd/${fd}`), ''))
+    const files = () => readdirSync('/proc/self/fd').filter(isFile)
+    const other = await open({ socket, device: 'rxe1' })
+    const before = files()
+    const device = await open({ socket })
+    const [file] = files().filter(fd => !before.includes(fd))
+    // Another thread's fork also copies the descriptor, until exec.
+    const copy = pidfdGetfd(openProcess(process.pid) as ProcessHandle, Number(file))
+    let isClosed = false
+    const closed = device.close().then(() => {
+      isClosed = true
+    })
+    for (let i = 0; i < 20; i++) {
+      other.pd().close()
+      await new Promise(setImmediate)
+    }
+    assert.equal(isClosed, false)
+    closeSync(copy)
+    await closed
+    await other.close()
   })
 
   test('keeps the session of a program that has no descriptors left for a reply', async t => {
