@@ -4,6 +4,8 @@
  */
 #include "scenarios.h"
 
+#include <stddef.h>
+
 static void no_daemon(void)
 {
     struct stat st;
@@ -256,15 +258,17 @@ static void stray_stores(void)
         uint16_t attribute_length, id;
         uint32_t flags;
         uint64_t address, size;
-    } message = {.length = sizeof message,
+        int32_t padding[6], behind; /* not part of the message */
+    } message = {.length = offsetof(__typeof__(message), padding),
                  .attribute_length = 24,
                  .flags = 8, /* indirect */
                  .address = (uintptr_t)words,
                  .size = sizeof words};
     FAILS(order(fd, EVENT_BEHIND, (unsigned long)&message), EIO);
-    message.address = (uintptr_t)&message + BEHIND;
+    message.address = (uintptr_t)&message.behind;
     message.size = 3;
     FAILS(order(fd, EVENT_BEHIND, (unsigned long)&message), EIO);
+    EXPECT(message.behind == 0);
 
     /* The response buffer is elsewhere; then it is too small. */
     struct {
@@ -292,13 +296,8 @@ static void stray_stores(void)
     command.behind[0] = 0;
     FAILS(write((int)driver, &command, WRITE_BEHIND), EIO);
     EXPECT(command.behind[0] == 0 && close((int)driver) == 0);
-    struct {
-        __typeof__(message) message;
-        int32_t padding[6], behind;
-    } large = {.message = message};
-    large.message.address = (uintptr_t)&large.behind;
-    large.message.size = 4;
-    EXPECT(order(fd, EVENT_BEHIND, (unsigned long)&large) == 0 && large.behind == next + 1);
+    message.size = 4;
+    EXPECT(order(fd, EVENT_BEHIND, (unsigned long)&message) == 0 && message.behind == next + 1);
 }
 
 /* ---- the daemon dies ---- */

@@ -34,6 +34,8 @@ void paths(void)
     EXPECT(euidaccess("/sys/class/infiniband", X_OK) == 0);
     FAILS(access("/sys/class/infiniband/rxe1", F_OK), ENOENT);
     FAILS(open("/dev/infiniband/issm0", O_RDWR), ENOENT);
+    FAILS(open("/dev/infiniband/uverbs00", O_RDWR), ENOENT);
+    FAILS(open("/dev/infiniband/uverbs0x", O_RDWR), ENOENT);
     EXPECT(stat("/sys/class/infiniband/rxe0", &st) == 0 && S_ISDIR(st.st_mode));
     struct dirent **list;
     EXPECT(scandir("/sys/class/infiniband", &list, NULL, alphasort) == 3); /* ".", ".." and rxe0 */
@@ -118,7 +120,7 @@ void relative_paths(void)
     EXPECT(file_has(open("//sys/class/net/../" ATTRIBUTE, O_RDONLY), "1: CA\n"));
     expect_device(open("/../dev/infiniband/uverbs0", O_RDWR));
     EXPECT(stat("/sys/class/infiniband/../../../dev/null", &st) == 0 && st.st_rdev == makedev(1, 3));
-    EXPECT(stat("/sys/class/infiniband/rxe0/../../net/lo", &st) == 0 && S_ISDIR(st.st_mode));
+    EXPECT(stat("/sys/class/infiniband/rxe0/../../../virtual/net/lo", &st) == 0 && S_ISDIR(st.st_mode));
     expect_device(open("/sys/../dev/infiniband/uverbs0", O_RDWR));
     expect_device(open("/proc/../dev/infiniband/uverbs0", O_RDWR));
     EXPECT(chdir("/proc") == 0);
@@ -170,6 +172,13 @@ void directory_walks(void)
     EXPECT(glob("/dev/infiniband/uverbs?", GLOB_APPEND, NULL, &found) == 0 && found.gl_pathc == 2);
     EXPECT(strcmp(found.gl_pathv[1], NODE) == 0);
     globfree(&found);
+    found.gl_offs = 2;
+    EXPECT(glob("/dev/infiniband/uverbs?", GLOB_DOOFFS, NULL, &found) == 0 && found.gl_pathc == 1);
+    EXPECT(!found.gl_pathv[0] && !found.gl_pathv[1] && strcmp(found.gl_pathv[2], NODE) == 0);
+    globfree(&found);
+    glob64_t found64;
+    EXPECT(glob64("/dev/infiniband/uverbs?", 0, NULL, &found64) == 0 && strcmp(found64.gl_pathv[0], NODE) == 0);
+    globfree64(&found64);
     EXPECT(glob("/dev/infiniband/x*", GLOB_NOCHECK, NULL, &found) == 0 && found.gl_pathc == 1);
     EXPECT(strcmp(found.gl_pathv[0], "/dev/infiniband/x*") == 0);
     EXPECT(glob("/dev/infiniband/x*", 0, NULL, &found) == GLOB_NOMATCH);

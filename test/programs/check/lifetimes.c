@@ -2,6 +2,7 @@
  * Memory of outstanding requests that is freed, or belongs to a function that returns, for `userdma check`
  * (test/system/check/lifetimes.test.ts). The argument names a case.
  */
+#define _GNU_SOURCE
 #include "../../../docs/findings/pair.h"
 
 #include <assert.h>

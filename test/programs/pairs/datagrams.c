@@ -129,6 +129,15 @@ static struct ibv_wc wait_for_completion(struct endpoint *end, uint64_t id, int 
     return wc;
 }
 
+/* Waits until the byte is not 0. */
+static void wait_for_byte(const volatile uint8_t *byte)
+{
+    for (int polls = 0; *byte == 0; polls++) {
+        NEED(polls < 200000, "no byte was written");
+        usleep(100);
+    }
+}
+
 static union ibv_gid group_gid(void)
 {
     union ibv_gid gid = {.raw = {[10] = 0xff, [11] = 0xff}};
@@ -277,14 +286,19 @@ static void unreliable_connection(void)
     wait_for_completion(&ends[0], 31, IBV_WC_SUCCESS);
     check("length", wait_for_completion(&ends[1], 30, IBV_WC_SUCCESS).byte_len, 30000);
     check("payload", memcmp(ends[0].buffer, ends[1].buffer, 30000), 0);
-    /* A message without a receive is dropped. */
+    /* A message without a receive is dropped. The WRITE after it shows that it has arrived. */
     NEED(post(uc[0], &ends[0], (struct ibv_send_wr){.wr_id = 32, .opcode = IBV_WR_SEND}, 100) == 0, "ibv_post_send");
     wait_for_completion(&ends[0], 32, IBV_WC_SUCCESS);
-    usleep(20000);
-    post_receive(uc[1], &ends[1], 33, 0);
-    struct ibv_send_wr write = {.wr_id = 34, .opcode = IBV_WR_RDMA_WRITE_WITH_IMM, .imm_data = htonl(5)};
+    struct ibv_send_wr write = {.wr_id = 36, .opcode = IBV_WR_RDMA_WRITE};
     write.wr.rdma.remote_addr = (uintptr_t)ends[1].buffer + 32768;
     write.wr.rdma.rkey = ends[1].mr->rkey;
+    NEED(post(uc[0], &ends[0], write, 1) == 0, "ibv_post_send: %s", strerror(errno));
+    wait_for_completion(&ends[0], 36, IBV_WC_SUCCESS);
+    wait_for_byte(&ends[1].buffer[32768]);
+    post_receive(uc[1], &ends[1], 33, 0);
+    write.wr_id = 34;
+    write.opcode = IBV_WR_RDMA_WRITE_WITH_IMM;
+    write.imm_data = htonl(5);
     NEED(post(uc[0], &ends[0], write, 5000) == 0, "ibv_post_send: %s", strerror(errno));
     wait_for_completion(&ends[0], 34, IBV_WC_SUCCESS);
     const struct ibv_wc wc = wait_for_completion(&ends[1], 33, IBV_WC_SUCCESS);
@@ -292,8 +306,8 @@ static void unreliable_connection(void)
     check("immediate", ntohl(wc.imm_data), 5);
     check("payload", memcmp(ends[0].buffer, ends[1].buffer + 32768, 5000), 0);
     struct ibv_send_wr read = {.wr_id = 35, .opcode = IBV_WR_RDMA_READ, .wr.rdma = write.wr.rdma};
-    if (post(uc[0], &ends[0], read, 8) == 0)
-        wait_for_completion(&ends[0], 35, IBV_WC_LOC_QP_OP_ERR);
+    NEED(post(uc[0], &ends[0], read, 8) == 0, "ibv_post_send: %s", strerror(errno));
+    wait_for_completion(&ends[0], 35, IBV_WC_LOC_QP_OP_ERR);
     for (int i = 0; i < 2; i++)
         NEED(ibv_destroy_qp(uc[i]) == 0, "ibv_destroy_qp: %s", strerror(errno));
 }
