@@ -3,59 +3,120 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import type { Caller, CoreObject } from '../../src/core/model.ts'
+import type { Caller, CoreObject, EventsRead } from '../../src/core/model.ts'
 import { createContainment } from '../../src/daemon/containment.ts'
 import { createDestroyWaits, layouts } from '../../src/daemon/destroy-waits.ts'
 import { failureText } from '../../src/spec/check/failures.ts'
+import { CallError } from '../../src/spec/errno.ts'
 
 /** Maximum number of watched destroys of a program. */
 const MAX_WAITS = 64
+/** Bytes for any of the structures. */
+const STRUCTURE_BYTES = 256
 
-test('destroys that waited for long, and have ended, do not count towards the maximum', () => {
-  /** The program's structures, by address. */
-  const structures = new Map<bigint, DataView>()
-  const caller = { copyIn: (address: bigint) => new Uint8Array(structures.get(address)!.buffer) } as Partial<Caller>
+/** `elapse` lets the time pass after which destroys are reported; `reports` are their texts. */
+const setUp = () => {
   const scheduled: (() => void)[] = []
-  let reports = 0
+  const reports: string[] = []
   const waits = createDestroyWaits(
-    () => reports++,
+    ({ failure }) => reports.push(failureText(failure)),
     createContainment(),
     run => scheduled.push(run),
   )
-  const destroy = (handle: number): DataView => {
-    const userHandle = BigInt(handle) << 12n
-    const structure = new DataView(new ArrayBuffer(layouts.cq.counts + 8))
-    structure.setUint32(layouts.cq.handle, handle, true)
-    structures.set(userHandle, structure)
-    const cq = { class: { name: 'cq' }, handle, events: { userHandle } } as Partial<CoreObject>
-    waits.add(cq as CoreObject, { compEvents: 1, asyncEvents: 0 }, caller as Caller)
+  const elapse = (): void => {
     for (const run of scheduled.splice(0)) run()
-    return structure
   }
+  return { waits, reports, elapse }
+}
+
+/** A program, which has a structure for each object. */
+const createProgram = ({ waits }: Pick<ReturnType<typeof setUp>, 'waits'>) => {
+  /** By address. */
+  const structures = new Map<bigint, DataView>()
+  const caller = {
+    copyIn(address: bigint, length: number) {
+      const structure = structures.get(address)
+      if (structure === undefined) throw new CallError('EFAULT', 'nothing is mapped there')
+      return new Uint8Array(structure.buffer, 0, length)
+    },
+  } as Partial<Caller> as Caller
+  return {
+    caller,
+    /** Destroys an object of which the program has read events, and acknowledged none. */
+    destroy(name: keyof typeof layouts, handle: number, read: Partial<EventsRead>) {
+      const userHandle = BigInt(handle) << 12n
+      const structure = new DataView(new ArrayBuffer(STRUCTURE_BYTES))
+      structure.setUint32(layouts[name].handle, handle, true)
+      structures.set(userHandle, structure)
+      const object = { class: { name }, handle, events: { userHandle } } as Partial<CoreObject>
+      waits.add(object as CoreObject, { compEvents: 0, asyncEvents: 0, ...read }, caller)
+      return { structure, unmap: () => structures.delete(userHandle) }
+    },
+  }
+}
+
+test('destroys that waited for long, and have ended, do not count towards the maximum', () => {
+  const { waits, reports, elapse } = setUp()
+  const program = createProgram({ waits })
   for (let handle = 1; handle <= MAX_WAITS; handle++) {
-    const structure = destroy(handle)
-    assert.equal(reports, handle)
+    const { structure } = program.destroy('cq', handle, { compEvents: 1 })
+    elapse()
+    assert.equal(reports.length, handle)
     // the program acknowledges the event
     structure.setUint32(layouts.cq.counts, 1, true)
   }
-  destroy(MAX_WAITS + 1)
-  assert.equal(reports, MAX_WAITS + 1)
+  program.destroy('cq', MAX_WAITS + 1, { compEvents: 1 })
+  elapse()
+  assert.equal(reports.length, MAX_WAITS + 1)
+})
+
+test('at most 64 destroys of a program are watched; they do not count towards the maximum of another', () => {
+  const { waits, reports, elapse } = setUp()
+  const [program, other] = [createProgram({ waits }), createProgram({ waits })]
+  for (let handle = 1; handle <= MAX_WAITS + 1; handle++) program.destroy('cq', handle, { compEvents: 1 })
+  assert.equal(waits.current().length, MAX_WAITS)
+  other.destroy('cq', 1, { compEvents: 1 })
+  assert.equal(waits.current().length, MAX_WAITS + 1)
+  waits.removeCaller(program.caller)
+  assert.equal(waits.current().length, 1)
+  elapse()
+  assert.equal(reports.length, 1, 'a destroy of a program that has ended is not reported')
 })
 
 test('the destroy of a work queue waits for the acknowledgement of its events', () => {
-  const handle = 7
-  const structure = new DataView(new ArrayBuffer(256))
-  // struct ibv_wq of verbs.h
-  structure.setUint32(32, 0x12, true) // wq_num
-  structure.setUint32(36, handle, true)
-  const caller = { copyIn: (_address: bigint, length: number) => new Uint8Array(structure.buffer, 0, length) }
-  const reasons: string[] = []
-  const waits = createDestroyWaits(
-    ({ failure }) => reasons.push(failureText(failure)),
-    createContainment(),
-    run => run(),
-  )
-  const wq = { class: { name: 'wq' }, handle, events: { userHandle: 0x1000n } } as Partial<CoreObject>
-  waits.add(wq as CoreObject, { compEvents: 0, asyncEvents: 1 }, caller as Partial<Caller> as Caller)
-  assert.match(reasons.join(), /destroy_wq of 0x12 waits: 0 of the 1 events/)
+  const { waits, reports, elapse } = setUp()
+  const { structure } = createProgram({ waits }).destroy('wq', 7, { asyncEvents: 1 })
+  // struct ibv_wq of verbs.h: wq_num, handle
+  structure.setUint32(32, 0x12, true)
+  assert.equal(structure.getUint32(36, true), 7)
+  elapse()
+  assert.match(reports.join(), /destroy_wq of 0x12 waits: 0 of the 1 events/)
+  structure.setUint32(layouts.wq.counts, 1, true)
+  assert.deepEqual(waits.current(), [], 'the program has acknowledged the event')
+})
+
+test('a completion queue counts completion events and asynchronous events separately', () => {
+  const { waits } = setUp()
+  const { structure } = createProgram({ waits }).destroy('cq', 3, { compEvents: 2, asyncEvents: 1 })
+  const text = (): string =>
+    waits
+      .current()
+      .map(({ failure }) => failureText(failure))
+      .join()
+  assert.match(text(), /0 of the 2 events.*ibv_ack_cq_events/)
+  structure.setUint32(layouts.cq.counts, 2, true)
+  assert.match(text(), /0 of the 1 events.*ibv_ack_async_event/)
+  structure.setUint32(layouts.cq.counts + 4, 1, true)
+  assert.equal(text(), '')
+})
+
+test('no destroy waits if nothing was read, the structure is of another object, or it cannot be read', () => {
+  const { waits, reports, elapse } = setUp()
+  const program = createProgram({ waits })
+  program.destroy('qp', 1, {})
+  assert.deepEqual(waits.current(), [])
+  program.destroy('qp', 2, { asyncEvents: 1 }).structure.setUint32(layouts.qp.handle, 9, true)
+  program.destroy('srq', 3, { asyncEvents: 1 }).unmap()
+  elapse()
+  assert.deepEqual([reports, waits.current()], [[], []])
 })

@@ -110,6 +110,33 @@ test('clients that connect and disconnect at a high rate log no more lines than 
   assert.equal(lines.length, 202)
 })
 
+test('a process that has disconnected is forgotten: its pid may be of another process later', () => {
+  const { device, lines, reports } = setUp()
+  const context = openContext(device, { isOpened: true })
+  reports.setOwner(context, { pid: 4711, command: 'program', tag: '' })
+  for (let i = 0; i < 30; i++) reportFailure(failure, device, context)
+  reports.onDisconnect(4711)
+  assert.equal(lines.length, 21)
+  reports.onDisconnect(4711)
+  assert.equal(lines.length, 21, 'its omitted failures are counted once')
+  for (let i = 0; i < 20; i++) reportFailure(failure, device, context)
+  assert.equal(lines.length, 41)
+})
+
+test('of more than 1024 processes the oldest is forgotten, and its omitted failures are counted', () => {
+  const { device, lines, clock, reports } = setUp()
+  for (let pid = 1; pid <= 1025; pid++) {
+    const context = openContext(device, { isOpened: true })
+    reports.setOwner(context, { pid, command: 'program', tag: '' })
+    for (let i = 0; i < (pid === 1 ? 21 : 1); i++) reportFailure(failure, device, context)
+    clock.now += 1_000_000
+  }
+  const counts = lines.filter(line => line.includes('were not logged'))
+  assert.deepEqual(counts, ['userdma daemon: 1 more failures of process 1 (program) were not logged'])
+  reports.onDisconnect(2)
+  assert.equal(lines.length, 20 + 1024 + 1)
+})
+
 test('the name of a program forges no log line', () => {
   const { device, lines, reports } = setUp()
   const context = openContext(device, { isOpened: true })

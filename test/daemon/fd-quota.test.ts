@@ -2,6 +2,8 @@
  * Quotas of the daemon's descriptors.
  */
 import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
+import { readdirSync } from 'node:fs'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { createFdQuotas, type FdQuota } from '../../src/daemon/fd-quota.ts'
@@ -90,4 +92,14 @@ test('the user without a quota is the effective user of the daemon', t => {
   const quotas = createFdQuotas(100)
   for (let pid = 1; pid <= 4; pid++) assert.equal(takeAll(quotas.of(pid, GUEST)).code, 'EMFILE')
   assert.ok(quotas.charged > 50, 'more than the quota of another user')
+})
+
+test('by default programs may have all descriptors of the daemon but the open ones and 32', () => {
+  const limit = Number(spawnSync('sh', ['-c', 'ulimit -n'], { encoding: 'utf8' }).stdout)
+  // The list has its own descriptor too.
+  const open = readdirSync('/proc/self/fd').length
+  assert.throws(() => createFdQuotas().groups.take(2 ** 40), {
+    code: 'ENFILE',
+    message: new RegExp(`^all ${limit - open - 32} descriptors`),
+  })
 })

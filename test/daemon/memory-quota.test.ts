@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { createCore, invokeNow, noMemory, openContext } from '../../src/core/index.ts'
+import { closeContext, createCore, invokeNow, noMemory, openContext } from '../../src/core/index.ts'
 import { objectBytes } from '../../src/core/objects/object-bytes.ts'
 import { createMemoryQuotas } from '../../src/daemon/memory-quota.ts'
 import { createNullDevice } from '../../src/drivers/null/device.ts'
@@ -39,6 +39,8 @@ test('objects are charged to process, user and daemon until they are destroyed',
   invokeNow(first, Pd, 'destroy', pds[1], {}, caller)
   createPd(first)
   assert.equal(quotas.bytes, 6 * PD_BYTES)
+  for (const context of [first, other]) closeContext(context)
+  assert.deepEqual(quotas.processes(), [{ pid: 2, bytes: 2 * PD_BYTES }], 'a process without objects is not listed')
 })
 
 test('a create that the device refuses is not charged', () => {

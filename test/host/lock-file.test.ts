@@ -3,14 +3,38 @@
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { chownSync, existsSync, readFileSync, statSync, symlinkSync, unlinkSync, writeFileSync } from 'node:fs'
+import {
+  chownSync,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  statSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
-import { test } from 'node:test'
+import { afterEach, test } from 'node:test'
+import { nextTurn } from '../../src/host/event-loop/next-turn.ts'
 import { takeLock } from '../../src/host/lock-file.ts'
 import { scratchFolder } from '../tools.ts'
 
 const folder = scratchFolder()
 const isRoot = process.geteuid?.() === 0
+
+/** The files in `folder` that this process has open. */
+const openFiles = (): string[] =>
+  readdirSync('/proc/self/fd').flatMap(fd => {
+    try {
+      const path = readlinkSync(`/proc/self/fd/${fd}`)
+      return path.startsWith(folder) ? [path] : []
+    } catch {
+      return [] // the descriptor of the listing itself
+    }
+  })
+
+afterEach(() => assert.deepEqual(openFiles(), [], 'every descriptor is closed'))
 
 test('a lock has one owner at a time, and its file is removed with it', async () => {
   const path = join(folder, 'plain')
@@ -39,6 +63,8 @@ test('a waiter does not get the lock of a removed file while another owner has t
   const second = await takeLock(path)
   first.release()
   assert.ok(existsSync(path), 'the first owner does not remove the file of the second owner')
+  // until the waiter has locked the removed file
+  while (!isTaken && openFiles().includes(`${path} (deleted)`)) await nextTurn()
   assert.equal(isTaken, false)
   second.release()
   ;(await waiting).release()

@@ -1,14 +1,54 @@
 import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { closeSync } from 'node:fs'
 import { test } from 'node:test'
-import { mapArena } from '../../src/host/memory/mapping.ts'
-import { hasNative } from '../../src/host/native.ts'
-import { isCopiedByFork } from '../../src/host/process-status.ts'
+import { createRingPool, mapArena } from '../../src/host/memory/mapping.ts'
+import { addSeals, createMemfd, SEAL_SHRINK } from '../../src/host/memory/memfd.ts'
+import { hasNative, libcFunctions } from '../../src/host/native.ts'
+import { hasCapability, hasInitialCapability, isCopiedByFork, lockLimit } from '../../src/host/process-status.ts'
 
-test('isCopiedByFork is true for private memory, and undefined for an absent address or process', {
-  skip: !hasNative() && 'needs native calls',
-}, () => {
-  const arena = mapArena(4096)
+const skip = !hasNative() && 'needs native calls'
+const PAGE = 4096
+/** No process has this pid. */
+const UNUSED_PID = 2 ** 30
+const sys = libcFunctions({ madvise: 'int madvise(int64_t address, uint64_t length, int advice)' })
+
+test('isCopiedByFork is true for private memory, and undefined for an absent address or process', { skip }, () => {
+  const arena = mapArena(PAGE)
   assert.equal(isCopiedByFork(process.pid, arena.address), true)
   assert.equal(isCopiedByFork(process.pid, 1), undefined)
-  assert.equal(isCopiedByFork(2 ** 30, arena.address), undefined)
+  assert.equal(isCopiedByFork(UNUSED_PID, arena.address), undefined)
+})
+
+test('isCopiedByFork is false for shared memory, after MADV_DONTFORK, and after MADV_WIPEONFORK', { skip }, t => {
+  const fd = createMemfd('shared', PAGE)
+  t.after(() => closeSync(fd))
+  addSeals(fd, SEAL_SHRINK)
+  assert.equal(isCopiedByFork(process.pid, createRingPool().map(fd, 0, PAGE).address), false)
+  const { address } = mapArena(4 * PAGE)
+  const [MADV_DONTFORK, MADV_WIPEONFORK] = [10, 18]
+  assert.equal(sys().madvise(address + PAGE, PAGE, MADV_DONTFORK), 0)
+  assert.equal(sys().madvise(address + 3 * PAGE, PAGE, MADV_WIPEONFORK), 0)
+  assert.deepEqual(
+    [0, PAGE - 1, PAGE, 2 * PAGE - 1, 2 * PAGE, 3 * PAGE].map(at => isCopiedByFork(process.pid, address + at)),
+    [true, true, false, false, true, false],
+  )
+})
+
+test('lockLimit is RLIMIT_MEMLOCK of the process in bytes, and infinite for an absent process', { skip }, async () => {
+  const program = spawn('sh', ['-c', 'ulimit -l 48; echo; exec cat'])
+  await once(program.stdout, 'data')
+  assert.equal(lockLimit(program.pid!), 48 * 1024)
+  program.stdin.end()
+  await once(program, 'close')
+  assert.equal(lockLimit(UNUSED_PID), Number.POSITIVE_INFINITY)
+})
+
+test('an absent process has no capability', () => {
+  for (let capability = 0; capability < 41; capability++)
+    assert.deepEqual(
+      [hasCapability(UNUSED_PID, capability), hasInitialCapability(UNUSED_PID, capability)],
+      [false, false],
+    )
 })

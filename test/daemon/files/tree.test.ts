@@ -26,6 +26,7 @@ import {
 } from '../../../src/daemon/files/tree.ts'
 import { identify } from '../../../src/drivers/rxe/address/identity.ts'
 import { PhysState, PortState } from '../../../src/spec/enums.ts'
+import { CM_NODE, SYSTEM_NODE, UMAD_NODES } from '../../../src/spec/session.ts'
 import { scratchFolder } from '../../tools.ts'
 
 const device = (name: string, node: number): TreeDevice => {
@@ -60,6 +61,30 @@ test('the tree has the files in which libibverbs looks for devices', () => {
   assert.ok(existsSync(join(root, 'dev/infiniband/userdma')))
   assert.equal(nodeRdev(1), 231 * 256 + 193, 'major 231, minor 192 + node')
   assert.equal(nodeRdev(65), 2 ** 20 + 231 * 256 + 1, 'makedev(231, 257)')
+  assert.deepEqual([UMAD_NODES, UMAD_NODES + 1, CM_NODE, SYSTEM_NODE].map(nodeRdev), [
+    231 * 256,
+    231 * 256 + 1,
+    10 * 256 + 122,
+    0,
+  ])
+  assert.equal(read('sys/class/infiniband_mad/umad1/dev'), '231:1\n')
+  assert.equal(
+    read('sys/class/infiniband_verbs/uverbs1/uevent'),
+    'MAJOR=231\nMINOR=193\nDEVNAME=infiniband/uverbs1\nDEVMODE=0666\n',
+  )
+})
+
+test('a device without a port has neither a port nor a umad file, also after a rename', () => {
+  const root = join(folder, 'f')
+  const without = (name: string): TreeDevice => ({ ...device(name, 0), port: undefined, hasUmad: false })
+  writeTree(root, [without('ctx0')])
+  renameInTree(root, 'ctx0', without('ctx1'))
+  updateTree(root, without('ctx1'))
+  assert.equal(existsSync(join(root, 'sys/class/infiniband/ctx1/ports')), false)
+  assert.equal(existsSync(join(root, 'sys/class/infiniband/ctx1/parent')), false)
+  assert.deepEqual(readdirSync(join(root, 'sys/class/infiniband_mad')), ['abi_version'])
+  assert.equal(existsSync(join(root, 'sys/devices/virtual/infiniband_mad')), false)
+  assert.deepEqual(readdirSync(join(root, 'dev/infiniband')).sort(), ['rdma_cm', 'userdma', 'uverbs0'])
 })
 
 test('after a rename, classes link to their devices; node_guid and ibdev are read-only, node_desc is writable', () => {
@@ -84,6 +109,7 @@ test('after a rename, classes link to their devices; node_guid and ibdev are rea
   removeFromTree(root, { name: 'mlx5_0', node: 0 })
   for (const parent of ['sys/class', 'sys/devices/virtual'])
     assert.deepEqual(readdirSync(join(root, parent, 'infiniband')), [])
+  assert.deepEqual(readdirSync(join(root, 'dev/infiniband')).sort(), ['rdma_cm', 'userdma'])
 })
 
 test('an old tree is replaced, and a tree is removed completely', () => {

@@ -64,4 +64,6 @@ test('jobs may start other jobs, and all can be run to completion', () => {
   assert.deepEqual(seen, [])
   slices.finish()
   assert.deepEqual([seen.length, slices.waiting], [100, 0])
+  slices.begin(job('c', 1, seen), fail)
+  assert.equal(seen.length, 100, 'this turn allows no further slice')
 })

@@ -2,7 +2,7 @@
  * Shared mappings of disk files are distinguished from shared mappings of memory files.
  */
 import assert from 'node:assert/strict'
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
+import { closeSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { fileMappings } from '../../../src/host/memory/file-mappings.ts'
@@ -50,11 +50,38 @@ for (const [method, query] of [
     for (const fd of files) closeSync(fd)
   })
 
+/** Of a file system on a disk. */
+const [device = ''] = readFileSync('/proc/self/mountinfo', 'latin1')
+  .split('\n')
+  .filter(line => / - (?!tmpfs|ramfs|hugetlbfs|devtmpfs)/.test(line))
+  .map(line => line.split(' ')[2] ?? '')
+
+test('a mapping is queried once in a second, then again; its former range no longer counts', () => {
+  let queries = 0
+  let mapping: { start: number; end: number } | undefined = { start: 4 * PAGE, end: 8 * PAGE }
+  const openFiles = (): number => readdirSync('/proc/self/fd').length
+  const before = openFiles()
+  const mappings = fileMappings(process.pid, (_, address) => {
+    queries++
+    const isInside = mapping !== undefined && mapping.start <= address && address < mapping.end
+    return isInside ? { ...mapping!, device, isShared: true } : undefined
+  })
+  const SECOND = 1_000_000
+  assert.equal(mappings.mayWait(4 * PAGE, 5 * PAGE, 0), true)
+  assert.equal(mappings.mayWait(8 * PAGE - 1, 8 * PAGE, SECOND), true)
+  assert.equal(queries, 1)
+  assert.equal(mappings.mayWait(8 * PAGE, 9 * PAGE, SECOND), false, 'after the end')
+  assert.equal(mappings.mayWait(3 * PAGE, 4 * PAGE, SECOND), false, 'before the start')
+  assert.equal(queries, 3)
+  mapping = { start: 4 * PAGE, end: 6 * PAGE }
+  assert.equal(mappings.mayWait(4 * PAGE, 5 * PAGE, SECOND + 1), true)
+  assert.equal(queries, 4)
+  assert.equal(mappings.mayWait(6 * PAGE, 7 * PAGE, SECOND + 1), false)
+  mappings.close()
+  assert.equal(openFiles(), before)
+})
+
 test('the first of very many mappings in a range is a disk file', () => {
-  const [device = ''] = readFileSync('/proc/self/mountinfo', 'latin1')
-    .split('\n')
-    .filter(line => / - (?!tmpfs|ramfs|hugetlbfs|devtmpfs)/.test(line))
-    .map(line => line.split(' ')[2] ?? '')
   const MAPPINGS = 200
   const mappings = fileMappings(process.pid, (_, address) => {
     const start = address - (address % PAGE)

@@ -38,6 +38,7 @@ const attribute = (kind: number, value: Uint8Array): number[] => [
   ...new Uint8Array(-value.length & 3),
 ]
 
+const [RTM_NEWNEIGH, RTM_DELNEIGH] = [28, 29]
 const [NDA_DST, NDA_LLADDR] = [1, 2]
 /** A message of `type` RTM_NEWNEIGH or RTM_DELNEIGH: struct nlmsghdr, struct ndmsg at byte 16, attributes. */
 const neighbourMessage = (type: number, index: number, address: Uint8Array, mac?: Uint8Array): Uint8Array => {
@@ -103,15 +104,43 @@ const simulatedTable = () => {
     [RTM_GETNEIGH]: [endMessage(NLMSG_DONE, 0)],
   }
   const answers: (readonly (Uint8Array | number)[])[] = []
+  const requests: number[] = []
   const read = createTableReader(table, {
-    request: type => void waiting.push(...(answers.shift() ?? dumps[type])),
+    request: type => {
+      requests.push(type)
+      waiting.push(...(answers.shift() ?? dumps[type]))
+    },
     receive: () => waiting.shift() ?? -EAGAIN,
   })
   const added = recordedAs('add-ipv4')
   const addedAddress = mapped(10, 99, 0, 7)
   const has = (address: string): boolean => table.withAddress(Buffer.from(address, 'hex')) !== undefined
-  return { table, waiting, lists, answers, read, added, addedAddress, has }
+  return { table, waiting, lists, answers, requests, read, added, addedAddress, has }
 }
+
+it('all three lists are dumped at the start; later changes are applied without a dump', () => {
+  const { table, waiting, answers, lists, requests, read, added, addedAddress, has } = simulatedTable()
+  const neighbour = Uint8Array.of(10, 99, 0, 9)
+  const listed = neighbourMessage(RTM_NEWNEIGH, 3, neighbour, Uint8Array.of(2, 0, 0, 0, 0, 1))
+  answers.push(lists.links, lists.addresses, [listed, endMessage(NLMSG_DONE, 0)])
+  assert.equal(read(), true)
+  assert.equal(table.neighbourOf(3, Buffer.from(mapped(...neighbour), 'hex')), '020000000001')
+  assert.equal(has(addedAddress), false)
+  waiting.push(...added)
+  assert.equal(read(), true)
+  assert.equal(has(addedAddress), true)
+  assert.deepEqual(requests, [RTM_GETLINK, RTM_GETADDR, RTM_GETNEIGH])
+})
+
+it('an error of the socket throws, between dumps and within a dump', () => {
+  const between = simulatedTable()
+  assert.equal(between.read(), true)
+  between.waiting.push(-EPERM)
+  assert.throws(between.read, { code: 'EPERM' })
+  const within = simulatedTable()
+  within.answers.push([-EPERM])
+  assert.throws(within.read, { code: 'EPERM' })
+})
 
 describe('messages dropped by the kernel (ENOBUFS)', () => {
   it('an address that was added before the dumps, and is not in them, is removed', () => {
@@ -214,7 +243,6 @@ describe('interfaces', () => {
 
   it('reports MACs of neighbours when they become known or change', () => {
     const { table, changes } = startTable()
-    const [RTM_NEWNEIGH, RTM_DELNEIGH] = [28, 29]
     const [four, six] = [Uint8Array.of(10, 99, 0, 9), Uint8Array.of(0xfe, 0x80, ...new Uint8Array(13), 9)]
     const notify = (type: number, address: Uint8Array, mac?: Uint8Array): void =>
       void table.apply(neighbourMessage(type, 3, address, mac))
@@ -233,6 +261,10 @@ describe('interfaces', () => {
     ])
     notify(RTM_DELNEIGH, four, mac(2))
     assert.deepEqual([table.neighbourOf(3, key), table.neighbourOf(3, six)], [undefined, text(mac(3))])
+    table.begin()
+    notify(RTM_NEWNEIGH, six, mac(3))
+    table.end()
+    assert.equal(table.neighbourOf(3, six), text(mac(3)), 'the dump lists the neighbour')
     table.begin()
     table.end()
     assert.equal(table.neighbourOf(3, six), undefined, 'the dump does not list the neighbour')
@@ -284,6 +316,9 @@ describe('interfaces', () => {
     table.apply(added.datagram)
     table.apply(withPrefix(removed.datagram, 16))
     assert.deepEqual(changes, [`+${address}`])
+    table.apply(withPrefix(added.datagram, 16))
+    table.apply(withPrefix(removed.datagram, 16))
+    assert.deepEqual(changes, [`+${address}`], 'the prefix that was added first is left')
     table.begin()
     for (const { label, datagram } of recorded) if (label.startsWith('dump')) table.apply(datagram)
     table.end()
@@ -317,6 +352,7 @@ describe('interfaces', () => {
     for (const { label, datagram } of recorded) if (label === 'dump-addresses') table.apply(datagram)
     table.end()
     assert.equal(table.links.has(v0.index), false)
+    assert.deepEqual(table.addresses(v0.index), [], 'an interface that is gone has no addresses')
   })
 
   it('accepts any bytes without an exception', () => {
