@@ -51,6 +51,10 @@ const writesBuffer = ({ opcode }: WorkRequest): boolean => {
   return kind === RDMA_READ || kind === COMP_SWAP || kind === FETCH_ADD
 }
 
+/** Whether a request accesses memory of a region. An element of length 0 accesses none. */
+export const usesRegion = ({ elements }: WorkRequest, region: KnownObject): boolean =>
+  elements.some(({ lkey, length }) => lkey === region.lkey && length > 0)
+
 /** Whether number `index` (from 0) is among the first or is a sample. */
 const isSample = (index: number, first: number): boolean => index < first || index % SAMPLE_INTERVAL === 0
 
@@ -102,8 +106,7 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
     for (const [id, requests] of outstanding) {
       const owner = services.objects.find(id)
       if (owner?.device !== region.device) continue
-      for (const request of requests)
-        if (request.elements.some(({ lkey, length }) => lkey === region.lkey && length > 0)) return { request, owner }
+      for (const request of requests) if (usesRegion(request, region)) return { request, owner }
     }
     return undefined
   }
@@ -257,6 +260,7 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
       const isFilled = status === SUCCESS && opcode !== RECV_RDMA_WITH_IMM && bytes > 0 && request.elements.length > 0
       if (isFilled) checkOverwritten(request, bytes, cq, cqPosition)
     },
+    receiveLost: removeOutstanding,
     polled(cq, polled) {
       polledCounts.set(cq, polled)
       removePolled(cq, polled)

@@ -140,6 +140,7 @@ export const watcherFor = (objects: KnownObjects, detectors: readonly Detector[]
       return receive === undefined ? [] : [receive]
     })
   const [posted, ended, completed] = [receiversOf('posted'), receiversOf('ended'), receiversOf('completed')]
+  const receiveLost = receiversOf('receiveLost')
   const [receiverNotReady, polled, queueReset] = [
     receiversOf('receiverNotReady'),
     receiversOf('polled'),
@@ -155,6 +156,9 @@ export const watcherFor = (objects: KnownObjects, detectors: readonly Detector[]
     },
     completed(request, completion) {
       if (isKnown(request.owner)) for (const receive of completed) receive(request, completion)
+    },
+    receiveLost(request) {
+      if (isKnown(request.owner)) for (const receive of receiveLost) receive(request)
     },
     receiverNotReady(qp) {
       if (isKnown(qp)) for (const receive of receiverNotReady) receive(qp)

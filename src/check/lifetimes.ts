@@ -128,6 +128,9 @@ export const createLifetimeDetector = (services: DetectorServices, isCopiedByFor
       if (completed === undefined) unpolled.set(cq, [{ request, cqPosition }])
       else completed.push({ request, cqPosition })
     },
+    receiveLost(request) {
+      queues.get(request.owner)?.requests.delete(request)
+    },
     polled(cq, polled) {
       const completed = unpolled.get(cq)
       if (completed === undefined) return

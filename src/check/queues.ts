@@ -12,7 +12,7 @@ import { type RequestCompletion, takesReceive, type WorkRequest } from '../spec/
 import { nameIn } from '../spec/enums.ts'
 import { PostQueue } from '../spec/session.ts'
 import { WcStatus } from '../spec/work.ts'
-import { requestText } from './buffers.ts'
+import { requestText, usesRegion } from './buffers.ts'
 import type { Detector, DetectorServices } from './detector.ts'
 import { type KnownObject, unreleasedIn } from './objects.ts'
 
@@ -163,8 +163,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       const cq = services.objects.find(id)
       if (cq?.device !== region.device) continue
       const user = unpolledOf(cq, state).find(
-        ({ request: { elements }, completion: { status } }) =>
-          status === SUCCESS && elements.some(({ lkey }) => lkey === region.lkey),
+        ({ request, completion: { status } }) => status === SUCCESS && usesRegion(request, region),
       )?.request
       const owner = user && services.objects.find(user.owner)
       if (user === undefined || owner === undefined) continue

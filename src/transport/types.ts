@@ -294,8 +294,11 @@ export interface Causes {
   flushed(row: number, isSend: boolean, count: number, code: number): void
   /** The request with `psn` was refused with a NAK that moves the queue pair to ERR. */
   nak(row: number, psn: number, cause: Cause): void
-  /** A message or packet was dropped silently. `wrId`: of the affected send or receive request. */
-  dropped(row: number, cause: Cause, wrId?: bigint): void
+  /**
+   * A message or packet was dropped silently. `wrId`: of the affected send or receive request. `sourceQpn`: the sender
+   * of a datagram that the receiver dropped, unless it was sent to a multicast group.
+   */
+  dropped(row: number, cause: Cause, wrId?: bigint, sourceQpn?: number): void
   /** Why the queue pair's peer has refused `psn`; undefined if unknown, as for a peer in another process. */
   causeAtPeer(row: number, psn: number): Cause | undefined
 }

@@ -178,7 +178,7 @@ test('mlx5 lacks resizing of shared receive queues', () => {
 })
 
 test('registered memory is found each time its sum passes RLIMIT_MEMLOCK', () => {
-  const { take, create, destroy, modify } = scenario('mlx5', 'efa')
+  const { checker, take, create, destroy, modify } = scenario('mlx5', 'efa')
   const memlock = (bytes: number) =>
     `adapter-memlock: ${bytes} bytes are registered, more than RLIMIT_MEMLOCK, 16384: mlx5, efa would refuse this without CAP_IPC_LOCK`
   // Whole pages count.
@@ -188,7 +188,7 @@ test('registered memory is found each time its sum passes RLIMIT_MEMLOCK', () =>
   const three = create('mr', { start: 0n, length: 1n })
   assert.deepEqual(take(), [memlock(20480)])
   create('mr', { start: 0n, length: 1n })
-  assert.deepEqual(take(), [])
+  assert.deepEqual(checker.counts, [1])
   for (const region of [one, two, three]) destroy(region)
   modify(create('mr', { start: 0n, length: 1n }), { translation: { start: 0n, length: 100000n } })
   assert.deepEqual(take(), [memlock(106496)])

@@ -41,7 +41,7 @@ it('freeing memory or leaving its stack frame is an error before the device fini
     assert.deepEqual(s.ids(), [`${id} error`, `${id} warning`])
     s.poll(1)
     s.checker.misused(misuse({ kind, stack: ['free again'] }))
-    assert.equal(s.found.length, 2)
+    assert.deepEqual(s.ids(), [`${id} error`, `${id} warning`])
   }
 })
 
@@ -61,10 +61,19 @@ it('memory of a receive whose completion was lost with its CQ may be freed', () 
     const srq = s.create('srq')
     s.complete(s.post({ owner: srq, queue: PostQueue.SHARED, opcode: -1, wrId: 7n }))
     if (isDestroyed) s.destroy('cq', s.cq)
-    s.found.length = 0
+    s.forget()
     s.checker.misused(misuse({ queue: PostQueue.SHARED, number: srq }))
     assert.deepEqual(s.ids(), isDestroyed ? [] : ['buffer-freed warning'])
   }
+})
+
+it('memory of a receive of an SRQ may be freed after the queue pair that took it was destroyed', () => {
+  const s = requestScenario()
+  const srq = s.create('srq')
+  const request = s.post({ owner: srq, queue: PostQueue.SHARED, opcode: -1, wrId: 7n })
+  s.checker.requests.receiveLost(request)
+  s.checker.misused(misuse({ queue: PostQueue.SHARED, number: srq }))
+  assert.deepEqual(s.ids(), [])
 })
 
 it('memory beside that of a request may be freed', () => {
@@ -128,7 +137,7 @@ it('memory of a deregistered region, and of a region whose iova differs from its
   const deregistered = requestScenario()
   deregistered.post({ wrId: 7n })
   deregistered.destroy('mr', deregistered.region)
-  deregistered.found.length = 0
+  deregistered.forget()
   deregistered.checker.misused(misuse())
   assert.deepEqual(deregistered.ids(), [])
   const translated = requestScenario()

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import { PostQueue } from '../../src/spec/session.ts'
 import { WcStatus, WrOpcode } from '../../src/spec/work.ts'
-import { requestScenario } from './requests.ts'
+import { LKEY, requestScenario, START } from './requests.ts'
 
 const { SEND } = WrOpcode.values
 const { SUCCESS, WR_FLUSH_ERR, REM_ACCESS_ERR } = WcStatus.values
@@ -18,7 +18,6 @@ it('a row of unsignaled sends that is longer than the queue is found once', () =
   for (let i = 0; i < 20; i++) post(false)
   assert.deepEqual(s.ids(), ['never-signaled warning'])
   assert.match(s.found[0]!.text, /has had 9 unsignaled sends in a row, and max_send_wr is 8/)
-  assert.deepEqual(s.checker.counts, [1])
 })
 
 it('a reset ends a row of unsignaled sends', () => {
@@ -40,7 +39,7 @@ it('the first receive is a finding if a message arrived before it, later receive
   s.complete(first)
   s.checker.requests.receiverNotReady(s.qp)
   receive()
-  assert.deepEqual(s.checker.counts, [1])
+  assert.deepEqual(s.ids(), ['late-receives warning'])
 })
 
 it('the first receive of an SRQ is a finding if a message arrived before it', () => {
@@ -71,6 +70,18 @@ it('deregistering a region before the completion of its request is polled is a w
     s.destroy('mr', s.region)
     assert.deepEqual(s.ids(), ids)
   }
+})
+
+it('an element of length 0 uses no memory of its region', () => {
+  const s = requestScenario()
+  const elements = [
+    { address: START, length: 0, lkey: LKEY },
+    { address: 0, length: 64, lkey: LKEY + 0x100 },
+  ]
+  s.post({ elements })
+  s.complete(s.post({ elements }))
+  s.destroy('mr', s.region)
+  assert.deepEqual(s.ids(), [])
 })
 
 it('a CQ that is armed while it has completions, and not polled for a second, is a lost wake-up', () => {

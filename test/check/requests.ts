@@ -46,6 +46,8 @@ export const requestScenario = (
   peerClass = 'rc_qp',
 ) => {
   const found: Finding[] = []
+  /** `Checker.counts` at the last call of `forget`. */
+  let forgotten: readonly number[] = []
   let now = 0
   let lastId = 0
   let completions = 0
@@ -96,7 +98,6 @@ export const requestScenario = (
   call('rc_qp', 'modify', qp, { state: RTS, destQpn: 2, address, timeout: 14 })
   call(peerClass, 'modify', peer, { state: RTS, destQpn: 1, address, timeout: 14 })
   const region = create('mr', { start: BigInt(START), iova: BigInt(START), length: 4096n }, { lkey: LKEY, rkey: LKEY })
-  found.length = 0
 
   const post = (changes: Partial<WorkRequest> = {}): WorkRequest => {
     const request = workRequest({
@@ -155,6 +156,13 @@ export const requestScenario = (
       const origin = { deviceNumber: 0, context: 0, program, peerDevice: 0, postStack: () => [] }
       checker.failed({ ...origin, time: now, failure })
     },
-    ids: (): string[] => found.map(({ id, severity }) => `${id} ${severity}`),
+    /** Id and severity of each occurrence since `forget`, by finding: a repeated finding is not in `found` again. */
+    ids: (): string[] =>
+      found.flatMap(({ id, severity }, i) =>
+        new Array<string>(checker.counts[i]! - (forgotten[i] ?? 0)).fill(`${id} ${severity}`),
+      ),
+    forget(): void {
+      forgotten = [...checker.counts]
+    },
   }
 }

@@ -80,7 +80,8 @@ export interface RequestCompletion {
 }
 
 /**
- * Receives the events of each request in order: `posted`, for sends `ended`, and `completed` if there is a completion.
+ * Receives the events of each request in order: `posted`, for sends `ended`, and `completed` if there is a completion,
+ * or `receiveLost`.
  * After `queueReset` the requests of the queue have no more events. The device moves the bytes of a send between
  * `posted` and `ended`.
  */
@@ -93,6 +94,8 @@ export interface RequestWatcher {
   /** A send has ended. An unsignaled send that succeeded has no completion. */
   ended(request: WorkRequest): void
   completed(request: WorkRequest, completion: RequestCompletion): void
+  /** The queue pair that took this request of an SRQ was reset or destroyed: the request has no completion. */
+  receiveLost(request: WorkRequest): void
   /** A message for the queue pair, perhaps retransmitted, found no receive request. */
   receiverNotReady(qp: number): void
   /**

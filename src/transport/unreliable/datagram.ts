@@ -14,7 +14,7 @@ import { ICRC_BYTES, MULTICAST_QPN } from '../../spec/wire/headers.ts'
 import { headerAt, OP_IMM, OP_SEND, opcodeFlags, opcodeHeaderBytes } from '../../spec/wire/opcodes.ts'
 import { WcFlags, WcOpcode, WcStatus } from '../../spec/work.ts'
 import type { Arena } from '../../wire/arena.ts'
-import { bthOpcode, bthPadCount, bthSolicited } from '../../wire/bth.ts'
+import { bthDestQp, bthOpcode, bthPadCount, bthSolicited } from '../../wire/bth.ts'
 import { dethQkey, dethSrcQp, immediate, putDeth } from '../../wire/extensions.ts'
 import { GRH_BYTES } from '../../wire/ip.ts'
 import { NO_RECEIVE, takeCause } from '../causes.ts'
@@ -43,10 +43,12 @@ export const putDatagramHeader = (s: EngineState, row: number, wr: number, view:
   putDeth(view, at, (qkey & OWN_QKEY) !== 0 ? w[base + QP.QKEY] : qkey, w[base + QP.QPN])
 }
 
-/** Counts and reports a dropped packet. `wrId`: of a receive WQE that is too small. */
-const drop = (s: EngineState, row: number, cause: Cause, wrId?: bigint): void => {
+/** Counts and reports the dropped packet at `at`. `wrId`: of a receive WQE that is too small. */
+const drop = (s: EngineState, row: number, view: DataView, at: number, cause: Cause, wrId?: bigint): void => {
   s.counters.dropped++
-  s.env.causes?.dropped(row, cause, wrId)
+  const isMulticast = bthDestQp(view, at) === MULTICAST_QPN
+  const sourceQpn = isMulticast ? undefined : dethSrcQp(view, at + DETH_AT[bthOpcode(view, at)])
+  s.env.causes?.dropped(row, cause, wrId, sourceQpn)
 }
 
 /** Handles a packet, checked by `checkPacket`, of a QP in RTR, RTS, SQD or SQE. */
@@ -62,7 +64,8 @@ export const onDatagram = (s: EngineState, row: number, arena: Arena, at: number
   const ownQkey = s.rows[base + QP.QKEY] >>> 0
   if (qkey !== ownQkey) {
     s.counters.qkeyViolations++
-    drop(s, row, createCause('QKEY_DIFFERS', { sourceQpn: dethSrcQp(view, deth), packetQkey: qkey, qkey: ownQkey }))
+    const sourceQpn = dethSrcQp(view, deth)
+    drop(s, row, view, at, createCause('QKEY_DIFFERS', { sourceQpn, packetQkey: qkey, qkey: ownQkey }))
     return
   }
   if ((flags & OP_SEND) === 0 || payload > MAX_MTU_BYTES) {
@@ -70,7 +73,7 @@ export const onDatagram = (s: EngineState, row: number, arena: Arena, at: number
     return
   }
   if (!takeReceive(s, row)) {
-    drop(s, row, NO_RECEIVE)
+    drop(s, row, view, at, NO_RECEIVE)
     return
   }
   const w = s.rows
@@ -80,7 +83,7 @@ export const onDatagram = (s: EngineState, row: number, arena: Arena, at: number
   if (bytes > bufferBytes) {
     const wrId = joinWords(s.pool[receive + Receive.ID_HI], s.pool[receive + Receive.ID_LO])
     // RESP_RECEIVE keeps the WQE for the next message
-    drop(s, row, createCause('RECEIVE_TOO_SHORT', { bufferBytes, length: bytes }), wrId)
+    drop(s, row, view, at, createCause('RECEIVE_TOO_SHORT', { bufferBytes, length: bytes }), wrId)
     return
   }
   // The payload is copied behind the GRH, so that one DMA writes both.

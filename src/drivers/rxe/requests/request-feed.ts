@@ -1,13 +1,15 @@
 /*
  * Reports the work requests of a watched device to `userdma check` (spec/check/requests.ts). It replaces functions of
- * the device's WorkSource and Completions.
+ * the device's WorkSource, Completions and Causes.
  *
  * The engine may load a send several times. It completes the sends of a queue pair in order, and the receives too, so a
  * completion reports the oldest request. A receive completion reports the sender's oldest message of the same length
- * and kind; on an unreliable connection, earlier messages were lost.
+ * and kind; on an unreliable connection, earlier messages were lost. A message that the receiver drops is the oldest
+ * from this sender to this receiver.
  */
 import { findGid } from '../../../core/devices/gids.ts'
 import type { Device, RequestPoll } from '../../../core/model.ts'
+import type { CauseName } from '../../../spec/check/causes.ts'
 import {
   type RequestElement,
   type RequestWatcher,
@@ -51,6 +53,9 @@ const remoteOperations: ReadonlySet<number> = new Set([
  * are never seen.
  */
 const MAX_MESSAGES = 4096
+
+/** Causes for which a receiver drops a SEND or WRITE with immediate of an unreliable queue pair. */
+const receiverDrops: ReadonlySet<CauseName> = new Set(['NO_RECEIVE', 'QKEY_DIFFERS', 'RECEIVE_TOO_SHORT'])
 
 /** Requests of one queue pair. */
 interface QpFeed {
@@ -291,20 +296,29 @@ export const watchRequests = (
     return feed
   }
 
-  /** The message that a receive completion reports; undefined if unknown: the sender may be in another process. */
-  const messageOf = ({ qp, isDatagram }: QpFeed, completion: Uint32Array): WorkRequest | undefined => {
+  /** What `take` removes from the messages of a sender to `receiver`; undefined: the sender may be in another process. */
+  const takeFrom = (
+    { qp, isDatagram }: QpFeed,
+    sourceQpn: number,
+    take: (messages: WorkRequest[]) => WorkRequest | undefined,
+  ): WorkRequest | undefined => {
     const dgid = qp.state.address?.dgid
-    const sourceQpn = completion[Completion.SRC_QPN]
     for (const other of device.core.devices.values()) {
       if (other.driver !== device.driver) continue
       if (!isDatagram && (dgid === undefined || findGid(other.ports[0].gids, dgid) < 0)) continue
       const senderState = other.state as RxeState
       const messages = senderState.feed?.sentBy(senderState.qpns.rowOf(sourceQpn))
-      const message = messages && takeMessage(messages, completion, isDatagram ? qp.state.qpn : -1)
+      const message = messages && take(messages)
       if (message !== undefined || !isDatagram) return message
     }
     return undefined
   }
+
+  /** The message that a receive completion reports; undefined if unknown. */
+  const messageOf = (feed: QpFeed, completion: Uint32Array): WorkRequest | undefined =>
+    takeFrom(feed, completion[Completion.SRC_QPN], messages =>
+      takeMessage(messages, completion, feed.isDatagram ? feed.qp.state.qpn : -1),
+    )
 
   /** Returns the request that a completion reports, and removes it if the request is in a list. */
   const completedRequest = (feed: QpFeed, completion: Uint32Array): WorkRequest | undefined => {
@@ -367,6 +381,22 @@ export const watchRequests = (
       return true
     }
 
+  const { failures } = state
+  const { dropped } = failures
+  failures.dropped = (row, cause, wrId, sourceQpn) => {
+    dropped(row, cause, wrId, sourceQpn)
+    const feed = feedOf(row)
+    if (!feed?.isUnreliable || !receiverDrops.has(cause.id)) return
+    const { isDatagram, qp } = feed
+    const sender = isDatagram ? sourceQpn : state.engine().query(row).destQpn
+    if (sender === undefined) return
+    takeFrom(feed, sender, messages => {
+      const dropped = isDatagram ? messages.find(({ destQpn }) => destQpn === qp.state.qpn) : messages[0]
+      dropMessage(messages, dropped)
+      return dropped
+    })
+  }
+
   const watchCompletions = (completions: Completions): void => {
     const { push } = completions
     completions.push = (number, completion, solicited) => {
@@ -397,8 +427,10 @@ export const watchRequests = (
     sentBy: row => feeds[row]?.messages,
     reset(row) {
       const qp = qps[row] ?? feeds[row]?.qp
+      const taken = feeds[row]?.takenReceives ?? []
       feeds[row] = undefined
       if (qp === undefined) return
+      for (const request of taken) if (request.queue === PostQueue.SHARED) watcher.receiveLost(request)
       const queue = rings[row]?.receive
       if (queue !== undefined && !queue.isShared) receiveFeeds.delete(queue)
       // Also if no request was seen: the program may have posted some.

@@ -63,6 +63,7 @@ const watch = (m: Machine) => {
       const consumer = message ? ` < ${nameOf(message)}` : ''
       lines.push(`completed ${nameOf(request)} ${nameIn(WcStatus.values, status)} #${cqPosition}${consumer}`)
     },
+    receiveLost: request => lines.push(`lost ${nameOf(request)}`),
     receiverNotReady: () => lines.push('receiver not ready'),
     polled: (_cq, count) => lines.push(`polled ${count}`),
     queueReset: () => lines.push('queue reset'),
@@ -378,47 +379,88 @@ it('reports receives of an SRQ that no queue pair uses yet, on request', () => {
   assert.deepEqual(take(), [])
 })
 
-it('reports which datagram consumed which receive', () => {
+/**
+ * A UD queue pair of device 0 that sends to two of device 1, `one` and `two`. With `hasSrq` these have one SRQ. `send`
+ * sends an unsignaled datagram of `bytes`.
+ */
+const datagramQps = (hasSrq = false) => {
   const m = machine(2)
-  const end = (device: number) => {
-    const p = program(m, device)
+  const end = (device: number, p = program(m, device), shared?: ReturnType<typeof makeSrq>) => {
     const cq = makeCq(p)
-    const args = { pd: p.pd, sendCq: cq.handle, recvCq: cq.handle, cap: cap(), userHandle: 0n }
+    const srq = shared && { srq: shared.handle }
+    const args = { pd: p.pd, sendCq: cq.handle, recvCq: cq.handle, cap: cap(), userHandle: 0n, ...srq }
     const { object, out } = invokeNow(p.context, UdQp, 'create', 0, args, p.caller)
-    const queues = out as unknown as Record<'sendQueue' | 'recvQueue', { offset: bigint }>
+    const queues = out as unknown as Record<'sendQueue' | 'recvQueue', { offset: bigint } | undefined>
     for (const change of [
       { state: Qps.INIT, pkeyIndex: 0, port: 1, qkey: 5 },
       { state: Qps.RTR },
       { state: Qps.RTS, sqPsn: 0 },
     ])
       invokeNow(p.context, UdQp, 'modify', object!, change, p.caller)
-    const [send, receive] = [queues.sendQueue, queues.recvQueue].map(({ offset }) => mapRing(p.rings.at(offset)))
-    return { p, qpn: out.qpNum, send: send!, receive: receive!, mr: register(p, 4096) }
+    const send = mapRing(p.rings.at(queues.sendQueue!.offset))
+    const receive = shared?.ring ?? mapRing(p.rings.at(queues.recvQueue!.offset))
+    const destroy = () => invokeNow(p.context, UdQp, 'destroy', object!, {}, p.caller)
+    return { p, qpn: out.qpNum, send, receive, mr: register(p, 4096), destroy }
   }
-  const [a, one, two] = [end(0), end(1), end(1)]
-  const address = path(one.p.rxe.state.identity.gids[1]!)
+  const a = end(0)
+  const receiver = program(m, 1)
+  const srq = hasSrq ? makeSrq(receiver) : undefined
+  const [one, two] = [end(1, receiver, srq), end(1, receiver, srq)]
+  const address = path(receiver.rxe.state.identity.gids[1]!)
   const { out } = invokeNow(a.p.context, Ah, 'create', 0, { pd: a.p.pd, address, userHandle: 0n }, a.p.caller)
   const { number: ah } = out as unknown as { number: number }
-  const { posted, take } = watch(m)
-  const sges = [sgeOf(a.mr, 0, 10)]
-  const send = (id: bigint, { qpn }: { qpn: number }): void => {
-    assert.ok(postSend(a.send, { opcode: Wr.SEND, id, sges, flags: 0, to: { qpn, qkey: 5, ah } }))
+  const send = (id: bigint, { qpn }: { qpn: number }, bytes = 10, qkey = 5): void => {
+    const sges = [sgeOf(a.mr, 0, bytes)]
+    assert.ok(postSend(a.send, { opcode: Wr.SEND, id, sges, flags: 0, to: { qpn, qkey, ah } }))
+    m.settle()
   }
-  // Datagram 1 is dropped: QP one has no receive.
-  send(1n, one)
-  m.settle()
+  return { m, one, two, address, send }
+}
+
+it('reports which datagram consumed which receive', () => {
+  const { m, one, two, address, send } = datagramQps()
+  const { posted, take } = watch(m)
   postReceive(two.receive, 7n, [sgeOf(two.mr, 0, 100)])
   send(2n, two)
-  m.settle()
   postReceive(one.receive, 8n, [sgeOf(one.mr, 0, 100)])
   send(3n, one)
-  m.settle()
   const completed = take().filter(line => line.startsWith('completed'))
-  assert.equal(completed[0], 'completed receive 7 SUCCESS #1 < SEND 2')
-  assert.equal(completed.length, 2)
+  assert.deepEqual(completed, ['completed receive 7 SUCCESS #1 < SEND 2', 'completed receive 8 SUCCESS #1 < SEND 3'])
   const sent = posted.find(({ wrId }) => wrId === 2n)!
   assert.deepEqual([sent.destQpn, sent.destination?.qkey, sent.remote], [two.qpn, 5, undefined])
   assert.deepEqual(sent.destination?.gid, address.dgid)
+})
+
+it('a datagram is not taken for an earlier one of the same length that the receiver dropped', () => {
+  const { m, one, two, send } = datagramQps()
+  const { take } = watch(m)
+  send(1n, one) // no receive
+  postReceive(one.receive, 7n, [sgeOf(one.mr, 0, 49)])
+  send(2n, one) // too long for the receive: 40 bytes of GRH and 10 of payload
+  send(3n, one, 9)
+  postReceive(one.receive, 8n, [sgeOf(one.mr, 0, 100)])
+  send(4n, one, 10, 6) // another Q_Key
+  send(5n, two)
+  send(6n, one)
+  assert.deepEqual(
+    take().filter(line => line.startsWith('completed')),
+    ['completed receive 7 SUCCESS #1 < SEND 3', 'completed receive 8 SUCCESS #2 < SEND 6'],
+  )
+})
+
+it('reports a taken receive of an SRQ as lost if the queue pair is destroyed', () => {
+  const { m, one, two, send } = datagramQps(true)
+  const { take } = watch(m)
+  for (const id of [7n, 8n]) postReceive(one.receive, id, [sgeOf(one.mr, 0, 49)])
+  send(1n, one) // too long: the queue pair keeps receive 7 for the next datagram
+  take()
+  one.destroy()
+  assert.deepEqual(take(), ['lost receive 7', 'queue reset'])
+  send(2n, two, 9)
+  assert.deepEqual(
+    take().filter(line => !line.startsWith('posted')),
+    ['ended SEND 2', 'completed receive 8 SUCCESS #1 < SEND 2'],
+  )
 })
 
 /** Two connected UC queue pairs. */
@@ -468,6 +510,22 @@ it('after SQE, a receive is not consumed by an earlier send that failed or was f
   assert.deepEqual(
     take().filter(line => line.startsWith('completed')),
     ['completed receive 5 SUCCESS #1 < SEND 3'],
+  )
+})
+
+it('a SEND of UC is not taken for an earlier one of the same length that the receiver dropped', () => {
+  const { m, a, b } = ucPair()
+  const { take } = watch(m)
+  const sges = [sgeOf(a.mr, 0, 10)]
+  for (const id of [1n, 2n, 3n]) {
+    // For SEND 1 there is no receive.
+    if (id > 1n) postReceive(b.receive, id, [sgeOf(b.mr, 0, 10)])
+    postSend(a.send, { opcode: Wr.SEND, id, sges, flags: 0 })
+    m.settle()
+  }
+  assert.deepEqual(
+    take().filter(line => line.startsWith('completed')),
+    ['completed receive 2 SUCCESS #1 < SEND 2', 'completed receive 3 SUCCESS #2 < SEND 3'],
   )
 })
 
