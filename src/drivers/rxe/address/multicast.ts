@@ -48,7 +48,10 @@ export const createGroups = (port: Pick<Port, 'joinGroup' | 'leaveGroup'>, limit
   /** Multicast LIDs by row and by key of the group. */
   const memberships = new Map<number, Map<string, Set<number>>>()
   let totalMemberships = 0
-  /** Argument and result of the last `rowsOf`: consecutive runs are often of one flow. */
+  /**
+   * Argument and result of the last `rowsOf`: consecutive runs are often of one flow. The bytes of a flow's GID never
+   * change, so the array's identity is compared.
+   */
   let lastGid: Uint8Array | undefined
   let lastRows = noMembers
 
