@@ -190,8 +190,9 @@ eachCarrier(openTwo => {
     const iteration = (async () => {
       for await (const _ of a.cq);
     })()
+    const ended = assert.rejects(iteration, { code: 'EIO' })
     await device.close()
-    await assert.rejects(iteration, { code: 'EIO' })
+    await ended
     assert.throws(() => a.cq.poll(), { code: 'EIO', message: /cq\.poll: the device is closed/ })
     assert.equal(a.qp.pending, 0)
     await otherDevice.close()
