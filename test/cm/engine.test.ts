@@ -477,13 +477,14 @@ describe('refusals', () => {
     })
   }
 
-  test('a limited member of the partition is accepted', () => {
+  test('a limited member of the partition is accepted, and the path has the P_Key of the REQ', () => {
     start()
     const [req] = parsed(pair.collect())
     pair.lose()
     assert.ok(req?.name === 'REQ')
     inject(pair.b, { ...req, pkey: 0x7fff })
-    assert.equal(onlyEvent(pair.b).name, 'REQ_RECEIVED')
+    const { name, connection } = onlyEvent(pair.b)
+    assert.deepEqual([name, connection.path.pkey], ['REQ_RECEIVED', 0x7fff])
   })
 
   test('a REP declines the alternate path of a REQ', () => {

@@ -7,11 +7,12 @@ import { after, describe, it } from 'node:test'
 import { EMSGSIZE } from '../../src/host/errno.ts'
 import { hasNative } from '../../src/host/native.ts'
 import { createDgramPort, type DgramPort, ICRC_MARK } from '../../src/phy/dgram.ts'
-import type { Port } from '../../src/phy/port.ts'
+import { emptyRun, type Port } from '../../src/phy/port.ts'
 import { createUdpPort } from '../../src/phy/udp/port.ts'
 import { ICRC_BYTES, ROCE_UDP_PORT } from '../../src/spec/wire/headers.ts'
 import { addressText, parseAddress } from '../../src/wire/address.ts'
 import { plainArena } from '../../src/wire/arena.ts'
+import { bthPsn } from '../../src/wire/bth.ts'
 import { findIdentification, makeFlow, sealIcrc } from '../../src/wire/icrc.ts'
 import { groupAddress, loopback } from '../loopback.ts'
 import { portContract } from './contract.ts'
@@ -173,6 +174,29 @@ describe('node:dgram', () => {
     }
     sendRun(port, port.openFlow(flowBetween(address, address)), 0, 30, 1040, 52)
     assert.equal((await collect(port, 30)).length, 30)
+  })
+
+  it('keeps a delivered packet until it is released, while others arrive', async () => {
+    const [a, b] = pair()
+    const flow = a.openFlow(flowBetween(loopback(1), loopback(2)))
+    const run = emptyRun()
+    let hasArrived = false
+    b.wake = () => {
+      hasArrived = true
+    }
+    const sendAndAwait = async (psn: number): Promise<void> => {
+      hasArrived = false
+      sendRun(a, flow, psn, 1)
+      const deadline = Date.now() + 5000
+      while (!hasArrived && Date.now() < deadline) await new Promise(setImmediate)
+      assert.ok(hasArrived)
+    }
+    await sendAndAwait(1)
+    assert.ok(b.receive(run))
+    await sendAndAwait(2)
+    assert.equal(bthPsn(b.arena.view, run.offset), 1)
+    b.release()
+    assert.deepEqual(psns(receiveAll(b)), [2])
   })
 
   it('has no reservation while its send area is full, and calls `wake` when the datagrams have been sent', async () => {

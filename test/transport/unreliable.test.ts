@@ -145,6 +145,19 @@ describe('a requester of UC', () => {
     assert.deepEqual(t.completions(), ['1 ok'])
     assert.deepEqual(t.node.events, ['SQ_DRAINED'])
   })
+  it('does not drain any more if the current message fails in SQD', () => {
+    const t = startUc({ maxBytes: 2200 })
+    t.node.port.freeRuns = 1
+    t.post({ id: 1, opcode: SEND, ...sge(0, 4 * MTU) })
+    t.sent()
+    t.node.engine.modify(t.row, SQD, {})
+    assert.equal(t.node.engine.query(t.row).isDraining, true)
+    t.node.port.freeRuns = Number.POSITIVE_INFINITY
+    t.node.regions.length = 0
+    assert.deepEqual(t.sent(), [])
+    assert.deepEqual([t.state, t.node.engine.query(t.row).isDraining], [SQE, false])
+    assert.deepEqual(t.node.events, [])
+  })
 })
 
 describe('the pacing of UC', () => {

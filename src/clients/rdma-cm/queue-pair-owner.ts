@@ -46,7 +46,8 @@ const refuseModify = (device: Device): void => {
       method: 'modify',
       pre({ caller }, object, args) {
         if (caller === connectionManagement || !ownedQps.has(object)) return
-        if (args.state === ERR && Object.keys(args).length === 1) return
+        // The class refuses other attributes with ERR.
+        if (args.state === ERR) return
         throw new CallError(
           'EBUSY',
           `${cls.name}.modify: the queue pair belongs to a connection; only a move to ERR is allowed`,

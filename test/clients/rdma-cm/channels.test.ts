@@ -22,6 +22,7 @@ import type { Caller, Context } from '../../../src/core/model.ts'
 import { CmChannel } from '../../../src/spec/classes/connections/cm_channel.ts'
 import { CmId, CmMulticast } from '../../../src/spec/classes/connections/cm_id.ts'
 import { CmEventType, CmPortSpace } from '../../../src/spec/enums.ts'
+import { rejReason } from '../../../src/spec/wire/mad.ts'
 import { errnoOf } from '../../core/fixture.ts'
 import { ipv4 } from '../../drivers/rxe/machine.ts'
 import { any4, assertNothingLeft, type Host, ip4, parametersOf, twoHosts } from './hosts.ts'
@@ -178,6 +179,24 @@ describe('a channel', () => {
         ['DISCONNECTED', 6n],
       ],
     )
+    close()
+  })
+
+  it('reports a rejection without a reason, or with reason 0, as CONSUMER_DEFINED', () => {
+    const { network, client, server, close } = twoPrograms()
+    const [serverChannel, clientChannel] = [server.channel(), client.channel()]
+    server.listen(serverChannel, ip4(2, PORT))
+    for (const reason of [{}, { reason: 0 }]) {
+      client.connect(clientChannel, ip4(2, PORT), 0x11)
+      network.settle()
+      const { object } = server.readEvent(serverChannel)
+      invokeNow(server.context, CmId, 'reject', object, reason, server.caller)
+      network.settle()
+      client.readEvent(clientChannel)
+      client.readEvent(clientChannel)
+      const { out } = invokeNow(client.context, CmChannel, 'getEvent', clientChannel, {}, client.caller)
+      assert.deepEqual([typeNames[out.type], out.status], ['REJECTED', rejReason.CONSUMER_DEFINED])
+    }
     close()
   })
 

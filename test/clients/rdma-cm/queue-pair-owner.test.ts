@@ -3,8 +3,8 @@
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
-import { acceptWithQueuePair, connectQueuePair } from '../../../src/clients/rdma-cm/queue-pair-owner.ts'
-import { invokeNow } from '../../../src/core/index.ts'
+import { acceptWithQueuePair, connectQueuePair, unownedObject } from '../../../src/clients/rdma-cm/queue-pair-owner.ts'
+import { type CallContext, invokeNow } from '../../../src/core/index.ts'
 import { findHandle } from '../../../src/core/objects/handles.ts'
 import { UcQp } from '../../../src/spec/classes/qp/uc_qp.ts'
 import { AccessFlags, CmPortSpace, QpType } from '../../../src/spec/enums.ts'
@@ -37,7 +37,7 @@ const receiveRequest = () => {
   const [passive] = b.requests(listener)
   const object = findHandle(programOfB.context.handles, qp.handle)
   assert.ok(passive && object)
-  return { network, a, b, active, passive, qp, object }
+  return { network, a, b, active, passive, qp, object, programOfB }
 }
 
 /** `b` has accepted a request of `a` with a queue pair. */
@@ -99,6 +99,20 @@ it('a queue pair whose identifier is destroyed is moved to ERR', () => {
   b.cm.destroy(passive)
   assert.equal(query(qp).state, Qps.ERR)
   modify(qp, { state: Qps.RESET })
+})
+
+it('a queue pair of a connection cannot get a second one, and the program may only move it to ERR', () => {
+  const { network, b, passive, qp, object, programOfB } = acceptRequest()
+  const unowned = () => unownedObject({ context: programOfB.context } as CallContext, qp.handle, 'cm_id.connect')
+  assert.throws(unowned, { code: 'EBUSY' })
+  assert.throws(() => modify(qp, { accessFlags: 0 }), { code: 'EBUSY' })
+  assert.throws(() => modify(qp, { state: Qps.RESET }), { code: 'EBUSY' })
+  assert.throws(() => modify(qp, { state: Qps.ERR, accessFlags: 0 }), { code: 'EINVAL' })
+  modify(qp, { state: Qps.ERR })
+  assert.throws(unowned, { code: 'EBUSY' })
+  b.cm.destroy(passive)
+  network.settle()
+  assert.equal(unowned(), object)
 })
 
 it('a UC queue pair on the active side grants remote writes to the peer', () => {
