@@ -28,9 +28,9 @@ enum {
     WC_ATOMIC_WRITE = 9,
 };
 
-/* struct ibv_qp_ex of rdma-core 45, whose headers have one member more. */
-struct newer_qp {
-    struct ibv_qp_ex qp;
+/* struct ibv_qp_ex from its member wr_atomic_write on, since rdma-core 45. */
+struct last_members {
+    void (*wr_atomic_write)(void);
     void (*wr_flush)(struct ibv_qp_ex *qp, uint32_t rkey, uint64_t address, size_t length, uint8_t type, uint8_t level);
 };
 
@@ -85,7 +85,8 @@ static void finish_request(void)
 static void post_flush(uint64_t id, uint32_t rkey, uint64_t address, size_t length, uint8_t level)
 {
     start_request(id);
-    ((struct newer_qp *)requests)->wr_flush(requests, rkey, address, length, FLUSH_GLOBAL, level);
+    const struct last_members *members = (void *)&requests->wr_atomic_write;
+    members->wr_flush(requests, rkey, address, length, FLUSH_GLOBAL, level);
     finish_request();
 }
 
