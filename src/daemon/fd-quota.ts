@@ -2,12 +2,11 @@
  * Quotas of the daemon's descriptors (docs/decisions/fd-quota.md). Sessions, contexts, event sockets and programs'
  * files take descriptors of the daemon. Without quotas one program could use them all.
  *
- * - A process may have a quarter of the descriptors that no other process has.
- * - The processes of a user may together have half of the descriptors that no other user has. The daemon's own user has
- *   no such quota.
- * - The multicast groups of all devices together may have a quarter of the descriptors that nothing else has. On ports
- *   with sockets each group has a socket, which belongs to no process: several may be members.
- * - Each quota is at least MINIMUM.
+ * Each quota is a part of the descriptors that nothing else has, and at least MINIMUM:
+ * - A process may have a quarter.
+ * - The processes of a user together may have half. The daemon's own user has no such quota.
+ * - The multicast groups of all devices together may have a quarter. On ports with sockets each group has a socket,
+ *   which belongs to no process: several may be members.
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import { CallError } from '../spec/errno.ts'
@@ -43,7 +42,7 @@ export const orRelease = <T>(releaseQuota: () => void, make: () => T): T => {
 const MINIMUM = 16
 /** For the daemon itself: sockets of devices that are added later, programs' ends of sockets until they are passed. */
 const RESERVED = 32
-/** The quota is the number of descriptors that others do not have, divided by this. */
+/** The quota is the number of descriptors that nothing else has, divided by this. */
 const PROCESS_DIVISOR = 4
 const USER_DIVISOR = 2
 const GROUPS_DIVISOR = 4
@@ -85,7 +84,7 @@ export const createFdQuotas = (
     if (used + count > max)
       throw new CallError(
         'EMFILE',
-        `${name} uses ${used} descriptors of the daemon and may use ${max}; the daemon has ${available} for programs (RLIMIT_NOFILE); close some, or start it with a higher limit`,
+        `${name} uses ${used} descriptors of the daemon and may use ${max}, but needs ${count} more; the daemon has ${available} for programs (RLIMIT_NOFILE); close some, or start it with a higher limit`,
       )
   }
 
