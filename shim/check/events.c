@@ -16,7 +16,7 @@
 
 bool shim_logs_events;
 
-/* Contexts from this descriptor on have no event log, and their posts reach the post log by pwrite. */
+/* A context whose descriptor is not below this has no event log, and its posts reach the post log by pwrite. */
 #define MAX_LOGS 4096
 /* Maximum yields of a thread for the daemon to read a full log. Then the thread overwrites an entry. */
 #define MAX_YIELDS 10000

@@ -54,8 +54,7 @@ export class DaemonChecker {
   readonly #stacks = new Map<number, ProcessStacks>()
   readonly #findings: Finding[] = []
   readonly #receivers = new Set<(finding: Finding) => void>()
-  /** Buffer for an entry of a post log. */
-  // As in event-log.ts, a typed array is read.
+  /** Buffer for an entry of a post log. A typed array, not the DataView, is read: event-log.ts says why. */
   readonly #entryBytes = new Uint8Array(Messages.post.size)
   readonly #entry = new DataView(this.#entryBytes.buffer)
   #totalBytes = 0
@@ -97,7 +96,7 @@ export class DaemonChecker {
     })
   }
 
-  /** The job, which continues the current call later: its steps have the stack of the call. */
+  /** Wraps a job that continues the current call later: each step of the job gets the stack of the call. */
   withStack(job: Iterator<unknown>): Iterator<unknown> {
     const stack = this.currentStack
     return {

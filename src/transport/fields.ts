@@ -170,6 +170,7 @@ export const enum RES {
   FIRST_PSN = 1,
   PSNS = 2,
   MSN = 3,
+  /** READ: address, key and length of the original request. */
   HI = 4,
   LO = 5,
   KEY = 6,

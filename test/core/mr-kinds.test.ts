@@ -31,17 +31,17 @@ const setUp = () => {
     openFile(fd: number): FileMemory {
       if (fd !== 5) throw new CallError('EBADF', `the caller has no descriptor ${fd}`)
       const space = createLocalSpace()
-      // an address of the region is an offset in the file; `space` has the file at `fileStart`
+      // An address of the region is an offset in the file. `space` has the file at `fileStart`, whose upper half is 1.
       const fileStart = space.add(file)
-      const addressOf = (lo: number): number => fileStart + lo - 2 ** 32
+      const lowerHalfOf = (offset: number): number => fileStart + offset - 2 ** 32
       files.open++
       return {
         space: {
           ...space,
           check: (hi, lo, length, needsWrite) =>
-            hi === 0 && lo + length <= 8192 && space.check(1, addressOf(lo), length, needsWrite),
+            hi === 0 && lo + length <= 8192 && space.check(1, lowerHalfOf(lo), length, needsWrite),
           read: (_hi, lo, to, offset, chunk, stride, total) =>
-            space.read(1, addressOf(lo), to, offset, chunk, stride, total),
+            space.read(1, lowerHalfOf(lo), to, offset, chunk, stride, total),
         },
         close: () => files.closed++,
       }

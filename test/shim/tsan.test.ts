@@ -14,8 +14,8 @@ import { compileScenarios, compileShimWith, runProgram, scenarioTitles, shimIsPo
 const folder = scratchFolder()
 
 /**
- * ThreadSanitizer runs signal handlers later, with its own masks, and takes a child that is made without the C library
- * for its parent.
+ * ThreadSanitizer runs signal handlers later, with its own masks. If a child is made without the C library,
+ * ThreadSanitizer takes it for the parent.
  */
 const EXCLUDED: readonly string[] = [
   'left_by_longjmp',

@@ -2,6 +2,7 @@
  * Codecs of Linux's dialects with recorded calls of real programs (R41, R42). test/replay tests core.
  */
 import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
 import { CallError, Errno, type ErrnoName, errnoName } from '../../src/spec/errno.ts'
 import type { Answer, Decoded, Result } from '../../src/uapi/call.ts'
@@ -11,6 +12,7 @@ import { encodeLinux, type LinuxImage } from '../../src/uapi/linux/encode.ts'
 import { EntryPoint, packLegacy, unpackLegacy } from '../../src/uapi/linux/legacy.ts'
 import { decodeResult, encodeCall } from '../../src/uapi/object/client.ts'
 import { decodeMessage } from '../../src/uapi/object/dialect.ts'
+import { fixture } from '../paths.ts'
 import {
   fakeMemory,
   ioctlMessage,
@@ -212,9 +214,7 @@ const CORE_DECIDES = new Set([
   'PD destroy in use',
 ])
 
-test('raw.abilog: hand-made calls, except QUERY_CONTEXT, get the kernel’s answers', async () => {
-  const { readFileSync } = await import('node:fs')
-  const { fixture } = await import('../paths.ts')
+test('raw.abilog: hand-made calls, except QUERY_CONTEXT, get the kernel’s answers', () => {
   // The name takes the first 62 columns of a line.
   const names = readFileSync(fixture('abi', 'raw.out'), 'utf8')
     .split('\n## rdma_cm')[0]

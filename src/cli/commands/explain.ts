@@ -71,8 +71,8 @@ export const explainFinding = (id: string | true): void => {
 const isNumber = (word: string): boolean => /^(?:0x[0-9a-f]+|[0-9]+)$/i.test(word)
 
 /**
- * The name of a status or event in any spelling: RETRY_EXC_ERR, IBV_WC_RETRY_EXC_ERR, ibv_wc_retry_exc_err; or of a
- * status by its number, which many programs print. Every vendor_err is a larger number.
+ * The name of a status or event in any spelling: RETRY_EXC_ERR, IBV_WC_RETRY_EXC_ERR, ibv_wc_retry_exc_err, RETRY_EXC;
+ * or of a status by its number, which many programs print. Every vendor_err is a larger number.
  */
 const statusName = (word: string): StatusName | EventName | undefined => {
   if (isNumber(word)) {
@@ -97,6 +97,6 @@ export const explain = (word: string): void => {
   } else if (status !== undefined) print(statusPage(status))
   else
     throw new UsageError(
-      `explain "${word}": not a status (${Object.keys(WcStatus.values).join(', ')}) or its number, event, cause or its vendor_err, or finding (\`userdma check --explain\` lists these)`,
+      `explain "${word}": not a status (${Object.keys(WcStatus.values).join(', ')}) nor the number of a status, an event, a cause, a vendor_err or a finding (\`userdma check --explain\` lists the findings)`,
     )
 }

@@ -19,7 +19,7 @@ import { addressText } from '../../wire/address.ts'
 import type { Arena } from '../../wire/arena.ts'
 import { keyMemory } from './key-memory.ts'
 
-/** What the daemon or library provides. In `CheckerSources`, numbers replace contexts. */
+/** What the daemon or library provides. `CheckerSources`, for the checker, has the ids of contexts instead. */
 export interface HostSources extends Pick<CheckerSources, 'adapters' | 'buffers' | 'lockLimit' | 'isCopiedByFork'> {
   /** An arena of SCRATCH_BYTES (spec/check/requests.ts). The driver reads programs' memory into it, for hashes. */
   readonly scratch: Arena

@@ -135,7 +135,7 @@ test('posted records are read in order, and a write of more than 1 MiB is refuse
   )
 })
 
-test('mmap returns whole pages; an unaligned, negative or empty range is refused with EINVAL', () => {
+test('mmap returns whole pages; an unaligned, negative, empty or huge range is refused with EINVAL', () => {
   const setup = setUp()
   const fd = open(setup, 'test.userdma.2')
   assert.equal(opsMap(fd, setup.caller, 4096, 100, true).length, 4096)

@@ -77,7 +77,7 @@ test('subscribers get the bytes of a call on request, and always the bytes of an
 test('the record of a call that creates descriptors is published when the descriptors have numbers', () => {
   const hub = new TraceHub(() => 0)
   const records = listen(hub)
-  // A waiting record is identified by its function.
+  // A waiting record is identified by the function that returns its descriptors.
   const fdsOfFirst = () => [5, undefined]
   const fdsOfSecond = () => [9]
   hub.watch(answering('object', 'second'), '', facts, fdsOfFirst)(view)

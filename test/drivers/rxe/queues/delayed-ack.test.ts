@@ -12,7 +12,10 @@ import { connectQps, machine, makeQp, modify, Qps } from '../machine.ts'
 import { completions, makeEnd, sgeOf } from '../pair.ts'
 import { Flag, postReceive, postSend, Wr } from '../provider.ts'
 
-/** A message from `a` to `b` is in flight. `sent` returns the number of packets that the device of `b` sent. */
+/**
+ * A message from `a` to `b` is in flight. `windowBytes`: of a port on which sending costs a system call; absent: the
+ * memory link. `sent` returns the number of packets that the device of `b` sent.
+ */
 const start = (windowBytes?: number, hasRead = false) => {
   const m = machine(2, { windowBytes })
   const [a, b] = [makeEnd(m, 0), makeEnd(m, 1)]
