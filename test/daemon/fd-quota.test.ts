@@ -29,7 +29,8 @@ test('a process may take a quarter of all descriptors; the error has the number 
   assert.deepEqual(takeAll(quotas.of(1, OWNER)), { taken: 40, code: 'EMFILE' })
   assert.throws(() => quotas.of(1, OWNER).take(1), {
     code: 'EMFILE',
-    message: /^process 1 uses 50 descriptors of the daemon and may use 50, but needs 1 more; the daemon has 200 .*close some, or start/,
+    message:
+      /^process 1 uses 50 descriptors of the daemon and may use 50, but needs 1 more; the daemon has 200 .*close some, or start/,
   })
   release()
   release()
