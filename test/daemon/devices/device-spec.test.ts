@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { isIP } from 'node:net'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { checkDevices, parseDevice } from '../../../src/daemon/devices/device-spec.ts'
+import { checkDevices, deviceText, driverOf, parseDevice } from '../../../src/daemon/devices/device-spec.ts'
 import { parseAddress } from '../../../src/wire/address.ts'
 
 const hex = (bytes: Uint8Array | undefined): string | undefined => bytes && Buffer.from(bytes).toString('hex')
@@ -102,6 +102,20 @@ test('NAME@ADDRESS is parsed, and mistakes are refused with a message', () => {
     ['rxe0@ff02::1', /multicast/],
   ] as const)
     assert.throws(() => parseDevice(text), { name: 'Error', message }, text)
+})
+
+test('a device of a driver without a network has only a name; a soft device may have any name', () => {
+  assert.deepEqual(parseDevice('ctx0'), { name: 'ctx0', address: '' })
+  checkDevices(['ctx0', 'ctx1'].map(parseDevice))
+  for (const [text, driver] of [
+    ['ctx0', 'ctx'],
+    ['rxe0@127.0.0.1', 'rxe'],
+    ['mlx5_0@::1', 'rxe'],
+  ] as const) {
+    assert.equal(driverOf(parseDevice(text)), driver)
+    assert.equal(deviceText(parseDevice(text)), text)
+  }
+  assert.equal(driverOf({ name: 'ctx0', address: '127.0.0.1' }), 'rxe', 'a name of rdma link add')
 })
 
 test('a list with a duplicate name or address is refused, in any spelling of the address', () => {

@@ -5,6 +5,7 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { it } from 'node:test'
+import { addFailureHandler } from '../../../src/core/failures.ts'
 import { createCore, type Device } from '../../../src/core/index.ts'
 import type { DaemonDevice, Devices } from '../../../src/daemon/devices/devices.ts'
 import { InterfaceFollower } from '../../../src/daemon/devices/follow-interfaces.ts'
@@ -12,10 +13,12 @@ import { HotPlug } from '../../../src/daemon/devices/hot-plug.ts'
 import type { DaemonState } from '../../../src/daemon/state.ts'
 import { identify } from '../../../src/drivers/rxe/address/identity.ts'
 import { createRxeDevice } from '../../../src/drivers/rxe/device.ts'
+import { EADDRINUSE, SystemError } from '../../../src/host/errno.ts'
 import { createSlices } from '../../../src/host/event-loop/slices.ts'
 import type { InterfaceListener, Interfaces, NetworkInterface } from '../../../src/host/net/interfaces.ts'
 import { withFaults } from '../../../src/phy/faults/layer.ts'
 import { createMemorySwitch, memorySwitchBytes } from '../../../src/phy/memory.ts'
+import { AsyncEventType, PortState } from '../../../src/spec/enums.ts'
 import { plainArena } from '../../../src/wire/arena.ts'
 import { ipv4 } from '../../drivers/rxe/machine.ts'
 import { scratchFolder } from '../../tools.ts'
@@ -125,6 +128,74 @@ it('a device whose interface is deleted moves to a new interface of the same nam
   assert.equal(rxe.state.identity.interfaceIndex, INDEX + 2)
   assert.equal(rxe.device.ports[0].gids.entries[1]?.ifindex, INDEX + 2)
   assert.equal(previous[0], INDEX)
+})
+
+it('a device whose interface is deleted moves to the interface that gets its own address', () => {
+  const own = ipv4(10, 0, 0, 1)
+  const rxe = deviceMaker()('rxe0', own)
+  const { interfaces, listeners, replace } = simulate(link)
+  new InterfaceFollower(interfaces, [rxe], () => {}, fail, noMacs)
+  replace(INDEX, undefined)
+  replace(INDEX + 1, { ...link, index: INDEX + 1, name: 'eth8' })
+  const [listener] = listeners
+  listener?.address(INDEX + 1, ipv4(10, 0, 0, 2), true)
+  assert.equal(rxe.state.identity.interfaceIndex, INDEX, 'another address')
+  listener?.address(INDEX + 1, own, true)
+  assert.deepEqual([rxe.state.identity.interfaceIndex, rxe.state.identity.interfaceName], [INDEX + 1, 'eth8'])
+})
+
+it('a change of a port raises its event once; a change without an event only updates the device', t => {
+  const create = deviceMaker()
+  const rxe = create('rxe0', ipv4(10, 0, 0, 1))
+  const events: number[] = []
+  addFailureHandler(rxe.device.core, failure => {
+    if (failure.event !== undefined) events.push(failure.event)
+  })
+  let updates = 0
+  const { interfaces, change, replace } = simulate(link)
+  new InterfaceFollower(interfaces, [rxe], () => updates++, fail, noMacs)
+  const changesOf = (body: () => void): [events: number[], updates: number] => {
+    events.length = updates = 0
+    body()
+    return [[...events], updates]
+  }
+  const { PORT_ACTIVE, PORT_ERR, GID_CHANGE } = AsyncEventType.values
+  const setLink = (isUp: boolean, hasCarrier: boolean) => () => replace(INDEX, { ...link, isUp, hasCarrier })
+  assert.deepEqual(changesOf(setLink(true, false)), [[PORT_ERR], 1])
+  assert.deepEqual(changesOf(setLink(true, false)), [[], 0])
+  assert.deepEqual(changesOf(setLink(false, false)), [[], 1], 'another physical state')
+  assert.deepEqual(changesOf(setLink(true, true)), [[PORT_ACTIVE], 1])
+  const added = ipv4(10, 0, 0, 2)
+  assert.deepEqual(
+    changesOf(() => change(added, true)),
+    [[GID_CHANGE], 1],
+  )
+  t.mock.method(console, 'error', () => {})
+  rxe.state.port.addAddress = () => {
+    throw new SystemError('bind', EADDRINUSE)
+  }
+  assert.deepEqual(
+    changesOf(() => change(ipv4(10, 0, 0, 3), true)),
+    [[], 0],
+    'another program uses the address',
+  )
+  assert.deepEqual(lastBytes(rxe), [1, 2])
+})
+
+it('if the update of a device throws, the other devices are updated', () => {
+  const create = deviceMaker()
+  const devices = [create('rxe0', ipv4(10, 0, 0, 1)), create('rxe1', ipv4(10, 0, 0, 2))]
+  const { interfaces, replace } = simulate(link)
+  const failed: unknown[] = []
+  let isBroken = false
+  const onChanged = ({ device }: { device: { name: string } }): void => {
+    if (isBroken && device.name === 'rxe0') throw new Error('a bug')
+  }
+  new InterfaceFollower(interfaces, devices, onChanged, ({ device }, error) => failed.push(device.name, error), noMacs)
+  isBroken = true
+  replace(INDEX, { ...link, isUp: false })
+  assert.deepEqual(failed, ['rxe0', new Error('a bug')])
+  assert.equal(devices[1]!.device.ports[0].attributes.state, PortState.values.DOWN)
 })
 
 it('the state of an interface is in the files of its device', () => {

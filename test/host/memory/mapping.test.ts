@@ -53,6 +53,11 @@ test('a write-sealed file can be mapped for reading', t => {
   const written = writer.map(fd, 0, PAGE)
   addSeals(fd, SEAL_FUTURE_WRITE)
   assert.throws(() => writer.map(fd, 0, PAGE), { code: 'EPERM' })
+  assert.deepEqual(
+    writer.counters,
+    { mapped: 1, mappedBytes: PAGE, idle: 1 },
+    'the range of the refused mapping is kept',
+  )
   const seen = writer.map(fd, 0, 100, 'read')
   written.bytes[7] = 5
   assert.deepEqual([...seen.bytes.subarray(6, 9)], [120, 5, 120])
