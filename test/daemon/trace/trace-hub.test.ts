@@ -7,7 +7,7 @@ import type { Dialect } from '../../../src/core/dispatch/dispatch.ts'
 import { TraceHub } from '../../../src/daemon/trace/trace-hub.ts'
 import { type Answer, type CallerView, isAnswer } from '../../../src/uapi/call.ts'
 import { decodeWrite } from '../../../src/uapi/linux/write.ts'
-import type { TraceRecord } from '../../../src/uapi/tool.ts'
+import type { FailureRecord, TraceRecord } from '../../../src/uapi/tool.ts'
 import { ARENA, AT, arena, fakeView } from '../../uapi/fake-view.ts'
 
 const facts = () => ({ pid: 1, tid: 1, fd: 3, command: 'x', device: 'rxe0', dialect: 'ioctl' as const })
@@ -43,6 +43,49 @@ test('a call is recorded immediately for subscribers to its tag and to all tags'
   hub.watch(dialect, 'a', facts, () => [])(view)
   assert.deepEqual([all.length, a.length, b.length], [1, 1, 0])
   assert.equal('descriptors' in all[0], false)
+})
+
+test('calls of processes that nobody watches are not wrapped; failures go to the same subscribers as calls', () => {
+  const hub = new TraceHub(() => 0)
+  const failures: string[] = []
+  for (const tag of ['a', ''])
+    hub.subscribe({ tag, post: () => {}, postFailure: ({ command }) => failures.push(`${tag}: ${command}`) })
+  const failure = (command: string) => ({ command }) as FailureRecord
+  hub.postFailure('a', failure('first'))
+  hub.postFailure('b', failure('second'))
+  assert.deepEqual(failures, ['a: first', ': first', ': second'])
+
+  const other = new TraceHub(() => 0)
+  const end = other.subscribe({ tag: 'a', post: () => {} })
+  assert.deepEqual([other.isWatched('a'), other.isWatched('b')], [true, false])
+  end()
+  assert.equal(other.isWatched('a'), false)
+})
+
+test('a record has the times of the call, and the reason of its refusal', () => {
+  let now = 5_000_000
+  const hub = new TraceHub(() => now)
+  const records = listen(hub)
+  const refusing: Dialect<[]> = () => {
+    now += 1.23456
+    return { ret: -22, installs: [], reason: 'why' }
+  }
+  hub.watch(refusing, '', facts, () => [])(view)
+  const [{ time, duration, ret, reason }] = records
+  assert.deepEqual([time, duration, ret, reason], [performance.timeOrigin + 5000, 1.235, -22, 'why'])
+})
+
+test('if the caller cannot get the descriptors, the record is that of a refused call', () => {
+  const hub = new TraceHub(() => 0)
+  const records = listen(hub)
+  const fds = () => assert.fail('there are no descriptors')
+  hub.watch(answering('object'), '', facts, fds)(view)
+  hub.refuse(fds, { ret: -24, reason: 'too many' })
+  hub.settle()
+  assert.deepEqual(
+    records.map(({ ret, reason, descriptors }) => [ret, reason, descriptors]),
+    [[-24, 'too many', undefined]],
+  )
 })
 
 test('subscribers get the bytes of a call on request, and always the bytes of an undecodable call', () => {

@@ -78,6 +78,51 @@ const startTable = () => {
   return { table, ends, change, v0, changes }
 }
 
+/** RTM_NEWADDR for an IPv6 address: struct nlmsghdr, struct ifaddrmsg at byte 16, attributes. */
+const addressMessage = (shortFlags: number, attributes: readonly number[]): Uint8Array => {
+  const bytes = Uint8Array.of(...new Uint8Array(24), ...attributes)
+  const view = new DataView(bytes.buffer)
+  view.setUint32(0, bytes.length, true)
+  view.setUint16(4, 20, true)
+  view.setUint8(16, AF_INET6)
+  view.setUint8(18, shortFlags)
+  return bytes
+}
+const [IFA_ADDRESS, IFA_FLAGS] = [1, 8]
+const [OPTIMISTIC, DADFAILED, TENTATIVE] = [4, 8, 0x40]
+
+it('an address is unusable during duplicate address detection, unless it is optimistic, and with a duplicate', () => {
+  const address = attribute(IFA_ADDRESS, new Uint8Array(16).fill(0xfd))
+  for (const [flags, isPresent] of [
+    [0, true],
+    [TENTATIVE, false],
+    [TENTATIVE | OPTIMISTIC, true],
+    [DADFAILED, false],
+    [DADFAILED | OPTIMISTIC, false],
+  ] as const) {
+    const long = attribute(IFA_FLAGS, new Uint8Array(Uint32Array.of(flags).buffer))
+    // IFA_FLAGS takes precedence. Linux before 3.14 has only the flags of struct ifaddrmsg.
+    for (const message of [addressMessage(flags, address), addressMessage(0xff, [...address, ...long])]) {
+      const [parsed] = parseRouteMessages(message)
+      assert.ok(parsed?.kind === 'address')
+      assert.equal(parsed.isPresent, isPresent, `flags ${flags}`)
+    }
+  }
+})
+
+it('attributes end at the first of invalid length', () => {
+  const address = attribute(IFA_ADDRESS, new Uint8Array(16).fill(0xfd))
+  for (const length of [0, 3, 0xffff]) {
+    const invalid = [length & 255, length >> 8, IFA_FLAGS, 0, TENTATIVE, 0, 0, 0]
+    assert.deepEqual(
+      parseRouteMessages(addressMessage(0, [...address, ...invalid])),
+      parseRouteMessages(addressMessage(0, address)),
+      `${length}`,
+    )
+    assert.deepEqual(parseRouteMessages(addressMessage(0, [...invalid, ...address])), [])
+  }
+})
+
 /** NLMSG_ERROR (2) or NLMSG_DONE (3) with an error number. */
 const endMessage = (type: number, errno: number): Uint8Array => {
   const bytes = new Uint8Array(20)

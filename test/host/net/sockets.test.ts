@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import {
   closeSync,
   existsSync,
@@ -12,6 +13,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs'
+import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
@@ -204,6 +206,23 @@ test('listening at a path in use is EADDRINUSE, and the socket file of a dead se
   const second = listen(path)
   close(connect(path))
   close(second)
+})
+
+test('a server whose backlog is full, or whose socket has another type, is not replaced', async t => {
+  const path = join(folder, 'full')
+  const server = listen(path, { backlog: 0 })
+  const client = connect(path)
+  t.after(() => [server, client].forEach(close))
+  assert.throws(() => connect(path), { code: 'EAGAIN' })
+  assert.throws(() => listen(path), { code: 'EADDRINUSE' })
+  assert.ok(existsSync(path))
+  const streamPath = join(folder, 'stream')
+  const stream = createServer().listen(streamPath)
+  t.after(() => stream.close())
+  await once(stream, 'listening')
+  assert.throws(() => connect(streamPath), { code: 'EPROTOTYPE' })
+  assert.throws(() => listen(streamPath), { code: 'EADDRINUSE' })
+  assert.ok(existsSync(streamPath))
 })
 
 test('failed calls leave no open descriptor', () => {
