@@ -133,7 +133,7 @@ const parkedPage = () => {
   return { fd, words: arena.u32 }
 }
 
-/** The device tree: texts of files by path. */
+/** The device tree: texts of files by path. Nobody reads the files of device nodes. */
 const TREE: Readonly<Record<string, string>> = {
   '/sys/class/infiniband_verbs/abi_version': '6\n',
   '/sys/class/infiniband_verbs/uverbs0/ibdev': 'rxe0\n',
@@ -144,8 +144,10 @@ const TREE: Readonly<Record<string, string>> = {
   '/sys/class/infiniband/rxe0/node_guid': '5054:00ff:fe77:0002\n',
   '/sys/class/infiniband/rxe0/ports/1/hw_counters/sent_pkts': '7\n',
   '/sys/class/infiniband/rxe0/ports/1/counters/port_xmit_data': '8\n',
-  '/dev/infiniband/uverbs0': '',
-  '/dev/infiniband/userdma': '',
+  '/sys/class/misc/rdma_cm/dev': '10:120\n',
+  '/dev/infiniband/uverbs0': 'unread\n',
+  '/dev/infiniband/userdma': 'unread\n',
+  '/dev/infiniband/rdma_cm': 'unread\n',
 }
 
 /**

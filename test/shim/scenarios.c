@@ -6,6 +6,9 @@
 
 #include <stddef.h>
 
+/* read(2) of programs that are compiled with _FORTIFY_SOURCE. */
+ssize_t __read_chk(int fd, void *buffer, size_t count, size_t buffer_size);
+
 static void no_daemon(void)
 {
     struct stat st;
@@ -126,13 +129,16 @@ static void device(void)
     FAILS(pwritev2(fd, &vector, 1, -1, RWF_HIPRI), EOPNOTSUPP);
     struct iovec vectors[2] = {vector, vector};
     int connections = open("/dev/infiniband/rdma_cm", O_RDWR | O_NONBLOCK);
+    EXPECT(fstat(connections, &st) == 0 && S_ISCHR(st.st_mode) && st.st_rdev == makedev(10, 120));
+    EXPECT(stat("/dev/infiniband/rdma_cm", &by_path) == 0 && memcmp(&st, &by_path, sizeof st) == 0);
     FAILS(preadv2(connections, &vector, 1, -1, 0), EINVAL);
     FAILS(readv(connections, vectors, 2), EINVAL);
     EXPECT(close(connections) == 0);
     FAILS(syscall(SYS_read, fd, bytes, 1), EINVAL);
     FAILS(ftruncate(fd, 0), EINVAL);
     FAILS(fallocate(fd, 3, 0, 4096), ENODEV); /* FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE */
-    EXPECT(posix_fallocate(fd, 0, 4096) == ENODEV && errno == ENODEV);
+    errno = 7;
+    EXPECT(posix_fallocate(fd, 0, 4096) == ENODEV && errno == 7);
     FILE *stream = fopen(NODE, "r");
     EXPECT(stream && getc(stream) == EOF && errno == EINVAL && fclose(stream) == 0);
     char *ring = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 4096);
@@ -213,6 +219,7 @@ static void events(void)
     EXPECT(order(fd, HANG_UP_EVENT, 0) == 0);
     FAILS(read(channel, bytes, 8), EIO);
     FAILS(read(copy, bytes, 4), EIO);
+    FAILS(__read_chk(copy, bytes, 8, sizeof bytes), EIO);
     struct iovec vector = {bytes, 8};
     FAILS(readv(copy, &vector, 1), EIO);
     EXPECT(close(channel) == 0 && close(copy) == 0);
@@ -417,7 +424,7 @@ int main(int argc, char **argv)
         SCENARIO(doorbells_traced), SCENARIO(driver_records),   SCENARIO(events),
         SCENARIO(exec),             SCENARIO(exec_events),      SCENARIO(forks),
         SCENARIO(full_table),       SCENARIO(hidden_sockets),   SCENARIO(interrupted_call),
-        SCENARIO(late_attaches),    SCENARIO(no_daemon_to_pipe), SCENARIO(restarted_wait),
+        SCENARIO(late_attaches),    SCENARIO(no_daemon_to_pipe), SCENARIO(restarted_wait), SCENARIO(old_stats), SCENARIO(close_on_exec),
         SCENARIO(late_hellos),      SCENARIO(left_by_longjmp),  SCENARIO(lost_sockets),
         SCENARIO(low_limit),        SCENARIO(lowered_limit),    SCENARIO(netlink),
         SCENARIO(no_daemon),        SCENARIO(no_hello),         SCENARIO(no_hello_after_cancel),

@@ -127,6 +127,7 @@ void paths(void);
 void relative_paths(void);
 void directory_walks(void);
 void attribute_writes(void);
+void old_stats(void);
 
 /* ---- scenarios_bare.c ---- */
 
@@ -138,6 +139,7 @@ void uring(void);
 /* ---- scenarios_processes.c ---- */
 
 void copies(void);
+void close_on_exec(void);
 void hidden_sockets(void);
 void lost_sockets(void);
 void low_limit(void);

@@ -23,6 +23,37 @@ static void expect_null(int fd)
     EXPECT(fstat(fd, &st) == 0 && st.st_rdev == makedev(1, 3));
 }
 
+union fd_control {
+    struct cmsghdr header;
+    char bytes[CMSG_SPACE(sizeof(int))];
+};
+
+static int receive_fd(int socket)
+{
+    union fd_control control = {0};
+    char byte;
+    struct iovec iov = {&byte, 1};
+    struct msghdr message = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control};
+    EXPECT(recvmsg(socket, &message, 0) == 1);
+    int fd;
+    memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof fd);
+    return fd;
+}
+
+static void send_fd(int socket, int fd)
+{
+    union fd_control control = {0};
+    char byte = 0;
+    struct iovec iov = {&byte, 1};
+    struct msghdr message = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control};
+    control.header = (struct cmsghdr){
+        .cmsg_len = CMSG_LEN(sizeof fd), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+    memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
+    EXPECT(sendmsg(socket, &message, 0) == 1);
+}
+
 /* ---- descriptors ---- */
 
 void copies(void)
@@ -48,6 +79,56 @@ void copies(void)
     FAILS(dup2(-1, watcher), EBADF);
     EXPECT(order(watcher, ECHO, 4) == 4);
     EXPECT(close(watcher) == 0 && order(null, CONTEXTS, 0) == 1);
+}
+
+/* The hidden sockets that exec would not close. */
+static int inheritable_count(void)
+{
+    int count = 0;
+    for (int fd = FIRST_HIDDEN; fd < HIDDEN_END; fd++)
+        count += fcntl(fd, F_GETFD) == 0;
+    return count;
+}
+
+static void expect_copy(int copy, bool is_inheritable)
+{
+    EXPECT(copy >= 0 && fcntl(copy, F_GETFD) == (is_inheritable ? 0 : FD_CLOEXEC));
+    EXPECT(inheritable_count() == is_inheritable && close(copy) == 0);
+}
+
+/* The flag of a context's descriptor is also that of its doorbell socket. */
+void close_on_exec(void)
+{
+    int fd = open(NODE, O_RDWR), pair[2];
+    EXPECT(order(fd, PARK, 1) == 0 && inheritable_count() == 1);
+    EXPECT(ioctl(fd, FIOCLEX) == 0 && inheritable_count() == 0 && ioctl(fd, FIONCLEX) == 0 && inheritable_count() == 1);
+    EXPECT(close_range(fd, fd, CLOSE_RANGE_CLOEXEC) == 0 && inheritable_count() == 0);
+    EXPECT(fcntl(fd, F_SETFD, 0) == 0 && inheritable_count() == 1);
+    EXPECT(fcntl(fd, F_SETFD, FD_CLOEXEC) == 0 && inheritable_count() == 0);
+    expect_copy(dup(fd), true);
+    expect_copy(dup2(fd, 50), true);
+    expect_copy(dup3(fd, 50, 0), true);
+    expect_copy(dup3(fd, 50, O_CLOEXEC), false);
+    expect_copy(fcntl(fd, F_DUPFD, 50), true);
+    expect_copy(fcntl(fd, F_DUPFD_CLOEXEC, 50), false);
+    /* Another process gets a doorbell socket of its own. */
+    EXPECT_IN_CHILD(order(fd, ECHO, 3) == 3 && inheritable_count() == 0);
+    EXPECT(fcntl(fd, F_SETFD, 0) == 0);
+    EXPECT_IN_CHILD(order(fd, ECHO, 3) == 3 && inheritable_count() == 1);
+    EXPECT(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) == 0);
+    const pid_t pid = fork();
+    if (pid == 0) {
+        EXPECT(close(fd) == 0);
+        for (int is_inheritable = 0; is_inheritable < 2; is_inheritable++) {
+            const int received = receive_fd(pair[0]);
+            EXPECT(fcntl(received, F_SETFD, is_inheritable ? 0 : FD_CLOEXEC) == 0 && order(received, ECHO, 4) == 4);
+            expect_copy(received, is_inheritable);
+        }
+        _exit(0);
+    }
+    send_fd(pair[1], fd);
+    send_fd(pair[1], fd);
+    expect_exit_0(pid);
 }
 
 void hidden_sockets(void)
@@ -343,37 +424,6 @@ void vforks(void)
 }
 
 /* ---- passed over a socket ---- */
-
-union fd_control {
-    struct cmsghdr header;
-    char bytes[CMSG_SPACE(sizeof(int))];
-};
-
-static int receive_fd(int socket)
-{
-    union fd_control control = {0};
-    char byte;
-    struct iovec iov = {&byte, 1};
-    struct msghdr message = {
-        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control};
-    EXPECT(recvmsg(socket, &message, 0) == 1);
-    int fd;
-    memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof fd);
-    return fd;
-}
-
-static void send_fd(int socket, int fd)
-{
-    union fd_control control = {0};
-    char byte = 0;
-    struct iovec iov = {&byte, 1};
-    struct msghdr message = {
-        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control};
-    control.header = (struct cmsghdr){
-        .cmsg_len = CMSG_LEN(sizeof fd), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
-    memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
-    EXPECT(sendmsg(socket, &message, 0) == 1);
-}
 
 /* First calls of a receiver. */
 enum {

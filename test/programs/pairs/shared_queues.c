@@ -368,6 +368,62 @@ static void xrc_operations(void)
     close_domain(xrcd);
 }
 
+/* A list of XRC requests is posted up to the first refused one, and each SEND goes to its own SRQ. */
+static void xrc_lists(void)
+{
+    enum { REQUESTS = 40, FIRST_SEND = 3, SECOND_SEND = 36, REFUSED = 37, TARGET = 32768 };
+    struct ibv_xrcd *xrcd = open_domain(-1, O_CREAT);
+    NEED(xrcd, "ibv_open_xrcd: %s", strerror(errno));
+    uint32_t srqn[2];
+    struct ibv_srq *srq[2] = {create_xrc_srq(xrcd, &srqn[0]), create_xrc_srq(xrcd, &srqn[1])};
+    struct ibv_qp *sender = create_qp_of_type(0, IBV_QPT_XRC_SEND, NULL, NULL);
+    struct ibv_qp *receiver = create_qp_of_type(1, IBV_QPT_XRC_RECV, NULL, xrcd);
+    connect_both(sender, receiver);
+    post_shared(srq[0], 100);
+    post_shared(srq[1], 101);
+    struct ibv_sge sges[REQUESTS][2];
+    struct ibv_send_wr list[REQUESTS], *bad = NULL;
+    for (int i = 0; i < REQUESTS; i++) {
+        const bool is_send = i == FIRST_SEND || i == SECOND_SEND;
+        ends[0].buffer[i] = (uint8_t)(100 + i);
+        sges[i][0] = sges[i][1] = (struct ibv_sge){(uintptr_t)&ends[0].buffer[i], 1, ends[0].mr->lkey};
+        list[i] = (struct ibv_send_wr){.wr_id = (uint64_t)i,
+                                       .next = i < REQUESTS - 1 ? &list[i + 1] : NULL,
+                                       .sg_list = sges[i],
+                                       .num_sge = i == REFUSED ? 2 : 1, /* the queue pair's limit is 1 */
+                                       .opcode = is_send ? IBV_WR_SEND : IBV_WR_RDMA_WRITE,
+                                       .send_flags = IBV_SEND_SIGNALED};
+        list[i].wr.rdma.remote_addr = (uintptr_t)ends[1].buffer + TARGET + (unsigned)i;
+        list[i].wr.rdma.rkey = ends[1].mr->rkey;
+        list[i].qp_type.xrc.remote_srqn = srqn[i == SECOND_SEND];
+    }
+    check("a list with a refused request", ibv_post_send(sender, list, &bad) != 0, 1);
+    check("bad_wr is the refused request", bad == &list[REFUSED], 1);
+    for (int i = 0; i < REFUSED; i++) {
+        wait_for_completion(0, (uint64_t)i, IBV_WC_SUCCESS);
+        const bool is_send = i == FIRST_SEND || i == SECOND_SEND;
+        check("byte written", ends[1].buffer[TARGET + i], is_send ? 0 : 100 + i);
+    }
+    expect_received(100, 100 + FIRST_SEND, receiver);
+    expect_received(101, 100 + SECOND_SEND, receiver);
+    check("an unposted request's byte", ends[1].buffer[TARGET + REQUESTS - 1], 0);
+    destroy_qp(sender);
+    destroy_qp(receiver);
+    destroy_srq(srq[0]);
+    destroy_srq(srq[1]);
+    close_domain(xrcd);
+}
+
+/* Only an XRC SRQ has a number. */
+static void srq_without_number(void)
+{
+    struct ibv_srq *srq = create_srq(1);
+    uint32_t number = 7;
+    check("number of a basic SRQ", ibv_get_srq_num(srq, &number), EOPNOTSUPP);
+    check("the number is unchanged", (int)number, 7);
+    destroy_srq(srq);
+}
+
 static void domain_flags(void)
 {
     char path[] = "/tmp/shared_queues-XXXXXX";
@@ -506,6 +562,8 @@ static const struct test_case cases[] = {
     {"resize", resize},
     {"last_request", last_request},
     {"xrc_operations", xrc_operations},
+    {"xrc_lists", xrc_lists},
+    {"srq_without_number", srq_without_number},
     {"domain_flags", domain_flags},
     {"two_processes", two_processes},
 };

@@ -111,7 +111,7 @@ describe('shared receive queues and XRC', { skip: lacking(...programs, ownProgra
     })
   })
 
-  it('limits, resizing, LAST_WQE_REACHED, domains and targets of two processes work as specified', async t => {
+  it('limits, resizing, LAST_WQE_REACHED, lists, domains and targets of two processes work as specified', async t => {
     assertGood(await run(t, ownProgram('shared_queues'), ['-d', 'rxe0', '-g', '1'], { env: daemon.env }))
   })
 
