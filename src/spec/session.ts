@@ -410,4 +410,4 @@ export const postSlot = (queue: number, number: number, wrId: bigint): number =>
 }
 
 /** The memory file attached to HELLO: maximum bytes. The file must be sealed against shrinking and growing. */
-export const PassedFile = { bytes: 2 ** 24 } as const
+export const PassedFile = { bytes: 2 ** 25 } as const

@@ -6,9 +6,10 @@
  */
 import { type Arena, createRingPool, mapArena } from '../../host/memory/mapping.ts'
 import { addSeals, createMemfd, SEAL_GROW, SEAL_SHRINK } from '../../host/memory/memfd.ts'
+import { MAD_RECEIVED_BYTES } from '../../spec/classes/mad/mad_channel.ts'
 
 export const MESSAGE_BYTES = 1 << 16
-export const BUFFER_BYTES = 1 << 20
+export const BUFFER_BYTES = MAD_RECEIVED_BYTES
 export const MAX_BUFFERS = 10
 
 /** `address`: address of the memory for the daemon. */

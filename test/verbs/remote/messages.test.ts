@@ -4,11 +4,16 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { hasNative } from '../../../src/host/native.ts'
+import { MAD_RECEIVED_BYTES } from '../../../src/spec/classes/mad/mad_channel.ts'
 import { MAX_AHS } from '../../../src/spec/classes/pd.ts'
 import { Classes } from '../../../src/spec/classes.ts'
 import type { AnyValues } from '../../../src/spec/schema/schema.ts'
+import { decodeObject } from '../../../src/uapi/object/dialect.ts'
+import { newReply } from '../../../src/uapi/session-codec.ts'
 import { RdmaError } from '../../../src/verbs/index.ts'
+import { callMemory } from '../../../src/verbs/remote/call-memory.ts'
 import { createCalls } from '../../../src/verbs/remote/messages.ts'
+import { fakeView } from '../../uapi/fake-view.ts'
 
 const native = { skip: !hasNative() && 'koffi is missing' }
 
@@ -27,4 +32,23 @@ test('a list or blob that is none is refused with a reason, and nothing is sent'
   for (const value of [null, 5, {}]) assert.equal(reasonFor(value), notList)
   assert.equal(reasonFor(new Array(MAX_AHS + 1).fill({})), notList)
   assert.equal(reasonFor([null]), 'EINVAL attribute addresses[0]: must be a record')
+})
+
+test('the longest management message is received', native, () => {
+  const data = new Uint8Array(MAD_RECEIVED_BYTES).fill(7)
+  const ask = () => {
+    const { address, bytes } = callMemory()
+    const at = (offset: bigint) => Number(offset) - address
+    const view = {
+      ...fakeView(),
+      copyIn: (from: bigint, length: number) => bytes.slice(at(from), at(from) + length),
+      copyOut: (to: bigint, written: Uint8Array) => bytes.set(written, at(to)),
+    }
+    const decoded = decodeObject(view, Classes.mad_channel.methods.receive.call, BigInt(address))
+    assert.ok('call' in decoded)
+    const { ret } = decoded.answer({ out: { agent: 0, status: 0, length: data.length, data } })
+    return { reply: { ...newReply(), ret: BigInt(ret) }, fds: [] }
+  }
+  const { out } = createCalls({ ask }, 1, 3)(Classes.mad_channel, 'receive', 5, { bufferBytes: data.length })
+  assert.deepEqual(out.data, data)
 })
