@@ -7,6 +7,7 @@ import { test } from 'node:test'
 import { stat, unregister } from '../../../src/core/index.ts'
 import { createContainment } from '../../../src/daemon/containment.ts'
 import { Contexts } from '../../../src/daemon/context/contexts.ts'
+import { createFdQuotas } from '../../../src/daemon/fd-quota.ts'
 import { createRingPool } from '../../../src/host/memory/mapping.ts'
 import { createMemfd } from '../../../src/host/memory/memfd.ts'
 import { openProcess, type ProcessHandle, pidfdGetfd } from '../../../src/host/memory/process.ts'
@@ -74,6 +75,41 @@ test('only the close of the last doorbell ends the context and releases its memo
   assert.deepEqual(setup.contexts.rings, { count: 0, bytes: 0 })
   assert.equal(setup.contexts.byNumber(open.number), undefined)
   assert.throws(() => setup.contexts.addDoorbell(open, unbounded), /closed/)
+  assert.equal(countDescriptors(), before)
+})
+
+test('a context and each of its doorbells take a descriptor of the quota until they end', async () => {
+  const { contexts, device, nextRing } = setUp()
+  const quotas = createFdQuotas(1000)
+  const quota = quotas.of(1, 1)
+  const { open, doorbell } = contexts.open(device, 0, quota)
+  const second = contexts.addDoorbell(open, quota)
+  assert.equal(quotas.charged, 3)
+  for (const [end, charged] of [
+    [second, 2],
+    [doorbell, 0],
+  ] as const) {
+    const rung = nextRing()
+    close(end)
+    await rung
+    assert.equal(quotas.charged, charged)
+  }
+})
+
+test('a context that cannot be opened takes no descriptors', () => {
+  const { contexts, device, m } = setUp()
+  // The process may load libraries at the first open.
+  close(contexts.open(device, 0, unbounded).doorbell)
+  contexts.closeAll()
+  const before = countDescriptors()
+  const [none, one, enough] = [0, 1, 2].map(available => createFdQuotas(available))
+  for (const quotas of [none, one]) {
+    assert.throws(() => contexts.open(device, 0, quotas!.of(1, 1)), { code: 'ENFILE' })
+    assert.equal(quotas!.charged, 0)
+  }
+  unregister(device)
+  assert.throws(() => contexts.open(device, 0, enough!.of(1, 1)), { code: 'EIO' })
+  assert.deepEqual([enough!.charged, contexts.count, stat(m.core).contexts], [0, 0, 0])
   assert.equal(countDescriptors(), before)
 })
 

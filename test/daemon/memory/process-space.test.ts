@@ -2,6 +2,7 @@
  * Another process's memory as an address space.
  */
 import assert from 'node:assert/strict'
+import { openSync, readdirSync } from 'node:fs'
 import { after, test } from 'node:test'
 import { MAX_COPY_BYTES, ProcessSpace } from '../../../src/daemon/memory/process-space.ts'
 import { mapArena } from '../../../src/host/memory/mapping.ts'
@@ -78,6 +79,11 @@ test('copies obey page protection; compare-and-swap and fetch-and-add work on 64
   assert.equal(await value(), '0000000007000000', 'with another value the word is unchanged')
   assert.equal(space.compareSwap(hi(address), lo(address), 7, 0, 0xfedcba98, 0x76543210, original), 0)
   assert.equal(await value(), '1032547698badcfe')
+  assert.equal(space.fetchAdd(hi(address), lo(address), 1, 0x10, original), 0)
+  assert.deepEqual([...original], [0x76543210, 0xfedcba98])
+  assert.equal(await value(), '2032547699badcfe', 'without carry')
+  assert.equal(space.compareSwap(0, 0x10, 0, 0, 0, 0, original), Errno.EFAULT)
+  assert.equal(space.fetchAdd(0, 0x10, 0, 0, original), Errno.EFAULT)
   const page = address + READ_ONLY * PAGE
   assert.equal(space.fetchAdd(hi(page), lo(page), 0, 1, original), Errno.EFAULT)
   space.close()
@@ -100,6 +106,7 @@ test('copyIn and copyOut access the program’s memory, and throw EFAULT for oth
     { code: 'EFAULT' },
     'beyond the maximum length',
   )
+  assert.throws(() => space.copyOut(BigInt(address), new Uint8Array(MAX_COPY_BYTES + 1)), { code: 'EFAULT' })
   space.close()
   closeProcess(handle)
 })
@@ -124,13 +131,42 @@ test('every access to the memory of an exited process fails', async () => {
   closeProcess(handle)
 })
 
-test('every access by a closed space fails although the process still runs', async () => {
+test('from the next turn on, no access reaches another process with the pid of an exited one', async () => {
+  const other = startPeer()
   const { address } = await peer.request('arena', { bytes: PAGE })
+  const handle = openProcess(other.pid) as ProcessHandle
+  let turn = 1
+  // As if `peer` had got the pid.
+  const space = new ProcessSpace({ ...handle, pid: peer.pid }, () => turn)
+  const local = mapArena(PAGE)
+  const read = (): number => space.read(hi(address), lo(address), local, 0, 8, 8, 8)
+  assert.equal(read(), 0)
+  assert.equal(space.check(hi(address), lo(address), 8, true), true)
+  await other.kill()
+  turn++
+  assert.equal(read(), Errno.ESRCH)
+  assert.equal(space.write(hi(address), lo(address), local, 0, 8, 8, 8), Errno.ESRCH)
+  assert.equal(space.check(hi(address), lo(address), 8, true), false)
+  space.close()
+  closeProcess(handle)
+})
+
+test('every access by a closed space fails although the process still runs, and its descriptors are closed', async () => {
+  const { address } = await peer.request('arena', { bytes: PAGE })
+  const descriptors = (): number => readdirSync('/proc/self/fd').length
+  const before = descriptors()
   const { space, handle } = spaceOf(peer.pid)
+  const fd = openSync('/dev/null', 'r') // stands for a userfaultfd
+  space.watchUnmapping(fd)
+  assert.equal(space.read(hi(address), lo(address), mapArena(PAGE), 0, 8, 8, 8), 0)
+  assert.equal(space.check(hi(address), lo(address), 8, true), true)
+  space.close()
   space.close()
   assert.equal(space.read(hi(address), lo(address), mapArena(PAGE), 0, 8, 8, 8), Errno.ESRCH)
   assert.throws(() => space.copyOut(BigInt(address), new Uint8Array(1)), { code: 'EFAULT' })
+  assert.equal(space.check(hi(address), lo(address), 8, true), false)
   closeProcess(handle)
+  assert.equal(descriptors(), before)
 })
 
 test('mappings are queried in each turn', async () => {

@@ -4,10 +4,13 @@
 import assert from 'node:assert/strict'
 import { closeSync } from 'node:fs'
 import { test } from 'node:test'
+import { ETIMEDOUT, SystemError } from '../../../src/host/errno.ts'
 import { nativeLibraryPath } from '../../../src/host/library.ts'
+import { charged } from '../../../src/host/memory/budget.ts'
 import { createGuest } from '../../../src/host/memory/guest.ts'
 import { mapArena } from '../../../src/host/memory/mapping.ts'
 import { createMemfd } from '../../../src/host/memory/memfd.ts'
+import type { Mover } from '../../../src/host/memory/mover.ts'
 import { createMoves } from '../../../src/host/memory/moves.ts'
 import { closeProcess, openProcess, type ProcessHandle } from '../../../src/host/memory/process.ts'
 import { close, recvBytes, socketPair } from '../../../src/host/net/sockets.ts'
@@ -74,6 +77,22 @@ test('a file may outlive its guest: its mover inherits no descriptors, and ends 
   // zombies are reaped later
   while (moversOf(process.pid, '[^Z]').length > 0) await new Promise(setImmediate)
   for (const fd of fds) closeSync(fd)
+})
+
+test('a guest whose user has no waiting time left is late, which is reported once', { skip }, () => {
+  const user = 4_000_003
+  charged(user, { waited: () => 0 } as Mover, () => -ETIMEDOUT)
+  const self = openProcess(process.pid) as ProcessHandle
+  const guest = createGuest(process.pid, self.pidfd, user)!
+  let reports = 0
+  guest.whenLate(() => reports++)
+  for (let i = 0; i < 2; i++) assert.equal(guest.openMemory(), -ETIMEDOUT)
+  assert.deepEqual([guest.isLate, reports], [true, 1])
+  guest.close()
+  closeProcess(self)
+  const refused = openProcess(process.pid, { guestUid: user })
+  assert.ok(refused instanceof SystemError)
+  assert.equal(refused.code, 'ETIMEDOUT')
 })
 
 test('a copy of no bytes succeeds, at any address', { skip }, () => {
