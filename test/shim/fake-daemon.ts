@@ -2,7 +2,7 @@
  * A daemon without RDMA for tests of the preload library (the shim): a small device tree, and contexts with real memory
  * files and doorbell sockets. A program under the shim controls it by ioctls (`Order`).
  */
-import { existsSync, mkdirSync, openSync, statSync, writeFileSync } from 'node:fs'
+import { constants, existsSync, mkdirSync, openSync, statSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { type Watch, watch } from '../../src/host/event-loop/poll.ts'
 import { mapArena } from '../../src/host/memory/mapping.ts'
@@ -69,6 +69,9 @@ const Order = {
  */
 const BEHIND = 64n
 const WRITE_BEHIND = 40n
+
+/** The answer to a write of so many bytes is larger. */
+const WRITE_TOO_LONG = 48n
 
 const EBADF = 9
 const EAGAIN = 11
@@ -229,7 +232,9 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
     const doorbell = addDoorbell(context)
     known.get(fd)?.add(context)
     const value = { error: 0, context: context.id, rdev: RDEV, inode: context.inode }
-    const access = (call.wants & OpenWants.READ_ONLY) !== 0 ? 'r' : 'r+'
+    const { O_RDONLY, O_WRONLY, O_RDWR } = constants
+    const isWriteOnly = (call.wants & OpenWants.WRITE_ONLY) !== 0
+    const access = (call.wants & OpenWants.READ_ONLY) !== 0 ? O_RDONLY : isWriteOnly ? O_WRONLY : O_RDWR
     const file = openSync(`/proc/self/fd/${context.file}`, access)
     const sent = reply(fd, writeOpenReply(buffer, call, value), isOpen ? [file, doorbell] : [doorbell])
     close(file)
@@ -428,7 +433,8 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
         // A write on a driver's descriptor names no context.
         const context = contexts.get(request.context) ?? [...contexts.values()][0]
         if (context && request.length === WRITE_BEHIND) return answerEvent(fd, context, request.buffer + BEHIND, 4)
-        return reply(fd, writeCallReply(buffer, request, Number(request.length)))
+        const excess = request.length === WRITE_TOO_LONG ? 1 : 0
+        return reply(fd, writeCallReply(buffer, request, Number(request.length) + excess))
       }
       default: {
         const context = contexts.get(request.context)

@@ -46,6 +46,7 @@ export const scenarioTitles = {
   old_stats: 'programs for glibc before 2.33 see devices',
   device: 'a device node opens as a character device whose calls are forwarded',
   doorbells: 'a doorbell reaches the daemon only while it is parked',
+  full_doorbell: 'a doorbell succeeds also if its socket is full',
   events: "event descriptors read like Linux's",
   driver_records: 'a read that is too short for a driver’s record leaves the record',
   stray_stores: 'a reply is stored only where the call expects it',

@@ -9,6 +9,9 @@
 /* read(2) of programs that are compiled with _FORTIFY_SOURCE. */
 ssize_t __read_chk(int fd, void *buffer, size_t count, size_t buffer_size);
 
+/* As in fake-daemon.ts: the answer to a write of so many bytes is larger. */
+#define WRITE_TOO_LONG 48
+
 static void no_daemon(void)
 {
     struct stat st;
@@ -127,12 +130,19 @@ static void device(void)
     FAILS(preadv2(fd, &vector, 1, -1, 0), EINVAL);
     EXPECT(pwritev2(fd, &vector, 1, -1, 0) == 16);
     FAILS(pwritev2(fd, &vector, 1, -1, RWF_HIPRI), EOPNOTSUPP);
+    FAILS(write(fd, bytes, WRITE_TOO_LONG), EIO);
     struct iovec vectors[2] = {vector, vector};
     int connections = open("/dev/infiniband/rdma_cm", O_RDWR | O_NONBLOCK);
     EXPECT(fstat(connections, &st) == 0 && S_ISCHR(st.st_mode) && st.st_rdev == makedev(10, 120));
     EXPECT(stat("/dev/infiniband/rdma_cm", &by_path) == 0 && memcmp(&st, &by_path, sizeof st) == 0);
     FAILS(preadv2(connections, &vector, 1, -1, 0), EINVAL);
     FAILS(readv(connections, vectors, 2), EINVAL);
+    FAILS(ioctl(connections, FIONREAD, bytes), ENOTTY);
+    EXPECT(close(connections) == 0);
+    /* GET_EVENT (12) with a body that is too short, then a response buffer: the daemon refuses them, without a wait. */
+    EXPECT((connections = open("/dev/infiniband/rdma_cm", O_RDWR)) >= 0);
+    EXPECT(write(connections, (uint32_t[4]){12, 4 | 336 << 16}, 16) == 16);
+    EXPECT(write(connections, (uint32_t[4]){12, 8 | 320 << 16}, 16) == 16);
     EXPECT(close(connections) == 0);
     FAILS(syscall(SYS_read, fd, bytes, 1), EINVAL);
     FAILS(ftruncate(fd, 0), EINVAL);
@@ -157,6 +167,10 @@ static void device(void)
     EXPECT(order(fd, ECHO, 5) == 5);
     FAILS(write(fd, bytes, 24), EBADF);
     EXPECT(mmap(NULL, 4096, PROT_WRITE, MAP_SHARED, fd, 4096) == MAP_FAILED && errno == EACCES);
+    EXPECT((fd = open(NODE, O_WRONLY)) >= 0 && (fcntl(fd, F_GETFL) & O_ACCMODE) == O_WRONLY);
+    EXPECT(order(fd, ECHO, 5) == 5 && write(fd, bytes, 24) == 24);
+    EXPECT((fd = open(NODE, O_PATH)) >= 0);
+    FAILS(order(fd, ECHO, 5), EBADF);
 }
 
 static void doorbells(void)
@@ -175,6 +189,28 @@ static void doorbells(void)
     EXPECT(write(other, doorbell(9), 32) == 32 && order(other, LAST_HANDLE, 0) == 9 && order(fd, DOORBELLS, 0) == 1);
     int copy = dup(fd);
     EXPECT(write(copy, command, 32) == 32 && order(copy, DOORBELLS, 0) == 2);
+    /* A command without a response buffer, or with a work request, is a call. */
+    uint32_t other_command[8];
+    memcpy(other_command, command, sizeof other_command);
+    other_command[2] = other_command[3] = 0;
+    EXPECT(write(fd, other_command, 32) == 32 && order(fd, DOORBELLS, 0) == 2);
+    memcpy(other_command, command, sizeof other_command);
+    other_command[5] = 1; /* wr_count */
+    EXPECT(write(fd, other_command, 32) == 32 && order(fd, DOORBELLS, 0) == 2);
+}
+
+/* While the daemon is stopped, the doorbell's socket fills: it wakes the daemon all the same. */
+static void full_doorbell(void)
+{
+    enum { COUNT = 2000 };
+    const int fd = open_device();
+    int rung = 0;
+    EXPECT(order(fd, PARK, 1) == 0 && kill(getppid(), SIGSTOP) == 0);
+    for (int i = 0; i < COUNT; i++)
+        rung += write(fd, doorbell(1), 32) == 32;
+    EXPECT(kill(getppid(), SIGCONT) == 0 && rung == COUNT);
+    const long received = order(fd, DOORBELLS, 0);
+    EXPECT(received > 0 && received < COUNT);
 }
 
 /* Doorbells of a traced program are calls, even while the daemon is parked. */
@@ -424,7 +460,7 @@ int main(int argc, char **argv)
         SCENARIO(doorbells_traced), SCENARIO(driver_records),   SCENARIO(events),
         SCENARIO(exec),             SCENARIO(exec_events),      SCENARIO(forks),
         SCENARIO(full_table),       SCENARIO(hidden_sockets),   SCENARIO(interrupted_call),
-        SCENARIO(late_attaches),    SCENARIO(no_daemon_to_pipe), SCENARIO(restarted_wait), SCENARIO(old_stats), SCENARIO(close_on_exec),
+        SCENARIO(late_attaches),    SCENARIO(no_daemon_to_pipe), SCENARIO(restarted_wait), SCENARIO(old_stats), SCENARIO(full_doorbell), SCENARIO(close_on_exec),
         SCENARIO(late_hellos),      SCENARIO(left_by_longjmp),  SCENARIO(lost_sockets),
         SCENARIO(low_limit),        SCENARIO(lowered_limit),    SCENARIO(netlink),
         SCENARIO(no_daemon),        SCENARIO(no_hello),         SCENARIO(no_hello_after_cancel),

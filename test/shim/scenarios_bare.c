@@ -34,6 +34,10 @@ void bare_calls(void)
     FAILS(syscall(SYS_openat2, AT_FDCWD, NODE, &how, (size_t)8), EINVAL);
     how.resolve = RESOLVE_BENEATH;
     FAILS(syscall(SYS_openat2, AT_FDCWD, NODE, &how, sizeof how), EXDEV);
+    how.resolve = RESOLVE_IN_ROOT;
+    FAILS(syscall(SYS_openat2, AT_FDCWD, NODE, &how, sizeof how), ENOENT);
+    how = (struct open_how){.flags = O_WRONLY};
+    FAILS(syscall(SYS_openat2, AT_FDCWD, "/sys/class/infiniband/rxe0/node_type", &how, sizeof how), EACCES);
     void *mapped = (void *)syscall(SYS_mmap, NULL, 4096l, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0l);
     EXPECT(mapped != MAP_FAILED && syscall(SYS_munmap, mapped, 4096l) == 0 && syscall(SYS_getpid) == getpid());
 }

@@ -6,8 +6,10 @@
 #include <ftw.h>
 #include <glob.h>
 #include <linux/magic.h>
+#include <sys/inotify.h>
 #include <sys/statfs.h>
 #include <sys/statvfs.h>
+#include <sys/xattr.h>
 
 #define IS_NODE(st) ((st).st_mode == (S_IFCHR | 0666) && (st).st_rdev == makedev(231, 192) && (st).st_size == 0)
 
@@ -47,6 +49,16 @@ void paths(void)
     char *canonical = canonicalize_file_name("/dev/infiniband");
     EXPECT(canonical && strcmp(canonical, "/dev/infiniband") == 0);
     FAILS(readlink("/sys/class/infiniband/rxe0", text, sizeof text), EINVAL);
+    FAILS(readlinkat(AT_FDCWD, "/sys/class/infiniband/rxe0", text, sizeof text), EINVAL);
+    /* In programs that are compiled with _FORTIFY_SOURCE. */
+    char *(*const checked_realpath)(const char *, char *, size_t) = dlsym(RTLD_DEFAULT, "__realpath_chk");
+    char resolved[PATH_MAX];
+    EXPECT(checked_realpath && checked_realpath("/sys/class/infiniband/.", resolved, sizeof resolved));
+    EXPECT(strcmp(resolved, "/sys/class/infiniband") == 0);
+    EXPECT(listxattr(NODE, NULL, 0) >= 0 && llistxattr(NODE, NULL, 0) >= 0);
+    EXPECT(getxattr(NODE, "user.none", NULL, 0) == -1 && errno != ENOENT);
+    EXPECT(lgetxattr(NODE, "user.none", NULL, 0) == -1 && errno != ENOENT);
+    EXPECT(inotify_add_watch(inotify_init(), "/dev/infiniband", IN_CREATE) >= 0);
     EXPECT(chdir("/sys/class/infiniband/rxe0") == 0 && access("node_guid", R_OK) == 0);
 
     EXPECT(stat(NODE, &st) == 0 && IS_NODE(st));
@@ -262,11 +274,15 @@ void attribute_writes(void)
     EXPECT(!fopen("/sys/class/" ATTRIBUTE, "r+") && errno == EACCES);
     EXPECT(!fopen("/sys/class/infiniband/new", "w") && errno == EACCES);
     EXPECT(!freopen("/sys/class/" ATTRIBUTE, "a", fopen("/dev/null", "r")) && errno == EACCES);
+    EXPECT(!freopen(NODE, "r+", fopen("/dev/null", "r")) && errno == EOPNOTSUPP);
+    EXPECT(!fopen("/sys/class/infiniband/rxe0/node_type", "wx") && errno == EEXIST);
+    FILE *attribute = fopen("/sys/class/" ATTRIBUTE, "re");
+    EXPECT(attribute && (fcntl(fileno(attribute), F_GETFD) & FD_CLOEXEC) && fclose(attribute) == 0);
     EXPECT(file_has(open("/sys/class/" ATTRIBUTE, O_RDONLY), "1: CA\n"));
     int fd = open("/sys/class/infiniband/rxe0/node_desc", O_WRONLY | O_TRUNC);
     EXPECT(fd >= 0 && write(fd, "mine\n", 5) == 5 && close(fd) == 0);
     EXPECT(file_has(open("/sys/class/infiniband/rxe0/node_desc", O_RDONLY), "mine\n"));
-    EXPECT(access(NODE, R_OK | W_OK) == 0);
+    EXPECT(access(NODE, R_OK | W_OK) == 0 && eaccess(NODE, R_OK | W_OK) == 0 && euidaccess(NODE, R_OK | W_OK) == 0);
     FAILS(access(NODE, X_OK), EACCES);
     FAILS(access(NODE, 8), EINVAL);
     FILE *device = fopen(NODE, "r+");

@@ -98,6 +98,7 @@ static void check_names(void)
     socklen_t length = sizeof name;
     EXPECT(getpeername(third, (struct sockaddr *)&name, &length) == 0);
     EXPECT(name.nl_family == AF_NETLINK && name.nl_pid == 0);
+    EXPECT(connect(third, &(struct sockaddr){.sa_family = AF_UNSPEC}, sizeof(struct sockaddr)) == 0);
     close(first);
     query_system(third);
     close(third);
@@ -182,6 +183,7 @@ static void check_options(void)
     EXPECT(peer_length == sizeof peer && peer.pid == 0 && peer.uid == (uid_t)-1);
     EXPECT(getsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, &limit_length) == 0);
     EXPECT(limit.tv_sec == 0 && limit.tv_usec == 0);
+    FAILS(setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, 4), EINVAL);
     FAILS(shutdown(fd, SHUT_RDWR), EOPNOTSUPP);
     FAILS(send(fd, &size, sizeof size, MSG_OOB), EOPNOTSUPP);
     int unread;
@@ -271,6 +273,12 @@ static void sending_and_receiving(void)
         EXPECT(recv(fd, &answer, sizeof answer, MSG_DONTWAIT) > 0);
     FAILS(send(fd, requests, 0, 0), ENODATA);
     FAILS(send(fd, (void *)4096, 100, 0), EFAULT);
+    /* Several buffers have at most 16384 bytes together (MAX_GATHERED_BYTES of shim/netlink.c). */
+    static char half_of_too_much[8193];
+    const struct iovec too_much[2] = {{half_of_too_much, sizeof half_of_too_much},
+                                      {half_of_too_much, sizeof half_of_too_much}};
+    FAILS(writev(fd, too_much, 2), EMSGSIZE);
+    FAILS(sendto(fd, requests, sizeof requests, 0, (const struct sockaddr *)&kernel, 4), EINVAL);
     struct sockaddr_nl other = {.nl_family = AF_NETLINK, .nl_pid = 12345};
     FAILS(sendto(fd, requests, sizeof requests, 0, (struct sockaddr *)&other, sizeof other), ECONNREFUSED);
     other = (struct sockaddr_nl){.nl_family = AF_NETLINK, .nl_groups = NOTIFY_BIT};
@@ -319,6 +327,9 @@ static void check_copies(const char *self)
     }
     expect_success(child);
     query_system(copy);
+    /* The send timeout of the socket is the daemon's mark, by which other programs know the socket. */
+    const struct timeval second = {.tv_sec = 1};
+    EXPECT(setsockopt(copy, SOL_SOCKET, SO_SNDTIMEO, &second, sizeof second) == 0);
     run_self(self, "child", copy);
     EXPECT(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) == 0);
     send_fds(pair[0], &copy, 1);
