@@ -255,12 +255,18 @@ describe('a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
   test('that is stopped delays only the close of the device', async t => {
     const { socket, running } = await startDaemon(t, { devices: TWO_DEVICES })
     const other = await open({ socket, device: 'rxe1' })
+    const last = await open({ socket })
     const devices: Device[] = []
     for (let i = 0; i < 20; i++) devices.push(await open({ socket }))
     running.child.kill('SIGSTOP')
     const closed = Promise.all(devices.map(device => device.close()))
     const turn = new Promise(resolve => setImmediate(() => resolve('turn')))
     assert.equal(await Promise.race([closed, turn]), 'turn')
+    mock.timers.enable({ apis: ['setTimeout'] })
+    const unanswered = last.close()
+    mock.timers.tick(30_000)
+    await unanswered
+    mock.timers.reset()
     running.child.kill('SIGCONT')
     assert.equal(other.pd().handle, 0)
     await closed
