@@ -101,6 +101,23 @@ describe('exhausted retries report', () => {
     ])
     assert.equal(t.node.cqes[0].cause, 'RNR_EXCEEDED')
   })
+  it('RNR_EXCEEDED, with the RNR NAKs of this request only', () => {
+    const t = startScript({ rnrRetry: 2 })
+    const refuse = (psn: number): void => {
+      t.sent()
+      t.response('ACKNOWLEDGE', psn, { syndrome: rnrSyndrome(1) })
+      t.sleep(1000)
+    }
+    t.post({ id: 1, opcode: SEND, ...sge(0, 1) })
+    for (let i = 0; i < 2; i++) refuse(0)
+    t.sent()
+    t.response('ACKNOWLEDGE', 0)
+    t.post({ id: 2, opcode: SEND, ...sge(0, 1) })
+    for (let i = 0; i < 3; i++) refuse(1)
+    assert.deepEqual(t.node.reported.map(causeText), [
+      'the peer has no receive posted: RNR NAK 3 times, rnr_retry is 2',
+    ])
+  })
 })
 
 describe('a queue pair in error', () => {

@@ -41,7 +41,7 @@ const write = (bytes: readonly number[] | Uint8Array, prepare?: (view: FakeView)
 const u16 = (n: number): number[] => [n & 0xff, n >> 8]
 const u32 = (n: number): number[] => [...u16(n & 0xffff), ...u16(n >>> 16)]
 const u64 = (n: bigint): number[] => [...u32(Number(n & 0xffffffffn)), ...u32(Number(n >> 32n))]
-const { ALLOC_PD, CREATE_QP, DEALLOC_PD, DESTROY_CQ, MODIFY_QP, POST_SEND, REG_MR } = WriteCommands
+const { ALLOC_PD, CREATE_CQ, CREATE_QP, DEALLOC_PD, DESTROY_CQ, MODIFY_QP, POST_SEND, REG_MR } = WriteCommands
 const { CREATE_RWQ_IND_TBL, EX_CREATE_CQ, EX_CREATE_QP, EX_MODIFY_QP, EX_QUERY_DEVICE, MODIFY_CQ } = ExtendedCommands
 
 /** A command; `out` is the length of the response buffer in words of 4 bytes. */
@@ -129,6 +129,16 @@ test('write, extended: a shorter request is extended with zeros, unless a tail f
   assert.equal(decoded.call.class.name, 'rc_qp')
   assert.equal(errorOf(write(extended(EX_MODIFY_QP, Array(64).fill(0), 1))), 'OK')
   assert.equal(errorOf(write(extended(CREATE_RWQ_IND_TBL, [], 2))), 'ENOSPC')
+})
+
+test('write: descriptor 0 is a completion channel, a negative number is none', () => {
+  const channelOf = (fd: number): unknown => {
+    const body = [...u64(ARENA), ...u64(0n), ...u32(16), ...u32(0), ...u32(fd), ...u32(0)]
+    const decoded = write(command(CREATE_CQ, body, 16))
+    assert.ok(!isAnswer(decoded))
+    return decoded.call.args.channel
+  }
+  assert.deepEqual([channelOf(0), channelOf(-1)], [0, undefined])
 })
 
 test('write, extended: MODIFY_CQ with reserved bits is EINVAL', () => {
@@ -558,6 +568,33 @@ test('ioctl QUERY_GID_TABLE needs no flags', () => {
     [3, 8, ARENA + 2048n],
   ]
   assert.equal(errorOf(verbs(LinuxObject.DEVICE, QUERY_GID_TABLE, attributes)), 'OK')
+})
+
+test('ioctl: a reserved field of the header that is set is EPROTONOSUPPORT', () => {
+  for (const at of [8, 15, 20, 23]) {
+    const message = ioctl(LinuxObject.PD, 0, [[0, 0, 0n]])
+    message[at] = 1
+    const memory = arena()
+    memory.map(AT, message)
+    const view = fakeView(memory)
+    view.handles.set(0, 'pd')
+    assert.equal(errorOf(decodeVerbsIoctl(view, RDMA_VERBS_IOCTL, AT)), 'EPROTONOSUPPORT', `byte ${at}`)
+  }
+})
+
+test('ioctl: flags of 4 bytes are the lower half of the data, flags of 8 bytes all of it', () => {
+  const query = (length: number, flags: bigint): string =>
+    errorOf(
+      verbs(LinuxObject.DEVICE, QUERY_GID_TABLE, [
+        [0, 8, 32n],
+        [1, length, flags],
+        [2, 320, ARENA],
+        [3, 8, ARENA + 2048n],
+      ]),
+    )
+  assert.equal(query(4, 1n << 32n), 'OK')
+  assert.equal(query(8, 1n << 32n), 'EINVAL')
+  assert.equal(query(4, 1n << 31n), 'EINVAL')
 })
 
 test('ioctl CQ_DESTROY: the response has exactly 8 bytes', () => {

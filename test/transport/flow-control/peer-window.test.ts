@@ -233,6 +233,29 @@ describe('a window shared by queue pairs', () => {
     assert.equal(node.sent.length, 8)
   })
 
+  it('is not exceeded after the late ACK of bytes that were written off', () => {
+    const node = createNode({ windowBytes: WINDOW, sharedWindowBytes: SHARED_WINDOW })
+    const rows = [1, 2, 3].map(qpn => node.createQp(qpn))
+    for (const row of rows) node.connect(row, { destQpn: 0x21 + row, timeout: 0 })
+    for (const row of rows) node.post(row, write(row, 8 * MTU))
+    node.transmit(0)
+    assert.equal(node.sent.length, 16)
+    let now = 0
+    while (node.sent.length < 24 && now < 1_000_000) {
+      now = node.engine.nextTimeout()
+      node.engine.onTimeout(now)
+      node.transmit(now)
+    }
+    assert.equal(node.sent.length, 24)
+    for (const row of rows.slice(0, 2)) {
+      node.inject(row, packet('ACKNOWLEDGE', 7, {}, row + 1), now)
+      node.endBurst()
+      node.post(row, write(row, 8 * MTU))
+    }
+    node.transmit(now)
+    assert.equal(node.sent.length, 32, 'two queue pairs have bytes in flight')
+  })
+
   it('is not held by a queue pair that waits after an RNR NAK', () => {
     const t = start(4)
     const send = (id: number) => ({ id, opcode: SEND, sges: [{ at: 0, length: 8 * MTU }] })
