@@ -101,6 +101,8 @@ export interface RequestFeed {
    * messages. Undefined if no request of the queue pair was reported.
    */
   sentBy(row: number): WorkRequest[] | undefined
+  /** The queue pair begins to receive: it has dropped earlier messages, which an unreliable sender does not repeat. */
+  beginsToReceive(row: number): void
   /** The queue pair is reset or destroyed. */
   reset(row: number): void
   /** The shared receive queue is destroyed. */

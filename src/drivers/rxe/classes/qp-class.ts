@@ -48,7 +48,7 @@ import { forgetOverruns } from './cq-class.ts'
 
 type Methods = AnyQp['methods']
 
-const { RESET, ERR } = QpState.values
+const { RESET, INIT, RTR, ERR } = QpState.values
 
 /** Throws CallError EINVAL. `method` begins the message. */
 const refuse = (method: string, reason: string): never => {
@@ -322,6 +322,7 @@ export const qpClass = (
         const defaultMtu = service === Service.UD ? mtuBytes(activeMtu) : undefined
         if (after === RESET) device.sendResponses(state.row)
         device.engine().modify(state.row, after, engineAttributes(args, path, defaultMtu))
+        if (before === INIT && after === RTR) device.feed?.beginsToReceive(state.row)
         if (after === RESET) {
           closePath(device, state)
           state.attributeBits = 0

@@ -314,11 +314,30 @@ export const watchRequests = (
     return undefined
   }
 
+  /** QPNs of all queue pairs that may have sent datagrams. */
+  const datagramSenders = function* (): Generator<number> {
+    for (const { driver, state: other } of device.core.devices.values())
+      if (driver === device.driver)
+        for (const qp of (other as RxeState).qps) if (qp?.class.name === 'ud_qp') yield qp.state.qpn
+  }
+
   /** The message that a receive completion reports; undefined if unknown. */
   const messageOf = (feed: QpFeed, completion: Uint32Array): WorkRequest | undefined =>
     takeFrom(feed, completion[Completion.SRC_QPN], messages =>
       takeMessage(messages, completion, feed.isDatagram ? feed.qp.state.qpn : -1),
     )
+
+  /** Drops the oldest message of a sender to `receiver`. Returns whether there was one. */
+  const dropFrom = (receiver: QpFeed, sourceQpn: number): boolean => {
+    const isToReceiver = ({ destQpn }: WorkRequest): boolean =>
+      !receiver.isDatagram || destQpn === receiver.qp.state.qpn
+    const dropped = takeFrom(receiver, sourceQpn, messages => {
+      const message = messages.find(isToReceiver)
+      dropMessage(messages, message)
+      return message
+    })
+    return dropped !== undefined
+  }
 
   /** Returns the request that a completion reports, and removes it if the request is in a list. */
   const completedRequest = (feed: QpFeed, completion: Uint32Array): WorkRequest | undefined => {
@@ -387,14 +406,8 @@ export const watchRequests = (
     dropped(row, cause, wrId, sourceQpn)
     const feed = feedOf(row)
     if (!feed?.isUnreliable || !receiverDrops.has(cause.id)) return
-    const { isDatagram, qp } = feed
-    const sender = isDatagram ? sourceQpn : state.engine().query(row).destQpn
-    if (sender === undefined) return
-    takeFrom(feed, sender, messages => {
-      const dropped = isDatagram ? messages.find(({ destQpn }) => destQpn === qp.state.qpn) : messages[0]
-      dropMessage(messages, dropped)
-      return dropped
-    })
+    const sender = feed.isDatagram ? sourceQpn : state.engine().query(row).destQpn
+    if (sender !== undefined) dropFrom(feed, sender)
   }
 
   const watchCompletions = (completions: Completions): void => {
@@ -425,6 +438,12 @@ export const watchRequests = (
     scanReceives,
     watchCompletions,
     sentBy: row => feeds[row]?.messages,
+    beginsToReceive(row) {
+      const feed = feedOf(row)
+      if (!feed?.isUnreliable) return
+      const senders = feed.isDatagram ? datagramSenders() : [state.engine().query(row).destQpn]
+      for (const sender of senders) while (dropFrom(feed, sender));
+    },
     reset(row) {
       const qp = qps[row] ?? feeds[row]?.qp
       const taken = feeds[row]?.takenReceives ?? []

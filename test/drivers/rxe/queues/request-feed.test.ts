@@ -391,16 +391,16 @@ const datagramQps = (hasSrq = false) => {
     const args = { pd: p.pd, sendCq: cq.handle, recvCq: cq.handle, cap: cap(), userHandle: 0n, ...srq }
     const { object, out } = invokeNow(p.context, UdQp, 'create', 0, args, p.caller)
     const queues = out as unknown as Record<'sendQueue' | 'recvQueue', { offset: bigint } | undefined>
-    for (const change of [
-      { state: Qps.INIT, pkeyIndex: 0, port: 1, qkey: 5 },
-      { state: Qps.RTR },
-      { state: Qps.RTS, sqPsn: 0 },
-    ])
+    const modify = (change: Parameters<typeof invokeNow<typeof UdQp, 'modify'>>[4]): void => {
       invokeNow(p.context, UdQp, 'modify', object!, change, p.caller)
+    }
+    modify({ state: Qps.INIT, pkeyIndex: 0, port: 1, qkey: 5 })
+    modify({ state: Qps.RTR })
+    modify({ state: Qps.RTS, sqPsn: 0 })
     const send = mapRing(p.rings.at(queues.sendQueue!.offset))
     const receive = shared?.ring ?? mapRing(p.rings.at(queues.recvQueue!.offset))
     const destroy = () => invokeNow(p.context, UdQp, 'destroy', object!, {}, p.caller)
-    return { p, qpn: out.qpNum, send, receive, mr: register(p, 4096), destroy }
+    return { p, qpn: out.qpNum, send, receive, mr: register(p, 4096), modify, destroy }
   }
   const a = end(0)
   const receiver = program(m, 1)
@@ -445,6 +445,23 @@ it('a datagram is not taken for an earlier one of the same length that the recei
   assert.deepEqual(
     take().filter(line => line.startsWith('completed')),
     ['completed receive 7 SUCCESS #1 < SEND 3', 'completed receive 8 SUCCESS #2 < SEND 6'],
+  )
+})
+
+it('a datagram is not taken for an earlier one of the same length that arrived before RTR', () => {
+  const { m, one, send } = datagramQps()
+  const { take } = watch(m)
+  send(1n, one)
+  one.modify({ state: Qps.RESET })
+  send(2n, one)
+  one.modify({ state: Qps.INIT, pkeyIndex: 0, port: 1, qkey: 5 })
+  send(3n, one)
+  one.modify({ state: Qps.RTR })
+  postReceive(one.receive, 7n, [sgeOf(one.mr, 0, 100)])
+  send(4n, one)
+  assert.deepEqual(
+    take().filter(line => line.startsWith('completed')),
+    ['completed receive 7 SUCCESS #1 < SEND 4'],
   )
 })
 
