@@ -834,7 +834,7 @@ static void *call_closed(void *argument)
     return NULL;
 }
 
-/* Starts a thread whose call needs an ATTACH. Returns when the thread waits for the reply without the session's lock. */
+/* Starts a thread whose call needs an ATTACH. Returns when the thread waits for the reply without the lock. */
 static pthread_t start_attach(void *(*call)(void *), int *fd)
 {
     pthread_t thread;

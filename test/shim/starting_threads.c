@@ -1,6 +1,7 @@
 /*
- * A library whose constructor starts threads that all call an interposed function as their first action. The constructor
- * runs before the shim's. With -DPROGRAM: a program that runs `arguments[1]` times the program at `arguments[2]`.
+ * A library whose constructor starts threads that all call an interposed function as their first action. The
+ * constructor runs before the shim's. With -DPROGRAM: a program that runs the program at `arguments[2]`
+ * `arguments[1]` times.
  */
 #include <pthread.h>
 #include <stdlib.h>
