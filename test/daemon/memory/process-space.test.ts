@@ -82,6 +82,8 @@ test('copies obey page protection; compare-and-swap and fetch-and-add work on 64
   assert.equal(space.fetchAdd(hi(address), lo(address), 1, 0x10, original), 0)
   assert.deepEqual([...original], [0x76543210, 0xfedcba98])
   assert.equal(await value(), '2032547699badcfe', 'without carry')
+  assert.equal(space.compareSwap(hi(address), lo(address), 0, 0, 0, 0, original), 0)
+  assert.deepEqual([...original], [0x76543220, 0xfedcba99])
   assert.equal(space.compareSwap(0, 0x10, 0, 0, 0, 0, original), Errno.EFAULT)
   assert.equal(space.fetchAdd(0, 0x10, 0, 0, original), Errno.EFAULT)
   const page = address + READ_ONLY * PAGE

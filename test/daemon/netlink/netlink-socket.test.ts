@@ -1,12 +1,21 @@
 /*
- * Lists (NLM_F_DUMP) for many programs at the same time, and lists that fail.
+ * Lists (NLM_F_DUMP) for many programs at the same time, and lists that fail. Ports, groups, options and rights of
+ * sockets.
  */
 import assert from 'node:assert/strict'
-import { test } from 'node:test'
+import { type TestContext, test } from 'node:test'
 import { createContainment } from '../../../src/daemon/containment.ts'
-import { createNetlinkSocket } from '../../../src/daemon/netlink/netlink-socket.ts'
+import { type AnswerMessage, createNetlink } from '../../../src/daemon/netlink/netlink.ts'
+import { createNetlinkSocket, type NetlinkSocket } from '../../../src/daemon/netlink/netlink-socket.ts'
+import { createRequests } from '../../../src/daemon/netlink/requests.ts'
+import type { DaemonState } from '../../../src/daemon/state.ts'
 import { createSlices } from '../../../src/host/event-loop/slices.ts'
 import { recvBytes } from '../../../src/host/net/sockets.ts'
+import { Errno } from '../../../src/spec/errno.ts'
+import { NetlinkOption, type NldevCommandName, NldevCommands } from '../../../src/spec/linux/nldev.ts'
+import { readMessages } from '../../../src/uapi/nldev/messages.ts'
+import { unbounded } from '../unbounded.ts'
+import { errnoOf, requestOf } from './test-socket.ts'
 
 const SOCKETS = 20
 const DATAGRAMS = 100
@@ -70,3 +79,55 @@ for (const steps of [0, 10])
       assert.equal(hangUps, 1)
     }
   })
+
+const createSockets = (t: TestContext, answer: AnswerMessage = () => undefined) => {
+  const netlink = createNetlink({ containment: createContainment(), slices: createSlices(), answer })
+  t.after(() => netlink.closeAll())
+  return { netlink, open: (isAdmin = true): NetlinkSocket => netlink.open(SOCK_RAW, isAdmin, unbounded) }
+}
+
+test('the port is the pid, or above all pids if another socket has it; a port in use is refused', t => {
+  const { netlink, open } = createSockets(t)
+  const sockets = [open(), open(), open(), open()]
+  const [first, second, third, last] = sockets as [NetlinkSocket, NetlinkSocket, NetlinkSocket, NetlinkSocket]
+  for (const socket of [first, second, third]) netlink.bind(socket, 77, 0, 0)
+  assert.deepEqual([first.port, second.port, third.port], [77, 0x8000_0000, 0x8000_0001])
+  assert.throws(() => netlink.bind(last, 5, 77, 0), { code: 'EADDRINUSE' })
+  assert.equal(last.port, 0)
+  netlink.bind(last, 5, 78, 0xffff_ffff)
+  assert.deepEqual([last.port, last.groups], [78, 2 ** 20 - 1], 'groups beyond the last are ignored')
+})
+
+test('an option is on until it is turned off', t => {
+  const { netlink, open } = createSockets(t)
+  const socket = open()
+  for (const value of [0, 1, 0]) {
+    netlink.setOption(socket, NetlinkOption.EXT_ACK, value)
+    assert.equal(netlink.getOption(socket, NetlinkOption.EXT_ACK), value)
+  }
+})
+
+test('a request has the rights of CAP_NET_ADMIN only if the sender and the opener of the socket have them', t => {
+  const rights: boolean[] = []
+  const { netlink, open } = createSockets(t, (_socket, _message, isAdmin) => void rights.push(isAdmin))
+  for (const isOpener of [true, false])
+    for (const isSender of [true, false])
+      netlink.receive(open(isOpener), { pid: 1, isAdmin: isSender }, requestOf('SYS_GET'))
+  assert.deepEqual(rights, [true, false, false, false])
+})
+
+test('every command that needs CAP_NET_ADMIN is refused without it, before its attributes are checked', t => {
+  const noDaemon = (): DaemonState => assert.fail('the handler runs')
+  const { netlink, open } = createSockets(t, createRequests(noDaemon))
+  const socket = open(false)
+  const buffer = new Uint8Array(LENGTH)
+  const refused: string[] = []
+  for (const [name, command] of Object.entries(NldevCommands)) {
+    if (!('needsNetAdmin' in command)) continue
+    netlink.receive(socket, { pid: 1, isAdmin: true }, requestOf(name as NldevCommandName))
+    const [message] = readMessages(buffer.slice(0, recvBytes(socket.peerEnd, buffer)))
+    assert.equal(errnoOf(message!), Errno.EPERM, name)
+    refused.push(name)
+  }
+  for (const name of ['SET', 'NEWLINK', 'DELLINK', 'SYS_SET', 'STAT_SET']) assert.ok(refused.includes(name), name)
+})

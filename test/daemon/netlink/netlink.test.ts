@@ -97,6 +97,7 @@ describe('devices', () => {
     assert.equal((await node('nosuch')).errno, Errno.EOPNOTSUPP)
     assert.equal((await node('toString')).errno, Errno.EOPNOTSUPP)
     assert.equal((await node('umad', ['DEV_INDEX', 0])).errno, Errno.EINVAL)
+    assert.equal((await node('umad', ['PORT_INDEX', 1])).errno, Errno.EINVAL)
     assert.deepEqual((await node('umad', ['DEV_INDEX', 0], ['PORT_INDEX', 1])).entries, [
       [
         ['CHARDEV', BigInt(MAJOR * 256)],
@@ -155,6 +156,30 @@ describe('devices', () => {
     assert.equal(await change('DELLINK', ['DEV_INDEX', 0]), 0)
     assert.deepEqual(listener.received(), [])
     assert.deepEqual(await client.tool({ kind: 'stat' }).then(reply => 'stat' in reply && reply.stat.devices), [])
+  })
+
+  it('need a free name and a known type; only soft devices are removed', async t => {
+    const { client, socket } = await setUp(t)
+    await client.tool({ kind: 'device', add: { name: 'ctx0', address: '' } })
+    const change = async (command: 'NEWLINK' | 'DELLINK' | 'SET', ...attributes: Entries): Promise<number> =>
+      (await socket.request(command, attributes, ACK)).errno
+    const add = (name: string, type: string): Promise<number> =>
+      change('NEWLINK', ['DEV_NAME', name], ['LINK_TYPE', type], ['NDEV_NAME', 'lo'])
+    assert.equal(await change('DELLINK', ['DEV_INDEX', 0]), 0)
+    assert.equal(await change('DELLINK', ['DEV_INDEX', 1]), Errno.EINVAL)
+    assert.equal(await add('siw0', 'siw'), Errno.EINVAL)
+    assert.equal(await add('ctx0', 'rxe'), Errno.ENFILE)
+    assert.deepEqual(names(await socket.request('GET', [], DUMP)), ['ctx0'])
+    const moderation = async (): Promise<unknown> =>
+      attributeOf((await socket.request('GET', [['DEV_INDEX', 1]])).entries[0]!, 'DEV_DIM')
+    for (const [value, errno, expected] of [
+      [1, 0, 1],
+      [2, Errno.EINVAL, 1],
+      [0, 0, 0],
+    ] as const) {
+      assert.equal(await change('SET', ['DEV_INDEX', 1], ['DEV_DIM', value]), errno)
+      assert.equal(await moderation(), expected)
+    }
   })
 
   it('keep their fault rules when they are renamed', async t => {
@@ -346,8 +371,9 @@ describe('objects', () => {
     assert.deepEqual(refused.map(errnoOf), [Errno.EBUSY])
     const ids = messages
       .filter(({ type }) => type > NlmsgType.FIRST)
-      .flatMap(({ body }) => {
+      .flatMap(({ body, flags }) => {
         assert.ok(body.length <= MAX_LIST_BYTES)
+        assert.equal(flags, NlmsgFlags.MULTI)
         return attributeOf(decodeAttributes(body), 'RES_PD') as Entries
       })
       .map(([, entry]) => attributeOf(entry as Entries, 'RES_PDN'))
