@@ -53,6 +53,17 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
+  test('a buffer that is registered twice stays registered when one region is closed', async () => {
+    const { a, b } = await pair(openTwo)
+    const second = b.pd.register(b.buffer, { remoteWrite: true })
+    b.mr.close()
+    a.qp.write(Uint8Array.of(7), second.remote(5, 1), { id: 1 })
+    assert.equal(await completionText(a.cq), '1 RDMA_WRITE')
+    assert.equal(b.buffer[5], 7)
+    second.close()
+    await closeAll(a, b)
+  })
+
   test('the null region is written and read; a region of all memory covers any buffer', async () => {
     const { a, b } = await pair(openTwo)
     const nullRegion = b.pd.nullRegion(1 << 20, { remoteRead: true, remoteWrite: true })
