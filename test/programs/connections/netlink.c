@@ -185,8 +185,9 @@ static void check_options(void)
     EXPECT(limit.tv_sec == 0 && limit.tv_usec == 0);
     FAILS(setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, 4), EINVAL);
     FAILS(shutdown(fd, SHUT_RDWR), EOPNOTSUPP);
+    int unread = 0;
     FAILS(send(fd, &size, sizeof size, MSG_OOB), EOPNOTSUPP);
-    int unread;
+    FAILS(sendmsg(fd, &(struct msghdr){.msg_iov = &(struct iovec){&unread, 4}, .msg_iovlen = 1}, MSG_OOB), EOPNOTSUPP);
     FAILS(ioctl(fd, FIONREAD, &unread), ENOTTY);
     check_refusal(fd, false, false);
     EXPECT(set_option(fd, NETLINK_CAP_ACK, 1) == 0 && option_of(fd, SOL_NETLINK, NETLINK_CAP_ACK) == 1);

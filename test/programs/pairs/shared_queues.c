@@ -456,6 +456,9 @@ static void domain_flags(void)
     open.comp_mask = IBV_QP_OPEN_ATTR_RESERVED;
     NEED(!ibv_open_qp(context, &open), "an unknown attribute alone");
     check("errno of an unknown attribute alone", errno, EOPNOTSUPP);
+    open.comp_mask = IBV_QP_OPEN_ATTR_XRCD | IBV_QP_OPEN_ATTR_TYPE;
+    NEED(!ibv_open_qp(context, &open), "a target without a number");
+    check("errno of a target without a number", errno, EINVAL);
     destroy_qp(qp);
     destroy_qp(opened_qp);
     close_domain(second);
