@@ -77,6 +77,9 @@ test('an invalid device, and the removal of an unknown device, are refused witho
     assert.match('error' in reply ? reply.error : '', reason)
   }
   assert.deepEqual(await client.tool({ kind: 'config' }), before)
+  await client.tool({ kind: 'device', remove: 'rxe0' })
+  const error = 'there is no device rxe0; there are none'
+  assert.deepEqual(await client.tool({ kind: 'device', remove: 'rxe0' }), { error })
 })
 
 test('calls on a removed device fail with EIO after DEVICE_FATAL, and the memory of its contexts is released', async t => {

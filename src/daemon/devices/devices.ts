@@ -107,7 +107,9 @@ export const createDevices = (
     remove(name, onEnded) {
       const found = devices.find(name)
       if (found === undefined)
-        throw new Error(`there is no device ${name}; there are ${all.map(({ spec }) => spec.name).join(', ')}`)
+        throw new Error(
+          `there is no device ${name}; there are ${all.map(({ spec }) => spec.name).join(', ') || 'none'}`,
+        )
       all.splice(all.indexOf(found), 1)
       if (found.rxe !== undefined) {
         rxe.splice(rxe.indexOf(found.rxe), 1)
