@@ -114,7 +114,10 @@ export class EventLogs {
       this.#readers.set(context, reader)
     }
     const hasAll = claimed > reader.tail && claimed - reader.tail <= EventLog.entries
-    if (!hasAll) reader.tail = Math.max(0, claimed - EventLog.entries)
+    if (!hasAll) {
+      reader.tail = Math.max(0, claimed - EventLog.entries)
+      reader.claimedSince = undefined
+    }
     const now = nowMicroseconds()
     const count = claimed - reader.tail
     this.#load(fd, reader.tail, count)
@@ -133,8 +136,8 @@ export class EventLogs {
       if (sequence < expectedSequence) {
         reader.claimedSince ??= now
         if (now - reader.claimedSince < MAX_CLAIMED) break
-        reader.claimedSince = undefined
       }
+      reader.claimedSince = undefined
       isLost = true
     }
     reader.tail += done

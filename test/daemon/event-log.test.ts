@@ -134,6 +134,27 @@ test('the reader waits at most a second for an entry that is claimed and not wri
   assert.deepEqual(log.read(), [[4], true])
 })
 
+test('the wait for an entry does not count the wait for an earlier entry that was overwritten', t => {
+  const log = setUp(t)
+  log.claim(1)
+  assert.deepEqual(log.read(), [[], false], 'the reader begins to wait for entry 0')
+  log.sleep(900_000)
+  log.write(EventLog.entries)
+  log.claim(EventLog.entries)
+  assert.deepEqual(log.read(), [[], true], 'entry 0 is overwritten; the reader begins to wait for entry 1')
+  log.sleep(900_000)
+  assert.deepEqual(log.read(), [[], false])
+  log.write(1)
+  assert.deepEqual(log.read(), [[1], false])
+  log.sleep(900_000)
+  log.claim(EventLog.entries + 3)
+  assert.deepEqual(log.read(), [[], true], 'the ring overflows; the reader begins to wait for entry 3')
+  log.sleep(900_000)
+  assert.deepEqual(log.read(), [[], false])
+  log.write(3)
+  assert.deepEqual(log.read(), [[3], false])
+})
+
 test('an entry is lost if a later entry overwrites it', t => {
   const log = setUp(t)
   log.write(0, 0n, BigInt(EventLog.entries + 1))
