@@ -175,7 +175,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
   explain(program) {
     program
       .command('explain')
-      .argument('<word>', 'a completion status or its number, an event, a vendor_err or a finding')
+      .argument('<word>', 'a completion status (name, number or text), an event, a vendor_err or a finding')
       .description('Explains why requests fail with a status: causes in the order in which to look for them.')
       .addHelpText(
         'after',

@@ -4,7 +4,7 @@
  */
 import { type CauseName, causeOfCode, causes } from '../../spec/check/causes.ts'
 import { type FindingId, findingIds, findingOfCause, findings, isFindingId } from '../../spec/check/findings.ts'
-import { type EventName, findingsOf, type StatusName, statuses } from '../../spec/check/statuses.ts'
+import { type EventName, findingsOf, libibverbsTexts, type StatusName, statuses } from '../../spec/check/statuses.ts'
 import { AsyncEventType } from '../../spec/enums.ts'
 import { WcStatus } from '../../spec/work.ts'
 import { UsageError } from '../fail.ts'
@@ -71,8 +71,9 @@ export const explainFinding = (id: string | true): void => {
 const isNumber = (word: string): boolean => /^(?:0x[0-9a-f]+|[0-9]+)$/i.test(word)
 
 /**
- * The name of a status or event in any spelling: RETRY_EXC_ERR, IBV_WC_RETRY_EXC_ERR, ibv_wc_retry_exc_err, RETRY_EXC;
- * or of a status by its number, which many programs print. Every vendor_err is a larger number.
+ * The name of a status or event in any spelling: RETRY_EXC_ERR, IBV_WC_RETRY_EXC_ERR, ibv_wc_retry_exc_err, RETRY_EXC,
+ * "transport retry counter exceeded"; or of a status by its number, which many programs print. Every vendor_err is a
+ * larger number.
  */
 const statusName = (word: string): StatusName | EventName | undefined => {
   if (isNumber(word)) {
@@ -81,7 +82,7 @@ const statusName = (word: string): StatusName | EventName | undefined => {
   }
   const plain = word.toUpperCase().replace(/^IBV_(?:WC|EVENT)_/, '')
   const names = [...Object.keys(WcStatus.values), ...Object.keys(AsyncEventType.values)] as (StatusName | EventName)[]
-  return names.find(name => name === plain || name === `${plain}_ERR`)
+  return names.find(name => name === plain || name === `${plain}_ERR` || libibverbsTexts[name]?.toUpperCase() === plain)
 }
 
 /** `userdma explain`. Throws UsageError for an unknown word. */

@@ -160,6 +160,52 @@ export const statuses: Readonly<Record<StatusName, StatusRow>> = {
   },
 }
 
+/** What ibv_wc_status_str and ibv_event_type_str of libibverbs return, which most programs print. */
+export const libibverbsTexts: Readonly<Partial<Record<StatusName | EventName, string>>> = {
+  SUCCESS: 'success',
+  LOC_LEN_ERR: 'local length error',
+  LOC_QP_OP_ERR: 'local QP operation error',
+  LOC_EEC_OP_ERR: 'local EE context operation error',
+  LOC_PROT_ERR: 'local protection error',
+  WR_FLUSH_ERR: 'Work Request Flushed Error',
+  MW_BIND_ERR: 'memory management operation error',
+  BAD_RESP_ERR: 'bad response error',
+  LOC_ACCESS_ERR: 'local access error',
+  REM_INV_REQ_ERR: 'remote invalid request error',
+  REM_ACCESS_ERR: 'remote access error',
+  REM_OP_ERR: 'remote operation error',
+  RETRY_EXC_ERR: 'transport retry counter exceeded',
+  RNR_RETRY_EXC_ERR: 'RNR retry counter exceeded',
+  LOC_RDD_VIOL_ERR: 'local RDD violation error',
+  REM_INV_RD_REQ_ERR: 'remote invalid RD request',
+  REM_ABORT_ERR: 'aborted error',
+  INV_EECN_ERR: 'invalid EE context number',
+  INV_EEC_STATE_ERR: 'invalid EE context state',
+  FATAL_ERR: 'fatal error',
+  RESP_TIMEOUT_ERR: 'response timeout error',
+  GENERAL_ERR: 'general error',
+  CQ_ERR: 'CQ error',
+  QP_FATAL: 'local work queue catastrophic error',
+  QP_REQ_ERR: 'invalid request local work queue error',
+  QP_ACCESS_ERR: 'local access violation work queue error',
+  COMM_EST: 'communication established',
+  SQ_DRAINED: 'send queue drained',
+  PATH_MIG: 'path migrated',
+  PATH_MIG_ERR: 'path migration request error',
+  DEVICE_FATAL: 'local catastrophic error',
+  PORT_ACTIVE: 'port active',
+  PORT_ERR: 'port error',
+  LID_CHANGE: 'LID change',
+  PKEY_CHANGE: 'P_Key change',
+  SM_CHANGE: 'SM change',
+  SRQ_ERR: 'SRQ catastrophic error',
+  SRQ_LIMIT_REACHED: 'SRQ limit reached',
+  QP_LAST_WQE_REACHED: 'last WQE reached',
+  CLIENT_REREGISTER: 'client reregistration',
+  GID_CHANGE: 'GID table change',
+  WQ_FATAL: 'WQ fatal',
+}
+
 /**
  * The findings that can lead to a completion status or event: first `likelyFindings`, then the findings that list the
  * status, or a cause that leads to the status or event.

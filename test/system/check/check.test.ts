@@ -516,6 +516,9 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
     assert.match(await outputOf('explain', 'rnr_retry_exc'), /no-receive-posted/)
     assert.match(await outputOf('explain', '0x502'), /RKEY_DEREGISTERED[\s\S]*stale-rkey/)
     assert.match(await outputOf('explain', '12'), /^RETRY_EXC_ERR: look for these/) // as perftest prints it
+    // As ibv_wc_status_str and ibv_event_type_str print them.
+    assert.match(await outputOf('explain', 'RNR retry counter exceeded'), /^RNR_RETRY_EXC_ERR: look for these/)
+    assert.match(await outputOf('explain', 'last WQE reached'), /^QP_LAST_WQE_REACHED: not a mistake of the program/)
     assert.match(await outputOf('explain', 'IBV_EVENT_CQ_ERR'), /cq-overrun/)
     assert.match(await outputOf('explain', 'COMM_EST'), /not a mistake of the program/)
     assert.match(await outputOf('explain', 'IBV_EVENT_DEVICE_FATAL'), /^DEVICE_FATAL: not a mistake of the program/)
