@@ -92,7 +92,6 @@ export const resetQueues = (queues: Queues): void => {
   queues.produced = 0
   queues.producedEager = 0
   queues.announcedBytes.fill(0)
-  queues.arrivedBytes.fill(0)
   for (const word of Object.values(CtxWord)) Atomics.store(queues.chunk.words, wordIndex(queues, word), 0)
 }
 

@@ -100,6 +100,14 @@ test('an expected message arrives in fragments in the announced buffer, with one
     errnoOf(() => a.send(number, 8n, bytes(100), 1, 3950)),
     'EINVAL',
   )
+  a.send(number, 9n, whole.subarray(0, 1000), 1, 0)
+  assert.equal(receive(b.mapped), undefined)
+  setWord(b.mapped, CtxWord.HEADER_CONSUMER, 100)
+  const sendRest = () => errnoOf(() => a.send(number, 9n, whole.subarray(1000), 1, 1000))
+  assert.equal(sendRest(), 'EAGAIN')
+  setWord(b.mapped, CtxWord.HEADER_CONSUMER, 1)
+  assert.equal(sendRest(), 'ok')
+  assert.deepEqual(receive(b.mapped)?.data, whole)
 })
 
 test('a send fails if the queue is full, the receiver is stopped or has another key, or the message is too long', () => {
@@ -307,6 +315,20 @@ test('a ctx device reports what it supports: its own class and interfaces, no ve
     found.map(cls => cls.name),
     ['interface', 'device', 'async_fd', 'driver_ops', 'ctx_context'],
   )
+})
+
+test('a queue with an impossible count of its client is full', () => {
+  for (const word of [CtxWord.HEADER_CONSUMER, CtxWord.EAGER_CONSUMER]) {
+    const { a, b } = pair()
+    const send = () => errnoOf(() => a.send(b.mapped.info.number, 0n, bytes(1)))
+    assert.equal(send(), 'ok')
+    for (const consumed of [2, -100, 0x7fff_ffff]) {
+      setWord(b.mapped, word, consumed)
+      assert.equal(send(), 'EAGAIN', `${consumed}`)
+    }
+    setWord(b.mapped, word, 1)
+    assert.equal(send(), 'ok')
+  }
 })
 
 test('a client that corrupts its queue words harms only itself', () => {
