@@ -12,6 +12,7 @@ import {
   invokeNow,
   openContext,
   opsIoctl,
+  opsMap,
   readEvents,
   stat,
   unregister,
@@ -30,6 +31,7 @@ import {
   CtxStatistics,
   CtxWord,
 } from '../../../src/spec/drivers/ctx.ts'
+import { CallError } from '../../../src/spec/errno.ts'
 import { declare } from '../../../src/spec/schema/description.ts'
 import { encodeRecords } from '../../../src/uapi/scalar.ts'
 import { errnoOf } from '../../core/fixture.ts'
@@ -162,6 +164,26 @@ test('reset empties the queues and drops announcements', () => {
   )
   a.send(number, 3n, bytes(2))
   assert.equal(receive(b.mapped)?.tag, 3n)
+})
+
+test('a context whose ASSIGN cannot be answered is destroyed; other offsets of mmap are refused', () => {
+  const { core, a } = pair()
+  const client = openClient(core, 'ctx0', CtxInterface.V2)
+  const { caller } = client
+  const copyOut = () => {
+    throw new CallError('EFAULT', 'no memory')
+  }
+  caller.bytes.set(assignment())
+  assert.equal(
+    errnoOf(() => opsIoctl(client.fd, { ...caller, copyOut }, CtxIoctl.ASSIGN, 0n)),
+    'EFAULT',
+  )
+  const channel = openClient(core, 'ctx0', CtxInterface.CHANNEL)
+  assert.equal(decode(CtxStatistics, channel.ioctl(CtxIoctl.STATISTICS)).assigned, 2)
+  assert.equal(
+    errnoOf(() => opsMap(a.fd, a.caller, 4096, 4096, true)),
+    'EINVAL',
+  )
 })
 
 test('the older interface has eager messages, but no expected messages', () => {

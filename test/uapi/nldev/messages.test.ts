@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { CallError } from '../../../src/spec/errno.ts'
-import { NldevCommands, NlmsgType, nldevType } from '../../../src/spec/linux/nldev.ts'
+import { NldevCommands, NlmsgFlags, NlmsgType, nldevType } from '../../../src/spec/linux/nldev.ts'
 import { decodeAttributes, type Entries, encodeAttributes, readAttributes } from '../../../src/uapi/nldev/attributes.ts'
 import {
   MESSAGE_HEADER,
@@ -147,4 +147,12 @@ describe('requests', () => {
       ),
     )
   })
+})
+
+it('an acknowledgement of success repeats only the header of the request, with and without NETLINK_CAP_ACK', () => {
+  const request = { type: 1, flags: 0, sequence: 2, port: 3, body: new Uint8Array(8) }
+  for (const isCapped of [false, true]) {
+    const [{ flags, body }] = readMessages(writeAcknowledgement(request, 4, { errno: 0, isCapped }))
+    assert.deepEqual([flags, body.length], [NlmsgFlags.CAPPED, 4 + MESSAGE_HEADER])
+  }
 })
