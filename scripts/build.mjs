@@ -7,7 +7,7 @@
  *                                        bench: everything
  *
  *   dist/                                compiled src, test, bench and examples
- *   dist/cli.cjs, cli.cache              often used commands in one file, and its compiled code (scripts/bundle.mjs)
+ *   dist/BUNDLE.cjs, BUNDLE.cache        often used commands in one file, and its compiled code (scripts/bundle.mjs)
  *   shim/protocol.h                      session protocol for C, generated from src/spec/session.ts
  *   build/native/libuserdma_native.so    CRC of packets, copies, movers (optional)
  *   build/native/libuserdma_shim.so      preload library that shows the device to an unmodified program

@@ -1,7 +1,7 @@
 /*
- * For a fast start, bin/userdma loads the commands of bundled.json from one file, dist/cli.cjs, with V8's compiled
- * code in dist/cli.cache. Without esbuild, these files do not exist, and bin/userdma loads dist/src/cli/main.js, as for
- * all other commands.
+ * For a fast start, bin/userdma loads the commands of a bundle of bundled.json from one file, dist/BUNDLE.cjs, with V8's
+ * compiled code in dist/BUNDLE.cache. Without esbuild, these files do not exist, and bin/userdma loads
+ * dist/src/cli/main.js, as for all other commands.
  */
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { setFlagsFromString } from 'node:v8'
@@ -9,24 +9,24 @@ import { Script } from 'node:vm'
 import { filesBelow, inRoot, modified, say } from './common.mjs'
 
 const ENTRY = inRoot('dist', 'src', 'cli', 'main.js')
-const COMMANDS = inRoot('scripts', 'bundled.json')
-const BUNDLE = inRoot('dist', 'cli.cjs')
-const COMPILED = inRoot('dist', 'cli.cache')
+/** The commands of each bundle, by its name. */
+const BUNDLED = inRoot('scripts', 'bundled.json')
+const codeOf = name => inRoot('dist', `${name}.cjs`)
+const compiledOf = name => inRoot('dist', `${name}.cache`)
 
-const bundledModules = JSON.parse(readFileSync(COMMANDS, 'utf8')).map(name => `./commands/${name}.js`)
-
-/** The bundle does not have the other commands. */
-const otherCommands = {
+/** A bundle does not have the other commands. */
+const otherCommands = commands => ({
   name: 'other commands',
   setup(build) {
+    const modules = commands.map(command => `./commands/${command}.js`)
     build.onResolve({ filter: /^\.\/commands\// }, ({ kind, path }) =>
-      kind === 'dynamic-import' && !bundledModules.includes(path) ? { path, external: true } : undefined,
+      kind === 'dynamic-import' && !modules.includes(path) ? { path, external: true } : undefined,
     )
   },
-}
+})
 
 /**
- * The bundle is a function of `require` and the folder dist. ENTRY_URL replaces `import.meta.url` of all modules, which
+ * A bundle is a function of `require` and the folder dist. ENTRY_URL replaces `import.meta.url` of all modules, which
  * use it to find other files.
  */
 const WRAPPING = {
@@ -39,18 +39,19 @@ const WRAPPING = {
 }
 
 /** Compiles all functions: V8's cache has only compiled functions. */
-const compile = () => {
+const compile = name => {
   setFlagsFromString('--no-lazy')
-  const script = load()
+  const script = load(name)
   // A cache is valid only for the flags at the time of writing.
   setFlagsFromString('--lazy')
-  writeFileSync(COMPILED, script.createCachedData())
+  writeFileSync(compiledOf(name), script.createCachedData())
 }
 
-/** The bundle, as loaded by bin/userdma. */
-const load = cachedData => new Script(readFileSync(BUNDLE, 'utf8'), { filename: BUNDLE, cachedData })
+/** A bundle, as loaded by bin/userdma. */
+const load = (name, cachedData) =>
+  new Script(readFileSync(codeOf(name), 'utf8'), { filename: codeOf(name), cachedData })
 
-const isAccepted = () => !load(readFileSync(COMPILED)).cachedDataRejected
+const isAccepted = name => !load(name, readFileSync(compiledOf(name))).cachedDataRejected
 
 const loadEsbuild = () =>
   import('esbuild').catch(() => {
@@ -58,22 +59,17 @@ const loadEsbuild = () =>
     return undefined
   })
 
-/**
- * Makes the bundle if it is older than its sources, or if this version of Node rejects its compiled code. Makes no
- * bundle without esbuild or without sources. False after a failure.
- */
-export const bundle = async () => {
-  const sources = filesBelow(inRoot('dist', 'src'), path => path.endsWith('.js'))
-  const newest = Math.max(modified(inRoot('scripts', 'bundle.mjs')), modified(COMMANDS), ...sources.map(modified))
-  if ((modified(COMPILED) >= newest && isAccepted()) || modified(ENTRY) === 0) return true
+/** `newest`: when a source was last modified. False after a failure. */
+const bundleOne = async (name, commands, newest) => {
+  if (modified(compiledOf(name)) >= newest && isAccepted(name)) return true
   // Without this file, bin/userdma does not use an outdated or partial bundle.
-  rmSync(COMPILED, { force: true })
+  rmSync(compiledOf(name), { force: true })
   const esbuild = await loadEsbuild()
   if (esbuild === undefined) return true
   try {
     await esbuild.build({
       entryPoints: [ENTRY],
-      outfile: BUNDLE,
+      outfile: codeOf(name),
       bundle: true,
       platform: 'node',
       format: 'cjs',
@@ -81,14 +77,27 @@ export const bundle = async () => {
       minifySyntax: true,
       minifyWhitespace: true,
       define: { 'import.meta.url': 'ENTRY_URL' },
-      plugins: [otherCommands],
+      plugins: [otherCommands(commands)],
       logLevel: 'warning',
       ...WRAPPING,
     })
-    compile()
+    compile(name)
     return true
   } catch (error) {
-    say(`build: dist/cli.cjs was not written: ${error.message}`)
+    say(`build: dist/${name}.cjs was not written: ${error.message}`)
     return false
   }
+}
+
+/**
+ * Makes the bundles that are older than their sources, or whose compiled code this version of Node rejects. Makes none
+ * without esbuild or without sources. False after a failure.
+ */
+export const bundle = async () => {
+  if (modified(ENTRY) === 0) return true
+  const sources = filesBelow(inRoot('dist', 'src'), path => path.endsWith('.js'))
+  const newest = Math.max(...[inRoot('scripts', 'bundle.mjs'), BUNDLED, ...sources].map(modified))
+  for (const [name, commands] of Object.entries(JSON.parse(readFileSync(BUNDLED, 'utf8'))))
+    if (!(await bundleOne(name, commands, newest))) return false
+  return true
 }

@@ -1,5 +1,5 @@
 /*
- * scripts/bundle.mjs: often used commands in one file (dist/cli.cjs) with its compiled code (dist/cli.cache).
+ * scripts/bundle.mjs: often used commands in bundles (dist/NAME.cjs) with their compiled code (dist/NAME.cache).
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -11,17 +11,18 @@ import { repoRoot } from '../paths.ts'
 import { scratchFolder } from '../tools.ts'
 
 const dist = join(repoRoot, 'dist')
+/** The commands of each bundle. */
+const bundles: Record<string, string[]> = JSON.parse(readFileSync(join(repoRoot, 'scripts', 'bundled.json'), 'utf8'))
 const skip = !existsSync(join(repoRoot, 'node_modules', 'esbuild')) && 'esbuild is not installed'
 
-/** A checkout that has only the bundle, the preload library and koffi; `run` runs its `bin/userdma`. */
+/** A checkout that has only the bundles, the preload library and koffi; `run` runs its `bin/userdma`. */
 const bareCheckout = () => {
   const folder = scratchFolder()
   mkdirSync(join(folder, 'dist'))
   for (const name of [
     'bin',
     'package.json',
-    'dist/cli.cjs',
-    'dist/cli.cache',
+    ...Object.keys(bundles).flatMap(name => [`dist/${name}.cjs`, `dist/${name}.cache`]),
     'scripts/bundled.json',
     'build/native/libuserdma_shim.so',
   ])
@@ -35,7 +36,7 @@ const bareCheckout = () => {
   return { folder, run }
 }
 
-test('its commands work with the bundle alone', { skip }, () => {
+test('their commands work with the bundles alone', { skip }, () => {
   const { folder, run } = bareCheckout()
   const socket = join(folder, 'sock')
   const noDaemon = {
@@ -43,26 +44,24 @@ test('its commands work with the bundle alone', { skip }, () => {
     output: `userdma: no daemon at ${socket}; start one with \`userdma daemon --socket ${socket}\`\n`,
   }
   const commands = [['run'], ['devices'], ['stat'], ['device', 'remove', 'rxe0'], ['fault', 'show']]
-  assert.deepEqual(
-    new Set(commands.map(([name]) => name)),
-    new Set(JSON.parse(readFileSync(join(repoRoot, 'scripts', 'bundled.json'), 'utf8'))),
-  )
+  assert.deepEqual(new Set(commands.map(([name]) => name)), new Set(Object.values(bundles).flat()))
   for (const command of commands)
     assert.deepEqual(run(...command, '--socket', socket, ...(command[0] === 'run' ? ['--', 'true'] : [])), noDaemon)
   assert.equal(run('run', '--bogus', 'true').status, 2)
   assert.deepEqual(run('run', '--', './none'), { status: 127, output: 'userdma: ./none: there is no such program\n' })
 })
 
-test('this version of Node accepts the bundle’s compiled code', { skip }, () => {
-  const filename = join(dist, 'cli.cjs')
-  const cachedData = readFileSync(join(dist, 'cli.cache'))
-  assert.equal(new Script(readFileSync(filename, 'utf8'), { filename, cachedData }).cachedDataRejected, false)
-})
+for (const name of Object.keys(bundles))
+  test(`this version of Node accepts the compiled code of bundle ${name}`, { skip }, () => {
+    const filename = join(dist, `${name}.cjs`)
+    const cachedData = readFileSync(join(dist, `${name}.cache`))
+    assert.equal(new Script(readFileSync(filename, 'utf8'), { filename, cachedData }).cachedDataRejected, false)
+  })
 
-test('other commands, and `run` without dist/cli.cache, need the compiled modules', { skip }, () => {
+test('other commands, and `run` without dist/run.cache, need the compiled modules', { skip }, () => {
   const { folder, run } = bareCheckout()
   const unbuilt = { status: 1, output: 'userdma: it is not built yet; run `npm run build` in the checkout\n' }
   assert.deepEqual(run('schema'), unbuilt)
-  rmSync(join(folder, 'dist', 'cli.cache'))
+  rmSync(join(folder, 'dist', 'run.cache'))
   assert.deepEqual(run('run', '--', 'true'), unbuilt)
 })
