@@ -16,7 +16,7 @@
 #define CELLS 65536
 #define CELL_BITS 16
 _Static_assert(CELLS == 1 << CELL_BITS, "the hash gives an index of the table");
-/* Maximum cells of a range: 16 cells' length touches up to 17 cells. */
+/* Maximum cells of a range. The longest ranges, just below 4 GiB, touch up to 17 of the largest cells. */
 #define MAX_CELLS 17
 /* For a freed block with more cells, the ranges are scanned. */
 #define MAX_FREED_CELLS 64
@@ -27,13 +27,13 @@ uint32_t userdma_outstanding;
 /* Cells of 1 KiB, 64 KiB, 4 MiB and 256 MiB. */
 static const unsigned shifts[LEVELS] = {10, 16, 22, 28};
 static uint32_t cells[LEVELS][CELLS];
-/* Ranges of each level. The last: ranges with more than MAX_CELLS of the largest cells, which no cell counts. */
-static uint32_t ranges_at_level[LEVELS + 1];
+/* Ranges of each level. */
+static uint32_t ranges_at_level[LEVELS];
 
 static unsigned level_of(uintptr_t start, uintptr_t end)
 {
     unsigned level = 0;
-    while (level < LEVELS && ((end - 1) >> shifts[level]) - (start >> shifts[level]) >= MAX_CELLS)
+    while (level < LEVELS - 1 && ((end - 1) >> shifts[level]) - (start >> shifts[level]) >= MAX_CELLS)
         level++;
     return level;
 }
@@ -48,9 +48,8 @@ static void count_range(uintptr_t start, uintptr_t end, uint32_t delta)
 {
     const unsigned level = level_of(start, end);
     __atomic_fetch_add(&ranges_at_level[level], delta, __ATOMIC_RELAXED);
-    if (level < LEVELS)
-        for (uintptr_t number = start >> shifts[level]; number <= (end - 1) >> shifts[level]; number++)
-            __atomic_fetch_add(cell_at(level, number), delta, __ATOMIC_RELAXED);
+    for (uintptr_t number = start >> shifts[level]; number <= (end - 1) >> shifts[level]; number++)
+        __atomic_fetch_add(cell_at(level, number), delta, __ATOMIC_RELAXED);
     __atomic_fetch_add(&userdma_outstanding, delta, __ATOMIC_RELAXED);
 }
 
@@ -82,8 +81,6 @@ IN_CHILD void ranges_forget_all(void)
 
 static bool may_overlap(uintptr_t start, uintptr_t end)
 {
-    if (__atomic_load_n(&ranges_at_level[LEVELS], __ATOMIC_RELAXED) != 0)
-        return true;
     for (unsigned level = 0; level < LEVELS; level++) {
         if (__atomic_load_n(&ranges_at_level[level], __ATOMIC_RELAXED) == 0)
             continue;

@@ -1,5 +1,5 @@
 /*
- * Lookup tables of connections, received SIDR_REQs and listeners. Ids are random, so peers cannot predict them.
+ * Lookup tables of connections, received SIDR_REQs and listeners. Ids are random: other hosts can hardly guess them.
  */
 import { isSameAddress } from '../wire/address.ts'
 import type { CmConnection, CmListener, CmPath } from './connection.ts'
@@ -136,7 +136,7 @@ export class CmRegistry {
     if (this.#byLocalId.get(connection.localId) === connection) this.#byLocalId.delete(connection.localId)
   }
 
-  /** The connection with our id, if `from` leads to the peer: ids can be guessed or sniffed. */
+  /** The connection with our id, if `from` leads to its peer: another host may have sniffed the id. */
   byLocalId(from: CmPath, localId: number): CmConnection | undefined {
     const connection = this.#byLocalId.get(localId)
     return connection !== undefined && isSameAddress(connection.path.remoteGid, from.remoteGid) ? connection : undefined

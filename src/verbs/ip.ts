@@ -240,6 +240,7 @@ class IpInterfaceObject extends VerbsObject implements IpInterface {
     checkInteger(call, 'size', size, 0, MAX_MTU_BYTES)
     checkSignal(call, options)
     const target = addressText(addressOf(call, address))
+    signal?.throwIfAborted()
     const socket = openSocket(this.context, this.handle, IpProtocol.values.ICMP, 0)
     const timedOut = new AbortController()
     const timer = setTimeout(() => timedOut.abort(), timeout)

@@ -121,7 +121,7 @@ class QueuePairOwner implements IdOwner {
     }
   }
 
-  /** RC has limits of READ and atomic requests: the agreed limits, but not above the program's. */
+  /** Attributes of RC only: the agreed limits of READ and atomic requests, at most the program's, and the RNR timer. */
   #rcAttributes(state: number, { maxDestRdAtomic = 0, maxRdAtomic = 0 }: ReturnType<typeof qpAttributesFor>): object {
     const { responderResources, initiatorDepth } = this.#limits
     if (state === RTR)

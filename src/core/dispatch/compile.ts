@@ -357,7 +357,9 @@ const keyOf = (
   classNames: ReadonlySet<string>,
 ): string => {
   const driverClass = withVariantsOf(link, listedClass)
-  const parts = [link ?? '', identity(pool, driverClass.class), identity(pool, coreClass)]
+  // `coreClassOf` makes a new `coreClass` for a driver's own class.
+  const coreIdentity = coreClass.class.id < DRIVER_FIRST ? identity(pool, coreClass) : ''
+  const parts = [link ?? '', identity(pool, driverClass.class), coreIdentity]
   for (const name of Object.keys(driverClass.handlers).sort())
     parts.push(`${name}=${identity(pool, driverClass.handlers[name])}`)
   for (const name of Object.keys(driverClass.methods).sort())

@@ -20,8 +20,8 @@ export const memoryRangeOf = ([address, bytes, length]: RawAccess): MemoryRange 
 })
 
 /**
- * The first `length` bytes of a range. Of the values at one address, the tracer keeps only the range of the longest
- * input or of the last output.
+ * The first `length` bytes of a range. The range may be longer than the value at its address: if a call has read an
+ * address several times, the tracer keeps the longest read; of several writes it keeps the last.
  */
 export const limitedRange = ({ address, bytes, length: rangeLength }: MemoryRange, length: number): MemoryRange => ({
   address,

@@ -18,7 +18,7 @@ export interface PostWatch {
   forget(info: MmapInfo): void
   /**
    * Reports a post that was refused with `error`, a positive errno. `state`: state of the queue pair (ibv_qp_state);
-   * RTS if the queue is full.
+   * always RTS for ENOMEM (the queue is full), which does not depend on the state.
    */
   refused(queue: number, number: number, wrId: number, error: number, state: number): void
   // Set only with the search for races:

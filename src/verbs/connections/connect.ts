@@ -113,8 +113,8 @@ const sharedDevice = async (call: string, chosen: Device | undefined): Promise<S
 
 /**
  * Connects to the listener at `rdma://HOST:PORT`. Rejects with RdmaError: EINVAL for a URL of another form or an
- * invalid option, EHOSTUNREACH for an unknown name, ENETUNREACH without a route; with ConnectionError if the peer
- * refuses or does not answer.
+ * invalid option, EHOSTUNREACH for an unknown name or, over memory, an address of no device, ENETUNREACH if the device
+ * has no address of that family; with ConnectionError if the peer refuses or does not answer.
  */
 export function connect(url: string, options?: ConnectToOptions): Promise<Connection>
 export function connect(url: string, options: ConnectToOptions<RcQueuePairOptions>): Promise<Connection<RcQueuePair>>

@@ -152,6 +152,16 @@ test('equal tables are shared until the last user releases them (R20)', () => {
   assert.deepEqual([pool.devices.size, pool.classes.size], [0, 0])
 })
 
+test('devices share the tables of a driver’s own classes (R20)', () => {
+  const pool = createPool()
+  const create = () => ({})
+  const [first, second] = [0, 1].map(() => compile(pool, core, driver(driverClass(Secret, { create }))))
+  assert.equal(second, first)
+  const withBox = compile(pool, core, driver(driverClass(Secret, { create }), driverClass(Box)))
+  assert.equal(withBox.byName.get('secret'), first!.byName.get('secret'))
+  assert.deepEqual([pool.devices.size, pool.classes.size], [2, 2])
+})
+
 test('an invalid driver table is refused with a message', () => {
   const Other = objectClass('other', 12, { methods: {} })
   const Moved = objectClass('box', 5, { methods: {} })

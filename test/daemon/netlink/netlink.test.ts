@@ -125,12 +125,10 @@ describe('devices', () => {
       Errno.EEXIST,
       'an interface has at most one device',
     )
-    const noInterface: Entries = [
-      ['LINK_TYPE', 'rxe'],
-      ['NDEV_NAME', 'nosuch0'],
-    ]
-    assert.equal(await change('NEWLINK', ['DEV_NAME', 'mlx5_0'], ...noInterface), Errno.ENODEV)
-    assert.equal(await change('NEWLINK', ['DEV_NAME', 'rxe%d'], ...noInterface), Errno.EINVAL, 'the name comes first')
+    const addTo = (interfaceName: string, name: string): Promise<number> =>
+      change('NEWLINK', ['DEV_NAME', name], ['LINK_TYPE', 'rxe'], ['NDEV_NAME', interfaceName])
+    for (const absent of ['nosuch0', 'constructor']) assert.equal(await addTo(absent, 'mlx5_0'), Errno.ENODEV)
+    assert.equal(await addTo('nosuch0', 'rxe%d'), Errno.EINVAL, 'the name comes first')
     assert.equal(await change('DELLINK', ['DEV_INDEX', 0]), 0)
     assert.equal(await change('NEWLINK', ['DEV_NAME', 'mlx5_0'], ...link), 0)
     assert.equal(await change('SET', ['DEV_INDEX', 0], ['DEV_NAME', 'bnxt_re0']), 0)

@@ -66,6 +66,7 @@ const ipTests = (openTwo: OpenTwo): void => {
   it('an unused address does not answer, and a signal ends the wait', async () => {
     await assert.rejects(firstIp.ping('10.9.0.77', { timeout: 20 }), { code: 'ETIMEDOUT' })
     await assert.rejects(firstIp.ping('10.9.0.77', { signal: AbortSignal.timeout(20) }), { name: 'TimeoutError' })
+    await assert.rejects(firstIp.ping('10.9.0.2', { signal: AbortSignal.abort() }), { name: 'AbortError' })
     await assert.rejects(firstIp.ping('10.10.0.1'), { code: 'ENETUNREACH' })
     firstIp.close()
   })
