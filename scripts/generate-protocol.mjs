@@ -71,6 +71,7 @@ export const protocolHeader = session => {
     PostQueue,
     EventLog,
     EventKind,
+    TakenCounts,
     MisuseKind,
   } = session
   return `/*
@@ -133,6 +134,9 @@ ${constants('POST_', lowered(PostQueue)).join('\n')}
 /* The event log, and kinds of its entries. */
 ${constants('EVENT_LOG_', lowered(EventLog)).join('\n')}
 ${constants('EVENT_', lowered(EventKind)).join('\n')}
+
+/* The taken counts. */
+${constants('TAKEN_COUNTS_', lowered(TakenCounts)).join('\n')}
 
 /* Kinds of mistakes that MISUSE reports. */
 ${constants('MISUSE_', lowered(MisuseKind)).join('\n')}

@@ -111,6 +111,10 @@
 #define USERDMA_EVENT_POLL 8u
 #define USERDMA_EVENT_REFUSED 16u
 
+/* The taken counts. */
+#define USERDMA_TAKEN_COUNTS_OFFSET 0xfffe00000u
+#define USERDMA_TAKEN_COUNTS_ENTRIES 0x40000u
+
 /* Kinds of mistakes that MISUSE reports. */
 #define USERDMA_MISUSE_FREED 1u
 #define USERDMA_MISUSE_RETURNED 2u

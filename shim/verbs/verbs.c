@@ -127,8 +127,10 @@ static int note_completion(struct ibv_cq_ex *cq, int result)
 {
     if (UNLIKELY(shim_under_valgrind) && result == 0)
         valgrind_mark();
-    if (UNLIKELY(shim_records_stacks) && result == 0)
+    if (UNLIKELY(shim_records_stacks) && result == 0) {
         outstanding_polled(cq->context->cmd_fd, cq->read_qp_num(cq), cq->wr_id, cq->read_opcode(cq) & IBV_WC_RECV);
+        events_taken(cq->context->cmd_fd, cq->handle);
+    }
     if (UNLIKELY(shim_logs_events) && result == 0)
         events_note(cq->context->cmd_fd, USERDMA_EVENT_POLL, cq->handle, 1, cq->wr_id, 0);
     return result;

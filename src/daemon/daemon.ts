@@ -410,6 +410,7 @@ class RunningDaemon implements Daemon {
         this.#endIfUnused()
       },
       containment,
+      this.#options.config.check === true,
     )
   }
 

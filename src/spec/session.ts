@@ -369,8 +369,8 @@ export const PostLog = { offset: ContextFile.bytes - 2 ** 20, entries: 2 ** 15 }
 /**
  * The event log, with a program's posts and polls in their order: an `eventLog` struct at `offset` of the context's
  * memory file, and a ring of `event` structs at `offset` + `firstEntry`. If the ring is full, the program waits
- * briefly, then overwrites entries. Only clients that record events write the log. `bytes`: the size of the event log
- * and the following post log, which clients map together.
+ * briefly, then overwrites entries. Only clients that record events write the log. `bytes`: the size of the event log,
+ * the taken counts and the post log, which clients map together.
  */
 export const EventLog = {
   offset: ContextFile.bytes - 2 ** 22,
@@ -378,6 +378,14 @@ export const EventLog = {
   entries: 2 ** 14,
   bytes: 2 ** 22,
 } as const
+
+/**
+ * The taken counts, at `offset` of the context's memory file: for each CQ handle below `entries` a u32, the number of
+ * completions, modulo 2^32, that ibv_start_poll and ibv_next_poll have returned. A later CQ with the same handle
+ * continues the count. The CQ's consumer index includes these completions only after ibv_end_poll. Only clients that
+ * record stacks write the counts.
+ */
+export const TakenCounts = { offset: ContextFile.bytes - 2 ** 21, entries: 2 ** 18 } as const
 
 /**
  * `event.kind`. PostQueue: a post. POLL: a poll of a CQ that returned completions. REFUSED | PostQueue: a post was

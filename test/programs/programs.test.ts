@@ -40,6 +40,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   fork_safe: [['-q'], /usage: .*fork_safe/],
   stalling: [['-q'], /usage: .*stalling/],
   lifetimes: [['-q'], /usage: lifetimes CASE/],
+  extended_polls: [['-q'], /usage: extended_polls CASE/],
   check_cases: [['-q'], /usage: .*check_cases/],
   torment_cases: [['-q'], /usage: torment_cases/],
   races: [['-q'], /usage: .*races/],

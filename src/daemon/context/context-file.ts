@@ -25,7 +25,7 @@ import {
 import { close } from '../../host/net/sockets.ts'
 import { CallError } from '../../spec/errno.ts'
 import { wholePages } from '../../spec/memory.ts'
-import { ContextFile, EventLog, firstRingOffset } from '../../spec/session.ts'
+import { ContextFile, EventLog, firstRingOffset, TakenCounts } from '../../spec/session.ts'
 
 /** The name by which the shim recognises our memory files among inherited descriptors. */
 const NAME = 'userdma-context'
@@ -68,6 +68,7 @@ export class ContextMemory implements MappedMemory {
   #usedBytes = 0
   /** Set by `keepMapped`: freed ranges are not reused. */
   #isKept = false
+  #takenCounts: Mapping | undefined
   /** Device and inode identify the file in every process. */
   readonly dev: number
   readonly inode: number
@@ -135,9 +136,21 @@ export class ContextMemory implements MappedMemory {
     this.#isKept = true
   }
 
+  /** Maps the taken counts, for `takenCompletions`. Throws SystemError. */
+  mapTakenCounts(): void {
+    this.#takenCounts = this.#pool.map(this.fd, TakenCounts.offset, TakenCounts.entries * 4, 'read')
+  }
+
+  takenCompletions(handle: number): number {
+    const counts = this.#takenCounts
+    return counts === undefined || handle >= TakenCounts.entries ? 0 : Atomics.load(counts.u32, handle)
+  }
+
   /** Releases everything; no range may be used afterwards. */
   close(): void {
     for (const chunk of this.#chunks) this.#pool.release(chunk.mapping)
+    if (this.#takenCounts !== undefined) this.#pool.release(this.#takenCounts)
+    this.#takenCounts = undefined
     this.#chunks.clear()
     this.#chunkOf.clear()
     if (this.packed !== undefined) this.packed.count = 0

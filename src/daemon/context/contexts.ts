@@ -39,13 +39,14 @@ const CHECK_INTERVAL = { first: 10, longest: 1000 }
 
 /**
  * `onPosted` is called for each token; the handle may be invalid. `onRung` is called after the tokens of a turn, and
- * when a context may have ended.
+ * when a context may have ended. `isChecked`: for `userdma check`.
  */
 export class Contexts {
   readonly #pool: RingPool
   readonly #onPosted: (context: Context, handle: number) => void
   readonly #onRung: () => void
   readonly #containment: Containment
+  readonly #isChecked: boolean
   /** Open contexts by number. */
   readonly #contexts = new Map<number, OpenContext>()
   /** Ended contexts whose objects are being destroyed. */
@@ -67,18 +68,20 @@ export class Contexts {
     onPosted: (context: Context, handle: number) => void,
     onRung: () => void,
     containment: Containment = createContainment(),
+    isChecked = false,
   ) {
     this.#pool = pool
     this.#onPosted = onPosted
     this.#onRung = onRung
     this.#containment = containment
+    this.#isChecked = isChecked
   }
 
   /**
    * Opens a device for a client. Returns the context and the client's end of the first doorbell socket; the caller
    * passes the end to the client and then closes it. `isPacked`: the client accepts packed rings
    * (OpenWants.PACKED_RINGS). `account`: charged for the context's objects. Throws CallError: EIO if the device was
-   * removed, EMFILE or ENFILE if `quota` is exhausted; SystemError if the system refuses a descriptor.
+   * removed, EMFILE or ENFILE if `quota` is exhausted; SystemError if the system refuses a descriptor or mapping.
    */
   open(
     device: Device,
@@ -91,6 +94,7 @@ export class Contexts {
     const memory = orRelease(releaseQuota, () => new ContextMemory(this.#pool, isPacked))
     let context: Context
     try {
+      if (this.#isChecked) memory.mapTakenCounts()
       context = openContext(device, { mapped: memory, ...(account && { account }) })
     } catch (error) {
       memory.close()

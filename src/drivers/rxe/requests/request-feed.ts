@@ -81,6 +81,14 @@ interface QpFeed {
   readonly takenReceives: WorkRequest[]
 }
 
+/** A CQ at the last report of its polled completions. */
+interface CqFeed {
+  /** Number of polled completions. */
+  polled: number
+  /** `MappedMemory.takenCompletions`. */
+  taken: number
+}
+
 /** Requests of one receive queue or SRQ. */
 interface ReceiveFeed {
   readonly owner: QpObject | SrqObject
@@ -211,8 +219,7 @@ export const watchRequests = (
   const { qps, rings, cqs, srqs } = state
   const feeds: (QpFeed | undefined)[] = []
   const receiveFeeds = new WeakMap<ReceiveQueue, ReceiveFeed>()
-  /** By CQ: the last reported number of polled completions. */
-  const polledCounts = new WeakMap<CqObject, number>()
+  const cqFeeds = new WeakMap<CqObject, CqFeed>()
   /** Buffer for one receive, with more elements than any device allows (max_sge, max_srq_sge). */
   const words = new Uint32Array(Receive.SGE + 1024 * Sge.WORDS)
 
@@ -251,9 +258,19 @@ export const watchRequests = (
 
   /** Reports the number of completions that the program has polled, if it has changed. */
   const reportPolled = (cq: CqObject): void => {
-    const count = polledCompletions(cq.state)
-    if (count === (polledCounts.get(cq) ?? 0)) return
-    polledCounts.set(cq, count)
+    const { state: ring, context, handle } = cq
+    const consumed = polledCompletions(ring)
+    // Read after the consumer index: a batch that ends in between must not count twice.
+    const taken = context?.mapped?.takenCompletions?.(handle) ?? 0
+    let feed = cqFeeds.get(cq)
+    if (feed === undefined) {
+      feed = { polled: 0, taken }
+      cqFeeds.set(cq, feed)
+    }
+    const count = Math.max(consumed, Math.min(feed.polled + ((taken - feed.taken) >>> 0), ring.completions))
+    feed.taken = taken
+    if (count === feed.polled) return
+    feed.polled = count
     watcher.polled(cq.id, count)
   }
 

@@ -134,6 +134,44 @@ it('reports a send without a receive; reports polled completions at the next pos
   assert.deepEqual(take(), ['polled 1'])
 })
 
+it('counts completions of a batch as polled before the consumer index includes them', () => {
+  const { m, a, b } = pair()
+  const { polls, take } = watch(m)
+  let taken = 7
+  Object.assign(b.p.context, {
+    mapped: { takenCompletions: (handle: number) => (handle === b.cq.handle ? taken : 99) },
+  })
+  const deliver = (count: number): void => {
+    for (let i = 0; i < count; i++) {
+      postReceive(b.qp.receive, 5n, [sgeOf(b.mr, 0, 10)])
+      postSend(a.qp.send, { opcode: Wr.SEND, sges: [sgeOf(a.mr, 0, 10)] })
+    }
+    m.settle()
+    take()
+  }
+  const reported = (): string[] => {
+    polls[1]!.reportContext(b.p.context)
+    return take()
+  }
+  deliver(4)
+  assert.deepEqual(reported(), [], 'the count of an earlier CQ')
+  taken += 2
+  assert.deepEqual(reported(), ['polled 2'], 'a batch')
+  b.cq.ring.consumer += 2
+  assert.deepEqual(reported(), [], 'the end of the batch')
+  b.cq.ring.consumer += 1
+  assert.deepEqual(reported(), ['polled 3'], 'ibv_poll_cq')
+  taken += 1
+  assert.deepEqual(reported(), ['polled 4'], 'another batch')
+  taken += 2 ** 30
+  assert.deepEqual(reported(), [], 'a false count')
+  pollAll(b.cq.ring)
+  deliver(2)
+  assert.deepEqual(reported(), [], 'completions after a false count')
+  taken += 1
+  assert.deepEqual(reported(), ['polled 5'])
+})
+
 it('reports failed requests, flushed requests and a reset', () => {
   const { m, a, b } = pair()
   const { take } = watch(m)
