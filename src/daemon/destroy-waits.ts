@@ -3,9 +3,10 @@
  * only when the program has acknowledged every event that it has read of the object. libibverbs waits after the daemon
  * has destroyed the object. So the daemon reads the counts of acknowledged events from the program's memory, in struct
  * ibv_cq, ibv_qp, ibv_srq or ibv_wq; its address is the object's user handle. The counts are valid only while the
- * structure contains the object's handle.
+ * structure contains the object's handle, and no new object has both the handle and the structure.
  */
 import type { Caller, CoreObject, EventsRead } from '../core/model.ts'
+import { findHandle } from '../core/objects/handles.ts'
 import { createCause } from '../spec/check/causes.ts'
 import type { Failure } from '../spec/check/failures.ts'
 import { CallError } from '../spec/errno.ts'
@@ -47,6 +48,12 @@ const structureOf = ({ class: { name } }: CoreObject): keyof typeof layouts => {
   return name.endsWith('srq') ? 'srq' : 'qp'
 }
 
+/** Whether libibverbs has freed the structure, and the program has created an object with the same handle there. */
+const isReplaced = ({ context, handle, events }: CoreObject): boolean => {
+  const current = context && findHandle(context.handles, handle)
+  return current?.events !== undefined && current.events !== events && current.events.userHandle === events?.userHandle
+}
+
 interface Watched {
   readonly object: CoreObject
   readonly read: EventsRead
@@ -55,6 +62,7 @@ interface Watched {
 
 /** Why the destroy waits; undefined if it does not wait, or if the memory cannot be read. */
 const causeOfWait = ({ object, read, caller }: Watched) => {
+  if (isReplaced(object)) return undefined
   const structure = structureOf(object)
   const { handle, number, counts } = layouts[structure]
   let bytes: Uint8Array

@@ -3,7 +3,8 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import type { Caller, CoreObject, EventsRead } from '../../src/core/model.ts'
+import type { Caller, Context, CoreObject, EventsRead } from '../../src/core/model.ts'
+import { createHandles, takeHandle } from '../../src/core/objects/handles.ts'
 import { createContainment } from '../../src/daemon/containment.ts'
 import { createDestroyWaits, layouts } from '../../src/daemon/destroy-waits.ts'
 import { failureText } from '../../src/spec/check/failures.ts'
@@ -33,6 +34,8 @@ const setUp = () => {
 const createProgram = ({ waits }: Pick<ReturnType<typeof setUp>, 'waits'>) => {
   /** By address. */
   const structures = new Map<bigint, DataView>()
+  const handles = createHandles<CoreObject>()
+  const context = { handles, device: { name: 'rxe0' } } as Partial<Context> as Context
   const caller = {
     copyIn(address: bigint, length: number) {
       const structure = structures.get(address)
@@ -48,9 +51,17 @@ const createProgram = ({ waits }: Pick<ReturnType<typeof setUp>, 'waits'>) => {
       const structure = new DataView(new ArrayBuffer(STRUCTURE_BYTES))
       structure.setUint32(layouts[name].handle, handle, true)
       structures.set(userHandle, structure)
-      const object = { class: { name }, handle, events: { userHandle } } as Partial<CoreObject>
+      const object = { class: { name }, handle, events: { userHandle }, context } as Partial<CoreObject>
       waits.add(object as CoreObject, { compEvents: 0, asyncEvents: 0, ...read }, caller)
       return { structure, unmap: () => structures.delete(userHandle) }
+    },
+    /** Creates an object with the lowest handle. `structure`: number of the structure. */
+    create(structure: number): void {
+      const handle = handles.slots.length
+      takeHandle(handles, {
+        handle,
+        events: { userHandle: BigInt(structure) << 12n },
+      } as Partial<CoreObject> as CoreObject)
     },
   }
 }
@@ -119,4 +130,17 @@ test('no destroy waits if nothing was read, the structure is of another object, 
   program.destroy('srq', 3, { asyncEvents: 1 }).unmap()
   elapse()
   assert.deepEqual([reports, waits.current()], [[], []])
+})
+
+test('no destroy waits if a new object has the handle and the structure', () => {
+  const { waits, reports, elapse } = setUp()
+  const program = createProgram({ waits })
+  program.destroy('cq', 0, { compEvents: 1 })
+  program.destroy('cq', 1, { compEvents: 1 })
+  program.create(0)
+  // The handle of the second queue, in a structure of its own: the destroy of the second queue still waits.
+  program.create(2)
+  assert.equal(waits.current().length, 1)
+  elapse()
+  assert.match(reports.join(), /^[^,]*destroy_cq of 0x1 waits/)
 })
