@@ -106,7 +106,7 @@ ${constants('', { cm_node: CM_NODE, cm_name: CM_NAME, umad_nodes: UMAD_NODES, um
 /* Maximum descriptors, bytes and ranges of one message. */
 ${constants('MESSAGE_', lowered(SessionLimits)).join('\n')}
 
-/* Stacks of a process that the daemon keeps; a client sends one more. */
+/* Stacks of a process that the daemon keeps. A client sends one more, which says that stacks are missing. */
 ${constants('', { max_stacks: MAX_STACKS }).join('\n')}
 
 /* Maximum bytes of a record of a driver's descriptor. */
@@ -118,7 +118,7 @@ ${constants('INSTALL_', lowered(InstallKind)).join('\n')}
 /* Operations on a NETLINK_RDMA socket. */
 ${constants('NETLINK_', lowered(NetlinkOperation)).join('\n')}
 
-/* Send timeouts that identify descriptors: seconds, to which the USERDMA_INSTALL_ kind is added, and microseconds. */
+/* Send timeouts that identify descriptors. Seconds: FIRST + USERDMA_INSTALL_ kind + RDEV * st_rdev of a device node. */
 ${constants('MARK_', lowered(DescriptorMark)).join('\n')}
 
 /* The parked page: words by index, and its size. */

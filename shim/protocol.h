@@ -59,7 +59,7 @@
 #define USERDMA_MESSAGE_BYTES 0x10000u
 #define USERDMA_MESSAGE_RANGES 64u
 
-/* Stacks of a process that the daemon keeps; a client sends one more. */
+/* Stacks of a process that the daemon keeps. A client sends one more, which says that stacks are missing. */
 #define USERDMA_MAX_STACKS 4096u
 
 /* Maximum bytes of a record of a driver's descriptor. */
@@ -81,7 +81,7 @@
 #define USERDMA_NETLINK_GET 5u
 #define USERDMA_NETLINK_TYPE 6u
 
-/* Send timeouts that identify descriptors: seconds, to which the USERDMA_INSTALL_ kind is added, and microseconds. */
+/* Send timeouts that identify descriptors. Seconds: FIRST + USERDMA_INSTALL_ kind + RDEV * st_rdev of a device node. */
 #define USERDMA_MARK_FIRST 0x175736572u
 #define USERDMA_MARK_RDEV 256u
 #define USERDMA_MARK_MICROSECONDS 0x7a120u

@@ -1,47 +1,81 @@
 /*
  * Functions that walk over many files: glob, ftw, nftw. Their calls within the C library do not reach the shim. So a
- * walk of an RDMA path starts in the daemon's tree, and the program gets paths without the tree's folder.
+ * walk of an RDMA path starts in the daemon's tree, and the program gets the paths without the redirection.
  */
 #define _GNU_SOURCE
 #include "../shim.h"
 
+#include <string.h>
+
 _Static_assert(sizeof(glob_t) == sizeof(glob64_t), "64-bit systems only");
+
+/* The function of the program in this thread's walk. */
+static __thread struct {
+    int (*on_error)(const char *, int);
+    __ftw_func_t ftw;
+    __nftw_func_t nftw;
+    /* Bytes that the redirection puts before each path of the walk: the tree's folder, and that of a relative path. */
+    size_t added;
+} walk __attribute__((tls_model("initial-exec")));
+
+static size_t added_bytes(const char *path, const char *redirected)
+{
+    const size_t length = strlen(path), redirected_length = strlen(redirected);
+    if (redirected_length >= length && strcmp(redirected + redirected_length - length, path) == 0)
+        return redirected_length - length;
+    return path_root_length(redirected); /* path_rewrite has removed "//" or "/./" */
+}
 
 /* ---- glob ---- */
 
-static int glob_ours(const char *pattern, int flags, int (*on_error)(const char *, int), glob_t *found)
+static int call_on_error(const char *path, int error)
+{
+    /* Of "infiniband*" in /dev the path is that of /dev, which is shorter. */
+    const bool has_added = strnlen(path, walk.added) == walk.added;
+    return walk.on_error(path + (has_added ? walk.added : path_root_length(path)), error);
+}
+
+/* `pattern`: the program's; `resolved`: after ABSOLUTE. */
+static int glob_ours(const char *pattern, const char *resolved, int flags, int (*on_error)(const char *, int),
+                     glob_t *found)
 {
     char path_buffer[PATH_SIZE];
-    const char *redirected = path_rewrite(pattern, path_buffer);
-    const size_t before = flags & GLOB_APPEND ? found->gl_pathc : 0;
-    const int result = REAL(glob)(redirected ? redirected : pattern, flags, on_error, found);
+    const char *redirected = path_rewrite(resolved, path_buffer);
+    if (!redirected)
+        return REAL(glob)(pattern, flags, on_error, found);
+    const size_t before = flags & GLOB_APPEND ? found->gl_pathc : 0, added = added_bytes(pattern, redirected);
+    const __typeof__(walk) previous = walk;
+    walk.on_error = on_error;
+    walk.added = added;
+    const int result = REAL(glob)(redirected, flags, on_error ? call_on_error : NULL, found);
+    walk = previous;
     const size_t offset = flags & GLOB_DOOFFS ? found->gl_offs : 0;
-    for (size_t i = before; result == 0 && i < found->gl_pathc; i++)
-        path_strip_root(found->gl_pathv[offset + i]);
+    for (size_t i = before; result == 0 && i < found->gl_pathc; i++) {
+        char *path = found->gl_pathv[offset + i];
+        memmove(path, path + added, strlen(path + added) + 1);
+    }
     return result;
 }
 
 EXPORT int glob(const char *pattern, int flags, int (*on_error)(const char *, int), glob_t *found)
 {
-    ABSOLUTE(AT_FDCWD, pattern);
-    if (LIKELY(!path_is_ours(pattern)))
-        return REAL(glob)(pattern, flags, on_error, found);
-    return glob_ours(pattern, flags, on_error, found);
+    const char *resolved = pattern;
+    ABSOLUTE(AT_FDCWD, resolved);
+    if (LIKELY(!path_is_ours(resolved)))
+        return REAL(glob)(resolved, flags, on_error, found);
+    return glob_ours(pattern, resolved, flags, on_error, found);
 }
 
 EXPORT int glob64(const char *pattern, int flags, int (*on_error)(const char *, int), glob64_t *found)
 {
-    ABSOLUTE(AT_FDCWD, pattern);
-    if (LIKELY(!path_is_ours(pattern)))
-        return REAL(glob64)(pattern, flags, on_error, found);
-    return glob_ours(pattern, flags, on_error, (glob_t *)found);
+    const char *resolved = pattern;
+    ABSOLUTE(AT_FDCWD, resolved);
+    if (LIKELY(!path_is_ours(resolved)))
+        return REAL(glob64)(resolved, flags, on_error, found);
+    return glob_ours(pattern, resolved, flags, on_error, (glob_t *)found);
 }
 
 /* ---- ftw, nftw ---- */
-
-/* The program's function in this thread's walk. */
-static __thread __ftw_func_t ftw_function __attribute__((tls_model("initial-exec")));
-static __thread __nftw_func_t nftw_function __attribute__((tls_model("initial-exec")));
 
 /* The result of stat for the program. In the tree a device node is a plain file. */
 static struct stat stat_of_node(const char *path, const struct stat *found)
@@ -53,42 +87,44 @@ static struct stat stat_of_node(const char *path, const struct stat *found)
 
 static int call_ftw_function(const char *path, const struct stat *found, int kind)
 {
-    path += path_root_length(path);
-    const struct stat shown = stat_of_node(path, found);
-    return ftw_function(path, &shown, kind);
+    const struct stat shown = stat_of_node(path + path_root_length(path), found);
+    return walk.ftw(path + walk.added, &shown, kind);
 }
 
 static int call_nftw_function(const char *path, const struct stat *found, int kind, struct FTW *position)
 {
-    const size_t root = path_root_length(path);
-    struct FTW shown_position = {.base = position->base - (int)root, .level = position->level};
-    const struct stat shown = stat_of_node(path + root, found);
-    return nftw_function(path + root, &shown, kind, &shown_position);
+    struct FTW shown_position = {.base = position->base - (int)walk.added, .level = position->level};
+    const struct stat shown = stat_of_node(path + path_root_length(path), found);
+    return walk.nftw(path + walk.added, &shown, kind, &shown_position);
 }
 
 EXPORT int ftw(const char *path, __ftw_func_t function, int descriptors)
 {
-    ABSOLUTE(AT_FDCWD, path);
-    if (LIKELY(!path_is_ours(path)))
-        return REAL(ftw)(path, function, descriptors);
-    REWRITE(path, -1);
-    const __ftw_func_t previous = ftw_function;
-    ftw_function = function;
-    const int result = REAL(ftw)(path, call_ftw_function, descriptors);
-    ftw_function = previous;
+    const char *redirected = path;
+    ABSOLUTE(AT_FDCWD, redirected);
+    if (LIKELY(!path_is_ours(redirected)))
+        return REAL(ftw)(redirected, function, descriptors);
+    REWRITE(redirected, -1);
+    const __typeof__(walk) previous = walk;
+    walk.ftw = function;
+    walk.added = added_bytes(path, redirected);
+    const int result = REAL(ftw)(redirected, call_ftw_function, descriptors);
+    walk = previous;
     return result;
 }
 
 EXPORT int nftw(const char *path, __nftw_func_t function, int descriptors, int flags)
 {
-    ABSOLUTE(AT_FDCWD, path);
-    if (LIKELY(!path_is_ours(path)))
-        return REAL(nftw)(path, function, descriptors, flags);
-    REWRITE(path, -1);
-    const __nftw_func_t previous = nftw_function;
-    nftw_function = function;
-    const int result = REAL(nftw)(path, call_nftw_function, descriptors, flags);
-    nftw_function = previous;
+    const char *redirected = path;
+    ABSOLUTE(AT_FDCWD, redirected);
+    if (LIKELY(!path_is_ours(redirected)))
+        return REAL(nftw)(redirected, function, descriptors, flags);
+    REWRITE(redirected, -1);
+    const __typeof__(walk) previous = walk;
+    walk.nftw = function;
+    walk.added = added_bytes(path, redirected);
+    const int result = REAL(nftw)(redirected, call_nftw_function, descriptors, flags);
+    walk = previous;
     return result;
 }
 

@@ -44,7 +44,7 @@ static ssize_t ring_doorbell(int fd, uint32_t qp_handle)
     const int doorbell = __atomic_load_n(&fd_table[fd].partner, __ATOMIC_ACQUIRE);
     ssize_t sent;
     if (doorbell < 0) {
-        /* A copy of the descriptor at the last free number: there was none for a doorbell socket. */
+        /* A copy (dup) of the descriptor without a doorbell socket: the copy took the last free number. */
         uint32_t bad_wr;
         const struct post_send command = {POST_SEND, sizeof command / 4, 1, (uintptr_t)&bad_wr, qp_handle, 0, 0, 0};
         return session_call(fd, USERDMA_WRITE, (uintptr_t)&command, sizeof command);
@@ -131,8 +131,8 @@ struct cm_header {
 
 /*
  * Waits for data on a channel of this kind, or for the end of the daemon. False with errno after a signal whose handler
- * lacks SA_RESTART: poll would return after each handler. If another thread closes the channel, only a signal ends the
- * wait, as on Linux, where the call holds a reference to the file.
+ * lacks SA_RESTART; not with poll, which returns after each handler. If another thread closes the channel, only a
+ * signal ends the wait, as on Linux, where the call holds a reference to the file.
  */
 static bool channel_wait(int fd, int kind)
 {

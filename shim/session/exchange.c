@@ -165,4 +165,3 @@ int session_exchange(struct request *request, size_t body, struct reply *reply, 
 {
     return session_exchange_with(request, body, -1, reply, guard);
 }
-

@@ -5,7 +5,10 @@ import { endBySignal } from '../host/end-by-signal.ts'
 const END_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 export type EndSignal = (typeof END_SIGNALS)[number]
 
-/** Calls `handler` for each of these signals, which then do not end the process. Returns a function that ends this. */
+/**
+ * Calls `handler` for each of these signals, which then do not end the process. Returns a function that removes the
+ * handlers.
+ */
 export const onEndSignal = (handler: (signal: EndSignal) => void): (() => void) => {
   for (const signal of END_SIGNALS) process.on(signal, handler)
   return () => {
@@ -15,7 +18,7 @@ export const onEndSignal = (handler: (signal: EndSignal) => void): (() => void) 
 
 /**
  * Calls `cleanUp` before a signal ends this process; not if there is another handler of the signal. Returns a function
- * that ends this.
+ * that removes the handlers.
  */
 export const beforeEndBySignal = (cleanUp: () => void): (() => void) => {
   const removeHandlers = onEndSignal(signal => {

@@ -1,6 +1,6 @@
 /*
- * 64-bit numbers of the kernel as two 32-bit halves.
+ * 64-bit numbers of the kernel are read and written as two 32-bit halves.
  */
 
-/** 2^32, the factor of the upper half. */
+/** The factor of the upper half. */
 export const TWO_32 = 2 ** 32

@@ -1,6 +1,6 @@
 /*
- * A library whose dlsym ends the process by END, as an allocator that dlsym calls may do. Preloaded after the shim,
- * whose functions are called before they have found the C library's.
+ * A library whose dlsym ends the process by END (-DEND=…), as an allocator that dlsym calls may do. Preloaded after
+ * the shim, whose function that END calls has not found the C library's yet.
  */
 #define _GNU_SOURCE
 #include <assert.h>

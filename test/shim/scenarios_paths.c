@@ -194,6 +194,32 @@ void relative_paths(void)
 
 static int visits, nodes;
 
+static int visit_relative_nftw(const char *path, const struct stat *found, int kind, struct FTW *position)
+{
+    (void)found, (void)kind;
+    EXPECT(strncmp(path, "infiniband", 10) == 0);
+    EXPECT(position->base == (position->level == 0 ? 0 : (int)strlen("infiniband/")));
+    visits++;
+    return 0;
+}
+
+static int visit_relative_ftw(const char *path, const struct stat *found, int kind)
+{
+    (void)found, (void)kind;
+    EXPECT(strncmp(path, "infiniband", 10) == 0);
+    visits++;
+    return 0;
+}
+
+static char unreadable[64];
+
+static int note_unreadable(const char *path, int error)
+{
+    EXPECT(error == ENOENT && strlen(path) < sizeof unreadable);
+    strcpy(unreadable, path);
+    return 1;
+}
+
 static int visit_nftw(const char *path, const struct stat *found, int kind, struct FTW *position)
 {
     EXPECT(strncmp(path, "/dev/infiniband", 15) == 0 && kind != FTW_NS);
@@ -232,12 +258,24 @@ void directory_walks(void)
     EXPECT(glob("/dev/infiniband/x*", GLOB_NOCHECK, NULL, &found) == 0 && found.gl_pathc == 1);
     EXPECT(strcmp(found.gl_pathv[0], "/dev/infiniband/x*") == 0);
     EXPECT(glob("/dev/infiniband/x*", 0, NULL, &found) == GLOB_NOMATCH);
+    EXPECT(glob("/sys/class/infiniband/rxe1/*", 0, note_unreadable, &found) == GLOB_ABORTED);
+    EXPECT(strcmp(unreadable, "/sys/class/infiniband/rxe1") == 0);
     EXPECT(glob("/dev/nul[l]", 0, NULL, &found) == 0 && strcmp(found.gl_pathv[0], "/dev/null") == 0);
 
     /* In the fake daemon's tree, each folder and what is below it are 4 and 6 entries. */
     EXPECT(nftw("/dev/infiniband", visit_nftw, 8, FTW_PHYS) == 0 && visits == 4 && nodes == 1);
     visits = 0;
     EXPECT(ftw("/sys/class/infiniband_verbs", visit_ftw, 8) == 0 && visits == 6);
+
+    /* Relative paths stay relative. */
+    EXPECT(chdir("/dev") == 0 && glob("infiniband/uverbs?", 0, NULL, &found) == 0 && found.gl_pathc == 1);
+    EXPECT(strcmp(found.gl_pathv[0], "infiniband/uverbs0") == 0);
+    globfree(&found);
+    visits = 0;
+    EXPECT(nftw("infiniband", visit_relative_nftw, 8, FTW_PHYS) == 0 && visits == 4);
+    visits = 0;
+    EXPECT(ftw("infiniband", visit_relative_ftw, 8) == 0 && visits == 4);
+    EXPECT(chdir("/") == 0);
 
     struct dirent **list;
     EXPECT(scandirat(AT_FDCWD, "/sys/class/infiniband", &list, NULL, alphasort) == 3);

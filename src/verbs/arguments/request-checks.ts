@@ -100,7 +100,7 @@ export const checkWord = (call: string, name: string, word: bigint): void => {
 
 /** Throws RdmaError EINVAL unless `local` has exactly the 8 bytes of an atomic's result. */
 export const checkOriginal = (call: string, local: Slice | readonly Slice[]): void => {
-  if (local === undefined || local instanceof Uint8Array || !areSlices(local)) throw notSlice(call, local)
+  if (!areSlices(local)) throw notSlice(call, local)
   const length = totalOf(local)
   if (length !== ATOMIC_BYTES)
     throw invalidArgument(call, `${length} bytes for the old value, which has ${ATOMIC_BYTES}`)

@@ -191,7 +191,7 @@ const createDriveLoop = (
     return (hasExpired && expire(core, now)) || hasWorked
   }
   /** Processes the requests of queues that were reported by `onDoorbell`; true if there were any. */
-  const ringDevices = (): boolean => {
+  const processPosts = (): boolean => {
     let hasPosts = false
     for (let i = 0; i < devices.length; i++) hasPosts = devices[i]!.scanChanged() || hasPosts
     return hasPosts
@@ -249,7 +249,7 @@ const createDriveLoop = (
     if (isDriving || (isMemoryLink && !isTouched && !hasTimerExpired())) return false
     isDriving = true
     isTouched = false
-    let hasWorked = ringDevices()
+    let hasWorked = processPosts()
     // Usually all work is done now; the rounds below, and `armTimer` after them, are expensive.
     let isBusy = timerDue !== Number.POSITIVE_INFINITY || hasWork()
     if (!isBusy) {

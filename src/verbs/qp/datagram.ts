@@ -279,7 +279,7 @@ const chunks = <T>(list: readonly T[]): T[][] =>
 /** The output attributes of `createAhs`; `numbers`: for work requests, if the driver has them. */
 type CreateAhsResult = Out<typeof Pd.methods.createAhs> & { readonly numbers?: readonly { readonly number: number }[] }
 
-/** Whether the device has no `createAhs` and `destroyAhs`: it is of an older release. */
+/** Whether a call failed because the device has no `createAhs` and `destroyAhs`, as in a daemon of an older release. */
 const lacksBatches = (error: unknown): boolean =>
   error instanceof RdmaError && error.code === 'EOPNOTSUPP' && !isAsynchronousError(error)
 
@@ -319,8 +319,8 @@ export const makeAddresses = (
 }
 
 /**
- * Destroys many address handles, up to AHS_PER_CALL with one call if the device supports it. Each call destroys all or
- * none.
+ * Destroys many address handles, up to AHS_PER_CALL with one call if the device supports it. Such a call destroys
+ * all or none.
  */
 export const closeAddresses = (
   context: DeviceContext,

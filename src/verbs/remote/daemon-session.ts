@@ -48,8 +48,8 @@ export interface Session {
   /**
    * Sends a request and waits for the reply. `write` encodes the request into the buffer and returns the length;
    * `header`: the fields of every request. `call`: the call's name in errors. Throws RdmaError EMFILE if this
-   * process has no descriptor left for the reply's, EIO if the daemon has ended, does not answer, or sends an invalid
-   * message.
+   * process has too few free descriptors for those of the reply, EIO if the daemon has ended, does not answer, or sends
+   * an invalid message.
    */
   ask(call: string, write: (buffer: ReturnType<typeof messageBuffer>, header: Partial<Header>) => number): Answer
   /** The daemon's number of the caller's stack; 0 without a number. */

@@ -31,14 +31,14 @@ const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, SEND_WITH_INV, LOCAL_INV, BIND
   WrOpcode.values
 const { INLINE } = SendFlags.values
 const { LOC_LEN_ERR, LOC_QP_OP_ERR } = WcStatus.values
-/** Values of `Send.REFUSED`: the status of the completion in bits 0 to 7, the number of the cause above. */
+/** Values of `Send.REFUSED`: the status of the completion in bits 0 to 7, the number of the cause in those above. */
 const refusal = (status: number, id: CauseName): number => status | (vendorErrorOf(id) << 8)
 const BAD_OPCODE = refusal(LOC_QP_OP_ERR, 'BAD_OPCODE')
 const TOO_MANY_SGE = refusal(LOC_QP_OP_ERR, 'TOO_MANY_SGE')
 const NO_ADDRESS_HANDLE = refusal(LOC_QP_OP_ERR, 'NO_ADDRESS_HANDLE')
 const INLINE_TOO_LONG = refusal(LOC_LEN_ERR, 'INLINE_TOO_LONG')
 const MESSAGE_TOO_LONG = refusal(LOC_LEN_ERR, 'MESSAGE_TOO_LONG')
-/** Opcodes that any service has, one bit each. */
+/** Opcodes of all services together, one bit each. */
 const KNOWN_OPCODES = Object.keys(sendOperations).reduce((bits, opcode) => bits | (1 << Number(opcode)), 0)
 
 /** Opcodes whose WQE has neither elements nor inline data, one bit each. */
