@@ -17,6 +17,7 @@ import {
 } from 'userdma/wire'
 
 const ROCE_PORT = 4791
+const LINKTYPE_ETHERNET = 1
 const text = (address: Uint8Array): string =>
   address.length === 4 ? address.join('.') : (Buffer.from(address).toString('hex').match(/.{4}/g) ?? []).join(':')
 
@@ -36,7 +37,11 @@ if (file === undefined) {
 const counts = new Map<string, number>()
 let wrongIcrcs = 0
 let firstTime: bigint | undefined
-for (const { bytes, time = 0n } of readCapture(readFileSync(file))) {
+for (const { bytes, linkType, time = 0n } of readCapture(readFileSync(file))) {
+  if (linkType !== LINKTYPE_ETHERNET) {
+    console.error(`${file}: link type ${linkType} is not Ethernet (1); capture on one interface (tcpdump -i eth0)`)
+    process.exit(1)
+  }
   const frame = parseFrame(bytes)
   if (frame.kind === 'opaque' || frame.destinationPort !== ROCE_PORT) continue
   firstTime ??= time

@@ -3,13 +3,13 @@
  */
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { readdirSync, readFileSync } from 'node:fs'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { hasNative } from '../../src/host/native.ts'
 import { fixture, repoRoot } from '../paths.ts'
-import { startDaemon } from '../system/programs.ts'
+import { startDaemon, temporaryFolder } from '../system/programs.ts'
 
 const compiledPath = (name: string): string => fileURLToPath(new URL(`../../examples/${name}.js`, import.meta.url))
 
@@ -85,6 +85,14 @@ test('decode-pcap prints a capture of Linux packet by packet', () => {
   const output = run('decode-pcap', [fixture('wire', 'atomics.pcap')])
   assert.match(output, /µs {2}[\d.]+ → [\d.]+ {2}COMPARE_SWAP qp 0x/)
   assert.match(output, /\n {5}0 {2}with a wrong ICRC\n$/)
+})
+
+test('decode-pcap refuses a capture that is not of Ethernet', t => {
+  const capture = readFileSync(fixture('wire', 'atomics.pcap'))
+  capture.writeUInt32LE(113, 20)
+  const path = join(temporaryFolder(t), 'any.pcap')
+  writeFileSync(path, capture)
+  assert.throws(() => run('decode-pcap', [path]), { status: 1, message: /any\.pcap: link type 113 is not Ethernet/ })
 })
 
 test('ctx-messages exchanges messages between contexts of a device without verbs', () => {

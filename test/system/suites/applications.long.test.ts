@@ -24,8 +24,8 @@ interface Application {
   readonly server: string
   /** They run one after the other. */
   readonly clients: readonly string[]
-  /** What shows that the server listens: a listener of rdma_cm, one on TCP port PORT, or output. */
-  readonly readyBy: 'rdma_cm' | 'tcp' | RegExp
+  /** What shows that the server listens: a listener of rdma_cm, one on TCP port PORT, or one on this TCP port. */
+  readonly readyBy: 'rdma_cm' | 'tcp' | number
   /** Whether the server is stopped after the clients. */
   readonly isServerEndless?: true
   readonly env?: NodeJS.ProcessEnv
@@ -34,7 +34,8 @@ interface Application {
 const fio = (verb: string): Application => {
   const job = 'fio --thread --name=job --ioengine=rdma --port=PORT --bs=64k --size=4m'
   return {
-    server: `${job} --rw=read --iodepth=16`,
+    // A receive for each of the 64 messages: fio's connections have no RNR retries.
+    server: `${job} --rw=read --iodepth=64`,
     clients: [`${job} --hostname=ADDRESS --verb=${verb} --rw=write --iodepth=4`],
     readyBy: 'rdma_cm',
   }
@@ -86,7 +87,7 @@ const applications: Readonly<Record<string, Application>> = {
   uDAPL: {
     server: 'dtest -P lo -b 65536 -B 10',
     clients: ['dtest -P lo -b 65536 -B 10 -h ADDRESS'],
-    readyBy: /waiting for client connection/,
+    readyBy: 15828,
     env: { DAT_OVERRIDE: 'FOLDER/dat.conf' },
   },
 }
@@ -116,8 +117,7 @@ describe('applications', () => {
       }
       const { listeners } = (await daemon.stat()).connections
       const server = startLine(serverLine)
-      if (readyBy instanceof RegExp) await server.printed(readyBy)
-      else if (readyBy === 'tcp') await untilListening(port, server.ended)
+      if (readyBy !== 'rdma_cm') await untilListening(readyBy === 'tcp' ? port : readyBy, server.ended)
       else await Promise.race([daemon.settled(({ connections }) => connections.listeners > listeners), server.ended])
       for (const line of clients) {
         const { status, signal, stdout, stderr } = await startLine(line).ended
