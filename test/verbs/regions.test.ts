@@ -81,6 +81,10 @@ eachCarrier(openTwo => {
     assert.equal(await completionText(a.cq), '3 RDMA_WRITE')
     assert.deepEqual([target[19], target[20], target[69], target[70]], [0, 4, 4, 0])
     assert.throws(() => local.slice(source, 90, 20), { code: 'EINVAL' })
+    const part = source.subarray(10, 20)
+    // Views of one ArrayBuffer have one registration: a program may make a view for each message.
+    assert.deepEqual(local.slice(part, 5), local.slice(source, 15, 5))
+    assert.throws(() => local.slice(part, 5, 6), { code: 'EINVAL' })
     local.close()
     await closeAll(a, b)
   })

@@ -379,8 +379,8 @@ export const fileRegionPlan = (
 class ImplicitRegion extends VerbsObject implements WholeRegion {
   readonly lkey: number
   readonly rkey: number
-  /** Addresses of the buffers used so far. */
-  readonly #addresses = new Map<Uint8Array, bigint>()
+  /** The registrations of the buffers used so far. One for all views of an ArrayBuffer: programs make many views. */
+  readonly #registrations = new Map<ArrayBufferLike, { readonly bytes: Uint8Array; readonly address: bigint }>()
 
   constructor(context: DeviceContext, handle: number, lkey: number, rkey: number) {
     super(context, handle)
@@ -414,18 +414,21 @@ class ImplicitRegion extends VerbsObject implements WholeRegion {
     return { handle: this.handle, lkey: this.lkey, rkey: this.rkey }
   }
 
-  #addressIn(callName: string, buffer: Uint8Array, offset: number): bigint {
-    let address = this.#addresses.get(buffer)
-    if (address === undefined) {
-      address = this.context.carrier.addressOf(buffer, callName)
-      this.#addresses.set(buffer, address)
+  #addressIn(callName: string, view: Uint8Array, offset: number): bigint {
+    const { buffer, byteOffset, byteLength } = view
+    let registration = this.#registrations.get(buffer)
+    if (registration === undefined) {
+      // `addressOf` refuses a view whose buffer was transferred; a new view cannot be made.
+      const bytes = byteLength === buffer.byteLength ? view : new Uint8Array(buffer)
+      registration = { bytes, address: this.context.carrier.addressOf(bytes, callName) }
+      this.#registrations.set(buffer, registration)
     }
-    return address + BigInt(offset)
+    return registration.address + BigInt(byteOffset + offset)
   }
 
   protected override [RELEASED](): void {
-    for (const buffer of this.#addresses.keys()) this.context.carrier.forget(buffer)
-    this.#addresses.clear()
+    for (const { bytes } of this.#registrations.values()) this.context.carrier.forget(bytes)
+    this.#registrations.clear()
   }
 }
 defineVerbsClass(ImplicitRegion, 'mr', 'WholeRegion')
