@@ -122,8 +122,12 @@ export const createLifetimeDetector = (services: DetectorServices, isCopiedByFor
     completed(request, { cq, cqPosition }) {
       const { requests } = queueOf(request.owner)
       if (!requests.has(request)) return
+      // The CQ was full: nobody can poll the completion.
+      if (cqPosition === 0) {
+        requests.delete(request)
+        return
+      }
       requests.set(request, true)
-      if (cqPosition === 0) return
       const completed = unpolled.get(cq)
       if (completed === undefined) unpolled.set(cq, [{ request, cqPosition }])
       else completed.push({ request, cqPosition })

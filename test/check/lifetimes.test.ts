@@ -67,6 +67,16 @@ it('memory of a receive whose completion was lost with its CQ may be freed', () 
   }
 })
 
+it('memory of a request whose completion was lost in a full CQ may be freed', () => {
+  const s = requestScenario()
+  const request = s.post({ wrId: 7n })
+  s.end(request)
+  const completion = { status: 0, opcode: 0, bytes: 64, cq: s.cq, cqPosition: 0, qp: s.qp, message: undefined }
+  s.checker.requests.completed(request, completion)
+  s.checker.misused(misuse())
+  assert.deepEqual(s.ids(), [])
+})
+
 it('memory of a receive of an SRQ may be freed after the queue pair that took it was destroyed', () => {
   const s = requestScenario()
   const srq = s.create('srq')
