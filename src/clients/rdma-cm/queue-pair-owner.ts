@@ -149,7 +149,7 @@ class QueuePairOwner implements IdOwner {
     try {
       this.#modify({ state: ERR })
     } catch (error) {
-      // The device is removed.
+      // The context is closed, or the device removed.
       if (!(error instanceof CallError)) throw error
     }
   }

@@ -1,6 +1,7 @@
 /*
- * Approximate bytes of memory for an object of each class, with the records of the driver and of the daemon about it, but
- * without the memory of rings. They are charged to the client's memory quota. Most were measured in a daemon with one client that creates 10,000 objects of a class, and rounded up.
+ * Approximate bytes of memory for an object of each class, with the records of the driver and of the daemon about it,
+ * but without the memory of rings. They are charged to the client's memory quota. Most were measured in a daemon with
+ * one client that creates 10,000 objects of a class, and rounded up.
  */
 import { SOCKET_RECEIVE_BYTES } from '../../spec/classes/device/ip.ts'
 import type { ObjectClass } from '../../spec/schema/schema.ts'

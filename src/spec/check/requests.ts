@@ -81,9 +81,8 @@ export interface RequestCompletion {
 
 /**
  * Receives the events of each request in order: `posted`, for sends `ended`, and `completed` if there is a completion,
- * or `receiveLost`.
- * After `queueReset` the requests of the queue have no more events. The device moves the bytes of a send between
- * `posted` and `ended`.
+ * or `receiveLost`. After `queueReset` the requests of the queue have no more events. The device moves the bytes of a
+ * send between `posted` and `ended`.
  */
 export interface RequestWatcher {
   /**

@@ -58,7 +58,10 @@ export interface IoctlAttribute {
   readonly errnoIfAbsent?: ErrnoName
   /** No device here accepts the attribute: the errno if it is present. */
   readonly errnoIfPresent?: ErrnoName
-  /** Classes for which Linux's handler refuses the attribute with EINVAL. Other classes whose method lacks the argument ignore it. */
+  /**
+   * Classes for which Linux's handler refuses the attribute with EINVAL. Other classes whose method lacks the argument
+   * ignore it.
+   */
   readonly refusedFor?: readonly string[]
 }
 
@@ -68,7 +71,10 @@ export interface IoctlMethod {
   /** Linux's name. */
   readonly name: string
   readonly classes: readonly string[]
-  /** The name of our method. Undefined: no device implements the call (EOPNOTSUPP), or the converter finds the method (INVOKE_WRITE). */
+  /**
+   * The name of our method. Undefined: no device implements the call (EOPNOTSUPP), or the converter finds the method
+   * (INVOKE_WRITE).
+   */
   readonly method: string | undefined
   readonly attributes: readonly IoctlAttribute[]
   /** UHW_IN and UHW_OUT are accepted. */

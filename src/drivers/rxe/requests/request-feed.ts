@@ -313,7 +313,10 @@ export const watchRequests = (
     return feed
   }
 
-  /** What `take` removes from the messages of a sender to `receiver`; undefined: the sender may be in another process. */
+  /**
+   * Returns what `take` removes from the messages of queue pair `sourceQpn`, the sender of a message to the receiver;
+   * undefined if the sender is unknown: it may be in another process.
+   */
   const takeFrom = (
     { qp, isDatagram }: QpFeed,
     sourceQpn: number,
