@@ -28,7 +28,7 @@ import type { DeviceCheck } from '../check/watch.ts'
 import { refused, rethrow, toRdmaError, USE_ASYNC_HINT } from '../error.ts'
 import { CLOSED, closedError } from '../plan.ts'
 import { localCopies, localDescriptors } from './descriptors.ts'
-import { openOwnFile } from './file.ts'
+import { openOwnFile, ownFile } from './file.ts'
 import type { AttachedDevice, LocalNetwork, Network } from './network.ts'
 
 /** Starts the check of a context (verbs/check/device-check.ts). */
@@ -133,7 +133,7 @@ const carrierOn = (
     memory,
     ...localCopies(memory),
     descriptor: number => number,
-    file: number => String(number),
+    file: ownFile,
     openFile: openOwnFile,
     handlers: {
       completion: userHandle => carrier.targets?.completion(Number(userHandle)),

@@ -1,6 +1,7 @@
 /*
- * Files as memory regions of devices in this process (class `mr`, kind FILE). Any regular file is accepted, because a
- * slow file delays only this program. The file is opened again in /proc/self/fd, which needs no native code.
+ * Descriptors of this process: their files as memory regions of devices in this process (class `mr`, kind FILE), and as
+ * names of XRC domains. Any regular file is accepted as a region, because a slow file delays only this program. The
+ * file is opened again in /proc/self/fd, which needs no native code.
  */
 import { closeSync, constants, fstatSync, openSync } from 'node:fs'
 import type { FileMemory } from '../../core/model.ts'
@@ -8,6 +9,16 @@ import { fileMemory, isWritable } from '../../drivers/rxe/file-memory.ts'
 import { CallError } from '../../spec/errno.ts'
 
 const { O_RDONLY, O_RDWR } = constants
+
+/** Device and inode of the file behind a descriptor; undefined without such a descriptor. */
+export const ownFile = (fd: number): string | undefined => {
+  try {
+    const { dev, ino } = fstatSync(fd, { bigint: true })
+    return `${dev}:${ino}`
+  } catch {
+    return undefined
+  }
+}
 
 /** The error to throw if the file of `fd` cannot be opened again. */
 const reopenError = (fd: number, error: unknown): CallError => {

@@ -2,10 +2,13 @@
  * Objects and operations of the library beyond connected queue pairs.
  */
 import assert from 'node:assert/strict'
+import { closeSync, openSync } from 'node:fs'
+import { join } from 'node:path'
 import { test } from 'node:test'
 import type { AnyCall } from '../../../src/verbs/carrier.ts'
 import { type DatagramPeer, GRH_BYTES, MULTICAST_QPN, senderOf } from '../../../src/verbs/index.ts'
 import type { DeviceContext } from '../../../src/verbs/plan.ts'
+import { scratchFolder } from '../../tools.ts'
 import {
   closeAll,
   completionText,
@@ -180,6 +183,21 @@ eachCarrier(openTwo => {
     assert.equal(reopened.state, 'RTS')
     assert.throws(() => xrcd.close(), { code: 'EBUSY' })
     await closeAll(a, b)
+  })
+
+  test('XRC domains of one file are one domain, whatever descriptors name the file', async () => {
+    const folder = scratchFolder()
+    const [one, two] = await openTwo()
+    const [first, again, another] = ['a', 'a', 'b'].map(name => openSync(join(folder, name), 'w'))
+    const domains = [first, again, another].map(file => one.xrcd({ file }))
+    assert.deepEqual(
+      domains.map(xrcd => xrcd.query().openers),
+      [2, 2, 1],
+    )
+    assert.throws(() => one.xrcd({ file: again, exclusive: true }), { code: 'EINVAL' })
+    for (const fd of [first, again, another]) closeSync(fd)
+    assert.throws(() => one.xrcd({ file: first }), { code: 'EBADF' })
+    await Promise.all([one.close(), two.close()])
   })
 
   test('the endpoint of a datagram queue pair has the Q_Key that a query returns', async () => {

@@ -71,7 +71,7 @@ test('on a device without `createAhs` and `destroyAhs`, lists are created and de
   pd.close()
 })
 
-test('the sender of a datagram is read from bytes of any kind of array', () => {
+test('the sender of a datagram is read from a Uint8Array or an Int8Array', () => {
   const four = new Uint8Array(40)
   four.set([0x45, 0xb8], 20)
   four.set([198, 51, 100, 200], 32)
