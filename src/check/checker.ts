@@ -180,7 +180,7 @@ export class Checker {
     if (known !== undefined) for (const detector of this.#detectors) detector.called?.(call, known)
   }
 
-  #refused(call: CheckedCall, { errno, reason }: { readonly errno: number; readonly reason: string }): void {
+  #refused(call: CheckedCall, { errno, reason, isTrial }: NonNullable<CheckedCall['refused']>): void {
     const { object, method, why } = call
     if (why !== 'call') return
     const known = object && this.#objects.find(object.id)
@@ -192,7 +192,11 @@ export class Checker {
       const text = `${known?.name ?? call.class} cannot be ${participles(call.class).destroyed}, it is ${use} (EBUSY)`
       this.#reporter.report('destroy-busy', call, { text, objects: [known, ...users] })
     } else if (isArgumentError(errno) && isVerbsClass(call.class))
-      this.#reporter.report('refused-call', call, { text: `${errnoName(errno)}: ${reason}`, objects: [known] })
+      this.#reporter.report('refused-call', call, {
+        text: `${errnoName(errno)}: ${reason}`,
+        ...(isTrial && { severity: 'note' }),
+        objects: [known],
+      })
   }
 
   /** A call without a method of the object model was refused. */

@@ -24,8 +24,8 @@ export interface CheckedCall {
   readonly object: ObjectName | undefined
   readonly args: Readonly<Record<string, unknown>>
   readonly out: Readonly<Record<string, unknown>>
-  /** Present if the call failed. */
-  readonly refused?: { readonly errno: number; readonly reason: string }
+  /** Present if the call failed. `isTrial`: an UnknownLimitError (spec/errno.ts). */
+  readonly refused?: { readonly errno: number; readonly reason: string; readonly isTrial?: boolean }
   /**
    * `call`: the program made the call. The others destroy an object: the call that created it was rolled back
    * (`undo`), the program closed the device or ended (`close`), or the device was removed (`remove`).

@@ -71,3 +71,9 @@ export class CallError extends Error {
     return errnoName(this.errno)
   }
 }
+
+/**
+ * A call refused for a value above a limit that no query returns, such as that of max_inline_data. Programs find the
+ * limit by trying, so the call is no mistake.
+ */
+export class UnknownLimitError extends CallError {}

@@ -526,6 +526,13 @@ test('calls refused for their arguments, but not for missing features, are repor
   )
 })
 
+test('a call refused for a limit that no query returns is a note', () => {
+  const s = scenario()
+  const refused = { errno: Errno.EINVAL, reason: 'cap.maxInlineData: 1024 is not in 0 to 960', isTrial: true }
+  s.call({ class: 'rc_qp', method: 'create', refused })
+  assert.deepEqual(s.ids(), ['refused-call note'])
+})
+
 test('a CQ that is too small for the requests of all its queue pairs is a finding', () => {
   const s = scenario()
   const cq = s.create('cq', { cqe: 4 }, { cqe: 4 })

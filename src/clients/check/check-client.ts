@@ -14,7 +14,7 @@ import { addFailureHandler } from '../../core/failures.ts'
 import { onRegionUnmapped } from '../../core/memory/unmapped-regions.ts'
 import type { CallContext, Context, Core, Device, Hook, RequestPoll } from '../../core/model.ts'
 import type { Program, Stack } from '../../spec/check/findings.ts'
-import { CallError } from '../../spec/errno.ts'
+import { CallError, UnknownLimitError } from '../../spec/errno.ts'
 import { addressText } from '../../wire/address.ts'
 import type { Arena } from '../../wire/arena.ts'
 import { keyMemory } from './key-memory.ts'
@@ -108,7 +108,9 @@ const hookOf = (
         out: out ?? {},
         ...(error !== undefined && {
           refused:
-            error instanceof CallError ? { errno: error.errno, reason: error.message } : { errno: 0, reason: '' },
+            error instanceof CallError
+              ? { errno: error.errno, reason: error.message, isTrial: error instanceof UnknownLimitError }
+              : { errno: 0, reason: '' },
         }),
         why,
         get stack() {

@@ -534,7 +534,7 @@ const table = {
   'refused-call': {
     severity: 'warning',
     title: 'a call was refused for its arguments',
-    why: 'The call returns an error and has no effect. The finding has the reason, if known.',
+    why: 'The call returns an error and has no effect. The finding has the reason, if known. The finding is a note if only max_inline_data is too large: no call returns its limit, so programs try several values.',
     advice: 'check the result of every call',
   },
   'post-wrong-state': {

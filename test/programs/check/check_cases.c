@@ -297,6 +297,24 @@ static int forged(void)
     return destroy_pair(&one, &other);
 }
 
+/* ---- tries: halves max_inline_data until the device accepts it, as libfabric does ---- */
+
+static int tries(void)
+{
+    open_device();
+    make_end(&one);
+    check(ibv_destroy_qp(one.qp), "ibv_destroy_qp");
+    struct ibv_qp_init_attr init = small_qp();
+    init.send_cq = init.recv_cq = one.cq;
+    init.cap.max_inline_data = 8192;
+    while (!(one.qp = ibv_create_qp(one.pd, &init))) {
+        check(errno != EINVAL, "ibv_create_qp");
+        init.cap.max_inline_data /= 2;
+    }
+    destroy_end(&one);
+    return ibv_close_device(context);
+}
+
 int main(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : "";
@@ -308,6 +326,8 @@ int main(int argc, char **argv)
         return unloaded(argv + 2);
     if (strcmp(name, "forged") == 0)
         return forged();
+    if (strcmp(name, "tries") == 0)
+        return tries();
     if (strcmp(name, "batch") == 0)
         return batch();
     if (strcmp(name, "elements") == 0)
@@ -321,6 +341,6 @@ int main(int argc, char **argv)
     if (strcmp(name, "constructor") == 0 && argc > 2)
         return constructor(argv[2]);
     fprintf(stderr, "usage: check_cases batch | elements | callers | forks COUNT | threads | constructor LIBRARY | "
-                    "exec | unloaded LIBRARY LIBRARY | forged\n");
+                    "exec | unloaded LIBRARY LIBRARY | forged | tries\n");
     return 1;
 }

@@ -440,6 +440,11 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
     assertFound('unknown-lkey', found)
   })
 
+  it('refused values of max_inline_data are notes', async t => {
+    const { found, stderr } = await checkScript(t, `${ownProgram('check_cases')} tries`)
+    assert.deepEqual([...new Set(found.map(({ id, severity }) => `${id} ${severity}`))], ['refused-call note'], stderr)
+  })
+
   it('a static program is not reported as correct', { skip: lacking('cc') }, async t => {
     const folder = temporaryFolder(t)
     writeFileSync(join(folder, 'main.c'), 'int main(void) { return 0; }\n')

@@ -14,7 +14,7 @@ import { UcQp } from '../../../spec/classes/qp/uc_qp.ts'
 import { QpQueues } from '../../../spec/drivers/rxe.ts'
 import { RingSge } from '../../../spec/drivers/rxe-rings.ts'
 import { QpFlags, QpState } from '../../../spec/enums.ts'
-import { CallError } from '../../../spec/errno.ts'
+import { CallError, UnknownLimitError } from '../../../spec/errno.ts'
 import { mtuBytes, mtuEnum } from '../../../spec/mtu.ts'
 import { checkTransition, isTransition, type QpTypeName } from '../../../spec/qp-states.ts'
 import type { In, ObjectClass, Out } from '../../../spec/schema/schema.ts'
@@ -55,8 +55,16 @@ const refuse = (method: string, reason: string): never => {
   throw new CallError('EINVAL', `${method}: ${reason}`)
 }
 
-const requireInRange = (method: string, name: string, value: number, max: number, min = 0): void => {
-  if (value < min || value > max) refuse(method, `attribute ${name}: ${value} is not in ${min} to ${max}`)
+const requireInRange = (
+  method: string,
+  name: string,
+  value: number,
+  max: number,
+  min = 0,
+  ErrorClass = CallError,
+): void => {
+  if (value < min || value > max)
+    throw new ErrorClass('EINVAL', `${method}: attribute ${name}: ${value} is not in ${min} to ${max}`)
 }
 
 /** Closes the port's flow to the peer, if it is open. */
@@ -213,7 +221,7 @@ export const qpClass = (
           requireInRange(createCall, 'cap.maxRecvWr', cap.maxRecvWr, limits.maxQpWr)
           requireInRange(createCall, 'cap.maxRecvSge', cap.maxRecvSge, limits.maxSge)
         }
-        requireInRange(createCall, 'cap.maxInlineData', cap.maxInlineData, limits.maxInline)
+        requireInRange(createCall, 'cap.maxInlineData', cap.maxInlineData, limits.maxInline, 0, UnknownLimitError)
         const sqSigAll = ((flags ?? 0) & QpFlags.values.SQ_SIG_ALL) !== 0
         // from here on only `createRings` can fail, so nothing has to be undone
         const destinations =
