@@ -1,5 +1,5 @@
 /*
- * Common parts of ports with sockets: numbers of addresses, and layer buffers.
+ * Common parts of ports with sockets: numbers of addresses, peers of flows, and layer buffers.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -7,6 +7,7 @@ import { createFlowTable } from '../../src/phy/flow-table.ts'
 import { RUN_BYTES } from '../../src/phy/runs/limits.ts'
 import { createAddresses, LAYER_BUFFERS_BYTES, socketPortParts } from '../../src/phy/socket-port.ts'
 import { createSenders } from '../../src/phy/udp/senders.ts'
+import { flowBetween, ipv4 } from './helpers.ts'
 
 const address = (last: number): Uint8Array => Uint8Array.from({ length: 16 }, (_, i) => (i === 15 ? last : 0xfd))
 
@@ -25,6 +26,24 @@ test('an address keeps its number without a socket; the number of a left group i
   assert.equal(setSocket(address(5), 'e'), 3)
   assert.deepEqual(sockets, ['again', 'd', 'c', 'e'])
   assert.deepEqual(addresses[1], address(4))
+})
+
+test('a peer is forgotten with its last flow', () => {
+  const flows = createFlowTable()
+  const forgotten: number[] = []
+  const senders = { ...createSenders(flows), forgetPeer: (peer: number) => forgotten.push(peer) }
+  const { closeFlow, reopenFlow, peerOf } = socketPortParts(flows, senders, 0)
+  const [first, second] = [64, 32].map(hopLimit => flows.open(0, flowBetween(ipv4(1), ipv4(2), { hopLimit })))
+  const other = flows.open(0, flowBetween(ipv4(1), ipv4(3)))
+  const peers = [peerOf(ipv4(2)), peerOf(ipv4(3))]
+  reopenFlow(first)
+  closeFlow(first)
+  closeFlow(first)
+  assert.deepEqual(forgotten, [])
+  closeFlow(second)
+  assert.deepEqual(forgotten, [peers[0]])
+  closeFlow(other)
+  assert.deepEqual(forgotten, peers)
 })
 
 test('layer buffers are contiguous from the given offset, and their number is fixed', () => {
