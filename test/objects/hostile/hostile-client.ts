@@ -184,7 +184,7 @@ export interface HostileClient {
   /** Core's descriptor by the client's number. */
   readonly fds: Map<number, number>
   readonly rings: TestRings
-  /** The memory that the client may register. */
+  /** Address of the memory that the client may register. */
   readonly address: bigint
 }
 
