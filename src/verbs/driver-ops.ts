@@ -13,6 +13,7 @@ import { descriptorCloser } from './objects/object.ts'
 import { showAs, shownClosed } from './objects/show.ts'
 import { CLOSED, checkDevicePresent, closedError, type DeviceContext } from './plan.ts'
 
+/** Options of `DriverDescriptor.map`. */
 export interface MapOptions {
   /** Offset in the driver's memory: a multiple of the page size; default 0. */
   readonly offset?: number

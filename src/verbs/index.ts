@@ -50,7 +50,7 @@ export {
 export type { Completion, OpcodeName, StatusName } from './cq/completion.ts'
 export type { ArmOptions, CompletionQueue, CqOptions, Threshold, WaitOptions } from './cq/completion-queue.ts'
 export type { AsyncEventName, CloseOptions, Device, DeviceEvent } from './device.ts'
-export type { DriverDescriptor } from './driver-ops.ts'
+export type { DriverDescriptor, MapOptions } from './driver-ops.ts'
 export { type ErrorCode, FindingsError, RdmaError } from './error.ts'
 export type { Attachable, EventKindName, EventQueue, QueuedEvent } from './event-queue.ts'
 export type { IpInterface, IpOptions, PingOptions, UdpDatagram, UdpEndpoint, UdpOptions, UdpSocket } from './ip.ts'
@@ -62,6 +62,7 @@ export type {
   FileRegionOptions,
   MemoryRegion,
   Region,
+  RegionChanges,
   Slice,
   WholeRegion,
 } from './mr/region.ts'

@@ -28,7 +28,7 @@ const setDevice = (daemon: DaemonState, parsed: ParsedRequest): undefined => {
 /** The address for a new device on this interface: the first IPv4 address, otherwise the first IPv6 address. */
 const addressOf = (name: string): string => {
   const addresses = new Map(Object.entries(networkInterfaces())).get(name)
-  if (addresses === undefined && (name.includes('/') || !existsSync(`/sys/class/net/${name}`)))
+  if (addresses === undefined && (name.includes('/') || !existsSync(`/sys/class/net/${name}/ifindex`)))
     throw new CallError('ENODEV', `there is no interface ${name} in the daemon's network namespace`)
   const first = addresses?.find(({ family }) => family === 'IPv4') ?? addresses?.[0]
   if (first === undefined)

@@ -84,7 +84,7 @@ export const createPeerWindows = (maxBytes: number, rows: number): PeerWindows =
   requestsAcks: false,
 })
 
-/** Whether there are any shared windows. */
+/** False if sending is unlimited: there are no windows. */
 export const isBounded = (windows: PeerWindows): boolean => windows.windowOfRow.length > 0
 
 const resized = (old: Int32Array, length: number, fill: number): Int32Array => {

@@ -75,7 +75,7 @@ export interface Region extends Disposable {
 }
 
 /** Changes of `MemoryRegion.reregister`. */
-interface RegionChanges {
+export interface RegionChanges {
   /** New rights; default: unchanged. */
   readonly access?: Access
   /** New protection domain; default: unchanged. */

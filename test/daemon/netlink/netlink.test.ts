@@ -127,7 +127,7 @@ describe('devices', () => {
     )
     const addTo = (interfaceName: string, name: string): Promise<number> =>
       change('NEWLINK', ['DEV_NAME', name], ['LINK_TYPE', 'rxe'], ['NDEV_NAME', interfaceName])
-    for (const absent of ['nosuch0', 'constructor']) assert.equal(await addTo(absent, 'mlx5_0'), Errno.ENODEV)
+    for (const absent of ['nosuch0', 'constructor', '', '..']) assert.equal(await addTo(absent, 'mlx5_0'), Errno.ENODEV)
     assert.equal(await addTo('nosuch0', 'rxe%d'), Errno.EINVAL, 'the name comes first')
     assert.equal(await change('DELLINK', ['DEV_INDEX', 0]), 0)
     assert.equal(await change('NEWLINK', ['DEV_NAME', 'mlx5_0'], ...link), 0)
