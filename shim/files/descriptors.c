@@ -200,12 +200,12 @@ EXPORT ssize_t __pread64_chk(int fd, void *buffer, size_t count, off64_t offset,
     {                                                                                                                  \
         return UNLIKELY(has_no_position(fd)) ? fail(ESPIPE) : REAL(name)(fd, vector, count, offset);                   \
     }
-/* With offset -1 they are readv and writev. Devices take no flags. */
-#define VECTOR_AT_WITH_FLAGS(name, at_position)                                                                        \
+/* With offset -1 they are readv and writev. Device files take no flags. `direct`: another kind with the system's call. */
+#define VECTOR_AT_WITH_FLAGS(name, at_position, direct)                                                                \
     EXPORT ssize_t name(int fd, const struct iovec *vector, int count, off64_t offset, int flags)                      \
     {                                                                                                                  \
         const int kind = fd_kind(fd);                                                                                  \
-        if (LIKELY(kind == FD_OTHER) || offset != -1)                                                                  \
+        if (LIKELY(kind == FD_OTHER) || kind == direct || offset != -1)                                                \
             return has_no_position(fd) ? fail(ESPIPE) : REAL(name)(fd, vector, count, offset, flags);                  \
         return flags && kind != FD_NETLINK ? fail(EOPNOTSUPP) : at_position(fd, vector, count);                        \
     }
@@ -214,10 +214,10 @@ VECTOR_AT(preadv)
 VECTOR_AT(preadv64)
 VECTOR_AT(pwritev)
 VECTOR_AT(pwritev64)
-VECTOR_AT_WITH_FLAGS(preadv2, readv)
-VECTOR_AT_WITH_FLAGS(preadv64v2, readv)
-VECTOR_AT_WITH_FLAGS(pwritev2, writev)
-VECTOR_AT_WITH_FLAGS(pwritev64v2, writev)
+VECTOR_AT_WITH_FLAGS(preadv2, readv, FD_NETLINK)
+VECTOR_AT_WITH_FLAGS(preadv64v2, readv, FD_NETLINK)
+VECTOR_AT_WITH_FLAGS(pwritev2, writev, FD_OTHER)
+VECTOR_AT_WITH_FLAGS(pwritev64v2, writev, FD_OTHER)
 
 EXPORT off_t lseek(int fd, off_t offset, int whence)
 {
