@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict'
 import { afterEach, beforeEach, describe, it } from 'node:test'
 import { emptyRun, type Port, type TappedRun } from '../../src/phy/port.ts'
+import { forEachPacket } from '../../src/phy/tap.ts'
 import { ROCE_UDP_PORT } from '../../src/spec/wire/headers.ts'
 import { plainArena } from '../../src/wire/arena.ts'
 import { bthPsn } from '../../src/wire/bth.ts'
@@ -136,8 +137,14 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
           if (wrongPsns.includes(bthPsn(run.arena.view, at))) run.arena.bytes[at + 20] ^= 4
         }
       }
-      const outcomes: TappedRun['outcome'][] = []
-      b.tap = run => outcomes.push(...Array.from({ length: run.count }, () => run.outcome))
+      let tapped: [psn: number, outcome: TappedRun['outcome'], isCorrect: boolean][] = []
+      b.requireSeal(1)
+      b.tap = run =>
+        forEachPacket(run, (offset, length, identification) => {
+          const icrcFlow = makeFlow({ ...run.flow, destinationPort: ROCE_UDP_PORT })
+          const isCorrect = verifyIcrc(run.arena, offset, length, icrcFlow, identification)
+          tapped.push([bthPsn(run.arena.view, offset), run.outcome, isCorrect])
+        })
       let errors = 0
       for (wrongPsns of [[0], [11], [3, 4, 9], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]]) {
         sendRun(a, flow, 0, 12)
@@ -145,9 +152,15 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
         assert.deepEqual(psns(await collect(b, correctPsns.length)), correctPsns)
         errors += wrongPsns.length
         assert.equal(b.counters.icrcErrors, errors)
+        // a tap gets every packet with its own flow and identification
+        assert.deepEqual(
+          tapped.sort(([a], [b]) => a - b),
+          Array.from({ length: 12 }, (_, i) =>
+            wrongPsns.includes(i) ? [i, 'wrong icrc', false] : [i, 'passed', true],
+          ),
+        )
+        tapped = []
       }
-      assert.equal(outcomes.filter(outcome => outcome === 'wrong icrc').length, errors)
-      assert.equal(outcomes.length, 4 * 12, 'the tap has seen every packet')
     })
 
     it('sends packets that were changed after sealing; the receiver drops them', async () => {
