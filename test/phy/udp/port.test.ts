@@ -5,6 +5,7 @@ import { EADDRNOTAVAIL, EMSGSIZE, SystemError } from '../../../src/host/errno.ts
 import { hasNative } from '../../../src/host/native.ts'
 import { closeUdpSocket, createUdpBatches, openUdpSocket } from '../../../src/host/net/udp.ts'
 import { emptyRun, type Port } from '../../../src/phy/port.ts'
+import { forEachPacket } from '../../../src/phy/tap.ts'
 import { createUdpPort, type UdpPort, type UdpPortOptions } from '../../../src/phy/udp/port.ts'
 import { pathMtuOf } from '../../../src/phy/udp/window.ts'
 import { ROCE_UDP_PORT } from '../../../src/spec/wire/headers.ts'
@@ -64,6 +65,17 @@ describe('UDP', { skip }, () => {
       'ICRCs match the identifications of datagrams that the kernel segments',
     )
     assert.deepEqual([a.counters.sendErrors, b.counters.unexpectedIdentifications], [0, 0])
+    const tapped: number[] = []
+    b.tap = run => {
+      if (run.outcome === 'passed')
+        forEachPacket(run, (_offset, _length, identification) => tapped.push(identification))
+    }
+    a.tap = run => {
+      run.arena.bytes[run.offset + 7 * 4112 + 20] ^= 4 // after sealing: a wrong ICRC
+    }
+    sendRun(a, toB, 154, 15, 4112)
+    await collect(b, 14)
+    assert.deepEqual(tapped, [0, 1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13, 14])
   })
 
   it('receives into the same buffers again after each release', async () => {
