@@ -103,6 +103,8 @@ export interface RequestFeed {
   sentBy(row: number): WorkRequest[] | undefined
   /** The queue pair begins to receive: it has dropped earlier messages, which an unreliable sender does not repeat. */
   beginsToReceive(row: number): void
+  /** Forgets the datagrams that this device's queue pairs have sent to queue pair `qpn`. */
+  dropDatagrams(qpn: number): void
   /** The queue pair is reset or destroyed. */
   reset(row: number): void
   /** The shared receive queue is destroyed. */

@@ -334,13 +334,6 @@ export const watchRequests = (
     return undefined
   }
 
-  /** QPNs of all queue pairs that may have sent datagrams. */
-  const datagramSenders = function* (): Generator<number> {
-    for (const { driver, state: other } of device.core.devices.values())
-      if (driver === device.driver)
-        for (const qp of (other as RxeState).qps) if (qp?.class.name === 'ud_qp') yield qp.state.qpn
-  }
-
   /** The message that a receive completion reports; undefined if unknown. */
   const messageOf = (feed: QpFeed, completion: Uint32Array): WorkRequest | undefined =>
     takeFrom(feed, completion[Completion.SRC_QPN], messages =>
@@ -461,8 +454,19 @@ export const watchRequests = (
     beginsToReceive(row) {
       const feed = feedOf(row)
       if (!feed?.isUnreliable) return
-      const senders = feed.isDatagram ? datagramSenders() : [state.engine().query(row).destQpn]
-      for (const sender of senders) while (dropFrom(feed, sender));
+      const { qpn } = feed.qp.state
+      if (!feed.isDatagram) while (dropFrom(feed, state.engine().query(row).destQpn));
+      else
+        for (const { driver, state: other } of device.core.devices.values())
+          if (driver === device.driver) (other as RxeState).feed?.dropDatagrams(qpn)
+    },
+    dropDatagrams(qpn) {
+      for (const feed of feeds) {
+        // There may be very many queue pairs. Mostly few have messages.
+        if (feed === undefined || feed.messages.length === 0 || !feed.isDatagram) continue
+        for (const request of feed.messages.filter(({ destQpn }) => destQpn === qpn))
+          dropMessage(feed.messages, request)
+      }
     },
     reset(row) {
       const qp = qps[row] ?? feeds[row]?.qp
