@@ -463,7 +463,7 @@ export const watchRequests = (
     dropDatagrams(qpn) {
       for (const feed of feeds) {
         // There may be very many queue pairs. Mostly few have messages.
-        if (feed === undefined || feed.messages.length === 0 || !feed.isDatagram) continue
+        if (feed === undefined || feed.messages.length === 0) continue
         for (const request of feed.messages.filter(({ destQpn }) => destQpn === qpn))
           dropMessage(feed.messages, request)
       }

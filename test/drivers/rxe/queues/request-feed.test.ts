@@ -14,11 +14,13 @@ import { UdQp } from '../../../../src/spec/classes/qp/ud_qp.ts'
 import { Srq } from '../../../../src/spec/classes/srq.ts'
 import { AccessFlags, Mtu, nameIn, QpFlags } from '../../../../src/spec/enums.ts'
 import { PostQueue } from '../../../../src/spec/session.ts'
+import { MULTICAST_QPN } from '../../../../src/spec/wire/headers.ts'
 import { SRQN_SHIFT, WcStatus } from '../../../../src/spec/work.ts'
 import { plainArena } from '../../../../src/wire/arena.ts'
 import {
   cap,
   connectQps,
+  ipv4,
   type Machine,
   machine,
   makeCq,
@@ -417,6 +419,8 @@ it('reports receives of an SRQ that no queue pair uses yet, on request', () => {
   assert.deepEqual(take(), [])
 })
 
+const GROUP = ipv4(239, 77, 0, 9)
+
 /**
  * A UD queue pair of device 0 that sends to two of device 1, `one` and `two`. With `hasSrq` these have one SRQ. `send`
  * sends an unsignaled datagram of `bytes`.
@@ -438,21 +442,28 @@ const datagramQps = (hasSrq = false) => {
     const send = mapRing(p.rings.at(queues.sendQueue!.offset))
     const receive = shared?.ring ?? mapRing(p.rings.at(queues.recvQueue!.offset))
     const destroy = () => invokeNow(p.context, UdQp, 'destroy', object!, {}, p.caller)
-    return { p, qpn: out.qpNum, send, receive, mr: register(p, 4096), modify, destroy }
+    return { p, handle: object!, qpn: out.qpNum, send, receive, mr: register(p, 4096), modify, destroy }
   }
   const a = end(0)
   const receiver = program(m, 1)
   const srq = hasSrq ? makeSrq(receiver) : undefined
   const [one, two] = [end(1, receiver, srq), end(1, receiver, srq)]
   const address = path(receiver.rxe.state.identity.gids[1]!)
-  const { out } = invokeNow(a.p.context, Ah, 'create', 0, { pd: a.p.pd, address, userHandle: 0n }, a.p.caller)
-  const { number: ah } = out as unknown as { number: number }
+  const ahTo = (to: typeof address): number => {
+    const { out } = invokeNow(a.p.context, Ah, 'create', 0, { pd: a.p.pd, address: to, userHandle: 0n }, a.p.caller)
+    return (out as unknown as { number: number }).number
+  }
+  const [ah, groupAh] = [ahTo(address), ahTo(path(GROUP))]
+  /** As `send`, but the devices are not polled. `qpn`: MULTICAST_QPN for GROUP. */
+  const post = (id: bigint, qpn: number, bytes = 10, qkey = 5): void => {
+    const to = { qpn, qkey, ah: qpn === MULTICAST_QPN ? groupAh : ah }
+    assert.ok(postSend(a.send, { opcode: Wr.SEND, id, sges: [sgeOf(a.mr, 0, bytes)], flags: 0, to }))
+  }
   const send = (id: bigint, { qpn }: { qpn: number }, bytes = 10, qkey = 5): void => {
-    const sges = [sgeOf(a.mr, 0, bytes)]
-    assert.ok(postSend(a.send, { opcode: Wr.SEND, id, sges, flags: 0, to: { qpn, qkey, ah } }))
+    post(id, qpn, bytes, qkey)
     m.settle()
   }
-  return { m, one, two, address, send }
+  return { m, sender: a.p, one, two, address, post, send }
 }
 
 it('reports which datagram consumed which receive', () => {
@@ -483,6 +494,50 @@ it('a datagram is not taken for an earlier one of the same length that the recei
   assert.deepEqual(
     take().filter(line => line.startsWith('completed')),
     ['completed receive 7 SUCCESS #1 < SEND 3', 'completed receive 8 SUCCESS #2 < SEND 6'],
+  )
+})
+
+it('a datagram that a receiver drops is not taken for one to another receiver', () => {
+  const { m, one, two, send } = datagramQps()
+  const { take } = watch(m)
+  two.modify({ state: Qps.RESET })
+  send(1n, two) // stays in the sender's list until `two` is in RTR
+  send(2n, one) // no receive
+  postReceive(one.receive, 7n, [sgeOf(one.mr, 0, 100)])
+  send(3n, one)
+  assert.deepEqual(
+    take().filter(line => line.startsWith('completed')),
+    ['completed receive 7 SUCCESS #1 < SEND 3'],
+  )
+})
+
+it('a datagram to a group that a receiver drops is not taken for one to the receiver', () => {
+  const { m, one, post } = datagramQps()
+  const { take } = watch(m)
+  invokeNow(one.p.context, UdQp, 'attachMcast', one.handle, { gid: GROUP, mlid: 0 }, one.p.caller)
+  postReceive(one.receive, 7n, [sgeOf(one.mr, 0, 100)])
+  post(1n, MULTICAST_QPN, 10, 6) // another Q_Key
+  post(2n, one.qpn)
+  m.settle()
+  assert.deepEqual(
+    take().filter(line => line.startsWith('completed')),
+    ['completed receive 7 SUCCESS #1 < SEND 2'],
+  )
+})
+
+it('a datagram that is in flight to one queue pair is not dropped when another moves to RTR', () => {
+  const { m, one, two, post, sender } = datagramQps()
+  const { take } = watch(m)
+  two.modify({ state: Qps.RESET })
+  postReceive(one.receive, 7n, [sgeOf(one.mr, 0, 100)])
+  post(1n, one.qpn)
+  sender.rxe.poll(m.now)
+  two.modify({ state: Qps.INIT, pkeyIndex: 0, port: 1, qkey: 5 })
+  two.modify({ state: Qps.RTR })
+  m.settle()
+  assert.deepEqual(
+    take().filter(line => line.startsWith('completed')),
+    ['completed receive 7 SUCCESS #1 < SEND 1'],
   )
 })
 
@@ -596,6 +651,20 @@ it('a WRITE with immediate data is not taken for an earlier SEND of the same len
   m.settle()
   const [completed] = take().filter(line => line.startsWith('completed'))
   assert.match(completed ?? '', /^completed receive 5 SUCCESS #1 < WRITE.* 2$/)
+})
+
+it('a SEND of UC is not dropped with an earlier WRITE that the receiver refuses', () => {
+  const { m, a, b } = ucPair()
+  const { take } = watch(m)
+  const sges = [sgeOf(a.mr, 0, 10)]
+  postReceive(b.receive, 5n, [sgeOf(b.mr, 0, 10)])
+  postSend(a.send, { opcode: Wr.WRITE, id: 1n, sges, flags: 0, remote: b.mr.address, rkey: 1 })
+  postSend(a.send, { opcode: Wr.SEND, id: 2n, sges, flags: 0 })
+  m.settle()
+  assert.deepEqual(
+    take().filter(line => line.startsWith('completed')),
+    ['completed receive 5 SUCCESS #1 < SEND 2'],
+  )
 })
 
 it('reports a message without a receive in SQE, where a queue pair still receives', () => {
