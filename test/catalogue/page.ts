@@ -32,12 +32,14 @@ export const rowOf = (programCase: ProgramCase, verdict: (userland: Userland) =>
 
 const HEAD = `# Programs
 
-Which unmodified programs run, with which options. The tests run each row in two userlands, this machine's Debian 12
-(rdma-core 44, perftest 4.5, iproute2 6.1) and Debian 13's (rdma-core 56, perftest 25.01, iproute2 6.15) in a folder of
-its own, against one daemon with three devices, and write this page (\`npm run docs:programs\`).
+Which unmodified programs run, with which options. The tests run each row with the programs of Debian 12 (rdma-core 44,
+perftest 4.5, iproute2 6.1), installed on the test machine, and of Debian 13 (rdma-core 56, perftest 25.01, iproute2
+6.15), unpacked in a folder, each time with a daemon that has three devices. They write this page
+(\`npm run docs:programs\`).
 
-*SERVER* and *CLIENT* are addresses of two devices, *SERVER6* one of IPv6; *PORT* is a free port. Where one command is
-given, the server's is the same without the address. \`–\`: the program of that release has no such option.`
+*SERVER* and *CLIENT* are addresses of two devices, *SERVER6* one of IPv6; *PORT* is a free port. Of a single command
+that ends with \`localhost\` or *SERVER*, the server's is the same without this word. \`–\`: the program of that release
+has no such option.`
 
 const COLUMNS = `| command | ${userlands.join(' | ')} | why not |\n|---|${userlands.map(() => '---|').join('')}---|`
 
