@@ -30,7 +30,8 @@ describe('a region whose memory was unmapped', { skip }, () => {
 
 it('deregistered regions leave a limited number of mappings in the program', { skip }, async t => {
   const daemon = await startDaemon(t, { options: ['--ignore-memlock'] })
-  const { stdout } = await run(t, program, ['mappings', '1500'], { env: daemon.env })
+  const { status, stdout, stderr } = await run(t, program, ['mappings', '1500'], { env: daemon.env })
+  assert.equal(status, 0, stderr)
   const mappings = Number(stdout)
   // Two for each of 1024 ranges (src/daemon/memory/registered-ranges.ts), and some of the C library.
   assert.ok(mappings < 2100, `${stdout} mappings more`)

@@ -111,6 +111,10 @@ test('an impossible path of states, value or route is refused with a message and
   invokeNow(p.context, RcQp, 'destroy', created.object!, {}, p.caller)
   refused({ accessFlags: 1 }, /attribute state is missing/)
   refused({ ...allAttributes(), state: Qps.ERR }, /a new queue pair cannot be in ERR; it can be in INIT, RTR, RTS, SQD/)
+  refused(
+    { ...allAttributes(), state: Qps.RESET },
+    /a new queue pair cannot be in RESET with attributes; it can be in /,
+  )
   // the following are refused by the device
   refused(
     { ...allAttributes(), pathMtu: 5, maxRdAtomic: 200 },
