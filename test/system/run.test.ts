@@ -438,7 +438,10 @@ describe('userdma demo', { skip: lacking('ibv_devinfo', 'ibv_rc_pingpong') }, ()
     writeFileSync(server, `#!/bin/sh\necho $$ > ${pidFile}.new\nmv ${pidFile}.new ${pidFile}\nexec sleep 60\n`)
     chmodSync(server, 0o755)
     const demo = start(t, userdma, ['demo'], { env: cleanEnvironment({ PATH: `${folder}:${process.env.PATH}` }) })
-    while (!existsSync(pidFile)) await new Promise(resolve => setTimeout(resolve, 10))
+    while (!existsSync(pidFile)) {
+      assert.equal(demo.child.exitCode, null, demo.output())
+      await new Promise(resolve => setImmediate(resolve))
+    }
     demo.child.kill('SIGTERM')
     assert.equal((await demo.ended).signal, 'SIGTERM')
     await untilRemoved(`/proc/${readFileSync(pidFile, 'utf8').trim()}`)
