@@ -36,6 +36,15 @@ import type { Target } from './fuzzer.ts'
 export const HEADER_BYTES = 8
 const MAX_MESSAGES = 16
 
+/** A record without an area; the first two bytes of the header are given. */
+export const record = (first: number, message: Uint8Array, second = 0): Uint8Array => {
+  const bytes = new Uint8Array(HEADER_BYTES + message.length)
+  bytes.set([first, second])
+  new DataView(bytes.buffer).setUint16(2, message.length, true)
+  bytes.set(message, HEADER_BYTES)
+  return bytes
+}
+
 /** The records of a program; the last may be shorter than its header says. */
 export const splitProgram = (bytes: Uint8Array): Uint8Array[] => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
@@ -50,32 +59,28 @@ export const splitProgram = (bytes: Uint8Array): Uint8Array[] => {
 }
 
 /** The message of a record; undefined if the record is shorter than its header. */
-const messageOf = (dialect: DialectName, record: Uint8Array): Message | undefined => {
-  if (record.length < HEADER_BYTES) return undefined
-  const view = new DataView(record.buffer, record.byteOffset, record.length)
+const messageOf = (dialect: DialectName, from: Uint8Array): Message | undefined => {
+  if (from.length < HEADER_BYTES) return undefined
+  const view = new DataView(from.buffer, from.byteOffset, from.length)
   const length = view.getUint16(2, true)
-  const request = dialect === 'object' ? ioctlRequest(record[1]) : RDMA_VERBS_IOCTL
+  const request = dialect === 'object' ? ioctlRequest(from[1]) : RDMA_VERBS_IOCTL
   return {
     systemCall: dialect === 'write' ? 'write' : 'ioctl',
     request,
-    bytes: record.subarray(HEADER_BYTES, HEADER_BYTES + length),
-    memory: [{ address: BUFFERS_AT, bytes: record.subarray(HEADER_BYTES + length) }],
+    bytes: from.subarray(HEADER_BYTES, HEADER_BYTES + length),
+    memory: [{ address: BUFFERS_AT, bytes: from.subarray(HEADER_BYTES + length) }],
     title: dialect,
-    ...(record[0] !== 0 && { fd: record[0] }),
+    ...(from[0] !== 0 && { fd: from[0] }),
   }
 }
 
 const recordOf = ({ request, bytes, memory, fd }: Message): Uint8Array => {
   const size = memory.reduce((end, one) => Math.max(end, Number(one.address - BUFFERS_AT) + one.bytes.length), 0)
-  const record = new Uint8Array(HEADER_BYTES + bytes.length + size)
-  const view = new DataView(record.buffer)
-  record[0] = fd ?? 0
-  record[1] = request & 0xff
-  view.setUint16(2, bytes.length, true)
-  view.setUint16(4, size, true)
-  record.set(bytes, HEADER_BYTES)
-  for (const one of memory) record.set(one.bytes, HEADER_BYTES + bytes.length + Number(one.address - BUFFERS_AT))
-  return record
+  const withArea = new Uint8Array(HEADER_BYTES + bytes.length + size)
+  withArea.set(record(fd ?? 0, bytes, request & 0xff))
+  new DataView(withArea.buffer).setUint16(4, size, true)
+  for (const one of memory) withArea.set(one.bytes, HEADER_BYTES + bytes.length + Number(one.address - BUFFERS_AT))
+  return withArea
 }
 
 /** One machine for all inputs of a target. Each input has its own context. */
@@ -123,8 +128,8 @@ const callTarget = (dialect: DialectName): Target => {
     run(bytes, feature) {
       const { m, before } = setup()
       const client = createClient()
-      for (const record of splitProgram(bytes).slice(0, MAX_MESSAGES)) {
-        const message = messageOf(dialect, record)
+      for (const one of splitProgram(bytes).slice(0, MAX_MESSAGES)) {
+        const message = messageOf(dialect, one)
         if (message === undefined || message.bytes.length === 0) continue
         const { ret } = runOne(client, message)
         // the errno, and the low byte of the class (object), the command (write) or the length (ioctl)

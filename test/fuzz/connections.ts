@@ -31,7 +31,7 @@ import { any4, assertNothingLeft, type Host, ip4, parametersOf, VirtualNetwork }
 import { randomFrom } from '../cm/pair.ts'
 import { plainRequest } from '../cm/request.ts'
 import { ipv4 } from '../drivers/rxe/machine.ts'
-import { HEADER_BYTES, splitProgram } from './calls.ts'
+import { HEADER_BYTES, record, splitProgram } from './calls.ts'
 import type { Target } from './fuzzer.ts'
 
 const PORT = 7471
@@ -46,17 +46,6 @@ const AREA = 0x20000
 const AREA_BYTES = 4096
 /** Descriptor numbers of the rdma_cm files. A record's first byte is an index. */
 const CHANNEL_FDS = [3, 4]
-
-const record = (channel: number, written: Uint8Array, area = new Uint8Array(0)): Uint8Array => {
-  const bytes = new Uint8Array(HEADER_BYTES + written.length + area.length)
-  const view = new DataView(bytes.buffer)
-  bytes[0] = channel
-  view.setUint16(2, written.length, true)
-  view.setUint16(4, area.length, true)
-  bytes.set(written, HEADER_BYTES)
-  bytes.set(area, HEADER_BYTES + written.length)
-  return bytes
-}
 
 /**
  * A command on the first channel. `fill` writes the request struct. `responseAt` is the offset of the response pointer
@@ -343,11 +332,7 @@ const madPrograms = (): Uint8Array[] => {
   const rej = emitCm({ name: 'REJ', ...ids, message: 0, reason: rejReason.CONSUMER_DEFINED })
   const dreq = emitCm({ name: 'DREQ', ...ids, remoteQpn: 0x12 })
   const drep = emitCm({ name: 'DREP', ...ids })
-  const withIds = (flags: number, mad: Uint8Array): Uint8Array => {
-    const bytes = record(1, mad)
-    bytes[1] = flags
-    return bytes
-  }
+  const withIds = (flags: number, mad: Uint8Array): Uint8Array => record(1, mad, flags)
   const { REMOTE } = IdFlag
   const scripts = [
     [withIds(0, req), withIds(REMOTE, rtu), withIds(REMOTE, dreq), withIds(REMOTE, drep)],

@@ -18,7 +18,7 @@ import { answerRmpp, parseRmpp, respond } from '../../src/wire/mad/management.ts
 import { VirtualNetwork } from '../clients/rdma-cm/hosts.ts'
 import { ipv4 } from '../drivers/rxe/machine.ts'
 import { longMessage, Pair, plainMad, SECOND } from '../mad/pair.ts'
-import { HEADER_BYTES, splitProgram } from './calls.ts'
+import { HEADER_BYTES, record, splitProgram } from './calls.ts'
 import type { Target } from './fuzzer.ts'
 
 const { GET, GET_TABLE, RESPONSE } = MadMethod
@@ -47,14 +47,6 @@ const TICK = SECOND / 4
 const SEND_FACTOR = 16
 
 // ---- agents: records {u8 flags, u8 ticks that pass, u16 bytes, u16 0, u16 0}, then the bytes ----
-
-const record = (flags: number, bytes: Uint8Array, secondByte = 0): Uint8Array => {
-  const result = new Uint8Array(HEADER_BYTES + bytes.length)
-  result.set([flags, secondByte])
-  new DataView(result.buffer).setUint16(2, bytes.length, true)
-  result.set(bytes, HEADER_BYTES)
-  return result
-}
 
 const agentPrograms = (): Uint8Array[] => {
   const { KNOWN, SEND } = Flag

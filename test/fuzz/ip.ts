@@ -18,7 +18,7 @@ import {
   unspecifiedLink,
 } from '../../src/wire/ipoib.ts'
 import { address, Link, MTU } from '../ip/link.ts'
-import { HEADER_BYTES, splitProgram } from './calls.ts'
+import { HEADER_BYTES, record, splitProgram } from './calls.ts'
 import type { Target } from './fuzzer.ts'
 
 /** Flag: the packet goes to the IPv6 interface. */
@@ -29,14 +29,6 @@ const REPAIR = 2
 const LATER = 4
 /** An hour in µs. */
 const HOUR = 3_600_000_000
-
-const record = (flags: number, bytes: Uint8Array): Uint8Array => {
-  const result = new Uint8Array(HEADER_BYTES + bytes.length)
-  result[0] = flags
-  new DataView(result.buffer).setUint16(2, bytes.length, true)
-  result.set(bytes, HEADER_BYTES)
-  return result
-}
 
 const seeds = (): Uint8Array[] =>
   [4, 6].map(family => {
