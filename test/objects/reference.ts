@@ -153,6 +153,13 @@ export const newObject = (
 
 export const allObjects = ({ handles, descriptors }: Opening): ModelObject[] => [...handles.values(), ...descriptors]
 
+/** The number of objects of each class. */
+export const countsOf = ({ openings }: ModelDevice): Record<string, number> => {
+  const counts: Record<string, number> = {}
+  for (const { class: cls } of [...openings].flatMap(allObjects)) counts[cls] = (counts[cls] ?? 0) + 1
+  return counts
+}
+
 /** Number of references to the object from objects of its context; one object may count twice. */
 export const uses = (modelObject: ModelObject): number =>
   allObjects(modelObject.home).reduce(

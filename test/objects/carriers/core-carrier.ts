@@ -35,7 +35,7 @@ import { assertNothingLeft, ipv4, type Program } from '../../drivers/rxe/machine
 import { type TestRings, testRings } from '../../drivers/rxe/provider.ts'
 import type { Entry } from '../chain.ts'
 import { onErrorOf } from '../random-calls.ts'
-import { COMPLETION, type ModelDevice, type ModelObject, type Opening, uses } from '../reference.ts'
+import { COMPLETION, countsOf, type ModelDevice, type ModelObject, type Opening, uses } from '../reference.ts'
 import { type Answer, type Facts, OK, type Op, type Process } from './carrier.ts'
 
 interface ProcessState {
@@ -184,10 +184,7 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
       openings.reduce((n, opening) => n + opening.descriptors.size, 0),
     )
     for (const device of present) {
-      const counts: Record<string, number> = {}
-      for (const { handles, descriptors: fds } of device.openings)
-        for (const modelObject of [...handles.values(), ...fds])
-          counts[modelObject.class] = (counts[modelObject.class] ?? 0) + 1
+      const counts = countsOf(device)
       assert.deepEqual(counted[device.name].objects, counts)
       const { memory } = (devices.get(device) as RxeDevice).device
       assert.equal(memory.liveKeys, (counts.mr ?? 0) + (counts.mw ?? 0), 'keys')

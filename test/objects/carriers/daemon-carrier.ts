@@ -20,7 +20,7 @@ import type { ListedDevice } from '../../../src/uapi/tool.ts'
 import { type Client, dial, eventually, type ReceivedReply } from '../../daemon/client.ts'
 import { ipv4 } from '../../drivers/rxe/machine.ts'
 import { onErrorOf } from '../random-calls.ts'
-import type { ModelDevice, Opening } from '../reference.ts'
+import { countsOf, type Opening } from '../reference.ts'
 import { type Answer, type Facts, OK, type Op, type Process } from './carrier.ts'
 import { chainAnswer, chainBytes } from './core-carrier.ts'
 
@@ -237,11 +237,3 @@ export const daemonCarrier = async (
 const contextOf = (openings: ReadonlyMap<Opening, OpenContext>, opening: Opening) => ({
   context: (openings.get(opening) as OpenContext).context,
 })
-
-const countsOf = ({ openings }: ModelDevice): Record<string, number> => {
-  const counts: Record<string, number> = {}
-  for (const { handles, descriptors } of openings)
-    for (const modelObject of [...handles.values(), ...descriptors])
-      counts[modelObject.class] = (counts[modelObject.class] ?? 0) + 1
-  return counts
-}
