@@ -95,6 +95,18 @@ UNUSED static void wait_for(int side, uint64_t id, int status)
         report_difference("wr_id", (int)found, (int)id);
 }
 
+/* Like wait_for; returns the completion. */
+UNUSED static struct ibv_wc wait_for_completion(int side, uint64_t id, int status)
+{
+    struct ibv_wc wc;
+    awaited_id = id;
+    while (next_completion(&ends[side], &wc) == 0)
+        ;
+    check("wr_id", (int)wc.wr_id, (int)id);
+    check("status", wc.status, status);
+    return wc;
+}
+
 UNUSED static void check_state(int side, enum ibv_qp_state expected)
 {
     struct ibv_qp_attr attr;

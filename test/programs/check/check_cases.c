@@ -255,9 +255,10 @@ static int replace_program(char *program)
 
 /* ---- unloaded: two libraries in turn, often at the same addresses, make calls ---- */
 
-static void in_library(void)
+static int in_library(void)
 {
     need(ibv_alloc_pd(context), "ibv_alloc_pd");
+    return 0;
 }
 
 static int unloaded(char *const libraries[2])
@@ -265,7 +266,7 @@ static int unloaded(char *const libraries[2])
     open_device();
     for (int i = 0; i < 10; i++) {
         void *library = need(dlopen(libraries[i % 2], RTLD_NOW), "dlopen");
-        void (*entry)(void (*)(void)) = need(dlsym(library, i % 2 == 0 ? "entry_one" : "entry_two"), "dlsym");
+        int (*entry)(int (*)(void)) = need(dlsym(library, i % 2 == 0 ? "entry_one" : "entry_two"), "dlsym");
         entry(in_library);
         dlclose(library);
     }

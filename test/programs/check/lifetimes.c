@@ -284,12 +284,18 @@ static void beside_srq(void)
     exit(finish_shared());
 }
 
-static __attribute__((noinline)) void post_local(void)
+/* Registers SIZE bytes of the caller's frame and posts them. */
+static void post_receive_in(char *local)
 {
-    char local[SIZE];
     check(ibv_dereg_mr(one.extra), "ibv_dereg_mr");
     one.extra = need(ibv_reg_mr(one.pd, local, SIZE, IBV_ACCESS_LOCAL_WRITE), "ibv_reg_mr");
     post_receive(&one, (struct ibv_sge){.addr = (uintptr_t)local, .length = SIZE, .lkey = one.extra->lkey});
+}
+
+static __attribute__((noinline)) void post_local(void)
+{
+    char local[SIZE];
+    post_receive_in(local);
 }
 
 static void *thread_posts(void *unused)
@@ -434,9 +440,7 @@ static ucontext_t main_context, poster, poller;
 static void in_poster(void)
 {
     char local[SIZE];
-    check(ibv_dereg_mr(one.extra), "ibv_dereg_mr");
-    one.extra = need(ibv_reg_mr(one.pd, local, SIZE, IBV_ACCESS_LOCAL_WRITE), "ibv_reg_mr");
-    post_receive(&one, (struct ibv_sge){.addr = (uintptr_t)local, .length = SIZE, .lkey = one.extra->lkey});
+    post_receive_in(local);
     swapcontext(&poster, &main_context);
     check(ibv_destroy_qp(one.qp), "ibv_destroy_qp");
     one.qp = NULL;
@@ -476,9 +480,7 @@ static void in_handler(int number)
 static __attribute__((noinline)) void post_and_raise(void)
 {
     char local[SIZE];
-    check(ibv_dereg_mr(one.extra), "ibv_dereg_mr");
-    one.extra = need(ibv_reg_mr(one.pd, local, SIZE, IBV_ACCESS_LOCAL_WRITE), "ibv_reg_mr");
-    post_receive(&one, (struct ibv_sge){.addr = (uintptr_t)local, .length = SIZE, .lkey = one.extra->lkey});
+    post_receive_in(local);
     raise(SIGUSR1);
     check(ibv_destroy_qp(one.qp), "ibv_destroy_qp");
     one.qp = NULL;

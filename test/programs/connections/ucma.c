@@ -5,7 +5,6 @@
  * HEX the response of the command. An unknown step ends the program with status 2.
  *
  *   open                              opens another channel for the later steps; RESULT is its descriptor
- *   use FD                            later steps use that descriptor
  *   write NUMBER OFFSET OUT HEX       writes command NUMBER with the body HEX. Stores the address of a response of OUT
  *                                     bytes at OFFSET of the body (-1: stores none)
  *   poll                              RESULT is the sum of 1, 2 and 4 if poll(2), select(2) and epoll(7) report the
@@ -85,9 +84,6 @@ int main(int argc, char **argv)
         if (strncmp(line, "open", 4) == 0) {
             channel = open("/dev/infiniband/rdma_cm", O_RDWR | O_NONBLOCK);
             answer(channel, NULL, 0);
-        } else if (sscanf(line, "use %d", &number) == 1) {
-            channel = number;
-            answer(0, NULL, 0);
         } else if (strncmp(line, "poll", 4) == 0) {
             answer(readiness(), NULL, 0);
         } else if (strncmp(line, "fork", 4) == 0) {

@@ -7,7 +7,6 @@
  *   open PATH [wait]       opens another file for the later steps, with O_NONBLOCK unless `wait`; RESULT is its
  *                          descriptor
  *   use FD                 later steps use that descriptor
- *   close                  closes the file
  *   pkeys                  IB_USER_MAD_ENABLE_PKEY
  *   register HEX           IB_USER_MAD_REGISTER_AGENT with this struct; HEX is the struct afterwards
  *   register2 HEX          IB_USER_MAD_REGISTER_AGENT2
@@ -78,8 +77,6 @@ static int step(void)
     } else if (sscanf(line, "use %ld", &number) == 1) {
         file = (int)number;
         answer(0, NULL, 0);
-    } else if (strncmp(line, "close", 5) == 0) {
-        answer(close(file), NULL, 0);
     } else if (strncmp(line, "pkeys", 5) == 0) {
         answer(ioctl(file, IB_USER_MAD_ENABLE_PKEY), NULL, 0);
     } else if (sscanf(line, "register2 %1024s", hex) == 1) {

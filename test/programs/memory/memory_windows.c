@@ -103,18 +103,6 @@ static void send_invalidate(uint64_t id, uint32_t rkey)
     post_to(0, &wr);
 }
 
-/* Like wait_for; returns the completion. */
-static struct ibv_wc wait_for_completion(int side, uint64_t id, int status)
-{
-    struct ibv_wc wc;
-    awaited_id = id;
-    while (next_completion(&ends[side], &wc) == 0)
-        ;
-    check("wr_id", (int)wc.wr_id, (int)id);
-    check("status", wc.status, status);
-    return wc;
-}
-
 /* End 0 WRITEs `length` bytes through `rkey`; the byte after them must not change. */
 static void write_through(uint64_t id, uint32_t rkey, uint64_t offset, uint32_t length)
 {

@@ -105,25 +105,17 @@ static void send_datagram(uint64_t id, uint32_t length, struct ibv_ah *to, uint3
     NEED(post(ud[0], &ends[0], wr, length) == 0, "ibv_post_send: %s", strerror(errno));
 }
 
-/* Returns false if no completion arrives within about `milliseconds`. */
-static bool poll_for(struct endpoint *end, struct ibv_wc *wc, int milliseconds)
-{
-    for (long polls = 0; polls < milliseconds * 10L; polls++) {
-        const int count = ibv_poll_cq(end->cq, 1, wc);
-        NEED(count >= 0, "ibv_poll_cq: %d", count);
-        if (count > 0)
-            return true;
-        usleep(100);
-    }
-    return false;
-}
-
 /* Waits for the next completion, which must be that of `id`. */
 static struct ibv_wc wait_for_completion(struct endpoint *end, uint64_t id, int status)
 {
     struct ibv_wc wc = {0};
-    if (!poll_for(end, &wc, 20000))
-        fail("no completion came for request %d", (int)id);
+    for (int polls = 0, count = 0; count == 0; polls++) {
+        NEED(polls < 200000, "no completion came for request %d", (int)id);
+        count = ibv_poll_cq(end->cq, 1, &wc);
+        NEED(count >= 0, "ibv_poll_cq: %d", count);
+        if (count == 0)
+            usleep(100);
+    }
     check("request", (long long)wc.wr_id, (long long)id);
     check("status", wc.status, status);
     return wc;

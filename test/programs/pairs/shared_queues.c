@@ -114,18 +114,6 @@ static void send_byte(struct ibv_qp *qp, uint64_t id, uint8_t value, uint32_t sr
     send_on(qp, id, IBV_WR_SEND, value, 1, srqn);
 }
 
-/* Waits for the next completion of end `side`, which must be that of `id`. */
-static struct ibv_wc wait_for_completion(int side, uint64_t id, int status)
-{
-    struct ibv_wc wc;
-    awaited_id = id;
-    while (next_completion(&ends[side], &wc) == 0)
-        ;
-    check("wr_id", (int)wc.wr_id, (int)id);
-    check("status", wc.status, status);
-    return wc;
-}
-
 /* Waits for the next completion of end 1, which must be receive `id` of queue pair `qp`. */
 static void expect_received(uint64_t id, uint8_t value, const struct ibv_qp *qp)
 {
