@@ -3,7 +3,7 @@
  * the kernel shows its listener. All programs are killed when the test ends.
  */
 import assert from 'node:assert/strict'
-import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process'
+import { type ChildProcess, type SpawnOptions, spawn, spawnSync } from 'node:child_process'
 import { chmodSync, existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -56,12 +56,29 @@ export const lacking = (...programs: readonly string[]): string | false => {
   return message
 }
 
+/** UID and GID of a user who is not root. */
+export const NOBODY = 65534
+
+/** The reason why NOBODY cannot run userdma here; false if NOBODY can. */
+export const noOtherUser = (): string | false => {
+  if (process.geteuid?.() !== 0) return 'only root can start programs of two users'
+  const { status } = spawnSync(userdma, ['--version'], { uid: NOBODY, gid: NOBODY })
+  return status === 0 ? false : 'other users may not read this checkout'
+}
+
+/** The reason why a daemon cannot have guests here; false if it can. */
+export const noGuests: string | false = process.geteuid?.() !== 0 && "needs root: only root's daemon has guests"
+
 export interface Finished {
   /** null if a signal ended the program. */
   readonly status: number | null
   readonly signal: NodeJS.Signals | null
   readonly stdout: string
   readonly stderr: string
+}
+
+export const assertGood = ({ status, signal, stdout, stderr }: Finished): void => {
+  assert.equal(status, 0, `status ${status}, signal ${signal}\n${stdout}${stderr}`)
 }
 
 export interface Running {

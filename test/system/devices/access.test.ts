@@ -2,7 +2,7 @@
  * Programs whose memory the daemon may not access, because they are not dumpable.
  */
 import assert from 'node:assert/strict'
-import { type SpawnOptions, spawnSync } from 'node:child_process'
+import type { SpawnOptions } from 'node:child_process'
 import { chownSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it, type TestContext } from 'node:test'
@@ -11,6 +11,8 @@ import { repoRoot } from '../../paths.ts'
 import {
   cleanEnvironment,
   lacking,
+  NOBODY,
+  noOtherUser,
   run,
   runUserdma,
   start,
@@ -20,13 +22,6 @@ import {
 } from '../programs.ts'
 
 const isRoot = process.getuid?.() === 0
-const NOBODY = 65534
-
-/** The reason why root cannot start a daemon as another user here; false if it can. */
-const noOtherUser = (): string | false => {
-  const { status } = spawnSync(userdma, ['--version'], { uid: NOBODY, gid: NOBODY })
-  return status === 0 ? false : 'other users may not read this checkout'
-}
 
 /** Option of prctl(2). */
 const PR_SET_DUMPABLE = 4

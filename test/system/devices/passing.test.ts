@@ -3,11 +3,10 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { isEmpty, lacking, ownProgram, run, startDaemon } from '../programs.ts'
+import { isEmpty, lacking, NOBODY, ownProgram, run, startDaemon } from '../programs.ts'
 
 const passing = ownProgram('passing')
 const imported = ownProgram('imported')
-const OTHER_USER = 65534
 const notRoot = process.getuid?.() === 0 ? false : 'only root can run a program as another user'
 
 describe('passed descriptors', { skip: lacking(passing) }, () => {
@@ -41,12 +40,12 @@ describe('a context used by two programs', { skip: lacking(imported) }, () => {
   })
 
   it('works for another user if the daemon serves that user', { skip: notRoot }, async t => {
-    const shared = await startDaemon(t, { guest: OTHER_USER })
-    const served = await run(t, imported, ['share', `${OTHER_USER}`], { env: shared.env })
+    const shared = await startDaemon(t, { guest: NOBODY })
+    const served = await run(t, imported, ['share', `${NOBODY}`], { env: shared.env })
     assert.deepEqual([served.status, served.stdout, served.stderr], [0, 'shared\n', ''])
     await shared.settled(isEmpty)
     const unshared = await startDaemon(t)
-    const refused = await run(t, imported, ['share', `${OTHER_USER}`], { env: unshared.env })
+    const refused = await run(t, imported, ['share', `${NOBODY}`], { env: unshared.env })
     assert.equal(refused.status, 1)
     assert.match(refused.stderr, /QUERY_CONTEXT: EACCES/)
     await unshared.settled(isEmpty)

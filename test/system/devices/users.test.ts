@@ -2,7 +2,6 @@
  * Which users a daemon serves, and which daemons programs and tools trust (docs/why/threat-model.md).
  */
 import assert from 'node:assert/strict'
-import { spawnSync } from 'node:child_process'
 import { chmodSync, chownSync, mkdirSync, readdirSync, readlinkSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
@@ -15,6 +14,8 @@ import {
   cleanEnvironment,
   type Finished,
   lacking,
+  NOBODY,
+  noOtherUser,
   run,
   runUserdma,
   type Scope,
@@ -23,16 +24,8 @@ import {
   userdma,
 } from '../programs.ts'
 
-const NOBODY = 65534
 /** A UID and GID that the system does not have. */
 const UNUSED_ID = 54321
-
-/** The reason why tests with two users cannot run here; false if they can. */
-const oneUserOnly = (): string | false => {
-  if (process.geteuid?.() !== 0) return 'only root can start programs of two users'
-  const { status } = spawnSync(userdma, ['--version'], { uid: NOBODY, gid: NOBODY })
-  return status === 0 ? lacking('setpriv') : 'other users may not read this checkout'
-}
 
 /** Starts a daemon in a folder that every user may enter; returns the daemon's socket. */
 const startDaemonOf = async (t: Scope, uid: number, options: readonly string[] = []): Promise<string> => {
@@ -78,7 +71,7 @@ const runUserdmaAsNobody = (t: Scope, args: readonly string[]): Promise<Finished
 
 const NOT_SERVED = `does not serve user ${NOBODY}; root's daemon does if it is started with \`--allow-user ${NOBODY}\``
 
-describe("root's daemon", { skip: oneUserOnly() }, () => {
+describe("root's daemon", { skip: noOtherUser() || lacking('setpriv') }, () => {
   it('serves root only', async t => {
     const socket = await startDaemonOf(t, 0)
     assert.equal((await findDevices(t, socket)).stdout, 'True\n')
@@ -141,7 +134,7 @@ describe("root's daemon", { skip: oneUserOnly() }, () => {
   })
 })
 
-describe('a daemon of another user', { skip: oneUserOnly() }, () => {
+describe('a daemon of another user', { skip: noOtherUser() || lacking('setpriv') }, () => {
   it('is not trusted by programs, tools and the library', async t => {
     const socket = await startDaemonOf(t, NOBODY)
     const program = await findDevices(t, socket)

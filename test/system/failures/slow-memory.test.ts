@@ -8,6 +8,8 @@ import { moversOf } from '../../tools.ts'
 import { type StartedPair, startPair } from '../pairs/pingpong.ts'
 import {
   lacking,
+  NOBODY,
+  noGuests,
   ownProgram,
   type Running,
   type Scope,
@@ -21,8 +23,6 @@ const program = ownProgram('slow_memory')
 const stalling = ownProgram('stalling')
 const skip = lacking(program, 'ibv_rc_pingpong')
 const CANNOT = /cannot: .*/
-
-const NOBODY = 65534
 
 /** 0x50c is REMOTE_SLOW of src/spec/check/causes.ts, 0x509 REMOTE_FAULT. */
 const SLOW = /remote operation error, vendor_err 0x50c/
@@ -42,9 +42,6 @@ const cases: readonly { kind: string; guest?: number; printed: RegExp; isDisconn
   { kind: 'lock', guest: NOBODY, printed: /ibv_reg_mr: (?!done)/, isDisconnected: true },
   { kind: 'userfaultfd', guest: NOBODY, printed: /remote operation error, vendor_err 0x509/, isDisconnected: false },
 ]
-
-const needsRoot = (guest?: number): string | false =>
-  guest !== undefined && process.geteuid?.() !== 0 && "needs root: only root's daemon has guests"
 
 const startSlow = (t: Scope, daemon: TestDaemon, kind: string, guest?: number): Running =>
   start(t, program, guest === undefined ? [kind] : [kind, `${guest}`], {
@@ -68,7 +65,9 @@ const assertServes = async (daemon: TestDaemon, neighbours: StartedPair): Promis
 describe('memory whose access never completes', { skip }, () => {
   for (const { kind, printed, guest, isDisconnected } of cases) {
     const owner = guest === undefined ? "of the daemon's own user" : 'of a guest'
-    it(`${kind}, ${owner}: other programs continue, and SIGTERM works`, { skip: needsRoot(guest) }, async t => {
+    it(`${kind}, ${owner}: other programs continue, and SIGTERM works`, {
+      skip: guest !== undefined && noGuests,
+    }, async t => {
       const daemon = await startDaemon(t, guest === undefined ? {} : { guest })
       const neighbours = await startPair(t, daemon, ['-g', '1', '-n', '100000000'])
       const slow = startSlow(t, daemon, kind, guest)
@@ -86,7 +85,7 @@ describe('memory whose access never completes', { skip }, () => {
     })
   }
 
-  it('a guest can block at most eight movers that cannot be killed', { skip: needsRoot(NOBODY) }, async t => {
+  it('a guest can block at most eight movers that cannot be killed', { skip: noGuests }, async t => {
     const daemon = await startDaemon(t, { guest: NOBODY })
     for (let i = 0; i < 12; i++) {
       const slow = startSlow(t, daemon, 'fuse', NOBODY)
@@ -108,7 +107,7 @@ const disconnectedStalls = ['written', 'shown', 'mapped']
 
 describe('a guest that tries to block the daemon', { skip: lacking(stalling, 'ibv_rc_pingpong') }, () => {
   for (const kind of stalls)
-    it(`${kind}: other programs continue, and SIGTERM works`, { skip: needsRoot(NOBODY) }, async t => {
+    it(`${kind}: other programs continue, and SIGTERM works`, { skip: noGuests }, async t => {
       const daemon = await startDaemon(t, { guest: NOBODY })
       const neighbours = await startPair(t, daemon, ['-g', '1', '-n', '100000000'])
       const guest = start(t, stalling, [kind, `${NOBODY}`], {

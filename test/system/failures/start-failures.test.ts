@@ -7,10 +7,9 @@ import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { hasNative } from '../../../src/host/native.ts'
 import { findTool, skipTest } from '../../tools.ts'
-import { cleanEnvironment, run, temporaryFolder, userdma } from '../programs.ts'
+import { cleanEnvironment, NOBODY, run, temporaryFolder, userdma } from '../programs.ts'
 
 const isRoot = process.getuid?.() === 0
-const NOBODY = 65534
 /** A user who does not own the files. */
 const OTHER_USER = 65533
 

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
 import { loopbackText } from '../../loopback.ts'
 import {
-  type Finished,
+  assertGood,
   isEmpty,
   lacking,
   ownProgram,
@@ -18,9 +18,6 @@ import {
 } from '../programs.ts'
 import { type Pair, runPair } from './pingpong.ts'
 
-const assertGood = ({ status, signal, stdout, stderr }: Finished): void => {
-  assert.equal(status, 0, `status ${status}, signal ${signal}\n${stdout}${stderr}`)
-}
 /** Asserts that both ends succeeded, printed this line and received no wrong data. */
 const assertBoth = ({ server, client }: Pair, line: RegExp): void => {
   for (const finished of [client, server]) {

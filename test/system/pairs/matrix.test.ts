@@ -15,7 +15,7 @@ describe('two daemons, every service', { skip }, () => {
   const suite = suiteScope()
   let daemons: TwoDaemons
   before(async () => {
-    daemons = await startTwoDaemons(suite, { addresses: [loopbackText(61), loopbackText(62)], link: 'udp' })
+    daemons = await startTwoDaemons(suite, { addresses: [loopbackText(61), loopbackText(62)] })
   })
 
   for (const one of fewCases) it(caseTitle(one), t => runMatrixCase(t, daemons, one))
@@ -33,7 +33,7 @@ describe('two daemons, every service', { skip }, () => {
 
   it('soak transfers every byte with losses on both sides', async t => {
     const fault = 'drop=0.02,dup=0.01,reorder=0.01,seed=9'
-    const lossy = await startTwoDaemons(t, { addresses: [loopbackText(63), loopbackText(64)], link: 'udp', fault })
+    const lossy = await startTwoDaemons(t, { addresses: [loopbackText(63), loopbackText(64)], fault })
     const args = ['-g', '1', '-b', '5000000', '-T', '14']
     const { client, server } = await runPair(t, lossy[0], args, { program: ownProgram('soak'), clientDaemon: lossy[1] })
     for (const { status, stdout, stderr } of [client, server]) {

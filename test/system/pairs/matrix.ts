@@ -5,16 +5,15 @@
  * these services send less than a buffer holds. ib_write_lat polls memory without calling the device: a round trip
  * takes as long as the scheduler decides, so its cases have few round trips.
  */
-import assert from 'node:assert/strict'
 import { type Scope, startDaemon, type TestDaemon } from '../programs.ts'
-import { assertGoodPair, runPair } from './pingpong.ts'
+import { assertGoodPair, runPair, runPerftest } from './pingpong.ts'
 
 export interface MatrixCase {
   readonly program: string
   readonly args: readonly string[]
 }
 
-const caseOf = (line: string): MatrixCase => {
+export const caseOf = (line: string): MatrixCase => {
   const [program, ...args] = line.split(' ')
   return { program, args }
 }
@@ -96,37 +95,37 @@ export const matrixPrograms: readonly string[] = [
 export interface Network {
   /** Of the device of each daemon. */
   readonly addresses: readonly [string, string]
-  readonly link: string
+  /** Default: udp. */
+  readonly link?: string
   readonly fault?: string
   /** Of each daemon. */
   readonly netns?: readonly [string, string]
+  /** The --torment seed of each daemon; undefined: none. */
+  readonly torment?: readonly [number | undefined, number | undefined]
 }
 
 export type TwoDaemons = readonly [TestDaemon, TestDaemon]
 
 export const startTwoDaemons = async (
   scope: Scope,
-  { addresses, link, fault, netns }: Network,
+  { addresses, link = 'udp', fault, netns, torment }: Network,
 ): Promise<TwoDaemons> => {
-  const startEnd = (i: 0 | 1): Promise<TestDaemon> =>
-    startDaemon(scope, {
+  const startEnd = (i: 0 | 1): Promise<TestDaemon> => {
+    const seed = torment?.[i]
+    return startDaemon(scope, {
       devices: [`rxe0@${addresses[i]}`],
       link,
       ...(fault !== undefined && { fault }),
       ...(netns && { netns: netns[i] }),
+      ...(seed !== undefined && { options: ['--torment', String(seed)] }),
     })
+  }
   return [await startEnd(0), await startEnd(1)]
 }
 
 /** Runs the server on the first daemon and the client on the second, and asserts that both succeed. */
 export const runMatrixCase = async (t: Scope, [a, b]: TwoDaemons, { program, args }: MatrixCase): Promise<void> => {
-  if (!program.startsWith('ib_')) {
-    assertGoodPair(await runPair(t, a, ['-g', '1', ...args], { program, clientDaemon: b }))
-    return
-  }
-  const { server, client } = await runPair(t, a, ['-x', '1', '-F', ...args], { program, clientDaemon: b })
-  for (const { status, signal, stdout, stderr } of [client, server]) {
-    assert.equal(status, 0, `status ${status}, signal ${signal}\n${stdout}${stderr}`)
-    assert.doesNotMatch(stdout + stderr, /error|fail/i)
-  }
+  const options = { program, clientDaemon: b }
+  if (program.startsWith('ib_')) await runPerftest(t, a, args, options)
+  else assertGoodPair(await runPair(t, a, ['-g', '1', ...args], options))
 }

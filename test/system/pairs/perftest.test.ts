@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
 import { isEmpty, lacking, startDaemon, suiteScope, type TestDaemon, TWO_DEVICES } from '../programs.ts'
-import { type PairOptions, runPair } from './pingpong.ts'
+import { type PairOptions, runPerftest } from './pingpong.ts'
 
 interface PerftestCase {
   readonly program: string
@@ -50,11 +50,7 @@ describe('perftest', { skip: lacking('ib_write_bw', 'ib_atomic_lat') }, () => {
   cases.forEach(({ program, args, size }, i) => {
     it(`${program} ${args.join(' ')}`, async t => {
       const options: PairOptions = { program, devices: ['rxe0', i % 2 === 0 ? 'rxe0' : 'rxe1'] }
-      const { server, client } = await runPair(t, daemon, ['-x', '1', '-F', ...args], options)
-      for (const { status, signal, stdout, stderr } of [client, server]) {
-        assert.equal(status, 0, `status ${status}, signal ${signal}\n${stdout}${stderr}`)
-        assert.doesNotMatch(stdout + stderr, /error|fail/i)
-      }
+      const { client } = await runPerftest(t, daemon, args, options)
       // The bandwidth may be 0: on a busy machine perftest cannot measure the CPU frequency.
       assert.match(client.stdout, new RegExp(`^ ${size} +\\d+ +[\\d.]+ `, 'm'))
     })

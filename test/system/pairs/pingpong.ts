@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import {
+  assertGood,
   type Finished,
   freePort,
   type Running,
@@ -140,6 +141,21 @@ export const assertGoodPair = ({ server, client }: Pair): void => {
     assert.doesNotMatch(stdout + stderr, /invalid data in page/, name)
     assert.equal(stderr, '', `${name} printed a message`)
   }
+}
+
+/** Runs a program of perftest, and asserts that both ends exited with status 0 and without a message. */
+export const runPerftest = async (
+  scope: Scope,
+  daemon: TestDaemon,
+  args: readonly string[],
+  options: PairOptions,
+): Promise<Pair> => {
+  const pair = await runPair(scope, daemon, ['-x', '1', '-F', ...args], options)
+  for (const finished of [pair.client, pair.server]) {
+    assertGood(finished)
+    assert.doesNotMatch(finished.stdout + finished.stderr, /error|fail/i)
+  }
+  return pair
 }
 
 /** Runs ibv_rc_pingpong with `messages` messages each way, and asserts that both ends sent and received all. */

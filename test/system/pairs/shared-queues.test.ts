@@ -6,7 +6,7 @@ import { before, describe, it } from 'node:test'
 import { loopbackText } from '../../loopback.ts'
 import {
   assertFaultsInjected,
-  type Finished,
+  assertGood,
   freePort,
   isEmpty,
   lacking,
@@ -22,10 +22,6 @@ import {
   userdma,
 } from '../programs.ts'
 import { type Pair, type PairOptions, runPair } from './pingpong.ts'
-
-const assertGood = ({ status, signal, stdout, stderr }: Finished): void => {
-  assert.equal(status, 0, `status ${status}, signal ${signal}\n${stdout}${stderr}`)
-}
 
 /** Asserts that both ends succeeded and printed this line. */
 const assertBoth = ({ server, client }: Pair, line: RegExp): void => {

@@ -24,6 +24,7 @@ import {
   type TestDaemon,
   temporaryFolder,
 } from '../programs.ts'
+import { caseOf, runMatrixCase, startTwoDaemons, type TwoDaemons } from './matrix.ts'
 import { assertGoodPair, caseName, type PingpongCase, runCase, runPair, startPair } from './pingpong.ts'
 
 const pingpong = (size: number, mtu: number, waitsForEvents = false): PingpongCase => ({
@@ -34,33 +35,6 @@ const pingpong = (size: number, mtu: number, waitsForEvents = false): PingpongCa
   usesTwoDevices: false,
 })
 
-type TwoDaemons = readonly [TestDaemon, TestDaemon]
-
-const startTwoDaemons = async (
-  scope: Scope,
-  addresses: readonly [string, string],
-  options: {
-    link?: string
-    fault?: string
-    netns?: readonly [string, string]
-    /** The --torment seed of each daemon; undefined: none. */
-    torment?: readonly [number | undefined, number | undefined]
-  } = {},
-): Promise<TwoDaemons> => {
-  const startEnd = (i: 0 | 1): Promise<TestDaemon> => {
-    const { link = 'udp', fault, netns } = options
-    const seed = options.torment?.[i]
-    return startDaemon(scope, {
-      devices: [`rxe0@${addresses[i]}`],
-      link,
-      ...(fault !== undefined && { fault }),
-      ...(netns && { netns: netns[i] }),
-      ...(seed !== undefined && { options: ['--torment', String(seed)] }),
-    })
-  }
-  return [await startEnd(0), await startEnd(1)]
-}
-
 /** Of the first device. */
 const portCountersOf = async (daemon: TestDaemon): Promise<Readonly<Record<string, number>>> =>
   (await daemon.stat()).devices[0].port
@@ -70,14 +44,6 @@ const assertNothingLost = async (daemons: TwoDaemons): Promise<void> => {
     const { devices } = await daemon.settled(isEmpty)
     const { icrcErrors, dropped } = devices[0].port
     assert.deepEqual({ icrcErrors, dropped }, { icrcErrors: 0, dropped: 0 })
-  }
-}
-
-const perftest = async (t: Scope, [a, b]: TwoDaemons, program: string, ...args: string[]): Promise<void> => {
-  const { server, client } = await runPair(t, a, ['-x', '1', '-F', ...args], { program, clientDaemon: b })
-  for (const { status, signal, stdout, stderr } of [client, server]) {
-    assert.equal(status, 0, `status ${status}, signal ${signal}\n${stdout}${stderr}`)
-    assert.doesNotMatch(stdout + stderr, /error|fail/i)
   }
 }
 
@@ -99,7 +65,10 @@ describe('two daemons on loopback', { skip }, () => {
       const suite = suiteScope()
       let daemons: TwoDaemons
       before(async () => {
-        daemons = await startTwoDaemons(suite, [loopbackText(10 * number + 1), loopbackText(10 * number + 2)], { link })
+        daemons = await startTwoDaemons(suite, {
+          addresses: [loopbackText(10 * number + 1), loopbackText(10 * number + 2)],
+          link,
+        })
       })
 
       for (const pingpongCase of [
@@ -112,15 +81,15 @@ describe('two daemons on loopback', { skip }, () => {
         it(`ibv_rc_pingpong: ${caseName(pingpongCase)}`, t =>
           runCase(t, daemons[0], pingpongCase, undefined, daemons[1]))
 
-      for (const args of [
-        ['ib_write_bw', '-s', '65536', '-n', '500'],
-        ['ib_write_bw', '-s', '4096', '-n', '500', '-q', '4', '-b'],
-        ['ib_send_bw', '-s', '65536', '-n', '300', '-m', '1024'],
-        ['ib_read_bw', '-s', '65536', '-n', '300'],
-        ['ib_atomic_bw', '-n', '300', '-A', 'FETCH_AND_ADD'],
-        ['ib_send_lat', '-s', '64', '-n', '300', '-e'],
+      for (const line of [
+        'ib_write_bw -s 65536 -n 500',
+        'ib_write_bw -s 4096 -n 500 -q 4 -b',
+        'ib_send_bw -s 65536 -n 300 -m 1024',
+        'ib_read_bw -s 65536 -n 300',
+        'ib_atomic_bw -n 300 -A FETCH_AND_ADD',
+        'ib_send_lat -s 64 -n 300 -e',
       ])
-        it(args.join(' '), t => perftest(t, daemons, args[0], ...args.slice(1)))
+        it(line, t => runMatrixCase(t, daemons, caseOf(line)))
 
       it('every byte of every operation arrives, both ways', async t => {
         await runVerbsCheck(t, daemons)
@@ -139,7 +108,7 @@ describe('two daemons on loopback', { skip }, () => {
 
   it('every byte arrives with faults', async t => {
     const fault = 'drop=0.01,dup=0.02,reorder=0.02,corrupt=0.01,seed=5'
-    const daemons = await startTwoDaemons(t, [loopbackText(31), loopbackText(32)], { fault })
+    const daemons = await startTwoDaemons(t, { addresses: [loopbackText(31), loopbackText(32)], fault })
     await runVerbsCheck(t, daemons)
     await runVerbsCheck(t, [daemons[1], daemons[0]])
     await assertFaultsInjected(...daemons)
@@ -154,7 +123,8 @@ describe('two daemons on loopback', { skip }, () => {
     ] as const
   ).entries())
     it(`every byte arrives with torment ${torment.map(seed => seed ?? 'off').join(' and ')}`, async t => {
-      const daemons = await startTwoDaemons(t, [loopbackText(33 + 2 * number), loopbackText(34 + 2 * number)], {
+      const daemons = await startTwoDaemons(t, {
+        addresses: [loopbackText(33 + 2 * number), loopbackText(34 + 2 * number)],
         torment,
       })
       await runVerbsCheck(t, daemons)
@@ -257,14 +227,14 @@ describe('two network namespaces', { skip }, () => {
       if (!canMakeNamespaces(t)) return
       const netns = twoNamespaces(t, mtu, { hasOffload })
       const addresses = version === 4 ? (['10.99.0.1', '10.99.0.2'] as const) : (['fd99::1', 'fd99::2'] as const)
-      const daemons = await startTwoDaemons(t, addresses, { link, netns })
+      const daemons = await startTwoDaemons(t, { addresses, link, netns })
       const activeMtu = mtu === 1500 ? 1024 : 4096
       const { stdout } = await run(t, 'ibv_devinfo', [], { env: daemons[0].env })
       assert.match(stdout, new RegExp(`active_mtu:\\s+${activeMtu} `))
       await runCase(t, daemons[0], pingpong(65536, activeMtu, true), 50, daemons[1])
       await runCase(t, daemons[1], pingpong(4096, 256), 50, daemons[0])
       await runVerbsCheck(t, daemons)
-      await perftest(t, daemons, 'ib_write_bw', '-s', '65536', '-n', '200')
+      await runMatrixCase(t, daemons, caseOf('ib_write_bw -s 65536 -n 200'))
       await assertNothingLost(daemons)
       const { segmentedMessages, unexpectedIdentifications } = await portCountersOf(daemons[0])
       if (link === 'udp') assert.ok(segmentedMessages > 10, `${segmentedMessages} messages were segmented`)
@@ -276,7 +246,7 @@ describe('two network namespaces', { skip }, () => {
       if (!canMakeNamespaces(t)) return
       const netns = twoNamespaces(t, 1500)
       const addresses = version === 4 ? (['10.99.0.1', '10.99.0.2'] as const) : (['fd99::1', 'fd99::2'] as const)
-      const daemons = await startTwoDaemons(t, addresses, { netns, torment: [3, 4] })
+      const daemons = await startTwoDaemons(t, { addresses, netns, torment: [3, 4] })
       await runVerbsCheck(t, daemons)
       for (const daemon of daemons) await daemon.settled(isEmpty)
     })
@@ -291,9 +261,9 @@ describe('two network namespaces', { skip }, () => {
       if (!canMakeNamespaces(t)) return
       const netns = twoNamespaces(t, 1500)
       const addresses = version === 4 ? (['10.99.0.1', '10.99.0.2'] as const) : (['fd99::1', 'fd99::2'] as const)
-      const daemons = await startTwoDaemons(t, addresses, { netns })
+      const daemons = await startTwoDaemons(t, { addresses, netns })
       for (const program of ['ib_send_bw', 'ib_send_lat'])
-        await perftest(t, daemons, program, '-c', 'UD', '-n', '100', '-s', '1000', '-g', '-M', group)
+        await runMatrixCase(t, daemons, caseOf(`${program} -c UD -n 100 -s 1000 -g -M ${group}`))
       await assertNothingLost(daemons)
       // 100 datagrams, then 100 in each direction. A sender in the group receives its own datagrams.
       const [a, b] = [await portCountersOf(daemons[0]), await portCountersOf(daemons[1])]
@@ -309,7 +279,7 @@ describe('two network namespaces', { skip }, () => {
         if (!canMakeNamespaces(t)) return
         const netns = twoNamespaces(t, 1500, { hasOffload: false })
         const addresses = version === 4 ? (['10.99.0.1', '10.99.0.2'] as const) : (['fd99::1', 'fd99::2'] as const)
-        const daemons = await startTwoDaemons(t, addresses, { link, netns })
+        const daemons = await startTwoDaemons(t, { addresses, link, netns })
         const pcap = join(temporaryFolder(t), 'wire.pcap')
         const capture = start(t, 'ip', [
           ...['netns', 'exec', netns[1], 'dumpcap', '-q', '-P', '-i', 'v0', '-f', 'udp port 4791', '-w', pcap],

@@ -6,7 +6,7 @@ import { before, describe, it } from 'node:test'
 import { loopbackText } from '../../loopback.ts'
 import {
   assertFaultsInjected,
-  type Finished,
+  assertGood,
   isEmpty,
   lacking,
   ownProgram,
@@ -18,10 +18,6 @@ import {
   userdma,
 } from '../programs.ts'
 import { runPair } from './pingpong.ts'
-
-const assertGood = ({ status, signal, stdout, stderr }: Finished): void => {
-  assert.equal(status, 0, `status ${status}, signal ${signal}\n${stdout}${stderr}`)
-}
 
 const verbsCheck = ownProgram('verbs_check')
 

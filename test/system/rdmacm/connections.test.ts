@@ -3,11 +3,10 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { isEmpty, lacking, runUserdma, startDaemon, TWO_DEVICES } from '../programs.ts'
+import { isEmpty, lacking, NOBODY, noGuests, runUserdma, startDaemon, TWO_DEVICES } from '../programs.ts'
 import { killInEveryState } from './killed-rdmacm.ts'
 import { UCMA_PROGRAM, UcmaCommand, UcmaProgram } from './ucma.ts'
 
-const NOBODY = 65534
 const PORT = 7471
 /** No queue pair has this number. */
 const QPN = 0x33
@@ -16,9 +15,8 @@ const BAD_ADDRESS = 16n
 const [EPERM, ENOENT, ENXIO, EFAULT, EINVAL, EADDRINUSE] = [-1, -2, -6, -14, -22, -98]
 
 const skip = lacking(UCMA_PROGRAM)
-const skipUnlessRoot = skip || (process.geteuid?.() !== 0 && "needs root: only root's daemon has guests")
 
-describe("a guest's program on root's daemon", { skip: skipUnlessRoot }, () => {
+describe("a guest's program on root's daemon", { skip: skip || noGuests }, () => {
   it('cannot reach objects of another user', async t => {
     const daemon = await startDaemon(t, { guest: NOBODY })
     const owner = await UcmaProgram.start(t, daemon)
