@@ -189,6 +189,31 @@ describe('if nothing is refused, all counters and PSNs are equal with packets an
   }
 })
 
+it('dropped UC messages count the same with packets and without', () => {
+  const valid = validScript('UC')
+  const { requests } = valid.steps.find(step => step.do === 'send') as SendStep
+  const receive = valid.steps.find(step => step.do === 'receive') as Step
+  const post = (opcode: number, length: number, mistake: number = Mistake.NONE): Step => ({
+    do: 'send',
+    side: 0,
+    requests: [{ ...requests[0], opcode, length, mistake }],
+  })
+  const steps = [1, 1024, 5000, 70_001].flatMap(length => [
+    post(SEND, length),
+    post(RDMA_WRITE, length, Mistake.RKEY),
+    post(RDMA_WRITE_WITH_IMM, length),
+    receive,
+    post(SEND, length),
+  ])
+  const [packets, direct] = [play({ ...valid, steps }, 'packets'), play({ ...valid, steps }, 'direct')]
+  assert.equal(direct.runs, 0)
+  assert.deepEqual(direct.results, packets.results)
+  assert.deepEqual(direct.allCounters, packets.allCounters)
+  const { dropped, outOfSequence } = direct.allCounters[1].engine
+  // all packets of the first SENDs and the WRITEs: 1 + 1 + 5 + 69; the last packet of each WRITE with immediate
+  assert.deepEqual({ dropped, outOfSequence }, { dropped: 76 + 76 + 4, outOfSequence: 0 })
+})
+
 it("READs beyond the responder's max_dest_rd_atomic are refused", () => {
   const valid = validScript('RC')
   const { requests } = valid.steps.find(step => step.do === 'send' && step.requests[0].opcode === RDMA_READ) as SendStep
@@ -214,7 +239,7 @@ it('a READ whose last responses come in a later poll is counted once, with all i
     const sges = [sgeOf(a.mr, 0, packets * 4096)]
     postSend(a.qp.send, { opcode: RDMA_READ, sges, remote: b.mr.address, rkey: b.mr.rkey })
     m.settle()
-    return m.devices.map(({ state }) => ({ ...state.engine().counters, ...state.port.counters }))
+    return m.devices.map(({ state }) => [{ ...state.engine().counters }, { ...state.port.counters }])
   }
   // in one call the engine transfers at most 1 MiB to local peers: 256 packets of 4096 bytes
   for (let packets = 257; packets <= 290; packets += 3)

@@ -351,7 +351,10 @@ export const play = (script: Script, path: Path) => {
   })
   const engines = m.devices.map(({ state }) => state.engine().counters)
   const equalCounters = engines.map(counters => Object.fromEntries(EQUAL_COUNTERS.map(name => [name, counters[name]])))
-  const allCounters = m.devices.map(({ state }) => ({ ...state.engine().counters, ...state.port.counters }))
+  const allCounters = m.devices.map(({ state }) => ({
+    engine: { ...state.engine().counters },
+    port: { ...state.port.counters },
+  }))
   const queries = sides.map((side, i) => side.cls && m.devices[devices[i]].state.engine().query(rowOf(side)))
   const memory = sides.map(({ mr }) => Buffer.from(mr.bytes))
   for (const { p } of sides) p.close()
