@@ -194,7 +194,7 @@ void valgrind_mark(void);
 
 /* ---- verbs.c ---- */
 
-/* Whether the program has called ibv_fork_init, or set the environment variable for it. */
+/* Whether the program has called ibv_fork_init, need not call it, or has set the environment variable for it. */
 bool verbs_is_fork_safe(void);
 
 /* ---- stacks.c ---- */

@@ -467,6 +467,7 @@ static void forget_queues(int fd, uint32_t qpn)
     outstanding_forget(fd, USERDMA_POST_RECEIVE, qpn);
 }
 
+/* The program has called ibv_fork_init, or asked and was told that this is not needed. */
 static bool is_fork_initialized;
 
 bool verbs_is_fork_safe(void)
@@ -487,6 +488,15 @@ EXPORT int ibv_fork_init(void)
         return 0;
     int (*original)(void) = find_original("ibv_fork_init");
     return original ? original() : ENOSYS;
+}
+
+EXPORT enum ibv_fork_status ibv_is_fork_initialized(void)
+{
+    enum ibv_fork_status (*original)(void) = find_original("ibv_is_fork_initialized");
+    const enum ibv_fork_status status = original ? original() : IBV_FORK_DISABLED;
+    if (status == IBV_FORK_UNNEEDED)
+        is_fork_initialized = true;
+    return status;
 }
 
 EXPORT int ibv_destroy_qp(struct ibv_qp *qp)

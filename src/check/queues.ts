@@ -214,14 +214,16 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
     queueReset(id) {
       queues.delete(id)
     },
-    calling({ class: name, method, stack }, object) {
+    calling({ class: name, method, args, stack }, object) {
       if (name === 'mr' && method === 'destroy') deregistering(object, stack)
       if (name !== 'cq') return
       const state = cqOf(object.id)
       checkArmed(object, state)
-      if (method === 'reqNotify') state.unnoticedSince = undefined
-      if (method === 'reqNotify' && unpolledOf(object, state).length > 0)
-        state.armingCall = { time: services.sources.now(), stack }
+      if (method !== 'reqNotify') return
+      state.unnoticedSince = undefined
+      // A program that arms for solicited completions waits for no other ones.
+      const isAwaited = ({ completion }: UnpolledCompletion): boolean => !args.solicitedOnly || completion.solicited
+      if (unpolledOf(object, state).some(isAwaited)) state.armingCall = { time: services.sources.now(), stack }
     },
     called({ class: name, method, stack, refused }, object) {
       if (name === 'cq' && method === 'destroy' && refused === undefined) cqDestroyed(object, stack)

@@ -71,7 +71,16 @@ it('memory of a request whose completion was lost in a full CQ may be freed', ()
   const s = requestScenario()
   const request = s.post({ wrId: 7n })
   s.end(request)
-  const completion = { status: 0, opcode: 0, bytes: 64, cq: s.cq, cqPosition: 0, qp: s.qp, message: undefined }
+  const completion = {
+    status: 0,
+    opcode: 0,
+    bytes: 64,
+    cq: s.cq,
+    cqPosition: 0,
+    solicited: false,
+    qp: s.qp,
+    message: undefined,
+  }
   s.checker.requests.completed(request, completion)
   s.checker.misused(misuse())
   assert.deepEqual(s.ids(), [])

@@ -104,6 +104,20 @@ it('a CQ that is armed while it has completions, and not polled for a second, is
   assert.match(s.found[0]!.text, /was armed with 2 unpolled completions in it/)
 })
 
+it('unsolicited completions are no lost wake-up if the CQ is armed for solicited ones', () => {
+  const s = requestScenario()
+  const arm = (): void => s.call('cq', 'reqNotify', s.cq, { solicitedOnly: 1 })
+  s.complete(s.post())
+  arm()
+  s.advance(2_000_000)
+  s.complete(s.post(), SUCCESS, undefined, s.cq, true)
+  assert.deepEqual(s.ids(), [])
+  arm()
+  s.advance(2_000_000)
+  s.complete(s.post())
+  assert.deepEqual(s.ids(), ['lost-wakeup warning'])
+})
+
 it('destroying a CQ that has a channel and completions, but was never armed or polled, is a lost wake-up', () => {
   for (const [use, isFound] of [
     ['none', true],

@@ -133,6 +133,7 @@ export const requestScenario = (
       status = WcStatus.values.SUCCESS as number,
       message?: WorkRequest,
       intoCq = cq,
+      solicited = false,
     ): void {
       if (request.queue === PostQueue.SEND) end(request)
       const { SEND, RECV, RECV_RDMA_WITH_IMM } = WcOpcode.values
@@ -143,6 +144,7 @@ export const requestScenario = (
         bytes: request.length,
         cq: intoCq,
         cqPosition: ++completions,
+        solicited,
         qp: request.owner,
         message,
       }

@@ -388,7 +388,7 @@ const table = {
   'fork-outstanding': {
     severity: 'warning',
     title: 'a process forked while requests were outstanding, without ibv_fork_init',
-    why: 'After a fork the first write to a page copies the page. Before Linux 5.12 the adapter keeps the old page: the program does not see received data, and old data is sent (ibv_fork_init(3)). Later kernels copy pinned pages at the fork. Shared memory and MADV_DONTFORK memory are not copied.',
+    why: 'After a fork the first write to a page copies the page. Before Linux 5.12 the adapter keeps the old page: the program does not see received data, and old data is sent (ibv_fork_init(3)). Later kernels copy pinned pages at the fork; a program that has asked ibv_is_fork_initialized knows this, and is not reported. Shared memory and MADV_DONTFORK memory are not copied.',
     advice:
       'call ibv_fork_init before the first registration, or fork before requests are posted; system and posix_spawn need neither',
   },

@@ -70,6 +70,8 @@ export interface RequestCompletion {
   readonly cq: number
   /** Position among the completions of the CQ, from 1, as counted by `polled`. 0: the completion was lost. */
   readonly cqPosition: number
+  /** Whether the completion raises an event also on a CQ that is armed for solicited completions only. */
+  readonly solicited: boolean
   /** `CoreObject.id` of the queue pair; for a shared receive queue, of the queue pair that took the request. */
   readonly qp: number
   /**

@@ -298,6 +298,20 @@ static int forged(void)
     return destroy_pair(&one, &other);
 }
 
+/* ---- asks: forks with a receive outstanding, after the answer that ibv_fork_init is not needed ---- */
+
+static int asks(void)
+{
+    check(ibv_is_fork_initialized() != IBV_FORK_UNNEEDED, "ibv_is_fork_initialized");
+    make_pair(&one, &other);
+    post_receive(&one, all_of(&one));
+    const pid_t child = fork();
+    if (child == 0)
+        _exit(0);
+    waitpid(child, NULL, 0);
+    return destroy_pair(&one, &other);
+}
+
 /* ---- tries: halves max_inline_data until the device accepts it, as libfabric does ---- */
 
 static int tries(void)
@@ -327,6 +341,8 @@ int main(int argc, char **argv)
         return unloaded(argv + 2);
     if (strcmp(name, "forged") == 0)
         return forged();
+    if (strcmp(name, "asks") == 0)
+        return asks();
     if (strcmp(name, "tries") == 0)
         return tries();
     if (strcmp(name, "batch") == 0)
@@ -342,6 +358,6 @@ int main(int argc, char **argv)
     if (strcmp(name, "constructor") == 0 && argc > 2)
         return constructor(argv[2]);
     fprintf(stderr, "usage: check_cases batch | elements | callers | forks COUNT | threads | constructor LIBRARY | "
-                    "exec | unloaded LIBRARY LIBRARY | forged | tries\n");
+                    "exec | unloaded LIBRARY LIBRARY | forged | asks | tries\n");
     return 1;
 }

@@ -440,6 +440,11 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
     assertFound('unknown-lkey', found)
   })
 
+  it('a fork is not reported after ibv_is_fork_initialized has answered that ibv_fork_init is not needed', async t => {
+    const { found, status, stderr } = await checkScript(t, `${ownProgram('check_cases')} asks`, ['--like', 'mlx5'])
+    assert.deepEqual([found.filter(({ id }) => id.startsWith('fork-')), status], [[], 0], stderr)
+  })
+
   it('refused values of max_inline_data are notes', async t => {
     const { found, stderr } = await checkScript(t, `${ownProgram('check_cases')} tries`)
     assert.deepEqual([...new Set(found.map(({ id, severity }) => `${id} ${severity}`))], ['refused-call note'], stderr)

@@ -442,7 +442,7 @@ export const watchRequests = (
       if (feed === undefined || request === undefined) return
       // 0: the CQ was full, and the completion is lost
       const cqPosition = cq.state.completions === completionsBefore ? 0 : cq.state.completions
-      watcher.completed(request, { status, opcode, bytes, cq: cq.id, cqPosition, qp: feed.qp.id, message })
+      watcher.completed(request, { status, opcode, bytes, cq: cq.id, cqPosition, solicited, qp: feed.qp.id, message })
     }
   }
   watchCompletions(engineCompletions)
