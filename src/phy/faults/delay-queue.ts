@@ -147,7 +147,7 @@ export const createDelayQueue = <Tag>(
         if (packet.passesLeft <= 0 && !packet.isReady) makeReady(packet)
       }
       passable = passable.filter(({ isReady }) => !isReady)
-      // A queue of ready packets only needs no timeout, so `onTimeout` may not be called for them.
+      // The delay of a ready packet need not begin; `nextTimeout` would be 0 for it.
       unstarted = unstarted.filter(({ isReady }) => !isReady)
     },
     untilNext: () => {
