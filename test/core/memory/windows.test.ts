@@ -40,6 +40,7 @@ const PD = 7
 const QP = 17
 const HI = 0x7f01
 const LO = 0xffff_f000
+const START = 0x3_ffff_ffc0n
 
 /** The rows of a linked list, ascending. A link is the row plus 1. */
 const listed = (first: number, next: Int32Array): number[] => {
@@ -48,10 +49,13 @@ const listed = (first: number, next: Int32Array): number[] => {
   return rows.sort((a, b) => a - b)
 }
 
-/** A window, and a region of 8192 bytes at HI:LO that crosses a 4 GiB boundary. */
+/**
+ * A window, and a region of 8192 bytes at HI:LO. The IOVA of the region crosses a 4 GiB boundary after 4096 bytes, its
+ * memory at START after 64 bytes.
+ */
 const setUp = (type: number, access: number = REGION_ACCESS) => {
   const table = createMemoryTable(() => 0)
-  const region = addRegion(table, PD, 0x1234_5000n, (BigInt(HI) << 32n) | BigInt(LO), 8192, access, noMemory)
+  const region = addRegion(table, PD, START, (BigInt(HI) << 32n) | BigInt(LO), 8192, access, noMemory)
   const window = addWindow(table, PD, type)
   const lkey = table.key[region]
   const request: Omit<Bind, 'window'> = {
@@ -82,8 +86,8 @@ test('a bound window grants exactly its range and rights, an unbound window noth
     assert.equal(isAccessible(LO + 100, 51), false)
     assert.equal(isAccessible(LO + 100, 8, REMOTE_ATOMIC), false)
     assert.equal(isAccessible(LO + 100, 50, REMOTE_WRITE, QP, PD + 1), false)
-    assert.equal(addressLo(table, window, LO + 110), 0x1234_5000 + 110)
-    assert.equal(addressHi(table, window, HI, LO + 110), 0)
+    assert.equal(addressLo(table, window, LO + 110), 110 - 64)
+    assert.equal(addressHi(table, window, HI, LO + 110), 4)
   }
 })
 
@@ -157,7 +161,8 @@ test('only a type 2 window may be zero-based (o10-36.2.2)', () => {
   const key = table.key[window]
   assert.equal(resolve(table, PD, key, 0, 0, 50, REMOTE_READ, QP), window)
   assert.equal(resolve(table, PD, key, 0, 1, 50, REMOTE_READ, QP), -1)
-  assert.equal(addressLo(table, window, 3), 0x1234_5000 + 103)
+  assert.equal(addressLo(table, window, 3), 103 - 64)
+  assert.equal(addressHi(table, window, 0, 3), 4)
 })
 
 test('only a type 2 window that is bound to this queue pair can be invalidated (o10-37.2.26)', () => {
