@@ -9,7 +9,7 @@
  */
 import { findGid } from '../../../core/devices/gids.ts'
 import type { Device, RequestPoll } from '../../../core/model.ts'
-import type { CauseName } from '../../../spec/check/causes.ts'
+import type { Cause, CauseName } from '../../../spec/check/causes.ts'
 import {
   type RequestElement,
   type RequestWatcher,
@@ -54,7 +54,10 @@ const remoteOperations: ReadonlySet<number> = new Set([
  */
 const MAX_MESSAGES = 4096
 
-/** Causes for which a receiver drops a SEND or WRITE with immediate of an unreliable queue pair. */
+/**
+ * Causes for which a receiver drops a SEND or WRITE with immediate of an unreliable queue pair. A refused rkey may also
+ * be of a WRITE without immediate, which is no message.
+ */
 const receiverDrops: ReadonlySet<CauseName> = new Set(['NO_RECEIVE', 'QKEY_DIFFERS', 'RECEIVE_TOO_SHORT'])
 
 /** Requests of one queue pair. */
@@ -340,10 +343,10 @@ export const watchRequests = (
       takeMessage(messages, completion, feed.isDatagram ? feed.qp.state.qpn : -1),
     )
 
-  /** Drops the oldest message of a sender to `receiver`. Returns whether there was one. */
-  const dropFrom = (receiver: QpFeed, sourceQpn: number): boolean => {
-    const isToReceiver = ({ destQpn }: WorkRequest): boolean =>
-      !receiver.isDatagram || destQpn === receiver.qp.state.qpn
+  /** Drops the oldest message of a sender to `receiver`, with `rkey` if given. Returns whether there was one. */
+  const dropFrom = (receiver: QpFeed, sourceQpn: number, rkey?: Cause['args'][string]): boolean => {
+    const isToReceiver = ({ destQpn, remote }: WorkRequest): boolean =>
+      (!receiver.isDatagram || destQpn === receiver.qp.state.qpn) && (rkey === undefined || remote?.rkey === rkey)
     const dropped = takeFrom(receiver, sourceQpn, messages => {
       const message = messages.find(isToReceiver)
       dropMessage(messages, message)
@@ -418,9 +421,10 @@ export const watchRequests = (
   failures.dropped = (row, cause, wrId, sourceQpn) => {
     dropped(row, cause, wrId, sourceQpn)
     const feed = feedOf(row)
-    if (!feed?.isUnreliable || !receiverDrops.has(cause.id)) return
+    const rkey = cause.args.key
+    if (!feed?.isUnreliable || (rkey === undefined && !receiverDrops.has(cause.id))) return
     const sender = feed.isDatagram ? sourceQpn : state.engine().query(row).destQpn
-    if (sender !== undefined) dropFrom(feed, sender)
+    if (sender !== undefined) dropFrom(feed, sender, rkey)
   }
 
   const watchCompletions = (completions: Completions): void => {

@@ -653,6 +653,22 @@ it('a WRITE with immediate data is not taken for an earlier SEND of the same len
   assert.match(completed ?? '', /^completed receive 5 SUCCESS #1 < WRITE.* 2$/)
 })
 
+it('a WRITE with immediate data is not taken for an earlier one whose rkey was refused', () => {
+  const { m, a, b } = ucPair()
+  const { take } = watch(m)
+  b.change({ state: Qps.RTS, accessFlags: AccessFlags.values.REMOTE_WRITE })
+  const write = (id: bigint, rkey: number) => {
+    const sges = [sgeOf(a.mr, 0, 10)]
+    postSend(a.send, { opcode: Wr.WRITE_IMM, id, sges, flags: 0, remote: b.mr.address, rkey })
+  }
+  postReceive(b.receive, 5n, [])
+  write(1n, 1)
+  write(2n, b.mr.rkey)
+  m.settle()
+  const [completed] = take().filter(line => line.startsWith('completed'))
+  assert.match(completed ?? '', /^completed receive 5 SUCCESS #1 < WRITE.* 2$/)
+})
+
 it('a SEND of UC is not dropped with an earlier WRITE that the receiver refuses', () => {
   const { m, a, b } = ucPair()
   const { take } = watch(m)
