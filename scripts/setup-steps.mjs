@@ -124,6 +124,8 @@ const PACKAGES = [
     'libfabric-bin': 'fi_pingpong',
     'ucx-utils': 'ucx_perftest',
     'dapl2-utils': 'dtest',
+    tgt: 'tgtd',
+    'libiscsi-bin': 'iscsi-test-cu',
     curl: 'curl',
   }).map(([name, file]) => ({
     name,

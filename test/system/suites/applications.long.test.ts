@@ -151,6 +151,38 @@ describe('applications', () => {
     await server.ended
   })
 
+  const needsRoot = process.getuid?.() === 0 ? false : 'tgtd needs root'
+  it('tgt and libiscsi over iSER', { skip: needsRoot || lacking('tgtd', 'tgtadm', 'iscsi-test-cu') }, async t => {
+    const folder = temporaryFolder(t)
+    const disk = join(folder, 'disk')
+    writeFileSync(disk, Buffer.alloc(16 << 20))
+    const port = await freePort()
+    // tgtd listens for iSER on port 3260, and for its administration on a local socket of this number.
+    const control = `${port % 32_768}`
+    const options = { env: daemon.env, cwd: folder }
+    const { listeners } = (await daemon.stat()).connections
+    const server = start(t, 'tgtd', ['-f', '-C', control, '--iscsi', `portal=127.0.0.1:${port}`], options)
+    await Promise.race([daemon.settled(({ connections }) => connections.listeners > listeners), server.ended])
+    const runTool = async (line: string): Promise<string> => {
+      const [program, ...args] = line.split(' ')
+      const { status, stdout, stderr } = await start(t, program!, args, options).ended
+      assert.equal(status, 0, `${line}: status ${status}\n${stdout}${stderr}server:\n${server.output()}`)
+      return stdout
+    }
+    const administer = (rest: string): Promise<string> => runTool(`tgtadm -C ${control} --lld iser --mode ${rest}`)
+    const [target, initiator] = ['iqn.2026-01.test:disk', 'iqn.2026-01.test:initiator']
+    await administer(`target --op new --tid 1 --targetname ${target}`)
+    await administer(`logicalunit --op new --tid 1 --lun 1 -b ${disk}`)
+    // tgt 1.0.85 answers "target not found" over iSER unless the address and the name are bound.
+    await administer('target --op bind --tid 1 -I ALL')
+    await administer(`target --op bind --tid 1 -Q ${initiator}`)
+    const lun = `iser://127.0.0.1:3260/${target}/1`
+    for (const name of ['Read10.Simple', 'Read10.BeyondEol', 'Write10.Simple', 'CompareAndWrite.Simple'])
+      assert.doesNotMatch(await runTool(`iscsi-test-cu -d -i ${initiator} -t SCSI.${name} ${lun}`), /FAILED/)
+    server.child.kill('SIGKILL')
+    await server.ended
+  })
+
   it('leave nothing behind', async () => {
     await daemon.settled(isEmpty)
   })
