@@ -8,10 +8,12 @@ import fc from 'fast-check'
 import { invokeNow } from '../../../src/core/index.ts'
 import type { Path } from '../../../src/phy/memory.ts'
 import { addTap } from '../../../src/phy/tap.ts'
+import { Mr } from '../../../src/spec/classes/mr.ts'
 import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
+import { QpState } from '../../../src/spec/enums.ts'
 import { WcStatus, WrOpcode } from '../../../src/spec/work.ts'
 import { type Kind, Mistake, play, type Request, type Script, type Step } from './loopback-script.ts'
-import { connectQps, machine, makeCq, makeQp, program, register, type TestQp } from './machine.ts'
+import { connectQps, machine, makeCq, makeQp, program, query, register, type TestCq, type TestQp } from './machine.ts'
 import { completions, pattern, sgeOf } from './pair.ts'
 import { Flag, postReceive, postSend } from './provider.ts'
 
@@ -317,4 +319,45 @@ describe('the path changes in the middle of a message', () => {
       assert.ok(changes > 2 && packets > 0 && packets < LENGTH / 4096, `${changes} changes, ${packets} packets`)
     })
   }
+})
+
+describe('a region that is deregistered in the middle of a message', () => {
+  const LENGTH = 0x100_0000
+  const { REM_ACCESS_ERR, REM_OP_ERR, LOC_PROT_ERR } = WcStatus.values
+  const { RTS, ERR } = QpState.values
+  for (const [name, opcode, status, received] of [
+    ['READ', RDMA_READ, REM_ACCESS_ERR, []],
+    ['WRITE', RDMA_WRITE, REM_ACCESS_ERR, []],
+    ['SEND', SEND, REM_OP_ERR, [LOC_PROT_ERR]],
+  ] as const)
+    for (const path of ['packets', 'direct'] as const)
+      it(`${name}, path ${path}`, () => {
+        const m = machine(2, { path })
+        const [a, b] = [0, 1].map(device => {
+          const p = program(m, device)
+          const cq = makeCq(p)
+          return { p, cq, qp: makeQp(p, cq), mr: register(p, LENGTH) }
+        })
+        connectQps(a.qp, b.qp, { pathMtu: 5 })
+        pattern((opcode === RDMA_READ ? b : a).mr.bytes, 1)
+        const target = opcode === RDMA_READ ? a.mr : b.mr
+        postReceive(b.qp.receive, 1n, [sgeOf(b.mr, 0, LENGTH)])
+        postSend(a.qp.send, { opcode, sges: [sgeOf(a.mr, 0, LENGTH)], remote: b.mr.address, rkey: b.mr.rkey })
+        for (let polls = 0; polls < 100 && target.bytes[0x1_0000] === 0; polls++)
+          for (const device of m.devices) device.poll(m.now)
+        assert.equal(query(b.qp).state, RTS)
+        invokeNow(b.p.context, Mr, 'destroy', b.mr.handle, {}, b.p.caller)
+        const written = target.bytes.findLastIndex(byte => byte !== 0)
+        m.settle()
+        const statuses = (cq: TestCq) => completions(cq).map(completion => completion.status)
+        assert.deepEqual(statuses(a.cq), [status])
+        assert.deepEqual([query(a.qp).state, query(b.qp).state], [ERR, ERR])
+        assert.deepEqual(statuses(b.cq), received.length > 0 ? [...received] : [WcStatus.values.WR_FLUSH_ERR])
+        assert.ok(written > 0x1_0000 && written < LENGTH - 1)
+        if (opcode !== RDMA_READ)
+          assert.equal(
+            target.bytes.findLastIndex(byte => byte !== 0),
+            written,
+          )
+      })
 })
