@@ -93,6 +93,17 @@ describe('UDP', { skip }, () => {
     assert.equal(offsets.size, 8, 'the buffers of one poll, which two system calls fill')
   })
 
+  it("sends a flow's packets from its source address", async () => {
+    const [a, b] = pair()
+    a.addAddress(loopback(3))
+    const run = emptyRun()
+    for (const source of [loopback(3), loopback(1)]) {
+      sendRun(a, a.openFlow(flowBetween(source, loopback(2), { hopLimit: 9 })), 0, 1)
+      await collect(b, 1, run)
+      assert.deepEqual(run.flowAddress.source, source)
+    }
+  })
+
   it('never segments with `segmentation: never`', async () => {
     const [a, b, toB, toA] = pair({ segmentation: 'never' })
     sendRun(b, toA, 0, 1)
