@@ -8,12 +8,28 @@ import fc from 'fast-check'
 import { invokeNow } from '../../../src/core/index.ts'
 import type { Path } from '../../../src/phy/memory.ts'
 import { addTap } from '../../../src/phy/tap.ts'
+import { Cq } from '../../../src/spec/classes/cq.ts'
 import { Mr } from '../../../src/spec/classes/mr.ts'
 import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
-import { QpState } from '../../../src/spec/enums.ts'
+import { AsyncEventType, QpState } from '../../../src/spec/enums.ts'
 import { WcStatus, WrOpcode } from '../../../src/spec/work.ts'
 import { type Kind, Mistake, play, type Request, type Script, type Step } from './loopback-script.ts'
-import { connectQps, machine, makeCq, makeQp, program, query, register, type TestCq, type TestQp } from './machine.ts'
+import {
+  connectQps,
+  machine,
+  makeChannel,
+  makeCq,
+  makeQp,
+  modify,
+  program,
+  query,
+  register,
+  type TestCq,
+  type TestQp,
+  toInit,
+  toRtr,
+  toRts,
+} from './machine.ts'
 import { completions, pattern, sgeOf } from './pair.ts'
 import { Flag, postReceive, postSend } from './provider.ts'
 
@@ -361,3 +377,45 @@ describe('a region that is deregistered in the middle of a message', () => {
           )
       })
 })
+
+for (const path of ['packets', 'direct'] as const)
+  it(`a responder in RTR, solicited events and a WRITE beyond its region, path ${path}`, () => {
+    const m = machine(2, { path })
+    const [p, q] = [program(m, 0), program(m, 1)]
+    const channel = makeChannel(q)
+    const [sendCq, receiveCq] = [makeCq(p), makeCq(q, 15, channel.fd)]
+    const [a, b] = [makeQp(p, sendCq), makeQp(q, receiveCq)]
+    const [source, target] = [register(p, 8192), register(q, 8192)]
+    pattern(source.bytes, 1)
+    for (const [qp, peer] of [
+      [a, b],
+      [b, a],
+    ]) {
+      modify(qp, toInit())
+      modify(qp, toRtr(peer.qpn, peer.program.rxe.state.identity.gids[1]))
+    }
+    modify(a, toRts())
+    const events: number[] = []
+    for (const flags of [Flag.SIGNALED, Flag.SIGNALED | Flag.SOLICITED]) {
+      invokeNow(q.context, Cq, 'reqNotify', receiveCq.handle, { solicitedOnly: 1 }, q.caller)
+      postReceive(b.receive, 1n, [sgeOf(target, 0, 4096)])
+      postSend(a.send, { opcode: SEND_WITH_IMM, flags, sges: [sgeOf(source, 0, 3000)] })
+      m.settle()
+      events.push(channel.queue.queue.splice(0).length)
+    }
+    assert.deepEqual(events, [0, 1])
+    const { COMM_EST, QP_ACCESS_ERR } = AsyncEventType.values
+    assert.deepEqual(
+      q.async.queue.splice(0).map(({ type }) => type),
+      [COMM_EST],
+    )
+    target.bytes.fill(0)
+    const sges = [sgeOf(source, 0, 8192)]
+    postSend(a.send, { opcode: RDMA_WRITE, sges, remote: target.address + 1, rkey: target.rkey })
+    m.settle()
+    assert.ok(target.bytes.every(byte => byte === 0))
+    assert.deepEqual(
+      q.async.queue.map(({ type }) => type),
+      [QP_ACCESS_ERR],
+    )
+  })
