@@ -385,7 +385,7 @@ for (const path of ['packets', 'direct'] as const)
     const channel = makeChannel(q)
     const [sendCq, receiveCq] = [makeCq(p), makeCq(q, 15, channel.fd)]
     const [a, b] = [makeQp(p, sendCq), makeQp(q, receiveCq)]
-    const [source, target] = [register(p, 8192), register(q, 8192)]
+    const [source, target] = [register(p, 0x2_0000), register(q, 0x2_0000)]
     pattern(source.bytes, 1)
     for (const [qp, peer] of [
       [a, b],
@@ -410,7 +410,7 @@ for (const path of ['packets', 'direct'] as const)
       [COMM_EST],
     )
     target.bytes.fill(0)
-    const sges = [sgeOf(source, 0, 8192)]
+    const sges = [sgeOf(source, 0, 0x2_0000)] // more than one slice
     postSend(a.send, { opcode: RDMA_WRITE, sges, remote: target.address + 1, rkey: target.rkey })
     m.settle()
     assert.ok(target.bytes.every(byte => byte === 0))
