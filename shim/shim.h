@@ -134,7 +134,8 @@ _Noreturn void __assert_fail(const char *assertion, const char *file, unsigned l
 #define INTERPOSED(X)                                                                                                  \
     X(open) X(open64) X(openat) X(openat64) X(openat2) X(__open_2) X(__open64_2) X(__openat_2) X(__openat64_2)         \
     X(creat) X(creat64) X(fopen) X(fopen64) X(freopen) X(freopen64) X(opendir) X(scandir) X(scandir64) X(scandirat)    \
-    X(scandirat64) X(glob) X(glob64) X(ftw) X(nftw) X(statfs) X(statfs64) X(statvfs) X(statvfs64)                      \
+    X(scandirat64) X(glob) X(glob64) X(ftw) X(nftw) X(statfs) X(statfs64) X(fstatfs) X(fstatfs64) X(statvfs)           \
+    X(statvfs64)                                                                                                       \
     X(getcwd) X(__getcwd_chk) X(get_current_dir_name) X(fchdir) X(access) X(faccessat) X(euidaccess) X(eaccess)        \
     X(stat) X(stat64) X(lstat) X(lstat64) X(fstat) X(fstat64) X(fstatat) X(fstatat64) X(statx) X(__xstat)              \
     X(__xstat64) X(__lxstat) X(__lxstat64) X(__fxstat) X(__fxstat64) X(__fxstatat) X(__fxstatat64) X(readlink)         \

@@ -214,6 +214,22 @@ static int show_file_system(int result, const char *path, struct statfs *out)
     return result;
 }
 
+static int show_fd_file_system(int result, int fd, struct statfs *out)
+{
+    if (result != 0)
+        return result;
+    const int saved = errno;
+    char link[32], path[PATH_SIZE];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    const ssize_t length = REAL(readlink)(link, path, sizeof path - 1);
+    errno = saved;
+    if (length <= 0)
+        return result;
+    path[length] = 0;
+    path_strip_root(path);
+    return show_file_system(result, path, out);
+}
+
 _Static_assert(sizeof(struct statfs) == sizeof(struct statfs64), "64-bit systems only");
 
 #define STATFS(name, type)                                                                                             \
@@ -224,6 +240,11 @@ _Static_assert(sizeof(struct statfs) == sizeof(struct statfs64), "64-bit systems
         REWRITE(path, -1);                                                                                             \
         return show_file_system(REAL(name)(path, out), original, (struct statfs *)out);                                \
     }
+#define FSTATFS(name, type)                                                                                            \
+    EXPORT int name(int fd, struct type *out)                                                                          \
+    {                                                                                                                  \
+        return show_fd_file_system(REAL(name)(fd, out), fd, (struct statfs *)out);                                     \
+    }
 #define STATVFS(name, type)                                                                                            \
     EXPORT int name(const char *path, struct type *out)                                                                \
     {                                                                                                                  \
@@ -233,5 +254,7 @@ _Static_assert(sizeof(struct statfs) == sizeof(struct statfs64), "64-bit systems
 
 STATFS(statfs, statfs)
 STATFS(statfs64, statfs64)
+FSTATFS(fstatfs, statfs)
+FSTATFS(fstatfs64, statfs64)
 STATVFS(statvfs, statvfs)
 STATVFS(statvfs64, statvfs64)

@@ -289,6 +289,16 @@ void directory_walks(void)
     EXPECT(statfs("/dev/infiniband", &system) == 0 && system.f_type == TMPFS_MAGIC);
     struct statfs64 system64;
     EXPECT(statfs64("/dev/infiniband", &system64) == 0 && system64.f_type == TMPFS_MAGIC);
+    /* udevadm and libudev recognize a device by its file system, which fstatfs shows. */
+    const int folder = open("/sys/class/infiniband", O_PATH | O_DIRECTORY);
+    EXPECT(folder >= 0 && fstatfs(folder, &system) == 0 && system.f_type == SYSFS_MAGIC);
+    EXPECT(fstatfs64(folder, &system64) == 0 && system64.f_type == SYSFS_MAGIC);
+    const int devices = open("/dev/infiniband", O_RDONLY | O_DIRECTORY);
+    EXPECT(devices >= 0 && fstatfs(devices, &system) == 0 && system.f_type == TMPFS_MAGIC);
+    const int proc = open("/proc", O_RDONLY | O_DIRECTORY);
+    EXPECT(proc >= 0 && fstatfs(proc, &system) == 0 && system.f_type == PROC_SUPER_MAGIC);
+    EXPECT(close(folder) == 0 && close(devices) == 0 && close(proc) == 0);
+    FAILS(fstatfs(folder, &system), EBADF);
     struct statvfs volume;
     struct statvfs64 volume64;
     EXPECT(statvfs("/sys/class/infiniband", &volume) == 0 && statvfs64("/sys/class/infiniband", &volume64) == 0);
