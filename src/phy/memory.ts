@@ -4,8 +4,8 @@
  * one reservation share a buffer, which is free again when the runs are released and the reservation has ended.
  *
  * Packets are the same as those of the UDP port: IPv6, or IPv4 with DF and identification 0, 1, 2 … within a run, and
- * an ICRC. Sealing a run means writing its ICRCs. With sealing on demand, ICRCs are written and checked only while a
- * tap or a layer needs them.
+ * an ICRC. Sealing a run means writing its ICRCs. With the option `icrc` 'demand', runs are sealed and checked only
+ * while a tap or a layer needs ICRCs.
  *
  * Buffers have two sizes, so that an ACK need not wait for a large one. Each port has guaranteed buffers, so a receiver
  * that does not read its runs blocks only its own senders.
@@ -41,7 +41,7 @@ export interface MemorySwitchOptions {
   /** Number of run buffers of 2 KiB, default 256. */
   readonly smallRuns?: number
   /** `demand`: ICRCs are written only while a tap or a layer needs them. Default `always`. */
-  readonly sealing?: 'always' | 'demand'
+  readonly icrc?: 'always' | 'demand'
   /** Default `packets`. */
   readonly path?: Path
 }
@@ -63,7 +63,7 @@ export const memorySwitchBytes = (runs: number = DEFAULT_RUNS, smallRuns: number
   runs * (RUN_BYTES + SCRATCH_BYTES) + smallRuns * SMALL_RUN_BYTES + STAGING_BYTES
 
 export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch => {
-  const { arena, runs = DEFAULT_RUNS, smallRuns = DEFAULT_SMALL_RUNS, sealing = 'always', path = 'packets' } = options
+  const { arena, runs = DEFAULT_RUNS, smallRuns = DEFAULT_SMALL_RUNS, icrc = 'always', path = 'packets' } = options
   if (arena.bytes.length < memorySwitchBytes(runs, smallRuns))
     throw new RangeError(
       `a memory link with ${runs} runs and ${smallRuns} small runs needs an arena of ${memorySwitchBytes(runs, smallRuns)} bytes, not ${arena.bytes.length}`,
@@ -84,8 +84,8 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
   /** Ports by number. */
   const links: (Link | undefined)[] = new Array(runs).fill(undefined)
   const addressKey = new Uint32Array(4)
-  /** Number of reasons to seal runs: `sealing`, and calls of `requireSeal`. */
-  let sealReasons = sealing === 'always' ? 1 : 0
+  /** Number of reasons to seal runs: `icrc`, and calls of `requireSeal`. */
+  let sealReasons = icrc === 'always' ? 1 : 0
   let waitingRuns = 0
 
   const records = createRunRecords(runs + smallRuns)

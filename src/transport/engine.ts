@@ -189,8 +189,8 @@ export const createEngine = (env: Environment, options: EngineOptions = {}): Eng
 }
 
 const create = (s: EngineState, init: QpInit): number => {
-  if (init.service === Service.UD && s.env.route === undefined)
-    throw new Error('this engine has no datagrams: its environment has no route')
+  if (init.service === Service.UD && s.env.grh === undefined)
+    throw new Error('this engine has no datagrams: its environment has no `grh`')
   const layout = qpLayoutOf(init.maxSendSge, init.maxRecvSge, init.sqSigAll, init.hasSrq)
   const row = takeRow(s)
   const w = s.rows

@@ -328,7 +328,7 @@ export interface TransmitSink {
 }
 
 /** Builds the GRH of received datagrams (IBA 11.4.1.2, annex A17.4.5.2). */
-export interface DatagramRoute {
+export interface GrhBuilder {
   /**
    * Writes the GRH (40 bytes) of a received packet of `length` bytes at `at` of `arena`. Over IPv4 the last 20 bytes of
    * the GRH are the IPv4 header. Returns the offset of the GRH in `arena`; space for 4096 bytes of payload follows it.
@@ -370,7 +370,7 @@ export interface Environment {
   /** The engine's own device as other engines see it. Absent: all messages are sent as packets. */
   readonly localDevice?: LocalPeerDevice
   /** Required for UD queue pairs. */
-  readonly route?: DatagramRoute
+  readonly grh?: GrhBuilder
   readonly work: WorkSource
   readonly memory: Memory
   readonly completions: Completions

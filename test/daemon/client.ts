@@ -50,15 +50,15 @@ export interface ReceivedReply extends Reply {
 export interface Client {
   /** Sends a message with descriptors; returns its length or -errno. */
   send(bytes: Uint8Array, fds?: readonly number[]): number
-  /** The next message; undefined if the session has ended. */
+  /** The next message; undefined if the session has ended or is closed. */
   next(): Promise<ReceivedReply | undefined>
   /** Sends HELLO; returns the reply. The client closes the descriptors of the reply. */
   hello(): Promise<ReceivedReply>
-  /** Sends OPEN; returns the reply. Descriptors of a device's node: memory file and doorbell. */
+  /** Sends OPEN; returns the reply. For a device's node the reply has two descriptors: memory file and doorbell. */
   open(node?: number, wants?: number): Promise<ReceivedReply>
   /** Sends ATTACH of a context's memory file; returns the reply with one descriptor, a doorbell. */
   attach(fd: number): Promise<ReceivedReply>
-  /** Opens a node and makes the opening call; returns the context's number. The client closes the descriptors. */
+  /** Opens a node and calls GET_CONTEXT; returns the context's number. The client closes the descriptors. */
   context(node?: number): Promise<number>
   /** Calls on a context; they return the return value. */
   ioctl(context: number, request: number, argument: bigint): Promise<number>
@@ -89,13 +89,13 @@ export interface Client {
   stack(id: number, frames: string): Promise<number>
   tool(request: unknown, fds?: readonly number[]): Promise<ToolReply>
   stat(): Promise<Stat>
-  /** Makes `close` close the descriptors. */
+  /** `close` will also close these descriptors. */
   keep(fds: readonly number[]): void
   close(): void
   readonly memory: Arena
 }
 
-/** IB_USER_VERBS_CMD_GET_CONTEXT, the opening call, and the length of the command. */
+/** IB_USER_VERBS_CMD_GET_CONTEXT, and the length of the command. */
 const [GET_CONTEXT, GET_CONTEXT_BYTES] = [0, 16]
 /** Offset of responses in `memory`. */
 const RESPONSE = 2048
@@ -105,25 +105,28 @@ export const dial = (t: TestContext, daemon: Pick<Daemon, 'socket'>): Client => 
   const incoming = messageBuffer()
   const outgoing = messageBuffer()
   const memory = mapArena(65536)
-  const received: (ReceivedReply | undefined)[] = []
+  const received: ReceivedReply[] = []
   const waiters: ((message: ReceivedReply | undefined) => void)[] = []
   const kept: number[] = []
   let isOpen = true
   let hasEnded = false
 
-  const deliver = (message: ReceivedReply | undefined): void => {
+  const deliver = (message: ReceivedReply): void => {
     const waiter = waiters.shift()
     if (waiter) waiter(message)
     else received.push(message)
+  }
+  const end = (): void => {
+    hasEnded = true
+    for (const waiter of waiters.splice(0)) waiter(undefined)
   }
   const watcher = watch(session, { readable: true }, () => {
     while (!hasEnded) {
       const { length, fds } = recv(session, incoming.bytes)
       if (length === -EAGAIN) return
       if (length <= 0) {
-        hasEnded = true
         watcher.update({})
-        deliver(undefined)
+        end()
         return
       }
       const reply = newReply()
@@ -208,8 +211,8 @@ export const dial = (t: TestContext, daemon: Pick<Daemon, 'socket'>): Client => 
     close() {
       if (!isOpen) return
       isOpen = false
-      hasEnded = true
       watcher.stop()
+      end()
       close(session)
       for (const fd of kept.splice(0)) close(fd)
     },

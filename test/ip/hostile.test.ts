@@ -214,7 +214,7 @@ describe('ARP', () => {
     let answers = 0
     for (let i = 0; i < 5000; i++) {
       host.ip.receive(arp({ sender: address(`10.1.${i >> 8}.${i & 255}`), target: address('10.0.0.1') }), 1)
-      answers += link.collect().splice(0).length
+      answers += link.lose().length
     }
     assert.deepEqual([answers, host.ip.counts.neighbours], [5000, NeighbourLimits.entries])
   })
@@ -252,15 +252,15 @@ describe('a flood that fills the neighbour cache', () => {
         for (const end = sent + count; sent < end; sent++) victim.ip.receive(packet(sent), link.now)
       }
       flood(filling, 5000)
-      link.collect().length = 0
+      link.lose()
       const { received } = other.socket(UDP, PORT)
       const { socket } = victim.socket(UDP)
       // The first datagram may be dropped while it waits for the address.
       for (let tries = 0; tries < 2; tries++) {
         victim.ip.send(socket, { address: address('10.0.0.2'), port: PORT }, Uint8Array.of(5), link.now)
-        const solicitations = link.collect().splice(0)
+        const solicitations = link.lose()
         flood(during, 200)
-        link.collect().length = 0
+        link.lose()
         for (const solicitation of solicitations) link.deliver(solicitation)
         link.settle()
       }

@@ -58,6 +58,7 @@ for (const family of [4, 6] as const) {
     it('finds a neighbour with one solicitation, and pings it', () => {
       const { link, a, b } = twoHosts(family)
       const { socket, received } = a.socket(ICMP)
+      // `port` of an echo message is its sequence number.
       a.ip.send(socket, { address: b.ip.prefix.address, port: 7 }, bytes(1, 2, 3), link.now)
       const [first, ...more] = link.collect()
       assert.equal(more.length, 0)
@@ -129,7 +130,7 @@ for (const family of [4, 6] as const) {
       const { socket } = a.socket(UDP)
       const to = address(`${base}77`)
       a.ip.send(socket, { address: to, port: 9 }, bytes(), link.now)
-      const first = link.collect().splice(0)
+      const first = link.lose()
       to.fill(0)
       link.now += SECOND
       a.ip.onTimeout(link.now)
@@ -154,18 +155,15 @@ for (const family of [4, 6] as const) {
       assert.notEqual(successor.link.qpn, b.link.qpn)
       for (const seconds of [0, 29]) {
         link.now += seconds * SECOND
-        assert.equal(ping(), 0, 'its old address is still used')
+        assert.equal(ping(), 0, 'its old link-layer address is still used')
         assert.equal(a.ip.nextTimeout(), Number.POSITIVE_INFINITY, 'it is not solicited')
       }
       link.now += 2 * SECOND
       a.ip.send(socket, { address: b.ip.prefix.address, port: 0 }, bytes(), link.now)
       assert.deepEqual(
-        link
-          .collect()
-          .splice(0)
-          .map(({ to }) => to),
+        link.lose().map(({ to }) => to),
         [b.link, b.link],
-        'a solicitation of its old address, and the packet',
+        'a unicast solicitation, and the packet',
       )
       assert.equal(ping(), 0)
       while (link.tick());
@@ -322,7 +320,7 @@ describe('an interface', () => {
     }
   })
 
-  it('answers solicitations of its own address only; the answer is solicited unless it is to all nodes', () => {
+  it('answers solicitations of its own address only; answers to one node have the flag "solicited"', () => {
     const link = new Link()
     const a = link.add('fd00:9::1')
     const flagsFor = (source: string, target: string): number[] => {
@@ -339,13 +337,11 @@ describe('an interface', () => {
       new DataView(frame.buffer).setUint16(0, EtherType.IPV6)
       a.ip.receive(frame, link.now)
       // After the encapsulation and the IPv6 header: type, code, checksum, flags.
-      return link
-        .collect()
-        .splice(0)
-        .map(answer => answer.bytes[ENCAPSULATION_BYTES + 40 + 4]!)
+      return link.lose().map(answer => answer.bytes[ENCAPSULATION_BYTES + 40 + 4]!)
     }
     assert.deepEqual(flagsFor('fd00:9::9', 'fd00:9::1'), [ADVERTISEMENT_OVERRIDE | ADVERTISEMENT_SOLICITED])
     assert.deepEqual(flagsFor('::', 'fd00:9::1'), [ADVERTISEMENT_OVERRIDE])
+    // another address of the same solicited-node group
     assert.deepEqual(flagsFor('fd00:9::9', 'fd00:9::1:0:0:1'), [])
   })
 
@@ -354,23 +350,21 @@ describe('an interface', () => {
     const { socket } = a.socket(UDP)
     const [source, destination] = [b.ip.prefix.address, a.ip.prefix.address]
     const send = (): void => a.ip.send(socket, { address: source, port: 9 }, bytes(), link.now)
-    const destinations = () => {
+    /** Returns the destinations of the lost packets. */
+    const sendAndLose = () => {
       send()
-      return link
-        .collect()
-        .splice(0)
-        .map(({ to }) => to)
+      return link.lose().map(({ to }) => to)
     }
     send()
     link.settle()
-    assert.deepEqual(destinations(), [b.link])
+    assert.deepEqual(sendAndLose(), [b.link])
     const other = { ...b.link, qpn: 0x999 }
     for (const [flags, expected] of [
       [ADVERTISEMENT_SOLICITED, [b.link, b.link]],
       [ADVERTISEMENT_SOLICITED | ADVERTISEMENT_OVERRIDE, [other]],
     ] as const) {
       a.ip.receive(advertisement(source, destination, flags, other), link.now)
-      assert.deepEqual(destinations(), expected, 'the first of two is a solicitation')
+      assert.deepEqual(sendAndLose(), expected, 'the first of two is a solicitation')
     }
   })
 
@@ -383,11 +377,12 @@ describe('an interface', () => {
     const send = (): void => a.ip.send(socket, { address: source, port: 9 }, bytes(), link.now)
     send()
     receiveAdvertisement(ADVERTISEMENT_SOLICITED)
-    assert.equal(a.ip.counts.waiting, 2, 'the answer to a multicast solicitation must have the address')
+    // An answer without the link-layer address does not resolve a neighbour.
+    assert.equal(link.collect().length, 1, 'only the solicitation: the datagram waits')
     link.settle()
     link.now += 31 * SECOND
     send()
-    assert.equal(link.collect().splice(0).length, 2, 'a solicitation and the datagram')
+    assert.equal(link.lose().length, 2, 'a solicitation and the datagram')
     receiveAdvertisement(0)
     assert.equal(a.ip.nextTimeout(), link.now + SECOND, 'not an answer')
     receiveAdvertisement(ADVERTISEMENT_SOLICITED)
@@ -417,7 +412,7 @@ describe('an interface', () => {
     )
     ip.close(first)
     assert.equal(ip.open(UDP, 7, () => {}).port, 7)
-    // The port belongs to another socket now.
+    // Another socket has the port now: this close has no effect, and the number of sockets stays at the maximum.
     ip.close(first)
     assert.equal(
       codeOf(() => ip.open(UDP, 7, () => {})),
@@ -425,7 +420,7 @@ describe('an interface', () => {
     )
   })
 
-  it('finds a free port after the last one from the first dynamic port on', () => {
+  it('after port 65535 continues the search for a free port at the first dynamic port', () => {
     const sockets = new IpSockets(() => 65_535 - 49_152)
     assert.deepEqual(
       Array.from({ length: 3 }, () => sockets.open(UDP, 0, () => {}).port),

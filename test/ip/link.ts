@@ -75,6 +75,11 @@ export class Link {
     return this.wire
   }
 
+  /** Removes all packets from the link, and returns them. */
+  lose(): WireFrame[] {
+    return this.collect().splice(0)
+  }
+
   /** Passes a packet to the destination queue pair, or to the members of the group. */
   deliver({ bytes, to: { qpn, gid } }: WireFrame): void {
     const text = addressText(gid)

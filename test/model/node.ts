@@ -245,7 +245,7 @@ export const createNode = (options: NodeOptions, hooks: NodeHooks, random: Rando
         },
       },
       events: { raise: (row, type) => hooks.event(row, type) },
-      route: {
+      grh: {
         header(into) {
           const at = into.bytes.length - GRH_AND_PAYLOAD_BYTES
           into.bytes.fill(GRH_FILL, at, at + GRH_BYTES)

@@ -38,8 +38,8 @@ export const batchArena = (bytes: number): UdpBatches['arena'] => ({
   u32: new Uint32Array(0),
 })
 
-export const smallSwitch = (runs = 8, smallRuns = 16, sealing: 'always' | 'demand' = 'always'): MemorySwitch =>
-  createMemorySwitch({ arena: plainArena(memorySwitchBytes(runs, smallRuns)), runs, smallRuns, sealing })
+export const smallSwitch = (runs = 8, smallRuns = 16, icrc: 'always' | 'demand' = 'always'): MemorySwitch =>
+  createMemorySwitch({ arena: plainArena(memorySwitchBytes(runs, smallRuns)), runs, smallRuns, icrc })
 
 /** Attaches ports with the addresses 10.0.0.1, 10.0.0.2, … to a link. */
 export const attachPorts = (link: MemorySwitch, count: number): Port[] =>

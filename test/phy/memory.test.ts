@@ -134,7 +134,7 @@ describe('memory link', () => {
     )
   })
 
-  it('with sealing on demand computes ICRCs for a tap also after a tap of a closed port was removed', () => {
+  it('with ICRCs on demand computes them for a tap also after a tap of a closed port was removed', () => {
     const [a, b, closed] = attachPorts(smallSwitch(8, 16, 'demand'), 3)
     const removeTap = addTap(closed, () => {})
     closed.close()
@@ -147,7 +147,7 @@ describe('memory link', () => {
     arena.bytes.set(bytes)
     assert.ok(verifyIcrc(arena, 0, 64, makeFlow({ ...flow, destinationPort: ROCE_UDP_PORT }), 0))
   })
-  it('with sealing on demand computes ICRCs only while a reader needs them, also of waiting runs', () => {
+  it('with ICRCs on demand computes them only while a reader needs them, also of waiting runs', () => {
     const [a, b] = attachPorts(smallSwitch(8, 16, 'demand'), 2)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
     /** Transfers a packet; returns the last byte of its ICRC. */

@@ -10,6 +10,7 @@ import { SendFlags, WcFlags, WcStatus, WrOpcode } from '../../src/spec/work.ts'
 import { createEngine } from '../../src/transport/engine.ts'
 import { PollResult } from '../../src/transport/scheduling.ts'
 import { PACKET_WEIGHT } from '../../src/transport/state.ts'
+import { Access } from '../../src/transport/types.ts'
 import { parsePacket } from '../../src/wire/packet.ts'
 import { createNode, type NodeOptions, type SendSpec } from './node.ts'
 import { sge } from './requests.ts'
@@ -257,25 +258,28 @@ describe('a receiver of datagrams', () => {
     assert.equal(t.node.cqes.length, 3)
     assert.deepEqual(t.node.events, [], 'no COMM_EST')
   })
-  it('goes to ERR if its receive buffer is not writable', () => {
-    const t = start()
-    t.node.postReceive(t.row, { id: 100, sges: [{ at: 0, length: 100, key: 99 }] }, { id: 101, ...sge(0, 100) })
-    t.receiveDatagram('SEND_ONLY', { payload: 3 })
-    assert.deepEqual(
-      t.node.cqes.map(({ id, status }) => [id, status]),
-      [
-        [100, LOC_PROT_ERR],
-        [101, WR_FLUSH_ERR],
-      ],
-    )
-    assert.equal(t.node.engine.query(t.row).state, ERR)
+  it('goes to ERR if its receive buffer is not writable or its lkey does not exist', () => {
+    for (const isReadOnly of [true, false]) {
+      const t = start()
+      if (isReadOnly) t.node.regions.push({ key: 99, pd: 1, offset: 0, length: 100, access: Access.REMOTE_READ })
+      t.node.postReceive(t.row, { id: 100, sges: [{ at: 0, length: 100, key: 99 }] }, { id: 101, ...sge(0, 100) })
+      t.receiveDatagram('SEND_ONLY', { payload: 3 })
+      assert.deepEqual(
+        t.node.cqes.map(({ id, status }) => [id, status]),
+        [
+          [100, LOC_PROT_ERR],
+          [101, WR_FLUSH_ERR],
+        ],
+      )
+      assert.equal(t.node.engine.query(t.row).state, ERR)
+    }
   })
 })
 
-it('an engine without `route` creates no UD queue pairs', () => {
+it('an engine without `grh` creates no UD queue pairs', () => {
   const engine = createEngine({ work: {}, memory: {}, completions: {}, events: {} } as never)
   assert.throws(
     () => engine.create({ service: Service.UD } as never),
-    /this engine has no datagrams: its environment has no route/,
+    /this engine has no datagrams: its environment has no `grh`/,
   )
 })

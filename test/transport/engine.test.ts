@@ -24,7 +24,7 @@ const startSlow = (qpsByPeer: readonly number[], options: NodeOptions = {}) => {
     assert.equal(node.createQp(qpn), row)
     node.connect(row, { destQpn: row, peer, flow: peer, timeout: 0 })
   })
-  /** Polls once; returns the packets. */
+  /** Sends one run, because the port then is full; returns the packets. */
   const poll = (now: number) => {
     node.port.freeRuns = 1
     node.transmit(now)

@@ -337,7 +337,7 @@ export const createNode = (options: NodeOptions = {}) => {
   }
   const engine: Engine = createEngine(
     {
-      route: { header: writeGrh },
+      grh: { header: writeGrh },
       work,
       memory: clientMemory,
       completions: {

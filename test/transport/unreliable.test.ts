@@ -30,6 +30,14 @@ const startReceiving = (count = 4) => {
   t.postReceives(count, 4096)
   return t
 }
+/** Sends 2 of the 4 packets of a SEND: the port accepts one run of two packets, then it is full. */
+const startHalfSent = () => {
+  const t = startUc({ maxBytes: 2200 })
+  t.node.port.freeRuns = 1
+  t.post({ id: 1, opcode: SEND, ...sge(0, 4 * MTU) })
+  assert.equal(t.sent().length, 2)
+  return t
+}
 
 describe('a requester of UC', () => {
   it('sends UC packets without AckReq; a request completes when its packets have left', () => {
@@ -100,10 +108,11 @@ describe('a requester of UC', () => {
     assert.deepEqual(t.completions(), ['3 ok'])
     assert.deepEqual(t.node.events, [])
   })
-  it('flushes all requests posted before it returns from SQE to RTS, also many, and no later ones', () => {
+  it('flushes all requests posted before the return from SQE to RTS, even 10,000, but none posted afterwards', () => {
     const t = startUc()
     const count = 10_000
     t.post({ id: 1, opcode: RDMA_READ }, ...Array.from({ length: count }, () => ({ id: 2, opcode: SEND })))
+    // One poll: the QP is in SQE, and most requests are not flushed yet.
     t.node.engine.pollTransmit(t.node.sink, 0)
     assert.equal(t.state, SQE)
     t.node.engine.modify(t.row, RTS, {})
@@ -112,10 +121,7 @@ describe('a requester of UC', () => {
     assert.deepEqual(t.completions(), ['1 LOC_QP_OP', ...new Array(count).fill('2 FLUSH'), '3 ok'])
   })
   it('stops a message whose memory is deregistered meanwhile, and goes to SQE', () => {
-    const t = startUc({ maxBytes: 2200 })
-    t.node.port.freeRuns = 1
-    t.post({ id: 1, opcode: SEND, ...sge(0, 4 * MTU) })
-    assert.equal(t.sent().length, 2)
+    const t = startHalfSent()
     t.node.port.freeRuns = Number.POSITIVE_INFINITY
     t.node.regions.length = 0
     assert.deepEqual(t.sent(), [])
@@ -134,10 +140,8 @@ describe('a requester of UC', () => {
     assert.deepEqual(t.sent(), ['SEND_ONLY@1'])
   })
   it('in SQD finishes the current message', () => {
-    const t = startUc({ maxBytes: 2200 })
-    t.node.port.freeRuns = 1
-    t.post({ id: 1, opcode: SEND, ...sge(0, 4 * MTU) }, { id: 2, opcode: SEND })
-    assert.equal(t.sent().length, 2)
+    const t = startHalfSent()
+    t.post({ id: 2, opcode: SEND })
     t.node.engine.modify(t.row, SQD, {})
     assert.deepEqual(t.node.events, [])
     t.node.port.freeRuns = Number.POSITIVE_INFINITY
@@ -146,10 +150,7 @@ describe('a requester of UC', () => {
     assert.deepEqual(t.node.events, ['SQ_DRAINED'])
   })
   it('does not drain any more if the current message fails in SQD', () => {
-    const t = startUc({ maxBytes: 2200 })
-    t.node.port.freeRuns = 1
-    t.post({ id: 1, opcode: SEND, ...sge(0, 4 * MTU) })
-    t.sent()
+    const t = startHalfSent()
     t.node.engine.modify(t.row, SQD, {})
     assert.equal(t.node.engine.query(t.row).isDraining, true)
     t.node.port.freeRuns = Number.POSITIVE_INFINITY
@@ -230,7 +231,6 @@ describe('the pacing of UC', () => {
 describe('a responder of UC', () => {
   it('delivers, and never responds', () => {
     const t = startReceiving()
-    t.node.events.length = 0
     request(t, 'SEND_FIRST', 0, { payload: MTU, ackReq: true })
     request(t, 'SEND_MIDDLE', 1, { payload: MTU })
     request(t, 'SEND_LAST_IMM', 2, { payload: 5, imm: 9, solicited: true })
@@ -254,6 +254,7 @@ describe('a responder of UC', () => {
     request(t, 'SEND_ONLY', 8, { payload: 7 })
     assert.deepEqual(t.completions(), ['100 ok recv 6', '101 ok recv 7'])
     assert.deepEqual(t.sent(), [])
+    // Gaps are not counted while a message is dropped.
     assert.equal(t.node.engine.counters.outOfSequence, 1)
   })
   it('starts a new message at a FIRST in the middle of a SEND or WRITE', () => {
@@ -269,10 +270,13 @@ describe('a responder of UC', () => {
   })
   it('drops a LAST that does not continue a message', () => {
     const t = startReceiving()
+    // A dropped packet does not advance the expected PSN.
     request(t, 'SEND_LAST', 0, { payload: 1 })
     request(t, 'WRITE_FIRST', 0, { payload: MTU, remote: 0x8000, dmaLen: MTU + 1 })
     request(t, 'SEND_LAST', 1, { payload: 1 })
     request(t, 'WRITE_LAST', 1, { payload: 1 })
+    assert.equal(t.node.memory[0x8000 + MTU], 0)
+    assert.equal(t.node.engine.query(t.row).rqPsn, RQ_PSN + 1)
     assert.deepEqual(t.completions(), [])
     request(t, 'SEND_ONLY', 1, { payload: 1 })
     assert.deepEqual(t.completions(), ['100 ok recv 1'])
@@ -281,7 +285,7 @@ describe('a responder of UC', () => {
     const t = startReceiving(1)
     request(t, 'SEND_ONLY', 0, { payload: 1 })
     request(t, 'SEND_FIRST', 1, { payload: MTU })
-    t.postReceives(1, 4096)
+    t.postReceives(1, 4096) // IDs begin at 100 again
     request(t, 'SEND_LAST', 2, { payload: 1 })
     request(t, 'WRITE_ONLY', 3, { payload: 4, remote: 0x8000 })
     assert.deepEqual(t.completions(), ['100 ok recv 1'])
@@ -293,18 +297,18 @@ describe('a responder of UC', () => {
     assert.deepEqual(t.sent(), [])
     assert.equal(t.node.engine.counters.outOfSequence, 0)
   })
-  const dropped: readonly (readonly [title: string, name: string, spec: PacketSpec])[] = [
+  const dropped: readonly (readonly [title: string, name: string, spec: PacketSpec, bufferBytes?: number])[] = [
     ['a key that does not exist', 'WRITE_ONLY', { payload: 4, remote: 0x8000, rkey: 0x99 }],
     ['a range that is not registered', 'WRITE_FIRST', { payload: MTU, remote: 0x1_fff0, dmaLen: 2 * MTU }],
     ['a length that is not the payload’s', 'WRITE_ONLY', { payload: 4, remote: 0x8000, dmaLen: 8 }],
     ['a packet longer than the path MTU', 'SEND_ONLY', { payload: MTU + 4 }],
     ['a FIRST that is not full', 'SEND_FIRST', { payload: MTU - 4 }],
-    ['more bytes than the buffer', 'SEND_ONLY', { payload: 700 }],
+    ['more bytes than the buffer', 'SEND_ONLY', { payload: 700 }, 600],
   ]
-  for (const [title, name, spec] of dropped)
+  for (const [title, name, spec, bufferBytes = 2 * MTU] of dropped)
     it(`drops a message with ${title} silently, without an error`, () => {
       const t = startUc()
-      t.postReceives(2, 600)
+      t.postReceives(2, bufferBytes)
       request(t, name, 0, spec)
       request(t, 'SEND_ONLY', 1, { payload: 3 })
       assert.deepEqual(t.sent(), [])
@@ -314,13 +318,16 @@ describe('a responder of UC', () => {
       assert.deepEqual(memoryAt(t, 0, 3), patternOf(3))
       assert.ok(memoryAt(t, 3, 0x2_0000 - 3).every(byte => byte === 0))
     })
-  it('goes to ERR if its receive buffer is not writable', () => {
-    const t = startUc()
-    t.node.postReceive(t.row, { id: 100, sges: [{ at: 0, length: 100, key: 99 }] }, { id: 101, ...sge(0, 100) })
-    request(t, 'SEND_ONLY', 0, { payload: 3 })
-    assert.deepEqual(t.completions(), ['100 LOC_PROT', ...flushed(101, 101)])
-    assert.equal(t.state, ERR)
-    assert.deepEqual(t.sent(), [])
+  it('goes to ERR if its receive buffer is not writable or its lkey does not exist', () => {
+    for (const isReadOnly of [true, false]) {
+      const t = startUc()
+      if (isReadOnly) t.node.regions.push({ key: 99, pd: 1, offset: 0, length: 100, access: Access.REMOTE_READ })
+      t.node.postReceive(t.row, { id: 100, sges: [{ at: 0, length: 100, key: 99 }] }, { id: 101, ...sge(0, 100) })
+      request(t, 'SEND_ONLY', 0, { payload: 3 })
+      assert.deepEqual(t.completions(), ['100 LOC_PROT', ...flushed(101, 101)])
+      assert.equal(t.state, ERR)
+      assert.deepEqual(t.sent(), [])
+    }
   })
   it('drops packets of RC, as RC drops packets of UC', () => {
     const t = startReceiving()

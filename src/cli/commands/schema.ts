@@ -3,7 +3,7 @@
  * or all declared ones, each with the drivers that have it.
  */
 import { classesWithClients } from '../../clients/clients.ts'
-import { knownDevices } from '../../drivers/known.ts'
+import { oneDevicePerDriver } from '../../drivers/device-makers.ts'
 import { DRIVER_FIRST } from '../../spec/classes/ids.ts'
 import { classes } from '../../spec/classes.ts'
 import type { ObjectClass } from '../../spec/schema/schema.ts'
@@ -31,7 +31,8 @@ const neverCalled = (): never => {
 }
 
 /** One device of every driver; they can be described, and not called. */
-export const describedDevices = (): ReturnType<typeof knownDevices> => knownDevices(classesWithClients(neverCalled))
+export const describedDevices = (): ReturnType<typeof oneDevicePerDriver> =>
+  oneDevicePerDriver(classesWithClients(neverCalled))
 
 /** All declared classes: the common ones, and drivers' own. */
 export const declaredSchema = (): Schema => {

@@ -6,7 +6,7 @@
 import { findGid } from '../../core/devices/gids.ts'
 import { renameDevice, unregister } from '../../core/devices/registry.ts'
 import type { Core, Device } from '../../core/model.ts'
-import { deviceMakers } from '../../drivers/known.ts'
+import { deviceMakers } from '../../drivers/device-makers.ts'
 import { identityOf } from '../../drivers/rxe/address/host-identity.ts'
 import { createRxeDevice, type RxeDevice } from '../../drivers/rxe/device.ts'
 import type { Torment } from '../../drivers/rxe/torment/torment.ts'

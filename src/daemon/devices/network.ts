@@ -47,7 +47,7 @@ type CreatePort = (device: DeviceSpec) => Port
 const memoryPorts = (path: Path): CreatePort => {
   const arena = mapArena(memorySwitchBytes())
   // Memory loses no bits, so ICRCs are computed and checked only while taps or fault rules need them.
-  const link = createMemorySwitch({ arena, sealing: 'demand', path })
+  const link = createMemorySwitch({ arena, icrc: 'demand', path })
   return () => link.attach()
 }
 

@@ -1,9 +1,11 @@
 /*
- * The memory of a connected process, as core's AddressSpace and for the dialects (docs/decisions/client-memory.md).
+ * The memory of a connected process, as core's AddressSpace; dialects use copyIn and copyOut
+ * (docs/decisions/client-memory.md).
  *
- * Once per turn (`DaemonState.turn`) this file checks that the pid is still the process that connected, with the same
- * program. Registration asks the kernel whether the pages exist and permit the access (host/memory/ranges.ts). If a
- * copy blocks for too long (host/memory/moves.ts), all later reads and writes fail with ETIMEDOUT.
+ * At most once per turn (`DaemonState.turn`), before the first access, this file checks that the pid is still the
+ * process that connected, with the same program. Registration asks the kernel whether the pages exist and permit the
+ * access (host/memory/ranges.ts). If a copy blocks for too long (host/memory/moves.ts), all later reads and writes fail
+ * with ETIMEDOUT.
  */
 import type { AddressSpace, Bytes } from '../../core/memory/address-space.ts'
 import { ESRCH, ETIMEDOUT } from '../../host/errno.ts'
@@ -41,6 +43,7 @@ const faultError = (address: bigint, length: number): CallError =>
   )
 
 export interface SpaceOptions extends RegistrationOptions {
+  /** Runs long checks of mappings in slices. */
   readonly slices?: Slices
   /** Called once, after a copy has blocked for too long. */
   readonly onTooSlow?: () => void
@@ -57,7 +60,7 @@ export class ProcessSpace implements AddressSpace {
   readonly #registered: RegisteredRanges
   #written: WrittenRanges | undefined
   readonly #moves: Moves
-  /** Turn and time of the last check of the process. */
+  /** Turn of the last check of the process, and its time, which is also `now` of copies. `#isAlive` sets both. */
   #checkedTurn = -1
   #checkedAt = 0
   #isSameProcess = true
@@ -219,7 +222,10 @@ export class ProcessSpace implements AddressSpace {
     if (this.#ranges === undefined) {
       this.#ranges = mappedRanges(this.#handle.pid, this.#handle.guest)
       // /proc/PID/maps was opened by pid, and another process may have reused the pid.
-      if (!isSame(this.#handle)) this.close()
+      if (!isSame(this.#handle)) {
+        this.close()
+        return undefined
+      }
     }
     return this.#ranges
   }

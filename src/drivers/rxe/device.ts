@@ -34,10 +34,10 @@ import { createEngine, type Engine } from '../../transport/engine.ts'
 import { MAX_PACED_BYTES } from '../../transport/flow-control/peer-window-accounting.ts'
 import { PollResult } from '../../transport/scheduling.ts'
 import type { Completions, Environment, WorkSource } from '../../transport/types.ts'
+import { grhBuilder } from './address/grh.ts'
 import type { Identity } from './address/identity.ts'
 import { localPeerDeviceOf } from './address/local-device.ts'
 import { createGroups } from './address/multicast.ts'
-import { routeOf } from './address/route.ts'
 import { deviceAttributes, extendedAttributes, Limits, portAttributes } from './attributes.ts'
 import { ahClass, pdClass } from './classes/ah-class.ts'
 import { cqClass, cqCompletions, failOverrunQps } from './classes/cq-class.ts'
@@ -329,7 +329,7 @@ class SoftDevice implements RxeDevice {
     if (localDevice !== undefined) port.receiver = localDevice
     return {
       ...(localDevice && { localDevice }),
-      route: routeOf(port, run),
+      grh: grhBuilder(port, run),
       work: this.#work,
       memory: regionMemory(this.device.memory),
       completions: this.#completions,

@@ -87,7 +87,7 @@ export const onDatagram = (s: EngineState, row: number, arena: Arena, at: number
     return
   }
   // The payload is copied behind the GRH, so that one DMA writes both.
-  const grhAt = s.env.route!.header(arena, at, length)
+  const grhAt = s.env.grh!.header(arena, at, length)
   arena.bytes.copyWithin(grhAt + GRH_BYTES, at + header, at + header + payload)
   const count = s.pool[receive + Receive.SGES]
   setPayload(s, arena, grhAt, bytes)

@@ -389,9 +389,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     wake: () => kick(),
   })
   const memory =
-    link === 'memory'
-      ? createMemorySwitch({ arena: plainArena(memorySwitchBytes()), sealing: 'demand', path })
-      : undefined
+    link === 'memory' ? createMemorySwitch({ arena: plainArena(memorySwitchBytes()), icrc: 'demand', path }) : undefined
   if (memory === undefined) useNativeCrc()
   const devices: RxeDevice[] = []
   const attached = new Map<string, AttachedDevice>()

@@ -74,8 +74,8 @@ export const machine = (
 ): Machine => {
   const core = createCore()
   const arena = plainArena(memorySwitchBytes(8, 64))
-  const sealing = path === 'packets' ? 'always' : 'demand'
-  const link = createMemorySwitch({ arena, runs: 8, smallRuns: 64, path, sealing })
+  const icrc = path === 'packets' ? 'always' : 'demand'
+  const link = createMemorySwitch({ arena, runs: 8, smallRuns: 64, path, icrc })
   const ports: FaultPort[] = []
   const self: Machine = {
     core,

@@ -385,7 +385,7 @@ static void lengths(void)
             if (number != RDMA_USER_CM_CMD_GET_EVENT || out == 0) /* with room: get_event below */
                 step(command(number, zeros, 300, out), "command %d of 300 zeros, room for %d", number, out);
     for (int number = 0; number <= RDMA_USER_CM_CMD_JOIN_MCAST + 1; number++)
-        step(command(number, zeros, 0, 512), "command %d of nothing", number);
+        step(command(number, zeros, 0, 512), "command %d of 0 bytes", number);
     struct rdma_ucm_cmd_hdr header = {
         .cmd = RDMA_USER_CM_CMD_CREATE_ID, .in = sizeof(struct rdma_ucm_create_id), .out = 4};
     step(write(channel, &header, sizeof header), "a command that is not whole");

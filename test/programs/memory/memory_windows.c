@@ -19,7 +19,7 @@
 #define WR_FLUSH 14
 #define WC_FLUSH 8
 #define WC_ATOMIC_WRITE 9
-/* wr_ids of FLUSHes are above this number ("FLUSH"), which occurs nowhere else in a ring. */
+/* wr_ids of FLUSHes: ASCII "FLUSH" and a small number, so that ring_entry finds only the request. */
 #define FLUSH_ID 0x464c555348000000
 #define PLACEMENT_GLOBAL 1
 #define PLACEMENT_PERSISTENT 2
@@ -233,7 +233,8 @@ static void type2_other_qp(void)
     ends[1].qp = first;
     expect_refusal(1, key, IBV_WR_RDMA_WRITE, PART, 8);
     NEED(ibv_destroy_qp(other) == 0, "ibv_destroy_qp: %s", strerror(errno));
-    NEED(ibv_dereg_mr(mr) == 0, "ibv_dereg_mr after the queue pair of its window: %s", strerror(errno));
+    NEED(ibv_dereg_mr(mr) == 0, "ibv_dereg_mr after ibv_destroy_qp of the QP that bound the window: %s",
+         strerror(errno));
     free_window(mw);
 }
 
@@ -268,7 +269,7 @@ static void bind_beyond_region(void)
                       peer_rights);
 }
 
-static void bind_type2_of_nothing(void)
+static void bind_type2_zero_length(void)
 {
     expect_bind_error(alloc_window(IBV_MW_TYPE_2), register_bindable(IBV_ACCESS_LOCAL_WRITE), 0, peer_rights);
 }
@@ -411,7 +412,7 @@ static void flush_range(uint64_t id, uint32_t rkey, uint64_t offset, uint32_t le
 
 static void flush(void)
 {
-    use_extended_qps(IBV_QP_EX_WITH_RDMA_WRITE | IBV_QP_EX_WITH_ATOMIC_WRITE);
+    use_extended_qps(IBV_QP_EX_WITH_RDMA_WRITE);
     struct ibv_mr *mr =
         ibv_reg_mr(ends[1].pd, ends[1].buffer, LENGTH, IBV_ACCESS_LOCAL_WRITE | peer_rights | ACCESS_FLUSH_GLOBAL);
     NEED(mr, "ibv_reg_mr with FLUSH_GLOBAL: %s", strerror(errno));
@@ -430,7 +431,7 @@ static void flush_not_allowed(void)
     flush_range(FLUSH_ID + 1, ends[1].mr->rkey, 0, 100, PLACEMENT_GLOBAL, IBV_WC_REM_ACCESS_ERR);
 }
 
-static void persistent_memory(void)
+static void register_flush_persistent_refused(void)
 {
     struct ibv_mr *mr =
         ibv_reg_mr(ends[1].pd, ends[1].buffer, LENGTH, IBV_ACCESS_LOCAL_WRITE | ACCESS_FLUSH_PERSISTENT);
@@ -448,14 +449,14 @@ static const struct test_case cases[] = {
     {"bind_without_right", bind_without_right},
     {"bind_write_to_read_only", bind_write_to_read_only},
     {"bind_beyond_region", bind_beyond_region},
-    {"bind_type2_of_nothing", bind_type2_of_nothing},
+    {"bind_type2_zero_length", bind_type2_zero_length},
     {"bind_type2_twice", bind_type2_twice},
     {"invalidate_type1", invalidate_type1},
     {"remote_invalidate_region", remote_invalidate_region},
     {"atomic_write", atomic_write},
     {"flush", flush},
     {"flush_not_allowed", flush_not_allowed},
-    {"persistent_memory", persistent_memory},
+    {"register_flush_persistent_refused", register_flush_persistent_refused},
 };
 
 int main(int argc, char **argv)

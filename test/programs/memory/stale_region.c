@@ -4,12 +4,13 @@
  *
  *   stale_region CASE          WRITEs to a region, unmaps its memory, maps other memory there, WRITEs with the old rkey
  *                              and with that of a new region; prints the results of the three WRITEs, and the memory's
- *                              first byte after the last two
+ *                              first byte after each of the last two
  *   stale_region limit BYTES   registers up to 64 regions of BYTES until one is refused, and prints their number;
  *                              deregisters one, and prints whether another can be registered
  *   stale_region mappings COUNT
  *                              registers and deregisters COUNT separate ranges of one mapping, one after the other, and
- *                              prints how many mappings more the program has
+ *                              prints how many mappings more the program has (userfaultfd splits mappings at the
+ *                              ends of watched ranges)
  *
  * CASE is how the memory is unmapped:
  *
@@ -72,13 +73,20 @@ static struct ibv_mr *register_memory(struct ibv_pd *pd, void *memory, int right
     return mr;
 }
 
-static void count_registrations(struct ibv_context *context, size_t bytes)
+static struct ibv_pd *alloc_pd(struct ibv_context *context)
 {
     struct ibv_pd *pd = ibv_alloc_pd(context);
+    NEED(pd, "ibv_alloc_pd: %s", strerror(errno));
+    return pd;
+}
+
+static void count_registrations(struct ibv_context *context, size_t bytes)
+{
+    struct ibv_pd *pd = alloc_pd(context);
     struct ibv_mr *regions[MAX_REGIONS];
     int count = 0;
     uint8_t *memory = map_at(NULL);
-    NEED(pd && bytes <= LENGTH, "at most %d bytes", LENGTH);
+    NEED(bytes <= LENGTH, "at most %d bytes", LENGTH);
     while (count < MAX_REGIONS && (regions[count] = ibv_reg_mr(pd, memory, bytes, IBV_ACCESS_LOCAL_WRITE)))
         count++;
     printf("%d, then %s\n", count, count == MAX_REGIONS ? "stopped" : strerror(errno));
@@ -102,11 +110,12 @@ static int count_mappings(void)
 
 static void register_ranges(struct ibv_context *context, size_t count)
 {
-    struct ibv_pd *pd = ibv_alloc_pd(context);
+    struct ibv_pd *pd = alloc_pd(context);
+    /* Longer than MAX_UNWATCH_BYTES (registered-ranges.ts): a range stays watched after its deregistration. */
     const size_t bytes = LENGTH + 4096, step = bytes + 4096;
     uint8_t *memory =
         mmap(NULL, count * step, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    NEED(pd && memory != MAP_FAILED, "mmap: %s", strerror(errno));
+    NEED(memory != MAP_FAILED, "mmap: %s", strerror(errno));
     const int before = count_mappings();
     for (size_t i = 0; i < count; i++) {
         struct ibv_mr *region = ibv_reg_mr(pd, memory + i * step, bytes, IBV_ACCESS_LOCAL_WRITE);

@@ -110,7 +110,7 @@ static void queue_pairs(void)
     static const struct {
         const char *name;
         struct ib_uverbs_qp_cap cap;
-    } caps[] = {{"of nothing", {0}},
+    } caps[] = {{"without capacity", {0}},
                 {"16384 sends", {.max_send_wr = 16384}},
                 {"2 ^ 20 sends", {.max_send_wr = 1 << 20}},
                 {"2 ^ 20 + 1 sends", {.max_send_wr = (1 << 20) + 1}},

@@ -396,7 +396,7 @@ describe('the ACK timeout', () => {
     const t = startScript()
     t.post(...[1, 2, 3].map(id => ({ id, opcode: SEND })))
     t.sent()
-    t.node.port.freeRuns = 0
+    t.node.port.freeRuns = 0 // The port is full.
     t.sleep(T14)
     assert.deepEqual(t.sent(), [])
     t.response('ACKNOWLEDGE', 1)

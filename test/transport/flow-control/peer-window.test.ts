@@ -312,7 +312,7 @@ describe('a window shared by queue pairs', () => {
     t.node.post(t.rows[3], write(3, 400 * MTU))
     t.wire.step()
     t.wire.step()
-    port.freeRuns = 0
+    port.freeRuns = 0 // The port is full.
     // the retry of the atomic halves the window
     t.run(1, 5000)
     port.freeRuns = Number.POSITIVE_INFINITY

@@ -374,7 +374,7 @@ describe('the window', () => {
     const t = startScript({}, { windowBytes: 16 * (MTU + PACKET_WEIGHT) })
     t.post({ id: 1, opcode: SEND, ...sge(0, 60 * MTU) })
     assert.equal(t.sent().length, 16)
-    t.node.port.freeRuns = 0
+    t.node.port.freeRuns = 0 // The port is full.
     t.sleep(T14)
     assert.deepEqual(t.sent(), [])
     t.response('ACKNOWLEDGE', 9)

@@ -205,7 +205,7 @@ describe('a READ', () => {
     })
   it('whose region is deregistered while it is answered ends with a NAK', () => {
     const t = startResponder({}, { maxBytes: 1100 })
-    t.node.port.freeRuns = 1
+    t.node.port.freeRuns = 1 // The port accepts one run of one packet, then it is full.
     t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 3000 })
     assert.deepEqual(t.sent(), ['READ_RESP_FIRST@0 msn 1 [1024]'])
     t.node.regions.splice(0, 1)
@@ -223,7 +223,7 @@ describe('a READ', () => {
   })
   it('is answered as far as the port accepts runs, and continued when the port accepts more', () => {
     const t = startResponder({}, { maxBytes: 2 * (MTU + 20) })
-    t.node.port.freeRuns = 2
+    t.node.port.freeRuns = 2 // The port accepts two runs, then it is full.
     t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 10 * MTU })
     assert.equal(t.sent().length, 2)
     assert.equal(t.node.dmaCalls.reads, 1, 'one DMA read for both responses')

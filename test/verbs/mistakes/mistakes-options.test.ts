@@ -6,7 +6,7 @@ import { test } from 'node:test'
 import { Classes } from '../../../src/spec/classes.ts'
 import { createNetwork, type Device, open, openSystem, RdmaError } from '../../../src/verbs/index.ts'
 import { eachCarrier } from '../connections/endpoints.ts'
-import { notOfDevice, refuses, untyped } from './mistakes.ts'
+import { ofAnotherDevice, refuses, untyped } from './mistakes.ts'
 
 const { mr: Mr } = Classes
 const closed = (option: string) => new RegExp(`^${option} is closed$`)
@@ -118,36 +118,36 @@ eachCarrier(openTwo => {
     const chained = (build: Parameters<Device['chain']>[0]) => () => openDevice.chain(build)
     refuses(
       'pd.register',
-      notOfDevice('pd'),
+      ofAnotherDevice('pd'),
       chained(chain => chain.register(foreign.pd, new Uint8Array(8))),
     )
     refuses(
       'mw.create',
-      notOfDevice('pd'),
+      ofAnotherDevice('pd'),
       chained(chain => chain.window(foreign.pd)),
     )
     refuses(
       'rc_qp.create',
-      notOfDevice('pd'),
+      ofAnotherDevice('pd'),
       chained(chain => chain.rcQp(foreign.pd, { sendCq: local.cq })),
     )
     refuses(
       'srq.create',
-      notOfDevice('pd'),
+      ofAnotherDevice('pd'),
       chained(chain => chain.srq(foreign.pd)),
     )
     refuses(
       'ah.create',
-      notOfDevice('pd'),
+      ofAnotherDevice('pd'),
       chained(chain => chain.addressHandle(foreign.pd, address)),
     )
-    refuses('mr.query', notOfDevice('object'), () => openDevice.call(Mr, 'query', {}, foreign.mr))
-    refuses('mr.reregister', notOfDevice('pd'), () => local.mr.reregister({ pd: foreign.pd }))
-    refuses('xrc_srq.create', notOfDevice('xrcd'), () => local.pd.xrcSrq({ xrcd: foreign.xrcd, cq: local.cq }))
-    refuses('xrc_srq.create', notOfDevice('cq'), () => local.pd.xrcSrq({ xrcd: local.xrcd, cq: foreign.cq }))
-    refuses('qp.bind', notOfDevice('window'), () => qp.bind(foreign.window, { region: local.mr }))
-    refuses('qp.bind', notOfDevice('region'), () => qp.bind(local.window, { region: foreign.mr }))
-    refuses('qp.invalidate', notOfDevice('window'), () => qp.invalidate(foreign.window))
+    refuses('mr.query', ofAnotherDevice('object'), () => openDevice.call(Mr, 'query', {}, foreign.mr))
+    refuses('mr.reregister', ofAnotherDevice('pd'), () => local.mr.reregister({ pd: foreign.pd }))
+    refuses('xrc_srq.create', ofAnotherDevice('xrcd'), () => local.pd.xrcSrq({ xrcd: foreign.xrcd, cq: local.cq }))
+    refuses('xrc_srq.create', ofAnotherDevice('cq'), () => local.pd.xrcSrq({ xrcd: local.xrcd, cq: foreign.cq }))
+    refuses('qp.bind', ofAnotherDevice('window'), () => qp.bind(foreign.window, { region: local.mr }))
+    refuses('qp.bind', ofAnotherDevice('region'), () => qp.bind(local.window, { region: foreign.mr }))
+    refuses('qp.invalidate', ofAnotherDevice('window'), () => qp.invalidate(foreign.window))
     refuses('qp.send', /^the address handle is of another device$/, () =>
       ud.send(new Uint8Array(1), { ah: foreign.ah, qpn: 5, qkey: 5 }),
     )

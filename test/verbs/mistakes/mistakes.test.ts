@@ -11,7 +11,7 @@ import { refused } from '../../../src/verbs/error.ts'
 import { type CqOptions, createNetwork, type Endpoint, open, openSystem } from '../../../src/verbs/index.ts'
 import { uncaughtDuring } from '../../uncaught.ts'
 import { eachCarrier, pair } from '../connections/endpoints.ts'
-import { notOfDevice, refuses, untyped } from './mistakes.ts'
+import { ofAnotherDevice, refuses, untyped } from './mistakes.ts'
 
 eachCarrier(openTwo => {
   test('a closed queue, and a queue of another device, are refused although the handles exist', async () => {
@@ -21,10 +21,12 @@ eachCarrier(openTwo => {
     const foreignPd = otherDevice.pd()
     const foreignCq = otherDevice.cq()
     assert.equal(foreignCq.handle, sendCq.handle)
-    refuses('rc_qp.create', notOfDevice('sendCq'), () => pd.rcQp({ sendCq: foreignCq }))
-    refuses('uc_qp.create', notOfDevice('recvCq'), () => pd.ucQp({ sendCq, recvCq: foreignCq }))
-    refuses('ud_qp.create', notOfDevice('srq'), () => pd.udQp({ sendCq, srq: foreignPd.srq() }))
-    refuses('rc_qp.create', notOfDevice('sendCq'), () => device.chain(chain => chain.rcQp(pd, { sendCq: foreignCq })))
+    refuses('rc_qp.create', ofAnotherDevice('sendCq'), () => pd.rcQp({ sendCq: foreignCq }))
+    refuses('uc_qp.create', ofAnotherDevice('recvCq'), () => pd.ucQp({ sendCq, recvCq: foreignCq }))
+    refuses('ud_qp.create', ofAnotherDevice('srq'), () => pd.udQp({ sendCq, srq: foreignPd.srq() }))
+    refuses('rc_qp.create', ofAnotherDevice('sendCq'), () =>
+      device.chain(chain => chain.rcQp(pd, { sendCq: foreignCq })),
+    )
     refuses('rc_qp.create', /^sendCq is missing$/, () => pd.rcQp(untyped({ sendCq: undefined })))
     sendCq.close()
     const newCq = device.cq()

@@ -7,8 +7,8 @@ import { RdmaError } from '../../../src/verbs/index.ts'
 /** A value of a wrong type, from a JavaScript program. */
 export const untyped = <T>(value: unknown): T => value as T
 
-/** The reason of a refused object of another device. */
-export const notOfDevice = (option: string): RegExp => new RegExp(`^${option} is of another device$`)
+/** Matches `RdmaError.reason` if the object in `option` is of another device. */
+export const ofAnotherDevice = (option: string): RegExp => new RegExp(`^${option} is of another device$`)
 
 /** Asserts that `body` throws an RdmaError EINVAL of `call`; returns the hint. */
 export const refuses = (call: string, reason: RegExp, body: () => unknown): string => {

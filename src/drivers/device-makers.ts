@@ -1,6 +1,6 @@
 /*
- * Functions that create a device of each driver that needs no port; and one device of every driver, for the
- * descriptions that documents and `userdma schema` print.
+ * Functions that create a device of each driver that needs no port; and one device of every driver, for
+ * `userdma schema` and the generated pages of docs/reference/.
  */
 
 import { createCore } from '../core/devices/registry.ts'
@@ -23,9 +23,9 @@ export const deviceMakers: {
 }
 
 /** One device of every driver, in a new core with `classes`. */
-export const knownDevices = (classes: readonly DriverClass[]): readonly Device[] => {
+export const oneDevicePerDriver = (classes: readonly DriverClass[]): readonly Device[] => {
   const core = createCore({ classes })
-  const port = createMemorySwitch({ arena: plainArena(memorySwitchBytes()), sealing: 'demand' }).attach()
+  const port = createMemorySwitch({ arena: plainArena(memorySwitchBytes()), icrc: 'demand' }).attach()
   const identity = identify(parseAddress('127.0.0.1') as Uint8Array, { name: 'lo', index: 1 })
   createRxeDevice(core, { name: 'rxe', identity, port, now: () => 0 })
   for (const [driver, make] of Object.entries(deviceMakers)) make(core, driver)

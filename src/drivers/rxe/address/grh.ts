@@ -5,7 +5,7 @@
  */
 import { type Port, type ReceivedRun, SCRATCH_BYTES } from '../../../phy/port.ts'
 import { MAX_MTU_BYTES } from '../../../spec/mtu.ts'
-import type { DatagramRoute } from '../../../transport/types.ts'
+import type { GrhBuilder } from '../../../transport/types.ts'
 import { isMappedIpv4 } from '../../../wire/address.ts'
 import { IPV4_BYTES, IPV6_BYTES, putIpv4, putIpv6, UDP_BYTES } from '../../../wire/ip.ts'
 
@@ -13,7 +13,7 @@ import { IPV4_BYTES, IPV6_BYTES, putIpv4, putIpv6, UDP_BYTES } from '../../../wi
 const DONT_FRAGMENT = true
 
 /** `run`: the record that the device fills for each received run. */
-export const routeOf = (port: Port, run: ReceivedRun): DatagramRoute => {
+export const grhBuilder = (port: Port, run: ReceivedRun): GrhBuilder => {
   const { scratch } = port
   if (SCRATCH_BYTES < IPV6_BYTES + MAX_MTU_BYTES)
     throw new Error(`the scratch memory of ports is too small for a GRH and ${MAX_MTU_BYTES} bytes`)
@@ -21,18 +21,19 @@ export const routeOf = (port: Port, run: ReceivedRun): DatagramRoute => {
     header(arena, at, length) {
       const { source, destination, trafficClass, hopLimit, flowLabel } = run.flowAddress
       const { view } = arena
-      const datagram = UDP_BYTES + length
+      const udpLength = UDP_BYTES + length
       if (!isMappedIpv4(source)) {
-        putIpv6(view, scratch, datagram, flowLabel, trafficClass, hopLimit, source, destination)
+        putIpv6(view, scratch, udpLength, flowLabel, trafficClass, hopLimit, source, destination)
         return scratch
       }
+      // Exact while identifications count up within a run (`Port.requireSeal`), otherwise an estimate.
       const identification = (run.identification + (at - run.offset) / run.packetBytes) & 0xffff
       const ip = scratch + IPV6_BYTES - IPV4_BYTES
       arena.bytes.fill(0, scratch, ip)
       putIpv4(
         view,
         ip,
-        IPV4_BYTES + datagram,
+        IPV4_BYTES + udpLength,
         identification,
         DONT_FRAGMENT,
         trafficClass,
