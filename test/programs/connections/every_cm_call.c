@@ -389,7 +389,7 @@ static void lengths(void)
     struct rdma_ucm_cmd_hdr header = {
         .cmd = RDMA_USER_CM_CMD_CREATE_ID, .in = sizeof(struct rdma_ucm_create_id), .out = 4};
     step(write(channel, &header, sizeof header), "a command that is not whole");
-    step(get_event(), "GET_EVENT of none");
+    step(get_event(), "GET_EVENT without an event");
     char byte;
     step(read(channel, &byte, 1), "read");
     struct rdma_ucm_create_id in = {.response = UNMAPPED, .ps = RDMA_PS_TCP, .qp_type = IBV_QPT_RC};
@@ -432,7 +432,7 @@ static void commands_without_effect(const char *state, uint32_t id)
     step(join_ip(id, parse_address("239.77.0.9", 0)), "%s: JOIN_IP_MCAST", state);
     step(join(id, parse_address("239.77.0.9", 0), 0), "%s: JOIN_MCAST", state);
     step(leave(id), "%s: LEAVE_MCAST", state);
-    step(leave(12345), "%s: LEAVE_MCAST of none", state);
+    step(leave(12345), "%s: LEAVE_MCAST of an ID that does not exist", state);
 }
 
 static void queries(const char *state, uint32_t id)

@@ -358,7 +358,7 @@ static void atomic_write_at(uint64_t id, uint64_t offset, int status)
 
 static void atomic_write(void)
 {
-    use_extended_qps(IBV_QP_EX_WITH_ATOMIC_WRITE | IBV_QP_EX_WITH_RDMA_WRITE);
+    use_extended_qps(IBV_QP_EX_WITH_ATOMIC_WRITE);
     memset(ends[1].buffer, 0, LENGTH);
     atomic_write_at(1, 64, IBV_WC_SUCCESS);
     atomic_write_at(2, LENGTH - 8, IBV_WC_SUCCESS);

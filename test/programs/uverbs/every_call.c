@@ -45,7 +45,7 @@ static void contexts(void)
     step(query_context(4, 8, vectors, support), "QUERY_CONTEXT before GET_CONTEXT");
     open_context();
     step(query_context(4, 8, vectors, support), "QUERY_CONTEXT");
-    step(query_context(0, 0, vectors, support), "QUERY_CONTEXT for nothing");
+    step(query_context(0, 0, vectors, support), "QUERY_CONTEXT without attributes");
     step(query_context(8, 8, vectors, support), "QUERY_CONTEXT, vectors of 8 bytes");
     struct message message = begin(UVERBS_OBJECT_ASYNC_EVENT, UVERBS_METHOD_ASYNC_EVENT_ALLOC);
     add(&message, UVERBS_ATTR_ASYNC_EVENT_ALLOC_FD_HANDLE, 0, 0);
@@ -276,7 +276,7 @@ static void lacking_features_and_destruction(void)
     const struct {
         const char *name;
         uint32_t handle;
-    } handles[] = {{"none", NO_HANDLE}, {"the CQ in use", cq}, {"the PD in use", pd}};
+    } handles[] = {{"a handle that does not exist", NO_HANDLE}, {"the CQ in use", cq}, {"the PD in use", pd}};
     for (size_t h = 0; h < LENGTH(handles); h++)
         for (size_t i = 0; i < LENGTH(destroy_calls); i++) {
             uint8_t response[8];

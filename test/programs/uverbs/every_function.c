@@ -151,7 +151,7 @@ static void queue_pairs(void)
     NEED(qp, "ibv_create_qp: %s", strerror(errno));
     struct ibv_ece ece = {0};
     PRINT_NUMBER(ibv_query_ece(qp, &ece), "ibv_query_ece");
-    PRINT_NUMBER(ibv_set_ece(qp, &ece), "ibv_set_ece of none");
+    PRINT_NUMBER(ibv_set_ece(qp, &ece), "ibv_set_ece with vendor_id 0");
     ece.vendor_id = 1;
     PRINT_NUMBER(ibv_set_ece(qp, &ece), "ibv_set_ece");
     struct ibv_qp_rate_limit_attr rate = {.rate_limit = 1000};

@@ -55,7 +55,7 @@ static void completion_queues(void)
     }
     struct ib_uverbs_poll_cq poll = {.cq_handle = cq, .ne = 0};
     uint8_t poll_out[64];
-    step(INVOKE(IB_USER_VERBS_CMD_POLL_CQ, poll, poll_out), "POLL_CQ of none");
+    step(INVOKE(IB_USER_VERBS_CMD_POLL_CQ, poll, poll_out), "POLL_CQ of 0 completions");
     for (int times = 0; times < 2; times++) {
         struct ib_uverbs_destroy_cq_resp out;
         struct message message = begin(UVERBS_OBJECT_CQ, UVERBS_METHOD_CQ_DESTROY);

@@ -101,7 +101,8 @@ static void regions(void)
         uint32_t handle;
         bool has_iova;
     } queries[] = {
-        {"with iova", mr, true}, {"without iova", mr, false}, {"of a PD", pd, true}, {"of none", NO_HANDLE, true}};
+        {"with iova", mr, true}, {"without iova", mr, false}, {"of a PD", pd, true},
+        {"of a handle that does not exist", NO_HANDLE, true}};
     for (size_t i = 0; i < LENGTH(queries); i++) {
         uint32_t lkey = 0, rkey = 0;
         uint64_t length = 0, iova = 0;
@@ -123,8 +124,8 @@ static void regions(void)
     for (int advice = 0; advice < 4; advice++)
         for (int flags = 0; flags < 4; flags++)
             step(advise(pd, advice, flags, list, 1), "ADVISE_MR advice %d flags %d", advice, flags);
-    step(advise(pd, 0, 0, list, 2), "ADVISE_MR of two");
-    step(advise(pd, 0, 0, list, 0), "ADVISE_MR of none");
+    step(advise(pd, 0, 0, list, 2), "ADVISE_MR with 2 SGEs");
+    step(advise(pd, 0, 0, list, 0), "ADVISE_MR with 0 SGEs");
     step(advise(NO_HANDLE, 0, 0, list, 1), "ADVISE_MR, PD that does not exist");
     step(advise(pd, 1ull << 40, 0, list, 1), "ADVISE_MR advice of 41 bits");
     dereg_mr(mr);
