@@ -48,8 +48,8 @@ static int poll_second(UNUSED struct ibv_cq *cq, UNUSED int entries, struct ibv_
 }
 
 /*
- * Waits for the completion event and the removal of the device. Then polls until one ibv_poll_cq polls the provider
- * twice.
+ * Waits for the completion event and the removal of the device. Then polls until the shim notices the removal: it polls
+ * the provider again in the same ibv_poll_cq.
  */
 static void poll_after_removal(struct endpoint *end)
 {
@@ -60,7 +60,7 @@ static void poll_after_removal(struct endpoint *end)
     printf("ready\n");
     NEED(getchar() != EOF, "no line says that the device was removed");
     void (*set_ops)(struct verbs_context *, void *const *) = dlsym(RTLD_DEFAULT, "verbs_set_ops");
-    static void *const no_operations[256];
+    static void *const no_operations[256]; /* more than struct verbs_context_ops has */
     NEED(set_ops, "no verbs_set_ops");
     end->context->ops.poll_cq = poll_second;
     set_ops(verbs_get_ctx(end->context), no_operations); /* the shim wraps poll_second */
@@ -101,10 +101,8 @@ int main(int count, char **arguments)
         cq = ibv_create_cq_ex(context, &init);
         NEED(cq, "ibv_create_cq_ex: %s", strerror(errno));
         NEED(ibv_destroy_qp(to.qp) == 0, "ibv_destroy_qp: %s", strerror(errno));
-        struct ibv_cq *plain = to.cq;
         to.cq = ibv_cq_ex_to_cq(cq);
         create_qp(&to);
-        to.cq = plain;
     }
     const struct address ends[] = {address_of(&from), address_of(&to)};
     connect_to(&from, &ends[1], &options);
@@ -139,7 +137,8 @@ int main(int count, char **arguments)
     struct endpoint *const sender = reads ? &to : &from;
     for (int i = 0; i < (is_extended ? 2 : 1); i++) {
         NEED(ibv_post_send(sender->qp, &send, &bad_send) == 0, "ibv_post_send: %s", strerror(errno));
-        if (!is_removed)
+        /* After a SEND not: each poll that finds a completion marks all bytes that have arrived. */
+        if (!receives)
             poll_one(sender);
     }
     if (is_removed)

@@ -3,7 +3,8 @@
  * the acknowledgement. Then the program prints "destroyed".
  *
  *   unacknowledged cq|qp           whose event; a line on standard input makes another thread acknowledge it
- *   unacknowledged cq|qp at-once   acknowledges before the destruction, as a correct program does
+ *   unacknowledged cq|qp at-once   acknowledges before the destruction, as a correct program does; then waits for the
+ *                                  end of standard input
  *   unacknowledged layout          prints the offsets at which the daemon reads libibverbs' structures (`layouts` of
  *                                  src/daemon/destroy-waits.ts)
  */
@@ -85,5 +86,8 @@ int main(int argc, char **argv)
         NEED(pthread_create(&thread, NULL, acknowledge_on_line, unacknowledged_event) == 0, "pthread_create");
     NEED(ibv_destroy_qp(qp) == 0 && ibv_destroy_cq(cq) == 0, "destroy");
     puts("destroyed");
+    fflush(stdout);
+    while (is_at_once && getchar() != EOF)
+        ;
     return 0;
 }
