@@ -103,12 +103,12 @@ it('WRITEs with immediate data do not overwrite messages, because they do not wr
   const s = requestScenario()
   const receives = [s.post(receive(0, 100)), s.post(receive(0, 100))]
   const message = workRequest({ opcode: RDMA_WRITE_WITH_IMM })
-  for (const one of receives) s.complete(one, undefined, message)
+  for (const one of receives) s.complete(one, undefined, { message })
   assert.deepEqual(s.ids(), ['receive-overlap note'])
 })
 
 it('a message that a program of the TypeScript library may have polled is not overwritten', () => {
-  const s = requestScenario({}, false, true)
+  const s = requestScenario({ isLibrary: true })
   s.complete(s.post(receive(0, 100)))
   s.complete(s.post(receive(0, 100)))
   assert.deepEqual(s.ids(), [], 'the library frees a CQE with its next poll')
@@ -133,7 +133,7 @@ it('a message whose completion was lost with its CQ may be overwritten', () => {
     s.complete(s.post(shared))
     if (isDestroyed) s.destroy('cq', s.cq)
     s.forget()
-    s.complete(s.post(shared), undefined, undefined, otherCq)
+    s.complete(s.post(shared), undefined, { intoCq: otherCq })
     assert.deepEqual(s.ids(), isDestroyed ? [] : ['receive-overlap warning'])
   }
 })

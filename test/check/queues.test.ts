@@ -1,5 +1,5 @@
 /*
- * Findings about queues, in virtual time.
+ * Findings about queues, in virtual time (microseconds).
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
@@ -52,7 +52,7 @@ it('the first receive of an SRQ is a finding if a message arrived before it', ()
 })
 
 it('the first receive of an unreliable queue pair is not late: earlier messages were dropped', () => {
-  const s = requestScenario({}, false, false, 'uc_qp')
+  const s = requestScenario({ peerClass: 'uc_qp' })
   s.checker.requests.receiverNotReady(s.peer)
   s.post({ owner: s.peer, queue: PostQueue.RECEIVE, opcode: -1 })
   assert.deepEqual(s.ids(), [])
@@ -110,7 +110,7 @@ it('unsolicited completions are no lost wake-up if the CQ is armed for solicited
   s.complete(s.post())
   arm()
   s.advance(2_000_000)
-  s.complete(s.post(), SUCCESS, undefined, s.cq, true)
+  s.complete(s.post(), SUCCESS, { solicited: true })
   assert.deepEqual(s.ids(), [])
   arm()
   s.advance(2_000_000)
@@ -127,7 +127,7 @@ it('destroying a CQ that has a channel and completions, but was never armed or p
     ['early destroy', false],
     ['no channel', false],
   ] as const) {
-    const s = requestScenario({}, use !== 'no channel')
+    const s = requestScenario({ hasChannel: use !== 'no channel' })
     const complete = (): void => s.complete(s.post(), use === 'flush' ? WR_FLUSH_ERR : SUCCESS)
     complete()
     s.advance(use === 'early destroy' ? 1000 : 2_000_000)
@@ -142,7 +142,7 @@ it('destroying a CQ that has a channel and completions, but was never armed or p
 })
 
 it('a CQ of the TypeScript library, whose channel the library creates, is not taken for one that was never armed', () => {
-  const s = requestScenario({}, true, true)
+  const s = requestScenario({ hasChannel: true, isLibrary: true })
   s.complete(s.post())
   s.complete(s.post())
   s.advance(2_000_000)
@@ -151,11 +151,12 @@ it('a CQ of the TypeScript library, whose channel the library creates, is not ta
 })
 
 it('a lost wake-up of the TypeScript library does not count the completion that may be polled', () => {
-  const s = requestScenario({}, false, true)
+  const s = requestScenario({ isLibrary: true })
   for (let i = 0; i < 3; i++) s.complete(s.post())
   s.call('cq', 'reqNotify', s.cq)
   s.advance(2_000_000)
   s.complete(s.post())
+  // The library frees a CQE only with its next poll, so the first of the 3 may be polled.
   assert.match(s.found[0]!.text, /was armed with 2 unpolled completions in it/)
 })
 
@@ -187,7 +188,7 @@ it('an RNR failure has the counts of the peer’s receives and of the outstandin
 })
 
 it('an RNR failure of an XRC target has no counts of receives: its SRQ is unknown', () => {
-  const s = requestScenario({}, false, false, 'xrc_tgt_qp')
+  const s = requestScenario({ peerClass: 'xrc_tgt_qp' })
   s.post({ opcode: SEND })
   s.failRnr()
   assert.equal(s.found.at(-1)?.id, 'no-receive-posted')

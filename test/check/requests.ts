@@ -39,12 +39,16 @@ export const workRequest = (changes: Partial<WorkRequest> = {}): WorkRequest => 
   ...changes,
 })
 
-export const requestScenario = (
-  options: Partial<Pick<CheckerSources, 'buffers' | 'isCopiedByFork' | 'postStack'>> = {},
+export const requestScenario = ({
   hasChannel = false,
   isLibrary = false,
   peerClass = 'rc_qp',
-) => {
+  ...sources
+}: Partial<Pick<CheckerSources, 'buffers' | 'isCopiedByFork' | 'postStack'>> & {
+  readonly hasChannel?: boolean
+  readonly isLibrary?: boolean
+  readonly peerClass?: string
+} = {}) => {
   const found: Finding[] = []
   /** `Checker.counts` at the last call of `forget`. */
   let forgotten: readonly number[] = []
@@ -63,7 +67,7 @@ export const requestScenario = (
       isCopiedByFork: () => true,
       digest: (_device, _request, isWhole) =>
         isWhole ? digests.sampledDigest + digests.otherDigest : digests.sampledDigest,
-      ...options,
+      ...sources,
     },
   )
   const origin = { device: 'rxe0', deviceNumber: 0, context: 0, program, why: 'call' as const }
@@ -127,13 +131,15 @@ export const requestScenario = (
       now += microseconds
     },
     destroy: (name: string, id: number): void => call(name, 'destroy', id),
-    /** `intoCq`: `CoreObject.id` of the CQ. */
+    /** `message`: what a receive received. `intoCq`: `CoreObject.id` of the CQ. */
     complete(
       request: WorkRequest,
       status = WcStatus.values.SUCCESS as number,
-      message?: WorkRequest,
-      intoCq = cq,
-      solicited = false,
+      {
+        message,
+        intoCq = cq,
+        solicited = false,
+      }: { readonly message?: WorkRequest; readonly intoCq?: number; readonly solicited?: boolean } = {},
     ): void {
       if (request.queue === PostQueue.SEND) end(request)
       const { SEND, RECV, RECV_RDMA_WITH_IMM } = WcOpcode.values

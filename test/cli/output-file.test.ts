@@ -1,5 +1,5 @@
 /*
- * createOutput, which opens the output files of traces and captures.
+ * Output files of traces and captures: createOutput, requireDifferentFiles, writeAll.
  */
 import assert from 'node:assert/strict'
 import { execFileSync, spawn } from 'node:child_process'
@@ -69,7 +69,7 @@ test('two options may not name one file, by whatever names', () => {
   requireDifferentFiles(['--output', '/dev/null'], ['--pcap', '/dev/null'])
 })
 
-test("another user's file is refused", { skip: process.geteuid?.() !== 0 && 'only root can make one' }, () => {
+test("another user's file is refused", { skip: process.geteuid?.() !== 0 && 'only root can make such a file' }, () => {
   const path = join(folder, 'foreign')
   writeFileSync(path, 'text')
   chownSync(path, 65534, 65534)
@@ -83,8 +83,8 @@ test('devices and the program’s own descriptors may be written to', () => {
   closeSync(fd)
 })
 
-const passed = 'the program’s own descriptors may be of files of another user'
-test(passed, { skip: process.geteuid?.() !== 0 && 'only root can make one' }, t => {
+const title = 'a file of another user may be written to through a descriptor of the program'
+test(title, { skip: process.geteuid?.() !== 0 && 'only root can make such a file' }, t => {
   const path = join(folder, 'passed')
   writeFileSync(path, 'text')
   execFileSync('mkfifo', [`${path}-fifo`])
@@ -122,6 +122,7 @@ test('a writer waits for the reader of a full pipe', { skip: !hasNative() }, asy
   writeAll(fd, 'x'.repeat(size))
   const failures = write.mock.calls.filter(({ error }) => error !== undefined).length
   assert.ok(failures > 0, 'the FIFO was never full')
+  // The FIFO is writable again when the reader has emptied a page: at most one failure per page.
   assert.ok(failures <= size / 4096, `${failures} writes failed`)
   await once(reader, 'exit')
 })

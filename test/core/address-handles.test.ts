@@ -28,6 +28,7 @@ test('a hook that refuses a destroy of a batch does not hide the outcome of the 
     class: 'ah',
     method: 'destroy',
     pre(_call, { handle }) {
+      // The protection domain has handle 0, the address handles have 1, 2 and 3.
       if (handle === 3) throw new CallError('EPERM', 'the hook refuses 3')
     },
   })
@@ -36,7 +37,7 @@ test('a hook that refuses a destroy of a batch does not hide the outcome of the 
   const { handles } = invokeNow(context, Pd, 'createAhs', pd, { addresses }, caller).out
   // an unhandled rejection would fail the test
   await assert.rejects(async () => invoke(context, Pd, 'destroyAhs', pd, { handles }, caller), /the driver refuses 1/)
-  assert.equal(context.handles.count, 4)
+  assert.equal(context.handles.count, 4, 'nothing was destroyed')
   assert.throws(
     () => invokeNow(context, Pd, 'destroyAhs', pd, { handles: [{ handle: 3 }] }, caller),
     /the hook refuses 3/,

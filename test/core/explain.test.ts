@@ -23,8 +23,8 @@ const setUp = () => {
   const region = addRegion(table, PD, 0x1000n, REGION_START, 4096, LOCAL_WRITE | REMOTE_READ | MW_BIND, noMemory)
   const key = table.key[region]
   const [window1, window2] = [addWindow(table, PD, TYPE_1), addWindow(table, PD, TYPE_2)]
-  const explain = (key32: number, access: number, lo = 0x1000, length = 8, pd = PD) =>
-    explainKey(table, pd, key32, HI, lo, length, access, QP)
+  const explain = (named: number, access: number, lo = 0x1000, length = 8, pd = PD) =>
+    explainKey(table, pd, named, HI, lo, length, access, QP)
   return { table, region, key, window1, window2, explain }
 }
 const hex = (key: number): string => `0x${key.toString(16)}`

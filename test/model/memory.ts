@@ -115,12 +115,12 @@ export const createMemory = (size: number, observer: Observer) => {
       observer.atomic(regions[region], at, before)
       return 0
     },
-    bindWindow(pd, _qp, words, at) {
-      const region = windowOf(pd, words[at + BindMw.WINDOW], false)
+    bindWindow(pd, _qp, bind, at) {
+      const region = windowOf(pd, bind[at + BindMw.WINDOW], false)
       if (region === undefined) return false
-      region.offset = offsetOf(words[at + BindMw.HI], words[at + BindMw.LO])
-      region.length = words[at + BindMw.LENGTH_LO]
-      region.access = words[at + BindMw.ACCESS]
+      region.offset = offsetOf(bind[at + BindMw.HI], bind[at + BindMw.LO])
+      region.length = bind[at + BindMw.LENGTH_LO]
+      region.access = bind[at + BindMw.ACCESS]
       region.isLive = true
       observer.bound(region)
       return true
@@ -152,7 +152,7 @@ export const createMemory = (size: number, observer: Observer) => {
     register(key: number, pd: number, offset: number, length: number, access: number): Region {
       return add({ key, pd, offset, length, access, isWindow: false, isLive: true })
     },
-    /** A window, unbound, or bound with length 0. */
+    /** A window: unbound, or (to be invalidated only) bound with length 0. */
     addWindow: (key: number, pd: number, isBound: boolean): Region =>
       add({ key, pd, offset: 0, length: 0, access: 0, isWindow: true, isLive: isBound }),
     /** The key may be used again. */

@@ -12,6 +12,7 @@ const { TCP, UDP } = CmPortSpace.values
 const EPHEMERAL_PORTS = 60999 - 32768 + 1
 
 const setUp = () => {
+  // Instead of random numbers: the search for a free port begins at the next port each time.
   let next = 0
   const table = new PortTable(() => next++)
   const bind = (user: number | undefined, portSpace: number = TCP, wanted = 0): PortHolder => {
@@ -49,7 +50,7 @@ test('a user without limit can take all remaining ports', () => {
   assert.equal(bindAll(undefined).length, EPHEMERAL_PORTS - limitedUserPorts)
 })
 
-test('a limited user’s share includes the ephemeral ports that it has chosen, but no others', () => {
+test('a limited user’s share includes ephemeral ports that it bound by number, but no ports outside the range', () => {
   const { bind, bindAll } = setUp()
   for (let i = 0; i < 100; i++) {
     bind(1, TCP, 60_999 - i)

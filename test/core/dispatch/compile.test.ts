@@ -28,7 +28,7 @@ const Box = objectClass('box', 4, {
     shake: method(Block.DRIVER_FAST + 2, { in: { box: ref(1, 'box') }, out: {} }),
   },
 })
-const Lid = objectClass('lid', 9, { methods: { create: method(CREATE, { in: { box: ref(1, 'box') }, out: {} }) } })
+const Cover = objectClass('cover', 9, { methods: { create: method(CREATE, { in: { box: ref(1, 'box') }, out: {} }) } })
 const Secret = objectClass('secret', 0x8003, { methods: { create: method(CREATE, { in: {}, out: {} }) } })
 
 const boxCore = driverClass(Box, {
@@ -36,10 +36,10 @@ const boxCore = driverClass(Box, {
   query: () => ({ size: 1 }),
   destroy: () => ({}),
 })
-const lidCore = driverClass(Lid, { create: () => ({}) })
+const coverCore = driverClass(Cover, { create: () => ({}) })
 const core = new Map<string, DriverClass>([
   ['box', boxCore],
-  ['lid', lidCore],
+  ['cover', coverCore],
 ])
 const driver = (...classes: DriverClass[]): Driver => ({ name: 'd', id: 1, classes })
 const build = (...classes: DriverClass[]) => compile(createPool(), core, driver(...classes))
@@ -48,7 +48,7 @@ test('a class that a driver lists without methods has core’s methods, an unlis
   const table = build(driverClass(Box))
   assert.equal(findEntry(table, Box.id, CREATE)?.handler, boxCore.handlers.create)
   assert.equal(findEntry(table, Box.id, QUERY)?.handler, boxCore.handlers.query)
-  assert.equal(findEntry(table, Lid.id, CREATE), undefined)
+  assert.equal(findEntry(table, Cover.id, CREATE), undefined)
   assert.equal(findEntry(table, 77, CREATE), undefined)
   assert.equal(findEntry(table, 0xffff, 255), undefined)
 })
@@ -109,7 +109,7 @@ test('a driver can add experimental methods, but no methods below DRIVER_FAST or
 
 test('an optional argument that a driver does not support is absent, and refused with the reason', () => {
   const Pot = objectClass('pot', 0x8001, {
-    methods: { create: method(CREATE, { in: { size: u32(1), lid: optional(u32(2)) }, out: {} }) },
+    methods: { create: method(CREATE, { in: { size: u32(1), cover: optional(u32(2)) }, out: {} }) },
   })
   const create = () => ({})
   const pool = createPool()
@@ -117,10 +117,10 @@ test('an optional argument that a driver does not support is absent, and refused
     const potClass = driverClass(Pot, { create })
     return compile(pool, core, driver(unsupported === undefined ? potClass : withoutOptions(potClass, unsupported)))
   }
-  const { method: without } = findEntry(table({ lid: 'no lids' }), Pot.id, CREATE)!
+  const { method: without } = findEntry(table({ cover: 'no covers' }), Pot.id, CREATE)!
   assert.deepEqual(Object.keys(without.in), ['size'])
-  assert.deepEqual(without.refused, { lid: { id: 2, code: 'EOPNOTSUPP', why: 'attribute lid: no lids' } })
-  assert.deepEqual(Object.keys(findEntry(table(), Pot.id, CREATE)!.method.in), ['size', 'lid'])
+  assert.deepEqual(without.refused, { cover: { id: 2, code: 'EOPNOTSUPP', why: 'attribute cover: no covers' } })
+  assert.deepEqual(Object.keys(findEntry(table(), Pot.id, CREATE)!.method.in), ['size', 'cover'])
   assert.throws(() => table({ size: 'any reason' }), /driver d: pot\.create: attribute size is mandatory/)
 })
 
@@ -137,12 +137,12 @@ test('a block ends at its highest method, and an unused class takes one slot (R5
 test('equal tables are shared until the last user releases them (R20)', () => {
   const pool = createPool()
   const shake = () => ({})
-  const first = compile(pool, core, driver(driverClass(Box), driverClass(Lid)))
-  const second = compile(pool, core, driver(driverClass(Lid), driverClass(Box)))
-  const third = compile(pool, core, driver(driverClass(Box, { shake }), driverClass(Lid)))
+  const first = compile(pool, core, driver(driverClass(Box), driverClass(Cover)))
+  const second = compile(pool, core, driver(driverClass(Cover), driverClass(Box)))
+  const third = compile(pool, core, driver(driverClass(Box, { shake }), driverClass(Cover)))
   assert.equal(second, first)
   assert.notEqual(third, first)
-  assert.equal(third.byName.get('lid'), first.byName.get('lid'))
+  assert.equal(third.byName.get('cover'), first.byName.get('cover'))
   assert.notEqual(third.byName.get('box'), first.byName.get('box'))
   assert.deepEqual([pool.devices.size, pool.classes.size], [2, 3])
   releaseTable(pool, first)
@@ -183,10 +183,10 @@ test('an invalid driver table is refused with a message', () => {
 })
 
 test('hooks change only the classes and methods that they name (R24)', () => {
-  const table = build(driverClass(Box), driverClass(Lid))
+  const table = build(driverClass(Box), driverClass(Cover))
   assert.equal(withHooks(table, []), table)
   const hooked = withHooks(table, [{ class: 'box', method: 'query', pre() {} }])
-  assert.equal(hooked.byName.get('lid'), table.byName.get('lid'))
+  assert.equal(hooked.byName.get('cover'), table.byName.get('cover'))
   assert.equal(findEntry(hooked, Box.id, CREATE), findEntry(table, Box.id, CREATE))
   assert.notEqual(findEntry(hooked, Box.id, QUERY)!.run, findEntry(table, Box.id, QUERY)!.run)
   for (const entry of [CREATE, QUERY].map(call => findEntry(table, Box.id, call)!))

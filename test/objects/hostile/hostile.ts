@@ -56,13 +56,13 @@ export const hostileRun = (dialect: DialectName, seed: number, count: number): R
   const random = createRandomSource(seed)
   const { m, honest, programs } = setUp()
   const tally: Record<string, number> = {}
-  const devicesBefore = { ...stat(m.core).devices }
   let last: Uint8Array = new Uint8Array(24)
   let message: Message | undefined
   try {
     for (let done = 0; done < count; ) {
       const client = createHostileClient(m, random.pick(programs), random.hits(0.95))
-      devicesBefore[client.context.device.name] = stat(m.core).devices[client.context.device.name]
+      const { name: device } = client.context.device
+      const { objects: before } = stat(m.core).devices[device]
       for (let inContext = 0; inContext < MESSAGES_PER_CONTEXT && done < count; inContext++) {
         const state = clientStateOf(client, random)
         const plausible =
@@ -75,9 +75,9 @@ export const hostileRun = (dialect: DialectName, seed: number, count: number): R
         tally[outcome] = (tally[outcome] ?? 0) + 1
         done++
         if (client.fds.size > 0 && random.hits(0.1)) {
-          const [fd, number] = random.pick([...client.fds])
+          const [fd, descriptor] = random.pick([...client.fds])
           client.fds.delete(fd)
-          closeDescriptor(m.core, number)
+          closeDescriptor(m.core, descriptor)
         }
         if (done % 16 === 0) m.settle()
       }
@@ -85,8 +85,7 @@ export const hostileRun = (dialect: DialectName, seed: number, count: number): R
       closeContext(client.context)
       m.settle()
       exchange(m, ...(random.hits(0.5) ? honest : ([honest[1], honest[0]] as const)), seed)
-      const { objects } = stat(m.core).devices[client.context.device.name]
-      const before = devicesBefore[client.context.device.name].objects
+      const { objects } = stat(m.core).devices[device]
       assert.deepEqual([objects, client.rings.live.size], [before, 0], 'objects are left')
     }
     for (const p of [...programs, ...honest.map(({ p }) => p)]) p.close()

@@ -1,3 +1,6 @@
+/*
+ * The UDP port on loopback addresses: segmentation by the kernel, identifications, addresses, groups, flows.
+ */
 import assert from 'node:assert/strict'
 import { fstatSync } from 'node:fs'
 import { after, describe, it } from 'node:test'
@@ -184,15 +187,16 @@ describe('UDP', { skip }, () => {
     const second = createUdpPort({ mtu: 1500, interfaceIndex: 1 })
     open.push(second)
     assert.throws(() => second.addAddress(loopback(1)), /EADDRINUSE/)
+    // 203.0.113.9
     assert.throws(() => second.addAddress(Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 203, 0, 113, 9)), {
       code: 'EADDRNOTAVAIL',
     })
     second.addAddress(Uint8Array.of(0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9))
     assert.throws(() => a.openFlow(flowBetween(loopback(9), loopback(2))), /has no address 127\..*; it has 127\./)
-    a.addAddress(loopback(1))
+    a.addAddress(loopback(1)) // its own: no effect
   })
 
-  it('drops packets from a removed address', async () => {
+  it('drops packets to be sent from a removed address', async () => {
     const [a, b, toB] = pair()
     a.removeAddress(loopback(1))
     sendRun(a, toB, 0, 5)
@@ -212,7 +216,7 @@ describe('UDP', { skip }, () => {
     for (const socket of laterSockets) closeUdpSocket(socket)
   })
 
-  it('joins a group again on a later interface after an interface where that was not possible', async () => {
+  it('joins its groups on a new interface, even if that failed on the interface before', async () => {
     const [a, b] = pair()
     const groups = [1, 2].map(groupAddress)
     for (const group of groups) b.joinGroup(group)

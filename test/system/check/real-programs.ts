@@ -22,6 +22,7 @@ interface CheckedDaemon {
   newFindings(command: string): Promise<readonly RealFinding[]>
 }
 
+/** Enough for all programs of the catalogue, which run on one daemon. */
 const LIMIT_MS = 3_000_000
 
 /** `races`: as with `userdma check --races`. */
@@ -58,6 +59,7 @@ const matchesName = (pattern: string, name: string): boolean =>
 
 const matches = (known: KnownFinding, { finding, frames }: RealFinding): boolean =>
   known.id === finding.id &&
+  // A row also covers findings of a lower severity.
   isFailure(known.severity, finding.severity) &&
   known.programs.some(pattern => matchesName(pattern, finding.program?.command ?? '')) &&
   (known.text?.test(finding.text) ?? true) &&

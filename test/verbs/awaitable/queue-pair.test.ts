@@ -49,9 +49,11 @@ eachCarrier(openTwo => {
     await a.qp.fetchAdd(a.mr.slice(400, 8), word, 5n)
     assert.equal(a.buffer[400], 0)
     await a.qp.compareSwap(a.mr.slice(400, 8), word, 5n, 6n)
+    assert.deepEqual([a.buffer[400], b.buffer[512]], [5, 6])
     await a.qp.atomicWrite(word, 9n)
     assert.equal((await a.qp.flush(word)).opcode, 'FLUSH')
     assert.equal(b.buffer[512], 9)
+    // A ping is a WRITE of length 0.
     assert.equal((await a.qp.ping()).opcode, 'RDMA_WRITE')
     assert.deepEqual([(await read).opcode, (await read).bytes], ['RDMA_READ', 3])
     assert.deepEqual(
@@ -107,7 +109,9 @@ eachCarrier(openTwo => {
     assert.equal((await awaitedUntilClose).code, 'ECANCELED')
     const awaitedUntilReset = failureOf(a.qp.receive())
     a.qp.modify({ state: 'RESET' })
-    assert.match((await awaitedUntilReset).message, /moved to RESET/)
+    const resetError = await awaitedUntilReset
+    assert.equal(resetError.code, 'ECANCELED')
+    assert.match(resetError.message, /moved to RESET/)
     const newPeer = b.pd.rcQp()
     a.qp.connect(newPeer.endpoint)
     newPeer.connect(a.qp.endpoint)
@@ -121,7 +125,7 @@ eachCarrier(openTwo => {
 
   test('queue pairs can be closed after their device', async () => {
     const { a, b, close } = await pair(openTwo)
-    // The number exceeds the polls after which a client looks for the end of its daemon.
+    // Each close polls, and each 128th poll checks the daemon (POLLS_PER_CHECK).
     const qps = Array.from({ length: 200 }, () => a.pd.rcQp())
     await close()
     for (const qp of qps) qp.close()
@@ -239,6 +243,7 @@ test('a completed request resolves even if the queue pair is reset before the pr
   probe.connect(probePeer.endpoint)
   probePeer.connect(probe.endpoint)
   const write = a.qp.write(Uint8Array.of(7), b.mr.remote(0, 1))
+  // Busy waits: a turn of the event loop would settle the promise.
   while (b.buffer[0] !== 7);
   // The daemon completes this request after the WRITE.
   probe.write(Uint8Array.of(1), b.mr.remote(1, 1))
@@ -265,9 +270,12 @@ test('a ping rejects with the status RETRY_EXC_ERR after the device of the peer 
 
 test('a window reports the first failed request once; a limit of 0 is refused', async () => {
   const window = requestWindow(2)
-  await window.add(async () => {
-    throw new Error('first')
-  })
+  const failing = ['first', 'second'].map(text =>
+    window.add(async () => {
+      throw new Error(text)
+    }),
+  )
+  await Promise.all(failing)
   await nextTurn()
   await assert.rejects(
     window.add(async () => {}),
@@ -278,7 +286,7 @@ test('a window reports the first failed request once; a limit of 0 is refused', 
   assert.throws(() => requestWindow(0), /limit 0 is not a number of requests/)
 })
 
-test('calls of a window without waits post in order, at a cost linear in their number', async t => {
+test('calls of `add` that do not wait for each other post in order, at a cost linear in their number', async t => {
   const window = requestWindow(3)
   const posted: number[] = []
   const count = 1000
@@ -295,7 +303,7 @@ test('calls of a window without waits post in order, at a cost linear in their n
       window.add(async () => {
         posted.push(i)
         assert.ok(window.inFlight <= 3)
-        if (i === 10) throw new Error('mine')
+        if (i === 10) throw new Error('request 10')
       }),
     )
     results = await Promise.allSettled(added)
@@ -303,6 +311,7 @@ test('calls of a window without waits post in order, at a cost linear in their n
   })
   hook.disable()
   assert.equal(window.inFlight, 0)
+  // The next call that finds the failure of request 10 rejects with it, and posts nothing.
   const [failed, ...others] = results.flatMap(({ status }, i) => (status === 'rejected' ? [i] : []))
   assert.deepEqual(others, [])
   assert.ok(failed !== undefined && failed > 10)

@@ -72,8 +72,8 @@ const smiQp = (device: Device) => {
 /** Classes that no device of the project has. */
 const UNSUPPORTED = ['tm_srq', 'raw_packet_qp', 'rd_qp', 'flow', 'counters', 'dm', 'wq', 'rwq_ind_table']
 const NO_DRIVER = 'no device of the project supports it: device.create, device.call'
-const CONNECTIONS = ['cm_channel', 'cm_id', 'cm_multicast']
-const DATAGRAMS = ['mad_channel', 'mad_agent']
+const CM_CLASSES = ['cm_channel', 'cm_id', 'cm_multicast']
+const MAD_CLASSES = ['mad_channel', 'mad_agent']
 const GENERIC_METHODS = 'the generic methods: device.create, device.call'
 const RDMA_CM = 'programs of librdmacm use it, on the system-wide device'
 
@@ -87,8 +87,8 @@ const reasonRows = (names: readonly string[], reason: string) =>
 
 const rows: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
   ...reasonRows(UNSUPPORTED, NO_DRIVER),
-  ...reasonRows(DATAGRAMS, GENERIC_METHODS),
-  ...reasonRows(CONNECTIONS, RDMA_CM),
+  ...reasonRows(MAD_CLASSES, GENERIC_METHODS),
+  ...reasonRows(CM_CLASSES, RDMA_CM),
   interface: {
     query: device => device.interface(),
     chain: device => device.chain(chain => chain.pd()),
