@@ -54,7 +54,7 @@ export interface AwaitableQueuePair extends BareQueuePair {
   readonly pending: number
   /** Posts a receive; resolves when a message has consumed it. Rejects with RdmaError ENOMEM when the queue is full. */
   receive(local?: Slice | readonly Slice[]): Promise<CompletedRequest>
-  /** Resolves when no request of the send queue is outstanding. */
+  /** Resolves when no request of the send queue is outstanding, after their promises have settled. */
   drained(): Promise<void>
   /** Destroys the queue pair. Incomplete requests reject with RdmaError ECANCELED. */
   close(): void

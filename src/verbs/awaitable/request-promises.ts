@@ -136,8 +136,8 @@ export class RequestPromises {
   /** Rejects all outstanding requests with ECANCELED: they get no completions. */
   cancel(reason: string): void {
     for (const [id, request] of this.#outstandingById) {
-      this.#remove(id, request)
       request.reject(refused('ECANCELED', request.call, reason), true)
+      this.#remove(id, request)
     }
     this.#failure = undefined
     // Without requests, a wait would keep the process alive.
@@ -156,6 +156,7 @@ export class RequestPromises {
     this.#cq.close()
   }
 
+  /** Called after the promise is settled: `drained` resolves last. */
   #remove(id: number, { queue }: Outstanding): void {
     this.#outstandingById.delete(id)
     if (--this.#counts[queue] > 0 || queue === 'receive') return
@@ -176,14 +177,15 @@ export class RequestPromises {
     const { id } = wc
     const request = this.#outstandingById.get(id)
     if (request === undefined) return
+    if (wc.ok) request.resolve(copyOf(wc))
+    else this.#fail(request, wc)
     this.#remove(id, request)
-    if (wc.ok) {
-      request.resolve(copyOf(wc))
-      return
-    }
+  }
+
+  #fail(request: Outstanding, wc: Completion): void {
     const isFlushed = wc.statusName === 'WR_FLUSH_ERR'
     const earlier = isFlushed ? this.#failure : undefined
-    const error = new RequestError(request.call, wc, this.#explain(id), this.#hint(request, isFlushed), earlier)
+    const error = new RequestError(request.call, wc, this.#explain(wc.id), this.#hint(request, isFlushed), earlier)
     this.#failure ??= error
     request.reject(error, isFlushed)
   }

@@ -6,6 +6,7 @@ import { createHook } from 'node:async_hooks'
 import { test } from 'node:test'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { hasNative } from '../../../src/host/native.ts'
+import { Cq } from '../../../src/spec/classes/cq.ts'
 import { GRH_BYTES, open, RdmaError, RequestError, requestWindow } from '../../../src/verbs/index.ts'
 import { startDaemon, TWO_DEVICES } from '../../system/programs.ts'
 import { countMoves } from '../array-moves.ts'
@@ -136,7 +137,13 @@ eachCarrier(openTwo => {
     const { a, b, close } = await pair(openTwo)
     const receives = Array.from({ length: 17 }, () => a.qp.receive())
     const fullError = await failureOf(receives[16])
-    assert.match(fullError.message, /the receive queue is full: 16 requests are outstanding.*requestWindow/)
+    assert.match(
+      fullError.message,
+      /the receive queue is full: 16 requests are outstanding.*requestWindow.*larger maxRecvWr/,
+    )
+    const writes = Array.from({ length: 17 }, () => a.qp.write(Uint8Array.of(0), b.mr.remote(0, 1)))
+    assert.match((await failureOf(writes[16]!)).message, /the send queue is full: 16 .*larger maxSendWr/)
+    await Promise.all(writes.slice(0, 16))
     const window = requestWindow(16)
     let maxPending = 0
     for (let i = 0; i < 200; i++) {
@@ -165,6 +172,58 @@ eachCarrier(openTwo => {
     assert.equal((await message).bytes, 1)
     await close()
   })
+})
+
+test('`drained` waits for sends, also for those that a close cancels, but not for receives', async () => {
+  const { a, b, close } = await pair(openTwoHere())
+  await a.qp.drained()
+  const receive = failureOf(a.qp.receive())
+  void a.qp.write(Uint8Array.of(7), b.mr.remote(0, 1))
+  const write = a.qp.write(Uint8Array.of(8), b.mr.remote(1, 1))
+  let isWritten = false
+  void write.then(() => {
+    isWritten = true
+  })
+  await a.qp.drained()
+  assert.deepEqual([isWritten, a.qp.pending, ...b.buffer.subarray(0, 2)], [true, 0, 7, 8])
+  // The peer has no receive.
+  const send = failureOf(a.qp.send(Uint8Array.of(1)))
+  const waits = [a.qp.drained(), a.qp.drained()]
+  a.qp.close()
+  await Promise.all(waits)
+  assert.deepEqual([(await send).code, (await receive).code], ['ECANCELED', 'ECANCELED'])
+  await a.qp.drained()
+  await close()
+})
+
+test('an error has the errno of its status', async () => {
+  const { a, b, close } = await pair(openTwoHere())
+  const shortReceive = failureOf(b.qp.receive(b.mr.slice(0, 1)))
+  const errors = [await failureOf(a.qp.send(Uint8Array.of(1, 2))), await shortReceive]
+  for (const { qp } of [a, b]) qp.modify({ state: 'RESET' })
+  b.qp.connect(a.qp.endpoint)
+  a.qp.connect(b.qp.endpoint, { rnrRetryCount: 0 })
+  errors.push(await failureOf(a.qp.send(Uint8Array.of(1))))
+  assert.deepEqual(
+    errors.map(error => (error instanceof RequestError ? [error.status, error.code] : error)),
+    [
+      ['REM_INV_REQ_ERR', 'EINVAL'],
+      ['LOC_LEN_ERR', 'EMSGSIZE'],
+      ['RNR_RETRY_EXC_ERR', 'ETIMEDOUT'],
+    ],
+  )
+  await close()
+})
+
+test('a queue pair that is refused leaves no completion queue, a refused post no outstanding request', async () => {
+  const { a, close } = await pair(openTwoHere())
+  const cqs = a.device.handles(Cq).length
+  assert.throws(() => a.pd.rcQp({ maxSendWr: 0.5 }), /maxSendWr/)
+  assert.throws(() => a.pd.rcQp({ maxSendWr: 2 ** 20 }), /maxSendWr/)
+  assert.equal(a.device.handles(Cq).length, cqs)
+  for (let i = 0; i < 17; i++) assert.equal((await failureOf(a.qp.write(untyped('x'), untyped(1)))).code, 'EINVAL')
+  assert.equal(a.qp.pending, 0)
+  await close()
 })
 
 test('invalid arguments are refused with a message', async () => {
@@ -197,7 +256,10 @@ test('the hint of a failed request tells how to restart the queue pair, and work
     const [failing, flushed] = [failureOf(send(foreignA!)), failureOf(send(a.mr.slice(0, 8)))]
     const [error, flush] = [await failing, await flushed]
     assert.ok(error instanceof RequestError && flush instanceof RequestError)
-    assert.deepEqual([error.status, flush.status, flush.earlier], ['LOC_PROT_ERR', 'WR_FLUSH_ERR', error])
+    assert.deepEqual(
+      [error.status, error.code, flush.status, flush.earlier],
+      ['LOC_PROT_ERR', 'EACCES', 'WR_FLUSH_ERR', error],
+    )
     assert.equal(flush.hint, error.hint)
     return error.hint
   }
@@ -283,7 +345,34 @@ test('a window reports the first failed request once; a limit of 0 is refused', 
   )
   assert.equal(window.inFlight, 0)
   await window.add(async () => {})
+  await Promise.all(['one', 'two'].map(text => window.add(() => Promise.reject(new Error(text)))))
+  await assert.rejects(window.drain(), /one/)
+  await window.drain()
   assert.throws(() => requestWindow(0), /limit 0 is not a number of requests/)
+})
+
+test('a post that throws leaves its slot free; `drain` also waits for requests that are added while it waits', async () => {
+  const window = requestWindow(1)
+  const refuse = () => {
+    throw new Error('not posted')
+  }
+  await assert.rejects(window.add(refuse), /not posted/)
+  assert.equal(window.inFlight, 0)
+  const finish: (() => void)[] = []
+  const post = () => new Promise<void>(resolve => finish.push(resolve))
+  await window.add(post)
+  let isDrained = false
+  const drained = window.drain().then(() => {
+    isDrained = true
+  })
+  finish.pop()!()
+  // `add` takes the slot in the turn in which `drain` is woken.
+  while (window.inFlight > 0) await undefined
+  void window.add(post)
+  await nextTurn()
+  assert.equal(isDrained, false)
+  finish.pop()!()
+  await drained
 })
 
 test('calls of `add` that do not wait for each other post in order, at a cost linear in their number', async t => {

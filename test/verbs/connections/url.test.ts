@@ -1,5 +1,5 @@
 /*
- * Network interfaces in the URLs of connections (R17).
+ * Network interfaces, ports and brackets in the URLs of connections (R17).
  */
 import assert from 'node:assert/strict'
 import { syncBuiltinESMExports } from 'node:module'
@@ -27,4 +27,10 @@ it('the name of an interface stands for its index, also if it has other IPv6 add
       code: 'EINVAL',
       reason: `there is no interface ${name} with a link-local IPv6 address`,
     })
+})
+
+it('a port has 16 bits, and only an IPv6 address has brackets', async () => {
+  assert.equal((await resolveUrl('connect', 'rdma://10.0.0.2:65535')).port, 65535)
+  for (const url of ['rdma://10.0.0.2:65536', 'rdma://[10.0.0.2]:7471', 'rdma://[fe80::g]:7471', 'rdma://fe80::1:7471'])
+    await assert.rejects(resolveUrl('connect', url), { code: 'EINVAL', call: 'connect' })
 })

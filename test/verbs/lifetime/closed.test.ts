@@ -137,6 +137,30 @@ eachCarrier(openTwo => {
     await otherDevice.close()
   })
 
+  test('a signal ends a wait and an iteration, also if the last completion is still the polled one', async () => {
+    const [one, two] = await openTwo()
+    const [a, b] = [endpointOn(one), endpointOn(two)]
+    a.qp.connect(b.qp.endpoint)
+    b.qp.connect(a.qp.endpoint)
+    a.qp.write(Uint8Array.of(1), b.mr.remote(0, 1))
+    while (!a.cq.poll()) await a.cq.wait()
+    const controller = new AbortController()
+    const { signal } = controller
+    const iteration = async () => {
+      for await (const _ of a.cq.completions({ signal })) assert.fail('yielded')
+    }
+    const waits = [a.cq.wait({ signal }), iteration()].map(wait => assert.rejects(wait, /enough/))
+    await new Promise(setImmediate)
+    controller.abort(new Error('enough'))
+    await Promise.all(waits)
+    await assert.rejects(a.cq.wait({ signal }), /enough/)
+    a.qp.write(Uint8Array.of(2), b.mr.remote(0, 1))
+    await a.cq.wait()
+    assert.ok(a.cq.poll())
+    await one.close()
+    await two.close()
+  })
+
   test('iteration over a queue’s completions ends when the queue is closed', async () => {
     const [device, otherDevice] = await openTwo()
     const cq = device.cq()
