@@ -240,8 +240,8 @@ extern bool shim_logs_events;
 void events_detect(void);
 /* Maps the logs of a context, unless they are mapped. */
 void events_open(int fd);
-/* Counts a completion that a batched poll of a CQ has returned (taken counts). */
-void events_taken(int fd, uint32_t cq);
+/* Counts completions that a poll of a CQ has returned (taken counts). */
+void events_taken(int fd, uint32_t cq, uint32_t count);
 /* The post log; NULL: not mapped. */
 struct userdma_post *events_post_log(int fd);
 /* Appends an entry to the event log (struct userdma_event). Called before the device can see a post. */

@@ -1,7 +1,7 @@
 /*
  * The logs in a context's memory file, for `userdma check`. The post log tells where requests were posted. The event
  * log, with USERDMA_STACKS=2, tells in order what threads did: posts, refused posts, polls with completions, and when
- * each thread last waited for others. The taken counts tell which completions of a batch the program has.
+ * each thread last waited for others. The taken counts tell which completions the program has polled.
  *
  * The logs are mapped through another descriptor of the file, which is closed at once and does not keep the context
  * alive. They stay mapped until another context has this descriptor number.
@@ -93,13 +93,13 @@ struct userdma_post *events_post_log(int fd)
     return log ? (struct userdma_post *)(log + (USERDMA_POST_LOG_OFFSET - USERDMA_EVENT_LOG_OFFSET)) : NULL;
 }
 
-void events_taken(int fd, uint32_t cq)
+void events_taken(int fd, uint32_t cq, uint32_t count)
 {
     char *log = log_of(fd);
     if (!log || cq >= USERDMA_TAKEN_COUNTS_ENTRIES)
         return;
     uint32_t *counts = (uint32_t *)(log + (USERDMA_TAKEN_COUNTS_OFFSET - USERDMA_EVENT_LOG_OFFSET));
-    __atomic_fetch_add(&counts[cq], 1, __ATOMIC_RELEASE);
+    __atomic_fetch_add(&counts[cq], count, __ATOMIC_RELEASE);
 }
 
 /* Claims the next entry of the event log, and stores its number. The caller writes `sequence` last. */

@@ -90,14 +90,13 @@ const char *path_rewrite(const char *path, char path_buffer[PATH_SIZE])
     const char *suffix, *prefix = find_prefix(path, &suffix);
     if (!prefix || !session_root(root))
         return NULL;
-    const size_t parts[] = {strlen(root), strlen(prefix), strlen(suffix) + 1};
-    if (parts[0] + parts[1] + parts[2] > PATH_SIZE) {
+    const size_t root_length = strlen(root), path_bytes = strlen(path) + 1;
+    if (root_length + path_bytes > PATH_SIZE) {
         errno = ENOENT; /* the tree has no paths of this length */
         return NULL;
     }
-    memcpy(path_buffer, root, parts[0]);
-    memcpy(path_buffer + parts[0], prefix, parts[1]);
-    memcpy(path_buffer + parts[0] + parts[1], suffix, parts[2]);
+    memcpy(path_buffer, root, root_length);
+    memcpy(path_buffer + root_length, path, path_bytes);
     if (leads_to_counters(prefix, suffix)) {
         const int error = session_refresh();
         if (error && strstr(suffix, "counters/")) {

@@ -23,16 +23,16 @@ static size_t added_bytes(const char *path, const char *redirected)
     const size_t length = strlen(path), redirected_length = strlen(redirected);
     if (redirected_length >= length && strcmp(redirected + redirected_length - length, path) == 0)
         return redirected_length - length;
-    return path_root_length(redirected); /* path_rewrite has removed "//" or "/./" */
+    return path_root_length(redirected); /* path_absolute has resolved ".." */
 }
 
 /* ---- glob ---- */
 
 static int call_on_error(const char *path, int error)
 {
-    /* Of "infiniband*" in /dev the path is that of /dev, which is shorter. */
-    const bool has_added = strnlen(path, walk.added) == walk.added;
-    return walk.on_error(path + (has_added ? walk.added : path_root_length(path)), error);
+    /* Of a pattern without "/" the path is that of the current folder, without the "/" at the end of the added bytes. */
+    const bool is_longer = strnlen(path, walk.added) == walk.added;
+    return walk.on_error(is_longer ? path + walk.added : ".", error);
 }
 
 /* `pattern`: the program's; `resolved`: after ABSOLUTE. */

@@ -99,9 +99,11 @@ static int note_completions(const struct ibv_cq *cq, int found, const struct ibv
 {
     if (UNLIKELY(shim_under_valgrind) && found > 0)
         valgrind_mark();
-    if (UNLIKELY(shim_records_stacks))
+    if (UNLIKELY(shim_records_stacks) && found > 0) {
         for (int i = 0; i < found; i++)
             outstanding_polled(cq->context->cmd_fd, wc[i].qp_num, wc[i].wr_id, wc[i].opcode & IBV_WC_RECV);
+        events_taken(cq->context->cmd_fd, cq->handle, (uint32_t)found);
+    }
     if (UNLIKELY(shim_logs_events) && found > 0)
         events_note(cq->context->cmd_fd, USERDMA_EVENT_POLL, cq->handle, (uint32_t)found, wc[found - 1].wr_id, 0);
     return found;
@@ -129,7 +131,7 @@ static int note_completion(struct ibv_cq_ex *cq, int result)
         valgrind_mark();
     if (UNLIKELY(shim_records_stacks) && result == 0) {
         outstanding_polled(cq->context->cmd_fd, cq->read_qp_num(cq), cq->wr_id, cq->read_opcode(cq) & IBV_WC_RECV);
-        events_taken(cq->context->cmd_fd, cq->handle);
+        events_taken(cq->context->cmd_fd, cq->handle, 1);
     }
     if (UNLIKELY(shim_logs_events) && result == 0)
         events_note(cq->context->cmd_fd, USERDMA_EVENT_POLL, cq->handle, 1, cq->wr_id, 0);

@@ -62,7 +62,8 @@ interface Watched {
 
 /** Why the destroy waits; undefined if it does not wait, or if the memory cannot be read. */
 const causeOfWait = ({ object, read, caller }: Watched) => {
-  if (isReplaced(object)) return undefined
+  // A program that has closed the device may have an object of a later context in the structure.
+  if (object.context?.isClosed || isReplaced(object)) return undefined
   const structure = structureOf(object)
   const { handle, number, counts } = layouts[structure]
   let bytes: Uint8Array

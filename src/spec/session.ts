@@ -381,9 +381,9 @@ export const EventLog = {
 
 /**
  * The taken counts, at `offset` of the context's memory file: for each CQ handle below `entries` a u32, the number of
- * completions, modulo 2^32, that ibv_start_poll and ibv_next_poll have returned. A later CQ with the same handle
- * continues the count. The CQ's consumer index includes these completions only after ibv_end_poll. Only clients that
- * record stacks write the counts.
+ * completions, modulo 2^32, that ibv_poll_cq, ibv_start_poll and ibv_next_poll have returned. A later CQ with the same
+ * handle continues the count. The CQ's consumer index includes the completions of a batch only after ibv_end_poll. Only
+ * clients that record stacks write the counts.
  */
 export const TakenCounts = { offset: ContextFile.bytes - 2 ** 21, entries: 2 ** 18 } as const
 

@@ -55,6 +55,7 @@ const createProgram = ({ waits }: Pick<ReturnType<typeof setUp>, 'waits'>) => {
       waits.add(object as CoreObject, { compEvents: 0, asyncEvents: 0, ...read }, caller)
       return { structure, unmap: () => structures.delete(userHandle) }
     },
+    closeDevice: () => Object.assign(context, { isClosed: true }),
     /** Creates an object with the lowest handle. `structure`: number of the structure. */
     create(structure: number): void {
       const handle = handles.slots.length
@@ -143,4 +144,13 @@ test('no destroy waits if a new object has the handle and the structure', () => 
   assert.equal(waits.current().length, 1)
   elapse()
   assert.match(reports.join(), /^[^,]*destroy_cq of 0x1 waits/)
+})
+
+test('no destroy waits after the program has closed the device', () => {
+  const { waits, reports, elapse } = setUp()
+  const { destroy, closeDevice } = createProgram({ waits })
+  destroy('cq', 0, { compEvents: 1 })
+  closeDevice()
+  elapse()
+  assert.deepEqual([reports, waits.current()], [[], []])
 })

@@ -28,8 +28,8 @@ export interface MappedMemory {
   /** The device is being removed: memory freed later stays mapped for the client until the context closes. */
   keepMapped?(): void
   /**
-   * For `userdma check`: the number, modulo 2^32, of completions that batched polls have returned to the client, by the
-   * handle of the CQ (TakenCounts in spec/session.ts). Absent: unknown.
+   * For `userdma check`: the number, modulo 2^32, of completions that polls have returned to the client, by the handle
+   * of the CQ (TakenCounts in spec/session.ts). Absent: unknown.
    */
   takenCompletions?(handle: number): number
 }

@@ -211,9 +211,9 @@ static void polls_in_both_ways(void)
     struct ibv_wc wc;
     if (ibv_poll_cq(first.one.cq, 1, &wc) != 1)
         exit(1);
-    deregister(&first, wc.wr_id);
     start(&first);
     deregister(&first, first.cq->wr_id);
+    deregister(&first, wc.wr_id);
     ibv_end_poll(first.cq);
     if (ibv_poll_cq(first.one.cq, 1, &wc) != 1)
         exit(1);

@@ -88,8 +88,9 @@ interface QpFeed {
 interface CqFeed {
   /** Number of polled completions. */
   polled: number
-  /** `MappedMemory.takenCompletions`. */
+  /** `MappedMemory.takenCompletions`, and how much it has grown since the CQ was created. */
   taken: number
+  grown: number
 }
 
 /** Requests of one receive queue or SRQ. */
@@ -263,15 +264,16 @@ export const watchRequests = (
   const reportPolled = (cq: CqObject): void => {
     const { state: ring, context, handle } = cq
     const consumed = polledCompletions(ring)
-    // Read after the consumer index: a batch that ends in between must not count twice.
     const taken = context?.mapped?.takenCompletions?.(handle) ?? 0
     let feed = cqFeeds.get(cq)
     if (feed === undefined) {
-      feed = { polled: 0, taken }
+      feed = { polled: 0, taken, grown: 0 }
       cqFeeds.set(cq, feed)
     }
-    const count = Math.max(consumed, Math.min(feed.polled + ((taken - feed.taken) >>> 0), ring.completions))
+    // The program may write any count.
+    feed.grown = Math.min(feed.grown + ((taken - feed.taken) >>> 0), ring.completions)
     feed.taken = taken
+    const count = Math.max(consumed, feed.grown)
     if (count === feed.polled) return
     feed.polled = count
     watcher.polled(cq.id, count)

@@ -163,7 +163,8 @@ it('counts completions of a batch as polled before the consumer index includes t
   assert.deepEqual(reported(), [], 'the end of the batch')
   b.cq.ring.consumer += 1
   assert.deepEqual(reported(), ['polled 3'], 'ibv_poll_cq')
-  taken += 1
+  // the preload library counts an ibv_poll_cq after it
+  taken += 2
   assert.deepEqual(reported(), ['polled 4'], 'another batch')
   taken += 2 ** 30
   assert.deepEqual(reported(), [], 'a false count')
