@@ -281,7 +281,6 @@ export interface ReferenceAttribute {
   readonly class: string
   /** A file descriptor of the caller instead of a handle. */
   readonly isFd: boolean
-  readonly isOptional: boolean
 }
 
 /** One method of one class of a device. */

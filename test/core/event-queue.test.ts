@@ -5,12 +5,17 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import {
   arm,
+  attachSink,
+  closeContext,
   closeDescriptor,
   completed,
+  createEventQueue,
   type FdObject,
+  invoke,
   invokeNow,
   raiseObjectEvent,
   raisePort,
+  readEvents,
   unregister,
 } from '../../src/core/index.ts'
 import { DeviceAttributes } from '../../src/spec/classes/device/device.ts'
@@ -213,4 +218,68 @@ test('closing a descriptor does not visit all objects of the context', () => {
     read(otherQueue).map(([cookie]) => cookie),
     [2n],
   )
+})
+
+test('an attached object’s events go to the queue instead of its handlers', () => {
+  const { newQueue, attach, read, context, caller } = setUp()
+  const events: string[] = []
+  const handlers = { completion: () => void events.push('completion'), event: () => void events.push('event') }
+  const args = { cqe: 4, userHandle: 7n, compVector: 0 }
+  const { object: handle = -1 } = invokeNow(context, Cq, 'create', 0, args, { ...caller, handlers })
+  const cq = context.handles.slots[handle]!
+  const queue = newQueue()
+  attach(queue, { cookie: 3n, cq: handle })
+  arm(cq, false)
+  completed(cq.events!, false)
+  raiseObjectEvent(cq, CQ_ERR)
+  assert.deepEqual(read(queue), [
+    [3n, ClassId.cq, handle, COMPLETION],
+    [3n, ClassId.cq, handle, CQ_ERR],
+  ])
+  assert.deepEqual(events, [])
+})
+
+test('after its context is closed a queue still has events of the device and its ports, but not of objects', () => {
+  const { device, newQueue, cq, attach, context } = setUp()
+  const queue = newQueue()
+  attach(queue, { cookie: 1n, port: 1 })
+  attach(queue, { cookie: 2n, cq: cq.handle })
+  raiseObjectEvent(cq, CQ_ERR)
+  raisePort(device, 1, PORT_ERR)
+  closeContext(context)
+  assert.deepEqual(
+    readEvents(queue, 9).map(({ type }) => type),
+    [PORT_ERR],
+  )
+})
+
+test('a destroy waits until the sink of the object’s event queue is prepared', async () => {
+  const { newQueue, cq, qp, attach, complete, context, caller } = setUp()
+  invokeNow(context, RcQp, 'destroy', qp.handle, {}, caller)
+  const queue = newQueue()
+  attach(queue, { cookie: 1n, cq: cq.handle })
+  let preparations = 0
+  const prepareWithdraw = () => (preparations++ === 0 ? Promise.resolve() : undefined)
+  attachSink(queue, { ...createEventQueue(), prepareWithdraw })
+  complete()
+  const { out } = await invoke(context, Cq, 'destroy', cq.handle, {}, caller)
+  assert.deepEqual([{ ...out }, preparations], [{ compEvents: 0, asyncEvents: 0 }, 2])
+})
+
+test('an object that moves to another queue keeps no tie to the first', () => {
+  const { core, device, newQueue, cq, attach, detach, read, complete, channel } = setUp()
+  const [first, second] = [newQueue(), newQueue()]
+  complete()
+  assert.equal(readEvents(channel)[0]?.bytes.length, 8)
+  attach(first, { cookie: 1n, cq: cq.handle })
+  complete()
+  assert.deepEqual(read(first), [[1n, ClassId.cq, cq.handle, COMPLETION]])
+  detach(first, { cq: cq.handle })
+  attach(second, { cookie: 2n, cq: cq.handle })
+  attach(second, { cookie: 3n, port: 1 })
+  closeDescriptor(core, first.handle)
+  complete()
+  raisePort(device, 1, PORT_ERR)
+  detach(second, { port: 1 })
+  assert.deepEqual(read(second), [[2n, ClassId.cq, cq.handle, COMPLETION]])
 })

@@ -202,7 +202,6 @@ export const runChain = (
   function* endChain(done: number, error?: CallError): Generator<void, ChainOutcome> {
     if (error !== undefined && onError === ChainErrors.values.UNDO) {
       yield* undoSteps(context, [...created, ...additional])
-      call.alsoCreated = { objects: [], descriptors: [] }
     } else {
       const isLive = (object: CoreObject | undefined): object is CoreObject => object?.life === Lifecycle.LIVE
       const live = [...created, ...additional].filter(isLive)
@@ -221,8 +220,8 @@ export const runChain = (
     const failWith = (error: unknown): CallError => {
       if (!(error instanceof CallError)) {
         // The caller gets no results, so it cannot refer to any object of the chain.
-        undoObjects(context, [...created, ...additional])
         putBackAll()
+        undoObjects(context, [...created, ...additional])
         throw error
       }
       // If the entry's answer did not fit, the caller cannot refer to the object that the entry created.

@@ -76,10 +76,8 @@ const mergeAttributes = (subject: string, base: Attributes, added: Attributes | 
 }
 
 const referencesOf = (attributes: Attributes): ReferenceAttribute[] =>
-  Object.entries(attributes).flatMap(([name, { type, optional }]) =>
-    type.kind === 'ref' || type.kind === 'fd'
-      ? [{ name, class: type.class, isFd: type.kind === 'fd', isOptional: optional }]
-      : [],
+  Object.entries(attributes).flatMap(([name, { type }]) =>
+    type.kind === 'ref' || type.kind === 'fd' ? [{ name, class: type.class, isFd: type.kind === 'fd' }] : [],
   )
 
 const kindOf = ({ id, identity }: ObjectClass, call: number): Entry['kind'] => {
@@ -187,13 +185,11 @@ const methodForDevice = (method: Method, classNames: ReadonlySet<string>): Metho
   return { ...method, in: without(method.in, removedInputs), out: without(method.out, removedResults), refused }
 }
 
-/**
- * The handler with a check: EPERM if the calling process lacks the capability. A destroy by core itself is not checked.
- */
+/** The handler with a check: EPERM if the calling process lacks the capability. */
 const withPermission = (cls: ObjectClass, name: string, capability: Capability, handler: AnyHandler): AnyHandler => {
   const refusal = `${cls.name}.${name}: the process lacks CAP_${capability}; run it as root, or with that capability`
   return (call, object, args, core) => {
-    if (call.why === 'call' && call.caller.allows?.(capability) === false) throw new CallError('EPERM', refusal)
+    if (call.caller.allows?.(capability) === false) throw new CallError('EPERM', refusal)
     return handler(call, object, args, core)
   }
 }
@@ -208,12 +204,7 @@ const withQkeyCheck = (subject: string, handler: AnyHandler): AnyHandler => {
   return (call, object, args, core) => {
     const { qkey } = args
     const isControlled = typeof qkey === 'number' && (qkey & CONTROLLED_QKEY_BIT) !== 0
-    if (
-      isControlled &&
-      call.why === 'call' &&
-      !call.device.core.allowsPrivilegedQkeys &&
-      call.caller.allows?.('NET_RAW') === false
-    )
+    if (isControlled && !call.device.core.allowsPrivilegedQkeys && call.caller.allows?.('NET_RAW') === false)
       throw new CallError(
         'EPERM',
         `${subject}: Q_Keys from 0x80000000 are for processes with CAP_NET_RAW, unless \`rdma system set privileged-qkey on\` allows them to all`,

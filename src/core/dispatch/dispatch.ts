@@ -11,8 +11,8 @@ import { type Answer, type CallerView, type Decoded, isAnswer, type Result } fro
 import { creates } from '../../uapi/object/format.ts'
 import type { Caller, Context, Entry } from '../model.ts'
 import { findHandle } from '../objects/handles.ts'
-import { undoObjects } from '../objects/lifetime.ts'
 import { execute, methodOf } from './invoke.ts'
+import { undoResult } from './undo.ts'
 
 /** The decoder of a byte format of calls, for example `decodeWrite`. `M`: the parameters for one call. */
 export type Dialect<M extends readonly unknown[]> = (view: CallerView, ...message: M) => Decoded | Answer
@@ -41,18 +41,9 @@ const refusal = (error: unknown): CallError => {
   throw error
 }
 
-/** Destroys the objects that the call created, and puts back what it took. */
-const undo = (
-  context: Context,
-  entry: Entry,
-  { object, createdObjects = [], descriptors = [], undelivered }: Result,
-): void => {
-  const { core } = context.device
-  const handles = object === undefined ? createdObjects : [...createdObjects, object]
-  const fds = descriptors.map(({ object: number }) => core.descriptors.get(number))
-  undoObjects(context, [...handles.map(handle => findHandle(context.handles, handle)), ...fds])
+const undo = (context: Context, entry: Entry, result: Result): void => {
+  undoResult(context, result)
   if (entry.kind === 'open') context.isOpened = false
-  undelivered?.()
 }
 
 /**

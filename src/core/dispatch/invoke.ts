@@ -148,12 +148,10 @@ const resolveReference = (
   attribute: ReferenceAttribute,
   value: AnyValue | undefined,
 ): CoreObject | undefined => {
-  if (value === undefined && attribute.isOptional) return undefined
+  // Optional: `checkPresence` refuses a call without a required argument.
+  if (value === undefined) return undefined
   if (typeof value !== 'number')
-    throw new CallError(
-      'EINVAL',
-      `${messagePrefix(entry, attribute)}${value === undefined ? ' is missing' : `: not a number but a ${typeof value}`}`,
-    )
+    throw new CallError('EINVAL', `${messagePrefix(entry, attribute)}: not a number but a ${typeof value}`)
   if (!attribute.isFd) return findObject(context, attribute.class, value, entry, attribute)
   return findFdObject(context, attribute.class, caller.descriptor(value), entry, attribute)
 }

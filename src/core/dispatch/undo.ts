@@ -1,6 +1,6 @@
 /*
  * Finds the objects that a call created, from its result, and destroys them: for failed chains (R16), and for
- * asynchronous calls whose result nobody takes.
+ * calls whose result nobody gets.
  */
 import type { Result } from '../../uapi/call.ts'
 import type { Context, CoreObject } from '../model.ts'
@@ -26,19 +26,31 @@ export const createdBy = (context: Context, result: Result, additional: CoreObje
 }
 
 /**
- * Undoes an asynchronous call when it ends: puts back what it took (`Result.undelivered`), and destroys the objects
- * that it created. Also destroys `others`, which the call may use until its end. Ignores the call's error.
+ * Undoes a successful call whose result its caller does not get: puts back what the call took, then destroys the
+ * objects that it created, so that no event of a destroyed object is put back. Also destroys `others`.
+ */
+export const undoResult = (
+  context: Context,
+  result: Result,
+  others: readonly (CoreObject | undefined)[] = [],
+): void => {
+  result.undelivered?.()
+  const additional: CoreObject[] = []
+  const created = createdBy(context, result, additional)
+  undoObjects(context, [...others, created, ...additional])
+}
+
+/**
+ * Undoes an asynchronous call when it ends. Also destroys `others`, which the call may use until its end. Ignores the
+ * call's error.
  */
 export const undoWhenDone = (
   context: Context,
   call: Promise<Result>,
   others: readonly (CoreObject | undefined)[] = [],
 ): void => {
-  const undo = (result?: Result): void => {
-    result?.undelivered?.()
-    const additional: CoreObject[] = []
-    const created = result && createdBy(context, result, additional)
-    undoObjects(context, [...others, created, ...additional])
-  }
-  call.then(undo, () => undo())
+  call.then(
+    result => undoResult(context, result, others),
+    () => undoObjects(context, others),
+  )
 }

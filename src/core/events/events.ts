@@ -91,8 +91,7 @@ export const createEventQueue = (wake?: () => void): EventQueue => {
 export const readEvents = (fd: FdObject, limit = 1): readonly EventRecord[] => {
   const events = fd.sink.take(limit)
   if (events.length > 0) return events
-  if ((fd.sink as Partial<EventQueue>).hasEnded || fd.isClosed)
-    throw new CallError('EIO', 'no more events: the context is closed or its device removed')
+  if (fd.isClosed) throw new CallError('EIO', 'no more events: the context is closed or its device removed')
   throw new CallError('EAGAIN', 'no event is pending on the descriptor')
 }
 
@@ -111,11 +110,11 @@ export const readEventsFor = (call: CallContext, fd: FdObject, limit = 1): reado
 /** Replaces the sink of an fd object by the carrier's, and moves queued events there. */
 export const attachSink = (fd: FdObject, sink: EventSink): void => {
   const before = fd.sink
-  const { queue, hasEnded } = before as Partial<EventQueue>
+  const { queue } = before as Partial<EventQueue>
   const mutable: MutableFd = fd
   mutable.sink = sink
   if (queue !== undefined) for (const event of before.take(queue.length)) sink.post(event)
-  if (hasEnded || fd.isClosed) sink.end()
+  if (fd.isClosed) sink.end()
 }
 
 // ---- records ----

@@ -125,14 +125,24 @@ test('posted records are read in order, and a write of more than 1 MiB is refuse
   )
   assert.equal(opsWrite(fd, setup.caller, 0n, 3), 3)
   assert.equal(opsWrite(fd, setup.caller, 0n, 20), 20)
+  const bytes = Uint8Array.of(7)
+  postRecord(fd, bytes)
+  bytes.fill(0)
   assert.deepEqual(
-    readEvents(fd, 10).map(({ bytes }) => bytes.length),
-    [3, 20],
+    readEvents(fd, 10).map(event => [event.bytes.length, event.bytes[0]]),
+    [
+      [3, 0],
+      [20, 0],
+      [1, 7],
+    ],
   )
+  assert.throws(() => opsWrite(fd, setup.caller, 0n, 0), /a record has 1 to/)
   assert.equal(
     errnoOf(() => opsWrite(fd, setup.caller, 0n, 2 ** 20 + 1)),
     'EMSGSIZE',
   )
+  // core accepts the write, and then the interface refuses so long a record
+  assert.throws(() => opsWrite(fd, setup.caller, 0n, 2 ** 20), /a record has 1 to/)
 })
 
 test('mmap returns whole pages; an unaligned, negative, empty or huge range is refused with EINVAL', () => {

@@ -157,6 +157,18 @@ test('contexts of a removed device close newest first', () => {
   assert.deepEqual(ended, [others[1].id, others[0].id, context.id])
 })
 
+test('a context that is closed during the removal of its device is reported to the driver once', () => {
+  let closed = 0
+  const { core, device, context } = openTestDevice({}, { ...testDriver(), closed: () => closed++ })
+  const deferredJobs: Iterator<unknown>[] = []
+  const { runJob } = core
+  Object.assign(core, { runJob: (job: Iterator<unknown>) => deferredJobs.push(job) })
+  closeContext(context)
+  unregister(device)
+  for (const job of deferredJobs.reverse()) runJob(job)
+  assert.deepEqual([closed, stat(core).contexts, stat(core).faults], [1, 0, 0])
+})
+
 test('a device with only private classes has no verbs and no ports (R29)', () => {
   const Odd = objectClass('odd', 0x8001, { methods: {} })
   const core = createCore()

@@ -4,6 +4,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
+import { reasonBytes } from '../../../src/core/dispatch/chain.ts'
+import { type ChainedCall, runTypedChain } from '../../../src/core/dispatch/chain-calls.ts'
 import {
   addHook,
   completed,
@@ -20,12 +22,14 @@ import {
   register,
   unregister,
 } from '../../../src/core/index.ts'
+import { nullMemory } from '../../../src/core/memory/address-space.ts'
 import { Armed, type EventsRead } from '../../../src/core/model.ts'
 import { onUndelivered } from '../../../src/core/undelivered.ts'
 import { ChainErrors } from '../../../src/spec/classes/device/interface.ts'
 import { QpAddress } from '../../../src/spec/classes/qp/qp.ts'
 import { Classes } from '../../../src/spec/classes.ts'
-import { Errno } from '../../../src/spec/errno.ts'
+import { MrKind } from '../../../src/spec/enums.ts'
+import { CallError, Errno } from '../../../src/spec/errno.ts'
 import {
   type AnyValues,
   CHAIN,
@@ -98,6 +102,21 @@ test('entries can use objects of earlier entries, and each entry has an answer',
     setup.context.handles.slots[2]?.parents.map(parent => parent.handle),
     [0, 1, 1],
   )
+})
+
+test('the result of a chain names the created objects that still exist', () => {
+  const { context, caller } = openTestDevice()
+  const entries = encodeChain([pd(), link(Pd, 'destroy', {}, { objectOf: 0 }), pd(), cq()])
+  const { createdObjects } = invokeNow(context, Interface, 'chain', 0, { entries, onError: STOP }, caller)
+  assert.deepEqual(createdObjects, [0, 1])
+})
+
+test('an entry can register a file of the caller', () => {
+  const setup = openTestDevice()
+  const caller = { ...setup.caller, openFile: () => ({ space: nullMemory, close() {} }) }
+  const range = { start: 0n, length: 4096n, iova: 0n, access: 0 }
+  const mr = link(Mr, 'create', { ...range, kind: MrKind.values.FILE, file: 5 }, { refs: { pd: 0 } })
+  assert.equal(run({ ...setup, caller }, [pd(), mr]).done, 2)
 })
 
 test('a method can be called on an object that the chain created', () => {
@@ -231,6 +250,10 @@ test('what very many entries took is put back, the newest first', () => {
     taken,
     Array.from({ length: 20_000 }, (_, i) => 19_999 - i),
   )
+})
+
+test('the reason for a failure is cut off after 1000 bytes', () => {
+  assert.deepEqual([reasonBytes('x'.repeat(2000)).length, reasonBytes('short').length], [1000, 5])
 })
 
 test('a chain that takes longer than `maxCallTime` continues in steps', async () => {
@@ -442,4 +465,68 @@ test('a chain with changed or missing bytes runs or is refused with EINVAL', () 
     ),
     { numRuns: 500 },
   )
+})
+
+// ---- chains of typed calls ----
+
+/** `object`: a handle, or -1, -2, … for the object of entry 0, 1, … */
+const typed = (
+  cls: ObjectClass,
+  name: string,
+  args: AnyValues,
+  { object = 0, refs }: { object?: number; refs?: Record<string, number> } = {},
+): ChainedCall => ({ chainedMethod: { class: cls, name, method: cls.methods[name]! }, args, object, refs })
+const typedPd = typed(Pd, 'create', {})
+const typedCq = (cqe = 4) => typed(Cq, 'create', { cqe, userHandle: 1n, compVector: 0 })
+const typedQp = typed(RcQp, 'create', { cap, userHandle: 2n }, { refs: { pd: 0, sendCq: 1, recvCq: 1 } })
+
+test('a chain of typed calls runs completely, or leaves no objects', () => {
+  const ah = driverClass(Ah, { create: () => ({}) })
+  const setup = openTestDevice({}, testDriver(testClasses.map(cls => (cls.class === Ah ? ah : cls))))
+  const { context, caller } = setup
+  const runTyped = (...calls: ChainedCall[]) => {
+    const { results, error } = runTypedChain(context, calls, caller)!
+    return [results.length, error?.code]
+  }
+  const createAhs = typed(
+    Pd,
+    'createAhs',
+    { addresses: [0, 1].map(() => ({ ...zeroRecord(QpAddress), port: 1 })) },
+    {
+      object: -1,
+    },
+  )
+  assert.deepEqual(runTyped(typedPd, createAhs, typedCq(0)), [2, 'EINVAL'])
+  assert.deepEqual(runTyped(typedPd, typedCq(), typedQp, typed(Cq, 'destroy', {}, { object: -2 })), [3, 'EBUSY'])
+  assert.deepEqual(runTyped(typedPd, typed(Pd, 'create', {}, { object: -1 })), [1, 'EINVAL'])
+  assert.deepEqual(live(setup), [])
+  assert.deepEqual(runTyped(typedPd, typedCq(), typedQp), [3, undefined])
+  assert.deepEqual(live(setup), ['pd 0', 'cq 1', 'rc_qp 2'])
+  assert.throws(() => runTyped(typedPd, typed(RcQp, 'destroy', {}, { object: 2 })), {
+    code: 'EINVAL',
+    message: /^entry 1 of the chain: rc_qp\.destroy .* cannot be undone$/,
+  })
+  assert.equal(live(setup).length, 3)
+  addHook(setup.device as Device, { class: 'interface', method: 'chain', pre() {} })
+  assert.equal(runTypedChain(context, [typedPd], caller), undefined)
+})
+
+test('an asynchronous call in a chain of typed calls is refused, and leaves no objects when it ends', async () => {
+  for (const isRefused of [false, true]) {
+    const ends: (() => void)[] = []
+    const slowQp = driverClass(RcQp, {
+      async create() {
+        await new Promise<void>(end => ends.push(end))
+        if (isRefused) throw new CallError('ENOMEM', 'no room')
+        return { cap, qpNum: 5 }
+      },
+    })
+    const setup = openTestDevice({}, testDriver(testClasses.map(cls => (cls.class === RcQp ? slowQp : cls))))
+    const outcome = runTypedChain(setup.context, [typedPd, typedCq(), typedQp], setup.caller)!
+    assert.deepEqual([outcome.error?.code, outcome.isAsynchronous], ['EOPNOTSUPP', true])
+    assert.deepEqual(live(setup), ['pd 0', 'cq 1', 'rc_qp 2'])
+    for (const end of ends) end()
+    await new Promise(setImmediate)
+    assert.deepEqual(live(setup), [])
+  }
 })

@@ -3,7 +3,9 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { readEventsFor } from '../../../src/core/events/events.ts'
 import {
+  affiliate,
   arm,
   type Caller,
   callerView,
@@ -12,12 +14,14 @@ import {
   type Dialect,
   dispatch,
   driverClass,
+  type FdObject,
   openContext,
   stat,
   unregister,
 } from '../../../src/core/index.ts'
 import { findHandle } from '../../../src/core/objects/handles.ts'
 import { Classes } from '../../../src/spec/classes.ts'
+import { MrKind } from '../../../src/spec/enums.ts'
 import { CallError, Errno } from '../../../src/spec/errno.ts'
 import type { AnyValues } from '../../../src/spec/schema/schema.ts'
 import type { Answer, Result } from '../../../src/uapi/call.ts'
@@ -64,6 +68,30 @@ test('a message is decoded, run and answered', () => {
   assert.equal(ret({ class: 'pd', method: 'destroy', object: 5 }), -Errno.ENOENT)
   assert.deepEqual(call({ class: 'pd', method: 'fly' }), { ret: -Errno.EOPNOTSUPP, installs: [], reason: 'no pd.fly' })
   assert.match((call({ class: 'pd', method: 'destroy', object: 5 }) as Answer).reason!, /no object with handle 5/)
+})
+
+test('a number outside the range of the device’s method is EINVAL, also if the codec accepts it', () => {
+  const { ret } = setUp()
+  const create = (cqe: number) => ret({ class: 'cq', method: 'create', args: { cqe, userHandle: 1n, compVector: 0 } })
+  assert.equal(create(0), -Errno.EINVAL)
+  assert.equal(create(1), 0)
+  assert.equal(ret({ class: 'pd', method: 'create' }), 1)
+  const region = { pd: 1, start: 0n, length: 0n, iova: 1n, access: 0, kind: MrKind.values.FILE }
+  const register = (file: number) => ret({ class: 'mr', method: 'create', args: { ...region, file } })
+  assert.equal(register(0x8000_0000), -Errno.EINVAL)
+  assert.equal(register(0x7fff_ffff), -Errno.EOPNOTSUPP, 'the caller of the test has no files')
+})
+
+test('a call on a descriptor must be a method of a descriptor’s class, with object 0 (R37)', () => {
+  const { core, call, ret } = setUp()
+  assert.ok(ret({ class: 'comp_channel', method: 'create' }) >= 0)
+  assert.equal(ret({ class: 'pd', method: 'create' }), 0)
+  const [channel] = core.descriptors.keys()
+  const retOn = (message: Message) => (call(message, channel) as Answer).ret
+  assert.equal(retOn({ class: 'comp_channel', method: 'query' }), 0)
+  assert.equal(retOn({ class: 'comp_channel', method: 'query', object: 1 }), -Errno.EINVAL)
+  assert.equal(retOn({ class: 'comp_channel', method: 'create' }), -Errno.EINVAL)
+  assert.equal(retOn({ class: 'pd', method: 'destroy' }), -Errno.EINVAL)
 })
 
 test('codecs see the device’s classes, the classes of handles, and whether the context is open', () => {
@@ -122,7 +150,8 @@ test('after the context is closed or the device removed, every message is answer
   const { context, device, ret, caller } = setUp()
   const otherContext = openContext(device, { isOpened: true })
   closeContext(context)
-  assert.equal(ret({ class: 'pd', method: 'create' }), -Errno.EIO)
+  // 'fly' does not exist
+  for (const method of ['create', 'fly']) assert.equal(ret({ class: 'pd', method }), -Errno.EIO, method)
   unregister(device)
   assert.equal(
     (dispatch(otherContext, objectDialect, [{ class: 'pd', method: 'create' }], caller) as Answer).ret,
@@ -175,4 +204,23 @@ test('events taken for an answer that cannot be written are put back before late
   assert.equal(read(true), -Errno.EFAULT)
   complete(9n)
   assert.deepEqual([read(), read(), read(), read()], [7n, 8n, 9n, -Errno.EAGAIN])
+})
+
+test('a create that is undone leaves no event of its object on the channel', () => {
+  const cqClass = driverClass(Classes.cq, {
+    create(call, object, { cqe, userHandle, channel }) {
+      affiliate(object, userHandle, { channel })
+      arm(object, false)
+      completed(object.events!, false)
+      readEventsFor(call, channel as FdObject)
+      return { cqe }
+    },
+  })
+  const { core, caller, ret } = setUp(testDriver(testClasses.map(old => (old.class.name === 'cq' ? cqClass : old))))
+  ret({ class: 'comp_channel', method: 'create' })
+  const [[number, channel] = assert.fail()] = core.descriptors
+  caller.fds.set(3, number)
+  const args = { cqe: 1, userHandle: 7n, compVector: 0, channel: 3 }
+  assert.equal(ret({ class: 'cq', method: 'create', args, isUndeliverable: true }), -Errno.EFAULT)
+  assert.equal(channel.sink.unread(), 0)
 })

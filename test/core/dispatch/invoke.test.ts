@@ -3,10 +3,12 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { withoutOptions } from '../../../src/core/devices/driver.ts'
 import {
   abortSignalOf,
   attachSink,
   closeContext,
+  closeDescriptor,
   createEventQueue,
   driverClass,
   type FdObject,
@@ -34,6 +36,7 @@ const {
   comp_channel: CompChannel,
   async_fd: AsyncFd,
   device: Device,
+  driver_ops: DriverOps,
   port: Port,
   mr: Mr,
   interface: Interface,
@@ -88,6 +91,23 @@ test('a handle of another class is EINVAL, an unused handle ENOENT, the destroy 
   invokeNow(context, Cq, 'destroy', 1, {}, caller)
   invokeNow(context, Pd, 'destroy', 0, {}, caller)
   assert.equal(stat(setup.core).objects, 0)
+})
+
+test('a queue pair keeps its own protection domain and CQs busy, if one of them differs from the previous create', () => {
+  const { context, caller } = openTestDevice()
+  for (let i = 0; i < 2; i++) invokeNow(context, Pd, 'create', 0, {}, caller)
+  for (let i = 0; i < 2; i++) invokeNow(context, Cq, 'create', 0, cq, caller)
+  const parentsFor = ([pd = -1, sendCq = -1, recvCq = -1]: readonly number[]) => {
+    const { object = -1 } = invokeNow(context, RcQp, 'create', 0, { pd, sendCq, recvCq, cap, userHandle: 0n }, caller)
+    return context.handles.slots[object]!.parents.map(({ handle }) => handle)
+  }
+  for (const references of [
+    [0, 2, 2],
+    [1, 2, 2],
+    [1, 3, 2],
+    [1, 3, 3],
+  ])
+    assert.deepEqual(parentsFor(references), references)
 })
 
 test('handles of one context are invalid in another', () => {
@@ -158,6 +178,17 @@ test('a missing, out-of-range or mistyped argument is refused', () => {
       ),
     ),
     'EINVAL',
+  )
+})
+
+test('an argument that the driver does not support is refused, also with value 0', () => {
+  const replacement = withoutOptions(driverClass(Mr), { kind: 'only memory of the caller' })
+  const { context, caller } = openTestDevice({}, driverWith(replacement))
+  invokeNow(context, Pd, 'create', 0, {}, caller)
+  const region = { pd: 0, start: 0n, length: 0n, iova: 1n, access: 0 }
+  assert.equal(
+    errnoOf(() => invokeNow(context, Mr, 'create', 0, { ...region, kind: 0 }, caller)),
+    'EOPNOTSUPP',
   )
 })
 
@@ -426,6 +457,28 @@ test('during an asynchronous destroy the object is busy, and after a refusal ali
   assert.equal(context.handles.slots[0]?.life, Lifecycle.LIVE)
 })
 
+test('during an asynchronous create a descriptor is ENOENT, during an asynchronous destroy EBUSY', async () => {
+  const { opened, release } = gate()
+  const wait = async () => {
+    await opened
+    return {}
+  }
+  const { context, caller, core } = openTestDevice(
+    {},
+    driverWith(driverClass(DriverOps, { create: wait, destroy: wait })),
+  )
+  const query = () => invokeNow(context, DriverOps, 'query', number, {}, caller)
+  const creating = invoke(context, DriverOps, 'create', 0, {}, caller)
+  const [number = -1] = core.descriptors.keys()
+  assert.equal(errnoOf(query), 'ENOENT')
+  release()
+  await creating
+  const destroying = invoke(context, DriverOps, 'destroy', number, {}, caller)
+  assert.equal(errnoOf(query), 'EBUSY')
+  await destroying
+  assert.equal(errnoOf(query), 'EBADF')
+})
+
 for (const [name, why, end] of [
   ['the context is closed', 'close', ({ context }: ReturnType<typeof openTestDevice>) => closeContext(context)],
   ['the device is removed', 'remove', ({ device }: ReturnType<typeof openTestDevice>) => unregister(device)],
@@ -444,10 +497,12 @@ for (const [name, why, end] of [
     })
     const setup = openTestDevice({}, driverWith(replacement))
     invokeNow(setup.context, Pd, 'create', 0, {}, setup.caller)
+    const pd = setup.context.handles.slots[0]!
     const destroying = invoke(setup.context, Pd, 'destroy', 0, {}, setup.caller)
     end(setup)
     release()
     assert.equal(await rejection(destroying), 'EBUSY')
+    assert.equal(pd.life, Lifecycle.DESTROYED)
     assert.deepEqual(destroyed, ['call 0', `${why} 0`])
     assert.deepEqual([stat(setup.core).objects, stat(setup.core).faults], [0, 0])
   })
@@ -582,12 +637,16 @@ for (const [name, end] of [
   ['the device is removed', ({ device }: ReturnType<typeof openTestDevice>) => unregister(device)],
 ] as const)
   test(`an asynchronous create fails with EIO and leaves nothing if ${name}`, async () => {
-    const released: string[] = []
+    const calls: string[] = []
     const replacement = driverClass(Pd, {
-      create: ({ context }) =>
-        new Promise(resolve => abortSignalOf(context).addEventListener('abort', () => resolve({}), { once: true })),
+      create({ context }) {
+        calls.push('create')
+        return new Promise(resolve =>
+          abortSignalOf(context).addEventListener('abort', () => resolve({}), { once: true }),
+        )
+      },
       destroy: ({ why }) => {
-        released.push(why)
+        calls.push(why)
         return {}
       },
     })
@@ -595,10 +654,56 @@ for (const [name, end] of [
     const created = invoke(setup.context, Pd, 'create', 0, {}, setup.caller)
     end(setup)
     assert.equal(await rejection(created), 'EIO')
-    assert.deepEqual(released, ['undo'])
     assert.deepEqual([stat(setup.core).objects, stat(setup.core).waiting, setup.context.handles.count], [0, 0, 0])
     assert.equal(
-      errnoOf(() => invokeNow(setup.context, Device, 'query', 0, {}, setup.caller)),
+      errnoOf(() => invokeNow(setup.context, Pd, 'create', 0, {}, setup.caller)),
       'EIO',
     )
+    assert.deepEqual(calls, ['create', 'undo'])
   })
+
+test('during the removal of a device no handler starts, and an asynchronous create that ends fails with EIO', async () => {
+  const { opened, release } = gate()
+  let creates = 0
+  const replacement = driverClass(Pd, {
+    async create() {
+      creates++
+      await opened
+      return {}
+    },
+  })
+  const { context, caller, core, device } = openTestDevice({}, driverWith(replacement))
+  const deferredJobs: Iterator<unknown>[] = []
+  const { runJob } = core
+  Object.assign(core, { runJob: (job: Iterator<unknown>) => deferredJobs.push(job) })
+  const created = invoke(context, Pd, 'create', 0, {}, caller)
+  unregister(device)
+  assert.equal(
+    errnoOf(() => invokeNow(context, Pd, 'create', 0, {}, caller)),
+    'EIO',
+  )
+  release()
+  assert.equal(await rejection(created), 'EIO')
+  assert.deepEqual([creates, context.handles.count], [1, 0])
+  for (const job of deferredJobs) runJob(job)
+  assert.equal(stat(core).faults, 0)
+})
+
+test('a descriptor that is closed during an asynchronous call is destroyed at the end of the call', async () => {
+  const { opened, release } = gate()
+  const replacement = driverClass(Cq, {
+    async create() {
+      await opened
+      throw new CallError('ENOMEM', 'no room')
+    },
+  })
+  const setup = openTestDevice({}, driverWith(replacement))
+  const { context, caller, core } = setup
+  const channel = install(setup, invokeNow(context, CompChannel, 'create', 0, {}, caller))
+  const creating = invoke(context, Cq, 'create', 0, { ...cq, channel: channel.handle }, caller)
+  closeDescriptor(core, channel.handle)
+  assert.equal(stat(core).descriptors, 1)
+  release()
+  assert.equal(await rejection(creating), 'ENOMEM')
+  assert.deepEqual([stat(core).descriptors, stat(core).objects], [0, 0])
+})

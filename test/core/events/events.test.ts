@@ -102,7 +102,14 @@ test("an async event goes to the async fd of the object's create, otherwise to t
   raiseObjectEvent(cq, AsyncEventType.values.CQ_ERR)
   raiseObjectEvent(qp, AsyncEventType.values.COMM_EST)
   raiseObjectEvent(qp, AsyncEventType.values.QP_ACCESS_ERR)
-  assert.deepEqual(hex(readEvents(asyncFd, 9)), ['bc0a000000000000' + '00000000' + '00000000'])
+  const { asyncFd: _, ...otherArgs } = { ...qpArgs, userHandle: 0x123n }
+  const otherQp = context.handles.slots[invokeNow(context, RcQp, 'create', 0, otherArgs, caller).object!]!
+  raiseObjectEvent(otherQp, AsyncEventType.values.COMM_EST)
+  assert.deepEqual(hex(readEvents(asyncFd, 9)), [
+    'bc0a000000000000' + '00000000' + '00000000',
+    '2301000000000000' + '04000000' + '00000000',
+  ])
+  invokeNow(context, RcQp, 'destroy', otherQp.handle, {}, caller)
   assert.deepEqual(hex(readEvents(second, 1)), ['ef0d000000000000' + '04000000' + '00000000'])
   assert.deepEqual({ ...invokeNow(context, RcQp, 'destroy', qp.handle, {}, caller).out }, { events: 1 })
   assert.equal(readError(second), 'EAGAIN')
@@ -332,4 +339,18 @@ test('an event queue wakes its reader at each event and when the queue ends', ()
     createEventQueue(() => wakeUps++),
   )
   assert.equal(wakeUps, 3)
+})
+
+test('an event that was read does not count against the next event of its source', () => {
+  const element = (): Affiliation => ({ userHandle: 0n, route: noRoute, armed: Armed.NO, state: undefined })
+  const [busy, early, late] = [element(), element(), element()]
+  const queue = createEventQueue()
+  const post = (source: Affiliation) => queue.post({ element: source, bytes: new Uint8Array(8), type: -1 })
+  post(early)
+  for (let i = 0; i < 65_536; i++) post(busy)
+  post(late)
+  assert.equal(queue.unread(), 65_537)
+  assert.equal(queue.take(1)[0]?.element, early)
+  post(early)
+  assert.equal(queue.unread(), 65_537)
 })

@@ -244,7 +244,7 @@ test('a CQ with several armings and thresholds raises its event when the first t
       return hasNoThreshold || isCountReached || isPeriodOver
     })
   fc.assert(
-    fc.property(fc.array(fc.tuple(fc.nat(2), step), { maxLength: 60 }), steps => {
+    fc.property(fc.array(fc.tuple(fc.nat(2), step), { maxLength: 60, size: 'max' }), steps => {
       const { clock, newCq, set, notify, events, wait } = setUp()
       const cqs = [newCq(), newCq(), newCq()]
       const models = cqs.map(model)

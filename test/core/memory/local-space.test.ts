@@ -95,12 +95,24 @@ test('atomics work on 64 bits with carry, and return the old value', () => {
   assert.equal(view.getBigUint64(8, true), 0x4_0000_0000n)
   assert.equal(space.compareSwap(...at, 4, 1, 9, 9, original), 0)
   assert.equal(view.getBigUint64(8, true), 0x4_0000_0000n)
+  assert.equal(space.compareSwap(...at, 5, 0, 9, 9, original), 0)
+  assert.equal(view.getBigUint64(8, true), 0x4_0000_0000n)
   assert.equal(space.compareSwap(...at, 4, 0, 0x80000000, 7, original), 0)
   assert.deepEqual([...original], [0, 4])
   assert.equal(view.getBigUint64(8, true), 0x80000000_00000007n)
   assert.equal(space.fetchAdd(...at, 0xffffffff, 0xffffffff, original), 0)
   assert.equal(view.getBigUint64(8, true), 0x80000000_00000006n)
   assert.deepEqual([view.getBigUint64(0, true), view.getBigUint64(16, true)], [0n, 0n])
+})
+
+test('access to a removed buffer faults', () => {
+  const space = createLocalSpace()
+  const address = space.add(new Uint8Array(64))
+  const at = split(address)
+  assert.equal(space.read(...at, arena(8), 0, 8, 8, 8), 0)
+  assert.deepEqual([space.remove(address + 1), space.remove(address), space.remove(address)], [false, true, false])
+  assert.equal(space.check(...at, 1, false), false)
+  assert.equal(space.read(...at, arena(8), 0, 8, 8, 8), EFAULT)
 })
 
 test('access to a detached buffer faults, and a resizable buffer is refused', () => {
@@ -115,6 +127,11 @@ test('access to a detached buffer faults, and a resizable buffer is refused', ()
   const Resizable = ArrayBuffer as unknown as new (size: number, options: object) => ArrayBuffer
   assert.equal(
     errnoOf(() => space.add(new Uint8Array(new Resizable(8, { maxByteLength: 16 })))),
+    'EINVAL',
+  )
+  const Growable = SharedArrayBuffer as unknown as new (size: number, options: object) => SharedArrayBuffer
+  assert.equal(
+    errnoOf(() => space.add(new Uint8Array(new Growable(8, { maxByteLength: 16 })))),
     'EINVAL',
   )
 })

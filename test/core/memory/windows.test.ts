@@ -14,7 +14,8 @@ import {
   resolve,
   stat,
 } from '../../../src/core/index.ts'
-import { addRegion, createMemoryTable, KeyKind } from '../../../src/core/memory/region-table.ts'
+import { nullMemory } from '../../../src/core/memory/address-space.ts'
+import { addRegion, createMemoryTable, KeyKind, relocateRegion } from '../../../src/core/memory/region-table.ts'
 import {
   addWindow,
   type Bind,
@@ -146,12 +147,27 @@ test('a bind with a wrong domain, region, range or right is refused (C10-72 to C
     assert.equal(unbound.bind({ access: REMOTE_READ | FLUSH_PERSISTENT }), false, 'memory is not persistent')
     assert.equal(setUp(type, LOCAL_WRITE).bind(), false, 'C10-73')
     assert.equal(setUp(type, MW_BIND).bind(), false, 'C10-74: writing without local write')
+    assert.equal(setUp(type, MW_BIND).bind({ access: REMOTE_ATOMIC }), false, 'C10-74: atomics without local write')
     assert.equal(setUp(type, MW_BIND).bind({ access: REMOTE_READ | FLUSH_GLOBAL }), true)
     assert.equal(unbound.bind({ hi: HI + 1, lo: 0, lengthLo: 4096 }), true, 'up to the end, beyond 4 GiB')
   }
   const { table, bind } = setUp(TYPE_2)
   const other = addRegion(table, PD + 1, 0n, 0n, 8192, REGION_ACCESS, noMemory)
   assert.equal(bind({ lkey: table.key[other], hi: 0, lo: 0 }), false, 'region of another domain')
+  const foreign = addWindow(table, PD + 1, TYPE_2)
+  assert.equal(bind({ window: table.key[foreign] }), false, 'window of another domain')
+})
+
+test('after the memory of a region is unmapped, accesses through its bound windows fault too', () => {
+  const { table, bind, region, window } = setUp(TYPE_1)
+  const second = addWindow(table, PD, TYPE_2)
+  relocateRegion(table, region, START, (BigInt(HI) << 32n) | BigInt(LO), 8192, nullMemory)
+  bind()
+  bind({ window: table.key[second] })
+  const spaces = () => [region, window, second].map(row => table.spaces[table.space[row]!])
+  assert.deepEqual(spaces(), [nullMemory, nullMemory, nullMemory])
+  unmapRegion(table, region)
+  assert.deepEqual(spaces(), [noMemory, noMemory, noMemory])
 })
 
 test('only a type 2 window may be zero-based (o10-36.2.2)', () => {
@@ -286,7 +302,7 @@ test('random binds, invalidations and frees keep counts and spaces consistent', 
     qp: fc.nat(2),
   })
   fc.assert(
-    fc.property(fc.array(step, { maxLength: 60 }), steps => {
+    fc.property(fc.array(step, { maxLength: 60, size: 'max' }), steps => {
       const table = createMemoryTable(() => 0)
       const regions = [0, 1, 2, 3].map(() => addRegion(table, PD, 0n, 0n, 100, REGION_ACCESS, noMemory))
       const windows = [TYPE_1, TYPE_2, TYPE_1, TYPE_2].map(type => addWindow(table, PD, type))

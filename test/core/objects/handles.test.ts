@@ -10,7 +10,7 @@ test('a new handle is the lowest free number', () => {
   /** The other steps free a handle. */
   const TAKE = -1
   fc.assert(
-    fc.property(fc.array(fc.oneof(fc.constant(TAKE), fc.nat(40)), { maxLength: 300 }), steps => {
+    fc.property(fc.array(fc.oneof(fc.constant(TAKE), fc.nat(40)), { maxLength: 300, size: 'max' }), steps => {
       const table = createHandles<string>()
       const taken = new Map<number, string>()
       for (const [i, step] of steps.entries()) {

@@ -18,7 +18,7 @@ import type { CallContext, CoreObject } from '../../../src/core/model.ts'
 import { Classes } from '../../../src/spec/classes.ts'
 import { CallError } from '../../../src/spec/errno.ts'
 import { CREATE_FD, DESTROY, method, objectClass, ref } from '../../../src/spec/schema/schema.ts'
-import { cap, errnoOf, install, openTestDevice, qpClass, testClasses, testDriver } from '../fixture.ts'
+import { cap, cqClass, errnoOf, install, openTestDevice, qpClass, testClasses, testDriver } from '../fixture.ts'
 
 const { pd: Pd, cq: Cq, rc_qp: RcQp, comp_channel: CompChannel, async_fd: AsyncFd } = Classes
 const cq = { cqe: 1, userHandle: 1n, compVector: 0 }
@@ -205,4 +205,34 @@ test('closing a context with 10,001 objects destroys no object of another contex
   assert.equal(stat(core).objects, 10_002)
   closeContext(context)
   assert.deepEqual(stat(core).devices.test0.objects, { pd: 1 })
+})
+
+test('closing a context keeps the objects of another context that its objects used', () => {
+  const { context, device, caller, core } = openTestDevice()
+  const otherContext = openContext(device, { isOpened: true })
+  invokeNow(otherContext, Pd, 'create', 0, {}, caller)
+  invokeNow(context, Cq, 'create', 0, cq, caller)
+  const [pd] = otherContext.handles.slots
+  addParent(context.handles.slots[0]!, pd!)
+  closeContext(context)
+  assert.deepEqual(stat(core).devices.test0?.objects, { pd: 1 })
+  assert.equal(pd!.uses, 0)
+})
+
+test('closing a context during an asynchronous call destroys each object before those on which it depends', async () => {
+  const ends: (() => void)[] = []
+  const slowCq = driverClass(Cq, { ...cqClass.handlers, modify: () => new Promise<never>((_, end) => ends.push(end)) })
+  const { context, caller, log } = openTestDevice(
+    {},
+    testDriver(testClasses.map(cls => (cls === cqClass ? slowCq : cls))),
+  )
+  for (let i = 0; i < 3; i++) invokeNow(context, Cq, 'create', 0, cq, caller)
+  const [first, second, third] = context.handles.slots
+  addParent(first!, second!)
+  addParent(second!, third!)
+  const modifying = invoke(context, Cq, 'modify', 0, { count: 1 }, caller)
+  closeContext(context)
+  assert.deepEqual(log, ['close cq 0', 'close cq 1', 'close cq 2'])
+  for (const end of ends) end()
+  await assert.rejects(async () => modifying)
 })

@@ -1,0 +1,67 @@
+/*
+ * Creation of a queue pair directly in a state (R7), with a driver whose modify may be asynchronous.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { affiliate, driverClass, invoke, invokeNow, stat } from '../../../src/core/index.ts'
+import { Classes } from '../../../src/spec/classes.ts'
+import { QpState } from '../../../src/spec/enums.ts'
+import { CallError } from '../../../src/spec/errno.ts'
+import { cap, openTestDevice, testClasses, testDriver } from '../fixture.ts'
+
+const { pd: Pd, cq: Cq, ud_qp: UdQp } = Classes
+const { INIT, RTR, RTS } = QpState.values
+
+/** `modify` gets the state of each transition. `log` has these states, and why queue pairs were destroyed. */
+const setUp = (modify: (state: number | undefined) => void | Promise<void> = () => {}) => {
+  const log: unknown[] = []
+  const udQp = driverClass(UdQp, {
+    create(_call, object, { userHandle }) {
+      affiliate(object, userHandle)
+      return { cap, qpNum: 20 }
+    },
+    modify(_call, _object, { state }) {
+      log.push(state)
+      return modify(state)?.then(() => ({})) ?? {}
+    },
+    destroy(call, object, args, core) {
+      log.push(call.why)
+      return core(call, object, args)
+    },
+  })
+  const setup = openTestDevice({}, testDriver(testClasses.map(cls => (cls.class.id === UdQp.id ? udQp : cls))))
+  const { context, caller } = setup
+  invokeNow(context, Pd, 'create', 0, {}, caller)
+  invokeNow(context, Cq, 'create', 0, { cqe: 1, userHandle: 0n, compVector: 0 }, caller)
+  const create = (args: object) =>
+    invoke(context, UdQp, 'create', 0, { pd: 0, sendCq: 1, recvCq: 1, cap, userHandle: 0n, ...args }, caller)
+  return { ...setup, create, log }
+}
+
+const initial = { pkeyIndex: 0, port: 1, qkey: 1 }
+
+test('each create runs its own transitions, also after a create with the same or more arguments', () => {
+  const { create, log } = setUp()
+  create({ state: INIT, ...initial })
+  assert.deepEqual(log.splice(0), [INIT])
+  create({ state: RTR, ...initial })
+  assert.deepEqual(log.splice(0), [INIT, RTR])
+  assert.throws(() => create({ state: RTR, pkeyIndex: 0, port: 1 }), { code: 'EINVAL', message: /qkey/ })
+  create({})
+  assert.deepEqual(log, [])
+})
+
+test('the transitions of an asynchronous modify run one after another, and a failed one destroys the queue pair', async () => {
+  let refused: number | undefined
+  const { core, create, log } = setUp(async state => {
+    await undefined
+    if (state === refused) throw new CallError('EAGAIN', 'ud_qp.modify: not now')
+  })
+  const args = { state: RTS, ...initial, sqPsn: 0 }
+  await create(args)
+  assert.deepEqual(log.splice(0), [INIT, RTR, RTS])
+  refused = RTR
+  await assert.rejects(async () => create(args), { code: 'EAGAIN', message: 'ud_qp.create: not now' })
+  assert.deepEqual(log, [INIT, RTR, 'undo'])
+  assert.deepEqual(stat(core).devices.test0?.objects, { pd: 1, cq: 1, ud_qp: 1 })
+})
