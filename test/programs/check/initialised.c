@@ -47,16 +47,20 @@ static int poll_second(UNUSED struct ibv_cq *cq, UNUSED int entries, struct ibv_
     return ++provider_polls == 2 ? 1 : 0;
 }
 
-/*
- * Waits for the completion event and the removal of the device. Then polls until the shim notices the removal: it polls
- * the provider again in the same ibv_poll_cq.
- */
-static void poll_after_removal(struct endpoint *end)
+static void wait_for_event(struct endpoint *end)
 {
     struct ibv_cq *cq;
     void *cq_context;
     NEED(ibv_get_cq_event(end->channel, &cq, &cq_context) == 0, "ibv_get_cq_event: %s", strerror(errno));
     ibv_ack_cq_events(cq, 1);
+}
+
+/*
+ * Waits for the removal of the device. Then polls until the shim notices the removal: it polls the provider again in
+ * the same ibv_poll_cq.
+ */
+static void poll_after_removal(struct endpoint *end)
+{
     printf("ready\n");
     NEED(getchar() != EOF, "no line says that the device was removed");
     void (*set_ops)(struct verbs_context *, void *const *) = dlsym(RTLD_DEFAULT, "verbs_set_ops");
@@ -67,7 +71,7 @@ static void poll_after_removal(struct endpoint *end)
     struct ibv_wc wc;
     do
         provider_polls = 0;
-    while (ibv_poll_cq(cq, 1, &wc) == 0);
+    while (ibv_poll_cq(end->cq, 1, &wc) == 0);
     NEED(provider_polls == 2, "%d polls of the provider", provider_polls);
 }
 
@@ -89,7 +93,7 @@ int main(int count, char **arguments)
     const bool reads = strcmp(kind, "read") == 0, writes = strcmp(kind, "write") == 0;
     NEED(receives || reads || writes, "usage: %s recv|extended|read|write|removed|beyond", arguments[0]);
     struct options options = default_options;
-    options.events = is_removed;
+    options.events = receives;
     setvbuf(stdout, NULL, _IOLBF, 0);
     struct ibv_context *context = open_named(NULL);
     struct endpoint from, to;
@@ -117,8 +121,7 @@ int main(int count, char **arguments)
     struct ibv_recv_wr two_receives[2] = {{.next = &two_receives[1], .sg_list = &target, .num_sge = 1},
                                           {.sg_list = &target, .num_sge = 1}};
     struct ibv_recv_wr *bad_receive;
-    struct ibv_send_wr send = {
-        .sg_list = &source, .num_sge = 1, .opcode = IBV_WR_SEND, .send_flags = IBV_SEND_SIGNALED};
+    struct ibv_send_wr send = {.sg_list = &source, .num_sge = 1, .opcode = IBV_WR_SEND};
     struct ibv_send_wr *bad_send;
     if (receives) {
         NEED(ibv_post_recv(to.qp, two_receives, &bad_receive) == 0, "ibv_post_recv: %s", strerror(errno));
@@ -133,14 +136,18 @@ int main(int count, char **arguments)
         send.wr.rdma.remote_addr = (uintptr_t)unwritten;
         send.wr.rdma.rkey = mr->rkey;
     }
-    NEED(!is_removed || ibv_req_notify_cq(to.cq, 0) == 0, "ibv_req_notify_cq: %s", strerror(errno));
+    NEED(!receives || ibv_req_notify_cq(from.cq, 0) == 0, "ibv_req_notify_cq: %s", strerror(errno));
     struct endpoint *const sender = reads ? &to : &from;
-    for (int i = 0; i < (is_extended ? 2 : 1); i++) {
+    const int posts = is_extended ? 2 : 1;
+    for (int i = 1; i <= posts; i++) {
+        send.send_flags = i == posts ? IBV_SEND_SIGNALED : 0;
         NEED(ibv_post_send(sender->qp, &send, &bad_send) == 0, "ibv_post_send: %s", strerror(errno));
-        /* After a SEND not: each poll that finds a completion marks all bytes that have arrived. */
-        if (!receives)
-            poll_one(sender);
     }
+    /* A poll of the SENDs' completion would mark the received bytes before the receiver's poll. */
+    if (receives)
+        wait_for_event(&from);
+    else
+        poll_one(sender);
     if (is_removed)
         poll_after_removal(&to);
     else if (is_extended)
@@ -148,6 +155,8 @@ int main(int count, char **arguments)
     else if (receives)
         poll_one(&to);
     NEED(count_zeros(unwritten, is_beyond ? LENGTH + 1 : LENGTH) >= LENGTH, "the received bytes are wrong");
+    if (receives && !is_removed)
+        poll_one(&from);
     printf("arrived\n");
     return 0;
 }
