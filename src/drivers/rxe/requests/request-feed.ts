@@ -54,10 +54,7 @@ const remoteOperations: ReadonlySet<number> = new Set([
  */
 const MAX_MESSAGES = 4096
 
-/**
- * Causes for which a receiver drops a SEND or WRITE with immediate of an unreliable queue pair. A refused rkey may also
- * be of a WRITE without immediate, which is no message.
- */
+/** Causes, besides a refused rkey, for which a receiver drops a SEND or WRITE with immediate of an unreliable queue pair. */
 const receiverDrops: ReadonlySet<CauseName> = new Set(['NO_RECEIVE', 'QKEY_DIFFERS', 'RECEIVE_TOO_SHORT'])
 
 /** Requests of one queue pair. */
@@ -423,6 +420,7 @@ export const watchRequests = (
   failures.dropped = (row, cause, wrId, sourceQpn) => {
     dropped(row, cause, wrId, sourceQpn)
     const feed = feedOf(row)
+    // Of a refused rkey; the request may also be a WRITE without immediate, which is in no list of messages.
     const rkey = cause.args.key
     if (!feed?.isUnreliable || (rkey === undefined && !receiverDrops.has(cause.id))) return
     const sender = feed.isDatagram ? sourceQpn : state.engine().query(row).destQpn
