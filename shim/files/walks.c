@@ -30,7 +30,7 @@ static size_t added_bytes(const char *path, const char *redirected)
 
 static int call_on_error(const char *path, int error)
 {
-    /* Of a pattern without "/" the path is that of the current folder, without the "/" at the end of the added bytes. */
+    /* Of a pattern without "/" it is the path of the current folder: the added bytes without the "/" at their end. */
     const bool is_longer = strnlen(path, walk.added) == walk.added;
     return walk.on_error(is_longer ? path + walk.added : ".", error);
 }

@@ -54,7 +54,7 @@ const remoteOperations: ReadonlySet<number> = new Set([
  */
 const MAX_MESSAGES = 4096
 
-/** Causes besides a refused rkey for which a receiver drops a SEND or WRITE with immediate of an unreliable queue pair. */
+/** Causes, not of a refused rkey, for which a receiver drops a SEND or WRITE with immediate of UC or UD. */
 const receiverDrops: ReadonlySet<CauseName> = new Set(['NO_RECEIVE', 'QKEY_DIFFERS', 'RECEIVE_TOO_SHORT'])
 
 /** Requests of one queue pair. */
