@@ -12,7 +12,7 @@ import { zeroRecord } from '../../src/spec/schema/schema.ts'
 import { errnoOf, openTestDevice, testClasses, testDriver } from './fixture.ts'
 
 const { pd: Pd, mr: Mr, mw: Mw, dm: Dm } = Classes
-const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, MW_BIND, ON_DEMAND, ZERO_BASED } = AccessFlags.values
+const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, MW_BIND, ON_DEMAND, ZERO_BASED, FLUSH_PERSISTENT } = AccessFlags.values
 
 /** An arbitrary QP number: only windows are checked against it. */
 const QP = 17
@@ -98,6 +98,7 @@ test('a refused call leaves the region unchanged', () => {
   assert.equal(errno({}), 'EINVAL')
   assert.equal(errno({ access: REMOTE_WRITE }), 'EINVAL')
   assert.equal(errno({ access: UNKNOWN_BIT }), 'EINVAL')
+  assert.equal(errno({ access: FLUSH_PERSISTENT }), 'EINVAL', 'memory of a process is not persistent')
   assert.equal(errno({ pd: 99 }), 'ENOENT')
   assert.equal(errno({ translation: { start: second, length: 4096n, iova: second + 8n } }), 'EINVAL')
   assert.equal(errno({ translation: { start: second, length: 4097n, iova: second }, access: 0 }), 'EFAULT')

@@ -24,6 +24,7 @@ const flowAddress: fc.Arbitrary<FlowAddress> = fc.record({
 })
 const steps = fc.array(fc.record({ record: flowAddress, closes: fc.boolean(), changesRecord: fc.boolean() }), {
   maxLength: 40,
+  size: 'max',
 })
 const PORT = 1
 const textOf = ({ source, destination, ...fields }: FlowAddress): string =>

@@ -369,7 +369,7 @@ describe('memory link', () => {
             bytes: fc.constantFrom(20, 64, 272, 1040, 4112),
             receives: fc.boolean(),
           }),
-          { maxLength: 40 },
+          { maxLength: 40, size: 'max' },
         ),
         steps => {
           const link = smallSwitch(6, 12)

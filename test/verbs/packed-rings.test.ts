@@ -54,7 +54,7 @@ for (const isPacked of [true, false])
     () => {
       const step = fc.record({ freedIndex: fc.option(fc.nat(), { nil: undefined, freq: 2 }), ringSize: size })
       fc.assert(
-        fc.property(fc.array(step, { maxLength: 60 }), steps => {
+        fc.property(fc.array(step, { maxLength: 60, size: 'max' }), steps => {
           const { rings, file, programRingOf, close } = deviceAndLibrary(isPacked)
           const liveRings: { ring: Ring; program: ProgramRing; mark: number }[] = []
           const check = ({ ring, program, mark }: (typeof liveRings)[number]): void => {

@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { renameDevice } from '../../../src/core/devices/registry.ts'
+import { renameDevice, untilContextsDestroyed } from '../../../src/core/devices/registry.ts'
 import {
   addHook,
   closeContext,
@@ -19,6 +19,7 @@ import {
   systemDevice,
   unregister,
 } from '../../../src/core/index.ts'
+import { openedContexts } from '../../../src/core/resources.ts'
 import { Classes } from '../../../src/spec/classes.ts'
 import { CallError } from '../../../src/spec/errno.ts'
 import { objectClass } from '../../../src/spec/schema/schema.ts'
@@ -167,6 +168,26 @@ test('a context that is closed during the removal of its device is reported to t
   unregister(device)
   for (const job of deferredJobs.reverse()) runJob(job)
   assert.deepEqual([closed, stat(core).contexts, stat(core).faults], [1, 0, 0])
+})
+
+test('a context that is being closed is not listed, and only its own user waits for its end', async () => {
+  const { core, device } = openTestDevice()
+  const context = openContext(device, {
+    isOpened: true,
+    account: { user: 1, charge() {}, recharge() {}, release() {} },
+  })
+  const deferredJobs: Iterator<unknown>[] = []
+  const { runJob } = core
+  Object.assign(core, { runJob: (job: Iterator<unknown>) => deferredJobs.push(job) })
+  assert.equal([...openedContexts(device as Device)].length, 2)
+  closeContext(context)
+  assert.equal([...openedContexts(device as Device)].length, 1)
+  assert.equal(untilContextsDestroyed(core, 2), undefined)
+  const waiting = untilContextsDestroyed(core, 1)
+  assert.ok(waiting instanceof Promise)
+  for (const job of deferredJobs) runJob(job)
+  await waiting
+  assert.equal(untilContextsDestroyed(core, 1), undefined)
 })
 
 test('a device with only private classes has no verbs and no ports (R29)', () => {

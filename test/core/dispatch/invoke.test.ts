@@ -420,6 +420,8 @@ test('during an asynchronous create the parents are busy, and the new object doe
   invokeNow(context, Cq, 'create', 0, cq, caller)
   const qp = invoke(context, RcQp, 'create', 0, { pd: 0, sendCq: 1, recvCq: 1, cap, userHandle: 0n }, caller)
   assert.equal(stat(setup.core).waiting, 1)
+  const classes = [{ id: RcQp.id }]
+  assert.deepEqual(invokeNow(context, Device, 'queryHandles', 0, { classes }, caller).out.handles, [])
   assert.equal(
     errnoOf(() => invokeNow(context, Pd, 'destroy', 0, {}, caller)),
     'EBUSY',

@@ -77,7 +77,7 @@ test('rings never overlap, and are zero when allocated', () => {
     fc.record({ free: fc.nat(50) }),
   )
   fc.assert(
-    fc.property(fc.array(anyStep, { maxLength: 60 }), steps =>
+    fc.property(fc.array(anyStep, { maxLength: 60, size: 'max' }), steps =>
       withMemory((memory, pool) => {
         const live: MappedChunk[] = []
         for (const step of steps) {

@@ -114,7 +114,7 @@ for (const isPassed of [true, false])
       fc.record({ withdraw: fc.nat(2) }),
     )
     fc.assert(
-      fc.property(fc.array(anyStep, { maxLength: 40 }), steps => {
+      fc.property(fc.array(anyStep, { maxLength: 40, size: 'max' }), steps => {
         const setup = setUp({ isPassed })
         // Two elements have the same user handle.
         const elements = [element(1n), element(2n), element(2n)]

@@ -88,7 +88,7 @@ describe('decisions of fault rules', () => {
     const header = fc.record({ opcode: fc.constantFrom(RC_SEND_ONLY, RC_ACKNOWLEDGE), qp: fc.nat(3) })
     fc.assert(
       fc.property(
-        fc.array(header, { minLength: 1, maxLength: 200 }),
+        fc.array(header, { minLength: 1, maxLength: 200, size: 'max' }),
         fc.integer({ min: 1, max: 9 }),
         (packets, runPackets) => {
           const whole = actionsOf(deciderOf(text), packets)

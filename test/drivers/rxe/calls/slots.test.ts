@@ -10,7 +10,7 @@ import { createNumbers, FIRST_QPN } from '../../../../src/drivers/rxe/state.ts'
 
 test('live values keep distinct slots, and freed slots are reused', () => {
   fc.assert(
-    fc.property(fc.array(fc.option(fc.nat(100)), { maxLength: 200 }), steps => {
+    fc.property(fc.array(fc.option(fc.nat(100)), { maxLength: 200, size: 'max' }), steps => {
       const slots = createSlots<{ id: number }>()
       const live = new Map<number, { id: number }>()
       let max = 0
