@@ -19,6 +19,7 @@
  *   descriptors.c      interposed calls on descriptors
  *   paths.c            redirected paths
  *   files.c            interposed calls with paths; walks.c: glob and ftw; stat.c: the stat family
+ *   listings.c         lists of the folders above RDMA paths
  * verbs/
  *   verbs.c            the provider's functions, wrapped
  *   xrc.c              XRC, which rxe's provider lacks
@@ -37,7 +38,7 @@
  * Rules for all files:
  * - Calls that have nothing to do with RDMA cost a few comparisons.
  * - Successful calls preserve errno.
- * - Memory is static, on the stack or mapped, except XRC's objects (xrc.c).
+ * - Memory is static, on the stack or mapped, except XRC's objects (xrc.c) and the lists of scandir (listings.c).
  * - A vfork child shares its parent's memory, so it does not change the table of descriptors.
  */
 #ifndef USERDMA_SHIM_H
@@ -133,8 +134,8 @@ _Noreturn void __assert_fail(const char *assertion, const char *file, unsigned l
 /* The functions of the C library that the shim interposes. */
 #define INTERPOSED(X)                                                                                                  \
     X(open) X(open64) X(openat) X(openat64) X(openat2) X(__open_2) X(__open64_2) X(__openat_2) X(__openat64_2)         \
-    X(creat) X(creat64) X(fopen) X(fopen64) X(freopen) X(freopen64) X(opendir) X(scandir) X(scandir64) X(scandirat)    \
-    X(scandirat64) X(glob) X(glob64) X(ftw) X(nftw) X(statfs) X(statfs64) X(fstatfs) X(fstatfs64) X(statvfs)           \
+    X(creat) X(creat64) X(fopen) X(fopen64) X(freopen) X(freopen64) X(opendir) X(readdir) X(rewinddir) X(seekdir)      \
+    X(closedir) X(scandirat) X(glob) X(glob64) X(ftw) X(nftw) X(statfs) X(statfs64) X(fstatfs) X(fstatfs64) X(statvfs) \
     X(statvfs64)                                                                                                       \
     X(getcwd) X(__getcwd_chk) X(get_current_dir_name) X(fchdir) X(access) X(faccessat) X(euidaccess) X(eaccess)        \
     X(stat) X(stat64) X(lstat) X(lstat64) X(fstat) X(fstat64) X(fstatat) X(fstatat64) X(statx) X(__xstat)              \
@@ -306,6 +307,8 @@ void session_own_process(void);
  * thread holds the connection's lock.
  */
 bool session_root(char root[sizeof(((struct userdma_hello_reply *)0)->root)]);
+/* As session_root, but prints no message if there is no daemon: for programs that may not use RDMA. */
+bool session_root_silently(char root[sizeof(((struct userdma_hello_reply *)0)->root)]);
 
 /* Asks the daemon to update the files of counters. Returns the daemon's errno; 0 also without an answer. */
 int session_refresh(void);

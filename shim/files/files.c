@@ -252,34 +252,6 @@ EXPORT DIR *opendir(const char *path)
     return REAL(opendir)(path);
 }
 
-EXPORT int scandir(const char *path, struct dirent ***list, int (*select)(const struct dirent *),
-                   int (*compare)(const struct dirent **, const struct dirent **))
-{
-    REWRITE_AT(AT_FDCWD, path, -1);
-    return REAL(scandir)(path, list, select, compare);
-}
-
-EXPORT int scandir64(const char *path, struct dirent64 ***list, int (*select)(const struct dirent64 *),
-                     int (*compare)(const struct dirent64 **, const struct dirent64 **))
-{
-    REWRITE_AT(AT_FDCWD, path, -1);
-    return REAL(scandir64)(path, list, select, compare);
-}
-
-EXPORT int scandirat(int dir, const char *path, struct dirent ***list, int (*select)(const struct dirent *),
-                     int (*compare)(const struct dirent **, const struct dirent **))
-{
-    REWRITE_AT(dir, path, -1);
-    return REAL(scandirat)(dir, path, list, select, compare);
-}
-
-EXPORT int scandirat64(int dir, const char *path, struct dirent64 ***list, int (*select)(const struct dirent64 *),
-                       int (*compare)(const struct dirent64 **, const struct dirent64 **))
-{
-    REWRITE_AT(dir, path, -1);
-    return REAL(scandirat64)(dir, path, list, select, compare);
-}
-
 static void folder_changed(void)
 {
     /* A vfork child has its parent's memory, but its own current folder. */

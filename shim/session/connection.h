@@ -74,6 +74,8 @@ void detached_moved(int old_fd, int new_fd);
 
 /* Each prints a line on standard error. The process, with its later children, prints at most one of these lines. */
 
+/* This thread prints no line. */
+extern __thread bool diagnostics_are_silent __attribute__((tls_model("initial-exec")));
 /* No daemon: `reason` completes the sentence. */
 void diagnose_no_daemon(const char *reason);
 /* The daemon runs neither as root nor as our user. */

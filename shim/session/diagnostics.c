@@ -8,11 +8,13 @@
 #include <stdio.h>
 #include <sys/prctl.h>
 
+__thread bool diagnostics_are_silent __attribute__((tls_model("initial-exec")));
+
 /* Prints only at the first call, in this process and its later children. */
 static void print_once(const char *subject, const char *reason)
 {
     static bool is_printed;
-    if (is_printed)
+    if (is_printed || diagnostics_are_silent)
         return;
     is_printed = true;
     /* A pipe without a reader would raise SIGPIPE, and a full pipe block. */

@@ -207,3 +207,11 @@ bool session_root(char root[sizeof session.root])
     session_leave(&guard);
     return is_connected;
 }
+
+bool session_root_silently(char root[sizeof session.root])
+{
+    diagnostics_are_silent = true;
+    const bool has_root = session_root(root);
+    diagnostics_are_silent = false;
+    return has_root;
+}

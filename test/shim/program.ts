@@ -41,6 +41,7 @@ export const compileShimWith = (folder: string, extraOptions: readonly string[] 
 export const scenarioTitles = {
   paths: 'RDMA paths are served by the daemon, others are unchanged',
   relative_paths: 'relative paths lead to devices',
+  folders_above: 'lists of the folders above RDMA paths show them',
   directory_walks: 'functions that walk directories find devices',
   attribute_writes: 'only a few attributes can be written',
   old_stats: 'programs for glibc before 2.33 see devices',

@@ -126,6 +126,7 @@ UNUSED static const uint32_t *doorbell(uint32_t handle)
 void paths(void);
 void relative_paths(void);
 void directory_walks(void);
+void folders_above(void);
 void attribute_writes(void);
 void old_stats(void);
 

@@ -85,6 +85,65 @@ void paths(void)
     FAILS(syscall(SYS_statx, AT_FDCWD, nowhere, 0, STATX_ALL, &sx), EFAULT);
 }
 
+/* The number of entries called `name` from the stream's position to its end. */
+static int count_entries(DIR *dir, const char *name)
+{
+    int count = 0;
+    errno = 7;
+    for (struct dirent *entry; (entry = readdir(dir));)
+        count += strcmp(entry->d_name, name) == 0;
+    EXPECT(errno == 7 && !readdir(dir));
+    return count;
+}
+
+static int is_class(const struct dirent *entry)
+{
+    return strncmp(entry->d_name, "infiniband", 10) == 0;
+}
+
+void folders_above(void)
+{
+    DIR *dev = opendir("/dev"), *classes = fdopendir(open("/sys/class", O_RDONLY | O_DIRECTORY));
+    EXPECT(dev && classes);
+    EXPECT(count_entries(dev, "infiniband") == 1 && count_entries(dev, "infiniband") == 0);
+    const long end = telldir(dev);
+    DIR *volatile none = NULL;
+    FAILS(closedir(none), EINVAL);
+    rewinddir(dev);
+    EXPECT(count_entries(dev, "null") == 1);
+    rewinddir(dev);
+    EXPECT(count_entries(dev, "infiniband") == 1);
+    seekdir(dev, end);
+    EXPECT(count_entries(dev, "infiniband") == 1);
+    EXPECT(count_entries(classes, "infiniband_verbs") == 1);
+    EXPECT(closedir(dev) == 0 && closedir(classes) == 0);
+
+    dev = opendir("/dev/infiniband/..");
+    EXPECT(dev && count_entries(dev, "infiniband") == 1 && closedir(dev) == 0);
+    dev = opendir("/dev/shm");
+    EXPECT(dev && count_entries(dev, "infiniband") == 0 && closedir(dev) == 0);
+
+    /* The shim continues 16 streams at a time. */
+    const int lowest = open("/dev/null", O_RDONLY);
+    EXPECT(lowest >= 0 && close(lowest) == 0);
+    DIR *streams[17];
+    for (int i = 0; i < 17; i++) {
+        streams[i] = opendir("/dev");
+        EXPECT(streams[i] && count_entries(streams[i], "infiniband") == (i < 16));
+    }
+    for (int i = 0; i < 17; i++)
+        EXPECT(closedir(streams[i]) == 0);
+    EXPECT(open("/dev/null", O_RDONLY) == lowest); /* no descriptor of the tree is left */
+
+    struct dirent **list;
+    EXPECT(scandir("/sys/class", &list, is_class, alphasort) == 2);
+    EXPECT(strcmp(list[0]->d_name, "infiniband") == 0 && strcmp(list[1]->d_name, "infiniband_verbs") == 0);
+    const int count = scandirat(AT_FDCWD, "/dev", &list, NULL, alphasort);
+    for (int i = 1; i < count; i++)
+        EXPECT(alphasort((const struct dirent **)&list[i - 1], (const struct dirent **)&list[i]) <= 0);
+    EXPECT(chdir("/dev") == 0 && scandir(".", &list, is_class, NULL) == 1 && list[0]->d_type == DT_DIR);
+}
+
 #ifdef __x86_64__
 #define STAT_VERSION 1
 #else

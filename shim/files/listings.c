@@ -1,0 +1,206 @@
+/*
+ * Lists of the folders above RDMA paths, such as /dev and /sys/class: after a folder's own entries follow those of the
+ * same folder in the daemon's tree, for example infiniband, unless the folder has such an entry itself.
+ */
+#define _GNU_SOURCE
+#include "../shim.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+_Static_assert(sizeof(struct dirent) == sizeof(struct dirent64), "64-bit systems only");
+
+static const char *const folders[] = {
+    "/dev", "/sys/class", "/sys/class/misc", "/sys/devices/virtual", "/sys/devices/virtual/misc",
+};
+#define LONGEST_FOLDER sizeof "/sys/devices/virtual/misc"
+
+/* A folder in the daemon's tree, and the same folder outside. */
+struct tree_list {
+    DIR *stream;
+    const char *folder;
+    int outside_fd;
+};
+
+/* Maximum streams of the program that are in the tree at the same time; further ones end before it. */
+#define CONTINUED 16
+/* Streams of the program whose own entries have ended. Each is used by one thread at a time, as POSIX demands. */
+static struct {
+    DIR *stream;
+    struct tree_list tree;
+} continued[CONTINUED];
+/* Entries of `continued` in use. */
+static unsigned continued_count;
+
+/* False if `fd` is not one of `folders`, or there is no daemon. */
+static bool open_in_tree(int fd, struct tree_list *list)
+{
+    char link[32], folder[LONGEST_FOLDER], root[sizeof(((struct userdma_hello_reply *)0)->root)];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    const long length = early_syscall(SYS_readlinkat, AT_FDCWD, (long)link, (long)folder, sizeof folder, 0, 0);
+    for (size_t i = 0; i < sizeof folders / sizeof folders[0]; i++) {
+        if (length != (long)strlen(folders[i]) || memcmp(folder, folders[i], (size_t)length) != 0)
+            continue;
+        char path[sizeof root + LONGEST_FOLDER];
+        if (!session_root_silently(root))
+            return false;
+        snprintf(path, sizeof path, "%s%s", root, folders[i]);
+        *list = (struct tree_list){REAL(opendir)(path), folders[i], fd};
+        return list->stream != NULL;
+    }
+    return false;
+}
+
+/* The next entry that the folder outside lacks; NULL: none. */
+static struct dirent *next_in_tree(const struct tree_list *list)
+{
+    struct dirent *entry;
+    while ((entry = REAL(readdir)(list->stream))) {
+        char path[LONGEST_FOLDER + sizeof entry->d_name];
+        struct stat st;
+        snprintf(path, sizeof path, "%s/%s", list->folder, entry->d_name);
+        if (path_matches(path) && early_syscall(SYS_newfstatat, list->outside_fd, (long)entry->d_name, (long)&st,
+                                                AT_SYMLINK_NOFOLLOW, 0, 0) != 0)
+            return entry;
+    }
+    return NULL;
+}
+
+/* The entry after the last own one of a stream. */
+static struct dirent *continue_in_tree(DIR *stream)
+{
+    unsigned free_slot = CONTINUED;
+    for (unsigned i = 0; i < CONTINUED; i++) {
+        DIR *const other = __atomic_load_n(&continued[i].stream, __ATOMIC_ACQUIRE);
+        if (other == stream)
+            return next_in_tree(&continued[i].tree);
+        if (!other && free_slot == CONTINUED)
+            free_slot = i;
+    }
+    struct tree_list tree;
+    if (!open_in_tree(dirfd(stream), &tree))
+        return NULL;
+    DIR *none = NULL;
+    for (unsigned i = free_slot; i < CONTINUED; i++, none = NULL) {
+        if (!__atomic_compare_exchange_n(&continued[i].stream, &none, stream, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+            continue;
+        continued[i].tree = tree;
+        __atomic_fetch_add(&continued_count, 1, __ATOMIC_RELAXED);
+        return next_in_tree(&tree);
+    }
+    REAL(closedir)(tree.stream);
+    return NULL;
+}
+
+/* A stream is closed, or continues with its own entries. Preserves errno. */
+static void forget_stream(DIR *stream)
+{
+    if (LIKELY(__atomic_load_n(&continued_count, __ATOMIC_RELAXED) == 0))
+        return;
+    const int saved = errno;
+    for (unsigned i = 0; i < CONTINUED; i++) {
+        /* closedir(NULL) finds no unused entry: the program gets EINVAL. */
+        DIR *const in_tree = continued[i].tree.stream;
+        if (!in_tree || __atomic_load_n(&continued[i].stream, __ATOMIC_ACQUIRE) != stream)
+            continue;
+        continued[i].tree.stream = NULL;
+        REAL(closedir)(in_tree);
+        __atomic_store_n(&continued[i].stream, NULL, __ATOMIC_RELEASE);
+        __atomic_fetch_sub(&continued_count, 1, __ATOMIC_RELAXED);
+    }
+    errno = saved;
+}
+
+EXPORT struct dirent *readdir(DIR *stream)
+{
+    const int saved = errno;
+    struct dirent *entry = REAL(readdir)(stream);
+    if (LIKELY(entry) || !shim_is_active || errno != saved)
+        return entry;
+    entry = continue_in_tree(stream);
+    errno = saved;
+    return entry;
+}
+
+EXPORT struct dirent64 *readdir64(DIR *stream)
+{
+    return (struct dirent64 *)readdir(stream);
+}
+
+EXPORT void rewinddir(DIR *stream)
+{
+    forget_stream(stream);
+    REAL(rewinddir)(stream);
+}
+
+EXPORT void seekdir(DIR *stream, long position)
+{
+    forget_stream(stream);
+    REAL(seekdir)(stream, position);
+}
+
+EXPORT int closedir(DIR *stream)
+{
+    forget_stream(stream);
+    return REAL(closedir)(stream);
+}
+
+/* ---- scandir ---- */
+
+typedef int select_function(const struct dirent *);
+typedef int compare_function(const struct dirent **, const struct dirent **);
+
+/* Adds the tree's entries to the `count` entries that scandir found. Returns the new count. Preserves errno. */
+static int add_from_tree(int dir, const char *path, struct dirent ***list, int count, select_function *select,
+                         compare_function *compare)
+{
+    const int saved = errno, before = count;
+    const int fd = REAL(openat)(dir, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    struct tree_list tree;
+    if (fd >= 0 && open_in_tree(fd, &tree)) {
+        for (struct dirent *entry; (entry = next_in_tree(&tree));) {
+            if (select && !select(entry))
+                continue;
+            struct dirent **longer = realloc(*list, ((size_t)count + 1) * sizeof *longer);
+            if (longer)
+                *list = longer;
+            struct dirent *copy = longer ? malloc(entry->d_reclen) : NULL;
+            if (!copy)
+                break;
+            longer[count++] = memcpy(copy, entry, entry->d_reclen);
+        }
+        REAL(closedir)(tree.stream);
+    }
+    if (fd >= 0)
+        REAL(close)(fd);
+    if (compare && count > before)
+        qsort(*list, (size_t)count, sizeof **list, (int (*)(const void *, const void *))compare);
+    errno = saved;
+    return count;
+}
+
+EXPORT int scandirat(int dir, const char *path, struct dirent ***list, select_function *select,
+                     compare_function *compare)
+{
+    REWRITE_AT(dir, path, -1);
+    const int count = REAL(scandirat)(dir, path, list, select, compare);
+    return count < 0 || !shim_is_active ? count : add_from_tree(dir, path, list, count, select, compare);
+}
+
+EXPORT int scandirat64(int dir, const char *path, struct dirent64 ***list, int (*select)(const struct dirent64 *),
+                       int (*compare)(const struct dirent64 **, const struct dirent64 **))
+{
+    return scandirat(dir, path, (struct dirent ***)list, (select_function *)select, (compare_function *)compare);
+}
+
+EXPORT int scandir(const char *path, struct dirent ***list, select_function *select, compare_function *compare)
+{
+    return scandirat(AT_FDCWD, path, list, select, compare);
+}
+
+EXPORT int scandir64(const char *path, struct dirent64 ***list, int (*select)(const struct dirent64 *),
+                     int (*compare)(const struct dirent64 **, const struct dirent64 **))
+{
+    return scandirat64(AT_FDCWD, path, list, select, compare);
+}
