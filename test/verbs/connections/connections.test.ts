@@ -90,6 +90,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
     await assert.rejects(unanswered, /its connection has ended .* close the connection and make a new one$/)
     assert.equal(await clientEnd.closed, 'local')
     await serverEnd.close()
+    assert.equal(await serverEnd.closed, 'peer')
   })
 
   it('a program may use the buffer of private data again at once', async () => {
