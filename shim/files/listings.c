@@ -100,9 +100,10 @@ static void forget_stream(DIR *stream)
         return;
     const int saved = errno;
     for (unsigned i = 0; i < CONTINUED; i++) {
-        /* closedir(NULL) finds no unused entry: the program gets EINVAL. */
+        if (__atomic_load_n(&continued[i].stream, __ATOMIC_ACQUIRE) != stream)
+            continue;
         DIR *const in_tree = continued[i].tree.stream;
-        if (!in_tree || __atomic_load_n(&continued[i].stream, __ATOMIC_ACQUIRE) != stream)
+        if (!in_tree) /* closedir(NULL): an unused entry */
             continue;
         continued[i].tree.stream = NULL;
         REAL(closedir)(in_tree);
