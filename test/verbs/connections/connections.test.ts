@@ -295,6 +295,15 @@ const connectionTests = (openTwo: OpenTwo): void => {
     await assert.rejects(connect(url, { device: clientDevice, signal: duringPrepare.signal, prepare }), ended)
   })
 
+  it('`accept` with an aborted signal rejects, and the request can still be accepted', async () => {
+    const connecting = connect(url, { device: clientDevice })
+    const request = await nextRequest(server)
+    await assert.rejects(request.accept({ signal: AbortSignal.abort(new Error('ended')) }), /ended/)
+    const [clientEnd, serverEnd] = await Promise.all([connecting, request.accept()])
+    await clientEnd.close()
+    await serverEnd.close()
+  })
+
   it('`connect` with a failing `prepare` or a wrong pd rejects, and later connections work', async () => {
     const wrong = (options: object): Promise<unknown> => connect(url, { device: clientDevice, ...options })
     await assert.rejects(wrong({ prepare: async () => Promise.reject(new Error('mine')) }), /mine/)
