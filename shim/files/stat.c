@@ -216,7 +216,7 @@ static int show_file_system(int result, const char *path, struct statfs *out)
 
 static int show_fd_file_system(int result, int fd, struct statfs *out)
 {
-    if (result != 0)
+    if (LIKELY(!shim_is_active) || result != 0)
         return result;
     const int saved = errno;
     char link[32], path[PATH_SIZE];

@@ -44,7 +44,7 @@ describe('a failed start', { skip: !hasNative() && 'koffi is missing' }, () => {
   })
 
   // Node 26 itself needs 22.
-  for (const limit of [24, 40, 100])
+  for (const limit of [24, 40, 159])
     it(`without enough descriptors gives the reason: ${limit}`, async t => {
       const script = `ulimit -n ${limit}; ${userdma} run --private -- true; echo "status $?"`
       const { stdout, stderr } = await run(t, 'sh', ['-c', script], { env: cleanEnvironment() })
