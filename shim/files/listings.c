@@ -11,15 +11,10 @@
 
 _Static_assert(sizeof(struct dirent) == sizeof(struct dirent64), "64-bit systems only");
 
-static const char *const folders[] = {
-    "/dev", "/sys/class", "/sys/class/misc", "/sys/devices/virtual", "/sys/devices/virtual/misc",
-};
-#define LONGEST_FOLDER sizeof "/sys/devices/virtual/misc"
-
 /* A folder in the daemon's tree, and the same folder outside. */
 struct tree_list {
     DIR *stream;
-    const char *folder;
+    char folder[64]; /* longer than any folder above RDMA paths */
     int outside_fd;
 };
 
@@ -33,23 +28,17 @@ static struct {
 /* Entries of `continued` in use. */
 static unsigned continued_count;
 
-/* False if `fd` is not one of `folders`, or there is no daemon. */
+/* False if `fd` is not a folder above RDMA paths, or there is no daemon. */
 static bool open_in_tree(int fd, struct tree_list *list)
 {
-    char link[32], folder[LONGEST_FOLDER], root[sizeof(((struct userdma_hello_reply *)0)->root)];
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    const long length = early_syscall(SYS_readlinkat, AT_FDCWD, (long)link, (long)folder, sizeof folder, 0, 0);
-    for (size_t i = 0; i < sizeof folders / sizeof folders[0]; i++) {
-        if (length != (long)strlen(folders[i]) || memcmp(folder, folders[i], (size_t)length) != 0)
-            continue;
-        char path[sizeof root + LONGEST_FOLDER];
-        if (!session_root_silently(root))
-            return false;
-        snprintf(path, sizeof path, "%s%s", root, folders[i]);
-        *list = (struct tree_list){REAL(opendir)(path), folders[i], fd};
-        return list->stream != NULL;
-    }
-    return false;
+    char root[sizeof(((struct userdma_hello_reply *)0)->root)], path[sizeof root + sizeof list->folder];
+    if (!path_of_fd(fd, list->folder, sizeof list->folder) || !path_is_parent(list->folder) ||
+        !session_root_silently(root))
+        return false;
+    snprintf(path, sizeof path, "%s%s", root, list->folder);
+    list->stream = REAL(opendir)(path);
+    list->outside_fd = fd;
+    return list->stream != NULL;
 }
 
 /* The next entry that the folder outside lacks; NULL: none. */
@@ -57,7 +46,7 @@ static struct dirent *next_in_tree(const struct tree_list *list)
 {
     struct dirent *entry;
     while ((entry = REAL(readdir)(list->stream))) {
-        char path[LONGEST_FOLDER + sizeof entry->d_name];
+        char path[sizeof list->folder + sizeof entry->d_name];
         struct stat st;
         snprintf(path, sizeof path, "%s/%s", list->folder, entry->d_name);
         if (path_matches(path) && early_syscall(SYS_newfstatat, list->outside_fd, (long)entry->d_name, (long)&st,

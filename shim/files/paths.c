@@ -61,6 +61,26 @@ bool path_matches(const char *path)
     return find_prefix(path, &suffix) != NULL;
 }
 
+bool path_is_parent(const char *folder)
+{
+    const size_t length = strlen(folder);
+    for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++)
+        if (strncmp(prefixes[i], folder, length) == 0 && strrchr(prefixes[i], '/') == prefixes[i] + length)
+            return true;
+    return false;
+}
+
+bool path_of_fd(int fd, char *path, size_t size)
+{
+    const int saved = errno;
+    char link[32];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    const long length = early_syscall(SYS_readlinkat, AT_FDCWD, (long)link, (long)path, (long)size - 1, 0, 0);
+    errno = saved;
+    path[length > 0 ? length : 0] = 0;
+    return length > 0;
+}
+
 /*
  * Whether a path is a counter file or a folder above. The program may open files relative to the folder (grep -r), and
  * those paths are not redirected.
@@ -270,18 +290,18 @@ const char *path_absolute(int dir, const char *path, char path_buffer[PATH_SIZE]
         return without_parents(path, path_buffer);
     if (LIKELY(!may_lead_to_rdma(path)))
         return NULL;
-    const int saved = errno;
-    char link[32];
-    snprintf(link, sizeof link, "/proc/self/fd/%d", dir);
-    const long buffer = (long)path_buffer;
-    const ssize_t length = dir == AT_FDCWD
-                               ? early_syscall(SYS_getcwd, buffer, PATH_SIZE, 0, 0, 0, 0) - 1 /* the NUL */
-                               : early_syscall(SYS_readlinkat, AT_FDCWD, (long)link, buffer, PATH_SIZE, 0, 0);
-    errno = saved;
-    const size_t bytes_to_append = strlen(path) + 2;
-    if (length <= 0 || (size_t)length + bytes_to_append > PATH_SIZE || path_buffer[0] != '/')
+    if (dir == AT_FDCWD) {
+        const int saved = errno;
+        const long bytes = early_syscall(SYS_getcwd, (long)path_buffer, PATH_SIZE, 0, 0, 0, 0);
+        errno = saved;
+        if (bytes <= 0)
+            return NULL;
+    } else if (!path_of_fd(dir, path_buffer, PATH_SIZE)) {
         return NULL;
-    path_buffer[length] = 0;
+    }
+    const size_t bytes_to_append = strlen(path) + 2;
+    if (strlen(path_buffer) + bytes_to_append > PATH_SIZE || path_buffer[0] != '/')
+        return NULL;
     path_strip_root(path_buffer);
     const size_t folder_length = strlen(path_buffer);
     path_buffer[folder_length] = '/';

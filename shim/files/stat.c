@@ -216,16 +216,9 @@ static int show_file_system(int result, const char *path, struct statfs *out)
 
 static int show_fd_file_system(int result, int fd, struct statfs *out)
 {
-    if (LIKELY(!shim_is_active) || result != 0)
+    char path[PATH_SIZE];
+    if (LIKELY(!shim_is_active) || result != 0 || !path_of_fd(fd, path, sizeof path))
         return result;
-    const int saved = errno;
-    char link[32], path[PATH_SIZE];
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    const ssize_t length = REAL(readlink)(link, path, sizeof path - 1);
-    errno = saved;
-    if (length <= 0)
-        return result;
-    path[length] = 0;
     path_strip_root(path);
     return show_file_system(result, path, out);
 }

@@ -32,11 +32,9 @@ static struct fd_entry entry_of_socket(int fd)
 /* Whether the link of `fd` in /proc is that of a context: "/memfd:userdma-context (deleted)". */
 static bool is_context_file(int fd)
 {
-    static const char name[] = "/memfd:userdma-context";
-    char path[32], target[sizeof name];
-    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    ssize_t length = REAL(readlink)(path, target, sizeof target);
-    return length == sizeof target && memcmp(target, name, sizeof name - 1) == 0 && target[sizeof name - 1] == ' ';
+    static const char name[] = "/memfd:userdma-context ";
+    char start[sizeof name];
+    return path_of_fd(fd, start, sizeof start) && strcmp(start, name) == 0;
 }
 
 bool received_recognise(int fd, bool is_inherited)
