@@ -29,9 +29,12 @@ describe('the configuration from options', () => {
 
   it('survives a round trip with the other options', async () => {
     const checked = { check: true, like: 'mlx5, efa,mlx5', buffers: 'all' }
-    const wanted = fullConfig(await wantedConfig({ path: 'packets', ignoreMemlock: true, torment: '0:12', ...checked }))
+    const options = { path: 'packets', ignoreMemlock: true, torment: '0:12', ...checked }
+    const wanted = fullConfig(await wantedConfig(options))
     const words = ['--path', 'packets', '--ignore-memlock', '--check', '--torment', '0:12', '--like', 'mlx5,efa']
+    // without --device and its value
     assert.deepEqual(configArguments(wanted).slice(2), [...words, '--buffers', 'all'])
+    assert.deepEqual(fullConfig(await wantedConfig({ ...options, like: 'mlx5,efa' })), wanted)
     assert.equal(await difference(await wantedConfig({ torment: '8' }), wanted), 'has --torment 0:12, not 8')
     assert.equal(await difference(await wantedConfig({ path: 'direct' }), wanted), 'has path packets, not direct')
   })
@@ -63,6 +66,7 @@ describe('joining a running daemon', () => {
   const cases: readonly (readonly [options: Parameters<typeof wantedConfig>[0], reason: RegExp | undefined])[] = [
     [{}, undefined],
     [{ device: ['rxe1@0:0:0:0:0:0:0:1', 'rxe0@127.0.0.1'] }, undefined],
+    // the same faults: 10 % is 0.1, and seed 1 is the default
     [{ fault: ['drop=10%,seed=1', ''] }, undefined],
     [{ fault: ['drop=0.1', 'dup=0.1'] }, /^has faults drop=0\.1, not drop=0\.1;dup=0\.1$/],
     [{ device: ['rxe0@127.0.0.1'] }, /^has rxe0@127\.0\.0\.1, rxe1@::1, not rxe0@127\.0\.0\.1$/],

@@ -116,11 +116,13 @@ test('interpreters of scripts, and programs that launchers and shells start, are
   assert.deepEqual(problemsOf('sh', '-c', staticProgram), direct)
   assert.deepEqual(problemsOf('sh', '-ec', `cd /; A=1 exec ${staticProgram} --flag && true`), direct)
   assert.deepEqual(problemsOf('bash', '-c', `if ${staticProgram}; then ${staticProgram}; fi`), direct)
+  // Quoted and escaped separators do not end a command.
   assert.deepEqual(
     problemsOf('sh', '-c', `echo '; ${staticProgram} x' "\\"; ${staticProgram} x" \\; ${staticProgram} x`),
     [],
   )
   assert.deepEqual(problemsOf('sh', '-c', '"$0" x', staticProgram), [])
+  // Here the first argument of sh is a script.
   assert.deepEqual(problemsOf('sh', script('-c', ''), staticProgram), [])
   assert.deepEqual(problemsOf('sh', script('own-arguments', ''), '-c', staticProgram), [])
   const linker = linkerOf('/bin/true')

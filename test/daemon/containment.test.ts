@@ -233,6 +233,7 @@ test('a session that cannot start because of an exception takes no descriptors o
   const state = {
     fdQuotas,
     memoryQuotas: createMemoryQuotas(),
+    // Called before the charge: the next call of geteuid comes after it.
     sessionsOf() {
       t.mock.method(process as { geteuid(): number }, 'geteuid', () => {
         throw new Error('injected into the start of a session')
@@ -307,7 +308,7 @@ test('the loop continues after an exception of a device, with and without `onFai
   again.stop()
 })
 
-test('errors in a timer and in a doorbell are logged, and the context ends', async t => {
+test('errors in the handling of a doorbell and in a timer are logged, and the context ends', async t => {
   failOnUncaught(t)
   const { lines, log } = createLog()
   const m = machine(1)

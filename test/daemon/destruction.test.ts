@@ -116,7 +116,7 @@ test('each turn destroys only a few objects of a program that has exited', async
   assert.ok(max <= MAX_IN_TURN, `${max} in one turn`)
 })
 
-/** Starts a chain that creates `count` PDs, and continues as a job. */
+/** Starts a chain that creates `count` PDs, which is too long for one turn. */
 const startLongChain = (device: Device, count: number) => {
   const call = { class: Pd, methodName: 'create', method: Pd.methods.create, object: 0, args: {} }
   const args = { entries: encodeChain(Array.from({ length: count }, () => ({ call }))), onError: 0 }
@@ -153,7 +153,7 @@ test('the queues of devices are polled in each turn of a long chain, because the
   const { core, polls } = await setUp(t)
   const device = deviceOf(core, 'rxe0')
   const { context, result } = startLongChain(device, 30_000)
-  // until the loop has parked
+  // More turns than the loop needs to park: afterwards it polls only because of the chain.
   for (let i = 0; i < 200; i++) await nextTurn()
   for (let i = 0; i < 20; i++) {
     const { count } = polls
@@ -212,6 +212,7 @@ test('a device may get the name of a removed device whose objects are being dest
   assert.equal(renamed.errno, 0)
   await removed
   await maxInTurn(() => counts.pd)
+  // The new rule for rxe1 acts on the port of the renamed rxe0.
   await client.tool({ kind: 'fault', set: 'device=rxe1,drop=1' })
   assert.equal(ports[0]!.ruleCounts().length, 1)
 })

@@ -11,6 +11,7 @@ const own = ['soak', 'outcomes', 'persist', ...EVERY_CALL].map(ownProgram)
 const skip = lacking('ibv_rc_pingpong', 'ib_write_bw', 'rping', ...own) || whyNoGuest()
 
 for (const kernel of ['Linux 6.1', 'Linux 6.12'] as const) {
+  // The guest with Linux 6.1 has the host's Debian release.
   const isSameRelease = kernel === 'Linux 6.1'
   peerSuite(
     {

@@ -81,7 +81,7 @@ const CHOSEN: Readonly<Record<string, Chosen>> = {
     [1, 8, 12],
     [1, 44, 48],
   ],
-  // Keys; `assertSameKeys` checks them.
+  // Keys; `assertKeysAlike` compares them.
   'mr.create': [
     [1, 4, 12],
     [RESPONSE, 4, 12],
@@ -117,12 +117,12 @@ const CHOSEN: Readonly<Record<string, Chosen>> = {
  * max_qp, max_qp_wr, max_cq, max_srq, max_srq_wr, for which Linux's rxe reports values that exceed memory.
  */
 const DEVICE_QUERY_CHOSEN: Chosen = [1, RESPONSE].flatMap(where => [
-  [where, 52, 60] as const,
-  [where, 62, 63] as const,
-  [where, 72, 76] as const,
-  [where, 156, 164] as const,
-  [where, 226, 227] as const,
-  [where, 228, 232] as const,
+  [where, 52, 60] as const, // max_qp, max_qp_wr
+  [where, 62, 63] as const, // device_cap_flags: XRC
+  [where, 72, 76] as const, // max_cq
+  [where, 156, 164] as const, // max_srq, max_srq_wr
+  [where, 226, 227] as const, // device_cap_flags_ex: XRC
+  [where, 228, 232] as const, // device_cap_flags_ex: FLUSH, ATOMIC WRITE
 ])
 
 /** The bytes as hex, with zeros for chosen bytes. */
@@ -318,7 +318,7 @@ export const replay = (
       if (logged.response === undefined) return
       const response = memory.copyIn(responseAddress(logged), logged.response.length)
       assert.equal(mask(response, chosen, RESPONSE), mask(logged.response, chosen, RESPONSE), `${subject} ${method}`)
-      if (method === 'mr.create' && logged.errno === 0) assertSameKeys(response, logged.response, subject)
+      if (method === 'mr.create' && logged.errno === 0) assertKeysAlike(response, logged.response, subject)
       return
     }
     assert.deepEqual(
@@ -337,7 +337,7 @@ export const replay = (
         mask(recorded, chosen, id),
         `${subject} ${method}: memory of attribute ${id}`,
       )
-      if (method === 'mr.create' && id === 1) assertSameKeys(actual, recorded, subject)
+      if (method === 'mr.create' && id === 1) assertKeysAlike(actual, recorded, subject)
     }
   }
 
@@ -377,7 +377,7 @@ export const replay = (
 }
 
 /** Keys differ from the recording. But an lkey of 0, and an rkey of 0 or equal to the lkey, must be so in both. */
-const assertSameKeys = (actual: Uint8Array, recorded: Uint8Array, subject: string): void => {
+const assertKeysAlike = (actual: Uint8Array, recorded: Uint8Array, subject: string): void => {
   const shape = (bytes: Uint8Array): string => {
     const view = new DataView(bytes.buffer, bytes.byteOffset)
     const lkey = view.getUint32(4, true)

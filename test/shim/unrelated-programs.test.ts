@@ -174,8 +174,9 @@ test('threads of a library’s constructor may all make the first call at once',
   const empty = join(folder, 'empty.c')
   writeFileSync(empty, 'int main(void) { return 0; }\n')
   const program = compileC(join(folder, 'starting'), [empty], ['-Wl,--no-as-needed', library])
+  const RUNS = 600
   const repeat = compileC(join(folder, 'repeat'), [source], ['-DPROGRAM'])
-  const ended = await runProgram(repeat, ['600', program], { LD_PRELOAD: compileShim(folder) })
+  const ended = await runProgram(repeat, [String(RUNS), program], { LD_PRELOAD: compileShim(folder) })
   assert.deepEqual(ended, { status: 0, stdout: '', stderr: '' })
 })
 
@@ -207,6 +208,7 @@ for (const [end, status, signal, message] of [
     const library = compileC(
       join(folder, `early_${end.replaceAll(/\W/g, '')}.so`),
       [join(repoRoot, 'test/shim/early_end.c')],
+      // The trap would end the program by another signal if the call returned.
       ['-shared', '-fPIC', '-ldl', `-DEND=${end};__builtin_trap()`],
     )
     const ended = spawnSync('/bin/true', {

@@ -9,14 +9,14 @@ import { CtxContext } from '../../src/spec/drivers/ctx.ts'
 import { connect, createNetwork, listen, open, openSystem, requestWindow } from '../../src/verbs/index.ts'
 import { closeAll, eachCarrier, nextCompletion, pair } from './connections/endpoints.ts'
 
-/** Internals of the library's objects. */
-const INTERNALS = /\bcontext:|carrier|waiters|sources|Uint8Array|DataView|\[Function|_userHandle/
+/** Internals of the library's objects, as `inspect` and as JSON. */
+const INTERNALS = /\bcontext"?:|carrier|waiters|sources|Uint8Array|DataView|\[Function|_userHandle/
 
 eachCarrier(openTwo => {
   test('objects show their attributes, open and closed', async () => {
     const { a, b } = await pair(openTwo)
     const window = a.pd.window()
-    assert.equal(inspect(a.cq.completion), 'Completion {}')
+    assert.equal(inspect(a.cq.completion), 'Completion {}', 'before the first poll')
     const closed = a.pd.rcQp({ sendCq: a.cq })
     closed.close()
     assert.equal(inspect(closed), `RcQueuePair { qpn: ${closed.qpn}, closed: true }`)
@@ -59,10 +59,10 @@ eachCarrier(openTwo => {
     const { state, peerQpn, pendingSends } = JSON.parse(JSON.stringify(a.qp))
     assert.deepEqual({ state, peerQpn, pendingSends }, { state: 'RTS', peerQpn: b.qp.qpn, pendingSends: 0 })
     assert.match(inspect(a.cq.completion), /^Completion \{\s+id: 7,\s+status: 'SUCCESS',\s+opcode: 'RDMA_WRITE'/)
-    assert.deepEqual(JSON.parse(JSON.stringify(a.mr)).address, `0x${a.mr.address.toString(16)}`)
+    assert.equal(JSON.parse(JSON.stringify(a.mr)).address, `0x${a.mr.address.toString(16)}`)
     await closeAll(a, b)
     checkShown()
-    // Not a success: the ring is gone.
+    // The ring is gone: its zeros must not be shown as status SUCCESS.
     assert.equal(inspect(a.cq.completion), 'Completion {}')
   })
 })
@@ -101,6 +101,7 @@ test('servers, connection requests, connections and request windows show their a
   assert.equal(inspect(server), "Server { device: 'rxe1', address: '0.0.0.0', port: 7471 }")
   const pending = connect(`rdma://${right.address}:7471`, { device: left })
   for await (const request of server) {
+    // 56: the private data of a REQ (92 bytes) without the addresses of RDMA IP CM (36 bytes)
     assert.match(inspect(request), /^ConnectionRequest \{ remote: '127\.0\.0\.1:\d+', privateBytes: 56 \}$/)
     assert.doesNotMatch(JSON.stringify(request), INTERNALS)
     const accepted = await request.accept()

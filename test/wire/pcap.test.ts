@@ -1,4 +1,6 @@
-/* Capture files made by hand. */
+/*
+ * readCapture, with capture files made by hand.
+ */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { readCapture } from '../../src/wire/pcap.ts'
@@ -26,7 +28,7 @@ const [SECTION_HEADER, INTERFACE, SIMPLE_PACKET, ENHANCED_PACKET] = [0x0a0d_0d0a
 const [IF_TSRESOL, IF_TSOFFSET] = [9, 14]
 
 for (const order of ['LE', 'BE'] as const) {
-  test(`pcap, ${order}: times in microseconds or nanoseconds`, () => {
+  test(`pcap, ${order}: times in microseconds or nanoseconds; truncated files are refused`, () => {
     for (const [magic, unit] of [
       [0xa1b2_c3d4, 1000n],
       [0xa1b2_3c4d, 1n],
@@ -36,12 +38,14 @@ for (const order of ['LE', 'BE'] as const) {
       const file = Buffer.concat([head, record, record])
       const wanted = { time: 1_700_000_000_000_000_000n + 25n * unit, linkType: 1, bytes: data, length: 9 }
       assert.deepEqual(readCapture(file), [wanted, wanted])
+      // at the second record
       assert.throws(() => readCapture(file.subarray(0, -1)), /damaged at byte 45/)
+      // at the end of a header that is too short
       assert.throws(() => readCapture(file.subarray(0, 20)), /damaged at byte 20/)
     }
   })
 
-  test(`pcapng, ${order}: sections, interfaces with time units, packets with and without time`, () => {
+  test(`pcapng, ${order}: sections, interfaces with time units, packets with and without time; damaged blocks are refused`, () => {
     const section = block(
       order,
       SECTION_HEADER,
@@ -49,6 +53,7 @@ for (const order of ['LE', 'BE'] as const) {
       u16(order, 1, 0),
       u32(order, 0xffff_ffff, 0xffff_ffff),
     )
+    // A snaplen of 4: a SIMPLE_PACKET of this interface has at most 4 bytes.
     const plain = block(order, INTERFACE, u16(order, 1, 0), u32(order, 4))
     const nano = block(
       order,
@@ -102,6 +107,7 @@ for (const order of ['LE', 'BE'] as const) {
       { time: ticks * 1000n + 7_000_000_000n, linkType: 1, bytes: data, length: 5 },
       { linkType: 1, bytes: data.subarray(0, 4), length: 5 },
     ])
+    // The section, of 28 bytes, has no interface 0.
     assert.throws(() => readCapture(Buffer.concat([section, packet(0)])), /damaged at byte 28/)
     assert.throws(() => readCapture(file.subarray(0, file.length - 4)), /damaged/)
     // A section has its own interfaces.

@@ -8,7 +8,7 @@ export type Memory = readonly [process: number, start: number, length: number]
 
 export type RaceRequest = Request<string>
 
-/** The engine's ids of a queue pair's send queue and received messages. */
+/** The engine's ids of a queue pair's two queues: its sends, and the messages that it receives. */
 export interface Qp {
   readonly sends: number
   readonly receives: number
@@ -16,7 +16,7 @@ export interface Qp {
 
 interface Options {
   readonly isFenced?: boolean
-  /** The device fetches the request only with the script's `fetch`. */
+  /** The device fetches the request only with the script's `fetch`, which returns it; the call returns undefined. */
   readonly isLate?: boolean
 }
 
@@ -103,7 +103,7 @@ export const script = () => {
     end: (...requests: readonly RaceRequest[]): void => {
       for (const request of requests) engine.end(request, now())
     },
-    /** The requests complete, and a thread polls the completions from its CQ. */
+    /** The requests complete, and a thread polls the completions from its CQ, whose number is 100 + the thread's. */
     poll(thread: number, ...requests: readonly RaceRequest[]): void {
       steps.pollFrom(100 + thread, thread, ...requests)
     },

@@ -37,7 +37,7 @@ it('a key of a region has the address space of the region, and the shift from io
   assert.deepEqual(memoryOf(DEVICE, lkey), { space: 1, shift: -IOVA_OFFSET, region: lkey })
 })
 
-it('a key has no memory from the iova 2^53, where numbers are not exact', () => {
+it('a key of a region at the iova 2^53 or above, where numbers are not exact, has no memory', () => {
   const { m, memoryOf } = setUp()
   const { space, pd, context, caller } = program(m)
   const start = BigInt(space.add(new Uint8Array(100)))
@@ -55,6 +55,7 @@ it('a key has no memory if the key or the device does not exist, or after the re
   const { rkey, handle } = register(p, 100)
   assert.ok(memoryOf(DEVICE, rkey))
   assert.equal(memoryOf(NO_DEVICE, rkey), undefined)
+  // another key of the same index, another index
   for (const key of [rkey ^ 1, rkey + 0x100, 0, 0xffff_ffff]) assert.equal(memoryOf(DEVICE, key), undefined)
   invokeNow(p.context, Mr, 'destroy', handle, {}, p.caller)
   assert.equal(memoryOf(DEVICE, rkey), undefined)

@@ -34,6 +34,7 @@ test('closing a context destroys each object before the objects on which it depe
   assert.deepEqual(log, ['close rc_qp 4', 'close rc_qp 3', 'close cq 1', 'close cq 2'])
   assert.equal(stat(setup.core).contexts, 0)
   assert.equal(stat(setup.core).objects, 0)
+  // has no effect
   closeContext(context)
 })
 

@@ -8,6 +8,7 @@ import { test } from 'node:test'
 import { createNetwork } from '../../../src/daemon/devices/network.ts'
 import { emptyTappedRun, type TappedRun } from '../../../src/phy/port.ts'
 import { plainArena } from '../../../src/wire/arena.ts'
+import { parseFrame } from '../../../src/wire/frame.ts'
 import { readCapture } from '../../../src/wire/pcap.ts'
 import { ipv4 } from '../../drivers/rxe/machine.ts'
 import { flowBetween, sendRun } from '../../phy/helpers.ts'
@@ -16,6 +17,7 @@ import { daemonOf } from '../client.ts'
 import { withMaxFileSize } from '../max-file-size.ts'
 
 const folder = scratchFolder()
+/** Two addresses of devices of the daemon, and an address of another machine. */
 const [OWN, SECOND, FOREIGN] = [ipv4(127, 0, 0, 1), ipv4(127, 0, 0, 2), ipv4(10, 0, 0, 1)]
 
 test('a capture has the packets that devices send, and the packets of other machines', () => {
@@ -37,7 +39,11 @@ test('a capture has the packets that devices send, and the packets of other mach
   stop()
   show('sent', OWN, FOREIGN)
   closeSync(fd)
-  assert.equal(readCapture(readFileSync(path)).length, 2, 'one sent, one from another machine')
+  const sources = readCapture(readFileSync(path)).map(({ bytes }) => {
+    const frame = parseFrame(bytes)
+    return frame.kind === 'opaque' ? frame.reason : frame.source.join('.')
+  })
+  assert.deepEqual(sources, ['127.0.0.1', '10.0.0.1'])
 })
 
 test('a renamed device keeps its fault rules with their counts', () => {
@@ -84,6 +90,7 @@ test('a fault rule for a device without a port is refused', () => {
   ]
   const start = (fault: string) => createNetwork({ devices, fault, link: 'memory' })
   assert.throws(() => start('device=ctx0,drop=1'), /there is no soft device "ctx0"; there are rxe0$/)
+  // No device is attached yet.
   assert.throws(() => start('').setFaults('device=rxe0,drop=1'), /there is no soft device "rxe0"; there are none$/)
 })
 

@@ -1,5 +1,5 @@
 /*
- * A file of the tree that does not fit, for example on a full disk.
+ * writeNewFile and replaceFile when a part of the text cannot be written, for example on a full disk.
  */
 import assert from 'node:assert/strict'
 import { existsSync, readFileSync } from 'node:fs'
@@ -11,12 +11,13 @@ import { withMaxFileSize } from '../max-file-size.ts'
 
 const root = scratchFolder()
 
-test('a file of which only a part can be written is refused and removed', () => {
+test('a new file of which only a part can be written is removed, and a file to be replaced keeps its text', () => {
   writeNewFile(join(root, 'kept'), 'old\n')
   withMaxFileSize(10, () => {
     assert.throws(() => writeNewFile(join(root, 'a'), '0123456789abcdef\n'), { code: 'EFBIG' })
     assert.throws(() => replaceFile(root, 'kept', '0123456789abcdef\n', 0o644), { code: 'EFBIG' })
   })
+  // `new` is the temporary file of replaceFile.
   assert.ok(!existsSync(join(root, 'a')) && !existsSync(join(root, 'new')))
   assert.equal(readFileSync(join(root, 'kept'), 'latin1'), 'old\n')
 })

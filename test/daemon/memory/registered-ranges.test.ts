@@ -13,6 +13,7 @@ for (const hasEnded of [false, true])
     const peer = startPeer()
     t.after(() => peer.kill())
     const { pid } = peer
+    // The answer shows that the process runs.
     await peer.request('arena', { bytes: 4096 })
     const handle = openProcess(pid) as ProcessHandle
     const ranges = new RegisteredRanges(handle)

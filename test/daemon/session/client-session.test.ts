@@ -25,7 +25,7 @@ const Command = { GET_CONTEXT: 0, ALLOC_PD: 3, DEALLOC_PD: 4, CREATE_COMP_CHANNE
 /** A write command returns its length. All commands except DEALLOC_PD have COMMAND_BYTES. */
 const [COMMAND_BYTES, DEALLOC_PD_BYTES] = [16, 12]
 
-/** A message with a valid header, except for given fields. `fill`: the value of all bytes of the body. */
+/** A message with a valid header, except for given fields. `fill`: the value of all bytes of the body; 0x20: spaces. */
 const message = (
   type: number,
   length = HEADER,
@@ -137,7 +137,7 @@ test('random messages affect no other client', async t => {
   const daemon = await daemonOf(t, folder)
   const other = await connectOther(t, daemon)
   const type = fc.oneof(fc.constantFrom(...Object.values(MessageType)), fc.integer({ min: 0, max: 2 ** 32 - 1 }))
-  const body = fc.uint8Array({ maxLength: 120 })
+  const body = fc.uint8Array({ maxLength: 120, size: 'max' })
   const randomMessage = fc.record({ type, body, hasRightSize: fc.boolean(), context: fc.nat(3) })
   await fc.assert(
     fc.asyncProperty(
@@ -271,7 +271,7 @@ test('invalid pointers, lengths and requests are refused, and random calls affec
   const u64 = fc.bigInt({ min: 0n, max: (1n << 64n) - 1n })
   await fc.assert(
     fc.asyncProperty(
-      fc.uint8Array({ minLength: 64, maxLength: 300 }),
+      fc.uint8Array({ minLength: 64, maxLength: 300, size: 'max' }),
       fc.boolean(),
       fc.nat(60),
       u64,
@@ -403,6 +403,7 @@ test('a process has at most 16 sessions, not counting closed ones', async t => {
   assert.equal((await late.hello()).error, Errno.EMFILE)
   assert.equal(await late.next(), undefined)
   clients[3].close()
+  // without the closed one, and the one that asks
   await eventually(clients[0], ({ sessions }) => sessions === 14)
   const again = dial(t, daemon)
   assert.equal((await again.hello()).error, 0)

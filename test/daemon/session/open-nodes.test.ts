@@ -27,7 +27,7 @@ test('OPEN is answered EIO if the wait for earlier contexts of the user fails', 
     answerLater(_header: unknown, answer: Promise<void>) {
       answered = answer
     },
-    reply: (length: number) => assert.equal(readReply(outgoing, length, reply), undefined),
+    reply: (length: number) => assert.equal(readReply(outgoing, length, reply), undefined, 'the reply is malformed'),
   } as unknown as Client
   new NodeOpening(client).open()
   await answered

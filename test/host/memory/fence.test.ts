@@ -1,3 +1,6 @@
+/*
+ * setWord and loadWord on a mapped memory file.
+ */
 import assert from 'node:assert/strict'
 import { closeSync, readSync, writeSync } from 'node:fs'
 import { test } from 'node:test'
@@ -5,9 +8,10 @@ import { loadWord, setWord } from '../../../src/host/memory/fence.ts'
 import { createRingPool } from '../../../src/host/memory/mapping.ts'
 import { addSeals, createMemfd, SEAL_SHRINK } from '../../../src/host/memory/memfd.ts'
 
-test('words of a mapping are words of the file', t => {
+test('setWord changes a word of the file, and loadWord reads one', t => {
   const fd = createMemfd('words', 4096)
   t.after(() => closeSync(fd))
+  // `map` accepts only files that cannot shrink.
   addSeals(fd, SEAL_SHRINK)
   const pool = createRingPool()
   const { i32 } = pool.map(fd, 0, 4096)

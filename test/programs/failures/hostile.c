@@ -249,7 +249,7 @@ static void random_ioctl(void)
 /* Ioctls of the object dialect have the letter 0xdb. */
 static void random_object_call(void)
 {
-    enum { FIRST_OUTPUT = 64 }; /* id of an attribute */
+    enum { FIRST_OUTPUT = 64 }; /* id of the first output attribute */
     struct {
         uint16_t length, class;
         uint32_t object, op_ctrl, flags;
@@ -305,7 +305,7 @@ static void doorbell(void)
     count_outcome(write(device, command, sizeof command));
 }
 
-/* Writes random numbers into the rings. Each page is treated as the start of a struct rxe_queue_buf. */
+/* Writes random numbers into the rings. Each page but the unused first is treated as a struct rxe_queue_buf. */
 static void corrupt_rings(void)
 {
     for (uint32_t i = 1 + below(16); i > 0; i--) {

@@ -37,6 +37,7 @@ int main(int argc, char **argv)
 {
     NEED(argc > 1, USAGE);
     if (strcmp(argv[1], "layout") == 0) {
+        /* The handle; the number, if any, else the handle; the number of acknowledged events. */
         printf("cq %zu %zu %zu\n", offsetof(struct ibv_cq, handle), offsetof(struct ibv_cq, handle),
                offsetof(struct ibv_cq, comp_events_completed));
         printf("qp %zu %zu %zu\n", offsetof(struct ibv_qp, handle), offsetof(struct ibv_qp, qp_num),
@@ -60,6 +61,7 @@ int main(int argc, char **argv)
     struct ibv_srq_init_attr srq_init = {.attr = {.max_wr = 4, .max_sge = 1}};
     struct ibv_srq *srq = ibv_create_srq(pd, &srq_init);
     struct ibv_qp_init_attr init = {.send_cq = cq, .recv_cq = cq, .qp_type = IBV_QPT_RC, .cap = {1, 1, 1, 1, 0}};
+    /* With an SRQ, the move to ERR below causes the event LAST_WQE_REACHED; without, it flushes a receive to the CQ. */
     init.srq = is_cq ? NULL : srq;
     struct ibv_qp *qp = ibv_create_qp(pd, &init);
     NEED(cq && srq && qp, "a CQ, an SRQ or a QP could not be created: %s", strerror(errno));

@@ -83,7 +83,7 @@ int main(int count, char **arguments)
              strcmp(kind, "userfaultfd") == 0,
          "usage: %s fuse|late|dirty|userfaultfd|argument|descriptor|lock [USER]", arguments[0]);
     const bool uses_fuse = is_late || is_lock || is_descriptor || is_dirty || strcmp(kind, "fuse") == 0;
-    /* The daemon's fstat of the file then needs the file system, which is stopped below. */
+    /* Without cached attributes the daemon's fstat of the file needs the file server, which is stopped below. */
     if (is_descriptor)
         attribute_seconds = 0;
     const int answered_reads = is_dirty ? 100 /* all */ : is_late ? 1 : 0;

@@ -34,7 +34,7 @@ static void regions(void)
         {"length 0 within a page", 8, 0, 8, 1},
         {"iova of another offset", 8, 64, 16, 1},
         {"iova elsewhere", 8, 64, 0x10008, 1},
-        {"end of all addresses", 0, -(uint64_t)PAGE, 0, 1},
+        {"addresses that wrap around", 0, -(uint64_t)PAGE, 0, 1},
         {"iova that wraps around", 0, PAGE, -(uint64_t)PAGE, 1},
         {"remote write, local write", 0, PAGE, 0, 3},
         {"remote atomic, local write", 0, PAGE, 0, 9},
@@ -56,10 +56,10 @@ static void regions(void)
     }
     uint8_t *readable = mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     int error = reg_mr(pd, (uintptr_t)readable, PAGE, 0, 0, &mr);
-    step(error, "REG_MR of pages that can be read");
+    step(error, "REG_MR of read-only pages");
     if (error == 0)
         dereg_mr(mr);
-    step(reg_mr(pd, (uintptr_t)readable, PAGE, 0, 1, &mr), "REG_MR local write of pages that can be read");
+    step(reg_mr(pd, (uintptr_t)readable, PAGE, 0, 1, &mr), "REG_MR local write of read-only pages");
 
     reg_mr(pd, pages_address(), 2 * PAGE, pages_address(), 3, &mr);
     static const struct {
@@ -133,14 +133,14 @@ static void regions(void)
     int memory_file = memfd_create("pages", 0);
     if (ftruncate(memory_file, PAGE) != 0)
         perror("ftruncate");
-    /* REG_DMABUF_MR_FD is a raw descriptor, an attribute of length 0. */
+    /* REG_DMABUF_MR_FD is a number of 4 bytes. Attributes of other descriptors have length 0. */
     const struct {
         const char *name;
         int fd, length;
     } files[] = {{"a memory file", memory_file, 4},
                  {"-1", -1, 4},
                  {"stdin", STDIN_FILENO, 4},
-                 {"a memory file as a descriptor", memory_file, 0}};
+                 {"a memory file in an attribute of length 0", memory_file, 0}};
     for (size_t i = 0; i < LENGTH(files); i++)
         for (int bit = -1; bit < (i == 0 ? 11 : 1); bit++) {
             uint32_t lkey, rkey;
@@ -177,7 +177,7 @@ static void regions(void)
     add(&message, UVERBS_ATTR_FREE_DM_HANDLE, 0, 0);
     step(call(&message), "DM_FREE of a PD");
 
-    /* Of Linux 6.17. */
+    /* The method and its attributes in Linux 6.17; Linux 6.12 has neither. */
     enum { METHOD_REG_MR = 5 };
     enum { HANDLE = 0, PD_HANDLE = 1, IOVA = 3, ADDR = 4, SIZE = 5, ACCESS_FLAGS = 6, RESP_LKEY = 9, RESP_RKEY = 10 };
     message = begin(UVERBS_OBJECT_MR, METHOD_REG_MR);

@@ -154,7 +154,7 @@ UNUSED static void open_context(void)
 
 /* ---- objects ---- */
 
-/* For memory regions. */
+/* For memory regions; the program maps them. */
 static uint8_t *pages;
 
 UNUSED static uint32_t alloc_pd(void)

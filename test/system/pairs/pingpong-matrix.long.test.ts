@@ -5,6 +5,8 @@ import { before, describe, it } from 'node:test'
 import { lacking, startDaemon, suiteScope, type TestDaemon, TWO_DEVICES } from '../programs.ts'
 import { allCases, caseName, runCase } from './pingpong.ts'
 
+const ITERATIONS = 1000
+
 describe('ibv_rc_pingpong, all cases', { skip: lacking('ibv_rc_pingpong') }, () => {
   const suite = suiteScope()
   let daemon: TestDaemon
@@ -12,5 +14,5 @@ describe('ibv_rc_pingpong, all cases', { skip: lacking('ibv_rc_pingpong') }, () 
     daemon = await startDaemon(suite, { devices: TWO_DEVICES })
   })
 
-  for (const one of allCases()) it(caseName(one), t => runCase(t, daemon, one, 1000))
+  for (const one of allCases()) it(caseName(one), t => runCase(t, daemon, one, ITERATIONS))
 })

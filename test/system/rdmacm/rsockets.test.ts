@@ -37,17 +37,17 @@ const networks = [
 for (const { name, hosts, fault } of networks)
   describe(`rsockets between two daemons ${name}`, { skip }, () => {
     const suite = suiteScope()
-    const [SERVER, client] = hosts.map(loopbackText) as [string, string]
+    const [server, client] = hosts.map(loopbackText) as [string, string]
     let daemons: readonly [TestDaemon, TestDaemon]
     before(async () => {
       const daemonAt = (address: string): Promise<TestDaemon> =>
         startDaemon(suite, { link: 'udp', devices: [`rxe0@${address}`], ...(fault !== undefined && { fault }) })
-      daemons = [await daemonAt(SERVER), await daemonAt(client)]
+      daemons = [await daemonAt(server), await daemonAt(client)]
     })
 
     /** The returned function runs the client. */
     const startServer = (scope: Scope, one: RdmacmCase) =>
-      startRdmacm(scope, daemons[0], one, { clientDaemon: daemons[1], values: { SERVER, RSOCKETS: library! } })
+      startRdmacm(scope, daemons[0], one, { clientDaemon: daemons[1], values: { SERVER: server, RSOCKETS: library! } })
 
     for (const one of verifying)
       it(one.client.replace(echo, 'echo'), async t => {

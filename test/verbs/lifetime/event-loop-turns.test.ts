@@ -27,7 +27,7 @@ test('messages and their replies need no turn of the event loop', async () => {
   await closeAll(a, b)
 })
 
-test('two loops with endless replies do not starve timers and signals', async () => {
+test('two loops with endless replies do not starve timers', async () => {
   const { a, b } = await pair()
   const stop = AbortSignal.timeout(20)
   let rounds = 0
@@ -58,7 +58,7 @@ test('polling alone drives retries: time advances without the event loop', async
   await closeAll(a, b)
 })
 
-test('a threshold’s time limit also applies to completions of work without a turn of the event loop', async () => {
+test('the time limit of a threshold also applies to requests that complete without a turn of the event loop', async () => {
   const { a, b } = await pair()
   a.cq.moderate({ completions: 9, microseconds: 500 })
   const waiting = a.cq.wait({ signal: AbortSignal.timeout(5000) })
@@ -69,7 +69,7 @@ test('a threshold’s time limit also applies to completions of work without a t
   await closeAll(a, b)
 })
 
-test('a threshold’s time limit also applies to a completion from before the threshold was set', async () => {
+test('the time limit of a threshold also applies to a completion that is older than the threshold', async () => {
   const { a, b } = await pair()
   const waiting = a.cq.wait({ completions: 9, signal: AbortSignal.timeout(5000) })
   await new Promise(setImmediate)
@@ -153,5 +153,6 @@ test('closing a device with very many objects does not starve the process', asyn
   setImmediate(count)
   await device.close()
   isOpen = false
+  // One step per region, with a margin of a factor of 2.
   assert.ok(turns >= REGIONS / (2 * STEPS_PER_TURN), `${turns} turns`)
 })

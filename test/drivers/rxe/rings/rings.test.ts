@@ -43,7 +43,7 @@ const attribute = (call: LoggedIoctl, id: number) => call.attributes.find(a => a
 const assertLike = (map: LoggedMmap, elements: number, bytes: number, name: string): void => {
   const ring = createRing(testRings(), elements, bytes)
   assert.equal(ring.area.length, map.length, `${name}: bytes to map`)
-  assert.equal(ring.log2Element, u32(map.head, RingHeader.LOG2_ELEMENT), `${name}: log2 of an element`)
+  assert.equal(ring.log2Element, u32(map.head, RingHeader.LOG2_ELEMENT), `${name}: log2 of the bytes of an element`)
   assert.equal(ring.mask, u32(map.head, RingHeader.INDEX_MASK), `${name}: mask`)
   const head = ring.area.bytes.subarray(ring.area.at, ring.area.at + map.head.length)
   assert.deepEqual(head, map.head, `${name}: header`)
@@ -59,9 +59,10 @@ const UVERBS_ATTR_CREATE_QP_CAP = 8
 
 for (const log of ['ibv_rc_pingpong.client.abilog', 'objects.abilog']) {
   test(`${log}: completion queues are mapped as recorded`, () => {
-    const mapped = mappingsOf(log, UVERBS_OBJECT_CQ).filter(({ maps }) => maps.length === 1)
+    const mapped = mappingsOf(log, UVERBS_OBJECT_CQ)
     assert.ok(mapped.length > 0)
     for (const { call, maps } of mapped) {
+      assert.equal(maps.length, 1)
       const cqe = Number(attribute(call, UVERBS_ATTR_CREATE_CQ_CQE)!.data)
       assertLike(maps[0], cqe, 2 ** Wc.ELEMENT_SHIFT, `line ${call.line}`)
     }
@@ -103,7 +104,7 @@ test('any index that a program writes stays inside the ring', () => {
     fc.property(
       fc.integer({ min: 0, max: 300 }),
       fc.integer({ min: 1, max: 400 }),
-      fc.array(fc.integer({ min: -(2 ** 31), max: 2 ** 32 - 1 }), { minLength: 1, maxLength: 20 }),
+      fc.array(fc.integer({ min: -(2 ** 31), max: 2 ** 32 - 1 }), { minLength: 1, maxLength: 20, size: 'max' }),
       (elements, bytes, indices) => {
         const ring = createRing(testRings(), elements, bytes)
         const { area } = ring
