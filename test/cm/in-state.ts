@@ -9,6 +9,9 @@ import { established, type Host, offer, type Pair, pathTo, request, SERVICE } fr
 export type Role = 'active' | 'passive'
 type End = readonly [host: Host, connection: CmConnection]
 
+/** Exponent of the service and response timeouts: 4.3 s. */
+const SERVICE_TIMEOUT = 20
+
 /** Both ends of a connection after the REQ has arrived. */
 const sendRequest = (pair: Pair): [CmConnection, CmConnection] => {
   const active = pair.a.engine.create(pathTo(1, 2))
@@ -28,7 +31,8 @@ const sendReply = (pair: Pair): [CmConnection, CmConnection] => {
 const sendSidrRequest = (pair: Pair): CmConnection => {
   const resolution = pair.a.engine.create(pathTo(1, 2))
   const path = pathTo(1, 2)
-  pair.a.engine.resolve(resolution, { path, serviceId: SERVICE, responseTimeout: 20, maxCmRetries: 3 }, pair.now)
+  const times = { responseTimeout: SERVICE_TIMEOUT, maxCmRetries: 3 }
+  pair.a.engine.resolve(resolution, { path, serviceId: SERVICE, ...times }, pair.now)
   return resolution
 }
 
@@ -69,7 +73,7 @@ const setups: Readonly<Record<CmState, Setups>> = {
   MRA_REQ_RCVD: {
     active: pair => {
       const [active, passive] = sendRequest(pair)
-      pair.b.engine.delay(passive, 20)
+      pair.b.engine.delay(passive, SERVICE_TIMEOUT)
       pair.exchange()
       return [pair.a, active]
     },
@@ -78,7 +82,7 @@ const setups: Readonly<Record<CmState, Setups>> = {
   MRA_REQ_SENT: {
     passive: pair => {
       const [, passive] = sendRequest(pair)
-      pair.b.engine.delay(passive, 20)
+      pair.b.engine.delay(passive, SERVICE_TIMEOUT)
       return [pair.b, passive]
     },
   },
@@ -93,7 +97,7 @@ const setups: Readonly<Record<CmState, Setups>> = {
     active: pair => {
       const [active] = sendReply(pair)
       pair.exchange()
-      pair.a.engine.delay(active, 20)
+      pair.a.engine.delay(active, SERVICE_TIMEOUT)
       return [pair.a, active]
     },
   },
@@ -102,7 +106,7 @@ const setups: Readonly<Record<CmState, Setups>> = {
     passive: pair => {
       const [active, passive] = sendReply(pair)
       pair.exchange()
-      pair.a.engine.delay(active, 20)
+      pair.a.engine.delay(active, SERVICE_TIMEOUT)
       pair.exchange()
       return [pair.b, passive]
     },
@@ -134,7 +138,7 @@ export const statesAndRoles = Object.entries(setups).flatMap(([state, setupsOfSt
   (Object.keys(setupsOfState) as Role[]).map(role => [state as CmState, role] as const),
 )
 
-/** A connection in a state, and its host. `pair` is new, and host 2 listens on SERVICE. */
+/** A connection in a state, and its host. `pair` is new, and `pair.b` listens on SERVICE. */
 export const enter = (pair: Pair, state: CmState, role: Role): End => {
   const setup = setups[state][role]
   assert.ok(setup, `no ${role} connection is in ${state}`)

@@ -1,3 +1,6 @@
+/*
+ * Numbers of keys (src/phy/key-table.ts).
+ */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
@@ -34,10 +37,19 @@ describe('key table', () => {
     )
   })
 
-  it('reuses numbers, so it does not grow with use', () => {
+  it('reuses the numbers of released keys, so it does not grow', () => {
     const table = createKeyTable(1)
-    for (let i = 0; i < 10000; i++) table.release(table.acquire(Uint32Array.of(i), 0))
-    assert.equal(table.acquire(Uint32Array.of(1), 0), 0)
-    assert.throws(() => table.release(5), /has no reference/)
+    const { length } = table.keys
+    for (let i = 0; i < 10000; i++) {
+      assert.equal(table.acquire(Uint32Array.of(i), 0), 0)
+      table.release(0)
+    }
+    assert.equal(table.keys.length, length)
+  })
+
+  it('refuses to release a number without a reference', () => {
+    const table = createKeyTable(1)
+    table.release(table.acquire(Uint32Array.of(9), 0))
+    for (const number of [0, 5]) assert.throws(() => table.release(number), /has no reference/)
   })
 })

@@ -9,12 +9,13 @@ import { READ, sge } from './requests.ts'
 import { assertRefused, ERR, flushed, MTU, memoryAt, patternOf, startResponder } from './responding.ts'
 import { packet, RQ_PSN, startScript } from './script.ts'
 
+const full = { payload: MTU }
+
 describe('a run of packets', () => {
-  const full = { payload: MTU }
-  /** A WRITE of `count` packets to 0x9000; the first has arrived. */
-  const startMessage = (count: number, ...args: Parameters<typeof startScript>) => {
-    const t = startResponder(...args)
-    t.request('WRITE_FIRST', 0, { payload: MTU, remote: 0x9000, dmaLen: count * MTU })
+  /** A WRITE of `count` packets to 0x9000; the first has arrived. The queue pair has receives 100 to 107. */
+  const startMessage = (count: number) => {
+    const t = startResponder()
+    t.request('WRITE_FIRST', 0, { ...full, remote: 0x9000, dmaLen: count * MTU })
     return t
   }
   it('that continues a WRITE is written in one DMA with the rest of the WRITE', () => {
@@ -59,7 +60,7 @@ describe('a run of packets', () => {
     const t = startMessage(9)
     t.requestRun(['WRITE_MIDDLE', 1, full], ['WRITE_MIDDLE', 2, full])
     t.requestRun(['WRITE_MIDDLE', 2, full], ['WRITE_MIDDLE', 3, full], ['WRITE_MIDDLE', 4, full])
-    assert.deepEqual(t.sent(), ['ACK@4 msn 0'])
+    assert.deepEqual(t.sent(), ['ACK@4 msn 0'], 'a duplicate is acknowledged without AckReq')
     assert.equal(t.node.engine.counters.duplicateRequests, 1)
   })
   it('that continues past the end of the message is an invalid request', () => {
@@ -99,8 +100,8 @@ describe('a run of packets', () => {
   })
   it('into a deregistered region is refused at its first packet', () => {
     const t = startMessage(5)
-    t.node.endBurst()
-    t.node.regions.splice(0, 1)
+    t.node.endBurst() // executes the DMA of the first packet
+    t.node.regions.splice(0, 1) // the region of REMOTE_KEY
     t.requestRun(['WRITE_MIDDLE', 1, full], ['WRITE_MIDDLE', 2, full])
     assertRefused(t, ['NAK(REMOTE_ACCESS)@1 msn 0'], flushed(100, 107), ['QP_ACCESS_ERR'])
     assert.equal(t.node.engine.counters.dropped, 1, 'the packet after the refused one')
@@ -108,12 +109,11 @@ describe('a run of packets', () => {
 })
 
 describe('a run of READ responses', () => {
-  const full = { payload: MTU }
   const middles = (firstPsn: number, lastPsn: number) =>
     Array.from({ length: lastPsn - firstPsn + 1 }, (_, i) => ['READ_RESP_MIDDLE', firstPsn + i, full] as const)
   /** A READ of `count` packets into 0x9000; the first has arrived. */
-  const startMessage = (count: number, ...args: Parameters<typeof startScript>) => {
-    const t = startScript(...args)
+  const startMessage = (count: number) => {
+    const t = startScript()
     t.post({ id: 1, opcode: READ, ...sge(0x9000, count * MTU) })
     t.sent()
     t.response('READ_RESP_FIRST', 0, full)
@@ -165,7 +165,7 @@ describe('a run of READ responses', () => {
     assert.deepEqual(t.completions(), ['1 BAD_RESP'], 'PSN 5 should be the LAST')
   })
   it('for a request not sent yet is dropped', () => {
-    // half of the window is two packets, so each part of the READ has two packets
+    // A part of a READ is at most half of the window: here two packets.
     const t = startScript({ maxRdAtomic: 1 }, { windowBytes: 4 * (MTU + PACKET_WEIGHT), boundReads: true })
     t.post({ id: 1, opcode: READ, ...sge(0x9000, 6 * MTU) })
     assert.deepEqual(t.sent(), [`READ_REQUEST@0 ackreq reth +0:${2 * MTU}`])
@@ -184,7 +184,7 @@ describe('a run of READ responses', () => {
   })
   it('into a deregistered region ends the READ', () => {
     const t = startMessage(5)
-    t.node.endBurst()
+    t.node.endBurst() // executes the DMA of the first response
     t.node.regions.splice(0)
     t.responseRun(...middles(1, 3))
     assert.deepEqual(t.completions(), ['1 LOC_PROT'])

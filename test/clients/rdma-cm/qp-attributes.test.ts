@@ -18,7 +18,10 @@ const { REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC } = AccessFlags.values
 const ACK_TIMEOUT = 17
 const MTU_4096 = 5
 
-/** Both ends of a connection after the REP has arrived. */
+/**
+ * Both ends of a connection after the REP has arrived, with QPNs 0x11 (active) and 0x22. The REP's limits of READs, not
+ * the REQ's, are those of the connection: the active end issues 2 and serves 1.
+ */
 const connectedEnds = (activeType: number, passiveType: number) => {
   const { network, a, b } = twoHosts()
   const listener = b.create(CmPortSpace.values.IB, passiveType)
@@ -37,7 +40,10 @@ const connectedEnds = (activeType: number, passiveType: number) => {
   return { active, passive }
 }
 
-/** The attributes for RTR without those of every connected queue pair, which are asserted. */
+/**
+ * The attributes for RTR without those of every connected queue pair, which are asserted. `own`, `peer`: last bytes of
+ * the addresses of the hosts.
+ */
 const rtrOf = (id: Identifier, peerQpn: number, [own, peer]: readonly [number, number]) => {
   const { state, address, pathMtu, destQpn, rqPsn, ...others } = qpAttributesFor(id, RTR)
   assert.deepEqual([state, pathMtu, destQpn, rqPsn], [RTR, MTU_4096, peerQpn, id.startingPsn])
@@ -47,6 +53,7 @@ const rtrOf = (id: Identifier, peerQpn: number, [own, peer]: readonly [number, n
   return others
 }
 
+/** The attributes for RTS without `state` and `sqPsn`, which are asserted. The second argument is the peer. */
 const rtsOf = (id: Identifier, { startingPsn }: Identifier) => {
   const { state, sqPsn, ...others } = qpAttributesFor(id, RTS)
   assert.deepEqual([state, sqPsn], [RTS, startingPsn])
@@ -71,9 +78,10 @@ describe('the attributes of a queue pair', () => {
     assert.deepEqual(rtsOf(passive, active), { timeout: ACK_TIMEOUT })
   })
 
-  it('of UC have neither', () => {
+  it('of UC have neither limits of READs nor retries', () => {
     const { active, passive } = connectedEnds(UC, UC)
     assert.deepEqual([rtrOf(active, 0x22, [1, 2]), rtsOf(active, passive)], [{}, {}])
+    assert.deepEqual([rtrOf(passive, 0x11, [2, 1]), rtsOf(passive, active)], [{}, {}])
   })
 
   it('for INIT grant READs and atomics only to a peer that may send them', () => {
@@ -96,14 +104,14 @@ describe('the attributes of a queue pair', () => {
     }
   })
 
-  it('are refused for RTR and RTS before the REP, for other states, and for unknown ones', () => {
+  it('are refused without a device, for RTR and RTS before the REP, and for other and unknown states', () => {
     const { network, a, b } = twoHosts()
     b.listen(ip4(2, PORT))
-    const unbound = a.create()
+    const withoutDevice = a.create()
     const active = a.connect(ip4(2, PORT), 0x11)
     network.settle()
     const refused = [
-      [unbound, INIT],
+      [withoutDevice, INIT],
       [active, RTR],
       [active, RTS],
       [active, ERR],

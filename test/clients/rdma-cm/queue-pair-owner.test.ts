@@ -1,5 +1,6 @@
 /*
- * Queue pairs that connection management modifies (R17), after the connection fails or ends.
+ * Queue pairs that connection management modifies (R17): after the connection fails or ends, modified by the program
+ * meanwhile, and of UC.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
@@ -12,25 +13,28 @@ import { DEFAULT_PKEY } from '../../../src/spec/wire/headers.ts'
 import { cmAnswered, GSI_QPN, privateDataBytes, rejReason } from '../../../src/spec/wire/mad.ts'
 import { emitCm } from '../../../src/wire/mad/mad.ts'
 import { cap, ipv4, makeCq, makeQp, modify, program, Qps, query } from '../../drivers/rxe/machine.ts'
-import { ip4, parametersOf, twoHosts } from './hosts.ts'
+import { type Host, ip4, parametersOf, twoHosts, type VirtualNetwork } from './hosts.ts'
 
 const PORT = 7471
+/** Parameters without a QPN, which the queue pair supplies. */
+const parameters = parametersOf(0)
+
+const programOn = (network: VirtualNetwork, { core, devices }: Host) =>
+  program({
+    core,
+    link: network.link,
+    devices: [...devices.values()],
+    ports: [],
+    now: network.now,
+    settle: () => network.settle(),
+    tick: () => network.tick(),
+  })
 
 /** `b` has received a request of `a`, and has a queue pair. */
 const receiveRequest = () => {
   const { network, a, b } = twoHosts()
   const listener = b.listen(ip4(2, PORT))
-  const settle = (): void => network.settle()
-  const devices = [...b.devices.values()]
-  const programOfB = program({
-    core: b.core,
-    link: network.link,
-    devices,
-    ports: [],
-    now: network.now,
-    settle,
-    tick: () => network.tick(),
-  })
+  const programOfB = programOn(network, b)
   const qp = makeQp(programOfB, makeCq(programOfB))
   const active = a.connect(ip4(2, PORT), 0x11)
   network.settle()
@@ -44,7 +48,7 @@ const receiveRequest = () => {
 const acceptRequest = () => {
   const request = receiveRequest()
   const { network, b, passive, object, qp } = request
-  acceptWithQueuePair(b.cm, passive, object, parametersOf(0))
+  acceptWithQueuePair(b.cm, passive, object, parameters)
   network.settle()
   assert.equal(query(qp).state, Qps.RTS)
   return request
@@ -101,7 +105,7 @@ it('a queue pair whose identifier is destroyed is moved to ERR', () => {
   modify(qp, { state: Qps.RESET })
 })
 
-it('a queue pair of a connection cannot get a second one, and the program may only move it to ERR', () => {
+it('a queue pair of a connection cannot be used for a second one, and the program may only move it to ERR', () => {
   const { network, b, passive, qp, object, programOfB } = acceptRequest()
   const unowned = () => unownedObject({ context: programOfB.context } as CallContext, qp.handle, 'cm_id.connect')
   assert.throws(unowned, { code: 'EBUSY' })
@@ -122,16 +126,7 @@ it('a UC queue pair on the active side grants remote writes to the peer', () => 
   const listener = b.create(IB, UC)
   b.cm.bind(listener, ip4(2, PORT))
   b.cm.listen(listener, 0)
-  const devices = [...a.devices.values()]
-  const programOfA = program({
-    core: a.core,
-    link: network.link,
-    devices,
-    ports: [],
-    now: network.now,
-    settle: () => network.settle(),
-    tick: () => network.tick(),
-  })
+  const programOfA = programOn(network, a)
   const { context, caller, pd } = programOfA
   const cq = makeCq(programOfA).handle
   const handle = invokeNow(
@@ -146,7 +141,7 @@ it('a UC queue pair on the active side grants remote writes to the peer', () => 
   const active = a.create(IB, UC)
   a.resolve(active, ip4(2, PORT))
   assert.ok(qp)
-  connectQueuePair(a.cm, active, qp, parametersOf(0), undefined)
+  connectQueuePair(a.cm, active, qp, parameters, undefined)
   network.settle()
   const [passive] = b.requests(listener)
   assert.ok(passive)

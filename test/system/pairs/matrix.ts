@@ -20,7 +20,7 @@ export const caseOf = (line: string): MatrixCase => {
 
 export const caseTitle = ({ program, args }: MatrixCase): string => `${program} ${args.join(' ')}`
 
-/** Lost packets are retransmitted. */
+/** RC and XRC: lost packets are retransmitted. */
 export const reliableCases: readonly MatrixCase[] = [
   'ibv_rc_pingpong -s 65536 -n 100 -c',
   'ibv_rc_pingpong -s 4096 -m 256 -r 5 -n 200 -l 1 -e -c',
@@ -56,7 +56,7 @@ export const reliableCases: readonly MatrixCase[] = [
   'ib_atomic_lat -c XRC -n 100',
 ].map(caseOf)
 
-/** UC and UD. */
+/** UC and UD: lost packets stay lost. */
 export const unreliableCases: readonly MatrixCase[] = [
   'ibv_uc_pingpong -s 4096 -n 200 -c',
   'ibv_uc_pingpong -s 100000 -m 512 -n 20 -e -c',
