@@ -131,9 +131,6 @@ const sendBatch = (s: EngineState, row: number, sentBefore: number): boolean => 
   w[base + QP.REQ_MAX_PSN] = w[base + QP.REQ_PSN]
   w[base + QP.COMP_ACKED_BYTES] = w[base + QP.REQ_SENT_BYTES]
   w[base + QP.REQ_BYTES_SINCE_ACKREQ] = 0
-  w[base + QP.REQ_FLAGS] &= ~(ReqFlag.RESENT | ReqFlag.LATE)
-  w[base + QP.COMP_RETRIES] = w[base + QP.RETRY_CNT]
-  w[base + QP.COMP_RNR_RETRIES] = w[base + QP.RNR_RETRY]
   s.localBytes += (w[base + QP.REQ_SENT_BYTES] - start) | 0
   const { copyLocated } = s.env.memory
   for (let i = 0; i < count; i++)
@@ -143,6 +140,9 @@ const sendBatch = (s: EngineState, row: number, sentBefore: number): boolean => 
     if (receives[i] !== 0) completeReceived(s, receives[i], requests[i] + WQE.WR)
     completeSend(s, row, requests[i], SUCCESS)
     giveBlock(s, log2, requests[i])
+    // The batch must not keep memory alive that is deregistered later.
+    source[i] = noArena
+    target[i] = noArena
   }
   return count === BATCH
 }

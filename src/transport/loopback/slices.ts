@@ -383,9 +383,9 @@ const onSliceReceived = (
   w[base + QP.COMP_PSN] = w[base + QP.REQ_PSN]
   w[base + QP.COMP_ACKED_BYTES] = w[base + QP.REQ_SENT_BYTES]
   w[base + QP.REQ_BYTES_SINCE_ACKREQ] = 0
-  w[base + QP.REQ_FLAGS] &= ~(ReqFlag.RESENT | ReqFlag.LATE)
+  // Only RNR NAKs lead to a slice: after other losses packets are sent, and their ACKs reset the rest.
+  w[base + QP.REQ_FLAGS] &= ~ReqFlag.RESENT
   s.localBytes += weight
-  w[base + QP.COMP_RETRIES] = w[base + QP.RETRY_CNT]
   w[base + QP.COMP_RNR_RETRIES] = w[base + QP.RNR_RETRY]
   if (!ends) return SENT_SOME
   completeOldest(s, row, SUCCESS)

@@ -7,12 +7,16 @@ import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { invokeNow } from '../../../src/core/index.ts'
 import type { Path } from '../../../src/phy/memory.ts'
-import { addTap } from '../../../src/phy/tap.ts'
+import { addTap, forEachPacket } from '../../../src/phy/tap.ts'
+import { causeOfCode } from '../../../src/spec/check/causes.ts'
 import { Cq } from '../../../src/spec/classes/cq.ts'
 import { Mr } from '../../../src/spec/classes/mr.ts'
 import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
 import { AsyncEventType, QpState } from '../../../src/spec/enums.ts'
+import { operationCode } from '../../../src/spec/wire/opcodes.ts'
 import { WcStatus, WrOpcode } from '../../../src/spec/work.ts'
+import { BTH_BYTES, bthOpcode } from '../../../src/wire/bth.ts'
+import { aethMsn } from '../../../src/wire/extensions.ts'
 import { type Kind, Mistake, play, type Request, type Script, type Step } from './loopback-script.ts'
 import {
   connectQps,
@@ -31,7 +35,7 @@ import {
   toRts,
 } from './machine.ts'
 import { completions, pattern, sgeOf } from './pair.ts'
-import { Flag, postReceive, postSend } from './provider.ts'
+import { Flag, pollAll, postReceive, postSend } from './provider.ts'
 
 const wr = WrOpcode.values
 const { SEND, SEND_WITH_IMM, SEND_WITH_INV, RDMA_WRITE, RDMA_WRITE_WITH_IMM, RDMA_READ } = wr
@@ -245,6 +249,48 @@ it("READs beyond the responder's max_dest_rd_atomic are refused", () => {
   assert.ok(direct.results[0][0].sends.some(([, status]) => status === WcStatus.values.REM_INV_REQ_ERR))
 })
 
+it('a SEND that has waited for a receive needs no packets', () => {
+  const valid = validScript('RC')
+  const { requests } = valid.steps.find(step => step.do === 'send') as SendStep
+  const receive = valid.steps.find(step => step.do === 'receive') as Step
+  const send: Step = { do: 'send', side: 0, requests: [{ ...requests[0], opcode: SEND, length: 100_000 }] }
+  const steps: Step[] = [send, receive, { do: 'wait', microseconds: 1000 }]
+  const [packets, direct] = [play({ ...valid, steps }, 'packets'), play({ ...valid, steps }, 'direct')]
+  assert.deepEqual(direct.results, packets.results)
+  assert.deepEqual(
+    direct.results[2][0].sends.map(([, status]) => status),
+    [0],
+  )
+  assert.deepEqual([direct.runs, direct.equalCounters[0].receivedRnr], [0, 1])
+})
+
+it('the MSN counts messages without packets', () => {
+  const m = machine(2, { path: 'direct' })
+  const [a, b] = [0, 1].map(device => {
+    const p = program(m, device)
+    const cq = makeCq(p)
+    return { qp: makeQp(p, cq), mr: register(p, 4096) }
+  })
+  connectQps(a.qp, b.qp)
+  const post = (opcode: number, sges: number): void => {
+    postReceive(b.qp.receive, 1n, [sgeOf(b.mr, 0, 4096)])
+    const elements = Array.from({ length: sges }, (_, i) => sgeOf(a.mr, 4 * i, 4))
+    postSend(a.qp.send, { opcode, sges: elements, remote: b.mr.address, rkey: b.mr.rkey })
+    m.settle()
+  }
+  // with two elements without the fast path
+  for (const opcode of [SEND, RDMA_WRITE, RDMA_READ]) for (const sges of [1, 2]) post(opcode, sges)
+  const msns: number[] = []
+  addTap(m.devices[1].state.port, run => {
+    forEachPacket(run, offset => {
+      if (bthOpcode(run.arena.view, offset) === operationCode.ACKNOWLEDGE)
+        msns.push(aethMsn(run.arena.view, offset + BTH_BYTES))
+    })
+  })
+  post(SEND, 1)
+  assert.deepEqual(msns, [7])
+})
+
 it('a READ whose last responses come in a later poll is counted once, with all its bytes', () => {
   const countersAfterRead = (path: Path, packets: number) => {
     const m = machine(2, { path })
@@ -366,7 +412,11 @@ describe('a region that is deregistered in the middle of a message', () => {
         const written = target.bytes.findLastIndex(byte => byte !== 0)
         m.settle()
         const statuses = (cq: TestCq) => completions(cq).map(completion => completion.status)
-        assert.deepEqual(statuses(a.cq), [status])
+        // the peer's cause is found by the PSN of its NAK
+        assert.deepEqual(
+          pollAll(a.cq.ring).map(completion => [completion.status, causeOfCode(completion.vendor)]),
+          [[status, opcode === SEND ? 'LKEY_DEREGISTERED' : 'RKEY_DEREGISTERED']],
+        )
         assert.deepEqual([query(a.qp).state, query(b.qp).state], [ERR, ERR])
         assert.deepEqual(statuses(b.cq), received.length > 0 ? [...received] : [WcStatus.values.WR_FLUSH_ERR])
         assert.ok(written > 0x1_0000 && written < LENGTH - 1)

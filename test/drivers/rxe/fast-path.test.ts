@@ -1,0 +1,95 @@
+/*
+ * The fast path (transport/loopback/fast-path.ts): which requests take it. Its results are tested by
+ * loopback-equivalence.test.ts.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { invokeNow } from '../../../src/core/index.ts'
+import { Mr } from '../../../src/spec/classes/mr.ts'
+import { WrOpcode } from '../../../src/spec/work.ts'
+import { collectGarbage } from '../../tools.ts'
+import { connectQps, type Machine, machine, makeCq, makeQp, type Program, program, register } from './machine.ts'
+import { completions, sgeOf } from './pair.ts'
+import { postReceive, postSend, type SendRequest } from './provider.ts'
+
+const { SEND, RDMA_WRITE, RDMA_READ } = WrOpcode.values
+
+/** Two programs with connected queue pairs and `bytes` bytes of memory. */
+const connected = (bytes: number) => {
+  const m = machine(2, { path: 'direct' })
+  const [a, b] = [0, 1].map(device => {
+    const p = program(m, device)
+    const cq = makeCq(p, 63)
+    return { p, cq, qp: makeQp(p, cq), mr: register(p, bytes) }
+  })
+  connectQps(a.qp, b.qp)
+  m.settle()
+  return { m, a, b }
+}
+
+/** The devices learn of posts, but are not polled. */
+const ringDoorbells = (m: Machine, { context }: Program, handle: number): void => {
+  m.devices[0].onDoorbell(context, handle)
+  m.devices[0].scanChanged()
+}
+
+describe('at the doorbell, an idle queue pair executes', () => {
+  for (const [name, opcode, isFast] of [
+    ['a SEND', SEND, true],
+    ['a WRITE', RDMA_WRITE, true],
+    ['a READ', RDMA_READ, true],
+    ['no WRITE with two elements', RDMA_WRITE, false],
+  ] as const)
+    it(name, () => {
+      const { m, a, b } = connected(4096)
+      postReceive(b.qp.receive, 1n, [sgeOf(b.mr, 0, 4096)])
+      const sges = isFast ? [sgeOf(a.mr, 0, 4096)] : [sgeOf(a.mr, 0, 2048), sgeOf(a.mr, 2048, 2048)]
+      postSend(a.qp.send, { opcode, sges, remote: b.mr.address, rkey: b.mr.rkey })
+      ringDoorbells(m, a.p, a.qp.handle)
+      assert.equal(completions(a.cq).length, isFast ? 1 : 0)
+    })
+})
+
+it('a poll continues with requests that the doorbell has left', () => {
+  const { m, a, b } = connected(0x10_0000)
+  let writes = 0
+  const { write } = b.p.space
+  b.p.space.write = (...copy) => {
+    writes++
+    return write(...copy)
+  }
+  const postWrite = (sges: NonNullable<SendRequest['sges']>) =>
+    postSend(a.qp.send, { opcode: RDMA_WRITE, sges, remote: b.mr.address, rkey: b.mr.rkey })
+  for (let i = 0; i < 4; i++) postWrite([sgeOf(a.mr, 0, 0x10_0000)])
+  ringDoorbells(m, a.p, a.qp.handle)
+  assert.equal(completions(a.cq).length, 1, 'a doorbell executes 1 MiB')
+  m.settle()
+  assert.equal(completions(a.cq).length, 3)
+  assert.equal(writes, 0)
+  postWrite([sgeOf(a.mr, 0, 1), sgeOf(a.mr, 1, 1)])
+  m.settle()
+  assert.equal(writes, 1, 'the slow path writes with the responder')
+})
+
+it('executed requests keep no memory alive', async () => {
+  const { m, a, b } = connected(64)
+  const transfer = (): WeakRef<object>[] => {
+    const regions = Array.from({ length: 15 }, () => [register(a.p, 64), register(b.p, 64)] as const)
+    for (const [source, { address, rkey }] of regions)
+      postSend(a.qp.send, { opcode: RDMA_WRITE, sges: [sgeOf(source, 0, 64)], remote: address, rkey })
+    m.settle()
+    const owners = [a.p, b.p]
+    return regions.flatMap(ends =>
+      ends.map(({ handle, address, bytes }, i) => {
+        invokeNow(owners[i].context, Mr, 'destroy', handle, {}, owners[i].caller)
+        owners[i].space.remove(address)
+        return new WeakRef(bytes)
+      }),
+    )
+  }
+  const memory = transfer()
+  assert.equal(completions(a.cq).length, 15)
+  await new Promise(setImmediate) // a WeakRef keeps its target until the end of the turn
+  collectGarbage()
+  assert.equal(memory.filter(bytes => bytes.deref() !== undefined).length, 0)
+})
