@@ -74,7 +74,7 @@ test('REFUSED and STACK messages with random contents are answered, and the chec
     fc.asyncProperty(
       u32,
       u32,
-      fc.string({ unit: 'binary', maxLength: 400 }),
+      fc.string({ unit: 'binary', maxLength: 400, size: 'max' }),
       body,
       async (stack, otherContext, frames, values) => {
         await client.stack(stack, frames)

@@ -166,7 +166,7 @@ test('an entry is lost if a later entry overwrites it', t => {
 test('with any bytes in the log, a read returns at most the entries of the ring, and never throws', t => {
   const log = setUp(t)
   const head = fc.oneof(fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }), fc.bigInt({ min: 0n, max: 40_000n }))
-  const bytes = fc.uint8Array({ maxLength: 4096 })
+  const bytes = fc.uint8Array({ maxLength: 4096, size: 'max' })
   fc.assert(
     fc.property(head, fc.nat(EventLog.firstEntry + 200 * ENTRY_BYTES), bytes, (claimed, at, garbage) => {
       log.writeBytes(at, garbage)

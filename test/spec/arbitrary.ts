@@ -46,7 +46,7 @@ const anyValue = (type: Kind): fc.Arbitrary<AnyValue> => {
     case 'bytes':
       return fc.uint8Array({ minLength: type.size, maxLength: type.size })
     case 'blob':
-      return fc.uint8Array({ maxLength: Math.min(type.max, 300) })
+      return fc.uint8Array({ maxLength: Math.min(type.max, 300), size: 'max' })
     case 'record':
       return recordOf(type.fields)
     case 'list':

@@ -236,11 +236,11 @@ describe('call lines', () => {
 
   it('any contents of a message are shown without an exception', () => {
     const anyId = fc.constantFrom(...Object.values(ClassId), 1, 0x8000)
-    const bytes = fc.uint8Array({ maxLength: 200 })
+    const bytes = fc.uint8Array({ maxLength: 200, size: 'max' })
     const built = fc.array(
       fc.tuple(
         fc.oneof(fc.integer({ min: 1, max: 34 }), fc.integer({ min: 64, max: 68 }), fc.constant(0x8000)),
-        fc.uint8Array({ maxLength: 40 }).map(b => Buffer.from(b).toString('hex')),
+        fc.uint8Array({ maxLength: 40, size: 'max' }).map(b => Buffer.from(b).toString('hex')),
       ),
       { maxLength: 6 },
     )

@@ -680,7 +680,7 @@ test('decoding garbage and mutated calls never throws, and decoded calls encode 
   }
   const changes = fc.array(fc.tuple(fc.nat(400), fc.nat(255)), { maxLength: 8 })
   const message = fc.oneof(
-    fc.uint8Array({ minLength: 1, maxLength: 120 }),
+    fc.uint8Array({ minLength: 1, maxLength: 120, size: 'max' }),
     fc.tuple(fc.constantFrom(...seeds, ...ioctls), changes).map(([seed, list]) => mutate(seed, list)),
   )
   const random = fc.uint8Array({ minLength: 256, maxLength: 256 })

@@ -83,13 +83,13 @@ const createQueues = (name: LayoutName, flowOffset?: number) => {
 const u32 = fc.integer({ min: 0, max: 0xffffffff })
 const u64 = fc.bigInt({ min: 0n, max: (1n << 64n) - 1n })
 const slice = fc.record({ hi: u32, lo: u32, length: fc.nat(0x100_0000), lkey: u32 })
-const local = fc.oneof(slice, fc.array(slice, { maxLength: MAX_SGE }))
+const local = fc.oneof(slice, fc.array(slice, { maxLength: MAX_SGE, size: 'max' }))
 const anyRequest = fc.record({
   opcode: fc.constantFrom(...Object.values(WrOpcode.values)),
   id: fc.nat({ max: Number.MAX_SAFE_INTEGER }),
   flags: fc.nat(7),
   local,
-  inline: fc.option(fc.uint8Array({ maxLength: MAX_INLINE }), { nil: undefined }),
+  inline: fc.option(fc.uint8Array({ maxLength: MAX_INLINE, size: 'max' }), { nil: undefined }),
   address: u64,
   rkey: u32,
   qpnOrNewRkey: u32,
@@ -244,7 +244,7 @@ describe('completions', () => {
   it('of both layouts have the same values, over many rounds of the ring', () => {
     const completion = fc.array(u32, { minLength: Completion.WORDS, maxLength: Completion.WORDS })
     fc.assert(
-      fc.property(fc.array(completion, { maxLength: 40 }), completions => {
+      fc.property(fc.array(completion, { maxLength: 40, size: 'max' }), completions => {
         const queues = layoutNames.map(name => {
           const cq = createCqRing(layouts[name](), 4, CqKind.values.EXTENDED)
           const ring = programSide(cq.ring)

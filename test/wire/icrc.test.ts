@@ -56,7 +56,7 @@ const common = {
   trafficClass: u8,
   hopLimit: u8,
   udpChecksum: u16,
-  payload: fc.oneof(anyPacket.map(emitPacket), fc.uint8Array({ minLength: 16, maxLength: 2000 })),
+  payload: fc.oneof(anyPacket.map(emitPacket), fc.uint8Array({ minLength: 16, maxLength: 2000, size: 'max' })),
 }
 const ipv4: fc.Arbitrary<Ipv4Frame> = fc.record({
   ...common,

@@ -615,7 +615,7 @@ describe('a program with invalid or unusual requests', () => {
     const { client, socket } = await setUp(t, ['127.0.0.1', '127.0.0.2'])
     const context = await client.context()
     assert.ok((await client.command(context, CREATE_CQ, [0, 0, 16, 0, 0xffffffff, 0], 6)).ret > 0)
-    const body = fc.uint8Array({ maxLength: 64 })
+    const body = fc.uint8Array({ maxLength: 64, size: 'max' })
     const message = fc.record({
       command: fc.constantFrom(...Object.values(NldevCommands).map(({ number }) => number), 0, 8, 63),
       flags: fc.constantFrom(0, DUMP, ACK, DUMP | ACK),

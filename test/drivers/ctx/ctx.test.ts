@@ -358,6 +358,7 @@ test('a client that corrupts its queue words harms only itself', () => {
     fc.property(
       fc.array(fc.record({ word: fc.constantFrom(...Object.values(CtxWord)), value: fc.integer(), sends: fc.nat(6) }), {
         maxLength: 20,
+        size: 'max',
       }),
       writes => {
         const { a, b } = pair()

@@ -65,10 +65,12 @@ const plus = (message: Uint8Array, ...more: Uint8Array[]): Uint8Array => {
   return bytes
 }
 
+const someLegacy = fc.option(fc.uint8Array({ maxLength: 40, size: 'max' }))
+
 for (const { cls, name } of everyMethod(rxeClasses)) {
   test(`${cls.name}.${name}: calls and results survive the round trip`, () => {
     fc.assert(
-      fc.property(callsOf(cls, name), fc.option(fc.uint8Array({ maxLength: 40 })), ({ call, result }, legacy) => {
+      fc.property(callsOf(cls, name), someLegacy, ({ call, result }, legacy) => {
         const message = encodeCall(call, legacy === null ? {} : { legacy })
         // A copy: the answer is written into the decoded bytes.
         const there = decodeMessage(view, call.method.call, message.slice())
@@ -439,7 +441,7 @@ test('a refusal has an errno and a reason', () => {
 // ---- hostile messages ----
 
 test('garbage, truncated and mutated messages throw only CallError', () => {
-  const bytes = fc.uint8Array({ minLength: 0, maxLength: 200 })
+  const bytes = fc.uint8Array({ maxLength: 200, size: 'max' })
   const seeds = everyMethod(rxeClasses).map(({ cls, name }) => {
     const [{ call }] = fc.sample(callsOf(cls, name), { numRuns: 1, seed: 7 })
     return { call: call.method.call, message: encodeCall(call) }

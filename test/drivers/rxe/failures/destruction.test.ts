@@ -150,7 +150,7 @@ test('a program that fills its rings with garbage while they are processed affec
   const u32 = fc.integer({ min: 0, max: 2 ** 32 - 1 })
   fc.assert(
     fc.property(
-      fc.array(u32, { minLength: 50, maxLength: 300 }),
+      fc.array(u32, { minLength: 50, maxLength: 300, size: 'max' }),
       fc.array(u32, { minLength: 1, maxLength: 12 }),
       (noise, steps) => {
         const { m, a, b } = pair()

@@ -90,7 +90,7 @@ test('completions come in order around the ring as long as the program consumes'
   fc.assert(
     fc.property(
       fc.integer({ min: 1, max: 20 }),
-      fc.array(fc.tuple(fc.nat(20), fc.nat(20)), { maxLength: 50 }),
+      fc.array(fc.tuple(fc.nat(20), fc.nat(20)), { maxLength: 50, size: 'max' }),
       (cqe, steps) => {
         const { cq, ring } = makeQueue(cqe)
         let pushed = 0
@@ -136,7 +136,10 @@ test('nothing is written outside the ring, although a program writes any index',
   fc.assert(
     fc.property(
       fc.integer({ min: 1, max: 9 }),
-      fc.array(fc.oneof(fc.constant('push' as const), fc.integer({ min: 0, max: 2 ** 32 - 1 })), { maxLength: 60 }),
+      fc.array(fc.oneof(fc.constant('push' as const), fc.integer({ min: 0, max: 2 ** 32 - 1 })), {
+        maxLength: 60,
+        size: 'max',
+      }),
       (cqe, steps) => {
         const { cq, ring } = makeQueue(cqe)
         for (const step of steps) {

@@ -75,7 +75,7 @@ test('random posts, receives and resizes: each request is consumed once, in orde
     fc.record({ resize: fc.integer({ min: 1, max: 40 }) }),
   )
   fc.assert(
-    fc.property(fc.array(step, { maxLength: 60 }), steps => {
+    fc.property(fc.array(step, { maxLength: 60, size: 'max' }), steps => {
       const setup = setUp(4)
       const { memory, queue, take, wqe } = setup
       let { ring } = setup
@@ -108,7 +108,7 @@ test('garbage in the ring leads to no access outside it, also after a resize', (
   const u32 = fc.integer({ min: 0, max: 2 ** 32 - 1 })
   fc.assert(
     fc.property(
-      fc.array(u32, { minLength: 40, maxLength: 200 }),
+      fc.array(u32, { minLength: 40, maxLength: 200, size: 'max' }),
       u32,
       fc.integer({ min: 1, max: 30 }),
       (noise, producer, newSize) => {

@@ -311,7 +311,7 @@ test('garbage in rings and indices is refused or executed within bounds', () => 
   const u32 = fc.integer({ min: 0, max: 2 ** 32 - 1 })
   fc.assert(
     fc.property(
-      fc.array(u32, { minLength: 60, maxLength: 400 }),
+      fc.array(u32, { minLength: 60, maxLength: 400, size: 'max' }),
       fc.array(u32, { minLength: 1, maxLength: 8 }),
       u32,
       (noise, indices, seed) => {
