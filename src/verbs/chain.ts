@@ -19,7 +19,6 @@ import {
   invalidArgument,
   nameOptions,
   type OptionNames,
-  rdmaError,
   refusal,
   USE_ASYNC_HINT,
 } from './error.ts'
@@ -182,21 +181,22 @@ const creationEntry = <O>(
 const doNothing = (): void => {}
 const outOf = ({ out }: CallResult<AnyValues>): AnyValues => out
 
-/** Matches the call's name at the start of a codec's message. */
-const CALL = /^\w+\.\w+(?=: )/
-
-/**
- * The encoded chain. A codec's error names the call and the attribute, not the entry; the attribute is replaced by the
- * name of the option in the first entry with that call.
- */
-const encode = (links: readonly ChainLink[], entries: readonly Entry[]): Uint8Array => {
+/** The encoded chain. `refuse` is called with the first entry that a codec refuses. */
+const encode = (
+  links: readonly ChainLink[],
+  refuse: (index: number, errno: number, reason: string) => never,
+): Uint8Array => {
   try {
     return encodeChain(links)
   } catch (error) {
-    if (!(error instanceof CallError)) throw error
-    const call = CALL.exec(error.message)?.[0] ?? 'interface.chain'
-    const optionsByAttribute = entries.find(({ cls, name }) => `${cls.name}.${name}` === call)?.optionsByAttribute
-    throw nameOptions(rdmaError(error, call), optionsByAttribute)
+    // The error does not name the entry, so each entry is encoded alone.
+    for (const [index, link] of links.entries())
+      try {
+        encodeChain([link])
+      } catch (refusal) {
+        if (refusal instanceof CallError) refuse(index, refusal.errno, refusal.message)
+      }
+    throw error
   }
 }
 
@@ -376,7 +376,7 @@ export const createChains = (context: DeviceContext, classOf: (cls: ObjectClass,
       },
     )
     const { out } = context.carrier.call(Interface, 'chain', 0, {
-      entries: encode(links, entries),
+      entries: encode(links, refuse),
       onError: ChainErrors.values.UNDO,
     })
     const { results, done, error, reason } = out

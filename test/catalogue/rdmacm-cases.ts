@@ -35,9 +35,8 @@ const byGid = (program: string, options: string): ProgramCase => ({
   client: `${program} -s ${GID} -f gid ${options}`,
 })
 
-/** The "addresses" of this text are address handles. */
 const NO_GID =
-  'rsockets of datagrams name no GID in their addresses, which every RoCE device requires; on rxe the result is the same'
+  'rsockets of datagrams create address handles without a GID, which every RoCE device requires; on rxe the result is the same'
 const CMTIME_13 = 'the program of rdma-core 56 does not support IPv6'
 
 export const rdmacmPrograms: readonly ProgramCase[] = [

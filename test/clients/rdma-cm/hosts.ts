@@ -113,6 +113,7 @@ export class Host {
     unregister(rxe.device)
   }
 
+  /** `qpType` 0: RC, but UD in port spaces UDP and IPOIB. */
   create(portSpace: number = CmPortSpace.values.TCP, qpType = 0, onlyDevice?: CmDevice): Identifier {
     const consumer = new Consumer(this)
     const id = this.cm.create(consumer, portSpace, qpType, onlyDevice)
@@ -163,6 +164,7 @@ export class Host {
 }
 
 export class VirtualNetwork {
+  /** Microseconds. */
   now = 1
   readonly link = createMemorySwitch({ arena: plainArena(memorySwitchBytes(64, 256)), runs: 64, smallRuns: 256 })
   readonly hosts: Host[] = []
@@ -221,7 +223,7 @@ export const byGid = ({ address, port }: SocketAddress, portSpace: number = CmPo
   serviceMask: (1n << 64n) - 1n,
 })
 
-/** Host 1 with device 10.0.0.1, host 2 with 10.0.0.2. */
+/** Host `a` with device rxe1 (10.0.0.1), host `b` with rxe2 (10.0.0.2). */
 export const twoHosts = (fault = ''): { network: VirtualNetwork; a: Host; b: Host } => {
   const network = new VirtualNetwork()
   const [a, b] = [network.host(), network.host()]

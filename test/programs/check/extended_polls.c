@@ -1,7 +1,7 @@
 /*
- * Programs that use the requests of completions in the middle of a batch, between ibv_start_poll and ibv_end_poll, for
- * `userdma check` (test/system/check/extended-polls.test.ts). The provider writes the consumer index only in
- * ibv_end_poll. The argument names a case.
+ * Programs that reuse or deregister the buffers of receives in the middle of a batch of completions, between
+ * ibv_start_poll and ibv_end_poll, for `userdma check` (test/system/check/extended-polls.test.ts). A completion counts
+ * as polled although the provider writes the consumer index only in ibv_end_poll. The argument names a case.
  */
 #define _GNU_SOURCE
 #include "../../../docs/findings/pair.h"
@@ -21,6 +21,7 @@ struct pair {
     struct ibv_mr *regions[BATCH];
 };
 
+/* Gives `one` an extended CQ and a queue pair. */
 static void make_qp(struct pair *pair)
 {
     struct ibv_qp_init_attr init = small_qp();
@@ -44,11 +45,13 @@ static void renew(struct pair *pair)
     }
 }
 
+/* Connects the ends after `renew`. */
 static void reconnect(struct pair *pair)
 {
     struct ibv_qp_attr reset = {.qp_state = IBV_QPS_RESET};
     check(ibv_modify_qp(pair->other.qp, &reset, IBV_QP_STATE), "ibv_modify_qp to RESET");
     to_init(&pair->other);
+    /* 0: the peer's current QPN. */
     pair->one.attr.dest_qp_num = pair->other.attr.dest_qp_num = 0;
     connect_ends(&pair->one, &pair->other);
 }
@@ -63,7 +66,7 @@ static void begin(struct pair *pair)
 {
     make_end(&pair->one);
     make_end(&pair->other);
-    renew(pair);
+    renew(pair); /* make_end has created a CQ that is not extended */
     connect_ends(&pair->one, &pair->other);
     for (unsigned i = 0; i < BATCH; i++)
         register_buffer(pair, i);
@@ -108,6 +111,7 @@ static void fill(struct pair *pair)
         deliver(pair);
 }
 
+/* Waits for a completion, and starts a batch with it. */
 static void start(struct pair *pair)
 {
     struct ibv_poll_cq_attr attr = {0};
@@ -220,7 +224,7 @@ static void polls_in_both_ways(void)
     deregister(&first, wc.wr_id);
 }
 
-static void *run_thread(void *pair)
+static void *deregister_repeatedly(void *pair)
 {
     for (unsigned round = 0; round < 20; round++) {
         for (unsigned i = 0; i < BATCH; i++)
@@ -238,13 +242,13 @@ static void threads(void)
     static struct pair second;
     begin(&second);
     pthread_t thread;
-    check(pthread_create(&thread, NULL, run_thread, &second), "pthread_create");
-    run_thread(&first);
+    check(pthread_create(&thread, NULL, deregister_repeatedly, &second), "pthread_create");
+    deregister_repeatedly(&first);
     check(pthread_join(thread, NULL), "pthread_join");
     end(&second);
 }
 
-/* ---- mistakes: the completion in hand is not that of the request ---- */
+/* ---- mistakes: the completion in hand is that of another receive ---- */
 
 static void deregisters_early(void)
 {

@@ -1,7 +1,7 @@
 /*
- * Makes uverbs calls and prints a line "NAME = OK" or "NAME = ERRNO" for each call. every_region_call.c and
- * every_queue_call.c cover memory and queues. test/system/suites/every-call.test.ts compares the lines with those of
- * Linux's rxe.
+ * Makes uverbs calls and prints a line "NAME = OK" or "NAME = ERRNO" for each call, followed by lines "  FIELD VALUE" for
+ * attributes of the device and its ports. every_region_call.c and every_queue_call.c cover memory and queues.
+ * test/system/suites/every-call.test.ts compares the lines with those of Linux's rxe.
  */
 #include "uverbs_calls.h"
 
@@ -253,7 +253,7 @@ static void lacking_features_and_destruction(void)
     add_pointer(&message, UVERBS_ATTR_READ_COUNTERS_BUFF, counts, sizeof counts);
     add(&message, UVERBS_ATTR_READ_COUNTERS_FLAGS, 4, 0);
     step(call(&message), "COUNTERS_READ of a PD");
-    /* `response`: bytes of the response. */
+    /* `method` destroys objects of the class; `response`: bytes of its response. */
     static const struct {
         const char *name;
         int object, method, response;
