@@ -59,7 +59,7 @@ export const onFlush = (s: EngineState, row: number, arena: Arena, feth: number,
     nakInvalidRequest(s, row, createCause('QP_NO_RIGHT', { right }))
     return
   }
-  if (length > MAX_MESSAGE_BYTES) {
+  if (selectivity === RANGE && length > MAX_MESSAGE_BYTES) {
     nakInvalidRequest(s, row, createCause('REMOTE_TOO_LONG', { length }))
     return
   }

@@ -167,12 +167,13 @@ describe('the responder: FLUSH', () => {
     t.request('FLUSH', 1, { dmaLen: 100 })
     assert.deepEqual(t.sent(), ['NAK(INVALID_REQUEST)@1 msn 0'])
   })
-  it('of a region: the address is ignored, the key is checked', () => {
+  it('of a region: address and length are ignored, the key is checked', () => {
     const t = startWithFlush()
     t.request('FLUSH', 0, { sel: 1, remote: 0x7000_0000, dmaLen: 0 })
-    assert.deepEqual(t.sent(), ['READ_RESP_ONLY@0 msn 1'])
-    t.request('FLUSH', 1, { sel: 1, rkey: 5 })
-    assert.deepEqual(t.sent(), ['NAK(REMOTE_ACCESS)@1 msn 1'])
+    t.request('FLUSH', 1, { sel: 1, remote: 0x7000_0000, dmaLen: 0xffff_ffff })
+    assert.deepEqual(t.sent(), ['READ_RESP_ONLY@0 msn 1', 'READ_RESP_ONLY@1 msn 2'])
+    t.request('FLUSH', 2, { sel: 1, rkey: 5 })
+    assert.deepEqual(t.sent(), ['NAK(REMOTE_ACCESS)@2 msn 2'])
     assert.deepEqual(t.node.events, ['QP_ACCESS_ERR'])
   })
   it('of zero bytes checks neither address nor key', () => {
