@@ -13,12 +13,14 @@
  */
 import { requestName } from '../spec/check/causes.ts'
 import type { WorkRequest } from '../spec/check/requests.ts'
+import { MrKind } from '../spec/enums.ts'
 import { sendOperations, WcOpcode, WcStatus } from '../spec/work.ts'
 import type { Detector, DetectorServices } from './detector.ts'
 import { type KnownObject, unreleasedIn } from './objects.ts'
 
 const { SEND, RDMA_WRITE, RDMA_READ, COMP_SWAP, FETCH_ADD, RECV_RDMA_WITH_IMM } = WcOpcode.values
 const { SUCCESS } = WcStatus.values
+const { MEMORY, NULL, IMPLICIT } = MrKind.values
 
 /** The first FIRST_SENDS requests of each send queue are hashed, then one of every SAMPLE_INTERVAL. */
 const FIRST_SENDS = 16
@@ -57,6 +59,10 @@ export const usesRegion = ({ elements }: WorkRequest, region: KnownObject): bool
 
 /** Whether number `index` (from 0) is among the first or is a sample. */
 const isSample = (index: number, first: number): boolean => index < first || index % SAMPLE_INTERVAL === 0
+
+/** Whether a region, if it is known, is memory of the program. `start` of a file or of device memory is an offset. */
+const isProgramMemory = (region: KnownObject | undefined): boolean =>
+  region === undefined || region.regionKind === MEMORY || region.regionKind === IMPLICIT
 
 /** A receive that a message of `bytes` has filled; `cq` and `cqPosition` as in RequestCompletion. */
 interface FilledReceive {
@@ -150,11 +156,13 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
   }
 
   /** Whether equal addresses in the two regions are the same memory: only if they count from the same base. */
-  const haveSameBase = (request: WorkRequest, lkey: number, otherLkey: number): boolean => {
-    if (lkey === otherLkey) return true
+  const isSameMemory = (request: WorkRequest, lkey: number, otherLkey: number): boolean => {
     const owner = services.objects.find(request.owner)
     const region = owner && services.objects.region(owner.device, lkey)
+    if (region?.regionKind === NULL) return false
+    if (lkey === otherLkey) return true
     const other = owner && services.objects.region(owner.device, otherLkey)
+    if (!isProgramMemory(region) || !isProgramMemory(other)) return false
     return (region?.start ?? 0) - (region?.iova ?? 0) === (other?.start ?? 0) - (other?.iova ?? 0)
   }
 
@@ -172,7 +180,7 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
       for (const element of other.elements) {
         const otherEnd = element.address + Math.min(element.length, otherRemaining)
         const start = Math.max(address, element.address)
-        if (start < Math.min(end, otherEnd) && haveSameBase(request, lkey, element.lkey)) return start
+        if (start < Math.min(end, otherEnd) && isSameMemory(request, lkey, element.lkey)) return start
         otherRemaining -= Math.min(element.length, otherRemaining)
       }
       remaining -= Math.min(length, remaining)

@@ -7,7 +7,7 @@ import type { Failure } from '../spec/check/failures.ts'
 import type { Moment, Program, Stack } from '../spec/check/findings.ts'
 import type { NoteOmission } from '../spec/check/omissions.ts'
 import type { QpClassName } from '../spec/classes/qp/qp.ts'
-import { AccessFlags, CqKind, nameIn, QpFlags, QpState } from '../spec/enums.ts'
+import { AccessFlags, CqKind, MrKind, nameIn, QpFlags, QpState } from '../spec/enums.ts'
 
 /** An object of core (`CoreObject`). Its `id` is unique for the life of the process; handles are reused. */
 export interface ObjectName {
@@ -87,6 +87,8 @@ export class KnownObject {
   size: number | undefined
   /** Whether the object is a counting CQ, which has no entries. */
   readonly isCounting: boolean
+  /** `MrKind`; undefined: the object is no region. */
+  readonly regionKind: number | undefined
   /** Of a queue pair or SRQ. */
   readonly limits: QueueLimits
   /** The address of a region's first byte in the program's memory. */
@@ -128,6 +130,7 @@ export class KnownObject {
     this.rkey = numberOf(out.rkey)
     this.size = numberOf(out.cqe) ?? numberOf(args.length)
     this.isCounting = this.class === 'cq' && args.kind === CqKind.values.COUNTING
+    this.regionKind = this.class === 'mr' ? (numberOf(args.kind) ?? MrKind.values.MEMORY) : undefined
     this.limits = (out.cap ?? args.cap ?? { maxSge: out.maxSge ?? args.maxSge }) as QueueLimits
     this.start = numberOf(args.start)
     this.#iova = numberOf(args.iova)

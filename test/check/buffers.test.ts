@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import type { WorkRequest } from '../../src/spec/check/requests.ts'
-import { AccessFlags } from '../../src/spec/enums.ts'
+import { AccessFlags, MrKind } from '../../src/spec/enums.ts'
 import { PostQueue } from '../../src/spec/session.ts'
 import { WrOpcode } from '../../src/spec/work.ts'
 import { LKEY, requestScenario, START, workRequest } from './requests.ts'
@@ -216,6 +216,23 @@ it('equal addresses of different regions overlap only if they are the same memor
   assert.deepEqual(s.ids(), [])
   postAt(START, LKEY + 4)
   assert.deepEqual(s.ids(), ['receive-overlap note'])
+})
+
+it('regions of files overlap only themselves, and regions without memory nothing', () => {
+  const { FILE, NULL } = MrKind.values
+  for (const [kind, ids] of [
+    [FILE, ['receive-overlap note', 'receive-overlap warning']],
+    [NULL, []],
+  ] as const) {
+    const s = requestScenario()
+    for (const lkey of [LKEY + 1, LKEY + 2]) s.register({ start: 0n, iova: 0n, length: 4096n, kind }, lkey)
+    const postTo = (lkey: number) => s.post({ ...receive(0, 64), elements: [{ address: 0, length: 64, lkey }] })
+    const [first] = [postTo(LKEY + 1), postTo(LKEY + 2)]
+    assert.deepEqual(s.ids(), [])
+    const second = postTo(LKEY + 1)
+    for (const one of [first, second]) s.complete(one)
+    assert.deepEqual(s.ids(), ids)
+  }
 })
 
 it('all overlapping receives are counted, and a second call that posts such receives is found', () => {

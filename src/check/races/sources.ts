@@ -15,7 +15,10 @@ export interface KeyedMemory {
 }
 
 export interface RaceSources {
-  /** Undefined: an unknown key, the key of an unbound window, or one whose addresses are not exact numbers. */
+  /**
+   * Undefined: an unknown key, the key of an unbound window or of a region without memory (kind NULL), or one whose
+   * addresses are not exact numbers.
+   */
   memoryOf(device: number, key: number): KeyedMemory | undefined
   /** The stack with this number (`LoggedEvent.stack`) of a process. */
   stackOf(process: number, stack: number): Stack

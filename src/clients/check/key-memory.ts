@@ -2,12 +2,14 @@
  * Finds the memory of a key, for the checker: the key of a region, or of a window bound to a region.
  */
 import type { KeyedMemory } from '../../check/races/sources.ts'
+import { nullMemory } from '../../core/memory/address-space.ts'
 import { KeyKind, rowAt } from '../../core/memory/region-table.ts'
 import type { Device } from '../../core/model.ts'
 import { TWO_32 } from '../../spec/memory.ts'
 
 /**
- * Returns a look-up by device index and key; undefined if the key is unknown, or if its iova is 2^53 or more.
+ * Returns a look-up by device index and key; undefined if the key is unknown, of a region of kind NULL, or if its iova
+ * is 2^53 or more.
  * `findDevice`: the device by index.
  */
 export const keyMemory = (
@@ -23,7 +25,7 @@ export const keyMemory = (
     const space = memory.spaces[memory.space[row]!]
     const iova = memory.iovaHi[row]! * TWO_32 + memory.iovaLo[row]!
     // Requests to larger addresses have rounded addresses, so different bytes would look like the same.
-    if (space === undefined || !Number.isSafeInteger(iova)) return undefined
+    if (space === undefined || space === nullMemory || !Number.isSafeInteger(iova)) return undefined
     let number = spaceNumbers.get(space)
     if (number === undefined) {
       number = ++lastNumber

@@ -8,7 +8,7 @@ import { invokeNow } from '../../../src/core/index.ts'
 import { bindWindow } from '../../../src/core/memory/windows.ts'
 import { Mr } from '../../../src/spec/classes/mr.ts'
 import { Mw } from '../../../src/spec/classes/mw.ts'
-import { AccessFlags, MwType } from '../../../src/spec/enums.ts'
+import { AccessFlags, MrKind, MwType } from '../../../src/spec/enums.ts'
 import { machine, program, register } from '../../drivers/rxe/machine.ts'
 
 const { LOCAL_WRITE, REMOTE_WRITE, MW_BIND } = AccessFlags.values
@@ -59,6 +59,13 @@ it('a key has no memory if the key or the device does not exist, or after the re
   for (const key of [rkey ^ 1, rkey + 0x100, 0, 0xffff_ffff]) assert.equal(memoryOf(DEVICE, key), undefined)
   invokeNow(p.context, Mr, 'destroy', handle, {}, p.caller)
   assert.equal(memoryOf(DEVICE, rkey), undefined)
+})
+
+it('a key of a region of kind NULL has no memory', () => {
+  const { m, memoryOf } = setUp()
+  const { pd, context, caller } = program(m)
+  const args = { pd, start: 0n, length: 100n, iova: 0n, access: LOCAL_WRITE, kind: MrKind.values.NULL }
+  assert.equal(memoryOf(DEVICE, invokeNow(context, Mr, 'create', 0, args, caller).out.lkey), undefined)
 })
 
 it('a key of a bound window has the memory of the region', () => {
