@@ -25,7 +25,7 @@ export interface FailureReports {
 }
 
 const MICROSECONDS_PER_SECOND = 1e6
-/** Logged failures of one client, and of all clients. A line about omitted failures may precede each. */
+/** Logged failures of one client, and of all clients. Lines about omitted failures may precede each. */
 const CLIENT_LIMIT = { burst: 20, perSecond: 2 }
 const TOTAL_LIMIT = { burst: 200, perSecond: 20 }
 /** Maximum number of clients with a limit; the oldest is removed. */
@@ -70,7 +70,7 @@ export const createFailureReports = (
   /** By pid; 0: failures of no program. */
   const clients = new Map<number, Client>()
   const mayLog = createLimit(TOTAL_LIMIT, now())
-  /** Failures of removed clients of which no line tells yet. */
+  /** Number of omitted failures of removed clients that no line mentions yet. */
   let forgotten = 0
 
   // A program chooses its command: the name must not forge lines.

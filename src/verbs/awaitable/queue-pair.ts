@@ -56,7 +56,10 @@ export interface AwaitableQueuePair extends BareQueuePair {
   receive(local?: Slice | readonly Slice[]): Promise<CompletedRequest>
   /** Resolves when no request of the send queue is outstanding, after their promises have settled. */
   drained(): Promise<void>
-  /** Destroys the queue pair. Incomplete requests reject with RdmaError ECANCELED. */
+  /**
+   * Destroys the queue pair. Incomplete requests reject with RdmaError ECANCELED. Throws RdmaError EBUSY while the queue
+   * pair is a member of a multicast group.
+   */
   close(): void
 }
 

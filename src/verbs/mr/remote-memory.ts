@@ -19,6 +19,7 @@ export interface RemoteMemoryData {
 
 /** Remote memory, as returned by `mr.remote()` and `qp.bind()`. */
 export interface RemoteMemory extends RemoteMemoryData {
+  /** Address of the first byte, 64 bits. */
   readonly address: bigint
   /** `length` bytes from `offset`, by default up to the end. Throws RdmaError EINVAL beyond the end. */
   slice(offset?: number, length?: number): RemoteMemory
