@@ -524,6 +524,10 @@ void elf_needed(int fd, bool (*visit)(void *context, const char *name), void *co
 
 /* ---- paths.c ---- */
 
+/* IB_UMAD_NUM_FIXED_MINOR and IB_UVERBS_BASE_MINOR: minor numbers of umadN begin at 0, of uverbsN at 192. */
+#define UMAD_MINORS 64
+#define UVERBS_MINOR 192
+
 /* Whether an absolute path is an RDMA path. */
 bool path_matches(const char *path);
 
@@ -535,7 +539,7 @@ void path_folder_changed(void);
 /*
  * Makes a path absolute and resolves each "..", in `path_buffer`. A relative path begins at folder `dir`, as in
  * openat(2). NULL if the path leads neither to nor from an RDMA path, or is absolute without "..". NULL also if a
- * relative path does not begin, after "./" and "../", like a part of an RDMA path.
+ * relative path does not begin, after "./" and "../", like a part of an RDMA path, unless "../" leaves the tree.
  */
 const char *path_absolute(int dir, const char *path, char path_buffer[PATH_SIZE]);
 
@@ -551,7 +555,7 @@ static inline bool path_absolute_may_change(const char *path)
     if (UNLIKELY(is_invalid_path(path)))
         return false;
     switch (*path) {
-    case 'c': /* class */
+    case 'c': /* class, char */
     case 'd': /* dev, devices */
     case 'i': /* infiniband */
     case 'm': /* misc */
@@ -559,6 +563,7 @@ static inline bool path_absolute_may_change(const char *path)
     case 's': /* sys */
     case 'u': /* umad, userdma, uverbs */
     case 'v': /* virtual */
+    case '2': /* 231:N */
     case '.':
         return shim_is_active;
     case '/': /* with "..": /sys/class/net/../infiniband, /proc/../dev/infiniband */
@@ -594,8 +599,8 @@ static inline bool path_is_ours(const char *path)
  */
 const char *path_rewrite(const char *path, char path_buffer[PATH_SIZE]);
 /*
- * The node number of a device file: N of /dev/infiniband/uverbsN, USERDMA_UMAD_NODES + N of umadN, USERDMA_SYSTEM_NODE,
- * USERDMA_CM_NODE; -1 for another path.
+ * The node number of a device file, also by its link in /dev/char: N of /dev/infiniband/uverbsN, USERDMA_UMAD_NODES + N
+ * of umadN, USERDMA_SYSTEM_NODE, USERDMA_CM_NODE; -1 for another path.
  */
 int path_device_node(const char *path);
 static inline bool node_is_umad(unsigned node)

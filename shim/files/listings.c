@@ -1,6 +1,7 @@
 /*
  * Lists of the folders above RDMA paths, such as /dev and /sys/class: after a folder's own entries follow those of the
- * same folder in the daemon's tree, for example infiniband, unless the folder has such an entry itself.
+ * same folder in the daemon's tree, for example infiniband, unless the folder has such an entry itself. The list of
+ * /dev/infiniband shows device nodes as character devices.
  */
 #define _GNU_SOURCE
 #include "../shim.h"
@@ -102,12 +103,32 @@ static void forget_stream(DIR *stream)
     errno = saved;
 }
 
+/* Shows a device node as a character device: in the tree it is a plain file. Preserves errno. */
+static struct dirent *show_node(DIR *stream, struct dirent *entry)
+{
+    static const char nodes[] = "/dev/infiniband/";
+    char path[sizeof nodes + sizeof entry->d_name], folder[PATH_SIZE];
+    if (LIKELY(entry->d_type != DT_REG || (entry->d_name[0] != 'u' && entry->d_name[0] != 'r')))
+        return entry;
+    strcpy(stpcpy(path, nodes), entry->d_name);
+    if (path_device_node(path) < 0 || !path_of_fd(dirfd(stream), folder, sizeof folder))
+        return entry;
+    const size_t root_length = path_root_length(folder);
+    if (root_length > 0 && strncmp(folder + root_length, nodes, sizeof nodes - 2) == 0)
+        entry->d_type = DT_CHR;
+    return entry;
+}
+
 EXPORT struct dirent *readdir(DIR *stream)
 {
     const int saved = errno;
     struct dirent *entry = REAL(readdir)(stream);
-    if (LIKELY(entry) || !shim_is_active || errno != saved)
+    if (LIKELY(!shim_is_active))
         return entry;
+    if (entry)
+        return show_node(stream, entry);
+    if (errno != saved)
+        return NULL;
     entry = continue_in_tree(stream);
     errno = saved;
     return entry;
@@ -141,41 +162,70 @@ EXPORT int closedir(DIR *stream)
 typedef int select_function(const struct dirent *);
 typedef int compare_function(const struct dirent **, const struct dirent **);
 
-/* Adds the tree's entries to the `count` entries that scandir found. Returns the new count. Preserves errno. */
-static int add_from_tree(int dir, const char *path, struct dirent ***list, int count, select_function *select,
-                         compare_function *compare)
+static void free_list(struct dirent **list, size_t count)
 {
-    const int saved = errno, before = count;
-    const int fd = REAL(openat)(dir, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    struct tree_list tree;
-    if (fd >= 0 && open_in_tree(fd, &tree)) {
-        for (struct dirent *entry; (entry = next_in_tree(&tree));) {
-            if (select && !select(entry))
-                continue;
-            struct dirent **longer = realloc(*list, ((size_t)count + 1) * sizeof *longer);
-            if (longer)
-                *list = longer;
-            struct dirent *copy = longer ? malloc(entry->d_reclen) : NULL;
-            if (!copy)
-                break;
-            longer[count++] = memcpy(copy, entry, entry->d_reclen);
-        }
-        REAL(closedir)(tree.stream);
+    while (count > 0)
+        free(list[--count]);
+    free(list);
+}
+
+/* Adds a copy of `entry` to a list of `count` entries. False with errno if there is no memory. */
+static bool append(struct dirent ***list, size_t count, const struct dirent *entry)
+{
+    if ((count & (count - 1)) == 0) { /* full: its size is a power of two */
+        struct dirent **longer = realloc(*list, (count ? 2 * count : 1) * sizeof *longer);
+        if (!longer)
+            return false;
+        *list = longer;
     }
-    if (fd >= 0)
-        REAL(close)(fd);
-    if (compare && count > before)
-        qsort(*list, (size_t)count, sizeof **list, (int (*)(const void *, const void *))compare);
+    struct dirent *copy = malloc(entry->d_reclen);
+    if (copy)
+        (*list)[count] = memcpy(copy, entry, entry->d_reclen);
+    return copy != NULL;
+}
+
+/* The C library's scandirat does not call the shim's readdir. */
+static int scan(DIR *stream, struct dirent ***list, select_function *select, compare_function *compare)
+{
+    const int saved = errno;
+    struct dirent **found = NULL;
+    size_t count = 0;
+    errno = 0;
+    for (struct dirent *entry; (entry = readdir(stream));) {
+        const bool is_selected = !select || select(entry);
+        errno = 0; /* `select` may change it */
+        if (is_selected && !append(&found, count, entry))
+            break;
+        count += is_selected;
+    }
+    if (errno != 0) {
+        free_list(found, count);
+        return -1;
+    }
+    if (compare && count > 1)
+        qsort(found, count, sizeof *found, (int (*)(const void *, const void *))compare);
+    *list = found;
     errno = saved;
-    return count;
+    return (int)count;
 }
 
 EXPORT int scandirat(int dir, const char *path, struct dirent ***list, select_function *select,
                      compare_function *compare)
 {
     REWRITE_AT(dir, path, -1);
-    const int count = REAL(scandirat)(dir, path, list, select, compare);
-    return count < 0 || !shim_is_active ? count : add_from_tree(dir, path, list, count, select, compare);
+    if (LIKELY(!shim_is_active))
+        return REAL(scandirat)(dir, path, list, select, compare);
+    const int fd = REAL(openat)(dir, path, O_RDONLY | O_NONBLOCK | O_DIRECTORY | O_CLOEXEC);
+    DIR *stream = fd < 0 ? NULL : fdopendir(fd);
+    if (!stream) {
+        if (fd >= 0)
+            REAL(close)(fd);
+        return -1;
+    }
+    const int count = scan(stream, list, select, compare), error = errno;
+    closedir(stream);
+    errno = error;
+    return count;
 }
 
 EXPORT int scandirat64(int dir, const char *path, struct dirent64 ***list, int (*select)(const struct dirent64 *),

@@ -13,6 +13,9 @@
 #include <string.h>
 #include <sys/sysmacros.h>
 
+/* How the numbers of uverbs and umad nodes begin: IB_UVERBS_MAJOR, IB_UMAD_MAJOR. */
+#define DEVICE_NUMBER "231:"
+
 /* Counter files are below the first two. */
 static const char *const prefixes[] = {
     "/sys/class/infiniband",
@@ -20,6 +23,8 @@ static const char *const prefixes[] = {
     "/sys/class/misc/rdma_cm",
     "/dev/infiniband",
     "/sys/devices/virtual/misc/rdma_cm",
+    "/sys/dev/char/" DEVICE_NUMBER,
+    "/dev/char/" DEVICE_NUMBER,
 };
 
 /* The part of `path` after `prefix`; NULL: another prefix. Slashes, also with "." between them, count as one slash. */
@@ -128,6 +133,8 @@ const char *path_rewrite(const char *path, char path_buffer[PATH_SIZE])
 }
 
 bool shim_may_be_in_tree;
+/* The current folder may be any in the daemon's tree. */
+static bool is_in_tree;
 
 void path_folder_changed(void)
 {
@@ -135,7 +142,8 @@ void path_folder_changed(void)
     int saved = errno;
     /* Searches for the end of a tree's name, because the whole name is known only after HELLO. */
     const long length = early_syscall(SYS_getcwd, (long)folder, sizeof folder - 1, 0, 0, 0, 0);
-    shim_may_be_in_tree = length > 0 && strstr(folder, ".tree/sys/") && strstr(strcat(folder, "/"), "/infiniband/");
+    is_in_tree = length > 0 && strstr(folder, ".tree/");
+    shim_may_be_in_tree = is_in_tree && strstr(folder, ".tree/sys/") && strstr(strcat(folder, "/"), "/infiniband/");
     errno = saved;
 }
 
@@ -151,6 +159,14 @@ static int number_after(const char *path, const char *prefix)
     return *suffix == 0 ? number : -1;
 }
 
+/* The node with a minor number, as number_after returns it. */
+static int node_of_minor(int minor)
+{
+    if (minor >= UVERBS_MINOR)
+        return minor - UVERBS_MINOR;
+    return minor >= 0 && minor < UMAD_MINORS ? (int)USERDMA_UMAD_NODES + minor : -1;
+}
+
 int path_device_node(const char *path)
 {
     const char *end = match_prefix(path, "/dev/infiniband/" USERDMA_SYSTEM_NAME);
@@ -160,7 +176,10 @@ int path_device_node(const char *path)
     if (end && *end == 0)
         return USERDMA_CM_NODE;
     const int umad = number_after(path, "/dev/infiniband/" USERDMA_UMAD_NAME);
-    return umad >= 0 ? (int)USERDMA_UMAD_NODES + umad : number_after(path, "/dev/infiniband/uverbs");
+    if (umad >= 0)
+        return (int)USERDMA_UMAD_NODES + umad;
+    const int uverbs = number_after(path, "/dev/infiniband/uverbs");
+    return uverbs >= 0 ? uverbs : node_of_minor(number_after(path, "/dev/char/" DEVICE_NUMBER));
 }
 
 dev_t path_node_rdev(unsigned node)
@@ -208,14 +227,14 @@ void path_strip_root(char *path)
 
 static bool names_rdma(const char *path)
 {
-    return strstr(path, "infiniband") || strstr(path, USERDMA_CM_NAME);
+    return strstr(path, "infiniband") || strstr(path, USERDMA_CM_NAME) || strstr(path, DEVICE_NUMBER);
 }
 
 /* Whether a relative path may lead to an RDMA path: it begins like a part of one, and contains an RDMA name. */
 static bool may_lead_to_rdma(const char *path)
 {
-    static const char *const first_names[] = {"infiniband",    "dev",   "sys/",    "class/",
-                                              USERDMA_CM_NAME, "misc/", "virtual/"};
+    static const char *const first_names[] = {"infiniband", "dev",      "sys/",  "class/",     USERDMA_CM_NAME,
+                                              "misc/",      "virtual/", "char/", DEVICE_NUMBER};
     if (path[0] == '.' && (path[1] == '/' || (path[1] == '.' && path[2] == '/')))
         path += strspn(path, "./");
     if (path[0] == 'u')
@@ -225,6 +244,14 @@ static bool may_lead_to_rdma(const char *path)
         if (path[0] == first_names[i][0] && strncmp(path, first_names[i], strlen(first_names[i])) == 0)
             return names_rdma(path);
     return false;
+}
+
+/* Whether a relative path may lead from the daemon's tree to a folder above: it begins with "..". */
+static bool may_leave_tree(int dir, const char *path)
+{
+    while (path[0] == '.' && path[1] == '/')
+        path += 2;
+    return path[0] == '.' && path[1] == '.' && (path[2] == '/' || path[2] == 0) && (dir != AT_FDCWD || is_in_tree);
 }
 
 /*
@@ -288,7 +315,7 @@ const char *path_absolute(int dir, const char *path, char path_buffer[PATH_SIZE]
 {
     if (*path == '/')
         return without_parents(path, path_buffer);
-    if (LIKELY(!may_lead_to_rdma(path)))
+    if (LIKELY(!may_lead_to_rdma(path)) && !may_leave_tree(dir, path))
         return NULL;
     if (dir == AT_FDCWD) {
         const int saved = errno;

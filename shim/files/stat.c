@@ -12,10 +12,8 @@
 
 _Static_assert(sizeof(struct stat) == sizeof(struct stat64), "64-bit systems only");
 
-/* IB_UMAD_MAJOR, IB_UMAD_NUM_FIXED_MINOR and IB_UVERBS_BASE_MINOR. Only the owner may open umad nodes. */
+/* IB_UMAD_MAJOR. Only the owner may open umad nodes. */
 #define UMAD_MAJOR 231
-#define UMAD_MINORS 64
-#define UVERBS_MINOR 192
 
 static bool is_umad(dev_t rdev)
 {
@@ -91,7 +89,7 @@ static int show_fd(int result, int fd, void *out)
 
 void stat_show_node(const char *path, struct stat *out)
 {
-    const int node = path_device_node(path);
+    const int node = S_ISLNK(out->st_mode) ? -1 : path_device_node(path);
     if (node >= 0)
         show_device(out, path_node_rdev((unsigned)node));
 }
@@ -192,7 +190,7 @@ EXPORT int statx(int dir, const char *path, int flags, unsigned mask, struct sta
         if (node_path && REAL(statx)(AT_FDCWD, node_path, 0, mask, &found) == 0)
             *out = found;
         errno = saved;
-    } else if (UNLIKELY(path_is_ours(original)) && (node = path_device_node(original)) >= 0)
+    } else if (UNLIKELY(path_is_ours(original)) && !S_ISLNK(out->stx_mode) && (node = path_device_node(original)) >= 0)
         rdev = path_node_rdev((unsigned)node);
     else
         return result;

@@ -1,6 +1,7 @@
 /*
- * Functions that walk over many files: glob, ftw, nftw. Their calls within the C library do not reach the shim. So a
- * walk of an RDMA path starts in the daemon's tree, and the program gets the paths without the redirection.
+ * Functions that walk over many files: glob, ftw, nftw. Their calls within the C library do not reach the shim. glob
+ * takes functions to call instead. A walk of an RDMA path by ftw starts in the daemon's tree, and the program gets the
+ * paths without the redirection; a walk of a folder above does not find it.
  */
 #define _GNU_SOURCE
 #include "../shim.h"
@@ -11,7 +12,6 @@ _Static_assert(sizeof(glob_t) == sizeof(glob64_t), "64-bit systems only");
 
 /* The function of the program in this thread's walk. */
 static __thread struct {
-    int (*on_error)(const char *, int);
     __ftw_func_t ftw;
     __nftw_func_t nftw;
     /* Bytes that the redirection puts before each path of the walk: the tree's folder, and that of a relative path. */
@@ -28,51 +28,37 @@ static size_t added_bytes(const char *path, const char *redirected)
 
 /* ---- glob ---- */
 
-static int call_on_error(const char *path, int error)
+typedef int glob_function(const char *pattern, int flags, int (*on_error)(const char *, int), glob_t *found);
+
+static void close_folder(void *stream)
 {
-    /* Of a pattern without "/" it is the path of the current folder: the added bytes without the "/" at their end. */
-    const bool is_longer = strnlen(path, walk.added) == walk.added;
-    return walk.on_error(is_longer ? path + walk.added : ".", error);
+    closedir(stream);
 }
 
-/* `pattern`: the program's; `resolved`: after ABSOLUTE. */
-static int glob_ours(const char *pattern, const char *resolved, int flags, int (*on_error)(const char *, int),
+/* The C library's glob, with the shim's functions for folders unless the program has given its own. */
+static int glob_with(glob_function *real, const char *pattern, int flags, int (*on_error)(const char *, int),
                      glob_t *found)
 {
-    char path_buffer[PATH_SIZE];
-    const char *redirected = path_rewrite(resolved, path_buffer);
-    if (!redirected)
-        return REAL(glob)(pattern, flags, on_error, found);
-    const size_t before = flags & GLOB_APPEND ? found->gl_pathc : 0, added = added_bytes(pattern, redirected);
-    const __typeof__(walk) previous = walk;
-    walk.on_error = on_error;
-    walk.added = added;
-    const int result = REAL(glob)(redirected, flags, on_error ? call_on_error : NULL, found);
-    walk = previous;
-    const size_t offset = flags & GLOB_DOOFFS ? found->gl_offs : 0;
-    for (size_t i = before; result == 0 && i < found->gl_pathc; i++) {
-        char *path = found->gl_pathv[offset + i];
-        memmove(path, path + added, strlen(path + added) + 1);
-    }
+    if (LIKELY(!shim_is_active) || !found || (flags & GLOB_ALTDIRFUNC))
+        return real(pattern, flags, on_error, found);
+    found->gl_opendir = (__typeof__(found->gl_opendir))opendir;
+    found->gl_readdir = (__typeof__(found->gl_readdir))readdir;
+    found->gl_closedir = close_folder;
+    found->gl_stat = stat;
+    found->gl_lstat = lstat;
+    const int result = real(pattern, flags | GLOB_ALTDIRFUNC, on_error, found);
+    found->gl_flags &= ~GLOB_ALTDIRFUNC;
     return result;
 }
 
 EXPORT int glob(const char *pattern, int flags, int (*on_error)(const char *, int), glob_t *found)
 {
-    const char *resolved = pattern;
-    ABSOLUTE(AT_FDCWD, resolved);
-    if (LIKELY(!path_is_ours(resolved)))
-        return REAL(glob)(resolved, flags, on_error, found);
-    return glob_ours(pattern, resolved, flags, on_error, found);
+    return glob_with(REAL(glob), pattern, flags, on_error, found);
 }
 
 EXPORT int glob64(const char *pattern, int flags, int (*on_error)(const char *, int), glob64_t *found)
 {
-    const char *resolved = pattern;
-    ABSOLUTE(AT_FDCWD, resolved);
-    if (LIKELY(!path_is_ours(resolved)))
-        return REAL(glob64)(resolved, flags, on_error, found);
-    return glob_ours(pattern, resolved, flags, on_error, (glob_t *)found);
+    return glob_with((glob_function *)REAL(glob64), pattern, flags, on_error, (glob_t *)found);
 }
 
 /* ---- ftw, nftw ---- */

@@ -2,7 +2,7 @@
  * A daemon without RDMA for tests of the preload library (the shim): a small device tree, and contexts with real memory
  * files and doorbell sockets. A program under the shim controls it by ioctls (`Order`).
  */
-import { constants, existsSync, mkdirSync, openSync, statSync, writeFileSync } from 'node:fs'
+import { constants, existsSync, mkdirSync, openSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { type Watch, watch } from '../../src/host/event-loop/poll.ts'
 import { mapArena } from '../../src/host/memory/mapping.ts'
@@ -153,6 +153,12 @@ const TREE: Readonly<Record<string, string>> = {
   '/dev/infiniband/rdma_cm': 'unread\n',
 }
 
+/** The tree's links: targets by path. */
+const LINKS: Readonly<Record<string, string>> = {
+  '/sys/dev/char/231:192': '../../class/infiniband_verbs/uverbs0',
+  '/dev/char/231:192': '../infiniband/uverbs0',
+}
+
 /**
  * Starts the daemon: its socket is `sock` in the folder. `refusal`: the errno that answers every HELLO, 0 for success;
  * or TOO_MANY_DESCRIPTORS; or LATE.
@@ -162,6 +168,10 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
   for (const [path, text] of Object.entries(TREE)) {
     mkdirSync(dirname(root + path), { recursive: true })
     writeFileSync(root + path, text)
+  }
+  for (const [path, target] of Object.entries(LINKS)) {
+    mkdirSync(dirname(root + path), { recursive: true })
+    symlinkSync(target, root + path)
   }
   const socket = join(folder, 'sock')
   const listener = listen(socket)

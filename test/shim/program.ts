@@ -42,6 +42,7 @@ export const scenarioTitles = {
   paths: 'RDMA paths are served by the daemon, others are unchanged',
   relative_paths: 'relative paths lead to devices',
   folders_above: 'lists of the folders above RDMA paths show them',
+  device_numbers: 'the number of a device node leads to its files and to the node',
   directory_walks: 'functions that walk directories find devices',
   attribute_writes: 'only a few attributes can be written',
   old_stats: 'programs for glibc before 2.33 see devices',

@@ -460,7 +460,7 @@ int main(int argc, char **argv)
         SCENARIO(device),           SCENARIO(directory_walks),  SCENARIO(doorbells),
         SCENARIO(doorbells_traced), SCENARIO(driver_records),   SCENARIO(events),
         SCENARIO(exec),             SCENARIO(exec_events),      SCENARIO(folders_above),
-        SCENARIO(forks),
+        SCENARIO(device_numbers),   SCENARIO(forks),
         SCENARIO(full_table),       SCENARIO(hidden_sockets),   SCENARIO(interrupted_call),
         SCENARIO(late_attaches),    SCENARIO(no_daemon_to_pipe), SCENARIO(restarted_wait),
         SCENARIO(old_stats),        SCENARIO(full_doorbell),    SCENARIO(close_on_exec),

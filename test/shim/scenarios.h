@@ -127,6 +127,7 @@ void paths(void);
 void relative_paths(void);
 void directory_walks(void);
 void folders_above(void);
+void device_numbers(void);
 void attribute_writes(void);
 void old_stats(void);
 

@@ -101,8 +101,14 @@ static int is_class(const struct dirent *entry)
     return strncmp(entry->d_name, "infiniband", 10) == 0;
 }
 
+static int is_node_entry(const struct dirent *entry)
+{
+    return entry->d_type == DT_CHR;
+}
+
 void folders_above(void)
 {
+    FAILS(scandir("/sys/class/no such folder", &(struct dirent **){NULL}, NULL, NULL), ENOENT);
     DIR *dev = opendir("/dev"), *classes = fdopendir(open("/sys/class", O_RDONLY | O_DIRECTORY));
     EXPECT(dev && classes);
     EXPECT(count_entries(dev, "infiniband") == 1 && count_entries(dev, "infiniband") == 0);
@@ -138,10 +144,41 @@ void folders_above(void)
     struct dirent **list;
     EXPECT(scandir("/sys/class", &list, is_class, alphasort) == 2);
     EXPECT(strcmp(list[0]->d_name, "infiniband") == 0 && strcmp(list[1]->d_name, "infiniband_verbs") == 0);
+    EXPECT(scandir("/dev/infiniband", &list, is_node_entry, NULL) == 3);
+    DIR *nodes = opendir("/dev/infiniband");
+    int node_count = 0;
+    for (struct dirent *entry; (entry = readdir(nodes));)
+        node_count += entry->d_type == DT_CHR;
+    EXPECT(node_count == 3 && closedir(nodes) == 0);
     const int count = scandirat(AT_FDCWD, "/dev", &list, NULL, alphasort);
     for (int i = 1; i < count; i++)
         EXPECT(alphasort((const struct dirent **)&list[i - 1], (const struct dirent **)&list[i]) <= 0);
     EXPECT(chdir("/dev") == 0 && scandir(".", &list, is_class, NULL) == 1 && list[0]->d_type == DT_DIR);
+}
+
+/* Linux links the number of a node to its folder in sysfs, and udev links it to the node. */
+void device_numbers(void)
+{
+    char text[512];
+    struct stat st;
+    struct statx sx;
+    int fd = open("/sys/dev/char/231:192/ibdev", O_RDONLY);
+    EXPECT(fd >= 0 && read(fd, text, sizeof text) == 5 && memcmp(text, "rxe0\n", 5) == 0 && close(fd) == 0);
+    fd = open("/sys/dev/char", O_RDONLY | O_DIRECTORY);
+    EXPECT(fd >= 0 && faccessat(fd, "231:192/ibdev", R_OK, 0) == 0 && faccessat(fd, "1:3/dev", R_OK, 0) == 0);
+    EXPECT(readlinkat(fd, "231:192", text, sizeof text) > 0 && close(fd) == 0);
+    DIR *numbers = opendir("/sys/dev/char");
+    EXPECT(numbers && count_entries(numbers, "231:192") == 1 && closedir(numbers) == 0);
+    FAILS(access("/sys/dev/char/231:193", F_OK), ENOENT);
+
+    fd = open("/dev/char/231:192", O_RDWR);
+    EXPECT(fd >= 0 && order(fd, ECHO, 9) == 9 && close(fd) == 0);
+    FAILS(open("/dev/char/231:64", O_RDWR), ENOENT);
+    EXPECT(realpath("/dev/char/231:192", text) && strcmp(text, NODE) == 0);
+    EXPECT(stat("/dev/char/231:192", &st) == 0 && IS_NODE(st));
+    EXPECT(lstat("/dev/char/231:192", &st) == 0 && S_ISLNK(st.st_mode));
+    EXPECT(statx(AT_FDCWD, "/dev/char/231:192", 0, STATX_ALL, &sx) == 0 && S_ISCHR(sx.stx_mode));
+    EXPECT(statx(AT_FDCWD, "/dev/char/231:192", AT_SYMLINK_NOFOLLOW, STATX_ALL, &sx) == 0 && S_ISLNK(sx.stx_mode));
 }
 
 #ifdef __x86_64__
@@ -233,7 +270,15 @@ void relative_paths(void)
     EXPECT(chdir("/proc") == 0);
     expect_device(open("../dev/infiniband/uverbs0", O_RDWR));
     EXPECT(file_has(open("./..//sys/class/net/../" ATTRIBUTE, O_RDONLY), "1: CA\n"));
-    EXPECT(chdir("/dev/infiniband") == 0 && access("../infiniband/uverbs0", R_OK) == 0);
+    /* The folder above an RDMA path is not the one in the tree. */
+    struct stat above;
+    EXPECT(stat("/sys/class", &above) == 0 && (dir = open("/sys/class/infiniband", O_RDONLY)) >= 0);
+    EXPECT(fstatat(dir, "..", &st, 0) == 0 && st.st_ino == above.st_ino && st.st_dev == above.st_dev);
+    EXPECT(fstatat(dir, "./../", &st, 0) == 0 && st.st_ino == above.st_ino && st.st_dev == above.st_dev);
+    EXPECT(faccessat(dir, "../net/lo", F_OK, 0) == 0 && fchdir(dir) == 0 && close(dir) == 0 && chdir("..") == 0);
+    EXPECT(getcwd(text, sizeof text) && strcmp(text, "/sys/class") == 0);
+    EXPECT(chdir("/dev/infiniband") == 0 && access("../null", R_OK) == 0 && access("../../proc/self", R_OK) == 0);
+    EXPECT(access("../infiniband/uverbs0", R_OK) == 0);
     expect_device(open("../infiniband/uverbs0", O_RDWR));
 
     /* Other files with the same names are ordinary files. */
@@ -320,6 +365,14 @@ void directory_walks(void)
     EXPECT(glob("/sys/class/infiniband/rxe1/*", 0, note_unreadable, &found) == GLOB_ABORTED);
     EXPECT(strcmp(unreadable, "/sys/class/infiniband/rxe1") == 0);
     EXPECT(glob("/dev/nul[l]", 0, NULL, &found) == 0 && strcmp(found.gl_pathv[0], "/dev/null") == 0);
+    globfree(&found);
+    EXPECT(glob("/dev/infini*/uverbs?", 0, NULL, &found) == 0 && strcmp(found.gl_pathv[0], NODE) == 0);
+    EXPECT(!(found.gl_flags & GLOB_ALTDIRFUNC) && found.gl_pathc == 1);
+    globfree(&found);
+    EXPECT(glob("/dev/../dev/infiniband/uverbs?", 0, NULL, &found) == 0 && found.gl_pathc == 1);
+    EXPECT(strcmp(found.gl_pathv[0], "/dev/../dev/infiniband/uverbs0") == 0);
+    globfree(&found);
+    FAILS(glob("*", 0, NULL, NULL), EINVAL);
 
     /* In the fake daemon's tree, each folder and what is below it are 4 and 6 entries. */
     EXPECT(nftw("/dev/infiniband", visit_nftw, 8, FTW_PHYS) == 0 && visits == 4 && nodes == 1);

@@ -137,7 +137,7 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
   })
 
   it('shows devices in lists of the folders above them', { skip: lacking('find') }, async t => {
-    const script = 'echo /sys/class/infiniband_v* /dev/infiniband/u*; find /dev -maxdepth 2 -name uverbs0'
+    const script = 'echo /sys/class/infiniband_v* /dev/infiniband/u*; find /dev -type c -name uverbs0'
     const { stdout } = await runUserdma(t, ['run', '--private', ...shell(script)])
     const nodes = ['umad0', 'userdma', 'uverbs0'].map(name => `/dev/infiniband/${name}`)
     assert.equal(stdout, `${['/sys/class/infiniband_verbs', ...nodes].join(' ')}\n/dev/infiniband/uverbs0\n`)

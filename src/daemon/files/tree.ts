@@ -66,6 +66,18 @@ const removeEntry = (root: string, entry: string): void => {
   for (const path of [classLink(entry), folderOf(entry)]) rmSync(join(root, path), { recursive: true, force: true })
 }
 
+/** The links by a node's number: Linux's to the folder of the entry, and udev's to the node. */
+const numberLinks = ({ major, minor }: CharDevice, node: number): readonly [toFolder: string, toNode: string] => {
+  const number = `char/${major}:${minor + node}`
+  return [`sys/dev/${number}`, `dev/${number}`]
+}
+const linkNumber = (root: string, device: CharDevice, node: number, entry: string): void => {
+  const [toFolder, toNode] = numberLinks(device, node)
+  for (const link of [toFolder, toNode]) makeFolder(join(root, dirname(link)))
+  symlinkSync(`../../devices/virtual/${entry}`, join(root, toFolder))
+  symlinkSync(`../infiniband/${device.node}${node}`, join(root, toNode))
+}
+
 /** st_rdev of a node; 0 for the system-wide device. */
 export const nodeRdev = (node: number): number => {
   if (node === SYSTEM_NODE) return 0
@@ -187,6 +199,8 @@ export const addToTree = (root: string, device: TreeDevice): void => {
   writeNewFile(join(root, nodePath(node)), '')
   if (hasUmad) writeNewFile(join(root, umadPath(node)), '', UMAD_MODE)
   writeFiles(root, deviceFiles(device))
+  linkNumber(root, uverbs, node, verbsEntry(node))
+  if (hasUmad) linkNumber(root, umad, node, madEntry(node))
   linkEntry(root, rdmaEntry(name))
   if (hasUmad) linkEntry(root, madEntry(node))
   linkEntry(root, verbsEntry(node))
@@ -194,7 +208,8 @@ export const addToTree = (root: string, device: TreeDevice): void => {
 
 export const removeFromTree = (root: string, { name, node }: Pick<TreeDevice, 'name' | 'node'>): void => {
   for (const entry of [verbsEntry(node), madEntry(node), rdmaEntry(name)]) removeEntry(root, entry)
-  for (const path of [nodePath(node), umadPath(node)]) rmSync(join(root, path), { force: true })
+  const numbers = [...numberLinks(uverbs, node), ...numberLinks(umad, node)]
+  for (const path of [...numbers, nodePath(node), umadPath(node)]) rmSync(join(root, path), { force: true })
 }
 
 /** Renames a device. Programs can still read its files that they have opened. */

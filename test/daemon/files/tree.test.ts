@@ -68,6 +68,10 @@ test('the tree has the files in which libibverbs looks for devices', () => {
     0,
   ])
   assert.equal(read('sys/class/infiniband_mad/umad1/dev'), '231:1\n')
+  assert.equal(read('sys/dev/char/231:193/ibdev'), 'rxe7\n')
+  assert.equal(read('sys/dev/char/231:1/dev'), '231:1\n')
+  assert.equal(readlinkSync(join(root, 'dev/char/231:0')), '../infiniband/umad0')
+  assert.ok(existsSync(join(root, 'dev/char/231:193')))
   assert.equal(
     read('sys/class/infiniband_verbs/uverbs1/uevent'),
     'MAJOR=231\nMINOR=193\nDEVNAME=infiniband/uverbs1\nDEVMODE=0666\n',
@@ -110,6 +114,7 @@ test('after a rename, classes link to their devices; node_guid and ibdev are rea
   for (const parent of ['sys/class', 'sys/devices/virtual'])
     assert.deepEqual(readdirSync(join(root, parent, 'infiniband')), [])
   assert.deepEqual(readdirSync(join(root, 'dev/infiniband')).sort(), ['rdma_cm', 'userdma'])
+  for (const parent of ['dev', 'sys/dev']) assert.deepEqual(readdirSync(join(root, parent, 'char')), [])
 })
 
 test('an old tree is replaced, and a tree is removed completely', () => {
