@@ -16,20 +16,20 @@
 
 bool shim_logs_events;
 
-/* A context whose descriptor is not below this has no event log, and its posts reach the post log by pwrite. */
-#define MAX_LOGS 4096
 /* Maximum yields of a thread for the daemon to read a full log. Then the thread overwrites an entry. */
 #define MAX_YIELDS 10000
 /* Yields between two attempts to wake the daemon. */
 #define YIELDS_PER_WAKE 64
 
-static struct log {
-    /* A mapping of both logs; NULL: none. */
+struct log {
+    /* A mapping of the logs; NULL: none. */
     char *memory;
     /* The daemon's number of the mapped context, and the connection on which the number is valid. */
     uint32_t context;
     uint16_t generation;
-} logs[MAX_LOGS];
+};
+/* By descriptor, FD_TABLE_SIZE entries. NULL: no context is mapped, and posts reach the post log by pwrite. */
+static struct log *logs;
 
 /* As shim_nanoseconds: when this process started, and when one of its threads last created a thread. */
 static uint64_t process_start, last_creation;
@@ -55,6 +55,14 @@ void events_detect(void)
     const char *wanted = getenv(USERDMA_ENV_STACKS);
     shim_logs_events = shim_records_stacks && strcmp(wanted, "2") == 0;
     note_process_start();
+    if (!shim_records_stacks)
+        return;
+    void *memory = REAL(mmap64)(NULL, FD_TABLE_SIZE * sizeof(struct log), PROT_READ | PROT_WRITE,
+                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory != MAP_FAILED) {
+        madvise(memory, FD_TABLE_SIZE * sizeof(struct log), MADV_NOHUGEPAGE);
+        logs = memory;
+    }
     if (shim_logs_events)
         pthread_atfork(NULL, NULL, note_process_start);
 }
@@ -62,7 +70,7 @@ void events_detect(void)
 void events_open(int fd)
 {
     const struct fd_entry *entry = fd_lookup(fd);
-    if ((unsigned)fd >= MAX_LOGS || !entry || entry->kind != FD_CONTEXT)
+    if (!logs || !entry || entry->kind != FD_CONTEXT)
         return;
     struct log *log = &logs[fd];
     if (log->memory && log->context == entry->context && log->generation == entry->generation)
@@ -84,7 +92,7 @@ void events_open(int fd)
 
 static char *log_of(int fd)
 {
-    return (unsigned)fd < MAX_LOGS ? __atomic_load_n(&logs[fd].memory, __ATOMIC_ACQUIRE) : NULL;
+    return logs && (unsigned)fd < FD_TABLE_SIZE ? __atomic_load_n(&logs[fd].memory, __ATOMIC_ACQUIRE) : NULL;
 }
 
 struct userdma_post *events_post_log(int fd)

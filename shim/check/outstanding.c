@@ -49,6 +49,7 @@ static void add_memory(struct queue *queue, uint32_t slot, const struct ibv_sge 
 {
     for (int i = 0; slot != NONE && i < count; i++) {
         range_set(slot, list[i].addr, list[i].length);
+        elements[slot].number = __atomic_add_fetch(&userdma_latest, 1, __ATOMIC_RELAXED);
         frames_note(slot, list[i].addr, outermost);
         if (i + 1 < count)
             slot = element_append(queue, elements[slot].wr_id, elements[slot].is_signaled);
@@ -183,14 +184,14 @@ void outstanding_forget(int fd, uint32_t kind, uint32_t number)
 
 /* ---- frees ---- */
 
-void outstanding_freed(uintptr_t start, uintptr_t end)
+void outstanding_freed(uintptr_t start, uintptr_t end, uint64_t latest)
 {
     struct report report = {.fd = -1};
     uint32_t found = 0;
     if (is_exiting || !requests_lock())
         return;
     for (uint32_t slot = 0; slot < used_slots; slot++) {
-        if (LIKELY(ranges[slot].end <= start || ranges[slot].start >= end))
+        if (LIKELY(ranges[slot].end <= start || ranges[slot].start >= end) || elements[slot].number > latest)
             continue;
         if (found++ == 0)
             report = report_of(slot, USERDMA_MISUSE_FREED);

@@ -23,6 +23,7 @@ _Static_assert(CELLS == 1 << CELL_BITS, "the hash gives an index of the table");
 
 struct range ranges[MAX_RANGES];
 uint32_t userdma_outstanding;
+uint64_t userdma_latest;
 
 /* Cells of 1 KiB, 64 KiB, 4 MiB and 256 MiB. */
 static const unsigned shifts[LEVELS] = {10, 16, 22, 28};
@@ -94,14 +95,17 @@ static bool may_overlap(uintptr_t start, uintptr_t end)
     return false;
 }
 
-/* Called by shim/frees/frees.c before a free(), and after a realloc() that gave back memory. `bytes`: not 0. */
-EXPORT void userdma_freed(void *block, size_t bytes);
-void userdma_freed(void *block, size_t bytes)
+/*
+ * Called by shim/frees/frees.c before a free(), and after a realloc() that gave back memory. `bytes`: not 0. `latest`:
+ * as in outstanding_freed: after a realloc(), requests of another thread may already use the memory.
+ */
+EXPORT void userdma_freed(void *block, size_t bytes, uint64_t latest);
+void userdma_freed(void *block, size_t bytes, uint64_t latest)
 {
     const uintptr_t start = (uintptr_t)block;
     if (LIKELY(!may_overlap(start, start + bytes)))
         return;
     const int saved = errno;
-    outstanding_freed(start, start + bytes);
+    outstanding_freed(start, start + bytes, latest);
     errno = saved;
 }

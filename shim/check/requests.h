@@ -36,6 +36,8 @@ extern struct range ranges[MAX_RANGES];
 
 /* Number of ranges that are not empty. Each free() reads it (shim/frees/frees.c). */
 EXPORT extern uint32_t userdma_outstanding;
+/* Number of the latest element with memory. A realloc() reads it before it gives back memory. */
+EXPORT extern uint64_t userdma_latest;
 
 /* With the lock held. A range of 0 bytes stays empty. */
 void range_set(uint32_t slot, uintptr_t start, uint32_t bytes);
@@ -53,6 +55,8 @@ struct element {
     uint32_t queue;
     /* The queue's `posted` after the post. All elements of a request have one value. */
     uint32_t index;
+    /* Counts all elements with memory. */
+    uint64_t number;
     /* For memory on the poster's stack: the thread (frames.c) and the address of its outermost frame. Else thread 0. */
     uint32_t thread;
     uintptr_t outermost;
@@ -147,7 +151,9 @@ void exits_watch_faults(void);
 
 /* ---- outstanding.c ---- */
 
-/* A block that may overlap a range is being freed. May change errno. */
-void outstanding_freed(uintptr_t start, uintptr_t end);
+/*
+ * A block that may overlap a range is being freed. `latest`: the last element that may use the block. May change errno.
+ */
+void outstanding_freed(uintptr_t start, uintptr_t end, uint64_t latest);
 
 #endif

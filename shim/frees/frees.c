@@ -24,7 +24,8 @@
 
 /* Of the shim (shim/check/ranges.c). Absent if the shim is not loaded. */
 __attribute__((weak, visibility("default"))) extern uint32_t userdma_outstanding;
-__attribute__((weak, visibility("default"))) void userdma_freed(void *block, size_t bytes);
+__attribute__((weak, visibility("default"))) extern uint64_t userdma_latest;
+__attribute__((weak, visibility("default"))) void userdma_freed(void *block, size_t bytes, uint64_t latest);
 /* Of the shim (shim/check/exits.c). */
 __attribute__((weak, visibility("default"))) void userdma_ends(void);
 
@@ -63,7 +64,7 @@ EXPORT void free(void *block)
 {
     const size_t bytes = watched_size(block);
     if (UNLIKELY(bytes != 0))
-        userdma_freed(block, bytes);
+        userdma_freed(block, bytes, UINT64_MAX);
     if (next_free)
         next_free(block);
 }
@@ -82,13 +83,14 @@ EXPORT void *realloc(void *block, size_t size)
     if (UNLIKELY(!next_realloc))
         return early_realloc(block, size);
     const size_t before = watched_size(block);
+    const uint64_t latest = before == 0 ? 0 : __atomic_load_n(&userdma_latest, __ATOMIC_RELAXED);
     void *result = next_realloc(block, size);
     if (LIKELY(before == 0) || (!result && size != 0))
         return result;
     /* A block that stays in place has lost only its end. */
     const size_t kept = result == block ? malloc_usable_size(block) : 0;
     if (kept < before)
-        userdma_freed((char *)block + kept, before - kept);
+        userdma_freed((char *)block + kept, before - kept, latest);
     return result;
 }
 

@@ -24,6 +24,7 @@ const WAITING_MICROSECONDS = 1_000_000
 interface UnpolledCompletion {
   readonly request: WorkRequest
   readonly completion: RequestCompletion
+  readonly qp: KnownObject
 }
 
 interface CqState {
@@ -52,6 +53,10 @@ interface QueueState {
 
 /** The completions in a CQ that the program cannot have polled. */
 const unpolledOf = (cq: KnownObject, { unpolled }: CqState): UnpolledCompletion[] => unpolled.slice(unreleasedIn(cq))
+
+/** Whether a request failed. Not if it failed because its program ended: finding `program-ended`. */
+const isFailed = ({ completion: { status }, qp }: UnpolledCompletion): boolean =>
+  status !== SUCCESS && status !== WR_FLUSH_ERR && qp.failure?.cause.id !== 'LOCAL_ENDED'
 
 /** Whether the program has given the CQ a channel. The TypeScript library uses its own channel, and arms the CQ. */
 const hasChannel = (cq: KnownObject | undefined): boolean => cq?.uses.has('channel') === true && !cq.isOfLibrary
@@ -141,8 +146,6 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
     checkArmed(cq, state)
     checkNeverArmed(cq, state)
     const unpolled = unpolledOf(cq, state)
-    const isFailed = ({ completion: { status } }: UnpolledCompletion): boolean =>
-      status !== SUCCESS && status !== WR_FLUSH_ERR
     const failed = unpolled.find(isFailed)
     const first = failed ?? unpolled.find(({ completion: { status } }) => status === SUCCESS)
     if (first === undefined) return
@@ -193,8 +196,8 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       if (state.armingCall !== undefined) checkArmed(services.objects.find(cq), state)
       if (state.unnoticedSince === Number.POSITIVE_INFINITY && status === SUCCESS)
         state.unnoticedSince = hasChannel(services.objects.find(cq)) ? services.sources.now() : undefined
-      if (completion.cqPosition > 0 && services.objects.find(qp) !== undefined)
-        state.unpolled.push({ request, completion })
+      const known = completion.cqPosition > 0 ? services.objects.find(qp) : undefined
+      if (known !== undefined) state.unpolled.push({ request, completion, qp: known })
     },
     receiverNotReady(id) {
       const qp = services.objects.find(id)

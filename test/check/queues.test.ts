@@ -3,12 +3,14 @@
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
+import { createCause } from '../../src/spec/check/causes.ts'
 import { PostQueue } from '../../src/spec/session.ts'
 import { WcStatus, WrOpcode } from '../../src/spec/work.ts'
 import { LKEY, requestScenario, START } from './requests.ts'
 
 const { SEND } = WrOpcode.values
-const { SUCCESS, WR_FLUSH_ERR, REM_ACCESS_ERR } = WcStatus.values
+const { SUCCESS, LOC_PROT_ERR, WR_FLUSH_ERR, REM_ACCESS_ERR } = WcStatus.values
+const rnrExceeded = createCause('RNR_EXCEEDED', { rnrNaks: 3, rnrRetry: 2 })
 
 it('a row of unsignaled sends that is longer than the queue is found once', () => {
   const s = requestScenario()
@@ -175,6 +177,14 @@ it('completions that were never polled are a note, a warning if one is an error,
   }
 })
 
+it('a completion of a request that failed because its program ended is no unpolled completion', () => {
+  const s = requestScenario()
+  s.fail(createCause('LOCAL_ENDED', {}))
+  s.complete(s.post(), LOC_PROT_ERR)
+  s.destroy('cq', s.cq)
+  assert.deepEqual(s.ids(), ['program-ended note'])
+})
+
 it('an RNR failure has the counts of the peer’s receives and of the outstanding messages', () => {
   const s = requestScenario()
   const receive = s.post({ owner: s.peer, queue: PostQueue.RECEIVE, opcode: -1 })
@@ -183,14 +193,14 @@ it('an RNR failure has the counts of the peer’s receives and of the outstandin
   s.end(s.post({ opcode: SEND }))
   s.post({ opcode: SEND })
   s.post({ opcode: SEND })
-  s.failRnr()
+  s.fail(rnrExceeded)
   assert.equal(s.found.at(-1)?.details[0], 'QP 0x2 has had 2 receives, and messages took 1; QP 0x1 sends 2 more')
 })
 
 it('an RNR failure of an XRC target has no counts of receives: its SRQ is unknown', () => {
   const s = requestScenario({ peerClass: 'xrc_tgt_qp' })
   s.post({ opcode: SEND })
-  s.failRnr()
+  s.fail(rnrExceeded)
   assert.equal(s.found.at(-1)?.id, 'no-receive-posted')
   assert.ok(s.found.at(-1)!.details.every(line => !line.includes('has had')))
 })

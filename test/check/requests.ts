@@ -4,7 +4,7 @@
 import { Checker } from '../../src/check/checker.ts'
 import type { CheckerSources } from '../../src/check/detector.ts'
 import type { ObjectName } from '../../src/check/objects.ts'
-import { createCause } from '../../src/spec/check/causes.ts'
+import type { Cause } from '../../src/spec/check/causes.ts'
 import type { Finding } from '../../src/spec/check/findings.ts'
 import type { WorkRequest } from '../../src/spec/check/requests.ts'
 import { QpState } from '../../src/spec/enums.ts'
@@ -158,8 +158,8 @@ export const requestScenario = ({
     },
     /** `total`: completions polled since the creation of the CQ. */
     poll: (total: number): void => checker.requests.polled(cq, total),
-    failRnr(): void {
-      const cause = createCause('RNR_EXCEEDED', { rnrNaks: 3, rnrRetry: 2 })
+    /** The first queue pair fails. */
+    fail(cause: Cause): void {
       const failure = { kind: 'send', device: 'rxe0', qpn: 1, cause, peer: { qpn: 2, address: '' } } as const
       const origin = { deviceNumber: 0, context: 0, program, peerDevice: 0, postStack: () => [] }
       checker.failed({ ...origin, time: now, failure })

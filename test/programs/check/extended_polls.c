@@ -1,12 +1,14 @@
 /*
  * Programs that reuse or deregister the buffers of receives in the middle of a batch of completions, between
  * ibv_start_poll and ibv_end_poll, for `userdma check` (test/system/check/extended-polls.test.ts). A completion counts
- * as polled although the provider writes the consumer index only in ibv_end_poll. The argument names a case.
+ * as polled although the provider writes the consumer index only in ibv_end_poll. The first argument names a case; with
+ * a second one, `high`, descriptors are above 4096.
  */
 #define _GNU_SOURCE
 #include "../../../docs/findings/pair.h"
 
 #include <pthread.h>
+#include <sys/resource.h>
 
 /* Messages of one batch, and bytes of a message. */
 #define BATCH 3
@@ -300,8 +302,24 @@ static const struct {
     {"deregisters_early_after_renewal", deregisters_early_after_renewal},
 };
 
+/* New descriptors are above 4096. */
+static void use_low_descriptors(void)
+{
+    struct rlimit limit;
+    check(getrlimit(RLIMIT_NOFILE, &limit), "getrlimit");
+    limit.rlim_cur = 8192;
+    check(setrlimit(RLIMIT_NOFILE, &limit), "setrlimit");
+    int used;
+    while ((used = dup(STDERR_FILENO)) < 4096)
+        check(used < 0, "dup");
+}
+
 int main(int argc, char **argv)
 {
+    if (argc == 3 && strcmp(argv[2], "high") == 0) {
+        use_low_descriptors();
+        argc--;
+    }
     for (size_t i = 0; argc == 2 && i < sizeof cases / sizeof cases[0]; i++)
         if (strcmp(argv[1], cases[i].name) == 0) {
             open_device();
@@ -311,6 +329,6 @@ int main(int argc, char **argv)
             check(ibv_close_device(context), "ibv_close_device");
             return 0;
         }
-    fprintf(stderr, "usage: extended_polls CASE\n");
+    fprintf(stderr, "usage: extended_polls CASE [high]\n");
     return 1;
 }

@@ -6,6 +6,7 @@
 #include "../../../docs/findings/pair.h"
 
 #include <assert.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -376,6 +377,30 @@ static void not_moved(void)
     check(block != before, "realloc in place");
 }
 
+/*
+ * The allocator (test/system/check/lifetimes.test.ts) calls this function in a realloc that has moved the block. The
+ * memory is allocated again and posted, as by another thread.
+ */
+static void post_again(void)
+{
+    char *const moved = block;
+    block = need(malloc(SIZE), "malloc");
+    check(block != moved, "malloc of the same block");
+    post_receive(&one, all_of_block());
+}
+
+static void reused(void)
+{
+    begin();
+    post_receive(&one, all_of(&one));
+    /* Keeps realloc from growing the block in place. */
+    char *volatile next = need(malloc(SIZE), "malloc");
+    void (**after_realloc)(void) = need(dlsym(RTLD_DEFAULT, "after_realloc"), "dlsym");
+    *after_realloc = post_again;
+    free(need(realloc(block, 16 * SIZE), "realloc"));
+    free(next);
+}
+
 static void flushed(void)
 {
     begin();
@@ -552,6 +577,7 @@ static const struct {
     {"polled", polled},
     {"unsignaled", unsignaled},
     {"not_moved", not_moved},
+    {"reused", reused},
     {"flushed", flushed},
     {"reset", reset},
     {"polled_shared", polled_shared},

@@ -3,12 +3,30 @@
  * (test/programs/check/lifetimes.c).
  */
 import assert from 'node:assert/strict'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import type { FindingId } from '../../../src/spec/check/findings.ts'
-import { lacking, ownProgram } from '../programs.ts'
+import { compileC } from '../../tools.ts'
+import { lacking, ownProgram, temporaryFolder } from '../programs.ts'
 import { checkScript } from './checking.ts'
 
 const program = ownProgram('lifetimes')
+/** A library that calls `*after_realloc` once, in a realloc that has moved the block. */
+const reallocSource = `#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stddef.h>
+void (*after_realloc)(void);
+void *realloc(void *block, size_t size)
+{
+    void *moved = ((void *(*)(void *, size_t))dlsym(RTLD_NEXT, "realloc"))(block, size);
+    void (*call)(void) = after_realloc;
+    after_realloc = NULL;
+    if (call)
+        call();
+    return moved;
+}
+`
 const lifetimeIds: readonly FindingId[] = ['buffer-freed', 'frame-returned', 'fork-outstanding', 'context-inherited']
 
 describe('memory of outstanding requests', { skip: lacking(program) }, () => {
@@ -50,6 +68,20 @@ describe('memory of outstanding requests', { skip: lacking(program) }, () => {
       posts.map(({ id, text }) => `${id}: ${text.replace(/^receive on .*?, /, '')}`),
       ['refused-call: wr_id 77: a call was refused for its arguments: the queue pair has an SRQ: post to the SRQ'],
       stderr,
+    )
+  })
+
+  it('memory that realloc has given back may be posted by another thread before realloc returns', {
+    skip: lacking('cc'),
+  }, async t => {
+    const folder = temporaryFolder(t)
+    writeFileSync(join(folder, 'realloc.c'), reallocSource)
+    const library = compileC(join(folder, 'realloc.so'), [join(folder, 'realloc.c')], ['-shared', '-fPIC'])
+    const { found, status, stderr } = await checkScript(t, `LD_PRELOAD="$LD_PRELOAD:${library}" ${program} reused >&2`)
+    assert.equal(status, 0, stderr)
+    assert.deepEqual(
+      found.filter(({ id }) => lifetimeIds.includes(id)).map(({ text }) => text),
+      [],
     )
   })
 
