@@ -75,9 +75,10 @@ it('clients keep their order for devices that are added and removed under load',
     network.settle()
     while (sink.receive() !== undefined);
   }
+  // Of 400 datagrams and 50 requests about 1 % are lost.
   assert.ok(stackB.query().statistics.delivered > 300n)
   assert.ok(b.requests(listener).length > 40)
-  assert.deepEqual([a.core.faults, b.core.faults], [0, 0])
+  assert.deepEqual([a.core.faults, b.core.faults], [0, 0], 'exceptions')
 })
 
 it('a client that fails on a device does not affect independent clients', () => {

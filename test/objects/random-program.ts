@@ -117,6 +117,7 @@ function* chain(site: CallSite): Run {
   })
   assert.equal(fds.length, 0, `${title}: descriptors`)
 }
+
 const nameOf = ({ cls, methodName, targetEntry, refs }: Entry): string =>
   `${cls.name}.${methodName}${targetEntry === undefined ? '' : `@${targetEntry}`}(${JSON.stringify(refs)})`
 
@@ -126,7 +127,7 @@ const nameOf = ({ cls, methodName, targetEntry, refs }: Entry): string =>
 const countCopies = ({ processes }: State, modelObject: ModelObject): number =>
   processes.reduce((n, { fds }) => n + [...fds.values()].filter(object => object === modelObject).length, 0)
 
-function* closeOne(state: State, process: Process, fd: number): Run {
+function* closeDescriptor(state: State, process: Process, fd: number): Run {
   const modelObject = process.fds.get(fd) as ModelObject
   const isLast = countCopies(state, modelObject) === 1
   process.fds.delete(fd)
@@ -142,14 +143,14 @@ function* closeOpening(process: Process, opening: Opening): Run {
 }
 
 function* end(state: State, process: Process): Run {
-  for (const fd of [...process.fds.keys()]) yield* closeOne(state, process, fd)
+  for (const fd of [...process.fds.keys()]) yield* closeDescriptor(state, process, fd)
   for (const opening of [...process.openings]) yield* closeOpening(process, opening)
   state.processes.splice(state.processes.indexOf(process), 1)
   yield { do: 'end', process }
 }
 
-function* readOne({ random, facts, process }: CallSite): Run {
-  // a daemon leaves records in the sockets of a removed device's descriptors: they are not read
+function* readDescriptor({ random, facts, process }: CallSite): Run {
+  // A daemon (raisesEvents is false) leaves records in the sockets of a removed device's descriptors: they are not read.
   const fds = [...process.fds].filter(([, { isGone }]) => facts.raisesEvents || !isGone)
   const withEvents = fds.filter(([, { unread }]) => unread.length > 0)
   if (fds.length === 0) return
@@ -181,7 +182,7 @@ function* start(state: State): Run {
   yield { do: 'start', process }
 }
 
-// ---- device events ----
+// ---- what devices do without a call: complete requests, raise events, bind windows ----
 
 const objectsOf = ({ devices }: State, classes: readonly string[]): ModelObject[] =>
   devices.flatMap(device =>
@@ -190,7 +191,7 @@ const objectsOf = ({ devices }: State, classes: readonly string[]): ModelObject[
     ),
   )
 
-function* raiseEvent(state: State, { random }: CallSite): Run {
+function* actOfDevice(state: State, { random }: CallSite): Run {
   const choice = random.int(10)
   if (choice < 6) {
     const cqs = objectsOf(state, ['cq']).filter(
@@ -246,7 +247,7 @@ const weights: readonly { readonly action: string; readonly weight: number }[] =
   { action: 'chain', weight: 10 },
   { action: 'on descriptor', weight: 14 },
   { action: 'read', weight: 6 },
-  { action: 'device event', weight: 14 },
+  { action: 'act of device', weight: 14 },
   { action: 'close descriptor', weight: 3 },
   { action: 'copy', weight: 2 },
   { action: 'open', weight: 1 },
@@ -280,13 +281,13 @@ function* step(state: State, seed: number): Run {
   if (action === 'call') yield* call(site, false)
   else if (action === 'chain') yield* chain(site)
   else if (action === 'on descriptor') yield* call(site, true)
-  else if (action === 'read') yield* readOne(site)
-  else if (action === 'device event' && facts.raisesEvents) yield* raiseEvent(state, site)
+  else if (action === 'read') yield* readDescriptor(site)
+  else if (action === 'act of device' && facts.raisesEvents) yield* actOfDevice(state, site)
   else if (action === 'close') yield* closeOpening(process, opening)
   else if (action === 'fork' && processes.length < MAX_PROCESSES) yield* fork(state, process)
   else if (action === 'end' && processes.length > 1) yield* end(state, process)
   else if (process.fds.size > 0 && action === 'close descriptor')
-    yield* closeOne(state, process, random.pick([...process.fds.keys()]))
+    yield* closeDescriptor(state, process, random.pick([...process.fds.keys()]))
   else if (process.fds.size > 0 && action === 'copy') {
     const [fd, modelObject] = random.pick([...process.fds])
     const to = random.pick(processes)

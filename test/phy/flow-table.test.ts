@@ -26,6 +26,7 @@ const steps = fc.array(fc.record({ record: flowAddress, closes: fc.boolean(), ch
   maxLength: 40,
   size: 'max',
 })
+/** Number of the port that opens all flows. */
 const PORT = 1
 const textOf = ({ source, destination, ...fields }: FlowAddress): string =>
   JSON.stringify([[...source], [...destination], fields])

@@ -17,7 +17,9 @@ import {
   systemDevice,
   unregister,
 } from '../../../src/core/index.ts'
+import type { Context, FdObject } from '../../../src/core/model.ts'
 import { DeviceAttributes } from '../../../src/spec/classes/device/device.ts'
+import { UVERBS_ABI } from '../../../src/spec/classes/device/system.ts'
 import { Classes, classes } from '../../../src/spec/classes.ts'
 import { AsyncEventType, NodeType } from '../../../src/spec/enums.ts'
 import { declare } from '../../../src/spec/schema/description.ts'
@@ -27,6 +29,15 @@ import { describeDevice, errnoOf, testCaller, testClasses, testDriver } from '..
 const { DEVICE_ADDED, DEVICE_REMOVED } = AsyncEventType.values
 const caller = testCaller()
 const text = (bytes: Uint8Array): string => new TextDecoder().decode(bytes).replace(/\0+$/, '')
+
+const openAsyncFd = (context: Context): FdObject => {
+  const { descriptors } = invokeNow(context, Classes.async_fd, 'create', 0, {}, caller)
+  return findDescriptor(context.device.core, descriptors![0].object)
+}
+
+/** The index of the device and the type of each event of an async fd. */
+const readIndexes = (fd: FdObject): [index: number, type: number][] =>
+  readEvents(fd, 10).map(({ bytes, type }) => [Number(new DataView(bytes.buffer).getBigUint64(0, true)), type])
 
 const setUp = () => {
   const core = createCore()
@@ -64,6 +75,8 @@ test('system.query returns each device with its driver, versions and classes', (
   register(core, describeDevice('a', { ...testDriver(), abi: 3, nodeType: NodeType.values.RNIC }, { attributes }))
   register(core, describeDevice('b', testDriver([driverClass(Classes.pd), driverClass(Classes.interface)])))
   const { devices, classes: classesOfDevices } = query()
+  const { RNIC, CA } = NodeType.values
+  const { id: driverId } = testDriver()
   assert.deepEqual(
     devices.map(row => ({ ...row, name: text(row.name), driver: text(row.driver) })),
     [
@@ -71,22 +84,22 @@ test('system.query returns each device with its driver, versions and classes', (
         name: 'a',
         driver: 'test',
         index: 0,
-        driverId: 14,
-        nodeType: 4,
+        driverId,
+        nodeType: RNIC,
         ports: 1,
         nodeGuid,
-        uverbsAbi: 6,
+        uverbsAbi: UVERBS_ABI,
         driverAbi: 3,
       },
       {
         name: 'b',
         driver: 'test',
         index: 1,
-        driverId: 14,
-        nodeType: 1,
+        driverId,
+        nodeType: CA,
         ports: 0,
         nodeGuid: new Uint8Array(8),
-        uverbsAbi: 6,
+        uverbsAbi: UVERBS_ABI,
         driverAbi: 1,
       },
     ],
@@ -117,8 +130,8 @@ test('a new device gets the lowest free index', () => {
 
 test('the index of a removed device is free again once DEVICE_REMOVED was raised', () => {
   const { core, context } = setUp()
-  const { descriptors } = invokeNow(context, Classes.async_fd, 'create', 0, {}, caller)
-  const fd = findDescriptor(core, descriptors![0].object)
+  const fd = openAsyncFd(context)
+  // A removal is a job, which ends with DEVICE_REMOVED.
   const deferredJobs: Iterator<unknown>[] = []
   const { runJob } = core
   Object.assign(core, { runJob: (job: Iterator<unknown>) => deferredJobs.push(job) })
@@ -127,47 +140,39 @@ test('the index of a removed device is free again once DEVICE_REMOVED was raised
   for (const job of deferredJobs) runJob(job)
   const c = register(core, describeDevice('c'))
   assert.deepEqual([b.index, c.index], [1, 0])
-  assert.deepEqual(
-    readEvents(fd, 10).map(({ bytes, type }) => [new DataView(bytes.buffer).getUint32(0, true), type]),
-    [
-      [0, DEVICE_ADDED],
-      [1, DEVICE_ADDED],
-      [0, DEVICE_REMOVED],
-      [0, DEVICE_ADDED],
-    ],
-  )
+  assert.deepEqual(readIndexes(fd), [
+    [0, DEVICE_ADDED],
+    [1, DEVICE_ADDED],
+    [0, DEVICE_REMOVED],
+    [0, DEVICE_ADDED],
+  ])
 })
 
 test('every open async fd of the system-wide device gets each added and removed device in order', () => {
   const { core, device, context } = setUp()
   const otherContext = openContext(device)
-  const fds = [context, otherContext].map(each => {
-    const { descriptors } = invokeNow(each, Classes.async_fd, 'create', 0, {}, caller)
-    return findDescriptor(core, descriptors![0].object)
-  })
-  const read = (i: number): [index: bigint, type: number][] =>
-    readEvents(fds[i], 10).map(({ bytes, type }) => [new DataView(bytes.buffer).getBigUint64(0, true), type])
+  const [fd, otherFd] = [context, otherContext].map(openAsyncFd)
   const a = register(core, describeDevice('a'))
   const b = register(core, describeDevice('b'))
-  assert.deepEqual(read(0), [
-    [0n, DEVICE_ADDED],
-    [1n, DEVICE_ADDED],
+  assert.deepEqual(readIndexes(fd), [
+    [0, DEVICE_ADDED],
+    [1, DEVICE_ADDED],
   ])
   closeContext(context)
   unregister(b)
   unregister(a)
-  assert.deepEqual(read(1), [
-    [0n, DEVICE_ADDED],
-    [1n, DEVICE_ADDED],
-    [1n, DEVICE_REMOVED],
-    [0n, DEVICE_REMOVED],
+  assert.deepEqual(readIndexes(otherFd), [
+    [0, DEVICE_ADDED],
+    [1, DEVICE_ADDED],
+    [1, DEVICE_REMOVED],
+    [0, DEVICE_REMOVED],
   ])
   assert.equal(
-    errnoOf(() => read(0)),
+    errnoOf(() => readIndexes(fd)),
     'EIO',
   )
   assert.equal(stat(core).contexts, 1)
-  closeDescriptor(core, fds[1].id)
+  closeDescriptor(core, otherFd.id)
   closeContext(otherContext)
   const remaining = stat(core)
   assert.deepEqual([remaining.contexts, remaining.descriptors, remaining.objects], [0, 0, 0])

@@ -16,7 +16,7 @@ import { attributeOf } from './test-socket.ts'
 
 const identityAt = (index: number) => identify(parseAddress('127.0.0.1') as Uint8Array, { name: 'lo', index })
 
-/** The events that `notify` sends about a device whose interface has this index. */
+/** The events that `notify` sends about a device whose interface has this index; index 0: the device has none. */
 const eventsOf = (index: number, notify: (netlink: Netlink, device: DaemonDevice) => void): unknown[] => {
   const events: unknown[] = []
   const netlink: Pick<Netlink, 'multicast'> = {

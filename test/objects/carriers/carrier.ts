@@ -63,7 +63,7 @@ export interface Answer {
 
 /** What the model test must know about a carrier. */
 export interface Facts {
-  /** Whether the carrier can raise device events. */
+  /** Whether the carrier can make a device complete requests, raise events and bind windows. */
   readonly raisesEvents: boolean
   /** The address of 4096 bytes in the memory of the process. */
   address(process: Process): bigint
