@@ -1,7 +1,7 @@
 /*
  * Chains (R16): many objects with one call, all or none. A function describes the objects with the methods of a builder
- * (`Chain`). The methods return planned objects, which are entries of the chain: entry 0 has the handle -1, entry 1
- * the handle -2. Later entries may refer to earlier entries.
+ * (`Chain`). The methods return planned objects, which are entries of the chain: until the chain has ended, entry 0 has
+ * the handle -1, entry 1 the handle -2. Later entries may refer to earlier entries.
  */
 import type { ChainedMethod } from '../core/dispatch/chain.ts'
 import type { ChainedCall } from '../core/dispatch/chain-calls.ts'
@@ -28,6 +28,7 @@ import { type CreateArguments, checkClass, type ObjectOf, objectPlan } from './o
 import { orElse } from './objects/show.ts'
 import { type ProtectionDomain, pdPlan } from './pd.ts'
 import {
+  CLOSED,
   checkObject,
   type DeviceContext,
   destroyUnconverted,
@@ -104,8 +105,8 @@ export interface Chain {
 
 /** An entry of the chain: the planned object that the builder returns. */
 interface Entry extends ChainedCall {
-  /** -1 minus the entry's number. */
-  readonly handle: number
+  /** -1 minus the entry's number; CLOSED after the chain. */
+  handle: number
   /** The class as the program knows it; `chainedMethod.class` is the device's declaration. */
   readonly cls: ObjectClass
   /** Name of the method. */
@@ -266,21 +267,26 @@ export const createChains = (context: DeviceContext, classOf: (cls: ObjectClass,
   const run = <T>(build: (chain: Chain) => T): Resolved<T> => {
     checkFunction('device.chain', 'build', build)
     const entries: Entry[] = []
-    let built: T
     try {
-      built = build(chainBuilder(context, entries))
-      if (built instanceof Promise)
-        throw invalidArgument(
-          'interface.chain',
-          'the function returns a promise',
-          'describe the objects without waiting',
-        )
-    } catch (error) {
-      for (const entry of entries) entry.onFailure()
-      throw error
+      let built: T
+      try {
+        built = build(chainBuilder(context, entries))
+        if (built instanceof Promise)
+          throw invalidArgument(
+            'interface.chain',
+            'the function returns a promise',
+            'describe the objects without waiting',
+          )
+      } catch (error) {
+        for (const entry of entries) entry.onFailure()
+        throw error
+      }
+      const resolve = (objects: readonly unknown[]) => resolvePlanned(context, built, entries, objects) as Resolved<T>
+      return entries.length === 0 ? resolve([]) : execute(entries, resolve)
+    } finally {
+      // In another chain the handles would name that chain's entries.
+      for (const entry of entries) entry.handle = CLOSED
     }
-    const resolve = (objects: readonly unknown[]) => resolvePlanned(context, built, entries, objects) as Resolved<T>
-    return entries.length === 0 ? resolve([]) : execute(entries, resolve)
   }
 
   /** Looks up the methods of the entries, and the entries that their arguments refer to. */

@@ -229,7 +229,8 @@ const optionClasses: Readonly<Record<string, string>> = {
 
 /**
  * Checks that `object` is open and belongs to this device: otherwise its handle may be another object's. Also checks
- * the class of a `VerbsObject`. Planned objects and plain `{ handle }`s pass: the device checks their handles.
+ * the class of a `VerbsObject`. Planned objects, until their chain has ended, and plain `{ handle }`s pass: the device
+ * checks their handles.
  */
 export const checkObject = (
   context: DeviceContext,
@@ -252,6 +253,12 @@ export const checkObject = (
   let isValid = true
   if (OWNER in object) isValid = object[OWNER] === context
   else if (SOURCE in object) isValid = sourceIdentity(context, object) !== undefined
+  else if (object.handle === CLOSED)
+    throw invalidArgument(
+      call,
+      `${option} is a planned object of a chain that has ended`,
+      'use the objects that device.chain() returned',
+    )
   if (!isValid) throw invalidArgument(call, `${option} is closed or of another device`, SAME_DEVICE_HINT)
 }
 

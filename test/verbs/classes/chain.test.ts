@@ -43,6 +43,29 @@ eachCarrier(openTwo => {
     await closeAll({ device: one }, b)
   })
 
+  test('a planned object is refused after its chain, also in a chain with other entries', async () => {
+    const [one, two] = await openTwo()
+    const pd = one.pd()
+    const planned: { readonly handle: number }[] = []
+    one.chain(chain => planned.push(chain.cq()))
+    assert.throws(() =>
+      one.chain(chain => {
+        planned.push(chain.cq())
+        throw new Error('not created')
+      }),
+    )
+    for (const sendCq of planned) {
+      assert.throws(
+        () => one.chain(chain => [chain.cq(), chain.rcQp(pd, { sendCq })]),
+        /^RdmaError: rc_qp\.create: sendCq is a planned object of a chain that has ended \(EINVAL\)/,
+      )
+      const args = { pd: pd.handle, sendCq: sendCq.handle, recvCq: sendCq.handle }
+      const cap = { maxSendWr: 1, maxRecvWr: 1, maxSendSge: 1, maxRecvSge: 1, maxInlineData: 0 }
+      assert.throws(() => one.chain(chain => [chain.cq(), chain.create(RcQp, { ...args, cap })]), { code: 'EINVAL' })
+    }
+    await closeAll({ device: one }, { device: two })
+  })
+
   test('a failed chain leaves no objects, and its error names the refused entry; an asynchronous function is refused', async () => {
     const [one, two] = await openTwo()
     const pd = one.pd()
