@@ -13,6 +13,7 @@ import { Cq } from '../../../src/spec/classes/cq.ts'
 import { Mr } from '../../../src/spec/classes/mr.ts'
 import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
 import { AsyncEventType, QpState } from '../../../src/spec/enums.ts'
+import { Errno } from '../../../src/spec/errno.ts'
 import { operationCode } from '../../../src/spec/wire/opcodes.ts'
 import { WcStatus, WrOpcode } from '../../../src/spec/work.ts'
 import { BTH_BYTES, bthOpcode } from '../../../src/wire/bth.ts'
@@ -426,6 +427,27 @@ describe('a region that is deregistered in the middle of a message', () => {
             written,
           )
       })
+})
+
+it('without packets, a READ that fails in the middle is refused at its first missing response', () => {
+  const m = machine(2, { path: 'direct' })
+  const [a, b] = [0, 1].map(device => {
+    const p = program(m, device)
+    const cq = makeCq(p)
+    return { p, cq, qp: makeQp(p, cq), mr: register(p, 0x20_0000) }
+  })
+  connectQps(a.qp, b.qp, { pathMtu: 5 })
+  const { locate } = b.p.space
+  let slices = 0
+  b.p.space.locate = (...range) => (slices++ === 0 ? locate?.(...range) : undefined)
+  b.p.space.read = () => Errno.EFAULT
+  const sges = [sgeOf(a.mr, 0, 0x20_0000)]
+  postSend(a.qp.send, { opcode: RDMA_READ, sges, remote: b.mr.address, rkey: b.mr.rkey })
+  m.settle()
+  const [{ status, vendor }] = pollAll(a.cq.ring)
+  // the peer's cause is found by the PSN of its NAK
+  assert.deepEqual([status, causeOfCode(vendor)], [WcStatus.values.REM_OP_ERR, 'REMOTE_FAULT'])
+  assert.equal(query(b.qp).rqPsn, 100 + 16, 'a slice has 16 packets of 4096 bytes')
 })
 
 for (const path of ['packets', 'direct'] as const)
