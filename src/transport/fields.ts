@@ -47,7 +47,7 @@ export const enum QP {
   REQ_FLAGS = 23,
   /** Number of the send WQE to fetch next, counted from 0 since RESET. */
   REQ_WQE_INDEX = 24,
-  /** Blocks of the oldest and of the youngest fetched WQE, in a list linked by WQE.NEXT; 0: none. */
+  /** Blocks of the oldest (0: none) and of the youngest fetched WQE, in a list linked by WQE.NEXT. */
   REQ_HEAD = 25,
   REQ_TAIL = 26,
   /** The fetched WQE to send from; 0: fetch the next one. */

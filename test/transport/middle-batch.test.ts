@@ -20,12 +20,13 @@ describe('a run of packets', () => {
   }
   it('that continues a WRITE is written in one DMA with the rest of the WRITE', () => {
     const t = startMessage(6)
-    t.requestRun(
+    const steps = t.requestRun(
       ['WRITE_MIDDLE', 1, full],
       ['WRITE_MIDDLE', 2, full],
       ['WRITE_MIDDLE', 3, full],
       ['WRITE_MIDDLE', 4, full],
     )
+    assert.deepEqual(steps, [4])
     t.request('WRITE_LAST', 5, { payload: MTU, ackReq: true })
     assert.deepEqual(t.sent(), ['ACK@5 msn 1'])
     assert.equal(t.node.dmaCalls.writes, 1)
@@ -38,6 +39,12 @@ describe('a run of packets', () => {
     assert.deepEqual(t.sent(), ['ACK@3 msn 2'])
     assert.deepEqual(t.completions(), ['100 ok recv 1024'])
     assert.deepEqual(memoryAt(t, 0x9000 + 2 * MTU, MTU), patternOf(MTU))
+  })
+  it('with payloads shorter than the path MTU is an invalid request', () => {
+    const t = startMessage(6)
+    const short = { payload: MTU - 4 }
+    t.requestRun(['WRITE_MIDDLE', 1, short], ['WRITE_MIDDLE', 2, short])
+    assertRefused(t, ['NAK(INVALID_REQUEST)@1 msn 0'], flushed(100, 107), ['QP_REQ_ERR'])
   })
   it('is acknowledged if one of its packets has AckReq', () => {
     const t = startMessage(5)
@@ -121,7 +128,7 @@ describe('a run of READ responses', () => {
   }
   it('is written in one DMA with the first response', () => {
     const t = startMessage(6)
-    t.responseRun(...middles(1, 4))
+    assert.deepEqual(t.responseRun(...middles(1, 4)), [4])
     assert.deepEqual(t.completions(), [])
     t.response('READ_RESP_LAST', 5, full)
     assert.deepEqual(t.completions(), ['1 ok'])
@@ -180,6 +187,12 @@ describe('a run of READ responses', () => {
     assert.equal(t.sent().length, 2, 'two requests of three packets each')
     t.response('READ_RESP_FIRST', 0, full)
     t.responseRun(...middles(1, 2))
+    assert.deepEqual(t.completions(), ['1 BAD_RESP'])
+  })
+  it('with payloads shorter than the path MTU is a bad response', () => {
+    const t = startMessage(6)
+    const short = { payload: MTU - 4 }
+    t.responseRun(['READ_RESP_MIDDLE', 1, short], ['READ_RESP_MIDDLE', 2, short])
     assert.deepEqual(t.completions(), ['1 BAD_RESP'])
   })
   it('into a deregistered region ends the READ', () => {

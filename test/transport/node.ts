@@ -432,6 +432,7 @@ export const createNode = (options: NodeOptions = {}) => {
     events,
     reported: reports.reported,
     naks: reports.naks,
+    flushes: reports.flushes,
     peer: reports.peer,
     sent,
     dmaCalls,
@@ -481,8 +482,11 @@ export const createNode = (options: NodeOptions = {}) => {
     inject(row: number, bytes: Uint8Array, now: number, peer = 0): void {
       engine.onPacket(row, receiveArena, storeReceived(bytes), bytes.length, peer, now)
     },
-    /** Hands packets to the engine as one run. Only the last may be shorter. `rowOf` returns the row of a packet's QP. */
-    injectRun(packets: readonly Uint8Array[], rowOf: (bytes: Uint8Array) => number, now: number, peer = 0): void {
+    /**
+     * Hands packets to the engine as one run. Only the last may be shorter. `rowOf` returns the row of a packet's QP.
+     * Returns the number of packets that each step of the engine has handled.
+     */
+    injectRun(packets: readonly Uint8Array[], rowOf: (bytes: Uint8Array) => number, now: number, peer = 0): number[] {
       const total = packets.reduce((sum, bytes) => sum + bytes.length, 0)
       const run = new Uint8Array(total)
       const size = packets[0].length
@@ -492,6 +496,7 @@ export const createNode = (options: NodeOptions = {}) => {
         run.set(bytes, i * size)
       })
       let at = storeReceived(run)
+      const steps: number[] = []
       for (let i = 0; i < packets.length; ) {
         const count = packets.length - i
         const handled = engine.onRun(
@@ -507,7 +512,9 @@ export const createNode = (options: NodeOptions = {}) => {
         if (handled < 1 || handled > count) throw new Error(`${handled} of ${count} packets were handled`)
         i += handled
         at += handled * size
+        steps.push(handled)
       }
+      return steps
     },
     /** Ends the burst, and overwrites its packets, which the engine must not use any more. */
     endBurst(): void {

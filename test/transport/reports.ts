@@ -29,12 +29,14 @@ export const createReports = () => {
   const reported: Cause[] = []
   /** Causes of the NAKs with which this engine moves a queue pair to ERR, by PSN. */
   const naks = new Map<number, Cause>()
+  /** Reports of flushes: the queue, and the number of its WQEs. */
+  const flushes: string[] = []
   /** `naks` of the peer's engine, if a test sets them. */
   const peer: { naks?: ReadonlyMap<number, Cause> } = {}
   const causes: Causes = {
     send: (_row, _words, _at, _status, cause) => reported.push(cause),
     receive: (_row, _hi, _lo, _status, cause) => reported.push(cause),
-    flushed() {},
+    flushed: (_row, isSend, count) => flushes.push(`${count} ${isSend ? 'sends' : 'receives'}`),
     nak: (_row, psn, cause) => naks.set(psn, cause),
     dropped: (_row, cause) => reported.push(cause),
     causeAtPeer: (_row, psn) => peer.naks?.get(psn),
@@ -43,5 +45,5 @@ export const createReports = () => {
     assertListed(nameIn(AsyncEventType.values, type), cause.id)
     reported.push(cause)
   }
-  return { reported, naks, peer, causes, event }
+  return { reported, naks, flushes, peer, causes, event }
 }

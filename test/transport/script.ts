@@ -99,14 +99,18 @@ export const packet = (name: string, psn: number, spec: PacketSpec = {}, qpn = Q
 /** Names of NAK codes. */
 const NAKS = ['PSN_SEQUENCE', 'INVALID_REQUEST', 'REMOTE_ACCESS', 'REMOTE_OPERATION']
 
-/** The text of a packet. Also checks DestQP, P_Key, and that an ACK has no credit count. */
+/** BTH fields that are the same in all packets. Linux's rxe also sends MigReq 0. */
+const CONSTANT_BTH = { migReq: false, tver: 0, pkey: 0xffff, fecn: false, becn: false, resv6: 0, resv7: 0 }
+
+/** The text of a packet. Also checks DestQP, CONSTANT_BTH, and that an ACK has no credit count. */
 const describePacket = (bytes: Uint8Array): string => {
   const p = parsePacket(bytes)
   if (p.kind === 'opaque') return `opaque (${p.reason})`
   const record = p as unknown as Record<string, Record<string, number | bigint>>
   const { BTH, AETH, RETH, ImmDt, IETH, AtomicAckETH, AtomicETH, FETH, XRCETH } = record
   assert.equal(p.BTH.destQp, PEER_QPN)
-  assert.equal(p.BTH.pkey, 0xffff)
+  const { se: _se, destQp: _destQp, ackReq: _ackReq, psn: _psn, ...constant } = p.BTH
+  assert.deepEqual(constant, CONSTANT_BTH)
   const name = p.name.replace(/^(RC|UC|XRC)_/, '')
   const isResponse = AETH !== undefined || name === 'READ_RESP_MIDDLE'
   const psn = `@${psnDifference(Number(BTH.psn), isResponse ? RQ_PSN : SQ_PSN)}`
@@ -235,6 +239,7 @@ export const startScript = (
         const receive = isReceive ? ` ${c.opcode === RECV_RDMA_WITH_IMM ? 'recv-imm' : 'recv'} ${c.bytes}` : ''
         const imm = (c.flags & WITH_IMM) !== 0 ? ` imm ${c.imm}` : ''
         const inv = (c.flags & WITH_INV) !== 0 ? ` inv ${c.imm}` : ''
+        if (imm === '' && inv === '') assert.equal(c.imm, 0)
         return `${c.id} ${status}${receive}${imm}${inv}`
       })
     },

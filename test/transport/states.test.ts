@@ -174,6 +174,20 @@ for (const end of ['RESET', 'destroy'])
     assert.equal(t.node.naks.size, 0)
   })
 
+it('completed requests leave no block in the pool', () => {
+  const t = startScript()
+  const before = t.node.engine.stat().poolWords
+  t.postReceives(2, 2000)
+  t.request('SEND_ONLY', 0, { payload: 1 })
+  t.request('WRITE_ONLY_IMM', 1)
+  t.post({ id: 1, opcode: SEND })
+  t.sent()
+  t.response('ACKNOWLEDGE', 0)
+  assert.equal(t.completions().length, 3)
+  assert.equal(t.node.engine.counters.receives, 1, 'a WRITE with immediate is not counted')
+  assert.equal(t.node.engine.stat().poolWords, before)
+})
+
 it('a destroyed queue pair leaves no block in the pool', () => {
   const t = startScript({ maxDestRdAtomic: 2 }, { windowBytes: TWO_EMPTY_PACKETS })
   t.request('SEND_ONLY', 0, { payload: 1 })

@@ -16,7 +16,7 @@ import { type PacketSpec, packet, RQ_PSN, startScript } from './script.ts'
 
 const { SEND, SEND_WITH_IMM, RDMA_WRITE, RDMA_WRITE_WITH_IMM, RDMA_READ, SEND_WITH_INV } = WrOpcode.values
 const { SIGNALED, SOLICITED } = SendFlags.values
-const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD } = WrOpcode.values
+const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, BIND_MW } = WrOpcode.values
 const { INIT, RTR, RTS, SQD, SQE, ERR } = QpState.values
 
 const startUc = (options: NodeOptions = {}) => startScript({}, { service: Service.UC, ...options })
@@ -161,6 +161,13 @@ describe('a requester of UC', () => {
   })
 })
 
+it('local operations of UC do not fill the window', () => {
+  const t = startUc({ windowBytes: 2 * (MTU + PACKET_WEIGHT) })
+  for (let i = 0; i < 50; i++) t.post({ id: i, opcode: BIND_MW, rkey: 1, flags: 0 })
+  t.post({ id: 50, opcode: SEND })
+  assert.equal(t.sent().length, 1)
+})
+
 describe('the pacing of UC', () => {
   /** Sends a message of `count` packets; the limit is 8 packets per 100 µs. */
   const startPaced = (count: number) => {
@@ -217,6 +224,14 @@ describe('the pacing of UC', () => {
       if (now !== Number.POSITIVE_INFINITY) node.engine.onTimeout(now)
     }
     assert.equal(node.cqes.length, 1)
+  })
+  it('counts the bytes before a local operation', () => {
+    const t = startUc({ windowBytes: 8 * (MTU + PACKET_WEIGHT), pacingInterval: 100 })
+    const bind = { opcode: BIND_MW, rkey: 1 }
+    for (let i = 0; i < 5; i++) t.post({ id: 1, opcode: SEND, ...sge(0, 4 * MTU) }, { id: 2, ...bind })
+    t.sleep(1000)
+    const count = t.sent().length
+    assert.ok(count <= 8, `${count} packets in one interval`)
   })
   it('sets no timer below the limit', () => {
     const t = startPaced(7)
@@ -318,6 +333,22 @@ describe('a responder of UC', () => {
       assert.deepEqual(memoryAt(t, 0, 3), patternOf(3))
       assert.ok(memoryAt(t, 3, 0x2_0000 - 3).every(byte => byte === 0))
     })
+  it('drops the rest of a WRITE whose region is deregistered', () => {
+    const t = startReceiving()
+    request(t, 'WRITE_FIRST', 0, { payload: MTU, remote: 0x8000, dmaLen: 2 * MTU })
+    const [region] = t.node.regions.splice(0, 1)
+    t.node.endBurst()
+    t.node.regions.unshift(region)
+    request(t, 'WRITE_LAST', 1, { payload: MTU })
+    request(t, 'SEND_ONLY', 2, { payload: 3 })
+    assert.deepEqual(t.completions(), ['100 ok recv 3'])
+    assert.deepEqual(memoryAt(t, 0x8000, 2 * MTU), new Uint8Array(2 * MTU))
+    assert.deepEqual(
+      t.node.reported.map(({ id }) => id),
+      ['RKEY_REFUSED'],
+    )
+    assert.deepEqual([t.state, t.node.engine.counters.dropped], [RTS, 2])
+  })
   it('goes to ERR if its receive buffer is not writable or its lkey does not exist', () => {
     for (const isReadOnly of [true, false]) {
       const t = startUc()

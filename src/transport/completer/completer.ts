@@ -136,7 +136,7 @@ export const onAcknowledge = (s: EngineState, row: number, syndrome: number, ahe
 
 /**
  * Acknowledges `count` PSNs from the oldest unacknowledged one on. Returns false if it stops early, at a WQE that waits
- * for its own response (READ, atomic) or has a local error.
+ * for its own response (READ, atomic).
  */
 const acknowledge = (s: EngineState, row: number, count: number, now: number): boolean => {
   const w = s.rows
@@ -145,7 +145,7 @@ const acknowledge = (s: EngineState, row: number, count: number, now: number): b
   let remaining = count
   while (remaining > 0) {
     const request = w[base + QP.REQ_HEAD]
-    if (request === 0 || (p[request + WQE.KIND] & RESPONSE) !== 0 || p[request + WQE.STATUS] !== 0) break
+    if (request === 0 || (p[request + WQE.KIND] & RESPONSE) !== 0) break
     const unacked = p[request + WQE.PSNS] - psnDistance(p[request + WQE.FIRST_PSN], w[base + QP.COMP_PSN])
     if (remaining < unacked) {
       advanceUnacked(s, base, remaining)

@@ -90,7 +90,6 @@ const completeAndRelease = (s: EngineState, row: number, status: number, code: n
   const request = w[base + QP.REQ_HEAD]
   const next = s.pool[request + WQE.NEXT]
   w[base + QP.REQ_HEAD] = next
-  if (next === 0) w[base + QP.REQ_TAIL] = 0
   if (w[base + QP.REQ_CURRENT] === request) w[base + QP.REQ_CURRENT] = next
   s.env.work.retireSend(row, 1)
   completeSend(s, row, request, status, code)
@@ -154,8 +153,6 @@ export const flushSends = (s: EngineState, row: number): void => {
   const code = s.rows[base + QP.FLUSH_CAUSE]
   let count = 0
   for (; s.rows[base + QP.REQ_HEAD] !== 0; count++) completeOldest(s, row, WR_FLUSH_ERR, code)
-  s.rows[base + QP.REQ_CURRENT] = 0
-  s.rows[base + QP.REQ_RD_ATOMIC] = 0
   const log2 = sendBlockLog2(s.rows, base)
   const block = takeBlock(s, log2)
   let left = MAX_FLUSHED

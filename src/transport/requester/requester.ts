@@ -67,7 +67,7 @@ export const transmitRequests = (s: EngineState, row: number, now: number): numb
   for (;;) {
     const w = s.rows
     const state = w[base + QP.STATE]
-    if ((state !== RTS && state !== SQD) || (w[base + QP.REQ_FLAGS] & ReqFlag.RNR_WAIT) !== 0) break
+    if ((w[base + QP.REQ_FLAGS] & ReqFlag.RNR_WAIT) !== 0) break
     if (((w[base + QP.REQ_SENT_BYTES] - sentBefore) | 0) >= (isLocal ? FAST_QUANTUM : QUANTUM)) {
       result = PollResult.MORE
       break

@@ -3,6 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { Errno } from '../../../src/spec/errno.ts'
 import { syndromeKind } from '../../../src/spec/wire/headers.ts'
 import { WcOpcode } from '../../../src/spec/work.ts'
 import { arenaOver } from '../../../src/wire/arena.ts'
@@ -146,6 +147,29 @@ describe('a completion', () => {
     assert.notDeepEqual([received.imm, received.flags, received.srcQpn], [0, 0, 0])
     assert.deepEqual([sent.imm, sent.flags, sent.srcQpn, sent.sl], [0, 0, 0, 0])
   })
+  it('of an atomic lets the next one be sent, at most max_rd_atomic at a time', () => {
+    const t = startScript({ maxRdAtomic: 1 })
+    for (const id of [0, 1, 2]) t.post({ id, opcode: FAA, ...sge(0, 8) })
+    for (const psn of [0, 1, 2]) {
+      assert.deepEqual(t.sent(), [`FETCH_ADD@${psn} ackreq +0 swap 0 cmp 0`])
+      t.response('ATOMIC_ACK', psn)
+    }
+    assert.deepEqual(t.completions(), ['0 ok', '1 ok', '2 ok'])
+  })
+  it('comes with the ACK of the first transmission, although the second finds the memory unmapped', () => {
+    const t = startScript()
+    t.node.regions.push({ key: 0x77, pd: 1, offset: 0, length: 8, access: 0 })
+    const unmapped = { sges: [{ at: 0, length: 8, key: 0x77 }] }
+    t.post({ id: 1, opcode: SEND }, { id: 2, opcode: SEND, ...unmapped }, { id: 3, opcode: SEND })
+    t.sent()
+    t.response('ACKNOWLEDGE', 0, { syndrome: NAK.SEQUENCE })
+    t.node.regions.pop()
+    assert.deepEqual(t.sent(), ['SEND_ONLY@0 ackreq'])
+    t.response('ACKNOWLEDGE', 2)
+    assert.deepEqual(t.completions(), ['1 ok', '2 ok', '3 ok'])
+    t.post({ id: 4, opcode: SEND })
+    assert.deepEqual(t.sent(), ['SEND_ONLY@3 ackreq'])
+  })
   it('frees the slot of the request', () => {
     const t = startScript()
     t.post({ id: 1, opcode: SEND })
@@ -203,6 +227,23 @@ describe('a NAK', () => {
     assert.deepEqual(t.sent(), [])
     assert.deepEqual(t.completions(), ['1 ok'])
   })
+  it('of a sequence error after a lost READ response: the READ is repeated too', () => {
+    const t = startScript()
+    t.post({ id: 1, opcode: READ, ...sge(0, 4) }, { id: 2, opcode: SEND }, { id: 3, opcode: SEND })
+    t.sent()
+    t.response('ACKNOWLEDGE', 2, { syndrome: NAK.SEQUENCE })
+    assert.deepEqual(t.completions(), [])
+    assert.deepEqual(t.sent(), ['READ_REQUEST@0 ackreq reth +0:4', 'SEND_ONLY@1 ackreq', 'SEND_ONLY@2 ackreq'])
+  })
+  it('after READ responses that cannot be written: the READ fails with LOC_PROT', () => {
+    const t = startScript()
+    t.post({ id: 1, opcode: READ, ...sge(0, 2 * MTU) }, { id: 2, opcode: SEND })
+    t.sent()
+    t.response('READ_RESP_FIRST', 0, { payload: MTU })
+    t.node.faults.write = Errno.EFAULT
+    t.response('ACKNOWLEDGE', 1, { syndrome: NAK.ACCESS })
+    assert.deepEqual(t.completions(), ['1 LOC_PROT', '2 FLUSH'])
+  })
   it('of a sequence error counts as a retry', () => {
     const t = startScript({ retryCnt: 0 })
     t.post({ id: 1, opcode: SEND }, { id: 2, opcode: SEND })
@@ -227,12 +268,16 @@ describe('a NAK', () => {
       t.sent()
       t.response('ACKNOWLEDGE', 2, { syndrome })
       assert.deepEqual(t.completions(), ['1 ok', `2 ${status}`, '3 FLUSH', '100 FLUSH', '101 FLUSH'])
+      assert.deepEqual(t.node.flushes, ['1 sends', '2 receives'])
+      assert.equal(t.node.engine.counters.sends, 1, 'failed SENDs are not counted')
       assert.equal(t.state, ERR)
       assert.deepEqual(t.sent(), [])
       t.post({ id: 4, opcode: SEND, flags: 0 })
       t.postReceives(1, 10)
       t.node.engine.onReceiveScan(t.row)
       assert.deepEqual(t.completions(), ['4 FLUSH', '100 FLUSH'])
+      t.node.engine.onReceiveScan(t.row)
+      assert.deepEqual(t.node.flushes.slice(2), ['1 sends', '1 receives'])
       assert.equal(t.node.engine.nextTimeout(), Number.POSITIVE_INFINITY)
     })
 })
@@ -391,6 +436,17 @@ describe('the ACK timeout', () => {
       assert.deepEqual(t.completions(), ['1 ok'])
       assert.equal(engine.nextTimeout(), Number.POSITIVE_INFINITY)
     }
+  })
+  it('counts as one retry if an ACK shows a lost READ response before the retransmission', () => {
+    const t = startScript({ retryCnt: 1 })
+    t.post({ id: 1, opcode: READ, ...sge(0, 4) }, { id: 2, opcode: SEND })
+    t.sent()
+    t.node.port.freeRuns = 0 // The port is full.
+    t.sleep(T14)
+    t.response('ACKNOWLEDGE', 1)
+    t.node.port.freeRuns = 9
+    assert.equal(t.sent().length, 2)
+    assert.equal(t.node.engine.counters.retries, 1)
   })
   it('may be followed by a late ACK of more packets than were retransmitted', () => {
     const t = startScript()

@@ -207,6 +207,32 @@ describe('a window shared by queue pairs', () => {
     assert.ok(t.cqes.length === 90 && t.wire.now < 10_000, `${t.cqes.length} completions after ${t.wire.now} µs`)
   })
 
+  it('has room again when a QP goes to ERR, although it then sends an ACK', () => {
+    const node = createNode({ windowBytes: SHARED_WINDOW, sharedWindowBytes: SHARED_WINDOW })
+    const [first, second] = [1, 2].map(qpn => node.createQp(qpn))
+    for (const row of [first, second]) node.connect(row, { destQpn: 0x21 + row, timeout: 0 })
+    node.post(first, write(1, 20 * MTU))
+    node.transmit(0)
+    assert.equal(node.sent.length, 16)
+    node.inject(first, packet('WRITE_ONLY', 0, { ackReq: true }, 1), 0)
+    node.engine.modify(first, ERR, {})
+    node.endBurst()
+    node.post(second, write(2, 20 * MTU))
+    node.transmit(0)
+    assert.equal(node.sent.length, 16 + 1 + 16)
+  })
+
+  it('limits each step of a QP', () => {
+    const node = createNode({ windowBytes: SHARED_WINDOW, sharedWindowBytes: SHARED_WINDOW })
+    const [first, second] = [1, 2].map(qpn => node.createQp(qpn))
+    for (const row of [first, second]) node.connect(row, { destQpn: 0x21 + row })
+    node.post(first, write(1, 10 * MTU))
+    node.transmit(0)
+    node.post(second, write(2, 20 * MTU))
+    node.transmit(0)
+    assert.equal(node.sent.length, 16)
+  })
+
   it('is used by all QPs, although the port accepts only two runs at a time', () => {
     const t = start(10)
     for (const row of t.rows) t.node.post(row, write(row, 20 * MTU))

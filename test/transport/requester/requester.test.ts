@@ -60,6 +60,14 @@ describe('packets of a message', () => {
     [{ id: 1, opcode: READ, remote: 9, ...sge(0, 5000) }, ['READ_REQUEST@0 ackreq reth +9:5000']],
     [{ id: 1, opcode: CAS, remote: 8, ...sge(0, 8), compare: 3n, swap: 4n }, ['COMPARE_SWAP@0 ackreq +8 swap 4 cmp 3']],
     [{ id: 1, opcode: FAA, remote: 8, ...sge(0, 8), compare: 3n }, ['FETCH_ADD@0 ackreq +8 swap 3 cmp 0']],
+    [
+      { id: 1, opcode: CAS, ...sge(0, 8), compare: 0x3_0000_0004n, swap: 0x5_0000_0006n },
+      [`COMPARE_SWAP@0 ackreq +0 swap ${0x5_0000_0006n} cmp ${0x3_0000_0004n}`],
+    ],
+    [
+      { id: 1, opcode: FAA, ...sge(0, 8), compare: 0x3_0000_0004n, swap: 1n },
+      [`FETCH_ADD@0 ackreq +0 swap ${0x3_0000_0004n} cmp 0`],
+    ],
   ]
   for (const [spec, expected] of messages)
     it(expected.join(', '), () => {
@@ -359,6 +367,15 @@ describe('READs that the window splits into parts (boundReads)', () => {
     for (const [i, name] of ['FIRST', 'MIDDLE', 'MIDDLE', 'LAST'].entries())
       t.response(`READ_RESP_${name}`, 4 + i, { payload: MTU })
     assert.deepEqual(t.completions(), ['1 ok'])
+  })
+  it('are requested again although losses made the window smaller than a part', () => {
+    const t = startScript({}, { windowBytes: 32 * (MTU + PACKET_WEIGHT), boundReads: true })
+    t.post({ id: 1, opcode: READ, ...sge(0, 32 * MTU) })
+    assert.equal(t.sent().length, 2)
+    for (let losses = 0; losses < 3; losses++) {
+      t.sleep(T14)
+      assert.equal(t.sent()[0], `READ_REQUEST@0 ackreq reth +0:${16 * MTU}`)
+    }
   })
   it('end with a bad response when a part ends at the wrong PSN', () => {
     const t = startScript({}, bounded)

@@ -306,6 +306,7 @@ describe('a WRITE', () => {
     const t = startResponder({ access: Access.REMOTE_READ })
     t.request('WRITE_ONLY', 0, { payload: 1 })
     assertRefused(t, ['NAK(INVALID_REQUEST)@0 msn 0'], flushed(100, 107), ['QP_REQ_ERR'])
+    assert.equal(t.node.reported.length, 1, 'no receive WQE has failed, only the event is reported')
   })
   it('whose region is deregistered in the middle is refused from the next packet on', () => {
     const t = startResponder()
@@ -380,6 +381,23 @@ describe('a WRITE', () => {
     t.node.faults.write = Errno.EFAULT
     t.request('WRITE_LAST_IMM', 1, { payload: MTU })
     assertRefused(t, ['NAK(REMOTE_OPERATION)@0 msn 0'], ['100 LOC_ACCESS', ...flushed(101, 107)])
+  })
+  it('that cannot be written before a refused request: the NAK and the event are for the WRITE', () => {
+    const t = startResponder()
+    t.request('WRITE_FIRST', 0, { payload: MTU, remote: 0x9000, dmaLen: MTU + 2 })
+    t.node.regions.splice(0, 1)
+    t.request('SEND_MIDDLE', 1, { payload: MTU })
+    assertRefused(t, ['NAK(REMOTE_ACCESS)@0 msn 0'], flushed(100, 107), ['QP_ACCESS_ERR'])
+  })
+  it('that cannot be written: the responses to earlier READs are sent', () => {
+    // PSN 0 is later than these PSNs, but unused responder resources have no PSN
+    const t = startScript({ rqPsn: 0xff_fff0 })
+    const psn = 0xff_fff0 - RQ_PSN
+    t.request('READ_REQUEST', psn, { dmaLen: 4, remote: 0x200 })
+    t.request('WRITE_FIRST', psn + 1, { payload: MTU, dmaLen: 2 * MTU })
+    t.node.faults.write = Errno.EFAULT
+    const sent = t.sent().map(text => text.replace(/@.*/, ''))
+    assert.deepEqual(sent, ['READ_RESP_ONLY', 'NAK(REMOTE_OPERATION)'])
   })
   it('before a refused request is in memory', () => {
     const t = startResponder()

@@ -17,6 +17,11 @@ describe('an ACK', () => {
     t.node.engine.resume(t.row)
     assert.deepEqual(t.sent(), [])
   })
+  it('has the PSN before the expected one, also if that has wrapped to 0', () => {
+    const t = startResponder({ rqPsn: 0 })
+    t.request('SEND_ONLY', -1 - RQ_PSN, { payload: 1 }) // a duplicate
+    assert.deepEqual(t.sent(), [`ACK@${-1 - RQ_PSN} msn 0`])
+  })
   it('waits until the data is in memory', () => {
     const t = startResponder()
     t.request('WRITE_FIRST', 0, { payload: MTU, remote: 0x9000, dmaLen: 2 * MTU, ackReq: true })
@@ -135,6 +140,8 @@ describe('a READ', () => {
     t.request('READ_REQUEST', 1, { remote: 0x9000, dmaLen: 1024 })
     t.request('READ_REQUEST', 0, { remote: 0x9400, dmaLen: 1024 })
     t.request('READ_REQUEST', 0, { remote: 0x9004, dmaLen: 8 })
+    // longer than the original, but not in more packets
+    t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 2501 })
     assert.deepEqual(t.sent(), [])
   })
   it('is not repeated for a duplicate of another operation', () => {
@@ -161,6 +168,26 @@ describe('a READ', () => {
     t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 2500 })
     t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 2500 })
     assert.equal(t.sent().length, 3)
+  })
+  it('duplicate of a part of it: only that part is sent again', () => {
+    const t = startResponder()
+    t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 2500 })
+    assert.equal(t.sent().length, 3)
+    t.request('READ_REQUEST', 1, { remote: 0x9000 + MTU, dmaLen: MTU })
+    assert.deepEqual(t.sent(), ['READ_RESP_LAST@1 msn 1 [1024]'])
+    t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 2500 })
+    t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: MTU })
+    assert.deepEqual(t.sent(), ['READ_RESP_ONLY@0 msn 1 [1024]'])
+  })
+  it('duplicate while its response is being sent: the response begins again', () => {
+    const t = startResponder({}, { maxBytes: 1100 })
+    t.node.port.freeRuns = 1 // The port accepts one run of one packet, then it is full.
+    t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 2500 })
+    assert.equal(t.sent().length, 1)
+    t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 2500 })
+    t.node.port.freeRuns = 9
+    assert.equal(t.sent().length, 3)
+    assert.deepEqual(t.sent(), [])
   })
   it('duplicate of its end, before its response was sent: the whole response is sent once', () => {
     const t = startResponder()
@@ -220,6 +247,16 @@ describe('a READ', () => {
     t.node.faults.read = Errno.EFAULT
     assert.deepEqual(t.sent(), ['NAK(REMOTE_OPERATION)@1 msn 2'])
     assert.deepEqual(t.node.events, ['QP_FATAL'])
+  })
+  it('that is long lets other queue pairs respond before its end', () => {
+    const t = startResponder({}, { maxBytes: 0x4000, memoryBytes: 0x4_0000 })
+    const other = t.node.createQp(0x33)
+    t.node.connect(other, { destQpn: 0x44, rqPsn: RQ_PSN })
+    t.request('READ_REQUEST', 0, { dmaLen: 200 * MTU })
+    t.node.inject(other, packet('READ_REQUEST', RQ_PSN, { dmaLen: 1 }, 0x33), 0)
+    t.node.transmit(0)
+    const position = t.node.sent.findIndex(({ bytes }) => bytes[7] === 0x44)
+    assert.ok(position < 100, `${position} responses before`)
   })
   it('is answered as far as the port accepts runs, and continued when the port accepts more', () => {
     const t = startResponder({}, { maxBytes: 2 * (MTU + 20) })

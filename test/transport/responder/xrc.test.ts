@@ -5,6 +5,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Service } from '../../../src/spec/wire/services.ts'
 import { SRQN_SHIFT } from '../../../src/spec/work.ts'
+import { parsePacket } from '../../../src/wire/packet.ts'
 import { SHARED_QUEUE, SHARED_QUEUE_CQ } from '../node.ts'
 import {
   CAS,
@@ -118,6 +119,22 @@ test('a run of MIDDLE packets is accepted up to the first packet that names anot
   mixed.request('XRC_WRITE_FIRST', 0, { payload: MTU, remote: 0, dmaLen: 6 * MTU })
   mixed.requestRun(middle(1), middle(2, UNKNOWN_SRQN), middle(3))
   assert.deepEqual(mixed.sent(), ['NAK(INVALID_REQUEST)@2 msn 0'])
+})
+
+test('a long READ is answered with XRC packets', () => {
+  const t = target()
+  t.request('XRC_READ_REQUEST', 0, { dmaLen: 3 * MTU })
+  t.sent()
+  assert.deepEqual(
+    t.node.sent.map(({ bytes }) => parsePacket(bytes)).map(p => p.kind === 'packet' && p.name),
+    ['XRC_READ_RESP_FIRST', 'XRC_READ_RESP_MIDDLE', 'XRC_READ_RESP_LAST'],
+  )
+})
+
+test('a queue pair in ERR that is moved to ERR again raises no second event', () => {
+  const t = target()
+  for (let i = 0; i < 2; i++) t.node.engine.modify(t.row, ERR, {})
+  assert.deepEqual(t.node.events, ['LAST_WQE_REACHED'])
 })
 
 test('a MIDDLE packet with a payload shorter than the path MTU is an invalid request', () => {
