@@ -95,8 +95,18 @@ export interface Client {
   readonly memory: Arena
 }
 
-/** IB_USER_VERBS_CMD_GET_CONTEXT, and the length of the command. */
-const [GET_CONTEXT, GET_CONTEXT_BYTES] = [0, 16]
+/** Linux's numbers of write commands (IB_USER_VERBS_CMD_…). */
+export const Command = {
+  GET_CONTEXT: 0,
+  ALLOC_PD: 3,
+  DEALLOC_PD: 4,
+  CREATE_COMP_CHANNEL: 17,
+  CREATE_CQ: 18,
+  CREATE_QP: 24,
+} as const
+/** Lengths of write commands, which they return. */
+export const CommandBytes = { GET_CONTEXT: 16, ALLOC_PD: 16, DEALLOC_PD: 12, CREATE_COMP_CHANNEL: 16 } as const
+
 /** Offset of responses in `memory`. */
 const RESPONSE = 2048
 
@@ -154,8 +164,8 @@ export const dial = (t: TestContext, daemon: Pick<Daemon, 'socket'>): Client => 
       const { error, context, descriptors } = await self.open(node)
       assert.equal(error, 0)
       self.keep(descriptors)
-      const { ret, fds } = await self.command(context, GET_CONTEXT, [], 2)
-      assert.equal(ret, GET_CONTEXT_BYTES)
+      const { ret, fds } = await self.command(context, Command.GET_CONTEXT, [], 2)
+      assert.equal(ret, CommandBytes.GET_CONTEXT)
       self.keep(fds)
       return context
     },

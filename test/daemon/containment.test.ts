@@ -25,15 +25,11 @@ import { ParkedPage } from '../../src/spec/session.ts'
 import type { Entries } from '../../src/uapi/nldev/attributes.ts'
 import { machine } from '../drivers/rxe/machine.ts'
 import { scratchFolder } from '../tools.ts'
-import { type Client, dial } from './client.ts'
+import { type Client, Command, CommandBytes, dial } from './client.ts'
 import { openTestSocket } from './netlink/test-socket.ts'
 import { unbounded } from './unbounded.ts'
 
 const folder = scratchFolder()
-/** Linux's numbers of write commands (IB_USER_VERBS_CMD_…). */
-const Command = { GET_CONTEXT: 0, ALLOC_PD: 3, DEALLOC_PD: 4 } as const
-/** A write command returns its length. */
-const [ALLOC_PD_BYTES, DEALLOC_PD_BYTES] = [16, 12]
 
 /** Offset of the type in struct ib_uverbs_async_event_desc. */
 const EVENT_TYPE_AT = 8
@@ -80,8 +76,8 @@ const connect = async (t: TestContext, daemon: Daemon): Promise<Client> => {
 
 const assertServed = async (client: Client, context: number): Promise<void> => {
   const { ret, response } = await client.command(context, Command.ALLOC_PD, [], 1)
-  assert.equal(ret, ALLOC_PD_BYTES)
-  assert.equal((await client.command(context, Command.DEALLOC_PD, [response[0]])).ret, DEALLOC_PD_BYTES)
+  assert.equal(ret, CommandBytes.ALLOC_PD)
+  assert.equal((await client.command(context, Command.DEALLOC_PD, [response[0]])).ret, CommandBytes.DEALLOC_PD)
 }
 
 /** The members of `rxe`, as a plain object. A test replaces some. */
@@ -318,7 +314,7 @@ test('errors in the handling of a doorbell and in a timer are logged, and the co
   const onRung = (): void => {
     rungCount++
     resolveRung()
-    throw new Error('injected into the following step')
+    throw new Error('injected into onRung')
   }
   const contexts = new Contexts(createRingPool(), onPosted, onRung, createContainment(log))
   /** Resolves at the next call of `onRung`. */
@@ -336,8 +332,8 @@ test('errors in the handling of a doorbell and in a timer are logged, and the co
   await timerRung
   closeSync(held)
   while (contexts.count > 0) await nextRung()
-  assert.match(lines[0], /a doorbell: Error: injected/)
-  assert.match(lines[1], /without doorbells: Error: injected/)
+  assert.match(lines[0], /a doorbell: Error: injected into onRung/)
+  assert.match(lines[1], /without doorbells: Error: injected into onRung/)
   assert.ok(rungCount >= 3)
 })
 

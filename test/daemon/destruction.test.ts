@@ -23,7 +23,7 @@ import { NlmsgFlags } from '../../src/spec/linux/nldev.ts'
 import { CM_NODE } from '../../src/spec/session.ts'
 import { encodeChain } from '../../src/uapi/object/chain.ts'
 import { scratchFolder } from '../tools.ts'
-import { type Client, dial } from './client.ts'
+import { type Client, Command, CommandBytes, dial } from './client.ts'
 import { openTestSocket } from './netlink/test-socket.ts'
 import { CM_HEADER_BYTES, writeCommand } from './ucma.ts'
 
@@ -33,10 +33,6 @@ const RLIMIT_NOFILE = 7
 const LIMIT_BYTES = 16
 
 const folder = scratchFolder()
-/** Linux's numbers of write commands (IB_USER_VERBS_CMD_…). */
-const Command = { ALLOC_PD: 3, CREATE_COMP_CHANNEL: 17 } as const
-/** A write command returns its length. */
-const ALLOC_PD_BYTES = 16
 const MANY = 500
 /** Maximum number of destroyed objects per turn: STEPS_PER_TURN (core/devices/registry.ts), with a margin. */
 const MAX_IN_TURN = 64
@@ -85,7 +81,7 @@ const connect = async (t: TestContext, daemon: { readonly socket: string }): Pro
 const createPds = async (client: Client, node: number): Promise<number> => {
   const context = await client.context(node)
   for (let i = 0; i < MANY; i++)
-    assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, ALLOC_PD_BYTES)
+    assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, CommandBytes.ALLOC_PD)
   return context
 }
 
@@ -172,7 +168,7 @@ test('during a destruction, other clients are served, and the next open of the u
   const neighbourContext = await neighbour.context(1)
   await createPds(client, 0)
   client.close()
-  assert.equal((await neighbour.command(neighbourContext, Command.ALLOC_PD, [], 1)).ret, ALLOC_PD_BYTES)
+  assert.equal((await neighbour.command(neighbourContext, Command.ALLOC_PD, [], 1)).ret, CommandBytes.ALLOC_PD)
   assert.ok(device.counts.pd > 0, 'the call was answered before the objects were destroyed')
   await opener.context(0)
   assert.equal(device.counts.pd, 0)

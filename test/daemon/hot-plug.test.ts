@@ -13,7 +13,7 @@ import { encodeCall } from '../../src/uapi/object/client.ts'
 import { ioctlRequest } from '../../src/uapi/object/format.ts'
 import { encodeRecords } from '../../src/uapi/scalar.ts'
 import { scratchFolder } from '../tools.ts'
-import { type Client, daemonOf, dial, eventually } from './client.ts'
+import { type Client, Command, CommandBytes, daemonOf, dial, eventually } from './client.ts'
 
 const folder = scratchFolder()
 const rxe0 = { name: 'rxe0', address: '127.0.0.1', node: 0 }
@@ -22,10 +22,6 @@ const ctx0 = { name: 'ctx0', address: '' }
 /** Bytes of struct ib_uverbs_async_event_desc, and the offset of the type. */
 const ASYNC_EVENT_BYTES = 16
 const EVENT_TYPE_AT = 8
-/** Linux's numbers of write commands (IB_USER_VERBS_CMD_…). */
-const Command = { GET_CONTEXT: 0, ALLOC_PD: 3 } as const
-/** A write command returns its length. */
-const ALLOC_PD_BYTES = 16
 /** Offset of a returned name in the client's memory. */
 const NAME_AT = 2048
 
@@ -89,11 +85,11 @@ test('calls on a removed device fail with EIO after DEVICE_FATAL, and the memory
   client.keep(descriptors)
   const { fds } = await client.command(context, Command.GET_CONTEXT, [], 2)
   client.keep(fds)
-  assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, ALLOC_PD_BYTES)
+  assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, CommandBytes.ALLOC_PD)
   const other = await client.context(0)
   await client.tool({ kind: 'device', remove: 'rxe1' })
   assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, -Errno.EIO)
-  assert.equal((await client.command(other, Command.ALLOC_PD, [], 1)).ret, ALLOC_PD_BYTES)
+  assert.equal((await client.command(other, Command.ALLOC_PD, [], 1)).ret, CommandBytes.ALLOC_PD)
   const event = readFileSync(fds[0])
   assert.equal(event.length, ASYNC_EVENT_BYTES, 'one event, then the end of events')
   assert.equal(event.readUInt32LE(EVENT_TYPE_AT), AsyncEventType.values.DEVICE_FATAL)

@@ -76,8 +76,8 @@ new Worker("require(\\"worker_threads\\").parentPort.postMessage(7)", { eval: tr
   'xargs and many processes': ['xargs', 'seq 40 | xargs -P 4 -n 1 sh -c "echo \\$0" | sort -n'],
 }
 
-/** Asserts that a program does the same without and with the shim. */
-const runBothWays = async (program: string, args: readonly string[], t: { name: string }) => {
+/** Asserts that a program does the same without and with the shim; returns what it does. */
+const assertSameWithShim = async (program: string, args: readonly string[], t: { name: string }) => {
   const runFolder = mkdtempSync(join(folder, 'run-'))
   const plain = { PATH: process.env.PATH, TZ: 'UTC', LC_ALL: 'C', GIT_COMMITTER_DATE: '@0 +0000' }
   const withShim = { ...plain, LD_PRELOAD: compileShim(folder), USERDMA_SOCKET: join(runFolder, 'nobody') }
@@ -97,7 +97,7 @@ const runBothWays = async (program: string, args: readonly string[], t: { name: 
 for (const [title, [tool, script]] of Object.entries(commands)) {
   test(`unchanged: ${title}`, async t => {
     if (!shimIsPossible(t) || !requireTool(tool, t)) return
-    const { stdout } = await runBothWays(tool === 'bash' ? 'bash' : 'sh', ['-c', script], t)
+    const { stdout } = await assertSameWithShim(tool === 'bash' ? 'bash' : 'sh', ['-c', script], t)
     assert.ok(stdout.length > 0, 'the commands print something')
   })
 }
@@ -162,7 +162,7 @@ test('unchanged: a program with unusual calls on descriptors, vfork and posix_sp
   if (!shimIsPossible(t)) return
   const source = join(folder, 'unusual.c')
   writeFileSync(source, UNUSUAL)
-  const { status, stdout } = await runBothWays(compileC(join(folder, 'unusual'), [source]), [], t)
+  const { status, stdout } = await assertSameWithShim(compileC(join(folder, 'unusual'), [source]), [], t)
   assert.equal(status, 5)
   assert.match(stdout, /from vfork.*spawned/s)
 })

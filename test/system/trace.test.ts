@@ -164,6 +164,7 @@ describe('userdma trace', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, (
     assert.match(stderr, / fd \d+ driver\(ctx\.userdma\.2: write\(\d+\)\) = \d+ </)
     const abi = (await runUserdma(t, ['trace', '--abi', ...args.slice(1)])).stderr
     assert.match(abi, /\n {4}object driver_ops\.create at 0x.*\n {6}name 0x1 \S+, 13 bytes: \w+ = "ctx\.userdma\.2"\n/)
+    // class 40: driver_ops; call 4: create
     assert.match(abi, /\n {6}answer length \d+, class 40, call 4, object \d+, then fd \d+, .* flags ANSWERED\n/)
     assert.match(
       abi,

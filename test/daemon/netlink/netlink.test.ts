@@ -23,15 +23,11 @@ import {
 import { NetlinkOperation } from '../../../src/spec/session.ts'
 import { decodeAttributes, type Entries } from '../../../src/uapi/nldev/attributes.ts'
 import { scratchFolder } from '../../tools.ts'
-import { type Client, daemonOf, dial, eventually } from '../client.ts'
+import { type Client, Command, daemonOf, dial, eventually } from '../client.ts'
 import { type Answer, attributeOf, errnoOf, type NetlinkTestSocket, openTestSocket, requestOf } from './test-socket.ts'
 
 const folder = scratchFolder()
 const { DUMP, ACK, REQUEST } = NlmsgFlags
-/** Linux's numbers of write commands (IB_USER_VERBS_CMD_…). */
-const ALLOC_PD = 3
-const CREATE_CQ = 18
-const CREATE_QP = 24
 /** IB_QPT_RC in the word of CREATE_QP with sq_sig_all, qp_type and is_srq. */
 const RC_TYPE = 2 << 8
 /** Struct nlmsghdr. */
@@ -269,7 +265,8 @@ describe('objects', () => {
   it('are listed with their context and process, and counted', async t => {
     const { client, socket } = await setUp(t)
     const context = await client.context()
-    const pds = [await client.command(context, ALLOC_PD, [], 1), await client.command(context, ALLOC_PD, [], 1)]
+    const allocPd = () => client.command(context, Command.ALLOC_PD, [], 1)
+    const pds = [await allocPd(), await allocPd()]
     assert.deepEqual(
       pds.map(({ ret }) => ret > 0),
       [true, true],
@@ -305,10 +302,10 @@ describe('objects', () => {
   it('of a port are found only by their port; a new queue pair has none, and has no counters', async t => {
     const { client, socket } = await setUp(t)
     const context = await client.context()
-    const pd = (await client.command(context, ALLOC_PD, [], 1)).response[0]!
-    const cq = (await client.command(context, CREATE_CQ, [0, 0, 16, 0, 0xffff_ffff, 0], 6)).response[0]!
+    const pd = (await client.command(context, Command.ALLOC_PD, [], 1)).response[0]!
+    const cq = (await client.command(context, Command.CREATE_CQ, [0, 0, 16, 0, 0xffff_ffff, 0], 6)).response[0]!
     const qpWords = [0, 0, pd, cq, cq, 0, 1, 1, 1, 1, 0, RC_TYPE]
-    const qpn = (await client.command(context, CREATE_QP, qpWords, 16)).response[1]!
+    const qpn = (await client.command(context, Command.CREATE_QP, qpWords, 16)).response[1]!
     const port: Entries = [
       ['DEV_INDEX', 0],
       ['PORT_INDEX', 1],
@@ -353,7 +350,7 @@ describe('objects', () => {
     const { client, socket } = await setUp(t)
     const context = await client.context()
     const count = 1500
-    for (let i = 0; i < count; i++) await client.command(context, ALLOC_PD, [], 1)
+    for (let i = 0; i < count; i++) await client.command(context, Command.ALLOC_PD, [], 1)
     const other = await openTestSocket(client)
     const request = requestOf('RES_PD_GET', [['DEV_INDEX', 0]], DUMP)
     const twice = Buffer.concat([request, request])
@@ -385,7 +382,7 @@ describe('requests that search many objects', () => {
     const { client, socket } = await setUp(t)
     const context = await client.context()
     // More than two steps of a search (core/resources.ts).
-    for (let i = 0; i < 2100; i++) assert.ok((await client.command(context, ALLOC_PD, [], 1)).ret > 0)
+    for (let i = 0; i < 2100; i++) assert.ok((await client.command(context, Command.ALLOC_PD, [], 1)).ret > 0)
     const unknown: Entries = [
       ['DEV_INDEX', 0],
       ['RES_PDN', 0x7fff_ffff],
@@ -475,7 +472,7 @@ describe('a program with invalid or unusual requests', () => {
   it('gets the answers of Linux to malformed, unknown and wrong attributes', async t => {
     const { client, socket } = await setUp(t)
     const context = await client.context()
-    assert.ok((await client.command(context, ALLOC_PD, [], 1)).ret > 0)
+    assert.ok((await client.command(context, Command.ALLOC_PD, [], 1)).ret > 0)
     /** An attribute. `length` replaces the real length, `flags` are added to the type. */
     const attribute = (number: number, bytes: number[] | string, { length = 0, flags = 0 } = {}): number[] => {
       const value = [...Buffer.from(bytes as string)]
@@ -614,7 +611,7 @@ describe('a program with invalid or unusual requests', () => {
   it('is answered after datagrams of random bytes', async t => {
     const { client, socket } = await setUp(t, ['127.0.0.1', '127.0.0.2'])
     const context = await client.context()
-    assert.ok((await client.command(context, CREATE_CQ, [0, 0, 16, 0, 0xffffffff, 0], 6)).ret > 0)
+    assert.ok((await client.command(context, Command.CREATE_CQ, [0, 0, 16, 0, 0xffffffff, 0], 6)).ret > 0)
     const body = fc.uint8Array({ maxLength: 64, size: 'max' })
     const message = fc.record({
       command: fc.constantFrom(...Object.values(NldevCommands).map(({ number }) => number), 0, 8, 63),

@@ -15,15 +15,10 @@ import { Messages, MessageType, OpenWants, SessionLimits } from '../../../src/sp
 import { ioctlRequest } from '../../../src/uapi/object/format.ts'
 import { messageBuffer, writeHello } from '../../../src/uapi/session-codec.ts'
 import { scratchFolder } from '../../tools.ts'
-import { type Client, daemonOf, dial, eventually } from '../client.ts'
+import { type Client, Command, CommandBytes, daemonOf, dial, eventually } from '../client.ts'
 
 const folder = scratchFolder()
 const HEADER = Messages.header.size
-
-/** Linux's numbers of write commands (IB_USER_VERBS_CMD_…). */
-const Command = { GET_CONTEXT: 0, ALLOC_PD: 3, DEALLOC_PD: 4, CREATE_COMP_CHANNEL: 17 } as const
-/** A write command returns its length. All commands except DEALLOC_PD have COMMAND_BYTES. */
-const [COMMAND_BYTES, DEALLOC_PD_BYTES] = [16, 12]
 
 /** A message with a valid header, except for given fields. `fill`: the value of all bytes of the body; 0x20: spaces. */
 const message = (
@@ -46,15 +41,15 @@ const connectOther = async (t: TestContext, daemon: Daemon) => {
   const client = dial(t, daemon)
   await client.hello()
   const context = await client.context()
-  assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, COMMAND_BYTES)
+  assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, CommandBytes.ALLOC_PD)
   return {
     client,
     context,
     /** Asserts that the client is served, and that all its objects exist. */
     async assertServed(): Promise<void> {
       const { ret, response } = await client.command(context, Command.ALLOC_PD, [], 1)
-      assert.deepEqual([ret, response], [COMMAND_BYTES, [1]])
-      assert.equal((await client.command(context, Command.DEALLOC_PD, [1])).ret, DEALLOC_PD_BYTES)
+      assert.deepEqual([ret, response], [CommandBytes.ALLOC_PD, [1]])
+      assert.equal((await client.command(context, Command.DEALLOC_PD, [1])).ret, CommandBytes.DEALLOC_PD)
       const { contexts, devices } = await client.stat()
       assert.equal(contexts, 1)
       assert.deepEqual(devices[0].objects, { async_fd: 1, pd: 1 })
@@ -217,11 +212,11 @@ test('ATTACH with the memory file of a context gives access to the context; othe
   assert.deepEqual([attached.error, attached.context, attached.inode], [0, context, inode])
   assert.equal(attached.descriptors.length, 1)
   client.keep(attached.descriptors)
-  assert.equal((await client.command(context, Command.GET_CONTEXT, [], 2)).ret, COMMAND_BYTES)
+  assert.equal((await client.command(context, Command.GET_CONTEXT, [], 2)).ret, CommandBytes.GET_CONTEXT)
   // A context exists until all copies of all its doorbells are closed.
   owner.close()
   await eventually(client, ({ sessions }) => sessions === 1)
-  assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, COMMAND_BYTES)
+  assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, CommandBytes.ALLOC_PD)
   client.close()
   await eventually(other.client, ({ contexts }) => contexts === 1)
   await other.assertServed()
@@ -387,7 +382,7 @@ test('the event descriptors of a context are limited', async t => {
     ({ descriptors, devices }) => descriptors <= 1 && (devices[0].objects.comp_channel ?? 0) === 0,
   )
   const { ret, fds } = await client.command(context, Command.CREATE_COMP_CHANNEL, [], 1)
-  assert.equal(ret, COMMAND_BYTES)
+  assert.equal(ret, CommandBytes.CREATE_COMP_CHANNEL)
   client.keep(fds)
 })
 

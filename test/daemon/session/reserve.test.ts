@@ -20,15 +20,11 @@ import { encodeCall } from '../../../src/uapi/object/client.ts'
 import { ioctlRequest } from '../../../src/uapi/object/format.ts'
 import type { TraceRecord } from '../../../src/uapi/tool.ts'
 import { scratchFolder } from '../../tools.ts'
-import { type Client, daemonOf, dial } from '../client.ts'
+import { type Client, Command, CommandBytes, daemonOf, dial } from '../client.ts'
 
 const folder = scratchFolder()
 const sys = libcFunctions({ prlimit: 'int prlimit(int pid, int resource, int64_t wanted, int64_t old)' })
 const RLIMIT_NOFILE = 7
-/** IB_USER_VERBS_CMD_CREATE_COMP_CHANNEL. */
-const CREATE_COMP_CHANNEL = 17
-/** IB_USER_VERBS_CMD_GET_CONTEXT, and its length. */
-const [GET_CONTEXT, GET_CONTEXT_BYTES] = [0, 16]
 
 /** Takes all descriptors; the returned function releases them. */
 const takeAll = (t: TestContext): (() => void) => {
@@ -93,7 +89,7 @@ test('a call that gets no descriptor is traced as refused', async t => {
   // The next message publishes the record of the opening call.
   await client.refresh()
   const release = takeAll(t)
-  assert.equal((await client.command(context, CREATE_COMP_CHANNEL, [], 1)).ret, -Errno.EMFILE)
+  assert.equal((await client.command(context, Command.CREATE_COMP_CHANNEL, [], 1)).ret, -Errno.EMFILE)
   release()
   await client.refresh()
   const traced: unknown[] = []
@@ -102,7 +98,7 @@ test('a call that gets no descriptor is traced as refused', async t => {
     if (call !== undefined) traced.push([ret, reason !== undefined, descriptors?.map(({ fd }) => typeof fd)])
   }
   assert.deepEqual(traced, [
-    [GET_CONTEXT_BYTES, false, ['number']],
+    [CommandBytes.GET_CONTEXT, false, ['number']],
     [-Errno.EMFILE, true, undefined],
   ])
 })
@@ -156,9 +152,9 @@ test('the opening call of a context can be repeated after it got no descriptor',
   const { context, descriptors } = await client.open()
   client.keep(descriptors)
   const release = takeAll(t)
-  assert.equal((await client.command(context, GET_CONTEXT, [], 2)).ret, -Errno.EMFILE)
+  assert.equal((await client.command(context, Command.GET_CONTEXT, [], 2)).ret, -Errno.EMFILE)
   release()
-  const { ret, fds } = await client.command(context, GET_CONTEXT, [], 2)
+  const { ret, fds } = await client.command(context, Command.GET_CONTEXT, [], 2)
   client.keep(fds)
-  assert.equal(ret, GET_CONTEXT_BYTES)
+  assert.equal(ret, CommandBytes.GET_CONTEXT)
 })

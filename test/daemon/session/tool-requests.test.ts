@@ -18,11 +18,9 @@ import { plainArena } from '../../../src/wire/arena.ts'
 import { readCapture } from '../../../src/wire/pcap.ts'
 import { ipv4 } from '../../drivers/rxe/machine.ts'
 import { scratchFolder } from '../../tools.ts'
-import { daemonOf, dial } from '../client.ts'
+import { Command, daemonOf, dial } from '../client.ts'
 
 const folder = scratchFolder()
-/** Linux's numbers of write commands (IB_USER_VERBS_CMD_…). */
-const Command = { ALLOC_PD: 3, CREATE_CQ: 18, CREATE_QP: 24 } as const
 /** The last word of struct ib_uverbs_create_qp: qp_type, its second byte, is IBV_QPT_RC. */
 const RC_TYPE = 2 << 8
 

@@ -40,7 +40,7 @@ const mappingsOf = (log: string, object: number): { call: LoggedIoctl; maps: Log
 const attribute = (call: LoggedIoctl, id: number) => call.attributes.find(a => a.id === id)
 
 /** A new ring must have the size and header of the recorded mapping. */
-const assertLike = (map: LoggedMmap, elements: number, bytes: number, name: string): void => {
+const assertNewRingIsLike = (map: LoggedMmap, elements: number, bytes: number, name: string): void => {
   const ring = createRing(testRings(), elements, bytes)
   assert.equal(ring.area.length, map.length, `${name}: bytes to map`)
   assert.equal(ring.log2Element, u32(map.head, RingHeader.LOG2_ELEMENT), `${name}: log2 of the bytes of an element`)
@@ -64,7 +64,7 @@ for (const log of ['ibv_rc_pingpong.client.abilog', 'objects.abilog']) {
     for (const { call, maps } of mapped) {
       assert.equal(maps.length, 1)
       const cqe = Number(attribute(call, UVERBS_ATTR_CREATE_CQ_CQE)!.data)
-      assertLike(maps[0], cqe, 2 ** Wc.ELEMENT_SHIFT, `line ${call.line}`)
+      assertNewRingIsLike(maps[0], cqe, 2 ** Wc.ELEMENT_SHIFT, `line ${call.line}`)
     }
   })
 
@@ -78,9 +78,9 @@ for (const log of ['ibv_rc_pingpong.client.abilog', 'objects.abilog']) {
       // struct ib_uverbs_qp_cap before the call
       const cap = attribute(call, UVERBS_ATTR_CREATE_QP_CAP)!.before!
       const [sends, receives, sendSges, receiveSges, inline] = [0, 4, 8, 12, 16].map(offset => u32(cap, offset))
-      assertLike(maps[0], receives, RecvWqe.SGE + receiveSges * RingSge.BYTES, `line ${call.line}: receive`)
+      assertNewRingIsLike(maps[0], receives, RecvWqe.SGE + receiveSges * RingSge.BYTES, `line ${call.line}: receive`)
       const data = Math.max(sendSges * RingSge.BYTES, inline)
-      assertLike(maps[1], sends, SendWqe.SGE + data, `line ${call.line}: send`)
+      assertNewRingIsLike(maps[1], sends, SendWqe.SGE + data, `line ${call.line}: send`)
     }
   })
 }
