@@ -3,7 +3,8 @@
  * only when the program has acknowledged every event that it has read of the object. libibverbs waits after the daemon
  * has destroyed the object. So the daemon reads the counts of acknowledged events from the program's memory, in struct
  * ibv_cq, ibv_qp, ibv_srq or ibv_wq; its address is the object's user handle. The counts are valid only while the
- * structure contains the object's handle, and no new object has both the handle and the structure.
+ * structure contains the object's handle and the same struct ibv_context, and no new object of the context has both the
+ * handle and the structure.
  */
 import type { Caller, CoreObject, EventsRead } from '../core/model.ts'
 import { findHandle } from '../core/objects/handles.ts'
@@ -31,7 +32,8 @@ const REPORT_AFTER = 1000
 /** Maximum number of watched destroys of one caller. */
 const MAX_WAITS = 64
 
-// Byte offsets in struct ibv_cq, ibv_qp, ibv_srq and ibv_wq of verbs.h (64 bits). `number`: qp_num, wq_num, or the
+// Byte offsets in struct ibv_cq, ibv_qp, ibv_srq and ibv_wq of verbs.h (64 bits). Each begins with the address of its
+// struct ibv_context. `number`: qp_num, wq_num, or the
 // handle of a CQ or SRQ. `counts`: acknowledged events, after a mutex and a condition variable: comp_events_completed
 // and async_events_completed of a CQ, events_completed of the others.
 const MUTEX_BYTES = process.arch === 'arm64' ? 48 : 40
@@ -58,23 +60,32 @@ interface Watched {
   readonly object: CoreObject
   readonly read: EventsRead
   readonly caller: Caller
+  /** The structure's struct ibv_context at the destroy; undefined: the memory cannot be read. */
+  readonly verbsContext: bigint | undefined
 }
 
-/** Why the destroy waits; undefined if it does not wait, or if the memory cannot be read. */
-const causeOfWait = ({ object, read, caller }: Watched) => {
-  // A program that has closed the device may have an object of a later context in the structure.
-  if (object.context?.isClosed || isReplaced(object)) return undefined
-  const structure = structureOf(object)
-  const { handle, number, counts } = layouts[structure]
-  let bytes: Uint8Array
+const CONTEXT_OFFSET = 0
+
+/** The object's structure in the program's memory; undefined if the memory cannot be read. */
+const readStructure = (object: CoreObject, caller: Caller): DataView | undefined => {
   try {
-    bytes = caller.copyIn(object.events?.userHandle ?? 0n, counts + 8)
+    const bytes = caller.copyIn(object.events?.userHandle ?? 0n, layouts[structureOf(object)].counts + 8)
+    return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   } catch (error) {
     if (error instanceof CallError) return undefined
     throw error
   }
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-  if (view.getUint32(handle, true) !== object.handle) return undefined
+}
+
+/** Why the destroy waits; undefined if it does not wait, or if the memory cannot be read. */
+const causeOfWait = ({ object, read, caller, verbsContext }: Watched) => {
+  // A program that has closed the device may have an object of a later context in the structure.
+  if (object.context?.isClosed || isReplaced(object)) return undefined
+  const structure = structureOf(object)
+  const { handle, number, counts } = layouts[structure]
+  const view = readStructure(object, caller)
+  if (view?.getUint32(handle, true) !== object.handle) return undefined
+  if (view.getBigUint64(CONTEXT_OFFSET, true) !== verbsContext) return undefined
   const facts = { object: structure, number: view.getUint32(number, true) }
   const firstCount = view.getUint32(counts, true)
   const asyncEvents = structure === 'cq' ? view.getUint32(counts + 4, true) : firstCount
@@ -124,7 +135,8 @@ export const createDestroyWaits = (
 
   return {
     add(object, read, caller) {
-      const destroy = { object, read, caller }
+      const verbsContext = readStructure(object, caller)?.getBigUint64(CONTEXT_OFFSET, true)
+      const destroy = { object, read, caller, verbsContext }
       if (causeOfWait(destroy) === undefined || countOf(caller) >= MAX_WAITS) return
       watched.add(destroy)
       schedule(

@@ -146,6 +146,16 @@ test('no destroy waits if a new object has the handle and the structure', () => 
   assert.match(reports.join(), /^[^,]*destroy_cq of 0x1 waits/)
 })
 
+test('no destroy waits if an object of another context has the handle and the structure', () => {
+  const { waits, reports, elapse } = setUp()
+  const { structure } = createProgram({ waits }).destroy('srq', 0, { asyncEvents: 1 })
+  assert.equal(waits.current().length, 1)
+  // struct ibv_srq of verbs.h: context
+  structure.setBigUint64(0, 0x1000n, true)
+  elapse()
+  assert.deepEqual([reports, waits.current()], [[], []])
+})
+
 test('no destroy waits after the program has closed the device', () => {
   const { waits, reports, elapse } = setUp()
   const { destroy, closeDevice } = createProgram({ waits })
