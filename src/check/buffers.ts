@@ -46,8 +46,8 @@ const readsBuffer = ({ opcode, elements }: WorkRequest): boolean => {
   return elements.length > 0 && (kind === SEND || kind === RDMA_WRITE)
 }
 
-/** Whether the device writes to the buffer. */
-const writesBuffer = ({ opcode }: WorkRequest): boolean => {
+/** Whether the device writes to the buffer: receives, READs and atomics. */
+export const writesBuffer = ({ opcode }: WorkRequest): boolean => {
   if (opcode < 0) return true
   const kind = completionOpcodeOf(opcode)
   return kind === RDMA_READ || kind === COMP_SWAP || kind === FETCH_ADD

@@ -21,7 +21,7 @@ import {
   hasReachedRtr,
   mismatchBehind,
   mismatches,
-  rdAtomicsFit,
+  rdAtomicExceeds,
 } from './connection.ts'
 import { createDatagramDetector } from './datagrams.ts'
 import {
@@ -301,7 +301,7 @@ export class Checker {
     if (peer === undefined || peer === qp || peer.destruction !== undefined) return
     if (!areConnected(qp, peer, this.#deviceWithGid)) return
     const id =
-      mismatches(qp, peer, this.#deviceWithGid)[0] ?? (rdAtomicsFit(qp, peer) ? undefined : 'rd-atomic-exceeds')
+      mismatches(qp, peer, this.#deviceWithGid)[0] ?? (rdAtomicExceeds(qp, peer) ? 'rd-atomic-exceeds' : undefined)
     if (id === undefined) return
     this.#reporter.report(
       id,

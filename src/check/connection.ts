@@ -44,8 +44,13 @@ const LARGEST_RD_ATOMIC = 255
 const rdAtomicFits = (requester: KnownObject, responder: KnownObject): boolean =>
   (requester.attributes.maxRdAtomic ?? 0) <= (responder.attributes.maxDestRdAtomic ?? LARGEST_RD_ATOMIC)
 
-/** Whether max_rd_atomic of each queue pair is at most max_dest_rd_atomic of the other. */
-export const rdAtomicsFit = (a: KnownObject, b: KnownObject): boolean => rdAtomicFits(a, b) && rdAtomicFits(b, a)
+/** Whether one queue pair may have had more READs and atomics outstanding than max_dest_rd_atomic of the other. */
+export const rdAtomicExceeds = (a: KnownObject, b: KnownObject): boolean =>
+  exceedsRdAtomic(a, b) || exceedsRdAtomic(b, a)
+
+const exceedsRdAtomic = (requester: KnownObject, responder: KnownObject): boolean =>
+  !rdAtomicFits(requester, responder) &&
+  requester.mostReads > (responder.attributes.maxDestRdAtomic ?? LARGEST_RD_ATOMIC)
 
 /** States and attributes of a queue pair and its peer that do not fit, likeliest cause first. */
 export const mismatches = (qp: KnownObject, peer: KnownObject, deviceWithGid: DeviceWithGid): FindingId[] => {

@@ -106,6 +106,8 @@ export class KnownObject {
   failure: Failure | undefined
   /** Whether a failure of a queue pair or its peer was reported since RESET. */
   isReported = false
+  /** The most READs and atomics of a queue pair, up to 256, that the program had posted and not polled, since RESET. */
+  mostReads = 0
   /** Whether a datagram of a UD queue pair had another Q_Key than its receiver (datagrams.ts). */
   hasSentWrongQkey = false
 
@@ -172,6 +174,7 @@ export class KnownObject {
     for (const name of Object.keys(this.attributes)) delete this.attributes[name as keyof QpAttributes]
     this.failure = undefined
     this.isReported = false
+    this.mostReads = 0
   }
 
   /** A CQ was resized, or a region got other memory. */

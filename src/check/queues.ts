@@ -12,7 +12,7 @@ import { type RequestCompletion, takesReceive, type WorkRequest } from '../spec/
 import { nameIn } from '../spec/enums.ts'
 import { PostQueue } from '../spec/session.ts'
 import { WcStatus } from '../spec/work.ts'
-import { requestText, usesRegion } from './buffers.ts'
+import { requestText, usesRegion, writesBuffer } from './buffers.ts'
 import type { Detector, DetectorServices } from './detector.ts'
 import { type KnownObject, unreleasedIn } from './objects.ts'
 
@@ -20,6 +20,8 @@ const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
 
 /** A program that has not polled a non-empty CQ for this time is taken to wait for the CQ's event. */
 const WAITING_MICROSECONDS = 1_000_000
+/** Of each queue. More than any max_dest_rd_atomic, which has 8 bits. */
+const MAX_COUNTED_READS = 256
 
 interface UnpolledCompletion {
   readonly request: WorkRequest
@@ -42,6 +44,8 @@ interface CqState {
 interface QueueState {
   /** Number of unsignaled sends since the last signaled one. */
   unsignaled: number
+  /** `WorkRequest.index` of READs and atomics that the program has not polled, oldest first. */
+  readonly unpolledReads: number[]
   postedReceives: number
   /** Receives that messages have taken. */
   takenReceives: number
@@ -76,7 +80,8 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
   const queueOf = (id: number): QueueState => {
     let state = queues.get(id)
     if (state === undefined) {
-      state = { unsignaled: 0, postedReceives: 0, takenReceives: 0, outstandingMessages: 0, rnrSince: undefined }
+      const counts = { unsignaled: 0, postedReceives: 0, takenReceives: 0, outstandingMessages: 0 }
+      state = { ...counts, unpolledReads: [], rnrSince: undefined }
       queues.set(id, state)
     }
     return state
@@ -92,11 +97,23 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
   /** The receive queue of a queue pair, or its SRQ. Not for an XRC target: its messages select the SRQ. */
   const receiveQueueOf = (qp: KnownObject): QueueState => queueOf((qp.uses.get('srq') ?? qp).id)
 
+  const readPosted = (qp: KnownObject, { index }: WorkRequest, { unpolledReads }: QueueState): void => {
+    if (unpolledReads.length < MAX_COUNTED_READS) unpolledReads.push(index)
+    qp.mostReads = Math.max(qp.mostReads, unpolledReads.length - unreleasedIn(qp))
+  }
+
+  /** The program has polled the completion of a request, so it knows that earlier sends of the queue are complete. */
+  const requestPolled = ({ owner, queue, index }: WorkRequest): void => {
+    const unpolledReads = queue === PostQueue.SEND ? queues.get(owner)?.unpolledReads : undefined
+    while (unpolledReads !== undefined && unpolledReads[0]! <= index) unpolledReads.shift()
+  }
+
   const sendPosted = (request: WorkRequest): void => {
     const state = queueOf(request.owner)
     if (takesReceive(request)) state.outstandingMessages++
     state.unsignaled = request.isSignaled ? 0 : state.unsignaled + 1
     const qp = services.objects.find(request.owner)
+    if (qp !== undefined && writesBuffer(request)) readPosted(qp, request, state)
     const size = qp?.limits.maxSendWr ?? qp?.requestedSends
     // Once per row: at the first send for which the queue has no room.
     if (qp === undefined || size === undefined || state.unsignaled !== size + 1) return
@@ -210,7 +227,11 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       state.armingCall = undefined
       state.unnoticedSince = undefined
       let removed = 0
-      while (removed < state.unpolled.length && state.unpolled[removed]!.completion.cqPosition <= count) removed++
+      for (; removed < state.unpolled.length; removed++) {
+        const { request, completion } = state.unpolled[removed]!
+        if (completion.cqPosition > count) break
+        requestPolled(request)
+      }
       if (removed === 1) state.unpolled.shift()
       else state.unpolled.splice(0, removed)
     },

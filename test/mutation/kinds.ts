@@ -202,6 +202,7 @@ export const kinds = {
     mistake: "sets max_rd_atomic beyond the peer's max_dest_rd_atomic",
     edits: text => change(text, valuesOf(text, 'max_rd_atomic'), () => '16'),
     findings: ['rd-atomic-exceeds', ['refused-call', /maxRdAtomic/]],
+    legalIf: 'the program waits for its READs and atomics before it posts more than the peer accepts',
   },
   'reads-none': {
     mistake: 'sets max_rd_atomic to 0',
