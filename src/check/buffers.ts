@@ -12,6 +12,7 @@
  * `--buffers all`, all bytes of all sends.
  */
 import { requestName } from '../spec/check/causes.ts'
+import type { Stack } from '../spec/check/findings.ts'
 import type { WorkRequest } from '../spec/check/requests.ts'
 import { MrKind } from '../spec/enums.ts'
 import { sendOperations, WcOpcode, WcStatus } from '../spec/work.ts'
@@ -115,6 +116,20 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
       for (const request of requests) if (usesRegion(request, region)) return { request, owner }
     }
     return undefined
+  }
+
+  /** A program has deregistered a region: reports an outstanding request that uses the region. */
+  const deregistered = (region: KnownObject, stack: Stack): void => {
+    const user = outstandingUserOf(region)
+    if (user === undefined) return
+    const { request, owner } = user
+    const text = `${region.name} was deregistered while ${owner.name} has ${requestText(request)} outstanding`
+    services.report('region-in-use', services.occurrenceAt(region, stack), {
+      text,
+      severity: request.opcode < 0 ? 'warning' : 'error',
+      moments: [services.postMoment(request)],
+      objects: [region, owner],
+    })
   }
 
   /** `isLost`: the second message has overwritten the first. Otherwise both requests are outstanding. */
@@ -279,23 +294,12 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
       filled.delete(owner)
       overlaps.delete(owner)
     },
-    calling({ class: name, method, stack }, region) {
-      if (name !== 'mr' || method !== 'destroy') return
-      const user = outstandingUserOf(region)
-      if (user === undefined) return
-      const { request, owner } = user
-      const text = `${region.name} was deregistered while ${owner.name} has ${requestText(request)} outstanding`
-      services.report('region-in-use', services.occurrenceAt(region, stack), {
-        text,
-        severity: request.opcode < 0 ? 'warning' : 'error',
-        moments: [services.postMoment(request)],
-        objects: [region, owner],
-      })
-    },
-    called({ class: name, method, refused }, { id }) {
-      if (name !== 'cq' || method !== 'destroy' || refused !== undefined) return
-      polledCounts.delete(id)
-      removePolled(id, Number.POSITIVE_INFINITY)
+    called({ class: name, method, refused, why, stack }, object) {
+      if (method !== 'destroy' || refused !== undefined) return
+      if (name === 'mr' && why === 'call') deregistered(object, stack)
+      if (name !== 'cq') return
+      polledCounts.delete(object.id)
+      removePolled(object.id, Number.POSITIVE_INFINITY)
     },
     unmapped(region) {
       const user = outstandingUserOf(region)

@@ -177,8 +177,8 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
     })
   }
 
-  /** A region is being deregistered: reports an unpolled success of a request that uses the region. */
-  const deregistering = (region: KnownObject, stack: Stack): void => {
+  /** A program has deregistered a region: reports an unpolled success of a request that uses the region. */
+  const deregistered = (region: KnownObject, stack: Stack): void => {
     for (const [id, state] of cqs) {
       const cq = services.objects.find(id)
       if (cq?.device !== region.device) continue
@@ -239,7 +239,6 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       queues.delete(id)
     },
     calling({ class: name, method, args, stack }, object) {
-      if (name === 'mr' && method === 'destroy') deregistering(object, stack)
       if (name !== 'cq') return
       const state = cqOf(object.id)
       checkArmed(object, state)
@@ -249,8 +248,10 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       const isAwaited = ({ completion }: UnpolledCompletion): boolean => !args.solicitedOnly || completion.solicited
       if (unpolledOf(object, state).some(isAwaited)) state.armingCall = { time: services.sources.now(), stack }
     },
-    called({ class: name, method, stack, refused }, object) {
-      if (name === 'cq' && method === 'destroy' && refused === undefined) cqDestroyed(object, stack)
+    called({ class: name, method, stack, refused, why }, object) {
+      if (method !== 'destroy' || refused !== undefined) return
+      if (name === 'mr' && why === 'call') deregistered(object, stack)
+      if (name === 'cq') cqDestroyed(object, stack)
     },
     receiveCounts(sender, peer) {
       if (peer.class === 'xrc_tgt_qp') return []

@@ -5,6 +5,7 @@ import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import type { WorkRequest } from '../../src/spec/check/requests.ts'
 import { AccessFlags, MrKind } from '../../src/spec/enums.ts'
+import { Errno } from '../../src/spec/errno.ts'
 import { PostQueue } from '../../src/spec/session.ts'
 import { WrOpcode } from '../../src/spec/work.ts'
 import { LKEY, requestScenario, START, workRequest } from './requests.ts'
@@ -35,6 +36,19 @@ it('deregistering a region with requests outstanding is an error for sends, a wa
   unused.post({ elements: [{ address: START, length: 0, lkey: LKEY }] })
   unused.destroy('mr', unused.region)
   assert.deepEqual(unused.ids(), [])
+})
+
+it('a region is not deregistered by a refused call, and its end with the context is no mistake', () => {
+  for (const ending of [{ refused: { errno: Errno.EBUSY, reason: '' } }, { why: 'close' as const }]) {
+    const s = requestScenario()
+    s.post()
+    s.complete(s.post())
+    s.call('mr', 'destroy', s.region, {}, ending)
+    assert.deepEqual(
+      s.ids().filter(id => id.startsWith('region-in-use')),
+      [],
+    )
+  }
 })
 
 it('a change to the buffer of an outstanding send is found, a change to that of a READ is not', () => {

@@ -3,6 +3,7 @@
  */
 import { Checker } from '../../src/check/checker.ts'
 import type { CheckerSources } from '../../src/check/detector.ts'
+import type { CheckedCall } from '../../src/check/events.ts'
 import type { ObjectName } from '../../src/check/objects.ts'
 import type { Cause } from '../../src/spec/check/causes.ts'
 import type { Finding } from '../../src/spec/check/findings.ts'
@@ -88,10 +89,17 @@ export const requestScenario = ({
     })
     return object.id
   }
-  const call = (name: string, method: string, id: number, args: Record<string, unknown> = {}): void => {
-    checker.calling({ class: name, method, program, args, stack: [`${name}.${method}`] }, id)
+  const call = (
+    name: string,
+    method: string,
+    id: number,
+    args: Record<string, unknown> = {},
+    ending: Partial<Pick<CheckedCall, 'refused' | 'why'>> = {},
+  ): void => {
+    const stack = [`${name}.${method}`]
+    if (ending.why === undefined) checker.calling({ class: name, method, program, args, stack }, id)
     const object = names.get(id)
-    checker.called({ ...origin, time: now, class: name, method, object, args, out: {}, stack: [`${name}.${method}`] })
+    checker.called({ ...origin, time: now, class: name, method, object, args, out: {}, stack, ...ending })
   }
   const channel = hasChannel ? create('comp_channel') : undefined
   const cq = create('cq', { ...(channel && { channel: names.get(channel) }) }, { cqe: 100 })
