@@ -26,7 +26,7 @@ test('a device describes all its classes, in order of their IDs', () => {
   )
 })
 
-test('a caller may change its description', () => {
+test('a caller that changes the description it got does not change the next one', () => {
   const { context, caller } = openTestDevice()
   const query = () => invokeNow(context, Classes.interface, 'query', 0, {}, caller).out
   const first = query()

@@ -5,13 +5,22 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { type Driver, driverClass, invokeNow, register, withLinkVariants } from '../../src/core/index.ts'
 import { Classes } from '../../src/spec/classes.ts'
-import { absentOn, type LinkName, Links } from '../../src/spec/links.ts'
+import { type LinkName, Links } from '../../src/spec/links.ts'
 import { declare } from '../../src/spec/schema/description.ts'
 import { describeDevice, openTestDevice, type TestState, testDriver } from './fixture.ts'
 
 const { ah: Ah, pd: Pd, rc_qp: RcQp, interface: Interface } = Classes
 
-const ADDRESSES = ['address', 'ibAddress', 'opaAddress']
+/** The attributes of rc_qp.create that only devices of one link have. */
+const attributesOf: Readonly<Record<LinkName, readonly string[]>> = {
+  ib: ['ibAddress', 'ibAlternatePath'],
+  roce: ['address', 'alternatePath', 'dmac', 'vlan'],
+  iwarp: [],
+  opa: ['opaAddress', 'opaAlternatePath'],
+}
+const links = Object.keys(attributesOf) as LinkName[]
+const allAttributes = Object.values(attributesOf).flat()
+
 const ethernet = {
   dgid: new Uint8Array(16),
   flowLabel: 0,
@@ -28,29 +37,20 @@ const openDeviceOf = (link: LinkName | undefined) => {
   const driver: Driver<TestState> = { ...testDriver(), ...(link !== undefined && { link }) }
   const setup = openTestDevice({}, driver)
   const described = declare(invokeNow(setup.context, Interface, 'query', 0, {}, setup.caller).out)
-  const addressesOf = (cls: string, method: string) => {
-    const found = described.find(({ name }) => name === cls)?.methods[method]
-    return ADDRESSES.filter(name => found?.in[name] !== undefined)
-  }
-  return { ...setup, addressesOf }
+  const create = described.find(({ name }) => name === 'rc_qp')?.methods.create
+  return { ...setup, describedAttributes: allAttributes.filter(name => create?.in[name] !== undefined) }
 }
 
-test('a device describes only the address attribute of its link', () => {
-  for (const [link, expected] of [
-    ['ib', ['ibAddress']],
-    ['roce', ['address']],
-    ['iwarp', []],
-    ['opa', ['opaAddress']],
-    [undefined, ADDRESSES],
-  ] as const)
-    assert.deepEqual(openDeviceOf(link).addressesOf('rc_qp', 'create'), expected, link)
+test('a device describes only the attributes of its link', () => {
+  for (const link of links) assert.deepEqual(openDeviceOf(link).describedAttributes, attributesOf[link], link)
+  assert.deepEqual(openDeviceOf(undefined).describedAttributes, allAttributes)
 })
 
 test("an attribute of another link is refused, and the error names the device's link", () => {
-  for (const link of ['ib', 'roce', 'iwarp', 'opa'] as const) {
+  for (const link of links) {
     const { context, caller } = openDeviceOf(link)
     const pd = invokeNow(context, Pd, 'create', 0, {}, caller).object
-    for (const name of absentOn(link).filter(attribute => RcQp.methods.create.in[attribute as 'address'])) {
+    for (const name of allAttributes.filter(attribute => !attributesOf[link].includes(attribute))) {
       const args = { pd, [name]: {}, userHandle: 0n } as never
       assert.throws(() => invokeNow(context, RcQp, 'create', 0, args, caller), {
         code: 'EINVAL',

@@ -54,9 +54,10 @@ describe('packet lines', () => {
       const line = packetText(bytes)
       assert.ok(line.startsWith(`${name.replace(/^RC_/, '')} qp 0x0 psn 0x000000`), line)
       // Fields with named values have no field name. Reserved zeros and cmpDt of a fetch-and-add are omitted.
+      const omitted = name.endsWith('FETCH_ADD') ? /^(resv\d+|syndrome|sel|plt|cmpDt)$/ : /^(resv\d+|syndrome|sel|plt)$/
       for (const header of further)
         for (const field of Object.keys(headers[header].fields))
-          if (!/^resv|syndrome|sel|plt|cmpDt/.test(field)) assert.ok(line.includes(` ${field} `), `${line}: ${field}`)
+          if (!omitted.test(field)) assert.ok(line.includes(` ${field} `), `${line}: ${field}`)
     }
   })
 

@@ -62,6 +62,7 @@ const readDriver = (reading: Reading, call: Call, bytes: Uint8Array): void => {
 }
 
 const finish = ({ out, object, numbers }: Reading): Recorded => {
+  // Core's numbers of the fd objects are not recorded: any numbers.
   const descriptors = [...numbers.keys()].map((attribute, i): NewDescriptor => ({ object: 1000 + i, attribute }))
   return {
     numbers,
@@ -80,6 +81,7 @@ export const recordedResult = (call: Call, logged: LoggedIoctl | LoggedWrite): R
   if (logged.kind === 'write') {
     const found = findCommand(viewOf(logged.data).getUint32(0, true))
     if (found.out !== undefined) {
+      // The driver's part of the response follows the core's, whose length an extended command's header has (out_words).
       const coreBytes = found.command.isExtended
         ? viewOf(logged.data).getUint16(6, true) * 8
         : found.command.minResponseBytes

@@ -9,8 +9,8 @@
  * - EFAULT: pages do not exist or do not permit the access.
  *
  * If a region has any remote access, its rkey equals its lkey; otherwise its rkey is 0. Addresses of a region with
- * ZERO_BASED start at 0, as ibv_reg_mr's manual says; Linux' soft device ignores the flag. A region with bound windows
- * can be neither deregistered (10.6.7.2.6) nor reregistered.
+ * ZERO_BASED start at 0, as ibv_reg_mr's manual says; the soft device of Linux 6.1 ignores the flag, that of 6.12
+ * refuses it. A region with bound windows can be neither deregistered (10.6.7.2.6) nor reregistered.
  */
 import { Mr } from '../../spec/classes/mr.ts'
 import { AccessFlags, MrKind } from '../../spec/enums.ts'

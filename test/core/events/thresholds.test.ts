@@ -50,7 +50,7 @@ test('an event is raised after a number of completions', () => {
   const { core, newCq, set, notify, events } = setUp()
   const cq = newCq()
   set(cq.handle, { count: 3 })
-  completed(cq.events!, false)
+  completed(cq.events!, false) // before the CQ is armed: does not count
   notify(cq.handle)
   for (const expected of [0, 0, 1, 0, 0]) {
     completed(cq.events!, false)
@@ -138,7 +138,7 @@ test('later thresholds and armings of an armed CQ can only make its event earlie
   wait(20)
   assert.equal(events(), 1)
 
-  // a later arming has a higher threshold
+  // a later arming has a higher threshold, or the earlier of two is only for solicited completions
   set(handle, { count: 0, period: 0 })
   notify(handle)
   notify(handle, { count: 3 })
@@ -221,16 +221,16 @@ test('core refuses to resize a CQ', () => {
 })
 
 test('a CQ with several armings and thresholds raises its event when the first threshold is reached', () => {
-  const rule = fc.record({ count: fc.nat(4), period: fc.nat(60) })
+  const threshold = fc.record({ count: fc.nat(4), period: fc.nat(60) })
   const step = fc.oneof(
     fc.record({ wait: fc.nat(40) }),
     fc.record({ complete: fc.nat(2) }),
-    fc.record({ arm: fc.option(rule) }),
-    fc.record({ set: rule }),
+    fc.record({ arm: fc.option(threshold) }),
+    fc.record({ set: threshold }),
   )
-  /** A CQ: its rule, and the rules and completion times since it was armed. */
+  /** A CQ: its threshold, the thresholds of its armings, and the completion times since the first arming. */
   const model = () => ({
-    rule: { count: 0, period: 0 },
+    threshold: { count: 0, period: 0 },
     armings: [] as { count: number; period: number }[],
     completionTimes: [] as number[],
   })
@@ -260,11 +260,11 @@ test('a CQ with several armings and thresholds raises its event when the first t
         if ('wait' in action) wait(action.wait)
         else if ('set' in action) {
           set(handle, action.set)
-          cqModel.rule = action.set
-          if (cqModel.armings.length > 0) cqModel.armings.push(cqModel.rule)
+          cqModel.threshold = action.set
+          if (cqModel.armings.length > 0) cqModel.armings.push(action.set)
         } else if ('arm' in action) {
           notify(handle, action.arm ?? {})
-          cqModel.armings.push(action.arm ?? cqModel.rule)
+          cqModel.armings.push(action.arm ?? cqModel.threshold)
         } else
           for (let i = 0; i < action.complete; i++) {
             completed(source!, false)

@@ -145,7 +145,7 @@ test('a bind with a wrong domain, region, range or right is refused (C10-72 to C
     assert.equal(unbound.bind({ hi: HI + 1, lo: 0, lengthLo: 4097 }), false)
     assert.equal(unbound.bind({ access: RELAXED_ORDERING }), false, 'only rights of the peer')
     assert.equal(unbound.bind({ access: REMOTE_READ | FLUSH_PERSISTENT }), false, 'memory is not persistent')
-    assert.equal(setUp(type, LOCAL_WRITE).bind(), false, 'C10-73')
+    assert.equal(setUp(type, LOCAL_WRITE).bind(), false, 'C10-73: a region without MW_BIND')
     assert.equal(setUp(type, MW_BIND).bind(), false, 'C10-74: writing without local write')
     assert.equal(setUp(type, MW_BIND).bind({ access: REMOTE_ATOMIC }), false, 'C10-74: atomics without local write')
     assert.equal(setUp(type, MW_BIND).bind({ access: REMOTE_READ | FLUSH_GLOBAL }), true)
@@ -161,6 +161,7 @@ test('a bind with a wrong domain, region, range or right is refused (C10-72 to C
 test('after the memory of a region is unmapped, accesses through its bound windows fault too', () => {
   const { table, bind, region, window } = setUp(TYPE_1)
   const second = addWindow(table, PD, TYPE_2)
+  // The region of setUp is in noMemory from the start, where every access faults.
   relocateRegion(table, region, START, (BigInt(HI) << 32n) | BigInt(LO), 8192, nullMemory)
   bind()
   bind({ window: table.key[second] })
@@ -208,7 +209,7 @@ test('a destroyed queue pair frees only the type 2 windows that it bound', () =>
   assert.equal(isAccessible(LO + 100, 50), false)
   assert.equal(bind({}, QP + 1), true)
   removeWindow(table, window)
-  assert.deepEqual(table.spaceUses, [1])
+  assert.deepEqual(table.spaceUses, [1], 'the region uses its space, the window no longer')
 })
 
 test('destroying a region ends the rights of the windows bound to it', () => {

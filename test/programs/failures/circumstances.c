@@ -154,7 +154,7 @@ static void exits(void)
     exit(0);
 }
 
-/* ---- namespaces ---- */
+/* ---- namespaces, tables of descriptors, roots ---- */
 
 static void user_namespace(void)
 {
@@ -173,6 +173,7 @@ static void own_descriptors(void)
 static void other_root(void)
 {
     begin();
+    /* A root without /proc, /sys and the daemon's files. */
     check(chroot("/proc/self/fdinfo") || chdir("/"), "chroot");
     finish();
 }

@@ -25,13 +25,17 @@ enum { NO_HANDLE = 0xdead };
 /* Letters of ioctls: Linux's verbs, the object dialect. */
 enum { VERBS_LETTER = 0x1b, OBJECT_LETTER = 0xdb };
 
-/* ALLOC_PD by write(2): command 3, 4 words, response of 1 word. A plain memory file would accept the bytes too. */
+/*
+ * ALLOC_PD by write(2): command 3, 4 words, response of 1 word. A plain memory file would accept the bytes too, but
+ * not change `handle`. Handle 0 is that of the first program's PD, which still exists.
+ */
 static void allocate_pd(int device)
 {
     uint32_t handle = NO_HANDLE, command[4] = {3, 4 | 1 << 16};
     const uint64_t response = (uintptr_t)&handle;
     memcpy(&command[2], &response, sizeof response);
-    NEED(write(device, command, sizeof command) == sizeof command && handle != NO_HANDLE, "write: %s", strerror(errno));
+    NEED(write(device, command, sizeof command) == sizeof command && handle != NO_HANDLE && handle != 0,
+         "write: PD %u, %s", handle, strerror(errno));
 }
 
 /* The second program's first call, on a newly opened device. NOBODY: there is no daemon. */

@@ -12,7 +12,7 @@ import { cleanEnvironment, lacking, run, start, startDaemon, temporaryFolder, us
 
 const PORT = '/sys/class/infiniband/rxe0/ports/1'
 
-/** By folder and file. */
+/** The values in the output of `grep -H`, by folder and file. */
 const parseCounters = (text: string): Record<string, Record<string, number>> => {
   const values: Record<string, Record<string, number>> = {}
   for (const [, folder, name, value] of text.matchAll(/(\w+)\/(\w+):(\d+)\n/g)) {
@@ -69,14 +69,15 @@ describe('counter files', { skip: lacking('ibv_rc_pingpong') }, () => {
     const expected: typeof all = { hw_counters: { ...hw_counters, lifespan: 0 }, counters: { ...counters } }
     assert.deepEqual(all, expected)
     const hw = all.hw_counters
-    assert.equal(hw.rdma_sends, 100)
-    assert.equal(hw.rdma_recvs, 100)
+    const messages = 2 * 50 // server and client send `-n` messages each, of 4096 bytes
+    assert.equal(hw.rdma_sends, messages)
+    assert.equal(hw.rdma_recvs, messages)
     assert.equal(hw.sent_pkts, hw.rcvd_pkts)
     assert.equal(all.counters.port_xmit_packets, hw.sent_pkts)
-    assert.ok(all.counters.port_xmit_data * 4 > 100 * 4096)
+    assert.ok(all.counters.port_xmit_data * 4 > messages * 4096, 'in words of 4 bytes')
     // The shell stays in the folder, whose files change.
     const script = `cd ${PORT}/hw_counters; cat rdma_sends; (ibv_rc_pingpong -g 1 -n 5 & until ibv_rc_pingpong -g 1 -n 5 localhost; do :; done; wait) > /dev/null 2>&1; cat rdma_sends`
-    assert.equal(await read(script), '100\n110\n')
+    assert.equal(await read(script), `${messages}\n${messages + 2 * 5}\n`)
   })
 
   it('are shown by `stat --watch` until the daemon ends', async t => {

@@ -15,10 +15,17 @@ import { ARENA, rxeSchema } from '../fake-view.ts'
 
 const { WRITE, IOCTL } = EntryPoint
 
+const rcQp = rxeSchema.classByName('rc_qp')!
+const modify: Call = {
+  class: rcQp,
+  methodName: 'modify',
+  method: rcQp.methods.modify,
+  object: 3,
+  args: { state: 1 },
+}
+
 test('a forged LEGACY attribute is encoded or throws a CallError', () => {
-  const cls = rxeSchema.classByName('rc_qp')!
-  const call: Call = { class: cls, methodName: 'modify', method: cls.methods.modify, object: 3, args: { state: 1 } }
-  const seeds = encodings(call, RXE_DRIVER_ID, ARENA).map(way => way.legacy)
+  const seeds = encodings(modify, RXE_DRIVER_ID, ARENA).map(({ legacy }) => legacy)
   const { GET_CONTEXT, ALLOC_PD, CREATE_AH, QUERY_MR, CREATE_CQ } = WriteCommands
   const numbers = [GET_CONTEXT, ALLOC_PD, CREATE_AH, QUERY_MR, CREATE_CQ]
   for (const [number, seed] of numbers.flatMap(number => seeds.map(seed => [number, seed] as const)))
@@ -27,7 +34,7 @@ test('a forged LEGACY attribute is encoded or throws a CallError', () => {
       const bytes = seed.slice()
       new DataView(bytes.buffer).setUint32(at, number, true)
       try {
-        encodeLinux(call, bytes)
+        encodeLinux(modify, bytes)
       } catch (error) {
         if (!(error instanceof CallError)) throw error
       }
@@ -42,7 +49,7 @@ test('a forged LEGACY attribute is encoded or throws a CallError', () => {
   fc.assert(
     fc.property(fc.oneof(fc.uint8Array({ maxLength: 80 }), changed), bytes => {
       try {
-        encodeLinux(call, bytes)
+        encodeLinux(modify, bytes)
       } catch (error) {
         if (!(error instanceof CallError)) throw error
       }
@@ -52,7 +59,6 @@ test('a forged LEGACY attribute is encoded or throws a CallError', () => {
 })
 
 test('a LEGACY attribute with an ioctl about another class is EINVAL', () => {
-  const rc_qp = rxeSchema.classByName('rc_qp')!
   const port = rxeSchema.classByName('port')!
   const query: Call = {
     class: port,
@@ -61,33 +67,24 @@ test('a LEGACY attribute with an ioctl about another class is EINVAL', () => {
     object: 0,
     args: {},
   }
-  const modify: Call = {
-    class: rc_qp,
-    methodName: 'modify',
-    method: rc_qp.methods.modify,
-    object: 3,
-    args: { state: 1 },
-  }
-  const queryAttributes = encodings(query, RXE_DRIVER_ID, ARENA).map(way => way.legacy)
+  const queryAttributes = encodings(query, RXE_DRIVER_ID, ARENA).map(({ legacy }) => legacy)
   assert.notEqual(queryAttributes.length, 0)
   for (const legacy of queryAttributes)
     assert.throws(() => encodeLinux(modify, legacy), { code: 'EINVAL', message: /rc_qp/ })
 })
 
 test('a LEGACY attribute with an ioctl of wrong length is EINVAL', () => {
-  const cls = rxeSchema.classByName('rc_qp')!
-  const call: Call = { class: cls, methodName: 'modify', method: cls.methods.modify, object: 3, args: { state: 1 } }
-  const ioctls = encodings(call, RXE_DRIVER_ID, ARENA)
-    .map(way => unpackLegacy(way.legacy))
+  const ioctls = encodings(modify, RXE_DRIVER_ID, ARENA)
+    .map(({ legacy }) => unpackLegacy(legacy))
     .filter(({ entryPoint }) => entryPoint === IOCTL)
   assert.notEqual(ioctls.length, 0)
   for (const { parts } of ioctls) {
     const [message, ...memory] = parts
     assert.ok(message)
-    // 8 bytes have the object and the method, but no attribute count.
+    // The header has 24 bytes; 8 bytes have the object and the method, but no attribute count.
     for (const length of [0, 8, 23, 24, message.length - 1])
       assert.throws(
-        () => encodeLinux(call, packLegacy({ entryPoint: IOCTL, parts: [message.slice(0, length), ...memory] })),
+        () => encodeLinux(modify, packLegacy({ entryPoint: IOCTL, parts: [message.slice(0, length), ...memory] })),
         { code: 'EINVAL', message: /has no ioctl/ },
         `${length} bytes`,
       )

@@ -38,7 +38,7 @@ test('a second close resolves when the first has destroyed all objects', async (
   await Promise.all([closing, next.close()])
 })
 
-test('a signal ends an endless drain, and the device stays open', async () => {
+test('a signal ends an endless drain, and the device stays open, as after an unknown option', async () => {
   const network = createNetwork()
   const { a, b } = await pair(openTwoHere(network))
   network.setFaults('drop=100%')
@@ -49,6 +49,7 @@ test('a signal ends an endless drain, and the device stays open', async () => {
   await assert.rejects(closing, /enough/)
   assert.equal(a.qp.state, 'RTS')
   await assert.rejects(a.device.close({ dran: true } as never), /"dran" is unknown/)
+  assert.equal(a.qp.state, 'RTS')
   await closeAll(a, b)
 })
 
@@ -69,11 +70,11 @@ test('a device dropped without close causes a warning, a closed device does not'
   assert.doesNotMatch(stderr, /device kept/)
 })
 
-test('a program that exits during an endless wait prints the reason', () => {
+test('a program that exits because it awaits an endless wait prints the reason', () => {
   const { status, stderr } = run('const device = await userdma.open()\nawait device.cq().wait()')
   // Node's status for a top-level await that never settles.
   assert.equal(status, 13)
   assert.match(stderr, /^userdma: the program waits for device rxe0, where nothing is outstanding/m)
-  const notWaiting = run('const device = await userdma.open()\nvoid device.cq().wait()')
-  assert.deepEqual([notWaiting.status, notWaiting.stderr], [0, ''])
+  const notAwaiting = run('const device = await userdma.open()\nvoid device.cq().wait()')
+  assert.deepEqual([notAwaiting.status, notAwaiting.stderr], [0, ''])
 })
