@@ -10,12 +10,11 @@
  * - If /proc/PID/pagemap is absent, this process copies everything of programs of our own user.
  */
 
-import { ESRCH } from '../errno.ts'
 import { MAX_WAIT } from './budget.ts'
 import type { Guest } from './guest.ts'
 import { createMover, type Mover } from './mover.ts'
 import type { MoveArguments } from './pieces.ts'
-import { memResult, type ProcessHandle, readv, writev } from './process.ts'
+import { memResult, needsMem, type ProcessHandle, readv, writev } from './process.ts'
 import { type ResidentPages, residentPages } from './resident.ts'
 
 /**
@@ -56,8 +55,8 @@ const nonGuestMoves = (handle: ProcessHandle): Moves => {
       if (owner !== undefined)
         return memResult(mover.move(write, -1, mem, high, low, local, offset, chunk, stride, total, MAX_WAIT))
       const moved = mover.move(write, pid, -1, high, low, local, offset, chunk, stride, total, MAX_WAIT)
-      // If only the main thread has ended, this process can still copy: it has opened the memory.
-      return moved === -ESRCH ? copy(handle, high, low, local, offset, chunk, stride, total) : moved
+      // This process can still copy: it has opened the memory.
+      return needsMem(moved) ? copy(handle, high, low, local, offset, chunk, stride, total) : moved
     }
   const close = (): void => {
     pages?.close()

@@ -232,6 +232,12 @@ export const memResult = (moved: number): number => {
   return moved === -EIO ? -EFAULT : moved
 }
 
+/**
+ * Whether a copy by pid must be repeated through /proc/PID/mem, whose access the kernel checked when it was opened: the
+ * main thread has ended, or the process has become undumpable (setuid) or has permitted another tracer (Yama).
+ */
+export const needsMem = (moved: number): boolean => moved === -ESRCH || moved === -EPERM
+
 type ProcessMove = (handle: ProcessHandle, ...args: MoveArguments) => number
 
 const move = (
@@ -267,8 +273,8 @@ const move = (
     u32[remote + 2] = bytes
     u32[remote + 3] = 0
     let moved = handle.owner ? moveByMem(write, handle.mem, count) : moveByPid(write, handle.pid, count)
-    // The main thread may have ended.
-    if (moved === -ESRCH && handle.mem >= 0) moved = moveByMem(write, handle.mem, count)
+    // The main thread may have ended, or the kernel now refuses us new access (`needsMem`).
+    if (needsMem(moved) && handle.mem >= 0) moved = moveByMem(write, handle.mem, count)
     if (moved < 0) return done > 0 ? done : moved
     done += moved
     if (moved < bytes) return done > 0 ? done : -EFAULT

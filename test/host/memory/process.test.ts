@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -27,6 +27,7 @@ import { libcFunctions } from '../../../src/host/native.ts'
 import { close } from '../../../src/host/net/sockets.ts'
 import { commandName, hasCapability } from '../../../src/host/process-status.ts'
 import { repoRoot } from '../../paths.ts'
+import { requireTool } from '../../tools.ts'
 import { startPeer } from '../peer-control.ts'
 
 const SIZE = 1 << 20
@@ -236,6 +237,25 @@ test("another user's process can be opened, and the kernel refuses access to it"
   const target = fdTarget(1, 0)
   assert.ok(target instanceof SystemError && target.code === 'EACCES')
   closeProcess(init)
+})
+
+test('a process whose memory was opened can be copied after the kernel refuses access by its pid', t => {
+  // As another user than root. Process 1 stands for one that has become undumpable, or has permitted another tracer.
+  const isRoot = process.getuid?.() === 0
+  if (isRoot && !requireTool('setpriv', t)) return
+  const folder = new URL('../../../src/host/memory/', import.meta.url).href
+  const script = `
+    const { openProcess, readAt } = await import('${folder}process.js')
+    const { mapArena } = await import('${folder}mapping.js')
+    const [from, to] = [mapArena(4096), mapArena(4096)]
+    from.bytes[0] = 7
+    const refused = { ...openProcess(process.pid), pid: 1 }
+    console.log(readAt({ ...refused, mem: -1 }, from.address, to, 0, 1), readAt(refused, from.address, to, 0, 1), to.bytes[0])`
+  const node = [process.execPath, '--input-type=module', '-e', script]
+  const command = isRoot ? ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups', ...node] : node
+  const { stdout, stderr } = spawnSync(command[0]!, command.slice(1), { encoding: 'utf8', cwd: '/' })
+  if (stderr.includes('EACCES')) return void t.skip('another user may not read the compiled files')
+  assert.equal(stdout, `${-EPERM} 1 7\n`, stderr)
 })
 
 test('mayAccess is true for a process of this user, and false for one of another user, unless this user is root', () => {
