@@ -45,8 +45,8 @@ export interface DgramPortOptions {
   /** Maximum IP packet of the interface, bytes; name of the interface, for link-local addresses and groups. */
   readonly mtu: number
   readonly interfaceName: string
-  /** Creates the memory for packets. Default: ordinary memory. */
-  readonly makeArena?: (bytes: number) => Arena
+  /** Creates the memory for packets; `release` is called when the port is closed. Default: ordinary memory. */
+  readonly makeArena?: (bytes: number) => { readonly arena: Arena; release(): void }
   /** Called once for each address that sends packets with a standard ICRC; for at most MAX_PEER_ADDRESSES addresses. */
   readonly onForeign?: (address: Uint8Array) => void
 }
@@ -297,10 +297,10 @@ const createReceiving = (
 export const createDgramPort = ({
   mtu,
   interfaceName,
-  makeArena = plainArena,
+  makeArena = bytes => ({ arena: plainArena(bytes), release: () => {} }),
   onForeign,
 }: DgramPortOptions): DgramPort => {
-  const arena = makeArena(RECEIVED_AT + RECEIVED_BYTES)
+  const { arena, release } = makeArena(RECEIVED_AT + RECEIVED_BYTES)
   const flows = createFlowTable()
   const senders = createSenders(flows)
   const addressTable = createAddresses<DgramSocket>()
@@ -428,6 +428,7 @@ export const createDgramPort = ({
       // A later `removeAddress` must not close them again: Node throws an Error.
       sockets.fill(undefined)
       flows.closeAll(0)
+      release()
     },
   }
   return port

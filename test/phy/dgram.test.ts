@@ -135,6 +135,16 @@ describe('node:dgram', () => {
     assert.deepEqual([b.counters.dropped, b.counters.icrcErrors], [0, 5])
   })
 
+  it('releases its memory once, when it is closed', () => {
+    let released = 0
+    const makeArena = (bytes: number) => ({ arena: plainArena(bytes), release: () => released++ })
+    const port = createDgramPort({ mtu: 65536, interfaceName: 'lo', makeArena })
+    assert.equal(released, 0)
+    port.close()
+    port.close()
+    assert.equal(released, 1)
+  })
+
   it('joins a group with its present address, and refuses without an address', () => {
     const [port] = pair()
     port.joinGroup(groupAddress(1))

@@ -6,6 +6,7 @@
 import { CallError, type ErrnoName } from '../../spec/errno.ts'
 import { planTransitions, type QpTypeName, type Step } from '../../spec/qp-states.ts'
 import { DESTROY, MODIFY } from '../../spec/schema/schema.ts'
+import { requireOpen } from '../dispatch/invoke.ts'
 import { findEntry } from '../dispatch/lookup.ts'
 import type { AnyHandler, AnyResult, CallContext, HandlerValues } from '../model.ts'
 import { runDestroy } from './lifetime.ts'
@@ -87,19 +88,25 @@ export const createInState = (
       descriptors: undefined,
       alsoCreated: undefined,
     }
-    const runSteps = (result: AnyResult, from = 0): AnyResult | Promise<AnyResult> => {
+    /** Continues after an asynchronous handler; EIO if the context was closed or the device removed meanwhile. */
+    const continueSteps = (result: AnyResult, from: number): AnyResult | Promise<AnyResult> => {
+      requireOpen(call)
+      return runSteps(result, from)
+    }
+    const runSteps = (result: AnyResult, from: number): AnyResult | Promise<AnyResult> => {
       for (let i = from; i < steps.length; i++) {
         const { state, attributes } = steps[i]!
         const values: HandlerValues = { state }
         for (const name of attributes) values[name] = args[name]
         const out = modify.run(modifyCall, object, values, modify.core)
-        if (out instanceof Promise) return out.then(() => runSteps(result, i + 1))
+        if (out instanceof Promise) return out.then(() => continueSteps(result, i + 1))
       }
       return result
     }
     const created = create(call, object, args, core)
-    if (created instanceof Promise) return created.then(out => catchFailure(() => runSteps(out), destroyAndThrow))
-    return catchFailure(() => runSteps(created), destroyAndThrow)
+    if (created instanceof Promise)
+      return created.then(out => catchFailure(() => continueSteps(out, 0), destroyAndThrow))
+    return catchFailure(() => runSteps(created, 0), destroyAndThrow)
   }
 }
 

@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs'
 import { networkInterfaces } from 'node:os'
 import { loadNativeCrc } from '../../host/crc.ts'
 import { EADDRINUSE, EADDRNOTAVAIL, SystemError } from '../../host/errno.ts'
-import { mapArena } from '../../host/memory/mapping.ts'
+import { mapArena, releaseArena } from '../../host/memory/mapping.ts'
 import { hasNative } from '../../host/native.ts'
 import { interfaceMtu } from '../../host/net/udp.ts'
 import { createDgramPort } from '../../phy/dgram.ts'
@@ -56,6 +56,13 @@ const mtuOf = (interfaceName: string): number | undefined => {
 
 type NetworkInterface = Pick<Identity, 'interfaceName' | 'interfaceIndex'>
 
+/** Memory for packets, which native code can access if there is native code. */
+const packetMemory = (bytes: number) => {
+  if (!hasNative()) return { arena: plainArena(bytes), release: () => {} }
+  const arena = mapArena(bytes)
+  return { arena, release: () => releaseArena(arena) }
+}
+
 /** By link: creates the port. `mtu` in bytes. */
 const portConstructors: {
   readonly [L in SocketLink]: (device: DeviceSpec, mtu: number, networkInterface: NetworkInterface) => Port
@@ -66,7 +73,7 @@ const portConstructors: {
     createDgramPort({
       mtu,
       interfaceName,
-      makeArena: hasNative() ? mapArena : plainArena,
+      makeArena: packetMemory,
       onForeign: address =>
         console.error(
           `userdma: ${name} refuses packets from ${addressText(address)}: they are those of another kind of port, and --link dgram speaks to --link dgram only; use --link udp`,

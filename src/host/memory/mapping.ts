@@ -2,8 +2,8 @@
  * Memory visible to JavaScript and the kernel: arenas of this process, and parts of memory files shared with others.
  *
  * Two rules prevent crashes:
- * - An address range with an ArrayBuffer is never unmapped: an access through a remaining view would fault. So arenas
- *   are never freed, and the ring pool maps anonymous pages over a released range and reuses the range.
+ * - An address range with an ArrayBuffer is never unmapped: an access through a remaining view would fault. So new
+ *   anonymous pages are mapped over a released range, and the range is reused.
  * - A file is mapped only if it cannot shrink: an access behind its end raises SIGBUS. So it must have SEAL_SHRINK and
  *   be long enough.
  */
@@ -85,14 +85,27 @@ const mapAnonymous = (length: number): Arena => {
   return arenaOf(mmap(0, length, ANONYMOUS, -1, 0), length)
 }
 
+/** Released arenas, by length. */
+const releasedArenas = new Map<number, Arena[]>()
+
 /**
- * Zeroed private memory of at least `bytes` bytes, rounded up to pages, for the life of the process. A page uses memory
- * from its first write on. Throws SystemError (ENOMEM), and RangeError if the size is not a positive integer.
+ * Zeroed private memory of at least `bytes` bytes, rounded up to pages, until `releaseArena`. A page uses memory from
+ * its first write on. Throws SystemError (ENOMEM), and RangeError if the size is not a positive integer.
  */
 export const mapArena = (bytes: number): Arena => {
   if (!Number.isSafeInteger(bytes) || bytes <= 0)
     throw new RangeError(`arena size is ${bytes}; it must be a positive integer`)
-  return mapAnonymous(roundUp(bytes, pageSize()))
+  const length = roundUp(bytes, pageSize())
+  return releasedArenas.get(length)?.shift() ?? mapAnonymous(length)
+}
+
+/** Frees the memory of an arena. Its views show zeros, and later another arena of this length. */
+export const releaseArena = (arena: Arena): void => {
+  const { address, length } = arena
+  mmap(address, length, ANONYMOUS | MAP_FIXED, -1, 0)
+  const released = releasedArenas.get(length)
+  if (released) released.push(arena)
+  else releasedArenas.set(length, [arena])
 }
 
 /**

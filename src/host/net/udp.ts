@@ -12,7 +12,7 @@
  */
 import { EADDRINUSE, EINTR, SystemError } from '../errno.ts'
 import { isWatched } from '../event-loop/poll.ts'
-import { type Arena, mapArena } from '../memory/mapping.ts'
+import { type Arena, mapArena, releaseArena } from '../memory/mapping.ts'
 import { check, libcFunctions, orErrno } from '../native.ts'
 import {
   AF_INET,
@@ -320,6 +320,8 @@ export interface UdpBatches {
   receive(socket: UdpSocket, first: number, count: number): number
   /** Offset of a receive buffer in the arena. */
   bufferAt(buffer: number): number
+  /** Releases the arena: no other function may be called afterwards. */
+  close(): void
   /** By buffer, set by `receive`: bytes of all its datagrams; -1: the message was truncated. */
   readonly lengths: Int32Array
   /** By buffer: bytes of each datagram; the last datagram may be shorter. */
@@ -470,6 +472,7 @@ export const createUdpBatches = ({ staging, messages, destinations, receives }: 
       return received
     },
     bufferAt,
+    close: () => releaseArena(arena),
     lengths,
     segments,
     hopLimits,

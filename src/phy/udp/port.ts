@@ -202,6 +202,7 @@ export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: Ud
       // A later `removeAddress` must not close these descriptors again: they may have been reused.
       sockets.fill(undefined)
       flows.closeAll(0)
+      batches.close()
     },
   }
   return port

@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { affiliate, driverClass, invoke, invokeNow, stat } from '../../../src/core/index.ts'
+import { affiliate, closeContext, driverClass, invoke, invokeNow, stat, unregister } from '../../../src/core/index.ts'
 import { Classes } from '../../../src/spec/classes.ts'
 import { QpState } from '../../../src/spec/enums.ts'
 import { CallError } from '../../../src/spec/errno.ts'
@@ -12,13 +12,20 @@ import { cap, openTestDevice, testClasses, testDriver } from '../fixture.ts'
 const { pd: Pd, cq: Cq, ud_qp: UdQp } = Classes
 const { INIT, RTR, RTS } = QpState.values
 
-/** `modify` gets the state of each transition. `log` has these states, and why queue pairs were destroyed. */
-const setUp = (modify: (state: number | undefined) => void | Promise<void> = () => {}) => {
+/**
+ * `modify` gets the state of each transition, `createHandler` is called by the create handler. `log` has these states, and why
+ * queue pairs were destroyed.
+ */
+const setUp = (
+  modify: (state: number | undefined) => void | Promise<void> = () => {},
+  createHandler: () => void | Promise<void> = () => {},
+) => {
   const log: unknown[] = []
   const udQp = driverClass(UdQp, {
     create(_call, object, { userHandle }) {
       affiliate(object, userHandle)
-      return { cap, qpNum: 20 }
+      const result = { cap, qpNum: 20 }
+      return createHandler()?.then(() => result) ?? result
     },
     modify(_call, _object, { state }) {
       log.push(state)
@@ -64,4 +71,19 @@ test('the transitions of an asynchronous modify run one after another, and a fai
   await assert.rejects(async () => create(args), { code: 'EAGAIN', message: 'ud_qp.create: not now' })
   assert.deepEqual(log, [INIT, RTR, 'undo'])
   assert.deepEqual(stat(core).devices.test0?.objects, { pd: 1, cq: 1, ud_qp: 1 })
+})
+
+test('no transition follows when the context is closed during an asynchronous create or modify', async () => {
+  const args = { state: RTS, ...initial, sqPsn: 0 }
+  const slowCreate = setUp(undefined, () => Promise.resolve())
+  const creating = slowCreate.create(args)
+  closeContext(slowCreate.context)
+  await assert.rejects(async () => creating, { code: 'EIO' })
+  assert.deepEqual(slowCreate.log, ['undo'])
+  const slowModify = setUp(() => Promise.resolve())
+  const modifying = slowModify.create(args)
+  unregister(slowModify.device)
+  await assert.rejects(async () => modifying, { code: 'EIO' })
+  assert.deepEqual(slowModify.log, [INIT, 'undo'])
+  for (const { core } of [slowCreate, slowModify]) assert.equal(stat(core).faults, 0)
 })

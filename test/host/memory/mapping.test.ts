@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { constants } from 'node:buffer'
 import { closeSync, ftruncateSync, openSync, readFileSync, readSync, writeSync } from 'node:fs'
 import { test } from 'node:test'
-import { addressOf, createRingPool, type Mapping, mapArena } from '../../../src/host/memory/mapping.ts'
+import { addressOf, createRingPool, type Mapping, mapArena, releaseArena } from '../../../src/host/memory/mapping.ts'
 import { addSeals, createMemfd, SEAL_FUTURE_WRITE, SEAL_SHRINK } from '../../../src/host/memory/memfd.ts'
 import { closeProcess, openProcess, readAt } from '../../../src/host/memory/process.ts'
 import { collectGarbage } from '../../tools.ts'
@@ -37,6 +37,16 @@ test('an arena is zero, rounded up to pages, and its views are one memory', () =
   arena.u32[1] = 0x01020304
   assert.deepEqual([...arena.bytes.subarray(4, 8)], [4, 3, 2, 1])
   assert.equal(arena.view.getInt32(4, true), arena.i32[1])
+})
+
+test('a released arena has no memory, and is used again for the next arena of its length', () => {
+  const arena = mapArena(7 * PAGE)
+  arena.bytes.fill(1)
+  releaseArena(arena)
+  assert.ok(arena.bytes.every(byte => byte === 0))
+  assert.notEqual(mapArena(8 * PAGE).address, arena.address)
+  assert.equal(mapArena(7 * PAGE).buffer, arena.buffer)
+  assert.notEqual(mapArena(7 * PAGE).address, arena.address)
 })
 
 test('memory that is too large for an array is refused with ENOMEM', t => {

@@ -216,6 +216,15 @@ describe('UDP', { skip }, () => {
     for (const socket of laterSockets) closeUdpSocket(socket)
   })
 
+  it('leaves its memory to the next port when it is closed', () => {
+    const arenas = Array.from({ length: 20 }, () => {
+      const port = attach(6)
+      port.close()
+      return port.arena
+    })
+    assert.ok(new Set(arenas).size < 10, 'the arenas of earlier tests, then the same again')
+  })
+
   it('joins its groups on a new interface, even if that failed on the interface before', async () => {
     const [a, b] = pair()
     const groups = [1, 2].map(groupAddress)
