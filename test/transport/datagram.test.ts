@@ -86,6 +86,7 @@ describe('a sender of datagrams', () => {
       'UD_SEND_ONLY to 34 key 55 from 17 @3 flow 3 [0]',
     ])
     assert.deepEqual(t.completions(), ['1 0 30', '2 0 1000', '3 0 1024', '4 0 0'])
+    assert.equal(t.node.engine.counters.multicastSent, 1)
     assert.equal(t.node.engine.nextTimeout(), Number.POSITIVE_INFINITY)
   })
   it('sends its own Q_Key if the top bit of the request’s Q_Key is set', () => {
@@ -152,7 +153,7 @@ describe('a receiver of datagrams', () => {
     assert.equal(first.srcQpn, 0x77)
     assert.equal(t.node.engine.query(t.row).destQpn, 0, 'a queue pair of datagrams has no peer')
     assert.equal(first.sl, 0xa, 'the SL field has the packet type: RoCEv2 over IPv4')
-    assert.equal(first.flags, WcFlags.values.GRH)
+    assert.deepEqual([first.flags, first.imm], [WcFlags.values.GRH, 0])
     assert.equal(second.flags, WcFlags.values.GRH | WcFlags.values.WITH_IMM)
     assert.equal(second.imm, 8)
     assert.ok(second.solicited && !first.solicited)
@@ -164,6 +165,13 @@ describe('a receiver of datagrams', () => {
     assert.equal(memory[141], 9, 'the pad is not written')
     assert.equal(t.node.dmaCalls.writes, 2, 'one DMA write per datagram')
     assert.deepEqual(t.sent(), [])
+  })
+  it('drops payloads above 4096 bytes, the largest path MTU', () => {
+    const t = start()
+    t.postReceives(2, 8192)
+    for (const payload of [4100, 4096]) t.receiveDatagram('SEND_ONLY', { payload })
+    assert.deepEqual(t.completions(), ['100 0 4136'])
+    assert.equal(t.node.engine.counters.dropped, 1)
   })
   it('reports in the service level that a datagram is IPv6', () => {
     const t = start()

@@ -51,6 +51,15 @@ describe('a run of packets', () => {
     t.requestRun(['WRITE_MIDDLE', 1, { ...full, ackReq: true }], ['WRITE_MIDDLE', 2, full], ['WRITE_MIDDLE', 3, full])
     assert.deepEqual(t.sent(), ['ACK@3 msn 0'])
   })
+  it('may have the solicited event bit, MigReq, and any membership bit of the P_Key', () => {
+    const t = startMessage(5)
+    const steps = t.requestRun(
+      ['WRITE_MIDDLE', 1, full],
+      ['WRITE_MIDDLE', 2, { ...full, migReq: true, solicited: true }],
+      ['WRITE_MIDDLE', 3, { ...full, pkey: 0x7fff }],
+    )
+    assert.deepEqual(steps, [3])
+  })
   it('with a gap is accepted up to the gap', () => {
     const t = startMessage(9)
     t.requestRun(

@@ -276,6 +276,7 @@ export const createNode = (options: NodeOptions = {}) => {
       into[at + Send.OPCODE] = spec.opcode
       into[at + Send.FLAGS] = (spec.flags ?? SIGNALED) | (spec.inline ? INLINE : 0)
       into[at + Send.ID_LO] = spec.id
+      into[at + Send.ID_HI] = ~spec.id
       into[at + Send.SGES] = spec.inline ? 0 : (spec.sges?.length ?? 0)
       into[at + Send.LENGTH] = spec.inline?.length ?? lengthOf(spec.sges ?? [])
       into[at + Send.IMM] = spec.imm ?? 0
@@ -310,7 +311,7 @@ export const createNode = (options: NodeOptions = {}) => {
       const spec = queues[row].receives.shift()
       if (spec === undefined) return false
       into[at + Receive.ID_LO] = spec.id
-      into[at + Receive.ID_HI] = 0
+      into[at + Receive.ID_HI] = ~spec.id
       into[at + Receive.SGES] = spec.sges.length
       into[at + Receive.LENGTH] = lengthOf(spec.sges)
       writeSges(spec.sges, into, at + Receive.SGE)
@@ -342,6 +343,7 @@ export const createNode = (options: NodeOptions = {}) => {
       memory: clientMemory,
       completions: {
         push(cq, c, solicited) {
+          if (c[Completion.ID_HI] !== ~c[Completion.ID_LO] >>> 0) throw new Error('a wr_id of two requests')
           cqes.push({
             id: c[Completion.ID_LO],
             status: c[Completion.STATUS],

@@ -138,6 +138,7 @@ const describePacket = (bytes: Uint8Array): string => {
   if (ImmDt !== undefined) words.push(`imm ${ImmDt.immDt}`)
   if (IETH !== undefined) words.push(`inv ${IETH.rkey}`)
   if (p.payload.length > 0) words.push(`[${p.payload.length}]`)
+  assert.equal(p.pad, undefined, 'pads are zero')
   return words.join(' ')
 }
 

@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { QpState } from '../../src/spec/enums.ts'
+import { Errno } from '../../src/spec/errno.ts'
 import { Service } from '../../src/spec/wire/services.ts'
 import { SendFlags, WrOpcode } from '../../src/spec/work.ts'
 import { PACKET_WEIGHT } from '../../src/transport/state.ts'
@@ -348,6 +349,17 @@ describe('a responder of UC', () => {
       ['RKEY_REFUSED'],
     )
     assert.deepEqual([t.state, t.node.engine.counters.dropped], [RTS, 2])
+  })
+  it('drops a WRITE with immediate whose last packet cannot be written', () => {
+    const t = startReceiving()
+    request(t, 'WRITE_FIRST', 0, { payload: MTU, remote: 0x8000, dmaLen: 2 * MTU })
+    t.node.endBurst()
+    t.node.faults.write = Errno.EFAULT
+    request(t, 'WRITE_LAST_IMM', 1, { payload: MTU, imm: 1 })
+    assert.deepEqual(t.completions(), [])
+    t.node.faults.write = 0
+    request(t, 'SEND_ONLY', 2, { payload: 3 })
+    assert.deepEqual(t.completions(), ['100 ok recv 3'])
   })
   it('goes to ERR if its receive buffer is not writable or its lkey does not exist', () => {
     for (const isReadOnly of [true, false]) {

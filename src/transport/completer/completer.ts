@@ -380,8 +380,7 @@ const acknowledgeBefore = (s: EngineState, row: number, ahead: number, now: numb
     onReportedLoss(s, row)
     return false
   }
-  const base = row * QP.WORDS
-  return isConnected(s, base) && s.rows[base + QP.REQ_HEAD] !== 0
+  return s.rows[row * QP.WORDS + QP.REQ_HEAD] !== 0
 }
 
 /**

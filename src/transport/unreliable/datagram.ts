@@ -11,7 +11,7 @@ import { type Cause, createCause } from '../../spec/check/causes.ts'
 import { joinWords } from '../../spec/memory.ts'
 import { MAX_MTU_BYTES } from '../../spec/mtu.ts'
 import { ICRC_BYTES, MULTICAST_QPN } from '../../spec/wire/headers.ts'
-import { headerAt, OP_IMM, OP_SEND, opcodeFlags, opcodeHeaderBytes } from '../../spec/wire/opcodes.ts'
+import { headerAt, OP_IMM, opcodeFlags, opcodeHeaderBytes } from '../../spec/wire/opcodes.ts'
 import { WcFlags, WcOpcode, WcStatus } from '../../spec/work.ts'
 import type { Arena } from '../../wire/arena.ts'
 import { bthDestQp, bthOpcode, bthPadCount, bthSolicited } from '../../wire/bth.ts'
@@ -68,7 +68,7 @@ export const onDatagram = (s: EngineState, row: number, arena: Arena, at: number
     drop(s, row, view, at, createCause('QKEY_DIFFERS', { sourceQpn, packetQkey: qkey, qkey: ownQkey }))
     return
   }
-  if ((flags & OP_SEND) === 0 || payload > MAX_MTU_BYTES) {
+  if (payload > MAX_MTU_BYTES) {
     s.counters.dropped++
     return
   }

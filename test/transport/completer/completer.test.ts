@@ -6,6 +6,7 @@ import { describe, it } from 'node:test'
 import { Errno } from '../../../src/spec/errno.ts'
 import { syndromeKind } from '../../../src/spec/wire/headers.ts'
 import { WcOpcode } from '../../../src/spec/work.ts'
+import { PACKET_WEIGHT } from '../../../src/transport/state.ts'
 import { arenaOver } from '../../../src/wire/arena.ts'
 import {
   ERR,
@@ -18,6 +19,7 @@ import {
   rnrSyndrome,
   type Script,
   SEND,
+  SQD,
   sentPayload,
   sge,
   T14,
@@ -297,6 +299,28 @@ describe('a receiver that is not ready', () => {
     assert.deepEqual(t.sent(), ['SEND_FIRST@0 [1024]', 'SEND_LAST@1 ackreq [1]', 'SEND_ONLY@2 ackreq'])
     const { receivedRnr, retries, retransmissions } = t.node.engine.counters
     assert.deepEqual([receivedRnr, retries, retransmissions], [1, 0, 1])
+  })
+  it('is retried; then requests that were not fetched before are sent too', () => {
+    const t = startScript({}, { windowBytes: 2 * (MTU + PACKET_WEIGHT) })
+    t.post(...[1, 2, 3, 4].map(id => ({ id, opcode: SEND, ...sge(0, MTU) })))
+    assert.equal(t.sent().length, 2)
+    t.response('ACKNOWLEDGE', 0, { syndrome: rnrSyndrome(1) })
+    t.sleep(10)
+    assert.equal(t.sent().length, 2)
+    t.response('ACKNOWLEDGE', 1)
+    assert.equal(t.sent().length, 2)
+  })
+  it('is retried in SQD; SQ_DRAINED comes with the ACK', () => {
+    const t = startScript()
+    t.post({ id: 1, opcode: SEND })
+    t.sent()
+    t.node.engine.modify(t.row, SQD, {})
+    t.response('ACKNOWLEDGE', 0, { syndrome: rnrSyndrome(1) })
+    t.sleep(10)
+    assert.equal(t.sent().length, 1)
+    assert.deepEqual(t.node.events, [])
+    t.response('ACKNOWLEDGE', 0)
+    assert.deepEqual(t.node.events, ['SQ_DRAINED'])
   })
   it('is retried rnr_retry times', () => {
     const t = startScript({ rnrRetry: 2 })

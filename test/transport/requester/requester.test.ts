@@ -163,6 +163,14 @@ describe('packets of a message', () => {
     )
     assert.deepEqual(t.sent().slice(2), ['READ_REQUEST@2 ackreq reth +0:3000', 'SEND_ONLY@5 ackreq [1]'])
   })
+  it('request an acknowledgement in the first packet of a WRITE if the window has four packets', () => {
+    const t = startScript({}, { windowBytes: 4 * (MTU + PACKET_WEIGHT) })
+    t.post({ id: 1, opcode: WRITE, ...sge(0, 40 * MTU) })
+    assert.deepEqual(
+      t.sent().map(text => text.includes('ackreq')),
+      [true, true, true, true],
+    )
+  })
   it('request an acknowledgement within a long message before the window is full', () => {
     const t = startScript({}, { windowBytes: 16 * (MTU + PACKET_WEIGHT) })
     t.post({ id: 1, opcode: SEND, ...sge(0, 40 * MTU) })
@@ -309,6 +317,16 @@ describe('a local error', () => {
     t.response('ACKNOWLEDGE', 2)
     assert.deepEqual(t.sent(), [])
     assert.deepEqual(t.completions(), ['1 LOC_PROT'])
+  })
+  it('READ whose last response cannot be written: LOC_PROT', () => {
+    const t = startScript()
+    t.post({ id: 1, opcode: READ, ...sge(0, 2 * MTU) }, { id: 2, opcode: SEND })
+    t.sent()
+    t.response('READ_RESP_FIRST', 0, { payload: MTU })
+    t.node.endBurst() // executes the DMA of the first response
+    t.node.faults.write = Errno.EFAULT
+    t.response('READ_RESP_LAST', 1, { payload: MTU })
+    assert.deepEqual(t.completions(), ['1 LOC_PROT', '2 FLUSH'])
   })
   it('READ whose buffer is unmapped before the data is written: LOC_PROT', () => {
     const t = startScript()

@@ -514,6 +514,14 @@ describe('a PSN', () => {
     assert.deepEqual(t.sent(), ['NAK(PSN_SEQUENCE)@1 msn 1'])
     assert.equal(t.node.engine.counters.outOfSequence, 3)
   })
+  it('ahead gets one NAK, also if a duplicate arrives meanwhile', () => {
+    const t = startResponder()
+    t.request('SEND_ONLY', 1, { payload: 1 })
+    assert.deepEqual(t.sent(), ['NAK(PSN_SEQUENCE)@0 msn 0'])
+    t.request('SEND_ONLY', -1, { payload: 1 })
+    t.request('SEND_ONLY', 1, { payload: 1 })
+    assert.deepEqual(t.sent(), ['ACK@-1 msn 0'])
+  })
   it('behind gets an ACK with the latest PSN, and the packet is not executed', () => {
     const t = startResponder()
     t.request('SEND_ONLY', 0, { payload: 1 })

@@ -3,13 +3,24 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { QpState } from '../../../src/spec/enums.ts'
 import { Errno } from '../../../src/spec/errno.ts'
 import { Access } from '../../../src/transport/types.ts'
 import { MEMORY_BASE, REMOTE_ACCESS } from '../node.ts'
 import { assertRefused, atomicWord, ERR, flushed, MTU, memoryAt, patternOf, startResponder } from '../responding.ts'
 import { packet, RQ_PSN } from '../script.ts'
 
+const { RESET } = QpState.values
+
 describe('an ACK', () => {
+  it('is sent later if the port is full', () => {
+    const t = startResponder()
+    t.node.port.freeRuns = 0
+    t.request('SEND_ONLY', 0, { payload: 1, ackReq: true })
+    assert.deepEqual(t.sent(), [])
+    t.node.port.freeRuns = 1
+    assert.deepEqual(t.sent(), ['ACK@0 msn 1'])
+  })
   it('is sent once per burst, for the last packet', () => {
     const t = startResponder()
     for (let i = 0; i < 5; i++) t.request('SEND_ONLY', i, { payload: 1, ackReq: i < 4 })
@@ -144,6 +155,17 @@ describe('a READ', () => {
     t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 2501 })
     assert.deepEqual(t.sent(), [])
   })
+  it('of an earlier connection is forgotten', () => {
+    const t = startResponder()
+    for (const psn of [0, 1]) t.request('READ_REQUEST', psn, { dmaLen: 8 })
+    assert.equal(t.sent().length, 2)
+    t.node.engine.modify(t.row, RESET, {})
+    t.node.connect(t.row, { destQpn: 0x22, rqPsn: RQ_PSN + 2 })
+    t.request('READ_REQUEST', 2, { dmaLen: 8 })
+    assert.deepEqual(t.sent(), ['READ_RESP_ONLY@2 msn 1 [8]'])
+    t.request('READ_REQUEST', 1, { dmaLen: 8 })
+    assert.deepEqual(t.sent(), [])
+  })
   it('is not repeated for a duplicate of another operation', () => {
     const t = startResponder({ access: REMOTE_ACCESS | Access.FLUSH_GLOBAL })
     t.request('READ_REQUEST', 0, { dmaLen: 8 })
@@ -257,6 +279,14 @@ describe('a READ', () => {
     t.node.transmit(0)
     const position = t.node.sent.findIndex(({ bytes }) => bytes[7] === 0x44)
     assert.ok(position < 100, `${position} responses before`)
+  })
+  it('is answered later if the port is full', () => {
+    const t = startResponder()
+    t.node.port.freeRuns = 0
+    t.request('READ_REQUEST', 0, { dmaLen: 2 * MTU })
+    assert.deepEqual(t.sent(), [])
+    t.node.port.freeRuns = 9
+    assert.equal(t.sent().length, 2)
   })
   it('is answered as far as the port accepts runs, and continued when the port accepts more', () => {
     const t = startResponder({}, { maxBytes: 2 * (MTU + 20) })

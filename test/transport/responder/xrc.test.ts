@@ -131,6 +131,17 @@ test('a long READ is answered with XRC packets', () => {
   )
 })
 
+test('a destroyed SRQ leaves no block in the pool', () => {
+  for (const isInMessage of [true, false]) {
+    const t = target()
+    t.request('XRC_SEND_ONLY', 0, { payload: 1 })
+    const before = t.node.engine.stat().poolWords
+    if (isInMessage) t.request('XRC_SEND_FIRST', 1, { payload: MTU })
+    t.node.engine.forgetSrq(SHARED_QUEUE)
+    assert.equal(t.node.engine.stat().poolWords, before)
+  }
+})
+
 test('a queue pair in ERR that is moved to ERR again raises no second event', () => {
   const t = target()
   for (let i = 0; i < 2; i++) t.node.engine.modify(t.row, ERR, {})
