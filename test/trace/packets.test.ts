@@ -18,6 +18,14 @@ const golden = join(repoRoot, 'test', 'trace', 'packet-lines.golden')
 const shapeOf = (line: string): string =>
   line.startsWith('malformed') ? line.slice(0, line.indexOf(':')) : line.replace(/0x[0-9a-f]+|\b\d+\b/g, '#')
 
+/** A packet of zeros with the headers of an opcode, and P_Key 0xffff. */
+const packetOfZeros = (opcode: number, headerBytes: number): Uint8Array => {
+  const bytes = new Uint8Array(headerBytes + 4)
+  bytes[0] = opcode
+  bytes.set([0xff, 0xff], 2)
+  return bytes
+}
+
 describe('packet lines', () => {
   it('equal the golden file, for the first packet of every shape in the captures', () => {
     const shapes = new Set<string>()
@@ -48,10 +56,7 @@ describe('packet lines', () => {
 
   it('have the fields of the headers of every opcode', () => {
     for (const { opcode, name, headerBytes, headers: further } of opcodes) {
-      const bytes = new Uint8Array(headerBytes + 4)
-      bytes[0] = opcode
-      bytes.set([0xff, 0xff], 2)
-      const line = packetText(bytes)
+      const line = packetText(packetOfZeros(opcode, headerBytes))
       assert.ok(line.startsWith(`${name.replace(/^RC_/, '')} qp 0x0 psn 0x000000`), line)
       // Fields with named values have no field name. Reserved zeros and cmpDt of a fetch-and-add are omitted.
       const omitted = name.endsWith('FETCH_ADD') ? /^(resv\d+|syndrome|sel|plt|cmpDt)$/ : /^(resv\d+|syndrome|sel|plt)$/
@@ -89,7 +94,15 @@ describe('packet lines', () => {
     for (let syndrome = 0; syndrome < 256; syndrome++) assert.doesNotMatch(syndromeText(syndrome), /undefined|NaN/)
   })
 
-  it('JSON has every field of the headers', () => {
+  it('JSON has every field of the headers that follow the BTH, for every opcode', () => {
+    for (const { opcode, name, headerBytes, headers: further } of opcodes) {
+      const json = packetJson(parsePacket(packetOfZeros(opcode, headerBytes))) as Record<string, object>
+      for (const header of further)
+        assert.deepEqual(Object.keys(json[header]), Object.keys(headers[header].fields), `${name}: ${header}`)
+    }
+  })
+
+  it('JSON has the values of fields, or the reason why a packet is malformed', () => {
     const atomic = capturedPackets.find(({ frame }) => frame.payload[0] === 0x13)!
     assert.deepEqual(packetJson(parsePacket(atomic.frame.payload)), {
       name: 'RC_COMPARE_SWAP',
