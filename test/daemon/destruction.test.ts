@@ -12,8 +12,6 @@ import type { Core, Device } from '../../src/core/model.ts'
 import { startDaemon } from '../../src/daemon/daemon.ts'
 import { createRxeDevice } from '../../src/drivers/rxe/device.ts'
 import { nextTurn } from '../../src/host/event-loop/next-turn.ts'
-import { mapArena } from '../../src/host/memory/mapping.ts'
-import { libcFunctions } from '../../src/host/native.ts'
 import type { FaultPort } from '../../src/phy/faults/layer.ts'
 import { Interface } from '../../src/spec/classes/device/interface.ts'
 import { Pd } from '../../src/spec/classes/pd.ts'
@@ -22,15 +20,11 @@ import { Errno } from '../../src/spec/errno.ts'
 import { NlmsgFlags } from '../../src/spec/linux/nldev.ts'
 import { CM_NODE } from '../../src/spec/session.ts'
 import { encodeChain } from '../../src/uapi/object/chain.ts'
+import { takeDescriptors } from '../soft-limits.ts'
 import { scratchFolder } from '../tools.ts'
 import { type Client, Command, CommandBytes, dial } from './client.ts'
 import { openTestSocket } from './netlink/test-socket.ts'
 import { CM_HEADER_BYTES, writeCommand } from './ucma.ts'
-
-const sys = libcFunctions({ prlimit: 'int prlimit(int pid, int resource, int64_t limit, int64_t into)' })
-const RLIMIT_NOFILE = 7
-/** Bytes of struct rlimit: the soft limit, and the hard limit. */
-const LIMIT_BYTES = 16
 
 const folder = scratchFolder()
 const MANY = 500
@@ -239,19 +233,11 @@ test('a context of rdma_cm channels ends if its first channel gets no descriptor
   const { daemon, core } = await setUp(t)
   const client = await connect(t, daemon)
   const { contexts } = systemDevice(core)
-  const limit = mapArena(2 * LIMIT_BYTES)
-  const changeLimit = (at: number): void => {
-    assert.equal(sys().prlimit(0, RLIMIT_NOFILE, limit.address + at, 0), 0)
-  }
-  assert.equal(sys().prlimit(0, RLIMIT_NOFILE, 0, limit.address), 0)
-  // The soft limit is 1, the hard limit does not change.
-  limit.bytes.copyWithin(LIMIT_BYTES, 0, LIMIT_BYTES)
-  limit.view.setBigUint64(LIMIT_BYTES, 1n, true)
-  changeLimit(LIMIT_BYTES)
+  const taken = takeDescriptors()
   try {
     assert.equal((await client.open(CM_NODE)).error, Errno.EMFILE)
   } finally {
-    changeLimit(0)
+    taken.release()
   }
   assert.equal(contexts.size, 0)
   const { error, descriptors } = await client.open(CM_NODE)

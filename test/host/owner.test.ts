@@ -27,9 +27,9 @@ import {
   readAt,
   writeAt,
 } from '../../src/host/memory/process.ts'
-import { libcFunctions } from '../../src/host/native.ts'
 import { needsOwner, openOwner } from '../../src/host/owner.ts'
 import { repoRoot } from '../paths.ts'
+import { takeDescriptors } from '../soft-limits.ts'
 
 const NOBODY = 65534
 /** The page that the test program maps. The client fills it with 'c', the program after exec with 's'. */
@@ -201,19 +201,11 @@ test('a copy through /proc/PID/mem ends with the mapping, is -EFAULT at an unmap
 
 /** Runs `body` while no descriptor is free. */
 const withoutDescriptors = (body: () => void): void => {
-  const RLIMIT_NOFILE = 7
-  const sys = libcFunctions({ prlimit: 'int prlimit(int pid, int resource, int64_t wanted, int64_t old)' })
-  const [soft, before] = [mapArena(16), mapArena(16)]
-  assert.equal(sys().prlimit(0, RLIMIT_NOFILE, 0, before.address), 0)
-  soft.bytes.set(before.bytes.subarray(0, 16))
-  // all descriptors below the limit are in use
-  soft.u32[0] = 3
-  soft.u32[1] = 0
+  const taken = takeDescriptors()
   try {
-    assert.equal(sys().prlimit(0, RLIMIT_NOFILE, soft.address, 0), 0)
     body()
   } finally {
-    assert.equal(sys().prlimit(0, RLIMIT_NOFILE, before.address, 0), 0)
+    taken.release()
   }
 }
 

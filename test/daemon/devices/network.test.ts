@@ -12,9 +12,9 @@ import { parseFrame } from '../../../src/wire/frame.ts'
 import { readCapture } from '../../../src/wire/pcap.ts'
 import { ipv4 } from '../../drivers/rxe/machine.ts'
 import { flowBetween, sendRun } from '../../phy/helpers.ts'
+import { withMaxFileSize } from '../../soft-limits.ts'
 import { scratchFolder } from '../../tools.ts'
 import { daemonOf } from '../client.ts'
-import { withMaxFileSize } from '../max-file-size.ts'
 
 const folder = scratchFolder()
 /** Two addresses of devices of the daemon, and an address of another machine. */

@@ -6,8 +6,8 @@ import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { replaceFile, writeNewFile } from '../../../src/daemon/files/tree-files.ts'
+import { withMaxFileSize } from '../../soft-limits.ts'
 import { scratchFolder } from '../../tools.ts'
-import { withMaxFileSize } from '../max-file-size.ts'
 
 const root = scratchFolder()
 

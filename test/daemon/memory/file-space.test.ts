@@ -2,21 +2,15 @@
  * Programs' memory files as address spaces.
  */
 import assert from 'node:assert/strict'
-import { closeSync, constants, ftruncateSync, openSync, readdirSync, readSync, writeSync } from 'node:fs'
+import { closeSync, constants, ftruncateSync, openSync, readSync, writeSync } from 'node:fs'
 import { test } from 'node:test'
 import type { Bytes } from '../../../src/core/index.ts'
 import { openFileMemory } from '../../../src/daemon/memory/file-space.ts'
-import { mapArena } from '../../../src/host/memory/mapping.ts'
 import { createMemfd } from '../../../src/host/memory/memfd.ts'
 import { closeProcess, openProcess, type ProcessHandle } from '../../../src/host/memory/process.ts'
-import { libcFunctions } from '../../../src/host/native.ts'
 import { CallError, Errno } from '../../../src/spec/errno.ts'
+import { takeDescriptors } from '../../soft-limits.ts'
 import { unbounded } from '../unbounded.ts'
-
-const sys = libcFunctions({
-  getrlimit: 'int getrlimit(int resource, int64_t limits)',
-  setrlimit: 'int setrlimit(int resource, int64_t limits)',
-})
 
 /** Runs `body` twice: as a program of the daemon's user, and as a guest's program, whose files a mover accesses. */
 const withFile = (size: number, body: (fd: number, self: ProcessHandle) => void): void => {
@@ -127,35 +121,21 @@ test('only memory files are accepted, without O_APPEND; the file of a read-only 
 })
 
 test('EMFILE if the daemon has no descriptors left', () => {
-  const limits = mapArena(16)
-  const RLIMIT_NOFILE = 7
   withFile(4096, (fd, self) => {
-    assert.equal(sys().getrlimit(RLIMIT_NOFILE, limits.address), 0)
-    const [soft] = limits.u32
-    const open: number[] = []
-    const leaving = (left: number): void => {
-      for (const one of open.splice(0, left)) closeSync(one)
-    }
+    const taken = takeDescriptors()
     try {
-      limits.u32[0] = Math.max(...readdirSync('/proc/self/fd').map(Number)) + 20
-      assert.equal(sys().setrlimit(RLIMIT_NOFILE, limits.address), 0)
-      assert.throws(() => {
-        for (;;) open.push(openSync('/dev/null', 'r'))
-      }, /EMFILE/)
       for (const left of [0, 1]) {
-        leaving(left)
+        taken.free(left)
         assert.throws(
           () => openFileMemory(self, fd, unbounded),
           (error: unknown) => error instanceof CallError && error.code === 'EMFILE',
           `${left} left`,
         )
       }
-      leaving(10)
+      taken.free(10)
       openFileMemory(self, fd, unbounded).close()
     } finally {
-      leaving(open.length)
-      limits.u32[0] = soft!
-      assert.equal(sys().setrlimit(RLIMIT_NOFILE, limits.address), 0)
+      taken.release()
     }
   })
 })

@@ -3,12 +3,9 @@
  * daemon and client.
  */
 import assert from 'node:assert/strict'
-import { closeSync, openSync } from 'node:fs'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { startDaemon } from '../../../src/daemon/daemon.ts'
-import { mapArena } from '../../../src/host/memory/mapping.ts'
-import { libcFunctions } from '../../../src/host/native.ts'
 import { Interface } from '../../../src/spec/classes/device/interface.ts'
 import { CompChannel } from '../../../src/spec/classes/events/comp_channel.ts'
 import { Pd } from '../../../src/spec/classes/pd.ts'
@@ -19,34 +16,15 @@ import { encodeChain } from '../../../src/uapi/object/chain.ts'
 import { encodeCall } from '../../../src/uapi/object/client.ts'
 import { ioctlRequest } from '../../../src/uapi/object/format.ts'
 import type { TraceRecord } from '../../../src/uapi/tool.ts'
+import { takeDescriptors } from '../../soft-limits.ts'
 import { scratchFolder } from '../../tools.ts'
 import { type Client, Command, CommandBytes, daemonOf, dial } from '../client.ts'
 
 const folder = scratchFolder()
-const sys = libcFunctions({ prlimit: 'int prlimit(int pid, int resource, int64_t wanted, int64_t old)' })
-const RLIMIT_NOFILE = 7
 
 /** Takes all descriptors; the returned function releases them. */
 const takeAll = (t: TestContext): (() => void) => {
-  const limit = mapArena(4096)
-  assert.equal(sys().prlimit(0, RLIMIT_NOFILE, 0, limit.address), 0)
-  const [soft] = new BigUint64Array(limit.bytes.buffer, limit.bytes.byteOffset, 2)
-  const set = (value: bigint): void => {
-    limit.view.setBigUint64(0, value, true)
-    assert.equal(sys().prlimit(0, RLIMIT_NOFILE, limit.address, 0), 0)
-  }
-  const taken = [openSync('/dev/null', 'r')]
-  set(BigInt(taken[0]! + 8))
-  for (;;)
-    try {
-      taken.push(openSync('/dev/null', 'r'))
-    } catch {
-      break
-    }
-  const release = (): void => {
-    set(soft!)
-    for (const fd of taken.splice(0)) closeSync(fd)
-  }
+  const { release } = takeDescriptors()
   t.after(release)
   return release
 }
