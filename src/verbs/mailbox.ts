@@ -11,7 +11,7 @@ import { formatValue, invalidArgument } from './error.ts'
 /** Options of waiting. */
 export interface AbortOptions {
   /** Aborts the wait, which rejects with the signal's reason. */
-  readonly signal?: AbortSignal
+  readonly signal?: AbortSignal | undefined
 }
 
 const abortOptionNames: KnownOptions<AbortOptions> = { signal: true }

@@ -70,7 +70,7 @@ export interface ProtectionDomain extends Disposable, Kind<'pd'> {
   /**
    * Registers bytes of a file, by a file descriptor of this process. A daemon accepts only memory files
    * (memfd_create(2)). Requests read and write the file, but never make it longer. Throws RdmaError EBADF, EACCES,
-   * EINVAL, and EFAULT beyond the end of the file.
+   * EINVAL, and EFAULT beyond the end of the file, or without write access to it: local write is the default.
    */
   registerFile(file: number, options: FileRegionOptions): Region
   /** A region of `length` bytes without memory: READs return zeros, WRITEs are discarded. */

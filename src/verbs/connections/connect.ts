@@ -8,7 +8,7 @@ import { privateDataBytes, rdmaCmHeader, rejReason } from '../../spec/wire/mad.t
 import { checkOptions, type KnownOptions } from '../arguments/options.ts'
 import { contextOf, type Device } from '../device.ts'
 import { checkInteger, formatValue, invalidArgument, RdmaError, refused } from '../error.ts'
-import { createMailbox, type Mailbox } from '../mailbox.ts'
+import { type Arrivals, createMailbox, type Mailbox } from '../mailbox.ts'
 import { showAs } from '../objects/show.ts'
 import { open } from '../open.ts'
 import { destroy } from '../plan.ts'
@@ -90,7 +90,7 @@ export interface ConnectionRequest {
 }
 
 /** A listener: `for await (const request of server)` yields requests. */
-export interface Server extends AsyncDisposable, AsyncIterable<ConnectionRequest> {
+export interface Server extends Arrivals<ConnectionRequest>, AsyncDisposable, AsyncIterable<ConnectionRequest> {
   /** Device of the listener. */
   readonly device: Device
   /** Address of the listener, as text. */
@@ -281,10 +281,14 @@ export const listen = async (url: string, options: ListenOptions = {}): Promise<
       throw bindError(url, address.port, error)
     }
     const bound = shownAddress(parseAddress(carrier.call(CmId, 'query', id, {}).out.addresses.source))
+    const { poll, wait, arrivals } = requests
     const server: Server = {
       device,
       ...bound,
-      [Symbol.asyncIterator]: () => requests.arrivals(),
+      poll,
+      wait,
+      arrivals,
+      [Symbol.asyncIterator]: () => arrivals(),
       close,
       [Symbol.asyncDispose]: close,
     }

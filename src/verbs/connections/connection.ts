@@ -92,7 +92,7 @@ export interface ConnectionOptions<P = AwaitableRcOptions> {
    * Aborts `connect` or `accept`, which rejects with the signal's reason and releases the connection. If the signal is
    * aborted while a name is looked up or `prepare` runs, the call rejects afterwards.
    */
-  readonly signal?: AbortSignal
+  readonly signal?: AbortSignal | undefined
 }
 
 export const connectionOptionNames: KnownOptions<ConnectionOptions> = {

@@ -261,6 +261,13 @@ const newSession = (socket: string, openCall: string): JoinableSession => {
         `the daemon at ${socket} speaks version ${reply.version} of the session protocol, not ${SESSION_VERSION}`,
       )
     if (reply.error === Errno.EPERM) throw failed(openCall, notServed(socket))
+    if (reply.error === Errno.EMFILE)
+      throw refused(
+        'EMFILE',
+        openCall,
+        `the daemon at ${socket} refused the session: this process has too many sessions or descriptors of the daemon`,
+        'close devices in other threads; a thread that was terminated with an open device keeps its session',
+      )
     if (reply.error !== 0)
       throw failed(openCall, `the daemon at ${socket} refused the session (${errnoName(reply.error)})`)
     parkedPage = ringPool().map(fds[0]!, 0, ParkedPage.bytes, 'read')

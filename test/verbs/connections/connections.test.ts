@@ -284,6 +284,19 @@ const connectionTests = (openTwo: OpenTwo): void => {
     await secondRefused
   })
 
+  it('a signal aborts a wait for requests, which also have `poll` and `wait`', async () => {
+    assert.equal(server.poll(), undefined)
+    const ended = new Error('ended')
+    const controller = new AbortController()
+    const waiting = server.arrivals({ signal: controller.signal }).next()
+    controller.abort(ended)
+    await assert.rejects(waiting, ended)
+    const refused = assert.rejects(connect(url, { device: clientDevice }), { code: 'ECONNREFUSED' })
+    await server.wait()
+    server.poll()?.reject()
+    await refused
+  })
+
   it('a signal aborts `connect` at its start and during `prepare`', async () => {
     const ended = new Error('ended')
     const controller = new AbortController()

@@ -11,6 +11,7 @@ import { setGid } from '../../../src/core/devices/gids.ts'
 import { driverClass, register } from '../../../src/core/index.ts'
 import { openProcess, type ProcessHandle, pidfdGetfd } from '../../../src/host/memory/process.ts'
 import { hasNative } from '../../../src/host/native.ts'
+import { close, connect } from '../../../src/host/net/sockets.ts'
 import { DeviceAttributes } from '../../../src/spec/classes/device/device.ts'
 import { PortAttributes } from '../../../src/spec/classes/device/port.ts'
 import { Classes } from '../../../src/spec/classes.ts'
@@ -325,6 +326,13 @@ describe('a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
     running.child.stdin?.end()
     const { stdout, stderr } = await running.ended
     assert.equal(stdout, 'event_queue.create EMFILE\nopen EMFILE\n0\n', stderr)
+  })
+
+  test('is refused to a process with 16 sessions', async t => {
+    const { socket } = await startDaemon(t)
+    const others = Array.from({ length: 16 }, () => connect(socket))
+    await assert.rejects(open({ socket }), { code: 'EMFILE', message: /^open: .*too many sessions.*thread/ })
+    for (const other of others) close(other)
   })
 
   test('loses the devices of a worker thread that ends; a terminated thread does not end the process', async t => {
