@@ -1,6 +1,6 @@
 /*
- * A library whose constructor waits for a thread that locks a mutex and waits for a condition. With -DPROGRAM: the
- * program that loads it.
+ * A library whose constructor waits for a thread that locks a mutex and waits for a condition: functions that
+ * shim/waits intercepts. With -DPROGRAM: the program that loads it.
  */
 #include <dlfcn.h>
 #include <pthread.h>

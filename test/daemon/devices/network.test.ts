@@ -29,15 +29,15 @@ test('a capture has the packets that devices send, and the packets of other mach
   const isOwn = (address: Uint8Array) => [OWN, SECOND].some(own => String(own) === String(address))
   const stop = network.capture(fd, isOwn, () => assert.fail())
   const arena = plainArena(64)
-  const show = (direction: TappedRun['direction'], source: Uint8Array, destination: Uint8Array): void => {
+  const tap = (direction: TappedRun['direction'], source: Uint8Array, destination: Uint8Array): void => {
     const run = emptyTappedRun(arena, direction)
     port.tap?.({ ...run, count: 1, packetBytes: 16, lastBytes: 16, flow: { ...run.flow, source, destination } })
   }
-  show('sent', OWN, SECOND)
-  show('received', SECOND, OWN)
-  show('received', FOREIGN, OWN)
+  tap('sent', OWN, SECOND)
+  tap('received', SECOND, OWN)
+  tap('received', FOREIGN, OWN)
   stop()
-  show('sent', OWN, FOREIGN)
+  tap('sent', OWN, FOREIGN)
   closeSync(fd)
   const sources = readCapture(readFileSync(path)).map(({ bytes }) => {
     const frame = parseFrame(bytes)

@@ -11,7 +11,7 @@ import { createMemfd } from '../../../src/host/memory/memfd.ts'
 import { close, connect, send } from '../../../src/host/net/sockets.ts'
 import { Errno } from '../../../src/spec/errno.ts'
 import { RDMA_VERBS_IOCTL } from '../../../src/spec/linux/ioctl.ts'
-import { Messages, MessageType, OpenWants, SessionLimits } from '../../../src/spec/session.ts'
+import { Messages, MessageType, OpenWants, offsetsOf, SessionLimits } from '../../../src/spec/session.ts'
 import { ioctlRequest } from '../../../src/uapi/object/format.ts'
 import { messageBuffer, writeHello } from '../../../src/uapi/session-codec.ts'
 import { scratchFolder } from '../../tools.ts'
@@ -19,6 +19,8 @@ import { type Client, Command, CommandBytes, daemonOf, dial, eventually } from '
 
 const folder = scratchFolder()
 const HEADER = Messages.header.size
+/** Offsets of fields of the header. */
+const { type: TYPE, size: SIZE, context: CONTEXT } = offsetsOf(Messages.header)
 
 /** A message with a valid header, except for given fields. `fill`: the value of all bytes of the body; 0x20: spaces. */
 const message = (
@@ -29,10 +31,10 @@ const message = (
   const bytes = new Uint8Array(length)
   const view = new DataView(bytes.buffer)
   bytes.fill(fields.fill ?? 0, Math.min(HEADER, length))
-  if (length < 16) return bytes
-  view.setUint32(0, type, true)
-  view.setUint32(4, fields.size ?? length, true)
-  view.setUint32(12, fields.context ?? 0, true)
+  if (length < CONTEXT + 4) return bytes
+  view.setUint32(TYPE, type, true)
+  view.setUint32(SIZE, fields.size ?? length, true)
+  view.setUint32(CONTEXT, fields.context ?? 0, true)
   return bytes
 }
 
