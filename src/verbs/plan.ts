@@ -72,7 +72,7 @@ export interface SourceIdentity {
 export interface DeviceContext {
   readonly carrier: Carrier
   readonly waiters: WaiterList
-  /** The object of each id of `waiters` that is the user handle of an object with events; undefined for other ids. */
+  /** By id of `waiters`: the object with events that has the id as its user handle; undefined for other ids. */
   readonly sources: Map<number, Disposable | undefined>
   readonly path: LocalPath
   readonly makeAll: MakeAll

@@ -66,7 +66,8 @@ export interface CompletionQueue extends Disposable, AsyncIterable<Completion>, 
   wait(options?: WaitOptions): Promise<void>
   /**
    * Yields completions until the queue is closed. Always yields the object `completion`: the next iteration overwrites
-   * its values. Rejects with RdmaError EIO if the device is closed or removed, EINVAL for kind 'counting'.
+   * its values. Rejects with RdmaError EOVERFLOW if the queue has lost completions, EIO if the device is closed or
+   * removed, EINVAL for kind 'counting'.
    */
   completions(options?: WaitOptions): AsyncIterableIterator<Completion>
   /**
