@@ -15,12 +15,13 @@ import { requestName } from '../spec/check/causes.ts'
 import type { Stack } from '../spec/check/findings.ts'
 import type { WorkRequest } from '../spec/check/requests.ts'
 import { MrKind } from '../spec/enums.ts'
-import { sendOperations, WcOpcode, WcStatus } from '../spec/work.ts'
+import { SendFlags, sendOperations, WcOpcode, WcStatus } from '../spec/work.ts'
 import type { Detector, DetectorServices } from './detector.ts'
 import { type KnownObject, unreleasedIn } from './objects.ts'
 
 const { SEND, RDMA_WRITE, RDMA_READ, COMP_SWAP, FETCH_ADD, RECV_RDMA_WITH_IMM } = WcOpcode.values
 const { SUCCESS } = WcStatus.values
+const { FENCE } = SendFlags.values
 const { MEMORY, NULL, IMPLICIT } = MrKind.values
 
 /** The first FIRST_SENDS requests of each send queue are hashed, then one of every SAMPLE_INTERVAL. */
@@ -47,12 +48,15 @@ const readsBuffer = ({ opcode, elements }: WorkRequest): boolean => {
   return elements.length > 0 && (kind === SEND || kind === RDMA_WRITE)
 }
 
-/** Whether the device writes to the buffer: receives, READs and atomics. */
-export const writesBuffer = ({ opcode }: WorkRequest): boolean => {
+/** Whether the device writes to the buffer. */
+const writesBuffer = ({ opcode }: WorkRequest): boolean => {
   if (opcode < 0) return true
   const kind = completionOpcodeOf(opcode)
   return kind === RDMA_READ || kind === COMP_SWAP || kind === FETCH_ADD
 }
+
+/** Whether a request is a READ or an atomic. */
+export const isRead = (request: WorkRequest): boolean => request.opcode >= 0 && writesBuffer(request)
 
 /** Whether a request accesses memory of a region. An element of length 0 accesses none. */
 export const usesRegion = ({ elements }: WorkRequest, region: KnownObject): boolean =>
@@ -266,8 +270,10 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
         outstanding.set(request.owner, requests)
       }
       if (writesBuffer(request) && requests.length <= MAX_OUTSTANDING) checkOverlap(request, requests)
+      // A fenced send may send the data of an outstanding READ, so the buffer may change after the fetch.
+      const waitsForData = (request.flags & FENCE) !== 0 && requests.some(isRead)
       requests.push(request)
-      if (!readsBuffer(request) || !(checksAll || isSample(request.index, FIRST_SENDS))) return
+      if (waitsForData || !readsBuffer(request) || !(checksAll || isSample(request.index, FIRST_SENDS))) return
       const owner = services.objects.find(request.owner)
       const hash = owner && hashOf(owner, request)
       if (hash !== undefined) hashes.set(request, hash)
@@ -306,7 +312,7 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
       const outstandingText = user && `, while ${user.owner.name} has ${requestText(user.request)} outstanding`
       services.report('region-unmapped', services.occurrenceAt(region, region.creation.stack, region.creation.action), {
         text: `memory of ${region.name} was unmapped before the region was deregistered${outstandingText ?? ''}`,
-        ...(user && { moments: [services.postMoment(user.request)] }),
+        ...(user && { severity: 'warning' as const, moments: [services.postMoment(user.request)] }),
         objects: [region, user?.owner],
       })
     },

@@ -12,7 +12,7 @@ import { type RequestCompletion, takesReceive, type WorkRequest } from '../spec/
 import { nameIn } from '../spec/enums.ts'
 import { PostQueue } from '../spec/session.ts'
 import { WcStatus } from '../spec/work.ts'
-import { requestText, usesRegion, writesBuffer } from './buffers.ts'
+import { isRead, requestText, usesRegion } from './buffers.ts'
 import type { Detector, DetectorServices } from './detector.ts'
 import { type KnownObject, unreleasedIn } from './objects.ts'
 
@@ -113,7 +113,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
     if (takesReceive(request)) state.outstandingMessages++
     state.unsignaled = request.isSignaled ? 0 : state.unsignaled + 1
     const qp = services.objects.find(request.owner)
-    if (qp !== undefined && writesBuffer(request)) readPosted(qp, request, state)
+    if (qp !== undefined && isRead(request)) readPosted(qp, request, state)
     const size = qp?.limits.maxSendWr ?? qp?.requestedSends
     // Once per row: at the first send for which the queue has no room.
     if (qp === undefined || size === undefined || state.unsignaled !== size + 1) return

@@ -7,10 +7,11 @@ import type { WorkRequest } from '../../src/spec/check/requests.ts'
 import { AccessFlags, MrKind } from '../../src/spec/enums.ts'
 import { Errno } from '../../src/spec/errno.ts'
 import { PostQueue } from '../../src/spec/session.ts'
-import { WrOpcode } from '../../src/spec/work.ts'
+import { SendFlags, WrOpcode } from '../../src/spec/work.ts'
 import { LKEY, requestScenario, START, workRequest } from './requests.ts'
 
 const { SEND, RDMA_READ, RDMA_WRITE_WITH_IMM } = WrOpcode.values
+const { FENCE } = SendFlags.values
 
 /** Fields of a request for a range of the region. */
 const at = (offset: number, length: number) => ({ length, elements: [{ address: START + offset, length, lkey: LKEY }] })
@@ -62,6 +63,24 @@ it('a change to the buffer of an outstanding send is found, a change to that of 
     const changed = s.post({ opcode, ...at(1000, 64) })
     s.digests.sampledDigest++
     s.complete(changed)
+    assert.deepEqual(s.ids(), ids)
+  }
+})
+
+it('a fenced send may have the data of an outstanding READ, so changes to its buffer are no finding', () => {
+  for (const [readEnds, flags, ids] of [
+    [false, FENCE, []],
+    [false, 0, ['send-buffer-changed warning']],
+    [true, FENCE, ['send-buffer-changed warning']],
+  ] as const) {
+    const s = requestScenario()
+    s.post(receive(2000, 64))
+    const read = s.post({ opcode: RDMA_READ })
+    if (readEnds) s.complete(read)
+    const send = s.post({ opcode: SEND, flags })
+    s.digests.sampledDigest++
+    if (!readEnds) s.complete(read)
+    s.complete(send)
     assert.deepEqual(s.ids(), ids)
   }
 })
@@ -280,11 +299,12 @@ it('buffers of sends may overlap, buffers of READs may not', () => {
   assert.deepEqual(s.ids(), ['receive-overlap note'])
 })
 
-it('unmapping memory of a region is a warning that names an outstanding request', () => {
+it('unmapping memory of a region is a note; a warning that names an outstanding request', () => {
   const s = requestScenario()
   s.checker.unmapped(s.region)
-  assert.deepEqual(s.ids(), ['region-unmapped warning'])
+  assert.deepEqual(s.ids(), ['region-unmapped note'])
   s.post()
   s.checker.unmapped(s.region)
+  assert.deepEqual(s.ids(), ['region-unmapped note', 'region-unmapped warning'])
   assert.match(s.found[1]!.text, /while QP 0x1 has WRITE wr_id \d+ outstanding$/)
 })
