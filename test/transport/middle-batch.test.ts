@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { PACKET_WEIGHT } from '../../src/transport/state.ts'
-import { READ, sge } from './requests.ts'
+import { READ, SEND, sge } from './requests.ts'
 import { assertRefused, ERR, flushed, MTU, memoryAt, patternOf, startResponder } from './responding.ts'
 import { packet, RQ_PSN, startScript } from './script.ts'
 
@@ -212,6 +212,13 @@ describe('a run of READ responses', () => {
     assert.deepEqual(t.completions(), ['1 LOC_PROT'])
     assert.equal(t.state, ERR)
     assert.equal(t.node.engine.counters.dropped, 2, 'the packets after the first of the run')
+  })
+  it('to a SEND is a bad response', () => {
+    const t = startScript()
+    t.post({ id: 1, opcode: SEND, ...sge(0x9000, 6 * MTU) })
+    t.sent()
+    t.responseRun(...middles(0, 3))
+    assert.deepEqual(t.completions(), ['1 BAD_RESP'])
   })
   it('is ignored by a queue pair without a READ in flight', () => {
     const t = startScript()

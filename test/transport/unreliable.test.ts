@@ -361,6 +361,14 @@ describe('a responder of UC', () => {
     request(t, 'SEND_ONLY', 2, { payload: 3 })
     assert.deepEqual(t.completions(), ['100 ok recv 3'])
   })
+  it('goes to ERR if its receive buffer is deregistered in the middle of a message', () => {
+    const t = startReceiving(2)
+    request(t, 'SEND_FIRST', 0, { payload: MTU })
+    t.node.regions.splice(0)
+    t.node.endBurst()
+    assert.deepEqual(t.completions(), ['100 LOC_PROT', '101 FLUSH'])
+    assert.equal(t.state, ERR)
+  })
   it('goes to ERR if its receive buffer is not writable or its lkey does not exist', () => {
     for (const isReadOnly of [true, false]) {
       const t = startUc()

@@ -70,12 +70,6 @@ const refusalCause = (s: EngineState, row: number, wr: number): Cause => {
   }
 }
 
-/** Stores the cause of an invalid WQE, and sets its length, which may be any number, to 0; returns `status`. */
-const refuse = (s: EngineState, row: number, wr: number, status: number, cause: Cause): number => {
-  s.pool[wr + Send.LENGTH] = 0
-  return storeCause(s, row, status, cause)
-}
-
 /** Sets kind and length, and checks for local errors. Returns 0, or the status with which the WQE completes. */
 const checkWqe = (s: EngineState, row: number, request: number): number => {
   const p = s.pool
@@ -88,33 +82,33 @@ const checkWqe = (s: EngineState, row: number, request: number): number => {
   const isInline = (p[wr + Send.FLAGS] & INLINE) !== 0
   const opcode = p[wr + Send.OPCODE]
   // Checked before REFUSED: a READ on UD is refused for its missing address handle, but the mistake is its opcode.
-  if (kind === NONE) return refuse(s, row, wr, LOC_QP_OP_ERR, createCause('BAD_OPCODE', { opcode }))
-  if (refused !== 0) return refuse(s, row, wr, refused & STATUS_BITS, refusalCause(s, row, wr))
+  if (kind === NONE) return storeCause(s, row, LOC_QP_OP_ERR, createCause('BAD_OPCODE', { opcode }))
+  if (refused !== 0) return storeCause(s, row, refused & STATUS_BITS, refusalCause(s, row, wr))
   if (!isInline && count > maxSendSge(s.rows, base))
-    return refuse(s, row, wr, LOC_QP_OP_ERR, createCause('TOO_MANY_SGE', { max: maxSendSge(s.rows, base) }))
+    return storeCause(s, row, LOC_QP_OP_ERR, createCause('TOO_MANY_SGE', { max: maxSendSge(s.rows, base) }))
   if (isInline && (kind & NOT_INLINE) !== 0)
-    return refuse(s, row, wr, LOC_QP_OP_ERR, createCause('NOT_INLINE', { opcode }))
+    return storeCause(s, row, LOC_QP_OP_ERR, createCause('NOT_INLINE', { opcode }))
   if ((kind & RESPONSE) !== 0 && s.rows[base + QP.MAX_RD_ATOMIC] === 0)
-    return refuse(s, row, wr, LOC_QP_OP_ERR, createCause('NO_READS', {}))
+    return storeCause(s, row, LOC_QP_OP_ERR, createCause('NO_READS', {}))
   if (kind === LOCAL || kind === FLUSH) {
     p[wr + Send.LENGTH] = kind === FLUSH ? p[wr + Flush.LENGTH] : 0 // for the completion, as on Linux
     if (kind === LOCAL || isFlushKnown(s, request)) return 0
     const placement = p[wr + Flush.PLACEMENT]
     const selectivity = p[wr + Flush.SELECTIVITY]
-    return refuse(s, row, wr, LOC_QP_OP_ERR, createCause('BAD_FLUSH', { placement, selectivity }))
+    return storeCause(s, row, LOC_QP_OP_ERR, createCause('BAD_FLUSH', { placement, selectivity }))
   }
   if (!isInline) {
     let sum = 0
     for (let i = 0, at = wr + Send.SGE; i < count; i++, at += Sge.WORDS) sum += p[at + Sge.LENGTH]
-    if (sum > MAX_MESSAGE_BYTES) return refuse(s, row, wr, LOC_LEN_ERR, createCause('MESSAGE_TOO_LONG', {}))
+    if (sum > MAX_MESSAGE_BYTES) return storeCause(s, row, LOC_LEN_ERR, createCause('MESSAGE_TOO_LONG', {}))
     p[wr + Send.LENGTH] = sum
   } else if (p[wr + Send.LENGTH] > MAX_MESSAGE_BYTES)
-    return refuse(s, row, wr, LOC_LEN_ERR, createCause('MESSAGE_TOO_LONG', {}))
+    return storeCause(s, row, LOC_LEN_ERR, createCause('MESSAGE_TOO_LONG', {}))
   if ((kind & EIGHT_BYTES) !== 0) {
     const length = p[wr + Send.LENGTH]
     // As with rxe, the result of an atomic may have longer elements.
     const isLengthValid = kind === ATOMIC ? length >= ATOMIC_BYTES : length === ATOMIC_BYTES
-    if (!isLengthValid) return refuse(s, row, wr, LOC_LEN_ERR, createCause('ATOMIC_LENGTH', { length }))
+    if (!isLengthValid) return storeCause(s, row, LOC_LEN_ERR, createCause('ATOMIC_LENGTH', { length }))
     p[wr + Send.LENGTH] = ATOMIC_BYTES
   }
   // As on adapters, the elements of READs and atomics are checked when the response is written.

@@ -146,7 +146,6 @@ export const onRequestDmaFailed = (
   const isRkeyRefused = kind === DmaKind.WRITE && result === DmaResult.NO_REGION
   const syndrome = isRkeyRefused ? REMOTE_ACCESS : REMOTE_OPERATION
   scheduleFatalNak(s, row, syndrome, cause)
-  if (w[base + QP.STATE] === ERR) return
   // The receive WQE of a later message is flushed.
   if (!isOfCurrentMessage) enterError(s, row, cause)
   else if (failReceive(s, row, kind === DmaKind.RECEIVE ? LOC_PROT_ERR : LOC_ACCESS_ERR, cause)) return

@@ -220,19 +220,10 @@ const fillReadResponses = (
   if (region < 0) noteRefusedKey(s, pd, p[resource + RES.KEY], hi, lo, total, Access.REMOTE_READ, qpn)
   else noteMemoryFault(s, p[resource + RES.KEY], hi, lo, total, Access.REMOTE_READ)
   const psn = psnAdd(p[resource + RES.FIRST_PSN], next)
-  dropPending(s, row * QP.WORDS)
+  s.rows[row * QP.WORDS + QP.RESP_PENDING] = 0
   const code = region < 0 ? nakCode.REMOTE_ACCESS : nakCode.REMOTE_OPERATION
   nakAt(s, row, psn, p[resource + RES.MSN], syndromeKind.NAK | code, takeCause(s))
   return false
-}
-
-/** Drops all responses that were not sent yet: marks all resources as unused. */
-const dropPending = (s: EngineState, base: number): void => {
-  const w = s.rows
-  let resource = w[base + QP.RESP_RESOURCES]
-  for (let left = w[base + QP.RESP_RESOURCE_COUNT]; left > 0; left--, resource += RES.WORDS)
-    s.pool[resource + RES.KIND] = NONE
-  w[base + QP.RESP_PENDING] = 0
 }
 
 /** Sends the ACK or NAK that is due; false if the port is full. */

@@ -228,6 +228,7 @@ describe('a NAK', () => {
     t.response('ACKNOWLEDGE', 1, { syndrome: RESERVED_SYNDROME_KIND })
     assert.deepEqual(t.sent(), [])
     assert.deepEqual(t.completions(), ['1 ok'])
+    assert.equal(t.node.engine.counters.dropped, 5)
   })
   it('of a sequence error after a lost READ response: the READ is repeated too', () => {
     const t = startScript()

@@ -8,7 +8,7 @@ import { flushPlacement, flushSelectivity } from '../../../src/spec/wire/headers
 import { WcOpcode } from '../../../src/spec/work.ts'
 import { Access } from '../../../src/transport/types.ts'
 import { REMOTE_ACCESS, REMOTE_KEY, type SendSpec } from '../node.ts'
-import { ERR, FENCE, NAK, READ, SIGNALED, sge, T14, WRITE, wr } from '../requests.ts'
+import { ERR, FENCE, NAK, READ, SEND, SIGNALED, sge, T14, WRITE, wr } from '../requests.ts'
 import { patternOf } from '../responding.ts'
 import { type PacketSpec, RQ_PSN, startScript } from '../script.ts'
 
@@ -50,6 +50,11 @@ describe('the requester', () => {
     assert.deepEqual(t.completions(), ['1 ok'])
     assert.equal(t.node.cqes[0].opcode, WcOpcode.values.FLUSH)
     assert.equal(t.node.cqes[0].bytes, 100)
+  })
+  it('FLUSH takes one PSN, whatever its length', () => {
+    const t = startScript()
+    t.post(flush(1, { compare: 100_000n }), { id: 2, opcode: SEND })
+    assert.deepEqual(t.sent().slice(1), ['SEND_ONLY@1 ackreq'])
   })
   it('FLUSH of a region, and of persistent memory', () => {
     const t = startScript()

@@ -241,6 +241,15 @@ describe('a READ', () => {
     t.request('READ_REQUEST', 5, { dmaLen: 1 })
     assert.deepEqual(t.sent(), ['READ_RESP_ONLY@5 msn 6 [1]'])
   })
+  it('beyond max_dest_rd_atomic is refused also after an answered duplicate', () => {
+    const t = startResponder({ maxDestRdAtomic: 1 })
+    for (let i = 0; i < 2; i++) {
+      t.request('READ_REQUEST', 0, { dmaLen: 1 })
+      assert.equal(t.sent().length, 1)
+    }
+    for (const psn of [1, 2]) t.request('READ_REQUEST', psn, { dmaLen: 1 })
+    assert.deepEqual(t.sent(), ['READ_RESP_ONLY@1 msn 2 [1]', 'NAK(INVALID_REQUEST)@2 msn 2'])
+  })
   for (const [title, spec, code] of [
     ['a wrong key', { dmaLen: 1, rkey: 0xbad }, 'REMOTE_ACCESS'],
     ['a range that ends outside', { dmaLen: 100, remote: 0x2_0000 - 99 }, 'REMOTE_ACCESS'],
@@ -332,6 +341,7 @@ describe('an atomic', () => {
     const t = startResponder()
     for (let i = 0; i < 5; i++) t.request('FETCH_ADD', i, { remote: 0x8000, swap: 1n })
     assert.equal(t.state, ERR)
+    assert.equal(atomicWord(t), 9n, 'the fifth is not executed')
   })
   it('sees the WRITE before it', () => {
     const t = startResponder()

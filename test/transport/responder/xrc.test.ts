@@ -103,6 +103,9 @@ test('a target serves SENDs, WRITEs, READs and atomics', () => {
   t.request('XRC_READ_REQUEST', 6, { remote: 0x9000, dmaLen: 4 })
   assert.deepEqual(t.sent(), ['ATOMIC_ACK@5 msn 3 = 5', 'READ_RESP_ONLY@6 msn 4 [4]'])
   assert.equal(atomicWord(t), 8n)
+  t.request('XRC_COMPARE_SWAP', 7, { remote: 0x8000, compare: 7n, swap: 1n })
+  t.sent()
+  assert.equal(atomicWord(t), 8n)
 })
 
 test('a run of MIDDLE packets is accepted up to the first packet that names another SRQ', () => {
@@ -129,6 +132,14 @@ test('a long READ is answered with XRC packets', () => {
     t.node.sent.map(({ bytes }) => parsePacket(bytes)).map(p => p.kind === 'packet' && p.name),
     ['XRC_READ_RESP_FIRST', 'XRC_READ_RESP_MIDDLE', 'XRC_READ_RESP_LAST'],
   )
+})
+
+test('a message goes on when another SRQ is destroyed', () => {
+  const t = target()
+  t.request('XRC_SEND_FIRST', 0, { payload: MTU })
+  t.node.engine.forgetSrq(UNKNOWN_SRQN)
+  t.request('XRC_SEND_LAST', 1, { payload: 1 })
+  assert.deepEqual(t.completions(), [`100 ok recv ${MTU + 1}`])
 })
 
 test('a destroyed SRQ leaves no block in the pool', () => {
