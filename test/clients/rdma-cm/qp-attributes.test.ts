@@ -12,8 +12,8 @@ import { ip4, parametersOf, twoHosts } from './hosts.ts'
 
 const PORT = 7471
 const { RC, UC, XRC_INI, XRC_TGT } = QpType.values
-const { INIT, RTR, RTS, ERR } = QpState.values
-const { REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC } = AccessFlags.values
+const { RESET, INIT, RTR, RTS, ERR } = QpState.values
+const { REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, FLUSH_GLOBAL } = AccessFlags.values
 /** The exponent of the ACK timeout that follows from rxe's ACK delay and the default packet life time. */
 const ACK_TIMEOUT = 17
 const MTU_4096 = 5
@@ -89,7 +89,8 @@ describe('the attributes of a queue pair', () => {
     const listener = b.listen(ip4(2, PORT))
     for (const [initiatorDepth, rights] of [
       [0, REMOTE_WRITE],
-      [1, REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC],
+      // As in Linux, FLUSH too if the device has it: rxe has FLUSH_GLOBAL.
+      [1, REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC | FLUSH_GLOBAL],
     ] as const) {
       const active = a.create()
       a.resolve(active, ip4(2, PORT))
@@ -97,10 +98,7 @@ describe('the attributes of a queue pair', () => {
       network.settle()
       const [passive] = b.requests(listener)
       assert.ok(passive)
-      const { state, accessFlags = 0, pkeyIndex, port } = qpAttributesFor(passive, INIT)
-      assert.deepEqual([state, pkeyIndex, port], [INIT, 0, 1])
-      // The device may add the rights of FLUSH.
-      assert.equal(accessFlags & (REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC), rights)
+      assert.deepEqual(qpAttributesFor(passive, INIT), { state: INIT, accessFlags: rights, pkeyIndex: 0, port: 1 })
     }
   })
 
@@ -108,14 +106,19 @@ describe('the attributes of a queue pair', () => {
     const { network, a, b } = twoHosts()
     b.listen(ip4(2, PORT))
     const withoutDevice = a.create()
+    const unconnected = a.create()
+    a.resolve(unconnected, ip4(2, PORT))
     const active = a.connect(ip4(2, PORT), 0x11)
     network.settle()
+    const { active: connected } = connectedEnds(RC, RC)
     const refused = [
       [withoutDevice, INIT],
+      [unconnected, ERR + 1],
       [active, RTR],
       [active, RTS],
-      [active, ERR],
-      [active, ERR + 1],
+      [connected, RESET],
+      [connected, ERR],
+      [connected, ERR + 1],
     ] as const
     for (const [id, state] of refused)
       assert.equal(
@@ -123,5 +126,6 @@ describe('the attributes of a queue pair', () => {
         'EINVAL',
       )
     assert.equal(qpAttributesFor(active, INIT).state, INIT)
+    assert.equal(qpAttributesFor(unconnected, ERR).state, ERR)
   })
 })
