@@ -14,6 +14,7 @@ import { repoRoot } from '../paths.ts'
 const folder = mkdtempSync(join(tmpdir(), 'userdma-package-'))
 const installed = (name: string): string => join(repoRoot, 'node_modules', name)
 const pathOf = (name: string): string => join(folder, name)
+// With NODE_TEST_CONTEXT, Node would take the programs for test files.
 const { NODE_TEST_CONTEXT: _, ...env } = process.env
 const node = (...args: string[]): string => execFileSync(process.execPath, args, { cwd: folder, env, encoding: 'utf8' })
 const write = (name: string, text: string): string => {
@@ -84,6 +85,7 @@ describe('esbuild', { skip: !existsSync(installed('esbuild')) && 'esbuild is not
       }
     })
 
+  // 600 WRITEs: more than BUDGET of src/verbs/local/network.ts, so the library must await turns of the event loop.
   test('bundles for a browser: devices in one page', async () => {
     const entry = write(
       'browser.mjs',

@@ -1,3 +1,6 @@
+/*
+ * Handles of other processes: their memory, descriptors and names.
+ */
 import assert from 'node:assert/strict'
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'

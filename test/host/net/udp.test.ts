@@ -1,3 +1,6 @@
+/*
+ * UDP sockets, with messages in batches.
+ */
 import assert from 'node:assert/strict'
 import { existsSync, readFileSync } from 'node:fs'
 import { test } from 'node:test'
@@ -24,13 +27,15 @@ const open = (t: { after(body: () => void): void }, address: Uint8Array, port = 
   return socket
 }
 
-const batches = (): UdpBatches => createUdpBatches({ staging: 1 << 20, messages: 64, destinations: 4, receives: 8 })
+const RECEIVES = 8
+const batches = (): UdpBatches =>
+  createUdpBatches({ staging: 1 << 20, messages: 64, destinations: 4, receives: RECEIVES })
 
 /** Receives until `count` messages are in the buffers from 0 on. */
 const receive = async (memory: UdpBatches, socket: UdpSocket, count: number): Promise<void> => {
   const deadline = Date.now() + 5000
   for (let got = 0; got < count; ) {
-    const received = memory.receive(socket, got, 8 - got)
+    const received = memory.receive(socket, got, RECEIVES - got)
     if (received > 0) got += received
     else {
       assert.equal(received, -EAGAIN)
@@ -55,7 +60,7 @@ test('messages arrive with their sender, hop limit and traffic class', async t =
   memory.putMessage(0, 0, 3, 0, 0, 0, 0)
   memory.putMessage(1, 3, 3, 0, 0, 7, 0)
   memory.putMessage(2, 6, 5, 0, 0, 255, 0xb8)
-  assert.equal(memory.receive(b, 0, 8), -EAGAIN)
+  assert.equal(memory.receive(b, 0, RECEIVES), -EAGAIN)
   assert.equal(memory.send(a, 0, 3), 3)
   await receive(memory, b, 3)
   assert.deepEqual(

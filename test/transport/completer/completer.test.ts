@@ -290,6 +290,7 @@ describe('a receiver that is not ready', () => {
     const t = startScript()
     t.post({ id: 1, opcode: SEND, ...sge(0, MTU + 1) }, { id: 2, opcode: SEND })
     t.sent()
+    // timer code 12: 640 µs
     t.response('ACKNOWLEDGE', 0, { syndrome: rnrSyndrome(12) })
     assert.deepEqual(t.sent(), [])
     // Linux also sends a sequence error for the following packets

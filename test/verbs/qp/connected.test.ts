@@ -209,6 +209,7 @@ eachCarrier(openTwo => {
     assert.equal(window.query().rkey, window.rkey)
     // The peer does not answer yet, and a fenced bind waits for the READ.
     const requests = [qp.read(mr.slice(0, 8), mr.remote()), qp.bind(window, { region: mr }, { fence: true })]
+    // A change of state usually means that an earlier bind has failed. Here the bind is still outstanding.
     qp.modify({ state: 'RTS', minRnrTimer: 1 })
     requests.push(qp.bind(window, { region: mr }))
     peer.connect(qp.endpoint)

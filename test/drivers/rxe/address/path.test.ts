@@ -8,7 +8,7 @@ import { ipv4, path } from '../machine.ts'
 
 const peer = ipv4(10, 0, 0, 1)
 
-test('equal addresses are stored once, others as they are, with the hop limit of the device', () => {
+test('equal addresses are stored once, others separately; every hop limit becomes 64', () => {
   const device: { lastAddress: StoredAddress | undefined } = { lastAddress: undefined }
   const stored = storedAddress(device, path(peer))
   assert.deepEqual(stored, path(peer, { hopLimit: 64 }))
