@@ -100,6 +100,8 @@ ssize_t netlink_writev(int fd, const struct iovec *vector, size_t count)
 
 static ssize_t send_message(int fd, const struct msghdr *message, int flags)
 {
+    if (message->msg_iovlen > UIO_MAXIOV)
+        return fail(EMSGSIZE);
     if (flags & MSG_OOB)
         return fail(EOPNOTSUPP);
     if (check_destination(message->msg_name, message->msg_namelen) != 0)

@@ -106,30 +106,70 @@ EXPORT ssize_t write(int fd, const void *buffer, size_t count)
     return UNLIKELY(kind != FD_OTHER) ? write_ours(fd, kind, buffer, count) : REAL(write)(fd, buffer, count);
 }
 
+/*
+ * readv(2) or writev(2) of a file that Linux reads and writes one buffer at a time (do_loop_readv_writev). `one` is the
+ * call for a buffer.
+ */
+static ssize_t move_vector(int fd, int kind, const struct iovec *vector, int count,
+                           ssize_t one(int fd, int kind, void *buffer, size_t count))
+{
+    if (count < 0 || count > UIO_MAXIOV)
+        return fail(EINVAL);
+    if (count > 0 && !vector)
+        return fail(EFAULT);
+    const int saved = errno;
+    ssize_t total = 0;
+    for (int i = 0; i < count; i++) {
+        if (vector[i].iov_len == 0)
+            continue;
+        const ssize_t moved = one(fd, kind, vector[i].iov_base, vector[i].iov_len);
+        if (moved < 0 && total == 0)
+            return -1;
+        errno = saved;
+        total += moved > 0 ? moved : 0;
+        if (moved != (ssize_t)vector[i].iov_len)
+            break;
+    }
+    return total;
+}
+
+static ssize_t write_buffer(int fd, int kind, void *buffer, size_t count)
+{
+    return write_ours(fd, kind, buffer, count);
+}
+
 EXPORT ssize_t writev(int fd, const struct iovec *vector, int count)
 {
     const int kind = fd_kind_for_use(fd);
     if (LIKELY(kind == FD_OTHER))
         return REAL(writev)(fd, vector, count);
-    if (kind == FD_NETLINK && count >= 0)
-        return netlink_writev(fd, vector, (size_t)count);
-    return count == 1 && vector ? write_ours(fd, kind, vector->iov_base, vector->iov_len) : fail(EINVAL);
+    if (kind == FD_NETLINK)
+        return count < 0 || count > UIO_MAXIOV ? fail(EINVAL) : netlink_writev(fd, vector, (size_t)count);
+    return move_vector(fd, kind, vector, count, write_buffer);
+}
+
+static ssize_t read_ours(int fd, int kind, void *buffer, size_t count)
+{
+    if (kind == FD_CONTEXT || kind == FD_CM)
+        return fail(EINVAL);
+    if (kind == FD_RECEIVED)
+        return -1; /* errno is already set */
+    return kind == FD_UMAD ? umad_read(fd, buffer, count) : event_read(fd, buffer, count);
+}
+
+/* Whether reads of a descriptor are not the C library's. */
+static inline bool has_own_read(int kind)
+{
+    return UNLIKELY(kind != FD_OTHER) && kind != FD_HIDDEN && kind != FD_NETLINK;
 }
 
 /* read(2) on a descriptor of ours. False: call the C library's function. */
 static inline bool read_if_ours(int fd, void *buffer, size_t count, ssize_t *result)
 {
     const int kind = fd_kind_for_use(fd);
-    if (LIKELY(kind == FD_OTHER || kind == FD_HIDDEN || kind == FD_NETLINK))
+    if (LIKELY(!has_own_read(kind)))
         return false;
-    if (kind == FD_CONTEXT || kind == FD_CM)
-        *result = fail(EINVAL);
-    else if (kind == FD_RECEIVED)
-        *result = -1; /* errno is already set */
-    else if (kind == FD_UMAD)
-        *result = umad_read(fd, buffer, count);
-    else
-        *result = event_read(fd, buffer, count);
+    *result = read_ours(fd, kind, buffer, count);
     return true;
 }
 
@@ -149,12 +189,8 @@ EXPORT ssize_t __read_chk(int fd, void *buffer, size_t count, size_t buffer_size
 
 EXPORT ssize_t readv(int fd, const struct iovec *vector, int count)
 {
-    ssize_t result;
-    if (count == 1 && vector && read_if_ours(fd, vector->iov_base, vector->iov_len, &result))
-        return result;
     const int kind = fd_kind_for_use(fd);
-    const bool is_node = kind == FD_CONTEXT || kind == FD_CM || kind == FD_UMAD;
-    return UNLIKELY(is_node) ? fail(EINVAL) : REAL(readv)(fd, vector, count);
+    return has_own_read(kind) ? move_vector(fd, kind, vector, count, read_ours) : REAL(readv)(fd, vector, count);
 }
 
 /* Devices have no file position. This answer needs no attach of an FD_RECEIVED. */
@@ -200,14 +236,19 @@ EXPORT ssize_t __pread64_chk(int fd, void *buffer, size_t count, off64_t offset,
     {                                                                                                                  \
         return UNLIKELY(has_no_position(fd)) ? fail(ESPIPE) : REAL(name)(fd, vector, count, offset);                   \
     }
-/* With offset -1 they are readv and writev. Device files take no flags. `direct`: another kind with the system's call. */
+#define KNOWN_FLAGS (RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_NOWAIT | RWF_APPEND)
+/*
+ * With offset -1 they are readv and writev. Device files take no flag but RWF_HIPRI, which does nothing. `direct`:
+ * another kind with the system's call.
+ */
 #define VECTOR_AT_WITH_FLAGS(name, at_position, direct)                                                                \
     EXPORT ssize_t name(int fd, const struct iovec *vector, int count, off64_t offset, int flags)                      \
     {                                                                                                                  \
         const int kind = fd_kind(fd);                                                                                  \
         if (LIKELY(kind == FD_OTHER) || kind == direct || offset != -1)                                                \
             return has_no_position(fd) ? fail(ESPIPE) : REAL(name)(fd, vector, count, offset, flags);                  \
-        return flags && kind != FD_NETLINK ? fail(EOPNOTSUPP) : at_position(fd, vector, count);                        \
+        const int known = kind == FD_NETLINK ? KNOWN_FLAGS : RWF_HIPRI;                                                \
+        return flags & ~known ? fail(EOPNOTSUPP) : at_position(fd, vector, count);                                     \
     }
 
 VECTOR_AT(preadv)

@@ -25,6 +25,8 @@ struct session {
     uint16_t generation;
     /* Of the last request. */
     uint32_t serial;
+    /* The user whom the daemon serves on this connection. */
+    uid_t user;
     /* The folder of the daemon's tree. */
     char root[sizeof(((struct userdma_hello_reply *)0)->root)];
 };
@@ -80,7 +82,7 @@ extern __thread bool diagnostics_are_silent __attribute__((tls_model("initial-ex
 void diagnose_no_daemon(const char *reason);
 /* The daemon runs neither as root nor as our user. */
 void diagnose_untrusted_daemon(uid_t daemon_user);
-/* The daemon refuses this user. */
+/* The daemon refuses this user, or a process that has become this user. */
 void diagnose_refused_user(void);
 /* The daemon, which runs as `daemon_user`, may not access our memory. */
 void diagnose_memory_access(uid_t daemon_user);

@@ -77,6 +77,7 @@ void session_take_socket(int fd)
     session.fd = fd;
     session.dev = stat.st_dev;
     session.ino = stat.st_ino;
+    session.user = geteuid();
     if (++session.generation == 0)
         session.generation = 1;
 }
@@ -203,6 +204,9 @@ bool session_root(char root[sizeof session.root])
     const bool is_connected = session_ensure_connected(&guard, true);
     if (is_connected)
         memcpy(root, session.root, sizeof session.root);
+    /* The program has changed its user: its devices stay, but the files of the tree are not those of the new user. */
+    if (is_connected && UNLIKELY(session.user != geteuid()) && REAL(eaccess)(session.root, X_OK) != 0)
+        diagnose_refused_user();
     errno = is_connected ? saved : session_no_device_errno();
     session_leave(&guard);
     return is_connected;

@@ -59,6 +59,8 @@ static void expect_datagram(int fd, size_t length)
     EXPECT(from_length == sizeof from && from.nl_family == AF_NETLINK && from.nl_pid == 0 && from.nl_groups == 0);
 }
 
+static const struct iovec too_many[UIO_MAXIOV + 1];
+
 static void netlink(void)
 {
     char bytes[64] = {0};
@@ -85,6 +87,8 @@ static void netlink(void)
     expect_datagram(copy, 22);
     expect_datagram(copy, 22);
     expect_datagram(copy, 23);
+    FAILS(pwritev2(copy, vector, 2, -1, 0x4000), EOPNOTSUPP);
+    FAILS(writev(copy, too_many, UIO_MAXIOV + 1), EINVAL);
     EXPECT(preadv2(copy, vector, 2, -1, RWF_NOWAIT) == -1 && (errno == EAGAIN || errno == EOPNOTSUPP)); /* old Linux */
     EXPECT(close(copy) == 0);
     expect_reusable(copy);
@@ -94,6 +98,16 @@ static void netlink(void)
     length = sizeof name;
     EXPECT(getsockname(fd, (struct sockaddr *)&name, &length) == 0 && name.nl_pid != 12345);
     EXPECT(socket(AF_UNIX, SOCK_STREAM, NETLINK_RDMA) == -1);
+}
+
+/* A daemon that serves root only: after setuid the devices stay, and a message says why no further ones are found. */
+static void changed_user(void)
+{
+    int fd = open_device();
+    EXPECT(setgid(65534) == 0 && setuid(65534) == 0);
+    EXPECT(order(fd, ECHO, 9) == 9);
+    FAILS(access("/sys/class/infiniband", F_OK), EACCES);
+    FAILS(access("/sys/class/infiniband", F_OK), EACCES);
 }
 
 /* ---- the device ---- */
@@ -130,9 +144,15 @@ static void device(void)
     FAILS(pwritev(fd, &vector, 1, 0), ESPIPE);
     FAILS(preadv2(fd, &vector, 1, -1, 0), EINVAL);
     EXPECT(pwritev2(fd, &vector, 1, -1, 0) == 16);
-    FAILS(pwritev2(fd, &vector, 1, -1, RWF_HIPRI), EOPNOTSUPP);
+    EXPECT(pwritev2(fd, &vector, 1, -1, RWF_HIPRI) == 16);
+    FAILS(pwritev2(fd, &vector, 1, -1, RWF_DSYNC), EOPNOTSUPP);
     FAILS(write(fd, bytes, WRITE_TOO_LONG), EIO);
     struct iovec vectors[2] = {vector, vector};
+    errno = 7;
+    EXPECT(writev(fd, vectors, 2) == 32 && writev(fd, vectors, 0) == 0 && errno == 7); /* two commands */
+    FAILS(writev(fd, too_many, UIO_MAXIOV + 1), EINVAL);
+    const struct iovec *volatile nowhere = NULL;
+    FAILS(writev(fd, nowhere, 1), EFAULT);
     int connections = open("/dev/infiniband/rdma_cm", O_RDWR | O_NONBLOCK);
     EXPECT(fstat(connections, &st) == 0 && S_ISCHR(st.st_mode) && st.st_rdev == makedev(10, 120));
     EXPECT(stat("/dev/infiniband/rdma_cm", &by_path) == 0 && memcmp(&st, &by_path, sizeof st) == 0);
@@ -248,6 +268,11 @@ static void events(void)
     EXPECT(read(channel, bytes, 8) == 8 && bytes[7] == 8 && bytes[8] == 0);
     EXPECT(order(fd, RECORD, 8) == 0 && order(fd, RECORD, 8) == 0);
     EXPECT(read(channel, bytes, 16) == 8);
+    /* Each buffer takes a record, as on Linux. */
+    struct iovec buffers[3] = {{bytes, 8}, {NULL, 0}, {bytes + 8, 4}};
+    EXPECT(order(fd, RECORD, 8) == 0 && readv(channel, buffers, 3) == 8); /* the next record is too long */
+    buffers[2].iov_len = 8;
+    EXPECT(order(fd, RECORD, 8) == 0 && order(fd, RECORD, 8) == 0 && readv(channel, buffers, 3) == 16);
     EXPECT(fcntl(channel, F_SETFL, fcntl(channel, F_GETFL) | O_NONBLOCK) == 0);
     EXPECT(read(channel, bytes, 8) == 8);
     FAILS(read(channel, bytes, 8), EAGAIN);
@@ -455,7 +480,7 @@ int main(int argc, char **argv)
     } scenarios[] = {
 #define SCENARIO(name) {#name, name}
         SCENARIO(attach_again),     SCENARIO(attribute_writes), SCENARIO(bare_calls),
-        SCENARIO(cancelled_threads), SCENARIO(cleared_environment),
+        SCENARIO(cancelled_threads), SCENARIO(cleared_environment), SCENARIO(changed_user),
         SCENARIO(copies),           SCENARIO(daemon_death),     SCENARIO(daemon_full),
         SCENARIO(device),           SCENARIO(directory_walks),  SCENARIO(doorbells),
         SCENARIO(doorbells_traced), SCENARIO(driver_records),   SCENARIO(events),

@@ -159,6 +159,16 @@ test('a program that the daemon may not access finds no device', async t => {
   assert.match(stderr, /^.*\n$/)
 })
 
+test('a program that changes its user keeps its devices, and is told why it finds no others', {
+  skip: process.getuid?.() !== 0 && 'only root may change its user',
+}, async t => {
+  if (!shimIsPossible(t)) return
+  const { status, stdout, stderr, daemon } = await run(['changed_user'])
+  assert.deepEqual({ status, stdout }, { status: 0, stdout: '' })
+  const reason = "it does not serve user 65534; root's daemon does if it is started with `--allow-user 65534`"
+  assert.equal(stderr, `userdma: the daemon at ${daemon.socket}: ${reason}\n`)
+})
+
 test('a full descriptor table of program or daemon is EMFILE from the first access on', async t => {
   if (!shimIsPossible(t)) return
   for (const [name, refusal] of [
