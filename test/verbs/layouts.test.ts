@@ -129,7 +129,7 @@ const post = (ring: ProgramRing, request: Request, isDatagram: boolean): void =>
   if (opcode === ATOMIC_CMP_AND_SWP || opcode === ATOMIC_FETCH_AND_ADD)
     putAtomic(ring, at, remote, request.operand, request.swap)
   if (opcode === ATOMIC_WRITE) putWord(ring, at, request.operand)
-  if (opcode === FLUSH) putFlush(ring, at, remote, flushPlacement.GLOBAL, flushSelectivity.REGION)
+  if (opcode === FLUSH) putFlush(ring, at, remote, remote.length, flushPlacement.GLOBAL, flushSelectivity.REGION)
   if (opcode === BIND_MW) putBind(ring, at, rkey, qpnOrNewRkey, qkeyOrLkey, address, request.length, request.flags)
   produce(ring)
 }

@@ -4,7 +4,7 @@
  *
  * Hot: a valid request costs a few type comparisons.
  */
-import { ATOMIC_BYTES } from '../../spec/work.ts'
+import { ATOMIC_BYTES, MAX_MESSAGE_BYTES } from '../../spec/work.ts'
 import { formatValue, invalidArgument, type RdmaError } from '../error.ts'
 import { isForeignSlice, type Slice } from '../mr/region.ts'
 import type { RemoteMemory, RemoteMemoryData } from '../mr/remote-memory.ts'
@@ -75,17 +75,17 @@ export const checkExtent = (call: string, bytes: number, { length }: RemoteMemor
     )
 }
 
-/** Maximum length of a FLUSH: the RETH has 32 bits for it. */
-const MAX_FLUSH_BYTES = 0xffff_ffff
-
-/** Throws RdmaError EINVAL if remote memory is too long for a FLUSH. */
-export const checkFlushLength = ({ length }: RemoteMemory): void => {
-  if (length > MAX_FLUSH_BYTES)
-    throw invalidArgument(
-      'qp.flush',
-      `${length} bytes of remote memory, a FLUSH has at most ${MAX_FLUSH_BYTES}`,
-      'pass a part of it: remote.slice(offset, length)',
-    )
+/**
+ * The length of a FLUSH of remote memory. Of a whole region the peer ignores it, but rxe refuses more than
+ * MAX_MESSAGE_BYTES. Throws RdmaError EINVAL if the memory is too long.
+ */
+export const flushLength = ({ length }: RemoteMemory, isWholeRegion: boolean): number => {
+  if (length <= MAX_MESSAGE_BYTES || isWholeRegion) return Math.min(length, MAX_MESSAGE_BYTES)
+  throw invalidArgument(
+    'qp.flush',
+    `${length} bytes of remote memory, a FLUSH has at most ${MAX_MESSAGE_BYTES}`,
+    'pass a part of it, remote.slice(offset, length), or flush the whole region',
+  )
 }
 
 const MIN_WORD = -(2n ** 63n)

@@ -34,7 +34,7 @@ export interface InvalidateOptions {
 export interface FlushExtent {
   /** Placement type PERSISTENT: the bytes survive a power loss. Default: GLOBAL, the bytes are globally visible. */
   readonly persistent?: boolean
-  /** Selectivity level REGION: flushes the whole region. Default: RANGE, flushes the given bytes. */
+  /** Selectivity level REGION: flushes the whole region. Default: RANGE, flushes the given bytes, at most 2 GiB. */
   readonly wholeRegion?: boolean
 }
 /** Options of SEND and WRITE. */

@@ -9,10 +9,10 @@ import { checkFlag, checkOptions } from '../arguments/options.ts'
 import {
   checkAligned,
   checkExtent,
-  checkFlushLength,
   checkOriginal,
   checkTarget,
   checkWord,
+  flushLength,
 } from '../arguments/request-checks.ts'
 import {
   type FlushExtent,
@@ -240,13 +240,14 @@ export abstract class ReliableQp<C extends ObjectClass = ObjectClass>
 
   flush(remote: RemoteMemoryData, options?: SendOptions & FlushExtent): void {
     const range = rangeOf('qp.flush', remote)
-    checkFlushLength(range)
+    const isWholeRegion = options?.wholeRegion === true
+    const length = flushLength(range, isWholeRegion)
     const at = beginRequest(this, 'qp.flush', wr.FLUSH, NO_DATA, options, FLUSH_OPTIONS)
     checkFlag('qp.flush', 'persistent', options?.persistent)
     checkFlag('qp.flush', 'wholeRegion', options?.wholeRegion)
     const placement = options?.persistent === true ? flushPlacement.PERSISTENT : flushPlacement.GLOBAL
-    const selectivity = options?.wholeRegion === true ? flushSelectivity.REGION : flushSelectivity.RANGE
-    putFlush(ringOf(this), at, range, placement, selectivity)
+    const selectivity = isWholeRegion ? flushSelectivity.REGION : flushSelectivity.RANGE
+    putFlush(ringOf(this), at, range, length, placement, selectivity)
     endRequest(this)
   }
 }

@@ -124,13 +124,14 @@ export const putFlush = (
   { view, words, layout: { send } }: ProgramRing,
   at: number,
   remote: RemoteRange,
+  length: number,
   placement: number,
   selectivity: number,
 ): void => {
   RemoteRange.put(remote, words, at + send.REMOTE, at + send.FLUSH_RKEY)
   view.setUint8(at + send.FLUSH_PLACEMENT, placement)
   view.setUint8(at + send.FLUSH_SELECTIVITY, selectivity)
-  words[(at + send.DMA_LENGTH) >> 2] = remote.length
+  words[(at + send.DMA_LENGTH) >> 2] = length
 }
 
 /** The payload of an ATOMIC WRITE, 8 bytes. */

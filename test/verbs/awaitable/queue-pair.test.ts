@@ -53,6 +53,9 @@ eachCarrier(openTwo => {
     assert.deepEqual([a.buffer[400], b.buffer[512]], [5, 6])
     await a.qp.atomicWrite(word, 9n)
     assert.equal((await a.qp.flush(word)).opcode, 'FLUSH')
+    const { address, rkey } = word
+    const wholeFlush = await a.qp.flush({ address, rkey, length: 2 ** 33 }, { wholeRegion: true })
+    assert.equal(wholeFlush.bytes, 2 ** 31, 'the length in the packet, which rxe limits')
     assert.equal(b.buffer[512], 9)
     // A ping is a WRITE of length 0.
     assert.equal((await a.qp.ping()).opcode, 'RDMA_WRITE')

@@ -94,8 +94,8 @@ eachCarrier(openTwo => {
       refuses('qp.atomicWrite', reason, () => qp.atomicWrite(memory, 1n))
       refuses('qp.flush', reason, () => qp.flush(memory))
     }
-    const tooLong = /^4294967296 bytes of remote memory, a FLUSH has at most 4294967295$/
-    refuses('qp.flush', tooLong, () => qp.flush({ address, rkey, length: 2 ** 32 }))
+    const tooLong = /^2147483649 bytes of remote memory, a FLUSH has at most 2147483648$/
+    refuses('qp.flush', tooLong, () => qp.flush({ address, rkey, length: 2 ** 31 + 1 }))
     assert.equal(qp.pending, 0)
     qp.write([slice, slice], b.mr.remote(0, 16), { id: 7 })
     assert.equal(await completionText(a.cq), '7 RDMA_WRITE')
