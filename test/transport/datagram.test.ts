@@ -144,6 +144,7 @@ describe('a sender of datagrams', () => {
 describe('a receiver of datagrams', () => {
   it('writes the GRH and the payload, and reports the source', () => {
     const t = start()
+    const { poolWords } = t.node.engine.stat()
     t.postReceives(2, 500)
     t.node.memory[141] = 9
     t.receiveDatagram('SEND_ONLY', { payload: 101 })
@@ -165,6 +166,7 @@ describe('a receiver of datagrams', () => {
     assert.equal(memory[141], 9, 'the pad is not written')
     assert.equal(t.node.dmaCalls.writes, 2, 'one DMA write per datagram')
     assert.deepEqual(t.sent(), [])
+    assert.equal(t.node.engine.stat().poolWords, poolWords)
   })
   it('drops payloads above 4096 bytes, the largest path MTU', () => {
     const t = start()

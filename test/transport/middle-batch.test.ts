@@ -71,6 +71,8 @@ describe('a run of packets', () => {
     assert.deepEqual(t.sent(), ['NAK(PSN_SEQUENCE)@3 msn 0'])
     t.requestRun(['WRITE_MIDDLE', 3, full], ['WRITE_MIDDLE', 4, { ...full, ackReq: true }])
     assert.deepEqual(t.sent(), ['ACK@4 msn 0'])
+    t.request('WRITE_MIDDLE', 6, full)
+    assert.deepEqual(t.sent(), ['NAK(PSN_SEQUENCE)@5 msn 0'], 'the next gap has a NAK of its own')
   })
   it('with duplicates is accepted from the first new packet', () => {
     const t = startMessage(9)

@@ -10,6 +10,7 @@ import {
   SYNDROME_VALUE_MASK,
   syndromeKind,
 } from '../../src/spec/wire/headers.ts'
+import { Service } from '../../src/spec/wire/services.ts'
 import { WcFlags, WcOpcode } from '../../src/spec/work.ts'
 import { psnDifference } from '../../src/transport/psn.ts'
 import type { QpAttributes } from '../../src/transport/types.ts'
@@ -102,10 +103,19 @@ const NAKS = ['PSN_SEQUENCE', 'INVALID_REQUEST', 'REMOTE_ACCESS', 'REMOTE_OPERAT
 /** BTH fields that are the same in all packets. Linux's rxe also sends MigReq 0. */
 const CONSTANT_BTH = { migReq: false, tver: 0, pkey: 0xffff, fecn: false, becn: false, resv6: 0, resv7: 0 }
 
-/** The text of a packet. Also checks DestQP, CONSTANT_BTH, and that an ACK has no credit count. */
-const describePacket = (bytes: Uint8Array): string => {
+/** The transport in names of opcodes, by service. */
+const transportOf: Record<number, string> = {
+  [Service.RC]: 'RC',
+  [Service.UC]: 'UC',
+  [Service.XRC_INI]: 'XRC',
+  [Service.XRC_TGT]: 'XRC',
+}
+
+/** The text of a packet. Also checks transport, DestQP, CONSTANT_BTH, and that an ACK has no credit count. */
+const describePacket = (bytes: Uint8Array, service: number): string => {
   const p = parsePacket(bytes)
   if (p.kind === 'opaque') return `opaque (${p.reason})`
+  assert.equal(p.name.slice(0, p.name.indexOf('_')), transportOf[service])
   const record = p as unknown as Record<string, Record<string, number | bigint>>
   const { BTH, AETH, RETH, ImmDt, IETH, AtomicAckETH, AtomicETH, FETH, XRCETH } = record
   assert.equal(p.BTH.destQp, PEER_QPN)
@@ -213,7 +223,7 @@ export const startScript = (
       node.transmit(now)
       const fresh = node.sent.slice(returnedPackets)
       returnedPackets = node.sent.length
-      return fresh.map(p => describePacket(p.bytes))
+      return fresh.map(p => describePacket(p.bytes, options.service ?? Service.RC))
     },
     /** The payloads of all sent packets. */
     payloads: () =>

@@ -188,6 +188,18 @@ it('completed requests leave no block in the pool', () => {
   assert.equal(t.node.engine.stat().poolWords, before)
 })
 
+it('flushed requests leave no block in the pool', () => {
+  const t = startScript({}, { windowBytes: TWO_EMPTY_PACKETS })
+  const before = t.node.engine.stat().poolWords
+  t.postReceives(3, 2000)
+  t.request('SEND_FIRST', 0, { payload: 1024 })
+  t.post(...[1, 2, 3, 4].map(id => ({ id, opcode: SEND })))
+  t.sent()
+  t.node.engine.modify(t.row, ERR, {})
+  assert.equal(t.completions().length, 7)
+  assert.equal(t.node.engine.stat().poolWords, before)
+})
+
 it('a destroyed queue pair leaves no block in the pool', () => {
   const t = startScript({ maxDestRdAtomic: 2 }, { windowBytes: TWO_EMPTY_PACKETS })
   t.request('SEND_ONLY', 0, { payload: 1 })

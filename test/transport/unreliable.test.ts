@@ -350,6 +350,16 @@ describe('a responder of UC', () => {
     )
     assert.deepEqual([t.state, t.node.engine.counters.dropped], [RTS, 2])
   })
+  it('drops the MIDDLEs of a message with a gap, although they come in order after it', () => {
+    const t = startReceiving()
+    const middle = (psn: number) => ['UC_WRITE_MIDDLE', psn, { payload: MTU }] as const
+    request(t, 'WRITE_FIRST', 0, { payload: MTU, remote: 0x8000, dmaLen: 6 * MTU })
+    t.requestRun(middle(2), middle(3))
+    t.requestRun(middle(1), middle(2))
+    t.node.endBurst()
+    assert.deepEqual(memoryAt(t, 0x8000 + MTU, MTU), new Uint8Array(MTU))
+    assert.equal(t.node.engine.counters.dropped, 4)
+  })
   it('drops a WRITE with immediate whose last packet cannot be written', () => {
     const t = startReceiving()
     request(t, 'WRITE_FIRST', 0, { payload: MTU, remote: 0x8000, dmaLen: 2 * MTU })

@@ -85,7 +85,7 @@ export const onResponse = (
   const view = arena.view
   const psn = bthPsn(view, at)
   const ahead = psnDistance(w[base + QP.COMP_PSN], psn)
-  if (w[base + QP.REQ_HEAD] === 0 || ahead >= psnDistance(w[base + QP.COMP_PSN], w[base + QP.REQ_MAX_PSN])) {
+  if (ahead >= psnDistance(w[base + QP.COMP_PSN], w[base + QP.REQ_MAX_PSN])) {
     s.counters.dropped++ // acknowledged already, or not sent yet
     return
   }

@@ -528,6 +528,17 @@ describe('a lost response', () => {
     t.response('ACKNOWLEDGE', 2)
     assert.deepEqual(t.completions(), ['2 ok', '3 ok'])
   })
+  it('that arrives before the retransmission frees one place of max_rd_atomic, not two', () => {
+    const t = startScript({ maxRdAtomic: 1 })
+    t.post(...[1, 2, 3].map(id => ({ id, opcode: READ, ...sge(0, 4) })))
+    assert.equal(t.sent().length, 1)
+    t.node.port.freeRuns = 0 // The port is full.
+    t.sleep(T14)
+    assert.deepEqual(t.sent(), [])
+    t.response('READ_RESP_ONLY', 0, { payload: 4 })
+    t.node.port.freeRuns = 9
+    assert.deepEqual(t.sent(), ['READ_REQUEST@1 ackreq reth +0:4'])
+  })
   it('is requested again after the timeout', () => {
     const t = startScript()
     t.post(read)

@@ -47,6 +47,7 @@ describe('a local request', () => {
     assert.deepEqual(t.sent(), [])
     assert.deepEqual(t.completions(), ['1 ok'])
     assert.deepEqual([t.node.cqes[0].opcode, t.node.cqes[0].bytes], [WcOpcode.values.BIND_MW, 0])
+    assert.deepEqual(t.node.events, [])
     assert.deepEqual(t.node.binds, [
       { qpn: 0x11, window: KEY, key: 0x12, at: 4096, length: 512, lkey: LOCAL_KEY, access: REMOTE_READ_WRITE },
     ])

@@ -159,6 +159,13 @@ describe('a SEND', () => {
       assert.equal(t.state, ERR, name)
     }
   })
+  it('of a program that has ended is not acknowledged, although it waited to be written', () => {
+    const t = startScript()
+    t.request('WRITE_FIRST', 0, { payload: MTU, remote: 0x9000, dmaLen: 2 * MTU, ackReq: true })
+    t.node.faults.write = Errno.ESRCH
+    assert.deepEqual(t.sent(), [])
+    assert.equal(t.state, ERR)
+  })
   it('of a program that has ended is not acknowledged by the NAK for a later gap', () => {
     const t = startResponder()
     t.request('WRITE_FIRST', 0, { payload: MTU, remote: 0x9000, dmaLen: 2 * MTU })

@@ -270,6 +270,17 @@ describe('a READ', () => {
     t.node.port.freeRuns = 9
     assertRefused(t, ['NAK(REMOTE_ACCESS)@1 msn 1'], flushed(100, 107), ['QP_ACCESS_ERR'])
   })
+  it('that cannot be answered in ERR ends with a NAK, without another event', () => {
+    const t = startResponder()
+    t.node.port.freeRuns = 0 // The port is full.
+    t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 8 })
+    t.sent()
+    t.node.engine.modify(t.row, ERR, {})
+    t.node.faults.read = Errno.EFAULT
+    t.node.port.freeRuns = 9
+    assert.deepEqual(t.sent(), ['NAK(REMOTE_OPERATION)@0 msn 1'])
+    assert.deepEqual(t.node.events, [])
+  })
   it('that cannot be answered ends with a NAK whose MSN does not count later messages', () => {
     const t = startResponder()
     t.request('SEND_ONLY', 0, { payload: 1 })
