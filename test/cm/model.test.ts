@@ -242,8 +242,8 @@ test('messages with random bytes and attribute ids violate no invariant', () => 
     // The common header has 24 bytes; attribute ids are 0x10 (REQ) to 0x1a (APR).
     for (let i = 0; i < 3; i++) mad[24 + simulation.randomInt(232)] = simulation.randomInt(256)
     mad[17] = 0x10 + simulation.randomInt(11)
-    if (parseCm(mad))
-      simulation.hosts[message.to - 1]?.engine.onMad(mad, pathTo(message.to, message.from), simulation.now)
+    assert.ok(parseCm(mad))
+    simulation.hosts[message.to - 1]?.engine.onMad(mad, pathTo(message.to, message.from), simulation.now)
     simulation.collect()
   }
   simulation.settle()

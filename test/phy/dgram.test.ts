@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { createSocket } from 'node:dgram'
-import { after, describe, it } from 'node:test'
+import { after, describe, it, type TestContext } from 'node:test'
 import { EMSGSIZE } from '../../src/host/errno.ts'
 import { hasNative } from '../../src/host/native.ts'
 import { createDgramPort, type DgramPort, ICRC_MARK } from '../../src/phy/dgram.ts'
@@ -18,6 +18,7 @@ import { groupAddress, loopback } from '../loopback.ts'
 import { portContract } from './contract.ts'
 import { collect, flowBetween, psns, putSendOnly, receiveAll, sendRun } from './helpers.ts'
 
+const IPV6_LOOPBACK = parseAddress('::1')!
 const foreignAddresses: string[] = []
 const attach = (n: number): DgramPort => {
   const port = createDgramPort({
@@ -43,6 +44,19 @@ describe('node:dgram', () => {
     const [a, b] = [attach(1), attach(2)]
     open.push(a, b)
     return [a, b]
+  }
+  /** A port at ::1. If the address is not available, skips the test and returns undefined. */
+  const attachIpv6Loopback = (t: TestContext): DgramPort | undefined => {
+    close()
+    const port = createDgramPort({ mtu: 65536, interfaceName: 'lo' })
+    open.push(port)
+    try {
+      port.addAddress(IPV6_LOOPBACK)
+      return port
+    } catch (error) {
+      t.skip(`no IPv6 here: ${error}`)
+      return undefined
+    }
   }
 
   it('refuses packets with a standard ICRC, and reports the source once', async () => {
@@ -155,15 +169,9 @@ describe('node:dgram', () => {
     assert.throws(() => port.joinGroup(groupAddress(3)), /no address of its family/)
   })
 
-  it('joins IPv6 groups whose scope is the interface or the link', t => {
-    const port = createDgramPort({ mtu: 65536, interfaceName: 'lo' })
-    open.push(port)
-    try {
-      port.addAddress(parseAddress('::1')!)
-    } catch (error) {
-      t.skip(`no IPv6 here: ${error}`)
-      return
-    }
+  it('joins IPv6 groups of any scope: interface, link and site', t => {
+    const port = attachIpv6Loopback(t)
+    if (port === undefined) return
     for (const text of ['ff11::4791', 'ff02::4791', 'ff12:601b:ffff::1', 'ff05::4791']) {
       const group = parseAddress(text)!
       port.joinGroup(group)
@@ -172,17 +180,9 @@ describe('node:dgram', () => {
   })
 
   it('sends to itself over IPv6', async t => {
-    const address = new Uint8Array(16)
-    address[15] = 1
-    const port = createDgramPort({ mtu: 65536, interfaceName: 'lo' })
-    open.push(port)
-    try {
-      port.addAddress(address)
-    } catch (error) {
-      t.skip(`no IPv6 here: ${error}`)
-      return
-    }
-    sendRun(port, port.openFlow(flowBetween(address, address)), 0, 30, 1040, 52)
+    const port = attachIpv6Loopback(t)
+    if (port === undefined) return
+    sendRun(port, port.openFlow(flowBetween(IPV6_LOOPBACK, IPV6_LOOPBACK)), 0, 30, 1040, 52)
     assert.equal((await collect(port, 30)).length, 30)
   })
 
