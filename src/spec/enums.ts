@@ -272,6 +272,9 @@ export const CmEventType = enumeration('cm_event_type', {
   MULTICAST_ERROR: 13,
   ADDR_CHANGE: 14,
   TIMEWAIT_EXIT: 15,
+  // 16 and 17 are ADDRINFO_RESOLVED and ADDRINFO_ERROR, which librdmacm makes of INTERNAL
+  USER: 18,
+  INTERNAL: 19,
 })
 
 /** Port spaces (rdma_ucm_port_space). The port space determines the default QP type of an identifier. */

@@ -94,14 +94,25 @@ export const postGroupEvent = (
 
 /** With this many unread events, an identifier refuses `resolveAddress` and `connect`. */
 const MAX_UNREAD = 8
+/** With this many, it refuses `writeEvent`. */
+const MAX_UNREAD_WRITTEN = 32
 
-/** Throws CallError ENOMEM if the identifier has too many unread events. */
-export const requireUnreadBelowMax = ({ events, state: id }: CmIdObject): void => {
-  if (id.unreadEvents < MAX_UNREAD) return
+/** Throws CallError ENOMEM if `max` events of the identifier are unread. */
+export const requireUnreadBelowMax = ({ events, state: id }: CmIdObject, max = MAX_UNREAD): void => {
+  if (id.unreadEvents < max) return
   // A program that reads records without `getEvent` leaves the count too high.
   if (events?.route.channel?.sink.unread() === 0) id.unreadEvents = 0
   else
     throw new CallError('ENOMEM', `cm_id: ${id.unreadEvents} events of the identifier wait to be read; read them first`)
+}
+
+/** Sends an event that the program has written to the identifier's channel. Throws CallError ENOMEM. */
+export const postWrittenEvent = (object: CmIdObject, type: number, details: EventDetails): void => {
+  requireUnreadBelowMax(object, MAX_UNREAD_WRITTEN)
+  const { events, handle, state: id } = object
+  if (events === undefined) return
+  id.unreadEvents++
+  postOnChannel(new ConnectionEvent(events, { id, handle }, type, details))
 }
 
 /** A program as the owner of an identifier. */

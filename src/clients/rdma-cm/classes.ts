@@ -24,6 +24,7 @@ import {
   type CmIdObject,
   moveIdentifier,
   postGroupEvent,
+  postWrittenEvent,
   requireUnreadBelowMax,
 } from './channel.ts'
 import type { Identifier } from './identifier.ts'
@@ -44,7 +45,7 @@ import {
 } from './socket-address.ts'
 
 const { CONSUMER_DEFINED } = rejReason
-const { MULTICAST_JOIN } = CmEventType.values
+const { MULTICAST_JOIN, USER, INTERNAL } = CmEventType.values
 const { COMM_EST } = AsyncEventType.values
 /** RDMA_MC_JOIN_FLAG_SENDONLY_FULLMEMBER. */
 const SEND_ONLY = 1
@@ -157,7 +158,7 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
         if (request !== undefined) request.listener = listener
         if (request !== undefined) listener?.unreadRequests.add(request)
       })
-      const { status = 0, connection, datagram, ece } = details
+      const { status = 0, connection, datagram, ece, argument } = details
       return {
         userHandle,
         object: handle,
@@ -167,6 +168,7 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
         ...(connection && { connection }),
         ...(datagram && { datagram }),
         ...(ece && { ece }),
+        ...(argument !== undefined && { argument }),
       }
     },
   })
@@ -277,6 +279,15 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       if (event !== COMM_EST)
         throw new CallError('EINVAL', `cm_id.notify: attribute event: ${event} is not COMM_EST (${COMM_EST})`)
       service().establish(id)
+      return {}
+    },
+    writeEvent(_call, object, { type, status = 0, argument = 0n }) {
+      if (type !== USER && type !== INTERNAL)
+        throw new CallError(
+          'EINVAL',
+          `cm_id.writeEvent: attribute type: ${type} is not USER (${USER}) or INTERNAL (${INTERNAL})`,
+        )
+      postWrittenEvent(object as CmIdObject, type, { status, argument })
       return {}
     },
   })

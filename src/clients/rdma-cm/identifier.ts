@@ -55,6 +55,8 @@ export interface EventDetails {
   readonly connection?: ConnectionParameters
   readonly datagram?: DatagramParameters
   readonly ece?: Ece
+  /** Of an event that the program has written, 8 bytes. */
+  readonly argument?: bigint
 }
 
 /** The owner of an identifier: a program by its channel, or code in this process. */

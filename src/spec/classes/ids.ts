@@ -75,6 +75,7 @@ export const CallNumber = {
     initQpAttr: Block.MANAGEMENT + 10,
     setOption: Block.MANAGEMENT + 11,
     notify: Block.MANAGEMENT + 12,
+    writeEvent: Block.MANAGEMENT + 13,
   },
   mad_channel: { receive: Block.MANAGEMENT + 0 },
   mad_agent: { send: Block.MANAGEMENT + 0 },

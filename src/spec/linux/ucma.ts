@@ -12,7 +12,7 @@ import {
   CmDatagramParameters,
   CmEce,
 } from '../classes/connections/cm_parameters.ts'
-import { CmOptionLevel, CmPortSpace } from '../enums.ts'
+import { CmEventType, CmOptionLevel, CmPortSpace } from '../enums.ts'
 import { rejReason } from '../wire/mad.ts'
 import { embed, type Layout, layout, object, value } from './layout.ts'
 import { ahAddress } from './structs.ts'
@@ -114,6 +114,7 @@ const event = layout(
   value(16, 4, 'status'),
   embed(20, 'connection', CmConnectionParameters),
   embed(20, 'datagram', CmDatagramParameters),
+  value(20, 8, 'argument'),
   embed(328, 'ece', CmEce),
 )
 
@@ -360,9 +361,24 @@ export const ucmaCommands: readonly UcmaCommand[] = [
     in: layout(152, value(8, 8, 'userHandle'), value(16, 4, 'id'), value(22, 2, 'flags')),
     addresses: [{ at: 24, length: 20, attribute: 'address' }],
   },
+  {
+    name: 'WRITE_CM_EVENT',
+    number: 24,
+    class: 'cm_id',
+    method: 'writeEvent',
+    in: layout(320, object(0), value(8, 4, 'type'), value(12, 4, 'status'), value(16, 8, 'argument')),
+    acceptedByte: { at: 8, values: [CmEventType.values.USER, CmEventType.values.INTERNAL] },
+  },
 ]
 
-/** Linux's other commands by number. */
-export const absentUcmaCommands: Readonly<Record<number, { readonly name: string; readonly why: string }>> = {
-  13: { name: 'GET_OPTION', why: 'Linux reserves its number and has never implemented it' },
+/** Linux's other commands by number, with the errors of Linux. */
+export const absentUcmaCommands: Readonly<
+  Record<number, { readonly name: string; readonly code: 'ENOSYS' | 'EOPNOTSUPP'; readonly why: string }>
+> = {
+  13: { name: 'GET_OPTION', code: 'ENOSYS', why: 'Linux reserves its number and has never implemented it' },
+  23: {
+    name: 'RESOLVE_IB_SERVICE',
+    code: 'EOPNOTSUPP',
+    why: 'it asks the subnet administrator, which RoCE does not have',
+  },
 }

@@ -47,19 +47,19 @@ const compiledCommands: readonly CompiledCommand[] = ucmaCommands.map(command =>
   }
 })
 
-/** RDMA_USER_CM_CMD_JOIN_MCAST. */
-const LAST_COMMAND = 22
+/** RDMA_USER_CM_CMD_WRITE_CM_EVENT. */
+const LAST_COMMAND = 24
 /** Maximum bytes of an option. */
 const MAX_OPTION = 4096
 
 /**
  * The command with a number; QUERY has a row for each option. Throws CallError: EINVAL for a number that is too high,
- * ENOSYS for an unknown command.
+ * the error of Linux for a command that is absent here.
  */
 const findCommand = (number: number, body: DataView): CompiledCommand => {
   if (number > LAST_COMMAND) throw new CallError('EINVAL', `rdma_cm command ${number}: there are 0 to ${LAST_COMMAND}`)
   const absent = absentUcmaCommands[number]
-  if (absent !== undefined) throw new CallError('ENOSYS', `${absent.name}: ${absent.why}`)
+  if (absent !== undefined) throw new CallError(absent.code, `${absent.name}: ${absent.why}`)
   const rows = compiledCommands.filter(({ command }) => command.number === number)
   return rows.find(({ command: { option } }) => option && body.getUint32(option.at, true) === option.value) ?? rows[0]!
 }

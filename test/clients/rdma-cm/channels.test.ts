@@ -303,6 +303,75 @@ describe('a channel', () => {
   })
 })
 
+describe('events that programs write', () => {
+  const { USER, INTERNAL, ESTABLISHED } = CmEventType.values
+  const write = (
+    { context, caller }: Program,
+    id: number,
+    args: { type: number; status?: number; argument?: bigint },
+  ) => invokeNow(context, CmId, 'writeEvent', id, args, caller)
+
+  it('reach the channel in order, with status, argument and user handle, and count as read events', () => {
+    const { client, close } = twoPrograms()
+    const channel = client.channel()
+    const id = client.create(channel, 9n)
+    write(client, id, { type: USER, status: 0xffff_ff92, argument: 0xfedc_ba98_7654_3210n })
+    write(client, id, { type: INTERNAL })
+    const read = () => invokeNow(client.context, CmChannel, 'getEvent', channel, {}, client.caller).out
+    const common = { userHandle: 9n, object: id }
+    assert.deepEqual(read(), {
+      ...common,
+      type: USER,
+      status: 0xffff_ff92,
+      argument: 0xfedc_ba98_7654_3210n,
+      unread: 1,
+    })
+    assert.deepEqual(read(), { ...common, type: INTERNAL, status: 0, argument: 0n, unread: 0 })
+    write(client, id, { type: USER })
+    assert.equal(client.destroy(id), 2)
+    assert.equal(client.unread(channel), 0, 'the unread one is withdrawn')
+    close()
+  })
+
+  it('do not change a connection', () => {
+    const { network, client, server, close } = twoPrograms()
+    const channel = server.channel()
+    server.listen(channel, ip4(2, PORT))
+    client.connect(client.channel(), ip4(2, PORT), 0x11)
+    network.settle()
+    const { object: request } = server.readEvent(channel)
+    server.accept(request, 0x22, 7n)
+    write(server, request, { type: USER })
+    assert.deepEqual(server.readEvent(channel), { name: 'USER', object: request, userHandle: 7n })
+    close()
+  })
+
+  it('are USER or INTERNAL; other types are refused', () => {
+    const { client, close } = twoPrograms()
+    const channel = client.channel()
+    const id = client.create(channel)
+    for (const type of [ESTABLISHED, 16, 17, 20, 0xffff_ffff])
+      assert.equal(
+        errnoOf(() => write(client, id, { type })),
+        'EINVAL',
+        `type ${type}`,
+      )
+    assert.equal(client.unread(channel), 0)
+    close()
+  })
+
+  it('are refused while 32 events of the identifier are unread', () => {
+    const { client, close } = twoPrograms()
+    const channel = client.channel()
+    const id = client.create(channel)
+    const outcome = () => errnoOf(() => write(client, id, { type: USER }))
+    assert.deepEqual(Array.from({ length: 34 }, outcome), [...Array(32).fill('ok'), 'ENOMEM', 'ENOMEM'])
+    assert.equal(client.readNames(channel).length, 32)
+    assert.equal(outcome(), 'ok')
+    close()
+  })
+})
+
 describe('multicast memberships', () => {
   const group = ipAddress(ipv4(239, 1, 2, 3), 0)
 

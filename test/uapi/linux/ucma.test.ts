@@ -178,3 +178,59 @@ test('vendor options count only if the struct has them whole', () => {
   assert.deepEqual(eceOf(288), { vendorId: 0x15b3, attrMod: 4 })
   for (const inLength of [280, 284, 287]) assert.deepEqual(eceOf(inLength), { vendorId: 0, attrMod: 0 })
 })
+
+test('the commands of Linux 6.17', () => {
+  const { decoded } = decodeCommand('WRITE_CM_EVENT', {
+    set(struct) {
+      struct.setUint32(0, IDENTIFIER, true)
+      struct.setUint32(8, 18, true) // RDMA_CM_EVENT_USER
+      struct.setInt32(12, -110, true)
+      struct.setBigUint64(16, 0x0102_0304_0506_0708n, true)
+    },
+  })
+  assert.ok('call' in decoded)
+  const { object, args } = decoded.call
+  assert.deepEqual(
+    { object, args },
+    {
+      object: IDENTIFIER,
+      args: { type: 18, status: 0xffff_ff92, argument: 0x0102_0304_0506_0708n },
+    },
+  )
+  // As in Linux, the type is checked before the identifier.
+  const withType = (type: number, id: number) =>
+    errorOf(
+      decodeCommand('WRITE_CM_EVENT', {
+        set(struct) {
+          struct.setUint32(0, id, true)
+          struct.setUint32(8, type, true)
+        },
+      }),
+    )
+  assert.deepEqual([withType(9, IDENTIFIER + 1), withType(19, IDENTIFIER + 1)], [Errno.EINVAL, Errno.ENOENT])
+  const event = decodeCommand('GET_EVENT', { out: 336, responseAt: 0 })
+  const response = responseOf(
+    event,
+    { userHandle: 1n, object: 2, type: 18, status: 3, argument: 0x0102n, unread: 0 },
+    40,
+  )
+  assert.deepEqual([...response.subarray(16, 32)], [3, 0, 0, 0, 2, 1, ...Array(10).fill(0)])
+})
+
+test('commands that Linux has and userdma has not are refused by name', () => {
+  const errorOfNumber = (number: number) => {
+    const written = new Uint8Array(UCMA_HEADER_BYTES)
+    new DataView(written.buffer).setUint32(0, number, true)
+    const answer = decodeUcma({ copyIn: () => written } as unknown as CallerView, CHANNEL, 0n, written.length)
+    return 'ret' in answer ? [-answer.ret, answer.reason] : []
+  }
+  assert.deepEqual(errorOfNumber(13), [
+    Errno.ENOSYS,
+    'GET_OPTION: Linux reserves its number and has never implemented it',
+  ])
+  assert.deepEqual(errorOfNumber(23), [
+    Errno.EOPNOTSUPP,
+    'RESOLVE_IB_SERVICE: it asks the subnet administrator, which RoCE does not have',
+  ])
+  assert.deepEqual(errorOfNumber(25), [Errno.EINVAL, 'rdma_cm command 25: there are 0 to 24'])
+})

@@ -30,7 +30,7 @@ export const CmChannel = objectClass('cm_channel', ClassId.cm_channel, {
     /**
      * Takes the oldest event. EAGAIN if there is none, EIO if no event can follow. `status`: 0, a negative errno in
      * two's complement, the reason of a REJ, or the status of a SIDR_REP. `object`: handle of the identifier or of the
-     * multicast membership. `unread`: number of remaining events.
+     * multicast membership. `unread`: number of remaining events. `argument`: of an event of `cm_id.writeEvent`.
      */
     getEvent: method(CallNumber.cm_channel.getEvent, {
       in: {},
@@ -43,6 +43,7 @@ export const CmChannel = objectClass('cm_channel', ClassId.cm_channel, {
         datagram: optional(record(69, CmDatagramParameters)),
         ece: optional(record(70, CmEce)),
         unread: u32(71),
+        argument: optional(u64(72)),
       },
     }),
   },
