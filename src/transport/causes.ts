@@ -94,7 +94,7 @@ export const countRnrNak = (s: EngineState, row: number): number => {
   return times
 }
 
-/** Clears the stored cause and the RNR NAK count of a row that is reset, is destroyed or enters ERR. */
+/** Clears the stored cause and the RNR NAK count of a row that is reset or destroyed. */
 export const forgetCauses = (s: EngineState, row: number): void => {
   if (s.stoppedCauses.size > 0) s.stoppedCauses.delete(row)
   if (s.rnrNaks.size > 0) s.rnrNaks.delete(row)

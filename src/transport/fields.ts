@@ -149,6 +149,7 @@ export const enum RespFlag {
 export const enum WQE {
   NEXT = 0,
   FIRST_PSN = 1,
+  /** A local operation takes none, whatever its number here. */
   PSNS = 2,
   /** QP.REQ_SENT_BYTES before its first packet. */
   START = 3,

@@ -15,7 +15,7 @@ import { parsePacket } from '../../src/wire/packet.ts'
 import { createNode, type NodeOptions, type SendSpec } from './node.ts'
 import { sge } from './requests.ts'
 import { patternOf } from './responding.ts'
-import { type PacketSpec, packet } from './script.ts'
+import { CONSTANT_BTH, type PacketSpec, packet } from './script.ts'
 
 const { SEND, SEND_WITH_IMM, RDMA_WRITE, RDMA_READ } = WrOpcode.values
 const { RESET, INIT, RTR, RTS, SQE, ERR } = QpState.values
@@ -50,7 +50,8 @@ const start = (options: NodeOptions & { maxSge?: number } = {}) => {
         const p = parsePacket(bytes)
         assert.ok(p.kind === 'packet' && 'DETH' in p)
         const { BTH, DETH } = p as unknown as Record<string, Record<string, number>>
-        assert.equal(BTH.ackReq, false)
+        const { se: _se, destQp: _destQp, psn: _psn, ...constant } = p.BTH
+        assert.deepEqual(constant, { ...CONSTANT_BTH, ackReq: false })
         const imm = 'ImmDt' in p ? ` imm ${(p.ImmDt as unknown as { immDt: number }).immDt}` : ''
         const se = BTH.se ? ' se' : ''
         const route = `to ${BTH.destQp} key ${DETH.qkey.toString(16)} from ${DETH.srcQp} @${(BTH.psn - FIRST_PSN) & 0xffffff}`
@@ -88,6 +89,15 @@ describe('a sender of datagrams', () => {
     assert.deepEqual(t.completions(), ['1 0 30', '2 0 1000', '3 0 1024', '4 0 0'])
     assert.equal(t.node.engine.counters.multicastSent, 1)
     assert.equal(t.node.engine.nextTimeout(), Number.POSITIVE_INFINITY)
+  })
+  it('uses the lower 24 bits of a QPN', () => {
+    const t = start()
+    t.post({ id: 1, opcode: SEND, ...to(0xff00_0022) }, { id: 2, opcode: SEND, ...to(0x01ff_ffff) })
+    assert.deepEqual(
+      t.sent().map(text => text.slice(0, 'UD_SEND_ONLY to 16777215'.length)),
+      ['UD_SEND_ONLY to 34 key 5', 'UD_SEND_ONLY to 16777215'],
+    )
+    assert.equal(t.node.engine.counters.multicastSent, 1)
   })
   it('sends its own Q_Key if the top bit of the request’s Q_Key is set', () => {
     const t = start()

@@ -153,7 +153,7 @@ export const createNode = (options: NodeOptions = {}) => {
   const reports = createReports()
   /** Number of calls of `Memory.read` and `Memory.write`. */
   const dmaCalls = { reads: 0, writes: 0 }
-  /** Errno that `Memory.read` and `Memory.write` return; 0 for success. */
+  /** Errno that `Memory.read`, or `Memory.write` and atomics return; 0 for success. */
   const faults = { read: 0, write: 0 }
   /** Keys passed to `Memory.invalidate`, except unknown ones. */
   const invalidated: number[] = []
@@ -222,6 +222,7 @@ export const createNode = (options: NodeOptions = {}) => {
     hasProcessEnded: () => faults.read === Errno.ESRCH || faults.write === Errno.ESRCH,
     hasTimedOut: () => faults.read === Errno.ETIMEDOUT || faults.write === Errno.ETIMEDOUT,
     compareSwap(_region, hi, lo, compareHi, compareLo, swapHi, swapLo, original) {
+      if (faults.write !== 0) return faults.write
       const at = offsetOf(hi, lo)
       original[0] = words.getUint32(at, true)
       original[1] = words.getUint32(at + 4, true)
@@ -232,6 +233,7 @@ export const createNode = (options: NodeOptions = {}) => {
       return 0
     },
     fetchAdd(_region, hi, lo, addHi, addLo, original) {
+      if (faults.write !== 0) return faults.write
       const at = offsetOf(hi, lo)
       original[0] = words.getUint32(at, true)
       original[1] = words.getUint32(at + 4, true)

@@ -101,7 +101,7 @@ export const packet = (name: string, psn: number, spec: PacketSpec = {}, qpn = Q
 const NAKS = ['PSN_SEQUENCE', 'INVALID_REQUEST', 'REMOTE_ACCESS', 'REMOTE_OPERATION']
 
 /** BTH fields that are the same in all packets. Linux's rxe also sends MigReq 0. */
-const CONSTANT_BTH = { migReq: false, tver: 0, pkey: 0xffff, fecn: false, becn: false, resv6: 0, resv7: 0 }
+export const CONSTANT_BTH = { migReq: false, tver: 0, pkey: 0xffff, fecn: false, becn: false, resv6: 0, resv7: 0 }
 
 /** The transport in names of opcodes, by service. */
 const transportOf: Record<number, string> = {

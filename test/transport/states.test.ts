@@ -188,6 +188,17 @@ it('completed requests leave no block in the pool', () => {
   assert.equal(t.node.engine.stat().poolWords, before)
 })
 
+it('more than 1024 requests of a queue are flushed in several polls', () => {
+  const t = startScript()
+  t.node.engine.modify(t.row, SQD, {})
+  t.postReceives(3000, 8)
+  t.post(...Array.from({ length: 3000 }, (_, id) => ({ id, opcode: SEND })))
+  t.node.engine.modify(t.row, ERR, {})
+  assert.equal(t.completions().length, 2 * 1024)
+  t.sent()
+  assert.equal(t.completions().length, 2 * (3000 - 1024))
+})
+
 it('flushed requests leave no block in the pool', () => {
   const t = startScript({}, { windowBytes: TWO_EMPTY_PACKETS })
   const before = t.node.engine.stat().poolWords

@@ -9,9 +9,8 @@ import { type Cause, createCause, vendorErrorOf } from '../../spec/check/causes.
 import { AsyncEventType, QpState } from '../../spec/enums.ts'
 import { reliableService, Service } from '../../spec/wire/services.ts'
 import { SendFlags, sendOperations, WcFlags, WcOpcode, WcStatus } from '../../spec/work.ts'
-import { forgetCauses } from '../causes.ts'
 import { flushDmaOf } from '../dma.ts'
-import { QP, ReqFlag, RespFlag, WQE } from '../fields.ts'
+import { QP, ReqFlag, WQE } from '../fields.ts'
 import { leaveWindow } from '../flow-control/peer-window.ts'
 import { recvBlockLog2, sendBlockLog2, signalsAll, usesSrq } from '../qp-layout.ts'
 import { type EngineState, giveBlock, schedule, takeBlock } from '../state.ts'
@@ -211,12 +210,9 @@ export const enterError = (s: EngineState, row: number, cause: Cause): void => {
   if (w[base + QP.STATE] === ERR) return
   w[base + QP.STATE] = ERR
   w[base + QP.FLUSH_CAUSE] = flushCode(cause)
-  forgetCauses(s, row)
   w[base + QP.REQ_SENT_BYTES] = w[base + QP.COMP_ACKED_BYTES]
   leaveWindow(s, row)
   w[base + QP.REQ_FLAGS] &= ~(ReqFlag.MORE | ReqFlag.RNR_WAIT | ReqFlag.DRAINING)
-  w[base + QP.RESP_FLAGS] &= RespFlag.ACK_DUE | RespFlag.NAK_DUE
-  w[base + QP.RESP_MESSAGE] = 0
   clearTimer(s.timers, row)
   const hadReceive = completeCurrentReceive(s, row, WR_FLUSH_ERR, w[base + QP.FLUSH_CAUSE])
   flushSends(s, row)

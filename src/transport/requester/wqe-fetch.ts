@@ -40,7 +40,7 @@ export const fetchWqe = (s: EngineState, row: number): number => {
   p[request + WQE.NEXT] = 0
   p[request + WQE.FIRST_PSN] = w[base + QP.REQ_PSN]
   const isOnePacket = (kind & ONE_PACKET) !== 0 || length === 0
-  p[request + WQE.PSNS] = kind === LOCAL ? 0 : isOnePacket ? 1 : Math.ceil(length / w[base + QP.MTU])
+  p[request + WQE.PSNS] = isOnePacket ? 1 : Math.ceil(length / w[base + QP.MTU])
   p[request + WQE.DONE] = 0
   p[request + WQE.START] = w[base + QP.REQ_SENT_BYTES]
   p[request + WQE.COUNTED] = 0

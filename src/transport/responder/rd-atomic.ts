@@ -80,9 +80,8 @@ export const replayRead = (s: EngineState, row: number, arena: Arena, at: number
   const totalLength = p[resource + RES.LENGTH]
   const packets = length === 0 ? 1 : Math.ceil(length / mtu)
   // Each PSN stands for MTU bytes, so the duplicate must begin at the bytes of its PSN.
-  const isInside = totalLength === 0 ? length === 0 : offset === first * mtu && offset + length <= totalLength
-  if (!isInside || first + packets > p[resource + RES.PSNS]) return
-  if (totalLength > 0 && ext.rethRkey(view, at) !== p[resource + RES.KEY]) return
+  if (offset !== first * mtu || offset + length > totalLength || first + packets > p[resource + RES.PSNS]) return
+  if (ext.rethRkey(view, at) !== p[resource + RES.KEY]) return
   // These responses are queued already.
   if (p[resource + RES.NEXT] <= first && p[resource + RES.END] === first + packets) return
   replay(s, row, resource, first, first + packets)

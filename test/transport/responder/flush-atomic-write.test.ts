@@ -157,6 +157,14 @@ const startWithFlush = (attributes = {}) => {
 }
 
 describe('the responder: FLUSH', () => {
+  it('is answered without data, also from the resource of an earlier READ', () => {
+    const t = startWithFlush({ maxDestRdAtomic: 1 })
+    t.node.regions[0].access |= Access.REMOTE_READ
+    t.request('READ_REQUEST', 0, { dmaLen: 8 })
+    assert.deepEqual(t.sent(), ['READ_RESP_ONLY@0 msn 1 [8]'])
+    t.request('FLUSH', 1, { dmaLen: 8 })
+    assert.deepEqual(t.sent(), ['READ_RESP_ONLY@1 msn 2'])
+  })
   it('answers when the WRITEs before it are in memory, and takes one PSN', () => {
     const t = startWithFlush()
     t.request('WRITE_ONLY', 0, { payload: 100, remote: 4096 })

@@ -300,6 +300,13 @@ describe('a READ', () => {
     const position = t.node.sent.findIndex(({ bytes }) => bytes[7] === 0x44)
     assert.ok(position < 100, `${position} responses before`)
   })
+  it('is answered with PSNs that wrap', () => {
+    const t = startResponder({ rqPsn: 0xff_fffe })
+    const psn = 0xff_fffe - RQ_PSN
+    t.request('READ_REQUEST', psn, { dmaLen: 5 * MTU })
+    const psns = t.sent().map(text => (Number(/@(-?\d+)/.exec(text)?.[1]) + RQ_PSN) & 0xff_ffff)
+    assert.deepEqual(psns, [0xff_fffe, 0xff_ffff, 0, 1, 2])
+  })
   it('is answered later if the port is full', () => {
     const t = startResponder()
     t.node.port.freeRuns = 0
@@ -353,6 +360,18 @@ describe('an atomic', () => {
     for (let i = 0; i < 5; i++) t.request('FETCH_ADD', i, { remote: 0x8000, swap: 1n })
     assert.equal(t.state, ERR)
     assert.equal(atomicWord(t), 9n, 'the fifth is not executed')
+  })
+  it('in memory that cannot be written ends with a NAK', () => {
+    for (const name of ['FETCH_ADD', 'COMPARE_SWAP']) {
+      const t = startResponder()
+      t.node.faults.write = Errno.EFAULT
+      t.request(name, 0, { remote: 0x8000 })
+      assertRefused(t, ['NAK(REMOTE_OPERATION)@0 msn 0'], flushed(100, 107), ['QP_FATAL'])
+      assert.deepEqual(
+        t.node.reported.map(({ id }) => id),
+        ['REMOTE_FAULT'],
+      )
+    }
   })
   it('sees the WRITE before it', () => {
     const t = startResponder()
