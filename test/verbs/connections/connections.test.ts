@@ -178,12 +178,26 @@ const connectionTests = (openTwo: OpenTwo): void => {
     })
   })
 
-  it('a port has one listener', async () => {
+  it('both ends retry 7 times, and READs are limited by the end that allows fewer', async () => {
+    const connecting = connect(url, { device: clientDevice, maxRdAtomic: 5 })
+    const serverEnd = await (await nextRequest(server)).accept({ maxRdAtomic: 3 })
+    const clientEnd = await connecting
+    for (const { qp } of [clientEnd, serverEnd]) {
+      const { retryCnt, rnrRetry, timeout, maxRdAtomic, maxDestRdAtomic } = qp.query()
+      assert.deepEqual([retryCnt, rnrRetry, timeout, maxRdAtomic, maxDestRdAtomic], [7, 7, 17, 3, 3])
+    }
+    await clientEnd.close()
+    await serverEnd.close()
+  })
+
+  it('a port has one listener, and a refused one leaves no object', async () => {
+    const identifiers = serverDevice.handles(CmId)
     await assert.rejects(listen(`rdma://0.0.0.0:${server.port}`, { device: serverDevice }), {
       code: 'EADDRINUSE',
       call: 'listen',
       reason: `url "rdma://0.0.0.0:${server.port}": port ${server.port} is in use`,
     })
+    assert.deepEqual(serverDevice.handles(CmId), identifiers)
   })
 
   it('`connect` rejects with the reason of its signal, and the peer cannot accept the request', async () => {

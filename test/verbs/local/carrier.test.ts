@@ -3,7 +3,9 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { createNetwork } from '../../../src/verbs/index.ts'
+import { createNetwork, open } from '../../../src/verbs/index.ts'
+import type { LocalNetwork } from '../../../src/verbs/local/network.ts'
+import { start } from '../../system/programs.ts'
 import { closeAll, nextCompletion, openTwoHere, pair } from '../connections/endpoints.ts'
 
 test('WRITEs complete, and no data is lost, while packets are dropped', async () => {
@@ -99,4 +101,28 @@ test('polling an empty queue allocates almost nothing while a timer runs', async
   assert.equal(found, 0)
   assert.ok(min < limit, `${min} bytes for ${POLLS} polls`)
   await closeAll(a, b)
+})
+
+test('a closed device gets no more events of the driver', async () => {
+  const network = createNetwork()
+  const first = await open({ network })
+  const handlers = (network as LocalNetwork).core.devices.get(first.name)!.eventHandlers
+  const before = handlers.size
+  const second = await open({ network, device: first.name })
+  assert.equal(handlers.size, before + 1)
+  await second.close()
+  assert.equal(handlers.size, before)
+  await first.close()
+})
+
+test('a program that awaits a connection is kept alive', async t => {
+  const library = new URL('../../../src/verbs/index.js', import.meta.url)
+  const program = `
+    import { connect, createNetwork, open } from '${library}'
+    const network = createNetwork({ fault: 'drop=100%' })
+    const [device, peer] = [await open({ network }), await open({ network })]
+    const signal = AbortSignal.timeout(1000)
+    await connect('rdma://' + peer.address + ':9', { device, signal }).catch(({ name }) => console.log(name))`
+  const { stdout } = await start(t, process.execPath, ['--input-type=module', '-e', program], { limit: 10_000 }).ended
+  assert.equal(stdout, 'TimeoutError\n')
 })
