@@ -146,7 +146,7 @@ _Noreturn void __assert_fail(const char *assertion, const char *file, unsigned l
     X(lseek) X(lseek64) X(preadv) X(preadv64) X(pwritev) X(pwritev64) X(preadv2) X(preadv64v2) X(pwritev2)            \
     X(pwritev64v2) X(__pread_chk) X(__pread64_chk) X(fallocate) X(fallocate64) X(posix_fallocate)                      \
     X(posix_fallocate64) X(ftruncate) X(ftruncate64) X(fclose) X(mmap) X(mmap64) X(getxattr) X(lgetxattr)              \
-    X(listxattr) X(llistxattr)                                                                                         \
+    X(listxattr) X(llistxattr) X(chmod) X(fchmodat) X(chown) X(lchown) X(fchownat) X(mkdir) X(mkdirat)                 \
     X(recvmsg) X(recvmmsg) X(recvfrom) X(__recvfrom_chk) X(send) X(sendto) X(sendmsg) X(sendmmsg) X(bind) X(connect)   \
     X(getsockname) X(getpeername) X(setsockopt) X(getsockopt) X(shutdown) X(dlopen) X(dlmopen) X(dlclose) X(syscall)  \
     X(_exit) X(_Exit) X(abort) X(__assert_fail)

@@ -374,6 +374,65 @@ EXPORT ssize_t __readlinkat_chk(int dir, const char *path, char *buffer, size_t 
     return REAL(__readlinkat_chk)(dir, path, buffer, size, buffer_size);
 }
 
+/* ---- owners and modes, new folders ---- */
+
+/* Scripts prepare device nodes for other users by chmod and chown. They change the files of the tree. */
+
+EXPORT int chmod(const char *path, mode_t mode)
+{
+    REWRITE_AT(AT_FDCWD, path, -1);
+    return REAL(chmod)(path, mode);
+}
+
+EXPORT int fchmodat(int dir, const char *path, mode_t mode, int flags)
+{
+    REWRITE_AT(dir, path, -1);
+    return REAL(fchmodat)(dir, path, mode, flags);
+}
+
+EXPORT int chown(const char *path, uid_t user, gid_t group)
+{
+    REWRITE_AT(AT_FDCWD, path, -1);
+    return REAL(chown)(path, user, group);
+}
+
+EXPORT int lchown(const char *path, uid_t user, gid_t group)
+{
+    REWRITE_AT(AT_FDCWD, path, -1);
+    return REAL(lchown)(path, user, group);
+}
+
+EXPORT int fchownat(int dir, const char *path, uid_t user, gid_t group, int flags)
+{
+    REWRITE_AT(dir, path, -1);
+    return REAL(fchownat)(dir, path, user, group, flags);
+}
+
+/* `mkdir -p /dev/infiniband` finds the folder. Programs create no others (may_open). */
+static int refuse_folder(const char *path)
+{
+    char path_buffer[PATH_SIZE];
+    struct stat found;
+    const char *redirected = path_rewrite(path, path_buffer);
+    if (redirected)
+        errno = REAL(lstat)(redirected, &found) == 0 ? EEXIST : EACCES;
+    return -1;
+}
+
+EXPORT int mkdir(const char *path, mode_t mode)
+{
+    ABSOLUTE(AT_FDCWD, path);
+    return UNLIKELY(path_is_ours(path)) ? refuse_folder(path) : REAL(mkdir)(path, mode);
+}
+
+EXPORT int mkdirat(int dir, const char *path, mode_t mode)
+{
+    ABSOLUTE(dir, path);
+    return UNLIKELY(path_is_ours(path)) ? refuse_folder(path) : REAL(mkdirat)(dir, path, mode);
+}
+
+/* ---- paths that the program gets ---- */
+
 /* Removes the tree's folder from a path that the program gets. */
 static char *without_root(char *resolved)
 {

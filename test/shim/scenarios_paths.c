@@ -456,6 +456,16 @@ void attribute_writes(void)
     EXPECT(access(NODE, R_OK | W_OK) == 0 && eaccess(NODE, R_OK | W_OK) == 0 && euidaccess(NODE, R_OK | W_OK) == 0);
     FAILS(access(NODE, X_OK), EACCES);
     FAILS(access(NODE, 8), EINVAL);
+    /* Scripts prepare device nodes for other users. */
+    const int folder = open("/dev/infiniband", O_RDONLY | O_DIRECTORY);
+    EXPECT(chmod(NODE, 0666) == 0 && fchmodat(folder, "uverbs0", 0666, 0) == 0 && access(NODE, R_OK | W_OK) == 0);
+    EXPECT(chown(NODE, -1, getegid()) == 0 && lchown(NODE, -1, getegid()) == 0);
+    EXPECT(fchownat(folder, "uverbs0", -1, getegid(), 0) == 0);
+    FAILS(chmod("/dev/infiniband/uverbs7", 0666), ENOENT);
+    FAILS(mkdir("/dev/infiniband", 0777), EEXIST);
+    FAILS(mkdirat(folder, "uverbs0", 0777), EEXIST);
+    FAILS(mkdir("/dev/infiniband/new", 0777), EACCES);
+    EXPECT(close(folder) == 0);
     FILE *device = fopen(NODE, "r+");
     EXPECT(device && order(fileno(device), ECHO, 3) == 3 && order(fileno(device), CONTEXTS, 0) == 1);
     /* freopen keeps the number: it is the new file's. */
