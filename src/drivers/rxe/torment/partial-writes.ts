@@ -22,8 +22,11 @@ const { LOCAL_WRITE, REMOTE_WRITE } = Access
 
 /** Maximum number of waiting bytes of a device; with more, all are written. */
 const MAX_HELD_BYTES = 4 * 2 ** 20
-/** A payload is divided at multiples of one of these: mostly at cache lines. */
-const ALIGNMENTS = [64, 64, 64, 8, 1]
+/**
+ * A payload is divided at multiples of one of these: mostly at cache lines, never within a word of 8 aligned bytes.
+ * Adapters write such a word with one access, and programs use it as a flag.
+ */
+const ALIGNMENTS = [64, 64, 64, 8, 8]
 /** Maximum number of partial writes of a payload. */
 const MAX_PARTS = 6
 
@@ -120,9 +123,7 @@ export const createPartialWrites = (
     const firstBoundary = alignment - (start % alignment)
     const boundaries = firstBoundary >= total ? 0 : 1 + Math.floor((total - firstBoundary - 1) / alignment)
     const ends = new Set<number>()
-    // a payload within an aligned 8-byte word is not divided: programs use such words as flags
-    const isWord = total <= 8 && Math.floor(start / 8) === Math.floor((start + total - 1) / 8)
-    const cuts = isWord || boundaries === 0 ? 0 : 1 + sequence.below(MAX_PARTS - 1)
+    const cuts = boundaries === 0 ? 0 : 1 + sequence.below(MAX_PARTS - 1)
     for (let i = 0; i < cuts; i++) ends.add(firstBoundary + alignment * sequence.below(boundaries))
     return [...[...ends].sort((a, b) => a - b), total]
   }

@@ -98,6 +98,21 @@ for (const path of PATHS)
       assert.ok(earlySeeds > SEEDS / 10, `${earlySeeds} of ${SEEDS} seeds show the last byte early`)
     })
 
+    test('a word of 8 aligned bytes arrives whole', () => {
+      for (let seed = 1; seed <= SEEDS; seed++) {
+        const { m, a, b } = tormented(seed, path)
+        prepare(a, b)
+        assert.equal((b.mr.address + AT) % 8, 0)
+        postSend(a.qp.send, writeTo(a, b))
+        run(m, () => {
+          for (let at = AT; at < AT + LENGTH; at += 8) {
+            const missing = b.mr.bytes.subarray(at, at + 8).filter(byte => byte === BEFORE).length
+            assert.ok(missing === 0 || missing === 8, `seed ${seed}: ${missing} bytes of the word at ${at} are missing`)
+          }
+        })
+      }
+    })
+
     test('when a SEND, immediate data or an atomic arrives, the bytes of earlier WRITEs have arrived', () => {
       const WORD = 8000
       for (let seed = 1; seed <= SEEDS; seed++)
