@@ -13,7 +13,7 @@
  */
 import { requestName } from '../spec/check/causes.ts'
 import type { Stack } from '../spec/check/findings.ts'
-import type { WorkRequest } from '../spec/check/requests.ts'
+import type { RequestCompletion, WorkRequest } from '../spec/check/requests.ts'
 import { MrKind } from '../spec/enums.ts'
 import { SendFlags, sendOperations, WcOpcode, WcStatus } from '../spec/work.ts'
 import type { Detector, DetectorServices } from './detector.ts'
@@ -69,10 +69,11 @@ const isSample = (index: number, first: number): boolean => index < first || ind
 const isProgramMemory = (region: KnownObject | undefined): boolean =>
   region === undefined || region.regionKind === MEMORY || region.regionKind === IMPLICIT
 
-/** A receive that a message of `bytes` has filled; `cq` and `cqPosition` as in RequestCompletion. */
+/** A receive that a message of `bytes` has filled; `cq`, `cqPosition` and `qp` as in RequestCompletion. */
 interface FilledReceive {
   readonly request: WorkRequest
   readonly bytes: number
+  readonly qp: number
   readonly cq: number
   readonly cqPosition: number
 }
@@ -224,7 +225,7 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
   }
 
   /** Reports if a message has overwritten an unpolled message. */
-  const checkOverwritten = (request: WorkRequest, bytes: number, cq: number, cqPosition: number): void => {
+  const checkOverwritten = (request: WorkRequest, { bytes, cq, cqPosition, qp }: RequestCompletion): void => {
     const receives = filled.get(request.owner) ?? []
     filled.set(request.owner, receives)
     for (const other of receives) {
@@ -233,18 +234,20 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
       reportOverlap(request, other.request, address, true)
       break
     }
-    receives.push({ request, bytes, cq, cqPosition })
+    receives.push({ request, bytes, cq, cqPosition, qp })
     if (receives.length > MAX_COMPARED) receives.shift()
   }
 
-  /** Removes the filled receives of the first `polled` completions of a CQ. */
-  const removePolled = (cq: number, polled: number): void => {
+  const removeFilled = (isOver: (receive: FilledReceive) => boolean): void => {
     for (const [owner, receives] of filled) {
-      const unpolled = receives.filter(receive => receive.cq !== cq || receive.cqPosition > polled)
-      if (unpolled.length === 0) filled.delete(owner)
-      else if (unpolled.length < receives.length) filled.set(owner, unpolled)
+      const others = receives.filter(receive => !isOver(receive))
+      if (others.length === 0) filled.delete(owner)
+      else if (others.length < receives.length) filled.set(owner, others)
     }
   }
+  /** Removes the filled receives of the first `polled` completions of a CQ. */
+  const removePolled = (cq: number, polled: number): void =>
+    removeFilled(receive => receive.cq === cq && receive.cqPosition <= polled)
 
   /** Reports if the bytes of a finished send have changed since the device fetched the send. */
   const checkBytes = (request: WorkRequest): void => {
@@ -282,12 +285,13 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
       removeOutstanding(request)
       checkBytes(request)
     },
-    completed(request, { status, opcode, bytes, cq, cqPosition }) {
+    completed(request, completion) {
+      const { status, opcode, bytes } = completion
       if (request.opcode >= 0) return
       removeOutstanding(request)
       // A WRITE with immediate data does not write to the receive's buffer.
       const isFilled = status === SUCCESS && opcode !== RECV_RDMA_WITH_IMM && bytes > 0 && request.elements.length > 0
-      if (isFilled) checkOverwritten(request, bytes, cq, cqPosition)
+      if (isFilled) checkOverwritten(request, completion)
     },
     receiveLost: removeOutstanding,
     polled(cq, polled) {
@@ -298,6 +302,8 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
       for (const request of outstanding.get(owner) ?? []) hashes.delete(request)
       outstanding.delete(owner)
       filled.delete(owner)
+      // Receives of an SRQ that the queue pair took.
+      removeFilled(({ qp }) => qp === owner)
       overlaps.delete(owner)
     },
     called({ class: name, method, refused, why, stack }, object) {

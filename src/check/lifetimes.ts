@@ -24,9 +24,10 @@ interface QueueRequests {
   fetched: number
 }
 
-/** A completed request; `cqPosition` as in RequestCompletion. */
+/** A completed request; `qp` and `cqPosition` as in RequestCompletion. */
 interface UnpolledRequest {
   readonly request: WorkRequest
+  readonly qp: number
   readonly cqPosition: number
 }
 
@@ -119,7 +120,7 @@ export const createLifetimeDetector = (services: DetectorServices, isCopiedByFor
       if (request.isSignaled) requests.set(request, true)
       else requests.delete(request)
     },
-    completed(request, { cq, cqPosition }) {
+    completed(request, { cq, cqPosition, qp }) {
       const { requests } = queueOf(request.owner)
       if (!requests.has(request)) return
       // The CQ was full: nobody can poll the completion.
@@ -129,8 +130,8 @@ export const createLifetimeDetector = (services: DetectorServices, isCopiedByFor
       }
       requests.set(request, true)
       const completed = unpolled.get(cq)
-      if (completed === undefined) unpolled.set(cq, [{ request, cqPosition }])
-      else completed.push({ request, cqPosition })
+      if (completed === undefined) unpolled.set(cq, [{ request, qp, cqPosition }])
+      else completed.push({ request, qp, cqPosition })
     },
     receiveLost(request) {
       queues.get(request.owner)?.requests.delete(request)
@@ -147,6 +148,9 @@ export const createLifetimeDetector = (services: DetectorServices, isCopiedByFor
     },
     queueReset(owner) {
       queues.delete(owner)
+      // Receives of an SRQ that the queue pair took.
+      for (const completed of unpolled.values())
+        for (const { request, qp } of completed) if (qp === owner) queues.get(request.owner)?.requests.delete(request)
       for (let i = awaiting.length - 1; i >= 0; i--) if (awaiting[i]!.owner === owner) awaiting.splice(i, 1)
     },
     called({ class: name, method, refused }, { id }) {

@@ -27,6 +27,8 @@ interface UnpolledCompletion {
   readonly request: WorkRequest
   readonly completion: RequestCompletion
   readonly qp: KnownObject
+  /** The queue pair was reset or destroyed: it uses no memory, and adapters may remove its completions from the CQ. */
+  isOver: boolean
 }
 
 interface CqState {
@@ -183,7 +185,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       const cq = services.objects.find(id)
       if (cq?.device !== region.device) continue
       const user = unpolledOf(cq, state).find(
-        ({ request, completion: { status } }) => status === SUCCESS && usesRegion(request, region),
+        ({ request, completion: { status }, isOver }) => !isOver && status === SUCCESS && usesRegion(request, region),
       )?.request
       const owner = user && services.objects.find(user.owner)
       if (user === undefined || owner === undefined) continue
@@ -209,12 +211,14 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
     completed(request, completion) {
       const { qp, cq, status } = completion
       if (request.queue !== PostQueue.SEND && status !== WR_FLUSH_ERR) queueOf(request.owner).takenReceives++
+      // An unsignaled send that failed or was flushed: its completion frees its slot.
+      if (!request.isSignaled) queueOf(request.owner).unsignaled = 0
       const state = cqOf(cq)
       if (state.armingCall !== undefined) checkArmed(services.objects.find(cq), state)
       if (state.unnoticedSince === Number.POSITIVE_INFINITY && status === SUCCESS)
         state.unnoticedSince = hasChannel(services.objects.find(cq)) ? services.sources.now() : undefined
       const known = completion.cqPosition > 0 ? services.objects.find(qp) : undefined
-      if (known !== undefined) state.unpolled.push({ request, completion, qp: known })
+      if (known !== undefined) state.unpolled.push({ request, completion, qp: known, isOver: false })
     },
     receiverNotReady(id) {
       const qp = services.objects.find(id)
@@ -237,6 +241,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
     },
     queueReset(id) {
       queues.delete(id)
+      for (const { unpolled } of cqs.values()) for (const one of unpolled) if (one.qp.id === id) one.isOver = true
     },
     calling({ class: name, method, args, stack }, object) {
       if (name !== 'cq') return

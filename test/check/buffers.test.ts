@@ -158,16 +158,17 @@ it('a receive of an SRQ that was lost with its queue pair is not outstanding', (
   assert.deepEqual(s.ids(), [])
 })
 
-it('a message whose completion was lost with its CQ may be overwritten', () => {
-  for (const isDestroyed of [false, true]) {
+it('a message whose completion was lost with its CQ, or whose queue pair was reset, may be overwritten', () => {
+  for (const end of ['none', 'cq', 'qp']) {
     const s = requestScenario()
     const shared = { owner: s.create('srq'), queue: PostQueue.SHARED, opcode: -1, ...at(0, 100) }
     const otherCq = s.create('cq')
-    s.complete(s.post(shared))
-    if (isDestroyed) s.destroy('cq', s.cq)
+    s.complete(s.post(shared), undefined, { qp: s.qp })
+    if (end === 'cq') s.destroy('cq', s.cq)
+    if (end === 'qp') s.checker.requests.queueReset(s.qp)
     s.forget()
-    s.complete(s.post(shared), undefined, { intoCq: otherCq })
-    assert.deepEqual(s.ids(), isDestroyed ? [] : ['receive-overlap warning'])
+    s.complete(s.post(shared), undefined, { intoCq: otherCq, qp: s.qp })
+    assert.deepEqual(s.ids(), end === 'none' ? ['receive-overlap warning'] : [], end)
   }
 })
 

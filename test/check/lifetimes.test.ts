@@ -55,15 +55,16 @@ it('memory of a finished unsignaled send, and memory of requests of a reset queu
   assert.deepEqual(s.ids(), [])
 })
 
-it('memory of a receive whose completion was lost with its CQ may be freed', () => {
-  for (const isDestroyed of [false, true]) {
+it('memory of a receive whose completion was lost with its CQ, or whose queue pair was reset, may be freed', () => {
+  for (const end of ['none', 'cq', 'qp']) {
     const s = requestScenario()
     const srq = s.create('srq')
-    s.complete(s.post({ owner: srq, queue: PostQueue.SHARED, opcode: -1, wrId: 7n }))
-    if (isDestroyed) s.destroy('cq', s.cq)
+    s.complete(s.post({ owner: srq, queue: PostQueue.SHARED, opcode: -1, wrId: 7n }), undefined, { qp: s.qp })
+    if (end === 'cq') s.destroy('cq', s.cq)
+    if (end === 'qp') s.checker.requests.queueReset(s.qp)
     s.forget()
     s.checker.misused(misuse({ queue: PostQueue.SHARED, number: srq }))
-    assert.deepEqual(s.ids(), isDestroyed ? [] : ['buffer-freed warning'])
+    assert.deepEqual(s.ids(), end === 'none' ? ['buffer-freed warning'] : [], end)
   }
 })
 

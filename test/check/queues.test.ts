@@ -22,6 +22,12 @@ it('a row of unsignaled sends that is longer than the queue is found once', () =
   assert.match(s.found[0]!.text, /has had 9 unsignaled sends in a row, and max_send_wr is 8/)
 })
 
+it('flushed sends have completions, so they are no row of unsignaled sends', () => {
+  const s = requestScenario()
+  for (let i = 0; i < 20; i++) s.complete(s.post({ isSignaled: false }), WR_FLUSH_ERR)
+  assert.deepEqual(s.ids(), [])
+})
+
 it('a reset ends a row of unsignaled sends', () => {
   const s = requestScenario()
   for (let round = 0; round < 2; round++) {
@@ -71,6 +77,19 @@ it('deregistering a region before the completion of its request is polled is a w
     s.poll(polled)
     s.destroy('mr', s.region)
     assert.deepEqual(s.ids(), ids)
+  }
+})
+
+it('unpolled completions of a queue pair that was reset or destroyed use no memory, also not of an SRQ', () => {
+  for (const isShared of [false, true]) {
+    const s = requestScenario()
+    const srq = s.create('srq')
+    const shared = { owner: srq, queue: PostQueue.SHARED }
+    const receive = s.post({ queue: PostQueue.RECEIVE, ...(isShared && shared), opcode: -1 })
+    s.complete(receive, SUCCESS, { qp: s.qp })
+    s.checker.requests.queueReset(s.qp)
+    s.destroy('mr', s.region)
+    assert.deepEqual(s.ids(), [])
   }
 })
 

@@ -139,7 +139,7 @@ export const requestScenario = ({
       now += microseconds
     },
     destroy: (name: string, id: number): void => call(name, 'destroy', id),
-    /** `message`: what a receive received. `intoCq`: `CoreObject.id` of the CQ. */
+    /** `message`: what a receive received. `intoCq`, `qp`: `CoreObject.id` of the CQ and the queue pair. */
     complete(
       request: WorkRequest,
       status = WcStatus.values.SUCCESS as number,
@@ -147,7 +147,13 @@ export const requestScenario = ({
         message,
         intoCq = cq,
         solicited = false,
-      }: { readonly message?: WorkRequest; readonly intoCq?: number; readonly solicited?: boolean } = {},
+        qp = request.owner,
+      }: {
+        readonly message?: WorkRequest
+        readonly intoCq?: number
+        readonly solicited?: boolean
+        readonly qp?: number
+      } = {},
     ): void {
       if (request.queue === PostQueue.SEND) end(request)
       const { SEND, RECV, RECV_RDMA_WITH_IMM } = WcOpcode.values
@@ -159,7 +165,7 @@ export const requestScenario = ({
         cq: intoCq,
         cqPosition: ++completions,
         solicited,
-        qp: request.owner,
+        qp,
         message,
       }
       checker.requests.completed(request, completion)
