@@ -106,7 +106,7 @@ export const enum QP {
   RESP_PENDING = 55,
   /** XRC target: number of the SRQ of the current or last message; -1: it was destroyed. */
   RESP_SRQN = 56,
-  /** UD: Completion.SL for the current packet; DEST_QPN is the packet's source QP. */
+  /** UD: Completion.SL for the current packet (DEST_QPN is the packet's source QP); other services: 0. */
   RESP_SL = 57,
 
   WORDS = 58,

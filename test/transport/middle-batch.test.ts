@@ -48,7 +48,12 @@ describe('a run of packets', () => {
   })
   it('is acknowledged if one of its packets has AckReq', () => {
     const t = startMessage(5)
-    t.requestRun(['WRITE_MIDDLE', 1, { ...full, ackReq: true }], ['WRITE_MIDDLE', 2, full], ['WRITE_MIDDLE', 3, full])
+    const steps = t.requestRun(
+      ['WRITE_MIDDLE', 1, { ...full, ackReq: true }],
+      ['WRITE_MIDDLE', 2, full],
+      ['WRITE_MIDDLE', 3, full],
+    )
+    assert.deepEqual(steps, [3])
     assert.deepEqual(t.sent(), ['ACK@3 msn 0'])
   })
   it('may have the solicited event bit, MigReq, and any membership bit of the P_Key', () => {

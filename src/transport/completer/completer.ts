@@ -455,7 +455,8 @@ const onRnrNak = (s: EngineState, row: number, code: number, now: number): void 
 }
 
 /**
- * The row's timer has expired: the RNR wait is over, or no response came within the ACK timeout.
+ * The row's timer has expired: the RNR wait is over, or no response came within the ACK timeout. The timer is set only
+ * in RTS and SQD, and while PSNs are outstanding.
  *
  * If this process was not scheduled for a while, timers expire before it has read the ACKs that arrived meanwhile, or
  * before a peer in this process could send them. A timeout that is noticed late is therefore extended once, by as much
@@ -464,13 +465,11 @@ const onRnrNak = (s: EngineState, row: number, code: number, now: number): void 
 export const onTimer = (s: EngineState, row: number, now: number): void => {
   const w = s.rows
   const base = row * QP.WORDS
-  if (!isConnected(s, base)) return
   if ((w[base + QP.REQ_FLAGS] & ReqFlag.RNR_WAIT) !== 0) {
     w[base + QP.REQ_FLAGS] &= ~ReqFlag.RNR_WAIT
     schedule(s, row)
     return
   }
-  if (w[base + QP.REQ_HEAD] === 0 || w[base + QP.REQ_PSN] === w[base + QP.COMP_PSN]) return
   const lateness = now - takenDeadline(s.timers)
   if (lateness > 0 && (w[base + QP.REQ_FLAGS] & ReqFlag.LATE) === 0) {
     w[base + QP.REQ_FLAGS] |= ReqFlag.LATE
@@ -480,6 +479,5 @@ export const onTimer = (s: EngineState, row: number, now: number): void => {
 
 /** The pending DMA of a READ response has failed: the oldest WQE, the READ, fails. */
 export const onReadDmaFailed = (s: EngineState, row: number): void => {
-  const base = row * QP.WORDS
-  if (isConnected(s, base) && s.rows[base + QP.REQ_HEAD] !== 0) failPlacement(s, row)
+  if (isConnected(s, row * QP.WORDS)) failPlacement(s, row)
 }

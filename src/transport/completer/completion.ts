@@ -117,7 +117,7 @@ export const completeReceive = (
   c[BYTES] = bytes
   c[IMM] = imm
   c[SRC_QPN] = s.rows[base + QP.DEST_QPN]
-  c[SL] = isDatagram ? s.rows[base + QP.RESP_SL] : 0
+  c[SL] = s.rows[base + QP.RESP_SL]
   c[FLAGS] = isDatagram ? flags | GRH : flags
   c[VENDOR] = 0
   pushCompletion(s, row, QP.RECV_CQ, isSolicited)
@@ -234,7 +234,6 @@ const enterSqe = (s: EngineState, row: number, cause: Cause): void => {
   w[base + QP.STATE] = SQE
   w[base + QP.FLUSH_CAUSE] = flushCode(cause)
   w[base + QP.REQ_FLAGS] &= ~(ReqFlag.MORE | ReqFlag.DRAINING)
-  clearTimer(s.timers, row)
   flushSends(s, row)
 }
 

@@ -80,7 +80,7 @@ export const replayRead = (s: EngineState, row: number, arena: Arena, at: number
   const totalLength = p[resource + RES.LENGTH]
   const packets = length === 0 ? 1 : Math.ceil(length / mtu)
   // Each PSN stands for MTU bytes, so the duplicate must begin at the bytes of its PSN.
-  if (offset !== first * mtu || offset + length > totalLength || first + packets > p[resource + RES.PSNS]) return
+  if (offset !== first * mtu || offset + length > totalLength) return
   if (ext.rethRkey(view, at) !== p[resource + RES.KEY]) return
   // These responses are queued already.
   if (p[resource + RES.NEXT] <= first && p[resource + RES.END] === first + packets) return

@@ -43,5 +43,6 @@ export const onSent = (s: EngineState, row: number, request: number): void => {
   if (s.pacingInterval === 0) w[base + QP.COMP_ACKED_BYTES] = w[base + QP.REQ_SENT_BYTES]
   if (w[base + QP.REQ_CURRENT] === request) return
   completeOldest(s, row, WcStatus.values.SUCCESS)
-  if (s.rows[base + QP.REQ_HEAD] === 0 && (s.rows[base + QP.REQ_FLAGS] & ReqFlag.DRAINING) !== 0) onDrained(s, row)
+  // Only one WQE is fetched at a time.
+  if ((s.rows[base + QP.REQ_FLAGS] & ReqFlag.DRAINING) !== 0) onDrained(s, row)
 }

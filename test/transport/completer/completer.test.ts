@@ -273,6 +273,7 @@ describe('a NAK', () => {
       assert.deepEqual(t.completions(), ['1 ok', `2 ${status}`, '3 FLUSH', '100 FLUSH', '101 FLUSH'])
       assert.deepEqual(t.node.flushes, ['1 sends', '2 receives'])
       assert.equal(t.node.engine.counters.sends, 1, 'failed SENDs are not counted')
+      assert.ok(t.node.cqes.every(({ bytes }) => bytes === 0))
       assert.equal(t.state, ERR)
       assert.deepEqual(t.sent(), [])
       t.post({ id: 4, opcode: SEND, flags: 0 })

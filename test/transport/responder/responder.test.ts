@@ -107,6 +107,7 @@ describe('a SEND', () => {
     assert.equal(t.state, RTS)
     t.request('SEND_MIDDLE', count, { payload: mtu })
     assertRefused(t, [`NAK(INVALID_REQUEST)@${count} msn 0`], ['100 LOC_LEN'])
+    assert.equal(t.node.cqes[0].cause, 'MESSAGE_TOO_LONG')
   })
   it('into a receive WQE with more SGEs than max_recv_sge is an invalid request', () => {
     const t = startScript({}, { maxSge: 1 })
