@@ -1,18 +1,31 @@
 /*
- * Queue pairs that connection management modifies (R17): after the connection fails or ends, modified by the program
- * meanwhile, and of UC.
+ * Queue pairs that connection management modifies (R17): their attributes, and what becomes of them when the connection
+ * fails or ends.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
+import type { ConnectionParameters } from '../../../src/clients/rdma-cm/identifier.ts'
 import { acceptWithQueuePair, connectQueuePair, unownedObject } from '../../../src/clients/rdma-cm/queue-pair-owner.ts'
-import { type CallContext, invokeNow } from '../../../src/core/index.ts'
+import { type CallContext, type CoreObject, invokeNow } from '../../../src/core/index.ts'
 import { findHandle } from '../../../src/core/objects/handles.ts'
+import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
 import { UcQp } from '../../../src/spec/classes/qp/uc_qp.ts'
 import { AccessFlags, CmPortSpace, QpType } from '../../../src/spec/enums.ts'
 import { DEFAULT_PKEY } from '../../../src/spec/wire/headers.ts'
 import { cmAnswered, GSI_QPN, privateDataBytes, rejReason } from '../../../src/spec/wire/mad.ts'
 import { emitCm } from '../../../src/wire/mad/mad.ts'
-import { cap, ipv4, makeCq, makeQp, modify, program, Qps, query } from '../../drivers/rxe/machine.ts'
+import {
+  cap,
+  ipv4,
+  makeCq,
+  makeQp,
+  modify,
+  type Program,
+  program,
+  Qps,
+  query,
+  type TestCq,
+} from '../../drivers/rxe/machine.ts'
 import { type Host, ip4, parametersOf, twoHosts, type VirtualNetwork } from './hosts.ts'
 
 const PORT = 7471
@@ -30,13 +43,22 @@ const programOn = (network: VirtualNetwork, { core, devices }: Host) =>
     tick: () => network.tick(),
   })
 
+const makeUcQp = ({ context, caller, pd }: Program, cq: TestCq): CoreObject => {
+  const args = { pd, sendCq: cq.handle, recvCq: cq.handle, cap: cap(), userHandle: 0n }
+  const qp = findHandle(context.handles, invokeNow(context, UcQp, 'create', 0, args, caller).object!)
+  assert.ok(qp)
+  return qp
+}
+
 /** `b` has received a request of `a`, and has a queue pair. */
-const receiveRequest = () => {
+const receiveRequest = (request: Partial<ConnectionParameters> = {}) => {
   const { network, a, b } = twoHosts()
   const listener = b.listen(ip4(2, PORT))
   const programOfB = programOn(network, b)
   const qp = makeQp(programOfB, makeCq(programOfB))
-  const active = a.connect(ip4(2, PORT), 0x11)
+  const active = a.create()
+  a.resolve(active, ip4(2, PORT))
+  a.cm.connect(active, { ...parametersOf(0x11), ...request })
   network.settle()
   const [passive] = b.requests(listener)
   const object = findHandle(programOfB.context.handles, qp.handle)
@@ -119,6 +141,49 @@ it('a queue pair of a connection cannot be used for a second one, and the progra
   assert.equal(unowned(), object)
 })
 
+it('an RC queue pair gets the smaller limits of READs of the two ends, and an RNR timer of 0.64 ms', () => {
+  for (const [request, limits, expected] of [
+    [{ initiatorDepth: 4, responderResources: 3 }, { responderResources: 2, initiatorDepth: 1 }, [2, 1]],
+    [{ initiatorDepth: 1, responderResources: 2 }, { responderResources: 8, initiatorDepth: 8 }, [1, 2]],
+  ] as const) {
+    const { b, passive, object, qp } = receiveRequest(request)
+    acceptWithQueuePair(b.cm, passive, object, { ...parameters, ...limits })
+    const { maxDestRdAtomic, maxRdAtomic, minRnrTimer } = query(qp)
+    assert.deepEqual([maxDestRdAtomic, maxRdAtomic, minRnrTimer], [...expected, 12])
+  }
+})
+
+it('a handle without an object, and a queue pair of another type than the identifier, are refused', () => {
+  const { b, passive, programOfB } = receiveRequest()
+  const { context } = programOfB
+  assert.throws(() => unownedObject({ context } as CallContext, 99, 'cm_id.connect'), { code: 'ENOENT' })
+  const ucQp = makeUcQp(programOfB, makeCq(programOfB))
+  assert.throws(() => acceptWithQueuePair(b.cm, passive, ucQp, parameters), {
+    code: 'EINVAL',
+    message: /a uc_qp cannot be connected by this identifier/,
+  })
+})
+
+it('a queue pair is connected to an address; if it is destroyed before the reply arrives, the reply is rejected', () => {
+  for (const isDestroyed of [false, true]) {
+    const { network, a, b } = twoHosts()
+    const listener = b.listen(ip4(2, PORT))
+    const programOfA = programOn(network, a)
+    const { context, caller } = programOfA
+    const qp = makeQp(programOfA, makeCq(programOfA))
+    const active = a.create()
+    connectQueuePair(a.cm, active, findHandle(context.handles, qp.handle)!, parameters, ip4(2, PORT))
+    network.settle()
+    const [passive] = b.requests(listener)
+    assert.ok(passive)
+    if (isDestroyed) invokeNow(context, RcQp, 'destroy', qp.handle, {}, caller)
+    b.cm.accept(passive, parametersOf(0x22))
+    network.settle()
+    assert.deepEqual(a.eventNames(active), [isDestroyed ? 'CONNECT_ERROR' : 'ESTABLISHED'])
+    assert.deepEqual(b.eventNames(passive), [isDestroyed ? 'REJECTED' : 'ESTABLISHED'])
+  }
+})
+
 it('a UC queue pair on the active side grants remote writes to the peer', () => {
   const { network, a, b } = twoHosts()
   const { IB } = CmPortSpace.values
@@ -127,20 +192,10 @@ it('a UC queue pair on the active side grants remote writes to the peer', () => 
   b.cm.bind(listener, ip4(2, PORT))
   b.cm.listen(listener, 0)
   const programOfA = programOn(network, a)
-  const { context, caller, pd } = programOfA
-  const cq = makeCq(programOfA).handle
-  const handle = invokeNow(
-    context,
-    UcQp,
-    'create',
-    0,
-    { pd, sendCq: cq, recvCq: cq, cap: cap(), userHandle: 0n },
-    caller,
-  ).object!
-  const qp = findHandle(context.handles, handle)
+  const { context, caller } = programOfA
+  const qp = makeUcQp(programOfA, makeCq(programOfA))
   const active = a.create(IB, UC)
   a.resolve(active, ip4(2, PORT))
-  assert.ok(qp)
   connectQueuePair(a.cm, active, qp, parameters, undefined)
   network.settle()
   const [passive] = b.requests(listener)
@@ -148,7 +203,7 @@ it('a UC queue pair on the active side grants remote writes to the peer', () => 
   b.cm.accept(passive, parametersOf(0x22))
   network.settle()
   assert.equal(a.eventNames(active).at(-1), 'ESTABLISHED')
-  const { state, accessFlags } = invokeNow(context, UcQp, 'query', handle, {}, caller).out
+  const { state, accessFlags } = invokeNow(context, UcQp, 'query', qp.handle, {}, caller).out
   assert.equal(state, Qps.RTS)
   const { REMOTE_WRITE } = AccessFlags.values
   assert.equal(accessFlags & REMOTE_WRITE, REMOTE_WRITE)
