@@ -99,18 +99,6 @@ export interface CmPending extends CmSent {
   timeout: number
 }
 
-/** A listener for requests to one service id, or to a range of service ids. */
-export interface CmListener {
-  readonly serviceId: bigint
-  readonly serviceMask: bigint
-  /** Undefined: all devices. */
-  readonly device: number | undefined
-  /** Maximum of `waiting`. Further requests are dropped, and their senders retry. */
-  readonly backlog: number
-  /** Number of received requests that the consumer has not answered. */
-  waiting: number
-}
-
 export class CmConnection implements Timed {
   state: CmState = 'IDLE'
   /** The peer's communication id, or the request id of a received SIDR_REQ. 0: none. */
@@ -130,7 +118,6 @@ export class CmConnection implements Timed {
   pending: CmPending | undefined
   /** The last RTU, MRA or DREP, repeated for duplicates of the answered message. */
   lastReply: CmSent | undefined
-  listener: CmListener | undefined
   /** Whether the peer has offered an alternate path. The REP declines it. */
   hasAlternatePath = false
   /** Whether the connection was destroyed or removed. A destroyed connection may still be in TIMEWAIT. */

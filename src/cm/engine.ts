@@ -8,12 +8,11 @@
 import { cmStates } from '../spec/cm-states.ts'
 import { rejReason, sidrStatus } from '../spec/wire/mad.ts'
 import { emitCm } from '../wire/mad/mad.ts'
-import type { CmConnection, CmListener, CmOffer, CmPath, CmRequest } from './connection.ts'
+import type { CmConnection, CmOffer, CmPath, CmRequest } from './connection.ts'
 import { CmError } from './error.ts'
 import { type CmCounters, type CmEnvironment, type CmEvent, CmMachine, type CmTransmit } from './machine.ts'
 import * as messages from './messages.ts'
 import { receive } from './receive.ts'
-import type { CmListenOptions } from './registry.ts'
 import { ackTimeout, fromExponent } from './timeout.ts'
 
 /** A request to resolve a service id to a queue pair. */
@@ -67,14 +66,14 @@ export class CmEngine {
   // Commands on a connection throw CmError if the state does not allow them, and RangeError if a value does not fit a
   // field of the message. `destroy` throws neither.
 
-  /** Listens for requests to a service id. Throws CmError EADDRINUSE. */
-  listen(serviceId: bigint, options: CmListenOptions = {}): CmListener {
-    return this.#machine.registry.listen(serviceId, options)
+  /** Listens for requests to a service id on all devices, including later ones. */
+  listen(serviceId: bigint): void {
+    this.#machine.registry.listeners.add(serviceId)
   }
 
-  /** Removes a listener. Its received requests stay. */
-  unlisten(listener: CmListener): void {
-    this.#machine.registry.unlisten(listener)
+  /** Refuses later requests to a service id. The received ones stay. */
+  unlisten(serviceId: bigint): void {
+    this.#machine.registry.listeners.delete(serviceId)
   }
 
   /** A new connection in IDLE, for `connect` or `resolve`. */
@@ -120,7 +119,6 @@ export class CmEngine {
     agreed.rqPsn = offer.startingPsn
     agreed.responderResources = offer.responderResources
     agreed.initiatorDepth = offer.initiatorDepth
-    this.#machine.releaseBacklog(connection)
     this.#machine.applyCommand(connection, 'REP')
     this.#machine.awaitAnswer(connection, 'REP', bytes, now)
   }
@@ -150,7 +148,6 @@ export class CmEngine {
   reject(connection: CmConnection, rejection: messages.CmRejection, now: number): void {
     this.#machine.requireAllowed(connection, 'REJ')
     this.#machine.sendRej(connection, rejection)
-    this.#machine.releaseBacklog(connection)
     this.#machine.applyCommand(connection, 'REJ')
     if (connection.state === 'TIMEWAIT') this.#machine.enterTimewait(connection, now)
     else this.#machine.stopRetries(connection)
@@ -226,7 +223,6 @@ export class CmEngine {
       case 'SIDR_REP':
         this.#machine.send(connection, messages.sidrRep(connection, { status: sidrStatus.REJECT }))
     }
-    this.#machine.releaseBacklog(connection)
     if (rule?.timewait) this.#machine.enterTimewait(connection, now)
     else if (connection.state !== 'TIMEWAIT') this.#machine.remove(connection)
   }
@@ -237,15 +233,14 @@ export class CmEngine {
    */
   drop(connection: CmConnection): void {
     if (connection.state !== 'REQ_RCVD' && connection.state !== 'SIDR_REQ_RCVD') {
-      throw new CmError('EINVAL', `a connection in ${connection.state} cannot be dropped: destroy it`)
+      throw new CmError(`a connection in ${connection.state} cannot be dropped: destroy it`)
     }
     this.#machine.remove(connection)
   }
 
-  /** Removes the connections and listeners of a removed device, without messages. */
+  /** Removes the connections of a removed device, without messages. */
   removeDevice(device: number): void {
     for (const connection of this.#machine.registry.ofDevice(device)) this.#machine.remove(connection)
-    this.#machine.registry.unlistenDevice(device)
   }
 
   // ---- inputs ----

@@ -1,13 +1,12 @@
 /*
- * Errors of the connection manager. EINVAL: the connection's state does not allow a command, or another connection has
- * the queue pair. EADDRINUSE: the service id has a listener.
+ * The error of the connection manager: the connection's state does not allow a command, or another connection has the
+ * queue pair.
  */
 export class CmError extends Error {
-  readonly code: 'EINVAL' | 'EADDRINUSE'
+  readonly code = 'EINVAL'
 
-  constructor(code: 'EINVAL' | 'EADDRINUSE', message: string) {
+  constructor(message: string) {
     super(message)
     this.name = 'CmError'
-    this.code = code
   }
 }

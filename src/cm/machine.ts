@@ -5,7 +5,7 @@
 import { type CmCommand, type CmEventName, type CmStep, cmStates } from '../spec/cm-states.ts'
 import { type CmMessageName, cmMessages, rejReason } from '../spec/wire/mad.ts'
 import { type CmDraft, type CmMessage, emitCm } from '../wire/mad/mad.ts'
-import { CmConnection, type CmListener, type CmPath, type ReceivedMessage } from './connection.ts'
+import { CmConnection, type CmPath, type ReceivedMessage } from './connection.ts'
 import { CmError } from './error.ts'
 import * as messages from './messages.ts'
 import { CmRegistry } from './registry.ts'
@@ -117,7 +117,6 @@ export class CmMachine {
     connection.state = step.nextState
     if (step.nextState === 'TIMEWAIT') this.enterTimewait(connection, now)
     if (step.nextState === 'IDLE') {
-      this.releaseBacklog(connection)
       this.registry.removePeer(connection)
       this.registry.releaseQpn(connection)
       if (connection.isDestroyed) this.registry.remove(connection)
@@ -127,27 +126,13 @@ export class CmMachine {
     this.events.push({ name: step.event, connection, ...(message && { message }) })
   }
 
-  /** Reports a received REQ or SIDR_REQ to the consumer of a listener. */
-  reportRequest(connection: CmConnection, listener: CmListener, name: CmEventName, message: CmMessage): void {
-    connection.listener = listener
-    listener.waiting++
-    this.events.push({ name, connection, message })
-  }
-
-  /** A request was answered, or has ended: removes it from the backlog of its listener. */
-  releaseBacklog(connection: CmConnection): void {
-    if (connection.listener === undefined) return
-    connection.listener.waiting--
-    connection.listener = undefined
-  }
-
   /** Throws CmError EINVAL if the connection's state does not allow a command. */
   requireAllowed(connection: CmConnection, command: CmCommand): void {
     const allowed = connection.isDestroyed ? {} : cmStates[connection.state].command
     if (allowed[command] !== undefined) return
     const state = connection.isDestroyed ? 'that is destroyed' : `in ${connection.state}`
     const commands = Object.keys(allowed).join(', ') || 'nothing'
-    throw new CmError('EINVAL', `a connection ${state} does not allow ${command}; it allows ${commands}`)
+    throw new CmError(`a connection ${state} does not allow ${command}; it allows ${commands}`)
   }
 
   /** Makes the transition of an allowed command. */
@@ -176,7 +161,6 @@ export class CmMachine {
   /** Enters TIMEWAIT: packets of the connection may still be in flight. */
   enterTimewait(connection: CmConnection, now: number): void {
     this.stopRetries(connection)
-    this.releaseBacklog(connection)
     connection.state = 'TIMEWAIT'
     this.registry.releaseRemoteQpn(connection)
     this.registry.releaseQpn(connection)
@@ -186,7 +170,6 @@ export class CmMachine {
   /** Removes a connection without sending a message. */
   remove(connection: CmConnection): void {
     this.stopRetries(connection)
-    this.releaseBacklog(connection)
     this.registry.remove(connection)
     connection.isDestroyed = true
     connection.state = 'IDLE'

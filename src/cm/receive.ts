@@ -7,19 +7,18 @@ import { aprStatus, cmAnswered, rejReason, sidrStatus } from '../spec/wire/mad.t
 import { isSameAddress } from '../wire/address.ts'
 import { isSamePartition } from '../wire/bth.ts'
 import { emitCm, viewCm } from '../wire/mad/mad.ts'
-import { CmConnection, type CmListener, type CmPath, type CmTransport, type ReceivedMessage } from './connection.ts'
+import { CmConnection, type CmPath, type CmTransport, type ReceivedMessage } from './connection.ts'
 import type { CmMachine } from './machine.ts'
 import * as messages from './messages.ts'
 import { ackTimeout, fromExponent } from './timeout.ts'
 
-/** The listener and transport of a REQ, or the reason to reject it. As in Linux, a wrong P_Key is an invalid GID. */
+/** The transport of a REQ, or the reason to reject it. As in Linux, a wrong P_Key is an invalid GID. */
 const checkReq = (
   { environment, registry }: CmMachine,
   message: ReceivedMessage<'REQ'>,
   from: CmPath,
-): { readonly listener: CmListener; readonly transport: CmTransport } | number => {
-  const listener = registry.listenerFor(message.serviceId, from.device)
-  if (listener === undefined) return rejReason.INVALID_SERVICE_ID
+): CmTransport | number => {
+  if (!registry.listeners.has(message.serviceId)) return rejReason.INVALID_SERVICE_ID
   const transport = messages.transportOf(message)
   if (transport === undefined) return rejReason.INVALID_TRANSPORT_TYPE
   const { localGid, remoteGid, pkey, pathMtu, alternateRemoteGid } = message
@@ -29,7 +28,7 @@ const checkReq = (
   if (messages.hasAlternatePath(message) && !environment.hasGid(from.device, alternateRemoteGid))
     return rejReason.INVALID_ALT_GID
   // ibv_mtu: 1 (256 bytes) to 5 (4096 bytes).
-  return pathMtu < 1 || pathMtu > 5 ? rejReason.INVALID_MTU : { listener, transport }
+  return pathMtu < 1 || pathMtu > 5 ? rejReason.INVALID_MTU : transport
 }
 
 const onReq = (machine: CmMachine, message: ReceivedMessage<'REQ'>, from: CmPath, now: number): void => {
@@ -40,13 +39,11 @@ const onReq = (machine: CmMachine, message: ReceivedMessage<'REQ'>, from: CmPath
   }
   if (machine.refuseStale(message, message.qpn, from, now)) return
 
-  const checked = checkReq(machine, message, from)
-  if (typeof checked === 'number') {
-    machine.refuse(message, from, checked)
+  const transport = checkReq(machine, message, from)
+  if (typeof transport === 'number') {
+    machine.refuse(message, from, transport)
     return
   }
-  const { listener, transport } = checked
-  if (listener.waiting >= listener.backlog) return
 
   const connection = machine.create(messages.pathOf(message, from))
   const { agreed } = connection
@@ -69,7 +66,7 @@ const onReq = (machine: CmMachine, message: ReceivedMessage<'REQ'>, from: CmPath
   connection.hasAlternatePath = messages.hasAlternatePath(message)
   machine.registry.addPeer(connection)
   connection.state = 'REQ_RCVD'
-  machine.reportRequest(connection, listener, 'REQ_RECEIVED', message)
+  machine.events.push({ name: 'REQ_RECEIVED', connection, message })
 }
 
 const onRep = (machine: CmMachine, message: ReceivedMessage<'REP'>, from: CmPath, now: number): void => {
@@ -174,15 +171,13 @@ const onSidrReq = (machine: CmMachine, message: ReceivedMessage<'SIDR_REQ'>, fro
   connection.remoteId = message.requestId
   connection.tid = message.tid
   connection.serviceId = message.serviceId
-  const listener = machine.registry.listenerFor(message.serviceId, from.device)
-  if (listener === undefined) {
+  if (!machine.registry.listeners.has(message.serviceId)) {
     machine.send(connection, messages.sidrRep(connection, { status: sidrStatus.UNSUPPORTED }))
     return
   }
-  if (listener.waiting >= listener.backlog) return
   machine.registry.addRequest(connection)
   connection.state = 'SIDR_REQ_RCVD'
-  machine.reportRequest(connection, listener, 'SIDR_REQ_RECEIVED', message)
+  machine.events.push({ name: 'SIDR_REQ_RECEIVED', connection, message })
 }
 
 /** Alternate paths are not supported. Linux ignores a LAP on RoCE. */

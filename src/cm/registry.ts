@@ -2,7 +2,7 @@
  * Lookup tables of connections, received SIDR_REQs and listeners. Ids are random: other hosts can hardly guess them.
  */
 import { isSameAddress } from '../wire/address.ts'
-import type { CmConnection, CmListener, CmPath } from './connection.ts'
+import type { CmConnection, CmPath } from './connection.ts'
 import { CmError } from './error.ts'
 
 /** Kinds of keys besides the connection's own id; each kind has its own map. */
@@ -15,17 +15,6 @@ const localKey = ({ path }: CmConnection, qpn: number): string => `${path.device
 /** Queue pairs 0 and 1 are for management. */
 const isConnectable = (qpn: number): boolean => qpn > 1
 const requestKey = ({ remoteGid }: CmPath, requestId: number): string => `${remoteGid.join('.')}/${requestId}`
-
-const ALL_BITS = (1n << 64n) - 1n
-
-export interface CmListenOptions {
-  /** Significant bits of the service id; default: all. */
-  readonly serviceMask?: bigint
-  /** The device to listen on; undefined: all devices, including later ones. */
-  readonly device?: number | undefined
-  /** Maximum requests that wait for the consumer; default: unlimited. */
-  readonly backlog?: number
-}
 
 export class CmRegistry {
   readonly #random: () => number
@@ -40,10 +29,8 @@ export class CmRegistry {
     /** By the sender's GID and request id: finds duplicates of a SIDR_REQ. */
     request: new Map(),
   }
-  /** Listeners to a single service id, by id: one for each device, or one for all. */
-  readonly #listeners = new Map<bigint, CmListener[]>()
-  /** Listeners to ranges of service ids. */
-  readonly #ranges: CmListener[] = []
+  /** Service ids with a listener. */
+  readonly listeners = new Set<bigint>()
 
   /** `random` returns a u32. */
   constructor(random: () => number) {
@@ -104,7 +91,7 @@ export class CmRegistry {
     const key = localKey(connection, qpn)
     const other = this.#maps.localQpn.get(key)
     if (other !== undefined && other !== connection)
-      throw new CmError('EINVAL', `queue pair ${qpn} is connected already, or about to be`)
+      throw new CmError(`queue pair ${qpn} is connected already, or about to be`)
     this.releaseQpn(connection)
     connection.agreed.localQpn = qpn
     if (isConnectable(qpn)) this.#set('localQpn', connection, key)
@@ -164,48 +151,5 @@ export class CmRegistry {
   ofDevice(device: number): CmConnection[] {
     const all = [...this.#byLocalId.values(), ...this.#maps.request.values()]
     return all.filter(({ path }) => path.device === device)
-  }
-
-  /**
-   * Throws CmError EADDRINUSE if another listener has one of the service ids on the same device; a listener for all
-   * devices is on every device.
-   */
-  listen(serviceId: bigint, options: CmListenOptions): CmListener {
-    const { serviceMask = ALL_BITS, device, backlog = Number.POSITIVE_INFINITY } = options
-    const isRange = serviceMask !== ALL_BITS
-    const candidates = isRange ? [...this.#listeners.values()].flat() : (this.#listeners.get(serviceId) ?? [])
-    const isTaken = [...candidates, ...this.#ranges].some(
-      other =>
-        ((serviceId ^ other.serviceId) & serviceMask & other.serviceMask) === 0n &&
-        (device === other.device || device === undefined || other.device === undefined),
-    )
-    if (isTaken) throw new CmError('EADDRINUSE', `service id 0x${serviceId.toString(16)} has a listener`)
-    const listener = { serviceId: serviceId & serviceMask, serviceMask, device, backlog, waiting: 0 }
-    if (isRange) this.#ranges.push(listener)
-    else if (candidates.length > 0) candidates.push(listener)
-    else this.#listeners.set(serviceId, [listener])
-    return listener
-  }
-
-  unlisten(listener: CmListener): void {
-    const { serviceId, serviceMask } = listener
-    const listeners = serviceMask === ALL_BITS ? (this.#listeners.get(serviceId) ?? []) : this.#ranges
-    const index = listeners.indexOf(listener)
-    if (index >= 0) listeners.splice(index, 1)
-    if (listeners !== this.#ranges && listeners.length === 0) this.#listeners.delete(serviceId)
-  }
-
-  /** Removes the listeners for this device. Listeners for all devices stay. */
-  unlistenDevice(device: number): void {
-    const all = [...this.#listeners.values()].flat()
-    for (const listener of [...all, ...this.#ranges]) if (listener.device === device) this.unlisten(listener)
-  }
-
-  listenerFor(serviceId: bigint, device: number): CmListener | undefined {
-    const accepts = (listener: CmListener): boolean => listener.device === undefined || listener.device === device
-    return (
-      this.#listeners.get(serviceId)?.find(accepts) ??
-      this.#ranges.find(range => (serviceId & range.serviceMask) === range.serviceId && accepts(range))
-    )
   }
 }

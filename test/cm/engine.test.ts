@@ -584,23 +584,14 @@ describe('refusals', () => {
     assert.equal(passive.state, 'IDLE')
   })
 
-  test('requests beyond the backlog are dropped until the backlog has room', () => {
-    pair = new Pair()
-    const listener = pair.b.engine.listen(SERVICE, { backlog: 2 })
-    const actives = [0x11, 0x12, 0x13].map(qpn => {
-      const active = pair.a.engine.create(pathTo(1, 2))
-      pair.a.engine.connect(active, request(qpn), pair.now)
-      return active
-    })
-    pair.exchange()
-    const waiting = pair.b.events().map(({ connection }) => connection)
-    assert.equal(waiting.length, 2)
-    assert.equal(listener.waiting, 2)
-    pair.b.engine.drop(waiting[0]!)
+  test('a dropped request is not answered, and is reported again when the sender repeats it', () => {
+    const [active, passive] = requested()
+    pair.b.engine.drop(passive)
+    assert.deepEqual(pair.exchange(), [])
     pair.expire()
     pair.exchange()
-    assert.equal(pair.b.events().length, 1)
-    assert.equal(actives[0]!.state, 'REQ_SENT')
+    assert.equal(onlyEvent(pair.b).name, 'REQ_RECEIVED')
+    assert.equal(active.state, 'REQ_SENT')
   })
 
   test('a LAP is answered by an APR: UNSUPPORTED, or INVALID_COMM_ID for an unknown connection', () => {
@@ -644,15 +635,6 @@ describe('resolution of a service id', () => {
     assert.equal(onlyEvent(pair.b).name, 'SIDR_REQ_RECEIVED')
     pair.deliver(req!)
     assert.deepEqual(names(pair.b), [])
-  })
-
-  test('requests beyond the backlog are dropped', () => {
-    pair = new Pair()
-    const listener = pair.b.engine.listen(SERVICE, { backlog: 1 })
-    for (let i = 0; i < 2; i++) resolve(SERVICE)
-    assert.deepEqual(pair.exchange(), ['1:SIDR_REQ', '1:SIDR_REQ'])
-    assert.equal(onlyEvent(pair.b).name, 'SIDR_REQ_RECEIVED')
-    assert.deepEqual([listener.waiting, pair.b.engine.size], [1, 1])
   })
 
   test('a resolution fails without a listener, after a refusal by the consumer, and without an answer', () => {
@@ -755,23 +737,13 @@ describe('peers that send wrong values', () => {
     assert.deepEqual(pair.lose(), [])
   })
 
-  test('two listeners may have the same service id on different devices only', () => {
-    assert.throws(() => pair.b.engine.listen(SERVICE, { device: 3 }), /EADDRINUSE|has a listener/)
-    pair.b.engine.listen(SERVICE + 1n, { device: 3 })
-    pair.b.engine.listen(SERVICE + 1n, { device: 4 })
-  })
-
-  test('a listener on a range of service ids excludes other listeners within the range', () => {
+  test('requests to a service id are refused after the end of its listener', () => {
     const { engine } = pair.b
-    const serviceMask = 0xffff_ffff_ffff_ff00n
-    const range = engine.listen(0x2000n, { serviceMask })
-    assert.throws(() => engine.listen(0x2012n), /has a listener/)
-    assert.throws(() => engine.listen(SERVICE & serviceMask, { serviceMask }), /has a listener/)
+    engine.listen(0x2012n)
     start({ serviceId: 0x2012n })
     pair.exchange()
     assert.equal(onlyEvent(pair.b).connection.serviceId, 0x2012n)
-    engine.unlisten(range)
-    engine.unlisten(engine.listen(0x2012n))
+    engine.unlisten(0x2012n)
     const refused = start({ serviceId: 0x2012n, qpn: 0x12 })
     assert.deepEqual(pair.exchange(), ['1:REQ', '2:REJ'])
     assert.equal(refused.state, 'IDLE')

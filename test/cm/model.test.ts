@@ -42,7 +42,7 @@ class Simulation {
   /** Starts or restarts a host, without state. */
   boot(number: number): void {
     const host = new Host(number, this.random())
-    host.engine.listen(SERVICE, { backlog: 4 })
+    host.engine.listen(SERVICE)
     this.hosts[number - 1] = host
     this.live[number - 1] = new Set()
   }

@@ -1,18 +1,11 @@
 /*
  * The listeners of each service id, and the choice of a listener for a request (Linux: cma_find_listener).
  */
-import type { CmListener } from '../../cm/connection.ts'
 import type { CmEngine } from '../../cm/engine.ts'
 import { isSameAddress } from '../../wire/address.ts'
 import { rdmaCmServiceId } from '../../wire/mad/mad.ts'
 import type { CmDevice, Identifier } from './identifier.ts'
 import { Family, isAny, isLoopback, type SocketAddress } from './socket-address.ts'
-
-/** A service id on which identifiers listen. */
-interface Service {
-  readonly engineListener: CmListener
-  readonly ids: Set<Identifier>
-}
 
 export const serviceIdOf = ({ portSpace }: Identifier, address: SocketAddress): bigint =>
   address.family === Family.IB ? address.serviceId : rdmaCmServiceId(portSpace, address.port)
@@ -45,7 +38,8 @@ const matchOf = (listener: Identifier, local: SocketAddress, arrival: CmDevice, 
 
 export class Listeners {
   readonly #engine: CmEngine
-  readonly #services = new Map<bigint, Service>()
+  /** Listening identifiers by service id. */
+  readonly #services = new Map<bigint, Set<Identifier>>()
 
   constructor(engine: CmEngine) {
     this.#engine = engine
@@ -53,29 +47,30 @@ export class Listeners {
 
   get count(): number {
     let count = 0
-    for (const { ids } of this.#services.values()) count += ids.size
+    for (const ids of this.#services.values()) count += ids.size
     return count
   }
 
   /** `source`: the identifier's. */
   add(id: Identifier, source: SocketAddress): void {
     const serviceId = serviceIdOf(id, source)
-    let service = this.#services.get(serviceId)
-    if (service === undefined) {
-      service = { engineListener: this.#engine.listen(serviceId), ids: new Set() }
-      this.#services.set(serviceId, service)
+    let ids = this.#services.get(serviceId)
+    if (ids === undefined) {
+      ids = new Set()
+      this.#services.set(serviceId, ids)
+      this.#engine.listen(serviceId)
     }
-    service.ids.add(id)
+    ids.add(id)
   }
 
   /** Call before the state changes from LISTEN. No effect in other states. */
   remove(id: Identifier): void {
     if (id.state !== 'LISTEN' || id.source === undefined) return
     const serviceId = serviceIdOf(id, id.source)
-    const service = this.#services.get(serviceId)
-    service?.ids.delete(id)
-    if (service === undefined || service.ids.size > 0) return
-    this.#engine.unlisten(service.engineListener)
+    const ids = this.#services.get(serviceId)
+    ids?.delete(id)
+    if (ids === undefined || ids.size > 0) return
+    this.#engine.unlisten(serviceId)
     this.#services.delete(serviceId)
   }
 
@@ -86,7 +81,7 @@ export class Listeners {
   find(serviceId: bigint, local: SocketAddress, device: CmDevice, isOfHost: boolean): Identifier | undefined {
     let best: Identifier | undefined
     let bestMatch = NONE
-    for (const id of this.#services.get(serviceId)?.ids ?? []) {
+    for (const id of this.#services.get(serviceId) ?? []) {
       const match = matchOf(id, local, device, isOfHost)
       if (match > bestMatch) [best, bestMatch] = [id, match]
     }
@@ -98,7 +93,7 @@ export class Listeners {
    * header: then `find` chooses the listener, with the GID as an AF_IB address.
    */
   findIb(serviceId: bigint, gid: Uint8Array, device: CmDevice | undefined): Identifier | undefined {
-    for (const id of this.#services.get(serviceId)?.ids ?? []) {
+    for (const id of this.#services.get(serviceId) ?? []) {
       const { source, onlyDevice } = id
       if (onlyDevice !== undefined && onlyDevice !== device) continue
       if (source?.family === Family.IB && (isAny(source) || isSameAddress(source.address, gid))) return id
