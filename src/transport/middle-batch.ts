@@ -6,7 +6,6 @@
  * state.ts explains short names such as `row`, `base` and `request`.
  */
 
-import { QpState } from '../spec/enums.ts'
 import { DEFAULT_PKEY, ICRC_BYTES } from '../spec/wire/headers.ts'
 import { headerAt, OPERATION_MASK, opcodeHeaderBytes, operationCode } from '../spec/wire/opcodes.ts'
 import { serviceBits } from '../spec/wire/services.ts'
@@ -22,7 +21,6 @@ import { scheduleAck } from './responder/responder.ts'
 import { receiveWrite } from './responder/send-write.ts'
 import { type EngineState, readPartPackets } from './state.ts'
 
-const { RTS, SQD } = QpState.values
 const { WRITE, READ } = SendKind
 const { WRITE_MIDDLE, READ_RESP_MIDDLE } = operationCode
 const HEADER_BYTES = opcodeHeaderBytes
@@ -130,7 +128,7 @@ const onReadMiddles = (
   const opcode = serviceBits[w[base + QP.SERVICE]] | READ_RESP_MIDDLE
   const headerBytes = HEADER_BYTES[opcode]
   const request = w[base + QP.REQ_HEAD]
-  if ((state !== RTS && state !== SQD) || request === 0 || size !== headerBytes + mtu + ICRC_BYTES) return 0
+  if (request === 0 || size !== headerBytes + mtu + ICRC_BYTES) return 0
   if (s.pool[request + WQE.KIND] !== READ) return 0
   const unacked = w[base + QP.COMP_PSN]
   const done = psnDistance(s.pool[request + WQE.FIRST_PSN], unacked)

@@ -188,6 +188,20 @@ it('completed requests leave no block in the pool', () => {
   assert.equal(t.node.engine.stat().poolWords, before)
 })
 
+it('in ERR nothing is drained, and flushed receives have nothing of an earlier receive', () => {
+  const t = startScript()
+  t.postReceives(2, 8)
+  t.request('SEND_ONLY_IMM', 0, { payload: 1, imm: 7 })
+  t.post({ id: 1, opcode: SEND })
+  t.sent()
+  t.node.engine.modify(t.row, SQD, {})
+  assert.equal(t.node.engine.query(t.row).isDraining, true)
+  t.node.engine.modify(t.row, ERR, {})
+  assert.equal(t.node.engine.query(t.row).isDraining, false)
+  const { bytes, imm, flags, srcQpn } = t.node.cqes[2]
+  assert.deepEqual([t.node.cqes[2].id, bytes, imm, flags, srcQpn], [101, 0, 0, 0, 0])
+})
+
 it('more than 1024 requests of a queue are flushed in several polls', () => {
   const t = startScript()
   t.node.engine.modify(t.row, SQD, {})

@@ -464,6 +464,15 @@ describe('the ACK timeout', () => {
       assert.equal(engine.nextTimeout(), Number.POSITIVE_INFINITY)
     }
   })
+  it('may be followed by a NAK of a sequence error: the requester retransmits again', () => {
+    const t = startScript()
+    t.post({ id: 1, opcode: SEND }, { id: 2, opcode: SEND })
+    t.sent()
+    t.sleep(T14)
+    assert.equal(t.sent().length, 2)
+    t.response('ACKNOWLEDGE', 0, { syndrome: NAK.SEQUENCE })
+    assert.equal(t.sent().length, 2)
+  })
   it('counts as one retry if an ACK shows a lost READ response before the retransmission', () => {
     const t = startScript({ retryCnt: 1 })
     t.post({ id: 1, opcode: READ, ...sge(0, 4) }, { id: 2, opcode: SEND })

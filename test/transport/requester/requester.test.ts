@@ -207,6 +207,15 @@ describe('the order of requests', () => {
     t.response('READ_RESP_ONLY', 0, { payload: 4 })
     assert.deepEqual(t.sent(), ['SEND_ONLY@1 ackreq'])
   })
+  it('a fenced READ or atomic waits for the READ before it', () => {
+    for (const opcode of [READ, FAA]) {
+      const t = startScript()
+      t.post({ id: 1, opcode: READ, ...sge(0, 4) }, { id: 2, opcode, ...sge(8, 8), flags: FENCE })
+      assert.equal(t.sent().length, 1)
+      t.response('READ_RESP_ONLY', 0, { payload: 4 })
+      assert.equal(t.sent().length, 1)
+    }
+  })
   it('a READ of 2 GiB uses half the PSNs; nothing follows until its first response', () => {
     const t = startScript({ pathMtu: 256 }, {})
     t.node.regions.push({ key: 0x99, pd: 1, offset: -0x8000_0000, length: 0x1_0000_0000, access: ALL_ACCESS })
