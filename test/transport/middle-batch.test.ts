@@ -4,7 +4,9 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { Service } from '../../src/spec/wire/services.ts'
 import { PACKET_WEIGHT } from '../../src/transport/state.ts'
+import { SHARED_QUEUE } from './node.ts'
 import { READ, SEND, sge } from './requests.ts'
 import { assertRefused, ERR, flushed, MTU, memoryAt, patternOf, startResponder } from './responding.ts'
 import { packet, RQ_PSN, startScript } from './script.ts'
@@ -47,7 +49,7 @@ describe('a run of packets', () => {
     assertRefused(t, ['NAK(INVALID_REQUEST)@1 msn 0'], flushed(100, 107), ['QP_REQ_ERR'])
   })
   it('is acknowledged if one of its packets has AckReq', () => {
-    const t = startMessage(5)
+    const t = startMessage(9)
     const steps = t.requestRun(
       ['WRITE_MIDDLE', 1, { ...full, ackReq: true }],
       ['WRITE_MIDDLE', 2, full],
@@ -55,6 +57,8 @@ describe('a run of packets', () => {
     )
     assert.deepEqual(steps, [3])
     assert.deepEqual(t.sent(), ['ACK@3 msn 0'])
+    t.requestRun(['WRITE_MIDDLE', 4, full], ['WRITE_MIDDLE', 5, full])
+    assert.deepEqual(t.sent(), [])
   })
   it('may have the solicited event bit, MigReq, and any membership bit of the P_Key', () => {
     const t = startMessage(5)
@@ -102,6 +106,17 @@ describe('a run of packets', () => {
     )
     assertRefused(t, ['NAK(INVALID_REQUEST)@3 msn 0'], flushed(100, 107), ['QP_REQ_ERR'])
     assert.equal(t.node.engine.counters.dropped, 1)
+  })
+  it('of XRC is accepted up to a packet that names another SRQ', () => {
+    const t = startResponder({}, { service: Service.XRC_TGT })
+    t.request('XRC_WRITE_FIRST', 0, { ...full, remote: 0x9000, dmaLen: 9 * MTU })
+    const steps = t.requestRun(
+      ['XRC_WRITE_MIDDLE', 1, full],
+      ['XRC_WRITE_MIDDLE', 2, full],
+      ['XRC_WRITE_MIDDLE', 3, { ...full, srqn: SHARED_QUEUE + 1 }],
+    )
+    assert.deepEqual(steps, [2, 1])
+    assert.deepEqual(t.sent(), ['NAK(INVALID_REQUEST)@3 msn 0'])
   })
   it('may be for several queue pairs', () => {
     const t = startMessage(9)
