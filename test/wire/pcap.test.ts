@@ -26,6 +26,10 @@ const data = Buffer.from('hello')
 const [SECTION_HEADER, INTERFACE, SIMPLE_PACKET, ENHANCED_PACKET] = [0x0a0d_0d0a, 1, 3, 6]
 /** The options with the time unit of an interface, and with the seconds that are added to its times. */
 const [IF_TSRESOL, IF_TSOFFSET] = [9, 14]
+/** Other options: the end, a comment, and the bits per second of an interface. */
+const [END_OF_OPTIONS, COMMENT, IF_SPEED] = [0, 1, 8]
+const sectionHeader = (order: Order): Buffer =>
+  block(order, SECTION_HEADER, u32(order, 0x1a2b_3c4d), u16(order, 1, 0), u32(order, 0xffff_ffff, 0xffff_ffff))
 
 for (const order of ['LE', 'BE'] as const) {
   test(`pcap, ${order}: times in microseconds or nanoseconds; truncated files are refused`, () => {
@@ -42,17 +46,51 @@ for (const order of ['LE', 'BE'] as const) {
       assert.throws(() => readCapture(file.subarray(0, -1)), /damaged at byte 45/)
       // at the end of a header that is too short
       assert.throws(() => readCapture(file.subarray(0, 20)), /damaged at byte 20/)
+      assert.throws(() => readCapture(file.subarray(0, 34)), /damaged at byte 24/)
+      assert.deepEqual(readCapture(head), [], 'no packets')
+      assert.equal(readCapture(Buffer.concat([head, u32(order, 0, 0, 0, 9)])).length, 1, 'a packet without bytes')
     }
   })
 
-  test(`pcapng, ${order}: sections, interfaces with time units, packets with and without time; damaged blocks are refused`, () => {
-    const section = block(
-      order,
-      SECTION_HEADER,
-      u32(order, 0x1a2b_3c4d),
-      u16(order, 1, 0),
-      u32(order, 0xffff_ffff, 0xffff_ffff),
+  test(`pcapng, ${order}: the shortest blocks`, () => {
+    const section = sectionHeader(order)
+    const plain = block(order, INTERFACE, u16(order, 1, 0), u32(order, 0))
+    assert.deepEqual(readCapture(section), [])
+    assert.deepEqual(readCapture(Buffer.concat([section, plain])), [])
+    const packets = [
+      block(order, ENHANCED_PACKET, u32(order, 0, 0, 0, 0, 9)),
+      block(order, SIMPLE_PACKET, u32(order, 0)),
+      block(order, 0xbad),
+    ]
+    assert.deepEqual(
+      readCapture(Buffer.concat([section, plain, ...packets])).map(({ bytes, length }) => [bytes.length, length]),
+      [
+        [0, 9],
+        [0, 0],
+      ],
     )
+    assert.throws(() => readCapture(Buffer.concat([section, Buffer.alloc(4)])), /damaged at byte 28/)
+    assert.throws(() => readCapture(Buffer.concat([section, packets[1]!])), /damaged at byte 28/, 'no interface')
+  })
+
+  test(`pcapng, ${order}: options that do not set times, and options after the end, are skipped`, () => {
+    const resolution = (exponent: number): Buffer =>
+      Buffer.concat([u16(order, IF_TSRESOL, 1), Buffer.of(exponent, 0, 0, 0)])
+    const timeOf = (...options: Buffer[]): bigint | undefined => {
+      const described = block(order, INTERFACE, u16(order, 1, 0), u32(order, 0), ...options)
+      const packet = block(order, ENHANCED_PACKET, u32(order, 0, 0, 1000, 0, 0))
+      return readCapture(Buffer.concat([sectionHeader(order), described, packet]))[0]!.time
+    }
+    const seven = order === 'LE' ? u32(order, 7, 0) : u32(order, 0, 7)
+    assert.equal(timeOf(u16(order, COMMENT, 3), Buffer.from('abc\0'), resolution(9)), 1000n)
+    assert.equal(timeOf(u16(order, IF_SPEED, 8), seven), 1_000_000n)
+    assert.equal(timeOf(u16(order, IF_TSOFFSET, 8), seven), 7_001_000_000n)
+    assert.equal(timeOf(resolution(9), u16(order, END_OF_OPTIONS, 0), resolution(3)), 1000n)
+    assert.equal(timeOf(u16(order, IF_TSOFFSET, 8), Buffer.alloc(4, 1)), 1_000_000n, 'longer than its block')
+  })
+
+  test(`pcapng, ${order}: sections, interfaces with time units, packets with and without time; damaged blocks are refused`, () => {
+    const section = sectionHeader(order)
     // A snaplen of 4: a SIMPLE_PACKET of this interface has at most 4 bytes.
     const plain = block(order, INTERFACE, u16(order, 1, 0), u32(order, 4))
     const nano = block(
@@ -131,5 +169,7 @@ test('a file of another format is refused', () => {
     () => readCapture(Buffer.from('#!/bin/sh\necho hello')),
     /neither a pcap nor a pcapng file: it begins with 0x23212f62/,
   )
+  assert.throws(() => readCapture(new Uint8Array(12)), /neither a pcap nor a pcapng file/)
+  assert.throws(() => readCapture(new Uint8Array(11)), /not a capture file: it has 11 bytes/)
   assert.throws(() => readCapture(new Uint8Array(3)), /not a capture file: it has 3 bytes/)
 })
