@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { configArguments, difference, fullConfig, wantedConfig } from '../../src/cli/config.ts'
+import { configArguments, difference, fullConfig, parseCount, wantedConfig } from '../../src/cli/config.ts'
 import { UsageError } from '../../src/cli/fail.ts'
 
 describe('the configuration from options', () => {
@@ -35,6 +35,7 @@ describe('the configuration from options', () => {
     // without --device and its value
     assert.deepEqual(configArguments(wanted).slice(2), [...words, '--buffers', 'all'])
     assert.deepEqual(fullConfig(await wantedConfig({ ...options, like: 'mlx5,efa' })), wanted)
+    assert.equal(await difference(await wantedConfig(options), wanted), undefined)
     assert.equal(await difference(await wantedConfig({ torment: '8' }), wanted), 'has --torment 0:12, not 8')
     assert.equal(await difference(await wantedConfig({ path: 'direct' }), wanted), 'has path packets, not direct')
   })
@@ -61,6 +62,14 @@ describe('the configuration from options', () => {
       assert.rejects(wantedConfig(options), error => error instanceof UsageError && message.test(error.message)))
 })
 
+it('a count is an integer from 1 to the maximum', () => {
+  for (const text of ['1', '5', '07']) assert.equal(parseCount('--count', text, 7), Number(text))
+  for (const text of ['0', '8', '1.5', '-1', '', 'x', '1e0'])
+    assert.throws(() => parseCount('--count', text, 7), {
+      message: `--count "${text}": give an integer from 1 to 7`,
+    })
+})
+
 describe('joining a running daemon', () => {
   const running = wantedConfig({ device: ['rxe0@127.0.0.1', 'rxe1@::1'], fault: ['drop=0.1'] }).then(fullConfig)
   const cases: readonly (readonly [options: Parameters<typeof wantedConfig>[0], reason: RegExp | undefined])[] = [
@@ -81,6 +90,7 @@ describe('joining a running daemon', () => {
     [{ buffers: 'sampled' }, undefined],
     [{ buffers: 'all' }, /^checks buffers by --buffers sampled, not all$/],
     [{ check: true }, /^does not check programs \(--check\)$/],
+    [{ like: 'mlx5' }, /^does not compare programs with mlx5 \(--like\)$/],
     [{ like: 'mlx5,efa' }, /^does not compare programs with mlx5, efa \(--like\)$/],
   ]
   for (const [options, reason] of cases)

@@ -15,7 +15,10 @@ test('values are taken in the order of their arrival, dropped values excepted', 
   assert.equal(mailbox.poll(), undefined)
   for (const value of [1, 2, 3]) mailbox.put(value)
   assert.equal(mailbox.poll(), 1)
-  for (const value of [4, 5, 6]) mailbox.put(value)
+  for (const value of [4, 5]) mailbox.put(value)
+  // Two values are left from before the poll, and two came after it.
+  await mailbox.wait()
+  mailbox.put(6)
   mailbox.drop(value => value === 3 || value === 5)
   assert.equal(mailbox.poll(), 2)
   await mailbox.wait()
@@ -24,6 +27,21 @@ test('values are taken in the order of their arrival, dropped values excepted', 
   for await (const value of mailbox.arrivals()) rest.push(value)
   assert.deepEqual(rest, [4, 6])
   assert.equal(mailbox.poll(), undefined)
+})
+
+test('a wait resolves when a value arrives, or when the mailbox ends', async () => {
+  const mailbox = mailboxOfNumbers()
+  let resolved = 0
+  for (const change of [() => mailbox.put(1), () => mailbox.end()]) {
+    const waiting = mailbox.wait().then(() => resolved++)
+    await new Promise(setImmediate)
+    const before = resolved
+    change()
+    await waiting
+    assert.equal(resolved, before + 1)
+    mailbox.poll()
+  }
+  assert.equal(resolved, 2)
 })
 
 test('the cost of taking a value does not grow with the number of values', async () => {
