@@ -113,7 +113,7 @@ function* destroyEach(objects: readonly CoreObject[]): Generator<void> {
   }
 }
 
-/** As in Linux, an identifier whose device was removed can only be destroyed. */
+/** As in Linux, an identifier whose device was removed can only be destroyed, together with its memberships. */
 const requireDevicePresent = (method: string, { state }: Identifier): void => {
   if (state === 'DEVICE_REMOVAL') throw new CallError('ENXIO', `${method}: the identifier's device was removed`)
 }
@@ -320,9 +320,11 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       postGroupEvent(object, id, MULTICAST_JOIN, { datagram: { ...datagram, flowLabel: 0 } })
       return {}
     },
-    destroy(_call, object) {
+    destroy({ why }, object) {
+      const { id } = object.state
+      if (why === 'call') requireDevicePresent('cm_multicast.destroy', id)
       const { asyncEvents: events } = withdrawEvents(object)
-      object.state.id.memberships.delete(object)
+      id.memberships.delete(object)
       return { events }
     },
   })

@@ -409,6 +409,21 @@ describe('multicast memberships', () => {
     close()
   })
 
+  it('cannot be left after the removal of the device, and are destroyed with their identifier', () => {
+    const { a, client, close } = twoPrograms()
+    const channel = client.channel()
+    const id = client.create(channel, 1n, CmPortSpace.values.UDP)
+    client.resolve(id, group)
+    const membership = client.join(id, group, 9n)
+    a.unplug(1)
+    assert.deepEqual(client.readNames(channel), ['ADDR_RESOLVED', 'MULTICAST_JOIN', 'DEVICE_REMOVAL'])
+    const leaveError = () => errnoOf(() => client.leave(membership))
+    assert.equal(leaveError(), 'ENXIO')
+    assert.equal(client.destroy(id), 3)
+    assert.equal(leaveError(), 'ENOENT')
+    close()
+  })
+
   it('report an address without flow label', () => {
     const { client, close } = twoPrograms()
     const channel = client.channel()
