@@ -6,11 +6,24 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { invokeNow } from '../../../src/core/index.ts'
 import { Mr } from '../../../src/spec/classes/mr.ts'
-import { WrOpcode } from '../../../src/spec/work.ts'
+import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
+import { WcStatus, WrOpcode } from '../../../src/spec/work.ts'
 import { collectGarbage } from '../../tools.ts'
-import { connectQps, type Machine, machine, makeCq, makeQp, type Program, program, register } from './machine.ts'
+import {
+  connectQps,
+  type Machine,
+  machine,
+  makeCq,
+  makeQp,
+  modify,
+  type Program,
+  program,
+  Qps,
+  register,
+} from './machine.ts'
 import { completions, sgeOf } from './pair.ts'
 import { postReceive, postSend, type SendRequest } from './provider.ts'
+import { makeSharedQp, makeSrq } from './srq-and-xrc.ts'
 
 const { SEND, RDMA_WRITE, RDMA_READ } = WrOpcode.values
 
@@ -48,6 +61,28 @@ describe('at the doorbell, an idle queue pair executes', () => {
       ringDoorbells(m, a.p, a.qp.handle)
       assert.equal(completions(a.cq).length, isFast ? 1 : 0)
     })
+})
+
+it('the receive of an SRQ that the fast path has taken but not used is flushed in ERR', () => {
+  const m = machine(2, { path: 'direct' })
+  const [p, q] = [program(m, 0), program(m, 1)]
+  const [sendCq, receiveCq] = [makeCq(p), makeCq(q)]
+  const srq = makeSrq(q)
+  const [a, b] = [makeQp(p, sendCq), makeSharedQp(q, receiveCq, srq)]
+  connectQps(a, b)
+  m.settle()
+  const [source, target] = [register(p, 64), register(q, 64)]
+  // a receive with two elements is for the slow path
+  postReceive(srq.ring, 7n, [sgeOf(target, 0, 32), sgeOf(target, 32, 32)])
+  postSend(a.send, { opcode: SEND, sges: [sgeOf(source, 0, 64)] })
+  ringDoorbells(m, p, a.handle)
+  assert.equal(srq.ring.consumer, 1)
+  invokeNow(p.context, RcQp, 'destroy', a.handle, {}, p.caller)
+  modify(b, { state: Qps.ERR })
+  assert.deepEqual(
+    completions(receiveCq).map(({ id, status }) => [id, status]),
+    [[7, WcStatus.values.WR_FLUSH_ERR]],
+  )
 })
 
 it('a poll continues with requests that the doorbell has left', () => {
