@@ -6,7 +6,7 @@
  * Accesses are ordered by
  * - the order of requests within a queue (order.ts);
  * - a completion that the poster of the second request has polled;
- * - a message that the poster of the second request has received;
+ * - a message that the poster of the second request has received. If the sender is unknown, only the time is known;
  * - WRITEs, READs and atomics of one word, which programs use as a flag or lock;
  * - waits of a thread without RDMA, such as for a pipe or mutex. Only the time of such a wait is known (`acquired`).
  *
@@ -255,7 +255,7 @@ export class Races<Info> {
       if (sender.clock !== undefined) clock.join(sender.clock)
       else clock.acquired = Math.max(clock.acquired, sender.postTime)
       if (sender.queue.slot >= 0) clock.raisePlaced(sender.queue.slot, sender.epoch + 1)
-    }
+    } else clock.acquired = Math.max(clock.acquired, time) // the sender may be any thread
     const request = new Request(queue, 'RECEIVE', info, stamp, this.#clockOf(clock, stamp.time), time, sender)
     request.endTime = time
     this.#enqueue(queue, request)

@@ -308,6 +308,17 @@ export const cases: readonly Case[] = [
     s.poll(2, s.deliver(sent, of2, stamp))
     s.write(2, s.qp(), data2, data3)
   }),
+  noRace('write, completion, message of an unknown sender, such as to a multicast group, write of the receiver', s => {
+    const stamp = s.receive(2)
+    s.poll(1, s.write(1, s.qp(), data1, data3))
+    s.poll(2, s.deliver(undefined, s.qp(), stamp))
+    s.write(2, s.qp(), data2, data3)
+  }),
+  race('message of an unknown sender, write, completion, write of the receiver', 'race', s => {
+    s.poll(2, s.deliver(undefined, s.qp(), s.receive(2)))
+    s.poll(1, s.write(1, s.qp(), data1, data3))
+    s.write(2, s.qp(), data2, data3)
+  }),
   race('a message that nobody polled', 'race', s => {
     const [to2, of2] = [s.qp(), s.qp()]
     s.poll(1, s.write(1, s.qp(), data1, data3))
