@@ -226,7 +226,6 @@ export const runChain = (
       }
       // If the entry's answer did not fit, the caller cannot refer to the object that the entry created.
       undoObjects(context, [created[index], ...additional.splice(additionalBefore)])
-      created[index] = undefined
       return error
     }
     try {

@@ -198,7 +198,7 @@ export function* undoSteps(context: Context, objects: readonly (CoreObject | und
       destroyNow(object, 'undo')
       yield
     }
-    for (const parent of parents) if (remaining.has(parent) && parent.uses === 0) ready.push(parent)
+    for (const parent of parents) if (parent.uses === 0) ready.push(parent)
   }
 }
 

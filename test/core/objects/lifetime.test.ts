@@ -15,6 +15,7 @@ import {
   stat,
 } from '../../../src/core/index.ts'
 import type { CallContext, CoreObject } from '../../../src/core/model.ts'
+import { undoSteps } from '../../../src/core/objects/lifetime.ts'
 import { Classes } from '../../../src/spec/classes.ts'
 import { CallError } from '../../../src/spec/errno.ts'
 import { CREATE_FD, DESTROY, method, objectClass, ref } from '../../../src/spec/schema/schema.ts'
@@ -236,4 +237,29 @@ test('closing a context during an asynchronous call destroys each object before 
   assert.deepEqual(log, ['close cq 0', 'close cq 1', 'close cq 2'])
   for (const end of ends) end()
   await assert.rejects(async () => modifying)
+})
+
+test('an undo leaves the objects that other calls use or destroy between its steps', async () => {
+  const ends: (() => void)[] = []
+  const noEvents = { compEvents: 0, asyncEvents: 0 }
+  const slowCq = driverClass(Cq, {
+    ...cqClass.handlers,
+    destroy: () => new Promise<typeof noEvents>(end => ends.push(() => end(noEvents))),
+  })
+  const { context, caller } = openTestDevice({}, testDriver(testClasses.map(cls => (cls === cqClass ? slowCq : cls))))
+  for (let i = 0; i < 3; i++) invokeNow(context, Pd, 'create', 0, {}, caller)
+  for (let i = 0; i < 2; i++) invokeNow(context, Cq, 'create', 0, cq, caller)
+  const [unused, used, , destroyed, user] = context.handles.slots
+  const steps = undoSteps(context, context.handles.slots.slice(0, 4))
+  const destroying = invoke(context, Cq, 'destroy', destroyed!.handle, {}, caller)
+  steps.next()
+  addParent(user!, used!)
+  while (!steps.next().done);
+  assert.deepEqual(
+    [unused, used, destroyed, user].map(object => context.handles.slots.includes(object)),
+    [false, true, true, true],
+  )
+  for (const end of ends) end()
+  await destroying
+  assert.ok(!context.handles.slots.includes(destroyed))
 })
