@@ -47,7 +47,7 @@ test('a forged LEGACY attribute is encoded or throws a CallError', () => {
       return bytes
     })
   fc.assert(
-    fc.property(fc.oneof(fc.uint8Array({ maxLength: 80 }), changed), bytes => {
+    fc.property(fc.oneof(fc.uint8Array({ maxLength: 80, size: 'max' }), changed), bytes => {
       try {
         encodeLinux(modify, bytes)
       } catch (error) {
@@ -101,7 +101,7 @@ test('LEGACY attributes are packed and unpacked', () => {
   fc.assert(
     fc.property(
       fc.constantFrom(WRITE, IOCTL),
-      fc.array(fc.uint8Array({ maxLength: 50 }), { maxLength: 5 }),
+      fc.array(fc.uint8Array({ maxLength: 50, size: 'max' }), { maxLength: 5 }),
       (entryPoint, parts) => {
         assert.deepEqual(unpackLegacy(packLegacy({ entryPoint, parts })), { entryPoint, parts })
       },
