@@ -337,6 +337,18 @@ describe('a receiver that is not ready', () => {
     assert.equal(t.node.engine.counters.rnrRetryExceeded, 1)
     assert.equal(t.state, ERR)
   })
+  it('is reported once per try: an RNR NAK that arrives before the retry is ignored', () => {
+    const t = startScript({ rnrRetry: 1 })
+    t.post({ id: 1, opcode: SEND })
+    t.sent()
+    t.response('ACKNOWLEDGE', 0, { syndrome: rnrSyndrome(1) })
+    t.node.port.freeRuns = 0 // The port is full.
+    t.sleep(10)
+    t.response('ACKNOWLEDGE', 0, { syndrome: rnrSyndrome(1) })
+    t.node.port.freeRuns = 9
+    assert.deepEqual(t.sent(), ['SEND_ONLY@0 ackreq'])
+    assert.deepEqual(t.completions(), [])
+  })
   it('is retried without limit if rnr_retry is 7; progress resets the count', () => {
     const t = startScript({ rnrRetry: 7 })
     t.post({ id: 1, opcode: SEND })
