@@ -12,6 +12,7 @@ import { QP_CLASSES } from '../spec/classes/qp/qp.ts'
 import { QpState } from '../spec/enums.ts'
 import { Errno, errnoName } from '../spec/errno.ts'
 import { EventKind, MisuseKind, PostQueue } from '../spec/session.ts'
+import { accessRangeLines, swapBytes32 } from './access-range.ts'
 import { createAdapterDetector } from './adapters.ts'
 import { createBufferDetector } from './buffers.ts'
 import {
@@ -80,22 +81,6 @@ const showsBothEnds: ReadonlySet<FindingId> = new Set([
   'invalid-request',
   'psn-mismatch',
 ])
-
-/** How far an access exceeds the range of its key: one line, or none if the failure has another cause. */
-const boundsLines = ({ cause: { args } }: Failure): string[] => {
-  const { accessStart, accessEnd, rangeStart, rangeEnd } = args
-  if (typeof accessStart !== 'bigint' || typeof accessEnd !== 'bigint') return []
-  if (typeof rangeStart !== 'bigint' || typeof rangeEnd !== 'bigint') return []
-  const parts = [
-    ...(accessStart < rangeStart ? [`begins ${rangeStart - accessStart} bytes before the start`] : []),
-    ...(accessEnd > rangeEnd ? [`ends ${accessEnd - rangeEnd} bytes after the end`] : []),
-  ]
-  return parts.length === 0
-    ? []
-    : [
-        `the access of ${accessEnd - accessStart} bytes ${parts.join(' and ')} of the key's range of ${rangeEnd - rangeStart} bytes`,
-      ]
-}
 
 /** Detectors of every checker, except the detector of queues: the checker keeps a reference to it. */
 const detectorFactories: readonly ((services: DetectorServices) => Detector)[] = [
@@ -391,18 +376,24 @@ export class Checker {
     else {
       const key = cause.args.key
       const keyDevice = failure.isCauseAtPeer === true ? peerDevice : deviceNumber
-      const region =
-        typeof key === 'number' && keyDevice !== undefined ? this.#objects.region(keyDevice, key) : undefined
+      const regionWith = (number: unknown): KnownObject | undefined =>
+        typeof number === 'number' && keyDevice !== undefined ? this.#objects.region(keyDevice, number) : undefined
+      const region = regionWith(key)
+      const swapped = typeof key === 'number' && region === undefined ? swapBytes32(key) : undefined
+      const meant = regionWith(swapped)
       this.#reporter.report(id, occurrence, {
         text: failureText(failure),
         details: [
-          ...boundsLines(failure),
+          ...(swapped !== undefined && meant !== undefined
+            ? [`in the other byte order the key is 0x${swapped.toString(16)}, of ${meant.name}`]
+            : []),
+          ...accessRangeLines(failure),
           ...(id === 'no-receive-posted' && qp !== undefined && peer !== undefined
             ? this.#queues.receiveCounts(qp, peer)
             : []),
           ...(qp !== undefined && peer !== undefined && showsBothEnds.has(id) ? attributeTable(qp, peer) : []),
         ],
-        objects: [qp, peer, region, this.#objectOfCause(failed)],
+        objects: [qp, peer, region ?? meant, this.#objectOfCause(failed)],
       })
     }
   }

@@ -418,6 +418,43 @@ test("a finding about an access beyond a key's range has the number of bytes", (
   ])
 })
 
+test('a finding about an access beyond a range tells an address that was encoded wrongly', () => {
+  const [rangeStart, rangeEnd] = [0x55b7_8936_5480n, 0x55b7_8936_5488n]
+  const hintFor = (accessStart: bigint) => {
+    const s = scenario()
+    s.connected(1, 2)
+    const range = { key: 0x700, accessStart, accessEnd: accessStart + 16n, rangeStart, rangeEnd }
+    s.fail({ qpn: 1, cause: createCause('RKEY_RANGE', range) })
+    return s.found[0]?.details?.slice(1)
+  }
+  const as32Bits = (text: string) => [
+    `${text} has the lower 32 bits of 0x55b789365484, which is in the range: addresses have 64 bits`,
+  ]
+  assert.deepEqual(hintFor(0x8936_5484n), as32Bits('0x89365484'))
+  assert.deepEqual(hintFor(0xffff_ffff_8936_5484n), as32Bits('0xffffffff89365484'))
+  assert.deepEqual(hintFor(0x8054_3689_b755_0000n), [
+    '0x80543689b7550000 is 0x55b789365480, which is in the range, in the other byte order',
+  ])
+  for (const address of [rangeStart, rangeStart - 1n, rangeEnd, 0x8936_547fn, 0x8936_5488n, 0n])
+    assert.deepEqual(hintFor(address), [], `0x${address.toString(16)}`)
+})
+
+test('a finding about an unknown key names the region with the key in the other byte order', () => {
+  const s = scenario()
+  s.create('mr', { length: 8n }, { lkey: 0x1122_33ff, rkey: 0x1122_33ff })
+  for (const [qpn, key] of [
+    [1, 0xff33_2211],
+    [2, 0x1234_5678],
+  ] as const) {
+    s.connected(qpn, 9)
+    s.fail({ qpn, isCauseAtPeer: true, cause: createCause('RKEY_UNKNOWN', { key }) }, 0)
+  }
+  assert.deepEqual(
+    s.found.map(({ details }) => details),
+    [['in the other byte order the key is 0x112233ff, of MR 0x112233ff of 8 bytes'], []],
+  )
+})
+
 test('repeated findings are counted, and reported once per stack', () => {
   const s = scenario()
   s.connected(1, 2)
