@@ -54,6 +54,10 @@ test('each create runs its own transitions, also after a create with the same or
   create({ state: RTR, ...initial })
   assert.deepEqual(log.splice(0), [INIT, RTR])
   assert.throws(() => create({ state: RTR, pkeyIndex: 0, port: 1 }), { code: 'EINVAL', message: /qkey/ })
+  assert.throws(() => create(initial), {
+    code: 'EINVAL',
+    message: /attribute state is missing; attributes pkeyIndex, port, qkey require it/,
+  })
   create({})
   assert.deepEqual(log, [])
 })

@@ -147,7 +147,7 @@ test('a required attribute that the library lacks, or a class that the device la
   )
   assert.equal(
     refusal(() => device.chain(chain => chain.pd())),
-    'EINVAL pd.create: attribute shade is missing',
+    'EINVAL pd.create: attribute shade is missing (entry 0 of a chain)',
   )
   assert.equal(
     refusal(() => device.xrcd()),
