@@ -91,10 +91,20 @@ test('a LEGACY attribute with an ioctl of wrong length is EINVAL', () => {
   }
 })
 
-test('the reserved byte of a LEGACY attribute is 0', () => {
-  const bytes = packLegacy({ entryPoint: WRITE, parts: [Uint8Array.of(1)] })
-  bytes[1] = 7
-  assert.throws(() => unpackLegacy(bytes), { code: 'EINVAL', message: /7 as its second byte/ })
+test('a malformed LEGACY attribute is EINVAL', () => {
+  const valid = [...packLegacy({ entryPoint: WRITE, parts: [Uint8Array.of(1, 2)] })]
+  for (const [bytes, message] of [
+    [valid.slice(0, 3), /has at least 4 bytes, not 3/],
+    [valid.with(0, 0), /names entryPoint 0/],
+    [valid.with(0, 3), /names entryPoint 3/],
+    [valid.with(1, 7), /7 as its second byte/],
+    [valid.slice(0, 7), /ends within a part/],
+    [valid.slice(0, -1), /ends within a part/],
+    [valid.with(4, 3), /ends within a part/],
+    [valid.with(7, 255), /ends within a part/],
+    [[...valid, 0], /continues after its last part/],
+  ] as const)
+    assert.throws(() => unpackLegacy(Uint8Array.from(bytes)), { code: 'EINVAL', message })
 })
 
 test('LEGACY attributes are packed and unpacked', () => {
