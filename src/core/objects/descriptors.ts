@@ -21,7 +21,7 @@ export const findDescriptor = (core: Core, number: number): FdObject => {
  */
 export const closeDescriptor = (core: Core, number: number): void => {
   const fd = core.descriptors.get(number)
-  if (fd === undefined || fd.isClosed) return
+  if (fd === undefined) return
   closeEvents(fd)
   if (fd.uses === 0) destroyNow(fd, 'close')
 }

@@ -54,6 +54,9 @@ test('each create runs its own transitions, also after a create with the same or
   create({ state: RTR, ...initial })
   assert.deepEqual(log.splice(0), [INIT, RTR])
   assert.throws(() => create({ state: RTR, pkeyIndex: 0, port: 1 }), { code: 'EINVAL', message: /qkey/ })
+  create({ state: RTR, ...initial })
+  assert.throws(() => create({ state: RTR, pkeyIndex: 0, port: 1, sqPsn: 0 }), { code: 'EINVAL', message: /qkey/ })
+  log.length = 0
   assert.throws(() => create(initial), {
     code: 'EINVAL',
     message: /attribute state is missing; attributes pkeyIndex, port, qkey require it/,
