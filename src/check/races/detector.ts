@@ -6,7 +6,7 @@ import { requestName } from '../../spec/check/causes.ts'
 import type { Stack } from '../../spec/check/findings.ts'
 import type { RequestElement, WorkRequest } from '../../spec/check/requests.ts'
 import { PostQueue } from '../../spec/session.ts'
-import { ATOMIC_BYTES, SendFlags, WcStatus, WrOpcode } from '../../spec/work.ts'
+import { ATOMIC_BYTES, SendFlags, WcOpcode, WcStatus, WrOpcode } from '../../spec/work.ts'
 import type { Detector, DetectorServices } from '../detector.ts'
 import { hex, type KnownObject, moment } from '../objects.ts'
 import { type Posted, RaceFeed } from './feed.ts'
@@ -257,7 +257,7 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
       endedRequest = request
       endTime = services.sources.now()
     },
-    completed(request, { cq, cqPosition, status, bytes, qp, message }) {
+    completed(request, { cq, cqPosition, status, opcode, bytes, qp, message }) {
       if (!hasBegun || cqPosition === 0) return
       const isLastEnd = endedRequest === request
       const time = isLastEnd ? endTime : services.sources.now()
@@ -266,7 +266,7 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
       const isFilled = request.queue !== PostQueue.SEND && status === WcStatus.values.SUCCESS
       const owner = isFilled ? objects.find(qp) : undefined
       // A WRITE with immediate data consumes a receive and does not write to its buffer.
-      const leavesBuffer = message?.opcode === RDMA_WRITE_WITH_IMM
+      const leavesBuffer = opcode === WcOpcode.values.RECV_RDMA_WITH_IMM
       const filled = owner && {
         qp,
         message,

@@ -75,8 +75,8 @@ export interface RequestCompletion {
   /** `CoreObject.id` of the queue pair; for a shared receive queue, of the queue pair that took the request. */
   readonly qp: number
   /**
-   * For a successful receive: the received SEND or WRITE with immediate. Undefined for multicast, and if the sender's
-   * device is not in this process.
+   * For a successful receive: the received SEND or WRITE with immediate. Undefined for multicast, if the sender's
+   * device is not in this process, and for UC and UD if an earlier message of the same length may have been lost.
    */
   readonly message: WorkRequest | undefined
 }

@@ -4,8 +4,9 @@
  *
  * The engine may load a send several times. It completes the sends of a queue pair in order, and the receives too, so a
  * completion reports the oldest request. A receive completion reports the sender's oldest message of the same length
- * and kind; on an unreliable connection, earlier messages were lost. A message that the receiver drops is the oldest
- * from this sender to this receiver.
+ * and kind. On an unreliable connection earlier messages were lost, and if there are two such messages, the network may
+ * have lost the first, so the message is unknown. A message that the receiver drops is the oldest from this sender to
+ * this receiver.
  */
 import { findGid } from '../../../core/devices/gids.ts'
 import type { Device, RequestPoll } from '../../../core/model.ts'
@@ -183,19 +184,23 @@ const receiveRequest = ({ owner, count }: ReceiveFeed, time: number, words: Uint
 })
 
 /**
- * Removes from a sender's `messages` the one that a receive completion (`words`) reports, and returns it. On a
- * connection, removes earlier messages too. `datagramQpn`: the receiving QPN of a datagram; −1 on a connection.
+ * Removes from a sender's `messages` the one that a receive completion (`words`) reports, and returns it; undefined: it
+ * is unknown. On a connection, removes earlier messages too.
  */
-const takeMessage = (messages: WorkRequest[], words: Uint32Array, datagramQpn: number): WorkRequest | undefined => {
-  const isDatagram = datagramQpn >= 0
+const takeMessage = (
+  messages: WorkRequest[],
+  words: Uint32Array,
+  { qp, isDatagram, isUnreliable }: QpFeed,
+): WorkRequest | undefined => {
   const bytes = words[Completion.BYTES] - (isDatagram ? GRH_BYTES : 0)
   const isWrite = words[Completion.OPCODE] === RECV_RDMA_WITH_IMM
-  const index = messages.findIndex(
-    ({ length, opcode, destQpn }) =>
-      length === bytes && (opcode === RDMA_WRITE_WITH_IMM) === isWrite && (!isDatagram || destQpn === datagramQpn),
-  )
+  const mayBe = ({ length, opcode, destQpn }: WorkRequest): boolean =>
+    length === bytes && (opcode === RDMA_WRITE_WITH_IMM) === isWrite && (!isDatagram || destQpn === qp.state.qpn)
+  const index = messages.findIndex(mayBe)
   if (index < 0) return undefined
-  return isDatagram ? messages.splice(index, 1)[0] : messages.splice(0, index + 1)[index]
+  const isAmbiguous = isUnreliable && messages.findLastIndex(mayBe) !== index
+  const message = isDatagram ? messages.splice(index, 1)[0] : messages.splice(0, index + 1)[index]
+  return isAmbiguous ? undefined : message
 }
 
 /** Removes a message that does not arrive. */
@@ -338,9 +343,7 @@ export const watchRequests = (
 
   /** The message that a receive completion reports; undefined if unknown. */
   const messageOf = (feed: QpFeed, completion: Uint32Array): WorkRequest | undefined =>
-    takeFrom(feed, completion[Completion.SRC_QPN], messages =>
-      takeMessage(messages, completion, feed.isDatagram ? feed.qp.state.qpn : -1),
-    )
+    takeFrom(feed, completion[Completion.SRC_QPN], messages => takeMessage(messages, completion, feed))
 
   /** Drops the oldest message of a sender to `receiver`, with `rkey` if given. Returns whether there was one. */
   const dropFrom = (receiver: QpFeed, sourceQpn: number, rkey?: Cause['args'][string]): boolean => {

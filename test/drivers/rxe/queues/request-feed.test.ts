@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import { invokeNow } from '../../../../src/core/index.ts'
+import { parseFaults } from '../../../../src/phy/faults/rules.ts'
 import { requestName } from '../../../../src/spec/check/causes.ts'
 import type { RequestWatcher, WorkRequest } from '../../../../src/spec/check/requests.ts'
 import { Ah } from '../../../../src/spec/classes/ah.ts'
@@ -637,6 +638,25 @@ it('a SEND of UC is not taken for an earlier one of the same length that the rec
   assert.deepEqual(
     take().filter(line => line.startsWith('completed')),
     ['completed receive 2 SUCCESS #1 < SEND 2', 'completed receive 3 SUCCESS #2 < SEND 3'],
+  )
+})
+
+it('a SEND of UC is unknown if the network may have lost an earlier one of the same length', () => {
+  const { m, a, b } = ucPair()
+  const { take } = watch(m)
+  for (const [id, bytes] of [
+    [1n, 10],
+    [2n, 10],
+    [3n, 20],
+  ] as const) {
+    if (id > 1n) postReceive(b.receive, id, [sgeOf(b.mr, 0, 100)])
+    m.ports[0]!.setFaults(id === 1n ? parseFaults('dir=sent,drop=100%') : [])
+    postSend(a.send, { opcode: Wr.SEND, id, sges: [sgeOf(a.mr, 0, bytes)], flags: 0 })
+    m.settle()
+  }
+  assert.deepEqual(
+    take().filter(line => line.startsWith('completed')),
+    ['completed receive 2 SUCCESS #1', 'completed receive 3 SUCCESS #2 < SEND 3'],
   )
 })
 
