@@ -7,7 +7,7 @@ import { describe, it } from 'node:test'
 import { Service } from '../../src/spec/wire/services.ts'
 import { PACKET_WEIGHT } from '../../src/transport/state.ts'
 import { SHARED_QUEUE } from './node.ts'
-import { READ, SEND, sge } from './requests.ts'
+import { READ, SEND, sge, T14 } from './requests.ts'
 import { assertRefused, ERR, flushed, MTU, memoryAt, patternOf, startResponder } from './responding.ts'
 import { packet, RQ_PSN, startScript } from './script.ts'
 
@@ -234,6 +234,15 @@ describe('a run of READ responses', () => {
     assert.deepEqual(t.completions(), ['1 LOC_PROT'])
     assert.equal(t.state, ERR)
     assert.equal(t.node.engine.counters.dropped, 2, 'the packets after the first of the run')
+  })
+  it('restarts the ACK timeout', () => {
+    const t = startMessage(6)
+    t.sleep(T14 - 1)
+    t.responseRun(...middles(1, 4))
+    t.sleep(T14 - 1)
+    assert.deepEqual(t.sent(), [])
+    t.sleep(1)
+    assert.deepEqual(t.sent(), [`READ_REQUEST@5 ackreq reth +${5 * MTU}:${MTU}`])
   })
   it('to a SEND is a bad response', () => {
     const t = startScript()

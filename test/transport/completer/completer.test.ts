@@ -476,10 +476,12 @@ describe('the ACK timeout', () => {
       assert.equal(engine.nextTimeout(), Number.POSITIVE_INFINITY)
     }
   })
-  it('may be followed by a NAK of a sequence error: the requester retransmits again', () => {
+  it('may be followed by a NAK of a sequence error, also after an earlier one: the requester retransmits again', () => {
     const t = startScript()
     t.post({ id: 1, opcode: SEND }, { id: 2, opcode: SEND })
     t.sent()
+    t.response('ACKNOWLEDGE', 0, { syndrome: NAK.SEQUENCE })
+    assert.equal(t.sent().length, 2)
     t.sleep(T14)
     assert.equal(t.sent().length, 2)
     t.response('ACKNOWLEDGE', 0, { syndrome: NAK.SEQUENCE })

@@ -336,6 +336,7 @@ describe('a local error', () => {
     t.node.faults.write = Errno.EFAULT
     t.response('READ_RESP_LAST', 1, { payload: MTU })
     assert.deepEqual(t.completions(), ['1 LOC_PROT', '2 FLUSH'])
+    assert.equal(t.node.queues[t.row].retired, 2)
   })
   it('READ whose buffer is unmapped before the data is written: LOC_PROT', () => {
     const t = startScript()

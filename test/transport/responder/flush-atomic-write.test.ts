@@ -51,6 +51,14 @@ describe('the requester', () => {
     assert.equal(t.node.cqes[0].opcode, WcOpcode.values.FLUSH)
     assert.equal(t.node.cqes[0].bytes, 100)
   })
+  it('several are completed by their responses, without retransmissions', () => {
+    const t = startScript()
+    t.post(flush(1), flush(2), flush(3))
+    assert.equal(t.sent().length, 3)
+    for (const psn of [0, 1, 2]) t.response('READ_RESP_ONLY', psn)
+    assert.deepEqual(t.completions(), ['1 ok', '2 ok', '3 ok'])
+    assert.deepEqual(t.sent(), [])
+  })
   it('FLUSH takes one PSN, whatever its length', () => {
     const t = startScript()
     t.post(flush(1, { compare: 100_000n }), { id: 2, opcode: SEND })
