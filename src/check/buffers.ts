@@ -318,7 +318,7 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
       const outstandingText = user && `, while ${user.owner.name} has ${requestText(user.request)} outstanding`
       services.report('region-unmapped', services.occurrenceAt(region, region.creation.stack, region.creation.action), {
         text: `memory of ${region.name} was unmapped before the region was deregistered${outstandingText ?? ''}`,
-        ...(user && { severity: 'warning' as const, moments: [services.postMoment(user.request)] }),
+        ...(user === undefined ? { severity: 'note' } : { moments: [services.postMoment(user.request)] }),
         objects: [region, user?.owner],
       })
     },
