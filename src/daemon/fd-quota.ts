@@ -62,7 +62,7 @@ const descriptorLimit = (): number => {
 
 /**
  * `available`: number of descriptors for programs, by default all that this process may still open, minus RESERVED.
- * `owner`: the user without a quota, by default the daemon's.
+ * `owner`: the user without a user quota, by default the daemon's.
  */
 export const createFdQuotas = (
   available: number = Math.max(0, descriptorLimit() - readdirSync('/proc/self/fd').length - RESERVED),

@@ -239,8 +239,14 @@ export const checkObject = (
   object: ObjectReference | undefined,
 ): void => {
   if (object === undefined) throw invalidArgument(call, `${option} is missing`)
-  if (!Number.isInteger(object?.handle) || object.handle > MAX_HANDLE)
-    throw invalidArgument(call, `${option} ${formatValue(object)} is not an object of a device`, SAME_DEVICE_HINT)
+  if (!Number.isInteger(object?.handle) || object.handle > MAX_HANDLE) {
+    const handle: unknown = object?.handle
+    const what =
+      handle === undefined
+        ? `${formatValue(object)} is not an object of a device`
+        : `has the handle ${formatValue(handle)}, which is no object's`
+    throw invalidArgument(call, `${option} ${what}`, SAME_DEVICE_HINT)
+  }
   if (isLibraryObject(object)) {
     const { cls } = object
     if (object.context !== context) throw invalidArgument(call, `${option} is of another device`, SAME_DEVICE_HINT)

@@ -101,7 +101,7 @@ test('the table has every state in every role, and every message', () => {
 for (const [state, role] of statesAndRoles)
   describe(`in ${state}, ${role}`, () => {
     for (const name of names) {
-      test(`${name} has the effect of its cell (${cellOf(state, role, name)}); repeated, of the cell of the new state`, () => {
+      test(`${name} has the effect of its cell (${cellOf(state, role, name)}); its repetition has that of the new state's cell`, () => {
         const [host, connection] = enter(pair, state, role)
         const draft = messageFor(host, connection, name)
         for (const turn of ['first', 'again']) {

@@ -33,7 +33,7 @@ test('a process may take a quarter of all descriptors; the error has the number 
       /^process 1 uses 50 descriptors of the daemon and may use 50, but needs 1 more; the daemon has 200 .*close some, or start/,
   })
   release()
-  release()
+  release() // has no effect
   assert.equal(quotas.charged, 40)
   assert.deepEqual(takeAll(quotas.of(1, OWNER)), { taken: 10, code: 'EMFILE' })
 })
@@ -71,7 +71,7 @@ test('random takes and releases never exceed the total, and all descriptors are 
   fc.assert(
     fc.property(fc.nat(300), steps, (available, all) => {
       const quotas = createFdQuotas(available, OWNER)
-      let taken: (() => void)[] = []
+      const taken: (() => void)[] = []
       for (const { pid, uid, count, releases } of all) {
         try {
           taken.push(quotas.of(pid, uid).take(count))
@@ -80,15 +80,14 @@ test('random takes and releases never exceed the total, and all descriptors are 
         }
         assert.ok(quotas.charged <= available)
       }
-      for (const release of taken.splice(0)) release()
-      taken = []
+      for (const release of taken) release()
       assert.equal(quotas.charged, 0)
       assert.equal(takeAll(quotas.of(9, OWNER)).taken, Math.min(available, Math.max(16, Math.floor(available / 4))))
     }),
   )
 })
 
-test('the user without a quota is the effective user of the daemon', t => {
+test('the user without a user quota is the effective user of the daemon', t => {
   t.mock.method(process as { geteuid(): number }, 'geteuid', () => GUEST)
   const quotas = createFdQuotas(100)
   for (let pid = 1; pid <= 4; pid++) assert.equal(takeAll(quotas.of(pid, GUEST)).code, 'EMFILE')
@@ -97,7 +96,7 @@ test('the user without a quota is the effective user of the daemon', t => {
 
 test('by default programs may have all descriptors of the daemon but the open ones and 32', () => {
   const limit = Number(spawnSync('sh', ['-c', 'ulimit -n'], { encoding: 'utf8' }).stdout)
-  // The list has its own descriptor too.
+  // The list contains its own descriptor, here and in createFdQuotas.
   const open = readdirSync('/proc/self/fd').length
   assert.throws(() => createFdQuotas().groups.take(2 ** 40), {
     code: 'ENFILE',

@@ -1,5 +1,5 @@
 /*
- * Fuzz target for the engine (src/transport/). An input (engine-program.ts) acts as peer, program and clock for queue
+ * Fuzz target for the engine (src/transport/). An input (engine-program.ts) acts as peer, user and clock for queue
  * pairs of all services. Only registered memory may change, every request completes at most once and in order, and no
  * state may remain at the end.
  */
@@ -40,7 +40,7 @@ const MAX_OUTSTANDING = 20
 const { LOCAL_INV, BIND_MW, SEND_WITH_INV } = WrOpcode.values
 /** States of queue pairs (enum ibv_qp_state). */
 const [RESET, INIT, RTR, RTS, SQD, SQE, ERR] = [0, 1, 2, 3, 4, 5, 6]
-/** Next states that a program may request, by the current state. */
+/** Next states that an input may request, by the current state. */
 const TRANSITIONS: readonly (readonly number[])[] = [
   [INIT, ERR],
   [INIT, RTR, RESET, ERR],
@@ -76,10 +76,10 @@ interface QueuePair {
   completedReceives: number
 }
 
-/** Byte `n` of a record's arguments; 0 beyond the end of the program. */
+/** Byte `n` of a record's arguments; 0 beyond the end of the record. */
 type Argument = (n: number) => number
 
-/** One run of a program. */
+/** One run of an input. */
 class EngineRun {
   readonly #feature: (number: number) => void
   readonly #queuePairs: QueuePair[] = []
@@ -137,8 +137,14 @@ class EngineRun {
   #createQueuePair(i: number): void {
     const service = SERVICES[i]
     const row = this.#node.create({
-      ...{ service, qpn: FIRST_QPN + i, pd: 1 + i, sendCq: 2 * i, recvCq: 2 * i + 1 },
-      ...{ maxSge: 3, sqSigAll: i === 1, srqn: service === XRC_TGT ? SRQN : undefined },
+      service,
+      qpn: FIRST_QPN + i,
+      pd: 1 + i,
+      sendCq: 2 * i,
+      recvCq: 2 * i + 1,
+      maxSge: 3,
+      sqSigAll: i === 1,
+      srqn: service === XRC_TGT ? SRQN : undefined,
     })
     this.#queuePairs[i] = { row, posted: 0, completed: 0, postedReceives: 0, completedReceives: 0 }
   }
@@ -322,7 +328,7 @@ class EngineRun {
       engine.modify(row, undefined, { maxDestRdAtomic: argument(2) % 9, maxRdAtomic: argument(3) % 5 })
   }
 
-  /** Performs one record of the program `bytes`. */
+  /** Performs one record of the input `bytes`. */
   perform(bytes: Uint8Array, step: Step): void {
     const i = step.queuePair % SERVICES.length
     const argument: Argument = n => (step.start + n < step.end ? bytes[step.start + n] : 0)

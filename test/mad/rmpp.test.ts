@@ -46,7 +46,7 @@ const script = (pair: Pair, isLost: (sent: OnWire) => boolean = () => false): st
   return seen
 }
 
-/** Asserts that the message arrived, with the headers of its first segment. */
+/** Asserts that the message arrived, with the first 8 bytes of its MAD header. */
 const assertWhole = (received: Uint8Array | undefined, message: Uint8Array): void => {
   assert.ok(received)
   assert.equal(received.length, message.length)
@@ -192,7 +192,7 @@ describe('a transfer', () => {
     }
     assert.deepEqual(ends, [false, false, false])
     while (pair.a.ended.length === 0 && pair.tick());
-    // Three waits that an ACK ended, then the last retry and its end.
+    // Three timeouts, each followed by an ACK; then the last retry, and the timeout that fails the transfer.
     assert.equal(pair.now, (3 + 2) * 2 * SECOND)
   })
 
@@ -268,7 +268,7 @@ describe('a transfer', () => {
     assert.deepEqual([pair.a.ended, pair.b.ended], [[['message', 'answered']], [['response', 'sent']]])
   })
 
-  it('of a request answers no ACK of segment 0', () => {
+  it('of a request does not answer an ACK of segment 0', () => {
     const pair = new Pair()
     pair.send(pair.a, longMessage(GET_TABLE, 7, SEGMENT_BYTES), 10 * SECOND)
     const sent: OnWire[] = []
@@ -340,8 +340,8 @@ describe('protocol errors', () => {
       { type: RmppType.ACK, segment: 2, lengthOrWindow: 9 },
       RmppStatus.SEGMENT_TOO_BIG,
     ],
-    ['a STOP for no reason', { type: RmppType.STOP, status: 9 }, RmppStatus.BAD_STATUS],
-    ['an ABORT for no reason', { type: RmppType.ABORT, status: 9 }, RmppStatus.BAD_STATUS],
+    ['a STOP with an unknown status', { type: RmppType.STOP, status: 9 }, RmppStatus.BAD_STATUS],
+    ['an ABORT with an unknown status', { type: RmppType.ABORT, status: 9 }, RmppStatus.BAD_STATUS],
   ]
   for (const [title, fields, status] of cases)
     it(`${title} is answered with ABORT ${status}, and ends the transfer`, () => {
@@ -362,7 +362,7 @@ describe('protocol errors', () => {
     }
   })
 
-  it('an ABORT of the sender drops the received segments, also of a message that was refused', () => {
+  it('an ABORT of the sender, or a segment that is refused, drops the segments received before', () => {
     for (const rmpp of [{ type: RmppType.ABORT, status: RmppStatus.UNSPECIFIED }, { version: 2 }]) {
       const { pair, first } = startTransfer()
       pair.deliver(first)
@@ -393,7 +393,7 @@ describe('protocol errors', () => {
     }
   })
 
-  it('a length of the last segment that the segment cannot have is limited to the segment', () => {
+  it('an impossible length in the last segment counts as 0 or as a whole segment, whichever is nearer', () => {
     for (const [length, bytes] of [
       [0, 0],
       [0xffff_ffff, SEGMENT_BYTES],
@@ -486,7 +486,7 @@ describe('protocol errors', () => {
   it('unfinished messages have at most 4 MiB; beyond, the newest message of the peer with the most bytes is stopped', () => {
     const { pair, first } = startTransfer()
     const path = pair.pathOf(pair.b)
-    /** Delivers segments until one is answered with STOP; returns how many had no STOP. */
+    /** Delivers segments until a STOP is sent, to any peer; returns how many caused none. */
     const deliver = (tid: number, remoteGid: Uint8Array, count: number): number => {
       for (let number = 1; number <= count; number++) {
         const segment = first.mad.slice()

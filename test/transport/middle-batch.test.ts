@@ -150,7 +150,7 @@ describe('a run of READ responses', () => {
   const middles = (firstPsn: number, lastPsn: number) =>
     Array.from({ length: lastPsn - firstPsn + 1 }, (_, i) => ['READ_RESP_MIDDLE', firstPsn + i, full] as const)
   /** A READ of `count` packets into 0x9000; the first has arrived. */
-  const startMessage = (count: number) => {
+  const startRead = (count: number) => {
     const t = startScript()
     t.post({ id: 1, opcode: READ, ...sge(0x9000, count * MTU) })
     t.sent()
@@ -158,18 +158,18 @@ describe('a run of READ responses', () => {
     return t
   }
   it('is written in one DMA with the first response', () => {
-    const t = startMessage(6)
+    const t = startRead(6)
     assert.deepEqual(t.responseRun(...middles(1, 4)), [4])
     assert.deepEqual(t.completions(), [])
     t.response('READ_RESP_LAST', 5, full)
     assert.deepEqual(t.completions(), ['1 ok'])
-    assert.equal(t.node.dmaCalls.writes, 2, 'one DMA for the LAST, whose header is longer')
+    assert.equal(t.node.dmaCalls.writes, 2, 'the AETH of the LAST precedes its payload, which needs a DMA of its own')
     for (let i = 0; i < 6; i++) assert.deepEqual(memoryAt(t, 0x9000 + i * MTU, MTU), patternOf(MTU))
     assert.equal(t.node.engine.counters.receivedPackets, 6)
     assert.equal(t.node.engine.nextTimeout(), Number.POSITIVE_INFINITY)
   })
   it('may contain the end of a READ and the responses to the next READ', () => {
-    const t = startMessage(4)
+    const t = startRead(4)
     t.post({ id: 2, opcode: READ, ...sge(0x1000, 2 * MTU) })
     t.sent()
     t.responseRun(...middles(1, 2))
@@ -195,7 +195,7 @@ describe('a run of READ responses', () => {
     assert.deepEqual(read, Array.from({ length: 6 }, () => [...patternOf(MTU)]).flat())
   })
   it('with a gap is accepted up to the gap, and the rest is read again', () => {
-    const t = startMessage(6)
+    const t = startRead(6)
     t.responseRun(['READ_RESP_MIDDLE', 1, full], ['READ_RESP_MIDDLE', 2, full], ['READ_RESP_MIDDLE', 4, full])
     assert.deepEqual(t.sent(), [`READ_REQUEST@3 ackreq reth +${3 * MTU}:${3 * MTU}`])
     t.responseRun(['READ_RESP_FIRST', 3, full])
@@ -221,13 +221,13 @@ describe('a run of READ responses', () => {
     assert.deepEqual(t.completions(), ['1 BAD_RESP'])
   })
   it('with payloads shorter than the path MTU is a bad response', () => {
-    const t = startMessage(6)
+    const t = startRead(6)
     const short = { payload: MTU - 4 }
     t.responseRun(['READ_RESP_MIDDLE', 1, short], ['READ_RESP_MIDDLE', 2, short])
     assert.deepEqual(t.completions(), ['1 BAD_RESP'])
   })
   it('into a deregistered region ends the READ', () => {
-    const t = startMessage(5)
+    const t = startRead(5)
     t.node.endBurst() // executes the DMA of the first response
     t.node.regions.splice(0)
     t.responseRun(...middles(1, 3))
@@ -236,7 +236,7 @@ describe('a run of READ responses', () => {
     assert.equal(t.node.engine.counters.dropped, 2, 'the packets after the first of the run')
   })
   it('restarts the ACK timeout', () => {
-    const t = startMessage(6)
+    const t = startRead(6)
     t.sleep(T14 - 1)
     t.responseRun(...middles(1, 4))
     t.sleep(T14 - 1)

@@ -198,14 +198,14 @@ export const startScript = (
     /** The peer sends a request. */
     request: (name: string, psn: number, spec: PacketSpec = {}) =>
       node.inject(row, packet(name, RQ_PSN + psn, spec), now),
-    /** The peer's requests arrive as one run. */
+    /** The peer's requests arrive as one run. Returns the number of packets that each step of the engine handled. */
     requestRun: (...packets: (readonly [name: string, psn: number, spec?: PacketSpec])[]) =>
       node.injectRun(
         packets.map(([name, psn, spec]) => packet(name, RQ_PSN + psn, spec)),
         () => row,
         now,
       ),
-    /** The peer's responses arrive as one run. */
+    /** The peer's responses arrive as one run. Returns the same. */
     responseRun: (...packets: (readonly [name: string, psn: number, spec?: PacketSpec])[]) =>
       node.injectRun(
         packets.map(([name, psn, spec]) => packet(name, SQ_PSN + psn, spec)),

@@ -82,6 +82,7 @@ export const dropMessage = (s: EngineState, row: number): void => {
 export const nakFatal = (s: EngineState, row: number, syndrome: number, status: number, cause: Cause): void => {
   const base = row * QP.WORDS
   flushDma(s) // the NAK acknowledges earlier requests, so their data must be written
+  // The DMA has failed: the NAK for its earlier PSN is due.
   if (s.rows[base + QP.STATE] === ERR) return
   if (reliableService[s.rows[base + QP.SERVICE]] === 0) {
     // An error in the receive buffer moves a queue pair of any service to ERR.
@@ -154,7 +155,7 @@ export const onRequestDmaFailed = (
 
 /**
  * Handles a fatal error that is found while responses are sent: schedules a NAK with `psn` and `msn`, moves the QP to
- * ERR.
+ * ERR. A QP in ERR still sends responses: the NAK replaces that of a later request.
  */
 export const nakAt = (s: EngineState, row: number, psn: number, msn: number, syndrome: number, cause: Cause): void => {
   const w = s.rows

@@ -19,7 +19,7 @@ export interface ExactQueues {
   work(plain: WorkSource, rings: readonly (QpRings | undefined)[]): WorkSource
   /** The queues of a new queue pair: `rings`, or exact queues if the seed decides so. */
   limit(device: string, rings: QpRings, qpn: number, requested: QpCap): QpRings
-  /** An SRQ was created or resized: it becomes exact if the seed decides so. `name`: for the trace. */
+  /** An SRQ was created or resized: it becomes exact if the seed decides so, and then stays exact. `name`: for the trace. */
   limitShared(device: string, queue: ReceiveQueue, name: string, requests: number): void
   /** The rings were emptied: the slots of exact queues are released. */
   onRingsEmptied(rings: QpRings): void
@@ -30,8 +30,8 @@ export interface ExactQueues {
 }
 
 /**
- * Releases the slots before `index`: publishes a consumer index that is lower by the number of spare slots. The rings
- * have rxe's layout (`RingMemory.mayHideSlots`), so at most `mask` elements.
+ * Releases the slots before `index`: publishes a consumer index that is lower by the number of spare slots. In rxe's
+ * layout (`RingMemory.mayHideSlots`) one slot always stays empty, so `mask - capacity` slots are spare.
  */
 const releaseSlots = (ring: Ring, index: number): void => storeConsumer(ring, index - (ring.mask - ring.capacity))
 
@@ -86,7 +86,7 @@ export const createExactQueues = (decisions: Decisions): ExactQueues => {
         'queue',
         device,
         () =>
-          `QP 0x${qpn.toString(16)} has exactly ${maxSendWr} sends of ${maxSendSge} elements and ${maxInlineData} bytes inline` +
+          `QP 0x${qpn.toString(16)} has room for exactly ${maxSendWr} sends of ${maxSendSge} elements and ${maxInlineData} bytes inline` +
           (receive.isShared ? '' : `, and ${maxRecvWr} receives of ${maxRecvSge} elements`),
       )
       return { ...rings, send, receive }
@@ -98,7 +98,7 @@ export const createExactQueues = (decisions: Decisions): ExactQueues => {
         exact.add(queue)
       }
       queue.ring = exactRing(queue.ring, requests)
-      decisions.note('queue', device, () => `${name} has exactly ${requests} requests`)
+      decisions.note('queue', device, () => `${name} has room for exactly ${requests} requests`)
     },
 
     onRingsEmptied({ send, receive }) {
