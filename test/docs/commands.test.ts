@@ -1,5 +1,6 @@
 /*
- * The commands of pages run, each page in one shell. `./my-program` is test/programs/loopback.c.
+ * The commands of pages run, each page in one shell. `./my-program` is test/programs/loopback.c. The faults of the
+ * provider that a page promises are those of the installed provider.
  */
 import assert from 'node:assert/strict'
 import { copyFileSync, mkdirSync, readFileSync } from 'node:fs'
@@ -10,7 +11,7 @@ import { cleanEnvironment, lacking, ownProgram, run, startDaemon, temporaryFolde
 
 const page = (name: string): string => readFileSync(join(repoRoot, 'docs', name), 'utf8')
 
-/** Programs that the page's commands need. */
+/** The pages under docs/, and the programs that their commands need. */
 const pages: Readonly<Record<string, readonly string[]>> = {
   'how-to/ci.md': ['ibv_devinfo', 'cc'],
   'how-to/debuggers.md': ['gdb', 'strace', 'valgrind', 'gcc'],
@@ -19,7 +20,7 @@ const pages: Readonly<Record<string, readonly string[]>> = {
 for (const [name, programs] of Object.entries(pages))
   test(`the commands of docs/${name} run`, { skip: lacking(ownProgram('loopback'), ...programs) }, async t => {
     const blocks = [...page(name).matchAll(/^```sh\n([\s\S]*?)^```$/gm)].map(match => match[1])
-    assert.ok(blocks.length >= 4)
+    assert.ok(blocks.length >= 4, `only ${blocks.length} blocks of commands were found`)
     const folder = temporaryFolder(t)
     const runtime = join(folder, 'runtime')
     mkdirSync(runtime, { mode: 0o700 })
@@ -45,7 +46,7 @@ test('docs/reference/provider-faults.md matches the installed provider', {
   const promised = [...page('reference/provider-faults.md').matchAll(/^ {4}(ibv_\w+: \d+ of \d+ \w+)$/gm)].map(
     match => match[1],
   )
-  assert.equal(promised.length, 3)
+  assert.equal(promised.length, 3, 'functions with faults on the page')
   const daemon = await startDaemon(t)
   const { status, stdout, stderr } = await run(t, ownProgram('provider_faults'), [], { env: daemon.env })
   assert.deepEqual({ status, stderr }, { status: 0, stderr: '' })

@@ -84,13 +84,13 @@ classes, or none, with the reason. The write commands, the ioctls and the object
 dialect alone can pass every argument. Errors are Linux's: a command that a driver lacks is EOPNOTSUPP, an ioctl EPROTONOSUPPORT, after which libibverbs
 tries the command. Calls of newer kernels are refused in the same way, except \`REG_MR\`, which is accepted.
 
-The column "rxe" says whether the soft device has the methods; what it lacks is declared, and answers as above. "Linux"
-says whether Linux's own rxe has the call, recorded from Linux 6.12; [where they differ](#where-linuxs-rxe-answers-differently)
-has the whole list.
+For write commands and ioctls, the column "rxe" says whether the soft device has the methods; what it lacks is declared, and
+answers as above. "Linux" says whether Linux's own rxe has the call, recorded from Linux 6.12;
+[where they differ](#where-linuxs-rxe-answers-differently) has the whole list.
 
 Netlink has a table of its own, with all commands of Linux 6.12.
 
-This page is made from \`src/spec/linux/\` (\`UPDATE_GOLDEN=1 npm test -- linux-abi\` writes it anew).`
+This page is made from \`src/spec/linux/\` and the recorded answers (\`test/every-call.ts\`; \`UPDATE_GOLDEN=1 npm test -- linux-abi\` writes it anew).`
 
 const LIBRARY_ONLY = [
   '## Functions that are not calls',

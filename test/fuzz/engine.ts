@@ -259,9 +259,11 @@ class EngineRun {
     if (queuePair.posted - queuePair.completed >= MAX_OUTSTANDING) return
     if (this.#stateOf(i) === RESET || service === XRC_TGT) return
     const length = ((argument(3) << 8) | argument(4)) % (AREA / 2)
+    // may exceed maxSge
     const elements = argument(2) % 5
     const elementLength = Math.floor(length / Math.max(1, elements))
     const key = (argument(6) & 7) === 7 ? UNKNOWN_KEY : LOCAL_KEY + i
+    // opcodes that do not exist too
     const opcode = argument(0) % 24
     const remote = this.#remote + argument(5)
     // a window's key, or a key without a window
@@ -296,7 +298,7 @@ class EngineRun {
     const key = (argument(2) & 7) === 7 ? UNKNOWN_KEY : LOCAL_KEY + i
     for (let n = 0; n < argument(0) % 4; n++) {
       if (queuePair.postedReceives - queuePair.completedReceives >= MAX_OUTSTANDING) break
-      const sges = [{ at: this.#local + 0x1000, length, key }]
+      const sges = [{ at: this.#local + AREA / 2, length, key }]
       this.#node.queues[queuePair.row].receives.push({ id: queuePair.postedReceives++, sges })
     }
     this.#node.engine.onReceiveScan(queuePair.row)

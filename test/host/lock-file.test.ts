@@ -63,7 +63,7 @@ test('a waiter does not get the lock of a removed file while another owner has t
   const second = await takeLock(path)
   first.release()
   assert.ok(existsSync(path), 'the first owner does not remove the file of the second owner')
-  // until the waiter has locked the removed file
+  // until the waiter has locked and closed the removed file
   while (!isTaken && openFiles().includes(`${path} (deleted)`)) await nextTurn()
   assert.equal(isTaken, false)
   second.release()
@@ -94,7 +94,9 @@ test("another user's file is refused", { skip: !isRoot && 'only root can make on
   assert.equal(readFileSync(path, 'utf8'), 'text')
 })
 
-test('a lock is reported without its holder if /proc has only processes', { skip: !isRoot && 'mounts /proc' }, t => {
+test('a lock is reported without its holder if /proc has only processes', {
+  skip: !isRoot && 'only root can mount /proc',
+}, t => {
   const script = `
     import { takeLock } from ${JSON.stringify(new URL('../../src/host/lock-file.js', import.meta.url).href)}
     await takeLock('lock')

@@ -30,11 +30,12 @@ test('every finding has a program with marked faults, and a variant without faul
   for (const name of sources) {
     const text = readFileSync(join(programs, name), 'utf8')
     assert.match(text, /\/\* FAULT \*\//, name)
+    // FAULT_OR (pair.h) chooses by FIXED
     assert.match(text, /FIXED|FAULT_OR/, name)
   }
 })
 
-test('titles and advice have no full stop, explanations have one', () => {
+test('titles and advice do not end with a full stop, explanations do', () => {
   for (const id of findingIds) {
     assert.doesNotMatch(findings[id].title, /[.!]$/, id)
     assert.doesNotMatch(findings[id].advice, /[.!]$/, id)

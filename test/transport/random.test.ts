@@ -40,7 +40,7 @@ interface Side {
   readonly words: BigUint64Array
   postedSends: number
   /** Checks of results, by the ID of the completed send. */
-  readonly checks: ((side: Side) => void)[]
+  readonly checks: (() => void)[]
   /** Expected received messages, in order. */
   readonly expected: { data: Uint8Array; imm: number | undefined; isWrite: boolean }[]
   completedReceives: number
@@ -174,7 +174,7 @@ const run = (seed: number, mtu: number, operations: number, link: LinkOptions, o
       if (c.id < FIRST_RECEIVE_ID) {
         assert.ok(c.id >= side.nextSendId, `request ${c.id} completes out of order, after ${side.nextSendId - 1}`)
         side.nextSendId = c.id + 1
-        side.checks[c.id](side)
+        side.checks[c.id]()
       } else {
         const id = c.id - FIRST_RECEIVE_ID
         assert.equal(id, side.completedReceives, 'receives complete in order')

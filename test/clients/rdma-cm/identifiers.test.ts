@@ -53,7 +53,7 @@ const portOf = ({ devices }: Host, number: number) => {
 }
 
 /** From now on, long jobs of a host wait in `jobs` until the test passes them to `run`. */
-const jobsOf = ({ core }: Host) => {
+const holdJobs = ({ core }: Host) => {
   const jobs: Iterator<unknown>[] = []
   const { runJob: run } = core
   Object.assign(core, { runJob: (job: Iterator<unknown>) => jobs.push(job) })
@@ -176,6 +176,7 @@ describe('a connection', () => {
 
   it('to a link-local address has a source address on the same interface', () => {
     const { network, a } = twoHosts()
+    // the index of the interface of both devices
     const scope = 1
     const peer = { ...ipAddress(Uint8Array.of(0xfe, 0x80, ...new Uint8Array(13), 2), PORT), scope }
     const active = a.create()
@@ -209,6 +210,7 @@ describe('a connection', () => {
   it('to a listener on 127.0.0.1 is accepted from its own host only', () => {
     const { network, a, b } = twoHosts()
     const listener = b.listen(ipAddress(ipv4(127, 0, 0, 1), PORT))
+    /** The numbers of requests at the listener and of REJECTED events at the host. */
     const outcomeOf = (active: ReturnType<Host['create']>, host: Host) => {
       network.settle()
       const requests = b.requests(listener)
@@ -394,6 +396,13 @@ describe('listeners', () => {
       a.cm.destroy(active)
       b.cm.destroy(passive)
     }
+    b.plug(4)
+    for (const to of [byGid(ip4(4, PORT)), ip4(4, PORT)]) {
+      const active = a.connect(to, 0x11)
+      network.settle()
+      assert.equal(a.eventNames(active).at(-1), 'REJECTED')
+      a.cm.destroy(active)
+    }
     for (const listener of [byService, byPort]) b.cm.destroy(listener)
     assertNothingLeft(network)
   })
@@ -417,6 +426,7 @@ describe('listeners', () => {
   it('get requests whose path record has the traffic class and packet life time of the request', () => {
     const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
+    // not used: the request has the active side's
     listener.trafficClass = 0x11
     const active = a.create()
     active.trafficClass = 0x60
@@ -549,14 +559,14 @@ describe('ports', () => {
 
   it('of service ids are in the port space of their identifier; an IB identifier takes that of its service id', () => {
     const { a } = twoHosts()
-    const all = (1n << 64n) - 1n
+    const allBits = (1n << 64n) - 1n
     const serviceOf = (serviceId: bigint, serviceMask: bigint): SocketAddress => ({
       ...any6(0),
       family: Family.IB,
       serviceId,
       serviceMask,
     })
-    const datagramService = serviceOf(rdmaCmServiceId(UDP, PORT), all)
+    const datagramService = serviceOf(rdmaCmServiceId(UDP, PORT), allBits)
     for (const portSpace of [TCP, IPOIB])
       assert.equal(
         errnoOf(() => a.cm.bind(a.create(portSpace), datagramService)),
@@ -570,7 +580,7 @@ describe('ports', () => {
       'EADDRNOTAVAIL',
     )
     assert.equal(id.portSpace, IB)
-    a.cm.bind(id, serviceOf(rdmaCmServiceId(TCP, PORT), all))
+    a.cm.bind(id, serviceOf(rdmaCmServiceId(TCP, PORT), allBits))
     const any = a.create(UDP)
     a.cm.bind(any, serviceOf(0n, 0n))
     assert.deepEqual([id.portSpace, any.portSpace], [TCP, UDP])
@@ -678,7 +688,7 @@ it('disconnecting a listener does nothing if it has a device; a listener of all 
   )
 })
 
-it('data that arrives before the RTU establishes the connection; an established connection refuses it with EISCONN', () => {
+it('a notification of data before the RTU establishes the connection, of an established connection is EISCONN', () => {
   const { network, a, b } = twoHosts()
   const listener = b.listen(ip4(2, PORT))
   const active = a.connect(ip4(2, PORT), 0x11)
@@ -798,7 +808,7 @@ describe('a removed device', () => {
 
   it('notifies its identifiers in steps, except identifiers that are destroyed meanwhile', () => {
     const { network, b } = twoHosts()
-    const { jobs, run } = jobsOf(b)
+    const { jobs, run } = holdJobs(b)
     const ids = Array.from({ length: 10 }, (_, i) => b.listen(ip4(2, PORT + i)))
     b.unplug(2)
     assert.deepEqual(
@@ -826,9 +836,10 @@ describe('a bond failover', () => {
     const { device } = a.devices.get('rxe1')!
     a.cm.hardwareAddressChanged(device, Uint8Array.of(2, 0, 0, 0, 0, 1))
     const ids = Array.from({ length: 10 }, (_, i) => bound(a, ip4(1, PORT + i)))
-    const { jobs, run } = jobsOf(a)
+    const { jobs, run } = holdJobs(a)
     a.cm.hardwareAddressChanged(device, Uint8Array.of(2, 0, 0, 0, 0, 2))
     assert.equal(a.take(ids[0]!).length, 0)
+    // two steps, which notify some of the identifiers
     jobs[0]?.next()
     jobs[0]?.next()
     a.cm.destroy(ids[9]!)

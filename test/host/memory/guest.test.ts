@@ -1,5 +1,6 @@
 /*
- * A mover reads and writes a guest's files. Another program may kill the mover.
+ * A mover accesses a guest's files and memory, for as long as the guest's user has waiting time (budget.ts). Another
+ * program may kill the mover.
  */
 import assert from 'node:assert/strict'
 import { closeSync } from 'node:fs'
@@ -18,6 +19,9 @@ import { moversOf } from '../../tools.ts'
 
 const skip = nativeLibraryPath() === undefined && 'the native library was not built'
 
+/** Users without other guests: each test has its own, so that no other test uses up the user's waiting time. */
+const [FIRST_USER, SECOND_USER, THIRD_USER, FOURTH_USER] = [4_000_000, 4_000_001, 4_000_002, 4_000_003]
+
 /** Kills the movers of this process; returns their number. */
 const killMovers = (): number => {
   const movers = moversOf(process.pid)
@@ -27,8 +31,7 @@ const killMovers = (): number => {
 
 test('a file of a guest is accessible after another program has killed the mover', { skip }, () => {
   const self = openProcess(process.pid) as ProcessHandle
-  // a user without other guests, so that the user's waiting time is not used up
-  const guest = createGuest(process.pid, self.pidfd, 4_000_000)!
+  const guest = createGuest(process.pid, self.pidfd, FIRST_USER)!
   const fd = createMemfd('guest', 4096)
   try {
     const file = guest.file(fd)
@@ -53,7 +56,7 @@ test('a file of a guest is accessible after another program has killed the mover
 test('a file may outlive its guest: its mover inherits no descriptors, and ends with the last file', {
   skip,
 }, async () => {
-  const handle = openProcess(process.pid, { guestUid: 4_000_002 }) as ProcessHandle
+  const handle = openProcess(process.pid, { guestUid: SECOND_USER }) as ProcessHandle
   const fds = [createMemfd('guest', 4096), createMemfd('guest', 4096)]
   const [first, second] = fds.map(fd => handle.guest!.file(fd))
   const text = Buffer.from('text')
@@ -79,26 +82,29 @@ test('a file may outlive its guest: its mover inherits no descriptors, and ends 
   for (const fd of fds) closeSync(fd)
 })
 
-test('a guest whose user has no waiting time left is late, which is reported once', { skip }, () => {
-  const user = 4_000_003
-  charged(user, { waited: () => 0 } as Mover, () => -ETIMEDOUT)
+test('a guest whose user has no waiting time left is late, which is reported once; another guest is refused', {
+  skip,
+}, () => {
+  // a call that times out uses up all waiting time
+  charged(THIRD_USER, { waited: () => 0 } as Mover, () => -ETIMEDOUT)
   const self = openProcess(process.pid) as ProcessHandle
-  const guest = createGuest(process.pid, self.pidfd, user)!
+  const guest = createGuest(process.pid, self.pidfd, THIRD_USER)!
   let reports = 0
   guest.whenLate(() => reports++)
   for (let i = 0; i < 2; i++) assert.equal(guest.openMemory(), -ETIMEDOUT)
   assert.deepEqual([guest.isLate, reports], [true, 1])
   guest.close()
   closeProcess(self)
-  const refused = openProcess(process.pid, { guestUid: user })
+  const refused = openProcess(process.pid, { guestUid: THIRD_USER })
   assert.ok(refused instanceof SystemError)
   assert.equal(refused.code, 'ETIMEDOUT')
 })
 
-test('a copy of no bytes succeeds, at any address', { skip }, () => {
-  const handle = openProcess(process.pid, { guestUid: 4_000_001 }) as ProcessHandle
+test('a copy of no bytes succeeds, even at an address that is not mapped', { skip }, () => {
+  const handle = openProcess(process.pid, { guestUid: FOURTH_USER }) as ProcessHandle
   const moves = createMoves(handle)
   const local = mapArena(4096)
+  // from and to the addresses 0 and 8 of the guest
   assert.equal(moves.read(0, 0, local, 0, 0, 0, 0, 0), 0)
   assert.equal(moves.write(0, 8, local, 0, 0, 0, 0, 0), 0)
   moves.close()

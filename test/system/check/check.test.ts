@@ -146,7 +146,7 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
       const check = (program: string) => checkScript(t, `${program} >&2`, ['--like', adapters, '--ignore-memlock'])
       const { found, status } = await check(faulty(id))
       assertFound(id, found)
-      assert.deepEqual([found.map(one => one.id).includes(id), status], [true, 0])
+      assert.equal(status, 0)
       assert.match(found.find(one => one.id === id)?.text ?? '', text)
       assert.deepEqual((await check(fixed(id))).found, [])
     }
@@ -294,6 +294,7 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
     const checked = async (...options: string[]): Promise<string> =>
       (await runUserdma(t, ['check', '--races', ...options, '--', 'sh', '-c', `{ ${script}; } 2> /dev/null`])).stderr
     const blocks = (await checked('--gen-suppressions')).match(/^\{\n[^}]*\n\}$/gm) ?? []
+    // one of the race, two of the leak, one of the rkey
     assert.ok(blocks.length >= 4, blocks.join('\n'))
     writeFileSync(file, blocks.join('\n'))
     assert.match(await checked('--suppressions', file), /userdma check: no findings, \d+ suppressed\n/)
@@ -311,8 +312,8 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
       assert.equal(stderr.match(/cannot write to \/dev\/full: ENOSPC; the rest is missing\n/g)?.length, 1, stderr)
       assert.equal(status, EX_DATAERR)
     }
-    const silent = await runUserdma(t, ['check', '-o', '/dev/full', '--', 'true'])
-    assert.equal(silent.status, 1)
+    const withoutFindings = await runUserdma(t, ['check', '-o', '/dev/full', '--', 'true'])
+    assert.equal(withoutFindings.status, 1)
   })
 
   it('stacks of a Python program have Python functions and lines', { skip: lacking(PYTHON, PYVERBS) }, async t => {
@@ -414,6 +415,7 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
     const folder = temporaryFolder(t)
     const libraries = ['one', 'two'].map(name => {
       const source = join(folder, `${name}.c`)
+      // 1 +: no tail call, so that the stack has this frame
       writeFileSync(
         source,
         `int entry_${name}(int (*call)(void));\nint entry_${name}(int (*call)(void)) { return 1 + call(); }\n`,

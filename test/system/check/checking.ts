@@ -1,5 +1,5 @@
 /*
- * Runs shell scripts under `userdma check --json`, and reads the findings.
+ * Runs shell scripts under `userdma check --notes --json`, and reads the findings.
  */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -32,11 +32,14 @@ interface OmissionJson {
   readonly omission: OmissionId
 }
 
-/** A shell script that runs a command as server, and as client when `ss` shows that the server listens. */
+/**
+ * A shell script that runs a command as server, and as client when `ss` shows that the server listens. Its status is
+ * not 0 if one of them fails.
+ */
 export const serverAndClient = async (command: string): Promise<string> => {
   const port = await freePort()
   const line = `${command} -p ${port}`
-  return `${line} > /dev/null & until ss -Htln "sport = :${port}" | grep -q .; do :; done; ${line} localhost > /dev/null; wait`
+  return `${line} > /dev/null & until ss -Htln "sport = :${port}" | grep -q .; do :; done; ${line} localhost > /dev/null || { kill $!; exit 1; }; wait $!`
 }
 
 /** `omitted`: what the report leaves out because of a bound. */

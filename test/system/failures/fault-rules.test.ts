@@ -10,7 +10,7 @@ import { isEmpty, lacking, runUserdma, type Scope, startDaemon, type TestDaemon,
 
 /**
  * `counters`: they must grow. No rule drops ACKs: a sender that misses the last ACK completes with RETRY_EXC, because
- * its peer has exited.
+ * its peer has exited. QPN 0xffffff (multicast) matches no packet of a pingpong.
  */
 const cases: readonly (readonly [rules: string, counters: readonly string[], iterations: number])[] = [
   ['delay=1ms,jitter=500us', ['delayed'], 20],

@@ -35,6 +35,7 @@ const pingpongs: readonly (readonly [program: string, ...args: string[]])[] = [
   ['ibv_ud_pingpong', '-s', '1', '-n', '200', '-e', '-c'],
   ['ibv_ud_pingpong', '-s', '4096', '-n', '100', '-c'],
 ]
+/** `bytes`: the message size that the report has. */
 const perftests: readonly (readonly [program: string, bytes: number, ...args: string[]])[] = [
   ['ib_write_bw', 65536, '-c', 'UC', '-s', '65536', '-n', '300'],
   ['ib_write_lat', 64, '-c', 'UC', '-s', '64', '-n', '100'],

@@ -32,6 +32,7 @@ import { Flag, mapRing, postReceive, postSend, Wr } from '../provider.ts'
 
 const { EXTENDED, COUNTING } = CqKind.values
 
+/** A CQ with cqe 15 and vector 1. */
 const makeCqOfKind = (p: Program, kind: number, channel?: number): TestCq => {
   const args = { cqe: 15, userHandle: 5n, compVector: 1, kind, ...(channel !== undefined && { channel }) }
   const { object, out } = invokeNow(p.context, Cq, 'create', 0, args, p.caller)
@@ -60,7 +61,7 @@ const pairWith = (m: Machine, kind: number, hasChannel = false) => {
   return { a, b, cqOfKind, channel, send, receiver }
 }
 
-test('a counting CQ counts more completions than its cqe, and does not overrun', () => {
+test('a counting CQ counts more completions than its cqe without an overrun, and cannot be resized', () => {
   const m = machine()
   const { a, b, cqOfKind, send } = pairWith(m, COUNTING)
   send(100)
@@ -92,15 +93,17 @@ test('a counting CQ raises an event at its threshold, and counts failures', () =
   invokeNow(b.context, RcQp, 'modify', receiver.handle, { state: Qps.ERR }, b.caller)
   m.settle()
   const { completions: completed, errors, count, period } = query(b, cqOfKind)
+  // four messages and a flushed receive
   assert.deepEqual([completed, errors, count, period], [5n, 1n, 4, 0])
 })
 
-test('a call may resize a CQ and set its moderation; flags are not supported', () => {
+test('a call may resize a CQ and set its moderation; a call without changes is EINVAL, flags are EOPNOTSUPP', () => {
   const m = machine(1)
   const p = program(m)
   const cq = makeCqOfKind(p, EXTENDED)
   invokeNow(p.context, Cq, 'modify', cq.handle, { cqe: 40, count: 4, period: 9 }, p.caller)
   const { cqe, count, period } = query(p, cq)
+  // cqe is rounded up to 2^n - 1
   assert.deepEqual([cqe, count, period], [63, 4, 9])
   assert.equal(
     errnoOf(() => invokeNow(p.context, Cq, 'modify', cq.handle, {}, p.caller)),
@@ -111,7 +114,7 @@ test('a call may resize a CQ and set its moderation; flags are not supported', (
   assert.equal(errnoOf(create), 'EOPNOTSUPP')
 })
 
-test('the count of a counting CQ wraps at 2^32 in the ring, and continues in the query', () => {
+test('the count of a counting CQ wraps at 2^32 in the ring, and continues in the device', () => {
   const cq = createCqRing(slabRings(), 0, COUNTING)
   cq.completions = 2 ** 32 - 1
   assert.ok(pushCompletion(cq, new Uint32Array(Completion.WORDS)))
@@ -122,6 +125,7 @@ test('the count of a counting CQ wraps at 2^32 in the ring, and continues in the
 test('an extended CQ has a timestamp per completion, in nanoseconds of the device’s clock', () => {
   const m = machine()
   const { cqOfKind, send } = pairWith(m, EXTENDED)
+  // µs
   m.now = 5_000_000.25
   send(1)
   const { ring } = m.devices[1].state.cqs.get(0).state
@@ -147,6 +151,7 @@ test('each vector works with each channel and without a channel (R34)', () => {
         const { object } = invokeNow(p.context, Cq, 'create', 0, args, p.caller)
         invokeNow(p.context, Cq, 'reqNotify', object!, { solicitedOnly: 0 }, p.caller)
         const cq = p.context.handles.slots[object!]!
+        // the first completion raises an event; the second raises none, because the CQ is not armed again
         completed(cq.events!, false)
         completed(cq.events!, false)
         for (const other of channels) {
