@@ -42,8 +42,8 @@ const meaning = (call: LinuxCall, hasMethod: HasMethod): [effect: string, device
 const recorded = new Map(onLinux.map(line => line.split(' = ') as [string, string]))
 
 /**
- * 'yes', or the errno that says that Linux's rxe lacks the call. Recorded from calls without arguments (ADVISE_MR: with
- * arguments).
+ * 'yes', or the errno that says that Linux's rxe lacks the call. Recorded from calls without arguments; ADVISE_MR with
+ * arguments, because Linux checks them first.
  */
 const linuxHas = ({ dialect, name, number, methodNumber }: LinuxCall): string => {
   const emptyCall =

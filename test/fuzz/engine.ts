@@ -55,7 +55,7 @@ const { FLUSH_GLOBAL } = Access
 const ALL_ACCESS = Access.LOCAL_WRITE | REMOTE_ACCESS | FLUSH_GLOBAL
 /** More bytes than the longest packet has: the longest payload has 4096. */
 const MAX_PACKET = 4096 + 60
-/** Words of the engine's pool that a queue pair may take. */
+/** More words of the engine's pool than a queue pair with MAX_OUTSTANDING sends and receives takes. */
 const MAX_POOL_WORDS = 40 * 64
 /** Maximum packets that arrive together. */
 const MAX_JOINED = 7

@@ -688,7 +688,7 @@ it('disconnecting a listener does nothing if it has a device; a listener of all 
   )
 })
 
-it('a notification of data before the RTU establishes the connection, of an established connection is EISCONN', () => {
+it('a notification of data before the RTU establishes the connection; for an established connection it is EISCONN', () => {
   const { network, a, b } = twoHosts()
   const listener = b.listen(ip4(2, PORT))
   const active = a.connect(ip4(2, PORT), 0x11)

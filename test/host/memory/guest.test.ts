@@ -82,7 +82,7 @@ test('a file may outlive its guest: its mover inherits no descriptors, and ends 
   for (const fd of fds) closeSync(fd)
 })
 
-test('a guest whose user has no waiting time left is late, which is reported once; another guest is refused', {
+test('a guest whose user has no waiting time left is late, which is reported once; the user’s next guest is refused', {
   skip,
 }, () => {
   // a call that times out uses up all waiting time

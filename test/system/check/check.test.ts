@@ -361,6 +361,7 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
     const { found } = await checkScript(t, `${ownProgram('check_cases')} callers`)
     const callersOf = ({ moments: [moment] }: (typeof found)[number]) =>
       (moment?.frames ?? []).map(frame => frame.function).filter(name => name?.endsWith('_caller'))
+    // each function posts four receives; the first of all overlaps none before it
     assert.deepEqual(
       found
         .filter(({ id }) => id === 'receive-overlap')
