@@ -145,7 +145,9 @@ EXPORT ssize_t writev(int fd, const struct iovec *vector, int count)
         return REAL(writev)(fd, vector, count);
     if (kind == FD_NETLINK)
         return count < 0 || count > UIO_MAXIOV ? fail(EINVAL) : netlink_writev(fd, vector, (size_t)count);
-    return move_vector(fd, kind, vector, count, write_buffer);
+    /* Linux checks the file before the vector. */
+    const bool has_writes = kind == FD_CONTEXT || kind == FD_DRIVER || kind == FD_UMAD || kind == FD_CM;
+    return has_writes ? move_vector(fd, kind, vector, count, write_buffer) : write_ours(fd, kind, NULL, 0);
 }
 
 static ssize_t read_ours(int fd, int kind, void *buffer, size_t count)
@@ -190,7 +192,10 @@ EXPORT ssize_t __read_chk(int fd, void *buffer, size_t count, size_t buffer_size
 EXPORT ssize_t readv(int fd, const struct iovec *vector, int count)
 {
     const int kind = fd_kind_for_use(fd);
-    return has_own_read(kind) ? move_vector(fd, kind, vector, count, read_ours) : REAL(readv)(fd, vector, count);
+    if (LIKELY(!has_own_read(kind)))
+        return REAL(readv)(fd, vector, count);
+    const bool has_no_reads = kind == FD_CONTEXT || kind == FD_CM || kind == FD_RECEIVED;
+    return has_no_reads ? read_ours(fd, kind, NULL, 0) : move_vector(fd, kind, vector, count, read_ours);
 }
 
 /* Devices have no file position. This answer needs no attach of an FD_RECEIVED. */

@@ -158,6 +158,8 @@ static void device(void)
     EXPECT(stat("/dev/infiniband/rdma_cm", &by_path) == 0 && memcmp(&st, &by_path, sizeof st) == 0);
     FAILS(preadv2(connections, &vector, 1, -1, 0), EINVAL);
     FAILS(readv(connections, vectors, 2), EINVAL);
+    FAILS(readv(connections, vectors, 0), EINVAL);
+    FAILS(readv(fd, vectors, 0), EINVAL);
     FAILS(ioctl(connections, FIONREAD, bytes), ENOTTY);
     EXPECT(close(connections) == 0);
     /* GET_EVENT (12) with a body that is too short, then a response buffer: the daemon refuses them, without a wait. */
@@ -273,6 +275,8 @@ static void events(void)
     EXPECT(order(fd, RECORD, 8) == 0 && readv(channel, buffers, 3) == 8); /* the next record is too long */
     buffers[2].iov_len = 8;
     EXPECT(order(fd, RECORD, 8) == 0 && order(fd, RECORD, 8) == 0 && readv(channel, buffers, 3) == 16);
+    EXPECT(readv(channel, buffers, 0) == 0);
+    FAILS(writev(channel, buffers, 0), EBADF);
     EXPECT(fcntl(channel, F_SETFL, fcntl(channel, F_GETFL) | O_NONBLOCK) == 0);
     EXPECT(read(channel, bytes, 8) == 8);
     FAILS(read(channel, bytes, 8), EAGAIN);

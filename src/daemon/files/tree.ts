@@ -44,7 +44,9 @@ const NODE_TYPE_TEXTS: Readonly<Record<number, string>> = { [NodeType.values.CA]
 const PHYS_STATE_TEXTS: Readonly<Record<number, string>> = { 2: 'Polling', 3: 'Disabled', 5: 'LinkUp' }
 const physStateText = (state: number): string => `${state}: ${PHYS_STATE_TEXTS[state] ?? '<unknown>'}`
 
-const { uverbs, rdma_cm: cm, umad } = CharDevices
+const { uverbs, rdma_cm: cm, umad, issm } = CharDevices
+/** How many umad nodes have a number of their own: the next minor numbers are those of issm and uverbs nodes. */
+const UMAD_NUMBERS = issm.minor - umad.minor
 
 /** An entry is CLASS/NAME. A device has an entry in class infiniband, and one for each of its nodes. */
 const rdmaEntry = (name: string): string => `infiniband/${name}`
@@ -200,7 +202,7 @@ export const addToTree = (root: string, device: TreeDevice): void => {
   if (hasUmad) writeNewFile(join(root, umadPath(node)), '', UMAD_MODE)
   writeFiles(root, deviceFiles(device))
   linkNumber(root, uverbs, node, verbsEntry(node))
-  if (hasUmad) linkNumber(root, umad, node, madEntry(node))
+  if (hasUmad && node < UMAD_NUMBERS) linkNumber(root, umad, node, madEntry(node))
   linkEntry(root, rdmaEntry(name))
   if (hasUmad) linkEntry(root, madEntry(node))
   linkEntry(root, verbsEntry(node))
@@ -208,7 +210,8 @@ export const addToTree = (root: string, device: TreeDevice): void => {
 
 export const removeFromTree = (root: string, { name, node }: Pick<TreeDevice, 'name' | 'node'>): void => {
   for (const entry of [verbsEntry(node), madEntry(node), rdmaEntry(name)]) removeEntry(root, entry)
-  const numbers = [...numberLinks(uverbs, node), ...numberLinks(umad, node)]
+  const umadNumber = node < UMAD_NUMBERS ? numberLinks(umad, node) : []
+  const numbers = [...numberLinks(uverbs, node), ...umadNumber]
   for (const path of [...numbers, nodePath(node), umadPath(node)]) rmSync(join(root, path), { force: true })
 }
 

@@ -117,6 +117,16 @@ test('after a rename, classes link to their devices; node_guid and ibdev are rea
   for (const parent of ['dev', 'sys/dev']) assert.deepEqual(readdirSync(join(root, parent, 'char')), [])
 })
 
+test('the number of a umad node behind the 64th is that of another node, and leads to that one', () => {
+  const root = join(folder, 'numbers')
+  writeTree(root, [device('rxe0', 0), device('rxe192', 192)])
+  const target = () => readlinkSync(join(root, 'dev/char/231:192'))
+  assert.equal(target(), '../infiniband/uverbs0')
+  assert.ok(existsSync(join(root, 'sys/class/infiniband/rxe192/node_guid')))
+  removeFromTree(root, { name: 'rxe192', node: 192 })
+  assert.equal(target(), '../infiniband/uverbs0')
+})
+
 test('an old tree is replaced, and a tree is removed completely', () => {
   const root = join(folder, 'b')
   mkdirSync(join(root, 'sys/class/infiniband/rxe9'), { recursive: true })
