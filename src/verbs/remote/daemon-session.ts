@@ -265,8 +265,8 @@ const newSession = (socket: string, openCall: string): JoinableSession => {
       throw refused(
         'EMFILE',
         openCall,
-        `the daemon at ${socket} refused the session: this process has too many sessions or descriptors of the daemon`,
-        'close devices in other threads; a thread that was terminated with an open device keeps its session',
+        `the daemon at ${socket} refused the session: this process has too many sessions, or the daemon has no descriptors left for it`,
+        'close devices in other threads (a thread that was terminated with an open device keeps its session), or start the daemon with a higher limit (`ulimit -n`)',
       )
     if (reply.error !== 0)
       throw failed(openCall, `the daemon at ${socket} refused the session (${errnoName(reply.error)})`)

@@ -169,8 +169,8 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
     /** Reports an event of the queue pair (ibv_event_type): COMM_EST if data arrived before the RTU. */
     notify: method(calls.notify, { in: { event: u32(1) }, out: {} }),
     /**
-     * Raises an event of the program itself (Linux 6.17: rdma_write_cm_event), which wakes whoever waits for events.
-     * `type`: USER, or INTERNAL for librdmacm. ENOMEM if 32 events of the identifier are unread.
+     * Raises an event of the program itself (Linux 6.17: rdma_write_cm_event), which ends a wait for events. `type`:
+     * USER, or INTERNAL for librdmacm. ENOMEM if 32 events of the identifier are unread.
      */
     writeEvent: method(calls.writeEvent, {
       in: { type: enumOf(1, CmEventType), status: optional(u32(2)), argument: optional(u64(3)) },
