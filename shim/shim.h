@@ -643,7 +643,10 @@ dev_t path_node_rdev(unsigned node);
 
 /* Whether a folder is directly above RDMA paths, as /dev and /sys/class. */
 bool path_is_parent(const char *folder);
-/* The path of a descriptor's file, at most `size` - 1 characters; false, and empty, if there is none. Preserves errno. */
+/*
+ * Writes the path of a descriptor's file to `path`, at most `size` - 1 characters. False, with an empty path, if there
+ * is none. Preserves errno.
+ */
 bool path_of_fd(int fd, char *path, size_t size);
 /* Length of the tree's folder in a path in the daemon's tree; 0 for another path. */
 size_t path_root_length(const char *path);

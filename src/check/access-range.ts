@@ -3,14 +3,11 @@
  * was encoded wrongly.
  */
 import type { Failure } from '../spec/check/failures.ts'
+import { joinWords, swap32 } from '../spec/memory.ts'
+import { hex } from './objects.ts'
 
-export const swapBytes32 = (number: number): number =>
-  ((number << 24) | ((number & 0xff00) << 8) | ((number >>> 8) & 0xff00) | (number >>> 24)) >>> 0
-
-const swapBytes64 = (number: bigint): bigint =>
-  (BigInt(swapBytes32(Number(number & 0xffff_ffffn))) << 32n) | BigInt(swapBytes32(Number(number >> 32n)))
-
-const hex = (address: bigint): string => `0x${address.toString(16)}`
+const swap64 = (address: bigint): bigint =>
+  joinWords(swap32(Number(address & 0xffff_ffffn)), swap32(Number(address >> 32n)))
 
 /** Common mistakes in sending an address to the peer, or storing it: empty or one line. */
 const encodingLines = (address: bigint, start: bigint, end: bigint): string[] => {
@@ -22,7 +19,7 @@ const encodingLines = (address: bigint, start: bigint, end: bigint): string[] =>
     return [
       `${hex(address)} has the lower 32 bits of ${hex(sameLowBits)}, which is in the range: addresses have 64 bits`,
     ]
-  const swapped = swapBytes64(address)
+  const swapped = swap64(address)
   return swapped >= start && swapped < end
     ? [`${hex(address)} is ${hex(swapped)}, which is in the range, in the other byte order`]
     : []

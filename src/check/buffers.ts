@@ -17,7 +17,7 @@ import type { RequestCompletion, WorkRequest } from '../spec/check/requests.ts'
 import { MrKind } from '../spec/enums.ts'
 import { SendFlags, sendOperations, WcOpcode, WcStatus } from '../spec/work.ts'
 import type { Detector, DetectorServices } from './detector.ts'
-import { type KnownObject, unreleasedIn } from './objects.ts'
+import { hex, type KnownObject, unreleasedIn } from './objects.ts'
 
 const { SEND, RDMA_WRITE, RDMA_READ, COMP_SWAP, FETCH_ADD, RECV_RDMA_WITH_IMM } = WcOpcode.values
 const { SUCCESS } = WcStatus.values
@@ -148,8 +148,8 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
     if (owner === undefined) return undefined
     const requestTexts = `${requestText(other)} and ${requestText(request)} of ${owner.name}`
     const text = isLost
-      ? `the messages of ${requestTexts} were both written to address 0x${address.toString(16)}, before the first was polled`
-      : `${requestTexts} are outstanding, and both write to address 0x${address.toString(16)}`
+      ? `the messages of ${requestTexts} were both written to address ${hex(address)}, before the first was polled`
+      : `${requestTexts} are outstanding, and both write to address ${hex(address)}`
     return services.report('receive-overlap', services.occurrenceAtPost(owner, request), {
       text,
       severity: isLost ? 'warning' : 'note',

@@ -11,8 +11,9 @@ import type { RequestWatcher } from '../spec/check/requests.ts'
 import { QP_CLASSES } from '../spec/classes/qp/qp.ts'
 import { QpState } from '../spec/enums.ts'
 import { Errno, errnoName } from '../spec/errno.ts'
+import { swap32 } from '../spec/memory.ts'
 import { EventKind, MisuseKind, PostQueue } from '../spec/session.ts'
-import { accessRangeLines, swapBytes32 } from './access-range.ts'
+import { accessRangeLines } from './access-range.ts'
 import { createAdapterDetector } from './adapters.ts'
 import { createBufferDetector } from './buffers.ts'
 import {
@@ -35,7 +36,7 @@ import {
 } from './detector.ts'
 import type { CheckedCall, CheckedFailure, Misuse, RefusedAttempt } from './events.ts'
 import { createLifetimeDetector } from './lifetimes.ts'
-import { KnownObject, KnownObjects, moment, type QpAttributes, stateOf } from './objects.ts'
+import { hex, KnownObject, KnownObjects, moment, type QpAttributes, stateOf } from './objects.ts'
 import { createQueueDetector, type QueueDetector } from './queues.ts'
 import { createRaceDetector, type RaceDetector } from './races/detector.ts'
 import { type RefusedPost, refusalOf } from './refused-post.ts'
@@ -379,13 +380,13 @@ export class Checker {
       const regionWith = (number: unknown): KnownObject | undefined =>
         typeof number === 'number' && keyDevice !== undefined ? this.#objects.region(keyDevice, number) : undefined
       const region = regionWith(key)
-      const swapped = typeof key === 'number' && region === undefined ? swapBytes32(key) : undefined
+      const swapped = typeof key === 'number' && region === undefined ? swap32(key) : undefined
       const meant = regionWith(swapped)
       this.#reporter.report(id, occurrence, {
         text: failureText(failure),
         details: [
           ...(swapped !== undefined && meant !== undefined
-            ? [`in the other byte order the key is 0x${swapped.toString(16)}, of ${meant.name}`]
+            ? [`in the other byte order the key is ${hex(swapped)}, of ${meant.name}`]
             : []),
           ...accessRangeLines(failure),
           ...(id === 'no-receive-posted' && qp !== undefined && peer !== undefined

@@ -41,16 +41,17 @@ const psnsFit = (sender: KnownObject, receiver: KnownObject): boolean =>
 const LARGEST_RD_ATOMIC = 255
 
 /** Whether the responder accepts as many outstanding READs and atomics as the requester may have. */
+const maxDestRdAtomic = ({ attributes }: KnownObject): number => attributes.maxDestRdAtomic ?? LARGEST_RD_ATOMIC
+
 const rdAtomicFits = (requester: KnownObject, responder: KnownObject): boolean =>
-  (requester.attributes.maxRdAtomic ?? 0) <= (responder.attributes.maxDestRdAtomic ?? LARGEST_RD_ATOMIC)
+  (requester.attributes.maxRdAtomic ?? 0) <= maxDestRdAtomic(responder)
 
 /** Whether one queue pair may have had more READs and atomics outstanding than max_dest_rd_atomic of the other. */
 export const rdAtomicExceeds = (a: KnownObject, b: KnownObject): boolean =>
   exceedsRdAtomic(a, b) || exceedsRdAtomic(b, a)
 
 const exceedsRdAtomic = (requester: KnownObject, responder: KnownObject): boolean =>
-  !rdAtomicFits(requester, responder) &&
-  requester.mostReads > (responder.attributes.maxDestRdAtomic ?? LARGEST_RD_ATOMIC)
+  !rdAtomicFits(requester, responder) && requester.mostReads > maxDestRdAtomic(responder)
 
 /** States and attributes of a queue pair and its peer that do not fit, likeliest cause first. */
 export const mismatches = (qp: KnownObject, peer: KnownObject, deviceWithGid: DeviceWithGid): FindingId[] => {

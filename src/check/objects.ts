@@ -200,7 +200,7 @@ export class KnownObject {
 const numberOf = (value: unknown): number | undefined =>
   typeof value === 'number' ? value : typeof value === 'bigint' ? Number(value) : undefined
 
-export const hex = (value: number): string => `0x${value.toString(16)}`
+export const hex = (value: bigint | number): string => `0x${value.toString(16)}`
 
 /** The name of an ibv_qp_state. */
 export const stateName = (state: number): string => nameIn(QpState.values, state)

@@ -33,9 +33,9 @@ const REPORT_AFTER = 1000
 const MAX_WAITS = 64
 
 // Byte offsets in struct ibv_cq, ibv_qp, ibv_srq and ibv_wq of verbs.h (64 bits). Each begins with the address of its
-// struct ibv_context. `number`: qp_num, wq_num, or the
-// handle of a CQ or SRQ. `counts`: acknowledged events, after a mutex and a condition variable: comp_events_completed
-// and async_events_completed of a CQ, events_completed of the others.
+// struct ibv_context. `number`: qp_num, wq_num, or the handle of a CQ or SRQ. `counts`: acknowledged events, after a
+// mutex and a condition variable: comp_events_completed and async_events_completed of a CQ, events_completed of the
+// others.
 const MUTEX_BYTES = process.arch === 'arm64' ? 48 : 40
 const CONDITION_BYTES = 48
 export const layouts = {

@@ -106,13 +106,23 @@ export const requireUnreadBelowMax = ({ events, state: id }: CmIdObject, max = M
     throw new CallError('ENOMEM', `cm_id: ${id.unreadEvents} events of the identifier wait to be read; read them first`)
 }
 
-/** Sends an event that the program has written to the identifier's channel. Throws CallError ENOMEM. */
-export const postWrittenEvent = (object: CmIdObject, type: number, details: EventDetails): void => {
-  requireUnreadBelowMax(object, MAX_UNREAD_WRITTEN)
-  const { events, handle, state: id } = object
+/** Sends an event of an identifier to its channel. `request`: the new identifier of a CONNECT_REQUEST. */
+const postEvent = (
+  { events, handle, state: id }: CmIdObject,
+  type: number,
+  details: EventDetails,
+  request?: Identifier,
+): void => {
   if (events === undefined) return
   id.unreadEvents++
-  postOnChannel(new ConnectionEvent(events, { id, handle }, type, details))
+  const subject = request?.object === undefined ? { id, handle } : { id, request, handle: request.object.handle }
+  postOnChannel(new ConnectionEvent(events, subject, type, details))
+}
+
+/** Sends an event that the program has written. Throws CallError ENOMEM. */
+export const postWrittenEvent = (object: CmIdObject, type: number, details: EventDetails): void => {
+  requireUnreadBelowMax(object, MAX_UNREAD_WRITTEN)
+  postEvent(object, type, details)
 }
 
 /** A program as the owner of an identifier. */
@@ -126,14 +136,11 @@ class ProgramOwner implements IdOwner {
   }
 
   event(type: number, details: EventDetails, request?: Identifier): void {
-    const { events, handle, state: id } = this.#object
-    if (events === undefined) return
+    const { events, state: id } = this.#object
     // As on Linux, a request that was not accepted has no user handle, so programs cannot know the identifier of its
     // events. So the events are dropped, unless the request is attached to an event queue.
-    if (id.isUnanswered && events.userHandle === 0n && events.state?.attached === undefined) return
-    id.unreadEvents++
-    const subject = request?.object === undefined ? { id, handle } : { id, request, handle: request.object.handle }
-    postOnChannel(new ConnectionEvent(events, subject, type, details))
+    if (id.isUnanswered && events?.userHandle === 0n && events.state?.attached === undefined) return
+    postEvent(this.#object, type, details, request)
   }
 
   createRequest(template: { readonly portSpace: number; readonly qpType: number }): Identifier | undefined {
