@@ -37,7 +37,7 @@ const LIBRARIES = 'usr/lib/x86_64-linux-gnu'
 const debian13 = (): UserlandRoot => {
   const root = fetchDebian13(PACKAGES)
   for (const path of [...FOLDERS, dirname(process.execPath)]) mkdirSync(join(root, path), { recursive: true })
-  writeFileSync(join(root, process.execPath), '')
+  writeFileSync(join(root, process.execPath), '') // only a mount point
   writeFileSync(join(root, 'etc', 'hosts'), '127.0.0.1 localhost\n')
   writeFileSync(join(root, 'etc', 'nsswitch.conf'), 'hosts: files\n')
   const enter = ['unshare', '--mount', '--propagation', 'private', 'sh', '-c', ENTER, root] as const

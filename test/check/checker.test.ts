@@ -11,15 +11,17 @@ import type { RequestFacts } from '../../src/check/refused-post.ts'
 import { type Cause, createCause } from '../../src/spec/check/causes.ts'
 import type { Failure } from '../../src/spec/check/failures.ts'
 import type { Finding } from '../../src/spec/check/findings.ts'
-import { AsyncEventType, CqKind, QpFlags, QpState } from '../../src/spec/enums.ts'
+import { AsyncEventType, CqKind, Mtu, QpFlags, QpState } from '../../src/spec/enums.ts'
 import { Errno } from '../../src/spec/errno.ts'
 import { PostQueue } from '../../src/spec/session.ts'
+import { opcodeNumber } from '../../src/spec/wire/opcodes.ts'
 import { SendFlags, WcStatus, WrOpcode } from '../../src/spec/work.ts'
 import { workRequest } from './requests.ts'
 
 const { RESET, INIT, RTR, RTS, SQD, ERR } = QpState.values
 const { COMM_EST, CQ_ERR, QP_FATAL, QP_ACCESS_ERR } = AsyncEventType.values
 const { RETRY_EXC_ERR, REM_ACCESS_ERR } = WcStatus.values
+const { MTU_256, MTU_1024, MTU_2048, MTU_4096 } = Mtu.values
 const client = { pid: 1, command: 'client' }
 const gidOf = (device: string): Uint8Array => new Uint8Array(16).fill(Number(device.slice(3)) + 1)
 
@@ -53,10 +55,10 @@ const scenario = (sources: CheckerSources = noSources) => {
     call({ class: object.class.name, method: 'modify', object, args })
   const destroy = (object: ObjectName, changes: Partial<CheckedCall> = {}): void =>
     call({ class: object.class.name, method: 'destroy', object, ...changes })
+  /** A request fails, or an event is raised. The peer, if the failure has one, is on rxe0. */
   const fail = (
     failure: Partial<Failure> & { readonly cause: Cause },
-    peerDevice?: number,
-    changes: Partial<CheckedFailure> = {},
+    changes: Partial<Omit<CheckedFailure, 'failure'>> = {},
   ): void => {
     time += 1000
     checker.failed({
@@ -72,18 +74,18 @@ const scenario = (sources: CheckerSources = noSources) => {
         status: RETRY_EXC_ERR,
         ...failure,
       },
-      peerDevice,
+      peerDevice: failure.peer === undefined ? undefined : 0,
       postStack: (queue, number) => (queue === PostQueue.SEND ? [`post to ${number}`] : []),
       ...changes,
     })
   }
-  /** Queue pair `qpn` of rxe0, connected to queue pair `peer` of rxe0. */
+  /** Queue pair `qpn` of rxe0 in RTS, connected to queue pair `peer` of rxe0 with path MTU 1024; its PSNs are 7. */
   const connected = (qpn: number, peer: number, changes: Record<string, unknown> = {}, name = 'rc_qp'): ObjectName => {
     const qp = create(name, { cap: { maxSendWr: 1, maxRecvWr: 1 } }, { qpNum: qpn })
     modify(qp, { state: INIT })
     const address = { dgid: gidOf('rxe0'), sgidIndex: 0 }
-    const common = { address, destQpn: peer, pathMtu: 3, rqPsn: 7, maxDestRdAtomic: 1 }
-    modify(qp, { state: RTR, ...common, ...changes })
+    const rtr = { address, destQpn: peer, pathMtu: MTU_1024, rqPsn: 7, maxDestRdAtomic: 1 }
+    modify(qp, { state: RTR, ...rtr, ...changes })
     modify(qp, { state: RTS, sqPsn: 7, maxRdAtomic: 1, timeout: 14, ...changes })
     return qp
   }
@@ -91,13 +93,17 @@ const scenario = (sources: CheckerSources = noSources) => {
   return { checker, found, ids: idsFound, create, modify, destroy, fail, call, connected }
 }
 
+/** The origin of a refused post. */
+const poster = { time: 1, device: 'rxe0', deviceNumber: 0, context: 0, program: client, wrId: 5n, stack: [] }
+
+/** A request of queue pair 1 fails because queue pair `peer`, which is in `state`, does not answer. */
 const noAnswer = (peer: number, state: number | 'none' = RTS) => ({
   qpn: 1,
   cause: createCause('NO_ANSWER', { tries: 3, retryCnt: 2 }),
   peer: { qpn: peer, address: '::1', state },
 })
 
-test('an XRC target that several processes have open is compared with its initiator, until all have closed it', () => {
+test('an XRC target of two openers is compared with its initiator, also after one of them has closed it', () => {
   for (const closed of ['none', 'first', 'last']) {
     const { ids, create, destroy, fail, connected } = scenario()
     connected(1, 2, {}, 'xrc_ini_qp')
@@ -105,7 +111,7 @@ test('an XRC target that several processes have open is compared with its initia
     const last = create('xrc_tgt_qp', {}, { qpNum: 2 })
     if (closed === 'first') destroy(first)
     if (closed === 'last') destroy(last)
-    fail(noAnswer(2), 0)
+    fail(noAnswer(2))
     assert.equal(ids().at(-1), 'psn-mismatch error', closed)
   }
 })
@@ -120,11 +126,11 @@ test('the connection of an XRC target is checked when its last opener closes it'
   assert.deepEqual(ids(), ['no-peer-qp warning'])
 })
 
-test('an opener that resets an XRC target ends its failures for all openers', () => {
+test('when one opener resets an XRC target, its reported failures are forgotten for all openers', () => {
   const { ids, create, modify, destroy, fail, connected } = scenario()
   const first = connected(2, 3, {}, 'xrc_tgt_qp')
   const last = create('xrc_tgt_qp', {}, { qpNum: 2 })
-  fail({ ...noAnswer(3, 'none'), qpn: 2 }, 0)
+  fail({ ...noAnswer(3, 'none'), qpn: 2 })
   assert.deepEqual(ids(), ['no-peer-qp error'])
   modify(last, { state: RESET })
   modify(last, { state: RTR, address: { dgid: gidOf('rxe0'), sgidIndex: 0 }, destQpn: 3 })
@@ -133,11 +139,11 @@ test('an opener that resets an XRC target ends its failures for all openers', ()
   assert.deepEqual(ids(), ['no-peer-qp error', 'no-peer-qp warning'])
 })
 
-test('an opener of an XRC target that closes it leaves its failures to the others', () => {
+test('when one opener closes an XRC target, its failures and the reports of them are not forgotten', () => {
   const reported = scenario()
   const opener = reported.connected(2, 3, {}, 'xrc_tgt_qp')
   const other = reported.create('xrc_tgt_qp', {}, { qpNum: 2 })
-  reported.fail({ ...noAnswer(3, 'none'), qpn: 2 }, 0)
+  reported.fail({ ...noAnswer(3, 'none'), qpn: 2 })
   for (const object of [opener, other]) reported.destroy(object)
   assert.deepEqual(reported.ids(), ['no-peer-qp error'])
   const failed = scenario()
@@ -146,7 +152,7 @@ test('an opener of an XRC target that closes it leaves its failures to the other
   failed.create('xrc_tgt_qp', {}, { qpNum: 2 })
   failed.fail({ kind: 'event', qpn: 2, event: QP_ACCESS_ERR, cause: createCause('REMOTE_ENDED', {}) })
   failed.destroy(first)
-  failed.fail(noAnswer(2, ERR), 0)
+  failed.fail(noAnswer(2, ERR))
   assert.deepEqual(failed.ids(), ['peer-ended error'])
 })
 
@@ -160,7 +166,8 @@ test('an rkey is looked up on the device of the peer', () => {
     call({ class: 'mr', method: 'create', object, args, out: key, device: `rxe${deviceNumber}`, deviceNumber })
   }
   const cause = createCause('RKEY_NO_RIGHT', { key: 0x700, right: 'REMOTE_WRITE' })
-  fail({ qpn: 1, status: REM_ACCESS_ERR, cause, peer: { qpn: 2, address: '::1' }, isCauseAtPeer: true }, 1)
+  const peer = { qpn: 2, address: '::1' }
+  fail({ qpn: 1, status: REM_ACCESS_ERR, cause, peer, isCauseAtPeer: true }, { peerDevice: 1 })
   assert.deepEqual(
     found[0]?.objects.map(({ name }) => name.replace(/ of process.*/, '')),
     ['QP 0x1', 'MR 0x700 of 65 bytes'],
@@ -174,7 +181,7 @@ test('a stale rkey is reported with the stacks of the deregistration and of the 
   const mr = create('mr', { length: 4096n }, { lkey: 0x700, rkey: 0x700 })
   destroy(mr)
   const cause = createCause('RKEY_DEREGISTERED', { key: 0x700, rangeStart: 0n, rangeEnd: 4096n })
-  fail({ qpn: 1, status: REM_ACCESS_ERR, cause, peer: { qpn: 2, address: '::1' }, isCauseAtPeer: true }, 0)
+  fail({ qpn: 1, status: REM_ACCESS_ERR, cause, peer: { qpn: 2, address: '::1' }, isCauseAtPeer: true })
   const [finding] = found
   assert.equal(finding?.id, 'stale-rkey')
   assert.deepEqual(
@@ -206,7 +213,7 @@ test('a missing answer is explained by the state and the attributes of the peer'
     ['peer-not-ready', s => s.modify(s.create('rc_qp', {}, { qpNum: 2 }), { state: INIT }), INIT],
     ['peer-in-error', s => s.modify(s.connected(2, 1), { state: ERR }), ERR],
     ['peer-connected-elsewhere', s => s.connected(2, 3)],
-    ['path-mtu-mismatch', s => s.connected(2, 1, { pathMtu: 5 })],
+    ['path-mtu-mismatch', s => s.connected(2, 1, { pathMtu: MTU_4096 })],
     ['psn-mismatch', s => s.connected(2, 1, { rqPsn: 8 })],
     ['no-answer', s => s.connected(2, 1)],
   ]
@@ -214,7 +221,7 @@ test('a missing answer is explained by the state and the attributes of the peer'
     const s = scenario()
     s.connected(1, 2)
     createPeer(s)
-    s.fail(noAnswer(2, peerState), 0)
+    s.fail(noAnswer(2, peerState))
     assert.deepEqual(s.ids(), [`${id} error`])
   }
 })
@@ -234,7 +241,7 @@ test('a peer in ERR is reported with its first failure', () => {
   s.connected(1, 2)
   s.connected(2, 1)
   s.fail({ kind: 'event', qpn: 2, event: QP_ACCESS_ERR, cause: createCause('REMOTE_ENDED', {}) })
-  s.fail(noAnswer(2, ERR), 0)
+  s.fail(noAnswer(2, ERR))
   assert.deepEqual(s.ids(), ['peer-ended error'])
   assert.match(s.found[0]!.text, /the peer failed first: /)
 })
@@ -245,7 +252,7 @@ test('a failure before RESET does not explain a peer in ERR', () => {
   const two = s.connected(2, 1)
   s.fail({ kind: 'event', qpn: 2, event: QP_ACCESS_ERR, cause: createCause('REMOTE_ENDED', {}) })
   s.modify(two, { state: RESET })
-  s.fail(noAnswer(2, ERR), 0)
+  s.fail(noAnswer(2, ERR))
   assert.deepEqual(s.ids(), ['peer-in-error error'])
 })
 
@@ -255,13 +262,13 @@ test('events that are no failures do not hide the first failure of a peer in ERR
   s.connected(2, 1)
   s.fail({ kind: 'event', qpn: 2, event: COMM_EST, cause: createCause('ESTABLISHED', {}) })
   s.fail({ kind: 'event', qpn: 2, event: QP_ACCESS_ERR, cause: createCause('REMOTE_ENDED', {}) })
-  s.fail(noAnswer(2, ERR), 0)
+  s.fail(noAnswer(2, ERR))
   assert.deepEqual(s.ids(), ['peer-ended error'])
 })
 
 test('an attribute of modify that is undefined is not changed', () => {
   const s = scenario()
-  const one = s.connected(1, 2, { pathMtu: 4 })
+  const one = s.connected(1, 2, { pathMtu: MTU_2048 })
   s.connected(2, 1)
   s.modify(one, { state: undefined, pathMtu: undefined, minRnrTimer: 5 })
   s.destroy(one)
@@ -287,7 +294,7 @@ test('different PSNs at the two ends are a warning at destruction if no failure 
   const reported = scenario()
   const other = reported.connected(1, 2, { sqPsn: 9 })
   reported.connected(2, 1)
-  reported.fail(noAnswer(2), 0)
+  reported.fail(noAnswer(2))
   reported.destroy(other)
   assert.deepEqual(reported.ids(), ['psn-mismatch error'])
 })
@@ -295,24 +302,25 @@ test('different PSNs at the two ends are a warning at destruction if no failure 
 test("more unpolled READs than the peer's max_dest_rd_atomic are a warning if max_rd_atomic is above it too", () => {
   const { RDMA_WRITE, RDMA_READ, ATOMIC_FETCH_AND_ADD } = WrOpcode.values
   const readsOf = (count: number): number[] => new Array<number>(count).fill(RDMA_READ)
-  for (const [maxRdAtomic, opcodes, polls, expected] of [
-    [4, [], false, []],
-    [4, [RDMA_WRITE, RDMA_WRITE, RDMA_WRITE, ...readsOf(2)], false, []],
-    [4, readsOf(3), false, ['rd-atomic-exceeds warning']],
-    [4, [RDMA_READ, RDMA_WRITE, RDMA_READ, ATOMIC_FETCH_AND_ADD], false, ['rd-atomic-exceeds warning']],
-    [4, readsOf(20), true, []],
-    [2, readsOf(3), false, []],
+  const peerMaxDestRdAtomic = 2
+  for (const [maxRdAtomic, opcodes, polling, expected] of [
+    [4, [], 'unpolled', []],
+    [4, [RDMA_WRITE, RDMA_WRITE, RDMA_WRITE, ...readsOf(2)], 'unpolled', []],
+    [4, readsOf(3), 'unpolled', ['rd-atomic-exceeds warning']],
+    [4, [RDMA_READ, RDMA_WRITE, RDMA_READ, ATOMIC_FETCH_AND_ADD], 'unpolled', ['rd-atomic-exceeds warning']],
+    [4, readsOf(20), 'polled', []],
+    [2, readsOf(3), 'unpolled', []],
   ] as const) {
     const s = scenario()
     const cq = s.create('cq')
     const one = s.connected(1, 2, { maxRdAtomic, maxDestRdAtomic: 1 })
-    s.connected(2, 1, { maxRdAtomic: 1, maxDestRdAtomic: 2 })
+    s.connected(2, 1, { maxRdAtomic: 1, maxDestRdAtomic: peerMaxDestRdAtomic })
     for (const [index, opcode] of opcodes.entries()) {
       const request = workRequest({ owner: one.id, opcode, index, isSignaled: index % 2 === 1 })
       const { requests } = s.checker
       requests.posted(request)
       requests.ended(request)
-      if (!polls || index % 2 === 0) continue
+      if (polling === 'unpolled' || index % 2 === 0) continue
       // The completion of every second READ implies the one before.
       const cqPosition = (index + 1) / 2
       const outcome = { status: WcStatus.values.SUCCESS, opcode: 0, bytes: 0, solicited: false, message: undefined }
@@ -320,7 +328,7 @@ test("more unpolled READs than the peer's max_dest_rd_atomic are a warning if ma
       requests.polled(cq.id, cqPosition)
     }
     s.destroy(one)
-    assert.deepEqual(s.ids(), expected, `${maxRdAtomic} ${opcodes} ${polls}`)
+    assert.deepEqual(s.ids(), expected, `${maxRdAtomic} ${opcodes} ${polling}`)
   }
 })
 
@@ -340,22 +348,33 @@ test('a connection to a queue pair that never existed is a warning, to a destroy
   assert.match(s.found[0]!.text, /QP 0x1 .* was connected to QP 0x2, which never existed$/)
 })
 
+/** The checker forgets the oldest destroyed objects beyond this number. */
+const MAX_DESTROYED = 4096
+
 test('a queue pair that the checker may not know, or may have forgotten, is not missing', () => {
   const unchecked = scenario({ ...noSources, hasUnchecked: () => true })
   unchecked.destroy(unchecked.connected(1, 2))
   assert.deepEqual(unchecked.ids(), [])
   const forgetful = scenario()
   const one = forgetful.connected(1, 2)
-  const reused = { id: 9000, handle: 77, class: { name: 'cq' } }
-  forgetful.call({ class: 'cq', method: 'create', object: { ...reused, id: 8999 }, stack: ['earlier'] })
-  forgetful.destroy({ ...reused, id: 8999 })
-  forgetful.call({ class: 'cq', method: 'create', object: reused, stack: ['later'] })
-  for (let i = 0; i <= 4096; i++) forgetful.destroy(forgetful.create('pd'))
+  for (let i = 0; i <= MAX_DESTROYED; i++) forgetful.destroy(forgetful.create('pd'))
   forgetful.destroy(one)
   assert.deepEqual(forgetful.ids(), [])
-  const cause = createCause('CQ_FULL', { cq: 77, entries: 4 })
-  forgetful.fail({ kind: 'event', event: CQ_ERR, cause })
-  assert.equal(forgetful.found[0]?.objects[0]?.history[0]?.stack[0], 'later')
+})
+
+test('a handle names its latest object, also after an earlier one is forgotten', () => {
+  const s = scenario()
+  const cq = { handle: 77, class: { name: 'cq' } }
+  const [earlier, later] = [
+    { ...cq, id: 8999 },
+    { ...cq, id: 9000 },
+  ]
+  s.call({ class: 'cq', method: 'create', object: earlier, stack: ['earlier'] })
+  s.destroy(earlier)
+  s.call({ class: 'cq', method: 'create', object: later, stack: ['later'] })
+  for (let i = 0; i <= MAX_DESTROYED; i++) s.destroy(s.create('pd'))
+  s.fail({ kind: 'event', event: CQ_ERR, cause: createCause('CQ_FULL', { cq: cq.handle, entries: 4 }) })
+  assert.equal(s.found[0]?.objects[0]?.history[0]?.stack[0], 'later')
 })
 
 test('a finding has the creation of an object and its eight latest changes', () => {
@@ -376,11 +395,13 @@ test('a bad response between ends with different path MTUs is a path MTU mismatc
     s.fail({ qpn: 1, status: BAD_RESP_ERR, cause: createCause('BAD_RESPONSE', { opcode: WrOpcode.values.RDMA_READ }) })
     return s.ids()
   }
-  assert.deepEqual([findingsOfRead(3), findingsOfRead(1)], [['peer-refused error'], ['path-mtu-mismatch error']])
+  assert.deepEqual(findingsOfRead(MTU_1024), ['peer-refused error'])
+  assert.deepEqual(findingsOfRead(MTU_256), ['path-mtu-mismatch error'])
 })
 
 test('a message with a too low first PSN that is refused as out of order is a PSN mismatch', () => {
   const s = scenario()
+  // For the peer, which expects PSN 7, FIRST with PSN 6 is a duplicate, and MIDDLE with PSN 7 has no FIRST.
   s.connected(1, 2, { sqPsn: 6 })
   s.connected(2, 1)
   const refused = {
@@ -389,7 +410,7 @@ test('a message with a too low first PSN that is refused as out of order is a PS
     isCauseAtPeer: true,
     peer: { qpn: 2, address: '::1', state: RTS },
   }
-  s.fail({ ...refused, cause: createCause('OUT_OF_PLACE', { bthOpcode: 1 }) }, 0)
+  s.fail({ ...refused, cause: createCause('OUT_OF_PLACE', { bthOpcode: opcodeNumber.RC_SEND_MIDDLE }) })
   assert.deepEqual(s.ids(), ['psn-mismatch error'])
 })
 
@@ -418,7 +439,7 @@ test("a finding about an access beyond a key's range has the number of bytes", (
   ])
 })
 
-test('a finding about an access beyond a range tells an address that was encoded wrongly', () => {
+test('a finding about an access beyond a range recognizes an address that was encoded wrongly', () => {
   const [rangeStart, rangeEnd] = [0x55b7_8936_5480n, 0x55b7_8936_5488n]
   const hintFor = (accessStart: bigint) => {
     const s = scenario()
@@ -447,7 +468,7 @@ test('a finding about an unknown key names the region with the key in the other 
     [2, 0x1234_5678],
   ] as const) {
     s.connected(qpn, 9)
-    s.fail({ qpn, isCauseAtPeer: true, cause: createCause('RKEY_UNKNOWN', { key }) }, 0)
+    s.fail({ qpn, isCauseAtPeer: true, cause: createCause('RKEY_UNKNOWN', { key }) }, { peerDevice: 0 })
   }
   assert.deepEqual(
     s.found.map(({ details }) => details),
@@ -467,15 +488,15 @@ test('repeated findings are counted, and reported once per stack', () => {
 test('a mistake with the same stack in many processes of a program is one finding', () => {
   const s = scenario()
   for (let pid = 1; pid <= 1000; pid++)
-    s.fail({ cause: createCause('LKEY_UNKNOWN', { key: 7 }) }, undefined, { program: { pid, command: 'child' } })
-  s.fail({ cause: createCause('LKEY_UNKNOWN', { key: 7 }) }, undefined, { program: { pid: 1001, command: 'other' } })
+    s.fail({ cause: createCause('LKEY_UNKNOWN', { key: 7 }) }, { program: { pid, command: 'child' } })
+  s.fail({ cause: createCause('LKEY_UNKNOWN', { key: 7 }) }, { program: { pid: 1001, command: 'other' } })
   assert.deepEqual(s.checker.counts, [1000, 1])
 })
 
 test('UC accepts any PSN at the start of a message', () => {
   const s = scenario()
   const one = s.connected(1, 2, { sqPsn: 9 }, 'uc_qp')
-  s.connected(2, 1, { pathMtu: 3 }, 'uc_qp')
+  s.connected(2, 1, {}, 'uc_qp')
   s.destroy(one)
   assert.deepEqual(s.ids(), [])
 })
@@ -504,7 +525,7 @@ test('handles are numbered per context, and a renamed device keeps its objects',
   createCq(101, 2)
   s.connected(1, 2)
   const cause = createCause('CQ_FULL', { cq: 0, entries: 4 })
-  s.fail({ kind: 'event', event: CQ_ERR, cause, device: 'renamed' }, undefined, { context: 1 })
+  s.fail({ kind: 'event', event: CQ_ERR, cause, device: 'renamed' }, { context: 1 })
   s.fail({ qpn: 1, cause: createCause('LKEY_UNKNOWN', { key: 7 }), device: 'renamed' })
   assert.deepEqual(
     s.found.map(({ device, objects }) => [device, objects[0]?.history[0]?.stack[0]]),
@@ -639,16 +660,6 @@ test('1000 distinct findings are reported, further ones are counted as omissions
 test('a refused post is a finding about the state, the full queue, or the arguments', () => {
   const s = scenario()
   s.connected(1, 2)
-  const origin = {
-    time: 1,
-    device: 'rxe0',
-    deviceNumber: 0,
-    context: 0,
-    program: client,
-    number: 1,
-    wrId: 5n,
-    stack: [],
-  }
   const { EINVAL, ENOMEM } = Errno
   const { SEND, RECEIVE, SHARED } = PostQueue
   const cases: readonly (readonly [queue: number, state: number, error: number, id: string])[] = [
@@ -661,7 +672,7 @@ test('a refused post is a finding about the state, the full queue, or the argume
     // An SRQ has no state.
     [SHARED, RESET, EINVAL, 'refused-call warning'],
   ]
-  for (const [queue, state, error] of cases) s.checker.refusedPost({ ...origin, queue, state, error })
+  for (const [queue, state, error] of cases) s.checker.refusedPost({ ...poster, number: 1, queue, state, error })
   assert.deepEqual(
     s.ids(),
     cases.map(([, , , id]) => id),
@@ -674,10 +685,9 @@ test('a refused post is reported with the broken rule', () => {
   const limits = { maxSendSge: 4, maxRecvSge: 2, maxInlineData: 64 }
   s.create('rc_qp', { cap: {} }, { qpNum: 1, cap: limits })
   const srq = s.create('srq', { maxSge: 1 })
-  const origin = { time: 1, device: 'rxe0', deviceNumber: 0, context: 0, program: client, wrId: 5n, stack: [] }
   const { SEND, RECEIVE, SHARED } = PostQueue
-  const { SEND: send, ATOMIC_FETCH_AND_ADD: atomic } = WrOpcode.values
-  const valid: RequestFacts = { opcode: send, flags: 0, elements: 1, length: 8n, addressLow: 0, unsignaled: 0 }
+  const { ATOMIC_FETCH_AND_ADD } = WrOpcode.values
+  const valid = { opcode: WrOpcode.values.SEND, flags: 0, elements: 1, length: 8n, addressLow: 0, unsignaled: 0 }
   const cases: readonly (readonly [queue: number, Partial<RequestFacts>, text: RegExp])[] = [
     [SEND, { elements: 5 }, /^bad-request send on QP 0x1, .*: it has 5 .* max_send_sge is 4$/],
     [RECEIVE, { elements: 3 }, /^bad-request receive on QP 0x1, .* max_recv_sge is 2$/],
@@ -687,15 +697,23 @@ test('a refused post is reported with the broken rule', () => {
       { flags: SendFlags.values.INLINE, length: 65n },
       /^request-length .*: it has 65 bytes inline, and max_inline_data is 64$/,
     ],
-    [SEND, { opcode: atomic, addressLow: 0x1004 }, /^atomic-misaligned .*: its remote address modulo 8 is 4$/],
-    [SEND, { opcode: atomic, length: 4n }, /^request-length .*: it has 4 bytes for the result of an atomic$/],
+    [
+      SEND,
+      { opcode: ATOMIC_FETCH_AND_ADD, addressLow: 0x1004 },
+      /^atomic-misaligned .*: its remote address modulo 8 is 4$/,
+    ],
+    [
+      SEND,
+      { opcode: ATOMIC_FETCH_AND_ADD, length: 4n },
+      /^request-length .*: it has 4 bytes for the result of an atomic$/,
+    ],
     [SEND, { opcode: WrOpcode.values.BIND_MW }, /^bind-refused send on QP 0x1, /],
     // The preload library reports length 0 for several elements.
-    [SEND, { opcode: atomic, elements: 2, length: 0n }, /^refused-call send on QP 0x1/],
+    [SEND, { opcode: ATOMIC_FETCH_AND_ADD, elements: 2, length: 0n }, /^refused-call send on QP 0x1/],
   ]
   for (const [queue, changes] of cases)
     s.checker.refusedPost({
-      ...origin,
+      ...poster,
       queue,
       number: queue === SHARED ? srq.handle : 1,
       error: Errno.EINVAL,
@@ -713,14 +731,13 @@ test('a refused bind, and a receive for a queue pair with an SRQ, are reported w
   const s = scenario()
   const srq = s.create('srq', { maxSge: 1 })
   s.create('rc_qp', { cap: {}, srq }, { qpNum: 1 })
-  const origin = { time: 1, device: 'rxe0', deviceNumber: 0, context: 0, program: client, wrId: 5n, stack: [] }
   const request = { opcode: WrOpcode.values.BIND_MW, flags: 0, elements: 0, length: 0n, addressLow: 0, unsignaled: 0 }
   for (const [queue, error] of [
     [PostQueue.SEND, Errno.EPERM],
     [PostQueue.SEND, Errno.EINVAL],
     [PostQueue.RECEIVE, Errno.EINVAL],
   ] as const)
-    s.checker.refusedPost({ ...origin, queue, number: 1, error, state: RTS, request })
+    s.checker.refusedPost({ ...poster, queue, number: 1, error, state: RTS, request })
   const texts = [/different protection domains$/, /do not fit the window$/, /post to the SRQ$/]
   texts.forEach((text, i) => {
     assert.match(s.found[i]!.text, text)
@@ -728,20 +745,19 @@ test('a refused bind, and a receive for a queue pair with an SRQ, are reported w
 })
 
 test('a finding about a full send queue says if the last sends are unsignaled', () => {
-  const full = (unsignaled: number, flags = 0): string => {
+  const textAfter = (unsignaled: number, flags = 0): string => {
     const s = scenario()
     s.create('rc_qp', { cap: { maxSendWr: 8 }, flags }, { qpNum: 1 })
-    const origin = { time: 1, device: 'rxe0', deviceNumber: 0, context: 0, program: client, wrId: 5n, stack: [] }
     const request = { opcode: 0, flags: 0, elements: 1, length: 8n, addressLow: 0, unsignaled }
-    s.checker.refusedPost({ ...origin, queue: PostQueue.SEND, number: 1, error: Errno.ENOMEM, state: RTS, request })
+    s.checker.refusedPost({ ...poster, queue: PostQueue.SEND, number: 1, error: Errno.ENOMEM, state: RTS, request })
     return s.found[0]!.text
   }
   const title = 'a request was posted to a full queue'
   assert.match(
-    full(8),
+    textAfter(8),
     /the last 8 of the sends in it are not signaled .*, and max_send_wr is 8: on an adapter no completion frees/,
   )
-  assert.match(full(3), new RegExp(`${title}: the last 3 of the sends in it are not signaled`))
-  assert.match(full(0), new RegExp(`${title}$`))
-  assert.match(full(8, QpFlags.values.SQ_SIG_ALL), new RegExp(`${title}$`))
+  assert.match(textAfter(3), new RegExp(`${title}: the last 3 of the sends in it are not signaled`))
+  assert.match(textAfter(0), new RegExp(`${title}$`))
+  assert.match(textAfter(8, QpFlags.values.SQ_SIG_ALL), new RegExp(`${title}$`))
 })

@@ -237,6 +237,28 @@ export const dial = (t: TestContext, daemon: Pick<Daemon, 'socket'>): Client => 
   return self
 }
 
+/** Creates a CQ of 16 entries; returns its handle. */
+export const createCq = async (client: Client, context: number): Promise<number> => {
+  const noChannel = 0xffff_ffff
+  const userHandle = [0, 0]
+  const { ret, response } = await client.command(context, Command.CREATE_CQ, [...userHandle, 16, 0, noChannel, 0], 6)
+  assert.ok(ret > 0, `CREATE_CQ: ${ret}`)
+  return response[0]!
+}
+
+/** Creates an RC queue pair with queues of one request, each with one SGE; returns its number. */
+export const createRcQp = async (client: Client, context: number, pd: number, cq: number): Promise<number> => {
+  const userHandle = [0, 0]
+  const [noSrq, noInline] = [0, 0]
+  const capabilities = [1, 1, 1, 1, noInline]
+  // sq_sig_all, qp_type and is_srq, one byte each: only qp_type, IBV_QPT_RC, is not 0
+  const types = 2 << 8
+  const body = [...userHandle, pd, cq, cq, noSrq, ...capabilities, types]
+  const { ret, response } = await client.command(context, Command.CREATE_QP, body, 16)
+  assert.ok(ret > 0, `CREATE_QP: ${ret}`)
+  return response[1]!
+}
+
 /** Requests `stat` until `isReached` is true; returns the last answer. Fails the test after 200 requests. */
 export const eventually = async (client: Client, isReached: (stat: Stat) => boolean): Promise<Stat> => {
   let last: Stat | undefined

@@ -4,19 +4,17 @@
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import { methodsOf, Registrations } from '../../src/mad/registrations.ts'
-import { MadClass, MadMethod } from '../../src/spec/wire/management.ts'
+import { MadClass, MadMethod, VENDOR_OUI_OFFSET } from '../../src/spec/wire/management.ts'
 import { madFields } from '../../src/wire/mad/management.ts'
 import { plainMad } from './pair.ts'
 
 const { VENDOR_OUI_FIRST: VENDOR } = MadClass
-/** Offset of the OUI (3 bytes) in a datagram of a vendor class. */
-const OUI = 37
 const { GET, SET } = MadMethod
 
 /** The fields of a datagram with the bytes of an OUI. */
 const fieldsOf = (mgmtClass: number, oui: number) => {
   const mad = plainMad(mgmtClass, GET, 1)
-  mad.set([oui >> 16, oui >> 8, oui], OUI)
+  mad.set([oui >> 16, oui >> 8, oui], VENDOR_OUI_OFFSET)
   return madFields(mad)
 }
 

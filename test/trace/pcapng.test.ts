@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { createPcapng, frameOf, macFor, type PcapngPacket } from '../../src/trace/pcapng.ts'
+import { bthPsn } from '../../src/wire/bth.ts'
 import { parseFrame } from '../../src/wire/frame.ts'
 import { readCapture } from '../../src/wire/pcap.ts'
 import { findTool, inCi } from '../tools.ts'
@@ -61,6 +62,7 @@ describe('pcapng', () => {
   it('the Ethernet address of an IP address is locally administered, or the group address of a multicast address', () => {
     const mac = (...address: number[]): string => Buffer.from(macFor(Uint8Array.from(address))).toString('hex')
     const mapped = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]
+    // 0200 or 0206 (IPv6), and the last four bytes of the address
     assert.equal(mac(...mapped, 127, 0, 0, 1), '02007f000001')
     assert.equal(mac(...mapped, 239, 205, 0, 1), '01005e4d0001')
     assert.equal(mac(0xfd, ...Array(13).fill(0), 1, 2), '020600000102')
@@ -87,7 +89,6 @@ describe('pcapng', () => {
       // Forged packets are malformed, and tshark may be older than FLUSH.
       const wellFormed = packets.filter((_, i) => !/inject|new_operations/.test(capturedPackets[i].file))
       writeFileSync(file, captureOf(wellFormed))
-      // tshark decodes some random payloads as RPC over RDMA.
       const fields = [
         '_ws.malformed',
         'frame.protocols',
@@ -97,6 +98,7 @@ describe('pcapng', () => {
       ]
       const { stdout, status, stderr } = spawnSync(
         'tshark',
+        // tshark decodes some random payloads as RPC over RDMA (rpcordma).
         ['-r', file, '--disable-protocol', 'rpcordma', '-T', 'fields', ...fields.flatMap(field => ['-e', field])],
         { encoding: 'utf8', maxBuffer: 1 << 26 },
       )
@@ -108,9 +110,9 @@ describe('pcapng', () => {
         assert.equal(malformed, '', `packet ${i + 1}`)
         assert.match(protocols, /:udp:infiniband/)
         assert.equal(name, ['rxe0', 'rxe1'][wellFormed[i].interface])
-        const bytes = wellFormed[i].payload
-        assert.equal(Number(psn), (bytes[9] << 16) | (bytes[10] << 8) | bytes[11])
-        assert.equal(Math.round(Number(time) * 1e6 - START), wellFormed[i].time - START)
+        const { buffer, byteOffset, length } = wellFormed[i].payload
+        assert.equal(Number(psn), bthPsn(new DataView(buffer, byteOffset, length), 0))
+        assert.equal(Math.round(Number(time) * 1e6), wellFormed[i].time)
       })
     } finally {
       rmSync(folder, { recursive: true })

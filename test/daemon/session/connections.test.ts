@@ -80,8 +80,9 @@ test('only the channel that created an identifier can use it, until the identifi
     [{ client: b.client, fd: second.fd }, b.fd],
   ] as const)
     assert.equal(await migrate(newChannel, id, oldFd), EINVAL)
-  for (const fd of [-1, 1_000_000]) assert.equal(await migrate(second, id, fd), ENOENT)
-  assert.equal(await migrate(second, id, 0), EINVAL)
+  for (const notOpen of [-1, 1_000_000]) assert.equal(await migrate(second, id, notOpen), ENOENT)
+  const notAChannel = 0
+  assert.equal(await migrate(second, id, notAChannel), EINVAL)
   assert.equal(await migrate(second, id, a.fd), MIGRATED)
   assert.equal(await destroy(a, id), EINVAL)
   assert.equal(await destroy(second, id), DESTROYED)
@@ -115,13 +116,12 @@ test('the descriptor of a channel serves only rdma_cm commands and methods of th
   const { client, fd } = await connectProgram(t, daemon)
   const id = await create({ client, fd })
   const { view, address } = client.memory
-  // cm_id.destroy in the object dialect: not a method of the channel.
+  // cm_id.destroy in the object dialect: not a method of the channel. The message has a length, a class and a handle.
   for (let i = 0; i < 64; i++) view.setUint8(i, 0)
-  // the message's length and class
   view.setUint16(0, 16, true)
   view.setUint16(2, CmId.id, true)
-  for (let object = 0; object < 4; object++) {
-    view.setUint32(4, object, true)
+  for (let handle = 0; handle < 4; handle++) {
+    view.setUint32(4, handle, true)
     assert.ok((await client.ioctlOn(fd, ioctlRequest(CmId.methods.destroy.call), BigInt(address))) < 0)
   }
   assert.ok([EINVAL, ENOTTY, EOPNOTSUPP].includes(await client.ioctlOn(fd, RDMA_VERBS_IOCTL, BigInt(address))))

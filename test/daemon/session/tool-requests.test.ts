@@ -18,11 +18,9 @@ import { plainArena } from '../../../src/wire/arena.ts'
 import { readCapture } from '../../../src/wire/pcap.ts'
 import { ipv4 } from '../../drivers/rxe/machine.ts'
 import { scratchFolder } from '../../tools.ts'
-import { Command, daemonOf, dial } from '../client.ts'
+import { Command, createCq, createRcQp, daemonOf, dial } from '../client.ts'
 
 const folder = scratchFolder()
-/** The last word of struct ib_uverbs_create_qp: qp_type, its second byte, is IBV_QPT_RC. */
-const RC_TYPE = 2 << 8
 
 test('config returns the daemon’s options, and stat its counts', async t => {
   const daemon = await daemonOf(t, folder, ['127.0.0.1', '::1'])
@@ -72,34 +70,24 @@ test('all queue pairs are listed once, also those of a device that got the node 
   const createQps = async (node: number, device: string, count: number): Promise<string[]> => {
     const context = await client.context(node)
     const pd = (await client.command(context, Command.ALLOC_PD, [], 1)).response[0]!
-    const cq = (await client.command(context, Command.CREATE_CQ, [0, 0, 16, 0, 0xffff_ffff, 0], 6)).response[0]!
+    const cq = await createCq(client, context)
     const names: string[] = []
-    for (let i = 0; i < count; i++) {
-      const sizes = [1, 1, 1, 1, 0]
-      const { ret, response } = await client.command(
-        context,
-        Command.CREATE_QP,
-        [0, 0, pd, cq, cq, 0, ...sizes, RC_TYPE],
-        16,
-      )
-      assert.ok(ret > 0, `queue pair ${i}: ${ret}`)
-      names.push(nameOf(device, response[1]!))
-    }
+    for (let i = 0; i < count; i++) names.push(nameOf(device, await createRcQp(client, context, pd, cq)))
     return names
   }
   await client.tool({ kind: 'device', remove: 'rxe0' })
   await client.tool({ kind: 'device', add: { name: 'rxe2', address: '127.0.0.3' } })
-  // more than fit in one reply
   const created = [...(await createQps(1, 'rxe1', 60)), ...(await createQps(0, 'rxe2', 60))]
   const listed: string[] = []
   let cursor: unknown
-  for (let replies = 0; replies < 4; replies++) {
+  let replies = 0
+  do {
     const reply = await client.tool({ kind: 'qps', ...(cursor !== undefined && { cursor }) })
     assert.ok('qps' in reply)
     listed.push(...reply.qps.map(({ qpn, device }) => nameOf(device, qpn)))
     cursor = reply.next
-    if (cursor === undefined) break
-  }
+  } while (cursor !== undefined && ++replies < 10)
+  assert.ok(replies > 0, 'more queue pairs than fit in one reply')
   assert.deepEqual(listed.sort(), created.sort())
 })
 
@@ -164,8 +152,11 @@ test('a capture needs a descriptor of a writable regular file, and a session has
 
 // ---- requests without a daemon ----
 
-/** Tool requests of a session that records sent messages. `freeMessages` messages fit in the socket. */
-const createRequests = (isTrusted: boolean, more: Partial<DaemonState> = {}) => {
+/**
+ * Tool requests of a session of the daemon's user or of another user. The session records sent messages;
+ * `setFreeMessages` sets how many more fit in its socket.
+ */
+const createRequests = (user: 'own user' | 'other user', more: Partial<DaemonState> = {}) => {
   const subscribers = new Set<(record: TraceRecord) => void>()
   let settled = 0
   const daemon = {
@@ -199,7 +190,7 @@ const createRequests = (isTrusted: boolean, more: Partial<DaemonState> = {}) => 
   }
   const requests = new ToolRequests(daemon, {
     buffer,
-    isTrusted,
+    isTrusted: user === 'own user',
     user: 0,
     send: length => {
       if (freeMessages <= 0) return false
@@ -223,6 +214,7 @@ const createRequests = (isTrusted: boolean, more: Partial<DaemonState> = {}) => 
     setFreeMessages: (value: number) => {
       freeMessages = value
     },
+    /** Handles a request, and removes its reply from `sent`. */
     request(request: unknown): ToolReply {
       requests.handle({ ...newRequest(), text: JSON.stringify(request) }, [])
       return JSON.parse(sent.pop() as string) as ToolReply
@@ -250,9 +242,9 @@ test('a capture has the packets that a device receives from a device added later
   const network = createNetwork({ devices: [], fault: '', link: 'memory' })
   const devices = createDevices(createCore(), network, undefined, [])
   const add = (name: string, address: string) => devices.add({ name, address }).rxe!.state.port
-  const first = add('rxe0', '127.0.0.1')
+  const port = add('rxe0', '127.0.0.1')
   add('rxe1', '127.0.0.2')
-  const { requests, close } = createRequests(true, { network, devices })
+  const { requests, close } = createRequests('own user', { network, devices })
   const path = join(folder, 'later.pcapng')
   const file = openSync(path, 'w')
   requests.handle({ ...newRequest(), text: JSON.stringify({ kind: 'trace', tag: '', pcap: true }) }, [file])
@@ -261,10 +253,10 @@ test('a capture has the packets that a device receives from a device added later
   const receive = (last: number): number => {
     const run = emptyTappedRun(plainArena(64), 'received')
     const flow = { ...run.flow, source: ipv4(127, 0, 0, last), destination: ipv4(127, 0, 0, 1) }
-    first.tap?.({ ...run, count: 1, packetBytes: 16, lastBytes: 16, flow })
+    port.tap?.({ ...run, count: 1, packetBytes: 16, lastBytes: 16, flow })
     return readCapture(readFileSync(path)).length
   }
-  assert.equal(receive(2), 0, 'captured when it was sent')
+  assert.equal(receive(2), 0, 'a packet of rxe1 was captured when it was sent')
   add('rxe2', '127.0.0.3')
   assert.equal(receive(3), 1)
   devices.remove('rxe1')
@@ -273,7 +265,7 @@ test('a capture has the packets that a device receives from a device added later
 })
 
 test('a reply to a tool with a full socket is sent later, after the preceding records', () => {
-  const { requests, request, record, sent, setFreeMessages, isWritableWanted } = createRequests(true)
+  const { requests, request, record, sent, setFreeMessages, isWritableWanted } = createRequests('own user')
   request(trace)
   setFreeMessages(0)
   record({ pid: 7 })
@@ -287,7 +279,7 @@ test('a reply to a tool with a full socket is sent later, after the preceding re
 })
 
 test('a session with 16 queued replies ends with the next request', () => {
-  const { requests, sent, setFreeMessages, isClosed } = createRequests(true)
+  const { requests, sent, setFreeMessages, isClosed } = createRequests('own user')
   setFreeMessages(0)
   const send = (fds: readonly number[] = []) =>
     requests.handle({ ...newRequest(), text: JSON.stringify({ kind: 'config' }) }, fds)
@@ -312,7 +304,7 @@ test('an answer after the end of the session is not sent, and the descriptors of
       destroyed = resolve
     })
   const check = { counts: [], omissions: [], calls: 0 } as unknown as DaemonState['check']
-  const { requests, sent, close } = createRequests(true, {
+  const { requests, sent, close } = createRequests('own user', {
     untilContextsDestroyed,
     check,
     containment: createContainment(),
@@ -326,7 +318,7 @@ test('an answer after the end of the session is not sent, and the descriptors of
   assert.throws(() => closeSync(passed), { code: 'EBADF' })
 })
 
-test('answers to `closed` wait for that context only; the 17th unanswered request ends the session', () => {
+test('`closed` is answered when its context has ended; the 17th unanswered request ends the session', () => {
   const whenEnded = new Set<() => void>()
   const contexts = {
     withMemory: () => [
@@ -334,16 +326,17 @@ test('answers to `closed` wait for that context only; the 17th unanswered reques
       { number: 5, whenEnded },
     ],
   }
-  const { requests, sent, isClosed } = createRequests(false, { contexts } as unknown as Partial<DaemonState>)
-  const send = (context?: number) =>
+  const { requests, sent, isClosed } = createRequests('other user', { contexts } as unknown as Partial<DaemonState>)
+  const send = (context: number | undefined) =>
     requests.handle({ ...newRequest(), text: JSON.stringify({ kind: 'closed', context }) }, [])
+  const reply = '{"closed":true}'
   for (let i = 0; i < 15; i++) send(5)
   assert.deepEqual(sent, [])
   send(6)
-  assert.deepEqual(sent.splice(0), ['{"closed":true}'])
+  assert.deepEqual(sent.splice(0), [reply], 'context 6 does not exist')
   for (const onEnded of whenEnded) onEnded()
-  assert.deepEqual(sent.splice(0), Array(15).fill('{"closed":true}'))
-  send()
+  assert.deepEqual(sent.splice(0), Array(15).fill(reply))
+  send(undefined)
   assert.match(sent[0]!, /unknown request/)
   whenEnded.clear()
   for (let i = 0; i < 16; i++) send(5)
@@ -358,7 +351,7 @@ test('a session ends if an answer that it waits for fails', async () => {
     check: {} as unknown as DaemonState['check'],
     untilContextsDestroyed: () => Promise.reject(new Error('a bug')),
   }
-  const { requests, isClosed } = createRequests(true, failing)
+  const { requests, isClosed } = createRequests('own user', failing)
   const passed = openSync('/dev/null', 'r')
   requests.handle({ ...newRequest(), text: JSON.stringify({ kind: 'counts' }) }, [passed])
   await new Promise(setImmediate)
@@ -368,7 +361,7 @@ test('a session ends if an answer that it waits for fails', async () => {
 })
 
 test('only a tool that traces completes the records that wait for descriptors', () => {
-  const { request, settled } = createRequests(true)
+  const { request, settled } = createRequests('own user')
   request({ kind: 'config' })
   request(trace)
   assert.equal(settled(), 0)
@@ -377,7 +370,7 @@ test('only a tool that traces completes the records that wait for descriptors', 
 })
 
 test('only the daemon’s user may trace calls, see findings and set faults', () => {
-  const stranger = createRequests(false)
+  const stranger = createRequests('other user')
   const reply = stranger.request(trace)
   assert.match('error' in reply ? reply.error : '', /only the user/)
   assert.equal(stranger.subscribers.size, 0)
@@ -388,12 +381,15 @@ test('only the daemon’s user may trace calls, see findings and set faults', ()
   assert.ok('config' in stranger.request({ kind: 'config' }), 'any user may see the configuration')
 })
 
+/** Further records are dropped while the socket is full. */
+const MAX_QUEUED_RECORDS = 10_000
+
 test('a slow tool gets records later and in order; records beyond 10,000 are dropped and counted', () => {
-  const session = createRequests(true)
+  const session = createRequests('own user')
   assert.ok('tracing' in session.request(trace))
   session.record({ ret: 0 })
   session.setFreeMessages(0)
-  for (let i = 1; i <= 10_050; i++) session.record({ ret: i })
+  for (let i = 1; i <= MAX_QUEUED_RECORDS + 50; i++) session.record({ ret: i })
   assert.equal(session.isWritableWanted(), true)
   assert.equal(session.sent.length, 1)
   session.setFreeMessages(Number.POSITIVE_INFINITY)
@@ -403,7 +399,7 @@ test('a slow tool gets records later and in order; records beyond 10,000 are dro
   const received = session.sent.map(text => JSON.parse(text) as TraceRecord)
   assert.deepEqual(
     received.map(({ ret }) => ret),
-    [...Array.from({ length: 10_001 }, (_, i) => i), 20_000],
+    [...Array(1 + MAX_QUEUED_RECORDS).keys(), 20_000],
   )
   assert.deepEqual(
     received.map(({ lost }) => lost).filter(lost => lost !== undefined),
@@ -414,11 +410,11 @@ test('a slow tool gets records later and in order; records beyond 10,000 are dro
 })
 
 test('lost records are reported by the next call, or by the answer to `capture` if none follows', () => {
-  const session = createRequests(true)
+  const session = createRequests('own user')
   session.request(trace)
   const lose = (count: number): void => {
     session.setFreeMessages(0)
-    for (let i = 0; i < 10_000 + count; i++) session.record({})
+    for (let i = 0; i < MAX_QUEUED_RECORDS + count; i++) session.record({})
     session.setFreeMessages(Number.POSITIVE_INFINITY)
     session.requests.onWritable()
     session.sent.length = 0
@@ -438,7 +434,7 @@ test('lost records are reported by the next call, or by the answer to `capture` 
 })
 
 test('a record that is too long for one message is sent in parts; a record of megabytes is sent without its call', () => {
-  const session = createRequests(true)
+  const session = createRequests('own user')
   session.request(trace)
   const call = (length: number) => ({ classId: 1, call: 2, message: 'A'.repeat(length), answer: '' })
   session.record({ ret: 5, call: call(70_000) })
@@ -447,7 +443,7 @@ test('a record that is too long for one message is sent in parts; a record of me
   session.record({ ret: 6, reason: faces })
   session.record({ ret: 6, reason: `B${faces}` })
   session.record({ ret: 7, call: call(5_000_000) })
-  assert.ok(session.sent.length > 8)
+  assert.ok(session.sent.length > 4, 'more messages than records')
   const read = traceReader()
   const received = session.sent
     .map(read)

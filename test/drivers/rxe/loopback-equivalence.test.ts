@@ -12,7 +12,7 @@ import { causeOfCode } from '../../../src/spec/check/causes.ts'
 import { Cq } from '../../../src/spec/classes/cq.ts'
 import { Mr } from '../../../src/spec/classes/mr.ts'
 import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
-import { AsyncEventType, QpState } from '../../../src/spec/enums.ts'
+import { AsyncEventType, Mtu, QpState } from '../../../src/spec/enums.ts'
 import { Errno } from '../../../src/spec/errno.ts'
 import { operationCode } from '../../../src/spec/wire/opcodes.ts'
 import { WcStatus, WrOpcode } from '../../../src/spec/work.ts'
@@ -29,7 +29,6 @@ import {
   program,
   query,
   register,
-  type TestCq,
   type TestQp,
   toInit,
   toRtr,
@@ -38,9 +37,12 @@ import {
 import { completions, pattern, sgeOf } from './pair.ts'
 import { Flag, pollAll, postReceive, postSend } from './provider.ts'
 
-const wr = WrOpcode.values
-const { SEND, SEND_WITH_IMM, SEND_WITH_INV, RDMA_WRITE, RDMA_WRITE_WITH_IMM, RDMA_READ } = wr
-const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, ATOMIC_WRITE, FLUSH, BIND_MW, LOCAL_INV } = wr
+const { SEND, SEND_WITH_IMM, SEND_WITH_INV, RDMA_WRITE, RDMA_WRITE_WITH_IMM, RDMA_READ } = WrOpcode.values
+const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, ATOMIC_WRITE, FLUSH, BIND_MW, LOCAL_INV } = WrOpcode.values
+const { MTU_256, MTU_1024, MTU_4096 } = Mtu.values
+const { SUCCESS } = WcStatus.values
+/** Maximum bytes of one slice of a message without packets: 16 packets of 4096 bytes. */
+const SLICE_BYTES = 0x1_0000
 const sendsAndWrites = [SEND, SEND_WITH_IMM, RDMA_WRITE, RDMA_WRITE_WITH_IMM]
 /** Operations with a response that is not an ACK. */
 const withResponse = [RDMA_READ, ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, ATOMIC_WRITE, FLUSH]
@@ -59,6 +61,7 @@ const opcodesOf = (kind: Kind): fc.Arbitrary<number> => {
   )
 }
 type SendStep = Extract<Step, { do: 'send' }>
+const mistake = fc.constantFrom(Mistake.RKEY, Mistake.RANGE, Mistake.LKEY, Mistake.ADDRESS)
 /** 0 in `weight` of `weight` + 1 cases, otherwise `value`. */
 const rarely = (value: fc.Arbitrary<number>, weight: number) =>
   fc.oneof({ arbitrary: fc.constant(0), weight }, { arbitrary: value, weight: 1 })
@@ -87,7 +90,7 @@ const fastPathRequest: fc.Arbitrary<Request> = fc.record({
   inline: fc.constant(false),
   flags: fc.nat(7),
   value: fc.nat(),
-  mistake: rarely(fc.integer({ min: 1, max: 4 }), 300),
+  mistake: rarely(mistake, 300),
 })
 
 const request = (kind: Kind): fc.Arbitrary<Request> =>
@@ -100,7 +103,7 @@ const request = (kind: Kind): fc.Arbitrary<Request> =>
     inline: fc.boolean(),
     flags: fc.nat(7),
     value: fc.nat(),
-    mistake: rarely(fc.integer({ min: 1, max: 4 }), 120),
+    mistake: rarely(mistake, 120),
   })
 const step = (requests: fc.Arbitrary<readonly Request[]>, maxReceives: number): fc.Arbitrary<Step> =>
   fc.oneof(
@@ -133,10 +136,10 @@ const script = (kind: Kind, isFastPath: boolean): fc.Arbitrary<Script> => {
   return fc.record({
     kind: fc.constant(kind),
     devices: fc.constantFrom([0, 1] as const, [0, 0] as const, [1, 0] as const),
-    mtu: fc.constantFrom(1, 3, 5),
+    mtu: fc.constantFrom(MTU_256, MTU_1024, MTU_4096),
     rnrRetry: fc.constantFrom(1, 7, 7),
     // at most maxDestRdAtomic, because above it results depend on timing
-    maxRdAtomic: rarely(fc.nat(4), 5).map(n => 4 - n),
+    maxRdAtomic: fc.oneof({ weight: 5, arbitrary: fc.constant(4) }, { weight: 1, arbitrary: fc.nat(4) }),
     maxDestRdAtomic: fc.constant(4),
     steps: fc.array(step(requests, isFastPath ? 30 : 1), { maxLength: 25, size: 'max' }),
   })
@@ -195,7 +198,7 @@ const validScript = (kind: Kind): Script => {
     ),
   )
   const steps = requests.flatMap((request): Step[] => [receive, { do: 'send', side: 0, requests: [request] }])
-  return { kind, devices: [0, 1], mtu: 3, rnrRetry: 7, maxRdAtomic: 4, maxDestRdAtomic: 4, steps }
+  return { kind, devices: [0, 1], mtu: MTU_1024, rnrRetry: 7, maxRdAtomic: 4, maxDestRdAtomic: 4, steps }
 }
 
 describe('if nothing is refused, all counters and PSNs are equal with packets and without', () => {
@@ -207,7 +210,7 @@ describe('if nothing is refused, all counters and PSNs are equal with packets an
       assert.deepEqual(direct.allCounters, packets.allCounters)
       assert.deepEqual(direct.queries, packets.queries)
       const statuses = packets.results.flat().flatMap(({ sends }) => sends.map(([, status]) => status))
-      assert.deepEqual([...new Set(statuses)], [0])
+      assert.deepEqual([...new Set(statuses)], [SUCCESS])
     })
   }
 })
@@ -233,8 +236,9 @@ it('dropped UC messages count the same with packets and without', () => {
   assert.deepEqual(direct.results, packets.results)
   assert.deepEqual(direct.allCounters, packets.allCounters)
   const { dropped, outOfSequence } = direct.allCounters[1].engine
-  // all packets of the first SENDs and the WRITEs: 1 + 1 + 5 + 69; the last packet of each WRITE with immediate
-  assert.deepEqual({ dropped, outOfSequence }, { dropped: 76 + 76 + 4, outOfSequence: 0 })
+  // Dropped are all packets of the first SENDs and of the WRITEs, and the last packet of each WRITE with immediate.
+  const packetsOfSends = 1 + 1 + 5 + 69 // of 1024 bytes
+  assert.deepEqual({ dropped, outOfSequence }, { dropped: 2 * packetsOfSends + 4, outOfSequence: 0 })
 })
 
 it("READs beyond the responder's max_dest_rd_atomic are refused", () => {
@@ -260,7 +264,7 @@ it('a SEND that has waited for a receive needs no packets', () => {
   assert.deepEqual(direct.results, packets.results)
   assert.deepEqual(
     direct.results[2][0].sends.map(([, status]) => status),
-    [0],
+    [SUCCESS],
   )
   assert.deepEqual([direct.runs, direct.equalCounters[0].receivedRnr], [0, 1])
 })
@@ -279,7 +283,7 @@ it('the MSN counts messages without packets', () => {
     postSend(a.qp.send, { opcode, sges: elements, remote: b.mr.address, rkey: b.mr.rkey })
     m.settle()
   }
-  // with two elements without the fast path
+  // Six messages: those with two elements do not take the fast path.
   for (const opcode of [SEND, RDMA_WRITE, RDMA_READ]) for (const sges of [1, 2]) post(opcode, sges)
   const msns: number[] = []
   addTap(m.devices[1].state.port, run => {
@@ -300,7 +304,7 @@ it('a READ whose last responses come in a later poll is counted once, with all i
       const cq = makeCq(p)
       return { cq, qp: makeQp(p, cq), mr: register(p, packets * 4096) }
     })
-    connectQps(a.qp, b.qp, { pathMtu: 5 })
+    connectQps(a.qp, b.qp, { pathMtu: MTU_4096 })
     const sges = [sgeOf(a.mr, 0, packets * 4096)]
     postSend(a.qp.send, { opcode: RDMA_READ, sges, remote: b.mr.address, rkey: b.mr.rkey })
     m.settle()
@@ -343,16 +347,16 @@ it('a completion queue that overruns within a batch has equal results with packe
 
 describe('the path changes in the middle of a message', () => {
   const LENGTH = 0xc0_0000
-  for (const opcode of [wr.SEND, wr.RDMA_WRITE, wr.RDMA_READ]) {
-    it(`opcode ${opcode}`, () => {
+  for (const [name, opcode] of Object.entries({ SEND, RDMA_WRITE, RDMA_READ })) {
+    it(name, () => {
       const m = machine(2, { path: 'direct' })
       const [a, b] = [0, 1].map(device => {
         const p = program(m, device)
         const cq = makeCq(p)
         return { p, cq, qp: makeQp(p, cq), mr: register(p, LENGTH) }
       })
-      connectQps(a.qp, b.qp, { pathMtu: 5 })
-      const source = opcode === wr.RDMA_READ ? b : a
+      connectQps(a.qp, b.qp, { pathMtu: MTU_4096 })
+      const source = opcode === RDMA_READ ? b : a
       pattern(source.mr.bytes, opcode)
       postReceive(b.qp.receive, 1n, [sgeOf(b.mr, 0, LENGTH)])
       postSend(a.qp.send, { opcode, sges: [sgeOf(a.mr, 0, LENGTH)], remote: b.mr.address, rkey: b.mr.rkey })
@@ -376,7 +380,7 @@ describe('the path changes in the middle of a message', () => {
       removeTap?.()
       assert.deepEqual(
         completions(a.cq).map(({ status }) => status),
-        [0],
+        [SUCCESS],
       )
       assert.equal(Buffer.compare(a.mr.bytes, b.mr.bytes), 0)
       assert.ok(changes > 2 && packets > 0 && packets < LENGTH / 4096, `${changes} changes, ${packets} packets`)
@@ -386,12 +390,12 @@ describe('the path changes in the middle of a message', () => {
 
 describe('a region that is deregistered in the middle of a message', () => {
   const LENGTH = 0x100_0000
-  const { REM_ACCESS_ERR, REM_OP_ERR, LOC_PROT_ERR } = WcStatus.values
+  const { REM_ACCESS_ERR, REM_OP_ERR, LOC_PROT_ERR, WR_FLUSH_ERR } = WcStatus.values
   const { RTS, ERR } = QpState.values
-  for (const [name, opcode, status, received] of [
-    ['READ', RDMA_READ, REM_ACCESS_ERR, []],
-    ['WRITE', RDMA_WRITE, REM_ACCESS_ERR, []],
-    ['SEND', SEND, REM_OP_ERR, [LOC_PROT_ERR]],
+  for (const [name, opcode, sendStatus, receiveStatus, cause] of [
+    ['READ', RDMA_READ, REM_ACCESS_ERR, WR_FLUSH_ERR, 'RKEY_DEREGISTERED'],
+    ['WRITE', RDMA_WRITE, REM_ACCESS_ERR, WR_FLUSH_ERR, 'RKEY_DEREGISTERED'],
+    ['SEND', SEND, REM_OP_ERR, LOC_PROT_ERR, 'LKEY_DEREGISTERED'],
   ] as const)
     for (const path of ['packets', 'direct'] as const)
       it(`${name}, path ${path}`, () => {
@@ -401,63 +405,67 @@ describe('a region that is deregistered in the middle of a message', () => {
           const cq = makeCq(p)
           return { p, cq, qp: makeQp(p, cq), mr: register(p, LENGTH) }
         })
-        connectQps(a.qp, b.qp, { pathMtu: 5 })
+        connectQps(a.qp, b.qp, { pathMtu: MTU_4096 })
         pattern((opcode === RDMA_READ ? b : a).mr.bytes, 1)
         const target = opcode === RDMA_READ ? a.mr : b.mr
         postReceive(b.qp.receive, 1n, [sgeOf(b.mr, 0, LENGTH)])
         postSend(a.qp.send, { opcode, sges: [sgeOf(a.mr, 0, LENGTH)], remote: b.mr.address, rkey: b.mr.rkey })
-        for (let polls = 0; polls < 100 && target.bytes[0x1_0000] === 0; polls++)
+        // The message is in the middle when its second slice arrives.
+        for (let polls = 0; polls < 100 && target.bytes[SLICE_BYTES] === 0; polls++)
           for (const device of m.devices) device.poll(m.now)
         assert.equal(query(b.qp).state, RTS)
         invokeNow(b.p.context, Mr, 'destroy', b.mr.handle, {}, b.p.caller)
-        const written = target.bytes.findLastIndex(byte => byte !== 0)
+        const lastWritten = () => target.bytes.findLastIndex(byte => byte !== 0)
+        const before = lastWritten()
         m.settle()
-        const statuses = (cq: TestCq) => completions(cq).map(completion => completion.status)
         // the peer's cause is found by the PSN of its NAK
         assert.deepEqual(
-          pollAll(a.cq.ring).map(completion => [completion.status, causeOfCode(completion.vendor)]),
-          [[status, opcode === SEND ? 'LKEY_DEREGISTERED' : 'RKEY_DEREGISTERED']],
+          pollAll(a.cq.ring).map(({ status, vendor }) => [status, causeOfCode(vendor)]),
+          [[sendStatus, cause]],
         )
         assert.deepEqual([query(a.qp).state, query(b.qp).state], [ERR, ERR])
-        assert.deepEqual(statuses(b.cq), received.length > 0 ? [...received] : [WcStatus.values.WR_FLUSH_ERR])
-        assert.ok(written > 0x1_0000 && written < LENGTH - 1)
-        if (opcode !== RDMA_READ)
-          assert.equal(
-            target.bytes.findLastIndex(byte => byte !== 0),
-            written,
-          )
+        assert.deepEqual(
+          completions(b.cq).map(({ status }) => status),
+          [receiveStatus],
+        )
+        assert.ok(before >= SLICE_BYTES && before < LENGTH - 1)
+        // READ responses in flight are still written.
+        if (opcode !== RDMA_READ) assert.equal(lastWritten(), before)
       })
 })
 
 it('without packets, a READ that fails in the middle is refused at its first missing response', () => {
+  const LENGTH = 0x20_0000
   const m = machine(2, { path: 'direct' })
   const [a, b] = [0, 1].map(device => {
     const p = program(m, device)
     const cq = makeCq(p)
-    return { p, cq, qp: makeQp(p, cq), mr: register(p, 0x20_0000) }
+    return { p, cq, qp: makeQp(p, cq), mr: register(p, LENGTH) }
   })
-  connectQps(a.qp, b.qp, { pathMtu: 5 })
+  connectQps(a.qp, b.qp, { pathMtu: MTU_4096 })
+  const { rqPsn: firstPsn } = query(b.qp)
+  // The first slice is read through `locate`, and the next one cannot be read.
   const { locate } = b.p.space
   let slices = 0
   b.p.space.locate = (...range) => (slices++ === 0 ? locate?.(...range) : undefined)
   b.p.space.read = () => Errno.EFAULT
-  const sges = [sgeOf(a.mr, 0, 0x20_0000)]
+  const sges = [sgeOf(a.mr, 0, LENGTH)]
   postSend(a.qp.send, { opcode: RDMA_READ, sges, remote: b.mr.address, rkey: b.mr.rkey })
   m.settle()
   const [{ status, vendor }] = pollAll(a.cq.ring)
   // the peer's cause is found by the PSN of its NAK
   assert.deepEqual([status, causeOfCode(vendor)], [WcStatus.values.REM_OP_ERR, 'REMOTE_FAULT'])
-  assert.equal(query(b.qp).rqPsn, 100 + 16, 'a slice has 16 packets of 4096 bytes')
+  assert.equal(query(b.qp).rqPsn, firstPsn + SLICE_BYTES / 4096)
 })
 
 for (const path of ['packets', 'direct'] as const)
-  it(`a responder in RTR, solicited events and a WRITE beyond its region, path ${path}`, () => {
+  it(`a responder in RTR gets COMM_EST, an event for a solicited SEND only, and QP_ACCESS_ERR, path ${path}`, () => {
     const m = machine(2, { path })
     const [p, q] = [program(m, 0), program(m, 1)]
     const channel = makeChannel(q)
     const [sendCq, receiveCq] = [makeCq(p), makeCq(q, 15, channel.fd)]
     const [a, b] = [makeQp(p, sendCq), makeQp(q, receiveCq)]
-    const [source, target] = [register(p, 0x2_0000), register(q, 0x2_0000)]
+    const [source, target] = [register(p, 2 * SLICE_BYTES), register(q, 2 * SLICE_BYTES)]
     pattern(source.bytes, 1)
     for (const [qp, peer] of [
       [a, b],
@@ -482,7 +490,8 @@ for (const path of ['packets', 'direct'] as const)
       [COMM_EST],
     )
     target.bytes.fill(0)
-    const sges = [sgeOf(source, 0, 0x2_0000)] // more than one slice
+    // A WRITE of two slices ends one byte after the region.
+    const sges = [sgeOf(source, 0, 2 * SLICE_BYTES)]
     postSend(a.send, { opcode: RDMA_WRITE, sges, remote: target.address + 1, rkey: target.rkey })
     m.settle()
     assert.ok(target.bytes.every(byte => byte === 0))

@@ -21,8 +21,8 @@ const permitFor =
   (departure: Departure | undefined): Permit =>
   ({ fields }) => {
     const isAllowed = fields.every(({ path, recorded, ours }) => {
-      const pair = departure?.fields[path]
-      return pair !== undefined && pair[0] === recorded && pair[1] === ours
+      const allowed = departure?.fields[path]
+      return allowed !== undefined && allowed[0] === recorded && allowed[1] === ours
     })
     if (!isAllowed) return undefined
     usedDepartures.add(departure!)
@@ -34,18 +34,18 @@ const permitFor =
 const departureFor = (linux: Linux, name: string): Departure | undefined =>
   departures.find(d => d.name === name && (d.linux === undefined || d.linux === linux))
 
-/** Sentences about differences that departures.ts does not permit. */
+/** Sentences about differences from Linux (`linuxAfter`, `replies`) that departures.ts does not permit. */
 const faultsOf = (
   linux: Linux,
   { name }: Case,
-  expected: string,
+  linuxAfter: string,
   replies: readonly Recorded[],
   result: Result,
 ): string[] => {
   const departure = departureFor(linux, name)
   const faults = compareLists(0, 'answers', replies, result.replies, permitFor(departure)).map(describeDifference)
-  const expectedAfter = departure?.after ?? plainAfter(expected)
-  if (departure?.after !== undefined && departure.after !== plainAfter(expected)) usedDepartures.add(departure)
+  const expectedAfter = departure?.after ?? plainAfter(linuxAfter)
+  if (departure?.after !== undefined && departure.after !== plainAfter(linuxAfter)) usedDepartures.add(departure)
   if (expectedAfter !== result.after) faults.push(`${result.after}, not ${expectedAfter}`)
   return faults
 }
@@ -64,6 +64,7 @@ for (const linux of ['6.1', '6.12'] as const) {
         const stream = { qpn: 0, answers: testCase.replies, requests: [] }
         for (const [mutant, [{ answers }]] of recordedMutants(testCase.name, [stream], isExempt))
           assert.notEqual(faultsOf(linux, testCase, testCase.after, answers, result).length, 0, mutant)
+        // Each number of the state after the packets gets a digit more.
         if (departure?.after === undefined)
           for (const [text, changed] of [
             ['word ', 'word 1'],
@@ -71,9 +72,9 @@ for (const linux of ['6.1', '6.12'] as const) {
             ['rq_psn 0x', 'rq_psn 0x1'],
             ['wc status ', 'wc status 1'],
           ]) {
-            const expected = testCase.after.replace(text, changed)
-            if (expected !== testCase.after)
-              assert.notEqual(faultsOf(linux, testCase, expected, testCase.replies, result).length, 0, changed)
+            const otherAfter = testCase.after.replace(text, changed)
+            if (otherAfter !== testCase.after)
+              assert.notEqual(faultsOf(linux, testCase, otherAfter, testCase.replies, result).length, 0, changed)
           }
         if (testCase.replies.length === 0) return
         const isNoticed = testCase.frames.some((_, i) => {
@@ -102,7 +103,7 @@ describe('malformed packets, which were not captured', () => {
   }
   const spoiled = sample.payload.slice()
   spoiled[spoiled.length - 1] ^= 1
-  // BTH, 3 bytes and the ICRC; PadCnt, bits 4 and 5 of byte 1, is 3
+  // BTH, 3 bytes and the ICRC; PadCnt (bits 4 and 5 of byte 1) is 3, although the length is no multiple of 4
   const padded = new Uint8Array(12 + 3 + 4)
   padded.set(sample.payload.subarray(0, 12))
   padded[1] |= 3 << 4
@@ -117,7 +118,7 @@ describe('malformed packets, which were not captured', () => {
       const expected = tableOf('Linux 6.1.192').find(c => c.name === name)!
       const hasDeparture = malformedDepartures.some(d => d.name === name)
       assert.equal(plainAfter(expected.after) !== result.after, hasDeparture)
-      assert.deepEqual(result, { replies: [], after: 'state 3 rq_psn 0x000200; word 5' })
+      assert.deepEqual(result, { replies: [], after: 'state 3 rq_psn 0x000200; word 5' }, 'the packet has no effect')
     })
   }
 })
