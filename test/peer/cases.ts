@@ -70,9 +70,11 @@ const groups = {
   6: ['ff0e::7', '255:14:0:0:0:0:0:0:0:0:0:0:0:0:0:7'],
 } as const
 export const groupAddress = (version: 4 | 6): string => groups[version][0]
+/** Messages of `groupCase`. */
+export const GROUP_MESSAGES = 30
 /** The bandwidth test: in the latency test a sender is a member of the group, and needs no peer. */
 export const groupCase = (version: 4 | 6): PeerCase =>
-  peerCase('ib_send_bw', '-c', 'UD', '-s', '1000', '-n', '30', '-g', '-M', groups[version][1])
+  peerCase('ib_send_bw', '-c', 'UD', '-s', '1000', '-n', String(GROUP_MESSAGES), '-g', '-M', groups[version][1])
 
 /** Cases of every test run. */
 export const fewCases: readonly PeerCase[] = [rc[0], rc[4], rc[5], rc[9], uc[1], ud[0], srq[0]]

@@ -153,7 +153,11 @@ export const startGuest = async (scope: Scope, kernel: Kernel): Promise<Guest> =
 }
 
 /** Waits until process `pid`, in another network namespace, listens on a TCP port. False if `ended` resolves first. */
-export const untilListeningThere = async (pid: number, port: number, ended: Promise<unknown>): Promise<boolean> => {
+export const untilListeningInNamespace = async (
+  pid: number,
+  port: number,
+  ended: Promise<unknown>,
+): Promise<boolean> => {
   let hasEnded = false
   void ended.then(() => {
     hasEnded = true

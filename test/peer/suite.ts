@@ -20,8 +20,15 @@ import {
 } from '../system/programs.ts'
 import { assertGoodRdmacm, finishRdmacm, listeningPort, wordsOf } from '../system/rdmacm/rdmacm.ts'
 import { inCi } from '../tools.ts'
-import { type ConnectionCase, groupAddress, groupCase, lossyConnectionCases, type PeerCase } from './cases.ts'
-import { GUEST, GUEST_GID, type Guest, HOST, type Kernel, startGuest, untilListeningThere } from './guest.ts'
+import {
+  type ConnectionCase,
+  GROUP_MESSAGES,
+  groupAddress,
+  groupCase,
+  lossyConnectionCases,
+  type PeerCase,
+} from './cases.ts'
+import { GUEST, GUEST_GID, type Guest, HOST, type Kernel, startGuest, untilListeningInNamespace } from './guest.ts'
 
 type Version = 4 | 6
 
@@ -41,6 +48,9 @@ let lastPort = 18600
 
 /** Minimum speed of a soak, for its time limit. */
 const SOAK_BYTES_PER_SECOND = 30_000
+
+/** Packets of a soak's largest block: 64 KiB, with the path MTU of 1024 bytes. */
+const SOAK_BLOCK_PACKETS = 64
 
 /** GID index of a daemon's address. */
 const HOST_GID = 1
@@ -70,8 +80,8 @@ const runPair = async (
     client = guest.startHere(t, here, [...hereArgs, GUEST[4]], daemon.env, limit)
   } else {
     server = guest.startHere(t, here, hereArgs, daemon.env, limit)
-    const listens = await untilListeningThere(server.child.pid ?? 0, port, server.ended)
-    assert.ok(listens, `${programs.there} ended before it listened:\n${server.output()}`)
+    const listens = await untilListeningInNamespace(server.child.pid ?? 0, port, server.ended)
+    assert.ok(listens, `${programs.here.join(' ')} ended before it listened:\n${server.output()}`)
     client = guest.start(t, programs.there, [...there, HOST[4]], limit)
   }
   const finished = await client.ended
@@ -90,16 +100,18 @@ const exchangeMads = async (t: Scope, { guest, daemon, guestServes }: Ends): Pro
   const server = guestServes ? guest.start(t, 'sh', serving) : guest.startHere(t, 'sh', serving, daemon.env)
   await server.printed(/ready/)
   const gid = Buffer.from(parseAddress((guestServes ? GUEST : HOST)[6]) ?? []).toString('hex')
-  const requestBytes = async (bytes: string): Promise<string> => {
-    const index = guestServes ? HOST_GID : GUEST_GID[6]
-    const { stdout, stderr } = await start(guestServes, 'client', 'rxe0', gid, bytes, '3', String(index)).ended
+  const [retries, gidIndex] = [3, guestServes ? HOST_GID : GUEST_GID[6]]
+  const runClient = async (request: string): Promise<string> => {
+    const args = ['client', 'rxe0', gid, request, String(retries), String(gidIndex)]
+    const { stdout, stderr } = await start(guestServes, ...args).ended
     return stdout + stderr
   }
-  for (const bytes of [0, 217, 50_000]) assert.equal(await requestBytes(String(bytes)), `${bytes} bytes\n`)
-  assert.equal(await requestBytes('stop'), '')
+  // 217 bytes: one more than the data of a MAD
+  for (const bytes of [0, 217, 50_000]) assert.equal(await runClient(String(bytes)), `${bytes} bytes\n`)
+  assert.equal(await runClient('stop'), '')
 }
 
-const assertGood = ({ client, server }: Pair, guestServes: boolean): void => {
+const assertBothGood = ({ client, server }: Pair, guestServes: boolean): void => {
   const ends = { client, server }
   for (const [name, { status, signal, stdout, stderr }] of Object.entries(ends)) {
     const subject = `${name} ${(name === 'server') === guestServes ? 'in the guest' : 'here'}`
@@ -112,7 +124,7 @@ const runCase = async (t: Scope, ends: Ends, { program, args }: PeerCase): Promi
   const isPerftest = program.startsWith('ib_')
   const programArgs = isPerftest ? ['-F', ...args] : args
   const pair = await runPair(t, ends, { here: [program], there: program }, isPerftest ? '-x' : '-g', programArgs)
-  assertGood(pair, ends.guestServes)
+  assertBothGood(pair, ends.guestServes)
 }
 
 /**
@@ -129,7 +141,7 @@ const runOwn = async (
   const here = withGuestLibraries ? ends.guest.withGuestLibraries(t, program) : [program]
   const programs = { here, there: await ends.guest.copy(t, program) }
   const pair = await runPair(t, ends, programs, '-g', ['-t', String(limit), ...args], limit + 10)
-  assertGood(pair, ends.guestServes)
+  assertBothGood(pair, ends.guestServes)
   return pair
 }
 
@@ -151,7 +163,7 @@ const runConnection = async (
     const [program, ...args] = userland.command(wordsOf(line, { SERVER: address, PORT: String(port) }))
     return guest.startHere(t, program, args, daemon.env)
   }
-  await daemon.settled(hasOnlyLiving)
+  await daemon.settled(hasOnlyLiving) // so that the listener below is this server's
   const server = guestServes ? inGuest(connectionCase.server) : here(connectionCase.server)
   if (guestServes) await guest.untilConnectable(t, listening)
   else await Promise.race([daemon.settled(({ connections }) => connections.listeners > 0), server.ended])
@@ -167,7 +179,7 @@ const answerLate = async (t: TestContext, { guest, daemon, version, guestServes 
     inGuest ? guest.start(t, 'rping', [role, ...args]) : guest.startHere(t, 'rping', [role, ...args], daemon.env)
   const counter = `${guestServes ? 'cm_tx_msgs' : 'cm_rx_msgs'}/mra`
   const before = await guest.counter(t, counter)
-  await daemon.settled(hasOnlyLiving)
+  await daemon.settled(hasOnlyLiving) // so that the listener below is this server's
   const server = startIn(guestServes, '-s')
   const signal = async (name: 'STOP' | 'CONT'): Promise<void> => {
     if (guestServes) await guest.signal(t, 'rping', name)
@@ -344,7 +356,7 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
             if (guestServes) await guest.joinGroup(t, groupAddress(version))
             await runCase(t, { ...ends, guestServes }, groupCase(version))
             const { multicastSent, multicastReceived } = (await ends.daemon.stat()).devices[0].transport
-            assert.ok((guestServes ? multicastSent : multicastReceived) >= 30)
+            assert.ok((guestServes ? multicastSent : multicastReceived) >= GROUP_MESSAGES)
           })
       })
 
@@ -370,7 +382,7 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
       withDaemon(
         `a soak over IPv${version}`,
         version,
-        { fault: `drop=${percent / 100},seed=7`, maxRepeated: 64 },
+        { fault: `drop=${percent / 100},seed=7`, maxRepeated: SOAK_BLOCK_PACKETS },
         test => {
           for (const guestServes of [true, false])
             test(`${bytes} bytes each way, ${percent} % lost each way: ${direction(guestServes)}`, async (t, ends) => {

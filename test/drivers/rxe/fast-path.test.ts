@@ -40,7 +40,7 @@ const connected = (bytes: number) => {
   return { m, a, b }
 }
 
-/** The devices learn of posts, but are not polled. */
+/** Device 0 learns of the program's posts, but is not polled. */
 const ringDoorbells = (m: Machine, { context }: Program, handle: number): void => {
   m.devices[0].onDoorbell(context, handle)
   m.devices[0].scanChanged()
@@ -65,20 +65,20 @@ describe('at the doorbell, an idle queue pair executes', () => {
 
 it('the receive of an SRQ that the fast path has taken but not used is flushed in ERR', () => {
   const m = machine(2, { path: 'direct' })
-  const [p, q] = [program(m, 0), program(m, 1)]
-  const [sendCq, receiveCq] = [makeCq(p), makeCq(q)]
-  const srq = makeSrq(q)
-  const [a, b] = [makeQp(p, sendCq), makeSharedQp(q, receiveCq, srq)]
-  connectQps(a, b)
+  const [sender, receiver] = [program(m, 0), program(m, 1)]
+  const [sendCq, receiveCq] = [makeCq(sender), makeCq(receiver)]
+  const srq = makeSrq(receiver)
+  const [sendingQp, receivingQp] = [makeQp(sender, sendCq), makeSharedQp(receiver, receiveCq, srq)]
+  connectQps(sendingQp, receivingQp)
   m.settle()
-  const [source, target] = [register(p, 64), register(q, 64)]
-  // a receive with two elements is for the slow path
+  const [source, target] = [register(sender, 64), register(receiver, 64)]
+  // A receive with two elements is for the slow path.
   postReceive(srq.ring, 7n, [sgeOf(target, 0, 32), sgeOf(target, 32, 32)])
-  postSend(a.send, { opcode: SEND, sges: [sgeOf(source, 0, 64)] })
-  ringDoorbells(m, p, a.handle)
-  assert.equal(srq.ring.consumer, 1)
-  invokeNow(p.context, RcQp, 'destroy', a.handle, {}, p.caller)
-  modify(b, { state: Qps.ERR })
+  postSend(sendingQp.send, { opcode: SEND, sges: [sgeOf(source, 0, 64)] })
+  ringDoorbells(m, sender, sendingQp.handle)
+  assert.equal(srq.ring.consumer, 1, 'the receive was taken')
+  invokeNow(sender.context, RcQp, 'destroy', sendingQp.handle, {}, sender.caller)
+  modify(receivingQp, { state: Qps.ERR })
   assert.deepEqual(
     completions(receiveCq).map(({ id, status }) => [id, status]),
     [[7, WcStatus.values.WR_FLUSH_ERR]],
@@ -87,10 +87,11 @@ it('the receive of an SRQ that the fast path has taken but not used is flushed i
 
 it('a poll continues with requests that the doorbell has left', () => {
   const { m, a, b } = connected(0x10_0000)
-  let writes = 0
+  // The slow path's responder writes to `space`; the fast path does not.
+  let slowWrites = 0
   const { write } = b.p.space
   b.p.space.write = (...copy) => {
-    writes++
+    slowWrites++
     return write(...copy)
   }
   const postWrite = (sges: NonNullable<SendRequest['sges']>) =>
@@ -100,10 +101,10 @@ it('a poll continues with requests that the doorbell has left', () => {
   assert.equal(completions(a.cq).length, 1, 'a doorbell executes 1 MiB')
   m.settle()
   assert.equal(completions(a.cq).length, 3)
-  assert.equal(writes, 0)
+  assert.equal(slowWrites, 0)
   postWrite([sgeOf(a.mr, 0, 1), sgeOf(a.mr, 1, 1)])
   m.settle()
-  assert.equal(writes, 1, 'the slow path writes with the responder')
+  assert.equal(slowWrites, 1, 'two elements are for the slow path')
 })
 
 it('executed requests keep no memory alive', async () => {

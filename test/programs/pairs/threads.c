@@ -110,13 +110,13 @@ int main(int count, char **arguments)
         }
     NEED(threads >= 1 && threads <= MAX_THREADS, "%d threads: 1 to %d are allowed", threads, MAX_THREADS);
     context = open_named(options.device);
-    pthread_t users[MAX_THREADS];
+    pthread_t transfers[MAX_THREADS];
     for (int i = 0; i < threads; i++)
-        users[i] = start(transfer_repeatedly, (uintptr_t)i + 1);
+        transfers[i] = start(transfer_repeatedly, (uintptr_t)i + 1);
     const pthread_t opener = start(open_and_close, 0);
     const pthread_t forker = forks ? start(fork_often, 0) : opener;
     for (int i = 0; i < threads; i++)
-        pthread_join(users[i], NULL);
+        pthread_join(transfers[i], NULL);
     __atomic_store_n(&is_running, false, __ATOMIC_RELAXED);
     pthread_join(opener, NULL);
     if (forks)
