@@ -35,40 +35,43 @@ int devices(void)
 }
 `
 
+const OUTER_PLUGIN = `
+int devices(void);
+int outer(void) { return devices(); }
+`
+
+const PLUGIN_WITHOUT_RDMA = 'int devices(void) { return 77; }\n'
+
 /**
  * Compiles test/shim/loading.c with a RUNPATH to the folder `lib`. There plugin.so needs libibverbs through
  * libinner.so, distant-plugin.so through a library in the folder of its RUNPATH, umad-plugin.so needs libibumad, and
- * other.so needs no RDMA.
+ * other.so needs no RDMA. The folder `cached` has libcached.so.1, which needs libibverbs.
  */
 const build = () => {
   const folder = scratchFolder()
-  const lib = join(folder, 'lib')
-  mkdirSync(lib)
-  const source = join(folder, 'plugin.c')
-  writeFileSync(source, PLUGIN)
-  const shared = ['-shared', '-fPIC']
-  const verbsLibrary = [...shared, '-Wl,--no-as-needed', '-libverbs']
-  compileC(join(lib, 'libinner.so'), [source], verbsLibrary)
-  const elsewhere = join(folder, 'elsewhere')
-  mkdirSync(elsewhere)
-  compileC(join(elsewhere, 'libdistant.so'), [source], verbsLibrary)
-  const cached = join(folder, 'cached')
-  mkdirSync(cached)
-  compileC(join(cached, 'libcached.so.1'), [source], [...verbsLibrary, '-Wl,-soname,libcached.so.1'])
+  const [lib, elsewhere, cached] = ['lib', 'elsewhere', 'cached'].map(name => join(folder, name))
+  for (const path of [lib, elsewhere, cached]) mkdirSync(path)
+  const compileShared = (path: string, text: string, ...options: string[]) => {
+    const source = join(folder, 'source.c')
+    writeFileSync(source, text)
+    compileC(path, [source], ['-shared', '-fPIC', ...options])
+  }
+  const verbs = ['-Wl,--no-as-needed', '-libverbs']
+  compileShared(join(lib, 'libinner.so'), PLUGIN, ...verbs)
+  compileShared(join(elsewhere, 'libdistant.so'), PLUGIN, ...verbs)
+  compileShared(join(cached, 'libcached.so.1'), PLUGIN, ...verbs, '-Wl,-soname,libcached.so.1')
   /** A plugin that needs a library in `from`, which the loader finds by `runpath`. */
-  const buildPlugin = (name: string, from: string, library: string, runpath: string) =>
-    compileC(
+  const compileOuter = (name: string, from: string, library: string, runpath: string) =>
+    compileShared(
       join(lib, name),
-      [source],
-      [...shared, `-L${from}`, '-Wl,--no-as-needed', `-l${library}`, `-Wl,-rpath,${runpath}`],
+      OUTER_PLUGIN,
+      ...[`-L${from}`, '-Wl,--no-as-needed', `-l${library}`, `-Wl,-rpath,${runpath}`],
     )
-  writeFileSync(source, 'int devices(void);\nint outer(void) { return devices(); }\n')
-  buildPlugin('plugin.so', lib, 'inner', '$ORIGIN')
-  buildPlugin('distant-plugin.so', elsewhere, 'distant', '/none:$ORIGIN/../elsewhere')
-  writeFileSync(source, UMAD_PLUGIN)
-  compileC(join(lib, 'umad-plugin.so'), [source], [...shared, '-l:libibumad.so.3'])
-  writeFileSync(source, 'int devices(void) { return 77; }\n')
-  compileC(join(lib, 'other.so'), [source], shared)
+  compileOuter('plugin.so', lib, 'inner', '$ORIGIN')
+  // The first folder of the RUNPATH does not exist.
+  compileOuter('distant-plugin.so', elsewhere, 'distant', '/none:$ORIGIN/../elsewhere')
+  compileShared(join(lib, 'umad-plugin.so'), UMAD_PLUGIN, '-l:libibumad.so.3')
+  compileShared(join(lib, 'other.so'), PLUGIN_WITHOUT_RDMA)
   const program = compileC(
     join(folder, 'loading'),
     [join(repoRoot, 'test/shim/loading.c')],
@@ -79,7 +82,7 @@ const build = () => {
 
 describe('libraries loaded at run time', { skip: lacking('cc', 'ibv_devices') }, () => {
   const { folder, lib, cached, program } = build()
-  /** The output of the program that loads `library`. */
+  /** The output of test/shim/loading.c: the number of devices that `library` finds. */
   const load = async (t: Scope, mode: string, library: string) => {
     const env = cleanEnvironment({ XDG_RUNTIME_DIR: temporaryFolder(t) })
     const { stdout, stderr } = await runUserdma(t, ['run', '--', program, mode, library], { env })
@@ -125,7 +128,7 @@ describe('libraries loaded at run time', { skip: lacking('cc', 'ibv_devices') },
   })
 })
 
-test('libibverbs’ current functions are found by a dlsym that finds first versions', {
+test('libibverbs’ current functions are called if dlsym finds their first versions', {
   skip: lacking('cc', 'ibv_devinfo'),
 }, async t => {
   const source = join(repoRoot, 'test/shim/old_dlsym.c')

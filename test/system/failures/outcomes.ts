@@ -28,7 +28,7 @@ const refused = failed('remote access error', `100 ${FLUSHED}; 101 ${FLUSHED}; s
 const notReady = failed('RNR retry counter exceeded', 'state 3')
 
 /** A SEND longer than its receive is an invalid request; Linux's rxe reports an operation error. */
-const short: Readonly<Record<Responder, Outcome>> = {
+const shortReceive: Readonly<Record<Responder, Outcome>> = {
   userdma: failed('remote invalid request error', `100 local length error; 101 ${FLUSHED}; state 6`),
   Linux: failed('remote operation error', `100 local QP operation error; 101 ${FLUSHED}; state 6`),
 }
@@ -43,8 +43,8 @@ const outcomes = (responder: Responder): Readonly<Record<string, Outcome>> => ({
   read_past_end: refused,
   write_not_allowed: refused,
   atomic_not_allowed: refused,
-  short_receive: short[responder],
-  long_short_receive: short[responder],
+  short_receive: shortReceive[responder],
+  long_short_receive: shortReceive[responder],
   no_receive: notReady,
   write_imm_no_receive: notReady,
   late_receive: bothSucceed,

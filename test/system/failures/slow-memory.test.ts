@@ -24,23 +24,27 @@ const stalling = ownProgram('stalling')
 const skip = lacking(program, 'ibv_rc_pingpong')
 const CANNOT = /cannot: .*/
 
-/** 0x50c is REMOTE_SLOW of src/spec/check/causes.ts, 0x509 REMOTE_FAULT. */
+/** Output of a WRITE. 0x50c is REMOTE_SLOW of src/spec/check/causes.ts, 0x509 REMOTE_FAULT. */
 const SLOW = /remote operation error, vendor_err 0x50c/
+const SECOND_SLOW = /success.*\n.*remote operation error, vendor_err 0x50c/
+const FAULT = /remote operation error, vendor_err 0x509/
+
+const ENDLESS = ['-g', '1', '-n', '100000000']
 
 /**
- * `kind`: see test/programs/memory/slow_memory.c. A guest's memory is copied through /proc/PID/mem, where the kernel
+ * `kind`: see test/programs/memory/slow_memory.c. `isDisconnected`: by the daemon. A guest's memory is copied through /proc/PID/mem, where the kernel
  * refuses userfaultfd's missing pages immediately.
  */
 const cases: readonly { kind: string; guest?: number; printed: RegExp; isDisconnected: boolean }[] = [
   { kind: 'fuse', printed: SLOW, isDisconnected: true },
   { kind: 'userfaultfd', printed: SLOW, isDisconnected: true },
-  { kind: 'late', printed: /success.*\n.*remote operation error, vendor_err 0x50c/, isDisconnected: true },
-  { kind: 'dirty', printed: /success.*\n.*remote operation error, vendor_err 0x50c/, isDisconnected: true },
+  { kind: 'late', printed: SECOND_SLOW, isDisconnected: true },
+  { kind: 'dirty', printed: SECOND_SLOW, isDisconnected: true },
   { kind: 'argument', printed: /write: (?!done)/, isDisconnected: true },
   { kind: 'descriptor', printed: /ibv_open_xrcd: done/, isDisconnected: false },
   { kind: 'fuse', guest: NOBODY, printed: SLOW, isDisconnected: true },
   { kind: 'lock', guest: NOBODY, printed: /ibv_reg_mr: (?!done)/, isDisconnected: true },
-  { kind: 'userfaultfd', guest: NOBODY, printed: /remote operation error, vendor_err 0x509/, isDisconnected: false },
+  { kind: 'userfaultfd', guest: NOBODY, printed: FAULT, isDisconnected: false },
 ]
 
 const startSlow = (t: Scope, daemon: TestDaemon, kind: string, guest?: number): Running =>
@@ -53,8 +57,8 @@ const startSlow = (t: Scope, daemon: TestDaemon, kind: string, guest?: number): 
 /** Movers of a daemon in uninterruptible sleep (state D). */
 const stuckMoversOf = (daemonPid: number): number => moversOf(daemonPid, 'D').length
 
-/** Asserts that the daemon serves other programs, and stops on SIGTERM. */
-const assertServes = async (daemon: TestDaemon, neighbours: StartedPair): Promise<void> => {
+/** Asserts that the daemon serves other programs, then stops it with SIGTERM. */
+const assertServesAndStops = async (daemon: TestDaemon, neighbours: StartedPair): Promise<void> => {
   const { sentPackets } = (await daemon.stat()).devices[0].transport
   await daemon.settled(({ devices }) => devices[0].transport.sentPackets > sentPackets + 1000)
   assert.equal(neighbours.client.child.exitCode, null)
@@ -69,7 +73,7 @@ describe('memory whose access never completes', { skip }, () => {
       skip: guest !== undefined && noGuests,
     }, async t => {
       const daemon = await startDaemon(t, guest === undefined ? {} : { guest })
-      const neighbours = await startPair(t, daemon, ['-g', '1', '-n', '100000000'])
+      const neighbours = await startPair(t, daemon, ENDLESS)
       const slow = startSlow(t, daemon, kind, guest)
       const outcome = await Promise.race([slow.printed(printed), slow.printed(CANNOT)])
       if (CANNOT.test(outcome[0])) {
@@ -79,7 +83,7 @@ describe('memory whose access never completes', { skip }, () => {
       if (isDisconnected)
         await daemon.running.printed(new RegExp(`process ${slow.child.pid} \\(slow_memory\\) is disconnected`))
       if (printed === SLOW) assert.match(daemon.running.output(), /kept the daemon waiting for \d+ ms/)
-      await assertServes(daemon, neighbours)
+      await assertServesAndStops(daemon, neighbours)
       slow.child.stdin?.end()
       await slow.ended
     })
@@ -89,6 +93,7 @@ describe('memory whose access never completes', { skip }, () => {
     const daemon = await startDaemon(t, { guest: NOBODY })
     for (let i = 0; i < 12; i++) {
       const slow = startSlow(t, daemon, 'fuse', NOBODY)
+      // A WRITE has completed, or the program printed an error.
       await slow.printed(/vendor_err|: /)
       const [cannot] = CANNOT.exec(slow.output()) ?? []
       if (cannot !== undefined) {
@@ -101,7 +106,7 @@ describe('memory whose access never completes', { skip }, () => {
   })
 })
 
-/** See test/programs/failures/stalling.c. */
+/** Arguments of test/programs/failures/stalling.c. */
 const stalls = ['passed', 'queued', 'attached', 'linger', 'doorbell', 'written', 'exec', 'shown', 'mapped']
 const disconnectedStalls = ['written', 'shown', 'mapped']
 
@@ -109,7 +114,7 @@ describe('a guest that tries to block the daemon', { skip: lacking(stalling, 'ib
   for (const kind of stalls)
     it(`${kind}: other programs continue, and SIGTERM works`, { skip: noGuests }, async t => {
       const daemon = await startDaemon(t, { guest: NOBODY })
-      const neighbours = await startPair(t, daemon, ['-g', '1', '-n', '100000000'])
+      const neighbours = await startPair(t, daemon, ENDLESS)
       const guest = start(t, stalling, [kind, `${NOBODY}`], {
         env: daemon.env,
         cwd: temporaryFolder(t),
@@ -121,7 +126,7 @@ describe('a guest that tries to block the daemon', { skip: lacking(stalling, 'ib
         return
       }
       if (disconnectedStalls.includes(kind)) await daemon.running.printed(/process \d+ \(stalling\) is disconnected/)
-      await assertServes(daemon, neighbours)
+      await assertServesAndStops(daemon, neighbours)
       guest.child.stdin?.end()
       await guest.ended
     })

@@ -31,6 +31,7 @@ const comparable = (output: string): string[] =>
     .replace(/\b(?:10\.77\.0\.\d|127\.0\.0\.1):\d+/g, 'ADDRESS')
     .replace(/"netdev_index":\d+/g, '"netdev_index":N')
     .replace(/\b\d+-\d+\b/g, 'RANGE')
+    // The first number of a range may have been replaced above.
     .replace(/N-\d+/g, 'RANGE')
     .replace(/0x[0-9a-f]+/g, 'HEX')
     .replace(/"([rl]key|local_dma_lkey)": ".*"/g, '"$1": "HEX"')
@@ -47,7 +48,7 @@ const comparable = (output: string): string[] =>
     .filter(line => !/^\s*[[\]{}, ]*$/.test(line))
     .sort()
 
-/** Replaces the recorded queue pair number. */
+/** Replaces 17, the recorded queue pair number. */
 const withQpn = (command: string, qpn: string): string => command.replace('lqpn 17', `lqpn ${qpn}`)
 
 /** Runs a shell line under a daemon. `path`: a folder searched first for programs. */
@@ -79,8 +80,8 @@ const assertRecorded = async (
   const { output: list } = await shell(t, daemon, 'rdma res show qp', path)
   const qpn = /lqpn (\d+) /.exec(list)?.[1] ?? ''
   for (const { command, output, status } of recording) {
-    const ours = await shell(t, daemon, withQpn(command, qpn), path)
-    assert.deepEqual([comparable(ours.output), ours.status], [comparable(output), status], command)
+    const actual = await shell(t, daemon, withQpn(command, qpn), path)
+    assert.deepEqual([comparable(actual.output), actual.status], [comparable(output), status], command)
   }
 }
 
@@ -100,6 +101,7 @@ export const assertShowsObjects = async (t: Scope, recordings: string, path?: st
   const { output: list } = await shell(t, daemon, 'rdma res show qp', path)
   for (const pid of pids) assert.match(list, new RegExp(` pid ${pid} comm ibv_`))
   const { output: sums } = await shell(t, daemon, 'rdma res', path)
+  // qp: one of ibv_rc_pingpong, three of ibv_srq_pingpong, and queue pair 1.
   assert.match(sums, /^0: rxe0: pd 2 cq 2 qp 5 cm_id 0 mr 2 ctx 2 srq 1 $/m)
   const { devices } = await daemon.stat()
   const { output: counters } = await shell(t, daemon, 'rdma -j statistic show', path)
@@ -118,5 +120,6 @@ export const assertShowsIdentifiers = async (t: Scope, recordings: string, path?
   start(t, 'rping', ['-c', '-a', '127.0.0.1', '-p', '7472', '-C', '100000000'], { env })
   await daemon.settled(({ devices }) => devices[0].objects.rc_qp === 2 && devices[0].hw_counters.sent_pkts > 1000)
   await assertRecorded(t, daemon, readTranscripts(`rdma-cm_id-${recordings}.out`), path)
+  // Three listeners, and both ends of a connection.
   assert.match((await shell(t, daemon, 'rdma res', path)).output, / cm_id 5 /)
 }

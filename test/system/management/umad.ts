@@ -83,7 +83,7 @@ export const madOf = (
 export const ipGid = (last: number): Uint8Array => Uint8Array.of(...new Uint8Array(10), 0xff, 0xff, 127, 0, 0, last)
 
 export class UmadProgram extends StepProgram {
-  /** Bytes of the header of a message. */
+  /** Bytes of the header of a message. A test sets `bytesWithoutPkey` after `registerOld`. */
   headerBytes: number = UmadHeader.bytes
 
   /** Starts the program with node `umadN` open; `mode`: 'wait' opens the node without O_NONBLOCK. */
@@ -163,6 +163,7 @@ export class UmadProgram extends StepProgram {
     }
   }
 
+  /** Waits for a message of at most `size` bytes, and reads it. */
   async receive(size?: number): Promise<Received> {
     assert.equal((await this.step('poll 30000')).result, 1)
     const received = await this.read(size)
