@@ -39,7 +39,7 @@ export const withMaxFileSize = (bytes: number, body: () => void): void => {
 /** Takes all descriptors of this process that are free. */
 export const takeDescriptors = () => {
   const taken = [openSync('/dev/null', 'r')]
-  // Without a lower limit there may be a million.
+  // The usual limit may be a million descriptors, which would take long.
   const restore = setSoftLimit(RLIMIT_NOFILE, taken[0]! + 20)
   assert.throws(() => {
     for (;;) taken.push(openSync('/dev/null', 'r'))
@@ -48,7 +48,7 @@ export const takeDescriptors = () => {
     for (const fd of taken.splice(0, count)) closeSync(fd)
   }
   return {
-    /** Closes some of the taken descriptors. */
+    /** Closes `count` of the taken descriptors. */
     free,
     /** Closes the others, and restores the limit. */
     release(): void {

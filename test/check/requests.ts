@@ -125,7 +125,6 @@ export const requestScenario = ({
   return {
     checker,
     found,
-    digests,
     qp,
     peer,
     cq,
@@ -134,6 +133,10 @@ export const requestScenario = ({
     call,
     post,
     end,
+    /** The program changes buffers: bytes that are sampled. */
+    changeSampledBytes: () => void digests.sampledDigest++,
+    /** The program changes buffers: bytes that are digested only if all are. */
+    changeOtherBytes: () => void digests.otherDigest++,
     register: (memory: Record<string, bigint | number>, key: number) => create('mr', memory, { lkey: key, rkey: key }),
     advance(microseconds: number): void {
       now += microseconds

@@ -51,6 +51,7 @@ export const cqClass = driverClass(Classes.cq, {
 export const qpClass = driverClass(Classes.rc_qp, {
   create(call, object, { cap, userHandle, asyncFd }) {
     affiliate(object, userHandle, { asyncFd })
+    // a unique number, not of a special queue pair
     return { cap, qpNum: 16 + call.device.core.nextObject }
   },
   destroy(call, object, args, core) {
@@ -153,7 +154,8 @@ export const channelWithEvent = (setup: TestSetup): { channel: FdObject; cq: num
   const args = { cqe: 4, userHandle: 1n, compVector: 0, channel: channel.handle }
   const { object: cq = -1 } = invokeNow(context, Classes.cq, 'create', 0, args, caller)
   invokeNow(context, Classes.cq, 'reqNotify', cq, { solicitedOnly: 0 }, caller)
-  completed(context.handles.slots[cq]!.events!, false)
+  const isSolicited = false
+  completed(context.handles.slots[cq]!.events!, isSolicited)
   return { channel, cq }
 }
 

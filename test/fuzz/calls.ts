@@ -74,6 +74,7 @@ const messageOf = (dialect: DialectName, from: Uint8Array): Message | undefined 
   }
 }
 
+/** The inverse of `messageOf`. */
 const recordOf = ({ request, bytes, memory, fd }: Message): Uint8Array => {
   const size = memory.reduce((end, one) => Math.max(end, Number(one.address - BUFFERS_AT) + one.bytes.length), 0)
   const withArea = new Uint8Array(HEADER_BYTES + bytes.length + size)
@@ -90,6 +91,12 @@ const createSetup = () => {
   return { m, p, address: BigInt(register(p, 8192).address), before: stat(m.core).devices.rxe0 }
 }
 type Setup = ReturnType<typeof createSetup>
+
+const createClient = ({ m, p, address }: Setup) => {
+  const isOpened = true
+  return createHostileClient(m, p, isOpened, address)
+}
+
 /** Creates the setup at the first call. */
 const lazySetup = (): (() => Setup) => {
   let setup: Setup | undefined
@@ -106,14 +113,13 @@ const SEED_MESSAGES = 10
 
 const callTarget = (dialect: DialectName): Target => {
   const setup = lazySetup()
-  const createClient = () => createHostileClient(setup().m, setup().p, true, setup().address)
   return {
     name: `calls-${dialect}`,
     split: splitProgram,
     seeds: () =>
       Array.from({ length: SEEDS }, (_, seed) => {
         const random = createRandomSource(seed)
-        const client = createClient()
+        const client = createClient(setup())
         const records: Uint8Array[] = []
         while (records.length < SEED_MESSAGES) {
           const state = clientStateOf(client, random)
@@ -127,7 +133,7 @@ const callTarget = (dialect: DialectName): Target => {
       }),
     run(bytes, feature) {
       const { m, before } = setup()
-      const client = createClient()
+      const client = createClient(setup())
       for (const one of splitProgram(bytes).slice(0, MAX_MESSAGES)) {
         const message = messageOf(dialect, one)
         if (message === undefined || message.bytes.length === 0) continue
@@ -152,7 +158,7 @@ const chainTarget = (): Target => {
     split: splitChain,
     seeds: () =>
       Array.from({ length: SEEDS }, (_, seed) => {
-        const client = createHostileClient(setup().m, setup().p, true, setup().address)
+        const client = createClient(setup())
         const entries = plausibleChain(clientStateOf(client, createRandomSource(seed)))
         closeContext(client.context)
         return encodeChain(entries)

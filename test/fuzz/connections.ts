@@ -6,7 +6,7 @@ import assert from 'node:assert/strict'
 import type { MadService } from '../../src/clients/mad/layer.ts'
 import type { Identifier, IdOwner } from '../../src/clients/rdma-cm/identifier.ts'
 import { type Mads, RdmaCm } from '../../src/clients/rdma-cm/rdma-cm.ts'
-import { emitAddress } from '../../src/clients/rdma-cm/socket-address.ts'
+import { addressSize, emitAddress, type SocketAddress } from '../../src/clients/rdma-cm/socket-address.ts'
 import { CmError } from '../../src/cm/error.ts'
 import {
   closeContext,
@@ -23,7 +23,7 @@ import { ucmaDialect } from '../../src/daemon/session/dialects.ts'
 import { CmChannel } from '../../src/spec/classes/connections/cm_channel.ts'
 import { AsyncEventType, CmPortSpace, QpState } from '../../src/spec/enums.ts'
 import { CallError } from '../../src/spec/errno.ts'
-import { UCMA_HEADER_BYTES, ucmaCommands } from '../../src/spec/linux/ucma.ts'
+import { UCMA_HEADER_BYTES, type UcmaCommand, ucmaCommands } from '../../src/spec/linux/ucma.ts'
 import { DEFAULT_PKEY } from '../../src/spec/wire/headers.ts'
 import { GSI_QPN, MAD_BYTES, rejReason } from '../../src/spec/wire/mad.ts'
 import { emitCm, emitRdmaCmHeader, parseCm, rdmaCmServiceId } from '../../src/wire/mad/mad.ts'
@@ -44,106 +44,88 @@ const MAX_MESSAGES = 40
 const MESSAGE = 0x10000
 const AREA = 0x20000
 const AREA_BYTES = 4096
-/** Descriptor numbers of the rdma_cm files. A record's first byte is an index. */
+/** Descriptor numbers of the rdma_cm files. A record's first byte is an index into them. */
 const CHANNEL_FDS = [3, 4]
+/** Queue pairs of the client (identifier 1, and the client of `mads`) and of the server. */
+const [CLIENT_QPN, SERVER_QPN] = [0x11, 0x12]
+/** The queue pair of peer 1. */
+const PEER_QPN = 0x33
+
+/** The numbers in the struct of a command, by name. */
+const fieldsOf = ({ in: { cells }, currentChannelAt, userMemory }: UcmaCommand) => [
+  ...cells,
+  ...(currentChannelAt === undefined ? [] : [{ name: 'currentChannel', at: currentChannelAt, size: 4 }]),
+  ...(userMemory === undefined
+    ? []
+    : [
+        { name: 'memory', at: userMemory.address, size: 8 },
+        { name: 'memoryLength', at: userMemory.length, size: 4 },
+      ]),
+]
 
 /**
- * A command on the first channel. `fill` writes the request struct. `responseAt` is the offset of the response pointer
- * in the request; -1 for no response. `responseBytes` is the size of the response.
+ * A command on the channel with index `channel`. `values`: numbers in its struct by name; `object` is an identifier or
+ * a group. The response goes to AREA.
  */
-const command = (name: string, fill: (request: DataView) => void, responseAt = -1, responseBytes = 0): Uint8Array => {
-  const { number, in: request } = ucmaCommands.find(one => one.name === name)!
+const command = (
+  name: string,
+  values: Readonly<Record<string, number>> = {},
+  { address, channel = 0 }: { readonly address?: SocketAddress; readonly channel?: number } = {},
+): Uint8Array => {
+  const row = ucmaCommands.find(one => one.name === name)!
+  const { number, in: request, response, out, option } = row
   const written = new Uint8Array(UCMA_HEADER_BYTES + request.size)
-  const view = new DataView(written.buffer)
-  view.setUint32(0, number, true)
-  view.setUint16(4, request.size, true)
-  view.setUint16(6, responseBytes, true)
-  fill(new DataView(written.buffer, UCMA_HEADER_BYTES))
-  if (responseAt >= 0) view.setBigUint64(UCMA_HEADER_BYTES + responseAt, BigInt(AREA), true)
-  return record(0, written)
+  const header = new DataView(written.buffer)
+  header.setUint32(0, number, true)
+  header.setUint16(4, request.size, true)
+  header.setUint16(6, out?.size ?? 0, true)
+  const struct = new DataView(written.buffer, UCMA_HEADER_BYTES)
+  for (const [field, value] of Object.entries(values)) {
+    const { at, size } = fieldsOf(row).find(one => one.name === field)!
+    for (let byte = 0; byte < size; byte++) struct.setUint8(at + byte, Math.floor(value / 256 ** byte) & 0xff)
+  }
+  if (option !== undefined) struct.setUint32(option.at, option.value, true)
+  if (response !== undefined) struct.setBigUint64(response, BigInt(AREA), true)
+  if (address !== undefined) {
+    const { at, length } = row.addresses!.at(-1)!
+    struct.setUint16(length!, addressSize(address), true)
+    written.set(emitAddress(address), UCMA_HEADER_BYTES + at)
+  }
+  return record(channel, written)
 }
-// The functions below make commands; offsets are those of the structs of Linux's rdma_user_cm.h.
 
-const storeBytes = (body: DataView, offset: number, bytes: Uint8Array): void =>
-  new Uint8Array(body.buffer, body.byteOffset).set(bytes, offset)
-
-const create = (portSpace: number) => command('CREATE_ID', body => body.setUint16(16, portSpace, true), 8, 4)
-/** `idAt` is the offset of the identifier in the request; `next` is the u32 after the identifier. */
-const commandOnId = (name: string, id: number, idAt: number, responseAt = -1, responseBytes = 0, next = 0) =>
-  command(
-    name,
-    body => {
-      body.setUint32(idAt, id, true)
-      if (idAt + 8 <= body.byteLength) body.setUint32(idAt + 4, next, true)
-    },
-    responseAt,
-    responseBytes,
-  )
-const bind = (id: number) =>
-  command('BIND', body => {
-    body.setUint32(0, id, true)
-    body.setUint16(4, 16, true)
-    storeBytes(body, 8, emitAddress(any4(PORT)))
-  })
-const resolve = (id: number) =>
-  command('RESOLVE_ADDR', body => {
-    body.setUint32(0, id, true)
-    body.setUint16(10, 16, true)
-    storeBytes(body, 144, emitAddress(ip4(1, PORT)))
-  })
+const create = (portSpace: number) => command('CREATE_ID', { portSpace })
+const bind = (id: number) => command('BIND', { object: id }, { address: any4(PORT) })
+const resolve = (id: number) => command('RESOLVE_ADDR', { object: id }, { address: ip4(1, PORT) })
 const connect = (id: number) =>
-  command('CONNECT', body => {
-    body.setUint32(0, 0x11, true)
-    body.setUint8(271, 1)
-    body.setUint32(272, id, true)
-  })
-const accept = (id: number, qpn: number) =>
-  command('ACCEPT', body => {
-    body.setUint32(8, qpn, true)
-    body.setUint8(8 + 271, qpn === 0 ? 0 : 1)
-    body.setUint32(280, id, true)
-  })
-const getEvent = command('GET_EVENT', () => {}, 0, 336)
-const destroy = (id: number) => commandOnId('DESTROY_ID', id, 8, 0, 4)
-const join = (id: number) =>
-  command(
-    'JOIN_MCAST',
-    body => {
-      body.setUint32(16, id, true)
-      body.setUint16(20, 16, true)
-      storeBytes(body, 24, emitAddress({ ...ip4(1, 0), address: ipv4(239, 1, 2, 3) }))
-    },
-    0,
-    4,
-  )
-const setTos = (id: number) =>
-  command('SET_OPTION', body => {
-    body.setBigUint64(0, BigInt(AREA), true)
-    body.setUint32(8, id, true)
-    body.setUint32(20, 1, true)
-  })
+  command('CONNECT', { object: id, 'parameters.qpNum': CLIENT_QPN, 'parameters.valid': 1 })
+/** The server accepts a request. */
+const accept = (id: number) => command('ACCEPT', { object: id, 'parameters.qpNum': SERVER_QPN, 'parameters.valid': 1 })
+/** The client confirms a response: an ACCEPT without parameters. */
+const confirm = (id: number) => command('ACCEPT', { object: id })
+const getEvent = command('GET_EVENT')
+const destroy = (id: number) => command('DESTROY_ID', { object: id })
+const GROUP: SocketAddress = { ...ip4(1, 0), address: ipv4(239, 1, 2, 3) }
+const join = (id: number) => command('JOIN_MCAST', { id }, { address: GROUP })
+const setTos = (id: number) => command('SET_OPTION', { object: id, memory: AREA, memoryLength: 1 })
 /** Moves an identifier from the first channel to the second. */
-const migrate = (id: number): Uint8Array => {
-  const bytes = commandOnId('MIGRATE_ID', id, 8, 0, 4, CHANNEL_FDS[0])
-  bytes[0] = 1
-  return bytes
-}
+const migrate = (id: number) => command('MIGRATE_ID', { object: id, currentChannel: CHANNEL_FDS[0]! }, { channel: 1 })
 
 /** Identifier 0 listens; identifier 1 connects to it, which creates identifier 2. */
 const connecting = (portSpace: number) => [
   create(portSpace),
   bind(0),
-  commandOnId('LISTEN', 0, 0),
+  command('LISTEN', { object: 0 }),
   create(portSpace),
   resolve(1),
-  commandOnId('RESOLVE_ROUTE', 1, 0),
+  command('RESOLVE_ROUTE', { object: 1 }),
   connect(1),
 ]
 const queries = [
-  commandOnId('QUERY', 1, 8, 0, 280, 0),
-  commandOnId('QUERY_PATH', 1, 8, 0, 440, 1),
-  commandOnId('QUERY_GID', 1, 8, 0, 280, 2),
-  commandOnId('INIT_QP_ATTR', 1, 8, 0, 144, QpState.values.INIT),
+  command('QUERY', { object: 1 }),
+  command('QUERY_PATH', { object: 1 }),
+  command('QUERY_GID', { object: 1 }),
+  command('INIT_QP_ATTR', { object: 1, state: QpState.values.INIT }),
 ]
 
 const ucmaPrograms = (): Uint8Array[] =>
@@ -154,14 +136,14 @@ const ucmaPrograms = (): Uint8Array[] =>
       getEvent,
       getEvent,
       ...queries,
-      accept(2, 0x12),
+      accept(2),
       getEvent,
-      accept(1, 0),
+      confirm(1),
       getEvent,
-      commandOnId('NOTIFY', 2, 0, -1, 0, AsyncEventType.values.COMM_EST),
-      commandOnId('DISCONNECT', 1, 0),
+      command('NOTIFY', { object: 2, event: AsyncEventType.values.COMM_EST }),
+      command('DISCONNECT', { object: 1 }),
       getEvent,
-      commandOnId('DISCONNECT', 2, 0),
+      command('DISCONNECT', { object: 2 }),
       getEvent,
       destroy(2),
       destroy(1),
@@ -172,13 +154,13 @@ const ucmaPrograms = (): Uint8Array[] =>
       getEvent,
       getEvent,
       getEvent,
-      commandOnId('REJECT', 2, 0),
+      command('REJECT', { object: 2 }),
       getEvent,
       connect(1),
       setTos(1),
       migrate(1),
       migrate(0),
-      record(1, getEvent.slice(HEADER_BYTES)),
+      command('GET_EVENT', {}, { channel: 1 }),
       destroy(0),
     ],
     [
@@ -187,11 +169,11 @@ const ucmaPrograms = (): Uint8Array[] =>
       getEvent,
       getEvent,
       ...queries,
-      accept(2, 0x12),
+      accept(2),
       getEvent,
       join(1),
       getEvent,
-      commandOnId('LEAVE_MCAST', 3, 8, 0, 4),
+      command('LEAVE_MCAST', { object: 3 }),
       join(2),
       destroy(2),
     ],
@@ -265,6 +247,7 @@ const ucmaTarget: Target = {
       const answer = dispatch(context, ucmaDialect(channel, fd, caller), message, caller)
       assert.ok(!(answer instanceof Promise))
       if (answer.ret < 0) assert.ok((answer.reason?.length ?? 0) > 5, 'no message')
+      // the errno, and the number of the command
       feature(((answer.ret < 0 ? -answer.ret : 0) << 8) | (setup.written[0] ?? 0))
       network.settle()
     }
@@ -288,7 +271,7 @@ const REMOTE_ID = 28
 const PEER = 9
 
 const madPrograms = (): Uint8Array[] => {
-  const data = emitRdmaCmHeader(
+  const privateData = emitRdmaCmHeader(
     { ipVersion: 4, port: 9, source: ipv4(0, 0, 0, 0), destination: Uint8Array.of(...new Uint8Array(12), 10, 0, 0, 1) },
     Uint8Array.of(1),
   )
@@ -301,10 +284,10 @@ const madPrograms = (): Uint8Array[] => {
     localId: 77,
     serviceId,
     caGuid: 9n,
-    qpn: 0x33,
+    qpn: PEER_QPN,
     ...gids,
     localAckTimeout: 17,
-    privateData: data,
+    privateData,
   })
   const rep = emitCm({
     name: 'REP',
@@ -312,7 +295,7 @@ const madPrograms = (): Uint8Array[] => {
     startingPsn: 1,
     targetAckDelay: 15,
     caGuid: 9n,
-    qpn: 0x33,
+    qpn: PEER_QPN,
     responderResources: 1,
     initiatorDepth: 1,
     flowControl: false,
@@ -325,21 +308,22 @@ const madPrograms = (): Uint8Array[] => {
     requestId: 78,
     pkey: 0xffff,
     serviceId: rdmaCmServiceId(CmPortSpace.values.UDP, PORT),
-    privateData: data,
+    privateData,
   })
   const rtu = emitCm({ name: 'RTU', ...ids })
   const mra = emitCm({ name: 'MRA', ...ids, message: 0, serviceTimeout: 20 })
   const rej = emitCm({ name: 'REJ', ...ids, message: 0, reason: rejReason.CONSUMER_DEFINED })
-  const dreq = emitCm({ name: 'DREQ', ...ids, remoteQpn: 0x12 })
+  const dreq = emitCm({ name: 'DREQ', ...ids, remoteQpn: SERVER_QPN })
   const drep = emitCm({ name: 'DREP', ...ids })
-  const withIds = (flags: number, mad: Uint8Array): Uint8Array => record(1, mad, flags)
+  /** A record of peer 1; `flags` as in IdFlag. */
+  const fromPeer = (flags: number, mad: Uint8Array): Uint8Array => record(1, mad, flags)
   const { REMOTE } = IdFlag
   const scripts = [
-    [withIds(0, req), withIds(REMOTE, rtu), withIds(REMOTE, dreq), withIds(REMOTE, drep)],
-    [withIds(0, req), withIds(0, req), withIds(REMOTE, rej)],
-    [withIds(0, sidr), withIds(0, sidr)],
-    [withIds(REMOTE, mra), withIds(REMOTE, rep), withIds(REMOTE, dreq)],
-    [withIds(REMOTE, rej), withIds(REMOTE, rep)],
+    [fromPeer(0, req), fromPeer(REMOTE, rtu), fromPeer(REMOTE, dreq), fromPeer(REMOTE, drep)],
+    [fromPeer(0, req), fromPeer(0, req), fromPeer(REMOTE, rej)],
+    [fromPeer(0, sidr), fromPeer(0, sidr)],
+    [fromPeer(REMOTE, mra), fromPeer(REMOTE, rep), fromPeer(REMOTE, dreq)],
+    [fromPeer(REMOTE, rej), fromPeer(REMOTE, rep)],
   ]
   return scripts.map(records => new Uint8Array(Buffer.concat(records)))
 }
@@ -347,6 +331,7 @@ const madPrograms = (): Uint8Array[] => {
 /** A consumer that in turn accepts two requests, rejects one and ignores one. */
 class Consumer implements IdOwner {
   readonly ids = new Set<Identifier>()
+  readonly requests: Identifier[] = []
   readonly cm: RdmaCm
   turn = 0
 
@@ -367,7 +352,6 @@ class Consumer implements IdOwner {
   event(_type: number, _details: object, request?: Identifier): void {
     if (request !== undefined) this.requests.push(request)
   }
-  readonly requests: Identifier[] = []
 
   /** Handles the requests that have arrived. */
   act(): void {
@@ -375,7 +359,7 @@ class Consumer implements IdOwner {
       if (!this.ids.has(id)) continue
       const choice = this.turn++ % 4
       try {
-        if (choice < 2) this.cm.accept(id, parametersOf(0x12 + this.turn))
+        if (choice < 2) this.cm.accept(id, parametersOf(SERVER_QPN + choice))
         else if (choice === 2) this.cm.reject(id, new Uint8Array(3), rejReason.CONSUMER_DEFINED)
       } catch (error) {
         assert.ok(error instanceof CallError || error instanceof CmError, String(error))
@@ -433,7 +417,7 @@ const madTarget: Target = {
     const client = consumer.create(CmPortSpace.values.TCP)
     cm.resolveAddress(client, ip4(PEER, PORT), undefined)
     cm.resolveRoute(client)
-    cm.connect(client, parametersOf(0x11))
+    cm.connect(client, parametersOf(CLIENT_QPN))
     const records = splitProgram(bytes)
     for (const one of records) {
       if (one.length < HEADER_BYTES) continue
@@ -456,9 +440,10 @@ const madTarget: Target = {
       }
       layer.agent?.receive(madHost.device, mad, from)
       consumer.act()
+      // the kind of the MAD, by the length of its name, and the number of sent MADs
       feature((parseCm(mad)?.name.length ?? 0) | ((layer.sent.length & 0xff) << 8))
     }
-    // the consumer's identifiers, and at most one for each datagram
+    // the listeners, the client, and at most one identifier for each datagram
     assert.ok(cm.counts.identifiers <= LISTENERS + 1 + records.length)
     assert.ok(cm.counts.connections <= 1 + records.length)
     for (const id of consumer.ids) cm.destroy(id)

@@ -10,35 +10,40 @@ import { Pair, plainMad, SECOND, TID_LOW } from './pair.ts'
 
 const { PERFORMANCE, SUBNET_ADMINISTRATION } = MadClass
 const { GET } = MadMethod
+/** Status of a response. */
+const SUCCESS = 0
+/** Responses are not answered, so an agent waits for nothing after it has sent one. */
+const [NO_TIMEOUT, NO_RETRIES] = [0, 0]
 const request = (tid: number) => plainMad(PERFORMANCE, GET, tid)
 
 describe('an agent', () => {
-  it('matches a response to its request by a transaction id; the upper half names the agent', () => {
+  it('matches a response to its request by the transaction id, whose upper half is the agent', () => {
     const pair = new Pair()
     pair.send(pair.a, request(7))
     pair.settle()
     const message = pair.b.received[0]!.message
-    assert.equal(tidHigh(madFields(message).tid), 1)
-    pair.send(pair.b, respond(message, 0), 0, 0, 'response')
+    assert.equal(tidHigh(madFields(message).tid), pair.a.host)
+    pair.send(pair.b, respond(message, SUCCESS), NO_TIMEOUT, NO_RETRIES, 'response')
     assert.deepEqual(pair.b.ended, [['response', 'sent']])
     pair.settle()
     assert.deepEqual(pair.a.ended, [['message', 'answered']])
     assert.equal(pair.a.received.length, 1)
     assert.equal(pair.a.engine.outstanding, 0)
     // The request is finished: a second response matches no request.
-    pair.send(pair.b, respond(message, 0), 0)
+    pair.send(pair.b, respond(message, SUCCESS), NO_TIMEOUT)
     pair.settle()
     assert.equal(pair.a.received.length, 1)
   })
 
-  it('drops responses of another transaction, another class, and to another address', () => {
+  it('drops responses with another transaction id, of another class, or to another local address', () => {
     const pair = new Pair()
     pair.send(pair.a, request(7))
     const { mad } = pair.wire.pop()!
-    const response = respond(mad, 0)
+    const response = respond(mad, SUCCESS)
     const otherTransaction = response.slice()
     otherTransaction[TID_LOW + 3] = 8
     const otherClass = response.slice()
+    // MgmtClass
     otherClass[1] = SUBNET_ADMINISTRATION
     const path = pair.pathOf(pair.a)
     pair.a.engine.onMad(otherTransaction, path, 0)
@@ -53,10 +58,12 @@ describe('an agent', () => {
   it('reports a timeout after the configured number of retries', () => {
     const pair = new Pair()
     pair.send(pair.a, request(7), SECOND, 3)
-    const times: number[] = []
-    do times.push(...pair.wire.splice(0).map(() => pair.now / SECOND))
-    while (pair.tick())
-    assert.deepEqual(times, [0, 1, 2, 3])
+    const sentAt: number[] = []
+    do {
+      const lost = pair.wire.splice(0)
+      if (lost.length === 1) sentAt.push(pair.now / SECOND)
+    } while (pair.tick())
+    assert.deepEqual(sentAt, [0, 1, 2, 3])
     assert.deepEqual(pair.a.ended, [['message', 'timeout']])
     assert.equal(pair.now, 4 * SECOND)
   })
@@ -67,7 +74,7 @@ describe('an agent', () => {
     assert.equal(pair.send(pair.a, request(7)), false)
     assert.equal(pair.send(pair.a, request(8)), true)
     assert.equal(pair.send(pair.a, plainMad(SUBNET_ADMINISTRATION, GET, 7)), true)
-    const response = respond(request(7), 0)
+    const response = respond(request(7), SUCCESS)
     assert.equal(pair.send(pair.a, response), true)
     assert.equal(pair.send(pair.a, response), false)
     // Requesters choose their transaction ids: responses to different peers may have the same one.
@@ -83,6 +90,6 @@ describe('an agent', () => {
     assert.deepEqual(pair.a.ended, [['message', 'aborted']])
     pair.wire.length = 0
     pair.tick()
-    assert.equal(pair.wire.length, 0)
+    assert.equal(pair.wire.length, 0, 'no retransmission')
   })
 })

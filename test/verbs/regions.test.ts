@@ -1,6 +1,6 @@
 /*
- * Kinds of memory regions in the library. Also address handles in one call (R25), the threshold of one arming (R36),
- * and remote memory as data.
+ * Kinds of memory regions in the library. Also many address handles created in one call (R25), a threshold for one
+ * arming of a CQ (R36), and remote memory as data.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -43,9 +43,10 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('a resizable buffer is refused by the call that registers it', async () => {
+  test('each call that registers a buffer refuses a resizable one', async () => {
     const { a, b } = await pair(openTwo)
     const buffer = new Uint8Array(Reflect.construct(ArrayBuffer, [8, { maxByteLength: 16 }]) as ArrayBuffer)
+    // `slice` and `remote` register the buffers that they get.
     const region = a.pd.wholeRegion()
     refuses('pd.register', /resizable/, () => a.pd.register(buffer))
     refuses('mr.slice', /resizable/, () => region.slice(buffer))
@@ -64,7 +65,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('the null region is written and read; a region of all memory covers any buffer', async () => {
+  test('a WRITE to the null region has no effect, a READ returns zeros', async () => {
     const { a, b } = await pair(openTwo)
     const nullRegion = b.pd.nullRegion(1 << 20, { remoteRead: true, remoteWrite: true })
     a.qp.write(Uint8Array.of(1), nullRegion.remote(5000, 1), { id: 1 })
@@ -73,12 +74,16 @@ eachCarrier(openTwo => {
     a.qp.read(a.mr.slice(0, 4), nullRegion.remote(4998, 4), { id: 2 })
     assert.equal(await completionText(a.cq), '2 RDMA_READ')
     assert.deepEqual([...a.buffer.subarray(0, 4)], [0, 0, 0, 0])
+    await closeAll(a, b)
+  })
 
+  test('a region of all memory covers any buffer', async () => {
+    const { a, b } = await pair(openTwo)
     const [source, target] = [new Uint8Array(100).fill(4), new Uint8Array(100)]
     const local = a.pd.wholeRegion()
     const remote = b.pd.wholeRegion({ remoteWrite: true })
-    a.qp.write(local.slice(source, 10, 50), remote.remote(target, 20, 50), { id: 3 })
-    assert.equal(await completionText(a.cq), '3 RDMA_WRITE')
+    a.qp.write(local.slice(source, 10, 50), remote.remote(target, 20, 50), { id: 1 })
+    assert.equal(await completionText(a.cq), '1 RDMA_WRITE')
     assert.deepEqual([target[19], target[20], target[69], target[70]], [0, 4, 4, 0])
     assert.throws(() => local.slice(source, 90, 20), { code: 'EINVAL' })
     const part = source.subarray(10, 20)
@@ -107,29 +112,32 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('one call creates 10,000 address handles, a datagram with one arrives, one call destroys them', async () => {
+  test('one call creates 10,000 address handles, a datagram sent with one of them arrives, one call destroys them', async () => {
     const { a, b } = await pair(openTwo)
     const receiver = b.pd.udQp({ sendCq: b.cq, active: true })
     const sender = a.pd.udQp({ sendCq: a.cq, active: true })
+    const USED = 7777
     const gids = Array.from({ length: 10_000 }, (_, i) =>
-      i === 7777 ? receiver.endpoint : { gid: `127.9.${i >> 8}.${i & 255}` },
+      i === USED ? receiver.endpoint : { gid: `127.9.${i >> 8}.${i & 255}` },
     )
     const ahs = a.pd.addressHandles(gids)
     assert.equal(new Set(ahs.map(({ number }) => number)).size, 10_000)
     receiver.receive(b.mr.slice(), 1)
-    sender.send(Uint8Array.of(5), { ah: ahs[7777], qpn: receiver.qpn, qkey: receiver.endpoint.qkey })
+    sender.send(Uint8Array.of(5), { ah: ahs[USED], qpn: receiver.qpn, qkey: receiver.endpoint.qkey })
     assert.equal(await completionText(b.cq), '1 RECV')
     assert.equal(b.buffer[GRH_BYTES], 5)
     assert.throws(() => a.pd.addressHandles([{ gid: '127.0.0.9' }, { gid: 'x' }]), { code: 'EINVAL' })
+    // With a closed handle the call fails, and destroys none.
     ahs[0].close()
     assert.throws(() => a.pd.closeAddressHandles(ahs.slice(0, 2)), { class: 'pd', method: 'destroyAhs' })
     a.pd.closeAddressHandles(ahs.slice(1))
+    // closing again has no effect
     ahs[1].close()
     assert.throws(() => ahs[2].query(), { code: 'EINVAL' })
     await closeAll(a, b)
   })
 
-  test('one arming may have its own threshold', async () => {
+  test('one arming of a CQ may have its own threshold of completions', async () => {
     const { a, b } = await pair(openTwo)
     for (let id = 0; id < 3; id++) b.qp.receive(b.mr.slice(0, 8), id)
     using events = b.device.eventQueue()
@@ -149,7 +157,7 @@ eachCarrier(openTwo => {
   })
 })
 
-test('a file that cannot be opened again, because no descriptor is left, leaves no descriptor open', () => {
+test('openOwnFile leaves no descriptor open if it fails with EMFILE', () => {
   const program = `
     import { closeSync, openSync } from 'node:fs'
     const { openOwnFile } = await import('${new URL('../../src/verbs/local/file.js', import.meta.url).href}')
@@ -163,6 +171,7 @@ test('a file that cannot be opened again, because no descriptor is left, leaves 
       }
     }
     fill()
+    // One descriptor is free: openOwnFile opens the file again, then cannot open a file of /proc.
     closeSync(fillers.pop())
     const count = fillers.length
     try {
@@ -177,15 +186,15 @@ test('a file that cannot be opened again, because no descriptor is left, leaves 
     ['-c', 'ulimit -n 256; exec "$@"', 'sh', process.execPath, '--input-type=module', '-e', program],
     { env, encoding: 'utf8' },
   )
-  assert.deepEqual([stdout, stderr], ['EMFILE 1\n', ''])
+  assert.deepEqual([stdout, stderr], ['EMFILE 1\n', ''], 'the descriptor is free again')
 })
 
 test('remote memory survives JSON and structuredClone, limits accesses, and can be sliced', async () => {
   const { a, b } = await pair()
   const original = b.mr.remote(8, 16)
-  assert.equal(JSON.stringify({ ...original.toJSON() }), JSON.stringify(original))
   const copies: RemoteMemoryData[] = [JSON.parse(JSON.stringify(original)), structuredClone(original), { ...original }]
   for (const [i, data] of copies.entries()) {
+    // The memory is bytes 8 to 23 of b.buffer.
     a.qp.write(Uint8Array.of(i + 1), data, { id: i })
     assert.equal(await completionText(a.cq), `${i} RDMA_WRITE`)
     assert.equal(b.buffer[8], i + 1)
@@ -197,6 +206,7 @@ test('remote memory survives JSON and structuredClone, limits accesses, and can 
     )
     refuses('qp.read', /^17 bytes do not fit/, () => a.qp.read(a.mr.slice(0, 17), data))
   }
+  // the last 16 bytes of the address space
   const last = remoteMemory({ address: 2n ** 64n - 16n, rkey: 1, length: 16 })
   assert.deepEqual(remoteMemory(JSON.parse(JSON.stringify(last.slice(15)))), last.slice(15))
   assert.equal(remoteMemory({ ...last, length: 0 }).length, 0)

@@ -13,7 +13,7 @@ import { close, recvBytes, socketPair } from '../../../src/host/net/sockets.ts'
 const skip = nativeLibraryPath() === undefined && 'the native library was not built'
 const sys = libcFunctions({ prctl: 'int prctl(int option, uint64_t a, int64_t b, uint64_t c, uint64_t d)' })
 
-/** Makes close_range(2) fail with ENOSYS in this thread and its children, by a filter of seccomp(2). */
+/** Makes close_range(2) fail with ENOSYS in this thread and its children, with a filter of seccomp(2). */
 const disableCloseRange = (): void => {
   const SYS_CLOSE_RANGE = 436
   const ENOSYS = 38
@@ -47,11 +47,12 @@ const checkMover = (): void => {
   const arena = mapArena(4096)
   const [ours, theirs] = socketPair()
   arena.bytes[0] = 7
+  // The first call starts the mover's process while our end of the socket is open. It copies the first byte to `to`.
+  const to = 8
+  const [isWrite, noFd] = [false, -1]
   const [high, low] = [Math.floor(arena.address / 2 ** 32), arena.address % 2 ** 32]
-  // one byte from the arena's start to its byte 8
-  const [to, chunk, stride, total] = [8, 1, 1, 1]
-  // the first call starts the mover while the socket is open
-  assert.equal(mover.move(false, process.pid, -1, high, low, arena, to, chunk, stride, total, MAX_WAIT), 1)
+  const [chunk, stride, total] = [1, 1, 1]
+  assert.equal(mover.move(isWrite, process.pid, noFd, high, low, arena, to, chunk, stride, total, MAX_WAIT), total)
   assert.equal(arena.bytes[to], 7)
   close(ours)
   assert.equal(recvBytes(theirs, new Uint8Array(1)), 0, 'the end of the stream: no other process has the socket')
@@ -62,6 +63,7 @@ const checkMover = (): void => {
 test('a mover inherits none of our descriptors', { skip }, checkMover)
 
 test('a mover inherits none of our descriptors without close_range(2)', { skip }, () => {
+  // The filter stays until this process ends, so this test must be the last.
   disableCloseRange()
   checkMover()
 })

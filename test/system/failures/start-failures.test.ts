@@ -21,7 +21,13 @@ describe('a failed start', { skip: !hasNative() && 'koffi is missing' }, () => {
     if (!isRoot || findTool('unshare') === undefined)
       return void skipTest(t, 'a small file system needs root and unshare')
     const folder = temporaryFolder(t)
-    const script = `mount -t tmpfs -o size=16k,mode=700 none ${folder} && head -c 20000 /dev/zero > ${folder}/fill; ${userdma} run -- true; echo "status $?"; rm ${folder}/fill; find ${folder} -type f`
+    const script = `
+      mount -t tmpfs -o size=16k,mode=700 none ${folder} || exit
+      head -c 20000 /dev/zero > ${folder}/fill
+      ${userdma} run -- true
+      echo "status $?"
+      rm ${folder}/fill
+      find ${folder} -type f`
     const { stdout, stderr } = await run(t, 'unshare', inMountNamespace(script), {
       env: cleanEnvironment({ XDG_RUNTIME_DIR: folder }),
     })
@@ -29,7 +35,7 @@ describe('a failed start', { skip: !hasNative() && 'koffi is missing' }, () => {
       stderr,
       /userdma: ENOSPC: no space left on device.*; free some disk space, or choose a socket on another file system with --socket PATH/,
     )
-    assert.equal(stdout, 'status 1\n')
+    assert.equal(stdout, 'status 1\n', 'find lists no files')
   })
 
   it('without /proc gives the reason', async t => {
@@ -43,7 +49,7 @@ describe('a failed start', { skip: !hasNative() && 'koffi is missing' }, () => {
     assert.equal(stdout, 'status 1\n')
   })
 
-  // Node 26 itself needs 22.
+  // Node 26 itself needs 22; userdma needs 160 (bin/userdma).
   for (const limit of [24, 40, 159])
     it(`without enough descriptors gives the reason: ${limit}`, async t => {
       const script = `ulimit -n ${limit}; ${userdma} run --private -- true; echo "status $?"`
@@ -97,11 +103,13 @@ describe('a successful start', { skip: !hasNative() && 'koffi is missing' }, () 
     const log = join(folder, 'userdma', 'daemon.log')
     const expectedLog =
       /^userdma daemon: process \d+ serves .*sock \(rxe0@.*\nuserdma daemon: process \d+ ends: its last client has ended, .*\n$/
-    for (const deadline = Date.now() + 10_000; !expectedLog.test(readFileSync(log, 'utf8')); )
-      assert.ok(Date.now() < deadline, readFileSync(log, 'utf8'))
+    const deadline = Date.now() + 10_000
+    // The daemon ends, and writes its last line, after `userdma run` has ended.
+    while (!expectedLog.test(readFileSync(log, 'utf8'))) assert.ok(Date.now() < deadline, readFileSync(log, 'utf8'))
   })
 
   it('of a private daemon is possible with a umask of 777', async t => {
+    // A umask does not restrict root.
     const asNobody =
       isRoot && findTool('setpriv') !== undefined
         ? `setpriv --reuid=${NOBODY} --regid=${NOBODY} --clear-groups env HOME=/ `
