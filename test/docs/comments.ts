@@ -40,6 +40,7 @@ export interface ClassComments {
   readonly opening: readonly string[]
   method(name: string): readonly string[] | undefined
   attribute(method: string, name: string): string | undefined
+  /** A field of a record. */
   field(name: string): string | undefined
 }
 

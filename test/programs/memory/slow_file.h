@@ -135,7 +135,7 @@ static void wait_until_asleep(_Atomic pid_t *thread)
         const int fd = open(path, O_RDONLY);
         NEED(fd >= 0 && read(fd, stat, sizeof stat - 1) > 0, "%s: %s", path, strerror(errno));
         close(fd);
-    } while (strstr(stat, ") R"));
+    } while (strstr(stat, ") R")); /* PID (name) state; R: running */
 }
 
 /* Makes mmap_lock unavailable for ever. The pages of `memory` must never come. */

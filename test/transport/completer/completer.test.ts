@@ -138,7 +138,7 @@ describe('a completion', () => {
     assert.deepEqual(t.completions(), ['1 ok'])
     assert.equal(t.node.engine.query(t.row).sqPsn, SQ_PSN + 1)
   })
-  it('has nothing of an earlier receive', () => {
+  it('of a SEND has no immediate data, flags and source QPN of an earlier receive', () => {
     const t = startScript()
     t.postReceives(1, 10)
     t.request('SEND_ONLY_IMM', 0, { payload: 1, imm: 7 })
@@ -146,7 +146,7 @@ describe('a completion', () => {
     t.sent()
     t.response('ACKNOWLEDGE', 0)
     const [received, sent] = t.node.cqes
-    assert.notDeepEqual([received.imm, received.flags, received.srcQpn], [0, 0, 0])
+    for (const value of [received.imm, received.flags, received.srcQpn]) assert.notEqual(value, 0)
     assert.deepEqual([sent.imm, sent.flags, sent.srcQpn, sent.sl], [0, 0, 0, 0])
   })
   it('of an atomic lets the next one be sent, at most max_rd_atomic at a time', () => {
@@ -158,11 +158,11 @@ describe('a completion', () => {
     }
     assert.deepEqual(t.completions(), ['0 ok', '1 ok', '2 ok'])
   })
-  it('comes with the ACK of the first transmission, although the second finds the memory unmapped', () => {
+  it('comes with the ACK of the first transmission, although the second finds no memory region', () => {
     const t = startScript()
     t.node.regions.push({ key: 0x77, pd: 1, offset: 0, length: 8, access: 0 })
-    const unmapped = { sges: [{ at: 0, length: 8, key: 0x77 }] }
-    t.post({ id: 1, opcode: SEND }, { id: 2, opcode: SEND, ...unmapped }, { id: 3, opcode: SEND })
+    const inRegion = { sges: [{ at: 0, length: 8, key: 0x77 }] }
+    t.post({ id: 1, opcode: SEND }, { id: 2, opcode: SEND, ...inRegion }, { id: 3, opcode: SEND })
     t.sent()
     t.response('ACKNOWLEDGE', 0, { syndrome: NAK.SEQUENCE })
     t.node.regions.pop()
@@ -243,6 +243,7 @@ describe('a NAK', () => {
     t.post({ id: 1, opcode: READ, ...sge(0, 2 * MTU) }, { id: 2, opcode: SEND })
     t.sent()
     t.response('READ_RESP_FIRST', 0, { payload: MTU })
+    // The payload is written later, together with others.
     t.node.faults.write = Errno.EFAULT
     t.response('ACKNOWLEDGE', 1, { syndrome: NAK.ACCESS })
     assert.deepEqual(t.completions(), ['1 LOC_PROT', '2 FLUSH'])
@@ -280,6 +281,7 @@ describe('a NAK', () => {
       t.postReceives(1, 10)
       t.node.engine.onReceiveScan(t.row)
       assert.deepEqual(t.completions(), ['4 FLUSH', '100 FLUSH'])
+      // A scan that finds no new receives flushes nothing.
       t.node.engine.onReceiveScan(t.row)
       assert.deepEqual(t.node.flushes.slice(2), ['1 sends', '1 receives'])
       assert.equal(t.node.engine.nextTimeout(), Number.POSITIVE_INFINITY)
@@ -287,6 +289,8 @@ describe('a NAK', () => {
 })
 
 describe('a receiver that is not ready', () => {
+  /** An RNR NAK with timer code 1. */
+  const RNR_10_US = { syndrome: rnrSyndrome(1) }
   it('is retried when the RNR timer expires', () => {
     const t = startScript()
     t.post({ id: 1, opcode: SEND, ...sge(0, MTU + 1) }, { id: 2, opcode: SEND })
@@ -304,10 +308,11 @@ describe('a receiver that is not ready', () => {
     assert.deepEqual([receivedRnr, retries, retransmissions], [1, 0, 1])
   })
   it('is retried; then requests that were not fetched before are sent too', () => {
-    const t = startScript({}, { windowBytes: 2 * (MTU + PACKET_WEIGHT) })
+    const twoPackets = 2 * (MTU + PACKET_WEIGHT)
+    const t = startScript({}, { windowBytes: twoPackets })
     t.post(...[1, 2, 3, 4].map(id => ({ id, opcode: SEND, ...sge(0, MTU) })))
     assert.equal(t.sent().length, 2)
-    t.response('ACKNOWLEDGE', 0, { syndrome: rnrSyndrome(1) })
+    t.response('ACKNOWLEDGE', 0, RNR_10_US)
     t.sleep(10)
     assert.equal(t.sent().length, 2)
     t.response('ACKNOWLEDGE', 1)
@@ -318,7 +323,7 @@ describe('a receiver that is not ready', () => {
     t.post({ id: 1, opcode: SEND })
     t.sent()
     t.node.engine.modify(t.row, SQD, {})
-    t.response('ACKNOWLEDGE', 0, { syndrome: rnrSyndrome(1) })
+    t.response('ACKNOWLEDGE', 0, RNR_10_US)
     t.sleep(10)
     assert.equal(t.sent().length, 1)
     assert.deepEqual(t.node.events, [])
@@ -330,7 +335,7 @@ describe('a receiver that is not ready', () => {
     t.post({ id: 1, opcode: SEND })
     for (let i = 0; i < 3; i++) {
       assert.equal(t.sent().length, 1)
-      t.response('ACKNOWLEDGE', 0, { syndrome: rnrSyndrome(1) })
+      t.response('ACKNOWLEDGE', 0, RNR_10_US)
       t.sleep(10)
     }
     assert.deepEqual(t.completions(), ['1 RNR_RETRY_EXC'])
@@ -341,11 +346,11 @@ describe('a receiver that is not ready', () => {
     const t = startScript({ rnrRetry: 1 })
     t.post({ id: 1, opcode: SEND })
     t.sent()
-    t.response('ACKNOWLEDGE', 0, { syndrome: rnrSyndrome(1) })
+    t.response('ACKNOWLEDGE', 0, RNR_10_US)
     t.node.port.freeRuns = 0 // The port is full.
     t.sleep(10)
-    t.response('ACKNOWLEDGE', 0, { syndrome: rnrSyndrome(1) })
-    t.node.port.freeRuns = 9
+    t.response('ACKNOWLEDGE', 0, RNR_10_US)
+    t.node.port.freeRuns = Number.POSITIVE_INFINITY
     assert.deepEqual(t.sent(), ['SEND_ONLY@0 ackreq'])
     assert.deepEqual(t.completions(), [])
   })
@@ -354,7 +359,7 @@ describe('a receiver that is not ready', () => {
     t.post({ id: 1, opcode: SEND })
     for (let i = 0; i < 50; i++) {
       assert.equal(t.sent().length, 1)
-      t.response('ACKNOWLEDGE', 0, { syndrome: rnrSyndrome(1) })
+      t.response('ACKNOWLEDGE', 0, RNR_10_US)
       t.sleep(10)
     }
     assert.equal(t.state, RTS)
@@ -362,7 +367,7 @@ describe('a receiver that is not ready', () => {
     once.post({ id: 1, opcode: SEND }, { id: 2, opcode: SEND })
     for (const psn of [0, 1]) {
       once.sent()
-      once.response('ACKNOWLEDGE', psn, { syndrome: rnrSyndrome(1) })
+      once.response('ACKNOWLEDGE', psn, RNR_10_US)
       once.sleep(10)
     }
     assert.deepEqual(once.completions(), ['1 ok'])
@@ -373,12 +378,12 @@ describe('a receiver that is not ready', () => {
     t.post({ id: 1, opcode: SEND }, { id: 2, opcode: SEND })
     for (let i = 0; i < 5; i++) {
       assert.equal(t.sent().length, 2)
-      t.response('ACKNOWLEDGE', 0, { syndrome: rnrSyndrome(1) })
+      t.response('ACKNOWLEDGE', 0, RNR_10_US)
       t.sleep(10)
       assert.equal(t.sent().length, 2)
       t.response('ACKNOWLEDGE', 0, { syndrome: NAK.SEQUENCE })
       assert.equal(t.sent().length, 0)
-      t.response('ACKNOWLEDGE', 0, { syndrome: rnrSyndrome(1) })
+      t.response('ACKNOWLEDGE', 0, RNR_10_US)
       t.sleep(10)
     }
     t.response('ACKNOWLEDGE', 1)
@@ -494,7 +499,7 @@ describe('the ACK timeout', () => {
     t.node.port.freeRuns = 0 // The port is full.
     t.sleep(T14)
     t.response('ACKNOWLEDGE', 1)
-    t.node.port.freeRuns = 9
+    t.node.port.freeRuns = Number.POSITIVE_INFINITY
     assert.equal(t.sent().length, 2)
     assert.equal(t.node.engine.counters.retries, 1)
   })
@@ -506,7 +511,7 @@ describe('the ACK timeout', () => {
     t.sleep(T14)
     assert.deepEqual(t.sent(), [])
     t.response('ACKNOWLEDGE', 1)
-    t.node.port.freeRuns = 9
+    t.node.port.freeRuns = Number.POSITIVE_INFINITY
     assert.deepEqual(t.completions(), ['1 ok', '2 ok'])
     assert.deepEqual(t.sent(), ['SEND_ONLY@2 ackreq'])
   })
@@ -552,7 +557,7 @@ describe('a lost response', () => {
     t.response('ACKNOWLEDGE', 2)
     assert.deepEqual(t.completions(), ['2 ok', '3 ok'])
   })
-  it('that arrives before the retransmission frees one place of max_rd_atomic, not two', () => {
+  it('that was only late, and arrives before the retransmission, frees one place of max_rd_atomic, not two', () => {
     const t = startScript({ maxRdAtomic: 1 })
     t.post(...[1, 2, 3].map(id => ({ id, opcode: READ, ...sge(0, 4) })))
     assert.equal(t.sent().length, 1)
@@ -560,7 +565,7 @@ describe('a lost response', () => {
     t.sleep(T14)
     assert.deepEqual(t.sent(), [])
     t.response('READ_RESP_ONLY', 0, { payload: 4 })
-    t.node.port.freeRuns = 9
+    t.node.port.freeRuns = Number.POSITIVE_INFINITY
     assert.deepEqual(t.sent(), ['READ_REQUEST@1 ackreq reth +0:4'])
   })
   it('is requested again after the timeout', () => {

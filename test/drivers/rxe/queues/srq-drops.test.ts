@@ -15,7 +15,7 @@ import { completions, sgeOf } from '../pair.ts'
 import { type MappedRing, mapRing, postReceive, postSend, Wr } from '../provider.ts'
 import { makeSrq, type TestSrq } from '../srq-and-xrc.ts'
 
-const { WR_FLUSH_ERR } = WcStatus.values
+const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
 const LAST_WQE_REACHED = AsyncEventType.values.QP_LAST_WQE_REACHED
 const MTU = 1024
 const QKEY = 0x77
@@ -66,9 +66,9 @@ test('a WQE consumed by an incomplete UC message serves the next message of its 
     connect(a, qp, receivers[i].qpn, gid(b))
     connect(b, receivers[i], qp.qpn, gid(a))
   })
-  /** Of a message of two packets, only the first packet arrives. */
-  const send = (i: number, length: number): void => {
-    assert.ok(postSend(senders[i].send, { opcode: Wr.SEND, id: 9n, sges: [sgeOf(mrA, 0, length)] }))
+  /** Sends on pair 0 or 1. Of a message of two packets, only the first packet arrives. */
+  const send = (pair: number, length: number): void => {
+    assert.ok(postSend(senders[pair].send, { opcode: Wr.SEND, id: 9n, sges: [sgeOf(mrA, 0, length)] }))
     m.settle()
   }
   const received = () => completions(cqB).map(({ id, status, bytes }) => [id, status, bytes])
@@ -77,10 +77,11 @@ test('a WQE consumed by an incomplete UC message serves the next message of its 
   assert.deepEqual(received(), [])
   // receiver 1 takes WQE 2; receiver 0 keeps WQE 1
   send(1, 10)
-  assert.deepEqual(received(), [[2, 0, 10]])
+  assert.deepEqual(received(), [[2, SUCCESS, 10]])
+  // receiver 0 takes WQE 1 for an incomplete message again, and then for a complete one
   send(0, MTU + 2)
   send(0, 20)
-  assert.deepEqual(received(), [[1, 0, 20]])
+  assert.deepEqual(received(), [[1, SUCCESS, 20]])
   // in ERR, WQE 3 is flushed before LAST_WQE_REACHED
   send(0, MTU + 1)
   b.async.queue.length = 0
@@ -96,7 +97,7 @@ test('a WQE consumed by an incomplete UC message serves the next message of its 
   invokeNow(b.context, UcQp, 'modify', receivers[1].handle, { state: Qps.RESET }, b.caller)
   connect(b, receivers[1], senders[1].qpn, gid(a))
   send(1, 30)
-  assert.deepEqual(received(), [[5, 0, 30]])
+  assert.deepEqual(received(), [[5, SUCCESS, 30]])
   // destruction of the queue pair discards WQE 6; a new queue pair in the same row takes WQE 7
   postReceives(2, 4096)
   send(1, MTU + 1)
@@ -106,7 +107,7 @@ test('a WQE consumed by an incomplete UC message serves the next message of its 
   connect(a, senders[1], receivers[1].qpn, gid(b))
   connect(b, receivers[1], senders[1].qpn, gid(a))
   send(1, 40)
-  assert.deepEqual(received(), [[7, 0, 40]])
+  assert.deepEqual(received(), [[7, SUCCESS, 40]])
 })
 
 test('a WQE that is too short for a datagram serves the next datagram of its queue pair', () => {
@@ -125,21 +126,21 @@ test('a WQE that is too short for a datagram serves the next datagram of its que
   const address = path(b.rxe.state.identity.gids[1])
   const { out } = invokeNow(a.context, Ah, 'create', 0, { pd: a.pd, address, userHandle: 0n }, a.caller)
   const ah = (out as unknown as { number: number }).number
-  const send = (i: number, length: number): void => {
+  const send = (receiver: number, length: number): void => {
     const request = { opcode: Wr.SEND, id: 9n, sges: [sgeOf(mrA, 0, length)] }
-    assert.ok(postSend(sender.send, { ...request, to: { qpn: receivers[i].qpn, qkey: QKEY, ah } }))
+    assert.ok(postSend(sender.send, { ...request, to: { qpn: receivers[receiver].qpn, qkey: QKEY, ah } }))
     m.settle()
   }
   const received = () => completions(cqB).map(({ id, status, bytes }) => [id, status, bytes])
   postReceives(1, 100)
   postReceives(2, 1000)
-  // a datagram needs 40 bytes more than its payload, and WQE 1 has 100 bytes
+  // a datagram needs 40 bytes (the GRH) more than its payload, and WQE 1 has 100 bytes
   send(0, 61)
   assert.deepEqual(received(), [])
   send(1, 61)
-  assert.deepEqual(received(), [[2, 0, 101]])
+  assert.deepEqual(received(), [[2, SUCCESS, 101]])
   send(0, 60)
-  assert.deepEqual(received(), [[1, 0, 100]])
+  assert.deepEqual(received(), [[1, SUCCESS, 100]])
   send(0, 61)
-  assert.deepEqual(received(), [[3, 0, 101]])
+  assert.deepEqual(received(), [[3, SUCCESS, 101]])
 })

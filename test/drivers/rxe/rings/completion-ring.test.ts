@@ -67,7 +67,7 @@ test('a completion has the layout of ib_uverbs_wc', () => {
       '04' + // sl
       '00' + // dlid_path_bits
       '01' + // port_num
-      '00',
+      '00', // padding
   )
   // an invalidated key is in host byte order
   assert.ok(pushCompletion(cq, completionOf(1, { FLAGS: WcFlags.values.WITH_INV, IMM: 0x01020304 })))
