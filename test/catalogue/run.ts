@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { type Scope, type TestDaemon, temporaryFolder } from '../system/programs.ts'
+import { assertGood, type Scope, type TestDaemon, temporaryFolder } from '../system/programs.ts'
 import {
   assertGoodRdmacm,
   type Placeholders,
@@ -41,8 +41,7 @@ export const runProgram = async (
   const options: RdmacmOptions = { values, command: userland.command, limit: LIMIT_MS }
   const { server, client } = programCase
   if (server === undefined) {
-    const { status, signal, stdout, stderr } = await startLine(scope, daemon, client, options).ended
-    assert.equal(status, 0, `status ${status}, signal ${signal}\n${stdout}${stderr}`)
+    assertGood(await startLine(scope, daemon, client, options).ended)
     return
   }
   const isCopy = client.includes('COPY')

@@ -9,6 +9,9 @@ import { MisuseKind, PostQueue } from '../../src/spec/session.ts'
 import { LKEY, requestScenario, START } from './requests.ts'
 
 const { FREED, RETURNED, FORKED } = MisuseKind
+/** As in src/check/lifetimes.ts. */
+const MAX_AWAITED = 64
+const AWAITED_MICROSECONDS = 1_000_000
 
 const misuse = (changes: Partial<Misuse> = {}): Misuse => ({
   time: 0,
@@ -26,6 +29,12 @@ const misuse = (changes: Partial<Misuse> = {}): Misuse => ({
   stack: ['free'],
   ...changes,
 })
+
+/** A receive WQE of a new SRQ. */
+const postToSrq = (s: ReturnType<typeof requestScenario>) => {
+  const srq = s.create('srq')
+  return { srq, request: s.post({ owner: srq, queue: PostQueue.SHARED, opcode: -1, wrId: 7n }) }
+}
 
 it('freeing memory or leaving its stack frame is an error before the device finishes the request, a warning before the poll', () => {
   for (const [kind, id] of [
@@ -56,12 +65,12 @@ it('memory of a finished unsignaled send, and memory of requests of a reset queu
 })
 
 it('memory of a receive whose completion was lost with its CQ, or whose queue pair was reset, may be freed', () => {
-  for (const end of ['none', 'cq', 'qp']) {
+  for (const end of ['none', 'CQ destroyed', 'queue pair reset']) {
     const s = requestScenario()
-    const srq = s.create('srq')
-    s.complete(s.post({ owner: srq, queue: PostQueue.SHARED, opcode: -1, wrId: 7n }), undefined, { qp: s.qp })
-    if (end === 'cq') s.destroy('cq', s.cq)
-    if (end === 'qp') s.checker.requests.queueReset(s.qp)
+    const { srq, request } = postToSrq(s)
+    s.complete(request, undefined, { qp: s.qp })
+    if (end === 'CQ destroyed') s.destroy('cq', s.cq)
+    if (end === 'queue pair reset') s.checker.requests.queueReset(s.qp)
     s.forget()
     s.checker.misused(misuse({ queue: PostQueue.SHARED, number: srq }))
     assert.deepEqual(s.ids(), end === 'none' ? ['buffer-freed warning'] : [], end)
@@ -77,7 +86,7 @@ it('memory of a request whose completion was lost in a full CQ may be freed', ()
     opcode: 0,
     bytes: 64,
     cq: s.cq,
-    cqPosition: 0,
+    cqPosition: 0, // the CQ is full
     solicited: false,
     qp: s.qp,
     message: undefined,
@@ -89,8 +98,7 @@ it('memory of a request whose completion was lost in a full CQ may be freed', ()
 
 it('memory of a receive of an SRQ may be freed after the queue pair that took it was destroyed', () => {
   const s = requestScenario()
-  const srq = s.create('srq')
-  const request = s.post({ owner: srq, queue: PostQueue.SHARED, opcode: -1, wrId: 7n })
+  const { srq, request } = postToSrq(s)
   s.checker.requests.receiveLost(request)
   s.checker.misused(misuse({ queue: PostQueue.SHARED, number: srq }))
   assert.deepEqual(s.ids(), [])
@@ -106,32 +114,39 @@ it('memory beside that of a request may be freed', () => {
 })
 
 it('memory that is freed before the device fetches the send is found if the fetch follows within a second', () => {
+  for (const [delay, ids] of [
+    [AWAITED_MICROSECONDS - 1, ['buffer-freed error']],
+    [AWAITED_MICROSECONDS, []],
+  ] as const) {
+    const s = requestScenario()
+    s.checker.misused(misuse())
+    assert.deepEqual(s.ids(), [])
+    s.advance(delay)
+    s.post({ wrId: 7n })
+    assert.deepEqual(s.ids(), ids)
+  }
+})
+
+it('a report about a send that the device has not fetched does not apply to other sends', () => {
   const s = requestScenario()
-  s.checker.misused(misuse())
+  s.checker.misused(misuse({ index: 1 }))
+  s.post({ wrId: 7n, index: 0 })
+  s.post({ wrId: 7n, index: 1, owner: s.peer })
+  s.post({ wrId: 8n, index: 1 })
   assert.deepEqual(s.ids(), [])
-  s.post({ wrId: 7n })
-  assert.deepEqual(s.ids(), ['buffer-freed error'])
-  const late = requestScenario()
-  late.checker.misused(misuse())
-  late.advance(1_000_001)
-  late.post({ wrId: 7n })
-  assert.deepEqual(late.ids(), [])
-  const otherRequests = requestScenario()
-  otherRequests.checker.misused(misuse({ index: 1 }))
-  otherRequests.post({ wrId: 7n, index: 0 })
-  otherRequests.post({ wrId: 7n, index: 1, owner: otherRequests.peer })
-  otherRequests.post({ wrId: 8n, index: 1 })
-  assert.deepEqual(otherRequests.ids(), [])
   const reset = requestScenario()
   reset.checker.misused(misuse())
   reset.checker.requests.queueReset(reset.qp)
   reset.post({ wrId: 7n })
-  assert.deepEqual(reset.ids(), [])
-  const ended = requestScenario()
-  ended.end(ended.post({ wrId: 7n, isSignaled: false }))
-  ended.checker.misused(misuse())
-  ended.post({ wrId: 7n })
-  assert.deepEqual(ended.ids(), [], 'the report was about an ended send')
+  assert.deepEqual(reset.ids(), [], 'sends after a RESET')
+})
+
+it('a report about an ended send does not apply to a later send', () => {
+  const s = requestScenario()
+  s.end(s.post({ wrId: 7n, isSignaled: false }))
+  s.checker.misused(misuse())
+  s.post({ wrId: 7n })
+  assert.deepEqual(s.ids(), [])
 })
 
 it('a late report is not about a later request with the same memory and wr_id', () => {
@@ -144,10 +159,10 @@ it('a late report is not about a later request with the same memory and wr_id', 
   assert.deepEqual(s.ids(), ['buffer-freed error'])
 })
 
-it('expired reports do not displace others', () => {
+it('expired reports about sends that were not fetched leave room for others', () => {
   const s = requestScenario()
-  for (let index = 1; index <= 64; index++) s.checker.misused(misuse({ index }))
-  s.advance(1_000_001)
+  for (let index = 1; index <= MAX_AWAITED; index++) s.checker.misused(misuse({ index }))
+  s.advance(AWAITED_MICROSECONDS)
   s.checker.misused(misuse())
   s.post({ wrId: 7n })
   assert.deepEqual(s.ids(), ['buffer-freed error'])

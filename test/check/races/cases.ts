@@ -3,7 +3,8 @@
  * stores, which userdma does not see, are replaced by requests.
  *
  * Threads 1 to 4 belong to processes 1 to 4, threads 11 to 13 and 99 to process 1. `toN` is a queue pair of process 1 to
- * process N, `ofN` its peer.
+ * process N, `ofN` its peer. In cases with "both ends in one memory" a process also uses a buffer of its peer as a local
+ * buffer.
  */
 import type { RaceId } from '../../../src/check/races/races.ts'
 import type { Memory, Script } from './script.ts'
@@ -53,9 +54,9 @@ const remoteConflicts: readonly (readonly [
     ['atomic-atomic', undefined, atomic, atomic],
     ['write-atomic', 'atomic-mixed-with-write', writeWord, atomic],
     ['atomic-write', 'atomic-mixed-with-write', atomic, writeWord],
-    ['atomic-write of more', 'atomic-mixed-with-write', atomic, writeAround],
+    ['atomic-write of the word and more', 'atomic-mixed-with-write', atomic, writeAround],
     ['read-atomic of the word', undefined, readWord, atomic],
-    ['atomic-read of more', 'atomic-mixed-with-write', atomic, readAround],
+    ['atomic-read of the word and more', 'atomic-mixed-with-write', atomic, readAround],
     ['write-write of a word', 'race', writeWord, writeWord],
   ]
 })()
@@ -279,7 +280,7 @@ export const cases: readonly Case[] = [
     s.wait(1, 2)
     s.write(2, s.qp(), data2, data3)
   }),
-  noRace('a completion says what the posters of earlier requests of its queue knew', s => {
+  noRace('a completion orders also what threads had polled before they posted earlier requests of its queue', s => {
     const qp = s.qp()
     s.poll(11, s.write(11, s.qp(), data1, data3))
     s.send(11, qp)
@@ -401,13 +402,13 @@ export const cases: readonly Case[] = [
     s.poll(1, sent)
     s.write(1, s.qp(), otherData1, data3)
   }),
-  noRace('two messages into one buffer: finding receive-overlap', s => {
+  noRace('two messages into one buffer: another finding (receive-overlap)', s => {
     for (const sender of [2, 3]) {
       const stamp = s.receive(1)
       s.deliver(s.send(sender, s.qp()), s.qp(), stamp, data1)
     }
   }),
-  noRace('write and message twice, a barrier of the receiver and another process', s => {
+  noRace('write and message on one queue, not the first, then a barrier of the receiver and another process', s => {
     const [to3, of3] = [s.qp(), s.qp()]
     s.poll(1, s.message(1, to3, 3, of3))
     s.write(1, to3, data1, data3)
@@ -503,9 +504,9 @@ export const cases: readonly Case[] = [
     s.write(12, s.qp(), otherData1, data3)
   }),
   noRace('threads that take turns to poll one CQ', s => {
-    const [one, two] = [s.qp(), s.qp()]
-    s.pollFrom(7, 11, s.write(11, one, data1, data3))
-    s.pollFrom(7, 12, s.send(12, two))
+    const [one, two, cq] = [s.qp(), s.qp(), 7]
+    s.pollFrom(cq, 11, s.write(11, one, data1, data3))
+    s.pollFrom(cq, 12, s.send(12, two))
     s.write(12, two, otherData1, data3)
   }),
   noRace('a thread that begins after the completion', s => {

@@ -130,7 +130,7 @@ test('device removal destroys all objects in reverse order of dependency, and la
     errnoOf(() => openContext(device)),
     'EIO',
   )
-  assert.equal(order.length, 3)
+  assert.equal(order.length, 3, 'the driver is told nothing more')
 })
 
 test('a device removed during a call leaves nothing of the call', () => {
@@ -158,36 +158,42 @@ test('contexts of a removed device close newest first', () => {
   assert.deepEqual(ended, [others[1].id, others[0].id, context.id])
 })
 
-test('a context that is closed during the removal of its device is reported to the driver once', () => {
-  let closed = 0
-  const { core, device, context } = openTestDevice({}, { ...testDriver(), closed: () => closed++ })
+/** From now on `core` collects its jobs instead of running them; `runJob` runs one. */
+const deferJobs = (core: ReturnType<typeof createCore>) => {
   const deferredJobs: Iterator<unknown>[] = []
   const { runJob } = core
   Object.assign(core, { runJob: (job: Iterator<unknown>) => deferredJobs.push(job) })
+  return { deferredJobs, runJob }
+}
+
+test('a context that is closed during the removal of its device is reported to the driver once', () => {
+  let closed = 0
+  const { core, device, context } = openTestDevice({}, { ...testDriver(), closed: () => closed++ })
+  const { deferredJobs, runJob } = deferJobs(core)
   closeContext(context)
   unregister(device)
-  for (const job of deferredJobs.reverse()) runJob(job)
+  const [closing, ...removal] = deferredJobs
+  for (const job of [...removal, closing!]) runJob(job)
   assert.deepEqual([closed, stat(core).contexts, stat(core).faults], [1, 0, 0])
 })
 
 test('a context that is being closed is not listed, and only its own user waits for its end', async () => {
   const { core, device } = openTestDevice()
+  const [USER, OTHER_USER] = [1, 2]
   const context = openContext(device, {
     isOpened: true,
-    account: { user: 1, charge() {}, recharge() {}, release() {} },
+    account: { user: USER, charge() {}, recharge() {}, release() {} },
   })
-  const deferredJobs: Iterator<unknown>[] = []
-  const { runJob } = core
-  Object.assign(core, { runJob: (job: Iterator<unknown>) => deferredJobs.push(job) })
+  const { deferredJobs, runJob } = deferJobs(core)
   assert.equal([...openedContexts(device as Device)].length, 2)
   closeContext(context)
   assert.equal([...openedContexts(device as Device)].length, 1)
-  assert.equal(untilContextsDestroyed(core, 2), undefined)
-  const waiting = untilContextsDestroyed(core, 1)
+  assert.equal(untilContextsDestroyed(core, OTHER_USER), undefined)
+  const waiting = untilContextsDestroyed(core, USER)
   assert.ok(waiting instanceof Promise)
   for (const job of deferredJobs) runJob(job)
   await waiting
-  assert.equal(untilContextsDestroyed(core, 1), undefined)
+  assert.equal(untilContextsDestroyed(core, USER), undefined)
 })
 
 test('a device with only private classes has no verbs and no ports (R29)', () => {
@@ -205,7 +211,7 @@ test('a device with only private classes has no verbs and no ports (R29)', () =>
 
 // ---- hooks (R24) ----
 
-test('hooks see each call before and after its handler, with its object and result', async () => {
+test('hooks see each call before and after its handler, with its object and result', () => {
   const { device, context, caller } = openTestDevice()
   const seen: string[] = []
   const hook = (name: string): Hook => ({

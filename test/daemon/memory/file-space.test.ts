@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { closeSync, constants, ftruncateSync, openSync, readSync, writeSync } from 'node:fs'
 import { test } from 'node:test'
-import type { Bytes } from '../../../src/core/index.ts'
+import type { AddressSpace, Bytes } from '../../../src/core/index.ts'
 import { openFileMemory } from '../../../src/daemon/memory/file-space.ts'
 import { createMemfd } from '../../../src/host/memory/memfd.ts'
 import { closeProcess, openProcess, type ProcessHandle } from '../../../src/host/memory/process.ts'
@@ -12,9 +12,11 @@ import { CallError, Errno } from '../../../src/spec/errno.ts'
 import { takeDescriptors } from '../../soft-limits.ts'
 import { unbounded } from '../unbounded.ts'
 
+const GUEST_UID = 1234
+
 /** Runs `body` twice: as a program of the daemon's user, and as a guest's program, whose files a mover accesses. */
 const withFile = (size: number, body: (fd: number, self: ProcessHandle) => void): void => {
-  for (const guestUid of [undefined, 1234]) {
+  for (const guestUid of [undefined, GUEST_UID]) {
     const self = openProcess(process.pid, { guestUid }) as ProcessHandle
     const fd = createMemfd('userdma-test', size)
     try {
@@ -30,20 +32,29 @@ const bufferOf = (...bytes: number[]): Bytes => {
   return { address: 0, bytes: array, view: new DataView(array.buffer) }
 }
 
+/** `AddressSpace.read` or `write` between file offset `fileAt` and offset `at` of a buffer. Returns 0 or an errno. */
+const copy = (
+  operation: AddressSpace['read'] | AddressSpace['write'],
+  fileAt: number,
+  buffer: Bytes,
+  { at = 0, chunk, stride, total }: { at?: number; chunk?: number; stride?: number; total: number },
+): number => operation(0, fileAt, buffer, at, chunk ?? total, stride ?? total, total)
+
 test('strided copies to and from the file work, and the program sees the written bytes', () => {
   withFile(8192, (fd, self) => {
     const { space, close } = openFileMemory(self, fd, unbounded)
-    assert.equal(space.write(0, 4000, bufferOf(1, 2, 0, 3, 4, 0), 0, 2, 3, 4), 0)
+    assert.equal(copy(space.write, 4000, bufferOf(1, 2, 0, 3, 4, 0), { chunk: 2, stride: 3, total: 4 }), 0)
     const seen = Buffer.alloc(4)
     readSync(fd, seen, 0, 4, 4000)
     assert.deepEqual([...seen], [1, 2, 3, 4])
     writeSync(fd, Buffer.of(7, 8), 0, 2, 8190)
     const to = bufferOf(0, 0, 0)
-    assert.equal(space.read(0, 8190, to, 1, 2, 2, 2), 0)
+    assert.equal(copy(space.read, 8190, to, { at: 1, total: 2 }), 0)
     assert.deepEqual([...to.bytes], [0, 7, 8])
+    // The second call has no effect.
     close()
     close()
-    assert.equal(space.read(0, 0, to, 0, 1, 1, 1), Errno.EFAULT)
+    assert.equal(copy(space.read, 0, to, { total: 1 }), Errno.EFAULT)
   })
 })
 
@@ -64,39 +75,48 @@ test('accesses beyond the end of a shortened file fault, and writes do not exten
     assert.ok(!space.check(0, 4097, 4096, true))
     ftruncateSync(fd, 4096)
     const local = bufferOf(5, 5)
-    assert.equal(space.read(0, 4095, local, 0, 2, 2, 2), Errno.EFAULT)
-    assert.equal(space.write(0, 4095, local, 0, 2, 2, 2), Errno.EFAULT)
-    assert.equal(space.write(0, 4094, local, 0, 2, 2, 2), 0)
+    assert.equal(copy(space.read, 4095, local, { total: 2 }), Errno.EFAULT)
+    assert.equal(copy(space.write, 4095, local, { total: 2 }), Errno.EFAULT)
+    assert.equal(copy(space.write, 4094, local, { total: 2 }), 0)
     assert.equal(space.fetchAdd(0, 4092, 0, 1, new Uint32Array(2)), Errno.EFAULT)
     close()
   })
 })
 
+const low = (value: bigint): number => Number(value & 0xffff_ffffn)
+const high = (value: bigint): number => Number(value >> 32n)
+
 test('atomics carry into the high half, and compare all 64 bits', () => {
   withFile(64, (fd, self) => {
     const { space, close } = openFileMemory(self, fd, unbounded)
     const original = new Uint32Array(2)
-    const value = () => {
+    /** Offset of the atomic word. */
+    const at = 8
+    const word = () => {
       const bytes = Buffer.alloc(8)
-      readSync(fd, bytes, 0, 8, 8)
+      readSync(fd, bytes, 0, 8, at)
       return bytes.readBigUInt64LE()
     }
-    assert.equal(space.fetchAdd(0, 8, 1, 0xffff_ffff, original), 0)
-    assert.equal(space.fetchAdd(0, 8, 0, 2, original), 0)
-    assert.deepEqual([[...original], value()], [[0xffff_ffff, 1], 0x2_0000_0001n])
-    assert.equal(space.compareSwap(0, 8, 2, 2, 9, 9, original), 0)
-    assert.equal(value(), 0x2_0000_0001n)
-    assert.equal(space.compareSwap(0, 8, 2, 1, 9, 8, original), 0)
-    assert.equal(value(), 0x9_0000_0008n)
+    const add = (value: bigint) => space.fetchAdd(0, at, high(value), low(value), original)
+    const swap = (compare: bigint, value: bigint) =>
+      space.compareSwap(0, at, high(compare), low(compare), high(value), low(value), original)
+    assert.equal(add(0x1_ffff_ffffn), 0)
+    assert.equal(add(2n), 0)
+    assert.deepEqual([[...original], word()], [[0xffff_ffff, 1], 0x2_0000_0001n])
+    assert.equal(swap(0x2_0000_0002n, 0x9_0000_0009n), 0)
+    assert.equal(word(), 0x2_0000_0001n)
+    assert.equal(swap(0x2_0000_0001n, 0x9_0000_0008n), 0)
+    assert.equal(word(), 0x9_0000_0008n)
     close()
   })
 })
 
 test('only memory files are accepted, without O_APPEND; the file of a read-only descriptor is not writable', () => {
   withFile(4096, (fd, self) => {
-    const code = (number: number): string => {
+    /** 'ok', or the error's code. */
+    const openResult = (descriptor: number): string => {
       try {
-        openFileMemory(self, number, unbounded).close()
+        openFileMemory(self, descriptor, unbounded).close()
         return 'ok'
       } catch (error) {
         assert.ok(error instanceof CallError)
@@ -104,17 +124,17 @@ test('only memory files are accepted, without O_APPEND; the file of a read-only 
       }
     }
     const other = openSync('/dev/null', 'r+')
-    assert.equal(code(other), 'EINVAL')
+    assert.equal(openResult(other), 'EINVAL')
     closeSync(other)
-    assert.equal(code(1_000_000), 'EBADF')
+    assert.equal(openResult(1_000_000), 'EBADF', 'no such descriptor')
     const appending = openSync(`/proc/self/fd/${fd}`, constants.O_RDWR | constants.O_APPEND)
-    assert.equal(code(appending), 'EINVAL')
+    assert.equal(openResult(appending), 'EINVAL')
     closeSync(appending)
     const readOnly = openSync(`/proc/self/fd/${fd}`, 'r')
     const { space, close } = openFileMemory(self, readOnly, unbounded)
     assert.ok(space.check(0, 0, 4096, false))
     assert.ok(!space.check(0, 0, 4096, true))
-    assert.equal(space.write(0, 0, bufferOf(1), 0, 1, 1, 1), Errno.EFAULT)
+    assert.equal(copy(space.write, 0, bufferOf(1), { total: 1 }), Errno.EFAULT)
     close()
     closeSync(readOnly)
   })

@@ -55,15 +55,14 @@ static int last_byte(int is_right)
     return 0;
 }
 
-/* The CQ has the completions of a SEND and of the peer's reply. */
+/* Polls the completions of a SEND and of the peer's reply from one CQ; `is_right` accepts both orders. */
 static int order(int is_right)
 {
     for (int round = 1; round <= ROUNDS; round++) {
         post_receive(&one, first_bytes(&one, 64));
         post_receive(&other, first_bytes(&other, 64));
         post(&one, IBV_WR_SEND, first_bytes(&one, 64), 0, 0);
-        while (next_completion(&other).opcode != IBV_WC_RECV)
-            ;
+        next_completion(&other);
         post(&other, IBV_WR_SEND, first_bytes(&other, 64), 0, 0);
         const enum ibv_wc_opcode first_opcode = next_completion(&one).opcode;
         next_completion(&one);
@@ -76,7 +75,7 @@ static int order(int is_right)
     return 0;
 }
 
-/* One message at a time, each with an event. */
+/* Waits for each message with an event; if `is_right`, waits again after an event without a completion. */
 static int event(int is_right)
 {
     struct ibv_comp_channel *channel = need(ibv_create_comp_channel(context), "ibv_create_comp_channel");
@@ -137,18 +136,15 @@ static int depth(int is_right)
     return 0;
 }
 
-/* Unsignaled SENDs, more than the queue holds; if `is_right`, signaled and polled. */
+/* `one` sends more requests than its queue holds, unsignaled; if `is_right`, signaled and polled. `other` replies. */
 static int unsignaled(int is_right)
 {
-    for (int end = 0; end < 2; end++) {
-        struct end *this = end == 0 ? &one : &other;
-        struct ibv_qp_init_attr init = small_qp();
-        init.sq_sig_all = end == 1 || is_right;
-        init.send_cq = init.recv_cq = this->cq;
-        check(ibv_destroy_qp(this->qp), "ibv_destroy_qp");
-        this->qp = need(ibv_create_qp(this->pd, &init), "ibv_create_qp");
-        to_init(this);
-    }
+    struct ibv_qp_init_attr init = small_qp();
+    init.sq_sig_all = is_right;
+    init.send_cq = init.recv_cq = one.cq;
+    check(ibv_destroy_qp(one.qp), "ibv_destroy_qp");
+    one.qp = need(ibv_create_qp(one.pd, &init), "ibv_create_qp");
+    to_init(&one);
     connect_ends(&one, &other);
     for (int round = 1; round <= 5 * ROUNDS; round++) {
         post_receive(&one, first_bytes(&one, 64));

@@ -10,7 +10,7 @@ import { firstOf, lastOf, middleOf, onlyOf, operationOf, sendKindOf } from '../.
 
 const namesOf = (service: number): string[] =>
   Object.entries(WrOpcode.values)
-    .filter(([, opcode]) => sendKindOf[operationOf(service, opcode)] !== 0)
+    .filter(([, opcode]) => sendKindOf[operationOf(service, opcode)] !== SendKind.NONE)
     .map(([name]) => name)
 
 it('a sending service has the work requests of its opcodes; a connected one also has LOCAL_INV and BIND_MW', () => {
@@ -25,7 +25,8 @@ it('a sending service has the work requests of its opcodes; a connected one also
   assert.deepEqual(namesOf(Service.UC), unreliable)
   assert.deepEqual(namesOf(Service.UD), sends)
   assert.deepEqual(namesOf(Service.XRC_TGT), [])
-  assert.equal(sendKindOf[operationOf(Service.RC, 0xffff_ffff)], 0)
+  const unknownOpcode = 0xffff_ffff
+  assert.equal(sendKindOf[operationOf(Service.RC, unknownOpcode)], SendKind.NONE)
 })
 
 it('packets of a service are named like those of RC', () => {
@@ -36,11 +37,12 @@ it('packets of a service are named like those of RC', () => {
       if (sendKindOf[index] === SendKind.NONE || sendKindOf[index] === SendKind.LOCAL) continue
       for (const table of [firstOf, middleOf, lastOf, onlyOf]) {
         if (!hasOperation(service, table[index])) {
-          assert.equal(name as ServiceName, 'UD')
+          assert.equal(name as ServiceName, 'UD', 'only datagrams have no FIRST, MIDDLE and LAST')
           continue
         }
-        const rc = opcodeByNumber[table[index]]?.name
-        assert.equal(opcodeByNumber[serviceBits[service] | table[index]]?.name, rc?.replace('RC', prefix))
+        const rcName = opcodeByNumber[table[index]]?.name
+        assert.ok(rcName)
+        assert.equal(opcodeByNumber[serviceBits[service] | table[index]]?.name, rcName.replace('RC', prefix))
       }
     }
   }

@@ -79,10 +79,9 @@ test('retransmissions name the SRQ', () => {
   t.post({ id: 1, opcode: SEND, flags: FLAGS, ...sge(0, 2 * MTU) })
   const first = t.sent()
   t.response('XRC_ACKNOWLEDGE', 0, { syndrome: NAK.SEQUENCE })
-  assert.deepEqual(
-    t.sent().map(line => line.replace(' ackreq', '')),
-    first.map(line => line.replace(' ackreq', '')),
-  )
+  // A retransmission may set AckReq in other packets.
+  const withoutAckReq = (lines: string[]) => lines.map(line => line.replace(' ackreq', ''))
+  assert.deepEqual(withoutAckReq(t.sent()), withoutAckReq(first))
 })
 
 test('a target serves SENDs, WRITEs, READs and atomics', () => {

@@ -4,33 +4,44 @@
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import { createGroups } from '../../../../src/drivers/rxe/address/multicast.ts'
-import type { Port } from '../../../../src/phy/port.ts'
 import { errnoOf } from '../../../core/fixture.ts'
 import { address } from '../../../ip/link.ts'
 
-it('the limits of groups and memberships are those of the device, and what is detached is free again', () => {
+/** `joined` lists the groups that the port joins (+) and leaves (-), by the last byte of the GID. */
+const createTestGroups = (limits: Parameters<typeof createGroups>[1]) => {
   const joined: string[] = []
-  const port: Pick<Port, 'joinGroup' | 'leaveGroup'> = {
-    joinGroup: gid => joined.push(`+${gid[15]}`),
-    leaveGroup: gid => joined.push(`-${gid[15]}`),
-  }
-  const groups = createGroups(port, { groups: 2, members: 9, memberships: 4 })
-  const attach = (row: number, last: number, mlid = 0) =>
-    errnoOf(() => groups.attach(row, address(`239.0.0.${last}`), mlid))
+  const groups = createGroups(
+    { joinGroup: gid => joined.push(`+${gid[15]}`), leaveGroup: gid => joined.push(`-${gid[15]}`) },
+    limits,
+  )
+  /** Attaches the queue pair of a row to group 239.0.0.`group`; returns the errno, or 'ok'. */
+  const attach = (row: number, group: number, mlid = 0) =>
+    errnoOf(() => groups.attach(row, address(`239.0.0.${group}`), mlid))
+  return { groups, joined, attach }
+}
+
+it('the number of groups is limited; a group ends with its last membership', () => {
+  const { groups, joined, attach } = createTestGroups({ groups: 2, members: 9, memberships: 9 })
   assert.deepEqual([attach(0, 1), attach(0, 2), attach(0, 3)], ['ok', 'ok', 'ENOMEM'])
-  assert.deepEqual([attach(0, 1, 7), attach(1, 1), attach(1, 2)], ['ok', 'ok', 'ENOMEM'])
-  assert.equal(attach(1, 1), 'ok', 'the membership exists')
+  assert.equal(attach(1, 1), 'ok')
   assert.deepEqual(joined.splice(0), ['+1', '+2'])
   groups.detachAll(0)
   assert.deepEqual(joined.splice(0), ['-2'])
   assert.deepEqual([groups.count(0), groups.count(1), groups.rowsOf(address('239.0.0.1'))], [0, 1, [1]])
-  assert.deepEqual([attach(0, 3), attach(2, 1), attach(2, 3), attach(3, 3)], ['ok', 'ok', 'ok', 'ENOMEM'])
+  assert.equal(attach(0, 3), 'ok')
   assert.deepEqual(joined, ['+3'])
 })
 
+it('the number of memberships, which differ by queue pair, group or MLID, is limited', () => {
+  const { groups, attach } = createTestGroups({ groups: 9, members: 9, memberships: 3 })
+  assert.deepEqual([attach(0, 1), attach(0, 1, 7), attach(1, 1), attach(1, 2)], ['ok', 'ok', 'ok', 'ENOMEM'])
+  assert.equal(attach(1, 1), 'ok', 'the membership exists')
+  groups.detachAll(0)
+  assert.deepEqual([attach(1, 2), attach(2, 1), attach(2, 2)], ['ok', 'ok', 'ENOMEM'])
+})
+
 it('the rows of a group are those of its members after each change', () => {
-  const port: Pick<Port, 'joinGroup' | 'leaveGroup'> = { joinGroup: () => {}, leaveGroup: () => {} }
-  const groups = createGroups(port, { groups: 8, members: 9, memberships: 9 })
+  const { groups } = createTestGroups({ groups: 8, members: 9, memberships: 9 })
   const gid = address('239.0.0.1')
   for (const rows of [[], [0], [0, 1]]) {
     assert.deepEqual(groups.rowsOf(gid), rows)
@@ -40,9 +51,8 @@ it('the rows of a group are those of its members after each change', () => {
   assert.deepEqual(groups.rowsOf(gid), [0, 2])
 })
 
-it("queue pairs of core's clients do not count towards the limit", () => {
-  const port: Pick<Port, 'joinGroup' | 'leaveGroup'> = { joinGroup: () => {}, leaveGroup: () => {} }
-  const groups = createGroups(port, { groups: 8, members: 2, memberships: 100 })
+it("queue pairs of core's clients do not count towards the limit of members", () => {
+  const { groups } = createTestGroups({ groups: 8, members: 2, memberships: 100 })
   const gid = address('239.255.255.255')
   for (const row of [-17, -18, -19, 0, 1]) groups.attach(row, gid, 0)
   assert.equal(

@@ -16,6 +16,8 @@ import { pollAll, postReceive, postSend, Wr } from '../provider.ts'
 
 const hex = (value: number | bigint): string => `0x${value.toString(16)}`
 const { LOCAL_WRITE } = AccessFlags.values
+/** No region has this lkey or rkey. */
+const UNKNOWN_KEY = 5
 
 /** `records` has all failure records; `errors` returns the texts of records that are not notes. */
 const recordedPair = (...args: Parameters<typeof pair>) => {
@@ -132,32 +134,33 @@ it('drops of one cause are reported with their count at 1, 2, 4 … drops', () =
   assert.equal(m.devices[1].state.failures.last(row), undefined, 'a drop is no failure of the queue pair')
 })
 
-describe('queues', () => {
-  it('that overrun raise events for CQ and queue pair, and all reports name the CQ', () => {
-    const { m, errors } = recordedPair()
-    const [a, b] = [makeEnd(m, 0, 1), makeEnd(m, 1, 31)]
-    connectQps(a.qp, b.qp)
-    postReceive(a.qp.receive, 7n, [sgeOf(a.mr, 0, 10)])
-    for (let i = 0; i < 4; i++) {
-      const remote = b.mr.address
-      postSend(a.qp.send, { opcode: Wr.WRITE, id: 1n, sges: [sgeOf(a.mr, 0, 8)], remote, rkey: b.mr.rkey })
-    }
-    m.settle()
-    const full = `CQ ${a.cq.handle} of ${a.cq.cqe} is full`
-    assert.deepEqual(errors(), [
-      `event CQ_ERR: ${full}; a completion was lost`,
-      `QP ${hex(a.qp.qpn)} event QP_FATAL: ${full}`,
-      `QP ${hex(a.qp.qpn)} 1 receive request flushed: WR_FLUSH_ERR: ${full}`,
-    ])
-  })
+it('a completion for a full CQ raises events for CQ and queue pair, and all reports name the CQ', () => {
+  const { m, errors } = recordedPair()
+  const smallCqe = 1
+  const [a, b] = [makeEnd(m, 0, smallCqe), makeEnd(m, 1)]
+  connectQps(a.qp, b.qp)
+  postReceive(a.qp.receive, 7n, [sgeOf(a.mr, 0, 10)])
+  for (let i = 0; i <= a.cq.cqe; i++) {
+    const remote = b.mr.address
+    postSend(a.qp.send, { opcode: Wr.WRITE, id: 1n, sges: [sgeOf(a.mr, 0, 8)], remote, rkey: b.mr.rkey })
+  }
+  m.settle()
+  const full = `CQ ${a.cq.handle} of ${a.cq.cqe} is full`
+  assert.deepEqual(errors(), [
+    `event CQ_ERR: ${full}; a completion was lost`,
+    `QP ${hex(a.qp.qpn)} event QP_FATAL: ${full}`,
+    `QP ${hex(a.qp.qpn)} 1 receive request flushed: WR_FLUSH_ERR: ${full}`,
+  ])
+})
 
-  it('that are flushed name the failure that moved the queue pair to ERR', () => {
+describe('flushed requests', () => {
+  it('name the failure that moved the queue pair to ERR', () => {
     const { m, a, records } = recordedPair()
     postReceive(a.qp.receive, 7n, [sgeOf(a.mr, 0, 10)])
-    postSend(a.qp.send, { opcode: Wr.SEND, id: 1n, sges: [{ address: a.mr.address, length: 8, lkey: 5 }] })
+    postSend(a.qp.send, { opcode: Wr.SEND, id: 1n, sges: [{ address: a.mr.address, length: 8, lkey: UNKNOWN_KEY }] })
     postSend(a.qp.send, { opcode: Wr.SEND, id: 2n, sges: [sgeOf(a.mr, 0, 8)] })
     m.settle()
-    const failed = `QP ${hex(a.qp.qpn)} SEND wr_id 1: LOC_PROT_ERR: lkey 0x5 is unknown: it was never registered, or was deregistered long ago`
+    const failed = `QP ${hex(a.qp.qpn)} SEND wr_id 1: LOC_PROT_ERR: lkey ${hex(UNKNOWN_KEY)} is unknown: it was never registered, or was deregistered long ago`
     const cause = `the queue pair moved to ERR after an error (${failed})`
     assert.deepEqual(records.map(failureText), [
       failed,
@@ -174,9 +177,9 @@ describe('queues', () => {
     )
   })
 
-  it('that are flushed after a RESET name no failure before it', () => {
+  it('after a RESET name no failure before it', () => {
     const { m, a, b, records } = recordedPair()
-    postSend(a.qp.send, { opcode: Wr.SEND, id: 1n, sges: [{ address: a.mr.address, length: 8, lkey: 5 }] })
+    postSend(a.qp.send, { opcode: Wr.SEND, id: 1n, sges: [{ address: a.mr.address, length: 8, lkey: UNKNOWN_KEY }] })
     m.settle()
     const { failures, qpns } = m.devices[0].state
     const row = qpns.rowOf(a.qp.qpn)
@@ -185,7 +188,7 @@ describe('queues', () => {
     assert.equal(failures.last(row), undefined)
     connectQps(a.qp, b.qp)
     postReceive(a.qp.receive, 7n, [sgeOf(a.mr, 0, 10)])
-    postSend(b.qp.send, { opcode: Wr.WRITE, sges: [sgeOf(b.mr, 0, 8)], remote: a.mr.address, rkey: 5 })
+    postSend(b.qp.send, { opcode: Wr.WRITE, sges: [sgeOf(b.mr, 0, 8)], remote: a.mr.address, rkey: UNKNOWN_KEY })
     m.settle()
     const flushed = records.find(({ kind }) => kind === 'flush')
     assert.deepEqual([flushed?.queue, flushed?.root], ['receive', undefined])
