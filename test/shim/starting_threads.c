@@ -30,7 +30,7 @@ static pthread_barrier_t barrier;
 static void *run(void *number)
 {
     pthread_barrier_wait(&barrier);
-    usleep((useconds_t)(size_t)number * 20);
+    usleep((useconds_t)(size_t)number * 20); /* different starts */
     for (int i = 0; i < 2000; i++)
         send(-1, "", 1, 0);
     return NULL;

@@ -18,20 +18,20 @@ const namesIn = (folder: CounterFolder): string[] =>
   portCounterFiles.filter(one => one.folder === folder).map(({ name }) => name)
 
 /** Counters of Linux 6.1 with rdma_rxe: /sys/class/infiniband/rxe0/ports/1/hw_counters, without `lifespan`. */
-const rxe =
+const rxeCounters =
   'ack_deferred completer_retry_err duplicate_request link_downed out_of_seq_request rcvd_pkts rcvd_rnr_err ' +
   'rcvd_seq_err rdma_recvs rdma_sends retry_exceeded_err retry_rnr_exceeded_err send_err send_rnr_err sent_pkts'
 
-/** Counters of ports in Linux's Documentation/ABI/stable/sysfs-class-infiniband. */
-const pma =
+/** Files of `counters` in Linux's Documentation/ABI/stable/sysfs-class-infiniband. */
+const portCounters =
   'VL15_dropped excessive_buffer_overrun_errors link_downed link_error_recovery local_link_integrity_errors ' +
   'multicast_rcv_packets multicast_xmit_packets port_rcv_constraint_errors port_rcv_data port_rcv_errors ' +
   'port_rcv_packets port_rcv_remote_physical_errors port_rcv_switch_relay_errors port_xmit_constraint_errors ' +
   'port_xmit_data port_xmit_discards port_xmit_packets symbol_error unicast_rcv_packets unicast_xmit_packets'
 
 test('each file of Linux exists once', () => {
-  assert.equal(namesIn('hw_counters').sort().join(' '), rxe)
-  assert.equal(namesIn('counters').sort().join(' '), pma)
+  assert.equal(namesIn('hw_counters').sort().join(' '), rxeCounters)
+  assert.equal(namesIn('counters').sort().join(' '), portCounters)
 })
 
 test('the source counters of each file exist', () => {
@@ -54,8 +54,8 @@ test('values are sums or differences of counters; data is in words of 4 bytes; u
   assert.equal(Object.keys(hw).join(), namesIn('hw_counters').join())
   assert.deepEqual([hw.sent_pkts, hw.completer_retry_err, hw.send_err, hw.ack_deferred], [7, 2, 0, 0])
   const counters = counterValues('counters', engine, port)
-  assert.equal(counters.port_xmit_data, 25)
-  assert.equal(counters.unicast_xmit_packets, 4)
+  assert.equal(counters.port_xmit_data, 25, 'words in 103 bytes')
+  assert.equal(counters.unicast_xmit_packets, 4, '7 packets - 3 multicast packets')
   assert.equal(counters.multicast_xmit_packets, 3)
   assert.equal(counters.port_rcv_errors, 1)
 })

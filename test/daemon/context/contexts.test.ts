@@ -15,12 +15,16 @@ import { close, sendBytes } from '../../../src/host/net/sockets.ts'
 import { machine } from '../../drivers/rxe/machine.ts'
 import { unbounded } from '../unbounded.ts'
 
+const NODE = 0 // uverbs0
+/** Of a program with a quota of descriptors. */
+const [PID, UID] = [1, 1]
+
 /** Milliseconds from the close of the last doorbell to the first check (CHECK_INTERVAL, contexts.ts). */
 const FIRST_CHECK = 10
 
 const countDescriptors = (): number => readdirSync('/proc/self/fd').length
 
-const setUp = (throwsOnPost = false) => {
+const setUp = ({ throwsOnPost = false } = {}) => {
   const m = machine(1)
   const pool = createRingPool()
   const waiters: (() => void)[] = []
@@ -51,11 +55,11 @@ test('only the close of the last doorbell ends the context and releases its memo
   const self = openProcess(process.pid) as ProcessHandle
   const before = countDescriptors()
   const setup = setUp()
-  const { open, doorbell } = setup.contexts.open(setup.device, 0, unbounded)
+  const { open, doorbell } = setup.contexts.open(setup.device, NODE, unbounded)
   const second = setup.contexts.addDoorbell(open, unbounded)
   const copy = pidfdGetfd(self, second)
   open.memory.allocate(5000)
-  open.memory.free(open.memory.allocate(100))
+  open.memory.free(open.memory.allocate(100)) // not counted below
   open.memory.allocate(100)
   assert.deepEqual(
     setup.contexts.rings,
@@ -81,8 +85,8 @@ test('only the close of the last doorbell ends the context and releases its memo
 test('a context and each of its doorbells take a descriptor of the quota until they end', async () => {
   const { contexts, device, nextRing } = setUp()
   const quotas = createFdQuotas(1000)
-  const quota = quotas.of(1, 1)
-  const { open, doorbell } = contexts.open(device, 0, quota)
+  const quota = quotas.of(PID, UID)
+  const { open, doorbell } = contexts.open(device, NODE, quota)
   const second = contexts.addDoorbell(open, quota)
   assert.equal(quotas.charged, 3)
   for (const [end, charged] of [
@@ -98,24 +102,24 @@ test('a context and each of its doorbells take a descriptor of the quota until t
 
 test('a context that cannot be opened takes no descriptors', () => {
   const { contexts, device, m } = setUp()
-  // The process may load libraries at the first open.
-  close(contexts.open(device, 0, unbounded).doorbell)
+  // The first open may load libraries, which need descriptors.
+  close(contexts.open(device, NODE, unbounded).doorbell)
   contexts.closeAll()
   const before = countDescriptors()
   const [none, one, enough] = [0, 1, 2].map(available => createFdQuotas(available))
   for (const quotas of [none, one]) {
-    assert.throws(() => contexts.open(device, 0, quotas!.of(1, 1)), { code: 'ENFILE' })
+    assert.throws(() => contexts.open(device, NODE, quotas!.of(PID, UID)), { code: 'ENFILE' })
     assert.equal(quotas!.charged, 0)
   }
   unregister(device)
-  assert.throws(() => contexts.open(device, 0, enough!.of(1, 1)), { code: 'EIO' })
+  assert.throws(() => contexts.open(device, NODE, enough!.of(PID, UID)), { code: 'EIO' })
   assert.deepEqual([enough!.charged, contexts.count, stat(m.core).contexts], [0, 0, 0])
   assert.equal(countDescriptors(), before)
 })
 
 test('a context without doorbells exists while a program holds its file, and can get new doorbells', async () => {
   const setup = setUp()
-  const { open, doorbell } = setup.contexts.open(setup.device, 0, unbounded)
+  const { open, doorbell } = setup.contexts.open(setup.device, NODE, unbounded)
   const held = open.memory.share()
   const doorbellClosed = setup.nextRing()
   close(doorbell)
@@ -125,6 +129,7 @@ test('a context without doorbells exists while a program holds its file, and can
   // The next check finds the doorbell.
   await setup.nextRing()
   close(held)
+  setup.contexts.endUnheld()
   assert.equal(setup.contexts.count, 1, 'the doorbell is sufficient')
   const kept = open.memory.share()
   const closed = setup.nextRing()
@@ -139,7 +144,7 @@ test('a context without doorbells exists while a program holds its file, and can
 
 test('a context that no program holds can be ended immediately', async () => {
   const setup = setUp()
-  const { open, doorbell } = setup.contexts.open(setup.device, 0, unbounded)
+  const { open, doorbell } = setup.contexts.open(setup.device, NODE, unbounded)
   const file = open.memory.share()
   const nextRing = setup.nextRing()
   close(doorbell)
@@ -155,7 +160,7 @@ test('a context that loses its last doorbell does not delay the check of an earl
   t.mock.timers.enable({ apis: ['setTimeout'] })
   const setup = setUp()
   const openHeld = () => {
-    const { open, doorbell } = setup.contexts.open(setup.device, 0, unbounded)
+    const { open, doorbell } = setup.contexts.open(setup.device, NODE, unbounded)
     return { doorbell, file: open.memory.share() }
   }
   const closeDoorbell = async ({ doorbell }: { doorbell: number }) => {
@@ -176,8 +181,8 @@ test('a context that loses its last doorbell does not delay the check of an earl
 })
 
 test('a context ends if the handling of its last doorbell throws', async () => {
-  const setup = setUp(true)
-  const { doorbell } = setup.contexts.open(setup.device, 0, unbounded)
+  const setup = setUp({ throwsOnPost: true })
+  const { doorbell } = setup.contexts.open(setup.device, NODE, unbounded)
   const ended = setup.nextRing()
   sendBytes(doorbell, new Uint8Array(4))
   await ended
@@ -187,7 +192,7 @@ test('a context ends if the handling of its last doorbell throws', async () => {
 
 test('every packet rings the doorbell, and a packet of 4 bytes is a token; context numbers are not reused', async () => {
   const setup = setUp()
-  const { open, doorbell } = setup.contexts.open(setup.device, 0, unbounded)
+  const { open, doorbell } = setup.contexts.open(setup.device, NODE, unbounded)
   for (const size of [4, 1, 5, 1000]) {
     const nextRing = setup.nextRing()
     assert.equal(sendBytes(doorbell, new Uint8Array(size)), size)
@@ -203,7 +208,7 @@ test('every packet rings the doorbell, and a packet of 4 bytes is a token; conte
   assert.equal(setup.tokens.length, 101)
   setup.contexts.closeAll()
   assert.equal(setup.contexts.count, 0)
-  const again = setup.contexts.open(setup.device, 0, unbounded)
+  const again = setup.contexts.open(setup.device, NODE, unbounded)
   assert.notEqual(again.open.number, open.number)
   close(doorbell)
   setup.contexts.closeAll()
@@ -212,8 +217,8 @@ test('every packet rings the doorbell, and a packet of 4 bytes is a token; conte
 
 test('only the memory file itself identifies a context', () => {
   const setup = setUp()
-  const first = setup.contexts.open(setup.device, 0, unbounded)
-  const second = setup.contexts.open(setup.device, 0, unbounded)
+  const first = setup.contexts.open(setup.device, NODE, unbounded)
+  const second = setup.contexts.open(setup.device, NODE, unbounded)
   assert.equal(setup.contexts.byFile(first.open.memory.fd), first.open)
   assert.equal(setup.contexts.byFile(second.open.memory.fd), second.open)
   const similarFile = createMemfd('userdma-context', 2 ** 30)
@@ -229,7 +234,7 @@ test('opening a removed device fails and leaves nothing', () => {
   const setup = setUp()
   const before = countDescriptors()
   unregister(setup.device)
-  for (let i = 0; i < 5; i++) assert.throws(() => setup.contexts.open(setup.device, 0, unbounded), { code: 'EIO' })
+  for (let i = 0; i < 5; i++) assert.throws(() => setup.contexts.open(setup.device, NODE, unbounded), { code: 'EIO' })
   assert.equal(countDescriptors(), before)
   assert.equal(setup.contexts.count, 0)
 })

@@ -7,7 +7,7 @@ import { networkInterfaces } from 'node:os'
 import { describe, it } from 'node:test'
 import { gunzipSync } from 'node:zlib'
 import fc from 'fast-check'
-import { EAGAIN, ENOBUFS, EPERM } from '../../../src/host/errno.ts'
+import { EAGAIN, ENOBUFS, ENOMEM, EPERM } from '../../../src/host/errno.ts'
 import { hasNative } from '../../../src/host/native.ts'
 import { createInterfaceTable, createTableReader, openInterfaces } from '../../../src/host/net/interfaces.ts'
 import {
@@ -29,16 +29,18 @@ const recorded = gunzipSync(readFileSync(fixture('netlink', 'interfaces.txt.gz')
     return { label, datagram: new Uint8Array(Buffer.from(hex, 'hex')) }
   })
 
-const text = (address: Uint8Array): string => Buffer.from(address).toString('hex')
-const mapped = (...ip: number[]): string => text(Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, ...ip))
+const hexOf = (address: Uint8Array): string => Buffer.from(address).toString('hex')
+/** ::ffff:a.b.c.d in hexadecimal. */
+const mappedHex = (...ip: number[]): string => hexOf(Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, ...ip))
 
+/** An attribute of netlink, padded to a multiple of 4 bytes. */
 const attribute = (kind: number, value: Uint8Array): number[] => [
   ...new Uint8Array(Uint16Array.of(4 + value.length, kind).buffer),
   ...value,
   ...new Uint8Array(-value.length & 3),
 ]
 
-const [RTM_NEWNEIGH, RTM_DELNEIGH] = [28, 29]
+const [RTM_NEWADDR, RTM_NEWNEIGH, RTM_DELNEIGH] = [20, 28, 29]
 const [NDA_DST, NDA_LLADDR] = [1, 2]
 /** A message of `type` RTM_NEWNEIGH or RTM_DELNEIGH: struct nlmsghdr, struct ndmsg at byte 16, attributes. */
 const neighbourMessage = (type: number, index: number, address: Uint8Array, mac?: Uint8Array): Uint8Array => {
@@ -65,9 +67,9 @@ const startTable = () => {
   table.listen({
     link: (index, now) => changes.push(now ? `${now.name} ${now.mtu} ${now.isUp} ${now.hasCarrier}` : `${index} gone`),
     address: (index, address, isPresent) => {
-      if (index === v0.index) changes.push(`${isPresent ? '+' : '-'}${text(address)}`)
+      if (index === v0.index) changes.push(`${isPresent ? '+' : '-'}${hexOf(address)}`)
     },
-    neighbour: (index, address, mac) => changes.push(`${index} ${text(address)} at ${mac}`),
+    neighbour: (index, address, mac) => changes.push(`${index} ${hexOf(address)} at ${mac}`),
   })
   /** The notifications about v0 that messages with label `wanted` cause. */
   const change = (wanted: string): string[] => {
@@ -83,7 +85,7 @@ const addressMessage = (shortFlags: number, attributes: readonly number[]): Uint
   const bytes = Uint8Array.of(...new Uint8Array(24), ...attributes)
   const view = new DataView(bytes.buffer)
   view.setUint32(0, bytes.length, true)
-  view.setUint16(4, 20, true)
+  view.setUint16(4, RTM_NEWADDR, true)
   view.setUint8(16, AF_INET6)
   view.setUint8(18, shortFlags)
   return bytes
@@ -91,7 +93,7 @@ const addressMessage = (shortFlags: number, attributes: readonly number[]): Uint
 const [IFA_ADDRESS, IFA_FLAGS] = [1, 8]
 const [OPTIMISTIC, DADFAILED, TENTATIVE] = [4, 8, 0x40]
 
-it('an address is unusable during duplicate address detection, unless it is optimistic, and with a duplicate', () => {
+it('addresses are absent during duplicate address detection, except optimistic ones, and after it has failed', () => {
   const address = attribute(IFA_ADDRESS, new Uint8Array(16).fill(0xfd))
   for (const [flags, isPresent] of [
     [0, true],
@@ -137,6 +139,7 @@ const [NLMSG_ERROR, NLMSG_DONE] = [2, 3]
 /**
  * A table on a simulated socket. `waiting` is the receive buffer; a number in it is the result of a recv without a
  * message. `answers` has the kernel's answers to the next dump requests; without one, the answer is the recorded dump.
+ * `read` returns whether the table is complete.
  */
 const simulatedTable = () => {
   const table = createInterfaceTable()
@@ -158,7 +161,7 @@ const simulatedTable = () => {
     receive: () => waiting.shift() ?? -EAGAIN,
   })
   const added = recordedAs('add-ipv4')
-  const addedAddress = mapped(10, 99, 0, 7)
+  const addedAddress = mappedHex(10, 99, 0, 7)
   const has = (address: string): boolean => table.withAddress(Buffer.from(address, 'hex')) !== undefined
   return { table, waiting, lists, answers, requests, read, added, addedAddress, has }
 }
@@ -166,10 +169,11 @@ const simulatedTable = () => {
 it('all three lists are dumped at the start; later changes are applied without a dump', () => {
   const { table, waiting, answers, lists, requests, read, added, addedAddress, has } = simulatedTable()
   const neighbour = Uint8Array.of(10, 99, 0, 9)
-  const listed = neighbourMessage(RTM_NEWNEIGH, 3, neighbour, Uint8Array.of(2, 0, 0, 0, 0, 1))
+  const INTERFACE = 3
+  const listed = neighbourMessage(RTM_NEWNEIGH, INTERFACE, neighbour, Uint8Array.of(2, 0, 0, 0, 0, 1))
   answers.push(lists.links, lists.addresses, [listed, endMessage(NLMSG_DONE, 0)])
   assert.equal(read(), true)
-  assert.equal(table.neighbourOf(3, Buffer.from(mapped(...neighbour), 'hex')), '020000000001')
+  assert.equal(table.neighbourOf(INTERFACE, Buffer.from(mappedHex(...neighbour), 'hex')), '020000000001')
   assert.equal(has(addedAddress), false)
   waiting.push(...added)
   assert.equal(read(), true)
@@ -241,7 +245,7 @@ describe('messages dropped by the kernel (ENOBUFS)', () => {
 
 describe('interfaces', () => {
   it('an aborted list ends with its errno', () => {
-    assert.equal(createInterfaceTable().apply(endMessage(NLMSG_DONE, 12)).ended, 12)
+    assert.equal(createInterfaceTable().apply(endMessage(NLMSG_DONE, ENOMEM)).ended, ENOMEM)
   })
 
   it('parses links and addresses from the dumps', () => {
@@ -262,10 +266,10 @@ describe('interfaces', () => {
       ],
     )
     assert.equal(v0.mac.length, 6)
-    const addresses = table.addresses(v0.index).map(text)
-    assert.equal(addresses[0], mapped(10, 99, 0, 1))
+    const addresses = table.addresses(v0.index).map(hexOf)
+    assert.equal(addresses[0], mappedHex(10, 99, 0, 1))
     assert.match(addresses[1], /^fe80000000000000/)
-    assert.equal(table.withAddress(Buffer.from(mapped(10, 99, 0, 1), 'hex'))?.name, 'v0')
+    assert.equal(table.withAddress(Buffer.from(mappedHex(10, 99, 0, 1), 'hex'))?.name, 'v0')
     assert.equal(table.withAddress(new Uint8Array(16)), undefined)
   })
 
@@ -274,68 +278,69 @@ describe('interfaces', () => {
     const [{ datagram }] = recorded.filter(({ label }) => label === 'mtu')
     const bond = datagram.slice()
     const view = new DataView(bond.buffer)
-    // ifi_flags, behind the header of 16 bytes: IFF_MASTER
-    view.setUint32(24, view.getUint32(24, true) | 0x400, true)
+    const IFI_FLAGS = 16 + 8 // struct nlmsghdr, then an offset in struct ifinfomsg
+    const IFF_MASTER = 0x400
+    view.setUint32(IFI_FLAGS, view.getUint32(IFI_FLAGS, true) | IFF_MASTER, true)
     table.apply(bond)
     assert.equal(table.links.get(v0.index)?.isBond, true)
     changes.length = 0
-    const mac = v0.mac
-    const at = Buffer.from(bond).indexOf(Buffer.from(mac))
-    bond[at + 5] ^= 1
+    const macAt = Buffer.from(bond).indexOf(Buffer.from(v0.mac))
+    bond[macAt + 5] ^= 1
     table.apply(bond)
     assert.deepEqual(changes, ['v0 9000 true true'])
   })
 
   it('reports MACs of neighbours when they become known or change', () => {
     const { table, changes } = startTable()
-    const [four, six] = [Uint8Array.of(10, 99, 0, 9), Uint8Array.of(0xfe, 0x80, ...new Uint8Array(13), 9)]
+    const INTERFACE = 3
+    const [ip4, ip6] = [Uint8Array.of(10, 99, 0, 9), Uint8Array.of(0xfe, 0x80, ...new Uint8Array(13), 9)]
     const notify = (type: number, address: Uint8Array, mac?: Uint8Array): void =>
-      void table.apply(neighbourMessage(type, 3, address, mac))
+      void table.apply(neighbourMessage(type, INTERFACE, address, mac))
     const mac = (last: number): Uint8Array => Uint8Array.of(2, 0, 0, 0, 0, last)
-    const key = Uint8Array.from(Buffer.from(mapped(...four), 'hex'))
-    notify(RTM_NEWNEIGH, four)
-    assert.deepEqual([changes, table.neighbourOf(3, key)], [[], undefined], 'the entry is incomplete')
-    for (const last of [1, 1, 2]) notify(RTM_NEWNEIGH, four, mac(last))
-    notify(RTM_NEWNEIGH, four)
-    assert.equal(table.neighbourOf(3, key), text(mac(2)))
-    notify(RTM_NEWNEIGH, six, mac(3))
+    const key = Uint8Array.from(Buffer.from(mappedHex(...ip4), 'hex'))
+    notify(RTM_NEWNEIGH, ip4)
+    assert.deepEqual([changes, table.neighbourOf(INTERFACE, key)], [[], undefined], 'the entry is incomplete')
+    for (const last of [1, 1, 2]) notify(RTM_NEWNEIGH, ip4, mac(last))
+    notify(RTM_NEWNEIGH, ip4) // without a MAC: the known one stays
+    assert.equal(table.neighbourOf(INTERFACE, key), hexOf(mac(2)))
+    notify(RTM_NEWNEIGH, ip6, mac(3))
     assert.deepEqual(changes, [
-      `3 ${text(key)} at ${text(mac(1))}`,
-      `3 ${text(key)} at ${text(mac(2))}`,
-      `3 ${text(six)} at ${text(mac(3))}`,
+      `${INTERFACE} ${hexOf(key)} at ${hexOf(mac(1))}`,
+      `${INTERFACE} ${hexOf(key)} at ${hexOf(mac(2))}`,
+      `${INTERFACE} ${hexOf(ip6)} at ${hexOf(mac(3))}`,
     ])
-    notify(RTM_DELNEIGH, four, mac(2))
-    assert.deepEqual([table.neighbourOf(3, key), table.neighbourOf(3, six)], [undefined, text(mac(3))])
+    notify(RTM_DELNEIGH, ip4, mac(2))
+    assert.deepEqual([table.neighbourOf(INTERFACE, key), table.neighbourOf(INTERFACE, ip6)], [undefined, hexOf(mac(3))])
     table.begin()
-    notify(RTM_NEWNEIGH, six, mac(3))
+    notify(RTM_NEWNEIGH, ip6, mac(3))
     table.end()
-    assert.equal(table.neighbourOf(3, six), text(mac(3)), 'the dump lists the neighbour')
+    assert.equal(table.neighbourOf(INTERFACE, ip6), hexOf(mac(3)), 'the dump lists the neighbour')
     table.begin()
     table.end()
-    assert.equal(table.neighbourOf(3, six), undefined, 'the dump does not list the neighbour')
+    assert.equal(table.neighbourOf(INTERFACE, ip6), undefined, 'the dump does not list the neighbour')
   })
 
   it('reports each change once, in order', () => {
     const { change, table, v0 } = startTable()
-    const linkLocal = text(table.addresses(v0.index)[1])
-    assert.deepEqual(change('add-ipv4'), [`+${mapped(10, 99, 0, 7)}`])
+    const linkLocal = hexOf(table.addresses(v0.index)[1])
+    assert.deepEqual(change('add-ipv4'), [`+${mappedHex(10, 99, 0, 7)}`])
     assert.deepEqual(change('add-ipv4'), [], 'the address is known')
     assert.deepEqual(change('add-ipv6'), ['+fd990000000000000000000000000007'])
     assert.deepEqual(change('mtu'), ['v0 9000 true true'])
-    assert.deepEqual(change('delete-ipv4'), [`-${mapped(10, 99, 0, 7)}`])
+    assert.deepEqual(change('delete-ipv4'), [`-${mappedHex(10, 99, 0, 7)}`])
     assert.deepEqual(change('peer-down'), ['v0 9000 true false'])
     assert.deepEqual(change('peer-up'), ['v0 9000 true true'])
     const down = change('down')
     assert.deepEqual(down.slice().sort(), [`-fd990000000000000000000000000007`, `-${linkLocal}`, 'v0 9000 false false'])
-    // the new link-local address is not usable before duplicate address detection has finished
+    // The new link-local address is absent until duplicate address detection has finished.
     assert.deepEqual(change('up').at(-1), 'v0 9000 true true')
-    assert.deepEqual(change('point-to-point'), [`+${mapped(10, 1, 1, 1)}`])
-    // duplicate address detection has finished
+    assert.deepEqual(change('point-to-point'), [`+${mappedHex(10, 1, 1, 1)}`])
+    // Now duplicate address detection has finished.
     assert.deepEqual(change('bridge'), [`+${linkLocal}`])
     assert.deepEqual(change('unbridge'), [], 'leaving a bridge is not the removal of an interface')
     const changesOfRemoval = change('gone')
     assert.ok(
-      changesOfRemoval.includes(`${v0.index} gone`) && changesOfRemoval.includes(`-${mapped(10, 99, 0, 1)}`),
+      changesOfRemoval.includes(`${v0.index} gone`) && changesOfRemoval.includes(`-${mappedHex(10, 99, 0, 1)}`),
       changesOfRemoval.join(', '),
     )
     assert.equal(table.links.has(v0.index), false)
@@ -344,13 +349,13 @@ describe('interfaces', () => {
 
   it('an IPv4 address with two prefixes is present until both are removed', () => {
     const { table, changes } = startTable()
-    const address = mapped(10, 99, 0, 7)
+    const address = mappedHex(10, 99, 0, 7)
     const [added] = recorded.filter(({ label }) => label === 'add-ipv4')
     const [removed] = recorded.filter(({ label }) => label === 'delete-ipv4')
-    /** The prefix length is byte 1 of struct ifaddrmsg. */
+    /** The prefix length is byte 1 of struct ifaddrmsg, which is behind struct nlmsghdr. */
     const withPrefix = (datagram: Uint8Array, length: number): Uint8Array => {
       const bytes = datagram.slice()
-      bytes[17] = length
+      bytes[16 + 1] = length
       return bytes
     }
     table.apply(added.datagram)
@@ -372,12 +377,13 @@ describe('interfaces', () => {
 
   it('a wireless event changes neither MAC nor MTU', () => {
     const { table, changes, v0 } = startTable()
-    // struct ifinfomsg as in a link message, then only IFLA_IFNAME (3) and IFLA_WIRELESS (11)
+    const [IFLA_IFNAME, IFLA_WIRELESS] = [3, 11]
     const [{ datagram }] = recorded.filter(({ label }) => label === 'mtu')
+    // Struct nlmsghdr and struct ifinfomsg of a link message, and other attributes.
     const event = Uint8Array.of(
       ...datagram.subarray(0, 32),
-      ...attribute(3, Buffer.from('v0\0')),
-      ...attribute(11, new Uint8Array(16)),
+      ...attribute(IFLA_IFNAME, Buffer.from('v0\0')),
+      ...attribute(IFLA_WIRELESS, new Uint8Array(16)),
     )
     new DataView(event.buffer).setUint32(0, event.length, true)
     table.apply(event)
@@ -389,13 +395,14 @@ describe('interfaces', () => {
     const { table, v0, changes, change } = startTable()
     change('add-ipv4')
     changes.length = 0
-    table.begin()
-    for (const { label, datagram } of recorded) if (label === 'dump-links') table.apply(datagram)
-    table.end()
-    assert.equal(changes.length, 3, 'the addresses of v0')
-    table.begin()
-    for (const { label, datagram } of recorded) if (label === 'dump-addresses') table.apply(datagram)
-    table.end()
+    const dumpOnly = (list: string): void => {
+      table.begin()
+      for (const { label, datagram } of recorded) if (label === list) table.apply(datagram)
+      table.end()
+    }
+    dumpOnly('dump-links')
+    assert.equal(changes.length, 3, 'the three addresses of v0 are gone')
+    dumpOnly('dump-addresses')
     assert.equal(table.links.has(v0.index), false)
     assert.deepEqual(table.addresses(v0.index), [], 'an interface that is gone has no addresses')
   })
@@ -422,16 +429,17 @@ describe('interfaces', () => {
   })
 
   it('requests dumps as rtnetlink expects', () => {
+    // Length 20, RTM_GETADDR, NLM_F_REQUEST | NLM_F_DUMP; the family 0 is all families.
     assert.equal(Buffer.from(dumpRequest(RTM_GETADDR)).toString('hex'), '1400000016000103000000000000000000000000')
   })
 
-  it('lists the interfaces of this system', { skip: hasNative() ? false : 'koffi is missing' }, t => {
+  it('lists the interfaces of this system', { skip: !hasNative() && 'koffi is missing' }, t => {
     const interfaces = openInterfaces()
     if (interfaces === undefined) return t.skip('netlink is not available')
     try {
       const names = [...interfaces.links().values()].map(({ name }) => name)
       for (const name of Object.keys(networkInterfaces())) assert.ok(names.includes(name), name)
-      const loopback = interfaces.withAddress(Buffer.from(mapped(127, 0, 0, 1), 'hex'))
+      const loopback = interfaces.withAddress(Buffer.from(mappedHex(127, 0, 0, 1), 'hex'))
       assert.ok(loopback?.isLoopback && loopback.isUp)
     } finally {
       interfaces.close()

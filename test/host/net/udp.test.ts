@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict'
 import { existsSync, readFileSync } from 'node:fs'
 import { test } from 'node:test'
+import { EAGAIN, EMSGSIZE } from '../../../src/host/errno.ts'
 import { watch } from '../../../src/host/event-loop/poll.ts'
 import {
   closeUdpSocket,
@@ -13,11 +14,11 @@ import {
   type UdpBatches,
   type UdpSocket,
 } from '../../../src/host/net/udp.ts'
+import { ROCE_UDP_PORT } from '../../../src/spec/wire/headers.ts'
 import { loopback } from '../../loopback.ts'
 
-const EAGAIN = 11
-const EMSGSIZE = 90
-const PORT = 4791
+const PORT = ROCE_UDP_PORT
+const DEFAULT_HOPS = 64
 /** Maximum bytes of a UDP datagram over IPv4. */
 const MAX_DATAGRAM = 65_507
 
@@ -30,6 +31,16 @@ const open = (t: { after(body: () => void): void }, address: Uint8Array, port = 
 const RECEIVES = 8
 const batches = (): UdpBatches =>
   createUdpBatches({ staging: 1 << 20, messages: 64, destinations: 4, receives: RECEIVES })
+
+/** Stores message number `slot`, to destination 0. Default: one datagram with the default hop limit. */
+const putMessage = (
+  memory: UdpBatches,
+  slot: number,
+  message: { offset?: number; bytes: number; segment?: number; hopLimit?: number; trafficClass?: number },
+): void => {
+  const { offset = 0, bytes, segment = 0, hopLimit = 0, trafficClass = 0 } = message
+  memory.putMessage(slot, offset, bytes, 0, segment, hopLimit, trafficClass)
+}
 
 /** Receives until `count` messages are in the buffers from 0 on. */
 const receive = async (memory: UdpBatches, socket: UdpSocket, count: number): Promise<void> => {
@@ -56,10 +67,9 @@ test('messages arrive with their sender, hop limit and traffic class', async t =
   const memory = batches()
   memory.setDestination(0, loopback(2), PORT, 0)
   memory.arena.bytes.set(Buffer.from('onetwothree'))
-  // slot, offset, bytes, destination, segment, hop limit, traffic class
-  memory.putMessage(0, 0, 3, 0, 0, 0, 0)
-  memory.putMessage(1, 3, 3, 0, 0, 7, 0)
-  memory.putMessage(2, 6, 5, 0, 0, 255, 0xb8)
+  putMessage(memory, 0, { offset: 0, bytes: 3 })
+  putMessage(memory, 1, { offset: 3, bytes: 3, hopLimit: 7 })
+  putMessage(memory, 2, { offset: 6, bytes: 5, hopLimit: 255, trafficClass: 0xb8 })
   assert.equal(memory.receive(b, 0, RECEIVES), -EAGAIN)
   assert.equal(memory.send(a, 0, 3), 3)
   await receive(memory, b, 3)
@@ -67,9 +77,10 @@ test('messages arrive with their sender, hop limit and traffic class', async t =
     [0, 1, 2].map(i => String(content(memory, i))),
     ['one', 'two', 'three'],
   )
-  assert.deepEqual([...memory.hopLimits.subarray(0, 3)], [64, 7, 255])
+  assert.deepEqual([...memory.hopLimits.subarray(0, 3)], [DEFAULT_HOPS, 7, 255])
   assert.deepEqual([...memory.trafficClasses.subarray(0, 3)], [0, 0, 0xb8])
   assert.deepEqual([...memory.ports.subarray(0, 3)], [PORT, PORT, PORT])
+  // The address of the first sender is ::ffff:127.x.y.1.
   assert.deepEqual([...memory.addresses.subarray(0, 3)], [0, 0, 0xffff])
   assert.equal(memory.addresses[3], Buffer.from(loopback(1)).readUInt32BE(12))
   assert.equal(memory.bufferAt(1) % 16, 4, 'the payload after a BTH of 12 bytes is aligned')
@@ -81,25 +92,26 @@ test('a long message is segmented into datagrams, which arrive coalesced', async
   const memory = batches()
   memory.setDestination(0, loopback(2), PORT, 0)
   const bytes = Buffer.from(Array.from({ length: 60_000 }, (_, i) => i % 251))
-  memory.arena.bytes.set(bytes, 64)
-  memory.putMessage(0, 64, 60_000, 0, 1040, 9, 4)
-  memory.putMessage(1, 64, 100, 0, 0, 0, 0)
+  const offset = 64
+  memory.arena.bytes.set(bytes, offset)
+  putMessage(memory, 0, { offset, bytes: 60_000, segment: 1040, hopLimit: 9, trafficClass: 4 })
+  putMessage(memory, 1, { offset, bytes: 100 })
   assert.equal(memory.send(a, 0, 2), 2)
   await receive(memory, b, 2)
   assert.deepEqual([memory.lengths[0], memory.segments[0]], [60_000, 1040])
   assert.ok(content(memory, 0).equals(bytes))
   assert.deepEqual([memory.hopLimits[0], memory.trafficClasses[0]], [9, 4])
   assert.deepEqual([memory.lengths[1], memory.segments[1]], [100, 100])
-  assert.equal(memory.hopLimits[1], 64, 'the default hop limit')
+  assert.equal(memory.hopLimits[1], DEFAULT_HOPS)
 })
 
 test('an unsendable message is reported only if it is the first', t => {
   const a = open(t, loopback(1))
   const memory = batches()
   memory.setDestination(0, loopback(1), PORT, 0)
-  memory.putMessage(0, 0, 10, 0, 0, 0, 0)
-  memory.putMessage(1, 0, MAX_DATAGRAM + 1, 0, 0, 0, 0)
-  memory.putMessage(2, 0, 10, 0, 0, 0, 0)
+  putMessage(memory, 0, { bytes: 10 })
+  putMessage(memory, 1, { bytes: MAX_DATAGRAM + 1 })
+  putMessage(memory, 2, { bytes: 10 })
   assert.equal(memory.send(a, 0, 3), 1)
   assert.equal(memory.send(a, 1, 2), -EMSGSIZE)
   assert.equal(memory.send(a, 2, 1), 1)
@@ -119,7 +131,7 @@ test('IPv6 works like IPv4', async t => {
   assert.equal(a.version, 6)
   const memory = batches()
   memory.setDestination(0, own, PORT, 0)
-  memory.putMessage(0, 0, 5000, 0, 1000, 3, 0x20)
+  putMessage(memory, 0, { bytes: 5000, segment: 1000, hopLimit: 3, trafficClass: 0x20 })
   assert.equal(memory.send(a, 0, 1), 1)
   await receive(memory, a, 1)
   assert.deepEqual([memory.lengths[0], memory.segments[0]], [5000, 1000])

@@ -31,7 +31,12 @@ test('equal types, enumerations and names have one row', () => {
   assert.equal(new Set(words).size, words.length)
 })
 
-/** A copy of the description of all classes with one changed number in one row. */
+const LISTS = 7
+
+/**
+ * A copy of the description of all classes with one changed number: row `row` and field `field`, modulo the number of
+ * rows and fields, of list number `list`.
+ */
 const changed = (list: number, row: number, field: number, value: number): Description => {
   const copy = structuredClone(describe(classes))
   const rows = [copy.classes, copy.methods, copy.attributes, copy.types, copy.fields, copy.enumerations, copy.values]
@@ -45,7 +50,7 @@ test('rows with one changed number are valid, or refused with EINVAL', () => {
   let refused = 0
   fc.assert(
     fc.property(
-      fc.nat(6),
+      fc.nat(LISTS - 1),
       fc.nat(1000),
       fc.nat(10),
       fc.oneof(fc.nat(300), fc.nat(0xffffffff)),
@@ -65,20 +70,24 @@ test('rows with one changed number are valid, or refused with EINVAL', () => {
 
 test('a type cannot contain itself', () => {
   const copy = structuredClone(describe(classes))
-  const first = copy.types.findIndex(({ count }) => count > 0)
-  copy.fields[copy.types[first].target].type = first
+  const record = copy.types.findIndex(({ kind }) => kind === KindNumber.values.record)
+  copy.fields[copy.types[record].target].type = record
   assert.throws(() => declare(copy), /there is no type before this one/)
 })
 
-test('invalid names and types that are too large are refused', () => {
-  const names = structuredClone(describe(classes))
-  names.names[0] = 0xff
-  assert.throws(() => declare(names), /the bytes at 0 are not a name of letters, digits and _/)
-  const wide = structuredClone(describe(classes))
-  wide.types.find(({ kind }) => kind === KindNumber.values.bytes)!.size = 0xffff_ffff
-  assert.throws(() => declare(wide), /type \d+ has \d+ bytes, at most 1048576 are allowed/)
-  // Each record contains the previous one twice.
-  const [first] = wide.fields
+test('invalid names are refused', () => {
+  const copy = structuredClone(describe(classes))
+  copy.names[0] = 0xff
+  assert.throws(() => declare(copy), /the bytes at 0 are not a name of letters, digits and _/)
+})
+
+test('types with too many bytes are refused', () => {
+  const copy = structuredClone(describe(classes))
+  copy.types.find(({ kind }) => kind === KindNumber.values.bytes)!.size = 0xffff_ffff
+  assert.throws(() => declare(copy), /type \d+ has \d+ bytes, at most 1048576 are allowed/)
+})
+
+test('types with too many nested fields are refused', () => {
   const row = { kind: KindNumber.values.record, width: 0, flags: 0, size: 0, count: 2, min: 0, max: 0 }
   const nested: Description = {
     ...structuredClone(describe([])),
@@ -86,8 +95,9 @@ test('invalid names and types that are too large are refused', () => {
     types: [{ ...row, kind: KindNumber.values.u8, target: 0, count: 0 }],
     fields: [],
   }
+  // Each record has two fields of the previous type, with the names at bytes 0 and 2.
   for (let depth = 0; depth < 40; depth++) {
-    nested.fields.push({ ...first, name: 0, offset: 0, type: depth }, { ...first, name: 2, offset: 1, type: depth })
+    nested.fields.push({ name: 0, offset: 0, type: depth }, { name: 2, offset: 1, type: depth })
     nested.types.push({ ...row, target: 2 * depth })
   }
   assert.throws(() => declare(nested), /type \d+ has \d+ fields, at most 4096 are allowed/)
@@ -150,6 +160,7 @@ test('a type may have 4096 fields, nested fields included', () => {
       fields: [...bytes(innerFields), { name: NAME_BYTES * (NAMES - 1), offset: 5000, type: 1 }, ...bytes(outerFields)],
     })
   }
+  // Fields of the outer record: the inner record, its fields, and the other fields.
   assert.deepEqual(declareRecords(4095, 0), [])
   assert.deepEqual(declareRecords(95, 4000), [])
   assert.throws(() => declareRecords(4096, 0), /type 2 has 4097 fields, at most 4096 are allowed/)

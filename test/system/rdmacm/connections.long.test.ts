@@ -7,27 +7,34 @@ import { isEmpty, lacking, startDaemon } from '../programs.ts'
 import { killInEveryState } from './killed-rdmacm.ts'
 import { UCMA_PROGRAM, UcmaProgram } from './ucma.ts'
 
+const PORT = 7471
+const REQUESTS = 5000
+/** killed-rdmacm.ts has five states. */
+const ROUNDS = 40
+
 describe('killed programs', { skip: lacking(UCMA_PROGRAM) }, () => {
   it('leave nothing: 200 killed in several states', async t => {
-    await killInEveryState(t, await startDaemon(t), 40)
+    await killInEveryState(t, await startDaemon(t), ROUNDS)
   })
 
   it('reject their requests that are not accepted: 5,000', async t => {
     const daemon = await startDaemon(t)
     const [server, client] = [await UcmaProgram.start(t, daemon), await UcmaProgram.start(t, daemon)]
     const listener = await server.create()
-    await server.bind(listener, 7471)
-    await server.listen(listener, 1 << 20)
-    for (let qpn = 0x1000; qpn < 0x1000 + 5000; qpn++) {
+    await server.bind(listener, PORT)
+    await server.listen(listener, REQUESTS)
+    const FIRST_QPN = 0x1000
+    for (let qpn = FIRST_QPN; qpn < FIRST_QPN + REQUESTS; qpn++) {
       const id = await client.create()
-      await client.resolve(id, 7471)
+      await client.resolve(id, PORT)
       await client.until('ROUTE_RESOLVED')
       assert.ok((await client.connect(id, qpn)) >= 0)
       await server.until('CONNECT_REQUEST')
     }
-    assert.equal((await daemon.stat()).connections.identifiers, 10_001) // two of each connection, and the listener
+    // Two of each connection, and the listener.
+    assert.equal((await daemon.stat()).connections.identifiers, 2 * REQUESTS + 1)
     server.running.child.kill('SIGKILL')
-    for (let i = 0; i < 5000; i++) await client.until('REJECTED')
+    for (let i = 0; i < REQUESTS; i++) await client.until('REJECTED')
     client.running.child.kill('SIGKILL')
     await daemon.settled(stat => isEmpty(stat) && stat.connections.connections === 0)
   })

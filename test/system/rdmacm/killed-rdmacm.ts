@@ -16,9 +16,19 @@ const victimStates = {
 } as const
 type VictimState = keyof typeof victimStates
 
+interface Ports {
+  /** Of the survivor's listener. */
+  readonly survivor: number
+  /** Of the next victim's listener. */
+  nextVictim: number
+}
+
 let nextQpn = 0x1000
 
-/** Brings both programs into a state; the victim is not stopped yet. Returns the survivor's identifier. */
+/**
+ * Brings both programs into a state, except that the caller must stop the victim and disconnect. Returns the survivor's
+ * identifier.
+ */
 const prepare = async (
   survivor: UcmaProgram,
   victim: UcmaProgram,
@@ -26,7 +36,7 @@ const prepare = async (
   ports: Ports,
 ): Promise<number> => {
   if (state === 'with an unread request' || state === 'as server of a connection') {
-    const port = ports.next++
+    const port = ports.nextVictim++
     const listener = await victim.create()
     await victim.bind(listener, port)
     await victim.listen(listener)
@@ -53,17 +63,10 @@ const prepare = async (
   return id
 }
 
-interface Ports {
-  /** Of the survivor's listener. */
-  readonly survivor: number
-  /** Of the next victim's listener. */
-  next: number
-}
-
 /** Kills one program in each state, `rounds` times. */
 export const killInEveryState = async (t: Scope, daemon: TestDaemon, rounds: number): Promise<void> => {
   const survivor = await UcmaProgram.start(t, daemon)
-  const ports: Ports = { survivor: 7000, next: 7001 }
+  const ports: Ports = { survivor: 7000, nextVictim: 7001 }
   const listener = await survivor.create()
   await survivor.bind(listener, ports.survivor)
   await survivor.listen(listener)
@@ -79,9 +82,10 @@ export const killInEveryState = async (t: Scope, daemon: TestDaemon, rounds: num
       const id = await prepare(survivor, victim, state, ports)
       ids.push(id)
       if (victimStates[state] !== '') expected.set(id, victimStates[state])
-      if (!state.startsWith('stopped')) continue
-      victim.running.child.kill('SIGSTOP')
-      await survivor.disconnect(id)
+      if (state === 'stopped, with a connection that its peer ends') {
+        victim.running.child.kill('SIGSTOP')
+        await survivor.disconnect(id)
+      }
     }
     for (const { running } of victims) running.child.kill('SIGKILL')
     while (expected.size > 0) {

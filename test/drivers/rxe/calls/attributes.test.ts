@@ -11,15 +11,19 @@ const { MTU_1024, MTU_4096 } = Mtu.values
 
 const noViolations = { pkeyViolations: 0, qkeyViolations: 0 } as Counters
 
-test('the reported limits are those that creation enforces', () => {
-  const guid = Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 8)
-  const device = deviceAttributes(guid)
+test('the reported limits are those of `Limits`, which creation enforces', () => {
+  const device = deviceAttributes(new Uint8Array(8))
   assert.equal(device.maxQpWr, Limits.maxQpWr)
   assert.equal(device.maxSge, Limits.maxSge)
   assert.equal(device.maxSgeRd, Limits.maxSge)
   assert.equal(device.maxCqe, Limits.maxCqe)
   assert.equal(device.maxQpRdAtom, Limits.maxRdAtomic)
   assert.equal(device.maxQpInitRdAtom, Limits.maxRdAtomic)
+})
+
+test('the device has one port, and one GUID for node and system image', () => {
+  const guid = Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 8)
+  const device = deviceAttributes(guid)
   assert.equal(device.physPortCnt, 1)
   assert.deepEqual(device.nodeGuid, guid)
   assert.deepEqual(device.sysImageGuid, guid)
@@ -40,7 +44,7 @@ test('the port is active, Ethernet, and needs a GRH; its MTU is the link’s', (
   )
 })
 
-test('key violations are counted in 16 bits, up to 65535', () => {
+test('the reported counters of key violations stop at 65535', () => {
   const counters = { ...noViolations }
   const port = portAttributes(MTU_1024, () => counters)
   assert.deepEqual([port.badPkeyCntr, port.qkeyViolCntr], [0, 0])
