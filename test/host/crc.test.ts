@@ -1,3 +1,6 @@
+/*
+ * The native CRC, and where its library is found.
+ */
 import assert from 'node:assert/strict'
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -12,13 +15,21 @@ import { repoRoot } from '../paths.ts'
 
 const built = join(repoRoot, 'build', 'native', 'libuserdma_native.so')
 
+/** 2^32 divided by the golden ratio: its multiples look random. */
+const SCATTER = 0x9e3779b1
+/** 64 KiB of various bytes. */
+const variousBytes = () => {
+  const arena = mapArena(1 << 16)
+  for (let i = 0; i < arena.length; i++) arena.bytes[i] = Math.imul(i, SCATTER) >>> 24
+  return arena
+}
+
 test('the native CRC is equal to zlib’s', {
   skip: !existsSync(built) && 'not built',
 }, () => {
   const engine = loadNativeCrc(built)
   assert.ok(engine)
-  const arena = mapArena(1 << 16)
-  for (let i = 0; i < arena.length; i++) arena.bytes[i] = (i * 2654435761) >>> 24
+  const arena = variousBytes()
   assert.equal(engine.crc(arena.address, 0, 0), 0)
   const check = (offset: number, length: number, seed: number): void =>
     assert.equal(
@@ -33,13 +44,12 @@ test('the native CRC is equal to zlib’s', {
   )
 })
 
-test('one call for many buffers gives the CRC of each', {
+test('one call for many buffers gives the CRC of each, and leaves the registers after them as they were', {
   skip: !existsSync(built) && 'not built',
 }, () => {
   const engine = loadNativeCrc(built)
   assert.ok(engine)
-  const arena = mapArena(1 << 16)
-  for (let i = 0; i < arena.length; i++) arena.bytes[i] = (i * 2654435761) >>> 24
+  const arena = variousBytes()
   const { registers } = engine.batch
   for (const [length, stride, count] of [
     [4108, 4112, 15],
@@ -47,7 +57,7 @@ test('one call for many buffers gives the CRC of each', {
     [1, 1, 3],
     [100, 100, 0],
   ]) {
-    const seeds = registers.map((_, i) => Math.imul(i + 1, 0x9e3779b1))
+    const seeds = registers.map((_, i) => Math.imul(i + 1, SCATTER))
     registers.set(seeds)
     engine.batch.crc(arena.address, length, stride, count)
     for (let i = 0; i < registers.length; i++) {

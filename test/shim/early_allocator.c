@@ -37,7 +37,7 @@ void *malloc(size_t size)
     return memory + offset + HEADER;
 }
 
-/* Before the shim's own constructor. */
+/* Runs before the shim's own constructor. */
 __attribute__((constructor)) static void allocate(void)
 {
     if (!malloc(1))

@@ -34,6 +34,7 @@ const facts = readFileSync(fixture('abi', 'uverbs.txt'), 'utf8')
   .trimEnd()
   .split('\n')
   .map(line => line.split(' '))
+const { DEVICE } = LinuxObject
 const factsOf = (kind: string): string[] =>
   facts.filter(([first]) => first === kind).map(words => words.slice(1).join(' '))
 
@@ -66,14 +67,13 @@ describe('names and numbers', () => {
     const attributes = ioctls.flatMap(({ name, attributes }) =>
       attributes.map((attribute, id) => `${name.replace('.', ' ')} ${id} ${attribute}`),
     )
-    // Lines with `*` are attributes of drivers, which every method can have.
-    const [driverLines, ownLines] = [true, false].map(isDriver =>
-      factsOf('attribute').filter(line => line.startsWith('*') === isDriver),
-    )
-    assert.deepEqual(attributes.sort(), ownLines.sort())
+    // Lines with `*` are attributes of drivers, which every method can have: `* * ID …`.
+    const isOfDriver = (line: string): boolean => line.startsWith('*')
+    const lines = factsOf('attribute')
+    assert.deepEqual(attributes.sort(), lines.filter(line => !isOfDriver(line)).sort())
     assert.deepEqual(
       driverAttributes.map(({ id }) => id),
-      driverLines.map(line => Number(line.split(' ')[2])),
+      lines.filter(isOfDriver).map(line => Number(line.split(' ')[2])),
     )
   })
 })
@@ -117,6 +117,7 @@ describe('every call', () => {
 
 const u16 = (n: number): number[] => [n & 0xff, n >> 8]
 const u32 = (n: number): number[] => [...u16(n & 0xffff), ...u16(n >>> 16)]
+/** struct ib_uverbs_attr. */
 const attribute = (id: number, length: number, data: number): number[] => [
   ...u16(id),
   ...u16(length),
@@ -125,6 +126,7 @@ const attribute = (id: number, length: number, data: number): number[] => [
   ...u32(data),
   ...u32(0),
 ]
+/** struct ib_uverbs_ioctl_hdr, and the attributes. */
 const message = (object: number, method: number, ...attributes: readonly number[][]): number[] => [
   ...u16(24 + 16 * attributes.length),
   ...u16(object),
@@ -136,6 +138,9 @@ const message = (object: number, method: number, ...attributes: readonly number[
   ...u32(0),
   ...attributes.flat(),
 ]
+
+/** struct ib_uverbs_cmd_hdr of a command without arguments: its length is 2 words. */
+const writeHeader = (command: number): number[] => [...u32(command), ...u16(2), ...u16(0)]
 
 /** The handle of the protection domain. */
 const PD = 7
@@ -170,9 +175,10 @@ describe('absent calls', () => {
   for (const call of linuxCalls.filter(({ absent }) => absent !== undefined))
     it(`${titleOf(call)} is refused with the errno of Linux and a reason`, () => {
       if (call.dialect === 'write') {
-        assertRefused(byWrite([...u32(call.number), ...u16(2), ...u16(0)]), 'EOPNOTSUPP', call)
+        assertRefused(byWrite(writeHeader(call.number)), 'EOPNOTSUPP', call)
         const core = attribute(InvokeWrite.CORE_IN, 4, 0)
-        const invoked = byIoctl(message(0, 0, core, attribute(WRITE_CMD, 8, call.number)))
+        const INVOKE_WRITE = 0
+        const invoked = byIoctl(message(DEVICE, INVOKE_WRITE, core, attribute(WRITE_CMD, 8, call.number)))
         assertRefused(invoked, 'EOPNOTSUPP', call)
       } else {
         const known = ioctlMethods.find(({ object, number }) => object === call.number && number === call.methodNumber)
@@ -184,7 +190,7 @@ describe('absent calls', () => {
 
   it('refuses numbers that Linux 6.12 does not use', () => {
     for (const number of [41, 200, EXTENDED + 58, EXTENDED + 2]) {
-      const decoded = byWrite([...u32(number), ...u16(2), ...u16(0)])
+      const decoded = byWrite(writeHeader(number))
       assert.ok(isAnswer(decoded) && errnoName(-decoded.ret) === 'EOPNOTSUPP')
       assert.match(decoded.reason!, /^command 0x[0-9a-f]+: Linux 6.12 has no such command$/)
     }
@@ -197,7 +203,8 @@ describe('absent calls', () => {
 // ---- lists whose layout is code ----
 
 describe('INFO_HANDLES and QUERY_GID_TABLE', () => {
-  const survives = (bytes: readonly number[], name: string): void => {
+  const [INFO_HANDLES, QUERY_GID_TABLE] = [1, 5]
+  const assertMessageSurvives = (bytes: readonly number[], name: string): void => {
     const view = viewOf(bytes)
     const image = { entryPoint: EntryPoint.IOCTL, bytes: Uint8Array.from(bytes), memory: [] }
     const decoded = decode(view, image)
@@ -210,17 +217,16 @@ describe('INFO_HANDLES and QUERY_GID_TABLE', () => {
   it('survive the object dialect, for every object and several list sizes', () => {
     for (const object of Object.keys(LinuxObjectClasses))
       for (const count of [1, 7, 500]) {
-        const attributes = [
-          attribute(0, 8, Number(object)),
-          attribute(1, 4, ADDRESS),
-          attribute(2, 4 * count, ADDRESS + 8),
-        ]
-        survives(message(0, 1, ...attributes), 'queryHandles')
+        const [objectId, totalHandles] = [attribute(0, 8, Number(object)), attribute(1, 4, ADDRESS)]
+        const handles = attribute(2, 4 * count, ADDRESS + 8)
+        assertMessageSurvives(message(DEVICE, INFO_HANDLES, objectId, totalHandles, handles), 'queryHandles')
       }
     for (const size of [24, 32, 40])
       for (const count of [1, 9, 100]) {
-        const room = [attribute(2, size * count, ADDRESS + 8), attribute(3, 8, ADDRESS)]
-        survives(message(0, 5, attribute(0, 8, size), attribute(1, 4, 0), ...room), 'queryGidTable')
+        const [entrySize, flags] = [attribute(0, 8, size), attribute(1, 4, 0)]
+        const [entries, entryCount] = [attribute(2, size * count, ADDRESS + 8), attribute(3, 8, ADDRESS)]
+        const bytes = message(DEVICE, QUERY_GID_TABLE, entrySize, flags, entries, entryCount)
+        assertMessageSurvives(bytes, 'queryGidTable')
       }
   })
 })

@@ -51,7 +51,7 @@ test('opcodes have their numbers', () => {
   assert.equal(opcodeNumber.UD_SEND_ONLY_IMM, 0x65)
   assert.equal(opcodeNumber.CNP, 0x81)
   assert.equal(opcodeNumber.XRC_SEND_ONLY_INV, 0xb7)
-  assert.equal(opcodeByNumber[0x15], undefined)
+  assert.equal(opcodeByNumber[0x15], undefined, 'reserved')
 })
 
 test('dense tables agree with the records, and have no unknown opcodes', () => {
@@ -84,7 +84,7 @@ test('dense tables agree with the records, and have no unknown opcodes', () => {
     assert.equal(has(spec.OP_IMM), opcode.headers.includes('ImmDt'))
     assert.equal(has(spec.OP_INV), opcode.headers.includes('IETH'))
     assert.equal(has(spec.OP_RETH), opcode.headers.includes('RETH'))
-    let at = 12
+    let at = headers.BTH.bytes
     for (const header of opcode.headers) {
       assert.ok(header !== 'BTH')
       assert.equal(headerAt[header][number], at, `${opcode.name} ${header}`)
@@ -128,6 +128,7 @@ test('RNR timers grow from code 1 to 31, and code 0 is the longest; there are 31
   assert.equal(creditCounts[30], 32_768)
 })
 
+// `satisfies` is checked by tsc.
 test('the types say which headers a packet has', () => {
   type Same<A, B> = [A] extends [B] ? ([B] extends [A] ? true : false) : false
   const same = [

@@ -12,9 +12,9 @@ import { MadAgent as MadAgentClass } from '../../../src/spec/classes/mad/mad_age
 import { MAD_TAG_BYTES, MadChannel } from '../../../src/spec/classes/mad/mad_channel.ts'
 import { QpAddress } from '../../../src/spec/classes/qp/qp.ts'
 import { CallError, Errno } from '../../../src/spec/errno.ts'
-import { zeroRecord } from '../../../src/spec/schema/schema.ts'
+import { type In, zeroRecord } from '../../../src/spec/schema/schema.ts'
 import { DEFAULT_PKEY } from '../../../src/spec/wire/headers.ts'
-import { MAD_BYTES } from '../../../src/spec/wire/mad.ts'
+import { GSI_QPN, MAD_BYTES } from '../../../src/spec/wire/mad.ts'
 import { MAD_STATUS_UNSUPPORTED, MadClass, MadMethod } from '../../../src/spec/wire/management.ts'
 import { madFields, respond } from '../../../src/wire/mad/management.ts'
 import { ipv4 } from '../../drivers/rxe/machine.ts'
@@ -32,6 +32,7 @@ interface Listening {
   readonly received: Uint8Array[]
 }
 
+/** Creates an agent for requests of `methods`; without `mgmtClass` it gets only responses. */
 const listen = (mads: MadLayer, device: Device, mgmtClass?: number, methods: readonly number[] = []): Listening => {
   const received: Uint8Array[] = []
   const claim = mgmtClass === undefined ? undefined : { mgmtClass, classVersion: 1, oui: 0, methods }
@@ -46,7 +47,7 @@ const listen = (mads: MadLayer, device: Device, mgmtClass?: number, methods: rea
 const pathTo = (from: number, to: number): MadAddress => ({
   localGid: ipv4(10, 0, 0, from),
   remoteGid: ipv4(10, 0, 0, to),
-  qpn: 1,
+  qpn: GSI_QPN,
   pkey: DEFAULT_PKEY,
   flowLabel: 0,
   trafficClass: 0,
@@ -91,6 +92,7 @@ describe('the MAD layer', () => {
   it('drops datagrams of another partition, and counts them', () => {
     const { network, a, b, first, second } = setUp()
     const gets = listen(b.mads, second, SUBNET_ADMINISTRATION, [GET])
+    // two of another partition, two of the default partition: a full and a limited member of each
     for (const pkey of [0x9234, 0x1234, DEFAULT_PKEY, DEFAULT_PKEY & 0x7fff])
       a.mads.send(first, plainMad(SUBNET_ADMINISTRATION, GET, 1), { ...pathTo(1, 2), pkey })
     network.settle()
@@ -103,9 +105,9 @@ describe('the MAD layer', () => {
     const client = listen(a.mads, first)
     send(client, plainMad(PERFORMANCE, SET, 1))
     send(client, plainMad(PERFORMANCE, MadMethod.TRAP, 2))
-    send(client, plainMad(COMMUNICATION, GET, 3))
-    send(client, plainMad(MadClass.SUBNET_LID_ROUTED, GET, 5))
-    const wrongVersion = plainMad(PERFORMANCE, GET, 4)
+    send(client, plainMad(COMMUNICATION, GET, 3)) // The layer accepts only Send and ClassPortInfo of this class.
+    send(client, plainMad(MadClass.SUBNET_LID_ROUTED, GET, 4))
+    const wrongVersion = plainMad(PERFORMANCE, GET, 5)
     wrongVersion[BASE_VERSION_AT] = 2
     send(client, wrongVersion)
     assert.deepEqual(
@@ -174,13 +176,15 @@ describe('the MAD layer', () => {
     const again = listen(a.mads, a.plug(1))
     again.agent.send(plainMad(PERFORMANCE, GET, 1), pathTo(1, 2), { timeout: 1_000_000, retries: 0, tag: undefined })
     network.settle()
-    assert.equal(again.received.length, 1)
+    assert.equal(again.received.length, 1, 'host b answers that it has no such service')
     network.runTimers()
     assert.equal(a.mads.nextTimeout(), Number.POSITIVE_INFINITY)
   })
 })
 
 describe('the classes of management datagrams', () => {
+  const toHostB = { ...zeroRecord(QpAddress), dgid: ipv4(10, 0, 0, 2), sgidIndex: 1, isGlobal: 1, port: 1 }
+
   const programOn = (device: Device, caller?: Partial<Caller>, account?: MemoryAccount) => {
     const context = openContext(device, { isOpened: true, ...(account && { account }) })
     const callerWithoutMemory = {
@@ -192,9 +196,21 @@ describe('the classes of management datagrams', () => {
     } as Caller
     const createChannel = () =>
       invokeNow(context, MadChannel, 'create', 0, {}, callerWithoutMemory).descriptors![0]!.object
-    const receive = (channel: number) =>
-      invokeNow(context, MadChannel, 'receive', channel, { bufferBytes: MAD_BYTES }, callerWithoutMemory)
-    return { context, callerWithoutMemory, createChannel, receive }
+    /** Without `mgmtClass` the agent gets only responses. */
+    const createAgent = (channel: number, mgmtClass = 0): number => {
+      const args = { channel, mgmtClass, classVersion: mgmtClass === 0 ? 0 : 1, methods: new Uint8Array(16) }
+      return invokeNow(context, MadAgentClass, 'create', 0, args, callerWithoutMemory).object!
+    }
+    /** Sends to queue pair 1 of host b, with a timeout of 1 ms, unless `overrides` say something else. */
+    const send = (agent: number, data: Uint8Array, overrides: Partial<In<typeof MadAgentClass.methods.send>> = {}) => {
+      const args = { address: toHostB, qpn: GSI_QPN, timeout: 1, data, ...overrides }
+      invokeNow(context, MadAgentClass, 'send', agent, args, callerWithoutMemory)
+    }
+    const receive = (channel: number, bufferBytes: number = MAD_BYTES) =>
+      invokeNow(context, MadChannel, 'receive', channel, { bufferBytes }, callerWithoutMemory)
+    const unread = (channel: number): number =>
+      invokeNow(context, MadChannel, 'query', channel, {}, callerWithoutMemory).out.unread
+    return { context, callerWithoutMemory, createChannel, createAgent, send, receive, unread }
   }
 
   it('require CAP_NET_RAW', () => {
@@ -204,39 +220,20 @@ describe('the classes of management datagrams', () => {
 
   it('carry a request and its response, and signal a channel when a message arrives', () => {
     const { network, first } = setUp()
-    const { context, callerWithoutMemory, createChannel, receive } = programOn(first)
+    const { context, callerWithoutMemory, createChannel, createAgent, send, receive } = programOn(first)
     const channel = createChannel()
     const fd = findDescriptor(first.core, channel)
-    const methods = new Uint8Array(16)
-    const { object: agent = -1 } = invokeNow(
-      context,
-      MadAgentClass,
-      'create',
-      0,
-      { channel, mgmtClass: PERFORMANCE, classVersion: 1, methods },
-      callerWithoutMemory,
-    )
-    const address = { ...zeroRecord(QpAddress), dgid: ipv4(10, 0, 0, 2), sgidIndex: 1, isGlobal: 1, port: 1 }
-    const send = (destination: typeof address) =>
-      invokeNow(
-        context,
-        MadAgentClass,
-        'send',
-        agent,
-        { address: destination, qpn: 1, timeout: 1000, data: plainMad(PERFORMANCE, GET, 1) },
-        callerWithoutMemory,
-      )
-    assertRefused(Errno.EINVAL, () => send({ ...address, isGlobal: 0 }))
-    send(address)
+    const agent = createAgent(channel, PERFORMANCE)
+    const request = plainMad(PERFORMANCE, GET, 1)
+    assertRefused(Errno.EINVAL, () => send(agent, request, { address: { ...toHostB, isGlobal: 0 } }))
+    send(agent, request)
     // The transaction id is in use.
-    assertRefused(Errno.EINVAL, () => send(address))
+    assertRefused(Errno.EINVAL, () => send(agent, request))
     assert.deepEqual(invokeNow(context, MadAgentClass, 'query', agent, {}, callerWithoutMemory).out, { outstanding: 1 })
     assertRefused(Errno.EAGAIN, () => receive(channel))
     network.settle()
     assert.equal(fd.sink.unread(), 1)
-    assertRefused(Errno.EINVAL, () =>
-      invokeNow(context, MadChannel, 'receive', channel, { bufferBytes: MAD_BYTES - 1 }, callerWithoutMemory),
-    )
+    assertRefused(Errno.EINVAL, () => receive(channel, MAD_BYTES - 1))
     const { out } = receive(channel)
     assert.deepEqual([out.agent, out.status, out.length, fd.sink.unread()], [agent, 0, MAD_BYTES, 0])
     closeContext(context)
@@ -245,14 +242,11 @@ describe('the classes of management datagrams', () => {
 
   it('report an unanswered request with its tag, or without one', () => {
     const { network, first } = setUp()
-    const { context, callerWithoutMemory, createChannel, receive } = programOn(first)
+    const { context, createChannel, createAgent, send, receive } = programOn(first)
     const channel = createChannel()
-    const withoutClass = { channel, mgmtClass: 0, classVersion: 0, methods: new Uint8Array(16) }
-    const { object: agent = -1 } = invokeNow(context, MadAgentClass, 'create', 0, withoutClass, callerWithoutMemory)
-    const address = { ...zeroRecord(QpAddress), dgid: ipv4(10, 0, 0, 2), sgidIndex: 1, isGlobal: 1, port: 1 }
+    const agent = createAgent(channel)
     for (const tag of [undefined, new Uint8Array(MAD_TAG_BYTES).fill(7)]) {
-      const request = { address, qpn: 1, timeout: 1, data: plainMad(PERFORMANCE, SEND, 1), ...(tag && { tag }) }
-      invokeNow(context, MadAgentClass, 'send', agent, request, callerWithoutMemory)
+      send(agent, plainMad(PERFORMANCE, SEND, 1), tag && { tag })
       network.runTimers()
       const { out } = receive(channel)
       assert.deepEqual([out.status, out.tag], [Errno.ETIMEDOUT, tag])
@@ -262,43 +256,35 @@ describe('the classes of management datagrams', () => {
 
   it('send to the lower 24 bits of a queue pair number', () => {
     const { network, a, first } = setUp()
-    const { context, callerWithoutMemory, createChannel } = programOn(first)
+    const { context, createChannel, createAgent, send, unread } = programOn(first)
     const channel = createChannel()
-    const withoutClass = { channel, mgmtClass: 0, classVersion: 0, methods: new Uint8Array(16) }
-    const { object: agent = -1 } = invokeNow(context, MadAgentClass, 'create', 0, withoutClass, callerWithoutMemory)
-    const address = { ...zeroRecord(QpAddress), dgid: ipv4(10, 0, 0, 2), sgidIndex: 1, isGlobal: 1, port: 1 }
-    const request = { address, qpn: 0xff00_0001, timeout: 1000, data: plainMad(PERFORMANCE, GET, 1) }
     /** Bytes 4 to 7 of the BTH: FECN, BECN and reserved bits, and the queue pair. */
     const destinations: number[] = []
     addTap(a.devices.get('rxe1')!.state.port, ({ direction, arena, offset }) => {
       if (direction === 'sent') destinations.push(arena.view.getUint32(offset + 4))
     })
-    invokeNow(context, MadAgentClass, 'send', agent, request, callerWithoutMemory)
+    send(createAgent(channel), plainMad(PERFORMANCE, GET, 1), { qpn: 0xff00_0001 })
     network.settle()
     assert.deepEqual(destinations, [1])
-    assert.equal(invokeNow(context, MadChannel, 'query', channel, {}, callerWithoutMemory).out.unread, 1)
+    assert.equal(unread(channel), 1)
     closeContext(context)
   })
 
   it('without RMPP, an agent gets each segment of a response, and sends segments with one transaction id', () => {
     const { network, b, first, second } = setUp()
     const gets = listen(b.mads, second, SUBNET_ADMINISTRATION, [GET])
-    const { context, callerWithoutMemory, createChannel } = programOn(first)
+    const { context, createChannel, createAgent, send, unread } = programOn(first)
     const channel = createChannel()
-    const methods = new Uint8Array(16)
-    const registration = { channel, mgmtClass: SUBNET_ADMINISTRATION, classVersion: 1, methods }
-    const { object: agent = -1 } = invokeNow(context, MadAgentClass, 'create', 0, registration, callerWithoutMemory)
-    const address = { ...zeroRecord(QpAddress), dgid: ipv4(10, 0, 0, 2), sgidIndex: 1, isGlobal: 1, port: 1 }
+    const agent = createAgent(channel, SUBNET_ADMINISTRATION)
     const segment = longMessage(GET, 1, MAD_BYTES - SA_HEADERS)
-    const request = { address, qpn: 1, timeout: 1000, data: segment }
-    for (let i = 0; i < 2; i++) invokeNow(context, MadAgentClass, 'send', agent, request, callerWithoutMemory)
+    for (let i = 0; i < 2; i++) send(agent, segment)
     network.settle()
     assert.equal(gets.received.length, 2)
     const response = respond(gets.received[0]!, 0)
     const answer = { timeout: 0, retries: 0, tag: undefined }
     for (let i = 0; i < 3; i++) gets.agent.send(response.slice(), pathTo(2, 1), answer)
     network.settle()
-    assert.equal(invokeNow(context, MadChannel, 'query', channel, {}, callerWithoutMemory).out.unread, 3)
+    assert.equal(unread(channel), 3)
     closeContext(context)
   })
 
@@ -319,19 +305,13 @@ describe('the classes of management datagrams', () => {
         charged -= bytes
       },
     }
-    const { context, callerWithoutMemory, createChannel, receive } = programOn(first, {}, account)
+    const { context, createChannel, createAgent, send, receive } = programOn(first, {}, account)
     const channel = createChannel()
-    const withoutClass = { channel, mgmtClass: 0, classVersion: 0, methods: new Uint8Array(16) }
-    const { object: agent = -1 } = invokeNow(context, MadAgentClass, 'create', 0, withoutClass, callerWithoutMemory)
-    const address = { ...zeroRecord(QpAddress), dgid: ipv4(10, 0, 0, 2), sgidIndex: 1, isGlobal: 1, port: 1 }
+    const agent = createAgent(channel)
     const before = charged
-    const send = (tid: number) => {
-      const data = plainMad(PERFORMANCE, SEND, tid)
-      invokeNow(context, MadAgentClass, 'send', agent, { address, qpn: 1, timeout: 1, data }, callerWithoutMemory)
-    }
     let sent = 0
     assertRefused(Errno.ENOMEM, () => {
-      for (; sent < 1000; sent++) send(sent)
+      for (; sent < 1000; sent++) send(agent, plainMad(PERFORMANCE, SEND, sent))
     })
     assert.equal(charged, before + sent * MAD_BYTES)
     network.runTimers()
@@ -350,7 +330,7 @@ describe('the classes of management datagrams', () => {
     // A send that fails is not charged: here the layer has no queue pair 1 any more.
     a.mads.close()
     const beforeFailure = charged
-    assertRefused(Errno.EIO, () => send(0))
+    assertRefused(Errno.EIO, () => send(agent, plainMad(PERFORMANCE, SEND, 0)))
     assert.equal(charged, beforeFailure)
     closeContext(context)
     assert.equal(charged, 0)

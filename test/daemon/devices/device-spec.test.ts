@@ -115,7 +115,7 @@ test('a device of a driver without a network has only a name; a soft device may 
     assert.equal(driverOf(parseDevice(text)), driver)
     assert.equal(deviceText(parseDevice(text)), text)
   }
-  assert.equal(driverOf({ name: 'ctx0', address: '127.0.0.1' }), 'rxe', 'a name of rdma link add')
+  assert.equal(driverOf({ name: 'ctx0', address: '127.0.0.1' }), 'rxe', 'only soft devices have addresses')
 })
 
 test('a list with a duplicate name or address is refused, in any spelling of the address', () => {

@@ -109,7 +109,7 @@ test('a session has one file; addresses in calls are offsets in it; the end of t
     -Errno.EFAULT,
   )
   for (const fdOfContext of opened) close(fdOfContext)
-  assert.equal(copiesOf(fd), 2)
+  assert.equal(copiesOf(fd), 2, "the client's and, in the same process, the daemon's")
   client.close()
   const other = dial(t, daemon)
   await other.hello()

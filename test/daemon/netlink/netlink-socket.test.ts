@@ -24,6 +24,8 @@ const LENGTH = 8192
 /** Maximum steps at the start of a list, and of all lists together in each later turn of the event loop. */
 const MAX_STEPS = 4
 const SOCK_RAW = 3
+/** `isAdmin` of a socket. */
+const NO_ADMIN = false
 
 test('twenty lists take at most as many steps in a turn of the event loop as one list', async t => {
   const slices = createSlices()
@@ -35,7 +37,7 @@ test('twenty lists take at most as many steps in a turn of the event loop as one
     }
   }
   const parts = { containment: createContainment(), slices, onDatagram: () => undefined, onHangUp() {} }
-  const sockets = Array.from({ length: SOCKETS }, () => createNetlinkSocket(parts, SOCK_RAW, false))
+  const sockets = Array.from({ length: SOCKETS }, () => createNetlinkSocket(parts, SOCK_RAW, NO_ADMIN))
   t.after(() => {
     for (const socket of sockets) socket.close()
   })
@@ -64,7 +66,7 @@ for (const steps of [0, 10])
     const containment = createContainment(() => {})
     let hangUps = 0
     const parts = { containment, slices: createSlices(), onDatagram: () => undefined, onHangUp: () => void hangUps++ }
-    const socket = createNetlinkSocket(parts, SOCK_RAW, false)
+    const socket = createNetlinkSocket(parts, SOCK_RAW, NO_ADMIN)
     t.after(() => socket.close())
     const failing = function* (): Generator<undefined> {
       for (let i = 0; i < steps; i++) yield
@@ -90,11 +92,13 @@ test('the port is the pid, or above all pids if another socket has it; a port in
   const { netlink, open } = createSockets(t)
   const sockets = [open(), open(), open(), open()]
   const [first, second, third, last] = sockets as [NetlinkSocket, NetlinkSocket, NetlinkSocket, NetlinkSocket]
-  for (const socket of [first, second, third]) netlink.bind(socket, 77, 0, 0)
-  assert.deepEqual([first.port, second.port, third.port], [77, 0x8000_0000, 0x8000_0001])
-  assert.throws(() => netlink.bind(last, 5, 77, 0), { code: 'EADDRINUSE' })
+  const [pid, otherPid] = [77, 5]
+  const [anyPort, noGroups, allGroups] = [0, 0, 0xffff_ffff]
+  for (const socket of [first, second, third]) netlink.bind(socket, pid, anyPort, noGroups)
+  assert.deepEqual([first.port, second.port, third.port], [pid, 0x8000_0000, 0x8000_0001])
+  assert.throws(() => netlink.bind(last, otherPid, first.port, noGroups), { code: 'EADDRINUSE' })
   assert.equal(last.port, 0)
-  netlink.bind(last, 5, 78, 0xffff_ffff)
+  netlink.bind(last, otherPid, 78, allGroups)
   assert.deepEqual([last.port, last.groups], [78, 2 ** 20 - 1], 'groups beyond the last are ignored')
 })
 

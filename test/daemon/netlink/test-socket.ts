@@ -18,7 +18,7 @@ import type { Client } from '../client.ts'
 
 export interface NetlinkTestSocket {
   readonly fd: number
-  /** Returns the result of the operation, or -errno. */
+  /** `extra` and `argument`: see NetlinkOperation. Returns the result of the operation, or -errno. */
   call(operation: keyof typeof NetlinkOperation, extra?: number, argument?: bigint): Promise<number>
   /** Sends a datagram through the session; returns its length, or -errno. */
   send(datagram: Uint8Array): Promise<number>

@@ -1,5 +1,5 @@
 /*
- * Calls to a daemon: arguments that cannot be encoded are refused, as on a device in this process.
+ * Calls to a daemon: encoding of arguments, and decoding of the longest result.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -15,10 +15,11 @@ import { callMemory } from '../../../src/verbs/remote/call-memory.ts'
 import { createCalls } from '../../../src/verbs/remote/messages.ts'
 import { fakeView } from '../../uapi/fake-view.ts'
 
+const [CONTEXT, FD] = [1, 3]
 const native = { skip: !hasNative() && 'koffi is missing' }
 
-test('a list or blob that is none is refused with a reason, and nothing is sent', native, () => {
-  const call = createCalls({ ask: () => assert.fail('a request was sent') }, 1, 3)
+test('a value that is no list, a list that is too long, or an element that is no record is refused', native, () => {
+  const call = createCalls({ ask: () => assert.fail('a request was sent') }, CONTEXT, FD)
   const reasonFor = (addresses: unknown): string => {
     try {
       call(Classes.pd, 'createAhs', 1, { addresses } as AnyValues)
@@ -49,6 +50,6 @@ test('the longest management message is received', native, () => {
     const { ret } = decoded.answer({ out: { agent: 0, status: 0, length: data.length, data } })
     return { reply: { ...newReply(), ret: BigInt(ret) }, fds: [] }
   }
-  const { out } = createCalls({ ask }, 1, 3)(Classes.mad_channel, 'receive', 5, { bufferBytes: data.length })
+  const { out } = createCalls({ ask }, CONTEXT, FD)(Classes.mad_channel, 'receive', 5, { bufferBytes: data.length })
   assert.deepEqual(out.data, data)
 })

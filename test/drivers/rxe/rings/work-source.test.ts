@@ -46,11 +46,10 @@ const setUp = (elements = 7): Setup => {
   const memory = testRings()
   const send = createSendQueue(memory, elements, MAX_SGE, INLINE)
   const receive = createReceiveQueue(memory, elements, MAX_SGE)
-  const rings: QpRings = {
-    send,
-    receive,
-  }
-  const work = ringWork([undefined, undefined, undefined, rings])
+  const rings: QpRings = { send, receive }
+  const rows: QpRings[] = []
+  rows[ROW] = rings
+  const work = ringWork(rows)
   const copied = (length: number, copy: (target: Uint32Array, at: number) => boolean): Uint32Array | undefined => {
     const target = new Uint32Array(length + 2 * MARGIN).fill(MARK)
     const isPosted = copy(target, MARGIN)
@@ -78,9 +77,9 @@ const setUp = (elements = 7): Setup => {
 
 /** Posts a request to a new queue, and returns the copy. */
 const postAndLoad = (request: SendRequest): Uint32Array => {
-  const b = setUp()
-  assert.ok(postSend(b.send, request))
-  const words = b.load(0)
+  const qp = setUp()
+  assert.ok(postSend(qp.send, request))
+  const words = qp.load(0)
   assert.ok(words)
   return words
 }
@@ -90,11 +89,13 @@ const sges: readonly SgeRecord[] = [
   { address: 0x7fff_0000_1000, length: 0, lkey: 2 },
   { address: 8, length: 28, lkey: 3 },
 ]
+/** Bytes of `sges`. */
+const SGES_BYTES = 128
 
 const { LOC_LEN_ERR, LOC_QP_OP_ERR } = WcStatus.values
 const { BIND_MW, LOCAL_INV, FLUSH, ATOMIC_WRITE } = WrOpcode.values
 /** The low 8 bits of `Send.REFUSED` are the status of the completion. */
-const STATUS = 0xff
+const STATUS_MASK = 0xff
 
 for (const [name, opcode] of Object.entries(Wr)) {
   test(`${name}: all fields arrive`, () => {
@@ -122,10 +123,15 @@ for (const [name, opcode] of Object.entries(Wr)) {
       assert.deepEqual([words[Send.SWAP_HI], words[Send.SWAP_LO]], [0xfedcba98, 0x76543210])
     }
     assert.equal(words[Send.SGES], 3)
-    assert.equal(words[Send.LENGTH], 128)
+    assert.equal(words[Send.LENGTH], SGES_BYTES)
     assert.deepEqual(
-      [...words.subarray(Send.SGE, Send.SGE + 12)],
-      [0x23456780, 1, 100, 0xfffffffe, 0x1000, 0x7fff, 0, 2, 8, 0, 28, 3],
+      [0, 1, 2].map(i => [...words.subarray(Send.SGE + i * Sge.WORDS, Send.SGE + (i + 1) * Sge.WORDS)]),
+      [
+        [0x23456780, 1, 100, 0xfffffffe],
+        [0x1000, 0x7fff, 0, 2],
+        [8, 0, 28, 3],
+      ],
+      'low and high half of the address, length and lkey of each SGE',
     )
   })
 }
@@ -136,44 +142,44 @@ test('immediate data is big-endian, the key to invalidate is in host order', () 
     [Wr.WRITE_IMM, [1, 2, 3, 4]],
     [Wr.SEND_INV, [4, 3, 2, 1]],
   ] as const) {
-    const b = setUp()
-    writeSend(b.send, { opcode })
+    const qp = setUp()
+    writeSend(qp.send, { opcode })
     bytes.forEach((byte, i) => {
-      b.send.view.setUint8(RingHeader.DATA + SendWqe.IMM + i, byte)
+      qp.send.view.setUint8(RingHeader.DATA + SendWqe.IMM + i, byte)
     })
-    b.send.producer = 1
-    assert.equal(b.load(0)?.[Send.IMM], 0x01020304, `opcode ${opcode}`)
+    qp.send.producer = 1
+    assert.equal(qp.load(0)?.[Send.IMM], 0x01020304, `opcode ${opcode}`)
   }
 })
 
 test('a wrong total length is replaced by the sum of the elements', () => {
   // ibv_wr_set_sge_list of rdma-core 44 stores the first element's length times the number of elements.
   const words = postAndLoad({ opcode: Wr.SEND, sges, dmaLength: 300 })
-  assert.equal(words[Send.LENGTH], 128)
+  assert.equal(words[Send.LENGTH], SGES_BYTES)
   assert.equal(words[Send.REFUSED], 0)
 })
 
 test('elements of more than 2^31 bytes in total are a length error', () => {
   const big = { address: 0, length: 0xffffffff, lkey: 1 }
   const words = postAndLoad({ opcode: Wr.WRITE, sges: [big, big, big, big], dmaLength: 4 })
-  assert.equal(words[Send.REFUSED] & STATUS, LOC_LEN_ERR)
+  assert.equal(words[Send.REFUSED] & STATUS_MASK, LOC_LEN_ERR)
   assert.equal(words[Send.LENGTH], 0)
   assert.equal(words[Send.SGES], 0)
   const longest = { address: 0, length: 2 ** 31, lkey: 1 }
   assert.equal(postAndLoad({ opcode: Wr.WRITE, sges: [longest] })[Send.REFUSED], 0)
   assert.equal(
-    postAndLoad({ opcode: Wr.WRITE, sges: [longest, { ...longest, length: 1 }] })[Send.REFUSED] & STATUS,
+    postAndLoad({ opcode: Wr.WRITE, sges: [longest, { ...longest, length: 1 }] })[Send.REFUSED] & STATUS_MASK,
     LOC_LEN_ERR,
   )
 })
 
 test('BIND_MW, LOCAL_INV and FLUSH have operands and no data, even if they name SGEs', () => {
   const loadWith = (opcode: number, fill: (view: DataView, at: number) => void): Uint32Array => {
-    const b = setUp()
-    writeSend(b.send, { opcode, sges, flags: Flag.SIGNALED | Flag.INLINE, numSge: MAX_SGE + 7 })
-    fill(b.send.view, RingHeader.DATA)
-    b.send.producer = 1
-    const words = b.load(0)
+    const qp = setUp()
+    writeSend(qp.send, { opcode, sges, flags: Flag.SIGNALED | Flag.INLINE, numSge: MAX_SGE + 7 })
+    fill(qp.send.view, RingHeader.DATA)
+    qp.send.producer = 1
+    const words = qp.load(0)
     assert.ok(words)
     assert.deepEqual([words[Send.REFUSED], words[Send.SGES], words[Send.LENGTH]], [0, 0, 0])
     assert.equal(words[Send.FLAGS], Flag.SIGNALED)
@@ -209,23 +215,24 @@ test('BIND_MW, LOCAL_INV and FLUSH have operands and no data, even if they name 
 
 test('an ATOMIC WRITE has its 8 bytes in the request, even without the inline flag', () => {
   const data = Uint8Array.from([1, 2, 3, 4, 5, 6, 7, 8])
-  const b = setUp()
-  writeSend(b.send, { opcode: ATOMIC_WRITE, inline: data, rkey: 0xbeef, dmaLength: 0xffff_ffff })
-  b.send.view.setUint32(RingHeader.DATA + SendWqe.FLAGS, Flag.SIGNALED, true)
-  b.send.producer = 1
-  const words = b.load(0)
+  const qp = setUp()
+  writeSend(qp.send, { opcode: ATOMIC_WRITE, inline: data, rkey: 0xbeef, dmaLength: 0xffff_ffff })
+  qp.send.view.setUint32(RingHeader.DATA + SendWqe.FLAGS, Flag.SIGNALED, true)
+  qp.send.producer = 1
+  const words = qp.load(0)
   assert.ok(words)
   assert.deepEqual([words[Send.REFUSED], words[Send.LENGTH], words[Send.RKEY]], [0, 8, 0xbeef])
   const arena = plainArena(16)
-  b.work.copyInline(ROW, words[Send.INLINE_AT], 0, arena, 4, 8, 8, words[Send.LENGTH])
-  assert.deepEqual(arena.bytes.slice(4, 12), data)
+  const [start, at, chunk, stride] = [0, 4, 8, 8]
+  qp.work.copyInline(ROW, words[Send.INLINE_AT], start, arena, at, chunk, stride, words[Send.LENGTH])
+  assert.deepEqual(arena.bytes.slice(at, at + 8), data)
 })
 
 test('too many elements and unknown opcodes are refused', () => {
-  assert.equal(postAndLoad({ opcode: Wr.SEND, numSge: MAX_SGE + 1 })[Send.REFUSED] & STATUS, LOC_QP_OP_ERR)
-  assert.equal(postAndLoad({ opcode: Wr.SEND, numSge: 0xffffffff })[Send.REFUSED] & STATUS, LOC_QP_OP_ERR)
+  assert.equal(postAndLoad({ opcode: Wr.SEND, numSge: MAX_SGE + 1 })[Send.REFUSED] & STATUS_MASK, LOC_QP_OP_ERR)
+  assert.equal(postAndLoad({ opcode: Wr.SEND, numSge: 0xffffffff })[Send.REFUSED] & STATUS_MASK, LOC_QP_OP_ERR)
   for (const opcode of [10, 11, 12, 13, 16, 31, 32, 64, 0x80000000, 0xffffffff])
-    assert.equal(postAndLoad({ opcode })[Send.REFUSED] & STATUS, LOC_QP_OP_ERR, `opcode ${opcode}`)
+    assert.equal(postAndLoad({ opcode })[Send.REFUSED] & STATUS_MASK, LOC_QP_OP_ERR, `opcode ${opcode}`)
 })
 
 test('a refused request keeps its identifier for the completion', () => {
@@ -236,24 +243,24 @@ test('a refused request keeps its identifier for the completion', () => {
 
 test('inline data up to the limit is copied in chunks, also without the inline flag', () => {
   const data = Uint8Array.from({ length: INLINE }, (_, i) => i + 1)
-  const b = setUp()
-  postSend(b.send, { opcode: Wr.SEND, inline: data })
-  const words = b.load(0)!
+  const qp = setUp()
+  postSend(qp.send, { opcode: Wr.SEND, inline: data })
+  const words = qp.load(0)!
   assert.deepEqual([words[Send.SGES], words[Send.LENGTH], words[Send.REFUSED]], [0, INLINE, 0])
   assert.equal(words[Send.FLAGS] & Flag.INLINE, Flag.INLINE)
   const arena = plainArena(4096)
   const [start, at, chunk, stride, total] = [10, 100, 20, 50, 45]
-  b.work.copyInline(ROW, words[Send.INLINE_AT], start, arena, at, chunk, stride, total)
+  qp.work.copyInline(ROW, words[Send.INLINE_AT], start, arena, at, chunk, stride, total)
   assert.deepEqual(arena.bytes.slice(100, 120), data.slice(10, 30))
   assert.deepEqual(arena.bytes.slice(150, 170), data.slice(30, 50))
   assert.deepEqual(arena.bytes.slice(200, 206), Uint8Array.from([...data.slice(50, 55), 0]))
 
   assert.equal(
-    postAndLoad({ opcode: Wr.SEND, inline: data, dmaLength: INLINE + 1 })[Send.REFUSED] & STATUS,
+    postAndLoad({ opcode: Wr.SEND, inline: data, dmaLength: INLINE + 1 })[Send.REFUSED] & STATUS_MASK,
     LOC_LEN_ERR,
   )
   assert.equal(
-    postAndLoad({ opcode: Wr.SEND, inline: data, dmaLength: 0xffffffff })[Send.REFUSED] & STATUS,
+    postAndLoad({ opcode: Wr.SEND, inline: data, dmaLength: 0xffffffff })[Send.REFUSED] & STATUS_MASK,
     LOC_LEN_ERR,
   )
   // ibv_wr_set_inline_data of rdma-core 44 sets no flag.
@@ -267,44 +274,44 @@ test('inline data up to the limit is copied in chunks, also without the inline f
 })
 
 test('a send request is loaded by its index, which counts modulo 2^32, only if it is posted', () => {
-  const b = setUp(3)
+  const qp = setUp(3)
   let index = 0xffff_fff0
-  b.send.producer = index & b.send.mask
-  b.send.consumer = b.send.producer
-  b.rings.send.retiredIndex = b.send.producer
+  qp.send.producer = index & qp.send.mask
+  qp.send.consumer = qp.send.producer
+  qp.rings.send.retiredIndex = qp.send.producer
   for (let round = 0; round < 40; round++) {
-    assert.equal(b.load(index), undefined)
-    assert.ok(postSend(b.send, { opcode: Wr.SEND, id: BigInt(round) }))
-    assert.equal(b.load(index)![Send.ID_LO], round)
-    b.work.retireSend(ROW, 1)
+    assert.equal(qp.load(index), undefined)
+    assert.ok(postSend(qp.send, { opcode: Wr.SEND, id: BigInt(round) }))
+    assert.equal(qp.load(index)![Send.ID_LO], round)
+    qp.work.retireSend(ROW, 1)
     index = (index + 1) >>> 0
-    assert.equal(b.send.consumer, index & b.send.mask, 'the program sees free slots again')
+    assert.equal(qp.send.consumer, index & qp.send.mask, 'the program sees free slots again')
   }
 })
 
 test('receive requests are consumed once, in order, and their slots are free immediately', () => {
-  const b = setUp(3)
+  const qp = setUp(3)
   for (let round = 0; round < 20; round++) {
-    assert.equal(b.take(), undefined)
-    assert.ok(postReceive(b.receive, BigInt(2 * round), sges))
-    assert.ok(postReceive(b.receive, 0xffffffff00000000n + BigInt(round), []))
-    const full = b.take()!
-    assert.deepEqual([full[Receive.ID_LO], full[Receive.SGES], full[Receive.LENGTH]], [2 * round, 3, 128])
+    assert.equal(qp.take(), undefined)
+    assert.ok(postReceive(qp.receive, BigInt(2 * round), sges))
+    assert.ok(postReceive(qp.receive, 0xffffffff00000000n + BigInt(round), []))
+    const full = qp.take()!
+    assert.deepEqual([full[Receive.ID_LO], full[Receive.SGES], full[Receive.LENGTH]], [2 * round, 3, SGES_BYTES])
     assert.deepEqual([...full.subarray(Receive.SGE, Receive.SGE + 4)], [0x23456780, 1, 100, 0xfffffffe])
-    const empty = b.take()!
+    const empty = qp.take()!
     assert.deepEqual([empty[Receive.ID_HI], empty[Receive.SGES], empty[Receive.LENGTH]], [0xffffffff, 0, 0])
-    assert.equal(b.receive.consumer, b.receive.producer)
+    assert.equal(qp.receive.consumer, qp.receive.producer)
   }
 })
 
 test('a receive request with more SGEs than the queue allows is a buffer of zero bytes; lengths are limited to 2^32 - 1', () => {
-  const b = setUp()
-  postReceive(b.receive, 1n, sges, MAX_SGE + 1)
-  const words = b.take()!
+  const qp = setUp()
+  postReceive(qp.receive, 1n, sges, MAX_SGE + 1)
+  const words = qp.take()!
   assert.deepEqual([words[Receive.SGES], words[Receive.LENGTH], words[Receive.ID_LO]], [0, 0, 1])
   const big = { address: 0, length: 0xffffffff, lkey: 1 }
-  postReceive(b.receive, 2n, [big, big])
-  assert.equal(b.take()![Receive.LENGTH], 0xffffffff, 'the sum is limited to 2^32 - 1')
+  postReceive(qp.receive, 2n, [big, big])
+  assert.equal(qp.take()![Receive.LENGTH], 0xffffffff, 'the sum is limited to 2^32 - 1')
 })
 
 test('garbage in rings and indices is refused or executed within bounds', () => {
@@ -315,57 +322,60 @@ test('garbage in rings and indices is refused or executed within bounds', () => 
       fc.array(u32, { minLength: 1, maxLength: 8 }),
       u32,
       (noise, indices, seed) => {
-        const b = setUp(3)
-        for (const { area } of [b.rings.send.ring, b.rings.receive.ring])
+        const qp = setUp(3)
+        for (const { area } of [qp.rings.send.ring, qp.rings.receive.ring])
           for (let i = 0; i < area.length / 4; i++)
             area.view.setUint32(area.at + 4 * i, noise[(i + seed) % noise.length], true)
         const arena = plainArena(4096)
         for (const index of indices) {
-          const words = b.load(index)
+          const words = qp.load(index)
           if (words) {
             const isRefused = words[Send.REFUSED] !== 0
             assert.ok(words[Send.SGES] <= MAX_SGE)
             assert.ok(words[Send.LENGTH] <= 2 ** 31)
             if (isRefused) assert.deepEqual([words[Send.SGES], words[Send.LENGTH]], [0, 0])
-            const { area } = b.rings.send.ring
+            const { area } = qp.rings.send.ring
             const at = words[Send.INLINE_AT]
             const length = words[Send.LENGTH]
             if (words[Send.FLAGS] & Flag.INLINE && !isRefused) {
               assert.ok(length <= INLINE)
               assert.ok(at >= area.at && at + length <= area.at + area.length)
-              b.work.copyInline(ROW, at, 0, arena, 0, 64, 64, length)
+              qp.work.copyInline(ROW, at, 0, arena, 0, INLINE, INLINE, length)
             } else if (!isRefused) {
-              const lengths = Array.from({ length: words[Send.SGES] }, (_, i) => words[Send.SGE + 4 * i + Sge.LENGTH])
+              const lengths = Array.from(
+                { length: words[Send.SGES] },
+                (_, i) => words[Send.SGE + i * Sge.WORDS + Sge.LENGTH],
+              )
               assert.equal(
                 length,
                 lengths.reduce((sum, sgeLength) => sum + sgeLength, 0),
               )
             }
           }
-          const taken = b.take()
+          const taken = qp.take()
           assert.ok(!taken || taken[Receive.SGES] <= MAX_SGE)
-          b.work.retireSend(ROW, 1)
-          b.send.producer = index
-          b.receive.producer = seed ^ index
+          qp.work.retireSend(ROW, 1)
+          qp.send.producer = index
+          qp.receive.producer = seed ^ index
         }
-        assert.ok(isIntact(b.rings.send.ring.area) && isIntact(b.rings.receive.ring.area))
+        assert.ok(isIntact(qp.rings.send.ring.area) && isIntact(qp.rings.receive.ring.area))
       },
     ),
   )
 })
 
 test('a reset empties both queues for device and program', () => {
-  const b = setUp()
+  const qp = setUp()
   for (let i = 0; i < 3; i++) {
-    postSend(b.send, { opcode: Wr.SEND })
-    postReceive(b.receive, 0n, [])
+    postSend(qp.send, { opcode: Wr.SEND })
+    postReceive(qp.receive, 0n, [])
   }
-  b.take()
-  b.work.retireSend(ROW, 2)
-  resetRings(b.rings)
-  assert.deepEqual([b.send.producer, b.send.consumer, b.receive.producer, b.receive.consumer], [0, 0, 0, 0])
-  assert.equal(b.load(0), undefined)
-  assert.equal(b.take(), undefined)
-  postSend(b.send, { opcode: Wr.READ })
-  assert.equal(b.load(0)![Send.OPCODE], Wr.READ)
+  qp.take()
+  qp.work.retireSend(ROW, 2)
+  resetRings(qp.rings)
+  assert.deepEqual([qp.send.producer, qp.send.consumer, qp.receive.producer, qp.receive.consumer], [0, 0, 0, 0])
+  assert.equal(qp.load(0), undefined)
+  assert.equal(qp.take(), undefined)
+  postSend(qp.send, { opcode: Wr.READ })
+  assert.equal(qp.load(0)![Send.OPCODE], Wr.READ)
 })
