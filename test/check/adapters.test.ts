@@ -73,6 +73,7 @@ const lacks = (text: string): string => `adapter-operation: ${text}`
 
 test('a capacity of a queue pair above a limit of an adapter is found, with the source of the limit', () => {
   const { take, found, create } = scenario('mlx5', 'irdma', 'rxe')
+  // the smallest limits of the three adapters
   create('rc_qp', { cap: { maxSendWr: 32510, maxRecvWr: 32767, maxSendSge: 13, maxRecvSge: 13, maxInlineData: 101 } })
   assert.deepEqual(take(), [])
   create('rc_qp', { cap: { maxSendWr: 40000, maxRecvWr: 1, maxSendSge: 31, maxRecvSge: 14, maxInlineData: 513 } })
@@ -130,13 +131,15 @@ test('sizes of CQs and regions, and max_rd_atomic, above a limit are found', () 
     limit('max_dest_rd_atomic 128 exceeds 16 of mlx5'),
     limit('max_dest_rd_atomic 128 exceeds 127 of irdma'),
   ])
-  create('mr', { start: 0n, length: 0x2000_0000_0001n, kind: MrKind.values.IMPLICIT })
-  assert.deepEqual(take(), [limit('max_mr_size 35184372088833 exceeds 35184372088832 of irdma')])
+  const maxMrSize = 2n ** 45n
+  const tooLarge = limit(`max_mr_size ${maxMrSize + 1n} exceeds ${maxMrSize} of irdma`)
+  create('mr', { start: 0n, length: maxMrSize + 1n, kind: MrKind.values.IMPLICIT })
+  assert.deepEqual(take(), [tooLarge])
   const mr = create('mr', { start: 0n, length: 1n })
-  modify(mr, { translation: { start: 0n, length: 0x2000_0000_0001n, iova: 0n } })
+  modify(mr, { translation: { start: 0n, length: maxMrSize + 1n, iova: 0n } })
   assert.deepEqual(
     take().filter(text => text.startsWith('adapter-limit')),
-    [limit('max_mr_size 35184372088833 exceeds 35184372088832 of irdma')],
+    [tooLarge],
   )
 })
 
@@ -179,25 +182,27 @@ test('mlx5 lacks resizing of shared receive queues', () => {
 
 test('registered memory is found each time its sum passes RLIMIT_MEMLOCK', () => {
   const { checker, take, create, destroy, modify } = scenario('mlx5', 'efa')
-  const memlock = (bytes: number) =>
-    `adapter-memlock: ${bytes} bytes are registered, more than RLIMIT_MEMLOCK, 16384: mlx5, efa would refuse this without CAP_IPC_LOCK`
+  const memlock = (pages: number) =>
+    `adapter-memlock: ${pages * PAGE} bytes are registered, more than RLIMIT_MEMLOCK, 16384: mlx5, efa would refuse this without CAP_IPC_LOCK`
   // Whole pages count.
   const one = create('mr', { start: 4095n, length: 2n })
   const two = create('mr', { start: 0n, length: 8192n })
   assert.deepEqual(take(), [])
   const three = create('mr', { start: 0n, length: 1n })
-  assert.deepEqual(take(), [memlock(20480)])
+  assert.deepEqual(take(), [memlock(2 + 2 + 1)])
+  // The sum has passed the limit already.
   create('mr', { start: 0n, length: 1n })
   assert.deepEqual(checker.counts, [1])
   for (const region of [one, two, three]) destroy(region)
-  modify(create('mr', { start: 0n, length: 1n }), { translation: { start: 0n, length: 100000n } })
-  assert.deepEqual(take(), [memlock(106496)])
+  modify(create('mr', { start: 0n, length: 1n }), { translation: { start: 0n, length: BigInt(25 * PAGE) } })
+  assert.deepEqual(take(), [memlock(1 + 25)])
 })
 
 test('a fork with registered memory is a finding at the fork, also for several regions', () => {
   const { found, checker, create, destroy } = scenario('mlx5')
   const one = create('mr', { start: 0n, length: 1n })
   create('mr', { start: 0n, length: 1n })
+  // Only process 1 has registered memory.
   checker.forked(2, ['other process'])
   checker.forked(1, ['fork'])
   destroy(one)

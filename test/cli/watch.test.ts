@@ -8,6 +8,10 @@ import { UsageError } from '../../src/cli/fail.ts'
 import { rateText, rateTexts, watchSeconds, watchStat } from '../../src/cli/watch.ts'
 import type { DeviceStat, Stat } from '../../src/uapi/tool.ts'
 
+/** Seconds between the two counts of a rate. */
+const INTERVAL = 2
+const IS_JSON = false
+
 /** `dataUnits` counts units of 4 bytes, as port_xmit_data does. */
 const device = (packets: number, dataUnits: number, dropped: number): DeviceStat => ({
   name: 'rxe0',
@@ -22,26 +26,26 @@ const device = (packets: number, dataUnits: number, dropped: number): DeviceStat
 
 describe('userdma stat --watch', () => {
   it('shows the changes per second', () => {
-    const line = rateText(device(10, 1000, 0), device(1044, 3560, 1), 2)
+    const line = rateText(device(10, 1000, 0), device(1044, 3560, 1), INTERVAL)
     assert.equal(line, 'rxe0  out 5 KiB/s, in 0 B/s, sent_pkts 517/s, faults dropped 0.5/s')
-    assert.equal(rateText(device(10, 1000, 0), device(10, 1000, 0), 2), undefined)
+    assert.equal(rateText(device(10, 1000, 0), device(10, 1000, 0), INTERVAL), undefined)
   })
 
   it('shows bytes without other counts', () => {
     const received = { ...device(10, 1000, 0), counters: { port_xmit_data: 1000, port_rcv_data: 512 } }
-    assert.equal(rateText(device(10, 1000, 0), received, 2), 'rxe0  out 0 B/s, in 1 KiB/s')
+    assert.equal(rateText(device(10, 1000, 0), received, INTERVAL), 'rxe0  out 0 B/s, in 1 KiB/s')
   })
 
   it('shows no rate of a device that was removed and added again', () => {
-    assert.equal(rateText(device(1044, 3560, 1), device(10, 1000, 0), 2), undefined)
-    assert.equal(rateText(device(10, 1000, 1), device(10, 1000, 0), 2), undefined)
+    assert.equal(rateText(device(1044, 3560, 1), device(10, 1000, 0), INTERVAL), undefined)
+    assert.equal(rateText(device(10, 1000, 1), device(10, 1000, 0), INTERVAL), undefined)
   })
 
   it('compares devices by name when devices are added and removed', () => {
     const named = (name: string, packets: number): DeviceStat => ({ ...device(packets, 0, 0), name })
     const before = [named('gone', 900), named('stays', 10)]
     const after = [named('stays', 14), named('added', 500)]
-    assert.deepEqual(rateTexts(before, after, 2), ['stays  out 0 B/s, in 0 B/s, sent_pkts 2/s', undefined])
+    assert.deepEqual(rateTexts(before, after, INTERVAL), ['stays  out 0 B/s, in 0 B/s, sent_pkts 2/s', undefined])
   })
 
   it('ends without an error when the daemon ends before it replies', async () => {
@@ -50,7 +54,7 @@ describe('userdma stat --watch', () => {
       stat: () => replies.shift() ?? Promise.reject(new NoDaemonError('the daemon ended')),
       ended: new Promise(() => {}),
     }
-    await watchStat(client, 0.001, false)
+    await watchStat(client, 0.001, IS_JSON)
     assert.deepEqual(replies, [])
   })
 
@@ -61,7 +65,7 @@ describe('userdma stat --watch', () => {
       stat: () => Promise.resolve({ devices: [] as readonly DeviceStat[] } as Stat),
       ended: Promise.resolve(),
     }
-    await watchStat(client, 3600, false)
+    await watchStat(client, 3600, IS_JSON)
     assert.equal(timers(), before)
   })
 

@@ -11,8 +11,8 @@ import { umadDialects } from '../../src/daemon/session/dialects.ts'
 import type { AgentOptions } from '../../src/mad/agent.ts'
 import { MadChannel } from '../../src/spec/classes/mad/mad_channel.ts'
 import { CallError } from '../../src/spec/errno.ts'
-import { RegisterAgent2, UmadHeader, UmadIoctl } from '../../src/spec/linux/umad.ts'
-import { MAD_BYTES } from '../../src/spec/wire/mad.ts'
+import { RegisterAgent, RegisterAgent2, UmadHeader, UmadIoctl } from '../../src/spec/linux/umad.ts'
+import { GSI_QPN, MAD_BYTES } from '../../src/spec/wire/mad.ts'
 import { MadClass, MadMethod, RmppFlag, RmppStatus, RmppType, rmppHeader } from '../../src/spec/wire/management.ts'
 import { answerRmpp, parseRmpp, respond } from '../../src/wire/mad/management.ts'
 import { VirtualNetwork } from '../clients/rdma-cm/hosts.ts'
@@ -25,6 +25,8 @@ const { GET, GET_TABLE, RESPONSE } = MadMethod
 const SA = MadClass.SUBNET_ADMINISTRATION
 
 const agents: readonly Partial<AgentOptions>[] = [{}, { engineDoesRmpp: false }]
+/** Index of the second agent. */
+const PROGRAM_DOES_RMPP = 1
 
 /** Flags of a record. Without SEND the agent receives the record's bytes. */
 const Flag = {
@@ -41,6 +43,8 @@ const Flag = {
 } as const
 /** Offset of the transaction ID in a datagram. */
 const TID = 8
+/** Offsets of RMPP's flags (one byte, with the response time) and of the segment number. */
+const [RMPP_FLAGS, SEGMENT] = [rmppHeader.responseTime[0] >> 3, rmppHeader.segment[0] >> 3]
 /** First bit of the number of retries in the flags. */
 const RETRIES_SHIFT = 6
 const TICK = SECOND / 4
@@ -51,13 +55,14 @@ const SEND_FACTOR = 16
 const agentPrograms = (): Uint8Array[] => {
   const { KNOWN, SEND } = Flag
   const pair = new Pair()
+  // a transfer of three segments
   pair.send(pair.a, longMessage(GET_TABLE, 7, 500), 0)
   const first = pair.wire[0]!.mad
   pair.settle()
   const segmentOf = (flags: number, segment: number): Uint8Array => {
     const mad = first.slice()
-    mad[rmppHeader.responseTime[0] >> 3] = flags
-    mad.set([0, 0, 0, segment], rmppHeader.segment[0] >> 3)
+    mad[RMPP_FLAGS] = flags
+    mad.set([0, 0, 0, segment], SEGMENT)
     return mad
   }
   const next = segmentOf(RmppFlag.ACTIVE, 2)
@@ -65,25 +70,34 @@ const agentPrograms = (): Uint8Array[] => {
   const ack = (segment: number, window: number) =>
     answerRmpp(first, { type: RmppType.ACK, segment, lengthOrWindow: window })
   const scripts = [
+    // received segments, the last one twice
     [record(0, first), record(0, next), record(0, last), record(0, last)],
+    // a sent transfer, which the peer acknowledges
     [
       record(SEND, new Uint8Array(60)),
       record(KNOWN, ack(1, 65)),
       record(KNOWN, ack(5, 65)),
       record(KNOWN, ack(5, 65), 9),
     ],
+    // a request of one datagram, and its response
     [record(SEND, new Uint8Array(3)), record(KNOWN, respond(plainMad(SA, GET, 1), 0))],
+    // a sent transfer, which the peer aborts
     [
       record(SEND, new Uint8Array(90)),
       record(KNOWN, answerRmpp(first, { type: RmppType.ABORT, status: RmppStatus.TIME_TOO_LONG })),
     ],
+    // a received transfer, which the peer stops
     [
       record(0, first),
       record(0, ack(0, 9)),
       record(0, answerRmpp(first, { type: RmppType.STOP, status: RmppStatus.RESX }), 200),
     ],
-    [record(1 | SEND, new Uint8Array(2)), record(1 | KNOWN, respond(plainMad(SA, GET, 1), 12))],
-    [record(1, first), record(1 | SEND, new Uint8Array(2))],
+    // the same datagrams for the agent whose program does RMPP
+    [
+      record(PROGRAM_DOES_RMPP | SEND, new Uint8Array(2)),
+      record(PROGRAM_DOES_RMPP | KNOWN, respond(plainMad(SA, GET, 1), 12)),
+    ],
+    [record(PROGRAM_DOES_RMPP, first), record(PROGRAM_DOES_RMPP | SEND, new Uint8Array(2))],
   ]
   return scripts.map(records => new Uint8Array(Buffer.concat(records)))
 }
@@ -122,6 +136,7 @@ const agentTarget: Target = {
       const before = pair.wire.length
       a.engine.onMad(mad, pair.pathOf(a), pair.now)
       const answer = pair.wire.length > before ? parseRmpp(pair.wire.at(-1)!.mad) : undefined
+      // RMPP type and status of the answer, and the number of received messages
       feature(((answer?.type ?? 0) << 8) | ((answer?.status ?? 0) & 0xff) | (Math.min(a.received.length, 3) << 12))
     }
     for (const pair of pairs) {
@@ -145,7 +160,8 @@ const MAX_CALLS = 40
 const MEMORY = 0x10000
 /** Descriptor numbers of the umad files. */
 const FILE_FDS = [3, 4]
-/** The low three bits of a record's first byte select the call, the fourth bit the file. The last call is unknown. */
+const UNKNOWN_IOCTL = 0x1b99
+/** The low three bits of a record's first byte select the call, the fourth bit the file. */
 const calls = [
   UmadIoctl.REGISTER_AGENT,
   UmadIoctl.REGISTER_AGENT2,
@@ -154,7 +170,7 @@ const calls = [
   'write',
   'read',
   'wait',
-  0x1b99,
+  UNKNOWN_IOCTL,
 ] as const
 const callNumber = (call: (typeof calls)[number], file = 0): number => calls.indexOf(call) | (file << 3)
 
@@ -162,7 +178,7 @@ const registration = (fields: { mgmtClass?: number; methods?: number; oui?: numb
   const { mgmtClass = 0, methods = 0, oui = 0, rmpp = 0 } = fields
   const bytes = new Uint8Array(RegisterAgent2.bytes)
   const view = new DataView(bytes.buffer)
-  view.setUint32(RegisterAgent2.qpn, 1, true)
+  view.setUint32(RegisterAgent2.qpn, GSI_QPN, true)
   bytes[RegisterAgent2.mgmtClass] = mgmtClass
   bytes[RegisterAgent2.classVersion] = 1
   bytes[RegisterAgent2.methods] = methods
@@ -177,7 +193,7 @@ const writeArgument = (mad: Uint8Array, timeout: number, last = 1): Uint8Array =
   const view = new DataView(bytes.buffer)
   view.setUint32(UmadHeader.timeout, timeout, true)
   view.setUint32(UmadHeader.retries, 1, true)
-  view.setUint32(UmadHeader.qpn, 1)
+  view.setUint32(UmadHeader.qpn, GSI_QPN)
   bytes[UmadHeader.grhPresent] = 1
   bytes[UmadHeader.gidIndex] = 1
   bytes.set(ipv4(10, 0, 0, last), UmadHeader.gid)
@@ -197,11 +213,16 @@ const umadPrograms = (): Uint8Array[] => {
     [register, get, read(), read(0, 2), wait, read()],
     [register, serve, get, read(1), long, wait, read(1, 20), read(1, 255), wait, read()],
     [
-      record(callNumber(REGISTER_AGENT), new Uint8Array(28)),
+      record(callNumber(REGISTER_AGENT), new Uint8Array(RegisterAgent.bytes)),
       record(callNumber(UNREGISTER_AGENT), new Uint8Array(4)),
       get,
     ],
-    [record(callNumber(ENABLE_PKEY), new Uint8Array(0)), register, get, record(callNumber(0x1b99), new Uint8Array(0))],
+    [
+      record(callNumber(ENABLE_PKEY), new Uint8Array(0)),
+      register,
+      get,
+      record(callNumber(UNKNOWN_IOCTL), new Uint8Array(0)),
+    ],
   ]
   return scripts.map(records => new Uint8Array(Buffer.concat(records)))
 }
@@ -259,6 +280,7 @@ const umadTarget: Target = {
       assert.ok(!(answer instanceof Promise))
       if (answer.ret < 0) assert.ok((answer.reason?.length ?? 0) > 5, 'no message')
       else assert.ok(answer.ret <= bufferBytes)
+      // the errno, and the call and file
       feature(((answer.ret < 0 ? -answer.ret : 0) << 8) | one[0]!)
       network.settle()
     }

@@ -30,11 +30,14 @@ const LATER = 4
 /** An hour in µs. */
 const HOUR = 3_600_000_000
 
+/** The addresses of all hosts begin with this. */
+const prefixOf = (family: 4 | 6): string => (family === 4 ? '10.9.0.' : 'fd00:9::')
+
 const seeds = (): Uint8Array[] =>
-  [4, 6].map(family => {
-    const base = family === 4 ? '10.9.0.' : 'fd00:9::'
+  ([4, 6] as const).map(family => {
+    const prefix = prefixOf(family)
     const flags = REPAIR | (family === 6 ? IPV6 : 0)
-    const addresses = { source: address(`${base}9`), destination: address(`${base}1`), hopLimit: 255 }
+    const addresses = { source: address(`${prefix}9`), destination: address(`${prefix}1`), hopLimit: 255 }
     const link = { qpn: 0x999, gid: address('fe80::99') }
     const wrap = (packet: IpPacket): Uint8Array => {
       const bytes = emitIp(packet, ENCAPSULATION_BYTES)
@@ -78,6 +81,8 @@ const seeds = (): Uint8Array[] =>
 const ICMP = 1
 const UDP = 17
 const ICMPV6 = 58
+/** Without options. */
+const IPV4_HEADER_BYTES = 20
 /** The offset of the checksum in the payload, by IP protocol. */
 const checksumOffsets: Readonly<Record<number, number>> = { [ICMP]: 2, [ICMPV6]: 2, [UDP]: 6 }
 
@@ -86,10 +91,10 @@ const repair = (frame: Uint8Array): void => {
   const ip = frame.subarray(ENCAPSULATION_BYTES)
   const view = new DataView(ip.buffer, ip.byteOffset, ip.byteLength)
   const isIpv4 = ip[0]! >> 4 === 4
-  const header = (ip[0]! & 15) * 4
-  if (isIpv4 && header >= 20 && header <= ip.length) {
+  const headerBytes = (ip[0]! & 15) * 4
+  if (isIpv4 && headerBytes >= IPV4_HEADER_BYTES && headerBytes <= ip.length) {
     view.setUint16(10, 0)
-    view.setUint16(10, internetChecksum(view, 0, header))
+    view.setUint16(10, internetChecksum(view, 0, headerBytes))
   }
   const packet = parseIp(ip)
   if (isFault(packet)) return
@@ -117,19 +122,21 @@ export const ipTarget: Target = {
       // a UDP socket on port 7, and an ICMP socket with identifier 0x101
       const { socket } = host.socket(UDP, 7)
       const echo = host.socket(ICMP, 0x101)
-      const base = host === hosts[0] ? '10.9.0.' : 'fd00:9::'
-      host.ip.send(socket, { address: address(`${base}9`), port: 5 }, new Uint8Array(3), link.now)
-      host.ip.send(echo.socket, { address: address(`${base}8`), port: 5 }, new Uint8Array(3), link.now)
+      const prefix = prefixOf(host === hosts[0] ? 4 : 6)
+      // Both packets wait for the link-layer address of their destination. The seeds have answers of host 9.
+      host.ip.send(socket, { address: address(`${prefix}9`), port: 5 }, new Uint8Array(3), link.now)
+      host.ip.send(echo.socket, { address: address(`${prefix}8`), port: 5 }, new Uint8Array(3), link.now)
     }
     for (const one of splitProgram(bytes)) {
       if (one.length < HEADER_BYTES) continue
       const flags = one[0]!
       const packet = one.slice(HEADER_BYTES)
-      if ((flags & REPAIR) !== 0 && packet.length > ENCAPSULATION_BYTES + 20) repair(packet)
+      if ((flags & REPAIR) !== 0 && packet.length > ENCAPSULATION_BYTES + IPV4_HEADER_BYTES) repair(packet)
       const { ip } = hosts[flags & IPV6]!
       const before = { ...ip.counters }
       ip.receive(packet, link.now)
       for (const { bytes: sent } of link.lose()) assert.ok(sent.length <= MTU + ENCAPSULATION_BYTES)
+      // index of the counter that counted the packet's fate
       const outcome = Object.keys(before).findIndex(
         name => name !== 'received' && ip.counters[name as keyof typeof before] !== before[name as keyof typeof before],
       )

@@ -8,23 +8,24 @@ import { QpState } from '../../src/spec/enums.ts'
 import { type PacketSpec, packet } from '../transport/script.ts'
 import { type End, TARGET_BYTES, WORDS } from './pair.ts'
 import type { RandomSource } from './random.ts'
+import { badKey } from './requests.ts'
 
 const { RTS, SQD, ERR } = QpState.values
 
-/** 'write': of data to the target; 'word': a changed word; 'read': a READ response. */
+/** 'write': data in the target; 'message': a received message; 'word': a changed atomic word; 'read': a READ response. */
 type Effect = 'write' | 'message' | 'word' | 'read' | 'none' | 'error'
 
 interface Attack {
   readonly name: string
   readonly packet: string
   readonly effect: Effect
-  /** Distance from the expected PSN. */
+  /** The packet's PSN minus the expected PSN. */
   readonly psn: number
   change?(spec: PacketSpec, end: End, random: RandomSource): void
 }
 
 const wrongKey = (spec: PacketSpec, _end: End, random: RandomSource): void => {
-  spec.rkey = (random.u32() | 1) >>> 0
+  spec.rkey = badKey(random)
 }
 const readOnly = (spec: PacketSpec, end: End): void => {
   spec.rkey = end.sourceKey
@@ -34,7 +35,7 @@ const attacks: readonly Attack[] = [
   { name: 'WRITE', packet: 'WRITE_ONLY', effect: 'write', psn: 0 },
   { name: 'WRITE with an earlier PSN', packet: 'WRITE_ONLY', effect: 'none', psn: -1 },
   { name: 'WRITE with a later PSN', packet: 'WRITE_ONLY', effect: 'none', psn: 1 },
-  { name: 'WRITE with a distant PSN', packet: 'WRITE_ONLY', effect: 'none', psn: 0x80_0000 },
+  { name: 'WRITE with the most distant PSN', packet: 'WRITE_ONLY', effect: 'none', psn: 0x80_0000 },
   { name: 'WRITE, wrong key', packet: 'WRITE_ONLY', effect: 'error', psn: 0, change: wrongKey },
   { name: 'WRITE, read-only key', packet: 'WRITE_ONLY', effect: 'error', psn: 0, change: readOnly },
   { name: 'WRITE, wrong key, with an earlier PSN', packet: 'WRITE_ONLY', effect: 'none', psn: -3, change: wrongKey },
@@ -52,7 +53,7 @@ const attacks: readonly Attack[] = [
 
 const ADDED = 0x1_0000_0001n
 
-/** `check` is called after the delivery of the packet. */
+/** A random attack on `end`. `check` asserts its effect, after the packet was delivered. */
 export const attack = (end: End, random: RandomSource) => {
   const chosen = random.pick(attacks)
   const { memory, engine } = end.host
@@ -72,8 +73,9 @@ export const attack = (end: End, random: RandomSource) => {
   if (isAtomic) spec.swap = ADDED
   chosen.change?.(spec, end, random)
   const before = engine.query(end.row)
+  /** The target, and the atomic words after it. */
   const readTarget = () => memory.bytes.slice(end.areas.target, end.areas.target + TARGET_BYTES + 8 * WORDS)
-  const image = readTarget()
+  const expected = readTarget()
   const { received } = end
   const hasReceive = end.host.queues[end.row].receives.length > 0
   return {
@@ -83,11 +85,11 @@ export const attack = (end: End, random: RandomSource) => {
       const after = engine.query(end.row)
       const isReceived = chosen.effect === 'message' && hasReceive
       const isAccepted = ['write', 'word', 'read'].includes(chosen.effect) || isReceived
-      const view = new DataView(image.buffer)
-      if (chosen.effect === 'write') image.set(data, offset)
+      const view = new DataView(expected.buffer)
+      if (chosen.effect === 'write') expected.set(data, offset)
       if (chosen.effect === 'word')
         view.setBigUint64(offset, BigInt.asUintN(64, view.getBigUint64(offset, true) + ADDED), true)
-      assert.ok(Buffer.compare(readTarget(), image) === 0, `${end.name}: ${chosen.name}: the target`)
+      assert.ok(Buffer.compare(readTarget(), expected) === 0, `${end.name}: ${chosen.name}: the target`)
       assert.equal(after.state === ERR, chosen.effect === 'error', `${end.name}: ${chosen.name}: state ${after.state}`)
       if (chosen.effect === 'error') return
       assert.equal(
@@ -96,7 +98,7 @@ export const attack = (end: End, random: RandomSource) => {
         `${end.name}: ${chosen.name}: next PSN`,
       )
       assert.equal(end.received, received + (isReceived ? 1 : 0), chosen.name)
-      if (end.received === received) return
+      if (!isReceived) return
       const { at } = end.receives[received].sges[0]
       assert.deepEqual(memory.bytes.slice(at, at + data.length), data, `${end.name}: ${chosen.name}: the message`)
     },

@@ -4,7 +4,7 @@
  */
 import { flushPlacement } from '../../src/spec/wire/headers.ts'
 import { Service } from '../../src/spec/wire/services.ts'
-import { SendFlags, WcOpcode, WcStatus, WrOpcode } from '../../src/spec/work.ts'
+import { SendFlags, SRQN_SHIFT, WcOpcode, WcStatus, WrOpcode } from '../../src/spec/work.ts'
 import type { ReceiveRequest, SendRequest } from './node.ts'
 import {
   type End,
@@ -34,15 +34,15 @@ interface Kind {
 }
 
 const kinds: readonly Kind[] = [
-  { name: 'SEND', weight: 20, make: make.send(false), alsoUc: true },
-  { name: 'SEND_WITH_IMM', weight: 10, make: make.send(true), alsoUc: true },
-  { name: 'SEND_WITH_INV', weight: 4, make: make.sendInvalidate(true) },
-  { name: 'WRITE', weight: 25, make: make.write(false), alsoUc: true },
-  { name: 'WRITE_WITH_IMM', weight: 10, make: make.write(true), alsoUc: true },
-  { name: 'READ', weight: 12, make: make.read(false) },
-  { name: 'READ back', weight: 8, make: make.read(true) },
-  { name: 'CMP_AND_SWP', weight: 6, make: make.atomic(true) },
-  { name: 'FETCH_AND_ADD', weight: 6, make: make.atomic(false) },
+  { name: 'SEND', weight: 20, make: make.send({ imm: false }), alsoUc: true },
+  { name: 'SEND_WITH_IMM', weight: 10, make: make.send({ imm: true }), alsoUc: true },
+  { name: 'SEND_WITH_INV', weight: 4, make: make.sendInvalidate({ isKeyKnown: true }) },
+  { name: 'WRITE', weight: 25, make: make.write({ imm: false }), alsoUc: true },
+  { name: 'WRITE_WITH_IMM', weight: 10, make: make.write({ imm: true }), alsoUc: true },
+  { name: 'READ', weight: 12, make: make.read({ fromTarget: false }) },
+  { name: 'READ of the target', weight: 8, make: make.read({ fromTarget: true }) },
+  { name: 'CMP_AND_SWP', weight: 6, make: make.atomic({ isCompareSwap: true }) },
+  { name: 'FETCH_AND_ADD', weight: 6, make: make.atomic({ isCompareSwap: false }) },
   { name: 'ATOMIC_WRITE', weight: 5, make: make.atomicWrite },
   { name: 'FLUSH', weight: 4, make: make.flush(flushPlacement.GLOBAL) },
   { name: 'BIND_MW', weight: 3, make: make.bindWindow, alsoUc: true },
@@ -69,7 +69,7 @@ const keyWithoutRemoteAccess = (end: End): Partial<SendRequest> => ({
   remote: end.peer.areas.buffers,
 })
 const keyOfOtherDomain = (end: End): Partial<SendRequest> => ({ rkey: end.target.key, remote: end.areas.target })
-/** After the target and the atomic words. */
+/** The first byte after the target and the atomic words. */
 const outside = (end: End): Partial<SendRequest> => ({ remote: end.peer.areas.target + TARGET_BYTES + WORDS * 8 })
 const misaligned = (end: End): Partial<SendRequest> => ({ remote: end.peer.areas.words + 4 })
 
@@ -113,27 +113,43 @@ const tooLong: make.Make = (end, random) => {
 
 /** They end the life of the pair, or put the send queue in error. */
 const fatalKinds: readonly Kind[] = [
-  { name: 'WRITE, wrong key', weight: 2, make: refusedByPeer(make.write(false), REM_ACCESS_ERR, wrongKey) },
-  { name: 'WRITE, read-only key', weight: 1, make: refusedByPeer(make.write(false), REM_ACCESS_ERR, readOnlyKey) },
+  { name: 'WRITE, wrong key', weight: 2, make: refusedByPeer(make.write({ imm: false }), REM_ACCESS_ERR, wrongKey) },
+  {
+    name: 'WRITE, read-only key',
+    weight: 1,
+    make: refusedByPeer(make.write({ imm: false }), REM_ACCESS_ERR, readOnlyKey),
+  },
   {
     name: 'WRITE, a key without remote access',
     weight: 1,
-    make: refusedByPeer(make.write(true), REM_ACCESS_ERR, keyWithoutRemoteAccess),
+    make: refusedByPeer(make.write({ imm: true }), REM_ACCESS_ERR, keyWithoutRemoteAccess),
   },
   {
     name: "WRITE, another domain's key",
     weight: 1,
-    make: refusedByPeer(make.write(false), REM_ACCESS_ERR, keyOfOtherDomain),
+    make: refusedByPeer(make.write({ imm: false }), REM_ACCESS_ERR, keyOfOtherDomain),
   },
-  { name: 'WRITE, outside', weight: 1, make: refusedByPeer(make.write(false), REM_ACCESS_ERR, outside) },
-  { name: 'READ, wrong key', weight: 1, make: refusedByPeer(make.read(false), REM_ACCESS_ERR, wrongKey) },
+  { name: 'WRITE, outside', weight: 1, make: refusedByPeer(make.write({ imm: false }), REM_ACCESS_ERR, outside) },
+  {
+    name: 'READ, wrong key',
+    weight: 1,
+    make: refusedByPeer(make.read({ fromTarget: false }), REM_ACCESS_ERR, wrongKey),
+  },
   {
     name: 'READ, a key without remote access',
     weight: 1,
-    make: refusedByPeer(make.read(false), REM_ACCESS_ERR, keyWithoutRemoteAccess),
+    make: refusedByPeer(make.read({ fromTarget: false }), REM_ACCESS_ERR, keyWithoutRemoteAccess),
   },
-  { name: 'atomic, read-only key', weight: 1, make: refusedByPeer(make.atomic(false), REM_ACCESS_ERR, readOnlyKey) },
-  { name: 'atomic, misaligned', weight: 1, make: refusedByPeer(make.atomic(true), REM_INV_REQ_ERR, misaligned) },
+  {
+    name: 'atomic, read-only key',
+    weight: 1,
+    make: refusedByPeer(make.atomic({ isCompareSwap: false }), REM_ACCESS_ERR, readOnlyKey),
+  },
+  {
+    name: 'atomic, misaligned',
+    weight: 1,
+    make: refusedByPeer(make.atomic({ isCompareSwap: true }), REM_INV_REQ_ERR, misaligned),
+  },
   {
     name: 'ATOMIC_WRITE, read-only key',
     weight: 1,
@@ -142,7 +158,7 @@ const fatalKinds: readonly Kind[] = [
   { name: 'ATOMIC_WRITE, misaligned', weight: 1, make: refusedByPeer(make.atomicWrite, REM_INV_REQ_ERR, misaligned) },
   { name: 'FLUSH, persistent', weight: 1, make: make.flush(flushPlacement.PERSISTENT) },
   { name: 'SEND that is too long', weight: 2, make: tooLong },
-  { name: 'SEND_WITH_INV of a wrong key', weight: 1, make: make.sendInvalidate(false) },
+  { name: 'SEND_WITH_INV of a wrong key', weight: 1, make: make.sendInvalidate({ isKeyKnown: false }) },
   { name: 'SEND with a wrong key', weight: 2, make: sendWithWrongKey, alsoUc: true },
   { name: 'READ into read-only memory', weight: 1, make: readIntoReadOnly },
   { name: 'unknown opcode', weight: 1, make: unknownOpcode, alsoUc: true },
@@ -162,13 +178,17 @@ const ucKinds: readonly Kind[] = [
   {
     name: 'WRITE, wrong key',
     weight: 1,
-    make: ignoredByPeer(refusedByPeer(make.write(false), REM_ACCESS_ERR, wrongKey)),
+    make: ignoredByPeer(refusedByPeer(make.write({ imm: false }), REM_ACCESS_ERR, wrongKey)),
   },
-  { name: 'WRITE, outside', weight: 1, make: ignoredByPeer(refusedByPeer(make.write(false), REM_ACCESS_ERR, outside)) },
+  {
+    name: 'WRITE, outside',
+    weight: 1,
+    make: ignoredByPeer(refusedByPeer(make.write({ imm: false }), REM_ACCESS_ERR, outside)),
+  },
   {
     name: 'WRITE, a key without remote access',
     weight: 1,
-    make: ignoredByPeer(refusedByPeer(make.write(false), REM_ACCESS_ERR, keyWithoutRemoteAccess)),
+    make: ignoredByPeer(refusedByPeer(make.write({ imm: false }), REM_ACCESS_ERR, keyWithoutRemoteAccess)),
   },
   { name: 'SEND that is too long', weight: 1, make: ignoredByPeer(tooLong) },
 ]
@@ -197,20 +217,20 @@ const ucFatalKinds: readonly Kind[] = [
 ]
 
 const datagramKinds: readonly Kind[] = [
-  { name: 'datagram', weight: 20, make: make.datagram(false) },
-  { name: 'datagram, wrong Q_Key', weight: 2, make: make.datagram(true) },
+  { name: 'datagram', weight: 20, make: make.datagram({ hasWrongQkey: false }) },
+  { name: 'datagram, wrong Q_Key', weight: 2, make: make.datagram({ hasWrongQkey: true }) },
   { name: 'datagram that is too long', weight: 1, make: make.longDatagram },
 ]
-/** Of a connection's requests, UD has only SEND. */
+/** UD has only SEND: the invalid requests of UC that are SENDs, and requests that UD lacks. */
 const datagramFatalKinds: readonly Kind[] = [
   ...ucFatalKinds.filter(kind => /SEND with a wrong key|unknown opcode|_AND_|READ/.test(kind.name)),
-  { name: 'WRITE', weight: 1, make: unsupported(make.write(false)) },
-  { name: 'WRITE_WITH_IMM', weight: 1, make: unsupported(make.write(true)) },
+  { name: 'WRITE', weight: 1, make: unsupported(make.write({ imm: false })) },
+  { name: 'WRITE_WITH_IMM', weight: 1, make: unsupported(make.write({ imm: true })) },
 ]
 
 const sendToUnknownSrq: make.Make = (end, random) => {
   const request = plain(end, random, wr.SEND)
-  const flags = request.flags | ((end.peer.srqn + 1 + random.int(1000)) << 8)
+  const flags = request.flags | ((end.peer.srqn + 1 + random.int(1000)) << SRQN_SHIFT)
   return {
     kind: 'SEND to an unknown SRQ',
     request: { ...request, flags },
@@ -241,7 +261,7 @@ export const post = (end: End, kind: Kind, random: RandomSource): Operation | un
   const { peer } = end
   const { flags } = drawn.request
   // An XRC request that names no SRQ goes to the peer's.
-  const srqFlags = end.pair.service === Service.XRC_INI && flags >> 8 === 0 ? peer.srqn << 8 : 0
+  const srqFlags = end.pair.service === Service.XRC_INI && flags >> SRQN_SHIFT === 0 ? peer.srqn << SRQN_SHIFT : 0
   const operation = { ...drawn, request: { ...drawn.request, flags: flags | (isFenced ? FENCE : 0) | srqFlags } }
   end.sends.push(operation)
   if (operation.fatal !== 'no' && end.fatalAt === Number.POSITIVE_INFINITY) end.fatalAt = operation.request.id

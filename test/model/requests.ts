@@ -96,7 +96,7 @@ export const payload = (end: End, random: RandomSource, length: number) => {
 const noFailure = { fatal: 'no', statuses: [] } as const
 
 export const send =
-  (imm: boolean): Make =>
+  ({ imm }: { readonly imm: boolean }): Make =>
   (end, random) => {
     const { data, more } = payload(end, random, drawLength(end, random))
     const value = imm ? random.u32() : undefined
@@ -113,7 +113,7 @@ const OWN_QKEY = 0x8000_0000
 
 /** A datagram to the peer, or to any UD end. */
 export const datagram =
-  (hasWrongQkey: boolean): Make =>
+  ({ hasWrongQkey }: { readonly hasWrongQkey: boolean }): Make =>
   (end, random) => {
     const destinations = random.hits(0.7) ? [end.peer] : end.neighbours.filter(one => isDatagram(one.pair))
     const destination = random.pick(destinations)
@@ -150,7 +150,7 @@ const drawWindow = (end: End, random: RandomSource): Region | undefined =>
   end.peer.usableWindows.length > 0 && random.hits(0.3) ? random.pick(end.peer.usableWindows) : undefined
 
 export const write =
-  (imm: boolean): Make =>
+  ({ imm }: { readonly imm: boolean }): Make =>
   (end, random) => {
     const { peer } = end
     const { data, more } = payload(end, random, drawLength(end, random))
@@ -178,7 +178,7 @@ const slotOf = (end: End, id: number, slots: number): number | undefined =>
 
 /** A READ of the constant source, or of the target as all earlier requests left it. */
 export const read =
-  (fromTarget: boolean): Make =>
+  ({ fromTarget }: { readonly fromTarget: boolean }): Make =>
   (end, random) => {
     const id = end.sends.length
     const slot = slotOf(end, id, READ_SLOTS)
@@ -191,7 +191,7 @@ export const read =
     // Later WRITEs and atomics have a fence until this READ has ended.
     if (fromTarget) end.fencedUntil = id
     return {
-      kind: fromTarget ? 'READ back' : 'READ',
+      kind: fromTarget ? 'READ of the target' : 'READ',
       request: plain(end, random, wr.RDMA_READ, {
         sges: split(to, length, end.local.key, end.pair.maxSge, random),
         remote: at,
@@ -203,7 +203,7 @@ export const read =
   }
 
 export const atomic =
-  (isCompareSwap: boolean): Make =>
+  ({ isCompareSwap }: { readonly isCompareSwap: boolean }): Make =>
   (end, random) => {
     const id = end.sends.length
     const slot = slotOf(end, id, ATOMIC_SLOTS)
@@ -296,7 +296,7 @@ export const localInvalidate: Make = (end, random) => {
 
 /** Invalidates a key of the peer: that of a bound window, of a fresh window, or an unknown key. */
 export const sendInvalidate =
-  (isKeyKnown: boolean): Make =>
+  ({ isKeyKnown }: { readonly isKeyKnown: boolean }): Make =>
   (end, random) => {
     const { peer } = end
     const { data, more } = payload(end, random, drawLength(end, random))

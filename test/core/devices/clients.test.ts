@@ -7,6 +7,7 @@ import {
   addEventHandler,
   arm,
   type Client,
+  type Context,
   closeContext,
   completed,
   createCore,
@@ -27,6 +28,9 @@ import { describeDevice, errnoOf, openTestDevice, testCaller } from '../fixture.
 
 const { CQ_ERR, DEVICE_FATAL, PORT_ACTIVE, PORT_ERR, DEVICE_REMOVED } = AsyncEventType.values
 
+/** Arguments of `completed` and `arm`. */
+const [SOLICITED, UNSOLICITED, ONLY_SOLICITED] = [true, false, true]
+
 const subsystem = () => {
   const core = createCore()
   const log: string[] = []
@@ -41,9 +45,18 @@ const subsystem = () => {
       log.push(`${name}-${device.name}`)
     },
   })
+  /** Accepts all devices; `onAdd` is called in `add`. */
+  const actingClient = (name: string, onAdd: (device: Device) => void): Client => ({
+    ...client(name),
+    add(device) {
+      client(name).add(device)
+      onAdd(device)
+      return true
+    },
+  })
   /** The callbacks since the last call of `seen`. */
   const seen = () => log.splice(0).join(' ')
-  return { core, log, addDevice, client, seen }
+  return { core, log, addDevice, client, actingClient, seen }
 }
 
 test('a client gets `add` for existing devices when it registers, `remove` for remaining devices when it unregisters', () => {
@@ -85,27 +98,26 @@ test('a client that declines a device gets no `remove` for that device', () => {
 
 test('during `remove` calls fail with EIO, and the client can close its context', () => {
   const { core, addDevice } = subsystem()
+  const caller = testCaller()
+  let context: Context | undefined
+  const createPd = () => invokeNow(context!, Classes.pd, 'create', 0, {}, caller)
   const codes: string[] = []
-  let countPds: () => number = () => -1
   registerClient(core, {
     name: 'a',
     add(device) {
-      const context = openContext(device, { isOpened: true })
-      const caller = testCaller()
-      invokeNow(context, Classes.pd, 'create', 0, {}, caller)
-      countPds = () => device.counts.pd
-      this.remove = () => {
-        codes.push(errnoOf(() => invokeNow(context, Classes.pd, 'create', 0, {}, caller)))
-        closeContext(context)
-      }
+      context = openContext(device, { isOpened: true })
+      createPd()
       return true
     },
-    remove() {},
+    remove() {
+      codes.push(errnoOf(createPd))
+      closeContext(context!)
+    },
   })
   const device = addDevice('d1')
-  assert.equal(countPds(), 1)
+  assert.equal(device.counts.pd, 1)
   unregister(device)
-  assert.deepEqual([codes, countPds()], [['EIO'], 0])
+  assert.deepEqual([codes, device.counts.pd], [['EIO'], 0])
 })
 
 test('a client that throws does not affect the other clients', () => {
@@ -131,47 +143,41 @@ test('a client that throws does not affect the other clients', () => {
   assert.equal(core.faults, 7, 'client d at d2 to d4, client c at all four devices')
 })
 
-test('callbacks of clients may remove clients and devices', () => {
-  const { core, addDevice, client, seen } = subsystem()
-  const actingClient = (name: string, onAdd: (device: Device) => void): Client => ({
-    ...client(name),
-    add(device) {
-      client(name).add(device)
-      onAdd(device)
-      return true
-    },
-  })
+test("a client's `add` may remove another device", () => {
+  const { core, addDevice, actingClient, seen } = subsystem()
   const [firstDevice, secondDevice] = [addDevice('d1'), addDevice('d2')]
-  const unregisterA = registerClient(
+  registerClient(
     core,
     actingClient('a', device => device === firstDevice && unregister(secondDevice)),
   )
   assert.equal(seen(), 'a+d1', 'd2 was removed before client a got it')
-  unregisterA()
-  unregister(firstDevice)
-  seen()
+})
 
+test("a client's `add` may unregister another client", () => {
+  const { core, addDevice, client, actingClient, seen } = subsystem()
   let unregisterClient = () => {}
   registerClient(
     core,
-    actingClient('b', () => unregisterClient()),
+    actingClient('a', () => unregisterClient()),
   )
-  unregisterClient = registerClient(core, client('c'))
-  unregister(addDevice('d3'))
-  assert.equal(seen(), 'b+d3 b-d3', 'client c was unregistered before it got d3')
+  unregisterClient = registerClient(core, client('b'))
+  unregister(addDevice('d1'))
+  assert.equal(seen(), 'a+d1 a-d1', 'client b was unregistered before it got d1')
+})
 
+test("a client's `add` may remove its device", () => {
+  const { core, addDevice, client, actingClient, seen } = subsystem()
+  registerClient(core, client('a'))
   const system = openContext(systemDevice(core))
   const notified: number[] = []
   addEventHandler(system.device, ({ type }) => void notified.push(type))
-  unregisterClient = () => {}
-  const unregisterD = registerClient(
+  registerClient(
     core,
-    actingClient('d', device => unregister(device)),
+    actingClient('b', device => unregister(device)),
   )
-  assert.equal(addDevice('d4').isAlive, false)
-  assert.equal(seen(), 'b+d4 d+d4 d-d4 b-d4')
-  assert.deepEqual(notified, [DEVICE_REMOVED])
-  unregisterD()
+  assert.equal(addDevice('d1').isAlive, false)
+  assert.equal(seen(), 'a+d1 b+d1 b-d1 a-d1')
+  assert.deepEqual(notified, [DEVICE_REMOVED], 'not DEVICE_ADDED')
 })
 
 test('a client cannot unregister in its own callback', () => {
@@ -193,6 +199,7 @@ test('a client cannot unregister in its own callback', () => {
   })
   addDevice('d1')
   const message = 'client a was unregistered in its own callback'
+  // d2 is added first: in the callback for d1.
   assert.deepEqual(refused, [`d2: ${message}`, `d1: ${message}`])
 })
 
@@ -221,7 +228,7 @@ test('a handler that another handler removes during an event is not called', () 
     addEventHandler(device, () => log.push('added'))
   })
   const removeSecond = addEventHandler(device, () => log.push('second'))
-  raisePort(device, 1, 9)
+  raisePort(device, 1, PORT_ACTIVE)
   assert.deepEqual(log, ['first'])
 })
 
@@ -244,12 +251,13 @@ test("handlers passed to an object's create get the object's events and user han
   const args = { cqe: 4, userHandle: 77n, compVector: 1 }
   invokeNow(context, Classes.cq, 'create', 0, args, { ...caller, handlers })
   const cq = context.handles.slots[0]!
-  completed(cq.events!, true)
+  completed(cq.events!, SOLICITED)
   assert.deepEqual(events, [], 'not armed')
-  arm(cq, true)
-  completed(cq.events!, false)
-  completed(cq.events!, true)
-  completed(cq.events!, true)
+  arm(cq, ONLY_SOLICITED)
+  completed(cq.events!, UNSOLICITED)
+  // Only the first solicited completion causes an event.
+  completed(cq.events!, SOLICITED)
+  completed(cq.events!, SOLICITED)
   raiseObjectEvent(cq, CQ_ERR)
   assert.deepEqual(events, ['completion 77', `event 77 ${CQ_ERR}`])
 })
@@ -259,8 +267,8 @@ test("an object's handler that throws is counted as a fault (R33)", () => {
   const handlers = { completion: () => assert.fail(), event: () => assert.fail() }
   invokeNow(context, Classes.cq, 'create', 0, { cqe: 4, userHandle: 1n, compVector: 0 }, { ...caller, handlers })
   const cq = context.handles.slots[0]!
-  arm(cq, false)
-  completed(cq.events!, true)
+  arm(cq, ONLY_SOLICITED)
+  completed(cq.events!, SOLICITED)
   raiseObjectEvent(cq, CQ_ERR)
   assert.equal(context.device.core.faults, 2)
 })

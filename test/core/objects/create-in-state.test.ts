@@ -13,8 +13,9 @@ const { pd: Pd, cq: Cq, ud_qp: UdQp } = Classes
 const { INIT, RTR, RTS } = QpState.values
 
 /**
- * `modify` gets the state of each transition, `createHandler` is called by the create handler. `log` has these states, and why
- * queue pairs were destroyed.
+ * A device whose UD queue pairs call `modify` with the state of each transition, and `createHandler` when they are
+ * created. `log` has these states, and why queue pairs were destroyed. A handler is asynchronous if its function
+ * returns a promise.
  */
 const setUp = (
   modify: (state: number | undefined) => void | Promise<void> = () => {},
@@ -45,6 +46,7 @@ const setUp = (
   return { ...setup, create, log }
 }
 
+/** Attributes of the transition to INIT. */
 const initial = { pkeyIndex: 0, port: 1, qkey: 1 }
 
 test('each create runs its own transitions, also after a create with the same or more arguments', () => {
@@ -57,6 +59,7 @@ test('each create runs its own transitions, also after a create with the same or
   create({ state: RTR, ...initial })
   assert.throws(() => create({ state: RTR, pkeyIndex: 0, port: 1, sqPsn: 0 }), { code: 'EINVAL', message: /qkey/ })
   log.length = 0
+  // without a state
   assert.throws(() => create(initial), {
     code: 'EINVAL',
     message: /attribute state is missing; attributes pkeyIndex, port, qkey require it/,
@@ -80,7 +83,7 @@ test('the transitions of an asynchronous modify run one after another, and a fai
   assert.deepEqual(stat(core).devices.test0?.objects, { pd: 1, cq: 1, ud_qp: 1 })
 })
 
-test('no transition follows when the context is closed during an asynchronous create or modify', async () => {
+test('no transition follows if the context is closed during the create, or the device removed during a modify', async () => {
   const args = { state: RTS, ...initial, sqPsn: 0 }
   const slowCreate = setUp(undefined, () => Promise.resolve())
   const creating = slowCreate.create(args)

@@ -11,6 +11,8 @@ import { CallError } from '../../../src/spec/errno.ts'
 import { SendFlags, WcFlags, WrOpcode } from '../../../src/spec/work.ts'
 
 const PAGE = 4096
+/** Each byte of the pages around a ring. */
+const GUARD = 0xa5
 
 export interface TestRings extends RingMemory {
   /** Chunks that are not freed, oldest first. */
@@ -21,7 +23,7 @@ export interface TestRings extends RingMemory {
   at(offset: bigint): MappedChunk
 }
 
-/** Each ring has a chunk between guard pages of 0xa5. */
+/** Each ring has a chunk between two guard pages. */
 export const testRings = (): TestRings => {
   const live = new Set<MappedChunk>()
   let next = PAGE
@@ -38,7 +40,7 @@ export const testRings = (): TestRings => {
       if (this.allocationsLeft-- <= 0) throw new CallError('ENOMEM', 'the test allows no more rings')
       const length = Math.ceil((RingHeader.DATA + bytes) / PAGE) * PAGE
       const buffer = new ArrayBuffer(length + 2 * PAGE)
-      const all = new Uint8Array(buffer).fill(0xa5)
+      const all = new Uint8Array(buffer).fill(GUARD)
       all.fill(0, PAGE, PAGE + length)
       const area = {
         offset: next,
@@ -60,11 +62,11 @@ export const testRings = (): TestRings => {
 
 /** Whether nothing was written outside the chunk. */
 export const isIntact = ({ bytes, at, length }: MappedChunk): boolean =>
-  bytes.subarray(0, at).every(byte => byte === 0xa5) && bytes.subarray(at + length).every(byte => byte === 0xa5)
+  bytes.subarray(0, at).every(byte => byte === GUARD) && bytes.subarray(at + length).every(byte => byte === GUARD)
 
 // ---- one ring, as mapped by the program ----
 
-/** `log2` is that of the element size. `producer` and `consumer` are in shared memory. */
+/** `log2`: of the element size; `mask`: for indices. `producer` and `consumer` are in shared memory. */
 export interface MappedRing {
   readonly view: DataView
   readonly log2: number

@@ -82,8 +82,9 @@ test('code that awaits a promise resolved by the callback continues in the same 
   assert.deepEqual(order, ['callback', 'promise', 'immediate'])
 })
 
-test('a watch may change its interest', async t => {
+test('a watch may change the events that it waits for', async t => {
   const [a, b] = pair(t)
+  // `a` is not writable while its buffer is full.
   setBuffers(a, { send: 16384 })
   while (send(a, new Uint8Array(1000)) > 0);
   let writables = 0
@@ -161,7 +162,7 @@ test('one callback may stop another that is ready in the same turn', async t => 
   assert.equal(calls, 1)
 })
 
-test('a hang-up or error is readable, and the read returns the end or the error', async t => {
+test('a hang-up is readable, and the read returns the end', async () => {
   const [a, b] = socketPair()
   let seen = -1
   await new Promise<void>(resolve => {
@@ -175,8 +176,11 @@ test('a hang-up or error is readable, and the read returns the end or the error'
   assert.equal(seen, 0)
   close(a)
   close(b)
+})
 
-  // A peer that closes with our message unread resets the connection. After the POLLERR, libuv stops the handle.
+test('an error is readable, the read returns the error, and the next read the end', async t => {
+  // A peer that closes with our message unread resets the connection. libuv stops its handle after a POLLERR, so the
+  // watch must start it again for the second callback.
   const [c, d] = pair(t)
   const results: number[] = []
   send(d, message)

@@ -101,9 +101,10 @@ static struct operation advance(struct stream *s)
     const uint64_t random = next_random(s);
     static const enum kind frequencies[16] = {SEND, SEND,  SEND, SEND, WRITE_IMM, WRITE_IMM,    WRITE_IMM, WRITE,
                                         READ, WRITE, READ, READ, READ,      COMPARE_SWAP, FETCH_ADD, FETCH_ADD};
+    /* Bits of `random`: 0 to 3 choose the kind, 4 the largest size, 8 on another size, 40 on the offset. */
     op.kind = frequencies[random & 15];
     op.size = (uint32_t)(random & 16 ? largest_block : (random >> 8) % (largest_block + 1));
-    op.offset = (uint32_t)(random >> 40) & (SOURCE_BYTES - 8);
+    op.offset = (uint32_t)(random >> 40) & (SOURCE_BYTES - 8); /* a multiple of 8 */
     if (op.kind >= COMPARE_SWAP)
         op.size = 8;
     s->bytes += op.size;
@@ -128,24 +129,33 @@ static void post_receive(uint64_t slot_number)
     NEED(error == 0, "ibv_post_recv: %s", strerror(error));
 }
 
-/* `local`, `remote`: offsets in this end's buffer and the peer's. `compare`: the addend of FETCH_AND_ADD. */
-static void post_request(enum ibv_wr_opcode opcode, uint64_t id, size_t local, uint32_t length, uint64_t remote,
-                         uint32_t immediate, bool is_signaled, uint64_t compare, uint64_t swap)
+struct request {
+    enum ibv_wr_opcode opcode;
+    uint64_t id;
+    size_t local; /* offset in this end's buffer */
+    uint32_t length;
+    size_t remote; /* offset in the peer's buffer */
+    uint32_t immediate;
+    uint64_t compare_add, swap;
+    bool is_unsignaled;
+};
+
+static void post_request(struct request r)
 {
-    struct ibv_sge sge = {(uintptr_t)end.buffer + local, length, end.mr->lkey};
-    struct ibv_send_wr *bad, wr = {.wr_id = id,
+    struct ibv_sge sge = {(uintptr_t)end.buffer + r.local, r.length, end.mr->lkey};
+    struct ibv_send_wr *bad, wr = {.wr_id = r.id,
                                    .sg_list = &sge,
-                                   .num_sge = length ? 1 : 0,
-                                   .opcode = opcode,
-                                   .send_flags = is_signaled ? IBV_SEND_SIGNALED : 0,
-                                   .imm_data = htonl(immediate)};
-    if (opcode == IBV_WR_ATOMIC_CMP_AND_SWP || opcode == IBV_WR_ATOMIC_FETCH_AND_ADD) {
-        wr.wr.atomic.remote_addr = peer_address.buffer + remote;
+                                   .num_sge = r.length ? 1 : 0,
+                                   .opcode = r.opcode,
+                                   .send_flags = r.is_unsignaled ? 0 : IBV_SEND_SIGNALED,
+                                   .imm_data = htonl(r.immediate)};
+    if (r.opcode == IBV_WR_ATOMIC_CMP_AND_SWP || r.opcode == IBV_WR_ATOMIC_FETCH_AND_ADD) {
+        wr.wr.atomic.remote_addr = peer_address.buffer + r.remote;
         wr.wr.atomic.rkey = peer_address.rkey;
-        wr.wr.atomic.compare_add = compare;
-        wr.wr.atomic.swap = swap;
+        wr.wr.atomic.compare_add = r.compare_add;
+        wr.wr.atomic.swap = r.swap;
     } else {
-        wr.wr.rdma.remote_addr = peer_address.buffer + remote;
+        wr.wr.rdma.remote_addr = peer_address.buffer + r.remote;
         wr.wr.rdma.rkey = peer_address.rkey;
     }
     const int error = ibv_post_send(end.qp, &wr, &bad);
@@ -158,38 +168,45 @@ static uint64_t swap_value(uint64_t key, uint64_t count)
     return count ? key_of(key, count) : 0;
 }
 
-/* `slot_number`: how many of the receiver's slots have been used. */
-static void post_operation(struct stream *mine, uint64_t slot_number)
+/* Posts the next operation. `slot_number`: how many of the receiver's slots have been used. */
+static enum kind post_operation(struct stream *mine, uint64_t slot_number)
 {
     const uint64_t number = mine->next;
     const struct operation op = advance(mine);
     const uint64_t swaps = mine->counts[COMPARE_SWAP];
     const size_t slot = number % WINDOW * slot_size, remote_slot = slot_number % WINDOW * slot_size;
     const size_t out = areas.out + slot, result = areas.results + number % WINDOW * 8;
+    const size_t target = areas.write + remote_slot;
+    const uint32_t immediate = (uint32_t)number;
     if (uses_slot(op.kind))
         fill(end.buffer + out, op.size, key_of(my_key, number));
     switch (op.kind) {
     case SEND:
-        post_request(IBV_WR_SEND_WITH_IMM, number, out, op.size, 0, (uint32_t)number, true, 0, 0);
+        post_request((struct request){IBV_WR_SEND_WITH_IMM, number, out, op.size, .immediate = immediate});
         break;
     case WRITE_IMM:
-        post_request(IBV_WR_RDMA_WRITE_WITH_IMM, number, out, op.size, areas.write + remote_slot, (uint32_t)number,
-                     true, 0, 0);
+        post_request((struct request){IBV_WR_RDMA_WRITE_WITH_IMM, number, out, op.size, .remote = target,
+                                      .immediate = immediate});
         break;
     case WRITE:
-        post_request(IBV_WR_RDMA_WRITE, number, out, op.size, areas.write + remote_slot, 0, false, 0, 0);
-        post_request(IBV_WR_SEND_WITH_IMM, number, areas.out, MARKER, 0, (uint32_t)number, true, 0, 0);
+        post_request((struct request){IBV_WR_RDMA_WRITE, number, out, op.size, .remote = target,
+                                      .is_unsignaled = true});
+        post_request((struct request){IBV_WR_SEND_WITH_IMM, number, areas.out, MARKER, .immediate = immediate});
         break;
     case READ:
-        post_request(IBV_WR_RDMA_READ, number, areas.read + slot, op.size, areas.source + op.offset, 0, true, 0, 0);
+        post_request((struct request){IBV_WR_RDMA_READ, number, areas.read + slot, op.size,
+                                      .remote = areas.source + op.offset});
         break;
     case COMPARE_SWAP:
-        post_request(IBV_WR_ATOMIC_CMP_AND_SWP, number, result, 8, areas.words + 8 * SWAPPED, 0, true,
-                     swap_value(my_key, swaps - 1), swap_value(my_key, swaps));
+        post_request((struct request){IBV_WR_ATOMIC_CMP_AND_SWP, number, result, 8,
+                                      .remote = areas.words + 8 * SWAPPED, .compare_add = swap_value(my_key, swaps - 1),
+                                      .swap = swap_value(my_key, swaps)});
         break;
     default:
-        post_request(IBV_WR_ATOMIC_FETCH_AND_ADD, number, result, 8, areas.words + 8 * COUNTED, 0, true, ADDEND, 0);
+        post_request((struct request){IBV_WR_ATOMIC_FETCH_AND_ADD, number, result, 8,
+                                      .remote = areas.words + 8 * COUNTED, .compare_add = ADDEND});
     }
+    return op.kind;
 }
 
 /* ---- checking ---- */
@@ -246,8 +263,8 @@ static uint64_t shared_word(int index)
 static void announce_slots(uint64_t received)
 {
     __atomic_store_n((uint64_t *)(end.buffer + areas.words) + CREDIT_OUT, received, __ATOMIC_RELEASE);
-    post_request(IBV_WR_RDMA_WRITE, ANNOUNCEMENT, areas.words + 8 * CREDIT_OUT, 8, areas.words + 8 * CREDIT, 0, true, 0,
-                 0);
+    post_request((struct request){IBV_WR_RDMA_WRITE, ANNOUNCEMENT, areas.words + 8 * CREDIT_OUT, 8,
+                                  .remote = areas.words + 8 * CREDIT});
 }
 
 /* Returns the number of operations of a script, and stores that of its SENDs and WRITEs in `slots`. */
@@ -276,12 +293,8 @@ static void run(void)
     length_of(their_key, &their_slots);
     while (done.next < total || received < their_slots || is_announcing) {
         /* A free slot of the receiver is required even for operations that do not use one. */
-        while (posted.next < total && posted.next - done.next < WINDOW && slots_taken - shared_word(CREDIT) < WINDOW) {
-            struct stream preview = posted;
-            const bool needs_slot = uses_slot(advance(&preview).kind);
-            post_operation(&posted, slots_taken);
-            slots_taken += needs_slot;
-        }
+        while (posted.next < total && posted.next - done.next < WINDOW && slots_taken - shared_word(CREDIT) < WINDOW)
+            slots_taken += uses_slot(post_operation(&posted, slots_taken));
         struct ibv_wc wc;
         const int found = ibv_poll_cq(end.cq, 1, &wc);
         NEED(found >= 0, "ibv_poll_cq: %d", found);

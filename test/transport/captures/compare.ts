@@ -101,12 +101,14 @@ const timingOf = (
   const immediate = { timing: 'immediate', waited: 0 } as const
   if (previousRequest === undefined || previous === undefined) return immediate
   const { packet } = previousRequest
+  /** How many PSNs the previous request takes. */
   const psns = isRead(packet) ? Math.max(1, Math.ceil(field(packet, 'RETH', 'dmaLen') / pair.mtu)) : 1
   const isNew = psnDistance(packet.BTH.psn, entry.packet.BTH.psn) === psns
   const waited = entry.time - previousRequest.time
   if (isNew) return immediate
   const rnr = rnrSince(entries, entry.number, side)
   if (rnr !== undefined) {
+    // Captured times are imprecise.
     const minWait = rnrMicroseconds(syndromeValueOf(rnr.packet)) * 0.9
     if (entry.time - rnr.time >= minWait) return { timing: 'after the RNR timer', waited: entry.time - rnr.time }
   }

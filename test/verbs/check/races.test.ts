@@ -192,10 +192,10 @@ describe('races of a checked device', () => {
     })
     // The checker's timer does not keep the process alive.
     const keepAlive = setInterval(() => {}, 1000)
+    t.after(() => clearInterval(keepAlive))
     const opened = await openLinks({ failOn: 'error', onFinding: ({ id }) => resolve(id) })
     const [, run] = cases['two writes']!
     await run(opened)
-    t.after(() => clearInterval(keepAlive))
     assert.equal(await reported, 'race')
     await assert.rejects(opened.a.device.close(), FindingsError)
     await Promise.allSettled([opened.b.device.close()])
@@ -204,6 +204,7 @@ describe('races of a checked device', () => {
   it('may have the stack of an equal request if stacks are shared', async () => {
     const opened = await openLinks({ stacks: 'shared' })
     const { a, b, near } = opened
+    // After the first 256 requests of a queue (CheckOptions.stacks), equal requests share stacks.
     for (let i = 0; i < 2000; i++) {
       a.qp.write(a.mr.slice(128, 64), b.mr.remote(1024, 64)) // RACE shared
       while (!a.cq.poll());
