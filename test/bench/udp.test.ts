@@ -9,8 +9,8 @@ import { test } from 'node:test'
 import { Unavailable } from '../../bench/harness/harness.ts'
 import { udpRows } from '../../bench/udp.ts'
 import { hasNative } from '../../src/host/native.ts'
+import { ROCE_UDP_PORT } from '../../src/spec/wire/headers.ts'
 
-const ROCE_PORT = 4791
 /** An address of the second pair. */
 const SECOND_PAIR = '127.0.42.1'
 
@@ -20,7 +20,7 @@ const children = (): string => readFileSync(`/proc/self/task/${process.pid}/chil
 test('a row whose second pair cannot start ends its first pair', { skip: !hasNative() }, async () => {
   const row = udpRows.find(({ name }) => name === 'udp qps 100')
   const occupant = createSocket('udp4')
-  occupant.bind(ROCE_PORT, SECOND_PAIR)
+  occupant.bind(ROCE_UDP_PORT, SECOND_PAIR)
   await once(occupant, 'listening')
   const before = children()
   await assert.rejects(async () => row?.prepare(), Unavailable)

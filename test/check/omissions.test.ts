@@ -6,9 +6,10 @@ import { readFileSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { describe, it } from 'node:test'
 import { Checker } from '../../src/check/checker.ts'
+import { MAX_SLOTS } from '../../src/check/races/clock.ts'
 import { type LoggedEvent, type Posted, RaceFeed } from '../../src/check/races/feed.ts'
-import { Races, type Request } from '../../src/check/races/races.ts'
-import { AccessKind } from '../../src/check/races/shadow.ts'
+import { MAX_CLOCKS, MAX_FENCED, MAX_IN_FLIGHT, Races, type Request } from '../../src/check/races/races.ts'
+import { AccessKind, MAX_INTERVALS } from '../../src/check/races/shadow.ts'
 import { sarifLog } from '../../src/cli/check/report.ts'
 import { type OmissionId, omissions, omissionText } from '../../src/spec/check/omissions.ts'
 import type { WorkRequest } from '../../src/spec/check/requests.ts'
@@ -75,6 +76,9 @@ const omittedByFeed = (
   return counts
 }
 
+/** Time of a reading of the logs. */
+const READ_START = 10
+
 const seenSend = {
   event: 'send',
   context: 1,
@@ -93,11 +97,15 @@ const silentChecker = (): Checker =>
 const countsOf = ({ omissions: all }: Checker): ReadonlyMap<OmissionId, number> =>
   new Map(all.map(({ id, count }) => [id, count]))
 
-/** Each script causes an omission, and returns the counts. */
+// Constants that their files (`bounds`) do not export.
+const [MAX_FINDINGS, MAX_DESTROYED, MAX_STACKS] = [1000, 4096, 16_384]
+const [MAX_UNSEEN, MAX_THREADS, MAX_UNPOLLED, MAX_REQUESTS, MAX_READERS] = [2 ** 19, 4096, 65_536, 65_536, 8]
+
+/** Each script exceeds a constant or loses entries of a log, and returns the counts of its omissions. */
 const fillScripts: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, number>>> = {
   findings() {
     const checker = silentChecker()
-    for (let i = 0; i < 1001; i++)
+    for (let i = 0; i <= MAX_FINDINGS; i++)
       checker.refusedAttempt({
         time: 1,
         device: '',
@@ -105,7 +113,7 @@ const fillScripts: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, num
         program: undefined,
         attempt: 'x',
         errno: Errno.EINVAL,
-        reason: 'y'.repeat(i),
+        reason: 'y'.repeat(i), // another finding for each reason
         stack: [],
       })
     return countsOf(checker)
@@ -122,7 +130,7 @@ const fillScripts: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, num
       args: {},
       out: {},
     }
-    for (let id = 1; id <= 4097; id++)
+    for (let id = 1; id <= MAX_DESTROYED + 1; id++)
       for (const method of ['create', 'destroy'])
         checker.called({
           ...base,
@@ -136,72 +144,73 @@ const fillScripts: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, num
   stacks() {
     const { counts, omit } = counter()
     const log = createProgramLog(() => void log.read(), omit)
-    for (let i = 0; i <= 16_384; i++) log.post(1, PostQueue.SEND, 1, 0n, () => [])
+    for (let i = 0; i <= MAX_STACKS; i++) log.post(1, PostQueue.SEND, 1, 0n, () => [])
     return counts
   },
   'race-log': () => omittedByFeed(feed => feed.markLogLost(1, [], [])),
   'race-unlogged': () =>
     omittedByFeed((feed, _, request) => {
       feed.add({ ...seenSend, request: request(1) })
-      feed.join([], 10)
+      feed.join([], READ_START)
     }),
   'race-posts': () =>
     omittedByFeed((feed, log) => {
-      const many = Array.from({ length: 2 ** 19 + 1 }, () => log({}))
-      feed.join(many, 10)
+      const many = Array.from({ length: MAX_UNSEEN + 1 }, () => log({}))
+      feed.join(many, READ_START)
     }),
   'race-threads': () =>
     omittedByFeed((feed, log) => {
       feed.join(
-        Array.from({ length: 4097 }, (_, thread) => log({ thread })),
-        10,
+        Array.from({ length: MAX_THREADS + 1 }, (_, thread) => log({ thread })),
+        READ_START,
       )
     }),
   'race-completions': () =>
     omittedByFeed((feed, _, request) => {
-      for (let i = 0; i <= 65_536; i++) feed.add({ event: 'completion', request: request(1), time: 1, cq: 1 })
-      feed.join([], 10)
+      for (let i = 0; i <= MAX_UNPOLLED; i++) feed.add({ event: 'completion', request: request(1), time: 1, cq: 1 })
+      feed.join([], READ_START)
     }),
   'race-requests': () =>
     omittedByFeed((feed, log, request) => {
       const posts: LoggedEvent[] = []
-      for (let i = 0; i <= 65_536; i++) {
+      for (let i = 0; i <= MAX_REQUESTS; i++) {
         posts.push(log({}))
         feed.add({ ...seenSend, time: 100, request: request(1) })
       }
-      feed.join(posts, 10)
+      feed.join(posts, READ_START)
     }),
   'race-memory': () =>
     omittedByEngine(races => {
       races.open(1, true)
-      for (let i = 0; i <= 32_768; i++) fetch(races, 1, { ranges: [{ ...range, start: i * 128, end: i * 128 + 64 }] })
+      for (let i = 0; i <= MAX_INTERVALS; i++)
+        fetch(races, 1, { ranges: [{ ...range, start: i * 128, end: i * 128 + 64 }] })
     }),
   'race-readers': () =>
     omittedByEngine(races => {
-      for (let queue = 1; queue <= 9; queue++) {
+      for (let queue = 1; queue <= MAX_READERS + 1; queue++) {
         races.open(queue, true)
         fetch(races, queue, { ranges: [range] })
       }
     }),
   'race-queues': () =>
     omittedByEngine(races => {
-      for (let queue = 0; queue <= 256; queue++) races.open(queue, true)
+      for (let queue = 0; queue <= MAX_SLOTS; queue++) races.open(queue, true)
     }),
   'race-clocks': () =>
     omittedByEngine(races => {
       races.open(1, true)
       races.open(2, true)
-      for (let i = 0; i <= 8192; i++) for (const queue of [1, 2]) fetch(races, queue)
+      for (let i = 0; i <= MAX_CLOCKS / 2; i++) for (const queue of [1, 2]) fetch(races, queue)
     }),
   'race-in-flight': () =>
     omittedByEngine(races => {
       races.open(1, true)
-      for (let i = 0; i <= 16_384; i++) fetch(races, 1)
+      for (let i = 0; i <= MAX_IN_FLIGHT; i++) fetch(races, 1)
     }),
   'race-fences': () =>
     omittedByEngine(races => {
       races.open(1, true)
-      for (let i = 0; i <= 256; i++) fetch(races, 1, { isFenced: true })
+      for (let i = 0; i <= MAX_FENCED; i++) fetch(races, 1, { isFenced: true })
     }),
 }
 
@@ -269,7 +278,8 @@ describe('what the checker leaves out', () => {
   it('includes no fenced request whose completion was polled', () => {
     const omitted = omittedByEngine(races => {
       races.open(1, true)
-      for (let i = 0; i <= 256; i++) races.poll(THREAD, POLL_TIME, ACQUIRED, 1, [fetch(races, 1, { isFenced: true })])
+      for (let i = 0; i <= MAX_FENCED; i++)
+        races.poll(THREAD, POLL_TIME, ACQUIRED, 1, [fetch(races, 1, { isFenced: true })])
     })
     assert.deepEqual([...omitted], [])
   })

@@ -147,6 +147,14 @@ export const install = (setup: TestSetup, result: { descriptors?: readonly { obj
   return setup.core.descriptors.get(number)!
 }
 
+/** From now on `core` collects its jobs in `deferredJobs` instead of running them; `runJob` runs one. */
+export const deferJobs = (core: Core) => {
+  const deferredJobs: Iterator<unknown>[] = []
+  const { runJob } = core
+  Object.assign(core, { runJob: (job: Iterator<unknown>) => deferredJobs.push(job) })
+  return { deferredJobs, runJob }
+}
+
 /** A channel with one unread event of a CQ. */
 export const channelWithEvent = (setup: TestSetup): { channel: FdObject; cq: number } => {
   const { context, caller } = setup

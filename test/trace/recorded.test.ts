@@ -6,35 +6,18 @@ import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
-import { classes } from '../../src/spec/classes.ts'
-import { RXE_DRIVER_ID, RxeAttributes } from '../../src/spec/drivers/rxe.ts'
-import { InvokeWrite } from '../../src/spec/linux/ioctl.ts'
-import type { Attributes, ObjectClass } from '../../src/spec/schema/schema.ts'
+import { InvokeWrite, RDMA_VERBS_IOCTL } from '../../src/spec/linux/ioctl.ts'
 import { callLine } from '../../src/trace/calls.ts'
-import { type CallerView, type Decoded, isAnswer } from '../../src/uapi/call.ts'
+import { type Decoded, isAnswer } from '../../src/uapi/call.ts'
 import { decodeVerbsIoctl } from '../../src/uapi/linux/ioctl.ts'
 import { decodeWrite } from '../../src/uapi/linux/write.ts'
 import { encodeCall } from '../../src/uapi/object/client.ts'
 import type { TraceRecord } from '../../src/uapi/tool.ts'
 import { repoRoot } from '../paths.ts'
 import { type LoggedIoctl, type LoggedWrite, MESSAGE_AT, memoryBefore, onUverbs, readAbilog } from '../uapi/abilog.ts'
+import { fakeView } from '../uapi/fake-view.ts'
 
 const golden = join(repoRoot, 'test', 'trace', 'call-lines.golden')
-/** RDMA_VERBS_IOCTL: _IOWR(0x1b, 1, struct of 24 bytes). */
-const VERBS_IOCTL = 0xc0181b01
-
-const driverOutputs: Readonly<Record<string, Readonly<Record<string, { out: Attributes }>>>> = RxeAttributes
-const rxeClasses: readonly ObjectClass[] = classes.map(cls => ({
-  ...cls,
-  methods: Object.fromEntries(
-    Object.entries(cls.methods).map(([name, method]) => [
-      name,
-      { ...method, out: { ...method.out, ...driverOutputs[cls.name]?.[name]?.out } },
-    ]),
-  ),
-}))
-const classesByName = new Map(rxeClasses.map(cls => [cls.name, cls]))
-
 /**
  * The handle that a recorded create returned: an ioctl's object, or the first word of an embedded command's response.
  */
@@ -47,22 +30,11 @@ const handleOf = (call: LoggedIoctl): number | undefined => {
   return response === undefined ? undefined : new DataView(response.buffer, response.byteOffset).getUint32(0, true)
 }
 
-const recordOf = (call: LoggedIoctl | LoggedWrite, handles: Map<number, ObjectClass>): TraceRecord => {
-  const memory = memoryBefore(call)
-  const view: CallerView = {
-    schema: {
-      driverId: RXE_DRIVER_ID,
-      classById: id => rxeClasses.find(cls => cls.id === id),
-      classByName: name => classesByName.get(name),
-    },
-    copyIn: memory.copyIn,
-    copyOut: memory.copyOut,
-    classOf: handle => handles.get(handle),
-    hasContext: true,
-  }
+const recordOf = (call: LoggedIoctl | LoggedWrite, handles: Map<number, string>): TraceRecord => {
+  const view = fakeView(memoryBefore(call), handles)
   const decoded =
     call.kind === 'ioctl'
-      ? decodeVerbsIoctl(view, VERBS_IOCTL, MESSAGE_AT)
+      ? decodeVerbsIoctl(view, RDMA_VERBS_IOCTL, MESSAGE_AT)
       : decodeWrite(view, MESSAGE_AT, call.data.length)
   const base = {
     time: 0,
@@ -78,13 +50,13 @@ const recordOf = (call: LoggedIoctl | LoggedWrite, handles: Map<number, ObjectCl
   if (isAnswer(decoded as Decoded)) return base
   const { call: found } = decoded as Decoded
   const handle = call.kind === 'ioctl' && found.methodName === 'create' ? handleOf(call) : undefined
-  if (handle !== undefined && found.class.identity === 'handle') handles.set(handle, found.class)
+  if (handle !== undefined && found.class.identity === 'handle') handles.set(handle, found.class.name)
   const message = Buffer.from(encodeCall(found)).toString('base64')
   return { ...base, call: { classId: found.class.id, call: found.method.call, message, answer: '' } }
 }
 
 const linesOf = (log: string): string[] => {
-  const handles = new Map<number, ObjectClass>()
+  const handles = new Map<number, string>()
   return readAbilog(log)
     .filter(call => (call.kind === 'ioctl' || call.kind === 'write') && onUverbs(call))
     .map(call => callLine(recordOf(call as LoggedIoctl | LoggedWrite, handles)))

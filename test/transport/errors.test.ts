@@ -15,6 +15,10 @@ const { REM_INV_REQ_ERR, REM_ACCESS_ERR, REM_OP_ERR, RETRY_EXC_ERR } = WcStatus.
 /** Requests and receive WQEs of each connection. */
 const REQUESTS = 9
 const RECEIVES = 12
+/** No region has this lkey. */
+const UNKNOWN_KEY = 1
+/** Bytes of the peer's client memory. */
+const END = createNode().memory.length
 
 interface Mistake {
   readonly name: string
@@ -29,7 +33,7 @@ interface Mistake {
 const sges = [{ at: 0, length: 900 }]
 const mistakes: readonly Mistake[] = [
   { name: 'WRITE, wrong key', spec: { opcode: WRITE, sges, rkey: LOCAL_KEY }, status: REM_ACCESS_ERR },
-  { name: 'READ, wrong range', spec: { opcode: READ, sges, remote: 0x1_fff0 }, status: REM_ACCESS_ERR },
+  { name: 'READ, wrong range', spec: { opcode: READ, sges, remote: END - 16 }, status: REM_ACCESS_ERR },
   {
     name: 'SEND, too long',
     spec: { opcode: SEND, sges: [{ at: 0, length: 1300 }] },
@@ -50,7 +54,7 @@ const mistakes: readonly Mistake[] = [
   },
   {
     name: 'SEND, wrong local key',
-    spec: { opcode: SEND, sges: [{ at: 0, length: 9, key: 1 }] },
+    spec: { opcode: SEND, sges: [{ at: 0, length: 9, key: UNKNOWN_KEY }] },
     status: LOC_PROT_ERR,
   },
 ]
@@ -75,7 +79,7 @@ const run = (seed: number, count: number, link: LinkOptions): void => {
     })
     for (let k = 0; k < RECEIVES; k++) {
       const isWrong = mistake.hasWrongLkey === true && k === wrong
-      nodes[1].postReceive(i, { id: k, sges: [{ at: 0x1_0000, length: 1200, key: isWrong ? 1 : LOCAL_KEY }] })
+      nodes[1].postReceive(i, { id: k, sges: [{ at: 0x1_0000, length: 1200, key: isWrong ? UNKNOWN_KEY : LOCAL_KEY }] })
     }
     for (let k = 0; k < REQUESTS; k++)
       nodes[0].post(

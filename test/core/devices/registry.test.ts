@@ -25,6 +25,7 @@ import { CallError } from '../../../src/spec/errno.ts'
 import { objectClass } from '../../../src/spec/schema/schema.ts'
 import {
   cap,
+  deferJobs,
   describeDevice,
   errnoOf,
   install,
@@ -157,14 +158,6 @@ test('contexts of a removed device close newest first', () => {
   unregister(device)
   assert.deepEqual(ended, [others[1].id, others[0].id, context.id])
 })
-
-/** From now on `core` collects its jobs instead of running them; `runJob` runs one. */
-const deferJobs = (core: ReturnType<typeof createCore>) => {
-  const deferredJobs: Iterator<unknown>[] = []
-  const { runJob } = core
-  Object.assign(core, { runJob: (job: Iterator<unknown>) => deferredJobs.push(job) })
-  return { deferredJobs, runJob }
-}
 
 test('a context that is closed during the removal of its device is reported to the driver once', () => {
   let closed = 0

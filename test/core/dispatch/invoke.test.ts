@@ -26,7 +26,7 @@ import { Classes } from '../../../src/spec/classes.ts'
 import { AsyncEventType } from '../../../src/spec/enums.ts'
 import { CallError } from '../../../src/spec/errno.ts'
 import { type ObjectClass, zeroRecord } from '../../../src/spec/schema/schema.ts'
-import { cap, errnoOf, install, openTestDevice, testClasses, testDriver } from '../fixture.ts'
+import { cap, deferJobs, errnoOf, install, openTestDevice, testClasses, testDriver } from '../fixture.ts'
 
 const {
   ah: Ah,
@@ -93,21 +93,23 @@ test('a handle of another class is EINVAL, an unused handle ENOENT, the destroy 
   assert.equal(stat(setup.core).objects, 0)
 })
 
-test('a queue pair keeps its own protection domain and CQs busy, if one of them differs from the previous create', () => {
+test('a queue pair refers to the protection domain and CQs of its own create, not to those of the previous one', () => {
   const { context, caller } = openTestDevice()
+  // Handles 0 and 1 are protection domains, 2 and 3 are CQs.
   for (let i = 0; i < 2; i++) invokeNow(context, Pd, 'create', 0, {}, caller)
   for (let i = 0; i < 2; i++) invokeNow(context, Cq, 'create', 0, cq, caller)
-  const parentsFor = ([pd = -1, sendCq = -1, recvCq = -1]: readonly number[]) => {
+  const parentsOfNewQp = ([pd = -1, sendCq = -1, recvCq = -1]: readonly number[]) => {
     const { object = -1 } = invokeNow(context, RcQp, 'create', 0, { pd, sendCq, recvCq, cap, userHandle: 0n }, caller)
     return context.handles.slots[object]!.parents.map(({ handle }) => handle)
   }
-  for (const references of [
+  // In each row one handle differs from the row before.
+  for (const handles of [
     [0, 2, 2],
     [1, 2, 2],
     [1, 3, 2],
     [1, 3, 3],
   ])
-    assert.deepEqual(parentsFor(references), references)
+    assert.deepEqual(parentsOfNewQp(handles), handles)
 })
 
 test('handles of one context are invalid in another', () => {
@@ -319,7 +321,6 @@ test('a create handler that throws leaves nothing behind', () => {
 test('a driver’s call of core’s method fails with EOPNOTSUPP if core has no such method', () => {
   const replacement = driverClass(Cq, {
     create: (call, object, args, core) => core(call, object, args),
-    reqNotify: (call, object, args, core) => core(call, object, args),
   })
   const setup = openTestDevice({}, driverWith(replacement))
   assert.equal(
@@ -390,6 +391,7 @@ test('classes may share a limit, as queue pairs of all types do (Linux: max_qp)'
 
 // ---- asynchronous handlers ----
 
+/** `opened` resolves after a call of `release`. */
 const gate = () => {
   let release = (): void => {}
   const opened = new Promise<void>(resolve => {
@@ -397,6 +399,7 @@ const gate = () => {
   })
   return { opened, release }
 }
+/** The code of the CallError with which `promise` rejects; undefined if it resolves. */
 const rejection = async (promise: unknown): Promise<string | undefined> => {
   try {
     await promise
@@ -469,13 +472,13 @@ test('during an asynchronous create a descriptor is ENOENT, during an asynchrono
     {},
     driverWith(driverClass(DriverOps, { create: wait, destroy: wait })),
   )
-  const query = () => invokeNow(context, DriverOps, 'query', number, {}, caller)
   const creating = invoke(context, DriverOps, 'create', 0, {}, caller)
-  const [number = -1] = core.descriptors.keys()
+  const [descriptor = -1] = core.descriptors.keys()
+  const query = () => invokeNow(context, DriverOps, 'query', descriptor, {}, caller)
   assert.equal(errnoOf(query), 'ENOENT')
   release()
   await creating
-  const destroying = invoke(context, DriverOps, 'destroy', number, {}, caller)
+  const destroying = invoke(context, DriverOps, 'destroy', descriptor, {}, caller)
   assert.equal(errnoOf(query), 'EBUSY')
   await destroying
   assert.equal(errnoOf(query), 'EBADF')
@@ -549,13 +552,12 @@ test('an override that fails after core’s getEvent leaves the event on the des
   }
 })
 
-test('asynchronous createAhs and destroyAhs affect all address handles or none', async () => {
-  let failingCreate = 2
-  let creates = 0
+/** A protection domain whose address handles are created and destroyed asynchronously. */
+const asyncAhs = (beforeCreate: () => void = () => {}) => {
   const replacement = driverClass(Ah, {
     create: async () => {
       await undefined
-      if (creates++ === failingCreate) throw new CallError('ENOMEM', 'no room')
+      beforeCreate()
       return {}
     },
     destroy: async () => {
@@ -567,39 +569,58 @@ test('asynchronous createAhs and destroyAhs affect all address handles or none',
   const pd = invokeNow(context, Pd, 'create', 0, {}, caller).object as number
   const addresses = Array.from({ length: 3 }, () => ({ ...zeroRecord(QpAddress), port: 1 }))
   const create = () => invoke(context, Pd, 'createAhs', pd, { addresses }, caller)
+  const assertOnlyPd = () => assert.deepEqual([stat(core).objects, context.handles.slots[pd]?.uses], [1, 0])
+  return { context, caller, pd, create, assertOnlyPd }
+}
+
+test('an asynchronous createAhs that fails at one address handle leaves none', async () => {
+  let creates = 0
+  const { create, assertOnlyPd } = asyncAhs(() => {
+    if (++creates === 3) throw new CallError('ENOMEM', 'no room')
+  })
   await assert.rejects(async () => create(), { code: 'ENOMEM', message: /^entry 2: / })
-  assert.deepEqual([stat(core).objects, context.handles.slots[pd]?.uses], [1, 0])
-  failingCreate = -1
-  const { handles } = (await create()).out
-  assert.equal(handles.length, 3)
+  assertOnlyPd()
+})
+
+test('an asynchronous destroyAhs destroys no address handle if the create of one has not ended', async () => {
+  const { context, caller, pd, create } = asyncAhs()
+  const [existing] = (await create()).out.handles
   const creating = create()
   const { handle } = context.handles.slots.find(object => object?.life === Lifecycle.CREATING)!
-  const withUnfinished = { handles: [handles[0]!, { handle }] }
   assert.equal(
-    errnoOf(() => invokeNow(context, Pd, 'destroyAhs', pd, withUnfinished, caller)),
+    errnoOf(() => invokeNow(context, Pd, 'destroyAhs', pd, { handles: [existing!, { handle }] }, caller)),
     'ENOENT',
   )
-  assert.equal(context.handles.slots[handles[0]!.handle]?.life, Lifecycle.LIVE)
-  await invoke(context, Pd, 'destroyAhs', pd, { handles: (await creating).out.handles }, caller)
+  assert.equal(context.handles.slots[existing!.handle]?.life, Lifecycle.LIVE)
+  await creating
+})
+
+test('during an asynchronous destroyAhs all its address handles are busy', async () => {
+  const { context, caller, pd, create, assertOnlyPd } = asyncAhs()
+  const { handles } = (await create()).out
+  assert.equal(handles.length, 3)
   const destroyed = invoke(context, Pd, 'destroyAhs', pd, { handles }, caller)
   assert.equal(
     errnoOf(() => invokeNow(context, Ah, 'destroy', handles[2]!.handle, {}, caller)),
     'EBUSY',
   )
   await destroyed
-  assert.deepEqual([stat(core).objects, context.handles.slots[pd]?.uses], [1, 0])
+  assertOnlyPd()
 })
 
-test('a destroy waits until every sink with events of the object is prepared, but not without end', async () => {
+test('a destroy waits until every sink with events of the object is prepared, at most three times', async () => {
   const setup = openTestDevice()
   const { context, caller } = setup
   const asyncFd = install(setup, invokeNow(context, AsyncFd, 'create', 0, {}, caller))
   const channel = install(setup, invokeNow(context, CompChannel, 'create', 0, {}, caller))
   const prepared: string[] = []
-  /** Prepares `times` times. */
+  /** The descriptor's sink has something to prepare `times` times. */
   const attach = (fd: FdObject, times: number): void => {
-    const prepareWithdraw = () =>
-      times-- > 0 ? Promise.resolve().then(() => void prepared.push(fd.class.name)) : undefined
+    let left = times
+    const prepareWithdraw = () => {
+      if (left-- <= 0) return undefined
+      return Promise.resolve().then(() => void prepared.push(fd.class.name))
+    }
     attachSink(fd, { ...createEventQueue(), prepareWithdraw })
   }
   const destroyWithEvent = async () => {
@@ -675,9 +696,7 @@ test('during the removal of a device no handler starts, and an asynchronous crea
     },
   })
   const { context, caller, core, device } = openTestDevice({}, driverWith(replacement))
-  const deferredJobs: Iterator<unknown>[] = []
-  const { runJob } = core
-  Object.assign(core, { runJob: (job: Iterator<unknown>) => deferredJobs.push(job) })
+  const { deferredJobs, runJob } = deferJobs(core)
   const created = invoke(context, Pd, 'create', 0, {}, caller)
   unregister(device)
   assert.equal(

@@ -1,5 +1,6 @@
 /*
- * The short form of real-programs.long.test.ts.
+ * Findings of `userdma check` in a few real programs are in the table of known findings (real-programs.ts). The long
+ * form, real-programs.long.test.ts, runs the whole catalogue.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

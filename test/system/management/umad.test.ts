@@ -37,6 +37,7 @@ import {
 import { StepProgram } from '../steps.ts'
 import { ipGid, MadOffset, madOf, type Registration, UMAD_PROGRAM, UmadProgram } from './umad.ts'
 
+/** Results of steps. */
 const [ENOENT, EIO, EAGAIN, ENOMEM, EACCES, EFAULT] = [-2, -5, -11, -12, -13, -14]
 const [EINVAL, ENOTTY, ENODATA] = [-22, -25, -61]
 const EPROTONOSUPPORT = -93
@@ -51,7 +52,7 @@ const POLLOUT = 4
 /** Bytes of a message, and result of its write. */
 const WRITTEN = UmadHeader.bytes + MAD_BYTES
 /** Attributes of performance management. */
-const [PORT_COUNTERS, PORT_COUNTERS_EXTENDED] = [0x12, 0x1d]
+const [PORT_COUNTERS, PORT_COUNTERS_EXTENDED, UNKNOWN_ATTRIBUTE] = [0x12, 0x1d, 0x77]
 /** Offsets in messages of performance management: BaseVersion of ClassPortInfo, and PortRcvPkts of both counters. */
 const BASE_VERSION_OFFSET = 64
 const [RCV_PKTS_OFFSET, EXTENDED_RCV_PKTS_OFFSET] = [100, 96]
@@ -120,6 +121,7 @@ describe('umad files', { skip }, () => {
       ['directed routes', { mgmtClass: 0x81, version: 1 }, EINVAL],
     ]
     for (const [title, registration, answer] of cases) assert.equal(await program.register(registration), answer, title)
+    // Unknown flags are refused, and the known ones returned.
     assert.deepEqual(await program.registerWithFlags({ flags: 3 }), { agent: EINVAL, flags: 1 })
     assert.deepEqual(
       [(await program.step('unregister 0')).result, (await program.step('unregister 0')).result],
@@ -151,8 +153,10 @@ describe('umad files', { skip }, () => {
     const long = madOf({ mgmtClass: PERFORMANCE, method: GET }, 300)
     assert.equal((await program.step('poll 0')).view.getUint16(0, true), POLLOUT)
     assert.deepEqual([await program.read(), await program.read(10)], [EAGAIN, EINVAL])
+    const rdmaIoctlMagic = 0x1b
+    const unknownRequest = (rdmaIoctlMagic << 8) | 77
     assert.equal((await program.step('ioctl 0')).result, ENOTTY)
-    assert.equal((await program.step(`ioctl ${(0x1b << 8) | 77}`)).result, ENOTTY)
+    assert.equal((await program.step(`ioctl ${unknownRequest}`)).result, ENOTTY)
     assert.equal(await program.send({ data }), EIO)
     assert.equal((await program.step('write 20 00')).result, EINVAL)
     assert.equal(await program.register({ mgmtClass: PERFORMANCE, version: 1 }), 0)
@@ -263,7 +267,7 @@ describe('umad files', { skip }, () => {
     assert.equal(Number(extended.readBigUInt64BE(EXTENDED_RCV_PKTS_OFFSET)), receivedPackets + 1)
     for (const [mgmtClass, method, attribute] of [
       [PERFORMANCE, SET, PORT_COUNTERS],
-      [PERFORMANCE, GET, 0x77],
+      [PERFORMANCE, GET, UNKNOWN_ATTRIBUTE],
       [SUBNET_ADMINISTRATION, GET, 1],
       [COMMUNICATION, GET, 1],
       [VENDOR, SET, 1],
@@ -389,6 +393,7 @@ describe('umad files', { skip }, () => {
     const server = start(t, TALK, ['server', 'rxe1'], { env: daemon.env, stdio: ['pipe', 'pipe', 'pipe'] })
     await server.printed(/ready/)
     const gid = Buffer.from(ipGid(2)).toString('hex')
+    // 216 bytes fit into one datagram.
     for (const bytes of [0, 216, 217, 10_000, 500_000]) {
       const { stdout, stderr } = await run(t, TALK, ['client', 'rxe0', gid, String(bytes), '3'], { env: daemon.env })
       assert.equal(stdout, `${bytes} bytes\n`, stderr)
@@ -426,7 +431,7 @@ describe('umad files under failures', { skip }, () => {
     assert.deepEqual([await program.read(), await program.send({ data }), await program.register({})], [EIO, EIO, EIO])
     assert.equal((await program.step('poll 30000')).result, 1)
     assert.equal((await program.step('open /dev/infiniband/umad1')).result, ENOENT)
-    assert.equal(await program.open(0), 4)
+    assert.equal(await program.open(0), 4, 'descriptor 3 is the file of the removed device')
     assert.equal(await program.register({}), 0)
     for (const one of [program, waiting]) await one.close()
     await daemon.settled(isEmpty)

@@ -7,6 +7,7 @@ import { SHORTEST_PACKET } from '../../../src/phy/runs/limits.ts'
 import { opcodeNumber } from '../../../src/spec/wire/opcodes.ts'
 import { Access } from '../../../src/transport/types.ts'
 import { arenaOver } from '../../../src/wire/arena.ts'
+import { bthDestQp } from '../../../src/wire/bth.ts'
 import { type Frame, type Ipv4Frame, parseFrame } from '../../../src/wire/frame.ts'
 import { makeFlow, verifyIcrc } from '../../../src/wire/icrc.ts'
 import { parsePacket, type WellFormedPacket } from '../../../src/wire/packet.ts'
@@ -38,8 +39,6 @@ const ATTACKER = [10, 77, 0, 1]
 const WORD_OFFSET = 40960
 const REGION_BYTES = 0x1_0000
 const FIRST_PSN = 0x200
-/** Offset of BTH.DestQP in a packet. */
-const QPN_AT = 5
 /** Region offset of the first remote address, for the cases in which `run` cannot derive it. */
 const FIRST_OFFSETS: Readonly<Record<string, number>> = {
   read_past_end: REGION_BYTES - 10,
@@ -115,8 +114,7 @@ export interface Result {
 const completionText = (status: number, opcode: number, length: number): string =>
   status === 0 ? `status 0 opcode ${opcode} len ${length}` : `status ${status}`
 
-const qpnOf = (frame: Ipv4Frame): number =>
-  (frame.payload[QPN_AT] << 16) | (frame.payload[QPN_AT + 1] << 8) | frame.payload[QPN_AT + 2]
+const qpnOf = ({ payload }: Ipv4Frame): number => bthDestQp(arenaOver(payload).view, 0)
 
 /** The remote address and key of a packet, if it has them. */
 const remoteOf = (bytes: Uint8Array): { va: bigint; rkey: number } | undefined => {
@@ -135,8 +133,8 @@ const WORD_OPCODES: readonly number[] = [
   opcodeNumber.RC_ATOMIC_WRITE,
 ]
 const isToWord = (packet: Uint8Array): boolean => WORD_OPCODES.includes(packet[0])
-/** Keys of forged packets that name no region. */
-const WRONG_KEYS = [0xdeadbeef]
+/** The rkey of forged packets that names no region. */
+const WRONG_KEY = 0xdeadbeef
 
 /** Drops frames with a wrong ICRC, as a port does, and frames for other queue pairs, as a device does. */
 export const run = (linux: Linux, name: string, frames: readonly Ipv4Frame[]): Result => {
@@ -145,6 +143,7 @@ export const run = (linux: Linux, name: string, frames: readonly Ipv4Frame[]): R
   // flush_global starts with a WRITE to the word
   const startsAtWord = name === 'flush_global' || (frameWithAddress !== undefined && isToWord(frameWithAddress.payload))
   const offset = FIRST_OFFSETS[name] ?? (startsAtWord ? WORD_OFFSET : 0)
+  /** Remote address of region offset 0 in the capture. */
   const base = first === undefined ? MEMORY_BASE : first.va - BigInt(offset)
   const node = createNode({
     memoryBytes: REGION_BYTES,
@@ -157,11 +156,12 @@ export const run = (linux: Linux, name: string, frames: readonly Ipv4Frame[]): R
   node.words.setBigUint64(WORD_OFFSET, 5n, true)
   node.regions.length = 0
   const flushAccess = linux === '6.12' ? Access.FLUSH_GLOBAL : 0
-  if (first !== undefined && !WRONG_KEYS.includes(first.rkey))
+  if (first !== undefined && first.rkey !== WRONG_KEY)
     node.regions.push({ key: first.rkey, pd: 1, offset: 0, length: REGION_BYTES, access: ALL_ACCESS | flushAccess })
   node.regions.push({ key: LOCAL_KEY, pd: 1, offset: 0, length: REGION_BYTES, access: Access.LOCAL_WRITE })
   const qpn = name === 'unknown_qp' ? 1 : qpnOf(frames[0])
   const row = node.createQp(qpn, { maxSge: 1 })
+  // The attributes in responder.md.
   node.connect(row, {
     destQpn: 0x77,
     sqPsn: 0x1100,

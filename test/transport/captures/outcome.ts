@@ -27,6 +27,9 @@ const { WITH_IMM } = WcFlags.values
 /** The receive CQ of queue pairs of node.ts. */
 const RECV_CQ = 2
 
+/** Whether the recording has the packet that completes the message. */
+const isComplete = ({ completeAt }: Message): boolean => completeAt !== Number.POSITIVE_INFINITY
+
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex')
 
 export const outcomeFaults = (conversation: Conversation, side: Side, facts: Facts, played: PlayResult): string[] => {
@@ -55,7 +58,7 @@ const receiveFaults = (end: PlayedQp, cqes: readonly Cqe[], memory: Uint8Array):
   const grh = grhBytes((end.asResponder ?? end.asRequester)!)
   const isReliable = reliableService[(end.asResponder ?? end.asRequester)!.service] !== 0
   const messages = end.incoming.filter(m => takesReceive(m) && (isReliable || m.isLossless))
-  const expected = messages.filter(m => m.completeAt !== Number.POSITIVE_INFINITY).length
+  const expected = messages.filter(isComplete).length
   if (received.length < expected && !cqes.some(c => c.cq === RECV_CQ && c.status !== SUCCESS))
     return [`${received.length} messages were received, not ${expected}`]
   return received.flatMap((cqe, k) => {
@@ -95,12 +98,13 @@ const responseData = ({ entries }: Conversation, end: PlayedQp, message: Message
 const sendFaults = (conversation: Conversation, end: PlayedQp, cqes: readonly Cqe[], memory: Uint8Array): string[] =>
   end.posted.flatMap(({ message, dataAt, signaled }, k) => {
     const completions = cqes.filter(c => c.cq !== RECV_CQ && c.id === k)
-    const isComplete = message.completeAt !== Number.POSITIVE_INFINITY
-    if (isComplete && signaled && completions.length !== 1) return [`request ${k}: ${completions.length} completions`]
-    if (!isComplete && completions.some(c => c.status === SUCCESS))
+    const isMessageComplete = isComplete(message)
+    if (isMessageComplete && signaled && completions.length !== 1)
+      return [`request ${k}: ${completions.length} completions`]
+    if (!isMessageComplete && completions.some(c => c.status === SUCCESS))
       return [`request ${k}: complete without an acknowledgement`]
     const hasData = (message.flags & (OP_READ | OP_ATOMIC)) !== 0
-    if (!isComplete || completions[0]?.status !== SUCCESS || !hasData) return []
+    if (!isMessageComplete || completions[0]?.status !== SUCCESS || !hasData) return []
     const expected = responseData(conversation, end, message, end.asRequester!.mtu)
     if (hex(memory.subarray(dataAt, dataAt + message.length)) === hex(expected)) return []
     return [`request ${k}: its data differs from the responses`]
@@ -134,17 +138,12 @@ const writeFaults = ({ node, memory, ends }: PlayResult, facts: Facts): string[]
     .filter(m => (m.flags & (OP_WRITE | OP_ATOMIC_WRITE)) !== 0 && m.length > 0)
   const faults: string[] = []
   if (facts.programWrites === true || ends.some(end => end.incoming.some(m => (m.flags & OP_ATOMIC) !== 0))) return []
-  for (const message of written) {
-    if (message.completeAt !== Number.POSITIVE_INFINITY)
-      image.set(message.payload, space.locate(remoteOf(message)!.address))
-  }
+  for (const message of written)
+    if (isComplete(message)) image.set(message.payload, space.locate(remoteOf(message)!.address))
   for (const [k, message] of written.entries()) {
     const at = space.locate(remoteOf(message)!.address)
     const end = at + message.length
-    if (
-      message.completeAt !== Number.POSITIVE_INFINITY &&
-      hex(image.subarray(at, end)) !== hex(node.memory.subarray(at, end))
-    )
+    if (isComplete(message) && hex(image.subarray(at, end)) !== hex(node.memory.subarray(at, end)))
       faults.push(`WRITE ${k}: its data is not in memory`)
   }
   return faults

@@ -20,6 +20,11 @@ import { uncaughtDuring } from '../../uncaught.ts'
 import { closeAll, completionText, endpointOn, openTwoHere, pair } from '../connections/endpoints.ts'
 import { lineOf, markedLines } from './marks.ts'
 
+/** Default depth of receive queues. */
+const MAX_RECV_WR = 16
+/** More objects than the checker remembers after their destruction. */
+const MANY_OBJECTS = 4200
+
 /** All findings are kept, none is printed. */
 const reportAll = { notes: true, onFinding: () => {} }
 const checkedPair = (check: true | CheckOptions = reportAll) => pair(openTwoHere(createNetwork({ check })))
@@ -56,7 +61,8 @@ const faults: Partial<Record<FindingId, (ends: Ends) => Promise<void> | void>> =
     assert.equal(await completionText(a.cq), '0 REM_ACCESS_ERR')
   },
   'remote-out-of-bounds': async ({ a, b }) => {
-    const remote: RemoteMemory = { ...b.mr.remote(0, 8), address: b.mr.remote(0, 8).address + 4090n }
+    const last = b.mr.remote(b.buffer.length - 8, 8)
+    const remote: RemoteMemory = { ...last, address: last.address + 1n }
     a.qp.read(a.mr.slice(0, 8), remote) // FAULT remote-out-of-bounds
     assert.equal(await completionText(a.cq), '0 REM_ACCESS_ERR')
   },
@@ -90,7 +96,7 @@ const faults: Partial<Record<FindingId, (ends: Ends) => Promise<void> | void>> =
   },
   'queue-full': ({ b }) => {
     const receive = () => b.qp.receive() // FAULT queue-full
-    for (let i = 0; i < 16; i++) receive()
+    for (let i = 0; i < MAX_RECV_WR; i++) receive()
     assert.throws(receive, { code: 'ENOMEM' })
     const srq = b.pd.srq({ maxWr: 1 })
     const share = () => srq.receive() // FAULT queue-full
@@ -195,7 +201,7 @@ describe('a checked device', () => {
   it('finds queue pairs and requests that other adapters refuse', async () => {
     const ends = await checkedPair({ ...reportAll, like: ['mlx5', 'irdma'] })
     const { a, b } = ends
-    const qp = a.pd.rcQp({ sendCq: a.cq, maxSendWr: 40, maxInlineData: 200 }) // FAULT adapter-limit
+    const qp = a.pd.rcQp({ sendCq: a.cq, maxInlineData: 200 }) // FAULT adapter-limit
     qp.close()
     a.qp.fetchAdd(a.mr.slice(0, 8), b.mr.remote(0, 8), 1n) // FAULT adapter-operation
     assert.equal(await completionText(a.cq), '0 FETCH_ADD')
@@ -218,7 +224,7 @@ describe('a checked device', () => {
     for (const network of [createNetwork(), createNetwork({ check: reportAll })]) {
       const ends = await pair(openTwoHere(network))
       const { qp, pd } = ends.a
-      for (let i = 0; i < 16; i++) qp.receive()
+      for (let i = 0; i < MAX_RECV_WR; i++) qp.receive()
       const srq = pd.srq({ maxWr: 1 })
       for (let i = 0; i < srq.maxWr; i++) srq.receive()
       for (const queue of [qp, srq])
@@ -330,6 +336,9 @@ describe('close() of a checked device', () => {
     await refuses({ onFinding: 1 }, /check.onFinding 1 is not a function/)
     await refuses({ like: ['mlx9'] }, /check.like "mlx9" is not one of mlx5, efa, irdma, rxe/)
     await refuses({ notes: 1 }, /check.notes 1 is not true or false/)
+  })
+
+  it('refuses `check` for a device of a daemon, and names the command', async () => {
     await assert.rejects(open({ socket: '/nowhere', check: true }), { code: 'EINVAL', message: /userdma check/ })
   })
 })
@@ -343,11 +352,16 @@ describe('a program with a checked device', () => {
     const { NODE_TEST_CONTEXT: _, ...env } = process.env
     return spawnSync(process.execPath, [...options, file], { encoding: 'utf8', env })
   }
-  const BUSY =
-    'const device = await open({ check: true })\nconst pd = device.pd()\npd.register(new Uint8Array(8))\ntry { pd.close() } catch {}'
+  /** Has the finding destroy-busy, and leaks if the device is closed. */
+  const closeBusyPd = [
+    'const device = await open({ check: true })',
+    'const pd = device.pd()',
+    'pd.register(new Uint8Array(8))',
+    'try { pd.close() } catch {}',
+  ].join('\n')
 
   it('prints findings as the command does', t => {
-    const { status, stderr, stdout } = run(t, `${BUSY}\nawait device.close()`)
+    const { status, stderr, stdout } = run(t, `${closeBusyPd}\nawait device.close()`)
     assert.deepEqual([status, stdout], [0, ''])
     assert.match(
       stderr,
@@ -357,25 +371,29 @@ describe('a program with a checked device', () => {
   })
 
   it('exits with 65 (FOUND_STATUS) for findings if the device was not closed', t => {
-    const failing = BUSY.replace('true', '{ failOn: "warning" }')
+    const failing = closeBusyPd.replace('true', '{ failOn: "warning" }')
     assert.equal(run(t, failing).status, 65)
-    assert.equal(run(t, BUSY).status, 0)
-    assert.match(run(t, BUSY).stderr, /warning leak: rxe0/)
+    assert.equal(run(t, closeBusyPd).status, 0)
+    assert.match(run(t, closeBusyPd).stderr, /warning leak: rxe0/)
     assert.equal(run(t, `${failing}\nprocess.exit(3)`).status, 3)
   })
 
   it('prints at its exit what was left out', t => {
-    const body = 'const device = await open({ check: true })\nfor (let i = 0; i < 4200; i++) device.pd().close()'
+    const body = `const device = await open({ check: true })\nfor (let i = 0; i < ${MANY_OBJECTS}; i++) device.pd().close()`
     assert.match(run(t, body).stderr, /^userdma check: left out: \d+ destroyed objects were forgotten/m)
   })
 
-  it('has stacks without frames of userdma although the program limits its own, and runs with frozen intrinsics', t => {
-    const body = 'const device = await open({ check: true })\ndevice.pd()\nawait device.close()'
+  const leakPd = 'const device = await open({ check: true })\ndevice.pd()\nawait device.close()'
+
+  it('has stacks without frames of userdma, although --stack-trace-limit is 0', t => {
     assert.match(
-      run(t, body, '--stack-trace-limit=0').stderr,
+      run(t, leakPd, '--stack-trace-limit=0').stderr,
       /^userdma check: warning leak: .*\n {2}created\n {4}#0 <anonymous> at \S*program\.mjs:3\n {2}advice/,
     )
-    const { status, stderr } = run(t, body, '--frozen-intrinsics')
+  })
+
+  it('runs with frozen intrinsics', t => {
+    const { status, stderr } = run(t, leakPd, '--frozen-intrinsics')
     assert.equal(status, 0, stderr)
     assert.match(stderr, /^userdma check: warning leak: /m)
   })
@@ -396,7 +414,7 @@ describe('a program with a checked device', () => {
   })
 })
 
-it('peers on an unchecked device of the network are no findings', async () => {
+it('requests to peers on an unchecked device of the network are no findings', async () => {
   const network = createNetwork()
   const a = endpointOn(await open({ network, check: reportAll }))
   const b = endpointOn(await open({ network }))

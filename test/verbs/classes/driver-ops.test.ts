@@ -90,26 +90,36 @@ const testsOfCarrier = (openDevice: (name: string) => Promise<Device>): void => 
     await device.close()
   })
 
-  test('the first known name opens an interface, and no name opens the provider channel; invalid calls are refused', async () => {
+  test('the first known name opens an interface, and no name opens the provider channel', async () => {
     const device = await openDevice('ctx0')
     const older = device.driverOps('ctx.userdma.9', 'ctx.userdma.8', CtxInterface.V1)
     assert.equal(older.name, CtxInterface.V1)
     const channel = device.driverOps()
     assert.equal(channel.name, CtxInterface.CHANNEL)
     assert.equal(ioctlOutput(channel, CtxIoctl.STATISTICS, CtxStatistics).assigned, 0)
+    await device.close()
+  })
+
+  test('invalid calls of interfaces are refused', async () => {
+    const device = await openDevice('ctx0')
+    const ops = device.driverOps(CtxInterface.V1)
+    const channel = device.driverOps()
     assert.throws(() => device.driverOps('ctx.userdma.9'), {
       code: 'ENOENT',
       class: 'driver_ops',
       method: 'create',
       reason: /it has ctx.userdma.2, ctx.userdma.1, ctx/,
     })
-    assert.throws(() => older.ioctl(CtxIoctl.INFO, new Uint8Array(56)), { code: 'ENODATA', method: 'ioctl' })
-    assert.throws(() => older.ioctl(0xc0000001), { code: 'ENOTTY' })
-    assert.throws(() => older.ioctl(CtxIoctl.ASSIGN, -4096), { code: 'EFAULT', reason: /0xfffffffffffff000/ })
+    const info = new Uint8Array(recordSize(CtxInfo))
+    assert.throws(() => ops.ioctl(CtxIoctl.INFO, info), { code: 'ENODATA', method: 'ioctl' }, 'no context is assigned')
+    const unknownRequest = 0xc0000001
+    assert.throws(() => ops.ioctl(unknownRequest), { code: 'ENOTTY' })
+    const badAddress = -4096
+    assert.throws(() => ops.ioctl(CtxIoctl.ASSIGN, badAddress), { code: 'EFAULT', reason: /0xfffffffffffff000/ })
     assert.throws(() => channel.write(Uint8Array.of(1)), { code: 'EINVAL', method: 'write' })
     assert.throws(() => channel.map(4096), { code: 'ENODEV', call: 'driver_ops.map' })
-    older.close()
-    assert.throws(() => older.map(4096), { code: 'EINVAL', call: 'driver_ops.map' })
+    ops.close()
+    assert.throws(() => ops.map(4096), { code: 'EINVAL', call: 'driver_ops.map' })
     assert.throws(() => device.cq(), { code: 'EOPNOTSUPP', class: 'cq', hint: /supports/ })
     await device.close()
   })
@@ -160,13 +170,18 @@ describe('in this process', () => {
   const remove = network.addDevice(core => createNullDevice(core, 'null0'))
   testsOfCarrier(name => open({ network, device: name }))
 
-  test('a soft device can be opened twice, and an open device can be removed', async () => {
+  test('a device can be opened twice; each time it has its own handles', async () => {
     const soft = await open({ network })
+    assert.equal(soft.pd().handle, 0)
     const secondHandle = await open({ network, device: soft.name })
     assert.equal(secondHandle.address, soft.address)
     assert.equal(secondHandle.pd().handle, 0)
     await secondHandle.close()
     assert.ok(soft.counters().transport)
+    await soft.close()
+  })
+
+  test('an open device can be removed, and its name cannot be opened afterwards', async () => {
     const removed = await open({ network, device: 'null0' })
     const events = (async () => {
       for await (const { type } of removed.events()) return type
@@ -174,13 +189,16 @@ describe('in this process', () => {
     })()
     await Promise.resolve()
     remove()
+    // The second call has no effect.
     remove()
     assert.equal(await events, 'DEVICE_FATAL')
     assert.throws(() => removed.pd(), { code: 'EIO' })
     await removed.close()
-    await assert.rejects(open({ network, device: 'null0' }), { code: 'ENODEV', reason: /there are ctx0, rxe0/ })
+    await assert.rejects(open({ network, device: 'null0' }), { code: 'ENODEV', reason: /there are ctx0/ })
+  })
+
+  test('a second device with a name is refused', () => {
     assert.throws(() => network.addDevice(core => createCtxDevice(core, 'ctx0')), { code: 'EEXIST' })
-    await soft.close()
   })
 })
 

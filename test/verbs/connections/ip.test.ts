@@ -63,7 +63,7 @@ const ipTests = (openTwo: OpenTwo): void => {
     assert.equal(firstIp.query().neighbours, 1)
   })
 
-  it('an unused address does not answer, and a signal ends the wait', async () => {
+  it('a ping of an unused address, with an aborted signal, or to another network is rejected, and leaves nothing open', async () => {
     await assert.rejects(firstIp.ping('10.9.0.77', { timeout: 20 }), { code: 'ETIMEDOUT' })
     await assert.rejects(firstIp.ping('10.9.0.77', { signal: AbortSignal.timeout(20) }), { name: 'TimeoutError' })
     await assert.rejects(firstIp.ping('10.9.0.2', { signal: AbortSignal.abort() }), { name: 'AbortError' })

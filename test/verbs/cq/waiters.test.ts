@@ -13,19 +13,23 @@ test('the first waiter and the end of the last one are reported, whatever ends t
   assert.ok(one !== 0 && two !== 0 && one !== two)
   const controller = new AbortController()
   const { signal } = controller
-  const waits = [waiters.wait(one, signal), waiters.wait(one), waiters.wait(two, signal)]
+  const waitsOfOne = [waiters.wait(one, signal), waiters.wait(one)]
+  const waitOfTwo = waiters.wait(two, signal)
   assert.deepEqual(changes, [true])
   waiters.wake(one)
+  // Nobody waits for `one`: the second call has no effect.
   waiters.wake(one)
-  assert.deepEqual([changes, getEventListeners(signal, 'abort').length], [[true], 1])
-  await Promise.all(waits.slice(0, 2))
+  assert.deepEqual(changes, [true], '`two` is waited for')
+  assert.equal(getEventListeners(signal, 'abort').length, 1, 'the listener of `two`')
+  await Promise.all(waitsOfOne)
   controller.abort(new Error('enough'))
-  await assert.rejects(waits[2]!, /enough/)
+  await assert.rejects(waitOfTwo, /enough/)
   assert.deepEqual(changes, [true, false])
   await assert.rejects(waiters.wait(one, signal), /enough/)
   const last = waiters.wait(two)
   waiters.remove(two)
   await last
+  // A wait for a removed waiter ends at once.
   await waiters.wait(two)
   assert.deepEqual(changes, [true, false, true, false])
 })
