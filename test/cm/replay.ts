@@ -69,11 +69,15 @@ class Replay {
   readonly #engine: CmEngine
   /** Our transactions and ids, by the recorded ones. */
   readonly #ours = new Map<unknown, bigint | number>()
+  /** By the recorded id of our side. */
   readonly #connections = new Map<number, CmConnection>()
   /** Received requests, by the peer's id. */
   readonly #requests = new Map<number, CmConnection>()
+  /** By the recorded id of either side. */
   readonly #paths = new Map<number, CmPath>()
+  /** Times, by `retransmissionKey`. */
   readonly #sentAt = new Map<string, { readonly recorded: number; readonly ours: number }>()
+  /** Messages that our engine has sent, and that are not compared yet. */
   readonly #waiting: CmMessage[] = []
   #now = 0
 
@@ -173,6 +177,7 @@ class Replay {
     this.#engine.onMad(emitCm(this.#translated(message)), path, this.#now)
     for (let event = this.#engine.pollEvent(); event; event = this.#engine.pollEvent()) this.#onEvent(event)
     this.#collect()
+    // Our engine may answer with one message: the next recorded message of our side.
     const next = this.#all.find(entry => entry.number > number && entry.from === this.#side)
     for (const [i, { name }] of [...this.#waiting.entries()].reverse()) {
       const isRecorded = i === 0 && next?.message.name === name

@@ -75,6 +75,7 @@ export const splitProgram = (bytes: Uint8Array): Uint8Array[] =>
   stepsOf(bytes).map(({ start, end }) => bytes.slice(start - 1, end))
 
 const firstByte = (queuePair: number, kind: number): number => (queuePair << 3) | kind
+const transmitRecord = (queuePair: number): number[] => [firstByte(queuePair, RecordKind.TRANSMIT), 0]
 
 /**
  * Arguments of a packet record: PacketFlag; the packet's PSN minus the expected PSN (a signed byte); the packet's length
@@ -102,12 +103,12 @@ const programOf = (name: string): Uint8Array => {
     if ((opcodeFlags[packet[0]] & OP_REQUEST) === 0)
       program.push(
         ...[firstByte(queuePair, RecordKind.SEND), i % 10, 2, 1, 0, 60, 1, i, 0, 0],
-        ...[firstByte(queuePair, RecordKind.TRANSMIT), 9],
+        ...transmitRecord(queuePair),
       )
     program.push(...packetRecord(queuePair, ALL_CORRECTIONS, 0, packet))
-    if (i % 4 === 3) program.push(firstByte(queuePair, RecordKind.TRANSMIT), 9)
+    if (i % 4 === 3) program.push(...transmitRecord(queuePair))
   })
-  return Uint8Array.from([...program, RecordKind.TIME, 200, 4, RecordKind.TRANSMIT, 9])
+  return Uint8Array.from([...program, firstByte(0, RecordKind.TIME), 200, 4, ...transmitRecord(0)])
 }
 
 /** Initial programs: one from each capture, and one for each request opcode up to 16, unused ones too. */
@@ -115,9 +116,9 @@ export const seedPrograms = (): Uint8Array[] => [
   ...captureNames.map(programOf),
   ...Array.from({ length: 17 }, (_, opcode) =>
     Uint8Array.from([
-      ...[RecordKind.RECEIVE, 2, 100, 0],
-      ...[RecordKind.SEND, opcode, 2, 2, 8, 0, 1, 3, 0, 0],
-      ...[RecordKind.TRANSMIT, 9],
+      ...[firstByte(0, RecordKind.RECEIVE), 2, 100, 0],
+      ...[firstByte(0, RecordKind.SEND), opcode, 2, 2, 8, 0, 1, 3, 0, 0],
+      ...transmitRecord(0),
     ]),
   ),
 ]

@@ -85,15 +85,15 @@ UNUSED static int open_device(void)
     return fd;
 }
 
-/*
- * The shim's hidden sockets: one of the session, and a doorbell of each device descriptor. Their numbers begin at 900
- * (HIDDEN_BASE of shim/files/fds.c).
- */
+/* Numbers of hidden sockets begin at FIRST_HIDDEN (HIDDEN_BASE of shim/files/fds.c). */
+enum { FIRST_HIDDEN = 900, HIDDEN_END = 1200 };
+
+/* The shim's hidden sockets: one of the session, and a doorbell of each device descriptor. */
 UNUSED static int hidden_count(void)
 {
     int count = 0;
     struct stat stat;
-    for (int fd = 890; fd < 1200; fd++)
+    for (int fd = FIRST_HIDDEN; fd < HIDDEN_END; fd++)
         count += fstat(fd, &stat) == 0 && S_ISSOCK(stat.st_mode);
     return count;
 }
@@ -112,7 +112,6 @@ UNUSED static void expect_exit_0(pid_t pid)
 UNUSED static const uint32_t *doorbell(uint32_t handle)
 {
     static __thread uint32_t command[8], response;
-    response = 77;
     command[0] = 28;          /* IB_USER_VERBS_CMD_POST_SEND */
     command[1] = 8 | 1 << 16; /* in_words, out_words */
     memcpy(&command[2], &(uint64_t){(uintptr_t)&response}, 8);

@@ -8,9 +8,6 @@
 #include <stddef.h>
 #include <sys/prctl.h>
 
-/* Numbers of hidden sockets begin at FIRST_HIDDEN (HIDDEN_BASE of shim/files/fds.c). */
-enum { FIRST_HIDDEN = 900, HIDDEN_END = 1200 };
-
 /*
  * A thread that waits for an answer releases the session's lock after UNBLOCK_SECONDS (shim/session/connection.h).
  * Milliseconds below and above this time.

@@ -176,6 +176,7 @@ it('a requester reports why a peer in the same process refused', () => {
     node.connect(row, { destQpn: 0x11 })
     wire.bind(side, 0x11, row)
   })
+  // In one process the requester finds the causes of its peer's NAKs.
   nodes[0].peer.naks = nodes[1].naks
   nodes[0].post(0, { id: 1, opcode: WRITE, ...sge(0, 10) }, { id: 2, opcode: WRITE, ...sge(0, 10), rkey: UNKNOWN_KEY })
   while (wire.step()) {}

@@ -33,27 +33,27 @@ const ipv6Frame: Ipv6Frame = {
 test('the bytes of an IPv4 frame', () => {
   assert.equal(
     Buffer.from(emitFrame(ipv4Frame)).toString('hex'),
-    '020000000002' +
-      '020000000001' +
-      '0800' +
-      '4568002012344000' +
-      '401113930a4d00020a4d0003' +
-      'c00012b7000c0000' +
-      '01020304',
+    '020000000002' + // destination MAC
+      '020000000001' + // source MAC
+      '0800' + // Ethernet type
+      '4568002012344000' + // version and IHL, TOS, length, identification, DF
+      '401113930a4d00020a4d0003' + // TTL, UDP, header checksum, source, destination
+      'c00012b7000c0000' + // UDP: source port, destination port, length, checksum
+      '01020304', // payload
   )
 })
 
 test('the bytes of an IPv6 frame', () => {
   assert.equal(
     Buffer.from(emitFrame(ipv6Frame)).toString('hex'),
-    '020000000002' +
-      '020000000001' +
-      '86dd' +
-      '668abcde000c1140' +
-      '000102030405060708090a0b0c0d0e0f' +
-      '101112131415161718191a1b1c1d1e1f' +
-      'c00012b7000c0000' +
-      '01020304',
+    '020000000002' + // destination MAC
+      '020000000001' + // source MAC
+      '86dd' + // Ethernet type
+      '668abcde000c1140' + // version, traffic class, flow label; length, UDP, hop limit
+      '000102030405060708090a0b0c0d0e0f' + // source
+      '101112131415161718191a1b1c1d1e1f' + // destination
+      'c00012b7000c0000' + // UDP: source port, destination port, length, checksum
+      '01020304', // payload
   )
 })
 
@@ -107,18 +107,19 @@ test('an IPv4 address may be written as ::ffff:a.b.c.d', () => {
 })
 
 test('an opaque frame has the reason', () => {
-  const reasonOf = (frame: Frame, change: (bytes: Uint8Array) => Uint8Array | undefined): string => {
-    const bytes = emitFrame(frame)
-    const parsed = parseFrame(change(bytes) ?? bytes)
+  const reasonOf = (frame: Frame, change: (bytes: Uint8Array) => Uint8Array): string => {
+    const parsed = parseFrame(change(emitFrame(frame)))
     assert.ok(parsed.kind === 'opaque')
     return parsed.reason
   }
   const set =
     (at: number, ...values: number[]) =>
-    (bytes: Uint8Array) => {
+    (bytes: Uint8Array): Uint8Array => {
       bytes.set(values, at)
-      return undefined
+      return bytes
     }
+  const [ETHERNET_TYPE, IPV4_FLAGS, IPV6_LENGTH, IPV6_NEXT_HEADER, IPV6_UDP_LENGTH] = [12, 20, 18, 20, 58]
+  const [IP_VERSION, TOS] = [14, 15]
   assert.equal(
     reasonOf(ipv4Frame, bytes => bytes.slice(0, 13)),
     'shorter than an Ethernet header',
@@ -131,16 +132,17 @@ test('an opaque frame has the reason', () => {
     reasonOf(ipv4Frame, bytes => bytes.slice(0, 45)),
     'shorter than its IP length',
   )
-  assert.equal(reasonOf(ipv4Frame, set(12, 0x08, 0x06)), 'Ethernet type 0x0806')
-  assert.equal(reasonOf(ipv4Frame, set(14, 0x46)), 'IPv4 options')
-  assert.equal(reasonOf(ipv4Frame, set(14, 0x65)), 'IP version 6')
-  assert.equal(reasonOf(ipv4Frame, set(15, 0x69)), 'IPv4 header checksum')
-  assert.equal(reasonOf(ipv4Frame, set(20, 0x60, 0x00, 0x40, 0x11, 0xf3, 0x92)), 'IPv4 fragment')
-  assert.equal(reasonOf(ipv6Frame, set(20, 6)), 'IP protocol 6')
-  assert.equal(reasonOf(ipv6Frame, set(58, 0, 11)), 'UDP length')
+  assert.equal(reasonOf(ipv4Frame, set(ETHERNET_TYPE, 0x08, 0x06)), 'Ethernet type 0x0806')
+  assert.equal(reasonOf(ipv4Frame, set(IP_VERSION, 0x46)), 'IPv4 options')
+  assert.equal(reasonOf(ipv4Frame, set(IP_VERSION, 0x65)), 'IP version 6')
+  assert.equal(reasonOf(ipv4Frame, set(TOS, 0x69)), 'IPv4 header checksum')
+  // DF and MF, TTL, UDP and the right header checksum
+  assert.equal(reasonOf(ipv4Frame, set(IPV4_FLAGS, 0x60, 0x00, 0x40, 0x11, 0xf3, 0x92)), 'IPv4 fragment')
+  assert.equal(reasonOf(ipv6Frame, set(IPV6_NEXT_HEADER, 6)), 'IP protocol 6')
+  assert.equal(reasonOf(ipv6Frame, set(IPV6_UDP_LENGTH, 0, 11)), 'UDP length')
   // Both lengths are 7: less than a UDP header.
   assert.equal(
-    reasonOf(ipv6Frame, bytes => set(58, 0, 7)(bytes) ?? set(18, 0, 7)(bytes)),
+    reasonOf(ipv6Frame, bytes => set(IPV6_LENGTH, 0, 7)(set(IPV6_UDP_LENGTH, 0, 7)(bytes))),
     'UDP length',
   )
 })
@@ -148,11 +150,12 @@ test('an opaque frame has the reason', () => {
 test('a header checksum of 0xffff, which no sender emits, counts as wrong', () => {
   const bytes = emitFrame({ ...ipv4Frame, identification: 0 })
   const view = new DataView(bytes.buffer)
+  const [IDENTIFICATION, HEADER_CHECKSUM] = [18, 24]
   // with this identification the sum of all other words is 0xffff, so the correct checksum is 0
-  view.setUint16(18, view.getUint16(24))
-  view.setUint16(24, 0)
+  view.setUint16(IDENTIFICATION, view.getUint16(HEADER_CHECKSUM))
+  view.setUint16(HEADER_CHECKSUM, 0)
   assert.equal(parseFrame(bytes).kind, 'ipv4')
-  view.setUint16(24, 0xffff)
+  view.setUint16(HEADER_CHECKSUM, 0xffff)
   assert.equal(parseFrame(bytes).kind, 'opaque')
   assert.deepEqual(emitFrame(parseFrame(bytes)), bytes)
 })

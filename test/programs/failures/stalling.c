@@ -289,6 +289,7 @@ int main(int count, char **arguments)
     } else if (strcmp(kind, "queued") == 0) {
         const int session = connect_session(), last_fd = lingering_socket();
         send_with_fd(session, "?", 1, NO_FD);
+        /* If the message is refused, this program has the last descriptor, and would wait. */
         if (send_with_fd(session, "?", 1, last_fd))
             close(last_fd);
     } else if (strcmp(kind, "attached") == 0) {

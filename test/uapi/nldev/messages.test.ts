@@ -18,6 +18,8 @@ import {
 import { type Recorded, recorded } from './recorded.ts'
 
 const logs = ['nldev-6.1.abilog.gz', 'nldev-6.12.abilog.gz', 'monitor-6.12.abilog.gz']
+/** Values of the argument `strict` of readAttributes. */
+const [STRICT, LIBERAL] = [true, false]
 const isControl = ({ type }: Message): boolean => type < NlmsgType.FIRST
 
 describe('messages that Linux sent and received', () => {
@@ -60,7 +62,7 @@ describe('messages that Linux sent and received', () => {
       if (isControl(message) || !message.sent) continue
       assert.ok(known.has(message.type), String(message.type))
       try {
-        readAttributes(message.body, true)
+        readAttributes(message.body, STRICT)
       } catch (error) {
         assert.doesNotMatch(String(error), /is unknown/)
       }
@@ -70,7 +72,7 @@ describe('messages that Linux sent and received', () => {
 
 describe('requests', () => {
   it('that Linux refuses are refused with a message', () => {
-    const read = (entries: Entries, strict = true) => readAttributes(encodeAttributes(entries), strict)
+    const read = (entries: Entries) => readAttributes(encodeAttributes(entries), STRICT)
     assert.deepEqual(
       read([
         ['DEV_INDEX', 7],
@@ -88,27 +90,26 @@ describe('requests', () => {
     )
     // Encoded attributes: u16 length, u16 type, then the value.
     for (const [hex, strict, message] of [
-      ['0600010000000000', false, /DEV_INDEX has 2 bytes; 4 are right/],
-      ['0c0001000000000000000000', true, /DEV_INDEX has 8 bytes; 4 are right/],
-      ['08000200ffffffff', false, /DEV_NAME is a text without NUL/],
-      ['08002f01ffffffff', true, /attribute 303 is unknown/],
-      ['0300010000000000', true, /8 bytes at the end are not an attribute/],
-      ['ffff010000000000', true, /8 bytes at the end/],
+      ['0600010000000000', LIBERAL, /DEV_INDEX has 2 bytes; 4 are right/],
+      ['0c0001000000000000000000', STRICT, /DEV_INDEX has 8 bytes; 4 are right/],
+      ['08000200ffffffff', LIBERAL, /DEV_NAME is a text without NUL/],
+      ['08002f01ffffffff', STRICT, /attribute 303 is unknown/],
+      ['0300010000000000', STRICT, /8 bytes at the end are not an attribute/],
+      ['ffff010000000000', STRICT, /8 bytes at the end/],
     ] as const)
       assert.throws(() => readAttributes(new Uint8Array(Buffer.from(hex, 'hex')), strict), message)
     assert.throws(() => read([['LINK_TYPE', 'x'.repeat(17)]]), /LINK_TYPE has more than 16 characters/)
-    const nameWithTail = new Uint8Array(4 + 68)
-    nameWithTail.set([4 + 68, 0, 2, 0, 0x61])
-    nameWithTail[nameWithTail.length - 1] = 0x62
+    const length = 4 + 68
+    const nameWithTail = Uint8Array.of(length, 0, 2, 0, ...Buffer.from('a\0'.padEnd(68, 'b')))
     assert.throws(
-      () => readAttributes(nameWithTail, false),
+      () => readAttributes(nameWithTail, LIBERAL),
       { code: 'ERANGE' },
       'a NUL within the maximum, bytes beyond it',
     )
-    // Without `strict`, unknown attributes are skipped, and longer ones are accepted.
-    assert.deepEqual(readAttributes(new Uint8Array(Buffer.from('08002f01ffffffff', 'hex')), false), {})
+    // A liberal reader skips unknown attributes, and accepts longer ones.
+    assert.deepEqual(readAttributes(new Uint8Array(Buffer.from('08002f01ffffffff', 'hex')), LIBERAL), {})
     const longer = new Uint8Array(Buffer.from('0c0001000700000000000000', 'hex'))
-    assert.deepEqual(readAttributes(longer, false), { DEV_INDEX: 7 })
+    assert.deepEqual(readAttributes(longer, LIBERAL), { DEV_INDEX: 7 })
   })
 
   it('of random bytes are read or refused, and no decoded message exceeds the bytes', () => {
