@@ -27,7 +27,7 @@ test('occurrences of a warning and of an error are two findings, although text a
   assert.deepEqual(reporter.counts, [2, 1])
 })
 
-test('the pid and the numbers in the text do not distinguish occurrences', () => {
+test('the pid and the numbers in the text do not distinguish occurrences, the stack does', () => {
   const found: Finding[] = []
   const reporter = new FindingReporter(finding => found.push(finding))
   reporter.report('race', occurrence, { text })

@@ -58,7 +58,12 @@ test('a note (the program moved the queue pair to ERR) is sent to tools, but not
   assert.equal(posted.length, 1)
 })
 
-// A client may have 20 lines immediately, then 2 lines per second.
+// src/daemon/failures.ts limits log lines.
+const CLIENT_BURST = 20
+const CLIENT_LINES_PER_SECOND = 2
+const TOTAL_BURST = 200
+const SECOND = 1_000_000
+
 test('the log lines of a client are rate-limited and counted; failures of other clients are logged', () => {
   const { device, lines, clock, reports } = setUp()
   const [flooding, other] = [1, 2].map(pid => {
@@ -67,17 +72,20 @@ test('the log lines of a client are rate-limited and counted; failures of other 
     return context
   })
   for (let i = 0; i < 1000; i++) reportFailure(failure, device, flooding)
-  assert.equal(lines.length, 20)
+  assert.equal(lines.length, CLIENT_BURST)
   reportFailure(failure, device, other)
-  assert.match(lines[20], /\(2, program2\)/)
-  clock.now += 1_000_000
+  assert.match(lines.at(-1)!, /\(2, program2\)/)
+  clock.now += SECOND
+  lines.length = 0
   for (let i = 0; i < 1000; i++) reportFailure(failure, device, flooding)
-  assert.equal(lines.length, 24, 'two more, and a line about the omitted ones')
-  assert.equal(lines[21], 'userdma daemon: 980 more failures of process 1 (program1) were not logged')
+  const omitted = (count: number) => `userdma daemon: ${count} more failures of process 1 (program1) were not logged`
+  assert.equal(lines[0], omitted(1000 - CLIENT_BURST))
+  assert.equal(lines.length, 1 + CLIENT_LINES_PER_SECOND)
+  lines.length = 0
   reports.onDisconnect(2)
-  assert.equal(lines.length, 24)
+  assert.deepEqual(lines, [], 'no failure of the other client was omitted')
   reports.onDisconnect(1)
-  assert.equal(lines[24], 'userdma daemon: 998 more failures of process 1 (program1) were not logged')
+  assert.deepEqual(lines, [omitted(1000 - CLIENT_LINES_PER_SECOND)])
 })
 
 test('the log lines of all clients together are limited', () => {
@@ -85,29 +93,30 @@ test('the log lines of all clients together are limited', () => {
   for (let pid = 1; pid <= 30; pid++) {
     const context = openContext(device, { isOpened: true })
     reports.setOwner(context, { pid, command: 'program', tag: '' })
-    for (let i = 0; i < 20; i++) reportFailure(failure, device, context)
+    for (let i = 0; i < CLIENT_BURST; i++) reportFailure(failure, device, context)
   }
-  assert.equal(lines.length, 200)
+  assert.equal(lines.length, TOTAL_BURST)
 })
 
 test('clients that connect and disconnect at a high rate log no more lines than the limit', () => {
   const { device, lines, clock, reports } = setUp()
-  for (let pid = 1; pid <= 1000; pid++) {
+  const [CLIENTS, FAILURES] = [1000, CLIENT_BURST + 1]
+  for (let pid = 1; pid <= CLIENTS; pid++) {
     const context = openContext(device, { isOpened: true })
     reports.setOwner(context, { pid, command: 'program', tag: '' })
-    for (let i = 0; i < 21; i++) reportFailure(failure, device, context)
+    for (let i = 0; i < FAILURES; i++) reportFailure(failure, device, context)
     reports.onDisconnect(pid)
   }
-  assert.equal(lines.length, 200)
-  clock.now += 1_000_000
+  assert.equal(lines.length, TOTAL_BURST)
+  const logged = lines.filter(line => line.includes('WRITE')).length
+  const counted = lines.filter(line => line.includes(' 1 more failures of process ')).length
+  assert.equal(logged + counted, TOTAL_BURST)
+  lines.length = 0
+  clock.now += SECOND
   reportFailure(failure, device, undefined)
-  const logged = lines.slice(0, 200).filter(line => line.includes('WRITE')).length
-  const counted = lines.slice(0, 200).filter(line => line.includes(' 1 more failures of process ')).length
-  assert.equal(
-    lines[200],
-    `userdma daemon: ${21_000 - logged - counted} more failures of other clients were not logged`,
-  )
-  assert.equal(lines.length, 202)
+  const omitted = CLIENTS * FAILURES - logged - counted
+  assert.equal(lines[0], `userdma daemon: ${omitted} more failures of other clients were not logged`)
+  assert.equal(lines.length, 2, 'and the new failure')
 })
 
 test('a process that has disconnected is forgotten: its pid may be of another process later', () => {
@@ -116,33 +125,38 @@ test('a process that has disconnected is forgotten: its pid may be of another pr
   reports.setOwner(context, { pid: 4711, command: 'program', tag: '' })
   for (let i = 0; i < 30; i++) reportFailure(failure, device, context)
   reports.onDisconnect(4711)
-  assert.equal(lines.length, 21)
+  assert.equal(lines.length, CLIENT_BURST + 1, 'and a line about the omitted failures')
+  lines.length = 0
   reports.onDisconnect(4711)
-  assert.equal(lines.length, 21, 'its omitted failures are counted once')
-  for (let i = 0; i < 20; i++) reportFailure(failure, device, context)
-  assert.equal(lines.length, 41)
+  assert.deepEqual(lines, [], 'the omitted failures were counted before')
+  for (let i = 0; i < 30; i++) reportFailure(failure, device, context)
+  assert.equal(lines.length, CLIENT_BURST)
 })
 
 test('of more than 1024 processes the oldest is forgotten, and its omitted failures are counted', () => {
   const { device, lines, clock, reports } = setUp()
-  for (let pid = 1; pid <= 1025; pid++) {
+  const REMEMBERED = 1024
+  for (let pid = 1; pid <= REMEMBERED + 1; pid++) {
     const context = openContext(device, { isOpened: true })
     reports.setOwner(context, { pid, command: 'program', tag: '' })
-    for (let i = 0; i < (pid === 1 ? 21 : 1); i++) reportFailure(failure, device, context)
-    clock.now += 1_000_000
+    const failures = pid === 1 ? CLIENT_BURST + 1 : 1
+    for (let i = 0; i < failures; i++) reportFailure(failure, device, context)
+    clock.now += SECOND
   }
   const counts = lines.filter(line => line.includes('were not logged'))
   assert.deepEqual(counts, ['userdma daemon: 1 more failures of process 1 (program) were not logged'])
+  const logged = CLIENT_BURST + REMEMBERED
+  assert.equal(lines.length, logged + 1)
   reports.onDisconnect(2)
-  assert.equal(lines.length, 20 + 1024 + 1)
+  assert.equal(lines.length, logged + 1, 'no failure of process 2 was omitted')
 })
 
-test('the name of a program forges no log line', () => {
+test('a newline in the name of a program begins no log line, and control characters are not logged', () => {
   const { device, lines, reports } = setUp()
   const context = openContext(device, { isOpened: true })
   reports.setOwner(context, { pid: 4711, command: 'a\nuserdma: \x1b[2J', tag: '' })
-  for (let i = 0; i < 21; i++) reportFailure(failure, device, context)
+  for (let i = 0; i < CLIENT_BURST + 1; i++) reportFailure(failure, device, context)
   reports.onDisconnect(4711)
-  assert.equal(lines.length, 21)
+  assert.equal(lines.length, CLIENT_BURST + 1)
   for (const line of lines) assert.match(line, /^[^\p{C}]*4711[^\p{C}]*$/u)
 })

@@ -1,6 +1,6 @@
 /*
- * Builds calls of the object dialect with one mistake each, from the declaration of the method, and the errno and
- * message with which each is refused.
+ * Calls of the object dialect with one mistake each, built from the declaration of the method, with the errno and the
+ * message that each must cause.
  */
 import assert from 'node:assert/strict'
 import { AttributeFlag } from '../../src/spec/classes/ids.ts'
@@ -30,14 +30,18 @@ export interface Wrong {
   readonly bytes: Uint8Array
 }
 
-// Offsets in the header of a message: length 0, class 2, object 4, flags 12. In an attribute: length 0, id 2, flags 4.
+/** Offsets in the header of a message and of an attribute. */
+const MessageAt = { LENGTH: 0, CLASS: 2, OBJECT: 4, FLAGS: 12 }
+const AttributeAt = { LENGTH: 0, ID: 2, FLAGS: 4 }
 
 const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
 
-const find = (bytes: Uint8Array, id: number, isOut: boolean): Item => {
+type Direction = 'in' | 'out'
+
+const find = (bytes: Uint8Array, id: number, direction: Direction): Item => {
   for (let at = HEADER; at < bytes.length; ) {
     const item = itemAt('', viewOf(bytes), at, bytes.length)
-    if (item.id === id && ((item.flags & OUT) !== 0) === isOut) return item
+    if (item.id === id && ((item.flags & OUT) !== 0) === (direction === 'out')) return item
     at = item.next
   }
   return assert.fail(`there is no attribute ${id}`)
@@ -47,26 +51,26 @@ const find = (bytes: Uint8Array, id: number, isOut: boolean): Item => {
 const withAttribute = (
   bytes: Uint8Array,
   id: number,
-  isOut: boolean,
+  direction: Direction,
   payload?: Uint8Array,
   flags?: number,
 ): Uint8Array => {
-  const item = find(bytes, id, isOut)
+  const item = find(bytes, id, direction)
   const attribute = new Uint8Array(payload === undefined ? 0 : ATTRIBUTE + pad(payload.length))
   if (payload !== undefined) {
-    viewOf(attribute).setUint16(0, ATTRIBUTE + payload.length, true)
-    viewOf(attribute).setUint16(2, id, true)
-    viewOf(attribute).setUint32(4, flags ?? item.flags, true)
+    viewOf(attribute).setUint16(AttributeAt.LENGTH, ATTRIBUTE + payload.length, true)
+    viewOf(attribute).setUint16(AttributeAt.ID, id, true)
+    viewOf(attribute).setUint32(AttributeAt.FLAGS, flags ?? item.flags, true)
     attribute.set(payload, ATTRIBUTE)
   }
   const after = item.at + pad(ATTRIBUTE + item.length)
   const changed = new Uint8Array(Buffer.concat([bytes.subarray(0, item.at), attribute, bytes.subarray(after)]))
-  viewOf(changed).setUint16(0, changed.length, true)
+  viewOf(changed).setUint16(MessageAt.LENGTH, changed.length, true)
   return changed
 }
 
-/** No enum has this value. */
-const NO_VALUE = 77
+/** No enum has this value, no attribute this flag. */
+const [NO_VALUE, UNKNOWN_FLAG] = [77, 0x40]
 
 const highest = { u8: 0xff, u16: 0xffff, u32: 0xffffffff }
 
@@ -184,7 +188,7 @@ export const wrongInput = (client: ClientState, call: Call, name: string): Wrong
     title: `${name}: ${title}`,
     code,
     message: new RegExp(`^${path}${message.startsWith('\\.') ? '' : ': .*'}${message}`),
-    bytes: withAttribute(bytes, id, false, wrong, flags),
+    bytes: withAttribute(bytes, id, 'in', wrong, flags),
   }))
   const prefix = `^${cls.name}\\.${methodName}: attribute 0x${id.toString(16)}`
   if (!optional)
@@ -192,11 +196,12 @@ export const wrongInput = (client: ClientState, call: Call, name: string): Wrong
       title: `${name} missing`,
       code: 'EINVAL',
       message: new RegExp(`^${path} is missing$`),
-      bytes: withAttribute(bytes, id, false),
+      bytes: withAttribute(bytes, id, 'in'),
     })
   const refused = { code: 'EINVAL' }
   const twice = new Uint8Array(Buffer.concat([bytes, bytes.subarray(HEADER)]))
-  viewOf(twice).setUint16(0, twice.length, true)
+  viewOf(twice).setUint16(MessageAt.LENGTH, twice.length, true)
+  // address and length
   const unmapped = new Uint8Array(16)
   viewOf(unmapped).setBigUint64(0, 0xdead_0000n, true)
   viewOf(unmapped).setBigUint64(8, BigInt(payload.length), true)
@@ -206,19 +211,19 @@ export const wrongInput = (client: ClientState, call: Call, name: string): Wrong
       ...refused,
       title: `${name} as output`,
       message: new RegExp(`${prefix} is an input, not an output`),
-      bytes: withAttribute(bytes, id, false, payload, OUT),
+      bytes: withAttribute(bytes, id, 'in', payload, OUT),
     },
     {
       ...refused,
       title: `${name} with unknown flags`,
-      message: new RegExp(`${prefix} has unknown flags 0x40`),
-      bytes: withAttribute(bytes, id, false, payload, 0x40),
+      message: new RegExp(`${prefix} has unknown flags 0x${UNKNOWN_FLAG.toString(16)}`),
+      bytes: withAttribute(bytes, id, 'in', payload, UNKNOWN_FLAG),
     },
     {
       ...refused,
       title: `${name} indirect with 4 bytes`,
       message: /an indirect payload must have 16 bytes and has 4/,
-      bytes: withAttribute(bytes, id, false, new Uint8Array(4), INDIRECT),
+      bytes: withAttribute(bytes, id, 'in', new Uint8Array(4), INDIRECT),
     },
   )
   if (payload.length > 0)
@@ -226,7 +231,7 @@ export const wrongInput = (client: ClientState, call: Call, name: string): Wrong
       title: `${name} at an unmapped address`,
       code: 'EFAULT',
       message: /address 0xdead0000/,
-      bytes: withAttribute(bytes, id, false, unmapped, INDIRECT),
+      bytes: withAttribute(bytes, id, 'in', unmapped, INDIRECT),
     })
   return found
 }
@@ -243,7 +248,7 @@ export const wrongOutput = (call: Call, name: string): Wrong[] => {
       title: `${name}: too little room`,
       code: 'ENOSPC',
       message: new RegExp(`^${path}: it needs ${sizeOf(type)} bytes, there is room for 0`),
-      bytes: withAttribute(bytes, id, true, new Uint8Array(0)),
+      bytes: withAttribute(bytes, id, 'out', new Uint8Array(0)),
     },
   ]
 }
@@ -258,12 +263,12 @@ export const wrongCalls = (client: ClientState, call: Call): Wrong[] => {
     change(viewOf(copy))
     return copy
   }
-  const unknown = new Uint8Array(8)
-  viewOf(unknown).setUint16(0, 8, true)
-  viewOf(unknown).setUint16(2, 0x7eee, true)
-  viewOf(unknown).setUint32(4, MANDATORY, true)
+  const unknown = new Uint8Array(ATTRIBUTE)
+  viewOf(unknown).setUint16(AttributeAt.LENGTH, ATTRIBUTE, true)
+  viewOf(unknown).setUint16(AttributeAt.ID, 0x7eee, true)
+  viewOf(unknown).setUint32(AttributeAt.FLAGS, MANDATORY, true)
   const longer = new Uint8Array(Buffer.concat([bytes, unknown]))
-  viewOf(longer).setUint16(0, longer.length, true)
+  viewOf(longer).setUint16(MessageAt.LENGTH, longer.length, true)
   const found: Wrong[] = [
     {
       title: 'an unknown attribute',
@@ -275,19 +280,19 @@ export const wrongCalls = (client: ClientState, call: Call): Wrong[] => {
       title: 'unknown flags',
       code: 'EOPNOTSUPP',
       message: new RegExp(`${prefix}op_ctrl or flags of the header are unknown`),
-      bytes: changed(view => view.setUint32(12, 8, true)),
+      bytes: changed(view => view.setUint32(MessageAt.FLAGS, 8, true)),
     },
     {
       title: 'an unknown class',
       code: 'EOPNOTSUPP',
       message: /this device has no class 32000/,
-      bytes: changed(view => view.setUint16(2, 32_000, true)),
+      bytes: changed(view => view.setUint16(MessageAt.CLASS, 32_000, true)),
     },
     {
       title: 'an impossible length',
       code: 'EINVAL',
       message: /the header has length \d+|at least 16 bytes/,
-      bytes: changed(view => view.setUint16(0, 17, true)),
+      bytes: changed(view => view.setUint16(MessageAt.LENGTH, 17, true)),
     },
   ]
   const addWrongObject = (title: string, code: string, message: string, number: number): void => {
@@ -295,7 +300,7 @@ export const wrongCalls = (client: ClientState, call: Call): Wrong[] => {
       title,
       code,
       message: new RegExp(prefix + message),
-      bytes: changed(view => view.setUint32(4, number, true)),
+      bytes: changed(view => view.setUint32(MessageAt.OBJECT, number, true)),
     })
   }
   if (isCreate(call.method.call))

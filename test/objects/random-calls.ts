@@ -32,9 +32,11 @@ export interface Drawn {
 
 export const classOf = (name: string): ObjectClass => (Classes as Readonly<Record<string, ObjectClass>>)[name]
 
-/** Numbers that no object has. */
+/** Numbers that no object has. Devices have port 1 only, and completion vectors 0 and 1. */
 const ABSENT_HANDLE = 4000
 const ABSENT_QPN = 0xfffff
+const ABSENT_PORT = 7
+const ABSENT_VECTOR = 2
 
 /** Usually a handle of the class, sometimes of another class, sometimes an unused handle. */
 const handleOf = ({ random, opening }: CallSite, cls: string): number => {
@@ -69,7 +71,7 @@ const address = ({ random, facts, opening }: CallSite) => ({
   sl: 0,
   staticRate: 0,
   isGlobal: 1,
-  port: random.hits(0.95) ? 1 : 7,
+  port: random.hits(0.95) ? 1 : ABSENT_PORT,
 })
 
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC } = AccessFlags.values
@@ -113,7 +115,7 @@ const modifyQp = (site: CallSite, cls: string, target: ModelObject | undefined):
   const names = Object.entries(QpState.values)
   const before = target?.qp?.state ?? RESET
   // usually the next state
-  const after = random.hits(0.75) && before < SQD ? before + 1 : random.int(Object.keys(QpState.values).length)
+  const after = random.hits(0.75) && before < SQD ? before + 1 : random.int(names.length)
   const nameOf = (state: number) => names.find(([, value]) => value === state)![0]
   const rows = qpTransitions[QpTypes[cls as keyof typeof QpTypes]] as Readonly<
     Record<string, Readonly<Record<string, { required: readonly string[] }>> | undefined>
@@ -132,7 +134,7 @@ const eventSource = (site: CallSite): AnyValues => {
   const oneSource = (): AnyValues => {
     const choice = random.int(8)
     if (choice === 0) return { device: 1 }
-    if (choice === 1) return { port: random.hits(0.8) ? 1 : 2 }
+    if (choice === 1) return { port: random.hits(0.8) ? 1 : ABSENT_PORT }
     const cls = random.pick(['cq', 'cq', 'srq', 'xrc_srq', 'rc_qp', 'ud_qp', 'xrc_tgt_qp'])
     return { [cls]: handleOf(site, cls) }
   }
@@ -191,7 +193,7 @@ const makers: Readonly<Record<string, Maker>> = {
   'cq.create': site => ({
     cqe: 3,
     userHandle: userHandle(),
-    compVector: site.random.hits(0.95) ? site.random.int(2) : 2,
+    compVector: site.random.hits(0.95) ? site.random.int(2) : ABSENT_VECTOR,
     channel: fdOf(site, 'comp_channel'),
     asyncFd: fdOf(site, 'async_fd'),
     ...(site.random.hits(0.2) && { kind: CqKind.values.COUNTING }),
@@ -291,10 +293,13 @@ const weightOf = (cls: string, method: string): number => {
   return cls === 'device' ? 1 : 2
 }
 
+/** Queue pairs that the drivers lack, and the GSI queue pair, of which a port has one. */
+const OMITTED_CLASSES = ['gsi_qp', 'smi_qp', 'raw_packet_qp', 'rd_qp']
+
 const isDescriptorClass = (cls: ObjectClass): boolean => cls.identity === 'fd'
 const called: readonly Weighted[] = Object.values(Classes as Readonly<Record<string, ObjectClass>>).flatMap(cls =>
   Object.keys(cls.methods)
-    .filter(method => isKnown(cls.name, method) && !['gsi_qp', 'smi_qp', 'raw_packet_qp', 'rd_qp'].includes(cls.name))
+    .filter(method => isKnown(cls.name, method) && !OMITTED_CLASSES.includes(cls.name))
     .map(method => ({ cls, method, weight: weightOf(cls.name, method) })),
 )
 const onContext = called.filter(({ cls, method }) => !isDescriptorClass(cls) || method === 'create')

@@ -18,6 +18,7 @@ export const decode = (view: FakeView, image: LinuxImage): Decoded | Answer =>
     ? decodeWrite(view, AT, image.bytes.length)
     : decodeVerbsIoctl(view, RDMA_VERBS_IOCTL, AT)
 
+/** Asserts that a round trip through the object dialect keeps the call and the bytes of `image`. */
 export const assertSurvives = (view: FakeView, decoded: Decoded, image: LinuxImage): void => {
   const { call } = decoded
   const there = decodeMessage(view, call.method.call, encodeCall(call, { legacy: decoded.legacy() }))

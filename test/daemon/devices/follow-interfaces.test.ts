@@ -40,7 +40,7 @@ const link: NetworkInterface = {
   isBond: false,
 }
 
-/** A table with one interface. `change` adds or removes an address, `replace` interfaces. */
+/** A table with one interface, which has `addresses`. Listeners are told of each change. */
 const simulate = (simulated: NetworkInterface, addresses: Uint8Array[] = []) => {
   const listeners: InterfaceListener[] = []
   const links = new Map([[INDEX, simulated]])
@@ -52,17 +52,26 @@ const simulate = (simulated: NetworkInterface, addresses: Uint8Array[] = []) => 
     listen: added => void listeners.push(added),
     close() {},
   }
-  const change = (address: Uint8Array, isPresent: boolean): void => {
-    if (isPresent) addresses.push(address)
-    else addresses.splice(addresses.indexOf(address), 1)
-    for (const listener of listeners) listener.address(INDEX, address, isPresent)
+  return {
+    interfaces,
+    listeners,
+    addAddress(address: Uint8Array): void {
+      addresses.push(address)
+      for (const listener of listeners) listener.address(INDEX, address, true)
+    },
+    removeAddress(address: Uint8Array): void {
+      addresses.splice(addresses.indexOf(address), 1)
+      for (const listener of listeners) listener.address(INDEX, address, false)
+    },
+    setInterface(now: NetworkInterface): void {
+      links.set(now.index, now)
+      for (const listener of listeners) listener.link(now.index, now)
+    },
+    removeInterface(): void {
+      links.delete(INDEX)
+      for (const listener of listeners) listener.link(INDEX, undefined)
+    },
   }
-  const replace = (index: number, now: NetworkInterface | undefined): void => {
-    if (now === undefined) links.delete(index)
-    else links.set(index, now)
-    for (const listener of listeners) listener.link(index, now)
-  }
-  return { interfaces, listeners, change, replace }
 }
 
 /** Creates devices on one memory link. */
@@ -94,7 +103,7 @@ it('a device that joins an interface takes its address from the first device, an
     Uint8Array,
     Uint8Array,
   ]
-  const { interfaces, change } = simulate(link, [first, second, third])
+  const { interfaces, addAddress, removeAddress } = simulate(link, [first, second, third])
   const create = deviceMaker()
   const a = create('rxe0', first)
   const devices = [a]
@@ -106,9 +115,13 @@ it('a device that joins an interface takes its address from the first device, an
   devices.push(b)
   follower.follow(b)
   assert.deepEqual([lastBytes(a), lastBytes(b)], [[1, 3], [2]])
-  change(fourth, true)
-  change(third, false)
-  assert.deepEqual([lastBytes(a), lastBytes(b)], [[1], [2]], 'two devices get no additional addresses')
+  addAddress(fourth)
+  removeAddress(third)
+  assert.deepEqual(
+    [lastBytes(a), lastBytes(b)],
+    [[1], [2]],
+    'while two devices share the interface, each has only its own address and those it had',
+  )
   devices.pop()
   b.state.port.close()
   follower.unfollow(b)
@@ -117,14 +130,15 @@ it('a device that joins an interface takes its address from the first device, an
 
 it('a device whose interface is deleted moves to a new interface of the same name', () => {
   const rxe = deviceMaker()('rxe0', ipv4(10, 0, 0, 1))
-  const { interfaces, replace } = simulate(link)
+  const { interfaces, setInterface, removeInterface } = simulate(link)
+  /** Indices of the device's earlier interfaces. */
   const previous: (number | undefined)[] = []
   new InterfaceFollower(interfaces, [rxe], (_device, before) => previous.push(before?.interfaceIndex), fail, noMacs)
-  replace(INDEX, undefined)
-  replace(INDEX + 1, { ...link, index: INDEX + 1, name: 'eth8' })
-  assert.equal(rxe.state.identity.interfaceIndex, INDEX)
+  removeInterface()
+  setInterface({ ...link, index: INDEX + 1, name: 'eth8' })
+  assert.equal(rxe.state.identity.interfaceIndex, INDEX, 'the new interface has another name')
   previous.length = 0
-  replace(INDEX + 2, { ...link, index: INDEX + 2 })
+  setInterface({ ...link, index: INDEX + 2 })
   assert.equal(rxe.state.identity.interfaceIndex, INDEX + 2)
   assert.equal(rxe.device.ports[0].gids.entries[1]?.ifindex, INDEX + 2)
   assert.equal(previous[0], INDEX)
@@ -133,14 +147,14 @@ it('a device whose interface is deleted moves to a new interface of the same nam
 it('a device whose interface is deleted moves to the interface that gets its own address', () => {
   const own = ipv4(10, 0, 0, 1)
   const rxe = deviceMaker()('rxe0', own)
-  const { interfaces, listeners, replace } = simulate(link)
+  const { interfaces, listeners, setInterface, removeInterface } = simulate(link)
   new InterfaceFollower(interfaces, [rxe], () => {}, fail, noMacs)
-  replace(INDEX, undefined)
-  replace(INDEX + 1, { ...link, index: INDEX + 1, name: 'eth8' })
+  removeInterface()
+  setInterface({ ...link, index: INDEX + 1, name: 'eth8' })
   const [listener] = listeners
-  listener?.address(INDEX + 1, ipv4(10, 0, 0, 2), true)
+  listener!.address(INDEX + 1, ipv4(10, 0, 0, 2), true)
   assert.equal(rxe.state.identity.interfaceIndex, INDEX, 'another address')
-  listener?.address(INDEX + 1, own, true)
+  listener!.address(INDEX + 1, own, true)
   assert.deepEqual([rxe.state.identity.interfaceIndex, rxe.state.identity.interfaceName], [INDEX + 1, 'eth8'])
 })
 
@@ -152,7 +166,7 @@ it('a change of a port raises its event once; a change without an event only upd
     if (failure.event !== undefined) events.push(failure.event)
   })
   let updates = 0
-  const { interfaces, change, replace } = simulate(link)
+  const { interfaces, addAddress, setInterface } = simulate(link)
   new InterfaceFollower(interfaces, [rxe], () => updates++, fail, noMacs)
   const changesOf = (body: () => void): [events: number[], updates: number] => {
     events.length = updates = 0
@@ -160,14 +174,14 @@ it('a change of a port raises its event once; a change without an event only upd
     return [[...events], updates]
   }
   const { PORT_ACTIVE, PORT_ERR, GID_CHANGE } = AsyncEventType.values
-  const setLink = (isUp: boolean, hasCarrier: boolean) => () => replace(INDEX, { ...link, isUp, hasCarrier })
-  assert.deepEqual(changesOf(setLink(true, false)), [[PORT_ERR], 1])
-  assert.deepEqual(changesOf(setLink(true, false)), [[], 0])
-  assert.deepEqual(changesOf(setLink(false, false)), [[], 1], 'another physical state')
-  assert.deepEqual(changesOf(setLink(true, true)), [[PORT_ACTIVE], 1])
+  const setState = (isUp: boolean, hasCarrier: boolean) => () => setInterface({ ...link, isUp, hasCarrier })
+  assert.deepEqual(changesOf(setState(true, false)), [[PORT_ERR], 1])
+  assert.deepEqual(changesOf(setState(true, false)), [[], 0])
+  assert.deepEqual(changesOf(setState(false, false)), [[], 1], 'another physical state')
+  assert.deepEqual(changesOf(setState(true, true)), [[PORT_ACTIVE], 1])
   const added = ipv4(10, 0, 0, 2)
   assert.deepEqual(
-    changesOf(() => change(added, true)),
+    changesOf(() => addAddress(added)),
     [[GID_CHANGE], 1],
   )
   t.mock.method(console, 'error', () => {})
@@ -175,7 +189,7 @@ it('a change of a port raises its event once; a change without an event only upd
     throw new SystemError('bind', EADDRINUSE)
   }
   assert.deepEqual(
-    changesOf(() => change(ipv4(10, 0, 0, 3), true)),
+    changesOf(() => addAddress(ipv4(10, 0, 0, 3))),
     [[], 0],
     'another program uses the address',
   )
@@ -185,7 +199,7 @@ it('a change of a port raises its event once; a change without an event only upd
 it('if the update of a device throws, the other devices are updated', () => {
   const create = deviceMaker()
   const devices = [create('rxe0', ipv4(10, 0, 0, 1)), create('rxe1', ipv4(10, 0, 0, 2))]
-  const { interfaces, replace } = simulate(link)
+  const { interfaces, setInterface } = simulate(link)
   const failed: unknown[] = []
   let isBroken = false
   const onChanged = ({ device }: { device: { name: string } }): void => {
@@ -193,14 +207,14 @@ it('if the update of a device throws, the other devices are updated', () => {
   }
   new InterfaceFollower(interfaces, devices, onChanged, ({ device }, error) => failed.push(device.name, error), noMacs)
   isBroken = true
-  replace(INDEX, { ...link, isUp: false })
+  setInterface({ ...link, isUp: false })
   assert.deepEqual(failed, ['rxe0', new Error('a bug')])
   assert.equal(devices[1]!.device.ports[0].attributes.state, PortState.values.DOWN)
 })
 
 it('the state of an interface is in the files of its device', () => {
   const rxe = deviceMaker()('rxe0', ipv4(10, 0, 0, 1))
-  const { interfaces, replace } = simulate(link)
+  const { interfaces, setInterface } = simulate(link)
   const known: DaemonDevice = { spec: { name: 'rxe0', address: '10.0.0.1' }, device: rxe.device as Device, rxe }
   const root = join(folder, 'files')
   const daemon = { root, netlink: { multicast() {} } } as unknown as DaemonState
@@ -209,9 +223,9 @@ it('the state of an interface is in the files of its device', () => {
   const state = (): string => readFileSync(join(root, 'sys/class/infiniband/rxe0/ports/1/state'), 'latin1')
   const parent = (): string => readFileSync(join(root, 'sys/class/infiniband/rxe0/parent'), 'latin1')
   assert.deepEqual([state(), parent()], ['4: ACTIVE\n', 'eth7\n'])
-  replace(INDEX, { ...link, isUp: false, hasCarrier: false })
+  setInterface({ ...link, isUp: false, hasCarrier: false })
   assert.equal(state(), '1: DOWN\n')
-  replace(INDEX, { ...link, name: 'eth9' })
+  setInterface({ ...link, name: 'eth9' })
   assert.deepEqual([state(), parent()], ['4: ACTIVE\n', 'eth9\n'])
 })
 
@@ -228,10 +242,10 @@ it('the MAC of a bond, and MACs of neighbours on the interface, are reported', (
   })
   assert.deepEqual(reported, [1])
   const [listener] = listeners
-  listener?.link(INDEX, { ...bond, mac: mac(2) })
-  listener?.link(INDEX, { ...bond, mac: mac(3), isBond: false })
+  listener!.link(INDEX, { ...bond, mac: mac(2) })
+  listener!.link(INDEX, { ...bond, mac: mac(3), isBond: false })
   assert.deepEqual(reported, [1, 2])
-  listener?.neighbour(INDEX, ipv4(10, 0, 0, 9), 'aa')
-  listener?.neighbour(INDEX + 1, ipv4(10, 0, 0, 9), 'bb')
+  listener!.neighbour(INDEX, ipv4(10, 0, 0, 9), 'aa')
+  listener!.neighbour(INDEX + 1, ipv4(10, 0, 0, 9), 'bb')
   assert.deepEqual(neighbours, ['rxe0 9 aa'])
 })

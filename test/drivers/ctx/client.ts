@@ -119,7 +119,8 @@ export const openClient = (core: Core, deviceName: string, interfaceName: string
     fd,
     ioctl,
     map() {
-      const chunk = opsMap(fd, caller, 0, 4096, true)
+      const [offset, length, isWritable] = [0, 4096, true]
+      const chunk = opsMap(fd, caller, offset, length, isWritable)
       return { chunk, info: decode(CtxInfo, ioctl(CtxIoctl.INFO)) }
     },
     send(receiver, tag, data, slot, offset = 0) {

@@ -48,7 +48,7 @@ test('a held descriptor has the requested access mode', t => {
   closeSync(reader)
 })
 
-test('a held descriptor whose lock is refused is closed', t => {
+test('openHeld leaves no descriptor open if flock(2) fails', t => {
   const LOCK_EX = 2
   const fd = newFile(t, 4096)
   assert.equal(libcFunctions({ flock: 'int flock(int fd, int operation)' })().flock(fd, LOCK_EX), 0)
@@ -57,7 +57,7 @@ test('a held descriptor whose lock is refused is closed', t => {
   assert.equal(readdirSync('/proc/self/fd').length, before)
 })
 
-test('a file is held while a copy of a held descriptor is left, and if that is unknown', t => {
+test('a file is held until its held descriptor is closed; a file that cannot be queried counts as held', t => {
   const fd = newFile(t, 4096)
   assert.equal(isHeld(fd), false)
   const held = openHeld(fd)
@@ -71,7 +71,7 @@ test('a file is held while a copy of a held descriptor is left, and if that is u
   assert.equal(isHeld(path), true)
 })
 
-test('identity is the same through another descriptor, and differs between files', t => {
+test('two descriptors of one file have the same identity, two files have different ones', t => {
   const [a, b] = [newFile(t, 4096), newFile(t, 4096)]
   const again = openSync(`/proc/self/fd/${a}`, 'r')
   t.after(() => closeSync(again))

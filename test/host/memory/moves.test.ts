@@ -14,9 +14,15 @@ import { startPeer } from '../peer-control.ts'
 
 const PAGE = 4096
 const TWO_32 = 2 ** 32
+/** The halves of an address. */
 const hi = (address: number): number => Math.floor(address / TWO_32)
 const lo = (address: number): number => address % TWO_32
+/** Microseconds. */
 const MINUTE = 60_000_000
+const NOW = 0
+
+/** Offset, chunk, stride and total of a copy of one piece. */
+const onePiece = (bytes: number) => [0, bytes, bytes, bytes] as const
 
 const skip = nativeLibraryPath() === undefined && 'the native library was not built, so there are no movers'
 const peer = startPeer()
@@ -38,7 +44,7 @@ test('touched pages are resident, others are not, and a resident page is not che
   assert.equal(pages.areResident(hi(address), lo(address) + 100, 1, 0), true)
   const { address: fresh } = await peer.request('fresh', { bytes: 4 * PAGE })
   const areResident = (offset: number, length: number, now: number): boolean =>
-    pages.areResident(hi(fresh), lo(fresh) + offset, length, now)
+    pages.areResident(hi(fresh), lo(fresh) + offset, length, now) // `now`: microseconds
   assert.equal(areResident(0, 1, 0), false)
   await peer.request('touch', { offset: PAGE })
   assert.equal(areResident(PAGE, PAGE, 0), true)
@@ -49,7 +55,7 @@ test('touched pages are resident, others are not, and a resident page is not che
   pages.close()
 })
 
-test('copies to untouched pages are complete, and a copy ends at a page that does not permit the access', {
+test('copies to untouched pages are complete, and a copy ends at a page that is not mapped', {
   skip,
 }, async () => {
   const { address } = await peer.request('fresh', { bytes: 700 * PAGE })
@@ -57,17 +63,25 @@ test('copies to untouched pages are complete, and a copy ends at a page that doe
   const moves = createMoves(handle)
   const local = mapArena(1024 * PAGE)
   for (let i = 0; i < local.length; i++) local.bytes[i] = i % 253
-  // 300 elements of 5000 bytes are more than a mover's buffer
-  const total = 299 * 5000 + 77
-  assert.equal(moves.write(hi(address), lo(address), local, 10, 5000, 6000, total, 0), total)
+  // 300 pieces of 5000 bytes, the last of 77, are more than a mover's buffer.
+  const CHUNK = 5000
+  const source = { offset: 10, stride: 6000 }
+  const destination = { offset: 3, stride: 7000 }
+  const total = 299 * CHUNK + 77
+  const written = moves.write(hi(address), lo(address), local, source.offset, CHUNK, source.stride, total, NOW)
+  assert.equal(written, total)
   const target = mapArena(1024 * PAGE)
-  assert.equal(moves.read(hi(address), lo(address), target, 3, 5000, 7000, total, 0), total)
+  const { offset, stride } = destination
+  assert.equal(moves.read(hi(address), lo(address), target, offset, CHUNK, stride, total, NOW), total)
   for (let i = 0; i < total; i += 997) {
-    const element = Math.floor(i / 5000)
-    assert.equal(target.bytes[3 + element * 7000 + (i % 5000)], (10 + element * 6000 + (i % 5000)) % 253, `byte ${i}`)
+    const piece = Math.floor(i / CHUNK)
+    const from = source.offset + piece * source.stride + (i % CHUNK)
+    const to = offset + piece * stride + (i % CHUNK)
+    assert.equal(target.bytes[to], local.bytes[from], `byte ${i}`)
   }
-  const end = address + 700 * PAGE
-  assert.equal(moves.write(hi(end - PAGE), lo(end - PAGE), local, 0, 2 * PAGE, 2 * PAGE, 2 * PAGE, 0), PAGE)
+  // The page after the last one is not mapped.
+  const lastPage = address + 699 * PAGE
+  assert.equal(moves.write(hi(lastPage), lo(lastPage), local, ...onePiece(2 * PAGE), NOW), PAGE)
   moves.close()
   closeProcess(handle)
 })
@@ -78,9 +92,11 @@ test('a copy to an exited process is -ESRCH, also by a mover that was closed bef
   const mover = createMover()
   assert.ok(mover)
   const local = mapArena(PAGE)
-  const write = (): number => mover.move(true, other.pid, -1, hi(address), lo(address), local, 0, 8, 8, 8, MINUTE)
+  const [isWrite, noFd] = [true, -1]
+  const write = (): number =>
+    mover.move(isWrite, other.pid, noFd, hi(address), lo(address), local, ...onePiece(8), MINUTE)
   assert.equal(write(), 8)
-  assert.equal(mover.waited() < MINUTE, true)
+  assert.ok(mover.waited() < MINUTE)
   await other.kill()
   assert.equal(write(), -ESRCH)
   mover.close()
@@ -99,10 +115,10 @@ test('with an owner, a mover copies through the open /proc/PID/mem, even if anot
   const moves = createMoves({ ...handle, pid: other.pid })
   const local = mapArena(PAGE)
   local.bytes.fill(7)
-  assert.equal(moves.write(hi(address), lo(address), local, 0, 8, 8, 8, 0), 8)
+  assert.equal(moves.write(hi(address), lo(address), local, ...onePiece(8), NOW), 8)
   const target = mapArena(PAGE)
-  assert.equal(moves.read(hi(address), lo(address), target, 0, 16, 16, 16, 0), 16)
-  assert.deepEqual([...target.bytes.subarray(6, 10)], [7, 7, 0, 0])
+  assert.equal(moves.read(hi(address), lo(address), target, ...onePiece(16), NOW), 16)
+  assert.deepEqual([...target.bytes.subarray(6, 10)], [7, 7, 0, 0], 'the 8 bytes were written')
   moves.close()
   closeProcess(handle)
 })

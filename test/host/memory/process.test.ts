@@ -48,11 +48,19 @@ const opened = (pid: number): ProcessHandle => {
   return result
 }
 
+/** The halves of an address. */
 const words = (address: number): [number, number] => [Math.floor(address / 2 ** 32), address % 2 ** 32]
 
-/** Writes the peer's initial contents (peer.ts) again. */
+/** Offset, chunk, stride and total of a copy of one element. */
+const oneElement = (bytes: number) => [0, bytes, bytes, bytes] as const
+/** A system call copies at most this many elements. */
+const MAX_ELEMENTS = 1024
+
+/** The initial byte at an offset of the peer's arena (peer.ts). */
+const initialByte = (offset: number): number => offset % 251
+/** Writes the peer's initial bytes again. */
 const restore = (offset: number, length: number): void => {
-  for (let i = 0; i < length; i++) local.bytes[i] = (offset + i) % 251
+  for (let i = 0; i < length; i++) local.bytes[i] = initialByte(offset + i)
   writeAt(handle, remote + offset, local, 0, length)
 }
 
@@ -68,10 +76,16 @@ after(async () => {
 
 test("another process's memory can be read and written", async () => {
   assert.equal(readAt(handle, remote + 1000, local, 64, 300), 300)
-  for (let i = 0; i < 300; i++) assert.equal(local.bytes[64 + i], (1000 + i) % 251)
+  for (let i = 0; i < 300; i++) assert.equal(local.bytes[64 + i], initialByte(1000 + i))
   local.bytes.set([9, 8, 7], 0)
   assert.equal(writeAt(handle, remote + 10, local, 0, 3), 3)
-  assert.deepEqual((await peer.request('read', { offset: 9, length: 5 })).bytes, [9, 9, 8, 7, 13])
+  assert.deepEqual((await peer.request('read', { offset: 9, length: 5 })).bytes, [
+    initialByte(9),
+    9,
+    8,
+    7,
+    initialByte(13),
+  ])
   restore(10, 3)
 })
 
@@ -90,7 +104,7 @@ test('a read fills elements of any size, gap and number', () => {
         assert.equal(readv(handle, ...words(remote + from), local, offset, chunk, stride, total), total)
         const expected = new Uint8Array(SIZE).fill(255)
         for (let i = 0; i < total; i++)
-          expected[offset + Math.floor(i / chunk) * stride + (i % chunk)] = (from + i) % 251
+          expected[offset + Math.floor(i / chunk) * stride + (i % chunk)] = initialByte(from + i)
         assert.ok(Buffer.from(local.buffer).equals(expected))
       },
     ),
@@ -99,8 +113,8 @@ test('a read fills elements of any size, gap and number', () => {
       examples: [
         [1, 1, 3000, 0, 0],
         [64, 0, 50000, 8, 1],
-        [16, 16, 16 * 1024, 0, 0],
-        [16, 16, 16 * 1025, 0, 0],
+        [16, 16, 16 * MAX_ELEMENTS, 0, 0],
+        [16, 16, 16 * (MAX_ELEMENTS + 1), 0, 0],
       ],
     },
   )
@@ -113,7 +127,8 @@ test('a write gathers elements, with more than one system call', async () => {
   assert.equal(writev(handle, ...words(remote + at), local, 5, chunk, stride, total), total)
   const { bytes } = await peer.request('read', { offset: at, length: count * chunk })
   const expected = bytes.map((_, i) => (5 + Math.floor(i / chunk) * stride + (i % chunk)) % 253)
-  expected[expected.length - 1] = (at + expected.length - 1) % 251
+  // `total` ends before the last byte.
+  expected[expected.length - 1] = initialByte(at + expected.length - 1)
   assert.deepEqual(bytes, expected)
   restore(at, count * chunk)
 })
@@ -121,19 +136,20 @@ test('a write gathers elements, with more than one system call', async () => {
 test('a copy through /proc/PID/mem (a handle with an owner) ends with the last element', async () => {
   const owned = openProcess(peer.pid, { owner: { uid: process.getuid?.() ?? -1, gid: process.getgid?.() ?? -1 } })
   assert.ok(!(owned instanceof SystemError))
+  // The third and last element has 3 bytes.
   const [chunk, stride, total, at] = [8, 16, 8 * 3 - 5, 8 * PAGE]
   local.bytes.fill(255)
   assert.equal(readv(owned, ...words(remote + at), local, 0, chunk, stride, total), total)
   const end = 2 * stride + (total - 2 * chunk)
-  assert.deepEqual([...local.bytes.subarray(end - 1, end + 7)], [(at + total - 1) % 251, ...Array(7).fill(255)])
+  assert.deepEqual([...local.bytes.subarray(end - 1, end + 7)], [initialByte(at + total - 1), ...Array(7).fill(255)])
   assert.equal(writev(owned, ...words(remote + at), local, 0, chunk, stride, total), total)
-  // also if the last element is in the second system call, which copies fewer elements than the first
-  const long = 1024 * chunk + 3
+  // Also if the last element is in a second system call.
+  const long = MAX_ELEMENTS * chunk + 3
   assert.equal(writev(owned, ...words(remote + READ_ONLY - long), local, 0, chunk, stride, long), long)
   const { bytes } = await peer.request('read', { offset: at, length: 32 })
   assert.deepEqual(
     bytes,
-    bytes.map((_, i) => (at + i) % 251),
+    bytes.map((_, i) => initialByte(at + i)),
   )
   restore(READ_ONLY - long, long)
   closeProcess(owned)
@@ -145,21 +161,25 @@ test('a copy to a page without permission is -EFAULT, and a copy that begins bef
   assert.equal(readAt(handle, remote + READ_ONLY, local, 0, 8), 8)
   local.bytes.fill(1)
   assert.equal(writeAt(handle, remote + READ_ONLY - 100, local, 0, 300), 100)
-  const { bytes } = await peer.request('read', { offset: READ_ONLY - 101, length: 103 })
-  assert.deepEqual([bytes[0], bytes[1], bytes[100]], [(READ_ONLY - 101) % 251, 1, 1])
-  assert.deepEqual([bytes[101], bytes[102]], [READ_ONLY % 251, (READ_ONLY + 1) % 251])
-  // each system call copies 1024 elements; the fault is in a later call, and the bytes before the fault are reported
-  const before = 2 * 1024 + 100
-  assert.equal(writev(handle, ...words(remote + READ_ONLY - before), local, 0, 2, 4, before + 50), before)
-  assert.equal(writev(handle, ...words(remote + READ_ONLY - 2048), local, 0, 2, 4, 2100), 2048)
-  restore(READ_ONLY - before, before)
+  const from = READ_ONLY - 101
+  const { bytes } = await peer.request('read', { offset: from, length: 103 })
+  const expected = [initialByte(from), ...new Array(100).fill(1), initialByte(READ_ONLY), initialByte(READ_ONLY + 1)]
+  assert.deepEqual(bytes, expected)
+  // The fault is in the second system call, within or before its first element; the bytes before it are counted.
+  const [chunk, stride] = [2, 4]
+  const firstCall = MAX_ELEMENTS * chunk
+  for (const before of [firstCall + 100, firstCall]) {
+    const to = remote + READ_ONLY - before
+    assert.equal(writev(handle, ...words(to), local, 0, chunk, stride, before + 50), before)
+  }
+  restore(READ_ONLY - firstCall - 100, firstCall + 100)
 })
 
 test('a copy at an unmapped address is -EFAULT, up to the last address', () => {
   assert.equal(readAt(handle, 0, local, 0, 8), -EFAULT)
-  assert.equal(readv(handle, 0xffffffff, 0xfffffff8, local, 0, 8, 8, 8), -EFAULT)
-  assert.equal(readv(handle, 0xffffffff, 0xffffffff, local, 0, 8, 8, 8), -EFAULT)
-  assert.equal(readv(handle, -1, -8, local, 0, 8, 8, 8), -EFAULT)
+  assert.equal(readv(handle, 0xffffffff, 0xfffffff8, local, ...oneElement(8)), -EFAULT)
+  assert.equal(readv(handle, 0xffffffff, 0xffffffff, local, ...oneElement(8)), -EFAULT)
+  assert.equal(readv(handle, -1, -8, local, ...oneElement(8)), -EFAULT)
 })
 
 test('a copy may cross address 2^32', t => {
@@ -176,9 +196,10 @@ test('a copy may cross address 2^32', t => {
   }
   const own = opened(process.pid)
   for (let i = 0; i < 3000; i++) local.bytes[2 * i] = i % 241
-  assert.equal(writev(own, 0, at + PAGE - 1030, local, 0, 1, 2, 3000), 3000)
+  const low = 2 ** 32 - 1030
+  assert.equal(writev(own, 0, low, local, 0, 1, 2, 3000), 3000)
   local.bytes.fill(0)
-  assert.equal(readv(own, 0, at + PAGE - 1030, local, 0, 3000, 3000, 3000), 3000)
+  assert.equal(readv(own, 0, low, local, ...oneElement(3000)), 3000)
   for (let i = 0; i < 3000; i++) assert.equal(local.bytes[i], i % 241)
   closeProcess(own)
 })
@@ -233,7 +254,7 @@ test("another user's process can be opened, and the kernel refuses access to it"
   skip: process.getuid?.() === 0 && 'root may',
 }, () => {
   const init = opened(1)
-  assert.equal(init.mem, -1)
+  assert.equal(init.mem, -1, 'its /proc/PID/mem cannot be opened')
   assert.equal(isSame(init), true)
   assert.equal(readAt(init, remote, local, 0, 8), -EPERM)
   assert.equal(pidfdGetfd(init, 0), -EPERM)
@@ -332,12 +353,13 @@ test('a process whose main thread has ended is found by another thread, without 
 
 test('hasCapability agrees with /proc/PID/status, and is false for a pid without a process', () => {
   const capabilities = BigInt(`0x${/CapEff:\s*([0-9a-f]+)/.exec(readFileSync('/proc/self/status', 'latin1'))?.[1]}`)
-  for (let number = 0; number < 41; number++)
+  const LAST_CAPABILITY = 40
+  for (let number = 0; number <= LAST_CAPABILITY; number++)
     assert.equal(hasCapability(process.pid, number), ((capabilities >> BigInt(number)) & 1n) === 1n)
-  assert.equal(hasCapability(0x7fffffff, 13), false)
+  assert.equal(hasCapability(0x7fffffff, 0), false)
 })
 
-test('a closed handle gives no descriptors of a process whose pidfd has got the same number', async t => {
+test('a closed handle gives no descriptors of another process whose pidfd has the same number', async t => {
   const other = spawn('sleep', ['1000'], { stdio: ['pipe', 'ignore', 'ignore'] })
   t.after(() => other.kill('SIGKILL'))
   await once(other, 'spawn')

@@ -15,7 +15,7 @@ import { ABRIDGED, WHOLE } from '../../../src/trace/values.ts'
 import { type Call, isAnswer, type Result } from '../../../src/uapi/call.ts'
 import { type ChainLink, ENTRY_HEADER, encodeChain } from '../../../src/uapi/object/chain.ts'
 import { encodeCall } from '../../../src/uapi/object/client.ts'
-import { decodeObject, ioctlRequest } from '../../../src/uapi/object/dialect.ts'
+import { ATTRIBUTE, decodeObject, HEADER, ioctlRequest } from '../../../src/uapi/object/dialect.ts'
 import { encodeRecords } from '../../../src/uapi/scalar.ts'
 import type { TraceRecord } from '../../../src/uapi/tool.ts'
 import { ARENA, AT, arena, fakeView, rxeSchema } from '../../uapi/fake-view.ts'
@@ -69,9 +69,10 @@ const chainMemory = (bytes: Uint8Array) => {
   memory.map(ENTRIES, bytes)
   return memory
 }
+/** Offsets in the header of a message. */
+const [CLASS_OFFSET, OBJECT_OFFSET, OP_CTRL_OFFSET] = [2, 4, 8]
 /** The first entry is answered: object 5, op_ctrl 0, flags ANSWERED. */
 const results = entries.slice()
-const OBJECT_OFFSET = 4
 new Uint32Array(results.buffer, ENTRY_HEADER + OBJECT_OFFSET, 3).set([5, 0, MessageFlag.ANSWERED])
 const chainRecord = recordOf(
   CHAIN,
@@ -148,8 +149,8 @@ describe('a message of the object dialect', () => {
 
   it('of a refused call is decoded by the call number of the request, and marks a buffer that is too short', () => {
     const wrong = encodeCall(cq)
-    // Attribute cqe is 0.
-    wrong[24] = 0
+    // The value of the first attribute, cqe: 0 instead of 100.
+    wrong[HEADER + ATTRIBUTE] = 0
     const record = recordOf(CREATE, wrong)
     assert.equal(record.call, undefined)
     assert.match(
@@ -164,27 +165,32 @@ describe('a message of the object dialect', () => {
   it('shows unknown classes, attributes and flags by number, and bytes with wrong lengths undecoded', () => {
     const unknownBytes = encodeCall(cq)
     const view = new DataView(unknownBytes.buffer)
-    // Changes the id of attribute 1, the flags of attribute 2, the lengths of attributes 3 and 4, then op_ctrl.
-    view.setUint16(18, 0x77, true)
-    view.setUint32(36, 0x21, true)
-    view.setUint16(48, 11, true)
-    view.setUint16(64, 4, true)
-    view.setUint32(8, 3, true)
+    // Each of the first four attributes has 16 bytes: {u16 length, u16 id, u32 flags} and 8 bytes for the value.
+    const [first, second, third, fourth] = [HEADER, HEADER + 16, HEADER + 32, HEADER + 48]
+    const [LENGTH, ID, FLAGS] = [0, 2, 4]
+    view.setUint16(first + ID, 0x77, true)
+    view.setUint32(second + FLAGS, 0x21, true)
+    view.setUint16(third + LENGTH, 11, true)
+    view.setUint16(fourth + LENGTH, 4, true)
+    view.setUint32(OP_CTRL_OFFSET, 3, true)
     const lines = linesOf(recordOf(CREATE, unknownBytes))
     assert.match(lines[0], / op_ctrl 3, flags 0$/)
     assert.deepEqual(lines.slice(1), [
       '  attribute 0x77 mandatory, 4 bytes: 64000000',
       '  userHandle 0x2 mandatory 0x20, 8 bytes: 0700000000000000 = 7',
       '  channel 0x3 mandatory, 3 bytes: 050000 (undecodable)',
-      `  undecodable ${Buffer.from(unknownBytes.subarray(64, 96)).toString('hex')}… (56 bytes)`,
+      `  undecodable ${Buffer.from(unknownBytes.subarray(fourth, fourth + 32)).toString('hex')}… (56 bytes)`,
     ])
-    view.setUint16(2, 999, true)
+    view.setUint16(CLASS_OFFSET, 999, true)
     assert.match(
       linesOf(recordOf(CREATE, unknownBytes))[0],
       /^object unknown at 0x100000, 120 bytes: length 120, class 999, /,
     )
-    assert.deepEqual(linesOf(recordOf(CREATE, unknownBytes.fill(8, 0, 1).subarray(0, 8))), [
-      `object at 0x100000, 8 bytes: ${Buffer.from(unknownBytes.subarray(0, 8)).toString('hex')}`,
+    // a message that is shorter than a header
+    view.setUint16(LENGTH, 8, true)
+    const short = unknownBytes.subarray(0, 8)
+    assert.deepEqual(linesOf(recordOf(CREATE, short)), [
+      `object at 0x100000, 8 bytes: ${Buffer.from(short).toString('hex')}`,
     ])
   })
 })
@@ -219,8 +225,9 @@ describe('the bytes of a chain', () => {
     const lines = linesOf(recordOf(CHAIN, encodeCall({ ...chain, args: { entries: many, onError: 0 } })))
     assert.ok(lines.includes('    … 5 more entries'))
     const broken = entries.slice()
-    // The size of the second entry.
-    broken[24 + 4] = 3
+    // The first entry, pd.create, is a message without attributes.
+    const [secondEntry, SIZE] = [ENTRY_HEADER + HEADER, 4]
+    broken[secondEntry + SIZE] = 3
     const shown = linesOf(recordOf(CHAIN, chainMessage(broken), undefined, {}, chainMemory(broken)))
     assert.match(shown[3], /^ {4}undecodable 00000000030000.*… \(192 bytes\) \(its size is 3; a multiple of 8 from 16 /)
   })
@@ -228,6 +235,7 @@ describe('the bytes of a chain', () => {
   it('are shown as cut if the tracer keeps only a part', () => {
     const many = encodeChain(Array.from({ length: 1000 }, () => links[0]))
     const lines = linesOf(recordOf(CHAIN, chainMessage(many), undefined, {}, chainMemory(many)), WHOLE)
+    // 16 KiB are kept: 682 entries of 24 bytes, and 16 bytes.
     assert.ok(lines.some(line => line.startsWith('    entry 681 pd.create')))
     assert.match(lines.find(line => line.startsWith('    cut off')) as string, /^ {4}cut off [0-9a-f]{32}…$/)
   })
@@ -299,6 +307,7 @@ describe('the bytes of calls', () => {
     assert.equal(lines.at(-1), '    +20 handle 3')
     const info = { ...driver, request: CtxIoctl.INFO, raw: { in: [], out: [range(new Uint8Array(56).fill(1))] } }
     assert.match(callLine(info, { abi: true }), /\n {6}out at 0x1000, 56 bytes: .*\n {8}\+0 number 16843009\n/)
+    // of an unknown request only the bytes
     assert.match(linesOf({ ...driver, request: 1, raw: { in: [assign(0)], out: [] } }).join(), /^driver.*00$/)
   })
 

@@ -40,6 +40,7 @@ export interface Message {
   /** OP_… bits of the last packet. */
   endFlags: number
   readonly psn: number
+  /** Number of PSNs. */
   psns: number
   /** The payloads of the packets, one after the other; empty for a READ. */
   payload: Uint8Array
@@ -100,6 +101,7 @@ export const messagesOf = ({ name, entries }: Conversation, pair: Pair): Message
     }
     open.endFlags = flags
     open.isLossless &&= !entry.isLost
+    // Messages of unreliable services complete when they are sent.
     if (reliableService[pair.service] === 0) open.completeAt = entries.indexOf(entry)
     open.psns += psns
     open.payload = Uint8Array.from([...open.payload, ...packet.payload])
@@ -131,8 +133,8 @@ const findCompletions = (entries: readonly Entry[], pair: Pair, messages: readon
       message.completeAt = i
     }
   }
-  for (const [k, message] of messages.entries()) {
-    const previous = messages[k - 1]
+  for (const [i, message] of messages.entries()) {
+    const previous = messages[i - 1]
     if (previous !== undefined && previous.completeAt > message.postedAt) message.postedAt = previous.postedAt
   }
 }
