@@ -15,6 +15,7 @@ import {
   unregister,
 } from '../../src/core/index.ts'
 import { Classes } from '../../src/spec/classes.ts'
+import { AccessFlags } from '../../src/spec/enums.ts'
 import type { ObjectClass } from '../../src/spec/schema/schema.ts'
 import { cap, errnoOf, openTestDevice } from './fixture.ts'
 
@@ -60,6 +61,7 @@ const anyStep: fc.Arbitrary<Step> = fc.record({
 })
 /** The caller's number of the channel that a new CQ names. */
 const CHANNEL_FD = 7
+const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ } = AccessFlags.values
 const classes: readonly ObjectClass[] = [Classes.pd, Classes.cq, Classes.mr, Classes.rc_qp]
 
 const run = (steps: readonly Step[]): void => {
@@ -122,7 +124,13 @@ const run = (steps: readonly Step[]): void => {
       const named = pick === undefined ? [] : [pick[1].isClosed ? 'EBADF' : pick[1].object]
       create(model, Classes.cq, { cqe: 1, userHandle: 1n, compVector: 0, ...(pick && { channel: CHANNEL_FD }) }, named)
     } else if (action === 'mr') {
-      const args = { pd: handle, start: address, length: 9n, iova: address, access: 15 }
+      const args = {
+        pd: handle,
+        start: address,
+        length: 9n,
+        iova: address,
+        access: LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ,
+      }
       create(model, Classes.mr, args, [lookUp(model, handle, 'pd')])
     } else if (action === 'rc_qp') {
       const [sendCq, recvCq] = [secondHandle, choice]
@@ -134,7 +142,7 @@ const run = (steps: readonly Step[]): void => {
     } else if (action === 'destroy') {
       // usually the handle's class, sometimes another class
       const actual = classes.find(cls => cls.name === model.handles.get(handle)?.class)
-      const cls = choice > 0 && actual !== undefined ? actual : classes[secondHandle % 4]
+      const cls = choice > 0 && actual !== undefined ? actual : classes[secondHandle % classes.length]
       const expected = expectedOfDestroy(model, lookUp(model, handle, cls.name))
       assert.equal(
         errnoOf(() => invokeNow(model.context, cls, 'destroy', handle, {} as never, caller)),
@@ -184,12 +192,11 @@ const run = (steps: readonly Step[]): void => {
   unregister(device)
   assert.deepEqual([stat(core).descriptors, stat(core).faults, device.memory.liveKeys], [0, 0, 0])
   assert.ok(Object.values(device.counts).every(count => count === 0))
+  // The driver removes queue pairs and CQs.
+  const remaining = models.flatMap(({ handles }) => [...handles.values()])
   assert.equal(
     setup.log.filter(line => line.startsWith('remove')).length,
-    models.reduce(
-      (n, { handles }) => n + [...handles.values()].filter(o => o.class === 'cq' || o.class === 'rc_qp').length,
-      0,
-    ),
+    remaining.filter(object => object.class === 'cq' || object.class === 'rc_qp').length,
   )
 }
 

@@ -12,6 +12,9 @@ import { scratchFolder } from '../tools.ts'
 const { O_NONBLOCK } = fs.constants
 const module = new URL('../../src/host/end-by-signal.js', import.meta.url).href
 
+/** Of the program, if the signal does not end it. */
+const EXIT_STATUS = 7
+
 /**
  * Runs a program that prints on standard error and ends by a signal. Returns the program's exit status, the flags of its
  * standard error, and the files that it left.
@@ -20,7 +23,7 @@ const endBy = (signal: NodeJS.Signals) => {
   const program = `
     import { endBySignal } from '${module}'
     process.stderr.write('last words')
-    process.exitCode = 7
+    process.exitCode = ${EXIT_STATUS}
     endBySignal('${signal}')`
   const script =
     'ulimit -c unlimited; "$0" --input-type=module -e "$1"; echo $?; grep -oP "flags:\\t\\K.*" /proc/self/fdinfo/2; ls'
@@ -42,6 +45,6 @@ describe('a process that ends by a signal', { skip: !hasNative() && 'needs nativ
     })
 
   it('has its exit status if the signal does not end it', () => {
-    assert.equal(endBy('SIGCHLD').status, 7)
+    assert.equal(endBy('SIGCHLD').status, EXIT_STATUS)
   })
 })

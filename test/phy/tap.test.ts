@@ -1,3 +1,6 @@
+/*
+ * Taps, which see the runs that a port sends and receives.
+ */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { addTap, forEachPacket } from '../../src/phy/tap.ts'
@@ -16,16 +19,17 @@ describe('tap', () => {
       addTap(port, run =>
         forEachPacket(run, (offset, length, identification) => {
           const isSealed = verifyIcrc(run.arena, offset, length, icrcFlow, identification)
-          lines.push(`${run.direction} ${run.outcome} ${length} ${identification} ${run.flow.trafficClass} ${isSealed}`)
+          const fields = { length, identification, trafficClass: run.flow.trafficClass, isSealed }
+          lines.push(`${run.direction} ${run.outcome} ${JSON.stringify(fields)}`)
         }),
       )
     sendRun(a, flow, 0, 2, 64, 20)
     receiveAll(b)
     assert.deepEqual(lines, [
-      'sent passed 64 0 9 true',
-      'sent passed 20 1 9 true',
-      'received passed 64 0 9 true',
-      'received passed 20 1 9 true',
+      'sent passed {"length":64,"identification":0,"trafficClass":9,"isSealed":true}',
+      'sent passed {"length":20,"identification":1,"trafficClass":9,"isSealed":true}',
+      'received passed {"length":64,"identification":0,"trafficClass":9,"isSealed":true}',
+      'received passed {"length":20,"identification":1,"trafficClass":9,"isSealed":true}',
     ])
   })
 

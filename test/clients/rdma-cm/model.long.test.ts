@@ -9,5 +9,8 @@ const STEPS = 20_000
 
 it('100,000 connections: events and states of identifiers match the model', () => {
   let connections = 0
-  for (let seed = 1; connections < CONNECTIONS; seed++) connections += runModel(seed, STEPS, seed % 2 === 0)
+  for (let seed = 1; connections < CONNECTIONS; seed++) {
+    const hasLoss = seed % 2 === 0
+    connections += runModel(seed, STEPS, hasLoss)
+  }
 })

@@ -27,6 +27,7 @@ import { AsyncEventType } from '../../../src/spec/enums.ts'
 import { cap, errnoOf, install, openTestDevice } from '../fixture.ts'
 
 const { pd: Pd, cq: Cq, rc_qp: RcQp, comp_channel: CompChannel, async_fd: AsyncFd } = Classes
+const { CQ_ERR, COMM_EST, QP_ACCESS_ERR, DEVICE_FATAL, PORT_ACTIVE, PORT_ERR } = AsyncEventType.values
 
 const setUp = () => {
   const setup = openTestDevice()
@@ -44,46 +45,58 @@ const setUp = () => {
     )
     return context.handles.slots[object!]!
   }
-  const notify = (handle: number, solicitedOnly: 0 | 1) =>
-    invokeNow(context, Cq, 'reqNotify', handle, { solicitedOnly }, caller)
+  const notify = (handle: number, completions: 'any' | 'solicited') =>
+    invokeNow(context, Cq, 'reqNotify', handle, { solicitedOnly: completions === 'solicited' ? 1 : 0 }, caller)
   const destroy = (handle: number) => ({ ...invokeNow(context, Cq, 'destroy', handle, {}, caller).out })
   return { ...setup, asyncFd, channel, newCq, notify, destroy }
 }
+/** Whether a completion is solicited. */
+const [PLAIN, SOLICITED] = [false, true]
+/** With so many events in a queue, an event is dropped if one of the same source and type is queued. */
+const MAX_UNREAD = 65_536
+const readAll = (fd: FdObject) => readEvents(fd, Number.POSITIVE_INFINITY)
 const hex = (events: readonly EventRecord[]) => events.map(({ bytes }) => Buffer.from(bytes).toString('hex'))
+/** The bytes of struct ib_uverbs_async_event_desc: element (8 bytes), event type, reserved. */
+const asyncEvent = (element: bigint, type: number): string => {
+  const bytes = Buffer.alloc(16)
+  bytes.writeBigUInt64LE(element, 0)
+  bytes.writeUInt32LE(type, 8)
+  return bytes.toString('hex')
+}
 const readError = (fd: FdObject) => errnoOf(() => readEvents(fd))
 
 test('an armed CQ raises one event for the next completion (R35)', () => {
   const { channel, newCq, notify } = setUp()
   const cq = newCq(0x1122334455667788n)
-  completed(cq.events!, true)
+  completed(cq.events!, SOLICITED)
   assert.equal(readError(channel), 'EAGAIN')
-  notify(cq.handle, 0)
-  completed(cq.events!, false)
-  completed(cq.events!, true)
-  assert.deepEqual(hex(readEvents(channel, 9)), ['8877665544332211'])
+  notify(cq.handle, 'any')
+  completed(cq.events!, PLAIN)
+  completed(cq.events!, SOLICITED)
+  assert.deepEqual(hex(readAll(channel)), ['8877665544332211'])
   assert.equal(readError(channel), 'EAGAIN')
 })
 
 test('a CQ that is armed only for solicited completions ignores other completions', () => {
   const { channel, newCq, notify } = setUp()
   const cq = newCq(1n)
-  notify(cq.handle, 1)
-  completed(cq.events!, false)
+  notify(cq.handle, 'solicited')
+  completed(cq.events!, PLAIN)
   assert.equal(readError(channel), 'EAGAIN')
-  completed(cq.events!, true)
-  assert.equal(readEvents(channel, 9).length, 1)
-  notify(cq.handle, 0)
-  notify(cq.handle, 1)
-  completed(cq.events!, false)
-  assert.equal(readEvents(channel, 9).length, 1, 'the second arming does not replace the first')
+  completed(cq.events!, SOLICITED)
+  assert.equal(readAll(channel).length, 1)
+  notify(cq.handle, 'any')
+  notify(cq.handle, 'solicited')
+  completed(cq.events!, PLAIN)
+  assert.equal(readAll(channel).length, 1, 'the second arming does not replace the first')
 })
 
 test('a destroy counts the read events and drops the unread events', () => {
   const { channel, newCq, notify, destroy } = setUp()
   const [firstCq, secondCq] = [newCq(5n), newCq(5n)]
   for (const cq of [firstCq, secondCq, firstCq, firstCq]) {
-    notify(cq.handle, 0)
-    completed(cq.events!, false)
+    notify(cq.handle, 'any')
+    completed(cq.events!, PLAIN)
   }
   readEvents(channel, 2)
   assert.deepEqual(destroy(firstCq.handle), { compEvents: 1, asyncEvents: 0 })
@@ -97,20 +110,19 @@ test("an async event goes to the async fd of the object's create, otherwise to t
   const second = install(setup, invokeNow(context, AsyncFd, 'create', 0, {}, caller))
   const cq = newCq(0xabcn)
   invokeNow(context, Pd, 'create', 0, {}, caller)
-  const qpArgs = { pd: 1, sendCq: 0, recvCq: 0, cap, userHandle: 0xdefn, asyncFd: second.handle }
-  const qp = context.handles.slots[invokeNow(context, RcQp, 'create', 0, qpArgs, caller).object!]!
-  raiseObjectEvent(cq, AsyncEventType.values.CQ_ERR)
-  raiseObjectEvent(qp, AsyncEventType.values.COMM_EST)
-  raiseObjectEvent(qp, AsyncEventType.values.QP_ACCESS_ERR)
-  const { asyncFd: _, ...otherArgs } = { ...qpArgs, userHandle: 0x123n }
-  const otherQp = context.handles.slots[invokeNow(context, RcQp, 'create', 0, otherArgs, caller).object!]!
-  raiseObjectEvent(otherQp, AsyncEventType.values.COMM_EST)
-  assert.deepEqual(hex(readEvents(asyncFd, 9)), [
-    'bc0a000000000000' + '00000000' + '00000000',
-    '2301000000000000' + '04000000' + '00000000',
-  ])
+  const createQp = (args: { userHandle: bigint; asyncFd?: number }) => {
+    const { object } = invokeNow(context, RcQp, 'create', 0, { pd: 1, sendCq: 0, recvCq: 0, cap, ...args }, caller)
+    return context.handles.slots[object!]!
+  }
+  const qp = createQp({ userHandle: 0xdefn, asyncFd: second.handle })
+  raiseObjectEvent(cq, CQ_ERR)
+  raiseObjectEvent(qp, COMM_EST)
+  raiseObjectEvent(qp, QP_ACCESS_ERR)
+  const otherQp = createQp({ userHandle: 0x123n })
+  raiseObjectEvent(otherQp, COMM_EST)
+  assert.deepEqual(hex(readAll(asyncFd)), [asyncEvent(0xabcn, CQ_ERR), asyncEvent(0x123n, COMM_EST)])
   invokeNow(context, RcQp, 'destroy', otherQp.handle, {}, caller)
-  assert.deepEqual(hex(readEvents(second, 1)), ['ef0d000000000000' + '04000000' + '00000000'])
+  assert.deepEqual(hex(readEvents(second, 1)), [asyncEvent(0xdefn, COMM_EST)])
   assert.deepEqual({ ...invokeNow(context, RcQp, 'destroy', qp.handle, {}, caller).out }, { events: 1 })
   assert.equal(readError(second), 'EAGAIN')
   assert.deepEqual(destroy(cq.handle), { compEvents: 0, asyncEvents: 1 })
@@ -120,18 +132,18 @@ test('events of a port go to every async fd of its device', () => {
   const setup = setUp()
   const otherContext = openContext(setup.device, { isOpened: true })
   const otherFd = install(setup, invokeNow(otherContext, AsyncFd, 'create', 0, {}, setup.caller))
-  raisePort(setup.device, 1, AsyncEventType.values.PORT_ACTIVE)
+  raisePort(setup.device, 1, PORT_ACTIVE)
   for (const fd of [setup.asyncFd, otherFd])
-    assert.deepEqual(hex(readEvents(fd, 9)), ['0100000000000000' + '09000000' + '00000000'])
+    assert.deepEqual(hex(readAll(fd)), ['0100000000000000' + '09000000' + '00000000'], 'port, event type, reserved')
   assert.equal(readError(setup.channel), 'EAGAIN')
 })
 
 test('device removal raises DEVICE_FATAL on the async fd, and later reads fail with EIO', () => {
   const { device, asyncFd, channel, newCq, notify } = setUp()
   const cq = newCq(1n)
-  notify(cq.handle, 0)
+  notify(cq.handle, 'any')
   unregister(device)
-  assert.deepEqual(hex(readEvents(asyncFd, 9)), ['0000000000000000' + '08000000' + '00000000'])
+  assert.deepEqual(hex(readAll(asyncFd)), [asyncEvent(0n, DEVICE_FATAL)])
   assert.equal(readError(asyncFd), 'EIO')
   assert.equal(readError(channel), 'EIO')
 })
@@ -140,26 +152,24 @@ test('device removal discards unread events of objects, but not of ports', () =>
   const { device, asyncFd, channel, newCq } = setUp()
   const cq = newCq(1n)
   const fire = () => {
-    arm(cq, false)
-    completed(cq.events!, false)
+    const solicitedOnly = false
+    arm(cq, solicitedOnly)
+    completed(cq.events!, PLAIN)
   }
   fire()
-  raisePort(device, 1, AsyncEventType.values.PORT_ERR)
-  raiseObjectEvent(cq, AsyncEventType.values.CQ_ERR)
+  raisePort(device, 1, PORT_ERR)
+  raiseObjectEvent(cq, CQ_ERR)
   // events raised during the removal are not delivered either
   registerClient(device.core, {
     name: 'busy',
     add() {},
     remove() {
       fire()
-      raiseObjectEvent(cq, AsyncEventType.values.CQ_ERR)
+      raiseObjectEvent(cq, CQ_ERR)
     },
   })
   unregister(device)
-  assert.deepEqual(hex(readEvents(asyncFd, 9)), [
-    '0100000000000000' + '0a000000' + '00000000',
-    '0000000000000000' + '08000000' + '00000000',
-  ])
+  assert.deepEqual(hex(readAll(asyncFd)), [asyncEvent(1n, PORT_ERR), asyncEvent(0n, DEVICE_FATAL)])
   assert.equal(readError(channel), 'EIO')
 })
 
@@ -167,24 +177,24 @@ test('a closed descriptor gets no events; its unread events do not count as read
   const { core, channel, newCq, notify, destroy } = setUp()
   const cq = newCq(1n)
   for (let i = 0; i < 3; i++) {
-    notify(cq.handle, 0)
-    completed(cq.events!, false)
+    notify(cq.handle, 'any')
+    completed(cq.events!, PLAIN)
   }
   readEvents(channel)
   closeDescriptor(core, channel.handle)
-  notify(cq.handle, 0)
-  completed(cq.events!, false)
+  notify(cq.handle, 'any')
+  completed(cq.events!, PLAIN)
   assert.deepEqual(destroy(cq.handle), { compEvents: 1, asyncEvents: 0 })
 })
 
 test('after its context is closed an async fd still has events of ports, but not of objects', () => {
   const { context, device, asyncFd, newCq } = setUp()
-  raiseObjectEvent(newCq(1n), AsyncEventType.values.CQ_ERR)
-  raisePort(device, 1, AsyncEventType.values.PORT_ERR)
+  raiseObjectEvent(newCq(1n), CQ_ERR)
+  raisePort(device, 1, PORT_ERR)
   closeContext(context)
   assert.deepEqual(
-    readEvents(asyncFd, 9).map(({ type }) => type),
-    [AsyncEventType.values.PORT_ERR],
+    readAll(asyncFd).map(({ type }) => type),
+    [PORT_ERR],
   )
   assert.equal(readError(asyncFd), 'EIO')
 })
@@ -207,22 +217,26 @@ test('a destroy queries the sink only if the object has raised events, a close q
   })
   const [withoutEvents, ...withEvents] = [newCq(1n), newCq(2n), newCq(3n), newCq(4n)]
   for (const { handle, events } of withEvents) {
-    notify(handle, 0)
-    completed(events!, false)
+    notify(handle, 'any')
+    completed(events!, PLAIN)
   }
   assert.deepEqual(destroy(withoutEvents!.handle), { compEvents: 0, asyncEvents: 0 })
   assert.deepEqual(destroy(withEvents[0]!.handle), { compEvents: 1, asyncEvents: 0 })
   closeDescriptor(core, channel.handle)
   assert.deepEqual(destroy(withEvents[1]!.handle), { compEvents: 1, asyncEvents: 0 })
-  assert.deepEqual(queried, [withEvents[0]!.events, Number.POSITIVE_INFINITY])
+  assert.deepEqual(
+    queried,
+    [withEvents[0]!.events, Number.POSITIVE_INFINITY],
+    'withdraw of a destroy, take of the close',
+  )
 })
 
 test('an attached sink gets the queued events, and a destroy withdraws undelivered events from the sink', () => {
   const { context, channel, newCq, notify, destroy } = setUp()
   const cq = newCq(1n)
   const fire = () => {
-    notify(cq.handle, 0)
-    completed(cq.events!, false)
+    notify(cq.handle, 'any')
+    completed(cq.events!, PLAIN)
   }
   fire()
   const posted: EventRecord[] = []
@@ -250,23 +264,24 @@ test('the number of unread events of one object is bounded, and events of other 
   const { channel, newCq, notify, destroy } = setUp()
   const [busy, late] = [newCq(1n), newCq(2n)]
   const fire = (cq: typeof busy) => {
-    notify(cq.handle, 0)
-    completed(cq.events!, false)
+    notify(cq.handle, 'any')
+    completed(cq.events!, PLAIN)
   }
-  for (let i = 0; i < 65_600; i++) fire(busy)
+  for (let i = 0; i < MAX_UNREAD + 64; i++) fire(busy)
   fire(late)
-  const events = readEvents(channel, 1e6)
-  assert.equal(events.length, 65_537)
+  const events = readAll(channel)
+  assert.equal(events.length, MAX_UNREAD + 1)
   assert.equal(events.at(-1)?.element, late.events)
-  assert.deepEqual(destroy(busy.handle), { compEvents: 65_536, asyncEvents: 0 })
+  assert.deepEqual(destroy(busy.handle), { compEvents: MAX_UNREAD, asyncEvents: 0 })
 })
 
 test('events that an attached sink has not delivered move to the next sink', () => {
   const { channel, newCq } = setUp()
   const [first, second] = [createEventQueue(), createEventQueue()]
   const cq = newCq(1n)
-  arm(cq, false)
-  completed(cq.events!, false)
+  const solicitedOnly = false
+  arm(cq, solicitedOnly)
+  completed(cq.events!, PLAIN)
   attachSink(channel, first)
   attachSink(channel, second)
   assert.deepEqual([first.take(9).length, second.take(9).length], [0, 1])
@@ -274,48 +289,73 @@ test('events that an attached sink has not delivered move to the next sink', () 
 
 test('the number of unread events of a port is bounded', () => {
   const { device, asyncFd } = setUp()
-  for (let i = 0; i < 65_600; i++) raisePort(device, 1, AsyncEventType.values.PORT_ERR)
-  raisePort(device, 1, AsyncEventType.values.PORT_ACTIVE)
-  const events = readEvents(asyncFd, 1e6)
-  assert.equal(events.length, 65_537)
-  assert.equal(events.at(-1)?.type, AsyncEventType.values.PORT_ACTIVE)
+  for (let i = 0; i < MAX_UNREAD + 64; i++) raisePort(device, 1, PORT_ERR)
+  raisePort(device, 1, PORT_ACTIVE)
+  const events = readAll(asyncFd)
+  assert.equal(events.length, MAX_UNREAD + 1)
+  assert.equal(events.at(-1)?.type, PORT_ACTIVE)
 })
 
+const element = (): Affiliation => ({ userHandle: 0n, route: noRoute, armed: Armed.NO, state: undefined })
+
 test('a queue with very many events is not searched for each new event', () => {
-  const element = (): Affiliation => ({ userHandle: 0n, route: noRoute, armed: Armed.NO, state: undefined })
   const [busy, late] = [element(), element()]
   let reads = 0
-  const eventOf = (source: Affiliation, type = -1): EventRecord => ({
+  const eventOf = (source: Affiliation): EventRecord => ({
     get element() {
       reads++
       return source
     },
     bytes: new Uint8Array(8),
-    type,
+    type: -1,
   })
   const queue = createEventQueue()
-  for (let i = 0; i < 65_536; i++) queue.post(eventOf(busy))
+  for (let i = 0; i < MAX_UNREAD; i++) queue.post(eventOf(busy))
   reads = 0
   for (let i = 0; i < 100; i++) queue.post(eventOf(late))
-  assert.ok(reads < 3 * 65_536, `${reads} reads`)
-  assert.equal(queue.unread(), 65_537)
-  queue.post(eventOf(late, 3))
-  assert.equal(queue.unread(), 65_538, 'another type')
+  assert.ok(reads < 3 * MAX_UNREAD, `${reads} reads`)
+  assert.equal(queue.unread(), MAX_UNREAD + 1)
+})
+
+/** A queue, and a function that posts events to it. */
+const postQueue = () => {
+  const queue = createEventQueue()
+  const post = (source: Affiliation, { count = 1, type = -1 } = {}): void => {
+    for (let i = 0; i < count; i++) queue.post({ element: source, bytes: new Uint8Array(8), type })
+  }
+  return { queue, post }
+}
+
+test('a full queue takes one event of each type of another source, until this event is withdrawn', () => {
+  const [busy, late] = [element(), element()]
+  const { queue, post } = postQueue()
+  post(busy, { count: MAX_UNREAD })
+  post(late, { count: 2 })
+  assert.equal(queue.unread(), MAX_UNREAD + 1)
+  post(late, { type: 3 })
+  assert.equal(queue.unread(), MAX_UNREAD + 2)
   assert.equal(queue.withdraw(late).length, 2)
-  queue.post(eventOf(late))
-  assert.equal(queue.unread(), 65_537, 'queued again after it was withdrawn')
+  post(late)
+  assert.equal(queue.unread(), MAX_UNREAD + 1)
+})
+
+test('a queue drops events at the limit, and takes events of all sources below it', () => {
+  const [busy, late] = [element(), element()]
+  const { queue, post } = postQueue()
+  post(busy, { count: MAX_UNREAD })
+  post(late)
   queue.take(1)
-  queue.post(eventOf(busy))
-  assert.equal(queue.unread(), 65_536, 'dropped at the limit')
-  queue.take(40_000)
-  queue.post(eventOf(busy))
-  assert.equal(queue.unread(), 25_537, 'queued below the limit')
-  for (let i = 0; i < 50_000; i++) queue.post(eventOf(late))
-  assert.equal(queue.unread(), 65_536)
-  assert.equal(queue.take(25_536).at(-1)?.element, late)
-  assert.equal(queue.withdraw(late).length, 39_999)
+  post(busy)
+  assert.equal(queue.unread(), MAX_UNREAD, 'dropped at the limit')
+  queue.take(MAX_UNREAD - 10)
+  post(busy)
+  assert.equal(queue.unread(), 11, '9 of busy, 1 of late, 1 of busy')
+  post(late, { count: MAX_UNREAD })
+  assert.equal(queue.unread(), MAX_UNREAD)
+  assert.equal(queue.take(10).at(-1)?.element, late)
+  assert.equal(queue.withdraw(late).length, MAX_UNREAD - 11)
   assert.deepEqual(
-    queue.take(9).map(({ element }) => element),
+    queue.take(MAX_UNREAD).map(event => event.element),
     [busy],
   )
 })
@@ -328,8 +368,8 @@ test('an event queue wakes its reader at each event and when the queue ends', ()
     createEventQueue(() => wakeUps++),
   )
   const cq = setup.newCq(1n)
-  setup.notify(cq.handle, 0)
-  completed(cq.events!, false)
+  setup.notify(cq.handle, 'any')
+  completed(cq.events!, PLAIN)
   assert.equal(wakeUps, 1)
   closeContext(setup.context)
   assert.equal(wakeUps, 2)
@@ -342,15 +382,13 @@ test('an event queue wakes its reader at each event and when the queue ends', ()
 })
 
 test('an event that was read does not count against the next event of its source', () => {
-  const element = (): Affiliation => ({ userHandle: 0n, route: noRoute, armed: Armed.NO, state: undefined })
   const [busy, early, late] = [element(), element(), element()]
-  const queue = createEventQueue()
-  const post = (source: Affiliation) => queue.post({ element: source, bytes: new Uint8Array(8), type: -1 })
+  const { queue, post } = postQueue()
   post(early)
-  for (let i = 0; i < 65_536; i++) post(busy)
+  post(busy, { count: MAX_UNREAD })
   post(late)
-  assert.equal(queue.unread(), 65_537)
+  assert.equal(queue.unread(), MAX_UNREAD + 1)
   assert.equal(queue.take(1)[0]?.element, early)
   post(early)
-  assert.equal(queue.unread(), 65_537)
+  assert.equal(queue.unread(), MAX_UNREAD + 1)
 })

@@ -6,9 +6,11 @@ import { test } from 'node:test'
 import { answerPerformance } from '../../../src/drivers/rxe/performance.ts'
 import { MAD_BYTES, madHeader } from '../../../src/spec/wire/mad.ts'
 import {
+  ALL_PORT_SELECT,
   ALL_PORTS,
   CLASS_PORT_INFO,
   classPortInfo,
+  EXTENDED_WIDTH,
   MAD_STATUS_INVALID_FIELD,
   MadClass,
   MadMethod,
@@ -19,6 +21,10 @@ import { getBits, putBits } from '../../../src/wire/bits.ts'
 
 const PORT_COUNTERS = 0x12
 const PORT_COUNTERS_EXTENDED = 0x1d
+const UNKNOWN_ATTRIBUTE = 0x77
+/** Offsets of counters in a datagram (IBA 16.1.3.5 and 16.1.4.11). */
+const At = { LINK_DOWNED: 71, RCV_ERRORS: 72, XMIT_PACKETS: 96 } as const
+const ExtendedAt = { XMIT_DATA: 72 } as const
 
 const get = (attribute: number, port: number, values: Record<string, number> = {}, method: number = MadMethod.GET) => {
   const mad = new Uint8Array(MAD_BYTES)
@@ -38,7 +44,7 @@ const statusOf = (response: DataView | undefined) => response && getBits(respons
 test('ClassPortInfo declares that all ports can be selected, and the counters of extended width', () => {
   const response = get(CLASS_PORT_INFO, 0)
   assert.equal(statusOf(response), 0)
-  assert.equal(getBits(response!, 0, classPortInfo.capabilities), 0x300)
+  assert.equal(getBits(response!, 0, classPortInfo.capabilities), ALL_PORT_SELECT | EXTENDED_WIDTH)
 })
 
 for (const attribute of [PORT_COUNTERS, PORT_COUNTERS_EXTENDED])
@@ -53,11 +59,13 @@ for (const attribute of [PORT_COUNTERS, PORT_COUNTERS_EXTENDED])
 test('counters stop at the maximum of their field', () => {
   const values = { link_downed: 256, port_rcv_errors: 0x1_0000, port_xmit_packets: 2 ** 32, port_xmit_data: 2 ** 40 }
   const counters = get(PORT_COUNTERS, 1, values)!
-  assert.deepEqual([counters.getUint8(71), counters.getUint16(72), counters.getUint32(96)], [0xff, 0xffff, 0xffff_ffff])
-  assert.equal(get(PORT_COUNTERS_EXTENDED, 1, values)?.getBigUint64(72), 2n ** 40n)
+  assert.equal(counters.getUint8(At.LINK_DOWNED), 0xff)
+  assert.equal(counters.getUint16(At.RCV_ERRORS), 0xffff)
+  assert.equal(counters.getUint32(At.XMIT_PACKETS), 0xffff_ffff)
+  assert.equal(get(PORT_COUNTERS_EXTENDED, 1, values)?.getBigUint64(ExtendedAt.XMIT_DATA), 2n ** 40n)
 })
 
 test('other methods and attributes are left to the MAD layer', () => {
   assert.equal(get(PORT_COUNTERS, 1, {}, MadMethod.SET), undefined)
-  assert.equal(get(0x77, 1), undefined)
+  assert.equal(get(UNKNOWN_ATTRIBUTE, 1), undefined)
 })

@@ -1,8 +1,12 @@
+/*
+ * Jobs that run in slices, a limited number in each turn of the event loop.
+ */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { nextTurn } from '../../../src/host/event-loop/next-turn.ts'
 import { createSlices } from '../../../src/host/event-loop/slices.ts'
 
+/** A job that adds its name to `seen` before each yield, and ends with a further slice. */
 function* job(name: string, yields: number, seen: string[]): Generator<undefined, string> {
   for (let i = 0; i < yields; i++) {
     seen.push(name)
@@ -16,7 +20,8 @@ const fail = (error: unknown): never => {
 
 test('each turn of the event loop runs a limited number of slices, of all jobs in rotation', async () => {
   const seen: string[] = []
-  const slices = createSlices(undefined, 3)
+  const slicesPerTurn = 3
+  const slices = createSlices(undefined, slicesPerTurn)
   slices.begin(job('a', 5, seen), fail)
   slices.begin(job('b', 2, seen), fail)
   assert.equal(seen.join(''), 'aaa')

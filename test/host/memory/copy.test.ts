@@ -14,6 +14,8 @@ import { repoRoot } from '../../paths.ts'
 
 const built = join(repoRoot, 'build', 'native', 'libuserdma_native.so')
 const copier = existsSync(built) ? loadNativeCopier(built) : undefined
+/** The upper and lower 32 bits of an address. */
+const halves = (address: number) => [Math.floor(address / 2 ** 32), address >>> 0] as const
 const random = (size: number, seed: number) =>
   Uint8Array.from({ length: size }, (_, i) => Math.imul(i + seed, 0x9e37_79b1) >>> 24)
 
@@ -30,19 +32,22 @@ test('native copies have the results of copies by TypeScript', {
       fc.nat(5000),
       fc.nat(300),
       fc.boolean(),
-      (chunk, gap, wanted, start, at, isRead) => {
-        const total = Math.min(wanted, chunk * Math.floor(60_000 / (chunk + gap)))
+      (chunk, gap, wanted, start, arenaOffset, isRead) => {
+        const stride = chunk + gap
+        // the chunks and gaps fit into 60,000 bytes of the arena
+        const total = Math.min(wanted, chunk * Math.floor(60_000 / stride))
         const results = [copier, undefined].map(nativeCopier => {
           const space = createLocalSpace(nativeCopier)
           const memory = random(70_000, 7)
           const address = space.add(memory) + start
           bytes.set(random(bytes.length, 1))
-          const [hi, lo] = [Math.floor(address / 2 ** 32), address >>> 0]
           const move = isRead ? space.read : space.write
-          assert.equal(move(hi, lo, arena, at, chunk, chunk + gap, total), 0)
+          assert.equal(move(...halves(address), arena, arenaOffset, chunk, stride, total), 0)
           return [memory, bytes.slice()]
         })
-        for (const side of [0, 1]) assert.ok(Buffer.compare(results[0][side], results[1][side]) === 0)
+        const [[memory, arenaBytes], [expectedMemory, expectedArenaBytes]] = results
+        assert.equal(Buffer.compare(memory, expectedMemory), 0)
+        assert.equal(Buffer.compare(arenaBytes, expectedArenaBytes), 0)
       },
     ),
     { numRuns: 60 },
@@ -58,8 +63,9 @@ test('a write to a part of a buffer, shared or not, changes only that part', {
     const space = createLocalSpace(copier)
     const address = space.add(whole.subarray(1000, 2000))
     arena.bytes.fill(5)
-    assert.equal(space.write(Math.floor(address / 2 ** 32), address >>> 0, arena, 0, 500, 600, 1000), 0)
-    assert.equal(space.write(Math.floor(address / 2 ** 32), address >>> 0, arena, 0, 500, 600, 1001), EFAULT)
+    const [chunk, stride] = [500, 600]
+    assert.equal(space.write(...halves(address), arena, 0, chunk, stride, 1000), 0)
+    assert.equal(space.write(...halves(address), arena, 0, chunk, stride, 1001), EFAULT)
     assert.deepEqual([...new Set(whole.subarray(0, 1000))], [9])
     assert.deepEqual([...new Set(whole.subarray(1000, 2000))], [5])
     assert.deepEqual([...new Set(whole.subarray(2000))], [9])
@@ -74,7 +80,7 @@ test('a write to a transferred buffer is EFAULT', {
   const memory = new Uint8Array(4096)
   const address = space.add(memory)
   structuredClone(memory.buffer, { transfer: [memory.buffer] })
-  assert.equal(space.write(Math.floor(address / 2 ** 32), address >>> 0, arena, 0, 512, 512, 1024), EFAULT)
+  assert.equal(space.write(...halves(address), arena, 0, 512, 512, 1024), EFAULT)
 })
 
 test('loadNativeCopier returns undefined for an absent library', () =>

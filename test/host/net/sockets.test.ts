@@ -1,3 +1,6 @@
+/*
+ * Sockets between the daemon and programs: messages with descriptors.
+ */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import {
@@ -321,11 +324,12 @@ test('a message with descriptors is an error, not "nothing yet", if no mover can
 })
 
 test('the first end of a pair accepts no descriptors', t => {
-  const [a, b] = pair(t)
+  const [first, second] = pair(t)
   const plain = openSync('/dev/null', 'r')
   t.after(() => closeSync(plain))
-  if (send(b, bytes('fd'), [plain]) > 0) return t.skip('before Linux 6.16 that cannot be refused')
-  assert.equal(send(b, bytes('fd'), [plain]), -EPERM)
-  assert.equal(send(b, bytes('none')), 4)
-  assert.equal(send(a, bytes('fd'), [plain]), 2)
+  const sent = send(second, bytes('fd'), [plain])
+  if (sent > 0) return t.skip('before Linux 6.16 that cannot be refused')
+  assert.equal(sent, -EPERM)
+  assert.equal(send(second, bytes('none')), 4)
+  assert.equal(send(first, bytes('fd'), [plain]), 2)
 })

@@ -30,7 +30,7 @@ import {
 
 const { CREAT, EXCL } = XrcdFlags.values
 const { QP_FATAL, QP_REQ_ERR, QP_ACCESS_ERR, QP_LAST_WQE_REACHED } = AsyncEventType.values
-const { REM_INV_REQ_ERR, REM_ACCESS_ERR } = WcStatus.values
+const { SUCCESS, REM_INV_REQ_ERR, REM_ACCESS_ERR } = WcStatus.values
 /** Descriptor of an open file (machine.ts). A file identifies an XRC domain. */
 const FILE = 0x100
 
@@ -47,7 +47,7 @@ const setUp = (torment?: Torment) => {
   const xrcd = openDomain(b, FILE)
   const otherPd = invokeNow(b.context, Pd, 'create', 0, {}, b.caller).object!
   const srq = makeXrcSrq(b, xrcd, cqB)
-  const other = makeXrcSrq(b, xrcd, cqC, otherPd)
+  const otherSrq = makeXrcSrq(b, xrcd, cqC, otherPd)
   const ini = makeInitiator(a, cqA)
   const tgt = makeTarget(b, xrcd)
   connectXrc(ini, tgt)
@@ -63,7 +63,7 @@ const setUp = (torment?: Torment) => {
     for (const p of [a, b, ...others]) p.close()
     assertNothingLeft(m, [a, b, ...others])
   }
-  return { m, a, b, cqA, cqB, cqC, mrA, mrB, xrcd, srq, other, otherPd, ini, tgt, send, receive, close }
+  return { m, a, b, cqA, cqB, cqC, mrA, mrB, xrcd, srq, otherSrq, otherPd, ini, tgt, send, receive, close }
 }
 
 const asyncEvents = (p: Program): number[] => p.async.queue.splice(0).map(({ type }) => type)
@@ -75,12 +75,12 @@ test('a request consumes a WQE of the SRQ that it names, and completes to the CQ
   send(srq.number)
   assert.deepEqual(
     pollAll(cqB.ring).map(({ id, status, bytes, qpn }) => [Number(id), status, bytes, qpn]),
-    [[1, 0, 50, tgt.qpn]],
+    [[1, SUCCESS, 50, tgt.qpn]],
   )
   assert.equal(mrB.bytes[49], 9)
   assert.deepEqual(
     completions(cqA).map(({ status }) => status),
-    [0],
+    [SUCCESS],
   )
   close()
 })
@@ -97,23 +97,23 @@ test('under torment, a request succeeds if its receive completed before the targ
     while (m.tick());
     assert.deepEqual(
       completions(cqA).map(({ status }) => status),
-      [0],
+      [SUCCESS],
       `seed ${seed}`,
     )
   }
 })
 
 test('the SRQ that a request names decides the protection domain', () => {
-  const { b, cqA, cqC, mrB, srq, other, send, receive, close } = setUp()
+  const { b, cqA, cqC, mrB, srq, otherSrq, send, receive, close } = setUp()
   const write = { opcode: Wr.WRITE, remote: mrB.address, rkey: mrB.rkey }
   send(srq.number, write)
   assert.deepEqual(
     completions(cqA).map(({ status }) => status),
-    [0],
+    [SUCCESS],
   )
-  // the region is not in the protection domain of `other`
-  receive(other, 1)
-  send(other.number, write)
+  // the region is not in the protection domain of `otherSrq`
+  receive(otherSrq, 1)
+  send(otherSrq.number, write)
   assert.deepEqual(
     completions(cqA).map(({ status }) => status),
     [REM_ACCESS_ERR],
@@ -124,7 +124,7 @@ test('the SRQ that a request names decides the protection domain', () => {
 })
 
 test('concurrent READs of two protection domains each use the domain of their SRQ', () => {
-  const { m, b, cqA, mrA, mrB, srq, other, otherPd, ini, close } = setUp()
+  const { m, b, cqA, mrA, mrB, srq, otherSrq, otherPd, ini, close } = setUp()
   const mrOther = register({ ...b, pd: otherPd }, 4096)
   mrB.bytes.fill(3)
   mrOther.bytes.fill(4)
@@ -133,11 +133,11 @@ test('concurrent READs of two protection domains each use the domain of their SR
     assert.ok(postSend(ini.send, { ...request, flags: Flag.SIGNALED | (srqn << SRQN_SHIFT) }))
   }
   read(srq.number, mrB, 0)
-  read(other.number, mrOther, 3000)
+  read(otherSrq.number, mrOther, 3000)
   m.settle()
   assert.deepEqual(
     completions(cqA).map(({ status }) => status),
-    [0, 0],
+    [SUCCESS, SUCCESS],
   )
   assert.deepEqual([mrA.bytes[0], mrA.bytes[2999], mrA.bytes[3000], mrA.bytes[5999]], [3, 3, 4, 4])
   close()
@@ -168,10 +168,13 @@ test('a domain belongs to its file, and exists as long as a context has it open'
   const [p, q] = [program(m), program(m)]
   const open = (opener: Program, file: number | undefined, flags: number) =>
     errnoOf(() => openDomain(opener, file, flags))
-  assert.equal(open(p, FILE, 0), 'EAGAIN')
-  for (const flags of [0, CREAT, EXCL, CREAT | EXCL]) assert.equal(open(p, undefined, flags), 'ok')
-  assert.equal(open(p, 3, CREAT), 'EBADF')
-  assert.equal(open(p, FILE, 1), 'EINVAL', 'an unknown flag')
+  assert.equal(open(p, FILE, 0), 'EAGAIN', 'there is no domain yet')
+  for (const flags of [0, CREAT, EXCL, CREAT | EXCL])
+    assert.equal(open(p, undefined, flags), 'ok', 'a domain without a file')
+  const notOpen = 3
+  assert.equal(open(p, notOpen, CREAT), 'EBADF')
+  const unknownFlag = 1
+  assert.equal(open(p, FILE, unknownFlag), 'EINVAL')
   const domainOfP = openDomain(p, FILE, CREAT | EXCL)
   const domainOfQ = openDomain(q, FILE, 0)
   assert.equal(open(q, FILE, CREAT | EXCL), 'EINVAL')
@@ -224,7 +227,7 @@ test('a target is one queue pair for all processes that opened it, and exists un
   destroyTarget(opened)
   assert.deepEqual(
     completions(cqA).map(({ status }) => status),
-    [0, 0],
+    [SUCCESS, SUCCESS],
   )
   assert.equal(m.devices[1].state.qpns.rowOf(tgt.qpn), -1)
   close(c)
@@ -268,7 +271,7 @@ test('a request for a destroyed SRQ is invalid, and the WQEs of the SRQ leave no
   send(srq.number)
   assert.deepEqual(
     completions(cqA).map(({ status }) => status),
-    [0, REM_INV_REQ_ERR],
+    [SUCCESS, REM_INV_REQ_ERR],
   )
   close()
 })

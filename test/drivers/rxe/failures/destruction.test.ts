@@ -13,7 +13,13 @@ import { assertNothingLeft, connectQps, modify, Qps, query } from '../machine.ts
 import { completions, makeEnd, pair, pattern, REGION_BYTES, sgeOf } from '../pair.ts'
 import { postReceive, postSend, Wr } from '../provider.ts'
 
-const { REM_ACCESS_ERR, RETRY_EXC_ERR } = WcStatus.values
+const { SUCCESS, REM_ACCESS_ERR, RETRY_EXC_ERR } = WcStatus.values
+
+type Pair = ReturnType<typeof pair>
+/** Lets timers expire until `a` has a completion. */
+const tickUntilCompleted = ({ m, a }: Pick<Pair, 'm' | 'a'>): void => {
+  for (let i = 0; i < 20 && a.cq.ring.producer === 0; i++) assert.ok(m.tick(), 'no timer runs')
+}
 
 test('packets to a destroyed peer are dropped, and the sender exceeds its retries', () => {
   const { m, a, b } = pair()
@@ -29,7 +35,7 @@ test('packets to a destroyed peer are dropped, and the sender exceeds its retrie
   invokeNow(b.p.context, RcQp, 'destroy', b.qp.handle, {}, b.p.caller)
   m.settle()
   assert.deepEqual(completions(a.cq), [])
-  for (let i = 0; i < 20 && a.cq.ring.producer === 0; i++) assert.ok(m.tick(), 'a timer runs')
+  tickUntilCompleted({ m, a })
   assert.deepEqual(
     completions(a.cq).map(({ id, status }) => [id, status]),
     [[1, RETRY_EXC_ERR]],
@@ -100,7 +106,7 @@ test('a closed context is destroyed in steps; its queue pairs receive nothing fr
   assert.ok(b.mr.bytes.every(byte => byte === 0))
   while (job.next().done !== true) m.settle()
   assert.equal(b.p.context.handles.count, 0)
-  for (let i = 0; i < 20 && a.cq.ring.producer === 0; i++) m.tick()
+  tickUntilCompleted({ m, a })
   assert.deepEqual(
     completions(a.cq).map(({ status }) => status),
     [RETRY_EXC_ERR],
@@ -116,14 +122,16 @@ test('if a device is removed while a context closes, each object is destroyed on
   jobs[0].next()
   unregister(m.devices[1].device, () => reported.push('device'))
   closeContext(b.p.context, () => reported.push('second close'))
-  for (let unfinished = jobs; unfinished.length > 0; ) unfinished = unfinished.filter(job => job.next().done !== true)
+  let unfinished = jobs
+  while (unfinished.length > 0) unfinished = unfinished.filter(job => job.next().done !== true)
   assert.deepEqual(reported, ['context', 'second close', 'device'])
   closeContext(b.p.context, () => reported.push('close after the end'))
   assert.deepEqual(reported.slice(3), ['close after the end'])
   assert.equal(b.p.rings.live.size, 0)
   assert.equal(m.core.faults, 0)
   a.p.close()
-  while (jobs.at(-1)?.next().done !== true);
+  const closing = jobs.at(-1)!
+  while (closing.next().done !== true);
   m.settle()
   assert.deepEqual(m.link.stat(), { ports: 1, runs: 0, smallRuns: 0, flows: 0 })
 })
@@ -136,7 +144,7 @@ test('when a device is removed its contexts are closed, and the other device con
   assert.equal(b.p.async.queue.at(-1)?.type, AsyncEventType.values.DEVICE_FATAL)
   assert.equal(b.p.rings.live.size, 0)
   assert.throws(() => query(b.qp), { code: 'EIO' })
-  for (let i = 0; i < 20 && a.cq.ring.producer === 0; i++) m.tick()
+  tickUntilCompleted({ m, a })
   assert.deepEqual(
     completions(a.cq).map(({ status }) => status),
     [RETRY_EXC_ERR],
@@ -161,7 +169,11 @@ test('a program that fills its rings with garbage while they are processed affec
         for (const step of steps) {
           for (const { p, qp, cq } of hostile) {
             for (const { at, length, view } of p.rings.live)
-              for (let i = 8; i < length; i += 4 + (step % 24) * 4)
+              for (
+                let i = 8;
+                i < length;
+                i += 4 + (step % 24) * 4 // not into the size of an element and the mask
+              )
                 view.setUint32(at + i, noise[written++ % noise.length], true)
             qp.send.producer = step
             qp.receive.producer = ~step
@@ -184,7 +196,7 @@ test('a program that fills its rings with garbage while they are processed affec
           }
           assert.deepEqual(
             completions(a.cq).map(({ status }) => status),
-            [0],
+            [SUCCESS],
           )
           assert.deepEqual(b.mr.bytes.subarray(offset, offset + 5000), a.mr.bytes.subarray(offset, offset + 5000))
         }

@@ -16,7 +16,7 @@ import { UdQp } from '../../../../src/spec/classes/qp/ud_qp.ts'
 import { AccessFlags, AsyncEventType, MwType } from '../../../../src/spec/enums.ts'
 import { Service } from '../../../../src/spec/wire/services.ts'
 import { WrOpcode } from '../../../../src/spec/work.ts'
-import { requester, responder } from '../../../transport/cause-scripts.ts'
+import { requester, responder, UNKNOWN_KEY } from '../../../transport/cause-scripts.ts'
 import { NAK, READ, SEND, sge, T14 } from '../../../transport/requests.ts'
 import { packet, RQ_PSN, startScript } from '../../../transport/script.ts'
 import { cap, connectQps, makeChannel, makeCq, makeQp, modify, Qps, register, toInit, toRtr } from '../machine.ts'
@@ -32,7 +32,7 @@ const { BIND_MW } = WrOpcode.values
 type Raise = () => readonly CauseName[]
 
 /** The causes that script `id` of cause-scripts.ts raises. */
-const scripted = (id: CauseName): Raise => {
+const inCauseScript = (id: CauseName): Raise => {
   const playRequester = requester.find(([name]) => name === id)?.[2]
   const [, , playResponder, access = REMOTE_AND_FLUSH] = responder.find(([name]) => name === id) ?? []
   return () => {
@@ -46,7 +46,7 @@ const scripted = (id: CauseName): Raise => {
 }
 
 /** The causes that `play` raises in a packet script. */
-const script =
+const inScript =
   (play: (t: ReturnType<typeof startScript>) => void, ...options: Parameters<typeof startScript>): Raise =>
   () => {
     const t = startScript(...options)
@@ -58,7 +58,7 @@ const script =
 type Pair = ReturnType<typeof pair>
 
 /** The causes that `play` raises on two devices. After `play`, time passes until a cause is reported. */
-const devices =
+const onDevices =
   (play: (p: Pair) => void): Raise =>
   () => {
     const p = pair()
@@ -72,21 +72,21 @@ const devices =
 
 /** `a` posts a request, by default a SEND of 8 bytes. `b` has a receive. */
 const sends = (requestOf: (p: Pair) => Partial<SendRequest>): Raise =>
-  devices(p => {
+  onDevices(p => {
     const request = requestOf(p)
     postReceive(p.b.qp.receive, 7n, [sgeOf(p.b.mr, 0, 64)])
     postSend(p.a.qp.send, { opcode: Wr.SEND, id: 1n, sges: [sgeOf(p.a.mr, 0, 8)], ...request })
   })
 
 /** `a` sends 8 bytes at `offset` of its region with lkey `key`. */
-const lkey = (keyOf: (p: Pair) => { key: number; offset?: number }): Raise =>
+const sendsWithLkey = (keyOf: (p: Pair) => { key: number; offset?: number }): Raise =>
   sends(p => {
     const { key, offset = 0 } = keyOf(p)
     return { sges: [{ address: p.a.mr.address + offset, length: 8, lkey: key }] }
   })
 
 /** `a` writes 8 bytes to `offset` of the region of `b` with rkey `key`. */
-const rkey = (keyOf: (p: Pair) => { key: number; offset?: number }): Raise =>
+const writesWithRkey = (keyOf: (p: Pair) => { key: number; offset?: number }): Raise =>
   sends(p => {
     const { key, offset = 0 } = keyOf(p)
     return { opcode: Wr.WRITE, remote: p.b.mr.address + offset, rkey: key }
@@ -121,7 +121,7 @@ const bind = (
   return { handle, key, oldKey, post }
 }
 
-const binds = (wrong: Parameters<typeof bind>[1]): Raise => devices(p => bind(p.a, wrong).post())
+const binds = (wrong: Parameters<typeof bind>[1]): Raise => onDevices(p => bind(p.a, wrong).post())
 
 /** A window of `b` that is bound to `qp`. */
 const boundWindow = (p: Pair, qp = p.b.qp) => {
@@ -138,7 +138,7 @@ const destroyRegion = ({ p, mr }: Pair['a']): number => {
 }
 
 /** A CQ of `a` with one entry gets several completions. */
-const overflow = devices(({ m }) => {
+const overflow = onDevices(({ m }) => {
   const [a, b] = [makeEnd(m, 0, 1), makeEnd(m, 1)]
   connectQps(a.qp, b.qp)
   const [remote, key] = [b.mr.address, b.mr.rkey]
@@ -146,7 +146,7 @@ const overflow = devices(({ m }) => {
 })
 
 /** A datagram names an address handle that does not exist. */
-const noAddressHandle = devices(({ m, a: { p, cq, mr } }) => {
+const noAddressHandle = onDevices(({ m, a: { p, cq, mr } }) => {
   const inputs = { pd: p.pd, sendCq: cq.handle, recvCq: cq.handle, cap: cap(), userHandle: 0n }
   const { object, out } = invokeNow(p.context, UdQp, 'create', 0, inputs, p.caller)
   const modifyUd = (args: object): unknown => invokeNow(p.context, UdQp, 'modify', object ?? 0, args, p.caller)
@@ -195,40 +195,40 @@ const unacknowledged: Raise = () => {
 
 const raises: Readonly<Record<CauseName, Raise>> = {
   BAD_OPCODE: sends(() => ({ opcode: 30 })), // not an ibv_wr_opcode
-  TOO_MANY_SGE: sends(() => ({ numSge: 99 })),
-  NOT_INLINE: scripted('NOT_INLINE'),
-  NO_READS: script(t => t.post({ id: 1, opcode: READ, ...sge(0, 8) }), { maxRdAtomic: 0 }),
-  BAD_FLUSH: scripted('BAD_FLUSH'),
+  TOO_MANY_SGE: sends(() => ({ numSge: 99 })), // above max_send_sge
+  NOT_INLINE: inCauseScript('NOT_INLINE'),
+  NO_READS: inScript(t => t.post({ id: 1, opcode: READ, ...sge(0, 8) }), { maxRdAtomic: 0 }),
+  BAD_FLUSH: inCauseScript('BAD_FLUSH'),
   MESSAGE_TOO_LONG: sends(({ a }) => ({ sges: [{ ...sgeOf(a.mr, 0, 8), length: 0xffff_0000 }] })),
   INLINE_TOO_LONG: sends(() => ({ inline: new Uint8Array(8), dmaLength: 4096 })),
-  ATOMIC_LENGTH: scripted('ATOMIC_LENGTH'),
+  ATOMIC_LENGTH: inCauseScript('ATOMIC_LENGTH'),
   NO_ADDRESS_HANDLE: noAddressHandle,
-  DATAGRAM_TOO_LONG: script(t => t.post({ id: 1, opcode: SEND, ...sge(0, 2000) }), {}, { service: Service.UD }),
-  REFUSED: scripted('REFUSED'),
+  DATAGRAM_TOO_LONG: inScript(t => t.post({ id: 1, opcode: SEND, ...sge(0, 2000) }), {}, { service: Service.UD }),
+  REFUSED: inCauseScript('REFUSED'),
 
-  LKEY_UNKNOWN: lkey(() => ({ key: 5 })),
-  LKEY_DEREGISTERED: lkey(({ a }) => ({ key: destroyRegion(a) })),
-  LKEY_OTHER_PD: lkey(({ m }) => ({ key: makeEnd(m, 0).mr.lkey })),
+  LKEY_UNKNOWN: sendsWithLkey(() => ({ key: UNKNOWN_KEY })),
+  LKEY_DEREGISTERED: sendsWithLkey(({ a }) => ({ key: destroyRegion(a) })),
+  LKEY_OTHER_PD: sendsWithLkey(({ m }) => ({ key: makeEnd(m, 0).mr.lkey })),
   LKEY_NO_RIGHT: sends(({ a, b }) => {
     const readOnly = register(a.p, 64, 0)
     return { opcode: Wr.READ, sges: [sgeOf(readOnly, 0, 8)], remote: b.mr.address, rkey: b.mr.rkey }
   }),
-  LKEY_RANGE: lkey(({ a }) => ({ key: a.mr.lkey, offset: -8 })),
-  LKEY_WINDOW: lkey(({ a }) => ({ key: makeWindow(a, 'TYPE_1').key })),
-  LOCAL_FAULT: scripted('LOCAL_FAULT'),
-  LOCAL_ENDED: scripted('LOCAL_ENDED'),
-  LOCAL_SLOW: scripted('LOCAL_SLOW'),
-  LKEY_REFUSED: scripted('LKEY_REFUSED'),
+  LKEY_RANGE: sendsWithLkey(({ a }) => ({ key: a.mr.lkey, offset: -8 })),
+  LKEY_WINDOW: sendsWithLkey(({ a }) => ({ key: makeWindow(a, 'TYPE_1').key })),
+  LOCAL_FAULT: inCauseScript('LOCAL_FAULT'),
+  LOCAL_ENDED: inCauseScript('LOCAL_ENDED'),
+  LOCAL_SLOW: inCauseScript('LOCAL_SLOW'),
+  LKEY_REFUSED: inCauseScript('LKEY_REFUSED'),
 
-  NAK_INVALID_REQUEST: scripted('NAK_INVALID_REQUEST'),
-  NAK_REMOTE_ACCESS: scripted('NAK_REMOTE_ACCESS'),
-  NAK_REMOTE_OPERATION: scripted('NAK_REMOTE_OPERATION'),
-  NAK_INVALID_RD: scripted('NAK_INVALID_RD'),
+  NAK_INVALID_REQUEST: inCauseScript('NAK_INVALID_REQUEST'),
+  NAK_REMOTE_ACCESS: inCauseScript('NAK_REMOTE_ACCESS'),
+  NAK_REMOTE_OPERATION: inCauseScript('NAK_REMOTE_OPERATION'),
+  NAK_INVALID_RD: inCauseScript('NAK_INVALID_RD'),
   NO_ANSWER: sends(({ b }) => {
     invokeNow(b.p.context, RcQp, 'destroy', b.qp.handle, {}, b.p.caller)
     return {}
   }),
-  PACKETS_LOST: script(
+  PACKETS_LOST: inScript(
     t => {
       t.post({ id: 1, opcode: SEND, ...sge(0, 1) })
       t.sent()
@@ -237,86 +237,86 @@ const raises: Readonly<Record<CauseName, Raise>> = {
     },
     { retryCnt: 0 },
   ),
-  RNR_EXCEEDED: devices(({ a, b }) => {
+  RNR_EXCEEDED: onDevices(({ a, b }) => {
     for (const { qp } of [a, b]) modify(qp, { state: Qps.RESET })
     connectQps(a.qp, b.qp, {}, { rnrRetry: 1 })
     postSend(a.qp.send, { opcode: Wr.SEND, sges: [sgeOf(a.mr, 0, 8)] })
   }),
-  BAD_RESPONSE: scripted('BAD_RESPONSE'),
+  BAD_RESPONSE: inCauseScript('BAD_RESPONSE'),
 
-  OUT_OF_PLACE: scripted('OUT_OF_PLACE'),
-  PACKET_LENGTH: scripted('PACKET_LENGTH'),
-  NO_SRQ: script(
+  OUT_OF_PLACE: inCauseScript('OUT_OF_PLACE'),
+  PACKET_LENGTH: inCauseScript('PACKET_LENGTH'),
+  NO_SRQ: inScript(
     t => t.injectRaw(packet('XRC_SEND_ONLY', RQ_PSN, { payload: 4, srqn: 0x99 })),
     { access: REMOTE_AND_FLUSH },
     { service: Service.XRC_TGT },
   ),
-  QP_NO_RIGHT: scripted('QP_NO_RIGHT'),
-  REMOTE_TOO_LONG: scripted('REMOTE_TOO_LONG'),
-  DMA_LENGTH: scripted('DMA_LENGTH'),
+  QP_NO_RIGHT: inCauseScript('QP_NO_RIGHT'),
+  REMOTE_TOO_LONG: inCauseScript('REMOTE_TOO_LONG'),
+  DMA_LENGTH: inCauseScript('DMA_LENGTH'),
   RECEIVE_TOO_SHORT: sends(({ a }) => ({ sges: [sgeOf(a.mr, 0, 100)] })),
-  TOO_MANY_READS: scripted('TOO_MANY_READS'),
+  TOO_MANY_READS: inCauseScript('TOO_MANY_READS'),
   ATOMIC_ADDRESS: sends(({ b }) => ({ opcode: Wr.FAA, remote: b.mr.address + 4, rkey: b.mr.rkey })),
-  FLUSH_KIND: scripted('FLUSH_KIND'),
-  ATOMIC_WRITE_LENGTH: scripted('ATOMIC_WRITE_LENGTH'),
-  NOT_INVALIDATED: sends(() => ({ opcode: Wr.SEND_INV, imm: 7 })),
-  QKEY_DIFFERS: script(
+  FLUSH_KIND: inCauseScript('FLUSH_KIND'),
+  ATOMIC_WRITE_LENGTH: inCauseScript('ATOMIC_WRITE_LENGTH'),
+  NOT_INVALIDATED: sends(() => ({ opcode: Wr.SEND_INV, imm: UNKNOWN_KEY })),
+  QKEY_DIFFERS: inScript(
     t => t.injectRaw(packet('UD_SEND_ONLY', RQ_PSN, { payload: 8, qkey: 7 })),
     {},
     { service: Service.UD },
   ),
-  PKEY_DIFFERS: script(t => t.injectRaw(packet('SEND_ONLY', RQ_PSN, { payload: 8, pkey: 0x8001 }))),
-  NO_RECEIVE: script(t => t.injectRaw(packet('UC_SEND_ONLY', RQ_PSN, { payload: 8 })), {}, { service: Service.UC }),
+  PKEY_DIFFERS: inScript(t => t.injectRaw(packet('SEND_ONLY', RQ_PSN, { payload: 8, pkey: 0x8001 }))),
+  NO_RECEIVE: inScript(t => t.injectRaw(packet('UC_SEND_ONLY', RQ_PSN, { payload: 8 })), {}, { service: Service.UC }),
 
-  RKEY_UNKNOWN: rkey(() => ({ key: 5 })),
-  RKEY_DEREGISTERED: rkey(({ b }) => ({ key: destroyRegion(b) })),
-  RKEY_OTHER_PD: rkey(({ m }) => ({ key: makeEnd(m, 1).mr.rkey })),
-  RKEY_NO_RIGHT: rkey(({ b }) => ({ key: register(b.p, 64, LOCAL_WRITE | REMOTE_READ).rkey })),
-  RKEY_RANGE: rkey(({ b }) => ({ key: b.mr.rkey, offset: -8 })),
-  WINDOW_UNBOUND: rkey(({ b }) => ({ key: makeWindow(b, 'TYPE_1').key })),
-  WINDOW_OTHER_QP: rkey(p => {
+  RKEY_UNKNOWN: writesWithRkey(() => ({ key: UNKNOWN_KEY })),
+  RKEY_DEREGISTERED: writesWithRkey(({ b }) => ({ key: destroyRegion(b) })),
+  RKEY_OTHER_PD: writesWithRkey(({ m }) => ({ key: makeEnd(m, 1).mr.rkey })),
+  RKEY_NO_RIGHT: writesWithRkey(({ b }) => ({ key: register(b.p, 64, LOCAL_WRITE | REMOTE_READ).rkey })),
+  RKEY_RANGE: writesWithRkey(({ b }) => ({ key: b.mr.rkey, offset: -8 })),
+  WINDOW_UNBOUND: writesWithRkey(({ b }) => ({ key: makeWindow(b, 'TYPE_1').key })),
+  WINDOW_OTHER_QP: writesWithRkey(p => {
     const [other, peer] = [makeQp(p.b.p, p.b.cq), makeQp(p.a.p, p.a.cq)]
     connectQps(other, peer)
     return { key: boundWindow(p, other).key }
   }),
-  RKEY_OLD: rkey(p => ({ key: boundWindow(p).oldKey })),
-  REMOTE_FAULT: scripted('REMOTE_FAULT'),
-  REMOTE_ENDED: scripted('REMOTE_ENDED'),
-  REMOTE_SLOW: scripted('REMOTE_SLOW'),
-  WINDOW_DEALLOCATED: rkey(p => {
+  RKEY_OLD: writesWithRkey(p => ({ key: boundWindow(p).oldKey })),
+  REMOTE_FAULT: inCauseScript('REMOTE_FAULT'),
+  REMOTE_ENDED: inCauseScript('REMOTE_ENDED'),
+  REMOTE_SLOW: inCauseScript('REMOTE_SLOW'),
+  WINDOW_DEALLOCATED: writesWithRkey(p => {
     const { handle, key } = boundWindow(p)
     invokeNow(p.b.p.context, Mw, 'destroy', handle, {}, p.b.p.caller)
     return { key }
   }),
-  RKEY_REFUSED: scripted('RKEY_REFUSED'),
+  RKEY_REFUSED: inCauseScript('RKEY_REFUSED'),
 
-  FLUSHED: devices(({ a }) => {
-    for (const key of [5, a.mr.lkey])
+  FLUSHED: onDevices(({ a }) => {
+    for (const key of [UNKNOWN_KEY, a.mr.lkey])
       postSend(a.qp.send, { opcode: Wr.SEND, sges: [{ ...sgeOf(a.mr, 0, 8), lkey: key }] })
   }),
-  MODIFIED: devices(({ a }) => {
+  MODIFIED: onDevices(({ a }) => {
     postReceive(a.qp.receive, 1n, [])
     modify(a.qp, { state: Qps.ERR })
   }),
-  DEVICE_REMOVED: devices(({ m }) => unregister(m.devices[0].device)),
+  DEVICE_REMOVED: onDevices(({ m }) => unregister(m.devices[0].device)),
 
-  BIND_WINDOW: binds({ window: 7 }),
+  BIND_WINDOW: binds({ window: UNKNOWN_KEY }),
   BIND_RIGHTS: binds({ access: MW_BIND }),
-  BIND_BOUND: devices(p => {
+  BIND_BOUND: onDevices(p => {
     const first = bind(p.a)
     first.post()
     bind(p.a, { window: first.key, newKey: first.key + 1 }).post()
   }),
   BIND_LENGTH: binds({ length: 0 }),
-  BIND_REGION: binds({ lkey: 7 }),
+  BIND_REGION: binds({ lkey: UNKNOWN_KEY }),
   BIND_NO_RIGHT: binds({ regionAccess: LOCAL_WRITE | REMOTE_WRITE }),
   BIND_RANGE: binds({ length: 8192 }),
-  BIND_REFUSED: scripted('BIND_REFUSED'),
-  LOCAL_INVALIDATE: sends(() => ({ opcode: WrOpcode.values.LOCAL_INV, imm: 7 })),
+  BIND_REFUSED: inCauseScript('BIND_REFUSED'),
+  LOCAL_INVALIDATE: sends(() => ({ opcode: WrOpcode.values.LOCAL_INV, imm: UNKNOWN_KEY })),
 
   CQ_FULL: overflow,
   COMPLETION_LOST: overflow,
-  ESTABLISHED: devices(({ m, a, b }) => {
+  ESTABLISHED: onDevices(({ m, a, b }) => {
     modify(b.qp, { state: Qps.RESET })
     modify(b.qp, toInit())
     modify(b.qp, toRtr(a.qp.qpn, a.p.rxe.state.identity.gids[1]))
@@ -324,13 +324,13 @@ const raises: Readonly<Record<CauseName, Raise>> = {
     postSend(a.qp.send, { opcode: Wr.SEND, sges: [sgeOf(a.mr, 0, 8)] })
     m.settle()
   }),
-  DRAINED: devices(({ a }) => modify(a.qp, { state: Qps.SQD, enSqdAsyncNotify: 1 })),
-  LAST_WQE: devices(({ m, a }) => {
+  DRAINED: onDevices(({ a }) => modify(a.qp, { state: Qps.SQD, enSqdAsyncNotify: 1 })),
+  LAST_WQE: onDevices(({ m, a }) => {
     const qp = makeSharedQp(a.p, a.cq, makeSrq(a.p))
     connectQps(qp, makeEnd(m, 1).qp)
     modify(qp, { state: Qps.ERR })
   }),
-  SRQ_LIMIT: devices(({ m, a, b }) => {
+  SRQ_LIMIT: onDevices(({ m, a, b }) => {
     const srq = makeSrq(b.p)
     const [sender, receiver] = [makeQp(a.p, a.cq), makeSharedQp(b.p, b.cq, srq)]
     connectQps(sender, receiver)
@@ -339,9 +339,9 @@ const raises: Readonly<Record<CauseName, Raise>> = {
     postSend(sender.send, { opcode: Wr.SEND, sges: [sgeOf(a.mr, 0, 8)] })
     m.settle()
   }),
-  PORT_EVENT: devices(({ m }) => raisePort(m.devices[0].device, 1, AsyncEventType.values.PORT_ERR)),
+  PORT_EVENT: onDevices(({ m }) => raisePort(m.devices[0].device, 1, AsyncEventType.values.PORT_ERR)),
   UNACKNOWLEDGED: unacknowledged,
-  OTHER_EVENT: devices(({ m }) => raiseDevice(m.devices[0].device, AsyncEventType.values.CLIENT_REREGISTER)),
+  OTHER_EVENT: onDevices(({ m }) => raiseDevice(m.devices[0].device, AsyncEventType.values.CLIENT_REREGISTER)),
 }
 
 for (const name of Object.keys(causes) as CauseName[])

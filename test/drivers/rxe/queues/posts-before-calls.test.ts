@@ -8,6 +8,7 @@ import type { RxeContext } from '../../../../src/drivers/rxe/context.ts'
 import { SLICE_ROWS } from '../../../../src/drivers/rxe/rings/posts.ts'
 import { Cq } from '../../../../src/spec/classes/cq.ts'
 import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
+import { WcStatus } from '../../../../src/spec/work.ts'
 import { errnoOf } from '../../../core/fixture.ts'
 import { makeQp, modify, Qps, query } from '../machine.ts'
 import { completions, type End, pair, sgeOf } from '../pair.ts'
@@ -91,7 +92,7 @@ test('a posted message is sent before its queue pair is modified or destroyed', 
     m.settle()
     assert.deepEqual(
       completions(b.cq).map(({ id, status, bytes }) => [id, status, bytes]),
-      [[1, 0, 8]],
+      [[1, WcStatus.values.SUCCESS, 8]],
     )
   }
 })

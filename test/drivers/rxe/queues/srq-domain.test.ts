@@ -7,7 +7,18 @@ import { invokeNow } from '../../../../src/core/index.ts'
 import type { Path } from '../../../../src/phy/memory.ts'
 import { Pd } from '../../../../src/spec/classes/pd.ts'
 import { WcStatus } from '../../../../src/spec/work.ts'
-import { assertNothingLeft, connectQps, machine, makeCq, makeQp, program, Qps, query, register } from '../machine.ts'
+import {
+  assertNothingLeft,
+  connectQps,
+  machine,
+  makeCq,
+  makeQp,
+  program,
+  Qps,
+  query,
+  type Region,
+  register,
+} from '../machine.ts'
 import { completions, pattern, sgeOf } from '../pair.ts'
 import { postReceive, postSend, Wr } from '../provider.ts'
 import { makeSharedQp, makeSrq } from '../srq-and-xrc.ts'
@@ -31,14 +42,15 @@ const setUp = (path: Path) => {
 
 for (const path of ['packets', 'direct'] as const)
   describe(`path '${path}'`, () => {
-    for (const [buffer, length, sgeCount] of [
-      ['one element', 100, 1],
-      ['two elements and several packets', 3000, 2],
+    const oneElement = (mr: Region) => [sgeOf(mr, 0, 4000)]
+    const twoElements = (mr: Region) => [sgeOf(mr, 0, 1500), sgeOf(mr, 1500, 2000)]
+    for (const [buffer, length, sgesOf] of [
+      ['one element', 100, oneElement],
+      ['two elements and several packets', 3000, twoElements],
     ] as const) {
       it(`memory of the SRQ's domain is written: ${buffer}`, () => {
         const { m, a, b, cqA, cqB, srq, sender, mr, srqMr } = setUp(path)
-        const sges = sgeCount === 1 ? [sgeOf(srqMr, 0, 4000)] : [sgeOf(srqMr, 0, 1500), sgeOf(srqMr, 1500, 2000)]
-        assert.ok(postReceive(srq.ring, 5n, sges))
+        assert.ok(postReceive(srq.ring, 5n, sgesOf(srqMr)))
         assert.ok(postSend(sender.send, { opcode: Wr.SEND, id: 1n, sges: [sgeOf(mr, 0, length)] }))
         m.settle()
         assert.deepEqual(
@@ -55,8 +67,7 @@ for (const path of ['packets', 'direct'] as const)
       })
       it(`memory of the queue pair's domain is not written: ${buffer}`, () => {
         const { m, cqA, cqB, srq, sender, mr, qpMr } = setUp(path)
-        const sges = sgeCount === 1 ? [sgeOf(qpMr, 0, 4000)] : [sgeOf(qpMr, 0, 1500), sgeOf(qpMr, 1500, 2000)]
-        assert.ok(postReceive(srq.ring, 5n, sges))
+        assert.ok(postReceive(srq.ring, 5n, sgesOf(qpMr)))
         assert.ok(postSend(sender.send, { opcode: Wr.SEND, id: 1n, sges: [sgeOf(mr, 0, length)] }))
         m.settle()
         assert.equal(completions(cqA)[0].status, REM_OP_ERR)
