@@ -92,13 +92,16 @@ test('a class that the device lacks is refused with EOPNOTSUPP, with and without
   }
 })
 
+/** A Q_Key is controlled if its most significant bit is 1 (IBA 10.2.5). */
+const [UNCONTROLLED_QKEY, CONTROLLED_QKEY] = [0x7fff_ffff, 0x8000_0000]
+
 test('controlled Q_Keys need CAP_NET_RAW, unless the system permits them to every user', () => {
   const { context, caller, qp, device } = setUp()
   const { object } = invokeNow(context, UdQp, 'create', 0, qp, caller)
   const set = (qkey: number, isCapable: boolean | undefined): string =>
     errnoOf(() => invokeNow(context, UdQp, 'modify', object!, { qkey }, withCapability(caller, isCapable)))
-  assert.deepEqual([set(0x7fffffff, false), set(0x80010000, false)], ['ok', 'EPERM'])
-  assert.deepEqual([set(0x80010000, true), set(0x80010000, undefined)], ['ok', 'ok'])
+  assert.deepEqual([set(UNCONTROLLED_QKEY, false), set(CONTROLLED_QKEY, false)], ['ok', 'EPERM'])
+  assert.deepEqual([set(CONTROLLED_QKEY, true), set(CONTROLLED_QKEY, undefined)], ['ok', 'ok'])
   device.core.allowsPrivilegedQkeys = true
-  assert.equal(set(0xffffffff, false), 'ok')
+  assert.equal(set(CONTROLLED_QKEY, false), 'ok')
 })

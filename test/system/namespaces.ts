@@ -65,8 +65,8 @@ export const connectNamespaces = (
   for (const name of namespaces) untilUp(name, dev)
 }
 
-/** if_nametoindex */
-export const indexOf = (namespace: string, dev: string): number =>
+/** As if_nametoindex(3). */
+export const interfaceIndex = (namespace: string, dev: string): number =>
   Number.parseInt(spawnSync('ip', ['-n', namespace, '-o', 'link', 'show', 'dev', dev], { encoding: 'utf8' }).stdout, 10)
 
 /** Linux attaches an interface's queue within a second, and drops packets until then. */

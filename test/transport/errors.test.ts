@@ -7,7 +7,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { WcStatus } from '../../src/spec/work.ts'
 import { createRandom, type LinkOptions, linkNodes } from './link.ts'
-import { createNode, LOCAL_KEY, type SendSpec, type TestNode } from './node.ts'
+import { createNode, LOCAL_KEY, MEMORY_BYTES, type SendSpec, type TestNode } from './node.ts'
 import { ERR, FAA, READ, SEND, WRITE } from './requests.ts'
 
 const { SUCCESS, LOC_LEN_ERR, LOC_PROT_ERR, WR_FLUSH_ERR } = WcStatus.values
@@ -17,8 +17,6 @@ const REQUESTS = 9
 const RECEIVES = 12
 /** No region has this lkey. */
 const UNKNOWN_KEY = 1
-/** Bytes of the peer's client memory. */
-const END = createNode().memory.length
 
 interface Mistake {
   readonly name: string
@@ -33,7 +31,7 @@ interface Mistake {
 const sges = [{ at: 0, length: 900 }]
 const mistakes: readonly Mistake[] = [
   { name: 'WRITE, wrong key', spec: { opcode: WRITE, sges, rkey: LOCAL_KEY }, status: REM_ACCESS_ERR },
-  { name: 'READ, wrong range', spec: { opcode: READ, sges, remote: END - 16 }, status: REM_ACCESS_ERR },
+  { name: 'READ, wrong range', spec: { opcode: READ, sges, remote: MEMORY_BYTES - 16 }, status: REM_ACCESS_ERR },
   {
     name: 'SEND, too long',
     spec: { opcode: SEND, sges: [{ at: 0, length: 1300 }] },

@@ -116,6 +116,9 @@ export const ALL_ACCESS = Access.LOCAL_WRITE | REMOTE_ACCESS
 export const SHARED_QUEUE = 0x5a
 export const SHARED_QUEUE_CQ = 3
 
+/** Default bytes of client memory. */
+export const MEMORY_BYTES = 0x2_0000
+
 /** Bytes at the end of the receive arena for a datagram with its GRH. */
 const GRH_SPACE = 0x1100
 
@@ -139,7 +142,7 @@ export interface NodeOptions {
 export type TestNode = ReturnType<typeof createNode>
 
 export const createNode = (options: NodeOptions = {}) => {
-  const memoryBytes = options.memoryBytes ?? 0x2_0000
+  const memoryBytes = options.memoryBytes ?? MEMORY_BYTES
   /** Memory of the program that owns the queue pairs. */
   const memory = new Uint8Array(memoryBytes)
   const words = new DataView(memory.buffer)

@@ -11,7 +11,7 @@ import {
   syndromeKind,
 } from '../../src/spec/wire/headers.ts'
 import { Service } from '../../src/spec/wire/services.ts'
-import { WcFlags, WcOpcode } from '../../src/spec/work.ts'
+import { WcFlags, WcOpcode, WcStatus } from '../../src/spec/work.ts'
 import { psnDifference } from '../../src/transport/psn.ts'
 import type { QpAttributes } from '../../src/transport/types.ts'
 import { emitPacket, type Packet, parsePacket } from '../../src/wire/packet.ts'
@@ -22,7 +22,7 @@ export const SQ_PSN = 0xff_fffe
 /** First PSN of the peer's requests. */
 export const RQ_PSN = 0x00_0200
 const QPN = 0x11
-const PEER_QPN = 0x22
+export const PEER_QPN = 0x22
 
 /** Fields of a packet. `packet` has the defaults. */
 export interface PacketSpec {
@@ -152,21 +152,24 @@ const describePacket = (bytes: Uint8Array, service: number): string => {
   return words.join(' ')
 }
 
-/** Short names of completion statuses, by ibv_wc_status. */
-const STATUS = [
-  'ok',
-  'LOC_LEN',
-  'LOC_QP_OP',
-  '',
-  'LOC_PROT',
-  'FLUSH',
-  'MW_BIND',
-  'BAD_RESP',
-  'LOC_ACCESS',
-  'REM_INV_REQ',
-  'REM_ACCESS',
-]
-const MORE_STATUS: Record<number, string> = { 11: 'REM_OP', 12: 'RETRY_EXC', 13: 'RNR_RETRY_EXC', 15: 'REM_INV_RD' }
+const statuses = WcStatus.values
+/** Short names of completion statuses. */
+const STATUS: Readonly<Record<number, string>> = {
+  [statuses.SUCCESS]: 'ok',
+  [statuses.LOC_LEN_ERR]: 'LOC_LEN',
+  [statuses.LOC_QP_OP_ERR]: 'LOC_QP_OP',
+  [statuses.LOC_PROT_ERR]: 'LOC_PROT',
+  [statuses.WR_FLUSH_ERR]: 'FLUSH',
+  [statuses.MW_BIND_ERR]: 'MW_BIND',
+  [statuses.BAD_RESP_ERR]: 'BAD_RESP',
+  [statuses.LOC_ACCESS_ERR]: 'LOC_ACCESS',
+  [statuses.REM_INV_REQ_ERR]: 'REM_INV_REQ',
+  [statuses.REM_ACCESS_ERR]: 'REM_ACCESS',
+  [statuses.REM_OP_ERR]: 'REM_OP',
+  [statuses.RETRY_EXC_ERR]: 'RETRY_EXC',
+  [statuses.RNR_RETRY_EXC_ERR]: 'RNR_RETRY_EXC',
+  [statuses.REM_INV_RD_REQ_ERR]: 'REM_INV_RD',
+}
 const { RECV, RECV_RDMA_WITH_IMM } = WcOpcode.values
 const { WITH_IMM, WITH_INV } = WcFlags.values
 
@@ -205,7 +208,7 @@ export const startScript = (
         () => row,
         now,
       ),
-    /** The peer's responses arrive as one run. Returns the same. */
+    /** The peer's responses arrive as one run. Returns as `requestRun`. */
     responseRun: (...packets: (readonly [name: string, psn: number, spec?: PacketSpec])[]) =>
       node.injectRun(
         packets.map(([name, psn, spec]) => packet(name, SQ_PSN + psn, spec)),
@@ -245,7 +248,7 @@ export const startScript = (
       const fresh = node.cqes.slice(returnedCqes)
       returnedCqes = node.cqes.length
       return fresh.map(c => {
-        const status = STATUS[c.status] ?? MORE_STATUS[c.status] ?? String(c.status)
+        const status = STATUS[c.status] ?? String(c.status)
         const isReceive = c.status === 0 && c.opcode >= RECV
         const receive = isReceive ? ` ${c.opcode === RECV_RDMA_WITH_IMM ? 'recv-imm' : 'recv'} ${c.bytes}` : ''
         const imm = (c.flags & WITH_IMM) !== 0 ? ` imm ${c.imm}` : ''

@@ -4,13 +4,14 @@
 import assert from 'node:assert/strict'
 import { closeSync, constants, ftruncateSync, openSync, readSync, writeSync } from 'node:fs'
 import { test } from 'node:test'
-import type { AddressSpace, Bytes } from '../../../src/core/index.ts'
+import type { Bytes } from '../../../src/core/index.ts'
 import { openFileMemory } from '../../../src/daemon/memory/file-space.ts'
 import { createMemfd } from '../../../src/host/memory/memfd.ts'
 import { closeProcess, openProcess, type ProcessHandle } from '../../../src/host/memory/process.ts'
 import { CallError, Errno } from '../../../src/spec/errno.ts'
 import { takeDescriptors } from '../../soft-limits.ts'
 import { unbounded } from '../unbounded.ts'
+import { compareSwap, fetchAdd, readSpace, writeSpace } from './copies.ts'
 
 const GUEST_UID = 1234
 
@@ -32,29 +33,21 @@ const bufferOf = (...bytes: number[]): Bytes => {
   return { address: 0, bytes: array, view: new DataView(array.buffer) }
 }
 
-/** `AddressSpace.read` or `write` between file offset `fileAt` and offset `at` of a buffer. Returns 0 or an errno. */
-const copy = (
-  operation: AddressSpace['read'] | AddressSpace['write'],
-  fileAt: number,
-  buffer: Bytes,
-  { at = 0, chunk, stride, total }: { at?: number; chunk?: number; stride?: number; total: number },
-): number => operation(0, fileAt, buffer, at, chunk ?? total, stride ?? total, total)
-
 test('strided copies to and from the file work, and the program sees the written bytes', () => {
   withFile(8192, (fd, self) => {
     const { space, close } = openFileMemory(self, fd, unbounded)
-    assert.equal(copy(space.write, 4000, bufferOf(1, 2, 0, 3, 4, 0), { chunk: 2, stride: 3, total: 4 }), 0)
+    assert.equal(writeSpace(space, 4000, bufferOf(1, 2, 0, 3, 4, 0), { chunk: 2, stride: 3, total: 4 }), 0)
     const seen = Buffer.alloc(4)
     readSync(fd, seen, 0, 4, 4000)
     assert.deepEqual([...seen], [1, 2, 3, 4])
     writeSync(fd, Buffer.of(7, 8), 0, 2, 8190)
     const to = bufferOf(0, 0, 0)
-    assert.equal(copy(space.read, 8190, to, { at: 1, total: 2 }), 0)
+    assert.equal(readSpace(space, 8190, to, { at: 1, total: 2 }), 0)
     assert.deepEqual([...to.bytes], [0, 7, 8])
     // The second call has no effect.
     close()
     close()
-    assert.equal(copy(space.read, 0, to, { total: 1 }), Errno.EFAULT)
+    assert.equal(readSpace(space, 0, to, { total: 1 }), Errno.EFAULT)
   })
 })
 
@@ -75,21 +68,17 @@ test('accesses beyond the end of a shortened file fault, and writes do not exten
     assert.ok(!space.check(0, 4097, 4096, true))
     ftruncateSync(fd, 4096)
     const local = bufferOf(5, 5)
-    assert.equal(copy(space.read, 4095, local, { total: 2 }), Errno.EFAULT)
-    assert.equal(copy(space.write, 4095, local, { total: 2 }), Errno.EFAULT)
-    assert.equal(copy(space.write, 4094, local, { total: 2 }), 0)
-    assert.equal(space.fetchAdd(0, 4092, 0, 1, new Uint32Array(2)), Errno.EFAULT)
+    assert.equal(readSpace(space, 4095, local, { total: 2 }), Errno.EFAULT)
+    assert.equal(writeSpace(space, 4095, local, { total: 2 }), Errno.EFAULT)
+    assert.equal(writeSpace(space, 4094, local, { total: 2 }), 0)
+    assert.equal(fetchAdd(space, 4092, 1n), Errno.EFAULT)
     close()
   })
 })
 
-const low = (value: bigint): number => Number(value & 0xffff_ffffn)
-const high = (value: bigint): number => Number(value >> 32n)
-
 test('atomics carry into the high half, and compare all 64 bits', () => {
   withFile(64, (fd, self) => {
     const { space, close } = openFileMemory(self, fd, unbounded)
-    const original = new Uint32Array(2)
     /** Offset of the atomic word. */
     const at = 8
     const word = () => {
@@ -97,15 +86,12 @@ test('atomics carry into the high half, and compare all 64 bits', () => {
       readSync(fd, bytes, 0, 8, at)
       return bytes.readBigUInt64LE()
     }
-    const add = (value: bigint) => space.fetchAdd(0, at, high(value), low(value), original)
-    const swap = (compare: bigint, value: bigint) =>
-      space.compareSwap(0, at, high(compare), low(compare), high(value), low(value), original)
-    assert.equal(add(0x1_ffff_ffffn), 0)
-    assert.equal(add(2n), 0)
-    assert.deepEqual([[...original], word()], [[0xffff_ffff, 1], 0x2_0000_0001n])
-    assert.equal(swap(0x2_0000_0002n, 0x9_0000_0009n), 0)
+    assert.equal(fetchAdd(space, at, 0x1_ffff_ffffn), 0n)
+    assert.equal(fetchAdd(space, at, 2n), 0x1_ffff_ffffn)
     assert.equal(word(), 0x2_0000_0001n)
-    assert.equal(swap(0x2_0000_0001n, 0x9_0000_0008n), 0)
+    assert.equal(compareSwap(space, at, 0x2_0000_0002n, 0x9_0000_0009n), 0x2_0000_0001n)
+    assert.equal(word(), 0x2_0000_0001n)
+    assert.equal(compareSwap(space, at, 0x2_0000_0001n, 0x9_0000_0008n), 0x2_0000_0001n)
     assert.equal(word(), 0x9_0000_0008n)
     close()
   })
@@ -134,7 +120,7 @@ test('only memory files are accepted, without O_APPEND; the file of a read-only 
     const { space, close } = openFileMemory(self, readOnly, unbounded)
     assert.ok(space.check(0, 0, 4096, false))
     assert.ok(!space.check(0, 0, 4096, true))
-    assert.equal(copy(space.write, 0, bufferOf(1), { total: 1 }), Errno.EFAULT)
+    assert.equal(writeSpace(space, 0, bufferOf(1), { total: 1 }), Errno.EFAULT)
     close()
     closeSync(readOnly)
   })

@@ -16,7 +16,8 @@ import { type AnyValues, type ObjectClass, u32 } from '../../../src/spec/schema/
 import { callJson, callLine } from '../../../src/trace/calls.ts'
 import { isSelected } from '../../../src/trace/select.ts'
 import type { Call, CallerView, Result } from '../../../src/uapi/call.ts'
-import { encodeChain } from '../../../src/uapi/object/chain.ts'
+import { ENTRY_HEADER, encodeChain } from '../../../src/uapi/object/chain.ts'
+import { ATTRIBUTE, HEADER, INDIRECT_BYTES } from '../../../src/uapi/object/format.ts'
 import type { TraceRecord } from '../../../src/uapi/tool.ts'
 import { testCaller } from '../../core/fixture.ts'
 import { fakeView, rxeClasses } from '../../uapi/fake-view.ts'
@@ -90,28 +91,30 @@ test('methods of private classes within a chain are shown by name', () => {
 })
 
 test('one access is recorded once, also if many attributes of a chain’s entry have its address', () => {
+  const [address, bytes] = [0x1000n, Uint8Array.of(1, 2, 3)]
   const ATTRIBUTES = 100
-  const ATTRIBUTE_BYTES = 24
-  const [entry, header] = [8, 16]
-  const entries = new Uint8Array(entry + header + ATTRIBUTES * ATTRIBUTE_BYTES)
+  const ATTRIBUTE_BYTES = ATTRIBUTE + INDIRECT_BYTES
+  const messageBytes = HEADER + ATTRIBUTES * ATTRIBUTE_BYTES
+  const entries = new Uint8Array(ENTRY_HEADER + messageBytes)
   const data = new DataView(entries.buffer)
+  // The entry's header, and the message's.
   data.setUint8(0, Sink.methods.take.call)
-  data.setUint32(4, entries.length - entry, true)
-  data.setUint16(entry, entries.length - entry, true)
-  data.setUint16(entry + 2, Sink.id, true)
+  data.setUint32(4, messageBytes, true)
+  data.setUint16(ENTRY_HEADER, messageBytes, true)
+  data.setUint16(ENTRY_HEADER + 2, Sink.id, true)
   for (let i = 0; i < ATTRIBUTES; i++) {
-    const at = entry + header + i * ATTRIBUTE_BYTES
+    const at = ENTRY_HEADER + HEADER + i * ATTRIBUTE_BYTES
     data.setUint16(at, ATTRIBUTE_BYTES, true)
     // The device ignores all but the first attribute.
     data.setUint16(at + 2, i === 0 ? Sink.methods.take.in.data.id : 0x9000 + i, true)
     data.setUint32(at + 4, AttributeFlag.INDIRECT, true)
-    data.setBigUint64(at + 8, 0x1000n, true)
-    data.setBigUint64(at + 16, 3n, true)
+    data.setBigUint64(at + ATTRIBUTE, address, true)
+    data.setBigUint64(at + ATTRIBUTE + 8, BigInt(bytes.length), true)
   }
-  const access: Access = { direction: 'in', address: 0x1000n, bytes: Uint8Array.of(1, 2, 3) }
+  const access: Access = { direction: 'in', address, bytes }
   const chain = callOf('interface', 'chain', 0, { entries, onError: 0 })
   const { pointed } = messagesOf(view, chain, { out: { done: 1, error: 0 } }, [access])
-  assert.deepEqual(pointed, [[0, 'in', '0x1000', 'AQID']])
+  assert.deepEqual(pointed, [[0, 'in', '0x1000', Buffer.from(bytes).toString('base64')]])
 })
 
 test('a class of a driver is declared, also if it shares a method with a common class', () => {

@@ -27,7 +27,7 @@ describe('a hostile client', { skip: lacking(hostile, ownProgram('verbs_check'),
     daemon = await startDaemon(suite, { devices: TWO_DEVICES })
   })
 
-  /** verbs_check checks every byte. */
+  /** Programs that run beside the hostile one. verbs_check checks every byte. */
   const neighbours: readonly PairOptions[] = [
     { program: 'ibv_rc_pingpong', devices: ['rxe0', 'rxe0'] },
     { program: ownProgram('verbs_check'), devices: ['rxe0', 'rxe0'] },
@@ -74,7 +74,8 @@ describe('a hostile client', { skip: lacking(hostile, ownProgram('verbs_check'),
     // The daemon notices a little later that descriptors were released.
     const quota = queues.length
     for (const queue of queues.splice(0, 5)) queue.close()
-    for (const deadline = Date.now() + 10_000; queues.length < quota; ) {
+    const deadline = Date.now() + 10_000
+    while (queues.length < quota) {
       assert.throws(takeAll, quotaError)
       assert.ok(Date.now() < deadline, `the client has only ${queues.length} of ${quota} event queues again`)
     }

@@ -322,7 +322,7 @@ describe('umad files', { skip }, () => {
     for (const attribute of [1, 2])
       assert.equal(await client.send({ data: madOf({ mgmtClass: VENDOR, method: GET, oui: OUI, attribute }) }), WRITTEN)
     assert.equal((await server.step('poll 30000')).result, 1)
-    for (let tries = 0; tries < 3; tries++) assert.equal((await server.step('fault 320')).result, EFAULT)
+    for (let tries = 0; tries < 3; tries++) assert.equal((await server.step(`fault ${WRITTEN}`)).result, EFAULT)
     for (const attribute of [1, 2])
       assert.equal(Buffer.from((await server.receive()).data).readUInt16BE(MadOffset.ATTRIBUTE), attribute)
     assert.equal(await server.read(), EAGAIN)

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
 import { loopbackText } from '../../loopback.ts'
-import { canMakeNamespaces, indexOf, ip, twoNamespaces } from '../namespaces.ts'
+import { canMakeNamespaces, interfaceIndex, ip, twoNamespaces } from '../namespaces.ts'
 import {
   freePort,
   isEmpty,
@@ -82,7 +82,7 @@ describe('programs of rdma_cm in two namespaces', { skip: lacking('rping') }, ()
       await startDaemon(t, { link: 'udp', devices: ['rxe0@10.99.0.1'], netns: namespaces[0] }),
       await startDaemon(t, { link: 'udp', devices: ['rxe0@10.99.0.2'], netns: namespaces[1] }),
     ]
-    const index = indexOf(namespaces[1], 'v0')
+    const index = interfaceIndex(namespaces[1], 'v0')
     const rping: RdmacmCase = {
       server: 'rping -s -a :: -p PORT -C 3',
       client: `rping -c -a fe80::1%${index} -p PORT -C 3 -v`,

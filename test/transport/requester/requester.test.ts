@@ -6,7 +6,7 @@ import { describe, it } from 'node:test'
 import { Errno } from '../../../src/spec/errno.ts'
 import { WcStatus } from '../../../src/spec/work.ts'
 import { PACKET_WEIGHT } from '../../../src/transport/state.ts'
-import { ALL_ACCESS, type SendSpec } from '../node.ts'
+import { ALL_ACCESS, MEMORY_BYTES, type SendSpec } from '../node.ts'
 import {
   CAS,
   ERR,
@@ -28,7 +28,10 @@ import {
   WRITE,
   WRITE_IMM,
 } from '../requests.ts'
-import { SQ_PSN, startScript } from '../script.ts'
+import { PEER_QPN, SQ_PSN, startScript } from '../script.ts'
+
+/** The option for a window of `packets` full packets. */
+const windowOf = (packets: number) => ({ windowBytes: packets * (MTU + PACKET_WEIGHT) })
 
 describe('packets of a message', () => {
   const messages: [SendSpec, string[]][] = [
@@ -123,9 +126,10 @@ describe('packets of a message', () => {
     t.request('FETCH_ADD', 3, { remote: 8 })
     t.request('WRITE_ONLY', 4, { payload: 1, ackReq: true })
     t.sent()
+    const [requests, responses] = [6, 5]
     assert.deepEqual(
       t.node.sent.map(({ flow }) => flow),
-      new Array(11).fill(5),
+      new Array(requests + responses).fill(5),
     )
   })
   it('carry inline data, which is not read from client memory', () => {
@@ -164,7 +168,7 @@ describe('packets of a message', () => {
     assert.deepEqual(t.sent().slice(2), ['READ_REQUEST@2 ackreq reth +0:3000', 'SEND_ONLY@5 ackreq [1]'])
   })
   it('request an acknowledgement in the first packet of a WRITE if the window has four packets', () => {
-    const t = startScript({}, { windowBytes: 4 * (MTU + PACKET_WEIGHT) })
+    const t = startScript({}, windowOf(4))
     t.post({ id: 1, opcode: WRITE, ...sge(0, 40 * MTU) })
     assert.deepEqual(
       t.sent().map(text => text.includes('ackreq')),
@@ -172,12 +176,12 @@ describe('packets of a message', () => {
     )
   })
   it('request an acknowledgement within a long message before the window is full', () => {
-    const t = startScript({}, { windowBytes: 16 * (MTU + PACKET_WEIGHT) })
+    const t = startScript({}, windowOf(16))
     t.post({ id: 1, opcode: SEND, ...sge(0, 40 * MTU) })
     const sent = t.sent()
     assert.equal(sent.length, 16)
     const ackReqs = sent.map((p, i) => (p.includes('ackreq') ? i : -1)).filter(i => i >= 0)
-    assert.deepEqual(ackReqs, [3, 7, 11, 15])
+    assert.deepEqual(ackReqs, [3, 7, 11, 15], 'after each quarter of the window')
     t.response('ACKNOWLEDGE', 7)
     assert.equal(t.sent().length, 8)
     t.response('ACKNOWLEDGE', 23)
@@ -218,20 +222,24 @@ describe('the order of requests', () => {
   })
   it('a READ of 2 GiB uses half the PSNs; nothing follows until its first response', () => {
     const t = startScript({ pathMtu: 256 }, {})
-    t.node.regions.push({ key: 0x99, pd: 1, offset: -0x8000_0000, length: 0x1_0000_0000, access: ALL_ACCESS })
-    t.post({ id: 1, opcode: READ, sges: [{ at: 0, length: 0x8000_0000, key: 0x99 }] }, { id: 2, opcode: SEND })
-    assert.deepEqual(t.sent(), ['READ_REQUEST@0 ackreq reth +0:2147483648'])
+    const length = 2 ** 31
+    const responses = length / 256
+    // A region may be larger than client memory: only the bytes that are written must exist.
+    t.node.regions.push({ key: 0x99, pd: 1, offset: 0, length, access: ALL_ACCESS })
+    t.post({ id: 1, opcode: READ, sges: [{ at: 0, length, key: 0x99 }] }, { id: 2, opcode: SEND })
+    assert.deepEqual(t.sent(), [`READ_REQUEST@0 ackreq reth +0:${length}`])
     t.response('READ_RESP_FIRST', 0, { payload: 256 })
-    assert.deepEqual(t.sent(), ['SEND_ONLY@-8388608 ackreq'])
+    // The PSN is SQ_PSN + 2^23, which `sent` shows as a signed difference.
+    assert.deepEqual(t.sent(), [`SEND_ONLY@-${responses} ackreq`])
     t.response('READ_RESP_MIDDLE', 1, { payload: 256 })
     assert.equal(t.state, RTS)
-    assert.equal(t.node.engine.query(t.row).sqPsn, (SQ_PSN + 0x80_0001) & 0xffffff)
+    assert.equal(t.node.engine.query(t.row).sqPsn, (SQ_PSN + responses + 1) & 0xffffff)
   })
   it('queue pairs take turns', () => {
     const message = { opcode: SEND, ...sge(0, 200 * MTU) }
     const t = startScript({}, { memoryBytes: 300 * MTU, windowBytes: 1e6 })
     const second = t.node.createQp(0x12)
-    t.node.connect(second, { destQpn: 0x22, sqPsn: SQ_PSN, flow: 5 })
+    t.node.connect(second, { destQpn: PEER_QPN, sqPsn: SQ_PSN, flow: 5 })
     t.post({ id: 1, ...message })
     t.node.post(second, { id: 2, ...message })
     t.sent()
@@ -247,7 +255,7 @@ describe('a local error', () => {
   const good = (id: number): SendSpec => ({ id, opcode: SEND, ...sge(0, 4) })
   const wrong: [string, Omit<SendSpec, 'id'>, string][] = [
     ['a wrong key', { opcode: SEND, sges: [{ at: 0, length: 4, key: 0xbad }] }, 'LOC_PROT'],
-    ['a range that ends outside', { opcode: WRITE, sges: [{ at: 0x1_ffff, length: 2 }] }, 'LOC_PROT'],
+    ['a range that ends outside', { opcode: WRITE, sges: [{ at: MEMORY_BYTES - 1, length: 2 }] }, 'LOC_PROT'],
     [
       'a wrong key in a later element',
       {
@@ -261,7 +269,7 @@ describe('a local error', () => {
     ],
     [
       'a range of several packets that ends outside',
-      { opcode: WRITE, sges: [{ at: 0x1_f000, length: 4097 }] },
+      { opcode: WRITE, sges: [{ at: MEMORY_BYTES - 4096, length: 4097 }] },
       'LOC_PROT',
     ],
     ['an atomic of four bytes', { opcode: FAA, ...sge(0, 4) }, 'LOC_LEN'],
@@ -319,7 +327,7 @@ describe('a local error', () => {
     assert.deepEqual(t.completions(), ['2 LOC_QP_OP'])
   })
   it('memory unmapped while the message is sent: LOC_PROT', () => {
-    const t = startScript({}, { windowBytes: 3 * (MTU + PACKET_WEIGHT) })
+    const t = startScript({}, windowOf(3))
     t.post({ id: 1, opcode: SEND, ...sge(0, 10 * MTU) })
     assert.equal(t.sent().length, 3)
     t.node.faults.read = Errno.EFAULT
@@ -352,7 +360,7 @@ describe('a local error', () => {
 })
 
 describe('READs that the window splits into parts (boundReads)', () => {
-  const bounded = { windowBytes: 4 * (MTU + PACKET_WEIGHT), boundReads: true }
+  const bounded = { ...windowOf(4), boundReads: true }
   it('request half a window at a time, with at most one window in flight', () => {
     const t = startScript({}, bounded)
     t.post({ id: 1, opcode: READ, remote: 9, ...sge(0, 5 * MTU - 10) }, { id: 2, opcode: SEND })
@@ -380,7 +388,7 @@ describe('READs that the window splits into parts (boundReads)', () => {
     assert.deepEqual(t.sent(), [`READ_REQUEST@2 ackreq reth +${2 * MTU}:${MTU}`])
   })
   it('are requested again from the lost response, part by part', () => {
-    const t = startScript({}, { windowBytes: 8 * (MTU + PACKET_WEIGHT), boundReads: true })
+    const t = startScript({}, { ...windowOf(8), boundReads: true })
     t.post({ id: 1, opcode: READ, ...sge(0, 8 * MTU) })
     assert.equal(t.sent().length, 2)
     t.response('READ_RESP_FIRST', 0, { payload: MTU })
@@ -397,7 +405,7 @@ describe('READs that the window splits into parts (boundReads)', () => {
     assert.deepEqual(t.completions(), ['1 ok'])
   })
   it('are requested again although losses made the window smaller than a part', () => {
-    const t = startScript({}, { windowBytes: 32 * (MTU + PACKET_WEIGHT), boundReads: true })
+    const t = startScript({}, { ...windowOf(32), boundReads: true })
     t.post({ id: 1, opcode: READ, ...sge(0, 32 * MTU) })
     assert.equal(t.sent().length, 2)
     for (let losses = 0; losses < 3; losses++) {
@@ -415,8 +423,8 @@ describe('READs that the window splits into parts (boundReads)', () => {
 })
 
 describe('the window', () => {
-  it('limits what follows a late ACK that passes the next PSN to send', () => {
-    const t = startScript({}, { windowBytes: 16 * (MTU + PACKET_WEIGHT) })
+  it('limits what is sent after an ACK that arrives while a retransmission waits for the port', () => {
+    const t = startScript({}, windowOf(16))
     t.post({ id: 1, opcode: SEND, ...sge(0, 60 * MTU) })
     assert.equal(t.sent().length, 16)
     t.node.port.freeRuns = 0 // The port is full.
@@ -427,13 +435,13 @@ describe('the window', () => {
     assert.equal(t.sent().length, 16)
   })
   it('is halved by each loss, down to eight packets, and grows with acknowledged packets', () => {
-    const t = startScript({}, { windowBytes: 64 * (MTU + PACKET_WEIGHT) })
+    const t = startScript({}, windowOf(64))
     t.post({ id: 1, opcode: SEND, ...sge(0, 127 * MTU) })
     assert.equal(t.sent().length, 64)
     t.response('ACKNOWLEDGE', 0, { syndrome: NAK.SEQUENCE })
     assert.equal(t.sent().length, 32)
     t.response('ACKNOWLEDGE', 10, { syndrome: NAK.SEQUENCE })
-    assert.equal(t.sent().length, 21, 'half of 32 packets and the 10 acknowledged packets')
+    assert.equal(t.sent().length, 21, 'the 10 acknowledged packets enlarged the window to 42')
     for (let i = 0; i < 4; i++) {
       t.sleep(T14)
       t.sent()

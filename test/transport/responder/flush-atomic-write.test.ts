@@ -7,8 +7,8 @@ import { Errno } from '../../../src/spec/errno.ts'
 import { flushPlacement, flushSelectivity } from '../../../src/spec/wire/headers.ts'
 import { WcOpcode } from '../../../src/spec/work.ts'
 import { Access } from '../../../src/transport/types.ts'
-import { REMOTE_ACCESS, REMOTE_KEY, type SendSpec } from '../node.ts'
-import { ERR, FENCE, NAK, READ, SEND, SIGNALED, sge, T14, WRITE, wr } from '../requests.ts'
+import { MEMORY_BYTES, REMOTE_ACCESS, REMOTE_KEY, type SendSpec } from '../node.ts'
+import { ERR, FENCE, NAK, READ, type Script, SEND, SIGNALED, sge, T14, WRITE, wr } from '../requests.ts'
 import { patternOf } from '../responding.ts'
 import { type PacketSpec, RQ_PSN, startScript } from '../script.ts'
 
@@ -17,19 +17,26 @@ const { FLUSH, ATOMIC_WRITE } = wr
 const FLUSH_ACCESS = REMOTE_ACCESS | Access.FLUSH_GLOBAL
 const WITH_FLUSH_PERSISTENT = { access: FLUSH_ACCESS | Access.FLUSH_PERSISTENT }
 const WITHOUT_WRITE = { access: Access.REMOTE_READ | Access.REMOTE_ATOMIC }
-/** Placement types in `swap`. */
-const GLOBAL = BigInt(flushPlacement.GLOBAL)
-const PERSISTENT = BigInt(flushPlacement.PERSISTENT)
-/** Selectivity levels in the high half of `swap`. */
-const WHOLE_REGION = BigInt(flushSelectivity.REGION) << 32n
-const UNKNOWN_SELECTIVITY = 2n << 32n
-/** A FLUSH of 100 bytes; the length is in `compare`. */
-const flush = (id: number, fields: Partial<SendSpec> = {}): SendSpec => ({
+const { GLOBAL, PERSISTENT } = flushPlacement
+const UNKNOWN_PLACEMENT = 4
+const UNKNOWN_SELECTIVITY = 2
+/** No region has this key. */
+const WRONG_KEY = 5
+/** A FLUSH, as in `SendSpec`: the length is in `compare`, placement and selectivity are in `swap`. */
+const flush = (
+  id: number,
+  {
+    length = 100,
+    placement = GLOBAL,
+    selectivity = 0,
+    ...fields
+  }: { length?: number; placement?: number; selectivity?: number; rkey?: number } = {},
+): SendSpec => ({
   id,
   opcode: FLUSH,
   remote: 4096,
-  compare: 100n,
-  swap: GLOBAL,
+  compare: BigInt(length),
+  swap: (BigInt(selectivity) << 32n) | BigInt(placement),
   ...fields,
 })
 const word = Uint8Array.from([1, 2, 3, 4, 5, 6, 7, 8])
@@ -51,7 +58,7 @@ describe('the requester', () => {
     assert.equal(t.node.cqes[0].opcode, WcOpcode.values.FLUSH)
     assert.equal(t.node.cqes[0].bytes, 100)
   })
-  it('several are completed by their responses, without retransmissions', () => {
+  it('several FLUSHes are completed by their responses, without retransmissions', () => {
     const t = startScript()
     t.post(flush(1), flush(2), flush(3))
     assert.equal(t.sent().length, 3)
@@ -61,12 +68,12 @@ describe('the requester', () => {
   })
   it('FLUSH takes one PSN, whatever its length', () => {
     const t = startScript()
-    t.post(flush(1, { compare: 100_000n }), { id: 2, opcode: SEND })
+    t.post(flush(1, { length: 100_000 }), { id: 2, opcode: SEND })
     assert.deepEqual(t.sent().slice(1), ['SEND_ONLY@1 ackreq'])
   })
   it('FLUSH of a region, and of persistent memory', () => {
     const t = startScript()
-    t.post(flush(1, { swap: WHOLE_REGION | PERSISTENT }))
+    t.post(flush(1, { selectivity: flushSelectivity.REGION, placement: PERSISTENT }))
     assert.deepEqual(t.sent(), ['FLUSH@0 ackreq sel 1 plt 2 reth +4096:100'])
   })
   it('ATOMIC WRITE: 8 bytes in memory order, inline or from an SGE', () => {
@@ -129,14 +136,14 @@ describe('the requester', () => {
       }
     })
   const refused: [string, SendSpec, string][] = [
-    ['a FLUSH with placement 0', flush(1, { swap: 0n }), 'LOC_QP_OP'],
-    ['a FLUSH of an unknown placement', flush(1, { swap: 4n }), 'LOC_QP_OP'],
-    ['a FLUSH of an unknown selectivity', flush(1, { swap: UNKNOWN_SELECTIVITY | GLOBAL }), 'LOC_QP_OP'],
+    ['a FLUSH with placement 0', flush(1, { placement: 0 }), 'LOC_QP_OP'],
+    ['a FLUSH of an unknown placement', flush(1, { placement: UNKNOWN_PLACEMENT }), 'LOC_QP_OP'],
+    ['a FLUSH of an unknown selectivity', flush(1, { selectivity: UNKNOWN_SELECTIVITY }), 'LOC_QP_OP'],
     ['an ATOMIC WRITE of 4 bytes', atomicWrite(1, { inline: word.slice(4) }), 'LOC_LEN'],
     ['an ATOMIC WRITE of 16 bytes', { id: 1, opcode: ATOMIC_WRITE, remote: 64, ...sge(0, 16) }, 'LOC_LEN'],
     [
       'an ATOMIC WRITE with a wrong lkey',
-      { id: 1, opcode: ATOMIC_WRITE, remote: 64, sges: [{ at: 0, length: 8, key: 1 }] },
+      { id: 1, opcode: ATOMIC_WRITE, remote: 64, sges: [{ at: 0, length: 8, key: WRONG_KEY }] },
       'LOC_PROT',
     ],
   ]
@@ -157,17 +164,18 @@ describe('the requester', () => {
   })
 })
 
+const remoteRegion = (t: Script) => t.node.regions.find(({ key }) => key === REMOTE_KEY)!
+
 /** A script whose queue pair and region allow FLUSH. */
 const startWithFlush = (attributes = {}) => {
   const t = startScript({ access: FLUSH_ACCESS, maxDestRdAtomic: 2, ...attributes })
-  t.node.regions[0].access = FLUSH_ACCESS
+  remoteRegion(t).access = FLUSH_ACCESS
   return t
 }
 
 describe('the responder: FLUSH', () => {
   it('is answered without data, also from the resource of an earlier READ', () => {
     const t = startWithFlush({ maxDestRdAtomic: 1 })
-    t.node.regions[0].access |= Access.REMOTE_READ
     t.request('READ_REQUEST', 0, { dmaLen: 8 })
     assert.deepEqual(t.sent(), ['READ_RESP_ONLY@0 msn 1 [8]'])
     t.request('FLUSH', 1, { dmaLen: 8 })
@@ -179,6 +187,7 @@ describe('the responder: FLUSH', () => {
     t.request('FLUSH', 1, { remote: 4096, dmaLen: 100 })
     assert.equal(t.node.memory[4096 + 99], patternOf(100)[99])
     assert.deepEqual(t.sent(), ['READ_RESP_ONLY@1 msn 2'])
+    // PSN 2 is the next one; no receive WQE is posted.
     t.request('SEND_ONLY', 2, { ackReq: true })
     assert.deepEqual(t.sent(), ['RNR(12)@2 msn 2'])
   })
@@ -190,41 +199,46 @@ describe('the responder: FLUSH', () => {
   })
   it('of a region: address and length are ignored, the key is checked', () => {
     const t = startWithFlush()
-    t.request('FLUSH', 0, { sel: 1, remote: 0x7000_0000, dmaLen: 0 })
-    t.request('FLUSH', 1, { sel: 1, remote: 0x7000_0000, dmaLen: 0xffff_ffff })
+    t.request('FLUSH', 0, { sel: flushSelectivity.REGION, remote: 0x7000_0000, dmaLen: 0 })
+    t.request('FLUSH', 1, { sel: flushSelectivity.REGION, remote: 0x7000_0000, dmaLen: 0xffff_ffff })
     assert.deepEqual(t.sent(), ['READ_RESP_ONLY@0 msn 1', 'READ_RESP_ONLY@1 msn 2'])
-    t.request('FLUSH', 2, { sel: 1, rkey: 5 })
+    t.request('FLUSH', 2, { sel: flushSelectivity.REGION, rkey: WRONG_KEY })
     assert.deepEqual(t.sent(), ['NAK(REMOTE_ACCESS)@2 msn 2'])
     assert.deepEqual(t.node.events, ['QP_ACCESS_ERR'])
   })
   it('of zero bytes checks neither address nor key', () => {
     const t = startWithFlush()
-    t.request('FLUSH', 0, { rkey: 5, dmaLen: 0 })
+    t.request('FLUSH', 0, { rkey: WRONG_KEY, dmaLen: 0 })
     assert.deepEqual(t.sent(), ['READ_RESP_ONLY@0 msn 1'])
   })
   const refused: [string, PacketSpec, string, object?][] = [
-    ['persistent', { plt: 2, dmaLen: 8 }, 'INVALID_REQUEST'],
-    ['global and persistent', { plt: 3, dmaLen: 8 }, 'INVALID_REQUEST'],
+    ['persistent', { plt: PERSISTENT, dmaLen: 8 }, 'INVALID_REQUEST'],
+    ['global and persistent', { plt: GLOBAL | PERSISTENT, dmaLen: 8 }, 'INVALID_REQUEST'],
     ['with placement 0', { plt: 0, dmaLen: 8 }, 'INVALID_REQUEST'],
-    ['with an unknown selectivity', { sel: 2, dmaLen: 8 }, 'INVALID_REQUEST'],
+    ['with an unknown selectivity', { sel: UNKNOWN_SELECTIVITY, dmaLen: 8 }, 'INVALID_REQUEST'],
     ['of more than 2 GiB', { dmaLen: 0x8000_0001 }, 'INVALID_REQUEST'],
     ['that the queue pair does not allow', { dmaLen: 8 }, 'INVALID_REQUEST', { access: REMOTE_ACCESS }],
     ['without resources', { dmaLen: 8 }, 'INVALID_REQUEST', { maxDestRdAtomic: 0 }],
     [
       'persistent, which the queue pair allows but no region',
-      { plt: 2, dmaLen: 8 },
+      { plt: PERSISTENT, dmaLen: 8 },
       'REMOTE_ACCESS',
       WITH_FLUSH_PERSISTENT,
     ],
     [
       'global and persistent, which the queue pair allows but no region',
-      { plt: 3, dmaLen: 8 },
+      { plt: GLOBAL | PERSISTENT, dmaLen: 8 },
       'REMOTE_ACCESS',
       WITH_FLUSH_PERSISTENT,
     ],
-    ['with a placement that is not specified', { plt: 4, dmaLen: 8 }, 'INVALID_REQUEST', WITH_FLUSH_PERSISTENT],
-    ['with a wrong key', { dmaLen: 8, rkey: 5 }, 'REMOTE_ACCESS'],
-    ['beyond the region', { dmaLen: 8, remote: 0x2_0000 - 7 }, 'REMOTE_ACCESS'],
+    [
+      'with a placement that is not specified',
+      { plt: UNKNOWN_PLACEMENT, dmaLen: 8 },
+      'INVALID_REQUEST',
+      WITH_FLUSH_PERSISTENT,
+    ],
+    ['with a wrong key', { dmaLen: 8, rkey: WRONG_KEY }, 'REMOTE_ACCESS'],
+    ['beyond the region', { dmaLen: 8, remote: MEMORY_BYTES - 7 }, 'REMOTE_ACCESS'],
   ]
   for (const [title, spec, code, attributes] of refused)
     it(`${title}: ${code}`, () => {
@@ -235,7 +249,7 @@ describe('the responder: FLUSH', () => {
     })
   it('of bytes in a region without the right: REMOTE_ACCESS', () => {
     const t = startWithFlush()
-    t.node.regions[0].access = REMOTE_ACCESS
+    remoteRegion(t).access = REMOTE_ACCESS
     t.request('FLUSH', 0, { dmaLen: 8 })
     assert.deepEqual(t.sent(), ['NAK(REMOTE_ACCESS)@0 msn 0'])
   })
@@ -287,8 +301,8 @@ describe('the responder: ATOMIC WRITE', () => {
     ['whose RETH has length 4', { remote: 64, payload: word, dmaLen: 4 }, 'INVALID_REQUEST'],
     ['that the queue pair does not allow', { remote: 64, payload: word }, 'INVALID_REQUEST', WITHOUT_WRITE],
     ['without resources', { remote: 64, payload: word }, 'INVALID_REQUEST', { maxDestRdAtomic: 0 }],
-    ['with a wrong key', { remote: 64, payload: word, rkey: 5 }, 'REMOTE_ACCESS'],
-    ['beyond the region', { remote: 0x2_0000, payload: word }, 'REMOTE_ACCESS'],
+    ['with a wrong key', { remote: 64, payload: word, rkey: WRONG_KEY }, 'REMOTE_ACCESS'],
+    ['beyond the region', { remote: MEMORY_BYTES, payload: word }, 'REMOTE_ACCESS'],
   ]
   for (const [title, spec, code, attributes] of refused)
     it(`${title}: ${code}, and nothing is written`, () => {

@@ -6,10 +6,10 @@ import { describe, it } from 'node:test'
 import { QpState } from '../../../src/spec/enums.ts'
 import { Errno } from '../../../src/spec/errno.ts'
 import { Access } from '../../../src/transport/types.ts'
-import { ALL_ACCESS, MEMORY_BASE, REMOTE_ACCESS, REMOTE_KEY } from '../node.ts'
+import { ALL_ACCESS, MEMORY_BASE, MEMORY_BYTES, REMOTE_ACCESS, REMOTE_KEY } from '../node.ts'
 import { NAK } from '../requests.ts'
 import { assertRefused, flushed, MTU, memoryAt, patternOf, type Script, startResponder } from '../responding.ts'
-import { packet, RQ_PSN, startScript } from '../script.ts'
+import { PEER_QPN, packet, RQ_PSN, startScript } from '../script.ts'
 
 const { RESET, INIT, RTR, RTS, ERR } = QpState.values
 
@@ -240,7 +240,7 @@ describe('a WRITE', () => {
     ['a wrong key', t => t.request('WRITE_ONLY', 0, { payload: 1, rkey: 0xbad }), 'NAK(REMOTE_ACCESS)@0 msn 0'],
     [
       'a range that ends outside',
-      t => t.request('WRITE_FIRST', 0, { payload: MTU, remote: t.node.memory.length - MTU, dmaLen: MTU + 1 }),
+      t => t.request('WRITE_FIRST', 0, { payload: MTU, remote: MEMORY_BYTES - MTU, dmaLen: MTU + 1 }),
       'NAK(REMOTE_ACCESS)@0 msn 0',
     ],
     [
@@ -614,7 +614,7 @@ const startInRtr = () => {
   t.node.engine.modify(t.row, RESET, {})
   t.node.engine.modify(t.row, INIT, { access: REMOTE_ACCESS })
   t.node.engine.modify(t.row, RTR, {
-    destQpn: 0x22,
+    destQpn: PEER_QPN,
     rqPsn: RQ_PSN,
     pathMtu: 256,
     maxDestRdAtomic: 1,

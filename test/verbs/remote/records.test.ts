@@ -10,10 +10,11 @@ import { readRecords } from '../../../src/verbs/remote/records.ts'
 
 test('each record is passed on, also a short one, and the end once', { skip: !hasNative() }, async t => {
   const [ours, daemons] = socketPair()
+  const recordBytes = 8
   const seen: unknown[] = []
   const reader = readRecords(
     ours,
-    8,
+    recordBytes,
     record => seen.push([record.byteLength, record.getUint8(0)]),
     () => seen.push('end'),
   )
@@ -21,11 +22,12 @@ test('each record is passed on, also a short one, and the end once', { skip: !ha
     reader.stop()
     close(ours)
   })
-  sendBytes(daemons, new Uint8Array(8).fill(1))
+  sendBytes(daemons, new Uint8Array(recordBytes).fill(1))
   sendBytes(daemons, Uint8Array.of(2, 2))
   while (seen.length < 2) await nextTurn()
   close(daemons)
   while (seen.length < 3) await nextTurn()
+  // A second end would follow within a few turns.
   for (let i = 0; i < 10; i++) await nextTurn()
   assert.deepEqual(seen, [[8, 1], [2, 2], 'end'])
 })
