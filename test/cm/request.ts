@@ -1,3 +1,7 @@
+/*
+ * A REQ for tests that need any valid one.
+ */
+import { Mtu } from '../../src/spec/enums.ts'
 import { transportType } from '../../src/spec/wire/mad.ts'
 import type { CmDraft } from '../../src/wire/mad/mad.ts'
 
@@ -13,7 +17,7 @@ export const plainRequest = {
   startingPsn: 1,
   retryCount: 7,
   pkey: 0xffff,
-  pathMtu: 3,
+  pathMtu: Mtu.values.MTU_1024,
   rnrRetryCount: 7,
   maxCmRetries: 15,
   srq: false,

@@ -18,7 +18,7 @@ test('the program on the library’s page runs and prints what the page shows', 
   const program = blocks.join('\n').replaceAll("from 'userdma'", `from '${library}'`)
   const output = execFileSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8' })
   const shown = [...program.matchAll(/console\.log\(.*\) \/\/ (.*)$/gm)].map(match => match[1])
-  assert.equal(shown.length, 11)
+  assert.equal(shown.length, 11, 'lines of the page that show their output')
   for (const line of shown) assert.ok(output.split('\n').includes(line), `"${line}" is not in the output:\n${output}`)
 })
 

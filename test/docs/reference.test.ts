@@ -25,16 +25,23 @@ test('the pages are current, none is missing and none is superfluous', () => {
   for (const [name, page] of pages) assert.equal(readFileSync(join(folder, name), 'utf8'), page, `${name}: ${hint}`)
 })
 
+/** The section of a method on a class's page; '' if it is missing. */
+const sectionOf = (className: string, method: string): string => {
+  const [, ...parts] = (pages.get(`${className}.md`) ?? '').split(`\n## ${method}\n`)
+  return parts.join('').split('\n## ')[0]
+}
+
 test('every class has a page with all of its methods and attributes', () => {
   for (const cls of classes) {
-    const page = pages.get(`${cls.name}.md`) ?? ''
     for (const [name, method] of Object.entries(cls.methods)) {
-      const from = page.indexOf(`\n## ${name}\n`)
-      const part = page.slice(from, page.indexOf('\n## ', from + 1) < 0 ? undefined : page.indexOf('\n## ', from + 1))
-      assert.ok(from > 0, `${cls.name}.${name}`)
+      const section = sectionOf(cls.name, name)
+      assert.notEqual(section, '', `${cls.name}.${name}`)
       for (const [direction, set] of Object.entries({ in: method.in, out: method.out }))
         for (const [attribute, { id }] of Object.entries(set))
-          assert.ok(part.includes(`| ${direction} | \`${attribute}\` | ${id} | `), `${cls.name}.${name}: ${attribute}`)
+          assert.ok(
+            section.includes(`| ${direction} | \`${attribute}\` | ${id} | `),
+            `${cls.name}.${name}: ${attribute}`,
+          )
     }
   }
 })
@@ -72,10 +79,8 @@ test('the comments of declarations are found', () => {
 })
 
 test('errors follow from a method’s arguments', () => {
-  const part = (file: string, method: string): string =>
-    (pages.get(file) ?? '').split(`\n## ${method}\n`)[1].split('\n## ')[0]
-  assert.match(part('cq.md', 'destroy'), /- ENOENT: the object does not exist\n[\s\S]*- EBUSY/)
-  assert.match(part('cq.md', 'create'), /- EBADF: `channel` or `asyncFd` does not belong to this context/)
-  assert.match(part('mr.md', 'create'), /- ENOENT: `pd` or `dm` does not exist/)
-  assert.match(part('rc_qp.md', 'modify'), /In Linux: write `MODIFY_QP`, write `EX_MODIFY_QP`/)
+  assert.match(sectionOf('cq', 'destroy'), /- ENOENT: the object does not exist\n[\s\S]*- EBUSY/)
+  assert.match(sectionOf('cq', 'create'), /- EBADF: `channel` or `asyncFd` does not belong to this context/)
+  assert.match(sectionOf('mr', 'create'), /- ENOENT: `pd` or `dm` does not exist/)
+  assert.match(sectionOf('rc_qp', 'modify'), /In Linux: write `MODIFY_QP`, write `EX_MODIFY_QP`/)
 })

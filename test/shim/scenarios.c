@@ -209,7 +209,7 @@ static void doorbells(void)
     EXPECT(order(fd, PARK, 1) == 0);
     EXPECT(write(fd, command, 32) == 32 && order(fd, DOORBELLS, 0) == 1 && order(fd, LAST_HANDLE, 0) == 42);
     EXPECT(order(other, DOORBELLS, 0) == 0);
-    EXPECT(write(other, doorbell(9), 32) == 32 && order(other, LAST_HANDLE, 0) == 9 && order(fd, DOORBELLS, 0) == 1);
+    EXPECT(ring_doorbell(other, 9) && order(other, LAST_HANDLE, 0) == 9 && order(fd, DOORBELLS, 0) == 1);
     int copy = dup(fd);
     EXPECT(write(copy, command, 32) == 32 && order(copy, DOORBELLS, 0) == 2);
     /* A command without a response buffer, or with a work request, is a call. */
@@ -230,7 +230,7 @@ static void full_doorbell(void)
     int rung = 0;
     EXPECT(order(fd, PARK, 1) == 0 && kill(getppid(), SIGSTOP) == 0);
     for (int i = 0; i < COUNT; i++)
-        rung += write(fd, doorbell(1), 32) == 32;
+        rung += ring_doorbell(fd, 1);
     EXPECT(kill(getppid(), SIGCONT) == 0 && rung == COUNT);
     const long received = order(fd, DOORBELLS, 0);
     EXPECT(received > 0 && received < COUNT);
@@ -241,7 +241,7 @@ static void doorbells_traced(void)
 {
     int fd = open_device();
     EXPECT(order(fd, PARK, 1) == 0);
-    EXPECT(write(fd, doorbell(42), 32) == 32 && order(fd, DOORBELLS, 0) == 0);
+    EXPECT(ring_doorbell(fd, 42) && order(fd, DOORBELLS, 0) == 0);
 }
 
 /* ---- events ---- */
@@ -386,9 +386,9 @@ static void daemon_death(void)
     FAILS(write(fd, bytes, 24), EIO);
     alarm(20);
     /* Until all sockets of the daemon are closed. */
-    while (write(fd, doorbell(1), 32) == 32)
+    while (ring_doorbell(fd, 1))
         ;
-    FAILS(write(fd, doorbell(1), 32), EIO);
+    FAILS(write(fd, doorbell(1), DOORBELL_BYTES), EIO);
     FAILS(read(channel, bytes, 8), EIO);
     FAILS(open(NODE, O_RDWR), ENOENT);
     FAILS(access("/sys/class/infiniband", F_OK), ENOENT);

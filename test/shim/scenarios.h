@@ -108,16 +108,29 @@ UNUSED static void expect_exit_0(pid_t pid)
 /* The expression must be true in a child. */
 #define EXPECT_IN_CHILD(expression) expect_exit_0(fork() ?: (_exit((expression) ? 0 : 1), 0))
 
-/* The doorbell of rxe's provider: a write command of 32 bytes, struct ib_uverbs_post_send without requests. */
-UNUSED static const uint32_t *doorbell(uint32_t handle)
+/* The doorbell of rxe's provider: a write command, struct ib_uverbs_post_send without requests. */
+#define DOORBELL_BYTES 32
+
+UNUSED static void fill_doorbell(uint32_t command[DOORBELL_BYTES / 4], uint32_t handle, uint32_t *response)
 {
-    static __thread uint32_t command[8], response;
+    memset(command, 0, DOORBELL_BYTES);
     command[0] = 28;          /* IB_USER_VERBS_CMD_POST_SEND */
     command[1] = 8 | 1 << 16; /* in_words, out_words */
-    memcpy(&command[2], &(uint64_t){(uintptr_t)&response}, 8);
+    memcpy(&command[2], &(uint64_t){(uintptr_t)response}, 8);
     command[4] = handle;
     command[7] = 128; /* wqe_size */
+}
+
+UNUSED static const uint32_t *doorbell(uint32_t handle)
+{
+    static __thread uint32_t command[DOORBELL_BYTES / 4], response;
+    fill_doorbell(command, handle, &response);
     return command;
+}
+
+UNUSED static bool ring_doorbell(int fd, uint32_t handle)
+{
+    return write(fd, doorbell(handle), DOORBELL_BYTES) == DOORBELL_BYTES;
 }
 
 /* ---- scenarios_paths.c ---- */

@@ -49,7 +49,7 @@ void spawned(const char *number, const char *copy)
     for (int i = 0; i < 2; i++) {
         struct stat st;
         EXPECT(fstat(fds[i], &st) == 0 && S_ISCHR(st.st_mode) && order(fds[i], ECHO, 40 + i) == 40 + i);
-        EXPECT(write(fds[i], doorbell(1), 32) == 32);
+        EXPECT(ring_doorbell(fds[i], 1));
     }
     EXPECT(order(fds[0], CONTEXTS, 0) == 1 && close(fds[0]) == 0 && order(fds[1], ECHO, 3) == 3);
     exit(0);

@@ -14,7 +14,17 @@
  */
 enum { LOCKED_MS = 300, UNLOCKED_MS = 2600 };
 
-static void expect_null(int fd)
+/* Fills the descriptor table with copies, and returns the last number. */
+static int fill_table(void)
+{
+    int last = -1;
+    for (int i; (i = dup(2)) >= 0; last = i)
+        ;
+    EXPECT(errno == EMFILE);
+    return last;
+}
+
+static void expect_dev_null(int fd)
 {
     struct stat st;
     EXPECT(fstat(fd, &st) == 0 && st.st_rdev == makedev(1, 3));
@@ -70,7 +80,7 @@ void copies(void)
     EXPECT(dup2(by_dup3, by_dup3) == by_dup3 && order(by_dup3, ECHO, 6) == 6);
     int null = open("/dev/null", O_RDWR);
     EXPECT(dup2(null, by_dup3) == by_dup3 && order(watcher, CONTEXTS, 0) == 1 && hidden_count() == 2);
-    expect_null(by_dup3);
+    expect_dev_null(by_dup3);
     FAILS(order(by_dup3, ECHO, 6), ENOTTY);
     EXPECT(dup2(watcher, null) == null && order(null, ECHO, 3) == 3);
     FAILS(dup2(-1, watcher), EBADF);
@@ -153,7 +163,7 @@ void hidden_sockets(void)
     int null = open("/dev/null", O_RDWR);
     for (int i = FIRST_HIDDEN - 5; i < FIRST_HIDDEN + 10; i++)
         EXPECT(dup2(null, i) == i);
-    EXPECT(order(fd, ECHO, 5) == 5 && order(fd, SESSIONS, 0) == 1 && write(fd, doorbell(1), 32) == 32);
+    EXPECT(order(fd, ECHO, 5) == 5 && order(fd, SESSIONS, 0) == 1 && ring_doorbell(fd, 1));
     EXPECT(order(fd, DOORBELLS, 0) == 1);
     for (int i = FIRST_HIDDEN - 5; i < FIRST_HIDDEN + 10; i++)
         EXPECT(close(i) == 0);
@@ -161,7 +171,7 @@ void hidden_sockets(void)
     /* The hidden sockets are closed behind the shim's back, and their numbers reused. */
     for (int i = FIRST_HIDDEN - 5; i < HIDDEN_END; i++)
         syscall(SYS_dup3, null, i, 0);
-    FAILS(write(fd, doorbell(1), 32), EIO);
+    FAILS(write(fd, doorbell(1), DOORBELL_BYTES), EIO);
     int again = open_device();
     EXPECT(order(again, ECHO, 7) == 7);
     /* The range includes the device. */
@@ -180,7 +190,7 @@ void lost_sockets(void)
     const pid_t pid = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
     if (pid == 0) {
         EXPECT(dup2(null, FIRST_HIDDEN) == FIRST_HIDDEN && order(fd, ECHO, 5) == 5);
-        expect_null(FIRST_HIDDEN);
+        expect_dev_null(FIRST_HIDDEN);
         _exit(0);
     }
     expect_exit_0(pid);
@@ -188,11 +198,11 @@ void lost_sockets(void)
     for (int i = FIRST_HIDDEN; i < FIRST_HIDDEN + 2; i++)
         EXPECT(syscall(SYS_dup3, null, i, 0) == i);
     EXPECT(order(fd, ECHO, 6) == 6);
-    expect_null(FIRST_HIDDEN);
-    expect_null(FIRST_HIDDEN + 1);
-    EXPECT(order(fd, PARK, 1) == 0 && write(fd, doorbell(1), 32) == 32 && order(fd, DOORBELLS, 0) == 1);
+    expect_dev_null(FIRST_HIDDEN);
+    expect_dev_null(FIRST_HIDDEN + 1);
+    EXPECT(order(fd, PARK, 1) == 0 && ring_doorbell(fd, 1) && order(fd, DOORBELLS, 0) == 1);
     EXPECT(close(fd) == 0 && order(copy, CONTEXTS, 0) == 1 && hidden_count() == 2);
-    expect_null(FIRST_HIDDEN + 1);
+    expect_dev_null(FIRST_HIDDEN + 1);
     /* All hidden sockets are closed behind the shim's back: new ones get their numbers. */
     fd = dup(copy);
     for (int i = FIRST_HIDDEN; i < HIDDEN_END; i++)
@@ -210,10 +220,7 @@ void low_limit(void)
     EXPECT(setrlimit(RLIMIT_NOFILE, &limit) == 0);
     int fd = open_device();
     EXPECT(fd == 3 && order(fd, ECHO, 3) == 3);
-    int last = -1;
-    for (int i; (i = dup(2)) >= 0; last = i)
-        ;
-    EXPECT(errno == EMFILE);
+    const int last = fill_table();
     FAILS(open(NODE, O_RDWR), EMFILE);
     int32_t number = -1;
     FAILS(order(fd, EVENT_4, (unsigned long)&number), EMFILE);
@@ -227,10 +234,10 @@ void lowered_limit(void)
     int fd = open_device();
     EXPECT(order(fd, PARK, 1) == 0 && setrlimit(RLIMIT_NOFILE, &limit) == 0);
     int copy = dup(fd);
-    EXPECT(copy >= 0 && order(copy, ECHO, 3) == 3 && write(copy, doorbell(1), 32) == 32 && close(copy) == 0);
+    EXPECT(copy >= 0 && order(copy, ECHO, 3) == 3 && ring_doorbell(copy, 1) && close(copy) == 0);
     const pid_t pid = fork();
     if (pid == 0) {
-        EXPECT(order(fd, ECHO, 4) == 4 && write(fd, doorbell(1), 32) == 32 && order(fd, DOORBELLS, 0) == 2);
+        EXPECT(order(fd, ECHO, 4) == 4 && ring_doorbell(fd, 1) && order(fd, DOORBELLS, 0) == 2);
         EXPECT(hidden_count() == 0 && close(fd) == 0);
         _exit(0);
     }
@@ -243,12 +250,10 @@ void last_number(void)
 {
     const struct rlimit limit = {64, 64};
     EXPECT(setrlimit(RLIMIT_NOFILE, &limit) == 0);
-    int fd = open_device(), last = -1;
-    for (int i; (i = dup(2)) >= 0; last = i)
-        ;
+    const int fd = open_device(), last = fill_table();
     EXPECT(close(last) == 0 && order(fd, PARK, 1) == 0);
-    EXPECT(dup(fd) == last && order(last, ECHO, 3) == 3 && write(last, doorbell(5), 32) == 32);
-    EXPECT(close(last) == 0 && write(fd, doorbell(5), 32) == 32 && order(fd, DOORBELLS, 0) == 1);
+    EXPECT(dup(fd) == last && order(last, ECHO, 3) == 3 && ring_doorbell(last, 5));
+    EXPECT(close(last) == 0 && ring_doorbell(fd, 5) && order(fd, DOORBELLS, 0) == 1);
 }
 
 /* The program's descriptor table is full before its first access to a device. */
@@ -257,10 +262,7 @@ void full_table(void)
     struct rlimit limit = {64, 64};
     struct stat st;
     EXPECT(setrlimit(RLIMIT_NOFILE, &limit) == 0);
-    int last = -1;
-    for (int i; (i = dup(2)) >= 0; last = i)
-        ;
-    EXPECT(errno == EMFILE);
+    const int last = fill_table();
     FAILS(open(NODE, O_RDWR), EMFILE);
     FAILS(stat("/sys/class/infiniband", &st), EMFILE);
     EXPECT(!opendir("/sys/class/infiniband_verbs") && errno == EMFILE);
@@ -295,12 +297,12 @@ void forks(void)
     EXPECT(order(fd, PARK, 1) == 0 && order(fd, SESSIONS, 0) == 1);
     pid_t pid = fork();
     if (pid == 0) {
-        EXPECT(write(fd, doorbell(5), 32) == 32); /* before any call of its own */
+        EXPECT(ring_doorbell(fd, 5)); /* before any call of its own */
         EXPECT(order(fd, ECHO, 9) == 9 && order(fd, DOORBELLS, 0) == 1 && order(fd, CONTEXTS, 0) == 1);
         EXPECT(order(fd, SESSIONS, 0) == 2 && hidden_count() == 2);
         pid_t grandchild = fork();
         if (grandchild == 0) {
-            EXPECT(order(fd, ECHO, 2) == 2 && write(fd, doorbell(6), 32) == 32 && order(fd, DOORBELLS, 0) == 2);
+            EXPECT(order(fd, ECHO, 2) == 2 && ring_doorbell(fd, 6) && order(fd, DOORBELLS, 0) == 2);
             EXPECT(close(fd) == 0);
             _exit(0);
         }
@@ -333,7 +335,7 @@ void inherited(const char *number, const char *remaining)
 {
     int fd = atoi(number);
     EXPECT(hidden_count() == 1); /* the inherited doorbell socket */
-    EXPECT(write(fd, doorbell(1), 32) == 32 && order(fd, ECHO, 44) == 44 && hidden_count() == 2);
+    EXPECT(ring_doorbell(fd, 1) && order(fd, ECHO, 44) == 44 && hidden_count() == 2);
     struct stat st;
     EXPECT(fstat(fd, &st) == 0 && S_ISCHR(st.st_mode));
     int watcher = open_device();
@@ -441,14 +443,14 @@ static void make_first_call(int fd, int first)
     char byte;
     switch (first) {
     case FIRST_ORDER: EXPECT(order(fd, ECHO, 21) == 21); break;
-    case FIRST_DOORBELL: EXPECT(write(fd, doorbell(1), 32) == 32 && order(fd, DOORBELLS, 0) == 1); break;
+    case FIRST_DOORBELL: EXPECT(ring_doorbell(fd, 1) && order(fd, DOORBELLS, 0) == 1); break;
     case FIRST_FSTAT: EXPECT(fstat(fd, &st) == 0 && S_ISCHR(st.st_mode) && st.st_rdev == makedev(231, 192)); break;
     case FIRST_READ: FAILS(read(fd, &byte, 1), EINVAL); break;
     case FIRST_LSEEK: FAILS(lseek(fd, 0, SEEK_CUR), ESPIPE); break;
     case FIRST_MMAP: EXPECT(mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 4096) != MAP_FAILED); break;
     case FIRST_DUP: {
         const int copy = dup(fd);
-        EXPECT(close(fd) == 0 && write(copy, doorbell(1), 32) == 32 && dup2(copy, fd) == fd && close(copy) == 0);
+        EXPECT(close(fd) == 0 && ring_doorbell(copy, 1) && dup2(copy, fd) == fd && close(copy) == 0);
         break;
     }
     case FIRST_IN_CHILD: EXPECT_IN_CHILD((make_first_call(fd, FIRST_DOORBELL), true)); break;
@@ -524,6 +526,7 @@ void passed_and_closed(void)
     expect_exit_0(pid);
 }
 
+/* The program receives a context's file whose daemon does not serve the program. */
 void not_served(void)
 {
     int context = memfd_create("userdma-context", 0), pair[2], fd;
@@ -542,6 +545,7 @@ void not_served(void)
     const int copy = dup(fd);
     EXPECT(close(fd) == 0 && copy >= 0);
     FAILS(write(copy, "x", 1), EACCES);
+    /* The number is that of a plain socket again. */
     EXPECT(dup2(pair[0], copy) == copy && write(copy, "x", 1) == 1);
 }
 
@@ -555,10 +559,10 @@ static void on_alarm(int number)
     (void)number;
     alarms++;
     int saved = errno;
-    /* As doorbell(), whose buffer the interrupted call may be using. */
-    uint32_t response = 0, command[8] = {28, 8 | 1 << 16, 0, 0, 3, 0, 0, 128};
-    memcpy(&command[2], &(uint64_t){(uintptr_t)&response}, 8);
-    if (write(signalled_fd, command, 32) != 32 || ioctl(signalled_fd, _IOWR(0xdb, ECHO, uint64_t), 6L) != 6)
+    /* The interrupted call may be using the buffer of doorbell(). */
+    uint32_t response, command[DOORBELL_BYTES / 4];
+    fill_doorbell(command, 3, &response);
+    if (write(signalled_fd, command, sizeof command) != sizeof command || ioctl(signalled_fd, _IOWR(0xdb, ECHO, uint64_t), 6L) != 6)
         _exit(3);
     errno = saved;
 }
@@ -580,7 +584,7 @@ static void *call_often(void *argument)
     for (int i = 0; i < 200; i++) {
         EXPECT(order(fd, ECHO, (unsigned long)i) == i);
         int thread_fd = open_device();
-        EXPECT(order(thread_fd, ECHO, 3) == 3 && write(thread_fd, doorbell(1), 32) == 32 && close(thread_fd) == 0);
+        EXPECT(order(thread_fd, ECHO, 3) == 3 && ring_doorbell(thread_fd, 1) && close(thread_fd) == 0);
     }
     return NULL;
 }
@@ -706,10 +710,10 @@ void replaced_session(void)
         unlink(beside_socket("delay"));
         EXPECT(pthread_create(&thread, NULL, call_delayed, arguments) == 0);
         wait_for_file("delay");
-        if (i == 1)
+        if (delays[i] > LOCKED_MS)
             wait_without_lock(thread);
         EXPECT(dup2(null, number) == number && pthread_join(thread, NULL) == 0);
-        expect_null(number);
+        expect_dev_null(number);
         EXPECT(order(fd, ECHO, 4) == 4 && order(fd, SESSIONS, 0) == 1 && hidden_count() == 2);
     }
 }
@@ -791,14 +795,15 @@ void sandbox(void)
 void without_close_range(void)
 {
     forbid(SYS_close_range, ENOSYS);
+    enum { ABOVE_HIDDEN = 2000 };
     const int fd = open_device(), other = open_device(), null = open("/dev/null", O_RDONLY);
-    EXPECT(dup2(null, 2000) == 2000 || errno == EBADF);
+    EXPECT(dup2(null, ABOVE_HIDDEN) == ABOVE_HIDDEN || errno == EBADF); /* EBADF: above the limit */
     FAILS(close_range(other, ~0u, 0), ENOSYS);
     errno = 7;
     closefrom(other);
     EXPECT(errno == 7);
     FAILS(fcntl(null, F_GETFD), EBADF);
-    FAILS(fcntl(2000, F_GETFD), EBADF);
+    FAILS(fcntl(ABOVE_HIDDEN, F_GETFD), EBADF);
     EXPECT(hidden_count() == 2 && order(fd, ECHO, 3) == 3 && order(fd, CONTEXTS, 0) == 1);
 }
 
@@ -864,7 +869,7 @@ void late_attaches(void)
     pid = fork();
     if (pid == 0) {
         const pthread_t thread = start_attach(call_closed, &fd);
-        EXPECT(close(fd) == 0 && open_device() == fd && write(fd, doorbell(9), 32) == 32);
+        EXPECT(close(fd) == 0 && open_device() == fd && ring_doorbell(fd, 9));
         EXPECT(pthread_join(thread, NULL) == 0 && order(fd, LAST_HANDLE, 0) == 9 && hidden_count() == 2);
         _exit(0);
     }
@@ -953,7 +958,7 @@ static void expect_cancelled(pthread_t thread)
 /* Threads are cancelled in calls that wait: with the session's lock, without it, and for an event. */
 void cancelled_threads(void)
 {
-    static const int delays[] = {LOCKED_MS, 5000};
+    static const int delays[] = {LOCKED_MS, 2 * UNLOCKED_MS};
     struct sigaction action = {.sa_handler = on_waiting};
     int32_t channel = -1;
     char record[32];
@@ -966,7 +971,7 @@ void cancelled_threads(void)
         unlink(beside_socket("delay"));
         EXPECT(pthread_create(&thread, NULL, call_and_end, arguments) == 0);
         wait_for_file("delay");
-        if (i == 1)
+        if (delays[i] > LOCKED_MS)
             wait_without_lock(thread);
         expect_cancelled(thread);
         EXPECT(order(fd, ECHO, 3) == 3);

@@ -29,17 +29,17 @@ describe('the QP state table', () => {
 
   it('has exactly the legal transitions, for all types', () => {
     for (const type of types) {
-      const legal = states.map(from => states.filter(to => transitionOf(type, from, to) !== undefined))
-      const expected = [
-        ['RESET', 'INIT', 'ERR'],
-        ['RESET', 'INIT', 'RTR', 'ERR'],
-        ['RESET', 'RTS', 'ERR'],
-        ['RESET', 'RTS', 'SQD', 'ERR'],
-        ['RESET', 'RTS', 'SQD', 'ERR'],
-        ['RESET', 'RTS', 'ERR'],
-        ['RESET', 'ERR'],
-      ]
-      assert.deepEqual(legal, expected, type)
+      const legal = states.map(from => [from, states.filter(to => transitionOf(type, from, to) !== undefined)])
+      const expected = {
+        RESET: ['RESET', 'INIT', 'ERR'],
+        INIT: ['RESET', 'INIT', 'RTR', 'ERR'],
+        RTR: ['RESET', 'RTS', 'ERR'],
+        RTS: ['RESET', 'RTS', 'SQD', 'ERR'],
+        SQD: ['RESET', 'RTS', 'SQD', 'ERR'],
+        SQE: ['RESET', 'RTS', 'ERR'],
+        ERR: ['RESET', 'ERR'],
+      }
+      assert.deepEqual(Object.fromEntries(legal), expected, type)
     }
   })
   it('names only existing attributes of the class, for RC, UC and UD', () => {
@@ -125,10 +125,9 @@ describe('isTransition', () => {
       fc.property(type, number, number, anyAttributes, fc.boolean(), (qpType, from, to, randomAttributes, isLegal) => {
         const areStates = from < states.length && to < states.length
         const row = isLegal && areStates ? transitionOf(qpType, states[from], states[to]) : undefined
+        const omitted = randomAttributes.length % 3
         const attributes =
-          row === undefined
-            ? randomAttributes
-            : ['state', ...row.required, ...row.optional.slice(randomAttributes.length % 3)]
+          row === undefined ? randomAttributes : ['state', ...row.required, ...row.optional.slice(omitted)]
         const args = Object.fromEntries(attributes.map(name => [name, 0]))
         const hasCurState = 'curState' in args
         // An attribute with the value undefined counts as absent.
