@@ -26,6 +26,10 @@ const sizeOption = (program: string, bytes: number): string => (program.includes
 /** Whether the program has -e. */
 const hasEvents = (program: string): boolean => !program.includes('write')
 
+const BANDWIDTH_OPTIONS = [
+  ...['-b', '-q 4', '-m 512', '-t 16 -Q 4', '-N', '--report_gbits', '-l 5', '--mr_per_qp -q 2'],
+  ...['-S 3 --tclass=96', '-u 16', '-z', '-D 1'],
+]
 const bandwidth = CONNECTED_BW.flatMap(program => {
   const basic = `-n 50${sizeOption(program, 4096)}`
   return [
@@ -33,10 +37,7 @@ const bandwidth = CONNECTED_BW.flatMap(program => {
     overRdmacm(program, `${basic} -q 4 -b`),
     overRdmacm(program, `${basic} -T 32`),
     ...(hasEvents(program) ? [overRdmacm(program, `${basic} -e`)] : []),
-    ...['-b', '-q 4', '-m 512', '-t 16 -Q 4', '-N', '--report_gbits', '-l 5', '--mr_per_qp -q 2'].map(options =>
-      perftest(program, `${basic} ${options}`),
-    ),
-    ...['-S 3 --tclass=96', '-u 16', '-z', '-D 1'].map(options => perftest(program, `${basic} ${options}`)),
+    ...BANDWIDTH_OPTIONS.map(options => perftest(program, `${basic} ${options}`)),
   ]
 })
 

@@ -16,19 +16,20 @@ import {
   setGid,
 } from '../../src/core/index.ts'
 import { Classes } from '../../src/spec/classes.ts'
-import { AsyncEventType, PortState } from '../../src/spec/enums.ts'
+import { AsyncEventType, GidType, PortState } from '../../src/spec/enums.ts'
 import { errnoOf, install, openTestDevice } from './fixture.ts'
 
 const { pd: Pd, cq: Cq, device: Device, port: Port } = Classes
 const { comp_channel: CompChannel, async_fd: AsyncFd, event_queue: EventQueue } = Classes
+const { ROCE_V1, ROCE_V2 } = GidType.values
 const gid = (last: number) => new Uint8Array(16).fill(0xfe, 0, 1).fill(last, 15)
 
 test('queryGidEntry fails with ENODATA for an empty entry, with EINVAL for an index beyond the table', () => {
   const { device, context, caller } = openTestDevice()
   const [{ gids }] = device.ports
-  setGid(gids, 1, { gid: gid(1), type: 2, ifindex: 3 })
+  setGid(gids, 1, { gid: gid(1), type: ROCE_V2, ifindex: 3 })
   const query = (index: number) => invokeNow(context, Port, 'queryGidEntry', 1, { index }, caller).out.entry
-  assert.deepEqual(query(1), { gid: gid(1), index: 1, port: 1, type: 2, ifindex: 3 })
+  assert.deepEqual(query(1), { gid: gid(1), index: 1, port: 1, type: ROCE_V2, ifindex: 3 })
   assert.equal(
     errnoOf(() => query(0)),
     'ENODATA',
@@ -37,36 +38,46 @@ test('queryGidEntry fails with ENODATA for an empty entry, with EINVAL for an in
     errnoOf(() => query(8)),
     'EINVAL',
   )
-  query(1).gid.fill(0)
-  invokeNow(context, Device, 'queryGidTable', 0, {}, caller).out.entries[0].gid.fill(0)
-  assert.equal(findGid(gids, gid(1)), 1, 'the caller has changed the table')
   setGid(gids, 1, undefined)
   assert.equal(
     errnoOf(() => query(1)),
     'ENODATA',
   )
+})
+
+test('queries return copies of GIDs: a caller that writes to a copy does not change the table', () => {
+  const { device, context, caller } = openTestDevice()
+  const [{ gids }] = device.ports
+  setGid(gids, 1, { gid: gid(1), type: ROCE_V2, ifindex: 3 })
+  invokeNow(context, Port, 'queryGidEntry', 1, { index: 1 }, caller).out.entry.gid.fill(0)
+  invokeNow(context, Device, 'queryGidTable', 0, {}, caller).out.entries[0].gid.fill(0)
+  assert.equal(findGid(gids, gid(1)), 1)
+})
+
+test('setGid refuses an index beyond the table, and a GID that has not 16 bytes', () => {
+  const [{ gids }] = openTestDevice().device.ports
   assert.equal(
     errnoOf(() => setGid(gids, 8, undefined)),
     'EINVAL',
   )
-  assert.throws(() => setGid(gids, 0, { gid: new Uint8Array(4), type: 2, ifindex: 0 }), /16 bytes, not 4/)
+  assert.throws(() => setGid(gids, 0, { gid: new Uint8Array(4), type: ROCE_V2, ifindex: 0 }), /16 bytes, not 4/)
 })
 
 test('a GID is found by its bytes, and by its type if one is named', () => {
   const { device } = openTestDevice()
   const [{ gids }] = device.ports
   const bytes = gid(1)
-  setGid(gids, 2, { gid: bytes, type: 1, ifindex: 0 })
-  setGid(gids, 5, { gid: bytes, type: 2, ifindex: 0 })
+  setGid(gids, 2, { gid: bytes, type: ROCE_V1, ifindex: 0 })
+  setGid(gids, 5, { gid: bytes, type: ROCE_V2, ifindex: 0 })
   bytes[0] = 0
-  assert.deepEqual([findGid(gids, gid(1)), findGid(gids, gid(1), 2), findGid(gids, gid(2))], [2, 5, -1])
-  assert.equal(getGid(gids, 5).type, 2)
+  assert.deepEqual([findGid(gids, gid(1)), findGid(gids, gid(1), ROCE_V2), findGid(gids, gid(2))], [2, 5, -1])
+  assert.equal(getGid(gids, 5).type, ROCE_V2)
 })
 
 test('queryGidTable returns the filled entries, and fails if there are more than `max`', () => {
   const { device, context, caller } = openTestDevice()
-  setGid(device.ports[0].gids, 0, { gid: gid(1), type: 2, ifindex: 1 })
-  setGid(device.ports[0].gids, 4, { gid: gid(2), type: 2, ifindex: 1 })
+  setGid(device.ports[0].gids, 0, { gid: gid(1), type: ROCE_V2, ifindex: 1 })
+  setGid(device.ports[0].gids, 4, { gid: gid(2), type: ROCE_V2, ifindex: 1 })
   const table = (args: { max?: number }) => invokeNow(context, Device, 'queryGidTable', 0, args, caller).out.entries
   assert.deepEqual(
     table({}).map(({ index, port }) => [index, port]),
@@ -97,6 +108,7 @@ test('queryHandles returns at most `max` handles of the classes, newest object f
   invokeNow(context, Cq, 'create', 0, { cqe: 1, userHandle: 0n, compVector: 0 }, caller)
   invokeNow(context, Pd, 'destroy', 0, {}, caller)
   invokeNow(context, Pd, 'create', 0, {}, caller)
+  // The newest PD has the freed handle 0; the CQ has handle 3.
   assert.deepEqual(handles([Pd.id]), [0, 2, 1])
   assert.deepEqual(handles([Pd.id, Cq.id]), [0, 3, 2, 1])
   assert.deepEqual(handles([Pd.id], 2), [0, 2])
@@ -136,7 +148,8 @@ test('a query of an event descriptor returns its sources and its number of unrea
     completed(source.events!, false)
   }
   raiseObjectEvent(secondCq, AsyncEventType.values.CQ_ERR)
-  assert.deepEqual(query(CompChannel, channel), { cqs: [{ handle: 0 }, { handle: 1 }], unread: 3 })
+  const cqs = [{ handle: firstCq.handle }, { handle: secondCq.handle }]
+  assert.deepEqual(query(CompChannel, channel), { cqs, unread: 3 })
   assert.deepEqual(query(CompChannel, otherChannel), { cqs: [], unread: 0 })
   assert.deepEqual(query(AsyncFd, first), { unread: 1, isDefault: 1 })
   assert.deepEqual(query(AsyncFd, second), { unread: 0, isDefault: 0 })
@@ -146,5 +159,5 @@ test('a query of an event descriptor returns its sources and its number of unrea
   completed(secondCq.events!, false)
   const attached = [{ cookie: 9n, object: secondCq.handle, class: Cq.id }]
   assert.deepEqual(query(EventQueue, queue), { attached, unread: 1 })
-  assert.deepEqual(query(CompChannel, channel), { cqs: [{ handle: 0 }, { handle: 1 }], unread: 1 })
+  assert.deepEqual(query(CompChannel, channel), { cqs, unread: 1 })
 })

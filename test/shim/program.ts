@@ -20,7 +20,7 @@ export const shimIsPossible = (t: TestContext): boolean => {
 let shim: string | undefined
 
 /** Returns the shim's path: the built one if it is up to date, otherwise compiles one. */
-export const compileShim = (folder: string): string => {
+export const currentShim = (folder: string): string => {
   shim ??= currentBuild('native/libuserdma_shim.so', 'shim')
   if (shim) return shim
   shim = compileShimWith(folder)

@@ -10,7 +10,7 @@ import { NetlinkOperation } from '../../src/spec/session.ts'
 import { repoRoot } from '../paths.ts'
 import { compileC, requireTool, scratchFolder } from '../tools.ts'
 import { type FakeDaemon, LATE, startFakeDaemon, TOO_MANY_DESCRIPTORS } from './fake-daemon.ts'
-import { compileScenarios, compileShim, type Ended, runProgram, scenarioTitles, shimIsPossible } from './program.ts'
+import { compileScenarios, currentShim, type Ended, runProgram, scenarioTitles, shimIsPossible } from './program.ts'
 
 const [EACCES, EMFILE] = [13, 24]
 const NO_URING = 77 // exit status
@@ -43,7 +43,7 @@ const run = async (
   try {
     const ended = await runProgram(program, args, {
       PATH: process.env.PATH,
-      LD_PRELOAD: compileShim(folder),
+      LD_PRELOAD: currentShim(folder),
       USERDMA_SOCKET: daemon.socket,
       ...env,
     })

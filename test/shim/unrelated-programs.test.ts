@@ -9,7 +9,7 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { repoRoot } from '../paths.ts'
 import { compileC, requireTool, scratchFolder } from '../tools.ts'
-import { compileShim, runProgram, shimIsPossible } from './program.ts'
+import { currentShim, runProgram, shimIsPossible } from './program.ts'
 
 const folder = scratchFolder()
 
@@ -80,7 +80,7 @@ new Worker("require(\\"worker_threads\\").parentPort.postMessage(7)", { eval: tr
 const assertSameWithShim = async (program: string, args: readonly string[], t: { name: string }) => {
   const runFolder = mkdtempSync(join(folder, 'run-'))
   const plain = { PATH: process.env.PATH, TZ: 'UTC', LC_ALL: 'C', GIT_COMMITTER_DATE: '@0 +0000' }
-  const withShim = { ...plain, LD_PRELOAD: compileShim(folder), USERDMA_SOCKET: join(runFolder, 'nobody') }
+  const withShim = { ...plain, LD_PRELOAD: currentShim(folder), USERDMA_SOCKET: join(runFolder, 'nobody') }
   const results = []
   for (const [name, env] of Object.entries({ plain, withShim })) {
     // The same name for both runs: programs print it.
@@ -176,13 +176,13 @@ test('threads of a library’s constructor may all make the first call at once',
   const program = compileC(join(folder, 'starting'), [empty], ['-Wl,--no-as-needed', library])
   const RUNS = 600
   const repeat = compileC(join(folder, 'repeat'), [source], ['-DPROGRAM'])
-  const ended = await runProgram(repeat, [String(RUNS), program], { LD_PRELOAD: compileShim(folder) })
+  const ended = await runProgram(repeat, [String(RUNS), program], { LD_PRELOAD: currentShim(folder) })
   assert.deepEqual(ended, { status: 0, stdout: '', stderr: '' })
 })
 
 test('the shim exports no internal functions', async t => {
   if (!shimIsPossible(t) || !requireTool('nm', t, 'binutils')) return
-  const { stdout } = await runProgram('nm', ['-D', '--defined-only', compileShim(folder)], { PATH: process.env.PATH })
+  const { stdout } = await runProgram('nm', ['-D', '--defined-only', currentShim(folder)], { PATH: process.env.PATH })
   const names = stdout.split('\n').flatMap(line => line.split(' ')[2] ?? [])
   assert.ok(names.includes('open') && names.includes('ibv_open_device'))
   const header = readFileSync(join(repoRoot, 'shim', 'shim.h'), 'utf8')
@@ -213,7 +213,7 @@ for (const [end, status, signal, message] of [
     )
     const ended = spawnSync('/bin/true', {
       encoding: 'utf8',
-      env: { LD_PRELOAD: `${compileShim(folder)}:${library}`, USERDMA_SOCKET: join(folder, 'nobody') },
+      env: { LD_PRELOAD: `${currentShim(folder)}:${library}`, USERDMA_SOCKET: join(folder, 'nobody') },
     })
     assert.deepEqual([ended.status, ended.signal], [status, signal], ended.stderr)
     assert.ok(ended.stderr.includes(message), ended.stderr)
@@ -240,7 +240,7 @@ for (const [title, [name, extraEnv]] of Object.entries(otherLibraries))
       ['-c', 'echo text > f && cat f'],
       {
         PATH: process.env.PATH,
-        LD_PRELOAD: `${compileShim(folder)}:${library}`,
+        LD_PRELOAD: `${currentShim(folder)}:${library}`,
         USERDMA_SOCKET: join(folder, 'nobody'),
         ...extraEnv,
       },

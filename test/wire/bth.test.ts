@@ -46,8 +46,9 @@ test('putBth writes what the table-driven codec writes, and no other bytes', () 
         (BTH.migReq ? bth.BTH_MIGREQ : 0) |
         ((-packet.payload.length & 3) << bth.BTH_PAD_SHIFT)
       const ackReq = BTH.ackReq ? bth.BTH_ACKREQ : 0
-      bth.putBth(view, at, opcodeNumber[packet.name], flags, BTH.pkey, BTH.destQp, ackReq | 5)
-      assert.equal(bth.bthPsn(view, at), 5)
+      const otherPsn = 5
+      bth.putBth(view, at, opcodeNumber[packet.name], flags, BTH.pkey, BTH.destQp, ackReq | otherPsn)
+      assert.equal(bth.bthPsn(view, at), otherPsn)
       bth.putBthPsn(view, at, ackReq | BTH.psn)
       assert.deepEqual(bytes.slice(at, at + bth.BTH_BYTES), expected.slice())
       assert.ok(bytes.every((byte, i) => byte === 0xee || (i >= at && i < at + bth.BTH_BYTES)))

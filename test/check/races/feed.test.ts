@@ -14,10 +14,13 @@ import { workRequest } from '../requests.ts'
 
 const { POLL, REFUSED } = EventKind
 const { SEND, RECEIVE, SHARED } = PostQueue
-/** The CQ with handle h has the id CQ + h. */
+const CONTEXT = 1
+/** The CQ with handle h has the id CQ + h. Tests have CQs 1 and 2, queue pairs 5 to 7 and 15. */
 const CQ = 1000
 /** The handle of a CQ without entries. */
 const COUNTING = 9
+/** The number of the stack of a thread's posts is STACK + the thread. */
+const STACK = 10
 
 const scenario = () => {
   const races: Race<Posted>[] = []
@@ -34,9 +37,15 @@ const scenario = () => {
     return time
   }
   const counts = new Map<string, number>()
-  const log = (thread: number, kind: number, number: number, count = 1, wrId = 0n, at = tick()): void => {
-    const stack = thread * 10
-    logged.push({ time: at, acquired: 0, wrId, process: 1, thread, kind, context: 1, number, count, stack })
+  /** `number`: of the queue pair or CQ. `at`: the time. */
+  const log = (
+    thread: number,
+    kind: number,
+    number: number,
+    { count = 1, wrId = 0n, at = tick() }: { count?: number; wrId?: bigint; at?: number } = {},
+  ): void => {
+    const entry = { acquired: 0, wrId, process: 1, thread, kind, context: CONTEXT, number, count }
+    logged.push({ ...entry, time: at, stack: STACK + thread })
   }
   const request = (queue: number, qp: number, wrId: bigint, changes: Partial<WorkRequest> = {}): WorkRequest => {
     const key = `${queue} ${qp}`
@@ -48,18 +57,19 @@ const scenario = () => {
       ...changes,
     })
   }
+  const threadOf = ({ request }: Race<Posted>['first']): number => request.info.stack - STACK
   const scenario = {
     races,
     feed,
     omitted,
     log,
     /** The device fetches a WRITE. All WRITEs have the same target, so unordered WRITEs race. */
-    write(qp: number, wrId = 0n, isReliable = true, changes: Partial<WorkRequest> = {}): WorkRequest {
-      const created = request(SEND, qp, wrId, changes)
+    write(qp: number, { wrId = 0n, isReliable = true, isSignaled = true } = {}): WorkRequest {
+      const created = request(SEND, qp, wrId, { isSignaled })
       const range = { space: 1, start: 0x1000, end: 0x1040, kind: AccessKind.WRITE, region }
       const seen = {
         request: created,
-        context: 1,
+        context: CONTEXT,
         kind: 'WRITE',
         isFenced: false,
         ranges: [range],
@@ -72,7 +82,7 @@ const scenario = () => {
       const created = request(RECEIVE, qp, 0n)
       const seen = {
         request: created,
-        context: 1,
+        context: CONTEXT,
         kind: 'RECEIVE',
         isFenced: false,
         ranges: [],
@@ -90,6 +100,10 @@ const scenario = () => {
       feed.join(logged, readStart)
       logged = []
     },
+    /** The queue pair was reset. */
+    forgetQp: (qp: number): void => feed.forget(qp, CONTEXT, 'qp', qp),
+    /** The posting threads of the two requests of each race, by the stacks of the posts. */
+    threads: () => races.map(({ first, second }) => [first, second].map(threadOf)),
     now: () => time,
   }
   return scenario
@@ -97,16 +111,13 @@ const scenario = () => {
 
 describe('races: logs and devices', () => {
   it('each request has the stack of its post', () => {
-    const { log, write, join, races } = scenario()
+    const { log, write, join, threads } = scenario()
     log(1, SEND, 5)
     log(2, SEND, 6)
     write(5)
     write(6)
     join()
-    assert.deepEqual(
-      races.map(({ first, second }) => [first.request.info.stack, second.request.info.stack]),
-      [[10, 20]],
-    )
+    assert.deepEqual(threads(), [[1, 2]])
   })
 
   it('a polled completion orders the later posts of its thread', () => {
@@ -126,7 +137,7 @@ describe('races: logs and devices', () => {
     const one = write(5)
     const polled = now() + 50
     complete(one, 1)
-    log(1, POLL, 1, 1, 0n, polled)
+    log(1, POLL, 1, { at: polled })
     log(1, SEND, 6)
     write(6)
     join()
@@ -147,75 +158,72 @@ describe('races: logs and devices', () => {
   })
 
   it('polls of two threads are distinguished by wr_id, in any order of the log', () => {
-    const { log, write, complete, join, races } = scenario()
+    const { log, write, complete, join, threads } = scenario()
     log(1, SEND, 5)
     log(1, SEND, 7)
-    const [one, other] = [write(7, 70n), write(5, 50n)]
+    const [one, other] = [write(7, { wrId: 70n }), write(5, { wrId: 50n })]
     complete(one, 1)
     complete(other, 1)
-    log(2, POLL, 1, 1, 50n)
+    log(2, POLL, 1, { wrId: 50n })
     log(2, SEND, 6)
     write(6)
-    log(1, POLL, 1, 1, 70n)
+    log(1, POLL, 1, { wrId: 70n })
     join()
     assert.deepEqual(
-      races.map(({ second }) => second.request.info.stack),
-      [10],
+      threads().map(([, second]) => second),
+      [1],
     )
   })
 
   it('one log entry may have several requests; refused requests are no posts', () => {
-    const { log, write, complete, join, races } = scenario()
-    log(1, SEND, 5, 3)
-    log(1, REFUSED | SEND, 5, 1)
+    const { log, write, complete, join, threads } = scenario()
+    log(1, SEND, 5, { count: 3 })
+    log(1, REFUSED | SEND, 5)
     const all = [write(5), write(5)]
     for (const one of all) complete(one, 1)
-    log(1, POLL, 1, 2)
+    log(1, POLL, 1, { count: 2 })
     log(2, SEND, 5)
     write(5)
     log(1, SEND, 6)
     write(6)
     join()
-    assert.deepEqual(
-      races.map(({ first, second }) => [first.request.info.stack, second.request.info.stack]),
-      [[20, 10]],
-    )
+    assert.deepEqual(threads(), [[2, 1]])
   })
 
   it('a thread’s refused request is not the post of another thread', () => {
-    const { log, write, join, races } = scenario()
-    log(1, SEND, 5, 1, 1n)
-    log(2, SEND, 5, 1, 2n)
+    const { log, write, join, threads } = scenario()
+    log(1, SEND, 5, { wrId: 1n })
+    log(2, SEND, 5, { wrId: 2n })
     log(1, REFUSED | SEND, 5)
-    write(5, 2n)
+    write(5, { wrId: 2n })
     log(3, SEND, 6)
     write(6)
     join()
     assert.deepEqual(
-      races.map(({ first }) => first.request.info.stack),
-      [20],
+      threads().map(([first]) => first),
+      [2],
     )
   })
 
   it('a post may be logged with a slightly later time than the fetch of its request', () => {
     const { feed, log, write, join, now } = scenario()
     write(5)
-    log(1, SEND, 5, 1, 0n, now() + 20)
+    log(1, SEND, 5, { at: now() + 20 })
     join()
     assert.deepEqual([feed.joinedRequests, feed.requestsWithoutPost], [1, 0])
   })
 
   it('requests of concurrent threads are distinguished by wr_id', () => {
-    const { log, write, join, races } = scenario()
-    log(1, SEND, 5, 1, 1n)
-    log(2, SEND, 5, 1, 2n)
-    write(5, 2n)
+    const { log, write, join, threads } = scenario()
+    log(1, SEND, 5, { wrId: 1n })
+    log(2, SEND, 5, { wrId: 2n })
+    write(5, { wrId: 2n })
     log(3, SEND, 6)
     write(6)
     join()
     assert.deepEqual(
-      races.map(({ first }) => first.request.info.stack),
-      [20],
+      threads().map(([first]) => first),
+      [2],
     )
   })
 
@@ -233,21 +241,18 @@ describe('races: logs and devices', () => {
   })
 
   it('a poll of a counting CQ has no wr_id', () => {
-    const { log, write, complete, join, races } = scenario()
+    const { log, write, complete, join, threads } = scenario()
     log(1, SEND, 5)
     log(2, SEND, 5)
-    const [one, other] = [write(5, 1n), write(5, 0n)]
+    const [one, other] = [write(5, { wrId: 1n }), write(5)]
     complete(one, COUNTING)
     complete(other, COUNTING)
     // Thread 3 has read the count before the second completion.
-    log(3, POLL, COUNTING, 1)
+    log(3, POLL, COUNTING)
     log(3, SEND, 6)
     write(6)
     join()
-    assert.deepEqual(
-      races.map(({ first, second }) => [first.request.info.stack, second.request.info.stack]),
-      [[20, 30]],
-    )
+    assert.deepEqual(threads(), [[2, 3]])
   })
 
   it('an unreliable message may be received long after the poll of its send', () => {
@@ -255,7 +260,7 @@ describe('races: logs and devices', () => {
     log(2, RECEIVE, 15)
     const taken = receive(15)
     log(1, SEND, 5)
-    const sent = write(5, 0n, false)
+    const sent = write(5, { isReliable: false })
     complete(sent, 1)
     log(1, POLL, 1)
     join()
@@ -278,7 +283,7 @@ describe('races: logs and devices', () => {
       for (let i = 1; i <= 70_000; i++) {
         const isSignaled = i % interval === 0
         log(1, SEND, 5)
-        const sent = write(5, 0n, isReliable, { isSignaled })
+        const sent = write(5, { isReliable, isSignaled })
         end(sent)
         if (!isSignaled) continue
         complete(sent, 1)
@@ -290,18 +295,18 @@ describe('races: logs and devices', () => {
   })
 
   it('requests of a queue that was reset are not counted as omissions, and do not displace others', () => {
-    const { feed, log, write, receive, complete, join, omitted, races } = scenario()
+    const { log, write, receive, complete, join, omitted, races, forgetQp } = scenario()
     log(2, RECEIVE, 15)
     const early = receive(15)
     for (let i = 0; i < 700; i++) {
-      log(1, RECEIVE, 5, 100)
-      log(1, SEND, 5, 100)
+      log(1, RECEIVE, 5, { count: 100 })
+      log(1, SEND, 5, { count: 100 })
       for (let j = 0; j < 100; j++) {
         receive(5)
         write(5)
       }
       join()
-      feed.forget(5, 1, 'qp', 5)
+      forgetQp(5)
     }
     assert.deepEqual([...omitted], [])
     // The receive that was posted first still has its post: its message orders the two WRITEs.
@@ -327,14 +332,14 @@ describe('races: logs and devices', () => {
   })
 
   it('a queue with lost or uncounted posts is left out until it is reset', () => {
-    const { feed, log, write, join, races } = scenario()
+    const { feed, log, write, join, races, forgetQp } = scenario()
     log(1, SEND, 6)
     write(6)
-    log(1, SEND, 5, 0)
+    log(1, SEND, 5, { count: 0 })
     write(5)
     join()
-    feed.markLogLost(1, [], [])
-    feed.forget(5, 1, 'qp', 5)
+    feed.markLogLost(CONTEXT, [], [])
+    forgetQp(5)
     log(1, SEND, 5)
     write(5)
     join()
@@ -343,7 +348,7 @@ describe('races: logs and devices', () => {
 
   it('after lost entries, posts to a queue that is not in the log yet are left out', () => {
     const { feed, log, write, join } = scenario()
-    feed.markLogLost(1, [[SEND, 5]], [])
+    feed.markLogLost(CONTEXT, [[SEND, 5]], [])
     log(1, SEND, 5)
     write(5)
     log(1, SEND, 6)
@@ -353,29 +358,26 @@ describe('races: logs and devices', () => {
   })
 
   it('after lost polls of a CQ, a poll orders all completions so far', () => {
-    for (const [isLost, stacks] of [
+    for (const [isLost, racing] of [
       [true, []],
-      [false, [[10, 10]]],
+      [false, [[1, 1]]],
     ] as const) {
-      const { feed, log, write, complete, join, races, now } = scenario()
+      const { feed, log, write, complete, join, now, threads, forgetQp } = scenario()
       log(1, SEND, 5)
       complete(write(5), 1)
       join()
-      feed.forget(5, 1, 'qp', 5)
+      forgetQp(5)
       // The poll of the completion is not in the log.
-      if (isLost) feed.markLogLost(1, [], [CQ + 1])
+      if (isLost) feed.markLogLost(CONTEXT, [], [CQ + 1])
       log(1, SEND, 7)
       const one = write(7)
       const polled = now() + 90
       complete(one, 1)
-      log(1, POLL, 1, 1, 0n, polled)
+      log(1, POLL, 1, { at: polled })
       log(1, SEND, 6)
       write(6)
       join()
-      assert.deepEqual(
-        races.map(({ first, second }) => [first.request.info.stack, second.request.info.stack]),
-        stacks,
-      )
+      assert.deepEqual(threads(), racing)
     }
   })
 
@@ -387,19 +389,20 @@ describe('races: logs and devices', () => {
       const { feed, log, join } = scenario()
       for (const queue of [SEND, RECEIVE, SHARED]) log(1, queue, 5)
       join()
-      feed.forget(5, 1, kind, 5)
+      feed.forget(5, CONTEXT, kind, 5)
       assert.equal(feed.unseenPosts, unseen)
     }
   })
 
   it('posts that no device sees, also to nonexistent queues, are bounded and counted', () => {
-    const { feed, log, write, join } = scenario()
-    const QUEUES = 580_000
+    const { feed, log, write, join, forgetQp } = scenario()
+    const MAX_POSTS = 2 ** 19
+    const QUEUES = MAX_POSTS + 50_000
     for (let qp = 0; qp < QUEUES; qp++) log(1, SEND, qp)
     for (let i = 0; i < 20_000; i++) log(1, SEND, i % 3)
     join()
-    assert.ok(feed.unseenPosts <= 2 ** 19, `${feed.unseenPosts} posts are kept`)
-    for (let qp = 0; qp < QUEUES; qp++) feed.forget(qp, 1, 'qp', qp)
+    assert.ok(feed.unseenPosts <= MAX_POSTS, `${feed.unseenPosts} posts are kept`)
+    for (let qp = 0; qp < QUEUES; qp++) forgetQp(qp)
     assert.equal(feed.unseenPosts, 0)
     log(1, SEND, 5)
     log(1, SEND, 5)
@@ -418,7 +421,7 @@ describe('races: logs and devices', () => {
     const readStart = now()
     log(2, SEND, 6)
     join(readStart)
-    log(2, POLL, 1, 1, 0n, readStart + 10)
+    log(2, POLL, 1, { at: readStart + 10 })
     write(6)
     join()
     assert.deepEqual(races, [])

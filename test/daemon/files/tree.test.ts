@@ -38,6 +38,9 @@ const device = (name: string, node: number): TreeDevice => {
   return { ...identity, name, node, nodeType: 1, driver: 'rxe', abi: 2, port, hasUmad: true }
 }
 
+/** As makedev(3), for numbers below 4096. */
+const makedev = (major: number, minor: number): number => ((minor & ~0xff) << 12) | (major << 8) | (minor & 0xff)
+
 const folder = scratchFolder()
 
 test('the tree has the files in which libibverbs looks for devices', () => {
@@ -59,12 +62,12 @@ test('the tree has the files in which libibverbs looks for devices', () => {
   assert.equal(read('sys/class/infiniband/rxe0/ports/1/state'), '4: ACTIVE\n')
   assert.ok(existsSync(join(root, 'dev/infiniband/uverbs0')) && existsSync(join(root, 'dev/infiniband/uverbs1')))
   assert.ok(existsSync(join(root, 'dev/infiniband/userdma')))
-  assert.equal(nodeRdev(1), 231 * 256 + 193, 'major 231, minor 192 + node')
-  assert.equal(nodeRdev(65), 2 ** 20 + 231 * 256 + 1, 'makedev(231, 257)')
+  assert.equal(nodeRdev(1), makedev(231, 193))
+  assert.equal(nodeRdev(65), makedev(231, 257))
   assert.deepEqual([UMAD_NODES, UMAD_NODES + 1, CM_NODE, SYSTEM_NODE].map(nodeRdev), [
-    231 * 256,
-    231 * 256 + 1,
-    10 * 256 + 122,
+    makedev(231, 0),
+    makedev(231, 1),
+    makedev(10, 122),
     0,
   ])
   assert.equal(read('sys/class/infiniband_mad/umad1/dev'), '231:1\n')
@@ -80,10 +83,10 @@ test('the tree has the files in which libibverbs looks for devices', () => {
 
 test('a device without a port has neither a port nor a umad file, also after a rename', () => {
   const root = join(folder, 'f')
-  const without = (name: string): TreeDevice => ({ ...device(name, 0), port: undefined, hasUmad: false })
-  writeTree(root, [without('ctx0')])
-  renameInTree(root, 'ctx0', without('ctx1'))
-  updateTree(root, without('ctx1'))
+  const withoutPort = (name: string): TreeDevice => ({ ...device(name, 0), port: undefined, hasUmad: false })
+  writeTree(root, [withoutPort('ctx0')])
+  renameInTree(root, 'ctx0', withoutPort('ctx1'))
+  updateTree(root, withoutPort('ctx1'))
   assert.equal(existsSync(join(root, 'sys/class/infiniband/ctx1/ports')), false)
   assert.equal(existsSync(join(root, 'sys/class/infiniband/ctx1/parent')), false)
   assert.deepEqual(readdirSync(join(root, 'sys/class/infiniband_mad')), ['abi_version'])
@@ -91,7 +94,7 @@ test('a device without a port has neither a port nor a umad file, also after a r
   assert.deepEqual(readdirSync(join(root, 'dev/infiniband')).sort(), ['rdma_cm', 'userdma', 'uverbs0'])
 })
 
-test('after a rename, classes link to their devices; node_guid and ibdev are read-only, node_desc is writable', () => {
+test('after a rename, classes link to their devices, and only node_desc is writable; a removal leaves no file', () => {
   const root = join(folder, 'e')
   writeTree(root, [device('rxe0', 0)])
   renameInTree(root, 'rxe0', device('mlx5_0', 0))
@@ -117,7 +120,7 @@ test('after a rename, classes link to their devices; node_guid and ibdev are rea
   for (const parent of ['dev', 'sys/dev']) assert.deepEqual(readdirSync(join(root, parent, 'char')), [])
 })
 
-test('the number of a umad node behind the 64th is that of another node, and leads to that one', () => {
+test('the number of umad192 is also that of uverbs0, and leads to uverbs0', () => {
   const root = join(folder, 'numbers')
   writeTree(root, [device('rxe0', 0), device('rxe192', 192)])
   const target = () => readlinkSync(join(root, 'dev/char/231:192'))

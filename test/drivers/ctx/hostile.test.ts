@@ -86,7 +86,7 @@ const sendMessage = (attacker: Attacker, random: RandomSource): string => {
     const { descriptors } = context.device.core
     fds.set(descriptor.object, descriptors.get(descriptor.object) as FdObject)
   }
-  assert.ok(answer.ret >= 0 || /\w+ \w+/.test(answer.reason ?? ''))
+  assert.ok(answer.ret >= 0 || /\w+ \w+/.test(answer.reason ?? ''), 'a refusal without a message')
   return answer.ret < 0 ? errnoName(-answer.ret) : 'ok'
 }
 
@@ -117,14 +117,12 @@ const callDescriptor = ({ caller, fds }: Attacker, random: RandomSource): string
     if (choice < 2)
       opsIoctl(fd, caller, random.hits(0.9) ? random.pick(Object.values(CtxIoctl)) : random.u32(), address)
     else if (choice === 2) opsWrite(fd, caller, address, random.pick([0, 1, 23, 24, 60, 88, 100, 70_000, 2 ** 31]))
-    else
-      opsMap(
-        fd,
-        caller,
-        random.pick([0, 0, 0, 1, 4096, 2 ** 40, -4096, Number.NaN]),
-        random.pick([0, 1, 4096, 2 ** 40]),
-        true,
-      )
+    else {
+      const offset = random.pick([0, 0, 0, 1, 4096, 2 ** 40, -4096, Number.NaN])
+      const length = random.pick([0, 1, 4096, 2 ** 40])
+      const isWritable = true
+      opsMap(fd, caller, offset, length, isWritable)
+    }
     return 'ok'
   } catch (error) {
     if (!(error instanceof CallError)) throw error

@@ -31,6 +31,7 @@ const { SUCCESS, REM_ACCESS_ERR, WR_FLUSH_ERR, LOC_QP_OP_ERR } = WcStatus.values
 const { RDMA_WRITE, RDMA_READ, COMP_SWAP, FETCH_ADD, RECV, RECV_RDMA_WITH_IMM } = WcOpcode.values
 
 const { WITH_IMM } = WcFlags.values
+const UNKNOWN_OPCODE = 77
 
 for (const devices of [
   [0, 1],
@@ -156,7 +157,6 @@ test('unsignaled requests complete without a CQE, unless the queue pair signals 
     [2],
   )
   assert.equal(a.qp.send.consumer, 3, 'slots are free again')
-  const UNKNOWN_OPCODE = 77
   postSend(a.qp.send, { opcode: UNKNOWN_OPCODE, id: 9n, flags: 0 })
   m.settle()
   assert.deepEqual(
@@ -186,7 +186,7 @@ test('a transition to ERR flushes both queues, and later posts too', () => {
   postSend(a.qp.send, { opcode: Wr.WRITE, id: 2n, flags: 0 })
   m.settle()
   postReceive(a.qp.receive, 13n, [])
-  postSend(a.qp.send, { opcode: 99, id: 3n, flags: 0 })
+  postSend(a.qp.send, { opcode: UNKNOWN_OPCODE, id: 3n, flags: 0 })
   m.settle()
   const all = completions(a.cq)
   assert.ok(all.every(({ status }) => status === WR_FLUSH_ERR))
@@ -220,8 +220,8 @@ test('RESET discards requests and completes none of them; the queue pair works a
     assert.deepEqual(
       [...completions(a.cq), ...completions(b.cq)].map(({ id, status }) => [id, status]),
       [
-        [4, 0],
-        [3, 0],
+        [4, SUCCESS],
+        [3, SUCCESS],
       ],
     )
   }
@@ -258,7 +258,7 @@ test('requests posted before RTS or in SQD wait for RTS', () => {
   m.settle()
   assert.deepEqual(
     completions(a.cq).map(({ id, status }) => [id, status]),
-    [[1, 0]],
+    [[1, SUCCESS]],
   )
   assert.equal(completions(b.cq).length, 1, 'a receiver in RTR responds')
   modify(a.qp, { state: Qps.SQD })
@@ -270,7 +270,7 @@ test('requests posted before RTS or in SQD wait for RTS', () => {
   m.settle()
   assert.deepEqual(
     completions(a.cq).map(({ id, status }) => [id, status]),
-    [[3, 0]],
+    [[3, SUCCESS]],
   )
 })
 
@@ -284,22 +284,22 @@ test('completion events: one per arming, with the CQ’s user handle; solicited 
   const cq = makeCq(p, 31, channel.fd, 0x1122334455667788n)
   const [a, b] = [makeQp(p, cq), makeQp(p, makeCq(p))]
   connectQps(a, b)
-  const arm = (solicitedOnly: number) => invokeNow(p.context, Cq, 'reqNotify', cq.handle, { solicitedOnly }, p.caller)
-  const send = (flags = 0) => {
+  const arm = (args: { solicitedOnly: 0 | 1 }) => invokeNow(p.context, Cq, 'reqNotify', cq.handle, args, p.caller)
+  const eventsAfterSend = (flags = 0) => {
     postReceive(a.receive, 1n, [])
     postSend(b.send, { opcode: Wr.SEND, flags })
     m.settle()
     return channel.queue.queue.length
   }
-  assert.equal(send(), 0, 'not armed')
-  arm(0)
-  assert.equal(send(), 1)
-  assert.equal(send(), 1, 'disarmed')
+  assert.equal(eventsAfterSend(), 0, 'not armed')
+  arm({ solicitedOnly: 0 })
+  assert.equal(eventsAfterSend(), 1)
+  assert.equal(eventsAfterSend(), 1, 'disarmed')
   assert.deepEqual(recordsOf(channel.queue), ['8877665544332211'])
-  arm(1)
-  assert.equal(send(), 1, 'not solicited')
-  assert.equal(send(Flag.SOLICITED), 2)
-  arm(1)
+  arm({ solicitedOnly: 1 })
+  assert.equal(eventsAfterSend(), 1, 'not solicited')
+  assert.equal(eventsAfterSend(Flag.SOLICITED), 2)
+  arm({ solicitedOnly: 1 })
   modify(a, { state: Qps.ERR })
   postReceive(a.receive, 1n, [])
   m.settle()
@@ -314,7 +314,7 @@ test('completion events: one per arming, with the CQ’s user handle; solicited 
 
 test('a CQ overrun is reported once, and a queue pair of the CQ moves to ERR; queue pairs of other CQs continue', () => {
   const { m, a, b } = pair()
-  const small = makeCq(a.p, 1, undefined, 5n)
+  const small = makeCq(a.p, 1)
   const other = makeCq(a.p, 31)
   const qp = makeQp(a.p, small, { recvCq: other })
   const receiver = makeQp(b.p, b.cq)

@@ -1,3 +1,6 @@
+/*
+ * The clock of engines and devices.
+ */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { nowMicroseconds } from '../../../src/host/event-loop/clock.ts'

@@ -27,6 +27,9 @@ import { loopbackText } from '../../loopback.ts'
 import { isEmpty, start, startDaemon, TWO_DEVICES, temporaryFolder } from '../../system/programs.ts'
 import { closeAll, completionText, endpointOn, pair } from '../connections/endpoints.ts'
 
+/** The library for programs and threads of tests. */
+const LIBRARY = new URL('../../../src/verbs/index.js', import.meta.url)
+
 for (const [link, first] of [
   ['dgram', 1],
   ['udp', 3],
@@ -42,6 +45,7 @@ for (const [link, first] of [
     assert.equal(await completionText(a.cq), '1 RDMA_WRITE')
     assert.equal(await completionText(a.cq), '2 SEND')
     assert.equal(await completionText(b.cq), '3 RECV')
+    // The SEND has overwritten the first byte of the WRITE.
     assert.deepEqual([b.buffer[0], b.buffer[1], b.buffer[3999], b.buffer[4000]], [1, 7, 7, 0])
     assert.ok(a.device.counters().hw_counters.sent_pkts >= 2)
     await assert.rejects(open({ link, address: loopbackText(first) }), { code: 'EADDRINUSE', call: 'open' })
@@ -50,8 +54,7 @@ for (const [link, first] of [
 
 test('the end of a worker thread closes the sockets of its devices', { skip: !hasNative() }, async () => {
   const address = loopbackText(7)
-  const library = new URL('../../../src/verbs/index.js', import.meta.url)
-  const thread = `import('${library}').then(async ({ open }) => {
+  const thread = `import('${LIBRARY}').then(async ({ open }) => {
     await open({ link: 'udp', address: '${address}' })
     process.exit()
   })`
@@ -77,6 +80,9 @@ test('the first rkey and qpn are unpredictable, and repeatable with the option `
       firstOf(() => value),
       { code: 'EINVAL', call: 'createNetwork', reason: /^random returned / },
     )
+})
+
+test('a torment that is not a seed is refused', () => {
   for (const torment of [-1, 1.5, 2 ** 32, '7' as never])
     assert.throws(
       () => createNetwork({ torment }),
@@ -123,7 +129,7 @@ test('an `open` that the driver refuses leaves no context', async () => {
   assert.equal(contexts.size, 0)
 })
 
-test('the local GID of a path is one of port 1', async () => {
+test('the local GID of a path is one of port 1: if only port 2 has a GID, it is zero', async () => {
   const network = createNetwork()
   network.addDevice(core => {
     const port = { ...zeroRecord(PortAttributes), gidTblLen: 2 }
@@ -230,6 +236,7 @@ describe('a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
   test('does not write to the buffers of a closed device', async t => {
     const { socket } = await startDaemon(t, { devices: TWO_DEVICES })
     const length = 1 << 24
+    const WRITES = 150
     const sender = await open({ socket, device: 'rxe1' })
     const pd = sender.pd()
     const cq = sender.cq()
@@ -240,9 +247,9 @@ describe('a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
       const buffer = new Uint8Array(length)
       const remote = receiverPd.register(buffer, { remoteWrite: true }).remote()
       const peer = receiverPd.rcQp()
-      const qp = pd.rcQp({ sendCq: cq, maxSendWr: 150, peer: peer.endpoint })
+      const qp = pd.rcQp({ sendCq: cq, maxSendWr: WRITES, peer: peer.endpoint })
       peer.connect(qp.endpoint)
-      for (let i = 0; i < 150; i++) qp.write(source, remote, { signaled: false })
+      for (let i = 0; i < WRITES; i++) qp.write(source, remote, { signaled: false })
       await receiver.close()
       buffer.fill(0)
       // An open waits until the daemon has destroyed all closed contexts.
@@ -253,7 +260,7 @@ describe('a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
     await sender.close()
   })
 
-  test('that is stopped delays only the close of the device', async t => {
+  test('that is stopped delays a close, by at most 30 seconds, but not other work of the program', async t => {
     const { socket, running } = await startDaemon(t, { devices: TWO_DEVICES })
     const other = await open({ socket, device: 'rxe1' })
     const last = await open({ socket })
@@ -288,6 +295,7 @@ describe('a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
     const closed = device.close().then(() => {
       isClosed = true
     })
+    // The daemon answers other calls meanwhile.
     for (let i = 0; i < 20; i++) {
       other.pd().close()
       await new Promise(setImmediate)
@@ -300,10 +308,9 @@ describe('a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
 
   test('keeps the session of a program that has no descriptors left for a reply', async t => {
     const daemon = await startDaemon(t)
-    const library = new URL('../../../src/verbs/index.js', import.meta.url)
     const program = `
       import { closeSync, openSync } from 'node:fs'
-      import { open } from '${library}'
+      import { open } from '${LIBRARY}'
       const socket = '${daemon.socket}'
       const device = await open({ socket })
       const files = []
@@ -340,10 +347,9 @@ describe('a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
 
   test('loses the devices of a worker thread that ends; a terminated thread does not end the process', async t => {
     const daemon = await startDaemon(t)
-    const library = new URL('../../../src/verbs/index.js', import.meta.url)
     const thread = `
       const { parentPort, workerData } = process.getBuiltinModule('node:worker_threads')
-      import('${library}').then(async ({ open, openSystem }) => {
+      import('${LIBRARY}').then(async ({ open, openSystem }) => {
         if (workerData === 'system') return openSystem({ socket: '${daemon.socket}' })
         const device = await open({ socket: '${daemon.socket}' })
         device.pd().register(new Uint8Array(64), { remoteWrite: true })
@@ -373,9 +379,8 @@ describe('a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
 
   test('with an open device keeps only a waiting program alive', async t => {
     const { socket } = await startDaemon(t)
-    const library = new URL('../../../src/verbs/index.js', import.meta.url)
     const program = `
-      import { open } from '${library}'
+      import { open } from '${LIBRARY}'
       const device = await open({ socket: '${socket}' })
       const cq = device.cq()
       device.onEvent(() => {})
@@ -389,9 +394,8 @@ describe('a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
 
   test('does not keep a program alive whose awaited requests were canceled by a move to RESET', async t => {
     const { socket } = await startDaemon(t)
-    const library = new URL('../../../src/verbs/index.js', import.meta.url)
     const program = `
-      import { open } from '${library}'
+      import { open } from '${LIBRARY}'
       const device = await open({ socket: '${socket}' })
       const qp = device.pd().rcQp()
       qp.connect(qp.endpoint)
