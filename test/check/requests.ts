@@ -20,7 +20,7 @@ const address = { dgid: gid, sgidIndex: 1 }
 export const LKEY = 0x100
 export const START = 0x10000
 
-/** A signaled WRITE of 8 bytes of queue pair 1. */
+/** A signaled WRITE of 8 bytes, posted to queue pair 1. */
 export const workRequest = (changes: Partial<WorkRequest> = {}): WorkRequest => ({
   id: 1,
   time: 1,
@@ -94,12 +94,12 @@ export const requestScenario = ({
     method: string,
     id: number,
     args: Record<string, unknown> = {},
-    ending: Partial<Pick<CheckedCall, 'refused' | 'why'>> = {},
+    outcome: Partial<Pick<CheckedCall, 'refused' | 'why'>> = {},
   ): void => {
     const stack = [`${name}.${method}`]
-    if (ending.why === undefined) checker.calling({ class: name, method, program, args, stack }, id)
+    if (outcome.why === undefined) checker.calling({ class: name, method, program, args, stack }, id)
     const object = names.get(id)
-    checker.called({ ...origin, time: now, class: name, method, object, args, out: {}, stack, ...ending })
+    checker.called({ ...origin, time: now, class: name, method, object, args, out: {}, stack, ...outcome })
   }
   const channel = hasChannel ? create('comp_channel') : undefined
   const cq = create('cq', { ...(channel && { channel: names.get(channel) }) }, { cqe: 100 })
@@ -113,7 +113,10 @@ export const requestScenario = ({
 
   const post = (changes: Partial<WorkRequest> = {}): WorkRequest => {
     const request = workRequest({
-      ...{ id: ++lastId, time: now, owner: qp, wrId: BigInt(lastId) },
+      id: ++lastId,
+      time: now,
+      owner: qp,
+      wrId: BigInt(lastId),
       length: 64,
       elements: [{ address: START, length: 64, lkey: LKEY }],
       ...changes,

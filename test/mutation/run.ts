@@ -7,7 +7,7 @@ import { basename, dirname, join } from 'node:path'
 import type { findingJson } from '../../src/cli/check/report.ts'
 import { cleanEnvironment, freePort, run, type Scope, temporaryFolder, userdma } from '../system/programs.ts'
 import { findTool } from '../tools.ts'
-import { kindOf } from './kinds.ts'
+import { kindOf, type Naming } from './kinds.ts'
 import { filesOf, type Mutant, readCoverage } from './mutants.ts'
 import type { Program } from './programs.ts'
 import { applyEdit } from './source.ts'
@@ -130,19 +130,26 @@ const hasChangedLine = (finding: FindingJson, { file, lines }: Mutant): boolean 
     ),
   )
 
+const namesMistake = ({ id, text }: FindingJson, naming: Naming): boolean => {
+  if (typeof naming === 'string') return id === naming
+  const [namingId, pattern] = naming
+  return id === namingId && pattern.test(text)
+}
+
 const judge = (mutant: Mutant, result: RunResult, base: RunResult): JudgedMutant => {
-  const counts = new Map<string, number>()
-  for (const finding of base.found) counts.set(shapeOf(finding), (counts.get(shapeOf(finding)) ?? 0) + finding.count)
-  const newFindings = result.found.filter(finding => finding.count > (counts.get(shapeOf(finding)) ?? 0))
+  const baseCounts = new Map<string, number>()
+  for (const finding of base.found) {
+    const shape = shapeOf(finding)
+    baseCounts.set(shape, (baseCounts.get(shape) ?? 0) + finding.count)
+  }
+  const newFindings = result.found.filter(finding => finding.count > (baseCounts.get(shapeOf(finding)) ?? 0))
   const { findings, legalIf } = kindOf(mutant.kind)
-  const naming = newFindings.filter(({ id, text }) =>
-    findings.some(name => (typeof name === 'string' ? name === id : name[0] === id && name[1].test(text))),
-  )
+  const namingFindings = newFindings.filter(finding => findings.some(naming => namesMistake(finding, naming)))
   const isSame = result.status === base.status && result.stdout === base.stdout
   const isEquivalent = isSame && legalIf !== undefined
   const verdictIfNotFound = isEquivalent ? 'equivalent' : 'missed'
-  const verdict = naming.length > 0 ? 'found' : verdictIfNotFound
-  const isAtChangedLine = naming.some(finding => hasChangedLine(finding, mutant))
+  const verdict = namingFindings.length > 0 ? 'found' : verdictIfNotFound
+  const isAtChangedLine = namingFindings.some(finding => hasChangedLine(finding, mutant))
   return { mutant, verdict, isAtChangedLine, result, newFindings }
 }
 

@@ -91,10 +91,15 @@ export interface Client {
   ioctl(request: number, argument?: Uint8Array): Uint8Array
   map(): Mapped
   /**
-   * Sends an eager message to context number `receiver`. With `slot`: a fragment of the message that the receiver
+   * Sends an eager message to context number `receiver`. With `place`: a fragment of the message that the receiver
    * expects in buffer `slot`. Returns the result of write(2).
    */
-  send(receiver: number, tag: bigint, data: Uint8Array, slot?: number, offset?: number): number
+  send(
+    receiver: number,
+    tag: bigint,
+    data: Uint8Array,
+    place?: { readonly slot: number; readonly offset: number },
+  ): number
   /** The next record of read(2); EAGAIN if there is none. */
   readNotification(): RecordOf<typeof CtxRecord>
 }
@@ -123,9 +128,10 @@ export const openClient = (core: Core, deviceName: string, interfaceName: string
       const chunk = opsMap(fd, caller, offset, length, isWritable)
       return { chunk, info: decode(CtxInfo, ioctl(CtxIoctl.INFO)) }
     },
-    send(receiver, tag, data, slot, offset = 0) {
-      const flags = slot === undefined ? 0 : CTX_EXPECTED
-      const head = encodeRecords(CtxSend, [{ destination: receiver, flags, slot: slot ?? 0, offset, tag }])
+    send(receiver, tag, data, place) {
+      const { slot = 0, offset = 0 } = place ?? {}
+      const flags = place ? CTX_EXPECTED : 0
+      const head = encodeRecords(CtxSend, [{ destination: receiver, flags, slot, offset, tag }])
       caller.bytes.set(head)
       caller.bytes.set(data, head.length)
       return opsWrite(fd, caller, 0n, head.length + data.length)

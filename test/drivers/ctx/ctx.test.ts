@@ -43,6 +43,8 @@ const assignment = (overrides: Partial<typeof CREATE_INPUTS> = {}) =>
   encodeRecords(CtxAssign, [{ ...CREATE_INPUTS, ...overrides, handle: 0 }])
 const { EAGER, EXPECTED } = CtxKind.values
 const u32 = (value: number) => new Uint8Array(new Uint32Array([value]).buffer)
+/** The number of a context that is not assigned. */
+const NO_CONTEXT = 99
 /** Size of CtxSend, the header of write(2). */
 const SEND_HEADER_BYTES = 24
 const bytes = (length: number, seed = 1) => Uint8Array.from({ length }, (_, i) => i * seed + seed)
@@ -80,57 +82,65 @@ test('an expected message arrives in fragments in the announced buffer, with one
   const expect = () => b.ioctl(CtxIoctl.EXPECT, encodeRecords(CtxExpect, [{ slot: 1, length: 4000 }]))
   expect()
   assert.equal(errnoOf(expect), 'EBUSY')
-  a.send(number, 8n, whole.subarray(1000), 1, 1000)
+  a.send(number, 8n, whole.subarray(1000), { slot: 1, offset: 1000 })
   assert.equal(receive(b.mapped), undefined)
-  a.send(number, 8n, whole.subarray(0, 1000), 1, 0)
+  a.send(number, 8n, whole.subarray(0, 1000), { slot: 1, offset: 0 })
   const message = receive(b.mapped)
   assert.deepEqual([message?.kind, message?.slot, message?.length], [EXPECTED, 1, 4000])
   assert.deepEqual(message?.data, whole)
   const channel = openClient(core, 'ctx0', CtxInterface.CHANNEL)
   const { messages, bytes: sent } = decode(CtxStatistics, channel.ioctl(CtxIoctl.STATISTICS))
   assert.deepEqual([messages, sent], [1n, 4000n])
-  assert.equal(
-    errnoOf(() => a.send(number, 8n, bytes(1), 1)),
-    'EINVAL',
-  )
-  assert.equal(
-    errnoOf(() => a.send(number, 8n, bytes(1), 2)),
-    'EINVAL',
-  )
-  expect()
-  assert.equal(
-    errnoOf(() => a.send(number, 8n, bytes(100), 1, 3950)),
-    'EINVAL',
-  )
-  a.send(number, 9n, whole.subarray(0, 1000), 1, 0)
+})
+
+test('a fragment is refused outside an announced buffer', () => {
+  const { a, b } = pair()
+  const send = (slot: number, offset: number, length: number) =>
+    errnoOf(() => a.send(b.mapped.info.number, 8n, bytes(length), { slot, offset }))
+  b.ioctl(CtxIoctl.EXPECT, encodeRecords(CtxExpect, [{ slot: 1, length: 4000 }]))
+  assert.equal(send(0, 0, 1), 'EINVAL', 'the slot is not announced')
+  assert.equal(send(CREATE_INPUTS.expectedCount, 0, 1), 'EINVAL', 'there is no such slot')
+  assert.equal(send(1, 3950, 51), 'EINVAL', 'the fragment is longer than the rest of the buffer')
+  assert.equal(send(1, 0, 4000), 'ok')
+  assert.equal(send(1, 0, 1), 'EINVAL', 'the message of the announcement is complete')
+})
+
+test('the last fragment gets EAGAIN while the header queue is full', () => {
+  const { a, b } = pair()
+  const whole = bytes(4000, 3)
+  const send = (offset: number, end: number) =>
+    errnoOf(() => a.send(b.mapped.info.number, 9n, whole.subarray(offset, end), { slot: 1, offset }))
+  b.ioctl(CtxIoctl.EXPECT, encodeRecords(CtxExpect, [{ slot: 1, length: 4000 }]))
+  assert.equal(send(0, 1000), 'ok')
   assert.equal(receive(b.mapped), undefined)
+  // more headers consumed than produced: the queue counts as full
   setWord(b.mapped, CtxWord.HEADER_CONSUMER, 100)
-  const sendRest = () => errnoOf(() => a.send(number, 9n, whole.subarray(1000), 1, 1000))
-  assert.equal(sendRest(), 'EAGAIN')
-  setWord(b.mapped, CtxWord.HEADER_CONSUMER, 1)
-  assert.equal(sendRest(), 'ok')
+  assert.equal(send(1000, 4000), 'EAGAIN')
+  setWord(b.mapped, CtxWord.HEADER_CONSUMER, 0)
+  assert.equal(send(1000, 4000), 'ok')
   assert.deepEqual(receive(b.mapped)?.data, whole)
 })
 
-test('a send fails if the queue is full, the receiver is stopped or has another key, or the message is too long', () => {
+test('a send fails if the queue is full, receiving is disabled, the jobKey differs, or the message is too long', () => {
   const { core, a, b } = pair()
   const { number } = b.mapped.info
   const send = (length = 1) => errnoOf(() => a.send(number, 0n, bytes(length)))
-  for (let i = 0; i < 4; i++) assert.equal(send(), 'ok')
+  for (let i = 0; i < CREATE_INPUTS.eagerCount; i++) assert.equal(send(), 'ok')
   assert.equal(send(), 'EAGAIN')
   receive(b.mapped)
   assert.equal(send(), 'ok')
   receive(b.mapped)
-  assert.equal(send(65), 'EMSGSIZE')
-  b.ioctl(CtxIoctl.RECEIVE, u32(0))
+  assert.equal(send(CREATE_INPUTS.eagerBytes + 1), 'EMSGSIZE')
+  const setReceiving = (isEnabled: boolean) => b.ioctl(CtxIoctl.RECEIVE, u32(Number(isEnabled)))
+  setReceiving(false)
   assert.equal(send(), 'EAGAIN')
-  b.ioctl(CtxIoctl.RECEIVE, u32(1))
+  setReceiving(true)
   assert.equal(send(), 'ok')
-  const c = openClient(core, 'ctx0', CtxInterface.V2)
-  c.ioctl(CtxIoctl.ASSIGN, assignment({ jobKey: 8 }))
-  for (const to of [number, 99])
+  const otherJob = openClient(core, 'ctx0', CtxInterface.V2)
+  otherJob.ioctl(CtxIoctl.ASSIGN, assignment({ jobKey: CREATE_INPUTS.jobKey + 1 }))
+  for (const to of [number, NO_CONTEXT])
     assert.equal(
-      errnoOf(() => c.send(to, 0n, bytes(1))),
+      errnoOf(() => otherJob.send(to, 0n, bytes(1))),
       'ENXIO',
     )
 })
@@ -151,23 +161,24 @@ test('an armed context is notified of the next message once, or immediately if a
   assert.equal(errnoOf(b.readNotification), 'EAGAIN')
 })
 
-test('reset empties the queues and drops announcements', () => {
+test('reset empties the queues and forgets announcements', () => {
   const { a, b } = pair()
   const { number } = b.mapped.info
   b.ioctl(CtxIoctl.EXPECT, encodeRecords(CtxExpect, [{ slot: 0, length: 1 }]))
-  for (let i = 0; i < 4; i++) a.send(number, 0n, bytes(1))
+  for (let i = 0; i < CREATE_INPUTS.eagerCount; i++) a.send(number, 0n, bytes(1))
   b.ioctl(CtxIoctl.RESET)
   assert.equal(receive(b.mapped), undefined)
   assert.equal(
-    errnoOf(() => a.send(number, 0n, bytes(1), 0)),
+    errnoOf(() => a.send(number, 0n, bytes(1), { slot: 0, offset: 0 })),
     'EINVAL',
   )
   a.send(number, 3n, bytes(2))
   assert.equal(receive(b.mapped)?.tag, 3n)
 })
 
-test('a context whose ASSIGN cannot be answered is destroyed; other offsets of mmap are refused', () => {
-  const { core, a } = pair()
+test('a context whose ASSIGN cannot be answered is destroyed', () => {
+  const core = createCore()
+  createCtxDevice(core, 'ctx0')
   const client = openClient(core, 'ctx0', CtxInterface.V2)
   const { caller } = client
   const copyOut = () => {
@@ -179,7 +190,11 @@ test('a context whose ASSIGN cannot be answered is destroyed; other offsets of m
     'EFAULT',
   )
   const channel = openClient(core, 'ctx0', CtxInterface.CHANNEL)
-  assert.equal(decode(CtxStatistics, channel.ioctl(CtxIoctl.STATISTICS)).assigned, 2)
+  assert.equal(decode(CtxStatistics, channel.ioctl(CtxIoctl.STATISTICS)).assigned, 0)
+})
+
+test('mmap of a context is refused at other offsets than 0', () => {
+  const { a } = pair()
   assert.equal(
     errnoOf(() => opsMap(a.fd, a.caller, 4096, 4096, true)),
     'EINVAL',
@@ -199,7 +214,7 @@ test('the older interface has eager messages, but no expected messages', () => {
     'ENOTTY',
   )
   assert.equal(
-    errnoOf(() => old.send(b.mapped.info.number, 0n, bytes(1), 0)),
+    errnoOf(() => old.send(b.mapped.info.number, 0n, bytes(1), { slot: 0, offset: 0 })),
     'EINVAL',
   )
   assert.equal(old.send(b.mapped.info.number, 0n, bytes(1)), SEND_HEADER_BYTES + 1)
@@ -223,7 +238,7 @@ test('descriptor and private class access the same object (R28)', () => {
     return errnoOf(() => opsIoctl(core.descriptors.get(fd) as FdObject, b.caller, CtxIoctl.USE, 0n))
   }
   assert.equal(use(b.handle), 'EBUSY')
-  assert.equal(use(4711), 'ENOENT')
+  assert.equal(use(4711), 'ENOENT', 'no such object')
   assert.equal(use(created), 'ok')
   assert.equal(use(created), 'EBUSY')
   closeDescriptor(core, fd)
@@ -297,7 +312,7 @@ test('the provider channel has only statistics (R30)', () => {
   const { core, a, b } = pair()
   a.send(b.mapped.info.number, 0n, bytes(10))
   assert.equal(
-    errnoOf(() => a.send(77, 0n, bytes(1))),
+    errnoOf(() => a.send(NO_CONTEXT, 0n, bytes(1))),
     'ENXIO',
   )
   const channel = openClient(core, 'ctx0', CtxInterface.CHANNEL)
@@ -310,18 +325,22 @@ test('the provider channel has only statistics (R30)', () => {
   assert.equal(errnoOf(channel.map), 'ENODEV')
 })
 
-test('create refuses an eagerCount that is no power of two and a 161st context; close and removal leave nothing', () => {
-  const { core, device, a, b } = pair()
-  const inputs = { ...CREATE_INPUTS, eagerCount: 1, expectedCount: 0 }
-  const create = () => errnoOf(() => invokeNow(a.context, CtxContext, 'create', 0, inputs, a.caller))
-  assert.equal(
-    errnoOf(() => invokeNow(a.context, CtxContext, 'create', 0, { ...inputs, eagerCount: 3 }, a.caller)),
-    'EINVAL',
-  )
-  for (let i = 2; i < CtxLimits.contexts; i++) assert.equal(create(), 'ok')
-  assert.equal(create(), 'EBUSY')
+test('create refuses an eagerCount that is not a power of two, and one context more than the device has', () => {
+  const { a, b } = pair()
+  const create = (eagerCount: number) => {
+    const inputs = { ...CREATE_INPUTS, eagerCount, expectedCount: 0 }
+    return errnoOf(() => invokeNow(a.context, CtxContext, 'create', 0, inputs, a.caller))
+  }
+  assert.equal(create(3), 'EINVAL')
+  // pair() has created two contexts
+  for (let assigned = 2; assigned < CtxLimits.contexts; assigned++) assert.equal(create(1), 'ok')
+  assert.equal(create(1), 'EBUSY')
   closeContext(b.context)
-  assert.equal(create(), 'ok')
+  assert.equal(create(1), 'ok')
+})
+
+test('the removal of the device destroys its objects and descriptors', () => {
+  const { core, device, a } = pair()
   unregister(device)
   assert.deepEqual([stat(core).objects, stat(core).descriptors, core.faults], [0, 0, 0])
   assert.equal(
@@ -339,11 +358,12 @@ test('a ctx device reports what it supports: its own class and interfaces, no ve
   )
 })
 
-test('a queue with an impossible count of its client is full', () => {
+test('a queue whose client has published an impossible consumer count is full', () => {
   for (const word of [CtxWord.HEADER_CONSUMER, CtxWord.EAGER_CONSUMER]) {
     const { a, b } = pair()
     const send = () => errnoOf(() => a.send(b.mapped.info.number, 0n, bytes(1)))
     assert.equal(send(), 'ok')
+    // one message was produced
     for (const consumed of [2, -100, 0x7fff_ffff]) {
       setWord(b.mapped, word, consumed)
       assert.equal(send(), 'EAGAIN', `${consumed}`)

@@ -20,6 +20,7 @@
 #define LENGTH(array) (sizeof(array) / sizeof *(array))
 #define MAX_WAIT_MS 3000 /* for an event */
 #define UNMAPPED 16 /* an address without memory */
+#define CONSUMER_REJECT 28 /* a reason of REJ */
 /* RDMA_CM_EVENT_* of librdmacm's <rdma/rdma_cma.h>; Linux's headers lack them. */
 enum { EVENT_ROUTE_RESOLVED = 2, EVENT_CONNECT_REQUEST = 4, EVENT_ESTABLISHED = 9, EVENT_MULTICAST_JOIN = 12 };
 
@@ -123,6 +124,7 @@ static long create(int port_space, int qp_type)
     return result;
 }
 
+/* Returns the new identifier. A failure ends the program. */
 static uint32_t create_id(int space)
 {
     if (create(space, space == RDMA_PS_TCP || space == RDMA_PS_IB ? IBV_QPT_RC : IBV_QPT_UD) < 0)
@@ -210,10 +212,16 @@ static long connect_to(uint32_t id, int data)
     return WRITE_COMMAND(CONNECT, in, 0);
 }
 
-static long accept_with(uint32_t id, int data, bool has_parameters)
+static long accept_with(uint32_t id, int data)
 {
     struct rdma_ucm_accept in = {.uid = 9, .conn_param = parameters(data), .id = id};
-    in.conn_param.valid = has_parameters;
+    return WRITE_COMMAND(ACCEPT, in, 0);
+}
+
+/* A client accepts the server's answer in this way. */
+static long accept_without_parameters(uint32_t id)
+{
+    struct rdma_ucm_accept in = {.uid = 9, .id = id};
     return WRITE_COMMAND(ACCEPT, in, 0);
 }
 
@@ -373,8 +381,9 @@ static uint32_t print_event(const char *subject)
     return event.id;
 }
 
+/* ---- scenarios ---- */
 
-static void lengths(void)
+static void malformed_commands(void)
 {
     static const uint8_t zeros[600];
     /* The header has 8 bytes. JOIN_MCAST is the last command of Linux 6.12. */
@@ -418,8 +427,8 @@ static void commands_without_effect(const char *state, uint32_t id)
     if (strcmp(state, "listening") != 0)
         step(listen_on(id, 0), "%s: LISTEN", state);
     step(connect_to(id, 0), "%s: CONNECT", state);
-    step(accept_with(id, 0, true), "%s: ACCEPT", state);
-    step(accept_with(id, 0, false), "%s: ACCEPT without parameters", state);
+    step(accept_with(id, 0), "%s: ACCEPT", state);
+    step(accept_without_parameters(id), "%s: ACCEPT without parameters", state);
     step(reject_with(id, 0, 0), "%s: REJECT", state);
     step(disconnect(id), "%s: DISCONNECT", state);
     step(notify(id, IBV_EVENT_COMM_EST), "%s: NOTIFY", state);
@@ -580,6 +589,7 @@ static void resolutions(void)
     for (int state = IBV_QPS_RESET; state <= IBV_QPS_UNKNOWN; state++)
         if (step(init_qp(id, state), "route resolved: INIT_QP_ATTR %d", state) >= 0)
             printf("  mask %#x access %#x\n", attributes.qp_attr_mask, attributes.qp_access_flags);
+    /* A REQ has room for 56 bytes behind the 36 of the CM's own header. */
     static const int too_long[] = {100, 156, 175, 194, 213, 232, 251};
     for (size_t i = 0; i < LENGTH(too_long); i++)
         step(connect_to(id, too_long[i]), "CONNECT with %d bytes of data", too_long[i]);
@@ -632,26 +642,27 @@ static void connections(void)
     for (int state = IBV_QPS_INIT; state <= IBV_QPS_RTS; state++)
         if (step(init_qp(server, state), "requested: INIT_QP_ATTR %d", state) >= 0)
             print_attributes();
-    static const int reasons[] = {1, 8, 27, 29, 34, 36, 255};
-    for (size_t i = 0; i < LENGTH(reasons); i++)
-        step(reject_with(server, 0, reasons[i]), "REJECT with reason %d", reasons[i]);
+    static const int refused_reasons[] = {1, 8, 27, 29, 34, 36, 255};
+    for (size_t i = 0; i < LENGTH(refused_reasons); i++)
+        step(reject_with(server, 0, refused_reasons[i]), "REJECT with reason %d", refused_reasons[i]);
+    /* The limits of private data are those of the messages: 148 bytes in a REJ, 196 in a REP. */
     step(reject_with(server, 200, 0), "REJECT with 200 bytes of data");
-    step(reject_with(server, 100, 28), "REJECT");
+    step(reject_with(server, 100, CONSUMER_REJECT), "REJECT");
     print_event("of the client");
     step(reject_with(server, 0, 0), "REJECT again");
-    step(accept_with(server, 0, true), "ACCEPT of a rejected one");
+    step(accept_with(server, 0), "ACCEPT of a rejected one");
     step(destroy(server), "DESTROY_ID of the rejected one");
     printf("  events %d\n", events_reported);
     step(init_qp(client, IBV_QPS_RTR), "rejected: INIT_QP_ATTR 2");
-    step(accept_with(client, 0, false), "ACCEPT of the reject");
+    step(accept_without_parameters(client), "ACCEPT of the reject");
     step(disconnect(client), "DISCONNECT of the rejected client");
     destroy(client);
 
     client = create_routed(RDMA_PS_TCP, 7002);
     step(connect_to(client, 0), "CONNECT");
     server = print_event("of the listener");
-    step(accept_with(server, 197, true), "ACCEPT with 197 bytes of data");
-    step(accept_with(server, 30, true), "ACCEPT after that");
+    step(accept_with(server, 197), "ACCEPT with 197 bytes of data");
+    step(accept_with(server, 30), "ACCEPT after that");
     print_event("of the client");
     destroy(server);
     destroy(client);
@@ -659,14 +670,14 @@ static void connections(void)
     client = create_routed(RDMA_PS_TCP, 7002);
     step(connect_to(client, 0), "CONNECT");
     server = print_event("of the listener");
-    step(accept_with(server, 30, true), "ACCEPT");
+    step(accept_with(server, 30), "ACCEPT");
     print_event("of the client");
     for (int state = IBV_QPS_INIT; state <= IBV_QPS_RTS; state++)
         if (step(init_qp(client, state), "answered: INIT_QP_ATTR %d", state) >= 0)
             print_attributes();
-    step(accept_with(client, 0, false), "ACCEPT of the answer");
+    step(accept_without_parameters(client), "ACCEPT of the answer");
     print_event("of the server");
-    step(accept_with(client, 0, false), "ACCEPT of the answer again");
+    step(accept_without_parameters(client), "ACCEPT of the answer again");
     step(notify(server, IBV_EVENT_COMM_EST), "NOTIFY of an established one");
     step(reject_with(server, 0, 0), "REJECT of an established one");
     step(connect_to(client, 0), "CONNECT of an established one");
@@ -695,31 +706,32 @@ static void connections(void)
 static void endings(void)
 {
     uint32_t listener = create_listener(RDMA_PS_TCP, 7003);
+    enum { REQUESTED, ANSWERED, ESTABLISHED };
     static const char *const states[] = {"requested", "answered", "established"};
-    for (size_t i = 0; i < LENGTH(states); i++)
-        for (int side = 0; side < 2; side++) {
+    for (int state = REQUESTED; state <= ESTABLISHED; state++)
+        for (int is_client = 0; is_client < 2; is_client++) {
             uint32_t client = create_routed(RDMA_PS_TCP, 7003);
             connect_to(client, 0);
             uint32_t server = print_event("of the listener");
-            if (i > 0) {
-                accept_with(server, 0, true);
+            if (state >= ANSWERED) {
+                accept_with(server, 0);
                 print_event("of the client");
             }
-            if (i > 1) {
-                accept_with(client, 0, false);
+            if (state >= ESTABLISHED) {
+                accept_without_parameters(client);
                 print_event("of the server");
             }
-            step(destroy(side ? client : server), "DESTROY_ID of the %s that is %s",
-                 side ? "client" : "server", states[i]);
+            step(destroy(is_client ? client : server), "DESTROY_ID of the %s that is %s",
+                 is_client ? "client" : "server", states[state]);
             print_event("of its peer");
-            destroy(side ? server : client);
+            destroy(is_client ? server : client);
         }
     uint32_t client = create_routed(RDMA_PS_TCP, 7003);
     connect_to(client, 0);
     uint32_t server = print_event("of the listener");
-    step(accept_with(server, 0, true), "ACCEPT");
+    step(accept_with(server, 0), "ACCEPT");
     print_event("of the client");
-    step(accept_with(server, 0, true), "ACCEPT again");
+    step(accept_with(server, 0), "ACCEPT again");
     print_event("of the client");
     destroy(server);
     destroy(client);
@@ -744,6 +756,7 @@ static void datagrams(int space, int port)
     for (int state = IBV_QPS_RESET; state <= IBV_QPS_RTS; state++)
         if (step(init_qp(client, state), "space %#x: INIT_QP_ATTR %d", space, state) >= 0)
             printf("  mask %#x qkey %#x\n", attributes.qp_attr_mask, attributes.qkey);
+    /* The limits of private data are 180 bytes in a SIDR REQ and 136 in a SIDR REP. */
     step(connect_to(client, 181), "space %#x: CONNECT with 181 bytes of data", space);
     step(connect_to(client, 10), "space %#x: CONNECT", space);
     uint32_t server = print_event("of the listener");
@@ -756,8 +769,8 @@ static void datagrams(int space, int port)
     step(join(client, parse_address("239.77.0.1", 0), 0), "space %#x, route resolved: JOIN_MCAST", space);
     step(connect_to(client, 10), "space %#x: CONNECT again", space);
     server = print_event("of the listener");
-    step(accept_with(server, 137, true), "space %#x: ACCEPT with 137 bytes of data", space);
-    step(accept_with(server, 5, true), "space %#x: ACCEPT after that", space);
+    step(accept_with(server, 137), "space %#x: ACCEPT with 137 bytes of data", space);
+    step(accept_with(server, 5), "space %#x: ACCEPT after that", space);
     print_event("of the client");
     printf("  qkey %#x data %d\n", event.param.ud.qkey, event.param.ud.private_data_len);
     destroy(server);
@@ -765,10 +778,10 @@ static void datagrams(int space, int port)
     client = create_routed(space, port);
     step(connect_to(client, 10), "space %#x: CONNECT", space);
     server = print_event("of the listener");
-    step(accept_with(server, 5, true), "space %#x: ACCEPT", space);
+    step(accept_with(server, 5), "space %#x: ACCEPT", space);
     print_event("of the client");
     printf("  qkey %#x data %d\n", event.param.ud.qkey, event.param.ud.private_data_len);
-    step(accept_with(client, 0, false), "space %#x: ACCEPT of the answer", space);
+    step(accept_without_parameters(client), "space %#x: ACCEPT of the answer", space);
     step(disconnect(client), "space %#x: DISCONNECT of the client", space);
     step(join(client, parse_address("239.77.0.1", 0), 0), "space %#x, established: JOIN_MCAST", space);
     destroy(client);
@@ -819,10 +832,10 @@ static void migration(void)
     resolve(id, NULL, parse_address("own", 7005));
     print_event("of it");
     resolve_route(id);
-    wait_for_event();
+    wait_for_event(); /* stays unread, and moves with the identifier */
     channel = second;
     step(destroy(id), "DESTROY_ID by another channel");
-    step(query(id, 0), "QUERY by another channel");
+    step(query(id, RDMA_USER_CM_QUERY_ADDR), "QUERY by another channel");
     step(migrate(id, second), "MIGRATE_ID from the wrong channel");
     step(migrate(id, first), "MIGRATE_ID with an unread event");
     printf("  events %d\n", events_reported);
@@ -851,7 +864,7 @@ int main(int argc, char **argv)
     }
     find_own_gid();
     channel = open_channel();
-    lengths();
+    malformed_commands();
     creations();
     uint32_t idle = create_id(RDMA_PS_TCP);
     queries("idle", idle);

@@ -1,14 +1,14 @@
 /*
  * Writes to rdma_cm files as a test requests, for test/system/rdmacm/connections.test.ts.
  *
- * Each input line is one step; each answer is a line "RESULT HEX". RESULT is that of the system call or minus an errno,
+ * Each input line is one step; each answer is a line "RESULT HEX". RESULT is the system call's result or a negative errno,
  * HEX the response of the command. An unknown step ends the program with status 2.
  *
  *   open                              opens another channel for the later steps; RESULT is its descriptor
  *   write NUMBER OFFSET OUT HEX       writes command NUMBER with the body HEX. Stores the address of a response of OUT
  *                                     bytes at OFFSET of the body (-1: stores none)
- *   poll                              RESULT is the sum of 1, 2 and 4 if poll(2), select(2) and epoll(7) report the
- *                                     channel as readable
+ *   poll                              RESULT is the sum of those that report the channel as readable: 1 for poll(2),
+ *                                     2 for select(2), 4 for epoll(7)
  *   fork                              a child answers 0 and runs the following steps; the parent answers 0 when the
  *                                     child has exited, and continues
  *   exit                              ends this process without an answer

@@ -26,6 +26,7 @@
 #define GET_RESPONSE 0x81
 #define HEADERS 40 /* bytes of the MAD, RMPP and vendor headers */
 #define RMPP_FLAGS 26 /* offset */
+#define OUI 37 /* offset */
 #define MAD_BYTES 256
 #define MAX_BYTES (600 * 1024)
 #define TIMEOUT_MS 1000
@@ -79,7 +80,7 @@ static void begin(int method)
     mad[24] = 1; /* RMPP version */
     mad[25] = 1; /* RMPP type DATA */
     mad[RMPP_FLAGS] = 1; /* active */
-    memcpy(mad + 37, oui, sizeof oui);
+    memcpy(mad + OUI, oui, sizeof oui);
 }
 
 static uint8_t byte_at(uint32_t i)
@@ -115,14 +116,14 @@ static int serve(int port, int agent)
     }
 }
 
-static int request_bytes(int port, int agent, const char *gid, uint32_t bytes, int retries, int index)
+static int request_bytes(int port, int agent, const char *gid, uint32_t bytes, int retries, int gid_index)
 {
     begin(GET);
     message.mad[RMPP_FLAGS] = 0; /* no RMPP: one datagram */
     memcpy(message.mad + HEADERS, &bytes, sizeof bytes);
     message.header.qpn = __builtin_bswap32(1); /* the general service interface */
     message.header.grh_present = 1;
-    message.header.gid_index = (uint8_t)index;
+    message.header.gid_index = (uint8_t)gid_index;
     for (int i = 0; i < 16; i++)
         sscanf(gid + 2 * i, "%2hhx", message.header.gid + i);
     const int sent = umad_send(port, agent, &message, MAD_BYTES, bytes == STOP ? 0 : TIMEOUT_MS, retries);
@@ -130,10 +131,11 @@ static int request_bytes(int port, int agent, const char *gid, uint32_t bytes, i
         return fail("umad_send", sent);
     if (bytes == STOP)
         return 0;
+    /* Offers one MAD, as most programs do: a longer answer fails and sets `length` for a second call. */
     int length = MAD_BYTES;
     int agent_of_answer = umad_recv(port, &message, &length, 60000);
     if (agent_of_answer < 0 && length > MAD_BYTES)
-        agent_of_answer = umad_recv(port, &message, &length, 0); /* `length` is now that of the answer */
+        agent_of_answer = umad_recv(port, &message, &length, 0);
     if (agent_of_answer < 0)
         return fail("umad_recv", agent_of_answer);
     if (message.header.status)
@@ -166,9 +168,9 @@ int main(int argc, char **argv)
     const int agent = umad_register_oui(port, VENDOR_CLASS, 1, oui, mask);
     if (agent < 0)
         return fail("umad_register_oui", agent);
-    const int retries = argc > 5 ? atoi(argv[5]) : 0, index = argc > 6 ? atoi(argv[6]) : 1;
+    const int retries = argc > 5 ? atoi(argv[5]) : 0, gid_index = argc > 6 ? atoi(argv[6]) : 1;
     const int result = is_server ? serve(port, agent)
-                                 : request_bytes(port, agent, argv[3], parse_bytes(argv[4]), retries, index);
+                                 : request_bytes(port, agent, argv[3], parse_bytes(argv[4]), retries, gid_index);
     umad_close_port(port);
     return result;
 }
