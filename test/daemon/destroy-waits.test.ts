@@ -15,6 +15,8 @@ const MAX_WAITS = 64
 /** Bytes for any of the structures. */
 const STRUCTURE_BYTES = 256
 
+const structureAddress = (number: number): bigint => BigInt(number) << 12n
+
 /** `elapse` lets the time pass after which destroys are reported; `reports` are their texts. */
 const setUp = () => {
   const scheduled: (() => void)[] = []
@@ -45,9 +47,12 @@ const createProgram = ({ waits }: Pick<ReturnType<typeof setUp>, 'waits'>) => {
   } as Partial<Caller> as Caller
   return {
     caller,
-    /** Destroys an object of which the program has read events, and acknowledged none. */
+    /**
+     * Destroys an object of which the program has read events, and acknowledged none. The handle is also the number of
+     * the object's structure.
+     */
     destroy(name: keyof typeof layouts, handle: number, read: Partial<EventsRead>) {
-      const userHandle = BigInt(handle) << 12n
+      const userHandle = structureAddress(handle)
       const structure = new DataView(new ArrayBuffer(STRUCTURE_BYTES))
       structure.setUint32(layouts[name].handle, handle, true)
       structures.set(userHandle, structure)
@@ -56,12 +61,12 @@ const createProgram = ({ waits }: Pick<ReturnType<typeof setUp>, 'waits'>) => {
       return { structure, unmap: () => structures.delete(userHandle) }
     },
     closeDevice: () => Object.assign(context, { isClosed: true }),
-    /** Creates an object with the lowest handle. `structure`: number of the structure. */
+    /** Creates an object with the lowest free handle in structure number `structure`. */
     create(structure: number): void {
       const handle = handles.slots.length
       takeHandle(handles, {
         handle,
-        events: { userHandle: BigInt(structure) << 12n },
+        events: { userHandle: structureAddress(structure) },
       } as Partial<CoreObject> as CoreObject)
     },
   }
@@ -110,15 +115,17 @@ test('the destroy of a work queue waits for the acknowledgement of its events', 
 test('a completion queue counts completion events and asynchronous events separately', () => {
   const { waits } = setUp()
   const { structure } = createProgram({ waits }).destroy('cq', 3, { compEvents: 2, asyncEvents: 1 })
+  const completionCountAt = layouts.cq.counts
+  const asyncCountAt = layouts.cq.counts + 4
   const text = (): string =>
     waits
       .current()
       .map(({ failure }) => failureText(failure))
       .join()
   assert.match(text(), /0 of the 2 events.*ibv_ack_cq_events/)
-  structure.setUint32(layouts.cq.counts, 2, true)
+  structure.setUint32(completionCountAt, 2, true)
   assert.match(text(), /0 of the 1 events.*ibv_ack_async_event/)
-  structure.setUint32(layouts.cq.counts + 4, 1, true)
+  structure.setUint32(asyncCountAt, 1, true)
   assert.equal(text(), '')
 })
 

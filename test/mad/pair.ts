@@ -74,11 +74,12 @@ export class Pair {
     to.engine.onMad(mad, this.pathOf(to), this.now)
   }
 
+  /** Delivers datagrams until none is on the wire. */
   settle(isLost: () => boolean = () => false): void {
     for (let sent = this.wire.shift(); sent !== undefined; sent = this.wire.shift()) if (!isLost()) this.deliver(sent)
   }
 
-  /** Advances time to the next timer; false if there is none. */
+  /** Advances time to the next timer. Returns false if there is none. */
   tick(): boolean {
     const due = Math.min(this.a.engine.nextTimeout(), this.b.engine.nextTimeout())
     if (due === Number.POSITIVE_INFINITY) return false

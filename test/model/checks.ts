@@ -122,7 +122,8 @@ const onSendFailed = (end: End, operation: Operation, status: number, statistics
 }
 
 const retireSend = (end: End): void => {
-  end.ackedPsns += psnsOf(end, end.sends[end.endedSends++])
+  end.ackedPsns += psnsOf(end, end.sends[end.endedSends])
+  end.endedSends++
 }
 
 /** Unsignaled requests before `id` have succeeded. */
@@ -205,7 +206,7 @@ export const onReceiveCompleted = (end: End, completion: Completed, statistics: 
     end.arrived++
     const isKnown =
       end.pair.unpredictableBecause !== undefined ||
-      // Usually one of the newest messages.
+      // findLast, because the message is usually one of the newest.
       end.sentOperations.findLast(
         one => one.operation.message && !wrongMessage(end, one.operation, request, completion),
       ) !== undefined

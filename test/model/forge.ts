@@ -23,12 +23,15 @@ import type { RandomSource } from './random.ts'
 
 // Bytes of the BTH (IBA 9.2): 0 opcode; 1 solicited event, MigReq, pad count, TVer; 2 and 3 P_Key; 5 to 7 destination
 // queue pair; 8 AckReq (0x80); 9 to 11 PSN.
+const QPN_AT = 5
+const PSN_AT = 9
 
 const { RTR, RTS, SQD, ERR } = QpState.values
 const PSN_MASK = 0xff_ffff
 
-export const qpnOf = (bytes: Uint8Array): number => (bytes[5] << 16) | (bytes[6] << 8) | bytes[7]
-const psnOf = (bytes: Uint8Array): number => (bytes[9] << 16) | (bytes[10] << 8) | bytes[11]
+const get24 = (bytes: Uint8Array, at: number): number => (bytes[at] << 16) | (bytes[at + 1] << 8) | bytes[at + 2]
+export const qpnOf = (bytes: Uint8Array): number => get24(bytes, QPN_AT)
+const psnOf = (bytes: Uint8Array): number => get24(bytes, PSN_AT)
 const put24 = (bytes: Uint8Array, at: number, value: number): void => {
   bytes[at] = value >> 16
   bytes[at + 1] = value >> 8
@@ -73,7 +76,7 @@ const expectedPsn: Mutation['apply'] = (packet, { find }) => {
   if (end === undefined) return undefined
   const flags = opcodeFlags[packet.bytes[0]]
   const { rqPsn, sqPsn } = end.host.engine.query(end.row)
-  put24(packet.bytes, 9, (flags & OP_REQUEST) !== 0 ? rqPsn : sqPsn - 1)
+  put24(packet.bytes, PSN_AT, (flags & OP_REQUEST) !== 0 ? rqPsn : sqPsn - 1)
   return packet
 }
 
@@ -82,20 +85,20 @@ const mutations: readonly Mutation[] = [
   {
     name: 'near PSN',
     weight: 6,
-    apply: change((bytes, random) => put24(bytes, 9, psnOf(bytes) + random.int(64) - 32)),
+    apply: change((bytes, random) => put24(bytes, PSN_AT, psnOf(bytes) + random.int(64) - 32)),
   },
-  { name: 'any PSN', weight: 6, apply: change((bytes, random) => put24(bytes, 9, random.u32())) },
+  { name: 'any PSN', weight: 6, apply: change((bytes, random) => put24(bytes, PSN_AT, random.u32())) },
   { name: 'right PSN', weight: 4, apply: expectedPsn },
   {
     name: 'other queue pair',
     weight: 4,
     apply: (packet, { ends }, random) => {
       const end = random.pick(ends)
-      put24(packet.bytes, 5, end.qpn)
+      put24(packet.bytes, QPN_AT, end.qpn)
       return { ...packet, to: end.node, from: end.peer.node }
     },
   },
-  { name: 'any queue pair', weight: 1, apply: change((bytes, random) => put24(bytes, 5, random.u32())) },
+  { name: 'any queue pair', weight: 1, apply: change((bytes, random) => put24(bytes, QPN_AT, random.u32())) },
   {
     name: 'other source',
     weight: 4,

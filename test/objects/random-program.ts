@@ -5,7 +5,9 @@
  * A step is a seed that determines all its random choices: fast-check can then remove steps from a failing program.
  * `run` is a generator because some carriers are asynchronous.
  */
+
 import assert from 'node:assert/strict'
+import { Armed } from '../../src/core/model.ts'
 import { AsyncEventType } from '../../src/spec/enums.ts'
 import { createRandomSource } from '../model/random.ts'
 import type { Answer, Facts, Op, Process } from './carriers/carrier.ts'
@@ -18,6 +20,7 @@ import {
   endOpening,
   type ModelDevice,
   type ModelObject,
+  NO_HANDLE,
   newDevice,
   newOpening,
   type Opening,
@@ -111,7 +114,7 @@ function* chain(site: CallSite): Run {
   expected.outcomes.forEach(({ modelObject, out }, i) => {
     assertResults(out, results[i].out, `${title}: entry ${i}`)
     if (modelObject === undefined) return
-    if (modelObject.handle < 0) process.fds.set(fds.shift() as number, modelObject)
+    if (modelObject.handle === NO_HANDLE) process.fds.set(fds.shift() as number, modelObject)
     else assert.equal(results[i].object, modelObject.handle, `${title}: handle of entry ${i}`)
     recordNumbers(modelObject, results[i].out, title)
   })
@@ -195,7 +198,7 @@ function* actOfDevice(state: State, { random }: CallSite): Run {
   const choice = random.int(10)
   if (choice < 6) {
     const cqs = objectsOf(state, ['cq']).filter(
-      ({ armed, channel, attached }) => random.hits(0.1) || (armed !== 0 && (channel ?? attached) !== undefined),
+      ({ armed, channel, attached }) => random.hits(0.1) || (armed !== Armed.NO && (channel ?? attached) !== undefined),
     )
     if (cqs.length === 0) return
     const modelObject = random.pick(cqs)

@@ -1,7 +1,8 @@
 /*
  * A simple reference of the object model: what all classes share. rules.ts has the behaviour of each class. Neither
- * file uses core's implementation.
+ * file uses core's implementation, except the constants of `Armed`.
  */
+import { Armed } from '../../src/core/model.ts'
 import { CREATE, CREATE_FD, DESTROY, type Method, type ObjectClass } from '../../src/spec/schema/schema.ts'
 
 /** An errno by name, or 'ok'. */
@@ -15,6 +16,8 @@ export interface Event {
   readonly type: number
 }
 export const COMPLETION = 0x100
+/** `ModelObject.handle` of an object that is a descriptor. */
+export const NO_HANDLE = -1
 
 /** The state of a queue pair. All objects that opened one XRC target share it. */
 export interface QpFacts {
@@ -39,7 +42,7 @@ export interface ModelObject {
   userHandle: bigint
   readonly class: string
   readonly home: Opening
-  /** -1 for a descriptor. */
+  /** NO_HANDLE for a descriptor. */
   handle: number
   parents: ModelObject[]
   /** Whether the object was destroyed. */
@@ -50,8 +53,8 @@ export interface ModelObject {
   readonly unread: Event[]
   readonly channel: ModelObject | undefined
   readonly asyncFd: ModelObject | undefined
-  /** For a completion queue: 0 if not armed, 1 if armed for solicited completions, 2 if armed for all completions. */
-  armed: 0 | 1 | 2
+  /** For a completion queue. */
+  armed: Armed
   /** Numbers of the object's events that the client has read. */
   read: { completions: number; asyncs: number }
   /** The event queue that gets the object's events instead of `channel` and `asyncFd`. */
@@ -133,14 +136,14 @@ export const newObject = (
     userHandle: 0n,
     class: cls.name,
     home,
-    handle: cls.identity === 'fd' ? -1 : lowestFree(home.handles),
+    handle: cls.identity === 'fd' ? NO_HANDLE : lowestFree(home.handles),
     parents: Object.values(references).filter(reference => reference !== undefined),
     isGone: false,
     isClosed: false,
     unread: [],
     channel: references.channel,
     asyncFd: references.asyncFd ?? home.asyncFd,
-    armed: 0,
+    armed: Armed.NO,
     read: { completions: 0, asyncs: 0 },
     attached: undefined,
     ports: new Map(),
@@ -177,8 +180,8 @@ export const raise = (modelObject: ModelObject, type: number): void =>
   post(modelObject.attached?.queue ?? modelObject.asyncFd, { source: modelObject, type })
 
 export const complete = (modelObject: ModelObject, solicited: boolean): void => {
-  if (modelObject.armed === 0 || (modelObject.armed === 1 && !solicited)) return
-  modelObject.armed = 0
+  if (modelObject.armed === Armed.NO || (modelObject.armed === Armed.SOLICITED && !solicited)) return
+  modelObject.armed = Armed.NO
   post(modelObject.attached?.queue ?? modelObject.channel, { source: modelObject, type: COMPLETION })
 }
 

@@ -1,6 +1,7 @@
 /*
  * The behaviour and refusals of each class's methods in the reference. reference.ts has what all classes share.
  */
+import { Armed } from '../../src/core/model.ts'
 import { ClassId } from '../../src/spec/classes/ids.ts'
 import { QP_CLASSES, QpTypes } from '../../src/spec/classes/qp/qp.ts'
 import { AsyncEventType, CqKind, QpState, XrcdFlags } from '../../src/spec/enums.ts'
@@ -17,6 +18,7 @@ import {
   isDestroy,
   lookUp,
   type ModelObject,
+  NO_HANDLE,
   newObject,
   type Opening,
   type QpFacts,
@@ -57,6 +59,8 @@ const { SQ_DRAINED, QP_LAST_WQE_REACHED } = AsyncEventType.values
 const { RESET, ERR, RTS, SQD } = QpState.values
 /** maxWr of every SRQ that random-calls.ts creates. */
 const DRAWN_SRQ_WR = 7
+/** Completion vectors of a soft device. */
+const COMP_VECTORS = 2
 /** First byte of a multicast GID. */
 const MULTICAST_PREFIX = 0xff
 
@@ -210,7 +214,7 @@ const rules: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
   },
   cq: {
     create: {
-      refuse: ({ args }) => ((args.compVector as number) > 1 ? 'EINVAL' : undefined),
+      refuse: ({ args }) => ((args.compVector as number) < COMP_VECTORS ? undefined : 'EINVAL'),
       apply({ args }, modelObject) {
         modelObject.userHandle = args.userHandle as bigint
         modelObject.isCounting = args.kind === CqKind.values.COUNTING
@@ -226,7 +230,7 @@ const rules: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
     },
     reqNotify: {
       apply({ args }, cq) {
-        if (cq.armed !== 2) cq.armed = args.solicitedOnly === 0 ? 2 : 1
+        if (cq.armed !== Armed.NEXT) cq.armed = args.solicitedOnly === 0 ? Armed.NEXT : Armed.SOLICITED
         return {}
       },
     },
@@ -348,6 +352,7 @@ const rules: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
         const found = [...handles.values()].filter(object =>
           ids.includes(ClassId[object.class as keyof typeof ClassId]),
         )
+        // the newest object first
         return { handles: found.sort((a, b) => b.id - a.id).map(({ handle }) => ({ handle })) }
       },
     },
@@ -417,7 +422,7 @@ export const perform = (
   if (cls.identity === 'fixed') return { code: 'ok', out: rule.apply?.(call, undefined as never) ?? {} }
   const modelObject = typeof object === 'number' ? byHandle(scope, object, cls.name) : object
   if (typeof modelObject === 'string') return refused(modelObject)
-  if (modelObject.class !== cls.name) return refused(modelObject.handle < 0 ? 'EBADF' : 'EINVAL')
+  if (modelObject.class !== cls.name) return refused(modelObject.handle === NO_HANDLE ? 'EBADF' : 'EINVAL')
   if (isDestroy(method) && uses(modelObject) > 0) return refused('EBUSY')
   const code = rule.refuse?.(call, modelObject)
   if (code !== undefined) return refused(code)

@@ -13,7 +13,7 @@ const folder = scratchFolder()
 const sources = join(repoRoot, 'test/programs')
 const isC = (path: string): boolean => path.endsWith('.c')
 
-/** Arguments that each program must refuse, and its message. */
+/** For each program, arguments that it must refuse, and its message. */
 const refusals: Readonly<Record<string, readonly [args: readonly string[], message: RegExp]>> = {
   verbs_check: [['-s', '3'], /largest size 3: 8 to 67108864 are allowed/],
   verbs_errors: [['-q'], /usage: .*verbs_errors/],

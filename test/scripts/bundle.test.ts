@@ -36,7 +36,7 @@ const bareCheckout = () => {
   return { folder, run }
 }
 
-test('their commands work with the bundles alone', { skip }, () => {
+test('bundled commands work without the compiled modules', { skip }, () => {
   const { folder, run } = bareCheckout()
   const socket = join(folder, 'sock')
   const noDaemon = {

@@ -85,9 +85,9 @@ interface Context {
   /** Descriptor of the memory file. */
   readonly file: number
   readonly inode: number
-  /** The daemon's ends. */
+  /** The daemon's ends of doorbell sockets, with their watches. */
   readonly doorbells: Map<number, Watch>
-  /** The daemon's ends. */
+  /** The daemon's ends of event sockets. */
   readonly events: number[]
   doorbellCount: number
   /** The queue pair's handle in the last doorbell. */
@@ -159,6 +159,13 @@ const LINKS: Readonly<Record<string, string>> = {
   '/dev/char/231:192': '../infiniband/uverbs0',
 }
 
+/** The flag of open(2) for the `wants` of an OPEN. */
+const accessModeOf = (wants: number): number => {
+  const { O_RDONLY, O_WRONLY, O_RDWR } = constants
+  if (wants & OpenWants.READ_ONLY) return O_RDONLY
+  return wants & OpenWants.WRITE_ONLY ? O_WRONLY : O_RDWR
+}
+
 /**
  * Starts the daemon: its socket is `sock` in the folder. `refusal`: the errno that answers every HELLO, 0 for success;
  * or TOO_MANY_DESCRIPTORS; or LATE.
@@ -184,6 +191,7 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
   const buffer = messageBuffer()
   const request = newRequest()
   let nextContext = 7
+  let helloCount = 0
 
   const closeDoorbell = (context: Context, fd: number): void => {
     context.doorbells.get(fd)?.stop()
@@ -237,16 +245,14 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
     send(fd, buffer.bytes.subarray(0, length), fds)
 
   /** Answers OPEN or ATTACH with a new doorbell socket; ENODEV without a context. */
-  const answerOpen = (fd: number, context: Context | undefined, isOpen: boolean, call = request): number => {
+  const answerOpen = (fd: number, context: Context | undefined, call = request): number => {
     if (!context) return reply(fd, writeOpenReply(buffer, call, { error: ENODEV, context: 0, rdev: 0, inode: 0 }))
     const doorbell = addDoorbell(context)
     known.get(fd)?.add(context)
     const value = { error: 0, context: context.id, rdev: RDEV, inode: context.inode }
-    const { O_RDONLY, O_WRONLY, O_RDWR } = constants
-    const isWriteOnly = (call.wants & OpenWants.WRITE_ONLY) !== 0
-    const access = (call.wants & OpenWants.READ_ONLY) !== 0 ? O_RDONLY : isWriteOnly ? O_WRONLY : O_RDWR
-    const file = openSync(`/proc/self/fd/${context.file}`, access)
-    const sent = reply(fd, writeOpenReply(buffer, call, value), isOpen ? [file, doorbell] : [doorbell])
+    const file = openSync(`/proc/self/fd/${context.file}`, accessModeOf(call.wants))
+    const fds = call.type === MessageType.OPEN ? [file, doorbell] : [doorbell]
+    const sent = reply(fd, writeOpenReply(buffer, call, value), fds)
     close(file)
     close(doorbell)
     return sent
@@ -267,9 +273,9 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
   let attachDelay = 0
   const answerAttach = (fd: number): number => {
     const context = contextOfDescriptor(peerCredentials(fd).pid, request.fd)
-    if (attachDelay === 0) return answerOpen(fd, context, false)
+    if (attachDelay === 0) return answerOpen(fd, context)
     const delayed = { ...request }
-    setTimeout(() => sessions.has(fd) && answerOpen(fd, context, false, delayed), attachDelay)
+    setTimeout(() => sessions.has(fd) && answerOpen(fd, context, delayed), attachDelay)
     attachDelay = 0
     writeFileSync(join(folder, 'delay'), '')
     return 0
@@ -418,8 +424,9 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
     switch (request.type) {
       case MessageType.HELLO:
         log.push(`hello ${request.tag}`)
-        if (refusal === LATE && log.length <= 2) return holdHello(fd)
-        if (refusal === TOO_MANY_DESCRIPTORS && log.length === 1) {
+        helloCount++
+        if (refusal === LATE && helloCount <= 2) return holdHello(fd)
+        if (refusal === TOO_MANY_DESCRIPTORS && helloCount === 1) {
           const fds = Array.from({ length: SessionLimits.descriptors + 1 }, () => parked.fd)
           return reply(fd, writeHelloReply(buffer, request, { error: 0, root }), fds)
         }
@@ -429,7 +436,7 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
       case MessageType.OPEN:
         log.push('open')
         if (request.node === CM_NODE) return answerOpenChannel(fd)
-        return answerOpen(fd, openContext(), true)
+        return answerOpen(fd, openContext())
       case MessageType.ATTACH:
         log.push('attach')
         return answerAttach(fd)

@@ -61,6 +61,7 @@ static void expect_datagram(int fd, size_t length)
 
 static const struct iovec too_many[UIO_MAXIOV + 1];
 
+/* The daemon's answers are those of answerNetlink (fake-daemon.ts). */
 static void netlink(void)
 {
     char bytes[64] = {0};
@@ -75,6 +76,7 @@ static void netlink(void)
     EXPECT(getsockname(copy, (struct sockaddr *)&name, &length) == 0 && name.nl_pid == 12345 && name.nl_groups == 8);
     EXPECT(setsockopt(fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &number, sizeof number) == 0);
     length = sizeof number;
+    /* The daemon's value of an option is the option's number. */
     EXPECT(getsockopt(fd, SOL_NETLINK, NETLINK_CAP_ACK, &number, &length) == 0 && number == NETLINK_CAP_ACK);
     EXPECT(send(fd, bytes, 20, 0) == 20);
     expect_datagram(copy, 20);
@@ -87,7 +89,7 @@ static void netlink(void)
     expect_datagram(copy, 22);
     expect_datagram(copy, 22);
     expect_datagram(copy, 23);
-    FAILS(pwritev2(copy, vector, 2, -1, 0x4000), EOPNOTSUPP);
+    FAILS(pwritev2(copy, vector, 2, -1, 0x4000 /* an unknown flag */), EOPNOTSUPP);
     FAILS(writev(copy, too_many, UIO_MAXIOV + 1), EINVAL);
     EXPECT(preadv2(copy, vector, 2, -1, RWF_NOWAIT) == -1 && (errno == EAGAIN || errno == EOPNOTSUPP)); /* old Linux */
     EXPECT(close(copy) == 0);
@@ -107,7 +109,7 @@ static void changed_user(void)
     EXPECT(setgid(65534) == 0 && setuid(65534) == 0);
     EXPECT(order(fd, ECHO, 9) == 9);
     FAILS(access("/sys/class/infiniband", F_OK), EACCES);
-    FAILS(access("/sys/class/infiniband", F_OK), EACCES);
+    FAILS(access("/sys/class/infiniband", F_OK), EACCES); /* without a second message */
 }
 
 /* ---- the device ---- */
@@ -162,7 +164,10 @@ static void device(void)
     FAILS(readv(fd, vectors, 0), EINVAL);
     FAILS(ioctl(connections, FIONREAD, bytes), ENOTTY);
     EXPECT(close(connections) == 0);
-    /* GET_EVENT (12) with a body that is too short, then a response buffer: the daemon refuses them, without a wait. */
+    /*
+     * GET_EVENT (12) with a body of 4 bytes, then with a response buffer of 320 bytes. Both are too short: the shim does
+     * not wait for an event, but forwards the command, which the daemon refuses.
+     */
     EXPECT((connections = open("/dev/infiniband/rdma_cm", O_RDWR)) >= 0);
     EXPECT(write(connections, (uint32_t[4]){12, 4 | 336 << 16}, 16) == 16);
     EXPECT(write(connections, (uint32_t[4]){12, 8 | 320 << 16}, 16) == 16);
@@ -203,7 +208,7 @@ static void doorbells(void)
     const uint32_t *command = doorbell(42);
     memcpy(&response, &command[2], sizeof response);
     EXPECT(order(fd, PARK, 0) == 0);
-    errno = 7;
+    errno = 7; /* is unchanged, and the shim writes the response: no bad request */
     EXPECT(write(fd, command, 32) == 32 && *response == 0 && errno == 7);
     EXPECT(order(fd, DOORBELLS, 0) == 0);
     EXPECT(order(fd, PARK, 1) == 0);
@@ -331,7 +336,7 @@ static void stray_stores(void)
         uint16_t attribute_length, id;
         uint32_t flags;
         uint64_t address, size;
-        int32_t padding[6], behind; /* not part of the message */
+        int32_t padding[6], behind; /* not part of the message; `behind` is at offset BEHIND */
     } message = {.length = offsetof(__typeof__(message), padding),
                  .attribute_length = 24,
                  .flags = 8, /* indirect */
@@ -348,7 +353,7 @@ static void stray_stores(void)
         uint32_t command;
         uint16_t in_words, out_words;
         uint64_t response;
-        int32_t fields[12], behind[8];
+        int32_t fields[12], behind[8]; /* `behind` is at offset BEHIND */
     } command = {.in_words = 10, .out_words = 8, .response = (uintptr_t)words};
     FAILS(write(fd, &command, WRITE_BEHIND), EIO);
     command.response = (uintptr_t)&command + BEHIND - 4;
@@ -418,7 +423,7 @@ static void unanswered_call(void)
 
 /* ---- verbs ---- */
 
-/* Of fake_verbs.c. */
+/* In fake_verbs.c: what its polls return, and their number. */
 static int *poll_result, *poll_count;
 static int yields;
 
@@ -457,7 +462,7 @@ static void poll_through(struct ibv_context *context)
     EXPECT(ibv_poll_cq(&cq, 1, &wc) == -1 && ibv_poll_cq(&cq, 1, &wc) == -1);
     EXPECT(ibv_start_poll(cq_ex, &none) == EIO);
     *poll_result = 1;
-    EXPECT(ibv_poll_cq(&cq, 1, &wc) == 1); /* arrived before */
+    EXPECT(ibv_poll_cq(&cq, 1, &wc) == 1); /* a completion that arrived before */
 }
 
 static void verbs(const char *library, bool is_global)

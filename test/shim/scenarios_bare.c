@@ -27,7 +27,7 @@ void bare_calls(void)
     int file = (int)syscall(SYS_openat2, AT_FDCWD, "/sys/class/infiniband/rxe0/node_type", &how, sizeof how);
     char text[16] = {0};
     EXPECT(file >= 0 && read(file, text, sizeof text) == 6 && strcmp(text, "1: CA\n") == 0 && close(file) == 0);
-    /* Calls on other paths, or with a wrong address (8) or a wrong size (8 bytes), go to the kernel. */
+    /* openat2 of another path, or with a wrong address (8) or a wrong size (8 bytes), goes to the kernel. */
     EXPECT((file = (int)syscall(SYS_openat2, AT_FDCWD, "/dev/null", &how, sizeof how)) >= 0 && close(file) == 0);
     FAILS(syscall(SYS_openat2, AT_FDCWD, "/dev/null", 8, sizeof how), EFAULT);
     FAILS(syscall(SYS_openat2, AT_FDCWD, NODE, 8, sizeof how), EFAULT);
@@ -38,6 +38,7 @@ void bare_calls(void)
     FAILS(syscall(SYS_openat2, AT_FDCWD, NODE, &how, sizeof how), ENOENT);
     how = (struct open_how){.flags = O_WRONLY};
     FAILS(syscall(SYS_openat2, AT_FDCWD, "/sys/class/infiniband/rxe0/node_type", &how, sizeof how), EACCES);
+    /* Other system calls go to the kernel. */
     void *mapped = (void *)syscall(SYS_mmap, NULL, 4096l, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0l);
     EXPECT(mapped != MAP_FAILED && syscall(SYS_munmap, mapped, 4096l) == 0 && syscall(SYS_getpid) == getpid());
 }

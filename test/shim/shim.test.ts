@@ -32,11 +32,13 @@ let runs = 0
 /** `refusal`: see `startFakeDaemon`. */
 const run = async (
   args: readonly string[],
-  env: NodeJS.ProcessEnv = {},
-  refusal = 0,
-  program = compileScenarios(folder),
+  {
+    env = {},
+    refusal = 0,
+    program = compileScenarios(folder),
+  }: { readonly env?: NodeJS.ProcessEnv; readonly refusal?: number; readonly program?: string } = {},
 ): Promise<Ended & { daemon: FakeDaemon }> => {
-  // No pattern: glob must not read the tree's folder as one.
+  // glob(3) must not read the name of the tree's folder as a pattern.
   const daemonFolder = join(folder, `run${++runs}[?]*`)
   mkdirSync(daemonFolder)
   const daemon = startFakeDaemon(daemonFolder, refusal)
@@ -66,17 +68,19 @@ test('operations on a NETLINK_RDMA socket go to the daemon', async t => {
   const { status, stdout, stderr, daemon } = await run(['netlink'])
   assert.deepEqual({ status, stdout, stderr }, { status: 0, stdout: '', stderr: '' })
   const { OPEN, SEND, BIND, NAME, SET, GET } = NetlinkOperation
-  // The fields `extra` and `argument`. `extra`: SOCK_RAW (3) of OPEN, the option of SET and GET, the length of SEND.
-  // `argument`: port ID and groups (high half) of BIND, the value of SET.
+  const [SOCK_RAW, NETLINK_ADD_MEMBERSHIP, NETLINK_CAP_ACK] = [3, 1, 10]
+  /** The argument of BIND. */
+  const boundTo = (portId: bigint, groups: bigint) => portId + (groups << 32n)
+  // operation, `extra`, `argument`
   assert.deepEqual(
     daemon.log.filter(line => line.startsWith('netlink')),
     [
-      `${OPEN} 3 0`,
-      `${BIND} 0 ${22n + (8n << 32n)}`,
-      `${BIND} 0 ${21n + (8n << 32n)}`,
+      `${OPEN} ${SOCK_RAW} 0`,
+      `${BIND} 0 ${boundTo(22n, 8n)}`,
+      `${BIND} 0 ${boundTo(21n, 8n)}`,
       `${NAME} 0 0`,
-      `${SET} 1 5`,
-      `${GET} 10 0`,
+      `${SET} ${NETLINK_ADD_MEMBERSHIP} 5`,
+      `${GET} ${NETLINK_CAP_ACK} 0`,
       ...[20, 21, 22, 22, 23].map(bytes => `${SEND} ${bytes}`),
     ].map(text => `netlink ${text}`),
   )
@@ -109,20 +113,20 @@ test('a signal interrupts a call to a daemon that does not answer', async t => {
 
 test('two threads that open devices while the daemon is slow share one connection', async t => {
   if (!shimIsPossible(t)) return
-  const { status, stdout, stderr } = await run(['late_hellos'], {}, LATE)
+  const { status, stdout, stderr } = await run(['late_hellos'], { refusal: LATE })
   assert.deepEqual({ status, stdout, stderr }, { status: 0, stdout: '', stderr: '' })
 })
 
 test('a daemon that does not answer the first message is given up, whatever signals the program handles', async t => {
   if (!shimIsPossible(t)) return
-  const { status, stdout, stderr } = await run(['no_hello'], {}, LATE)
+  const { status, stdout, stderr } = await run(['no_hello'], { refusal: LATE })
   assert.deepEqual({ status, stdout }, { status: 0, stdout: '' })
   assert.match(stderr, /^userdma: no daemon at .*: it does not answer\n$/)
 })
 
 test('a daemon that does not answer is given up also after a thread was cancelled while it waited', async t => {
   if (!shimIsPossible(t)) return
-  const { status, stdout, stderr } = await run(['no_hello_after_cancel'], {}, LATE)
+  const { status, stdout, stderr } = await run(['no_hello_after_cancel'], { refusal: LATE })
   assert.deepEqual({ status, stdout }, { status: 0, stdout: '' })
   assert.match(stderr, /^userdma: no daemon at .*: it does not answer\n$/)
 })
@@ -138,7 +142,7 @@ for (const scope of ['verbs_global', 'verbs_private']) {
 test('without a daemon there is no device', async t => {
   if (!shimIsPossible(t)) return
   const USERDMA_SOCKET = join(folder, 'nobody')
-  const { status, stdout, stderr, daemon } = await run(['no_daemon'], { USERDMA_SOCKET })
+  const { status, stdout, stderr, daemon } = await run(['no_daemon'], { env: { USERDMA_SOCKET } })
   assert.deepEqual({ status, stdout }, { status: 0, stdout: '' })
   assert.equal(stderr, noDaemonLine(USERDMA_SOCKET))
   assert.deepEqual(daemon.log, [])
@@ -146,13 +150,13 @@ test('without a daemon there is no device', async t => {
 
 test('a message that standard error does not take ends no program', async t => {
   if (!shimIsPossible(t)) return
-  const { status, stdout } = await run(['no_daemon_to_pipe'], { USERDMA_SOCKET: join(folder, 'nobody') })
+  const { status, stdout } = await run(['no_daemon_to_pipe'], { env: { USERDMA_SOCKET: join(folder, 'nobody') } })
   assert.deepEqual({ status, stdout }, { status: 0, stdout: '' })
 })
 
 test('a program that the daemon may not access finds no device', async t => {
   if (!shimIsPossible(t)) return
-  const { status, stdout, stderr, daemon } = await run(['no_daemon'], {}, EACCES)
+  const { status, stdout, stderr, daemon } = await run(['no_daemon'], { refusal: EACCES })
   assert.deepEqual({ status, stdout }, { status: 0, stdout: '' })
   const start = `userdma: the daemon at ${daemon.socket}: the system does not let it access `
   assert.equal(stderr.slice(0, start.length), start)
@@ -176,7 +180,7 @@ test('a full descriptor table of program or daemon is EMFILE from the first acce
     ['daemon_full', EMFILE],
     ['truncated_hello', TOO_MANY_DESCRIPTORS],
   ] as const) {
-    const { status, stdout, stderr } = await run([name], {}, refusal)
+    const { status, stdout, stderr } = await run([name], { refusal })
     assert.deepEqual({ status, stdout }, { status: 0, stdout: '' })
     assert.match(stderr, /^userdma: no daemon at .*: Too many open files\n$/)
   }
@@ -184,21 +188,21 @@ test('a full descriptor table of program or daemon is EMFILE from the first acce
 
 test('calls on a passed context are EACCES if the daemon may not access the program', async t => {
   if (!shimIsPossible(t)) return
-  const { status, stdout, stderr } = await run(['not_served'], {}, EACCES)
+  const { status, stdout, stderr } = await run(['not_served'], { refusal: EACCES })
   assert.deepEqual({ status, stdout }, { status: 0, stdout: '' })
   assert.match(stderr, /^userdma: the daemon at .* does not let it access .*\n$/)
 })
 
 test('without USERDMA_SOCKET the shim does nothing', async t => {
   if (!shimIsPossible(t)) return
-  const { status, stdout, stderr, daemon } = await run(['without_socket'], { USERDMA_SOCKET: '' })
+  const { status, stdout, stderr, daemon } = await run(['without_socket'], { env: { USERDMA_SOCKET: '' } })
   assert.deepEqual({ status, stdout, stderr }, { status: 0, stdout: '', stderr: '' })
   assert.deepEqual(daemon.log, [])
 })
 
 test('a USERDMA_SOCKET that is too long for a socket path is refused with a message', async t => {
   if (!shimIsPossible(t)) return
-  const { status, stderr } = await run(['without_socket'], { USERDMA_SOCKET: `/${'x'.repeat(120)}` })
+  const { status, stderr } = await run(['without_socket'], { env: { USERDMA_SOCKET: `/${'x'.repeat(120)}` } })
   assert.deepEqual(
     { status, stderr },
     { status: 0, stderr: 'userdma: USERDMA_SOCKET has 121 bytes; a socket path has at most 107\n' },
@@ -208,7 +212,7 @@ test('a USERDMA_SOCKET that is too long for a socket path is refused with a mess
 test('doorbells of a traced program go to the daemon as calls', async t => {
   if (!shimIsPossible(t)) return
   // USERDMA_TAG: the program is traced.
-  const { status, daemon } = await run(['doorbells_traced'], { USERDMA_TAG: 'some tag' })
+  const { status, daemon } = await run(['doorbells_traced'], { env: { USERDMA_TAG: 'some tag' } })
   assert.equal(status, 0)
   assert.equal(daemon.log.filter(line => line === 'write 32').length, 1)
 })
@@ -216,22 +220,22 @@ test('doorbells of a traced program go to the daemon as calls', async t => {
 test('only the first RDMA access connects, and sends the tag', async t => {
   if (!shimIsPossible(t)) return
   for (const scenario of ['device', 'cleared_environment']) {
-    const { status, daemon } = await run([scenario], { USERDMA_TAG: 'some tag' })
+    const { status, daemon } = await run([scenario], { env: { USERDMA_TAG: 'some tag' } })
     assert.equal(status, 0)
     assert.deepEqual(
       daemon.log.filter(line => line.startsWith('hello')),
       ['hello some tag'],
     )
   }
-  const withoutRdma = await run(['-c', 'cat /etc/passwd > /dev/null'], {}, 0, '/bin/sh')
+  const withoutRdma = await run(['-c', 'cat /etc/passwd > /dev/null'], { program: '/bin/sh' })
   assert.deepEqual({ status: withoutRdma.status, log: withoutRdma.daemon.log }, { status: 0, log: [] })
 })
 
-test('the daemon is notified only before counters are read', async t => {
+test('the daemon is told to refresh the counters only before they are read', async t => {
   if (!shimIsPossible(t)) return
   const port = '/sys/class/infiniband/rxe0/ports/1'
   const countRefreshes = async (script: string): Promise<number> => {
-    const { status, stderr, daemon } = await run(['-c', script], {}, 0, '/bin/sh')
+    const { status, stderr, daemon } = await run(['-c', script], { program: '/bin/sh' })
     assert.deepEqual({ status, stderr }, { status: 0, stderr: '' }, script)
     return daemon.log.filter(line => line === 'refresh').length
   }
@@ -262,6 +266,8 @@ test('functions that the C library has replaced by a newer version are looked up
   const output = (program: string, ...args: string[]): string => spawnSync(program, args, { encoding: 'utf8' }).stdout
   const symbols = output('readelf', '-W', '--dyn-syms', output('cc', '-print-file-name=libc.so.6').trim())
   const [header, source] = ['shim.h', 'loading/init.c'].map(path => readFileSync(join(repoRoot, 'shim', path), 'utf8'))
+  assert.match(symbols, / openat@@GLIBC/)
+  // an old version is NAME@VERSION, the newest is NAME@@VERSION
   const replaced = new Map<string, string>() // addresses of old versions
   for (const [, address = '', name = ''] of symbols.matchAll(/: (\w+) .* (\w+)@GLIBC/g)) replaced.set(name, address)
   for (const [, address, name = '', version] of symbols.matchAll(/: (\w+) .* (\w+)@@(GLIBC\S+)/g))

@@ -15,22 +15,26 @@ const arena = (size: number): Bytes => {
   const buffer = new ArrayBuffer(size)
   return { address: 0, bytes: new Uint8Array(buffer), view: new DataView(buffer) }
 }
+/** The upper and the lower 32 bits. */
 const split = (address: number): [number, number] => [Math.floor(address / 2 ** 32), address >>> 0]
+const splitWord = (word: bigint): [number, number] => [Number(word >> 32n), Number(word & 0xffff_ffffn)]
+const PAGE = 4096
 
 test('buffers have page-aligned addresses from 2^32 with a gap behind each', () => {
   const space = createLocalSpace()
-  const [a, b, c] = [1, 4096, 0].map(size => space.add(new Uint8Array(size)))
-  assert.deepEqual([a, b, c], [2 ** 32, 2 ** 32 + 4096, 2 ** 32 + 3 * 4096])
-  assert.equal(space.check(...split(a), 1, true), true)
-  assert.equal(space.check(...split(a), 2, true), false)
-  assert.equal(space.check(...split(b + 4095), 1, false), true)
-  assert.equal(space.check(...split(b + 4096), 1, false), false)
-  assert.equal(space.check(0, 0, 1, false), false)
-  assert.equal(space.check(0, 0, 0, false), true)
-  assert.equal(space.remove(b), true)
-  assert.equal(space.remove(b), false)
-  assert.equal(space.check(...split(b), 1, false), false)
-  assert.ok(space.add(new Uint8Array(1)) > c)
+  const [a, b, c] = [1, PAGE, 0].map(size => space.add(new Uint8Array(size)))
+  assert.deepEqual([a, b, c], [2 ** 32, 2 ** 32 + PAGE, 2 ** 32 + 3 * PAGE])
+  const isWritable = (address: number, length: number): boolean => space.check(...split(address), length, true)
+  assert.deepEqual([isWritable(a, 1), isWritable(a, 2)], [true, false])
+  assert.deepEqual([isWritable(b + PAGE - 1, 1), isWritable(b + PAGE, 1)], [true, false])
+  assert.deepEqual([isWritable(0, 0), isWritable(0, 1)], [true, false])
+})
+
+test('the address of a removed buffer is not used again', () => {
+  const space = createLocalSpace()
+  const [a, b] = [1, 1].map(size => space.add(new Uint8Array(size)))
+  assert.equal(space.remove(a), true)
+  assert.ok(space.add(new Uint8Array(1)) > b)
 })
 
 test('a transferred buffer is refused', () => {
@@ -47,17 +51,18 @@ test('a transferred buffer is refused', () => {
 test('reads and writes convert between consecutive bytes of the space and strided chunks of a buffer', () => {
   fc.assert(
     fc.property(fc.integer({ min: 1, max: 40 }), fc.nat(20), fc.nat(200), fc.nat(30), (chunk, gap, total, at) => {
+      const START = 5 // offset in the memory
       const space = createLocalSpace()
       const memory = Uint8Array.from({ length: 256 }, (_, i) => i)
       const address = space.add(memory)
       const stride = chunk + gap
       const local = arena(at + stride * (Math.ceil(total / chunk) + 1))
-      assert.equal(space.read(...split(address + 5), local, at, chunk, stride, total), 0)
+      assert.equal(space.read(...split(address + START), local, at, chunk, stride, total), 0)
       for (let i = 0; i < total; i++)
-        assert.equal(local.bytes[at + Math.floor(i / chunk) * stride + (i % chunk)], (5 + i) & 255)
+        assert.equal(local.bytes[at + Math.floor(i / chunk) * stride + (i % chunk)], START + i)
       memory.fill(0)
-      assert.equal(space.write(...split(address + 5), local, at, chunk, stride, total), 0)
-      for (let i = 0; i < 256; i++) assert.equal(memory[i], i >= 5 && i < 5 + total ? i & 255 : 0)
+      assert.equal(space.write(...split(address + START), local, at, chunk, stride, total), 0)
+      for (let i = 0; i < 256; i++) assert.equal(memory[i], i >= START && i < START + total ? i : 0)
     }),
   )
 })
@@ -69,6 +74,7 @@ test('a copy within one buffer works like memmove', () => {
       const buffer = new ArrayBuffer(2 * maxSize + 8)
       const all = Uint8Array.from({ length: buffer.byteLength }, (_, i) => i * 7)
       new Uint8Array(buffer).set(all)
+      // two views of one buffer
       const bytesFrom = (offset: number): Bytes => ({
         address: 0,
         bytes: new Uint8Array(buffer, offset),
@@ -89,20 +95,27 @@ test('atomics work on 64 bits with carry, and return the old value', () => {
   const view = new DataView(memory.buffer)
   const at = split(space.add(memory) + 8)
   const original = new Uint32Array(2)
+  const word = (): bigint => view.getBigUint64(8, true)
+  /** The old value. `error`: the result of the atomic. */
+  const originalAfter = (error: number): bigint => {
+    assert.equal(error, 0)
+    return BigInt(original[0]) + (BigInt(original[1]) << 32n)
+  }
+  const fetchAdd = (addend: bigint) => originalAfter(space.fetchAdd(...at, ...splitWord(addend), original))
+  const compareSwap = (compare: bigint, swap: bigint) =>
+    originalAfter(space.compareSwap(...at, ...splitWord(compare), ...splitWord(swap), original))
   view.setBigUint64(8, 0x1_ffff_ffffn, true)
-  assert.equal(space.fetchAdd(...at, 2, 1, original), 0)
-  assert.deepEqual([...original], [0xffffffff, 1])
-  assert.equal(view.getBigUint64(8, true), 0x4_0000_0000n)
-  assert.equal(space.compareSwap(...at, 4, 1, 9, 9, original), 0)
-  assert.equal(view.getBigUint64(8, true), 0x4_0000_0000n)
-  assert.equal(space.compareSwap(...at, 5, 0, 9, 9, original), 0)
-  assert.equal(view.getBigUint64(8, true), 0x4_0000_0000n)
-  assert.equal(space.compareSwap(...at, 4, 0, 0x80000000, 7, original), 0)
-  assert.deepEqual([...original], [0, 4])
-  assert.equal(view.getBigUint64(8, true), 0x80000000_00000007n)
-  assert.equal(space.fetchAdd(...at, 0xffffffff, 0xffffffff, original), 0)
-  assert.equal(view.getBigUint64(8, true), 0x80000000_00000006n)
-  assert.deepEqual([view.getBigUint64(0, true), view.getBigUint64(16, true)], [0n, 0n])
+  assert.equal(fetchAdd(0x2_0000_0001n), 0x1_ffff_ffffn)
+  assert.equal(word(), 0x4_0000_0000n)
+  for (const otherValue of [0x4_0000_0001n, 0x5_0000_0000n]) {
+    assert.equal(compareSwap(otherValue, 9n), 0x4_0000_0000n)
+    assert.equal(word(), 0x4_0000_0000n)
+  }
+  assert.equal(compareSwap(0x4_0000_0000n, 0x80000000_00000007n), 0x4_0000_0000n)
+  assert.equal(word(), 0x80000000_00000007n)
+  fetchAdd(2n ** 64n - 1n)
+  assert.equal(word(), 0x80000000_00000006n)
+  assert.deepEqual([view.getBigUint64(0, true), view.getBigUint64(16, true)], [0n, 0n], 'the neighbours')
 })
 
 test('access to a removed buffer faults', () => {
@@ -115,7 +128,7 @@ test('access to a removed buffer faults', () => {
   assert.equal(space.read(...at, arena(8), 0, 8, 8, 8), EFAULT)
 })
 
-test('access to a detached buffer faults, and a resizable buffer is refused', () => {
+test('access to a detached buffer faults', () => {
   const space = createLocalSpace()
   const buffer = new ArrayBuffer(64)
   const at = split(space.add(new Uint8Array(buffer)))
@@ -124,6 +137,10 @@ test('access to a detached buffer faults, and a resizable buffer is refused', ()
   assert.equal(space.read(...at, arena(8), 0, 8, 8, 8), EFAULT)
   assert.equal(space.write(...at, arena(8), 0, 8, 8, 8), EFAULT)
   assert.equal(space.fetchAdd(...at, 0, 1, new Uint32Array(2)), EFAULT)
+})
+
+test('a resizable buffer is refused', () => {
+  const space = createLocalSpace()
   const Resizable = ArrayBuffer as unknown as new (size: number, options: object) => ArrayBuffer
   assert.equal(
     errnoOf(() => space.add(new Uint8Array(new Resizable(8, { maxByteLength: 16 })))),

@@ -11,16 +11,21 @@ import { plainArena } from '../../../src/wire/arena.ts'
 import { scratchFolder } from '../../tools.ts'
 
 const folder = scratchFolder()
+const TWO_32 = 2 ** 32
+/** The upper and the lower 32 bits. */
+const halves = (value: bigint) => [Number(value >> 32n), Number(value & 0xffff_ffffn)] as const
 
 test('bytes of a file are checked against its size and mode; 0 bytes always exist', t => {
   const path = join(folder, 'file')
   writeFileSync(path, 'memory')
   const { space, close } = fileMemory(openSync(path, 'r'))
   t.after(close)
-  assert.equal(space.check(0, 0, 6, false), true)
-  assert.equal(space.check(0, 0, 6, true), false, 'the file is open for reading only')
-  assert.equal(space.check(0, 0, 7, false), false)
-  assert.equal(space.check(0, 7, 0, true), true)
+  const check = (offset: number, length: number, access: 'read' | 'write') =>
+    space.check(0, offset, length, access === 'write')
+  assert.equal(check(0, 6, 'read'), true)
+  assert.equal(check(0, 6, 'write'), false, 'the file is open for reading only')
+  assert.equal(check(0, 7, 'read'), false)
+  assert.equal(check(7, 0, 'write'), true)
 })
 
 test('chunks are read and written, within the file only', t => {
@@ -29,18 +34,23 @@ test('chunks are read and written, within the file only', t => {
   const { space, close } = fileMemory(openSync(path, 'r+'))
   t.after(close)
   const arena = plainArena(64)
-  // 5 bytes from offset 1 of the file on, in chunks of 2 at 0, 10 and 20.
-  assert.equal(space.read(0, 1, arena, 0, 2, 10, 5), 0)
+  /** From `offset` of the file, in chunks of `chunk` bytes at 0, `stride`, 2 * `stride`, … of the arena. */
+  const read = (offset: number, total: number, chunk: number, stride: number) =>
+    space.read(0, offset, arena, 0, chunk, stride, total)
+  /** To `offset` of the file; otherwise as `read`. */
+  const write = (offset: number, total: number, chunk: number, stride: number) =>
+    space.write(Math.floor(offset / TWO_32), offset >>> 0, arena, 0, chunk, stride, total)
+  assert.equal(read(1, 5, 2, 10), 0)
   assert.deepEqual(
     [0, 10, 20].map(at => Buffer.from(arena.bytes.subarray(at, at + 2)).toString('latin1')),
     ['bc', 'de', 'f\0'],
   )
   arena.bytes.set(Buffer.from('XY'), 10)
-  assert.equal(space.write(0, 3, arena, 0, 2, 10, 4), 0)
+  assert.equal(write(3, 4, 2, 10), 0)
   assert.equal(readFileSync(path, 'latin1'), 'abcbcXYh')
-  assert.equal(space.read(0, 4, arena, 0, 8, 8, 5), Errno.EFAULT)
-  assert.equal(space.write(0, 4, arena, 0, 8, 8, 5), Errno.EFAULT)
-  assert.equal(space.write(1, 0, arena, 0, 1, 1, 1), Errno.EFAULT)
+  assert.equal(read(4, 5, 8, 8), Errno.EFAULT)
+  assert.equal(write(4, 5, 8, 8), Errno.EFAULT)
+  assert.equal(write(TWO_32, 1, 1, 1), Errno.EFAULT)
   assert.equal(readFileSync(path, 'latin1'), 'abcbcXYh', 'the file does not grow')
 })
 
@@ -53,19 +63,19 @@ test('atomics have 64 bits, and return the original', t => {
   t.after(close)
   const original = new Uint32Array(2)
   const word = (): bigint => readFileSync(path).readBigUint64LE(8)
-  assert.equal(space.fetchAdd(0, 8, 0x1000_0000, 3, original), 0)
-  assert.deepEqual([...original], [0xffff_fffe, 1])
+  const assertOriginal = (value: bigint): void => assert.deepEqual([...original].reverse(), halves(value))
+  const fetchAdd = (offset: number, add: bigint) => space.fetchAdd(0, offset, ...halves(add), original)
+  assert.equal(fetchAdd(8, 0x1000_0000_0000_0003n), 0)
+  assertOriginal(0x1_ffff_fffen)
   assert.equal(word(), 0x1000_0002_0000_0001n)
-  const compareSwap = (hi: number, lo: number): number => space.compareSwap(0, 8, hi, lo, 5, 6, original)
-  for (const [hi, lo] of [
-    [0x1000_0002, 2],
-    [0x1000_0003, 1],
-  ] as const) {
-    assert.equal(compareSwap(hi, lo), 0)
+  const compareSwap = (compare: bigint, swap: bigint) =>
+    space.compareSwap(0, 8, ...halves(compare), ...halves(swap), original)
+  for (const otherValue of [0x1000_0002_0000_0002n, 0x1000_0003_0000_0001n]) {
+    assert.equal(compareSwap(otherValue, 0x5_0000_0006n), 0)
     assert.equal(word(), 0x1000_0002_0000_0001n)
   }
-  assert.equal(compareSwap(0x1000_0002, 1), 0)
-  assert.deepEqual([...original], [1, 0x1000_0002])
+  assert.equal(compareSwap(0x1000_0002_0000_0001n, 0x5_0000_0006n), 0)
+  assertOriginal(0x1000_0002_0000_0001n)
   assert.equal(word(), 0x5_0000_0006n)
-  assert.equal(space.fetchAdd(0, 12, 0, 1, original), Errno.EFAULT)
+  assert.equal(fetchAdd(12, 1n), Errno.EFAULT, 'beyond the end of the file')
 })

@@ -15,7 +15,18 @@ import { AccessFlags, MwType } from '../../../src/spec/enums.ts'
 import { Errno } from '../../../src/spec/errno.ts'
 import { WcOpcode, WcStatus, WrOpcode } from '../../../src/spec/work.ts'
 import { errnoOf } from '../../core/fixture.ts'
-import { connectQps, machine, makeCq, makeQp, program, Qps, query, register } from './machine.ts'
+import {
+  connectQps,
+  machine,
+  makeCq,
+  makeQp,
+  program,
+  Qps,
+  query,
+  type Region,
+  register,
+  type TestQp,
+} from './machine.ts'
 import { completions, pairOn, sgeOf } from './pair.ts'
 import { postReceive, postSend, Wr } from './provider.ts'
 
@@ -25,7 +36,7 @@ const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, MW_BIND } = Acces
 const ACCESS = LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC | MW_BIND
 
 /** The arguments that bind a window to the first 64 bytes of a region. */
-const bindFirst64 = (window: number, mr: { readonly lkey: number; readonly address: number }): Bind => ({
+const bindFirst64 = (window: number, mr: Region): Bind => ({
   window,
   key: window,
   lkey: mr.lkey,
@@ -35,6 +46,14 @@ const bindFirst64 = (window: number, mr: { readonly lkey: number; readonly addre
   lengthLo: 64,
   access: AccessFlags.values.REMOTE_WRITE,
 })
+
+/** Creates a type 2 window and binds it to the first 64 bytes of `mr` for queue pair `qp`. Returns the R_Key. */
+const bindNewWindow = ({ program: p, qpn }: TestQp, mr: Region): number => {
+  const { rkey } = invokeNow(p.context, Mw, 'create', 0, { pd: p.pd, type: MwType.values.TYPE_2 }, p.caller).out
+  const pd = p.context.handles.slots.find(object => object?.class.name === 'pd')!.id
+  assert.ok(bindWindow(p.rxe.device.memory, pd, qpn, bindFirst64(rkey, mr)))
+  return rkey
+}
 
 /** Two queue pairs of `b` are connected to two queue pairs of `a`. A type 2 window is bound to `qps[0]`. */
 const setUp = (path: Path) => {
@@ -47,29 +66,26 @@ const setUp = (path: Path) => {
     connectQps(peers[i], qp)
   })
   const mr = register(b, 8192, ACCESS)
-  const { rkey } = invokeNow(b.context, Mw, 'create', 0, { pd: b.pd, type: MwType.values.TYPE_2 }, b.caller).out
-  const table = b.rxe.device.memory
-  const pd = b.context.handles.slots.find(object => object?.class.name === 'pd')!.id
-  assert.ok(bindWindow(table, pd, qps[0].qpn, bindFirst64(rkey, mr)))
+  const rkey = bindNewWindow(qps[0], mr)
   return { m, cqA, cqB, peers, qps, rkey, mr, peerMr: register(a, 4096) }
 }
 
 for (const path of ['packets', 'direct'] as const)
   describe(`path '${path}'`, () => {
     it('LOCAL_INV fails for a window of another queue pair and for an unknown key', () => {
-      for (const [i, key, status] of [
+      for (const [qpIndex, key, status] of [
         [0, 'bound', SUCCESS],
         [1, 'bound', MW_BIND_ERR],
         [1, 'unknown', LOC_QP_OP_ERR],
       ] as const) {
         const { m, cqB, qps, rkey } = setUp(path)
-        postSend(qps[i].send, { opcode: LOCAL_INV, id: 1n, imm: key === 'bound' ? rkey : rkey ^ 0x1_0000 })
+        postSend(qps[qpIndex].send, { opcode: LOCAL_INV, id: 1n, imm: key === 'bound' ? rkey : rkey ^ 0x1_0000 })
         m.settle()
         assert.deepEqual(
           completions(cqB).map(completion => [completion.status, completion.opcode]),
           [[status, WcOpcode.values.LOCAL_INV]],
         )
-        assert.equal(query(qps[i]).state, status === SUCCESS ? Qps.RTS : Qps.ERR)
+        assert.equal(query(qps[qpIndex]).state, status === SUCCESS ? Qps.RTS : Qps.ERR)
       }
     })
     it('the destruction of a queue pair unbinds its windows', () => {
@@ -99,6 +115,7 @@ for (const path of ['packets', 'direct'] as const)
     })
     it('a READ from a process that has ended is requested once, and fails after the retries', () => {
       const { m, a, b } = pairOn(machine(2, { path }))
+      // the process of `b` has ended
       Object.assign(b.p.space, { locate: undefined, read: () => Errno.ESRCH })
       const sges = [sgeOf(a.mr, 0, 100), sgeOf(a.mr, 200, 100)]
       postSend(a.qp.send, { opcode: Wr.READ, id: 1n, sges, remote: b.mr.address, rkey: b.mr.rkey })
@@ -112,6 +129,7 @@ for (const path of ['packets', 'direct'] as const)
       )
     })
     it('an invalidation takes effect before a WRITE that another queue pair posts later', () => {
+      // with each way to look for new requests
       for (const scope of [ScanScope.ALL, ScanScope.USED]) {
         const m = machine(1, { path })
         const p = program(m)
@@ -119,9 +137,7 @@ for (const path of ['packets', 'direct'] as const)
         const [first, second] = [makeQp(p, cq), makeQp(p, cq)]
         connectQps(first, second)
         const mr = register(p, 4096, ACCESS)
-        const { rkey } = invokeNow(p.context, Mw, 'create', 0, { pd: p.pd, type: MwType.values.TYPE_2 }, p.caller).out
-        const pd = p.context.handles.slots.find(object => object?.class.name === 'pd')!.id
-        assert.ok(bindWindow(p.rxe.device.memory, pd, second.qpn, bindFirst64(rkey, mr)))
+        const rkey = bindNewWindow(second, mr)
         const write = (id: bigint, key: number) =>
           postSend(first.send, { opcode: Wr.WRITE, id, sges: [sgeOf(mr, 64, 8)], remote: mr.address, rkey: key })
         write(1n, rkey)

@@ -119,6 +119,8 @@ interface Side {
   nextId: number
 }
 
+/** A descriptor of an open file (machine.ts). */
+const XRCD_FILE = 0x100
 /** Capacity of the queues of `rcOrUcQp`, and of the SRQ of kind 'SRQ'. */
 const DEPTH = 63
 
@@ -151,7 +153,7 @@ const makeSide = (m: Machine, kind: Kind, device: number, isFirst: boolean): Sid
   const base = { p, sendCq, receiveCq, mr, window, nextId: 0, srqn: 0 }
   if (kind === 'XRC') {
     if (isFirst) return { ...base, cls: undefined, ...makeInitiator(p, sendCq), receive: undefined }
-    const domain = openDomain(p, 0x100)
+    const domain = openDomain(p, XRCD_FILE)
     const srq = makeXrcSrq(p, domain, receiveCq)
     const target = makeTarget(p, domain)
     return {
@@ -239,6 +241,7 @@ const sendRequestOf = (side: Side, peer: Side, request: Request): SendRequest =>
 const postWithoutData = (side: Side, peer: Side, request: Request): void => {
   const ring = side.send!
   const { opcode } = request
+  // LOCAL_INV has its R_Key in the field of immediate data
   writeSend(ring, { ...sendRequestOf(side, peer, { ...request, inline: false }), imm: side.window })
   const at = RingHeader.DATA + ((ring.producer & ring.mask) << ring.log2)
   const { view } = ring
@@ -273,7 +276,7 @@ const RNR_STEP = 10
  * Waits until the time is a multiple of RNR_STEP, plus half a step for side 1. So timers of the two sides never expire
  * at the same time.
  */
-const waitForTimeOf = (m: Machine, sideNumber: number): void => {
+const waitForPhaseOf = (m: Machine, sideNumber: number): void => {
   const phase = (sideNumber * RNR_STEP) / 2
   wait(m, (RNR_STEP + phase - (m.now % RNR_STEP)) % RNR_STEP)
 }
@@ -294,7 +297,7 @@ const doStep = (m: Machine, sides: readonly [Side, Side], step: Step): void => {
     return
   }
   if (side.send === undefined) return
-  waitForTimeOf(m, step.side)
+  waitForPhaseOf(m, step.side)
   for (const request of step.requests) {
     if (((side.send.producer + 1) & side.send.mask) === side.send.consumer) break
     // skipped while requests are outstanding, because a local operation may run before their ACKs
@@ -331,7 +334,10 @@ const EQUAL_COUNTERS = [
   'retries',
 ] as const
 
-/** Runs a script on a new machine. `results` has the results of both sides after each step. */
+/**
+ * Runs a script on a new machine. `results` has the results of both sides after each step, `runs` is
+ * the number of runs that the ports have sent.
+ */
 export const play = (script: Script, path: Path) => {
   const m = machine(2, { path })
   const { kind, devices } = script

@@ -36,6 +36,11 @@ const actionsOf = (decider: FaultDecider, packets: readonly Header[], runPackets
   }
   return actions
 }
+/** The decider's number of the rate limit that applies to a packet. */
+const rateLimitOf = (decider: FaultDecider): number => {
+  actionsOf(decider, sends(1))
+  return decider.decisions.rateLimits[0]
+}
 const sends = (count: number): Header[] => Array.from({ length: count }, () => ({ opcode: RC_SEND_ONLY, qp: 0x11 }))
 const { drop: DROP, dup: DUP } = faultBits
 
@@ -141,16 +146,15 @@ describe('decisions of fault rules', () => {
   it('a rate limit lets packets leave one after the other, up to one millisecond early', () => {
     // A packet of 1000 bytes takes 1000 µs.
     const decider = deciderOf('rate=8mbit')
-    actionsOf(decider, sends(1))
-    const { rateLimits } = decider.decisions
-    assert.notEqual(rateLimits[0], 0)
-    const departureAt = (time: number): number => decider.departure(rateLimits[0], time, 1000)
+    const limit = rateLimitOf(decider)
+    assert.notEqual(limit, 0)
+    const departureAt = (time: number): number => decider.departure(limit, time, 1000)
     assert.deepEqual([0, 0, 0, 0].map(departureAt), [0, 0, 1000, 2000])
     // the four packets take until 4000 µs: at 3500 µs one packet may leave early, and the next waits
     assert.deepEqual([3500, 3500, 10000, 10000, 10000].map(departureAt), [3500, 4000, 10000, 10000, 11000])
     const twoRates = deciderOf('rate=8mbit;rate=4mbit')
-    actionsOf(twoRates, sends(1))
-    const times = Array.from({ length: 50 }, () => twoRates.departure(twoRates.decisions.rateLimits[0], 0, 1000))
+    const lowerLimit = rateLimitOf(twoRates)
+    const times = Array.from({ length: 50 }, () => twoRates.departure(lowerLimit, 0, 1000))
     assert.equal(times[49] - times[48], 2000, 'the lower limit applies')
   })
 

@@ -20,6 +20,9 @@
 #define IPV4_DESTINATION (IPV4_HEADER + 16)
 #define MULTICAST_QPN 0xffffff
 #define GROUP "239.91.2.3"
+#define IMMEDIATE 77
+#define WRITE_OFFSET 32768 /* of RDMA WRITEs, in the buffer of end 1 */
+#define MAX_POLLS 200000 /* 100 us apart: 20 s */
 
 static struct options options;
 static struct endpoint ends[2]; /* their RC queue pairs are not connected */
@@ -95,12 +98,12 @@ static int post(struct ibv_qp *qp, struct endpoint *end, struct ibv_send_wr wr, 
     return ibv_post_send(qp, &wr, &bad);
 }
 
-/* Sends from end 0, with immediate data 77. */
+/* Sends from end 0, with IMMEDIATE. */
 static void send_datagram(uint64_t id, uint32_t length, struct ibv_ah *to, uint32_t qpn, uint32_t qkey)
 {
     struct ibv_send_wr wr = {.wr_id = id,
                              .opcode = IBV_WR_SEND_WITH_IMM,
-                             .imm_data = htonl(77),
+                             .imm_data = htonl(IMMEDIATE),
                              .wr.ud = {.ah = to, .remote_qpn = qpn, .remote_qkey = qkey}};
     NEED(post(ud[0], &ends[0], wr, length) == 0, "ibv_post_send: %s", strerror(errno));
 }
@@ -110,7 +113,7 @@ static struct ibv_wc wait_for_completion(struct endpoint *end, uint64_t id, int 
 {
     struct ibv_wc wc = {0};
     for (int polls = 0, count = 0; count == 0; polls++) {
-        NEED(polls < 200000, "no completion came for request %d", (int)id);
+        NEED(polls < MAX_POLLS, "no completion came for request %d", (int)id);
         count = ibv_poll_cq(end->cq, 1, &wc);
         NEED(count >= 0, "ibv_poll_cq: %d", count);
         if (count == 0)
@@ -125,7 +128,7 @@ static struct ibv_wc wait_for_completion(struct endpoint *end, uint64_t id, int 
 static void wait_for_byte(const volatile uint8_t *byte)
 {
     for (int polls = 0; *byte == 0; polls++) {
-        NEED(polls < 200000, "no byte was written");
+        NEED(polls < MAX_POLLS, "no byte was written");
         usleep(100);
     }
 }
@@ -155,7 +158,7 @@ static void one_datagram(void)
     check("length", wc.byte_len, 1000 + GRH_BYTES);
     check("sender", wc.src_qp, ud[0]->qp_num);
     check("flags", (int)wc.wc_flags, IBV_WC_GRH | IBV_WC_WITH_IMM);
-    check("immediate", ntohl(wc.imm_data), 77);
+    check("immediate", ntohl(wc.imm_data), IMMEDIATE);
     check("P_Key index", wc.pkey_index, 0);
     check("payload", memcmp(ends[1].buffer + GRH_BYTES, ends[0].buffer, 1000), 0);
     check("IPv4 in the header", ends[1].buffer[IPV4_HEADER], 0x45); /* version 4, 5 words */
@@ -278,15 +281,15 @@ static void unreliable_connection(void)
     wait_for_completion(&ends[0], 31, IBV_WC_SUCCESS);
     check("length", wait_for_completion(&ends[1], 30, IBV_WC_SUCCESS).byte_len, 30000);
     check("payload", memcmp(ends[0].buffer, ends[1].buffer, 30000), 0);
-    /* A message without a receive is dropped. The WRITE after it shows that it has arrived. */
+    /* A SEND that finds no receive is dropped. The WRITE behind the SEND shows when the next receive may be posted. */
     NEED(post(uc[0], &ends[0], (struct ibv_send_wr){.wr_id = 32, .opcode = IBV_WR_SEND}, 100) == 0, "ibv_post_send");
     wait_for_completion(&ends[0], 32, IBV_WC_SUCCESS);
     struct ibv_send_wr write = {.wr_id = 36, .opcode = IBV_WR_RDMA_WRITE};
-    write.wr.rdma.remote_addr = (uintptr_t)ends[1].buffer + 32768;
+    write.wr.rdma.remote_addr = (uintptr_t)ends[1].buffer + WRITE_OFFSET;
     write.wr.rdma.rkey = ends[1].mr->rkey;
     NEED(post(uc[0], &ends[0], write, 1) == 0, "ibv_post_send: %s", strerror(errno));
     wait_for_completion(&ends[0], 36, IBV_WC_SUCCESS);
-    wait_for_byte(&ends[1].buffer[32768]);
+    wait_for_byte(&ends[1].buffer[WRITE_OFFSET]);
     post_receive(uc[1], &ends[1], 33, 0);
     write.wr_id = 34;
     write.opcode = IBV_WR_RDMA_WRITE_WITH_IMM;
@@ -296,7 +299,7 @@ static void unreliable_connection(void)
     const struct ibv_wc wc = wait_for_completion(&ends[1], 33, IBV_WC_SUCCESS);
     check("opcode", wc.opcode, IBV_WC_RECV_RDMA_WITH_IMM);
     check("immediate", ntohl(wc.imm_data), 5);
-    check("payload", memcmp(ends[0].buffer, ends[1].buffer + 32768, 5000), 0);
+    check("payload", memcmp(ends[0].buffer, ends[1].buffer + WRITE_OFFSET, 5000), 0);
     struct ibv_send_wr read = {.wr_id = 35, .opcode = IBV_WR_RDMA_READ, .wr.rdma = write.wr.rdma};
     NEED(post(uc[0], &ends[0], read, 8) == 0, "ibv_post_send: %s", strerror(errno));
     wait_for_completion(&ends[0], 35, IBV_WC_LOC_QP_OP_ERR);

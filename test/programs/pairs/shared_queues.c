@@ -12,7 +12,9 @@
 #include <poll.h>
 #include <sys/wait.h>
 
+#define FIRST_RECEIVE 100 /* its wr_id; that of a send is smaller */
 #define CHUNK 1024 /* bytes of the buffer for each receive request */
+#define NO_SRQN 0 /* for queue pairs that are not XRC */
 
 static struct ibv_qp *create_qp_of_type(int side, enum ibv_qp_type type, struct ibv_srq *srq, struct ibv_xrcd *xrcd)
 {
@@ -71,10 +73,15 @@ static void destroy_srq(struct ibv_srq *srq)
     NEED(ibv_destroy_srq(srq) == 0, "ibv_destroy_srq: %s", strerror(errno));
 }
 
-/* Posts receive request `id`, which uses chunk `id` - 100 of the buffer. */
+/* The chunk of the buffer that receive request `id` uses. */
+static uint8_t *chunk_of(uint64_t id)
+{
+    return ends[1].buffer + (id - FIRST_RECEIVE) * CHUNK;
+}
+
 static void post_shared(struct ibv_srq *srq, uint64_t id)
 {
-    struct ibv_sge sge = {(uintptr_t)ends[1].buffer + (id - 100) * CHUNK, CHUNK, ends[1].mr->lkey};
+    struct ibv_sge sge = {(uintptr_t)chunk_of(id), CHUNK, ends[1].mr->lkey};
     struct ibv_recv_wr wr = {.wr_id = id, .sg_list = &sge, .num_sge = 1}, *bad;
     const int error = ibv_post_srq_recv(srq, &wr, &bad);
     NEED(error == 0, "ibv_post_srq_recv: %s", strerror(error));
@@ -119,7 +126,7 @@ static void expect_received(uint64_t id, uint8_t value, const struct ibv_qp *qp)
 {
     const struct ibv_wc wc = wait_for_completion(1, id, IBV_WC_SUCCESS);
     check("queue pair of the completion", (int)wc.qp_num, (int)qp->qp_num);
-    check("byte received", ends[1].buffer[(id - 100) * CHUNK], value);
+    check("byte received", *chunk_of(id), value);
 }
 
 /* Waits up to 10 seconds for the next asynchronous event. */
@@ -162,7 +169,7 @@ static void order(void)
     for (uint64_t id = 100; id < 104; id++)
         post_shared(srq, id);
     for (int i = 0; i < 4; i++) {
-        send_byte(sender[i & 1], (uint64_t)i, (uint8_t)(10 + i), 0);
+        send_byte(sender[i & 1], (uint64_t)i, (uint8_t)(10 + i), NO_SRQN);
         wait_for_completion(0, (uint64_t)i, IBV_WC_SUCCESS);
         expect_received(100 + (uint64_t)i, (uint8_t)(10 + i), receiver[i & 1]);
     }
@@ -172,7 +179,7 @@ static void order(void)
     NEED(ibv_query_qp(receiver[0], &attr, IBV_QP_CAP, &init) == 0, "ibv_query_qp: %s", strerror(errno));
     check("max_recv_wr", (int)attr.cap.max_recv_wr, 0);
     /* RNR: the SRQ is empty. */
-    send_byte(sender[0], 9, 1, 0);
+    send_byte(sender[0], 9, 1, NO_SRQN);
     wait_for_completion(0, 9, IBV_WC_RNR_RETRY_EXC_ERR);
     for (int i = 0; i < 2; i++) {
         destroy_qp(sender[i]);
@@ -181,7 +188,7 @@ static void order(void)
     destroy_srq(srq);
 }
 
-/* The SRQ raises one event below its limit. The program must set a new limit for another event. */
+/* When fewer receives than the limit remain, the SRQ raises an event and clears the limit. */
 static void limit(void)
 {
     struct ibv_srq *srq = create_srq(8);
@@ -194,12 +201,12 @@ static void limit(void)
     NEED(ibv_modify_srq(srq, &attr, IBV_SRQ_LIMIT) == 0, "ibv_modify_srq: %s", strerror(errno));
     check("limit", (int)query_srq(srq).srq_limit, 4);
     for (int i = 0; i < 4; i++) {
-        send_byte(sender, (uint64_t)i, (uint8_t)i, 0);
+        send_byte(sender, (uint64_t)i, (uint8_t)i, NO_SRQN);
         wait_for_completion(0, (uint64_t)i, IBV_WC_SUCCESS);
         expect_received(100 + (uint64_t)i, (uint8_t)i, receiver);
         if (i == 0)
             expect_no_event();
-        if (i == 1)
+        if (i == 1) /* 3 of 5 receives remain */
             expect_event(IBV_EVENT_SRQ_LIMIT_REACHED, srq);
     }
     expect_no_event();
@@ -220,7 +227,7 @@ static void resize(void)
     connect_both(sender, receiver);
     for (uint64_t id = 100; id < 104; id++)
         post_shared(srq, id);
-    send_byte(sender, 0, 50, 0);
+    send_byte(sender, 0, 50, NO_SRQN);
     wait_for_completion(0, 0, IBV_WC_SUCCESS);
     expect_received(100, 50, receiver);
     struct ibv_srq_attr attr = {.max_wr = 40};
@@ -231,7 +238,7 @@ static void resize(void)
     attr.max_wr = 10;
     check("a queue too small for its posted requests", ibv_modify_srq(srq, &attr, IBV_SRQ_MAX_WR), EINVAL);
     for (uint64_t i = 1; i < 40; i++) {
-        send_byte(sender, i, (uint8_t)(50 + i), 0);
+        send_byte(sender, i, (uint8_t)(50 + i), NO_SRQN);
         wait_for_completion(0, i, IBV_WC_SUCCESS);
         expect_received(100 + i, (uint8_t)(50 + i), receiver);
     }
@@ -249,7 +256,7 @@ static void last_request(void)
     connect_both(sender, receiver);
     post_shared(srq, 100);
     post_shared(srq, 101);
-    send_byte(sender, 0, 7, 0);
+    send_byte(sender, 0, 7, NO_SRQN);
     wait_for_completion(0, 0, IBV_WC_SUCCESS);
     expect_received(100, 7, receiver);
     struct ibv_qp_attr attr = {.qp_state = IBV_QPS_ERR};
@@ -261,7 +268,7 @@ static void last_request(void)
     sender = create_qp_of_type(0, IBV_QPT_RC, NULL, NULL);
     receiver = create_qp_of_type(1, IBV_QPT_RC, srq, NULL);
     connect_both(sender, receiver);
-    send_byte(sender, 1, 8, 0);
+    send_byte(sender, 1, 8, NO_SRQN);
     wait_for_completion(0, 1, IBV_WC_SUCCESS);
     expect_received(101, 8, receiver);
     destroy_qp(receiver);
@@ -315,7 +322,7 @@ static void xrc_operations(void)
     check("state of the target", attr.qp_state, IBV_QPS_RTS);
     check("close of a domain in use", ibv_close_xrcd(xrcd), EBUSY);
     for (uint64_t id = 100; id < 108; id++)
-        post_shared(srq[id & 1], id);
+        post_shared(srq[id % 2], id); /* even IDs to srq[0], odd ones to srq[1] */
     send_byte(sender, 1, 31, srqn[1]);
     wait_for_completion(0, 1, IBV_WC_SUCCESS);
     expect_received(101, 31, receiver);
@@ -412,6 +419,7 @@ static void srq_without_number(void)
     destroy_srq(srq);
 }
 
+/* The flags of ibv_open_xrcd. */
 static void domain_flags(void)
 {
     char path[] = "/tmp/shared_queues-XXXXXX";
@@ -425,12 +433,24 @@ static void domain_flags(void)
     NEED(first && second, "ibv_open_xrcd: %s", strerror(errno));
     NEED(!open_domain(fd, O_CREAT | O_EXCL), "a domain created twice");
     check("errno of a domain created twice", errno, EINVAL);
-    struct ibv_qp *qp = create_qp_of_type(1, IBV_QPT_XRC_RECV, NULL, first);
+    close_domain(second);
+    close_domain(first);
+    NEED(!open_domain(fd, 0), "a domain that every process has closed");
+    close(fd);
+    unlink(path);
+}
+
+/* The attributes of ibv_open_qp. */
+static void open_target(void)
+{
+    struct ibv_xrcd *xrcd = open_domain(-1, O_CREAT);
+    NEED(xrcd, "ibv_open_xrcd: %s", strerror(errno));
+    struct ibv_qp *qp = create_qp_of_type(1, IBV_QPT_XRC_RECV, NULL, xrcd);
     check("the target has the domain and queues of its attributes",
           qp->pd == ends[1].pd && qp->send_cq == ends[1].cq && qp->recv_cq == ends[1].cq, true);
     struct ibv_qp_open_attr open = {.comp_mask = IBV_QP_OPEN_ATTR_XRCD | IBV_QP_OPEN_ATTR_NUM | IBV_QP_OPEN_ATTR_TYPE,
                                     .qp_num = qp->qp_num,
-                                    .xrcd = second,
+                                    .xrcd = xrcd,
                                     .qp_type = IBV_QPT_XRC_RECV};
     struct ibv_qp *opened_qp = ibv_open_qp(context, &open);
     NEED(opened_qp, "ibv_open_qp: %s", strerror(errno));
@@ -449,11 +469,7 @@ static void domain_flags(void)
     check("errno of a target without a number", errno, EINVAL);
     destroy_qp(qp);
     destroy_qp(opened_qp);
-    close_domain(second);
-    close_domain(first);
-    NEED(!open_domain(fd, 0), "a domain that every process has closed");
-    close(fd);
-    unlink(path);
+    close_domain(xrcd);
 }
 
 /* A message between the processes; `value`: a queue pair number, a byte, or whether all checks pass. */
@@ -556,6 +572,7 @@ static const struct test_case cases[] = {
     {"xrc_lists", xrc_lists},
     {"srq_without_number", srq_without_number},
     {"domain_flags", domain_flags},
+    {"open_target", open_target},
     {"two_processes", two_processes},
 };
 

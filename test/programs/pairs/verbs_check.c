@@ -77,17 +77,17 @@ static uint32_t random_size(void)
     const uint32_t mtu = (uint32_t)options.mtu, limit = (uint32_t)largest_size;
     uint32_t size;
     switch (below(6)) {
-    case 0:
+    case 0: /* small */
         size = below(65);
         break;
-    case 1:
-        size = mtu * (1 + below(4));
-        size += below(3) - 1;
+    case 1: /* a multiple of the MTU, or one byte more or less */
+        size = mtu * (1 + below(4)) - 1;
+        size += below(3);
         break;
     case 2:
         size = mtu * below(5);
         break;
-    case 3:
+    case 3: /* large */
         size = limit - below(8);
         break;
     default:

@@ -148,7 +148,8 @@ static void open_and_assign(void)
     interface = open_interface("ctx.userdma.2");
     EXPECT(interface >= 0);
     REFUSED(ioctl(interface, INFO, &info), ENODATA);
-    struct assign assign = {64, 4096, 4, 4096, JOB_KEY, 0};
+    struct assign assign = {
+        .eager_count = 64, .eager_bytes = 4096, .expected_count = 4, .expected_bytes = 4096, .job_key = JOB_KEY};
     EXPECT(ioctl(interface, ASSIGN, &assign) == 0);
     REFUSED(ioctl(interface, ASSIGN, &assign), EBUSY);
     EXPECT(ioctl(interface, INFO, &info) == 0 && info.job_key == JOB_KEY && info.eager_count == 64);
@@ -220,23 +221,24 @@ static uint32_t length_of(unsigned i)
 /* Exchanges `count` messages with `peer`, then one expected message each way. */
 static void exchange_messages(uint32_t peer, unsigned count, int in, int out)
 {
+    enum { SLOT = 2, TAG = 7, FRAGMENT = 1000, EXPECTED_BYTES = 4 * FRAGMENT };
     for (unsigned i = 0; i < count; i++) {
         send_message(peer, i, length_of(i));
         EXPECT(receive_message(EAGER, length_of(i)) == i);
     }
-    const struct expect expect = {.slot = 2, .length = 4000};
+    const struct expect expect = {.slot = SLOT, .length = EXPECTED_BYTES};
     EXPECT(ioctl(interface, EXPECT_MESSAGE, &expect) == 0);
     REFUSED(ioctl(interface, EXPECT_MESSAGE, &expect), EBUSY);
     char go = 1;
     EXPECT(write(out, &go, 1) == 1 && read(in, &go, 1) == 1); /* the peer has announced its buffer */
-    message = (struct message){.to = peer, .flags = CTX_EXPECTED, .slot = 2, .tag = 7};
-    for (uint32_t offset = 0; offset < 4000; offset += 1000) {
+    message = (struct message){.to = peer, .flags = CTX_EXPECTED, .slot = SLOT, .tag = TAG};
+    for (uint32_t offset = 0; offset < EXPECTED_BYTES; offset += FRAGMENT) {
         message.offset = offset;
-        for (uint32_t i = 0; i < 1000; i++)
-            message.data[i] = (uint8_t)(7 + offset + i);
-        EXPECT(write(interface, &message, HEAD + 1000) == HEAD + 1000);
+        for (uint32_t i = 0; i < FRAGMENT; i++)
+            message.data[i] = (uint8_t)(TAG + offset + i);
+        EXPECT(write(interface, &message, HEAD + FRAGMENT) == HEAD + FRAGMENT);
     }
-    EXPECT(receive_message(EXPECTED, 4000) == 7);
+    EXPECT(receive_message(EXPECTED, EXPECTED_BYTES) == TAG);
 }
 
 static void exchange(unsigned count)
@@ -280,7 +282,7 @@ static struct msghdr *message_with_fd(int fd)
     return &header;
 }
 
-/* First calls of the other program. */
+/* First calls of the other program; FIRSTS is their number. */
 enum { FIRST_IOCTL, FIRST_WRITE, FIRST_MAP, FIRST_READ, FIRST_POLL, FIRSTS };
 
 /* The other program. `given`: the descriptor, or if `over_socket`, a socket over which it arrives. */
@@ -298,11 +300,12 @@ static void use_passed(int given, bool over_socket, int first, uint32_t number)
     switch (first) {
     case FIRST_IOCTL: EXPECT(ioctl(interface, INFO, &found) == 0 && found.number == number); break;
     case FIRST_WRITE: REFUSED((int)write(interface, &message, 3), EINVAL); break;
-    case FIRST_MAP: break;
+    case FIRST_MAP: break; /* the mmap below */
     case FIRST_READ: REFUSED((int)read(interface, &found, 1), EINVAL); break; /* a short read leaves the record */
     case FIRST_POLL: EXPECT(poll(&readable, 1, 0) == 1); break;
     }
     memory = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, interface, 0);
+    /* The message that check_file_operations sent is unread. */
     EXPECT(memory != MAP_FAILED && load(HEADER_PRODUCER) == load(HEADER_CONSUMER) + 1);
     EXPECT(mmap(NULL, 4096, PROT_READ, MAP_SHARED, interface, 4096) == MAP_FAILED && errno == EINVAL);
     EXPECT(ioctl(interface, INFO, &found) == 0 && found.number == number);
@@ -383,7 +386,8 @@ static void check_file_operations(void)
     EXPECT(close(interface) == 0 && munmap(memory, info.bytes) == 0);
     REFUSED(ioctl(interface, INFO, &found), EBADF);
     interface = open_interface("ctx.userdma.1");
-    struct assign assign = {1, 64, 0, 64, JOB_KEY, 0};
+    struct assign assign = {
+        .eager_count = 1, .eager_bytes = 64, .expected_count = 0, .expected_bytes = 64, .job_key = JOB_KEY};
     EXPECT(interface >= 0 && ioctl(interface, ASSIGN, &assign) == 0);
     EXPECT(ioctl(interface, INFO, &info) == 0 && info.eager_bytes == 64);
     REFUSED(ioctl(interface, EXPECT_MESSAGE, &(struct expect){0, 1}), ENOTTY);

@@ -10,8 +10,10 @@ static void completion_queues(void)
 {
     open_context();
     uint32_t cq;
-    for (int bit = -1; bit < 32; bit++)
-        step(cq_create(10, 0, -1, bit < 0 ? 0 : 1u << bit, &cq), "CQ_CREATE flags %#x", bit < 0 ? 0 : 1u << bit);
+    for (int bit = -1; bit < 32; bit++) {
+        const uint32_t flags = bit < 0 ? 0 : 1u << bit;
+        step(cq_create(10, 0, -1, flags, &cq), "CQ_CREATE flags %#x", flags);
+    }
     const uint32_t sizes[] = {0, 1, 32767, 32768, 0x7fffffff, 0xffffffff};
     for (size_t i = 0; i < LENGTH(sizes); i++)
         step(cq_create(sizes[i], 0, -1, -1, &cq), "CQ_CREATE of %u", sizes[i]);
@@ -146,7 +148,7 @@ static void queue_pairs(void)
                                             .max_send_sge = 1,
                                             .qp_type = IB_UVERBS_QPT_RC,
                                             .comp_mask = mask,
-                                            .rwq_ind_tbl_handle = mask & 1 ? NO_HANDLE : 0};
+                                            .rwq_ind_tbl_handle = mask & IB_UVERBS_CREATE_QP_MASK_IND_TABLE ? NO_HANDLE : 0};
         struct ib_uverbs_ex_create_qp_resp out = {0};
         uint8_t driver[32];
         step(INVOKE_WITH_DRIVER(EXTENDED | IB_USER_VERBS_EX_CMD_CREATE_QP, in, out, driver),
@@ -192,26 +194,39 @@ static void queue_pairs(void)
 
 /* ---- shared receive queues, domains ---- */
 
-/* `xrcd`, `cq`, `tags`: -1 for none. `type`: 0 basic, 1 XRC, 2 tag matching. */
-static int create_srq(uint64_t type, uint32_t pd, int64_t xrcd, int64_t cq, uint32_t max_wr, uint32_t sges,
-                      int64_t tags, uint32_t *handle)
+enum { BASIC, XRC, TAG_MATCHING, SRQ_TYPES };
+
+/* The attributes of SRQ_CREATE; -1: absent. */
+struct srq_spec {
+    uint64_t type;
+    uint32_t pd, max_wr, max_sge;
+    int64_t xrcd, cq, tags;
+};
+
+/* Without optional attributes. */
+static struct srq_spec srq_spec_of(uint64_t type, uint32_t pd)
+{
+    return (struct srq_spec){.type = type, .pd = pd, .max_wr = 10, .max_sge = 1, .xrcd = -1, .cq = -1, .tags = -1};
+}
+
+static int srq_create(struct srq_spec spec, uint32_t *handle)
 {
     uint8_t driver[64] = {0};
     uint32_t out[3] = {0};
     struct message message = begin(UVERBS_OBJECT_SRQ, UVERBS_METHOD_SRQ_CREATE);
     struct ib_uverbs_attr *created = add(&message, UVERBS_ATTR_CREATE_SRQ_HANDLE, 0, 0);
-    add(&message, UVERBS_ATTR_CREATE_SRQ_PD_HANDLE, 0, pd);
-    if (xrcd >= 0)
-        add(&message, UVERBS_ATTR_CREATE_SRQ_XRCD_HANDLE, 0, xrcd);
-    if (cq >= 0)
-        add(&message, UVERBS_ATTR_CREATE_SRQ_CQ_HANDLE, 0, cq);
+    add(&message, UVERBS_ATTR_CREATE_SRQ_PD_HANDLE, 0, spec.pd);
+    if (spec.xrcd >= 0)
+        add(&message, UVERBS_ATTR_CREATE_SRQ_XRCD_HANDLE, 0, spec.xrcd);
+    if (spec.cq >= 0)
+        add(&message, UVERBS_ATTR_CREATE_SRQ_CQ_HANDLE, 0, spec.cq);
     add(&message, UVERBS_ATTR_CREATE_SRQ_USER_HANDLE, 8, 7);
-    add(&message, UVERBS_ATTR_CREATE_SRQ_MAX_WR, 4, max_wr);
-    add(&message, UVERBS_ATTR_CREATE_SRQ_MAX_SGE, 4, sges);
+    add(&message, UVERBS_ATTR_CREATE_SRQ_MAX_WR, 4, spec.max_wr);
+    add(&message, UVERBS_ATTR_CREATE_SRQ_MAX_SGE, 4, spec.max_sge);
     add(&message, UVERBS_ATTR_CREATE_SRQ_LIMIT, 4, 0);
-    if (tags >= 0)
-        add(&message, UVERBS_ATTR_CREATE_SRQ_MAX_NUM_TAGS, 4, tags);
-    add(&message, UVERBS_ATTR_CREATE_SRQ_TYPE, 8, type);
+    if (spec.tags >= 0)
+        add(&message, UVERBS_ATTR_CREATE_SRQ_MAX_NUM_TAGS, 4, spec.tags);
+    add(&message, UVERBS_ATTR_CREATE_SRQ_TYPE, 8, spec.type);
     add_pointer(&message, UVERBS_ATTR_CREATE_SRQ_RESP_MAX_WR, out, 4);
     add_pointer(&message, UVERBS_ATTR_CREATE_SRQ_RESP_MAX_SGE, out + 1, 4);
     add_pointer(&message, UVERBS_ATTR_CREATE_SRQ_RESP_SRQ_NUM, out + 2, 4);
@@ -225,17 +240,29 @@ static void shared_queues(void)
 {
     open_context();
     uint32_t pd = alloc_pd(), cq = some_cq(), srq;
-    for (int type = 0; type < 4; type++)
-        step(create_srq(type, pd, -1, -1, 10, 1, -1, &srq), "SRQ_CREATE type %d", type);
-    step(create_srq(1, pd, NO_HANDLE, cq, 10, 1, -1, &srq), "SRQ_CREATE XRC, domain that does not exist");
-    step(create_srq(2, pd, -1, cq, 10, 1, 4, &srq), "SRQ_CREATE with tags");
+    for (int type = BASIC; type <= SRQ_TYPES; type++) /* SRQ_TYPES is no type */
+        step(srq_create(srq_spec_of(type, pd), &srq), "SRQ_CREATE type %d", type);
+    struct srq_spec spec = srq_spec_of(XRC, pd);
+    spec.xrcd = NO_HANDLE;
+    spec.cq = cq;
+    step(srq_create(spec, &srq), "SRQ_CREATE XRC, domain that does not exist");
+    spec = srq_spec_of(TAG_MATCHING, pd);
+    spec.cq = cq;
+    spec.tags = 4;
+    step(srq_create(spec, &srq), "SRQ_CREATE with tags");
     const uint32_t sizes[] = {0, 1 << 20, (1 << 20) + 1, 0xffffffff};
-    for (size_t i = 0; i < LENGTH(sizes); i++)
-        step(create_srq(0, pd, -1, -1, sizes[i], 1, -1, &srq), "SRQ_CREATE of %u", sizes[i]);
+    for (size_t i = 0; i < LENGTH(sizes); i++) {
+        spec = srq_spec_of(BASIC, pd);
+        spec.max_wr = sizes[i];
+        step(srq_create(spec, &srq), "SRQ_CREATE of %u", sizes[i]);
+    }
     const uint32_t sges[] = {0, 27, 28, 32, 33};
-    for (size_t i = 0; i < LENGTH(sges); i++)
-        step(create_srq(0, pd, -1, -1, 10, sges[i], -1, &srq), "SRQ_CREATE of %u SGEs", sges[i]);
-    create_srq(0, pd, -1, -1, 10, 1, -1, &srq);
+    for (size_t i = 0; i < LENGTH(sges); i++) {
+        spec = srq_spec_of(BASIC, pd);
+        spec.max_sge = sges[i];
+        step(srq_create(spec, &srq), "SRQ_CREATE of %u SGEs", sges[i]);
+    }
+    srq_create(srq_spec_of(BASIC, pd), &srq);
     static const struct {
         const char *name;
         uint32_t mask, limit;

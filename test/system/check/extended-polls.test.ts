@@ -10,6 +10,7 @@ const program = ownProgram('extended_polls')
 
 describe('batches of extended CQs', { skip: lacking(program) }, () => {
   it('nothing is found in programs that reuse the receive of a completion within the batch', async t => {
+    // `high`: descriptors above 4096
     const cases = ['deregisters', 'reposts', 'renews_in_batch', 'resizes', 'polls_in_both_ways', 'threads']
     const script = `set -e; for i in ${cases.join(' ')}; do ${program} $i >&2; done; ${program} deregisters high >&2`
     const { found, status, stderr } = await checkScript(t, script)

@@ -63,7 +63,8 @@ describe('userdma trace --torment', { skip: lacking(cases) }, () => {
       assert.ok(Object.hasOwn(TormentKinds, kind), kind)
     }
     const lastDestroy = lines.findLastIndex(line => line.includes('cq.destroy'))
-    assert.ok(lines.findIndex(line => line.includes('torment 1,')) < lastDestroy)
+    const firstDecision = lines.findIndex(line => line.includes('torment 1,'))
+    assert.ok(firstDecision < lastDestroy, 'decisions are printed between the calls')
   })
 })
 
@@ -88,12 +89,13 @@ describe('userdma check --torment-search', { skip: lacking(cases) }, () => {
     assert.equal(stderr, 'userdma check: no failure with 2 seeds, 40 to 41\n')
     assert.equal(status, 0)
   })
-  /** A shell script in which `$n` is the number of the run, from 0 on. */
+  /** A shell script in which `$n` is the number of the run. Run 0 is without torment. */
   const countingScript = (scope: Scope, script: string): readonly string[] => {
     const file = join(temporaryFolder(scope), 'runs')
     return ['sh', '-c', `n=$(cat ${file} || echo 0) 2> /dev/null; echo $((n + 1)) > ${file}; ${script}`]
   }
   it('prints how often the failure repeats', async t => {
+    // run 1 is that of the seed, runs 2 and 3 repeat it
     const { status, stderr } = await search(
       t,
       ['--torment-search', '1'],

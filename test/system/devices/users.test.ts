@@ -54,7 +54,7 @@ const findDevices = (t: Scope, socket: string, ...prefix: readonly string[]): Pr
   const [program, ...args] = [...prefix, 'sh', '-c', script]
   return run(t, program, args, { env: programEnvironment(socket) })
 }
-/** Prefixes: user NOBODY, root of a user namespace, user NOBODY in group UNUSED_ID. */
+/** Prefixes of `findDevices`: user NOBODY, root of a user namespace, user NOBODY in group UNUSED_ID. */
 const asNobody = ['setpriv', `--reuid=${NOBODY}`, `--regid=${NOBODY}`, '--clear-groups']
 const asNamespaceRoot = [
   'setpriv',
@@ -68,6 +68,10 @@ const asGroupMember = ['setpriv', `--reuid=${NOBODY}`, `--regid=${NOBODY}`, `--g
 
 const runUserdmaAsNobody = (t: Scope, args: readonly string[]): Promise<Finished> =>
   runUserdma(t, args, { uid: NOBODY, gid: NOBODY })
+
+/** Opens a device with the library on the socket that is its argument, and prints the error. */
+const OPEN_SCRIPT =
+  "import('userdma').then(m => m.open({ socket: process.argv[1] })).catch(e => console.log(e.message))"
 
 const NOT_SERVED = `does not serve user ${NOBODY}; root's daemon does if it is started with \`--allow-user ${NOBODY}\``
 
@@ -84,8 +88,7 @@ describe("root's daemon", { skip: noOtherUser() || lacking('setpriv') }, () => {
     })
     const tool = await runUserdmaAsNobody(t, ['stat', '--socket', socket])
     assert.deepEqual([tool.status, tool.stderr], [1, `userdma: the daemon at ${socket} ${NOT_SERVED} (EACCES)\n`])
-    const script = "import('userdma').then(m => m.open({ socket: process.argv[1] })).catch(e => console.log(e.message))"
-    const { stdout } = await run(t, process.execPath, ['-e', script, socket], {
+    const { stdout } = await run(t, process.execPath, ['-e', OPEN_SCRIPT, socket], {
       uid: NOBODY,
       gid: NOBODY,
       cwd: repoRoot,
@@ -149,8 +152,7 @@ describe('a daemon of another user', { skip: noOtherUser() || lacking('setpriv')
       tool.stderr,
       new RegExp(`^userdma: ${socket} is served by user ${NOBODY} \\(process \\d+\\), who could `),
     )
-    const script = "import('userdma').then(m => m.open({ socket: process.argv[1] })).catch(e => console.log(e.message))"
-    const { stdout } = await run(t, process.execPath, ['-e', script, socket], { cwd: repoRoot })
+    const { stdout } = await run(t, process.execPath, ['-e', OPEN_SCRIPT, socket], { cwd: repoRoot })
     assert.match(stdout, new RegExp(`^open: .* is served by user ${NOBODY} `))
   })
 

@@ -67,10 +67,11 @@ for (const call of linuxCalls.filter(
 ))
   test(`${call.name}: not supported by the device`, () => {
     const code = call.dialect === 'write' ? 'EOPNOTSUPP' : 'EPROTONOSUPPORT'
-    const [, title] = /([^.]*)$/.exec(call.name)!
+    // the name is COMMAND or OBJECT.METHOD
+    const lastName = call.name.split('.').at(-1)
     assert.equal(
       run(p, call.dialect, bare(call)),
-      `${code} ${title}: this device has no ${call.classes[0]}.${call.method}`,
+      `${code} ${lastName}: this device has no ${call.classes[0]}.${call.method}`,
     )
   })
 
@@ -111,6 +112,7 @@ test('a method with an object of a class that the device lacks is refused with t
 })
 
 test('a method that the device has is not refused as missing', () => {
+  // refused for the class of its object (above)
   for (const call of linuxCalls.filter(
     ({ classes, method }) => method && classes.some(name => deviceHas(name, method)),
   ))
@@ -118,7 +120,7 @@ test('a method that the device has is not refused as missing', () => {
       assert.doesNotMatch(run(p, call.dialect, bare(call)), /this device has no/, call.name)
 })
 
-test('MODIFY_CQ sets the threshold of a CQ, and refuses masks without IB_CQ_MODERATE', () => {
+test('MODIFY_CQ sets the moderation of a CQ, and refuses masks without IB_CQ_MODERATE', () => {
   const IB_USER_VERBS_EX_CMD_MODIFY_CQ = 57
   const IB_CQ_MODERATE = 1
   const cq = makeCq(p)
@@ -128,29 +130,32 @@ test('MODIFY_CQ sets the threshold of a CQ, and refuses masks without IB_CQ_MODE
     const view = new DataView(bytes.buffer)
     view.setUint32(0, EXTENDED + IB_USER_VERBS_EX_CMD_MODIFY_CQ, true)
     view.setUint16(4, 2, true) // in_words, of 8 bytes
-    view.setUint32(24, cq.handle, true)
-    view.setUint32(28, mask, true)
-    view.setUint16(32, count, true)
-    view.setUint16(34, period, true)
+    view.setUint32(24, cq.handle, true) // cq_handle
+    view.setUint32(28, mask, true) // attr_mask
+    view.setUint16(32, count, true) // cq_count
+    view.setUint16(34, period, true) // cq_period
     return run(p, 'write', bytes)
   }
-  const threshold = (): [number, number] => {
+  const moderation = (): [number, number] => {
     const { count, period } = invokeNow(p.context, Cq, 'query', cq.handle, {}, p.caller).out
     return [count, period]
   }
   assert.equal(modify(IB_CQ_MODERATE, 16, 100), 'OK')
-  assert.deepEqual(threshold(), [16, 100])
-  assert.match(modify(2, 3, 4), /^EOPNOTSUPP/)
+  assert.deepEqual(moderation(), [16, 100])
+  const UNKNOWN_MASK = 2
+  assert.match(modify(UNKNOWN_MASK, 3, 4), /^EOPNOTSUPP/)
   assert.match(modify(0, 3, 4), /^EINVAL .*nothing to change/)
-  assert.deepEqual(threshold(), [16, 100])
+  assert.deepEqual(moderation(), [16, 100])
 })
 
 test('REG_DMABUF_MR registers pages of the descriptor’s file', () => {
-  const opened: number[] = []
+  const log: string[] = []
+  const DMABUF = 7
+  const RESPONSE_AT = 0x8000n
   const space = { ...createLocalSpace(), check: () => true }
   const openFile = (fd: number): FileMemory => {
-    opened.push(fd)
-    return { space, close: () => opened.push(-fd) }
+    log.push(`open ${fd}`)
+    return { space, close: () => log.push(`close ${fd}`) }
   }
   const attributes: readonly [id: number, length: number, data: bigint][] = [
     [0, 0, 0n], // UVERBS_ATTR_REG_DMABUF_MR_HANDLE, an output
@@ -158,10 +163,10 @@ test('REG_DMABUF_MR registers pages of the descriptor’s file', () => {
     [2, 8, 8192n], // OFFSET
     [3, 8, 4096n], // LENGTH
     [4, 8, 0x70000n], // IOVA
-    [5, 4, 7n], // FD
+    [5, 4, BigInt(DMABUF)], // FD
     [6, 4, 7n], // ACCESS_FLAGS: LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ
-    [7, 4, 0x8000n], // RESP_LKEY, the address of the output
-    [8, 4, 0x8004n], // RESP_RKEY, the address of the output
+    [7, 4, RESPONSE_AT], // RESP_LKEY, the address of the output
+    [8, 4, RESPONSE_AT + 4n], // RESP_RKEY, the address of the output
   ]
   const bytes = new Uint8Array(24 + 16 * attributes.length)
   const view = new DataView(bytes.buffer)
@@ -180,13 +185,13 @@ test('REG_DMABUF_MR registers pages of the descriptor’s file', () => {
     view.setBigUint64(32 + 16 * i, data, true)
   })
   const memory = fakeMemory()
-  memory.map(0x8000n, new Uint8Array(8))
+  memory.map(RESPONSE_AT, new Uint8Array(8))
   assert.equal(run(p, 'ioctl', bytes, { memory, openFile }), 'OK')
   // the handle of the region is in `data` of the first attribute
   const handle = Number(new DataView(memory.copyIn(AT + 32n, 8).buffer).getBigUint64(0, true))
   const { lkey, length, iova, kind } = invokeNow(p.context, Mr, 'query', handle, {}, p.caller).out
   assert.deepEqual([length, iova, kind], [4096n, 0x70000n, MrKind.values.FILE])
-  assert.equal(new DataView(memory.copyIn(0x8000n, 4).buffer).getUint32(0, true), lkey)
+  assert.equal(new DataView(memory.copyIn(RESPONSE_AT, 4).buffer).getUint32(0, true), lkey)
   invokeNow(p.context, Mr, 'destroy', handle, {}, p.caller)
-  assert.deepEqual(opened, [7, -7])
+  assert.deepEqual(log, [`open ${DMABUF}`, `close ${DMABUF}`])
 })
