@@ -5,6 +5,7 @@ import assert from 'node:assert/strict'
 import { beforeEach, describe, test } from 'node:test'
 import type { CmConnection, CmPath } from '../../src/cm/connection.ts'
 import { fromExponent } from '../../src/cm/timeout.ts'
+import { createRandom } from '../../src/phy/faults/random.ts'
 import { aprStatus, cmAnswered, failoverAccepted, rejReason, sidrStatus } from '../../src/spec/wire/mad.ts'
 import { type CmDraft, emitCm } from '../../src/wire/mad/mad.ts'
 import { established, gid, Host, offer, Pair, parsed, pathTo, peerOf, request, SERVICE } from './pair.ts'
@@ -540,7 +541,7 @@ describe('refusals', () => {
     const [, passive] = established(pair)
     // The peer has rebooted, and connects with the same queue pair.
     const otherSeed = 3
-    const restarted = new Host(1, otherSeed)
+    const restarted = new Host(1, createRandom(otherSeed))
     const active = restarted.engine.create(pathTo(1, 2))
     restarted.engine.connect(active, request(0x11), pair.now)
     pair.b.engine.onMad(restarted.engine.pollTransmit()!.mad, pathTo(2, 1), pair.now)
@@ -763,7 +764,7 @@ describe('peers that send wrong values', () => {
 test('local ids are random numbers, except 0 and ids in use', () => {
   const HIGH_BITS_OF_TID = 0xaaaa
   const numbers = [HIGH_BITS_OF_TID, 7, 0, 7, 0x8000_0000, 9]
-  const { engine } = new Host(1, 1, () => numbers.shift() ?? 0)
+  const { engine } = new Host(1, () => numbers.shift() ?? 0)
   const ids = [0, 1, 2].map(() => engine.create(pathTo(1, 2)).localId)
   assert.deepEqual(ids, [7, 0x8000_0000, 9])
 })

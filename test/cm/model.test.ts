@@ -7,10 +7,11 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { CmConnection } from '../../src/cm/connection.ts'
 import { fromExponent } from '../../src/cm/timeout.ts'
+import { createRandom } from '../../src/phy/faults/random.ts'
 import { cmStates } from '../../src/spec/cm-states.ts'
 import { rejReason } from '../../src/spec/wire/mad.ts'
 import { parseCm } from '../../src/wire/mad/mad.ts'
-import { Host, type OnWire, offer, pathTo, randomFrom, request, SERVICE } from './pair.ts'
+import { Host, type OnWire, offer, pathTo, request, SERVICE } from './pair.ts'
 
 const HOSTS = 3
 
@@ -27,7 +28,7 @@ class Simulation {
   readonly established = new Set<CmConnection>()
 
   constructor(seed: number) {
-    this.random = randomFrom(seed)
+    this.random = createRandom(seed)
     for (let i = 1; i <= HOSTS; i++) this.boot(i)
   }
 
@@ -41,7 +42,7 @@ class Simulation {
 
   /** Starts or restarts a host, without state. */
   boot(number: number): void {
-    const host = new Host(number, this.random())
+    const host = new Host(number, createRandom(this.random()))
     host.engine.listen(SERVICE)
     this.hosts[number - 1] = host
     this.live[number - 1] = new Set()

@@ -4,6 +4,8 @@
 import type { CmConnection, CmOffer, CmPath, CmRequest } from '../../src/cm/connection.ts'
 import { CmEngine } from '../../src/cm/engine.ts'
 import type { CmEvent } from '../../src/cm/machine.ts'
+import { createRandom } from '../../src/phy/faults/random.ts'
+import { Mtu } from '../../src/spec/enums.ts'
 import { type CmMessage, parseCm } from '../../src/wire/mad/mad.ts'
 
 /** ::ffff:10.0.0.HOST */
@@ -14,12 +16,12 @@ export const pathTo = (from: number, to: number): CmPath => ({
   localGid: gid(from),
   remoteGid: gid(to),
   pkey: 0xffff,
-  mtu: 3,
+  mtu: Mtu.values.MTU_1024,
   flowLabel: 0x1234,
   trafficClass: 0,
   hopLimit: 64,
   sl: 0,
-  packetLifeTime: 16,
+  packetLifeTime: 16, // 4.096 µs · 2^16
 })
 
 /** The number of the other host of a pair. */
@@ -32,28 +34,16 @@ export interface OnWire {
   readonly mad: Uint8Array
 }
 
-/** The generator mulberry32. */
-export const randomFrom = (seed: number) => {
-  let state = seed >>> 0
-  return (): number => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let z = state
-    z = Math.imul(z ^ (z >>> 15), z | 1)
-    z ^= z + Math.imul(z ^ (z >>> 7), z | 61)
-    return (z ^ (z >>> 14)) >>> 0
-  }
-}
-
 export class Host {
   readonly engine: CmEngine
   readonly number: number
 
-  constructor(number: number, seed = number, random = randomFrom(seed)) {
+  constructor(number: number, random = createRandom(number)) {
     this.number = number
     this.engine = new CmEngine({
       random,
       caGuid: () => BigInt(0x100 + number),
-      ackDelay: () => 15,
+      ackDelay: () => 15, // 4.096 µs · 2^15
       hasGid: (_device, other) => other.every((byte, i) => byte === gid(number)[i]),
     })
   }

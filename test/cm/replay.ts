@@ -7,11 +7,11 @@ import assert from 'node:assert/strict'
 import type { CmConnection, CmPath } from '../../src/cm/connection.ts'
 import { CmEngine } from '../../src/cm/engine.ts'
 import type { CmEvent } from '../../src/cm/machine.ts'
+import { createRandom } from '../../src/phy/faults/random.ts'
 import { GSI_QPN, rejReason } from '../../src/spec/wire/mad.ts'
 import { type CmMessage, emitCm, parseCm } from '../../src/wire/mad/mad.ts'
 import { type Loss, readConversation, type Side } from '../transport/captures/conversation.ts'
 import { factsOf } from '../transport/captures/facts.ts'
-import { randomFrom } from './pair.ts'
 
 export interface RecordedMessage {
   /** Packet number in its file. */
@@ -87,7 +87,7 @@ class Replay {
     const withGuid = this.#all.find(({ from, message }) => from === side && 'caGuid' in message)
       ?.message as MessageOf<'REQ'>
     this.#engine = new CmEngine({
-      random: randomFrom(5),
+      random: createRandom(5),
       caGuid: () => withGuid?.caGuid ?? 0n,
       ackDelay: () => ACK_DELAY,
       hasGid: () => true,

@@ -42,7 +42,7 @@ test('links in documents have existing targets', () => {
   assert.deepEqual(wrong, [])
 })
 
-/** The alternatives after the first lack their folder: such a name is always reported. */
+/** Names with a folder; and three names without one, which are always reported, as no file in the root has them. */
 const documentNames = /(?:docs\/[\w/-]+|\b(?:design|style|performance))\.md/g
 
 test('code refers to existing documents', () => {

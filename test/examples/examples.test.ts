@@ -89,18 +89,18 @@ test('decode-pcap prints a capture of Linux packet by packet', () => {
 
 test('decode-pcap refuses a capture that is not of Ethernet', t => {
   const capture = readFileSync(fixture('wire', 'atomics.pcap'))
-  capture.writeUInt32LE(113, 20)
+  const [LINK_TYPE_OFFSET, LINUX_SLL] = [20, 113]
+  capture.writeUInt32LE(LINUX_SLL, LINK_TYPE_OFFSET)
   const path = join(temporaryFolder(t), 'any.pcap')
   writeFileSync(path, capture)
   assert.throws(() => run('decode-pcap', [path]), { status: 1, message: /any\.pcap: link type 113 is not Ethernet/ })
 })
 
 test('ctx-messages exchanges messages between contexts of a device without verbs', () => {
-  const output = run('ctx-messages').trim().split('\n')
-  assert.deepEqual(output.slice(0, 3), [
+  assert.deepEqual(run('ctx-messages').trim().split('\n'), [
     'context 0 got "contexts", tag 0, from context 1',
     'context 0 got "without", tag 1, from context 1',
     'context 0 got "verbs", tag 2, from context 1',
+    'context 1 got "answer", tag 9, from context 0',
   ])
-  assert.deepEqual(output.slice(3), ['context 1 got "answer", tag 9, from context 0'])
 })

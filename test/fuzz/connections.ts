@@ -20,6 +20,7 @@ import {
 } from '../../src/core/index.ts'
 import type { Caller, Core, Device, MadAddress } from '../../src/core/model.ts'
 import { ucmaDialect } from '../../src/daemon/session/dialects.ts'
+import { createRandom } from '../../src/phy/faults/random.ts'
 import { CmChannel } from '../../src/spec/classes/connections/cm_channel.ts'
 import { AsyncEventType, CmPortSpace, QpState } from '../../src/spec/enums.ts'
 import { CallError } from '../../src/spec/errno.ts'
@@ -28,7 +29,6 @@ import { DEFAULT_PKEY } from '../../src/spec/wire/headers.ts'
 import { GSI_QPN, MAD_BYTES, rejReason } from '../../src/spec/wire/mad.ts'
 import { emitCm, emitRdmaCmHeader, parseCm, rdmaCmServiceId } from '../../src/wire/mad/mad.ts'
 import { any4, assertNothingLeft, type Host, ip4, parametersOf, VirtualNetwork } from '../clients/rdma-cm/hosts.ts'
-import { randomFrom } from '../cm/pair.ts'
 import { plainRequest } from '../cm/request.ts'
 import { ipv4 } from '../drivers/rxe/machine.ts'
 import { HEADER_BYTES, record, splitProgram } from './calls.ts'
@@ -407,7 +407,7 @@ const madTarget: Target = {
     }
     let now = 1
     const layer = new FakeLayer()
-    const cm = new RdmaCm(madHost.core, layer, { now: () => now, random: randomFrom(bytes.length) })
+    const cm = new RdmaCm(madHost.core, layer, { now: () => now, random: createRandom(bytes.length) })
     const consumer = new Consumer(cm)
     for (const portSpace of [CmPortSpace.values.TCP, CmPortSpace.values.UDP]) {
       const listener = consumer.create(portSpace)

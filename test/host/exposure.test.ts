@@ -39,18 +39,19 @@ test('a folder that others may write to is not safe; without the sticky bit, no 
   assert.match(exposure(join(folder, 'detour')) ?? '', /^others may write to .*loose \(mode 0777\)$/)
 })
 
-test('.. in the target of a link is the parent of the folder before it, also if that is a link', () => {
+test('`..` after a link is the parent of the folder to which the link leads', () => {
   make('outside', 0o777)
   make('outside/below', 0o700)
   make('inside', 0o700)
   symlinkSync(make('elsewhere/below', 0o700), join(folder, 'inside/away'))
-  symlinkSync('away/..', join(folder, 'inside/safe'))
+  symlinkSync('away/..', join(folder, 'inside/safe')) // leads to `elsewhere`
   assert.equal(exposure(join(folder, 'inside/safe')), undefined)
   symlinkSync(join(folder, 'outside/below'), join(folder, 'inside/detour'))
-  symlinkSync('detour/../below', join(folder, 'inside/link'))
+  symlinkSync('detour/../below', join(folder, 'inside/link')) // leads through `outside`
   assert.match(exposure(join(folder, 'inside/link')) ?? '', /^others may write to .*outside \(mode 0777\)$/)
+  make('sticky', 0o1777)
   make('sticky/below', 0o700)
-  symlinkSync('../sticky/below/..', join(folder, 'inside/sticky'))
+  symlinkSync('../sticky/below/..', join(folder, 'inside/sticky')) // leads to `sticky`
   assert.match(exposure(join(folder, 'inside/sticky')) ?? '', /^others may write to .*sticky \(mode 1777\)$/)
 })
 

@@ -10,7 +10,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { Readable, Writable } from 'node:stream'
 import { after, test } from 'node:test'
-import { SystemError } from '../../src/host/errno.ts'
+import { EFAULT, EPERM, ESRCH, SystemError } from '../../src/host/errno.ts'
 import { nativeLibraryPath } from '../../src/host/library.ts'
 import { mapArena } from '../../src/host/memory/mapping.ts'
 import { createMemfd } from '../../src/host/memory/memfd.ts'
@@ -32,12 +32,9 @@ import { repoRoot } from '../paths.ts'
 import { takeDescriptors } from '../soft-limits.ts'
 
 const NOBODY = 65534
-/** The page that the test program maps. The client fills it with 'c', the program after exec with 's'. */
+/** The page that test/programs/failures/identity.c maps. The client fills it with 'c', the program after exec with 's'. */
 const ADDRESS = 0x20_0000_0000
 const PAGE = 4096
-const EPERM = 1
-const ESRCH = 3
-const EFAULT = 14
 const program = join(repoRoot, 'build', 'programs', 'identity')
 const skip =
   (process.getuid?.() !== 0 && 'needs root: a program of another user is served') ||
@@ -78,7 +75,7 @@ const startClient = (...args: string[]) => {
   return { child, pid: child.pid ?? 0, next: async (): Promise<string> => (await lines.next()).value ?? '(ended)' }
 }
 
-const openOtherUsers = (pid: number): ProcessHandle => {
+const openClient = (pid: number): ProcessHandle => {
   const handle = openProcess(pid, { owner: { uid: NOBODY, gid: NOBODY } })
   if (!('pid' in handle)) throw handle
   return handle
@@ -95,7 +92,7 @@ for (const [clientOption, name, mode] of [
     for (let i = 0; i < 40; i++) {
       const client = startClient(...['client', clientOption, path].filter(arg => arg !== ''))
       assert.equal(await client.next(), 'ready')
-      const handle = openOtherUsers(client.pid)
+      const handle = openClient(client.pid)
       assert.equal(readAt(handle, ADDRESS, local, 0, PAGE), PAGE)
       assert.equal(local.bytes[5], 'c'.charCodeAt(0))
       let output: string | undefined
@@ -103,7 +100,7 @@ for (const [clientOption, name, mode] of [
         output = line
       })
       client.child.stdin.write('go\n')
-      // during and after exec
+      // Accesses during and after the exec.
       for (let roundsAfterExec = 0; roundsAfterExec < 20; ) {
         const moved = readAt(handle, ADDRESS, local, 0, PAGE)
         if (moved > 0) assert.notEqual(local.bytes[0], 's'.charCodeAt(0), 'read')
@@ -113,6 +110,7 @@ for (const [clientOption, name, mode] of [
         if (output !== undefined) roundsAfterExec++
       }
       assert.match(String(output), /^victim/)
+      // The program after exec prints its effective UID.
       if (mode === 0o4755 && output !== 'victim 0') {
         closeProcess(handle)
         context.skip(`${folder} is on a file system without set-uid programs`)
@@ -122,13 +120,13 @@ for (const [clientOption, name, mode] of [
       assert.equal(isSame(handle), false)
       assert.equal(pidfdGetfd(handle, 0), -EPERM)
       assert.equal(fdFile(handle, 0), undefined)
-      // the client connected before exec, and is opened after exec
-      const late = openOtherUsers(client.pid)
+      // A client that connected before the exec, and is opened after it.
+      const late = openClient(client.pid)
       assert.equal(mayAccess(late), false)
       assert.equal(readAt(late, ADDRESS, local, 0, 8), -EPERM)
       closeProcess(late)
       client.child.stdin.end()
-      assert.equal(await client.next(), 'intact')
+      assert.equal(await client.next(), 'intact', 'the page of the program after exec')
       closeProcess(handle)
     }
   })
@@ -137,14 +135,14 @@ for (const [clientOption, name, mode] of [
 test('a non-dumpable program is inaccessible, as for its own user', { skip }, async () => {
   const client = startClient('alone')
   assert.equal(await client.next(), 'ready')
-  const handle = openOtherUsers(client.pid)
+  const handle = openClient(client.pid)
   assert.equal(mayAccess(handle), true)
   assert.equal(isSame(handle), true)
   client.child.stdin.write('off\n')
   assert.equal(await client.next(), 'done')
   assert.equal(isSame(handle), false)
   assert.equal(mayAccess(handle), false)
-  const other = openOtherUsers(client.pid)
+  const other = openClient(client.pid)
   assert.equal(mayAccess(other), false)
   closeProcess(other)
   client.child.stdin.write('on\n')
@@ -156,7 +154,7 @@ test('a non-dumpable program is inaccessible, as for its own user', { skip }, as
   closeProcess(handle)
 })
 
-test('a guest whose memory was refused gives no access later, not even to a file with the number of the refused descriptor', {
+test('a guest whose memory was refused stays refused, and its addresses are not offsets in files opened later', {
   skip: skip || (nativeLibraryPath() === undefined && 'the native library was not built'),
 }, async () => {
   const client = startClient('alone')
@@ -165,15 +163,17 @@ test('a guest whose memory was refused gives no access later, not even to a file
   assert.equal(await client.next(), 'done')
   const handle = openProcess(client.pid, { owner: { uid: NOBODY, gid: NOBODY }, guestUid: NOBODY })
   assert.ok(!(handle instanceof SystemError))
-  // files of another client, whose offsets are the addresses that the guest names
+  // Files of another client, opened later, have bytes at the offset ADDRESS.
   const files = Array.from({ length: 8 }, () => createMemfd('other', ADDRESS + PAGE))
   for (const fd of files) writeSync(fd, 'secret', ADDRESS)
   client.child.stdin.write('on\n')
   assert.equal(await client.next(), 'done')
   const moves = createMoves(handle)
   const [high, low] = [Math.floor(ADDRESS / 2 ** 32), ADDRESS % 2 ** 32]
-  assert.equal(moves.read(high, low, local, 0, PAGE, PAGE, PAGE, 0), -EPERM)
-  assert.equal(moves.write(high, low, local, 0, PAGE, PAGE, PAGE, 0), -EPERM)
+  // From and to offset 0 of `local`, in one piece: chunk, stride and total are PAGE. The time is 0.
+  const onePage = [high, low, local, 0, PAGE, PAGE, PAGE, 0] as const
+  assert.equal(moves.read(...onePage), -EPERM)
+  assert.equal(moves.write(...onePage), -EPERM)
   moves.close()
   closeProcess(handle)
   for (const fd of files) closeSync(fd)
@@ -186,7 +186,7 @@ test('a copy through /proc/PID/mem ends with the mapping, is -EFAULT at an unmap
 }, async () => {
   const client = startClient('alone')
   assert.equal(await client.next(), 'ready')
-  const handle = openOtherUsers(client.pid)
+  const handle = openClient(client.pid)
   local.bytes.fill(7, 0, 100)
   assert.equal(writeAt(handle, ADDRESS + PAGE - 60, local, 0, 100), 60, 'up to the end of the mapping')
   assert.equal(readAt(handle, ADDRESS + PAGE - 60, local, 200, 60), 60)
@@ -227,7 +227,7 @@ test('openOwner fails if the process does not exist, or if no descriptor is free
 })
 
 test('openProcess fails if no descriptor is free for the memory: without one, an exec is not noticed', () => {
-  const pidfd = openSync('/dev/null', 'r')
+  const pidfd = openSync('/dev/null', 'r') // any descriptor
   withoutDescriptors(() => {
     const handle = openProcess(process.pid, { pidfd })
     assert.ok(handle instanceof SystemError)

@@ -36,15 +36,18 @@ const sys = libcFunctions({
 
 let arena: Arena | undefined
 let fresh: Arena | undefined
+const PAGE = 4096
+const PROT_NONE = 0
+const PROT_READ = 1
 const MADV_DONTNEED = 4
 const RLIMIT_NPROC = 6
 const NOBODY = 65534
 
 const handlers: { [K in keyof PeerCalls]: (request: PeerCalls[K]['request']) => PeerCalls[K]['answer'] } = {
-  arena({ bytes, protect, protection = 1 }) {
+  arena({ bytes, protect, protection = PROT_READ }) {
     arena = mapArena(bytes)
     for (let i = 0; i < arena.length; i++) arena.bytes[i] = i % 251
-    if (protect !== undefined && sys().mprotect(arena.address + protect, 4096, protection) !== 0)
+    if (protect !== undefined && sys().mprotect(arena.address + protect, PAGE, protection) !== 0)
       throw new Error('mprotect')
     return { address: arena.address }
   },
@@ -52,8 +55,8 @@ const handlers: { [K in keyof PeerCalls]: (request: PeerCalls[K]['request']) => 
     return { bytes: arena ? [...arena.bytes.subarray(offset, offset + length)] : [] }
   },
   fresh({ bytes }) {
-    fresh = mapArena(bytes + 4096)
-    if (sys().mprotect(fresh.address + bytes, 4096, 0) !== 0) throw new Error('mprotect')
+    fresh = mapArena(bytes + PAGE)
+    if (sys().mprotect(fresh.address + bytes, PAGE, PROT_NONE) !== 0) throw new Error('mprotect')
     return { address: fresh.address }
   },
   touch({ offset }) {
@@ -76,21 +79,21 @@ const handlers: { [K in keyof PeerCalls]: (request: PeerCalls[K]['request']) => 
     const { ino } = fileIdentity(file)
     const sent = send(fd, Buffer.from(text), withFile ? [file] : [])
     close(file)
-    // the connection stays open until this process exits
+    // The connection stays open until this process exits.
     return { sent, ino }
   },
   receiveWithoutProcesses() {
     const [sender, receiver] = socketPair()
     const buffer = new Uint8Array(64)
-    const file = createMemfd('passed', 4096)
+    const file = createMemfd('passed', PAGE)
     send(sender, Buffer.from('first'), [file])
     // Loads the native library, which NOBODY might not be able to read.
     recvGuarded(receiver, buffer)
     send(sender, Buffer.from('second'), [file])
     // The limit does not apply to root.
     if (process.getuid?.() === 0) process.setuid?.(NOBODY)
-    // Both limits are 0.
-    if (sys().prlimit(0, RLIMIT_NPROC, mapArena(16).address, 0) !== 0) throw new Error('prlimit')
+    const zeroLimits = mapArena(16).address // struct rlimit
+    if (sys().prlimit(0, RLIMIT_NPROC, zeroLimits, 0) !== 0) throw new Error('prlimit')
     return recvGuarded(receiver, buffer)
   },
 }

@@ -3,10 +3,10 @@
  */
 import { IpInterface } from '../../src/ip/interface.ts'
 import type { IpEnd, SocketProtocol } from '../../src/ip/sockets.ts'
+import { createRandom } from '../../src/phy/faults/random.ts'
 import { MULTICAST_QPN } from '../../src/spec/wire/headers.ts'
 import { addressText, parseAddress } from '../../src/wire/address.ts'
 import type { LinkAddress } from '../../src/wire/ipoib.ts'
-import { randomFrom } from '../cm/pair.ts'
 
 export const PKEY = 0xffff
 /** Maximum bytes of an IP packet. */
@@ -39,7 +39,7 @@ export class Host {
       link: this.link,
       mtu: MTU,
       pkey: PKEY,
-      random: randomFrom(number),
+      random: createRandom(number),
       join: ({ gid }) => this.groups.add(addressText(gid)),
       leave: ({ gid }) => this.groups.delete(addressText(gid)),
     })

@@ -3,6 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { createRandom } from '../../src/phy/faults/random.ts'
 import { MAD_RECEIVED_SEGMENTS } from '../../src/spec/classes/mad/mad_channel.ts'
 import { MAD_BYTES } from '../../src/spec/wire/mad.ts'
 import {
@@ -14,7 +15,7 @@ import {
   RmppType,
 } from '../../src/spec/wire/management.ts'
 import { answerRmpp, emitRmpp, parseRmpp } from '../../src/wire/mad/management.ts'
-import { gid, randomFrom } from '../cm/pair.ts'
+import { gid } from '../cm/pair.ts'
 import { longMessage, type OnWire, Pair, plainMad, SA_HEADERS, SECOND, segmentText, TID_LOW } from './pair.ts'
 
 const { GET_TABLE, RESPONSE } = MadMethod
@@ -304,7 +305,7 @@ describe('a transfer', () => {
 
   it('completes if a third of all datagrams is lost and the others are reordered', () => {
     for (let seed = 1; seed <= 20; seed++) {
-      const random = randomFrom(seed)
+      const random = createRandom(seed)
       const pair = new Pair()
       const message = longMessage(GET_TABLE, 7, 1 + (random() % 40_000))
       pair.send(pair.a, message, 0, 50)

@@ -82,7 +82,7 @@ export const statementsWith = (text: string, names: string): Range[] => {
   const found = new Map<number, Range>()
   for (const call of callsOf(text, names)) {
     const afterPrevious = Math.max(...[';', '{', '}'].map(end => text.lastIndexOf(end, call.from))) + 1
-    // below a condition, the statement begins in a line of its own
+    // Below a condition, the statement begins in a line of its own.
     for (const begin of [afterPrevious, text.lastIndexOf('\n', call.from) + 1]) {
       const { from } = trimmed(text, { from: begin, to: call.from + 1 })
       const end = untilOneOf(text, from, ';')

@@ -36,7 +36,8 @@ import { type ClientState, isCreate, likelyValue } from './plausible.ts'
 
 const createObjects = () => {
   const m = machine(1)
-  const client = createHostileClient(m, program(m), true)
+  const isOpened = true
+  const client = createHostileClient(m, program(m), isOpened)
   const random = createRandomSource(1)
   const existing = (): Set<string> => {
     const { handles, fds } = clientStateOf(client, random)
@@ -77,8 +78,8 @@ const goodCall = (cls: ObjectClass, methodName: string, extra?: string): Call =>
   const args = Object.entries(method.in)
     .filter(([name, { optional }]) => !optional || name === extra)
     .map(([name, { type }]) => [name, validValue(name, type)])
-  const numberOfFixed = cls.name === 'port' ? 1 : 0
-  const object = isCreate(method.call) || cls.identity !== 'handle' ? numberOfFixed : handleOf(cls.name)
+  const portNumber = cls.name === 'port' ? 1 : 0
+  const object = isCreate(method.call) || cls.identity !== 'handle' ? portNumber : handleOf(cls.name)
   return { class: cls, methodName, method, object, args: Object.fromEntries(args) }
 }
 
@@ -132,7 +133,7 @@ describe('a wrong handle or descriptor in a Linux dialect gets Linux’s errno',
   /** The result of the call in each Linux encoding that can carry `attribute`. */
   const run = (call: Call, attribute: string | undefined): string[] =>
     encodings(call, client.context.device.driver.id, BUFFERS_AT).flatMap(encoding => {
-      // `expressible` omits the arguments that this encoding cannot carry
+      // `expressible` omits the arguments that this encoding cannot carry.
       const expressed = expressible(encoding, call)
       const encodingOfExpressed = encodings(expressed, client.context.device.driver.id, BUFFERS_AT).find(
         ({ name, form }) => name === encoding.name && form === encoding.form,
@@ -150,12 +151,12 @@ describe('a wrong handle or descriptor in a Linux dialect gets Linux’s errno',
           ? dispatch(client.context, decodeWrite, [MESSAGE_AT, bytes.length], client.caller)
           : dispatch(client.context, decodeIoctl, [RDMA_VERBS_IOCTL, MESSAGE_AT], client.caller),
       )
-      assert.ok((reason ?? '').length > 10 || ret >= 0)
+      assert.ok(ret >= 0 || (reason ?? '').length > 10, 'a refusal has a reason')
       return [`${encoding.form} ${encoding.name}: ${ret < 0 ? errnoName(-ret) : 'ok'}`]
     })
   for (const [cls, methodName] of allMethods) {
     const { in: inputs } = cls.methods[methodName]
-    // in Linux's ABI all queue pairs are of one class: the wrong handle is never of a queue pair
+    // In Linux's ABI all queue pairs are of one class, so the wrong handle is never of a queue pair.
     const otherClassHandle = handleOf(cls.name === 'pd' ? 'mr' : 'pd')
     const wrong: [title: string, code: string, change: (call: Call) => Call, attribute?: string][] = []
     if (cls.identity === 'handle' && !isCreate(cls.methods[methodName].call)) {

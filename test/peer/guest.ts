@@ -39,6 +39,7 @@ export interface Guest {
   readonly netns: string
   /** Runs a program in the guest until it ends. */
   exec(scope: Scope, program: string, args: readonly string[]): Promise<Finished>
+  /** `limit`: seconds, here and below; default LIMIT_SECONDS. */
   start(scope: Scope, program: string, args: readonly string[], limit?: number): Running
   /** Starts a program on the host's side of the network. */
   startHere(scope: Scope, program: string, args: readonly string[], env: NodeJS.ProcessEnv, limit?: number): Running
@@ -61,6 +62,12 @@ export interface Guest {
   joinGroup(scope: Scope, group: string): Promise<void>
   /** Lets the guest drop a percentage of the packets that it sends. */
   lose(scope: Scope, percent: number): Promise<void>
+}
+
+/** A pattern of a listening socket's line in /proc/net/tcp. */
+const listening = (port: number): string => {
+  const TCP_LISTEN = '0A'
+  return `:${port.toString(16).toUpperCase().padStart(4, '0')} 0*:0000 ${TCP_LISTEN}`
 }
 
 /** Default time limit of a program. */
@@ -113,8 +120,7 @@ export const startGuest = async (scope: Scope, kernel: Kernel): Promise<Guest> =
       return guestPath
     },
     async untilListening(testScope, port) {
-      const hex = port.toString(16).toUpperCase().padStart(4, '0')
-      await untilPort(testScope, port, `grep -q ":${hex} 0*:0000 0A" /proc/net/tcp /proc/net/tcp6`)
+      await untilPort(testScope, port, `grep -q "${listening(port)}" /proc/net/tcp /proc/net/tcp6`)
     },
     untilConnectable: (testScope, port) =>
       untilPort(testScope, port, `rdma resource show cm_id | grep -q "state LISTEN.* src-addr [^ ]*:${port} "`),
@@ -144,6 +150,7 @@ export const startGuest = async (scope: Scope, kernel: Kernel): Promise<Guest> =
       const prefix = group.includes(':') ? 128 : 32
       const address = `${group}/${prefix} dev eth0`
       await command(testScope, 'joining', `ip address add ${address} autojoin`)
+      // In the guest's scope, since the test's has ended then.
       testScope.after(() => command(scope, 'leaving', `ip address delete ${address}`))
     },
     async lose(testScope, percent) {
@@ -162,7 +169,7 @@ export const untilListeningInNamespace = async (
   void ended.then(() => {
     hasEnded = true
   })
-  const pattern = new RegExp(`:${port.toString(16).toUpperCase().padStart(4, '0')} 0+:0000 0A`)
+  const pattern = new RegExp(listening(port))
   for (;;) {
     try {
       if (['tcp', 'tcp6'].some(table => pattern.test(readFileSync(`/proc/${pid}/net/${table}`, 'utf8')))) return true

@@ -1,9 +1,11 @@
 /*
  * Packets of every opcode that the engine sends, as two connected nodes exchange them. RC also has NAKs.
  */
+import { Errno } from '../../src/spec/errno.ts'
 import { MULTICAST_QPN } from '../../src/spec/wire/headers.ts'
 import { Service } from '../../src/spec/wire/services.ts'
 import { SendFlags, WrOpcode } from '../../src/spec/work.ts'
+import { Access } from '../../src/transport/types.ts'
 import { createNode, type SendSpec, SHARED_QUEUE } from '../transport/node.ts'
 
 const { SEND, SEND_WITH_IMM, SEND_WITH_INV, RDMA_WRITE, RDMA_WRITE_WITH_IMM } = WrOpcode.values
@@ -22,6 +24,9 @@ const WHOLE_REGION = 1n
 const { SIGNALED, SOLICITED } = SendFlags.values
 const QKEY = 0x1122_3344
 const WINDOW_KEY = 0x4444
+/** Offset in the responder's memory; a multiple of 8, as atomics need. */
+const REMOTE = 0x8000
+const UNALIGNED_REMOTE = REMOTE + 3
 
 export interface EnginePacket {
   /** The sending node. */
@@ -32,7 +37,7 @@ export interface EnginePacket {
 
 const sges = (length: number): Pick<SendSpec, 'sges'> => ({ sges: length === 0 ? [] : [{ at: 0x100, length }] })
 const inEachLength = (opcode: number, fields: Partial<SendSpec> = {}): SendSpec[] =>
-  LENGTHS.map(length => ({ id: 1, opcode, flags: SIGNALED, remote: 0x8003, ...sges(length), ...fields }))
+  LENGTHS.map(length => ({ id: 1, opcode, flags: SIGNALED, remote: UNALIGNED_REMOTE, ...sges(length), ...fields }))
 
 const messages: readonly SendSpec[] = [
   ...inEachLength(SEND),
@@ -47,11 +52,11 @@ const toShared = (spec: SendSpec): SendSpec => ({ ...spec, flags: (spec.flags ??
 const reliable: readonly SendSpec[] = [
   ...messages,
   ...inEachLength(RDMA_READ),
-  { id: 2, opcode: ATOMIC_CMP_AND_SWP, remote: 0x8000, compare: 1n, swap: 0x1122_3344_5566_7788n, ...sges(8) },
-  { id: 3, opcode: ATOMIC_FETCH_AND_ADD, remote: 0x8000, compare: 0xffff_ffff_ffff_fff0n, ...sges(8) },
-  { id: 6, opcode: FLUSH, remote: 0x8000, compare: 100n, swap: GLOBAL },
+  { id: 2, opcode: ATOMIC_CMP_AND_SWP, remote: REMOTE, compare: 1n, swap: 0x1122_3344_5566_7788n, ...sges(8) },
+  { id: 3, opcode: ATOMIC_FETCH_AND_ADD, remote: REMOTE, compare: 0xffff_ffff_ffff_fff0n, ...sges(8) },
+  { id: 6, opcode: FLUSH, remote: REMOTE, compare: 100n, swap: GLOBAL },
   { id: 7, opcode: FLUSH, remote: 0, swap: GLOBAL | (WHOLE_REGION << 32n) },
-  { id: 8, opcode: ATOMIC_WRITE, remote: 0x8000, ...sges(8) },
+  { id: 8, opcode: ATOMIC_WRITE, remote: REMOTE, ...sges(8) },
   { id: 4, opcode: SEND_WITH_INV, imm: WINDOW_KEY, ...sges(5) },
   { id: 5, opcode: SEND_WITH_INV, imm: WINDOW_KEY, ...sges(MTU + 1) },
 ]
@@ -74,28 +79,27 @@ const work: readonly (readonly [service: number, peer: number, specs: readonly S
   [Service.XRC_INI, Service.XRC_TGT, reliable.map(toShared)],
 ]
 
-/** NAKed requests: a wrong key, too many bytes, and a WRITE to memory that the responder's program has unmapped. */
+const RECEIVE_BYTES = 4096
+/** NAKed requests: a wrong key, and more bytes than the receive has. */
 const refusedRequests: readonly SendSpec[] = [
   { id: 1, opcode: RDMA_WRITE, remote: 0, rkey: 0xbad, ...sges(4) },
-  { id: 1, opcode: SEND, ...sges(5000) },
-  { id: 1, opcode: RDMA_WRITE, remote: 0x8000, ...sges(4) },
+  { id: 1, opcode: SEND, ...sges(RECEIVE_BYTES + 1) },
 ]
-/** Access flags: remote write, read, atomic, global flush. */
-const ALL_RIGHTS = 0x10e
+const ALL_REMOTE_RIGHTS = Access.REMOTE_WRITE | Access.REMOTE_READ | Access.REMOTE_ATOMIC | Access.FLUSH_GLOBAL
 const RC = [Service.RC, Service.RC] as const
-/** EFAULT: the memory is unmapped. */
-const FAULT = 14
-const RECEIVE_BYTES = 4096
 
-/**
- * Posts `specs` to the requester; returns the packets of both nodes. `hasReceives`: the responder posts a receive
- * before each request. `isUnmapped`: the responder's memory cannot be written.
- */
+interface Responder {
+  /** Whether the responder posts a receive before each request; default true. */
+  readonly hasReceives?: boolean
+  /** Whether its program has unmapped the memory. */
+  readonly isUnmapped?: boolean
+}
+
+/** Posts `specs` to the requester; returns the packets of both nodes. */
 const perform = (
   services: readonly [number, number],
   specs: readonly SendSpec[],
-  hasReceives: boolean,
-  isUnmapped = false,
+  { hasReceives = true, isUnmapped = false }: Responder = {},
 ): EnginePacket[] => {
   const nodes = [createNode(), createNode()] as const
   // tshark's heuristic dissectors would decode other bytes than letters as protocols.
@@ -108,14 +112,15 @@ const perform = (
       sqPsn: PSN[side],
       rqPsn: PSN[1 - side],
       pathMtu: MTU,
-      access: ALL_RIGHTS,
+      access: ALL_REMOTE_RIGHTS,
     })
     return row
   })
-  for (const region of nodes[1].regions) region.access |= ALL_RIGHTS
+  for (const region of nodes[1].regions) region.access |= ALL_REMOTE_RIGHTS
   // One window for each SEND with invalidate.
-  for (let i = 0; i < 2; i++) nodes[1].regions.push({ key: WINDOW_KEY, pd: 1, offset: 0, length: 8, access: 15 })
-  if (isUnmapped) nodes[1].faults.write = FAULT
+  for (let i = 0; i < 2; i++)
+    nodes[1].regions.push({ key: WINDOW_KEY, pd: 1, offset: 0, length: 8, access: ALL_REMOTE_RIGHTS })
+  if (isUnmapped) nodes[1].faults.write = Errno.EFAULT
   const exchange = (): void => {
     for (let hasSent = true; hasSent; ) {
       hasSent = false
@@ -141,8 +146,10 @@ const perform = (
 }
 
 export const everyPacket = (): EnginePacket[] => [
-  ...work.flatMap(([service, peer, specs]) => perform([service, peer], specs, true)),
-  ...refusedRequests.flatMap((spec, i) => perform(RC, [spec], true, i === refusedRequests.length - 1)),
-  // Without a receive: RNR NAK.
-  ...perform(RC, [{ id: 1, opcode: SEND, ...sges(5) }], false),
+  ...work.flatMap(([service, peer, specs]) => perform([service, peer], specs)),
+  ...refusedRequests.flatMap(spec => perform(RC, [spec])),
+  // Remote operation error.
+  ...perform(RC, [{ id: 1, opcode: RDMA_WRITE, remote: REMOTE, ...sges(4) }], { isUnmapped: true }),
+  // RNR NAK.
+  ...perform(RC, [{ id: 1, opcode: SEND, ...sges(5) }], { hasReceives: false }),
 ]

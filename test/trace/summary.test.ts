@@ -10,9 +10,9 @@ import type { TraceRecord } from '../../src/uapi/tool.ts'
 import { recordsOf } from './records.ts'
 
 const records = recordsOf('ibv_rc_pingpong.client.abilog')
-/** The first record whose class matches, with another duration. */
-const withDuration = (className: RegExp, duration: number): TraceRecord => {
-  const found = records.find(({ call }) => call !== undefined && className.test(classesOf({ ...records[0], call })[0]))
+/** The first decoded call of a class, with another duration. */
+const callOf = (className: string, duration: number): TraceRecord => {
+  const found = records.find(record => record.call !== undefined && classesOf(record)[0] === className)
   assert.ok(found)
   return { ...found, duration }
 }
@@ -22,8 +22,7 @@ delete (refused as { call?: unknown }).call
 describe('a summary', () => {
   it('lists methods in the order of their total time, then the total', () => {
     const summary = createSummary()
-    for (const record of [withDuration(/^pd$/, 10), withDuration(/^mr$/, 75), refused, withDuration(/^pd$/, 10)])
-      summary.add(record)
+    for (const record of [callOf('pd', 10), callOf('mr', 75), refused, callOf('pd', 10)]) summary.add(record)
     assert.deepEqual(summaryText(summary).split('\n'), [
       '% time     seconds  usecs/call     calls    errors method',
       '------ ----------- ----------- --------- --------- ------------------------',
@@ -43,10 +42,11 @@ describe('a summary', () => {
     })
   })
 
-  it('has an empty table without calls, and the number of lost records', () => {
+  it('has an empty table without selected calls, and the number of lost records', () => {
     const summary = createSummary()
     assert.match(summaryText(summary), / {2}0\.00 {4}0\.000000 {11}0 {9}0 {11}total$/)
-    summary.add({ ...records[0], lost: 4 }, false)
+    const isSelected = false
+    summary.add({ ...records[0], lost: 4 }, isSelected)
     assert.equal(summary.total().calls, 0)
     assert.match(summaryText(summary), /\n4 records were lost: the reader was too slow$/)
     assert.equal(summaryJson(summary).at(-1)?.lost, 4)
@@ -61,13 +61,13 @@ describe('a summary', () => {
       records.length,
     )
     assert.equal(rows.find(({ name }) => name === 'rc_qp.modify')?.calls, 3)
-    assert.equal(summary.total().errors, 1)
+    assert.equal(summary.total().errors, 1, 'the probe QUERY_DEVICE of libibverbs')
   })
 })
 
 describe('a selection', () => {
   it('by class includes a refused call for each class that it may concern', () => {
-    const mr = withDuration(/^mr$/, 1)
+    const mr = callOf('mr', 1)
     assert.ok(isSelected(mr, {}))
     assert.ok(isSelected(mr, { classes: new Set(['pd', 'mr']) }))
     assert.ok(!isSelected(mr, { classes: new Set(['pd']) }))

@@ -21,17 +21,23 @@ import {
 import { bytesText, gidText } from '../../src/trace/bytes.ts'
 import { valueJson, valueText, WHOLE } from '../../src/trace/values.ts'
 
-const gid = (text: string): Uint8Array => Uint8Array.from(Buffer.from(text.replace(/[^0-9a-f]/g, ''), 'hex'))
+/** Twelve fields, f0 to f11, of one byte. */
+const fields = Object.fromEntries(Array.from({ length: 12 }, (_, i) => [`f${i}`, at(i, u8(0))]))
+const names = Object.keys(fields)
+/** 0, 1, 2, 0, 1, 2, … */
+const withZeros = Object.fromEntries(names.map((name, i) => [name, i % 3]))
+
+const fromHex = (text: string): Uint8Array => Uint8Array.from(Buffer.from(text.replace(/[^0-9a-f]/g, ''), 'hex'))
 
 describe('values as text', () => {
   it('addresses are in their usual notation', () => {
-    assert.equal(gidText(gid('0000000000000000 0000ffff 0a4d0002')), '::ffff:10.77.0.2')
-    assert.equal(gidText(gid('fe80 0000 0000 0000 5054 00ff fe12 3456')), 'fe80::5054:ff:fe12:3456')
+    assert.equal(gidText(fromHex('0000000000000000 0000ffff 0a4d0002')), '::ffff:10.77.0.2')
+    assert.equal(gidText(fromHex('fe80 0000 0000 0000 5054 00ff fe12 3456')), 'fe80::5054:ff:fe12:3456')
     assert.equal(gidText(new Uint8Array(16)), '::')
-    assert.equal(gidText(gid('0000000000000000 0000000000000001')), '::1')
-    assert.equal(gidText(gid('fd00000000000000 0000000000000000')), 'fd00::')
-    assert.equal(gidText(gid('20010000 00000001 00000000 00000001')), '2001:0:0:1::1')
-    assert.equal(gidText(gid('00010010 01000001 10010010 0100000a')), '1:10:100:1:1001:10:100:a')
+    assert.equal(gidText(fromHex('0000000000000000 0000000000000001')), '::1')
+    assert.equal(gidText(fromHex('fd00000000000000 0000000000000000')), 'fd00::')
+    assert.equal(gidText(fromHex('20010000 00000001 00000000 00000001')), '2001:0:0:1::1')
+    assert.equal(gidText(fromHex('00010010 01000001 10010010 0100000a')), '1:10:100:1:1001:10:100:a')
   })
 
   it('addresses, except IPv4-mapped ones, have the notation of the URL parser', () => {
@@ -67,16 +73,17 @@ describe('values as text', () => {
     assert.equal(valueText('c', flagsOf(1, color).type, 5), 'RED|BLUE')
     assert.equal(valueText('c', flagsOf(1, color).type, 7), 'RED|GREEN|BLUE')
     assert.equal(valueText('c', flagsOf(1, color).type, 0x80000002), 'GREEN|0x80000000')
-    assert.equal(valueText('guid', bytes(1, 8).type, gid('0000 00ff fe12 3456')), '0000:00ff:fe12:3456')
+    assert.equal(valueText('guid', bytes(1, 8).type, fromHex('0000 00ff fe12 3456')), '0000:00ff:fe12:3456')
     assert.deepEqual(valueJson(flagsOf(1, color).type, 5), ['RED', 'BLUE'])
     assert.deepEqual(valueJson(flagsOf(1, color).type, 0), [])
   })
 
-  it('records are shown without zero fields, and abridged', () => {
-    const fields = Object.fromEntries(Array.from({ length: 12 }, (_, i) => [`f${i}`, at(i, u8(0))]))
-    const values = Object.fromEntries(Array.from({ length: 12 }, (_, i) => [`f${i}`, i % 3]))
-    assert.equal(valueText('r', record(1, fields).type, values), '{f1 1, f2 2, f4 1, f5 2, f7 1, f8 2, f10 1, f11 2}')
-    const ones = Object.fromEntries(Object.keys(fields).map(name => [name, 1]))
+  it('records are shown without zero fields; only 8 fields and 4 records are shown', () => {
+    assert.equal(
+      valueText('r', record(1, fields).type, withZeros),
+      '{f1 1, f2 2, f4 1, f5 2, f7 1, f8 2, f10 1, f11 2}',
+    )
+    const ones = Object.fromEntries(names.map(name => [name, 1]))
     assert.match(valueText('r', record(1, fields).type, ones), /f7 1, …}$/)
     assert.equal(valueText('r', record(1, fields).type, {}), '{}')
     const many = Array.from({ length: 7 }, (_, i) => ({ f1: i + 1 }))
@@ -84,18 +91,19 @@ describe('values as text', () => {
     assert.deepEqual(valueJson(record(1, fields).type, ones), ones)
   })
 
-  it('the style WHOLE shows zeros, all fields, records and bytes; three or more printable bytes are quoted', () => {
-    const fields = Object.fromEntries(Array.from({ length: 12 }, (_, i) => [`f${i}`, at(i, u8(0))]))
-    const values = Object.fromEntries(Array.from({ length: 12 }, (_, i) => [`f${i}`, i % 3]))
-    const allFields = Object.entries(values).map(([name, value]) => `${name} ${value}`)
-    assert.equal(valueText('r', record(1, fields).type, values, WHOLE), `{${allFields.join(', ')}}`)
+  it('the style WHOLE shows zeros, all fields, records and bytes', () => {
+    const allFields = Object.entries(withZeros).map(([name, value]) => `${name} ${value}`)
+    assert.equal(valueText('r', record(1, fields).type, withZeros, WHOLE), `{${allFields.join(', ')}}`)
     const many = Array.from({ length: 7 }, (_, i) => ({ f1: i }))
     assert.equal(
       valueText('l', list(1, fields, 9).type, many, WHOLE),
       `[${many.map(({ f1 }) => `{f1 ${f1}}`).join(', ')}]`,
     )
     assert.equal(valueText('b', blob(1, 100).type, new Uint8Array(100), WHOLE), '00'.repeat(100))
-    assert.match(valueText('b', blob(1, 100).type, new Uint8Array(100)), /^(00){32}… \(100 bytes\)$/)
+    assert.match(valueText('b', blob(1, 100).type, new Uint8Array(100)), /^(00){32}… \(100 bytes\)$/, 'abridged')
+  })
+
+  it('three or more printable bytes are quoted', () => {
     const text = (chars: string): string => valueText('b', blob(1, 100).type, new TextEncoder().encode(chars))
     assert.equal(text('ctx.userdma.2'), '"ctx.userdma.2"')
     assert.equal(text('say "no"'), '"say \\"no\\""')

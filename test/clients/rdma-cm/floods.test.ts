@@ -3,6 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { createRandom } from '../../../src/phy/faults/random.ts'
 import { CmPortSpace } from '../../../src/spec/enums.ts'
 import { DEFAULT_PKEY } from '../../../src/spec/wire/headers.ts'
 import {
@@ -18,7 +19,6 @@ import {
   transportType,
 } from '../../../src/spec/wire/mad.ts'
 import { emitCm, emitRdmaCmHeader, rdmaCmServiceId } from '../../../src/wire/mad/mad.ts'
-import { randomFrom } from '../../cm/pair.ts'
 import { plainRequest } from '../../cm/request.ts'
 import { ipv4 } from '../../drivers/rxe/machine.ts'
 import { any4, assertNothingLeft, establish, type Host, ip4, parametersOf, twoHosts } from './hosts.ts'
@@ -157,7 +157,7 @@ describe('a flood', () => {
     const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
     const send = senderOf(network, a)
-    const random = randomFrom(3)
+    const random = createRandom(3)
     for (let i = 0; i < FLOOD; i++) {
       const mad = Uint8Array.from({ length: MAD_BYTES }, () => random())
       // Three quarters get the header of a CM message, two of them also an attribute id of CM.
@@ -221,7 +221,7 @@ describe('a connection', () => {
     const { active, passive } = establish(network, a, b, listener, QPNS)
     const { localId, remoteId } = passive.connection!
     const send = senderOf(network, a)
-    const random = randomFrom(9)
+    const random = createRandom(9)
     for (let i = 0; i < 2000; i++) {
       const ids = { tid: BigInt(random()), localId: random(), remoteId: localId }
       send(emitCm({ name: 'DREQ', ...ids, remoteQpn: QPNS[1] }))

@@ -19,6 +19,7 @@ import type { Core, Device } from '../../../src/core/model.ts'
 import { identify } from '../../../src/drivers/rxe/address/identity.ts'
 import { createRxeDevice, type RxeDevice } from '../../../src/drivers/rxe/device.ts'
 import { withFaults } from '../../../src/phy/faults/layer.ts'
+import { createRandom } from '../../../src/phy/faults/random.ts'
 import { parseFaults } from '../../../src/phy/faults/rules.ts'
 import { createMemorySwitch, memorySwitchBytes } from '../../../src/phy/memory.ts'
 import { CmConnectionParameters } from '../../../src/spec/classes/connections/cm_parameters.ts'
@@ -26,7 +27,6 @@ import { CmEventType, CmPortSpace } from '../../../src/spec/enums.ts'
 import { zeroRecord } from '../../../src/spec/schema/schema.ts'
 import { plainArena } from '../../../src/wire/arena.ts'
 import { rdmaCmServiceId } from '../../../src/wire/mad/mad.ts'
-import { randomFrom } from '../../cm/pair.ts'
 import { ipv4, ipv6 } from '../../drivers/rxe/machine.ts'
 
 const typeNames = Object.fromEntries(Object.entries(CmEventType.values).map(([name, value]) => [value, name]))
@@ -81,8 +81,8 @@ export class Host {
 
   constructor(network: VirtualNetwork, seed: number, environment: Partial<RdmaCmEnvironment>, startsRdmaCm: boolean) {
     this.#network = network
-    this.core = createCore({ classes: classesWithClients(() => this.clients), random: randomFrom(seed) })
-    this.clients = new Clients(this.core, { now: () => network.now, random: randomFrom(seed + 1), ...environment })
+    this.core = createCore({ classes: classesWithClients(() => this.clients), random: createRandom(seed) })
+    this.clients = new Clients(this.core, { now: () => network.now, random: createRandom(seed + 1), ...environment })
     if (startsRdmaCm) this.clients.use('rdma_cm')
   }
 

@@ -9,7 +9,7 @@ import { waitReadable } from '../../../src/host/event-loop/wait.ts'
 import { hasNative } from '../../../src/host/native.ts'
 import { close, send, socketPair } from '../../../src/host/net/sockets.ts'
 
-test('waitReadable reports a readable descriptor, at the end of the stream too', { skip: !hasNative() }, () => {
+test('waitReadable reports a readable descriptor, also one whose peer has closed', { skip: !hasNative() }, () => {
   const [one, two] = socketPair()
   assert.equal(waitReadable(one, 0), false)
   assert.equal(waitReadable(one, 5), false)
@@ -26,7 +26,7 @@ test('waitReadable is not interrupted by signals', { skip: !hasNative() }, async
   const [one, two] = socketPair()
   const handler = (): void => {}
   process.on('SIGUSR2', handler)
-  // many signals, so that some arrive during the wait
+  // Many signals, so that some arrive during the wait.
   const script = `for i in 1 2 3 4 5 6 7 8 9 10; do sleep 0.02; kill -USR2 ${process.pid}; done`
   const child = spawn('sh', ['-c', script])
   const start = performance.now()

@@ -4,9 +4,9 @@ import { nowMicroseconds } from '../../../src/host/event-loop/clock.ts'
 import { yieldOnce } from '../../../src/host/event-loop/yield.ts'
 
 test('after a long yield there is none for 20 ms, however long the yield took', () => {
-  const begin = nowMicroseconds()
-  // a yield of 30 ms or more, by its begin
-  assert.equal(yieldOnce(begin - 30_000), true)
-  assert.equal(yieldOnce(begin), false)
+  const beforeYield = nowMicroseconds()
+  // This yield begins 30 ms ago, so it takes at least 30 ms.
+  assert.equal(yieldOnce(beforeYield - 30_000), true)
+  assert.equal(yieldOnce(beforeYield), false)
   assert.equal(yieldOnce(nowMicroseconds() + 20_000), true)
 })

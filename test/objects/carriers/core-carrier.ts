@@ -135,7 +135,7 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
       const result = invokeNow(context, cls, methodName, object, args as never, processState.caller)
       return { code: 'ok', ...result, out: result.out as AnyValues, fds: install(processState, result.descriptors) }
     } catch (error) {
-      // a refusal without a sentence fails the test
+      // A refusal without a sentence fails the test.
       if (error instanceof CallError && error.message.length > 20)
         return { code: errnoName(error.errno), out: {}, fds: [] }
       throw error
@@ -282,6 +282,7 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
         const [pd] = objectOf(op.window).parents
         const { row } = (objectOf(op.region) as CoreObject<MrState>).state
         const first8Bytes = { hi: memory.startHi[row], lo: memory.startLo[row], lengthHi: 0, lengthLo: 8 }
+        // `key`: the new low byte of the window's rkey.
         const keys = { window: op.window.key as number, key: 1, lkey: op.region.key as number }
         const bind = { ...keys, access: 0, ...first8Bytes }
         assert.ok(bindWindow(memory, pd.id, 0, bind))

@@ -7,7 +7,8 @@ it('the queue keeps nothing of a packet that was taken before any timeout', asyn
   const queue = createDelayQueue<object>(() => 0)
   const holdAndTake = (): WeakRef<object> => {
     const tag = {}
-    queue.hold(new Uint8Array(64), 0, 64, tag, 0, 0, 0)
+    const [offset, length, passesLeft, delayTime, rateLimits] = [0, 64, 0, 0, 0]
+    queue.hold(new Uint8Array(length), offset, length, tag, passesLeft, delayTime, rateLimits)
     queue.pass(0)
     assert.equal(queue.take()?.tag, tag)
     return new WeakRef(tag)

@@ -87,7 +87,7 @@ const applications: Readonly<Record<string, Application>> = {
   uDAPL: {
     server: 'dtest -P lo -b 65536 -B 10',
     clients: ['dtest -P lo -b 65536 -B 10 -h ADDRESS'],
-    readyBy: 15828,
+    readyBy: 15828, // dtest's port
     env: { DAT_OVERRIDE: 'FOLDER/dat.conf' },
   },
 }

@@ -11,7 +11,8 @@ import { rawLines } from '../../../src/trace/abi/raw.ts'
 import { callJson, callLine } from '../../../src/trace/calls.ts'
 import { ABRIDGED } from '../../../src/trace/values.ts'
 import { isAnswer } from '../../../src/uapi/call.ts'
-import { decodeWrite } from '../../../src/uapi/linux/write.ts'
+import { IoctlAttr, IoctlHeader } from '../../../src/uapi/linux/ioctl-message.ts'
+import { decodeWrite, HEADER, requestStart, WriteHeader } from '../../../src/uapi/linux/write.ts'
 import type { TraceRecord } from '../../../src/uapi/tool.ts'
 import { readAbilog } from '../../uapi/abilog.ts'
 import { ARENA, AT, arena, fakeView } from '../../uapi/fake-view.ts'
@@ -38,15 +39,16 @@ const ioctlMessage = (
   object: number,
   attributes: readonly { id: number; length: number; data: bigint }[],
 ): Uint8Array => {
-  const bytes = new Uint8Array(24 + 16 * attributes.length)
+  const bytes = new Uint8Array(IoctlHeader.bytes + IoctlAttr.bytes * attributes.length)
   const view = new DataView(bytes.buffer)
-  view.setUint16(0, bytes.length, true)
-  view.setUint16(2, object, true)
-  view.setUint16(6, attributes.length, true)
+  view.setUint16(IoctlHeader.length, bytes.length, true)
+  view.setUint16(IoctlHeader.object, object, true)
+  view.setUint16(IoctlHeader.attributeCount, attributes.length, true)
   for (const [i, { id, length, data }] of attributes.entries()) {
-    view.setUint16(24 + 16 * i, id, true)
-    view.setUint16(26 + 16 * i, length, true)
-    view.setBigUint64(32 + 16 * i, data, true)
+    const at = IoctlHeader.bytes + IoctlAttr.bytes * i
+    view.setUint16(at + IoctlAttr.id, id, true)
+    view.setUint16(at + IoctlAttr.length, length, true)
+    view.setBigUint64(at + IoctlAttr.data, data, true)
   }
   return bytes
 }
@@ -105,13 +107,15 @@ describe('the lines below a call', () => {
   })
 
   it('have the rdma_cm command of a write on an rdma_cm file', () => {
-    const range = (bytes: number[]) => ['4096', Buffer.from(bytes).toString('base64'), bytes.length] as const
+    const range = (bytes: number[]) => rangeOf(AT, Uint8Array.from(bytes))
     const record = { ...findRecord('raw.abilog', / port\.query\(/), dialect: 'rdma_cm' } as const
     const text = (bytes: number[]) =>
       textOf({ ...record, raw: { in: [range(bytes)], out: [range([7])] } }).replace(/ at .*/g, '')
-    assert.equal(text([0, 0, 0, 0, 24, 0, 4, 0]), '    rdma_cm CREATE_ID\n      out')
-    assert.equal(text([13, 0, 0, 0, 24, 0, 4, 0]), '    rdma_cm GET_OPTION\n      out')
-    assert.equal(text([0]), '    rdma_cm\n      out')
+    /** struct rdma_ucm_cmd_hdr: `in` is 24 bytes, `out` 4. */
+    const header = (command: number) => [command, 0, 0, 0, 24, 0, 4, 0]
+    assert.equal(text(header(0)), '    rdma_cm CREATE_ID\n      out')
+    assert.equal(text(header(13)), '    rdma_cm GET_OPTION\n      out')
+    assert.equal(text([0]), '    rdma_cm\n      out', 'a short header')
   })
 
   it('have the command of a write, its struct and its response', () => {
@@ -129,15 +133,17 @@ describe('the lines below a call', () => {
 
   it('have the responses of a write by their addresses: the driver writes first', () => {
     const CREATE_CQ = 18
+    const [CQE, COMP_CHANNEL] = [16, 24] // offsets in struct ib_uverbs_create_cq
+    const [RESPONSE_BYTES, DRIVER_BYTES] = [8, 16]
     const view = fakeView(arena())
-    const bytes = new Uint8Array(40)
+    const bytes = new Uint8Array(HEADER + 32)
     const command = new DataView(bytes.buffer)
-    command.setUint32(0, CREATE_CQ, true)
-    command.setUint16(4, bytes.length / 4, true)
-    command.setUint16(6, (8 + 16) / 4, true)
-    command.setBigUint64(8, ARENA, true)
-    command.setUint32(24, 100, true)
-    command.setInt32(32, -1, true)
+    command.setUint32(WriteHeader.command, CREATE_CQ, true)
+    command.setUint16(WriteHeader.inWords, bytes.length / 4, true)
+    command.setUint16(WriteHeader.outWords, (RESPONSE_BYTES + DRIVER_BYTES) / 4, true)
+    command.setBigUint64(WriteHeader.response, ARENA, true)
+    command.setUint32(HEADER + CQE, 100, true)
+    command.setInt32(HEADER + COMP_CHANNEL, -1, true)
     view.memory.map(AT, bytes)
     const recording = recordingView(view)
     const decoded = decodeWrite(recording.view, AT, bytes.length)
@@ -157,11 +163,14 @@ describe('the lines below a call', () => {
 
   it('have no bytes of the driver in the struct of an extended write', () => {
     const EX_CREATE_CQ = 0x80000012
-    const bytes = new Uint8Array(24 + 16 + 8).fill(0x11, 40)
+    const CQE = 8 // offset in struct ib_uverbs_ex_create_cq, of which the request has the first 16 bytes
+    const [REQUEST_BYTES, DRIVER_BYTES] = [16, 8]
+    const start = requestStart(true)
+    const bytes = new Uint8Array(start + REQUEST_BYTES + DRIVER_BYTES).fill(0x11, start + REQUEST_BYTES)
     const command = new DataView(bytes.buffer)
-    command.setUint32(0, EX_CREATE_CQ, true)
-    command.setUint16(4, 16 / 8, true)
-    command.setUint32(24 + 8, 100, true)
+    command.setUint32(WriteHeader.command, EX_CREATE_CQ, true)
+    command.setUint16(WriteHeader.inWords, REQUEST_BYTES / 8, true)
+    command.setUint32(start + CQE, 100, true)
     const lines = textOf(made('write', { in: [rangeOf(AT, bytes)], out: [] })).split('\n')
     assert.deepEqual(lines.slice(1), ['      +8 cqe 100'])
   })
@@ -175,7 +184,8 @@ describe('the lines below a call', () => {
     assert.equal(textOfCommand(0x80000103), '    write 0x80000103')
     assert.equal(textOfCommand(0x800000fe), '    write ex 254')
     assert.equal(textOfCommand(0xfe), '    write 254')
-    const invoke = ioctlMessage(0, [{ id: 2, length: 8, data: 0x1_0000_0003n }])
+    const [DEVICE, WRITE_CMD] = [0, 2]
+    const invoke = ioctlMessage(DEVICE, [{ id: WRITE_CMD, length: 8, data: 0x1_0000_0003n }])
     const record = made('ioctl', { in: [rangeOf(AT, invoke)], out: [] })
     assert.match(textOf(record), /^ {6}WRITE_CMD \(optional\) 8 bytes: 0x100000003$/m)
     assert.equal((callJson(record) as { abi: { command?: string } }).abi.command, undefined)
@@ -183,13 +193,15 @@ describe('the lines below a call', () => {
 
   it('have the value in an attribute of at most 8 bytes, also if it is the address of another', () => {
     const caps = new Uint8Array(20).fill(1)
+    const QP = 4
+    const [USER_HANDLE, CAP, FLAGS] = [7, 8, 10]
     const attributes = [
-      { id: 7, length: 8, data: ARENA },
-      { id: 8, length: 20, data: ARENA },
-      { id: 10, length: 4, data: 0xffff_ffff_0000_0002n },
+      { id: USER_HANDLE, length: 8, data: ARENA },
+      { id: CAP, length: 20, data: ARENA },
+      { id: FLAGS, length: 4, data: 0xffff_ffff_0000_0002n },
       { id: UHW_IN, length: 12, data: ARENA },
     ]
-    const inputs = [rangeOf(AT, ioctlMessage(4, attributes)), rangeOf(ARENA, caps)]
+    const inputs = [rangeOf(AT, ioctlMessage(QP, attributes)), rangeOf(ARENA, caps)]
     const lines = textOf(made('ioctl', { in: inputs, out: [] }))
       .split('\n')
       .filter(line => /^ {6}\S/.test(line))

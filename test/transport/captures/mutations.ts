@@ -2,6 +2,7 @@
  * Mutants of recorded packets, and of the packets that our engine receives. Every run makes the same mutants: a hash of
  * names chooses the recorded packet that is mutated.
  */
+import { hashOf } from '../../../src/phy/faults/random.ts'
 import { ICRC_BYTES } from '../../../src/spec/wire/headers.ts'
 import type { WellFormedPacket } from '../../../src/wire/packet.ts'
 import type { Recorded, RecordedStream, StreamKind } from './compare.ts'
@@ -11,13 +12,6 @@ import type { PacketToDeliver } from './play.ts'
 
 const isRetransmission = (a: Entry, b: Entry): boolean =>
   a.from === b.from && a.packet.name === b.packet.name && a.packet.BTH.psn === b.packet.BTH.psn
-
-/** The FNV-1a hash of a text. */
-const hash = (text: string): number => {
-  let value = 0x811c_9dc5
-  for (const char of text) value = Math.imul(value ^ char.charCodeAt(0), 0x0100_0193)
-  return value >>> 0
-}
 
 /** Returns a changed copy; undefined if the packet lacks the field. */
 type Change = (recorded: Recorded) => Recorded | undefined
@@ -75,7 +69,7 @@ const mutantsOf = (list: readonly Recorded[], isExempt: Exempt, seed: string): [
   const positions = positionsFor('packet')
   const mutants: [string, Recorded[]][] = []
   const pick = (mutation: string, candidates: readonly number[]): number | undefined =>
-    candidates[hash(seed + mutation) % candidates.length]
+    candidates[hashOf(seed + mutation) % candidates.length]
   for (const [field, change] of Object.entries(changesFor(list))) {
     const position = pick(
       field,

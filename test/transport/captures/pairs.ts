@@ -77,6 +77,7 @@ const connectionsOf = (name: ConnectedName, entries: readonly Entry[]): Pair[] =
   const paired = new Set<number>()
   for (const server of qpns(1)) {
     const toServer = packetsTo(1, server)
+    // UC has no responses: the peer is known only if side 0 has one queue pair.
     const isPeer = (qpn: number): boolean =>
       !paired.has(qpn) && (name === 'UC' ? qpns(0).length === 1 : areConnected(toServer, packetsTo(0, qpn)))
     const client = qpns(0).find(isPeer) ?? UNKNOWN_QPN

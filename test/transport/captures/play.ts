@@ -6,6 +6,7 @@ import { OP_END, OP_IMM, OP_SEND, OP_START } from '../../../src/spec/wire/opcode
 import { Service } from '../../../src/spec/wire/services.ts'
 import { SendFlags, WrOpcode } from '../../../src/spec/work.ts'
 import { Access } from '../../../src/transport/types.ts'
+import { GRH_BYTES } from '../../../src/wire/ip.ts'
 import { parsePacket, type WellFormedPacket } from '../../../src/wire/packet.ts'
 import {
   createNode,
@@ -75,13 +76,11 @@ export interface PlayResult {
 
 const { FENCE, SIGNALED, SOLICITED } = SendFlags.values
 const { ATOMIC_FETCH_AND_ADD } = WrOpcode.values
-/** Length of the GRH before a datagram in its receive buffer. */
-const GRH_BYTES = 40
 /** More than a GRH and the alignment of a buffer. */
 const BUFFER_OVERHEAD = 128
 /** More than a size in `facts.receives`. */
 const MAX_RECEIVE_BYTES = 0x1_0000
-// codes of the ACK timeout and the RNR timer, and the number of READs and atomics in flight
+// Codes of the ACK timeout and the RNR timer, and the number of READs and atomics in flight.
 const DEFAULT_TIMEOUT = 14
 const DEFAULT_RNR_TIMER = 12
 const DEFAULT_RD_ATOMIC = 16
@@ -150,7 +149,7 @@ export const play = (
     memoryBytes,
     maxPackets: 1,
     locate: address => {
-      // buffers of work requests are at MEMORY_BASE + offset; other addresses are recorded
+      // Buffers of work requests are at MEMORY_BASE + offset; other addresses are recorded.
       const local = address - MEMORY_BASE
       const isBuffer = local >= space.bytes && local < memoryBytes
       return isBuffer ? Number(local) : space.locate(address)
@@ -165,11 +164,11 @@ export const play = (
     length: node.memory.length,
     access: Access.LOCAL_WRITE,
   })
-  let free = space.bytes
+  let nextFree = space.bytes
   /** Allocates a buffer; returns its offset. */
   const allocate = (bytes: number): number => {
-    const at = free
-    free += (bytes + 7) & ~7
+    const at = nextFree
+    nextFree += (bytes + 7) & ~7
     return at
   }
   const ends = connectEnds(conversation, pairs, side, facts, node)
@@ -249,7 +248,7 @@ export const play = (
       const end = endOf(entry.packet.BTH.destQp)
       const bytes = deliver(entry)
       if (end === undefined || bytes === undefined) continue
-      // earlier packets consume their receive WQEs before the next WQE is posted
+      // Earlier packets consume their receive WQEs before the next WQE is posted.
       if (takesReceiveWqe(entry)) burst.endRun(now)
       if (isRequest(entry.packet) && takesReceiveWqe(entry) && !getsRnrNak(entries, i, end))
         postReceive(node, end, allocate)
@@ -266,6 +265,7 @@ export const play = (
   }
   finishBurst()
   while (sendResponses('immediate', 0)) {}
+  // Side 0 is the client.
   if (facts.exhaustsRetries === true && side === 0) {
     now = node.engine.nextTimeout()
     node.engine.onTimeout(now)

@@ -25,7 +25,7 @@ test('a device has the MAC of the interface with its address; without such an in
   // 192.0.2.0/24 is for documentation (RFC 5737): no interface has the address.
   const identity = identityOf({ address: '192.0.2.77' })
   assert.equal(identity.interfaceName, 'lo')
-  assert.equal(hex(identity.guid), '0000c0fffe00024d')
+  assert.equal(hex(identity.guid), '0000c0fffe00024d', 'from 192.0.2.77, c000024d')
   assert.throws(() => identityOf({ address: 'nowhere' }), /"nowhere"/)
 })
 

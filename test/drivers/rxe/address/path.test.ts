@@ -26,19 +26,16 @@ test('equal addresses are stored once, others separately; every hop limit become
     device.lastAddress = stored
     assert.deepEqual(storedAddress(device, path(peer, change)), path(peer, { ...change, hopLimit: 64 }))
   }
-  device.lastAddress = stored
-  const dmac = Uint8Array.of(2, 0, 0, 0, 0, 1)
+})
+
+test('equal addresses with different next hops are stored separately', () => {
+  const device: { lastAddress: StoredAddress | undefined } = { lastAddress: undefined }
+  const stored = storedAddress(device, path(peer))
+  const [dmac, otherDmac] = [Uint8Array.of(2, 0, 0, 0, 0, 1), Uint8Array.of(2, 0, 0, 0, 0, 2)]
   const withMac = storedAddress(device, path(peer), dmac)
   assert.deepEqual([stored.dmac, withMac.dmac], [undefined, dmac])
   assert.equal(storedAddress(device, path(peer), dmac.slice()), withMac)
-  assert.deepEqual(
-    storedAddress(
-      device,
-      path(peer),
-      dmac.map(byte => byte ^ 1),
-    ).dmac,
-    dmac.map(byte => byte ^ 1),
-  )
+  assert.deepEqual(storedAddress(device, path(peer), otherDmac).dmac, otherDmac)
   assert.equal(storedAddress(device, path(peer)).dmac, undefined)
 })
 

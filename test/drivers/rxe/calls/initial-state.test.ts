@@ -9,7 +9,7 @@ import { UcQp } from '../../../../src/spec/classes/qp/uc_qp.ts'
 import { UdQp } from '../../../../src/spec/classes/qp/ud_qp.ts'
 import { XrcTgtQp } from '../../../../src/spec/classes/qp/xrc_qp.ts'
 import { Xrcd } from '../../../../src/spec/classes/xrcd.ts'
-import { XrcdFlags } from '../../../../src/spec/enums.ts'
+import { Mtu, XrcdFlags } from '../../../../src/spec/enums.ts'
 import type { In } from '../../../../src/spec/schema/schema.ts'
 import { encodeCall } from '../../../../src/uapi/object/client.ts'
 import { decodeMessage } from '../../../../src/uapi/object/dialect.ts'
@@ -115,12 +115,10 @@ test('an impossible path of states, value or route is refused with a message and
     { ...allAttributes(), state: Qps.RESET },
     /a new queue pair cannot be in RESET with attributes; it can be in /,
   )
-  // the following are refused by the device
-  refused(
-    { ...allAttributes(), pathMtu: 5, maxRdAtomic: 200 },
-    /^rc_qp.create: attribute maxRdAtomic: 200 is not in 0 to 128$/,
-  )
-  refused({ ...allAttributes(), address: path(peer, { sgidIndex: 9 }) }, /./, 'ENODATA')
+  // The device refuses the following.
+  refused({ ...allAttributes(), maxRdAtomic: 200 }, /^rc_qp.create: attribute maxRdAtomic: 200 is not in 0 to 128$/)
+  const ABSENT_GID = 9
+  refused({ ...allAttributes(), address: path(peer, { sgidIndex: ABSENT_GID }) }, /./, 'ENODATA')
   p.close()
   assertNothingLeft(m, [p])
 })
@@ -131,10 +129,12 @@ test('each type of queue pair has its own transitions', () => {
   const { object } = invokeNow(p.context, UdQp, 'create', 0, ud, p.caller)
   const { state, qkey, sqPsn } = invokeNow(p.context, UdQp, 'query', object!, {}, p.caller).out
   assert.deepEqual({ state, qkey, sqPsn }, { state: Qps.RTS, qkey: 0x1111, sqPsn: 7 })
-  const uc = { ...base, state: Qps.RTR, pkeyIndex: 0, port: 1, accessFlags: 0, pathMtu: 3, destQpn: 5, rqPsn: 9 }
+  const pathMtu = Mtu.values.MTU_1024
+  const uc = { ...base, state: Qps.RTR, pkeyIndex: 0, port: 1, accessFlags: 0, pathMtu, destQpn: 5, rqPsn: 9 }
   const ucQp = invokeNow(p.context, UcQp, 'create', 0, { ...uc, address: path(peer) }, p.caller).object!
   assert.equal(invokeNow(p.context, UcQp, 'query', ucQp, {}, p.caller).out.state, Qps.RTR)
   const xrcd = invokeNow(p.context, Xrcd, 'create', 0, { flags: XrcdFlags.values.CREAT }, p.caller).object!
+  // An XRC target sends no requests.
   const { retryCnt: _a, rnrRetry: _b, maxRdAtomic: _c, ...target } = allAttributes()
   const tgt = invokeNow(p.context, XrcTgtQp, 'create', 0, { ...target, xrcd, userHandle: 0n }, p.caller)
   assert.equal(invokeNow(p.context, XrcTgtQp, 'query', tgt.object!, {}, p.caller).out.state, Qps.RTS)
@@ -149,13 +149,13 @@ test('a LID on a RoCE queue pair is refused with a message, in a typed call and 
   assert.throws(() => create({ ...others, ibAddress }), { code: 'EINVAL', message })
   const { rxe } = p
   assert.equal(rxe.device.schema.classByName('rc_qp')!.methods.create.in.ibAddress, undefined)
-  // a client compiled for every link has `ibAddress`
+  // A client compiled for every link has `ibAddress`.
   const args = { ...toInit(), ibAddress }
   const call = { class: RcQp, methodName: 'modify', method: RcQp.methods.modify, object: 0, args }
-  // the method lists the attribute in `refused`, so it is not ignored as unknown, even if it is marked as ignorable
+  // The method lists the attribute in `refused`. So the attribute is not ignored as unknown, even if marked as ignorable.
   for (const ignorable of [[], ['ibAddress']]) {
-    const message = encodeCall(call, { ignorable })
-    assert.throws(() => decodeMessage(callerView(p.context, p.caller), call.method.call, message), {
+    const bytes = encodeCall(call, { ignorable })
+    assert.throws(() => decodeMessage(callerView(p.context, p.caller), call.method.call, bytes), {
       code: 'EINVAL',
       message: /^rc_qp.modify: attribute ibAddress does not belong to this device's link/,
     })
