@@ -63,9 +63,14 @@ export const FIRST_RECEIVE_ID = 0x4000_0000
 export const RECEIVE_SLOTS = 12
 export const READ_SLOTS = 12
 export const ATOMIC_SLOTS = 64
+const TARGET_REGION_BYTES = TARGET_BYTES + 8 * WORDS
+const LOCAL_REGION_BYTES = (RECEIVE_SLOTS + READ_SLOTS) * MESSAGE_BYTES + 8 * ATOMIC_SLOTS
 /** Client memory of one end, at most. */
 export const END_BYTES = TARGET_BYTES + (RECEIVE_SLOTS + READ_SLOTS + 2) * MESSAGE_BYTES + 0x1000
 
+const REMOTE_ACCESS = Access.REMOTE_WRITE | Access.REMOTE_READ | Access.REMOTE_ATOMIC | Access.FLUSH_GLOBAL
+
+/** Offsets in the node's memory. */
 export interface Areas {
   readonly source: number
   readonly target: number
@@ -168,8 +173,8 @@ export const createEnd = (
   neighbours: readonly End[],
 ): End => {
   const { memory } = host
-  const target = memory.allocate(TARGET_BYTES + WORDS * 8)
-  const local = memory.allocate((RECEIVE_SLOTS + READ_SLOTS) * MESSAGE_BYTES + ATOMIC_SLOTS * 8)
+  const target = memory.allocate(TARGET_REGION_BYTES)
+  const local = memory.allocate(LOCAL_REGION_BYTES)
   const results = local + RECEIVE_SLOTS * MESSAGE_BYTES
   const areas = {
     source,
@@ -179,7 +184,6 @@ export const createEnd = (
     results,
     atomics: results + READ_SLOTS * MESSAGE_BYTES,
   }
-  const access = Access.REMOTE_WRITE | Access.REMOTE_READ | Access.REMOTE_ATOMIC | Access.FLUSH_GLOBAL
   const sourceKey = nextKey()
   memory.register(sourceKey, pd, source, SOURCE_BYTES, Access.REMOTE_READ)
   const end = {
@@ -189,14 +193,8 @@ export const createEnd = (
     pd,
     areas,
     sourceKey,
-    target: memory.register(nextKey(), pd, target, TARGET_BYTES + WORDS * 8, access | Access.LOCAL_WRITE),
-    local: memory.register(
-      nextKey(),
-      pd,
-      local,
-      (RECEIVE_SLOTS + READ_SLOTS) * MESSAGE_BYTES + ATOMIC_SLOTS * 8,
-      Access.LOCAL_WRITE,
-    ),
+    target: memory.register(nextKey(), pd, target, TARGET_REGION_BYTES, REMOTE_ACCESS | Access.LOCAL_WRITE),
+    local: memory.register(nextKey(), pd, local, LOCAL_REGION_BYTES, Access.LOCAL_WRITE),
     nextKey,
     neighbours,
     qpn: 0,
@@ -299,7 +297,6 @@ export const forgetSent = (end: End, sent: number, oldest: number): void => {
 export const isFinished = (pair: Pair): boolean =>
   pair.ends.every(end => outstanding(end) === 0 || end.host.queues[end.row].sends.length === 0)
 
-const REMOTE_ACCESS = Access.REMOTE_WRITE | Access.REMOTE_READ | Access.REMOTE_ATOMIC | Access.FLUSH_GLOBAL
 const INIT_ATTRIBUTES = { pkeyIndex: 0, access: REMOTE_ACCESS }
 
 /** RESET to RTS; both ends have the same Q_Key. */

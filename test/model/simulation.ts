@@ -137,8 +137,9 @@ export const createSimulation = (options: SimulationOptions) => {
         bound: region => onBound(endOf(region.pd), region),
         invalidated: region => onInvalidated(endOf(region.pd), region),
         completed(cq, completion) {
+          // End i has CQ 2i for sends and CQ 2i + 1 for receives.
           const end = ends[cq >> 1]
-          const isSend = (cq & 1) === 0
+          const isSend = cq % 2 === 0
           const number = completion.id & ~FIRST_RECEIVE_ID
           log(`${end.name} ${isSend ? 'request' : 'receive'} ${number}: status ${completion.status}`)
           if (isSend) onSendCompleted(end, completion, statistics)
@@ -306,7 +307,7 @@ export const createSimulation = (options: SimulationOptions) => {
   }
 
   /** Returns the number of requests posted. */
-  const turn = (pair: Pair, isPosting: boolean): number => {
+  const turn = (pair: Pair, { isPosting }: { readonly isPosting: boolean }): number => {
     let posted = 0
     if (isPosting && random.hits(0.004)) pair.isSettling = true
     for (const end of pair.ends) {
@@ -370,7 +371,7 @@ export const createSimulation = (options: SimulationOptions) => {
           checkUnwritable()
           for (const end of ends) forgetSent(end, link.counts.sent, link.oldest())
         }
-        remaining -= turn(random.pick(pairs), true)
+        remaining -= turn(random.pick(pairs), { isPosting: true })
         if (random.hits(0.7)) step()
       }
       link.setQuality(qualities[0])
@@ -379,7 +380,7 @@ export const createSimulation = (options: SimulationOptions) => {
           turns < 200_000,
           `these pairs do not finish: ${pairs.filter(pair => !isFinished(pair)).map(pair => pair.name)}`,
         )
-        turn(random.pick(pairs), false)
+        turn(random.pick(pairs), { isPosting: false })
         step()
       }
       for (const pair of pairs) checkFinished(pair, statistics)
@@ -394,7 +395,7 @@ export const createSimulation = (options: SimulationOptions) => {
           'leaks',
         )
       }
-      // Eight losses in a row are rare.
+      // A request fails only after eight losses in a row, which are rare: it is retried seven times.
       assert.ok(
         statistics.lost <= operations / 5000,
         `${statistics.lost} requests exceeded their retries, although the receiver existed`,

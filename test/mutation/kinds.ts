@@ -1,6 +1,7 @@
 /*
  * Kinds of mistakes in the use of verbs: edits of a program's text that make the mistake, and findings of
- * `userdma check` that name the mistake. A mutant is a program with one mistake.
+ * `userdma check` that name the mistake. A mutant is a program with one mistake. The patterns fit the C programs of
+ * programs.ts.
  */
 import type { FindingId } from '../../src/spec/check/findings.ts'
 import { callsOf, type Edit, fieldsOf, matchesOf, type Range, statementsWith, valuesOf } from './source.ts'
@@ -68,6 +69,9 @@ const oldKey = (key: string): string => {
   const access = 'IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC'
   return `({ struct ibv_mr *old_ = ibv_reg_mr(${end}pd, ${end}buffer, 4096, ${access}); uint32_t key_ = old_->${field}; ibv_dereg_mr(old_); key_; })`
 }
+
+/** Longer than any region. */
+const FAR = '(4 << 20)'
 
 /** Patterns of names of functions in the mutated programs. */
 const RECEIVES = 'post_receive|post_receives|post_shared|ibv_post_recv|ibv_post_srq_recv'
@@ -303,19 +307,19 @@ export const kinds = {
   },
   'remote-address-beyond': {
     mistake: "adds an offset beyond the peer's region to the remote address",
-    edits: text => change(text, remoteAddresses(text), value => `(${value}) + (4 << 20)`),
+    edits: text => change(text, remoteAddresses(text), value => `(${value}) + ${FAR}`),
     findings: ['remote-out-of-bounds'],
     legalIf: 'the request has no bytes, or is a SEND',
   },
   'remote-address-before': {
     mistake: "uses a remote address before the peer's region",
-    edits: text => change(text, remoteAddresses(text), value => `(${value}) - (4 << 20)`),
+    edits: text => change(text, remoteAddresses(text), value => `(${value}) - ${FAR}`),
     findings: ['remote-out-of-bounds'],
     legalIf: 'the request has no bytes, or is a SEND',
   },
   'length-beyond': {
     mistake: 'gives an element a length beyond its region',
-    edits: text => change(text, lengths(text), value => `(${value}) + (4 << 20)`),
+    edits: text => change(text, lengths(text), value => `(${value}) + ${FAR}`),
     findings: ['local-out-of-bounds', 'remote-out-of-bounds', ['request-length', /inline/]],
     legalIf: 'no request uses the element',
   },

@@ -40,12 +40,13 @@ describe('mistakes in programs', { skip: lacking('cc', 'gcov') }, () => {
 })
 
 it('every kind has a mutant, and a seed determines the order', () => {
-  const order = inOrderOf(7)
+  const seed = 7
+  const order = inOrderOf(seed)
   assert.deepEqual(
     kindNames.filter(kind => !order.some(mutant => mutant.kind === kind)),
     [],
   )
-  assert.deepEqual(inOrderOf(7), order)
+  assert.deepEqual(inOrderOf(seed), order)
 })
 
 it('statements, values and fields are found in C text, and an edit replaces a range', () => {
@@ -60,7 +61,8 @@ it('statements, values and fields are found in C text, and an edit replaces a ra
 `)
   const found = (ranges: readonly { readonly from: number; readonly to: number }[]): string[] =>
     ranges.map(({ from, to }) => text.slice(from, to).replace(/\s+/g, ' '))
-  // the declaration and the condition cannot be removed
+  // `searchable` blanks comments, strings and first arguments of FAULT_OR.
+  // The declaration and the condition are no statements that can be removed.
   assert.deepEqual(found(statementsWith(text, 'modify|ibv_modify_qp')), [
     'check(ibv_modify_qp(qp, &attr, A | B), " ");',
     'NEED(!qp || modify(qp) == 0, " ");',

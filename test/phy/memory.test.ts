@@ -36,6 +36,7 @@ describe('memory link', () => {
     const [a, b] = attachPorts(smallSwitch(), 2)
     a.addAddress(ipv6(1))
     b.addAddress(ipv6(2))
+    // has no effect: the port has the address
     b.addAddress(ipv6(2))
     sendRun(a, a.openFlow(flowBetween(ipv6(1), ipv6(2), { flowLabel: 0xabcde, trafficClass: 3 })), 1, 4, 1040, 100)
     sendRun(a, a.openFlow(flowBetween(ipv4(1), ipv4(2))), 9, 1)
@@ -147,6 +148,7 @@ describe('memory link', () => {
     arena.bytes.set(bytes)
     assert.ok(verifyIcrc(arena, 0, 64, makeFlow({ ...flow, destinationPort: ROCE_UDP_PORT }), 0))
   })
+
   it('with ICRCs on demand computes them only while a reader needs them, also of waiting runs', () => {
     const [a, b] = attachPorts(smallSwitch(8, 16, 'demand'), 2)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
@@ -157,6 +159,7 @@ describe('memory link', () => {
     }
     assert.equal(lastByte(), 0, 'as `sendRun` wrote it')
     sendRun(a, flow, 0, 1)
+    // from now on a reader needs ICRCs
     b.requireSeal(1)
     const bytes = receiveAll(b)[0].bytes
     const sealed = plainArena(64)
@@ -196,10 +199,10 @@ describe('memory link', () => {
     let sent = 0
     while (sendRun(a, flow, sent, 1, 4096)) sent++
     assert.equal(sent, 6, 'eight buffers, two of them guaranteed to b')
-    assert.equal(a.reserve(64) >= 0, true, 'small runs have buffers of their own')
+    assert.ok(a.reserve(64) >= 0, 'small runs have buffers of their own')
     const run = emptyRun()
     assert.ok(b.receive(run))
-    assert.equal(sendRun(a, flow, sent, 1, 4096), false)
+    assert.equal(sendRun(a, flow, sent, 1, 4096), false, 'a received run keeps its buffer')
     b.release()
     assert.equal(sendRun(a, flow, sent, 1, 4096), true)
     assert.deepEqual(psns(receiveAll(b)), [1, 2, 3, 4, 5, 6])
@@ -232,7 +235,8 @@ describe('memory link', () => {
         assert.ok(sendRun(port, flow, n, 1, 64), `port ${n} has small run buffers`)
       }
     }
-    assert.equal(psns(receiveAll(d)).length, 12)
+    // Three ports have sent two runs and two small runs each.
+    assert.equal(psns(receiveAll(d)).length, 3 * 4)
   })
 
   it('one release frees all received runs', () => {
@@ -350,8 +354,9 @@ describe('memory link', () => {
   })
 
   it('refuses an arena that is too small, and more ports than run buffers', () => {
+    const needed = new RegExp(`needs an arena of ${memorySwitchBytes()} bytes, not 1000`)
+    assert.throws(() => createMemorySwitch({ arena: plainArena(1000) }), needed)
     // 64 run buffers with the scratch memory of a port, 256 small buffers, and 64 KiB of staging.
-    assert.throws(() => createMemorySwitch({ arena: plainArena(1000) }), /needs an arena of 18157568 bytes, not 1000/)
     assert.equal(memorySwitchBytes(), 18157568)
     const link = smallSwitch(2, 4)
     attachPorts(link, 2)

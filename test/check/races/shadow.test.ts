@@ -122,16 +122,20 @@ describe('shadow memory', () => {
   })
 
   it('forgets the clock of a word that is split', () => {
-    for (const [start, end] of [
-      [8, 12],
-      [12, 16],
+    const [lower, upper] = [
+      { start: 8, end: 12 },
+      { start: 12, end: 16 },
+    ]
+    for (const [half, other] of [
+      [lower, upper],
+      [upper, lower],
     ] as const) {
       const { access } = shadowOf()
       const word = access(accessOf(AccessKind.ATOMIC, 8, 16)).interval!
       word.syncClock = new Clock(0)
       assert.equal(access(accessOf(AccessKind.READ, 8, 16)).interval?.syncClock, word.syncClock)
-      assert.equal(access(accessOf(AccessKind.READ, start, end)).interval?.syncClock, undefined)
-      assert.equal(access(accessOf(AccessKind.READ, 20 - start, 28 - end)).interval?.syncClock, undefined)
+      assert.equal(access(accessOf(AccessKind.READ, half.start, half.end)).interval?.syncClock, undefined)
+      assert.equal(access(accessOf(AccessKind.READ, other.start, other.end)).interval?.syncClock, undefined)
     }
   })
 
@@ -139,10 +143,11 @@ describe('shadow memory', () => {
     for (const kind of [AccessKind.READ, AccessKind.WRITE]) {
       const { shadow, omitted, access } = shadowOf(4)
       for (const start of [0, 16, 32, 48]) access(accessOf(kind, start, start + 8))
+      // From now on, the access at 16 is the oldest.
       access(accessOf(kind, 0, 8))
       assert.deepEqual([shadow.size, omitted], [4, []])
       access(accessOf(kind, 64, 72, { space: 1 }))
-      assert.deepEqual([shadow.size, omitted], [2, [['race-memory', 3]]])
+      assert.deepEqual([shadow.size, omitted], [2, [['race-memory', 3]]], 'those at 16, 32 and 48 are forgotten')
       const earlierAt = (start: number, space: number) =>
         access(accessOf(AccessKind.READ, start, start + 8, { space, queue: 1 })).earlier.size
       assert.deepEqual([earlierAt(0, 0), earlierAt(64, 1)], [1, 1])

@@ -42,6 +42,8 @@ const { SUCCESS, LOC_QP_OP_ERR, WR_FLUSH_ERR } = WcStatus.values
 const QKEY = 0x1234
 const GROUP = ipv4(239, 77, 0, 9)
 const RECEIVE_BYTES = 1024
+/** Offset of the bytes to send in a peer's region. */
+const SOURCE = 4096
 type DatagramClass = typeof UdQp | typeof GsiQp
 
 interface Peer {
@@ -103,15 +105,17 @@ const postReceives = ({ receive, mr }: Peer, count = 3): void => {
   for (let i = 0; i < count; i++)
     assert.ok(postReceive(receive, BigInt(100 + i), [sgeOf(mr, i * RECEIVE_BYTES, RECEIVE_BYTES)]))
 }
-const sendTo = (from: Peer, qpn: number, ahNumber: number, length = 64, qkey = QKEY): void => {
-  pattern(from.mr.bytes.subarray(4096), 5)
-  const request = { opcode: Wr.SEND, id: 1n, sges: [sgeOf(from.mr, 4096, length)] }
+/** Sends `length` bytes from SOURCE, with the ID 1. */
+const sendTo = (from: Peer, qpn: number, ahNumber: number, { length = 64, qkey = QKEY } = {}): void => {
+  pattern(from.mr.bytes.subarray(SOURCE), 5)
+  const request = { opcode: Wr.SEND, id: 1n, sges: [sgeOf(from.mr, SOURCE, length)] }
   assert.ok(postSend(from.send, { ...request, to: { qpn, qkey, ah: ahNumber } }))
 }
 const GRH_BYTES = 40
 /** RoCEv2 adapters report the IP version in the SL of a completion: bit 3 for UDP, with 1 for IPv6 or 2 for IPv4. */
 const SL_IPV4 = 0xa
 const SL_IPV6 = 0x9
+/** ID, status, bytes and source queue pair of each completion. */
 const polled = ({ cq }: Peer) =>
   pollAll(cq.ring).map(({ id, status, bytes, srcQp }) => [Number(id), status, bytes, srcQp])
 const pair = () => {
@@ -123,7 +127,7 @@ describe('a datagram', () => {
   it('reaches the destination queue pair, with the sender’s IPv4 header', () => {
     const { m, a, b } = pair()
     postReceives(b)
-    sendTo(a, b.qpn, ah(a.p, gidOf(b), { trafficClass: 0x20 }).number, 77)
+    sendTo(a, b.qpn, ah(a.p, gidOf(b), { trafficClass: 0x20 }).number, { length: 77 })
     m.settle()
     assert.deepEqual(polled(a), [[1, 0, 77, 0]])
     const [wc] = pollAll(b.cq.ring)
@@ -132,7 +136,7 @@ describe('a datagram', () => {
       [GRH_BYTES + 77, a.qpn, SL_IPV4, WcFlags.values.GRH, 1],
     )
     const { bytes } = b.mr
-    assert.deepEqual(bytes.slice(GRH_BYTES, GRH_BYTES + 77), a.mr.bytes.slice(4096, 4096 + 77))
+    assert.deepEqual(bytes.slice(GRH_BYTES, GRH_BYTES + 77), a.mr.bytes.slice(SOURCE, SOURCE + 77))
     const [ETHERNET_BYTES, IPV4_BYTES] = [14, 20]
     const ipv4Header = bytes.subarray(GRH_BYTES - IPV4_BYTES, GRH_BYTES)
     assert.ok(bytes.subarray(0, GRH_BYTES - IPV4_BYTES).every(byte => byte === 0))
@@ -152,7 +156,7 @@ describe('a datagram', () => {
   it('over IPv6 arrives with the IPv6 header', () => {
     const { m, a, b } = pair()
     postReceives(b)
-    sendTo(a, b.qpn, ah(a.p, ipv6(2), { sgidIndex: 2, flowLabel: 0x12345 }).number, 8)
+    sendTo(a, b.qpn, ah(a.p, ipv6(2), { sgidIndex: 2, flowLabel: 0x12345 }).number, { length: 8 })
     m.settle()
     const [wc] = pollAll(b.cq.ring)
     assert.equal(wc.sl, SL_IPV6)
@@ -177,7 +181,7 @@ describe('a datagram', () => {
   it('with a wrong Q_Key is dropped and counted', () => {
     const { m, a, b } = pair()
     postReceives(b)
-    sendTo(a, b.qpn, ah(a.p, gidOf(b)).number, 64, 9)
+    sendTo(a, b.qpn, ah(a.p, gidOf(b)).number, { qkey: QKEY + 1 })
     m.settle()
     assert.deepEqual(polled(b), [])
     assert.equal(b.p.rxe.state.engine().counters.qkeyViolations, 1)
@@ -186,7 +190,7 @@ describe('a datagram', () => {
     const { m, a, b } = pair()
     for (let i = 0; i < 2; i++) postReceive(b.receive, BigInt(100 + i), [sgeOf(b.mr, 0, GRH_BYTES + 4096)])
     const { number } = ah(a.p, gidOf(b))
-    sendTo(a, b.qpn, number, 4096)
+    sendTo(a, b.qpn, number, { length: 4096 })
     postSend(a.send, { opcode: Wr.SEND, sges: [sgeOf(a.mr, 0, 4097)], to: { qpn: b.qpn, qkey: QKEY, ah: number } })
     m.settle()
     assert.deepEqual(polled(b), [[100, 0, GRH_BYTES + 4096, a.qpn]])
@@ -205,7 +209,7 @@ describe('a datagram', () => {
       [512, [512, 513]],
     ] as const) {
       setMtu(mtu)
-      for (const length of lengths) sendTo(a, b.qpn, number, length)
+      for (const length of lengths) sendTo(a, b.qpn, number, { length })
       m.settle()
       assert.deepEqual(
         polled(b).map(([, , length]) => length),
@@ -229,13 +233,14 @@ describe('datagrams under torment', () => {
         const count = 12
         for (let i = 0; i < count; i++) assert.ok(postReceive(b.receive, BigInt(i), [sgeOf(b.mr, i * 128, 128)]))
         for (let i = 0; i < count; i++) {
-          a.mr.bytes[4096 + i] = i
-          const request = { opcode: Wr.SEND, id: BigInt(i), sges: [sgeOf(a.mr, 4096 + i, 1)] }
+          a.mr.bytes[SOURCE + i] = i
+          const request = { opcode: Wr.SEND, id: BigInt(i), sges: [sgeOf(a.mr, SOURCE + i, 1)] }
           assert.ok(
             postSend(a.send, { ...request, to: { qpn: isGroup ? MULTICAST_QPN : b.qpn, qkey: QKEY, ah: number } }),
           )
         }
         m.settle()
+        // all delayed datagrams arrive
         while (m.tick());
         const sent = pollAll(a.cq.ring).map(({ id, status }) => [Number(id), status])
         assert.deepEqual(
@@ -363,7 +368,7 @@ describe('the path of a datagram that waits in the send queue', () => {
     postReceives(b, 12)
     postReceives(c, 12)
     const { handle, number } = ah(a.p, gidOf(b))
-    for (let i = 0; i < 12; i++) sendTo(a, b.qpn, number, 1000 - GRH_BYTES)
+    for (let i = 0; i < 12; i++) sendTo(a, b.qpn, number, { length: 1000 - GRH_BYTES })
     m.settle()
     return { m, a, b, c, handle }
   }
@@ -452,7 +457,8 @@ describe('a multicast group', () => {
     ])
     for (const peer of [b, c]) assert.deepEqual(polled(peer), [[100, 0, GRH_BYTES + 64, a.qpn]])
     assert.deepEqual(polled(outside), [])
-    assert.deepEqual([...b.mr.bytes.slice(36, 40)], [239, 77, 0, 9], 'the header has the group as its destination')
+    const destination = b.mr.bytes.slice(GRH_BYTES - 4, GRH_BYTES)
+    assert.deepEqual([...destination], [239, 77, 0, 9], 'the IPv4 header has the group as its destination')
     assert.equal(detach(b), 'ok')
     sendTo(a, MULTICAST_QPN, ah(a.p, GROUP).number)
     m.settle()
@@ -480,7 +486,7 @@ describe('a multicast group', () => {
     const { m, a, b } = pair()
     postReceives(b)
     attach(b)
-    sendTo(a, MULTICAST_QPN, ah(a.p, GROUP).number, 64, 5)
+    sendTo(a, MULTICAST_QPN, ah(a.p, GROUP).number, { qkey: QKEY + 1 })
     m.settle()
     assert.deepEqual(polled(b), [])
   })
@@ -502,11 +508,12 @@ describe('a multicast group', () => {
   it('has at most 56 queue pairs (max_mcast_qp_attach)', () => {
     const m = machine(1)
     const p = program(m)
-    const peers = Array.from({ length: 57 }, () => makePeer(p))
-    for (const peer of peers.slice(0, 56)) assert.equal(attach(peer), 'ok')
-    assert.equal(attach(peers[56]), 'ENOMEM')
-    detach(peers[3])
-    assert.equal(attach(peers[56]), 'ok')
+    const members = Array.from({ length: 56 }, () => makePeer(p))
+    for (const peer of members) assert.equal(attach(peer), 'ok')
+    const another = makePeer(p)
+    assert.equal(attach(another), 'ENOMEM')
+    detach(members[3])
+    assert.equal(attach(another), 'ok')
   })
   it('accepts no queue pair of another type', () => {
     const { a } = pair()
@@ -537,7 +544,7 @@ describe('the queue pair of the general services', () => {
     const [a, b] = [gsi(m, 0), gsi(m, 1)]
     assert.equal(a.qpn, GSI_QPN)
     postReceives(b)
-    sendTo(a, GSI_QPN, ah(a.p, gidOf(b)).number, 256, GSI_QKEY)
+    sendTo(a, GSI_QPN, ah(a.p, gidOf(b)).number, { length: 256, qkey: GSI_QKEY })
     m.settle()
     assert.deepEqual(polled(b), [[100, SUCCESS, GRH_BYTES + 256, GSI_QPN]])
     assert.equal(invokeNow(a.p.context, GsiQp, 'query', a.handle, {}, a.p.caller).out.qkey, GSI_QKEY)
@@ -556,11 +563,12 @@ describe('the queue pair of the general services', () => {
     invokeNow(first.p.context, GsiQp, 'destroy', first.handle, {}, first.p.caller)
     assert.equal(gsi(m, 0).qpn, GSI_QPN)
   })
-  it('is not moved to ERR by a completion that its predecessor lost', () => {
+  it('is not moved to ERR by a lost completion of an earlier queue pair with its number', () => {
     const m = machine(1)
     const first = gsi(m, 0)
     const { context, caller } = first.p
     const modifyFirst = (state: number) => invokeNow(context, GsiQp, 'modify', first.handle, { state }, caller)
+    // Flushes receives until the CQ overflows and a completion is lost.
     const receives = 12
     for (let flushed = 0; flushed <= first.cq.cqe; flushed += receives) {
       modifyFirst(Qps.RESET)

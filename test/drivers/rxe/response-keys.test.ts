@@ -22,6 +22,9 @@ const setUp = (path: Path) => {
   return { m, cq, requester, responder, local, readOnly, remote }
 }
 
+/** Bits that make a key one of no region. */
+const UNKNOWN_KEY = 0x100
+
 const operations = [
   { name: 'READ', opcode: Wr.READ, length: 100, completion: WcOpcode.values.RDMA_READ, operands: {} },
   {
@@ -50,12 +53,13 @@ const operations = [
 for (const path of ['packets', 'direct'] as const)
   describe(`path '${path}'`, () => {
     for (const { name, opcode, length, completion, operands } of operations) {
-      const isAtomic = length === 8
+      const isAtomic = opcode !== Wr.READ
       it(`${name} with a wrong local key is executed by the peer, and then fails`, () => {
         for (const wrong of ['key', 'access right', 'second element'] as const) {
           const { m, cq, requester, responder, local, readOnly, remote } = setUp(path)
           const good = sgeOf(local, 0, length)
-          const bad = wrong === 'access right' ? sgeOf(readOnly, 0, length) : { ...good, lkey: local.lkey ^ 0x100 }
+          const bad =
+            wrong === 'access right' ? sgeOf(readOnly, 0, length) : { ...good, lkey: local.lkey ^ UNKNOWN_KEY }
           const half = length / 2
           const sges =
             wrong === 'second element'
@@ -82,15 +86,15 @@ for (const path of ['packets', 'direct'] as const)
             ],
           )
           const word = new DataView(remote.bytes.buffer).getBigUint64(0, true)
-          assert.equal(word, isAtomic ? 5n : 0n, "the result of the peer's operation")
+          assert.equal(word, isAtomic ? 5n : 0n, 'the peer has executed the atomic; a READ changes nothing')
           assert.deepEqual([query(requester).state, query(responder).state], [Qps.ERR, Qps.RTS])
           assert.ok(readOnly.bytes.every(byte => byte === 0))
         }
       })
       it(`${name} with a wrong local and a wrong remote key is refused by the peer`, () => {
         const { m, cq, requester, responder, local, remote } = setUp(path)
-        const sges = [{ ...sgeOf(local, 0, length), lkey: 0x9999 }]
-        const target = { remote: remote.address, rkey: remote.rkey ^ 0x100 }
+        const sges = [{ ...sgeOf(local, 0, length), lkey: local.lkey ^ UNKNOWN_KEY }]
+        const target = { remote: remote.address, rkey: remote.rkey ^ UNKNOWN_KEY }
         postSend(requester.send, { opcode, id: 1n, sges, ...target, ...operands })
         m.settle()
         assert.deepEqual(

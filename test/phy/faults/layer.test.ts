@@ -3,7 +3,7 @@ import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { MAX_DELAYED } from '../../../src/phy/faults/delay-queue.ts'
 import { type FaultPort, withFaults } from '../../../src/phy/faults/layer.ts'
-import { MAX_REORDER_DISTANCE } from '../../../src/phy/faults/limits.ts'
+import { MAX_REORDER_DELAY, MAX_REORDER_DISTANCE } from '../../../src/phy/faults/limits.ts'
 import { type FaultRule, noFaults, parseFaults } from '../../../src/phy/faults/rules.ts'
 import type { MemorySwitch } from '../../../src/phy/memory.ts'
 import { emptyRun, type Port } from '../../../src/phy/port.ts'
@@ -169,21 +169,24 @@ describe('faults', () => {
       0,
       'onTimeout must be called immediately, because the layer does not know the time',
     )
-    setup.receiver.onTimeout(70)
+    const now = 70
+    const due = now + MAX_REORDER_DELAY
+    setup.receiver.onTimeout(now)
     assert.deepEqual(receiveAll(setup.receiver), [])
-    assert.equal(setup.receiver.nextTimeout(), 1070)
+    assert.equal(setup.receiver.nextTimeout(), due)
     let wakeUps = 0
     setup.receiver.wake = () => wakeUps++
-    setup.receiver.onTimeout(1069)
+    setup.receiver.onTimeout(due - 1)
     assert.equal(wakeUps, 0)
-    setup.receiver.onTimeout(1070)
+    setup.receiver.onTimeout(due)
     assert.equal(wakeUps, 1)
     assert.deepEqual(psns(receiveAll(setup.receiver)), [5])
     assert.equal(setup.receiver.nextTimeout(), Number.POSITIVE_INFINITY)
   })
 
   it('a delay without jitter delays every packet by this time, and keeps the order', () => {
-    const setup = setUp('delay=2')
+    const setup = setUp('delay=2ms')
+    // A delay begins at the first `onTimeout` after the arrival, here at 100 and at 600 µs.
     sendRun(setup.sender, setup.flow, 0, 3)
     assert.deepEqual(receiveAll(setup.receiver), [])
     setup.receiver.onTimeout(100)
@@ -193,14 +196,14 @@ describe('faults', () => {
     assert.equal(setup.receiver.nextTimeout(), 2100)
     setup.receiver.onTimeout(2100)
     assert.deepEqual(psns(receiveAll(setup.receiver)), [0, 1, 2])
-    setup.receiver.onTimeout(9999)
+    setup.receiver.onTimeout(2600)
     assert.deepEqual(psns(receiveAll(setup.receiver)), [3, 4])
     assert.equal(setup.receiver.faults.delayed, 5)
   })
 
   it('jitter spreads the delay over its range, which changes the order', () => {
     const setUpDelayed = (): Setup => {
-      const setup = setUp('delay=5,jitter=3,seed=2')
+      const setup = setUp('delay=5ms,jitter=3ms,seed=2')
       sendRun(setup.sender, setup.flow, 0, 30)
       receiveAll(setup.receiver)
       setup.receiver.onTimeout(0)
@@ -218,6 +221,7 @@ describe('faults', () => {
       }
     }
     assert.equal(times.length, 30)
+    // Between 2 and 8 ms; the first and last of 30 packets are near these limits.
     assert.ok(times[0] >= 2000 && times[0] < 3500)
     assert.ok(times[29] <= 8000 && times[29] > 6500)
     assert.notDeepEqual(order, range(30))
@@ -230,14 +234,14 @@ describe('faults', () => {
     const setup = setUp('dup=1,reorder=1')
     assert.deepEqual(
       psns(transfer(setup, 20, [5])).toSorted((a, b) => a - b),
-      range(40).map(i => i >> 1),
+      range(20).flatMap(psn => [psn, psn]),
     )
     const { duplicated, reordered } = setup.receiver.faults
     assert.deepEqual([duplicated, reordered], [20, 20])
     assert.equal(setup.receiver.counters.receivedPackets, 40)
   })
 
-  it('that drop all packets of a flood let `receive` return', () => {
+  it('that drop all packets do not make `receive` endless when each released run is followed by another', () => {
     const link = smallSwitch()
     const [sender, inner] = attachPorts(link, 2)
     const flow = sender.openFlow(flowBetween(ipv4(1), ipv4(2)))
@@ -252,9 +256,9 @@ describe('faults', () => {
     const receiver = withFaults(flooded, 'rxe1', parseFaults('drop=1'))
     sendRun(sender, flow, 0, 4)
     assert.equal(receiver.receive(emptyRun()), false)
-    assert.equal(floods, 1)
+    assert.equal(floods, 1, '`receive` has dropped one run')
     assert.equal(receiver.receive(emptyRun()), false)
-    assert.equal(receiver.faults.dropped, 8)
+    assert.equal(receiver.faults.dropped, 2 * 4)
   })
 
   it('deliver nothing after close', () => {
@@ -269,6 +273,7 @@ describe('faults', () => {
   it('that are removed do not apply to the rest of a run', () => {
     const setup = setUp('drop=0.3,seed=4')
     sendRun(setup.sender, setup.flow, 0, 30)
+    // The layer delivers the packets before the first dropped one.
     const run = emptyRun()
     assert.ok(setup.receiver.receive(run))
     const nextPsn = bthPsn(setup.receiver.arena.view, run.offset) + run.count
@@ -280,12 +285,13 @@ describe('faults', () => {
 
   it('delayed packets that do not fit the delay queue are lost and counted', () => {
     const setup = setUp('delay=1000')
-    for (let i = 0; i < 80; i++) {
-      sendRun(setup.sender, setup.flow, i * 16, 16)
+    const total = MAX_DELAYED + 280
+    for (let psn = 0; psn < total; psn += 16) {
+      sendRun(setup.sender, setup.flow, psn, 16)
       receiveAll(setup.receiver)
     }
     const { delayed, overflowed } = setup.receiver.faults
-    assert.equal(delayed + overflowed, 1280)
+    assert.equal(delayed + overflowed, total)
     assert.equal(delayed, MAX_DELAYED)
     setup.receiver.onTimeout(0)
     setup.receiver.onTimeout(1e6)
@@ -318,10 +324,11 @@ describe('faults', () => {
     const flow = sender.openFlow(flowBetween(ipv4(1), group))
     for (let psn = 0; psn < 10; psn++) assert.ok(sendRun(sender, flow, psn, 1))
     receiveAll(receiver)
-    assert.ok(receiver.counters.icrcErrors > 5)
+    assert.ok(receiver.counters.icrcErrors > 5, 'a few changes are to bits that the ICRC does not cover')
     assert.equal(receiveAll(other).length, 10)
     assert.equal(other.counters.icrcErrors, 0)
   })
+
   it('need ICRCs only while a rule corrupts', () => {
     const link = smallSwitch(16, 16, 'demand')
     const [sender, inner] = attachPorts(link, 2)

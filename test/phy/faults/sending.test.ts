@@ -152,18 +152,18 @@ describe('faults on sent packets', () => {
       for (const { psn } of receiveAll(setup.receiver)) arrivals.push([now, psn])
     }
     // Packets may leave up to 1000 µs earlier than the rate limit allows.
-    const sentImmediately = Math.floor(1000 / 92) + 1
     assert.deepEqual(
       arrivals,
-      range(15).map(psn => [psn < sentImmediately ? 0 : 92 * psn - 1000, psn]),
+      range(15).map(psn => [Math.max(0, 92 * psn - 1000), psn]),
     )
-    for (let i = 0; i < 80; i++) sendRun(setup.sender, setup.flow, 16 * i, 16)
-    assert.equal(setup.sender.faults.overflowed, 80 * 16 - MAX_DELAYED)
+    const total = MAX_DELAYED + 280
+    for (let psn = 0; psn < total; psn += 16) sendRun(setup.sender, setup.flow, psn, 16)
+    assert.equal(setup.sender.faults.overflowed, total - MAX_DELAYED)
   })
 
   it('a packet to reorder that finds the queue full is sent at once, and does not count as lost', () => {
     const setup = setUp('dir=sent,reorder=1')
-    const total = 80 * 16
+    const total = MAX_DELAYED + 280
     assert.deepEqual(
       psns(transfer(setup, total)).toSorted((a, b) => a - b),
       range(total),
@@ -173,19 +173,19 @@ describe('faults on sent packets', () => {
     assert.equal(overflowed, 0)
   })
 
-  it('a delayed packet that finds the port full is sent later, without a timeout at every moment', () => {
+  it('a delayed packet that finds the port full is tried again within a millisecond, but not at once', () => {
     const link = smallSwitch(4, 0)
     const [inner, receiver] = attachPorts(link, 2)
     const sender = withFaults(inner, 'rxe0', parseFaults('dir=sent,delay=1ms'))
     const flow = sender.openFlow(flowBetween(ipv4(1), ipv4(2)))
     sendRun(sender, flow, 0, 1)
     sender.onTimeout(0)
-    const full: number[] = []
-    for (let at = inner.takeLayerBuffer(64); at >= 0; at = inner.takeLayerBuffer(64)) full.push(at)
+    const taken: number[] = []
+    for (let at = inner.takeLayerBuffer(64); at >= 0; at = inner.takeLayerBuffer(64)) taken.push(at)
     sender.onTimeout(1000)
     const again = sender.nextTimeout()
     assert.ok(again > 1000 && again < 2000)
-    for (const at of full) inner.releaseLayerBuffer(at)
+    for (const at of taken) inner.releaseLayerBuffer(at)
     sender.onTimeout(again)
     assert.deepEqual(psns(receiveAll(receiver)), [0])
     assert.equal(sender.nextTimeout(), Infinity)
@@ -222,22 +222,22 @@ describe('faults on sent packets', () => {
     const link = smallSwitch()
     const [inner] = attachPorts(link, 1)
     const layer = withFaults(inner, 'rxe0', parseFaults('device=rxe1,drop=1'))
-    const usesPort = (): boolean[] =>
-      (['receive', 'release', 'reserve', 'commit', 'flush', 'nextTimeout', 'onTimeout'] as const).map(
-        name => layer[name] === inner[name],
-      )
-    assert.ok(usesPort().every(Boolean))
+    const names = ['receive', 'release', 'reserve', 'commit', 'flush', 'nextTimeout', 'onTimeout'] as const
+    /** Functions of the layer that are not the port's. */
+    const wrapped = () => names.filter(name => layer[name] !== inner[name])
+    assert.deepEqual(wrapped(), [])
     layer.setFaults(parseFaults('dir=sent,drop=1;drop=1'))
-    assert.deepEqual(usesPort(), [false, false, true, false, false, false, false])
+    assert.deepEqual(wrapped(), ['receive', 'release', 'commit', 'flush', 'nextTimeout', 'onTimeout'])
+    // After the rules have gone, the functions are replaced at the end of a poll.
     layer.setFaults([])
     layer.flush()
     layer.release()
     layer.flush()
-    assert.ok(usesPort().every(Boolean))
+    assert.deepEqual(wrapped(), [])
     layer.setFaults(parseFaults('drop=1'))
     layer.setFaults([])
     assert.equal(layer.receive(emptyRun()), false)
-    assert.ok(usesPort().every(Boolean))
+    assert.deepEqual(wrapped(), [])
   })
 
   it('a tap sees every packet that is sent, also duplicates, and no dropped packet', () => {

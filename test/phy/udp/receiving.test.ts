@@ -10,6 +10,8 @@ import { makeFlow, sealIcrc } from '../../../src/wire/icrc.ts'
 import { batchArena, ipv4, putSendOnly } from '../helpers.ts'
 
 const BUFFER_BYTES = 2048
+/** Packets after which a poll ends (receiving.ts). */
+const POLL_PACKETS = 124
 
 /** ::ffff:0.0.0.0 */
 const ipv4Any = Uint8Array.from({ length: 16 }, (_, i) => (i === 10 || i === 11 ? 0xff : 0))
@@ -58,7 +60,9 @@ const startFlooded = (length: number) => {
     segments.fill(length, first, first + count)
     return count
   }
-  return startReceiving({ arena: batchArena(RECEIVE_BUFFERS * BUFFER_BYTES), receive, lengths, segments }, false)
+  const needsIdentifications = false
+  const arena = batchArena(RECEIVE_BUFFERS * BUFFER_BYTES)
+  return startReceiving({ arena, receive, lengths, segments }, needsIdentifications)
 }
 
 const PACKET_BYTES = 64
@@ -70,6 +74,7 @@ const startJoined = (identifications: readonly (number | undefined)[], needsIden
   for (const [i, identification] of identifications.entries()) {
     putSendOnly(arena.view, i * PACKET_BYTES, i)
     sealIcrc(arena, i * PACKET_BYTES, PACKET_BYTES, flow, identification ?? 0)
+    // a byte of the payload
     if (identification === undefined) arena.bytes[i * PACKET_BYTES + 20] ^= 4
   }
   const lengths = new Int32Array(RECEIVE_BUFFERS).fill(identifications.length * PACKET_BYTES)
@@ -85,16 +90,17 @@ describe('receiving over UDP', () => {
     ['empty datagrams', 0],
     ['truncated datagrams', -1],
   ] as const)
-    it(`a flood of ${kind} ends a poll`, () => {
+    it(`a poll ends during a flood of ${kind}`, () => {
       const { receiving, counters } = startFlooded(length)
       const run = emptyRun()
       assert.equal(receiving.receive(run), false)
-      assert.equal(counters.icrcErrors, 124)
+      assert.equal(counters.icrcErrors, POLL_PACKETS)
       assert.equal(receiving.receive(run), false)
-      assert.equal(counters.icrcErrors, 248, 'the next poll reads again')
+      assert.equal(counters.icrcErrors, 2 * POLL_PACKETS, 'the next poll reads again')
     })
 
-  // packets with these identifications, joined by the kernel (UDP_GRO); undefined: a wrong ICRC
+  // Packets with these identifications, joined by the kernel (UDP_GRO); undefined: a wrong ICRC. The expected runs are
+  // [first identification, packets]: `joined`, or `counting` if identifications must count up within a run.
   for (const { identifications, joined, counting, unexpected } of [
     {
       identifications: [0, 0, 0],
@@ -129,7 +135,7 @@ describe('receiving over UDP', () => {
     },
     { identifications: [undefined, 0, 1], joined: [[0, 2]], counting: [[0, 2]], unexpected: 0 },
   ])
-    it(`a joined datagram with identifications ${identifications.map(number => number ?? 'wrong').join(', ')}`, () => {
+    it(`a joined datagram is divided into runs, identifications ${identifications.map(number => number ?? 'wrong').join(', ')}`, () => {
       for (const needsIdentifications of [false, true]) {
         const { receiving, counters } = startJoined(identifications, needsIdentifications)
         const runs: number[][] = []

@@ -5,12 +5,14 @@ import type { UdpBatches, UdpSocket } from '../../../src/host/net/udp.ts'
 import { createFlowTable } from '../../../src/phy/flow-table.ts'
 import type { FlowAddress } from '../../../src/phy/port.ts'
 import type { Senders } from '../../../src/phy/udp/senders.ts'
-import { createUdpSending, MESSAGE_SLOTS, SEND_AREA_BYTES } from '../../../src/phy/udp/sending.ts'
+import { createUdpSending, FLUSH_EARLY_PACKETS, MESSAGE_SLOTS, SEND_AREA_BYTES } from '../../../src/phy/udp/sending.ts'
 import { ROCE_UDP_PORT } from '../../../src/spec/wire/headers.ts'
 import { makeFlow, verifyIcrc } from '../../../src/wire/icrc.ts'
 import { batchArena, flowBetween, ipv4 } from '../helpers.ts'
 
 const ENETUNREACH = 101
+/** Of the packets that `sendRun` sends. */
+const PACKET_BYTES = 64
 /** Maximum packets of a segmented message, here and with an older kernel. */
 const MESSAGE_PACKETS = 124
 const OLD_KERNEL_PACKETS = 62
@@ -23,7 +25,7 @@ const startSending = (errnoOf: (segment: number, bytes: number, socket: UdpSocke
   const slots = Array.from({ length: MESSAGE_SLOTS }, () => ({ offset: 0, bytes: 0, segment: 0 }))
   /** Sent messages. `segment` is 0 without segmentation. */
   const sent: (readonly [offset: number, bytes: number, segment: number])[] = []
-  /** Numbers of the sockets that `onBlocked` has reported. */
+  /** Calls of `onBlocked`: the number of the full socket, or -1 if none is full. */
   const blockedChanges: number[] = []
   const batches: Pick<UdpBatches, 'arena' | 'putMessage' | 'send'> = {
     arena,
@@ -62,22 +64,22 @@ const startSending = (errnoOf: (segment: number, bytes: number, socket: UdpSocke
     onBlocked: socket => blockedChanges.push(socket),
   })
   const address = flowBetween(ipv4(1), ipv4(2))
-  const openFlow = (record: FlowAddress, socketNumber: number): number => {
-    const opened = flows.open(0, record)
+  const openFlow = (flowAddress: FlowAddress, socketNumber: number): number => {
+    const opened = flows.open(0, flowAddress)
     sending.addFlow(opened, socketNumber)
     return opened
   }
   const flow = openFlow(address, 0)
   const icrcFlow = makeFlow({ ...address, destinationPort: ROCE_UDP_PORT })
   const sendRun = (count: number): boolean => {
-    const at = sending.reserve(count * 64)
+    const at = sending.reserve(count * PACKET_BYTES)
     if (at < 0) return false
-    sending.commit(at, 64, count, 64, flow)
+    sending.commit(at, PACKET_BYTES, count, PACKET_BYTES, flow)
     sending.flush()
     return true
   }
   const isSealed = (offset: number, identification: number): boolean =>
-    verifyIcrc(arena, offset, 64, icrcFlow, identification)
+    verifyIcrc(arena, offset, PACKET_BYTES, icrcFlow, identification)
   return { sending, flow, openFlow, counters, sent, blockedChanges, sendRun, isSealed, sockets }
 }
 
@@ -122,17 +124,18 @@ describe('sending over UDP', () => {
     assert.equal(t.counters.dropped, 0)
   })
 
-  it('sends 62 queued packets at the next commit, but not the new packets, which a fault layer may still corrupt', () => {
+  it('sends many queued packets at the next commit, but not the new packets, which a fault layer may still corrupt', () => {
     const t = startSending(() => 0)
     const at = t.sending.reserve(200 * 64)
-    t.sending.commit(at, 64, 62, 64, t.flow)
+    const many = FLUSH_EARLY_PACKETS
+    t.sending.commit(at, 64, many, 64, t.flow)
     assert.deepEqual(t.sent, [])
-    t.sending.commit(at + 62 * 64, 64, 10, 64, t.flow)
-    assert.deepEqual(t.sent, [[at, 62 * 64, 64]])
+    t.sending.commit(at + many * 64, 64, 10, 64, t.flow)
+    assert.deepEqual(t.sent, [[at, many * 64, 64]])
     t.sending.flush()
     assert.deepEqual(t.sent, [
-      [at, 62 * 64, 64],
-      [at + 62 * 64, 10 * 64, 64],
+      [at, many * 64, 64],
+      [at + many * 64, 10 * 64, 64],
     ])
   })
 
@@ -172,7 +175,7 @@ describe('sending over UDP', () => {
     assert.deepEqual([t.counters.dropped, t.counters.sendErrors, t.counters.lastSendError], [3, 3, EINVAL])
     isBroken = false
     t.sendRun(3)
-    assert.deepEqual(t.sent, [[0, 192, 64]], 'the kernel did not refuse to segment')
+    assert.deepEqual(t.sent, [[0, 3 * 64, 64]], 'the kernel did not refuse to segment')
   })
 
   it('sends long messages again after a message was refused for another reason than its number of segments', () => {
@@ -208,8 +211,8 @@ describe('sending over UDP', () => {
     assert.deepEqual(sentCounts(), [0, 0])
     errno = 0
     t.sending.sendQueued()
-    assert.deepEqual(sentCounts(), [3, 192])
-    // The last packet is shorter, and the kernel refuses to segment, and to send more than 32 bytes.
+    assert.deepEqual(sentCounts(), [3, 3 * 64])
+    // The kernel refuses to segment, and to send more than 32 bytes: only the last packet is that short.
     const s = startSending((segment, bytes) => (segment > 0 || bytes > 32 ? EINVAL : 0))
     const at = s.sending.reserve(160)
     s.sending.commit(at, 64, 3, 32, s.flow)
@@ -227,7 +230,7 @@ describe('sending over UDP', () => {
     assert.deepEqual([t.counters.dropped, t.counters.lastSendError], [3, EMSGSIZE])
     mtu = 100
     t.sendRun(3)
-    assert.deepEqual(t.sent, [[0, 192, 64]])
+    assert.deepEqual(t.sent, [[0, 3 * 64, 64]])
   })
 
   it('keeps packets while the socket is full, and sends them in order later', () => {

@@ -432,8 +432,7 @@ CASE(ping_pong)
         SEND(&one->a, SOURCE);
         poll_one(&one->b);
         SEND(&one->b, REMOTE);
-        while (one->a.outstanding > 0)
-            poll_one(&one->a);
+        drain(&one->a);
         poll_one(&one->b);
     }
 }
@@ -691,6 +690,7 @@ static void receive_byte(void)
 WAITING_CASE(fortified_recvfrom, check(socketpair(AF_UNIX, SOCK_STREAM, 0, sockets), "socketpair"), receive_byte(),
              check(write(sockets[1], "", 1) != 1 ? EIO : 0, "write"))
 
+/* A call that finds no ended child orders nothing. */
 static void ask_for_ended_child(void)
 {
     wait_for_flag();
@@ -770,7 +770,8 @@ CASE(batch)
     struct ibv_qp_ex *requests = ibv_qp_to_qp_ex(link.a.qp);
     ibv_wr_start(requests);
     requests->wr_id = case_number;
-    ibv_wr_atomic_write(requests, link.a.rkey, link.a.address + WORD, "8 bytes");
+    const uint64_t word = 1;
+    ibv_wr_atomic_write(requests, link.a.rkey, link.a.address + WORD, &word);
     ibv_wr_rdma_write(requests, link.a.rkey, link.a.address + REMOTE);
     ibv_wr_set_sge(requests, mr->lkey, (uintptr_t)buffer + SOURCE, LENGTH);
     check(ibv_wr_complete(requests), "ibv_wr_complete");

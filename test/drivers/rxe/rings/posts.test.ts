@@ -15,8 +15,10 @@ import {
 import type { Engine } from '../../../../src/transport/engine.ts'
 import { testRings } from '../provider.ts'
 
-/** Each queue holds `requests`; its ring has one slot more. */
-const setUp = (count: number, requests = 15, ownerOf?: (row: number) => QueueOwner) => {
+const RING_SLOTS = 16
+
+/** Rows 0 to `count` - 1. Each queue holds `requests`; its ring has one slot more. */
+const setUp = (count: number, requests = RING_SLOTS - 1, ownerOf?: (row: number) => QueueOwner) => {
   const memory = testRings()
   const rings: (QpRings | undefined)[] = Array.from({ length: count }, (_, row) => ({
     ...(ownerOf && { owner: ownerOf(row) }),
@@ -29,18 +31,25 @@ const setUp = (count: number, requests = 15, ownerOf?: (row: number) => QueueOwn
     onReceiveScan: (row: number) => notified.push(`receive ${row}`),
   } as unknown as Engine
   const posts = createPostScan(rings, engine, () => ownerOf !== undefined)
-  /** Returns the calls to the engine. `isEmpty`: nothing is posted, and rows are passed only because of `recheck`. */
-  const scan = (scope: ScanScope, isEmpty = false): string[] => {
-    notified.length = 0
+  /** Returns the calls to the engine. Asserts the result of the scan: whether it has passed posted sends. */
+  const scan = (scope: ScanScope): string[] => {
     const hasSends = posts.scan(scope)
-    assert.equal(hasSends, !isEmpty && notified.some(line => line.startsWith('send')))
-    return [...notified]
+    assert.equal(
+      hasSends,
+      notified.some(line => line.startsWith('send')),
+    )
+    return notified.splice(0)
+  }
+  /** As `scan`, if nothing is posted: rows are passed only because of `recheck`. */
+  const scanWithoutPosts = (): string[] => {
+    assert.equal(posts.scan(ScanScope.CHANGED), false)
+    return notified.splice(0)
   }
   for (let row = 0; row < count; row++) posts.add(row)
-  scan(ScanScope.CHANGED, true)
+  scanWithoutPosts()
   /** Posts sends: sets the producer index. */
   const send = (row: number, producer: number) => storeProducer(rings[row]!.send.ring, producer)
-  return { rings, posts, scan, send }
+  return { rings, posts, scan, scanWithoutPosts, send }
 }
 
 test('a full scan finds every post, once', () => {
@@ -75,16 +84,20 @@ test('a round of slices finds every post, and begins where the previous slice en
 
 test('a recently used queue is polled between full scans until it has been idle for a while', () => {
   const { scan, send } = setUp(3)
-  for (let i = 0; i < 20; i++) scan(ScanScope.ALL)
+  // 16 full scans without a post are "a while".
+  const stayIdle = () => {
+    for (let i = 0; i < 20; i++) scan(ScanScope.ALL)
+  }
+  stayIdle()
   send(1, 1)
   assert.deepEqual(scan(ScanScope.USED), [], 'not yet marked as used')
   assert.deepEqual(scan(ScanScope.ALL), ['send 1'])
-  for (let n = 2; n < 40; n++) {
-    send(1, n & 15)
+  for (let posted = 2; posted < 40; posted++) {
+    send(1, posted % RING_SLOTS)
     assert.deepEqual(scan(ScanScope.USED), ['send 1'])
     scan(ScanScope.ALL)
   }
-  for (let i = 0; i < 20; i++) scan(ScanScope.ALL)
+  stayIdle()
   send(1, 9)
   assert.deepEqual(scan(ScanScope.USED), [])
   assert.deepEqual(scan(ScanScope.ALL), ['send 1'])
@@ -100,10 +113,10 @@ test('a scan of changed rows marks a queue with new posts as used', () => {
 })
 
 test('a rechecked row is passed to the engine once, and counts as no work if nothing is posted', () => {
-  const { rings, posts, scan, send } = setUp(2)
+  const { rings, posts, scan, scanWithoutPosts, send } = setUp(2)
   posts.recheck(1)
   posts.recheck(1)
-  assert.deepEqual(scan(ScanScope.CHANGED, true), ['receive 1', 'send 1'])
+  assert.deepEqual(scanWithoutPosts(), ['receive 1', 'send 1'])
   send(1, 1)
   posts.recheck(1)
   assert.deepEqual(scan(ScanScope.CHANGED), ['receive 1', 'send 1'])
@@ -134,10 +147,11 @@ test('a new post is found although the engine took requests without a scan and t
 
 test('if a context with memory windows posts, a scan checks all queues of the context', () => {
   const [withWindows, withoutWindows] = [{ windowCount: 1 }, { windowCount: 0 }]
-  const { rings, posts, scan, send } = setUp(30, 15, row => (row % 2 === 0 ? withWindows : withoutWindows))
+  const { rings, posts, scan, send } = setUp(30, RING_SLOTS - 1, row => (row % 2 === 0 ? withWindows : withoutWindows))
   for (const row of [0, 6, 7]) send(row, 1)
   posts.recheck(0)
   assert.deepEqual(scan(ScanScope.CHANGED), ['receive 0', 'send 0', 'send 6'])
+  // the engine has taken the request of row 0
   rings[0]!.send.retiredIndex = 1
   send(6, 2)
   posts.recheck(0)
