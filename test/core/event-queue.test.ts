@@ -29,6 +29,9 @@ const { cq: Cq, rc_qp: RcQp, pd: Pd, comp_channel: CompChannel, async_fd: AsyncF
 const { COMPLETION } = EventKind.values
 const { QP_FATAL, COMM_EST, CQ_ERR, PORT_ERR, DEVICE_FATAL } = AsyncEventType.values
 
+/** More events than any queue here has. */
+const MANY = 16
+
 const setUp = () => {
   const setup = openTestDevice()
   const { context, caller } = setup
@@ -45,10 +48,11 @@ const setUp = () => {
     invokeNow(context, Queue, 'attach', queue.handle, args, caller)
   const detach = (queue: FdObject, args: Parameters<typeof invokeNow<typeof Queue, 'detach'>>[4]) =>
     invokeNow(context, Queue, 'detach', queue.handle, args, caller)
-  const read = (queue: FdObject, max = 16) =>
+  const read = (queue: FdObject, max = MANY) =>
     invokeNow(context, Queue, 'getEvents', queue.handle, { max }, caller).out.events.map(
       ({ cookie, class: cls, object, type }) => [cookie, cls, object, type],
     )
+  /** Arms the CQ for any completion, and reports one. */
   const complete = () => {
     arm(cq, false)
     completed(cq.events!, false)
@@ -156,11 +160,11 @@ test('the device’s removal is the last event of a queue to which the device is
   complete()
   raiseObjectEvent(qp, COMM_EST)
   unregister(device)
-  const [event, ...more] = queue.sink.take(9)
+  const [event, ...more] = queue.sink.take(MANY)
   assert.deepEqual(more, [])
   assert.equal(new DataView(event.bytes.buffer).getUint32(Event.type.offset, true), DEVICE_FATAL)
   assert.equal(event.bytes.length, recordSize(Event))
-  assert.equal(otherQueue.sink.take(9).length, 0)
+  assert.equal(otherQueue.sink.take(MANY).length, 0)
 })
 
 test('attach and detach of a wrong source are refused', () => {
@@ -248,7 +252,7 @@ test('after its context is closed a queue still has events of the device and its
   raisePort(device, 1, PORT_ERR)
   closeContext(context)
   assert.deepEqual(
-    readEvents(queue, 9).map(({ type }) => type),
+    readEvents(queue, MANY).map(({ type }) => type),
     [PORT_ERR],
   )
 })

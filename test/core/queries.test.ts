@@ -143,10 +143,12 @@ test('a query of an event descriptor returns its sources and its number of unrea
   const [firstCq, secondCq] = [cq(channel), cq(channel)]
   const query = <C extends typeof CompChannel | typeof AsyncFd | typeof EventQueue>(cls: C, fdObject: FdObject) =>
     ({ ...invokeNow(context, cls as typeof EventQueue, 'query', fdObject.handle, {}, caller).out }) as object
-  for (const source of [firstCq, firstCq, secondCq]) {
-    arm(source, false)
-    completed(source.events!, false)
+  /** Arms the CQ for any completion, and reports one. */
+  const complete = (armed: typeof firstCq) => {
+    arm(armed, false)
+    completed(armed.events!, false)
   }
+  for (const source of [firstCq, firstCq, secondCq]) complete(source)
   raiseObjectEvent(secondCq, AsyncEventType.values.CQ_ERR)
   const cqs = [{ handle: firstCq.handle }, { handle: secondCq.handle }]
   assert.deepEqual(query(CompChannel, channel), { cqs, unread: 3 })
@@ -155,8 +157,7 @@ test('a query of an event descriptor returns its sources and its number of unrea
   assert.deepEqual(query(AsyncFd, second), { unread: 0, isDefault: 0 })
   readEvents(channel, 2)
   invokeNow(context, EventQueue, 'attach', queue.handle, { cookie: 9n, cq: secondCq.handle }, caller)
-  arm(secondCq, false)
-  completed(secondCq.events!, false)
+  complete(secondCq)
   const attached = [{ cookie: 9n, object: secondCq.handle, class: Cq.id }]
   assert.deepEqual(query(EventQueue, queue), { attached, unread: 1 })
   assert.deepEqual(query(CompChannel, channel), { cqs, unread: 1 })

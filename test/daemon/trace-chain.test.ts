@@ -81,7 +81,6 @@ test('indirect values of a chain’s entries are shown as they were at the time 
   hub.subscribe({ tag: '', abi: true, post: record => records.push(JSON.parse(JSON.stringify(record))) })
   const facts = () => ({ pid: 1, tid: 1, fd: 3, command: 'x', device: 'null0', dialect: 'object' as const })
   const accesses: Access[] = []
-  assert.ok(hub.isWatched('any'))
   const request = ioctlRequest(Interface.methods.chain.call)
   const watched = hub.watch(ioctlDialect(request).dialect, '', facts, () => [], accesses)
   dispatch(context, watched, [request, BigInt(MESSAGE)], recordingCaller(caller, accesses))

@@ -123,9 +123,13 @@ static void report(const struct scenario *s, int expected)
     printf(" state %d\n", attr.qp_state);
 }
 
+/* READY: the responder is prepared. REPORTED: the requester has printed its completions. */
+enum step { READY = 1, REPORTED };
+
 /* Waits until the other end is at the same step. */
-static void synchronise(int peer, uint32_t step)
+static void synchronise(int peer, enum step own_step)
 {
+    const uint32_t step = own_step;
     uint32_t peer_step;
     exchange(peer, &step, &peer_step, sizeof step);
     NEED(step == peer_step, "the peer is at step %u, this program at %u", peer_step, step);
@@ -147,10 +151,10 @@ static void run(const struct scenario *s, int peer, bool is_requester, struct op
     exchange(peer, &own_address, &peer_address, sizeof own_address);
     connect_to(&end, &peer_address, &options);
     if (is_requester) {
-        synchronise(peer, 1);
+        synchronise(peer, READY);
         post_requests(s, &peer_address);
         report(s, 2);
-        synchronise(peer, 2);
+        synchronise(peer, REPORTED);
     } else {
         if (s->receive >= 0)
             post_receives(s->receive);
@@ -158,13 +162,13 @@ static void run(const struct scenario *s, int peer, bool is_requester, struct op
             NEED(ibv_destroy_qp(end.qp) == 0, "ibv_destroy_qp: %s", strerror(errno));
             end.qp = NULL;
         }
-        synchronise(peer, 1);
+        synchronise(peer, READY);
         if (s->receive == LATE_RECEIVE) {
             /* Whether the requests have arrived by now is unknown: both orders are valid. */
             usleep(20000);
             post_receives(LENGTH);
         }
-        synchronise(peer, 2);
+        synchronise(peer, REPORTED);
         report(s, posts_receives(s) ? 2 : 0);
     }
     if (read_only_mr)

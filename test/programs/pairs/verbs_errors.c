@@ -135,6 +135,7 @@ static void no_answer(void)
     expect_failure(IBV_WC_RETRY_EXC_ERR);
 }
 
+/* A transition to ERR flushes the receives, and does not affect the peer. */
 static void flush(void)
 {
     struct ibv_qp_attr attr = {.qp_state = IBV_QPS_ERR};

@@ -123,6 +123,7 @@ describe('a window shared by queue pairs', () => {
     const t = start(20)
     for (const row of t.rows) for (let i = 0; i < 8; i++) t.node.post(row, write(row, 8 * MTU))
     t.run(160)
+    assert.equal(t.cqes.length, 160)
     const completed = new Map<number, number>()
     for (const { id } of t.cqes) {
       completed.set(id, (completed.get(id) ?? 0) + 1)

@@ -53,20 +53,14 @@ const changed = (cls: ObjectClass, methods: Partial<Record<string, object>>): Ob
 
 /** A device of the test driver with changed declarations, without the classes in `omitted`. */
 const deviceOf = (classes: readonly ObjectClass[], omitted: readonly string[] = []) => {
-  /** A class with the declaration from `classes`, and handlers for methods that core lacks. */
-  const redeclared = (base: DriverClass): DriverClass => ({
-    ...base,
-    class: classes.find(({ name }) => name === base.class.name) ?? base.class,
-    handlers: { create: () => ({}), modify: () => ({}), tint: () => ({ tint: 5 }), ...base.handlers },
+  const driverClasses = coreClasses.map((base): DriverClass => {
+    const declaration = classes.find(({ name }) => name === base.class.name)
+    if (declaration === undefined) return base
+    // core's handlers, and those of methods that core lacks, as far as the methods are declared
+    const handlers = { create: () => ({}), modify: () => ({}), tint: () => ({ tint: 5 }), ...base.handlers }
+    const declared = Object.entries(handlers).filter(([name]) => name in declaration.methods)
+    return { ...base, class: declaration, handlers: Object.fromEntries(declared) }
   })
-  /** A class without handlers for methods that the declaration lacks. */
-  const withDeclaredHandlers = (base: DriverClass): DriverClass => ({
-    ...base,
-    handlers: Object.fromEntries(Object.entries(base.handlers).filter(([name]) => name in base.class.methods)),
-  })
-  const driverClasses = coreClasses.map(base =>
-    classes.some(({ name }) => name === base.class.name) ? withDeclaredHandlers(redeclared(base)) : base,
-  )
   const core = createCore({ classes: driverClasses })
   const names = ['interface', 'device', 'port', 'pd', 'ah', 'xrcd'].filter(name => !omitted.includes(name))
   const deviceClasses = driverClasses.filter(({ class: cls }) => names.includes(cls.name))

@@ -146,6 +146,7 @@ const run = (seed: number): void => {
       if (random.hits(0.5)) m.settle()
       if (random.hits(0.1)) m.tick()
       if (i % 40 === 0) {
+        // in both directions by turns
         const [sender, receiver] = i % 80 === 0 ? honest : [honest[1], honest[0]]
         exchange(m, sender, receiver, i)
         for (const { rings } of programs)
