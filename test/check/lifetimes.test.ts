@@ -13,6 +13,7 @@ const { FREED, RETURNED, FORKED } = MisuseKind
 const MAX_AWAITED = 64
 const AWAITED_MICROSECONDS = 1_000_000
 
+/** A report that the memory of the first send of queue pair 1, which has wr_id 7, was freed. */
 const misuse = (changes: Partial<Misuse> = {}): Misuse => ({
   time: 0,
   device: 'rxe0',

@@ -33,7 +33,7 @@ export const createReports = () => {
   const flushes: string[] = []
   /** `naks` of the peer's engine, if a test sets them. */
   const peer: { naks?: ReadonlyMap<number, Cause> } = {}
-  const causes: Causes = {
+  const reporter: Causes = {
     send: (_row, _words, _at, _status, cause) => reported.push(cause),
     receive: (_row, _hi, _lo, _status, cause) => reported.push(cause),
     flushed: (_row, isSend, count) => flushes.push(`${count} ${isSend ? 'sends' : 'receives'}`),
@@ -45,5 +45,5 @@ export const createReports = () => {
     assertListed(nameIn(AsyncEventType.values, type), cause.id)
     reported.push(cause)
   }
-  return { reported, naks, flushes, peer, causes, event }
+  return { reported, naks, flushes, peer, causes: reporter, event }
 }

@@ -2,9 +2,9 @@
  * Scripts with and without races, modelled on the cases of RMARaceBench (RWTH-HPC) for MPI, SHMEM and GASPI. Loads and
  * stores, which userdma does not see, are replaced by requests.
  *
- * Threads 1 to 4 belong to processes 1 to 4, threads 11 to 13 and 99 to process 1. `toN` is a queue pair of process 1 to
- * process N, `ofN` its peer. In cases with "both ends in one memory" a process also uses a buffer of its peer as a local
- * buffer.
+ * Threads 1 to 4 belong to processes 1 to 4, threads 11 to 13 and 99 to process 1. `toN` is a queue pair of process 1
+ * to process N, `ofN` its peer. `receive` posts a receive and returns its stamp, with which `deliver` fills the receive.
+ * In cases with "both ends in one memory" a process also uses a buffer of its peer as a local buffer.
  */
 import type { RaceId } from '../../../src/check/races/races.ts'
 import type { Memory, Script } from './script.ts'

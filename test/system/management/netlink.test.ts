@@ -219,19 +219,22 @@ describe('requests of iproute2', { skip: lacking('ibv_rc_pingpong', 'ibv_srq_pin
     const recording = recorded('nldev-6.12.abilog.gz')
     const [firstMessage] = (await socket.request('RES_QP_GET', [['DEV_INDEX', 0]], NlmsgFlags.DUMP)).entries
     const [, firstQp] = (attributeOf(firstMessage, 'RES_QP') as Entries)[0]
+    // In requests that name a queue pair, this one replaces the recorded one.
     const qpn = attributeOf(firstQp as Entries, 'RES_LQPN') as number
     let compared = 0
     for (const [i, request] of recording.entries()) {
       if (!request.sent) continue
+      // From here on the recorded commands change devices.
       if (request.command.startsWith('rdma link add')) break
+      // Refused by userdma.
       if (request.command.startsWith('rdma system set netns')) continue
-      const end = recording.findIndex(({ sent }, j) => j > i && sent)
+      const nextRequest = recording.findIndex(({ sent }, j) => j > i && sent)
       const entries = decodeAttributes(request.body).map(
         ([name, value]): Entry => (name === 'RES_LQPN' ? [name, qpn] : [name, value]),
       )
       const datagram = writeMessage({ ...request, body: encodeAttributes(entries) })
       assert.equal(await socket.send(datagram), datagram.length)
-      const answer = recording.slice(i + 1, end < 0 ? undefined : end)
+      const answer = recording.slice(i + 1, nextRequest < 0 ? undefined : nextRequest)
       // For some requests the recorded program did not read all messages.
       const ours = socket.received().slice(0, answer.length)
       assert.deepEqual(answerOf(ours), answerOf(answer), request.command)

@@ -49,6 +49,8 @@ const { PERFORMANCE, SUBNET_ADMINISTRATION, COMMUNICATION } = MadClass
 const VENDOR = 0x32
 const OUI = 0x1405
 const POLLOUT = 4
+/** IB_USER_MAD_USER_RMPP: the program has its own RMPP. */
+const USER_RMPP = 1
 /** Bytes of a message, and result of its write. */
 const WRITTEN = UmadHeader.bytes + MAD_BYTES
 /** Attributes of performance management. */
@@ -101,28 +103,32 @@ describe('umad files', { skip }, () => {
       ['queue pair 0 for sending', { qpn: 0 }, EPROTONOSUPPORT],
       ['another queue pair', { qpn: 2 }, EINVAL],
       ['messages of the CM, which have an agent', { mgmtClass: COMMUNICATION, version: 2, methods: [SEND] }, EINVAL],
-      ['those of another class version', { mgmtClass: COMMUNICATION, version: 1, methods: [SEND] }, 0],
+      ['messages of another version of the CM', { mgmtClass: COMMUNICATION, version: 1, methods: [SEND] }, 0],
       ['RMPP for a class without it', { ...pm, rmpp: 1 }, EINVAL],
       ['another version of RMPP', { ...sa, rmpp: 2 }, EINVAL],
       ["a vendor's class without an OUI", { ...vendor, methods: [GET] }, EINVAL],
       ['an OUI of 25 bits', { ...vendor, oui: 0x100_0000 }, EINVAL],
       ['an invalid class', { mgmtClass: 80, version: 1 }, EINVAL],
       ['the last class', { mgmtClass: 79, version: 1, oui: OUI }, 1],
-      ['version 8', { ...pm, version: 8 }, 2],
+      ['class version 8', { ...pm, version: 8 }, 2],
       ['subnet management', { mgmtClass: 1, version: 1 }, EINVAL],
-      ['RMPP by the program without a class', { flags: 1 }, EINVAL],
+      ['RMPP by the program without a class', { flags: USER_RMPP }, EINVAL],
       ['RMPP without a class', { rmpp: 1 }, 3],
-      ['Get', { ...pm, methods: [GET] }, 4],
-      ['Get again', { ...pm, methods: [GET] }, EINVAL],
-      ['Set', { ...pm, methods: [SET] }, 5],
-      ['the bit of a method from 64 on', { ...pm, methods: [0x41] }, 6],
-      ['RMPP by the program for a class without it', { ...pm, flags: 1 }, 7],
-      ['RMPP by the program', { ...sa, flags: 1, rmpp: 1 }, 8],
+      ['method Get', { ...pm, methods: [GET] }, 4],
+      ['method Get again', { ...pm, methods: [GET] }, EINVAL],
+      ['method Set', { ...pm, methods: [SET] }, 5],
+      ['a method in the second half of the mask', { ...pm, methods: [0x41] }, 6],
+      ['RMPP by the program for a class without it', { ...pm, flags: USER_RMPP }, 7],
+      ['RMPP by the program', { ...sa, flags: USER_RMPP, rmpp: 1 }, 8],
       ['directed routes', { mgmtClass: 0x81, version: 1 }, EINVAL],
     ]
     for (const [title, registration, answer] of cases) assert.equal(await program.register(registration), answer, title)
-    // Unknown flags are refused, and the known ones returned.
-    assert.deepEqual(await program.registerWithFlags({ flags: 3 }), { agent: EINVAL, flags: 1 })
+    const unknownFlag = 2
+    // The answer has the known flags.
+    assert.deepEqual(await program.registerWithFlags({ flags: USER_RMPP | unknownFlag }), {
+      agent: EINVAL,
+      flags: USER_RMPP,
+    })
     assert.deepEqual(
       [(await program.step('unregister 0')).result, (await program.step('unregister 0')).result],
       [0, EINVAL],
@@ -218,7 +224,7 @@ describe('umad files', { skip }, () => {
     )
     const response = request.data.slice()
     response[MadOffset.METHOD] = GET | RESPONSE
-    response[100] = 9
+    response[100] = 9 // data
     assert.equal(await server.send({ data: response, gid: ipGid(1) }), WRITTEN)
     const { agent, status, data: answer } = await client.receive()
     assert.deepEqual([agent, status, answer], [0, 0, response])

@@ -68,7 +68,7 @@ const errorOf = (...args: Parameters<typeof decodeCommand>): number => {
   return 'ret' in decoded ? -decoded.ret : 0
 }
 
-/** The arguments of the decoded call. */
+/** The decoded call; the command must not be refused. */
 const callOf = (...args: Parameters<typeof decodeCommand>) => {
   const { decoded } = decodeCommand(...args)
   assert.ok('call' in decoded)
