@@ -7,7 +7,7 @@ import { cpSync, existsSync, mkdirSync, symlinkSync, writeFileSync } from 'node:
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { repoRoot } from '../paths.ts'
-import { scratchFolder } from '../tools.ts'
+import { findTool, scratchFolder } from '../tools.ts'
 
 /** A minimal checkout with the project's build scripts. */
 const smallCheckout = (): string => {
@@ -36,6 +36,7 @@ test('`--for start` builds no tests, other builds do', () => {
   )
   writeFileSync(join(folder, 'test', 'programs', 'broken.c'), 'int main(void) { return nothing; }\n')
   const session = join(folder, 'dist', 'src', 'spec', 'session.js')
+  const program = join(folder, 'build', 'programs', 'broken')
 
   const start = build(folder, '--for', 'start')
   assert.equal(start.status, 0, start.output)
@@ -44,13 +45,14 @@ test('`--for start` builds no tests, other builds do', () => {
 
   const all = build(folder)
   assert.equal(all.status, 1)
-  assert.match(all.output, /broken\.test\.ts\(2,14\): error TS2322/)
+  assert.match(all.output, /broken\.test\.ts\(2,14\): error TS2322/) // line and column of `wrong`
 
   writeFileSync(source, "import '../src/spec/session.ts'\n")
   writeFileSync(join(folder, 'test', 'programs', 'broken.c'), 'int main(void) { return 0; }\n')
   const repaired = build(folder, '--for', 'test')
   assert.equal(repaired.status, 0, repaired.output)
   assert.ok(existsSync(join(folder, 'dist', 'test', 'broken.test.js')))
+  assert.equal(existsSync(program), findTool('cc') !== undefined)
 })
 
 test('an unknown purpose is refused', () => {
