@@ -16,6 +16,7 @@ beforeEach(() => {
   pair.b.engine.listen(SERVICE)
 })
 
+/** The names of the events since the last call. */
 const names = (host: Host): string[] => host.events().map(({ name }) => name)
 const onlyEvent = (host: Host) => {
   const events = host.events()

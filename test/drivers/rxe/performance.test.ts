@@ -48,7 +48,7 @@ test('ClassPortInfo declares that all ports can be selected, and the counters of
 })
 
 for (const attribute of [PORT_COUNTERS, PORT_COUNTERS_EXTENDED])
-  test(`counters of attribute ${attribute} are those of port 1 or of all ports`, () => {
+  test(`attribute ${attribute} is answered for port 1 and for all ports, and refused for other ports`, () => {
     for (const port of [1, ALL_PORTS]) {
       const response = get(attribute, port)
       assert.deepEqual([statusOf(response), response?.getUint8(PERFORMANCE_PORT_OFFSET)], [0, port])
