@@ -92,7 +92,7 @@ const agentPrograms = (): Uint8Array[] => {
       record(0, ack(0, 9)),
       record(0, answerRmpp(first, { type: RmppType.STOP, status: RmppStatus.RESX }), 200),
     ],
-    // the same datagrams for the agent whose program does RMPP
+    // the agent whose program does RMPP
     [
       record(PROGRAM_DOES_RMPP | SEND, new Uint8Array(2)),
       record(PROGRAM_DOES_RMPP | KNOWN, respond(plainMad(SA, GET, 1), 12)),

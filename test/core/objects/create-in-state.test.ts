@@ -49,7 +49,7 @@ const setUp = (
 /** Attributes of the transition to INIT. */
 const initial = { pkeyIndex: 0, port: 1, qkey: 1 }
 
-test('each create runs its own transitions, also after a create with the same or more arguments', () => {
+test('a create runs the transitions to its state and checks their attributes, whatever an earlier create passed', () => {
   const { create, log } = setUp()
   create({ state: INIT, ...initial })
   assert.deepEqual(log.splice(0), [INIT])

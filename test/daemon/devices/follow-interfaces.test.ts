@@ -120,7 +120,7 @@ it('a device that joins an interface takes its address from the first device, an
   assert.deepEqual(
     [lastBytes(a), lastBytes(b)],
     [[1], [2]],
-    'while two devices share the interface, each has only its own address and those it had',
+    'no device gets an added address while two share the interface',
   )
   devices.pop()
   b.state.port.close()

@@ -40,15 +40,15 @@ test('touched pages are resident, others are not, and a resident page is not che
   const { address } = await peer.request('arena', { bytes: 8 * PAGE })
   const pages = residentPages(peer.pid)
   assert.ok(pages)
-  assert.equal(pages.areResident(hi(address), lo(address), 8 * PAGE, 0), true)
-  assert.equal(pages.areResident(hi(address), lo(address) + 100, 1, 0), true)
+  assert.equal(pages.areResident(hi(address), lo(address), 8 * PAGE, NOW), true)
+  assert.equal(pages.areResident(hi(address), lo(address) + 100, 1, NOW), true)
   const { address: fresh } = await peer.request('fresh', { bytes: 4 * PAGE })
-  const areResident = (offset: number, length: number, now: number): boolean =>
-    pages.areResident(hi(fresh), lo(fresh) + offset, length, now) // `now`: microseconds
-  assert.equal(areResident(0, 1, 0), false)
+  const areResident = (offset: number, length: number, microsecondsLater = 0): boolean =>
+    pages.areResident(hi(fresh), lo(fresh) + offset, length, NOW + microsecondsLater)
+  assert.equal(areResident(0, 1), false)
   await peer.request('touch', { offset: PAGE })
-  assert.equal(areResident(PAGE, PAGE, 0), true)
-  assert.equal(areResident(2 * PAGE - 1, 2, 0), false, 'the second page is not resident')
+  assert.equal(areResident(PAGE, PAGE), true)
+  assert.equal(areResident(2 * PAGE - 1, 2), false, 'the second page is not resident')
   await peer.request('drop', {})
   assert.equal(areResident(PAGE, PAGE, 500), true, 'the page is not queried again so soon')
   assert.equal(areResident(PAGE, PAGE, 5000), false)
@@ -65,19 +65,15 @@ test('copies to untouched pages are complete, and a copy ends at a page that is 
   for (let i = 0; i < local.length; i++) local.bytes[i] = i % 253
   // 300 pieces of 5000 bytes, the last of 77, are more than a mover's buffer.
   const CHUNK = 5000
-  const source = { offset: 10, stride: 6000 }
-  const destination = { offset: 3, stride: 7000 }
   const total = 299 * CHUNK + 77
-  const written = moves.write(hi(address), lo(address), local, source.offset, CHUNK, source.stride, total, NOW)
-  assert.equal(written, total)
+  const from = { offset: 10, stride: 6000 }
+  const to = { offset: 3, stride: 7000 }
+  assert.equal(moves.write(hi(address), lo(address), local, from.offset, CHUNK, from.stride, total, NOW), total)
   const target = mapArena(1024 * PAGE)
-  const { offset, stride } = destination
-  assert.equal(moves.read(hi(address), lo(address), target, offset, CHUNK, stride, total, NOW), total)
+  assert.equal(moves.read(hi(address), lo(address), target, to.offset, CHUNK, to.stride, total, NOW), total)
   for (let i = 0; i < total; i += 997) {
-    const piece = Math.floor(i / CHUNK)
-    const from = source.offset + piece * source.stride + (i % CHUNK)
-    const to = offset + piece * stride + (i % CHUNK)
-    assert.equal(target.bytes[to], local.bytes[from], `byte ${i}`)
+    const indexIn = ({ offset, stride }: typeof from) => offset + Math.floor(i / CHUNK) * stride + (i % CHUNK)
+    assert.equal(target.bytes[indexIn(to)], local.bytes[indexIn(from)], `byte ${i}`)
   }
   // The page after the last one is not mapped.
   const lastPage = address + 699 * PAGE

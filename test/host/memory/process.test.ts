@@ -143,15 +143,20 @@ test('a copy through /proc/PID/mem (a handle with an owner) ends with the last e
   const end = 2 * stride + (total - 2 * chunk)
   assert.deepEqual([...local.bytes.subarray(end - 1, end + 7)], [initialByte(at + total - 1), ...Array(7).fill(255)])
   assert.equal(writev(owned, ...words(remote + at), local, 0, chunk, stride, total), total)
+  const assertInitial = async (offset: number): Promise<void> => {
+    const { bytes } = await peer.request('read', { offset, length: 32 })
+    assert.deepEqual(
+      bytes,
+      bytes.map((_, i) => initialByte(offset + i)),
+    )
+  }
+  await assertInitial(at)
   // Also if the last element is in a second system call.
   const long = MAX_ELEMENTS * chunk + 3
-  assert.equal(writev(owned, ...words(remote + READ_ONLY - long), local, 0, chunk, stride, long), long)
-  const { bytes } = await peer.request('read', { offset: at, length: 32 })
-  assert.deepEqual(
-    bytes,
-    bytes.map((_, i) => initialByte(at + i)),
-  )
-  restore(READ_ONLY - long, long)
+  const start = READ_ONLY - long
+  assert.equal(writev(owned, ...words(remote + start), local, 0, chunk, stride, long), long)
+  await assertInitial(READ_ONLY)
+  restore(start, long)
   closeProcess(owned)
 })
 
@@ -165,7 +170,7 @@ test('a copy to a page without permission is -EFAULT, and a copy that begins bef
   const { bytes } = await peer.request('read', { offset: from, length: 103 })
   const expected = [initialByte(from), ...new Array(100).fill(1), initialByte(READ_ONLY), initialByte(READ_ONLY + 1)]
   assert.deepEqual(bytes, expected)
-  // The fault is in the second system call, within or before its first element; the bytes before it are counted.
+  // The fault is in the second system call, after 100 bytes or at the first byte. The bytes before it are counted.
   const [chunk, stride] = [2, 4]
   const firstCall = MAX_ELEMENTS * chunk
   for (const before of [firstCall + 100, firstCall]) {
