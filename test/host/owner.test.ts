@@ -30,6 +30,7 @@ import {
 import { needsOwner, openOwner } from '../../src/host/owner.ts'
 import { repoRoot } from '../paths.ts'
 import { takeDescriptors } from '../soft-limits.ts'
+import { halves } from './halves.ts'
 
 const NOBODY = 65534
 /** The page that test/programs/failures/identity.c maps. The client fills it with 'c', the program after exec with 's'. */
@@ -169,9 +170,8 @@ test('a guest whose memory was refused stays refused, and its addresses are not 
   client.child.stdin.write('on\n')
   assert.equal(await client.next(), 'done')
   const moves = createMoves(handle)
-  const [high, low] = [Math.floor(ADDRESS / 2 ** 32), ADDRESS % 2 ** 32]
   // From and to offset 0 of `local`, in one piece: chunk, stride and total are PAGE. The time is 0.
-  const onePage = [high, low, local, 0, PAGE, PAGE, PAGE, 0] as const
+  const onePage = [...halves(ADDRESS), local, 0, PAGE, PAGE, PAGE, 0] as const
   assert.equal(moves.read(...onePage), -EPERM)
   assert.equal(moves.write(...onePage), -EPERM)
   moves.close()

@@ -2,9 +2,7 @@
  * Calls of `AddressSpace` with one address in place of its two halves, and with named lengths.
  */
 import type { AddressSpace, Bytes } from '../../../src/core/index.ts'
-
-/** High and low half of an address below 2^53. */
-export const halves = (address: number): [hi: number, lo: number] => [Math.floor(address / 2 ** 32), address % 2 ** 32]
+import { halves } from '../../host/halves.ts'
 
 /** `at`: offset in the buffer of this process. `chunk` and `stride`: as in `AddressSpace.read`; default: `total`. */
 interface Lengths {

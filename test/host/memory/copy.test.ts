@@ -11,11 +11,11 @@ import { EFAULT } from '../../../src/host/errno.ts'
 import { loadNativeCopier } from '../../../src/host/memory/copy.ts'
 import { mapArena } from '../../../src/host/memory/mapping.ts'
 import { repoRoot } from '../../paths.ts'
+import { halves } from '../halves.ts'
 
 const built = join(repoRoot, 'build', 'native', 'libuserdma_native.so')
 const copier = existsSync(built) ? loadNativeCopier(built) : undefined
 /** The upper and lower 32 bits of an address. */
-const halves = (address: number) => [Math.floor(address / 2 ** 32), address >>> 0] as const
 const random = (size: number, seed: number) =>
   Uint8Array.from({ length: size }, (_, i) => Math.imul(i + seed, 0x9e37_79b1) >>> 24)
 

@@ -9,6 +9,7 @@ import { mapArena } from '../../../src/host/memory/mapping.ts'
 import { createMover } from '../../../src/host/memory/mover.ts'
 import { libcFunctions } from '../../../src/host/native.ts'
 import { close, recvBytes, socketPair } from '../../../src/host/net/sockets.ts'
+import { halves } from '../halves.ts'
 
 const skip = nativeLibraryPath() === undefined && 'the native library was not built'
 const sys = libcFunctions({ prctl: 'int prctl(int option, uint64_t a, int64_t b, uint64_t c, uint64_t d)' })
@@ -50,9 +51,9 @@ const checkMover = (): void => {
   // The first call starts the mover's process while our end of the socket is open. It copies the first byte to `to`.
   const to = 8
   const [isWrite, noFd] = [false, -1]
-  const [high, low] = [Math.floor(arena.address / 2 ** 32), arena.address % 2 ** 32]
   const [chunk, stride, total] = [1, 1, 1]
-  assert.equal(mover.move(isWrite, process.pid, noFd, high, low, arena, to, chunk, stride, total, MAX_WAIT), total)
+  const from = halves(arena.address)
+  assert.equal(mover.move(isWrite, process.pid, noFd, ...from, arena, to, chunk, stride, total, MAX_WAIT), total)
   assert.equal(arena.bytes[to], 7)
   close(ours)
   assert.equal(recvBytes(theirs, new Uint8Array(1)), 0, 'the end of the stream: no other process has the socket')

@@ -10,13 +10,10 @@ import { createMover } from '../../../src/host/memory/mover.ts'
 import { createMoves } from '../../../src/host/memory/moves.ts'
 import { closeProcess, openProcess, type ProcessHandle } from '../../../src/host/memory/process.ts'
 import { residentPages } from '../../../src/host/memory/resident.ts'
+import { halves } from '../halves.ts'
 import { startPeer } from '../peer-control.ts'
 
 const PAGE = 4096
-const TWO_32 = 2 ** 32
-/** The halves of an address. */
-const hi = (address: number): number => Math.floor(address / TWO_32)
-const lo = (address: number): number => address % TWO_32
 /** Microseconds. */
 const MINUTE = 60_000_000
 const NOW = 0
@@ -40,11 +37,11 @@ test('touched pages are resident, others are not, and a resident page is not che
   const { address } = await peer.request('arena', { bytes: 8 * PAGE })
   const pages = residentPages(peer.pid)
   assert.ok(pages)
-  assert.equal(pages.areResident(hi(address), lo(address), 8 * PAGE, NOW), true)
-  assert.equal(pages.areResident(hi(address), lo(address) + 100, 1, NOW), true)
+  assert.equal(pages.areResident(...halves(address), 8 * PAGE, NOW), true)
+  assert.equal(pages.areResident(...halves(address + 100), 1, NOW), true)
   const { address: fresh } = await peer.request('fresh', { bytes: 4 * PAGE })
   const areResident = (offset: number, length: number, microsecondsLater = 0): boolean =>
-    pages.areResident(hi(fresh), lo(fresh) + offset, length, NOW + microsecondsLater)
+    pages.areResident(...halves(fresh + offset), length, NOW + microsecondsLater)
   assert.equal(areResident(0, 1), false)
   await peer.request('touch', { offset: PAGE })
   assert.equal(areResident(PAGE, PAGE), true)
@@ -68,16 +65,16 @@ test('copies to untouched pages are complete, and a copy ends at a page that is 
   const total = 299 * CHUNK + 77
   const from = { offset: 10, stride: 6000 }
   const to = { offset: 3, stride: 7000 }
-  assert.equal(moves.write(hi(address), lo(address), local, from.offset, CHUNK, from.stride, total, NOW), total)
+  assert.equal(moves.write(...halves(address), local, from.offset, CHUNK, from.stride, total, NOW), total)
   const target = mapArena(1024 * PAGE)
-  assert.equal(moves.read(hi(address), lo(address), target, to.offset, CHUNK, to.stride, total, NOW), total)
+  assert.equal(moves.read(...halves(address), target, to.offset, CHUNK, to.stride, total, NOW), total)
   for (let i = 0; i < total; i += 997) {
     const indexIn = ({ offset, stride }: typeof from) => offset + Math.floor(i / CHUNK) * stride + (i % CHUNK)
     assert.equal(target.bytes[indexIn(to)], local.bytes[indexIn(from)], `byte ${i}`)
   }
   // The page after the last one is not mapped.
   const lastPage = address + 699 * PAGE
-  assert.equal(moves.write(hi(lastPage), lo(lastPage), local, ...onePiece(2 * PAGE), NOW), PAGE)
+  assert.equal(moves.write(...halves(lastPage), local, ...onePiece(2 * PAGE), NOW), PAGE)
   moves.close()
   closeProcess(handle)
 })
@@ -89,8 +86,7 @@ test('a copy to an exited process is -ESRCH, also by a mover that was closed bef
   assert.ok(mover)
   const local = mapArena(PAGE)
   const [isWrite, noFd] = [true, -1]
-  const write = (): number =>
-    mover.move(isWrite, other.pid, noFd, hi(address), lo(address), local, ...onePiece(8), MINUTE)
+  const write = (): number => mover.move(isWrite, other.pid, noFd, ...halves(address), local, ...onePiece(8), MINUTE)
   assert.equal(write(), 8)
   assert.ok(mover.waited() < MINUTE)
   await other.kill()
@@ -111,9 +107,9 @@ test('with an owner, a mover copies through the open /proc/PID/mem, even if anot
   const moves = createMoves({ ...handle, pid: other.pid })
   const local = mapArena(PAGE)
   local.bytes.fill(7)
-  assert.equal(moves.write(hi(address), lo(address), local, ...onePiece(8), NOW), 8)
+  assert.equal(moves.write(...halves(address), local, ...onePiece(8), NOW), 8)
   const target = mapArena(PAGE)
-  assert.equal(moves.read(hi(address), lo(address), target, ...onePiece(16), NOW), 16)
+  assert.equal(moves.read(...halves(address), target, ...onePiece(16), NOW), 16)
   assert.deepEqual([...target.bytes.subarray(6, 10)], [7, 7, 0, 0], 'the 8 bytes were written')
   moves.close()
   closeProcess(handle)

@@ -31,6 +31,7 @@ import { close } from '../../../src/host/net/sockets.ts'
 import { commandName, hasCapability } from '../../../src/host/process-status.ts'
 import { repoRoot } from '../../paths.ts'
 import { requireTool } from '../../tools.ts'
+import { halves } from '../halves.ts'
 import { startPeer } from '../peer-control.ts'
 
 const SIZE = 1 << 20
@@ -47,9 +48,6 @@ const opened = (pid: number): ProcessHandle => {
   if (result instanceof SystemError) throw result
   return result
 }
-
-/** The halves of an address. */
-const words = (address: number): [number, number] => [Math.floor(address / 2 ** 32), address % 2 ** 32]
 
 /** Offset, chunk, stride and total of a copy of one element. */
 const oneElement = (bytes: number) => [0, bytes, bytes, bytes] as const
@@ -101,7 +99,7 @@ test('a read fills elements of any size, gap and number', () => {
         const stride = chunk + gap
         fc.pre(offset + Math.ceil(total / chunk) * stride <= SIZE)
         local.bytes.fill(255)
-        assert.equal(readv(handle, ...words(remote + from), local, offset, chunk, stride, total), total)
+        assert.equal(readv(handle, ...halves(remote + from), local, offset, chunk, stride, total), total)
         const expected = new Uint8Array(SIZE).fill(255)
         for (let i = 0; i < total; i++)
           expected[offset + Math.floor(i / chunk) * stride + (i % chunk)] = initialByte(from + i)
@@ -124,7 +122,7 @@ test('a write gathers elements, with more than one system call', async () => {
   const [chunk, stride, count, at] = [3, 7, 2500, 8 * PAGE]
   for (let i = 0; i < SIZE; i++) local.bytes[i] = i % 253
   const total = count * chunk - 1
-  assert.equal(writev(handle, ...words(remote + at), local, 5, chunk, stride, total), total)
+  assert.equal(writev(handle, ...halves(remote + at), local, 5, chunk, stride, total), total)
   const { bytes } = await peer.request('read', { offset: at, length: count * chunk })
   const expected = bytes.map((_, i) => (5 + Math.floor(i / chunk) * stride + (i % chunk)) % 253)
   // `total` ends before the last byte.
@@ -139,10 +137,10 @@ test('a copy through /proc/PID/mem (a handle with an owner) ends with the last e
   // The third and last element has 3 bytes.
   const [chunk, stride, total, at] = [8, 16, 8 * 3 - 5, 8 * PAGE]
   local.bytes.fill(255)
-  assert.equal(readv(owned, ...words(remote + at), local, 0, chunk, stride, total), total)
+  assert.equal(readv(owned, ...halves(remote + at), local, 0, chunk, stride, total), total)
   const end = 2 * stride + (total - 2 * chunk)
   assert.deepEqual([...local.bytes.subarray(end - 1, end + 7)], [initialByte(at + total - 1), ...Array(7).fill(255)])
-  assert.equal(writev(owned, ...words(remote + at), local, 0, chunk, stride, total), total)
+  assert.equal(writev(owned, ...halves(remote + at), local, 0, chunk, stride, total), total)
   const assertInitial = async (offset: number): Promise<void> => {
     const { bytes } = await peer.request('read', { offset, length: 32 })
     assert.deepEqual(
@@ -154,7 +152,7 @@ test('a copy through /proc/PID/mem (a handle with an owner) ends with the last e
   // Also if the last element is in a second system call.
   const long = MAX_ELEMENTS * chunk + 3
   const start = READ_ONLY - long
-  assert.equal(writev(owned, ...words(remote + start), local, 0, chunk, stride, long), long)
+  assert.equal(writev(owned, ...halves(remote + start), local, 0, chunk, stride, long), long)
   await assertInitial(READ_ONLY)
   restore(start, long)
   closeProcess(owned)
@@ -175,7 +173,7 @@ test('a copy to a page without permission is -EFAULT, and a copy that begins bef
   const firstCall = MAX_ELEMENTS * chunk
   for (const before of [firstCall + 100, firstCall]) {
     const to = remote + READ_ONLY - before
-    assert.equal(writev(handle, ...words(to), local, 0, chunk, stride, before + 50), before)
+    assert.equal(writev(handle, ...halves(to), local, 0, chunk, stride, before + 50), before)
   }
   restore(READ_ONLY - firstCall - 100, firstCall + 100)
 })
@@ -220,8 +218,8 @@ test('a copy of zero bytes returns 0, and elements outside the arena throw a Ran
     [0, Number.NaN, 8, 8],
   ]
   for (const args of refused)
-    assert.throws(() => readv(handle, ...words(remote), local, ...args), RangeError, String(args))
-  assert.equal(readv(handle, ...words(remote), local, SIZE - 8, 4, 4, 8), 8)
+    assert.throws(() => readv(handle, ...halves(remote), local, ...args), RangeError, String(args))
+  assert.equal(readv(handle, ...halves(remote), local, SIZE - 8, 4, 4, 8), 8)
 })
 
 test('this process can read its own memory', () => {
