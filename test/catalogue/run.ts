@@ -44,9 +44,10 @@ export const runProgram = async (
     assertGood(await startLine(scope, daemon, client, options).ended)
     return
   }
-  const isCopy = client.includes('COPY')
+  // rcopy copies FILE to COPY.
+  const copiesFile = client.includes('COPY')
   const content = Buffer.alloc(FILE_BYTES, 'the content of a file, ')
-  if (isCopy) writeFileSync(values.FILE!, content)
+  if (copiesFile) writeFileSync(values.FILE!, content)
   assertGoodRdmacm(programCase, await runRdmacm(scope, daemon, { ...programCase, server }, options))
-  if (isCopy) assert.deepEqual(readFileSync(values.COPY!), content)
+  if (copiesFile) assert.deepEqual(readFileSync(values.COPY!), content)
 }

@@ -56,8 +56,12 @@ export const fakeView = (memory: FakeMemory = fakeMemory(), handles = new Map<nu
 export const AT = 0x100000n
 export const ARENA = 0x200000n
 
+/** A byte of ARENA that no call has written. */
+export const UNWRITTEN = 0xcc
+
+/** Memory with 4096 bytes at ARENA. */
 export const arena = (): FakeMemory => {
   const memory = fakeMemory()
-  memory.map(ARENA, new Uint8Array(4096).fill(0xcc))
+  memory.map(ARENA, new Uint8Array(4096).fill(UNWRITTEN))
   return memory
 }

@@ -167,7 +167,7 @@ describe('packets of a message', () => {
     )
     assert.deepEqual(t.sent().slice(2), ['READ_REQUEST@2 ackreq reth +0:3000', 'SEND_ONLY@5 ackreq [1]'])
   })
-  it('request an acknowledgement in the first packet of a WRITE if the window has four packets', () => {
+  it('request an acknowledgement in each packet, also the first of a WRITE, if the window has four packets', () => {
     const t = startScript({}, windowOf(4))
     t.post({ id: 1, opcode: WRITE, ...sge(0, 40 * MTU) })
     assert.deepEqual(
@@ -314,7 +314,7 @@ describe('a local error', () => {
     assert.deepEqual(t.sent(), [])
     assert.deepEqual(t.completions(), ['1 LOC_PROT'])
   })
-  it('alone completes immediately', () => {
+  it('of the only request completes it immediately', () => {
     const t = startScript()
     t.post({ id: 2, opcode: SEND, sges: [{ at: 0, length: 4, key: 0xbad }], flags: 0 })
     assert.deepEqual(t.sent(), [])

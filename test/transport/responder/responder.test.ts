@@ -404,7 +404,7 @@ describe('a WRITE', () => {
     assertRefused(t, ['NAK(REMOTE_ACCESS)@0 msn 0'], flushed(100, 107), ['QP_ACCESS_ERR'])
   })
   it('that cannot be written: the responses to earlier READs are sent', () => {
-    // PSN 0 is later than these PSNs, but unused responder resources have no PSN
+    // Near the wrap, PSN 0 is later than these PSNs: the zeros of unused responder resources must not count as READs.
     const t = startScript({ rqPsn: 0xff_fff0 })
     const psn = 0xff_fff0 - RQ_PSN
     t.request('READ_REQUEST', psn, { dmaLen: 4, remote: 0x200 })

@@ -9,13 +9,11 @@ import { UCMA_HEADER_BYTES, type UcmaCommand, ucmaCommands } from '../../../src/
 import type { AnyValues } from '../../../src/spec/schema/schema.ts'
 import type { CallerView } from '../../../src/uapi/call.ts'
 import { decodeUcma, type UcmaChannel } from '../../../src/uapi/linux/ucma.ts'
-import { ARENA, AT, arena, fakeView } from '../fake-view.ts'
+import { ARENA, AT, arena, fakeView, UNWRITTEN } from '../fake-view.ts'
 
 const IDENTIFIER = 7
 const UNKNOWN_IDENTIFIER = 8
 const CHANNEL: UcmaChannel = { object: 1, fd: 3, reportsTo: () => true, kindOf: () => 'channel' }
-/** Byte of the response buffer before the call. */
-const UNWRITTEN = 0xcc
 
 const commandNamed = (wanted: string): UcmaCommand => ucmaCommands.find(({ name }) => name === wanted)!
 
