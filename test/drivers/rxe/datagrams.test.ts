@@ -86,7 +86,11 @@ const udPeer = (m: Machine, device: number): Peer => {
   return peer
 }
 /** An address handle; WQEs name it by `number`. */
-const ah = ({ context, pd, caller }: Program, dgid: Uint8Array, fields = {}): { handle: number; number: number } => {
+const createAh = (
+  { context, pd, caller }: Program,
+  dgid: Uint8Array,
+  fields = {},
+): { handle: number; number: number } => {
   const args = { pd, address: path(dgid, fields), userHandle: 0n }
   const { object, out } = invokeNow(context, Ah, 'create', 0, args, caller)
   return { handle: object!, number: (out as unknown as { number: number }).number }
@@ -99,7 +103,8 @@ const vectorTo = (gid: Uint8Array): Uint8Array => {
   vector[AddressVector.SGID_INDEX] = 1
   return vector
 }
-const gidOf = ({ p }: Peer, index = 1): Uint8Array => p.rxe.state.identity.gids[index]
+/** The GID of the IPv4 address. */
+const gidOf = ({ p }: Peer): Uint8Array => p.rxe.state.identity.gids[1]
 /** Posts at most 12 receives of RECEIVE_BYTES, with IDs from 100. */
 const postReceives = ({ receive, mr }: Peer, count = 3): void => {
   for (let i = 0; i < count; i++)
@@ -127,7 +132,7 @@ describe('a datagram', () => {
   it('reaches the destination queue pair, with the sender’s IPv4 header', () => {
     const { m, a, b } = pair()
     postReceives(b)
-    sendTo(a, b.qpn, ah(a.p, gidOf(b), { trafficClass: 0x20 }).number, { length: 77 })
+    sendTo(a, b.qpn, createAh(a.p, gidOf(b), { trafficClass: 0x20 }).number, { length: 77 })
     m.settle()
     assert.deepEqual(polled(a), [[1, 0, 77, 0]])
     const [wc] = pollAll(b.cq.ring)
@@ -156,7 +161,7 @@ describe('a datagram', () => {
   it('over IPv6 arrives with the IPv6 header', () => {
     const { m, a, b } = pair()
     postReceives(b)
-    sendTo(a, b.qpn, ah(a.p, ipv6(2), { sgidIndex: 2, flowLabel: 0x12345 }).number, { length: 8 })
+    sendTo(a, b.qpn, createAh(a.p, ipv6(2), { sgidIndex: 2, flowLabel: 0x12345 }).number, { length: 8 })
     m.settle()
     const [wc] = pollAll(b.cq.ring)
     assert.equal(wc.sl, SL_IPV6)
@@ -169,7 +174,7 @@ describe('a datagram', () => {
   it('may go to the sending queue pair', () => {
     const m = machine(1)
     const a = udPeer(m, 0)
-    const { number } = ah(a.p, gidOf(a))
+    const { number } = createAh(a.p, gidOf(a))
     postReceives(a)
     sendTo(a, a.qpn, number)
     m.settle()
@@ -181,7 +186,7 @@ describe('a datagram', () => {
   it('with a wrong Q_Key is dropped and counted', () => {
     const { m, a, b } = pair()
     postReceives(b)
-    sendTo(a, b.qpn, ah(a.p, gidOf(b)).number, { qkey: QKEY + 1 })
+    sendTo(a, b.qpn, createAh(a.p, gidOf(b)).number, { qkey: QKEY + 1 })
     m.settle()
     assert.deepEqual(polled(b), [])
     assert.equal(b.p.rxe.state.engine().counters.qkeyViolations, 1)
@@ -189,7 +194,7 @@ describe('a datagram', () => {
   it('is at most as long as the port’s MTU', () => {
     const { m, a, b } = pair()
     for (let i = 0; i < 2; i++) postReceive(b.receive, BigInt(100 + i), [sgeOf(b.mr, 0, GRH_BYTES + 4096)])
-    const { number } = ah(a.p, gidOf(b))
+    const { number } = createAh(a.p, gidOf(b))
     sendTo(a, b.qpn, number, { length: 4096 })
     postSend(a.send, { opcode: Wr.SEND, sges: [sgeOf(a.mr, 0, 4097)], to: { qpn: b.qpn, qkey: QKEY, ah: number } })
     m.settle()
@@ -202,7 +207,7 @@ describe('a datagram', () => {
     setMtu(512)
     const [a, b] = [udPeer(m, 0), udPeer(m, 1)]
     postReceives(b)
-    const { number } = ah(a.p, gidOf(b))
+    const { number } = createAh(a.p, gidOf(b))
     for (const [mtu, lengths] of [
       [512, [512, 513]],
       [256, [256, 512]],
@@ -229,7 +234,7 @@ describe('datagrams under torment', () => {
         const m = machine(2, { torment })
         const [a, b] = [udPeer(m, 0), udPeer(m, 1)]
         if (isGroup) invokeNow(b.p.context, UdQp, 'attachMcast', b.handle, { gid: GROUP, mlid: 0 }, b.p.caller)
-        const { number } = ah(a.p, isGroup ? GROUP : gidOf(b))
+        const { number } = createAh(a.p, isGroup ? GROUP : gidOf(b))
         const count = 12
         for (let i = 0; i < count; i++) assert.ok(postReceive(b.receive, BigInt(i), [sgeOf(b.mr, i * 128, 128)]))
         for (let i = 0; i < count; i++) {
@@ -263,8 +268,8 @@ describe('datagrams under torment', () => {
 describe('address handles', () => {
   it('have numbers, which requests name until destroy', () => {
     const { m, a, b } = pair()
-    const first = ah(a.p, gidOf(b))
-    const second = ah(a.p, gidOf(b))
+    const first = createAh(a.p, gidOf(b))
+    const second = createAh(a.p, gidOf(b))
     assert.notEqual(first.number, 0)
     assert.notEqual(first.number, second.number)
     invokeNow(a.p.context, Ah, 'destroy', first.handle, {}, a.p.caller)
@@ -276,32 +281,32 @@ describe('address handles', () => {
   it('of another protection domain are refused', () => {
     const { m, a, b } = pair()
     const other = program(m, 0)
-    sendTo(a, b.qpn, ah(other, gidOf(b)).number)
+    sendTo(a, b.qpn, createAh(other, gidOf(b)).number)
     m.settle()
     assert.deepEqual(polled(a), [[1, LOC_QP_OP_ERR, 0, 0]])
   })
   it('are refused where Linux refuses them', () => {
     const { a } = pair()
     assert.equal(
-      errnoOf(() => ah(a.p, ipv4(10, 0, 0, 1), { port: 2 })),
+      errnoOf(() => createAh(a.p, ipv4(10, 0, 0, 1), { port: 2 })),
       'EINVAL',
     )
     assert.equal(
-      errnoOf(() => ah(a.p, ipv4(10, 0, 0, 1), { isGlobal: 0 })),
+      errnoOf(() => createAh(a.p, ipv4(10, 0, 0, 1), { isGlobal: 0 })),
       'EINVAL',
     )
     assert.equal(
-      errnoOf(() => ah(a.p, ipv4(10, 0, 0, 1), { sgidIndex: 9 })),
+      errnoOf(() => createAh(a.p, ipv4(10, 0, 0, 1), { sgidIndex: 9 })),
       'ENODATA',
     )
     assert.equal(
-      errnoOf(() => ah(a.p, ipv6(1))),
+      errnoOf(() => createAh(a.p, ipv6(1))),
       'EINVAL',
     )
   })
   it('can be queried and changed', () => {
     const { m, a, b } = pair()
-    const { handle, number } = ah(a.p, ipv4(10, 9, 9, 9), { trafficClass: 3 })
+    const { handle, number } = createAh(a.p, ipv4(10, 9, 9, 9), { trafficClass: 3 })
     const { address } = invokeNow(a.p.context, Ah, 'query', handle, {}, a.p.caller).out
     assert.deepEqual([...address.dgid.slice(12), address.trafficClass, address.hopLimit], [10, 9, 9, 9, 3, 64])
     invokeNow(a.p.context, Ah, 'modify', handle, { address: path(gidOf(b)) }, a.p.caller)
@@ -314,7 +319,7 @@ describe('address handles', () => {
     for (const method of ['destroy', 'modify'] as const) {
       const { m, a, b } = pair()
       postReceives(b)
-      const { handle, number } = ah(a.p, gidOf(b))
+      const { handle, number } = createAh(a.p, gidOf(b))
       for (let i = 0; i < 3; i++) sendTo(a, b.qpn, number)
       if (method === 'destroy') invokeNow(a.p.context, Ah, 'destroy', handle, {}, a.p.caller)
       else invokeNow(a.p.context, Ah, 'modify', handle, { address: path(ipv4(10, 9, 9, 9)) }, a.p.caller)
@@ -346,7 +351,7 @@ describe('address handles', () => {
   })
   it('and their queue pairs leave nothing behind', () => {
     const { m, a, b } = pair()
-    ah(a.p, gidOf(b))
+    createAh(a.p, gidOf(b))
     for (let i = 0; i < 100; i++) {
       const to = { qpn: GSI_QPN, qkey: QKEY, ah: 0, vector: vectorTo(ipv4(10, 0, 1, i)) }
       postSend(a.send, { opcode: Wr.SEND, to })
@@ -367,7 +372,7 @@ describe('the path of a datagram that waits in the send queue', () => {
     const [a, b, c] = [0, 1, 2].map(device => udPeer(m, device))
     postReceives(b, 12)
     postReceives(c, 12)
-    const { handle, number } = ah(a.p, gidOf(b))
+    const { handle, number } = createAh(a.p, gidOf(b))
     for (let i = 0; i < 12; i++) sendTo(a, b.qpn, number, { length: 1000 - GRH_BYTES })
     m.settle()
     return { m, a, b, c, handle }
@@ -382,7 +387,7 @@ describe('the path of a datagram that waits in the send queue', () => {
       const { m, a, b, c, handle } = waiting(fault)
       invokeNow(a.p.context, Ah, 'destroy', handle, {}, a.p.caller)
       // if the path to `b` were closed, the path to `c` would reuse the number
-      ah(a.p, gidOf(c))
+      createAh(a.p, gidOf(c))
       tickAll(m)
       const sent = statuses(a)
       const fetched = sent.lastIndexOf(SUCCESS) + 1
@@ -449,7 +454,7 @@ describe('a multicast group', () => {
     const outside = udPeer(m, 1)
     for (const peer of [a, b, c, outside]) postReceives(peer)
     for (const peer of [a, b, c]) assert.equal(attach(peer), 'ok')
-    sendTo(a, MULTICAST_QPN, ah(a.p, GROUP).number)
+    sendTo(a, MULTICAST_QPN, createAh(a.p, GROUP).number)
     m.settle()
     assert.deepEqual(polled(a), [
       [1, 0, 64, 0],
@@ -460,7 +465,7 @@ describe('a multicast group', () => {
     const destination = b.mr.bytes.slice(GRH_BYTES - 4, GRH_BYTES)
     assert.deepEqual([...destination], [239, 77, 0, 9], 'the IPv4 header has the group as its destination')
     assert.equal(detach(b), 'ok')
-    sendTo(a, MULTICAST_QPN, ah(a.p, GROUP).number)
+    sendTo(a, MULTICAST_QPN, createAh(a.p, GROUP).number)
     m.settle()
     assert.deepEqual(polled(b), [])
     assert.deepEqual(polled(c), [[101, 0, GRH_BYTES + 64, a.qpn]])
@@ -478,7 +483,7 @@ describe('a multicast group', () => {
     const gid = Uint8Array.of(0xff, 0x0e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x77, 9)
     postReceives(b)
     assert.equal(attach(b, gid), 'ok')
-    sendTo(a, MULTICAST_QPN, ah(a.p, gid, { sgidIndex: 2 }).number)
+    sendTo(a, MULTICAST_QPN, createAh(a.p, gid, { sgidIndex: 2 }).number)
     m.settle()
     assert.deepEqual(polled(b), [[100, 0, GRH_BYTES + 64, a.qpn]])
   })
@@ -486,7 +491,7 @@ describe('a multicast group', () => {
     const { m, a, b } = pair()
     postReceives(b)
     attach(b)
-    sendTo(a, MULTICAST_QPN, ah(a.p, GROUP).number, { qkey: QKEY + 1 })
+    sendTo(a, MULTICAST_QPN, createAh(a.p, GROUP).number, { qkey: QKEY + 1 })
     m.settle()
     assert.deepEqual(polled(b), [])
   })
@@ -544,7 +549,7 @@ describe('the queue pair of the general services', () => {
     const [a, b] = [gsi(m, 0), gsi(m, 1)]
     assert.equal(a.qpn, GSI_QPN)
     postReceives(b)
-    sendTo(a, GSI_QPN, ah(a.p, gidOf(b)).number, { length: 256, qkey: GSI_QKEY })
+    sendTo(a, GSI_QPN, createAh(a.p, gidOf(b)).number, { length: 256, qkey: GSI_QKEY })
     m.settle()
     assert.deepEqual(polled(b), [[100, SUCCESS, GRH_BYTES + 256, GSI_QPN]])
     assert.equal(invokeNow(a.p.context, GsiQp, 'query', a.handle, {}, a.p.caller).out.qkey, GSI_QKEY)

@@ -21,6 +21,9 @@ import {
   smallSwitch,
 } from '../helpers.ts'
 
+/** Of the packets that `sendRun` sends. */
+const PACKET_BYTES = 64
+
 interface Setup {
   link: MemorySwitch
   sender: Port
@@ -93,7 +96,7 @@ describe('faults', () => {
       assert.equal(packets.length, total - lost + extra)
       assert.equal(new Set(psns(packets)).size, total - lost)
       assert.equal(setup.receiver.counters.receivedPackets, packets.length)
-      assert.equal(setup.receiver.counters.receivedBytes, packets.length * 64)
+      assert.equal(setup.receiver.counters.receivedBytes, packets.length * PACKET_BYTES)
       const inOrder = psns(packets).every((psn, i, all) => i === 0 || psn >= all[i - 1])
       assert.equal(inOrder, name !== 'reorder')
       assert.deepEqual(setup.link.stat().smallRuns, 0)
@@ -338,7 +341,11 @@ describe('faults', () => {
     assert.ok(receiveAll(receiver).length < 8)
     receiver.setFaults([])
     sendRun(sender, flow, 0, 1)
-    assert.equal(receiveAll(receiver)[0].bytes[63], 0, 'the last byte of the ICRC is as `sendRun` wrote it')
+    assert.equal(
+      receiveAll(receiver)[0].bytes[PACKET_BYTES - 1],
+      0,
+      'the last byte of the ICRC is as `sendRun` wrote it',
+    )
   })
 
   it('a tap sees what happens to every packet', () => {
