@@ -37,9 +37,9 @@ perftest 4.5, iproute2 6.1), installed on the test machine, and of Debian 13 (rd
 6.15), unpacked in a folder, each time with a daemon that has three devices. They write this page
 (\`npm run docs:programs\`).
 
-*SERVER* and *CLIENT* are addresses of two devices, *SERVER6* one of IPv6; *PORT* is a free port. Of a single command
-that ends with \`localhost\` or *SERVER*, the server's is the same without this word. \`–\`: the program of that
-release has no such option.`
+*SERVER* and *CLIENT* are addresses of two devices, *SERVER6* one of IPv6; *PORT* is a free port. Where a row has one
+command that ends with \`localhost\` or *SERVER*, the server runs the same command without this last word. \`–\`: the
+program of that release has no such option.`
 
 const COLUMNS = `| command | ${userlands.join(' | ')} | why not |\n|---|${userlands.map(() => '---|').join('')}---|`
 

@@ -58,19 +58,17 @@ export const requestScenario = ({
   let completions = 0
   /** Digests of the sampled and of the other bytes of sends' buffers. */
   const digests = { sampledDigest: 0, otherDigest: 0 }
-  const checker = new Checker(
-    () => 0,
-    finding => found.push(finding),
-    {
-      now: () => now,
-      deviceName: () => 'rxe0',
-      postStack: () => ['posted'],
-      isCopiedByFork: () => true,
-      digest: (_device, _request, isWhole) =>
-        isWhole ? digests.sampledDigest + digests.otherDigest : digests.sampledDigest,
-      ...sources,
-    },
-  )
+  /** The number of the device that has a GID. */
+  const deviceWithGid = () => 0
+  const checker = new Checker(deviceWithGid, finding => found.push(finding), {
+    now: () => now,
+    deviceName: () => 'rxe0',
+    postStack: () => ['posted'],
+    isCopiedByFork: () => true,
+    digest: (_device, _request, isWhole) =>
+      isWhole ? digests.sampledDigest + digests.otherDigest : digests.sampledDigest,
+    ...sources,
+  })
   const origin = { device: 'rxe0', deviceNumber: 0, context: 0, program, why: 'call' as const }
   const names = new Map<number, ObjectName>()
   const create = (name: string, args: Record<string, unknown> = {}, out: Record<string, unknown> = {}): number => {

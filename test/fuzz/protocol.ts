@@ -87,6 +87,7 @@ const sessionTarget: Target = {
     buffer.bytes.set(bytes)
     const request: Request = newRequest()
     const fault = readRequest(buffer, bytes.length, request)
+    // features: request types, from 1000 on lengths of refusals, from 2000 on reply types
     feature(fault === undefined ? request.type : 1000 + fault.length)
     if (fault !== undefined) assertMessage(fault)
     else {

@@ -67,7 +67,7 @@ export class Link {
     return host
   }
 
-  /** Moves the hosts' packets to the link; returns all packets on the link. */
+  /** Moves the packets that the hosts send to `wire`, and returns `wire`. */
   collect(): WireFrame[] {
     for (const from of this.hosts)
       for (let frame = from.ip.pollTransmit(); frame !== undefined; frame = from.ip.pollTransmit())
@@ -93,7 +93,7 @@ export class Link {
     for (let sent = this.collect().shift(); sent !== undefined; sent = this.collect().shift()) this.deliver(sent)
   }
 
-  /** Advances time to the next timer; false if there is none. */
+  /** Advances time to the next timer, and delivers what the hosts then send. Returns false if there is no timer. */
   tick(): boolean {
     const due = Math.min(...this.hosts.map(({ ip }) => ip.nextTimeout()))
     if (due === Number.POSITIVE_INFINITY) return false

@@ -52,6 +52,7 @@ const copySources = (program: Program, folder: string): void => {
 const runAll = async (scope: Scope, jobs: readonly Job[]): Promise<RunResult[]> => {
   if (jobs.length === 0) return []
   const folder = temporaryFolder(scope)
+  /** Shell commands. The lanes run in parallel, the jobs of a lane one after the other. */
   const lanes: string[][] = Array.from({ length: LANES }, () => [])
   const ports = await Promise.all(jobs.map(() => freePort()))
   for (const [i, { folder: jobFolder, program }] of jobs.entries()) {

@@ -128,12 +128,15 @@ const record = (client: ClientState, fields: Fields): AnyRecord =>
 
 /** Share of optional attributes that are passed. Most of them request special behaviour. */
 const OPTIONAL_SHARE = 0.12
+/** The same for methods whose optional attributes name what is changed, attached or detached. */
+const SUBJECT_SHARE = 0.3
+const SUBJECT_METHODS = ['modify', 'attach', 'detach']
 
 const argumentsOf = (client: ClientState, cls: ObjectClass, methodName: string): AnyValues => {
   const { random } = client
   const { in: attributes } = cls.methods[methodName]
   const hasAllOptional = random.hits(0.1)
-  const share = methodName === 'modify' || methodName === 'attach' || methodName === 'detach' ? 0.3 : OPTIONAL_SHARE
+  const share = SUBJECT_METHODS.includes(methodName) ? SUBJECT_SHARE : OPTIONAL_SHARE
   return Object.fromEntries(
     Object.entries(attributes)
       .filter(([, { optional }]) => !optional || hasAllOptional || random.hits(share))

@@ -59,7 +59,8 @@ const { SQ_DRAINED, QP_LAST_WQE_REACHED } = AsyncEventType.values
 const { RESET, ERR, RTS, SQD } = QpState.values
 /** maxWr of every SRQ that random-calls.ts creates. */
 const DRAWN_SRQ_WR = 7
-/** Completion vectors of a soft device. */
+/** Ports and completion vectors of a soft device. */
+const PORTS = 1
 const COMP_VECTORS = 2
 /** First byte of a multicast GID. */
 const MULTICAST_PREFIX = 0xff
@@ -141,7 +142,8 @@ const groupKey = ({ args }: CheckedCall): string => `${(args.gid as Uint8Array).
 const sourceOf = ({ args, references }: CheckedCall): ModelObject | number | Code => {
   const objects = Object.values(references).filter(object => object !== undefined)
   const sources = objects.length + Number(args.port !== undefined) + Number(args.device !== undefined)
-  if (sources !== 1 || ((args.port as number | undefined) ?? 1) > 1) return 'EINVAL'
+  const hasWrongPort = args.port !== undefined && (args.port as number) > PORTS
+  if (sources !== 1 || hasWrongPort) return 'EINVAL'
   return objects[0] ?? (args.device !== undefined ? 0 : (args.port as number))
 }
 

@@ -45,8 +45,10 @@ test('bundled commands work without the compiled modules', { skip }, () => {
   }
   const commands = [['run'], ['devices'], ['stat'], ['device', 'remove', 'rxe0'], ['fault', 'show']]
   assert.deepEqual(new Set(commands.map(([name]) => name)), new Set(Object.values(bundles).flat()))
-  for (const command of commands)
-    assert.deepEqual(run(...command, '--socket', socket, ...(command[0] === 'run' ? ['--', 'true'] : [])), noDaemon)
+  for (const command of commands) {
+    const program = command[0] === 'run' ? ['--', 'true'] : []
+    assert.deepEqual(run(...command, '--socket', socket, ...program), noDaemon)
+  }
   assert.equal(run('run', '--bogus', 'true').status, 2)
   assert.deepEqual(run('run', '--', './none'), { status: 127, output: 'userdma: ./none: there is no such program\n' })
 })

@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <string.h>
 
+/* Of dlsym itself. */
 #ifdef __x86_64__
 #define FIRST_VERSION "GLIBC_2.2.5"
 #else

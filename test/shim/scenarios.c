@@ -165,8 +165,8 @@ static void device(void)
     FAILS(ioctl(connections, FIONREAD, bytes), ENOTTY);
     EXPECT(close(connections) == 0);
     /*
-     * GET_EVENT (12) with a body of 4 bytes, then with a response buffer of 320 bytes. Both are too short: the shim does
-     * not wait for an event, but forwards the command, which the daemon refuses.
+     * GET_EVENT (12) with a body of 4 bytes, then with a response buffer of 320 bytes: both are too short. The shim
+     * forwards them without waiting for an event, because a real daemon refuses them at once.
      */
     EXPECT((connections = open("/dev/infiniband/rdma_cm", O_RDWR)) >= 0);
     EXPECT(write(connections, (uint32_t[4]){12, 4 | 336 << 16}, 16) == 16);

@@ -34,23 +34,28 @@ test('chunks are read and written, within the file only', t => {
   const { space, close } = fileMemory(openSync(path, 'r+'))
   t.after(close)
   const arena = plainArena(64)
-  /** From `offset` of the file, in chunks of `chunk` bytes at 0, `stride`, 2 * `stride`, … of the arena. */
-  const read = (offset: number, total: number, chunk: number, stride: number) =>
+  /** `total` bytes from `offset` of the file on; in the arena, chunks at 0, `stride`, 2 * `stride`, … */
+  interface Range {
+    readonly offset: number
+    readonly total: number
+    readonly chunk?: number
+    readonly stride?: number
+  }
+  const read = ({ offset, total, chunk = 8, stride = 8 }: Range) =>
     space.read(0, offset, arena, 0, chunk, stride, total)
-  /** To `offset` of the file; otherwise as `read`. */
-  const write = (offset: number, total: number, chunk: number, stride: number) =>
+  const write = ({ offset, total, chunk = 8, stride = 8 }: Range) =>
     space.write(Math.floor(offset / TWO_32), offset >>> 0, arena, 0, chunk, stride, total)
-  assert.equal(read(1, 5, 2, 10), 0)
+  assert.equal(read({ offset: 1, total: 5, chunk: 2, stride: 10 }), 0)
   assert.deepEqual(
     [0, 10, 20].map(at => Buffer.from(arena.bytes.subarray(at, at + 2)).toString('latin1')),
     ['bc', 'de', 'f\0'],
   )
   arena.bytes.set(Buffer.from('XY'), 10)
-  assert.equal(write(3, 4, 2, 10), 0)
+  assert.equal(write({ offset: 3, total: 4, chunk: 2, stride: 10 }), 0)
   assert.equal(readFileSync(path, 'latin1'), 'abcbcXYh')
-  assert.equal(read(4, 5, 8, 8), Errno.EFAULT)
-  assert.equal(write(4, 5, 8, 8), Errno.EFAULT)
-  assert.equal(write(TWO_32, 1, 1, 1), Errno.EFAULT)
+  assert.equal(read({ offset: 4, total: 5 }), Errno.EFAULT)
+  assert.equal(write({ offset: 4, total: 5 }), Errno.EFAULT)
+  assert.equal(write({ offset: TWO_32, total: 1 }), Errno.EFAULT)
   assert.equal(readFileSync(path, 'latin1'), 'abcbcXYh', 'the file does not grow')
 })
 

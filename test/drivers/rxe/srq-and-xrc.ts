@@ -18,6 +18,7 @@ interface Queue {
 export interface TestSrq {
   readonly program: Program
   readonly handle: number
+  /** The SRQ number, which only an XRC SRQ has. */
   readonly number: number
   ring: MappedRing
 }

@@ -39,13 +39,14 @@ export type Op =
       readonly process: Process
       readonly opening: Opening
       readonly entries: readonly Entry[]
+      /** Whether a failed entry rolls back the earlier ones. */
       readonly undo: boolean
     }
   /** read(2) of a descriptor: `out.bytes` has one record. EAGAIN: no record yet; EIO: no record will come. */
   | { readonly do: 'read'; readonly process: Process; readonly fd: number }
   | { readonly do: 'remove'; readonly device: ModelDevice }
   | { readonly do: 'add'; readonly device: ModelDevice }
-  /** These four actions are used only if `Facts.raisesEvents` is true. */
+  /** These four actions are used only if `Facts.raisesEvents` is true. `type`: an AsyncEventType. */
   | { readonly do: 'complete'; readonly modelObject: ModelObject; readonly solicited: boolean }
   | { readonly do: 'raise'; readonly modelObject: ModelObject; readonly type: number }
   | { readonly do: 'port'; readonly device: ModelDevice; readonly type: number }

@@ -72,7 +72,7 @@ export const daemonCarrier = async (
     return copy
   }
   /** Waits until the daemon, which notices closed descriptors later, reports the expected counts. */
-  const settled = () => eventually(control, stat => stat.descriptors === descriptors && stat.contexts === contexts)
+  const settle = () => eventually(control, stat => stat.descriptors === descriptors && stat.contexts === contexts)
 
   const connect = async (process: Process): Promise<ProcessState> => {
     const client = dial(t, daemon)
@@ -145,7 +145,7 @@ export const daemonCarrier = async (
         for (const fd of (openings.get(op.opening) as OpenContext).fds) close(fd)
         openings.delete(op.opening)
         if (op.opening.holders === 0) contexts--
-        await settled()
+        await settle()
         return OK
       }
       case 'copy':
@@ -153,7 +153,7 @@ export const daemonCarrier = async (
       case 'closeFd':
         close(op.fd)
         if (op.isLast) descriptors--
-        await settled()
+        await settle()
         return OK
       case 'call': {
         const { client, openings } = stateOf(op.process)
@@ -214,7 +214,7 @@ export const daemonCarrier = async (
         return OK
       }
       case 'compare': {
-        const { devices } = await settled()
+        const { devices } = await settle()
         for (const device of op.devices) {
           const found = devices.find(({ name }) => name === device.name)
           assert.deepEqual(found?.objects, countsOf(device))

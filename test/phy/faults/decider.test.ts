@@ -44,8 +44,8 @@ const rateLimitOf = (decider: FaultDecider): number => {
 const sends = (count: number): Header[] => Array.from({ length: count }, () => ({ opcode: RC_SEND_ONLY, qp: 0x11 }))
 const { drop: DROP, dup: DUP } = faultBits
 
-describe('decisions of fault rules', () => {
-  it('a rule selects a device, a direction, queue pairs and opcodes', () => {
+describe('fault rules', () => {
+  it('select a device, a direction, queue pairs and opcodes', () => {
     const packets = [
       { opcode: RC_SEND_ONLY, qp: 0x11 },
       { opcode: RC_ACKNOWLEDGE, qp: 0x11 },
@@ -80,7 +80,7 @@ describe('decisions of fault rules', () => {
       assert.equal(deciderOf(text, device, direction).hasRules, hasRules, `${text} ${device} ${direction}`)
   })
 
-  it('every matching rule acts: actions and delays of all are added, and each has its own counters', () => {
+  it('all act if they match: actions and delays are added, and each rule has its own counters', () => {
     const decider = deciderOf('drop=1;qp=0x11,dup=1,delay=3;delay=2;device=rxe9,drop=1')
     assert.deepEqual(actionsOf(decider, sends(2)), [DROP | DUP | WAIT, DROP | DUP | WAIT])
     assert.deepEqual(Array.from(decider.decisions.delays.subarray(0, 2)), [5000, 5000])
@@ -88,7 +88,7 @@ describe('decisions of fault rules', () => {
     assert.deepEqual(decider.counts, [{ ...noHits, dropped: 2 }, { ...noHits, duplicated: 2 }, noHits])
   })
 
-  it('are equal for equal packets, for any division into runs', () => {
+  it('decide equally for equal packets, for any division into runs', () => {
     const text = 'drop=0.2,dup=0.2,reorder=0.1,corrupt=0.1,seed=3;opcode=RC_ACKNOWLEDGE,drop=0.5'
     const header = fc.record({ opcode: fc.constantFrom(RC_SEND_ONLY, RC_ACKNOWLEDGE), qp: fc.nat(3) })
     fc.assert(
@@ -103,7 +103,7 @@ describe('decisions of fault rules', () => {
     )
   })
 
-  it('do not depend on other rules, nor on packets that the rule does not select', () => {
+  it('depend neither on other rules nor on packets that they do not select', () => {
     const rule = 'opcode=RC_ACKNOWLEDGE,drop=0.3,seed=5'
     const acks = Array.from({ length: 500 }, () => ({ opcode: RC_ACKNOWLEDGE, qp: 1 }))
     const mixedPackets = acks.flatMap((ack, i) => (i % 3 === 0 ? [...sends(2), ack] : [ack]))
@@ -116,7 +116,7 @@ describe('decisions of fault rules', () => {
     )
   })
 
-  it('differ by device, direction, seed, and between rules of one seed', () => {
+  it('decide differently for another device, direction or seed, and than another rule of the same seed', () => {
     const packets = sends(300)
     const actions = actionsOf(deciderOf('dir=both,drop=0.5'), packets)
     assert.deepEqual(actionsOf(deciderOf('dir=both,drop=0.5'), packets), actions)
@@ -143,7 +143,7 @@ describe('decisions of fault rules', () => {
       }
   })
 
-  it('a rate limit lets packets leave one after the other, up to one millisecond early', () => {
+  it('with a rate limit let packets leave one after the other, up to one millisecond early', () => {
     // A packet of 1000 bytes takes 1000 µs.
     const decider = deciderOf('rate=8mbit')
     const limit = rateLimitOf(decider)
@@ -158,7 +158,7 @@ describe('decisions of fault rules', () => {
     assert.equal(times[49] - times[48], 2000, 'the lower limit applies')
   })
 
-  it('every opcode can be selected by its name', () => {
+  it('can select every opcode by its name', () => {
     for (const { name, opcode } of opcodes)
       assert.deepEqual(actionsOf(deciderOf(`opcode=${name},drop=1`), [{ opcode, qp: 1 }]), [DROP], name)
   })

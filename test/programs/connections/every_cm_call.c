@@ -589,7 +589,7 @@ static void resolutions(void)
     for (int state = IBV_QPS_RESET; state <= IBV_QPS_UNKNOWN; state++)
         if (step(init_qp(id, state), "route resolved: INIT_QP_ATTR %d", state) >= 0)
             printf("  mask %#x access %#x\n", attributes.qp_attr_mask, attributes.qp_access_flags);
-    /* A REQ has room for 56 bytes behind the 36 of the CM's own header. */
+    /* A REQ has room for 56 bytes behind the CM's own header. */
     static const int too_long[] = {100, 156, 175, 194, 213, 232, 251};
     for (size_t i = 0; i < LENGTH(too_long); i++)
         step(connect_to(id, too_long[i]), "CONNECT with %d bytes of data", too_long[i]);
@@ -645,7 +645,7 @@ static void connections(void)
     static const int refused_reasons[] = {1, 8, 27, 29, 34, 36, 255};
     for (size_t i = 0; i < LENGTH(refused_reasons); i++)
         step(reject_with(server, 0, refused_reasons[i]), "REJECT with reason %d", refused_reasons[i]);
-    /* The limits of private data are those of the messages: 148 bytes in a REJ, 196 in a REP. */
+    /* A REJ has room for 148 bytes, a REP for 196. */
     step(reject_with(server, 200, 0), "REJECT with 200 bytes of data");
     step(reject_with(server, 100, CONSUMER_REJECT), "REJECT");
     print_event("of the client");
@@ -756,7 +756,7 @@ static void datagrams(int space, int port)
     for (int state = IBV_QPS_RESET; state <= IBV_QPS_RTS; state++)
         if (step(init_qp(client, state), "space %#x: INIT_QP_ATTR %d", space, state) >= 0)
             printf("  mask %#x qkey %#x\n", attributes.qp_attr_mask, attributes.qkey);
-    /* The limits of private data are 180 bytes in a SIDR REQ and 136 in a SIDR REP. */
+    /* A SIDR REQ has room for 180 bytes behind the CM's own header, a SIDR REP for 136. */
     step(connect_to(client, 181), "space %#x: CONNECT with 181 bytes of data", space);
     step(connect_to(client, 10), "space %#x: CONNECT", space);
     uint32_t server = print_event("of the listener");

@@ -131,7 +131,7 @@ static int request_bytes(int port, int agent, const char *gid, uint32_t bytes, i
         return fail("umad_send", sent);
     if (bytes == STOP)
         return 0;
-    /* Offers one MAD, as most programs do: a longer answer fails and sets `length` for a second call. */
+    /* Offers one MAD at first: a longer answer fails, and sets `length` for the second call. */
     int length = MAD_BYTES;
     int agent_of_answer = umad_recv(port, &message, &length, 60000);
     if (agent_of_answer < 0 && length > MAD_BYTES)

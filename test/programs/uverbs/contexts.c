@@ -109,7 +109,7 @@ static void open_device(void)
 /* Numbers of the object dialect (src/spec/classes). */
 enum { CLASS_DEVICE = 2, CLASS_DRIVER_OPS = 40, QUERY = 1, CREATE_FD = 4, DEVICE_OPEN = 32, ATTRIBUTE_NAME = 1 };
 
-/* A call of the object dialect. `id`: of the attribute; 0: none. `object`: of the answer. */
+/* A call of the object dialect, with one attribute `id`, or none if `id` is 0. `object`: of the answer. */
 static int call(unsigned method, uint16_t class, uint16_t id, const char *payload, uint32_t *object)
 {
     struct {
