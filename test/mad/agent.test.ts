@@ -17,7 +17,7 @@ const [NO_TIMEOUT, NO_RETRIES] = [0, 0]
 const request = (tid: number) => plainMad(PERFORMANCE, GET, tid)
 
 describe('an agent', () => {
-  it('matches a response to its request by the transaction id, whose upper half is the agent', () => {
+  it('matches a response to its request by the transaction id, whose upper half names the agent', () => {
     const pair = new Pair()
     pair.send(pair.a, request(7))
     pair.settle()
@@ -57,7 +57,8 @@ describe('an agent', () => {
 
   it('reports a timeout after the configured number of retries', () => {
     const pair = new Pair()
-    pair.send(pair.a, request(7), SECOND, 3)
+    const retries = 3
+    pair.send(pair.a, request(7), SECOND, retries)
     const sentAt: number[] = []
     do {
       const lost = pair.wire.splice(0)

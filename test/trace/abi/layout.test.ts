@@ -59,28 +59,24 @@ const links: readonly ChainLink[] = [
 const entries = encodeChain(links)
 const ENTRIES = 0x300000n
 const chain = callOf('interface', 'chain', { entries, onError: 0 })
-const chainMessage = (bytes: Uint8Array): Uint8Array =>
-  encodeCall(
+/** The daemon's record of a chain whose entries are `bytes` at ENTRIES. */
+const chainRecordOf = (bytes: Uint8Array, outcome?: Result): TraceRecord => {
+  const memory = arena()
+  memory.map(ENTRIES, bytes)
+  const message = encodeCall(
     { ...chain, args: { ...chain.args, entries: bytes } },
     { inputAddresses: { entries: ENTRIES }, outputBuffers: { results: { address: ARENA, length: 4096 } } },
   )
-const chainMemory = (bytes: Uint8Array) => {
-  const memory = arena()
-  memory.map(ENTRIES, bytes)
-  return memory
+  return recordOf(CHAIN, message, outcome, {}, memory)
 }
 /** Offsets in the header of a message. */
 const [CLASS_OFFSET, OBJECT_OFFSET, OP_CTRL_OFFSET] = [2, 4, 8]
 /** The first entry is answered: object 5, op_ctrl 0, flags ANSWERED. */
 const results = entries.slice()
 new Uint32Array(results.buffer, ENTRY_HEADER + OBJECT_OFFSET, 3).set([5, 0, MessageFlag.ANSWERED])
-const chainRecord = recordOf(
-  CHAIN,
-  chainMessage(entries),
-  { out: { results, done: 1, error: Errno.ENOENT, reason: bytesOf('no way') } },
-  {},
-  chainMemory(entries),
-)
+const chainRecord = chainRecordOf(entries, {
+  out: { results, done: 1, error: Errno.ENOENT, reason: bytesOf('no way') },
+})
 
 describe('a message of the object dialect', () => {
   it('is shown with its header and attributes, followed by the outputs of the answer', () => {
@@ -228,13 +224,13 @@ describe('the bytes of a chain', () => {
     // The first entry, pd.create, is a message without attributes.
     const [secondEntry, SIZE] = [ENTRY_HEADER + HEADER, 4]
     broken[secondEntry + SIZE] = 3
-    const shown = linesOf(recordOf(CHAIN, chainMessage(broken), undefined, {}, chainMemory(broken)))
+    const shown = linesOf(chainRecordOf(broken))
     assert.match(shown[3], /^ {4}undecodable 00000000030000.*… \(192 bytes\) \(its size is 3; a multiple of 8 from 16 /)
   })
 
   it('are shown as cut if the tracer keeps only a part', () => {
     const many = encodeChain(Array.from({ length: 1000 }, () => links[0]))
-    const lines = linesOf(recordOf(CHAIN, chainMessage(many), undefined, {}, chainMemory(many)), WHOLE)
+    const lines = linesOf(chainRecordOf(many), WHOLE)
     // 16 KiB are kept: 682 entries of 24 bytes, and 16 bytes.
     assert.ok(lines.some(line => line.startsWith('    entry 681 pd.create')))
     assert.match(lines.find(line => line.startsWith('    cut off')) as string, /^ {4}cut off [0-9a-f]{32}…$/)
@@ -242,7 +238,7 @@ describe('the bytes of a chain', () => {
 
   it('have the length of the whole range if the tracer keeps only a part', () => {
     const many = encodeChain(Array.from({ length: 1000 }, () => links[0]))
-    const lines = linesOf(recordOf(CHAIN, chainMessage(many), undefined, {}, chainMemory(many)))
+    const lines = linesOf(chainRecordOf(many))
     assert.match(
       lines[1],
       /^ {2}entries 0x1 mandatory indirect at 0x300000, 24000 bytes: [0-9a-f]{64}… \(24000 bytes\)$/,
@@ -251,10 +247,7 @@ describe('the bytes of a chain', () => {
 
   it('are finite if the chain points to itself', () => {
     const selfReferring = encodeChain([{ call: chain, options: { inputAddresses: { entries: ENTRIES } } }])
-    const lines = linesOf(
-      recordOf(CHAIN, chainMessage(selfReferring), undefined, {}, chainMemory(selfReferring)),
-      WHOLE,
-    )
+    const lines = linesOf(chainRecordOf(selfReferring), WHOLE)
     assert.equal(lines.filter(line => line.includes('entry 0 interface.chain')).length, 1)
   })
 })
