@@ -270,7 +270,7 @@ test('a destroy waits until the sink of the object’s event queue is prepared',
   assert.deepEqual([{ ...out }, preparations], [{ compEvents: 0, asyncEvents: 0 }, 2])
 })
 
-test('an object that moves to another queue keeps no tie to the first', () => {
+test('an object that moves to another queue is independent of the first, which may be closed', () => {
   const { core, device, newQueue, cq, attach, detach, read, complete, channel } = setUp()
   const [first, second] = [newQueue(), newQueue()]
   complete()
@@ -284,6 +284,6 @@ test('an object that moves to another queue keeps no tie to the first', () => {
   closeDescriptor(core, first.handle)
   complete()
   raisePort(device, 1, PORT_ERR)
-  detach(second, { port: 1 })
+  detach(second, { port: 1 }) // drops the unread event of the port
   assert.deepEqual(read(second), [[2n, ClassId.cq, cq.handle, COMPLETION]])
 })

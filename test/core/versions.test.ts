@@ -127,13 +127,14 @@ const callAs = (context: Context, cls: ObjectClass, name: string, args: AnyValue
 }
 
 const size = { length: 2, width: 3 }
+/** The client does not want the output `size`. */
+const withoutSize = { outputBuffers: { size: 0 } }
 
 // ---- without querying the device first ----
 
 test('an old client can call a newer device, but has no room for a longer record in the answer', () => {
   const device = deviceOf(newClass)
-  const wantsOnlyArea = { outputBuffers: { size: 0 } }
-  assert.deepEqual(callAs(device, oldClass, 'create', { size }, wantsOnlyArea), { area: 6 })
+  assert.deepEqual(callAs(device, oldClass, 'create', { size }, withoutSize), { area: 6 })
   assert.equal(
     callAs(device, oldClass, 'create', { size }),
     'ENOSPC sheet.create: attribute size: it needs 12 bytes, there is room for 8',
@@ -143,7 +144,7 @@ test('an old client can call a newer device, but has no room for a longer record
 test('a newer device refuses a call without a new mandatory attribute or of a removed class', () => {
   const device = deviceOf(strict)
   // the object of the query
-  callAs(device, oldClass, 'create', { size }, { outputBuffers: { size: 0 } })
+  callAs(device, oldClass, 'create', { size }, withoutSize)
   assert.equal(callAs(device, oldClass, 'query', {}), 'EINVAL sheet.query: attribute unit is missing')
   assert.equal(callAs(device, removedClass, 'query', {}), `EOPNOTSUPP this device has no class ${removedClass.id}`)
 })

@@ -98,7 +98,7 @@ test('indirect values of a chain’s entries are shown as they were at the time 
     callLine(record),
     /entries \[sink\.take\(object \d, data (ab){32}… \(600 bytes\)\), interface\.query\(\)/,
   )
-  // --abi shows each address that was read once: the chain's message, its entries, and the data of the entries.
+  // --abi shows once each address that was read: the chain's message, its entries, and the data of the entries.
   assert.deepEqual(
     record.raw?.in.map(([address]) => Number(address)),
     [MESSAGE, CHAIN, DATA],

@@ -114,7 +114,8 @@ const exchangeMads = async (t: Scope, { guest, daemon, guestServes }: Ends): Pro
 const assertBothGood = ({ client, server }: Pair, guestServes: boolean): void => {
   const ends = { client, server }
   for (const [name, { status, signal, stdout, stderr }] of Object.entries(ends)) {
-    const subject = `${name} ${(name === 'server') === guestServes ? 'in the guest' : 'here'}`
+    const isInGuest = name === 'server' ? guestServes : !guestServes
+    const subject = `${name} ${isInGuest ? 'in the guest' : 'here'}`
     assert.equal(status, 0, `${subject}: status ${status}, signal ${signal}\n${stdout}${stderr}`)
     assert.doesNotMatch(stdout + stderr, /invalid data in page|Failed|Completion with error/, subject)
   }

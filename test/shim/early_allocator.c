@@ -1,6 +1,6 @@
 /*
- * An allocator that reads a link at its first allocation, as jemalloc does, and must not be called meanwhile. Preloaded
- * after the shim. Nothing is freed; a header of 16 bytes has the size of each block.
+ * An allocator that reads a link at its first allocation, as jemalloc does, and aborts if it is called meanwhile.
+ * Preloaded after the shim. Nothing is freed; a header of 16 bytes has the size of each block.
  */
 #include <stdbool.h>
 #include <stdlib.h>

@@ -50,7 +50,7 @@ const layouts = { rxe: () => mappedRings(findableMemory()), compact: () => slabR
 type LayoutName = keyof typeof layouts
 const layoutNames = Object.keys(layouts) as LayoutName[]
 
-/** The program's side of a device's ring. */
+/** The program's side of a device's ring; `index`: where the program begins. */
 const programSide = ({ area, headerAt, elementsAt, layout }: Ring, index = 0): ProgramRing => {
   const bytes: RingBytes = { headerAt, elementsAt, bytes: area.bytes, view: area.view, words: area.words }
   return Object.assign(programRing({ layout, ring: () => bytes }, { offset: 0n, size: 0 }), { index })
@@ -122,7 +122,8 @@ const post = (ring: ProgramRing, request: Request, isDatagram: boolean): void =>
   if (inline) putInline(ring, at, inline)
   else if (Array.isArray(slices)) putMany(ring, at, slices)
   else putOne(ring, at, slices)
-  if (isDatagram) putDestination(ring, at, 1 + (rkey % 1000), qpnOrNewRkey & 0xffffff, qkeyOrLkey)
+  const addressHandle = 1 + (rkey % 1000)
+  if (isDatagram) putDestination(ring, at, addressHandle, qpnOrNewRkey & 0xffffff, qkeyOrLkey)
   if (opcode === SEND_WITH_IMM || opcode === RDMA_WRITE_WITH_IMM) putImmediate(ring, at, request.length)
   if (opcode === SEND_WITH_INV || opcode === LOCAL_INV) putInvalidate(ring, at, request.length)
   if (REMOTE.includes(opcode)) putRemote(ring, at, remote)

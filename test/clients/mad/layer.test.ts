@@ -56,12 +56,12 @@ const pathTo = (from: number, to: number): MadAddress => ({
 
 const setUp = () => {
   const { network, a, b } = twoHosts()
-  const [first, second] = [a.devices.get('rxe1')!.device, b.devices.get('rxe2')!.device]
+  const [deviceA, deviceB] = [a.devices.get('rxe1')!.device, b.devices.get('rxe2')!.device]
   const send = ({ agent }: Listening, mad: Uint8Array): void => {
     agent.send(mad.slice(), pathTo(1, 2), { timeout: 1_000_000, retries: 0, tag: undefined })
     network.settle()
   }
-  return { network, a, b, first, second, send }
+  return { network, a, b, deviceA, deviceB, send }
 }
 
 const assertRefused = (errno: number, body: () => unknown): void => {
@@ -70,11 +70,11 @@ const assertRefused = (errno: number, body: () => unknown): void => {
 
 describe('the MAD layer', () => {
   it('delivers requests to the agent of their class, version and method, responses to the requester', () => {
-    const { a, b, first, second, send } = setUp()
-    const client = listen(a.mads, first)
-    const gets = listen(b.mads, second, SUBNET_ADMINISTRATION, [GET])
-    const sets = listen(b.mads, second, SUBNET_ADMINISTRATION, [SET])
-    const other = listen(a.mads, first, SUBNET_ADMINISTRATION, [GET])
+    const { a, b, deviceA, deviceB, send } = setUp()
+    const client = listen(a.mads, deviceA)
+    const gets = listen(b.mads, deviceB, SUBNET_ADMINISTRATION, [GET])
+    const sets = listen(b.mads, deviceB, SUBNET_ADMINISTRATION, [SET])
+    const other = listen(a.mads, deviceA, SUBNET_ADMINISTRATION, [GET])
     send(client, plainMad(SUBNET_ADMINISTRATION, GET, 1))
     send(client, plainMad(SUBNET_ADMINISTRATION, SET, 2))
     assert.deepEqual(
@@ -90,19 +90,19 @@ describe('the MAD layer', () => {
   })
 
   it('drops datagrams of another partition, and counts them', () => {
-    const { network, a, b, first, second } = setUp()
-    const gets = listen(b.mads, second, SUBNET_ADMINISTRATION, [GET])
+    const { network, a, b, deviceA, deviceB } = setUp()
+    const gets = listen(b.mads, deviceB, SUBNET_ADMINISTRATION, [GET])
     // two of another partition, two of the default partition: a full and a limited member of each
     for (const pkey of [0x9234, 0x1234, DEFAULT_PKEY, DEFAULT_PKEY & 0x7fff])
-      a.mads.send(first, plainMad(SUBNET_ADMINISTRATION, GET, 1), { ...pathTo(1, 2), pkey })
+      a.mads.send(deviceA, plainMad(SUBNET_ADMINISTRATION, GET, 1), { ...pathTo(1, 2), pkey })
     network.settle()
     assert.equal(gets.received.length, 2)
-    assert.equal(second.ports[0]!.attributes.badPkeyCntr, 2)
+    assert.equal(deviceB.ports[0]!.attributes.badPkeyCntr, 2)
   })
 
   it('answers unclaimed Get and Set of general services only', () => {
-    const { a, first, send } = setUp()
-    const client = listen(a.mads, first)
+    const { a, deviceA, send } = setUp()
+    const client = listen(a.mads, deviceA)
     send(client, plainMad(PERFORMANCE, SET, 1))
     send(client, plainMad(PERFORMANCE, MadMethod.TRAP, 2))
     send(client, plainMad(COMMUNICATION, GET, 3)) // The layer accepts only Send and ClassPortInfo of this class.
@@ -117,14 +117,14 @@ describe('the MAD layer', () => {
   })
 
   it('has one agent per method of a class and port; closing the agent frees the method', () => {
-    const { a, b, first, second, send } = setUp()
-    const client = listen(a.mads, first)
-    const taken = listen(b.mads, second, PERFORMANCE, [GET])
-    assertRefused(Errno.EINVAL, () => listen(b.mads, second, PERFORMANCE, [SET, GET]))
+    const { a, b, deviceA, deviceB, send } = setUp()
+    const client = listen(a.mads, deviceA)
+    const taken = listen(b.mads, deviceB, PERFORMANCE, [GET])
+    assertRefused(Errno.EINVAL, () => listen(b.mads, deviceB, PERFORMANCE, [SET, GET]))
     // The refused agent has not kept its first method.
-    const sets = listen(b.mads, second, PERFORMANCE, [SET])
+    const sets = listen(b.mads, deviceB, PERFORMANCE, [SET])
     taken.agent.close()
-    const again = listen(b.mads, second, PERFORMANCE, [GET])
+    const again = listen(b.mads, deviceB, PERFORMANCE, [GET])
     send(client, plainMad(PERFORMANCE, GET, 1))
     assert.deepEqual([taken.received.length, again.received.length, sets.received.length], [0, 1, 0])
     assertRefused(Errno.EBUSY, () =>
@@ -133,20 +133,20 @@ describe('the MAD layer', () => {
   })
 
   it('keeps no claim of a service that one device refuses', () => {
-    const { a, first } = setUp()
+    const { a, deviceA } = setUp()
     const service = { mgmtClass: PERFORMANCE, classVersion: 1, oui: 0, methods: [GET], receive: () => {} }
     const added = a.plug(9)
     listen(a.mads, added, PERFORMANCE, [GET])
     assertRefused(Errno.EBUSY, () => a.mads.register(service))
-    listen(a.mads, first, PERFORMANCE, [GET])
+    listen(a.mads, deviceA, PERFORMANCE, [GET])
   })
 
   it('does bounded work in each `onTimeout`, and serves agents round robin', () => {
-    const { a, first, network } = setUp()
+    const { a, deviceA, network } = setUp()
     const ended: string[] = []
     const agentOf = (name: string) =>
       a.mads.createAgent<string>(
-        first,
+        deviceA,
         { claim: undefined, engineDoesRmpp: false },
         { receive: () => {}, ended: () => void ended.push(name) },
       )
@@ -166,8 +166,8 @@ describe('the MAD layer', () => {
   })
 
   it('ends with its device, and starts on a device that is added later', () => {
-    const { network, a, first } = setUp()
-    const { agent } = listen(a.mads, first)
+    const { network, a, deviceA } = setUp()
+    const { agent } = listen(a.mads, deviceA)
     a.unplug(1)
     assertRefused(Errno.EIO, () =>
       agent.send(plainMad(PERFORMANCE, GET, 1), pathTo(1, 2), { timeout: 0, retries: 0, tag: undefined }),
@@ -214,15 +214,15 @@ describe('the classes of management datagrams', () => {
   }
 
   it('require CAP_NET_RAW', () => {
-    const { first } = setUp()
-    assertRefused(Errno.EPERM, () => programOn(first, { allows: () => false }).createChannel())
+    const { deviceA } = setUp()
+    assertRefused(Errno.EPERM, () => programOn(deviceA, { allows: () => false }).createChannel())
   })
 
   it('carry a request and its response, and signal a channel when a message arrives', () => {
-    const { network, first } = setUp()
-    const { context, callerWithoutMemory, createChannel, createAgent, send, receive } = programOn(first)
+    const { network, deviceA } = setUp()
+    const { context, callerWithoutMemory, createChannel, createAgent, send, receive } = programOn(deviceA)
     const channel = createChannel()
-    const fd = findDescriptor(first.core, channel)
+    const fd = findDescriptor(deviceA.core, channel)
     const agent = createAgent(channel, PERFORMANCE)
     const request = plainMad(PERFORMANCE, GET, 1)
     assertRefused(Errno.EINVAL, () => send(agent, request, { address: { ...toHostB, isGlobal: 0 } }))
@@ -237,12 +237,12 @@ describe('the classes of management datagrams', () => {
     const { out } = receive(channel)
     assert.deepEqual([out.agent, out.status, out.length, fd.sink.unread()], [agent, 0, MAD_BYTES, 0])
     closeContext(context)
-    assert.equal(first.counts.mad_agent, 0)
+    assert.equal(deviceA.counts.mad_agent, 0)
   })
 
   it('report an unanswered request with its tag, or without one', () => {
-    const { network, first } = setUp()
-    const { context, createChannel, createAgent, send, receive } = programOn(first)
+    const { network, deviceA } = setUp()
+    const { context, createChannel, createAgent, send, receive } = programOn(deviceA)
     const channel = createChannel()
     const agent = createAgent(channel)
     for (const tag of [undefined, new Uint8Array(MAD_TAG_BYTES).fill(7)]) {
@@ -255,8 +255,8 @@ describe('the classes of management datagrams', () => {
   })
 
   it('send to the lower 24 bits of a queue pair number', () => {
-    const { network, a, first } = setUp()
-    const { context, createChannel, createAgent, send, unread } = programOn(first)
+    const { network, a, deviceA } = setUp()
+    const { context, createChannel, createAgent, send, unread } = programOn(deviceA)
     const channel = createChannel()
     /** Bytes 4 to 7 of the BTH: FECN, BECN and reserved bits, and the queue pair. */
     const destinations: number[] = []
@@ -271,9 +271,9 @@ describe('the classes of management datagrams', () => {
   })
 
   it('without RMPP, an agent gets each segment of a response, and sends segments with one transaction id', () => {
-    const { network, b, first, second } = setUp()
-    const gets = listen(b.mads, second, SUBNET_ADMINISTRATION, [GET])
-    const { context, createChannel, createAgent, send, unread } = programOn(first)
+    const { network, b, deviceA, deviceB } = setUp()
+    const gets = listen(b.mads, deviceB, SUBNET_ADMINISTRATION, [GET])
+    const { context, createChannel, createAgent, send, unread } = programOn(deviceA)
     const channel = createChannel()
     const agent = createAgent(channel, SUBNET_ADMINISTRATION)
     const segment = longMessage(GET, 1, MAD_BYTES - SA_HEADERS)
@@ -289,7 +289,7 @@ describe('the classes of management datagrams', () => {
   })
 
   it('charge sends and unread messages to the memory quota of the program', () => {
-    const { network, a, first } = setUp()
+    const { network, a, deviceA } = setUp()
     let charged = 0
     const limit = 100_000
     const account: MemoryAccount = {
@@ -305,7 +305,7 @@ describe('the classes of management datagrams', () => {
         charged -= bytes
       },
     }
-    const { context, createChannel, createAgent, send, receive } = programOn(first, {}, account)
+    const { context, createChannel, createAgent, send, receive } = programOn(deviceA, {}, account)
     const channel = createChannel()
     const agent = createAgent(channel)
     const before = charged

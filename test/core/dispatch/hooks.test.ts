@@ -126,7 +126,7 @@ test('hooks see calls of private classes and creates of driver_ops', () => {
   assert.deepEqual(seen, ['pd.create', 'sink.create', 'sink.take', 'driver_ops.create'])
 })
 
-test('if core itself destroys an object, it ignores refusals by pre-hooks, and reports other exceptions of theirs', () => {
+test('a destroy by core itself ignores refusals by pre-hooks, but reports their other exceptions', () => {
   const { core, device, context, caller } = openTestDevice()
   invokeNow(context, Pd, 'create', 0, {}, caller)
   const bug = new Error('a bug')

@@ -50,7 +50,7 @@ test('bytes are read and written only inside the file', () => {
   assertFault(() => memory.copyOut(0n, Uint8Array.of(1)))
 })
 
-test('a write to a file that is sealed against writing faults', () => {
+test('a write faults if the file is sealed against writing', () => {
   const memory = takePassedMemory(createFile(4096, SEALS | SEAL_FUTURE_WRITE))
   assert.ok(memory)
   assert.deepEqual([...memory.copyIn(0n, 2)], [0, 0])

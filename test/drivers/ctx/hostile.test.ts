@@ -150,7 +150,7 @@ const run = (seed: number): Record<string, number> => {
     client.ioctl(CtxIoctl.ASSIGN, encodeRecords(CtxAssign, [inputs]))
     return { ...client, mapped: client.map() }
   }
-  const [a, b] = [createHonest(), createHonest()]
+  const [sender, receiver] = [createHonest(), createHonest()]
   const before = JSON.stringify(stat(core).devices)
   const outcomes: Record<string, number> = {}
   for (let round = 0; round < ROUNDS; round++) {
@@ -176,11 +176,11 @@ const run = (seed: number): Record<string, number> => {
       `round ${round}`,
     )
     const data = Uint8Array.from({ length: 64 }, () => random.int(256))
-    a.send(b.mapped.info.number, BigInt(round), data)
-    const { data: received, tag } = receive(b.mapped) ?? assert.fail('a message of an honest client was lost')
+    sender.send(receiver.mapped.info.number, BigInt(round), data)
+    const { data: received, tag } = receive(receiver.mapped) ?? assert.fail('a message of an honest client was lost')
     assert.deepEqual([received, tag], [data, BigInt(round)])
   }
-  for (const { context } of [a, b]) closeContext(context)
+  for (const { context } of [sender, receiver]) closeContext(context)
   assert.equal(stat(core).objects, 0)
   return outcomes
 }

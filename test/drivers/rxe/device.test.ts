@@ -190,6 +190,7 @@ test('a transition to ERR flushes both queues, and later posts too', () => {
   m.settle()
   const all = completions(a.cq)
   assert.ok(all.every(({ status }) => status === WR_FLUSH_ERR))
+  // The ids of receives begin at 10.
   const ids = all.map(({ id }) => id)
   assert.deepEqual(
     ids.filter(id => id < 10),

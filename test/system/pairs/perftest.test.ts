@@ -32,7 +32,7 @@ const cases: readonly PerftestCase[] = [
   perftest('ib_read_bw', 4096, 300, '-b'),
   { program: 'ib_atomic_bw', args: ['-n', '500', '-A', 'FETCH_AND_ADD'], size: 8 },
   { program: 'ib_atomic_bw', args: ['-n', '500', '-A', 'CMP_AND_SWAP'], size: 8 },
-  // Few: ib_write_lat polls memory without calling the device, so that each message waits for the scheduler.
+  // Few iterations: ib_write_lat polls memory without calling the device, so that each message waits for the scheduler.
   perftest('ib_write_lat', 64, 100),
   perftest('ib_send_lat', 64, 500),
   perftest('ib_send_lat', 8192, 200, '-e'),

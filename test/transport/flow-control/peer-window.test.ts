@@ -254,7 +254,7 @@ describe('a window shared by queue pairs', () => {
     assert.equal(t.cqes.length, 10)
   })
 
-  it('that is smaller than 64 KiB is not polled again and again for a READ of more than half of it', () => {
+  it('of less than 64 KiB polls no queue pair in vain whose READ needs more than half of it', () => {
     const node = createNode({ windowBytes: 2 * SHARED_WINDOW, sharedWindowBytes: SHARED_WINDOW, boundReads: true })
     const [first, second] = [1, 2].map(qpn => node.createQp(qpn))
     node.connect(first, { destQpn: 0x21 })
@@ -325,7 +325,7 @@ describe('a window shared by queue pairs', () => {
     )
   })
 
-  it('is not polled in vain by a queue pair that needs more than half of it', () => {
+  it('polls no queue pair in vain whose READ needs more than is free', () => {
     const t = start(2, [0], { windowBytes: 2 * SHARED_WINDOW })
     t.node.post(t.rows[0], write(0, MTU))
     t.wire.step(0)

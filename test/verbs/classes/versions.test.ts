@@ -56,7 +56,7 @@ const deviceOf = (classes: readonly ObjectClass[], omitted: readonly string[] = 
   const driverClasses = coreClasses.map((base): DriverClass => {
     const declaration = classes.find(({ name }) => name === base.class.name)
     if (declaration === undefined) return base
-    // core's handlers, and those of methods that core lacks, as far as the methods are declared
+    // the handlers of the declared methods: core's, and own ones for methods that core lacks
     const handlers = { create: () => ({}), modify: () => ({}), tint: () => ({ tint: 5 }), ...base.handlers }
     const declared = Object.entries(handlers).filter(([name]) => name in declaration.methods)
     return { ...base, class: declaration, handlers: Object.fromEntries(declared) }

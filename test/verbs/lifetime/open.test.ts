@@ -30,13 +30,13 @@ import { closeAll, completionText, endpointOn, pair } from '../connections/endpo
 /** The library for programs and threads of tests. */
 const LIBRARY = new URL('../../../src/verbs/index.js', import.meta.url)
 
-for (const [link, first] of [
+for (const [link, firstAddress] of [
   ['dgram', 1],
   ['udp', 3],
   ['udp-plain', 5],
 ] as const)
   test(`devices on sockets of this machine: ${link}`, { skip: link !== 'dgram' && !hasNative() }, async () => {
-    const openOn = (n: number) => open({ link, address: loopbackText(first + n) })
+    const openOn = (n: number) => open({ link, address: loopbackText(firstAddress + n) })
     const { a, b } = await pair(async () => [await openOn(0), await openOn(1)])
     b.qp.receive(b.mr.slice(), 3)
     a.buffer.fill(7)
@@ -48,7 +48,7 @@ for (const [link, first] of [
     // The SEND has overwritten the first byte of the WRITE.
     assert.deepEqual([b.buffer[0], b.buffer[1], b.buffer[3999], b.buffer[4000]], [1, 7, 7, 0])
     assert.ok(a.device.counters().hw_counters.sent_pkts >= 2)
-    await assert.rejects(open({ link, address: loopbackText(first) }), { code: 'EADDRINUSE', call: 'open' })
+    await assert.rejects(open({ link, address: loopbackText(firstAddress) }), { code: 'EADDRINUSE', call: 'open' })
     await closeAll(a, b)
   })
 

@@ -130,6 +130,7 @@ test('a queue pair in error flushes no WQE of the SRQ, and raises LAST_WQE_REACH
   const { cqB, receivers, postToSrq, send, asyncEvents, close } = setUp()
   for (const id of [1, 2]) postToSrq(id)
   modify(receivers[0], { state: Qps.ERR })
+  // 1: the user handle of makeSharedQp
   assert.deepEqual(asyncEvents(), [[QP_LAST_WQE_REACHED, 1]])
   assert.deepEqual(completions(cqB), [])
   send(1)
