@@ -12,7 +12,7 @@ import { badKey } from './requests.ts'
 
 const { RTS, SQD, ERR } = QpState.values
 
-/** 'write': data in the target; 'message': a received message; 'word': a changed atomic word; 'read': a READ response. */
+/** 'write': data in the target; 'message': a received message; 'word': a changed atomic word; 'read': a response. */
 type Effect = 'write' | 'message' | 'word' | 'read' | 'none' | 'error'
 
 interface Attack {

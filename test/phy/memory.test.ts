@@ -214,7 +214,7 @@ describe('memory link', () => {
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(1)))
     let sent = 0
     while (sendRun(a, flow, sent, 1, 4096)) sent++
-    assert.equal(sent, 8)
+    assert.equal(sent, 8, 'all buffers')
   })
 
   it('a sender to a port that does not receive cannot starve other senders', () => {

@@ -152,7 +152,7 @@ export const differingFields = (recorded: Recorded, ours: Sent): FieldDifference
   return differences
 }
 
-/** Returns how many packets of each side a permitted difference covers; undefined if the difference is not permitted. */
+/** Returns how many packets of each side a permitted difference covers; undefined if it is not permitted. */
 export type Permit = (difference: Difference) => { readonly recorded: number; readonly ours: number } | undefined
 
 /**
