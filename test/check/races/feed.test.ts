@@ -10,15 +10,16 @@ import { AccessKind } from '../../../src/check/races/shadow.ts'
 import type { OmissionId } from '../../../src/spec/check/omissions.ts'
 import type { WorkRequest } from '../../../src/spec/check/requests.ts'
 import { EventKind, PostQueue } from '../../../src/spec/session.ts'
+import { WrOpcode } from '../../../src/spec/work.ts'
 import { workRequest } from '../requests.ts'
 
 const { POLL, REFUSED } = EventKind
 const { SEND, RECEIVE, SHARED } = PostQueue
 const CONTEXT = 1
-/** The CQ with handle h has the id CQ + h. Tests have CQs 1 and 2, queue pairs 5 to 7 and 15. */
+/** Tests have threads 1 to 3, queue pairs 5 to 7 and 15, and CQs 21 and 22. The CQ with handle h has the id CQ + h. */
 const CQ = 1000
 /** The handle of a CQ without entries. */
-const COUNTING = 9
+const COUNTING = 29
 /** The number of the stack of a thread's posts is STACK + the thread. */
 const STACK = 10
 
@@ -53,7 +54,7 @@ const scenario = () => {
     counts.set(key, index + 1)
     return workRequest({
       ...{ id: ++ids, time, owner: qp, queue, number: qp, index, wrId },
-      opcode: queue === SEND ? 0 : -1,
+      opcode: queue === SEND ? WrOpcode.values.RDMA_WRITE : -1,
       ...changes,
     })
   }
@@ -92,6 +93,7 @@ const scenario = () => {
       return created
     },
     end: (created: WorkRequest): void => feed.add({ event: 'end', request: created, time: tick() }),
+    /** `handle`: of the CQ. `message`: the send that filled the receive. */
     complete(created: WorkRequest, handle: number, message?: WorkRequest): void {
       const filled = created.queue === SEND ? undefined : { qp: created.owner, message, ranges: [] }
       feed.add({ event: 'completion', request: created, time: tick(), cq: CQ + handle, filled })
@@ -123,8 +125,8 @@ describe('races: logs and devices', () => {
   it('a polled completion orders the later posts of its thread', () => {
     const { log, write, complete, join, races } = scenario()
     log(1, SEND, 5)
-    complete(write(5), 1)
-    log(1, POLL, 1)
+    complete(write(5), 21)
+    log(1, POLL, 21)
     log(1, SEND, 6)
     write(6)
     join()
@@ -136,8 +138,8 @@ describe('races: logs and devices', () => {
     log(1, SEND, 5)
     const one = write(5)
     const polled = now() + 50
-    complete(one, 1)
-    log(1, POLL, 1, { at: polled })
+    complete(one, 21)
+    log(1, POLL, 21, { at: polled })
     log(1, SEND, 6)
     write(6)
     join()
@@ -147,7 +149,7 @@ describe('races: logs and devices', () => {
   it('an unpolled completion proves no race: the thread may have polled memory', () => {
     const { log, write, complete, join, races } = scenario()
     log(1, SEND, 5)
-    complete(write(5), 1)
+    complete(write(5), 21)
     log(1, SEND, 6)
     write(6)
     join()
@@ -162,12 +164,12 @@ describe('races: logs and devices', () => {
     log(1, SEND, 5)
     log(1, SEND, 7)
     const [one, other] = [write(7, { wrId: 70n }), write(5, { wrId: 50n })]
-    complete(one, 1)
-    complete(other, 1)
-    log(2, POLL, 1, { wrId: 50n })
+    complete(one, 21)
+    complete(other, 21)
+    log(2, POLL, 21, { wrId: 50n })
     log(2, SEND, 6)
     write(6)
-    log(1, POLL, 1, { wrId: 70n })
+    log(1, POLL, 21, { wrId: 70n })
     join()
     assert.deepEqual(
       threads().map(([, second]) => second),
@@ -180,8 +182,8 @@ describe('races: logs and devices', () => {
     log(1, SEND, 5, { count: 3 })
     log(1, REFUSED | SEND, 5)
     const all = [write(5), write(5)]
-    for (const one of all) complete(one, 1)
-    log(1, POLL, 1, { count: 2 })
+    for (const one of all) complete(one, 21)
+    log(1, POLL, 21, { count: 2 })
     log(2, SEND, 5)
     write(5)
     log(1, SEND, 6)
@@ -232,8 +234,8 @@ describe('races: logs and devices', () => {
     log(2, RECEIVE, 15)
     const taken = receive(15)
     log(1, SEND, 5)
-    complete(taken, 2, write(5))
-    log(2, POLL, 2)
+    complete(taken, 22, write(5))
+    log(2, POLL, 22)
     log(2, SEND, 6)
     write(6)
     join()
@@ -261,11 +263,11 @@ describe('races: logs and devices', () => {
     const taken = receive(15)
     log(1, SEND, 5)
     const sent = write(5, { isReliable: false })
-    complete(sent, 1)
-    log(1, POLL, 1)
+    complete(sent, 21)
+    log(1, POLL, 21)
     join()
-    complete(taken, 2, sent)
-    log(2, POLL, 2)
+    complete(taken, 22, sent)
+    log(2, POLL, 22)
     log(2, SEND, 6)
     write(6)
     join()
@@ -286,8 +288,8 @@ describe('races: logs and devices', () => {
         const sent = write(5, { isReliable, isSignaled })
         end(sent)
         if (!isSignaled) continue
-        complete(sent, 1)
-        log(1, POLL, 1)
+        complete(sent, 21)
+        log(1, POLL, 21)
         join()
       }
       assert.deepEqual([...omitted], [])
@@ -311,8 +313,8 @@ describe('races: logs and devices', () => {
     assert.deepEqual([...omitted], [])
     // The receive that was posted first still has its post: its message orders the two WRITEs.
     log(1, SEND, 5)
-    complete(early, 2, write(5))
-    log(2, POLL, 2)
+    complete(early, 22, write(5))
+    log(2, POLL, 22)
     log(2, SEND, 6)
     write(6)
     join()
@@ -364,16 +366,16 @@ describe('races: logs and devices', () => {
     ] as const) {
       const { feed, log, write, complete, join, now, threads, forgetQp } = scenario()
       log(1, SEND, 5)
-      complete(write(5), 1)
+      complete(write(5), 21)
       join()
       forgetQp(5)
       // The poll of the completion is not in the log.
-      if (isLost) feed.markLogLost(CONTEXT, [], [CQ + 1])
+      if (isLost) feed.markLogLost(CONTEXT, [], [CQ + 21])
       log(1, SEND, 7)
       const one = write(7)
       const polled = now() + 90
-      complete(one, 1)
-      log(1, POLL, 1, { at: polled })
+      complete(one, 21)
+      log(1, POLL, 21, { at: polled })
       log(1, SEND, 6)
       write(6)
       join()
@@ -417,11 +419,11 @@ describe('races: logs and devices', () => {
   it('entries that are logged after the start of the reading wait for the next join', () => {
     const { log, write, complete, join, races, now } = scenario()
     log(1, SEND, 5)
-    complete(write(5), 1)
+    complete(write(5), 21)
     const readStart = now()
     log(2, SEND, 6)
     join(readStart)
-    log(2, POLL, 1, { at: readStart + 10 })
+    log(2, POLL, 21, { at: readStart + 10 })
     write(6)
     join()
     assert.deepEqual(races, [])

@@ -37,9 +37,11 @@ const isReadResponse = (bytes: Uint8Array): boolean => {
  */
 const start = (
   count: number,
-  unreachable: readonly number[] = [],
-  nodeOptions: NodeOptions = {},
-  link: LinkOptions = {},
+  {
+    unreachable = [],
+    link = {},
+    ...nodeOptions
+  }: NodeOptions & { readonly unreachable?: readonly number[]; readonly link?: LinkOptions } = {},
 ) => {
   const options = {
     windowBytes: WINDOW,
@@ -144,7 +146,7 @@ describe('a window shared by queue pairs', () => {
 
   it('is not blocked by queue pairs whose peer does not answer', () => {
     const unreachable = [0, 1, 2, 3]
-    const t = start(8, unreachable)
+    const t = start(8, { unreachable })
     for (const i of unreachable) t.node.post(t.rows[i], write(i, 64 * MTU))
     t.run(1, 1000)
     assert.equal(t.cqes.length, 0)
@@ -157,7 +159,7 @@ describe('a window shared by queue pairs', () => {
 
   it('is released when queue pairs are destroyed, reset or in error', () => {
     const unreachable = [0, 1, 2, 3]
-    const t = start(8, unreachable)
+    const t = start(8, { unreachable })
     for (const row of t.rows) t.node.post(row, write(row, 12 * MTU))
     t.wire.step(0)
     t.node.engine.destroy(t.rows[0])
@@ -170,7 +172,7 @@ describe('a window shared by queue pairs', () => {
   })
 
   it('recovers from loss', () => {
-    const t = start(30, [], {}, { drop: 0.05, reorder: 0.05 })
+    const t = start(30, { link: { drop: 0.05, reorder: 0.05 } })
     for (const row of t.rows) t.node.post(row, write(row, 20 * MTU), read(row, 5000))
     t.run(60)
     assert.ok(t.cqes.length === 60 && t.cqes.every(({ status }) => status === SUCCESS))
@@ -180,7 +182,7 @@ describe('a window shared by queue pairs', () => {
     const link = { drop: 0 }
     const maximum = 0x10_0000
     const options = { sharedWindowBytes: maximum, windowBytes: 0x2_0000, memoryBytes: 0x8_0000, maxPackets: 64 }
-    const t = start(30, [], options, link)
+    const t = start(30, { ...options, link })
     /** The peak of bytes in flight, as a share of the maximum window. */
     const peakShare = (): number => t.peak() / maximum
     /** Each QP posts `times` WRITEs of 60 packets; all complete. */
@@ -205,12 +207,13 @@ describe('a window shared by queue pairs', () => {
   })
 
   it('is never full of packets of which none requests an ACK', () => {
-    const t = start(30, [], {
+    const t = start(30, {
       sharedWindowBytes: 0x20_0000,
       windowBytes: 0x10_0000,
       memoryBytes: 0x8_0000,
       maxPackets: 60,
     })
+    // The last packet of each WRITE is not full.
     for (const row of t.rows) for (let i = 0; i < 3; i++) t.node.post(row, write(row, 400 * MTU - 3))
     t.run(90)
     assert.equal(t.node.engine.counters.retransmissions, 0)
@@ -308,7 +311,7 @@ describe('a window shared by queue pairs', () => {
 
   it('is free for the next queue pair if one that waits for more bytes is destroyed', () => {
     const unreachable = [0, 1]
-    const t = start(4, unreachable, large)
+    const t = start(4, { unreachable, ...large })
     t.node.post(t.rows[0], write(0, 235 * MTU))
     t.node.post(t.rows[1], write(1, 180 * MTU))
     t.wire.step(0)
@@ -326,7 +329,7 @@ describe('a window shared by queue pairs', () => {
   })
 
   it('polls no queue pair in vain whose READ needs more than is free', () => {
-    const t = start(2, [0], { windowBytes: 2 * SHARED_WINDOW })
+    const t = start(2, { unreachable: [0], windowBytes: 2 * SHARED_WINDOW })
     t.node.post(t.rows[0], write(0, MTU))
     t.wire.step(0)
     t.node.post(t.rows[1], read(1, SHARED_PACKETS * MTU))
@@ -339,7 +342,7 @@ describe('a window shared by queue pairs', () => {
 
   it('is not blocked by bytes that nobody acknowledges, also for a queue pair that found the port full', () => {
     const unreachable = [0, 1, 2]
-    const t = start(4, unreachable, large)
+    const t = start(4, { unreachable, ...large })
     const { engine, port } = t.node
     engine.modify(t.rows[2], undefined, { timeout: 10, retryCnt: 1 })
     t.node.post(t.rows[0], write(0, 235 * MTU))
