@@ -22,6 +22,7 @@ const UNKNOWN_BIT = 1 << 19
 const setUp = (access: number = LOCAL_WRITE | REMOTE_READ, options: Parameters<typeof openTestDevice>[0] = {}) => {
   const setup = openTestDevice(options)
   const { context, caller, device } = setup
+  // PDs 0 and 1
   invokeNow(context, Pd, 'create', 0, {}, caller)
   invokeNow(context, Pd, 'create', 0, {}, caller)
   const [first, second] = [new Uint8Array(8192), new Uint8Array(4096)].map(bytes => BigInt(caller.memory.add(bytes)))
@@ -30,6 +31,7 @@ const setUp = (access: number = LOCAL_WRITE | REMOTE_READ, options: Parameters<t
   type Change = Parameters<typeof invokeNow<typeof Mr, 'modify'>>[4]
   const modify = (args: Change) => invokeNow(context, Mr, 'modify', mr.object!, args, caller).out
   const pdId = (handle: number) => context.handles.slots[handle]!.id
+  /** The region's row for an access with its lkey by a queue pair of the PD; -1 if the access is refused. */
   const rowFor = (start: bigint, length: number, rights: number, pd = 0): number =>
     resolve(device.memory, pdId(pd), lkey, Number(start >> 32n), Number(start & 0xffffffffn), length, rights, QP)
   const errno = (args: Change) => errnoOf(() => modify(args))
@@ -52,7 +54,7 @@ test('a new translation moves a region to other memory', () => {
   assert.ok(row >= 0)
   assert.equal(rowFor(0x5000n, 101, 0), -1)
   assert.equal(addressLo(device.memory, row, 0x5003), Number((second + 3n) & 0xffffffffn))
-  assert.deepEqual(device.memory.spaceUses, [1])
+  assert.deepEqual(device.memory.spaceUses, [1], 'one use of the memory of the caller, as before')
 })
 
 test('a region in a new protection domain keeps the new domain busy, and no longer the old domain', () => {
@@ -96,23 +98,43 @@ test('one call can change rights, translation and protection domain', () => {
 test('a refused call leaves the region unchanged', () => {
   const { errno, rowFor, first, second } = setUp()
   assert.equal(errno({}), 'EINVAL')
-  assert.equal(errno({ access: REMOTE_WRITE }), 'EINVAL')
+  assert.equal(errno({ access: REMOTE_WRITE }), 'EINVAL', 'without LOCAL_WRITE')
   assert.equal(errno({ access: UNKNOWN_BIT }), 'EINVAL')
   assert.equal(errno({ access: FLUSH_PERSISTENT }), 'EINVAL', 'memory of a process is not persistent')
   assert.equal(errno({ pd: 99 }), 'ENOENT')
-  assert.equal(errno({ translation: { start: second, length: 4096n, iova: second + 8n } }), 'EINVAL')
-  assert.equal(errno({ translation: { start: second, length: 4097n, iova: second }, access: 0 }), 'EFAULT')
-  assert.equal(errno({ translation: { start: second, length: 0n, iova: second } }), 'EINVAL')
+  assert.equal(
+    errno({ translation: { start: second, length: 4096n, iova: second + 8n } }),
+    'EINVAL',
+    'another page offset',
+  )
+  assert.equal(
+    errno({ translation: { start: second, length: 4097n, iova: second }, access: 0 }),
+    'EFAULT',
+    'past the memory',
+  )
+  assert.equal(errno({ translation: { start: second, length: 0n, iova: second } }), 'EINVAL', 'no bytes')
   assert.ok(rowFor(first, 8192, LOCAL_WRITE | REMOTE_READ) >= 0)
 })
 
-test('a region with a bound window cannot be changed', () => {
-  const { errno, lkey, first, context, caller, device } = setUp(LOCAL_WRITE | MW_BIND)
-  const mw = invokeNow(context, Mw, 'create', 0, { pd: 0, type: MwType.values.TYPE_1 }, caller)
-  const window = (mw.out as { rkey: number }).rkey
+const createWindow = ({ context, caller }: ReturnType<typeof setUp>) =>
+  invokeNow(context, Mw, 'create', 0, { pd: 0, type: MwType.values.TYPE_1 }, caller)
+
+/** Binds a window to the first 8 bytes of the region. */
+const bindToRegion = (
+  { context, device, lkey, first }: ReturnType<typeof setUp>,
+  { out }: ReturnType<typeof createWindow>,
+) => {
+  const window = (out as { rkey: number }).rkey
   const range = { hi: Number(first >> 32n), lo: Number(first & 0xffffffffn), lengthHi: 0, lengthLo: 8 }
   const pd = context.handles.slots[0]!.id
-  assert.ok(bindWindow(device.memory, pd, 1, { window, key: 1, lkey, ...range, access: REMOTE_READ }))
+  return bindWindow(device.memory, pd, 1, { window, key: 1, lkey, ...range, access: REMOTE_READ })
+}
+
+test('a region with a bound window cannot be changed', () => {
+  const setup = setUp(LOCAL_WRITE | MW_BIND)
+  const { errno, context, caller } = setup
+  const mw = createWindow(setup)
+  assert.ok(bindToRegion(setup, mw))
   assert.equal(errno({ access: LOCAL_WRITE }), 'EBUSY')
   invokeNow(context, Mw, 'destroy', mw.object!, {}, caller)
   assert.equal(errno({ access: LOCAL_WRITE }), 'ok')
@@ -123,7 +145,7 @@ test('unchanged pages are not checked again: the program that registered them ma
   caller.memory.remove(Number(first))
   assert.deepEqual({ ...modify({ access: 0 }) }, { lkey, rkey: 0 })
   assert.deepEqual({ ...modify({ access: REMOTE_READ, pd: 1 }) }, { lkey, rkey: lkey })
-  // a region that becomes writable is checked
+  // A region that becomes writable is checked.
   assert.equal(errno({ access: LOCAL_WRITE }), 'EFAULT')
 })
 
@@ -135,19 +157,19 @@ test('a range that reaches the last page of the address space is EINVAL, an unma
     [errnoAt(end - 8192n, 4096n), errnoAt(end - 8192n, 4097n), errnoAt(end - 4096n, 4096n), errnoAt(end - 1n, 1n)],
     ['EFAULT', 'EINVAL', 'EINVAL', 'EINVAL'],
   )
+  // The iova may be in the last page, but its range must end before the end of the address space.
   assert.deepEqual([errnoAt(first, 4095n, end - 4096n), errnoAt(first, 4096n, end - 4096n)], ['ok', 'EINVAL'])
 })
 
 test('a window that is bound while the pages are checked refuses the change', async () => {
-  const { context, caller, device, mr, lkey, first, second } = setUp(LOCAL_WRITE | MW_BIND)
-  const mw = invokeNow(context, Mw, 'create', 0, { pd: 0, type: MwType.values.TYPE_1 }, caller)
+  const setup = setUp(LOCAL_WRITE | MW_BIND)
+  const { context, caller, mr, second } = setup
+  const mw = createWindow(setup)
+  // The call completes in a later turn of the event loop.
   caller.memory.prepareCheck = () => Promise.resolve()
   const translation = { start: second, length: 64n, iova: second }
   const modifying = invoke(context, Mr, 'modify', mr.object!, { translation }, caller)
-  const window = (mw.out as { rkey: number }).rkey
-  const range = { hi: Number(first >> 32n), lo: Number(first & 0xffffffffn), lengthHi: 0, lengthLo: 8 }
-  const pd = context.handles.slots[0]!.id
-  assert.ok(bindWindow(device.memory, pd, 1, { window, key: 1, lkey, ...range, access: REMOTE_READ }))
+  assert.ok(bindToRegion(setup, mw))
   await assert.rejects(async () => modifying, { code: 'EBUSY' })
 })
 
@@ -184,13 +206,15 @@ test('a region that ceases to be on demand is registered with the caller’s mem
   assert.deepEqual(ranges(), [[second, 4096]])
   registered[0]!.unmap()
   const space = device.memory.spaces[device.memory.space[rowFor(second, 1, 0)]!]!
-  assert.notEqual(space.read(0, 0, { address: 0, bytes: new Uint8Array(1), view: null as never }, 0, 1, 1, 1), 0)
+  const to = { address: 0, bytes: new Uint8Array(1), view: null as never }
+  assert.notEqual(space.read(0, 0, to, 0, 1, 1, 1), 0, 'after the unmap every read is refused')
   destroy()
   assert.deepEqual(ranges(), [])
 })
 
 test('a region that gets no key is not registered with the caller’s memory', () => {
   const { context, caller, device, second, ranges } = setUpWithPaging(LOCAL_WRITE | ON_DEMAND)
+  // All keys are in use.
   device.memory.liveKeys = 2 ** 24 - 1
   const args = { pd: 0, start: second, length: 64n, iova: second, access: LOCAL_WRITE }
   assert.equal(

@@ -48,7 +48,7 @@ test('devices are added and removed with their files; addresses and nodes can be
   assert.deepEqual(readdirSync(inTree('sys/class/infiniband')).sort(), ['ctx0', 'rxe0'])
   assert.deepEqual(readdirSync(inTree('dev/infiniband')).sort(), ['rdma_cm', 'umad0', 'userdma', 'uverbs0', 'uverbs2'])
   assert.equal((await client.open(1)).error, Errno.ENOENT)
-  assert.equal((await client.refresh()).ret, 0n)
+  assert.equal((await client.refresh()).ret, 0n, 'the session continues')
   assert.deepEqual(
     (await client.stat()).devices.map(({ name }) => name),
     ['rxe0', 'ctx0'],
@@ -86,10 +86,10 @@ test('calls on a removed device fail with EIO after DEVICE_FATAL, and the memory
   const { fds } = await client.command(context, Command.GET_CONTEXT, [], 2)
   client.keep(fds)
   assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, CommandBytes.ALLOC_PD)
-  const other = await client.context(0)
+  const contextOfRxe0 = await client.context(0)
   await client.tool({ kind: 'device', remove: 'rxe1' })
   assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, -Errno.EIO)
-  assert.equal((await client.command(other, Command.ALLOC_PD, [], 1)).ret, CommandBytes.ALLOC_PD)
+  assert.equal((await client.command(contextOfRxe0, Command.ALLOC_PD, [], 1)).ret, CommandBytes.ALLOC_PD)
   const event = readFileSync(fds[0])
   assert.equal(event.length, ASYNC_EVENT_BYTES, 'one event, then the end of events')
   assert.equal(event.readUInt32LE(EVENT_TYPE_AT), AsyncEventType.values.DEVICE_FATAL)
@@ -123,6 +123,7 @@ test('a driver’s descriptor takes ioctl, write and mmap; other descriptors are
   const sockets = readdirSync('/proc/self/fd').filter(number => !before.has(number))
   const answers: number[] = []
   const at = BigInt(client.memory.address)
+  const unmapped = 8n
   const assign = encodeRecords(CtxAssign, [
     { eagerCount: 1, eagerBytes: 64, expectedCount: 0, expectedBytes: 64, jobKey: 0, handle: 0 },
   ])
@@ -136,11 +137,12 @@ test('a driver’s descriptor takes ioctl, write and mmap; other descriptors are
   const { ret, descriptors } = await client.mapOn(fd, 0n, 4096n)
   client.keep(descriptors)
   assert.ok(ret >= 4096n && descriptors.length === 1)
+  // The driver gets the write, and refuses 3 bytes.
   assert.equal(await client.writeOn(fd, at, 3n), -Errno.EINVAL)
   assert.equal(await client.writeOn(fd, at, 1n << 40n), -Errno.EMSGSIZE)
-  assert.equal(await client.writeOn(fd, 8n, 100n), -Errno.EFAULT)
+  assert.equal(await client.writeOn(fd, unmapped, 100n), -Errno.EFAULT)
   assert.equal(await client.ioctlOn(fd, CtxIoctl.EXPECT, at), -Errno.ENOTTY)
-  assert.equal(await client.ioctlOn(fd, CtxIoctl.INFO, 8n), -Errno.EFAULT)
+  assert.equal(await client.ioctlOn(fd, CtxIoctl.INFO, unmapped), -Errno.EFAULT)
   for (const [offset, length] of [
     [1n, 4096n],
     [0n, 1n << 40n],

@@ -225,6 +225,7 @@ test('a device’s timer calls the device, also after a change to an earlier dea
       loop.kick()
     })
   await wait(3000)
+  // The timer is set to an hour, then to 2 ms.
   due = nowMicroseconds() + 3600e6
   loop.kick()
   await wait(2000)
@@ -282,6 +283,7 @@ test('each turn checks a slice of very many idle queue pairs, and a post is foun
   const found: number[] = []
   const engine = { onDoorbell: (row: number) => found.push(row), onReceiveScan() {} } as unknown as Engine
   const posts = createPostScan(counted, engine, () => false)
+  // After its creation each queue pair is checked once, and is then idle.
   for (let row = 0; row < COUNT; row++) posts.recheck(row)
   posts.scan(ScanScope.CHANGED)
   const { loop, parked } = setUp({

@@ -14,7 +14,7 @@ import { encodeCall } from '../../src/uapi/object/client.ts'
 import { decodeMessage } from '../../src/uapi/object/dialect.ts'
 import type { TraceRecord } from '../../src/uapi/tool.ts'
 
-/** One attribute. `hex` is the payload. */
+/** An attribute: its id in the declaration of the method (src/spec/classes), and its payload. */
 type Raw = readonly [id: number, hex: string]
 
 /** A message of the object dialect in base64. `isAnswer`: the attributes are filled outputs. */

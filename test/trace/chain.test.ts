@@ -38,6 +38,7 @@ const outcomes: readonly Result[] = [
 /** The chain's bytes; the first `results.length` entries are answered. */
 const answered = (entries: Uint8Array, results: readonly Result[]): Uint8Array => {
   const bytes = entries.slice()
+  // A reference is not resolved: its value remains the number of the entry.
   const view = { ...fakeView(), chained: (_where: string, _of: unknown, entry: number) => entry }
   chainEntries(bytes)
     .slice(0, results.length)
@@ -158,13 +159,14 @@ describe('a chain', () => {
     assert.match(callLine(recordOf(unknownEntries, { done: 0, error: 0 })), /\[\(class 30583, call 0, 1000777700/)
   })
 
-  it('can be modified without an exception', () => {
+  it('is shown without an exception if random bytes of it change', () => {
     const change = fc.array(fc.tuple(fc.nat(entries.length - 1), fc.nat(255)), { minLength: 1, maxLength: 6 })
     fc.assert(
       fc.property(change, change, fc.nat(9), (messageChange, answerChange, done) => {
         const [message, answer] = [entries.slice(), answered(entries, outcomes)]
         for (const [at, byte] of messageChange) message[at] = byte
         for (const [at, byte] of answerChange) answer[at] = byte
+        // `done` also serves as the errno.
         const record = recordOf(message, { results: answer, done, error: done })
         assert.ok(callLine(record).length < 20_000)
         JSON.stringify(callJson(record))

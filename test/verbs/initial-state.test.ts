@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { QpState } from '../../src/spec/enums.ts'
+import { Mtu, QpState } from '../../src/spec/enums.ts'
 import { closeAll, completionText, eachCarrier, resourcesOn } from './connections/endpoints.ts'
 
 eachCarrier(openTwo => {
@@ -16,7 +16,7 @@ eachCarrier(openTwo => {
     const [a, b] = await bothResources()
     const rc = a.pd.rcQp({ sendCq: a.cq })
     const rcPeer = b.pd.rcQp({ sendCq: b.cq, peer: rc.endpoint, connection: { pathMtu: 256, timeout: 10 } })
-    assert.deepEqual([rcPeer.state, rcPeer.query().timeout, rcPeer.query().pathMtu], ['RTS', 10, 1])
+    assert.deepEqual([rcPeer.state, rcPeer.query().timeout, rcPeer.query().pathMtu], ['RTS', 10, Mtu.values.MTU_256])
     rc.connect(rcPeer.endpoint, { pathMtu: 256 })
     rc.write(Uint8Array.of(1, 2), b.mr.remote(), { id: 3 })
     assert.equal(await completionText(a.cq), '3 RDMA_WRITE')
@@ -34,6 +34,7 @@ eachCarrier(openTwo => {
     const srq = b.pd.xrcSrq({ xrcd, cq: b.cq })
     const first = a.pd.xrcInitiator({ sendCq: a.cq })
     const target = xrcd.target({ peer: first.endpoint })
+    // The users are the SRQ and the target.
     assert.deepEqual({ ...xrcd.query() }, { shared: 0, openers: 1, users: 2 })
     const initiator = a.pd.xrcInitiator({ sendCq: a.cq, peer: target.endpoint })
     assert.deepEqual([target.state, initiator.state], ['RTS', 'RTS'])
@@ -52,7 +53,7 @@ eachCarrier(openTwo => {
     receiver.receive(b.mr.slice(), 2)
     sender.send(Uint8Array.of(1), { ah: a.pd.addressHandle(receiver.endpoint), qpn: receiver.qpn, qkey: 77 })
     assert.equal(await completionText(b.cq), '2 RECV')
-    // Peers get the Q_Key of the next `activate`.
+    // In RESET the endpoint, which peers get, has the Q_Key that the next `activate` sets.
     receiver.modify({ state: 'RESET' })
     const { qkey } = receiver.endpoint
     receiver.activate()
@@ -72,6 +73,7 @@ eachCarrier(openTwo => {
     })
     const initial = { state: QpState.values.RTS }
     assert.throws(() => a.pd.rcQp({ sendCq: a.cq, initial }), { code: 'EINVAL', call: 'rc_qp.create' })
+    // Refused with EBUSY if a queue pair used the CQ.
     a.cq.close()
     await closeAll(a, b)
   })

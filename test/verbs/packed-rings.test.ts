@@ -94,10 +94,11 @@ for (const isPacked of [true, false])
 test('headers of packed rings share pages, separate from their elements', native, () => {
   const { memory, rings, close } = deviceAndLibrary(true)
   const created = Array.from({ length: 10 }, () => createRing(rings, 255, 64))
-  const pages = new Set(
+  const headerPages = new Set(
+    // `area.offset` is the offset of the area in the file, `area.at` in its view.
     created.map(({ area, headerAt }) => Math.floor((area.offset + headerAt - area.at) / PAGE_BYTES)),
   )
-  assert.ok(pages.size <= 2, `${pages.size} pages for 10 headers`)
+  assert.ok(headerPages.size <= 2, `${headerPages.size} pages for 10 headers`)
   assert.equal(memory.ringCount, 10)
   for (const ring of created) rings.free(ring)
   rings.free(emptyRing)
@@ -120,16 +121,15 @@ test("a program’s writes to its header do not move the device's elements", nat
 
 test('rings of a slab that crosses a chunk boundary of the file are mapped', native, () => {
   const { rings, programRingOf, close } = deviceAndLibrary(true)
-  // Columns: number of rings, elements, bytes of an element. The first ring ends one page after a chunk boundary. The
-  // slabs of the other rings have 193, 2 × 18, 2 × 10, 4 and 3 pages, so the last slab crosses the next boundary: a
-  // chunk has 256 pages.
+  // A chunk has 256 pages. 1 + 193 + 36 + 20 + 4 pages of the second chunk are used before the last slab, which has 3
+  // pages. Columns: number of rings, elements, bytes of an element.
   const sizes = [
-    [1, 20_000, 128],
-    [1, 2047, 128],
-    [32, 63, 64],
-    [32, 31, 64],
-    [1, 7, 64],
-    [16, 3, 64],
+    [1, 20_000, 128], // ends one page after the first chunk
+    [1, 2047, 128], // a slab of 193 pages
+    [32, 63, 64], // two slabs of 18 pages
+    [32, 31, 64], // two slabs of 10 pages
+    [1, 7, 64], // a slab of 4 pages
+    [16, 3, 64], // a slab of 3 pages
   ]
   const created = sizes.flatMap(([count, elements, bytes]) =>
     Array.from({ length: count }, () => createRing(rings, elements, bytes)),

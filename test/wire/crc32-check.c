@@ -22,10 +22,11 @@ static int check(const char *name, crc_function *f)
 {
     for (uint64_t n = 0; n <= 66000; n = n < 1200 ? n + 1 : n * 5 / 4) {
         uint8_t *buffer = calloc(1, n);
-        uint32_t r = (uint32_t)n;
+        uint32_t random = (uint32_t)n;
         for (uint64_t i = 0; i < n; i++)
-            buffer[i] = (uint8_t)((r = r * 1664525u + 1013904223u) >> 24);
-        if (f(r, buffer, n) != bit_by_bit(r, buffer, n)) {
+            buffer[i] = (uint8_t)((random = random * 1664525u + 1013904223u) >> 24);
+        const uint32_t state = random;
+        if (f(state, buffer, n) != bit_by_bit(state, buffer, n)) {
             printf("%s differs at %llu bytes\n", name, (unsigned long long)n);
             return 1;
         }

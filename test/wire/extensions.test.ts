@@ -83,6 +83,7 @@ const withoutReserved = (packet: WellFormedPacket): WellFormedPacket =>
 test('each accessor reads and writes its field', () => {
   const seen = new Set<string>()
   const { bytes: written, view: writtenView } = plainArena(64)
+  /** Unaligned. */
   const putAt = 3
   fc.assert(
     fc.property(anyPacket, original => {

@@ -38,7 +38,7 @@ test('a connection without free descriptors is refused with EMFILE, a later conn
     parts: { log: (...words) => lines.push(words.join(' ')) },
   })
   t.after(() => daemon.close())
-  // The daemon has not accepted these connections.
+  // The daemon accepts these connections only after the descriptors are taken.
   const clients = [dial(t, daemon), dial(t, daemon), dial(t, daemon)]
   const release = takeAll(t)
   for (const client of clients) {
@@ -62,9 +62,9 @@ test('a call that gets no descriptor is traced as refused', async t => {
   await tool.tool({ kind: 'trace', tag: '', pcap: false })
   const client = dial(t, daemon)
   await client.hello()
-  // The opening call creates the descriptor of asynchronous events.
+  // GET_CONTEXT creates the descriptor of asynchronous events.
   const context = await client.context()
-  // The next message publishes the record of the opening call.
+  // The next message publishes the trace record of GET_CONTEXT.
   await client.refresh()
   const release = takeAll(t)
   assert.equal((await client.command(context, Command.CREATE_COMP_CHANNEL, [], 1)).ret, -Errno.EMFILE)
@@ -81,8 +81,8 @@ test('a call that gets no descriptor is traced as refused', async t => {
   ])
 })
 
-/** Makes a chain that creates a protection domain and completion channels; returns the return value. */
-const chain = (client: Client, context: number, channels: number): Promise<number> => {
+/** Sends a chain that creates a protection domain and `channels` completion channels; resolves with its return value. */
+const createByChain = (client: Client, context: number, channels: number): Promise<number> => {
   const { memory } = client
   const [entriesAt, resultsAt, reasonAt] = [4096, 16384, 32768]
   const addressOf = (offset: number): bigint => BigInt(memory.address + offset)
@@ -114,17 +114,17 @@ test('a chain whose descriptors cannot be delivered is refused, and nothing of i
   const context = await client.context()
   const objects = async () => (await client.stat()).devices[0]!.objects
   const before = await objects()
-  assert.equal(await chain(client, context, SessionLimits.descriptors + 1), -Errno.EMFILE)
+  assert.equal(await createByChain(client, context, SessionLimits.descriptors + 1), -Errno.EMFILE)
   assert.deepEqual(await objects(), before, 'too many for one reply')
   const release = takeAll(t)
-  assert.equal(await chain(client, context, 1), -Errno.EMFILE)
+  assert.equal(await createByChain(client, context, 1), -Errno.EMFILE)
   release()
   assert.deepEqual(await objects(), before, 'none is free')
-  assert.equal(await chain(client, context, SessionLimits.descriptors), 0)
+  assert.equal(await createByChain(client, context, SessionLimits.descriptors), 0)
   assert.deepEqual(await objects(), { ...before, pd: 1, comp_channel: SessionLimits.descriptors })
 })
 
-test('the opening call of a context can be repeated after it got no descriptor', async t => {
+test('GET_CONTEXT can be repeated after it got no descriptor', async t => {
   const client = dial(t, await daemonOf(t, folder))
   await client.hello()
   const { context, descriptors } = await client.open()

@@ -2,9 +2,13 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { RUN_BYTES, RUN_PACKETS, requireRun, requireRunBytes, SHORTEST_PACKET } from '../../../src/phy/runs/limits.ts'
 
+/** `reservationEnd` while nothing is reserved. */
+const NO_RESERVATION = -1
+
 test('a run must be inside the reservation, and its lengths consistent', () => {
-  assert.equal(requireRun(100, 64, 3, 32, 100, 260), 260)
-  assert.equal(requireRun(100, 64, 1, SHORTEST_PACKET, 90, 260), 116)
+  // Arguments: offset, packetBytes, count, lastBytes, unusedBegin, reservationEnd. The result is the end of the run.
+  assert.equal(requireRun(100, 64, 3, 32, 100, 260), 100 + 2 * 64 + 32)
+  assert.equal(requireRun(100, 64, 1, SHORTEST_PACKET, 90, 260), 100 + SHORTEST_PACKET)
   const wrong: readonly (readonly [string, Parameters<typeof requireRun>])[] = [
     ['ends after the reservation', [100, 64, 3, 33, 100, 260]],
     ['begins before the reservation', [99, 64, 3, 32, 100, 260]],
@@ -15,6 +19,6 @@ test('a run must be inside the reservation, and its lengths consistent', () => {
   ]
   for (const [mistake, args] of wrong)
     assert.throws(() => requireRun(...args), /is not inside the reservation/, mistake)
-  assert.throws(() => requireRun(100, 64, 1, 64, 100, -1), /commit without reserve/)
+  assert.throws(() => requireRun(100, 64, 1, 64, 100, NO_RESERVATION), /commit without reserve/)
   assert.throws(() => requireRunBytes(RUN_BYTES + 1), /a run has at most 270336 bytes, not 270337/)
 })

@@ -128,7 +128,8 @@ static void check_refusal(int fd, bool is_capped, bool has_text)
     struct {
         struct nlmsghdr header;
         char body[16];
-    } query = {.header = request(DELLINK, 0), .body = {16, 0, 62}}; /* one attribute, of 16 bytes and type 62 */
+    } query = {.header = request(DELLINK, 0),
+               .body = {sizeof query.body, 0, RDMA_NLDEV_ATTR_RES_MRN}}; /* one attribute that fills the body */
     union answer answer;
     query.header.nlmsg_len = sizeof query;
     EXPECT(send(fd, &query, sizeof query, 0) == sizeof query);
@@ -174,7 +175,7 @@ static void check_options(void)
     EXPECT(set_option(fd, NETLINK_CAP_ACK, 1) == 0 && option_of(fd, SOL_NETLINK, NETLINK_CAP_ACK) == 1);
     EXPECT(setsockopt(fd, SOL_NETLINK, NETLINK_CAP_ACK, &(char){1}, 1) == 0);
     EXPECT(option_of(fd, SOL_NETLINK, NETLINK_CAP_ACK) == 0);
-    FAILS(setsockopt(fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &(char){1}, 1), EINVAL);
+    FAILS(setsockopt(fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &(char){1}, 1), EINVAL); /* group 0 */
     EXPECT(set_option(fd, NETLINK_LISTEN_ALL_NSID, 1) == 0 && option_of(fd, SOL_NETLINK, NETLINK_LISTEN_ALL_NSID) == 1);
     struct ucred peer = {.pid = -1};
     struct timeval limit = {.tv_sec = -1};
@@ -185,9 +186,11 @@ static void check_options(void)
     EXPECT(limit.tv_sec == 0 && limit.tv_usec == 0);
     FAILS(setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, 4), EINVAL);
     FAILS(shutdown(fd, SHUT_RDWR), EOPNOTSUPP);
-    int unread = 0;
-    FAILS(send(fd, &size, sizeof size, MSG_OOB), EOPNOTSUPP);
-    FAILS(sendmsg(fd, &(struct msghdr){.msg_iov = &(struct iovec){&unread, 4}, .msg_iovlen = 1}, MSG_OOB), EOPNOTSUPP);
+    char payload[4] = {0};
+    struct iovec payload_iov = {payload, sizeof payload};
+    FAILS(send(fd, payload, sizeof payload, MSG_OOB), EOPNOTSUPP);
+    FAILS(sendmsg(fd, &(struct msghdr){.msg_iov = &payload_iov, .msg_iovlen = 1}, MSG_OOB), EOPNOTSUPP);
+    int unread;
     FAILS(ioctl(fd, FIONREAD, &unread), ENOTTY);
     check_refusal(fd, false, false);
     EXPECT(set_option(fd, NETLINK_CAP_ACK, 1) == 0 && option_of(fd, SOL_NETLINK, NETLINK_CAP_ACK) == 1);
@@ -221,6 +224,7 @@ static void sending_and_receiving(void)
     struct pollfd poll_fd = {.fd = fd, .events = POLLIN | POLLOUT};
     EXPECT(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) == 0 && epoll_wait(epoll, &event, 1, 0) == 0);
     EXPECT(poll(&poll_fd, 1, 0) == 1 && poll_fd.revents == POLLOUT);
+    /* NLM_F_ACK: an acknowledgement follows the answer, in a datagram of its own. */
     struct nlmsghdr query = request(SYS_GET, NLM_F_ACK);
     const struct iovec halves[2] = {{&query, 5}, {(char *)&query + 5, sizeof query - 5}};
     EXPECT(writev(fd, halves, 2) == sizeof query);
@@ -236,9 +240,9 @@ static void sending_and_receiving(void)
     EXPECT(recv(fd, NULL, 0, MSG_PEEK | MSG_TRUNC) == length);
     EXPECT(recvmsg(fd, &message, 0) == 4 && (message.msg_flags & MSG_TRUNC));
     EXPECT(read(fd, &answer, sizeof answer) == NLMSG_SPACE(sizeof(struct nlmsgerr)));
-    EXPECT(answer.header.nlmsg_type == NLMSG_ERROR);
+    EXPECT(answer.header.nlmsg_type == NLMSG_ERROR); /* the acknowledgement */
     FAILS(recv(fd, &answer, sizeof answer, MSG_DONTWAIT), EAGAIN);
-    /* Two datagrams in one call; then two messages in one datagram. */
+    /* Two requests in two datagrams of one call, and below in one datagram. The dump has two datagrams: GET, DONE. */
     struct nlmsghdr requests[2] = {request(SYS_GET, 0), request(GET, NLM_F_DUMP)};
     struct iovec iovs[3] = {{&requests[0], sizeof requests[0]}, {&requests[1], sizeof requests[1]}};
     struct mmsghdr messages[3] = {{.msg_hdr = {.msg_iov = &iovs[0], .msg_iovlen = 1}},
@@ -262,13 +266,12 @@ static void sending_and_receiving(void)
     memset(&senders[1], 0x55, sizeof senders[1]);
     messages[1].msg_hdr.msg_namelen = sizeof senders[1].nl_family;
     EXPECT(recvmmsg(fd, messages, 3, MSG_DONTWAIT, NULL) == 3);
-    EXPECT(senders[1].nl_family == AF_NETLINK && senders[1].nl_pid == 0x55555555);
-    senders[1].nl_pid = 0;
+    EXPECT(senders[1].nl_family == AF_NETLINK);
     EXPECT(((struct nlmsghdr *)datagrams[0])->nlmsg_type == SYS_GET);
     EXPECT(((struct nlmsghdr *)datagrams[1])->nlmsg_type == GET);
     EXPECT(((struct nlmsghdr *)datagrams[2])->nlmsg_type == NLMSG_DONE);
     for (int i = 0; i < 3; i++)
-        EXPECT(messages[i].msg_hdr.msg_namelen == sizeof senders[i] && senders[i].nl_pid == 0);
+        EXPECT(messages[i].msg_hdr.msg_namelen == sizeof senders[i] && senders[i].nl_pid == (i == 1 ? 0x55555555 : 0));
     EXPECT(send(fd, requests, sizeof requests, 0) == sizeof requests);
     for (int i = 0; i < 3; i++)
         EXPECT(recv(fd, &answer, sizeof answer, MSG_DONTWAIT) > 0);
@@ -286,6 +289,7 @@ static void sending_and_receiving(void)
     FAILS(sendto(fd, requests, sizeof requests, 0, (struct sockaddr *)&other, sizeof other), EPERM);
     other.nl_family = AF_UNIX;
     FAILS(sendto(fd, requests, sizeof requests, 0, (struct sockaddr *)&other, sizeof other), EINVAL);
+    /* Datagrams shorter than a header are ignored. */
     EXPECT(write(fd, "\377\377\377\377", 4) == 4 && write(fd, requests, 7) == 7);
     FAILS(recv(fd, &answer, sizeof answer, MSG_DONTWAIT), EAGAIN);
     close(epoll);
@@ -328,7 +332,10 @@ static void check_copies(const char *self)
     }
     expect_success(child);
     query_system(copy);
-    /* The send timeout of the socket is the daemon's mark, by which other programs know the socket. */
+    /*
+     * The daemon marks the socket by its send timeout, by which other programs know the socket. A program's own timeout
+     * does not replace the mark.
+     */
     const struct timeval second = {.tv_sec = 1};
     EXPECT(setsockopt(copy, SOL_SOCKET, SO_SNDTIMEO, &second, sizeof second) == 0);
     run_self(self, "child", copy);

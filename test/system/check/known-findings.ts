@@ -13,7 +13,7 @@ export interface KnownFinding {
   readonly id: FindingId
   /** Findings of a lower severity match too. */
   readonly severity: Exclude<Severity, 'note'>
-  /** Of the finding; absent: any text. */
+  /** Matches the text of the finding; absent: any text. */
   readonly text?: RegExp
   /** A function of the program that is in the stack; absent: any stack. */
   readonly stackFunction?: string

@@ -56,6 +56,7 @@ const faultsOf = (
 
 test('each permitted difference is explained in docs/reference/conformance.md', () => {
   const page = readFileSync(join(repoRoot, 'docs', 'reference', 'conformance.md'), 'utf8')
+  // The page names each row by a text of permitted.ts or departures.ts, in quotes.
   const rows = [
     ...permitted.map(r => `"${r.capture === undefined ? 'packets: MADS' : `capture: '${r.capture}'`}"`),
     ...[...departures, ...malformedDepartures].map(r => `"name: '${r.name}'"`),

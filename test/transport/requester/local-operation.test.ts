@@ -15,7 +15,7 @@ import { startScript } from '../script.ts'
 const { BIND_MW, LOCAL_INV } = wr
 const REMOTE_READ_WRITE = Access.REMOTE_READ | Access.REMOTE_WRITE
 const KEY = 0x0900_0011
-/** Binds window KEY to 512 bytes at offset 4096. */
+/** Binds window KEY to 512 bytes at offset 4096: new key, address, length, and rights with lkey. */
 const bind = (id: number, fields: Partial<SendSpec> = {}): SendSpec => ({
   id,
   opcode: BIND_MW,
@@ -183,7 +183,7 @@ it('a local request is not executed if writing the data received before it fails
   t.request('WRITE_FIRST', 0, { payload: 1024, dmaLen: 2048 })
   t.node.faults.write = Errno.EFAULT
   t.post(invalidate(1, KEY), bind(2))
-  t.node.transmit(t.now)
+  t.sent()
   assert.deepEqual(t.completions(), ['1 FLUSH', '2 FLUSH'])
   assert.deepEqual([t.node.invalidated, t.node.binds], [[], []])
   assert.equal(t.state, ERR)
@@ -194,19 +194,22 @@ it('over a bad link, local requests are executed once and in order, and all requ
   const nodes: [TestNode, TestNode] = [createNode(), createNode()]
   const wire = linkNodes(nodes, { drop: 0.05, duplicate: 0.05, reorder: 0.1 }, random)
   const COUNT = 60
+  const qpnOf = (connection: number): number => 100 + connection
+  /** The connection's requests `id` below COUNT can invalidate the keys from this one on. */
+  const firstKeyOf = (connection: number): number => 0x5000 + COUNT * connection
   const posted: SendSpec[][] = []
   for (let i = 0; i < 12; i++) {
     nodes.forEach((node, side) => {
-      const row = node.createQp(100 + i)
-      node.connect(row, { destQpn: 100 + i, pathMtu: 256, timeout: 8, retryCnt: 7, sqPsn: i, rqPsn: i })
-      wire.bind(side, 100 + i, row)
+      const row = node.createQp(qpnOf(i))
+      node.connect(row, { destQpn: qpnOf(i), pathMtu: 256, timeout: 8, retryCnt: 7, sqPsn: i, rqPsn: i })
+      wire.bind(side, qpnOf(i), row)
     })
     const specs = Array.from({ length: COUNT }, (_, id): SendSpec => {
       const flags = random() < 0.3 ? FENCE | SIGNALED : SIGNALED
       const kind = random()
       if (kind < 0.3) return bind(id, { flags, imm: id })
       if (kind < 0.5) return { id, opcode: READ, flags, ...sge(0, Math.floor(random() * 1000)) }
-      if (kind < 0.6) return invalidate(id, 0x5000 + id + COUNT * i, { flags })
+      if (kind < 0.6) return invalidate(id, firstKeyOf(i) + id, { flags })
       return { id, opcode: WRITE, flags, ...sge(0, Math.floor(random() * 1000)) }
     })
     for (const { opcode, imm } of specs)
@@ -217,18 +220,18 @@ it('over a bad link, local requests are executed once and in order, and all requ
   }
   while (wire.step()) {}
   posted.forEach((specs, i) => {
-    const done = nodes[0].cqes.filter(c => c.qpn === 100 + i)
+    const done = nodes[0].cqes.filter(c => c.qpn === qpnOf(i))
     assert.deepEqual(
       done.map(c => [c.id, c.status]),
       specs.map(({ id }) => [id, 0]),
     )
     const binds = specs.filter(({ opcode }) => opcode === BIND_MW).map(({ id }) => id)
     assert.deepEqual(
-      nodes[0].binds.filter(b => b.qpn === 100 + i).map(b => b.key),
+      nodes[0].binds.filter(b => b.qpn === qpnOf(i)).map(b => b.key),
       binds,
     )
     const keys = specs.filter(({ opcode }) => opcode === LOCAL_INV).map(({ imm }) => imm)
-    const isOfConnection = (key: number): boolean => Math.floor((key - 0x5000) / COUNT) === i
+    const isOfConnection = (key: number): boolean => key >= firstKeyOf(i) && key < firstKeyOf(i + 1)
     assert.deepEqual(nodes[0].invalidated.filter(isOfConnection), keys)
   })
 })

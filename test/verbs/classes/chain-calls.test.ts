@@ -17,19 +17,19 @@ import type { LocalNetwork } from '../../../src/verbs/local/network.ts'
 const openDevice = async () => {
   const network = createNetwork()
   const device = await open({ network })
-  const core = (network as LocalNetwork).core.devices.get(device.name)
-  assert.ok(core !== undefined)
+  const coreDevice = (network as LocalNetwork).core.devices.get(device.name)
+  assert.ok(coreDevice !== undefined)
   const pd = device.pd()
   const cq = device.cq()
-  return { device, core, pd, cq, qp: pd.rcQp({ sendCq: cq }) }
+  return { device, coreDevice, pd, cq, qp: pd.rcQp({ sendCq: cq }) }
 }
 
 type Base = Awaited<ReturnType<typeof openDevice>>
 
 /** Runs `body` with a hook on chains; `bytes` is the length of the encoded chains. */
-const withHook = <T>({ core }: Base, body: () => T): { out: T; bytes: number } => {
+const withHook = <T>({ coreDevice }: Base, body: () => T): { out: T; bytes: number } => {
   let bytes = 0
-  const stop = addHook(core, {
+  const stop = addHook(coreDevice, {
     class: 'interface',
     method: 'chain',
     pre: (_call, _object, args) => {
@@ -85,12 +85,12 @@ const refusedChains: Readonly<Record<string, (chain: Chain, base: Base) => unkno
 test('a refused chain has the same message with and without a hook, and leaves no objects', async () => {
   const base = await openDevice()
   const refusalOf = (wrong: (chain: Chain, base: Base) => unknown): string => {
-    const before = { ...base.core.counts }
+    const before = { ...base.coreDevice.counts }
     try {
       base.device.chain(chain => wrong(chain, base))
     } catch (error) {
       assert.ok(error instanceof RdmaError)
-      for (const [name, count] of Object.entries(base.core.counts)) assert.equal(count, before[name] ?? 0, name)
+      for (const [name, count] of Object.entries(base.coreDevice.counts)) assert.equal(count, before[name] ?? 0, name)
       return `${error.call} ${error.attribute}: ${error.message}`
     }
     return 'nothing'
@@ -108,17 +108,21 @@ test('a refused chain has the same message with and without a hook, and leaves n
 test('a chain creates the same objects with and without a hook', async () => {
   const base = await openDevice()
   const { device, pd, cq } = base
-  const build = (): unknown =>
+  const build = () =>
     device.chain(chain => {
       const qp = chain.rcQp(pd, { sendCq: cq })
-      return { qp: chain.call(RcQp, 'query', {}, qp), uc: chain.ucQp(chain.pd(), { sendCq: chain.cq() }), passed: pd }
+      return {
+        attributes: chain.call(RcQp, 'query', {}, qp),
+        uc: chain.ucQp(chain.pd(), { sendCq: chain.cq() }),
+        passed: pd,
+      }
     })
-  const direct = build() as { uc: { qpn: number }; passed: object }
+  const direct = build()
   const { out, bytes } = withHook(base, build)
   assert.ok(bytes > 0)
-  assert.deepEqual((out as { qp: object }).qp, (direct as unknown as { qp: object }).qp)
+  assert.deepEqual(out.attributes, direct.attributes)
   assert.equal(direct.passed, pd)
-  assert.notEqual(direct.uc.qpn, (out as typeof direct).uc.qpn)
+  assert.notEqual(direct.uc.qpn, out.uc.qpn)
   await device.close()
 })
 
@@ -129,8 +133,8 @@ test('a chain returns an existing object unchanged', async () => {
   await device.close()
 })
 
-test('a chain with a result that cannot be converted destroys its objects, and ends each registration once', async () => {
-  const { device, core, pd } = await openDevice()
+test('a chain with a result that cannot be converted destroys its objects, and forgets each registered buffer once', async () => {
+  const { device, coreDevice, pd } = await openDevice()
   const { carrier } = contextOf('test', device)
   const { chain: runChain, forget } = carrier
   assert.ok(runChain !== undefined)
@@ -155,6 +159,6 @@ test('a chain with a result that cannot be converted destroys its objects, and e
     forgotten.toSorted((x, y) => x[0]! - y[0]!),
     buffers,
   )
-  assert.equal(core.counts.mr, 0)
+  assert.equal(coreDevice.counts.mr, 0)
   await device.close()
 })

@@ -32,6 +32,7 @@ import {
   FlowSpecType,
   type LinkName,
   MmapInfo,
+  Mtu,
   optional,
   PortAttributes,
   type QpClassName,
@@ -158,15 +159,17 @@ const receive = ({ caller }: CallContext, object: CoreObject<Receives>, frame: U
   }
   const [lo, hi] = [RingSge.ADDRESS, RingSge.ADDRESS + 4].map(word => view.getUint32(sge + word, true))
   const source = { address: 0, bytes: frame, view: new DataView(frame.buffer) }
-  caller.memory.write(hi, lo, source, 0, frame.length, frame.length, frame.length)
+  const { length } = frame
+  // One chunk, so its length is also the stride and the total.
+  caller.memory.write(hi, lo, source, 0, length, length, length)
   complete(cq, view.getBigUint64(at + RecvWqe.WR_ID, true), WcOpcode.values.RECV, frame.length)
 }
 
 /** A frame longer than the receive buffer moves the queue to its error state. */
 const fail = (object: CoreObject<Receives>): void => {
-  const isQueue = object.class.name === 'wq'
-  object.state.state = isQueue ? WqState.values.ERR : QpState.values.ERR
-  raiseObjectEvent(object, isQueue ? AsyncEventType.values.WQ_FATAL : AsyncEventType.values.QP_FATAL)
+  const isWorkQueue = object.class.name === 'wq'
+  object.state.state = isWorkQueue ? WqState.values.ERR : QpState.values.ERR
+  raiseObjectEvent(object, isWorkQueue ? AsyncEventType.values.WQ_FATAL : AsyncEventType.values.QP_FATAL)
 }
 
 const deliver = (call: CallContext, frame: Uint8Array): void => {
@@ -342,6 +345,7 @@ const others = [
       object.state = [0n, 0n]
       return {}
     },
+    /** Values: packets, bytes, and the flags of the query. */
     query: (_call, { state }, { flags = 0 }) => ({ values: [...state, BigInt(flags)].map(value => ({ value })) }),
     destroy: () => ({}),
   }),
@@ -382,6 +386,8 @@ export const createThirdPartyDevice = (core: Core, name: string, link?: LinkName
     state: { rules: new Set<Rule>(), nextTag: 1 },
     attributes: { ...zeroRecord(DeviceAttributes), physPortCnt: 1 },
     extended: zeroRecord(ExtendedDeviceAttributes),
-    ports: [{ ...zeroRecord(PortAttributes), lid, activeMtu: link === undefined ? 0 : 5, gidTblLen: 2 }],
+    ports: [
+      { ...zeroRecord(PortAttributes), lid, activeMtu: link === undefined ? 0 : Mtu.values.MTU_4096, gidTblLen: 2 },
+    ],
     numCompVectors: 1,
   })

@@ -15,13 +15,15 @@ const gid = parseAddress('2001:db8::7') as Uint8Array
 const gidText = addressText(gid)
 const plain = { sgidIndex: 1, port: 1, flowLabel: 0, hopLimit: 64, trafficClass: 0, sl: 0, staticRate: 0 }
 const noGid = new Uint8Array(16)
+/** LIDs of the device and of the peer. */
+const [LOCAL_LID, PEER_LID] = [3, 9]
 
 /** A device of a link. `passed` has the address arguments of the device's calls. */
 const openOn = async (link: LinkName) => {
   const network = createNetwork()
   const passed: object[] = []
   network.addDevice(core => {
-    const device = createThirdPartyDevice(core, 'third0', link, 3)
+    const device = createThirdPartyDevice(core, 'third0', link, LOCAL_LID)
     setGid(device.ports[0].gids, 1, { gid, type: 0, ifindex: 0 })
     addHook(device, {
       pre({ entry: { class: cls, name } }, _object, args) {
@@ -45,38 +47,39 @@ for (const [link, name, list] of [
     const { device, pd, cq, passed } = await openOn(link)
     await using _ = device
     const qp = pd.rcQp({ sendCq: cq })
-    assert.deepEqual({ ...qp.endpoint, psn: 0 }, { qpn: qp.qpn, gid: gidText, lid: 3, psn: 0 })
-    qp.connect({ ...qp.endpoint, lid: 9 }, { sl: 2 })
-    qp.connect({ ...qp.endpoint, lid: 9 }, { isGlobal: true, srcPathBits: 1 })
-    const local = { ...plain, dgid: noGid, isGlobal: 0, srcPathBits: 0, dlid: 9 }
+    assert.deepEqual({ ...qp.endpoint, psn: 0 }, { qpn: qp.qpn, gid: gidText, lid: LOCAL_LID, psn: 0 })
+    qp.connect({ ...qp.endpoint, lid: PEER_LID }, { sl: 2 })
+    qp.connect({ ...qp.endpoint, lid: PEER_LID }, { isGlobal: true, srcPathBits: 1 })
+    const local = { ...plain, dgid: noGid, isGlobal: 0, srcPathBits: 0, dlid: PEER_LID }
     const routed = { ...local, dgid: gid, isGlobal: 1, srcPathBits: 1 }
     assert.deepEqual(passed.splice(0), [
       { call: 'rc_qp.modify', [name]: { ...local, sl: 2 } },
       { call: 'rc_qp.modify', [name]: routed },
     ])
     // One call creates a connected queue pair.
-    pd.ucQp({ sendCq: cq, peer: { ...qp.endpoint, lid: 9 } })
+    pd.ucQp({ sendCq: cq, peer: { ...qp.endpoint, lid: PEER_LID } })
     assert.deepEqual(passed.splice(0)[0], { call: 'uc_qp.create', [name]: local })
 
     const ud = pd.udQp({ sendCq: cq })
-    assert.equal(ud.endpoint.lid, 3)
-    const ah = pd.addressHandle({ lid: 9 })
-    ah.modify({ lid: 9, gid: gidText, isGlobal: true, srcPathBits: 1 })
-    assert.equal(pd.addressHandles([{ lid: 9 }, { lid: 9 }]).length, 2)
+    assert.equal(ud.endpoint.lid, LOCAL_LID)
+    const ah = pd.addressHandle({ lid: PEER_LID })
+    ah.modify({ lid: PEER_LID, gid: gidText, isGlobal: true, srcPathBits: 1 })
+    assert.equal(pd.addressHandles([{ lid: PEER_LID }, { lid: PEER_LID }]).length, 2)
     assert.deepEqual(passed, [
       { call: 'ah.create', [name]: local },
       { call: 'ah.modify', [name]: routed },
       { call: 'pd.createAhs', [list]: [local, local] },
+      // For each address the core calls ah.create.
       { call: 'ah.create', [name]: local },
       { call: 'ah.create', [name]: local },
     ])
     const { lid: _lid, ...withoutLid } = qp.endpoint
     refuses('qp.connect', /lid is missing: the device's link is (InfiniBand|Omni-Path)/, () => qp.connect(withoutLid))
     refuses('ah.create', /lid is missing/, () => pd.addressHandle({ gid: gidText }))
-    refuses('ah.create', /gid undefined is not an address/, () => pd.addressHandle({ lid: 9, isGlobal: true }))
-    refuses('ah.create', /vlan 7: the device's link is/, () => pd.addressHandle({ lid: 9, vlan: 7 }))
+    refuses('ah.create', /gid undefined is not an address/, () => pd.addressHandle({ lid: PEER_LID, isGlobal: true }))
+    refuses('ah.create', /vlan 7: the device's link is/, () => pd.addressHandle({ lid: PEER_LID, vlan: 7 }))
     refuses('qp.connect', /dmac "02:.*": the device's link is/, () =>
-      qp.connect({ ...qp.endpoint, lid: 9 }, { dmac: '02:00:00:00:00:01' }),
+      qp.connect({ ...qp.endpoint, lid: PEER_LID }, { dmac: '02:00:00:00:00:01' }),
     )
   })
 
@@ -98,7 +101,7 @@ test('roce: a peer is addressed by a GID, with an explicit MAC address and VLAN'
     { call: 'ah.create', address },
     { call: 'ah.create', address, dmac: mac },
   ])
-  refuses('qp.connect', /lid 9: the device's link is RoCE/, () => qp.connect({ ...qp.endpoint, lid: 9 }))
+  refuses('qp.connect', /lid 9: the device's link is RoCE/, () => qp.connect({ ...qp.endpoint, lid: PEER_LID }))
   refuses('ah.create', /srcPathBits 1: the device's link is RoCE/, () =>
     pd.addressHandle({ gid: gidText, srcPathBits: 1 }),
   )
@@ -135,6 +138,7 @@ test('the soft device accepts and returns a MAC address; it adds no VLAN tags', 
   assert.throws(() => pd.addressHandle({ ...qp.endpoint, vlan: 7 }), noVlans)
   assert.throws(() => pd.rcQp({ sendCq: cq, peer: qp.endpoint, connection: { vlan: 7 } }), noVlans)
   assert.throws(() => qp.modify({ dmac: mac }), { code: 'EINVAL', message: /dmac is part of the destination/ })
+  // The description of the class has a MAC address, but no VLAN.
   const { modify, query } = device.interface().find(({ name }) => name === 'rc_qp')!.methods
   assert.deepEqual(
     [modify.in.dmac?.optional, modify.in.vlan, modify.out.vlan, query.out.vlan],

@@ -5,13 +5,14 @@ import assert from 'node:assert/strict'
 import { createSocket } from 'node:dgram'
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { once } from 'node:events'
-import { closeSync, openSync, readFileSync, rmSync, statSync, symlinkSync } from 'node:fs'
+import { closeSync, openSync, readFileSync, statSync, symlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { inspect } from 'node:util'
 import { driverClass, register } from '../../../src/core/index.ts'
 import { Classes } from '../../../src/spec/classes.ts'
 import { DeviceAttributes, ExtendedDeviceAttributes, PortAttributes, zeroRecord } from '../../../src/spec/index.ts'
+import { ROCE_UDP_PORT } from '../../../src/spec/wire/headers.ts'
 import { createNetwork, open, type TracedCall } from '../../../src/verbs/index.ts'
 import { readCapture } from '../../../src/wire/index.ts'
 import { withMaxFileSize } from '../../soft-limits.ts'
@@ -19,7 +20,7 @@ import { temporaryFolder } from '../../system/programs.ts'
 import { uncaughtDuring } from '../../uncaught.ts'
 import { closeAll, completionText, openTwoHere, pair } from '../connections/endpoints.ts'
 
-test('a capture has packets of later devices until stopped; symbolic links and unwritable paths are refused', async t => {
+test('a capture has packets of devices that are opened later, until it is stopped', async t => {
   const path = join(temporaryFolder(t), 'out.pcapng')
   const network = createNetwork()
   const stop = network.capture(path)
@@ -27,6 +28,7 @@ test('a capture has packets of later devices until stopped; symbolic links and u
   a.qp.write(a.mr.slice(0, 3000), b.mr.remote(0, 3000), { id: 1 })
   assert.equal(await completionText(a.cq), '1 RDMA_WRITE')
   stop()
+  // A second stop has no effect.
   stop()
   const { length } = readFileSync(path)
   a.qp.write(a.mr.slice(0, 3000), b.mr.remote(0, 3000), { id: 2 })
@@ -36,12 +38,16 @@ test('a capture has packets of later devices until stopped; symbolic links and u
   assert.equal(statSync(path).mode & 0o777, 0o600)
   // The data (one or three packets) and an ACK.
   assert.ok(readCapture(bytes).length >= 2)
+  await closeAll(a, b)
+})
+
+test('a capture to a symbolic link or to an unwritable path is refused', t => {
+  const path = join(temporaryFolder(t), 'out.pcapng')
+  const network = createNetwork()
   symlinkSync(path, `${path}.link`)
   assert.throws(() => network.capture(`${path}.link`), { code: 'EINVAL', message: /symbolic link/ })
   assert.throws(() => network.capture('/dev/full'), { code: 'ENOSPC' })
   assert.throws(() => network.capture(`${path}.none/x`), { code: 'ENOENT', message: /cannot write to .*ENOENT/ })
-  rmSync(path)
-  await closeAll(a, b)
 })
 
 test('a capture on a full disk ends with its last whole packet', async t => {
@@ -65,25 +71,26 @@ test('a stopped capture writes nothing more, also from a device that is being re
   const network = createNetwork({ link: 'dgram' })
   const device = await open({ network, address: '127.83.0.1' })
   const other = await open({ network, device: device.name })
-  // Their destruction takes many turns of the event loop; meanwhile the port is open.
+  // The destruction of these objects takes many turns of the event loop; meanwhile the port is open.
   for (let i = 0; i < 5000; i++) other.pd()
   const stop = network.capture(join(folder, 'out.pcapng'))
   let isClosed = false
   const closed = device.close().then(() => {
     isClosed = true
   })
+  // The network lists the device until its removal begins.
   while (JSON.stringify(network).includes(device.name)) await new Promise(resolve => setImmediate(resolve))
   stop()
-  // The descriptor of the capture is used again.
+  // This file gets the capture's descriptor number, so a packet that is captured too late would be written to it.
   const path = join(folder, 'other')
   const fd = openSync(path, 'w')
   const socket = createSocket('udp4').bind(0, '127.83.0.2')
   await once(socket, 'listening')
   for (let i = 0; i < 5; i++) {
-    socket.send(new Uint8Array(64), 4791, '127.83.0.1')
+    socket.send(new Uint8Array(64), ROCE_UDP_PORT, '127.83.0.1')
     await new Promise(resolve => setImmediate(resolve))
   }
-  assert.ok(!isClosed)
+  assert.ok(!isClosed, 'the port was open while the datagrams arrived')
   await closed
   socket.close()
   closeSync(fd)
@@ -112,6 +119,7 @@ test('a trace reports calls, arguments and refusals, until stopped', async () =>
   assert.equal(created?.object, cq.handle)
   assert.equal(created?.device, 'rxe0')
   assert.match(inspect(created), /cq\.create\(.*cqe 10.*\) = \{/)
+  // JSON.stringify throws for a bigint.
   assert.ok(JSON.stringify(calls))
 })
 

@@ -28,8 +28,10 @@ eachCarrier(openTwo => {
       device.chain(chain => chain.rcQp(pd, { sendCq: foreignCq })),
     )
     refuses('rc_qp.create', /^sendCq is missing$/, () => pd.rcQp(untyped({ sendCq: undefined })))
+    const { handle } = sendCq
     sendCq.close()
     const newCq = device.cq()
+    assert.equal(newCq.handle, handle)
     refuses('rc_qp.create', /^sendCq is closed$/, () => pd.rcQp({ sendCq }))
     pd.rcQp({ sendCq: newCq }).close()
     await device.close()
@@ -39,7 +41,6 @@ eachCarrier(openTwo => {
   test('invalid buffers, kinds and addresses are refused', async () => {
     const [device, otherDevice] = await openTwo()
     const pd = device.pd()
-    assert.deepEqual([device.supports('pd', 'create'), device.supports('pd', 'toString')], [true, false])
     for (const buffer of [undefined, 'text', new ArrayBuffer(8), new Float64Array(8), new DataView(new ArrayBuffer(8))])
       refuses('pd.register', /not a Uint8Array/, () => pd.register(untyped(buffer)))
     pd.register(Buffer.alloc(8)).close()
@@ -65,6 +66,13 @@ eachCarrier(openTwo => {
 })
 
 eachCarrier(openTwo => {
+  test('`supports` is false for a property that every object has', async () => {
+    const [device, otherDevice] = await openTwo()
+    assert.deepEqual([device.supports('pd', 'create'), device.supports('pd', 'toString')], [true, false])
+    await device.close()
+    await otherDevice.close()
+  })
+
   test('calls on a closed device are refused with the reason', async () => {
     const [device, otherDevice] = await openTwo()
     const pd = device.pd()
@@ -240,7 +248,7 @@ test('a wait that fails after it has armed the queue leaves no waiter', async ()
       isArmed = args[1] === 'reqNotify'
       return call(...args)
     },
-    // as of a daemon's device when the daemon ends
+    // As on a device of a daemon, when the daemon ends.
     drive(callName: string) {
       if (isArmed) throw refused('EIO', callName, 'the daemon has ended')
       return drive(callName)
@@ -261,7 +269,7 @@ test('a device is closed although its daemon ends while sends are drained', asyn
   a.qp.write(a.mr.slice(0, 8), b.mr.remote(0, 8))
   const { carrier } = contextOf('test', a.device)
   Object.assign(carrier, {
-    // as of a daemon's device when the daemon ends
+    // As on a device of a daemon, when the daemon ends.
     drive(call: string) {
       throw refused('EIO', call, 'the daemon has ended')
     },

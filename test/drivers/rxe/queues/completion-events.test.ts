@@ -111,8 +111,9 @@ describe('every combination', () => {
             const combination = `armed: ${arming}, ${name}`
             for (const other of ['A', 'B'] as const)
               assert.deepEqual(readEvents(channels[other].queue), other === channel ? expected : [], combination)
+            // After a failed receive the QP is in error.
             if (name !== 'failing') {
-              // the second completion raises no event
+              // The second completion raises no event.
               connection.send(name)
               assert.deepEqual(channels.A.queue.queue.length + channels.B.queue.queue.length, 0, combination)
             }
@@ -137,7 +138,7 @@ test('CQs share vectors and channels, and each CQ counts its own read events', (
       connection.send('plain')
     }
   const onA = connections.flatMap((_, i) => (isOnB(i) ? [] : [BigInt(100 + i)]))
-  // one event of each CQ of channel A, four more, and none of channel B
+  // One event of each CQ of channel A, four more, and none of channel B.
   const read = readEvents(A.queue, onA.length + 4)
   assert.deepEqual(read, [...onA, ...onA.slice(0, 4)])
   connections.forEach((connection, i) => {
