@@ -23,17 +23,17 @@ const folder = privateFolder()
 const searchPath = process.env.PATH
 after(() => removeFolder(folder))
 
-describe('a program that cannot be run', () => {
-  const file = (name: string, mode: number): string => {
-    const full = join(folder, name)
-    writeFileSync(full, '#!/bin/sh\n')
-    chmodSync(full, mode)
-    return full
-  }
-  const plain = file('plain', 0o644)
-  const good = file('good', 0o755)
-  mkdirSync(join(folder, 'sub'))
+const file = (name: string, mode: number): string => {
+  const full = join(folder, name)
+  writeFileSync(full, '#!/bin/sh\n')
+  chmodSync(full, mode)
+  return full
+}
+const plain = file('plain', 0o644)
+const good = file('good', 0o755)
 
+describe('a program that cannot be run', () => {
+  mkdirSync(join(folder, 'sub'))
   symlinkSync('loop', join(folder, 'loop'))
   const cases: readonly (readonly [program: string, status: number, message: RegExp])[] = [
     ['no-such-program', 127, /^no-such-program: there is no such program in PATH$/],
@@ -50,8 +50,10 @@ describe('a program that cannot be run', () => {
         error => error instanceof ProgramError && error.status === status && message.test(error.message),
       )
     })
+})
 
-  it('has no executable file in any folder of PATH', () => {
+describe('the search for a program', () => {
+  it('skips files that are not executable', () => {
     requireProgram(good)
     requireProgram('sh')
     mkdirSync(join(folder, 'first'))
@@ -62,7 +64,7 @@ describe('a program that cannot be run', () => {
     requireProgram('good')
     process.env.PATH = searchPath
   })
-  it('is found in the current folder if PATH has an empty entry', () => {
+  it('includes the current folder if PATH has an empty entry', () => {
     const before = process.cwd()
     process.chdir(folder)
     process.env.PATH = `/nonexistent:`
@@ -123,6 +125,7 @@ describe('a program that runs', () => {
 })
 
 test('the message of EACCES has no advice if the owner of the folder cannot be found', () => {
+  // stat fails, because the name of the folder is too long.
   const path = `/${'x'.repeat(300)}/sock`
   const error = Object.assign(new Error('EACCES: permission denied'), { code: 'EACCES', path })
   assert.equal(messageOf(error), 'EACCES: permission denied')

@@ -12,6 +12,9 @@ import type { startScript } from './script.ts'
 type Script = ReturnType<typeof startScript>
 
 const { LOC_LEN_ERR, LOC_QP_OP_ERR } = WcStatus.values
+/** The value of a WQE's field `refused` for a cause. */
+const refusedFor = (status: number, cause: 'INLINE_TOO_LONG' | 'NO_ADDRESS_HANDLE'): number =>
+  status | (causes[cause].code << 8)
 
 /** The address of an offset in client memory. */
 const addressText = (offset: number): string => `0x${(MEMORY_BASE + BigInt(offset)).toString(16)}`
@@ -20,7 +23,7 @@ const tooLong = { sges: [1, 2, 3].map(() => ({ at: 0, length: 0x4000_0000 })) }
 
 /** Requests that fail at the requester. */
 export const requester: readonly [id: CauseName, text: string, play: (t: Script) => void][] = [
-  // 99 is not an ibv_wr_opcode, so the text has no name
+  // 99 is not an ibv_wr_opcode, so the text has its number, not a name.
   ['BAD_OPCODE', 'this type of queue pair has no 99', t => t.post({ id: 1, opcode: 99 })],
   [
     'TOO_MANY_SGE',
@@ -43,12 +46,12 @@ export const requester: readonly [id: CauseName, text: string, play: (t: Script)
   [
     'INLINE_TOO_LONG',
     'the inline data is longer than max_inline_data of the queue pair',
-    t => t.post({ id: 1, opcode: SEND, refused: LOC_LEN_ERR | (causes.INLINE_TOO_LONG.code << 8) }),
+    t => t.post({ id: 1, opcode: SEND, refused: refusedFor(LOC_LEN_ERR, 'INLINE_TOO_LONG') }),
   ],
   [
     'NO_ADDRESS_HANDLE',
     'the protection domain has no such address handle',
-    t => t.post({ id: 1, opcode: SEND, refused: LOC_QP_OP_ERR | (causes.NO_ADDRESS_HANDLE.code << 8) }),
+    t => t.post({ id: 1, opcode: SEND, refused: refusedFor(LOC_QP_OP_ERR, 'NO_ADDRESS_HANDLE') }),
   ],
   [
     'LKEY_REFUSED',

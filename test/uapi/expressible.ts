@@ -40,25 +40,25 @@ const expressibleRule = (args: AnyValues): void => {
   args.specs = (args.specs as AnyRecord[]).flatMap(expressibleSpec).slice(0, 9)
 }
 
-/** A generated call, reduced for the command or method `way`. */
-export const expressible = (way: Pick<Encoding, 'name' | 'form'>, call: Call): Call => {
-  const { form } = way
-  const known = expressibleArguments(way)
+/** A generated call, reduced for the command or method `command`. */
+export const expressible = (command: Pick<Encoding, 'name' | 'form'>, call: Call): Call => {
+  const { form } = command
+  const known = expressibleArguments(command)
   const kept = Object.entries(call.args).filter(([attribute]) => known.has(attribute))
-  const args: AnyValues = { ...Object.fromEntries(kept), ...impliedArguments(way) }
+  const args: AnyValues = { ...Object.fromEntries(kept), ...impliedArguments(command) }
   // cqe is mandatory in the command, optional in cq.modify.
-  if (way.name === 'RESIZE_CQ') args.cqe ??= 1
-  // Work requests must match the counts.
+  if (command.name === 'RESIZE_CQ') args.cqe ??= 1
+  // One work request of 64 bytes, and its two elements of 16 bytes.
   if (call.methodName === 'postSend')
     Object.assign(args, { wrCount: 1, sgeCount: 2, wqeSize: 64, requests: new Uint8Array(96).fill(7) })
   // Linux's call may lack flags of the class.
-  const { attributes = [] } = ioctlMethods.find(method => form === 'ioctl' && method.name === way.name) ?? {}
+  const { attributes = [] } = ioctlMethods.find(method => form === 'ioctl' && method.name === command.name) ?? {}
   for (const { kind, name, allowed } of attributes)
     if (kind === 'flags' && args[name] !== undefined) args[name] = (Number(args[name]) & allowed) >>> 0
-  // The table's length must be a power of two.
+  // The table's length must be a power of two: one queue more, and then the next lower power.
   if (Array.isArray(args.queues))
     args.queues = [{ wq: 1 }, ...args.queues].slice(0, 1 << Math.log2(args.queues.length + 1))
-  if (way.name === 'CREATE_FLOW') expressibleRule(args)
+  if (command.name === 'CREATE_FLOW') expressibleRule(args)
   // Port numbers have 8 bits in commands; other fixed objects have no number.
   const isPort = call.class.name === 'port'
   let { object } = call

@@ -121,10 +121,10 @@ test("a program’s writes to its header do not move the device's elements", nat
 
 test('rings of a slab that crosses a chunk boundary of the file are mapped', native, () => {
   const { rings, programRingOf, close } = deviceAndLibrary(true)
-  // A chunk has 256 pages. 1 + 193 + 36 + 20 + 4 pages of the second chunk are used before the last slab, which has 3
-  // pages. Columns: number of rings, elements, bytes of an element.
+  // A chunk has 256 pages. Before the last slab, which has 3 pages, 1 + 193 + 36 + 20 + 4 pages of the last chunk are
+  // used. Columns: number of rings, elements, bytes of an element.
   const sizes = [
-    [1, 20_000, 128], // ends one page after the first chunk
+    [1, 20_000, 128], // ends one page after a chunk boundary
     [1, 2047, 128], // a slab of 193 pages
     [32, 63, 64], // two slabs of 18 pages
     [32, 31, 64], // two slabs of 10 pages

@@ -5,6 +5,7 @@ import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'
 import { describe, test } from 'node:test'
 import fc from 'fast-check'
+import { UDP_QKEY } from '../../src/clients/rdma-cm/parameters.ts'
 import { CmPortSpace } from '../../src/spec/enums.ts'
 import { ROCE_UDP_PORT } from '../../src/spec/wire/headers.ts'
 import {
@@ -95,7 +96,7 @@ describe('captures of Linux', () => {
     assert.equal(rej.localId, 0)
     const sidr = messagesOf('udaddy.pcap')
     assert.equal(only(sidr, 'SIDR_REQ').serviceId, rdmaCmServiceId(CmPortSpace.values.UDP, 7174))
-    assert.equal(only(sidr, 'SIDR_REP').qkey, 0x0123_4567)
+    assert.equal(only(sidr, 'SIDR_REP').qkey, UDP_QKEY)
   })
 })
 
@@ -136,7 +137,7 @@ test('no two fields of a message share a bit', () => {
     const claim = (field: string, first: number, width: number): void => {
       for (let bit = first; bit < first + width; bit++) {
         assert.equal(owner.get(bit), undefined, `${name}: ${field} and ${owner.get(bit)} share bit ${bit}`)
-        // fields follow the MAD header of 24 bytes, except for one in the attribute modifier of the header
+        // Fields follow the MAD header of 24 bytes; one is in the header's attribute modifier.
         const isAllowed = bit >= 24 * 8 || field === 'eceAttrMod'
         assert.ok(isAllowed && bit < MAD_BYTES * 8, `${name}: ${field} lies at bit ${bit}`)
         owner.set(bit, field)
@@ -187,8 +188,10 @@ describe('invalid messages, and values that do not fit', () => {
   })
 
   test('private data without a header of rdma_cm is recognized', () => {
-    assert.equal(parseRdmaCmHeader(new Uint8Array(35)), undefined)
-    assert.equal(parseRdmaCmHeader(new Uint8Array(36)), undefined)
-    assert.equal(parseRdmaCmHeader(Uint8Array.of(1, 0x40, ...new Uint8Array(34))), undefined)
+    const { bytes } = rdmaCmHeader
+    assert.equal(parseRdmaCmHeader(new Uint8Array(bytes - 1)), undefined, 'too short')
+    assert.equal(parseRdmaCmHeader(new Uint8Array(bytes)), undefined, 'IP version 0')
+    const ofVersion1 = Uint8Array.of(1, 0x40, ...new Uint8Array(bytes - 2))
+    assert.equal(parseRdmaCmHeader(ofVersion1), undefined, 'rdma_cm version 1, IPv4')
   })
 })

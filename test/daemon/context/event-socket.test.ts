@@ -51,7 +51,7 @@ interface Setup {
   close(): void
 }
 
-/** This process is also the program. */
+/** This process is also the program. With `isPassed` the daemon has only its own end, and knows the program's number. */
 const setUp = ({ isPassed = true }: { isPassed?: boolean } = {}): Setup => {
   const self = openProcess(process.pid) as ProcessHandle
   const socket = new EventSocket(
@@ -171,6 +171,7 @@ test('records that do not fit in the socket arrive in order later, and can be wi
     setup.socket.post(event)
     if (i % 3 !== 0) ofC.push(hex(event.bytes))
   }
+  // Of every three records one is of `a`.
   const early = setup.read(30)
   assert.equal(early.length, 30)
   assert.equal(setup.socket.withdraw(a).length, 1000 - 10)
@@ -221,6 +222,7 @@ test('a socket with very many queued records does not search them for each new r
   for (let i = 0; i < 67_000; i++) setup.socket.post(countingRecord(a))
   reads = 0
   for (let i = 0; i < 100; i++) setup.socket.post(countingRecord(c))
+  // A search for each record would read 100 × 2^16 times.
   assert.ok(reads < 3 * 65_536, `${reads} reads`)
   assert.equal(setup.socket.withdraw(c).length, 1)
   setup.close()
@@ -279,6 +281,7 @@ for (const isNoticed of [true, false])
       socket.post(record(a, 2))
       socket.post(record(a, 3))
       const dropped = 2 - eventStateOf(a).asyncs
+      // Records 2 and 3, and record 1 if it is unread.
       assert.equal(socket.withdraw(a).length + dropped, isRead ? 2 : 3)
       socket.close()
       closeProcess(self)
@@ -292,6 +295,7 @@ test('after `end` the program reads the sent records, then end of file', () => {
   setup.socket.end()
   assert.equal(setup.read().length, 1)
   assert.equal(recvBytes(setup.programEnd, new Uint8Array(16)), 0)
+  // A record after the end has no effect.
   setup.socket.post(record(a))
   setup.close()
 })
@@ -421,6 +425,7 @@ test('an end with a known number is searched only after a change of the number',
   socket.setPeerEnd(self, programEnd)
   socket.post(record(a))
   assert.equal(socket.prepareWithdraw?.(), undefined)
+  // Another number, which is not that of the end.
   socket.setPeerEnd(self, socket.peerEnd + 1)
   await socket.prepareWithdraw?.()
   assert.ok(turns() > 0)

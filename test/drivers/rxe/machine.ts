@@ -73,9 +73,10 @@ export const machine = (
   { fault = '', path = 'packets', windowBytes, torment, torments }: MachineOptions = {},
 ): Machine => {
   const core = createCore()
-  const arena = plainArena(memorySwitchBytes(8, 64))
+  const [runs, smallRuns] = [8, 64]
+  const arena = plainArena(memorySwitchBytes(runs, smallRuns))
   const icrc = path === 'packets' ? 'always' : 'demand'
-  const link = createMemorySwitch({ arena, runs: 8, smallRuns: 64, path, icrc })
+  const link = createMemorySwitch({ arena, runs, smallRuns, path, icrc })
   const ports: FaultPort[] = []
   const self: Machine = {
     core,
@@ -145,7 +146,7 @@ export const program = (m: Machine, device = 0): Program => {
     copyIn: (_address, length) => new Uint8Array(length),
     copyOut: () => {},
     descriptor: fd => fds.get(fd),
-    // descriptors from 0x100 are open files
+    // Descriptors from 0x100 on are open files.
     file: fd => (fd < 0x100 ? undefined : `file ${fd}`),
   }
   const asyncFd = invokeNow(context, AsyncFd, 'create', 0, {}, caller).descriptors![0].object

@@ -34,12 +34,12 @@ describe('a timer', { skip: hasNative() ? false : 'koffi is missing' }, () => {
     }
     assert.equal(calls, 4)
     timer.set(1e12)
-    // limited to 1e9 seconds
+    // Limited to 1e9 seconds, of which some time less remains.
     timer.set(1e30)
     const [fd] = readdirSync('/proc/self/fd').filter(one =>
       textOf(`/proc/self/fdinfo/${one}`).includes('it_value: (9999'),
     )
-    assert.ok(fd !== undefined, 'the longest wait is set')
+    assert.ok(fd !== undefined, 'a timer with 9999… seconds left')
     const start = nowMicroseconds()
     timer.set(1000)
     await expiry()
@@ -67,7 +67,7 @@ describe('a timer', { skip: hasNative() ? false : 'koffi is missing' }, () => {
     })
     timer.close()
     other.close()
-    // the event loop releases a closed handle by the next turn
+    // The event loop releases a closed handle by the next turn.
     await new Promise(setImmediate)
     assert.equal(calls, 0)
     assert.equal(descriptors(), before)

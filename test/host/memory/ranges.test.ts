@@ -16,12 +16,14 @@ const PAGES = 8
 /** Index of the read-only page. */
 const READ_ONLY = 3
 const OTHER_USER = 1234
+const PROT = { READ: 1, WRITE: 2 } as const
 const { READ, WRITE } = Rights
 const peer = startPeer()
 let base = 0
 
 before(async () => {
-  base = (await peer.request('arena', { bytes: PAGES * PAGE, protect: READ_ONLY * PAGE, protection: 1 })).address
+  base = (await peer.request('arena', { bytes: PAGES * PAGE, protect: READ_ONLY * PAGE, protection: PROT.READ }))
+    .address
 })
 after(() => peer.kill())
 
@@ -45,6 +47,7 @@ for (const [name, open] of Object.entries(readers))
   test(`permits checks the rights of a range, by ${name}`, t => {
     const ranges = open(peer.pid)
     if (ranges === undefined) return t.skip('this kernel answers no queries of mappings')
+    // The last argument of `permits` is the turn of the event loop.
     const permits = (from: number, to: number, rights: number) => ranges.permits(base + from, base + to, rights, 0)
     assert.equal(permits(0, PAGES * PAGE, READ), true, 'across mappings of different rights')
     assert.equal(permits(0, PAGES * PAGE, READ | WRITE), false)
@@ -118,7 +121,6 @@ const MAPPINGS = 4000
 /** Fewer bytes than any line of a maps file has. */
 const LINE_BYTES = 40
 const MAP_PRIVATE_ANONYMOUS = 0x22
-const PROT = { READ: 1, WRITE: 2 } as const
 const sys = libcFunctions({
   mmap: 'int64_t mmap(int64_t a, uint64_t n, int prot, int flags, int fd, int64_t offset)',
   mprotect: 'int mprotect(int64_t a, uint64_t n, int prot)',
@@ -129,7 +131,7 @@ for (const [name, open] of Object.entries(readers))
   test(`a scan of very many mappings runs in slices, and agrees with \`permits\`, by ${name}`, t => {
     const own = open(process.pid)
     if (own === undefined) return t.skip('this kernel answers no queries of mappings')
-    // every second page is writable
+    // Every second page is writable.
     const start = sys().mmap(0, MAPPINGS * PAGE, PROT.READ, MAP_PRIVATE_ANONYMOUS, -1, 0) as number
     for (let i = 0; i < MAPPINGS; i += 2) sys().mprotect(start + i * PAGE, PAGE, PROT.READ | PROT.WRITE)
     const end = start + MAPPINGS * PAGE
@@ -146,7 +148,7 @@ for (const [name, open] of Object.entries(readers))
     assert.equal(query(WRITE, 2).answer, false)
     assert.equal(own.permits(start, end, READ, 1), true)
     assert.equal(own.permits(start, end, WRITE, 2), false)
-    // a result is valid within its turn
+    // A result is valid within its turn.
     query(READ, 3)
     sys().munmap(start, MAPPINGS * PAGE)
     assert.equal(own.permits(start, end, READ, 3), true)

@@ -60,7 +60,7 @@ static void moved(void)
 {
     begin();
     post_receive(&one, all_of_block());
-    /* Keeps realloc from growing the block in place. */
+    /* Prevents realloc from growing the block in place. */
     char *volatile next = need(malloc(SIZE), "malloc");
     block = need(realloc(block, 16 * SIZE), "realloc");
     free(next);
@@ -76,7 +76,7 @@ static void shrunk(void)
     check(block != before, "realloc in place");
 }
 
-/* The callers end without running the functions of atexit. */
+/* Frees the block while its receive is outstanding. The callers end, or close the device, without polling. */
 static void free_posted(void)
 {
     begin();
@@ -393,7 +393,7 @@ static void reused(void)
 {
     begin();
     post_receive(&one, all_of(&one));
-    /* Keeps realloc from growing the block in place. */
+    /* Prevents realloc from growing the block in place. */
     char *volatile next = need(malloc(SIZE), "malloc");
     void (**after_realloc)(void) = need(dlsym(RTLD_DEFAULT, "after_realloc"), "dlsym");
     *after_realloc = post_again;

@@ -35,7 +35,7 @@ const pingpong = (size: number, mtu: number, waitsForEvents = false): PingpongCa
   usesTwoDevices: false,
 })
 
-/** Of the first device. */
+/** Counters of the port of the daemon's first device. */
 const portCountersOf = async (daemon: TestDaemon): Promise<Readonly<Record<string, number>>> =>
   (await daemon.stat()).devices[0].port
 
@@ -48,6 +48,7 @@ const assertNothingLost = async (daemons: TwoDaemons): Promise<void> => {
 }
 
 const verbsCheck = ownProgram('verbs_check')
+/** At least 200 operations of up to 20,000 bytes, from seed 6. */
 const CHECK_ARGS = ['-g', '1', '-s', '20000', '-n', '200', '-S', '6', '-m', '1024']
 
 /** Runs verbs_check with the server on the first daemon, and asserts that both ends succeed. */
@@ -213,6 +214,8 @@ const untilCaptured = async (path: string, count: number): Promise<void> => {
   })
 }
 
+const NAMESPACE_ADDRESSES = { 4: ['10.99.0.1', '10.99.0.2'], 6: ['fd99::1', 'fd99::2'] } as const
+
 describe('two network namespaces', { skip }, () => {
   const cases = [
     { mtu: 1500, link: 'udp', hasOffload: true, version: 4 },
@@ -226,7 +229,7 @@ describe('two network namespaces', { skip }, () => {
     it(`MTU ${mtu}, --link ${link}, IPv${version}${hasOffload ? '' : ', segmented by the kernel'}`, async t => {
       if (!canMakeNamespaces(t)) return
       const netns = twoNamespaces(t, mtu, { hasOffload })
-      const addresses = version === 4 ? (['10.99.0.1', '10.99.0.2'] as const) : (['fd99::1', 'fd99::2'] as const)
+      const addresses = NAMESPACE_ADDRESSES[version]
       const daemons = await startTwoDaemons(t, { addresses, link, netns })
       const activeMtu = mtu === 1500 ? 1024 : 4096
       const { stdout } = await run(t, 'ibv_devinfo', [], { env: daemons[0].env })
@@ -245,7 +248,7 @@ describe('two network namespaces', { skip }, () => {
     it(`every byte arrives with torment at both ends, IPv${version}`, async t => {
       if (!canMakeNamespaces(t)) return
       const netns = twoNamespaces(t, 1500)
-      const addresses = version === 4 ? (['10.99.0.1', '10.99.0.2'] as const) : (['fd99::1', 'fd99::2'] as const)
+      const addresses = NAMESPACE_ADDRESSES[version]
       const daemons = await startTwoDaemons(t, { addresses, netns, torment: [3, 4] })
       await runVerbsCheck(t, daemons)
       for (const daemon of daemons) await daemon.settled(isEmpty)
@@ -260,7 +263,7 @@ describe('two network namespaces', { skip }, () => {
     it(`a multicast group over IPv${version}: ${group}`, async t => {
       if (!canMakeNamespaces(t)) return
       const netns = twoNamespaces(t, 1500)
-      const addresses = version === 4 ? (['10.99.0.1', '10.99.0.2'] as const) : (['fd99::1', 'fd99::2'] as const)
+      const addresses = NAMESPACE_ADDRESSES[version]
       const daemons = await startTwoDaemons(t, { addresses, netns })
       for (const program of ['ib_send_bw', 'ib_send_lat'])
         await runMatrixCase(t, daemons, caseOf(`${program} -c UD -n 100 -s 1000 -g -M ${group}`))
@@ -278,7 +281,7 @@ describe('two network namespaces', { skip }, () => {
           if (findTool(tool) === undefined) return void skipTest(t, `${tool} is not installed here`)
         if (!canMakeNamespaces(t)) return
         const netns = twoNamespaces(t, 1500, { hasOffload: false })
-        const addresses = version === 4 ? (['10.99.0.1', '10.99.0.2'] as const) : (['fd99::1', 'fd99::2'] as const)
+        const addresses = NAMESPACE_ADDRESSES[version]
         const daemons = await startTwoDaemons(t, { addresses, link, netns })
         const pcap = join(temporaryFolder(t), 'wire.pcap')
         const capture = start(t, 'ip', [
@@ -303,6 +306,7 @@ describe('two network namespaces', { skip }, () => {
         // A virtual interface leaves UDP checksums to hardware that does not exist: the capture has wrong ones.
         const errors = verified.stdout.split('\n').filter(line => /ERROR/.test(line) && !/UDP checksum$/.test(line))
         assert.deepEqual(errors, [])
+        // 20 messages of 9000 bytes in each direction.
         assert.ok(readFileSync(pcap).length > 20 * 2 * 9000)
       })
 })

@@ -3,6 +3,8 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { Mtu } from '../../../src/spec/enums.ts'
+import { rejReason } from '../../../src/spec/wire/mad.ts'
 import { isEmpty, lacking, NOBODY, noGuests, runUserdma, startDaemon, TWO_DEVICES } from '../programs.ts'
 import { killInEveryState } from './killed-rdmacm.ts'
 import { UCMA_PROGRAM, UcmaCommand, UcmaProgram } from './ucma.ts'
@@ -261,17 +263,17 @@ describe('a program that rejects', { skip }, () => {
     const listener = await program.create()
     await program.bind(listener, PORT)
     await program.listen(listener)
-    // 0 stands for 28, CONSUMER_DEFINED; 35 is VENDOR_OPTION_NOT_SUPPORTED; 8, INVALID_SERVICE_ID, is refused.
+    const { CONSUMER_DEFINED, VENDOR_OPTION_NOT_SUPPORTED, INVALID_SERVICE_ID } = rejReason
     for (const [reason, reported] of [
-      [0, 28],
-      [28, 28],
-      [35, 35],
+      [0, CONSUMER_DEFINED],
+      [CONSUMER_DEFINED, CONSUMER_DEFINED],
+      [VENDOR_OPTION_NOT_SUPPORTED, VENDOR_OPTION_NOT_SUPPORTED],
     ] as const) {
       const id = await program.create()
       await program.resolve(id, PORT)
       await program.connect(id, QPN)
       const { id: request } = await program.until('CONNECT_REQUEST')
-      assert.equal(await program.reject(request, 8), EINVAL)
+      assert.equal(await program.reject(request, INVALID_SERVICE_ID), EINVAL)
       assert.ok((await program.reject(request, reason)) >= 0)
       assert.equal((await program.until('REJECTED')).status, reported)
       for (const one of [request, id]) await program.destroy(one)
@@ -360,7 +362,6 @@ const Path = {
 } as const
 /** Value of a selector. */
 const EXACTLY = 2
-const MTU_1024 = 3
 const AF_INET = 2
 
 describe('QUERY_ROUTE', { skip }, () => {
@@ -397,7 +398,7 @@ describe('QUERY_ROUTE', { skip }, () => {
     const path = bytes.subarray(Route.PATH, Route.PATH + Path.bytes)
     for (const offset of [Path.DGID, Path.SGID]) assert.deepEqual(path.subarray(offset, offset + 16), gid)
     assert.equal(path.readUInt32LE(Path.REVERSIBLE), 1)
-    assert.ok(path.readUInt32LE(Path.MTU) >= MTU_1024)
+    assert.ok(path.readUInt32LE(Path.MTU) >= Mtu.values.MTU_1024)
     assert.equal(path.readUInt16BE(Path.PKEY), 0xffff)
     assert.deepEqual([path[Path.HOP_LIMIT], path[Path.LIFE_TIME]], [64, 16])
     for (const selector of [Path.MTU_SELECTOR, Path.RATE_SELECTOR, Path.LIFE_TIME_SELECTOR])

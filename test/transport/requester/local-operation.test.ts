@@ -15,7 +15,10 @@ import { startScript } from '../script.ts'
 const { BIND_MW, LOCAL_INV } = wr
 const REMOTE_READ_WRITE = Access.REMOTE_READ | Access.REMOTE_WRITE
 const KEY = 0x0900_0011
-/** Binds window KEY to 512 bytes at offset 4096: new key, address, length, and rights with lkey. */
+/**
+ * Binds window KEY to 512 bytes at offset 4096; `imm` is its new key. A bind has the length in `compare`, and the rights
+ * with the lkey of the region in `swap`.
+ */
 const bind = (id: number, fields: Partial<SendSpec> = {}): SendSpec => ({
   id,
   opcode: BIND_MW,
@@ -195,7 +198,7 @@ it('over a bad link, local requests are executed once and in order, and all requ
   const wire = linkNodes(nodes, { drop: 0.05, duplicate: 0.05, reorder: 0.1 }, random)
   const COUNT = 60
   const qpnOf = (connection: number): number => 100 + connection
-  /** The connection's requests `id` below COUNT can invalidate the keys from this one on. */
+  /** Request `id` of the connection can invalidate this key + `id`. */
   const firstKeyOf = (connection: number): number => 0x5000 + COUNT * connection
   const posted: SendSpec[][] = []
   for (let i = 0; i < 12; i++) {

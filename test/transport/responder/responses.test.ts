@@ -11,6 +11,8 @@ import { assertRefused, atomicWord, ERR, flushed, MTU, memoryAt, patternOf, star
 import { packet, RQ_PSN } from '../script.ts'
 
 const { RESET } = QpState.values
+/** The low byte of BTH.DestQP. */
+const destQpOf = ({ bytes }: { readonly bytes: Uint8Array }): number => bytes[7]
 
 describe('an ACK', () => {
   it('is sent later if the port is full', () => {
@@ -23,6 +25,7 @@ describe('an ACK', () => {
   })
   it('is sent once per burst, for the last packet', () => {
     const t = startResponder()
+    // The last packet requests no ACK, the others do.
     for (let i = 0; i < 5; i++) t.request('SEND_ONLY', i, { payload: 1, ackReq: i < 4 })
     assert.deepEqual(t.sent(), ['ACK@4 msn 5'])
     t.node.engine.resume(t.row)
@@ -30,7 +33,8 @@ describe('an ACK', () => {
   })
   it('has the PSN before the expected one, also if that has wrapped to 0', () => {
     const t = startResponder({ rqPsn: 0 })
-    t.request('SEND_ONLY', -1 - RQ_PSN, { payload: 1 }) // a duplicate
+    // A duplicate: PSNs of scripts count from RQ_PSN, so this is 0xffffff.
+    t.request('SEND_ONLY', -1 - RQ_PSN, { payload: 1 })
     assert.deepEqual(t.sent(), [`ACK@${-1 - RQ_PSN} msn 0`])
   })
   it('waits until the data is in memory', () => {
@@ -67,8 +71,8 @@ describe('a READ', () => {
       t.node.inject(second, packet('READ_REQUEST', i, { remote: 0x9000, dmaLen: 4096 }, 0x12), 0)
     }
     t.node.transmit(0)
-    const destinations = t.node.sent.map(({ bytes }) => bytes[7]) // the low byte of BTH.DestQP
-    assert.deepEqual(destinations, [...Array(16).fill(0x22), ...Array(16).fill(0x23)])
+    // 16 READs of 4 KiB are 64 KiB: the first queue pair's turn ends after its last READ.
+    assert.deepEqual(t.node.sent.map(destQpOf), [...Array(16).fill(0x22), ...Array(16).fill(0x23)])
   })
   it('may share a run with the next READ, if the port sets maxSinglePacketRun', () => {
     /** The lengths of the packets of each run. */
@@ -94,7 +98,7 @@ describe('a READ', () => {
       }
       return runs
     }
-    // a FIRST or LAST has an AETH, a MIDDLE has none
+    // BTH and ICRC have 16 bytes, the AETH of FIRST and LAST 4.
     const [end, middles] = [MTU + 20, [MTU + 16, MTU + 16]]
     assert.deepEqual(runsOf(8), [[end], middles, [end, end], middles, [end]])
     assert.deepEqual(runsOf(), [[end], middles, [end], [end], middles, [end]])
@@ -147,11 +151,11 @@ describe('a READ', () => {
     t.request('READ_REQUEST', 0, { remote: 0x9001, dmaLen: 2500 })
     t.request('READ_REQUEST', 1, { remote: 0x9000, dmaLen: 2500 })
     t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 2500, rkey: 1 })
-    // inside the range, but not the data of the PSN
+    // Inside the range, but not the data of the PSN.
     t.request('READ_REQUEST', 1, { remote: 0x9000, dmaLen: 1024 })
     t.request('READ_REQUEST', 0, { remote: 0x9400, dmaLen: 1024 })
     t.request('READ_REQUEST', 0, { remote: 0x9004, dmaLen: 8 })
-    // longer than the original, but not in more packets
+    // Longer than the original, but not in more packets.
     t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 2501 })
     assert.deepEqual(t.sent(), [])
   })
@@ -197,6 +201,7 @@ describe('a READ', () => {
     assert.equal(t.sent().length, 3)
     t.request('READ_REQUEST', 1, { remote: 0x9000 + MTU, dmaLen: MTU })
     assert.deepEqual(t.sent(), ['READ_RESP_LAST@1 msn 1 [1024]'])
+    // Before it is answered, a duplicate is replaced by a later one.
     t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 2500 })
     t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: MTU })
     assert.deepEqual(t.sent(), ['READ_RESP_ONLY@0 msn 1 [1024]'])
@@ -297,7 +302,7 @@ describe('a READ', () => {
     t.request('READ_REQUEST', 0, { dmaLen: 200 * MTU })
     t.node.inject(other, packet('READ_REQUEST', RQ_PSN, { dmaLen: 1 }, 0x33), 0)
     t.node.transmit(0)
-    const position = t.node.sent.findIndex(({ bytes }) => bytes[7] === 0x44)
+    const position = t.node.sent.findIndex(sent => destQpOf(sent) === 0x44)
     assert.ok(position < 100, `${position} responses before`)
   })
   it('is answered with PSNs that wrap', () => {
@@ -344,6 +349,7 @@ describe('an atomic', () => {
     assert.equal(atomicWord(t), 0x1234_5678_9abc_def0n)
   })
   it('duplicate gets the first response again, or none after reuse of its responder resource', () => {
+    // max_dest_rd_atomic is 4: the fifth atomic replaces the first.
     const t = startResponder()
     for (let i = 0; i < 5; i++) {
       t.request('FETCH_ADD', i, { remote: 0x8000, swap: 1n })

@@ -49,21 +49,29 @@ eachCarrier(openTwo => {
 
     const destination = { ah: b.pd.addressHandle(source), qpn: received.sourceQpn, qkey: sender.endpoint.qkey }
     sender.receive(a.mr.slice(), 2)
-    receiver.send(b.mr.slice(40, 3), destination)
+    receiver.send(b.mr.slice(GRH_BYTES, 3), destination)
     assert.equal(await completionText(a.cq), '2 RECV')
-    assert.deepEqual([...a.buffer.subarray(40, 43)], [7, 8, 9])
+    assert.deepEqual([...a.buffer.subarray(GRH_BYTES, GRH_BYTES + 3)], [7, 8, 9])
     await closeAll(a, b)
   })
 
-  test('a datagram with a wrong Q_Key is dropped and counted; address handles are modified and queried', async () => {
+  test('an address handle can be modified and queried', async () => {
+    const [one, two] = await openTwo()
+    const pd = one.pd()
+    const ah = pd.addressHandle({ gid: '127.0.0.77' })
+    ah.modify({ gid: '127.0.0.2' })
+    assert.equal(ah.query().address.dgid.join('.'), '0.0.0.0.0.0.0.0.0.0.255.255.127.0.0.2')
+    assert.throws(() => pd.addressHandle({ gid: 'nowhere' }), { code: 'EINVAL', class: 'ah', method: 'create' })
+    await one.close()
+    await two.close()
+  })
+
+  test('a datagram with a wrong Q_Key is dropped and counted', async () => {
     const { a, b, sender, receiver } = await datagrams()
     sender.activate()
     receiver.activate()
-    const ah = a.pd.addressHandle({ gid: '127.0.0.77' })
-    assert.throws(() => a.pd.addressHandle({ gid: 'nowhere' }), { code: 'EINVAL', class: 'ah', method: 'create' })
+    const ah = a.pd.addressHandle({ gid: receiver.endpoint.gid })
     const wrong: DatagramPeer = { ah, qpn: receiver.qpn, qkey: 1 }
-    ah.modify({ gid: receiver.endpoint.gid })
-    assert.equal(ah.query().address.dgid.join('.'), '0.0.0.0.0.0.0.0.0.0.255.255.127.0.0.2')
     receiver.receive(b.mr.slice(), 1)
     const before = b.device.counters().transport.qkeyViolations
     sender.send(Uint8Array.of(1), wrong)
@@ -274,21 +282,23 @@ eachCarrier(openTwo => {
       times,
       [...times].sort((x, y) => x - y),
     )
-    assert.deepEqual([a.cq.count, cq.count], [0, 3])
+    assert.equal(cq.count, 3)
     await closeAll(a, b)
   })
 
-  test('a region can be reregistered, and a completion queue resized', async () => {
+  test('a region can be reregistered', async () => {
     const { a, b } = await pair(openTwo)
-    const before = b.mr.remote()
     b.mr.reregister({ access: { remoteRead: true } })
     assert.equal(b.mr.query().rkey, b.mr.rkey)
     a.qp.write(Uint8Array.of(1), b.mr.remote(), { id: 1 })
     assert.equal(await completionText(a.cq), '1 REM_ACCESS_ERR')
     assert.equal(b.buffer[0], 0)
-    assert.equal(before.length, 4096)
+    await closeAll(a, b)
+  })
 
-    const { cq, mr, pd } = resourcesOn(a.device)
+  test('a completion queue with completions can be resized', async () => {
+    const [one, two] = await openTwo()
+    const { cq, mr, pd } = resourcesOn(one)
     const [x, y] = [pd.rcQp({ sendCq: cq }), pd.rcQp({ sendCq: cq })]
     x.connect(y.endpoint)
     y.connect(x.endpoint)
@@ -298,7 +308,8 @@ eachCarrier(openTwo => {
     assert.ok(cq.entries >= 500)
     for (let id = 1; id < 10; id++) assert.equal(await completionText(cq), `${id} RDMA_WRITE`)
     assert.equal(cq.poll(), false)
-    await closeAll(a, b)
+    await one.close()
+    await two.close()
   })
 })
 

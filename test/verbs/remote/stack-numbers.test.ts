@@ -22,6 +22,7 @@ test('equal stacks have the same number, and at most one stack more than the dae
   const order = [0, 0, ...callers.keys(), 1]
   const numbers = order.map(index => callers[index]!(stackNumber))
   assert.deepEqual(numbers.slice(0, 4), [1, 1, 1, 2])
+  // 0: a stack that the daemon does not keep.
   assert.deepEqual(numbers.slice(-5), [MAX_STACKS, 0, 0, 0, 2])
   assert.deepEqual([sent.length, sent.at(-1)], [MAX_STACKS + 1, MAX_STACKS + 1])
 })

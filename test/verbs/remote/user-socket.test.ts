@@ -29,6 +29,9 @@ describe("the user's own socket", () => {
     }
   })
 
+  /** The folder of the socket without a runtime folder. */
+  const userFolder = (): string => join(folder, `userdma-${uid}`)
+
   it('is in the runtime folder of this user', () => {
     process.env.XDG_RUNTIME_DIR = join(folder, 'run')
     mkdirSync(process.env.XDG_RUNTIME_DIR)
@@ -36,7 +39,7 @@ describe("the user's own socket", () => {
   })
 
   it('is in the temporary folder without a runtime folder', () => {
-    const expected = join(folder, `userdma-${uid}`, 'sock')
+    const expected = join(userFolder(), 'sock')
     assert.equal(userSocket(), expected)
     process.env.XDG_RUNTIME_DIR = join(folder, 'missing')
     assert.equal(userSocket(), expected)
@@ -48,17 +51,16 @@ describe("the user's own socket", () => {
     process.env.XDG_RUNTIME_DIR = join(folder, 'run')
     mkdirSync(process.env.XDG_RUNTIME_DIR)
     chownSync(process.env.XDG_RUNTIME_DIR, NOBODY, NOBODY)
-    assert.equal(userSocket(), join(folder, `userdma-${uid}`, 'sock'))
+    assert.equal(userSocket(), join(userFolder(), 'sock'))
   })
 
   it('is in a folder that other users may not enter', () => {
-    assert.ok(!existsSync(join(folder, `userdma-${uid}`)))
+    assert.ok(!existsSync(userFolder()))
     const socket = makeUserSocket()
     assert.equal(makeUserSocket(), socket)
     assert.equal(statSync(join(socket, '..')).mode & 0o7777, 0o700)
   })
 
-  const userFolder = (): string => join(folder, `userdma-${uid}`)
   const unsafe: readonly (readonly [name: string, create: () => void, message: RegExp, needsRoot?: boolean])[] = [
     [
       'others may enter its folder',
