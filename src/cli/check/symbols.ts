@@ -4,7 +4,7 @@
  * frame of JavaScript or Python contains function, file and line already.
  */
 import { spawnSync } from 'node:child_process'
-import { statSync } from 'node:fs'
+import { closeSync, constants, openSync, readSync, statSync } from 'node:fs'
 import { isAbsolute, relative, resolve } from 'node:path'
 import { type Frame, type Symbols, v8Frame } from '../../trace/findings.ts'
 
@@ -69,6 +69,33 @@ const isFile = (path: string): boolean => {
   }
 }
 
+/** Offsets in the file header (Elf64_Ehdr): e_shoff, e_shentsize, e_shnum; its size. */
+const FILE_HEADER = { SHOFF: 40, SHENTSIZE: 58, SHNUM: 60, BYTES: 64 } as const
+/** In a section header (Elf64_Shdr): the offset of sh_type; its size. */
+const SECTION_HEADER = { TYPE: 4, BYTES: 64 } as const
+const SHT_SYMTAB = 2
+
+/** Whether an ELF file has no symbol table (`strip`); false if that is unknown. */
+const isStripped = (path: string): boolean => {
+  let fd: number | undefined
+  try {
+    // Not blocked by a FIFO that has replaced the file.
+    fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
+    const header = Buffer.alloc(FILE_HEADER.BYTES)
+    if (readSync(fd, header, 0, header.length, 0) < header.length) return false
+    if (header.readUInt16LE(FILE_HEADER.SHENTSIZE) !== SECTION_HEADER.BYTES) return false
+    const sections = Buffer.alloc(SECTION_HEADER.BYTES * header.readUInt16LE(FILE_HEADER.SHNUM))
+    const length = readSync(fd, sections, 0, sections.length, header.readBigInt64LE(FILE_HEADER.SHOFF))
+    for (let start = 0; start + SECTION_HEADER.BYTES <= length; start += SECTION_HEADER.BYTES)
+      if (sections.readUInt32LE(start + SECTION_HEADER.TYPE) === SHT_SYMTAB) return false
+    return true
+  } catch {
+    return false
+  } finally {
+    if (fd !== undefined) closeSync(fd)
+  }
+}
+
 /** The verbs libraries, whose internal functions do not help the author of a program. */
 const VERBS_LIBRARIES = /\/(?:libibverbs|librdmacm|lib\w+-rdmav\d+)\.so/
 
@@ -90,6 +117,11 @@ export const createSymbols = (timeouts: { readonly perLookUp: number; readonly t
   let remaining = timeouts.total
   /** Files that are not looked up again. */
   const slow = new Set<string>()
+  /**
+   * Files without a symbol table. In them the tools know exported functions only, and take every address after one of
+   * them for it. The shim compares the address with the function's size: if it found no symbol, the tool's is wrong.
+   */
+  const stripped = new Set<string>()
   /** Frames by file and address. */
   const cached = new Map<string, Map<string, readonly Frame[]>>()
 
@@ -120,6 +152,7 @@ export const createSymbols = (timeouts: { readonly perLookUp: number; readonly t
       }
       if (status !== 0) continue
       for (const [address, frames] of parseOutput(stdout, missing)) framesByAddress.set(address, frames)
+      if (isStripped(path)) stripped.add(object)
       return
     }
   }
@@ -136,7 +169,8 @@ export const createSymbols = (timeouts: { readonly perLookUp: number; readonly t
       const frames = stack.flatMap((frame): readonly Frame[] => {
         const [, object, address, symbol] = NATIVE_FRAME.exec(frame) ?? []
         if (object === undefined || address === undefined) return [v8Frame(frame, shortPath)]
-        const found = cached.get(object)?.get(address) ?? []
+        const all = cached.get(object)?.get(address) ?? []
+        const found = symbol || !stripped.has(object) ? all : all.filter(({ file }) => file !== undefined)
         return found.length > 0
           ? found.map(known => ({ ...known, function: known.function || symbol || '', object }))
           : [{ function: symbol ?? '', object }]

@@ -33,6 +33,30 @@ test('a file name is never read as an option or as a file of options', { skip: l
   assert.equal(functionOf('--help'), 'symbol')
 })
 
+test('a stripped file: an address after an exported function is not in it', {
+  skip: lacking || (findTool('strip') ? false : 'strip is missing'),
+}, () => {
+  const source = join(folder, 'library.c')
+  writeFileSync(
+    source,
+    'int exported(void);\nint exported(void) { return 1; }\n__attribute__((used)) static int internal(void) { return 2; }\n',
+  )
+  const library = compileC(join(folder, 'library.so'), [source], ['-shared', '-fPIC', '-fno-toplevel-reorder'])
+  const names = spawnSync('nm', [library], { encoding: 'utf8' }).stdout
+  const [exported, internal] = [/^0*(\w+) T exported$/m, /^0*(\w+) t internal$/m].map(
+    name => `0x${name.exec(names)?.[1]}`,
+  )
+  assert.ok(Number(internal) > Number(exported))
+  /** The functions that are found, with the symbol that the shim would have sent. */
+  const functions = () =>
+    createSymbols()
+      .framesOf([`${library}+${exported} exported`, `${library}+${internal} `])
+      .map(frame => frame.function)
+  assert.deepEqual(functions(), ['exported', 'internal'])
+  assert.equal(spawnSync('strip', [library]).status, 0)
+  assert.deepEqual(functions(), ['exported', ''])
+})
+
 test('a frame of JavaScript is no frame of a C program, whatever the name of its file', () => {
   assert.deepEqual(createSymbols().framesOf(['at send (file:///opt/a+0x1.js:3:4)', '/opt/a b+0x10 ', '/opt/c+0x10']), [
     { function: 'send', file: '/opt/a+0x1.js', line: 3 },
