@@ -10,7 +10,8 @@ import type { DeviceStat, Stat } from '../../src/uapi/tool.ts'
 
 /** Seconds between the two counts of a rate. */
 const INTERVAL = 2
-const IS_JSON = false
+/** The argument `json` of `watchStat`. */
+const NO_JSON = false
 
 /** `dataUnits` counts units of 4 bytes, as port_xmit_data does. */
 const device = (packets: number, dataUnits: number, dropped: number): DeviceStat => ({
@@ -54,7 +55,7 @@ describe('userdma stat --watch', () => {
       stat: () => replies.shift() ?? Promise.reject(new NoDaemonError('the daemon ended')),
       ended: new Promise(() => {}),
     }
-    await watchStat(client, 0.001, IS_JSON)
+    await watchStat(client, 0.001, NO_JSON)
     assert.deepEqual(replies, [])
   })
 
@@ -65,7 +66,7 @@ describe('userdma stat --watch', () => {
       stat: () => Promise.resolve({ devices: [] as readonly DeviceStat[] } as Stat),
       ended: Promise.resolve(),
     }
-    await watchStat(client, 3600, IS_JSON)
+    await watchStat(client, 3600, NO_JSON)
     assert.equal(timers(), before)
   })
 

@@ -61,7 +61,8 @@ const anyStep: fc.Arbitrary<Step> = fc.record({
 })
 /** The caller's number of the channel that a new CQ names. */
 const CHANNEL_FD = 7
-const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ } = AccessFlags.values
+const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC } = AccessFlags.values
+const ACCESS = LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC
 const classes: readonly ObjectClass[] = [Classes.pd, Classes.cq, Classes.mr, Classes.rc_qp]
 
 const run = (steps: readonly Step[]): void => {
@@ -124,13 +125,7 @@ const run = (steps: readonly Step[]): void => {
       const named = pick === undefined ? [] : [pick[1].isClosed ? 'EBADF' : pick[1].object]
       create(model, Classes.cq, { cqe: 1, userHandle: 1n, compVector: 0, ...(pick && { channel: CHANNEL_FD }) }, named)
     } else if (action === 'mr') {
-      const args = {
-        pd: handle,
-        start: address,
-        length: 9n,
-        iova: address,
-        access: LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ,
-      }
+      const args = { pd: handle, start: address, length: 9n, iova: address, access: ACCESS }
       create(model, Classes.mr, args, [lookUp(model, handle, 'pd')])
     } else if (action === 'rc_qp') {
       const [sendCq, recvCq] = [secondHandle, choice]

@@ -46,7 +46,7 @@ const AREA = 0x20000
 const AREA_BYTES = 4096
 /** Descriptor numbers of the rdma_cm files. A record's first byte is an index into them. */
 const CHANNEL_FDS = [3, 4]
-/** Queue pairs of the client (identifier 1, and the client of `mads`) and of the server. */
+/** Queue pairs of the client (identifier 1, and the client of `mads`) and of the server's first connection. */
 const [CLIENT_QPN, SERVER_QPN] = [0x11, 0x12]
 /** The queue pair of peer 1. */
 const PEER_QPN = 0x33
@@ -357,9 +357,11 @@ class Consumer implements IdOwner {
   act(): void {
     for (const id of this.requests.splice(0)) {
       if (!this.ids.has(id)) continue
-      const choice = this.turn++ % 4
+      const turn = this.turn++
+      const choice = turn % 4
       try {
-        if (choice < 2) this.cm.accept(id, parametersOf(SERVER_QPN + choice))
+        // A queue pair has at most one connection, so each accept needs another one.
+        if (choice < 2) this.cm.accept(id, parametersOf(SERVER_QPN + turn))
         else if (choice === 2) this.cm.reject(id, new Uint8Array(3), rejReason.CONSUMER_DEFINED)
       } catch (error) {
         assert.ok(error instanceof CallError || error instanceof CmError, String(error))

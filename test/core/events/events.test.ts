@@ -51,7 +51,7 @@ const setUp = () => {
   return { ...setup, asyncFd, channel, newCq, notify, destroy }
 }
 /** Whether a completion is solicited. */
-const [PLAIN, SOLICITED] = [false, true]
+const [SOLICITED, UNSOLICITED] = [true, false]
 /** With so many events in a queue, an event is dropped if one of the same source and type is queued. */
 const MAX_UNREAD = 65_536
 const readAll = (fd: FdObject) => readEvents(fd, Number.POSITIVE_INFINITY)
@@ -71,7 +71,7 @@ test('an armed CQ raises one event for the next completion (R35)', () => {
   completed(cq.events!, SOLICITED)
   assert.equal(readError(channel), 'EAGAIN')
   notify(cq.handle, 'any')
-  completed(cq.events!, PLAIN)
+  completed(cq.events!, UNSOLICITED)
   completed(cq.events!, SOLICITED)
   assert.deepEqual(hex(readAll(channel)), ['8877665544332211'])
   assert.equal(readError(channel), 'EAGAIN')
@@ -81,13 +81,13 @@ test('a CQ that is armed only for solicited completions ignores other completion
   const { channel, newCq, notify } = setUp()
   const cq = newCq(1n)
   notify(cq.handle, 'solicited')
-  completed(cq.events!, PLAIN)
+  completed(cq.events!, UNSOLICITED)
   assert.equal(readError(channel), 'EAGAIN')
   completed(cq.events!, SOLICITED)
   assert.equal(readAll(channel).length, 1)
   notify(cq.handle, 'any')
   notify(cq.handle, 'solicited')
-  completed(cq.events!, PLAIN)
+  completed(cq.events!, UNSOLICITED)
   assert.equal(readAll(channel).length, 1, 'the second arming does not replace the first')
 })
 
@@ -96,7 +96,7 @@ test('a destroy counts the read events and drops the unread events', () => {
   const [firstCq, secondCq] = [newCq(5n), newCq(5n)]
   for (const cq of [firstCq, secondCq, firstCq, firstCq]) {
     notify(cq.handle, 'any')
-    completed(cq.events!, PLAIN)
+    completed(cq.events!, UNSOLICITED)
   }
   readEvents(channel, 2)
   assert.deepEqual(destroy(firstCq.handle), { compEvents: 1, asyncEvents: 0 })
@@ -154,7 +154,7 @@ test('device removal discards unread events of objects, but not of ports', () =>
   const fire = () => {
     const solicitedOnly = false
     arm(cq, solicitedOnly)
-    completed(cq.events!, PLAIN)
+    completed(cq.events!, UNSOLICITED)
   }
   fire()
   raisePort(device, 1, PORT_ERR)
@@ -178,12 +178,12 @@ test('a closed descriptor gets no events; its unread events do not count as read
   const cq = newCq(1n)
   for (let i = 0; i < 3; i++) {
     notify(cq.handle, 'any')
-    completed(cq.events!, PLAIN)
+    completed(cq.events!, UNSOLICITED)
   }
   readEvents(channel)
   closeDescriptor(core, channel.handle)
   notify(cq.handle, 'any')
-  completed(cq.events!, PLAIN)
+  completed(cq.events!, UNSOLICITED)
   assert.deepEqual(destroy(cq.handle), { compEvents: 1, asyncEvents: 0 })
 })
 
@@ -218,7 +218,7 @@ test('a destroy queries the sink only if the object has raised events, a close q
   const [withoutEvents, ...withEvents] = [newCq(1n), newCq(2n), newCq(3n), newCq(4n)]
   for (const { handle, events } of withEvents) {
     notify(handle, 'any')
-    completed(events!, PLAIN)
+    completed(events!, UNSOLICITED)
   }
   assert.deepEqual(destroy(withoutEvents!.handle), { compEvents: 0, asyncEvents: 0 })
   assert.deepEqual(destroy(withEvents[0]!.handle), { compEvents: 1, asyncEvents: 0 })
@@ -236,7 +236,7 @@ test('an attached sink gets the queued events, and a destroy withdraws undeliver
   const cq = newCq(1n)
   const fire = () => {
     notify(cq.handle, 'any')
-    completed(cq.events!, PLAIN)
+    completed(cq.events!, UNSOLICITED)
   }
   fire()
   const posted: EventRecord[] = []
@@ -265,7 +265,7 @@ test('the number of unread events of one object is bounded, and events of other 
   const [busy, late] = [newCq(1n), newCq(2n)]
   const fire = (cq: typeof busy) => {
     notify(cq.handle, 'any')
-    completed(cq.events!, PLAIN)
+    completed(cq.events!, UNSOLICITED)
   }
   for (let i = 0; i < MAX_UNREAD + 64; i++) fire(busy)
   fire(late)
@@ -281,7 +281,7 @@ test('events that an attached sink has not delivered move to the next sink', () 
   const cq = newCq(1n)
   const solicitedOnly = false
   arm(cq, solicitedOnly)
-  completed(cq.events!, PLAIN)
+  completed(cq.events!, UNSOLICITED)
   attachSink(channel, first)
   attachSink(channel, second)
   assert.deepEqual([first.take(9).length, second.take(9).length], [0, 1])
@@ -369,7 +369,7 @@ test('an event queue wakes its reader at each event and when the queue ends', ()
   )
   const cq = setup.newCq(1n)
   setup.notify(cq.handle, 'any')
-  completed(cq.events!, PLAIN)
+  completed(cq.events!, UNSOLICITED)
   assert.equal(wakeUps, 1)
   closeContext(setup.context)
   assert.equal(wakeUps, 2)

@@ -7,7 +7,9 @@ import fc from 'fast-check'
 import { type Bytes, createLocalSpace, noMemory } from '../../../src/core/index.ts'
 import { copyBytes } from '../../../src/core/memory/local-space.ts'
 import { Errno } from '../../../src/spec/errno.ts'
+import { halves } from '../../host/halves.ts'
 import { errnoOf } from '../fixture.ts'
+import { compareSwap, fetchAdd, readSpace, writeSpace } from './address-space.ts'
 
 const { EFAULT } = Errno
 
@@ -15,16 +17,13 @@ const arena = (size: number): Bytes => {
   const buffer = new ArrayBuffer(size)
   return { address: 0, bytes: new Uint8Array(buffer), view: new DataView(buffer) }
 }
-/** The upper and the lower 32 bits. */
-const split = (address: number): [number, number] => [Math.floor(address / 2 ** 32), address >>> 0]
-const splitWord = (word: bigint): [number, number] => [Number(word >> 32n), Number(word & 0xffff_ffffn)]
 const PAGE = 4096
 
 test('buffers have page-aligned addresses from 2^32 with a gap behind each', () => {
   const space = createLocalSpace()
   const [a, b, c] = [1, PAGE, 0].map(size => space.add(new Uint8Array(size)))
   assert.deepEqual([a, b, c], [2 ** 32, 2 ** 32 + PAGE, 2 ** 32 + 3 * PAGE])
-  const isWritable = (address: number, length: number): boolean => space.check(...split(address), length, true)
+  const isWritable = (address: number, length: number): boolean => space.check(...halves(address), length, true)
   assert.deepEqual([isWritable(a, 1), isWritable(a, 2)], [true, false])
   assert.deepEqual([isWritable(b + PAGE - 1, 1), isWritable(b + PAGE, 1)], [true, false])
   assert.deepEqual([isWritable(0, 0), isWritable(0, 1)], [true, false])
@@ -57,11 +56,11 @@ test('reads and writes convert between consecutive bytes of the space and stride
       const address = space.add(memory)
       const stride = chunk + gap
       const local = arena(at + stride * (Math.ceil(total / chunk) + 1))
-      assert.equal(space.read(...split(address + START), local, at, chunk, stride, total), 0)
+      assert.equal(readSpace(space, address + START, local, { at, chunk, stride, total }), 0)
       for (let i = 0; i < total; i++)
         assert.equal(local.bytes[at + Math.floor(i / chunk) * stride + (i % chunk)], START + i)
       memory.fill(0)
-      assert.equal(space.write(...split(address + START), local, at, chunk, stride, total), 0)
+      assert.equal(writeSpace(space, address + START, local, { at, chunk, stride, total }), 0)
       for (let i = 0; i < 256; i++) assert.equal(memory[i], i >= START && i < START + total ? i : 0)
     }),
   )
@@ -93,27 +92,18 @@ test('atomics work on 64 bits with carry, and return the old value', () => {
   const space = createLocalSpace()
   const memory = new Uint8Array(24)
   const view = new DataView(memory.buffer)
-  const at = split(space.add(memory) + 8)
-  const original = new Uint32Array(2)
+  const address = space.add(memory) + 8
   const word = (): bigint => view.getBigUint64(8, true)
-  /** The old value. `error`: the result of the atomic. */
-  const originalAfter = (error: number): bigint => {
-    assert.equal(error, 0)
-    return BigInt(original[0]) + (BigInt(original[1]) << 32n)
-  }
-  const fetchAdd = (addend: bigint) => originalAfter(space.fetchAdd(...at, ...splitWord(addend), original))
-  const compareSwap = (compare: bigint, swap: bigint) =>
-    originalAfter(space.compareSwap(...at, ...splitWord(compare), ...splitWord(swap), original))
   view.setBigUint64(8, 0x1_ffff_ffffn, true)
-  assert.equal(fetchAdd(0x2_0000_0001n), 0x1_ffff_ffffn)
+  assert.equal(fetchAdd(space, address, 0x2_0000_0001n), 0x1_ffff_ffffn)
   assert.equal(word(), 0x4_0000_0000n)
   for (const otherValue of [0x4_0000_0001n, 0x5_0000_0000n]) {
-    assert.equal(compareSwap(otherValue, 9n), 0x4_0000_0000n)
+    assert.equal(compareSwap(space, address, otherValue, 9n), 0x4_0000_0000n)
     assert.equal(word(), 0x4_0000_0000n)
   }
-  assert.equal(compareSwap(0x4_0000_0000n, 0x80000000_00000007n), 0x4_0000_0000n)
+  assert.equal(compareSwap(space, address, 0x4_0000_0000n, 0x80000000_00000007n), 0x4_0000_0000n)
   assert.equal(word(), 0x80000000_00000007n)
-  fetchAdd(2n ** 64n - 1n)
+  assert.equal(fetchAdd(space, address, 2n ** 64n - 1n), 0x80000000_00000007n)
   assert.equal(word(), 0x80000000_00000006n)
   assert.deepEqual([view.getBigUint64(0, true), view.getBigUint64(16, true)], [0n, 0n], 'the neighbours')
 })
@@ -121,22 +111,21 @@ test('atomics work on 64 bits with carry, and return the old value', () => {
 test('access to a removed buffer faults', () => {
   const space = createLocalSpace()
   const address = space.add(new Uint8Array(64))
-  const at = split(address)
-  assert.equal(space.read(...at, arena(8), 0, 8, 8, 8), 0)
+  assert.equal(readSpace(space, address, arena(8), { total: 8 }), 0)
   assert.deepEqual([space.remove(address + 1), space.remove(address), space.remove(address)], [false, true, false])
-  assert.equal(space.check(...at, 1, false), false)
-  assert.equal(space.read(...at, arena(8), 0, 8, 8, 8), EFAULT)
+  assert.equal(space.check(...halves(address), 1, false), false)
+  assert.equal(readSpace(space, address, arena(8), { total: 8 }), EFAULT)
 })
 
 test('access to a detached buffer faults', () => {
   const space = createLocalSpace()
   const buffer = new ArrayBuffer(64)
-  const at = split(space.add(new Uint8Array(buffer)))
+  const address = space.add(new Uint8Array(buffer))
   structuredClone(buffer, { transfer: [buffer] })
-  assert.equal(space.check(...at, 1, false), false)
-  assert.equal(space.read(...at, arena(8), 0, 8, 8, 8), EFAULT)
-  assert.equal(space.write(...at, arena(8), 0, 8, 8, 8), EFAULT)
-  assert.equal(space.fetchAdd(...at, 0, 1, new Uint32Array(2)), EFAULT)
+  assert.equal(space.check(...halves(address), 1, false), false)
+  assert.equal(readSpace(space, address, arena(8), { total: 8 }), EFAULT)
+  assert.equal(writeSpace(space, address, arena(8), { total: 8 }), EFAULT)
+  assert.equal(fetchAdd(space, address, 1n), EFAULT)
 })
 
 test('a resizable buffer is refused', () => {

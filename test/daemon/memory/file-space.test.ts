@@ -9,9 +9,9 @@ import { openFileMemory } from '../../../src/daemon/memory/file-space.ts'
 import { createMemfd } from '../../../src/host/memory/memfd.ts'
 import { closeProcess, openProcess, type ProcessHandle } from '../../../src/host/memory/process.ts'
 import { CallError, Errno } from '../../../src/spec/errno.ts'
+import { compareSwap, fetchAdd, readSpace, writeSpace } from '../../core/memory/address-space.ts'
 import { takeDescriptors } from '../../soft-limits.ts'
 import { unbounded } from '../unbounded.ts'
-import { compareSwap, fetchAdd, readSpace, writeSpace } from './copies.ts'
 
 const GUEST_UID = 1234
 

@@ -8,9 +8,9 @@ import { MAX_COPY_BYTES, ProcessSpace } from '../../../src/daemon/memory/process
 import { mapArena } from '../../../src/host/memory/mapping.ts'
 import { closeProcess, openProcess, type ProcessHandle } from '../../../src/host/memory/process.ts'
 import { Errno } from '../../../src/spec/errno.ts'
+import { compareSwap, fetchAdd, readSpace, writeSpace } from '../../core/memory/address-space.ts'
 import { halves } from '../../host/halves.ts'
 import { startPeer } from '../../host/peer-control.ts'
-import { compareSwap, fetchAdd, readSpace, writeSpace } from './copies.ts'
 
 const PAGE = 4096
 

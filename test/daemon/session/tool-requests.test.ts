@@ -82,12 +82,13 @@ test('all queue pairs are listed once, also those of a device that got the node 
   let cursor: unknown
   let replies = 0
   do {
+    replies++
     const reply = await client.tool({ kind: 'qps', ...(cursor !== undefined && { cursor }) })
     assert.ok('qps' in reply)
     listed.push(...reply.qps.map(({ qpn, device }) => nameOf(device, qpn)))
     cursor = reply.next
-  } while (cursor !== undefined && ++replies < 10)
-  assert.ok(replies > 0, 'more queue pairs than fit in one reply')
+  } while (cursor !== undefined && replies < 10)
+  assert.ok(replies > 1, 'more queue pairs than fit in one reply')
   assert.deepEqual(listed.sort(), created.sort())
 })
 
@@ -443,7 +444,7 @@ test('a record that is too long for one message is sent in parts; a record of me
   session.record({ ret: 6, reason: faces })
   session.record({ ret: 6, reason: `B${faces}` })
   session.record({ ret: 7, call: call(5_000_000) })
-  assert.ok(session.sent.length > 4, 'more messages than records')
+  assert.ok(session.sent.length >= 3 * 2 + 1, 'each of the three long records is sent in two parts or more')
   const read = traceReader()
   const received = session.sent
     .map(read)

@@ -8,12 +8,10 @@ import { test } from 'node:test'
 import { fileMemory } from '../../../src/drivers/rxe/file-memory.ts'
 import { Errno } from '../../../src/spec/errno.ts'
 import { plainArena } from '../../../src/wire/arena.ts'
+import { compareSwap, fetchAdd, readSpace, writeSpace } from '../../core/memory/address-space.ts'
 import { scratchFolder } from '../../tools.ts'
 
 const folder = scratchFolder()
-const TWO_32 = 2 ** 32
-/** The upper and the lower 32 bits. */
-const halves = (value: bigint) => [Number(value >> 32n), Number(value & 0xffff_ffffn)] as const
 
 test('bytes of a file are checked against its size and mode; 0 bytes always exist', t => {
   const path = join(folder, 'file')
@@ -34,28 +32,17 @@ test('chunks are read and written, within the file only', t => {
   const { space, close } = fileMemory(openSync(path, 'r+'))
   t.after(close)
   const arena = plainArena(64)
-  /** `total` bytes from `offset` of the file on; in the arena, chunks at 0, `stride`, 2 * `stride`, … */
-  interface Range {
-    readonly offset: number
-    readonly total: number
-    readonly chunk?: number
-    readonly stride?: number
-  }
-  const read = ({ offset, total, chunk = 8, stride = 8 }: Range) =>
-    space.read(0, offset, arena, 0, chunk, stride, total)
-  const write = ({ offset, total, chunk = 8, stride = 8 }: Range) =>
-    space.write(Math.floor(offset / TWO_32), offset >>> 0, arena, 0, chunk, stride, total)
-  assert.equal(read({ offset: 1, total: 5, chunk: 2, stride: 10 }), 0)
+  assert.equal(readSpace(space, 1, arena, { chunk: 2, stride: 10, total: 5 }), 0)
   assert.deepEqual(
     [0, 10, 20].map(at => Buffer.from(arena.bytes.subarray(at, at + 2)).toString('latin1')),
     ['bc', 'de', 'f\0'],
   )
   arena.bytes.set(Buffer.from('XY'), 10)
-  assert.equal(write({ offset: 3, total: 4, chunk: 2, stride: 10 }), 0)
+  assert.equal(writeSpace(space, 3, arena, { chunk: 2, stride: 10, total: 4 }), 0)
   assert.equal(readFileSync(path, 'latin1'), 'abcbcXYh')
-  assert.equal(read({ offset: 4, total: 5 }), Errno.EFAULT)
-  assert.equal(write({ offset: 4, total: 5 }), Errno.EFAULT)
-  assert.equal(write({ offset: TWO_32, total: 1 }), Errno.EFAULT)
+  assert.equal(readSpace(space, 4, arena, { total: 5 }), Errno.EFAULT)
+  assert.equal(writeSpace(space, 4, arena, { total: 5 }), Errno.EFAULT)
+  assert.equal(writeSpace(space, 2 ** 32, arena, { total: 1 }), Errno.EFAULT)
   assert.equal(readFileSync(path, 'latin1'), 'abcbcXYh', 'the file does not grow')
 })
 
@@ -66,21 +53,14 @@ test('atomics have 64 bits, and return the original', t => {
   writeFileSync(path, file)
   const { space, close } = fileMemory(openSync(path, 'r+'))
   t.after(close)
-  const original = new Uint32Array(2)
   const word = (): bigint => readFileSync(path).readBigUint64LE(8)
-  const assertOriginal = (value: bigint): void => assert.deepEqual([...original].reverse(), halves(value))
-  const fetchAdd = (offset: number, add: bigint) => space.fetchAdd(0, offset, ...halves(add), original)
-  assert.equal(fetchAdd(8, 0x1000_0000_0000_0003n), 0)
-  assertOriginal(0x1_ffff_fffen)
+  assert.equal(fetchAdd(space, 8, 0x1000_0000_0000_0003n), 0x1_ffff_fffen)
   assert.equal(word(), 0x1000_0002_0000_0001n)
-  const compareSwap = (compare: bigint, swap: bigint) =>
-    space.compareSwap(0, 8, ...halves(compare), ...halves(swap), original)
   for (const otherValue of [0x1000_0002_0000_0002n, 0x1000_0003_0000_0001n]) {
-    assert.equal(compareSwap(otherValue, 0x5_0000_0006n), 0)
+    assert.equal(compareSwap(space, 8, otherValue, 0x5_0000_0006n), 0x1000_0002_0000_0001n)
     assert.equal(word(), 0x1000_0002_0000_0001n)
   }
-  assert.equal(compareSwap(0x1000_0002_0000_0001n, 0x5_0000_0006n), 0)
-  assertOriginal(0x1000_0002_0000_0001n)
+  assert.equal(compareSwap(space, 8, 0x1000_0002_0000_0001n, 0x5_0000_0006n), 0x1000_0002_0000_0001n)
   assert.equal(word(), 0x5_0000_0006n)
-  assert.equal(fetchAdd(12, 1n), Errno.EFAULT, 'beyond the end of the file')
+  assert.equal(fetchAdd(space, 12, 1n), Errno.EFAULT, 'beyond the end of the file')
 })

@@ -62,6 +62,10 @@ test('addresses take the first free index after the default GID, and leave the o
   assert.deepEqual(added(), [undefined, two])
   addGid(device, three)
   assert.deepEqual(added(), [three, two])
+  assert.equal(
+    gids.entries.findLastIndex(entry => entry !== undefined),
+    4,
+  )
   assert.equal(removeGid(device, state.identity.gids[0]), UNCHANGED)
   assert.deepEqual(getGid(gids, 0).gid, state.identity.gids[0], 'the default GID stays')
 })

@@ -22,8 +22,8 @@ const setUp = (path: Path) => {
   return { m, cq, requester, responder, local, readOnly, remote }
 }
 
-/** Bits that make a key one of no region. */
-const UNKNOWN_KEY = 0x100
+/** A key that no region has. */
+const unknownKey = (key: number): number => key ^ 0x100
 
 const operations = [
   { name: 'READ', opcode: Wr.READ, length: 100, completion: WcOpcode.values.RDMA_READ, operands: {} },
@@ -58,8 +58,7 @@ for (const path of ['packets', 'direct'] as const)
         for (const wrong of ['key', 'access right', 'second element'] as const) {
           const { m, cq, requester, responder, local, readOnly, remote } = setUp(path)
           const good = sgeOf(local, 0, length)
-          const bad =
-            wrong === 'access right' ? sgeOf(readOnly, 0, length) : { ...good, lkey: local.lkey ^ UNKNOWN_KEY }
+          const bad = wrong === 'access right' ? sgeOf(readOnly, 0, length) : { ...good, lkey: unknownKey(local.lkey) }
           const half = length / 2
           const sges =
             wrong === 'second element'
@@ -93,8 +92,8 @@ for (const path of ['packets', 'direct'] as const)
       })
       it(`${name} with a wrong local and a wrong remote key is refused by the peer`, () => {
         const { m, cq, requester, responder, local, remote } = setUp(path)
-        const sges = [{ ...sgeOf(local, 0, length), lkey: local.lkey ^ UNKNOWN_KEY }]
-        const target = { remote: remote.address, rkey: remote.rkey ^ UNKNOWN_KEY }
+        const sges = [{ ...sgeOf(local, 0, length), lkey: unknownKey(local.lkey) }]
+        const target = { remote: remote.address, rkey: unknownKey(remote.rkey) }
         postSend(requester.send, { opcode, id: 1n, sges, ...target, ...operands })
         m.settle()
         assert.deepEqual(

@@ -15,7 +15,6 @@ import { halves } from '../halves.ts'
 
 const built = join(repoRoot, 'build', 'native', 'libuserdma_native.so')
 const copier = existsSync(built) ? loadNativeCopier(built) : undefined
-/** The upper and lower 32 bits of an address. */
 const random = (size: number, seed: number) =>
   Uint8Array.from({ length: size }, (_, i) => Math.imul(i + seed, 0x9e37_79b1) >>> 24)
 

@@ -7,6 +7,7 @@ import fc from 'fast-check'
 import { closeContext, invokeNow, unregister } from '../../../../src/core/index.ts'
 import { Mr } from '../../../../src/spec/classes/mr.ts'
 import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
+import { RingHeader } from '../../../../src/spec/drivers/rxe-rings.ts'
 import { AsyncEventType } from '../../../../src/spec/enums.ts'
 import { WcStatus } from '../../../../src/spec/work.ts'
 import { assertNothingLeft, connectQps, modify, Qps, query } from '../machine.ts'
@@ -168,12 +169,9 @@ test('a program that fills its rings with garbage while they are processed affec
         let written = 0
         for (const step of steps) {
           for (const { p, qp, cq } of hostile) {
+            // everywhere but in the size of an element and the mask
             for (const { at, length, view } of p.rings.live)
-              for (
-                let i = 8;
-                i < length;
-                i += 4 + (step % 24) * 4 // not into the size of an element and the mask
-              )
+              for (let i = RingHeader.INDEX_MASK + 4; i < length; i += 4 + (step % 24) * 4)
                 view.setUint32(at + i, noise[written++ % noise.length], true)
             qp.send.producer = step
             qp.receive.producer = ~step

@@ -46,7 +46,7 @@ import {
 } from '../srq-and-xrc.ts'
 
 /** A key that no region has. */
-const NO_KEY = 1
+const UNKNOWN_KEY = 1
 
 const nameOf = ({ opcode, wrId }: WorkRequest): string => `${opcode < 0 ? 'receive' : requestName(opcode)} ${wrId}`
 
@@ -184,8 +184,8 @@ it('reports failed requests, flushed requests and a reset', () => {
   const { m, a, b } = pair()
   const { take } = watch(m)
   postReceive(a.qp.receive, 4n, [sgeOf(a.mr, 0, 10)])
-  postSend(a.qp.send, { opcode: Wr.WRITE, id: 1n, sges: [sgeOf(a.mr, 0, 10)], remote: 0, rkey: NO_KEY })
-  postSend(a.qp.send, { opcode: Wr.WRITE, id: 2n, sges: [sgeOf(a.mr, 0, 10)], remote: 0, rkey: NO_KEY })
+  postSend(a.qp.send, { opcode: Wr.WRITE, id: 1n, sges: [sgeOf(a.mr, 0, 10)], remote: 0, rkey: UNKNOWN_KEY })
+  postSend(a.qp.send, { opcode: Wr.WRITE, id: 2n, sges: [sgeOf(a.mr, 0, 10)], remote: 0, rkey: UNKNOWN_KEY })
   m.settle()
   assert.deepEqual(
     take().filter(line => !line.startsWith('posted')),
@@ -223,7 +223,7 @@ it('reports an unsignaled request that fails, and the requests that are flushed 
   }
   write(1n, b.mr.rkey, Flag.SIGNALED)
   write(2n, b.mr.rkey, 0)
-  write(3n, NO_KEY, 0)
+  write(3n, UNKNOWN_KEY, 0)
   write(4n, b.mr.rkey, 0)
   m.settle()
   assert.deepEqual(
@@ -622,7 +622,7 @@ it('after SQE, a receive is not consumed by an earlier send that failed or was f
   const { m, a, b } = ucPair()
   const { take } = watch(m)
   const sges = [sgeOf(a.mr, 0, 10)]
-  postSend(a.send, { opcode: Wr.SEND, id: 1n, sges: [{ ...sges[0]!, lkey: NO_KEY }] })
+  postSend(a.send, { opcode: Wr.SEND, id: 1n, sges: [{ ...sges[0]!, lkey: UNKNOWN_KEY }] })
   postSend(a.send, { opcode: Wr.SEND, id: 2n, sges })
   m.settle()
   assert.deepEqual(
@@ -699,7 +699,7 @@ it('a WRITE with immediate data is not taken for an earlier one whose rkey was r
     postSend(a.send, { opcode: Wr.WRITE_IMM, id, sges, flags: 0, remote: b.mr.address, rkey })
   }
   postReceive(b.receive, 5n, [])
-  write(1n, NO_KEY)
+  write(1n, UNKNOWN_KEY)
   write(2n, b.mr.rkey)
   m.settle()
   assert.deepEqual(
@@ -713,7 +713,7 @@ it('a SEND of UC is not dropped with an earlier WRITE that the receiver refuses'
   const { take } = watch(m)
   const sges = [sgeOf(a.mr, 0, 10)]
   postReceive(b.receive, 5n, [sgeOf(b.mr, 0, 10)])
-  postSend(a.send, { opcode: Wr.WRITE, id: 1n, sges, flags: 0, remote: b.mr.address, rkey: NO_KEY })
+  postSend(a.send, { opcode: Wr.WRITE, id: 1n, sges, flags: 0, remote: b.mr.address, rkey: UNKNOWN_KEY })
   postSend(a.send, { opcode: Wr.SEND, id: 2n, sges, flags: 0 })
   m.settle()
   assert.deepEqual(
@@ -725,7 +725,7 @@ it('a SEND of UC is not dropped with an earlier WRITE that the receiver refuses'
 it('reports a message without a receive in SQE, where a queue pair still receives', () => {
   const { m, a, b } = ucPair()
   const { take } = watch(m)
-  postSend(b.send, { opcode: Wr.SEND, sges: [{ ...sgeOf(b.mr, 0, 10), lkey: NO_KEY }] })
+  postSend(b.send, { opcode: Wr.SEND, sges: [{ ...sgeOf(b.mr, 0, 10), lkey: UNKNOWN_KEY }] })
   m.settle()
   take()
   postSend(a.send, { opcode: Wr.SEND, id: 1n, sges: [sgeOf(a.mr, 0, 10)], flags: 0 })
