@@ -72,7 +72,7 @@ const findingsOf = (receiver: Receiver | undefined, qkey: number, gid = GID, des
 
 test('a datagram to a receiver that accepts it is no finding', () => {
   assert.deepEqual(findingsOf({}, QKEY), [])
-  assert.deepEqual(findingsOf({ state: RTS }, 0x8000_0000), [], 'bit 31: the Q_Key of the sending queue pair counts')
+  assert.deepEqual(findingsOf({ state: RTS }, 0x8000_0000), [], 'bit 31 selects the Q_Key of the sending queue pair')
   assert.deepEqual(findingsOf(undefined, QKEY, new Uint8Array(16)), [], 'to a device of another machine')
   assert.deepEqual(findingsOf(undefined, QKEY, GID, GSI_QPN), [], 'QP 1 is no queue pair of a program')
 })

@@ -4,18 +4,19 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
-import { AttributeFlag, ClassId } from '../../src/spec/classes/ids.ts'
+import { AttributeFlag, ClassId, DRIVER_FIRST } from '../../src/spec/classes/ids.ts'
 import { Classes } from '../../src/spec/classes.ts'
 import { Errno } from '../../src/spec/errno.ts'
-import type { Method, ObjectClass } from '../../src/spec/schema/schema.ts'
+import type { Attributes, Method, ObjectClass } from '../../src/spec/schema/schema.ts'
 import { callJson, callLine } from '../../src/trace/calls.ts'
 import type { Call, CallerView } from '../../src/uapi/call.ts'
 import { encodeCall } from '../../src/uapi/object/client.ts'
 import { decodeMessage } from '../../src/uapi/object/dialect.ts'
 import type { TraceRecord } from '../../src/uapi/tool.ts'
 
-/** An attribute: its id in the declaration of the method (src/spec/classes), and its payload. */
+/** An attribute and its payload. */
 type Raw = readonly [id: number, hex: string]
+type Named = readonly [attribute: string | number, hex: string]
 
 /** A message of the object dialect in base64. `isAnswer`: the attributes are filled outputs. */
 const message = (classId: number, object: number, attributes: readonly Raw[], isAnswer = false): string => {
@@ -47,19 +48,23 @@ const base: TraceRecord = {
   ret: 0,
 }
 
+const withIds = (attributes: Attributes, named: readonly Named[]): Raw[] =>
+  named.map(([attribute, hex]) => [typeof attribute === 'number' ? attribute : attributes[attribute]!.id, hex])
+
+/** A call and its answer. An attribute that the method does not declare is given by its id. */
 const recordOf = (
   cls: ObjectClass,
   method: Method,
   object: number,
-  attributes: readonly Raw[],
-  answer: { object?: number; out?: readonly Raw[]; ret?: number; reason?: string } = {},
+  attributes: readonly Named[],
+  answer: { object?: number; out?: readonly Named[]; ret?: number; reason?: string } = {},
 ): TraceRecord => ({
   ...base,
   call: {
     classId: cls.id,
     call: method.call,
-    message: message(cls.id, object, attributes),
-    answer: message(cls.id, answer.object ?? object, answer.out ?? [], true),
+    message: message(cls.id, object, withIds(method.in, attributes)),
+    answer: message(cls.id, answer.object ?? object, withIds(method.out, answer.out ?? []), true),
   },
   ret: answer.ret ?? 0,
   ...(answer.reason !== undefined && { reason: answer.reason }),
@@ -70,10 +75,10 @@ const { cq: Cq, rc_qp: RcQp, mr: Mr, device: Device, comp_channel: CompChannel }
 describe('call lines', () => {
   it('a modify has the names of attributes and states', () => {
     const record = recordOf(RcQp, RcQp.methods.modify, 3, [
-      [1, '02'],
-      [9, '03'],
-      [21, '11000000'],
-      [8, `${'00'.repeat(10)}ffff 0a4d0003 00000000 01 40 00 00 00 01 01 00`],
+      ['state', '02'],
+      ['pathMtu', '03'],
+      ['destQpn', '11000000'],
+      ['address', `${'00'.repeat(10)}ffff 0a4d0003 00000000 01 40 00 00 00 01 01 00`],
     ])
     assert.equal(
       callLine(record),
@@ -87,16 +92,16 @@ describe('call lines', () => {
       Cq.methods.create,
       0,
       [
-        [1, 'f5010000'],
-        [2, '10a02b1e5e550000'],
-        [3, '05000000'],
-        [4, '00000000'],
+        ['cqe', 'f5010000'],
+        ['userHandle', '10a02b1e5e550000'],
+        ['channel', '05000000'],
+        ['compVector', '00000000'],
       ],
       {
         object: 1,
         out: [
-          [64, 'ff010000'],
-          [0x8000, '0010000000000000 80010000'],
+          ['cqe', 'ff010000'],
+          [DRIVER_FIRST, '0010000000000000 80010000'],
         ],
       },
     )
@@ -112,13 +117,13 @@ describe('call lines', () => {
       Mr.methods.create,
       0,
       [
-        [1, '00000000'],
-        [2, '00f0e51e5e550000'],
-        [3, '0010000000000000'],
-        [4, '00f0e51e5e550000'],
-        [5, '01001000'],
+        ['pd', '00000000'],
+        ['start', '00f0e51e5e550000'],
+        ['length', '0010000000000000'],
+        ['iova', '00f0e51e5e550000'],
+        ['access', '01001000'],
       ],
-      { object: 2, out: [[64, '3f1a0000']] },
+      { object: 2, out: [['lkey', '3f1a0000']] },
     )
     assert.match(
       callLine(record),
@@ -127,7 +132,7 @@ describe('call lines', () => {
   })
 
   it('a refused call has the name of the errno, and the reason', () => {
-    const record = recordOf(Cq, Cq.methods.create, 0, [[1, '00000000']], {
+    const record = recordOf(Cq, Cq.methods.create, 0, [['cqe', '00000000']], {
       ret: -Errno.EINVAL,
       reason: 'cq.create: attribute cqe: 0 is below 1',
     })
@@ -149,7 +154,7 @@ describe('call lines', () => {
       /ioctl\(class 30583, call 9, [0-9a-f]+\) = -1 EOPNOTSUPP/,
     )
     const unknownAttribute = recordOf(Cq, Cq.methods.modify, 1, [
-      [1, '0000'],
+      ['cqe', '0000'],
       [77, 'aabb'],
     ])
     assert.match(callLine(unknownAttribute), /cq\.modify\(object 1, cqe 0000, attribute 0x4d aabb\) = 0/)
@@ -159,7 +164,7 @@ describe('call lines', () => {
   })
 
   it('objects are shown by handle or descriptor; objects without either are not shown', () => {
-    const query = recordOf(Device, Device.methods.query, 0, [], { out: [[66, '02000000']] })
+    const query = recordOf(Device, Device.methods.query, 0, [], { out: [['numCompVectors', '02000000']] })
     assert.match(callLine(query), /device\.query\(\) = 0 {numCompVectors 2} /)
     const channel = recordOf(CompChannel, CompChannel.methods.create, 0, [])
     assert.match(callLine(channel), /comp_channel\.create\(\) = 0 </)
@@ -169,7 +174,7 @@ describe('call lines', () => {
     const unknown: TraceRecord = { ...channel, descriptors: [{ attribute: 'object' }] }
     assert.match(callLine(unknown), /comp_channel\.create\(\) = 0 {object fd \?} </)
     assert.deepEqual(callJson(unknown).out, { object: null })
-    const destroy = recordOf(Cq, Cq.methods.destroy, 0, [], { out: [[64, '03000000']] })
+    const destroy = recordOf(Cq, Cq.methods.destroy, 0, [], { out: [['compEvents', '03000000']] })
     assert.match(callLine(destroy), /cq\.destroy\(object 0\) = 0 {compEvents 3} /)
   })
 
@@ -181,8 +186,8 @@ describe('call lines', () => {
 
   it('JSON has names for numbers', () => {
     const record = recordOf(RcQp, RcQp.methods.modify, 3, [
-      [1, '02'],
-      [4, '05000000'],
+      ['state', '02'],
+      ['accessFlags', '05000000'],
     ])
     const { call: _, ...fields } = record
     assert.deepEqual(callJson(record), {
@@ -199,7 +204,9 @@ describe('call lines', () => {
       error: 'EINVAL',
       reason: 'no',
     })
-    assert.doesNotThrow(() => JSON.stringify(callJson(recordOf(Mr, Mr.methods.create, 0, [[2, '00f0e51e5e550000']]))))
+    assert.doesNotThrow(() =>
+      JSON.stringify(callJson(recordOf(Mr, Mr.methods.create, 0, [['start', '00f0e51e5e550000']]))),
+    )
   })
 
   it('messages of the object dialect’s codec are decoded', () => {

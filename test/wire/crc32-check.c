@@ -1,6 +1,7 @@
 /*
  * Compares the CRC implementations in native/native.c with a bit-by-bit CRC. Buffers have exactly the length of the
- * data, so that the address sanitizer detects a read beyond either end. Exits with 1 on a difference.
+ * data, so that the address sanitizer detects a read beyond either end. Exits with 1 on a difference. `engine` is the
+ * implementation that native.c has chosen for this CPU.
  */
 #include "../../native/native.c"
 #include <stdio.h>

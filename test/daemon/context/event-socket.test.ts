@@ -295,8 +295,8 @@ test('after `end` the program reads the sent records, then end of file', () => {
   setup.socket.end()
   assert.equal(setup.read().length, 1)
   assert.equal(recvBytes(setup.programEnd, new Uint8Array(16)), 0)
-  // A record after the end has no effect.
   setup.socket.post(record(a))
+  assert.equal(recvBytes(setup.programEnd, new Uint8Array(16)), 0, 'a record after the end is not sent')
   setup.close()
 })
 

@@ -47,7 +47,7 @@ for (const [name, open] of Object.entries(readers))
   test(`permits checks the rights of a range, by ${name}`, t => {
     const ranges = open(peer.pid)
     if (ranges === undefined) return t.skip('this kernel answers no queries of mappings')
-    // The last argument of `permits` is the turn of the event loop.
+    // The last argument of `ranges.permits` is the turn of the event loop.
     const permits = (from: number, to: number, rights: number) => ranges.permits(base + from, base + to, rights, 0)
     assert.equal(permits(0, PAGES * PAGE, READ), true, 'across mappings of different rights')
     assert.equal(permits(0, PAGES * PAGE, READ | WRITE), false)

@@ -534,6 +534,7 @@ static void beside_stack(void)
     init.cap.max_recv_sge = 2;
     begin_with(init);
     post_receive(&one, all_of_block());
+    /* The heap grows beyond its end at the time of that post. */
     for (int i = 0; i < 16; i++)
         grown = need(malloc(SIZE << 4), "malloc");
     struct ibv_mr *in_frame = need(ibv_reg_mr(one.pd, local, SIZE, IBV_ACCESS_LOCAL_WRITE), "ibv_reg_mr");

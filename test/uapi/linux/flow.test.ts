@@ -192,7 +192,7 @@ test('rules are accepted and refused as by Linux', () => {
   const IPV6_BYTES = 40
   /** Offset of the flow label, a big-endian u32. */
   const FLOW_LABEL = 32
-  /** `labelAt`: offset in the body of the flow label, in the value or in the mask, of which bit 20 is set. */
+  /** A filter with bit 20 set in the flow label at `labelAt` of its body: that of the value, or of the mask. */
   const with21BitLabel = (labelAt: number): number[] => {
     const body = zeros(2 * IPV6_BYTES)
     body[labelAt + 1] = 0x10

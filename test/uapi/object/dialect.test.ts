@@ -127,17 +127,17 @@ test('the first dword and the call number are enough to decode (R6)', () => {
 
 // ---- errors ----
 
-/** Attribute ids: of mr.create, */
+/** Attribute ids of mr.create. */
 const PD = 1
 const START = 2
 const ACCESS = 5
 const LKEY = 64
-/** of cq.modify, */
+/** Attribute id of cq.modify. */
 const CQE = 1
-/** of rc_qp.create and ud_qp.modify, */
+/** Attribute ids of queue pairs: of create, and of modify. */
 const CAP = 4
 const QKEY = 7
-/** and of device.query, device.queryHandles and device.open. */
+/** Attribute ids of the outputs of device.query, device.queryHandles and device.open. */
 const EXTENDED = 65
 const HANDLES = 64
 const ASYNC_FD = 66
