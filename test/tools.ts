@@ -32,6 +32,9 @@ export const findTool = (name: string): string | undefined =>
       }
     })
 
+/** makedev(3) for numbers below 256. */
+export const makedev = (major: number, minor: number): number => major * 256 + minor
+
 export const collectGarbage = (): void => {
   setFlagsFromString('--expose-gc')
   const collect = runInNewContext('gc') as () => void

@@ -217,13 +217,7 @@ test('a post-hook sees a chain entry with a wrong handle', () => {
   const seen: string[] = []
   addHook(device, { class: 'pd', post: (_call, object, _args, _out, error) => void seen.push(`${object} ${error}`) })
   const call = { class: Pd, methodName: 'destroy', method: Pd.methods.destroy, object: 7, args: {} }
-  invokeNow(
-    context,
-    Interface,
-    'chain',
-    0,
-    { entries: encodeChain([{ call }]), onError: ChainErrors.values.STOP },
-    caller,
-  )
+  const chain = { entries: encodeChain([{ call }]), onError: ChainErrors.values.STOP }
+  invokeNow(context, Interface, 'chain', 0, chain, caller)
   assert.deepEqual(seen, ['undefined CallError: pd.destroy: there is no object with handle 7'])
 })

@@ -23,7 +23,7 @@ import {
 import { NetlinkOperation } from '../../../src/spec/session.ts'
 import { decodeAttributes, type Entries } from '../../../src/uapi/nldev/attributes.ts'
 import type { Message } from '../../../src/uapi/nldev/messages.ts'
-import { scratchFolder } from '../../tools.ts'
+import { makedev, scratchFolder } from '../../tools.ts'
 import { type Client, Command, createCq, createRcQp, daemonOf, dial, eventually } from '../client.ts'
 import { type Answer, attributeOf, errnoOf, type NetlinkTestSocket, openTestSocket, requestOf } from './test-socket.ts'
 
@@ -33,8 +33,6 @@ const { DUMP, ACK, REQUEST } = NlmsgFlags
 const Header = { lengthAt: 0, typeAt: 4, flagsAt: 6, bytes: 16 } as const
 /** Maximum bytes of attributes in one datagram of a list. */
 const MAX_LIST_BYTES = 3760
-/** makedev(3) for numbers below 256. */
-const makedev = (major: number, minor: number): bigint => BigInt(major * 256 + minor)
 /** NLM_F_DUMP is NLM_F_ROOT and this flag. */
 const NLM_F_MATCH = 0x200
 
@@ -98,14 +96,14 @@ describe('devices', () => {
     assert.deepEqual(entries, [
       [
         ['UVERBS_DRIVER_ID', RXE_DRIVER_ID],
-        ['CHARDEV', makedev(231, 192)],
+        ['CHARDEV', BigInt(makedev(231, 192))],
         ['CHARDEV_ABI', 2n],
         ['CHARDEV_NAME', 'uverbs0'],
       ],
     ])
     assert.deepEqual((await node('rdma_cm')).entries, [
       [
-        ['CHARDEV', makedev(10, 122)], // 10: the major number of misc devices
+        ['CHARDEV', BigInt(makedev(10, 122))], // 10: the major number of misc devices
         ['CHARDEV_ABI', 4n],
         ['CHARDEV_NAME', 'rdma_cm'],
       ],
@@ -118,7 +116,7 @@ describe('devices', () => {
     assert.equal((await node('umad', ['PORT_INDEX', 1])).errno, Errno.EINVAL)
     assert.deepEqual((await node('umad', ['DEV_INDEX', 0], ['PORT_INDEX', 1])).entries, [
       [
-        ['CHARDEV', makedev(231, 0)],
+        ['CHARDEV', BigInt(makedev(231, 0))],
         ['CHARDEV_ABI', 5n],
         ['CHARDEV_NAME', 'umad0'],
       ],
