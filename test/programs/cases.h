@@ -68,7 +68,7 @@ UNUSED static void post(uint64_t id, enum ibv_wr_opcode opcode, uint32_t length,
     NEED(error == 0, "ibv_post_send: %s", strerror(error));
 }
 
-/* The case that on_alarm names in its message. */
+/* For the message of on_alarm. */
 static const char *current_case = "start";
 static uint64_t awaited_id;
 

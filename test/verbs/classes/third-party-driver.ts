@@ -30,6 +30,7 @@ import {
   ExtendedDeviceAttributes,
   type FlowSpec,
   FlowSpecType,
+  type FlowType,
   type LinkName,
   MmapInfo,
   Mtu,
@@ -130,6 +131,8 @@ interface State {
   readonly rules: Set<Rule>
   nextTag: number
 }
+/** The numbers of an enumeration. */
+type ValueOf<E extends { readonly values: object }> = E['values'][keyof E['values']]
 const stateOf = ({ device }: CallContext): State => device.state as State
 
 // ---- frames ----
@@ -240,7 +243,12 @@ const wqClass = driverClass<typeof wq, Wq, typeof withQueue>(
       object.state = { ring, cq: receiveCq as CoreObject<Ring>, state: 0, flags }
       return { maxWr: SLOTS - 1, maxSge, wqNum: 7, queue: mmapInfoOf(ring) }
     },
-    query: (_call, { state: { state, flags } }) => ({ state: state as 0, maxWr: SLOTS - 1, maxSge: 1, flags }),
+    query: (_call, { state: { state, flags } }) => ({
+      state: state as ValueOf<typeof WqState>,
+      maxWr: SLOTS - 1,
+      maxSge: 1,
+      flags,
+    }),
     modify(_call, { state }, { state: newState, curState, flags = 0, flagsMask = 0 }) {
       if (curState !== undefined && curState !== state.state)
         throw new CallError('EINVAL', `wq.modify: attribute curState: it is in state ${state.state}`)
@@ -273,7 +281,12 @@ const flowClass = driverClass<typeof flow, Rule>(flow, {
     stateOf(call).rules.add(object.state)
     return {}
   },
-  query: (_call, { state: { type, priority, port, specs } }) => ({ type: type as 0, priority, port, specs }),
+  query: (_call, { state: { type, priority, port, specs } }) => ({
+    type: type as ValueOf<typeof FlowType>,
+    priority,
+    port,
+    specs,
+  }),
   destroy(call, { state }) {
     stateOf(call).rules.delete(state)
     return {}
