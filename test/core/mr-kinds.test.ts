@@ -16,7 +16,9 @@ import { Classes } from '../../src/spec/classes.ts'
 import { AccessFlags, MrKind } from '../../src/spec/enums.ts'
 import { CallError } from '../../src/spec/errno.ts'
 import type { In } from '../../src/spec/schema/schema.ts'
+import { halves } from '../host/copy-arguments.ts'
 import { errnoOf, openTestDevice } from './fixture.ts'
+import { fetchAdd, readSpace, writeSpace } from './memory/address-space.ts'
 
 const { mr: Mr, pd: Pd } = Classes
 const { FILE, NULL, IMPLICIT, DEVICE } = MrKind.values
@@ -84,7 +86,7 @@ test('a region of a file has the file’s pages, and the file is closed with the
   assert.ok(row >= 0)
   assert.equal(find(out.rkey, 7, 0x1001, 4096), -1)
   const to = filledBuffer(16)
-  assert.equal(spaceOf(row).read(0, 4096, to, 0, 16, 16, 16), 0)
+  assert.equal(readSpace(spaceOf(row), 4096, to, { total: 16 }), 0)
   assert.deepEqual(to.bytes, new Uint8Array(16).fill(3))
   assert.deepEqual(files, { open: 1, closed: 0 })
   destroy(object!)
@@ -129,12 +131,10 @@ test('a null region discards writes and reads as zero', () => {
   const row = find(out.rkey, 0, 0x5000, 100)
   assert.equal(find(out.rkey, 0, 0x5000, 101), -1)
   const [from, to] = [filledBuffer(8), filledBuffer(20)]
-  assert.equal(spaceOf(row).write(0, 0x5000, from, 0, 8, 8, 8), 0)
-  assert.equal(spaceOf(row).read(0, 0x5000, to, 1, 4, 10, 8), 0)
+  assert.equal(writeSpace(spaceOf(row), 0x5000, from, { total: 8 }), 0)
+  assert.equal(readSpace(spaceOf(row), 0x5000, to, { at: 1, chunk: 4, stride: 10, total: 8 }), 0)
   assert.deepEqual([...to.bytes], [9, 0, 0, 0, 0, 9, 9, 9, 9, 9, 9, 0, 0, 0, 0, 9, 9, 9, 9, 9])
-  const original = Uint32Array.of(1, 1)
-  assert.equal(spaceOf(row).fetchAdd(0, 0x5000, 0, 1, original), 0)
-  assert.deepEqual([...original], [0, 0])
+  assert.equal(fetchAdd(spaceOf(row), 0x5000, 1n), 0n)
   destroy(object!)
 })
 
@@ -144,13 +144,12 @@ test('an implicit region gives access to memory that is mapped after the registr
   assert.equal(query(object!).kind, IMPLICIT)
   const buffer = new Uint8Array(64).fill(4)
   const address = caller.memory.add(buffer)
-  const [hi, lo] = [Math.floor(address / 2 ** 32), address % 2 ** 32]
-  const row = find(out.rkey, hi, lo, 64)
+  const row = find(out.rkey, ...halves(address), 64)
   assert.ok(row >= 0)
   const to = filledBuffer(64)
-  assert.equal(spaceOf(row).read(hi, lo, to, 0, 64, 64, 64), 0)
+  assert.equal(readSpace(spaceOf(row), address, to, { total: 64 }), 0)
   assert.deepEqual(to.bytes, buffer)
-  assert.notEqual(spaceOf(row).read(hi, lo + 4096, to, 0, 64, 64, 64), 0)
+  assert.notEqual(readSpace(spaceOf(row), address + 4096, to, { total: 64 }), 0)
 })
 
 test('regions of kind NULL and IMPLICIT can get other rights, but no other translation', () => {

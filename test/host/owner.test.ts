@@ -30,7 +30,7 @@ import {
 import { needsOwner, openOwner } from '../../src/host/owner.ts'
 import { repoRoot } from '../paths.ts'
 import { takeDescriptors } from '../soft-limits.ts'
-import { halves } from './halves.ts'
+import { halves, onePiece } from './copy-arguments.ts'
 
 const NOBODY = 65534
 /** The page that test/programs/failures/identity.c maps. The client fills it with 'c', the program after exec with 's'. */
@@ -170,10 +170,9 @@ test('a guest whose memory was refused stays refused, and its addresses are not 
   client.child.stdin.write('on\n')
   assert.equal(await client.next(), 'done')
   const moves = createMoves(handle)
-  // From and to offset 0 of `local`, in one piece: chunk, stride and total are PAGE. The time is 0.
-  const onePage = [...halves(ADDRESS), local, 0, PAGE, PAGE, PAGE, 0] as const
-  assert.equal(moves.read(...onePage), -EPERM)
-  assert.equal(moves.write(...onePage), -EPERM)
+  const now = 0
+  assert.equal(moves.read(...halves(ADDRESS), local, ...onePiece(PAGE), now), -EPERM)
+  assert.equal(moves.write(...halves(ADDRESS), local, ...onePiece(PAGE), now), -EPERM)
   moves.close()
   closeProcess(handle)
   for (const fd of files) closeSync(fd)

@@ -2,7 +2,7 @@
  * Calls of `AddressSpace` with one address in place of its two halves, and with named lengths.
  */
 import type { AddressSpace, Bytes } from '../../../src/core/index.ts'
-import { halves } from '../../host/halves.ts'
+import { halves } from '../../host/copy-arguments.ts'
 
 /** `at`: offset in the buffer of this process. `chunk` and `stride`: as in `AddressSpace.read`; default: `total`. */
 interface Lengths {
@@ -30,16 +30,18 @@ export const writeSpace = (
 
 const wordHalves = (word: bigint): [hi: number, lo: number] => [Number(word >> 32n), Number(word & 0xffff_ffffn)]
 
-/** An errno, or the word before the fetch and add. */
-export const fetchAdd = (space: AddressSpace, address: number, value: bigint): number | bigint => {
-  const original = new Uint32Array(2)
-  const errno = space.fetchAdd(...halves(address), ...wordHalves(value), original)
+/** The word that an atomic has stored as the original one; if the atomic fails, its errno. */
+const originalOf = (atomic: (original: Uint32Array) => number): number | bigint => {
+  const unwritten = 0xdead_beef
+  const original = new Uint32Array(2).fill(unwritten)
+  const errno = atomic(original)
   return errno === 0 ? (BigInt(original[1]) << 32n) | BigInt(original[0]) : errno
 }
 
-/** An errno, or the word before the compare and swap. */
-export const compareSwap = (space: AddressSpace, address: number, compare: bigint, value: bigint): number | bigint => {
-  const original = new Uint32Array(2)
-  const errno = space.compareSwap(...halves(address), ...wordHalves(compare), ...wordHalves(value), original)
-  return errno === 0 ? (BigInt(original[1]) << 32n) | BigInt(original[0]) : errno
-}
+/** Returns the word before the fetch and add, or an errno. */
+export const fetchAdd = (space: AddressSpace, address: number, value: bigint): number | bigint =>
+  originalOf(original => space.fetchAdd(...halves(address), ...wordHalves(value), original))
+
+/** Returns the word before the compare and swap, or an errno. */
+export const compareSwap = (space: AddressSpace, address: number, compare: bigint, value: bigint): number | bigint =>
+  originalOf(original => space.compareSwap(...halves(address), ...wordHalves(compare), ...wordHalves(value), original))

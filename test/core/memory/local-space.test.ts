@@ -7,7 +7,7 @@ import fc from 'fast-check'
 import { type Bytes, createLocalSpace, noMemory } from '../../../src/core/index.ts'
 import { copyBytes } from '../../../src/core/memory/local-space.ts'
 import { Errno } from '../../../src/spec/errno.ts'
-import { halves } from '../../host/halves.ts'
+import { halves } from '../../host/copy-arguments.ts'
 import { errnoOf } from '../fixture.ts'
 import { compareSwap, fetchAdd, readSpace, writeSpace } from './address-space.ts'
 

@@ -9,7 +9,7 @@ import { mapArena } from '../../../src/host/memory/mapping.ts'
 import { closeProcess, openProcess, type ProcessHandle } from '../../../src/host/memory/process.ts'
 import { Errno } from '../../../src/spec/errno.ts'
 import { compareSwap, fetchAdd, readSpace, writeSpace } from '../../core/memory/address-space.ts'
-import { halves } from '../../host/halves.ts'
+import { halves } from '../../host/copy-arguments.ts'
 import { startPeer } from '../../host/peer-control.ts'
 
 const PAGE = 4096

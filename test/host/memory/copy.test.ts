@@ -11,7 +11,7 @@ import { EFAULT } from '../../../src/host/errno.ts'
 import { loadNativeCopier } from '../../../src/host/memory/copy.ts'
 import { mapArena } from '../../../src/host/memory/mapping.ts'
 import { repoRoot } from '../../paths.ts'
-import { halves } from '../halves.ts'
+import { halves } from '../copy-arguments.ts'
 
 const built = join(repoRoot, 'build', 'native', 'libuserdma_native.so')
 const copier = existsSync(built) ? loadNativeCopier(built) : undefined

@@ -9,7 +9,7 @@ import { mapArena } from '../../../src/host/memory/mapping.ts'
 import { createMover } from '../../../src/host/memory/mover.ts'
 import { libcFunctions } from '../../../src/host/native.ts'
 import { close, recvBytes, socketPair } from '../../../src/host/net/sockets.ts'
-import { halves } from '../halves.ts'
+import { halves } from '../copy-arguments.ts'
 
 const skip = nativeLibraryPath() === undefined && 'the native library was not built'
 const sys = libcFunctions({ prctl: 'int prctl(int option, uint64_t a, int64_t b, uint64_t c, uint64_t d)' })

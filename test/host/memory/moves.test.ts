@@ -10,16 +10,13 @@ import { createMover } from '../../../src/host/memory/mover.ts'
 import { createMoves } from '../../../src/host/memory/moves.ts'
 import { closeProcess, openProcess, type ProcessHandle } from '../../../src/host/memory/process.ts'
 import { residentPages } from '../../../src/host/memory/resident.ts'
-import { halves } from '../halves.ts'
+import { halves, onePiece } from '../copy-arguments.ts'
 import { startPeer } from '../peer-control.ts'
 
 const PAGE = 4096
 /** Microseconds. */
 const MINUTE = 60_000_000
 const NOW = 0
-
-/** Offset, chunk, stride and total of a copy of one piece. */
-const onePiece = (bytes: number) => [0, bytes, bytes, bytes] as const
 
 const skip = nativeLibraryPath() === undefined && 'the native library was not built, so there are no movers'
 const peer = startPeer()

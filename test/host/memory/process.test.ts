@@ -31,7 +31,7 @@ import { close } from '../../../src/host/net/sockets.ts'
 import { commandName, hasCapability } from '../../../src/host/process-status.ts'
 import { repoRoot } from '../../paths.ts'
 import { requireTool } from '../../tools.ts'
-import { halves } from '../halves.ts'
+import { halves, onePiece } from '../copy-arguments.ts'
 import { startPeer } from '../peer-control.ts'
 
 const SIZE = 1 << 20
@@ -49,8 +49,6 @@ const opened = (pid: number): ProcessHandle => {
   return result
 }
 
-/** Offset, chunk, stride and total of a copy of one element. */
-const oneElement = (bytes: number) => [0, bytes, bytes, bytes] as const
 /** A system call copies at most this many elements. */
 const MAX_ELEMENTS = 1024
 
@@ -180,9 +178,9 @@ test('a copy to a page without permission is -EFAULT, and a copy that begins bef
 
 test('a copy at an unmapped address is -EFAULT, up to the last address', () => {
   assert.equal(readAt(handle, 0, local, 0, 8), -EFAULT)
-  assert.equal(readv(handle, 0xffffffff, 0xfffffff8, local, ...oneElement(8)), -EFAULT)
-  assert.equal(readv(handle, 0xffffffff, 0xffffffff, local, ...oneElement(8)), -EFAULT)
-  assert.equal(readv(handle, -1, -8, local, ...oneElement(8)), -EFAULT)
+  assert.equal(readv(handle, 0xffffffff, 0xfffffff8, local, ...onePiece(8)), -EFAULT)
+  assert.equal(readv(handle, 0xffffffff, 0xffffffff, local, ...onePiece(8)), -EFAULT)
+  assert.equal(readv(handle, -1, -8, local, ...onePiece(8)), -EFAULT)
 })
 
 test('a copy may cross address 2^32', t => {
@@ -202,7 +200,7 @@ test('a copy may cross address 2^32', t => {
   const low = 2 ** 32 - 1030
   assert.equal(writev(own, 0, low, local, 0, 1, 2, 3000), 3000)
   local.bytes.fill(0)
-  assert.equal(readv(own, 0, low, local, ...oneElement(3000)), 3000)
+  assert.equal(readv(own, 0, low, local, ...onePiece(3000)), 3000)
   for (let i = 0; i < 3000; i++) assert.equal(local.bytes[i], i % 241)
   closeProcess(own)
 })

@@ -1,0 +1,12 @@
+/*
+ * Arguments of functions that copy to and from other processes.
+ */
+
+/** The upper and the lower 32 bits of an address below 2^53. */
+export const halves = (address: number): [high: number, low: number] => [
+  Math.floor(address / 2 ** 32),
+  address % 2 ** 32,
+]
+
+/** Offset, chunk, stride and total of a copy in one piece. */
+export const onePiece = (bytes: number) => [0, bytes, bytes, bytes] as const
