@@ -5,7 +5,6 @@
  * A step is a seed that determines all its random choices: fast-check can then remove steps from a failing program.
  * `run` is a generator because some carriers are asynchronous.
  */
-
 import assert from 'node:assert/strict'
 import { Armed } from '../../src/core/model.ts'
 import { AsyncEventType } from '../../src/spec/enums.ts'

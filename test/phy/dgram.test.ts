@@ -110,7 +110,7 @@ describe('node:dgram', () => {
     assert.deepEqual([udpPort.counters.icrcErrors, a.counters.foreignPackets], [5, 5])
   })
 
-  it('marks its ICRCs: a marked one is the standard ICRC of no identification', () => {
+  it('marks its ICRCs, and no marked ICRC is the standard ICRC for an identification', () => {
     const arena = plainArena(4300)
     const flow = makeFlow({
       source: loopback(1),

@@ -56,7 +56,7 @@ describe('faults over UDP', { skip: !hasNative() && 'koffi is missing' }, () => 
     const flow = a.openFlow(flowBetween(loopback(1), loopback(2)))
     const COUNT = 40
     const LAST = 99
-    /** Sends COUNT packets with faults, in four runs, then packet LAST without faults. Returns the other PSNs that arrive. */
+    /** Sends COUNT packets with faults, then packet LAST without faults. Returns the other PSNs that arrive. */
     const transfer = async (rules: string): Promise<number[]> => {
       a.setFaults(parseFaults(rules))
       for (let psn = 0; psn < COUNT; psn += COUNT / 4) assert.ok(sendRun(a, flow, psn, COUNT / 4))

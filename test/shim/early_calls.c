@@ -1,6 +1,7 @@
 /*
  * A library whose dlsym opens, reads, maps and closes a file first, as an allocator that dlsym calls may do. It is
- * preloaded after the shim, so the shim's open, read, mmap and close are called while the shim looks up the C library's.
+ * preloaded after the shim, so the shim's open, read, mmap and close are called while the shim looks up the C
+ * library's.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -114,6 +114,7 @@ UNUSED static void expect_exit_0(pid_t pid)
 UNUSED static void fill_doorbell(uint32_t command[DOORBELL_BYTES / 4], uint32_t handle, uint32_t *response)
 {
     memset(command, 0, DOORBELL_BYTES);
+    *response = 77; /* the shim writes 0 */
     command[0] = 28;          /* IB_USER_VERBS_CMD_POST_SEND */
     command[1] = 8 | 1 << 16; /* in_words, out_words */
     memcpy(&command[2], &(uint64_t){(uintptr_t)response}, 8);

@@ -562,7 +562,8 @@ static void on_alarm(int number)
     /* The interrupted call may be using the buffer of doorbell(). */
     uint32_t response, command[DOORBELL_BYTES / 4];
     fill_doorbell(command, 3, &response);
-    if (write(signalled_fd, command, sizeof command) != sizeof command || ioctl(signalled_fd, _IOWR(0xdb, ECHO, uint64_t), 6L) != 6)
+    if (write(signalled_fd, command, sizeof command) != sizeof command ||
+        ioctl(signalled_fd, _IOWR(0xdb, ECHO, uint64_t), 6L) != 6)
         _exit(3);
     errno = saved;
 }

@@ -87,7 +87,7 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
     assert.equal(stdout, '139\nuserdma\n')
   })
 
-  it('has status 128+n after signal n ended the program, if it is PID 1, which signals cannot end', {
+  it('as PID 1, which signals do not end, has status 128+n after signal n ended the program', {
     skip: whyNoNamespaces(),
   }, async t => {
     const { env } = freshUser(t)

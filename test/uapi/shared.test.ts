@@ -10,7 +10,7 @@ import { WriteCommands } from '../../src/spec/linux/names.ts'
 import { type Answer, type Decoded, isAnswer } from '../../src/uapi/call.ts'
 import { encodeLinux } from '../../src/uapi/linux/encode.ts'
 import { decodeWrite } from '../../src/uapi/linux/write.ts'
-import { ARENA, AT, arena, type FakeView, fakeView } from './fake-view.ts'
+import { ARENA, AT, arena, type FakeView, fakeView, UNWRITTEN } from './fake-view.ts'
 
 const u16 = (n: number): number[] => [n & 0xff, n >> 8]
 const u32 = (n: number): number[] => [...u16(n & 0xffff), ...u16(n >>> 16)]
@@ -89,9 +89,8 @@ test('MODIFY_SRQ: the mask selects attributes; the answer is written to the addr
   const limit = write(MODIFY_SRQ, modify(LIMIT, ...pointer))
   assert.deepEqual(callOf(limit.decoded).args, { limit: 4 })
   assert.ok(!isAnswer(limit.decoded))
-  // The driver writes nothing: the 0xcc of `arena` remain.
   assert.equal(limit.decoded.answer({ out: {} }).ret, 32)
-  assert.deepEqual([...limit.view.copyIn(ARENA + 64n, 16)], new Array(16).fill(0xcc))
+  assert.deepEqual([...limit.view.copyIn(ARENA + 64n, 16)], new Array(16).fill(UNWRITTEN))
 
   const size = write(MODIFY_SRQ, modify(MAX_WR, ...pointer))
   assert.deepEqual(callOf(size.decoded).args, { maxWr: 50 })

@@ -288,7 +288,7 @@ describe('faults', () => {
 
   it('delayed packets that do not fit the delay queue are lost and counted', () => {
     const setup = setUp('delay=1000')
-    const total = MAX_DELAYED + 280
+    const total = 2 * MAX_DELAYED
     for (let psn = 0; psn < total; psn += 16) {
       sendRun(setup.sender, setup.flow, psn, 16)
       receiveAll(setup.receiver)

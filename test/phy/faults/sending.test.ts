@@ -156,14 +156,14 @@ describe('faults on sent packets', () => {
       arrivals,
       range(15).map(psn => [Math.max(0, 92 * psn - 1000), psn]),
     )
-    const total = MAX_DELAYED + 280
+    const total = 2 * MAX_DELAYED
     for (let psn = 0; psn < total; psn += 16) sendRun(setup.sender, setup.flow, psn, 16)
     assert.equal(setup.sender.faults.overflowed, total - MAX_DELAYED)
   })
 
   it('a packet to reorder that finds the queue full is sent at once, and does not count as lost', () => {
     const setup = setUp('dir=sent,reorder=1')
-    const total = MAX_DELAYED + 280
+    const total = 2 * MAX_DELAYED
     assert.deepEqual(
       psns(transfer(setup, total)).toSorted((a, b) => a - b),
       range(total),
@@ -228,7 +228,7 @@ describe('faults on sent packets', () => {
     assert.deepEqual(wrapped(), [])
     layer.setFaults(parseFaults('dir=sent,drop=1;drop=1'))
     assert.deepEqual(wrapped(), ['receive', 'release', 'commit', 'flush', 'nextTimeout', 'onTimeout'])
-    // After the rules have gone, the functions are replaced at the end of a poll.
+    // Without rules the port's functions return, at the end of a poll.
     layer.setFaults([])
     layer.flush()
     layer.release()

@@ -1,8 +1,8 @@
 /*
  * Writes to rdma_cm files as a test requests, for test/system/rdmacm/connections.test.ts.
  *
- * Each input line is one step; each answer is a line "RESULT HEX". RESULT is the system call's result or a negative errno,
- * HEX the response of the command. An unknown step ends the program with status 2.
+ * Each input line is one step; each answer is a line "RESULT HEX". RESULT is the system call's result or a negative
+ * errno, HEX the response of the command. An unknown step ends the program with status 2.
  *
  *   open                              opens another channel for the later steps; RESULT is its descriptor
  *   write NUMBER OFFSET OUT HEX       writes command NUMBER with the body HEX. Stores the address of a response of OUT

@@ -147,8 +147,9 @@ static void queue_pairs(void)
                                             .max_send_wr = 1,
                                             .max_send_sge = 1,
                                             .qp_type = IB_UVERBS_QPT_RC,
-                                            .comp_mask = mask,
-                                            .rwq_ind_tbl_handle = mask & IB_UVERBS_CREATE_QP_MASK_IND_TABLE ? NO_HANDLE : 0};
+                                            .comp_mask = mask};
+        if (mask & IB_UVERBS_CREATE_QP_MASK_IND_TABLE)
+            in.rwq_ind_tbl_handle = NO_HANDLE;
         struct ib_uverbs_ex_create_qp_resp out = {0};
         uint8_t driver[32];
         step(INVOKE_WITH_DRIVER(EXTENDED | IB_USER_VERBS_EX_CMD_CREATE_QP, in, out, driver),

@@ -336,8 +336,8 @@ static void cq(void)
 }
 
 /*
- * Creates a queue pair, puts a receive into its receive ring, and moves the queue pair to the error state, which flushes
- * the receive. Returns the handle.
+ * Creates a queue pair, puts a receive into its receive ring, and moves the queue pair to the error state, which
+ * flushes the receive. Returns the handle.
  */
 static uint32_t create_qp_and_flush_receive(uint32_t pd, uint32_t cq)
 {

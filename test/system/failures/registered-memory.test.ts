@@ -50,7 +50,7 @@ const limited = ['-c', 'ulimit -l "$0" && exec "$@"']
 const UNPRIVILEGED = process.geteuid?.() === 0 ? ['setpriv', '--bounding-set=-ipc_lock'] : []
 
 describe('RLIMIT_MEMLOCK', { skip: skip || lacking(...UNPRIVILEGED.slice(0, 1)) }, () => {
-  /** Registers up to 64 regions of REGION_BYTES until one is refused; returns the program's output and the daemon's log. */
+  /** Registers up to 64 regions until one is refused; returns the program's output and the daemon's log. */
   const register = async (t: Scope, kibibytes: number, ...options: string[]) => {
     const daemon = await startDaemon(t, { options })
     const [shell, ...args] = [...UNPRIVILEGED, 'sh', ...limited, `${kibibytes}`, program, 'limit', `${REGION_BYTES}`]

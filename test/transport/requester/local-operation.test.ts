@@ -16,8 +16,8 @@ const { BIND_MW, LOCAL_INV } = wr
 const REMOTE_READ_WRITE = Access.REMOTE_READ | Access.REMOTE_WRITE
 const KEY = 0x0900_0011
 /**
- * Binds window KEY to 512 bytes at offset 4096; `imm` is its new key. A bind has the length in `compare`, and the rights
- * with the lkey of the region in `swap`.
+ * Binds window KEY to 512 bytes at offset 4096; `imm` is its new key. A bind has the length in `compare`, and the
+ * rights with the lkey of the region in `swap`.
  */
 const bind = (id: number, fields: Partial<SendSpec> = {}): SendSpec => ({
   id,
