@@ -12,7 +12,7 @@ export type ErrorCode = ErrnoName
 const HINTS: Readonly<Record<string, string>> = {
   EBUSY: 'close what uses it first',
   EIO: 'open the device again',
-  EOPNOTSUPP: 'this device does not support it; `device.supports()` tells what it supports',
+  EOPNOTSUPP: '`device.supports()` tells what this device supports',
   ENOMEM: 'close what is not needed any more, or ask for less',
 }
 
