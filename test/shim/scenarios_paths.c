@@ -15,7 +15,7 @@
 
 void paths(void)
 {
-    char text[512];
+    char text[PATH_MAX];
     struct stat st;
     DIR *dir = opendir("/sys/class/infiniband_verbs");
     EXPECT(dir);
@@ -50,11 +50,6 @@ void paths(void)
     EXPECT(canonical && strcmp(canonical, "/dev/infiniband") == 0);
     FAILS(readlink("/sys/class/infiniband/rxe0", text, sizeof text), EINVAL);
     FAILS(readlinkat(AT_FDCWD, "/sys/class/infiniband/rxe0", text, sizeof text), EINVAL);
-    /* In programs that are compiled with _FORTIFY_SOURCE. */
-    char *(*const checked_realpath)(const char *, char *, size_t) = dlsym(RTLD_DEFAULT, "__realpath_chk");
-    char resolved[PATH_MAX];
-    EXPECT(checked_realpath && checked_realpath("/sys/class/infiniband/.", resolved, sizeof resolved));
-    EXPECT(strcmp(resolved, "/sys/class/infiniband") == 0);
     EXPECT(listxattr(NODE, NULL, 0) >= 0 && llistxattr(NODE, NULL, 0) >= 0);
     EXPECT(getxattr(NODE, "user.none", NULL, 0) == -1 && errno != ENOENT);
     EXPECT(lgetxattr(NODE, "user.none", NULL, 0) == -1 && errno != ENOENT);
@@ -159,7 +154,7 @@ void folders_above(void)
 /* Linux links the number of a node to its folder in sysfs, and udev links it to the node. */
 void device_numbers(void)
 {
-    char text[512];
+    char text[PATH_MAX];
     struct stat st;
     struct statx sx;
     int fd = open("/sys/dev/char/231:192/ibdev", O_RDONLY);
@@ -232,7 +227,7 @@ static void expect_device(int fd)
 
 void relative_paths(void)
 {
-    char text[512];
+    char text[PATH_MAX];
     struct stat st;
     struct statx sx;
     int dir = open("/dev/infiniband", O_RDONLY | O_DIRECTORY);

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { test } from 'node:test'
+import { describe, test } from 'node:test'
 import { NetlinkOperation } from '../../src/spec/session.ts'
 import { repoRoot } from '../paths.ts'
 import { compileC, requireTool, scratchFolder } from '../tools.ts'
@@ -55,12 +55,14 @@ const run = async (
   }
 }
 
-const testScenario = (title: string, name: string): void => {
-  test(title, async t => {
-    if (!shimIsPossible(t)) return
-    const { status, stdout, stderr } = await run([name])
-    assert.deepEqual({ status, stdout, stderr }, { status: 0, stdout: '', stderr: '' })
-  })
+/** `options`: of the compiler. */
+const testScenarios = (options: readonly string[] = []): void => {
+  for (const [name, title] of Object.entries(scenarioTitles))
+    test(title, async t => {
+      if (!shimIsPossible(t)) return
+      const { status, stdout, stderr } = await run([name], { program: compileScenarios(folder, options) })
+      assert.deepEqual({ status, stdout, stderr }, { status: 0, stdout: '', stderr: '' })
+    })
 }
 
 test('operations on a NETLINK_RDMA socket go to the daemon', async t => {
@@ -86,7 +88,12 @@ test('operations on a NETLINK_RDMA socket go to the daemon', async t => {
   )
 })
 
-for (const [name, title] of Object.entries(scenarioTitles)) testScenario(title, name)
+testScenarios()
+
+describe('in programs with large files and _FORTIFY_SOURCE', { concurrency: 8 }, () => {
+  // As Debian builds programs: they call openat64 for openat, and __realpath_chk for realpath.
+  testScenarios(['-O2', '-D_FILE_OFFSET_BITS=64', '-U_FORTIFY_SOURCE', '-D_FORTIFY_SOURCE=3', '-Wno-unused-result'])
+})
 
 test('io_uring reads and polls events, and cannot open devices', async t => {
   if (!shimIsPossible(t)) return
