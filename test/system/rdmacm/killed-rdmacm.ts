@@ -26,8 +26,8 @@ interface Ports {
 let nextQpn = 0x1000
 
 /**
- * Brings both programs into a state, except that the caller must stop the victim and disconnect. Returns the survivor's
- * identifier.
+ * Brings both programs into a state; in the last state the caller stops the victim and disconnects. Returns the
+ * survivor's identifier.
  */
 const prepare = async (
   survivor: UcmaProgram,
