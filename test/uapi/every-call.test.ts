@@ -34,7 +34,6 @@ const facts = readFileSync(fixture('abi', 'uverbs.txt'), 'utf8')
   .trimEnd()
   .split('\n')
   .map(line => line.split(' '))
-const { DEVICE } = LinuxObject
 const factsOf = (kind: string): string[] =>
   facts.filter(([first]) => first === kind).map(words => words.slice(1).join(' '))
 
@@ -142,6 +141,7 @@ const message = (object: number, method: number, ...attributes: readonly number[
 /** struct ib_uverbs_cmd_hdr of a command without arguments: its length is 2 words. */
 const writeHeader = (command: number): number[] => [...u32(command), ...u16(2), ...u16(0)]
 
+const { DEVICE } = LinuxObject
 /** The handle of the protection domain. */
 const PD = 7
 

@@ -257,7 +257,7 @@ describe('a window shared by queue pairs', () => {
     assert.equal(t.cqes.length, 10)
   })
 
-  it('of less than 64 KiB polls no queue pair in vain whose READ needs more than half of it', () => {
+  it('with less than 64 KiB causes no vain polls of a queue pair whose READ needs more than half of it', () => {
     const node = createNode({ windowBytes: 2 * SHARED_WINDOW, sharedWindowBytes: SHARED_WINDOW, boundReads: true })
     const [first, second] = [1, 2].map(qpn => node.createQp(qpn))
     node.connect(first, { destQpn: 0x21 })
@@ -328,7 +328,7 @@ describe('a window shared by queue pairs', () => {
     )
   })
 
-  it('polls no queue pair in vain whose READ needs more than is free', () => {
+  it('causes no vain polls of a queue pair whose READ needs more than is free', () => {
     const t = start(2, { unreachable: [0], windowBytes: 2 * SHARED_WINDOW })
     t.node.post(t.rows[0], write(0, MTU))
     t.wire.step(0)

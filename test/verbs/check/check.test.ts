@@ -324,8 +324,10 @@ describe('close() of a checked device', () => {
       else await closed
     }
   })
+})
 
-  it('refuses unknown options', async () => {
+describe('the option `check`', () => {
+  it('refuses invalid values', async () => {
     const refuses = (check: unknown, message: RegExp) =>
       assert.rejects(open({ check: check as true }), { code: 'EINVAL', message })
     await refuses('yes', /^open: check "yes" is not true, false or an object of options/)
@@ -338,7 +340,7 @@ describe('close() of a checked device', () => {
     await refuses({ notes: 1 }, /check.notes 1 is not true or false/)
   })
 
-  it('refuses `check` for a device of a daemon, and names the command', async () => {
+  it('is refused for a device of a daemon, with the name of the command', async () => {
     await assert.rejects(open({ socket: '/nowhere', check: true }), { code: 'EINVAL', message: /userdma check/ })
   })
 })
