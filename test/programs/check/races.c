@@ -99,7 +99,8 @@ static void open_device(void)
 /* `operations`: IBV_QP_EX_WITH_…, for ibv_wr_*; 0: for ibv_post_send. */
 static struct side make_side(uint64_t operations)
 {
-    struct side side = {.cq = need(ibv_create_cq(context, 64, NULL, NULL, 0), "ibv_create_cq")};
+    struct ibv_cq_init_attr_ex cq = {.cqe = 64, .wc_flags = IBV_WC_STANDARD_FLAGS};
+    struct side side = {.cq = ibv_cq_ex_to_cq(need(ibv_create_cq_ex(context, &cq), "ibv_create_cq_ex"))};
     struct ibv_qp_init_attr_ex init = {
         .qp_type = IBV_QPT_RC,
         .sq_sig_all = 1,
@@ -213,6 +214,24 @@ static void poll_one(struct side *side)
     if (wc.status != IBV_WC_SUCCESS)
         fprintf(stderr, "case %lu: %s\n", (unsigned long)case_number, ibv_wc_status_str(wc.status));
     side->outstanding--;
+}
+
+/* Polls `count` completions as one batch of the extended CQ. */
+static void poll_batch(struct side *side, int count)
+{
+    struct ibv_cq_ex *cq = (struct ibv_cq_ex *)side->cq;
+    struct ibv_poll_cq_attr attr = {0};
+    int error;
+    while ((error = ibv_start_poll(cq, &attr)) == ENOENT)
+        ;
+    check(error, "ibv_start_poll");
+    for (int i = 1; i < count; i++) {
+        while ((error = ibv_next_poll(cq)) == ENOENT)
+            ;
+        check(error, "ibv_next_poll");
+    }
+    ibv_end_poll(cq);
+    side->outstanding -= count;
 }
 
 static void drain(struct side *side)
@@ -358,6 +377,20 @@ CASE(another_completion)
     WRITE(&two->a, SOURCE, REMOTE2);
     WRITE(&one->a, SOURCE, REMOTE);
     poll_one(&two->a);
+    WRITE(&two->a, SOURCE2, REMOTE);
+}
+CASE(completion_of_batch)
+{
+    WRITE(&one->a, SOURCE, REMOTE2);
+    WRITE(&one->a, SOURCE, REMOTE);
+    poll_batch(&one->a, 2);
+    WRITE(&two->a, SOURCE2, REMOTE);
+}
+CASE(completion_after_batch)
+{
+    WRITE(&one->a, SOURCE, REMOTE2);
+    WRITE(&one->a, SOURCE, REMOTE);
+    poll_batch(&one->a, 1);
     WRITE(&two->a, SOURCE2, REMOTE);
 }
 
@@ -921,6 +954,8 @@ static const struct {
     NONE(later_completion),
     RACE(earlier_completion, "race"),
     RACE(another_completion, "race"),
+    NONE(completion_of_batch),
+    RACE(completion_after_batch, "race"),
     NONE(queue_write_write),
     NONE(queue_write_read),
     RACE(queue_read_write, "read-then-write-unfenced"),
