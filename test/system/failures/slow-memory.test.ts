@@ -32,8 +32,8 @@ const FAULT = /remote operation error, vendor_err 0x509/
 const ENDLESS = ['-g', '1', '-n', '100000000']
 
 /**
- * `kind`: see test/programs/memory/slow_memory.c. `isDisconnected`: whether the daemon disconnects the program. A guest's
- * memory is copied through /proc/PID/mem, where the kernel refuses userfaultfd's missing pages immediately.
+ * `kind`: see test/programs/memory/slow_memory.c. `isDisconnected`: whether the daemon disconnects the program. A
+ * guest's memory is copied through /proc/PID/mem, where the kernel refuses userfaultfd's missing pages immediately.
  */
 const cases: readonly { kind: string; guest?: number; printed: RegExp; isDisconnected: boolean }[] = [
   { kind: 'fuse', printed: SLOW, isDisconnected: true },
