@@ -256,10 +256,11 @@ export const checkObject = (
       throw invalidArgument(call, `${option} is an object of class ${cls.name}, not ${expected}`)
     return
   }
-  let isValid = true
-  if (OWNER in object) isValid = object[OWNER] === context
-  else if (SOURCE in object) isValid = sourceIdentity(context, object) !== undefined
-  else if (object.handle === CLOSED)
+  // Also CLOSED while the object is being closed asynchronously.
+  let isValid = object.handle !== CLOSED
+  if (OWNER in object) isValid &&= object[OWNER] === context
+  else if (SOURCE in object) isValid &&= sourceIdentity(context, object) !== undefined
+  else if (!isValid)
     throw invalidArgument(
       call,
       `${option} is a planned object of a chain that has ended`,

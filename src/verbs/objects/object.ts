@@ -38,9 +38,9 @@ export type ObjectOf<C extends ObjectClass> = {
     /** The output attributes of `create`. */
     readonly createOutput: Out<C['methods']['create']>
     /**
-     * Destroys the object, or closes its descriptor. Throws RdmaError EBUSY while the object is in use. If the
-     * driver's destroy is asynchronous, use `await using` or `[Symbol.asyncDispose]`: `close` throws RdmaError
-     * EOPNOTSUPP, and the driver completes the destroy later.
+     * Destroys the object, or closes its descriptor. Does nothing after that, or while `[Symbol.asyncDispose]` closes
+     * the object. Throws RdmaError EBUSY while the object is in use. If the driver's destroy is asynchronous, use `await
+     * using` or `[Symbol.asyncDispose]`: `close` throws RdmaError EOPNOTSUPP, and the driver completes the destroy later.
      */
     close(): void
   }
@@ -90,7 +90,6 @@ export const objectPlan = <C extends ObjectClass>(
     onSuccess({ object: handle, out }) {
       const hasDestroy = cls.methods.destroy !== undefined
       const release = (): void => {
-        if (self.handle === CLOSED) return
         if (cls.identity === 'fd') carrier.descriptors.close(handle)
         source?.release()
         clearOwner(object)
@@ -103,15 +102,20 @@ export const objectPlan = <C extends ObjectClass>(
       }
       let closing: Promise<void> | undefined
       const destroyAndRelease = async (): Promise<void> => {
+        // Before the call returns, another object may get the handle: no method may use it.
+        self.handle = CLOSED
         try {
           if (hasDestroy) await destroyAsync(carrier, cls, handle)
-          release()
+        } catch (error) {
+          self.handle = handle
+          throw error
         } finally {
           closing = undefined
         }
+        release()
       }
       const closeAsync = async (): Promise<void> => {
-        if (self.handle === CLOSED) return
+        if (closing === undefined && self.handle === CLOSED) return
         closing ??= destroyAndRelease()
         await closing
       }

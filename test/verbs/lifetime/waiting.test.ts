@@ -28,6 +28,10 @@ const Slow = objectClass('slow', 0x8000, {
     destroy: method(DESTROY, { in: {}, out: {} }),
   },
 })
+/** A class of synchronous handlers. */
+const Quick = objectClass('quick', 0x8001, {
+  methods: { create: method(CREATE, { in: {}, out: {} }), destroy: method(DESTROY, { in: {}, out: {} }) },
+})
 const { interface: Interface, device: DeviceClass, async_fd: AsyncFd, pd: Pd } = Classes
 
 /** A device with objects of class `slow`: each call waits until the test resumes it with success or an error. */
@@ -55,6 +59,7 @@ const openSlow = async () => {
       return {}
     },
   })
+  const quick = driverClass(Quick, { create: () => ({}), destroy: () => ({}) })
   const network = createNetwork()
   let coreDevice: CoreDevice | undefined
   network.addDevice(core => {
@@ -63,7 +68,7 @@ const openSlow = async () => {
       driver: {
         name: 'slow',
         id: 0,
-        classes: [...[Interface, DeviceClass, AsyncFd, Pd].map(cls => driverClass(cls)), slow],
+        classes: [...[Interface, DeviceClass, AsyncFd, Pd].map(cls => driverClass(cls)), slow, quick],
       },
       state: undefined,
       attributes: { ...zeroRecord(DeviceAttributes), maxPd: 8 },
@@ -148,6 +153,37 @@ test('two concurrent closes of an object destroy it once', async () => {
   const object = await resumeAndAwait(fixture, device.createAsync(Slow, { pd: pd.handle }))
   await Promise.all([object[Symbol.asyncDispose](), object[Symbol.asyncDispose](), fixture.resume()])
   assert.equal(liveObjects(), 0)
+  pd.close()
+  await device.close()
+})
+
+test('while an asynchronous close waits, nothing uses the handle, which may be another object’s', async () => {
+  const fixture = await openSlow()
+  const { device, pd, liveObjects } = fixture
+  const object = await resumeAndAwait(fixture, device.createAsync(Slow, { pd: pd.handle }))
+  const { handle } = object
+  const failing = Promise.resolve(object[Symbol.asyncDispose]())
+  object.close()
+  assert.throws(() => object.add({ value: 1 }), { code: 'EINVAL', reason: 'the object is closed' })
+  assert.throws(() => device.call(Slow, 'add', { value: 1 }, object), { code: 'EINVAL', reason: /is closed/ })
+  await Promise.all([
+    assert.rejects(failing, { code: 'EAGAIN' }),
+    fixture.resume(new CallError('EAGAIN', 'slow.destroy: not now')),
+  ])
+  assert.equal(object.handle, handle, 'after a failed close the object is open')
+  await Promise.all([object[Symbol.asyncDispose](), fixture.resume()])
+  assert.equal(liveObjects(), 0)
+
+  // A synchronous destroy is over when `[Symbol.asyncDispose]` returns its promise, and the handle is free.
+  const quick = device.create(Quick, {})
+  const { handle: quickHandle } = quick
+  const closing = quick[Symbol.asyncDispose]()
+  const next = device.create(Quick, {})
+  assert.equal(next.handle, quickHandle)
+  quick.close()
+  await closing
+  assert.equal(fixture.coreDevice.counts.quick, 1)
+  next.close()
   pd.close()
   await device.close()
 })
