@@ -283,6 +283,7 @@ export const createDevice = (
   const onEvent: Device['onEvent'] = handler => handlers.add('device.onEvent', handler)
   const events = (options: AbortOptions = {}): AsyncGenerator<DeviceEvent> => {
     checkAbortOptions('device.events', options)
+    const { signal } = options
     // Collects events from this call on, not from the first `next()`.
     const mailbox = createMailbox<DeviceEvent>(context, 'device')
     const removeHandler = onEvent(mailbox.put)
@@ -292,7 +293,7 @@ export const createDevice = (
     }
     const iterate = async function* (): AsyncGenerator<DeviceEvent> {
       try {
-        for await (const event of mailbox.arrivals(options)) {
+        for await (const event of mailbox.arrivals({ signal })) {
           // Like a handler, an iteration gets no events after the close.
           if (!state.isOpen) return
           yield event

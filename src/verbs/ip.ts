@@ -150,15 +150,18 @@ const openSocket = (context: DeviceContext, ipInterface: number, protocol: numbe
   }
   const wait = async (options: AbortOptions = {}): Promise<void> => {
     checkAbortOptions('ip_socket.wait', options)
-    options.signal?.throwIfAborted()
+    const { signal } = options
+    signal?.throwIfAborted()
     const turn = carrier.overdueTurn()
     if (turn !== undefined) await turn
-    if (!hasDatagrams() && !isEnded && !waiters.isOver) await waiters.wait(waiterId, options.signal)
+    if (!hasDatagrams() && !isEnded && !waiters.isOver) await waiters.wait(waiterId, signal)
   }
   const arrivals = async function* (options: AbortOptions = {}): AsyncGenerator<UdpDatagram> {
+    checkAbortOptions('ip_socket.arrivals', options)
+    const { signal } = options
     while (!isEnded && !waiters.isOver) {
       const datagram = poll()
-      if (datagram === undefined) await wait(options)
+      if (datagram === undefined) await wait({ signal })
       else yield datagram
     }
   }

@@ -99,8 +99,10 @@ export const createMailbox = <T>(
     poll,
     wait,
     async *arrivals(options: AbortOptions = {}) {
+      checkAbortOptions(`${owner}.arrivals`, options)
+      const { signal } = options
       while (!isEmpty() || !isOver()) {
-        if (isEmpty()) await wait(options)
+        if (isEmpty()) await wait({ signal })
         else yield poll() as T
       }
     },

@@ -8,7 +8,7 @@ import type { LinkName } from '../spec/links.ts'
 import { mtuBytes } from '../spec/mtu.ts'
 import { type Link, links } from '../uapi/tool.ts'
 import { addressText, parseAddress } from '../wire/address.ts'
-import { checkOptions, type KnownOptions } from './arguments/options.ts'
+import { checkOptions, copyRecord, type KnownOptions } from './arguments/options.ts'
 import type { Carrier } from './carrier.ts'
 import type { CheckOptions } from './check/options.ts'
 import { createDevice, type Device } from './device.ts'
@@ -153,8 +153,9 @@ const checkLink = (network: LocalNetwork, link: Link | undefined): void => {
 
 /** Imports the checker, and resolves with a function that starts a check. Rejects with RdmaError EINVAL. */
 const loadCheck = async (check: true | CheckOptions): Promise<StartCheck> => {
+  const copy = copyRecord(check)
   const { readCheckOptions } = await import('./check/options.ts')
-  const options = readCheckOptions('open', check)
+  const options = readCheckOptions('open', copy)
   const { checkContext } = await import('./check/device-check.ts')
   return context => checkContext(context, options)
 }
@@ -167,7 +168,9 @@ const loadCheck = async (check: true | CheckOptions): Promise<StartCheck> => {
  */
 export const open = async (options: OpenOptions = {}): Promise<Device> => {
   checkOptions('open', 'options', options, openOptionNames)
-  const { socket, device, network, link, name, address, rings } = options
+  // The program may use its record again while the checker is imported.
+  const copy = { ...options }
+  const { socket, device, network, link, name, address, rings } = copy
   if (rings !== undefined) checkChoice('open', 'rings', rings, ringNames)
   if (link !== undefined) checkChoice('open', 'link', link, links)
   for (const [option, value] of Object.entries({ name, address, device }))
@@ -181,7 +184,7 @@ export const open = async (options: OpenOptions = {}): Promise<Device> => {
   const { check = (network as LocalNetwork | undefined)?.check } = options
   const startCheck = check === undefined || check === false ? undefined : await loadCheck(check)
   if (path === undefined) {
-    if (device === undefined) return openSoftDevice(options, startCheck)
+    if (device === undefined) return openSoftDevice(copy, startCheck)
     if (network === undefined)
       throw invalidArgument(
         'open',

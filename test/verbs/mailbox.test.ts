@@ -3,12 +3,8 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { createWaiterList } from '../../src/verbs/cq/waiters.ts'
-import { createMailbox } from '../../src/verbs/mailbox.ts'
 import { countMoves } from './array-moves.ts'
-
-const mailboxOfNumbers = () =>
-  createMailbox<number>({ carrier: { overdueTurn: () => undefined }, waiters: createWaiterList() }, 'test')
+import { mailboxOfNumbers } from './mailboxes.ts'
 
 test('values are taken in the order of their arrival, dropped values excepted', async () => {
   const mailbox = mailboxOfNumbers()

@@ -74,11 +74,11 @@ class QueuePairOwner implements IdOwner {
   readonly #previousOwner: IdOwner
   readonly #qp: CoreObject
   readonly #cls: ConnectedClass
-  /** The program's parameters, which limit the agreed parameters. */
-  readonly #limits: ConnectionParameters
+  /** The program's limits of READs and atomics, which limit the agreed ones. */
+  readonly #limits: Pick<ConnectionParameters, 'responderResources' | 'initiatorDepth'>
   #hasLeftInit = false
 
-  constructor(cm: RdmaCm, id: Identifier, qp: CoreObject, limits: ConnectionParameters, method: string) {
+  constructor(cm: RdmaCm, id: Identifier, qp: CoreObject, parameters: ConnectionParameters, method: string) {
     const cls = classes[id.qpType]
     if (cls === undefined || qp.class.id !== cls.id)
       throw new CallError(
@@ -90,7 +90,9 @@ class QueuePairOwner implements IdOwner {
     this.#previousOwner = id.owner
     this.#qp = qp
     this.#cls = cls
-    this.#limits = limits
+    // A program in this process may use its record again before the peer answers.
+    const { responderResources, initiatorDepth } = parameters
+    this.#limits = { responderResources, initiatorDepth }
     if (qp.context !== undefined) refuseModify(qp.context.device)
     ownedQps.add(qp)
     id.owner = this

@@ -22,6 +22,10 @@ export const checkRecord = (call: string, title: string, value: unknown, hint: s
     throw invalidArgument(call, `${title}: ${formatValue(value)} is not an object`, hint)
 }
 
+/** A copy of an object, without copies of its values; other values as they are. */
+export const copyRecord = <T>(value: T): T =>
+  typeof value === 'object' && value !== null && !Array.isArray(value) ? { ...value } : value
+
 /** Checks that `value` is true, false or undefined. Throws RdmaError EINVAL. */
 export const checkFlag = (call: string, option: string, value: unknown): void => {
   if (value !== undefined && typeof value !== 'boolean')

@@ -240,11 +240,11 @@ const bindError = (url: string, port: number, error: unknown): unknown => {
 export const listen = async (url: string, options: ListenOptions = {}): Promise<Server> => {
   checkOptions('listen', 'options', options, listenOptionNames)
   // 0 means the maximum.
-  const { backlog = 0 } = options
+  const { backlog = 0, device: chosenDevice } = options
   if (!Number.isInteger(backlog) || backlog < 0)
     throw invalidArgument('listen', `backlog ${formatValue(backlog)} is not a number of requests`)
   const address = await resolveUrl('listen', url)
-  const shared = await sharedDevice('listen', options.device)
+  const shared = await sharedDevice('listen', chosenDevice)
   const { device, context } = shared
   const { carrier, waiters } = context
   const requests: Mailbox<ConnectionRequest> = createMailbox(context, 'server')

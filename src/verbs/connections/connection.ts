@@ -10,7 +10,7 @@ import { CmEventType, CmPortSpace } from '../../spec/enums.ts'
 import { Errno, errnoName } from '../../spec/errno.ts'
 import { type RecordOf, zeroRecord } from '../../spec/schema/schema.ts'
 import { rejReason } from '../../spec/wire/mad.ts'
-import type { KnownOptions } from '../arguments/options.ts'
+import { copyRecord, type KnownOptions } from '../arguments/options.ts'
 import { setConnectionHints } from '../awaitable/queue-pair.ts'
 import type { Device } from '../device.ts'
 import {
@@ -104,11 +104,14 @@ export const connectionOptionNames: KnownOptions<ConnectionOptions> = {
   signal: true,
 }
 
-/** Remedies by reason of a REJ. */
-const rejectHints: Readonly<Record<number, string>> = {
-  [rejReason.INVALID_SERVICE_ID]: 'nothing listens on the port there: call listen() first',
+/**
+ * Hints for errors of `connect`, by the reason in the REJ. `request.accept` has no hints: the reason of a REJ that
+ * answers a REP does not tell its cause.
+ */
+const connectHints: Readonly<Record<number, string>> = {
+  [rejReason.INVALID_SERVICE_ID]: 'nothing listens on this address and port: call listen() first',
   [rejReason.CONSUMER_DEFINED]:
-    'the application there has called request.reject() or server.close(), or could not accept',
+    'usually the application there has called request.reject() or server.close(), or could not accept',
 }
 
 /**
@@ -130,7 +133,13 @@ export class ConnectionError extends RdmaError {
     reject?: number,
     data: Uint8Array = new Uint8Array(0),
   ) {
-    super(code, Errno[code], call, reason, reject === undefined ? undefined : rejectHints[reject])
+    super(
+      code,
+      Errno[code],
+      call,
+      reason,
+      call === 'connect' && reject !== undefined ? connectHints[reject] : undefined,
+    )
     this.reject = reject
     this.privateData = data
   }
@@ -150,25 +159,29 @@ const reasonText = (reason: number): string => reasons.find(([, value]) => value
 
 const noData = new Uint8Array(0)
 
-/** The private data of an event. */
+/** The private data of an event; `connection`: its connection parameters. */
 export const dataOf = ({ connection }: ConnectionEvent): Uint8Array =>
   connection?.privateData.slice(0, connection.privateDataLength) ?? noData
 
 /**
- * Checks options that `connect` and `accept` have. `maxBytes`: of private data. Returns a copy, because the program may
- * use the options and the private data again before the message is sent. Throws RdmaError EINVAL.
+ * Checks options that `connect` and `accept` have. `maxBytes`: of private data. Returns a copy, also of the private data
+ * and of `qp`, because the program may change them before they are used. Throws RdmaError EINVAL.
  */
 export const copyConnectionOptions = <O extends ConnectionOptions<never>>(
   call: string,
   options: O,
   maxBytes: number,
 ): O => {
-  const { privateData, maxRdAtomic, prepare } = options
+  const { privateData, maxRdAtomic, prepare, qp } = options
   if (privateData !== undefined) checkPrivateData(call, privateData, maxBytes)
   if (prepare !== undefined) checkFunction(call, 'prepare', prepare)
   if (maxRdAtomic !== undefined) checkInteger(call, 'maxRdAtomic', maxRdAtomic, 0, MAX_RD_ATOMIC)
   checkSignal(call, options)
-  return { ...options, ...(privateData !== undefined && { privateData: new Uint8Array(privateData) }) }
+  return {
+    ...options,
+    ...(privateData !== undefined && { privateData: new Uint8Array(privateData) }),
+    ...(qp !== undefined && { qp: copyRecord<unknown>(qp) }),
+  }
 }
 
 export const checkPrivateData = (call: string, privateData: Uint8Array, maxBytes: number): void => {
@@ -198,7 +211,10 @@ const parametersOf = ({
   }
 }
 
-/** A device and the number of its users: a server, its unanswered requests and its connections; or one connection. */
+/**
+ * A device and the number of its users: a server, each of its unanswered requests and each of its connections; or the
+ * connection of `connect`.
+ */
 export class SharedDevice {
   readonly device: Device
   readonly context: DeviceContext
@@ -212,7 +228,7 @@ export class SharedDevice {
     this.#isOwned = isOwned
   }
 
-  /** Adds a user: a request to a server. The connection of an accepted request takes its place. */
+  /** Adds a user: a request to a server. If the request is accepted, its connection is the user from then on. */
   share(): this {
     this.#users++
     return this
@@ -248,7 +264,8 @@ export class LazyAddresses {
 
   /** `id`: handle of the identifier; undefined once the caller no longer has it. */
   of({ carrier }: DeviceContext, id: number | undefined): Addresses {
-    if (this.#queried !== undefined || id === undefined) return this.#queried ?? noAddresses
+    if (this.#queried !== undefined) return this.#queried
+    if (id === undefined) return noAddresses
     const addresses = orElse(() => carrier.call(CmId, 'query', id, {}).out.addresses, undefined)
     if (addresses === undefined) return noAddresses
     this.#queried = {
@@ -344,7 +361,7 @@ export class ConnectionEnd {
     try {
       this.#callWithQp('accept', { parameters: parametersOf(options), userHandle: BigInt(this.userHandle) })
     } catch (error) {
-      // EINVAL: the connection manager has no such request any more, or its call of `rc_qp.modify` was refused.
+      // EINVAL: the peer has canceled the request, unless the connection manager's call of rc_qp.modify was refused.
       const isCanceled = error instanceof RdmaError && error.code === 'EINVAL' && !error.reason.startsWith('rc_qp.')
       if (!isCanceled) throw error
       throw new ConnectionError('ECONNREFUSED', this.#call, 'the peer has canceled the request')
@@ -361,7 +378,7 @@ export class ConnectionEnd {
     const { waiters } = this.#shared.context
     this.#events.beginWait()
     try {
-      while (!this.#isEstablished && this.#failure === undefined && this.#closeReason !== 'peer' && !waiters.isOver)
+      while (!this.#isEstablished && this.#failure === undefined && this.#closeReason === undefined && !waiters.isOver)
         await waiters.wait(this.userHandle, signal)
     } finally {
       this.#events.endWait()
@@ -392,6 +409,7 @@ export class ConnectionEnd {
       carrier.call(CmId, 'disconnect', this.#id as number, {})
       this.#setCloseReason('peer')
     } else if (type === DEVICE_REMOVAL) this.#setCloseReason('device')
+    // The passive side may send a REJ as long as the RTU has not arrived.
     else if (type === REJECTED && this.#isEstablished) this.#setCloseReason('peer')
     else this.#failure ??= this.#failureOf(type, status | 0, dataOf(event))
     waiters.wake(this.userHandle)
@@ -433,14 +451,14 @@ export class ConnectionEnd {
     this.#events.removeHandler(this.userHandle)
     try {
       try {
-        // The queue pair first: destroying the identifier would flush outstanding requests.
+        // The queue pair first: destroying the identifier moves it to ERR, and its requests would complete as flushed.
         this.#qp?.close()
       } finally {
         if (id !== undefined) destroy(carrier, CmId, id)
       }
     } finally {
       waiters.remove(this.userHandle)
-      // Without the device the connection has ended before, and `closed` may have resolved with this reason.
+      // If the device is closed or removed, that ended the connection, and `closed` may have resolved with 'device'.
       this.#setCloseReason(waiters.isOver ? 'device' : 'local')
       await this.#shared.release()
     }

@@ -107,7 +107,7 @@ export interface CqOptions {
 
 const cqOptionNames: KnownOptions<CqOptions> = { entries: true, vector: true, kind: true }
 const thresholdOptionNames: KnownOptions<Threshold> = { completions: true, microseconds: true }
-/** The options of `arm` and `wait`; `arm` accepts `signal` too, because `wait` passes its options on. */
+/** The options of `arm` and `wait`. `arm` ignores `signal`: a program may give it the options of `wait`. */
 const waitOptionNames: KnownOptions<WaitOptions> = { ...thresholdOptionNames, solicitedOnly: 'flag', signal: true }
 
 // The names of the options by their attributes, see `OptionNames`.
@@ -196,7 +196,14 @@ class CqObject extends VerbsObject implements CompletionQueue {
 
   arm(options: ArmOptions = {}): void {
     checkOptions('cq.arm', 'options', options, waitOptionNames)
-    const { solicitedOnly = false, completions, microseconds } = options
+    this.#armWith(options.solicitedOnly, options.completions, options.microseconds)
+  }
+
+  #armWith(
+    solicitedOnly: boolean | undefined,
+    completions: number | undefined,
+    microseconds: number | undefined,
+  ): void {
     const args = {
       solicitedOnly: solicitedOnly ? 1 : 0,
       ...(completions !== undefined && { count: completions }),
@@ -209,7 +216,8 @@ class CqObject extends VerbsObject implements CompletionQueue {
     if (this?.context === undefined) throw withoutObject('cq.wait')
     checkOptions('cq.wait', 'options', options, waitOptionNames)
     checkSignal('cq.wait', options)
-    const { signal } = options
+    // Read before the first `await`: the program may use its record again.
+    const { signal, solicitedOnly, completions, microseconds } = options
     const { carrier, waiters } = this.context
     signal?.throwIfAborted()
     this.#consume()
@@ -238,7 +246,7 @@ class CqObject extends VerbsObject implements CompletionQueue {
     if ((wasOpen && !this.isOpen) || (waiters.isOver && !wasOver)) return
     const woken = waiters.wait(this.userHandle, signal)
     try {
-      this.arm(options)
+      this.#armWith(solicitedOnly, completions, microseconds)
       // Completions older than the arming raise no event.
       if (!carrier.awaitsNextTurn()) carrier.drive('cq.wait')
     } catch (error) {
@@ -259,14 +267,15 @@ class CqObject extends VerbsObject implements CompletionQueue {
       )
     checkOptions('cq.completions', 'options', options, waitOptionNames)
     checkSignal('cq.completions', options)
+    const waitOptions = { ...options }
     for (let yielded = 1; ; yielded++) {
       for (;;) {
         if (!this.isOpen) return
         if (this.poll()) break
-        await this.wait(options)
+        await this.wait(waitOptions)
       }
       yield this.completion
-      options.signal?.throwIfAborted()
+      waitOptions.signal?.throwIfAborted()
       // A loop that posts a request after each completion could keep the event loop from running.
       if (yielded % YIELDS_PER_TURN === 0) await nextTurn()
     }

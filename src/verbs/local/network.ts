@@ -34,7 +34,7 @@ import { CallError } from '../../spec/errno.ts'
 import { type Link, links, paths } from '../../uapi/tool.ts'
 import { isSameAddress, parseAddress, reasonUnusable } from '../../wire/address.ts'
 import { plainArena } from '../../wire/arena.ts'
-import { checkOptions, checkRecord, type KnownOptions } from '../arguments/options.ts'
+import { checkOptions, checkRecord, copyRecord, type KnownOptions } from '../arguments/options.ts'
 import type { CheckOptions } from '../check/options.ts'
 import { checkChoice, checkFunction, formatValue, invalidArgument, rdmaError, refused, rethrow } from '../error.ts'
 import { showAs } from '../objects/show.ts'
@@ -445,7 +445,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
   const network: LocalNetwork = {
     core,
     link,
-    check,
+    check: copyRecord(check),
     devicesAdded: 0,
     drive,
     kick,

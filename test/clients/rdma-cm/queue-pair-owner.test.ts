@@ -184,6 +184,26 @@ it('a queue pair is connected to an address; if it is destroyed before the reply
   }
 })
 
+it('the active side’s limits of READs are those at the call, if the program uses its parameters again', () => {
+  const { network, a, b } = twoHosts()
+  const listener = b.listen(ip4(2, PORT))
+  const programOfA = programOn(network, a)
+  const qp = makeQp(programOfA, makeCq(programOfA))
+  const reused = { ...parameters, responderResources: 3, initiatorDepth: 2 }
+  const active = a.create()
+  const object = findHandle(programOfA.context.handles, qp.handle)!
+  connectQueuePair(a.cm, active, object, reused, ip4(2, PORT))
+  reused.responderResources = 0
+  reused.initiatorDepth = 0
+  network.settle()
+  const [passive] = b.requests(listener)
+  assert.ok(passive)
+  b.cm.accept(passive, { ...parametersOf(0x22), responderResources: 8, initiatorDepth: 8 })
+  network.settle()
+  const { maxDestRdAtomic, maxRdAtomic } = query(qp)
+  assert.deepEqual([maxDestRdAtomic, maxRdAtomic], [3, 2])
+})
+
 it('a UC queue pair on the active side grants remote writes to the peer', () => {
   const { network, a, b } = twoHosts()
   const { IB } = CmPortSpace.values

@@ -166,8 +166,22 @@ const connectionTests = (openTwo: OpenTwo): void => {
         [error.code, error.reject, text(error.privateData)],
         ['ECONNREFUSED', rejReason.CONSUMER_DEFINED, 'full'],
       )
+      assert.match(error.hint, /^usually the application there has called request\.reject\(\)/)
       return true
     })
+  })
+
+  it('an error of `accept` has no hint: the active side rejects a REP without a call of its program', async () => {
+    let clientQp: { modify(changes: { state: 'ERR' }): void } | undefined
+    const prepare = (qp: NonNullable<typeof clientQp>): void => {
+      clientQp = qp
+    }
+    const unconnected = assert.rejects(connect(url, { device: clientDevice, prepare }), { code: 'EINVAL' })
+    const request = await nextRequest(server)
+    // The active side's connection manager cannot connect this queue pair when the REP arrives, so it rejects the REP.
+    clientQp?.modify({ state: 'ERR' })
+    await assert.rejects(request.accept(), { reject: rejReason.CONSUMER_DEFINED, hint: '' })
+    await unconnected
   })
 
   it('a connection without a listener is rejected', async () => {

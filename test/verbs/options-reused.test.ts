@@ -1,0 +1,129 @@
+/*
+ * A program may use a record of options again after the call, although the call goes on: the library reads the record
+ * only at the call.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import { connect, createNetwork, listen, open } from '../../src/verbs/index.ts'
+import { closeAll, completionText, openTwoHere, pair } from './connections/endpoints.ts'
+import { mailboxOfNumbers } from './mailboxes.ts'
+
+const aborted = AbortSignal.abort(new Error('aborted'))
+
+describe('a record of options may be used again', () => {
+  it('after `open`, while the checker is imported', async () => {
+    const check: { races: unknown } = { races: true }
+    const options = { name: 'first', check: check as { races: boolean } }
+    const opening = open(options)
+    options.name = 'second'
+    // `open` would refuse the number.
+    check.races = 1
+    const device = await opening
+    assert.equal(device.name, 'first')
+    await device.close()
+  })
+
+  it('after `createNetwork`: the option `check`', async () => {
+    const check: { races: unknown } = { races: true }
+    const network = createNetwork({ check: check as { races: boolean } })
+    // `open` would refuse the number.
+    check.races = 1
+    await (await open({ network })).close()
+  })
+
+  it('after `listen`', async () => {
+    const [device, otherDevice] = await openTwoHere()()
+    const options = { device }
+    const listening = listen('rdma://0.0.0.0:0', options)
+    options.device = otherDevice
+    const server = await listening
+    assert.equal(server.device, device)
+    await server.close()
+    for (const { close } of [device, otherDevice]) await close()
+  })
+
+  it('after `connect`: the option `qp`', async () => {
+    const [serverDevice, clientDevice] = await openTwoHere()()
+    const server = await listen('rdma://0.0.0.0:0', { device: serverDevice })
+    const cq = clientDevice.cq()
+    const qp = { sendCq: cq }
+    const connecting = connect(`rdma://${serverDevice.address}:${server.port}`, { device: clientDevice, qp })
+    qp.sendCq = clientDevice.cq()
+    const { value: request } = await server.arrivals().next()
+    const serverEnd = await request.accept()
+    const clientEnd = await connecting
+    const received = serverEnd.qp.receive()
+    clientEnd.qp.send([], { id: 7 })
+    await received
+    assert.equal(cq.poll() && cq.completion.id, 7)
+    for (const end of [clientEnd, serverEnd]) await end.close()
+    await server.close()
+    for (const device of [clientDevice, serverDevice]) await device.close()
+  })
+
+  it('after `cq.wait`', async () => {
+    const { a, b } = await pair()
+    b.qp.receive([], 1)
+    const threshold = { completions: 1 }
+    const waiting = assert.doesNotReject(a.cq.wait(threshold))
+    // Above the maximum: a later arming with this record is refused.
+    threshold.completions = 65_536
+    // The wait arms the queue in this turn.
+    await nextTurn()
+    a.qp.send([], { id: 1 })
+    await waiting
+    assert.equal(await completionText(a.cq), '1 SEND')
+    await closeAll(a, b)
+  })
+
+  it('during `cq.completions`', async () => {
+    const { a, b } = await pair()
+    for (let id = 0; id < 2; id++) b.qp.receive([], id)
+    const options: { signal?: AbortSignal } = {}
+    const completions = a.cq.completions(options)
+    for (const id of [1, 2]) {
+      a.qp.send([], { id })
+      const { value } = await completions.next()
+      assert.equal(value.id, id)
+      options.signal = aborted
+    }
+    await closeAll(a, b)
+  })
+
+  it('during an iteration over arrivals', async () => {
+    const mailbox = mailboxOfNumbers()
+    const options: { signal?: AbortSignal } = {}
+    const arrivals = mailbox.arrivals(options)
+    for (const value of [1, 2]) {
+      const arrival = arrivals.next()
+      mailbox.put(value)
+      assert.equal((await arrival).value, value)
+      options.signal = aborted
+    }
+  })
+
+  it('during an iteration over datagrams', async () => {
+    const device = await open()
+    const socket = device.ip({ address: '10.9.0.1/24' }).udp()
+    const options: { signal?: AbortSignal } = {}
+    const datagrams = socket.arrivals(options)
+    for (const byte of [1, 2]) {
+      const arrival = datagrams.next()
+      socket.send(Uint8Array.of(byte), { address: '10.9.0.1', port: socket.port })
+      assert.deepEqual((await arrival).value?.payload, Uint8Array.of(byte))
+      options.signal = aborted
+    }
+    await device.close()
+  })
+
+  it('after `device.events`', async () => {
+    const device = await open()
+    const options: { signal?: AbortSignal } = {}
+    const events = device.events(options)
+    options.signal = aborted
+    const ended = assert.doesNotReject(events.next())
+    await device.close()
+    await ended
+  })
+})
