@@ -7,7 +7,7 @@ int main(void)
     open_device();
     make_end(&one);
     make_end(&other);
-    extend(&one, IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD);
+    recreate_extended(&one, IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD);
     connect_ends(&one, &other);
     post_atomic(&one, address_of(&other) + FAULT_OR(4, 8), other.mr->rkey, 8); /* FAULT */
     completion(&one);

@@ -122,7 +122,7 @@ static inline void make_end(struct end *end)
 }
 
 /* Replaces the end's queue pair by one that supports ibv_wr_* for these ibv_qp_create_send_ops_flags. */
-static inline void extend(struct end *end, uint64_t operations)
+static inline void recreate_extended(struct end *end, uint64_t operations)
 {
     check(ibv_destroy_qp(end->qp), "ibv_destroy_qp");
     struct ibv_qp_init_attr_ex init = {

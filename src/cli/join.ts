@@ -8,7 +8,7 @@
  * socket in use ends, and its command joins the other.
  */
 import { join } from 'node:path'
-import { makeUserSocket, namedSocket } from '../verbs/remote/user-socket.ts'
+import { makeSocketFolder, namedSocket } from '../verbs/remote/user-socket.ts'
 import { type Handlers, NoDaemonError, openSession, type ToolClient } from './client.ts'
 import { type ConfigOptions, difference, fullConfig, type WantedConfig, wantedConfig } from './config.ts'
 import { UsageError } from './fail.ts'
@@ -60,7 +60,7 @@ const startPrivate = async (wanted: WantedConfig, handlers?: Handlers): Promise<
 }
 
 const joinOrStart = async (wanted: WantedConfig, handlers?: Handlers): Promise<Joined> => {
-  const socket = makeUserSocket()
+  const socket = makeSocketFolder()
   let lastOutput = (): string => ''
   let startError: unknown
   for (let starts = 0; ; starts++) {

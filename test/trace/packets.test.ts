@@ -58,7 +58,8 @@ describe('packet lines', () => {
     for (const { opcode, name, headerBytes, headers: further } of opcodes) {
       const line = packetText(packetOfZeros(opcode, headerBytes))
       assert.ok(line.startsWith(`${name.replace(/^RC_/, '')} qp 0x0 psn 0x000000`), line)
-      // Fields with named values have no field name. Reserved zeros and cmpDt of a fetch-and-add are omitted.
+      // For syndrome, sel and plt the line has only the name of the value. Reserved zeros and cmpDt of a fetch-and-add are
+      // omitted.
       const omitted = name.endsWith('FETCH_ADD') ? /^(resv\d+|syndrome|sel|plt|cmpDt)$/ : /^(resv\d+|syndrome|sel|plt)$/
       for (const header of further)
         for (const field of Object.keys(headers[header].fields))
@@ -73,6 +74,9 @@ describe('packet lines', () => {
       packetText(bytes),
       'SEND_ONLY qp 0x11 psn 0x000001 A S M FECN BECN tver 1 pkey 0x1234 resv6 0x5 resv7 0x1 0 B',
     )
+  })
+
+  it('say why a packet is malformed', () => {
     assert.equal(packetText(new Uint8Array(3)), 'malformed (shorter than a BTH and an ICRC): 000000')
     assert.equal(
       packetText(new Uint8Array(100).fill(0xff)),

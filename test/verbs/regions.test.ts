@@ -1,6 +1,6 @@
 /*
  * Kinds of memory regions in the library. Also many address handles created in one call (R25), a threshold for one
- * arming of a CQ (R36), and remote memory as data.
+ * arming of a CQ (R36), and remote memory as a plain record (JSON, structuredClone).
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -177,6 +177,7 @@ test('openOwnFile leaves no descriptor open if it fails with EMFILE', () => {
     try {
       openOwnFile(file)
     } catch ({ code }) {
+      // Prints how many descriptors are free again.
       fill()
       console.log(code, fillers.length - count)
     }`
@@ -189,7 +190,7 @@ test('openOwnFile leaves no descriptor open if it fails with EMFILE', () => {
   assert.deepEqual([stdout, stderr], ['EMFILE 1\n', ''], 'the descriptor is free again')
 })
 
-test('remote memory survives JSON and structuredClone, limits accesses, and can be sliced', async () => {
+test('remote memory survives JSON and structuredClone, refuses requests beyond its length, and can be sliced', async () => {
   const { a, b } = await pair()
   const original = b.mr.remote(8, 16)
   const copies: RemoteMemoryData[] = [JSON.parse(JSON.stringify(original)), structuredClone(original), { ...original }]

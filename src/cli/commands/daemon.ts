@@ -12,7 +12,7 @@ import { isShared, type Served } from '../../daemon/session/served-users.ts'
 import { accountId } from '../../host/accounts.ts'
 import { commandName } from '../../host/process-status.ts'
 import { CallError } from '../../spec/errno.ts'
-import { makeUserSocket } from '../../verbs/remote/user-socket.ts'
+import { makeSocketFolder } from '../../verbs/remote/user-socket.ts'
 import { openSession } from '../client.ts'
 import { type ConfigOptions, devicesText, fullConfig, wantedConfig } from '../config.ts'
 import { onEndSignal } from '../end-signals.ts'
@@ -116,7 +116,7 @@ export const daemon = async (options: DaemonOptions): Promise<void> => {
   for (const name of ['like', 'buffers'] as const)
     if (options[name] !== undefined && !options.check) throw new UsageError(`--${name} is for --check`)
   const served = servedAccounts(options)
-  const socket = options.socket === undefined ? makeUserSocket() : resolve(options.socket)
+  const socket = options.socket === undefined ? makeSocketFolder() : resolve(options.socket)
   const stopped = stopSignal()
   const starting = startDaemon({ socket, config, endWithLastClient: options.endWithLastClient === true, served })
   const running = await Promise.race([starting, stopped]).catch(async error => {

@@ -5,7 +5,7 @@ import { CallError } from '../../spec/errno.ts'
 import { noMemory } from '../memory/address-space.ts'
 import type { Caller } from '../model.ts'
 
-/** `owner` begins the EFAULT message. The caller's descriptors are core's numbers of fd objects. */
+/** `owner` begins the EFAULT message. Descriptors in arguments are core's numbers of fd objects, not translated. */
 export const callerWithoutMemory = (owner: string): Caller => {
   const refuse = (): never => {
     throw new CallError('EFAULT', `${owner} has no memory that arguments could point to`)

@@ -151,7 +151,7 @@ export class SessionCalls {
       for (const { descriptor, address, width } of installs) {
         const created = findDescriptor(this.#daemon.core, descriptor.object)
         if (created.context.descriptors.size > MAX_DESCRIPTORS)
-          throw new CallError('EMFILE', `a context has at most ${MAX_DESCRIPTORS} event descriptors`)
+          throw new CallError('EMFILE', `a context has at most ${MAX_DESCRIPTORS} descriptors`)
         sockets.push(this.#daemon.events.create(created, this.#client.quota))
         installPoints.push({ address, width, kind: installKindOf(created) })
       }

@@ -14,7 +14,7 @@ import type { DaemonState } from '../state.ts'
  */
 export type ClientStanding = 'owner' | 'guest' | 'refused'
 
-/** Maximum number of event and driver descriptors, or rdma_cm channels, of a context. */
+/** Maximum number of descriptors of a context: event and driver descriptors, or rdma_cm channels. */
 export const MAX_DESCRIPTORS = 8192
 
 export interface Client {
@@ -34,7 +34,10 @@ export interface Client {
   tag: string
   /** From HELLO: whether the client wants the reasons of refusals. */
   wantsReasons: boolean
-  /** Whether the daemon can read arguments of calls, in the process's or its passed memory (passed-memory.ts). */
+  /**
+   * Whether the daemon can read arguments of calls: in the memory of the process, or in the memory file that the process
+   * passed with HELLO (../memory/passed-memory.ts).
+   */
   isReachable: boolean
   isClosed: boolean
   /** The current or last known name of the process. */

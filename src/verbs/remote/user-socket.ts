@@ -32,9 +32,9 @@ const userFolder = (): string => {
 const requirePrivate = (folder: string): void => {
   const stats = statOf(folder)
   if (!stats) return
-  const remedy = `remove it, or make a folder (\`mkdir -m 700 FOLDER\`) and use --socket FOLDER/sock`
+  const remedy = 'make a folder (`mkdir -m 700 FOLDER`) and use --socket FOLDER/sock'
   if (!stats.isDirectory())
-    throw new Error(`${folder}, where your daemon's socket should be, is not a folder; ${remedy}`)
+    throw new Error(`${folder}, where your daemon's socket should be, is not a folder; remove it, or ${remedy}`)
   if (stats.uid !== uid())
     throw new Error(
       `${folder}, where your daemon's socket should be, belongs to ${userText(stats.uid)}, not to you (${uid()}); ${remedy}`,
@@ -54,8 +54,8 @@ export const userSocket = (): string => {
   return join(folder, 'sock')
 }
 
-/** Like `userSocket`, but creates the folder. Throws an Error if the folder cannot be made or is not private. */
-export const makeUserSocket = (): string => {
+/** Creates the folder of the user's own socket if necessary, and returns the path of the socket. Throws an Error if the folder cannot be made or is not private. */
+export const makeSocketFolder = (): string => {
   const folder = userFolder()
   try {
     mkdirSync(folder, { mode: 0o700 })
@@ -70,7 +70,10 @@ export const makeUserSocket = (): string => {
   return join(folder, 'sock')
 }
 
-/** The socket in the option `--socket`, or in the environment of `userdma run`; undefined: the user's own daemon. */
+/**
+ * The socket in the option `--socket` or in USERDMA_SOCKET, which `userdma run` sets for its program; undefined: the
+ * user's own daemon.
+ */
 export const namedSocket = (option: string | undefined): string | undefined => {
   const named = option ?? (process.env[SessionEnv.socket] || undefined)
   return named === undefined ? undefined : resolve(named)

@@ -39,10 +39,10 @@ const setUp = (
   })
   const setup = openTestDevice({}, testDriver(testClasses.map(cls => (cls.class.id === UdQp.id ? udQp : cls))))
   const { context, caller } = setup
-  invokeNow(context, Pd, 'create', 0, {}, caller)
-  invokeNow(context, Cq, 'create', 0, { cqe: 1, userHandle: 0n, compVector: 0 }, caller)
+  const pd = invokeNow(context, Pd, 'create', 0, {}, caller).object!
+  const cq = invokeNow(context, Cq, 'create', 0, { cqe: 1, userHandle: 0n, compVector: 0 }, caller).object!
   const create = (args: object) =>
-    invoke(context, UdQp, 'create', 0, { pd: 0, sendCq: 1, recvCq: 1, cap, userHandle: 0n, ...args }, caller)
+    invoke(context, UdQp, 'create', 0, { pd, sendCq: cq, recvCq: cq, cap, userHandle: 0n, ...args }, caller)
   return { ...setup, create, log }
 }
 
@@ -57,6 +57,7 @@ test('a create runs the transitions to its state and checks their attributes, wh
   assert.deepEqual(log.splice(0), [INIT, RTR])
   assert.throws(() => create({ state: RTR, pkeyIndex: 0, port: 1 }), { code: 'EINVAL', message: /qkey/ })
   create({ state: RTR, ...initial })
+  // As many attributes as the create before, but others.
   assert.throws(() => create({ state: RTR, pkeyIndex: 0, port: 1, sqPsn: 0 }), { code: 'EINVAL', message: /qkey/ })
   log.length = 0
   // without a state

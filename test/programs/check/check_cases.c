@@ -19,7 +19,7 @@ static struct ibv_qp_ex *make_extended_pair(struct end *one, struct end *other)
     open_device();
     make_end(one);
     make_end(other);
-    extend(one, IBV_QP_EX_WITH_RDMA_WRITE);
+    recreate_extended(one, IBV_QP_EX_WITH_RDMA_WRITE);
     connect_ends(one, other);
     return ibv_qp_to_qp_ex(one->qp);
 }

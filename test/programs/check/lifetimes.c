@@ -183,7 +183,7 @@ static void unpolled(void)
 static void begin_built(void)
 {
     begin();
-    extend(&one, IBV_QP_EX_WITH_RDMA_WRITE);
+    recreate_extended(&one, IBV_QP_EX_WITH_RDMA_WRITE);
     /* The other end still expects the replaced queue pair: a request is retried until it fails. */
     to_rtr(&one, &other);
     to_rts(&one);

@@ -9,13 +9,13 @@ import { assertGoodPair, runPair, startPair } from './pingpong.ts'
 
 const skip = lacking('ibv_rc_pingpong', 'ib_write_bw')
 
-/** `n`: of the loopback address. */
-const startEnd = (scope: Scope, n: number, link: string): Promise<TestDaemon> =>
+/** `n`: last byte of the loopback address of the daemon's device. */
+const startDaemonAt = (scope: Scope, n: number, link: string): Promise<TestDaemon> =>
   startDaemon(scope, { devices: [`rxe0@${loopbackText(n)}`], link })
 
 describe('--link dgram', { skip }, () => {
   it('carries data between programs of two daemons', async t => {
-    const [a, b] = [await startEnd(t, 1, 'dgram'), await startEnd(t, 2, 'dgram')]
+    const [a, b] = [await startDaemonAt(t, 1, 'dgram'), await startDaemonAt(t, 2, 'dgram')]
     for (const args of [['-c'], ['-e', '-s', '100000', '-m', '4096']])
       assertGoodPair(await runPair(t, a, ['-g', '1', '-n', '100', ...args], { clientDaemon: b }))
     const perftestArgs = ['-x', '1', '-F', '-s', '65536', '-n', '200']
@@ -27,8 +27,8 @@ describe('--link dgram', { skip }, () => {
     }
   })
 
-  it('drops packets of a daemon with --link udp', async t => {
-    const [a, b] = [await startEnd(t, 3, 'dgram'), await startEnd(t, 4, 'udp')]
+  it('drops packets that a daemon with --link udp sends', async t => {
+    const [a, b] = [await startDaemonAt(t, 3, 'dgram'), await startDaemonAt(t, 4, 'udp')]
     const pair = await startPair(t, a, ['-g', '1', '-n', '100'], { clientDaemon: b })
     await a.running.printed(
       /rxe0 refuses packets from 127\.\S+: .*--link dgram speaks to --link dgram only; use --link udp/,

@@ -6,7 +6,7 @@ import { chmodSync, chownSync, existsSync, mkdirSync, statSync, symlinkSync, wri
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, it } from 'node:test'
 import { privateFolder, removeFolder } from '../../../src/cli/paths.ts'
-import { daemonCommand, makeUserSocket, namedSocket, userSocket } from '../../../src/verbs/remote/user-socket.ts'
+import { daemonCommand, makeSocketFolder, namedSocket, userSocket } from '../../../src/verbs/remote/user-socket.ts'
 
 const uid = process.getuid?.() ?? 0
 const NOBODY = 65534
@@ -56,8 +56,8 @@ describe("the user's own socket", () => {
 
   it('is in a folder that other users may not enter', () => {
     assert.ok(!existsSync(userFolder()))
-    const socket = makeUserSocket()
-    assert.equal(makeUserSocket(), socket)
+    const socket = makeSocketFolder()
+    assert.equal(makeSocketFolder(), socket)
     assert.equal(statSync(join(socket, '..')).mode & 0o7777, 0o700)
   })
 
@@ -75,7 +75,7 @@ describe("the user's own socket", () => {
         mkdirSync(userFolder(), { mode: 0o700 })
         chownSync(userFolder(), NOBODY, NOBODY)
       },
-      /belongs to user 65534, not to you \(0\)/,
+      /belongs to user 65534, not to you \(0\); make a folder/,
       true,
     ],
   ]
@@ -83,12 +83,12 @@ describe("the user's own socket", () => {
     it(`is refused if ${name}`, { skip: needsRoot && uid !== 0 && 'only root can give files away' }, () => {
       create()
       assert.throws(() => userSocket(), message)
-      assert.throws(() => makeUserSocket(), message)
+      assert.throws(() => makeSocketFolder(), message)
     })
 
   it('is refused if its folder cannot be created', { skip: uid === 0 && 'root can write everywhere' }, () => {
     chmodSync(folder, 0o500)
-    assert.throws(() => makeUserSocket(), /cannot make .*EACCES.*--socket PATH/)
+    assert.throws(() => makeSocketFolder(), /cannot make .*EACCES.*--socket PATH/)
     chmodSync(folder, 0o700)
   })
 
