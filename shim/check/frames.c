@@ -31,7 +31,7 @@ static void find_stack(void)
     static uint32_t threads;
     this_thread.id = __atomic_add_fetch(&threads, 1, __ATOMIC_RELAXED);
     this_thread.top = 1; /* if the stack is not found: no address is on it */
-    if (this_thread.id == 1)
+    if (this_thread.id == 1) /* once per process */
         unwind_find();
     if (pthread_getattr_np(pthread_self(), &attributes) != 0)
         return;
@@ -100,6 +100,7 @@ __attribute__((noinline)) static void report_returned(uintptr_t frame)
     for (uint32_t slot = 0; slot < used_slots; slot++) {
         if (elements[slot].thread != this_thread.id || ranges[slot].end == 0)
             continue;
+        /* In a live frame, or on the stack of another coroutine. */
         if (ranges[slot].start >= frame || elements[slot].outermost != outermost) {
             if (lowest == 0 || ranges[slot].start < lowest)
                 lowest = ranges[slot].start;

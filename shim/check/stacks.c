@@ -35,6 +35,7 @@ static pid_t known_pid;
 
 void stacks_detect(void)
 {
+    /* 2: also the event log (events.c). */
     const char *wanted = getenv(USERDMA_ENV_STACKS);
     shim_records_stacks = shim_is_active && wanted && (strcmp(wanted, "1") == 0 || strcmp(wanted, "2") == 0);
 }
@@ -242,7 +243,7 @@ static uint32_t post_slot(uint32_t queue, uint32_t number, uint64_t wr_id)
 void stack_note_post(int fd, uint32_t queue, uint32_t number, uint64_t wr_id, uint32_t stack)
 {
     const int saved = errno;
-    /* `stack` is a number of process `known_pid`. */
+    /* `known_pid` and not getpid(): the daemon knows `stack` as a number of the process that has sent the stack. */
     const struct userdma_post post = {
         .wr_id = wr_id, .queue = queue, .number = number, .pid = (uint32_t)known_pid, .stack = stack};
     const uint32_t slot = post_slot(queue, number, wr_id);
@@ -262,7 +263,7 @@ void stack_fork(void)
     if (session_enter(&guard)) {
         struct request request = {.header = {.type = USERDMA_FORK, .fd = -1, .stack = stack}};
         struct reply reply;
-        /* Without a connection no memory is registered. */
+        /* Without a connection the process has no registered memory that a fork could harm. */
         if (session_is_connected() && session_exchange(&request, 0, &reply, &guard) == 0)
             reply_close_all(&reply);
         session_leave(&guard);

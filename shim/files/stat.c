@@ -52,6 +52,7 @@ static bool is_device(int fd, dev_t *rdev)
  */
 static const char *path_of_device(int fd, dev_t rdev, char path_buffer[PATH_SIZE])
 {
+    /* The node of the system-wide device has no number. */
     char path[64] = "/dev/infiniband/" USERDMA_SYSTEM_NAME;
     if (fd_kind(fd) == FD_CM)
         strcpy(path, "/dev/infiniband/" USERDMA_CM_NAME);
@@ -207,6 +208,7 @@ EXPORT int statx(int dir, const char *path, int flags, unsigned mask, struct sta
 /* Shows sysfs as the file system of RDMA paths in /sys, and tmpfs as that of /dev. */
 static int show_file_system(int result, const char *path, struct statfs *out)
 {
+    /* The first letter of `sys` or `dev`. */
     if (result == 0 && UNLIKELY(path_is_ours(path)))
         out->f_type = path[strspn(path, "/.")] == 's' ? SYSFS_MAGIC : TMPFS_MAGIC;
     return result;

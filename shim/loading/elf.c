@@ -1,6 +1,6 @@
 /*
- * The libraries that a library needs, and their folders, in its dynamic section. The file is read and not mapped: if a
- * mapped file is truncated, the program gets SIGBUS.
+ * Reads from a library's dynamic section which libraries it needs, and the folders to search for them. The file is read
+ * and not mapped: if a mapped file is truncated, the program gets SIGBUS.
  */
 #define _GNU_SOURCE
 #include "../shim.h"
@@ -75,7 +75,7 @@ static bool read_dynamic(int fd, struct dynamic *out)
     return out->strings != 0;
 }
 
-/* Reads the string of an entry; false without one. A longer string is truncated. */
+/* Reads the string of the entry with index `entry`; false without one. A longer string is truncated. */
 static bool read_string(int fd, const struct dynamic *dynamic, size_t entry, char *out, size_t size)
 {
     memset(out, 0, size);

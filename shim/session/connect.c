@@ -19,12 +19,15 @@
 #define PR_SET_PTRACER 0x59616d61
 #endif
 
-/* After a HELLO without an answer, no attempts for this time: the program may look at many paths. */
+/* After a HELLO without an answer, no attempts for this time: each look at an RDMA path would wait for one. */
 #define RETRY_SECONDS 60
 
 const volatile uint32_t *session_parked_page;
 
-/* The process that called listen(2) on the socket, and its user. pid 0: a process of an outer PID namespace. */
+/*
+ * The process that called listen(2) on the socket, and its user. pid 0: a process of an outer PID namespace. uid -1:
+ * unknown, and so not trusted.
+ */
 static struct ucred server_of(int fd)
 {
     struct ucred server = {.uid = -1};
@@ -66,7 +69,7 @@ static int exchange_hello(const struct shim_guard *guard)
         shim_under_valgrind ? -1 : (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
     if (userfaultfd >= 0)
         request.hello.wants |= USERDMA_HELLO_UNMAPPING;
-    if (shim_under_valgrind)
+    if (shim_under_valgrind) /* check/valgrind.c asks what the daemon has written */
         request.hello.wants |= USERDMA_HELLO_WRITTEN;
     if (shim_logs_events)
         request.hello.wants |= USERDMA_HELLO_EVENTS;
@@ -148,14 +151,15 @@ bool session_connect(const struct shim_guard *guard)
         setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof timeout); /* for a full backlog */
     }
     if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) != 0) {
-        char reason[192];
-        set_refusal(errno);
-        snprintf(reason, sizeof reason, "no daemon serves this socket; start `userdma daemon --socket %s`",
+        const int cause = errno;
+        char no_server[192];
+        set_refusal(cause);
+        snprintf(no_server, sizeof no_server, "no daemon serves this socket; start `userdma daemon --socket %s`",
                  shim_socket_path);
-        if (errno == EACCES)
+        if (cause == EACCES)
             diagnose_refused_user();
         else
-            diagnose_no_daemon(errno == ECONNREFUSED || errno == ENOENT ? reason : strerror(errno));
+            diagnose_no_daemon(cause == ECONNREFUSED || cause == ENOENT ? no_server : strerror(cause));
         if (fd >= 0)
             REAL(close)(fd);
         return false;

@@ -1,7 +1,7 @@
 /*
  * XRC (IBA annex A14) for our contexts: rxe's provider lacks XRC, because Linux's rxe has no XRC.
  *
- * The provider can create initiators (IBV_QPT_XRC_SEND), and with a domain also XRC SRQs. It lacks domains, targets
+ * The provider can create initiators (IBV_QPT_XRC_SEND), and XRC SRQs of a given domain. It lacks domains, targets
  * (IBV_QPT_XRC_RECV), the number of an SRQ, and the SRQ number in send requests. These operations are added to the
  * context's public operation table, and make Linux's own calls.
  *
@@ -25,7 +25,7 @@
 #define TARGET_BYTES 4096
 /* Maximum work requests that are copied, to set the SRQ number in the flags, and posted at a time. */
 #define MAX_BATCH 16
-/* Bits of the flags that verbs use. The SRQ number is above. */
+/* Bits of send_flags that verbs use. The SRQ number (24 bits) is above them. */
 #define FLAGS_MASK 0xffu
 #define SRQN_SHIFT 8
 

@@ -84,6 +84,7 @@ export const createLifetimeDetector = (services: DetectorServices, isCopiedByFor
         moments: [moment('noticed', services.sources.now(), stack)],
         objects,
       })
+    // If it is unknown whether the child gets a copy, it is assumed.
     else if (program !== undefined && isCopiedByFork(program, misuse.address) !== false)
       services.report('fork-outstanding', services.occurrenceAt(owner, stack, 'forked'), {
         text: isFinished
@@ -155,14 +156,14 @@ export const createLifetimeDetector = (services: DetectorServices, isCopiedByFor
     },
     called({ class: name, method, refused }, { id }) {
       if (name !== 'cq' || method !== 'destroy' || refused !== undefined) return
-      // An SRQ may outlive the CQ.
+      // Nobody can poll these completions now. The requests of an SRQ would stay, because it may outlive the CQ.
       for (const { request } of unpolled.get(id) ?? []) queues.get(request.owner)?.requests.delete(request)
       unpolled.delete(id)
     },
     misused(misuse, owner) {
       const { queue, wrId, index, address } = misuse
       const { requests, fetched } = queueOf(owner.id)
-      // A later request was posted after the misuse, of which the preload library may tell late.
+      // A request with a higher index was posted after the misuse: the report may be late.
       for (const [request, isFinished] of requests)
         if (request.wrId === wrId && request.index <= index && elementAt(request, address) !== undefined)
           return report(misuse, owner, request, isFinished)

@@ -106,7 +106,10 @@ export class KnownObject {
   failure: Failure | undefined
   /** Whether a failure of a queue pair or its peer was reported since RESET. */
   isReported = false
-  /** The most READs and atomics of a queue pair, up to 256, that the program had posted and not polled, since RESET. */
+  /**
+   * Of a queue pair: the highest number of READs and atomics, up to 256, that were posted and unpolled at one time
+   * since RESET.
+   */
   mostReads = 0
   /** Whether a datagram of a UD queue pair had another Q_Key than its receiver (datagrams.ts). */
   hasSentWrongQkey = false
@@ -231,7 +234,7 @@ export class KnownObjects {
   /** By context, class and handle: the existing object, else the last destroyed one. */
   readonly #byHandle = new Map<number, Map<string, Map<number, KnownObject>>>()
 
-  /** Whether no destroyed object was forgotten. */
+  /** False once a destroyed object was forgotten (MAX_DESTROYED). */
   isComplete = true
   readonly #omit: NoteOmission
 

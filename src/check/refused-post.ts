@@ -16,8 +16,9 @@ export interface RequestFacts {
   readonly opcode: number
   /** ibv_send_flags. */
   readonly flags: number
-  /** Number of scatter/gather elements; `length`: the bytes of a single element, 0 if there are several. */
+  /** Number of scatter/gather elements. */
   readonly elements: number
+  /** Bytes of a single element; 0 if there are several. */
   readonly length: bigint
   /** The low 32 bits of the remote address of an atomic. */
   readonly addressLow: number
@@ -92,7 +93,7 @@ const brokenRule = (
   return undefined
 }
 
-/** Why a send queue is full. Undefined if the last send is signaled: the program did not poll in time. */
+/** Why a send queue is full. Undefined if its last send is signaled: then the program has only polled too late. */
 const whyFull = ({ unsignaled }: RequestFacts, { signalsAll, requestedSends }: KnownObject): string | undefined => {
   if (signalsAll || unsignaled === 0) return undefined
   const lastSends = `the last ${unsignaled} of the sends in it are not signaled (IBV_SEND_SIGNALED)`

@@ -106,6 +106,7 @@ export const startInBackground = async (
  * NODE_OPTIONS names may print lines before.
  */
 const textAfter = (prefix: string, printed: string): string | undefined => {
+  // Where `prefix` begins in `printed`: the added line feed shifts both the line and the match by one.
   const at = `\n${printed}`.indexOf(`\n${prefix}`)
   return at < 0 ? undefined : printed.slice(at + prefix.length)
 }

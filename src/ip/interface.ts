@@ -260,7 +260,9 @@ export class IpInterface implements NeighbourHost {
     // RFC 5227: a host without an address probes with sender 0.
     if (!isUnspecified(sender)) {
       if (!this.prefix.isNeighbour(sender)) return 'foreign'
-      this.#neighbours.learn(sender, senderLink, isRequestForOwnAddress, now)
+      // RFC 826: only the target of a request adds the sender; other hosts update an entry that exists.
+      const canCreate = isRequestForOwnAddress
+      this.#neighbours.learn(sender, senderLink, canCreate, now)
     }
     if (!isRequestForOwnAddress) return undefined
     const reply = { operation: ArpOperation.REPLY, senderLink: this.#options.link, sender: this.prefix.address }
@@ -335,7 +337,7 @@ export class IpInterface implements NeighbourHost {
     if (link !== undefined && !isUnicastLink(link)) return 'malformed'
     if (type === NeighbourMessage.ADVERTISEMENT) {
       const isAnswer = (flags & ADVERTISEMENT_SOLICITED) !== 0
-      // RFC 4861, 7.1.2: only one host is answered.
+      // RFC 4861, 7.1.2: an answer goes to the host that has asked, not to a group.
       if (isAnswer && isMulticastGid(destination)) return 'malformed'
       if (!this.prefix.isNeighbour(target)) return undefined
       const isOverride = (flags & ADVERTISEMENT_OVERRIDE) !== 0

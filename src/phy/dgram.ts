@@ -13,7 +13,7 @@ import { ICRC_BYTES, ROCE_UDP_PORT } from '../spec/wire/headers.ts'
 import { addressText, hasLinkScope, isLinkLocal, isMappedIpv4, isMulticastGid, parseAddress } from '../wire/address.ts'
 import { type Arena, plainArena } from '../wire/arena.ts'
 import { findIdentification, sealIcrc, verifyIcrc } from '../wire/icrc.ts'
-import { createFlowTable, type FlowTable } from './flow-table.ts'
+import { createFlowTable, type FlowTable, ONLY_PORT } from './flow-table.ts'
 import { addressWords } from './key-table.ts'
 import {
   emptyTappedRun,
@@ -176,7 +176,7 @@ const createSending = ({ arena, flows, sockets, counters, wake, showTap }: Share
     },
     commit(offset: number, size: number, count: number, last: number, flow: number): void {
       const end = requireRun(offset, size, count, last, filled, reservationEnd)
-      if (!flows.isOpen(0, flow)) throw new Error(`flow ${flow} is not open`)
+      if (!flows.isOpen(ONLY_PORT, flow)) throw new Error(`flow ${flow} is not open`)
       filled = end
       for (let i = 0; i < count; i++) queuePacket(flow, offset + i * size, i === count - 1 ? last : size)
     },
@@ -241,14 +241,17 @@ const createReceiving = (
   }
 
   return {
-    /** `localNumber`: number of the destination address. */
+    /** A datagram has arrived. `localNumber`: number of the destination address in `addresses`. */
     onMessage(localNumber: number, bytes: Uint8Array, sourceText: string, sourcePort: number): void {
       if (isClosed) return
       reuseMemory()
       const at = RECEIVED_AT + PHASE + ((usedBytes + 15) & ~15)
-      if (bytes.length < SHORTEST_PACKET || at + bytes.length > RECEIVED_AT + RECEIVED_BYTES) {
-        if (bytes.length < SHORTEST_PACKET) counters.icrcErrors++
-        else counters.dropped++
+      if (bytes.length < SHORTEST_PACKET) {
+        counters.icrcErrors++
+        return
+      }
+      if (at + bytes.length > RECEIVED_AT + RECEIVED_BYTES) {
+        counters.dropped++
         return
       }
       arena.bytes.set(bytes, at)
@@ -407,7 +410,7 @@ export const createDgramPort = ({
       const number = numberOf(address.source)
       if (sockets[number] === undefined)
         throw new RangeError(`flow: this port has no address ${addressText(address.source)}`)
-      const flow = flows.open(0, address)
+      const flow = flows.open(ONLY_PORT, address)
       sending.addFlow(flow, number, textOf(address.destination))
       return flow
     },
@@ -427,7 +430,7 @@ export const createDgramPort = ({
       for (const socket of sockets) socket?.close()
       // A later `removeAddress` must not close them again: Node throws an Error.
       sockets.fill(undefined)
-      flows.closeAll(0)
+      flows.closeAll(ONLY_PORT)
       release()
     },
   }

@@ -23,6 +23,9 @@ const requireRange = (name: string, value: number, max: number): void => {
     throw new RangeError(`flow: ${name} is an integer from 0 to ${max}, not ${value}`)
 }
 
+/** The number of a port that shares its table with no other port. */
+export const ONLY_PORT = 0
+
 export interface FlowTable {
   /**
    * Opens a flow of a port; the record is copied. Throws a RangeError if a value does not fit in a header, or if the

@@ -125,7 +125,7 @@ export interface Port {
   /**
    * Adds a local address (of the GID table). No effect if the port already has the address, or if a link-local address
    * is not available. Throws SystemError if the system does not allow the address, and an Error if another port of the
-   * memory link has it. `claim` 'spare': another process may take over the address.
+   * memory link has it. `claim` 'spare': another process may take the address over; 'own', the default: it may not.
    */
   addAddress(address: Uint8Array, claim?: 'own' | 'spare'): void
   /** Stops receiving on an address. A port with sockets then loses packets of flows from this address. */
@@ -137,9 +137,9 @@ export interface Port {
    */
   joinGroup(group: Uint8Array): void
   /**
-   * Called when the device's network interface was replaced by another one, for link-local destinations and groups.
-   * Throws SystemError if a group cannot be joined on it; the port has joined the others. Absent if the port does not
-   * depend on an interface's index.
+   * Called when the device's network interface was replaced by another one: the port then uses the new one for
+   * link-local destinations and for groups. Throws SystemError if a group cannot be joined on it; the port has joined
+   * the others. Absent if the port does not depend on an interface's index.
    */
   setInterface?(interfaceIndex: number): void
   leaveGroup(group: Uint8Array): void

@@ -2,7 +2,7 @@
  * Common parts of ports with sockets (phy/udp/port.ts, dgram.ts): addresses, buffers for layers that keep packets,
  * peers of flows.
  */
-import type { FlowTable } from './flow-table.ts'
+import { type FlowTable, ONLY_PORT } from './flow-table.ts'
 import { addressWords } from './key-table.ts'
 import { noAddress, type Port } from './port.ts'
 import { RUN_BYTES, requireRunBytes } from './runs/limits.ts'
@@ -74,15 +74,15 @@ export const socketPortParts = (
   const addressKey = new Uint32Array(4)
   const peerOf = (address: Uint8Array): number => {
     addressWords(address, addressKey, 0)
-    return flows.peerOf(0, addressKey, 0)
+    return flows.peerOf(ONLY_PORT, addressKey, 0)
   }
   return {
     peerOf,
-    reopenFlow: flow => flows.reopen(0, flow),
+    reopenFlow: flow => flows.reopen(ONLY_PORT, flow),
     closeFlow: flow => {
       const { destination } = flows.recordOf(flow) ?? noAddress
       const peer = peerOf(destination)
-      flows.close(0, flow)
+      flows.close(ONLY_PORT, flow)
       if (peer >= 0 && peerOf(destination) < 0) senders.forgetPeer(peer)
     },
     takeLayerBuffer: bytes => {

@@ -106,7 +106,8 @@ const onWriteMiddles = (s: EngineState, row: number, arena: Arena, at: number, s
   if (matching === 0) return 0
   w[base + QP.RESP_FLAGS] &= ~(RespFlag.NAK_SENT | RespFlag.NAK_DUE)
   setPayloads(s, arena, at + headerBytes, mtu, size, matching)
-  // The WRITE has failed with the first of these packets. The full checks drop and count the others.
+  // The flags 0: neither start nor end of the message, and no immediate. The result 0: the WRITE has failed with the
+  // first of these packets. The full checks drop and count the others.
   if (receiveWrite(s, row, 0, matching, 0, false, false) === 0) return 1
   scheduleAck(s, row, s.result.isAckRequested)
   return matching

@@ -118,8 +118,9 @@ export const createSymbols = (timeouts: { readonly perLookUp: number; readonly t
   /** Files that are not looked up again. */
   const slow = new Set<string>()
   /**
-   * Files without a symbol table. In them the tools know exported functions only, and take every address after one of
-   * them for it. The shim compares the address with the function's size: if it found no symbol, the tool's is wrong.
+   * Files without a symbol table. In them the tools know exported functions only, and attribute every address behind
+   * the end of one to it. The shim compares the address with the function's size: if it found no symbol, the tool's is
+   * wrong.
    */
   const stripped = new Set<string>()
   /** Frames by file and address. */

@@ -53,10 +53,13 @@ export class MadQueue {
     return this.#waiting.length
   }
 
-  /** Counts the bytes of a send until `endSend`. Throws CallError ENOMEM. */
+  /** Charges the bytes of a send until `endSend`. Throws CallError ENOMEM beyond MAX_BYTES or the memory quota. */
   beginSend({ length }: Uint8Array): void {
     if (this.#sendingBytes + length > MAX_BYTES)
-      throw new CallError('ENOMEM', `mad_agent.send: ${this.#sendingBytes} bytes wait for their responses`)
+      throw new CallError(
+        'ENOMEM',
+        `mad_agent.send: unfinished sends have ${this.#sendingBytes} bytes, and may have ${MAX_BYTES}`,
+      )
     this.#channel.context.account?.charge(length)
     this.#sendingBytes += length
   }
@@ -66,7 +69,7 @@ export class MadQueue {
     this.#sendingBytes -= length
   }
 
-  /** Adds a message. Drops it beyond MAX_BYTES or the memory quota, or if the channel is closed. */
+  /** Adds a message. Drops it if MAX_BYTES or the memory quota would be exceeded, or if the channel is closed. */
   post(message: WaitingMessage): void {
     const bytes = sizeOf(message)
     if (this.#channel.isClosed || this.#unreadBytes + bytes > MAX_BYTES) return

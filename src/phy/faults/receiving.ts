@@ -26,7 +26,7 @@ export interface FaultyReceiving {
   release(): void
   nextTimeout(): number
   onTimeout(now: number): void
-  /** Replaces the rules. No fault applies to the rest of the current run, and delayed packets leave. */
+  /** Replaces the rules. No fault applies to the rest of the current run; delayed packets are delivered at once. */
   setDecider(decider: FaultDecider): void
   /** Whether no packet is delayed and no run is unreleased, so that the inner port can be used directly. */
   isIdle(): boolean
@@ -105,7 +105,7 @@ export const createFaultyReceiving = (
     counters.receivedBytes += length
   }
 
-  /** Copies a packet to the delay queue. False if the port has no layer buffer, or the queue is full. */
+  /** As `DelayQueue.hold`, for a packet of the inner run. False also if the port has no layer buffer. */
   const hold = (
     packet: number,
     outcome: TapOutcome,
@@ -143,8 +143,8 @@ export const createFaultyReceiving = (
   }
 
   /**
-   * Applies the faults of a packet of the inner run. True if the packet is delivered now, false if it is lost or
-   * delayed. Sets `repeatedPacket` if a second copy is delivered now.
+   * Applies the faults of a packet of the inner run. True if the packet is delivered now, false if it is lost,
+   * damaged or delayed. Sets `repeatedPacket` if a second copy is delivered now.
    */
   const applyFaults = (packet: number): boolean => {
     const { actions, randomBits } = decider.decisions

@@ -8,7 +8,7 @@ import { type Watch, watch } from '../../host/event-loop/poll.ts'
 import { closeUdpSocket, createUdpBatches, isMulticast, openUdpSocket, type UdpSocket } from '../../host/net/udp.ts'
 import { ROCE_UDP_PORT } from '../../spec/wire/headers.ts'
 import { addressText, isLinkLocal } from '../../wire/address.ts'
-import { createFlowTable } from '../flow-table.ts'
+import { createFlowTable, ONLY_PORT } from '../flow-table.ts'
 import { type Port, SCRATCH_BYTES } from '../port.ts'
 import { RUN_BYTES, RUN_PACKETS } from '../runs/limits.ts'
 import { createAddresses, LAYER_BUFFERS_BYTES, socketPortParts } from '../socket-port.ts'
@@ -140,7 +140,7 @@ export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: Ud
     setInterface: newInterface => {
       currentInterface = newInterface
       for (let flow = 0; flow < MAX_FLOWS; flow++)
-        if (flows.isOpen(0, flow))
+        if (flows.isOpen(ONLY_PORT, flow))
           batches.setDestination(flow, flows.recordOf(flow).destination, ROCE_UDP_PORT, currentInterface)
       let firstError: unknown
       // Also the groups without a socket, which could not be joined on the interface before.
@@ -171,9 +171,9 @@ export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: Ud
           `flow: this port has no address ${addressText(address.source)}; it has ${ownAddresses.join(', ') || 'none'}`,
         )
       }
-      const flow = flows.open(0, address)
+      const flow = flows.open(ONLY_PORT, address)
       if (flow >= MAX_FLOWS) {
-        flows.close(0, flow)
+        flows.close(ONLY_PORT, flow)
         throw new RangeError(`flow: this port has ${MAX_FLOWS} flows already`)
       }
       sending.addFlow(flow, socketNumber)
@@ -201,7 +201,7 @@ export const createUdpPort = ({ mtu, interfaceIndex, segmentation = 'auto' }: Ud
       for (const socket of sockets) if (socket !== undefined) closeUdpSocket(socket)
       // A later `removeAddress` must not close these descriptors again: they may have been reused.
       sockets.fill(undefined)
-      flows.closeAll(0)
+      flows.closeAll(ONLY_PORT)
       batches.close()
     },
   }

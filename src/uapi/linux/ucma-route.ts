@@ -2,7 +2,7 @@
  * The response of QUERY_ROUTE, struct rdma_ucm_query_route_resp, from the result of `cm_id.query`. The response has
  * addresses as sockaddr_in6 and paths as struct ib_user_path_rec. The result has addresses as sockaddr_storage and
  * paths in the subnet administrator's format (PathRecord, IBA 15.2.5.16). Before the route is resolved, the response
- * has no path, but the GIDs and the P_Key of the first.
+ * has 0 paths, but the GIDs and the P_Key are already in the first path's place, as on Linux.
  */
 import { SOCKADDR_IN6_BYTES } from '../../spec/linux/ucma.ts'
 import type { AnyRecord } from '../../spec/schema/schema.ts'
@@ -100,7 +100,7 @@ const writeGid = (gid: Uint8Array, sockaddr: Uint8Array): void => {
   gid.set(sockaddr.subarray(4, 8), 12)
 }
 
-/** Writes the response into `bytes`, which must be 0. `addresses` and `paths`: results of `cm_id.query`. */
+/** Writes the response into `bytes`, which are all 0. `addresses` and `paths`: results of `cm_id.query`. */
 export const writeRoute = (bytes: Uint8Array, addresses: AnyRecord, paths: readonly AnyRecord[]): void => {
   const view = viewOf(bytes)
   bytes.set(addresses.nodeGuid as Uint8Array)
@@ -110,7 +110,7 @@ export const writeRoute = (bytes: Uint8Array, addresses: AnyRecord, paths: reado
   })
   const source = addresses.source as Uint8Array
   const destination = addresses.destination as Uint8Array
-  // port 0: the identifier has no device
+  // With port 0 the identifier has no device yet.
   if (paths.length === 0 && addresses.port !== 0) {
     writeGid(bytes.subarray(PATHS, PATHS + UserPath.SGID), destination)
     writeGid(bytes.subarray(PATHS + UserPath.SGID, PATHS + UserPath.RAW_TRAFFIC), source)

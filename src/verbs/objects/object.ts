@@ -39,8 +39,9 @@ export type ObjectOf<C extends ObjectClass> = {
     readonly createOutput: Out<C['methods']['create']>
     /**
      * Destroys the object, or closes its descriptor. Does nothing after that, or while `[Symbol.asyncDispose]` closes
-     * the object. Throws RdmaError EBUSY while the object is in use. If the driver's destroy is asynchronous, use `await
-     * using` or `[Symbol.asyncDispose]`: `close` throws RdmaError EOPNOTSUPP, and the driver completes the destroy later.
+     * the object. Throws RdmaError EBUSY while the object is in use. If the driver's destroy is asynchronous, use
+     * `await using` or `[Symbol.asyncDispose]`: `close` throws RdmaError EOPNOTSUPP, and the driver completes the
+     * destroy later.
      */
     close(): void
   }
@@ -130,7 +131,7 @@ export const objectPlan = <C extends ObjectClass>(
         [Symbol.dispose]: close,
         [Symbol.asyncDispose]: closeAsync,
       }
-      // The library's properties win over methods of the class with the same names.
+      // Adds the methods to `self`. The library's properties win over methods of the class with the same names.
       const object = Object.assign(self, { ...Object.fromEntries(methods), ...self }) as ObjectOf<C>
       showAs(object, 'Object', () => {
         const shown = { class: cls.name, handle, createOutput: jsonSafe(out) }

@@ -56,8 +56,8 @@ export const copyAddress = ({
 })
 
 /**
- * An attribute that calls refuse, with the reason. The kernel adds the VLAN tag of the source address's interface to
- * the device's UDP datagrams.
+ * The attribute `vlan`, with the reason why calls refuse it: the device sends UDP datagrams, and the kernel adds the
+ * tag of the interface that has the source address.
  */
 export const NO_VLAN = {
   vlan: 'the device tags no frames; use a GID whose address is that of a VLAN interface, which does',
@@ -72,6 +72,7 @@ export const addressAnswer = (address: StoredAddress) => ({
 const isSameMac = (a: Uint8Array | undefined, b: Uint8Array | undefined): boolean =>
   a === b || (a !== undefined && b !== undefined && a.every((byte, i) => byte === b[i]))
 
+/** Without `hopLimit`, which stored addresses do not keep. */
 const isSame = (a: Address, b: Address): boolean =>
   isSameAddress(a.dgid, b.dgid) &&
   a.flowLabel === b.flowLabel &&

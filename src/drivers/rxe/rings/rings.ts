@@ -59,6 +59,7 @@ export const createRing = (memory: RingMemory, elements: number, elementBytes: n
   area.view.setUint32(headerAt + header.INDEX_MASK, mask, true)
   // without free-running indices, one slot of a full ring is empty
   const maxElements = hasFreeRunningIndices ? mask + 1 : mask
+  // a queue that was created for no requests accepts none, although the ring has a slot
   const capacity = elements === 0 ? 0 : maxElements
   const ring = { area, headerAt, elementsAt, layout, mask, log2Element, wrap: indexMask(layout, mask), capacity }
   clearRing(ring)
@@ -93,7 +94,7 @@ export const clearRing = (ring: Ring): void => {
   storeConsumer(ring, 0)
 }
 
-/** Copies `count` elements of `ring` from index `from` on to the first slots of `next`. */
+/** Copies `count` elements of `ring`, beginning at index `from`, into the first slots of `next`. */
 export const copyElements = (ring: Ring, from: number, count: number, next: Ring): void => {
   for (let i = 0; i < count; i++) {
     const at = elementAt(ring, from + i)

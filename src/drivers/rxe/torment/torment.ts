@@ -40,7 +40,7 @@ export interface Torment {
   port(port: Port, device: string): Port
   /** The limits of a new device. */
   limits(device: string): QueueLimits
-  /** Wraps the work source of a new device. */
+  /** Wraps the work source of a new device. `rings`: by row of the engine. */
   work(plain: WorkSource, rings: readonly (QpRings | undefined)[]): WorkSource
   /**
    * Torment of a new device. `memory`: its `Memory`. `createCompletions`: creates its `Completions`, which call
@@ -127,7 +127,7 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
   const decisions = createDecisions(setting)
   const devices = new Set<DeviceParts>()
   const queues = createExactQueues(decisions)
-  /** By port that `port` has returned: the same port, if it is a fault layer. */
+  /** The fault layers that `port` has returned, each by itself as a port. */
   const layers = new WeakMap<Port, FaultPort>()
   let hasEndedPackets = false
   /** Depth of nested calls during which nothing is delayed. */
