@@ -230,7 +230,13 @@ const carrierOn = (
     counters() {
       requireOpen('device.counters')
       if (!device.isAlive) throw refused('EIO', 'device.counters', `device ${device.name} was removed`)
-      if (soft === undefined) throw refused('EOPNOTSUPP', 'device.counters', `device ${device.name} has no counters`)
+      if (soft === undefined)
+        throw refused(
+          'EOPNOTSUPP',
+          'device.counters',
+          `device ${device.name} has no counters`,
+          'only soft devices have counters',
+        )
       return { ...countersOf(soft.rxe), faults: { ...soft.port.faults } }
     },
     explain(qpn, id) {

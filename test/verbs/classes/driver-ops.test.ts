@@ -181,6 +181,12 @@ describe('in this process', () => {
     await soft.close()
   })
 
+  test('counters are refused for other devices than soft devices', async () => {
+    const device = await open({ network, device: 'ctx0' })
+    assert.throws(() => device.counters(), { code: 'EOPNOTSUPP', hint: 'only soft devices have counters' })
+    await device.close()
+  })
+
   test('an open device can be removed, and its name cannot be opened afterwards', async () => {
     const removed = await open({ network, device: 'null0' })
     const events = (async () => {
