@@ -19,7 +19,7 @@ struct tree_list {
     int outside_fd;
 };
 
-/* Maximum streams of the program that are in the tree at the same time; further ones end before it. */
+/* Maximum streams of the program that are in the tree at the same time. Further streams have only their own entries. */
 #define CONTINUED 16
 /* Streams of the program whose own entries have ended. Each is used by one thread at a time, as POSIX demands. */
 static struct {

@@ -3,7 +3,8 @@
  *
  * - Polling: an empty poll yields the processor. Two programs and a daemon that spin on two processors take
  *   milliseconds per message, with sched_yield() microseconds. Empty polls also detect that the daemon has ended or the
- *   device was removed. Perhaps no completion tells this: requests of a shared receive queue are not flushed.
+ *   device was removed. There may be no completion that tells the program: requests of a shared receive queue are not
+ *   flushed.
  * - Posting: a send or bind before RTS is refused (IBA 10.8.3.1). The daemon cannot refuse it: posting makes no call.
  * - XRC, for a provider without XRC (xrc.c).
  * - For `userdma check`: posts and polls are recorded (check/).
@@ -225,7 +226,7 @@ static int post_recv(post_recv_function *original, struct ibv_qp *qp, struct ibv
     const int error = original(qp, list, bad);
     if (error == 0)
         return 0;
-    /* The provider sets no `bad` if the queue pair has no receive queue. */
+    /* The provider sets `*bad` to NULL if the queue pair has no receive queue. */
     const struct ibv_recv_wr *first = *bad ? *bad : list;
     note_refused(fd, USERDMA_POST_RECEIVE, qp->qp_num, count_receives(first));
     return refused_receive(qp, first, error);
@@ -268,7 +269,10 @@ static int post_send(post_send_function *original, struct ibv_qp *qp, struct ibv
     return refused_send(qp, *bad, error);
 }
 
-/* Only here the provider advances the producer index for a batch of ibv_wr_*. */
+/*
+ * Ends a batch of ibv_wr_*. Only here does the provider advance the producer index, so a batch before RTS is refused
+ * here.
+ */
 static int wr_complete(wr_complete_function *original, struct ibv_qp_ex *qp)
 {
     if (UNLIKELY(!can_send(&qp->qp_base))) {

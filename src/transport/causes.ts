@@ -64,13 +64,13 @@ export const takeCause = (s: EngineState): Cause => {
 
 /** Stores the cause of a request that has failed locally. Returns `status`. */
 export const storeCause = (s: EngineState, row: number, status: number, cause: Cause): number => {
-  s.stoppedCauses.set(row, cause)
+  s.storedCauses.set(row, cause)
   return status
 }
 
 export const takeStoredCause = (s: EngineState, row: number): Cause => {
-  const cause = s.stoppedCauses.get(row) ?? createCause('REFUSED', {})
-  s.stoppedCauses.delete(row)
+  const cause = s.storedCauses.get(row) ?? createCause('REFUSED', {})
+  s.storedCauses.delete(row)
   return cause
 }
 
@@ -96,6 +96,6 @@ export const countRnrNak = (s: EngineState, row: number): number => {
 
 /** Clears the stored cause and the RNR NAK count of a row that is reset or destroyed. */
 export const forgetCauses = (s: EngineState, row: number): void => {
-  if (s.stoppedCauses.size > 0) s.stoppedCauses.delete(row)
+  if (s.storedCauses.size > 0) s.storedCauses.delete(row)
   if (s.rnrNaks.size > 0) s.rnrNaks.delete(row)
 }

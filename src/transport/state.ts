@@ -114,7 +114,7 @@ export interface EngineState {
   queueTail: number
   queueNext: Int32Array
   /** By row: the cause of the local error of a WQE that waits for earlier WQEs (causes.ts). */
-  readonly stoppedCauses: Map<number, Cause>
+  readonly storedCauses: Map<number, Cause>
   /** By row: the PSN for which RNR NAKs were received, and how many. */
   readonly rnrNaks: Map<number, { psn: number; times: number }>
 
@@ -185,7 +185,7 @@ export const createState = (
   queueHead: -1,
   queueTail: -1,
   queueNext: new Int32Array(INITIAL_ROWS),
-  stoppedCauses: new Map(),
+  storedCauses: new Map(),
   rnrNaks: new Map(),
   sink: undefined,
   maxSinglePacketRun: 0,

@@ -39,7 +39,7 @@ const CHECK_INTERVAL = { first: 10, longest: 1000 }
 
 /**
  * `onPosted` is called for each token; the handle may be invalid. `onRung` is called after the tokens of a turn, and
- * when a context may have ended. `isChecked`: for `userdma check`.
+ * when a context may have ended. `isChecked`: maps the contexts' taken counts, for `userdma check`.
  */
 export class Contexts {
   readonly #pool: RingPool
@@ -161,7 +161,7 @@ export class Contexts {
 
   /**
    * Call when the device was removed: shuts down the daemon's ends of the doorbell sockets, so that programs that only
-   * poll notice. The contexts exist until programs close them.
+   * poll notice the removal. The contexts exist until programs close them.
    */
   hangUp(device: Device): void {
     for (const [{ context }, contextDoorbells] of this.#doorbells)

@@ -60,7 +60,10 @@ export const createCounterFiles = (
 ): CounterFiles => {
   const folderOf = (device: CountedDevice, folder: CounterFolder): string => join(portFolder(device), folder)
   const write = (path: string, value: number, mode: number): void => replaceFile(root, path, `${value}\n`, mode)
-  /** Returns the function that writes a device's counter files. The first success creates folders and `lifespan`. */
+  /**
+   * Returns the function that writes a device's counter files. Each call creates folders and `lifespan`, until a call
+   * has succeeded in that.
+   */
   const updaterOf = (device: CountedDevice): (() => void) => {
     const lifespan = join(folderOf(device, 'hw_counters'), 'lifespan')
     let isCreated = false

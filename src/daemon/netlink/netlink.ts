@@ -90,7 +90,7 @@ export const createNetlink = ({ containment, slices, answer, onClosed = () => {}
     return nextSparePort
   }
 
-  /** Answers messages from index `first` on, in order. After each SLICE other work may run. */
+  /** Answers messages from index `first` on, in order. After each SLICE, waits for one slice of other work's jobs. */
   const answerAll = (
     socket: NetlinkSocket,
     messages: readonly Message[],

@@ -33,7 +33,8 @@ const countersOfPort = ({ device, rxe }: DaemonDevice): readonly (readonly [stri
   return Object.entries(countersOf(rxe).hw_counters)
 }
 
-const portOfRequest = (daemon: DaemonState, parsed: ParsedRequest) => {
+/** The device of a request, and the first attributes of its answer: device and port. Throws CallError. */
+const deviceAndHead = (daemon: DaemonState, parsed: ParsedRequest) => {
   const found = deviceOf(daemon, parsed)
   const port = requiredPort(found, parsed)
   const head: Entries = [...handleOf(found), ['PORT_INDEX', port]]
@@ -41,7 +42,7 @@ const portOfRequest = (daemon: DaemonState, parsed: ParsedRequest) => {
 }
 
 const counterValues = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
-  const { found, head } = portOfRequest(daemon, parsed)
+  const { found, head } = deviceAndHead(daemon, parsed)
   const flagged = countersOfPort(found).map(
     ([name, value]): Entry => [
       'STAT_HWCOUNTER_ENTRY',
@@ -57,7 +58,7 @@ const counterValues = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
 }
 
 const counterNames = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
-  const { found, head } = portOfRequest(daemon, parsed)
+  const { found, head } = deviceAndHead(daemon, parsed)
   const flagged = countersOfPort(found).map(
     ([name], index): Entry => [
       'STAT_HWCOUNTER_ENTRY',
@@ -78,7 +79,7 @@ const refuseCounter = (counter: number): never => {
 
 const qpCounterMode = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
   const { attributes } = parsed
-  const { found, head } = portOfRequest(daemon, parsed)
+  const { found, head } = deviceAndHead(daemon, parsed)
   if (attributes.STAT_COUNTER_ID !== undefined) refuseCounter(attributes.STAT_COUNTER_ID)
   required(attributes, 'STAT_MODE')
   const mask = autoMasks.get(found.device)
@@ -94,7 +95,7 @@ const refuseKind = (kind: number): never => {
   )
 }
 
-/** Only queue pairs can have counters of their own. */
+/** As on Linux, counters are bound to queue pairs only. */
 const requireQpKind = (attributes: Attributes): void => {
   const kind = required(attributes, 'STAT_RES')
   if (kind !== RES_QP.number)
@@ -143,7 +144,7 @@ const setMode = (found: DaemonDevice, { attributes }: ParsedRequest): void => {
 }
 
 const setStatistics = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
-  const { found, head } = portOfRequest(daemon, parsed)
+  const { found, head } = deviceAndHead(daemon, parsed)
   const { STAT_MODE: mode, STAT_HWCOUNTERS: counters } = parsed.attributes
   if (mode === undefined && counters === undefined)
     throw new CallError('EINVAL', 'STAT_MODE or STAT_HWCOUNTERS is required')
@@ -155,7 +156,7 @@ const setStatistics = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
 
 const refuseUnbind = (daemon: DaemonState, parsed: ParsedRequest): never => {
   const { attributes } = parsed
-  const { found } = portOfRequest(daemon, parsed)
+  const { found } = deviceAndHead(daemon, parsed)
   requireQpKind(attributes)
   const counter = required(attributes, 'STAT_COUNTER_ID')
   const qpn = required(attributes, 'RES_LQPN')

@@ -88,8 +88,8 @@ export const createSession = (daemon: DaemonState, fd: number, ended: () => void
   return orRelease(releaseQuota, () => {
     const owner = needsOwner(uid) ? { uid, gid } : undefined
     const guestUid = uid === process.geteuid?.() ? undefined : uid
-    // Before Linux 6.16 there is no pidfd of a peer that has ended. Its pid may be another process's by now, so the
-    // session must not open the process by the pid.
+    // ENOPROTOOPT: this kernel has no pidfds of peers, so the process is opened by its pid. Other errors refuse the
+    // connection: before Linux 6.16 there is no pidfd of a peer that has ended, and its pid may be another process's.
     const handle = openProcess(pid, { pidfd: pidfd === -ENOPROTOOPT ? undefined : pidfd, owner, guestUid })
     if (handle instanceof SystemError) {
       daemon.refuseConnection(fd, handle.errno)
@@ -357,7 +357,8 @@ class ClientSession implements Session, Client {
 
   /**
    * Answers HELLO. If the daemon may not access the client's memory and the client passes no memory file, the answer is
-   * EACCES. Then the shim gives up, since all calls would fail. A tool continues, since it needs only replies.
+   * EACCES. Then the shim gives up, since all calls would fail. A tool continues, since it needs only replies. Other
+   * errors: EINVAL (the memory file is invalid, or the second one), EPROTO (another version of the protocol).
    */
   #hello(passedFd: number | undefined): void {
     const { daemon, request, process } = this

@@ -23,7 +23,7 @@ const NAKS: ReadonlySet<CauseName> = new Set<CauseName>([
   'NAK_REMOTE_OPERATION',
   'NAK_INVALID_RD',
 ])
-/** Maximum number of NAKs that are kept, also of destroyed queue pairs: failure reports of peers need their causes. */
+/** Maximum number of kept NAKs. Those of destroyed queue pairs are kept too: failures of peers need their causes. */
 const MAX_NAKS = 64
 
 /** A NAK that queue pair `qpn` has sent to queue pair `peer` for `psn`. */
@@ -78,7 +78,7 @@ export const createFailures = (state: () => RxeState, deviceOf: () => Device): F
     const object = objectOf(row)
     if (object === undefined) return
     const complete: Failure = { ...failure, device: deviceOf().name, qpn: object.state.qpn }
-    // an event with the cause of the last failure does not replace that failure
+    // Kept is what the program was told first: an event with the same cause does not replace the failed request.
     if (!isNote(complete) && complete.kind !== 'drop' && lastFailures.get(row)?.cause !== complete.cause)
       lastFailures.set(row, complete)
     report(complete, object.context)

@@ -29,11 +29,11 @@ import {
 } from './peer-window-accounting.ts'
 
 /**
- * While rows wait, peers are checked after each so many µs. The bytes in flight of a peer that has acknowledged nothing
+ * Interval of the checks of peers while rows wait, µs. The bytes in flight of a peer that has acknowledged nothing
  * since the last check are written off.
  */
 const STALL_TIMEOUT = 200_000
-/** A waiting row is polled only if its window has at least so many free bytes, or half of its size if that is less. */
+/** Minimum free bytes of a window for a poll of a waiting row; half of the window's size if that is less. */
 const MIN_FREE = 0x8000
 /** Minimum window of a peer, bytes. */
 const MIN_WINDOW = 0x1_0000
@@ -176,7 +176,7 @@ export const takeWaiting = (s: EngineState): number => {
     if (windows.inFlight[window] > 0 && free < required) continue
     const row = windows.firstWaiting[window]
     dequeue(windows, row)
-    // If no row waits for this window any more, the next window has its index now.
+    // If this was the window's last waiting row, `dequeue` has removed the window: the next window has its index.
     windows.nextIndex = waitingWindows[index] === window ? index + 1 : index
     windows.servedRow = row
     return row
