@@ -42,19 +42,19 @@ export interface WantedConfig {
   readonly buffers?: BufferCheck
 }
 
-/** A value of an option that is one of `choices`. Throws an Error with a message. */
+/** A value of an option that is one of `choices`. Throws an Error. */
 const parseChoice = <T extends string>(option: string, choices: readonly T[], text: string): T => {
   const found = choices.find(choice => choice === text)
   if (found === undefined) throw new Error(`${option} "${text}" is not one of ${choices.join(', ')}`)
   return found
 }
 
-/** The adapters of `--like`, each once. Throws an Error with a message. */
+/** The adapters of `--like`, each once. Throws an Error. */
 const parseAdapters = (text: string): AdapterName[] => [
   ...new Set(text.split(',').map(name => parseChoice('--like', adapterNames, name.trim()))),
 ]
 
-/** The setting of `--torment`. Throws an Error with a message. */
+/** The setting of `--torment`. Throws an Error. */
 export const parseTorment = (text: string): TormentSetting => {
   const setting = readTorment(text)
   if (setting === undefined)
@@ -64,14 +64,14 @@ export const parseTorment = (text: string): TormentSetting => {
   return setting
 }
 
-/** The number that is the value of `option`, from 1 to `max`. Throws an Error with a message. */
+/** The number that is the value of `option`, from 1 to `max`. Throws an Error. */
 export const parseCount = (option: string, text: string, max: number): number => {
   const count = /^\d{1,15}$/.test(text) ? Number(text) : 0
   if (count < 1 || count > max) throw new Error(`${option} "${text}": give an integer from 1 to ${max}`)
   return count
 }
 
-/** All fault rules in canonical form. Throws an Error with a message. The parser is loaded only when needed. */
+/** All fault rules in canonical form. Throws an Error. The parser is loaded only when needed. */
 export const canonicalFaults = async (texts: readonly string[]): Promise<string> => {
   const { formatFaults, parseFaults } = await import('../phy/faults/rules.ts')
   return formatFaults(parseFaults(texts.join(';')))
@@ -86,7 +86,7 @@ export const orUsageError = async <T>(parse: () => T | Promise<T>): Promise<T> =
   }
 }
 
-/** Parses the options. Throws UsageError with a message. */
+/** Parses the options. Throws UsageError. */
 export const wantedConfig = ({
   device,
   fault,
@@ -114,7 +114,10 @@ export const wantedConfig = ({
     }
   })
 
-/** The configuration of a new daemon, with defaults for settings that were not given. */
+/**
+ * The configuration of a new daemon. Devices, faults and link have defaults; other settings are absent if they were not
+ * given, `path` and `buffers` also if they have the default value.
+ */
 export const fullConfig = ({ devices, fault, link, path, buffers, ...others }: WantedConfig): DaemonConfig => ({
   devices: devices ?? [defaultDevice],
   fault: fault ?? '',

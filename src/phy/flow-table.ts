@@ -10,10 +10,10 @@ import { type Flow, makeFlow } from '../wire/icrc.ts'
 import { addressWords, createKeyTable } from './key-table.ts'
 import type { FlowAddress } from './port.ts'
 
-// Words of a flow's key. Word 0 is the number of the port.
+// Words of a flow's key. Word 0 is the number of the link's port; SOURCE_PORT is the UDP port.
 const SOURCE = 1
 const DESTINATION = 5
-const PORT_CLASS_HOPS = 9
+const SOURCE_PORT_CLASS_HOPS = 9
 const FLOW_LABEL = 10
 const FLOW_WORDS = 11
 const ADDRESS_WORDS = 4
@@ -119,9 +119,9 @@ export const createFlowTable = (): FlowTable => {
       key[0] = port
       addressWords(address.source, key, SOURCE)
       addressWords(address.destination, key, DESTINATION)
-      key[PORT_CLASS_HOPS] = (address.sourcePort << 16) | (address.trafficClass << 8) | address.hopLimit
+      key[SOURCE_PORT_CLASS_HOPS] = (address.sourcePort << 16) | (address.trafficClass << 8) | address.hopLimit
       key[FLOW_LABEL] = address.flowLabel
-      if (isIpv4(key, SOURCE) !== isIpv4(key, DESTINATION)) icrcFlow(address) // throws
+      if (isIpv4(key, SOURCE) !== isIpv4(key, DESTINATION)) icrcFlow(address) // throws a RangeError
       const sizeBefore = flows.size
       const flow = flows.acquire(key, 0)
       if (flows.size > sizeBefore) {

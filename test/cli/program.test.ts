@@ -91,6 +91,23 @@ describe('a program that runs', () => {
     assert.equal(process.listenerCount('SIGTERM'), 0)
   })
 
+  it('continues if a signal cannot be sent to it, because it runs as another user', async t => {
+    const { spawn } = childProcess
+    t.mock.method(childProcess, 'spawn', (...args: Parameters<typeof spawn>) => {
+      const child = spawn(...args)
+      // As ChildProcess.kill does after EPERM.
+      child.kill = () => child.emit('error', Object.assign(new Error('kill EPERM'), { code: 'EPERM' }))
+      return child
+    })
+    syncBuiltinESMExports()
+    t.after(() => {
+      t.mock.restoreAll()
+      syncBuiltinESMExports()
+    })
+    const program = runProgram('sh', ['-c', 'kill -TERM $PPID; kill -HUP $PPID; exit 7'], process.env)
+    assert.deepEqual(await program, { status: 7, signal: null })
+  })
+
   it('leaves no pipe to a child that outlives it', async t => {
     const pipes = (): number => process.getActiveResourcesInfo().filter(name => name === 'PipeWrap').length
     const before = pipes()

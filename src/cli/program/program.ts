@@ -32,7 +32,7 @@ export const withoutShim = (env: NodeJS.ProcessEnv): NodeJS.ProcessEnv => {
   return others.length > 0 ? { ...rest, LD_PRELOAD: others.join(':') } : rest
 }
 
-/** How the preload library marks the program's calls, and what else it reports. */
+/** How the preload library marks the program's calls, and what it reports beside them. */
 export interface Recording {
   /** Identifies its calls for `userdma trace`. */
   readonly tag?: string | undefined
@@ -166,7 +166,10 @@ export const runProgram = (program: string, args: readonly string[], env: NodeJS
       rejectSpawn(error)
       return
     }
-    child.once('error', rejectSpawn)
+    child.on('error', error => {
+      // Emitted also if a signal cannot be sent, because the program runs as another user (sudo): the program continues.
+      if (child?.pid === undefined) rejectSpawn(error)
+    })
     child.once('exit', (status, signal) => {
       removeHandlers()
       resolve({ status: signal === null ? (status ?? 0) : 128 + os.signals[signal], signal })

@@ -26,7 +26,7 @@ const HOP_LIMIT = 64
 /** Prefix lengths, bits. */
 const DEFAULT_IPV4_PREFIX = 24
 const DEFAULT_IPV6_PREFIX = 64
-/** Maximum interfaces of all programs of one user. */
+/** Maximum number of interfaces of all programs of one user, on all devices. */
 const MAX_INTERFACES = 64
 
 /**
@@ -43,7 +43,7 @@ const wireGid = (mgid: Uint8Array, localGid: Uint8Array): Uint8Array =>
 class IpPort {
   readonly gid: Uint8Array
   readonly queuePair: DatagramPort
-  /** How often each link-layer group was joined: several IP groups may map to one link-layer group. */
+  /** By link-layer group: number of joins without a leave. Several IP groups may map to one link-layer group. */
   readonly #groups = new Map<string, number>()
 
   /** Throws CallError EOPNOTSUPP if the device has no GID or no queue pairs for clients. */
@@ -173,7 +173,7 @@ export class IpOverDevice {
     for (const { ip } of this.#interfaces)
       if (ip.prefix.isOwn(address))
         throw new CallError('EADDRINUSE', `ip_interface.create: an interface has ${addressText(address)} already`)
-    // Packets come only after `create`, in a poll of the device.
+    // Packets come in a poll of the device, thus only after `created` is assigned.
     const port = new IpPort(device, packet => this.#receive(created, packet))
     let created: DeviceInterface
     try {

@@ -67,7 +67,7 @@ interface MadPort {
   readonly agents: Map<number, AgentReceiver>
 }
 
-/** About the maximum number of repeated datagrams and ended sends of a port in one `onTimeout`. */
+/** Of a port: after this number of repeated datagrams and ended sends, `onTimeout` leaves the rest to its next call. */
 const MAX_TIMER_STEPS = 64
 /** As in Linux, upper halves of transaction ids are below this number. */
 const TID_HIGH_END = 2 ** 24
@@ -77,8 +77,8 @@ export class MadLayer {
   readonly #ports = new Map<Device, MadPort>()
   readonly #services = new Set<MadService>()
   readonly close: () => void
-  /** The upper half of transaction ids of the newest agent. */
-  #lastTidHigh = 1
+  /** The upper half of transaction ids of the newest agent; 0: there was none. */
+  #lastTidHigh = 0
   /** No agent's timer is due before this time. */
   #nextTimer = Number.POSITIVE_INFINITY
 
@@ -100,8 +100,8 @@ export class MadLayer {
   }
 
   /**
-   * Registers a service on all devices. The returned function unregisters it. Throws CallError EBUSY if, on a device,
-   * another service or agent has one of the methods.
+   * Registers a service on all devices, later ones too. The returned function unregisters it. Throws CallError EBUSY if,
+   * on a device, another service or agent has one of the methods.
    */
   register(service: MadService): () => void {
     const unregister = (): void => {
@@ -179,7 +179,7 @@ export class MadLayer {
     return this.#nextTimer
   }
 
-  /** False before the time of `nextTimeout`. Work beyond MAX_TIMER_STEPS is left to the next call. */
+  /** Returns whether a timer was due. */
   onTimeout(now: number): boolean {
     if (now < this.#nextTimer) return false
     this.#nextTimer = Number.POSITIVE_INFINITY

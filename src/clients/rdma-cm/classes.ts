@@ -76,7 +76,7 @@ const addressesRecord = (
   deviceIndex: id.device?.device.index ?? 0,
 })
 
-/** In place of a missing address. */
+/** In place of an address that the identifier does not have. */
 const noFamily: SocketAddress = { ...anyAddress(Family.INET6), family: 0 }
 
 /** In place of an unknown GID. */
@@ -97,7 +97,7 @@ const asIbAddress = (id: Identifier, address: SocketAddress, gid: Uint8Array | u
         serviceMask: 0n,
       }
 
-/** Destroys the identifiers of a channel. Yields after each object of the context. */
+/** A job that destroys the identifiers of a channel. Yields after each object of the context. */
 function* destroyIdsOf(channel: FdObject): Generator<void> {
   for (const object of objectsDownwards(channel.context)) {
     if (object?.events?.route.channel === channel && object.class.id === CmId.id) destroyNow(object, 'close')
@@ -105,7 +105,7 @@ function* destroyIdsOf(channel: FdObject): Generator<void> {
   }
 }
 
-/** Yields after each. */
+/** A job that destroys the objects. Yields after each. */
 function* destroyEach(objects: readonly CoreObject[]): Generator<void> {
   for (const object of objects) {
     destroyNow(object, 'close')
@@ -155,8 +155,9 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       onUndelivered(call, () => {
         if (id !== undefined) id.unreadEvents++
         if (member !== undefined) member.readGroupEvents--
-        if (request !== undefined) request.listener = listener
-        if (request !== undefined) listener?.unreadRequests.add(request)
+        if (request === undefined) return
+        request.listener = listener
+        listener?.unreadRequests.add(request)
       })
       const { status = 0, connection, datagram, ece, argument } = details
       return {
@@ -208,8 +209,8 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       service().destroy(id)
       // As in Linux: rdma_destroy_id waits for acknowledgements of the memberships' events too.
       const events = withdrawEvents(object).asyncEvents + id.readGroupEvents
-      // No program knows the handle of an unread request, so it is destroyed here.
-      const requests = [...id.unreadRequests].flatMap(({ object: request }) => request ?? [])
+      // No program knows the handle of an unread request's identifier, so it is destroyed here.
+      const requests = [...id.unreadRequests].flatMap(request => request.object ?? [])
       if (id.memberships.size + requests.length > 0) core.runJob(destroyEach([...id.memberships, ...requests]))
       return { events }
     },
@@ -220,7 +221,7 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
     resolveAddress(_call, object, { destination, source }) {
       requireUnreadBelowMax(object as CmIdObject)
       const method = 'cm_id.resolveAddress'
-      const sourceAddress = source === undefined ? undefined : parseAddress(source)
+      const sourceAddress = source && addressOf(method, 'source', source)
       service().resolveAddress(object.state, addressOf(method, 'destination', destination), sourceAddress)
       return {}
     },
@@ -262,7 +263,8 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       }
       return {}
     },
-    reject(_call, { state: id }, { privateData = new Uint8Array(0), reason = CONSUMER_DEFINED }) {
+    reject(_call, { state: id }, { privateData = new Uint8Array(0), reason }) {
+      // As in Linux, reason 0 too means CONSUMER_DEFINED.
       service().reject(id, privateData, reason || CONSUMER_DEFINED)
       return {}
     },
@@ -332,7 +334,7 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
   return [channelClass, refusedAfterRemoval(idClass), multicastClass]
 }
 
-/** The identifier with this handle. Throws CallError ENOENT, EINVAL. */
+/** The identifier with the handle that a call of cm_multicast.create names. Throws CallError ENOENT, EINVAL. */
 const identifierOf = ({ context }: CallContext, handle: number): Identifier => {
   const object = findHandle(context.handles, handle)
   if (object === undefined)

@@ -12,7 +12,7 @@ export interface SocketAddress {
   readonly family: number
   /** For AF_IB: the last 16 bits of the service id. */
   readonly port: number
-  /** 16 bytes. */
+  /** 16 bytes; for AF_IB the GID. */
   readonly address: Uint8Array
   readonly flowInfo: number
   /** Index of the interface, for link-local IPv6 addresses; 0: any. */
@@ -26,7 +26,7 @@ export const addressSize = ({ family }: SocketAddress): number => SOCKADDR_BYTES
 
 const noExtras = { flowInfo: 0, scope: 0, serviceId: 0n, serviceMask: 0n }
 
-/** `address`: 16 bytes. */
+/** An IPv4 or IPv6 address. `address`: 16 bytes, IPv4 as ::ffff:a.b.c.d. */
 export const ipAddress = (address: Uint8Array, port: number, scope = 0): SocketAddress => ({
   ...noExtras,
   family: isMappedIpv4(address) ? Family.INET : Family.INET6,
@@ -46,7 +46,10 @@ export const anyAddress = (family: number): SocketAddress => ({
   address: family === Family.INET ? noIpv4 : noIpv6,
 })
 
-/** Undefined for other families. Family and scope are little-endian, other numbers big-endian. */
+/**
+ * Parses one of the three structs; undefined for another family. Family and scope are little-endian, other numbers
+ * big-endian. `bytes`: at least as many as the struct.
+ */
 export const parseAddress = (bytes: Uint8Array): SocketAddress | undefined => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   const family = view.getUint16(0, true)
@@ -97,7 +100,7 @@ export const emitAddress = (socketAddress: SocketAddress): Uint8Array => {
   return bytes
 }
 
-/** `end` is exclusive. */
+/** Whether bytes `first` to `end`, exclusive, are 0. */
 export const areZeros = (bytes: Uint8Array, first = 0, end = bytes.length): boolean => {
   for (let i = first; i < end; i++) if (bytes[i] !== 0) return false
   return true

@@ -5,7 +5,7 @@
  */
 import { ROCE_UDP_PORT } from '../../spec/wire/headers.ts'
 import { type Flow, makeFlow } from '../../wire/icrc.ts'
-import type { FlowTable } from '../flow-table.ts'
+import { type FlowTable, ONLY_PORT } from '../flow-table.ts'
 import { createKeyTable } from '../key-table.ts'
 import type { FlowAddress } from '../port.ts'
 
@@ -62,7 +62,7 @@ export const createSenders = (flows: FlowTable): Senders => {
   const peerOf = (sender: number): number => {
     const version = flows.version()
     if (versions[sender] !== version) {
-      peers[sender] = flows.peerOf(0, table.keys, sender * KEY_WORDS)
+      peers[sender] = flows.peerOf(ONLY_PORT, table.keys, sender * KEY_WORDS)
       versions[sender] = version
     }
     return peers[sender]

@@ -5,8 +5,8 @@
  *
  * The kernel segments a message (UDP_SEGMENT), and gives its datagrams the IPv4 identifications 0, 1, 2 …. The ICRCs
  * are computed for these. But a network card that segments may number differently, and only this port accepts other
- * numbers (receiving.ts). An IPv4 peer therefore gets single datagrams until it has sent identification 0, as a port of
- * this kind does. If the kernel refuses to segment, all peers get single datagrams.
+ * numbers (receiving.ts). An IPv4 peer therefore gets single datagrams until it has sent identification 0: then it
+ * probably is such a port too. If the kernel refuses to segment, all peers get single datagrams.
  *
  * Datagrams that the system refuses (no route, interface down, beyond the MTU) are lost and counted. While the buffer
  * of one socket is full, the port is full: `reserve` returns -1, whichever socket the packets are for.
@@ -14,7 +14,7 @@
 import { EADDRNOTAVAIL, EAGAIN, EINVAL, EIO, EMSGSIZE } from '../../host/errno.ts'
 import type { UdpBatches, UdpSocket } from '../../host/net/udp.ts'
 import { sealIcrc, sealIcrcs } from '../../wire/icrc.ts'
-import type { FlowTable } from '../flow-table.ts'
+import { type FlowTable, ONLY_PORT } from '../flow-table.ts'
 import { emptyTappedRun, type PortCounters, type PortTap } from '../port.ts'
 import { RUN_BYTES, requireRun, requireRunBytes } from '../runs/limits.ts'
 import type { Senders } from './senders.ts'
@@ -260,11 +260,11 @@ export const createUdpSending = (
     },
     commit: (offset, packetBytes, count, lastBytes, flow) => {
       const end = requireRun(offset, packetBytes, count, lastBytes, filled, reservationEnd)
-      if (!flows.isOpen(0, flow)) throw new Error(`flow ${flow} is not open`)
+      if (!flows.isOpen(ONLY_PORT, flow)) throw new Error(`flow ${flow} is not open`)
       filled = end
       // Sends only earlier runs, because a fault layer may change the bytes of this run after `commit`.
       if (queuedPackets >= FLUSH_EARLY_PACKETS && blockedSocket === NOT_BLOCKED) sendQueued()
-      const peer = flows.peerOf(0, flows.words(), flows.destinationAt(flow))
+      const peer = flows.peerOf(ONLY_PORT, flows.words(), flows.destinationAt(flow))
       const maySegment = isSegmenting && (flows.icrcFlowOf(flow).version === 6 || senders.numbersSegments(peer))
       const maxPackets = maySegment ? Math.max(1, Math.min(messagePackets, Math.floor(MESSAGE_BYTES / packetBytes))) : 1
       for (let i = 0; i < count; i += maxPackets) {

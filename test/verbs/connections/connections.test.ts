@@ -272,6 +272,18 @@ const connectionTests = (openTwo: OpenTwo): void => {
     queue.close()
   })
 
+  it('resolving an address refuses a source of an unknown family', () => {
+    const channel = clientDevice.create(CmChannel)
+    const id = clientDevice.create(CmId, { channel: channel.handle, portSpace: CmPortSpace.values.TCP })
+    const destination = emitAddress(ipAddress(parseAddress(serverDevice.address)!, 7471))
+    const source = emitAddress({ ...ipAddress(parseAddress(clientDevice.address)!, 0), family: 99 })
+    assert.throws(() => id.resolveAddress({ destination, source }), {
+      code: 'EINVAL',
+      message: /attribute source: the family/,
+    })
+    clientDevice.call(CmId, 'destroy', {}, id.handle)
+  })
+
   it('closing a device disconnects its peers', async () => {
     const [clientEnd, serverEnd] = await pair(server, url, clientDevice)
     const { closed } = serverEnd
