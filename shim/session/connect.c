@@ -69,7 +69,7 @@ static int exchange_hello(const struct shim_guard *guard)
         shim_under_valgrind ? -1 : (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
     if (userfaultfd >= 0)
         request.hello.wants |= USERDMA_HELLO_UNMAPPING;
-    if (shim_under_valgrind) /* check/valgrind.c asks what the daemon has written */
+    if (shim_under_valgrind) /* ../check/valgrind.c asks what the daemon has written */
         request.hello.wants |= USERDMA_HELLO_WRITTEN;
     if (shim_logs_events)
         request.hello.wants |= USERDMA_HELLO_EVENTS;
