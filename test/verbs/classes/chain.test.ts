@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict'
 import { readdirSync } from 'node:fs'
 import { test } from 'node:test'
+import { inspect } from 'node:util'
 import { CompChannel } from '../../../src/spec/classes/events/comp_channel.ts'
 import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
 import { Classes } from '../../../src/spec/classes.ts'
@@ -41,6 +42,37 @@ eachCarrier(openTwo => {
     created.nested.srqs[0].close()
     created.pd.close()
     await closeAll({ device: one }, b)
+  })
+
+  test('a chain creates queue pairs of several types, and SRQs', async () => {
+    const [one, two] = await openTwo()
+    const xrcd = one.xrcd()
+    const { pd, cq, objects } = one.chain(chain => {
+      const [pd, cq] = [chain.pd(), chain.cq()]
+      const srq = chain.srq(pd)
+      const objects = [
+        chain.rcQp(pd, { sendCq: cq, srq }),
+        chain.ucQp(pd, { sendCq: cq }),
+        chain.udQp(pd, { sendCq: cq }),
+        chain.xrcInitiator(pd, { sendCq: cq }),
+        srq,
+        chain.xrcSrq(pd, { xrcd, cq }),
+      ]
+      return { pd, cq, objects }
+    })
+    assert.deepEqual(
+      objects.map(object => inspect(object).split(' ')[0]),
+      [
+        ...['RcQueuePair', 'UcQueuePair', 'UdQueuePair', 'XrcInitiator'],
+        ...['SharedReceiveQueue', 'XrcSharedReceiveQueue'],
+      ],
+    )
+    assert.throws(
+      () => one.chain(chain => chain.smiQp(pd, { sendCq: cq })),
+      { code: 'EOPNOTSUPP' },
+      'the soft device has no queue pair 0',
+    )
+    await closeAll({ device: one }, { device: two })
   })
 
   test('a planned object is refused after its chain, also in a chain with other entries', async () => {
