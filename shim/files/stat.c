@@ -179,7 +179,6 @@ EXPORT int statx(int dir, const char *path, int flags, unsigned mask, struct sta
     const int result = REAL(statx)(dir, path, flags, mask, out);
     if (result != 0)
         return result;
-    int node;
     dev_t rdev;
     if ((flags & AT_EMPTY_PATH) && (!original || !original[0])) {
         if (LIKELY(!is_device(dir, &rdev)))
@@ -191,10 +190,14 @@ EXPORT int statx(int dir, const char *path, int flags, unsigned mask, struct sta
         if (node_path && REAL(statx)(AT_FDCWD, node_path, 0, mask, &found) == 0)
             *out = found;
         errno = saved;
-    } else if (UNLIKELY(path_is_ours(original)) && !S_ISLNK(out->stx_mode) && (node = path_device_node(original)) >= 0)
+    } else {
+        if (LIKELY(!path_is_ours(original)))
+            return result;
+        const int node = S_ISLNK(out->stx_mode) ? -1 : path_device_node(original);
+        if (node < 0)
+            return result;
         rdev = path_node_rdev((unsigned)node);
-    else
-        return result;
+    }
     out->stx_mode = mode_of(rdev);
     out->stx_rdev_major = major(rdev);
     out->stx_rdev_minor = minor(rdev);
