@@ -190,6 +190,9 @@ static uint32_t send_definition(uint64_t hash, struct definition *definition, co
     if (session_exchange((struct request *)definition, sizeof definition->stack, &reply, guard) != 0)
         return 0;
     reply_close_all(&reply);
+    /* While the thread waited without the lock, another thread has connected: the stack has no number there. */
+    if (reply.generation != session_generation())
+        return 0;
     __atomic_store_n(&known_stacks[slot].id, ++known_count, __ATOMIC_RELAXED);
     __atomic_store_n(&known_stacks[slot].hash, hash, __ATOMIC_RELEASE);
     return known_count;

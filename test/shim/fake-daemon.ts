@@ -61,6 +61,7 @@ const Order = {
   DELAY: 17,
   DELAY_ATTACH: 18,
   END_SESSION: 19,
+  DELAY_STACK: 20,
 } as const
 
 /**
@@ -281,6 +282,21 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
     return 0
   }
 
+  /** Milliseconds that the next STACK waits for its answer. */
+  let stackDelay = 0
+  /** By session: the numbers of its stacks. */
+  const stacks = new Map<number, Set<number>>()
+  const answerStack = (fd: number): number => {
+    stacks.set(fd, (stacks.get(fd) ?? new Set()).add(request.id))
+    const delayed = { ...request }
+    const answer = (): number => reply(fd, writeCallReply(buffer, delayed, 0))
+    if (stackDelay === 0) return answer()
+    setTimeout(() => sessions.has(fd) && answer(), stackDelay)
+    stackDelay = 0
+    writeFileSync(join(folder, 'delay'), '')
+    return 0
+  }
+
   /** The context whose memory file the process has as descriptor `fd`. */
   const contextOfDescriptor = (pid: number, fd: number): Context | undefined => {
     const status = statSync(`/proc/${pid}/fd/${fd}`, { throwIfNoEntry: false })
@@ -359,6 +375,9 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
       case Order.DELAY_ATTACH:
         attachDelay = argument
         return answer(0)
+      case Order.DELAY_STACK:
+        stackDelay = argument
+        return answer(0)
       case Order.END_SESSION:
         answer(0)
         endSession(fd)
@@ -421,6 +440,7 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
 
   const onRequest = (fd: number): number => {
     if (request.type !== MessageType.HELLO) answerLate()
+    if (request.stack !== 0 && !stacks.get(fd)?.has(request.stack)) log.push('fault stack of another session')
     switch (request.type) {
       case MessageType.HELLO:
         log.push(`hello ${request.tag}`)
@@ -443,6 +463,8 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
       case MessageType.REFRESH:
         log.push('refresh')
         return reply(fd, writeCallReply(buffer, request, 0))
+      case MessageType.STACK:
+        return answerStack(fd)
       case MessageType.NETLINK:
         return answerNetlink(fd)
       case MessageType.WRITE: {
@@ -464,6 +486,7 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
   const endSession = (fd: number): void => {
     sessions.get(fd)?.stop()
     sessions.delete(fd)
+    stacks.delete(fd)
     known.delete(fd)
     close(fd)
   }

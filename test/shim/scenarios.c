@@ -498,7 +498,7 @@ int main(int argc, char **argv)
         SCENARIO(full_table),       SCENARIO(hidden_sockets),   SCENARIO(interrupted_call),
         SCENARIO(late_attaches),    SCENARIO(no_daemon_to_pipe), SCENARIO(restarted_wait),
         SCENARIO(old_stats),        SCENARIO(full_doorbell),    SCENARIO(close_on_exec),
-        SCENARIO(late_hellos),      SCENARIO(left_by_longjmp),  SCENARIO(lost_sockets),
+        SCENARIO(late_hellos),      SCENARIO(late_stack),       SCENARIO(left_by_longjmp),  SCENARIO(lost_sockets),
         SCENARIO(low_limit),        SCENARIO(lowered_limit),    SCENARIO(netlink),
         SCENARIO(no_daemon),        SCENARIO(no_hello),         SCENARIO(no_hello_after_cancel),
         SCENARIO(not_served),

@@ -70,6 +70,7 @@ enum order {
     DELAY,         /* creates the file `delay` beside the socket; returns the argument after as many milliseconds */
     DELAY_ATTACH,  /* the next ATTACH creates the file `delay`, and is answered after as many milliseconds */
     END_SESSION,   /* the daemon closes the session's connection after the answer */
+    DELAY_STACK,   /* the next STACK creates the file `delay`, and is answered after as many milliseconds */
 };
 
 /* Returns the daemon's answer, or -1 with errno. */
@@ -175,6 +176,7 @@ void late_attaches(void);
 void attach_again(void);
 void restarted_wait(void);
 void late_hellos(void);
+void late_stack(void);
 void replaced_session(void);
 void interrupted_call(void);
 void unknown_child(void);

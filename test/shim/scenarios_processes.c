@@ -837,8 +837,8 @@ static void *call_closed(void *argument)
     return NULL;
 }
 
-/* Starts a thread whose call needs an ATTACH. Returns when the thread waits for the reply without the lock. */
-static pthread_t start_attach(void *(*call)(void *), int *fd)
+/* Starts a thread whose call needs a delayed reply. Returns when the thread waits for the reply without the lock. */
+static pthread_t start_delayed(void *(*call)(void *), int *fd)
 {
     pthread_t thread;
     EXPECT(pthread_create(&thread, NULL, call, fd) == 0);
@@ -860,7 +860,7 @@ void late_attaches(void)
     EXPECT(order(fd, PARK, 1) == 0 && order(fd, DELAY_ATTACH, UNLOCKED_MS) == 0);
     pid_t pid = fork();
     if (pid == 0) {
-        const pthread_t thread = start_attach(call_once, &fd);
+        const pthread_t thread = start_delayed(call_once, &fd);
         EXPECT(access("/sys/class/infiniband", F_OK) == 0 && pthread_join(thread, NULL) == 0);
         EXPECT(order(fd, ECHO, 5) == 5 && hidden_count() == 2);
         _exit(0);
@@ -869,7 +869,7 @@ void late_attaches(void)
     EXPECT(order(fd, DELAY_ATTACH, UNLOCKED_MS) == 0);
     pid = fork();
     if (pid == 0) {
-        const pthread_t thread = start_attach(call_closed, &fd);
+        const pthread_t thread = start_delayed(call_closed, &fd);
         EXPECT(close(fd) == 0 && open_device() == fd && ring_doorbell(fd, 9));
         EXPECT(pthread_join(thread, NULL) == 0 && order(fd, LAST_HANDLE, 0) == 9 && hidden_count() == 2);
         _exit(0);
@@ -879,7 +879,7 @@ void late_attaches(void)
     pid = fork();
     if (pid == 0) {
         int received = receive_fd(pair[0]);
-        const pthread_t thread = start_attach(call_closed, &received);
+        const pthread_t thread = start_delayed(call_closed, &received);
         char path[] = "/tmp/userdma-late-XXXXXX", text[8] = {0};
         EXPECT(close(received) == 0 && mkstemp(path) == received && unlink(path) == 0);
         EXPECT(pthread_join(thread, NULL) == 0 && write(received, "hello", 5) == 5);
@@ -888,6 +888,18 @@ void late_attaches(void)
     }
     send_fd(pair[1], fd);
     expect_exit_0(pid);
+}
+
+/* While a thread waits for the reply to STACK, another thread opens the next connection, which has other stacks. */
+void late_stack(void)
+{
+    struct sigaction action = {.sa_handler = on_waiting};
+    int fd = open_device();
+    EXPECT(sem_init(&is_waiting, 0, 0) == 0 && sigaction(SIGUSR1, &action, NULL) == 0);
+    EXPECT(order(fd, DELAY_STACK, UNLOCKED_MS) == 0);
+    const pthread_t thread = start_delayed(call_once, &fd);
+    EXPECT(access("/sys/class/infiniband", F_OK) == 0 && order(fd, ECHO, 5) == 5);
+    EXPECT(pthread_join(thread, NULL) == 0 && order(fd, ECHO, 6) == 6);
 }
 
 /* The daemon has ended the connection of a program that receives a context. */

@@ -224,6 +224,16 @@ test('doorbells of a traced program go to the daemon as calls', async t => {
   assert.equal(daemon.log.filter(line => line === 'write 32').length, 1)
 })
 
+test('a late reply to STACK gives the stack no number on the next connection', async t => {
+  if (!shimIsPossible(t)) return
+  const { status, stderr, daemon } = await run(['late_stack'], { env: { USERDMA_STACKS: '1' } })
+  assert.deepEqual({ status, stderr }, { status: 0, stderr: '' })
+  assert.deepEqual(
+    daemon.log.filter(line => line.startsWith('hello') || line.startsWith('fault')),
+    ['hello ', 'hello '],
+  )
+})
+
 test('only the first RDMA access connects, and sends the tag', async t => {
   if (!shimIsPossible(t)) return
   for (const scenario of ['device', 'cleared_environment']) {
