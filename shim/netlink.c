@@ -250,7 +250,7 @@ EXPORT int getpeername(int fd, struct sockaddr *address, socklen_t *length)
     return 0;
 }
 
-/* As on Linux. */
+/* As on Linux, netlink sockets have no shutdown. */
 EXPORT int shutdown(int fd, int how)
 {
     return is_netlink(fd) ? fail(EOPNOTSUPP) : REAL(shutdown)(fd, how);
@@ -286,8 +286,8 @@ static int store_number(int level, void *value, socklen_t *length, uint32_t numb
 }
 
 /*
- * SO_PEERCRED: the peer is the kernel, process 0 without user and group (-1). SO_SNDTIMEO: sending never waits. The
- * socket has other values.
+ * Stores the value that a netlink socket has: for SO_PEERCRED the kernel, process 0 without user and group (-1); for
+ * SO_SNDTIMEO 0, no timeout. The values of the socket pair differ.
  */
 static int store_constant(int fd, int option, void *value, socklen_t *length)
 {

@@ -16,7 +16,7 @@
 /* The outermost frame of a stack with this many frames is unknown. */
 #define MAX_FRAMES 512
 
-/* Of the unwinder that backtrace() has loaded. Not linked: only checked programs need it. */
+/* Functions of the unwinder that backtrace() has loaded. Not linked: only checked programs need it. */
 static __typeof__(&_Unwind_GetIP) return_address_of;
 static __typeof__(&_Unwind_GetCFA) address_of_frame;
 static __typeof__(&_Unwind_Backtrace) unwind;
@@ -59,7 +59,7 @@ uintptr_t unwind_outermost(void)
 #ifdef __x86_64__
 
 static __thread struct {
-    /* 0: no stack, or a stack that cannot be recognized. */
+    /* 0: no stack was kept (keep_stack). */
     unsigned depth;
     /* A signal handler must not use a stack that is being written. */
     bool is_written;

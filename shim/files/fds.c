@@ -53,7 +53,7 @@ IN_CHILD void fd_after_fork(void)
 
 /* ---- entries ---- */
 
-/* Creates the table unless it exists. False with errno if there is no memory. */
+/* Creates the table unless it exists. With the lock held. False with errno if there is no memory. */
 static bool create_table(void)
 {
     if (fd_table)

@@ -30,10 +30,13 @@ static bool closes_on_exec(int fd)
 
 /* ---- open ---- */
 
+/* The access mode of open(2) as USERDMA_OPEN_…; 0: reads and writes. */
 static uint32_t wants_of(int flags)
 {
     const int access = flags & O_ACCMODE;
-    return access == O_RDONLY ? USERDMA_OPEN_READ_ONLY : access == O_WRONLY ? USERDMA_OPEN_WRITE_ONLY : 0;
+    if (access == O_RDONLY)
+        return USERDMA_OPEN_READ_ONLY;
+    return access == O_WRONLY ? USERDMA_OPEN_WRITE_ONLY : 0;
 }
 
 /* Registers the descriptors of an OPEN reply: memory file and doorbell socket. Returns the file or -errno. */
@@ -369,7 +372,7 @@ long session_call(int fd, uint32_t type, uint64_t first, uint64_t second)
     }
     if (UNLIKELY(shim_under_valgrind))
         valgrind_mark_locked(&guard);
-    /* The call may have returned an event: what the peer did before is ordered before this thread. */
+    /* The call may have returned an event: the peer's earlier accesses are ordered before this thread's next ones. */
     if (UNLIKELY(shim_logs_events) && fd_kind(fd) == FD_CM)
         events_waited();
     errno = result < 0 ? (int)-result : saved;
@@ -421,6 +424,7 @@ void *session_map(int fd, void *address, size_t length, int protection, int flag
     if (!session_enter(&guard))
         return MAP_FAILED;
     struct reply reply;
+    /* The descriptor of the file to map, or -errno. */
     int file = session_prepare(fd, &guard);
     if (file == 0) {
         struct request request = {

@@ -52,9 +52,9 @@ static uint64_t word_at(const volatile uint64_t *address)
 }
 
 /*
- * Whether siglongjmp has left a call of this thread. If the call still waits, we run in a signal handler: its frames
- * have lower addresses than the call's, or are on a stack of their own. Otherwise the call was left if its frame was
- * overwritten. `frame`: of the caller.
+ * Whether siglongjmp has left a call of this thread. If the call still waits, we run in a signal handler, whose frames
+ * have lower addresses than the call's, or are on a signal stack. A call was also left if its frame was overwritten.
+ * `frame`: of the caller.
  */
 static bool is_abandoned(const struct detached_call *call, uintptr_t frame)
 {
@@ -105,7 +105,10 @@ static struct detached_call *find_free_call(void)
     return NULL;
 }
 
-/* Waits for data on `fd`; false after the deadline. */
+/*
+ * Waits for data on `fd`; false after the deadline, true also after a signal. `mask`: the signal mask during the wait;
+ * NULL: the thread's.
+ */
 static bool wait_until(int fd, uint64_t deadline, const sigset_t *mask)
 {
     const uint64_t now = shim_nanoseconds(), left = deadline > now ? deadline - now : 0;

@@ -129,6 +129,7 @@ export const rep = (
   ...idFields(connection),
   startingPsn: offer.startingPsn,
   targetAckDelay,
+  // ACCEPTED is 0, also the value without an alternate path.
   failoverAccepted: connection.hasAlternatePath ? failoverAccepted.UNSUPPORTED : failoverAccepted.ACCEPTED,
   caGuid,
   ...responderFields(offer),
@@ -216,7 +217,7 @@ export const sidrRep = (connection: CmConnection, reply: SidrReply): CmDraft<'SI
 
 /**
  * The path for answers to a REQ: `from`, the path back to the sender, with values from the REQ. The hop limit is our
- * own: the path back may be longer.
+ * own: the path back may be longer. The packet life time is half the ACK timeout (an exponent, so minus 1).
  */
 export const pathOf = (message: ReceivedMessage<'REQ'>, from: CmPath): CmPath => ({
   ...from,

@@ -13,7 +13,7 @@ const REACHABLE_TIME = 30_000_000
 
 /**
  * `entries`: maximum neighbours. `unresolved`: with this many unresolved neighbours, a full cache evicts one of them.
- * `waiting`: maximum waiting packets. `waitingEach`: maximum waiting packets of a neighbour.
+ * `waiting`: maximum waiting packets of all neighbours together. `waitingEach`: maximum of one neighbour.
  */
 export const NeighbourLimits = { entries: 1024, unresolved: 256, waiting: 256, waitingEach: 16 } as const
 
@@ -127,9 +127,9 @@ export class NeighbourCache {
   #add(address: Uint8Array, link: LinkAddress | undefined): Neighbour {
     if (this.#entries.size >= NeighbourLimits.entries) this.#remove(this.#evictionCandidate())
     const key = keyOf(address)
-    // A copy: the caller may use its array again before the next solicitation.
-    const own = address.slice()
-    const entry: Neighbour = { key, address: own, link, confirmedUntil: 0, solicitations: 0, deadline: 0, waiting: [] }
+    // The caller may use its array again before the next solicitation.
+    const copy = address.slice()
+    const entry: Neighbour = { key, address: copy, link, confirmedUntil: 0, solicitations: 0, deadline: 0, waiting: [] }
     this.#entries.set(key, entry)
     if (link === undefined) this.#unresolved.add(entry)
     return entry

@@ -42,7 +42,7 @@ export interface FastBatch {
   readonly targetAt: Float64Array
 }
 
-/** In windows each packet counts with its payload plus this many bytes. */
+/** The window bytes of a packet are its payload plus this number. */
 export const PACKET_WEIGHT = 64
 
 /**
@@ -84,7 +84,7 @@ export interface Results {
 export interface EngineState {
   // ---- set at creation ----
   readonly env: Environment
-  /** Maximum of QP.REQ_CWND. */
+  /** Maximum of QP.REQ_CWND, window bytes (`PACKET_WEIGHT`). */
   readonly maxCwnd: number
   /**
    * Maximum window bytes of the responses to one part of a READ; a part has at least one packet. 0: READs are not

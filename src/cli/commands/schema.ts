@@ -27,7 +27,7 @@ export interface SchemaOptions extends QueryOptions {
 }
 
 const neverCalled = (): never => {
-  throw new Error('a device that is only described was called')
+  throw new Error('a device that exists only for its description was called')
 }
 
 /** One device of every driver; they can be described, and not called. */

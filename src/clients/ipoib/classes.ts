@@ -13,7 +13,7 @@ import type { DeviceInterface, IpOverDevice } from './ip-over-device.ts'
 /** Bytes charged for a queued datagram in addition to its payload. */
 const DATAGRAM_OVERHEAD = 256
 
-/** A record, which makes the socket's descriptor readable. The contents mean nothing. */
+/** An event record of zeros: while one is unread, the socket's descriptor is readable. */
 const READABLE = new Uint8Array(8)
 
 interface Datagram {
@@ -70,7 +70,7 @@ class ProgramSocket {
   }
 }
 
-/** For u64 attributes. */
+/** Counters as values of u64 attributes. */
 const toBigints = <K extends string>(counters: Readonly<Record<K, number>>): Record<K, bigint> =>
   Object.fromEntries(Object.entries<number>(counters).map(([name, value]) => [name, BigInt(value)])) as Record<
     K,

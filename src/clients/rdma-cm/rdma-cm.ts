@@ -64,7 +64,7 @@ export type Mads = Pick<MadLayer, 'register' | 'send' | 'hasQueuePair'>
 /** Values of Linux's cma.c and rxe. Timeouts are exponents: 4.096 µs · 2^n. */
 const RESPONSE_TIMEOUT = 20
 const ACK_DELAY = 15
-/** Of messages of the connection manager. */
+/** How often the connection manager repeats a message. */
 const MAX_RETRIES = 15
 /** The maximum of retry_cnt and rnr_retry. */
 const MAX_QP_RETRIES = 7
@@ -221,7 +221,8 @@ export class RdmaCm implements EventHost {
     if (id.state !== 'ADDR_RESOLVED')
       throw new CallError('EINVAL', `cm_id.resolveRoute: the identifier is in state ${id.state}, not ADDR_RESOLVED`)
     id.state = 'ROUTE_RESOLVED'
-    // As on Linux, half the ACK timeout. The REQ carries it, so the peer's ACK timeout is as long. 0 means no timeout.
+    // As on Linux, half the ACK timeout, so the exponent is 1 lower. The REQ has it: the peer's ACK timeout is as long.
+    // An ACK timeout of 0 (none) says nothing about the path.
     id.packetLifeTime = id.ackTimeout ? id.ackTimeout - 1 : undefined
     const { device, localGid, remoteGid } = id
     if (device && localGid && remoteGid) id.neighbour = this.devices.neighbourOf(device, localGid, remoteGid)
@@ -243,7 +244,7 @@ export class RdmaCm implements EventHost {
     this.#requireQueuePair(id, parameters.qpNum, 'cm_id.connect')
     const serviceId = serviceIdOf(id, id.destination as SocketAddress)
     const privateData = privateDataOf(parameters)
-    // After a rejection the identifier uses its connection again.
+    // After a rejection the identifier keeps its connection, for another REQ.
     const connection = id.connection ?? this.engine.create(path)
     try {
       if (id.qpType === QpType.values.UD)
@@ -334,7 +335,7 @@ export class RdmaCm implements EventHost {
     this.flush()
   }
 
-  /** As in Linux. No effect if the connection's state does not allow it. */
+  /** Rejects the request, as in Linux. No effect if the connection's state does not allow a REJ. */
   #rejectAfterFailedAccept(id: Identifier, connection: CmConnection): void {
     try {
       if (id.qpType === QpType.values.UD) this.engine.replyToResolve(connection, { status: sidrStatus.REJECT })
@@ -371,7 +372,7 @@ export class RdmaCm implements EventHost {
   /** Sends a DREQ, or answers the peer's DREQ. As in Linux, no effect in other states of a connection. */
   disconnect(id: Identifier): void {
     const { connection } = id
-    // As in Linux, where a listener on all devices has no listener of its own in ib_cm.
+    // As in Linux: no effect on a listener on one device; a listener on all devices has no connection in ib_cm (EINVAL).
     if (id.isListening && id.device !== undefined) return
     if (connection === undefined) throw new CallError('EINVAL', 'cm_id.disconnect: there is no connection')
     const now = this.#environment.now()

@@ -25,7 +25,7 @@ import { type Client, MAX_DESCRIPTORS } from './client.ts'
 import { ioctlDialect, ucmaDialect, umadDialects } from './dialects.ts'
 import { driverDialect } from './driver-calls.ts'
 
-/** Maximum slices of the search for a descriptor's number in the program. */
+/** Maximum slices of a search (`searchFd`) for a descriptor's number in the program. */
 const TRACE_SLICES = 8
 
 export class SessionCalls {
@@ -162,7 +162,7 @@ export class SessionCalls {
       )
     } catch (error) {
       if (!(error instanceof CallError || error instanceof SystemError)) throw error
-      // The program sees a failed call, so nothing that the call created may remain. A chain also creates other objects.
+      // The program sees a failed call, so nothing that the call created may remain, such as a chain's other objects.
       undo?.()
       // `undo` leaves fd objects that another call uses. The program got no descriptors, so it cannot close them.
       for (const { descriptor } of installs) closeDescriptor(this.#daemon.core, descriptor.object)

@@ -109,7 +109,7 @@ const contextClass = driverClass<typeof CtxContext, AssignedContext>(CtxContext,
         throw new CallError('EAGAIN', `ctx_context.send: context ${destination} does not receive now`)
       if (slot === undefined) putEager(receiver.queues, sender.number, tag, data)
       else if (!putExpected(receiver.queues, sender.number, tag, slot, offset, data)) {
-        // the message is not complete
+        // a part of a message that is not complete yet
         counts.bytes += data.length
         return {}
       }

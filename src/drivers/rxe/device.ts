@@ -126,11 +126,12 @@ function* resetQps(context: Context, { qps, engine, sendResponses }: RxeState): 
   for (const object of objectsDownwards(context)) {
     const qp = object as QpObject | undefined
     const row = qp?.state?.row
-    if (qp !== undefined && row !== undefined && qps[row] === qp)
-      if (openersOf(qp).every(opener => opener.context === context)) {
-        sendResponses(row)
-        engine().modify(row, RESET, {})
-      }
+    // of objects of all classes, only queue pairs have rows
+    const isQp = qp !== undefined && row !== undefined && qps[row] === qp
+    if (isQp && openersOf(qp).every(opener => opener.context === context)) {
+      sendResponses(row)
+      engine().modify(row, RESET, {})
+    }
     if (--remaining > 0) continue
     yield
     remaining = OBJECTS_PER_STEP
@@ -460,7 +461,7 @@ class SoftDevice implements RxeDevice {
       await nextTurn()
       if (!this.device.isAlive) return
       const hasWorked = this.#withoutDelays(() => this.poll(this.state.now(), ScanScope.CONTINUE))
-      // received packets wake the port's owner no more, but their ACKs and timers are due
+      // the received packets have left the port, which thus wakes nobody, but their ACKs and timers are due
       if (hasWorked) this.#port.wake?.()
     }
   }

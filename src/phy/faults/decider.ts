@@ -48,9 +48,9 @@ interface ActiveRule {
   readonly rule: FaultRule
   /** Index in the list of all rules. */
   readonly index: number
-  /** By opcode: 1 if selected; null: all opcodes are. */
+  /** By opcode: 1 if selected; null: all are selected. */
   readonly opcodes: Uint8Array | null
-  /** The selected QPNs; null: all. */
+  /** The selected destination QPNs; null: all. */
   readonly qps: ReadonlySet<number> | null
   readonly random: () => number
   readonly counts: FaultRuleCounts
@@ -68,7 +68,10 @@ const BURST = 1000
 const appliesTo = (rule: FaultRule, device: string, direction: FaultDirection): boolean =>
   (rule.device === '' || rule.device === device) && (rule.dir === 'both' || rule.dir === direction)
 
-/** `rules`: all rules; those for other devices or the other direction are ignored. */
+/**
+ * `rules`: all rules; those for other devices or the other direction are ignored. `maxPackets`: the first size of the
+ * arrays of `decisions`.
+ */
 export const createFaultDecider = (
   rules: readonly FaultRule[],
   device: string,

@@ -26,7 +26,7 @@ export interface FaultySending {
   close(): void
 }
 
-/** µs until ready packets are sent again to a port that was full. It need not call `wake` when it has room. */
+/** µs until ready packets are sent to a port that was full: such a port need not call `wake` when it has room again. */
 const FULL_PORT_DELAY = 100
 
 /** Data of a delayed packet. */
@@ -66,7 +66,7 @@ export const createFaultySending = (
     for (let i = 0; i < delayed.closes; i++) port.closeFlow(flow)
   }
 
-  /** Copies a packet to the delay queue. False if the queue is full. */
+  /** Copies a packet to the delay queue; arguments as in `DelayQueue.hold`. False if the queue is full. */
   const hold = (
     at: number,
     length: number,
@@ -85,7 +85,10 @@ export const createFaultySending = (
     return true
   }
 
-  /** Applies the faults of a packet, at `at` of the arena. True if the packet is sent now. */
+  /**
+   * Applies the faults of packet `packet` of the run, which is at `at` of the arena, except damage. True if the packet
+   * is sent now.
+   */
   const applyFaults = (packet: number, at: number, length: number, flow: number): boolean => {
     const { actions, randomBits, delays, rateLimits } = decider.decisions
     const action = actions[packet]
@@ -129,7 +132,7 @@ export const createFaultySending = (
 
   /** Sends ready delayed packets while the port accepts them. */
   const sendDelayed = (): void => {
-    // Makes the second copies of duplicated packets ready: no packet needs to overtake them.
+    // Makes the second copies of duplicated packets ready: `passesLeft` 0.
     delayQueue.pass(0)
     let at = 0
     let end = 0

@@ -1,7 +1,7 @@
 /*
- * Senders to a UDP port. For each source (address, UDP port, traffic class, hop limit, and the local address): the flow
- * record of its runs, the ICRC's flow, and the next expected IPv4 identification. Any host can send, so the table is
- * cleared when it has MAX_SENDERS senders.
+ * Senders to a UDP port. A sender is a source (address, UDP port, traffic class, hop limit) and the local address to
+ * which it sends. For each sender: the flow record of its runs, the ICRC's flow, and the next expected IPv4
+ * identification. Any host can send, so the table is cleared when it has MAX_SENDERS senders.
  */
 import { ROCE_UDP_PORT } from '../../spec/wire/headers.ts'
 import { type Flow, makeFlow } from '../../wire/icrc.ts'
@@ -106,6 +106,7 @@ export const createSenders = (flows: FlowTable): Senders => {
       const peer = peerOf(sender)
       if (peer < 0) return
       if (peer >= sentZero.length) {
+        // `peer` is at least 16
         const larger = new Uint8Array(2 * peer)
         larger.set(sentZero)
         sentZero = larger

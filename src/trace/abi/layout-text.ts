@@ -95,7 +95,7 @@ const scalarText = (attribute: AttributeLayout, style: Style): string => {
   return text === bytesText(bytes, style.bytes) ? '' : ` = ${text}`
 }
 
-/** The number of a new descriptor. The program gets this number instead of the value in the answer. */
+/** `, then fd N`: the number of a new descriptor, which the program gets instead of the value in the answer. */
 const newDescriptorText = (name: string, newDescriptors: NewDescriptors): string =>
   newDescriptors.has(name) ? `, then ${fdText(newDescriptors, name)}` : ''
 
@@ -135,8 +135,11 @@ const headerText = ({ length, classId, object, opCtrl, flags, call }: MessagePar
   `length ${length}, class ${classId}${call === undefined ? '' : `, call ${call}`}, object ${object}${newDescriptor}, ` +
   `op_ctrl ${opCtrl}, flags ${bitsText(MessageFlag, flags)}`
 
-/** The bytes after the last readable part. `length`: their number, of which the tracer may have kept fewer. */
-const undecodedText = (undecoded: Uint8Array, length: number, style: Style): string[] => {
+/**
+ * The bytes after the last readable part, at most one line. `length`: their number, of which the tracer may have kept
+ * fewer.
+ */
+const undecodedLines = (undecoded: Uint8Array, length: number, style: Style): string[] => {
   if (undecoded.length === 0) return length > 0 ? [`… ${length} bytes more`] : []
   return [`${length > undecoded.length ? 'cut off' : 'undecodable'} ${limitedBytes(undecoded, length, style)}`]
 }
@@ -150,7 +153,7 @@ const bodyLines = (
   newDescriptors: NewDescriptors = NO_DESCRIPTORS,
 ): string[] => [
   ...attributes.flatMap(attribute => attributeLines(attribute, isAnswer, style, newDescriptors)),
-  ...undecodedText(undecoded, undecodedLength, style),
+  ...undecodedLines(undecoded, undecodedLength, style),
 ]
 
 const chainLines = ({ entries, undecoded, undecodedLength, reason }: ChainParts, style: Style): string[] => {
@@ -168,7 +171,7 @@ const chainLines = ({ entries, undecoded, undecodedLength, reason }: ChainParts,
   return [
     ...shown,
     ...(hiddenEntries > 0 ? [`… ${hiddenEntries} more entries`] : []),
-    ...undecodedText(undecoded, undecodedLength, style).map(text => `${text}${reasonText}`),
+    ...undecodedLines(undecoded, undecodedLength, style).map(text => `${text}${reasonText}`),
   ]
 }
 
@@ -184,12 +187,12 @@ interface SplitCall {
 const splitCall = (
   inputs: readonly MemoryRange[],
   out: readonly MemoryRange[],
-  { call, request: number }: TraceRecord,
+  { call, request: ioctlRequest }: TraceRecord,
 ): SplitCall => {
   const message = inputs[0]!
   const used = new Set<MemoryRange>([message])
   const source = {
-    call: number === undefined ? call?.call : callOfRequest(number),
+    call: ioctlRequest === undefined ? call?.call : callOfRequest(ioctlRequest),
     declared: call?.declared,
     memoryAt: (address: bigint, isOut: boolean): MemoryRange | undefined => {
       const found = (isOut ? out : inputs).find(range => range.address === address)

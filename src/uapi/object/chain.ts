@@ -21,7 +21,7 @@ export interface ChainEntry {
   readonly call: number
   /** Class id in the message. */
   readonly classId: number
-  /** The entry that created the call's object; undefined: the message has the object. */
+  /** Number of the entry that created the call's object; undefined: the message has the object. */
   readonly ref: number | undefined
   /** Offset of the message in the chain. */
   readonly at: number
@@ -76,9 +76,9 @@ export const chainEntries = (bytes: Uint8Array): ChainEntry[] => {
 export interface ChainLink {
   readonly call: Call
   readonly options?: EncodeOptions
-  /** The entry that creates the call's object; undefined: the object of `call`. */
+  /** Number of the entry that creates the call's object; undefined: the object of `call`. */
   readonly object?: number | undefined
-  /** By attribute: the entry that creates the object. The argument in `call` is ignored. */
+  /** By attribute: number of the entry that creates its object. The attribute's argument in `call` is ignored. */
   readonly refs?: ChainedRefs | undefined
 }
 

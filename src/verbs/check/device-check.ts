@@ -38,7 +38,7 @@ interface NetworkCheck {
   readonly adapters: AdapterName[]
 }
 
-/** Whether the options `failOn`, `notes` and `ignore` let the finding be reported. */
+/** Whether a finding is reported with these options. */
 const isReported = ({ id, severity }: Finding, { failOn, notes = failOn === 'note', ignore = [] }: CheckOptions) =>
   (notes || severity !== 'note') && !ignore.includes(id)
 

@@ -356,7 +356,7 @@ class CqObject extends VerbsObject implements CompletionQueue {
 }
 defineVerbsClass(CqObject, 'cq', 'CompletionQueue')
 
-/** Handles CQ_ERR of the completion queue with this user handle: its `wait` ends. */
+/** Handles CQ_ERR of the completion queue with this user handle: its `wait` ends, and fails if called again. */
 export const noteOverrun = ({ sources, waiters }: DeviceContext, userHandle: number): void => {
   const cq = sources.get(userHandle)
   if (cq instanceof CqObject) cq.isOverrun = true

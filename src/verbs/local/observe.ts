@@ -57,23 +57,31 @@ const failures = channel('userdma:failure')
 const rnrWaits = channel('userdma:rnr')
 const retransmissions = channel('userdma:retransmission')
 
-/** The counters of a device that were last published. */
+/** The counters of a device when they were last published; 0: never. */
 interface PublishedCounters {
-  readonly receivedRnr: number
-  readonly retransmissions: number
+  receivedRnr: number
+  retransmissions: number
 }
 const published = new WeakMap<RxeDevice, PublishedCounters>()
 
-/** Publishes the RNR NAKs and retransmissions since `published`, if one of the channels has subscribers. */
+/** Publishes the RNR NAKs and retransmissions since `published`, each if its channel has subscribers. */
 export const publishWaits = (devices: readonly RxeDevice[]): void => {
   if (!rnrWaits.hasSubscribers && !retransmissions.hasSubscribers) return
   for (const rxe of devices) {
     const { receivedRnr, retransmissions: resent } = rxe.state.engine().counters
-    const previous = published.get(rxe) ?? { receivedRnr: 0, retransmissions: 0 }
-    published.set(rxe, { receivedRnr, retransmissions: resent })
+    const last = published.get(rxe) ?? { receivedRnr: 0, retransmissions: 0 }
+    published.set(rxe, last)
     const device = rxe.device.name
-    if (receivedRnr > previous.receivedRnr) rnrWaits.publish({ device, count: receivedRnr - previous.receivedRnr })
-    if (resent > previous.retransmissions) retransmissions.publish({ device, count: resent - previous.retransmissions })
+    const newRnr = receivedRnr - last.receivedRnr
+    if (newRnr > 0 && rnrWaits.hasSubscribers) {
+      last.receivedRnr = receivedRnr
+      rnrWaits.publish({ device, count: newRnr })
+    }
+    const newlyResent = resent - last.retransmissions
+    if (newlyResent > 0 && retransmissions.hasSubscribers) {
+      last.retransmissions = resent
+      retransmissions.publish({ device, count: newlyResent })
+    }
   }
 }
 
@@ -185,7 +193,7 @@ export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice
     },
     deviceRemoved(name: string): void {
       for (const { tapRemovers } of captures) {
-        // The port stays open until the device's objects are destroyed. The capture may end before.
+        // Removed now: the port stays open until the device's objects are destroyed, and the capture may end earlier.
         tapRemovers.get(name)?.()
         tapRemovers.delete(name)
       }

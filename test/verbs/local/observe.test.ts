@@ -212,3 +212,26 @@ test('diagnostics channels report RNR waits, retransmissions and failures', asyn
   for (const stop of listeners) stop()
   await closeAll(a, b)
 })
+
+test('the first message of a diagnostics channel counts since the device was added, also after messages of another channel', async () => {
+  const rnr: unknown[] = []
+  const retransmission: unknown[] = []
+  const onRnr = (message: unknown): void => void rnr.push(message)
+  const onRetransmission = (message: unknown): void => void retransmission.push(message)
+  const { a, b } = await pair(openTwoHere(createNetwork()))
+  subscribe('userdma:rnr', onRnr)
+  a.qp.send(Uint8Array.of(1), { id: 1 })
+  while (rnr.length === 0) await new Promise(resolve => setImmediate(resolve))
+  b.qp.receive(b.mr.slice(0, 8))
+  assert.equal(await completionText(a.cq), '1 SEND')
+  const { 'transport.retransmissions': count = 0 } = a.device.metrics()
+  assert.ok(count > 0)
+  subscribe('userdma:retransmission', onRetransmission)
+  // Moves packets: then counters are reported.
+  a.qp.write(Uint8Array.of(1), b.mr.remote(0, 1), { id: 2 })
+  assert.equal(await completionText(a.cq), '2 RDMA_WRITE')
+  assert.deepEqual(retransmission, [{ device: a.device.name, count }])
+  unsubscribe('userdma:rnr', onRnr)
+  unsubscribe('userdma:retransmission', onRetransmission)
+  await closeAll(a, b)
+})

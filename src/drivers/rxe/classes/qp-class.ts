@@ -48,7 +48,7 @@ import { forgetOverruns } from './cq-class.ts'
 
 type Methods = AnyQp['methods']
 
-const { RESET, INIT, RTR, ERR } = QpState.values
+const { RESET, INIT, RTR } = QpState.values
 
 /** Throws CallError EINVAL. `method` begins the message. */
 const refuse = (method: string, reason: string): never => {
@@ -325,7 +325,7 @@ export const qpClass = (
           path = { flow, peer: device.port.peerOf(args.address.dgid) }
         }
         // before the engine's transition, which may send an event that these attributes enable
-        if (after !== ERR) recordAttributes(device, state, args)
+        recordAttributes(device, state, args)
         // UD has no path MTU attribute: a message may fill a packet of the active MTU
         const defaultMtu = service === Service.UD ? mtuBytes(activeMtu) : undefined
         if (after === RESET) device.sendResponses(state.row)

@@ -4,9 +4,9 @@
  *
  * The engine may load a send several times. It completes the sends of a queue pair in order, and the receives too, so a
  * completion reports the oldest request. A receive completion reports the sender's oldest message of the same length
- * and kind. On an unreliable connection earlier messages were lost, and if there are two such messages, the network may
- * have lost the first, so the message is unknown. A message that the receiver drops is the oldest from this sender to
- * this receiver.
+ * and kind. If the service is unreliable and two messages match, the network may have lost the first, so the message is
+ * unknown. A connection keeps the order, so messages before the reported one were lost. A message that the receiver
+ * drops is the oldest from this sender to this receiver.
  */
 import { findGid } from '../../../core/devices/gids.ts'
 import type { Device, RequestPoll } from '../../../core/model.ts'
@@ -34,7 +34,7 @@ const { RECV, RECV_RDMA_WITH_IMM } = WcOpcode.values
 const { RDMA_WRITE, RDMA_WRITE_WITH_IMM, RDMA_READ } = WrOpcode.values
 const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, ATOMIC_WRITE, FLUSH } = WrOpcode.values
 const { SIGNALED } = SendFlags.values
-/** The other bits of a request's flags are the number of an XRC SRQ. */
+/** Mask of the send flags. The higher bits of a request's flags are the number of an XRC SRQ. */
 const SEND_FLAGS = (1 << SRQN_SHIFT) - 1
 const { SQE, ERR } = QpState.values
 const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
@@ -50,12 +50,12 @@ const remoteOperations: ReadonlySet<number> = new Set([
   FLUSH,
 ])
 /**
- * Maximum number of messages of one queue pair that wait for their receives to complete. Receives in another process
- * are never seen.
+ * Maximum number of messages of one queue pair that wait for their receives to complete. Messages to another process
+ * would wait forever, because its receives are never seen.
  */
 const MAX_MESSAGES = 4096
 
-/** Causes, not of a refused rkey, for which a receiver drops a SEND or WRITE with immediate of UC or UD. */
+/** Causes other than a refused rkey for which a receiver drops a SEND or WRITE with immediate of UC or UD. */
 const receiverDrops: ReadonlySet<CauseName> = new Set(['NO_RECEIVE', 'QKEY_DIFFERS', 'RECEIVE_TOO_SHORT'])
 
 /** Requests of one queue pair. */
@@ -86,15 +86,16 @@ interface QpFeed {
 interface CqFeed {
   /** Number of polled completions. */
   polled: number
-  /** `MappedMemory.takenCompletions`, and how much it has grown since the CQ was created. */
+  /** `MappedMemory.takenCompletions`. */
   taken: number
+  /** How much `takenCompletions` has grown since the first report. */
   grown: number
 }
 
 /** Requests of one receive queue or SRQ. */
 interface ReceiveFeed {
   readonly owner: QpObject | SrqObject
-  /** The owner's own. An XRC SRQ has one; another SRQ's are those of its queue pairs. */
+  /** The owner's own CQs. An XRC SRQ has one; another SRQ has none, its queue pairs have them. */
   readonly cqs: readonly CqObject[]
   /** Receives that are not taken, oldest first. */
   readonly pending: WorkRequest[]
@@ -272,7 +273,7 @@ export const watchRequests = (
       feed = { polled: 0, taken, grown: 0 }
       cqFeeds.set(cq, feed)
     }
-    // The program may write any count.
+    // Bounded, because the program may write any count.
     feed.grown = Math.min(feed.grown + ((taken - feed.taken) >>> 0), ring.completions)
     feed.taken = taken
     const count = Math.max(consumed, feed.grown)
@@ -423,7 +424,7 @@ export const watchRequests = (
   failures.dropped = (row, cause, wrId, sourceQpn) => {
     dropped(row, cause, wrId, sourceQpn)
     const feed = feedOf(row)
-    // Of a refused rkey; the request may also be a WRITE without immediate, which is in no list of messages.
+    // The refused rkey, if that is the cause. The request may also be a WRITE without immediate, which is no message.
     const rkey = cause.args.key
     if (!feed?.isUnreliable || (rkey === undefined && !receiverDrops.has(cause.id))) return
     const sender = feed.isDatagram ? sourceQpn : state.engine().query(row).destQpn
@@ -462,14 +463,17 @@ export const watchRequests = (
       const feed = feedOf(row)
       if (!feed?.isUnreliable) return
       const { qpn } = feed.qp.state
-      if (!feed.isDatagram) while (dropFrom(feed, state.engine().query(row).destQpn));
-      else
+      if (feed.isDatagram) {
         for (const { driver, state: other } of device.core.devices.values())
           if (driver === device.driver) (other as RxeState).feed?.dropDatagrams(qpn)
+      } else {
+        // `dropFrom` drops one message per call.
+        while (dropFrom(feed, state.engine().query(row).destQpn));
+      }
     },
     dropDatagrams(qpn) {
       for (const feed of feeds) {
-        // There may be very many queue pairs. Mostly few have messages.
+        // There may be very many queue pairs, of which few have messages.
         if (feed === undefined || feed.messages.length === 0) continue
         for (const request of feed.messages.filter(({ destQpn }) => destQpn === qpn))
           dropMessage(feed.messages, request)
