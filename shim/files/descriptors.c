@@ -1,6 +1,7 @@
 /*
  * Interposed calls on descriptors. Device files and event descriptors behave as on Linux. Copies and closes update the
- * table. Programs cannot close hidden sockets. For other descriptors most calls cost one lookup (fd_kind).
+ * table. Programs cannot close the shim's own sockets (FD_HIDDEN). For other descriptors most calls cost one lookup
+ * (fd_kind).
  */
 #define _GNU_SOURCE
 #include "../shim.h"
@@ -65,7 +66,7 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
             return result;
     }
     if (UNLIKELY(kind == FD_RECEIVED))
-        return -1;
+        return -1; /* errno is already set */
     /* On Linux neither device files nor netlink sockets support FIONREAD. */
     if ((uint32_t)request == FIONREAD && kind != FD_HIDDEN)
         return fail(ENOTTY);
@@ -241,19 +242,21 @@ EXPORT ssize_t __pread64_chk(int fd, void *buffer, size_t count, off64_t offset,
     {                                                                                                                  \
         return UNLIKELY(has_no_position(fd)) ? fail(ESPIPE) : REAL(name)(fd, vector, count, offset);                   \
     }
+
+/* Flags that a socket accepts. */
 #define KNOWN_FLAGS (RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_NOWAIT | RWF_APPEND)
 /*
- * With offset -1 they are readv and writev. Device files take no flag but RWF_HIPRI, which does nothing. `direct`:
- * another kind with the system's call.
+ * preadv2 and pwritev2. With offset -1 they act as `vector_call`: readv or writev. Device files accept no flag but
+ * RWF_HIPRI, which does nothing. `direct`: a kind that needs the C library's function, as FD_OTHER does.
  */
-#define VECTOR_AT_WITH_FLAGS(name, at_position, direct)                                                                \
+#define VECTOR_AT_WITH_FLAGS(name, vector_call, direct)                                                                \
     EXPORT ssize_t name(int fd, const struct iovec *vector, int count, off64_t offset, int flags)                      \
     {                                                                                                                  \
         const int kind = fd_kind(fd);                                                                                  \
         if (LIKELY(kind == FD_OTHER) || kind == direct || offset != -1)                                                \
             return has_no_position(fd) ? fail(ESPIPE) : REAL(name)(fd, vector, count, offset, flags);                  \
         const int known = kind == FD_NETLINK ? KNOWN_FLAGS : RWF_HIPRI;                                                \
-        return flags & ~known ? fail(EOPNOTSUPP) : at_position(fd, vector, count);                                     \
+        return flags & ~known ? fail(EOPNOTSUPP) : vector_call(fd, vector, count);                                     \
     }
 
 VECTOR_AT(preadv)
@@ -316,7 +319,8 @@ static void *map(void *address, size_t length, int protection, int flags, int fd
         if (kind == FD_DRIVER)
             return session_map(fd, address, length, protection, flags, offset);
         if (kind == FD_RECEIVED)
-            return MAP_FAILED;
+            return MAP_FAILED; /* errno is already set */
+        /* The pages of an FD_CONTEXT are those of the descriptor's memory file. */
     }
     /* A sanitizer calls mmap before the C library has the environment, which shim_init reads. */
     if (UNLIKELY(!shim_is_ready()))
@@ -364,7 +368,7 @@ void fd_before_stream_close(FILE *stream)
     if (fd_kind(fd) != FD_HIDDEN)
         fd_forget(fd);
     else if (fd_vacate(fd))
-        REAL(close)(fd); /* the C library must not write to the socket: it fails with EBADF */
+        REAL(close)(fd); /* the C library's write of buffered bytes then fails with EBADF */
     errno = saved;
 }
 
@@ -401,7 +405,7 @@ EXPORT int dup(int fd)
     return copy;
 }
 
-/* Before dup2 or dup3 make `new_fd` a copy of `old_fd`. Result as of fd_vacate. */
+/* Before dup2 or dup3 make `new_fd` a copy of `old_fd`. Result: as of fd_vacate, whether a hidden socket was moved. */
 static bool before_replacing(int old_fd, int new_fd)
 {
     send_reports(fd_kind(new_fd) == FD_CONTEXT);

@@ -147,7 +147,7 @@ static void early_assert_fail(const char *assertion, const char *file, unsigned 
 
 /* Initialised without code: a thread that looks the functions up must not undo what another thread has found. */
 struct real shim_real = {
-#define EARLY(name, version) .name = (__typeof__(shim_real.name))version,
+#define EARLY(name, replacement) .name = (__typeof__(shim_real.name))replacement,
     EARLY(open, early_open)
     EARLY(open64, early_open)
     EARLY(openat, early_openat)

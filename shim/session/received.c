@@ -20,7 +20,7 @@ static struct fd_entry entry_of_socket(int fd)
 {
     struct timeval mark = {0};
     socklen_t length = sizeof mark;
-    /* Marks of doorbells have the same microseconds and fewer seconds. */
+    /* A mark has fixed microseconds, and its value in the seconds. Marks of doorbells have fewer seconds. */
     if (fd_socket_option(fd, SO_SNDTIMEO, &mark, &length) != 0 || mark.tv_usec != USERDMA_MARK_MICROSECONDS ||
         mark.tv_sec < (time_t)USERDMA_MARK_FIRST)
         return (struct fd_entry){.kind = FD_OTHER};
@@ -73,7 +73,7 @@ struct directory_entry {
     char name[];
 };
 
-/* Raw system calls instead of opendir, which allocates: it runs before the program. */
+/* Before the program's main. Makes raw system calls, because opendir would call the program's allocator. */
 void received_at_start(void)
 {
     const int folder = (int)syscall(SYS_openat, AT_FDCWD, "/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -115,6 +115,7 @@ static void register_passed(struct msghdr *message)
 
 EXPORT ssize_t recvmsg(int socket, struct msghdr *message, int flags)
 {
+    /* The size of the program's buffer: the kernel overwrites it with the size of the address. */
     const socklen_t address_size = fd_kind(socket) == FD_NETLINK ? message->msg_namelen : 0;
     const ssize_t length = REAL(recvmsg)(socket, message, flags);
     if (LIKELY(!shim_is_active) || length < 0)
@@ -127,7 +128,7 @@ EXPORT ssize_t recvmsg(int socket, struct msghdr *message, int flags)
 
 EXPORT int recvmmsg(int socket, struct mmsghdr *messages, unsigned int count, int flags, struct timespec *timeout)
 {
-    /* The kernel overwrites the sizes of the address buffers. It receives at most UIO_MAXIOV messages. */
+    /* As in recvmsg, before the kernel overwrites the sizes. It receives at most UIO_MAXIOV messages. */
     socklen_t *address_sizes = NULL;
     if (UNLIKELY(fd_kind(socket) == FD_NETLINK)) {
         address_sizes = alloca(UIO_MAXIOV * sizeof address_sizes[0]);

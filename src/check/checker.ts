@@ -71,7 +71,10 @@ const postStackOf = ({ failure, postStack }: CheckedFailure, qp: KnownObject | u
 const participles = (name: string): { readonly created: string; readonly destroyed: string } =>
   name === 'mr' ? { created: 'registered', destroyed: 'deregistered' } : { created: 'created', destroyed: 'destroyed' }
 
-/** Names a queue pair, SRQ or CQ: `queue` is a PostQueue or EventKind.POLL, `number` a queue pair number or handle. */
+/**
+ * Names a queue of a queue pair, an SRQ or a CQ. `queue`: a PostQueue, or EventKind.POLL for a CQ. `number`: the number
+ * of the queue pair, or the handle of the SRQ or CQ.
+ */
 type QueueName = Pick<RefusedPost, 'deviceNumber' | 'context' | 'queue' | 'number'>
 
 /** Findings that show `attributeTable`. `#reportUnanswered` always shows it. */
@@ -415,8 +418,8 @@ export class Checker {
   }
 
   /**
-   * Retries ran out. The finding is the first mismatch, else `no-answer`. If the first mismatch is `peer-in-error`, the
-   * finding is the peer's own first failure, if known.
+   * Retries ran out. The finding is `no-peer-qp` if the peer's device has no such queue pair, else the first mismatch,
+   * else `no-answer`. If the first mismatch is `peer-in-error`, the finding is the peer's own first failure, if known.
    */
   #reportUnanswered(
     occurrence: Occurrence,

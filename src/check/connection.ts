@@ -14,6 +14,7 @@ const { RESET, INIT, RTR, RTS, SQD, SQE, ERR } = QpState.values
 export type DeviceWithGid = (gid: Uint8Array) => number | undefined
 
 const stateNumber = ({ attributes }: KnownObject): number => attributes.state ?? RESET
+
 /** Whether a queue pair is in RTR, RTS, SQD or SQE, and so has the attributes that RTR needs. */
 export const hasReachedRtr = (qp: KnownObject): boolean => {
   const state = stateNumber(qp)
@@ -37,12 +38,11 @@ const differs = (a: number | undefined, b: number | undefined): boolean => a !==
 const psnsFit = (sender: KnownObject, receiver: KnownObject): boolean =>
   typeOf(sender) === 'UC' || !differs(sender.attributes.sqPsn, receiver.attributes.rqPsn)
 
-/** For an unknown max_dest_rd_atomic, which has 8 bits. */
+/** The largest max_dest_rd_atomic, which has 8 bits: assumed if the attribute is unknown. */
 const LARGEST_RD_ATOMIC = 255
-
-/** Whether the responder accepts as many outstanding READs and atomics as the requester may have. */
 const maxDestRdAtomic = ({ attributes }: KnownObject): number => attributes.maxDestRdAtomic ?? LARGEST_RD_ATOMIC
 
+/** Whether the responder accepts as many outstanding READs and atomics as the requester may have. */
 const rdAtomicFits = (requester: KnownObject, responder: KnownObject): boolean =>
   (requester.attributes.maxRdAtomic ?? 0) <= maxDestRdAtomic(responder)
 
@@ -55,12 +55,11 @@ const exceedsRdAtomic = (requester: KnownObject, responder: KnownObject): boolea
 
 /** States and attributes of a queue pair and its peer that do not fit, likeliest cause first. */
 export const mismatches = (qp: KnownObject, peer: KnownObject, deviceWithGid: DeviceWithGid): FindingId[] => {
+  if (peer.destruction !== undefined) return ['no-peer-qp']
   const found: FindingId[] = []
   const addIf = (id: FindingId, applies: boolean): void => {
     if (applies) found.push(id)
   }
-  addIf('no-peer-qp', peer.destruction !== undefined)
-  if (found.length > 0) return found
   addIf('service-mismatch', typeOf(qp) !== typeOf(peer))
   const peerState = stateNumber(peer)
   addIf('peer-not-ready', peerState === RESET || peerState === INIT)
@@ -85,6 +84,7 @@ export const mismatchBehind = (cause: CauseName, requester: KnownObject, peer: K
 
 const hex = (value: number | undefined): string | undefined =>
   value === undefined ? undefined : `0x${value.toString(16)}`
+/** '1024' for MTU_1024. */
 const mtuBytes = (mtu: number | undefined): string | undefined =>
   Object.entries(Mtu.values)
     .find(([, value]) => value === mtu)?.[0]

@@ -19,7 +19,10 @@ export const createOutput = (name: string): number => {
   }
 }
 
-/** The path without symbolic links in its folder. A file that is a symbolic link cannot be an output file. */
+/**
+ * The path without symbolic links in its folder. The last name stays: `createOutput` refuses a file that is a symbolic
+ * link.
+ */
 const pathOf = (name: string): string => {
   try {
     return join(realpathSync(dirname(resolve(name))), basename(name))
@@ -94,7 +97,7 @@ export const openOutput = (name: string | undefined): Output => {
   }
 }
 
-/** Writes everything, and waits while a pipe is full. */
+/** Writes everything, and waits while a pipe is full. If the reader of the pipe has closed it, the rest is dropped. */
 export const writeAll = (fd: number, text: string): void => {
   const bytes = Buffer.from(text)
   for (let written = 0; written < bytes.length; ) {
@@ -102,7 +105,7 @@ export const writeAll = (fd: number, text: string): void => {
       written += writeSync(fd, bytes, written)
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException
-      // The reader has closed the output. The command continues without it.
+      // The command continues without this output.
       if (code === 'EPIPE') return
       if (code !== 'EAGAIN') throw error
       waitWritable(fd)

@@ -12,7 +12,7 @@ import type { CmMachine } from './machine.ts'
 import * as messages from './messages.ts'
 import { ackTimeout, fromExponent } from './timeout.ts'
 
-/** The transport of a REQ, or the reason to reject it. As in Linux, a wrong P_Key is an invalid GID. */
+/** The transport of a REQ, or the reason to reject it. As in Linux, a wrong P_Key is rejected with INVALID_GID. */
 const checkReq = (
   { environment, registry }: CmMachine,
   message: ReceivedMessage<'REQ'>,
@@ -51,7 +51,7 @@ const onReq = (machine: CmMachine, message: ReceivedMessage<'REQ'>, from: CmPath
   connection.remoteCaGuid = message.caGuid
   connection.tid = message.tid
   connection.serviceId = message.serviceId
-  // Includes the packet life times of both directions.
+  // The peer has included the packet life times of both directions.
   connection.answerTimeout = fromExponent(message.localResponseTimeout)
   connection.maxCmRetries = message.maxCmRetries
   agreed.remoteQpn = message.qpn
@@ -115,7 +115,9 @@ const connectionOfRej = (
 ): CmConnection | undefined => {
   const { info, localId, remoteId } = message
   if (message.reason !== rejReason.TIMEOUT) return registry.byIds(from, remoteId, knownSenderId(message))
-  const found = registry.byRemoteId(from, new DataView(info.buffer, info.byteOffset).getBigUint64(0), localId)
+  // The additional rejection information of a TIMEOUT is the sender's CA GUID.
+  const caGuid = new DataView(info.buffer, info.byteOffset).getBigUint64(0)
+  const found = registry.byRemoteId(from, caGuid, localId)
   if (found === undefined || remoteId === found.localId) return found
   return remoteId === 0 && UNKNOWN_TO_PEER.includes(found.state) ? found : undefined
 }
@@ -158,6 +160,7 @@ const onDreq = (machine: CmMachine, message: ReceivedMessage<'DREQ'>, from: CmPa
   }
   if (remoteQpn !== connection.agreed.localQpn) return
   const receipt = cmStates[connection.state].receive.DREQ
+  // The DREP has the transaction id of the DREQ. A repeated DREQ gets the DREP of the first.
   if (receipt !== undefined && 'nextState' in receipt) connection.tid = tid
   machine.applyRule(connection, message, now)
 }
@@ -180,10 +183,10 @@ const onSidrReq = (machine: CmMachine, message: ReceivedMessage<'SIDR_REQ'>, fro
   machine.events.push({ name: 'SIDR_REQ_RECEIVED', connection, message })
 }
 
-/** Alternate paths are not supported. Linux ignores a LAP on RoCE. */
+/** Refuses a LAP, because alternate paths are not supported. Linux does not answer a LAP on RoCE. */
 const onLap = (machine: CmMachine, { tid, localId, remoteId }: ReceivedMessage<'LAP'>, from: CmPath): void => {
-  const known = machine.registry.byIds(from, remoteId, localId) !== undefined
-  const status = known ? aprStatus.UNSUPPORTED : aprStatus.INVALID_COMM_ID
+  const isKnown = machine.registry.byIds(from, remoteId, localId) !== undefined
+  const status = isKnown ? aprStatus.UNSUPPORTED : aprStatus.INVALID_COMM_ID
   machine.transmit(from, 'APR', emitCm({ name: 'APR', tid, localId: remoteId, remoteId: localId, status }), 'sent')
 }
 

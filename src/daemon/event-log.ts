@@ -68,13 +68,13 @@ export class EventLogs {
     return { entries, lost }
   }
 
-  /** The logged time at offset `at` of `bytes`, on the clock of `nowMicroseconds`; `now` if it is in the future. */
+  /** The logged time at offset `at` of `#bytes`, on the clock of `nowMicroseconds`; `now` if it is in the future. */
   #timeAt(at: number, now: number): number {
     const time = Number(this.#entries.getBigUint64(at, true)) / 1000 - this.#start
     return time > now + MAX_FUTURE ? now : time
   }
 
-  /** Reads `count` entries of the ring, from entry number `from` on, into `bytes`. */
+  /** Reads `count` entries of the ring, from entry number `from` on, into `#bytes`. */
   #load(fd: number, from: number, count: number): void {
     const first = from % EventLog.entries
     const untilWrap = Math.min(count, EventLog.entries - first)
@@ -87,7 +87,7 @@ export class EventLogs {
     return this.#entries.getUint32(at, true)
   }
 
-  /** The entry at offset `at` of `bytes`. */
+  /** The entry at offset `at` of `#bytes`. */
   #entryAt(at: number, context: Context, now: number): LoggedEvent {
     return {
       time: this.#timeAt(at + ENTRY_OFFSETS.time, now),
@@ -132,7 +132,7 @@ export class EventLogs {
         entries.push(this.#entryAt(at, context, now))
         continue
       }
-      // The slot has its previous entry: the new entry is not written yet.
+      // The slot still has an older entry, because the new entry is not written yet. Or it already has a newer entry.
       if (sequence < expectedSequence) {
         reader.claimedSince ??= now
         if (now - reader.claimedSince < MAX_CLAIMED) break

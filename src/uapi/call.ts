@@ -84,7 +84,7 @@ export interface Decoded {
   answer(outcome: Result | CallError): Answer
 }
 
-/** Whether decoding has answered the call. */
+/** Whether decoding has answered the call: it was refused, or needs no method. */
 export const isAnswer = (decoded: Decoded | Answer): decoded is Answer => 'ret' in decoded
 
 /** A device's classes and methods, with the driver's attributes. */

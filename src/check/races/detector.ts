@@ -132,10 +132,10 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
   ): readonly Range[] => {
     const bytes = operation.kind === 'ATOMIC' ? ATOMIC_BYTES : length
     const ranges = elementRanges(qp.device, elements, bytes, operation.localAccess)
-    const peer = remote && qp.attributes.address && services.deviceWithGid(qp.attributes.address.dgid)
+    const peerDevice = remote && qp.attributes.address && services.deviceWithGid(qp.attributes.address.dgid)
     const remoteRange =
-      remote && peer !== undefined
-        ? rangeOf(peer, remote.rkey, remote.address, remote.length, operation.remoteAccess)
+      remote && peerDevice !== undefined
+        ? rangeOf(peerDevice, remote.rkey, remote.address, remote.length, operation.remoteAccess)
         : undefined
     return withRange(ranges, remoteRange)
   }
@@ -194,8 +194,8 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
   const feed = new RaceFeed(races, (context, handle) => objects.byHandle(context, 'cq', handle), services.omit)
 
   /**
-   * The last send that ended, until the next event. If the next event is the completion of the send, as mostly, the end
-   * is not added: the completion implies it.
+   * The last send that ended, until the next event. Usually the next event is its completion. Then the end is not
+   * added, because the completion implies it.
    */
   let endedRequest: WorkRequest | undefined
   /** When `endedRequest` ended, in µs. */
@@ -258,7 +258,8 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
       endTime = services.sources.now()
     },
     completed(request, { cq, cqPosition, status, opcode, bytes, qp, message }) {
-      if (!hasBegun || cqPosition === 0) return
+      const isLost = cqPosition === 0
+      if (!hasBegun || isLost) return
       const isLastEnd = endedRequest === request
       const time = isLastEnd ? endTime : services.sources.now()
       if (!isLastEnd) addLastEnd()
@@ -290,10 +291,11 @@ export const createRaceDetector = (services: DetectorServices, sources: RaceSour
       // ibv_rereg_mr (`modify`) may give a region other memory.
       if (name !== 'mr' || (method !== 'destroy' && method !== 'modify')) return
       const { lkey } = object
-      const region = lkey === undefined ? undefined : regions.get(object.device)?.get(lkey)
-      if (region === undefined || lkey === undefined) return
-      region.isDeregistered = true
-      regions.get(object.device)?.delete(lkey)
+      const ofDevice = regions.get(object.device)
+      if (lkey === undefined || ofDevice === undefined) return
+      const region = ofDevice.get(lkey)
+      if (region !== undefined) region.isDeregistered = true
+      ofDevice.delete(lkey)
     },
   }
 }

@@ -11,7 +11,7 @@
  *
  * The first line is free text. The second line is the id of a finding, or `*` for all. The further lines match the
  * frames of its stack in order, from the innermost on: `fun:` a function, `obj:` a program or library, `src:` the path
- * or the last name of a source file, with or without a line, `...` any number of frames. `*` and `?` are wildcards.
+ * or the name of a source file, with or without a line, `...` any number of frames. `*` and `?` are wildcards.
  * Frames after the last matched one may be any, so a block of two lines matches every stack. Lines that begin
  * with `#` are comments.
  */
@@ -91,8 +91,8 @@ const matchesFrame = ({ kind, regExp }: Exclude<FramePattern, '...'>, frame: Fra
     case 'src': {
       const { file = '', line } = frame
       const names = [file, file.slice(file.lastIndexOf('/') + 1)]
-      // Files below the current folder have relative paths. Names of Node's own files begin with `node:`, and names of the
-      // C library's with `.`.
+      // Files below the current folder have relative paths, and match by their absolute paths too. Names of Node's own
+      // files begin with `node:`, and names of the C library's with `.`.
       if (!/^(node:|\.)/.test(file)) names.push(resolve(file))
       return file !== '' && names.some(name => regExp.test(name) || regExp.test(`${name}:${line}`))
     }

@@ -20,7 +20,7 @@ export interface CmEventRecord extends EventRecord {
   readonly request: Identifier | undefined
   /** The identifier's user handle at the time of the event. A later `accept` may change the identifier's. */
   readonly userHandle: bigint
-  /** Of the identifier (for a request, of the new identifier), or of the membership. */
+  /** The handle of the identifier (for a request, of the new identifier), or of the membership. */
   readonly handle: number
 }
 
@@ -94,7 +94,7 @@ export const postGroupEvent = (
 
 /** With this many unread events, an identifier refuses `resolveAddress` and `connect`. */
 const MAX_UNREAD = 8
-/** With this many, it refuses `writeEvent`. */
+/** With this many unread events, an identifier refuses `writeEvent`. */
 const MAX_UNREAD_WRITTEN = 32
 
 /** Throws CallError ENOMEM if `max` events of the identifier are unread. */

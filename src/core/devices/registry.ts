@@ -198,7 +198,7 @@ export const renameDevice = (device: Device, name: string): void => {
   core.devices.set(name, device)
 }
 
-/** The device has an opening call. Without one, contexts can be used immediately. */
+/** Whether the device has an opening call. Without one, contexts can be used immediately. */
 const hasOpenMethod = ({ sharedTable }: Device): boolean => sharedTable.byName.has(DeviceClass.name)
 
 /**

@@ -256,7 +256,8 @@ const objectsOf = ({ device }: CallContext, { objects, descriptors }: CreatedObj
 ]
 
 /**
- * The context was closed, or the device removed, during the call. All objects of the context are or will be destroyed.
+ * Whether the context was closed, or the device removed, during the call. Then core destroys all objects of the
+ * context, or has destroyed them.
  */
 const wasClosed = ({ context, device }: CallContext): boolean => context.isClosed || !device.isAlive
 
@@ -327,7 +328,8 @@ const finishLater = async (
     isRefused = false
     return finishCall(call, object, out)
   } catch (error) {
-    // Core has removed the object meanwhile, so its destroy handler cannot refuse.
+    // The destroy handler has refused, but core has removed the object meanwhile: the handler runs again, and cannot
+    // refuse then.
     if (isRefused && entry.kind === 'destroy' && object.life === Lifecycle.DESTROYED)
       runDestroy(call.context, entry, object, device.isAlive ? 'close' : 'remove')
     rollBack(call, object)
@@ -410,7 +412,10 @@ const beginDestroy = (entry: Entry, object: CoreObject): void => {
   object.life = Lifecycle.DESTROYING
 }
 
-/** One for each descriptor that may have events of an object: channel, async fd, event queue. */
+/**
+ * Maximum number of promises of `prepareCall` that a call awaits: one for each descriptor that may have events of its
+ * object (channel, async fd, event queue).
+ */
 const MAX_PREPARATIONS = 3
 
 /**

@@ -54,8 +54,8 @@ export interface Devices {
 
 /**
  * `interfaces`: undefined for a memory link, and on systems without netlink. `polled`: what the loop polls; soft
- * devices are added and removed here. `onPackets` is called when packets have arrived for a device. `torment`: for all
- * soft devices.
+ * devices are added and removed here. `onPackets` is called when packets have arrived for a device. `createRxe`:
+ * replaced by tests. `torment`: for all soft devices.
  */
 export const createDevices = (
   core: Core,

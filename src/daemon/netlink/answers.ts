@@ -19,8 +19,8 @@ export interface ParsedRequest {
 export type Work<T> = Generator<undefined, T>
 
 /**
- * Handles a `doit` request. Returns the attributes of the answer, or undefined if an acknowledgement suffices. Throws
- * CallError to refuse.
+ * Handles a `doit` request. Returns the attributes of the answer, or a computation of them, or undefined if an
+ * acknowledgement suffices. Throws CallError to refuse.
  */
 export type AnswerOne = (daemon: DaemonState, parsed: ParsedRequest) => Entries | undefined | Work<Entries>
 
@@ -77,7 +77,8 @@ const ATTRIBUTE_HEADER = 4
 
 /**
  * Yields message bodies: `head`, and a nested attribute `table` with as many entries as fit. An entry longer than a
- * message is omitted. Without entries there is no message. For an undefined entry, yields undefined.
+ * message is omitted. Without entries there is no message. Yields undefined for an undefined entry, which is a step of
+ * a long computation.
  */
 export function* tableMessages(
   head: Entries,

@@ -227,9 +227,12 @@ function* allOfKind(query: ResourceQuery, kind: NldevResourceName): Generator<En
     return
   }
   for (const object of kind === 'cm_id' ? cmIdsOf(daemon, found) : objectsOf(found.device, CLASSES[kind])) {
-    const described = object && (yield* resultOf(describers[kind](query, object)))
-    if (object === undefined) yield undefined
-    else if (described !== undefined) yield described
+    if (object === undefined) {
+      yield undefined
+      continue
+    }
+    const described = yield* resultOf(describers[kind](query, object))
+    if (described !== undefined) yield described
   }
   if (kind === 'qp') yield* describeCoreQueues(query)
 }
@@ -287,13 +290,15 @@ const oneOf = (kind: NldevResourceName, select: (described: Entries) => Entries 
     if (needsPort !== (port !== undefined))
       throw new CallError('EINVAL', `attribute PORT_INDEX ${needsPort ? 'is missing' : `is not allowed for a ${kind}`}`)
     for (const described of candidatesOf(query, kind, id)) {
-      if (described && hasValue(described, resource.id, id)) {
-        // Linux's errno for an object of another port, or of none yet.
-        if (port !== undefined && !hasValue(described, 'PORT_INDEX', port))
-          throw new CallError('EAGAIN', `${kind} ${id} does not belong to port ${port}`)
-        return [...handleOf(query.found), ...select(described)]
+      if (described === undefined) {
+        yield
+        continue
       }
-      if (described === undefined) yield
+      if (!hasValue(described, resource.id, id)) continue
+      // Linux's errno for an object of another port, or of none yet.
+      if (port !== undefined && !hasValue(described, 'PORT_INDEX', port))
+        throw new CallError('EAGAIN', `${kind} ${id} does not belong to port ${port}`)
+      return [...handleOf(query.found), ...select(described)]
     }
     throw new CallError('ENOENT', `device ${query.found.device.name} has no ${kind} ${id}`)
   }

@@ -34,7 +34,7 @@ export interface ToolSession {
 /** With this many messages queued for a slow tool, further records are dropped and counted. */
 const MAX_QUEUED = 10_000
 
-/** With this many requests without a sent reply, the next request ends the session. */
+/** While this many requests have no sent reply, a further request ends the session. */
 const MAX_REPLIES = 16
 
 interface Queued {
@@ -49,6 +49,8 @@ const UNKNOWN_REQUEST: ToolReply = {
   error:
     'unknown request of a tool: this daemon answers config, stat, qps, waits, closed, fault, device, findings, counts, trace and capture',
 }
+
+const FINDINGS_REFUSED: ToolReply = { error: 'only the user of this daemon may see findings' }
 
 const isDeviceSpec = (value: unknown): value is DeviceSpec => {
   const { name, address } = (value ?? {}) as Partial<DeviceSpec>
@@ -99,11 +101,10 @@ export class ToolRequests {
   #isClosed = false
   /** Undefined without a subscription. */
   #endSubscription: (() => void) | undefined
-  /** Why the capture ended early: the code of a system's error. */
+  /** Why the capture ended early: the code of a system's error, or the text of another error. */
   #captureError: string | undefined
   /** Number of dropped records that the tool was not told about. */
   #lost = 0
-  readonly #findingsRefused = { error: 'only the user of this daemon may see findings' }
 
   constructor(daemon: DaemonState, session: ToolSession) {
     this.#daemon = daemon
@@ -123,6 +124,7 @@ export class ToolRequests {
       return
     }
     this.#queuedReplies++
+    // A copy: the session reads its next request into the same object.
     const header = { ...request }
     const reply = (): void => {
       // After the end of the session, the socket's descriptor number may be another file's.
@@ -249,7 +251,7 @@ export class ToolRequests {
   }
 
   #watchFindings(): ToolReply {
-    if (!this.#session.isTrusted) return this.#findingsRefused
+    if (!this.#session.isTrusted) return FINDINGS_REFUSED
     if (this.#daemon.check === undefined) return { error: 'this daemon does not check programs; start it with --check' }
     if (this.#endSubscription) return { error: 'this session is subscribed already' }
     this.#endSubscription = this.#daemon.check.subscribe(finding => this.#post({ finding }))
@@ -278,7 +280,7 @@ export class ToolRequests {
   }
 
   #countFindings(): ToolReply {
-    if (!this.#session.isTrusted) return this.#findingsRefused
+    if (!this.#session.isTrusted) return FINDINGS_REFUSED
     const { check, torment } = this.#daemon
     return {
       counts: check?.counts ?? [],

@@ -93,7 +93,7 @@ const use = (call: Call, address: bigint): number => {
   return 0
 }
 
-/** By request number: the ioctls of all versions. Each returns the value of ioctl(2). */
+/** By request number: the ioctls that both versions have. Each returns the value of ioctl(2). */
 const baseIoctls: Readonly<Record<number, (call: Call, argument: bigint) => number>> = {
   [CtxIoctl.ASSIGN]: assign,
   [CtxIoctl.USE]: use,
@@ -164,7 +164,8 @@ const contextInterface = (
     const { fd, context, device, caller } = call
     const { object, isOwned } = fd.state.interfaceState
     if (object === undefined) return
-    // If other contexts use this descriptor, `close` runs later, when the context may have another descriptor.
+    // While a context that was created with this descriptor as `ops` exists, `close` is deferred. Meanwhile the bound
+    // context may get another descriptor.
     if (object.state.notifyFd === fd) {
       object.state.notifyFd = undefined
       object.state.isArmed = false

@@ -76,7 +76,7 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
     createFaultDecider(rules, deviceName, direction, port.maxPackets)
   let receivedDecider = deciderFor('received')
   let sentDecider = deciderFor('sent')
-  /** By flow: its record. The record of a closed flow stays, because delayed packets may need it. */
+  /** By flow number: its addresses. Those of a closed flow stay, because delayed packets may need them. */
   const flows: FlowAddress[] = []
 
   const receiving = createFaultyReceiving(port, receivedDecider, faults, () => layer.ownTap)

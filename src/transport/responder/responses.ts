@@ -129,7 +129,10 @@ const sendReadResponses = (s: EngineState, row: number, resource: number): numbe
   return size
 }
 
-/** Sends a READ response FIRST and the MIDDLEs after it, all filled by one read of memory. */
+/**
+ * Sends a READ response FIRST and the MIDDLEs after it, all filled by one read of memory. `end`: RES.END. Returns as
+ * `sendReadResponses`.
+ */
 const sendReadFirst = (s: EngineState, row: number, resource: number, end: number): number => {
   const w = s.rows
   const p = s.pool
@@ -155,7 +158,10 @@ const sendReadFirst = (s: EngineState, row: number, resource: number, end: numbe
   return firstSize + middles * size
 }
 
-/** Sends READ response MIDDLEs from number `next` on. Returns as `sendReadResponses`. */
+/**
+ * Sends READ response MIDDLEs from number `next` on. `end`: RES.END. `offset`: bytes from RES.DATA to the data of the
+ * first MIDDLE. Returns as `sendReadResponses`.
+ */
 const sendReadMiddles = (
   s: EngineState,
   row: number,

@@ -109,6 +109,7 @@ const checkStruct = ({ command }: CompiledCommand, body: Uint8Array, inLength: n
   } = command
   if (inLength < minBytes)
     throw new CallError('EINVAL', `${name}: a struct of ${inLength} bytes; it has at least ${minBytes}`)
+  // Linux reads the fields after `minBytes` only if the struct has them all.
   if (minBytes > 0 && inLength < size) body.fill(0, minBytes)
   if (acceptedByte !== undefined) {
     const { at, values } = acceptedByte
@@ -205,6 +206,8 @@ const writeList = (
     view.setUint32(at, flags as number, true)
     writeScalar(view, at + 8, 64, { kind: 'bytes', size: 64 }, record as Uint8Array)
   })
+  // Linux writes a record only if the room is larger than the record (ucma_query_path): a record that fits exactly is
+  // not written.
   const fitting = Math.max(0, Math.ceil((outLength - list.at) / list.size) - 1)
   return bytes.subarray(0, list.at + Math.min(fitting, records.length) * list.size)
 }

@@ -162,7 +162,7 @@ export const ucQpPlan = (
   return queuePairPlan(context, ucType, pd, options)
 }
 
-/** The operations, with the index of the options among their arguments. */
+/** By operation: the index of its options among its arguments. */
 const ucRequests = { send: 1, write: 2, bind: 2, invalidate: 1 }
 const rcRequests = { ...ucRequests, read: 2, compareSwap: 4, fetchAdd: 3, atomicWrite: 2, flush: 1 }
 const AwaitableRc = awaitable<AwaitableRcQueuePair>(RcObject, rcRequests)

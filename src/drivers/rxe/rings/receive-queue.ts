@@ -25,9 +25,9 @@ export interface ReceiveQueue {
   readonly isShared: boolean
   /** Index of the next WQE to take. */
   takenIndex: number
-  /** As in SendQueue (work-source.ts). */
+  /** As in SendQueue (work-source.ts). Scans do not read that of an SRQ. */
   seenProducer: number
-  /** SRQ limit: once fewer WQEs are left, it becomes 0 (not armed), and `onLimitReached` is called. */
+  /** SRQ limit: once fewer WQEs are left, it becomes 0 (not armed), and `onLimitReached` is called with the limit. */
   limit: number
   readonly onLimitReached: (limit: number) => void
 }

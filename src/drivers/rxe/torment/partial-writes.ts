@@ -47,7 +47,7 @@ interface PartialWrite {
   /** Address of `bytes` in the address space. */
   readonly start: number
   readonly bytes: Uint8Array
-  /** When it is executed: clock of `poll`, microseconds. */
+  /** When it is executed, in microseconds of the clock of `poll`. */
   readonly due: number
 }
 
@@ -58,6 +58,7 @@ export interface PartialWrites {
   readyAt(qpn: number): number
   /** Executes due partial writes; true if there were any. */
   poll(now: number): boolean
+  /** When to call `poll`: no partial write is due earlier. Infinity: none waits. */
   nextTimeout(): number
   /** Executes all partial writes. */
   writeAll(): void
@@ -153,7 +154,7 @@ export const createPartialWrites = (
       sequence.acts() &&
       Number.isSafeInteger(start) &&
       table.spaces[space]?.check(spaceHi, spaceLo, total, true) === true
-    // again, because `executeIf` may have resolved other keys
+    // again, because this resets the error of the last access (`hasProcessEnded`), which `executeIf` may have set
     inner.resolve(pd, key, hi, lo, total, access, qpn)
     if (!mayHold) return inner.write(region, hi, lo, from, at, chunk, stride, total)
     const bytes = new Uint8Array(total)
