@@ -20,7 +20,7 @@ export interface CheckerSources {
   deviceName(device: number): string
   /**
    * The stack of a post with this wr_id; empty: unknown. `queue`: PostQueue. For BATCH: the stack of the last
-   * ibv_wr_complete, with any wr_id.
+   * ibv_wr_complete, with any wr_id. `number`: the QPN, or the handle of the SRQ.
    */
   postStack(context: number, queue: number, number: number, wrId: bigint): Stack
   /**
@@ -139,13 +139,13 @@ export const watcherFor = (objects: KnownObjects, detectors: readonly Detector[]
       const receive = detector[event]?.bind(detector) as RequestWatcher[K] | undefined
       return receive === undefined ? [] : [receive]
     })
-  const [posted, ended, completed] = [receiversOf('posted'), receiversOf('ended'), receiversOf('completed')]
+  const posted = receiversOf('posted')
+  const ended = receiversOf('ended')
+  const completed = receiversOf('completed')
   const receiveLost = receiversOf('receiveLost')
-  const [receiverNotReady, polled, queueReset] = [
-    receiversOf('receiverNotReady'),
-    receiversOf('polled'),
-    receiversOf('queueReset'),
-  ]
+  const receiverNotReady = receiversOf('receiverNotReady')
+  const polled = receiversOf('polled')
+  const queueReset = receiversOf('queueReset')
   const isKnown = (id: number): boolean => objects.find(id) !== undefined
   return {
     posted(request) {

@@ -20,7 +20,7 @@ export interface SidrRequest {
   readonly path: CmPath
   readonly serviceId: bigint
   readonly privateData?: Uint8Array
-  /** Exponent: how long the peer may take to answer, with the network's round trip. */
+  /** t: the peer has 4.096 µs × 2^t to answer, including the network's round trip. */
   readonly responseTimeout: number
   /** Retries of the message, 0 to 15. */
   readonly maxCmRetries: number
@@ -71,7 +71,7 @@ export class CmEngine {
     this.#machine.registry.listeners.add(serviceId)
   }
 
-  /** Refuses later requests to a service id. The received ones stay. */
+  /** Refuses later requests to a service id. Requests that were received before stay. */
   unlisten(serviceId: bigint): void {
     this.#machine.registry.listeners.delete(serviceId)
   }

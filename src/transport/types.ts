@@ -330,8 +330,9 @@ export interface TransmitSink {
 /** Builds the GRH of received datagrams (IBA 11.4.1.2, annex A17.4.5.2). */
 export interface GrhBuilder {
   /**
-   * Writes the GRH (40 bytes) of a received packet of `length` bytes at `at` of `arena`. Over IPv4 the last 20 bytes of
-   * the GRH are the IPv4 header. Returns the offset of the GRH in `arena`; space for 4096 bytes of payload follows it.
+   * Writes the GRH (40 bytes) of a received packet to `arena`, and returns the GRH's offset. `at`, `length`: offset and
+   * bytes of the packet. Over IPv4 the last 20 bytes of the GRH are the IPv4 header. Space for 4096 bytes of payload
+   * follows the GRH.
    */
   header(arena: Arena, at: number, length: number): number
 }
@@ -343,8 +344,9 @@ export interface GrhBuilder {
 export interface LocalPeerDevice {
   /** The state of the device's engine, set by `createEngine`. */
   state: object | undefined
-  /** Staging buffer of 64 KiB, in an arena that all local devices share. */
+  /** The arena that all local devices share. */
   readonly arena: Arena
+  /** Offset of this device's staging buffer of 64 KiB in `arena`. */
   readonly staging: number
   /** The port's counters, updated as for packets. */
   readonly counters: { sentPackets: number; sentBytes: number; receivedPackets: number; receivedBytes: number }
@@ -427,7 +429,7 @@ export interface QpAttributes {
   readonly qkey?: number
   /** The port's number of the path to the peer, passed with each run. */
   readonly flow?: number
-  /** Not UD: the port's number of the peer's address. Packets from other sources are dropped; all while it is -1. */
+  /** Not UD: the port's number of the peer's address; packets from others are dropped. -1: all packets are dropped. */
   readonly peer?: number
 }
 

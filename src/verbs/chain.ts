@@ -194,8 +194,8 @@ const encode = (
     for (const [index, link] of links.entries())
       try {
         encodeChain([link])
-      } catch (refusal) {
-        if (refusal instanceof CallError) refuse(index, refusal.errno, refusal.message)
+      } catch (entryError) {
+        if (entryError instanceof CallError) refuse(index, entryError.errno, entryError.message)
       }
     throw error
   }
@@ -243,6 +243,9 @@ const chainBuilder = (context: DeviceContext, entries: Entry[]): Chain => {
   }
 }
 
+/** Entries of the chain whose function runs, on any device. */
+let describedEntries: readonly Entry[] = []
+
 /** Maximum plans that `makeAll` puts into one chain: a chain has at most 1 MiB. */
 const PLANS_PER_CHAIN = 2048
 
@@ -267,6 +270,10 @@ export const createChains = (context: DeviceContext, classOf: (cls: ObjectClass,
   const run = <T>(build: (chain: Chain) => T): Resolved<T> => {
     checkFunction('device.chain', 'build', build)
     const entries: Entry[] = []
+    // In this chain the handles of an outer chain's planned objects would name entries of this chain.
+    const outerEntries = describedEntries
+    for (const entry of outerEntries) entry.handle = CLOSED
+    describedEntries = entries
     try {
       let built: T
       try {
@@ -286,6 +293,8 @@ export const createChains = (context: DeviceContext, classOf: (cls: ObjectClass,
     } finally {
       // In another chain the handles would name that chain's entries.
       for (const entry of entries) entry.handle = CLOSED
+      for (const [index, entry] of outerEntries.entries()) entry.handle = -1 - index
+      describedEntries = outerEntries
     }
   }
 

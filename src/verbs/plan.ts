@@ -229,8 +229,8 @@ const optionClasses: Readonly<Record<string, string>> = {
 
 /**
  * Checks that `object` is open and belongs to this device: otherwise its handle may be another object's. Also checks
- * the class of a `VerbsObject`. Planned objects, until their chain has ended, and plain `{ handle }`s pass: the device
- * checks their handles.
+ * the class of a `VerbsObject`. Planned objects of the current chain and plain `{ handle }`s pass: the device checks
+ * their handles.
  */
 export const checkObject = (
   context: DeviceContext,
@@ -263,7 +263,7 @@ export const checkObject = (
   else if (!isValid)
     throw invalidArgument(
       call,
-      `${option} is a planned object of a chain that has ended`,
+      `${option} is a planned object of another chain, or of a chain that has ended`,
       'use the objects that device.chain() returned',
     )
   if (!isValid) throw invalidArgument(call, `${option} is closed or of another device`, SAME_DEVICE_HINT)

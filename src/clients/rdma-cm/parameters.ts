@@ -23,7 +23,7 @@ export const UDP_QKEY = 0x0123_4567
 /** Bytes of rdma_cm's header before the program's private data. AF_IB has no header. */
 export const headerBytes = ({ source }: Identifier): number => (source?.family === Family.IB ? 0 : rdmaCmHeader.bytes)
 
-/** The hop limit of paths that no program has set. */
+/** The hop limit of paths, unless a program has set another one. */
 export const HOP_LIMIT = 64
 
 /** Shared zero records, never written. */

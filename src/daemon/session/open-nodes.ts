@@ -199,6 +199,7 @@ export class NodeOpening {
 
   #attachFile(): void {
     const fd = pidfdGetfd(this.#client.process, this.#request.fd)
+    // `pidfdGetfd` takes only memory files from another user's process.
     if (fd === -EINVAL) throw new CallError('ENODEV', `descriptor ${this.#request.fd} does not belong to a context`)
     if (fd < 0)
       throw new SystemError('pidfd_getfd', fd, `descriptor ${this.#request.fd} of process ${this.#client.process.pid}`)

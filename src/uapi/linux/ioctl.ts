@@ -67,7 +67,7 @@ const decodeAttributes = (message: Message): DecodedAttributes => {
       throw new CallError(errnoIfPresent, `${spec.name}: no device here has attribute ${id}`)
     if (kind === 'destroy' || (kind === 'handle' && name === 'object')) facts.object = Number(attribute.data)
     else if (kind === 'in' && cells.some(cell => cell.kind === 'class'))
-      facts.class = constantOf(message, attribute.compiled.spec.id, 0xffffffffn)
+      facts.class = constantOf(message, id, 0xffffffffn)
   }
   const className = classNameOf(message.view, spec.classes, facts)
   for (const { compiled } of passed.values())
@@ -117,9 +117,9 @@ const markFilled = (changes: Changes, attribute: PassedAttribute): void => {
 
 const writeOutputs = (message: Message, { className }: DecodedAttributes, result: Result, changes: Changes): void => {
   for (const attribute of message.passed.values()) {
-    const { spec, layout: compiled } = attribute.compiled
+    const { spec, layout } = attribute.compiled
     if (spec.kind === 'out' && spec.cells.length > 0) {
-      const struct = compiled(className)
+      const struct = layout(className)
       // optional outputs of other classes are not written
       if (!spec.mandatory && struct.boundCells.length === 0) continue
       const bytes = new Uint8Array(spec.max)
@@ -180,7 +180,7 @@ const listCall = (message: Message): { args: AnyValues; write(result: Result, ch
   if (stride === 0 || list.length % stride !== 0 || list.length === 0)
     throw new CallError(
       'EINVAL',
-      `${message.method.spec.name}: ${list.length} bytes are not a whole number of entries of ${stride} bytes`,
+      `${message.method.spec.name}: the list has ${list.length} bytes; one or more entries of ${stride} bytes are required`,
     )
   const max = list.length / stride
   const args: AnyValues = { max }
@@ -272,7 +272,7 @@ const legacyOf = (
   const bytes = message.bytes.slice()
   const memory: Uint8Array[] = []
   for (const attribute of message.passed.values()) {
-    const { spec, layout: compiled } = attribute.compiled
+    const { spec, layout } = attribute.compiled
     const at = offsetOf(attribute.index)
     const inline = bytes.subarray(at + IoctlAttr.data, at + IoctlAttr.bytes)
     if (attributes !== undefined && isForeign(attributes, spec)) continue
@@ -286,7 +286,7 @@ const legacyOf = (
         attribute.length <= INLINE_BYTES ? inline.subarray(0, attribute.length) : bytesOf(message, attribute).slice()
       if (spec.cells.length > 0) {
         const struct = target.slice(0, spec.max)
-        target.set(residue(compiled(attributes!.className), struct, attributes!.args, attributes!.facts))
+        target.set(residue(layout(attributes!.className), struct, attributes!.args, attributes!.facts))
       } else clearRequest(command!, target)
       if (attribute.length > INLINE_BYTES) memory.push(target)
     }

@@ -18,8 +18,9 @@ export interface MemoryWindow extends Disposable {
   /** 1, or 2 (type 2B). */
   readonly type: 1 | 2
   /**
-   * rkey of the last posted bind; before the first bind, the rkey of the allocation. A bind that fails leaves the rkey
-   * of `query()`, from which the next bind after a change of the queue pair's state continues.
+   * rkey of the last posted bind, also if the bind has failed; before the first bind, the rkey of the allocation. After
+   * a failed bind, `query()` returns the window's valid rkey. The next bind after a change of the queue pair's state
+   * continues from that rkey.
    */
   readonly rkey: number
   /** All attributes, as declared in the class. Throws RdmaError. */

@@ -89,12 +89,28 @@ eachCarrier(openTwo => {
     for (const sendCq of planned) {
       assert.throws(
         () => one.chain(chain => [chain.cq(), chain.rcQp(pd, { sendCq })]),
-        /^RdmaError: rc_qp\.create: sendCq is a planned object of a chain that has ended \(EINVAL\)/,
+        /^RdmaError: rc_qp\.create: sendCq is a planned object of another chain, or of a chain that has ended \(EINVAL\)/,
       )
       const args = { pd: pd.handle, sendCq: sendCq.handle, recvCq: sendCq.handle }
       const cap = { maxSendWr: 1, maxRecvWr: 1, maxSendSge: 1, maxRecvSge: 1, maxInlineData: 0 }
       assert.throws(() => one.chain(chain => [chain.cq(), chain.create(RcQp, { ...args, cap })]), { code: 'EINVAL' })
     }
+    await closeAll({ device: one }, { device: two })
+  })
+
+  test('a planned object is refused in a nested chain, and stays usable in its own chain', async () => {
+    const [one, two] = await openTwo()
+    const outer = one.chain(chain => {
+      const pd = chain.pd()
+      const useIn = (device: typeof one) => device.chain(nested => [nested.pd(), nested.srq(pd)])
+      for (const device of [one, two])
+        assert.throws(() => useIn(device), /^RdmaError: srq\.create: pd is a planned object of another chain/)
+      one.chain(nested => nested.pd()).close()
+      return { pd, srq: chain.srq(pd) }
+    })
+    assert.throws(() => outer.pd.close(), { code: 'EBUSY' })
+    outer.srq.close()
+    outer.pd.close()
     await closeAll({ device: one }, { device: two })
   })
 
