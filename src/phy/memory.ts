@@ -188,7 +188,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
     /** Numbers of this port's addresses. */
     const ownAddresses: number[] = []
 
-    /** Packets [firstPacket, end) of a run. */
+    /** Shows the port's tap packets [firstPacket, end) of a run. */
     const showTap = (
       direction: 'sent' | 'received',
       outcome: TapOutcome,
@@ -355,6 +355,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
       receive: received => {
         while (head >= 0) {
           const run = head
+          // A run that was sent before a tap or a layer needed ICRCs.
           if (sealReasons > 0 && !records.isSealed[run]) sealRun(run)
           const packets = records.count[run]
           const firstPacket = records.isSealed[run] ? skipWrong(run, cursor) : cursor

@@ -4,7 +4,6 @@
  * (`ABRIDGED`).
  */
 import type { AnyRecord, AnyValue, Attributes, Enumeration, Fields, Kind } from '../spec/schema/schema.ts'
-
 import { bytesText, gidText, groups, hexBytes, MAX_BYTES } from './bytes.ts'
 
 /** Names of hexadecimal numbers: keys, QP numbers, PSNs, masks. Numbers of 24 bits are always hexadecimal. */
@@ -82,6 +81,7 @@ export const valueText = (name: string, type: Kind, value: AnyValue, style: Styl
       return number < 1n << 32n ? String(number) : `0x${number.toString(16)}`
     }
     case 'bytes':
+      // 16 bytes are a GID, 8 bytes a GUID.
       if (type.size === 16) return gidText(value as Uint8Array)
       return type.size === 8
         ? groups(value as Uint8Array)

@@ -16,7 +16,7 @@ const PROGRAM_HEADER = { TYPE: 0, OFFSET: 8, FILESZ: 32, MIN_BYTES: 40 } as cons
 const PT_INTERP = 3
 /** EM_X86_64 and EM_AARCH64, by `process.arch`. */
 const MACHINES: Readonly<Record<string, number>> = { x64: 62, arm64: 183 }
-/** Maximum bytes that are read of the path of a dynamic linker. */
+/** Maximum length of a dynamic linker's path, bytes; the rest is not read. */
 const MAX_LINKER_PATH = 256
 const { S_IXGRP } = constants
 const S_ISUID = 0o4000

@@ -99,6 +99,7 @@ export class CmDevices {
     return { mac: entry && this.#routing.neighbourOf(entry.ifindex, remoteGid) }
   }
 
+  /** Whether the device with this number has the GID. */
   hasGid(number: number, gid: Uint8Array): boolean {
     const found = this.byNumber(number)
     return found !== undefined && findGid(found.device.ports[0]!.gids, gid) >= 0
@@ -212,7 +213,8 @@ export class CmDevices {
 
   /**
    * The device with a local address; undefined for a wildcard. A loopback address that no device has means the first
-   * device. Throws CallError EADDRNOTAVAIL; EINVAL for a link-local address without scope, ENODEV if no device has it.
+   * device. Throws CallError EADDRNOTAVAIL if no device, or another than `onlyDevice`, has the address, for a link-local
+   * address or a GID (AF_IB) ENODEV; EINVAL for a link-local address without scope.
    */
   deviceToBind(source: SocketAddress, onlyDevice?: CmDevice): CmDevice | undefined {
     if (isAny(source)) return undefined
@@ -223,13 +225,16 @@ export class CmDevices {
     const isForeignFamily = source.family === Family.INET6 && isMappedIpv4(source.address)
     const device =
       this.withAddress(source.address, source.scope) ?? (isLoopback(source) ? this.#firstDevice() : undefined)
-    if (isForeignFamily || device === undefined || (onlyDevice !== undefined && device !== onlyDevice))
-      throw new CallError(
-        // As in Linux, which looks for a link-local address or a GID only among the devices.
-        isLocalToLink || source.family === Family.IB ? 'ENODEV' : 'EADDRNOTAVAIL',
-        'cm_id.bind: no device has the address; bind to one that a device has',
-      )
-    return device
+    const isOfOtherDevice = device !== undefined && onlyDevice !== undefined && device !== onlyDevice
+    if (device !== undefined && !isForeignFamily && !isOfOtherDevice) return device
+    const why = isForeignFamily
+      ? 'an IPv4 address needs the family AF_INET'
+      : isOfOtherDevice
+        ? 'the address belongs to another device than the identifier'
+        : 'no device has the address; bind to one that a device has'
+    // As in Linux, which looks for a link-local address or a GID only among the devices.
+    const code = isLocalToLink || source.family === Family.IB ? 'ENODEV' : 'EADDRNOTAVAIL'
+    throw new CallError(code, `cm_id.bind: ${why}`)
   }
 
   #firstDevice(): CmDevice | undefined {

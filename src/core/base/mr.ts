@@ -264,8 +264,8 @@ const modifyRegion = (
   const unregister = needsRegistration ? registerRange(memory, range, bytes, rights, device, object) : endOld
   // Nothing fails after this line.
   if (needsRegistration) endOld?.()
-  const isShared = translation === undefined && (oldRights & SHARE_FLAGS) !== 0
-  if (special === undefined && !isShared) shareRange(memory, range, bytes, rights)
+  const isSharedAlready = translation === undefined && (oldRights & SHARE_FLAGS) !== 0
+  if (special === undefined && !isSharedAlready) shareRange(memory, range, bytes, rights)
   relocateRegion(table, row, range.start, baseOf(range, rights), bytes, memory)
   table.access[row] = rights >>> 0
   object.state = { row, iova: range.iova, ...(special && { special }), ...(unregister && { unregister }) }
@@ -277,6 +277,9 @@ const modifyRegion = (
   }
   return keysOf(table, row)
 }
+
+/** What ends a region while its call waits: no other call destroys an object that a call uses. */
+const CLOSED_MEANWHILE = 'the context was closed, or its device removed, during the call'
 
 /** To be awaited before the pages are checked. Undefined: nothing to wait for. */
 const preparePageCheck = (
@@ -294,8 +297,7 @@ export const mrClass = driverClass<typeof Mr, MrState>(Mr, {
     const source = sourceOf(call, args)
     const finish = (): ReturnType<typeof createRegion> => {
       try {
-        // The context was closed, or the device removed, meanwhile.
-        if (object.life !== Lifecycle.CREATING) throw new CallError('EIO', 'mr.create: the context was closed')
+        if (object.life !== Lifecycle.CREATING) throw new CallError('EIO', `mr.create: ${CLOSED_MEANWHILE}`)
         return createRegion(call, object, args, source)
       } catch (error) {
         source.special?.file?.close()
@@ -312,8 +314,8 @@ export const mrClass = driverClass<typeof Mr, MrState>(Mr, {
     const preparing = change.needsCheck ? preparePageCheck(change.memory, change.range, change.rights) : undefined
     if (preparing === undefined) return modifyRegion(call, object, args, change)
     return preparing.then(() => {
-      // Meanwhile the context may have been closed, and other calls may have changed the region or bound windows.
-      if (object.life !== Lifecycle.LIVE) throw new CallError('EIO', 'mr.modify: the context was closed')
+      if (object.life !== Lifecycle.LIVE) throw new CallError('EIO', `mr.modify: ${CLOSED_MEANWHILE}`)
+      // Checked again: meanwhile other calls may have changed the region or bound windows.
       return modifyRegion(call, object, args, changeOf(call, object, args))
     })
   },

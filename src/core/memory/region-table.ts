@@ -109,7 +109,7 @@ export interface MemoryTable {
   readonly secret: readonly [number, number]
 }
 
-/** Number of cached regions, a power of two: enough for a sender and a receiver. */
+/** Number of cached regions, a power of two: enough for the regions of a sender and a receiver. */
 const RECENT_REGIONS = 8
 const noBytes: Bytes = { address: 0, bytes: new Uint8Array(0), view: new DataView(new ArrayBuffer(0)) }
 /**
@@ -407,11 +407,11 @@ export const resolve = (
   return offset >= 0 && offset + length <= table.length[row]! ? row : -1
 }
 
-/** Low half of an address in the region's address space, from byte hi:lo of a resolved row. */
+/** Of a resolved row: low half of the address, in the row's address space, of the byte at hi:lo in work requests. */
 export const addressLo = (table: MemoryTable, row: number, lo: number): number =>
   (lo - table.iovaLo[row]! + table.startLo[row]!) >>> 0
 
-/** High half of that address. */
+/** High half of the address of `addressLo`. */
 export const addressHi = (table: MemoryTable, row: number, hi: number, lo: number): number => {
   const low = (lo >>> 0) - table.iovaLo[row]! + table.startLo[row]!
   return (hi - table.iovaHi[row]! + table.startHi[row]! + Math.floor(low / TWO_32)) >>> 0

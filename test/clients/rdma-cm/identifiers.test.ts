@@ -599,6 +599,18 @@ describe('ports', () => {
     )
   })
 
+  it('are refused with the reason: wrong family, or an address of another device than the identifier', () => {
+    const { a } = twoHosts()
+    assert.throws(() => bound(a, { ...ip4(1, PORT), family: Family.INET6 }), { message: /needs the family AF_INET$/ })
+    const id = bound(a, ip4(1, 0))
+    assert.ok(id.device)
+    const otherDevice = { ...id.device, number: id.device.number + 1 }
+    assert.throws(() => a.cm.devices.deviceToBind(ip4(1, PORT), otherDevice), {
+      code: 'EADDRNOTAVAIL',
+      message: /belongs to another device/,
+    })
+  })
+
   it('of link-local addresses need the scope, also those of groups; an address of no device is ENODEV', () => {
     const { a } = twoHosts()
     const linkLocal = (last: number): SocketAddress =>

@@ -155,7 +155,10 @@ export const failOverrunQps = (device: RxeState): void => {
   }
 }
 
-/** The queue pair was reset or destroyed: its lost completions do not move it, or a later QP 1, to ERR. */
+/**
+ * The queue pair was reset or destroyed: its lost completions do not move it to ERR, nor, if it was QP 1, a later queue
+ * pair with this number.
+ */
 export const forgetOverruns = ({ overrunQps }: RxeState, qpn: number): void => {
   for (let i = overrunQps.length - 1; i >= 0; i--) if (overrunQps[i]!.qpn === qpn) overrunQps.splice(i, 1)
 }

@@ -33,6 +33,7 @@ const xrcIniQpClass: DriverClass = {
   handlers: {
     ...initiator.handlers,
     create(call, object, args, core) {
+      // Class xrc_ini_qp has no recvCq, but qp-class.ts needs one.
       const cap = { ...(args.cap as Record<string, number>), maxRecvWr: 0, maxRecvSge: 0 }
       return createInitiator(call, object, { ...args, cap, recvCq: args.sendCq }, core)
     },

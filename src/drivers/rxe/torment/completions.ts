@@ -14,7 +14,7 @@ import type { Decisions } from './decisions.ts'
 
 /** Maximum number of held completions of a device; with one more, all are delivered. */
 const MAX_HELD = 8192
-/** Bit that the opcodes of all receive completions have. */
+/** The opcodes of all receive completions, and no others, have this bit. */
 const { RECV } = WcOpcode.values
 export const isReceiveCompletion = (words: Uint32Array): boolean => (words[Completion.OPCODE] & RECV) !== 0
 
