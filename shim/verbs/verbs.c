@@ -226,8 +226,8 @@ static int post_recv(post_recv_function *original, struct ibv_qp *qp, struct ibv
     const int error = original(qp, list, bad);
     if (error == 0)
         return 0;
-    /* The provider sets `*bad` to NULL if the queue pair has no receive queue. */
-    const struct ibv_recv_wr *first = *bad ? *bad : list;
+    /* The provider sets `*bad` to NULL if the queue pair has no receive queue, and refuses all requests without `bad`. */
+    const struct ibv_recv_wr *first = bad && *bad ? *bad : list;
     note_refused(fd, USERDMA_POST_RECEIVE, qp->qp_num, count_receives(first));
     return refused_receive(qp, first, error);
 }
@@ -248,7 +248,8 @@ static int post_sends(post_send_function *original, struct ibv_qp *qp, struct ib
                       struct ibv_send_wr **bad)
 {
     if (UNLIKELY(!can_send(qp))) {
-        *bad = list;
+        if (bad)
+            *bad = list;
         return EINVAL;
     }
     if (UNLIKELY(qp->qp_type == IBV_QPT_XRC_SEND))
@@ -265,8 +266,10 @@ static int post_send(post_send_function *original, struct ibv_qp *qp, struct ibv
     const int error = post_sends(original, qp, list, bad);
     if (error == 0)
         return 0;
-    note_refused(qp->context->cmd_fd, USERDMA_POST_SEND, qp->qp_num, count_sends(*bad));
-    return refused_send(qp, *bad, error);
+    /* The provider refuses all requests of a program that passes no `bad`. */
+    const struct ibv_send_wr *first = bad ? *bad : list;
+    note_refused(qp->context->cmd_fd, USERDMA_POST_SEND, qp->qp_num, count_sends(first));
+    return refused_send(qp, first, error);
 }
 
 /*

@@ -230,7 +230,8 @@ int xrc_post_send(post_send_function *original, struct ibv_qp *qp, struct ibv_se
         if (result) {
             for (const struct ibv_send_wr *before = batch; refused && before != refused; before++)
                 first = first->next;
-            *bad = first;
+            if (bad)
+                *bad = first;
             return result;
         }
     }

@@ -195,6 +195,9 @@ static void not_ready(void)
     struct ibv_send_wr wr = {.wr_id = 7, .sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_SEND}, *bad = NULL;
     check("ibv_post_send in INIT", ibv_post_send(ends[0].qp, &wr, &bad), EINVAL);
     check("bad_wr is the first request", bad == &wr, 1);
+    check("ibv_post_send in INIT without bad_wr", ibv_post_send(ends[0].qp, &wr, NULL), EINVAL);
+    struct ibv_recv_wr receive = {.wr_id = 8};
+    check("ibv_post_recv without bad_wr", ibv_post_recv(ends[0].qp, &receive, NULL), EINVAL);
     struct ibv_mw *mw = ibv_alloc_mw(ends[0].pd, IBV_MW_TYPE_1);
     NEED(mw, "ibv_alloc_mw: %s", strerror(errno));
     const uint32_t rkey = mw->rkey;
