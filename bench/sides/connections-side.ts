@@ -3,18 +3,19 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Connection, connect, createNetwork, listen, open } from '../../src/verbs/index.ts'
+import { median } from '../harness/harness.ts'
 import { memoryAfterCollection } from '../memory.ts'
 
 export interface IdleOrder {
   readonly count: number
-  /** Seconds of the measurement of processor time; 0: no measurement. */
-  readonly seconds: number
+  /** Intervals of INTERVAL_MS in which processor time is measured; 0: no measurement. */
+  readonly intervals: number
 }
 
 export interface IdleCost {
   /** Bytes of one connection, both ends, in heap and buffers. */
   readonly bytes: number
-  /** Percent of one processor, for all connections together. */
+  /** Percent of one processor, for all connections together: the median of the intervals, 0 if there are none. */
   readonly cpuPercent: number
 }
 
@@ -22,8 +23,13 @@ export interface IdleCost {
 const WINDOW = 32
 /** Connections that are opened and closed before the measurement. */
 const WARM_UP = 500
-/** Milliseconds after which connections have left TIMEWAIT and V8's garbage collection has finished. */
+/** Milliseconds after which connections have left TIMEWAIT and the finalizers of collected objects have run. */
 const SETTLE_MS = 2000
+/**
+ * Milliseconds of an interval. Some ten seconds after the last allocation V8 collects garbage once more, which takes
+ * up to a second of processor time in one or two intervals, so the median of several intervals is reported.
+ */
+const INTERVAL_MS = 2000
 
 /** Two devices in this process. `opened` has both ends of the connections; `openMore` opens more. */
 const connectionSource = async () => {
@@ -49,7 +55,16 @@ const connectionSource = async () => {
   }
 }
 
-const costOf = async ({ count, seconds }: IdleOrder): Promise<IdleCost> => {
+/** Percent of one processor that this process uses during an interval. */
+const intervalCpuPercent = async (): Promise<number> => {
+  const start = performance.now()
+  const cpu = process.cpuUsage()
+  await sleep(INTERVAL_MS)
+  const { user, system } = process.cpuUsage(cpu)
+  return ((user + system) / 1000 / (performance.now() - start)) * 100
+}
+
+const costOf = async ({ count, intervals }: IdleOrder): Promise<IdleCost> => {
   const { opened, openMore } = await connectionSource()
   await openMore(WARM_UP)
   for (const connection of opened.splice(0)) await connection.close()
@@ -58,13 +73,9 @@ const costOf = async ({ count, seconds }: IdleOrder): Promise<IdleCost> => {
   await openMore(count)
   await sleep(SETTLE_MS)
   const bytes = ((await memoryAfterCollection()).used - before.used) / count
-  // V8 finishes its garbage collection in other threads. Their processor time must not be counted.
-  await sleep(SETTLE_MS)
-  const start = performance.now()
-  const cpu = process.cpuUsage()
-  await sleep(seconds * 1000)
-  const { user, system } = process.cpuUsage(cpu)
-  return { bytes, cpuPercent: ((user + system) / 1000 / (performance.now() - start)) * 100 }
+  const percents: number[] = []
+  for (let i = 0; i < intervals; i++) percents.push(await intervalCpuPercent())
+  return { bytes, cpuPercent: intervals ? median(percents) : 0 }
 }
 
 process.on('message', async (order: IdleOrder) => {
