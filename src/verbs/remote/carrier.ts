@@ -22,7 +22,7 @@ import type { DeviceCheck } from '../check/watch.ts'
 import { invalidArgument, refusal, refused } from '../error.ts'
 import { CLOSED, closedError } from '../plan.ts'
 import { closeAtThreadEnd, forgetThreadEnd } from '../thread-end.ts'
-import { ANSWER_TIMEOUT, joinDaemon, type Session } from './daemon-session.ts'
+import { ANSWER_TIMEOUT, joinDaemon, restartHint, type Session } from './daemon-session.ts'
 import { remoteDescriptors } from './descriptors.ts'
 import { createFileRings } from './file-rings.ts'
 import { createCalls } from './messages.ts'
@@ -233,7 +233,8 @@ export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
     drive(callName) {
       if (++polls % POLLS_PER_CHECK === 0) {
         if (isClosed) throw refused('EIO', callName, 'the device is closed')
-        if (!session.checkAlive()) throw refused('EIO', callName, `the daemon of device ${device.name} has ended`)
+        if (!session.checkAlive())
+          throw refused('EIO', callName, `the daemon of device ${device.name} has ended`, restartHint(session.socket))
       }
       yieldProcessor()
       return true

@@ -38,6 +38,10 @@ export interface Answer {
   readonly fds: readonly number[]
 }
 
+/** The remedy after a daemon has ended. */
+export const restartHint = (socket: string): string =>
+  `start it with \`${daemonCommand(socket)}\`, then open the device again`
+
 export interface Session {
   /** Path of the daemon's socket. */
   readonly socket: string
@@ -120,10 +124,12 @@ const newSession = (socket: string, openCall: string): JoinableSession => {
     unsentWaits.length = 0
   }
   /** Ends the session, and returns the error of `call`. */
-  const failed = (call: string, reason = `the daemon at ${socket} (process ${pid}) has ended`): RdmaError => {
+  const failed = (call: string, reason: string, hint?: string): RdmaError => {
     end()
-    return refused('EIO', call, reason)
+    return refused('EIO', call, reason, hint)
   }
+  const daemonEnded = (call: string): RdmaError =>
+    failed(call, `the daemon at ${socket} (process ${pid}) has ended`, restartHint(socket))
   /** Sends a request, with descriptors to pass. False if the socket is closed or full. */
   const sendRequest = (write: Parameters<Session['ask']>[1], passedFds: readonly number[] = []): boolean => {
     serial = (serial + 1) >>> 0
@@ -160,8 +166,8 @@ const newSession = (socket: string, openCall: string): JoinableSession => {
   }
   /** Sends a request, with descriptors to pass, and waits for its reply. */
   const exchange = (call: string, write: Parameters<Session['ask']>[1], passedFds?: readonly number[]): Answer => {
-    if (!isAlive) throw failed(call)
-    if (!sendRequest(write, passedFds)) throw failed(call)
+    if (!isAlive) throw daemonEnded(call)
+    if (!sendRequest(write, passedFds)) throw daemonEnded(call)
     const requestSerial = serial
     const reply = newReply()
     for (;;) {
@@ -173,7 +179,7 @@ const newSession = (socket: string, openCall: string): JoinableSession => {
       // The reply is lost, but the session continues: without the descriptors the daemon ends what it has created.
       if (received === -EMFILE)
         throw refused('EMFILE', call, 'this process has too many open files', 'close some, or raise `ulimit -n`')
-      if (received <= 0) throw failed(call)
+      if (received <= 0) throw daemonEnded(call)
       const fault = readReply(buffer, received, reply)
       if (fault === undefined && reply.serial === requestSerial && (reply.type & MessageType.REPLY) !== 0)
         return { reply, fds }
@@ -259,8 +265,9 @@ const newSession = (socket: string, openCall: string): JoinableSession => {
       throw failed(
         openCall,
         `the daemon at ${socket} speaks version ${reply.version} of the session protocol, not ${SESSION_VERSION}`,
+        `end it, and start one of this release with \`${daemonCommand(socket)}\``,
       )
-    if (reply.error === Errno.EPERM) throw failed(openCall, notServed(socket))
+    if (reply.error === Errno.EPERM) throw failed(openCall, notServed(socket), '')
     if (reply.error === Errno.EMFILE)
       throw refused(
         'EMFILE',

@@ -170,10 +170,14 @@ describe('a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
     const waiting = cq.wait()
     daemon.running.child.kill('SIGKILL')
     await waiting
-    assert.throws(() => pd.window(), { code: 'EIO' })
-    assert.throws(() => {
-      for (;;) cq.poll()
-    }, /cq\.poll: .*has ended/)
+    const hint = `start it with \`userdma daemon --socket ${daemon.socket}\`, then open the device again`
+    assert.throws(() => pd.window(), { code: 'EIO', hint })
+    assert.throws(
+      () => {
+        for (;;) cq.poll()
+      },
+      { code: 'EIO', call: 'cq.poll', reason: /has ended$/, hint },
+    )
     assert.throws(() => qp.query(), { code: 'EIO' })
     qp.close()
     await device.close()
