@@ -54,7 +54,10 @@ export const userSocket = (): string => {
   return join(folder, 'sock')
 }
 
-/** Creates the folder of the user's own socket if necessary, and returns the path of the socket. Throws an Error if the folder cannot be made or is not private. */
+/**
+ * Creates the folder of the user's own socket if necessary, and returns the path of the socket. Throws an Error if the
+ * folder cannot be made or is not private.
+ */
 export const makeSocketFolder = (): string => {
   const folder = userFolder()
   try {
