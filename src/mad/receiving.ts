@@ -11,7 +11,7 @@ export interface Receiving<P> {
   readonly mad: Uint8Array
   readonly fields: MadFields
   readonly from: P
-  /** `peerOf` the peer. */
+  /** `peerOf` of the peer's GID. */
   readonly peer: string
   readonly segments: SegmentReceiver
   /** When the transfer is dropped, µs. */
@@ -31,12 +31,15 @@ export const newestOfLargest = <P>(
   weightOf: (receiving: Receiving<P>) => number,
 ): Receiving<P> | undefined => {
   const weights = new Map<string, number>()
-  let [maxWeight, newest]: [number, Receiving<P> | undefined] = [0, undefined]
+  let maxWeight = 0
+  let newest: Receiving<P> | undefined
   for (const receiving of transfers) {
     if (receiving.segments.isComplete) continue
     const weight = (weights.get(receiving.peer) ?? 0) + weightOf(receiving)
     weights.set(receiving.peer, weight)
-    if (weight >= maxWeight) [maxWeight, newest] = [weight, receiving]
+    if (weight < maxWeight) continue
+    maxWeight = weight
+    newest = receiving
   }
   return (weights.get(peer) ?? 0) < maxWeight ? newest : undefined
 }

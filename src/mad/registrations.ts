@@ -2,7 +2,7 @@
  * Finds the agent of a datagram that is not a response. Agents register for methods of a class and version, and of an
  * OUI if the class has OUIs. A method has at most one agent (IBA 13.4.4; Linux's ib_register_mad_agent).
  */
-import { isVendorClass, MAD_METHODS, MadMethod } from '../spec/wire/management.ts'
+import { isVendorClass, MAD_METHODS } from '../spec/wire/management.ts'
 import type { MadFields } from '../wire/mad/management.ts'
 
 /** The requests that an agent receives. */
@@ -17,7 +17,7 @@ export interface MadClaim {
 
 const keyOf = (claim: Omit<MadClaim, 'methods'>, method: number): string => {
   const { mgmtClass, classVersion, oui } = claim
-  return `${mgmtClass}.${classVersion}.${isVendorClass(mgmtClass) ? oui : 0}.${method & (MAD_METHODS - 1)}`
+  return `${mgmtClass}.${classVersion}.${isVendorClass(mgmtClass) ? oui : 0}.${method}`
 }
 
 export class Registrations<A> {
@@ -38,8 +38,9 @@ export class Registrations<A> {
     }
   }
 
+  /** The agent of a datagram with these fields, which is not a response. */
   find(fields: MadFields): A | undefined {
-    return this.#agents.get(keyOf(fields, fields.method & ~MadMethod.RESPONSE))
+    return this.#agents.get(keyOf(fields, fields.method))
   }
 }
 

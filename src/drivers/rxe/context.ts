@@ -14,18 +14,15 @@ export interface RxeContext {
   readonly isInProcess?: true
 }
 
+/** The state of a context for which the library has set none. */
+const stateFor = ({ mapped }: Context): RxeContext => {
+  if (mapped === undefined) return { rings: mappedRings(bufferMemory()), isInProcess: true }
+  return { rings: mapped.packed === undefined ? mappedRings(mapped) : packedRings(mapped, mapped.packed) }
+}
+
 /** The memory for rings of a context. Sets `Context.state` if it is not set. */
 export const ringMemoryOf = (context: Context): RingMemory => {
-  context.state ??= (
-    context.mapped === undefined
-      ? { rings: mappedRings(bufferMemory()), isInProcess: true }
-      : {
-          rings:
-            context.mapped.packed !== undefined
-              ? packedRings(context.mapped, context.mapped.packed)
-              : mappedRings(context.mapped),
-        }
-  ) satisfies RxeContext
+  context.state ??= stateFor(context)
   return (context.state as RxeContext).rings
 }
 

@@ -12,8 +12,8 @@ export const countersByLayer = ({ state }: Pick<RxeDevice, 'state'>) => ({
 })
 
 /**
- * All counters of a device's statistics, except `faults`. If `rxe` is undefined (a device of another driver), the
- * counters of files are 0, and `port` and `transport` are empty.
+ * All counters of a device's statistics, except `faults`. If `rxe` is undefined (a device of another driver), all of
+ * `hw_counters` and `counters` are 0, and `port` and `transport` are empty.
  */
 export const countersOf = (
   rxe: Pick<RxeDevice, 'state'> | undefined,

@@ -58,7 +58,7 @@ export class PacketDelivery {
     this.#engine.counters.multicastReceived++
     const rows = this.#groups.rowsOf(this.#run.flowAddress.destination)
     if (rows.length === 0) this.#engine.counters.dropped++
-    // A core client's queue pair is in the group by its negated QPN.
+    // The groups list a core client's queue pair by its negated QPN, because it has no row.
     for (let i = 0; i < rows.length; i++)
       if (rows[i] < 0) this.#deliverToCore(-rows[i], at, length)
       else this.#engine.onPacket(rows[i], this.#port.arena, at, length, NO_PEER, time)

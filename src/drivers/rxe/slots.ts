@@ -20,7 +20,7 @@ export const createSlots = <T>(): Slots<T> => {
       return slot
     },
     remove(slot) {
-      if (values[slot] === undefined) throw new Error(`slot ${slot} is removed, but it is free`)
+      if (values[slot] === undefined) throw new Error(`remove of slot ${slot}, which is free`)
       values[slot] = undefined
       free.push(slot)
     },

@@ -11,10 +11,10 @@ import { type Identity, identify } from './identity.ts'
 
 const LOOPBACK = 'lo'
 
-type Known = Pick<Interfaces, 'withAddress' | 'links'>
+type InterfaceTable = Pick<Interfaces, 'withAddress' | 'links'>
 
 /** 0 if no interface has this name, or the index is not known: some containers have no /sys. */
-const interfaceIndex = (name: string, interfaces: Known | undefined): number => {
+const interfaceIndex = (name: string, interfaces: InterfaceTable | undefined): number => {
   for (const link of interfaces?.links().values() ?? []) if (link.name === name) return link.index
   try {
     return Number(readFileSync(`/sys/class/net/${name}/ifindex`, 'utf8'))
@@ -27,7 +27,7 @@ const interfaceIndex = (name: string, interfaces: Known | undefined): number => 
  * The identity of the device with this address. `interfaces` includes interfaces that are down or not connected, which
  * Node does not list. Throws an Error for text that is no address.
  */
-export const identityOf = ({ address }: Pick<DeviceSpec, 'address'>, interfaces?: Known): Identity => {
+export const identityOf = ({ address }: Pick<DeviceSpec, 'address'>, interfaces?: InterfaceTable): Identity => {
   const bytes = parseAddress(address)
   if (!bytes) throw new Error(`"${address}" is not an IPv4 or IPv6 address`)
   const networkInterface = interfaces?.withAddress(bytes)

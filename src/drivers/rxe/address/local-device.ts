@@ -1,5 +1,5 @@
 /*
- * A soft device for other devices of this process, which send to it without packets (transport/loopback/slices.ts).
+ * A soft device as other devices of this process see it: they send to it without packets (transport/loopback/slices.ts).
  */
 import type { Port } from '../../../phy/port.ts'
 import type { LocalPeerDevice } from '../../../transport/types.ts'

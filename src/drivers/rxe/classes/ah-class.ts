@@ -53,6 +53,7 @@ const driverAhClass = driverClass<typeof Ah, AddressHandle, typeof RxeAttributes
     destroy(call, object, args, core) {
       const device = stateOf(call)
       const { number, pd, flow } = object.state
+      // if the process has ended or the device is removed, its earlier sends are dropped
       if (call.why === 'call') device.catchUpDatagrams(pd)
       device.ahs.delete(number)
       device.ahns.free(number)

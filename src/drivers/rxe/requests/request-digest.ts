@@ -13,6 +13,8 @@ import { regionMemory } from '../memory.ts'
 /** Longer messages are sampled. */
 const WHOLE_BYTES = 4096
 const SAMPLE_BYTES = 1024
+/** From one request to the next, the middle sample moves by this many bytes. */
+const SAMPLE_STEP = 64
 
 /**
  * Returns the function that hashes a request's bytes; its result is undefined if they cannot be read. `isWhole`:
@@ -23,19 +25,19 @@ export const createDigest = (table: MemoryTable, scratch: Arena) => {
 
   /** Copies `bytes` bytes of the message from offset `from` on to `scratch`; false if they cannot be read. */
   const copy = (pd: number, qpn: number, elements: readonly RequestElement[], from: number, bytes: number): boolean => {
-    let skipped = from
+    let toSkip = from
     let at = 0
     for (const { address, length, lkey } of elements) {
-      const size = Math.min(length - skipped, bytes - at)
+      const size = Math.min(length - toSkip, bytes - at)
       if (size > 0) {
-        const start = address + skipped
+        const start = address + toSkip
         const hi = Math.floor(start / TWO_32)
         const lo = start % TWO_32
         const region = memory.resolve(pd, lkey, hi, lo, size, Access.LOCAL_READ, qpn)
         if (region < 0 || memory.read(region, hi, lo, scratch, at, size, size, size) !== 0) return false
         at += size
       }
-      skipped = Math.max(0, skipped - length)
+      toSkip = Math.max(0, toSkip - length)
     }
     return true
   }
@@ -53,7 +55,7 @@ export const createDigest = (table: MemoryTable, scratch: Arena) => {
       for (let from = 0; from < length; from += step) if (!add(from, Math.min(step, length - from))) return undefined
       return hash
     }
-    const middle = (id * 64) % (length - SAMPLE_BYTES)
+    const middle = (id * SAMPLE_STEP) % (length - SAMPLE_BYTES)
     for (const from of [0, middle, length - SAMPLE_BYTES]) if (!add(from, SAMPLE_BYTES)) return undefined
     return hash
   }

@@ -18,13 +18,16 @@ const namesInTable: Readonly<Record<keyof QueueLimits, readonly LimitName[]>> = 
 }
 const limitNames = Object.keys(namesInTable) as readonly (keyof QueueLimits)[]
 
+/** Argument of `Decisions.note`: a listener that comes later gets the decision too. */
+const IS_LASTING = true
+
 const adaptersWithRc = Object.values(adapters).filter(({ lacks }) => lacks.rc === undefined)
 
 /** The smallest value of all adapters with reliable connections, but at most the device's own. */
 const smallestLimit = (name: keyof QueueLimits): number =>
   Math.min(
     Limits[name],
-    ...adaptersWithRc.flatMap(({ limits }) => namesInTable[name].flatMap(limit => limits[limit]?.[0] ?? [])),
+    ...adaptersWithRc.flatMap(({ limits }) => namesInTable[name].map(limit => limits[limit]?.[0] ?? Limits[name])),
   )
 
 /** The limits of a new device. */
@@ -35,7 +38,7 @@ export const decideLimits = (decisions: Decisions, device: string): QueueLimits 
     const small = smallestLimit(name)
     if (small === Limits[name] || !sequence.acts()) continue
     limits[name] = small
-    decisions.note('adapter', device, () => `${namesInTable[name].join(' and ')}: at most ${small}`, true)
+    decisions.note('adapter', device, () => `${namesInTable[name].join(' and ')}: at most ${small}`, IS_LASTING)
   }
   return limits
 }
