@@ -33,6 +33,7 @@ export const addTap = (port: Port, tap: PortTap): (() => void) => {
   }
 }
 
+/** Calls `onPacket` for each packet of a run. `identification`: of the IPv4 header, modulo 65,536; unused for IPv6. */
 export const forEachPacket = (
   run: TappedRun,
   onPacket: (offset: number, length: number, identification: number) => void,

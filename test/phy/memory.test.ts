@@ -271,7 +271,7 @@ describe('memory link', () => {
     }
     assert.throws(
       () => a.commit(end - 4, 64, 1, 64, flow),
-      /is not inside the reservation/,
+      /is not inside the unused part of the reservation/,
       'bytes that were sent already',
     )
     assert.equal(link.waitingRuns, 3)

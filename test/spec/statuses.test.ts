@@ -38,3 +38,9 @@ test('errors come before notes', () => {
     assert.deepEqual(isNote, [...isNote].sort(), name)
   }
 })
+
+test('the meaning of WR_FLUSH_ERR says what flushes requests without an earlier failure', () => {
+  // The causes MODIFIED and DEVICE_REMOVED.
+  const { meaning } = statuses.WR_FLUSH_ERR
+  assert.match(meaning, /the program moved the queue pair to ERR, its connection ended, or the device was removed/)
+})

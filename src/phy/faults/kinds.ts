@@ -1,14 +1,14 @@
 /*
- * The effect of each kind of fault on a packet, and the kind's bit in decisions. A new kind needs a row in
- * spec/faults.ts and its effect here.
+ * The effect of each kind of fault on a packet, and the kind's bit in `Decisions.actions` (decider.ts). A new kind
+ * needs a row in spec/faults.ts and its effect here.
  */
 import { type FaultCounters, type FaultKind, FaultKinds, type FaultRuleCounts, faultKinds } from '../../spec/faults.ts'
 import { createRandom } from './random.ts'
 
-/** Changes bytes of a packet; applied twice, it changes nothing. `seed`: 32 random bits. */
+/** Changes bytes of a packet. A second call with the same arguments restores them. `seed`: 32 random bits. */
 type Damage = (bytes: Uint8Array, at: number, length: number, seed: number) => void
 
-/** Flips a random bit, one to three times. */
+/** Flips one to three random bits. If one bit is chosen twice, it is unchanged. */
 const flipBits: Damage = (bytes, at, length, seed) => {
   const random = createRandom(seed)
   for (let flips = 1 + (random() % 3); flips > 0; flips--) {
@@ -26,15 +26,16 @@ const effects: { readonly [K in FaultKind]: Effect } = {
   reorder: 'overtake',
 }
 
-const kindTable = faultKinds.map((kind, i) => ({
-  bit: 1 << i,
+/** By kind: its bit. */
+export const faultBits = Object.fromEntries(faultKinds.map((kind, i) => [kind, 1 << i])) as Record<FaultKind, number>
+
+const kindTable = faultKinds.map(kind => ({
+  bit: faultBits[kind],
   counter: FaultKinds[kind].counter,
   effect: effects[kind],
 }))
 
-export const faultBits = Object.fromEntries(faultKinds.map((kind, i) => [kind, 1 << i])) as Record<FaultKind, number>
-
-/** Bit for a delay or a rate limit. */
+/** The bit for a delay or a rate limit, which are no kinds. */
 export const WAIT = 1 << kindTable.length
 
 const bitsOf = (matches: (effect: Effect) => boolean): number =>
@@ -51,7 +52,7 @@ export const countHits = (counters: FaultCounters | FaultRuleCounts, action: num
   for (let i = 0; i < kindTable.length; i++) if (action & kindTable[i].bit) counters[kindTable[i].counter]++
 }
 
-/** Changes a packet as each kind in `action` does; applied twice, it changes nothing. */
+/** Damages a packet as each kind in `action` does. A second call with the same arguments restores the packet. */
 export const damage = (bytes: Uint8Array, at: number, length: number, action: number, seed: number): void => {
   for (const { bit, effect } of kindTable)
     if (action & bit && typeof effect === 'function') effect(bytes, at, length, seed)

@@ -5,12 +5,13 @@ import { IPV4_BYTES, IPV6_BYTES, UDP_BYTES } from '../../wire/ip.ts'
 import type { FlowAddress } from '../port.ts'
 
 /**
- * A reordered packet leaves when a random number of packets, 1 to this many, have overtaken it; a sent one at the next
- * `flush` after that.
+ * A reordered packet leaves when a random number of packets, 1 to this many, have overtaken it. A reordered packet that
+ * the device sends leaves at the next `flush` after that.
  */
 export const MAX_REORDER_DISTANCE = 8
 /** µs after which a reordered packet leaves anyway. If the packet is also delayed, this is added to its delay. */
 export const MAX_REORDER_DELAY = 1000
 
+/** Bytes of the IP and UDP headers of each packet of the flow. */
 export const ipUdpHeaderBytes = ({ source }: FlowAddress): number =>
   UDP_BYTES + (isMappedIpv4(source) ? IPV4_BYTES : IPV6_BYTES)

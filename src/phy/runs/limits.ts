@@ -3,8 +3,8 @@
  */
 
 /**
- * Maximum bytes of a run: 65 packets with path MTU 4096, or about 990 with path MTU 256. Large runs save system calls;
- * a larger one would not fit in the L2 cache.
+ * Maximum bytes of a run: 65 packets with path MTU 4096, or about 990 with path MTU 256. Long runs save system calls,
+ * but a run that does not fit in the L2 cache is slow.
  */
 export const RUN_BYTES = 270336
 /** Maximum packets of a run. */
@@ -18,8 +18,8 @@ export const requireRunBytes = (bytes: number): void => {
 
 /**
  * Checks a run of `count` packets of `packetBytes` bytes, the last of `lastBytes`, at `offset`. It must be inside the
- * unused part of the reservation. Returns the end of the run. Throws a RangeError for a wrong run, and an Error without
- * a reservation (`reservationEnd` is -1).
+ * unused part of the reservation, from `unusedBegin` to `reservationEnd`. Returns the end of the run. Throws a
+ * RangeError for a wrong run, and an Error without a reservation (`reservationEnd` is -1).
  */
 export const requireRun = (
   offset: number,
@@ -30,17 +30,14 @@ export const requireRun = (
   reservationEnd: number,
 ): number => {
   if (reservationEnd < 0) throw new Error('commit without reserve')
-  const runEnd = offset + (count - 1) * packetBytes + lastBytes
-  if (
-    count < 1 ||
-    count > RUN_PACKETS ||
-    lastBytes < SHORTEST_PACKET ||
-    lastBytes > packetBytes ||
-    offset < unusedBegin ||
-    runEnd > reservationEnd
-  )
+  if (count < 1 || count > RUN_PACKETS || lastBytes < SHORTEST_PACKET || lastBytes > packetBytes)
     throw new RangeError(
-      `a run of ${count} packets of ${packetBytes} bytes, the last of ${lastBytes}, at ${offset} is not inside the reservation`,
+      `a run of ${count} packets of ${packetBytes} bytes, the last of ${lastBytes}: there must be 1 to ${RUN_PACKETS} packets, and the last must have ${SHORTEST_PACKET} bytes or more, but not more than the others`,
+    )
+  const runEnd = offset + (count - 1) * packetBytes + lastBytes
+  if (offset < unusedBegin || runEnd > reservationEnd)
+    throw new RangeError(
+      `a run at [${offset}, ${runEnd}) is not inside the unused part of the reservation, [${unusedBegin}, ${reservationEnd})`,
     )
   return runEnd
 }

@@ -1,7 +1,7 @@
 /*
- * Buffers of one size in an arena, shared by the ports of a link, their owners. Each port has a few guaranteed buffers,
- * so that no port can starve another. The other buffers are first come, first served. A buffer counts for the port that
- * took it until the receiver has released it.
+ * Buffers of one size in an arena, shared by the ports of a link. The owner of a buffer is the port that took it, until
+ * the receiver has released the buffer. Each port has a few guaranteed buffers, so that no port can starve another. The
+ * other buffers are first come, first served.
  */
 
 export interface RunPool {
@@ -22,7 +22,8 @@ export interface RunPool {
 
 /**
  * `count` buffers of `size` bytes at `base`, for up to `maxOwners` owners with numbers from 0 on. Each owner has
- * `maxGuarantee` guaranteed buffers; with many owners fewer, but at least one.
+ * `maxGuarantee` guaranteed buffers. With many owners each has fewer, but at least one, so that about half of the
+ * buffers remain for all.
  */
 export const createRunPool = (
   base: number,
@@ -32,7 +33,7 @@ export const createRunPool = (
   maxGuarantee: number,
 ): RunPool => {
   /** The free buffers: the first `freeCount` entries. */
-  const stack = Int32Array.from({ length: count }, (_, i) => count - 1 - i)
+  const freeBuffers = Int32Array.from({ length: count }, (_, i) => count - 1 - i)
   /** By buffer: its owner; -1 if it is free. */
   const ownerOf = new Int32Array(count).fill(-1)
   /** By owner: number of buffers in use. */
@@ -40,8 +41,12 @@ export const createRunPool = (
   /** By owner: 1 if it was added and not removed. */
   const isPresent = new Uint8Array(maxOwners)
   let freeCount = count
+  /** Number of buffers guaranteed to each owner. */
   let guarantee = maxGuarantee
-  /** Number of buffers that must stay free because they are guaranteed. */
+  /**
+   * Number of free buffers that are guaranteed to owners. Greater than `freeCount` if other owners had taken too many
+   * buffers before an owner was added.
+   */
   let reservedCount = 0
 
   const updateGuarantee = (): void => {
@@ -59,7 +64,7 @@ export const createRunPool = (
         reservedCount--
       } else if (freeCount <= reservedCount) return -1
       used[owner]++
-      const buffer = stack[--freeCount]
+      const buffer = freeBuffers[--freeCount]
       ownerOf[buffer] = owner
       return buffer
     },
@@ -67,7 +72,7 @@ export const createRunPool = (
       const owner = ownerOf[buffer]
       if (owner < 0) throw new Error(`run buffer ${buffer} was released twice`)
       ownerOf[buffer] = -1
-      stack[freeCount++] = buffer
+      freeBuffers[freeCount++] = buffer
       if (--used[owner] < guarantee && isPresent[owner]) reservedCount++
     },
     offsetOf: buffer => base + buffer * size,

@@ -4,12 +4,17 @@
  */
 
 export interface RunRecords {
+  /** Number of the buffer (runs/pool.ts) that contains the run. */
   buffer: Int32Array
   /** Offset of the first packet in the arena. */
   offset: Int32Array
+  /** Bytes of each packet except the last. */
   packetBytes: Int32Array
+  /** Number of packets. */
   count: Int32Array
+  /** Bytes of the last packet. */
   lastBytes: Int32Array
+  /** Number of the flow (flow-table.ts). */
   flow: Int32Array
   /** 1 if the ICRCs have been written. */
   isSealed: Uint8Array
@@ -19,7 +24,7 @@ export interface RunRecords {
   free: number
 }
 
-/** A table of `count` records (at least one), which grows. */
+/** A table of `count` records (at least one). When all are in use, the number of records is doubled. */
 export const createRunRecords = (count: number): RunRecords => {
   const column = (): Int32Array => new Int32Array(count)
   const records = {

@@ -116,7 +116,8 @@ const table = {
     text: 'lkey {key:hex} does not allow [{accessStart:hex}, {accessEnd:hex})',
   },
 
-  // ---- 0x3..: a NAK, a wrong response or no response; the cause of a peer in this process is 0x2.., 0x4.. or 0x5.. ----
+  // ---- 0x3..: a NAK, a wrong response or no response. For the NAK of a peer in this process, the peer's own cause
+  // (0x2.., 0x4.. or 0x5..) is reported instead. ----
   NAK_INVALID_REQUEST: { code: 0x301, results: ['REM_INV_REQ_ERR'], text: 'the peer answered: invalid request' },
   NAK_REMOTE_ACCESS: { code: 0x302, results: ['REM_ACCESS_ERR'], text: 'the peer answered: remote access error' },
   NAK_REMOTE_OPERATION: { code: 0x303, results: ['REM_OP_ERR'], text: 'the peer answered: remote operational error' },

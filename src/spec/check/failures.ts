@@ -32,12 +32,13 @@ export interface Failure {
   readonly qpn?: number
   /** ibv_wr_opcode of a `send`. */
   readonly opcode?: number
-  /** Also of a `drop` that affects a request. */
+  /** Of a `send` or `receive`, and of a `drop` that affects a request. */
   readonly wrId?: bigint
   /** ibv_wc_status. */
   readonly status?: number
   /** ibv_event_type. */
   readonly event?: number
+  /** Of a `flush` or `drop`. */
   readonly count?: number
   /** The queue of flushed requests. */
   readonly queue?: 'send' | 'receive'
