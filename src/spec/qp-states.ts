@@ -88,7 +88,10 @@ export const qpTransitions = {
     },
     SQE: { RTS: takes('curState', 'qkey', 'accessFlags', 'minRnrTimer') },
   },
-  /** The initiator has a requester only, the target a responder only. */
+  /**
+   * The initiator has a requester only, the target a responder only. `minRnrTimer` belongs to a responder, so the
+   * initiator has `laterOptions.UC`.
+   */
   XRC_INI: {
     RESET: { INIT: needs(...initial) },
     INIT: { INIT: takes(...initial), RTR: { required: path, optional: rtrOptions } },
@@ -286,11 +289,12 @@ export const planTransitions = (
 const makePlan = (type: QpTypeName, to: number, attributes: readonly string[]): Step[] | string => {
   const target = nameOf(to)
   if (target === 'RESET' && attributes.length === 0) return []
-  const steps = target === undefined ? [] : STATES_AFTER_RESET.slice(0, STATES_AFTER_RESET.indexOf(target) + 1)
-  if (steps.length === 0) {
+  const last = target === undefined ? -1 : STATES_AFTER_RESET.indexOf(target)
+  if (last < 0) {
     const withAttributes = target === 'RESET' ? ' with attributes' : ''
     return `a new queue pair cannot be in ${target ?? to}${withAttributes}; it can be in ${STATES_AFTER_RESET.join(', ')}`
   }
+  const steps = STATES_AFTER_RESET.slice(0, last + 1)
   const rows = steps.map((after, i) => transitionOf(type, i === 0 ? 'RESET' : steps[i - 1]!, after) ?? noAttributes)
   const remaining = new Set(attributes)
   const plan: Step[] = []

@@ -152,7 +152,7 @@ export const Messages = {
     ['serial', 'u32'],
     /** The daemon's number of the call's context; 0: none. */
     ['context', 'u32'],
-    /** ATTACH, NETLINK and calls with context 0 are on descriptor `fd`; for other calls it is only for the trace. */
+    /** The descriptor that ATTACH, NETLINK and calls with context 0 are on. Of other calls, only for the trace. */
     ['fd', 's32'],
     ['pid', 'u32'],
     ['tid', 'u32'],
@@ -165,8 +165,8 @@ export const Messages = {
    * error: 0 or a positive errno. EPROTO: the versions differ. EACCES: the daemon may not access the process's memory,
    * and refuses to open devices. EINVAL: the attached memory file is unusable, or the session already has one. EPERM:
    * the daemon does not serve this user. Other errors, for example EMFILE, ENFILE: the daemon has no resources for a
-   * session. After EPERM and other errors it closes the connection. root: the folder of the daemon's tree, empty if the
-   * connection is closed. If error is 0, the parked page is attached.
+   * session. After EPERM and these other errors the daemon closes the connection. root: the folder of the daemon's tree,
+   * empty if the connection is closed. If error is 0, the parked page is attached.
    */
   helloReply: layout(['version', 'u32'], ['error', 's32'], ['root', 240]),
   /**

@@ -95,7 +95,7 @@ export const KindFlags = {
   EMPTY_RESPONSE: 0x20,
   /** Request and response are one packet each. */
   ONE_PACKET: 0x40,
-  /** The request has ATOMIC_BYTES of data; those of an atomic's result may be longer. */
+  /** The request has ATOMIC_BYTES of data. As with rxe, the elements for an atomic's result may be longer than that. */
   EIGHT_BYTES: 0x80,
   /** Inline data is not allowed. */
   NOT_INLINE: 0x100,

@@ -5,9 +5,9 @@ import { type DriverLayout, RXE_DRIVER_ID, RxeAttributes, RxeLayouts } from '../
 import type { Attributes } from '../schema/schema.ts'
 
 interface LinuxDriver {
-  /** By 'class.method'. */
+  /** Layouts of the driver's bytes in responses, by 'class.method'. */
   readonly layouts: Readonly<Record<string, DriverLayout>>
-  /** The attributes that the layouts encode, by class and method. */
+  /** The outputs that the layouts encode, by class and method. */
   readonly attributes: Readonly<Record<string, Readonly<Record<string, { readonly out: Attributes }>>>>
 }
 
@@ -15,9 +15,10 @@ const byId: Readonly<Record<number, LinuxDriver>> = {
   [RXE_DRIVER_ID]: { layouts: RxeLayouts, attributes: RxeAttributes },
 }
 
-/** The layouts of a driver by 'class.method'; undefined if the driver adds no bytes. */
+/** `LinuxDriver.layouts`; undefined if the driver adds no bytes. */
 export const driverLayouts = (driverId: number): Readonly<Record<string, DriverLayout>> | undefined =>
   byId[driverId]?.layouts
 
+/** The outputs that a driver adds to a method; empty if there are none. */
 export const driverOutputs = (driverId: number, className: string, method: string): Attributes =>
   byId[driverId]?.attributes[className]?.[method]?.out ?? {}

@@ -74,7 +74,7 @@ export const ExtendedCommands = {
 } as const
 export type ExtendedName = keyof typeof ExtendedCommands
 
-/** Objects, methods, and attributes, each numbered from 0. */
+/** Objects, their methods, and the methods' attributes. The number of each is its position, from 0. */
 export const ioctlNames = {
   DEVICE: {
     INVOKE_WRITE: ['CORE_IN', 'CORE_OUT', 'WRITE_CMD'],

@@ -52,13 +52,13 @@ export interface NldevCommand {
   readonly number: number
   /** Linux requires CAP_NET_ADMIN. */
   readonly needsNetAdmin?: true
-  /** A program can request only one answer (Linux's doit), or also a list (dumpit). */
+  /** one: a request has one answer (Linux's doit). both: a program can also request a list (dumpit). */
   readonly requestKind: 'one' | 'both'
   /** Attributes are parsed as with Linux's NL_VALIDATE_STRICT; otherwise as with NL_VALIDATE_LIBERAL. */
   readonly isStrict?: true
-  /** Linux does not read the attributes of a request for a list. */
+  /** As on Linux, the attributes of a request for a list are not read. */
   readonly listIgnoresAttributes?: true
-  /** A request that the parser refuses gets the parser's errno, ERANGE or EINVAL; otherwise always EINVAL. */
+  /** A request that the parser refuses gets the parser's errno, ERANGE or EINVAL. Without this flag: always EINVAL. */
   readonly returnsParserErrno?: true
   /** The command number in the reply about one object; default that of the request. */
   readonly replyNumber?: number

@@ -28,7 +28,9 @@ const cellsByLink = (
   (['roce', 'ib', 'opa'] as const).flatMap(link => {
     const name = Links[link].attributes[role] as string
     const linkCells = link === 'roce' ? cells(name) : [...cells(name), ...lidCells(name)]
-    return linkCells.map(cell => ({ ...cell, link, maskBit: 1 << (qpAttributes[role].id - 1) }))
+    // An attribute's id is one more than its bit number in the mask.
+    const maskBit = 1 << (qpAttributes[role].id - 1)
+    return linkCells.map(cell => ({ ...cell, link, maskBit }))
   })
 
 /** ib_uverbs_qp_dest, 32 bytes. */

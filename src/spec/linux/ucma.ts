@@ -37,9 +37,9 @@ export interface UcmaCommand {
   readonly minBytes?: number
   /** Linux looks up the object before it checks the size of the response buffer. */
   readonly checksObjectFirst?: true
-  /** Offset of the descriptor number of the identifier's present channel. */
+  /** Offset of the number of the descriptor of the channel to which the identifier's events go. */
   readonly currentChannelAt?: number
-  /** Of several methods with one command number, the u32 at `at` selects the one with that `value`, or else the first. */
+  /** Of several methods with one command number: the u32 at `at` selects the one with that `value`, else the first. */
   readonly option?: { readonly at: number; readonly value: number }
   /** An attribute in the caller's memory: offsets of its address and length. */
   readonly userMemory?: { readonly address: number; readonly length: number; readonly attribute: string }
@@ -52,8 +52,8 @@ export interface UcmaCommand {
   /** Linux does not read `attribute` if the u16 at `at` is `value`. */
   readonly ignored?: { readonly attribute: string; readonly at: number; readonly value: number }
   /**
-   * A list in the response: its offset, the bytes of an element, and the offset of the number of elements. As in Linux,
-   * the response ends after the last element that leaves bytes of the buffer unused.
+   * A list in the response: its offset, the bytes of an element (`size`), and the offset of the number of elements
+   * (`count`). As on Linux, an element is written only if the rest of the buffer is larger than the element.
    */
   readonly list?: { readonly attribute: string; readonly at: number; readonly size: number; readonly count: number }
   /** The response has the layout of QUERY_ROUTE (uapi/linux/ucma-route.ts). */
@@ -73,7 +73,7 @@ export interface UcmaCommand {
 
 export const SOCKADDR_IN6_BYTES = 28
 
-/** Offsets of `ece` in rdma_ucm_connect and rdma_ucm_accept. Older structs end there. */
+/** Offsets of `ece` in rdma_ucm_connect and rdma_ucm_accept. The structs of older versions of Linux end there. */
 const CONNECT_ECE_OFFSET = 280
 const ACCEPT_ECE_OFFSET = 288
 /** Bytes of an older rdma_ucm_event_resp in a 32-bit program: without the padding at the end, and without `ece`. */
@@ -93,7 +93,7 @@ const qpAttributes: Layout = {
     value(28, 4, 'sqPsn'),
     value(32, 4, 'destQpn'),
     value(36, 4, 'accessFlags'),
-    ahAddress(40).filter(({ link }) => link === 'roce' || link === undefined),
+    ahAddress(40).filter(({ link }) => link === 'roce'),
     value(124, 2, 'pkeyIndex'),
     value(130, 1, 'maxRdAtomic'),
     value(131, 1, 'maxDestRdAtomic'),
@@ -106,19 +106,21 @@ const qpAttributes: Layout = {
   maskAt: 0,
 }
 
-const event = layout(
+const eventResponse = layout(
   336,
   value(0, 8, 'userHandle'),
   value(8, 4, 'object'),
   value(12, 4, 'type'),
   value(16, 4, 'status'),
+  // A union: the type of the event determines which of the three the struct has.
   embed(20, 'connection', CmConnectionParameters),
   embed(20, 'datagram', CmDatagramParameters),
   value(20, 8, 'argument'),
   embed(328, 'ece', CmEce),
 )
 
-const events = layout(4, value(0, 4, 'events'))
+/** The number of events that the program has read. */
+const eventCountResponse = layout(4, value(0, 4, 'events'))
 
 const JOIN = {
   class: 'cm_multicast',
@@ -146,7 +148,7 @@ export const ucmaCommands: readonly UcmaCommand[] = [
     method: 'destroy',
     in: layout(16, object(8)),
     response: 0,
-    out: events,
+    out: eventCountResponse,
   },
   {
     name: 'BIND_IP',
@@ -248,7 +250,7 @@ export const ucmaCommands: readonly UcmaCommand[] = [
     method: 'getEvent',
     in: layout(8),
     response: 0,
-    out: event,
+    out: eventResponse,
     minResponseBytes: EVENT_BEFORE_PADDING,
   },
   {
@@ -281,7 +283,7 @@ export const ucmaCommands: readonly UcmaCommand[] = [
     method: 'destroy',
     in: layout(16, object(8)),
     response: 0,
-    out: events,
+    out: eventCountResponse,
   },
   {
     name: 'MIGRATE_ID',
@@ -290,7 +292,7 @@ export const ucmaCommands: readonly UcmaCommand[] = [
     method: 'modify',
     in: layout(16, object(8)),
     response: 0,
-    out: events,
+    out: eventCountResponse,
     minResponseBytes: 0,
     channel: 'channel',
     currentChannelAt: 12,

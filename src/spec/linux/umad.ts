@@ -11,7 +11,7 @@ const ioc = (direction: number, number: number, size: number): number =>
 export const RegisterAgent = {
   bytes: 28,
   id: 0,
-  /** 16 bytes. */
+  /** 16 bytes: a bit for each of the 128 methods. */
   methods: 4,
   qpn: 20,
   mgmtClass: 21,
@@ -29,7 +29,9 @@ export const RegisterAgent2 = {
   mgmtClass: 8,
   classVersion: 9,
   flags: 12,
+  /** As in `RegisterAgent`. */
   methods: 16,
+  /** 4 bytes, little-endian. */
   oui: 32,
   rmppVersion: 36,
 } as const

@@ -92,7 +92,8 @@ const command = (
 
 /** Bytes of a request that has only the pointer to the response. */
 const RESPONSE_POINTER_BYTES = 8
-const PSN = 0xffffff
+/** Mask of PSNs and QPNs. */
+const LOW_24_BITS = 0xffffff
 
 /** Cells of ib_uverbs_modify_qp and ib_uverbs_ex_modify_qp. */
 const modifyQp = [
@@ -100,9 +101,9 @@ const modifyQp = [
   ...qpDest(32, 'alternatePath'),
   object(64),
   value(72, 4, 'qkey'),
-  value(76, 4, 'rqPsn', PSN),
-  value(80, 4, 'sqPsn', PSN),
-  value(84, 4, 'destQpn', PSN),
+  value(76, 4, 'rqPsn', LOW_24_BITS),
+  value(80, 4, 'sqPsn', LOW_24_BITS),
+  value(84, 4, 'destQpn', LOW_24_BITS),
   value(88, 4, 'accessFlags'),
   value(92, 2, 'pkeyIndex'),
   ...alternatePathFields(94, 108, 109),

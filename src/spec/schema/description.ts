@@ -56,6 +56,7 @@ const uniqueRows = <T>(): { indexOf(key: string, makeRow: () => T): number; read
   }
 }
 
+/** The rows that describe classes. */
 export const describe = (classes: readonly ObjectClass[]): Description => {
   let names = ''
   const nameOffsets = new Map<string, number>()
@@ -218,7 +219,10 @@ const declareEnumerations = ({ enumerations, values }: Description, nameAt: Name
 const widthOf = (width: number): 1 | 2 | 4 =>
   width === 1 || width === 2 || width === 4 ? width : refuse(`a value has ${width} bytes, not 1, 2 or 4`)
 
-/** Limits the sum of all counts: by shared rows a few bytes could describe very many values or fields. */
+/**
+ * Limits the sum of all counts to the number of rows. Otherwise a few rows, shared by many enumerations or types, could
+ * describe very many values or fields.
+ */
 const checkTotal = (counted: readonly { readonly count: number }[], rows: readonly object[], nouns: string): void => {
   const total = counted.reduce((sum, { count }) => sum + count, 0)
   if (total > rows.length) refuse(`${total} ${nouns} are in use, there are ${rows.length}`)

@@ -1,6 +1,7 @@
 /*
  * Class declarations ⇄ JSON (R13): the schema that `userdma schema --json` prints. The format is stable, for programs
- * in other languages (docs/reference/schema.md). Declared numbers have at most 32 bits.
+ * in other languages (docs/reference/schema.md). Declared numbers have at most 32 bits,
+ * so that JSON numbers are exact.
  */
 import { CallError } from '../errno.ts'
 import type {

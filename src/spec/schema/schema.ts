@@ -70,66 +70,66 @@ export interface Attribute<T = unknown, Optional extends boolean = boolean> {
 }
 export type Attributes = Readonly<Record<string, Attribute>>
 
-type Required<T> = Attribute<T, false>
+type RequiredAttribute<T> = Attribute<T, false>
 
-export const u8 = (id: number, limits: Limits = {}): Required<number> => ({
+export const u8 = (id: number, limits: Limits = {}): RequiredAttribute<number> => ({
   id,
   type: { kind: 'u8', ...limits },
   optional: false,
 })
-export const u16 = (id: number, limits: Limits = {}): Required<number> => ({
+export const u16 = (id: number, limits: Limits = {}): RequiredAttribute<number> => ({
   id,
   type: { kind: 'u16', ...limits },
   optional: false,
 })
-export const u32 = (id: number, limits: Limits = {}): Required<number> => ({
+export const u32 = (id: number, limits: Limits = {}): RequiredAttribute<number> => ({
   id,
   type: { kind: 'u32', ...limits },
   optional: false,
 })
-export const u64 = (id: number): Required<bigint> => ({ id, type: { kind: 'u64' }, optional: false })
+export const u64 = (id: number): RequiredAttribute<bigint> => ({ id, type: { kind: 'u64' }, optional: false })
 /** Exactly `size` bytes, for example a GID (16). */
-export const bytes = (id: number, size: number): Required<Uint8Array> => ({
+export const bytes = (id: number, size: number): RequiredAttribute<Uint8Array> => ({
   id,
   type: { kind: 'bytes', size },
   optional: false,
 })
 /** 0 to `max` bytes, interpreted by the method. */
-export const blob = (id: number, max: number): Required<Uint8Array> => ({
+export const blob = (id: number, max: number): RequiredAttribute<Uint8Array> => ({
   id,
   type: { kind: 'blob', max },
   optional: false,
 })
-export const enumOf = (id: number, enumeration: Enumeration, width: 1 | 2 | 4 = 4): Required<number> => ({
+export const enumOf = (id: number, enumeration: Enumeration, width: 1 | 2 | 4 = 4): RequiredAttribute<number> => ({
   id,
-  type: { kind: 'enum', enumeration: enumeration, width },
+  type: { kind: 'enum', enumeration, width },
   optional: false,
 })
-export const flagsOf = (id: number, enumeration: Enumeration, width: 1 | 2 | 4 = 4): Required<number> => ({
+export const flagsOf = (id: number, enumeration: Enumeration, width: 1 | 2 | 4 = 4): RequiredAttribute<number> => ({
   id,
-  type: { kind: 'flags', enumeration: enumeration, width },
+  type: { kind: 'flags', enumeration, width },
   optional: false,
 })
 /** The handle of an object of class `name` in the caller's context. */
-export const ref = (id: number, name: string): Required<Reference> => ({
+export const ref = (id: number, name: string): RequiredAttribute<Reference> => ({
   id,
   type: { kind: 'ref', class: name },
   optional: false,
 })
 /** A file descriptor of the caller for an object of class `name`, for example a completion channel. */
-export const fd = (id: number, name: string): Required<Reference> => ({
+export const fd = (id: number, name: string): RequiredAttribute<Reference> => ({
   id,
   type: { kind: 'fd', class: name },
   optional: false,
 })
 /** A struct, versioned by its size (R4). A shorter struct is zero-extended. A longer struct must end in zeros. */
-export const record = <const F extends Fields>(id: number, fields: F): Required<RecordOf<F>> => ({
+export const record = <const F extends Fields>(id: number, fields: F): RequiredAttribute<RecordOf<F>> => ({
   id,
   type: { kind: 'record', fields },
   optional: false,
 })
 /** 0 to `max` records. */
-export const list = <const F extends Fields>(id: number, fields: F, max: number): Required<RecordOf<F>[]> => ({
+export const list = <const F extends Fields>(id: number, fields: F, max: number): RequiredAttribute<RecordOf<F>[]> => ({
   id,
   type: { kind: 'list', fields, max },
   optional: false,
@@ -151,6 +151,7 @@ const zeroOf = (type: Kind): AnyValue => {
   if (type.kind === 'bytes') return new Uint8Array(type.size)
   return type.kind === 'record' ? zeroRecord(type.fields) : 0
 }
+/** A record whose integers and bytes are all 0. */
 export const zeroRecord = <F extends Fields>(fields: F): RecordOf<F> =>
   Object.fromEntries(Object.entries(fields).map(([name, { type }]) => [name, zeroOf(type)])) as RecordOf<F>
 

@@ -8,6 +8,13 @@
 
 export type BitField = readonly [firstBit: number, width: number]
 
+/** A field of `width` bits, starting at bit `bit` (0: most significant) of byte `byte`. */
+export const bitField = <const W extends number>(
+  byte: number,
+  width: W,
+  bit = 0,
+): readonly [firstBit: number, width: W] => [byte * 8 + bit, width]
+
 /** Size in bytes, and fields in transmission order, reserved fields included. */
 export interface Header {
   readonly bytes: number

@@ -3,7 +3,7 @@
  * messages of communication management (clause 12.6, tables 106 to 120) and rdma_cm's header at the start of their
  * private data (annex A11). Offsets are from the start of the MAD; all fields are big-endian.
  */
-import type { BitField } from './headers.ts'
+import { bitField as at, type BitField } from './headers.ts'
 
 /** Bytes of a MAD; bytes after the last field are zero. */
 export const MAD_BYTES = 256
@@ -18,12 +18,6 @@ export const CM_CLASS = 7
 export const CM_CLASS_VERSION = 2
 export const MAD_BASE_VERSION = 1
 export const MAD_METHOD_SEND = 3
-
-/** A field of `width` bits, starting at bit `bit` (0: most significant) of byte `byte`. */
-const at = <const W extends number>(byte: number, width: W, bit = 0): readonly [firstBit: number, width: W] => [
-  byte * 8 + bit,
-  width,
-]
 
 /** A byte array; offset and length in bytes. */
 export interface ByteField {

@@ -4,7 +4,7 @@
  * management (clause 16.1). mad.ts has the common header and communication management. Offsets are from the start of
  * the MAD; all fields are big-endian.
  */
-import type { BitField } from './headers.ts'
+import { bitField as at, type BitField } from './headers.ts'
 
 export const MadMethod = {
   GET: 0x01,
@@ -63,12 +63,6 @@ export const RMPP_HEADER_BYTES = 36
 export const RMPP_DATA_BYTES = 220
 export const RMPP_VERSION = 1
 
-/** A field of `width` bits, starting at bit `bit` (0: most significant) of byte `byte`. */
-const at = <const W extends number>(byte: number, width: W, bit = 0): readonly [firstBit: number, width: W] => [
-  byte * 8 + bit,
-  width,
-]
-
 export const rmppHeader = {
   version: at(24, 8),
   type: at(25, 8),
@@ -107,7 +101,10 @@ export const RMPP_ABORT_FIRST = RmppStatus.TIME_TOO_LONG
 /** From 128 on, the class defines the reason. */
 export const RMPP_ABORT_LAST = 191
 
-/** Offset of the data in each segment: bytes of common header, RMPP header if the class has RMPP, and class header. */
+/**
+ * Offset of the data in each segment (Linux: ib_get_mad_data_offset): bytes of common header, RMPP header if the class
+ * has RMPP, and class header.
+ */
 export const dataOffset = (mgmtClass: number): number => {
   switch (mgmtClass) {
     case MadClass.SUBNET_ADMINISTRATION:
@@ -125,6 +122,7 @@ export const dataOffset = (mgmtClass: number): number => {
 export const isVendorClass = (mgmtClass: number): boolean =>
   mgmtClass >= MadClass.VENDOR_OUI_FIRST && mgmtClass <= MadClass.VENDOR_OUI_LAST
 
+/** Whether the datagrams of the class have an RMPP header. */
 export const usesRmpp = (mgmtClass: number): boolean => dataOffset(mgmtClass) !== MAD_HEADER_BYTES
 
 // ---- performance management ----
