@@ -136,6 +136,7 @@ export class CmConnection implements Timed {
   }
   /** Keys in the registry besides the local id; '': not registered. */
   readonly keys = { remoteId: '', remoteQpn: '', localQpn: '', request: '' }
+  // Only the timer queue writes these two.
   deadline = Number.POSITIVE_INFINITY
   heapIndex = -1
   /** Our communication id. */

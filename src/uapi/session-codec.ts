@@ -324,6 +324,7 @@ export const writeCallReply = (
   }
   const end = CALL_REPLY + count * INSTALL
   const written = reason === '' ? 0 : encoder.encodeInto(reason, bytes.subarray(end, end + MAX_REASON)).written
+  // `callReply` has the same fields for all calls, for example IOCTL.
   writeReply<'IOCTL'>(buffer, request, { ret, installCount: count })
   view.setUint32(SIZE, end + written, true)
   return end + written

@@ -58,7 +58,7 @@ interface Search {
 /** Default and maximum of `--time-limit`. */
 const DEFAULT_SECONDS = 60
 const MAX_SECONDS = 86_400
-/** Lines of the program's output that are printed, the last ones. */
+/** Of the program's output, so many last lines are printed. */
 const LAST_LINES = 5
 /** How often the shortest failing run is repeated, unless a signal ends the search. */
 const REPEATS = 2
@@ -154,6 +154,7 @@ const searchSeeds = async (search: Search, firstSeed: number, seedCount: number)
  */
 const shorten = async (search: Search, failed: TormentedRun): Promise<TormentedRun> => {
   let shortest = failed
+  // -1: a run without any decision is tried too, because it may fail by chance.
   for (let passing = -1, failing = failed.decisions; failing - passing > 1; ) {
     const maxDecisions = Math.floor((passing + failing) / 2)
     const result = await runOnce(search, { ...failed.setting, maxDecisions })
@@ -230,7 +231,7 @@ const sayCommands = async (search: Search, setting: TormentSetting | undefined):
   const { program, args, options } = search
   const commandLine = (words: readonly string[]): string =>
     ['userdma', ...words, '--', program, ...args].map(quoted).join(' ')
-  // `trace` has no `--like` and no `--buffers`.
+  // `trace` has neither `--like` (`adapters`) nor `--buffers`.
   const { adapters, buffers, ...config } = fullConfig(await wantedConfig(optionsWith(options, setting)))
   // Default devices need no option.
   const runConfig = options.device === undefined ? { ...config, devices: [] } : config

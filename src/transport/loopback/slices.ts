@@ -73,7 +73,7 @@ export const sendSlice = (s: EngineState, row: number, request: number, now: num
   peer.rows[peerRow * QP.WORDS + QP.RESP_FLAGS] &= ~(RespFlag.NAK_SENT | RespFlag.NAK_DUE)
   if (peer.rows[peerRow * QP.WORDS + QP.STATE] === RTR) raiseCommEst(peer, peerRow)
   if ((kind & RESPONSE) === 0) return sendMessageSlice(s, row, request, now)
-  return kind === READ ? sendReadSlice(s, row, request, now) : sendReadAtomicSlice(s, row, request, now)
+  return kind === READ ? sendReadSlice(s, row, request, now) : sendAtomicOrFlush(s, row, request, now)
 }
 
 /** Number of packets in the next slice of a message of `psns` packets after `done` packets were sent. */
@@ -250,7 +250,9 @@ const sendReadSlice = (s: EngineState, row: number, request: number, now: number
   if (endsPart) peerRows[peerBase + QP.RESP_MSN] = (peerRows[peerBase + QP.RESP_MSN] + 1) & PSN_MASK
   // The first and the last response of a part have an AETH.
   const aethBytes = (doneInPart === 0 ? AETH_BYTES : 0) + (endsPart && doneInPart + packets > 1 ? AETH_BYTES : 0)
-  countInbound(s, packets, packets * (BTH_BYTES + ICRC_BYTES) + aethBytes + bytes + (-bytes & 3))
+  // Only the last packet can have padding, because the MTU is a multiple of 4.
+  const padBytes = -bytes & 3
+  countInbound(s, packets, packets * (BTH_BYTES + ICRC_BYTES) + aethBytes + bytes + padBytes)
   if (bytes > 0) {
     setPayload(s, s.result.dataArena, s.result.dataAt, bytes)
     const written = scatter(s, row, DmaKind.READ_RESPONSE, wr + Send.SGE, p[wr + Send.SGES], done * mtu, true)
@@ -317,7 +319,7 @@ const locateRemote = (s: EngineState, peer: EngineState, request: number, offset
  * Sends an atomic, FLUSH or ATOMIC WRITE. The responder gets a request packet. The response is read from the
  * responder's resource.
  */
-const sendReadAtomicSlice = (s: EngineState, row: number, request: number, now: number): number => {
+const sendAtomicOrFlush = (s: EngineState, row: number, request: number, now: number): number => {
   const w = s.rows
   const p = s.pool
   const base = row * QP.WORDS
@@ -383,7 +385,7 @@ const onSliceReceived = (
   w[base + QP.COMP_PSN] = w[base + QP.REQ_PSN]
   w[base + QP.COMP_ACKED_BYTES] = w[base + QP.REQ_SENT_BYTES]
   w[base + QP.REQ_BYTES_SINCE_ACKREQ] = 0
-  // Only RNR NAKs lead to a slice: after other losses packets are sent, and their ACKs reset the rest.
+  // The state of other losses needs no reset: after these, packets are sent, and their ACKs reset it.
   w[base + QP.REQ_FLAGS] &= ~ReqFlag.RESENT
   s.localBytes += weight
   w[base + QP.COMP_RNR_RETRIES] = w[base + QP.RNR_RETRY]

@@ -62,7 +62,7 @@ const readFilter = (where: string, spec: Uint8Array, type: number): AnyRecord =>
   if (inner && filter.outermost) throw new CallError('EINVAL', `${where}: there is no tunnel within a tunnel`)
   const { filterBytes, knownBytes } = filterSizes(filter, spec.length)
   if (filterBytes === 0 || filterBytes % 4 !== 0)
-    throw new CallError('EINVAL', `${where}: a filter has a multiple of 4 bytes, not ${filterBytes}`)
+    throw new CallError('EINVAL', `${where}: a filter has 4 bytes or a multiple, not ${filterBytes}`)
   const maskAt = FLOW_SPEC_HEADER_BYTES + filterBytes
   if (!isZero(spec.subarray(maskAt + knownBytes, maskAt + filterBytes)))
     throw new CallError('EINVAL', `${where}: only the first ${knownBytes} bytes of this filter are known`)
@@ -79,6 +79,7 @@ const readFilter = (where: string, spec: Uint8Array, type: number): AnyRecord =>
 
 /** Throws CallError if `type` is not a supported action, or the spec has a wrong size. */
 const checkAction = (where: string, type: number, size: number): void => {
+  // Linux checks the size first. With the right size, it looks for the object of the handle, which does not exist.
   if (type === FlowAction.HANDLE)
     throw new CallError(
       size === FLOW_ACTION_BYTES ? 'EINVAL' : 'EOPNOTSUPP',
@@ -104,7 +105,10 @@ const checkRule = (title: string, { type, flags }: AnyValues): void => {
     throw new CallError('EINVAL', `${title}: a default rule has no flag DONT_TRAP`)
 }
 
-/** Reads the specs into attributes `name` and `counters` of `args`, which has the struct's values. Throws CallError. */
+/**
+ * Reads the specs into attributes `name` and `counters` of `args`, which has the struct's values. `request`: the
+ * struct; `tail`: the bytes after it; `title`: beginning of error messages. Throws CallError.
+ */
 export const readSpecs = (
   title: string,
   { sizeAt, countAt, counters }: PackedSpecs,
@@ -132,6 +136,7 @@ export const readSpecs = (
   for (let i = 0; i < count; i++) {
     const where = `${title}: spec ${i}`
     const remaining = size - at
+    // A missing header is reported by the check of the size.
     const specSize = remaining < FLOW_SPEC_HEADER_BYTES ? FLOW_SPEC_HEADER_BYTES : view.getUint16(at + 4, true)
     if (specSize < FLOW_SPEC_HEADER_BYTES || specSize > remaining)
       throw new CallError('EINVAL', `${where}: it has ${specSize} bytes, ${remaining} are left`)
@@ -140,9 +145,11 @@ export const readSpecs = (
     if (type < FlowAction.FIRST) specs.push(readFilter(where, tail.subarray(at, at + specSize), type))
     else {
       checkAction(where, type, specSize)
+      // the tag, or the handle of the counters
       const word = type === ACTION_DROP ? 0 : view.getUint32(at + FLOW_SPEC_HEADER_BYTES, true)
       if (type !== FlowAction.COUNT) specs.push({ type, value: noFilter(), mask: noFilter(), flags: 0, tag: word })
-      else if (args[counters] !== undefined) throw new CallError('EINVAL', `${where}: a rule counts once`)
+      else if (args[counters] !== undefined)
+        throw new CallError('EINVAL', `${where}: a rule has at most one spec of counters`)
       else args[counters] = word
     }
     at += specSize

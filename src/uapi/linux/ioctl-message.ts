@@ -7,7 +7,8 @@
  * - EOPNOTSUPP: nonzero bytes after the known ones;
  * - ENOENT: a handle without object;
  * - EBADF: a negative descriptor;
- * - EINVAL: duplicate or missing, a wrong length, a reserved field that is set, a handle of another class.
+ * - EINVAL: duplicate or missing, a wrong length, a reserved field that is set, a handle of another class, a descriptor
+ *   of more than 32 bits, a new object before GET_CONTEXT.
  */
 import { AttributeFlag } from '../../spec/classes/ids.ts'
 import { CallError } from '../../spec/errno.ts'

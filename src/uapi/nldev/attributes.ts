@@ -1,6 +1,6 @@
 /*
- * Attributes of netlink messages, bytes ⇄ values, by the table of spec/linux/nldev.ts. struct nlattr: u16 length with
- * the header of 4 bytes, u16 type, value, padding to 4 bytes. Numbers are little-endian.
+ * Attributes of netlink messages, bytes ⇄ values, by the table of spec/linux/nldev.ts. struct nlattr: u16 length of
+ * header (4 bytes) and value, u16 type, value, padding to 4 bytes. Numbers are little-endian.
  */
 import { CallError } from '../../spec/errno.ts'
 import {
@@ -16,7 +16,7 @@ import { viewOf } from '../scalar.ts'
 /** In the order of the message. */
 export type Entries = readonly Entry[]
 export type Entry = readonly [name: NldevAttributeName, value: EntryValue]
-/** Nested attributes are an array, or `flagged` if the type of their parent has NLA_F_NESTED. */
+/** Nested attributes are an array, or `flagged` if the type of the attribute around them has NLA_F_NESTED. */
 export type EntryValue = number | bigint | string | Uint8Array | Entries | { readonly flagged: Entries }
 
 /** The attributes of a request. Nested attributes are bytes. */
@@ -140,15 +140,16 @@ const decodeValue = (kind: NldevKind, bytes: Uint8Array): number | bigint | stri
 type Problem = readonly [code: 'EINVAL' | 'ERANGE', reason: string] | undefined
 
 const textProblem = (name: string, bytes: Uint8Array, maxBytes = Number.POSITIVE_INFINITY): Problem => {
-  const hasNul = bytes.subarray(0, maxBytes + 1).includes(0)
+  const tooLong = `attribute ${name} has more than ${maxBytes} characters`
+  if (!bytes.subarray(0, maxBytes + 1).includes(0)) {
+    const isTooLong = bytes.length > maxBytes
+    return ['EINVAL', isTooLong ? tooLong : `attribute ${name} is a text without NUL at its end`]
+  }
   const length = bytes.at(-1) === 0 ? bytes.length - 1 : bytes.length
-  if (!hasNul && bytes.length <= maxBytes) return ['EINVAL', `attribute ${name} is a text without NUL at its end`]
-  return !hasNul || length > maxBytes
-    ? [hasNul ? 'ERANGE' : 'EINVAL', `attribute ${name} has more than ${maxBytes} characters`]
-    : undefined
+  return length > maxBytes ? ['ERANGE', tooLong] : undefined
 }
 
-/** Problems that Linux ignores for old programs. */
+/** Problems that Linux reports only for some commands (`NldevCommand.isStrict`). */
 const strictProblem = (name: NldevAttributeName, type: number, length: number): Problem => {
   const { kind } = table[name]!
   const isFlagged = (type & NLA_F_NESTED) !== 0
@@ -171,7 +172,9 @@ const problemOf = (name: NldevAttributeName, bytes: Uint8Array): Problem => {
 
 /**
  * The attributes of a request; of several with one name, the last. Throws CallError as Linux's parser does: ERANGE
- * for a truncated number or nested attribute, and for a text that has its NUL early but is too long; otherwise EINVAL.
+ * for a truncated number or nested attribute, and for a text with a NUL within the maximum but bytes beyond it;
+ * otherwise EINVAL.
+ *
  * `strict`: also refuses unknown attributes, too long numbers, a missing or unexpected NLA_F_NESTED, and bytes at the
  * end that are not an attribute.
  */

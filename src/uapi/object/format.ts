@@ -25,7 +25,7 @@ export const HEADER = 16
 export const ATTRIBUTE = 8
 /** Bytes of an indirect payload: {u64 address, u64 length}. */
 export const INDIRECT_BYTES = 16
-/** Position of the number of written bytes in the flags of a filled output. */
+/** Flags of a filled output: from this bit on, the number of written bytes. */
 export const WRITTEN_SHIFT = 16
 
 /** Rounds a length up to the alignment of attributes. The length may have more than 32 bits. */
@@ -139,8 +139,8 @@ export const payloadOf = (type: Kind, value: AnyValue): Uint8Array => {
 }
 
 /**
- * Decodes a received value of `length` bytes at `at`. A shorter record is filled with zeros. Throws CallError: EINVAL
- * for another wrong length, E2BIG for a record with nonzero bytes after its known fields.
+ * Decodes a received value of `length` bytes at `at`. A shorter record is filled with zeros. Throws CallError: E2BIG
+ * for a record with nonzero bytes after its known fields, EINVAL for a wrong length of other kinds.
  */
 export const valueIn = (where: string, type: Kind, view: DataView, at: number, length: number): AnyValue => {
   switch (type.kind) {
