@@ -1,11 +1,11 @@
 /*
  * Class `mr`: a region of the caller's memory (IBA 10.6). `start` is the address in the caller's memory, `iova` the
- * address for work requests; `start` and `iova` must have the same offset in their page. `modify` changes memory,
- * protection domain or access flags, and keeps the lkey (Linux: REREG_MR).
+ * address for work requests; `start` and `iova` must have the same offset in their page. `rkey` is 0 without remote
+ * rights. `modify` changes memory, protection domain or access flags, and keeps the lkey (Linux: REREG_MR).
  *
  * Other kinds of regions:
  * - FILE: pages of a memory file (`file`), from byte `start`
- * - NULL: addresses from `iova` without memory
+ * - NULL: addresses from `iova` without memory: writes are discarded, reads return zeros; `start` is ignored
  * - IMPLICIT: the whole address space of the caller; `start`, `length` and `iova` are ignored
  * - DEVICE: memory of a `dm`
  */

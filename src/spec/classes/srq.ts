@@ -70,8 +70,8 @@ const Sge = { address: at(0, u64(0)), length: at(8, u32(0)), lkey: at(12, u32(0)
 const MAX_SGE = 256
 
 /**
- * Arguments of operations on tags (ibv_ops_wr). `wrId`: that of the completion. `unexpected`, with the flag SYNC:
- * number of unexpected messages that the program has consumed, modulo 2^32.
+ * Arguments of operations on tags (ibv_ops_wr). `wrId`: of the operation's completion. `unexpected`, with the flag
+ * SYNC: number of unexpected messages that the program has consumed, modulo 2^32.
  */
 const tagOperation = { wrId: u64(1), flags: optional(flagsOf(2, TmFlags)), unexpected: optional(u32(3)) }
 const { tagAdd, tagDel, tagSync } = CallNumber.tm_srq
@@ -84,7 +84,10 @@ export const TmSrq = objectClass('tm_srq', ClassId.tm_srq, {
       driverAttributes: true,
     }),
     ...common,
-    /** Adds a receive buffer for a message whose tag equals `tag` in the bits of `mask`. `handle`: for `tagDel`. */
+    /**
+     * Adds a receive buffer for a message whose tag equals `tag` in the bits of `mask`. `recvWrId`: of the receive's
+     * completion. `handle`: for `tagDel`.
+     */
     tagAdd: method(tagAdd, {
       in: { ...tagOperation, tag: u64(4), mask: u64(5), recvWrId: u64(6), sgList: list(7, Sge, MAX_SGE) },
       out: { handle: u32(64) },

@@ -29,8 +29,9 @@ export const CmChannel = objectClass('cm_channel', ClassId.cm_channel, {
     destroy: method(DESTROY, { in: {}, out: {} }),
     /**
      * Takes the oldest event. EAGAIN if there is none, EIO if no event can follow. `status`: 0, a negative errno in
-     * two's complement, the reason of a REJ, or the status of a SIDR_REP. `object`: handle of the identifier or of the
-     * multicast membership. `unread`: number of remaining events. `argument`: of an event of `cm_id.writeEvent`.
+     * two's complement, the reason of a REJ, or the status of a SIDR_REP; for an event of `cm_id.writeEvent`, the
+     * `status` of that call. `object`: handle of the identifier (of CONNECT_REQUEST, the new one) or of the multicast
+     * membership. `unread`: number of remaining events. `argument`: of an event of `cm_id.writeEvent`.
      */
     getEvent: method(CallNumber.cm_channel.getEvent, {
       in: {},

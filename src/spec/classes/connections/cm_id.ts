@@ -80,22 +80,28 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
       in: {},
       out: { addresses: record(64, CmAddresses), paths: optional(list(65, CmPathRecord, MAX_PATHS)) },
     }),
-    /** Moves the identifier and its unread events to another channel. `events`: as of `destroy`. */
+    /** Moves the identifier and its unread events to another channel. `events`: as for `destroy`. */
     modify: method(MODIFY, { in: { channel: fd(1, 'cm_channel') }, out: { events: u32(64) } }),
-    /** Disconnects and tells the peer. `events`: number of read events of the identifier and its memberships. */
+    /**
+     * Ends the connection and tells the peer. `events`: number of events of the identifier and its memberships that
+     * were read, for rdma_ack_cm_event.
+     */
     destroy: method(DESTROY, { in: {}, out: { events: u32(64) } }),
     /** As `query`, with addresses as sockaddr_ib and without paths. */
     queryGids: method(calls.queryGids, { in: {}, out: { addresses: record(64, CmAddresses) } }),
+    /** As `paths` of `query`, but an empty list before the route is resolved. */
     queryPath: method(calls.queryPath, { in: {}, out: { paths: list(64, CmPathRecord, MAX_PATHS) } }),
     /** Binds a local address; port 0 chooses a free port. Fails for example with EADDRNOTAVAIL or EADDRINUSE. */
     bind: method(calls.bind, { in: { address: bytes(1, ADDRESS_BYTES) }, out: {} }),
     /**
-     * Finds the device that routes to `destination`. Raises ADDR_RESOLVED or, if no device has the source address,
-     * ADDR_ERROR. Fails with the system's errno if there is no route.
+     * Finds the device that routes to `destination`. An identifier that is not bound is first bound to `source`, with
+     * the errors of `bind`. Raises ADDR_RESOLVED or, if no device has a suitable source address, ADDR_ERROR with
+     * ENODEV. Fails with the system's errno if there is no route.
      */
     resolveAddress: method(calls.resolveAddress, {
       in: {
         destination: bytes(1, ADDRESS_BYTES),
+        /** Ignored if the identifier is bound. Absent: the wildcard of the family of `destination`. */
         source: optional(bytes(2, ADDRESS_BYTES)),
         /** Ignored: addresses are resolved at once. */
         timeout: optional(u32(3)),
@@ -110,9 +116,10 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
      * `qp`. Otherwise it raises CONNECT_RESPONSE, which the caller confirms by `accept` without parameters.
      *
      * `qp`: the handle of a queue pair of the same context, which this call connects (R17). The call resolves address
-     * and route of `destination`, if given, and moves the queue pair to INIT. When the peer accepts, the queue pair
-     * moves to RTS, and ESTABLISHED is raised. Until the connection ends, the program may move the queue pair only to
-     * ERR. A failure in INIT leaves the queue pair in INIT. A later failure, or the connection's end, moves it to ERR.
+     * and route of `destination`, which is refused without `qp`, and moves the queue pair to INIT. When the peer
+     * accepts, the queue pair moves to RTS, and ESTABLISHED is raised. Until the connection ends, the program may move
+     * the queue pair only to ERR. A failure in INIT leaves the queue pair in INIT. A later failure, or the connection's
+     * end, moves it to ERR.
      */
     connect: method(calls.connect, {
       in: {
@@ -147,14 +154,19 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
       },
       out: {},
     }),
+    /** Rejects a connection request or a CONNECT_RESPONSE. */
     reject: method(calls.reject, {
       in: {
         privateData: optional(blob(1, PRIVATE_DATA_BYTES)),
-        /** Of the REJ; 0 or absent: consumer defined. */
+        /** The reason in the REJ; 0 or absent: consumer defined. */
         reason: optional(u8(2)),
       },
       out: {},
     }),
+    /**
+     * Ends an established connection, or confirms that the peer has ended the connection. EINVAL without a connection;
+     * no effect in other states.
+     */
     disconnect: method(calls.disconnect, { in: {}, out: {} }),
     /** The queue pair attributes for a transition to `state` (ibv_qp_state). */
     initQpAttr: method(calls.initQpAttr, {
@@ -162,6 +174,7 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
       in: { state: u32(64) },
       out: qpAttributesOfConnection,
     }),
+    /** rdma_set_option(3). ENOSYS for an unknown option. */
     setOption: method(calls.setOption, {
       in: { level: enumOf(1, CmOptionLevel), option: u32(2), value: blob(3, MAX_OPTION_BYTES) },
       out: {},
@@ -190,11 +203,12 @@ export const CmMulticast = objectClass('cm_multicast', ClassId.cm_multicast, {
         id: u32(1),
         userHandle: u64(2),
         address: bytes(3, ADDRESS_BYTES),
-        /** 1: the member only sends. */
+        /** 0 or absent: the member sends and receives; 1: it only sends. */
         flags: optional(u16(4)),
       },
       out: {},
     }),
+    /** Leaves the group. `events`: number of events of the membership that were read. */
     destroy: method(DESTROY, { in: {}, out: { events: u32(64) } }),
   },
 })

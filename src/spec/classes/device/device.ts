@@ -104,9 +104,9 @@ export const GidEntry = {
   ifindex: at(28, u32(0)),
 }
 
-/** A client in another process has a buffer for at most this many handles. The number is arbitrary. */
+/** Each call of a client in another process provides a buffer for this many handles. The number is arbitrary. */
 const MAX_HANDLES = 0xfff8
-/** A Linux attribute has at most 65,535 bytes, a GidEntry 32. */
+/** A Linux attribute has at most 65,535 bytes, a GidEntry 32 bytes. */
 const MAX_GID_ENTRIES = 0x7ff
 
 export const Device = objectClass('device', ClassId.device, {

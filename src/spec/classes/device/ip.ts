@@ -62,7 +62,10 @@ const linkAttributes = {
 
 export const IpInterface = objectClass('ip_interface', ClassId.ip_interface, {
   methods: {
-    /** EADDRINUSE if an interface of any device has the address, ENOMEM if the user has too many interfaces. */
+    /**
+     * EADDRINUSE if an interface of any device has the address, ENOMEM if the user has too many interfaces, EOPNOTSUPP
+     * if the device has no UD queue pairs, EADDRNOTAVAIL if the port cannot join a group of the interface.
+     */
     create: method(CREATE, {
       in: {
         address: bytes(1, ADDRESS_BYTES),
@@ -103,8 +106,9 @@ export const IpSocket = objectClass('ip_socket', ClassId.ip_socket, {
       out: {
         protocol: enumOf(64, IpProtocol),
         port: u16(65),
-        /** Datagrams in the receive buffer, and datagrams that a full buffer has dropped. */
+        /** Number of datagrams in the receive buffer. */
         waiting: u32(66),
+        /** Number of datagrams that were dropped because the buffer was full. */
         overflowed: u64(67),
       },
     }),

@@ -43,11 +43,12 @@ export const MadAgent = objectClass('mad_agent', ClassId.mad_agent, {
         /** 1: messages longer than a datagram are segmented by RMPP; 0 or absent: no RMPP. */
         rmppVersion: optional(u8(6)),
         flags: optional(flagsOf(7, MadAgentFlags)),
-        /** The queue pair of the general services, 1, which is the default. */
+        /** Must be 1, the queue pair of the general services; this is the default. */
         qpn: optional(u32(8)),
       },
       out: {},
     }),
+    /** `outstanding`: number of sent messages that wait for their response. */
     query: method(QUERY, { in: {}, out: { outstanding: u32(64) } }),
     destroy: method(DESTROY, { in: {}, out: {} }),
     /**
@@ -62,7 +63,7 @@ export const MadAgent = objectClass('mad_agent', ClassId.mad_agent, {
         pkeyIndex: optional(u16(3)),
         /** Milliseconds to wait for a response; 0: do not wait. */
         timeout: optional(u32(4)),
-        /** Maximum retransmissions without a response. */
+        /** Maximum number of retransmissions, each after `timeout` without a response; 0 or absent: none. */
         retries: optional(u32(5)),
         /** The channel returns these bytes with the request if no response comes. */
         tag: optional(bytes(6, MAD_TAG_BYTES)),

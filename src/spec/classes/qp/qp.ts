@@ -81,7 +81,8 @@ export const ADDRESSES = ['address', 'ibAddress', 'opaAddress', 'dmac', 'vlan'] 
 
 /**
  * RoCE's optional attributes beside the address (spec/links.ts): the next hop's MAC address and the VLAN. By default
- * the device determines both, as Linux does from the route and the GID's interface.
+ * the device determines both, as Linux does from the route and the GID's interface. The arguments are the attributes'
+ * ids.
  */
 export const ethernetOf = (dmac: number, vlan: number) => ({
   dmac: optional(bytes(dmac, 6)),
@@ -163,7 +164,7 @@ export const initialAttributes = <const N extends QpAttributeName>(...names: rea
 const allOptional = <A extends Attributes>(attributes: A): Optional<A> =>
   Object.fromEntries(Object.entries(attributes).map(([name, attribute]) => [name, optional(attribute)])) as Optional<A>
 
-/** For types with a send and a receive queue. */
+/** Inputs of `create` of types with a send and a receive queue. */
 const createArguments = {
   pd: ref(1, 'pd'),
   sendCq: ref(2, 'cq'),
@@ -172,7 +173,7 @@ const createArguments = {
   flags: optional(flagsOf(5, QpFlags)),
   userHandle: u64(6),
   asyncFd: optional(fd(7, 'async_fd')),
-  /** The queue pair takes receive requests from this SRQ, not from a queue; the limits of `cap` for it are ignored. */
+  /** The queue pair takes receive requests from this SRQ and has no receive queue: `cap` is for the send queue only. */
   srq: optional(ref(8, 'srq')),
 }
 
@@ -201,7 +202,8 @@ const MAX_REQUEST_BYTES = 0xffe0
 
 /**
  * The doorbell of the send queue: the work requests are in the mapped queue. Linux's write command POST_SEND can carry
- * `wrCount` requests itself, in `requests`. `badWr`: the first refused request, counted from 1; 0: none.
+ * `wrCount` requests of `wqeSize` bytes each, then `sgeCount` scatter/gather elements, in `requests`; the soft device
+ * refuses such requests with EINVAL. `badWr`: the first refused request, counted from 1; 0: none.
  */
 export const postSend = (call: number) =>
   method(call, {
