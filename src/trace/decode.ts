@@ -25,7 +25,7 @@ const driverAttributes: Readonly<Record<string, Readonly<Record<string, AddedAtt
 
 const classesById = new Map(classes.map(cls => [cls.id, cls]))
 
-/** The bytes of a base64 text; none if the text is not base64. */
+/** The bytes of a base64 text; empty if the text is not base64. */
 export const fromBase64 = (text: string): Uint8Array => {
   try {
     return Uint8Array.from(atob(text), char => char.charCodeAt(0))
@@ -43,7 +43,10 @@ export interface MessageContext {
   readonly declared?: readonly Declaration[] | undefined
 }
 
-/** A method by class id and call number, with the attributes that the rxe driver adds; undefined: unknown. */
+/**
+ * A method by class id and call number, with the attributes that the rxe driver adds; undefined: unknown. `declared`:
+ * see `MessageContext`.
+ */
 export const methodOf = (classId: number, call: number, declared: readonly Declaration[] = []) => {
   const ofDriver = declared.find(declaration => declaration.classId === classId && declaration.call === call)
   if (ofDriver !== undefined) {

@@ -6,7 +6,7 @@ import { printable } from './printable.ts'
 
 export interface Frame {
   readonly function: string
-  /** Source file; undefined: unknown. */
+  /** Source file and line; both undefined: unknown. */
   readonly file?: string
   readonly line?: number
   /** The program or library that contains the frame. */
@@ -18,13 +18,27 @@ export interface Symbols {
   framesOf(stack: Stack): readonly Frame[]
 }
 
-/** A frame of V8, `at function (file:line:column)`, or of Python, `function (file:line)`. */
-const V8_FRAME = /^(?:at )?(?:(.*?) \()?(?:file:\/\/)?(.+?):(\d+)(?::\d+)?\)?$/
+/**
+ * A frame of V8, `at function (file:line:column)`, or of Python, `function (file:line)`. Code outside of functions has
+ * only `at file:line:column`, and `at async file:line:column` after an `await`.
+ */
+const V8_FRAME = /^(?:at )?(?:(.*?) \(|async )?(file:\/\/)?(.+?):(\d+)(?::\d+)?\)?$/
+
+/** The path in a file URL. Text that is not percent-encoded stays. */
+const pathOfUrl = (path: string): string => {
+  try {
+    return decodeURIComponent(path)
+  } catch {
+    return path
+  }
+}
 
 /** Parses a frame of V8 or Python. `shorten` returns a path as it is printed. */
 export const v8Frame = (text: string, shorten: (path: string) => string): Frame => {
-  const [, name = '<anonymous>', file, line] = V8_FRAME.exec(text) ?? []
-  return file === undefined ? { function: text } : { function: name, file: shorten(file), line: Number(line) }
+  const [, name = '<anonymous>', scheme, file, line] = V8_FRAME.exec(text) ?? []
+  if (file === undefined) return { function: text }
+  const path = scheme === undefined ? file : pathOfUrl(file)
+  return { function: name, file: shorten(path), line: Number(line) }
 }
 
 /** Maximum printed frames of a stack. */

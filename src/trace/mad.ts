@@ -5,6 +5,7 @@
  */
 import { aprStatus, type CmMessageName, cmAnswered, rejReason, sidrStatus } from '../spec/wire/mad.ts'
 import { type CmMessage, parseCm } from '../wire/mad/mad.ts'
+import { hexBytes } from './bytes.ts'
 
 const shownFields: Readonly<Record<CmMessageName, readonly string[]>> = {
   REQ: ['localId', 'serviceId', 'qpn', 'startingPsn'],
@@ -38,7 +39,7 @@ const valueText = (message: CmMessageName, field: string, value: number | bigint
 const fieldOf = (message: CmMessage, field: string): number | bigint =>
   (message as object as Readonly<Record<string, number | bigint>>)[field]!
 
-/** The text of a MAD; undefined: no CM message. */
+/** The text of a MAD; undefined: not a CM message. */
 export const cmText = (mad: Uint8Array): string | undefined => {
   const message = parseCm(mad)
   if (message === undefined) return undefined
@@ -49,8 +50,8 @@ export const cmText = (mad: Uint8Array): string | undefined => {
 }
 
 /**
- * All fields for `JSON.stringify`; undefined: no CM message. Hexadecimal: 64-bit numbers, and byte arrays, GIDs too,
- * without trailing zeros.
+ * All fields for `JSON.stringify`; undefined: not a CM message. Numbers of 64 bits and byte arrays, GIDs too, are
+ * hexadecimal text; that of byte arrays lacks trailing zero bytes.
  */
 export const cmJson = (mad: Uint8Array): Record<string, unknown> | undefined => {
   const message = parseCm(mad)
@@ -59,12 +60,7 @@ export const cmJson = (mad: Uint8Array): Record<string, unknown> | undefined => 
     Object.entries(message).map(([field, value]) => {
       if (typeof value === 'bigint') return [field, `0x${value.toString(16)}`]
       if (!(value instanceof Uint8Array)) return [field, value]
-      return [
-        field,
-        Buffer.from(value)
-          .toString('hex')
-          .replace(/(00)+$/, ''),
-      ]
+      return [field, hexBytes(value).replace(/(00)+$/, '')]
     }),
   )
 }

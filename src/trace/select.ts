@@ -17,7 +17,10 @@ export interface Selection {
   readonly onlyFailed?: boolean | undefined
 }
 
-/** Calls by `TraceRecord.attempt`, which lacks the object of an ioctl's name OBJECT.METHOD, with their possible classes. */
+/**
+ * Calls by `TraceRecord.attempt`, with their possible classes. In `attempt`, an ioctl has only the METHOD of its name
+ * OBJECT.METHOD.
+ */
 const attempts: readonly (readonly [attempt: string, classes: readonly string[]])[] = [
   ...linuxCalls.map(({ name, classes }) => [name.slice(name.indexOf('.') + 1), classes] as const),
   ...ucmaCommands.map(command => [`ucma ${command.name}`, [command.class]] as const),
@@ -50,8 +53,8 @@ export const hasFailed = (record: TraceRecord): boolean => {
 }
 
 /**
- * Whether a call is libibverbs' probe for write commands by ioctl: a QUERY_DEVICE without a request. ENOSPC means yes,
- * so the probe has not failed.
+ * Whether a call is libibverbs' probe for write commands by ioctl: a QUERY_DEVICE without a request. ENOSPC says that there
+ * are such commands, so the probe has not failed.
  */
 const isProbe = ({ dialect, attempt, ret }: TraceRecord): boolean =>
   dialect === 'ioctl' && attempt === 'QUERY_DEVICE' && ret === -Errno.ENOSPC

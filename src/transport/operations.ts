@@ -9,7 +9,10 @@ import { SendKind, sendOperations } from '../spec/work.ts'
 const OPCODES = 256
 const TABLE_ENTRIES = SERVICE_COUNT * OPCODES
 
-/** Index in the tables of an ibv_wr_opcode (any u32). The entry of an unknown opcode is zero. */
+/**
+ * Index in the tables of an ibv_wr_opcode (any u32). The entry of an unknown opcode is zero; those above 255 share the
+ * entry of opcode 255, which is unknown too.
+ */
 export const operationOf = (service: number, opcode: number): number =>
   opcode < OPCODES ? service * OPCODES + opcode : OPCODES - 1
 

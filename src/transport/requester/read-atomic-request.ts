@@ -75,6 +75,7 @@ export const putReadAtomicRequest = (
   if (kind === ATOMIC_WRITE) {
     putReth(view, at + RETH_AT[opcode], p[wr + Send.REMOTE_HI], p[wr + Send.REMOTE_LO], p[wr + Send.RKEY], ATOMIC_BYTES)
     const bytes = ATOMIC_BYTES
+    // One chunk: total, chunk and stride are the length.
     return gather(s, row, request, 0, bytes, arena, at + headerBytes, bytes, bytes)
   }
   const isSwap = (opcode & OPERATION_MASK) === COMPARE_SWAP

@@ -23,7 +23,7 @@ export const takeReceive = (s: EngineState, row: number): boolean => {
     return false
   }
   s.rows[base + QP.RESP_RECEIVE] = block
-  // If a WorkSource does not bound the number of elements, none beyond the block is used.
+  // A WorkSource may return more elements than the block has. With LENGTH 0 none of them is used.
   if (s.pool[block + Receive.SGES] > maxRecvSge(s.rows, base)) s.pool[block + Receive.LENGTH] = 0
   return true
 }

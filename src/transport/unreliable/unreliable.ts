@@ -40,9 +40,10 @@ export const onSent = (s: EngineState, row: number, request: number): void => {
   const w = s.rows
   const base = row * QP.WORDS
   w[base + QP.COMP_PSN] = w[base + QP.REQ_PSN]
+  // With pacing, the bytes count against `rowLimit` until the poll ends; `openWindow` of the next poll does this.
   if (s.pacingInterval === 0) w[base + QP.COMP_ACKED_BYTES] = w[base + QP.REQ_SENT_BYTES]
   if (w[base + QP.REQ_CURRENT] === request) return
   completeOldest(s, row, WcStatus.values.SUCCESS)
-  // Only one WQE is fetched at a time.
+  // Only one WQE is fetched at a time, so none is outstanding.
   if ((s.rows[base + QP.REQ_FLAGS] & ReqFlag.DRAINING) !== 0) onDrained(s, row)
 }

@@ -34,14 +34,15 @@ const restoreWrite = (call: Call, part: Uint8Array): LinuxImage => {
 const restoreIoctl = (call: Call, parts: readonly Uint8Array[]): LinuxImage => {
   const bytes = parts[0]?.slice() ?? new Uint8Array()
   const view = viewOf(bytes)
-  const count = bytes.length < IoctlHeader.bytes ? undefined : view.getUint16(IoctlHeader.attributeCount, true)
-  if (count === undefined || bytes.length !== offsetOf(count)) throw badLegacy('has no ioctl')
+  if (bytes.length < IoctlHeader.bytes) throw badLegacy('has no ioctl')
+  const count = view.getUint16(IoctlHeader.attributeCount, true)
+  if (bytes.length !== offsetOf(count)) throw badLegacy('has no ioctl')
   const method = findMethod(view.getUint16(IoctlHeader.object, true), view.getUint16(IoctlHeader.method, true))
   const { name, classes, converter } = method.spec
   if (converter !== 'invokeWrite' && !classes.includes(call.class.name)) throw badLegacy(notOfClass(name, call))
   const facts = factsOf(call)
   const memory: { address: bigint; bytes: Uint8Array }[] = []
-  /** In the order of the attributes. */
+  /** The memory of attributes with arguments in it, in the order of the attributes. */
   const attributeMemory = parts.slice(1)
   const offsets = Array.from({ length: count }, (_, i) => offsetOf(i))
   /** The command in an INVOKE_WRITE. */
@@ -61,6 +62,7 @@ const restoreIoctl = (call: Call, parts: readonly Uint8Array[]): LinuxImage => {
       const number = spec.name === 'object' ? call.object : value
       if (number !== undefined) view.setBigUint64(dataAt, BigInt(number as number), true)
     } else if (spec.kind === 'flags') {
+      // Flags without a name are not an argument: `bytes` has them.
       if (spec.name !== '' && value !== undefined) view.setUint32(dataAt, value as number, true)
     } else if (spec.kind === 'in') {
       const isRequest = method.spec.converter === 'invokeWrite' && spec.id === InvokeWrite.CORE_IN

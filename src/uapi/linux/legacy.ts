@@ -46,10 +46,12 @@ export const unpackLegacy = (bytes: Uint8Array): Legacy => {
   const parts: Uint8Array[] = []
   let at = 4
   for (let i = view.getUint16(2, true); i > 0; i--) {
-    const length = at + 4 <= bytes.length ? view.getUint32(at, true) : bytes.length
-    if (at + 4 + length > bytes.length) throw badLegacy('ends within a part')
-    parts.push(bytes.slice(at + 4, at + 4 + length))
-    at += 4 + length
+    const start = at + 4
+    if (start > bytes.length) throw badLegacy('ends within a part')
+    const end = start + view.getUint32(at, true)
+    if (end > bytes.length) throw badLegacy('ends within a part')
+    parts.push(bytes.slice(start, end))
+    at = end
   }
   if (at !== bytes.length) throw badLegacy('continues after its last part')
   return { entryPoint, parts }

@@ -18,7 +18,7 @@ export interface Message {
 /** Size of struct nlmsghdr. */
 export const MESSAGE_HEADER = 16
 
-/** Messages of one datagram. As on Linux, a wrong length ends the datagram. */
+/** Messages of one datagram. As on Linux, messages after one with a wrong length are ignored, and that one too. */
 export const readMessages = (datagram: Uint8Array): Message[] => {
   const view = viewOf(datagram)
   const messages: Message[] = []
