@@ -1,6 +1,6 @@
 /*
  * CRC-32 (the polynomial of Ethernet and zlib, reflected) in native code (native/native.c). Takes addresses, so no view
- * of the bytes is needed. Callers work without it.
+ * of the bytes is needed. Without the native library, callers compute CRCs in JavaScript.
  */
 import { nativeLibraryPath } from './library.ts'
 import { mapArena } from './memory/mapping.ts'

@@ -14,8 +14,8 @@ const F_SETFL = 4
 const PR_SET_DUMPABLE = 4
 
 /**
- * Pipes that Node.js has used stay non-blocking until its end. A program that shares our standard error would get
- * EAGAIN.
+ * If a signal ends Node.js, pipes that it has used stay non-blocking. A program that shares our standard error would
+ * then get EAGAIN.
  */
 const makeBlocking = (fd: number): void => {
   const flags = sys().fcntl(fd, F_GETFL, 0)
@@ -23,8 +23,9 @@ const makeBlocking = (fd: number): void => {
 }
 
 /**
- * Sends the signal to this process, without a core dump. Returns if the signal does not end it: it is blocked, or this
- * is the first process of a PID namespace.
+ * Sends the signal to this process, without a core dump. Returns if the signal does not end the process: the signal is
+ * blocked or does nothing by default, or this is the first process of a PID namespace. Also returns if the system does
+ * not allow a process to disable its core dumps.
  */
 export const endBySignal = (signal: NodeJS.Signals): void => {
   for (const fd of [0, 1, 2]) makeBlocking(fd)

@@ -3,8 +3,8 @@
  *
  * A folder is safe if only this user and root can create, rename and remove entries in it and in every folder above it.
  * A symbolic link in the path must belong to one of them, and its target must be safe. Folders above may be writable by
- * all if they are sticky, as /tmp is: then only the owner of an entry can rename or remove it. This does not
- * suffice for the folder itself, because any user could create a file in it.
+ * all if they are sticky, as /tmp is: then only the owner of an entry can rename or remove it. The folder itself may
+ * not, because any user could create a file in it.
  */
 import { lstatSync, readFileSync, readlinkSync, statSync } from 'node:fs'
 import { isAbsolute, resolve } from 'node:path'

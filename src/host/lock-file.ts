@@ -6,8 +6,8 @@
  * and only a regular file of our own is locked.
  */
 import { closeSync, constants, fchmodSync, fstatSync, lstatSync, openSync, readFileSync, rmSync } from 'node:fs'
-import { EAGAIN } from './errno.ts'
-import { check, lastErrno, libcFunctions } from './native.ts'
+import { EAGAIN, SystemError } from './errno.ts'
+import { lastErrno, libcFunctions } from './native.ts'
 
 const sys = libcFunctions({ flock: 'int flock(int fd, int operation)' })
 
@@ -34,7 +34,7 @@ const openLock = (path: string): number => {
   throw new Error(`${path} is not a file of user ${process.geteuid?.()}, which a lock must be; remove it`)
 }
 
-/** The process that holds the lock, for messages. The kernel may not report it, or /proc may have only processes. */
+/** The process that holds the lock, for messages. The kernel may not report it, or /proc may lack the file `locks`. */
 const holderText = (fd: number): string => {
   const { ino } = fstatSync(fd)
   let locks = ''
@@ -47,7 +47,8 @@ const holderText = (fd: number): string => {
 
 const tryLock = (fd: number, path: string): boolean => {
   if (sys().flock(fd, LOCK_EX_NB) === 0) return true
-  if (lastErrno() !== EAGAIN) check('flock', -1, path)
+  const errno = lastErrno()
+  if (errno !== EAGAIN) throw new SystemError('flock', errno, path)
   return false
 }
 
@@ -60,10 +61,11 @@ export interface LockFile {
 }
 
 /**
- * Locks the file `path`; waits at most `timeout` milliseconds. Throws an Error with a message.
+ * Locks the file `path`; waits at most `timeout` milliseconds. Throws an Error if the file cannot be a lock or stays
+ * locked, and the error of a failed system call.
  *
- * The holder removes the file, then unlocks it. A lock on a removed file excludes no other process, so the new file is
- * locked then.
+ * A holder removes the file, then unlocks it. A lock on a removed file excludes no other process, so this function then
+ * locks a new file.
  */
 export const takeLock = async (path: string, timeout = 10_000): Promise<LockFile> => {
   const deadline = performance.now() + timeout

@@ -33,7 +33,7 @@ const loadKoffi = (require: NodeJS.Require): Koffi => {
 let loaded: Koffi | undefined
 let libc: Library | undefined
 
-/** Throws an Error with a message if koffi is missing. */
+/** Throws an Error if koffi is missing, or if the system is not 64-bit little-endian Linux. */
 export const koffi = (): Koffi => {
   if (loaded) return loaded
   const { platform, arch } = process

@@ -13,7 +13,7 @@ const { O_WRONLY, O_CREAT, O_NOFOLLOW, O_NONBLOCK } = constants
 
 const isDescriptor = (path: string): boolean => /^(\/dev|\/proc\/self)\/(stdout|stderr|fd\/\d+)$/.test(path)
 
-/** O_NONBLOCK, because open(2) must not wait for another user's FIFO. */
+/** O_NONBLOCK for a file that is not the user's, because open(2) must not wait for another user's FIFO. */
 const flagsFor = (path: string): number => {
   if (isDescriptor(path)) return O_WRONLY | O_CREAT
   const isOwn = lstatSync(path, { throwIfNoEntry: false })?.uid === process.geteuid?.()
@@ -39,7 +39,7 @@ const truncateOwn = (name: string, fd: number, isPassed: boolean): void => {
 
 /**
  * Opens `name` for writing: an empty file, created if necessary, or a device or FIFO. Returns the descriptor. Throws an
- * Error with a message; if open(2) failed, with its `code`, except for a symbolic link.
+ * Error. If open(2) failed, the Error has its `code`, except for a symbolic link.
  */
 export const createOutputFile = (name: string): number => {
   const path = resolve(name)

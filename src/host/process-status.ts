@@ -2,6 +2,7 @@
  * Facts about a process, from /proc and prlimit(2).
  */
 import { readFileSync, readlinkSync } from 'node:fs'
+import { TWO_32 } from './halves.ts'
 import { type Arena, mapArena } from './memory/mapping.ts'
 import { libcFunctions } from './native.ts'
 
@@ -41,13 +42,13 @@ export const hasInitialCapability = (pid: number, capability: number): boolean =
 const RLIMIT_MEMLOCK = 8
 let arena: Arena | undefined
 
-/** Bytes that a process may lock (RLIMIT_MEMLOCK). Infinity: no limit, or unknown. */
+/** The soft limit of the bytes that a process may lock (RLIMIT_MEMLOCK). Infinity: no limit, or unknown. */
 export const lockLimit = (pid: number): number => {
   arena ??= mapArena(16)
   if (sys().prlimit(pid, RLIMIT_MEMLOCK, 0, arena.address) !== 0) return Number.POSITIVE_INFINITY
   const low = arena.u32[0]!
   const high = arena.u32[1]!
-  return high === 0xffff_ffff ? Number.POSITIVE_INFINITY : high * 2 ** 32 + low
+  return high === 0xffff_ffff ? Number.POSITIVE_INFINITY : high * TWO_32 + low
 }
 
 /**

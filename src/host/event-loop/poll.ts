@@ -6,7 +6,8 @@
  * - koffi calls back with (status, events), unlike its typings. The callback must not throw, so an exception is thrown
  *   later, as an uncaughtException of the process.
  * - A handle for a closed descriptor or a file, or a second handle for one descriptor, would abort the process: `watch`
- *   throws SystemError. It does not recognise descriptors that Node itself watches.
+ *   throws SystemError. It recognises neither descriptors that Node itself watches nor devices without poll(2), such as
+ *   /dev/null, for which a handle aborts the process too.
  * - A garbage-collected handle stops reporting: a table keeps all handles.
  * - koffi calls back outside a callback scope. Node releases before 26 run promise reactions and `process.nextTick`
  *   callbacks at the end of the loop's turn; later ones only with the next callback of their own. `watch` sets an
@@ -75,6 +76,7 @@ export const isWatched = (fd: number): boolean => watched.has(fd)
 const loader = libcFunctions({ dlopen: 'int64_t dlopen(const char *path, int flags)' })
 const RTLD_LAZY = 1
 const RTLD_NODELETE = 0x1000
+/** Whether `keepLoaded` is done. */
 let isKept = false
 /** Keeps koffi's library loaded until the end of the process, if /proc can be read. */
 const keepLoaded = (): void => {
@@ -87,6 +89,8 @@ const keepLoaded = (): void => {
     // No /proc, or no descriptor is left: the next watch tries again.
   }
 }
+
+const withDefaults = ({ readable = false, writable = false }: Interest): Required<Interest> => ({ readable, writable })
 
 const requirePollable = (fd: number): void => {
   if (watched.has(fd)) throw new SystemError('poll', EEXIST, `fd ${fd} is already watched`)
@@ -107,7 +111,7 @@ const requirePollable = (fd: number): void => {
 export const watch = (fd: number, interest: Interest, callback: ReadyCallback): Watch => {
   requirePollable(fd)
   keepLoaded()
-  let wanted = interest
+  let wanted = withDefaults(interest)
   let isStopped = false
 
   const onEvents = (status: number, events: Required<Interest>): void => {
@@ -116,7 +120,7 @@ export const watch = (fd: number, interest: Interest, callback: ReadyCallback): 
     try {
       if (status < 0) {
         handle.start(wanted, onEvents)
-        callback(true, wanted.writable === true)
+        callback(true, wanted.writable)
       } else {
         callback(events.readable, events.writable)
       }
@@ -128,13 +132,13 @@ export const watch = (fd: number, interest: Interest, callback: ReadyCallback): 
   }
 
   const poll = koffi().node.poll as unknown as Poll
-  const handle = poll(fd, { readable: wanted.readable === true, writable: wanted.writable === true }, onEvents)
+  const handle = poll(fd, wanted, onEvents)
   watched.set(fd, handle)
 
   return {
     update(next) {
       if (isStopped) return
-      wanted = { readable: next.readable === true, writable: next.writable === true }
+      wanted = withDefaults(next)
       if (wanted.readable || wanted.writable) handle.start(wanted, onEvents)
       else handle.stop()
     },
@@ -162,7 +166,7 @@ const POLLIN = 1
 /** struct pollfd: fd, events, revents. */
 const POLLFD = 8
 let backendPollfd: Arena | undefined
-/** Set at the first use: loading node:worker_threads takes longer than a short command. */
+/** Set at the first use, so that short commands do not load node:worker_threads. */
 let isMainThread: boolean | undefined
 
 /**

@@ -12,11 +12,11 @@ export interface Slices {
   /** Runs a job to its end; `run` itself runs no slice. Rejects with what the job throws. */
   run<T>(job: Job<T>): Promise<T>
   /**
-   * Like `run`, but immediately runs the slices that this turn still allows, unless called by a slice. `failed` gets an
-   * exception of the job.
+   * Like `run`, but immediately runs the slices that this turn still allows (of all jobs); none if a slice calls
+   * `begin`. `failed` gets an exception of the job.
    */
   begin(job: Job<unknown>, failed: (error: unknown) => void): void
-  /** Runs all jobs to their ends immediately, unless called by a slice. */
+  /** Runs all jobs to their ends immediately. No effect if a slice calls it. */
   finish(): void
   /** Number of jobs that wait for their next slice. */
   readonly waiting: number

@@ -100,7 +100,7 @@ export const fileMappings = (pid: number, queryMapping: typeof mappingAt = mappi
           const known = cached.find(one => one.start <= at && at < one.end && one.validUntil >= now)
           const mapping = known ?? learn(at, now)
           if (mapping === undefined) break
-          // The mappings of a long range may not all fit into `cached`.
+          // Checked here too, because `cached` may not have room for all mappings of a long range.
           if (mapping.mayWait) return true
           at = mapping.end
         }

@@ -9,7 +9,7 @@
  * - for a file's server or a socket's peer, when a descriptor of such a file is closed. So only memory files and our
  *   own sockets are accepted from a guest.
  */
-import { ECHILD, EINVAL, EPERM, ETIMEDOUT } from '../errno.ts'
+import { ECHILD, EINVAL, EPERM, ESRCH, ETIMEDOUT } from '../errno.ts'
 import { TWO_32 } from '../halves.ts'
 import { charged } from './budget.ts'
 import { type Arena, mapArena } from './mapping.ts'
@@ -44,13 +44,13 @@ export interface Guest {
    * -EPERM without `useMemory`.
    */
   move(write: boolean, ...args: MoveArguments): number
-  /** Makes an ioctl on the guest's maps file. Returns the result or -errno. */
+  /** Makes an ioctl on the guest's maps file. Returns the result or -errno: -ESRCH after `close`. */
   ioctlMaps(request: number, argument: ArenaRange): number
-  /** Reads the guest's maps file. Returns the number of bytes or -errno. */
+  /** Reads the guest's maps file. Returns the number of bytes or -errno: -ESRCH after `close`. */
   readMaps(offset: number, into: ArenaRange): number
   /**
    * Access to our descriptor `fd`, a memory file that the process shares with us. The mover reads and writes the file,
-   * because a write by the process may hold the file's lock. The file may be used and closed after the guest.
+   * because a write by the process may hold the file's lock. The file may be used and closed after the guest's `close`.
    */
   file(fd: number): GuestFile
   /**
@@ -82,6 +82,7 @@ const deviceNumber = (major: number, minor: number): number =>
 
 /** Undefined if the native library is absent: then the caller makes the system calls itself, and waits. */
 export const createGuest = (pid: number, pidfd: number, uid: number): Guest | undefined => {
+  /** Every new process of the mover inherits those that the list has then. */
   const inheritedFds = [pidfd]
   const mover = createMover({ inheritedFds, user: uid })
   if (mover === undefined) return undefined
@@ -112,6 +113,8 @@ export const createGuest = (pid: number, pidfd: number, uid: number): Guest | un
     return chargeUser(timeout => mover.call(MoverCall.OPEN, -1, flags, range, timeout))
   }
   const callOnMaps = (call: number, value: number, range: ArenaRange): number => {
+    // A search of the mappings may outlive the guest (`MappedRanges.search`), and must not start the mover again.
+    if (isClosed) return -ESRCH
     if (mapsIncarnation !== mover.incarnation) {
       maps = open('maps', O_RDONLY_CLOEXEC)
       mapsIncarnation = maps < 0 ? -1 : mover.incarnation
@@ -144,7 +147,7 @@ export const createGuest = (pid: number, pidfd: number, uid: number): Guest | un
     },
     useMemory(opened) {
       mem = opened
-      // The mover has no process yet. All its processes inherit our descriptor.
+      // `openMemory` has ended the mover's process. All later ones inherit our descriptor.
       inheritedFds[1] = mem
     },
     move: (write, ...args) => (mem < 0 ? -EPERM : chargeUser(timeout => mover.move(write, -1, mem, ...args, timeout))),

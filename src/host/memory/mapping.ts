@@ -118,7 +118,7 @@ export const addressOf = (bytes: Uint8Array): bigint => {
 }
 
 /**
- * A part of a file, mapped shared. The views span the whole range, a power of two: first the `length`
+ * A part of a file, mapped shared. The views span the whole range, whose size is a power of two: first the `length`
  * bytes of the file, rounded up to a page, then private pages. After release the views show zeros, and later another
  * file, so they must not be kept.
  */
@@ -190,10 +190,11 @@ export const createRingPool = (): RingPool => {
   return {
     map(fd, offset, length, access = 'write') {
       requireMappable(fd, offset, length)
-      const pages = roundUp(length, pageSize())
-      const range = takeRange(2 ** Math.ceil(Math.log2(pages)))
+      const fileBytes = roundUp(length, pageSize())
+      const range = takeRange(2 ** Math.ceil(Math.log2(fileBytes)))
+      const protection = access === 'read' ? PROT_READ : PROT_READ_WRITE
       try {
-        mmap(range.address, pages, MAP_SHARED | MAP_FIXED, fd, offset, access === 'read' ? PROT_READ : PROT_READ_WRITE)
+        mmap(range.address, fileBytes, MAP_SHARED | MAP_FIXED, fd, offset, protection)
       } catch (error) {
         // A failed MAP_FIXED may have unmapped the old pages: the range must be covered before it can be read again.
         mmap(range.address, range.length, ANONYMOUS | MAP_FIXED, -1, 0)
@@ -202,7 +203,7 @@ export const createRingPool = (): RingPool => {
       }
       const mapping: Mapping = { ...range, length }
       inUse.set(mapping, range)
-      mappedBytes += pages
+      mappedBytes += fileBytes
       return mapping
     },
 

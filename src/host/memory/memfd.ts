@@ -98,7 +98,8 @@ export const openHeld = (fd: number, access = O_RDWR): number => {
 }
 
 /**
- * Whether a copy of a descriptor from `openHeld` is left, or unknown (ENOMEM). `fd`: the argument of `openHeld`.
+ * Whether a copy of a descriptor from `openHeld` is left; true also if the kernel cannot tell (ENOMEM). `fd`: the
+ * argument of `openHeld`.
  */
 export const isHeld = (fd: number): boolean => {
   if (sys().flock(fd, LOCK_EX | LOCK_NB) !== 0) return true

@@ -35,16 +35,16 @@ let shared: Mover | undefined
 const nonGuestMoves = (handle: ProcessHandle): Moves => {
   const { pid, mem, owner } = handle
   let pages: ResidentPages | undefined
-  let isOpened = false
+  let hasOpenedPages = false
   /** With an owner (if we have CAP_SYS_PTRACE: owner.ts) copies use `mem`, so this mover inherits `mem`. */
   const ownMover = owner && mem >= 0 ? createMover({ inheritedFds: [mem] }) : undefined
   const move =
     (write: boolean): Move =>
     (high, low, local, offset, chunk, stride, total, now) => {
-      // For a file, 0 bytes would mean that the process has ended.
+      // A copy through /proc/PID/mem that returns 0 bytes means that the process has ended (`memResult`).
       if (total === 0) return 0
-      if (!isOpened) {
-        isOpened = true
+      if (!hasOpenedPages) {
+        hasOpenedPages = true
         pages = residentPages(pid)
       }
       if (owner === undefined) shared ??= createMover()

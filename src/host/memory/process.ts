@@ -4,7 +4,7 @@
  *
  * Memory is copied by process_vm_readv and process_vm_writev, which obey page protection and ptrace's access rules.
  * /proc/PID/mem writes through read-only pages, and is faster only for small pieces (docs/decisions/client-memory.md).
- * But a pid may be reused, or run another program after exec. So a handle has a pidfd, and an open /proc/PID/mem, which
+ * A pid may be reused, or run another program after exec. So a handle has a pidfd, and an open /proc/PID/mem, which
  * refers to one address space. `isSame` checks both. Callers check once, before each batch of copies.
  *
  * Copies by pid are safe if our rights are no greater than the client's. If ours are greater (a daemon of root;
@@ -348,9 +348,9 @@ const threadGetfd = ({ pid, guest }: ProcessHandle, fd: number): number | undefi
 }
 
 /**
- * A duplicate of the process's descriptor `fd`, close-on-exec; or -errno: -EBADF, -ESRCH (or closed handle), -EPERM.
- * From a guest only a memory file is taken, or, if `socket` is given, only the file with this identity: -EINVAL for
- * another file, -ETIMEDOUT if the waiting time of its user is used up.
+ * A duplicate of the process's descriptor `fd`, close-on-exec; or -errno: -EBADF, -ESRCH (also for a closed handle),
+ * -EPERM. From a guest only a memory file is taken, or, if `socket` is given, only the file with this identity: -EINVAL
+ * for another file, -ETIMEDOUT if the waiting time of its user is used up.
  */
 export const pidfdGetfd = (handle: ProcessHandle, fd: number, socket?: FileIdentity): number => {
   if (closedHandles.has(handle)) return -ESRCH

@@ -52,7 +52,8 @@ export interface MappedRanges {
   permits(start: number, end: number, rights: number, turn: number): boolean
   /**
    * Like `permits`, in steps, for programs with very many mappings. `currentTurn` returns the number of the present
-   * turn. In the turn in which the last search ended, `permits` repeats its answer without queries.
+   * turn. In the turn in which the last search ended, `permits` repeats its answer without queries. The caller may
+   * `close` before the last step.
    */
   search(start: number, end: number, rights: number, currentTurn: () => number): Generator<undefined, boolean>
   close(): void
@@ -223,12 +224,14 @@ export const queriedRanges = (pid: number, guest?: Guest): MappedRanges | undefi
     file.close()
     return undefined
   }
+  let isClosed = false
   function* walk(start: number, end: number, rights: number): Generator<undefined, boolean> {
     const { u32 } = workArena()
     let reached = start
     // At least one query: beyond 2^53, far outside of user space, `end` can equal `start` after rounding.
     for (let queries = 1; ; queries++) {
-      if (query(file, reached) < 0 || (u32[Query.VMA_FLAGS >> 2]! & rights) !== rights) return false
+      // After `close` the number of the file's descriptor may be that of another file.
+      if (isClosed || query(file, reached) < 0 || (u32[Query.VMA_FLAGS >> 2]! & rights) !== rights) return false
       reached = u32[Query.END >> 2]! + u32[(Query.END >> 2) + 1]! * TWO_32
       if (reached >= end) return true
       if (queries % SLICE.queries === 0) yield
@@ -248,7 +251,10 @@ export const queriedRanges = (pid: number, guest?: Guest): MappedRanges | undefi
       lastSearch = { start, end, rights, turn: currentTurn(), permits }
       return permits
     },
-    close: () => file.close(),
+    close() {
+      isClosed = true
+      file.close()
+    },
   }
 }
 

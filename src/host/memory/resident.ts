@@ -34,7 +34,7 @@ const VALID = 1000
 let arena: Arena | undefined
 
 export interface ResidentPages {
-  /** Whether all pages of the `length` bytes at hi:lo are in memory. `now`: microseconds of any clock. */
+  /** Whether all pages of the `length` bytes at hi:lo are in memory. `now`: microseconds, always of the same clock. */
   areResident(hi: number, lo: number, length: number, now: number): boolean
   close(): void
 }

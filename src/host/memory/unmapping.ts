@@ -60,7 +60,10 @@ export interface UnmapWatch {
    */
   add(start: number, end: number): boolean
   remove(start: number, end: number): void
-  /** Reads no further events. The caller closes the descriptor; closing waits for the process's mmap lock. */
+  /**
+   * Reads no further events. Not to be called by `unmapped`. The caller closes the descriptor; closing waits for the
+   * process's mmap lock.
+   */
   stop(): void
 }
 

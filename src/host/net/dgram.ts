@@ -62,22 +62,23 @@ export const openDgramSocket = (
     reuseAddr: multicast.memberOn !== undefined,
     lookup: lookup as never,
   })
+  const { sendThrough, memberOn } = multicast
   let bindError: unknown
-  // Later errors are about sent datagrams (ICMP).
+  // The listener stays: without one, an error of a sent datagram (ICMP) would end the process.
   socket.on('error', error => {
     bindError = error
   })
   socket.bind({ address, port, exclusive: true })
-  try {
-    if (bindError === undefined && multicast.memberOn !== undefined) socket.addMembership(address, multicast.memberOn)
-  } catch (error) {
-    bindError = error
-  }
   if (bindError !== undefined) {
     socket.close()
     throw new SystemError('bind', errnoOf(bindError), address)
   }
-  const { sendThrough } = multicast
+  try {
+    if (memberOn !== undefined) socket.addMembership(address, memberOn)
+  } catch (error) {
+    socket.close()
+    throw new SystemError('setsockopt of the multicast membership', errnoOf(error), `${address} on ${memberOn}`)
+  }
   for (const set of [
     () => socket.setRecvBufferSize(WANTED_BUFFER),
     () => socket.setSendBufferSize(WANTED_BUFFER),

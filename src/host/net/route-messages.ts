@@ -208,8 +208,8 @@ const messageOf = (bytes: Uint8Array, view: DataView, at: number, end: number): 
     return linkOf(bytes, view, body, end, type === RTM_NEWLINK)
   }
   if (type === RTM_NEWADDR || type === RTM_DELADDR) {
-    if (body + ADDRESS_BODY > end) return undefined
-    if (isIp(view.getUint8(body))) return addressOf(bytes, view, body, end, type === RTM_NEWADDR)
+    if (body + ADDRESS_BODY > end || !isIp(view.getUint8(body))) return undefined
+    return addressOf(bytes, view, body, end, type === RTM_NEWADDR)
   }
   if (type === RTM_NEWNEIGH || type === RTM_DELNEIGH) {
     // AF_BRIDGE: an entry of a bridge's forwarding table.

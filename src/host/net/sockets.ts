@@ -70,16 +70,20 @@ const MAX_MOVER_MESSAGE = 128 * 1024
 /** Maximum descriptors in one message (SCM_MAX_FD). */
 export const MAX_FDS = 253
 
-// Offsets in the arena. struct msghdr: name 0, namelen 8, iov 16, iovlen 24, control 32, controllen 40, flags 48 (56
-// bytes). struct cmsghdr: len u64, level i32, type i32, then the data, padded to 8.
+// Offsets in the arena: a struct msghdr, its struct iovec, scratch memory for options, a struct sockaddr_un, control
+// data, and the bytes of a message.
 const MSG = 0
 const IOV = 64
 const SCRATCH = 128
 const ADDRESS = 256
 const CONTROL = 512
-const CONTROL_BYTES = 2048
 const BODY = 4096
-const CMSG_DATA = 16
+const CONTROL_BYTES = 2048
+/** Offsets in the arena of fields of the msghdr, and of iov_len. */
+const MsgField = { IOV: MSG + 16, IOVLEN: MSG + 24, CONTROL: MSG + 32, CONTROLLEN: MSG + 40, FLAGS: MSG + 48 } as const
+const BODY_LENGTH = IOV + 8
+/** Offsets in struct cmsghdr {len u64, level i32, type i32}. Data follows, padded to 8 bytes. */
+const Cmsg = { LEVEL: 8, TYPE: 12, DATA: 16 } as const
 /** Maximum path in a sockaddr_un, without the terminating NUL. */
 const SUN_PATH_MAX = 107
 /** Up to this many bytes a loop copies faster than `set`, and allocates no subarray. */
@@ -92,9 +96,9 @@ const workArena = (): Arena => {
   arena = mapArena(BODY + MAX_MESSAGE)
   const { view, address } = arena
   const putPointer = (at: number, target: number): void => view.setBigUint64(at, BigInt(address + target), true)
-  putPointer(MSG + 16, IOV)
-  view.setUint32(MSG + 24, 1, true)
-  putPointer(MSG + 32, CONTROL)
+  putPointer(MsgField.IOV, IOV)
+  view.setUint32(MsgField.IOVLEN, 1, true)
+  putPointer(MsgField.CONTROL, CONTROL)
   putPointer(IOV, BODY)
   return arena
 }
@@ -174,8 +178,9 @@ export interface ListenOptions {
 
 /**
  * Returns a listening socket at `path`. Replaces a socket file of a dead process. Servers that may start at the same
- * time need a lock (lock-file.ts). Throws SystemError: EADDRINUSE if another server listens at `path`. The caller must
- * remove the socket file before it closes the descriptor: afterwards the file might be the next server's.
+ * time need a lock (lock-file.ts). Throws SystemError, EADDRINUSE if another server listens at `path`, and RangeError
+ * for a path that is too long. The caller must remove the socket file before it closes the descriptor: afterwards the
+ * file might be the next server's.
  */
 export const listen = (path: string, { backlog = 128, mode = 0o600 }: ListenOptions = {}): number => {
   const address = workArena().address + ADDRESS
@@ -245,15 +250,15 @@ export const send = (fd: number, bytes: Uint8Array, fds: readonly number[] = [])
   const memory = workArena()
   const { u32, i32 } = memory
   copyIn(bytes, memory)
-  u32[(IOV + 8) >> 2] = bytes.length
-  u32[(MSG + 40) >> 2] = 0
+  u32[BODY_LENGTH >> 2] = bytes.length
+  u32[MsgField.CONTROLLEN >> 2] = 0
   if (fds.length > 0) {
-    u32[CONTROL >> 2] = CMSG_DATA + 4 * fds.length
+    u32[CONTROL >> 2] = Cmsg.DATA + 4 * fds.length
     u32[(CONTROL + 4) >> 2] = 0
-    u32[(CONTROL + 8) >> 2] = SOL_SOCKET
-    u32[(CONTROL + 12) >> 2] = SCM_RIGHTS
-    for (let i = 0; i < fds.length; i++) i32[((CONTROL + CMSG_DATA) >> 2) + i] = fds[i]!
-    u32[(MSG + 40) >> 2] = CMSG_DATA + 8 * Math.ceil(fds.length / 2)
+    u32[(CONTROL + Cmsg.LEVEL) >> 2] = SOL_SOCKET
+    u32[(CONTROL + Cmsg.TYPE) >> 2] = SCM_RIGHTS
+    for (let i = 0; i < fds.length; i++) i32[((CONTROL + Cmsg.DATA) >> 2) + i] = fds[i]!
+    u32[MsgField.CONTROLLEN >> 2] = Cmsg.DATA + 8 * Math.ceil(fds.length / 2)
   }
   return orErrno(sys().sendmsg(fd, memory.address + MSG, SEND_FLAGS))
 }
@@ -271,13 +276,13 @@ const NOTHING_YET: Received = Object.freeze({ length: -EAGAIN, fds: NO_FDS })
 /** The descriptors in the control data of the last recvmsg. */
 const passedFds = (memory: Arena): readonly number[] => {
   const { u32, i32 } = memory
-  const end = CONTROL + u32[(MSG + 40) >> 2]!
+  const end = CONTROL + u32[MsgField.CONTROLLEN >> 2]!
   const fds: number[] = []
-  for (let at = CONTROL; at + CMSG_DATA <= end; ) {
+  for (let at = CONTROL; at + Cmsg.DATA <= end; ) {
     const length = u32[at >> 2]!
-    if (length < CMSG_DATA) break
-    if (u32[(at + 8) >> 2] === SOL_SOCKET && u32[(at + 12) >> 2] === SCM_RIGHTS) {
-      for (let from = at + CMSG_DATA; from + 4 <= at + length; from += 4) fds.push(i32[from >> 2]!)
+    if (length < Cmsg.DATA) break
+    if (u32[(at + Cmsg.LEVEL) >> 2] === SOL_SOCKET && u32[(at + Cmsg.TYPE) >> 2] === SCM_RIGHTS) {
+      for (let from = at + Cmsg.DATA; from + 4 <= at + length; from += 4) fds.push(i32[from >> 2]!)
     }
     at += (length + 7) & ~7
   }
@@ -292,13 +297,13 @@ const passedFds = (memory: Arena): readonly number[] => {
 export const recv = (fd: number, buffer: Uint8Array): Received => {
   const memory = workArena()
   const { u32 } = memory
-  u32[(IOV + 8) >> 2] = Math.min(buffer.length, MAX_MESSAGE)
-  u32[(MSG + 40) >> 2] = CONTROL_BYTES
+  u32[BODY_LENGTH >> 2] = Math.min(buffer.length, MAX_MESSAGE)
+  u32[MsgField.CONTROLLEN >> 2] = CONTROL_BYTES
   const length = orErrno(sys().recvmsg(fd, memory.address + MSG, MSG_DONTWAIT | MSG_CMSG_CLOEXEC))
   if (length === -EAGAIN) return NOTHING_YET
   if (length < 0) return { length, fds: NO_FDS }
-  const fds = u32[(MSG + 40) >> 2] === 0 ? NO_FDS : passedFds(memory)
-  const flags = u32[(MSG + 48) >> 2]!
+  const fds = u32[MsgField.CONTROLLEN >> 2] === 0 ? NO_FDS : passedFds(memory)
+  const flags = u32[MsgField.FLAGS >> 2]!
   if (flags & (MSG_TRUNC | MSG_CTRUNC)) {
     for (const passed of fds) sys().close(passed)
     return { length: flags & MSG_TRUNC ? -EMSGSIZE : -EMFILE, fds: NO_FDS }
@@ -317,13 +322,13 @@ export const recv = (fd: number, buffer: Uint8Array): Received => {
 export const recvGuarded = (fd: number, buffer: Uint8Array): Received => {
   const memory = workArena()
   const { u32 } = memory
-  u32[(IOV + 8) >> 2] = 0
-  u32[(MSG + 40) >> 2] = 0
+  u32[BODY_LENGTH >> 2] = 0
+  u32[MsgField.CONTROLLEN >> 2] = 0
   const peeked = orErrno(sys().recvmsg(fd, memory.address + MSG, MSG_DONTWAIT | MSG_PEEK))
   if (peeked === -EAGAIN) return NOTHING_YET
   if (peeked < 0) return { length: peeked, fds: NO_FDS }
   // Without room for control data the kernel reports MSG_CTRUNC if the message has descriptors.
-  const hasDescriptors = (u32[(MSG + 48) >> 2]! & MSG_CTRUNC) !== 0
+  const hasDescriptors = (u32[MsgField.FLAGS >> 2]! & MSG_CTRUNC) !== 0
   const mover = hasDescriptors ? createMover({ inheritedFds: [fd], user: peerCredentials(fd).uid }) : undefined
   if (mover === undefined) return { length: recvBytes(fd, buffer), fds: NO_FDS }
   const body = { arena: memory, at: BODY, length: Math.min(buffer.length, MAX_MOVER_MESSAGE) }
@@ -418,7 +423,11 @@ export const setSendTimeout = (fd: number, seconds: number, microseconds: number
   const { address, view } = workArena()
   view.setBigInt64(SCRATCH, BigInt(seconds), true)
   view.setBigInt64(SCRATCH + 8, BigInt(microseconds), true)
-  check('setsockopt', sys().setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, address + SCRATCH, 16), `timeout of ${seconds} s`)
+  check(
+    'setsockopt',
+    sys().setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, address + SCRATCH, 16),
+    `timeout of ${seconds} s and ${microseconds} µs`,
+  )
 }
 
 /** Bytes of sent messages that the peer has not read, as the kernel counts memory; or -errno. */

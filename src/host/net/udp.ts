@@ -12,6 +12,7 @@
  */
 import { EADDRINUSE, EINTR, SystemError } from '../errno.ts'
 import { isWatched } from '../event-loop/poll.ts'
+import { TWO_32 } from '../halves.ts'
 import { type Arena, mapArena, releaseArena } from '../memory/mapping.ts'
 import { check, libcFunctions, orErrno } from '../native.ts'
 import {
@@ -83,10 +84,21 @@ const RECEIVE_BYTES = 65536
 const RECEIVE_STRIDE = RECEIVE_BYTES + 64
 const RECEIVE_PHASE = 4
 
-// struct mmsghdr: msghdr {name 0, namelen 8, iov 16, iovlen 24, control 32, controllen 40, flags 48}, len 56.
-/** Bytes of the arena for a struct mmsghdr, a struct iovec {base, len}, and a sockaddr. */
+/** Offsets in struct mmsghdr: the fields of its msghdr, and `LENGTH`, the bytes of a received message. */
+const Mmsghdr = {
+  NAME: 0,
+  NAMELEN: 8,
+  IOV: 16,
+  IOVLEN: 24,
+  CONTROL: 32,
+  CONTROLLEN: 40,
+  FLAGS: 48,
+  LENGTH: 56,
+} as const
+/** Bytes of the arena for a struct mmsghdr, a struct iovec {base u64, len u64}, and a sockaddr. */
 const HEADER = 64
 const IOV = 16
+const IOV_LEN = 8
 const NAME = 32
 // CONTROL: bytes of a message's control data, up to three control messages of an int (CMSG bytes each): struct cmsghdr
 // {len u64, level, type}, data, padded to 8.
@@ -102,6 +114,8 @@ const SCRATCH_SOCKADDR = 64
 const SCRATCH_IFREQ = 128
 const IFREQ_MTU = 16
 const IFREQ_BYTES = 40
+/** Maximum bytes of an interface's name, without the terminating NUL. */
+const MAX_NAME_BYTES = 15
 
 /** A socket bound to one address. */
 export interface UdpSocket {
@@ -269,7 +283,7 @@ export const closeUdpSocket = ({ fd }: UdpSocket): void => {
 /** Largest IP packet of an interface, bytes; undefined if no interface has this name. */
 export const interfaceMtu = (name: string): number | undefined => {
   const encoded = Buffer.from(name)
-  if (encoded.length === 0 || encoded.length > 15) return undefined
+  if (encoded.length === 0 || encoded.length > MAX_NAME_BYTES) return undefined
   const fd = check('socket', sys().socket(AF_INET, SOCK_DGRAM_NONBLOCK_CLOEXEC, 0))
   try {
     const { address, bytes, view } = scratchArena()
@@ -346,9 +360,8 @@ export const createUdpBatches = ({ staging, messages, destinations, receives }: 
   const arena = mapArena(names + (destinations + receives) * NAME)
   const { address, u32 } = arena
   const u16 = new Uint16Array(arena.buffer)
-  const baseLo = address % 2 ** 32
-  const baseHi = Math.floor(address / 2 ** 32)
-  const CARRY = 2 ** 32
+  const baseLo = address % TWO_32
+  const baseHi = Math.floor(address / TWO_32)
   const nameLengths = new Uint8Array(destinations)
 
   const bufferAt = (buffer: number): number => buffers + RECEIVE_PHASE + buffer * RECEIVE_STRIDE
@@ -357,17 +370,17 @@ export const createUdpBatches = ({ staging, messages, destinations, receives }: 
   const putPointer = (at: number, target: number): void => {
     const lo = baseLo + target
     u32[at >> 2] = lo
-    u32[(at >> 2) + 1] = lo >= CARRY ? baseHi + 1 : baseHi
+    u32[(at >> 2) + 1] = lo >= TWO_32 ? baseHi + 1 : baseHi
   }
   for (let i = 0; i < messages + receives; i++) {
     const header = headers + i * HEADER
-    putPointer(header + 16, vectors + i * IOV)
-    u32[(header + 24) >> 2] = 1
-    putPointer(header + 32, controls + i * CONTROL)
+    putPointer(header + Mmsghdr.IOV, vectors + i * IOV)
+    u32[(header + Mmsghdr.IOVLEN) >> 2] = 1
+    putPointer(header + Mmsghdr.CONTROL, controls + i * CONTROL)
     if (i < messages) continue
-    putPointer(header, names + (destinations + i - messages) * NAME)
+    putPointer(header + Mmsghdr.NAME, names + (destinations + i - messages) * NAME)
     putPointer(vectors + i * IOV, bufferAt(i - messages))
-    u32[(vectors + i * IOV + 8) >> 2] = RECEIVE_BYTES
+    u32[(vectors + i * IOV + IOV_LEN) >> 2] = RECEIVE_BYTES
   }
 
   const putControl = (at: number, level: number, type: number, length: number, value: number): void => {
@@ -389,8 +402,9 @@ export const createUdpBatches = ({ staging, messages, destinations, receives }: 
   /** Sets the arrays above from the header, address and control data that the kernel wrote. */
   const readMessage = (buffer: number, version: 4 | 6): void => {
     const i = messages + buffer
-    const headerWord = (headers + i * HEADER) >> 2
-    const length = (u32[headerWord + 12]! & MSG_TRUNC) !== 0 ? -1 : u32[headerWord + 14]!
+    const header = headers + i * HEADER
+    const isTruncated = (u32[(header + Mmsghdr.FLAGS) >> 2]! & MSG_TRUNC) !== 0
+    const length = isTruncated ? -1 : u32[(header + Mmsghdr.LENGTH) >> 2]!
     lengths[buffer] = length
     segments[buffer] = length
     hopLimits[buffer] = 0
@@ -407,7 +421,7 @@ export const createUdpBatches = ({ staging, messages, destinations, receives }: 
     } else for (let word = 0; word < 4; word++) addresses[firstWord + word] = swap32(u32[nameWord + 2 + word]!)
 
     let at = (controls + i * CONTROL) >> 2
-    const end = at + (u32[headerWord + 10]! >> 2)
+    const end = at + (u32[(header + Mmsghdr.CONTROLLEN) >> 2]! >> 2)
     while (at + 4 < end) {
       const level = u32[at + 2]
       const type = u32[at + 3]
@@ -430,10 +444,10 @@ export const createUdpBatches = ({ staging, messages, destinations, receives }: 
       const header = headers + slot * HEADER
       const vector = vectors + slot * IOV
       putPointer(vector, offset)
-      u32[(vector + 8) >> 2] = bytes
-      putPointer(header, names + destination * NAME)
+      u32[(vector + IOV_LEN) >> 2] = bytes
+      putPointer(header + Mmsghdr.NAME, names + destination * NAME)
       const nameLength = nameLengths[destination]!
-      u32[(header + 8) >> 2] = nameLength
+      u32[(header + Mmsghdr.NAMELEN) >> 2] = nameLength
       const control = controls + slot * CONTROL
       let used = 0
       if (segment > 0) {
@@ -450,7 +464,7 @@ export const createUdpBatches = ({ staging, messages, destinations, receives }: 
         putControl(control + used, is4 ? SOL_IP : SOL_IPV6, is4 ? IP_TOS : IPV6_TCLASS, CMSG_LEN, trafficClass)
         used += CMSG
       }
-      u32[(header + 40) >> 2] = used
+      u32[(header + Mmsghdr.CONTROLLEN) >> 2] = used
     },
     send(socket, first, count) {
       const at = address + headers + first * HEADER
@@ -461,9 +475,9 @@ export const createUdpBatches = ({ staging, messages, destinations, receives }: 
     },
     receive(socket, first, count) {
       const header = headers + (messages + first) * HEADER
-      for (let i = 0, word = header >> 2; i < count; i++, word += HEADER >> 2) {
-        u32[word + 2] = NAME
-        u32[word + 10] = CONTROL
+      for (let i = 0, at = header; i < count; i++, at += HEADER) {
+        u32[(at + Mmsghdr.NAMELEN) >> 2] = NAME
+        u32[(at + Mmsghdr.CONTROLLEN) >> 2] = CONTROL
       }
       let received: number
       do received = orErrno(sys().recvmmsg(socket.fd, address + header, count, MSG_DONTWAIT, 0))

@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { closeSync } from 'node:fs'
 import { test } from 'node:test'
-import { ETIMEDOUT, SystemError } from '../../../src/host/errno.ts'
+import { ESRCH, ETIMEDOUT, SystemError } from '../../../src/host/errno.ts'
 import { nativeLibraryPath } from '../../../src/host/library.ts'
 import { charged } from '../../../src/host/memory/budget.ts'
 import { createGuest } from '../../../src/host/memory/guest.ts'
@@ -20,7 +20,9 @@ import { moversOf } from '../../tools.ts'
 const skip = nativeLibraryPath() === undefined && 'the native library was not built'
 
 /** Users without other guests: each test has its own, so that no other test uses up the user's waiting time. */
-const [FIRST_USER, SECOND_USER, THIRD_USER, FOURTH_USER] = [4_000_000, 4_000_001, 4_000_002, 4_000_003]
+const [FIRST_USER, SECOND_USER, THIRD_USER, FOURTH_USER, FIFTH_USER] = [
+  4_000_000, 4_000_001, 4_000_002, 4_000_003, 4_000_004,
+]
 
 /** Kills the movers of this process; returns their number. */
 const killMovers = (): number => {
@@ -85,8 +87,9 @@ test('a file may outlive its guest: its mover inherits no descriptors, and ends 
 test('a guest whose user has no waiting time left is late, which is reported once; the user’s next guest is refused', {
   skip,
 }, () => {
-  // a call that times out uses up all waiting time
-  charged(THIRD_USER, { waited: () => 0 } as Mover, () => -ETIMEDOUT)
+  // regained at a twentieth of the time, so for the whole test there is none left
+  const hour = 3600e6
+  charged(THIRD_USER, { waited: () => hour } as Mover, () => 0)
   const self = openProcess(process.pid) as ProcessHandle
   const guest = createGuest(process.pid, self.pidfd, THIRD_USER)!
   let reports = 0
@@ -98,6 +101,18 @@ test('a guest whose user has no waiting time left is late, which is reported onc
   const refused = openProcess(process.pid, { guestUid: THIRD_USER })
   assert.ok(refused instanceof SystemError)
   assert.equal(refused.code, 'ETIMEDOUT')
+})
+
+test('a query of the mappings of a closed guest fails, and starts no mover', { skip }, async () => {
+  const handle = openProcess(process.pid, { guestUid: FIFTH_USER }) as ProcessHandle
+  const range = { arena: mapArena(4096), at: 0, length: 4096 }
+  assert.ok(handle.guest!.readMaps(0, range) > 0)
+  closeProcess(handle)
+  // zombies are reaped later
+  while (moversOf(process.pid, '[^Z]').length > 0) await new Promise(setImmediate)
+  assert.equal(handle.guest!.readMaps(0, range), -ESRCH)
+  assert.equal(handle.guest!.ioctlMaps(0, range), -ESRCH)
+  assert.deepEqual(moversOf(process.pid, '[^Z]'), [])
 })
 
 test('a copy of no bytes succeeds, even at an address that is not mapped', { skip }, () => {

@@ -2,7 +2,7 @@
  * The mappings of a process, queried by the text of its maps file and by ioctl.
  */
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
+import { closeSync, openSync, readFileSync } from 'node:fs'
 import { after, before, test } from 'node:test'
 import fc from 'fast-check'
 import type { Guest } from '../../../src/host/memory/guest.ts'
@@ -127,13 +127,18 @@ const sys = libcFunctions({
   munmap: 'int munmap(int64_t a, uint64_t n)',
 })
 
+/** Maps pages, of which every second one is writable, so that each is a mapping of its own. Returns their address. */
+const mapAlternating = (pages: number): number => {
+  const start = sys().mmap(0, pages * PAGE, PROT.READ, MAP_PRIVATE_ANONYMOUS, -1, 0)
+  for (let i = 0; i < pages; i += 2) sys().mprotect(start + i * PAGE, PAGE, PROT.READ | PROT.WRITE)
+  return start
+}
+
 for (const [name, open] of Object.entries(readers))
   test(`a scan of very many mappings runs in slices, and agrees with \`permits\`, by ${name}`, t => {
     const own = open(process.pid)
     if (own === undefined) return t.skip('this kernel answers no queries of mappings')
-    // Every second page is writable.
-    const start = sys().mmap(0, MAPPINGS * PAGE, PROT.READ, MAP_PRIVATE_ANONYMOUS, -1, 0) as number
-    for (let i = 0; i < MAPPINGS; i += 2) sys().mprotect(start + i * PAGE, PAGE, PROT.READ | PROT.WRITE)
+    const start = mapAlternating(MAPPINGS)
     const end = start + MAPPINGS * PAGE
     const query = (rights: number, turn: number): { slices: number; answer: boolean } => {
       const job = own.search(start, end, rights, () => turn)
@@ -155,3 +160,17 @@ for (const [name, open] of Object.entries(readers))
     assert.equal(own.permits(start, end, READ, 4), false)
     own.close()
   })
+
+test('a search that continues after `close` queries no other file', t => {
+  const ranges = queriedRanges(process.pid)
+  if (ranges === undefined) return t.skip('this kernel answers no queries of mappings')
+  const start = mapAlternating(MAPPINGS)
+  const search = ranges.search(start, start + MAPPINGS * PAGE, READ, () => 1)
+  assert.equal(search.next().done, false)
+  ranges.close()
+  // gets the number of the closed descriptor
+  const other = openSync('/proc/self/maps', 'r')
+  assert.deepEqual(search.next(), { done: true, value: false })
+  closeSync(other)
+  sys().munmap(start, MAPPINGS * PAGE)
+})

@@ -39,6 +39,7 @@ import {
   send,
   sendBytes,
   setBuffers,
+  setSendTimeout,
   shutdown,
   socketPair,
 } from '../../../src/host/net/sockets.ts'
@@ -240,6 +241,11 @@ test('failed calls leave no open descriptor', () => {
   assert.throws(() => listen(join(folder, 'dangling')), { code: 'EEXIST' })
   assert.equal(statSync(join(folder, 'file')).size, 8, 'a file that is not a socket is not removed')
   assert.equal(openFds(), before)
+})
+
+test('the error of a send timeout has its seconds and microseconds', () => {
+  const noDescriptor = -1
+  assert.throws(() => setSendTimeout(noDescriptor, 0, 5), { code: 'EBADF', message: /timeout of 0 s and 5 µs/ })
 })
 
 test('a watched descriptor cannot be closed', t => {
