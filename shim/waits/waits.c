@@ -17,6 +17,8 @@
 #include <semaphore.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
@@ -30,7 +32,10 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
-/* Of the shim (shim/check/events.c). Absent if the shim is not loaded. */
+/*
+ * Of the shim (shim/check/events.c). Absent if the shim is not loaded. `fd`: the descriptor from which the thread read;
+ * -1: the wait had none.
+ */
 __attribute__((weak, visibility("default"))) void userdma_waited(int fd);
 __attribute__((weak, visibility("default"))) void userdma_creates_thread(void);
 
@@ -63,8 +68,9 @@ EXPORT ssize_t __recvfrom_chk(int fd, void *buffer, size_t count, size_t buffer_
     X(pthread_rwlock_trywrlock) X(pthread_rwlock_timedwrlock) X(pthread_rwlock_clockwrlock) X(pthread_cond_wait)       \
     X(pthread_cond_timedwait) X(pthread_cond_clockwait) X(pthread_barrier_wait) X(sem_wait) X(sem_trywait)             \
     X(sem_timedwait) X(sem_clockwait) X(thrd_create) X(thrd_join) X(mtx_lock) X(mtx_trylock) X(mtx_timedlock)          \
-    X(cnd_wait) X(cnd_timedwait) X(wait) X(waitpid) X(wait4) X(waitid) X(read) X(__read_chk) X(readv) X(recv)          \
-    X(__recv_chk) X(recvfrom) X(__recvfrom_chk) X(recvmsg) X(accept) X(accept4) X(recvmmsg) X(eventfd_read)
+    X(cnd_wait) X(cnd_timedwait) X(wait) X(waitpid) X(wait3) X(wait4) X(waitid) X(system) X(pclose) X(read)            \
+    X(__read_chk) X(readv) X(recv) X(__recv_chk) X(recvfrom) X(__recvfrom_chk) X(recvmsg) X(accept) X(accept4)         \
+    X(recvmmsg) X(eventfd_read)
 
 /* The next library's functions. */
 static struct {
@@ -102,12 +108,20 @@ __attribute__((constructor(101))) static void look_up(void)
 /* A cache by return address. An entry: the address shifted left by one; bit 0: the address is in an RDMA library. */
 static uintptr_t callers[MAX_CALLERS];
 
+static bool begins_with(const char *text, const char *start)
+{
+    return strncmp(text, start, strlen(start)) == 0;
+}
+
+/* `path`: NULL if it is not known. */
 static bool is_rdma_library(const char *path)
 {
-    const char *name = path ? strrchr(path, '/') : NULL;
-    name = name ? name + 1 : path;
-    return name && (strncmp(name, "libibverbs", 10) == 0 || strncmp(name, "librxe", 6) == 0 ||
-                    strncmp(name, "librdmacm", 9) == 0 || strncmp(name, "libuserdma", 10) == 0);
+    if (!path)
+        return false;
+    const char *slash = strrchr(path, '/');
+    const char *name = slash ? slash + 1 : path;
+    return begins_with(name, "libibverbs") || begins_with(name, "librxe") || begins_with(name, "librdmacm") ||
+           begins_with(name, "libuserdma");
 }
 
 /* The path of the library with this address; NULL: none. Without the loader's lock (see look_up), if possible. */
@@ -358,6 +372,11 @@ EXPORT pid_t waitpid(pid_t child, int *status, int options)
     return waited_for_child(NEXT(waitpid)(child, status, options), options);
 }
 
+EXPORT pid_t wait3(int *status, int options, struct rusage *usage)
+{
+    return waited_for_child(NEXT(wait3)(status, options, usage), options);
+}
+
 EXPORT pid_t wait4(pid_t child, int *status, int options, struct rusage *usage)
 {
     return waited_for_child(NEXT(wait4)(child, status, options, usage), options);
@@ -371,6 +390,24 @@ EXPORT int waitid(idtype_t type, id_t id, siginfo_t *info, int options)
         child = info ? info->si_pid : 1; /* without `info` a child may have ended */
     waited_for_child(child, options);
     return result;
+}
+
+/* These wait inside the C library. */
+
+EXPORT int system(const char *command)
+{
+    const int status = NEXT(system)(command);
+    if (command && status != -1)
+        waited(-1);
+    return status;
+}
+
+EXPORT int pclose(FILE *stream)
+{
+    const int status = NEXT(pclose)(stream);
+    if (status != -1)
+        waited(-1);
+    return status;
 }
 
 /* ---- sockets and pipes ---- */

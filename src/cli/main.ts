@@ -361,7 +361,7 @@ const main = async (): Promise<void> => {
       program.outputHelp({ error: true })
       process.exitCode = 2
     } else {
-      // Commander would print the help of userdma on standard error, without a message.
+      // For an unknown word after `help`, commander would print the help of userdma on standard error, without a message.
       if (first === 'help' && second !== undefined && !Object.hasOwn(commands, second)) {
         if (OWN_HELP.includes(second)) program.help()
         program.error(`error: unknown ${second.startsWith('-') ? 'option' : 'command'} '${second}'`)

@@ -22,7 +22,10 @@ import { Clock, MAX_SLOTS } from './clock.ts'
 import { isFetching, isOrderedInQueue, type Queued, type RequestKind } from './order.ts'
 import { type Access, AccessKind, type Interval, isWord, isWrite, MAX_INTERVALS, type Range, Shadow } from './shadow.ts'
 
-/** Maximum requests with the clock of their post. Further requests get a clock with all that any thread knew then. */
+/**
+ * Maximum requests with the clock of their post. A further request gets a clock with all that any thread knew when it
+ * was posted.
+ */
 export const MAX_CLOCKS = 16384
 /** Maximum unpolled requests of a queue. Older ones count as done. */
 export const MAX_IN_FLIGHT = 16384
@@ -170,11 +173,15 @@ export class Races<Info> {
 
   /** Adds a queue: the send queue of a queue pair, or the messages that a queue pair receives. */
   open(id: number, isReliable: boolean): void {
-    const free = this.#freeSlots.pop()
-    const slot = free?.slot ?? (this.#slots < MAX_SLOTS ? this.#slots++ : -1)
+    const { slot, nextEpoch } = this.#freeSlots.pop() ?? { slot: this.#newSlot(), nextEpoch: 0 }
     if (slot < 0) this.#omit('race-queues', 1)
     const empty = { inFlight: [], placedCount: 0, fences: 0, forgottenFences: 0, fenced: [], isClosed: false }
-    this.#queues.set(id, { slot, isReliable, nextEpoch: free?.nextEpoch ?? 0, ...empty })
+    this.#queues.set(id, { slot, isReliable, nextEpoch, ...empty })
+  }
+
+  /** −1: there are MAX_SLOTS. */
+  #newSlot(): number {
+    return this.#slots < MAX_SLOTS ? this.#slots++ : -1
   }
 
   /** A queue was reset or destroyed: its requests have ended. */
@@ -224,9 +231,10 @@ export class Races<Info> {
     const request = new Request(queue, kind, info, stamp, this.#clockOf(stamp.clock, stamp.time), time)
     if (isFenced) queue.fenced.push(request)
     if (queue.fenced.length > MAX_FENCED) {
+      const forgotten = queue.fenced.shift()!
       queue.forgottenFences++
-      // If it is known to be done, all requests before it are too, and nothing is lost.
-      if (queue.fenced.shift()!.doneKnownTime === Number.POSITIVE_INFINITY) this.#omit('race-fences', 1)
+      // If a thread knows the forgotten request to be done, the requests before it are done too: no omission.
+      if (forgotten.doneKnownTime === Number.POSITIVE_INFINITY) this.#omit('race-fences', 1)
     }
     this.#enqueue(queue, request)
     this.#access(request, stamp.clock, ranges)
@@ -307,7 +315,7 @@ export class Races<Info> {
       const done = queue.inFlight[count]!
       done.doneKnownTime = time
       if (queue.isReliable && done.placedKnownTime > time) done.placedKnownTime = time
-      if (done.clock !== undefined && done !== request && done.clock !== request.clock) clock.join(done.clock)
+      if (done.clock !== undefined && done.clock !== request.clock) clock.join(done.clock)
       this.#releaseClock(done)
     }
     if (count === 1) queue.inFlight.shift()
@@ -401,11 +409,14 @@ export class Races<Info> {
     // Two receives with one buffer: finding `receive-overlap`.
     if (request.kind === 'RECEIVE' && later.request.kind === 'RECEIVE') return true
     if (isKnownDone(request, clock, isLocal(earlier.range)) || isKnownPlaced(request, clock)) return true
-    const earlierSend = request.sender ?? request
-    const laterSend = later.request.sender ?? later.request
-    if (request.sender !== undefined && (earlierSend.queue.isClosed || isKnownDone(earlierSend, clock, false)))
+    const { sender } = request
+    if (
+      sender !== undefined &&
+      (sender.queue.isClosed || isKnownDone(sender, clock, false) || isKnownPlaced(sender, clock))
+    )
       return true
-    if (request.sender !== undefined && isKnownPlaced(earlierSend, clock)) return true
+    const earlierSend = sender ?? request
+    const laterSend = later.request.sender ?? later.request
     return earlierSend.queue === laterSend.queue && isOrderedInQueue(earlierSend, earlier.range, laterSend, later.range)
   }
 }

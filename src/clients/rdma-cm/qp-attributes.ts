@@ -31,7 +31,7 @@ const refuse = (reason: string): never => {
   throw new CallError('EINVAL', `cm_id.initQpAttr: ${reason}`)
 }
 
-/** The attributes without a connection, and of UD. Only `state` itself depends on the state. */
+/** The attributes without a connection, and of UD: the same for each state, except `state` itself. */
 const unconnectedAttributes = (id: Identifier, state: number): QpAttributes => ({
   state,
   pkeyIndex: 0,
@@ -88,6 +88,7 @@ const toRtr = (id: Identifier): QpAttributes => {
     address: addressOf(id),
     pathMtu: path.mtu,
     destQpn: agreed.remoteQpn,
+    // The starting PSN of our REQ or REP is the first that the peer sends.
     rqPsn: startingPsn,
     ...(hasResponder && { maxDestRdAtomic: agreed.responderResources, minRnrTimer: 0 }),
   }
@@ -96,24 +97,27 @@ const toRtr = (id: Identifier): QpAttributes => {
 const toRts = ({ connection, qpType, ackTimeout }: Identifier): QpAttributes => {
   if (connection === undefined) return refuse('there is no connection')
   const { agreed } = connection
-  const timeout = ackTimeout ?? agreed.ackTimeout
+  const hasRequester = qpType === QpType.values.RC || qpType === QpType.values.XRC_INI
   return {
     state: RTS,
     sqPsn: agreed.sqPsn,
-    ...((qpType === QpType.values.RC || qpType === QpType.values.XRC_INI) && {
-      timeout,
+    // Linux sets the ACK timeout of an XRC target too, which has no requester.
+    ...((hasRequester || qpType === QpType.values.XRC_TGT) && { timeout: ackTimeout ?? agreed.ackTimeout }),
+    ...(hasRequester && {
       retryCnt: agreed.retryCount,
       rnrRetry: agreed.rnrRetryCount,
       maxRdAtomic: agreed.initiatorDepth,
     }),
-    ...(qpType === QpType.values.XRC_TGT && { timeout }),
   }
 }
 
 /**
- * Attributes for a transition to `state`. Throws CallError EINVAL without a device, for a listener that is not for
- * datagrams, and for an invalid state; with a connection, also after its end, for a request that was rejected or
- * withdrawn, for RTR and RTS if the peer's parameters are not known, and for states other than INIT, RTR and RTS.
+ * Attributes for a transition to `state`. Throws CallError EINVAL
+ * - without a device, and for an invalid state;
+ * - for a listener that is not for datagrams;
+ * - after the end of a connection, and for a received request that was rejected or withdrawn;
+ * - with a connection, for states other than INIT, RTR and RTS, and for RTR and RTS before the peer's parameters are
+ *   known.
  */
 export const qpAttributesFor = (id: Identifier, state: number): QpAttributes => {
   if (id.device === undefined) return refuse('no device is known yet: resolve or bind an address')
@@ -126,7 +130,7 @@ export const qpAttributesFor = (id: Identifier, state: number): QpAttributes => 
   const mayConnectAgain = id.state === 'ROUTE_RESOLVED' && !id.isRequest
   const hasEnded = ENDED.has(connectionState) || (connectionState === 'IDLE' && !mayConnectAgain)
   if (hasEnded || (state !== INIT && !AGREED.has(connectionState)))
-    refuse(`the connection is in state ${connectionState}`)
+    return refuse(`the connection is in state ${connectionState}`)
   if (state === INIT) return toInit(id)
   if (state === RTR) return toRtr(id)
   return state === RTS ? toRts(id) : refuse(`state ${state} is not INIT, RTR or RTS`)

@@ -25,8 +25,8 @@ import {
 
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND, ZERO_BASED, FLUSH_PERSISTENT } = AccessFlags.values
 /**
- * Rights that a window of this type can grant. Memory of a process is not persistent; type 1 is never zero-based
- * (o10-36.2.2).
+ * Rights that a window can grant. FLUSH_PERSISTENT is not one: the memory of a process is not persistent. ZERO_BASED is
+ * one of type 2 only (o10-36.2.2).
  */
 export const windowRights = (isType1: boolean): number =>
   (REMOTE_RIGHTS & ~FLUSH_PERSISTENT) | (isType1 ? 0 : ZERO_BASED)

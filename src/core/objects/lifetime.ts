@@ -58,7 +58,7 @@ const countObject = (device: Device, cls: ObjectClass): void => {
   device.counts[name] = (device.counts[name] ?? 0) + 1
 }
 
-/** If it throws, nothing is counted or charged. */
+/** Counts an object, and charges its bytes to the context's account. If one of the two throws, neither is done. */
 const countAndCharge = (context: Context, cls: ObjectClass): void => {
   const { account, device } = context
   account?.charge(objectBytes(cls))
@@ -281,7 +281,10 @@ function* destroyUsed(objects: readonly CoreObject[], why: 'close' | 'remove'): 
   }
 }
 
-/** Destroys all objects of a context in reverse order of dependency; yields after each. */
+/**
+ * Destroys all objects of a context in reverse order of dependency; yields after each. Unused objects come first, with
+ * the objects that only they used; then unused fd objects; then what is in use otherwise.
+ */
 export function* destroyAll(context: Context, why: 'close' | 'remove'): Generator<void> {
   // Withdraws the unread events of all objects together: withdrawing them per object is slow.
   if (why === 'close')

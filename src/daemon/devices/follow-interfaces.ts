@@ -8,7 +8,8 @@
  *   the additional addresses that it has.
  * - If a device is created with an additional address of another device, the other device loses the address, also in
  *   another daemon (`spare` in host/net/udp.ts).
- * - If another program uses an address, the address is omitted, with a line in the log.
+ * - If the RoCE port of an address is in use, by another program or by Linux's rxe, the device does not get the address.
+ *   The log has a line.
  *
  * If an interface is deleted, the device has no link, and only its default GID, until an interface with the same name
  * or with the device's own address appears. (Linux deletes an rxe device with its interface.)
@@ -21,6 +22,7 @@ import { addGid, NO_EVENT, type PortEvent, removeGid, replaceInterface, setLink 
 import { EADDRINUSE, SystemError } from '../../host/errno.ts'
 import type { Interfaces, NetworkInterface } from '../../host/net/interfaces.ts'
 import { pathMtuOf } from '../../phy/udp/window.ts'
+import { ROCE_UDP_PORT } from '../../spec/wire/headers.ts'
 import { addressText, isSameAddress } from '../../wire/address.ts'
 
 type Followed = Pick<RxeDevice, 'device' | 'state'>
@@ -57,7 +59,7 @@ const addAddress = (
     state.port.addAddress(address, claim)
   } catch (error) {
     if (!(error instanceof SystemError)) throw error
-    const reason = error.errno === EADDRINUSE ? 'another program uses its RoCE port' : error.message
+    const reason = error.errno === EADDRINUSE ? `its UDP port ${ROCE_UDP_PORT} is in use` : error.message
     console.error(`userdma daemon: ${device.name} does not use the address ${addressText(address)}: ${reason}`)
     return undefined
   }

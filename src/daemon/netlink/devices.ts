@@ -94,7 +94,7 @@ const describeNode = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
     throw new CallError('EINVAL', `a node of type ${type} belongs to no port: attribute PORT_INDEX is refused`)
   if (scope === 'port' && port === undefined)
     throw new CallError('EINVAL', `a node of type ${type} belongs to a port: attribute PORT_INDEX is missing`)
-  // Also of a port's node: devices have at most one port.
+  // A port's node has the device's number too, because devices have at most one port.
   const number = found?.device.index
   const name = `${nodeType.node}${number ?? ''}`
   if (!hasNode(daemon.root, name)) return refuseUnknown()

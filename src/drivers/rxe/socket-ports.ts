@@ -29,7 +29,7 @@ const explainedError = (error: unknown, { name, address }: DeviceSpec, link: Lin
   if (error.errno === EADDRINUSE)
     return new CallError(
       'EADDRINUSE',
-      `${device}: UDP port ${ROCE_UDP_PORT} of ${address} is in use by another program (a second userdma daemon?); stop it, or give another address`,
+      `${device}: UDP port ${ROCE_UDP_PORT} of ${address} is in use by another program (a second userdma daemon?), or by Linux's module rdma_rxe; stop the program, unload the module, or give another address`,
     )
   if (error.errno !== EADDRNOTAVAIL) return new Error(`${device}: ${error.message}`)
   const addresses = Object.entries(networkInterfaces()).flatMap(([interfaceName, infos = []]) =>

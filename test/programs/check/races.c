@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
+#include <spawn.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -733,6 +734,31 @@ static void ask_for_ended_child(void)
 }
 WAITING_CASE(no_child_ended, (void)0, ask_for_ended_child(), set_flag())
 
+static void run_command(void)
+{
+    wait_for_flag();
+    check(system("true"), "system");
+}
+WAITING_CASE(command_ended, (void)0, run_command(), set_flag())
+
+static FILE *command;
+static void close_command(void)
+{
+    wait_for_flag();
+    check(pclose(command), "pclose");
+}
+WAITING_CASE(command_closed, command = need(popen("true", "r"), "popen"), close_command(), set_flag())
+
+static void wait_by_wait3(void)
+{
+    wait_for_flag();
+    char *arguments[] = {"true", NULL};
+    pid_t child;
+    check(posix_spawnp(&child, "true", NULL, NULL, arguments, environ), "posix_spawnp");
+    check(wait3(NULL, 0, NULL) == child ? 0 : ECHILD, "wait3");
+}
+WAITING_CASE(child_of_wait3, (void)0, wait_by_wait3(), set_flag())
+
 static mtx_t c11_mutex;
 static cnd_t c11_condition;
 
@@ -991,6 +1017,9 @@ static const struct {
     NONE(owner_ended_with_lock),
     NONE(fortified_recvfrom),
     RACE(no_child_ended, "race"),
+    NONE(command_ended),
+    NONE(command_closed),
+    NONE(child_of_wait3),
     NONE(c11_lock),
     NONE(c11_condition_wait),
     NONE(c11_thread_joined),
