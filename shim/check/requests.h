@@ -36,7 +36,10 @@ extern struct range ranges[MAX_RANGES];
 
 /* Number of ranges that are not empty. Each free() reads it (shim/frees/frees.c). */
 EXPORT extern uint32_t userdma_outstanding;
-/* Number of the latest element with memory. A realloc() reads it before it gives back memory. */
+/*
+ * Number of the latest element with memory. A realloc() reads it before it gives back memory: elements with higher
+ * numbers may use memory that another thread has allocated since.
+ */
 EXPORT extern uint64_t userdma_latest;
 
 /* With the lock held. A range of 0 bytes stays empty. */
@@ -53,9 +56,9 @@ struct element {
     uint32_t next, previous;
     /* Index of the queue in the table of queues. */
     uint32_t queue;
-    /* The queue's `posted` after the post. All elements of a request have one value. */
+    /* The position of the request: the queue's `posted` after the post. The same in all elements of a request. */
     uint32_t index;
-    /* Counts all elements with memory. */
+    /* The value of userdma_latest for this element; 0: the request has no memory. */
     uint64_t number;
     /* For memory on the poster's stack: the thread (frames.c) and the address of its outermost frame. Else thread 0. */
     uint32_t thread;
@@ -67,7 +70,7 @@ extern struct element elements[MAX_RANGES];
 extern uint32_t used_slots;
 
 struct queue {
-    /* USERDMA_POST_SEND, _RECEIVE or _SHARED; 0: an empty entry, which ends a probe. */
+    /* USERDMA_POST_SEND, _RECEIVE or _SHARED; 0: an empty entry, which ends a search. */
     uint32_t kind;
     /* Queue pair number, or handle of a shared receive queue. */
     uint32_t number;
@@ -97,7 +100,7 @@ void requests_unlock(void);
 /* Returns a queue; with `should_create`, creates an unknown queue. NULL: unknown, or the table is full. */
 struct queue *queue_of(int fd, uint32_t kind, uint32_t number, bool should_create);
 const struct queue *queue_of_element(uint32_t slot);
-/* Appends an element to the queue's latest request. Returns the slot, or NONE if all slots are in use. */
+/* Appends an element to the request that `posted` counted last. Returns the slot, or NONE if all slots are in use. */
 uint32_t element_append(struct queue *queue, uint64_t wr_id, bool is_signaled);
 void element_remove(struct queue *queue, uint32_t slot);
 /* Stops watching the element's memory. */
@@ -116,8 +119,8 @@ void requests_forget_all(void);
 bool frames_is_on_stack(uintptr_t address);
 
 /*
- * Without the lock: the address of this thread's outermost frame, if memory of the elements is on this thread's stack
- * above `frame`. 0: no such memory, or unknown.
+ * Without the lock: the address of this thread's outermost frame, if memory of the elements in `list` is on this
+ * thread's stack in the frame at `frame`, the poster's, or in those of its callers. 0: no such memory, or unknown.
  */
 uintptr_t frames_outermost(const struct ibv_sge *list, int count, uintptr_t frame);
 /* With the lock held: notes the memory of `slot` if `address` is on this thread's stack. `outermost`: as above. */

@@ -22,7 +22,10 @@
 #define LIKELY(x) __builtin_expect(!!(x), 1)
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)
 
-/* Of the shim (shim/check/ranges.c). Absent if the shim is not loaded. */
+/*
+ * Of the shim (shim/check/ranges.c). Absent if the shim is not loaded. `latest`: only requests up to this number of
+ * userdma_latest are checked.
+ */
 __attribute__((weak, visibility("default"))) extern uint32_t userdma_outstanding;
 __attribute__((weak, visibility("default"))) extern uint64_t userdma_latest;
 __attribute__((weak, visibility("default"))) void userdma_freed(void *block, size_t bytes, uint64_t latest);
@@ -87,7 +90,7 @@ EXPORT void *realloc(void *block, size_t size)
     void *result = next_realloc(block, size);
     if (LIKELY(before == 0) || (!result && size != 0))
         return result;
-    /* A block that stays in place has lost only its end. */
+    /* A block that stays in place can have lost only its end. */
     const size_t kept = result == block ? malloc_usable_size(block) : 0;
     if (kept < before)
         userdma_freed((char *)block + kept, before - kept, latest);
@@ -144,7 +147,7 @@ EXPORT int fexecve(int fd, char *const arguments[], char *const environment[])
     return NEXT(fexecve)(fd, arguments, environment);
 }
 
-/* Declares `arguments`: `first` and the variadic arguments up to NULL. `list` is then after the NULL. */
+/* Declares `arguments`: `first`, the variadic arguments, and NULL. `list` is then after the NULL. */
 #define COLLECT_ARGUMENTS(first, list)                                                                                 \
     size_t count = 1;                                                                                                  \
     va_list counted;                                                                                                   \

@@ -35,6 +35,7 @@ static void absent_closefrom(int first)
 
 static int absent_openat2(int dir, const char *path, const struct open_how *how, size_t size)
 {
+    /* syscall() here is the shim's, which calls openat2 again. */
     return (int)shim_next_syscall(SYS_openat2, dir, path, how, size);
 }
 
@@ -122,8 +123,8 @@ static void fill_absent(struct real *real)
 }
 
 /*
- * Functions that are not looked up: their replacements make the C library's system calls. A dlsym that finds nothing
- * allocates, and the caller may be the program's allocator.
+ * Functions that are not looked up: their replacements make the same system calls as the C library's functions. A dlsym
+ * that finds nothing allocates, and the caller may be the program's allocator.
  */
 static const char *const plain_system_calls[] = {"close_range", "openat2"};
 
@@ -142,7 +143,7 @@ static const struct {
     {"glob64", "GLIBC_2.27"},
 };
 
-/* Before glibc 2.36, dlsym with RTLD_NEXT finds the first version. Another preload library may precede it. */
+/* Before glibc 2.36, dlsym with RTLD_NEXT finds the first version. A function of another preload library is kept. */
 static void *replace_first_version(const char *name, void *found)
 {
     void *newer = NULL;
@@ -154,7 +155,10 @@ static void *replace_first_version(const char *name, void *found)
 
 static void *find_next(const char *name)
 {
-    /* In glibc since 2.34. Without close_range(2), glibc's function closes more descriptors than the replacement. */
+    /*
+     * In glibc since 2.34. It is used although the replacement needs no lookup: on a kernel without close_range(2) it
+     * closes more descriptors than the replacement.
+     */
     if (strcmp(name, "closefrom") == 0 && strverscmp(gnu_get_libc_version(), "2.34") < 0)
         return NULL;
     for (size_t i = 0; i < sizeof plain_system_calls / sizeof *plain_system_calls; i++)

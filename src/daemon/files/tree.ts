@@ -6,7 +6,7 @@
 import { existsSync, readdirSync, renameSync, rmSync, symlinkSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { UVERBS_ABI } from '../../spec/classes/device/system.ts'
-import { NodeType, PortState } from '../../spec/enums.ts'
+import { NodeType, PhysState, PortState } from '../../spec/enums.ts'
 import { type CharDevice, CharDevices, rdevOf } from '../../spec/linux/chardevs.ts'
 import { CM_NODE, SYSTEM_NAME, SYSTEM_NODE, UMAD_NODES } from '../../spec/session.ts'
 import { makeFolder, replaceFile, writeNewFile } from './tree-files.ts'
@@ -32,7 +32,7 @@ export interface TreeDevice {
 export interface TreePort {
   /** GIDs in use. */
   readonly gids: readonly { readonly index: number; readonly gid: Uint8Array }[]
-  /** Linux's IB_PORT_… and IB_PORT_PHYS_STATE_… */
+  /** `PortState` and `PhysState` (spec/enums.ts). */
   readonly state: number
   readonly physState: number
 }
@@ -41,7 +41,13 @@ export interface TreePort {
 const stateText = (state: number): string =>
   `${state}: ${Object.entries(PortState.values).find(([, value]) => value === state)?.[0]}`
 const NODE_TYPE_TEXTS: Readonly<Record<number, string>> = { [NodeType.values.CA]: 'CA' }
-const PHYS_STATE_TEXTS: Readonly<Record<number, string>> = { 2: 'Polling', 3: 'Disabled', 5: 'LinkUp' }
+const { POLLING, DISABLED, LINK_UP } = PhysState.values
+/** The states of soft devices. */
+const PHYS_STATE_TEXTS: Readonly<Record<number, string>> = {
+  [POLLING]: 'Polling',
+  [DISABLED]: 'Disabled',
+  [LINK_UP]: 'LinkUp',
+}
 const physStateText = (state: number): string => `${state}: ${PHYS_STATE_TEXTS[state] ?? '<unknown>'}`
 
 const { uverbs, rdma_cm: cm, umad, issm } = CharDevices
@@ -121,7 +127,7 @@ const changingFiles = (device: TreeDevice): Files => {
 
 const NODES = 'dev/infiniband'
 const umadPath = (node: number): string => `${NODES}/${umad.node}${node}`
-/** As in Linux: a program with access to the node can send management datagrams. */
+/** As in Linux, only for the owner, because a program with access to the node can send management datagrams. */
 const UMAD_MODE = 0o600
 const nodeNames: Readonly<Record<number, string>> = { [SYSTEM_NODE]: SYSTEM_NAME, [CM_NODE]: cm.node }
 const nodePath = (node: number): string => `${NODES}/${nodeNames[node] ?? `${uverbs.node}${node}`}`

@@ -23,7 +23,7 @@ import { DescriptorMark, InstallKind } from '../../spec/session.ts'
 import { writeMessage } from '../../uapi/nldev/messages.ts'
 import type { Containment } from '../containment.ts'
 
-/** The datagrams of a list, in order; undefined between steps. */
+/** Yields the datagrams of a list, in order, and undefined after a step that has completed none. */
 export type Datagrams = Generator<Uint8Array | undefined>
 
 export interface NetlinkSocket {
@@ -33,7 +33,7 @@ export interface NetlinkSocket {
   readonly target: string
   /** Whether the process that opened the socket may send requests that need CAP_NET_ADMIN on Linux. */
   readonly isAdmin: boolean
-  /** SOCK_RAW or SOCK_DGRAM. */
+  /** SOCK_RAW or SOCK_DGRAM, as the program has requested. */
   readonly type: number
   /** 0: not bound. */
   port: number
@@ -57,7 +57,7 @@ export interface NetlinkSocket {
 
 /** A step, such as making a datagram of 40 queue pairs, takes up to half a millisecond. */
 const STEPS_PER_SLICE = 3
-/** Datagrams that are read in one callback of the event loop. */
+/** Maximum number of datagrams that one callback of the event loop reads. */
 const BURST = 16
 
 const OVERRUN = writeMessage({ type: NlmsgType.OVERRUN, flags: 0, sequence: 0, port: 0, body: new Uint8Array() })
@@ -78,6 +78,7 @@ export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, isA
   const { containment, slices } = parts
   const [ours, peerEnd] = socketPair()
   setBlocking(peerEnd)
+  // The mark by which shims recognize the peer end.
   setSendTimeout(peerEnd, DescriptorMark.FIRST + InstallKind.NETLINK, DescriptorMark.MICROSECONDS)
   let isPeerEndOpen = true
   let isClosed = false

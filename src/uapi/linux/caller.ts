@@ -175,9 +175,9 @@ const driverStructs = new Map<string, CompiledLayout>()
 const POINTER_BYTES = 8
 
 /**
- * Checks the driver's parts of request and response as Linux's driver does. Throws CallError EINVAL for a response
- * buffer that is too small, unexpected input, or too little input. Returns the argument of `writeDriverPart`: undefined
- * if the driver writes no struct.
+ * Checks the driver's parts of request and response as Linux's driver does. Returns the argument of `writeDriverPart`:
+ * undefined if the driver writes no struct. Throws CallError: EINVAL for a response buffer that is too small, and for
+ * unexpected or too little input; EFAULT.
  */
 export const driverPart = (
   view: CallerView,

@@ -80,7 +80,7 @@ const bitOf = (name: keyof RequestOptions): number => {
       return SRQ
   }
 }
-/** The names for error messages; `checkRequestOptions` has the checks. */
+/** The names for error messages. */
 const requestOptionNames: KnownOptions<RequestOptions> = {
   id: true,
   signaled: 'flag',
@@ -106,7 +106,7 @@ const MAX_SRQ_NUMBER = 0xffffff
 
 /**
  * Checks that all options belong to groups in `allowed` (`RequestOptionBits`), and checks the values of `SendOptions`
- * and `srqNumber`. Throws RdmaError EINVAL.
+ * and `srqNumber`. The operations check the values of the others. Throws RdmaError EINVAL.
  */
 export const checkRequestOptions = (call: string, options: SendOptions, allowed: number): void => {
   if (typeof options !== 'object' || options === null)

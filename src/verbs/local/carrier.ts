@@ -42,7 +42,7 @@ interface LocalCarrier extends Carrier {
 interface Rings {
   readonly memory: RingMemory
   readonly ring: Carrier['ring']
-  /** Layout 'rxe' only: the same memory, for the rings of drivers other than rxe. */
+  /** With layout 'rxe': the same memory. Drivers other than rxe have their rings in it (`Context.mapped`). */
   readonly mapped?: FindableMemory
 }
 
