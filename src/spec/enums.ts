@@ -161,8 +161,9 @@ export const CqFlags = enumeration('cq_flags', { TIMESTAMP_COMPLETION: 1 << 0, I
 export const CqKind = enumeration('cq_kind', { ENTRIES: 0, EXTENDED: 1, COUNTING: 2 })
 
 /**
- * Kinds of memory regions. FILE: pages of a memory file. NULL: writes are discarded, reads return zeros. IMPLICIT: the
- * caller's whole address space, as it is at each access. DEVICE: memory of a `dm`.
+ * Kinds of memory regions. MEMORY: a range of the caller's memory. FILE: pages of a memory file. NULL: writes are
+ * discarded, reads return zeros. IMPLICIT: the caller's whole address space, as it is at each access. DEVICE: memory of
+ * a `dm`.
  */
 export const MrKind = enumeration('mr_kind', { MEMORY: 0, FILE: 1, NULL: 2, IMPLICIT: 3, DEVICE: 4 })
 

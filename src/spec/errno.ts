@@ -54,7 +54,7 @@ export const errnoName = (errno: number): string => NAMES.get(errno) ?? `errno $
 
 /** `name` if Errno has it, otherwise `fallback`. */
 export const knownErrno = (name: string, fallback: ErrnoName): ErrnoName =>
-  name in Errno ? (name as ErrnoName) : fallback
+  Object.hasOwn(Errno, name) ? (name as ErrnoName) : fallback
 
 /**
  * A refused call. `errno`: positive, as in Linux for the same mistake. `message`: what is wrong, with the value and

@@ -25,6 +25,7 @@ import {
   optional,
   QUERY,
   record,
+  recordSize,
   u32,
   u64,
 } from '../schema/schema.ts'
@@ -34,7 +35,10 @@ export const CtxWord = { HEADER_PRODUCER: 0, HEADER_CONSUMER: 1, EAGER_CONSUMER:
 
 export const CtxKind = enumeration('ctx_kind', { EAGER: 1, EXPECTED: 2 })
 
-/** `source`: the sender's context number. `slot`: the number of the eager or expected buffer. */
+/**
+ * `source`: the sender's context number. `slot`: the number of the eager or expected buffer. `sequence`: number of
+ * earlier messages since the creation or reset of the context, modulo 2^32.
+ */
 export const CtxHeader = {
   kind: at(0, enumOf(0, CtxKind)),
   source: at(4, u32(0)),
@@ -76,7 +80,7 @@ export const CtxContext = objectClass('ctx_context', 0x8000, {
   methods: {
     /**
      * Assigns a free context. EBUSY if all contexts are assigned. `eagerCount`: a power of two. Contexts with the same
-     * `jobKey` can send to each other. `ops`: a descriptor that is notified of messages.
+     * `jobKey` can send to each other. `ops`: a descriptor that is notified of messages (`arm`).
      */
     create: method(CREATE, {
       in: {
@@ -95,7 +99,10 @@ export const CtxContext = objectClass('ctx_context', 0x8000, {
     reset: method(Block.DRIVER_FAST + 0, { in: {}, out: {} }),
     /** Enables or disables receiving (initially enabled); while disabled, senders get EAGAIN. */
     receiveControl: method(Block.DRIVER_FAST + 1, { in: { enable: u32(1, { max: 1 }) }, out: {} }),
-    /** Announces expected buffer `slot` for a message of `length` bytes. EBUSY if the buffer is announced already. */
+    /**
+     * Announces expected buffer `slot` for a message of `length` bytes. EBUSY: the buffer is announced already. EINVAL:
+     * there is no such buffer. EMSGSIZE: the message is longer than the buffer.
+     */
     expect: method(Block.DRIVER_FAST + 2, {
       in: { slot: u32(1), length: u32(2, { min: 1, max: CtxLimits.bytes }) },
       out: {},
@@ -116,14 +123,17 @@ export const CtxContext = objectClass('ctx_context', 0x8000, {
       },
       out: {},
     }),
-    /** Notifies `ops` of the next message, or now if the header queue is not empty. */
+    /**
+     * Notifies `ops`, or the descriptor that the ioctl USE has bound, of the next message; if the header queue is not
+     * empty, at once. EINVAL without an open descriptor.
+     */
     arm: method(Block.DRIVER_FAST + 4, { in: {}, out: {} }),
   },
 })
 
 // ---- the calls of the driver's interfaces ----
 
-/** Names of the interfaces. Version 1 lacks expected messages. CHANNEL: the provider channel. */
+/** Names of the interfaces. Version 1 lacks expected messages. CHANNEL: the provider channel (class `driver_ops`). */
 export const CtxInterface = { V2: 'ctx.userdma.2', V1: 'ctx.userdma.1', CHANNEL: 'ctx' } as const
 
 /** Argument of ASSIGN: the inputs of `create`, and the output `handle`, that of the object in the uverbs context. */
@@ -159,36 +169,39 @@ export const CtxStatistics = {
   refused: at(24, u64(0)),
 }
 
+/** Argument of RECEIVE: 1 enables receiving, 0 disables it. */
+const CtxReceive = { enable: at(0, u32(0)) }
+/** Argument of USE: the handle of a context without an open descriptor. */
+const CtxUse = { handle: at(0, u32(0)) }
+
 /** Magic number of the interfaces' ioctls, and the directions of `_IOC`. */
 const MAGIC = 0xc7
 const NONE = 0
 const WRITE = 1
 const READ = 2
-const request = (direction: number, number: number, bytes: number): number =>
-  ((direction << 30) | (bytes << 16) | (MAGIC << 8) | number) >>> 0
+/** An ioctl request as `_IOC` makes it. */
+const request = (direction: number, number: number, argument: Fields): number =>
+  ((direction << 30) | (recordSize(argument) << 16) | (MAGIC << 8) | number) >>> 0
 
-/** ioctl requests as `_IOC` makes them. */
 export const CtxIoctl = {
-  ASSIGN: request(READ | WRITE, 1, 24),
-  INFO: request(READ, 2, 56),
-  RESET: request(NONE, 3, 0),
-  /** 4 bytes: 0 or 1. */
-  RECEIVE: request(WRITE, 4, 4),
-  ARM: request(NONE, 5, 0),
-  /** 4 bytes: the handle of a context without an open descriptor. */
-  USE: request(WRITE, 6, 4),
+  ASSIGN: request(READ | WRITE, 1, CtxAssign),
+  INFO: request(READ, 2, CtxInfo),
+  RESET: request(NONE, 3, {}),
+  RECEIVE: request(WRITE, 4, CtxReceive),
+  ARM: request(NONE, 5, {}),
+  USE: request(WRITE, 6, CtxUse),
   /** From version 2 on. */
-  EXPECT: request(WRITE, 7, 8),
+  EXPECT: request(WRITE, 7, CtxExpect),
   /** Only on the provider channel. */
-  STATISTICS: request(READ, 8, 32),
+  STATISTICS: request(READ, 8, CtxStatistics),
 } as const
 
-/** Arguments of ioctl requests. */
+/** Arguments of the ioctl requests that have one. */
 export const CtxArguments: Readonly<Record<number, Fields>> = {
   [CtxIoctl.ASSIGN]: CtxAssign,
   [CtxIoctl.INFO]: CtxInfo,
-  [CtxIoctl.RECEIVE]: { enable: at(0, u32(0)) },
-  [CtxIoctl.USE]: { handle: at(0, u32(0)) },
+  [CtxIoctl.RECEIVE]: CtxReceive,
+  [CtxIoctl.USE]: CtxUse,
   [CtxIoctl.EXPECT]: CtxExpect,
   [CtxIoctl.STATISTICS]: CtxStatistics,
 }

@@ -68,6 +68,9 @@ export const linuxCalls: readonly LinuxCall[] = [
 const key = (dialect: LinuxCall['dialect'], number: number, method?: number): string => `${dialect} ${number} ${method}`
 const byNumber = new Map(linuxCalls.map(call => [key(call.dialect, call.number, call.methodNumber), call]))
 
-/** `number`: that of the command (with bit 31 if extended), or that of the ioctl's object. */
+/**
+ * `number`: of the command (with bit 31 if extended), or of the ioctl's object. `method`: the number of the ioctl's
+ * method.
+ */
 export const linuxCall = (dialect: LinuxCall['dialect'], number: number, method?: number): LinuxCall | undefined =>
   byNumber.get(key(dialect, number, method))
