@@ -43,8 +43,9 @@ export class Prefix {
     const bits = this.length + (this.isIpv4 ? 96 : 0)
     const wholeBytes = bits >> 3
     for (let i = 0; i < wholeBytes; i++) if (address[i] !== this.address[i]) return false
-    const ignoredBits = 8 - (bits & 7)
-    return ignoredBits === 8 || address[wholeBytes]! >> ignoredBits === this.address[wholeBytes]! >> ignoredBits
+    if (bits % 8 === 0) return true
+    const hostBits = 8 - (bits % 8)
+    return address[wholeBytes]! >> hostBits === this.address[wholeBytes]! >> hostBits
   }
 
   /** 255.255.255.255, or the last address of the prefix (RFC 919, RFC 922). */

@@ -142,12 +142,12 @@ export const createGuest = (pid: number, pidfd: number, uid: number): Guest | un
     openMemory() {
       const opened = open('mem', O_RDWR_CLOEXEC)
       const taken = opened < 0 ? opened : mover.take(opened)
+      // The next process inherits the descriptor (`useMemory`).
       mover.close()
       return taken
     },
     useMemory(opened) {
       mem = opened
-      // `openMemory` has ended the mover's process. All later ones inherit our descriptor.
       inheritedFds[1] = mem
     },
     move: (write, ...args) => (mem < 0 ? -EPERM : chargeUser(timeout => mover.move(write, -1, mem, ...args, timeout))),
@@ -183,16 +183,16 @@ export const createGuest = (pid: number, pidfd: number, uid: number): Guest | un
       }
       /** Two further attempts if the mover's process was killed. */
       const copyBatch = (write: boolean, length: number, position: number): number => {
-        for (let attempts = 2; ; attempts--) {
+        for (let attemptsLeft = 2; ; attemptsLeft--) {
           const moved = copyOnce(write, length, position)
-          if (moved !== -ECHILD || attempts === 0) return moved
+          if (moved !== -ECHILD || attemptsLeft === 0) return moved
         }
       }
       return {
         read(bytes, offset, length, position) {
           for (let done = 0; done < length; ) {
             const moved = copyBatch(false, Math.min(BATCH, length - done), position + done)
-            if (moved <= 0) return done || moved
+            if (moved <= 0) return done > 0 ? done : moved
             bytes.set(workArena().bytes.subarray(0, moved), offset + done)
             done += moved
           }
@@ -203,7 +203,7 @@ export const createGuest = (pid: number, pidfd: number, uid: number): Guest | un
             const size = Math.min(BATCH, length - done)
             workArena().bytes.set(bytes.subarray(offset + done, offset + done + size))
             const moved = copyBatch(true, size, position + done)
-            if (moved <= 0) return done || moved
+            if (moved <= 0) return done > 0 ? done : moved
             done += moved
           }
           return length

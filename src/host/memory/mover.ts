@@ -91,6 +91,9 @@ const prototypes = {
     'int64_t userdma_mover_receive(int64_t mover, int fd, int64_t buffer, uint64_t length, int64_t passed, int max_fds, uint64_t timeout_us)',
 }
 
+/** For `userdma_mover_start`: no descriptor, and no user whose movers are limited. */
+const [NO_FD, NO_USER] = [-1, -1]
+
 let loaded: Record<keyof typeof prototypes, NativeFunction> | undefined | null
 const native = () => {
   if (loaded === undefined) {
@@ -111,7 +114,7 @@ const native = () => {
  */
 export const closeElsewhere = (fd: number): void => {
   const calls = native()
-  const closer = calls ? calls.userdma_mover_start(fd, -1, -1) : 0
+  const closer = calls ? calls.userdma_mover_start(fd, NO_FD, NO_USER) : 0
   closeSync(fd)
   if (closer > 0) calls?.userdma_mover_end(closer, 0)
 }
@@ -121,7 +124,7 @@ export const closeElsewhere = (fd: number): void => {
  * call after `close`, -ETIMEDOUT or -ECHILD. If eight earlier movers of `user` hang in the kernel and ignore SIGKILL,
  * no process is created, and calls fail with -ETIMEDOUT immediately.
  */
-export const createMover = ({ inheritedFds = [], user = -1 }: MoverOptions = {}): Mover | undefined => {
+export const createMover = ({ inheritedFds = [], user = NO_USER }: MoverOptions = {}): Mover | undefined => {
   const calls = native()
   if (!calls) return undefined
   let mover = 0
@@ -135,7 +138,7 @@ export const createMover = ({ inheritedFds = [], user = -1 }: MoverOptions = {})
   /** The native handle of the mover, or -errno. Starts its process if necessary. */
   const runningMover = (): number => {
     if (mover > 0) return mover
-    const started = calls.userdma_mover_start(inheritedFds[0] ?? -1, inheritedFds[1] ?? -1, user)
+    const started = calls.userdma_mover_start(inheritedFds[0] ?? NO_FD, inheritedFds[1] ?? NO_FD, user)
     if (started < 0) return started
     mover = started
     return mover
@@ -153,13 +156,13 @@ export const createMover = ({ inheritedFds = [], user = -1 }: MoverOptions = {})
       if (!(remote < Number.MAX_SAFE_INTEGER)) return -EFAULT
       const localAddress = local.address + offset
       const isInherited = fd < 0 || inheritedFds.includes(fd)
-      for (let attempts = isInherited ? 2 : 0; ; attempts--) {
+      for (let attemptsLeft = isInherited ? 2 : 0; ; attemptsLeft--) {
         const handle = runningMover()
         if (handle < 0) return handle
         const moved = endIfLost(
           calls.userdma_mover_move(handle, write ? 1 : 0, pid, fd, remote, localAddress, chunk, stride, total, timeout),
         )
-        if (moved !== -ECHILD || attempts === 0) return moved
+        if (moved !== -ECHILD || attemptsLeft === 0) return moved
       }
     },
     call(kind, fd, value, buffer, timeout) {
@@ -172,6 +175,7 @@ export const createMover = ({ inheritedFds = [], user = -1 }: MoverOptions = {})
       const handle = runningMover()
       if (handle < 0) return handle
       const [buffer, passedFds] = [body.arena.address + body.at, passed.arena.address + passed.at]
+      // The first i32 is the number of descriptors.
       const maxFds = (passed.length >> 2) - 1
       return endIfLost(calls.userdma_mover_receive(handle, fd, buffer, body.length, passedFds, maxFds, timeout))
     },

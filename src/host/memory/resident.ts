@@ -53,6 +53,7 @@ export const residentPages = (pid: number): ResidentPages | undefined => {
   const files = fileMappings(pid)
   const pageBytes = pageSize()
   const pageBits = Math.log2(pageBytes)
+  /** A multiple of CACHED_PAGES, so the slot of a page depends only on the low half of its address. */
   const pagesPer4GiB = TWO_32 / pageBytes
 
   /** Checks pages [first, last], and caches those in memory. True if all are. */
@@ -83,13 +84,13 @@ export const residentPages = (pid: number): ResidentPages | undefined => {
 
   return {
     areResident(hi, lo, length, now) {
-      const low = lo >>> pageBits
-      const base = hi * pagesPer4GiB
+      const pageInBlock = lo >>> pageBits
+      const first = hi * pagesPer4GiB + pageInBlock
       const count = ((lo & (pageBytes - 1)) + length + (pageBytes - 1)) >>> pageBits
       for (let i = 0; i < count; i++) {
-        const slot = (low + i) & (CACHED_PAGES - 1)
-        if (cachedPages[slot] !== base + low + i || now - checkedAt[slot]! > VALID)
-          return query(base + low, base + low + count - 1, now)
+        const slot = (pageInBlock + i) & (CACHED_PAGES - 1)
+        if (cachedPages[slot] !== first + i || now - checkedAt[slot]! > VALID)
+          return query(first, first + count - 1, now)
       }
       return true
     },

@@ -82,6 +82,8 @@ const CONTROL_BYTES = 2048
 /** Offsets in the arena of fields of the msghdr, and of iov_len. */
 const MsgField = { IOV: MSG + 16, IOVLEN: MSG + 24, CONTROL: MSG + 32, CONTROLLEN: MSG + 40, FLAGS: MSG + 48 } as const
 const BODY_LENGTH = IOV + 8
+/** Offset in the arena of the socklen_t for an option at SCRATCH. */
+const OPTION_LENGTH = SCRATCH + 16
 /** Offsets in struct cmsghdr {len u64, level i32, type i32}. Data follows, padded to 8 bytes. */
 const Cmsg = { LEVEL: 8, TYPE: 12, DATA: 16 } as const
 /** Maximum path in a sockaddr_un, without the terminating NUL. */
@@ -374,15 +376,19 @@ export interface PeerCredentials {
   readonly gid: number
 }
 
+/** Reads an option of up to 16 bytes into the scratch memory. Returns 0 or -errno. */
 const getOption = (fd: number, option: number, length: number): number => {
   const { address, u32 } = workArena()
-  u32[(SCRATCH + 16) >> 2] = length
-  return orErrno(sys().getsockopt(fd, SOL_SOCKET, option, address + SCRATCH, address + SCRATCH + 16))
+  u32[OPTION_LENGTH >> 2] = length
+  return orErrno(sys().getsockopt(fd, SOL_SOCKET, option, address + SCRATCH, address + OPTION_LENGTH))
 }
+
+/** Size of struct ucred: pid, uid and gid, an int each. */
+const UCRED_BYTES = 12
 
 /** Credentials of the peer when it connected or listened, in our pid and user namespaces. Throws SystemError. */
 export const peerCredentials = (fd: number): PeerCredentials => {
-  const result = getOption(fd, SO_PEERCRED, 12)
+  const result = getOption(fd, SO_PEERCRED, UCRED_BYTES)
   if (result < 0) throw new SystemError('getsockopt(SO_PEERCRED)', result)
   const { i32, u32 } = workArena()
   return { pid: i32[SCRATCH >> 2]!, uid: u32[(SCRATCH + 4) >> 2]!, gid: u32[(SCRATCH + 8) >> 2]! }
@@ -421,6 +427,7 @@ export const setBuffers = (fd: number, sizes: { send?: number; receive?: number 
 /** Sets how long sends block, in every process that shares the socket. Throws SystemError. */
 export const setSendTimeout = (fd: number, seconds: number, microseconds: number): void => {
   const { address, view } = workArena()
+  // struct timeval
   view.setBigInt64(SCRATCH, BigInt(seconds), true)
   view.setBigInt64(SCRATCH + 8, BigInt(microseconds), true)
   check(

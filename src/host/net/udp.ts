@@ -109,7 +109,11 @@ const CMSG_LEN = 20
 const ADDRESS4 = 16
 const ADDRESS6 = 28
 
-/** Offsets in the scratch arena: a sockaddr, and a struct ifreq {char name[16]; int mtu}. */
+/**
+ * Offsets in the scratch arena: the socklen_t for an option, which is at 0; a sockaddr; a struct ifreq {char name[16];
+ * int mtu}.
+ */
+const SCRATCH_LENGTH = 8
 const SCRATCH_SOCKADDR = 64
 const SCRATCH_IFREQ = 128
 const IFREQ_MTU = 16
@@ -141,8 +145,8 @@ const setOption = (fd: number, level: number, option: number, value: number): nu
 }
 const getOption = (fd: number, level: number, option: number): number => {
   const { address, view } = scratchArena()
-  view.setInt32(8, 4, true)
-  check('getsockopt', sys().getsockopt(fd, level, option, address, address + 8))
+  view.setInt32(SCRATCH_LENGTH, 4, true)
+  check('getsockopt', sys().getsockopt(fd, level, option, address, address + SCRATCH_LENGTH))
   return view.getInt32(0, true)
 }
 
