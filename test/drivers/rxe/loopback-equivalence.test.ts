@@ -459,6 +459,25 @@ it('without packets, a READ that fails in the middle is refused at its first mis
 })
 
 for (const path of ['packets', 'direct'] as const)
+  it(`a completion queue that is armed for solicited completions gets an event for a solicited SEND only, path ${path}`, () => {
+    const m = machine(2, { path })
+    const [p, q] = [program(m, 0), program(m, 1)]
+    const channel = makeChannel(q)
+    const receiveCq = makeCq(q, 15, channel.fd)
+    const [a, b] = [makeQp(p, makeCq(p)), makeQp(q, receiveCq)]
+    const [source, target] = [register(p, 4096), register(q, 4096)]
+    connectQps(a, b)
+    const events = [Flag.SIGNALED, Flag.SIGNALED | Flag.SOLICITED].map(flags => {
+      invokeNow(q.context, Cq, 'reqNotify', receiveCq.handle, { solicitedOnly: 1 }, q.caller)
+      postReceive(b.receive, 1n, [sgeOf(target, 0, 4096)])
+      postSend(a.send, { opcode: SEND, flags, sges: [sgeOf(source, 0, 3000)] })
+      m.settle()
+      return channel.queue.queue.splice(0).length
+    })
+    assert.deepEqual(events, [0, 1])
+  })
+
+for (const path of ['packets', 'direct'] as const)
   it(`a responder in RTR gets COMM_EST, an event for a solicited SEND only, and QP_ACCESS_ERR, path ${path}`, () => {
     const m = machine(2, { path })
     const [p, q] = [program(m, 0), program(m, 1)]
