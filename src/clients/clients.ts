@@ -37,7 +37,7 @@ interface TimedClient {
 
 export class Clients {
   readonly core: Core
-  /** For all clients; RdmaCm needs all of it. */
+  /** What the clients need of their process. RdmaCm needs all of it, the others parts. */
   readonly environment: RdmaCmEnvironment
   readonly #started: Partial<{ -readonly [N in ClientName]: ClientTypes[N] }> = {}
   readonly #timed: TimedClient[] = []

@@ -111,11 +111,11 @@ const CLOCK_SLACK = 20
 const MAX_REORDERED = 64
 /** Maximum unpolled completions of a CQ. */
 const MAX_UNPOLLED = 65_536
-/** Maximum requests in `#sends`, and in `#receives`. */
+/** Maximum requests in `#sends`, and the same in `#receives`. */
 const MAX_REQUESTS = 65_536
 /** Maximum entries of `#ended`. */
 const MAX_ENDED = 16_384
-/** Maximum unseen post calls, and maximum queues of a context. */
+/** Maximum unseen post calls of all contexts. Also the maximum of queues of one context. */
 const MAX_UNSEEN = 2 ** 19
 /** Maximum threads. Threads without an entry for the longest time are forgotten. */
 const MAX_THREADS = 4096
@@ -206,8 +206,8 @@ export class RaceFeed {
   readonly #posted = new Map<number, Map<number, PostedQueue>>()
   /** Sends until completion (signaled) or end (unsignaled). */
   readonly #sends: Outstanding<Request<Posted>>
-  /** Sends to remove from `#sends` at the end of a join. */
-  #overSends: WorkRequest[] = []
+  /** Sends to delete from `#sends` at the end of a join. */
+  #sendsToDelete: WorkRequest[] = []
   /**
    * The latest ended sends that a later event may need: an unreliable send completes before its message is received,
    * and an unsignaled send that failed has a completion. By WorkRequest.id.
@@ -283,9 +283,9 @@ export class RaceFeed {
     }
     this.#laterEntries = joined === sorted.length ? [] : sorted.slice(joined)
     while (handleNext());
-    // Removed together: a map that often becomes empty would often allocate a new table.
-    for (const request of this.#overSends) this.#sends.delete(request)
-    this.#overSends = []
+    // Deleted together: a map that often becomes empty would often allocate a new table.
+    for (const request of this.#sendsToDelete) this.#sends.delete(request)
+    this.#sendsToDelete = []
   }
 
   /**
@@ -322,6 +322,7 @@ export class RaceFeed {
     cqs: Iterable<number>,
   ): void {
     this.#omit('race-log', 1)
+    // Also queues without posts yet: `#queueOf` creates them.
     for (const [queue, number] of queues) this.#queueOf(context, queue, number)
     for (const queue of this.#posted.get(context)?.values() ?? []) queue.isLost = true
     for (const cq of cqs) this.#lostCqs.add(cq)
@@ -427,7 +428,8 @@ export class RaceFeed {
     while ((unpolled === undefined || unpolled.length < count) && handleNext()) unpolled ??= this.#cqs.get(id)
     if (unpolled === undefined) return
     let end = Math.min(count, unpolled.length)
-    // Another wr_id: an earlier poll by another thread is logged after this poll.
+    // Another wr_id: an earlier poll by another thread is logged after this poll. wr_ids may repeat; the last match
+    // counts, so that the thread rather knows of too many completions than causes a false warning.
     if (!isCounting && unpolled[end - 1]?.wrId !== entry.wrId) {
       const limit = Math.min(unpolled.length, end + MAX_REORDERED)
       for (let i = end; i < limit; i++) if (unpolled[i]!.wrId === entry.wrId) end = i + 1
@@ -462,7 +464,7 @@ export class RaceFeed {
 
   #keepEnded(request: Request<Posted>): void {
     const send = request.info.request
-    this.#overSends.push(send)
+    this.#sendsToDelete.push(send)
     this.#ended.set(send.id, request)
     if (this.#ended.size <= MAX_ENDED) return
     const [oldest] = this.#ended.keys()
@@ -523,7 +525,7 @@ export class RaceFeed {
     const post = this.#receives.get(request)
     this.#receives.delete(request)
     if (completed !== undefined) this.#races.end(completed, time)
-    if (completed?.queue.isReliable) this.#overSends.push(request)
+    if (completed?.queue.isReliable) this.#sendsToDelete.push(request)
     else if (completed !== undefined) this.#keepEnded(completed)
     if (filled !== undefined && post !== undefined) {
       const { qp, message, ranges } = filled

@@ -8,6 +8,7 @@ import { onUndelivered } from '../../core/undelivered.ts'
 import type { IpSocket as EngineSocket, IpEnd, SocketProtocol } from '../../ip/sockets.ts'
 import { IpInterface, IpSocket, SOCKET_RECEIVE_BYTES } from '../../spec/classes/device/ip.ts'
 import { CallError } from '../../spec/errno.ts'
+import { copyOfBytes } from '../../wire/address.ts'
 import type { DeviceInterface, IpOverDevice } from './ip-over-device.ts'
 
 /** Bytes charged for a queued datagram in addition to its payload. */
@@ -87,7 +88,7 @@ export const ipClasses = (service: () => IpOverDevice): readonly DriverClass[] =
 
   const interfaceClass = driverClass<typeof IpInterface, DeviceInterface>(IpInterface, {
     create({ context }, object, { address, prefixLength }) {
-      object.state = service().create(context, address.slice(), prefixLength)
+      object.state = service().create(context, copyOfBytes(address), prefixLength)
       return linkAttributes(object.state)
     },
     query(_call, { state: iface }) {

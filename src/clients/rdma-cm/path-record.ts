@@ -8,6 +8,7 @@ import type { CmPathRecord } from '../../spec/classes/connections/cm_parameters.
 import { CallError } from '../../spec/errno.ts'
 import type { RecordOf } from '../../spec/schema/schema.ts'
 import { DEFAULT_PKEY } from '../../spec/wire/headers.ts'
+import { copyOfBytes } from '../../wire/address.ts'
 import type { ChosenPath, Identifier } from './identifier.ts'
 import { serviceIdOf } from './listeners.ts'
 import { HOP_LIMIT } from './parameters.ts'
@@ -68,6 +69,7 @@ export const pathRecord = (id: Identifier): RecordOf<typeof CmPathRecord>[] => {
   return [{ flags: FLAGS, reserved: 0, record }]
 }
 
+/** `record`: the whole of its buffer. The result contains it. */
 const parsePathRecord = (record: Uint8Array): ChosenPath => {
   const view = new DataView(record.buffer)
   return {
@@ -95,9 +97,10 @@ export const parsePathOption = (value: Uint8Array): ChosenPath => {
     )
   const view = new DataView(value.buffer, value.byteOffset, value.byteLength)
   for (let at = 0; at < value.length; at += OPTION_BYTES)
-    if (view.getUint32(at, true) === FLAGS) return parsePathRecord(value.slice(at + RECORD_AT, at + OPTION_BYTES))
+    if (view.getUint32(at, true) === FLAGS)
+      return parsePathRecord(copyOfBytes(value.subarray(at + RECORD_AT, at + OPTION_BYTES)))
   throw new CallError(
     'EINVAL',
-    `cm_id.setOption: no path has the flags 0x${FLAGS.toString(16)}, primary and bidirectional`,
+    `cm_id.setOption: no path has the flags 0x${FLAGS.toString(16)} (GMP, primary, bidirectional)`,
   )
 }

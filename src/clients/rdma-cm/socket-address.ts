@@ -3,7 +3,7 @@
  * all three. IPv4 addresses are ::ffff:a.b.c.d, as in GIDs of RoCE.
  */
 import { ADDRESS_BYTES, SOCKADDR_BYTES } from '../../spec/classes/connections/cm_parameters.ts'
-import { isMappedIpv4, mappedIpv4 } from '../../wire/address.ts'
+import { copyOfBytes, isMappedIpv4, mappedIpv4 } from '../../wire/address.ts'
 
 /** Linux's AF_INET, AF_INET6 and AF_IB. */
 export const Family = { INET: 2, INET6: 10, IB: 27 } as const
@@ -55,7 +55,7 @@ export const parseAddress = (bytes: Uint8Array): SocketAddress | undefined => {
   const family = view.getUint16(0, true)
   if (family === Family.INET) return { ...noExtras, family, port: view.getUint16(2), address: mappedIpv4(bytes, 4) }
   if (family === Family.INET6) {
-    const address = bytes.slice(8, 24)
+    const address = copyOfBytes(bytes.subarray(8, 24))
     return {
       ...noExtras,
       family,
@@ -71,7 +71,7 @@ export const parseAddress = (bytes: Uint8Array): SocketAddress | undefined => {
     ...noExtras,
     family,
     port: Number(serviceId & 0xffffn),
-    address: bytes.slice(8, 24),
+    address: copyOfBytes(bytes.subarray(8, 24)),
     flowInfo: view.getUint32(4),
     serviceId,
     serviceMask: view.getBigUint64(32),

@@ -44,6 +44,7 @@ export const copyBytes = (
   size: number,
 ): void => {
   if (size > LOOP_BYTES) {
+    // a copy of the whole buffer needs no subarray
     to.bytes.set(size === from.bytes.length ? from.bytes : from.bytes.subarray(start, start + size), at)
     return
   }
@@ -58,7 +59,7 @@ export const copyBytes = (
   for (let i = words - 4; i >= 0; i -= 4) to.view.setUint32(at + i, from.view.getUint32(start + i, true), true)
 }
 
-/** Throws CallError EINVAL if the buffer was transferred. */
+/** A view of the buffer. Throws CallError EINVAL if the buffer was transferred, and so is detached. */
 const viewOfAttached = ({ buffer, byteOffset, byteLength }: Uint8Array): DataView => {
   try {
     return new DataView(buffer, byteOffset, byteLength)

@@ -256,8 +256,8 @@ export const createNumbers = (first: number, offset = 0): Numbers => {
   let next = start
   let count = 0
   /**
-   * The index of a number's entry, over all pages. A number below `first` (QPN 1 of the general services) is its own
-   * index; above LAST_NUMBER the index is -1.
+   * The index of a number's entry, over all pages. Numbers from `first` to `start` - 1 have the highest indices. A
+   * number below `first` (QPN 1 of the general services) is its own index; above LAST_NUMBER the index is -1.
    */
   const indexOf = (number: number): number => {
     if (number < first) return number

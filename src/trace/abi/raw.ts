@@ -85,14 +85,20 @@ const commandFields = (
 
 // ---- write ----
 
-/** The core's part of a request, without headers; that of a basic command has no length, the driver's part follows. */
+/**
+ * The core's part of a request, without headers. In a basic command its length is not known: the result then includes
+ * the driver's part, which follows.
+ */
 const coreRequest = (bytes: Uint8Array, isExtended: boolean): Uint8Array => {
   const start = requestStart(isExtended)
   if (!isExtended || bytes.length < start) return bytes.subarray(start)
   return bytes.subarray(start, start + viewOf(bytes).getUint16(WriteHeader.inWords, true) * 8)
 }
 
-/** The address of the core's response, if the message has one; the driver's response may be written first. */
+/**
+ * The address of the core's response, if the message has one. It tells the core's response from the driver's, because
+ * either may be written first.
+ */
 const responseAddress = (bytes: Uint8Array): bigint | undefined =>
   bytes.length < WriteHeader.response + 8 ? undefined : viewOf(bytes).getBigUint64(WriteHeader.response, true)
 
@@ -145,7 +151,7 @@ interface IoctlMessage {
   readonly method: number
   readonly driver: number
   readonly attributes: readonly IoctlAttribute[]
-  /** The number of the write command that INVOKE_WRITE carries; undefined if it does not fit 32 bits. */
+  /** The number of the write command that INVOKE_WRITE carries. Undefined: another method, or not a u32. */
   readonly command: number | undefined
 }
 
@@ -216,7 +222,7 @@ const ioctlLines = (
   const { name, object, method, driver, command, attributes } = message
   const facts = factsOf(record)
   const table = ifExists(() => findMethod(object, method))
-  /** A memory range, or bytes in the attribute itself; undefined: not traced. */
+  /** A memory range, or bytes in the attribute itself; undefined: empty, or not traced. */
   const attributeValueOf = ({ length, data }: IoctlAttribute, isOut: boolean): MemoryRange | Uint8Array | undefined => {
     if (!isOut && length <= INLINE_BYTES) return length === 0 ? undefined : inlineBytes(data, length)
     const range = (isOut ? out : inputs).find(({ address }) => address === data)

@@ -116,6 +116,7 @@ export const completeReceive = (
   c[OPCODE] = opcode
   c[BYTES] = bytes
   c[IMM] = imm
+  // For UD, the engine has set DEST_QPN to the source QP of the current packet.
   c[SRC_QPN] = s.rows[base + QP.DEST_QPN]
   c[SL] = s.rows[base + QP.RESP_SL]
   c[FLAGS] = isDatagram ? flags | GRH : flags
@@ -210,6 +211,7 @@ export const enterError = (s: EngineState, row: number, cause: Cause): void => {
   if (w[base + QP.STATE] === ERR) return
   w[base + QP.STATE] = ERR
   w[base + QP.FLUSH_CAUSE] = flushCode(cause)
+  // No ACK counts in ERR, so nothing is in flight for the windows.
   w[base + QP.REQ_SENT_BYTES] = w[base + QP.COMP_ACKED_BYTES]
   leaveWindow(s, row)
   w[base + QP.REQ_FLAGS] &= ~(ReqFlag.MORE | ReqFlag.RNR_WAIT | ReqFlag.DRAINING)

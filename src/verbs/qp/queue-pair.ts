@@ -283,7 +283,10 @@ export abstract class BareQp<C extends ObjectClass = AnyQpClass> extends VerbsOb
   /** Rings, each mapped with its first request; the send ring only in RTS and later states. */
   sends: ProgramRing | undefined = undefined
   receives: ProgramRing | undefined = undefined
-  /** Number of changes of the state by `modify`. After a bind that failed, requests need one. */
+  /**
+   * Number of changes of the state by `modify`. A failed bind stops the queue pair until such a change: memory windows
+   * compare the number (mr/window.ts).
+   */
   stateChanges = 0
   /** Known to be in RTS or a later state. If false, the first request queries the state. */
   canSend = false

@@ -125,6 +125,19 @@ const PRIMARY = 0x2b
 const GMP = 1
 
 describe('a path set by the program', () => {
+  it('may be in a Buffer, which the program may use again', () => {
+    const { network, a } = twoHosts()
+    const id = a.create()
+    a.cm.resolveAddress(id, ip4(2, PORT), undefined)
+    const value = Buffer.from(pathOption(PRIMARY))
+    assert.equal(set(a, id, IB, IB_PATH, value), 'ok')
+    value.fill(0)
+    assert.equal(id.chosenPath?.path.sl, 3)
+    assert.deepEqual(pathRecord(id)[0]?.record, pathOption(PRIMARY).subarray(At.RECORD))
+    a.cm.destroy(id)
+    assertNothingLeft(network)
+  })
+
   it('is accepted after the address is resolved, and is the path of the request', () => {
     const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))

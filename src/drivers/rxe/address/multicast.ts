@@ -6,7 +6,7 @@
  */
 import type { Port } from '../../../phy/port.ts'
 import { CallError, type ErrnoName } from '../../../spec/errno.ts'
-import { addressText, isMulticastGid } from '../../../wire/address.ts'
+import { addressText, copyOfBytes, isMulticastGid } from '../../../wire/address.ts'
 
 export interface MulticastLimits {
   readonly groups: number
@@ -58,7 +58,7 @@ export const createGroups = (port: Pick<Port, 'joinGroup' | 'leaveGroup'>, limit
   const join = (gid: Uint8Array): Group => {
     if (groups.size >= limits.groups)
       throw new CallError('ENOMEM', `ud_qp.attachMcast: the device is in ${limits.groups} groups, its maximum`)
-    const group = { gid: gid.slice(), rows: [] }
+    const group = { gid: copyOfBytes(gid), rows: [] }
     try {
       port.joinGroup(group.gid)
     } catch (error) {

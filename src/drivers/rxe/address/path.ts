@@ -7,7 +7,7 @@ import type { FlowAddress, Port } from '../../../phy/port.ts'
 import type { QpAddress } from '../../../spec/classes/qp/qp.ts'
 import { CallError } from '../../../spec/errno.ts'
 import type { RecordOf } from '../../../spec/schema/schema.ts'
-import { isMappedIpv4, isSameAddress } from '../../../wire/address.ts'
+import { copyOfBytes, isMappedIpv4, isSameAddress } from '../../../wire/address.ts'
 
 /** UDP source port of all packets of a soft device; receivers accept any (IBA A17). */
 const SOURCE_PORT = 4791
@@ -44,7 +44,7 @@ export const copyAddress = ({
   port,
   hopLimit,
 }: Address): Address => ({
-  dgid: dgid.slice(),
+  dgid: copyOfBytes(dgid),
   flowLabel,
   sgidIndex,
   hopLimit,
@@ -92,7 +92,7 @@ export const storedAddress = (
   const last = device.lastAddress
   if (last !== undefined && isSame(last, address) && isSameMac(last.dmac, dmac)) return last
   const copy = copyAddress(address)
-  const kept = dmac === undefined ? copy : { ...copy, dmac: dmac.slice() }
+  const kept = dmac === undefined ? copy : { ...copy, dmac: copyOfBytes(dmac) }
   kept.hopLimit = HOP_LIMIT
   device.lastAddress = kept
   return kept

@@ -32,6 +32,15 @@ it('the number of groups is limited; a group ends with its last membership', () 
   assert.deepEqual(joined, ['+3'])
 })
 
+it('a group keeps its GID if the program writes to the Buffer of the GID', () => {
+  const { groups, joined } = createTestGroups({ groups: 2, members: 9, memberships: 9 })
+  const gid = Buffer.from(address('239.0.0.1'))
+  groups.attach(0, gid, 0)
+  gid.fill(0)
+  groups.detachAll(0)
+  assert.deepEqual(joined, ['+1', '-1'])
+})
+
 it('the number of memberships, which differ by queue pair, group or MLID, is limited', () => {
   const { groups, attach } = createTestGroups({ groups: 9, members: 9, memberships: 3 })
   assert.deepEqual([attach(0, 1), attach(0, 1, 7), attach(1, 1), attach(1, 2)], ['ok', 'ok', 'ok', 'ENOMEM'])

@@ -39,6 +39,17 @@ test('equal addresses with different next hops are stored separately', () => {
   assert.equal(storedAddress(device, path(peer)).dmac, undefined)
 })
 
+test('a stored address is a copy, also of bytes in a Buffer', () => {
+  const device: { lastAddress: StoredAddress | undefined } = { lastAddress: undefined }
+  const [gid, dmac] = [Buffer.from(peer), Buffer.of(2, 0, 0, 0, 0, 1)]
+  const stored = storedAddress(device, path(gid), dmac)
+  gid.fill(0)
+  dmac.fill(0)
+  assert.deepEqual(stored.dgid, peer)
+  assert.deepEqual(stored.dmac, Uint8Array.of(2, 0, 0, 0, 0, 1))
+  assert.notEqual(storedAddress(device, path(gid), dmac), stored)
+})
+
 test('a flow label has 20 bits', () => {
   assert.equal(flowAddress(peer, path(peer, { flowLabel: 0xffff_ffff })).flowLabel, 0xf_ffff)
 })
