@@ -3,8 +3,10 @@
  * SIGSEGV, SIGBUS and SIGABRT. Kept reports (reports.c) are sent first.
  *
  * _exit and abort may be called in a signal handler that has interrupted a holder of a lock. Signals are blocked while
- * the session's lock is held, and requests_lock() gives up after some attempts. An alternate signal stack may be too
- * small to send reports. A vfork child has its parent's memory, and must not send the parent's reports.
+ * the session's lock is held, and requests_lock() gives up after some attempts.
+ *
+ * Nothing is sent on an alternate signal stack, which may be too small, nor in a vfork child: the kept reports are its
+ * parent's, whose memory it shares.
  */
 #define _GNU_SOURCE
 #include "../shim.h"
@@ -21,7 +23,7 @@ static void send_reports(void)
         reports_send_kept();
 }
 
-/* Before exec (shim/frees/frees.c). */
+/* shim/frees/frees.c calls it before exec. */
 EXPORT void userdma_ends(void)
 {
     send_reports();
@@ -33,15 +35,14 @@ static void on_fault(int signal, siginfo_t *info, void *context)
     (void)context;
     const int saved = errno;
     send_reports();
-    if (info->si_code <= 0) /* sent, as by abort(3), so it does not recur */
+    if (info->si_code <= 0) /* a signal that was sent, as by abort(3), does not recur */
         raise(signal);
     errno = saved;
 }
 
 /*
- * The C library's allocator ends a program by its own abort, which the shim does not see, and the use of freed memory
- * may fault. The handler does not run on an alternate stack, which may be small: after an overflow of the stack
- * nothing is sent.
+ * Also for the C library's allocator, which ends a program by an abort that the shim does not see. The handler does not
+ * run on an alternate stack, so nothing is sent after an overflow of the stack.
  */
 void exits_watch_faults(void)
 {
@@ -75,7 +76,7 @@ EXPORT void abort(void)
     __builtin_unreachable();
 }
 
-/* The C library's function calls its own abort. */
+/* The C library's function does not call the abort above. */
 EXPORT void __assert_fail(const char *assertion, const char *file, unsigned line, const char *function)
 {
     send_reports();

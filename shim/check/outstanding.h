@@ -15,10 +15,10 @@
 /* Posts, before the device can see them. */
 void outstanding_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, uintptr_t frame);
 void outstanding_receives(int fd, uint32_t kind, uint32_t number, const struct ibv_recv_wr *list, uintptr_t frame);
-/* A request that ibv_wr_* build, then its memory. */
+/* A request that ibv_wr_* functions build, and then its scatter/gather elements. */
 void outstanding_built(const struct ibv_qp_ex *qp);
 void outstanding_elements(const struct ibv_qp_ex *qp, const struct ibv_sge *list, size_t count, uintptr_t frame);
-/* The last `count` requests were refused. */
+/* The last `count` requests that were posted to the queue were refused. */
 void outstanding_refused(int fd, uint32_t kind, uint32_t number, uint32_t count);
 /* Number of outstanding sends of queue pair `number` since the last signaled one. */
 uint32_t outstanding_unsignaled(int fd, uint32_t number);
@@ -32,14 +32,14 @@ void outstanding_opened(int fd);
 
 /* A post or poll begins: reports outstanding memory in returned frames (below `frame`), and sends all kept reports. */
 void outstanding_check_frames(uintptr_t frame);
-/* Sends kept reports: nothing is sent inside free(). Preserves errno. */
+/* Sends the reports that were kept because nothing is sent inside free() (reports.c). Preserves errno. */
 void reports_send_kept(void);
 /*
  * A queue is used: reports the first use of each context that this process inherited by fork. `kind` may also be
  * USERDMA_EVENT_POLL; then `number` is the handle of a completion queue.
  */
 void outstanding_check_inherited(int fd, uint32_t kind, uint32_t number);
-/* Before a fork, in the parent: reports some outstanding requests. */
+/* Before a fork, in the parent: reports memory of outstanding requests, only the first few elements. */
 void outstanding_fork(void);
 /* After a fork, in the child. */
 void outstanding_child(void);

@@ -25,14 +25,6 @@ static void send_report(int fd, struct userdma_refused *refused)
     stack_report(fd, USERDMA_REFUSED, stack_here(), refused, sizeof *refused);
 }
 
-static uint64_t bytes_of(const struct ibv_sge *elements, int count)
-{
-    uint64_t bytes = 0;
-    for (int i = 0; i < count; i++)
-        bytes += elements[i].length;
-    return bytes;
-}
-
 static bool is_atomic(enum ibv_wr_opcode opcode)
 {
     return opcode == IBV_WR_ATOMIC_CMP_AND_SWP || opcode == IBV_WR_ATOMIC_FETCH_AND_ADD;
@@ -62,9 +54,9 @@ int refused_send(const struct ibv_qp *qp, const struct ibv_send_wr *wr, int erro
                                       .opcode = wr->opcode,
                                       .flags = wr->send_flags,
                                       .elements = (uint32_t)wr->num_sge};
-    /* Reads only one element: with a wrong `num_sge` further elements may not exist. */
-    if (wr->num_sge <= 1)
-        refused.length = bytes_of(wr->sg_list, wr->num_sge);
+    /* With more elements the length stays unknown: `num_sge` may be wrong, and further elements may not exist. */
+    if (wr->num_sge == 1)
+        refused.length = wr->sg_list->length;
     if (is_atomic(wr->opcode))
         refused.address_low = (uint32_t)wr->wr.atomic.remote_addr;
     send_report(qp->context->cmd_fd, &refused);

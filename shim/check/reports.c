@@ -1,6 +1,6 @@
 /*
- * Reports of outstanding requests to the daemon (MISUSE). Nothing is sent inside free(): reports are kept until the
- * next post, poll, call, fork without ibv_fork_init, or close of a context, or the end of the process.
+ * Reports of outstanding requests to the daemon (message MISUSE). Nothing is sent inside free(): reports are kept until
+ * the next post, poll, call, fork without ibv_fork_init, or close of a context, or the end of the process.
  */
 #define _GNU_SOURCE
 #include "requests.h"
@@ -9,10 +9,10 @@
 #include <string.h>
 
 /* Maximum kept reports. Further reports are dropped. */
-#define MAX_WAITING 64
+#define MAX_KEPT 64
 
-static struct report waiting[MAX_WAITING];
-static uint32_t waiting_count;
+static struct report kept[MAX_KEPT];
+static uint32_t kept_count;
 
 struct report report_of(uint32_t slot, uint32_t kind)
 {
@@ -23,7 +23,7 @@ struct report report_of(uint32_t slot, uint32_t kind)
                    .kind = kind,
                    .queue = queue->kind,
                    .number = queue->number,
-                   .index = elements[slot].index - 1},
+                   .index = elements[slot].index - 1 /* from 0 */},
         .fd = queue->fd,
         .time = shim_nanoseconds(),
     };
@@ -34,10 +34,10 @@ void report_later(struct report *report)
     stack_take_native(&report->stack);
     if (!requests_lock())
         return;
-    const bool is_first = waiting_count == 0;
-    if (waiting_count < MAX_WAITING) {
-        waiting[waiting_count] = *report;
-        __atomic_store_n(&waiting_count, waiting_count + 1, __ATOMIC_RELEASE);
+    const bool is_first = kept_count == 0;
+    if (kept_count < MAX_KEPT) {
+        kept[kept_count] = *report;
+        __atomic_store_n(&kept_count, kept_count + 1, __ATOMIC_RELEASE);
     }
     requests_unlock();
     if (is_first)
@@ -51,14 +51,14 @@ void report_send(struct report *report)
 }
 
 /* Not inlined: the callers' frames stay small. */
-__attribute__((noinline)) static void send_waiting(void)
+__attribute__((noinline)) static void send_kept(void)
 {
     struct report report;
     while (requests_lock()) {
-        const bool has_report = waiting_count > 0;
+        const bool has_report = kept_count > 0;
         if (has_report) {
-            report = waiting[0];
-            memmove(waiting, waiting + 1, --waiting_count * sizeof report);
+            report = kept[0];
+            memmove(kept, kept + 1, --kept_count * sizeof report);
         }
         requests_unlock();
         if (!has_report)
@@ -69,14 +69,14 @@ __attribute__((noinline)) static void send_waiting(void)
 
 void reports_send_kept(void)
 {
-    if (UNLIKELY(__atomic_load_n(&waiting_count, __ATOMIC_ACQUIRE) != 0)) {
+    if (UNLIKELY(__atomic_load_n(&kept_count, __ATOMIC_ACQUIRE) != 0)) {
         const int saved = errno;
-        send_waiting();
+        send_kept();
         errno = saved;
     }
 }
 
 IN_CHILD void reports_forget_all(void)
 {
-    waiting_count = 0;
+    kept_count = 0;
 }

@@ -89,7 +89,7 @@ extern struct queue *first_shared;
 extern bool requests_are_full;
 
 /*
- * The lock of requests, ranges and waiting reports. False if a holder keeps the lock for long: a signal handler may
+ * The lock of requests, ranges and kept reports. False if a holder keeps the lock for long: a signal handler may
  * have left the holder by siglongjmp. Not the session's lock, because free() may be called with any lock held.
  */
 bool requests_lock(void);

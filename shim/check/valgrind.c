@@ -1,7 +1,8 @@
 /*
- * valgrind's memcheck sees only the program's own writes. So the shim reports the bytes that the daemon has written:
- * after each call, and after each poll that finds a completion. Memory that peers may write without a notification
- * counts as written when it is registered. Without valgrind's headers at build time, this file does nothing.
+ * valgrind's memcheck sees only the program's own writes. So the shim tells memcheck which bytes the daemon has
+ * written: after each call, and after each poll that finds a completion. Memory that peers may write without a
+ * notification counts as written when it is registered. Without valgrind's headers at build time, this file does
+ * nothing.
  */
 #define _GNU_SOURCE
 #include "../session/session_internal.h"

@@ -1,5 +1,5 @@
 /*
- * The state of the connection to the daemon, for its files:
+ * The connection to the daemon, for the files that share its state:
  *
  *   session.c      the lock, the connection's socket, fork
  *   connect.c      connects and exchanges HELLO
@@ -21,9 +21,9 @@ struct session {
     /* Identity of the socket. Another identity at `fd`: the program has closed the socket. */
     dev_t dev;
     ino_t ino;
-    /* Counts connections, across forks; 0 before the first. */
+    /* Counts the connections, also a child's after a fork; 0 before the first. */
     uint16_t generation;
-    /* Of the last request. */
+    /* Number of the last request. */
     uint32_t serial;
     /* The user whom the daemon serves on this connection. */
     uid_t user;
@@ -32,9 +32,12 @@ struct session {
 };
 extern struct session session;
 extern pthread_mutex_t session_lock;
-/* Takes the lock, with signals blocked; false if this thread holds it. First runs the fork handlers if fork did not. */
+/*
+ * Takes the lock; the caller has blocked signals (shim_guard_enter). False if this thread holds the lock. First runs
+ * the fork handler of a child, if fork did not.
+ */
 bool session_take_lock(void);
-/* This thread's number as of gettid(2); 0 until its first request. */
+/* This thread's number, as from gettid(2); 0 until its first request. */
 extern __thread pid_t session_thread_id __attribute__((tls_model("initial-exec")));
 
 /* `fd`, a hidden socket, becomes the connection. */
@@ -65,7 +68,7 @@ int session_exchange_with(struct request *request, size_t body, int attached, st
  * handler has forked, in the child: true, and `*fd` is -1.
  */
 bool detached_wait(int *fd, const struct shim_guard *guard, uint64_t deadline);
-/* Closes the connections of this thread's calls that siglongjmp has left. `frame`: of the caller. */
+/* Closes the connections of this thread's calls that siglongjmp has left. `frame`: address of the caller's frame. */
 void detached_close_abandoned(uintptr_t frame);
 /* In the child of a fork: closes all connections of detached calls. */
 void detached_close_all(void);

@@ -42,17 +42,23 @@ void diagnose_untrusted_daemon(uid_t daemon_user)
 
 void diagnose_refused_user(void)
 {
-    char reason[160];
-    snprintf(reason, sizeof reason,
-             "it does not serve user %u; root's daemon does if it is started with `--allow-user %u`",
-             (unsigned)geteuid(), (unsigned)outer_user(geteuid()));
+    const unsigned user = geteuid(), outer = outer_user(user);
+    char allow[128], reason[256];
+    /* Root's daemon in our user namespace serves its root, so the daemon that refuses that user is outside. */
+    if (outer == user || user == 0)
+        snprintf(allow, sizeof allow, "`--allow-user %u`", outer);
+    else
+        snprintf(allow, sizeof allow, "`--allow-user %u`, or outside this user namespace with `--allow-user %u`", user,
+                 outer);
+    snprintf(reason, sizeof reason, "it does not serve user %u; root's daemon does if it is started with %s", user,
+             allow);
     print_once("the daemon", reason);
 }
 
 void diagnose_memory_access(uid_t daemon_user)
 {
     char reason[256];
-    /* The daemon is trusted (connect.c), so the other user is root. */
+    /* Only daemons of root and of our user are trusted (connect.c). */
     if (daemon_user != geteuid())
         snprintf(reason, sizeof reason,
                  "it runs as root without the right to access the memory of this program of user %u (CAP_SYS_PTRACE); "

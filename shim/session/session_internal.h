@@ -1,5 +1,6 @@
 /*
- * Requests to the daemon, for the files that send them (context.c, stacks.c, valgrind.c).
+ * The session's lock, requests and replies: for connection.h, for the other files that send requests (context.c,
+ * ../check/stacks.c, ../check/valgrind.c), and for ../files/fds.c, which needs the lock.
  */
 #ifndef USERDMA_SESSION_INTERNAL_H
 #define USERDMA_SESSION_INTERNAL_H

@@ -1,6 +1,6 @@
 /*
- * Functions that the wrappers of the provider's functions (verbs.c) call: of xrc.c, and, only under `userdma check`, of
- * ../check/refused.c and ../check/batches.c.
+ * Functions for verbs.c, which wraps the provider's functions. Those of ../check/refused.c and ../check/batches.c are
+ * called only under `userdma check`.
  */
 #ifndef USERDMA_VERBS_OPS_H
 #define USERDMA_VERBS_OPS_H
@@ -15,15 +15,16 @@ typedef int post_send_function(struct ibv_qp *, struct ibv_send_wr *, struct ibv
 void xrc_add_operations(struct verbs_context *context);
 /* Like ibv_create_qp_ex, for an XRC target (IBV_QPT_XRC_RECV). */
 struct ibv_qp *xrc_create_target(struct ibv_context *context, struct ibv_qp_init_attr_ex *attributes);
-/* Like ibv_post_send, for an XRC initiator (IBV_QPT_XRC_SEND): posts by `original`, with SRQ numbers in the flags. */
+/* Like ibv_post_send, for an XRC initiator (IBV_QPT_XRC_SEND): posts with `original`, SRQ numbers in the flags. */
 int xrc_post_send(post_send_function *original, struct ibv_qp *qp, struct ibv_send_wr *list, struct ibv_send_wr **bad);
 
 /* ---- refused.c: these report a request that was refused with `error`, and return `error` ---- */
 
+/* `wr` NULL: it is unknown which request was refused. */
 int refused_send(const struct ibv_qp *qp, const struct ibv_send_wr *wr, int error);
 int refused_receive(const struct ibv_qp *qp, const struct ibv_recv_wr *wr, int error);
 int refused_shared(const struct ibv_srq *srq, const struct ibv_recv_wr *wr, int error);
-/* A send with unknown contents. */
+/* A send of which only the wr_id is known. */
 int refused_request(const struct ibv_qp *qp, uint64_t wr_id, int error);
 
 /* ---- batches.c ---- */

@@ -1,7 +1,7 @@
 /*
  * Findings about UD sends. A receiver silently drops a datagram that it does not accept (IBA 9.8.3). So when the device
- * fetches a send, the detector compares the send with the receiving queue pair. Left out are receivers on devices of
- * other processes than the checker's, multicast groups and queue pair 1.
+ * fetches a send, the detector compares the send with the receiving queue pair. Not checked are sends to
+ * multicast groups, to queue pair 1, and to devices that are not in the checker's process.
  */
 import { requestName } from '../spec/check/causes.ts'
 import { type FindingId, findings, type Severity } from '../spec/check/findings.ts'
@@ -34,7 +34,7 @@ const mismatchOf = (sender: KnownObject, peer: KnownObject | undefined, requestQ
   if (state === RESET || state === INIT)
     return { id: 'peer-not-ready', severity: 'warning', detail: `: it is in ${stateOf(peer)}` }
   if (state === ERR) return { id: 'peer-in-error', severity: 'warning', detail: '' }
-  // If the upper bit of remote_qkey is set, the device sends the Q_Key of the sending queue pair (IBA 10.2.5).
+  // If the highest bit of remote_qkey is set, the device sends the Q_Key of the sending queue pair (IBA 10.2.5).
   const sentQkey = (requestQkey >>> 31 === 1 ? (sender.attributes.qkey ?? 0) : requestQkey) >>> 0
   return sentQkey === qkey >>> 0
     ? undefined
@@ -49,6 +49,7 @@ export const createDatagramDetector = (services: DetectorServices): Detector => 
     const device = services.deviceWithGid(destination.gid)
     if (sender === undefined || device === undefined) return
     const peer = services.objects.qp(device, destQpn)
+    // The checker does not know the queue pairs of programs that it does not check.
     if (peer === undefined && services.sources.hasUnchecked?.(device)) return
     const mismatch = mismatchOf(sender, peer, destination.qkey)
     if (mismatch === undefined) return

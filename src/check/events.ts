@@ -1,6 +1,6 @@
 /*
- * Records that the checker receives: calls, failures, misuse of memory and queues. Requests are in
- * spec/check/requests.ts, refused posts in refused-post.ts.
+ * Records that the checker receives: calls, failures, misuse of memory and queues, refused calls that are no method of
+ * an object. Requests are in spec/check/requests.ts, refused posts in refused-post.ts.
  */
 import type { Failure } from '../spec/check/failures.ts'
 import type { Program, Stack } from '../spec/check/findings.ts'
@@ -54,20 +54,24 @@ export interface CheckedFailure {
  * queue that it inherited by fork. `context`: the queue's.
  */
 export interface Misuse {
+  /** `time` to `program`: as in `CheckedCall`. */
   readonly time: number
   readonly device: string
   readonly deviceNumber: number
   readonly context: number
   readonly program: Program | undefined
+  /** MisuseKind. */
   readonly kind: number
+  /** PostQueue. An inherited CQ: EventKind.POLL. */
   readonly queue: number
+  /** The QPN, or the handle of the SRQ or CQ. */
   readonly number: number
   readonly wrId: bigint
   /** Position of the request among the posts to the queue since its creation or RESET, from 0. */
   readonly index: number
-  /** Of an element of the request. */
+  /** Address of the element's memory. */
   readonly address: number
-  /** Number of other elements in the freed memory. */
+  /** Number of further elements with the same mistake. */
   readonly more: number
   readonly stack: Stack
 }
@@ -77,6 +81,7 @@ export interface Misuse {
  * `MODIFY_QP`, or the text of a call on a driver's descriptor.
  */
 export interface RefusedAttempt {
+  /** `time` to `program`: as in `CheckedCall`. */
   readonly time: number
   readonly device: string
   readonly context: number

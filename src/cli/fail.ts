@@ -2,7 +2,7 @@
  * Ends a command after an error, with a message on standard error. The exit status is the error's own, otherwise 1.
  * Wrong usage has status 2, as with builtins of shells.
  */
-import { statSync } from 'node:fs'
+import { existsSync, statSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { userText } from '../host/exposure.ts'
 
@@ -16,8 +16,8 @@ export class UsageError extends Error {
 const BROKEN_PIPE = 128 + 13
 
 /**
- * From now on ends the process without a message when the reader of its output has closed it (`| head`). A command that
- * serves programs, or runs a program of the user, must continue, and does not call this.
+ * From now on a failure to write the output ends the process; without a message if the reader has closed it (`| head`).
+ * A command that serves programs, or runs a program of the user, must continue, and does not call this.
  */
 export const exitOnBrokenPipe = (): void => {
   process.stdout.on('error', error => {
@@ -49,11 +49,11 @@ export const messageOf = (error: unknown): string => {
       return `${message}; this process may open too few files: run \`ulimit -n 1024\` first`
     case 'ENOSPC':
     case 'EDQUOT':
-      return `${message}; free some disk space, or choose a socket on another file system with --socket PATH`
+      return `${message}; free some disk space, or choose another file system with --socket PATH or, for a private daemon, TMPDIR`
     case 'EACCES':
       return message + ownerAdvice(path)
     case 'ENOENT':
-      if (path?.startsWith('/proc/'))
+      if (path?.startsWith('/proc/') && !existsSync('/proc/self'))
         return `${message}; /proc is not mounted, and the daemon needs it for programs' memory and descriptors: \`mount -t proc proc /proc\``
   }
   return message

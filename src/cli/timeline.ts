@@ -55,6 +55,7 @@ export const timeline = (
   const calls = records.map(
     (record): Entry => ({
       kind: 'call',
+      // From milliseconds.
       time: record.time * 1000,
       program: nameOf(record.pid),
       text: callText(record),

@@ -5,8 +5,12 @@
 /** Microseconds of an exponent (0 to 31). */
 export const fromExponent = (exponent: number): number => 4.096 * 2 ** exponent
 
-/** The ACK timeout: twice the packet life time of the path, plus the acknowledger's ACK delay (clause 12.7.34). */
+/**
+ * The ACK timeout: twice the packet life time of the path, plus the acknowledger's ACK delay (clause 12.7.34).
+ * Arguments and result are exponents.
+ */
 export const ackTimeout = (ackDelay: number, packetLifeTime: number): number => {
+  // Twice the time is the exponent plus 1.
   const roundTrip = packetLifeTime + 1
   // As Linux's cm_ack_timeout: a sum of similar exponents is the larger exponent plus 1.
   const sum = Math.max(roundTrip, ackDelay) + (Math.abs(roundTrip - ackDelay) <= 1 ? 1 : 0)

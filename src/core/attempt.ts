@@ -1,6 +1,6 @@
 /*
- * Runs code whose failure must not stop its caller: callbacks of clients, destroys by core itself, steps of a removal.
- * An exception is counted and reported (`Core.report`).
+ * Runs code whose failure must not stop its caller: callbacks of clients, destroy handlers that core itself calls,
+ * steps of a removal. An exception is counted and reported (`Core.report`).
  */
 import type { Core } from './model.ts'
 

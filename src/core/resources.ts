@@ -1,19 +1,19 @@
 /*
  * Lists the objects of a device that have handles, as netlink reports them.
  *
- * There may be very many, so a generator examines STEP handles per step and yields `undefined` between steps. Objects
+ * There may be very many, so `objectsOf` examines STEP handles per step and yields `undefined` between steps. Objects
  * may be created and destroyed between the steps.
  */
 import { type Context, type CoreObject, type Device, Lifecycle } from './model.ts'
 
 const STEP = 1024
 
-/** Open contexts after their opening call, oldest first. */
+/** The open contexts whose opening call was made, oldest first. */
 export function* openedContexts(device: Device): Generator<Context> {
   for (const context of device.contexts) if (context.isOpened && !context.isClosed) yield context
 }
 
-/** The live objects of these classes in `openedContexts`, by context and handle; `undefined` between steps. */
+/** The live objects of these classes in `openedContexts`, ordered by context and handle; `undefined` between steps. */
 export function* objectsOf(device: Device, classes: ReadonlySet<string>): Generator<CoreObject | undefined> {
   let remaining = STEP
   for (const { handles } of openedContexts(device))

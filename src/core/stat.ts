@@ -24,7 +24,7 @@ export interface CoreCounts {
   readonly events: number
   /** Exceptions that core has caught, since the start. */
   readonly faults: number
-  /** Dispatch tables in use. */
+  /** Number of compiled tables in use: of classes, and of devices. Devices share equal tables. */
   readonly tables: { readonly classes: number; readonly devices: number }
 }
 

@@ -7,7 +7,7 @@
 export interface Containment {
   /** Number of faults since the start. */
   readonly count: number
-  /** Logs a fault. `where` names the work in a few words. */
+  /** Logs a fault. `where` names the work in a few words; repetitions are counted for each `where`. */
   report(where: string, error: unknown): void
   /**
    * Wraps `body` in a callback that never throws. If `body` throws, the fault is logged, and `onFailure` runs; its

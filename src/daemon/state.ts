@@ -58,7 +58,7 @@ export interface DaemonState {
   readonly refreshCounters: () => number
   /** Folder of the sysfs and device tree. */
   readonly root: string
-  /** Memory file of the parked page. */
+  /** Memory file of the parked page (`ParkedPage` in spec/session.ts). */
   readonly parkedFd: number
   readonly devices: Devices
   /** Resolves when the objects of the user's already closed contexts are destroyed. */

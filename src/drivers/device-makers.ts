@@ -1,6 +1,6 @@
 /*
- * Functions that create a device of each driver that needs no port; and one device of every driver, for
- * `userdma schema` and the generated pages of docs/reference/.
+ * Functions that create devices of the drivers that need no port; and one device of every driver, for `userdma schema`
+ * and the generated pages of docs/reference/.
  */
 
 import { createCore } from '../core/devices/registry.ts'

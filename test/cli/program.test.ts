@@ -148,6 +148,12 @@ test('the message of EACCES has no advice if the owner of the folder cannot be f
   assert.equal(messageOf(error), 'EACCES: permission denied')
 })
 
+test('the message of ENOENT has no advice if /proc is mounted', () => {
+  const path = '/proc/self/no-such-file'
+  const error = Object.assign(new Error('ENOENT: no such file'), { code: 'ENOENT', path })
+  assert.equal(messageOf(error), 'ENOENT: no such file')
+})
+
 describe('the environment of a program', { skip: lacking() }, () => {
   it('names the library and the socket, keeps other preloaded libraries, and names none twice', () => {
     process.env.LD_PRELOAD = '/lib/other.so /elsewhere/libuserdma_shim.so:/lib/third.so'

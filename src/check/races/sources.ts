@@ -16,8 +16,8 @@ export interface KeyedMemory {
 
 export interface RaceSources {
   /**
-   * Undefined: an unknown key, the key of an unbound window or of a region without memory (kind NULL), or one whose
-   * addresses are not exact numbers.
+   * The memory of a key of the device with index `device`. Undefined: an unknown key, the key of an unbound window or
+   * of a region without memory (kind NULL), or one whose addresses are not exact numbers.
    */
   memoryOf(device: number, key: number): KeyedMemory | undefined
   /** The stack with this number (`LoggedEvent.stack`) of a process. */

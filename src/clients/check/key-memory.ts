@@ -8,8 +8,8 @@ import type { Device } from '../../core/model.ts'
 import { TWO_32 } from '../../spec/memory.ts'
 
 /**
- * Returns a look-up by device index and key; undefined if the key is unknown, of a region of kind NULL, or if its iova
- * is 2^53 or more. `findDevice`: the device by index.
+ * Returns a look-up by device index and key; undefined if the key is unknown, of a region of kind NULL or an unbound
+ * window, or if its iova is 2^53 or more. `findDevice`: the device by index.
  */
 export const keyMemory = (
   findDevice: (index: number) => Device | undefined,

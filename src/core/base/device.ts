@@ -11,7 +11,7 @@ import { type Device as DeviceRecord, Lifecycle, type Port as PortState } from '
 import { createDescriptor } from '../objects/lifetime.ts'
 import { interfaceNames } from './driver-ops.ts'
 
-// A caller in this process gets the answer itself, so the answer must not contain bytes of the device.
+// A caller in this process gets the answer itself and may change it, so byte arrays of the device are copied.
 
 /** An entry of a GID table as a GidEntry record. */
 const entryOf = (table: GidTable, index: number) => {
@@ -46,6 +46,7 @@ export const deviceClass = driverClass(Device, {
     const ids = new Set(classes.map(({ id }) => id))
     const objects = context.handles.slots
       .filter(object => object !== undefined && object.life === Lifecycle.LIVE && ids.has(object.class.id))
+      // Newest first.
       .sort((a, b) => b!.id - a!.id)
     return { handles: objects.slice(0, max).map(object => ({ handle: object!.handle })) }
   },

@@ -11,7 +11,7 @@ import type { DispatchTable } from '../model.ts'
 /** Cached: dispatch tables do not change, and devices share them. */
 const descriptions = new WeakMap<DispatchTable, Description>()
 
-/** The caller may change its copy. */
+/** A caller in this process may change its copy. */
 const copyOf = (description: Description): Description => {
   const copies = Object.entries(description).map(([name, rows]) => [
     name,

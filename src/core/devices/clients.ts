@@ -2,10 +2,10 @@
  * Clients of the subsystem (R31, R32, R40), as Linux' ib_client.
  *
  * Core calls a client's `add` for each device, and its `remove` for each device that it uses. Devices are added to
- * clients in the order in which the clients registered, and removed in reverse order. So a client that uses another
- * client gets a device after it, and loses the device before it. Everything is synchronous: after a client is
- * unregistered, no callback of it runs. Callbacks may register and remove devices and other clients. A client that a
- * callback registers immediately gets all devices, perhaps before clients that registered earlier.
+ * clients in the order in which the clients registered, and removed in reverse order. So a client may use clients that
+ * registered before: it gets a device after them, and loses the device before them. Everything is synchronous: after a
+ * client is unregistered, no callback of it runs. Callbacks may register and remove devices and other clients. A client
+ * that a callback registers immediately gets all devices, perhaps before clients that registered earlier.
  */
 import { attempt } from '../attempt.ts'
 import type { Client, ClientEntry, Core, Device, DeviceEventHandler } from '../model.ts'
@@ -24,6 +24,7 @@ const add = (entry: ClientEntry, device: Device): void =>
   runCallback(entry, () => {
     // Before the callback, because the callback may remove the device, or register another.
     entry.devices.add(device)
+    // Stays false if `add` throws.
     let wanted: boolean | undefined = false
     try {
       wanted = entry.client.add(device)

@@ -50,7 +50,10 @@ export const opsWrite = (fd: FdObject, caller: Caller, address: bigint, length: 
   return ops.write(call, caller.copyIn(address, length))
 }
 
-/** mmap(2): the memory of `length` bytes at `offset`. Throws EINVAL for bytes that do not exist. */
+/**
+ * mmap(2): the memory of `length` bytes at `offset`. Throws EINVAL for bytes that do not exist, for length 0, and for
+ * an offset that is no multiple of the page size.
+ */
 export const opsMap = (
   fd: FdObject,
   caller: Caller,

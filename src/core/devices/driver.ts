@@ -14,6 +14,7 @@ import type { LinkName } from '../../spec/links.ts'
 import type { Attributes, In, Method, Methods, ObjectClass, Out } from '../../spec/schema/schema.ts'
 import type { CallContext, CoreObject, DriverClass, MethodAdditions } from '../model.ts'
 
+/** Attributes `X`, with those that `A`, the additions to the method, has for direction `D`. */
 type MergedAttributes<X extends Attributes, A, D extends 'in' | 'out'> =
   A extends Readonly<Record<D, infer Y extends Attributes>> ? X & Y : X
 
@@ -78,8 +79,8 @@ export const withLinkVariants = <C extends ObjectClass, S = unknown>(
 ): DriverClass => ({ ...base, variants: variants as NonNullable<DriverClass['variants']> })
 
 /**
- * Removes optional attributes that the driver does not support, each with the reason. A call with such an attribute
- * fails with EOPNOTSUPP and the reason.
+ * Removes optional attributes that the driver does not support, from all methods. `attributes`: the reason by name of
+ * the attribute. A call with such an attribute fails with EOPNOTSUPP and the reason.
  */
 export const withoutOptions = (base: DriverClass, attributes: Readonly<Record<string, string>>): DriverClass => ({
   ...base,

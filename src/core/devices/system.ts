@@ -13,6 +13,8 @@ import { driverClass } from './driver.ts'
 
 /** RDMA_DRIVER_UNKNOWN. */
 const NO_DRIVER = 0
+/** The device is not in the list of devices. */
+const NO_INDEX = -1
 
 /** Creates the device at the first call. */
 export const systemDevice = (core: Core): Device => {
@@ -32,7 +34,7 @@ export const systemDevice = (core: Core): Device => {
       ports: [],
       numCompVectors: 0,
     },
-    -1,
+    NO_INDEX,
   )
   return core.system
 }

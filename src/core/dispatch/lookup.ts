@@ -9,7 +9,7 @@ import type { ClassTable, DispatchTable, Entry } from '../model.ts'
 export const classTable = (table: DispatchTable, id: number): ClassTable | undefined =>
   id >= DRIVER_FIRST ? table.private[id - DRIVER_FIRST] : table.common[id]
 
-/** The method with this class id and call number (0 … 255); undefined if the device has none. */
+/** The method with this class id and call number (0 … 255, in blocks of 32); undefined if the device has none. */
 export const findEntry = (table: DispatchTable, classId: number, call: number): Entry | undefined =>
   classTable(table, classId)?.blocks[call >> 5]?.[call & 31]
 

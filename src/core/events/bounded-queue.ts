@@ -11,8 +11,8 @@ export class BoundedQueue {
   /** Oldest first. */
   readonly records: EventRecord[] = []
   /**
-   * Number of queued events by type and source. Exists while very many events are queued, because a search of the queue
-   * for each new event would be slow. Shorter queues need no counts.
+   * Number of queued events by type and source, because a search of a long queue for each new event would be slow.
+   * Created when LIMIT events are queued, removed when fewer than half remain.
    */
   #counts: Map<number, Map<Affiliation, number>> | undefined
 
@@ -58,7 +58,7 @@ export class BoundedQueue {
   }
 
   #uncount(removed: readonly EventRecord[]): void {
-    // Not already below LIMIT: a queue whose length varies about LIMIT would be counted again and again.
+    // Not already below LIMIT: else a queue whose length varies about LIMIT would be counted again and again.
     if (this.records.length < LIMIT / 2) this.#counts = undefined
     if (this.#counts !== undefined) for (const event of removed) this.#count(event, -1)
   }

@@ -1,6 +1,6 @@
 /*
- * Doubly linked lists of rows: the windows bound to each region, and the windows of type 2 bound to each queue pair.
- * The end of a region or queue pair finds its windows without a scan of all rows, of which a program may have a
+ * Doubly linked lists of rows: the windows bound to each region, and the windows of type 2 bound to each queue pair. So
+ * the windows of a destroyed region or queue pair are found without a scan of all rows, of which a program may have a
  * million.
  */
 import type { MemoryTable } from './region-table.ts'

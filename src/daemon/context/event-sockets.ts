@@ -49,6 +49,7 @@ export const createEventSockets = (
   parts?: EventSocketParts,
   onClosed: (fd: FdObject) => void = () => {},
 ): EventSockets => {
+  // Both by `EventSocket.target`.
   const handles = new Map<string, number>()
   const sockets = new Map<string, EventSocket>()
   return {

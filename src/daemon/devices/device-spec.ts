@@ -53,10 +53,11 @@ export const checkDevices = (devices: readonly DeviceSpec[]): void => {
   const names = new Set<string>()
   const addresses = new Map<string, string>()
   for (const { name, address } of devices) {
-    const key = String(parseAddress(address))
     if (names.has(name)) throw new Error(`device name "${name}" is given twice`)
     names.add(name)
     if (address === '') continue
+    // One address can be written in several ways.
+    const key = String(parseAddress(address))
     const other = addresses.get(key)
     if (other !== undefined)
       throw new Error(`devices ${other} and ${name} have the same address ${address}; each needs its own`)

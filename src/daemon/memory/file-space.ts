@@ -28,7 +28,7 @@ export const openFileMemory = (process: ProcessHandle, number: number, quota: Fd
   }
 }
 
-/** Undefined unless `code` is EMFILE or ENFILE. */
+/** The error for EMFILE and ENFILE; undefined for other codes. */
 const outOfDescriptors = (code: string | undefined): CallError | undefined => {
   if (code === 'EMFILE') return new CallError(code, 'the daemon has no descriptors left')
   return code === 'ENFILE' ? new CallError(code, 'the system has no descriptors left') : undefined
@@ -52,7 +52,7 @@ const open = (process: ProcessHandle, number: number): FileMemory => {
     return fileMemory(fd, process.guest?.file(fd))
   } catch (error) {
     if (fd >= 0) closeSync(fd)
-    // isAppending and fileMemory read /proc, with a descriptor
+    // `isAppending` and `fileMemory` open files of /proc, for which there may be no descriptor.
     throw outOfDescriptors((error as { code?: string }).code) ?? error
   }
 }

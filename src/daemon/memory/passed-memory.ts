@@ -23,8 +23,8 @@ export interface PassedMemory {
 const REQUIRED_SEALS = SEAL_SHRINK | SEAL_GROW
 
 /**
- * `fd` may be −1. If `fd` is not a file as described above, closes `fd` and returns undefined. `guest`: the client, if
- * it is of another user; its mover reads and writes the file.
+ * `fd` −1: no file was passed. If `fd` is not a file as described above, closes `fd` and returns undefined. `guest`:
+ * the client, if it is of another user; its mover reads and writes the file.
  */
 export const takePassedMemory = (fd: number, guest?: Guest): PassedMemory | undefined => {
   // fstat of other files can block.

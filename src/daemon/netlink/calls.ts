@@ -28,6 +28,8 @@ export interface NetlinkAnswer {
 /** Maximum bytes of a program's datagram. */
 const MAX_BYTES = 65536
 
+const LOW_WORD = 0xffff_ffffn
+
 const { OPEN, SEND, BIND, NAME, SET, GET, TYPE } = NetlinkOperation
 
 const send = (
@@ -57,14 +59,17 @@ export const netlinkCall = (
   switch (operation) {
     case SEND:
       return send(netlink, caller, socket, request)
-    case BIND:
-      netlink.bind(socket, pid, Number(argument & 0xffff_ffffn), Number(argument >> 32n))
+    case BIND: {
+      const port = Number(argument & LOW_WORD)
+      const groups = Number(argument >> 32n)
+      netlink.bind(socket, pid, port, groups)
       return { ret: 0 }
+    }
     case NAME:
       // The groups are in the high 32 bits.
       return { ret: socket.port + socket.groups * 2 ** 32 }
     case SET:
-      netlink.setOption(socket, extra, Number(argument & 0xffff_ffffn))
+      netlink.setOption(socket, extra, Number(argument & LOW_WORD))
       return { ret: 0 }
     case GET:
       return { ret: netlink.getOption(socket, extra) }

@@ -25,7 +25,7 @@ const notify = (netlink: Netlink, event: MonitorEventName, entries: Entries): vo
   )
 }
 
-/** As in Linux, there are no events about the interface of a port without one. `interfaceEntries`: empty then. */
+/** As in Linux, sends no event about a port without an interface, for which `interfaceEntries` is empty. */
 const notifyInterface = (
   netlink: Netlink,
   event: MonitorEventName,

@@ -14,7 +14,10 @@ export interface AssignedContext {
   isReceiving: boolean
   /** Whether the next message is reported on `notifyFd`, once. */
   isArmed: boolean
-  /** Can be closed: an `ops` of `create` remains as an object while the context uses it. */
+  /**
+   * The descriptor that is notified of messages. May be closed: the `ops` of `create` remains as an object while the
+   * context uses it.
+   */
   notifyFd: FdObject | undefined
 }
 

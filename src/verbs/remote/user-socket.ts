@@ -97,6 +97,13 @@ export class UntrustedDaemonError extends Error {
   override readonly name = 'UntrustedDaemonError'
 }
 
+const allowOption = (user: number): string => {
+  const outer = outerUser(user)
+  // Root's daemon in this user namespace serves its root, so the daemon that refuses that user is outside.
+  if (outer === user || user === 0) return `\`--allow-user ${outer}\``
+  return `\`--allow-user ${user}\`, or outside this user namespace with \`--allow-user ${outer}\``
+}
+
 /** The message for a daemon that refuses this user, or whose folder this user cannot enter. */
 export const notServed = (socket: string): string => {
   const folder = dirname(socket)
@@ -105,7 +112,7 @@ export const notServed = (socket: string): string => {
   } catch {
     return `the folder of ${socket} is closed to you (user ${uid()})`
   }
-  return `the daemon at ${socket} does not serve user ${uid()}; root's daemon does if it is started with \`--allow-user ${outerUser(uid())}\``
+  return `the daemon at ${socket} does not serve user ${uid()}; root's daemon does if it is started with ${allowOption(uid())}`
 }
 
 /**

@@ -54,16 +54,11 @@ const findDevices = (t: Scope, socket: string, ...prefix: readonly string[]): Pr
   const [program, ...args] = [...prefix, 'sh', '-c', script]
   return run(t, program, args, { env: programEnvironment(socket) })
 }
-/** Prefixes of `findDevices`: user NOBODY, root of a user namespace, user NOBODY in group UNUSED_ID. */
+/** Prefixes of `findDevices`: user NOBODY, two users of a user namespace, user NOBODY in group UNUSED_ID. */
 const asNobody = ['setpriv', `--reuid=${NOBODY}`, `--regid=${NOBODY}`, '--clear-groups']
-const asNamespaceRoot = [
-  'setpriv',
-  `--reuid=${UNUSED_ID}`,
-  `--regid=${UNUSED_ID}`,
-  '--clear-groups',
-  'unshare',
-  '--map-root-user',
-]
+const asUnused = ['setpriv', `--reuid=${UNUSED_ID}`, `--regid=${UNUSED_ID}`, '--clear-groups']
+const asNamespaceRoot = [...asUnused, 'unshare', '--map-root-user']
+const asNamespaceUser = [...asUnused, 'unshare', '--map-user=5']
 const asGroupMember = ['setpriv', `--reuid=${NOBODY}`, `--regid=${NOBODY}`, `--groups=${UNUSED_ID}`]
 
 const runUserdmaAsNobody = (t: Scope, args: readonly string[]): Promise<Finished> =>
@@ -126,8 +121,23 @@ describe("root's daemon", { skip: noOtherUser() || lacking('setpriv') }, () => {
     if (findTool('unshare') === undefined) return void skipTest(t, 'a user namespace needs unshare')
     const shared = await findDevices(t, await startDaemonOf(t, 0, ['--allow-user', String(NOBODY)]), ...asNamespaceRoot)
     assert.match(shared.stderr, /: it runs as a user outside this user namespace, who could read/)
-    const closed = await findDevices(t, await startDaemonOf(t, NOBODY), ...asNamespaceRoot)
-    assert.match(closed.stderr, new RegExp(`it does not serve user 0; .*\`--allow-user ${UNUSED_ID}\``))
+    const socket = await startDaemonOf(t, NOBODY)
+    const allow = "root's daemon does if it is started with"
+    const outside = `\`--allow-user ${UNUSED_ID}\``
+    const toRoot = await findDevices(t, socket, ...asNamespaceRoot)
+    assert.equal(toRoot.stderr, `userdma: the daemon at ${socket}: it does not serve user 0; ${allow} ${outside}\n`)
+    const toUser = await findDevices(t, socket, ...asNamespaceUser)
+    const inside = '`--allow-user 5`'
+    assert.equal(
+      toUser.stderr,
+      `userdma: the daemon at ${socket}: it does not serve user 5; ${allow} ${inside}, or outside this user namespace with ${outside}\n`,
+    )
+    const [program, ...args] = [...asNamespaceUser, userdma, 'stat', '--socket', socket]
+    const stat = await run(t, program, args)
+    assert.equal(
+      stat.stderr,
+      `userdma: the daemon at ${socket} does not serve user 5; ${allow} ${inside}, or outside this user namespace with ${outside} (EACCES)\n`,
+    )
   })
 
   it('refuses --allow-user with an unknown name', async t => {

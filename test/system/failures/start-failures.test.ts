@@ -33,7 +33,7 @@ describe('a failed start', { skip: !hasNative() && 'koffi is missing' }, () => {
     })
     assert.match(
       stderr,
-      /userdma: ENOSPC: no space left on device.*; free some disk space, or choose a socket on another file system with --socket PATH/,
+      /userdma: ENOSPC: no space left on device.*; free some disk space, or choose another file system with --socket PATH or, for a private daemon, TMPDIR/,
     )
     assert.equal(stdout, 'status 1\n', 'find lists no files')
   })
