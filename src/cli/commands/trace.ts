@@ -26,7 +26,7 @@ export interface TraceOptions extends JoinOptions {
   readonly pcap?: string
   readonly verbose?: boolean
   readonly abi?: boolean
-  /** Lists of class names. */
+  /** The values of `--class`: lists of class names, separated by commas. */
   readonly class?: readonly string[]
   readonly errors?: boolean
   readonly summary?: boolean

@@ -77,7 +77,7 @@ export const createDeviceFiles = (root: string, devices: readonly DaemonDevice[]
     rename(device, previousName) {
       const { spec, rxe } = device
       logErrors(spec.name, () => renameInTree(root, previousName, treeDevice(device)))
-      // Also if the tree failed: a refresh of counters below the previous name would fail for all devices.
+      // Also if the tree failed: with a folder that may be gone, each refresh of counters would report an error.
       counters.remove(previousName)
       if (rxe !== undefined) logErrors(spec.name, () => counters.add(counted(rxe)))
     },

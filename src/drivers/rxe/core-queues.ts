@@ -44,7 +44,7 @@ interface WaitingDatagram {
 
 interface QueueOptions {
   readonly qpn: number
-  /** Of sent and received datagrams. */
+  /** The Q_Key of sent datagrams, and that which received ones must have. */
   readonly qkey: number
   /** Range of payload bytes of a datagram. */
   readonly minBytes: number
@@ -63,7 +63,7 @@ class DatagramQueue implements CoreQueue {
   readonly options: QueueOptions
   readonly #waiting: WaitingDatagram[] = []
   #psn = 0
-  // GIDs of the last received datagram
+  // GIDs of the last received datagram; the next one shares them if they are equal
   #localGid: Uint8Array = new Uint8Array(16)
   #remoteGid: Uint8Array = new Uint8Array(16)
   #isClosed = false

@@ -21,7 +21,7 @@ export interface DelayedPacket<Tag> {
   passesLeft: number
   /** Delay, µs. */
   readonly delayTime: number
-  /** Bits of the rules (decider.ts) whose rate limits apply after the delay. */
+  /** Bits of the rules (decider.ts) whose rate limits apply after the delay; then 0. */
   rateLimits: number
   /** When the delay ends, µs, then when the rate limits admit the packet; Infinity before the delay begins. */
   dueTime: number
@@ -48,13 +48,13 @@ export interface DelayQueue<Tag> {
     delayTime: number,
     rateLimits: number,
   ): boolean
-  /** `count` packets overtake those in the queue. */
+  /** `count` packets overtake those in the queue. 0: only makes packets with `passesLeft` 0 ready. */
   pass(count: number): void
   /** Number of overtaking packets after which a queued packet becomes ready; Infinity: none waits for packets. */
   untilNext(): number
   /** Takes the packet that leaves next; undefined if none is ready. */
   take(): DelayedPacket<Tag> | undefined
-  /** Makes all packets ready, in the order of `dueTime`. */
+  /** Makes all packets ready, in the order of `dueTime`; last those whose delay has not begun. */
   readyAll(): void
   /** Drops all packets. */
   clear(): void

@@ -2,7 +2,7 @@
  * READs and atomics at the responder (InfiniBand Architecture Specification, volume 1, clauses 9.4.4, 9.4.5 and
  * 9.7.5.1.1). Each uses one of max_dest_rd_atomic resources. For duplicates the resource stores the range of a READ or
  * the result of an atomic. An atomic is executed here, once. The data of a READ is read when its responses are sent
- * (responses.ts).
+ * (responses.ts). FLUSH and ATOMIC WRITE (flush-atomic-write.ts) use the same resources.
  * state.ts explains short names such as `row`, `base` and `request`.
  */
 import { createCause } from '../../spec/check/causes.ts'
@@ -53,7 +53,7 @@ export const replayResponse = (s: EngineState, row: number, kind: number, psn: n
   if (resource !== 0) replay(s, row, resource, 0, 1)
 }
 
-/** Queues the responses [from, end) of a resource to be sent again. */
+/** Queues responses of a resource to be sent again: numbers `from` to `end` - 1. */
 const replay = (s: EngineState, row: number, resource: number, from: number, end: number): void => {
   const p = s.pool
   if (p[resource + RES.NEXT] >= p[resource + RES.END]) s.rows[row * QP.WORDS + QP.RESP_PENDING]++

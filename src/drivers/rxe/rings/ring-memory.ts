@@ -85,6 +85,7 @@ const createSlabs = (layout: RingLayout, source: ChunkSource): Slabs => {
 
   const addSlab = (size: SizeClass): Slab => {
     const maxSlots = Math.max(1, Math.floor(MAX_SLAB_BYTES / (headerBytes + size.bytes)))
+    // A slab doubles the number of slots. If free slots cost memory, it adds an eighth.
     const growth = source.freeSlotsCostMemory ? size.used >> 3 : size.used
     const slotCount = Math.min(maxSlots, Math.max(MIN_SLOTS, growth))
     const chunk = source.add(slotCount * (headerBytes + size.bytes))

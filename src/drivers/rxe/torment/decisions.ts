@@ -20,7 +20,7 @@ const LONGEST_WAITS = [20, 500, 5000, 20_000]
 const WAITS_UNTIL_HALF = 100
 /**
  * Maximum number of sequences of a kind on a device: a program may create any number of queue pairs. With more, the
- * oldest sequence is dropped; if its object is still used, it begins a new one.
+ * oldest sequence is dropped; if its object is still used, a new one begins.
  */
 const MAX_SEQUENCES = 16_384
 /** Maximum number of lasting decisions that are kept. */
@@ -32,7 +32,10 @@ export interface Decisions {
   readonly seed: number
   /** Number of decisions so far. */
   readonly count: number
-  /** Whether `TormentSetting.maxDecisions` decisions are made: from then on, devices behave as without torment. */
+  /**
+   * Whether `TormentSetting.maxDecisions` decisions are made: from then on, devices behave as without torment. Decisions
+   * about packets of one burst are made together, so `count` may be larger.
+   */
   readonly isOver: boolean
   /** The share of its opportunities in which the kind acts, 0 to 1. */
   share(kind: TormentKind): number
@@ -88,6 +91,7 @@ export const createDecisions = ({ seed, maxDecisions }: TormentSetting): Decisio
         const max = Math.max(longest / (1 + waits++ / WAITS_UNTIL_HALF), 2)
         const fraction = (random() + 1) / RANDOM_RANGE
         const uniform = max * fraction
+        // mostly short waits, so that both short and long ones are frequent
         const logUniform = max ** fraction
         return Math.ceil(random() < RANDOM_RANGE / 2 ? uniform : logUniform)
       },
