@@ -11,7 +11,7 @@ export class Handlers<T> {
   /** Adds a handler; the returned function removes it. `call`: for errors. Throws RdmaError EINVAL. */
   add(call: string, handler: Handler<T>): () => void {
     checkFunction(call, 'handler', handler)
-    // A function of its own, because the program may add the same handler twice.
+    // A new function for each call, because the program may add the same handler twice.
     const wrapper: Handler<T> = event => handler(event)
     this.#handlers.add(wrapper)
     return () => {
@@ -24,7 +24,7 @@ export class Handlers<T> {
     queueMicrotask(() => {
       for (const handler of [...this.#handlers])
         try {
-          // An earlier handler may have removed it.
+          // An earlier handler may have removed this one.
           if (this.#handlers.has(handler)) handler(event)
         } catch (error) {
           // An uncaught exception; the remaining handlers still run.

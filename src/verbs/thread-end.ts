@@ -1,6 +1,6 @@
 /*
- * The end of a worker thread frees registered buffers, but leaves the descriptors of native calls open. So sessions with
- * daemons and UDP ports are closed before.
+ * When a worker thread ends, Node frees registered buffers, but leaves the descriptors of native calls open. So sessions
+ * with daemons and UDP ports are closed before, at the thread's exit event.
  */
 
 const openInThread = new Set<() => void>()

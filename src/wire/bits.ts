@@ -44,6 +44,9 @@ const allowedValues = (width: number): string => {
   return width === 64 ? 'a bigint from 0 to 2^64-1' : `an integer from 0 to ${2 ** width - 1}`
 }
 
+/** A value with its type: 'string 1', 'number 1.5'; 'missing' for undefined. */
+const valueText = (value: unknown): string => (value === undefined ? 'missing' : `${typeof value} ${value}`)
+
 /** Why a value does not fit a field of `width` bits, as the end of an error message; undefined if it fits. */
 export const misfit = (width: number, value: unknown): string | undefined =>
-  fits(width, value) ? undefined : `is ${typeof value} ${value}, allowed is ${allowedValues(width)}`
+  fits(width, value) ? undefined : `is ${valueText(value)}, allowed is ${allowedValues(width)}`

@@ -48,6 +48,7 @@ export const crcByTable = (bytes: Uint8Array, offset: number, length: number, se
   const end = offset + length
   let at = offset
   let r = ~seed
+  // Byte i of 16 has 15 - i bytes after it, so it uses row 15 - i (256 entries each).
   for (; at + 16 <= end; at += 16) {
     r =
       t[3840 + ((r ^ bytes[at]) & 255)] ^

@@ -97,6 +97,7 @@ export const makeFlow = (addresses: FlowAddresses): Flow => {
   }
   const ip = ONES + (isIpv4 ? IPV4_BYTES : IPV6_BYTES)
   const prefix = new Uint8Array(isIpv4 ? PREFIX4 : PREFIX6).fill(0xff, 0, ONES)
+  // Masked fields are ones; lengths and identification are 0.
   if (isIpv4) {
     prefix.set([0x45, 0xff, 0, 0, 0, 0, dontFragment ? 0x40 : 0, 0, 0xff, PROTOCOL_UDP, 0xff, 0xff], ONES)
     prefix.set(source4, ONES + 12)

@@ -6,7 +6,7 @@
 /** Bytes of the headers; IPv4 without options. */
 export const IPV4_BYTES = 20
 export const IPV6_BYTES = 40
-/** Bytes before the payload in the buffer of a received datagram. */
+/** Bytes before the payload in a UD queue pair's receive buffer: a GRH has the layout of an IPv6 header. */
 export const GRH_BYTES = IPV6_BYTES
 export const UDP_BYTES = 8
 export const PROTOCOL_UDP = 17

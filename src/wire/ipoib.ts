@@ -19,6 +19,7 @@ export interface LinkAddress {
   readonly gid: Uint8Array
 }
 const LINK_ADDRESS_BYTES = 20
+const IPV4_ADDRESS_BYTES = 4
 
 /** Whether a link-layer address is of a single queue pair. */
 export const isUnicastLink = ({ qpn, gid }: LinkAddress): boolean =>
@@ -69,7 +70,9 @@ export const broadcastLink = (pkey: number): LinkAddress => {
 export const multicastLink = (group: Uint8Array, pkey: number): LinkAddress => {
   const isIpv4 = isMappedIpv4(group)
   const gid = groupGid(isIpv4 ? SIGNATURE_IPV4 : SIGNATURE_IPV6, pkey)
-  gid.set(group.subarray(isIpv4 ? 12 : 6), isIpv4 ? 12 : 6)
+  // The copied bytes are at the same place in both addresses.
+  const from = isIpv4 ? 12 : 6
+  gid.set(group.subarray(from), from)
   if (isIpv4) gid[12]! &= 0x0f
   return { qpn: MULTICAST_QPN, gid }
 }
@@ -79,7 +82,7 @@ export const multicastLink = (group: Uint8Array, pkey: number): LinkAddress => {
 /** Hardware type InfiniBand. */
 const ARP_HARDWARE = 32
 const ARP_HEADER_BYTES = 8
-const ARP_BYTES = ARP_HEADER_BYTES + 2 * (LINK_ADDRESS_BYTES + 4)
+const ARP_BYTES = ARP_HEADER_BYTES + 2 * (LINK_ADDRESS_BYTES + IPV4_ADDRESS_BYTES)
 /** Offsets of the addresses in an ARP message. */
 const ArpAt = { SENDER_LINK: 8, SENDER: 28, TARGET_LINK: 32, TARGET: 52 } as const
 export const ArpOperation = { REQUEST: 1, REPLY: 2 } as const
@@ -105,7 +108,7 @@ export const emitArp = ({ operation, senderLink, sender, targetLink, target }: A
   view.setUint16(0, ARP_HARDWARE)
   view.setUint16(2, EtherType.IPV4)
   arp[4] = LINK_ADDRESS_BYTES
-  arp[5] = 4
+  arp[5] = IPV4_ADDRESS_BYTES
   view.setUint16(6, operation)
   putLinkAddress(arp, ArpAt.SENDER_LINK, senderLink)
   arp.set(sender.subarray(12), ArpAt.SENDER)
@@ -125,7 +128,7 @@ export const parseArp = (bytes: Uint8Array): Arp | undefined => {
     view.getUint16(0) === ARP_HARDWARE &&
     view.getUint16(2) === EtherType.IPV4 &&
     bytes[4] === LINK_ADDRESS_BYTES &&
-    bytes[5] === 4
+    bytes[5] === IPV4_ADDRESS_BYTES
   if (!isIpoibIpv4) return undefined
   return {
     operation: view.getUint16(6),
@@ -170,7 +173,7 @@ export const emitDiscovery = ({ type, flags, target, link }: Discovery): Uint8Ar
   return bytes
 }
 
-/** Undefined if `bytes` end before the target or within an option, or if an option has length 0. */
+/** Undefined if `bytes` end within the target or within an option, or if an option has length 0. */
 export const parseDiscovery = (type: Discovery['type'], bytes: Uint8Array): Discovery | undefined => {
   if (bytes.length < OPTIONS_AT) return undefined
   let link: LinkAddress | undefined

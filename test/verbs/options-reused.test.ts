@@ -32,6 +32,21 @@ describe('a record of options may be used again', () => {
     await (await open({ network })).close()
   })
 
+  it('after `createNetwork` and `open`: lists of the option `check`', async () => {
+    for (const list of ['ignore', 'like']) {
+      const names: string[] = []
+      const check: object = { [list]: names }
+      const network = createNetwork({ check })
+      names.push('none')
+      await (await open({ network })).close()
+      names.length = 0
+      const opening = open({ check })
+      // `open` would refuse the name.
+      names.push('none')
+      await (await opening).close()
+    }
+  })
+
   it('after `listen`', async () => {
     const [device, otherDevice] = await openTwoHere()()
     const options = { device }

@@ -145,6 +145,8 @@ test('a record that does not fit is refused with field, value and range', () => 
     message: 'RC_ACKNOWLEDGE: BTH.psn is number 16777216, allowed is an integer from 0 to 16777215',
   })
   assert.throws(() => emitPacket({ ...ack, AETH: { syndrome: -1, msn: 1 } }), /AETH\.syndrome is number -1/)
+  const withoutMsn = { syndrome: 0 } as object as (typeof ack)['AETH']
+  assert.throws(() => emitPacket({ ...ack, AETH: withoutMsn }), /AETH\.msn is missing, allowed is an integer/)
   assert.throws(
     () => emitPacket({ ...ack, payload: new Uint8Array(4) }),
     /RC_ACKNOWLEDGE has no payload, but .* 4 bytes/,

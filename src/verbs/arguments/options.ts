@@ -22,9 +22,12 @@ export const checkRecord = (call: string, title: string, value: unknown, hint: s
     throw invalidArgument(call, `${title}: ${formatValue(value)} is not an object`, hint)
 }
 
-/** A copy of an object, without copies of its values; other values as they are. */
-export const copyRecord = <T>(value: T): T =>
-  typeof value === 'object' && value !== null && !Array.isArray(value) ? { ...value } : value
+/** A copy of an object of options, and of its lists; its other values are shared. Returns other values as they are. */
+export const copyRecord = <T>(value: T): T => {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return value
+  const copies = Object.entries(value).map(([name, option]) => [name, Array.isArray(option) ? [...option] : option])
+  return Object.fromEntries(copies)
+}
 
 /** Checks that `value` is true, false or undefined. Throws RdmaError EINVAL. */
 export const checkFlag = (call: string, option: string, value: unknown): void => {

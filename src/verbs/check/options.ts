@@ -10,8 +10,8 @@ import { type StackSharing, stackSharings } from './posts.ts'
 /** Options of a checked device (`open({ check })`). */
 export interface CheckOptions {
   /**
-   * Called once with each finding; must not call the device. An exception is uncaught. Default: prints the finding to
-   * standard error.
+   * Called once with each finding; must not call the device. If it throws, the exception is uncaught. Default: prints
+   * the finding to standard error.
    */
   readonly onFinding?: (finding: Finding) => void
   /**
@@ -47,7 +47,7 @@ const names: KnownOptions<CheckOptions> = {
   stacks: true,
 }
 
-/** The options of `check: true` or of an object. Throws RdmaError EINVAL for an invalid option. */
+/** The options in `open({ check })`: none for `true`. Throws RdmaError EINVAL for an invalid option. */
 export const readCheckOptions = (call: string, check: true | CheckOptions): CheckOptions => {
   if (check === true) return {}
   if (typeof check !== 'object' || check === null)
@@ -58,8 +58,10 @@ export const readCheckOptions = (call: string, check: true | CheckOptions): Chec
   if (failOn !== undefined) checkChoice(call, 'check.failOn', failOn, failLimits)
   if (stacks !== undefined) checkChoice(call, 'check.stacks', stacks, stackSharings)
   for (const [name, list] of Object.entries({ ignore, like }))
-    if (list !== undefined && !Array.isArray(list))
-      throw invalidArgument(call, `check.${name} ${formatValue(list)} is not a list`, `give [${formatValue(list)}]`)
+    if (list !== undefined && !Array.isArray(list)) {
+      const hint = typeof list === 'string' ? `give [${formatValue(list)}]` : 'give an array of names'
+      throw invalidArgument(call, `check.${name} ${formatValue(list)} is not a list`, hint)
+    }
   for (const id of ignore ?? [])
     if (!findingIds.includes(id))
       throw invalidArgument(

@@ -10,7 +10,7 @@ import type { ProgramRing } from '../ring.ts'
 const UNSHARED_POSTS = 256
 /** A prime: in a loop with several equal posts, captures then fall on different posts of the loop. */
 const POSTS_PER_STACK = 251
-/** Maximum kinds of equal requests of a queue; at this number the next capture forgets all stacks. */
+/** Maximum shared stacks of a queue, one per kind of request. At this number the next capture forgets them all. */
 const MAX_KINDS = 64
 
 const { INLINE } = SendFlags.values

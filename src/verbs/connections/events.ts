@@ -55,7 +55,7 @@ export class ConnectionEvents {
         this.#handlers.get(Number(event.userHandle))?.(event)
       }
     } catch (error) {
-      // No event: an earlier call has read them all.
+      // EAGAIN of getEvent: an earlier drain has read all events.
       if (error instanceof RdmaError && error.code === 'EAGAIN') return
       if (!(error instanceof RdmaError && error.code === 'EIO')) throw error
       // The device was closed or removed, which wakes all waiters (`WaiterList.wakeAll`).

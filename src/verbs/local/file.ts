@@ -45,7 +45,7 @@ export const openOwnFile = (fd: number): FileMemory => {
     file = openSync(`/proc/self/fd/${fd}`, isWritable(fd) ? O_RDWR : O_RDONLY)
     return fileMemory(file)
   } catch (error) {
-    // `fileMemory` reads /proc, which needs another descriptor.
+    // `fileMemory` needs another descriptor, to read /proc, and can fail too.
     if (file !== undefined) closeSync(file)
     throw reopenError(fd, error)
   }

@@ -20,7 +20,10 @@ export const jsonSafe = (value: unknown): unknown => {
   return Object.fromEntries(Object.entries(value).map(([name, field]) => [name, jsonSafe(field)]))
 }
 
-/** What is shown of a closed object: no handle, and no state of the device. */
+/**
+ * What is shown of a closed object: no handle, and no properties that only the device knows. They are undefined: the
+ * object can no longer be queried.
+ */
 export const shownClosed = ({ handle: _, ...shown }: Shown): Shown => ({
   ...Object.fromEntries(Object.entries(shown).filter(([, value]) => value !== undefined)),
   closed: true,

@@ -99,7 +99,7 @@ export const emitRmpp = (
   return mad
 }
 
-/** An ACK, STOP or ABORT for the sender of `mad`. */
+/** An ACK, STOP or ABORT for the sender of `mad`: a response if `mad` is a request, a request if it is a response. */
 export const answerRmpp = (mad: Uint8Array, rmpp: Partial<RmppFields>): Uint8Array => {
   const header = mad.slice(0, dataOffset(madFields(mad).mgmtClass))
   header[METHOD_AT] = header[METHOD_AT]! ^ MadMethod.RESPONSE
