@@ -4,7 +4,7 @@
  */
 
 export interface RunRecords {
-  /** Number of the buffer (runs/pool.ts) that contains the run. */
+  /** Number of the buffer (phy/runs/pool.ts) that contains the run. */
   buffer: Int32Array
   /** Offset of the first packet in the arena. */
   offset: Int32Array
