@@ -114,6 +114,11 @@ EXPORT int openat64(int dir, const char *path, int flags, ...)
     return fd_opened(REAL(openat64)(dir, path, flags, mode));
 }
 
+/*
+ * Programs that are compiled with _FORTIFY_SOURCE call these functions for an open without a mode. If the flags want a
+ * mode, the C library ends the program.
+ */
+
 EXPORT int __open_2(const char *path, int flags)
 {
     ABSOLUTE(AT_FDCWD, path);

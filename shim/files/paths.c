@@ -16,7 +16,7 @@
 /* How the numbers of uverbs and umad nodes begin: IB_UVERBS_MAJOR, IB_UMAD_MAJOR. */
 #define DEVICE_NUMBER "231:"
 
-/* Counter files are below the first two. */
+/* Counter files are below the first two (leads_to_counters). */
 static const char *const prefixes[] = {
     "/sys/class/infiniband",
     "/sys/devices/virtual/infiniband",
@@ -97,10 +97,11 @@ static bool leads_to_counters(const char *prefix, const char *suffix)
     if (strstr(suffix, "counters"))
         return true;
     /* "", DEVICE, DEVICE/ports, DEVICE/ports/N, with any number of slashes */
+    static const char ports[] = "ports";
     unsigned depth = 0;
     for (const char *name = suffix + strspn(suffix, "/"); *name; name += strspn(name, "/")) {
         const size_t length = strcspn(name, "/");
-        if (depth == 1 && (length != 5 || memcmp(name, "ports", length) != 0))
+        if (depth == 1 && (length != strlen(ports) || memcmp(name, ports, length) != 0))
             return false;
         if (++depth > 3)
             return false;
@@ -123,6 +124,7 @@ const char *path_rewrite(const char *path, char path_buffer[PATH_SIZE])
     memcpy(path_buffer, root, root_length);
     memcpy(path_buffer + root_length, path, path_bytes);
     if (leads_to_counters(prefix, suffix)) {
+        /* Other files and the folders above are valid also without the update. */
         const int error = session_refresh();
         if (error && strstr(suffix, "counters/")) {
             errno = error;
@@ -237,7 +239,7 @@ static bool may_lead_to_rdma(const char *path)
                                               "misc/",      "virtual/", "char/", DEVICE_NUMBER};
     if (path[0] == '.' && (path[1] == '/' || (path[1] == '.' && path[2] == '/')))
         path += strspn(path, "./");
-    if (path[0] == 'u')
+    if (path[0] == 'u') /* a device node: uverbsN, umadN, userdma */
         return strcmp(path, USERDMA_SYSTEM_NAME) == 0 || number_after(path, "uverbs") >= 0 ||
                number_after(path, USERDMA_UMAD_NAME) >= 0;
     for (size_t i = 0; i < sizeof first_names / sizeof first_names[0]; i++)

@@ -17,7 +17,7 @@ export interface CmEnvironment {
   /** An unpredictable u32. */
   random(): number
   caGuid(device: number): bigint
-  /** Exponent: the device's maximum ACK delay. */
+  /** The device's maximum ACK delay, an exponent (timeout.ts). */
   ackDelay(device: number): number
   /** Whether the GID, 16 bytes, belongs to the device. */
   hasGid(device: number, gid: Uint8Array): boolean
@@ -44,7 +44,7 @@ export interface CmCounters {
   readonly duplicates: Record<CmMessageName, number>
 }
 
-/** Exponent of the longest TIMEWAIT, 8.6 s. The peer chooses the ACK timeout: up to hours. */
+/** Exponent (timeout.ts) of the longest TIMEWAIT, 8.6 s. The peer chooses the ACK timeout: up to hours. */
 const MAX_TIMEWAIT = 21
 
 const zeroCounts = (): Record<CmMessageName, number> => {
@@ -52,6 +52,7 @@ const zeroCounts = (): Record<CmMessageName, number> => {
   return Object.fromEntries(names.map(name => [name, 0])) as Record<CmMessageName, number>
 }
 
+/** All times (`now`) are microseconds of one clock. */
 export class CmMachine {
   readonly counters: CmCounters = {
     sent: zeroCounts(),
@@ -218,10 +219,15 @@ export class CmMachine {
 
   /** Sends a REJ. A REJ for a timeout carries our CA GUID, which identifies the connection (clause 12.6.7.2). */
   sendRej(connection: CmConnection, rejection: messages.CmRejection): void {
-    const { reason } = rejection
-    const info = new Uint8Array(8)
-    new DataView(info.buffer).setBigUint64(0, this.environment.caGuid(connection.path.device))
-    this.send(connection, messages.rej(connection, reason === rejReason.TIMEOUT ? { ...rejection, info } : rejection))
+    const isTimeout = rejection.reason === rejReason.TIMEOUT
+    const sent = isTimeout ? { ...rejection, info: this.#caGuidBytes(connection) } : rejection
+    this.send(connection, messages.rej(connection, sent))
+  }
+
+  #caGuidBytes({ path }: CmConnection): Uint8Array {
+    const bytes = new Uint8Array(8)
+    new DataView(bytes.buffer).setBigUint64(0, this.environment.caGuid(path.device))
+    return bytes
   }
 
   /** Rejects a message without a connection. The REJ for an invalid GID contains a valid one. */

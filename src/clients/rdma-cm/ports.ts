@@ -2,7 +2,7 @@
  * Ports of rdma_cm, by the rules of Linux's cma_check_port. They are independent of TCP and UDP ports.
  *
  * In each port space a limited user (`RdmaCmEnvironment.limitedUserOf`) may have at most half of the ephemeral ports
- * that no other user has, but always MIN_SHARE.
+ * that no other user has, and in any case MIN_SHARE.
  */
 import { CallError } from '../../spec/errno.ts'
 import { isLinkLocal, isSameAddress } from '../../wire/address.ts'
@@ -10,7 +10,9 @@ import { Family, isAny, type SocketAddress } from './socket-address.ts'
 
 /** A bound identifier. */
 export interface PortHolder {
+  /** CmPortSpace. */
   readonly portSpace: number
+  /** Undefined until `bind` has returned the port. */
   readonly source: SocketAddress | undefined
   /** If set, the only device that the identifier may use. */
   readonly onlyDevice: object | undefined
@@ -123,7 +125,7 @@ export class PortTable {
       if (held >= max)
         throw new CallError(
           'EADDRNOTAVAIL',
-          `cm_id: user ${user} holds ${held} ephemeral ports and may hold ${max}, half of those that no other user holds`,
+          `cm_id: user ${user} holds ${held} ephemeral ports and may hold ${max}: half of those that no other user holds, and at least ${MIN_SHARE}`,
         )
       keys.push(userKey)
     }

@@ -21,6 +21,7 @@ import type { Containment } from '../containment.ts'
 export interface RegistrationOptions {
   /** Whether the process may exceed the limit. */
   readonly ignoreLimit?: boolean
+  /** Wraps the callback of the userfaultfd. Default: not wrapped. */
   readonly guard?: Containment['guard']
   /** Called once, for the first registration beyond the limit. */
   readonly log?: (message: string) => void
@@ -34,8 +35,8 @@ interface Range {
 
 const CAP_IPC_LOCK = 14
 /**
- * Maximum number of watched registered ranges, and of ranges that stay watched after their registration. Each takes up
- * to two of the program's 65,530 mappings.
+ * Two limits: the maximum number of watched registered ranges, and that of ranges that stay watched after their
+ * registration. Each range takes up to two of the program's 65,530 mappings.
  */
 const MAX_WATCHED = 1024
 /** Longer ranges stay watched after their registration: unwatching them costs more than the later event. */
@@ -138,11 +139,12 @@ export class RegisteredRanges {
     return this.#watcher
   }
 
+  /** No effect if the range overlaps a watched registered range. */
   #unwatch(start: number, end: number): void {
     if (!this.#overlapsAny(start, end)) this.#watch()?.remove(start, end)
   }
 
-  /** Unwatches the oldest such range if there are too many. */
+  /** Lets a range stay watched after its registration. If there are too many of these, unwatches the oldest. */
   #unwatchLater(start: number, end: number): void {
     const ranges = this.#stillWatched
     const knownEnd = ranges.get(start) ?? end

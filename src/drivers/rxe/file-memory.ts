@@ -35,6 +35,7 @@ type Transfer = (bytes: Uint8Array, at: number, length: number, position: number
 export interface FileAccess {
   readonly read: Transfer
   readonly write: Transfer
+  /** Called once, before the descriptor is closed. */
   close?(): void
 }
 
@@ -75,9 +76,11 @@ export const fileMemory = (
   { read, write, close = () => {} }: FileAccess = descriptorAccess(fd),
 ): FileMemory => {
   const canWrite = isWritable(fd)
-  /** The operand of an atomic. */
+  /** The operand of an atomic, and its low and high half. */
   const word = new Uint8Array(8)
   const halves = new Uint32Array(word.buffer)
+  const transferWord = (transfer: Transfer, position: number): number =>
+    transferAll(transfer, word, 0, word.length, word.length, word.length, position)
   const fits = (position: number, length: number): boolean => {
     try {
       return position + length <= fstatSync(fd).size
@@ -91,11 +94,11 @@ export const fileMemory = (
    */
   const readModifyWrite = (hi: number, lo: number, original: Uint32Array, modify: () => boolean): number => {
     const position = hi * TWO_32 + lo
-    const error = transferAll(read, word, 0, 8, 8, 8, position)
+    const error = transferWord(read, position)
     if (error !== 0) return error
     original[0] = halves[0]
     original[1] = halves[1]
-    return modify() ? transferAll(write, word, 0, 8, 8, 8, position) : 0
+    return modify() ? transferWord(write, position) : 0
   }
   const space: AddressSpace = {
     check: (hi, lo, length, writing) => length === 0 || (fits(hi * TWO_32 + lo, length) && (canWrite || !writing)),

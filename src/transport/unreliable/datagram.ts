@@ -46,6 +46,7 @@ export const putDatagramHeader = (s: EngineState, row: number, wr: number, view:
 /** Counts and reports the dropped packet at `at`. `wrId`: of a receive WQE that is too small. */
 const drop = (s: EngineState, row: number, view: DataView, at: number, cause: Cause, wrId?: bigint): void => {
   s.counters.dropped++
+  // No sender is reported for a multicast packet: other members of the group may have accepted the packet.
   const isMulticast = bthDestQp(view, at) === MULTICAST_QPN
   const sourceQpn = isMulticast ? undefined : dethSrcQp(view, at + DETH_AT[bthOpcode(view, at)])
   s.env.causes?.dropped(row, cause, wrId, sourceQpn)
@@ -91,7 +92,9 @@ export const onDatagram = (s: EngineState, row: number, arena: Arena, at: number
   arena.bytes.copyWithin(grhAt + GRH_BYTES, at + header, at + header + payload)
   const count = s.pool[receive + Receive.SGES]
   setPayload(s, arena, grhAt, bytes)
-  const result = scatter(s, row, DmaKind.RECEIVE, receive + Receive.SGE, count, 0, true)
+  const messageOffset = 0
+  const writesNow = true
+  const result = scatter(s, row, DmaKind.RECEIVE, receive + Receive.SGE, count, messageOffset, writesNow)
   if (result !== DmaResult.OK) {
     failReceive(s, row, WcStatus.values.LOC_PROT_ERR, takeCause(s))
     return

@@ -86,7 +86,8 @@ export const clearTail = ({ size, tail, tailSpecs }: Layout, request: Uint8Array
 /** Writes arguments after the struct, over a residue or zeros. Throws CallError EINVAL if they do not fit. */
 export const restoreTail = (layout: Layout, call: Call, request: Uint8Array): void => {
   const { tail, tailLogAt, tailSpecs, size } = layout
-  const value = tail === undefined ? undefined : call.args[tail]
+  if (tail === undefined) return
+  const value = call.args[tail]
   if (value === undefined) return
   const tooShort = (bytes: number): CallError =>
     badLegacy(`has a request of ${request.length} bytes, ${bytes} are needed`)
@@ -97,7 +98,7 @@ export const restoreTail = (layout: Layout, call: Call, request: Uint8Array): vo
   }
   if (!tailFits(layout, call))
     throw badLegacy(`has log2 of the number of ${tail}, and ${(value as AnyRecord[]).length} is not a power of two`)
-  const bytes = payloadOf(call.method.in[tail as string]!.type, value)
+  const bytes = payloadOf(call.method.in[tail]!.type, value)
   if (request.length < size + bytes.length) throw tooShort(size + bytes.length)
   request.set(bytes, size)
   if (tailLogAt !== undefined) viewOf(request).setUint32(tailLogAt, Math.log2((value as AnyRecord[]).length), true)
@@ -105,15 +106,17 @@ export const restoreTail = (layout: Layout, call: Call, request: Uint8Array): vo
 
 /** How many bytes after the struct a call needs. */
 export const tailSize = ({ tail, tailSpecs }: Layout, call: Call): number => {
-  const value = tail === undefined ? undefined : call.args[tail]
+  if (tail === undefined) return 0
+  const value = call.args[tail]
   if (value === undefined) return 0
   if (tailSpecs !== undefined) return specsSize(value as AnyRecord[], call.args[tailSpecs.counters] !== undefined)
-  return payloadOf(call.method.in[tail as string]!.type, value).length
+  return payloadOf(call.method.in[tail]!.type, value).length
 }
 
 /** Whether a call's arguments can be encoded after the struct. */
 export const tailFits = ({ tail, tailLogAt, tailSpecs }: Layout, { args }: Call): boolean => {
-  const list = (args[tail as string] ?? []) as AnyRecord[]
+  if (tail === undefined) return true
+  const list = (args[tail] ?? []) as AnyRecord[]
   if (tailSpecs !== undefined) return specsFit(list, args[tailSpecs.counters] !== undefined)
   return tailLogAt === undefined || Number.isInteger(Math.log2(list.length))
 }

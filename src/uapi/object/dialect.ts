@@ -46,6 +46,9 @@ export { ATTRIBUTE, callOfRequest, HEADER, ioctlRequest } from './format.ts'
 
 const { MANDATORY, OUT, FILLED, INDIRECT: IS_INDIRECT, CHAINED } = AttributeFlag
 
+/** Offsets in the header of a message. */
+const HeaderAt = { CLASS_ID: 2, OBJECT_ID: 4, OP_CTRL: 8, FLAGS: 12 } as const
+
 /** Maximum bytes of an indirect record, as of an attribute on Linux. A record may be longer than its known fields. */
 const MAX_RECORD = 0xffff
 
@@ -132,13 +135,14 @@ const readHeader = (view: CallerView, call: number, header: DataView, room: numb
       'EINVAL',
       `the header has length ${length}, allowed is a multiple of 8 from ${HEADER} to ${room}`,
     )
-  const classId = header.getUint16(2, true)
+  const classId = header.getUint16(HeaderAt.CLASS_ID, true)
   const cls = view.schema.classById(classId)
   const compiled = cls === undefined ? undefined : methodByCall(cls, call)
   if (cls === undefined || compiled === undefined) throw new CallError('EOPNOTSUPP', lacksCall(cls, classId, call))
   const { where } = compiled
-  const object = header.getUint32(4, true)
-  if (header.getUint32(8, true) !== OpCtrl.ATTRIBUTES || (header.getUint32(12, true) & ~MessageFlag.ANSWERED) !== 0)
+  const object = header.getUint32(HeaderAt.OBJECT_ID, true)
+  const unknownFlags = header.getUint32(HeaderAt.FLAGS, true) & ~MessageFlag.ANSWERED
+  if (header.getUint32(HeaderAt.OP_CTRL, true) !== OpCtrl.ATTRIBUTES || unknownFlags !== 0)
     throw new CallError('EOPNOTSUPP', `${where}: op_ctrl or flags of the header are unknown`)
   if (object !== 0 && creates(compiled.method))
     throw new CallError('EINVAL', `${where}: object_id is ${object}; it is 0 for an object to be created`)
@@ -279,8 +283,8 @@ class MessageInPlace implements ObjectMessage {
         this.#view.copyOut(indirect(slot.path, this.#data, item).address, payloadOf(slot.attribute.type, value))
     for (const output of filled) this.#fill(output)
     if (result.object !== undefined && descriptorOf(result, 'object') === undefined)
-      this.#data.setUint32(4, result.object, true)
-    this.#data.setUint32(12, MessageFlag.ANSWERED, true)
+      this.#data.setUint32(HeaderAt.OBJECT_ID, result.object, true)
+    this.#data.setUint32(HeaderAt.FLAGS, MessageFlag.ANSWERED, true)
     return { message: this.#bytes, installs }
   }
 
@@ -308,7 +312,7 @@ class MessageInPlace implements ObjectMessage {
   #installsOf(filled: readonly FilledOutput[], result: Result): readonly DescriptorSlot[] {
     const installs: DescriptorSlot[] = []
     const created = descriptorOf(result, 'object')
-    if (created !== undefined) installs.push({ descriptor: created, offset: 4 })
+    if (created !== undefined) installs.push({ descriptor: created, offset: HeaderAt.OBJECT_ID })
     for (const { slot, item } of filled) {
       const descriptor = slot.attribute.type.kind === 'fd' ? descriptorOf(result, slot.name) : undefined
       if (descriptor !== undefined) installs.push({ descriptor, offset: item.payload })
@@ -340,7 +344,7 @@ class MessageInPlace implements ObjectMessage {
       if (item.flags & IS_INDIRECT) this.#data.setBigUint64(item.payload + 8, BigInt(size), true)
       else this.#data.setUint32(item.at + 4, (item.flags | (Math.min(size, 0xffff) << WRITTEN_SHIFT)) >>> 0, true)
     }
-    this.#data.setUint32(12, MessageFlag.ANSWERED, true)
+    this.#data.setUint32(HeaderAt.FLAGS, MessageFlag.ANSWERED, true)
     return this.#bytes
   }
 }

@@ -145,6 +145,7 @@ export const awaitable = <T extends AwaitableQueuePair>(
     override modify(changes: Parameters<BareQueuePair['modify']>[0]): void {
       super.modify(changes)
       if (changes.state === RESET || changes.state === 'RESET') {
+        // First the requests that were complete before RESET; the others get no completions.
         this.promises.settle()
         this.promises.cancel('the queue pair was moved to RESET')
       } else if (changes.state === RTS || changes.state === 'RTS') this.promises.forgetFailure()
@@ -174,7 +175,7 @@ type AnyOptions = Readonly<Record<string, unknown>> | undefined
 
 /** A completion queue for `send` + `receive` requests. Errors name the options of the queue pair. */
 const completionQueueFor = (context: DeviceContext, call: string, send: number, receive: number): CompletionQueue => {
-  // The creation of the queue pair refuses sizes that are no numbers.
+  // For a size that is no number DEFAULT_DEPTH serves: the creation of the queue pair refuses such a size.
   const entries = Number.isInteger(send) && Number.isInteger(receive) ? Math.max(1, send + receive) : DEFAULT_DEPTH
   try {
     return make(context, cqPlan(context, { entries }))
@@ -198,11 +199,11 @@ export const makeAwaitable = <T extends BareQueuePair, O extends QueuePairOption
 ): T => {
   const { sendCq: _, recvCq: __, srq: ___, signalAll: ____, ...known } = optionNames as KnownOptions<QueuePairOptions>
   const call = `${cls}.create`
-  const sendCqOption = ['recvCq', 'srq', 'signalAll'].find(name => (options as AnyOptions)?.[name] !== undefined)
-  if (sendCqOption !== undefined)
+  const needsSendCq = ['recvCq', 'srq', 'signalAll'].find(name => (options as AnyOptions)?.[name] !== undefined)
+  if (needsSendCq !== undefined)
     throw invalidArgument(
       call,
-      `options: ${sendCqOption} is for queue pairs with a sendCq`,
+      `options: ${needsSendCq} is for queue pairs with a sendCq`,
       'pass a sendCq too; without one the queue pair has completion and receive queues of its own',
     )
   const qpOptions = options === undefined ? ({} as AwaitableOptions<O>) : options

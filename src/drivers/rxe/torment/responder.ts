@@ -32,7 +32,7 @@ export interface Responder {
   /** Sends due ACKs; true if there were any. */
   poll(now: number): boolean
   nextTimeout(): number
-  /** Sends all held ACKs. */
+  /** Sends all held ACKs. Called while `isSuspended`. */
   releaseAll(): void
 }
 
@@ -55,6 +55,7 @@ export const createResponder = (
   const maxAckWait = (engine: Engine, row: number): number =>
     Math.min(MAX_ACK_WAIT, Math.floor(ackTimeoutMicroseconds(engine.query(row).timeout) / 4))
 
+  /** The engine calls `holdsAcknowledge` again for these rows, and sends the ACKs that are not held. */
   const release = (rows: readonly number[]): void => {
     for (const row of rows)
       if (state.qps[row] === undefined) held.delete(row)
@@ -80,6 +81,7 @@ export const createResponder = (
         const since = before?.since ?? time
         until = Math.min(until, since + maxWait)
         if (isNak || isSuspended() || until <= time) {
+          // Sent now: first the acknowledged bytes.
           writes.memory.completeWrites?.(qpn)
           held.delete(row)
           return false
