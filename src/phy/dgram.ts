@@ -32,6 +32,8 @@ import { MAX_SHARED_WINDOW_BYTES, MAX_WINDOW_BYTES_WITHOUT_GSO, pathMtuOf, share
 export interface DgramCounters extends PortCounters {
   /** Dropped packets from other kinds of ports. */
   foreignPackets: number
+  /** Received packets that were dropped because the memory for received packets was full. */
+  receiveOverflows: number
   /** Datagrams that could not be sent, and the errno of the last one. */
   sendErrors: number
   lastSendError: number
@@ -251,7 +253,7 @@ const createReceiving = (
         return
       }
       if (at + bytes.length > RECEIVED_AT + RECEIVED_BYTES) {
-        counters.dropped++
+        counters.receiveOverflows++
         return
       }
       arena.bytes.set(bytes, at)
@@ -316,6 +318,7 @@ export const createDgramPort = ({
     icrcErrors: 0,
     dropped: 0,
     foreignPackets: 0,
+    receiveOverflows: 0,
     sendErrors: 0,
     lastSendError: 0,
   }

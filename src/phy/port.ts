@@ -61,6 +61,7 @@ export interface PortCounters {
   receivedPackets: number
   receivedBytes: number
   icrcErrors: number
+  /** Packets that could not be sent. */
   dropped: number
 }
 

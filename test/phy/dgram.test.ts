@@ -254,6 +254,18 @@ describe('node:dgram', () => {
     assert.deepEqual(psns(await collect(b, 1)), [9])
   })
 
+  it('counts received packets without room as overflows, not as packets that could not be sent', async () => {
+    const [a, b] = pair()
+    const flow = a.openFlow(flowBetween(loopback(1), loopback(2)))
+    // b does not read. Its memory for received packets has room for about 1000 full packets.
+    for (let turn = 0; turn < 2000 && b.counters.receiveOverflows + b.counters.dropped === 0; turn++) {
+      fillSendArea(a, flow)
+      await new Promise(setImmediate)
+    }
+    assert.ok(b.counters.receiveOverflows > 0)
+    assert.equal(b.counters.dropped, 0)
+  })
+
   it('is never full of packets of an address that was removed', () => {
     const [a] = pair()
     const flow = a.openFlow(flowBetween(loopback(1), loopback(2)))

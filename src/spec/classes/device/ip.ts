@@ -69,7 +69,7 @@ export const IpInterface = objectClass('ip_interface', ClassId.ip_interface, {
     create: method(CREATE, {
       in: {
         address: bytes(1, ADDRESS_BYTES),
-        /** Bits of the prefix; default 24 for IPv4, 64 for IPv6. */
+        /** Bits of the prefix: IPv4 1 to 32, default 24; IPv6 1 to 128, default 64. */
         prefixLength: optional(u8(2)),
       },
       out: linkAttributes,
