@@ -17,7 +17,7 @@ int shim_ready;
 bool shim_is_active;
 bool shim_is_traced;
 char shim_socket_path[108];
-char shim_tag[sizeof shim_tag];
+char shim_tag[sizeof(((struct userdma_hello *)0)->tag)];
 
 /* Functions that a C library may lack: old ones have no close_range, most no openat2, future ones may drop __xstat. */
 static int absent_close_range(unsigned int first, unsigned int last, int flags)

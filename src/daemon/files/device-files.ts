@@ -26,7 +26,7 @@ export interface DeviceFiles {
 
 const treeDevice = ({ device, rxe }: Pick<DaemonDevice, 'device' | 'rxe'>): TreeDevice => {
   const { name, index: node, driver, attributes } = device
-  const { gids, attributes: port } = device.ports[0] ?? {}
+  const [port] = device.ports
   return {
     name,
     node,
@@ -36,12 +36,11 @@ const treeDevice = ({ device, rxe }: Pick<DaemonDevice, 'device' | 'rxe'>): Tree
     guid: attributes.nodeGuid,
     hasUmad: driver.openManagement !== undefined,
     interfaceName: rxe?.state.identity.interfaceName ?? '',
-    port: gids &&
-      port && {
-        gids: gids.entries.flatMap((entry, index) => (entry === undefined ? [] : [{ index, gid: entry.gid }])),
-        state: port.state,
-        physState: port.physState,
-      },
+    port: port && {
+      gids: port.gids.entries.flatMap((entry, index) => (entry === undefined ? [] : [{ index, gid: entry.gid }])),
+      state: port.attributes.state,
+      physState: port.attributes.physState,
+    },
   }
 }
 

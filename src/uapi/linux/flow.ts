@@ -97,11 +97,11 @@ const noFilter = (): Uint8Array => new Uint8Array(FILTER_BYTES)
 /** Linux's checks of a rule before it reads the specs. */
 const checkRule = (title: string, { type, flags }: AnyValues): void => {
   const { DONT_TRAP, EGRESS } = FlowFlags.values
-  const set = flags as number
-  const unknown = (set & ~(DONT_TRAP | EGRESS)) >>> 0
+  const givenFlags = flags as number
+  const unknown = (givenFlags & ~(DONT_TRAP | EGRESS)) >>> 0
   if (unknown !== 0) throw new CallError('EINVAL', `${title}: flags 0x${unknown.toString(16)} are unknown`)
   const { ALL_DEFAULT, MC_DEFAULT } = FlowType.values
-  if ((set & DONT_TRAP) !== 0 && (type === ALL_DEFAULT || type === MC_DEFAULT))
+  if ((givenFlags & DONT_TRAP) !== 0 && (type === ALL_DEFAULT || type === MC_DEFAULT))
     throw new CallError('EINVAL', `${title}: a default rule has no flag DONT_TRAP`)
 }
 
