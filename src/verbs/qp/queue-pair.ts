@@ -285,7 +285,7 @@ export abstract class BareQp<C extends ObjectClass = AnyQpClass> extends VerbsOb
   receives: ProgramRing | undefined = undefined
   /**
    * Number of changes of the state by `modify`. A failed bind stops the queue pair until such a change: memory windows
-   * compare the number (mr/window.ts).
+   * compare the number (verbs/mr/window.ts).
    */
   stateChanges = 0
   /** Known to be in RTS or a later state. If false, the first request queries the state. */
