@@ -14,12 +14,15 @@ import {
   raiseObjectEvent,
   readEvents,
   setGid,
+  systemDevice,
 } from '../../src/core/index.ts'
+import { DeviceAttributes } from '../../src/spec/classes/device/device.ts'
 import { Classes } from '../../src/spec/classes.ts'
 import { AsyncEventType, GidType, PortState } from '../../src/spec/enums.ts'
+import { zeroRecord } from '../../src/spec/schema/schema.ts'
 import { errnoOf, install, openTestDevice } from './fixture.ts'
 
-const { pd: Pd, cq: Cq, device: Device, port: Port } = Classes
+const { pd: Pd, cq: Cq, device: Device, port: Port, system: System } = Classes
 const { comp_channel: CompChannel, async_fd: AsyncFd, event_queue: EventQueue } = Classes
 const { ROCE_V1, ROCE_V2 } = GidType.values
 const gid = (last: number) => new Uint8Array(16).fill(0xfe, 0, 1).fill(last, 15)
@@ -52,6 +55,22 @@ test('queries return copies of GIDs: a caller that writes to a copy does not cha
   invokeNow(context, Port, 'queryGidEntry', 1, { index: 1 }, caller).out.entry.gid.fill(0)
   invokeNow(context, Device, 'queryGidTable', 0, {}, caller).out.entries[0].gid.fill(0)
   assert.equal(findGid(gids, gid(1)), 1)
+})
+
+test('Buffers of a driver are copied: the GID of setGid, and the GUIDs in the answers', () => {
+  const guid = () => Buffer.of(1, 2, 3, 4, 5, 6, 7, 8)
+  const attributes = { ...zeroRecord(DeviceAttributes), physPortCnt: 1, nodeGuid: guid(), sysImageGuid: guid() }
+  const { core, device, context, caller } = openTestDevice({ attributes })
+  const passed = Buffer.from(gid(1))
+  setGid(device.ports[0].gids, 1, { gid: passed, type: ROCE_V2, ifindex: 3 })
+  passed.fill(0)
+  assert.equal(findGid(device.ports[0].gids, gid(1)), 1)
+  const { out } = invokeNow(context, Device, 'query', 0, {}, caller)
+  out.attributes.nodeGuid.fill(0)
+  out.attributes.sysImageGuid.fill(0)
+  const system = openContext(systemDevice(core))
+  invokeNow(system, System, 'query', 0, {}, caller).out.devices[0].nodeGuid.fill(0)
+  assert.deepEqual([attributes.nodeGuid, attributes.sysImageGuid], [guid(), guid()])
 })
 
 test('setGid refuses an index beyond the table, and a GID that has not 16 bytes', () => {

@@ -17,6 +17,7 @@ import { CallError } from '../../spec/errno.ts'
 import type { RecordOf } from '../../spec/schema/schema.ts'
 import { MULTICAST_QPN } from '../../spec/wire/headers.ts'
 import { rejReason } from '../../spec/wire/mad.ts'
+import { copyOfBytes } from '../../wire/address.ts'
 import { rdmaCmServiceId } from '../../wire/mad/mad.ts'
 import {
   bindToChannel,
@@ -66,7 +67,7 @@ const addressesRecord = (
   source: SocketAddress,
   destination: SocketAddress,
 ): RecordOf<typeof CmAddresses> => ({
-  nodeGuid: id.device?.device.attributes.nodeGuid.slice() ?? new Uint8Array(8),
+  nodeGuid: copyOfBytes(id.device?.device.attributes.nodeGuid ?? new Uint8Array(8)),
   port: id.device === undefined ? 0 : 1,
   pkey: 0,
   sourceSize: addressSize(source),

@@ -55,7 +55,8 @@ export class CmDevices {
   }
 
   add(device: Device): CmDevice {
-    const caGuid = new DataView(device.attributes.nodeGuid.slice().buffer).getBigUint64(0)
+    const { buffer, byteOffset } = device.attributes.nodeGuid
+    const caGuid = new DataView(buffer, byteOffset).getBigUint64(0)
     const added = { number: this.#nextNumber++, device, caGuid }
     this.#devices.set(device, added)
     return added

@@ -19,10 +19,11 @@ const entryOf = (table: GidTable, index: number) => {
   return { gid: gid.slice(), index, port: table.port, type, ifindex }
 }
 
+// A driver's GUID may be a Buffer of Node.js, whose `slice` does not copy.
 const copyAttributes = (attributes: DeviceRecord['attributes']): DeviceRecord['attributes'] => ({
   ...attributes,
-  nodeGuid: attributes.nodeGuid.slice(),
-  sysImageGuid: attributes.sysImageGuid.slice(),
+  nodeGuid: new Uint8Array(attributes.nodeGuid),
+  sysImageGuid: new Uint8Array(attributes.sysImageGuid),
 })
 
 export const deviceClass = driverClass(Device, {

@@ -21,7 +21,8 @@ const deviceRecordOf = ({ name, index, driver, ports, attributes }: Device) => (
   driverId: driver.id,
   nodeType: driver.nodeType ?? NodeType.values.CA,
   ports: ports.length,
-  nodeGuid: attributes.nodeGuid.slice(),
+  // Not `slice`, which does not copy a Buffer of Node.js.
+  nodeGuid: new Uint8Array(attributes.nodeGuid),
   uverbsAbi: UVERBS_ABI,
   driverAbi: driver.abi ?? 1,
 })

@@ -32,13 +32,14 @@ const requireIndex = (table: GidTable, index: number): void => {
 }
 
 /**
- * Sets an entry, or clears it with `undefined`. Throws EINVAL for an index outside the table, and an Error for a GID
+ * Sets an entry, of which a copy is kept, or clears it with `undefined`. Throws EINVAL for an index outside the table, and an Error for a GID
  * that does not have 16 bytes.
  */
 export const setGid = (table: GidTable, index: number, entry: GidTableEntry | undefined): void => {
   requireIndex(table, index)
   if (entry !== undefined && entry.gid.length !== 16) throw new Error(`a GID has 16 bytes, not ${entry.gid.length}`)
-  table.entries[index] = entry === undefined ? undefined : { ...entry, gid: entry.gid.slice() }
+  // Not `slice`, which does not copy a Buffer of Node.js.
+  table.entries[index] = entry === undefined ? undefined : { ...entry, gid: new Uint8Array(entry.gid) }
   if (entry !== undefined) table.end = Math.max(table.end, index + 1)
   else while (table.end > 0 && table.entries[table.end - 1] === undefined) table.end--
 }

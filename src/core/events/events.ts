@@ -182,7 +182,8 @@ export const postRecord = (fd: FdObject, bytes: Uint8Array): void => {
   if (bytes.length === 0 || bytes.length > DRIVER_RECORD_BYTES)
     throw new Error(`a record has 1 to ${DRIVER_RECORD_BYTES} bytes, not ${bytes.length}`)
   fd.events ??= affiliationOf(0n)
-  post(fd, { element: fd.events, bytes: bytes.slice(), type: NO_TYPE })
+  // Not `slice`, which does not copy a Buffer of Node.js.
+  post(fd, { element: fd.events, bytes: new Uint8Array(bytes), type: NO_TYPE })
 }
 
 // ---- events of connections ----
