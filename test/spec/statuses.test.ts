@@ -39,6 +39,11 @@ test('errors come before notes', () => {
   }
 })
 
+test('the meaning of REM_INV_REQ_ERR says which receives have it', () => {
+  // The cause NOT_INVALIDATED.
+  assert.match(statuses.REM_INV_REQ_ERR.meaning, /A receive has this status if it took a SEND with invalidate/)
+})
+
 test('the meaning of WR_FLUSH_ERR says what flushes requests without an earlier failure', () => {
   // The causes MODIFIED and DEVICE_REMOVED.
   const { meaning } = statuses.WR_FLUSH_ERR

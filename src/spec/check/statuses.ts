@@ -86,7 +86,8 @@ export const statuses: Readonly<Record<StatusName, StatusRow>> = {
     ],
   },
   REM_INV_REQ_ERR: {
-    meaning: "The peer refuses the request as invalid: the request does not fit the peer's queue pair or receive.",
+    meaning:
+      "The peer refuses the request as invalid: the request does not fit the peer's queue pair or receive. A receive has this status if it took a SEND with invalidate whose rkey is not of a type 2 window bound to the queue pair.",
     likelyFindings: [
       'receive-too-short',
       'qp-no-right',

@@ -5,6 +5,7 @@
  */
 import { Block } from '../schema/schema.ts'
 
+/** 15 and 37 are not assigned. */
 export const ClassId = {
   interface: 1,
   device: 2,

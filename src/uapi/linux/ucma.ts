@@ -3,6 +3,7 @@
  * response written to a pointer in the command. Errors are those of Linux's ucma.c.
  */
 
+import { MAX_OPTION_BYTES } from '../../spec/classes/connections/cm_id.ts'
 import { ADDRESS_BYTES, SOCKADDR_BYTES } from '../../spec/classes/connections/cm_parameters.ts'
 import { CallError } from '../../spec/errno.ts'
 import {
@@ -49,8 +50,6 @@ const compiledCommands: readonly CompiledCommand[] = ucmaCommands.map(command =>
 
 /** RDMA_USER_CM_CMD_WRITE_CM_EVENT. */
 const LAST_COMMAND = 24
-/** Maximum bytes of an option. */
-const MAX_OPTION = 4096
 
 /**
  * The command with a number; QUERY has a row for each option. Throws CallError: EINVAL for a number that is too high,
@@ -137,8 +136,8 @@ const readMemory = (
 ): void => {
   if (userMemory !== undefined) {
     const length = struct.getUint32(userMemory.length, true)
-    if (length > MAX_OPTION)
-      throw new CallError('EINVAL', `${name}: an option of ${length} bytes; at most ${MAX_OPTION} are allowed`)
+    if (length > MAX_OPTION_BYTES)
+      throw new CallError('EINVAL', `${name}: an option of ${length} bytes; at most ${MAX_OPTION_BYTES} are allowed`)
     args[userMemory.attribute] = view.copyIn(struct.getBigUint64(userMemory.address, true), length)
   }
   if (implemented === undefined) return

@@ -40,7 +40,8 @@ const calls = CallNumber.cm_id
 
 /** As many as librdmacm reads (ucma_query_path). */
 const MAX_PATHS = 6
-const MAX_OPTION_BYTES = 4096
+/** Maximum bytes of an option's value. */
+export const MAX_OPTION_BYTES = 4096
 
 /** The queue pair attributes that connection management determines. */
 const qpAttributesOfConnection = {
