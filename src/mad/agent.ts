@@ -90,6 +90,10 @@ interface Sending<P, T> {
   deadline: number
 }
 
+/** Whether a datagram belongs to an RMPP transfer. As on Linux, only the flag Active of its RMPP header counts. */
+const isRmpp = (mad: Uint8Array, { mgmtClass }: Pick<MadFields, 'mgmtClass'>): boolean =>
+  usesRmpp(mgmtClass) && (parseRmpp(mad).flags & RmppFlag.ACTIVE) !== 0
+
 const isSameTransaction = (a: MadFields, b: MadFields): boolean => a.tid === b.tid && a.mgmtClass === b.mgmtClass
 
 export class MadAgentEngine<P extends MadPath, T> {
@@ -114,9 +118,9 @@ export class MadAgentEngine<P extends MadPath, T> {
     return this.#nextTimeout
   }
 
-  /** Whether a message is sent as an RMPP transfer. As on Linux, only the flag Active of its RMPP header counts. */
+  /** Whether the engine sends a message as an RMPP transfer. */
   isTransfer(message: Uint8Array, mgmtClass: number): boolean {
-    return this.#doesRmpp(mgmtClass) && (parseRmpp(message).flags & RmppFlag.ACTIVE) !== 0
+    return this.#options.engineDoesRmpp && isRmpp(message, { mgmtClass })
   }
 
   #doesRmpp(mgmtClass: number): boolean {
@@ -151,8 +155,8 @@ export class MadAgentEngine<P extends MadPath, T> {
 
   onMad(mad: Uint8Array, from: P, now: number): void {
     const fields = madFields(mad)
-    const isRmpp = usesRmpp(fields.mgmtClass) && (parseRmpp(mad).flags & RmppFlag.ACTIVE) !== 0
-    if (!this.#options.engineDoesRmpp || !isRmpp) this.#deliver(mad, fields, from, isRmpp)
+    const isPartOfTransfer = isRmpp(mad, fields)
+    if (!this.#options.engineDoesRmpp || !isPartOfTransfer) this.#deliver(mad, fields, from, isPartOfTransfer)
     else this.#onRmpp(mad, fields, from, now)
   }
 
@@ -194,24 +198,21 @@ export class MadAgentEngine<P extends MadPath, T> {
    * not do RMPP, the datagrams of a transfer share a transaction id.
    */
   #isDuplicate(fields: MadFields, message: Uint8Array, path: P): boolean {
-    if (
-      !this.#options.engineDoesRmpp &&
-      usesRmpp(fields.mgmtClass) &&
-      (parseRmpp(message).flags & RmppFlag.ACTIVE) !== 0
-    )
-      return false
-    for (const { fields: other, path: peerPath } of this.#sending)
-      if (isSameTransaction(other, fields) && other.isResponse === fields.isResponse)
-        if (!fields.isResponse || isSameAddress(peerPath.remoteGid, path.remoteGid)) return true
+    if (!this.#options.engineDoesRmpp && isRmpp(message, fields)) return false
+    for (const { fields: other, path: peerPath } of this.#sending) {
+      if (!isSameTransaction(other, fields) || other.isResponse !== fields.isResponse) continue
+      if (!fields.isResponse || isSameAddress(peerPath.remoteGid, path.remoteGid)) return true
+    }
     return false
   }
 
   /** Segments before the first ACK: `replyWindow` for the response to an RMPP request, otherwise 1. */
   #firstWindow(fields: MadFields, path: P): number {
     if (!fields.isResponse) return 1
-    for (const { fields: request, from, segments } of this.#receiving)
-      if (!request.isResponse && isSameTransaction(request, fields))
-        if (isSameAddress(from.remoteGid, path.remoteGid)) return segments.replyWindow
+    for (const { fields: request, from, segments } of this.#receiving) {
+      if (request.isResponse || !isSameTransaction(request, fields)) continue
+      if (isSameAddress(from.remoteGid, path.remoteGid)) return segments.replyWindow
+    }
     return 1
   }
 
@@ -350,7 +351,7 @@ export class MadAgentEngine<P extends MadPath, T> {
     } else if (outcome === 'done') {
       if (sending.options.timeout === 0) this.#end(sending, 'sent')
       else {
-        // Sends nothing, and sets the deadline of the response.
+        // All segments are sent: this only sets the deadline of the response.
         if (!wasDone) this.#transmit(sending, now)
         // ACK of segment 0, with our window for the response. It does not answer another such ACK: MAD layers return a
         // request without an agent as its response, so the two would repeat without end.

@@ -10,7 +10,7 @@ import { CallError, errnoName } from '../spec/errno.ts'
 import type { AnyValues, In, ObjectClass, Out } from '../spec/schema/schema.ts'
 import { type ChainLink, chainEntries, encodeChain } from '../uapi/object/chain.ts'
 import { type ChainedRefs, decodeResult } from '../uapi/object/client.ts'
-import { checkRecord } from './arguments/options.ts'
+import { checkRecord, copyOfValue } from './arguments/options.ts'
 import type { CallResult } from './carrier.ts'
 import { type CqOptions, cqPlan } from './cq/completion-queue.ts'
 import {
@@ -221,7 +221,7 @@ const chainBuilder = (context: DeviceContext, entries: Entry[]): Chain => {
     srq: (pd, options) => create(srqPlan(context, pd, options)),
     xrcSrq: (pd, options) => create(xrcSrqPlan(context, pd, options)),
     addressHandle: (pd, destination) => create(addressPlan(context, pd, destination)),
-    create: (cls, args) => create(objectPlan(context, 'chain.create', cls, args)),
+    create: (cls, args) => create(objectPlan(context, 'chain.create', cls, copyOfValue(args))),
     call(cls, method, args, object) {
       checkClass('chain.call', cls)
       checkText('chain.call', 'method', method)
@@ -231,7 +231,8 @@ const chainBuilder = (context: DeviceContext, entries: Entry[]): Chain => {
         handle: -1 - entries.length,
         cls,
         name: method,
-        args: args as AnyValues,
+        // The chain runs after the function, which may use its record again before.
+        args: copyOfValue(args) as AnyValues,
         object: object?.handle ?? 0,
         onSuccess: outOf,
         onFailure: doNothing,

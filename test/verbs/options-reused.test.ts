@@ -5,7 +5,11 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { setImmediate as nextTurn } from 'node:timers/promises'
+import { Ah } from '../../src/spec/classes/ah.ts'
+import { RcQp } from '../../src/spec/classes/qp/rc_qp.ts'
+import { AccessFlags, QpState } from '../../src/spec/enums.ts'
 import { connect, createNetwork, listen, open } from '../../src/verbs/index.ts'
+import { addressText, parseAddress } from '../../src/wire/address.ts'
 import { closeAll, completionText, openTwoHere, pair } from './connections/endpoints.ts'
 import { mailboxOfNumbers } from './mailboxes.ts'
 
@@ -140,5 +144,68 @@ describe('a record of options may be used again', () => {
     const ended = assert.doesNotReject(events.next())
     await device.close()
     await ended
+  })
+})
+
+describe('in a chain, which runs after its function, a record may be used again', () => {
+  it('after `register`', async () => {
+    const device = await open()
+    const pd = device.pd()
+    const access = { remoteWrite: true, zeroBased: true }
+    const { region } = device.chain(chain => {
+      const region = chain.register(pd, new Uint8Array(8), access)
+      access.zeroBased = false
+      return { region }
+    })
+    assert.equal(region.address, 0n)
+    await device.close()
+  })
+
+  it('as the state of a new queue pair', async () => {
+    const device = await open()
+    const pd = device.pd()
+    const sendCq = device.cq()
+    const initial = { state: QpState.values.INIT, port: 1, pkeyIndex: 0, qkey: 5 }
+    const { first, second } = device.chain(chain => {
+      const first = chain.udQp(pd, { sendCq, initial })
+      initial.qkey = 6
+      return { first, second: chain.udQp(pd, { sendCq, initial }) }
+    })
+    assert.deepEqual([first.endpoint.qkey, second.endpoint.qkey], [5, 6])
+    await device.close()
+  })
+
+  it('as the arguments of a call', async () => {
+    const device = await open()
+    const pd = device.pd()
+    const sendCq = device.cq()
+    const { REMOTE_READ, REMOTE_WRITE } = AccessFlags.values
+    const args = { state: QpState.values.INIT, port: 1, pkeyIndex: 0, accessFlags: REMOTE_READ as number }
+    const { first, second } = device.chain(chain => {
+      const [first, second] = [chain.rcQp(pd, { sendCq }), chain.rcQp(pd, { sendCq })]
+      chain.call(RcQp, 'modify', args, first)
+      args.accessFlags = REMOTE_WRITE
+      chain.call(RcQp, 'modify', args, second)
+      return { first, second }
+    })
+    assert.deepEqual([first.query().accessFlags, second.query().accessFlags], [REMOTE_READ, REMOTE_WRITE])
+    await device.close()
+  })
+
+  it('as the address, and its GID, of an address handle', async () => {
+    const device = await open()
+    const pd = device.pd()
+    const dgid = Buffer.from(parseAddress('192.0.2.7') as Uint8Array)
+    const address = { dgid, flowLabel: 0, sgidIndex: 1, hopLimit: 64, trafficClass: 0, sl: 0, staticRate: 0 }
+    const args = { pd: pd.handle, address: { ...address, isGlobal: 1, port: 1 } }
+    const { handle } = device.chain(chain => {
+      const handle = chain.create(Ah, args)
+      dgid[15] = 8
+      args.address.trafficClass = 4
+      return { handle }
+    })
+    const stored = handle.query().address
+    assert.deepEqual([addressText(stored.dgid), stored.trafficClass], ['192.0.2.7', 0])
+    await device.close()
   })
 })

@@ -72,7 +72,6 @@ const addressesOf = (
   ibListener: Identifier | undefined,
 ): Addresses | undefined => {
   const { path, serviceId } = event.connection
-  const port = Number(serviceId & 0xffffn)
   if (ibListener?.source !== undefined)
     return {
       peer: { ...anyAddress(Family.IB), address: path.remoteGid },
@@ -83,7 +82,8 @@ const addressesOf = (
   const { ipVersion, source, destination } = header
   const addresses = {
     peer: fromHeader(ipVersion, source, header.port),
-    local: fromHeader(ipVersion, destination, port),
+    // The low 16 bits of a service id of rdma_cm are the port.
+    local: fromHeader(ipVersion, destination, Number(serviceId & 0xffffn)),
   }
   return arePossible(cm, addresses, path) ? addresses : undefined
 }
@@ -111,7 +111,7 @@ const refuse = (cm: EventHost, { connection }: CmEvent, reason: number, status: 
   }
 }
 
-/** Linux: cma_ib_check_req_qp_type. */
+/** Whether a listener is for requests of this service. Linux: cma_ib_check_req_qp_type. */
 const acceptsQpType = ({ qpType, transport }: Identifier, { connection }: CmEvent): boolean =>
   connection.state === 'SIDR_REQ_RCVD' ? qpType === QpType.values.UD : transport === connection.agreed.transport
 
@@ -134,7 +134,7 @@ const onRequest = (cm: EventHost, event: CmEvent, message: Request): void => {
     refuse(cm, event, rejReason.CONSUMER_DEFINED, sidrStatus.REJECT)
     return
   }
-  // Beyond the backlog the request is dropped. The peer repeats it.
+  // Beyond the backlog, or without room for an identifier, the request is dropped. The peer repeats it.
   const request = listener.unreadRequests.size < listener.backlog ? listener.owner.createRequest(listener) : undefined
   if (request === undefined) {
     cm.engine.drop(connection)
@@ -167,7 +167,7 @@ const onSidrReply = (
     return
   }
   id.qkey = qkey
-  // As in Linux, the path of the request, which the program may have set.
+  // As in Linux, hop limit and service level of the request's path, which the program may have set.
   const { hopLimit, sl } = path
   const remote = { qpNum: qpn, qkey, privateData }
   const datagram = datagramParameters({ ...path, device: id.device }, path.remoteGid, remote)

@@ -103,7 +103,10 @@ export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
     yield writeDone(message, socket.port, errno)
   }
 
-  /** Sends the answer to a request without NLM_F_DUMP, and an acknowledgement if it is requested. */
+  /**
+   * Sends the answer to a request without NLM_F_DUMP, with the number that the command's replies have, and an
+   * acknowledgement if it is requested.
+   */
   const answerOne = (socket: NetlinkSocket, message: Message, entries: Entries | undefined): void => {
     const { replyNumber } = commands.get(message.type) ?? {}
     const answered = replyNumber === undefined ? message : { ...message, type: nldevType(replyNumber) }

@@ -5,6 +5,7 @@
  * Not for data from a peer (endpoints, remote memory): such data may have additional properties. Options of requests
  * have a faster check (request-options.ts).
  */
+import { copyOfBytes } from '../../wire/address.ts'
 import { formatValue, invalidArgument } from '../error.ts'
 
 /**
@@ -53,4 +54,13 @@ export const checkOptions = (call: string, title: string, options: object | unde
     if (check === 'flag') checkFlag(call, option, value)
     else checkRecord(call, option, value, 'give an object')
   }
+}
+
+/** A copy of an argument, with its records, lists and bytes: the program may write to the original. */
+export const copyOfValue = <T>(value: T): T => {
+  if (typeof value !== 'object' || value === null) return value
+  if (value instanceof Uint8Array) return copyOfBytes(value) as T & Uint8Array
+  if (Array.isArray(value)) return value.map(copyOfValue) as T
+  if (Object.getPrototypeOf(value) !== Object.prototype) return value
+  return Object.fromEntries(Object.entries(value).map(([name, field]) => [name, copyOfValue(field)])) as T
 }

@@ -14,9 +14,9 @@ export class RequestWindow {
   /** The first failure since `add` or `drain` has reported one. */
   #failure: { readonly error: unknown } | undefined
   // Two lists, because `shift` of a long list moves all its values.
-  /** Calls of `add` that wait for a slot, after those of `#older`. */
+  /** Calls of `add` that wait for a slot, after those of `#older`; the oldest first. */
   #newer: (() => void)[] = []
-  /** Calls of `add` that wait for a slot, in the reverse order. */
+  /** Calls of `add` that wait for a slot; the oldest last. */
   #older: (() => void)[] = []
   /** Calls of `drain`. */
   #draining: (() => void)[] = []

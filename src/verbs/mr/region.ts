@@ -275,11 +275,11 @@ class BufferRegion extends RangeRegion implements MemoryRegion {
     handle: number,
     buffer: Uint8Array,
     iova: bigint,
-    access: Access,
+    address: bigint,
     lkey: number,
     rkey: number,
   ) {
-    super(context, handle, buffer.length, firstAddress(iova, access), lkey, rkey)
+    super(context, handle, buffer.length, address, lkey, rkey)
     this.buffer = buffer
     this.#iova = iova
   }
@@ -315,18 +315,19 @@ export const regionPlan = (
   checkBytes('pd.register', 'buffer', buffer)
   if (buffer.length === 0) throw invalidArgument('pd.register', 'buffer has no bytes', 'give at least 1 byte')
   const rights = accessFlags('pd.register', access, true)
-  const address = carrier.addressOf(buffer, 'pd.register')
+  const iova = carrier.addressOf(buffer, 'pd.register')
+  const address = firstAddress(iova, access)
   const args = {
     pd: pd.handle,
-    start: address,
-    iova: address,
+    start: iova,
+    iova,
     length: BigInt(buffer.length),
     access: rights,
   }
   return plan(
     Mr,
     args,
-    ({ object: handle, out: { lkey, rkey } }) => new BufferRegion(context, handle, buffer, address, access, lkey, rkey),
+    ({ object: handle, out: { lkey, rkey } }) => new BufferRegion(context, handle, buffer, iova, address, lkey, rkey),
     () => carrier.forget(buffer),
   )
 }

@@ -12,7 +12,7 @@ import { Errno } from '../../spec/errno.ts'
 import type { AnyValues, In, ObjectClass, Out } from '../../spec/schema/schema.ts'
 import { PostQueue } from '../../spec/session.ts'
 import { SendFlags, SRQN_SHIFT } from '../../spec/work.ts'
-import { checkRecord, type KnownOptions } from '../arguments/options.ts'
+import { checkRecord, copyOfValue, type KnownOptions } from '../arguments/options.ts'
 import { checkId, checkLocal } from '../arguments/request-checks.ts'
 import { checkRequestOptions, type SendOptions } from '../arguments/request-options.ts'
 import type { Carrier, MmapInfo } from '../carrier.ts'
@@ -528,7 +528,8 @@ export const initialAttributesOf = (
 ): { readonly qkey?: number } | undefined => {
   if (connection !== undefined && peer === undefined)
     throw invalidArgument(call, 'connection is given without peer', 'give the endpoint of the peer too')
-  const initialArgs = initial === undefined ? undefined : withStateNumber(initial)
+  // In a chain the arguments are read later. The program may use its record again before.
+  const initialArgs = initial === undefined ? undefined : withStateNumber(copyOfValue(initial))
   if (peer === undefined || stepsTo === undefined) return initialArgs
   return { ...combineSteps(stepsTo(path, psn, peer, connection)), ...initialArgs }
 }

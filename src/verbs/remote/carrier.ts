@@ -210,7 +210,7 @@ export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
     channel: channel === undefined ? {} : { channel },
     counters() {
       if (isClosed) throw refused('EIO', 'device.counters', 'the device is closed')
-      // Fails if the device was removed: a later device may have its node.
+      // This call fails if the device was removed. Otherwise a later device with its node would be found below.
       makeCall(DeviceClass, 'query', 0, {})
       // The device may have been renamed.
       const listed = devicesOf(session, 'device.counters').find(({ node }) => node === device.node)
@@ -227,7 +227,7 @@ export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
       // The store of the ring's index before this load is a full barrier (host/memory/fence.ts).
       if (isClosed || loadWord(session.parked, ParkedPage.PARKED) === 0) return
       tokenView.setUint32(0, handle, true)
-      // If the socket is full, this token may be lost: the tokens in the socket wake the daemon.
+      // If the socket is full, this token may be lost, because the tokens in the socket wake the daemon.
       sendBytes(doorbell, token)
     },
     drive(callName) {

@@ -28,7 +28,7 @@ const { size: EVENT_BYTES } = Messages.event
 const EVENT_FIELDS = offsetsOf(Messages.event)
 const LOG_FIELDS = offsetsOf(Messages.eventLog)
 
-/** `file`: the context's memory file; `wake`: wakes the daemon, and lets it run. */
+/** `context`: its number in the session. `file`: its memory file. `wake`: wakes the daemon, and lets it run. */
 export const createPostLog = (session: Session, context: number, file: number, wake: () => void): DeviceCheck => {
   let mapping: Mapping | undefined
   /** The event log as words of 64 bits, for atomic access. */
@@ -67,7 +67,7 @@ export const createPostLog = (session: Session, context: number, file: number, w
 
   /** Writes an entry of the event log. `kind`, `number`, `count`: see `Messages.event`. */
   const noteEvent = (kind: number, number: number, count: number, wrId: bigint, stack: number): void => {
-    // A poll is recorded in a microtask.
+    // A poll may be recorded in a microtask, which may run after `end`.
     if (isEnded) return
     const { view, bytes } = logs()
     eventWords ??= new BigInt64Array(bytes.buffer, bytes.byteOffset, EventLog.bytes / 8)
@@ -85,7 +85,7 @@ export const createPostLog = (session: Session, context: number, file: number, w
     view.setBigUint64(at + EVENT_FIELDS.acquired, acquired, true)
     view.setBigUint64(at + EVENT_FIELDS.wrId, wrId, true)
     view.setUint32(at + EVENT_FIELDS.pid, process.pid, true)
-    // The tid of the main thread is the pid.
+    // Workers count as the main thread, whose tid is the pid: races between them are not found.
     view.setUint32(at + EVENT_FIELDS.tid, process.pid, true)
     view.setUint32(at + EVENT_FIELDS.kind, kind, true)
     view.setUint32(at + EVENT_FIELDS.number, number, true)
@@ -104,7 +104,7 @@ export const createPostLog = (session: Session, context: number, file: number, w
         onPost(ring, slot => {
           const wrId = ring.view.getBigUint64(wrIdAt + (slot << ring.log2Element), true)
           const stack = stackOf(slot)
-          // The kind of a post is its PostQueue.
+          // EventKind: the kind of a post's event is the PostQueue.
           if (hasEventLog) noteEvent(queue, number, 1, wrId, stack)
           notePost(queue, number, wrId, stack)
         })

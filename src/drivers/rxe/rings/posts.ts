@@ -73,8 +73,10 @@ export const createPostScan = (
   const windowRows: number[] = []
   const otherRows: number[] = []
 
+  /** Collects a row with new posts, for the order in which the engine gets the rows. */
   const defer = (row: number, queue: SendQueue, seenProducer: number, owner: QueueOwner): void => {
     postingOwners.add(owner)
+    // After `recheck` the index of the last scan is unknown: then all requests that are not retired are looked at.
     const hasWindowOperation = isWindowOperationPosted(
       queue,
       seenProducer === NO_INDEX ? queue.retiredIndex : seenProducer,
