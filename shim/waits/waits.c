@@ -3,7 +3,7 @@
  * other threads or programs, and when it creates a thread. It interposes waits without RDMA: reading from sockets and
  * pipes, locks, condition variables, semaphores, barriers, joins, and ends of processes.
  *
- * Not seen: stdio (fgets, fread …), which reads inside the C library.
+ * Not seen: stdio (fgets, fread …), which reads inside the C library; message queues and signals.
  *
  * Locks of libibverbs, the rxe provider, librdmacm and our libraries do not count: they do not order the program's
  * accesses.

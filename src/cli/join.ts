@@ -59,9 +59,11 @@ const startPrivate = async (wanted: WantedConfig, handlers?: Handlers): Promise<
   }
 }
 
+const noOutput = (): string => ''
+
 const joinOrStart = async (wanted: WantedConfig, handlers?: Handlers): Promise<Joined> => {
   const socket = makeSocketFolder()
-  let lastOutput = (): string => ''
+  let lastOutput = noOutput
   let startError: unknown
   for (let starts = 0; ; starts++) {
     try {
@@ -77,11 +79,13 @@ const joinOrStart = async (wanted: WantedConfig, handlers?: Handlers): Promise<J
     } catch (error) {
       if (!(error instanceof StartError)) throw error
       startError = error
+      // The daemon that is joined next is not one that this command started.
+      lastOutput = noOutput
     }
   }
 }
 
-const asJoined = (client: ToolClient, lastOutput = (): string => ''): Joined => ({
+const asJoined = (client: ToolClient, lastOutput = noOutput): Joined => ({
   client,
   lastOutput,
   leave: async () => client.close(),

@@ -269,6 +269,7 @@ export interface CreatedObjects {
 // ---- dispatch tables ----
 
 export type AnyResult = HandlerValues | undefined
+/** `core`: see `Entry.core`. */
 export type AnyHandler = (
   call: CallContext,
   object: CoreObject,

@@ -39,7 +39,7 @@ const rethrow = (_device: Pollable, error: unknown): void => {
 }
 
 /**
- * `kick`, `touch` and `advance` have no effect while the loop is awake.
+ * `kick`, `touch` and `advance` have no effect while the loop is awake; `touch` and `advance` none within a poll either.
  *
  * `parked`: the parked page, which programs read. `devices` may change while the loop runs. `onTurn` is called each
  * time the loop begins to poll. `onFailure` is called for a device that threw, after all others were polled; it may
@@ -51,6 +51,8 @@ export class Loop {
   readonly #onTurn: () => void
   readonly #onFailure: (device: Pollable, error: unknown) => void
   #isRunning = false
+  /** Whether devices are polled by `#pollParked`. */
+  #isPolling = false
   #isStopped = false
   /** The next slice of the busy loop; undefined while the loop is parked or runs. */
   #nextSlice: NodeJS.Immediate | undefined
@@ -84,17 +86,17 @@ export class Loop {
 
   /** Call after a call that may have changed queues. Polls only changed queues; if they have work, the loop runs. */
   touch(): void {
-    if (this.#isStopped || this.isAwake) return
+    if (this.#isStopped || this.isAwake || this.#isPolling) return
     this.#onTurn()
-    if (this.#pollAll(ScanScope.CHANGED)) this.kick()
+    if (this.#pollParked(ScanScope.CHANGED)) this.kick()
     else this.#armTimer()
   }
 
   /** Does work that is in no program's queue, such as messages of the connection manager. Polls only changed queues. */
   advance(): void {
-    if (this.#isStopped || this.isAwake) return
+    if (this.#isStopped || this.isAwake || this.#isPolling) return
     this.#onTurn()
-    for (let polls = 1; this.#pollAll(ScanScope.CHANGED); polls++)
+    for (let polls = 1; this.#pollParked(ScanScope.CHANGED); polls++)
       if (polls === MAX_ADVANCES) {
         this.kick()
         return
@@ -140,9 +142,22 @@ export class Loop {
   }
 
   /**
-   * Polls until there was no work for LINGER. If `yieldOnce` advises against waiting, one poll without work suffices.
-   * False if there is still work at `sliceEnd`. `firstScope`: the queues of the first poll. `lastWork`: the time of the
-   * last work; −Infinity: there was none, so one poll without work suffices.
+   * `#pollAll` while the loop is parked. A device may call `advance` in its poll, for example to answer a message. It is
+   * polled again after all, because it had work: a poll within its poll would overwrite the packets that it reads.
+   */
+  #pollParked(scope: ScanScope): boolean {
+    this.#isPolling = true
+    try {
+      return this.#pollAll(scope)
+    } finally {
+      this.#isPolling = false
+    }
+  }
+
+  /**
+   * Polls until there was no work for LINGER. One poll without work suffices if `yieldOnce` advises against waiting, or
+   * if there was no work before. False if there is still work at `sliceEnd`. `firstScope`: the queues of the first poll.
+   * `lastWork`: the time of the last work; −Infinity: there was none.
    */
   #drain(firstScope: ScanScope, lastWork: number, sliceEnd: number): boolean {
     for (let scope = firstScope; ; scope = ScanScope.USED) {
@@ -183,7 +198,7 @@ export class Loop {
     // First the programs, which may need the processor for their next posts.
     yieldOnce(nowMicroseconds())
     this.#onTurn()
-    if (this.#pollAll(ScanScope.CONTINUE)) this.kick()
+    if (this.#pollParked(ScanScope.CONTINUE)) this.kick()
     else this.#onParked()
   }
 

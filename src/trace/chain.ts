@@ -48,7 +48,7 @@ const pointedMemoryOf = ({ call }: TraceRecord) => {
   return (entry: number, direction: 'in' | 'out') => memories.get(`${entry} ${direction}`)
 }
 
-/** The chain in a call; undefined: no valid chain. */
+/** The chain in a call; undefined: no valid chain. `maxBytes`: as for `decodeMessages`. */
 export const decodeChain = (call: DecodedCall, maxBytes: number, record: TraceRecord): DecodedChain | undefined => {
   const requested = isChain(call) ? entriesOf(call.args.values.entries) : undefined
   if (requested === undefined) return undefined
@@ -135,7 +135,9 @@ export const chainJson = (chain: DecodedChain): Record<string, unknown>[] =>
         undecoded: { call: entry.call, message: bytesText(entry.message, WHOLE.bytes) },
         ...outcome,
       }
-    const object = entry.ref !== undefined ? { entry: entry.ref } : (objectOf(call) ?? createdOf(call))
+    // Of a create: the new object.
+    const ownObject = objectOf(call) ?? createdOf(call)
+    const object = entry.ref === undefined ? ownObject : { entry: entry.ref }
     const undecoded = [...call.args.unreadable, ...call.result.unreadable]
     return {
       class: call.class.name,

@@ -55,8 +55,8 @@ const EPB_FLAGS = 2
 const DIRECTION = { received: 1, sent: 2 } as const
 
 /**
- * An Ethernet address for an IP address: locally administered, with the last four bytes of the IP address. For a
- * multicast address, the group address (RFC 1112, RFC 2464).
+ * An Ethernet address for an IP address: locally administered (02:00 for IPv4, 02:06 for IPv6), with the last four bytes
+ * of the IP address. For a multicast address, the group address (RFC 1112, RFC 2464).
  */
 export const macFor = (address: Uint8Array): Uint8Array => {
   const [a = 0, b = 0, c = 0, d = 0] = address.subarray(12)

@@ -266,6 +266,29 @@ test('after eight polls with work, advance starts the loop', async () => {
   loop.stop()
 })
 
+test('a device that advances the loop in its poll is polled again afterwards, not within that poll', () => {
+  // As a device that receives a message of the connection manager, which answers at once.
+  for (const call of ['advance', 'touch'] as const) {
+    let polls = 0
+    let isInPoll = false
+    const { loop, parked } = setUp({
+      poll: () => {
+        assert.equal(isInPoll, false, `a poll within a poll, after ${call}`)
+        isInPoll = true
+        polls++
+        if (polls < 3) loop.advance()
+        isInPoll = false
+        return polls < 3
+      },
+      nextTimeout: () => Number.POSITIVE_INFINITY,
+    })
+    loop[call]()
+    assert.ok(polls >= 3)
+    assert.equal(parked(), 1)
+    loop.stop()
+  }
+})
+
 test('each turn checks a slice of very many idle queue pairs, and a post is found', async () => {
   const COUNT = 20 * SLICE_ROWS
   const memory = testRings()

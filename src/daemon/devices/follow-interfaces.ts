@@ -194,6 +194,7 @@ export class InterfaceFollower {
     this.#forEachDevice(this.#devicesOn(index), followed => this.#macs.neighbourMac(followed, address, mac))
   }
 
+  /** Brings the devices of an interface up to date with the interface's present state. */
   #applyInterface(index: number): void {
     this.#onLink(index, this.#interfaces.links().get(index))
     for (const address of this.#interfaces.addresses(index)) this.#onAddress(index, address, true)

@@ -62,7 +62,7 @@ export interface DecodedCommand {
   answer(outcome: Result | CallError): Answer
 }
 
-/** By number, with EXTENDED. */
+/** By number; for an extended command with bit EXTENDED. */
 const compiledCommands = new Map<number, CompiledCommand>()
 for (const command of writeCommands) {
   const { out } = command
@@ -74,12 +74,12 @@ for (const command of writeCommands) {
 }
 
 /**
- * `number`: with EXTENDED for an extended command. Throws CallError: EINVAL for other high bits, EOPNOTSUPP for a
+ * `number`: with bit EXTENDED for an extended command. Throws CallError: EINVAL for other high bits, EOPNOTSUPP for a
  * command that Linux does not have, or that has no method here. `onName` gets Linux's name of the command.
  */
 export const findCommand = (number: number, onName?: (name: string) => void): CompiledCommand => {
   if ((number & ~(EXTENDED | COMMAND_MASK)) !== 0)
-    throw new CallError('EINVAL', `command 0x${number.toString(16)} has unknown flags`)
+    throw new CallError('EINVAL', `command 0x${(number >>> 0).toString(16)} has unknown flags`)
   const known = linuxCall('write', number >>> 0)
   if (known === undefined)
     throw new CallError('EOPNOTSUPP', `command 0x${(number >>> 0).toString(16)}: Linux 6.12 has no such command`)

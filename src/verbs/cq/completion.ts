@@ -43,7 +43,10 @@ export interface Completion {
   readonly sourceQpn: number
   /** Whether a received datagram's buffer begins with 40 bytes of GRH or IP header (`senderOf`). */
   readonly hasGrh: boolean
-  /** Kind 'timed': time of the completion in nanoseconds of `device.clock()`, exact up to 2^53. */
+  /**
+   * Time of the completion in nanoseconds of `device.clock()`, exact up to 2^53; undefined unless the CQ has the kind
+   * 'timed'.
+   */
   readonly timestamp: number | undefined
 }
 

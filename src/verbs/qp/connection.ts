@@ -74,10 +74,12 @@ const accessOf = (access: ConnectOptions['access'] = {}): number => {
   )
 }
 
+const mtuCodes: readonly number[] = Object.values(Mtu.values)
+
 /** The ibv_mtu of an MTU in bytes: 1 for 256, 5 for 4096. Throws RdmaError EINVAL. */
 const mtuCode = (bytes: number): number => {
-  const code = typeof bytes === 'number' ? mtuEnum(bytes) : -1
-  if (Object.values(Mtu.values).includes(code as 1)) return code
+  const code = typeof bytes === 'number' ? mtuEnum(bytes) : Number.NaN
+  if (mtuCodes.includes(code)) return code
   throw invalidArgument('qp.connect', `pathMtu ${formatValue(bytes)} is not 256, 512, 1024, 2048 or 4096`)
 }
 
