@@ -20,7 +20,7 @@ import type { BareQueuePair, QueuedQp, QueuePairOptions } from '../qp/queue-pair
 import { connectionRestarts, restartsOf } from './request-error.ts'
 import { type CompletedRequest, RequestPromises } from './request-promises.ts'
 
-const { RESET, RTS } = QpState.values
+const { RESET, RTS, ERR } = QpState.values
 
 /** Options of requests that the library sets itself where requests return promises. */
 type ReservedOption = 'id' | 'signaled'
@@ -149,6 +149,7 @@ export const awaitable = <T extends AwaitableQueuePair>(
         this.promises.settle()
         this.promises.cancel('the queue pair was moved to RESET')
       } else if (changes.state === RTS || changes.state === 'RTS') this.promises.forgetFailure()
+      else if (changes.state === ERR || changes.state === 'ERR') this.promises.enterErr()
     }
 
     override close(): void {

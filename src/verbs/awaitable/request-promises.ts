@@ -78,6 +78,8 @@ export class RequestPromises {
   #isPolling = false
   /** The first failed or flushed request since the queue pair was created, reset, or moved to RTS again. */
   #failure: RequestError | undefined
+  /** Whether the program has moved the queue pair to ERR, or a receive has failed, which moves it there too. */
+  #isInErr = false
   #drainWaiters: (() => void)[] = []
 
   constructor(
@@ -140,6 +142,7 @@ export class RequestPromises {
       this.#remove(id, request)
     }
     this.#failure = undefined
+    this.#isInErr = false
     // Without requests, a wait would keep the process alive.
     this.#endWait()
   }
@@ -148,6 +151,12 @@ export class RequestPromises {
   forgetFailure(): void {
     this.settle()
     this.#failure = undefined
+    this.#isInErr = false
+  }
+
+  /** Called after a move to ERR by the program. */
+  enterErr(): void {
+    this.#isInErr = true
   }
 
   /** Cancels all requests and closes the completion queue: the queue pair is closed. */
@@ -169,7 +178,7 @@ export class RequestPromises {
    */
   #hint({ queue }: Outstanding, isFlushed: boolean): string {
     const { afterSend, afterReceive } = this.restarts
-    if (queue === 'receive') return afterReceive
+    if (queue === 'receive' || this.#isInErr) return afterReceive
     return isFlushed ? (this.#failure?.hint ?? afterReceive) : afterSend
   }
 
@@ -187,6 +196,7 @@ export class RequestPromises {
     const earlier = isFlushed ? this.#failure : undefined
     const error = new RequestError(request.call, wc, this.#explain(wc.id), this.#hint(request, isFlushed), earlier)
     this.#failure ??= error
+    if (request.queue === 'receive') this.#isInErr = true
     request.reject(error, isFlushed)
   }
 

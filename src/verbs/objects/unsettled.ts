@@ -14,7 +14,7 @@ const explain = (): void => {
   if (process.exitCode !== UNSETTLED) return
   for (const name of new Set(waitingDevices.values()))
     console.error(
-      `userdma: the program waits for device ${name}, where nothing is outstanding: no request is in flight, and no peer is left that could send. Post a request before you wait for its completion.`,
+      `userdma: the program waits for device ${name}, where no event can follow: no send is in flight, and no peer is left that could send or connect. Post a request before you wait for its completion, and start the peer before you wait for its message or connection.`,
     )
 }
 

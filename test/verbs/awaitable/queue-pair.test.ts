@@ -295,6 +295,23 @@ test('the hint of a failed request tells how to restart the queue pair, and work
   assert.equal((await received).bytes, GRH_BYTES + 1)
   sender.modify({ state: 'ERR' })
   assert.equal((await failureOf(sendTo(Uint8Array.of(1)))).hint, errHint('activate()'))
+  const restart = (): void => {
+    sender.modify({ state: 'RESET' })
+    sender.activate()
+  }
+
+  // From SQE to ERR, by the program or by a failed receive.
+  restart()
+  assert.equal(await failSend(sendTo), sqeHint)
+  sender.modify({ state: 'ERR' })
+  assert.equal((await failureOf(sendTo(Uint8Array.of(1)))).hint, errHint('activate()'))
+  restart()
+  const failingReceive = failureOf(sender.receive(foreignA))
+  assert.equal(await failSend(sendTo), sqeHint)
+  const senderAh = b.pd.addressHandle(sender.endpoint)
+  void receiver.send(Uint8Array.of(1), { ah: senderAh, qpn: sender.qpn, qkey: sender.query().qkey! })
+  assert.equal((await failingReceive).hint, errHint('activate()'))
+  assert.equal((await failureOf(sendTo(Uint8Array.of(1)))).hint, errHint('activate()'))
 
   const [ucSender, ucReceiver] = [a.pd.ucQp(), b.pd.ucQp()]
   ucSender.connect(ucReceiver.endpoint)

@@ -71,10 +71,17 @@ test('a device dropped without close causes a warning, a closed device does not'
 })
 
 test('a program that exits because it awaits an endless wait prints the reason', () => {
-  const { status, stderr } = run('const device = await userdma.open()\nawait device.cq().wait()')
-  // Node's status for a top-level await that never settles.
-  assert.equal(status, 13)
-  assert.match(stderr, /^userdma: the program waits for device rxe0, where nothing is outstanding/m)
+  const waits = [
+    'device.cq().wait()',
+    'device.pd().udQp({ active: true }).receive()',
+    "(await userdma.listen('rdma://0.0.0.0:0', { device })).wait()",
+  ]
+  for (const wait of waits) {
+    const { status, stderr } = run(`const device = await userdma.open()\nawait ${wait}`)
+    // Node's status for a top-level await that never settles.
+    assert.equal(status, 13, wait)
+    assert.match(stderr, /^userdma: the program waits for device rxe0, where no event can follow: .* start the peer/m)
+  }
   const notAwaiting = run('const device = await userdma.open()\nvoid device.cq().wait()')
   assert.deepEqual([notAwaiting.status, notAwaiting.stderr], [0, ''])
 })
