@@ -40,7 +40,16 @@ export interface TreePort {
 /** The port state in Linux's format, for example `4: ACTIVE`. */
 const stateText = (state: number): string =>
   `${state}: ${Object.entries(PortState.values).find(([, value]) => value === state)?.[0]}`
-const NODE_TYPE_TEXTS: Readonly<Record<number, string>> = { [NodeType.values.CA]: 'CA' }
+/** As in Linux, where the names of some kinds are in small letters (node_type_show). */
+const NODE_TYPE_TEXTS: Readonly<Record<number, string>> = {
+  [NodeType.values.CA]: 'CA',
+  [NodeType.values.SWITCH]: 'switch',
+  [NodeType.values.ROUTER]: 'router',
+  [NodeType.values.RNIC]: 'RNIC',
+  [NodeType.values.USNIC]: 'usNIC',
+  [NodeType.values.USNIC_UDP]: 'usNIC UDP',
+  [NodeType.values.UNSPECIFIED]: 'unspecified',
+}
 const { POLLING, DISABLED, LINK_UP } = PhysState.values
 /** The states of soft devices. */
 const PHYS_STATE_TEXTS: Readonly<Record<number, string>> = {

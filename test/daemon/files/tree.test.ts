@@ -25,7 +25,7 @@ import {
   writeTree,
 } from '../../../src/daemon/files/tree.ts'
 import { identify } from '../../../src/drivers/rxe/address/identity.ts'
-import { PhysState, PortState } from '../../../src/spec/enums.ts'
+import { NodeType, PhysState, PortState } from '../../../src/spec/enums.ts'
 import { CM_NODE, SYSTEM_NODE, UMAD_NODES } from '../../../src/spec/session.ts'
 import { makedev, scratchFolder } from '../../tools.ts'
 
@@ -35,7 +35,7 @@ const device = (name: string, node: number): TreeDevice => {
   const identity = identify(address, { mac, name: 'enp1s0', index: 2 })
   const gids = identity.gids.map((gid, index) => ({ index, gid }))
   const port = { gids, state: PortState.values.ACTIVE, physState: PhysState.values.LINK_UP }
-  return { ...identity, name, node, nodeType: 1, driver: 'rxe', abi: 2, port, hasUmad: true }
+  return { ...identity, name, node, nodeType: NodeType.values.CA, driver: 'rxe', abi: 2, port, hasUmad: true }
 }
 
 const folder = scratchFolder()
@@ -136,6 +136,16 @@ test('an old tree is replaced, and a tree is removed completely', () => {
   removeTree(root)
   assert.equal(existsSync(root), false)
   removeTree(root)
+})
+
+test("node_type has Linux's names", () => {
+  const root = join(folder, 'node-types')
+  const { RNIC, SWITCH, USNIC_UDP, UNSPECIFIED } = NodeType.values
+  const texts = [RNIC, SWITCH, USNIC_UDP, UNSPECIFIED].map(nodeType => {
+    writeTree(root, [{ ...device('rxe0', 0), nodeType }])
+    return readFileSync(join(root, 'sys/class/infiniband/rxe0/node_type'), 'latin1')
+  })
+  assert.deepEqual(texts, ['4: RNIC\n', '2: switch\n', '6: usNIC UDP\n', '7: unspecified\n'])
 })
 
 test('a renamed device has its files under the new name', () => {
