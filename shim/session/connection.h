@@ -85,7 +85,7 @@ extern __thread bool diagnostics_are_silent __attribute__((tls_model("initial-ex
 void diagnose_no_daemon(const char *reason);
 /* The daemon runs neither as root nor as our user. */
 void diagnose_untrusted_daemon(uid_t daemon_user);
-/* The daemon refuses this user, or a process that has become this user. */
+/* The effective user may not enter the folder of the socket, or the daemon does not serve this user. */
 void diagnose_refused_user(void);
 /* The daemon, which runs as `daemon_user`, may not access our memory. */
 void diagnose_memory_access(uid_t daemon_user);

@@ -40,10 +40,29 @@ void diagnose_untrusted_daemon(uid_t daemon_user)
     print_once("the daemon", reason);
 }
 
+static bool can_enter_socket_folder(void)
+{
+    char folder[sizeof shim_socket_path];
+    memcpy(folder, shim_socket_path, sizeof folder);
+    char *slash = strrchr(folder, '/');
+    if (!slash)
+        return true; /* the current folder */
+    slash[slash == folder] = '\0'; /* keeps "/" */
+    return REAL(euidaccess)(folder, X_OK) == 0;
+}
+
 void diagnose_refused_user(void)
 {
     const unsigned user = geteuid(), outer = outer_user(user);
     char allow[128], reason[256];
+    if (!can_enter_socket_folder()) {
+        snprintf(reason, sizeof reason,
+                 "the folder of the socket is closed to user %u; start the daemon with --socket in a folder that this "
+                 "user may enter",
+                 user);
+        print_once("the daemon", reason);
+        return;
+    }
     /* Root's daemon in our user namespace serves its root, so the daemon that refuses that user is outside. */
     if (outer == user || user == 0)
         snprintf(allow, sizeof allow, "`--allow-user %u`", outer);

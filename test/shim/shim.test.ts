@@ -176,7 +176,8 @@ test('a program that changes its user keeps its devices, and is told why it find
   if (!shimIsPossible(t)) return
   const { status, stdout, stderr, daemon } = await run(['changed_user'])
   assert.deepEqual({ status, stdout }, { status: 0, stdout: '' })
-  const reason = "it does not serve user 65534; root's daemon does if it is started with `--allow-user 65534`"
+  const reason =
+    'the folder of the socket is closed to user 65534; start the daemon with --socket in a folder that this user may enter'
   assert.equal(stderr, `userdma: the daemon at ${daemon.socket}: ${reason}\n`)
 })
 

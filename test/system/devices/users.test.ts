@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { chmodSync, chownSync, mkdirSync, readdirSync, readlinkSync, statSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { describe, it } from 'node:test'
 import { programEnvironment } from '../../../src/cli/program/program.ts'
 import { READY } from '../../../src/cli/start.ts'
@@ -103,6 +103,21 @@ describe("root's daemon", { skip: noOtherUser() || lacking('setpriv') }, () => {
       const fault = await runUserdmaAsNobody(t, ['fault', 'set', 'drop=1%', '--socket', socket])
       assert.match(fault.stderr, /only the user of this daemon may set faults/)
     }
+  })
+
+  it('is not reached by another user if the folder of its socket is closed', async t => {
+    const socket = await startDaemonOf(t, 0, ['--allow-user', String(NOBODY)])
+    chmodSync(dirname(socket), 0o700)
+    const { stdout, stderr } = await findDevices(t, socket, ...asNobody)
+    assert.deepEqual(
+      [stdout, stderr],
+      [
+        'False\n',
+        `userdma: the daemon at ${socket}: the folder of the socket is closed to user ${NOBODY}; start the daemon with --socket in a folder that this user may enter\n`,
+      ],
+    )
+    const tool = await runUserdmaAsNobody(t, ['stat', '--socket', socket])
+    assert.equal(tool.stderr, `userdma: the folder of ${socket} is closed to you (user ${NOBODY}) (EACCES)\n`)
   })
 
   it('serves only the members of a group with --allow-group', async t => {
