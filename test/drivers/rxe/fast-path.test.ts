@@ -107,6 +107,22 @@ it('a poll continues with requests that the doorbell has left', () => {
   assert.equal(slowWrites, 1, 'two elements are for the slow path')
 })
 
+it('requests that the fast path leaves to the slow path keep no blocks of the pool', () => {
+  const { m, a, b } = connected(64)
+  const usedWords = () => m.devices[0].state.engine().stat().poolWords
+  const send = () => {
+    const sges = [sgeOf(a.mr, 0, 32), sgeOf(a.mr, 32, 32)]
+    postSend(a.qp.send, { opcode: RDMA_WRITE, sges, remote: b.mr.address, rkey: b.mr.rkey })
+    ringDoorbells(m, a.p, a.qp.handle)
+    m.settle()
+  }
+  send()
+  const before = usedWords()
+  for (let i = 0; i < 10; i++) send()
+  assert.equal(completions(a.cq).length, 11)
+  assert.equal(usedWords(), before)
+})
+
 it('executed requests keep no memory alive', async () => {
   const { m, a, b } = connected(64)
   const transfer = (): WeakRef<object>[] => {

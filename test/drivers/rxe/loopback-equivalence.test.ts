@@ -183,18 +183,21 @@ describe('results are equal with packets and without', () => {
 const validScript = (kind: Kind): Script => {
   const receive: Step = { do: 'receive', side: 1, count: 1, length: 160_000, split: 0, hasWrongLkey: false }
   const requests = (kind === 'UC' ? sendsAndWrites : [...sendsAndWrites, ...withResponse]).flatMap(opcode =>
-    [0, 1, 64, 1023, 1024, 70_001, 131_072].map(
-      (length): Request => ({
-        opcode,
-        length,
-        localOffset: length * 3,
-        remoteOffset: length * 5,
-        split: length & 7,
-        inline: length === 1,
-        flags: Flag.SIGNALED,
-        value: opcode,
-        mistake: Mistake.NONE,
-      }),
+    [0, 1, 3, 64, 1023, 1024, 70_001, 131_072].flatMap(length =>
+      // One scatter/gather element, for the fast path, and two.
+      [0, length & 7].map(
+        (split): Request => ({
+          opcode,
+          length,
+          localOffset: length * 3,
+          remoteOffset: length * 5,
+          split,
+          inline: length === 1,
+          flags: Flag.SIGNALED,
+          value: opcode,
+          mistake: Mistake.NONE,
+        }),
+      ),
     ),
   )
   const steps = requests.flatMap((request): Step[] => [receive, { do: 'send', side: 0, requests: [request] }])
@@ -252,6 +255,39 @@ it("READs beyond the responder's max_dest_rd_atomic are refused", () => {
   const direct = play(script, 'direct')
   assert.deepEqual(direct.results, play(script, 'packets').results)
   assert.ok(direct.results[0][0].sends.some(([, status]) => status === WcStatus.values.REM_INV_REQ_ERR))
+})
+
+describe('a responder that expects another PSN gets the message by packets, with equal results', () => {
+  for (const [name, opcode] of Object.entries({ SEND, RDMA_WRITE, RDMA_READ }))
+    for (const [size, length] of [
+      ['small', 64],
+      ['of two slices', 2 * SLICE_BYTES],
+    ] as const)
+      it(`${name}, ${size}`, () => {
+        const resultsOn = (path: Path) => {
+          const m = machine(2, { path })
+          const [a, b] = [0, 1].map(device => {
+            const p = program(m, device)
+            const cq = makeCq(p)
+            return { p, cq, qp: makeQp(p, cq), mr: register(p, length) }
+          })
+          connectQps(a.qp, b.qp, { rqPsn: 200 }, { sqPsn: 100, retryCnt: 1 })
+          pattern((opcode === RDMA_READ ? b : a).mr.bytes, 1)
+          postReceive(b.qp.receive, 1n, [sgeOf(b.mr, 0, length)])
+          postSend(a.qp.send, { opcode, sges: [sgeOf(a.mr, 0, length)], remote: b.mr.address, rkey: b.mr.rkey })
+          m.settle()
+          while (m.tick());
+          return {
+            sent: completions(a.cq).map(({ status }) => status),
+            received: completions(b.cq).length,
+            counters: m.devices.map(({ state }) => state.engine().counters.receivedPackets),
+            isWritten: Buffer.compare(a.mr.bytes, b.mr.bytes) === 0,
+          }
+        }
+        const direct = resultsOn('direct')
+        assert.deepEqual(direct, resultsOn('packets'))
+        assert.equal(direct.isWritten, false)
+      })
 })
 
 it('a SEND that has waited for a receive needs no packets', () => {
