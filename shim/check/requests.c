@@ -7,7 +7,7 @@
 #include <sched.h>
 #include <string.h>
 
-/* Attempts to get the lock. */
+/* Attempts to get the lock, with a yield after each. */
 #define MAX_ATTEMPTS 2000
 
 struct element elements[MAX_RANGES];
@@ -39,6 +39,7 @@ void requests_unlock(void)
 
 struct queue *queue_of(int fd, uint32_t kind, uint32_t number, bool should_create)
 {
+    /* Multiplicative hashing (2^32 divided by the golden ratio): the upper 12 bits are the entry. */
     uint32_t entry = ((uint32_t)fd * 31 + kind * 7 + number) * 0x9e3779b1u >> 20;
     struct queue *unused = NULL;
     _Static_assert(MAX_QUEUES == 1 << 12, "the hash has 12 bits");
@@ -146,7 +147,10 @@ bool request_complete(struct queue *queue, uint64_t wr_id)
 {
     const bool is_send = queue->kind == USERDMA_POST_SEND;
     uint32_t found = NONE;
-    /* The first signaled request with this wr_id. If none is signaled, the first request: it has failed. */
+    /*
+     * Of sends, the first signaled one with this wr_id; if none is signaled, the first: it has failed. Of receives, the
+     * first.
+     */
     for (uint32_t slot = queue->first; slot != NONE; slot = elements[slot].next) {
         if (elements[slot].wr_id != wr_id)
             continue;
@@ -159,6 +163,7 @@ bool request_complete(struct queue *queue, uint64_t wr_id)
     }
     if (found == NONE)
         return false;
+    /* Sends complete in order, receives of an SRQ in any order. All elements of a request have one index. */
     const uint32_t index = elements[found].index;
     uint32_t slot = is_send ? queue->first : found;
     while (slot != NONE && (int32_t)(elements[slot].index - index) <= 0) {
@@ -171,7 +176,7 @@ bool request_complete(struct queue *queue, uint64_t wr_id)
 
 IN_CHILD void requests_forget_all(void)
 {
-    /* Without elements no queue is in use, unless a thread of the parent was adding a queue. */
+    /* If no element was ever used, the table is empty, unless a thread of the parent was adding a queue. */
     if (is_locked != 0 || used_slots != 0)
         memset(queues, 0, sizeof queues);
     first_shared = NULL;

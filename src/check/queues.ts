@@ -20,7 +20,7 @@ const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
 
 /** A program that has not polled a non-empty CQ for this time is taken to wait for the CQ's event. */
 const WAITING_MICROSECONDS = 1_000_000
-/** Of each queue. More than any max_dest_rd_atomic, which has 8 bits. */
+/** Maximum entries of `unpolledReads`. More than any max_dest_rd_atomic, which has 8 bits. */
 const MAX_COUNTED_READS = 256
 
 interface UnpolledCompletion {
@@ -37,8 +37,8 @@ interface CqState {
   /** The call that armed the CQ with unpolled completions. Undefined after a later poll, completion or call. */
   armingCall: { readonly time: number; readonly stack: Stack } | undefined
   /**
-   * When the first successful completion came; infinite: none came. Undefined: the program has armed or polled the CQ,
-   * or has given it no channel.
+   * When the first successful completion came, in microseconds; infinite: none came. Undefined: the program has armed
+   * or polled the CQ, or has given it no channel.
    */
   unnoticedSince: number | undefined
 }
@@ -107,7 +107,8 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
   /** The program has polled the completion of a request, so it knows that earlier sends of the queue are complete. */
   const requestPolled = ({ owner, queue, index }: WorkRequest): void => {
     const unpolledReads = queue === PostQueue.SEND ? queues.get(owner)?.unpolledReads : undefined
-    while (unpolledReads !== undefined && unpolledReads[0]! <= index) unpolledReads.shift()
+    if (unpolledReads === undefined) return
+    while (unpolledReads.length > 0 && unpolledReads[0]! <= index) unpolledReads.shift()
   }
 
   const sendPosted = (request: WorkRequest): void => {

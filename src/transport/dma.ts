@@ -201,6 +201,7 @@ export const writePayloads = (
     if (isSameTarget && fitsChunk && dma[DMA.CLOSED] === 0) {
       const chunksBefore = dma[DMA.CHUNKS]
       const total = dma[DMA.TOTAL]
+      // The second chunk sets the stride.
       const step = chunksBefore === 1 ? at - dma[DMA.AT] : dma[DMA.STRIDE]
       const end = dma[DMA.LO] + total
       const continuesPackets =

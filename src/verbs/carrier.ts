@@ -137,10 +137,10 @@ export interface Carrier {
   posted(handle: number): void
   /**
    * Lets the devices of this process work; false if there was no work. For a daemon's device: yields the processor and
-   * returns true, and throws RdmaError EIO if the device is closed or the daemon has ended. `call`: name of the
-   * program's call in errors.
+   * returns true, and throws RdmaError EIO if the device is closed or the daemon has ended. `callName`: the
+   * program's call, for errors.
    */
-  drive(call: string): boolean
+  drive(callName: string): boolean
   /**
    * Called before waits for completions, events and datagrams. A program that only posts and waits could run in
    * microtasks for ever, and starve timers and I/O. So after many waits in one turn of the event loop, `overdueTurn`
@@ -151,13 +151,16 @@ export interface Carrier {
   awaitsNextTurn(): boolean
   /**
    * Counts a registration of a buffer, and returns the buffer's address for the device. Throws RdmaError EINVAL for a
-   * resizable buffer. `callName`: the program's call, for the error.
+   * resizable buffer. `callName`: the program's call, for errors.
    */
   addressOf(buffer: Uint8Array, callName: string): bigint
   /** Ends one registration of the buffer. */
   forget(buffer: Uint8Array): void
   /** Set once, by the device object. */
   targets: EventTargets | undefined
-  /** Closes the context. Resolves when all objects are destroyed, or if a daemon does not answer for 30 s. */
+  /**
+   * Closes the context. Resolves when all objects are destroyed, or if a daemon does not answer for 30 s. Undefined:
+   * nothing to wait for.
+   */
   close(): Promise<void> | undefined
 }

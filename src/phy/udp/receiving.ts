@@ -88,6 +88,7 @@ export const createUdpReceiving = (
       if (received <= 0) continue
       for (const end = filled + received; filled < end; filled++) {
         const length = lengths[filled]
+        // Empty, or truncated by the kernel: counted as one packet with a wrong ICRC.
         if (length <= 0) counters.icrcErrors++
         packetsOf[filled] = length <= 0 ? 0 : Math.ceil(length / segmentBytes[filled])
         senderOf[filled] = senders.findOrAdd(batches, filled, addresses[lastSocket], lastSocket)
@@ -158,7 +159,7 @@ export const createUdpReceiving = (
     if (correctCount > 0) senders.recordIdentification(sender, (identification + correctCount - 1) & 0xffff)
     return correctCount
   }
-  /** The probable identification of a packet: a segmented message begins with 0. */
+  /** The probable identification of a packet. A message that the peer's kernel has segmented begins with 0. */
   const guessIdentification = (buffer: number, index: number): number => {
     const sender = senderOf[buffer]
     return index === 0 && senders.numbersSegments(senders.peerOf(sender)) ? 0 : senders.nextIdentification(sender)

@@ -252,14 +252,19 @@ const openSends = (qp: QueuedQp, call: string, id: number): ProgramRing => {
   return qp.sends
 }
 
+/** Whether queue pairs of the class receive; XRC initiators do not. */
+const classReceives = (cls: ObjectClass): boolean => 'recvCq' in (cls.methods.create?.in ?? {})
+
 /**
  * Maps the receive ring for the first receive. Throws RdmaError as `checkUsable`, and EINVAL if the queue pair has no
- * receive queue.
+ * receive queue of its own.
  */
 const openReceives = (qp: QueuedQp): ProgramRing => {
   checkUsable('qp.receive', qp)
   if (qp.maxRecvSge < 0)
-    throw invalidArgument('qp.receive', 'the queue pair uses a shared receive queue', 'post with srq.receive()')
+    throw classReceives(qp.cls)
+      ? invalidArgument('qp.receive', 'the queue pair uses a shared receive queue', 'post with srq.receive()')
+      : invalidArgument('qp.receive', 'an XRC initiator only sends', 'receive with an XRC target and an XRC SRQ')
   const info = mmapInfoOf(qp.receiveOffset, qp.receiveSize)
   qp.receives = watchedRing(qp.context, PostQueue.RECEIVE, qp.qpn, info, ringOrNone(qp.context.carrier, info))
   return qp.receives
@@ -543,7 +548,7 @@ export const queuePairPlan = <T extends Disposable & ObjectReference>(
 ): Plan<T> => {
   const { cls, Constructor, stepsTo } = type
   const call = `${cls.name}.create`
-  const takesRecvCq = 'recvCq' in (cls.methods.create?.in ?? {})
+  const canReceive = classReceives(cls)
   const { sendCq, signalAll = false, maxSendWr = 16, maxSendSge = 1, maxInlineData = 64 } = options
   const { recvCq = sendCq, srq, maxRecvWr = 16, maxRecvSge = 1 } = options as QueuePairOptions
   checkObject(context, call, 'pd', pd)
@@ -553,7 +558,7 @@ export const queuePairPlan = <T extends Disposable & ObjectReference>(
   const psn = firstPsn()
   const initial = initialAttributesOf(call, stepsTo, context, psn, options)
   const source = eventSource(context, cls)
-  const hasReceiveQueue = takesRecvCq && srq === undefined
+  const hasReceiveQueue = canReceive && srq === undefined
   const cap = {
     maxSendWr,
     maxRecvWr: hasReceiveQueue ? maxRecvWr : 0,
@@ -568,7 +573,7 @@ export const queuePairPlan = <T extends Disposable & ObjectReference>(
     userHandle: BigInt(source.userHandle),
     cap,
   }
-  if (takesRecvCq) args.recvCq = recvCq.handle
+  if (canReceive) args.recvCq = recvCq.handle
   if (srq !== undefined) args.srq = srq.handle
   if (initial !== undefined) Object.assign(args, initial)
   return {

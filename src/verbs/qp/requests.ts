@@ -10,6 +10,7 @@ import type { ProgramRing } from '../ring.ts'
 
 /** `value`: an integer from 0 to 2^53 − 1. */
 const putU64 = (words: Int32Array, at: number, value: number): void => {
+  // An Int32Array keeps the low 32 bits of the integer part.
   words[at >> 2] = value
   words[(at >> 2) + 1] = value / TWO_32
 }

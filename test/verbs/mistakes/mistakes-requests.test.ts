@@ -143,6 +143,7 @@ eachCarrier(openTwo => {
     const receiver = { ah: pd.addressHandle(ud.endpoint), qpn: ud.qpn, qkey: ud.endpoint.qkey }
     refuses('qp.send', unknown, () => ud.send(slice, receiver, misspelled))
     const xrc = pd.xrcInitiator({ sendCq: cq })
+    refuses('qp.receive', /^an XRC initiator only sends$/, () => untyped<{ receive(): void }>(xrc).receive())
     assert.match(
       refuses('qp.send', unknown, () => xrc.send(slice, { srqNumber: 1, ...misspelled })),
       /, srqNumber$/,
