@@ -73,8 +73,9 @@ export interface DaemonState {
   serves(fd: number, peer: PeerCredentials): boolean
   /** Refuses and closes a connection, with the reason. */
   readonly refuseConnection: RefuseConnection
-  /** Number of connected sessions, of all processes and of one. */
+  /** Number of connected sessions, of all processes. */
   readonly sessions: () => number
+  /** Number of connected sessions of one process. */
   readonly sessionsOf: (pid: number) => number
   /** Grows with each message, slice and turn of the loop. A check of a process is valid until the next change. */
   turn: number

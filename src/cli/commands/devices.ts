@@ -24,15 +24,8 @@ const devicesText = (devices: readonly AddressedDevice[]): string => {
     address ?? '-',
   ])
   const widths = HEADS.map((head, i) => Math.max(head.length, ...rows.map(row => row[i]!.length)))
-  return [HEADS, ...rows]
-    .map(
-      row =>
-        `${row
-          .map((cell, i) => cell.padEnd(widths[i]!))
-          .join('  ')
-          .trimEnd()}\n`,
-    )
-    .join('')
+  const lines = [HEADS, ...rows].map(row => row.map((cell, i) => cell.padEnd(widths[i]!)).join('  '))
+  return lines.map(line => `${line.trimEnd()}\n`).join('')
 }
 
 /** The name of a class; its id in hexadecimal if it is a driver's own. */
@@ -42,11 +35,11 @@ const classNameOf = (id: number): string => classes.find(cls => cls.id === id)?.
 export const devices = (options: QueryOptions): Promise<void> =>
   printFromDaemon(options, async client => {
     const { devices: configured } = await client.config()
+    // The configuration has '' for a device without a network.
+    const addressOf = (device: string) => configured.find(({ name }) => name === device)?.address || undefined
     const system = openSystem({ socket: client.socket })
     try {
-      const found = system
-        .devices()
-        .map(entry => ({ ...entry, address: configured.find(({ name }) => name === entry.name)?.address || undefined }))
+      const found = system.devices().map(entry => ({ ...entry, address: addressOf(entry.name) }))
       if (!options.json) return devicesText(found)
       return `${JSON.stringify(
         found.map(({ classes: ids, ...device }) => ({ ...device, classes: ids.map(classNameOf) })),

@@ -3,6 +3,7 @@
  */
 import { Mw } from '../../spec/classes/mw.ts'
 import { MwType } from '../../spec/enums.ts'
+import { joinWords } from '../../spec/memory.ts'
 import { driverClass } from '../devices/driver.ts'
 import { KeyKind } from '../memory/region-table.ts'
 import { addWindow, removeWindow } from '../memory/windows.ts'
@@ -25,7 +26,7 @@ export const mwClass = driverClass<typeof Mw, MwState>(Mw, {
     return {
       rkey: memory.key[row]!,
       type: memory.kind[row] === KeyKind.WINDOW_1 ? TYPE_1 : TYPE_2,
-      iova: (BigInt(memory.iovaHi[row]!) << 32n) | BigInt(memory.iovaLo[row]!),
+      iova: joinWords(memory.iovaHi[row]!, memory.iovaLo[row]!),
       length: BigInt(memory.length[row]!),
       access: memory.access[row]!,
       qpNum: memory.qp[row]!,

@@ -13,7 +13,7 @@ import type { DaemonState } from '../state.ts'
 import type { Devices } from './devices.ts'
 import { InterfaceFollower } from './follow-interfaces.ts'
 
-/** `objectJobs`: the slices in which objects are destroyed. */
+/** `objectJobs`: the slices in which objects are destroyed. `daemon` returns the state, which is created later. */
 export class HotPlug {
   readonly #devices: Devices
   readonly #objectJobs: Slices

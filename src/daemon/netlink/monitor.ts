@@ -29,7 +29,7 @@ const notify = (netlink: Netlink, event: MonitorEventName, entries: Entries): vo
 const notifyInterface = (
   netlink: Netlink,
   event: MonitorEventName,
-  found: Parameters<typeof handleOf>[0],
+  found: Pick<DaemonDevice, 'device'>,
   port: number,
   interfaceEntries: Entries,
 ): void => {

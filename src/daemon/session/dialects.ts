@@ -19,6 +19,7 @@ import { callOfRequest, decodeObject } from '../../uapi/object/dialect.ts'
 /** The second (32 bits) and third argument of ioctl(2). */
 type Ioctl = readonly [request: number, argument: bigint]
 
+/** For requests that are calls of the object dialect. */
 const objectIoctl: Dialect<Ioctl> = (view, request, argument) =>
   decodeObject(view, callOfRequest(request) as number, argument)
 
