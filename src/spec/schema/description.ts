@@ -188,7 +188,7 @@ const rowAt = <T>(rows: readonly T[], index: number, noun: string): T =>
 const rowsFrom = <T>(rows: readonly T[], first: number, count: number, nouns: string): readonly T[] =>
   first + count <= rows.length
     ? rows.slice(first, first + count)
-    : refuse(`${nouns} ${first} to ${first + count - 1} do not exist, there are ${rows.length}`)
+    : refuse(`${count} ${nouns} are named from row ${first} on, there are ${rows.length} rows`)
 
 /** The name of `number` in an enumeration. */
 const valueName = (values: Readonly<Record<string, number>>, number: number, noun: string): string =>
