@@ -3,41 +3,9 @@
  */
 import { writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
-import { callRows } from './calls.ts'
-import { chainRows } from './chain.ts'
-import { checkRows } from './check.ts'
-import { codecRows } from './codec.ts'
-import { connectionRows } from './connections.ts'
-import { controlRows } from './control.ts'
 import { measure, type Outcome, type Row, table } from './harness/harness.ts'
 import { createNoiseProbe, noProbe } from './harness/noise.ts'
-import { hookRows } from './hooks.ts'
-import { icrcRows } from './icrc.ts'
-import { idleRows } from './idle.ts'
-import { inprocRows } from './inproc.ts'
-import { objectRows } from './objects.ts'
-import { pingpongRows } from './pingpong.ts'
-import { startRows } from './start.ts'
-import { udpRows } from './udp.ts'
-import { writeBwRows } from './write-bw.ts'
-
-const rows: readonly Row[] = [
-  ...codecRows,
-  ...icrcRows,
-  ...hookRows,
-  ...inprocRows,
-  ...callRows,
-  ...connectionRows,
-  ...chainRows,
-  ...controlRows,
-  ...startRows,
-  ...pingpongRows,
-  ...writeBwRows,
-  ...checkRows,
-  ...idleRows,
-  ...objectRows,
-  ...udpRows,
-]
+import { rows } from './rows.ts'
 
 const USAGE = `npm run bench -- [WORD…] [--rounds N] [--json FILE]
 

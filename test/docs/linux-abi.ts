@@ -79,18 +79,19 @@ const attributesOf = (call: LinuxCall): string[] => {
 
 const INTRODUCTION = `# Linux's calls
 
-Every call that the headers of Linux 6.12 have for uverbs, rdma_cm and umad, and what it is here: a method of one or several
-classes, or none, with the reason. The write commands, the ioctls and the object dialect call the same methods; the object
-dialect alone can pass every argument. Errors are Linux's: a command that a driver lacks is EOPNOTSUPP, an ioctl EPROTONOSUPPORT, after which libibverbs
-tries the command. Calls of newer kernels are refused in the same way, except \`REG_MR\`, which is accepted.
+Every call that the headers of Linux 6.12 have for uverbs, rdma_cm and umad, and what it is here: a method of one or
+several classes, or none, with the reason. The write commands, the ioctls and the object dialect call the same methods;
+the object dialect alone can pass every argument. Errors are Linux's: a command that a driver lacks is EOPNOTSUPP, an
+ioctl EPROTONOSUPPORT, after which libibverbs tries the command. Calls of newer kernels are refused in the same way,
+except \`REG_MR\`, which is accepted.
 
-For write commands and ioctls, the column "rxe" says whether the soft device has the methods; what it lacks is declared, and
-answers as above. "Linux" says whether Linux's own rxe has the call, recorded from Linux 6.12;
-[where they differ](#where-linuxs-rxe-answers-differently) has the whole list.
+For write commands and ioctls, the column "rxe" says whether the soft device has the methods; what it lacks is declared,
+and answers as above. "Linux" says whether Linux's own rxe has the call, recorded from Linux 6.12; [a
+list](#where-linuxs-rxe-answers-differently) has all answers that differ.
 
 Netlink has a table of its own, with all commands of Linux 6.12.
 
-This page is made from \`src/spec/linux/\` and the recorded answers (\`test/every-call.ts\`; \`UPDATE_GOLDEN=1 npm test -- linux-abi\` writes it anew).`
+\`npm run docs\` writes this page, from \`src/spec/linux/\` and the recorded answers (\`test/every-call.ts\`).`
 
 const LIBRARY_ONLY = [
   '## Functions that are not calls',
@@ -101,7 +102,7 @@ const LIBRARY_ONLY = [
   "`ibv_import_mr`; each returns EOPNOTSUPP within the library, here as with Linux. The kernel's side of an import",
   'exists: a program that received the descriptor of a context (`SCM_RIGHTS`, or across exec) calls `QUERY_CONTEXT` and',
   '`QUERY_MR`, and uses the objects of the context by their handles. The objects belong to the context, whichever program',
-  'created them; but a region belongs to the memory of the program that registered it and ends with it, where Linux keeps pages.',
+  'created them; but a region ends with the program that registered it, where Linux keeps the pages.',
   '',
 ]
 
@@ -137,7 +138,8 @@ const netlink = (): string[] => {
     '## Netlink',
     '',
     'Commands of RDMA_NLDEV on sockets of NETLINK_RDMA. Those that change something require CAP_NET_ADMIN on Linux;',
-    'here root or the user of the daemon may use them. Members of group 4 are notified when devices are added, renamed and removed.',
+    'here root or the user of the daemon may use them. Members of group 4 are notified when devices are added, renamed and',
+    'removed.',
     '',
     ...table(['command', 'Linux', 'asked for', 'CAP_NET_ADMIN', 'here'], rows),
     '',

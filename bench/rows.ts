@@ -1,0 +1,37 @@
+/*
+ * The rows of all benchmarks, in the order of a run.
+ */
+import { callRows } from './calls.ts'
+import { chainRows } from './chain.ts'
+import { checkRows } from './check.ts'
+import { codecRows } from './codec.ts'
+import { connectionRows } from './connections.ts'
+import { controlRows } from './control.ts'
+import type { Row } from './harness/harness.ts'
+import { hookRows } from './hooks.ts'
+import { icrcRows } from './icrc.ts'
+import { idleRows } from './idle.ts'
+import { inprocRows } from './inproc.ts'
+import { objectRows } from './objects.ts'
+import { pingpongRows } from './pingpong.ts'
+import { startRows } from './start.ts'
+import { udpRows } from './udp.ts'
+import { writeBwRows } from './write-bw.ts'
+
+export const rows: readonly Row[] = [
+  ...codecRows,
+  ...icrcRows,
+  ...hookRows,
+  ...inprocRows,
+  ...callRows,
+  ...connectionRows,
+  ...chainRows,
+  ...controlRows,
+  ...startRows,
+  ...pingpongRows,
+  ...writeBwRows,
+  ...checkRows,
+  ...idleRows,
+  ...objectRows,
+  ...udpRows,
+]
