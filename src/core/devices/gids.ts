@@ -32,8 +32,8 @@ const requireIndex = (table: GidTable, index: number): void => {
 }
 
 /**
- * Sets an entry, of which a copy is kept, or clears it with `undefined`. Throws EINVAL for an index outside the table, and an Error for a GID
- * that does not have 16 bytes.
+ * Sets an entry, of which a copy is kept, or clears it with `undefined`. Throws EINVAL for an index outside the table,
+ * and an Error for a GID that does not have 16 bytes.
  */
 export const setGid = (table: GidTable, index: number, entry: GidTableEntry | undefined): void => {
   requireIndex(table, index)
