@@ -106,8 +106,9 @@ export interface Device extends AsyncDisposable {
   /** Creates an object of any class of the device, drivers' private ones included, with the methods of its class. */
   create<C extends ObjectClass>(cls: C, args?: CreateArguments<C>): ObjectOf<C>
   /**
-   * Calls any method of any class (R14): of the device, a port (its number), or an object. Throws RdmaError EOPNOTSUPP
-   * if the device lacks the method.
+   * Calls any method of any class (R14): of the device, a port (its number), or an object. An object of this library
+   * does not learn of the call: reset, resize and destroy it with its own methods. Throws RdmaError EOPNOTSUPP if the
+   * device lacks the method.
    */
   call<C extends ObjectClass, K extends keyof C['methods'] & string>(
     cls: C,

@@ -8,12 +8,16 @@ import type { CountedFinding } from './check/watch.ts'
 /** Values of `RdmaError.code`. */
 export type ErrorCode = ErrnoName
 
-/** Default remedies, by errno. */
-const HINTS: Readonly<Record<string, string>> = {
-  EBUSY: 'close what uses it first',
-  EIO: 'open the device again',
-  EOPNOTSUPP: '`device.supports()` tells what this device supports',
-  ENOMEM: 'close what is not needed any more, or ask for less',
+/** Default remedies, by errno. `reasons`: the reasons that a remedy is for; absent: all. */
+const HINTS: Readonly<Record<string, { readonly hint: string; readonly reasons?: RegExp }>> = {
+  EBUSY: { hint: 'close what uses it first', reasons: / is used\b/ },
+  EIO: { hint: 'open the device again', reasons: /closed|removed/ },
+  EOPNOTSUPP: { hint: '`device.supports()` tells what this device supports' },
+  ENOMEM: { hint: 'close what is not needed any more, or ask for less' },
+}
+const defaultHint = (code: string, reason: string): string => {
+  const { hint = '', reasons } = HINTS[code] ?? {}
+  return reasons === undefined || reasons.test(reason) ? hint : ''
 }
 
 /** Matches the attribute at the start of a device's refusal: 'attribute cap.maxSendWr: …'. */
@@ -66,7 +70,7 @@ export class RdmaError extends Error {
     errno: number,
     call: string,
     reason: string,
-    hint: string = HINTS[code] ?? '',
+    hint: string = defaultHint(code, reason),
     attribute: string | undefined = ATTRIBUTE.exec(reason)?.[1],
   ) {
     super(`${call}: ${reason} (${code})${hint === '' ? '' : `; ${hint}`}`)

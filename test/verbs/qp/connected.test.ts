@@ -126,6 +126,12 @@ eachCarrier(openTwo => {
     const busy = thrown(() => a.cq.close())
     assert.deepEqual([busy.code, busy.errno, busy.call], ['EBUSY', constants.errno.EBUSY, 'cq.destroy'])
     assert.match(busy.message, /close what uses it first/)
+    const member = a.pd.udQp({ sendCq: a.cq, active: true })
+    member.attach('239.0.0.1')
+    // The reason has the remedy.
+    assert.match(thrown(() => member.close()).message, /detach it first \(EBUSY\)$/)
+    member.detach('239.0.0.1')
+    member.close()
     assert.equal(thrown(() => a.qp.modify({ state: 'INIT' })).code, 'EINVAL')
     assert.equal(thrown(() => a.mr.slice(a.buffer.length - 1, 2)).code, 'EINVAL')
     // The memory of a resizable buffer may shrink.
