@@ -3,7 +3,7 @@
  * IPv6: RFC 4861, 7.3). Packets wait until their neighbour is resolved. Entries and waiting packets are bounded. Times
  * are microseconds.
  */
-import { isSameAddress } from '../wire/address.ts'
+import { copyOfBytes, isSameAddress } from '../wire/address.ts'
 import type { LinkAddress } from '../wire/ipoib.ts'
 
 /** RFC 4861, 10: RETRANS_TIMER, MAX_MULTICAST_SOLICIT and MAX_UNICAST_SOLICIT, REACHABLE_TIME. */
@@ -128,7 +128,7 @@ export class NeighbourCache {
     if (this.#entries.size >= NeighbourLimits.entries) this.#remove(this.#evictionCandidate())
     const key = keyOf(address)
     // The caller may use its array again before the next solicitation.
-    const copy = address.slice()
+    const copy = copyOfBytes(address)
     const entry: Neighbour = { key, address: copy, link, confirmedUntil: 0, solicitations: 0, deadline: 0, waiting: [] }
     this.#entries.set(key, entry)
     if (link === undefined) this.#unresolved.add(entry)

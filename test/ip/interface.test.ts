@@ -128,7 +128,7 @@ for (const family of [4, 6] as const) {
     it('solicits the address of the packet, also after the program has changed its array', () => {
       const { link, a, base } = twoHosts(family)
       const { socket } = a.socket(UDP)
-      const to = address(`${base}77`)
+      const to = Buffer.from(address(`${base}77`))
       a.ip.send(socket, { address: to, port: 9 }, bytes(), link.now)
       const first = link.lose()
       to.fill(0)

@@ -26,7 +26,7 @@ import {
   RMPP_VERSION,
   usesRmpp,
 } from '../../spec/wire/management.ts'
-import { isMappedIpv4 } from '../../wire/address.ts'
+import { copyOfBytes, isMappedIpv4 } from '../../wire/address.ts'
 import { madFields } from '../../wire/mad/management.ts'
 import { MadQueue } from './channel.ts'
 import type { MadAgent, MadAgentOptions, MadLayer } from './layer.ts'
@@ -104,8 +104,16 @@ const pathOf = (
   const { gid } = getGid(agent.context!.device.ports[0]!.gids, sgidIndex)
   if (isMappedIpv4(gid) !== isMappedIpv4(dgid))
     refuse(attribute, `GID index ${sgidIndex} and the destination GID are not both IPv4 or both IPv6`)
-  // as on Linux, only 24 bits of the number count
-  return { localGid: gid, remoteGid: dgid, qpn: qpn & 0xff_ffff, pkey: DEFAULT_PKEY, flowLabel, trafficClass, hopLimit }
+  return {
+    localGid: gid,
+    remoteGid: copyOfBytes(dgid),
+    // as on Linux, only 24 bits of the number count
+    qpn: qpn & 0xff_ffff,
+    pkey: DEFAULT_PKEY,
+    flowLabel,
+    trafficClass,
+    hopLimit,
+  }
 }
 
 /** The message to send: one datagram padded to MAD_BYTES, or an RMPP transfer. Throws CallError EINVAL. */
@@ -205,7 +213,11 @@ export const madClasses = (layer: () => MadLayer): readonly DriverClass[] => {
       queue.beginSend(message)
       let isSent = false
       try {
-        isSent = agent.send(message, path, { timeout: timeout * MICROSECONDS_PER_MS, retries, tag })
+        isSent = agent.send(message, path, {
+          timeout: timeout * MICROSECONDS_PER_MS,
+          retries,
+          tag: tag && copyOfBytes(tag),
+        })
       } finally {
         if (!isSent) queue.endSend(message)
       }

@@ -16,6 +16,7 @@ import { type In, zeroRecord } from '../../../src/spec/schema/schema.ts'
 import { DEFAULT_PKEY } from '../../../src/spec/wire/headers.ts'
 import { GSI_QPN, MAD_BYTES } from '../../../src/spec/wire/mad.ts'
 import { MAD_STATUS_UNSUPPORTED, MadClass, MadMethod } from '../../../src/spec/wire/management.ts'
+import { addressText } from '../../../src/wire/address.ts'
 import { madFields, respond } from '../../../src/wire/mad/management.ts'
 import { ipv4 } from '../../drivers/rxe/machine.ts'
 import { longMessage, plainMad, SA_HEADERS } from '../../mad/pair.ts'
@@ -251,6 +252,25 @@ describe('the classes of management datagrams', () => {
       const { out } = receive(channel)
       assert.deepEqual([out.status, out.tag], [Errno.ETIMEDOUT, tag])
     }
+    closeContext(context)
+  })
+
+  it('repeat a request to its address, with its tag, also after the program has changed its arrays', () => {
+    const { network, a, deviceA } = setUp()
+    const { context, createChannel, createAgent, send, receive } = programOn(deviceA)
+    const channel = createChannel()
+    const destinations: string[] = []
+    addTap(a.devices.get('rxe1')!.state.port, ({ direction, flow }) => {
+      if (direction === 'sent') destinations.push(addressText(flow.destination))
+    })
+    const tag = new Uint8Array(MAD_TAG_BYTES).fill(7)
+    const dgid = ipv4(10, 0, 0, 2)
+    send(createAgent(channel), plainMad(PERFORMANCE, SEND, 1), { address: { ...toHostB, dgid }, retries: 1, tag })
+    dgid[15] = 3
+    tag.fill(0)
+    network.runTimers()
+    assert.deepEqual(destinations, ['10.0.0.2', '10.0.0.2'])
+    assert.deepEqual(receive(channel).out.tag, new Uint8Array(MAD_TAG_BYTES).fill(7))
     closeContext(context)
   })
 
