@@ -23,6 +23,7 @@ import { failureReason } from '../../spec/check/failures.ts'
 import type { RingLayout } from '../../spec/drivers/ring-layout.ts'
 import type { AnyValues, ObjectClass } from '../../spec/schema/schema.ts'
 import type { Result } from '../../uapi/call.ts'
+import { copyOfValue } from '../arguments/options.ts'
 import type { AnyCall, AnyCallAsync, CallResult, Carrier } from '../carrier.ts'
 import type { DeviceCheck } from '../check/watch.ts'
 import { refused, rethrow, toRdmaError, USE_ASYNC_HINT } from '../error.ts'
@@ -199,7 +200,8 @@ const carrierOn = (
     requireOpen(name)
     network.touch()
     try {
-      const result = invoke(context, cls, method, object, args as AnyArguments, caller)
+      // The handler may read the arguments later, when the program has changed its records.
+      const result = invoke(context, cls, method, object, copyOfValue(args) as AnyArguments, caller)
       if (!(result instanceof Promise)) return callResult(result)
       return callResult(await untilAborted(context, result as Promise<Result>, signal))
     } catch (error) {

@@ -48,9 +48,9 @@ const openSlow = async () => {
       object.state = { sum: 0 }
       return { number: ++liveObjects }
     },
-    async add(_call, { state }, { value }) {
+    async add(_call, { state }, args) {
       await resumed()
-      state.sum += value
+      state.sum += args.value
       return { sum: state.sum }
     },
     async destroy(call) {
@@ -99,6 +99,17 @@ const resumeAndAwait = async <T>(fixture: Awaited<ReturnType<typeof openSlow>>, 
   return call
 }
 const asynchronousError = { code: 'EOPNOTSUPP', reason: /is asynchronous/, hint: /await device\.callAsync/ }
+
+test('an awaited call has the arguments that the program passed, whatever becomes of its record', async () => {
+  const fixture = await openSlow()
+  const { device, pd } = fixture
+  const object = await resumeAndAwait(fixture, device.createAsync(Slow, { pd: pd.handle }))
+  const args = { value: 4 }
+  const adding = device.callAsync(Slow, 'add', args, object)
+  args.value = 100
+  assert.deepEqual(await resumeAndAwait(fixture, adding), { sum: 4 })
+  await device.close()
+})
 
 test('an awaited call returns the driver’s answer or refusal', async () => {
   const fixture = await openSlow()
