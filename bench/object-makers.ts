@@ -68,6 +68,9 @@ const qpArgs = (requests: number, sges: number) => ({
 const sixteenRequests = qpArgs(16, 1)
 const noRequests = qpArgs(0, 0)
 
+/** The first PSN of either end. */
+const PSN = 1
+
 /** A queue pair in RTS. The peer does not exist. */
 const connected = (maker: Maker): Maker => ({
   class: maker.class,
@@ -76,7 +79,7 @@ const connected = (maker: Maker): Maker => ({
     const create = maker.prepare(setup)
     return () => {
       const qp = create() as number
-      const { init, rtr, rts } = connectSteps(path, 1, { qpn: 0x123456, gid: setup.device.address, psn: 1 })
+      const { init, rtr, rts } = connectSteps(path, PSN, { qpn: 0x123456, gid: setup.device.address, psn: PSN })
       const { responder, requester } = reliableSteps()
       carrier.call(RcQp, 'modify', qp, init)
       carrier.call(RcQp, 'modify', qp, { ...rtr, ...responder })
@@ -98,7 +101,7 @@ export const makers = {
   mw: byCall(Mw, { type: MwType.values.TYPE_2 }, pdOf),
   ah: byCall(Ah, { userHandle: 0n }, setup => ({
     ...pdOf(setup),
-    address: connectSteps(setup.path, 1, { qpn: 17, gid: '127.0.0.2', psn: 1 }).rtr.address,
+    address: connectSteps(setup.path, PSN, { qpn: 17, gid: '127.0.0.2', psn: PSN }).rtr.address,
   })),
   cq: byCall(Cq, { cqe: 16, userHandle: 0n, compVector: 0 }),
   srq: byCall(Srq, { maxWr: 16, maxSge: 1, limit: 0, userHandle: 0n }, pdOf),

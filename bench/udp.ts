@@ -4,6 +4,7 @@
  */
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { freePort } from '../src/cli/listening.ts'
 import { type Child, startAfter, startChild } from './harness/children.ts'
 import type { Bench, Measure, Row } from './harness/harness.ts'
 import { Unavailable } from './harness/harness.ts'
@@ -13,8 +14,9 @@ import type { Operation, Order, SideFacts, SideOptions } from './sides/udp-side.
 
 /** Bytes of a MIDDLE packet without payload: BTH and ICRC. */
 const OVERHEAD = 16
-/** Bytes of the packet of a WRITE of 64 bytes: BTH, RETH, payload, ICRC. */
-const SMALL_PACKET = 96
+/** Bytes of the packets of a WRITE of 64 bytes (BTH, RETH, payload, ICRC), and of a SEND of 64 bytes (no RETH). */
+const SMALL_WRITE_PACKET = 96
+const SMALL_SEND_PACKET = 80
 
 interface Pair {
   /** Seconds of a measurement. */
@@ -122,7 +124,7 @@ const IPERF_SECONDS = 1
 
 /** GB/s that iperf3 receives over TCP, with writes of `size` bytes. */
 const iperf = async (size: number): Promise<number> => {
-  const port = 20_000 + (process.pid % 20_000)
+  const port = await freePort()
   // The first output shows that iperf3 listens. --forceflush writes it to the pipe immediately.
   const server = spawn('iperf3', ['-s', '-1', '-p', String(port), '--forceflush'], {
     stdio: ['ignore', 'pipe', 'ignore'],
@@ -177,7 +179,7 @@ const sizeText = (bytes: number): string => {
   return bytes < MEBI ? `${bytes / 1024} KiB` : `${bytes / MEBI} MiB`
 }
 
-/** Bytes per round, by `segmentation`. */
+/** Bytes per round, by `segmentation`: single packets are slower. */
 const ROUND_BYTES = { auto: 1e9, never: 1e8 }
 
 /** Returns the measurement of the reference; `bytes` is the payload. */
@@ -297,10 +299,7 @@ const dgramRow: Row = {
       depth: 64,
       drive: 'spin',
     } as const
-    const pair = await startAfter(nodeDgram, async () => {
-      await nodeDgram.far.ask({ kind: 'sink' })
-      return startPair(options)
-    })
+    const pair = await startAfter(nodeDgram, () => startPair(options))
     const messages = Math.ceil(1e9 / size)
     // node:dgram is slower.
     const referenceMessages = Math.ceil(1e8 / size)
@@ -309,6 +308,7 @@ const dgramRow: Row = {
       reference: async () => {
         const { near, far, port } = nodeDgram
         const order = { kind: 'stream', port, messages: referenceMessages, size, mtu: 4096, window: 131072 } as const
+        // A new sink, which expects PSN 0.
         await far.ask({ kind: 'sink' })
         return (referenceMessages * size) / (await near.ask<{ value: number }>(order)).value / 1e9
       },
@@ -361,7 +361,7 @@ const latencyPair = async (spin: boolean): Promise<Pair> => {
     segmentation: 'auto',
     qps: 1,
     depth: 16,
-    drive: 'spin',
+    drive: spin ? 'spin' : 'loop',
   })
   await startAfter(pair, () => pair.pingpong(ROUNDS, spin))
   return pair
@@ -380,7 +380,7 @@ const spinLatencyRow: Row = {
     const pair = await latencyPair(true)
     return {
       ours: async () => (await pair.pingpong(ROUNDS, true)) / 2,
-      reference: async () => (await runReference('udp_pingpong', 'spin', SMALL_PACKET, ROUNDS)) / 2,
+      reference: async () => (await runReference('udp_pingpong', 'spin', SMALL_SEND_PACKET, ROUNDS)) / 2,
       close: () => pair.close(),
     }
   },
@@ -439,7 +439,7 @@ const rateRows: readonly Row[] = [
       ours: async () => RATE_MESSAGES / (await pair.stream(RATE_MESSAGES)) / 1e6,
       ...(row.reference !== 'none' && {
         // With a counted payload of 1000 bytes per datagram, GB/s are million datagrams per second.
-        reference: () => runReference('udp_stream', 'gso', SMALL_PACKET, 1000, 2e9),
+        reference: () => runReference('udp_stream', 'gso', SMALL_WRITE_PACKET, 1000, 2e9),
       }),
       close: () => pair.close(),
     }

@@ -2,7 +2,7 @@
  * One call creates many objects, or none after a mistake. The function that `device.chain` gets describes the objects.
  * An object may refer to earlier objects. With a daemon, this takes one message instead of one per object.
  *
- *   node dist/examples/chained-set-up.js [queue pairs] [socket of a daemon]
+ *   node dist/examples/chained-set-up.js [queue pairs, at least 2] [socket of a daemon]
  */
 import { open, RdmaError } from 'userdma'
 

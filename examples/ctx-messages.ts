@@ -1,6 +1,6 @@
 /*
- * A device without verbs. Like Linux's hfi1, the ctx driver assigns contexts, and delivers messages into queues that the
- * owner of a context maps. One context is used through ioctl, write and mmap of the driver's descriptor, the other
+ * A device without verbs. Like Linux's hfi1, the ctx driver assigns contexts, and delivers messages into queues that
+ * the owner of a context maps. One context is used through ioctl, write and mmap of the driver's descriptor, the other
  * through the driver's private class `ctx_context`.
  *
  *   node dist/examples/ctx-messages.js

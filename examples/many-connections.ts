@@ -79,6 +79,5 @@ await serving.catch(error => {
   if (error !== stop.signal.reason) throw error
 })
 const correct = correctAnswers.reduce((sum, count) => sum + count, 0)
-console.log(
-  `${correct} of ${connections * questions} answers on ${connections} connections, ${Math.round(correct / seconds)} a second`,
-)
+const rate = Math.round(correct / seconds)
+console.log(`${correct} of ${connections * questions} answers on ${connections} connections, ${rate} a second`)

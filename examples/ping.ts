@@ -40,7 +40,10 @@ const send = async (socket: UdpSocket, chunks: number): Promise<number> => {
   while (nextNumber < chunks || unanswered.size > 0) {
     const now = performance.now()
     const due = [...unanswered.keys()].filter(number => now - unanswered.get(number)! > RETRANSMIT_MS)
-    while (nextNumber < chunks && unanswered.size + due.length < WINDOW) due.push(nextNumber++)
+    for (; nextNumber < chunks && unanswered.size < WINDOW; nextNumber++) {
+      unanswered.set(nextNumber, now)
+      due.push(nextNumber)
+    }
     for (const number of due) {
       const payload = new Uint8Array(4 + CHUNK_BYTES)
       new DataView(payload.buffer).setUint32(0, number)

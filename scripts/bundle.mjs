@@ -1,7 +1,7 @@
 /*
- * For a fast start, bin/userdma loads the commands of a bundle of bundled.json from one file, dist/BUNDLE.cjs, with V8's
- * compiled code in dist/BUNDLE.cache. Without esbuild, these files do not exist, and bin/userdma loads
- * dist/src/cli/main.js, as for all other commands.
+ * Bundles, which start faster. bundled.json names bundles and their commands; bin/userdma loads such a command from one
+ * file, dist/BUNDLE.cjs, with V8's compiled code in dist/BUNDLE.cache. All other commands are loaded from
+ * dist/src/cli/main.js; without esbuild there are no bundles, and all commands are loaded from there.
  */
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { setFlagsFromString } from 'node:v8'
@@ -14,7 +14,7 @@ const BUNDLED = inRoot('scripts', 'bundled.json')
 const codeOf = name => inRoot('dist', `${name}.cjs`)
 const compiledOf = name => inRoot('dist', `${name}.cache`)
 
-/** A bundle does not have the other commands. */
+/** A plugin of esbuild that leaves all commands but `commands` out of a bundle. */
 const otherCommands = commands => ({
   name: 'other commands',
   setup(build) {

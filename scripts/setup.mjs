@@ -3,8 +3,10 @@
  * Makes a fresh checkout ready: npm packages, Debian packages (when root), build. Does only what is missing.
  * `npm start` and `npm test` run it first.
  *
- *   node scripts/setup.mjs [--for start|test|long|bench] which Debian packages are wanted (default: test; long: those
- *                                                        of the long tests too)
+ *   node scripts/setup.mjs [--for start|test|long|bench]
+ *                                        what the checkout is for: decides which Debian packages are installed, and
+ *                                        which parts are built (build.mjs). Default: test; long: also the packages of
+ *                                        the long tests
  *
  * This file only checks the version of Node.js, in the syntax of Node 12 and without static imports, which Node loads
  * before the check. The steps are in setup-steps.mjs.

@@ -3,7 +3,7 @@
  * Runs the checks and the tests: biome, then Node's test runner over the compiled test files.
  *
  *   npm test                        everything but the long tests
- *   npm test -- wire core           only files below test/wire or test/core, or whose path contains the word; no biome
+ *   npm test -- wire core           only files whose path below test/ contains one of the words; no biome
  *   npm test -- --long              the *.long.test files too
  *
  * The exit status is 0 if the checks and all tests succeed, else 1. A run of all tests lists the test files
@@ -19,8 +19,8 @@ import { filesBelow, inRoot, isMain, main, root, run, StepError, say } from './c
 const HANG_MS = { withoutLong: 400_000, withLong: 3_600_000 }
 
 /**
- * Tests wait for other processes during a quarter of their time: one file more than processors keeps all of them busy.
- * On larger machines the tests of network namespaces and guests would wait for each other.
+ * Tests wait for other processes during a quarter of their time: one file more than processors keeps all processors
+ * busy. With more than 4 files, tests of network namespaces and guests would wait for each other.
  */
 const FILES_AT_ONCE = Math.min(availableParallelism() + 1, 4)
 

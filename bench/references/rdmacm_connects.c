@@ -57,7 +57,8 @@ static void create_qp(struct rdma_cm_id *id)
 
 static struct rdma_conn_param parameters = {.responder_resources = 1, .initiator_depth = 1, .retry_count = 7};
 
-static void serve(struct rdma_event_channel *channel, struct sockaddr *address)
+/* Accepts connections until the process is killed. */
+static _Noreturn void serve(struct rdma_event_channel *channel, struct sockaddr *address)
 {
     struct rdma_cm_id *listener;
     check(!rdma_create_id(channel, &listener, NULL, RDMA_PS_TCP), "rdma_create_id");

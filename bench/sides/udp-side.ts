@@ -122,7 +122,7 @@ const makeSide = (options: SideOptions) => {
     throw new Error('calls of this process point to no memory')
   }
   const caller: Caller = { memory, copyIn: unexpected, copyOut: unexpected, descriptor: () => undefined }
-  const data = new Uint8Array(Math.max(size, 4096) * 2)
+  const data = new Uint8Array(size)
   const buffer = memory.add(data)
   const pd = invokeNow(context, Pd, 'create', 0, {}, caller).object as number
   const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ } = AccessFlags.values

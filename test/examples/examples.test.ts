@@ -13,10 +13,14 @@ import { startDaemon, temporaryFolder } from '../system/programs.ts'
 
 const compiledPath = (name: string): string => fileURLToPath(new URL(`../../examples/${name}.js`, import.meta.url))
 
+/** Milliseconds after which an example counts as hanging. */
+const HANG_MS = 120_000
+
 /** The output of an example. With NODE_TEST_CONTEXT, node:test in an example would act as a child of this test. */
 const run = (name: string, args: readonly string[] = [], options: readonly string[] = []): string => {
   const { NODE_TEST_CONTEXT: _, ...env } = process.env
-  return execFileSync(process.execPath, [...options, compiledPath(name), ...args], { encoding: 'utf8', env })
+  const command = [...options, compiledPath(name), ...args]
+  return execFileSync(process.execPath, command, { encoding: 'utf8', env, timeout: HANG_MS })
 }
 
 test('examples and a third-party driver import only the package’s exports', () => {
@@ -43,7 +47,11 @@ test('ping-pong has less than 60 lines, and makes all round trips', () => {
 test('key-value finds all keys by RDMA READs', () => {
   const output = run('key-value', ['300'])
   assert.match(output, /^300 of 300 keys found, [\d.]+ µs each, \d+ packets sent\n/)
-  assert.match(output, /\nkey 7 is "another value", key x is undefined\n$/)
+  assert.match(output, /\nkey 0 is "another value", key x is undefined\n$/)
+})
+
+test('key-value ends the lookup of an unknown key also with one key', () => {
+  assert.match(run('key-value', ['1']), /\nkey 0 is "another value", key x is undefined\n$/)
 })
 
 test('clients of connect-by-address read the server’s memory', () => {
