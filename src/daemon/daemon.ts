@@ -11,6 +11,7 @@ import { dispatch } from '../core/dispatch/dispatch.ts'
 import { expire } from '../core/events/events.ts'
 import { nextDue } from '../core/events/thresholds.ts'
 import { reportFailure } from '../core/failures.ts'
+import type { Context } from '../core/model.ts'
 import type { createRxeDevice } from '../drivers/rxe/device.ts'
 import { qpOfNumber } from '../drivers/rxe/resources.ts'
 import { createTorment, TORMENT_SCRATCH_BYTES } from '../drivers/rxe/torment/torment.ts'
@@ -166,7 +167,7 @@ const createParts = (
   }
   const slices = createSlices(onTurn)
   const objectJobs = createSlices(undefined, STEPS_PER_TURN)
-  // Not in `objectJobs`: those are finished at once before a device is added. Queues that the call has changed since the
+  // Not in `objectJobs`, all of which run to their ends before a device is added. Queues that the call has changed since the
   // last turn are polled, as after each message.
   const callJobs = createSlices(
     containment.guard('a long call', () => {
@@ -204,6 +205,7 @@ const createParts = (
   for (const name of clientNames) clients.use(name)
   const clientTimers: Pollable = { poll: now => clients.onTimeout(now), nextTimeout: () => clients.nextTimeout() }
   const thresholds: Pollable = { poll: now => expire(core, now), nextTimeout: () => nextDue(core) }
+  /** `createDevices` adds the soft devices, now and later. */
   const polled = [thresholds, clientTimers]
   const tormentOptions = config.torment === undefined ? undefined : readTorment(config.torment)
   const torment = tormentOptions && createTorment(tormentOptions, mapArena(TORMENT_SCRATCH_BYTES))
@@ -400,18 +402,15 @@ class RunningDaemon implements Daemon {
 
   #createContexts(pool: RingPool): Contexts {
     const { devices, containment } = this.#parts
-    return new Contexts(
-      pool,
-      (context, handle) => {
-        for (const rxe of devices.rxe) if (rxe.device === context.device) rxe.onDoorbell(context, handle)
-      },
-      () => {
-        this.#loop.kick()
-        this.#endIfUnused()
-      },
-      containment,
-      this.#options.config.check === true,
-    )
+    const onPosted = (context: Context, handle: number): void => {
+      for (const rxe of devices.rxe) if (rxe.device === context.device) rxe.onDoorbell(context, handle)
+    }
+    const onRung = (): void => {
+      this.#loop.kick()
+      this.#endIfUnused()
+    }
+    const isChecked = this.#options.config.check === true
+    return new Contexts(pool, onPosted, onRung, containment, isChecked)
   }
 
   /**
@@ -429,7 +428,7 @@ class RunningDaemon implements Daemon {
     await afterHangUps()
     // Queued jobs may still close contexts, in their first slices. An empty job ends after those slices.
     if (objectJobs.waiting > 0) await objectJobs.run([].values())
-    // A program may close its memory file after its doorbell: then the context was still held at the hang-up.
+    // A program may close its memory file after its last doorbell socket: then the context was still held at the hang-up.
     this.#state.contexts.endUnheld()
     await untilContextsDestroyed(core, user)
   }

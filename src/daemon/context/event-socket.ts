@@ -41,7 +41,7 @@ export interface EventSocketParts {
 
 /** SO_SNDBUF. The kernel charges almost a KiB for a record. */
 const BUFFER_BYTES = 64 * 1024
-/** Upper bound of the records in the socket's buffer. The program has read all older records. */
+/** The socket's buffer never holds more records, so the program has read all but the last MAX_UNREAD that were sent. */
 const MAX_UNREAD = 1024
 
 const isEqual = (a: Uint8Array, b: Uint8Array): boolean => a.length === b.length && a.every((byte, i) => byte === b[i])
@@ -64,8 +64,8 @@ export class EventSocket implements EventSink {
   readonly #scratch = new Uint8Array(DRIVER_RECORD_BYTES)
   #isPeerEndOpen = true
   #isClosed = false
-  /** Whether the daemon or the program has closed its end. */
-  #isEnded = false
+  /** Whether the daemon (`close`) or the program has closed its end. */
+  #isDisconnected = false
   /** Whether `end` was called: no record follows those in the socket and the queue. */
   #isComplete = false
   /** Whether the program has closed its end while records were unread. */
@@ -102,22 +102,22 @@ export class EventSocket implements EventSink {
       containment.guard(
         'an event socket',
         (readable: boolean) => {
-          if (readable && this.#hasHungUp()) this.#markEnded()
+          if (readable && this.#hasHungUp()) this.#markDisconnected()
           else this.#sendQueued()
         },
-        () => this.#markEnded(),
+        () => this.#markDisconnected(),
       ),
     )
   }
 
-  /** Call once the peer end was passed to the program. */
+  /** Call after the peer end was passed to the program. */
   closePeerEnd(): void {
     if (this.#isPeerEndOpen) close(this.peerEnd)
     this.#isPeerEndOpen = false
   }
 
   post(event: EventRecord): void {
-    if (!this.#isEnded && this.#queue.add(event)) this.#sendQueued()
+    if (!this.#isDisconnected && this.#queue.add(event)) this.#sendQueued()
     else uncountEvent(event)
   }
 
@@ -127,7 +127,7 @@ export class EventSocket implements EventSink {
   }
 
   prepareWithdraw(): Promise<void> | undefined {
-    if (this.#isEnded || this.#isAllRead() || this.#isPeerEndFound()) return undefined
+    if (this.#isDisconnected || this.#isAllRead() || this.#isPeerEndFound()) return undefined
     const job = this.#search()
     // Most programs have few descriptors, so the first slice suffices.
     return job.next().done ? undefined : this.#slices.run(job)
@@ -145,7 +145,7 @@ export class EventSocket implements EventSink {
   }
 
   unread(): number {
-    if (this.#isEnded) return 0
+    if (this.#isDisconnected) return 0
     // FIONREAD counts the bytes of unread packets, and leaves the packets to the program.
     let bytes = this.#isAllRead() ? 0 : (this.#withPeerEnd(unreadBytes) ?? 0)
     let count = 0
@@ -170,7 +170,7 @@ export class EventSocket implements EventSink {
   close(): void {
     if (this.#isClosed) return
     this.#isClosed = true
-    this.#isEnded = true
+    this.#isDisconnected = true
     this.#watcher.stop()
     close(this.#ownEnd)
     this.closePeerEnd()
@@ -184,7 +184,7 @@ export class EventSocket implements EventSink {
   }
 
   #sendQueued(): void {
-    if (this.#isEnded || this.#isReset) return
+    if (this.#isDisconnected || this.#isReset) return
     const before = this.#sent
     if (before.length > 0 && outstandingBytes(this.#ownEnd) === 0) this.#sent = []
     let count = 0
@@ -205,9 +205,9 @@ export class EventSocket implements EventSink {
     this.#watcher.update({ readable: true, writable: result === -EAGAIN })
   }
 
-  #markEnded(): void {
-    if (this.#isEnded) return
-    this.#isEnded = true
+  #markDisconnected(): void {
+    if (this.#isDisconnected) return
+    this.#isDisconnected = true
     this.#watcher.update({})
     this.#onHangUp()
   }
@@ -219,6 +219,7 @@ export class EventSocket implements EventSink {
         ? -1
         : pidfdGetfd(this.#peerEndLocation.process, this.#peerEndLocation.number, { dev: this.#dev, ino: this.#ino })
     if (end < 0) return -1
+    // `pidfdGetfd` compares device and inode only for processes of other users.
     const found = fstatSync(end)
     if (found.ino === this.#ino && found.dev === this.#dev) return end
     close(end)
@@ -268,7 +269,10 @@ export class EventSocket implements EventSink {
     })
   }
 
-  /** For a socket without records: the newest sent record, if the program closed its end while records were unread. */
+  /**
+   * The unread records of a socket whose buffer is empty: only the newest sent record, if the program closed its end while
+   * records were unread (see top); otherwise none.
+   */
   #takeLost(): EventRecord[] {
     if (this.#sent.length > 0 && !this.#isReset) this.#hasHungUp()
     return this.#isReset ? this.#sent.splice(0).slice(-1) : []

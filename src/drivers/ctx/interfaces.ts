@@ -1,10 +1,12 @@
 /*
  * The driver's interfaces (R28, R30): a context (`ctx_context`) by ioctl, write, mmap and read of a descriptor, for
- * programs that do not use classes. The interfaces call the methods of the class.
+ * programs that do not use classes. The interfaces call the methods of the class. Core implements read: it returns the
+ * records that the class posts for ARM.
  *
- * A descriptor has at most one context. The ioctl ASSIGN creates a context, which is destroyed with the descriptor. The
- * ioctl USE binds a context that a class method has created, until the descriptor is closed. Version 2 of the interface
- * (`ctx.userdma.2`) has expected messages. The provider channel has the device's statistics.
+ * A descriptor has at most one `ctx_context`. The ioctl ASSIGN creates one, which is destroyed with the descriptor, unless
+ * another descriptor has bound it meanwhile. The ioctl USE binds one that a class method has created, until the
+ * descriptor is closed. Version 2 of the interface (`ctx.userdma.2`) adds expected messages, into buffers that the
+ * receiver has announced (EXPECT). The provider channel has the device's statistics.
  */
 import {
   addParent,
@@ -164,8 +166,8 @@ const contextInterface = (
     const { fd, context, device, caller } = call
     const { object, isOwned } = fd.state.interfaceState
     if (object === undefined) return
-    // While a context that was created with this descriptor as `ops` exists, `close` is deferred. Meanwhile the bound
-    // context may get another descriptor.
+    // `close` of a descriptor waits until no `ctx_context` has it as `ops`. Meanwhile another descriptor may have bound
+    // `object`.
     if (object.state.notifyFd === fd) {
       object.state.notifyFd = undefined
       object.state.isArmed = false

@@ -23,7 +23,7 @@ import {
 } from './machine.ts'
 import { completions, sgeOf } from './pair.ts'
 import { postReceive, postSend, type SendRequest } from './provider.ts'
-import { makeSharedQp, makeSrq } from './srq-and-xrc.ts'
+import { makeQpWithSrq, makeSrq } from './srq-and-xrc.ts'
 
 const { SEND, RDMA_WRITE, RDMA_READ } = WrOpcode.values
 
@@ -68,7 +68,7 @@ it('the receive of an SRQ that the fast path has taken but not used is flushed i
   const [sender, receiver] = [program(m, 0), program(m, 1)]
   const [sendCq, receiveCq] = [makeCq(sender), makeCq(receiver)]
   const srq = makeSrq(receiver)
-  const [sendingQp, receivingQp] = [makeQp(sender, sendCq), makeSharedQp(receiver, receiveCq, srq)]
+  const [sendingQp, receivingQp] = [makeQp(sender, sendCq), makeQpWithSrq(receiver, receiveCq, srq)]
   connectQps(sendingQp, receivingQp)
   m.settle()
   const [source, target] = [register(sender, 64), register(receiver, 64)]

@@ -35,7 +35,7 @@ import {
   type SendRequest,
   writeSend,
 } from './provider.ts'
-import { connectXrc, makeInitiator, makeSharedQp, makeSrq, makeTarget, makeXrcSrq, openDomain } from './srq-and-xrc.ts'
+import { connectXrc, makeInitiator, makeQpWithSrq, makeSrq, makeTarget, makeXrcSrq, openDomain } from './srq-and-xrc.ts'
 
 const wr = WrOpcode.values
 const { RECV } = WcOpcode.values
@@ -169,7 +169,7 @@ const makeSide = (m: Machine, kind: Kind, device: number, isFirst: boolean): Sid
   const cls = (kind === 'UC' ? UcQp : RcQp) as typeof RcQp
   if (kind !== 'SRQ' || isFirst) return { ...base, cls, ...rcOrUcQp(p, cls, sendCq, receiveCq) }
   const srq = makeSrq(p, { maxWr: DEPTH })
-  const qp = makeSharedQp(p, sendCq, srq)
+  const qp = makeQpWithSrq(p, sendCq, srq)
   return { ...base, cls, handle: qp.handle, qpn: qp.qpn, send: qp.send, receive: srq.ring }
 }
 

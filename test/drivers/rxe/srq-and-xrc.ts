@@ -52,7 +52,7 @@ export const querySrq = ({ program: { context, caller }, handle }: TestSrq) =>
   invokeNow(context, Srq, 'query', handle, {}, caller).out
 
 /** An RC queue pair whose receives come from `srq`. */
-export const makeSharedQp = (p: Program, cq: TestCq, srq: TestSrq, limits = cap()): TestQp => {
+export const makeQpWithSrq = (p: Program, cq: TestCq, srq: TestSrq, limits = cap()): TestQp => {
   const args = { pd: p.pd, sendCq: cq.handle, recvCq: cq.handle, cap: limits, userHandle: 1n, srq: srq.handle }
   const { object, out } = invokeNow(p.context, RcQp, 'create', 0, args, p.caller)
   const { sendQueue } = out as unknown as { sendQueue: Queue }

@@ -11,7 +11,7 @@ import { CREATE, fd, flagsOf, method, objectClass, optional, record, ref, u32, u
 import { CallNumber, ClassId } from '../ids.ts'
 import { ADDRESSES, ALTERNATE_PATHS, initialAttributes, postSend, QpCap, qpMethods } from './qp.ts'
 
-const INITIATOR = [
+const INITIATOR_ATTRIBUTES = [
   'accessFlags',
   'pkeyIndex',
   'port',
@@ -30,7 +30,7 @@ const INITIATOR = [
 
 export const XrcIniQp = objectClass('xrc_ini_qp', ClassId.xrc_ini_qp, {
   methods: {
-    ...qpMethods(...INITIATOR),
+    ...qpMethods(...INITIATOR_ATTRIBUTES),
     create: method(CREATE, {
       in: {
         pd: ref(1, 'pd'),
@@ -39,7 +39,7 @@ export const XrcIniQp = objectClass('xrc_ini_qp', ClassId.xrc_ini_qp, {
         flags: optional(flagsOf(5, QpFlags)),
         userHandle: u64(6),
         asyncFd: optional(fd(7, 'async_fd')),
-        ...initialAttributes(...INITIATOR),
+        ...initialAttributes(...INITIATOR_ATTRIBUTES),
       },
       out: { cap: record(64, QpCap), qpNum: u32(65) },
       driverAttributes: true,
@@ -48,7 +48,7 @@ export const XrcIniQp = objectClass('xrc_ini_qp', ClassId.xrc_ini_qp, {
   },
 })
 
-const TARGET = [
+const TARGET_ATTRIBUTES = [
   'accessFlags',
   'pkeyIndex',
   'port',
@@ -66,7 +66,7 @@ const TARGET = [
 
 export const XrcTgtQp = objectClass('xrc_tgt_qp', ClassId.xrc_tgt_qp, {
   methods: {
-    ...qpMethods(...TARGET),
+    ...qpMethods(...TARGET_ATTRIBUTES),
     create: method(CREATE, {
       in: {
         xrcd: ref(1, 'xrcd'),
@@ -74,7 +74,7 @@ export const XrcTgtQp = objectClass('xrc_tgt_qp', ClassId.xrc_tgt_qp, {
         qpNum: optional(u32(2, { max: 0xffffff })),
         userHandle: u64(6),
         asyncFd: optional(fd(7, 'async_fd')),
-        ...initialAttributes(...TARGET),
+        ...initialAttributes(...TARGET_ATTRIBUTES),
       },
       out: { qpNum: u32(65) },
       driverAttributes: true,

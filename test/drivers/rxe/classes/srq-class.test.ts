@@ -25,7 +25,7 @@ import {
 } from '../machine.ts'
 import { completions, sgeOf } from '../pair.ts'
 import { pollAll, postReceive, postSend, Wr } from '../provider.ts'
-import { makeSharedQp, makeSrq, modifySrq, querySrq } from '../srq-and-xrc.ts'
+import { makeQpWithSrq, makeSrq, modifySrq, querySrq } from '../srq-and-xrc.ts'
 
 const { SRQ_LIMIT_REACHED, QP_LAST_WQE_REACHED } = AsyncEventType.values
 
@@ -41,7 +41,7 @@ const setUp = () => {
   const [mrA, mrB] = [register(a, 4096), register(b, 4096)]
   const srq = makeSrq(b, { userHandle: 77n })
   const senders = [makeQp(a, cqA), makeQp(a, cqA)]
-  const receivers = [makeSharedQp(b, cqB, srq), makeSharedQp(b, cqB, srq)]
+  const receivers = [makeQpWithSrq(b, cqB, srq), makeQpWithSrq(b, cqB, srq)]
   receivers.forEach((qp, i) => {
     connectQps(senders[i], qp)
   })
@@ -130,7 +130,7 @@ test('a queue pair in error flushes no WQE of the SRQ, and raises LAST_WQE_REACH
   const { cqB, receivers, postToSrq, send, asyncEvents, close } = setUp()
   for (const id of [1, 2]) postToSrq(id)
   modify(receivers[0], { state: Qps.ERR })
-  // 1: the user handle of makeSharedQp
+  // 1: the user handle of makeQpWithSrq
   assert.deepEqual(asyncEvents(), [[QP_LAST_WQE_REACHED, 1]])
   assert.deepEqual(completions(cqB), [])
   send(1)
@@ -157,7 +157,7 @@ test('a queue pair with an SRQ has no receive queue of its own', () => {
 
 test('a queue pair with an SRQ may be created with any limits of a receive queue', () => {
   const { b, cqB, srq, close } = setUp()
-  const qp = makeSharedQp(b, cqB, srq, cap({ maxRecvWr: 0xffffffff, maxRecvSge: 33 }))
+  const qp = makeQpWithSrq(b, cqB, srq, cap({ maxRecvWr: 0xffffffff, maxRecvSge: 33 }))
   assert.deepEqual([query(qp).cap.maxRecvWr, query(qp).cap.maxRecvSge], [0, 0])
   close()
 })

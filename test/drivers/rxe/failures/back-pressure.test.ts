@@ -37,7 +37,15 @@ import {
 } from '../machine.ts'
 import { sgeOf } from '../pair.ts'
 import { type MappedRing, mapRing, postReceive, postSend, Wr } from '../provider.ts'
-import { connectXrc, makeInitiator, makeSharedQp, makeSrq, makeTarget, makeXrcSrq, openDomain } from '../srq-and-xrc.ts'
+import {
+  connectXrc,
+  makeInitiator,
+  makeQpWithSrq,
+  makeSrq,
+  makeTarget,
+  makeXrcSrq,
+  openDomain,
+} from '../srq-and-xrc.ts'
 
 const QKEY = 0x77
 /** More than the buffers of the link of `machine` (8 large, 64 small). */
@@ -85,7 +93,7 @@ const setUp = (m: ReturnType<typeof machine>) => {
   })
   const [a, b] = sides
   for (const hasSrq of [false, true]) {
-    const [sender, receiver] = sides.map(({ p, cq, srq }) => (hasSrq ? makeSharedQp(p, cq, srq) : makeQp(p, cq)))
+    const [sender, receiver] = sides.map(({ p, cq, srq }) => (hasSrq ? makeQpWithSrq(p, cq, srq) : makeQp(p, cq)))
     connectQps(sender, receiver)
     add(a.p, RcQp, sender.handle)
     add(b.p, RcQp, receiver.handle)

@@ -22,7 +22,7 @@ import { packet, RQ_PSN, startScript } from '../../../transport/script.ts'
 import { cap, connectQps, makeChannel, makeCq, makeQp, modify, Qps, register, toInit, toRtr } from '../machine.ts'
 import { makeEnd, pair, sgeOf } from '../pair.ts'
 import { mapRing, postReceive, postSend, type SendRequest, Wr } from '../provider.ts'
-import { makeSharedQp, makeSrq, modifySrq } from '../srq-and-xrc.ts'
+import { makeQpWithSrq, makeSrq, modifySrq } from '../srq-and-xrc.ts'
 
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, MW_BIND, FLUSH_GLOBAL } = AccessFlags.values
 const REMOTE_AND_FLUSH = REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC | FLUSH_GLOBAL
@@ -326,13 +326,13 @@ const raises: Readonly<Record<CauseName, Raise>> = {
   }),
   DRAINED: onDevices(({ a }) => modify(a.qp, { state: Qps.SQD, enSqdAsyncNotify: 1 })),
   LAST_WQE: onDevices(({ m, a }) => {
-    const qp = makeSharedQp(a.p, a.cq, makeSrq(a.p))
+    const qp = makeQpWithSrq(a.p, a.cq, makeSrq(a.p))
     connectQps(qp, makeEnd(m, 1).qp)
     modify(qp, { state: Qps.ERR })
   }),
   SRQ_LIMIT: onDevices(({ m, a, b }) => {
     const srq = makeSrq(b.p)
-    const [sender, receiver] = [makeQp(a.p, a.cq), makeSharedQp(b.p, b.cq, srq)]
+    const [sender, receiver] = [makeQp(a.p, a.cq), makeQpWithSrq(b.p, b.cq, srq)]
     connectQps(sender, receiver)
     for (const id of [1n, 2n]) postReceive(srq.ring, id, [sgeOf(b.mr, 0, 64)])
     modifySrq(srq, { limit: 2 })

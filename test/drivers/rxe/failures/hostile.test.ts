@@ -26,7 +26,7 @@ import {
 } from '../machine.ts'
 import { exchange, makeEnd } from '../pair.ts'
 import { isIntact, type MappedRing, pollAll, postReceive, postSend } from '../provider.ts'
-import { makeSharedQp, makeSrq, modifySrq } from '../srq-and-xrc.ts'
+import { makeQpWithSrq, makeSrq, modifySrq } from '../srq-and-xrc.ts'
 
 /** Actions of all attackers per seed. */
 const OPERATIONS = 500
@@ -42,7 +42,7 @@ const createAttacker = (m: Machine, device: number, sharesSrq = false) => {
   const p = program(m, device)
   const cq = makeCq(p, 15)
   const srq = sharesSrq ? makeSrq(p) : undefined
-  const createQp = () => (srq === undefined ? makeQp(p, cq) : makeSharedQp(p, cq, srq))
+  const createQp = () => (srq === undefined ? makeQp(p, cq) : makeQpWithSrq(p, cq, srq))
   const qps = [createQp(), createQp()] as const
   connectQps(qps[0], qps[1])
   return { p, cq, srq, qps, mr: register(p, 8192) }

@@ -38,7 +38,7 @@ import {
   connectXrc,
   destroyTarget,
   makeInitiator,
-  makeSharedQp,
+  makeQpWithSrq,
   makeSrq,
   makeTarget,
   makeXrcSrq,
@@ -299,7 +299,7 @@ it('reports which message consumed which receive of an SRQ, also with XRC', () =
   const cq = makeCq(p)
   const mr = register(p, 4096)
   const srq = makeSrq(p)
-  const qp = makeSharedQp(p, cq, srq)
+  const qp = makeQpWithSrq(p, cq, srq)
   connectQps(a.qp, qp)
   const { posted, take } = watch(m)
   postReceive(srq.ring, 9n, [sgeOf(mr, 0, 100)])

@@ -21,7 +21,7 @@ import {
 } from '../machine.ts'
 import { completions, pattern, sgeOf } from '../pair.ts'
 import { postReceive, postSend, Wr } from '../provider.ts'
-import { makeSharedQp, makeSrq } from '../srq-and-xrc.ts'
+import { makeQpWithSrq, makeSrq } from '../srq-and-xrc.ts'
 
 const { SUCCESS, LOC_PROT_ERR, LOC_ACCESS_ERR, REM_OP_ERR, REM_ACCESS_ERR } = WcStatus.values
 
@@ -33,7 +33,7 @@ const setUp = (path: Path) => {
   const otherPd = { ...b, pd: invokeNow(b.context, Pd, 'create', 0, {}, b.caller).object! }
   const srq = makeSrq(otherPd)
   const sender = makeQp(a, cqA)
-  const receiver = makeSharedQp(b, cqB, srq)
+  const receiver = makeQpWithSrq(b, cqB, srq)
   connectQps(sender, receiver)
   const mr = register(a, 8192)
   pattern(mr.bytes, 3)
