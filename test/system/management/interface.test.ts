@@ -208,7 +208,7 @@ describe('a device follows its interface', {
     const addressGids = async (daemon: TestDaemon) => Object.values(await gidsOf(t, daemon)).slice(1)
     assert.deepEqual(await addressGids(first), ['::ffff:10.99.0.1', '::ffff:10.99.0.8', 'fd99::1'])
     const second = await startDaemon(t, { devices: ['rxe0@10.99.0.8'], link: 'udp', netns })
-    assert.match(second.running.output(), /rxe0 does not use the address 10\.99\.0\.1: another program/)
+    assert.match(second.running.output(), /rxe0 does not use the address 10\.99\.0\.1: its UDP port 4791 is in use/)
     assert.deepEqual(await addressGids(second), ['::ffff:10.99.0.8'])
     await pingpong(t, [first, second])
     const devices = ['rxe0@127.0.0.1', 'rxe1@127.0.0.2']
