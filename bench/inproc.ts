@@ -1,6 +1,7 @@
 /*
  * Rows "inproc": messages between two devices of the library in one process, on one thread (inproc-side.ts). Bandwidth
- * is compared with memcpy in C over the same two buffers. Small requests are judged by their value.
+ * is compared with memcpy in C between two buffers of the same size. The rows of small requests have no reference: their
+ * limits are for the measured value.
  */
 import { startChild } from './harness/children.ts'
 import type { Bench, Row } from './harness/harness.ts'

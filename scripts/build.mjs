@@ -21,8 +21,8 @@
  * succeeds. A part that does not compile is a failure.
  */
 import { spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, renameSync, rmSync } from 'node:fs'
-import { basename, dirname, extname, join, relative, sep } from 'node:path'
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import { basename, dirname, extname, join, relative, resolve, sep } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { bundle } from './bundle.mjs'
 import { filesBelow, findProgram, inRoot, isMain, main, modified, root, run, StepError, say } from './common.mjs'
@@ -65,7 +65,6 @@ const generateProtocol = () => {
   const generator = inRoot('scripts', 'generate-protocol.mjs')
   const header = inRoot('shim', 'protocol.h')
   const source = inRoot('dist', 'src', 'spec', 'session.js')
-  if (!existsSync(generator)) return true
   if (!existsSync(source)) {
     say('build: shim/protocol.h was not generated: src/spec/session.ts did not compile')
     return false
@@ -89,7 +88,6 @@ const targetsOf = (folder, output, flags, more) =>
   sourcesIn(folder, '.c').map(source => ({
     output: join(output, basename(source, extname(source))),
     sources: [source],
-    headers: folder,
     flags,
     ...more,
   }))
@@ -118,22 +116,20 @@ const testTargets = () => [
 ]
 
 /**
- * The C targets. `output`: path below build/. `headers`: folder of included headers. `needs`: a header of the system,
- * and its Debian package. `without`: what does not work without the target.
+ * The C targets. `output`: path below build/. `needs`: a header of the system, and its Debian package. `without`: what
+ * does not work without the target.
  */
 const targets = purpose =>
   [
     {
       output: 'native/libuserdma_native.so',
       sources: sourcesIn('native', '.c'),
-      headers: 'native',
       flags: [...C_FLAGS, ...SHARED],
       without: 'packets are checked with zlib, which is slower, and memory that never answers keeps the daemon waiting',
     },
     {
       output: 'native/libuserdma_shim.so',
       sources: sourcesIn('shim', '.c').filter(path => !isOwnLibrary(path)),
-      headers: 'shim',
       flags: [...C_FLAGS, ...SHARED],
       libraries: ['-ldl', '-lpthread'],
       needs: VERBS,
@@ -142,7 +138,6 @@ const targets = purpose =>
     {
       output: 'native/libuserdma_waits.so',
       sources: sourcesIn('shim/waits', '.c'),
-      headers: 'shim/waits',
       flags: [...C_FLAGS, ...SHARED],
       libraries: ['-ldl', '-lpthread'],
       without: '`userdma check --races` does not run',
@@ -150,7 +145,6 @@ const targets = purpose =>
     {
       output: 'native/libuserdma_frees.so',
       sources: sourcesIn('shim/frees', '.c'),
-      headers: 'shim/frees',
       flags: [...C_FLAGS, ...SHARED],
       libraries: ['-ldl'],
       without: '`userdma check` does not run',
@@ -168,11 +162,19 @@ const hasHeader = (cc, header) =>
   spawnSync(cc, ['-E', '-x', 'c', '-'], { input: `#include <${header}>\n`, stdio: ['pipe', 'ignore', 'ignore'] })
     .status === 0
 
+/** A C source and the files that it includes by `#include "…"`, also indirectly. */
+const withIncludes = (path, found = new Set()) => {
+  if (found.has(path) || !existsSync(path)) return found
+  found.add(path)
+  for (const [, name] of readFileSync(path, 'utf8').matchAll(/^#include "(.+)"/gm))
+    withIncludes(resolve(dirname(path), name), found)
+  return found
+}
+
 const isCurrent = target => {
   const built = modified(inRoot('build', target.output))
-  return (
-    built > 0 && [SCRIPT, ...target.sources, ...sourcesIn(target.headers, '.h')].every(path => modified(path) <= built)
-  )
+  const read = target.sources.flatMap(source => [...withIncludes(source)])
+  return built > 0 && [SCRIPT, ...read].every(path => modified(path) <= built)
 }
 
 /** Compiles to a temporary name, then renames: this never overwrites a library that a process has mapped. */

@@ -10,7 +10,7 @@ import {
   MAD_HEADER_BYTES,
   RMPP_ABORT_FIRST,
   RMPP_ABORT_LAST,
-  RMPP_HEADER_BYTES,
+  RMPP_HEADER_END,
   RMPP_VERSION,
   RmppFlag,
   RmppStatus,
@@ -139,8 +139,8 @@ export class MadAgentEngine<P extends MadPath, T> {
     const segments = this.isTransfer(message, fields.mgmtClass)
       ? new SegmentSender(message, fields.mgmtClass, this.#firstWindow(fields, path))
       : undefined
-    // As on Linux, the RMPP header is the engine's.
-    if (segments === undefined && this.#doesRmpp(fields.mgmtClass)) message.fill(0, MAD_HEADER_BYTES, RMPP_HEADER_BYTES)
+    // As on Linux, a message that is not a transfer is sent with an empty RMPP header.
+    if (segments === undefined && this.#doesRmpp(fields.mgmtClass)) message.fill(0, MAD_HEADER_BYTES, RMPP_HEADER_END)
     const { timeout, retries, tag } = options
     if (segments === undefined && timeout === 0) {
       this.#owner.transmit(message, path)
@@ -169,7 +169,10 @@ export class MadAgentEngine<P extends MadPath, T> {
     if (now < this.#nextTimeout) return 0
     this.#nextTimeout = Number.POSITIVE_INFINITY
     let done = 0
+    let left = this.#sending.size
     for (const sending of this.#sending) {
+      // The sends from here on were moved to the end in this call (`#onDeadline`), or added.
+      if (left-- === 0) break
       if (sending.deadline <= now && done < max) done += this.#onDeadline(sending, now)
       else this.#wakeAt(sending.deadline)
     }
@@ -195,7 +198,7 @@ export class MadAgentEngine<P extends MadPath, T> {
 
   /**
    * Whether an unfinished request, or an unfinished response to this peer, has the transaction id. If the engine does
-   * not do RMPP, the datagrams of a transfer share a transaction id.
+   * not do RMPP, the datagrams of a transfer share a transaction id and are not duplicates.
    */
   #isDuplicate(fields: MadFields, message: Uint8Array, path: P): boolean {
     if (!this.#options.engineDoesRmpp && isRmpp(message, fields)) return false
@@ -240,14 +243,15 @@ export class MadAgentEngine<P extends MadPath, T> {
   /** A deadline of a send is due. Returns the number of datagrams sent, or 1 if the send ended. */
   #onDeadline(sending: Sending<P, T>, now: number): number {
     const { segments } = sending
-    if (segments?.hasNext) return this.#transmit(sending, now)
-    // A completely acknowledged transfer is not repeated: only the response is missing.
-    if (sending.retriesLeft === 0 || segments?.isDone) {
-      this.#end(sending, 'timeout')
-      return 1
+    if (!segments?.hasNext) {
+      // A completely acknowledged transfer is not repeated: only the response is missing.
+      if (sending.retriesLeft === 0 || segments?.isDone) {
+        this.#end(sending, 'timeout')
+        return 1
+      }
+      sending.retriesLeft--
+      segments?.rewind()
     }
-    sending.retriesLeft--
-    segments?.rewind()
     // Round robin: the other due sends come first at the next call.
     this.#sending.delete(sending)
     this.#sending.add(sending)
@@ -310,8 +314,9 @@ export class MadAgentEngine<P extends MadPath, T> {
   }
 
   /**
-   * Aborts the transfer that a datagram answers, unless all segments were acknowledged. Drops the incomplete transfer
-   * that the datagram's sender sends (Linux keeps it), so that its segments are not mixed with those of a new message.
+   * Ends the transfer of a datagram's transaction, in either direction. Ours to the peer is aborted, unless all segments
+   * were acknowledged. The peer's to us is dropped if it is incomplete (Linux keeps it), so that its segments are not
+   * mixed with those of a new message.
    */
   #stop(fields: MadFields, from: P): void {
     const sending = this.#sendingOf(fields, from)
@@ -346,15 +351,15 @@ export class MadAgentEngine<P extends MadPath, T> {
       sending.retriesLeft = sending.options.retries
       this.#transmit(sending, now)
     } else if (outcome === 'open') {
-      // Without another segment the deadline stays: the peer could grow the window without end.
+      // Without another segment the deadline stays. Otherwise a peer that only grows its window could postpone it for ever.
       if (segments.hasNext) this.#transmit(sending, now)
     } else if (outcome === 'done') {
       if (sending.options.timeout === 0) this.#end(sending, 'sent')
       else {
         // All segments are sent: this only sets the deadline of the response.
         if (!wasDone) this.#transmit(sending, now)
-        // ACK of segment 0, with our window for the response. It does not answer another such ACK: MAD layers return a
-        // request without an agent as its response, so the two would repeat without end.
+        // ACK of segment 0, with our window for the response. It is never sent in answer to an ACK of segment 0: a peer
+        // without an agent for the class returns our ACK as a response, and the ACKs would repeat without end.
         if (segment > 0) this.#owner.transmit(answerRmpp(mad, { type: RmppType.ACK, lengthOrWindow: 1 }), from)
       }
     }

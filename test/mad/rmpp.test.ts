@@ -9,7 +9,7 @@ import { MAD_BYTES } from '../../src/spec/wire/mad.ts'
 import {
   MAD_HEADER_BYTES,
   MadMethod,
-  RMPP_HEADER_BYTES,
+  RMPP_HEADER_END,
   RmppFlag,
   RmppStatus,
   RmppType,
@@ -79,7 +79,7 @@ describe('a transfer', () => {
   it('ignores the RMPP header of the message, except the flag Active', () => {
     const pair = new Pair()
     const message = longMessage(GET_TABLE, 7, 2 * SEGMENT_BYTES)
-    message.fill(0, MAD_HEADER_BYTES, RMPP_HEADER_BYTES)
+    message.fill(0, MAD_HEADER_BYTES, RMPP_HEADER_END)
     message[FLAGS] = ACTIVE
     pair.send(pair.a, message, 0)
     assert.deepEqual(script(pair), [
@@ -157,6 +157,22 @@ describe('a transfer', () => {
     while (pair.now < SECOND && pair.tick())
     assert.deepEqual(counts.slice(0, 5), [64, 64, 64, 7, 0])
     assert.deepEqual([pair.now, pair.a.ended], [2 * SECOND, [['message', 'timeout']]])
+  })
+
+  it('does not delay other sends until its window is used', () => {
+    const pair = new Pair()
+    pair.send(pair.a, longMessage(GET_TABLE, 7, 500 * SEGMENT_BYTES), 0, 0)
+    pair.send(pair.a, plainMad(SA, MadMethod.GET, 8), SECOND, 1)
+    const [first] = pair.wire.splice(0) as [OnWire]
+    const ack = { type: RmppType.ACK, segment: 1, lengthOrWindow: 0xffff_ffff }
+    pair.deliver({ to: pair.a, mad: answerRmpp(first.mad, ack) })
+    pair.wire.length = 0
+    pair.now = SECOND
+    const sentPlain = [1, 2].map(() => {
+      pair.a.engine.onTimeout(pair.now, 64)
+      return pair.wire.splice(0).some(({ mad }) => mad[METHOD] === MadMethod.GET)
+    })
+    assert.deepEqual(sentPlain, [false, true])
   })
 
   it('waits for an ACK as long as for the response, but at most 2 seconds', () => {

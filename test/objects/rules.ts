@@ -38,7 +38,7 @@ interface CheckedCall {
 }
 
 interface Rule {
-  /** The errno of a refusal, or undefined. Wrong references and objects in use are refused elsewhere. */
+  /** The errno of a refusal, or undefined. `perform` refuses wrong object references and objects in use. */
   refuse?(call: CheckedCall, modelObject: ModelObject | undefined): Code | undefined
   /** Makes the call's changes and returns the results that the reference can predict. */
   apply?(call: CheckedCall, modelObject: ModelObject): AnyValues | undefined
@@ -171,6 +171,7 @@ const rules: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
   pd: {
     create: {},
     destroy: {},
+    /** `perform` creates the handles. */
     createAhs: {
       refuse: ({ args }) => ((args.addresses as object[]).every(isValidAddress) ? undefined : 'EINVAL'),
     },

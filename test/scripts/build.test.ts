@@ -55,6 +55,23 @@ test('`--for start` builds no tests, other builds do', () => {
   assert.equal(existsSync(program), findTool('cc') !== undefined)
 })
 
+test('a C program is compiled again if a header in another folder has changed', {
+  skip: findTool('cc') === undefined,
+}, () => {
+  const folder = smallCheckout()
+  writeFileSync(
+    join(folder, 'test', 'programs', 'value.c'),
+    '#include "../value.h"\nint main(void) { return VALUE; }\n',
+  )
+  const header = join(folder, 'test', 'value.h')
+  writeFileSync(header, '#define VALUE 0\n')
+  assert.equal(build(folder).status, 0)
+  writeFileSync(header, '#define VALUE nothing\n')
+  const changed = build(folder)
+  assert.equal(changed.status, 1)
+  assert.match(changed.output, /nothing/)
+})
+
 test('an unknown purpose is refused', () => {
   const { status, output } = build(repoRoot, '--for', 'fun')
   assert.equal(status, 1)

@@ -21,13 +21,13 @@ void bare_calls(void)
     struct open_how how = {.flags = O_RDWR | O_CLOEXEC};
     int fd = (int)syscall(SYS_openat2, AT_FDCWD, NODE, &how, sizeof how);
     EXPECT(fd == 3 && order(fd, ECHO, 7) == 7 && (fcntl(fd, F_GETFD) & FD_CLOEXEC));
-    /* By descriptor: the context's file itself. */
+    /* statx by descriptor is not redirected: it shows the context's memory file. */
     EXPECT(syscall(SYS_statx, fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &seen) == 0 && seen.stx_size > 0);
     how.flags = O_RDONLY;
     int file = (int)syscall(SYS_openat2, AT_FDCWD, "/sys/class/infiniband/rxe0/node_type", &how, sizeof how);
     char text[16] = {0};
     EXPECT(file >= 0 && read(file, text, sizeof text) == 6 && strcmp(text, "1: CA\n") == 0 && close(file) == 0);
-    /* openat2 of another path, or with a wrong address (8) or a wrong size (8 bytes), goes to the kernel. */
+    /* openat2 of another path, or with a wrong address (8), a wrong size (8 bytes) or `resolve`, goes to the kernel. */
     EXPECT((file = (int)syscall(SYS_openat2, AT_FDCWD, "/dev/null", &how, sizeof how)) >= 0 && close(file) == 0);
     FAILS(syscall(SYS_openat2, AT_FDCWD, "/dev/null", 8, sizeof how), EFAULT);
     FAILS(syscall(SYS_openat2, AT_FDCWD, NODE, 8, sizeof how), EFAULT);
@@ -36,6 +36,7 @@ void bare_calls(void)
     FAILS(syscall(SYS_openat2, AT_FDCWD, NODE, &how, sizeof how), EXDEV);
     how.resolve = RESOLVE_IN_ROOT;
     FAILS(syscall(SYS_openat2, AT_FDCWD, NODE, &how, sizeof how), ENOENT);
+    /* Files of the tree are read-only. */
     how = (struct open_how){.flags = O_WRONLY};
     FAILS(syscall(SYS_openat2, AT_FDCWD, "/sys/class/infiniband/rxe0/node_type", &how, sizeof how), EACCES);
     /* Other system calls go to the kernel. */

@@ -22,7 +22,7 @@ import {
   MAD_CLASSES,
   MAD_HEADER_BYTES,
   MadClass,
-  RMPP_HEADER_BYTES,
+  RMPP_HEADER_END,
   RMPP_VERSION,
   usesRmpp,
 } from '../../spec/wire/management.ts'
@@ -119,7 +119,7 @@ const pathOf = (
 /** The message to send: one datagram padded to MAD_BYTES, or an RMPP transfer. Throws CallError EINVAL. */
 const messageOf = (data: Uint8Array, { agent, rmppVersion }: AgentState): Uint8Array => {
   const refuseData = (why: string) => refuse('mad_agent.send: attribute data', why)
-  if (data.length < RMPP_HEADER_BYTES) refuseData(`${data.length} bytes; the headers have ${RMPP_HEADER_BYTES}`)
+  if (data.length < RMPP_HEADER_END) refuseData(`${data.length} bytes; the headers have ${RMPP_HEADER_END}`)
   const { mgmtClass } = madFields(data)
   if (data.length < dataOffset(mgmtClass))
     refuseData(`${data.length} bytes; class ${mgmtClass} has headers of ${dataOffset(mgmtClass)}`)

@@ -89,14 +89,14 @@ export class RdmaCm implements EventHost {
   readonly #mads: Mads
   readonly #ports: PortTable
   readonly #listeners: Listeners
-  readonly #ids = new Map<CmConnection, Identifier>()
+  readonly #idsByConnection = new Map<CmConnection, Identifier>()
   /** The identifiers bound to each device. */
   readonly #bound = new Map<CmDevice, Set<Identifier>>()
   /** MACs of devices whose MAC may change (bonds). */
   readonly #macs = new Map<CmDevice, string>()
   readonly #close: () => void
   /** Number of identifiers. */
-  #identifiers = 0
+  #idCount = 0
 
   constructor(core: Core, mads: Mads, environment: RdmaCmEnvironment) {
     this.#core = core
@@ -144,7 +144,7 @@ export class RdmaCm implements EventHost {
   }
 
   get counts(): { identifiers: number; listeners: number; connections: number } {
-    return { identifiers: this.#identifiers, listeners: this.#listeners.count, connections: this.engine.size }
+    return { identifiers: this.#idCount, listeners: this.#listeners.count, connections: this.engine.size }
   }
 
   // ---- time ----
@@ -170,7 +170,7 @@ export class RdmaCm implements EventHost {
     const type = isDatagram ? QpType.values.UD : qpType || QpType.values.RC
     if (portSpace === TCP && type === QpType.values.UD)
       throw new CallError('EINVAL', 'cm_id.create: TCP has no datagrams')
-    this.#identifiers++
+    this.#idCount++
     const psn = this.#environment.random() & MASK_24
     return new Identifier(owner, onlyDevice, portSpace, type, psn, UDP_QKEY)
   }
@@ -189,7 +189,8 @@ export class RdmaCm implements EventHost {
 
   /**
    * Resolves a destination to a device and GIDs. The event ADDR_RESOLVED follows, or ADDR_ERROR if no device (ENODEV)
-   * has the source address. `source`: for an identifier that is not bound. Throws CallError if the system has no route.
+   * has the source address. An identifier that is not bound is first bound to `source`; otherwise `source` is ignored.
+   * Throws CallError if the system has no route.
    */
   resolveAddress(id: Identifier, destination: SocketAddress, source: SocketAddress | undefined): void {
     // As in Linux, the source of a link-local destination has the same scope.
@@ -218,28 +219,33 @@ export class RdmaCm implements EventHost {
 
   /** The event ROUTE_RESOLVED follows. */
   resolveRoute(id: Identifier): void {
+    this.#enterRouteResolved(id, 'cm_id.resolveRoute', undefined)
+  }
+
+  /** Sets a route instead of resolving it. The event ROUTE_RESOLVED follows. */
+  setRoute(id: Identifier, path: ChosenPath): void {
+    this.#enterRouteResolved(id, 'cm_id.setOption', path)
+  }
+
+  #enterRouteResolved(id: Identifier, call: string, chosenPath: ChosenPath | undefined): void {
     if (id.state !== 'ADDR_RESOLVED')
-      throw new CallError('EINVAL', `cm_id.resolveRoute: the identifier is in state ${id.state}, not ADDR_RESOLVED`)
+      throw new CallError('EINVAL', `${call}: the identifier is in state ${id.state}, not ADDR_RESOLVED`)
     id.state = 'ROUTE_RESOLVED'
-    // As on Linux, half the ACK timeout, so the exponent is 1 lower. The REQ has it: the peer's ACK timeout is as long.
-    // An ACK timeout of 0 (none) says nothing about the path.
+    id.chosenPath = chosenPath
+    // As on Linux, half the ACK timeout, so the exponent is 1 lower. From it follows the ACK timeout in the REQ, which is
+    // the peer's (cm/timeout.ts). An ACK timeout of 0 (none) says nothing about the path.
     id.packetLifeTime = id.ackTimeout ? id.ackTimeout - 1 : undefined
     const { device, localGid, remoteGid } = id
     if (device && localGid && remoteGid) id.neighbour = this.devices.neighbourOf(device, localGid, remoteGid)
     this.#notify(id, ROUTE_RESOLVED, {})
   }
 
-  /** Sets a route instead of resolving it. The event ROUTE_RESOLVED follows. */
-  setRoute(id: Identifier, path: ChosenPath): void {
-    this.resolveRoute(id)
-    id.chosenPath = path
-  }
-
   /** Sends a REQ, or a SIDR_REQ for datagrams. */
   connect(id: Identifier, parameters: ConnectionParameters): void {
     if (id.state !== 'ROUTE_RESOLVED')
       throw new CallError('EINVAL', `cm_id.connect: the identifier is in state ${id.state}, not ROUTE_RESOLVED`)
-    if (id.isRequest) throw new CallError('EINVAL', 'cm_id.connect: the identifier is of a request of the peer')
+    if (id.isRequest)
+      throw new CallError('EINVAL', 'cm_id.connect: the identifier belongs to a connection request of the peer')
     const path = this.#pathOf(id)
     this.#requireQueuePair(id, parameters.qpNum, 'cm_id.connect')
     const serviceId = serviceIdOf(id, id.destination as SocketAddress)
@@ -281,7 +287,7 @@ export class RdmaCm implements EventHost {
     }
     id.state = 'CONNECT'
     id.connection = connection
-    this.#ids.set(connection, id)
+    this.#idsByConnection.set(connection, id)
     this.flush()
   }
 
@@ -397,7 +403,7 @@ export class RdmaCm implements EventHost {
 
   /** Destroys the identifier and its connection. */
   destroy(id: Identifier): void {
-    this.#identifiers--
+    this.#idCount--
     id.removeFromBacklog()
     this.#listeners.remove(id)
     if (id.device !== undefined) this.#bound.get(id.device)?.delete(id)
@@ -408,7 +414,7 @@ export class RdmaCm implements EventHost {
     const { connection } = id
     if (connection === undefined) return
     id.connection = undefined
-    this.#ids.delete(connection)
+    this.#idsByConnection.delete(connection)
     this.engine.destroy(connection, this.#environment.now())
     this.flush()
   }
@@ -459,7 +465,7 @@ export class RdmaCm implements EventHost {
   // ---- EventHost, for connection-events.ts ----
 
   idOf(connection: CmConnection): Identifier | undefined {
-    return this.#ids.get(connection)
+    return this.#idsByConnection.get(connection)
   }
 
   now(): number {
@@ -485,7 +491,7 @@ export class RdmaCm implements EventHost {
     id.trafficClass = trafficClass
     id.packetLifeTime = packetLifeTime
     this.#attach(id, device, localGid)
-    this.#ids.set(connection, id)
+    this.#idsByConnection.set(connection, id)
   }
 
   /** Sends the engine's messages and reports its events. */
@@ -585,8 +591,8 @@ export class RdmaCm implements EventHost {
     for (const id of bound) {
       this.#listeners.remove(id)
       this.#ports.release(id)
-      // Also a connection that the engine has removed before, such as an answered SIDR_REQ.
-      if (id.connection !== undefined) this.#ids.delete(id.connection)
+      // The engine may have removed the connection earlier, for example after the answer to a SIDR_REQ.
+      if (id.connection !== undefined) this.#idsByConnection.delete(id.connection)
       id.connection = undefined
       id.device = undefined
       id.state = 'DEVICE_REMOVAL'

@@ -58,7 +58,7 @@ export const VENDOR_OUI_OFFSET = 37
 // ---- reliable multi-packet protocol ----
 
 /** Bytes of common header and RMPP header. The header of the class and the data of the segment follow. */
-export const RMPP_HEADER_BYTES = 36
+export const RMPP_HEADER_END = 36
 /** Bytes of a full segment after the RMPP header. */
 export const RMPP_DATA_BYTES = 220
 export const RMPP_VERSION = 1

@@ -13,7 +13,7 @@ import { CallError } from '../../spec/errno.ts'
 import { RegisterAgent, RegisterAgent2, UmadHeader, UmadIoctl } from '../../spec/linux/umad.ts'
 import type { AnyRecord, AnyValues } from '../../spec/schema/schema.ts'
 import { GSI_QPN } from '../../spec/wire/mad.ts'
-import { RMPP_HEADER_BYTES } from '../../spec/wire/management.ts'
+import { RMPP_HEADER_END } from '../../spec/wire/management.ts'
 import type { Answer, CallerView, Decoded } from '../call.ts'
 import { viewOf } from '../scalar.ts'
 import { answering, answeringAs, callOf, refuse } from './caller.ts'
@@ -176,10 +176,10 @@ export const decodeUmadWrite = (
   answeringAs((onName): Decoded => {
     onName('umad write')
     const headerSize = headerBytes(mode)
-    if (length < headerSize + RMPP_HEADER_BYTES || length > headerSize + MAD_MESSAGE_BYTES)
+    if (length < headerSize + RMPP_HEADER_END || length > headerSize + MAD_MESSAGE_BYTES)
       throw new CallError(
         'EINVAL',
-        `umad: ${length} bytes; a header of ${headerSize} and a message of ${RMPP_HEADER_BYTES} to ${MAD_MESSAGE_BYTES} are written`,
+        `umad: ${length} bytes; a header of ${headerSize} and a message of ${RMPP_HEADER_END} to ${MAD_MESSAGE_BYTES} are written`,
       )
     const written = view.copyIn(address, length)
     const header = viewOf(written)

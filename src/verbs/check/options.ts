@@ -19,7 +19,7 @@ export interface CheckOptions {
    * not reject. Default: 'error'.
    */
   readonly failOn?: Severity | 'never'
-  /** Whether findings of severity 'note' are reported too; default false, with `failOn: 'note'` true. */
+  /** Whether findings of severity 'note' are reported too; true by default if `failOn` is 'note', otherwise false. */
   readonly notes?: boolean
   /** Ids of findings that are not reported. */
   readonly ignore?: readonly FindingId[]

@@ -9,7 +9,7 @@ import {
   isVendorClass,
   MadClass,
   MadMethod,
-  RMPP_HEADER_BYTES,
+  RMPP_HEADER_END,
   RMPP_VERSION,
   RmppFlag,
   rmppHeader,
@@ -92,7 +92,7 @@ export const emitRmpp = (
 ): Uint8Array => {
   const mad = new Uint8Array(MAD_BYTES)
   mad.set(header)
-  mad.fill(0, RMPP_AT, RMPP_HEADER_BYTES)
+  mad.fill(0, RMPP_AT, RMPP_HEADER_END)
   mad.set(data, header.length)
   const view = viewOf(mad)
   for (const name of rmppNames) putBits(view, 0, rmppHeader[name], rmpp[name] ?? 0)

@@ -51,7 +51,7 @@ it('buffers `all` finds changes of bytes that are not in the sample of a long me
 it('findings at the removal of a device name the device', async () => {
   const { m, a, b, found } = checkedPair()
   const remote = { remote: b.mr.address, rkey: b.mr.rkey }
-  // A program of the library may leave one completion unpolled.
+  // Two requests: one unpolled completion is no finding, since the library leaves one until the next poll.
   for (const id of [1n, 2n])
     postSend(a.qp.send, { opcode: Wr.WRITE, id, flags: Flag.SIGNALED, sges: [sgeOf(a.mr, 0, 64)], ...remote })
   m.settle()

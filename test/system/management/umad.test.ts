@@ -14,7 +14,7 @@ import {
   MadClass,
   MadMethod,
   PERFORMANCE_PORT_OFFSET,
-  RMPP_HEADER_BYTES,
+  RMPP_HEADER_END,
   RMPP_VERSION,
   RmppFlag,
   RmppType,
@@ -173,8 +173,8 @@ describe('umad files', { skip }, () => {
     assert.equal(await send({ gidIndex: 9 }), ENODATA)
     assert.equal(await send({ gidIndex: 0 }), EINVAL, 'an IPv6 source and an IPv4 destination')
     assert.equal(await send({ data: long }), EINVAL)
-    assert.equal(await send({ data: data.subarray(0, RMPP_HEADER_BYTES - 1) }), EINVAL)
-    assert.equal(await send({ data: data.subarray(0, RMPP_HEADER_BYTES) }), UmadHeader.bytes + RMPP_HEADER_BYTES)
+    assert.equal(await send({ data: data.subarray(0, RMPP_HEADER_END - 1) }), EINVAL)
+    assert.equal(await send({ data: data.subarray(0, RMPP_HEADER_END) }), UmadHeader.bytes + RMPP_HEADER_END)
     assert.equal(await send({ data: madOf({ mgmtClass: SUBNET_ADMINISTRATION, method: GET }, 40) }), EINVAL)
     // Only the flag Active of the RMPP header counts: a message with the flag is sent as DATA and may be long.
     const rmpp = { mgmtClass: SUBNET_ADMINISTRATION, version: 2, rmpp: 1 }
