@@ -397,7 +397,8 @@ EXPORT int waitid(idtype_t type, id_t id, siginfo_t *info, int options)
 EXPORT int system(const char *command)
 {
     const int status = NEXT(system)(command);
-    if (command && status != -1)
+    /* ECHILD: the program ignores SIGCHLD. The child has ended too. */
+    if (command && (status != -1 || errno == ECHILD))
         waited(-1);
     return status;
 }
@@ -405,7 +406,7 @@ EXPORT int system(const char *command)
 EXPORT int pclose(FILE *stream)
 {
     const int status = NEXT(pclose)(stream);
-    if (status != -1)
+    if (status != -1 || errno == ECHILD)
         waited(-1);
     return status;
 }

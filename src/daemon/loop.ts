@@ -39,7 +39,8 @@ const rethrow = (_device: Pollable, error: unknown): void => {
 }
 
 /**
- * `kick`, `touch` and `advance` have no effect while the loop is awake; `touch` and `advance` none within a poll either.
+ * `kick`, `touch` and `advance` have no effect while the loop is awake. Within a poll of the parked loop, `touch` and
+ * `advance` have all devices polled again after it.
  *
  * `parked`: the parked page, which programs read. `devices` may change while the loop runs. `onTurn` is called each
  * time the loop begins to poll. `onFailure` is called for a device that threw, after all others were polled; it may
@@ -53,6 +54,8 @@ export class Loop {
   #isRunning = false
   /** Whether devices are polled by `#pollParked`. */
   #isPolling = false
+  /** Whether `touch` or `advance` was called during `#pollParked`. */
+  #pollsAgain = false
   #isStopped = false
   /** The next slice of the busy loop; undefined while the loop is parked or runs. */
   #nextSlice: NodeJS.Immediate | undefined
@@ -86,7 +89,7 @@ export class Loop {
 
   /** Call after a call that may have changed queues. Polls only changed queues; if they have work, the loop runs. */
   touch(): void {
-    if (this.#isStopped || this.isAwake || this.#isPolling) return
+    if (this.#isStopped || this.isAwake || this.#deferWithinPoll()) return
     this.#onTurn()
     if (this.#pollParked(ScanScope.CHANGED)) this.kick()
     else this.#armTimer()
@@ -94,7 +97,7 @@ export class Loop {
 
   /** Does work that is in no program's queue, such as messages of the connection manager. Polls only changed queues. */
   advance(): void {
-    if (this.#isStopped || this.isAwake || this.#isPolling) return
+    if (this.#isStopped || this.isAwake || this.#deferWithinPoll()) return
     this.#onTurn()
     for (let polls = 1; this.#pollParked(ScanScope.CHANGED); polls++)
       if (polls === MAX_ADVANCES) {
@@ -102,6 +105,12 @@ export class Loop {
         return
       }
     this.#armTimer()
+  }
+
+  /** Within a poll of the parked loop: returns true, and the devices are polled again after it. */
+  #deferWithinPoll(): boolean {
+    if (this.#isPolling) this.#pollsAgain = true
+    return this.#isPolling
   }
 
   /** Whether the loop runs, or continues soon. Then code on the event loop should return soon. */
@@ -142,13 +151,14 @@ export class Loop {
   }
 
   /**
-   * `#pollAll` while the loop is parked. A device may call `advance` in its poll, for example to answer a message. It is
-   * polled again after all, because it had work: a poll within its poll would overwrite the packets that it reads.
+   * `#pollAll` while the loop is parked; also true if the devices must be polled again. A device may call `advance` in
+   * its poll, for example to answer a message. A poll within its poll would overwrite the packets that it reads.
    */
   #pollParked(scope: ScanScope): boolean {
     this.#isPolling = true
+    this.#pollsAgain = false
     try {
-      return this.#pollAll(scope)
+      return this.#pollAll(scope) || this.#pollsAgain
     } finally {
       this.#isPolling = false
     }

@@ -11,7 +11,7 @@ export type ErrorCode = ErrnoName
 /** Default remedies, by errno. `reasons`: the reasons that a remedy is for; absent: all. */
 const HINTS: Readonly<Record<string, { readonly hint: string; readonly reasons?: RegExp }>> = {
   EBUSY: { hint: 'close what uses it first', reasons: / is used\b/ },
-  EIO: { hint: 'open the device again', reasons: /closed|removed/ },
+  EIO: { hint: 'open the device again', reasons: /\b(closed|removed)\b/ },
   EOPNOTSUPP: { hint: '`device.supports()` tells what this device supports' },
   ENOMEM: { hint: 'close what is not needed any more, or ask for less' },
 }

@@ -278,12 +278,12 @@ test('a device that advances the loop in its poll is polled again afterwards, no
         polls++
         if (polls < 3) loop.advance()
         isInPoll = false
-        return polls < 3
+        return false
       },
       nextTimeout: () => Number.POSITIVE_INFINITY,
     })
     loop[call]()
-    assert.ok(polls >= 3)
+    assert.ok(polls >= 2)
     assert.equal(parked(), 1)
     loop.stop()
   }

@@ -61,6 +61,7 @@ export const copyOfValue = <T>(value: T): T => {
   if (typeof value !== 'object' || value === null) return value
   if (value instanceof Uint8Array) return copyOfBytes(value) as T & Uint8Array
   if (Array.isArray(value)) return value.map(copyOfValue) as T
-  if (Object.getPrototypeOf(value) !== Object.prototype) return value
+  const prototype = Object.getPrototypeOf(value)
+  if (prototype !== Object.prototype && prototype !== null) return value
   return Object.fromEntries(Object.entries(value).map(([name, field]) => [name, copyOfValue(field)])) as T
 }
