@@ -162,19 +162,19 @@ const hasHeader = (cc, header) =>
   spawnSync(cc, ['-E', '-x', 'c', '-'], { input: `#include <${header}>\n`, stdio: ['pipe', 'ignore', 'ignore'] })
     .status === 0
 
-/** A C source and the files that it includes by `#include "…"`, also indirectly. */
-const withIncludes = (path, found = new Set()) => {
-  if (found.has(path) || !existsSync(path)) return found
+/** Adds a C source, and the files that it includes by `#include "…"`, also indirectly, to `found`. */
+const addIncludes = (path, found) => {
+  if (found.has(path) || !existsSync(path)) return
   found.add(path)
   for (const [, name] of readFileSync(path, 'utf8').matchAll(/^#include "(.+)"/gm))
-    withIncludes(resolve(dirname(path), name), found)
-  return found
+    addIncludes(resolve(dirname(path), name), found)
 }
 
 const isCurrent = target => {
   const built = modified(inRoot('build', target.output))
-  const read = target.sources.flatMap(source => [...withIncludes(source)])
-  return built > 0 && [SCRIPT, ...read].every(path => modified(path) <= built)
+  const read = new Set([SCRIPT])
+  for (const source of target.sources) addIncludes(source, read)
+  return built > 0 && [...read].every(path => modified(path) <= built)
 }
 
 /** Compiles to a temporary name, then renames: this never overwrites a library that a process has mapped. */

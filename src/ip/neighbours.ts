@@ -3,7 +3,8 @@
  * IPv6: RFC 4861, 7.3). Packets wait until their neighbour is resolved. Entries and waiting packets are bounded. Times
  * are microseconds.
  */
-import { copyOfBytes, isSameAddress } from '../wire/address.ts'
+import { copyOfBytes } from '../spec/memory.ts'
+import { isSameAddress } from '../wire/address.ts'
 import type { LinkAddress } from '../wire/ipoib.ts'
 
 /** RFC 4861, 10: RETRANS_TIMER, MAX_MULTICAST_SOLICIT and MAX_UNICAST_SOLICIT, REACHABLE_TIME. */

@@ -1,5 +1,5 @@
 /*
- * Arithmetic of pages and of 64-bit addresses in two 32-bit words.
+ * Arithmetic of pages and of 64-bit addresses in two 32-bit words, and copies of bytes.
  */
 
 /** Bytes of a device page, as in rxe. The system's page size is `pageSize` of src/host/memory/mapping.ts. */
@@ -24,3 +24,6 @@ export const pageAbove = (address: number, pageBytes = PAGE_BYTES): number =>
 /** A u32 with its bytes reversed, for big-endian words in little-endian structs. */
 export const swap32 = (word: number): number =>
   ((word << 24) | ((word & 0xff00) << 8) | ((word >>> 8) & 0xff00) | (word >>> 24)) >>> 0
+
+/** A copy of bytes that a program or driver has passed. They may be a Buffer of Node.js, whose `slice` does not copy. */
+export const copyOfBytes = (bytes: Uint8Array): Uint8Array<ArrayBuffer> => new Uint8Array(bytes)

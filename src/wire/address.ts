@@ -2,9 +2,6 @@
  * IP addresses in the form of GIDs: 16 bytes, IPv6 or IPv4 as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2; IBA annex A17).
  */
 
-/** A copy of bytes that a program has passed. They may be a Buffer of Node.js, whose `slice` does not copy. */
-export const copyOfBytes = (bytes: Uint8Array): Uint8Array<ArrayBuffer> => new Uint8Array(bytes)
-
 export const isSameAddress = (a: Uint8Array, b: Uint8Array): boolean => {
   for (let i = 0; i < 16; i++) if (a[i] !== b[i]) return false
   return true

@@ -8,7 +8,7 @@ import { onUndelivered } from '../../core/undelivered.ts'
 import type { IpSocket as EngineSocket, IpEnd, SocketProtocol } from '../../ip/sockets.ts'
 import { IpInterface, IpSocket, SOCKET_RECEIVE_BYTES } from '../../spec/classes/device/ip.ts'
 import { CallError } from '../../spec/errno.ts'
-import { copyOfBytes } from '../../wire/address.ts'
+import { copyOfBytes } from '../../spec/memory.ts'
 import type { DeviceInterface, IpOverDevice } from './ip-over-device.ts'
 
 /** Bytes charged for a queued datagram in addition to its payload. */

@@ -13,6 +13,7 @@ import { MAD_CHANNEL_AGENTS, MadChannel } from '../../spec/classes/mad/mad_chann
 import type { QpAddress } from '../../spec/classes/qp/qp.ts'
 import { MadAgentFlags } from '../../spec/enums.ts'
 import { CallError, Errno } from '../../spec/errno.ts'
+import { copyOfBytes } from '../../spec/memory.ts'
 import type { In, RecordOf } from '../../spec/schema/schema.ts'
 import { DEFAULT_PKEY } from '../../spec/wire/headers.ts'
 import { GSI_QPN, MAD_BYTES } from '../../spec/wire/mad.ts'
@@ -26,7 +27,7 @@ import {
   RMPP_VERSION,
   usesRmpp,
 } from '../../spec/wire/management.ts'
-import { copyOfBytes, isMappedIpv4 } from '../../wire/address.ts'
+import { isMappedIpv4 } from '../../wire/address.ts'
 import { madFields } from '../../wire/mad/management.ts'
 import { MadQueue } from './channel.ts'
 import type { MadAgent, MadAgentOptions, MadLayer } from './layer.ts'

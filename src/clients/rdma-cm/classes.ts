@@ -14,10 +14,10 @@ import { CmId, CmMulticast } from '../../spec/classes/connections/cm_id.ts'
 import type { CmAddresses } from '../../spec/classes/connections/cm_parameters.ts'
 import { AsyncEventType, CmEventType, CmPortSpace, QpType } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
+import { copyOfBytes } from '../../spec/memory.ts'
 import type { RecordOf } from '../../spec/schema/schema.ts'
 import { MULTICAST_QPN } from '../../spec/wire/headers.ts'
 import { rejReason } from '../../spec/wire/mad.ts'
-import { copyOfBytes } from '../../wire/address.ts'
 import { rdmaCmServiceId } from '../../wire/mad/mad.ts'
 import {
   bindToChannel,

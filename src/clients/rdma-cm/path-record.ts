@@ -6,9 +6,9 @@
 
 import type { CmPathRecord } from '../../spec/classes/connections/cm_parameters.ts'
 import { CallError } from '../../spec/errno.ts'
+import { copyOfBytes } from '../../spec/memory.ts'
 import type { RecordOf } from '../../spec/schema/schema.ts'
 import { DEFAULT_PKEY } from '../../spec/wire/headers.ts'
-import { copyOfBytes } from '../../wire/address.ts'
 import type { ChosenPath, Identifier } from './identifier.ts'
 import { serviceIdOf } from './listeners.ts'
 import { HOP_LIMIT } from './parameters.ts'

@@ -3,7 +3,8 @@
  * all three. IPv4 addresses are ::ffff:a.b.c.d, as in GIDs of RoCE.
  */
 import { ADDRESS_BYTES, SOCKADDR_BYTES } from '../../spec/classes/connections/cm_parameters.ts'
-import { copyOfBytes, isMappedIpv4, mappedIpv4 } from '../../wire/address.ts'
+import { copyOfBytes } from '../../spec/memory.ts'
+import { isMappedIpv4, mappedIpv4 } from '../../wire/address.ts'
 
 /** Linux's AF_INET, AF_INET6 and AF_IB. */
 export const Family = { INET: 2, INET6: 10, IB: 27 } as const

@@ -5,6 +5,7 @@ import { Device } from '../../spec/classes/device/device.ts'
 import { Port } from '../../spec/classes/device/port.ts'
 import { CoreSupport } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
+import { copyOfBytes } from '../../spec/memory.ts'
 import { driverClass } from '../devices/driver.ts'
 import { type GidTable, getGid } from '../devices/gids.ts'
 import { type Device as DeviceRecord, Lifecycle, type Port as PortState } from '../model.ts'
@@ -19,11 +20,10 @@ const entryOf = (table: GidTable, index: number) => {
   return { gid: gid.slice(), index, port: table.port, type, ifindex }
 }
 
-// A driver's GUID may be a Buffer of Node.js, whose `slice` does not copy.
 const copyAttributes = (attributes: DeviceRecord['attributes']): DeviceRecord['attributes'] => ({
   ...attributes,
-  nodeGuid: new Uint8Array(attributes.nodeGuid),
-  sysImageGuid: new Uint8Array(attributes.sysImageGuid),
+  nodeGuid: copyOfBytes(attributes.nodeGuid),
+  sysImageGuid: copyOfBytes(attributes.sysImageGuid),
 })
 
 export const deviceClass = driverClass(Device, {

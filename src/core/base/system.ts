@@ -3,6 +3,7 @@
  */
 import { NAME_BYTES, System, UVERBS_ABI } from '../../spec/classes/device/system.ts'
 import { NodeType } from '../../spec/enums.ts'
+import { copyOfBytes } from '../../spec/memory.ts'
 import { driverClass } from '../devices/driver.ts'
 import type { Device } from '../model.ts'
 
@@ -21,8 +22,7 @@ const deviceRecordOf = ({ name, index, driver, ports, attributes }: Device) => (
   driverId: driver.id,
   nodeType: driver.nodeType ?? NodeType.values.CA,
   ports: ports.length,
-  // Not `slice`, which does not copy a Buffer of Node.js.
-  nodeGuid: new Uint8Array(attributes.nodeGuid),
+  nodeGuid: copyOfBytes(attributes.nodeGuid),
   uverbsAbi: UVERBS_ABI,
   driverAbi: driver.abi ?? 1,
 })

@@ -2,6 +2,7 @@
  * The GID table of one port (IBA 4.1.1), filled by the driver.
  */
 import { CallError } from '../../spec/errno.ts'
+import { copyOfBytes } from '../../spec/memory.ts'
 
 export interface GidTableEntry {
   /** 16 bytes, network order. */
@@ -38,8 +39,7 @@ const requireIndex = (table: GidTable, index: number): void => {
 export const setGid = (table: GidTable, index: number, entry: GidTableEntry | undefined): void => {
   requireIndex(table, index)
   if (entry !== undefined && entry.gid.length !== 16) throw new Error(`a GID has 16 bytes, not ${entry.gid.length}`)
-  // Not `slice`, which does not copy a Buffer of Node.js.
-  table.entries[index] = entry === undefined ? undefined : { ...entry, gid: new Uint8Array(entry.gid) }
+  table.entries[index] = entry === undefined ? undefined : { ...entry, gid: copyOfBytes(entry.gid) }
   if (entry !== undefined) table.end = Math.max(table.end, index + 1)
   else while (table.end > 0 && table.entries[table.end - 1] === undefined) table.end--
 }

@@ -11,6 +11,7 @@ import { createCause } from '../../spec/check/causes.ts'
 import { ClassId } from '../../spec/classes/ids.ts'
 import { EventKind } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
+import { copyOfBytes } from '../../spec/memory.ts'
 import { DRIVER_RECORD_BYTES } from '../../spec/session.ts'
 import { noteFault } from '../attempt.ts'
 import { reportFailure } from '../failures.ts'
@@ -182,8 +183,7 @@ export const postRecord = (fd: FdObject, bytes: Uint8Array): void => {
   if (bytes.length === 0 || bytes.length > DRIVER_RECORD_BYTES)
     throw new Error(`a record has 1 to ${DRIVER_RECORD_BYTES} bytes, not ${bytes.length}`)
   fd.events ??= affiliationOf(0n)
-  // Not `slice`, which does not copy a Buffer of Node.js.
-  post(fd, { element: fd.events, bytes: new Uint8Array(bytes), type: NO_TYPE })
+  post(fd, { element: fd.events, bytes: copyOfBytes(bytes), type: NO_TYPE })
 }
 
 // ---- events of connections ----

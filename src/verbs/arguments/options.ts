@@ -5,7 +5,7 @@
  * Not for data from a peer (endpoints, remote memory): such data may have additional properties. Options of requests
  * have a faster check (request-options.ts).
  */
-import { copyOfBytes } from '../../wire/address.ts'
+import { copyOfBytes } from '../../spec/memory.ts'
 import { formatValue, invalidArgument } from '../error.ts'
 
 /**

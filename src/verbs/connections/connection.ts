@@ -8,6 +8,7 @@ import { CmId } from '../../spec/classes/connections/cm_id.ts'
 import { CmConnectionParameters, PRIVATE_DATA_BYTES } from '../../spec/classes/connections/cm_parameters.ts'
 import { CmEventType, CmPortSpace } from '../../spec/enums.ts'
 import { Errno, errnoName } from '../../spec/errno.ts'
+import { copyOfBytes } from '../../spec/memory.ts'
 import { type RecordOf, zeroRecord } from '../../spec/schema/schema.ts'
 import { rejReason } from '../../spec/wire/mad.ts'
 import { copyRecord, type KnownOptions } from '../arguments/options.ts'
@@ -179,7 +180,7 @@ export const copyConnectionOptions = <O extends ConnectionOptions<never>>(
   checkSignal(call, options)
   return {
     ...options,
-    ...(privateData !== undefined && { privateData: new Uint8Array(privateData) }),
+    ...(privateData !== undefined && { privateData: copyOfBytes(privateData) }),
     ...(qp !== undefined && { qp: copyRecord<unknown>(qp) }),
   }
 }

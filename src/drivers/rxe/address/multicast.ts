@@ -6,7 +6,8 @@
  */
 import type { Port } from '../../../phy/port.ts'
 import { CallError, type ErrnoName } from '../../../spec/errno.ts'
-import { addressText, copyOfBytes, isMulticastGid } from '../../../wire/address.ts'
+import { copyOfBytes } from '../../../spec/memory.ts'
+import { addressText, isMulticastGid } from '../../../wire/address.ts'
 
 export interface MulticastLimits {
   readonly groups: number

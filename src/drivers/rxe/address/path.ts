@@ -6,8 +6,9 @@ import { type GidTable, getGid } from '../../../core/devices/gids.ts'
 import type { FlowAddress, Port } from '../../../phy/port.ts'
 import type { QpAddress } from '../../../spec/classes/qp/qp.ts'
 import { CallError } from '../../../spec/errno.ts'
+import { copyOfBytes } from '../../../spec/memory.ts'
 import type { RecordOf } from '../../../spec/schema/schema.ts'
-import { copyOfBytes, isMappedIpv4, isSameAddress } from '../../../wire/address.ts'
+import { isMappedIpv4, isSameAddress } from '../../../wire/address.ts'
 
 /** UDP source port of all packets of a soft device; receivers accept any (IBA A17). */
 const SOURCE_PORT = 4791
