@@ -1,7 +1,7 @@
 /*
  * Interposed calls on descriptors. Device files and event descriptors behave as on Linux. Copies and closes update the
- * table. Programs cannot close the shim's own sockets (FD_HIDDEN). For other descriptors most calls cost one lookup
- * (fd_kind).
+ * table of descriptors (fds.c). Programs cannot read, write or close the shim's own sockets (FD_HIDDEN). For other
+ * descriptors most calls cost one lookup (fd_kind).
  */
 #define _GNU_SOURCE
 #include "../shim.h"
@@ -36,7 +36,7 @@ EXPORT int socket(int family, int type, int protocol)
 
 /* ---- device calls ---- */
 
-/* The kind of a descriptor that is not in the table. Adds a descriptor of ours. */
+/* The kind of a descriptor that is not in the table. A device's or event descriptor is added to the table. */
 static int recognise(int fd)
 {
     const int saved = errno;
@@ -60,14 +60,14 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
         const int result = REAL(ioctl)(fd, request, argument);
         if (LIKELY(result != -1 || errno != ENOTTY))
             return result;
-        /* Perhaps a driver's request on a descriptor of ours that arrived unnoticed. */
+        /* Perhaps a driver's request on a device's descriptor that the program has just received. */
         kind = recognise(fd);
         if (kind == FD_OTHER)
             return result;
     }
     if (UNLIKELY(kind == FD_RECEIVED))
-        return -1; /* errno is already set */
-    /* On Linux neither device files nor netlink sockets support FIONREAD. */
+        return -1; /* attaching it failed; errno is set */
+    /* On Linux neither device files and event descriptors nor netlink sockets support FIONREAD. */
     if ((uint32_t)request == FIONREAD && kind != FD_HIDDEN)
         return fail(ENOTTY);
     if (kind == FD_HIDDEN || kind == FD_NETLINK ||
@@ -85,7 +85,7 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
     return (int)session_call(fd, USERDMA_IOCTL, (uint32_t)request, argument);
 }
 
-/* write(2) on a descriptor of ours. Event descriptors are read-only. FD_RECEIVED: errno is already set. */
+/* write(2) on a descriptor of ours. Event descriptors are read-only. FD_RECEIVED: attaching it failed; errno is set. */
 static ssize_t write_ours(int fd, int kind, const void *buffer, size_t count)
 {
     if (LIKELY(kind == FD_CONTEXT))
@@ -146,7 +146,7 @@ EXPORT ssize_t writev(int fd, const struct iovec *vector, int count)
         return REAL(writev)(fd, vector, count);
     if (kind == FD_NETLINK)
         return count < 0 || count > UIO_MAXIOV ? fail(EINVAL) : netlink_writev(fd, vector, (size_t)count);
-    /* Linux checks the file before the vector. */
+    /* Linux checks the file before the vector: write_ours returns the error of a file without writes. */
     const bool has_writes = kind == FD_CONTEXT || kind == FD_DRIVER || kind == FD_UMAD || kind == FD_CM;
     return has_writes ? move_vector(fd, kind, vector, count, write_buffer) : write_ours(fd, kind, NULL, 0);
 }
@@ -156,14 +156,16 @@ static ssize_t read_ours(int fd, int kind, void *buffer, size_t count)
     if (kind == FD_CONTEXT || kind == FD_CM)
         return fail(EINVAL);
     if (kind == FD_RECEIVED)
-        return -1; /* errno is already set */
+        return -1; /* attaching it failed; errno is set */
+    if (kind == FD_HIDDEN)
+        return fail(EBADF);
     return kind == FD_UMAD ? umad_read(fd, buffer, count) : event_read(fd, buffer, count);
 }
 
-/* Whether reads of a descriptor are not the C library's. */
+/* Whether read_ours reads such descriptors, not the C library. */
 static inline bool has_own_read(int kind)
 {
-    return UNLIKELY(kind != FD_OTHER) && kind != FD_HIDDEN && kind != FD_NETLINK;
+    return UNLIKELY(kind != FD_OTHER) && kind != FD_NETLINK;
 }
 
 /* read(2) on a descriptor of ours. False: call the C library's function. */
@@ -195,11 +197,11 @@ EXPORT ssize_t readv(int fd, const struct iovec *vector, int count)
     const int kind = fd_kind_for_use(fd);
     if (LIKELY(!has_own_read(kind)))
         return REAL(readv)(fd, vector, count);
-    const bool has_no_reads = kind == FD_CONTEXT || kind == FD_CM || kind == FD_RECEIVED;
+    const bool has_no_reads = kind == FD_CONTEXT || kind == FD_CM || kind == FD_RECEIVED || kind == FD_HIDDEN;
     return has_no_reads ? read_ours(fd, kind, NULL, 0) : move_vector(fd, kind, vector, count, read_ours);
 }
 
-/* Devices have no file position. This answer needs no attach of an FD_RECEIVED. */
+/* Devices have no file position. The other kinds are sockets, for which the kernel returns ESPIPE. No attach needed. */
 static bool has_no_position(int fd)
 {
     const int kind = fd_kind(fd);
@@ -247,7 +249,7 @@ EXPORT ssize_t __pread64_chk(int fd, void *buffer, size_t count, off64_t offset,
 #define KNOWN_FLAGS (RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_NOWAIT | RWF_APPEND)
 /*
  * preadv2 and pwritev2. With offset -1 they act as `vector_call`: readv or writev. Device files accept no flag but
- * RWF_HIPRI, which does nothing. `direct`: a kind that needs the C library's function, as FD_OTHER does.
+ * RWF_HIPRI, which does nothing. `direct`: a further kind, beside FD_OTHER, that the C library's function serves.
  */
 #define VECTOR_AT_WITH_FLAGS(name, vector_call, direct)                                                                \
     EXPORT ssize_t name(int fd, const struct iovec *vector, int count, off64_t offset, int flags)                      \
@@ -319,8 +321,8 @@ static void *map(void *address, size_t length, int protection, int flags, int fd
         if (kind == FD_DRIVER)
             return session_map(fd, address, length, protection, flags, offset);
         if (kind == FD_RECEIVED)
-            return MAP_FAILED; /* errno is already set */
-        /* The pages of an FD_CONTEXT are those of the descriptor's memory file. */
+            return MAP_FAILED; /* attaching it failed; errno is set */
+        /* FD_CONTEXT is a memory file, whose pages the kernel maps. */
     }
     /* A sanitizer calls mmap before the C library has the environment, which shim_init reads. */
     if (UNLIKELY(!shim_is_ready()))
@@ -340,7 +342,7 @@ EXPORT void *mmap64(void *address, size_t length, int protection, int flags, int
 
 /* ---- closing ---- */
 
-/* Before descriptors are closed or replaced. Reports name their context by its descriptor. */
+/* Sends the kept reports of `userdma check` before descriptors are closed: reports name their context by descriptor. */
 static void send_reports(bool may_be_context)
 {
     if (UNLIKELY(shim_records_stacks) && may_be_context && !shim_is_other_process())
@@ -368,7 +370,7 @@ void fd_before_stream_close(FILE *stream)
     if (fd_kind(fd) != FD_HIDDEN)
         fd_forget(fd);
     else if (fd_vacate(fd))
-        REAL(close)(fd); /* the C library's write of buffered bytes then fails with EBADF */
+        REAL(close)(fd); /* the socket was moved; fclose's write of buffered bytes then fails with EBADF */
     errno = saved;
 }
 

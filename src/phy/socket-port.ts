@@ -22,7 +22,7 @@ export interface Addresses<S> {
   numberIfAdded(address: Uint8Array): number
   /** Stores the socket of an address. Assigns a number if the address has none. Returns the number. */
   setSocket(address: Uint8Array, socket: S): number
-  /** Frees the number of a group that was left. No flow may have it as source. */
+  /** Frees the number of an address that has no socket any more and is no flow's source (a group that was left). */
   freeNumber(number: number): void
 }
 
@@ -82,6 +82,7 @@ export const socketPortParts = (
     closeFlow: flow => {
       const { destination } = flows.recordOf(flow) ?? noAddress
       const peer = peerOf(destination)
+      // Flows to the same peer may remain.
       flows.close(ONLY_PORT, flow)
       if (peer >= 0 && peerOf(destination) < 0) senders.forgetPeer(peer)
     },

@@ -5,7 +5,10 @@
  */
 import type { CmMessageName, rejReason } from './wire/mad.ts'
 
-/** Listeners have no state. LAP and APR change no state: alternate paths are not accepted. */
+/**
+ * Listeners have no state: a REQ or SIDR_REQ creates a connection in REQ_RCVD or SIDR_REQ_RCVD. LAP and APR change no
+ * state: alternate paths are not accepted.
+ */
 export type CmState =
   | 'IDLE'
   | 'REQ_SENT'
@@ -138,7 +141,7 @@ export const cmStates: Readonly<Record<CmState, CmStateRules>> = {
   ESTABLISHED: {
     receive: { REP: { answer: 'RTU' }, DREQ: disconnected, REJ: rejectedToTimewait },
     command: { DREQ: 'DREQ_SENT' },
-    // Not for an XRC target (cm/engine.ts).
+    // XRC targets are destroyed without DREQ and TIMEWAIT (cm/engine.ts).
     destroy: { send: 'DREQ', timewait: true },
   },
   DREQ_SENT: {

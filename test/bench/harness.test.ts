@@ -92,6 +92,7 @@ describe('measure', () => {
   })
 
   it('repeats noisy rounds and leaves them out of the result', async () => {
+    // Before and after the first round; then always quiet.
     const probes = [noisy, quiet]
     const bench = { ours: values(1, 100, 1), reference: () => 1 }
     const outcome = await measure(row({ prepare: () => bench }), () => probes.shift() ?? quiet, silent)
@@ -104,6 +105,7 @@ describe('measure', () => {
 
   it('counts all rounds if the machine stays noisy, and notes it in the table', async () => {
     const outcome = await measure(row({}), () => noisy, silent)
+    // Twice the wanted five rounds are the maximum.
     assert.deepEqual([outcome.rounds.length, outcome.noisy, outcome.ratio], [10, 10, 0.75])
     assert.match(table([outcome])[1], /floor met, 10 of 10 rounds noisy$/)
   })

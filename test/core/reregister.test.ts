@@ -31,7 +31,10 @@ const setUp = (access: number = LOCAL_WRITE | REMOTE_READ, options: Parameters<t
   type Change = Parameters<typeof invokeNow<typeof Mr, 'modify'>>[4]
   const modify = (args: Change) => invokeNow(context, Mr, 'modify', mr.object!, args, caller).out
   const pdId = (handle: number) => context.handles.slots[handle]!.id
-  /** The region's row for an access with its lkey by a queue pair of the PD; -1 if the access is refused. */
+  /**
+   * The region's row in the memory table, for an access with its lkey by a queue pair of the PD; -1 if the access is
+   * refused.
+   */
   const rowFor = (start: bigint, length: number, rights: number, pd = 0): number =>
     resolve(device.memory, pdId(pd), lkey, Number(start >> 32n), Number(start & 0xffffffffn), length, rights, QP)
   const errno = (args: Change) => errnoOf(() => modify(args))
@@ -54,7 +57,7 @@ test('a new translation moves a region to other memory', () => {
   assert.ok(row >= 0)
   assert.equal(rowFor(0x5000n, 101, 0), -1)
   assert.equal(addressLo(device.memory, row, 0x5003), Number((second + 3n) & 0xffffffffn))
-  assert.deepEqual(device.memory.spaceUses, [1], 'one use of the memory of the caller, as before')
+  assert.deepEqual(device.memory.spaceUses, [1], 'one region uses the caller’s address space, as before')
 })
 
 test('a region in a new protection domain keeps the new domain busy, and no longer the old domain', () => {
@@ -74,6 +77,7 @@ test('a region that moves to other protection domains keeps its device memory in
   for (let pd = 0; pd < 3; pd++) invokeNow(context, Pd, 'create', 0, {}, caller)
   const dm = invokeNow(context, Dm, 'create', 0, { length: 4096n, alignment: 0 }, caller).object!
   const range = { start: 0n, length: 4096n, iova: 0n, access: LOCAL_WRITE }
+  // Core itself has no device memory: the kind does not matter here.
   const args = { pd: 0, dm, kind: MrKind.values.NULL, ...range }
   const mr = invokeNow(context, Mr, 'create', 0, args, caller).object!
   for (const pd of [1, 2]) invokeNow(context, Mr, 'modify', mr, { pd }, caller)
@@ -90,6 +94,7 @@ test('one call can change rights, translation and protection domain', () => {
   const translation = { start: second, length: 4096n, iova: second }
   modify({ translation, pd: 1, access: REMOTE_READ | ZERO_BASED })
   assert.ok(rowFor(0n, 4096, REMOTE_READ, 1) >= 0)
+  // Without ZERO_BASED the iova counts again.
   modify({ access: REMOTE_READ })
   assert.equal(rowFor(0n, 1, REMOTE_READ, 1), -1)
   assert.ok(rowFor(second, 4096, REMOTE_READ, 1) >= 0)
@@ -127,7 +132,7 @@ const bindToRegion = (
   const window = (out as { rkey: number }).rkey
   const range = { hi: Number(first >> 32n), lo: Number(first & 0xffffffffn), lengthHi: 0, lengthLo: 8 }
   const pd = context.handles.slots[0]!.id
-  return bindWindow(device.memory, pd, 1, { window, key: 1, lkey, ...range, access: REMOTE_READ })
+  return bindWindow(device.memory, pd, QP, { window, key: 1, lkey, ...range, access: REMOTE_READ })
 }
 
 test('a region with a bound window cannot be changed', () => {
@@ -165,7 +170,7 @@ test('a window that is bound while the pages are checked refuses the change', as
   const setup = setUp(LOCAL_WRITE | MW_BIND)
   const { context, caller, mr, second } = setup
   const mw = createWindow(setup)
-  // The call completes in a later turn of the event loop.
+  // The call completes asynchronously.
   caller.memory.prepareCheck = () => Promise.resolve()
   const translation = { start: second, length: 64n, iova: second }
   const modifying = invoke(context, Mr, 'modify', mr.object!, { translation }, caller)
@@ -173,7 +178,7 @@ test('a window that is bound while the pages are checked refuses the change', as
   await assert.rejects(async () => modifying, { code: 'EBUSY' })
 })
 
-/** A region at `second` on a device with on-demand paging; the caller's memory records the registered ranges. */
+/** A region at `second` on a device with on-demand paging; the caller's address space records the pinned ranges. */
 const setUpWithPaging = (access: number) => {
   const registered: { start: number; length: number; unmap: () => void }[] = []
   let isFull = false
@@ -199,7 +204,7 @@ const setUpWithPaging = (access: number) => {
   return { ...setup, registered, ranges, destroy, setFull }
 }
 
-test('a region that ceases to be on demand is registered with the caller’s memory', () => {
+test('a region that ceases to be on demand is pinned in the caller’s address space', () => {
   const { modify, second, ranges, registered, lkey, device, rowFor, destroy } = setUpWithPaging(LOCAL_WRITE | ON_DEMAND)
   assert.deepEqual(ranges(), [])
   assert.deepEqual({ ...modify({ access: LOCAL_WRITE }) }, { lkey, rkey: 0 })
@@ -212,7 +217,7 @@ test('a region that ceases to be on demand is registered with the caller’s mem
   assert.deepEqual(ranges(), [])
 })
 
-test('a region that gets no key is not registered with the caller’s memory', () => {
+test('a region that gets no key is not pinned in the caller’s address space', () => {
   const { context, caller, device, second, ranges } = setUpWithPaging(LOCAL_WRITE | ON_DEMAND)
   // All keys are in use.
   device.memory.liveKeys = 2 ** 24 - 1
@@ -224,7 +229,7 @@ test('a region that gets no key is not registered with the caller’s memory', (
   assert.deepEqual(ranges(), [])
 })
 
-test('a region that becomes on demand is no longer registered with the caller’s memory', () => {
+test('a region that becomes on demand is no longer pinned in the caller’s address space', () => {
   const change = setUpWithPaging(LOCAL_WRITE)
   change.modify({ access: LOCAL_WRITE | ON_DEMAND })
   assert.deepEqual(change.ranges(), [])
@@ -246,7 +251,7 @@ test('a region stays on demand if its pages are gone or cannot be locked', () =>
   assert.deepEqual(ranges(), [])
 })
 
-test('the memory learns once that peers may write to it', () => {
+test('the memory learns that peers may write to it, once for each range', () => {
   const { caller, first, second, modify } = setUp(LOCAL_WRITE)
   const shared: (readonly [start: bigint, length: number])[] = []
   caller.memory.share = (hi, lo, length) => void shared.push([BigInt(hi * 2 ** 32 + lo), length])

@@ -1,6 +1,7 @@
 /*
  * Asynchronous handlers of several contexts that end in any order, while other calls run, contexts and descriptors are
- * closed, and devices are removed. Closes, removals and the rest of long chains are jobs, which run some steps at a time.
+ * closed, and devices are removed. Closes, removals and the rest of long chains (`interface.chain`)
+ * are jobs, which run some steps at a time.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -62,7 +63,7 @@ const waitAtGate = async (gate: Gate): Promise<void> => {
 
 /** Classes whose handlers may wait. */
 const WAITING_CLASSES = new Set(['pd', 'ah', 'cq', 'rc_qp'])
-const isWaiting = (object: CoreObject): boolean => WAITING_CLASSES.has(object.class.name)
+const mayWait = (object: CoreObject): boolean => WAITING_CLASSES.has(object.class.name)
 
 const coreDestroy: AnyHandler = (call, object, args, core) => core(call, object, args, core)
 
@@ -70,9 +71,10 @@ const coreDestroy: AnyHandler = (call, object, args, core) => core(call, object,
 const waitingClasses = (gate: Gate): DriverClass[] => {
   const release = ({ id, life, parents }: CoreObject): void => {
     assert.ok(gate.live.delete(id), 'an object was released twice')
-    // while the create or destroy of an object waits, core may remove the object without a call of the driver
+    // while the create or destroy of an object waits, core may remove the object, and its parents, without a call of
+    // the driver
     if (life === Lifecycle.DESTROYED) return
-    for (const parent of parents.filter(isWaiting))
+    for (const parent of parents.filter(mayWait))
       assert.ok(gate.live.has(parent.id), 'an object was destroyed before an object that depends on it')
   }
   const create =
@@ -122,7 +124,8 @@ const setUp = () => {
     run: job => {
       jobs.push(job)
     },
-    // µs. A chain reads the clock before each step, so it continues as a job after 8 steps, or sooner if it had to wait.
+    // µs. A chain reads the clock before each step, so it continues as a job after 8 steps, or after fewer if other
+    // calls have read the clock meanwhile.
     now: () => time++,
     maxCallTime: 8,
     report: error => {
@@ -139,6 +142,7 @@ const setUp = () => {
       if (charged + bytes > 40_000) throw new CallError('ENOMEM', 'the quota is used up')
       charged += bytes
     },
+    /** A recharge is never refused. */
     recharge(bytes) {
       charged += bytes
     },
@@ -174,7 +178,7 @@ type AnyCall = [ObjectClass, string, number, AnyValues]
 
 /** A random call. */
 const anyCall = ({ caller, start }: Fixture, { handles }: Context, random: RandomSource): AnyCall => {
-  /** The handle of an object of the class, if there is one; seldom any number. */
+  /** The handle of an object of the class; a random number if there is none, and in 5 % of cases. */
   const handle = (cls: ObjectClass): number => {
     const existing = handles.slots.filter(object => object?.class.name === cls.name)
     return existing.length > 0 && random.hits(0.95) ? random.pick(existing)!.handle : random.int(8)
@@ -227,7 +231,7 @@ const call = ({ caller, running }: Fixture, context: Context, [cls, method, obje
     if (result instanceof Promise) {
       const ended: Promise<unknown> = result.catch(refusedOnly).finally(() => running.delete(ended))
       running.add(ended)
-    } else for (const { object: number } of result.descriptors ?? []) caller.fds.set(number, number)
+    } else for (const { object: fd } of result.descriptors ?? []) caller.fds.set(fd, fd)
   } catch (error) {
     refusedOnly(error)
   }
@@ -264,7 +268,7 @@ const compare = ({ core, gate, devices, running, charged, faults }: Fixture): vo
   assert.deepEqual(
     [...gate.live].sort(),
     objects
-      .filter(isWaiting)
+      .filter(mayWait)
       .map(({ id }) => id)
       .sort(),
   )
@@ -291,10 +295,11 @@ const openWithObjects = (fixture: Fixture): void => {
   call(fixture, context, [Cq, 'create', 0, { cqe: 1, userHandle: 1n, compVector: 0 }])
 }
 
-/** One step of a run. The bounds of `action` are the probabilities of the actions, in thirtieths. */
+/** One step of a run. An action that has nothing to act on falls to the next one. */
 const act = (fixture: Fixture, random: RandomSource): void => {
   const { core, devices, gate, jobs, contexts, caller } = fixture
   const device = devices.at(-1)!
+  /** Chooses the action: the bounds below are cumulative probabilities, in thirtieths. */
   const action = random.int(30)
   gate.shouldWait = random.hits(0.5)
   if (contexts.length === 0 || (action === 0 && contexts.length < 3)) openWithObjects(fixture)

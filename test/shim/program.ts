@@ -54,7 +54,7 @@ export const scenarioTitles = {
   stray_stores: 'a reply is stored only where the call expects it',
   copies: 'a context lives as long as a copy of its descriptor',
   close_on_exec: 'a doorbell socket is closed on exec if its descriptor is',
-  hidden_sockets: 'the program cannot close hidden sockets, but can use their numbers',
+  hidden_sockets: 'the program cannot read, write or close hidden sockets, but can use their numbers',
   lost_sockets: 'hidden sockets that the program has closed are replaced, and their numbers are its own',
   wrong_reply: 'the descriptors of a wrong reply are closed',
   low_limit: 'a full descriptor table is EMFILE',

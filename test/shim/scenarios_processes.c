@@ -141,8 +141,14 @@ void close_on_exec(void)
 void hidden_sockets(void)
 {
     int fd = open_device();
-    for (int i = FIRST_HIDDEN - 10; i < HIDDEN_END; i++)
+    char byte;
+    const struct iovec vector = {&byte, 1};
+    for (int i = FIRST_HIDDEN - 10; i < HIDDEN_END; i++) {
+        FAILS(read(i, &byte, 1), EBADF);
+        FAILS(readv(i, &vector, 1), EBADF);
+        FAILS(write(i, &byte, 1), EBADF);
         FAILS(close(i), EBADF);
+    }
     EXPECT(order(fd, ECHO, 1) == 1);
     closefrom(fd + 1);
     EXPECT(order(fd, ECHO, 2) == 2 && close_range(fd + 1, ~0u, 0) == 0 && order(fd, ECHO, 3) == 3);

@@ -47,7 +47,7 @@ const readStruct = (reading: Reading, compiled: CompiledLayout, bytes: Uint8Arra
   struct.set(bytes)
   const values: AnyValues = {}
   const facts: Facts = {}
-  readCells(compiled, struct, values, facts, false)
+  readCells(compiled, struct, values, facts, /* isChecked */ false)
   if (facts.object !== undefined) reading.object = facts.object
   for (const { attribute } of compiled.fds) {
     reading.numbers.set(attribute, values[attribute] as number)
@@ -62,7 +62,7 @@ const readDriver = (reading: Reading, call: Call, bytes: Uint8Array): void => {
 }
 
 const finish = ({ out, object, numbers }: Reading): Recorded => {
-  // Core's numbers of the fd objects are not recorded: any numbers.
+  // The numbers that core gives to fd objects are not recorded, so these are arbitrary.
   const descriptors = [...numbers.keys()].map((attribute, i): NewDescriptor => ({ object: 1000 + i, attribute }))
   return {
     numbers,
@@ -81,7 +81,8 @@ export const recordedResult = (call: Call, logged: LoggedIoctl | LoggedWrite): R
   if (logged.kind === 'write') {
     const found = findCommand(viewOf(logged.data).getUint32(0, true))
     if (found.out !== undefined) {
-      // The driver's part of the response follows the core's, whose length an extended command's header has (out_words).
+      // The driver's part of the response follows the core part, whose length is in an extended command's header
+      // (out_words).
       const coreBytes = found.command.isExtended
         ? viewOf(logged.data).getUint16(6, true) * 8
         : found.command.minResponseBytes
@@ -90,7 +91,7 @@ export const recordedResult = (call: Call, logged: LoggedIoctl | LoggedWrite): R
     }
     return finish(reading)
   }
-  /** The memory of an attribute after the call. */
+  /** The memory of an attribute after the call; that before the call, if the call did not change it. */
   const memory = (id: number): Uint8Array | undefined => {
     const attribute = logged.attributes.find(a => a.id === id)
     return attribute?.after ?? attribute?.before
@@ -124,7 +125,7 @@ export const recordedResult = (call: Call, logged: LoggedIoctl | LoggedWrite): R
   return finish(reading)
 }
 
-/** The calls on uverbs files. The view has the handles and the context of the kernel's answers. */
+/** The calls on uverbs files. The view gets the context and the handles of the kernel's answers. */
 export function* replay(
   name: string,
 ): Generator<{ logged: LoggedIoctl | LoggedWrite; view: FakeView; decoded: Decoded | Answer; where: string }> {

@@ -139,7 +139,7 @@ class ProgramOwner implements IdOwner {
     const { events, state: id } = this.#object
     // As on Linux, a request that was not accepted has no user handle, so programs cannot know the identifier of its
     // events. So the events are dropped, unless the request is attached to an event queue.
-    if (id.isUnanswered && events?.userHandle === 0n && events.state?.attached === undefined) return
+    if (id.isUnaccepted && events?.userHandle === 0n && events.state?.attached === undefined) return
     postEvent(this.#object, type, details, request)
   }
 

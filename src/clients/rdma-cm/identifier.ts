@@ -55,7 +55,7 @@ export interface EventDetails {
   readonly connection?: ConnectionParameters
   readonly datagram?: DatagramParameters
   readonly ece?: Ece
-  /** Of an event that the program has written, 8 bytes. */
+  /** Of an event that the program has written (rdma_write_cm_event), 8 bytes. */
   readonly argument?: bigint
 }
 
@@ -94,7 +94,7 @@ export class Identifier implements PortHolder {
   /** 16 bytes; set when the peer is known. */
   remoteGid: Uint8Array | undefined
   flowLabel = 0
-  /** The device's MAC when the identifier was bound; undefined if the MAC cannot change. */
+  /** The device's MAC when the identifier was bound, to detect a change (ADDR_CHANGE); undefined if it was unknown. */
   mac: string | undefined
   /** The next hop when the route was resolved; undefined if the system reports no MACs. */
   neighbour: Neighbour | undefined
@@ -110,12 +110,12 @@ export class Identifier implements PortHolder {
   /** Whether this was created for a peer's request. */
   isRequest = false
   /** Whether this is a request that its owner has not accepted. */
-  isUnanswered = false
+  isUnaccepted = false
   /** Multicast memberships, which are destroyed with the identifier. */
   readonly memberships = new Set<CoreObject>()
   /** Number of events that the program has not read. */
   unreadEvents = 0
-  /** Number of events of memberships that the program has read, also of memberships that it has left. */
+  /** Number of events of multicast memberships that the program has read, also of memberships that it has left. */
   readGroupEvents = 0
   /** RDMA_OPTION_ID_REUSEADDR. */
   reuseAddress = false
@@ -124,14 +124,14 @@ export class Identifier implements PortHolder {
   trafficClass = 0
   /** Options of enhanced connection establishment (rdma_set_local_ece). */
   ece: Ece | undefined
-  /** Local ACK timeout, an exponent: 4.096 µs · 2^n. Undefined: the agreed timeout. */
+  /** Local ACK timeout, an exponent: 4.096 µs · 2^n. Undefined: that of the REQ or REP. */
   ackTimeout: number | undefined
   /** Of the resolved route or the peer's request, an exponent: 4.096 µs · 2^n. Undefined: PACKET_LIFE_TIME. */
   packetLifeTime: number | undefined
   qkey: number
   /** The first PSN that the peer sends. */
   readonly startingPsn: number
-  /** Undefined: the identifier belongs to code in this process. */
+  /** Core's object of a program's identifier; undefined if the identifier belongs to code in this process. */
   object: CoreObject | undefined
 
   constructor(

@@ -337,7 +337,7 @@ export class RdmaCm implements EventHost {
       this.#rejectAfterFailedAccept(id, connection)
       throw asCallError(error)
     }
-    id.isUnanswered = false
+    id.isUnaccepted = false
     this.flush()
   }
 
@@ -483,7 +483,7 @@ export class RdmaCm implements EventHost {
   attachRequest(id: Identifier, connection: CmConnection, device: CmDevice): void {
     id.state = 'CONNECT'
     id.isRequest = true
-    id.isUnanswered = true
+    id.isUnaccepted = true
     id.connection = connection
     const { localGid, remoteGid, flowLabel, trafficClass, packetLifeTime } = connection.path
     id.remoteGid = remoteGid

@@ -4,8 +4,8 @@
  * as with packets: PSNs and MSNs advance, the responder applies its checks and refusals (transport/responder/), RNR
  * timers and retries run, counters count packets and bytes.
  *
- * A queue pair is eligible if none of its PSNs is outstanding and its peer would accept its packets. All other messages
- * are sent as packets; so are all messages while a port needs packets, for example for a capture
+ * A queue pair is eligible if none of its PSNs is outstanding and its peer would accept its packets (`isLoopback`).
+ * All other messages are sent as packets; so are all messages while a port needs packets, for example for a capture
  * (`LocalPeerDevice.receiverOf`). After each slice both ends are in the same state as after packets, so the rest of the
  * message may be sent either way.
  *
@@ -41,7 +41,7 @@ import { putReadAtomicRequest, requestPayloadBytes } from '../requester/read-ato
 import { putRequestHeader, srqnOf } from '../requester/request-header.ts'
 import { NakSyndrome, nakAt, nakFatal, nakInvalidRequest } from '../responder/nak.ts'
 import { checkRead, consumeResponse } from '../responder/rd-atomic.ts'
-import { onRequest, raiseCommEst } from '../responder/responder.ts'
+import { onExpectedPsn, onRequest } from '../responder/responder.ts'
 import { beginWrite, receiveSend, receiveWrite } from '../responder/send-write.ts'
 import { noSrqCause, selectSrq } from '../responder/xrc.ts'
 import { advance, failLocalAccess, Step } from '../scheduling.ts'
@@ -50,15 +50,17 @@ import { Access, type LocalPeerDevice, Send, Sge } from '../types.ts'
 import { admitPacket } from '../unreliable/unreliable.ts'
 import { ACK_BYTES, AETH_BYTES, BTH_BYTES, countInbound, countMessage, countOutbound } from './local-peer.ts'
 
-const { RTR, ERR } = QpState.values
+const { ERR } = QpState.values
 const { SEND, READ, ATOMIC } = SendKind
 const { RESPONSE } = KindFlags
 const { SUCCESS, REM_INV_REQ_ERR } = WcStatus.values
 const { SOLICITED, INLINE } = SendFlags.values
 const { XRC_INI } = Service
 const { SENT_SOME, WAITS } = Step
-const HEADER_BYTES = opcodeHeaderBytes
 const ATOMIC_ACK_BYTES = opcodeHeaderBytes[operationCode.ATOMIC_ACK] + ICRC_BYTES
+
+/** Data is written immediately, not deferred (dma.ts). */
+const WRITES_NOW = true
 
 /** Maximum bytes of one slice: the size of the staging buffer of a `LocalPeerDevice`. */
 const SLICE_BYTES = 0x1_0000
@@ -67,11 +69,7 @@ const SLICE_BYTES = 0x1_0000
 
 /** Sends a slice of `request`. Returns a `Step`. */
 export const sendSlice = (s: EngineState, row: number, request: number, now: number): number => {
-  const peer = s.peerState as EngineState
-  const peerRow = s.peerRow
   const kind = s.pool[request + WQE.KIND]
-  peer.rows[peerRow * QP.WORDS + QP.RESP_FLAGS] &= ~(RespFlag.NAK_SENT | RespFlag.NAK_DUE)
-  if (peer.rows[peerRow * QP.WORDS + QP.STATE] === RTR) raiseCommEst(peer, peerRow)
   if ((kind & RESPONSE) === 0) return sendMessageSlice(s, row, request, now)
   return kind === READ ? sendReadSlice(s, row, request, now) : sendAtomicOrFlush(s, row, request, now)
 }
@@ -100,14 +98,14 @@ const locateLocal = (s: EngineState, row: number, request: number, offset: numbe
     const result = locateInPlace(s, s, row, key, hi, sum >>> 0, total, Access.LOCAL_READ)
     if (result !== UNLOCATED) return result
   }
-  return gather(s, row, request, offset, total, arena, staging, total, total)
+  return gather(s, row, request, offset, total, arena, staging, total, total) // one chunk
 }
 
 /** Not a DmaResult: the memory cannot be accessed in place. */
 const UNLOCATED = -1
 
 /**
- * Locates memory that is registered at the device of `owner` (`s` or its peer). Sets `s.result.dataArena` and
+ * Locates memory of the queue pair `row` of `owner`: of this end (`s`) or of its peer. Sets `s.result.dataArena` and
  * `s.result.dataAt`; returns a DmaResult or UNLOCATED.
  */
 const locateInPlace = (
@@ -121,7 +119,7 @@ const locateInPlace = (
   access: number,
 ): number => {
   const { memory } = owner.env
-  // If the staging arena has an address, native code copies the data, and can copy only to and from this arena.
+  // If the staging arena is native memory (its address is not 0), native code copies, only to and from this arena.
   if (memory.locate === undefined || (s.env.localDevice as LocalPeerDevice).arena.address !== 0) return UNLOCATED
   const qpn = owner.rows[row * QP.WORDS + QP.QPN]
   const pd = owner.rows[row * QP.WORDS + QP.PD]
@@ -153,6 +151,7 @@ const sendMessageSlice = (s: EngineState, row: number, request: number, now: num
   const isReliable = reliableService[w[base + QP.SERVICE]] !== 0
   const isAdmitted =
     isReliable || admitSlicePacket(peer, s.peerRow, w[base + QP.REQ_PSN], p[request + WQE.KIND], done === 0)
+  if (isAdmitted) onExpectedPsn(peer, s.peerRow)
   const accepted = isAdmitted ? receiveMessageSlice(s, peer, row, request, done, bytes, packets, ends) : 0
   countMessage(s, row, request, done === 0, ends, packets, bytes)
   if (isReliable) return onSliceReceived(s, row, request, packets, accepted, packets * PACKET_WEIGHT + bytes, ends, now)
@@ -188,10 +187,11 @@ const receiveMessageSlice = (
   const position = starts && ends ? OP_ONLY : starts ? OP_FIRST : ends ? OP_LAST : OP_MIDDLE
   const lastFlags = ends ? opcodeFlags[serviceBits[service] | lastOf[operation]] & (OP_IMM | OP_INV) : 0
   const flags = position | lastFlags
+  // The immediate, or the key that the peer invalidates.
   const value = lastFlags === 0 ? 0 : p[wr + Send.IMM]
   const isSolicited = (p[wr + Send.FLAGS] & SOLICITED) !== 0
   setPayload(peer, arena, at, bytes)
-  if (p[request + WQE.KIND] === SEND) return receiveSend(peer, peerRow, flags, packets, value, isSolicited, true)
+  if (p[request + WQE.KIND] === SEND) return receiveSend(peer, peerRow, flags, packets, value, isSolicited, WRITES_NOW)
   if (starts) {
     const isMultiPacket = p[request + WQE.PSNS] > 1
     const refusal = beginWrite(
@@ -210,12 +210,12 @@ const receiveMessageSlice = (
   }
   // As with packets, earlier data is written before the last packet takes the receive WQE.
   if ((flags & OP_IMM) === 0 || packets === 1)
-    return receiveWrite(peer, peerRow, flags, packets, value, isSolicited, true)
+    return receiveWrite(peer, peerRow, flags, packets, value, isSolicited, WRITES_NOW)
   const bytesBefore = (packets - 1) * s.rows[row * QP.WORDS + QP.MTU]
   setPayload(peer, arena, at, bytesBefore)
-  if (receiveWrite(peer, peerRow, starts ? OP_FIRST : OP_MIDDLE, packets - 1, 0, false, true) === 0) return 0
+  if (receiveWrite(peer, peerRow, starts ? OP_FIRST : OP_MIDDLE, packets - 1, 0, false, WRITES_NOW) === 0) return 0
   setPayload(peer, arena, at + bytesBefore, bytes - bytesBefore)
-  return packets - 1 + receiveWrite(peer, peerRow, OP_LAST | lastFlags, 1, value, isSolicited, true)
+  return packets - 1 + receiveWrite(peer, peerRow, OP_LAST | lastFlags, 1, value, isSolicited, WRITES_NOW)
 }
 
 /** Sends a slice of a READ. As with packets, the READ is requested in parts. */
@@ -255,7 +255,7 @@ const sendReadSlice = (s: EngineState, row: number, request: number, now: number
   countInbound(s, packets, packets * (BTH_BYTES + ICRC_BYTES) + aethBytes + bytes + padBytes)
   if (bytes > 0) {
     setPayload(s, s.result.dataArena, s.result.dataAt, bytes)
-    const written = scatter(s, row, DmaKind.READ_RESPONSE, wr + Send.SGE, p[wr + Send.SGES], done * mtu, true)
+    const written = scatter(s, row, DmaKind.READ_RESPONSE, wr + Send.SGE, p[wr + Send.SGES], done * mtu, WRITES_NOW)
     if (written !== DmaResult.OK) return failLocalAccess(s, row, request)
   }
   return onSliceReceived(s, row, request, packets, packets, bytes + packets * PACKET_WEIGHT, ends, now)
@@ -276,9 +276,10 @@ const beginReadPart = (
   const service = s.rows[base + QP.SERVICE]
   const mtu = s.rows[base + QP.MTU]
   const peerRow = s.peerRow
-  countOutbound(s, 1, HEADER_BYTES[serviceBits[service] | operationCode.READ_REQUEST] + ICRC_BYTES)
+  countOutbound(s, 1, opcodeHeaderBytes[serviceBits[service] | operationCode.READ_REQUEST] + ICRC_BYTES)
+  onExpectedPsn(peer, peerRow)
   if (service === XRC_INI && !selectSrq(peer, peerRow, srqnOf(s, base, request), OP_START)) {
-    nakInvalidRequest(peer, peerRow, noSrqCause(srqnOf(s, row * QP.WORDS, request)))
+    nakInvalidRequest(peer, peerRow, noSrqCause(srqnOf(s, base, request)))
     return false
   }
   const sum = p[wr + Send.REMOTE_LO] + done * mtu
@@ -328,7 +329,7 @@ const sendAtomicOrFlush = (s: EngineState, row: number, request: number, now: nu
   const { view } = arena
   const service = w[base + QP.SERVICE]
   const opcode = serviceBits[service] | onlyOf[operationOf(service, p[wr + Send.OPCODE])]
-  const header = HEADER_BYTES[opcode]
+  const header = opcodeHeaderBytes[opcode]
   const size = header + requestPayloadBytes(p[request + WQE.KIND]) + ICRC_BYTES
   putRequestHeader(view, staging, opcode, 0, w[base + QP.DEST_QPN], w[base + QP.REQ_PSN], srqnOf(s, base, request))
   if (putReadAtomicRequest(s, row, request, arena, staging, opcode, header, 0, 0) !== DmaResult.OK)
@@ -337,6 +338,7 @@ const sendAtomicOrFlush = (s: EngineState, row: number, request: number, now: nu
   const peerRow = s.peerRow
   countOutbound(s, 1, size)
   onRequest(peer, peerRow, arena, staging, size)
+  // Without a response the request was refused.
   if (peer.rows[peerRow * QP.WORDS + QP.RESP_PENDING] === 0) return onSliceReceived(s, row, request, 1, 0, 0, true, now)
   const resource = consumeResponse(peer, peerRow)
   const isAtomic = p[request + WQE.KIND] === ATOMIC
@@ -345,7 +347,7 @@ const sendAtomicOrFlush = (s: EngineState, row: number, request: number, now: nu
     view.setUint32(staging, peer.pool[resource + RES.DATA_LO], true)
     view.setUint32(staging + 4, peer.pool[resource + RES.DATA_HI], true)
     setPayload(s, arena, staging, 8)
-    const result = scatter(s, row, DmaKind.READ_RESPONSE, wr + Send.SGE, s.pool[wr + Send.SGES], 0, true)
+    const result = scatter(s, row, DmaKind.READ_RESPONSE, wr + Send.SGE, s.pool[wr + Send.SGES], 0, WRITES_NOW)
     if (result !== DmaResult.OK) return failLocalAccess(s, row, request)
   }
   return onSliceReceived(s, row, request, 1, 1, PACKET_WEIGHT, true, now)
@@ -385,7 +387,8 @@ const onSliceReceived = (
   w[base + QP.COMP_PSN] = w[base + QP.REQ_PSN]
   w[base + QP.COMP_ACKED_BYTES] = w[base + QP.REQ_SENT_BYTES]
   w[base + QP.REQ_BYTES_SINCE_ACKREQ] = 0
-  // The state of other losses needs no reset: after these, packets are sent, and their ACKs reset it.
+  // RNR NAKs set RESENT for slices too. The flags of other losses are set only while packets are sent, and cleared by
+  // the ACKs of these packets (onAcknowledge).
   w[base + QP.REQ_FLAGS] &= ~ReqFlag.RESENT
   s.localBytes += weight
   w[base + QP.COMP_RNR_RETRIES] = w[base + QP.RNR_RETRY]
@@ -395,7 +398,10 @@ const onSliceReceived = (
   return SENT_SOME
 }
 
-/** Handles a NAK for a slice. Meanwhile the packets of the slice count as outstanding. */
+/**
+ * Handles a NAK for a slice. `onAcknowledge` accepts only PSNs of sent packets, so the packets of the slice count as
+ * sent during the call; afterwards nothing is outstanding.
+ */
 const onSliceNak = (s: EngineState, row: number, packets: number, syndrome: number, psn: number, now: number): void => {
   const w = s.rows
   const base = row * QP.WORDS
@@ -428,6 +434,6 @@ const dropRest = (
   // The first dropped packet is counted already.
   for (let i = accepted + 1; i < packets; i++) {
     if (peerRows[peerBase + QP.STATE] === ERR) peer.counters.dropped++
-    else admitSlicePacket(peer, peerRow, psnAdd(psn, i), kind, false)
+    else admitSlicePacket(peer, peerRow, psnAdd(psn, i), kind, false) // which counts the packet
   }
 }

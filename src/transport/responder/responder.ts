@@ -68,7 +68,7 @@ export const onRequest = (s: EngineState, row: number, arena: Arena, at: number,
   if (reliableService[w[base + QP.SERVICE]] === 0) {
     if (!admitPacket(s, row, flags, psn)) return
   } else if (!acceptPsn(s, row, arena, at, opcode, flags, psn)) return
-  if (w[base + QP.STATE] === RTR) raiseCommEst(s, row)
+  onExpectedPsn(s, row)
   const payload = length - HEADER_BYTES[opcode] - bthPadCount(arena.view, at) - ICRC_BYTES
   if (isOutOfPlace(w[base + QP.RESP_MESSAGE], flags))
     nakInvalidRequest(s, row, createCause('OUT_OF_PLACE', { bthOpcode: opcode }))
@@ -101,11 +101,16 @@ const isLengthValid = (mtu: number, flags: number, payload: number): boolean => 
   return (flags & OP_LAST) !== 0 ? payload > 0 : payload === mtu
 }
 
-/** Raises the event COMM_EST, once until RESET. The QP is in RTR. */
-export const raiseCommEst = (s: EngineState, row: number): void => {
+/**
+ * Call when a packet with the expected PSN has arrived: an unsent NAK is obsolete, and the next gap gets a NAK of its
+ * own. In RTR the first such packet raises the event COMM_EST.
+ */
+export const onExpectedPsn = (s: EngineState, row: number): void => {
+  const w = s.rows
   const base = row * QP.WORDS
-  if ((s.rows[base + QP.RESP_FLAGS] & RespFlag.ESTABLISHED) !== 0) return
-  s.rows[base + QP.RESP_FLAGS] |= RespFlag.ESTABLISHED
+  w[base + QP.RESP_FLAGS] &= ~(RespFlag.NAK_SENT | RespFlag.NAK_DUE)
+  if (w[base + QP.STATE] !== RTR || (w[base + QP.RESP_FLAGS] & RespFlag.ESTABLISHED) !== 0) return
+  w[base + QP.RESP_FLAGS] |= RespFlag.ESTABLISHED
   s.env.events.raise(row, COMM_EST, createCause('ESTABLISHED', {}))
 }
 
@@ -126,10 +131,7 @@ const acceptPsn = (
   const ahead = psnDifference(psn, w[base + QP.RESP_EPSN])
   if (ahead < 0) onDuplicate(s, row, arena, at, opcode, flags, psn)
   else if (ahead > 0) onGap(s, row)
-  if (ahead !== 0) return false
-  // The expected PSN has arrived: an unsent NAK is obsolete, and the next gap gets a NAK of its own.
-  w[base + QP.RESP_FLAGS] &= ~(RespFlag.NAK_SENT | RespFlag.NAK_DUE)
-  return true
+  return ahead === 0
 }
 
 /**

@@ -555,3 +555,32 @@ for (const path of ['packets', 'direct'] as const)
       [QP_ACCESS_ERR],
     )
   })
+
+for (const path of ['packets', 'direct'] as const)
+  for (const [name, opcode] of Object.entries({ SEND, SEND_WITH_IMM, RDMA_WRITE_WITH_IMM }))
+    it(`a responder in RTR gets no COMM_EST for a ${name} that fails locally, path ${path}`, () => {
+      const m = machine(2, { path })
+      const [p, q] = [program(m, 0), program(m, 1)]
+      const sendCq = makeCq(p)
+      const [a, b] = [makeQp(p, sendCq), makeQp(q, makeCq(q))]
+      const [source, target] = [register(p, 64), register(q, 64)]
+      for (const [qp, peer] of [
+        [a, b],
+        [b, a],
+      ]) {
+        modify(qp, toInit())
+        modify(qp, toRtr(peer.qpn, peer.program.rxe.state.identity.gids[1]))
+      }
+      modify(a, toRts())
+      const sges = [{ ...sgeOf(source, 0, 8), lkey: source.lkey ^ 0x5500 }]
+      postSend(a.send, { opcode, sges, remote: target.address, rkey: target.rkey })
+      m.settle()
+      assert.deepEqual(
+        completions(sendCq).map(({ status }) => status),
+        [WcStatus.values.LOC_PROT_ERR],
+      )
+      assert.deepEqual(
+        q.async.queue.map(({ type }) => type),
+        [],
+      )
+    })
