@@ -464,14 +464,32 @@ EXPORT char *canonicalize_file_name(const char *path)
     return without_root(REAL(canonicalize_file_name)(path));
 }
 
+/*
+ * The path that the program gets is shorter than that in the tree. So if the C library's getcwd finds a buffer of `size`
+ * bytes too short (NULL with ERANGE), the path may fit.
+ */
+static char *without_root_in(char *resolved, char *buffer, size_t size)
+{
+    char folder[PATH_SIZE];
+    if (LIKELY(resolved || !shim_is_active || errno != ERANGE))
+        return without_root(resolved);
+    if (!REAL(getcwd)(folder, sizeof folder))
+        return NULL;
+    path_strip_root(folder);
+    if (strlen(folder) < size)
+        return buffer ? strcpy(buffer, folder) : strdup(folder);
+    errno = ERANGE;
+    return NULL;
+}
+
 EXPORT char *getcwd(char *buffer, size_t size)
 {
-    return without_root(REAL(getcwd)(buffer, size));
+    return without_root_in(REAL(getcwd)(buffer, size), buffer, size);
 }
 
 EXPORT char *__getcwd_chk(char *buffer, size_t size, size_t buffer_size)
 {
-    return without_root(REAL(__getcwd_chk)(buffer, size, buffer_size));
+    return without_root_in(REAL(__getcwd_chk)(buffer, size, buffer_size), buffer, size);
 }
 
 EXPORT char *get_current_dir_name(void)

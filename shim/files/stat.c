@@ -103,10 +103,19 @@ static int show_path(int result, const char *path, void *out)
     return result;
 }
 
+/*
+ * Whether a call is about the descriptor itself. Since Linux 6.11 the path may be NULL. glibc's headers declare it
+ * nonnull, so a comparison with NULL would be removed.
+ */
+static bool is_of_descriptor(const char *path, int flags)
+{
+    return UNLIKELY(flags & AT_EMPTY_PATH) && (is_invalid_path(path) || path[0] == 0);
+}
+
 /* As show_fd, after an fstatat. */
 static int show_at(int result, int dir, const char *path, void *out, int flags)
 {
-    if ((flags & AT_EMPTY_PATH) && path && path[0] == 0)
+    if (is_of_descriptor(path, flags))
         return show_fd(result, dir, out);
     return show_path(result, path, out);
 }
@@ -180,7 +189,7 @@ EXPORT int statx(int dir, const char *path, int flags, unsigned mask, struct sta
     if (result != 0)
         return result;
     dev_t rdev;
-    if ((flags & AT_EMPTY_PATH) && (!original || !original[0])) {
+    if (is_of_descriptor(original, flags)) {
         if (LIKELY(!is_device(dir, &rdev)))
             return result;
         char *path_buffer = alloca(PATH_SIZE);

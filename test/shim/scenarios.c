@@ -126,6 +126,11 @@ static void device(void)
     struct statx sx;
     EXPECT(statx(fd, "", AT_EMPTY_PATH, STATX_ALL, &sx) == 0);
     EXPECT(sx.stx_mode == (S_IFCHR | 0666) && sx.stx_rdev_major == 231 && sx.stx_ino == by_path.st_ino);
+    /* Since Linux 6.11 the path may be NULL. */
+    const char *volatile no_path = NULL;
+    EXPECT(fstatat(fd, no_path, &st, AT_EMPTY_PATH) == 0 ? S_ISCHR(st.st_mode) : errno == EFAULT);
+    EXPECT(statx(fd, no_path, AT_EMPTY_PATH, STATX_ALL, &sx) == 0 ? S_ISCHR(sx.stx_mode) : errno == EFAULT);
+    errno = 0;
     struct stat64 st64;
     EXPECT(fstat64(fd, &st64) == 0 && S_ISCHR(st64.st_mode));
     EXPECT(order(fd, ECHO, 12345) == 12345 && errno == 0);

@@ -239,6 +239,8 @@ void relative_paths(void)
     expect_device(open("uverbs0", O_RDWR));
     expect_device(open("././/uverbs0", O_RDWR));
     EXPECT(getcwd(text, sizeof text) && strcmp(text, "/dev/infiniband") == 0);
+    EXPECT(getcwd(text, sizeof "/dev/infiniband") && strcmp(text, "/dev/infiniband") == 0);
+    FAILS(getcwd(text, sizeof "/dev/infiniband" - 1) ? 0 : -1, ERANGE);
     EXPECT(realpath("uverbs0", text) && strcmp(text, NODE) == 0);
     close(dir);
 
