@@ -12,8 +12,8 @@ import {
   tormentKinds,
 } from '../../../spec/check/torment.ts'
 
-/** The share of its opportunities in which a kind acts: a seed chooses one for each kind. */
-const SHARES = [0, 0, 1 / 16, 1 / 4, 1 / 2, 1]
+/** The probability that a kind acts at an opportunity: a seed chooses one for each kind. */
+const PROBABILITIES = [0, 0, 1 / 16, 1 / 4, 1 / 2, 1]
 /** The longest wait, microseconds: a seed chooses one. */
 const LONGEST_WAITS = [20, 500, 5000, 20_000]
 /** The longest wait of a sequence shrinks: to 1/2 after this many waits, to 1/3 after twice as many, and so on. */
@@ -37,8 +37,8 @@ export interface Decisions {
    * about packets of one burst are made together, so `count` may be larger.
    */
   readonly isOver: boolean
-  /** The share of its opportunities in which the kind acts, 0 to 1. */
-  share(kind: TormentKind): number
+  /** The probability that the kind acts at an opportunity, 0 to 1. */
+  probability(kind: TormentKind): number
   /**
    * The sequence of a kind for one object of a device. `key`: the object's number, for example its QPN. A later object
    * with the same number continues the sequence.
@@ -73,7 +73,7 @@ export interface Sequence {
 export const createDecisions = ({ seed, maxDecisions }: TormentSetting): Decisions => {
   const profile = createRandom(seed ^ hashOf('profile'))
   const longest = LONGEST_WAITS[profile() % LONGEST_WAITS.length]
-  const shares = new Map(tormentKinds.map(kind => [kind, SHARES[profile() % SHARES.length]]))
+  const probabilities = new Map(tormentKinds.map(kind => [kind, PROBABILITIES[profile() % PROBABILITIES.length]]))
   const listeners = new Set<Listener>()
   /** By kind and device. */
   const sequences = new Map<string, Sequences>()
@@ -82,10 +82,11 @@ export const createDecisions = ({ seed, maxDecisions }: TormentSetting): Decisio
 
   const createSequence = (kind: TormentKind, name: string): Sequence => {
     const random = createRandom(seed ^ hashOf(name))
-    const share = (shares.get(kind) as number) * RANDOM_RANGE
+    /** `random` returns a smaller integer with the probability of the kind. */
+    const threshold = (probabilities.get(kind) as number) * RANDOM_RANGE
     let waits = 0
     return {
-      acts: () => share > 0 && random() < share && count < maxDecisions,
+      acts: () => threshold > 0 && random() < threshold && count < maxDecisions,
       below: limit => random() % limit,
       wait: () => {
         const max = Math.max(longest / (1 + waits++ / WAITS_UNTIL_HALF), 2)
@@ -106,7 +107,7 @@ export const createDecisions = ({ seed, maxDecisions }: TormentSetting): Decisio
     get isOver() {
       return count >= maxDecisions
     },
-    share: kind => shares.get(kind) ?? 0,
+    probability: kind => probabilities.get(kind) ?? 0,
     sequence(kind, device, key) {
       const group = `${kind} ${device}`
       let ofGroup = sequences.get(group)

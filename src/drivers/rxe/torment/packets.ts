@@ -10,7 +10,7 @@ import { opcodeByNumber } from '../../../spec/wire/opcodes.ts'
 import { bthDestQp, bthOpcode } from '../../../wire/bth.ts'
 import type { Decisions } from './decisions.ts'
 
-/** Shares of duplicated and reordered packets, if the share of the kind is 1. */
+/** Probabilities that a packet is duplicated or reordered, if that of the kind is 1. */
 const DUPLICATED = 0.1
 const REORDERED = 0.05
 const DATAGRAMS_REORDERED = 0.25
@@ -51,11 +51,11 @@ const delegate = (port: Port): Port => ({
 
 /** The port with the fault layer; undefined if the seed does not use the kind. */
 export const withPacketTorment = (port: Port, device: string, decisions: Decisions): FaultPort | undefined => {
-  const share = decisions.share('packet')
-  if (share === 0 || decisions.isOver) return undefined
+  const probability = decisions.probability('packet')
+  if (probability === 0 || decisions.isOver) return undefined
   const rules = parseFaults(
-    `opcode=RC_*+XRC_*,dup=${DUPLICATED * share},reorder=${REORDERED * share},seed=${decisions.seed};` +
-      `opcode=UD_*,reorder=${DATAGRAMS_REORDERED * share},seed=${decisions.seed}`,
+    `opcode=RC_*+XRC_*,dup=${DUPLICATED * probability},reorder=${REORDERED * probability},seed=${decisions.seed};` +
+      `opcode=UD_*,reorder=${DATAGRAMS_REORDERED * probability},seed=${decisions.seed}`,
   )
   const layer = withFaults(delegate(port), device, rules)
   layer.tap = ({ outcome, arena: { view }, offset }) => {

@@ -257,7 +257,7 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
         nextTimeout: () =>
           Math.min(writes.nextTimeout(), completions.nextTimeout(), responder.nextTimeout(), doorbells.nextTimeout()),
         entriesOf({ handle }, requested, capacity) {
-          if (decisions.share('limit') === 0 || decisions.isOver || requested >= capacity) return capacity
+          if (decisions.probability('limit') === 0 || decisions.isOver || requested >= capacity) return capacity
           decisions.note('limit', name, () => `CQ ${handle} has ${requested} entries, not ${capacity}`)
           return requested
         },

@@ -1,19 +1,19 @@
 /*
- * Finds seeds of `--torment` by the share of a kind (src/drivers/rxe/torment/decisions.ts): the fraction of
- * opportunities in which the kind acts, 0 to 1.
+ * Finds seeds of `--torment` by the probability that a kind acts at an opportunity (src/drivers/rxe/torment/decisions.ts),
+ * 0 to 1.
  */
 import { createDecisions } from '../../../../src/drivers/rxe/torment/decisions.ts'
 import type { TormentKind } from '../../../../src/spec/check/torment.ts'
 
-const shareOf = (seed: number, kind: TormentKind): number =>
-  createDecisions({ seed, maxDecisions: Number.POSITIVE_INFINITY }).share(kind)
+const probabilityOf = (seed: number, kind: TormentKind): number =>
+  createDecisions({ seed, maxDecisions: Number.POSITIVE_INFINITY }).probability(kind)
 
-/** The first seed in which the share of `kind` is at least `minShare`. */
-export const seedWith = (kind: TormentKind, minShare: number): number => {
-  for (let seed = 0; ; seed++) if (shareOf(seed, kind) >= minShare) return seed
+/** The first seed in which the probability of `kind` is at least `min`. */
+export const seedWith = (kind: TormentKind, min: number): number => {
+  for (let seed = 0; ; seed++) if (probabilityOf(seed, kind) >= min) return seed
 }
 
 /** The first seed in which `kind` never acts. */
 export const seedWithout = (kind: TormentKind): number => {
-  for (let seed = 0; ; seed++) if (shareOf(seed, kind) === 0) return seed
+  for (let seed = 0; ; seed++) if (probabilityOf(seed, kind) === 0) return seed
 }

@@ -635,7 +635,7 @@ describe('a responder', () => {
       })
       assert.equal(completed, 8)
       const { retransmissions } = m.devices[0].state.engine().counters
-      if (torment.decisions.share('packet') === 0) assert.equal(retransmissions, 0, `seed ${seed}`)
+      if (torment.decisions.probability('packet') === 0) assert.equal(retransmissions, 0, `seed ${seed}`)
     }
   })
 })
