@@ -1,7 +1,7 @@
 /*
  * Rows "inproc": messages between two devices of the library in one process, on one thread (inproc-side.ts). Bandwidth
- * is compared with memcpy in C between two buffers of the same size. The rows of small requests have no reference: their
- * limits are for the measured value.
+ * is compared with memcpy in C between two buffers of the same size. The rows of small requests have no reference:
+ * their `floor` and `aim` are absolute values.
  */
 import { startChild } from './harness/children.ts'
 import type { Bench, Row } from './harness/harness.ts'
@@ -11,7 +11,7 @@ import type { InprocOrder } from './sides/inproc-side.ts'
 /** Requests posted before the first poll. */
 const BATCH = 16
 const MEBI = 2 ** 20
-/** Bytes that a measurement of the reference copies. */
+/** Bytes copied per measurement of the reference. */
 const REFERENCE_BYTES = 5e9
 
 /** Starts the process that measures nanoseconds per message. */

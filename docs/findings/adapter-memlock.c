@@ -1,4 +1,4 @@
-/* More memory is registered than RLIMIT_MEMLOCK, which does not bind root: run with `--like mlx5`. */
+/* More memory is registered than RLIMIT_MEMLOCK allows. Without `--like mlx5` the limit does not apply to root. */
 #include "pair.h"
 
 #include <sys/resource.h>

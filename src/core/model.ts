@@ -257,7 +257,7 @@ export interface CallContext {
   /**
    * Called if the answer cannot be delivered: puts back events and messages that the handler took (`onUndelivered`).
    */
-  undelivered?: () => void
+  putBack?: () => void
 }
 
 /** Objects that a call created in addition to its own object. */
@@ -293,7 +293,7 @@ export interface Entry {
   /** Runs a call: the handler, and hooks around it if there are any. */
   readonly run: AnyHandler
   /** Calls the `post` hooks for a call that is refused before its handler runs. Undefined: no hooks. */
-  readonly refused:
+  readonly onRefused:
     | ((call: CallContext, object: CoreObject | undefined, args: HandlerValues, error: unknown) => void)
     | undefined
   /** `run` without hooks. */

@@ -6,8 +6,8 @@ import type { CallContext } from './model.ts'
 
 /** Calls `putBack` if the call's answer cannot be delivered; the last registered first. */
 export const onUndelivered = (call: CallContext, putBack: () => void): void => {
-  const previous = call.undelivered
-  call.undelivered =
+  const previous = call.putBack
+  call.putBack =
     previous === undefined
       ? putBack
       : () => {

@@ -111,11 +111,10 @@ export const isValid = (check: Check, value: unknown): boolean => {
     case BYTES:
       return value instanceof Uint8Array && value.length >= check.min && value.length <= check.max
     case RECORD:
-      return hasValidArguments(check.shape as ArgumentShape, value)
+      return passesQuickCheck(check.shape as ArgumentShape, value)
     case LIST: {
       if (!Array.isArray(value) || value.length > check.max) return false
-      for (let i = 0; i < value.length; i++)
-        if (!hasValidArguments(check.shape as ArgumentShape, value[i])) return false
+      for (let i = 0; i < value.length; i++) if (!passesQuickCheck(check.shape as ArgumentShape, value[i])) return false
       return true
     }
   }
@@ -138,7 +137,7 @@ const recordShape = (fields: Members, strict: boolean): ArgumentShape => shapeWi
 export const shapeOf = (attributes: Members): ArgumentShape => shapeWith(attributes, false, false)
 
 /** Whether all required members are present and all members are valid; false for class instances, as `isValid`. */
-export const hasValidArguments = (shape: ArgumentShape, values: unknown): boolean => {
+export const passesQuickCheck = (shape: ArgumentShape, values: unknown): boolean => {
   // `constructor`, because Object.getPrototypeOf takes as long as all other checks
   if (typeof values !== 'object' || values === null || values.constructor !== Object) return false
   let missing = shape.requiredCount

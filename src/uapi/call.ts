@@ -34,7 +34,7 @@ export interface Result {
   /** New file descriptors for the caller. */
   readonly descriptors?: readonly NewDescriptor[]
   /** Called by core if the answer cannot be delivered: puts back what the call has removed, for example an event. */
-  readonly undelivered?: () => void
+  readonly putBack?: () => void
 }
 
 /** A new descriptor for the caller. */
@@ -79,7 +79,7 @@ export interface Decoded {
   legacy(): Uint8Array | undefined
   /**
    * Writes the result to the caller's memory. If `ret` of the answer to a Result is negative, the result was not
-   * delivered, and core undoes the call: it destroys created objects and calls `undelivered`. Never throws a CallError.
+   * delivered, and core undoes the call: it destroys created objects and calls `putBack`. Never throws a CallError.
    */
   answer(outcome: Result | CallError): Answer
 }

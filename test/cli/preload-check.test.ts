@@ -115,6 +115,18 @@ test('interpreters of scripts, and programs that launchers and shells start, are
 
   assert.deepEqual(problemsOf('sh', '-c', staticProgram), direct)
   assert.deepEqual(problemsOf('sh', '-ec', `cd /; A=1 exec ${staticProgram} --flag && true`), direct)
+  for (const options of [['-ce'], ['-c', '-e'], ['-o', 'pipefail', '-c'], ['-euo', 'pipefail', '-c'], ['-c', '--']])
+    assert.deepEqual(problemsOf('bash', ...options, staticProgram), direct)
+  assert.deepEqual(problemsOf('bash', '-o', 'pipefail', staticProgram), [])
+  for (const options of [
+    ['-S', `${staticProgram} x`],
+    [`-iS${staticProgram} x`],
+    [`--split-string=A=1 ${staticProgram}`],
+  ])
+    assert.ok(problemsOf('env', ...options).includes(direct[0]!))
+  // Linux passes all that follows the interpreter as one argument.
+  const bySplit = script('by-split', `#!/usr/bin/env -S A=1 ${staticProgram} -x`)
+  assert.deepEqual(problemsOf(bySplit), [`${bySplit}: the cause is its interpreter ${staticProgram}: ${reason}`])
   assert.deepEqual(problemsOf('bash', '-c', `if ${staticProgram}; then ${staticProgram}; fi`), direct)
   // Quoted and escaped separators do not end a command.
   assert.deepEqual(

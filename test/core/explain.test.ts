@@ -23,8 +23,8 @@ const setUp = () => {
   const region = addRegion(table, PD, 0x1000n, REGION_START, 4096, LOCAL_WRITE | REMOTE_READ | MW_BIND, noMemory)
   const key = table.key[region]
   const [window1, window2] = [addWindow(table, PD, TYPE_1), addWindow(table, PD, TYPE_2)]
-  const explain = (named: number, access: number, lo = 0x1000, length = 8, pd = PD) =>
-    explainKey(table, pd, named, HI, lo, length, access, QP)
+  const explain = (requestedKey: number, access: number, lo = 0x1000, length = 8, pd = PD) =>
+    explainKey(table, pd, requestedKey, HI, lo, length, access, QP)
   return { table, region, key, window1, window2, explain }
 }
 const hex = (key: number): string => `0x${key.toString(16)}`
@@ -139,9 +139,9 @@ test('every refused access has a reason, and an accepted access has none', () =>
       fc.constantFrom(HI - 1, HI, HI + 1),
       fc.integer({ min: 0xff0, max: 0x2010 }),
       fc.integer({ min: 0, max: 5000 }),
-      (named, pd, qp, access, hi, lo, length) => {
-        const refused = resolve(table, pd, named, hi, lo, length, access, qp) < 0
-        assert.equal(explainKey(table, pd, named, hi, lo, length, access, qp) !== undefined, refused)
+      (requestedKey, pd, qp, access, hi, lo, length) => {
+        const refused = resolve(table, pd, requestedKey, hi, lo, length, access, qp) < 0
+        assert.equal(explainKey(table, pd, requestedKey, hi, lo, length, access, qp) !== undefined, refused)
       },
     ),
   )

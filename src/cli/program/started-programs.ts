@@ -61,10 +61,33 @@ const shellCommands = (text: string): readonly (readonly string[])[] =>
     .map(words => words.slice(words.findIndex(word => !BEFORE_COMMANDS.test(word))))
     .filter(([word]) => word !== undefined && /^[\w./+-]+$/.test(word))
 
-/** TEXT of the arguments of `sh -c TEXT`; undefined if there is none. */
+/** Options of shells whose value is the next argument. */
+const SHELL_OPTION_WITH_VALUE = /^(?:[-+][a-zA-Z]*[oO]|--(?:rcfile|init-file))$/
+
+/** TEXT of the arguments of `sh -c TEXT`; undefined if there is none. Options may precede and follow `-c`. */
 const shellText = (args: readonly string[]): string | undefined => {
-  const option = args.findIndex(arg => /^-[a-zA-Z]*c$/.test(arg))
-  return option >= 0 && args.slice(0, option).every(arg => /^[-+]/.test(arg)) ? args[option + 1] : undefined
+  let hasText = false
+  let index = 0
+  for (; index < args.length && /^[-+]./.test(args[index]!); index++) {
+    const option = args[index]!
+    if (option === '--') {
+      index++
+      break
+    }
+    if (/^-[a-zA-Z]*c/.test(option)) hasText = true
+    if (SHELL_OPTION_WITH_VALUE.test(option)) index++
+  }
+  return hasText ? args[index] : undefined
+}
+
+/** The arguments of `env` with the words of `-S TEXT` in the place of this option; quotes in TEXT are not parsed. */
+const withSplitStrings = (args: readonly string[]): readonly string[] => {
+  const option = args.findIndex(arg => /^(?:-[0iv]*S|--split-string)/.test(arg))
+  const program = startedIndex(args)
+  if (option < 0 || (program >= 0 && program < option)) return args
+  const [, attached] = /^(?:-[0iv]*S|--split-string=?)(.*)$/s.exec(args[option]!) ?? []
+  const [text = '', rest] = attached ? [attached, option + 1] : [args[option + 1], option + 2]
+  return [...args.slice(0, option), ...text.trim().split(/\s+/), ...args.slice(rest)]
 }
 
 /** The index of the program among a launcher's arguments; -1 if the launcher starts none. */
@@ -80,13 +103,14 @@ export const ownArguments = (args: readonly string[]): readonly string[] => {
 /** Adds a program, and the programs that it starts, to `found`. `script`: as in StartedProgram. */
 const collect = (
   name: string,
-  args: readonly string[],
+  givenArgs: readonly string[],
   depth: number,
   found: StartedProgram[],
   script?: string,
 ): void => {
   const path = findProgram(name)
   if (path === undefined || depth > MAX_DEPTH) return
+  const args = basename(path) === 'env' ? withSplitStrings(givenArgs) : givenArgs
   found.push({ name, path, args, ...(script !== undefined && { script }) })
   const line = interpreterLine(path)
   if (line !== undefined) {

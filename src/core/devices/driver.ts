@@ -7,14 +7,15 @@
  *     modify: null,
  *   }, { create: { out: { mmapInfo: optional(record(0x8001, {…})) } } })
  *
- * Arguments and results are type-checked, the driver's own attributes too. References are objects. An omitted method is
- * core's, `null` removes a method, and an override gets core's version as its last parameter.
+ * Arguments and results are type-checked, the driver's own attributes too. An argument that refers to an object is the
+ * CoreObject. An omitted method is core's, `null` removes a method, and an override gets core's version as its last
+ * parameter.
  */
 import type { LinkName } from '../../spec/links.ts'
 import type { Attributes, In, Method, Methods, ObjectClass, Out } from '../../spec/schema/schema.ts'
 import type { CallContext, CoreObject, DriverClass, MethodAdditions } from '../model.ts'
 
-/** Attributes `X`, with those that `A`, the additions to the method, has for direction `D`. */
+/** Attributes `X` and the attributes for direction `D` of `A`, the additions to the method. */
 type MergedAttributes<X extends Attributes, A, D extends 'in' | 'out'> =
   A extends Readonly<Record<D, infer Y extends Attributes>> ? X & Y : X
 
@@ -59,7 +60,7 @@ export const driverClass = <C extends ObjectClass, S = unknown, const A extends 
   methods: {},
 })
 
-/** Adds methods of the driver's own to a common class: `extra` declares them, `handlers` implements them. */
+/** Adds methods of the driver's own to one of core's classes: `extra` declares them, `handlers` implements them. */
 export const withMethods = <const M extends Methods, S = unknown>(
   base: DriverClass,
   extra: M,
@@ -70,9 +71,7 @@ export const withMethods = <const M extends Methods, S = unknown>(
   methods: { ...base.methods, ...extra },
 })
 
-/**
- * Adds handlers by link (R27): on devices of the link they replace the common ones. `null` removes a method.
- */
+/** Adds handlers for link layers (R27), which replace those of `base` on devices of the link layer. `null`: no method. */
 export const withLinkVariants = <C extends ObjectClass, S = unknown>(
   base: DriverClass,
   variants: Readonly<Partial<Record<LinkName, Handlers<C, S>>>>,

@@ -178,7 +178,7 @@ export const runChain = (
   /** Further objects that entries created, as pd.createAhs does. */
   const additional: CoreObject[] = []
   const descriptors: NewDescriptor[] = []
-  /** Each puts back the events that an entry has read (`Result.undelivered`), in order of the entries. */
+  /** Each puts back the events that an entry has read (`Result.putBack`), in order of the entries. */
   const putBacks: (() => void)[] = []
 
   const view: CallerView = {
@@ -248,10 +248,10 @@ export const runChain = (
           for (const { descriptor, offset } of decoded.answer(result).installs)
             descriptors.push({ object: descriptor.object, attribute: 'results', offset: at + offset })
         } catch (error) {
-          result.undelivered?.()
+          result.putBack?.()
           throw error
         }
-        if (result.undelivered !== undefined) putBacks.push(result.undelivered)
+        if (result.putBack !== undefined) putBacks.push(result.putBack)
       }
       const result = execute(context, deviceMethod, object, decodedCall.args, chainCaller)
       return result instanceof Promise ? result.then(recordAnswer).catch(failWith) : recordAnswer(result)

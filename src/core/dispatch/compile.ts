@@ -297,7 +297,7 @@ const blocksOf = (
       name: methodName,
       method,
       run,
-      refused: undefined,
+      onRefused: undefined,
       handler: run,
       core: coreClass.handlers[methodName] ?? noCoreVersion,
       kind: kindOf(cls, method.call),

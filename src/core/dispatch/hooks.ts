@@ -95,7 +95,7 @@ export const withHooks = (table: DispatchTable, hooks: readonly Hook[]): Dispatc
     return {
       ...entry,
       run: wrapHandler(entry.handler, selected, notify),
-      refused: (call, object, args, error) => notify(call, object, args, undefined, error),
+      onRefused: (call, object, args, error) => notify(call, object, args, undefined, error),
     }
   }
   const hookBlock = (block: Block | undefined): Block | undefined => block?.map(hookEntry)

@@ -1,6 +1,6 @@
 /*
- * The one entry into the subsystem for typed calls (R21, docs/decisions/one-way-in.md): every dialect and every
- * in-process caller uses it.
+ * The one entry into the subsystem for typed calls (R21, docs/decisions/one-way-in.md). Every dialect (Linux's write
+ * commands, its ioctls, our own messages) and every in-process caller uses it.
  *
  * A call finds its method in the device's compiled table, its object, and the objects that its arguments refer to. A
  * create makes the object. The handler runs between its hooks. A destroy removes the object. A call is asynchronous
@@ -25,7 +25,7 @@ import {
   type Out,
 } from '../../spec/schema/schema.ts'
 import { unknownAttribute } from '../../spec/schema/versions.ts'
-import { hasValidArguments } from '../../uapi/argument-check.ts'
+import { passesQuickCheck } from '../../uapi/argument-check.ts'
 import type { NewDescriptor, Result } from '../../uapi/call.ts'
 import { problemOf } from '../../uapi/scalar.ts'
 import { prepareWithdrawEvents, setEventHandlers } from '../events/events.ts'
@@ -202,13 +202,13 @@ const checkNumbers = (entry: Entry, args: AnyValues): void => {
 
 // ---- results ----
 
-/** The result of a successful call. `created`: the object of a create. */
 const resultOf = (call: CallContext, created: CoreObject | undefined, returned: AnyResult): Result => {
-  const result = resultWithoutUndo(call, created, returned)
-  return call.undelivered === undefined ? result : { ...result, undelivered: call.undelivered }
+  const result = outputsOf(call, created, returned)
+  return call.putBack === undefined ? result : { ...result, putBack: call.putBack }
 }
 
-const resultWithoutUndo = (call: CallContext, created: CoreObject | undefined, returned: AnyResult): Result => {
+/** The result of a successful call, except `putBack`. `created`: the object of a create. */
+const outputsOf = (call: CallContext, created: CoreObject | undefined, returned: AnyResult): Result => {
   const { entry } = call
   let out = (returned ?? {}) as AnyValues
   let descriptors: NewDescriptor[] | undefined
@@ -299,8 +299,8 @@ const rollBack = (call: CallContext, object: CoreObject): void => {
   const { kind } = call.entry
   discard(call, kind === 'create' ? object : undefined)
   if (!wasClosed(call)) {
-    // A driver's override has failed after core's version, which may have read events and created further objects.
-    call.undelivered?.()
+    // A driver's override has failed after it ran core's handler, which may have read events and created objects.
+    call.putBack?.()
     if (call.alsoCreated !== undefined) undoObjects(call.context, objectsOf(call, call.alsoCreated))
   }
   if (kind === 'destroy' && object.life === Lifecycle.DESTROYING) object.life = Lifecycle.LIVE
@@ -386,7 +386,8 @@ const checkedArguments = (
       'EINVAL',
       `${nameOf(entry)}: the context is ${context.isOpened ? 'open already' : 'not open yet'}`,
     )
-  if (!hasValidArguments(entry.shape, args)) {
+  // The full checks also accept class instances as records, which the quick check does not.
+  if (!passesQuickCheck(entry.shape, args)) {
     checkPresence(entry, args)
     check(entry, args)
   }
@@ -466,7 +467,7 @@ const run = (
     object = objectOfCall(context, entry, number, args, values)
     if (entry.kind === 'destroy') beginDestroy(entry, object)
   } catch (error) {
-    entry.refused?.(call, object, args, error)
+    entry.onRefused?.(call, object, args, error)
     throw error
   }
   try {

@@ -34,7 +34,7 @@ export const undoResult = (
   result: Result,
   others: readonly (CoreObject | undefined)[] = [],
 ): void => {
-  result.undelivered?.()
+  result.putBack?.()
   const additional: CoreObject[] = []
   const created = createdBy(context, result, additional)
   undoObjects(context, [...others, created, ...additional])

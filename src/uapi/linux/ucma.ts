@@ -1,6 +1,6 @@
 /*
- * Linux's dialect of rdma_cm files (R41, R43), by the table of spec/linux/ucma.ts: a command with a header, the
- * response written to a pointer in the command. Errors are those of Linux's ucma.c.
+ * The commands that programs write(2) to rdma_cm files (R41, R43; Linux's rdma_user_cm.h), by the table of
+ * spec/linux/ucma.ts: a header and a struct, which has the address of the response. Errors are those of Linux's ucma.c.
  */
 
 import { MAX_OPTION_BYTES } from '../../spec/classes/connections/cm_id.ts'
@@ -79,15 +79,15 @@ const readAddress = (
   body: Uint8Array,
   { at, length, attribute, optional }: NonNullable<UcmaCommand['addresses']>[number],
 ): Uint8Array | undefined => {
-  const isSockaddrIn6 = length === undefined
-  const storage = isSockaddrIn6 ? storageAt(body, at) : body.slice(at, at + ADDRESS_BYTES)
+  const isIn6Field = length === undefined
+  const storage = isIn6Field ? storageAt(body, at) : body.slice(at, at + ADDRESS_BYTES)
   const family = viewOf(storage).getUint16(0, true)
   const size = SOCKADDR_BYTES[family] ?? 0
-  const claimed = isSockaddrIn6 ? size : viewOf(body).getUint16(length, true)
-  const isAbsent = (isSockaddrIn6 ? family : claimed) === 0
+  const claimed = isIn6Field ? size : viewOf(body).getUint16(length, true)
+  const isAbsent = (isIn6Field ? family : claimed) === 0
   if (optional && isAbsent) return undefined
   const isUnknownFamily = size === 0
-  const isTooLong = isSockaddrIn6 && size > SOCKADDR_IN6_BYTES
+  const isTooLong = isIn6Field && size > SOCKADDR_IN6_BYTES
   if (isUnknownFamily || claimed !== size || isTooLong)
     throw new CallError(
       'EINVAL',
@@ -181,6 +181,7 @@ const checkObject = (
       channel.kindOf(fd) === 'closed' ? 'ENOENT' : 'EINVAL',
       `${name}: descriptor ${fd} is not an rdma_cm channel`,
     )
+  // The object of a create is the identifier that joins a multicast group.
   const className = command.method === 'create' ? 'cm_id' : command.class
   if (view.classOf(handle)?.name !== className)
     throw new CallError('ENOENT', `${name}: there is no ${className} ${handle}`)

@@ -6,7 +6,7 @@ import { AttributeFlag, CommonAttribute } from '../../spec/classes/ids.ts'
 import { CallError } from '../../spec/errno.ts'
 import { type AnyValues, sizeOf } from '../../spec/schema/schema.ts'
 import { checkKnown } from '../../spec/schema/versions.ts'
-import { hasValidArguments } from '../argument-check.ts'
+import { passesQuickCheck } from '../argument-check.ts'
 import type { Call, Result } from '../call.ts'
 import { checkValue, viewOf, writeBytes } from '../scalar.ts'
 import {
@@ -65,7 +65,7 @@ const tooLong = (where: string, length: number): CallError =>
  */
 export const messageLength = (call: Call, options: EncodeOptions = NO_OPTIONS, refs?: ChainedRefs): number => {
   const { where, inputs, outputs, shape } = methodOfCall(call)
-  const isValid = refs === undefined && hasValidArguments(shape, call.args)
+  const isValid = refs === undefined && passesQuickCheck(shape, call.args)
   if (!isValid) checkKnown(where, call.method, call.args)
   let length = HEADER
   for (const { name, path, attribute } of inputs) {

@@ -1,5 +1,5 @@
 /*
- * Looking up the symbols of frames. Programs, which may be hostile, choose the file names of frames.
+ * Looking up the symbols of stack frames. Programs, which may be hostile, choose the file names of frames.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -33,7 +33,7 @@ test('a file name is never read as an option or as a file of options', { skip: l
   assert.equal(functionOf('--help'), 'symbol')
 })
 
-test('a stripped file: an address after an exported function is not in it', {
+test('in a stripped file, an address after an exported function is not taken for a part of that function', {
   skip: lacking || (findTool('strip') ? false : 'strip is missing'),
 }, () => {
   const source = join(folder, 'library.c')
@@ -47,7 +47,7 @@ test('a stripped file: an address after an exported function is not in it', {
     name => `0x${name.exec(names)?.[1]}`,
   )
   assert.ok(Number(internal) > Number(exported))
-  /** The functions that are found, with the symbol that the shim would have sent. */
+  /** The functions of two frames, of which each has the symbol that the preload library sends after its address. */
   const functions = () =>
     createSymbols()
       .framesOf([`${library}+${exported} exported`, `${library}+${internal} `])
@@ -65,7 +65,7 @@ test('a frame of JavaScript is no frame of a C program, whatever the name of its
   ])
 })
 
-test('a relative path in debug information stays as it is: it is of another folder', { skip: lacking }, () => {
+test('a relative path in debug information stays as it is, because its folder is unknown', { skip: lacking }, () => {
   const { program, address } = build(...[folder, process.cwd()].map(path => `-fdebug-prefix-map=${path}=.`))
   assert.equal(createSymbols().framesOf([`${program}+${address} found`])[0]?.file, '././program.c')
 })

@@ -57,7 +57,7 @@ export class Socket {
 
   /** A `receive` whose answer cannot be delivered. */
   receiveInVain(): void {
-    invokeNow(this.#context, IpSocket, 'receive', this.number, {}, caller).undelivered?.()
+    invokeNow(this.#context, IpSocket, 'receive', this.number, {}, caller).putBack?.()
   }
 
   join(group: string): void {

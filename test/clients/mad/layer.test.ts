@@ -336,14 +336,14 @@ describe('the classes of management datagrams', () => {
     assert.equal(charged, before + sent * MAD_BYTES)
     network.runTimers()
     // An undelivered message is put back, although other messages have used its part of the quota.
-    const { out, undelivered } = receive(channel)
+    const { out, putBack } = receive(channel)
     const used = limit - charged
     account.charge(used)
-    undelivered!()
+    putBack!()
     account.release(used)
     const again = receive(channel)
     assert.deepEqual(again.out.data, out.data)
-    again.undelivered!()
+    again.putBack!()
     // The quota is full: a header that does not fit is dropped. A header is charged with less than 300 bytes.
     assert.ok(charged > limit - 300 && charged <= limit, `${charged} bytes`)
     while (charged > limit / 2) receive(channel)

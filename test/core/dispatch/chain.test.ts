@@ -244,8 +244,8 @@ test('what very many entries took is put back, the newest first', () => {
     post: (call, object) => onUndelivered(call, () => void taken.push(object!.handle)),
   })
   const entries = encodeChain(Array.from({ length: 20_000 }, pd))
-  const { undelivered } = invokeNow(setup.context, Interface, 'chain', 0, { entries, onError: STOP }, setup.caller)
-  undelivered!()
+  const { putBack } = invokeNow(setup.context, Interface, 'chain', 0, { entries, onError: STOP }, setup.caller)
+  putBack!()
   assert.deepEqual(
     taken,
     Array.from({ length: 20_000 }, (_, i) => 19_999 - i),

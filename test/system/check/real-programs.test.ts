@@ -11,7 +11,7 @@ import { userlandRoot } from '../../catalogue/userland.ts'
 import { lacking, ownProgram, run } from '../programs.ts'
 import { startCheckedDaemon, unknownFindings, unmatchedRows } from './real-programs.ts'
 
-/** The first command line of the catalogue is run for each program. */
+/** Of each program, the first command line in the catalogue is run. */
 const fewPrograms = [
   'ibv_rc_pingpong',
   'ibv_ud_pingpong',
@@ -46,10 +46,10 @@ describe('findings in real programs are known', {
       assert.ok(provoked.some(({ finding }) => finding.id === 'stale-rkey'))
       assert.deepEqual(unknownFindings(provoked), [])
       const unmatched = unmatchedRows()
-      assert.ok(!unmatched.some(row => row.includes('memory_windows.c, type1')), 'a finding matched the row')
+      assert.ok(!unmatched.some(row => row.includes('memory_windows.c, type1')), 'no finding matched the row of type1')
       assert.ok(
         unmatched.some(row => row.includes('memory_windows.c, type2')),
-        'type2 did not run',
+        'a finding matched the row of type2, which did not run',
       )
       // The finding is unknown in a program that the table does not name.
       const [one] = provoked.filter(({ finding }) => finding.severity === 'error')

@@ -193,11 +193,11 @@ const comparable = (entries: Entries): unknown[] =>
     if (UNCOMPARED.has(name)) return name
     if (name === 'CAP_FLAGS') return [name, BigInt(value as bigint) & ~UNCOMPARED_FLAGS]
     if (typeof value !== 'object' || value instanceof Uint8Array) return [name, value]
-    const isFlagged = 'flagged' in value
+    const hasNestedFlag = 'flagged' in value
     // Linux lists all objects of its own clients; userdma lists only queue pair 1.
-    const inner = (isFlagged ? value.flagged : value).filter(entry => name === 'RES_QP' || !isOfKernel(entry))
+    const inner = (hasNestedFlag ? value.flagged : value).filter(entry => name === 'RES_QP' || !isOfKernel(entry))
     const values = comparable(inner)
-    return [name, isFlagged, TABLES.has(name) ? values.map(one => inspect(one, { depth: 9 })).sort() : values]
+    return [name, hasNestedFlag, TABLES.has(name) ? values.map(one => inspect(one, { depth: 9 })).sort() : values]
   })
 
 /** The comparable parts of an answer. */

@@ -4,7 +4,7 @@
  *
  * A sent frame is looped back to the queue pair of the first rule, by priority, that matches its headers. If the queue
  * pair has a table of work queues, the last byte of the destination selects the work queue. Rings have the layout of
- * rxe. Tags are only stored.
+ * rxe. Only inline sends are supported. Tags of tag matching are stored, but nothing is matched.
  */
 import {
   addParent,
@@ -80,7 +80,7 @@ const takeRequest = (ring: Ring): number => {
   return elementAt(ring, oldest)
 }
 
-/** Drops posted requests: all indices are 0, the program's too. */
+/** Drops posted requests: sets the indices of both the device and the program to 0. */
 const clear = ({ chunk }: Ring): void => {
   for (const at of [RingHeader.PRODUCER, RingHeader.CONSUMER]) chunk.view.setUint32(chunk.at + at, 0, true)
 }
@@ -163,7 +163,7 @@ const receive = ({ caller }: CallContext, object: CoreObject<Receives>, frame: U
   const [lo, hi] = [RingSge.ADDRESS, RingSge.ADDRESS + 4].map(word => view.getUint32(sge + word, true))
   const source = { address: 0, bytes: frame, view: new DataView(frame.buffer) }
   const { length } = frame
-  // One chunk, so its length is also the stride and the total.
+  // The frame is one piece, so its length is also the stride and the total length.
   caller.memory.write(hi, lo, source, 0, length, length, length)
   complete(cq, view.getBigUint64(at + RecvWqe.WR_ID, true), WcOpcode.values.RECV, frame.length)
 }
@@ -190,7 +190,7 @@ const deliver = (call: CallContext, frame: Uint8Array): void => {
 // ---- classes ----
 
 const { raw_packet_qp, wq, rwq_ind_table, flow, counters, dm, tm_srq, cq, mr, pd, ah } = Classes
-/** The output attribute of `create` with the ring. */
+/** The output attribute of `create` that describes the ring's mapping. */
 const withQueue = { create: { out: { queue: optional(record(0x8000, MmapInfo)) } } }
 
 /** An answer in which every attribute is 0. */

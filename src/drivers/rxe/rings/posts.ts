@@ -63,7 +63,7 @@ export const createPostScan = (
   /** Rows named by `recheck` since the last scan. */
   const changed: number[] = []
   const recentRows: number[] = []
-  /** Rows by context with memory windows. A row may meanwhile be free or belong to another context. */
+  /** Rows by context with memory windows (`owner`). A row may meanwhile be free or belong to another context. */
   const rowsByOwner = new WeakMap<QueueOwner, Set<number>>()
   /** Whether `inspect` collects the rows with new posts of contexts with memory windows. */
   let isOrdering = false
@@ -104,7 +104,7 @@ export const createPostScan = (
     if (isOrdering && queues.owner !== undefined && queues.owner.windowCount > 0)
       defer(row, queues.send, seenProducer, queues.owner)
     else engine.onDoorbell(row)
-    // a call has created or changed the queue pair, and nothing is posted
+    // only `recheck` led here: nothing was posted
     if (seenProducer === NO_INDEX && producer === retiredIndex) return false
     if (row >= idleScans.length) idleScans = grown(idleScans, row)
     if (idleScans[row] === NOT_RECENT) recentRows.push(row)

@@ -126,8 +126,8 @@ export const TORMENT_SCRATCH_BYTES = 0x1_0000
 export const createTorment = (setting: TormentSetting, scratch: Arena): Torment => {
   const decisions = createDecisions(setting)
   const devices = new Set<DeviceParts>()
-  const queues = createExactQueues(decisions)
-  /** The fault layers that `port` has returned, each by itself as a port. */
+  const exactQueues = createExactQueues(decisions)
+  /** The fault layers among the ports that `port` has returned. */
   const layers = new WeakMap<Port, FaultPort>()
   let hasEndedPackets = false
   /** Depth of nested calls during which nothing is delayed. */
@@ -142,7 +142,7 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
     }
   }
 
-  /** The decisions are over: the fault layers pass all packets. A later device gets no layer. */
+  /** After the last of `maxDecisions` decisions: the fault layers pass all packets. A later device gets no layer. */
   const endPackets = (): void => {
     hasEndedPackets = true
     for (const { packets } of devices) packets?.setFaults([])
@@ -172,8 +172,11 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
       writeAllBytes()
       for (const { completions } of devices) completions.deliverAll()
     })
-  /** When all bytes for queue pairs with this QPN are in memory, on all devices: the peer's device is not known. */
-  const readyAtAnyDevice = (qpn: number): number => {
+  /**
+   * The time at which all bytes for queue pairs with this QPN are in memory: the latest of all devices, since the peer's
+   * device is not known.
+   */
+  const readyAtAllDevices = (qpn: number): number => {
     let latest = 0
     for (const { writes } of devices) latest = Math.max(latest, writes.readyAt(qpn))
     return latest
@@ -187,7 +190,7 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
       return layer ?? port
     },
     limits: device => decideLimits(decisions, device),
-    work: queues.work,
+    work: exactQueues.work,
     attach(device, memory, createCompletions) {
       const { state, name } = device
       const ringsOf = (qpn: number): QpRings | undefined => state.rings[state.qpns.rowOf(qpn)]
@@ -205,17 +208,17 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
           const ready = writes.readyAt(qpn)
           const row = state.qpns.rowOf(qpn)
           if (isReceive || row < 0) return ready
-          return Math.max(ready, readyAtAnyDevice(state.engine().query(row).destQpn))
+          return Math.max(ready, readyAtAllDevices(state.engine().query(row).destQpn))
         },
         writeAllBytes,
         exists: cq => state.cqs.get(cq.state.number) === cq,
         slotOf(qpn, isReceive) {
           const rings = ringsOf(qpn)
-          return rings === undefined ? 0 : queues.slotOf(rings, isReceive)
+          return rings === undefined ? 0 : exactQueues.slotOf(rings, isReceive)
         },
         deliver(cq, words, solicited, slot) {
           const rings = ringsOf(words[Completion.QPN])
-          if (rings !== undefined) queues.release(rings, isReceiveCompletion(words), slot)
+          if (rings !== undefined) exactQueues.release(rings, isReceiveCompletion(words), slot)
           plain.push(cq.state.number, words, solicited)
         },
         raise: ({ events }, solicited) => {
@@ -261,10 +264,10 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
           decisions.note('limit', name, () => `CQ ${handle} has ${requested} entries, not ${capacity}`)
           return requested
         },
-        queuesOf: (rings, qpn, requested) => queues.limit(name, rings, qpn, requested),
+        queuesOf: (rings, qpn, requested) => exactQueues.limit(name, rings, qpn, requested),
         limitShared: ({ state: { queue, number } }, requests) =>
-          queues.limitShared(name, queue, `SRQ 0x${number.toString(16)}`, requests),
-        onRingsEmptied: queues.onRingsEmptied,
+          exactQueues.limitShared(name, queue, `SRQ 0x${number.toString(16)}`, requests),
+        onRingsEmptied: exactQueues.onRingsEmptied,
         withoutDelays(run) {
           endDelays()
           return suspended(run)
