@@ -4,10 +4,11 @@
  * exec, or for a page that never comes (a file system that does not answer, userfaultfd).
  *
  * A thread is not enough. Only a fatal signal ends the wait for such a page, and a fatal signal ends all threads of a
- * process. If a file system has accepted the request, not even that ends the wait, and the process never ends.
+ * process. Once a file system has accepted the request for the page, not even a fatal signal ends the wait, and the
+ * process never ends.
  * A mover (clone(2) with CLONE_VM only) can be killed separately. A mover that cannot die keeps the address space, but
  * no descriptors except those that it uses: it has its own table of descriptors. If the last close of a descriptor may
- * block, the daemon closes the descriptor first, and a mover with a copy last.
+ * block, the daemon closes its descriptor, and then a mover closes its copy.
  *
  * A mover copies through its own buffer, so an abandoned mover that wakes up later changes nothing else. It shares our
  * thread-local storage, so it makes raw system calls, which do not set errno.
@@ -294,8 +295,9 @@ void userdma_copy(uint8_t *to, uint64_t to_stride, const uint8_t *from, uint64_t
                   uint64_t total);
 
 /*
- * Copies `total` bytes, at least one, between `remote` in a program and chunks of `chunk` bytes every `stride` bytes
- * from `local`. `is_write`: to the program. `pid` -1: `remote` is an offset in file `fd`, a descriptor of the mover.
+ * Copies `total` bytes, at least one, between `remote` in a program and our memory: chunks of `chunk` bytes, `stride`
+ * bytes apart, the first at `local`. `is_write`: to the program. `pid` -1: `remote` is an offset in file `fd`, a
+ * descriptor of the mover.
  * Each system call copies at most BUFFER_BYTES, and may wait `timeout_us` microseconds for a page. Returns
  *
  *   the number of bytes copied; fewer than `total` if a later page does not permit the access

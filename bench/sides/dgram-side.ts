@@ -1,7 +1,7 @@
 /*
- * One end of a reference transport for rows of udp.ts, with node:dgram and zlib's CRC. Acknowledgements are cumulative,
- * and a window bounds the packets in flight. Nothing is resent: loopback loses no packets while the window is smaller
- * than the socket's buffer.
+ * One end of a transport with which the benchmarks of udp.ts compare, with node:dgram and zlib's CRC. Acknowledgements
+ * are cumulative, and a window bounds the packets in flight. Nothing is resent: loopback loses no packets while the
+ * window is smaller than the socket's buffer.
  */
 import { createSocket } from 'node:dgram'
 import { crc32 } from 'node:zlib'
@@ -10,15 +10,15 @@ import { crc32 } from 'node:zlib'
 const HEADER = 16
 /** Bytes of the CRC behind the payload. */
 const CRC = 4
-/** The first byte of a packet. LAST: the last packet of a message, and an ACK. */
+/** The first byte of a packet. LAST marks the last packet of a message; ACKs have it too. */
 const MORE = 1
 const LAST = 2
 /** Maximum packets per acknowledgement: the last packet of a message is acknowledged immediately. */
 const ACK_EVERY = 8
 
 /**
- * Sends messages of `size` bytes to the sink at `port`. `window`: maximum bytes of payload in flight, at least
- * 2 * ACK_EVERY packets. Answers seconds.
+ * Sends messages of `size` bytes to the sink at `port`. `window`: maximum bytes of payload in flight;
+ * below 2 * ACK_EVERY packets it is raised to that. Answers seconds.
  */
 interface Stream {
   readonly kind: 'stream'

@@ -16,6 +16,7 @@
 
 #define SIZE 4096
 
+/* The first argument, or the second if the program is compiled with -DFIXED. */
 #ifdef FIXED
 #define FAULT_OR(faulty, right) (right)
 #else

@@ -155,6 +155,7 @@ export const createAdapterDetector = (services: DetectorServices): Detector => {
       const { class: name, method, args, refused, why } = call
       if (names.length === 0 || refused !== undefined) return
       if (name === 'mr' && method === 'destroy') unpin(object)
+      // Undo, close and removal destroy objects without a call of the program.
       if (why !== 'call') return
       for (const operation of operationsOf(call)) checkOperation(operation, call, object)
       for (const [limit, requested] of Object.entries(requestedSizes(call)))

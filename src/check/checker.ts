@@ -188,7 +188,7 @@ export class Checker {
       })
   }
 
-  /** A call without a method of the object model was refused. */
+  /** Linux's call was refused before it became a call of a method, since it has none or could not be decoded. */
   refusedAttempt({ attempt, errno, reason, ...occurrence }: RefusedAttempt): void {
     if (isArgumentError(errno))
       this.#reporter.report('refused-call', occurrence, { text: `${attempt}: ${errnoName(errno)}: ${reason}` })
@@ -359,7 +359,7 @@ export class Checker {
     if (qp !== undefined && kind !== 'drop') qp.failure ??= failure
     // datagrams.ts has reported the mismatch, unless the sender is unknown or sends to a multicast group.
     if (cause.id === 'QKEY_DIFFERS' && this.#objects.hasSentWrongQkey(Number(cause.args.sourceQpn))) return
-    // The CQ, or the request of a peer in this process, reports the same failure.
+    // An event repeats the failure of the CQ, or the failed request of a peer in this process.
     const isRepeated = cause.id === 'COMPLETION_LOST' || (qp !== undefined && this.#peerDeviceOf(qp) !== undefined)
     if (kind === 'event' && isRepeated) return
     const peer = this.#peerOfFailure(failed, qp)

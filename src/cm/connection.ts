@@ -8,7 +8,7 @@ import type { Timed } from './timer-queue.ts'
 
 /** A path between a local and a remote port, with the path fields of a REQ. */
 export interface CmPath {
-  /** The consumer's number of the local device. */
+  /** The number by which the consumer knows the local device. */
   readonly device: number
   /** 16 bytes each. */
   readonly localGid: Uint8Array

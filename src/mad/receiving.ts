@@ -5,7 +5,7 @@
 import type { MadFields } from '../wire/mad/management.ts'
 import type { SegmentReceiver } from './rmpp-receiver.ts'
 
-/** A transfer that is being received, or is complete and still acknowledged. */
+/** A transfer that is being received, or is complete and kept to acknowledge repeated segments. */
 export interface Receiving<P> {
   /** The first datagram, with fields and path. */
   readonly mad: Uint8Array

@@ -10,7 +10,7 @@ import { RcQp } from '../../src/spec/classes/qp/rc_qp.ts'
 import { AccessFlags, QpState } from '../../src/spec/enums.ts'
 import { connect, createNetwork, listen, open } from '../../src/verbs/index.ts'
 import { addressText, parseAddress } from '../../src/wire/address.ts'
-import { closeAll, completionText, openTwoHere, pair } from './connections/endpoints.ts'
+import { closeAll, completionText, openTwoInProcess, pair } from './connections/endpoints.ts'
 import { mailboxOfNumbers } from './mailboxes.ts'
 
 const aborted = AbortSignal.abort(new Error('aborted'))
@@ -52,7 +52,7 @@ describe('a record of options may be used again', () => {
   })
 
   it('after `listen`', async () => {
-    const [device, otherDevice] = await openTwoHere()()
+    const [device, otherDevice] = await openTwoInProcess()()
     const options = { device }
     const listening = listen('rdma://0.0.0.0:0', options)
     options.device = otherDevice
@@ -63,7 +63,7 @@ describe('a record of options may be used again', () => {
   })
 
   it('after `connect`: the option `qp`', async () => {
-    const [serverDevice, clientDevice] = await openTwoHere()()
+    const [serverDevice, clientDevice] = await openTwoInProcess()()
     const server = await listen('rdma://0.0.0.0:0', { device: serverDevice })
     const cq = clientDevice.cq()
     const qp = { sendCq: cq }

@@ -1,5 +1,6 @@
 /*
- * Facts from the daemon or library that serves the calls: the memory of keys, stacks, and the event logs of programs.
+ * What the search for races asks the daemon, or the library, whose devices are checked: which memory a key names, stacks
+ * of calls, and the event logs of programs.
  */
 import type { Stack } from '../../spec/check/findings.ts'
 import type { LoggedEvent } from './feed.ts'
@@ -17,11 +18,11 @@ export interface KeyedMemory {
 export interface RaceSources {
   /**
    * The memory of a key of the device with index `device`. Undefined: an unknown key, the key of an unbound window or
-   * of a region without memory (kind NULL), or one whose addresses are not exact numbers.
+   * of a region without memory (kind NULL), or a key of memory with addresses above 2^53.
    */
   memoryOf(device: number, key: number): KeyedMemory | undefined
   /** The stack with this number (`LoggedEvent.stack`) of a process. */
   stackOf(process: number, stack: number): Stack
-  /** The entries since the previous call. `lost`: numbers of contexts with lost entries. */
+  /** The entries since the previous call. `lost`: ids of the contexts that have lost entries. */
   read(): { readonly entries: readonly LoggedEvent[]; readonly lost: readonly number[] }
 }

@@ -21,7 +21,7 @@ export class ProgramError extends Error {
   }
 }
 
-/** Whether a path of LD_PRELOAD is one of userdma's libraries. */
+/** Whether a path of LD_PRELOAD is one of userdma's libraries: `waits` intercepts waits of threads, `frees` `free`. */
 const isOwnLibrary = (path: string): boolean => /\/libuserdma_(?:shim|waits|frees)\.so$/.test(path)
 const preloadsIn = (env: NodeJS.ProcessEnv): string[] => (env.LD_PRELOAD ?? '').split(/[\s:]+/).filter(Boolean)
 
@@ -121,7 +121,7 @@ const FORWARDED = ['SIGHUP', 'SIGTERM', 'SIGUSR1', 'SIGUSR2', 'SIGCONT'] as cons
 /** Signals that the program gets from the terminal, or from us if there is none. */
 const TERMINAL_SIGNALS = ['SIGINT', 'SIGQUIT'] as const
 
-/** The error of a `spawn` that failed, which throws it (E2BIG) or reports it as an event. */
+/** The ProgramError for an error that `spawn` has thrown (E2BIG) or emitted. */
 export const spawnError = (program: string, error: unknown): ProgramError => {
   const { code } = error as NodeJS.ErrnoException
   // The program itself was found before (`requireProgram`): the interpreter in its #! line is missing.
@@ -177,8 +177,9 @@ export const runProgram = (program: string, args: readonly string[], env: NodeJS
   })
 
 /**
- * Ends the command as its program: with its exit status or, like strace, timeout and sudo, by the same signal. Only
- * then a shell ends its loop at Ctrl-C: an exit status of 130 means to it that the program has handled the signal.
+ * Ends this process as its program has ended: with the same exit status or, like strace, timeout and sudo, by the same
+ * signal. A loop of a shell script ends at Ctrl-C only if a process ends by the signal: status 130 means that it has
+ * handled the signal.
  */
 export const endAs = ({ status, signal }: ProgramEnd): void => {
   // The exit status if the signal does not end this process.

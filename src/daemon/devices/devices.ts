@@ -35,7 +35,7 @@ export interface Devices {
   find(name: string): DaemonDevice | undefined
   /** The device of uverbsN, N being `node`. */
   atNode(node: number): Device | undefined
-  /** Whether `address` (16 bytes) is a GID of one of these soft devices, unless that was removed. */
+  /** Whether `address` (16 bytes) is a GID of a soft device of `among` that has not been removed. */
   hasAddress(address: Uint8Array, among: ReadonlySet<RxeDevice>): boolean
   /**
    * Throws an Error with a message for people: the name or address is in use, or this machine does not have the
@@ -53,9 +53,9 @@ export interface Devices {
 }
 
 /**
- * `interfaces`: undefined for a memory link, and on systems without netlink. `polled`: what the loop polls; soft
+ * `interfaces`: undefined with `--link memory`, and on systems without netlink. `polled`: what the loop polls; soft
  * devices are added and removed here. `onPackets` is called when packets have arrived for a device. `createRxe`:
- * replaced by tests. `torment`: for all soft devices.
+ * replaced by tests. `torment`: of `--torment`, for all soft devices.
  */
 export const createDevices = (
   core: Core,

@@ -1,5 +1,5 @@
 /*
- * Drivers by Linux's number (rdma_driver_id), with the layouts of their bytes in responses.
+ * Drivers by Linux's number (rdma_driver_id), with the layouts of the driver's part of responses.
  */
 import { type DriverLayout, RXE_DRIVER_ID, RxeAttributes, RxeLayouts } from '../drivers/rxe.ts'
 import type { Attributes } from '../schema/schema.ts'

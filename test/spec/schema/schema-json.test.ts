@@ -16,7 +16,7 @@ test('all classes survive encoding and decoding as JSON', () => {
   assert.deepEqual(classesOf(throughJson(schemaOf(classes))), classes)
 })
 
-test('description and declarations of a device make the same JSON', () => {
+test('the classes that a client declares from a description make the same JSON as the described ones', () => {
   assert.deepEqual(schemaOf(declare(describe(classes))), schemaOf(classes))
 })
 

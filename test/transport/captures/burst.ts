@@ -5,6 +5,7 @@
 import type { TestNode } from '../node.ts'
 
 export const createBurst = (node: TestNode) => {
+  /** The queue pair's row in the node's engine. */
   let row = -1
   let run: Uint8Array[] = []
   let hasPackets = false

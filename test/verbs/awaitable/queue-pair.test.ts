@@ -10,7 +10,7 @@ import { Cq } from '../../../src/spec/classes/cq.ts'
 import { GRH_BYTES, open, RdmaError, RequestError, requestWindow } from '../../../src/verbs/index.ts'
 import { startDaemon, TWO_DEVICES } from '../../system/programs.ts'
 import { countMoves } from '../array-moves.ts'
-import { eachCarrier, type OpenTwo, openTwoHere } from '../connections/endpoints.ts'
+import { eachCarrier, type OpenTwo, openTwoInProcess } from '../connections/endpoints.ts'
 import { untyped } from '../mistakes/mistakes.ts'
 
 const pair = async (openTwo: OpenTwo) => {
@@ -181,7 +181,7 @@ eachCarrier(openTwo => {
 })
 
 test('`drained` waits for sends, also for those that a close cancels, but not for receives', async () => {
-  const { a, b, close } = await pair(openTwoHere())
+  const { a, b, close } = await pair(openTwoInProcess())
   await a.qp.drained()
   const receive = a.qp.receive(a.mr.slice(0, 8))
   void a.qp.write(Uint8Array.of(7), b.mr.remote(0, 1))
@@ -208,7 +208,7 @@ test('`drained` waits for sends, also for those that a close cancels, but not fo
 })
 
 test('an error has the errno of its status', async () => {
-  const { a, b, close } = await pair(openTwoHere())
+  const { a, b, close } = await pair(openTwoInProcess())
   const shortReceive = failureOf(b.qp.receive(b.mr.slice(0, 1)))
   const errors = [await failureOf(a.qp.send(Uint8Array.of(1, 2))), await shortReceive]
   for (const { qp } of [a, b]) qp.modify({ state: 'RESET' })
@@ -227,7 +227,7 @@ test('an error has the errno of its status', async () => {
 })
 
 test('a queue pair that is refused or closed leaves no completion queue, a refused post no outstanding request', async () => {
-  const { a, close } = await pair(openTwoHere())
+  const { a, close } = await pair(openTwoInProcess())
   const cqs = a.device.handles(Cq).length
   assert.throws(() => a.pd.rcQp({ maxSendWr: 0.5 }), /maxSendWr/)
   assert.throws(() => a.pd.rcQp({ maxSendWr: 2 ** 20 }), /maxSendWr/)
@@ -240,7 +240,7 @@ test('a queue pair that is refused or closed leaves no completion queue, a refus
 })
 
 test('invalid arguments are refused with a message', async () => {
-  const { a, b, close } = await pair(openTwoHere())
+  const { a, b, close } = await pair(openTwoInProcess())
   assert.match((await failureOf(a.qp.write(untyped('x'), b.mr.remote()))).message, /"x" is not a slice/)
   assert.match((await failureOf(a.qp.send(Uint8Array.of(1), untyped({ id: 4 })))).message, /id is for queue pairs with/)
   assert.match(
@@ -262,7 +262,7 @@ test('the hint of a failed request tells how to restart the queue pair, and work
   const errHint = (call: string): string =>
     `the queue pair is in ERR: modify({ state: "RESET" }) and ${call} start it again`
   const sqeHint = 'the queue pair is in SQE and still receives: modify({ state: "RTS" }) lets it send again'
-  const { a, b, close } = await pair(openTwoHere())
+  const { a, b, close } = await pair(openTwoInProcess())
   /** Memory of another protection domain: requests with it fail with LOC_PROT_ERR. */
   const [foreignA, foreignB] = [a, b].map(({ device }) => device.pd().register(new Uint8Array(64)).slice())
   const failSend = async (send: (local: ReturnType<typeof a.mr.slice>) => Promise<unknown>) => {
@@ -352,7 +352,7 @@ test('a completed request resolves even if the queue pair is reset before the pr
 })
 
 test('a ping rejects with the status RETRY_EXC_ERR after the device of the peer is closed', async () => {
-  const { a, b, close } = await pair(openTwoHere())
+  const { a, b, close } = await pair(openTwoInProcess())
   a.qp.modify({ state: 'RESET' })
   a.qp.connect(b.qp.endpoint, { timeout: 1, retryCount: 1 })
   await a.qp.ping()

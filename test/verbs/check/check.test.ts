@@ -17,7 +17,7 @@ import {
 } from '../../../src/verbs/index.ts'
 import { type Scope, temporaryFolder } from '../../system/programs.ts'
 import { uncaughtDuring } from '../../uncaught.ts'
-import { closeAll, completionText, endpointOn, openTwoHere, pair } from '../connections/endpoints.ts'
+import { closeAll, completionText, endpointOn, openTwoInProcess, pair } from '../connections/endpoints.ts'
 import { lineOf, markedLines } from './marks.ts'
 
 /** Default depth of receive queues. */
@@ -27,7 +27,7 @@ const MANY_OBJECTS = 4200
 
 /** All findings are kept, none is printed. */
 const reportAll = { notes: true, onFinding: () => {} }
-const checkedPair = (check: true | CheckOptions = reportAll) => pair(openTwoHere(createNetwork({ check })))
+const checkedPair = (check: true | CheckOptions = reportAll) => pair(openTwoInProcess(createNetwork({ check })))
 type Ends = Awaited<ReturnType<typeof checkedPair>>
 
 /** The innermost lines of a finding's calls and requests, and of the histories of its objects. */
@@ -222,7 +222,7 @@ describe('a checked device', () => {
 
   it('refuses a receive with an invalid id on a full queue as an unchecked device does', async () => {
     for (const network of [createNetwork(), createNetwork({ check: reportAll })]) {
-      const ends = await pair(openTwoHere(network))
+      const ends = await pair(openTwoInProcess(network))
       const { qp, pd } = ends.a
       for (let i = 0; i < MAX_RECV_WR; i++) qp.receive()
       const srq = pd.srq({ maxWr: 1 })

@@ -12,7 +12,7 @@ import {
   FindingsError,
   open,
 } from '../../../src/verbs/index.ts'
-import { closeAll, completionText, openTwoHere, pair } from '../connections/endpoints.ts'
+import { closeAll, completionText, openTwoInProcess, pair } from '../connections/endpoints.ts'
 import { lineOf, markedLines } from './marks.ts'
 
 const access = { remoteRead: true, remoteWrite: true, remoteAtomic: true }
@@ -26,7 +26,7 @@ const marked = (name: string): string[] => markedLines('races.test.ts', `// RACE
 /** Two connections between two devices: a to b, near to far. `near` is on a's device. Each end has its own CQ. */
 const openLinks = async (check: CheckOptions = {}) => {
   const checkOptions: CheckOptions = { races: true, failOn: 'never', onFinding: () => {}, ...check }
-  const first = await pair(openTwoHere(createNetwork({ check: checkOptions })))
+  const first = await pair(openTwoInProcess(createNetwork({ check: checkOptions })))
   const second = [first.a, first.b].map(({ device, pd }) => {
     const cq = device.cq({ entries: 64 })
     return { cq, qp: pd.rcQp({ sendCq: cq }) }
@@ -103,14 +103,14 @@ const cases: Readonly<Record<string, Case>> = {
       a.qp.write(a.mr.slice(64, 64), b.mr.remote(0, 64), { fence: true })
     },
   ],
-  'a buffer of a read is sent': [
+  'the buffer of a read is the source of a write': [
     'buffer-reused',
     ({ a, b, near }) => {
-      a.qp.read(a.mr.slice(0, 64), b.mr.remote(0, 64)) // RACE a buffer of a read is sent
-      near.qp.write(a.mr.slice(0, 64), b.mr.remote(256, 64)) // RACE a buffer of a read is sent
+      a.qp.read(a.mr.slice(0, 64), b.mr.remote(0, 64)) // RACE the buffer of a read is the source of a write
+      near.qp.write(a.mr.slice(0, 64), b.mr.remote(256, 64)) // RACE the buffer of a read is the source of a write
     },
   ],
-  'a buffer of a read is sent after its completion': [
+  'the buffer of a read is the source of a write after its completion': [
     undefined,
     async ({ a, b, near }) => {
       a.qp.read(a.mr.slice(0, 64), b.mr.remote(0, 64))
@@ -159,7 +159,7 @@ describe('races of a checked device', () => {
     await closeAll(opened.a, opened.b)
   })
 
-  it('are found between queue pairs with promises if the first promise is not awaited', async () => {
+  it('are found between requests that return promises if the first promise is not awaited', async () => {
     for (const isAwaited of [false, true]) {
       const network = createNetwork({ check: { races: true, failOn: 'never', onFinding: () => {} } })
       const [device, peerDevice] = [await open({ network }), await open({ network })]

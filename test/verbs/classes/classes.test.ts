@@ -15,7 +15,7 @@ import {
   eachCarrier,
   nextCompletion,
   nextEvent,
-  openTwoHere,
+  openTwoInProcess,
   pair,
   resourcesOn,
 } from '../connections/endpoints.ts'
@@ -314,7 +314,7 @@ eachCarrier(openTwo => {
 })
 
 test('a message may consume a receive request while its queue is resized', async () => {
-  const [a, b] = (await openTwoHere()()).map(one => resourcesOn(one))
+  const [a, b] = (await openTwoInProcess()()).map(one => resourcesOn(one))
   const srq = b.pd.srq({ maxWr: 4 })
   const sender = a.pd.rcQp({ sendCq: a.cq })
   const receiver = b.pd.rcQp({ sendCq: b.cq, srq })

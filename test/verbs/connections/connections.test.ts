@@ -33,7 +33,7 @@ import { parseAddress } from '../../../src/wire/address.ts'
 import { parametersOf } from '../../clients/rdma-cm/hosts.ts'
 import { loopbackText } from '../../loopback.ts'
 import { isEmpty, startDaemon, suiteScope } from '../../system/programs.ts'
-import { eachCarrier, nextCompletion, type OpenTwo, openTwoHere } from './endpoints.ts'
+import { eachCarrier, nextCompletion, type OpenTwo, openTwoInProcess } from './endpoints.ts'
 
 /** The text of private data, which is padded with zeros. */
 const text = (bytes: Uint8Array): string => new TextDecoder().decode(bytes).replace(/\0+$/, '')
@@ -494,7 +494,7 @@ it('a REJ of the peer ends an established connection', async () => {
 it('a thousand connections are open together in one process, and leave no objects (R44)', async () => {
   const COUNT = 1000
   const AT_ONCE = 100
-  const [serverDevice, clientDevice] = await openTwoHere()()
+  const [serverDevice, clientDevice] = await openTwoInProcess()()
   const server = await listen('rdma://0.0.0.0:0', { device: serverDevice })
   const accepted: Connection[] = []
   const accepting = (async () => {
@@ -525,7 +525,7 @@ it('a thousand connections are open together in one process, and leave no object
 })
 
 it('`reject` says that the peer has canceled the request', async () => {
-  const [owner, client] = await openTwoHere()()
+  const [owner, client] = await openTwoInProcess()()
   const server = await listen('rdma://0.0.0.0:0', { device: owner })
   const controller = new AbortController()
   const connecting = connect(`rdma://${owner.address}:${server.port}`, { device: client, signal: controller.signal })
@@ -633,7 +633,7 @@ describe('`listen` and `connect` without the option `device`', { skip: !hasNativ
 
 describe('a device that is closed while the devices work', () => {
   it('sends the messages that end its connections', async () => {
-    const [serverDevice, clientDevice] = await openTwoHere()()
+    const [serverDevice, clientDevice] = await openTwoInProcess()()
     const server = await listen('rdma://0.0.0.0:0', { device: serverDevice })
     const [clientEnd, serverEnd] = await pair(server, `rdma://${serverDevice.address}:${server.port}`, clientDevice)
     // Subscribers are called in the middle of a drive.

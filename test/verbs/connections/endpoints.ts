@@ -19,7 +19,7 @@ import { isEmpty, startDaemon, suiteScope, TWO_DEVICES } from '../../system/prog
 export type OpenTwo = () => Promise<readonly [Device, Device]>
 
 /** Opens two devices in this process, on the network `shared` or on a new network. */
-export const openTwoHere =
+export const openTwoInProcess =
   (shared?: Network, options: OpenOptions = {}): OpenTwo =>
   async () => {
     const openOptions = { network: shared ?? createNetwork(), ...options }
@@ -28,8 +28,8 @@ export const openTwoHere =
 
 /** Runs the tests on devices of this process, with each ring layout, and on devices of a daemon. */
 export const eachCarrier = (tests: (openTwo: OpenTwo) => void): void => {
-  describe('in this process', () => tests(openTwoHere()))
-  describe('in this process, with the rings of rxe', () => tests(openTwoHere(undefined, { rings: 'rxe' })))
+  describe('in this process', () => tests(openTwoInProcess()))
+  describe('in this process, with the rings of rxe', () => tests(openTwoInProcess(undefined, { rings: 'rxe' })))
   describe('on a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
     const scope = suiteScope()
     let socket = ''
@@ -81,7 +81,7 @@ export const endpointOn = (device: Device, options: EndOptions = {}) => {
 }
 
 /** Two connected endpoints, `a` on the first device and `b` on the second. `options` are for `a`. */
-export const pair = async (openTwo: OpenTwo = openTwoHere(), options: EndOptions = {}) => {
+export const pair = async (openTwo: OpenTwo = openTwoInProcess(), options: EndOptions = {}) => {
   const [one, two] = await openTwo()
   const a = endpointOn(one, options)
   const b = endpointOn(two)

@@ -138,7 +138,7 @@ eachCarrier(openTwo => {
     await otherDevice.close()
   })
 
-  test('a signal ends a wait and an iteration, also while the slot of the last polled completion is in use', async () => {
+  test('a signal ends a wait and an iteration, also while the last polled completion occupies its slot', async () => {
     const [one, two] = await openTwo()
     const [a, b] = [endpointOn(one), endpointOn(two)]
     a.qp.connect(b.qp.endpoint)

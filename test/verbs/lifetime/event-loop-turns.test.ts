@@ -7,7 +7,7 @@ import { STEPS_PER_TURN } from '../../../src/core/devices/registry.ts'
 import { hasNative } from '../../../src/host/native.ts'
 import { createNetwork, open } from '../../../src/verbs/index.ts'
 import { loopbackText } from '../../loopback.ts'
-import { closeAll, nextCompletion, openTwoHere, pair } from '../connections/endpoints.ts'
+import { closeAll, nextCompletion, openTwoInProcess, pair } from '../connections/endpoints.ts'
 
 test('messages and their replies need no turn of the event loop', async () => {
   const { a, b } = await pair()
@@ -83,7 +83,7 @@ test('the time limit of a threshold also applies to a completion that is older t
 
 test('messages delayed by torment arrive, also if no call follows the post', async () => {
   for (let torment = 1; torment <= 40; torment++) {
-    const { a, b } = await pair(openTwoHere(createNetwork({ torment, random: () => 0 })))
+    const { a, b } = await pair(openTwoInProcess(createNetwork({ torment, random: () => 0 })))
     for (let i = 0; i < 5; i++) {
       b.qp.receive(b.mr.slice())
       const done = [a.cq, b.cq].map(nextCompletion)
@@ -128,7 +128,7 @@ test('over UDP, a device acknowledges messages that a call has received', { skip
 
 test('clearing faults releases delayed packets', async () => {
   const network = createNetwork({ fault: 'dir=sent,delay=9s' })
-  const { a, b } = await pair(openTwoHere(network))
+  const { a, b } = await pair(openTwoInProcess(network))
   a.qp.write(a.mr.slice(0, 64), b.mr.remote())
   assert.equal(a.cq.poll(), false, 'the packet is delayed')
   const done = nextCompletion(a.cq)

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { test } from 'node:test'
 import { createNetwork, open } from '../../../src/verbs/index.ts'
-import { closeAll, eachCarrier, openTwoHere, pair } from '../connections/endpoints.ts'
+import { closeAll, eachCarrier, openTwoInProcess, pair } from '../connections/endpoints.ts'
 
 const library = new URL('../../../src/verbs/index.js', import.meta.url).href
 
@@ -40,7 +40,7 @@ test('a second close resolves when the first has destroyed all objects', async (
 
 test('a signal ends an endless drain, and the device stays open, as after an unknown option', async () => {
   const network = createNetwork()
-  const { a, b } = await pair(openTwoHere(network))
+  const { a, b } = await pair(openTwoInProcess(network))
   network.setFaults('drop=100%')
   a.qp.write(Uint8Array.of(1), b.mr.remote(0, 1))
   const abort = new AbortController()

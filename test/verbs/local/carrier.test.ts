@@ -6,11 +6,11 @@ import { test } from 'node:test'
 import { createNetwork, open } from '../../../src/verbs/index.ts'
 import type { LocalNetwork } from '../../../src/verbs/local/network.ts'
 import { start } from '../../system/programs.ts'
-import { closeAll, nextCompletion, openTwoHere, pair } from '../connections/endpoints.ts'
+import { closeAll, nextCompletion, openTwoInProcess, pair } from '../connections/endpoints.ts'
 
 test('WRITEs complete, and no data is lost, while packets are dropped', async () => {
   const network = createNetwork({ fault: 'drop=0.2,seed=3' })
-  const { a, b } = await pair(openTwoHere(network))
+  const { a, b } = await pair(openTwoInProcess(network))
   for (let round = 0; round < 20; round++) {
     a.buffer.fill(round + 1, 0, 2000)
     a.qp.write(a.mr.slice(0, 2000), b.mr.remote())

@@ -18,13 +18,13 @@ import { readCapture } from '../../../src/wire/index.ts'
 import { withMaxFileSize } from '../../soft-limits.ts'
 import { temporaryFolder } from '../../system/programs.ts'
 import { uncaughtDuring } from '../../uncaught.ts'
-import { closeAll, completionText, openTwoHere, pair } from '../connections/endpoints.ts'
+import { closeAll, completionText, openTwoInProcess, pair } from '../connections/endpoints.ts'
 
 test('a capture has packets of devices that are opened later, until it is stopped', async t => {
   const path = join(temporaryFolder(t), 'out.pcapng')
   const network = createNetwork()
   const stop = network.capture(path)
-  const { a, b } = await pair(openTwoHere(network))
+  const { a, b } = await pair(openTwoInProcess(network))
   a.qp.write(a.mr.slice(0, 3000), b.mr.remote(0, 3000), { id: 1 })
   assert.equal(await completionText(a.cq), '1 RDMA_WRITE')
   stop()
@@ -54,7 +54,7 @@ test('a capture on a full disk ends with its last whole packet', async t => {
   const path = join(temporaryFolder(t), 'full.pcapng')
   const network = createNetwork()
   network.capture(path)
-  const { a, b } = await pair(openTwoHere(network))
+  const { a, b } = await pair(openTwoInProcess(network))
   a.qp.write(a.mr.slice(0, 3000), b.mr.remote(0, 3000), { id: 1 })
   assert.equal(await completionText(a.cq), '1 RDMA_WRITE')
   const whole = readFileSync(path)
@@ -188,7 +188,7 @@ test('diagnostics channels report RNR waits, retransmissions and failures', asyn
     return () => unsubscribe(`userdma:${name}`, listener)
   })
   const network = createNetwork()
-  const { a, b } = await pair(openTwoHere(network))
+  const { a, b } = await pair(openTwoInProcess(network))
   a.qp.send(Uint8Array.of(1), { id: 1 })
   while (messages.rnr?.length === 0) await new Promise(resolve => setImmediate(resolve))
   b.qp.receive(b.mr.slice(0, 8))
@@ -218,7 +218,7 @@ test('the first message of a diagnostics channel counts since the device was add
   const retransmission: unknown[] = []
   const onRnr = (message: unknown): void => void rnr.push(message)
   const onRetransmission = (message: unknown): void => void retransmission.push(message)
-  const { a, b } = await pair(openTwoHere(createNetwork()))
+  const { a, b } = await pair(openTwoInProcess(createNetwork()))
   subscribe('userdma:rnr', onRnr)
   a.qp.send(Uint8Array.of(1), { id: 1 })
   while (rnr.length === 0) await new Promise(resolve => setImmediate(resolve))

@@ -4,10 +4,10 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { GRH_BYTES, GSI_QKEY } from '../../../src/verbs/index.ts'
-import { closeAll, completionText, nextCompletion, openTwoHere, resourcesOn } from '../connections/endpoints.ts'
+import { closeAll, completionText, nextCompletion, openTwoInProcess, resourcesOn } from '../connections/endpoints.ts'
 
 test('queue pairs of the general services exchange datagrams', async () => {
-  const [one, two] = await openTwoHere()()
+  const [one, two] = await openTwoInProcess()()
   const [a, b] = [resourcesOn(one), resourcesOn(two)]
   const sender = a.pd.gsiQp({ sendCq: a.cq, active: true })
   const receiver = b.pd.gsiQp({ sendCq: b.cq })

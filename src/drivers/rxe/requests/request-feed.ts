@@ -3,10 +3,10 @@
  * the device's WorkSource, Completions and Causes.
  *
  * The engine may load a send several times. It completes the sends of a queue pair in order, and the receives too, so a
- * completion reports the oldest request. A receive completion reports the sender's oldest message of the same length
- * and kind. If the service is unreliable and two messages match, the network may have lost the first, so the message is
- * unknown. A connection keeps the order, so messages before the reported one were lost. A message that the receiver
- * drops is the oldest from this sender to this receiver.
+ * completion is that of the oldest request. A completed receive has received the sender's oldest message of the same
+ * length and kind. If the service is unreliable and two messages match, the network may have lost the first, so the
+ * message is unknown. A connection keeps the order, so messages before the received one were lost. If a receiver drops a
+ * message, it is assumed to be the oldest message from its sender to the receiver.
  */
 import { findGid } from '../../../core/devices/gids.ts'
 import type { Device, RequestPoll } from '../../../core/model.ts'
@@ -55,7 +55,7 @@ const remoteOperations: ReadonlySet<number> = new Set([
  */
 const MAX_MESSAGES = 4096
 
-/** Causes other than a refused rkey for which a receiver drops a SEND or WRITE with immediate of UC or UD. */
+/** Why a receiver drops a SEND or WRITE with immediate of UC or UD, besides a refused rkey. */
 const receiverDrops: ReadonlySet<CauseName> = new Set(['NO_RECEIVE', 'QKEY_DIFFERS', 'RECEIVE_TOO_SHORT'])
 
 /** Requests of one queue pair. */
@@ -82,14 +82,17 @@ interface QpFeed {
   readonly takenReceives: WorkRequest[]
 }
 
-/** A CQ at the last report of its polled completions. */
+/**
+ * The count of polled completions of a CQ. The ring's index counts a completion of an extended poll only at the end of
+ * the poll. So the preload library counts too (`MappedMemory.takenCompletions`), and the larger count is reported.
+ */
 interface CqFeed {
-  /** Number of polled completions. */
-  polled: number
-  /** `MappedMemory.takenCompletions`. */
-  taken: number
-  /** How much `takenCompletions` has grown since the first report. */
-  grown: number
+  /** The last reported count. */
+  reported: number
+  /** The library's counter (u32) when it was last read. */
+  libraryCounter: number
+  /** The library's count since it was first read. */
+  libraryCount: number
 }
 
 /** Requests of one receive queue or SRQ. */
@@ -122,14 +125,14 @@ const remoteBytes = (opcode: number, words: Uint32Array, at: number): number => 
   return opcode === ATOMIC_CMP_AND_SWP || opcode === ATOMIC_FETCH_AND_ADD ? 8 : words[at + Send.LENGTH]
 }
 
-/** The destination of the datagram at `words[at]` (`Send`); undefined if no address handle has its flow. */
+/** The destination of the datagram at `words[at]` (`Send`); undefined if its address handle (`flow`) was destroyed. */
 const destinationOf = (ahs: RxeState['ahs'], words: Uint32Array, at: number): WorkRequest['destination'] => {
   for (const { flow, address } of ahs.values())
     if (flow === words[at + Send.FLOW]) return { gid: address.dgid, qkey: words[at + Send.QKEY] }
   return undefined
 }
 
-/** `words[at]`: `Send`. */
+/** The request of a send at `words[at]` (fields: `Send`). */
 const sendRequest = ({ ahs, now }: RxeState, feed: QpFeed, words: Uint32Array, at: number): WorkRequest => {
   const { qp, isDatagram, sqSigAll, count } = feed
   const opcode = words[at + Send.OPCODE]
@@ -165,7 +168,7 @@ const cqsOf = ({ parents }: QpObject | SrqObject): CqObject[] =>
 
 const isQp = (owner: QpObject | SrqObject): owner is QpObject => 'qpn' in owner.state
 
-/** `words[0]`: `Receive`. */
+/** The request of a receive at `words[0]` (fields: `Receive`). */
 const receiveRequest = ({ owner, count }: ReceiveFeed, time: number, words: Uint32Array): WorkRequest => ({
   id: ++lastId,
   time,
@@ -234,7 +237,7 @@ export const watchRequests = (
     const known = feeds[row]
     const qp = qps[row]
     if (known !== undefined) {
-      // Changes if the first opener of an XRC target has closed it.
+      // The object of a row changes if the first opener of an XRC target has closed it.
       if (qp !== undefined) known.qp = qp
       return known
     }
@@ -267,18 +270,18 @@ export const watchRequests = (
   const reportPolled = (cq: CqObject): void => {
     const { state: ring, context, handle } = cq
     const consumed = polledCompletions(ring)
-    const taken = context?.mapped?.takenCompletions?.(handle) ?? 0
+    const counter = context?.mapped?.takenCompletions?.(handle) ?? 0
     let feed = cqFeeds.get(cq)
     if (feed === undefined) {
-      feed = { polled: 0, taken, grown: 0 }
+      feed = { reported: 0, libraryCounter: counter, libraryCount: 0 }
       cqFeeds.set(cq, feed)
     }
     // Bounded, because the program may write any count.
-    feed.grown = Math.min(feed.grown + ((taken - feed.taken) >>> 0), ring.completions)
-    feed.taken = taken
-    const count = Math.max(consumed, feed.grown)
-    if (count === feed.polled) return
-    feed.polled = count
+    feed.libraryCount = Math.min(feed.libraryCount + ((counter - feed.libraryCounter) >>> 0), ring.completions)
+    feed.libraryCounter = counter
+    const count = Math.max(consumed, feed.libraryCount)
+    if (count === feed.reported) return
+    feed.reported = count
     watcher.polled(cq.id, count)
   }
 
@@ -315,15 +318,15 @@ export const watchRequests = (
     const queue = rings[row]?.receive
     if (queue === undefined) return undefined
     const owner = queue.isShared ? sharedOwner(row, queue) : qps[row]
-    // An XRC target is not created with its SRQ: `selectShared` has made the feed.
+    // An XRC target gets an SRQ by each packet: `selectShared`, below, has made the feed.
     const feed = owner === undefined ? receiveFeeds.get(queue) : receivesOf(queue, owner)
     if (feed !== undefined) scanQueue(queue, feed, row)
     return feed
   }
 
   /**
-   * Returns what `take` removes from the messages of queue pair `sourceQpn`, the sender of a message to the receiver;
-   * undefined if the sender is unknown: it may be in another process.
+   * Removes by `take`, and returns, a message of queue pair `sourceQpn` to the receiver, whose feed is the first argument.
+   * Undefined if the sender is unknown: it may be in another process.
    */
   const takeFrom = (
     { qp, isDatagram }: QpFeed,
@@ -455,7 +458,7 @@ export const watchRequests = (
   }
   watchCompletions(engineCompletions)
 
-  const feed: RequestFeed = {
+  const requestFeed: RequestFeed = {
     scanReceives,
     watchCompletions,
     sentBy: row => feeds[row]?.messages,
@@ -495,7 +498,7 @@ export const watchRequests = (
       watcher.queueReset(srq.id)
     },
   }
-  state.feed = feed
+  state.feed = requestFeed
 
   return {
     reportCq: cq => reportPolled(cq as CqObject),
