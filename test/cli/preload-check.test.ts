@@ -124,6 +124,9 @@ test('interpreters of scripts, and programs that launchers and shells start, are
     [`--split-string=A=1 ${staticProgram}`],
   ])
     assert.ok(problemsOf('env', ...options).includes(direct[0]!))
+  const withoutPreload = 'it starts its program without the environment that names the preload library'
+  for (const options of [['-iS', 'true'], ['-vi', '-S', 'true'], ['-S', '-i true'], ['-iStrue']])
+    assert.deepEqual(problemsOf('env', ...options), [`env: ${withoutPreload}`])
   // Linux passes all that follows the interpreter as one argument.
   const bySplit = script('by-split', `#!/usr/bin/env -S A=1 ${staticProgram} -x`)
   assert.deepEqual(problemsOf(bySplit), [`${bySplit}: the cause is its interpreter ${staticProgram}: ${reason}`])

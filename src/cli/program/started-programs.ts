@@ -64,7 +64,7 @@ const shellCommands = (text: string): readonly (readonly string[])[] =>
 /** Options of shells whose value is the next argument. */
 const SHELL_OPTION_WITH_VALUE = /^(?:[-+][a-zA-Z]*[oO]|--(?:rcfile|init-file))$/
 
-/** TEXT of the arguments of `sh -c TEXT`; undefined if there is none. Options may precede and follow `-c`. */
+/** COMMANDS of `sh -c COMMANDS`; undefined without `-c`. Other options may stand before and after `-c`. */
 const shellText = (args: readonly string[]): string | undefined => {
   let hasText = false
   let index = 0
@@ -80,14 +80,17 @@ const shellText = (args: readonly string[]): string | undefined => {
   return hasText ? args[index] : undefined
 }
 
+/** Option -S of `env`, after other options in the same argument, and its value if that is in the same argument. */
+const SPLIT_STRING = /^(?:(-[0iv]*)S|--split-string=?)(.*)$/s
+
 /** The arguments of `env` with the words of `-S TEXT` in the place of this option; quotes in TEXT are not parsed. */
 const withSplitStrings = (args: readonly string[]): readonly string[] => {
-  const option = args.findIndex(arg => /^(?:-[0iv]*S|--split-string)/.test(arg))
-  const program = startedIndex(args)
-  if (option < 0 || (program >= 0 && program < option)) return args
-  const [, attached] = /^(?:-[0iv]*S|--split-string=?)(.*)$/s.exec(args[option]!) ?? []
-  const [text = '', rest] = attached ? [attached, option + 1] : [args[option + 1], option + 2]
-  return [...args.slice(0, option), ...text.trim().split(/\s+/), ...args.slice(rest)]
+  const index = args.findIndex(arg => SPLIT_STRING.test(arg))
+  const before = args.slice(0, Math.max(index, 0))
+  if (index < 0 || startedIndex(before) >= 0) return args
+  const [, others = '-', attached] = SPLIT_STRING.exec(args[index]!) ?? []
+  const [text = '', ...rest] = attached ? [attached, ...args.slice(index + 1)] : args.slice(index + 1)
+  return [...before, ...(others === '-' ? [] : [others]), ...text.trim().split(/\s+/), ...rest]
 }
 
 /** The index of the program among a launcher's arguments; -1 if the launcher starts none. */

@@ -202,13 +202,14 @@ const checkNumbers = (entry: Entry, args: AnyValues): void => {
 
 // ---- results ----
 
+/** The result of a successful call. `created`: the object of a create. */
 const resultOf = (call: CallContext, created: CoreObject | undefined, returned: AnyResult): Result => {
-  const result = outputsOf(call, created, returned)
+  const result = resultWithoutPutBack(call, created, returned)
   return call.putBack === undefined ? result : { ...result, putBack: call.putBack }
 }
 
-/** The result of a successful call, except `putBack`. `created`: the object of a create. */
-const outputsOf = (call: CallContext, created: CoreObject | undefined, returned: AnyResult): Result => {
+/** The result without `putBack`. */
+const resultWithoutPutBack = (call: CallContext, created: CoreObject | undefined, returned: AnyResult): Result => {
   const { entry } = call
   let out = (returned ?? {}) as AnyValues
   let descriptors: NewDescriptor[] | undefined

@@ -137,10 +137,10 @@ export const watch = (fd: number, interest: Interest, callback: ReadyCallback): 
 
   return {
     update(next) {
-      const { readable, writable } = withDefaults(next)
+      const { readable, writable } = wanted
+      wanted = withDefaults(next)
       // A start without a change would cost two calls of epoll_ctl.
-      if (isStopped || (readable === wanted.readable && writable === wanted.writable)) return
-      wanted = { readable, writable }
+      if (isStopped || (wanted.readable === readable && wanted.writable === writable)) return
       if (wanted.readable || wanted.writable) handle.start(wanted, onEvents)
       else handle.stop()
     },
