@@ -392,6 +392,7 @@ class RunningDaemon implements Daemon {
       parkedFd: this.#parkedPage.fd,
       devices,
       refuseConnection: createRefusal(containment),
+      refuseStranger: createRefusal(containment),
       serves: (fd, peer) => isServed(served, fd, peer),
       sessions: () => this.#sessions.size,
       sessionsOf: pid => [...this.#sessions].filter(({ process }) => process.pid === pid).length,

@@ -73,6 +73,8 @@ export interface DaemonState {
   serves(fd: number, peer: PeerCredentials): boolean
   /** Refuses and closes a connection, with the reason. */
   readonly refuseConnection: RefuseConnection
+  /** As `refuseConnection`, for users who are not served: they do not use up the waiting places of the others. */
+  readonly refuseStranger: RefuseConnection
   /** Number of connected sessions, of all processes. */
   readonly sessions: () => number
   /** Number of connected sessions of one process. */

@@ -17,23 +17,34 @@ export const commandName = (pid: number): string | undefined => {
   }
 }
 
-/** Whether a process has capability CAP_… (a number) now, in its own user namespace; false if the process has ended. */
-export const hasCapability = (pid: number, capability: number): boolean => {
+/** The initial user namespace (PROC_USER_INIT_INO). */
+export const INITIAL_USER_NAMESPACE = 'user:[4026531837]'
+
+/** Undefined if the process has ended, or the kernel has no user namespaces. */
+const userNamespaceOf = (pid: number | 'self'): string | undefined => {
   try {
-    const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1]
-    return effective !== undefined && ((BigInt(`0x${effective}`) >> BigInt(capability)) & 1n) === 1n
+    return readlinkSync(`/proc/${pid}/ns/user`)
   } catch {
-    return false
+    return undefined
   }
 }
 
-/** The initial user namespace (PROC_USER_INIT_INO). */
-const INITIAL_USER_NAMESPACE = 'user:[4026531837]'
-
-/** Whether a process has a capability in the initial user namespace; false if the process has ended. */
-export const hasInitialCapability = (pid: number, capability: number): boolean => {
+/**
+ * Whether a process has capability CAP_… (a number) in a user namespace, by default this process's. False if the process
+ * has ended, or is in another namespace: any user has all capabilities in a namespace of their own.
+ *
+ * The capabilities are read before the namespace: a process can move to another namespace between the two reads, and so
+ * gain capabilities there, but cannot return.
+ */
+export const hasCapability = (
+  pid: number,
+  capability: number,
+  userNamespace: string | undefined = userNamespaceOf('self'),
+): boolean => {
   try {
-    return readlinkSync(`/proc/${pid}/ns/user`) === INITIAL_USER_NAMESPACE && hasCapability(pid, capability)
+    const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1]
+    const isRaised = effective !== undefined && ((BigInt(`0x${effective}`) >> BigInt(capability)) & 1n) === 1n
+    return isRaised && userNamespaceOf(pid) === userNamespace
   } catch {
     return false
   }

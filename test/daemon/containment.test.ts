@@ -227,6 +227,7 @@ test('connections whose sessions cannot start because of an exception are hung u
 test('a session that cannot start because of an exception takes no descriptors of the quota', t => {
   const fdQuotas = createFdQuotas(100)
   const state = {
+    serves: () => true,
     fdQuotas,
     memoryQuotas: createMemoryQuotas(),
     // Called before the charge: the next call of geteuid comes after it.

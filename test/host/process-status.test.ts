@@ -6,7 +6,7 @@ import { test } from 'node:test'
 import { createRingPool, mapArena } from '../../src/host/memory/mapping.ts'
 import { addSeals, createMemfd, SEAL_SHRINK } from '../../src/host/memory/memfd.ts'
 import { hasNative, libcFunctions } from '../../src/host/native.ts'
-import { hasCapability, hasInitialCapability, isCopiedByFork, lockLimit } from '../../src/host/process-status.ts'
+import { hasCapability, INITIAL_USER_NAMESPACE, isCopiedByFork, lockLimit } from '../../src/host/process-status.ts'
 
 const skip = !hasNative() && 'needs native calls'
 const PAGE = 4096
@@ -49,7 +49,7 @@ test('an absent process has no capability', () => {
   const CAP_LAST_CAP = 40
   for (let capability = 0; capability <= CAP_LAST_CAP; capability++)
     assert.deepEqual(
-      [hasCapability(UNUSED_PID, capability), hasInitialCapability(UNUSED_PID, capability)],
+      [hasCapability(UNUSED_PID, capability), hasCapability(UNUSED_PID, capability, INITIAL_USER_NAMESPACE)],
       [false, false],
     )
 })

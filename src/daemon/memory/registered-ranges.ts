@@ -11,9 +11,9 @@
 import { closeSync } from 'node:fs'
 import { pageSize } from '../../host/memory/mapping.ts'
 import { closeElsewhere } from '../../host/memory/mover.ts'
-import { isAddressSpaceGone, type ProcessHandle } from '../../host/memory/process.ts'
+import { isAddressSpaceGone, isStillOwned, type ProcessHandle } from '../../host/memory/process.ts'
 import { type UnmapWatch, watchUnmapping } from '../../host/memory/unmapping.ts'
-import { hasInitialCapability, lockLimit } from '../../host/process-status.ts'
+import { hasCapability, INITIAL_USER_NAMESPACE, lockLimit } from '../../host/process-status.ts'
 import { CallError } from '../../spec/errno.ts'
 import { pageAbove, pageBelow } from '../../spec/memory.ts'
 import type { Containment } from '../containment.ts'
@@ -162,11 +162,16 @@ export class RegisteredRanges {
   #requireLockable(bytes: number): void {
     const limit = lockLimit(this.#process.pid)
     const isWithinLimit = limit !== 0 && this.#locked + bytes <= limit
-    if (isWithinLimit || hasInitialCapability(this.#process.pid, CAP_IPC_LOCK)) return
+    if (isWithinLimit || this.#mayLockAll()) return
     const message = `process ${this.#process.pid} may lock ${limit} bytes (RLIMIT_MEMLOCK), has registered ${this.#locked} and requests ${bytes} more: raise the limit (ulimit -l), or start the daemon with --ignore-memlock`
     if (!this.#isLogged) this.#log(message)
     this.#isLogged = true
     throw new CallError(limit === 0 ? 'EPERM' : 'ENOMEM', message)
+  }
+
+  /** As in Linux, a capability in another user namespace does not count. */
+  #mayLockAll(): boolean {
+    return hasCapability(this.#process.pid, CAP_IPC_LOCK, INITIAL_USER_NAMESPACE) && isStillOwned(this.#process)
   }
 
   #overlapsAny(start: number, end: number): boolean {

@@ -56,6 +56,8 @@ export interface Session {
 const BURST = 16
 /** Microseconds for which a session polls for its next message. */
 const LINGER = 20
+/** Milliseconds for which a session waits for HELLO, which the shim sends right after its connect. */
+const HELLO_TIMEOUT = 10_000
 /** Of one process. The shim needs one session; the library and userdma's commands open others. */
 const MAX_SESSIONS = 16
 /** Socket, pidfd, userfaultfd, and of /proc/PID: ns, mem, pagemap, and maps twice. */
@@ -69,14 +71,18 @@ const incoming = messageBuffer()
 const outgoing = messageBuffer()
 
 /**
- * Starts the session of an accepted connection. Refuses the connection and returns undefined if the process has ended,
- * a quota of descriptors or sessions is exhausted, or the process is a guest whose user's waiting time is used up
- * (`Guest.isLate`). `ended` is called at the end of the session.
+ * Starts the session of an accepted connection. Refuses the connection and returns undefined if the daemon does not
+ * serve the user, the process has ended, a quota of descriptors or sessions is exhausted, or the process is a guest whose
+ * user's waiting time is used up (`Guest.isLate`). `ended` is called at the end of the session.
  */
 export const createSession = (daemon: DaemonState, fd: number, ended: () => void): Session | undefined => {
-  const pidfd = peerPidfd(fd)
   const peer = peerCredentials(fd)
+  if (!daemon.serves(fd, peer)) {
+    daemon.refuseStranger(fd, Errno.EPERM)
+    return undefined
+  }
   const { pid, uid, gid } = peer
+  const pidfd = peerPidfd(fd)
   const quota = daemon.fdQuotas.of(pid, uid)
   const account = daemon.memoryQuotas.of(pid, uid)
   const releaseQuota = daemon.sessionsOf(pid) < MAX_SESSIONS ? tryTake(quota) : undefined
@@ -96,8 +102,7 @@ export const createSession = (daemon: DaemonState, fd: number, ended: () => void
       releaseQuota()
       return undefined
     }
-    const servedStanding: ClientStanding = guestUid === undefined ? 'owner' : 'guest'
-    const standing = daemon.serves(fd, peer) ? servedStanding : 'refused'
+    const standing = guestUid === undefined ? 'owner' : 'guest'
     return new ClientSession(daemon, fd, handle, quota, account, standing, () => {
       releaseQuota()
       ended()
@@ -129,7 +134,8 @@ const createCaller = (
     copyOut: (address, bytes) => (passedMemory() ?? space).copyOut(address, bytes),
     descriptor(number) {
       const target = fdTarget(process.pid, number)
-      return typeof target === 'string' ? daemon.events.find(target, process, number) : undefined
+      const isFound = typeof target === 'string' && isStillOwned(process)
+      return isFound ? daemon.events.find(target, process, number) : undefined
     },
     file: number => fdFile(process, number),
     openFile: number => openFileMemory(process, number, quota),
@@ -165,6 +171,7 @@ class ClientSession implements Session, Client {
   #command: string
   /** Whether the client has sent HELLO with the right protocol version. */
   #hasGreeted = false
+  readonly #helloTimer: NodeJS.Timeout
   /** The memory file that the client passed with HELLO. */
   #passedMemory: PassedMemory | undefined
   #isCutOff = false
@@ -213,6 +220,10 @@ class ClientSession implements Session, Client {
         (readable: boolean, writable: boolean) => this.#onReady(readable, writable),
         () => this.close(),
       ),
+    )
+    this.#helloTimer = setTimeout(
+      containment.guard('a session without HELLO', () => this.#onHelloTimeout()),
+      HELLO_TIMEOUT,
     )
   }
 
@@ -268,6 +279,7 @@ class ClientSession implements Session, Client {
     this.isClosed = true
     const { daemon, process, caller } = this
     daemon.containment.runAll('the end of a session', [
+      () => clearTimeout(this.#helloTimer),
       () => this.#calls.settleTrace(),
       () => this.#watcher.stop(),
       () => (this.standing === 'owner' ? close : closeElsewhere)(this.#fd),
@@ -291,6 +303,12 @@ class ClientSession implements Session, Client {
       `userdma daemon: process ${pid} (${printable(this.name())}) is disconnected: its memory or descriptors kept the daemon waiting for ${MAX_WAIT / 1000} ms (a file system that does not answer, userfaultfd?)`,
     )
     setImmediate(containment.guard('a session that is disconnected', () => this.close()))
+  }
+
+  /** Timers run before sockets are read: if the daemon itself was stopped or suspended, HELLO may have arrived in time. */
+  #onHelloTimeout(): void {
+    this.#onReadable()
+    if (!this.#hasGreeted) this.close()
   }
 
   #updateWatcher(): void {
@@ -363,12 +381,6 @@ class ClientSession implements Session, Client {
   #hello(passedFd: number | undefined): void {
     const { daemon, request, process } = this
     const file = this.#takeUserfault(passedFd) ? undefined : passedFd
-    if (this.standing === 'refused') {
-      if (file !== undefined) close(file)
-      this.reply(writeHelloReply(outgoing, request, { error: Errno.EPERM, root: '' }))
-      this.close()
-      return
-    }
     const isFileValid = file === undefined || this.#takeMemory(file)
     this.isReachable = this.#passedMemory !== undefined || mayAccess(process)
     let error: number = this.isReachable ? 0 : Errno.EACCES
@@ -379,6 +391,7 @@ class ClientSession implements Session, Client {
     if ((request.wants & HelloWants.WRITTEN) !== 0) this.#space.recordWritten()
     if ((request.wants & HelloWants.EVENTS) !== 0 && this.standing === 'owner') daemon.check?.watchEvents()
     this.#hasGreeted = request.version === SESSION_VERSION
+    if (this.#hasGreeted) clearTimeout(this.#helloTimer)
     this.reply(writeHelloReply(outgoing, request, { error, root: daemon.root }), error === 0 ? [daemon.parkedFd] : [])
   }
 

@@ -8,11 +8,8 @@ import type { OpenContext } from '../context/contexts.ts'
 import type { FdQuota } from '../fd-quota.ts'
 import type { DaemonState } from '../state.ts'
 
-/**
- * `owner`: the daemon's own user; `guest`: another user that the daemon serves; `refused`: all other users, whose HELLO
- * is answered EPERM.
- */
-export type ClientStanding = 'owner' | 'guest' | 'refused'
+/** `owner`: the daemon's own user; `guest`: another user that the daemon serves. Others get no session. */
+export type ClientStanding = 'owner' | 'guest'
 
 /** Maximum number of descriptors of a context: event and driver descriptors, or rdma_cm channels. */
 export const MAX_DESCRIPTORS = 8192

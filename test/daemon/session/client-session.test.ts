@@ -130,6 +130,24 @@ test('HELLO with another protocol version is answered with EPROTO, and the next 
   assert.equal(await client.next(), undefined)
 })
 
+test('a session without a valid HELLO ends after 10 seconds', async t => {
+  const daemon = await daemonOf(t, folder)
+  t.mock.timers.enable({ apis: ['setTimeout'] })
+  const [silent, wrong, late, greeted] = [dial(t, daemon), dial(t, daemon), dial(t, daemon), dial(t, daemon)]
+  wrong.send(message(MessageType.HELLO, HEADER + Messages.hello.size))
+  assert.equal((await wrong.next())?.error, Errno.EPROTO)
+  await greeted.hello()
+  await eventually(greeted, ({ sessions }) => sessions === 3)
+  t.mock.timers.tick(9_999)
+  assert.equal((await greeted.stat()).sessions, 3)
+  // Sent in time, but not read before the timer fires.
+  const answer = late.hello()
+  t.mock.timers.tick(1)
+  assert.equal((await answer).error, 0)
+  assert.deepEqual([await silent.next(), await wrong.next()], [undefined, undefined])
+  assert.equal((await greeted.stat()).sessions, 1)
+})
+
 test('random messages affect no other client', async t => {
   const daemon = await daemonOf(t, folder)
   const other = await connectOther(t, daemon)

@@ -16,6 +16,7 @@ import {
   lacking,
   NOBODY,
   noOtherUser,
+  ownProgram,
   run,
   runUserdma,
   type Scope,
@@ -63,6 +64,26 @@ const asGroupMember = ['setpriv', `--reuid=${NOBODY}`, `--regid=${NOBODY}`, `--g
 
 const runUserdmaAsNobody = (t: Scope, args: readonly string[]): Promise<Finished> =>
   runUserdma(t, args, { uid: NOBODY, gid: NOBODY })
+
+/** Connects 200 times to the socket that is its argument, and prints how many connections the daemon has kept. */
+const HOLD_CONNECTIONS = `
+import select, socket, sys
+sockets = [socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(200)]
+poll = select.poll()
+for s in sockets:
+    s.connect(sys.argv[1])
+    poll.register(s, 0)
+closed = set()
+while len(closed) < 192:
+    ready = poll.poll(5000)
+    if not ready:
+        break
+    for fd, _ in ready:
+        closed.add(fd)
+        poll.unregister(fd)
+print(200 - len(closed), flush=True)
+sys.stdin.read()
+`
 
 /** Opens a device with the library on the socket that is its argument, and prints the error. */
 const OPEN_SCRIPT =
@@ -153,6 +174,34 @@ describe("root's daemon", { skip: noOtherUser() || lacking('setpriv') }, () => {
       stat.stderr,
       `userdma: the daemon at ${socket} does not serve user 5; ${allow} ${inside}, or outside this user namespace with ${outside} (EACCES)\n`,
     )
+  })
+
+  it('counts no capability that a program has in a user namespace of its own', async t => {
+    const program = ownProgram('own_namespace')
+    if (lacking(program)) return void skipTest(t, 'build/programs/own_namespace was not built')
+    const socket = await startDaemonOf(t, 0, ['--allow-user', String(NOBODY)])
+    for (const [prefix, outside] of [
+      [[], 'allowed'],
+      [asNobody, 'Operation not permitted'],
+    ] as const) {
+      const [command, ...args] = [...prefix, program]
+      const { stdout, stderr } = await run(t, command, args, { env: programEnvironment(socket) })
+      if (stderr.startsWith('cannot: ')) return void skipTest(t, stderr)
+      assert.deepEqual([stdout, stderr], [`${outside}\nOperation not permitted\n`, ''])
+    }
+  })
+
+  it('keeps at most 8 connections of users who are not served, and serves others meanwhile', async t => {
+    if (findTool('python3') === undefined) return void skipTest(t, 'connections are made by python3')
+    const socket = await startDaemonOf(t, 0, ['--allow-user', String(UNUSED_ID)])
+    const holder = start(t, 'python3', ['-c', HOLD_CONNECTIONS, socket], {
+      uid: NOBODY,
+      gid: NOBODY,
+      stdio: ['pipe', 'pipe', 'pipe'],
+    })
+    const [, kept] = await holder.printed(/^(\d+)$/m)
+    assert.ok(Number(kept) <= 8, `the daemon keeps ${kept} connections`)
+    assert.equal((await findDevices(t, socket, ...asUnused)).stdout, 'True\n')
   })
 
   it('refuses --allow-user with an unknown name', async t => {
