@@ -5,6 +5,8 @@
  *   npm test                        everything but the long tests
  *   npm test -- wire core           only files whose path below test/ contains one of the words; no biome
  *   npm test -- --long              the *.long.test files too
+ *   npm test -- wire --test-name-pattern 'P_Key'
+ *                                   only tests whose names match (node --test-name-pattern); several may be given
  *
  * The exit status is 0 if the checks and all tests succeed, else 1. A run of all tests lists the test files
  * that docs/reference/requirements.md names and of which no test ran; with CI in the environment this is a failure.
@@ -13,6 +15,7 @@ import { spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { availableParallelism, tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
+import { parseArgs } from 'node:util'
 import { filesBelow, inRoot, isMain, main, root, run, StepError, say } from './common.mjs'
 
 /** The runner ends a test file that takes longer. The longest file builds and boots a guest. */
@@ -61,21 +64,12 @@ const ranAllNamed = ran => {
   return !process.env.CI && absent.every(path => existsSync(inRoot(path)))
 }
 
-const runTests = args => {
-  const isLong = args.includes('--long')
-  const words = args
-    .filter(arg => !arg.startsWith('-'))
-    .map(word => word.replace(/^test\//, '').replace(/\.(test\.)?ts$/, ''))
-  const unknown = args.filter(arg => arg.startsWith('-') && arg !== '--long')
-  if (unknown.length > 0)
-    throw new StepError(`unknown option ${unknown.join(' ')}; there is --long, and words that select files`)
-
-  const files = testFiles(isLong, words)
-  if (files.length === 0) throw new StepError('there are no compiled tests: run `npm run build`')
-  const isTidy = words.length > 0 || run(inRoot('node_modules', '.bin', 'biome'), ['check', '--error-on-warnings', '.'])
-
+/**
+ * Runs compiled test files (testFiles). `names`: patterns of the tests to run, none for all. Returns whether they
+ * succeeded, and the output of ran-reporter.cjs.
+ */
+export const runFiles = (files, { isLong = false, names = [] } = {}) => {
   const folder = mkdtempSync(join(tmpdir(), 'userdma-ran-'))
-  /** The output of ran-reporter.cjs. */
   const ranFile = join(folder, 'ran')
   const timeout = isLong ? HANG_MS.withLong : HANG_MS.withoutLong
   const options = [
@@ -87,15 +81,43 @@ const runTests = args => {
     '--test-reporter-destination=stdout',
     `--test-reporter=${inRoot('scripts', 'ran-reporter.cjs')}`,
     `--test-reporter-destination=${ranFile}`,
+    ...names.map(name => `--test-name-pattern=${name}`),
   ]
   const { status, signal, error } = spawnSync(process.execPath, [...options, ...files], { cwd: root, stdio: 'inherit' })
   const ran = existsSync(ranFile) ? readFileSync(ranFile, 'utf8') : ''
   rmSync(folder, { recursive: true, force: true })
   if (error) throw error
-  const isComplete = words.length > 0 || ranAllNamed(ran)
   if (signal) say(`the test runner was ended by ${signal}`)
+  return { hasSucceeded: status === 0, ran }
+}
+
+const OPTIONS = { long: { type: 'boolean', default: false }, 'test-name-pattern': { type: 'string', multiple: true } }
+
+const readArguments = args => {
+  try {
+    return parseArgs({ args, options: OPTIONS, allowPositionals: true })
+  } catch (error) {
+    const [problem] = error.message.split('. ')
+    throw new StepError(
+      `${problem}; there are --long, --test-name-pattern PATTERN, and words that select files by their paths`,
+    )
+  }
+}
+
+const runTests = args => {
+  const { values, positionals } = readArguments(args)
+  const { long: isLong, 'test-name-pattern': names = [] } = values
+  const words = positionals.map(word => word.replace(/^test\//, '').replace(/\.(test\.)?ts$/, ''))
+  const files = testFiles(isLong, words)
+  if (files.length === 0) throw new StepError('there are no compiled tests: run `npm run build`')
+  const isAll = words.length === 0 && names.length === 0
+  const isTidy = !isAll || run(inRoot('node_modules', '.bin', 'biome'), ['check', '--error-on-warnings', '.'])
+  const { hasSucceeded, ran } = runFiles(files, { isLong, names })
+  const isComplete = !isAll || ranAllNamed(ran)
+  const hasMatch = names.length === 0 || ran !== ''
+  if (!hasMatch) say(`no test ran: no name matches ${names.join(', ')}`)
   if (!isTidy) say('biome found the problems above, before the tests; `npm run format` fixes most of them')
-  return status === 0 && isTidy && isComplete ? 0 : 1
+  return hasSucceeded && isTidy && isComplete && hasMatch ? 0 : 1
 }
 
 if (isMain(import.meta.url)) main(runTests)

@@ -66,3 +66,13 @@ test('each page is in the index, each decision in the index of decisions', () =>
     else assert.ok(index.includes(`(${relative('docs', document)})`), document)
   }
 })
+
+test('the catalogue of fixtures lists every entry with its origin', () => {
+  const folder = join('test', 'fixtures')
+  const catalogue = read(join(folder, 'README.md'))
+  const listed = [...catalogue.matchAll(/^\| (`[^|]*) \|[^|]+\| [^|]+ \| [^|]+ \|$/gm)].flatMap(([, entries]) =>
+    [...entries.matchAll(/`([^`]+?)\/?`/g)].map(([, name]) => name),
+  )
+  const present = readdirSync(join(repoRoot, folder)).filter(name => name !== 'README.md')
+  assert.deepEqual(listed.sort(), present.sort())
+})

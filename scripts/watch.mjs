@@ -1,0 +1,67 @@
+#!/usr/bin/env node
+/*
+ * Builds after each change of a source, then runs the tests nearest to it.
+ *
+ *   npm run watch                   tests that import what changed (affected-tests.mjs), at most MAX_FILES files
+ *   npm run watch -- wire core      these tests, as of `npm test -- wire core`, after each change
+ */
+import { watch } from 'node:fs'
+import { join, relative } from 'node:path'
+import { affectedTests } from './affected-tests.mjs'
+import { build } from './build.mjs'
+import { inRoot, main, root, say } from './common.mjs'
+import { runFiles, testFiles } from './test.mjs'
+
+const FOLDERS = ['src', 'test', 'shim', 'native', 'examples', 'bench', 'docs/findings']
+/** A change of a file that everything imports affects almost all tests, which take many minutes. */
+const MAX_FILES = 12
+/** Milliseconds without a further change before a build: editors and git write several files. */
+const QUIET = 100
+
+const compiledOf = source => inRoot('dist', source.replace(/\.ts$/, '.js'))
+
+/** The compiled test files to run after changes of `sources`, paths in the checkout. */
+const testsAfter = (sources, words) => {
+  if (words.length > 0) return testFiles(false, words)
+  const wanted = new Set(testFiles(false, []))
+  const affected = affectedTests(inRoot('dist'), sources.filter(path => path.endsWith('.ts')).map(compiledOf))
+    .map(path => relative(root, path))
+    .filter(path => wanted.has(path))
+  if (affected.length > MAX_FILES)
+    say(`${affected.length} test files are affected: the nearest ${MAX_FILES} run; \`npm test\` runs all`)
+  if (affected.length === 0)
+    say(`no test file imports ${sources.join(', ')}: name tests, as in \`npm run watch -- shim\``)
+  return affected.slice(0, MAX_FILES)
+}
+
+main(async words => {
+  const changed = new Set()
+  let timer
+  let isBusy = false
+
+  const onQuiet = async () => {
+    if (isBusy || changed.size === 0) return
+    isBusy = true
+    const sources = [...changed].sort()
+    changed.clear()
+    say(`changed: ${sources.join(', ')}`)
+    if (await build('test')) {
+      const files = testsAfter(sources, words)
+      if (files.length > 0) runFiles(files)
+    }
+    say('waiting for changes')
+    isBusy = false
+    await onQuiet()
+  }
+
+  for (const folder of FOLDERS)
+    watch(inRoot(folder), { recursive: true }, (_, name) => {
+      if (!/\.(ts|c|h)$/.test(name ?? '') || name === 'protocol.h') return
+      changed.add(join(folder, name))
+      clearTimeout(timer)
+      timer = setTimeout(onQuiet, QUIET)
+    })
+  if (words.length > 0) testFiles(false, words)
+  await build('test')
+  say('waiting for changes')
+})
