@@ -220,6 +220,8 @@ export interface Memory {
    * `read` and `write`.
    */
   locate?(region: number, hi: number, lo: number, length: number, offset: Float64Array): Arena | undefined
+  /** Whether `locate` may find any memory: false if JavaScript can access no region. Defined together with `locate`. */
+  canLocate?(): boolean
   /**
    * `resolve` and `locate` combined; undefined if one of them fails, and for the key of a memory window. Defined
    * together with `locate`.

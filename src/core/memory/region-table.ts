@@ -92,6 +92,8 @@ export interface MemoryTable {
   /** Number of live keys per page. */
   readonly pageUses: Int32Array
   readonly freeRows: number[]
+  /** Number of spaces in `spaces` with `locate`: if 0, `findBuffer` finds nothing. */
+  locatableSpaces: number
   /** Cached regions for `findBuffer`, by the lowest bits of a key's index. */
   readonly recent: readonly RecentRegion[]
   /** Number of windows, bound or not. */
@@ -151,6 +153,7 @@ export const createMemoryTable = (random: () => number): MemoryTable => ({
   firstOfQp: new Map(),
   spaces: [],
   spaceUses: [],
+  locatableSpaces: 0,
   pages: new Array<Int32Array | undefined>(INDICES / PAGE_SIZE).fill(undefined),
   pageUses: new Int32Array(INDICES / PAGE_SIZE),
   freeRows: [],
@@ -230,6 +233,7 @@ export const acquireSpace = (table: MemoryTable, space: AddressSpace): number =>
     if (index < 0) index = table.spaces.length
     table.spaces[index] = space
     table.spaceUses[index] = 0
+    if (space.locate !== undefined) table.locatableSpaces++
   }
   table.spaceUses[index]!++
   return index
@@ -237,7 +241,9 @@ export const acquireSpace = (table: MemoryTable, space: AddressSpace): number =>
 
 /** Ends a row's use of the space with this index. No effect for -1. */
 export const releaseSpace = (table: MemoryTable, index: number): void => {
-  if (index >= 0 && --table.spaceUses[index]! === 0) table.spaces[index] = undefined
+  if (index < 0 || --table.spaceUses[index]! > 0) return
+  if (table.spaces[index]?.locate !== undefined) table.locatableSpaces--
+  table.spaces[index] = undefined
 }
 
 /**

@@ -62,6 +62,7 @@ export const regionMemory = (table: MemoryTable): Memory => {
     },
     locate: (region, hi, lo, length, offset) =>
       spaceOf(region)?.locate?.(addressHi(table, region, hi, lo), addressLo(table, region, lo), length, offset),
+    canLocate: () => table.locatableSpaces > 0,
     resolveAndLocate: (pd, key, hi, lo, length, access, offset) =>
       findBuffer(table, pd, key, hi, lo, length, access, offset),
     copyLocated: copyBytes,

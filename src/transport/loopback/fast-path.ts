@@ -92,10 +92,14 @@ export const sendFastPath = (s: EngineState, row: number): void => {
   if (isIdle(s, row * QP.WORDS)) sendAllFast(s, row)
 }
 
+/** Whether JavaScript can access memory of both sides. If not, WQEs would be loaded here in vain. */
+const canLocate = (s: EngineState): boolean =>
+  s.env.memory.canLocate?.() === true && (s.peerState as EngineState).env.memory.canLocate?.() === true
+
 /** Executes posted WQEs of an idle row, up to FAST_QUANTUM, if the peer is idle too. */
 const sendAllFast = (s: EngineState, row: number): void => {
   const base = row * QP.WORDS
-  if (!isPeerIdle(s, s.rows[base + QP.REQ_PSN])) return
+  if (!canLocate(s) || !isPeerIdle(s, s.rows[base + QP.REQ_PSN])) return
   const sentBefore = s.rows[base + QP.REQ_SENT_BYTES]
   while (sendBatch(s, row, sentBefore)) {
     // More WQEs may be posted than one batch contains.

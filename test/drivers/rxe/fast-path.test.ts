@@ -5,6 +5,8 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { invokeNow } from '../../../src/core/index.ts'
+import { Limits } from '../../../src/drivers/rxe/attributes.ts'
+import type { Torment } from '../../../src/drivers/rxe/torment/torment.ts'
 import { Mr } from '../../../src/spec/classes/mr.ts'
 import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
 import { WcStatus, WrOpcode } from '../../../src/spec/work.ts'
@@ -27,11 +29,12 @@ import { makeQpWithSrq, makeSrq } from './srq-and-xrc.ts'
 
 const { SEND, RDMA_WRITE, RDMA_READ } = WrOpcode.values
 
-/** Two programs with connected queue pairs and `bytes` bytes of memory. */
-const connected = (bytes: number) => {
-  const m = machine(2, { path: 'direct' })
+/** Two programs with connected queue pairs and `bytes` bytes of memory, which JavaScript can access if `isLocatable`. */
+const connected = (bytes: number, isLocatable = true, torment?: Torment) => {
+  const m = machine(2, { path: 'direct', torment })
   const [a, b] = [0, 1].map(device => {
     const p = program(m, device)
+    if (!isLocatable) Object.assign(p.space, { locate: undefined })
     const cq = makeCq(p, 63)
     return { p, cq, qp: makeQp(p, cq), mr: register(p, bytes) }
   })
@@ -121,6 +124,38 @@ it('requests that the fast path leaves to the slow path keep no blocks of the po
   for (let i = 0; i < 10; i++) send()
   assert.equal(completions(a.cq).length, 11)
   assert.equal(usedWords(), before)
+})
+
+it('requests of programs whose memory JavaScript cannot access are loaded once', () => {
+  let loads = 0
+  // Only wraps the source of requests.
+  const counting = {
+    port: port => port,
+    limits: () => Limits,
+    work(plain) {
+      const { loadSend } = plain
+      return Object.assign(plain, {
+        loadSend(...request: Parameters<typeof loadSend>) {
+          const isPosted = loadSend(...request)
+          if (isPosted) loads++
+          return isPosted
+        },
+      })
+    },
+    attach: () => undefined,
+  } as Pick<Torment, 'port' | 'limits' | 'work'> as Torment
+  for (const isLocatable of [false, true]) {
+    const { m, a, b } = connected(64, isLocatable, counting)
+    loads = 0
+    for (let i = 0; i < 5; i++) {
+      const sges = [sgeOf(a.mr, 0, 64)]
+      postSend(a.qp.send, { opcode: RDMA_WRITE, sges, remote: b.mr.address, rkey: b.mr.rkey })
+      ringDoorbells(m, a.p, a.qp.handle)
+      m.settle()
+    }
+    assert.equal(completions(a.cq).length, 5)
+    assert.equal(loads, 5)
+  }
 })
 
 it('executed requests keep no memory alive', async () => {

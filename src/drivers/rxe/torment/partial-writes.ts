@@ -204,7 +204,7 @@ export const createPartialWrites = (
   }
 
   // without the optional functions of the loopback fast path, which copies the whole message in one step
-  const { locate: _locate, resolveAndLocate: _resolveAndLocate, copyLocated: _copyLocated, ...otherFunctions } = inner
+  const { locate: _, canLocate: _1, resolveAndLocate: _2, copyLocated: _3, ...otherFunctions } = inner
   const memory: Memory = {
     ...otherFunctions,
     resolve(pd, key, hi, lo, length, access, qpn) {
