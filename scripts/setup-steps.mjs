@@ -133,6 +133,12 @@ const PACKAGES = [
     use: `an application, whose ${file} is run`,
     found: program(file),
   })),
+  ...Object.entries({ 'hwloc-nox': 'lstopo-no-graphics', pciutils: 'lspci' }).map(([name, file]) => ({
+    name,
+    for: ['long'],
+    use: `${file} looks for devices by their PCI functions`,
+    found: program(file),
+  })),
   { name: 'git', for: ['test'], use: 'runs under the preload library without RDMA', found: program('git') },
   {
     name: 'python3',

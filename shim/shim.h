@@ -19,7 +19,7 @@
  *   descriptors.c      interposed calls on descriptors
  *   paths.c            redirected paths
  *   files.c            interposed calls with paths; walks.c: glob and ftw; stat.c: the stat family
- *   listings.c         lists of the folders above RDMA paths
+ *   listings.c         lists of the folders above RDMA paths, and of PCI functions
  * verbs/
  *   verbs.c            the provider's functions, wrapped
  *   xrc.c              XRC, which rxe's provider lacks
@@ -528,7 +528,7 @@ void elf_needed(int fd, bool (*visit)(void *context, const char *name), void *co
 #define UMAD_MINORS 64
 #define UVERBS_MINOR 192
 
-/* Whether an absolute path is an RDMA path. */
+/* Whether an absolute path is an RDMA path. Preserves errno. */
 bool path_matches(const char *path);
 
 /* The current folder may be in the daemon's tree: a relative path may lead to a counter file. */
@@ -549,16 +549,24 @@ static inline bool path_may_match(const char *path)
     return path[1] == 's' || path[1] == 'd' || path[1] == '/' || path[1] == '.';
 }
 
+/* Whether a path begins like a PCI address, with a domain: `0000:`. */
+static inline bool path_begins_with_domain(const char *path)
+{
+    return path[1] && path[2] && path[3] && path[4] == ':';
+}
+
 /* Whether path_absolute may change the path, by the first characters and "..". */
 static inline bool path_absolute_may_change(const char *path)
 {
     if (UNLIKELY(is_invalid_path(path)))
         return false;
     switch (*path) {
+    case 'b': /* bus */
     case 'c': /* class, char */
     case 'd': /* dev, devices */
     case 'i': /* infiniband */
     case 'm': /* misc */
+    case 'p': /* pci */
     case 'r': /* rdma_cm */
     case 's': /* sys */
     case 'u': /* umad, userdma, uverbs */
@@ -569,7 +577,7 @@ static inline bool path_absolute_may_change(const char *path)
     case '/': /* with "..": /sys/class/net/../infiniband, /proc/../dev/infiniband */
         return shim_is_active && (path_may_match(path) || UNLIKELY(strstr(path, "/..") != NULL));
     default:
-        return false;
+        return *path && UNLIKELY(path_begins_with_domain(path)) && shim_is_active;
     }
 }
 
@@ -641,7 +649,7 @@ dev_t path_node_rdev(unsigned node);
         REWRITE(path, failure);                                                                                        \
     } while (0)
 
-/* Whether a folder is directly above RDMA paths, as /dev and /sys/class. */
+/* Whether the list of a folder is continued in the tree: /dev, /sys/class, /sys/bus/pci/devices. */
 bool path_is_parent(const char *folder);
 /*
  * Writes the path of a descriptor's file to `path`, at most `size` - 1 characters. False, with an empty path, if there

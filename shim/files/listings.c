@@ -15,7 +15,7 @@ _Static_assert(sizeof(struct dirent) == sizeof(struct dirent64), "64-bit systems
 /* A folder in the daemon's tree, and the same folder outside. */
 struct tree_list {
     DIR *stream;
-    char folder[64]; /* longer than any folder above RDMA paths */
+    char folder[64]; /* longer than any folder above RDMA paths; a longer one of PCI is cut off, and not in the tree */
     int outside_fd;
 };
 

@@ -5,10 +5,14 @@
  * matches infiniband_verbs and infiniband_mad. Most relative paths need no redirection: their directory was opened by a
  * redirected path, so it is in the tree. Relative paths are redirected from a folder above (/dev, /sys/class), and to
  * device nodes, because opening the file in the tree opens no device.
+ *
+ * PCI functions of the daemon's devices lie beside those of the machine: below `pci_prefixes` a path is an RDMA path if
+ * the tree has it and the machine does not.
  */
 #define _GNU_SOURCE
 #include "../shim.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/sysmacros.h>
@@ -26,6 +30,9 @@ static const char *const prefixes[] = {
     "/sys/dev/char/" DEVICE_NUMBER,
     "/dev/char/" DEVICE_NUMBER,
 };
+
+static const char *const pci_prefixes[] = {"/sys/bus/pci", "/sys/devices/pci"};
+#define PCI_PREFIXES (sizeof pci_prefixes / sizeof pci_prefixes[0])
 
 /* The part of `path` after `prefix`; NULL: another prefix. Slashes, also with "." between them, count as one slash. */
 static const char *match_prefix(const char *path, const char *prefix)
@@ -60,19 +67,54 @@ static const char *find_prefix(const char *path, const char **suffix)
     return NULL;
 }
 
+static bool is_pci_path(const char *path)
+{
+    for (size_t i = 0; i < PCI_PREFIXES; i++)
+        if (match_prefix(path, pci_prefixes[i]))
+            return true;
+    return false;
+}
+
+static bool exists(const char *path)
+{
+    struct stat st;
+    return early_syscall(SYS_newfstatat, AT_FDCWD, (long)path, (long)&st, AT_SYMLINK_NOFOLLOW, 0, 0) == 0;
+}
+
+/* Whether the tree has a path and the machine does not. Preserves errno. Not inlined: only these paths need stack. */
+static __attribute__((noinline)) bool is_only_in_tree(const char *path)
+{
+    char root[sizeof(((struct userdma_hello_reply *)0)->root)], in_tree[sizeof root + PATH_SIZE];
+    const int saved = errno;
+    const bool is_ours = session_root_silently(root) &&
+                         (size_t)snprintf(in_tree, sizeof in_tree, "%s%s", root, path) < sizeof in_tree &&
+                         exists(in_tree) && !exists(path);
+    errno = saved;
+    return is_ours;
+}
+
 bool path_matches(const char *path)
 {
     const char *suffix;
-    return find_prefix(path, &suffix) != NULL;
+    return find_prefix(path, &suffix) || (UNLIKELY(is_pci_path(path)) && is_only_in_tree(path));
+}
+
+static bool is_directly_above(const char *folder, const char *prefix)
+{
+    const size_t length = strlen(folder);
+    return strncmp(prefix, folder, length) == 0 && strrchr(prefix, '/') == prefix + length;
 }
 
 bool path_is_parent(const char *folder)
 {
-    const size_t length = strlen(folder);
     for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++)
-        if (strncmp(prefixes[i], folder, length) == 0 && strrchr(prefixes[i], '/') == prefixes[i] + length)
+        if (is_directly_above(folder, prefixes[i]))
             return true;
-    return false;
+    for (size_t i = 0; i < PCI_PREFIXES; i++)
+        if (is_directly_above(folder, pci_prefixes[i]))
+            return true;
+    /* Paths relative to the folder of drivers are not redirected (may_lead_to_rdma): its list lacks our drivers. */
+    return is_pci_path(folder) && strcmp(folder, "/sys/bus/pci/drivers") != 0;
 }
 
 bool path_of_fd(int fd, char *path, size_t size)
@@ -86,13 +128,30 @@ bool path_of_fd(int fd, char *path, size_t size)
     return length > 0;
 }
 
+/* Whether a path begins with a PCI address: 0000:81:00.0. */
+static bool begins_with_pci_address(const char *path)
+{
+    for (const char *form = "xxxx:xx:xx.x"; *form; form++, path++)
+        if (*form == 'x' ? !isxdigit((unsigned char)*path) : *path != *form)
+            return false;
+    return *path == 0 || *path == '/';
+}
+
 /*
  * Whether a path is a counter file or a folder above. The program may open files relative to the folder (grep -r), and
  * those paths are not redirected.
  */
-static bool leads_to_counters(const char *prefix, const char *suffix)
+static bool leads_to_counters(const char *path)
 {
-    if ((prefix != prefixes[0] && prefix != prefixes[1]) || (*suffix != 0 && *suffix != '/'))
+    static const char class[] = "/infiniband";
+    const char *suffix = NULL;
+    if (!match_prefix(path, "/sys"))
+        return false;
+    for (const char *found = path; (found = strstr(found, class)); found += sizeof class - 1)
+        suffix = found + sizeof class - 1;
+    if (!suffix) /* the folder of a PCI function */
+        return is_pci_path(path) && begins_with_pci_address(strrchr(path, '/') + 1);
+    if (*suffix != 0 && *suffix != '/')
         return false;
     if (strstr(suffix, "counters"))
         return true;
@@ -113,8 +172,11 @@ static bool leads_to_counters(const char *prefix, const char *suffix)
 const char *path_rewrite(const char *path, char path_buffer[PATH_SIZE])
 {
     char root[sizeof(((struct userdma_hello_reply *)0)->root)];
-    const char *suffix, *prefix = find_prefix(path, &suffix);
-    if (!prefix || !session_root(root))
+    if (!path_matches(path)) {
+        errno = ENOENT; /* a PCI function that was removed a moment ago */
+        return NULL;
+    }
+    if (!session_root(root))
         return NULL;
     const size_t root_length = strlen(root), path_bytes = strlen(path) + 1;
     if (root_length + path_bytes > PATH_SIZE) {
@@ -123,10 +185,10 @@ const char *path_rewrite(const char *path, char path_buffer[PATH_SIZE])
     }
     memcpy(path_buffer, root, root_length);
     memcpy(path_buffer + root_length, path, path_bytes);
-    if (leads_to_counters(prefix, suffix)) {
+    if (leads_to_counters(path)) {
         /* Other files and the folders above are valid also without the update. */
         const int error = session_refresh();
-        if (error && strstr(suffix, "counters/")) {
+        if (error && strstr(path, "counters/")) {
             errno = error;
             return NULL;
         }
@@ -213,7 +275,9 @@ size_t path_root_length(const char *path)
     if (!shim_is_active || !strstr(path, ".tree/") || !session_root(root))
         return 0;
     const size_t length = strlen(root);
-    return strncmp(path, root, length) == 0 && find_prefix(path + length, &suffix) ? length : 0;
+    if (strncmp(path, root, length) != 0)
+        return 0;
+    return find_prefix(path + length, &suffix) || is_pci_path(path + length) ? length : 0;
 }
 
 void path_strip_root(char *path)
@@ -229,19 +293,24 @@ void path_strip_root(char *path)
 
 static bool names_rdma(const char *path)
 {
-    return strstr(path, "infiniband") || strstr(path, USERDMA_CM_NAME) || strstr(path, DEVICE_NUMBER);
+    /* A colon is in the numbers of devices and in PCI addresses. */
+    return strstr(path, "infiniband") || strstr(path, USERDMA_CM_NAME) || strstr(path, "pci") || strchr(path, ':');
 }
 
 /* Whether a relative path may lead to an RDMA path: it begins like a part of one, and contains an RDMA name. */
 static bool may_lead_to_rdma(const char *path)
 {
-    static const char *const first_names[] = {"infiniband", "dev",      "sys/",  "class/",     USERDMA_CM_NAME,
-                                              "misc/",      "virtual/", "char/", DEVICE_NUMBER};
+    static const char *const first_names[] = {
+        "infiniband", "dev",      "sys/",  "class/",      USERDMA_CM_NAME, "misc/",
+        "virtual/",   "char/",    "bus/",  DEVICE_NUMBER, "pci",
+    };
     if (path[0] == '.' && (path[1] == '/' || (path[1] == '.' && path[2] == '/')))
         path += strspn(path, "./");
     if (path[0] == 'u') /* a device node: uverbsN, umadN, userdma */
         return strcmp(path, USERDMA_SYSTEM_NAME) == 0 || number_after(path, "uverbs") >= 0 ||
                number_after(path, USERDMA_UMAD_NAME) >= 0;
+    if (begins_with_pci_address(path))
+        return true;
     for (size_t i = 0; i < sizeof first_names / sizeof first_names[0]; i++)
         if (path[0] == first_names[i][0] && strncmp(path, first_names[i], strlen(first_names[i])) == 0)
             return names_rdma(path);
@@ -257,19 +326,24 @@ static bool may_leave_tree(int dir, const char *path)
 }
 
 /*
- * Replaces the link /sys/class/CLASS/DEVICE by its target /sys/devices/virtual/CLASS/DEVICE, for a following "..".
- * Other paths stay.
+ * Replaces an RDMA path that is or contains links by the path to which they lead, for a following "..". Other paths
+ * stay, also if there is no daemon. Preserves errno.
  */
-static void follow_link(char path_buffer[PATH_SIZE])
+static void follow_links(char path_buffer[PATH_SIZE])
 {
-    static const char classes[] = "/sys/class/", devices[] = "/sys/devices/virtual/";
-    const char *suffix = match_prefix(path_buffer, classes);
-    const char *device = suffix ? strchr(suffix, '/') : NULL;
-    const size_t length = strlen(path_buffer);
-    if (!device || strchr(device + 1, '/') || !path_matches(path_buffer) || length + sizeof devices > PATH_SIZE)
-        return;
-    memmove(path_buffer + sizeof devices - 1, suffix, strlen(suffix) + 1);
-    memcpy(path_buffer, devices, sizeof devices - 1);
+    char root[sizeof(((struct userdma_hello_reply *)0)->root)], in_tree[sizeof root + PATH_SIZE];
+    const int saved = errno;
+    if (path_matches(path_buffer) && session_root_silently(root)) {
+        snprintf(in_tree, sizeof in_tree, "%s%s", root, path_buffer);
+        const long fd = early_syscall(SYS_openat, AT_FDCWD, (long)in_tree, O_PATH | O_CLOEXEC, 0, 0, 0);
+        if (fd >= 0 && path_of_fd((int)fd, in_tree, PATH_SIZE)) {
+            path_strip_root(in_tree);
+            strcpy(path_buffer, in_tree);
+        }
+        if (fd >= 0)
+            early_syscall(SYS_close, fd, 0, 0, 0, 0, 0);
+    }
+    errno = saved;
 }
 
 /*
@@ -291,7 +365,7 @@ static const char *without_parents(const char *path, char path_buffer[PATH_SIZE]
             continue;
         if (name_length == 2 && name[0] == '.' && name[1] == '.') {
             is_from_rdma |= path_matches(path_buffer);
-            follow_link(path_buffer);
+            follow_links(path_buffer);
             char *last = strrchr(path_buffer, '/');
             length = last ? (size_t)(last - path_buffer) : 0;
         } else {

@@ -157,7 +157,7 @@ export const devicesText = (devices: readonly DeviceSpec[]): string =>
 /** Devices as a text that depends neither on their order nor on the spelling of their addresses. */
 const canonicalDevices = (devices: readonly DeviceSpec[]): string =>
   devices
-    .map(({ name, address }) => `${name}@${parseAddress(address) ?? ''}`)
+    .map(({ address, ...others }) => deviceText({ ...others, address: `${parseAddress(address) ?? ''}` }))
     .sort()
     .join(' ')
 

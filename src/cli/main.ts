@@ -22,7 +22,7 @@ const path = (value: string): string => {
 const collectPaths = (value: string, all?: string[]): string[] => collect(path(value), all)
 
 const SOCKET = '--socket <path>'
-const DEVICE = '--device <name[@address]>'
+const DEVICE = '--device <name[@address][,pci=…]>'
 const FAULT = '--fault <rule>'
 const FAULT_HELP =
   'faults of the network, e.g. drop=1% or dir=sent,opcode=RC_ACKNOWLEDGE,delay=5ms; may be given several times'

@@ -10,11 +10,21 @@ import type { TormentDecision } from '../spec/check/torment.ts'
 import type { FaultRuleCounts } from '../spec/faults.ts'
 import type { Attributes, ObjectClass } from '../spec/schema/schema.ts'
 
-/** `--device NAME@ADDRESS`. */
+/** The PCI function that sysfs shows as a device's parent. */
+export interface PciFunction {
+  /** Domain, bus, device and function, as Linux writes them: `0000:81:00.0`. */
+  readonly address: string
+  /** The NUMA node; -1 for none. */
+  readonly node: number
+  readonly model: AdapterName
+}
+
+/** `--device NAME@ADDRESS[,pci=BDF[,numa=N][,model=MODEL]]`. */
 export interface DeviceSpec {
   readonly name: string
   /** IPv4 or IPv6 address as text; empty for a device without a network. */
   readonly address: string
+  readonly pci?: PciFunction
 }
 
 /** An existing device. */

@@ -140,9 +140,9 @@ const parkedPage = () => {
 /** The device tree: texts of files by path. Nobody reads the files of device nodes. */
 const TREE: Readonly<Record<string, string>> = {
   '/sys/class/infiniband_verbs/abi_version': '6\n',
-  '/sys/class/infiniband_verbs/uverbs0/ibdev': 'rxe0\n',
-  '/sys/class/infiniband_verbs/uverbs0/dev': '231:192\n',
-  '/sys/class/infiniband_verbs/uverbs0/abi_version': '2\n',
+  '/sys/devices/virtual/infiniband_verbs/uverbs0/ibdev': 'rxe0\n',
+  '/sys/devices/virtual/infiniband_verbs/uverbs0/dev': '231:192\n',
+  '/sys/devices/virtual/infiniband_verbs/uverbs0/abi_version': '2\n',
   '/sys/class/infiniband/rxe0/node_type': '1: CA\n',
   '/sys/class/infiniband/rxe0/node_desc': 'rxe\n',
   '/sys/class/infiniband/rxe0/node_guid': '5054:00ff:fe77:0002\n',
@@ -156,6 +156,7 @@ const TREE: Readonly<Record<string, string>> = {
 
 /** The tree's links: targets by path. */
 const LINKS: Readonly<Record<string, string>> = {
+  '/sys/class/infiniband_verbs/uverbs0': '../../devices/virtual/infiniband_verbs/uverbs0',
   '/sys/dev/char/231:192': '../../class/infiniband_verbs/uverbs0',
   '/dev/char/231:192': '../infiniband/uverbs0',
 }

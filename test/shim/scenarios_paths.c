@@ -255,13 +255,13 @@ void relative_paths(void)
     char *folder = get_current_dir_name();
     EXPECT(strcmp(folder, "/sys/class/infiniband/rxe0") == 0 && file_has(open("node_type", O_RDONLY), "1: CA\n"));
 
-    /* Paths with `..`. As in sysfs, rxe0/.. is the parent of /sys/devices/virtual/infiniband/rxe0. */
+    /* Paths with `..`. As in sysfs, uverbs0/.. is the parent of /sys/devices/virtual/infiniband_verbs/uverbs0. */
     EXPECT(file_has(open("/sys/class/net/../" ATTRIBUTE, O_RDONLY), "1: CA\n"));
     EXPECT(file_has(open("/dev/..//sys/class/./" ATTRIBUTE, O_RDONLY), "1: CA\n"));
     EXPECT(file_has(open("//sys/class/net/../" ATTRIBUTE, O_RDONLY), "1: CA\n"));
     expect_device(open("/../dev/infiniband/uverbs0", O_RDWR));
     EXPECT(stat("/sys/class/infiniband/../../../dev/null", &st) == 0 && st.st_rdev == makedev(1, 3));
-    EXPECT(stat("/sys/class/infiniband/rxe0/../../../virtual/net/lo", &st) == 0 && S_ISDIR(st.st_mode));
+    EXPECT(stat("/sys/class/infiniband_verbs/uverbs0/../../../virtual/net/lo", &st) == 0 && S_ISDIR(st.st_mode));
     expect_device(open("/sys/../dev/infiniband/uverbs0", O_RDWR));
     expect_device(open("/proc/../dev/infiniband/uverbs0", O_RDWR));
     EXPECT(chdir("/proc") == 0);

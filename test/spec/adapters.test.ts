@@ -30,6 +30,17 @@ const lackRows = ({ lacks }: Adapter): string[] =>
     return source === undefined ? [] : [`| ${operationNames[name]} | – | ${source} |`]
   })
 
+const hex = (value: number): string => value.toString(16).padStart(4, '0')
+
+/** What `model=` shows of the adapter's PCI function. */
+const pciText = ({ pci }: Adapter): string[] => {
+  if (pci === undefined) return []
+  const { vendor, device, subsystemVendor, subsystemDevice, driver, link, source } = pci
+  const ids = `${hex(vendor)}:${hex(device)}, subsystem ${hex(subsystemVendor)}:${hex(subsystemDevice)}`
+  const lanes = link === undefined ? '' : `, ${link.speed} GT/s on ${link.width} lanes`
+  return ['', `PCI function: ${ids}, driver \`${driver}\`${lanes} (${source}).`]
+}
+
 const page = (): string =>
   `${[
     '# Adapters',
@@ -45,11 +56,15 @@ const page = (): string =>
     'No source states an alignment rule that differs from that of the specification (addresses of atomics are multiples',
     'of 8): the post functions of rdma-core providers/mlx5/qp.c, efa/verbs.c and irdma/uverbs.c check neither addresses',
     'nor lengths.',
+    '',
+    '`--device NAME@ADDRESS,pci=BDF,model=NAME` shows a device with the PCI function of an adapter',
+    '([how](cli.md#a-device-with-a-pci-function)).',
     ...adapterNames.flatMap(name => [
       '',
       `## ${name}`,
       '',
       `${adapters[name].model[0].toUpperCase()}${adapters[name].model.slice(1)}.`,
+      ...pciText(adapters[name]),
       '',
       '| limit or missing operation | value | source |',
       '|---|---|---|',
@@ -66,6 +81,7 @@ test('every limit and missing operation has a source', () => {
       assert.ok(Number.isSafeInteger(value) && value > 0, name)
       assert.match(source, /Linux|rdma-core|ibv_devinfo|pull request/, name)
     }
+    assert.match(adapters[name].pci?.source ?? 'Linux', /Linux/, name)
     for (const source of Object.values(lacks)) assert.match(source, /Linux|rdma-core|ibv_devinfo|pull request/, name)
   }
 })

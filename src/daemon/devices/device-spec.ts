@@ -1,12 +1,14 @@
 /*
- * Parses `--device`: NAME@ADDRESS for a soft device, NAME for a device without a network.
+ * Parses `--device`: NAME@ADDRESS for a soft device, NAME for a device without a network. After that may follow the PCI
+ * function that sysfs shows as the device's parent: pci=BDF, numa=N, model=MODEL (daemon/files/pci-files.ts).
  *
  * A name that begins with the name of another driver, for example ctx0, is a device of that driver
  * (spec/drivers/names.ts). A soft device may have any other name: libibverbs asks netlink for the driver. (Before
  * version 23, libibverbs chooses the provider by the prefix `rxe`.)
  */
+import { type AdapterName, pciModelNames } from '../../spec/check/adapters.ts'
 import { type DriverName, Drivers, driverOfName } from '../../spec/drivers/names.ts'
-import type { DeviceSpec } from '../../uapi/tool.ts'
+import type { DeviceSpec, PciFunction } from '../../uapi/tool.ts'
 import { parseAddress, reasonUnusable } from '../../wire/address.ts'
 
 export const defaultDevice: DeviceSpec = { name: 'rxe0', address: '127.0.0.1' }
@@ -24,11 +26,81 @@ export const deviceNameError = (name: string): string | undefined =>
     ? undefined
     : `device name "${name}": a name begins with a letter or digit, has letters, digits, ".", "_", "-", and at most ${MAX_NAME_LENGTH} characters`
 
-/** The inverse of `parseDevice`. */
-export const deviceText = ({ name, address }: DeviceSpec): string => (address === '' ? name : `${name}@${address}`)
+const pciText = ({ address, node, model }: PciFunction): string =>
+  `,pci=${address}${node === NO_NODE ? '' : `,numa=${node}`},model=${model}`
 
-/** Parses NAME@ADDRESS, or NAME. Throws an Error with a message for people. */
+/** The inverse of `parseDevice`. */
+export const deviceText = ({ name, address, pci }: DeviceSpec): string =>
+  `${name}${address === '' ? '' : `@${address}`}${pci === undefined ? '' : pciText(pci)}`
+
+/** NUMA_NO_NODE. */
+export const NO_NODE = -1
+/** 2^CONFIG_NODES_SHIFT - 1 of kernels for the largest machines. */
+const MAX_NODE = 1023
+/** The adapter that most programs know. */
+const DEFAULT_MODEL: AdapterName = 'mlx5'
+
+/** A PCI address with its domain, in small letters. Throws an Error. */
+const parsePciAddress = (text: string): string => {
+  const address = text.toLowerCase()
+  if (!/^(?:[\da-f]{4}:)?[\da-f]{2}:[01][\da-f]\.[0-7]$/.test(address))
+    throw new Error(
+      `pci="${text}": a PCI address is [DOMAIN:]BUS:DEVICE.FUNCTION in hexadecimal, with a device up to 1f and a function up to 7, for example 0000:81:00.0`,
+    )
+  return address.length < '0000:81:00.0'.length ? `0000:${address}` : address
+}
+
+/** Throws an Error. */
+const parseNode = (text: string): number => {
+  if (text === `${NO_NODE}`) return NO_NODE
+  if (!/^\d{1,4}$/.test(text) || Number(text) > MAX_NODE)
+    throw new Error(`numa="${text}": give the number of a NUMA node, from 0 to ${MAX_NODE}, or ${NO_NODE} for none`)
+  return Number(text)
+}
+
+/** Throws an Error. */
+const parseModel = (text: string): AdapterName => {
+  const model = pciModelNames.find(name => name === text)
+  if (model === undefined) throw new Error(`model="${text}" is not one of ${pciModelNames.join(', ')}`)
+  return model
+}
+
+/** Parses `pci=BDF`, `numa=N` and `model=MODEL`, in any order. Throws an Error. */
+const parsePci = (settings: readonly string[]): PciFunction | undefined => {
+  const found: { pci?: string; numa?: string; model?: string } = {}
+  for (const setting of settings) {
+    const [, key, value] = /^(pci|numa|model)=(.*)$/s.exec(setting) ?? []
+    if (key === undefined)
+      throw new Error(`"${setting}" is no setting of a device; after the address may follow pci=, numa= and model=`)
+    if (found[key as keyof typeof found] !== undefined) throw new Error(`${key}= is given twice`)
+    found[key as keyof typeof found] = value!
+  }
+  const { pci, numa, model } = found
+  if (pci === undefined) {
+    if (settings.length === 0) return undefined
+    throw new Error(`${settings[0]} needs a PCI function: give its address too, for example pci=0000:81:00.0`)
+  }
+  return {
+    address: parsePciAddress(pci),
+    node: numa === undefined ? NO_NODE : parseNode(numa),
+    model: model === undefined ? DEFAULT_MODEL : parseModel(model),
+  }
+}
+
+/** Parses NAME@ADDRESS or NAME, and the settings after it. Throws an Error with a message for people. */
 export const parseDevice = (text: string): DeviceSpec => {
+  const [device = '', ...settings] = text.split(',')
+  const spec = parseNameAndAddress(device)
+  try {
+    const pci = parsePci(settings)
+    return pci === undefined ? spec : { ...spec, pci }
+  } catch (error) {
+    throw new Error(`device "${text}": ${(error as Error).message}`, { cause: error })
+  }
+}
+
+/** Throws an Error with a message for people. */
+const parseNameAndAddress = (text: string): DeviceSpec => {
   const at = text.indexOf('@')
   const name = at < 0 ? text : text.slice(0, at)
   const nameError = deviceNameError(name)
@@ -48,13 +120,20 @@ export const parseDevice = (text: string): DeviceSpec => {
   return { name, address }
 }
 
-/** Names and addresses must be unique. Throws like parseDevice. */
+/** Names, addresses and PCI functions must be unique. Throws like parseDevice. */
 export const checkDevices = (devices: readonly DeviceSpec[]): void => {
   const names = new Set<string>()
   const addresses = new Map<string, string>()
-  for (const { name, address } of devices) {
+  const functions = new Map<string, string>()
+  for (const { name, address, pci } of devices) {
     if (names.has(name)) throw new Error(`device name "${name}" is given twice`)
     names.add(name)
+    if (pci !== undefined) {
+      const other = functions.get(pci.address)
+      if (other !== undefined)
+        throw new Error(`devices ${other} and ${name} have the same PCI address ${pci.address}; each needs its own`)
+      functions.set(pci.address, name)
+    }
     if (address === '') continue
     // One address can be written in several ways.
     const key = String(parseAddress(address))

@@ -12,10 +12,11 @@ import { createRxeDevice, type RxeDevice } from '../../drivers/rxe/device.ts'
 import type { Torment } from '../../drivers/rxe/torment/torment.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import type { Interfaces } from '../../host/net/interfaces.ts'
+import { hasPciFunction, numaNodes } from '../../host/topology.ts'
 import { CallError } from '../../spec/errno.ts'
 import type { DeviceSpec, ListedDevice } from '../../uapi/tool.ts'
 import type { Pollable } from '../loop.ts'
-import { checkDevices, deviceNameError, driverOf } from './device-spec.ts'
+import { checkDevices, deviceNameError, driverOf, NO_NODE } from './device-spec.ts'
 import type { Network } from './network.ts'
 
 export interface DaemonDevice {
@@ -38,8 +39,8 @@ export interface Devices {
   /** Whether `address` (16 bytes) is a GID of a soft device of `among` that has not been removed. */
   hasAddress(address: Uint8Array, among: ReadonlySet<RxeDevice>): boolean
   /**
-   * Throws an Error with a message for people: the name or address is in use, or this machine does not have the
-   * address.
+   * Throws an Error with a message for people: the name, address or PCI function is in use, or this machine does not
+   * have the address or the NUMA node.
    */
   add(spec: DeviceSpec): DaemonDevice
   /**
@@ -50,6 +51,20 @@ export interface Devices {
   /** Throws CallError EINVAL, EEXIST. */
   rename(device: DaemonDevice, name: string): void
   removeAll(): void
+}
+
+/** Throws an Error if the machine has the device's PCI function itself, or lacks the NUMA node. */
+const checkPciFunction = ({ name, pci }: DeviceSpec): void => {
+  if (pci === undefined) return
+  if (hasPciFunction(pci.address))
+    throw new Error(
+      `device ${name}: pci=${pci.address} is a function of this machine; choose an address that is not in /sys/bus/pci/devices`,
+    )
+  const nodes = numaNodes()
+  if (pci.node !== NO_NODE && !nodes.includes(pci.node))
+    throw new Error(
+      `device ${name}: numa=${pci.node} is no NUMA node of this machine, which has ${nodes.join(', ')}; ${NO_NODE} is none`,
+    )
 }
 
 /**
@@ -98,6 +113,7 @@ export const createDevices = (
     add(spec) {
       if (devices.find(spec.name) !== undefined) throw new Error(`there is a device ${spec.name} already`)
       checkDevices([...all.map(device => device.spec), spec])
+      checkPciFunction(spec)
       const driver = driverOf(spec)
       const created: DaemonDevice =
         driver === 'rxe' ? addRxe(spec) : { spec, device: deviceMakers[driver](core, spec.name), rxe: undefined }

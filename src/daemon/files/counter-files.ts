@@ -12,12 +12,11 @@
 import { existsSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { type CounterFolder, counterValues } from '../../spec/counters.ts'
-import { portFolder } from './tree.ts'
+import { portFolder, type TreeDevice } from './tree.ts'
 import { makeFolder, replaceFile } from './tree-files.ts'
 
 /** Counters have the names of spec/counters.ts. */
-export interface CountedDevice {
-  readonly name: string
+export interface CountedDevice extends Pick<TreeDevice, 'name' | 'pci'> {
   /** The current values. */
   counted(): { readonly engine: Readonly<Record<string, number>>; readonly port: Readonly<Record<string, number>> }
 }

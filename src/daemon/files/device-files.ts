@@ -9,6 +9,7 @@ import { countersByLayer } from '../../drivers/rxe/counts.ts'
 import type { RxeDevice } from '../../drivers/rxe/device.ts'
 import { NodeType } from '../../spec/enums.ts'
 import { Errno } from '../../spec/errno.ts'
+import type { DeviceSpec } from '../../uapi/tool.ts'
 import type { DaemonDevice } from '../devices/devices.ts'
 import { createCounterFiles } from './counter-files.ts'
 import { addToTree, removeFromTree, renameInTree, type TreeDevice, updateTree, writeTree } from './tree.ts'
@@ -24,7 +25,7 @@ export interface DeviceFiles {
   refreshCounters(): number
 }
 
-const treeDevice = ({ device, rxe }: Pick<DaemonDevice, 'device' | 'rxe'>): TreeDevice => {
+const treeDevice = ({ spec, device, rxe }: DaemonDevice): TreeDevice => {
   const { name, index: node, driver, attributes } = device
   const [port] = device.ports
   return {
@@ -36,6 +37,7 @@ const treeDevice = ({ device, rxe }: Pick<DaemonDevice, 'device' | 'rxe'>): Tree
     guid: attributes.nodeGuid,
     hasUmad: driver.openManagement !== undefined,
     interfaceName: rxe?.state.identity.interfaceName ?? '',
+    ...(spec.pci !== undefined && { pci: spec.pci }),
     port: port && {
       gids: port.gids.entries.flatMap((entry, index) => (entry === undefined ? [] : [{ index, gid: entry.gid }])),
       state: port.attributes.state,
@@ -46,7 +48,11 @@ const treeDevice = ({ device, rxe }: Pick<DaemonDevice, 'device' | 'rxe'>): Tree
 
 /** Writes the files below `root`. `devices`: all devices; the list may change. Throws the system's error. */
 export const createDeviceFiles = (root: string, devices: readonly DaemonDevice[]): DeviceFiles => {
-  const counted = (rxe: RxeDevice) => ({ name: rxe.device.name, counted: () => countersByLayer(rxe) })
+  const counted = (rxe: RxeDevice, { pci }: DeviceSpec) => ({
+    name: rxe.device.name,
+    ...(pci !== undefined && { pci }),
+    counted: () => countersByLayer(rxe),
+  })
   const logErrors = (deviceName: string, body: () => void): void => {
     try {
       body()
@@ -58,27 +64,27 @@ export const createDeviceFiles = (root: string, devices: readonly DaemonDevice[]
   writeTree(root, devices.map(treeDevice))
   const counters = createCounterFiles(
     root,
-    devices.flatMap(({ rxe }) => (rxe === undefined ? [] : [counted(rxe)])),
+    devices.flatMap(({ rxe, spec }) => (rxe === undefined ? [] : [counted(rxe, spec)])),
     () => performance.now(),
   )
   return {
     add(device) {
       const { spec, rxe } = device
-      if (rxe !== undefined) logErrors(spec.name, () => counters.add(counted(rxe)))
+      if (rxe !== undefined) logErrors(spec.name, () => counters.add(counted(rxe, spec)))
       // Also if the counters failed: programs find a device only in the tree.
       logErrors(spec.name, () => addToTree(root, treeDevice(device)))
     },
-    remove: ({ device }) =>
-      logErrors(device.name, () => {
-        counters.remove(device.name)
-        removeFromTree(root, { name: device.name, node: device.index })
+    remove: removed =>
+      logErrors(removed.device.name, () => {
+        counters.remove(removed.device.name)
+        removeFromTree(root, treeDevice(removed))
       }),
     rename(device, previousName) {
       const { spec, rxe } = device
       logErrors(spec.name, () => renameInTree(root, previousName, treeDevice(device)))
       // Also if the tree failed: with a folder that may be gone, each refresh of counters would report an error.
       counters.remove(previousName)
-      if (rxe !== undefined) logErrors(spec.name, () => counters.add(counted(rxe)))
+      if (rxe !== undefined) logErrors(spec.name, () => counters.add(counted(rxe, spec)))
     },
     update({ device }) {
       const found = devices.find(known => known.device === device)

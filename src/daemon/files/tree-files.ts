@@ -24,11 +24,11 @@ export const makeFolder = (path: string): void => {
 }
 
 /** Creates a file. Throws EEXIST if it exists. If writing fails, removes the file. */
-export const writeNewFile = (path: string, text: string, mode = 0o644): void => {
+export const writeNewFile = (path: string, contents: string | Uint8Array, mode = 0o644): void => {
   const fd = openSync(path, 'wx', mode)
   try {
     fchmodSync(fd, mode)
-    writeFileSync(fd, text)
+    writeFileSync(fd, contents)
   } catch (error) {
     rmSync(path, { force: true })
     throw error

@@ -3,12 +3,14 @@
  * daemon. The shim rewrites the programs' paths to paths in this folder (docs/decisions/interception.md). Nodes are
  * empty files; a message of the session opens the device (OPEN in spec/session.ts).
  */
-import { existsSync, readdirSync, renameSync, rmSync, symlinkSync } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { existsSync, readdirSync, renameSync, rmdirSync, rmSync, symlinkSync } from 'node:fs'
+import { dirname, join, relative } from 'node:path'
 import { UVERBS_ABI } from '../../spec/classes/device/system.ts'
 import { NodeType, PhysState, PortState } from '../../spec/enums.ts'
 import { type CharDevice, CharDevices, rdevOf } from '../../spec/linux/chardevs.ts'
 import { CM_NODE, SYSTEM_NAME, SYSTEM_NODE, UMAD_NODES } from '../../spec/session.ts'
+import type { PciFunction } from '../../uapi/tool.ts'
+import { pciConfig, pciFiles, pciPaths } from './pci-files.ts'
 import { makeFolder, replaceFile, writeNewFile } from './tree-files.ts'
 
 export interface TreeDevice {
@@ -27,6 +29,8 @@ export interface TreeDevice {
   /** Undefined for a device without a port. */
   readonly port: TreePort | undefined
   readonly hasUmad: boolean
+  /** The parent; absent: the device is virtual. */
+  readonly pci?: PciFunction
 }
 
 export interface TreePort {
@@ -70,29 +74,37 @@ const madEntry = (node: number): string => `infiniband_mad/${umad.node}${node}`
 /** The connection manager's node is a miscellaneous device. */
 const cmEntry = `misc/${cm.node}`
 
-const folderOf = (entry: string): string => `sys/devices/virtual/${entry}`
+const folderOf = (entry: string, pci?: PciFunction): string =>
+  `${pci === undefined ? 'sys/devices/virtual' : pciPaths(pci).folder}/${entry}`
 /** The link to the entry's folder in the class. */
 const classLink = (entry: string): string => `sys/class/${entry}`
+
+/** Makes `link` a link to `target`, and the folder above. Paths are below the root, and the link is relative. */
+const makeLink = (root: string, link: string, target: string): void => {
+  makeFolder(join(root, dirname(link)))
+  symlinkSync(relative(dirname(link), target), join(root, link))
+}
 /** Links an entry's folder to its class, and the class to the folder. */
-const linkEntry = (root: string, entry: string): void => {
-  symlinkSync(`../../../../class/${dirname(entry)}`, join(root, folderOf(entry), 'subsystem'))
-  makeFolder(join(root, dirname(classLink(entry))))
-  symlinkSync(`../../devices/virtual/${entry}`, join(root, classLink(entry)))
+const linkEntry = (root: string, entry: string, pci?: PciFunction): void => {
+  makeLink(root, `${folderOf(entry, pci)}/subsystem`, dirname(classLink(entry)))
+  makeLink(root, classLink(entry), folderOf(entry, pci))
 }
-const removeEntry = (root: string, entry: string): void => {
-  for (const path of [classLink(entry), folderOf(entry)]) rmSync(join(root, path), { recursive: true, force: true })
+const removeEntry = (root: string, entry: string, pci?: PciFunction): void => {
+  for (const path of [classLink(entry), folderOf(entry, pci)])
+    rmSync(join(root, path), { recursive: true, force: true })
 }
+
+const NODES = 'dev/infiniband'
 
 /** The links by a node's number: Linux's to the folder of the entry, and udev's to the node. */
 const numberLinks = ({ major, minor }: CharDevice, node: number): readonly [toFolder: string, toNode: string] => {
   const number = `char/${major}:${minor + node}`
   return [`sys/dev/${number}`, `dev/${number}`]
 }
-const linkNumber = (root: string, device: CharDevice, node: number, entry: string): void => {
+const linkNumber = (root: string, device: CharDevice, node: number, folder: string): void => {
   const [toFolder, toNode] = numberLinks(device, node)
-  for (const link of [toFolder, toNode]) makeFolder(join(root, dirname(link)))
-  symlinkSync(`../../devices/virtual/${entry}`, join(root, toFolder))
-  symlinkSync(`../infiniband/${device.node}${node}`, join(root, toNode))
+  makeLink(root, toFolder, folder)
+  makeLink(root, toNode, `${NODES}/${device.node}${node}`)
 }
 
 /** st_rdev of a node; 0 for the system-wide device. */
@@ -112,16 +124,17 @@ const hexGroups = (bytes: Uint8Array): string =>
 type Files = Record<string, string>
 
 /** Path below the tree's root. */
-export const portFolder = ({ name }: Pick<TreeDevice, 'name'>): string => `${folderOf(rdmaEntry(name))}/ports/1`
+export const portFolder = ({ name, pci }: Pick<TreeDevice, 'name' | 'pci'>): string =>
+  `${folderOf(rdmaEntry(name), pci)}/ports/1`
 
 /** The files whose contents can change, except the files with the device's name. */
 const changingFiles = (device: TreeDevice): Files => {
   if (device.port === undefined) return {}
   const port = portFolder(device)
-  const { name, interfaceName } = device
+  const { name, pci, interfaceName } = device
   const { state, physState, gids } = device.port
   return {
-    ...(interfaceName !== '' && { [`${folderOf(rdmaEntry(name))}/parent`]: interfaceName }),
+    ...(interfaceName !== '' && { [`${folderOf(rdmaEntry(name), pci)}/parent`]: interfaceName }),
     [`${port}/state`]: stateText(state),
     [`${port}/phys_state`]: physStateText(physState),
     ...Object.fromEntries(
@@ -134,7 +147,6 @@ const changingFiles = (device: TreeDevice): Files => {
   }
 }
 
-const NODES = 'dev/infiniband'
 const umadPath = (node: number): string => `${NODES}/${umad.node}${node}`
 /** As in Linux, only for the owner, because a program with access to the node can send management datagrams. */
 const UMAD_MODE = 0o600
@@ -167,9 +179,9 @@ const uevent = ({ major, minor, node }: CharDevice, number?: number): string =>
 /** In `uevent` of a node that all users may open. */
 const DEVMODE_ALL = '\nDEVMODE=0666'
 
-const umadFiles = ({ hasUmad, node, name }: TreeDevice): Files => {
+const umadFiles = ({ hasUmad, node, name, pci }: TreeDevice): Files => {
   if (!hasUmad) return {}
-  const folder = folderOf(madEntry(node))
+  const folder = folderOf(madEntry(node), pci)
   return {
     [`${folder}/dev`]: `${umad.major}:${umad.minor + node}`,
     [`${folder}/uevent`]: uevent(umad, node),
@@ -179,9 +191,9 @@ const umadFiles = ({ hasUmad, node, name }: TreeDevice): Files => {
 }
 
 const deviceFiles = (device: TreeDevice): Files => {
-  const { name, node, nodeType, driver, abi, guid } = device
-  const folder = folderOf(rdmaEntry(name))
-  const verbs = folderOf(verbsEntry(node))
+  const { name, node, nodeType, driver, abi, guid, pci } = device
+  const folder = folderOf(rdmaEntry(name), pci)
+  const verbs = folderOf(verbsEntry(node), pci)
   return {
     [`${folder}/node_type`]: `${nodeType}: ${NODE_TYPE_TEXTS[nodeType] ?? '<unknown>'}`,
     [`${folder}/node_guid`]: hexGroups(guid),
@@ -210,21 +222,70 @@ const writeFiles = (root: string, files: Files): void => {
   }
 }
 
+/** The entries of a device, the one that programs read first at the end. */
+const entriesOf = ({ name, node }: Pick<TreeDevice, 'name' | 'node'>): readonly string[] => [
+  rdmaEntry(name),
+  madEntry(node),
+  verbsEntry(node),
+]
+
+/**
+ * Links the device's network interface, which the machine has, to its PCI function. On Linux the folder of the
+ * interface is there.
+ */
+const linkInterface = (root: string, { pci, interfaceName }: TreeDevice): void => {
+  if (pci === undefined) return
+  const folder = join(root, pciPaths(pci).folder, 'net')
+  if (existsSync(folder) && readdirSync(folder).join() === interfaceName) return
+  rmSync(folder, { recursive: true, force: true })
+  if (interfaceName === '') return
+  makeFolder(folder)
+  symlinkSync(`/sys/class/net/${interfaceName}`, join(folder, interfaceName))
+}
+
+/** Writes the files of the device's PCI function, and the links between the function and the device's entries. */
+const addPciFunction = (root: string, device: TreeDevice): void => {
+  const { pci } = device
+  if (pci === undefined) return
+  const { folder, driver, links } = pciPaths(pci)
+  writeFiles(root, Object.fromEntries(Object.entries(pciFiles(pci)).map(([name, text]) => [`${folder}/${name}`, text])))
+  writeNewFile(join(root, folder, 'config'), pciConfig(pci), ATTRIBUTE_MODE)
+  makeLink(root, `${folder}/subsystem`, 'sys/bus/pci')
+  for (const link of links) makeLink(root, link, folder)
+  makeLink(root, `${folder}/driver`, driver)
+  for (const entry of entriesOf(device)) {
+    const entryFolder = join(root, folderOf(entry, pci))
+    if (existsSync(entryFolder)) symlinkSync(`../../../${pci.address}`, join(entryFolder, 'device'))
+  }
+  linkInterface(root, device)
+}
+
+/** Folders that another function may have too stay until they are empty. */
+const removePciFunction = (root: string, pci: PciFunction): void => {
+  const { folder, bus, driver, links } = pciPaths(pci)
+  for (const path of [...links, folder]) rmSync(join(root, path), { recursive: true, force: true })
+  for (const shared of [bus, driver])
+    if (existsSync(join(root, shared)) && readdirSync(join(root, shared)).length === 0) rmdirSync(join(root, shared))
+}
+
 /** Programs read the links in classes first, so the links are written last. */
 export const addToTree = (root: string, device: TreeDevice): void => {
-  const { name, node, hasUmad } = device
+  const { name, node, hasUmad, pci } = device
   writeNewFile(join(root, nodePath(node)), '')
   if (hasUmad) writeNewFile(join(root, umadPath(node)), '', UMAD_MODE)
   writeFiles(root, deviceFiles(device))
-  linkNumber(root, uverbs, node, verbsEntry(node))
-  if (hasUmad && node < UMAD_NUMBERS) linkNumber(root, umad, node, madEntry(node))
-  linkEntry(root, rdmaEntry(name))
-  if (hasUmad) linkEntry(root, madEntry(node))
-  linkEntry(root, verbsEntry(node))
+  addPciFunction(root, device)
+  linkNumber(root, uverbs, node, folderOf(verbsEntry(node), pci))
+  if (hasUmad && node < UMAD_NUMBERS) linkNumber(root, umad, node, folderOf(madEntry(node), pci))
+  linkEntry(root, rdmaEntry(name), pci)
+  if (hasUmad) linkEntry(root, madEntry(node), pci)
+  linkEntry(root, verbsEntry(node), pci)
 }
 
-export const removeFromTree = (root: string, { name, node }: Pick<TreeDevice, 'name' | 'node'>): void => {
-  for (const entry of [verbsEntry(node), madEntry(node), rdmaEntry(name)]) removeEntry(root, entry)
+export const removeFromTree = (root: string, device: Pick<TreeDevice, 'name' | 'node' | 'pci'>): void => {
+  const { node, pci } = device
+  for (const entry of [...entriesOf(device)].reverse()) removeEntry(root, entry, pci)
+  if (pci !== undefined) removePciFunction(root, pci)
   const umadNumber = node < UMAD_NUMBERS ? numberLinks(umad, node) : []
   const numbers = [...numberLinks(uverbs, node), ...umadNumber]
   for (const path of [...numbers, nodePath(node), umadPath(node)]) rmSync(join(root, path), { force: true })
@@ -232,14 +293,15 @@ export const removeFromTree = (root: string, { name, node }: Pick<TreeDevice, 'n
 
 /** Renames a device. Programs can still read its files that they have opened. */
 export const renameInTree = (root: string, previousName: string, device: TreeDevice): void => {
-  const { name, node, hasUmad } = device
+  const { name, node, hasUmad, pci } = device
+  const folder = folderOf(rdmaEntry(name), pci)
   rmSync(join(root, classLink(rdmaEntry(previousName))))
-  renameSync(join(root, folderOf(rdmaEntry(previousName))), join(root, folderOf(rdmaEntry(name))))
-  rmSync(join(root, folderOf(rdmaEntry(name)), 'subsystem'))
-  linkEntry(root, rdmaEntry(name))
-  replaceFile(root, `${folderOf(rdmaEntry(name))}/uevent`, `NAME=${name}\n`, ATTRIBUTE_MODE)
-  replaceFile(root, `${folderOf(verbsEntry(node))}/ibdev`, `${name}\n`, ATTRIBUTE_MODE)
-  if (hasUmad) replaceFile(root, `${folderOf(madEntry(node))}/ibdev`, `${name}\n`, ATTRIBUTE_MODE)
+  renameSync(join(root, folderOf(rdmaEntry(previousName), pci)), join(root, folder))
+  rmSync(join(root, folder, 'subsystem'))
+  linkEntry(root, rdmaEntry(name), pci)
+  replaceFile(root, `${folder}/uevent`, `NAME=${name}\n`, ATTRIBUTE_MODE)
+  replaceFile(root, `${folderOf(verbsEntry(node), pci)}/ibdev`, `${name}\n`, ATTRIBUTE_MODE)
+  if (hasUmad) replaceFile(root, `${folderOf(madEntry(node), pci)}/ibdev`, `${name}\n`, ATTRIBUTE_MODE)
 }
 
 /** Replaces an old tree at `root`. */
@@ -272,6 +334,7 @@ export const updateTree = (root: string, device: TreeDevice): void => {
       if (files[`${path}/${name}`] === undefined) rmSync(join(root, path, name))
   }
   for (const [path, value] of Object.entries(files)) replaceFile(root, path, `${value}\n`, ATTRIBUTE_MODE)
+  linkInterface(root, device)
 }
 
 export const removeTree = (root: string): void => rmSync(root, { recursive: true, force: true })

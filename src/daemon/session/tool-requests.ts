@@ -53,8 +53,8 @@ const UNKNOWN_REQUEST: ToolReply = {
 const FINDINGS_REFUSED: ToolReply = { error: 'only the user of this daemon may see findings' }
 
 const isDeviceSpec = (value: unknown): value is DeviceSpec => {
-  const { name, address } = (value ?? {}) as Partial<DeviceSpec>
-  return typeof name === 'string' && typeof address === 'string'
+  const { name, address, pci } = (value ?? {}) as Partial<DeviceSpec>
+  return typeof name === 'string' && typeof address === 'string' && pci !== null
 }
 
 const isQpCursor = (value: unknown): value is QpCursor => {

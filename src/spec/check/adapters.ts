@@ -1,5 +1,6 @@
 /*
- * Limits and missing operations of other adapters, each with its source, for `userdma check --like`.
+ * Limits and missing operations of other adapters, each with its source, for `userdma check --like`, and what sysfs
+ * shows of their PCI functions, for `--device NAME@ADDRESS,model=NAME`.
  *
  * A limit is the largest value that the adapter accepts. If the limit depends on the size of WQEs, the table has the
  * limit for the smallest WQE.
@@ -41,8 +42,24 @@ export type OperationName = keyof typeof operationNames
 /** `classes`: the classes of queue pairs (spec/classes/qp/) with the limit; absent: all. */
 export type Limit = readonly [value: number, source: string, classes?: readonly string[]]
 
+/** A PCI function as sysfs shows it. Numbers are those of the configuration space. */
+export interface PciModel {
+  readonly vendor: number
+  readonly device: number
+  readonly subsystemVendor: number
+  readonly subsystemDevice: number
+  readonly revision: number
+  /** The name of Linux's driver in /sys/bus/pci/drivers. */
+  readonly driver: string
+  /** GT/s and number of lanes; absent for a virtual function, which has no link of its own. */
+  readonly link?: { readonly speed: string; readonly width: number }
+  readonly source: string
+}
+
 export interface Adapter {
   readonly model: string
+  /** Absent for a soft device. */
+  readonly pci?: PciModel
   readonly limits: Readonly<Partial<Record<LimitName, Limit>>>
   /** The missing operations, each with its source. */
   readonly lacks: Readonly<Partial<Record<OperationName, string>>>
@@ -66,6 +83,16 @@ const RXE_PARAM = 'Linux drivers/infiniband/sw/rxe/rxe_param.h'
 const table = {
   mlx5: {
     model: 'NVIDIA ConnectX-5',
+    pci: {
+      vendor: 0x15b3,
+      device: 0x1017,
+      subsystemVendor: 0x15b3,
+      subsystemDevice: 0x0006,
+      revision: 0,
+      driver: 'mlx5_core',
+      link: { speed: '8.0', width: 16 },
+      source: 'pci.ids: MCX515A-CCAT; Linux drivers/net/ethernet/mellanox/mlx5/core/main.c, mlx5_core_pci_table',
+    },
     limits: {
       max_send_wr: [32768, MLX5_DEVINFO],
       max_recv_wr: [32768, MLX5_DEVINFO],
@@ -86,6 +113,15 @@ const table = {
   },
   efa: {
     model: 'Amazon EFA',
+    pci: {
+      vendor: 0x1d0f,
+      device: 0xefa0,
+      subsystemVendor: 0x1d0f,
+      subsystemDevice: 0xefa0,
+      revision: 0,
+      driver: 'efa',
+      source: 'Linux drivers/infiniband/hw/efa/efa_main.c, efa_pci_tbl',
+    },
     limits: {
       max_send_wr: [4096, 'p5.48xlarge in kvcache-ai/Mooncake pull request 3296, which has 2048 for p6-b300.48xlarge'],
       max_recv_wr: [8192, 'ofiwg/libfabric pull request 11337'],
@@ -106,6 +142,16 @@ const table = {
   },
   irdma: {
     model: 'Intel E810',
+    pci: {
+      vendor: 0x8086,
+      device: 0x1592,
+      subsystemVendor: 0x8086,
+      subsystemDevice: 0x0002,
+      revision: 2,
+      driver: 'ice',
+      link: { speed: '16.0', width: 16 },
+      source: 'pci.ids: E810-C-Q2; Linux drivers/net/ethernet/intel/ice/ice_main.c, ice_pci_tbl',
+    },
     limits: {
       max_send_wr: [32510, `${IRDMA_DEFS}: IRDMA_QP_SW_MAX_WQ_QUANTA - IRDMA_SQ_RSVD`],
       max_recv_wr: [32767, `${IRDMA_DEFS}: IRDMA_QP_SW_MAX_RQ_QUANTA - IRDMA_RQ_RSVD`],
@@ -146,3 +192,6 @@ const table = {
 export type AdapterName = keyof typeof table
 export const adapters: Readonly<Record<AdapterName, Adapter>> = table
 export const adapterNames = Object.keys(table) as readonly AdapterName[]
+
+/** Adapters with a PCI function. */
+export const pciModelNames = adapterNames.filter(name => adapters[name].pci !== undefined)

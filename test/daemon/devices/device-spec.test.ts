@@ -125,3 +125,32 @@ test('a list with a duplicate name or address is refused, in any spelling of the
   assert.throws(() => list('rxe0@127.0.0.1', 'rxe1@::ffff:127.0.0.1'), /rxe0 and rxe1 have the same address/)
   assert.throws(() => list('rxe0@::1', 'rxe1@0:0::0:1'), /same address/)
 })
+
+test('a PCI function after the address is parsed, and mistakes name the value and what is allowed', () => {
+  const pci = { address: '0000:81:00.0', node: -1, model: 'mlx5' }
+  assert.deepEqual(parseDevice('mlx5_0@127.0.0.1,pci=81:00.0'), { name: 'mlx5_0', address: '127.0.0.1', pci })
+  for (const text of ['a@::1,pci=00ab:1f:1f.7,numa=1,model=efa', 'ctx0,pci=0000:81:00.0,model=irdma'])
+    assert.equal(deviceText(parseDevice(text)), text)
+  assert.deepEqual(parseDevice('a@::1,model=irdma,numa=-1,pci=00AB:FF:00.1').pci, {
+    address: '00ab:ff:00.1',
+    node: -1,
+    model: 'irdma',
+  })
+  for (const [settings, message] of [
+    ['pci=', /pci="": a PCI address is \[DOMAIN:\]BUS:DEVICE\.FUNCTION/],
+    ['pci=81:20.0', /pci="81:20\.0".*a device up to 1f/],
+    ['pci=81:00.8', /pci="81:00\.8".*a function up to 7/],
+    ['pci=../../../../tmp', /pci="\.\.\/\.\.\/\.\.\/\.\.\/tmp"/],
+    ['pci=81:00.0,numa=1024', /numa="1024".*from 0 to 1023, or -1 for none/],
+    ['pci=81:00.0,numa=', /numa="".*from 0 to 1023/],
+    ['pci=81:00.0,model=rxe', /model="rxe" is not one of mlx5, efa, irdma/],
+    ['pci=81:00.0,pci=82:00.0', /pci= is given twice/],
+    ['numa=0', /numa=0 needs a PCI function/],
+    ['bus=1', /"bus=1" is no setting of a device; after the address may follow pci=, numa= and model=/],
+    ['', /"" is no setting/],
+  ] as const)
+    assert.throws(() => parseDevice(`rxe0@127.0.0.1,${settings}`), { name: 'Error', message })
+  const list = (...devices: string[]) => checkDevices(devices.map(parseDevice))
+  list('a@::1,pci=81:00.0', 'b@::2,pci=81:00.1', 'ctx0,pci=0001:81:00.0')
+  assert.throws(() => list('a@::1,pci=81:00.0', 'b@::2,pci=0000:81:00.0'), /a and b have the same PCI address 0000:81/)
+})

@@ -117,6 +117,27 @@ test('after a rename, classes link to their devices, and only node_desc is writa
   for (const parent of ['dev', 'sys/dev']) assert.deepEqual(readdirSync(join(root, parent, 'char')), [])
 })
 
+test('a device with a PCI function follows its interface, and a removal leaves the functions of other devices', () => {
+  const root = join(folder, 'pci')
+  const onBus = (name: string, node: number, number: number): TreeDevice => ({
+    ...device(name, node),
+    pci: { address: `0000:81:00.${number}`, node: -1, model: 'mlx5' },
+  })
+  const bus = (path: string): string[] => readdirSync(join(root, 'sys', path)).sort()
+  writeTree(root, [onBus('mlx5_0', 0, 0), onBus('mlx5_1', 1, 1)])
+  assert.equal(readlinkSync(join(root, 'sys/class/infiniband/mlx5_1/device/net/enp1s0')), '/sys/class/net/enp1s0')
+  updateTree(root, { ...onBus('mlx5_1', 1, 1), interfaceName: 'eth7' })
+  assert.deepEqual(bus('class/infiniband/mlx5_1/device/net'), ['eth7'])
+  renameInTree(root, 'mlx5_1', onBus('mlx5_9', 1, 1))
+  assert.deepEqual(bus('devices/pci0000:81/0000:81:00.1/infiniband'), ['mlx5_9'])
+  removeFromTree(root, onBus('mlx5_0', 0, 0))
+  for (const path of ['bus/pci/devices', 'bus/pci/drivers/mlx5_core', 'devices/pci0000:81'])
+    assert.deepEqual(bus(path), ['0000:81:00.1'])
+  removeFromTree(root, onBus('mlx5_9', 1, 1))
+  assert.deepEqual([bus('bus/pci/devices'), bus('bus/pci/drivers'), bus('devices')], [[], [], ['virtual']])
+  assert.deepEqual(bus('class/infiniband'), [])
+})
+
 test('the number of umad192 is also that of uverbs0, and leads to uverbs0', () => {
   const root = join(folder, 'numbers')
   writeTree(root, [device('rxe0', 0), device('rxe192', 192)])

@@ -1,9 +1,10 @@
 """Runs rdma-core's tests of pyverbs. Prints "start TEST", then "pass TEST", "skip TEST REASON" or "fail TEST REASON".
 
-Arguments: the folder that contains the package `tests`, the address of the device, then the suite's own (--dev, --gid).
+Arguments: the folder that contains the package `tests`, the address of the device or "-", a prefix of the names of the
+modules, then the suite's own (--dev, --gid).
 
 Tests of the connection manager look for a network interface in the device's sysfs folder. Soft devices have none there,
-on Linux neither: the tests get the device's address instead.
+on Linux neither: the tests get the device's address instead. With "-" they look for the interface themselves.
 
 The garbage collector is off: pyverbs of rdma-core 56 crashes if the collector frees a context before queue pairs that
 are in one reference cycle with it.
@@ -17,6 +18,7 @@ import unittest
 
 folder = sys.argv.pop(1)
 address = sys.argv.pop(1)
+prefix = sys.argv.pop(1)
 # The suite imports its modules by both names.
 sys.path[:0] = [folder, os.path.join(folder, "tests")]
 from args_parser import parser  # noqa: E402
@@ -53,11 +55,13 @@ def add_device_address(self, dev, port, idx):
     self.args.append([dev, port, idx, address, "00:00:00:00:00:00"])
 
 
-for module in (base, tests.base):
-    module.RDMATestCase._get_ip_mac = add_device_address
+if address != "-":
+    for module in (base, tests.base):
+        module.RDMATestCase._get_ip_mac = add_device_address
 
 names = sorted(name[:-3] for name in os.listdir(os.path.join(folder, "tests")) if re.match(r"test_.*\.py$", name))
-modules = ["tests." + name for name in names if not re.search("mlx5|efa|cuda", name)]
+names = [name for name in names if name.startswith(prefix) and not re.search("mlx5|efa|cuda", name)]
+modules = ["tests." + name for name in names]
 parser.parse_args()
 gc.disable()
 unittest.defaultTestLoader.loadTestsFromNames(modules).run(Result())
