@@ -29,6 +29,7 @@ export interface Joined {
   leave(): Promise<void>
 }
 
+const END_WITH_LAST_CLIENT = '--end-with-last-client'
 /** Maximum attempts to start a daemon and join it: a daemon that had the socket may end before it can be joined. */
 const MAX_STARTS = 5
 /** A private daemon that still runs this many milliseconds after the end of the command's session is killed. */
@@ -39,7 +40,7 @@ const startPrivate = async (wanted: WantedConfig, handlers?: Handlers): Promise<
   try {
     const socket = join(folder, 'sock')
     // If this process is killed, only the daemon can remove the folder.
-    const daemon = await startInBackground(socket, fullConfig(wanted), ['--remove-folder'])
+    const daemon = await startInBackground(socket, fullConfig(wanted), [END_WITH_LAST_CLIENT, '--remove-folder'])
     const client = await openSession(socket, handlers)
     return {
       client,
@@ -74,7 +75,7 @@ const joinOrStart = async (wanted: WantedConfig, handlers?: Handlers): Promise<J
     if (starts === MAX_STARTS)
       throw startError ?? new Error(`the daemon at ${socket} ends each time before it can be used`)
     try {
-      lastOutput = (await startInBackground(socket, fullConfig(wanted))).lastOutput
+      lastOutput = (await startInBackground(socket, fullConfig(wanted), [END_WITH_LAST_CLIENT])).lastOutput
       startError = undefined
     } catch (error) {
       if (!(error instanceof StartError)) throw error

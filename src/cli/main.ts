@@ -185,7 +185,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
   },
   daemon(program) {
     withConfig(program.command('daemon'))
-      .description('Serves programs in the foreground, until SIGINT, SIGTERM or SIGHUP.')
+      .description('Serves programs, until SIGINT, SIGTERM or SIGHUP: in the foreground, or with --detach.')
       .option(SOCKET, 'where programs find it (default: a socket of your own)', path)
       .option(
         '--allow-user <user>',
@@ -201,6 +201,8 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       .option(LIKE, `with --check: ${LIKE_HELP}`)
       .option(BUFFERS, `with --check: ${BUFFERS_HELP}`)
       .option('--end-with-last-client', 'end when the last client has ended')
+      .option('--detach', 'start it in the background, and return when it is ready; `userdma stop` ends it')
+      .addOption(new Option('--background', 'a command started this daemon, and waits for it').hideHelp())
       .addOption(new Option('--remove-folder', 'remove the folder of the socket at the end').hideHelp())
       .addHelpText(
         'after',
@@ -208,10 +210,34 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
           'userdma daemon',
           'userdma daemon --device rxe0@127.0.0.1 --device rxe1@127.0.0.2 --fault device=rxe1,drop=1%',
           'userdma daemon --link udp --device rxe0@192.0.2.1 --socket ~/.userdma/sock',
+          'userdma daemon --detach && eval "$(userdma env)"',
           'userdma daemon --allow-group rdma --socket /run/userdma/sock',
         ),
       )
       .action(async options => (await import('./commands/daemon.ts')).daemon(options))
+  },
+  stop(program) {
+    program
+      .command('stop')
+      .description('Ends a daemon, also while programs use it, and returns when it has ended.')
+      .option(SOCKET, 'the daemon at this socket', path)
+      .action(async options => (await import('./commands/stop.ts')).stop(options))
+  },
+  env(program) {
+    program
+      .command('env')
+      .description('Prints the commands with which a shell sets what `run` sets for its program. A daemon must run.')
+      .option(SOCKET, 'the daemon at this socket', path)
+      .option('--shell <name>', 'sh (the default), bash, zsh, fish, or github: lines for $GITHUB_ENV')
+      .addHelpText(
+        'after',
+        examples(
+          'eval "$(userdma env)"',
+          'userdma env --shell fish | source',
+          'userdma env --shell github >> "$GITHUB_ENV"',
+        ),
+      )
+      .action(async options => (await import('./commands/env.ts')).env(options))
   },
   stat(program) {
     program

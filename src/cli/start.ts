@@ -55,8 +55,8 @@ const lastLines = (path: string): string => {
 }
 
 /**
- * Starts `userdma daemon --end-with-last-client` at `socket`. `options`: further options. Resolves when it is ready.
- * Throws StartError, or the error of the file system if the log cannot be created.
+ * Starts `userdma daemon` at `socket`, an absolute path. `options`: further options. Resolves when it is ready. Throws
+ * StartError, or the error of the file system if the log cannot be created.
  */
 export const startInBackground = async (
   socket: string,
@@ -79,7 +79,7 @@ export const startInBackground = async (
         ...process.execArgv,
         mainModule,
         'daemon',
-        '--end-with-last-client',
+        '--background',
         ...options,
         '--socket',
         socket,

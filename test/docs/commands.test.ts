@@ -1,6 +1,7 @@
 /*
- * The commands of pages run, each page in one shell. `./my-program` is test/programs/loopback.c. The faults of the
- * provider that a page promises are those of the installed provider.
+ * The commands of pages run, each page in one shell. `./my-program` is test/programs/loopback.c. Commands that install
+ * userdma do nothing, and `npx` runs its arguments. The faults of the provider that a page promises are those of the
+ * installed provider.
  */
 import assert from 'node:assert/strict'
 import { copyFileSync, mkdirSync, readFileSync } from 'node:fs'
@@ -34,8 +35,9 @@ for (const [name, programs] of Object.entries(pages))
       PATH: [join(repoRoot, 'bin'), process.env.PATH].join(delimiter),
       XDG_RUNTIME_DIR: runtime,
     })
+    const stubs = ['npm() { :; }', 'sudo() { :; }', 'npx() { "$@"; }']
     // Background processes of a page end with its shell.
-    const script = ['set -eux', "trap 'kill $(jobs -p) || true' EXIT", ...blocks].join('\n')
+    const script = ['set -eux', ...stubs, "trap 'kill $(jobs -p) || true' EXIT", ...blocks].join('\n')
     const { status, stdout, stderr } = await run(t, 'bash', ['-c', script], { cwd: folder, env, detached: true })
     assert.equal(status, 0, stdout + stderr)
   })

@@ -43,7 +43,7 @@ test('bundled commands work without the compiled modules', { skip }, () => {
     status: 1,
     output: `userdma: no daemon at ${socket}; start one with \`userdma daemon --socket ${socket}\`\n`,
   }
-  const commands = [['run'], ['devices'], ['stat'], ['device', 'remove', 'rxe0'], ['fault', 'show']]
+  const commands = [['run'], ['devices'], ['stat'], ['device', 'remove', 'rxe0'], ['fault', 'show'], ['env'], ['stop']]
   assert.deepEqual(new Set(commands.map(([name]) => name)), new Set(Object.values(bundles).flat()))
   for (const command of commands) {
     const program = command[0] === 'run' ? ['--', 'true'] : []

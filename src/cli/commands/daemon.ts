@@ -1,10 +1,11 @@
 /*
  * `userdma daemon`: serves programs in the foreground, until a signal or, with --end-with-last-client, the end of its
- * last client.
+ * last client. With --detach it starts a daemon in the background, and ends when that is ready.
  *
  * It prints one line when it is ready. A command that started the daemon waits for that line and then closes the pipe,
  * so a closed standard output must not end the daemon.
  */
+import { existsSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { SocketInUseError, startDaemon } from '../../daemon/daemon.ts'
@@ -12,18 +13,23 @@ import { isShared, type Served } from '../../daemon/session/served-users.ts'
 import { accountId } from '../../host/accounts.ts'
 import { commandName } from '../../host/process-status.ts'
 import { CallError } from '../../spec/errno.ts'
+import type { DaemonConfig } from '../../uapi/tool.ts'
 import { makeSocketFolder } from '../../verbs/remote/user-socket.ts'
 import { openSession } from '../client.ts'
 import { type ConfigOptions, devicesText, fullConfig, wantedConfig } from '../config.ts'
 import { onEndSignal } from '../end-signals.ts'
 import { messageOf, UsageError } from '../fail.ts'
 import { removeFolder } from '../paths.ts'
-import { FAILED, NOTE, READY } from '../start.ts'
+import { FAILED, NOTE, READY, startInBackground } from '../start.ts'
 
 /** As commander parses them. */
 export interface DaemonOptions extends ConfigOptions {
   readonly socket?: string
   readonly endWithLastClient?: boolean
+  /** Start the daemon in the background. */
+  readonly detach?: boolean
+  /** A command has started this daemon and waits for its first line; standard error is a log. */
+  readonly background?: boolean
   /** Remove the socket's folder, which was created for this daemon, at its end. */
   readonly removeFolder?: boolean
   /** Names or numbers. */
@@ -57,6 +63,14 @@ const servedAccounts = ({ allowUser, allowGroup }: DaemonOptions): Served => {
 
 /** Milliseconds within which the process that serves a socket must answer, to be named in an error message. */
 const ANSWER_TIMEOUT = 5000
+
+/** The settings that a daemon prints when it is ready. */
+const settingsText = ({ devices, fault, link }: DaemonConfig): string =>
+  [
+    devicesText(devices),
+    ...(link === 'memory' ? [] : [`link ${link}`]),
+    ...(fault === '' ? [] : [`faults ${fault}`]),
+  ].join(', ')
 
 /** The process that serves the socket, with its devices, as text; undefined if it opens no session for us. */
 const serverText = async (socket: string): Promise<string | undefined> => {
@@ -109,6 +123,19 @@ const stopSignal = (): Promise<undefined> =>
     })
   })
 
+/** Starts a daemon in the background, and prints its line when it is ready. */
+const detach = async (socket: string, config: DaemonConfig, options: DaemonOptions): Promise<void> => {
+  const { allowUser = [], allowGroup = [], endWithLastClient } = options
+  // The log would be there too.
+  if (!existsSync(dirname(socket))) throw new Error(`socket ${socket}: folder ${dirname(socket)} does not exist`)
+  await startInBackground(socket, config, [
+    ...allowUser.flatMap(user => ['--allow-user', user]),
+    ...allowGroup.flatMap(group => ['--allow-group', group]),
+    ...(endWithLastClient ? ['--end-with-last-client'] : []),
+  ])
+  process.stdout.write(`${READY}${socket} (${settingsText(config)})\n`)
+}
+
 /** The command. Ends the process. */
 export const daemon = async (options: DaemonOptions): Promise<void> => {
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
@@ -117,25 +144,28 @@ export const daemon = async (options: DaemonOptions): Promise<void> => {
     if (options[name] !== undefined && !options.check) throw new UsageError(`--${name} is for --check`)
   const served = servedAccounts(options)
   const socket = options.socket === undefined ? makeSocketFolder() : resolve(options.socket)
+  if (options.detach) {
+    await detach(socket, config, options)
+    return
+  }
   const stopped = stopSignal()
   const starting = startDaemon({ socket, config, endWithLastClient: options.endWithLastClient === true, served })
   const running = await Promise.race([starting, stopped]).catch(async error => {
     const explained = await withServer(error, socket)
     // The command that started this daemon shows this line. The log may be unwritable (ENOSPC).
-    if (options.endWithLastClient) process.stdout.write(`${FAILED}${messageOf(explained)}\n`)
+    if (options.background) process.stdout.write(`${FAILED}${messageOf(explained)}\n`)
     throw explained
   })
   // A signal came while the start waited for the lock of the socket: nothing was created that outlives the process.
   if (running === undefined) process.exit(0)
-  const faults = config.fault === '' ? '' : `, faults ${config.fault}`
-  const link = config.link === 'memory' ? '' : `, link ${config.link}`
-  process.stdout.write(`${READY}${socket} (${devicesText(config.devices)}${link}${faults})\n`)
+  const settings = settingsText(config)
+  process.stdout.write(`${READY}${socket} (${settings})\n`)
   logUncaughtErrors()
   // A background daemon writes a log, in which these notes tell its start and end.
   const note = (text: string): void => {
-    if (options.endWithLastClient) console.error(`${NOTE}${process.pid} ${text}, ${new Date().toISOString()}`)
+    if (options.background) console.error(`${NOTE}${process.pid} ${text}, ${new Date().toISOString()}`)
   }
-  note(`serves ${socket} (${devicesText(config.devices)}${link}${faults}) until its last client has ended`)
+  note(`serves ${socket} (${settings})${options.endWithLastClient ? ' until its last client has ended' : ''}`)
   const hasSignal = await Promise.race([stopped.then(() => true), running.ended])
   note(hasSignal ? 'ends on a signal' : 'ends: its last client has ended')
   await running.close()
