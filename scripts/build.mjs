@@ -20,18 +20,12 @@
  * If this machine lacks a compiler or headers for a part, the build prints what does not work without the part, and
  * succeeds. A part that does not compile is a failure.
  */
-import { spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
-import { basename, dirname, extname, join, relative, resolve, sep } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { existsSync, rmSync } from 'node:fs'
+import { basename, extname, join, relative } from 'node:path'
 import { bundle } from './bundle.mjs'
-import { filesBelow, findProgram, inRoot, isMain, main, modified, root, run, StepError, say } from './common.mjs'
-
-const SCRIPT = fileURLToPath(import.meta.url)
-const sourcesIn = (folder, end) => filesBelow(inRoot(folder), path => path.endsWith(end))
-
-/** True for sources of shim/ that belong to a separate library. */
-const isOwnLibrary = path => ['waits', 'frees'].some(name => path.startsWith(inRoot('shim', name) + sep))
+import { filesBelow, inRoot, isMain, main, modified, run, StepError, say } from './common.mjs'
+import { C_FLAGS, compileStale, sourcesIn, VERBS } from './compile.mjs'
+import { nativeTargets } from './native-targets.mjs'
 
 /** Removes compiled files without a source: stale tests would run, and stale imports work. */
 const removeOrphans = () => {
@@ -75,17 +69,13 @@ const generateProtocol = () => {
   return hasSucceeded
 }
 
-const C_FLAGS = ['-std=gnu11', '-O2', '-Wall', '-Wextra']
-const SHARED = ['-shared', '-fPIC', '-fvisibility=hidden']
-
-const VERBS = { header: 'infiniband/verbs.h', package: 'libibverbs-dev' }
 const RDMACM = { header: 'rdma/rdma_cma.h', package: 'librdmacm-dev' }
 
 const benchNeeds = source =>
   source.endsWith('rdmacm_connects.c') ? { libraries: ['-lrdmacm', '-libverbs'], needs: RDMACM } : {}
 
 const targetsOf = (folder, output, flags, more) =>
-  sourcesIn(folder, '.c').map(source => ({
+  sourcesIn(folder).map(source => ({
     output: join(output, basename(source, extname(source))),
     sources: [source],
     flags,
@@ -115,120 +105,17 @@ const testTargets = () => [
   })),
 ]
 
-/**
- * The C targets. `output`: path below build/. `needs`: a header of the system, and its Debian package. `without`: what
- * does not work without the target.
- */
 const targets = purpose =>
-  [
-    {
-      output: 'native/libuserdma_native.so',
-      sources: sourcesIn('native', '.c'),
-      flags: [...C_FLAGS, ...SHARED],
-      without: 'packets are checked with zlib, which is slower, and memory that never answers keeps the daemon waiting',
-    },
-    {
-      output: 'native/libuserdma_shim.so',
-      sources: sourcesIn('shim', '.c').filter(path => !isOwnLibrary(path)),
-      flags: [...C_FLAGS, ...SHARED],
-      libraries: ['-ldl', '-lpthread'],
-      needs: VERBS,
-      without: 'only programs in TypeScript can use the device',
-    },
-    {
-      output: 'native/libuserdma_waits.so',
-      sources: sourcesIn('shim/waits', '.c'),
-      flags: [...C_FLAGS, ...SHARED],
-      libraries: ['-ldl', '-lpthread'],
-      without: '`userdma check --races` does not run',
-    },
-    {
-      output: 'native/libuserdma_frees.so',
-      sources: sourcesIn('shim/frees', '.c'),
-      flags: [...C_FLAGS, ...SHARED],
-      libraries: ['-ldl'],
-      without: '`userdma check` does not run',
-    },
-    ...(purpose === 'start' ? [] : testTargets()),
-  ].filter(target => target.sources.length > 0)
-
-const compiler = () =>
-  (process.env.CC ? findProgram(process.env.CC) : undefined) ||
-  findProgram('cc') ||
-  findProgram('gcc') ||
-  findProgram('clang')
-
-const hasHeader = (cc, header) =>
-  spawnSync(cc, ['-E', '-x', 'c', '-'], { input: `#include <${header}>\n`, stdio: ['pipe', 'ignore', 'ignore'] })
-    .status === 0
-
-/** Adds a C source, and the files that it includes by `#include "…"`, also indirectly, to `found`. */
-const addIncludes = (path, found) => {
-  if (found.has(path) || !existsSync(path)) return
-  found.add(path)
-  for (const [, name] of readFileSync(path, 'utf8').matchAll(/^#include "(.+)"/gm))
-    addIncludes(resolve(dirname(path), name), found)
-}
-
-const isCurrent = target => {
-  const built = modified(inRoot('build', target.output))
-  const read = new Set([SCRIPT])
-  for (const source of target.sources) addIncludes(source, read)
-  return built > 0 && [...read].every(path => modified(path) <= built)
-}
-
-/** Compiles to a temporary name, then renames: this never overwrites a library that a process has mapped. */
-const compile = (cc, target) => {
-  const output = inRoot('build', target.output)
-  const temporary = `${output}.${process.pid}`
-  mkdirSync(dirname(output), { recursive: true })
-  const hasCompiled = run(cc, [
-    ...target.flags,
-    '-o',
-    temporary,
-    ...target.sources.map(path => relative(root, path)),
-    ...(target.libraries || []),
-  ])
-  if (hasCompiled) renameSync(temporary, output)
-  else {
-    rmSync(temporary, { force: true })
-    say(`build: ${relative(root, output)} did not compile`)
-  }
-  return hasCompiled
-}
-
-const buildC = purpose => {
-  const stale = targets(purpose).filter(target => !isCurrent(target))
-  if (stale.length === 0) return true
-  const cc = compiler()
-  /** Missing prerequisites, with the targets that need them. */
-  const missing = []
-  if (!cc) missing.push({ name: 'a C compiler (Debian: apt-get install gcc libc6-dev)', targets: stale })
-  else if (!hasHeader(cc, 'stdio.h'))
-    missing.push({ name: "the C library's headers (Debian: apt-get install libc6-dev)", targets: stale })
-  else {
-    for (const needs of new Set(stale.map(target => target.needs).filter(Boolean))) {
-      if (hasHeader(cc, needs.header)) continue
-      const name = `<${needs.header}> (Debian: apt-get install ${needs.package})`
-      missing.push({ name, targets: stale.filter(target => target.needs === needs) })
-    }
-  }
-  for (const { name, targets: blocked } of missing) {
-    say(`build: ${name} is missing, so these parts were not built:`)
-    for (const without of new Set(blocked.map(target => target.without))) {
-      const outputs = blocked.filter(target => target.without === without).map(target => `build/${target.output}`)
-      say(`  ${outputs.join(', ')}: without it ${without}`)
-    }
-  }
-  const allBlocked = new Set(missing.flatMap(entry => entry.targets))
-  let hasFailed = false
-  for (const target of stale) if (!allBlocked.has(target) && !compile(cc, target)) hasFailed = true
-  return !hasFailed
-}
+  [...nativeTargets(), ...(purpose === 'start' ? [] : testTargets())].filter(target => target.sources.length > 0)
 
 /** Builds outdated parts that `purpose` needs. Steps run even after the failure of an earlier step. True on success. */
 export const build = async purpose => {
-  const successes = [buildTypeScript(purpose), await bundle(), generateProtocol(), buildC(purpose)]
+  const successes = [
+    buildTypeScript(purpose),
+    await bundle(),
+    generateProtocol(),
+    compileStale(targets(purpose)).isComplete,
+  ]
   return successes.every(Boolean)
 }
 

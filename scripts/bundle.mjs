@@ -1,9 +1,9 @@
 /*
  * Bundles, which start faster. bundled.json names bundles and their commands; bin/userdma loads such a command from one
- * file, dist/BUNDLE.cjs, with V8's compiled code in dist/BUNDLE.cache. All other commands are loaded from
- * dist/src/cli/main.js; without esbuild there are no bundles, and all commands are loaded from there.
+ * file, dist/BUNDLE.cjs, with V8's compiled code in dist/BUNDLE.cache, if this exists. All other commands are loaded
+ * from dist/src/cli/main.js; without esbuild there are no bundles, and all commands are loaded from there.
  */
-import { readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { setFlagsFromString } from 'node:v8'
 import { Script } from 'node:vm'
 import { filesBelow, inRoot, modified, say } from './common.mjs'
@@ -62,14 +62,15 @@ const loadEsbuild = () =>
 /** `newest`: when a source was last modified. False after a failure. */
 const bundleOne = async (name, commands, newest) => {
   if (modified(compiledOf(name)) >= newest && isAccepted(name)) return true
-  // Without this file, bin/userdma does not use an outdated or partial bundle.
-  rmSync(compiledOf(name), { force: true })
+  // Without this file, bin/userdma does not use an outdated bundle.
+  for (const path of [codeOf(name), compiledOf(name)]) rmSync(path, { force: true })
   const esbuild = await loadEsbuild()
   if (esbuild === undefined) return true
+  const unfinished = `${codeOf(name)}.${process.pid}`
   try {
     await esbuild.build({
       entryPoints: [ENTRY],
-      outfile: codeOf(name),
+      outfile: unfinished,
       bundle: true,
       platform: 'node',
       format: 'cjs',
@@ -81,6 +82,7 @@ const bundleOne = async (name, commands, newest) => {
       logLevel: 'warning',
       ...WRAPPING,
     })
+    renameSync(unfinished, codeOf(name))
     compile(name)
     return true
   } catch (error) {

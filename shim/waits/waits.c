@@ -88,12 +88,20 @@ static void *find_next(const char *name)
     return found ? found : dlsym(RTLD_NEXT, name);
 }
 
+#ifdef DLFO_STRUCT_HAS_EH_DBASE /* the headers of glibc 2.35 and newer */
+/* NULL: the C library is older. */
+static __typeof__(&_dl_find_object) find_object;
+#endif
+
 /*
  * When libraries are initialised, because dlsym takes the loader's lock. A thread in dlopen holds this lock, and may
  * wait in a library's constructor for another thread.
  */
 __attribute__((constructor(101))) static void look_up(void)
 {
+#ifdef DLFO_STRUCT_HAS_EH_DBASE
+    find_object = (__typeof__(find_object))dlsym(RTLD_DEFAULT, "_dl_find_object");
+#endif
 #define X(name) next.name = (__typeof__(&name))find_next(#name);
     INTERPOSED(X)
 #undef X
@@ -127,13 +135,13 @@ static bool is_rdma_library(const char *path)
 /* The path of the library with this address; NULL: none. Without the loader's lock (see look_up), if possible. */
 static const char *library_of(void *address)
 {
-#ifdef DLFO_STRUCT_HAS_EH_DBASE /* glibc 2.35 */
+#ifdef DLFO_STRUCT_HAS_EH_DBASE
     struct dl_find_object found;
-    return _dl_find_object(address, &found) == 0 ? found.dlfo_link_map->l_name : NULL;
-#else
+    if (find_object)
+        return find_object(address, &found) == 0 ? found.dlfo_link_map->l_name : NULL;
+#endif
     Dl_info info;
     return dladdr(address, &info) ? info.dli_fname : NULL;
-#endif
 }
 
 static bool is_in_rdma_library(void *address)

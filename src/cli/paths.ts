@@ -5,6 +5,7 @@ import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:f
 import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { libraryPath, platformPackage } from '../host/library.ts'
 
 const thisFile = fileURLToPath(import.meta.url)
 
@@ -20,13 +21,25 @@ export const packageRoot = findRoot()
 /** The entry module for a new process of the command line. */
 export const mainModule = join(dirname(thisFile), `main${thisFile.endsWith('.ts') ? '.ts' : '.js'}`)
 
-/** The path of a preload library. Throws an Error if it is not built or its path cannot be in LD_PRELOAD. */
+const hasPlatformPackage = ['x64', 'arm64'].includes(process.arch)
+
+/** Why a preload library is missing, and what to do. */
+const missingLibrary = (name: string): string => {
+  const needs = 'it needs a C compiler and libibverbs-dev'
+  if (existsSync(join(packageRoot, 'tsconfig.json')))
+    return `the preload library ${join(packageRoot, 'build', 'native', name)} is not built; run \`npm run build\` in ${packageRoot} (${needs})`
+  if (process.platform !== 'linux')
+    return `programs find devices through the preload library ${name}, which is for Linux; this is ${process.platform}`
+  const build = `\`node ${join(packageRoot, 'scripts', 'build-native.mjs')}\` (${needs})`
+  return hasPlatformPackage
+    ? `the preload library ${name} is missing, because the npm package ${platformPackage()} is not installed (--omit=optional, or a lock file of another platform); run \`npm install ${platformPackage()}@${packageVersion()}\`, or build it: ${build}`
+    : `there is no package with the preload library ${name} for ${process.arch}; build it: ${build}`
+}
+
+/** The path of a preload library. Throws an Error if it is missing or its path cannot be in LD_PRELOAD. */
 const preloadLibrary = (name: string): string => {
-  const path = join(packageRoot, 'build', 'native', name)
-  if (!existsSync(path))
-    throw new Error(
-      `the preload library ${path} is not built; run \`npm run build\` in ${packageRoot} (it needs a C compiler and libibverbs-dev)`,
-    )
+  const path = libraryPath(name, packageRoot)
+  if (path === undefined) throw new Error(missingLibrary(name))
   if (/[\s:]/.test(path))
     throw new Error(
       `the path of the preload library, "${path}", has a space or a colon, which LD_PRELOAD does not allow; move ${packageRoot} elsewhere`,

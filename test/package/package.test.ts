@@ -1,5 +1,5 @@
 /*
- * The package as programs use it: packed with npm, and unpacked into a node_modules folder.
+ * The npm packages as programs use them: made by scripts/package.mjs, and unpacked into a node_modules folder.
  */
 import assert from 'node:assert/strict'
 import { execFileSync, spawnSync } from 'node:child_process'
@@ -10,6 +10,7 @@ import { after, before, describe, test } from 'node:test'
 import { createContext, runInContext } from 'node:vm'
 import { hasNative } from '../../src/host/native.ts'
 import { repoRoot } from '../paths.ts'
+import { findTool, requireTool } from '../tools.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'userdma-package-'))
 const installed = (name: string): string => join(repoRoot, 'node_modules', name)
@@ -17,6 +18,7 @@ const pathOf = (name: string): string => join(folder, name)
 // With NODE_TEST_CONTEXT, Node would take the programs for test files.
 const { NODE_TEST_CONTEXT: _, ...env } = process.env
 const node = (...args: string[]): string => execFileSync(process.execPath, args, { cwd: folder, env, encoding: 'utf8' })
+const { version } = JSON.parse(readFileSync(join(repoRoot, 'package.json'), 'utf8')) as { version: string }
 const write = (name: string, text: string): string => {
   writeFileSync(pathOf(name), text)
   return name
@@ -24,13 +26,20 @@ const write = (name: string, text: string): string => {
 
 let tarball: Uint8Array<ArrayBuffer>
 
+/** Makes a package with scripts/package.mjs, and unpacks it; returns the archive. */
+const install = (kind: 'npm' | 'platform', name: string): string => {
+  const output = mkdtempSync(join(folder, 'packed-'))
+  const script = join(repoRoot, 'scripts', 'package.mjs')
+  execFileSync(process.execPath, [script, kind, '--arch', process.arch, '--output', output], { env, stdio: 'pipe' })
+  const archive = join(output, `${name}-${version}.tgz`)
+  mkdirSync(pathOf(`node_modules/${name}`), { recursive: true })
+  execFileSync('tar', ['-xzf', archive, '-C', pathOf(`node_modules/${name}`), '--strip-components=1'])
+  return archive
+}
+
 before(() => {
-  const pack = ['pack', '--ignore-scripts', '--json', '--pack-destination', folder]
-  const [{ filename }] = JSON.parse(execFileSync('npm', pack, { cwd: repoRoot, encoding: 'utf8', stdio: 'pipe' }))
-  tarball = Uint8Array.from(readFileSync(pathOf(filename)))
-  mkdirSync(pathOf('node_modules/userdma'), { recursive: true })
-  execFileSync('tar', ['-xzf', pathOf(filename), '-C', pathOf('node_modules/userdma'), '--strip-components=1'])
-  for (const name of ['koffi', '@koromix', '@types', 'undici-types'])
+  tarball = Uint8Array.from(readFileSync(install('npm', 'userdma')))
+  for (const name of ['koffi', '@koromix', '@types', 'undici-types', 'commander'])
     if (existsSync(installed(name))) symlinkSync(installed(name), pathOf(`node_modules/${name}`))
   write('package.json', '{ "type": "module" }')
 })
@@ -55,6 +64,41 @@ test('import and require give the same library', () => {
   const compare = "console.log(createRequire(import.meta.url)('userdma').open === open)"
   assert.equal(node(write('same.mjs', imports + compare)), 'true\n')
   assert.equal(node(write('a.cjs', `const { open } = require('userdma')${openAndClose('memory')}`)), 'rxe0\n')
+})
+
+test('devices in one process load no native code', () => {
+  assert.equal(
+    node('--no-addons', write('bare.mjs', `import { open } from 'userdma'${openAndClose('memory')}`)),
+    'rxe0\n',
+  )
+})
+
+describe('the preload library', { skip: !hasNative() && 'native code does not work here' }, () => {
+  const run = (...args: string[]) => {
+    const path = mkdtempSync(join(folder, 'path-'))
+    for (const name of ['node', 'env', 'ibv_devices', 'true']) {
+      const program = name === 'node' ? process.execPath : findTool(name)
+      if (program !== undefined) symlinkSync(program, join(path, name))
+    }
+    const { USERDMA_SOCKET: __, ...rest } = env
+    const command = [pathOf('node_modules/userdma/bin/userdma'), 'run', '--private', '--', ...args]
+    return spawnSync(process.execPath, command, { env: { ...rest, PATH: path }, encoding: 'utf8' })
+  }
+  const platform = `userdma-linux-${process.arch}`
+
+  test('is missed with a message that says what to do', () => {
+    const { status, stderr } = run('true')
+    assert.equal(status, 1)
+    assert.match(stderr, new RegExp(`^userdma: .* is not installed .*npm install ${platform}@${version}.*build-native`))
+  })
+
+  test('comes with a package, without a compiler', t => {
+    if (!requireTool('cc', t) || !requireTool('ibv_devices', t, 'ibverbs-utils')) return
+    install('platform', platform)
+    const { status, stdout, stderr } = run('ibv_devices')
+    assert.equal(status, 0, stderr)
+    assert.match(stdout, /rxe0/)
+  })
 })
 
 test('stack traces name the sources', () => {

@@ -60,10 +60,16 @@ for (const name of Object.keys(bundles))
     assert.equal(new Script(readFileSync(filename, 'utf8'), { filename, cachedData }).cachedDataRejected, false)
   })
 
-test('other commands, and `run` without dist/run.cache, need the compiled modules', { skip }, () => {
+test('a bundle works without its compiled code, as in packages', { skip }, () => {
+  const { folder, run } = bareCheckout()
+  rmSync(join(folder, 'dist', 'run.cache'))
+  assert.equal(run('run', '--bogus', 'true').status, 2)
+})
+
+test('other commands, and `run` without dist/run.cjs, need the compiled modules', { skip }, () => {
   const { folder, run } = bareCheckout()
   const unbuilt = { status: 1, output: 'userdma: it is not built yet; run `npm run build` in the checkout\n' }
   assert.deepEqual(run('schema'), unbuilt)
-  rmSync(join(folder, 'dist', 'run.cache'))
+  rmSync(join(folder, 'dist', 'run.cjs'))
   assert.deepEqual(run('run', '--', 'true'), unbuilt)
 })

@@ -1,0 +1,103 @@
+/*
+ * Compiles C targets that are out of date into build/.
+ *
+ * A target: `output`, a path below build/; `sources`; `flags`, `libraries`: arguments of the compiler. `needs`: a header
+ * of the system, and its Debian package. `without`: what does not work without the target.
+ */
+import { spawnSync } from 'node:child_process'
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import { dirname, relative, resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { filesBelow, findProgram, inRoot, modified, root, run, say } from './common.mjs'
+
+export const sourcesIn = folder => filesBelow(inRoot(folder), path => path.endsWith('.c'))
+
+export const C_FLAGS = ['-std=gnu11', '-O2', '-Wall', '-Wextra']
+
+export const VERBS = { header: 'infiniband/verbs.h', package: 'libibverbs-dev' }
+
+/** Files whose change makes every target out of date. */
+const SCRIPTS = ['compile.mjs', 'native-targets.mjs', 'build.mjs'].map(name =>
+  fileURLToPath(new URL(name, import.meta.url)),
+)
+
+const compiler = () =>
+  (process.env.CC ? findProgram(process.env.CC) : undefined) ||
+  findProgram('cc') ||
+  findProgram('gcc') ||
+  findProgram('clang')
+
+const hasHeader = (cc, header) =>
+  spawnSync(cc, ['-E', '-x', 'c', '-'], { input: `#include <${header}>\n`, stdio: ['pipe', 'ignore', 'ignore'] })
+    .status === 0
+
+/** Adds a C source, and the files that it includes by `#include "…"`, also indirectly, to `found`. */
+const addIncludes = (path, found) => {
+  if (found.has(path) || !existsSync(path)) return
+  found.add(path)
+  for (const [, name] of readFileSync(path, 'utf8').matchAll(/^#include "(.+)"/gm))
+    addIncludes(resolve(dirname(path), name), found)
+}
+
+const isCurrent = target => {
+  const built = modified(inRoot('build', target.output))
+  const read = new Set(SCRIPTS)
+  for (const source of target.sources) addIncludes(source, read)
+  return built > 0 && [...read].every(path => modified(path) <= built)
+}
+
+/**
+ * Compiles a target into the file `output`: to a temporary name, then renames. This never overwrites a library that a
+ * process has mapped. `flags`: additional arguments. True on success.
+ */
+export const compile = (cc, target, output = inRoot('build', target.output), flags = []) => {
+  const temporary = `${output}.${process.pid}`
+  mkdirSync(dirname(output), { recursive: true })
+  const hasCompiled = run(cc, [
+    ...target.flags,
+    ...flags,
+    '-o',
+    temporary,
+    ...target.sources.map(path => relative(root, path)),
+    ...(target.libraries || []),
+  ])
+  if (hasCompiled) renameSync(temporary, output)
+  else {
+    rmSync(temporary, { force: true })
+    say(`build: ${relative(root, output)} did not compile`)
+  }
+  return hasCompiled
+}
+
+/**
+ * Compiles the targets that are out of date. If this machine lacks a compiler or headers, prints what does not work
+ * without the blocked targets. `blocked` is their number; `isComplete`: all others compiled.
+ */
+export const compileStale = targets => {
+  const stale = targets.filter(target => !isCurrent(target))
+  if (stale.length === 0) return { isComplete: true, blocked: 0 }
+  const cc = compiler()
+  /** Missing prerequisites, with the targets that need them. */
+  const missing = []
+  if (!cc) missing.push({ name: 'a C compiler (Debian: apt-get install gcc libc6-dev)', targets: stale })
+  else if (!hasHeader(cc, 'stdio.h'))
+    missing.push({ name: "the C library's headers (Debian: apt-get install libc6-dev)", targets: stale })
+  else {
+    for (const needs of new Set(stale.map(target => target.needs).filter(Boolean))) {
+      if (hasHeader(cc, needs.header)) continue
+      const name = `<${needs.header}> (Debian: apt-get install ${needs.package})`
+      missing.push({ name, targets: stale.filter(target => target.needs === needs) })
+    }
+  }
+  for (const { name, targets: blocked } of missing) {
+    say(`build: ${name} is missing, so these parts were not built:`)
+    for (const without of new Set(blocked.map(target => target.without))) {
+      const outputs = blocked.filter(target => target.without === without).map(target => `build/${target.output}`)
+      say(`  ${outputs.join(', ')}: without it ${without}`)
+    }
+  }
+  const allBlocked = new Set(missing.flatMap(entry => entry.targets))
+  let hasFailed = false
+  for (const target of stale) if (!allBlocked.has(target) && !compile(cc, target)) hasFailed = true
+  return { isComplete: !hasFailed, blocked: allBlocked.size }
+}

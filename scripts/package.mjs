@@ -1,0 +1,66 @@
+#!/usr/bin/env node
+/*
+ * Makes the packages in packages/, for users without a checkout. Two runs give the same bytes.
+ *
+ *   package.mjs [npm] [platform] [--arch x64,arm64] [--output FOLDER]
+ *
+ *   npm          userdma-VERSION.tgz, the npm package
+ *   platform     userdma-linux-ARCH-VERSION.tgz, the npm package with the C libraries of an architecture
+ *
+ * Without names: all. The checkout must be built (`npm run package` builds it first). Modules in scripts/package/.
+ */
+import { mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { parseArgs } from 'node:util'
+import { inRoot, main, StepError, say } from './common.mjs'
+import { ARCHITECTURES, compileNative } from './package/native.mjs'
+import { packMain, packPlatform } from './package/npm.mjs'
+
+/** Makers of packages by name. Each gets the job, and returns the paths of the files that it has made. */
+const MAKERS = {
+  npm: ({ work, output }) => [packMain(work, output)],
+  platform: ({ architectures, libraries, work, output }) =>
+    architectures.map(arch => packPlatform(arch, libraries(arch), work, output)),
+}
+
+/** The values of the command line. Throws StepError. */
+const jobOf = args => {
+  const options = { arch: { type: 'string' }, output: { type: 'string' } }
+  const { values, positionals } = parseArgs({ args, options, allowPositionals: true })
+  const architectures = values.arch?.split(',') ?? Object.keys(ARCHITECTURES)
+  const unknown = [
+    ...positionals.filter(name => !Object.hasOwn(MAKERS, name)),
+    ...architectures.filter(arch => !Object.hasOwn(ARCHITECTURES, arch)),
+  ]
+  if (unknown.length > 0)
+    throw new StepError(
+      `package: unknown: ${unknown.join(' ')}; packages are ${Object.keys(MAKERS).join(', ')}, architectures ${Object.keys(ARCHITECTURES).join(', ')}`,
+    )
+  return {
+    names: positionals.length > 0 ? positionals : Object.keys(MAKERS),
+    architectures,
+    output: resolve(values.output ?? inRoot('packages')),
+  }
+}
+
+main(async args => {
+  const { names, ...job } = jobOf(args)
+  // What npm, tar and dpkg-deb store of modes must not depend on the umask.
+  process.umask(0o022)
+  mkdirSync(job.output, { recursive: true })
+  const work = mkdtempSync(join(tmpdir(), 'userdma-package-'))
+  const compiled = new Map()
+  const libraries = arch => {
+    if (!compiled.has(arch)) compiled.set(arch, compileNative(arch, join(work, `native-${arch}`)))
+    return compiled.get(arch)
+  }
+  try {
+    for (const name of names) {
+      const files = await MAKERS[name]({ ...job, libraries, work: mkdtempSync(join(work, `${name}-`)) })
+      for (const file of files) say(`${file}: ${(statSync(file).size / 1e6).toFixed(1)} MB`)
+    }
+  } finally {
+    rmSync(work, { recursive: true, force: true })
+  }
+})

@@ -1,0 +1,58 @@
+/*
+ * Compiles the C libraries for packages: for x64 and arm64, loadable with glibc 2.28 and newer (shim/old-glibc.h), and
+ * without symbols that only debuggers read.
+ */
+import { spawnSync } from 'node:child_process'
+import { basename, join } from 'node:path'
+import { findProgram, inRoot, StepError } from '../common.mjs'
+import { compile } from '../compile.mjs'
+import { nativeTargets } from '../native-targets.mjs'
+
+/** Compilers by process.arch; `debian`: the architecture's name in Debian. */
+export const ARCHITECTURES = {
+  x64: { compilers: ['x86_64-linux-gnu-gcc', 'gcc'], debian: 'amd64', package: 'gcc' },
+  arm64: { compilers: ['aarch64-linux-gnu-gcc', 'gcc'], debian: 'arm64', package: 'gcc-aarch64-linux-gnu' },
+}
+
+const OLDEST_GLIBC = [2, 28]
+
+const FLAGS = ['-s', '-include', inRoot('shim', 'old-glibc.h')]
+/** By file: `-ldl` and `-lpthread` name static libraries, which are empty. */
+const OLD_LIBRARIES = ['-Wl,--push-state,--no-as-needed', '-l:libdl.so.2', '-l:libpthread.so.0', '-Wl,--pop-state']
+
+/** The compiler for an architecture: `gcc` only on a machine of that architecture. Throws StepError. */
+const compilerFor = arch => {
+  const { compilers, package: name } = ARCHITECTURES[arch]
+  const found = (arch === process.arch ? compilers : compilers.slice(0, 1)).find(findProgram)
+  if (found === undefined)
+    throw new StepError(`${compilers[0]} is missing, which compiles for ${arch} (Debian: apt-get install ${name})`)
+  return found
+}
+
+/**
+ * The symbols of ELF files that need a newer glibc than 2.28, as `FILE: SYMBOL VERSION`. Throws StepError if objdump
+ * fails.
+ */
+export const tooNewSymbols = files =>
+  files.flatMap(file => {
+    const { status, stdout, stderr, error } = spawnSync('objdump', ['-T', file], { encoding: 'utf8' })
+    if (status !== 0) throw new StepError(`objdump -T ${file}: ${error?.message ?? stderr} (Debian: binutils)`)
+    return [...stdout.matchAll(/\(?GLIBC_(\d+)\.(\d+)[\d.]*\)?\s+(\S+)$/gm)]
+      .filter(([, major, minor]) => major > OLDEST_GLIBC[0] || (+major === OLDEST_GLIBC[0] && minor > OLDEST_GLIBC[1]))
+      .map(([, major, minor, symbol]) => `${basename(file)}: ${symbol} GLIBC_${major}.${minor}`)
+  })
+
+/** Compiles the libraries for an architecture into `folder`; returns their paths. Throws StepError. */
+export const compileNative = (arch, folder) => {
+  const compiler = compilerFor(arch)
+  const paths = nativeTargets().map(({ libraries: _, ...target }) => {
+    const path = join(folder, basename(target.output))
+    if (!compile(compiler, { ...target, libraries: OLD_LIBRARIES }, path, FLAGS))
+      throw new StepError(`${compiler} failed (see above; Debian: apt-get install libibverbs-dev)`)
+    return path
+  })
+  const tooNew = tooNewSymbols(paths)
+  if (tooNew.length > 0)
+    throw new StepError(`these symbols need a newer glibc than ${OLDEST_GLIBC.join('.')}: ${tooNew.join(', ')}`)
+  return paths
+}

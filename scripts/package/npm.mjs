@@ -1,0 +1,71 @@
+/*
+ * The npm packages: userdma, and per platform one package with the C libraries, which userdma names as an optional
+ * dependency. npm chooses by `os`, `cpu` and `libc`, so nothing is compiled or run when userdma is installed.
+ */
+import { spawnSync } from 'node:child_process'
+import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { basename, join } from 'node:path'
+import { inRoot, StepError } from '../common.mjs'
+import { ARCHITECTURES } from './native.mjs'
+
+export const manifest = JSON.parse(readFileSync(inRoot('package.json'), 'utf8'))
+
+const platformPackage = arch => `${manifest.name}-linux-${arch}`
+
+const writeManifest = (folder, fields) =>
+  writeFileSync(join(folder, 'package.json'), `${JSON.stringify(fields, null, 2)}\n`)
+
+/** Packs `folder` into `output` with npm, whose archives depend only on names, modes and bytes. Throws StepError. */
+const pack = (folder, output) => {
+  const args = ['pack', '--ignore-scripts', '--json', '--pack-destination', output]
+  const { status, stdout, stderr } = spawnSync('npm', args, { cwd: folder, encoding: 'utf8', maxBuffer: 1 << 26 })
+  if (status !== 0) throw new StepError(`npm pack failed: ${stderr}`)
+  return join(output, JSON.parse(stdout)[0].filename)
+}
+
+/** Copies what the package userdma has, its manifest included, into a new folder. */
+export const stageMain = folder => {
+  mkdirSync(folder, { recursive: true })
+  for (const name of manifest.files)
+    if (existsSync(inRoot(name))) cpSync(inRoot(name), join(folder, name), { recursive: true })
+  const { scripts: _, devDependencies: __, ...fields } = manifest
+  const platforms = Object.fromEntries(Object.keys(ARCHITECTURES).map(arch => [platformPackage(arch), fields.version]))
+  writeManifest(folder, { ...fields, optionalDependencies: { ...fields.optionalDependencies, ...platforms } })
+}
+
+/** Makes the package userdma in the folder `output`; returns its path. `work`: an empty folder. */
+export const packMain = (work, output) => {
+  const folder = join(work, manifest.name)
+  stageMain(folder)
+  return pack(folder, output)
+}
+
+/** Makes the package of a platform in `output` from the compiled libraries; returns its path. `work`: an empty folder. */
+export const packPlatform = (arch, libraries, work, output) => {
+  const name = platformPackage(arch)
+  const folder = join(work, name)
+  mkdirSync(folder, { recursive: true })
+  for (const path of libraries) cpSync(path, join(folder, basename(path)))
+  cpSync(inRoot('LICENSE'), join(folder, 'LICENSE'))
+  writeFileSync(
+    join(folder, 'README.md'),
+    `# ${name}\n\nThe C libraries of [userdma](https://www.npmjs.com/package/userdma) for Linux on ${arch}, with glibc 2.28 or newer.\n`,
+  )
+  const { version, license, repository } = manifest
+  writeManifest(folder, {
+    name,
+    version,
+    description: `The C libraries of userdma for Linux on ${arch}`,
+    license,
+    repository,
+    os: ['linux'],
+    cpu: [arch],
+    libc: ['glibc'],
+    // koffi's native part, which userdma loads without koffi: it is complete although npm omits optional packages.
+    dependencies: { [`@koromix/koffi-linux-${arch}`]: manifest.optionalDependencies.koffi },
+    // A preload library must be a file; Yarn would leave it in an archive.
+    preferUnplugged: true,
+    files: libraries.map(path => basename(path)),
+  })
+  return pack(folder, output)
+}

@@ -1,0 +1,32 @@
+/*
+ * The C library's functions at the versions that glibc 2.28 has. Packages are compiled with `-include` of this file, so
+ * that libraries which a newer glibc links also load with 2.28. scripts/package/native.mjs refuses a library that needs
+ * a newer version: then its function belongs here, or must be looked up with dlsym.
+ *
+ * The functions were in libdl and libpthread, which the libraries therefore need by name. Newer glibcs keep both as
+ * empty libraries.
+ */
+#if defined(__x86_64__)
+#define FIRST "GLIBC_2.2.5"
+#define NEXT_OF_DL "GLIBC_2.3.3"
+#elif defined(__aarch64__)
+#define FIRST "GLIBC_2.17"
+#define NEXT_OF_DL FIRST
+#else
+#error "packages are for x86-64 and arm64"
+#endif
+#define AT(name, version) __asm__(".symver " #name "," #name "@" version)
+
+AT(dladdr, FIRST);
+AT(dlerror, FIRST);
+AT(dlsym, FIRST);
+AT(dlvsym, FIRST);
+AT(dladdr1, NEXT_OF_DL);
+AT(dlinfo, NEXT_OF_DL);
+AT(pthread_attr_getstack, FIRST);
+AT(pthread_getattr_np, FIRST);
+AT(pthread_sigmask, FIRST);
+
+#undef FIRST
+#undef NEXT_OF_DL
+#undef AT
