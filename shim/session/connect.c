@@ -107,6 +107,12 @@ static int exchange_hello(const struct shim_guard *guard)
     return error;
 }
 
+#define TEXT(value) #value
+#define TEXT_OF(value) TEXT(value)
+/* `userdma --version` reads it from the file (src/cli/version.ts). */
+__attribute__((used)) static const char version_text[] =
+    "userdma session protocol " TEXT_OF(USERDMA_SESSION_VERSION);
+
 /* Of the monotonic clock. */
 static time_t seconds_now(void)
 {
@@ -177,8 +183,9 @@ bool session_connect(const struct shim_guard *guard)
     if (error == -ETIMEDOUT)
         no_attempt_before = seconds_now() + RETRY_SECONDS;
     set_refusal(-error);
-    diagnose_no_daemon(error == -ETIMEDOUT ? "it does not answer"
-                       : error == -EPROTO  ? "it speaks another protocol"
-                                           : strerror(-error));
+    if (error == -EPROTO)
+        diagnose_other_version();
+    else
+        diagnose_no_daemon(error == -ETIMEDOUT ? "it does not answer" : strerror(-error));
     return false;
 }

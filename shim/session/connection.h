@@ -83,6 +83,8 @@ void detached_moved(int old_fd, int new_fd);
 extern __thread bool diagnostics_are_silent __attribute__((tls_model("initial-exec")));
 /* No daemon: `reason` completes the sentence. */
 void diagnose_no_daemon(const char *reason);
+/* The daemon has another version of the session protocol. */
+void diagnose_other_version(void);
 /* The daemon runs neither as root nor as our user. */
 void diagnose_untrusted_daemon(uid_t daemon_user);
 /* The effective user may not enter the folder of the socket, or the daemon does not serve this user. */

@@ -29,6 +29,12 @@ void diagnose_no_daemon(const char *reason)
     print_once("no daemon", reason);
 }
 
+void diagnose_other_version(void)
+{
+    print_once("the daemon", "it is of another version than this program's preload library; start the program with "
+                             "`userdma run`, in an environment without USERDMA_SOCKET");
+}
+
 void diagnose_untrusted_daemon(uid_t daemon_user)
 {
     char reason[256], user[48];

@@ -40,6 +40,11 @@ export class NoDaemonError extends Error {
   override readonly name = 'NoDaemonError'
 }
 
+/** The daemon has another version of the session protocol. */
+export class VersionError extends Error {
+  override readonly name = 'VersionError'
+}
+
 /**
  * Maximum devices in one reply to `stat`. With objects of all classes and counters of 15 digits they fill nine tenths of
  * the longest message.
@@ -242,7 +247,7 @@ const greet = async ({ exchange, finish, daemonEnded }: Exchange, socket: string
   finish(daemonEnded())
   if (error === EPERM) throw new Error(notServed(socket))
   if (version !== SESSION_VERSION)
-    throw new Error(
+    throw new VersionError(
       `${daemon} has version ${version} of the session protocol, this program ${SESSION_VERSION}; use the same userdma for both`,
     )
   if (error === EMFILE || error === ENFILE)
@@ -252,7 +257,8 @@ const greet = async ({ exchange, finish, daemonEnded }: Exchange, socket: string
 
 /**
  * Opens a session at `socket`. Throws NoDaemonError if no daemon serves it or the daemon ends meanwhile; an Error with
- * a message if the socket cannot be used, or the daemon has another version of the protocol or refuses the session.
+ * a message if the socket cannot be used or the daemon refuses the session, VersionError if it has another version of the
+ * protocol.
  */
 export const openSession = async (socket: string, handlers: Handlers = {}): Promise<ToolClient> => {
   const { fd, peer } = connect(socket)

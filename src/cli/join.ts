@@ -5,13 +5,15 @@
  *
  * A daemon that a command starts ends with its last client; the session that the command holds while its program runs
  * counts as a client. Two commands that start at the same time may both start a daemon: the daemon that finds the
- * socket in use ends, and its command joins the other.
+ * socket in use ends, and its command joins the other. While a daemon of another version has the socket, after an
+ * upgrade, own-daemon.ts names another.
  */
 import { join } from 'node:path'
 import { makeSocketFolder, namedSocket } from '../verbs/remote/user-socket.ts'
-import { type Handlers, NoDaemonError, openSession, type ToolClient } from './client.ts'
+import { type Handlers, NoDaemonError, openSession, type ToolClient, VersionError } from './client.ts'
 import { type ConfigOptions, difference, fullConfig, type WantedConfig, wantedConfig } from './config.ts'
 import { UsageError } from './fail.ts'
+import { openOwnSession, socketBeside } from './own-daemon.ts'
 import { privateFolder, removeFolder } from './paths.ts'
 import { StartError, startInBackground } from './start.ts'
 
@@ -63,14 +65,20 @@ const startPrivate = async (wanted: WantedConfig, handlers?: Handlers): Promise<
 const noOutput = (): string => ''
 
 const joinOrStart = async (wanted: WantedConfig, handlers?: Handlers): Promise<Joined> => {
-  const socket = makeSocketFolder()
+  const own = makeSocketFolder()
+  let socket = own
   let lastOutput = noOutput
   let startError: unknown
   for (let starts = 0; ; starts++) {
     try {
-      return asJoined(await openSession(socket, handlers), lastOutput)
+      return asJoined(await openOwnSession(own, handlers), lastOutput)
     } catch (error) {
-      if (!(error instanceof NoDaemonError)) throw error
+      if (error instanceof VersionError && socket === own) {
+        socket = socketBeside(own)
+        process.stderr.write(
+          `userdma: the daemon at ${own} is of another version; programs of this version use a new one at ${socket}\n`,
+        )
+      } else if (!(error instanceof VersionError || error instanceof NoDaemonError)) throw error
     }
     if (starts === MAX_STARTS)
       throw startError ?? new Error(`the daemon at ${socket} ends each time before it can be used`)

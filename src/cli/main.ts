@@ -7,7 +7,7 @@ import { adapterNames } from '../spec/check/adapters.ts'
 import { FaultSettings } from '../spec/faults.ts'
 import { linkKinds, pathKinds } from '../uapi/tool.ts'
 import { exitOnBrokenPipe, fail } from './fail.ts'
-import { packageVersion } from './paths.ts'
+import { versionText } from './version.ts'
 
 /** Collects the values of an option that may be given several times. */
 const collect = (value: string, all: string[] = []): string[] => [...all, value]
@@ -357,7 +357,8 @@ const buildProgram = (named: string | undefined): Command => {
     )
 
   // --version is an option of userdma itself, and so never follows the name of a command.
-  if (named === undefined) program.version(packageVersion(), '-V, --version', 'print the version')
+  if (named === undefined)
+    program.version(versionText(), '-V, --version', 'print the versions of userdma, Node.js and the preload library')
   for (const [name, declare] of Object.entries(commands)) if (named === undefined || named === name) declare(program)
 
   for (const command of program.commands.flatMap(command => [command, ...command.commands])) {

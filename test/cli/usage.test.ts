@@ -183,8 +183,12 @@ describe('help', () => {
     }
   })
 
-  it('prints the version', async t => {
-    assert.match((await runUserdma(t, ['--version'])).stdout, /^\d+\.\d+\.\d+\n$/)
+  it('prints the versions', async t => {
+    const { stdout } = await runUserdma(t, ['--version'])
+    assert.match(
+      stdout,
+      /^userdma \d+\.\d+\.\d+\nNode\.js 2\d\..*\n(?:no preload library: .*|preload library \/.*, session protocol \d+)\n$/,
+    )
   })
 })
 

@@ -6,6 +6,7 @@ import { printable } from '../../trace/printable.ts'
 import type { QpStat, Stat, WaitStat } from '../../uapi/tool.ts'
 import { namedSocket, userSocket } from '../../verbs/remote/user-socket.ts'
 import { openSession, type ToolClient } from '../client.ts'
+import { openOwnSession } from '../own-daemon.ts'
 
 /** Options of commands that query or change a daemon, as commander parses them. */
 export interface QueryOptions {
@@ -80,7 +81,8 @@ export const printFromDaemon = async (
   options: QueryOptions,
   show: (client: ToolClient) => Promise<string>,
 ): Promise<void> => {
-  const client = await openSession(namedSocket(options.socket) ?? userSocket())
+  const named = namedSocket(options.socket)
+  const client = await (named === undefined ? openOwnSession(userSocket()) : openSession(named))
   try {
     process.stdout.write(await show(client))
   } finally {

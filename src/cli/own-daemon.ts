@@ -1,0 +1,25 @@
+/*
+ * The user's own daemon after an upgrade. While a daemon of another version of the session protocol has the user's
+ * socket and serves older programs, newer ones use a daemon at a socket beside it.
+ */
+import { existsSync } from 'node:fs'
+import { SESSION_VERSION } from '../spec/session.ts'
+import { type Handlers, NoDaemonError, openSession, type ToolClient, VersionError } from './client.ts'
+
+export const socketBeside = (socket: string): string => `${socket}.v${SESSION_VERSION}`
+
+/**
+ * Opens a session at the user's `socket` or, without a daemon of this version there, beside it. Throws as `openSession`
+ * of `socket` if no daemon serves either.
+ */
+export const openOwnSession = async (socket: string, handlers?: Handlers): Promise<ToolClient> => {
+  try {
+    return await openSession(socket, handlers)
+  } catch (error) {
+    const beside = socketBeside(socket)
+    if (!(error instanceof VersionError || error instanceof NoDaemonError) || !existsSync(beside)) throw error
+    return openSession(beside, handlers).catch(otherError => {
+      throw otherError instanceof NoDaemonError ? error : otherError
+    })
+  }
+}
