@@ -49,7 +49,7 @@ export const packPlatform = (arch, libraries, work, output) => {
   cpSync(inRoot('LICENSE'), join(folder, 'LICENSE'))
   writeFileSync(
     join(folder, 'README.md'),
-    `# ${name}\n\nThe C libraries of [userdma](https://www.npmjs.com/package/userdma) for Linux on ${arch}, with glibc 2.28 or newer.\n`,
+    `# ${name}\n\nThe C libraries of the package userdma for Linux on ${arch}, with glibc 2.28 or newer.\n`,
   )
   const { version, license, repository } = manifest
   writeManifest(folder, {
