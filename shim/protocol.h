@@ -88,6 +88,8 @@
 
 /* The parked page: words by index, and its size. */
 #define USERDMA_PARKED_PAGE_PARKED 0u
+#define USERDMA_PARKED_PAGE_FAILED 512u
+#define USERDMA_PARKED_PAGE_FAILED_COUNTS 512u
 #define USERDMA_PARKED_PAGE_BYTES 4096u
 
 /* A context's memory file. */

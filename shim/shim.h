@@ -502,6 +502,8 @@ ssize_t event_read(int fd, void *buffer, size_t count);
 ssize_t cm_write(int fd, const void *buffer, size_t count);
 /* read(2) on a channel of management datagrams. Waits for a message unless the descriptor has O_NONBLOCK. */
 ssize_t umad_read(int fd, void *buffer, size_t count);
+/* After posts to the receive queue of a queue pair: wakes the daemon if it sleeps and the queue pair may be in ERR. */
+void device_receive_posted(int fd, uint32_t qp_handle, uint32_t qpn);
 /* Wakes the daemon if it sleeps. */
 void device_wake(int fd);
 /* Whether the daemon's end of the doorbell socket is shut: the daemon has ended, or the device was removed. */

@@ -7,6 +7,8 @@
  * only then a message is sent. A full fence is needed between the provider's store into the ring and our load of the
  * parked word. Without the fence both sides can miss each other, and the program hangs. No lock and no allocation: a
  * doorbell may be in a signal handler. Doorbells of a traced program are forwarded as calls.
+ *
+ * A receive makes no command. Only if its queue pair may be in ERR does it ring the doorbell of a sleeping daemon.
  */
 #define _GNU_SOURCE
 #include "../shim.h"
@@ -197,6 +199,19 @@ ssize_t cm_write(int fd, const void *buffer, size_t count)
     if (header.command == CM_GET_EVENT)
         return cm_get_event(fd, buffer, count, &header);
     return session_call(fd, USERDMA_WRITE, (uintptr_t)buffer, count);
+}
+
+void device_receive_posted(int fd, uint32_t qp_handle, uint32_t qpn)
+{
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    const volatile uint32_t *page = __atomic_load_n(&session_parked_page, __ATOMIC_ACQUIRE);
+    if (LIKELY(!page || page[USERDMA_PARKED_PAGE_PARKED] == 0 ||
+               page[USERDMA_PARKED_PAGE_FAILED + qpn % USERDMA_PARKED_PAGE_FAILED_COUNTS] == 0))
+        return;
+    const int saved = errno;
+    if (fd_kind(fd) == FD_CONTEXT)
+        ring_doorbell(fd, qp_handle);
+    errno = saved;
 }
 
 void device_wake(int fd)

@@ -35,11 +35,6 @@
  * turn checks all.
  */
 #define EMPTY_POLLS_PER_CHECK 127
-/*
- * A thread's checks between two doorbells. A posted receive rings no doorbell. If the queue pair is in ERR, the daemon
- * must flush the receive, and learns of the receive by this doorbell.
- */
-#define CHECKS_PER_DOORBELL 512
 
 typedef int poll_cq_function(struct ibv_cq *, int, struct ibv_wc *);
 typedef int start_poll_function(struct ibv_cq_ex *, struct ibv_poll_cq_attr *);
@@ -69,9 +64,6 @@ static bool check_or_yield(const struct ibv_context *context)
     static __thread int dead_fd __attribute__((tls_model("initial-exec"))) = -1;
     if (UNLIKELY(dead_fd == context->cmd_fd) || ++empty_polls == EMPTY_POLLS_PER_CHECK) {
         empty_polls = 0;
-        static __thread unsigned checks __attribute__((tls_model("initial-exec")));
-        if (++checks % CHECKS_PER_DOORBELL == 0)
-            device_wake(context->cmd_fd);
         const bool is_dead = device_is_dead(context->cmd_fd);
         /* Each further poll of this descriptor checks again: the number may belong to another context. */
         if (is_dead)
@@ -217,13 +209,23 @@ static void note_refused(int fd, uint32_t queue, uint32_t number, uint32_t count
         events_note(fd, USERDMA_EVENT_REFUSED | queue, number, count, 0, 0);
 }
 
-/* Wrapped only if stacks are recorded. */
+/* Posts, also if only the first receives of the list fit. */
+static int post_receives(post_recv_function *original, struct ibv_qp *qp, struct ibv_recv_wr *list,
+                         struct ibv_recv_wr **bad)
+{
+    const int error = original(qp, list, bad);
+    device_receive_posted(qp->context->cmd_fd, qp->handle, qp->qp_num);
+    return error;
+}
+
 static int post_recv(post_recv_function *original, struct ibv_qp *qp, struct ibv_recv_wr *list,
                      struct ibv_recv_wr **bad)
 {
+    if (LIKELY(!shim_records_stacks))
+        return post_receives(original, qp, list, bad);
     const int fd = qp->context->cmd_fd;
     note_receives(fd, USERDMA_POST_RECEIVE, qp->qp_num, list, FRAME);
-    const int error = original(qp, list, bad);
+    const int error = post_receives(original, qp, list, bad);
     if (error == 0)
         return 0;
     /* The provider sets `*bad` to NULL if the queue pair has no receive queue, and refuses all requests without `bad`. */
@@ -232,6 +234,7 @@ static int post_recv(post_recv_function *original, struct ibv_qp *qp, struct ibv
     return refused_receive(qp, first, error);
 }
 
+/* Wrapped only if stacks are recorded. */
 static int post_srq_recv(post_srq_recv_function *original, struct ibv_srq *srq, struct ibv_recv_wr *list,
                          struct ibv_recv_wr **bad)
 {
@@ -433,11 +436,11 @@ static struct ibv_context *wrap(struct ibv_context *context)
         return context;
     WRAP(context->ops.poll_cq, poll_cq_of, poll_cq_wrapper);
     WRAP(context->ops.post_send, post_send_of, post_send_wrapper);
+    WRAP(context->ops.post_recv, post_recv_of, post_recv_wrapper);
     WRAP(context->ops.bind_mw, bind_mw_of, bind_mw_wrapper);
     if (UNLIKELY(shim_records_stacks)) {
         events_open(context->cmd_fd);
         outstanding_opened(context->cmd_fd);
-        WRAP(context->ops.post_recv, post_recv_of, post_recv_wrapper);
         WRAP(context->ops.post_srq_recv, post_srq_recv_of, post_srq_recv_wrapper);
     }
     struct verbs_context *extended = verbs_get_ctx_op(context, create_cq_ex);

@@ -21,7 +21,8 @@ import { type Watch, watch } from '../host/event-loop/poll.ts'
 import { createSlices } from '../host/event-loop/slices.ts'
 import { exposure } from '../host/exposure.ts'
 import { takeLock } from '../host/lock-file.ts'
-import { createRingPool, type Mapping, mapArena, type RingPool } from '../host/memory/mapping.ts'
+import { addToWord } from '../host/memory/fence.ts'
+import { createRingPool, mapArena, type RingPool } from '../host/memory/mapping.ts'
 import { addSeals, createMemfd, SEAL_FUTURE_WRITE, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK } from '../host/memory/memfd.ts'
 import { closeElsewhere } from '../host/memory/mover.ts'
 import type { ProcessHandle } from '../host/memory/process.ts'
@@ -128,13 +129,25 @@ const stopListening = (socket: string, listening: number): void => {
   close(listening)
 }
 
-/** The page with the parked word (loop.ts). The daemon maps it before sealing it, so only the daemon can write. */
-const createParkedPage = (pool: RingPool): { fd: number; mapping: Mapping } => {
+interface PageOfWords {
+  readonly fd: number
+  readonly words: Int32Array
+  close(): void
+}
+
+/** The parked page (loop.ts). The daemon maps it before sealing it, so only the daemon can write. */
+const createParkedPage = (): PageOfWords => {
   const fd = createMemfd('userdma-parked', ParkedPage.bytes)
   addSeals(fd, SEAL_SHRINK | SEAL_GROW)
+  // A separate pool, because `userdma stat` shows the counts of the contexts' pool.
+  const pool = createRingPool()
   const mapping = pool.map(fd, 0, ParkedPage.bytes)
   addSeals(fd, SEAL_FUTURE_WRITE | SEAL_SEAL)
-  return { fd, mapping }
+  const end = (): void => {
+    close(fd)
+    pool.release(mapping)
+  }
+  return { fd, words: mapping.i32, close: end }
 }
 
 /** Resolves after this poll phase of the event loop and the next. By then all hang-ups queued so far are handled. */
@@ -158,6 +171,7 @@ const createParts = (
   interfaces: Interfaces | undefined,
   { log, createRxeDevice }: Partial<DaemonParts>,
   running: Running,
+  parkedPage: PageOfWords,
 ) => {
   const network = createNetwork(config, interfaces, () => running.state?.fdQuotas.groups.take(1) ?? (() => {}))
   const containment = createContainment(log)
@@ -211,8 +225,11 @@ const createParts = (
   const torment = tormentOptions && createTorment(tormentOptions, mapArena(TORMENT_SCRATCH_BYTES))
   // On a memory link the loop itself moves packets between devices, so arrivals need no wake-up.
   const wakeLoop = config.link === 'memory' ? undefined : () => running.loop?.kick()
-  const devices = createDevices(core, network, interfaces, polled, wakeLoop, createRxeDevice, torment)
+  const inError = (qpn: number, isInError: boolean): void =>
+    addToWord(parkedPage.words, ParkedPage.FAILED + (qpn % ParkedPage.FAILED_COUNTS), isInError ? 1 : -1)
+  const devices = createDevices(core, network, interfaces, polled, wakeLoop, createRxeDevice, torment, inError)
   return {
+    parkedPage,
     interfaces,
     network,
     containment,
@@ -271,9 +288,6 @@ class RunningDaemon implements Daemon {
   readonly #options: DaemonOptions
   readonly #listening: number
   readonly #trace = new TraceHub(nowMicroseconds)
-  // A separate pool, because `userdma stat` shows the counts of the contexts' pool.
-  readonly #parkedPool = createRingPool()
-  readonly #parkedPage = createParkedPage(this.#parkedPool)
   readonly #sessions = new Set<Session>()
   readonly #hotPlug: HotPlug
   readonly #loop: Loop
@@ -309,7 +323,6 @@ class RunningDaemon implements Daemon {
       this.#reserve = reserve
     } catch (error) {
       this.#loop.stop()
-      this.#closeParkedPage()
       removeTree(treeOf(socket))
       throw error
     }
@@ -323,17 +336,17 @@ class RunningDaemon implements Daemon {
   }
 
   #createLoop(): Loop {
-    const { devices, containment, polled, thresholds, onTurn } = this.#parts
+    const { devices, containment, polled, thresholds, onTurn, parkedPage } = this.#parts
     const onFailure = (failed: Pollable, error: unknown): void => {
       const device = devices.rxe.find(rxe => rxe === failed)
       if (device !== undefined) this.#hotPlug.removeFaulty(device, error)
       else containment.report(failed === thresholds ? 'thresholds of events' : 'timers of clients', error)
     }
-    return new Loop(this.#parkedPage.mapping.i32, polled, onTurn, onFailure)
+    return new Loop(parkedPage.words, polled, onTurn, onFailure)
   }
 
   #createState(): DaemonState {
-    const { containment, core, clients, devices, network, slices, torment } = this.#parts
+    const { containment, core, clients, devices, network, slices, torment, parkedPage } = this.#parts
     const { config, parts: replacements = {}, served = ownUserOnly } = this.#options
     const hotPlug = this.#hotPlug
     const pool = createRingPool()
@@ -389,7 +402,7 @@ class RunningDaemon implements Daemon {
       rename: (name, newName) => hotPlug.rename(name, newName),
       unplug: name => hotPlug.unplug(name),
       root: treeOf(this.socket),
-      parkedFd: this.#parkedPage.fd,
+      parkedFd: parkedPage.fd,
       devices,
       refuseConnection: createRefusal(containment),
       refuseStranger: createRefusal(containment),
@@ -452,7 +465,7 @@ class RunningDaemon implements Daemon {
     if (this.#isEnded) return
     this.#isEnded = true
     clearTimeout(this.#firstClientTimer)
-    const { containment, devices, objectJobs, clients, interfaces } = this.#parts
+    const { containment, devices, objectJobs, clients, interfaces, parkedPage } = this.#parts
     const { contexts, events, netlink, root } = this.#state
     containment.runAll('the end of the daemon', [
       () => this.#listener.stop(),
@@ -465,18 +478,13 @@ class RunningDaemon implements Daemon {
       () => netlink.closeAll(),
       () => this.#loop.stop(),
       () => interfaces?.close(),
-      () => this.#closeParkedPage(),
+      () => parkedPage.close(),
       () => this.#reserve.close(),
       () => removeTree(root),
       // Last: while the socket exists, no other daemon starts here, so `removeTree` cannot remove another's tree.
       () => stopListening(this.socket, this.#listening),
     ])
     this.#resolveEnded()
-  }
-
-  #closeParkedPage(): void {
-    close(this.#parkedPage.fd)
-    this.#parkedPool.release(this.#parkedPage.mapping)
   }
 }
 
@@ -487,16 +495,18 @@ export const startDaemon = async (options: DaemonOptions): Promise<Daemon> => {
   const socket = resolve(path)
   const running: Running = {}
   const interfaces = config.link === 'memory' ? undefined : openInterfaces()
+  const parkedPage = createParkedPage()
   let parts: Parts | undefined
   let listening: number | undefined
   try {
-    parts = createParts(config, interfaces, replacements, running)
+    parts = createParts(config, interfaces, replacements, running, parkedPage)
     // First the devices: over UDP their creation checks that the addresses exist and are free.
     for (const spec of config.devices) parts.devices.add(spec)
     listening = await listenAt(socket, served)
     return new RunningDaemon(options, socket, parts, running, listening)
   } catch (error) {
     parts?.devices.removeAll()
+    parkedPage.close()
     interfaces?.close()
     if (listening !== undefined) stopListening(socket, listening)
     throw error

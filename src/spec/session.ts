@@ -342,10 +342,16 @@ export const DRIVER_RECORD_BYTES = 256
 /** Maxima of one message: attached descriptors, bytes, `range`s. */
 export const SessionLimits = { descriptors: 8, bytes: 65536, ranges: 64 } as const
 
-/** The parked page: the index of its word (u32), and its size. Clients cannot write the page. */
+/** The parked page: indices of its words (u32), and its size. Clients cannot write the page. */
 export const ParkedPage = {
   /** 1: the daemon sleeps and needs a doorbell; 0: it is awake and polls the queues. */
   PARKED: 0,
+  /**
+   * The first of FAILED_COUNTS words: number of queue pairs in ERR, by QPN modulo FAILED_COUNTS. Only in ERR, where it is
+   * flushed, does a receive need a doorbell.
+   */
+  FAILED: 512,
+  FAILED_COUNTS: 512,
   bytes: 4096,
 } as const
 

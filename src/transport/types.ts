@@ -281,6 +281,8 @@ export interface Events {
    * COMM_EST, 5 SQ_DRAINED, 16 LAST_WQE_REACHED).
    */
   raise(row: number, type: number, cause: Cause): void
+  /** A QP enters ERR, and its queues are not flushed yet; or it leaves ERR. */
+  inError?(qpn: number, isInError: boolean): void
 }
 
 /**

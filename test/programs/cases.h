@@ -19,6 +19,8 @@ struct test_case {
 #define LENGTH 65536 /* bytes of the buffer of each end */
 
 static struct options options;
+/* Whether completions are waited for by events, not by polls. */
+static bool waits_for_events;
 static struct endpoint ends[2];
 static struct ibv_context *context;
 static bool passes;
@@ -152,6 +154,7 @@ static int run_cases(const struct test_case *cases, size_t count, int argc, char
     options.timeout = 12;
     options.retry_count = 1;
     options.rnr_retry = 0;
+    options.events = waits_for_events;
     for (int c; (c = getopt(argc, argv, "d:g:m:")) != -1;) {
         switch (c) {
         case 'd': options.device = optarg; break;

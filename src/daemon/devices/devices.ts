@@ -8,7 +8,7 @@ import { renameDevice, unregister } from '../../core/devices/registry.ts'
 import type { Core, Device } from '../../core/model.ts'
 import { deviceMakers } from '../../drivers/device-makers.ts'
 import { identityOf } from '../../drivers/rxe/address/host-identity.ts'
-import { createRxeDevice, type RxeDevice } from '../../drivers/rxe/device.ts'
+import { createRxeDevice, type RxeDevice, type RxeOptions } from '../../drivers/rxe/device.ts'
 import type { Torment } from '../../drivers/rxe/torment/torment.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import type { Interfaces } from '../../host/net/interfaces.ts'
@@ -70,7 +70,7 @@ const checkPciFunction = ({ name, pci }: DeviceSpec): void => {
 /**
  * `interfaces`: undefined with `--link memory`, and on systems without netlink. `polled`: what the loop polls; soft
  * devices are added and removed here. `onPackets` is called when packets have arrived for a device. `createRxe`:
- * replaced by tests. `torment`: of `--torment`, for all soft devices.
+ * replaced by tests. `torment`, `inError`: of all soft devices (`RxeOptions`).
  */
 export const createDevices = (
   core: Core,
@@ -80,6 +80,7 @@ export const createDevices = (
   onPackets?: () => void,
   createRxe: typeof createRxeDevice = createRxeDevice,
   torment?: Torment,
+  inError?: RxeOptions['inError'],
 ): Devices => {
   const all: DaemonDevice[] = []
   const rxe: RxeDevice[] = []
@@ -88,7 +89,7 @@ export const createDevices = (
     const port = network.attach(spec)
     try {
       const identity = identityOf(spec, interfaces)
-      const created = createRxe(core, { name: spec.name, identity, port, now: nowMicroseconds, torment })
+      const created = createRxe(core, { name: spec.name, identity, port, now: nowMicroseconds, torment, inError })
       if (onPackets !== undefined) port.wake = onPackets
       rxe.push(created)
       polled.push(created)

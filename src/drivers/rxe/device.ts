@@ -96,6 +96,8 @@ export interface RxeOptions {
   readonly now: () => number
   /** `--torment` of the network. */
   readonly torment?: Torment | undefined
+  /** A queue pair enters or leaves ERR (`Events.inError`). */
+  readonly inError?: ((qpn: number, isInError: boolean) => void) | undefined
 }
 
 /** Class names of queue pairs: they share one limit (max_qp). */
@@ -238,7 +240,7 @@ class SoftDevice implements RxeDevice {
     this.device = this.#register(core, name)
 
     const run = emptyRun()
-    const environment = this.#createEnvironment(run)
+    const environment = this.#createEnvironment(run, options.inError)
     this.#torment = torment?.attach(this.device, environment.memory, notify => {
       this.#completions = cqCompletions(state, notify)
       state.feed?.watchCompletions(this.#completions)
@@ -323,7 +325,7 @@ class SoftDevice implements RxeDevice {
   }
 
   /** `run`: the record of received runs. */
-  #createEnvironment(run: ReceivedRun): Environment {
+  #createEnvironment(run: ReceivedRun, inError: RxeOptions['inError']): Environment {
     const { state } = this
     const { port, qpns } = state
     const localDevice = localPeerDeviceOf(port, qpns)
@@ -343,6 +345,7 @@ class SoftDevice implements RxeDevice {
           state.failures.event(row, type, cause)
           for (const object of openersOf(qp)) raiseObjectEvent(object, type)
         },
+        ...(inError && { inError }),
       },
     }
   }

@@ -18,5 +18,10 @@ export const setWord = (words: Int32Array, index: number, value: number): void =
   Atomics.store(words, index, value)
 }
 
+/** Adds to a 32-bit word; ordered like `setWord`. */
+export const addToWord = (words: Int32Array, index: number, delta: number): void => {
+  Atomics.add(words, index, delta)
+}
+
 /** Loads a 32-bit word after every earlier Atomics.store and before every later access (acquire). */
 export const loadWord = (words: Int32Array, index: number): number => Atomics.load(words, index)

@@ -8,7 +8,7 @@ import { layouts } from '../../../src/daemon/destroy-waits.ts'
 import { hasNative } from '../../../src/host/native.ts'
 import type { QpStat } from '../../../src/uapi/tool.ts'
 import { open } from '../../../src/verbs/index.ts'
-import { lacking, ownProgram, run, start, startDaemon, userdma } from '../programs.ts'
+import { assertGood, lacking, ownProgram, run, start, startDaemon, userdma } from '../programs.ts'
 
 const errors = ownProgram('verbs_errors')
 const unacknowledged = ownProgram('unacknowledged')
@@ -117,4 +117,9 @@ describe('a destroy that waits for acknowledgements', { skip: lacking(unacknowle
       assert.equal((await program.ended).status, 0)
     }
   })
+})
+
+it('requests that are posted while the daemon sleeps complete', { skip: lacking(ownProgram('asleep')) }, async t => {
+  for (const link of ['memory', 'udp'])
+    assertGood(await run(t, userdma, ['run', '--private', '--link', link, '--', ownProgram('asleep'), '-g', '1']))
 })
