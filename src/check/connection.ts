@@ -73,9 +73,6 @@ export const mismatches = (qp: KnownObject, peer: KnownObject, deviceWithGid: De
 
 /** The mismatch of attributes that explains why a request failed. */
 export const mismatchBehind = (cause: CauseName, requester: KnownObject, peer: KnownObject): FindingId | undefined => {
-  // If sq_psn is below the responder's rq_psn, the responder takes the first packets for duplicates. The next packet
-  // then does not continue a message.
-  if (cause === 'OUT_OF_PLACE' && !psnsFit(requester, peer)) return 'psn-mismatch'
   // The responder cuts READ responses into packets of its own path MTU.
   if (cause === 'BAD_RESPONSE' && differs(requester.attributes.pathMtu, peer.attributes.pathMtu))
     return 'path-mtu-mismatch'

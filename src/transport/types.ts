@@ -305,6 +305,11 @@ export interface Causes {
   dropped(row: number, cause: Cause, wrId?: bigint, sourceQpn?: number): void
   /** Why the queue pair's peer has refused `psn`; undefined if unknown, as for a peer in another process. */
   causeAtPeer(row: number, psn: number): Cause | undefined
+  /**
+   * PSN_DIFFERS if the requester, which is the queue pair (`isRequester`) or its peer, sends from another first PSN than
+   * the responder expects. Undefined if not, or if it is unknown, as for a peer in another process.
+   */
+  psnsDiffer(row: number, isRequester: boolean): Cause | undefined
 }
 
 /**

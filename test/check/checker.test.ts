@@ -14,7 +14,6 @@ import type { Finding } from '../../src/spec/check/findings.ts'
 import { AsyncEventType, CqKind, Mtu, QpFlags, QpState } from '../../src/spec/enums.ts'
 import { Errno } from '../../src/spec/errno.ts'
 import { PostQueue } from '../../src/spec/session.ts'
-import { opcodeNumber } from '../../src/spec/wire/opcodes.ts'
 import { SendFlags, WcStatus, WrOpcode } from '../../src/spec/work.ts'
 import { workRequest } from './requests.ts'
 
@@ -397,21 +396,6 @@ test('a bad response between ends with different path MTUs is a path MTU mismatc
   }
   assert.deepEqual(findingsOfRead(MTU_1024), ['peer-refused error'])
   assert.deepEqual(findingsOfRead(MTU_256), ['path-mtu-mismatch error'])
-})
-
-test('a message with a too low first PSN that is refused as out of order is a PSN mismatch', () => {
-  const s = scenario()
-  // For the peer, which expects PSN 7, FIRST with PSN 6 is a duplicate, and MIDDLE with PSN 7 has no FIRST.
-  s.connected(1, 2, { sqPsn: 6 })
-  s.connected(2, 1)
-  const refused = {
-    qpn: 1,
-    status: WcStatus.values.REM_INV_REQ_ERR,
-    isCauseAtPeer: true,
-    peer: { qpn: 2, address: '::1', state: RTS },
-  }
-  s.fail({ ...refused, cause: createCause('OUT_OF_PLACE', { bthOpcode: opcodeNumber.RC_SEND_MIDDLE }) })
-  assert.deepEqual(s.ids(), ['psn-mismatch error'])
 })
 
 test('two queue pairs that successively reconnect with new PSNs are no mismatch', () => {

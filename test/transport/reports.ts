@@ -40,6 +40,7 @@ export const createReports = () => {
     nak: (_row, psn, cause) => naks.set(psn, cause),
     dropped: (_row, cause) => reported.push(cause),
     causeAtPeer: (_row, psn) => peer.naks?.get(psn),
+    psnsDiffer: () => undefined,
   }
   const event = (type: number, cause: Cause): void => {
     assertListed(nameIn(AsyncEventType.values, type), cause.id)

@@ -9,6 +9,7 @@ import { hasFailureHandlers, reportFailure } from '../../core/failures.ts'
 import type { Context, Device } from '../../core/model.ts'
 import { type Cause, type CauseName, causeOfCode, createCause } from '../../spec/check/causes.ts'
 import { type Failure, type FailurePeer, isNote } from '../../spec/check/failures.ts'
+import { QpState } from '../../spec/enums.ts'
 import { joinWords } from '../../spec/memory.ts'
 import { WcStatus } from '../../spec/work.ts'
 import { Send } from '../../transport/types.ts'
@@ -16,6 +17,7 @@ import { addressText } from '../../wire/address.ts'
 import type { Failures, QpObject, RxeState } from './state.ts'
 
 const { WR_FLUSH_ERR, REM_INV_REQ_ERR, REM_ACCESS_ERR, REM_OP_ERR, REM_INV_RD_REQ_ERR } = WcStatus.values
+const { ERR } = QpState.values
 const REMOTE_ERRORS: ReadonlySet<number> = new Set([REM_INV_REQ_ERR, REM_ACCESS_ERR, REM_OP_ERR, REM_INV_RD_REQ_ERR])
 const NAKS: ReadonlySet<CauseName> = new Set<CauseName>([
   'NAK_INVALID_REQUEST',
@@ -40,6 +42,9 @@ interface ConnectedPeer {
   /** The peer's device, if it belongs to this core. */
   readonly state: RxeState | undefined
 }
+
+/** The same for the two types of queue pair that can be connected to each other: `rc`, `uc`, `xrc`. */
+const familyOf = (qp: QpObject): string => qp.class.name.split('_', 1)[0]!
 
 /** `state`, `deviceOf`: functions, because state and device are created later. */
 export const createFailures = (state: () => RxeState, deviceOf: () => Device): Failures => {
@@ -126,6 +131,25 @@ export const createFailures = (state: () => RxeState, deviceOf: () => Device): F
       const connected = peerOf(row)
       const qpn = objectOf(row)?.state.qpn ?? -1
       return connected?.state?.failures.nakOf(connected.peer.qpn, qpn, psn)
+    },
+    psnsDiffer(row, isRequester) {
+      const own = objectOf(row)
+      const { peer: { qpn = -1 } = {}, state: peerDevice } = peerOf(row) ?? {}
+      const peerRow = peerDevice?.qpns.rowOf(qpn) ?? -1
+      const peer = peerDevice?.qps[peerRow]
+      if (own === undefined || peerDevice === undefined || peer === undefined) return undefined
+      const gid = peer.state.address?.dgid
+      const isConnected =
+        familyOf(own) === familyOf(peer) &&
+        peerDevice.engine().query(peerRow).destQpn === own.state.qpn &&
+        gid !== undefined &&
+        findGid(deviceOf().ports[0].gids, gid) >= 0
+      if (!isConnected || peerDevice.engine().stateOf(peerRow) === ERR) return undefined
+      const [requester, responder] = isRequester ? [own.state, peer.state] : [peer.state, own.state]
+      const { sqPsn: sent } = requester
+      const { rqPsn: expected } = responder
+      if (sent === undefined || expected === undefined || sent === expected) return undefined
+      return createCause('PSN_DIFFERS', { sent, expected })
     },
     event: (row, type, cause) => reportQp(row, { kind: 'event', event: type, cause }),
     report,

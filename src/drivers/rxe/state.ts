@@ -66,6 +66,9 @@ export interface QueuePair extends QpRings {
   attributeBits: number
   /** Undefined without a path. */
   address: StoredAddress | undefined
+  /** The first PSNs, of requests of this queue pair and of its peer; undefined before the transition that sets them. */
+  sqPsn: number | undefined
+  rqPsn: number | undefined
   /** The port's flow to the peer; -1 without a path. */
   flow: number
 }

@@ -142,6 +142,11 @@ const table = {
     results: ['BAD_RESP_ERR'],
     text: 'the response does not match {opcode:request} or its length',
   },
+  PSN_DIFFERS: {
+    code: 0x309,
+    results: ['RETRY_EXC_ERR', 'REM_INV_REQ_ERR', 'QP_REQ_ERR'],
+    text: 'the requester sends from first PSN {sent:hex} (sq_psn), and the responder expects {expected:hex} (rq_psn)',
+  },
 
   // ---- 0x4..: why a responder refuses a request or drops a packet ----
   OUT_OF_PLACE: {

@@ -52,7 +52,12 @@ export interface Failure {
 const hex = (value: number): string => `0x${value.toString(16)}`
 
 /** The text of these causes ends with the peer's address and state. */
-const causesWithPeer: ReadonlySet<CauseName> = new Set<CauseName>(['NO_ANSWER', 'PACKETS_LOST', 'RNR_EXCEEDED'])
+const causesWithPeer: ReadonlySet<CauseName> = new Set<CauseName>([
+  'NO_ANSWER',
+  'PACKETS_LOST',
+  'PSN_DIFFERS',
+  'RNR_EXCEEDED',
+])
 
 const peerText = ({ qpn, address, state }: FailurePeer): string => {
   const qp = `QP ${hex(qpn)} at ${address}`
@@ -86,7 +91,7 @@ const subjectText = (failure: Failure): string => {
 export const failureReason = (failure: Failure): string => {
   const { cause, peer, isCauseAtPeer, root } = failure
   const owner = isCauseAtPeer && peer !== undefined ? `peer QP ${hex(peer.qpn)}: ` : ''
-  const peerState = peer !== undefined && causesWithPeer.has(cause.id) ? `; ${peerText(peer)}` : ''
+  const peerState = peer !== undefined && !isCauseAtPeer && causesWithPeer.has(cause.id) ? `; ${peerText(peer)}` : ''
   const rootText = root === undefined ? '' : ` (${failureText(root)})`
   return `${owner}${causeText(cause)}${peerState}${rootText}`
 }

@@ -408,7 +408,8 @@ const retry = (s: EngineState, row: number, isReported: boolean): void => {
       s,
       row,
       RETRY_EXC_ERR,
-      createCause(isReported ? 'PACKETS_LOST' : 'NO_ANSWER', { tries: retryCnt + 1, retryCnt }),
+      s.env.causes?.psnsDiffer(row, true) ??
+        createCause(isReported ? 'PACKETS_LOST' : 'NO_ANSWER', { tries: retryCnt + 1, retryCnt }),
     )
     return
   }

@@ -71,7 +71,12 @@ export const onRequest = (s: EngineState, row: number, arena: Arena, at: number,
   onExpectedPsn(s, row)
   const payload = length - HEADER_BYTES[opcode] - bthPadCount(arena.view, at) - ICRC_BYTES
   if (isOutOfPlace(w[base + QP.RESP_MESSAGE], flags))
-    nakInvalidRequest(s, row, createCause('OUT_OF_PLACE', { bthOpcode: opcode }))
+    nakInvalidRequest(
+      s,
+      row,
+      // If the first packets have lower PSNs than expected, they are duplicates, and the next continues no message.
+      s.env.causes?.psnsDiffer(row, false) ?? createCause('OUT_OF_PLACE', { bthOpcode: opcode }),
+    )
   else if (!isLengthValid(w[base + QP.MTU], flags, payload))
     nakInvalidRequest(s, row, createCause('PACKET_LENGTH', { payload, mtu: w[base + QP.MTU] }))
   else if (

@@ -10,6 +10,8 @@ import type { QpStat } from '../../../src/uapi/tool.ts'
 import { open } from '../../../src/verbs/index.ts'
 import { assertGood, lacking, ownProgram, run, start, startDaemon, userdma } from '../programs.ts'
 
+const hex = (value: number): string => `0x${value.toString(16)}`
+
 const errors = ownProgram('verbs_errors')
 const unacknowledged = ownProgram('unacknowledged')
 
@@ -61,6 +63,30 @@ it('a failed request is in the log and in stat', { skip: !hasNative() }, async t
   await device.close()
   const none = await run(t, userdma, ['stat', '--qps', '--socket', daemon.socket])
   assert.equal(none.stdout, 'no queue pairs\n')
+})
+
+it('different PSNs of two ends are in the log and in stat', { skip: !hasNative() }, async t => {
+  const daemon = await startDaemon(t)
+  const device = await open({ socket: daemon.socket })
+  const pd = device.pd()
+  const mr = pd.register(new Uint8Array(8192), { localWrite: true, remoteWrite: true })
+  const cq = device.cq()
+  /** The request of a queue pair whose peer expects another first PSN: the text of its failure in the log. */
+  const failureWith = async (difference: number): Promise<string> => {
+    const [a, b] = [pd.rcQp({ sendCq: cq }), pd.rcQp({ sendCq: cq })]
+    a.connect(b.endpoint, { pathMtu: 1024, timeout: 8, retryCount: 1 })
+    b.connect({ ...a.endpoint, psn: a.endpoint.psn + difference }, { pathMtu: 1024 })
+    a.write(mr.slice(0, 4096), mr.remote(4096, 4096), { id: 7 })
+    while (a.state !== 'ERR') await cq.wait()
+    const psns = `first PSN ${hex(a.endpoint.psn)} \\(sq_psn\\).* expects ${hex(a.endpoint.psn + difference)} \\(rq_psn\\)`
+    const [, text] = await daemon.running.printed(new RegExp(`QP ${hex(a.qpn)} .*wr_id 7: (.*${psns}.*)\n`))
+    assert.ok((await run(t, userdma, ['stat', '--qps', '--socket', daemon.socket])).stdout.includes(text))
+    return text
+  }
+  assert.match(await failureWith(-5), /^RETRY_EXC_ERR: .*; peer QP 0x[0-9a-f]+ at .* is in RTS$/)
+  // The first packets are duplicates, and the next continues no message.
+  assert.match(await failureWith(2), /^REM_INV_REQ_ERR: peer QP 0x/)
+  await device.close()
 })
 
 describe('a trace', { skip: lacking(errors) }, () => {

@@ -130,8 +130,10 @@ const engineAttributes = (args: QpModify, path: { flow: number; peer: number } |
 const recordAttributes = (
   device: RxeState,
   state: QueuePair,
-  { port, enSqdAsyncNotify, address, dmac }: QpModify,
+  { port, enSqdAsyncNotify, address, dmac, sqPsn, rqPsn }: QpModify,
 ): void => {
+  if (sqPsn !== undefined) state.sqPsn = sqPsn
+  if (rqPsn !== undefined) state.rqPsn = rqPsn
   if (port !== undefined) state.attributeBits |= AttributeBits.PORT
   if (enSqdAsyncNotify !== undefined)
     state.attributeBits = enSqdAsyncNotify
@@ -257,6 +259,8 @@ export const qpClass = (
           destinations,
           attributeBits: 0,
           address: undefined,
+          sqPsn: undefined,
+          rqPsn: undefined,
           flow: -1,
         }
         device.qps[row] = object
@@ -335,6 +339,8 @@ export const qpClass = (
           closePath(device, state)
           state.attributeBits = 0
           state.address = undefined
+          state.sqPsn = undefined
+          state.rqPsn = undefined
           resetRings(state)
           device.torment?.onRingsEmptied(state)
           device.feed?.reset(state.row)

@@ -67,6 +67,8 @@ const createTarget = (device: RxeState, domain: Target['domain'], opener: QpObje
     destinations: undefined,
     attributeBits: 0,
     address: undefined,
+    sqPsn: undefined,
+    rqPsn: undefined,
     flow: -1,
     domain,
     openers: [opener],

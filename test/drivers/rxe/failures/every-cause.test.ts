@@ -242,6 +242,11 @@ const raises: Readonly<Record<CauseName, Raise>> = {
     connectQps(a.qp, b.qp, {}, { rnrRetry: 1 })
     postSend(a.qp.send, { opcode: Wr.SEND, sges: [sgeOf(a.mr, 0, 8)] })
   }),
+  PSN_DIFFERS: onDevices(({ a, b }) => {
+    for (const { qp } of [a, b]) modify(qp, { state: Qps.RESET })
+    connectQps(a.qp, b.qp, {}, { sqPsn: 200 })
+    postSend(a.qp.send, { opcode: Wr.SEND, sges: [sgeOf(a.mr, 0, 8)] })
+  }),
   BAD_RESPONSE: inCauseScript('BAD_RESPONSE'),
 
   OUT_OF_PLACE: inCauseScript('OUT_OF_PLACE'),
