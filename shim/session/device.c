@@ -63,27 +63,36 @@ static ssize_t ring_doorbell(int fd, uint32_t qp_handle)
     return sizeof(struct post_send);
 }
 
+/* Whether the bytes are a doorbell, which is copied to `command`. */
+static bool is_doorbell(const void *buffer, size_t count, struct post_send *command)
+{
+    if (UNLIKELY(count != sizeof *command || (uintptr_t)buffer < LOWEST_ADDRESS))
+        return false;
+    memcpy(command, buffer, sizeof *command);
+    return command->command == POST_SEND && command->in_words == sizeof *command / 4 && command->out_words == 1 &&
+           command->response >= LOWEST_ADDRESS && command->wr_count == 0 && command->sge_count == 0;
+}
+
 ssize_t device_write(int fd, const void *buffer, size_t count)
 {
-    if (LIKELY(count == sizeof(struct post_send) && (uintptr_t)buffer >= LOWEST_ADDRESS && !shim_is_traced)) {
-        struct post_send command;
-        memcpy(&command, buffer, sizeof command);
-        if (LIKELY(command.command == POST_SEND && command.in_words == sizeof command / 4 && command.out_words == 1 &&
-                   command.response >= LOWEST_ADDRESS && command.wr_count == 0 && command.sge_count == 0)) {
-            const uint32_t bad_wr = 0; /* the response: no request was refused */
-            memcpy((void *)(uintptr_t)command.response, &bad_wr, sizeof bad_wr);
-            __atomic_thread_fence(__ATOMIC_SEQ_CST);
-            const volatile uint32_t *page = __atomic_load_n(&session_parked_page, __ATOMIC_ACQUIRE);
-            if (page && page[USERDMA_PARKED_PAGE_PARKED] == 0)
-                return sizeof command;
-            return ring_doorbell(fd, command.qp_handle);
-        }
+    struct post_send command;
+    const bool rings = is_doorbell(buffer, count, &command);
+    if (LIKELY(rings && !shim_is_traced)) {
+        const uint32_t bad_wr = 0; /* the response: no request was refused */
+        memcpy((void *)(uintptr_t)command.response, &bad_wr, sizeof bad_wr);
+        __atomic_thread_fence(__ATOMIC_SEQ_CST);
+        const volatile uint32_t *page = __atomic_load_n(&session_parked_page, __ATOMIC_ACQUIRE);
+        if (page && page[USERDMA_PARKED_PAGE_PARKED] == 0)
+            return sizeof command;
+        return ring_doorbell(fd, command.qp_handle);
     }
     if ((REAL(fcntl)(fd, F_GETFL) & O_ACCMODE) == O_RDONLY) {
         errno = EBADF;
         return -1;
     }
-    return session_call(fd, USERDMA_WRITE, (uintptr_t)buffer, count);
+    const ssize_t result = session_call(fd, USERDMA_WRITE, (uintptr_t)buffer, count);
+    /* The requests are in the ring, and an awake daemon executes them whatever the handle is: so must one that sleeps. */
+    return rings && result < 0 && errno == ENOENT ? ring_doorbell(fd, NO_QP) : result;
 }
 
 /* Whether a record of an event descriptor may have more than `count` bytes. */

@@ -241,6 +241,14 @@ static void bind_window(void)
     NEED(ibv_dealloc_mw(mw) == 0 && ibv_dereg_mr(mr) == 0, "ibv_dereg_mr: %s", strerror(errno));
 }
 
+/* The request is in the queue pair's ring, so it is executed, although the doorbell has a handle of no queue pair. */
+static void bind_by_wrong_handle(void)
+{
+    ends[1].qp->handle ^= 0x5555;
+    bind_window();
+    ends[1].qp->handle ^= 0x5555;
+}
+
 static void resize_cq(void)
 {
     for (uint64_t id = 1; id < 3; id++) {
@@ -279,6 +287,7 @@ static const struct test_case cases[] = {
     {"srq_limit", srq_limit},
     {"xrc", xrc},
     {"bind_window", bind_window},
+    {"bind_by_wrong_handle", bind_by_wrong_handle},
     {"resize_cq", resize_cq},
     {"armed", armed},
 };

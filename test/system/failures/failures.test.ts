@@ -146,6 +146,6 @@ describe('a destroy that waits for acknowledgements', { skip: lacking(unacknowle
 })
 
 it('requests that are posted while the daemon sleeps complete', { skip: lacking(ownProgram('asleep')) }, async t => {
-  for (const link of ['memory', 'udp'])
-    assertGood(await run(t, userdma, ['run', '--private', '--link', link, '--', ownProgram('asleep'), '-g', '1']))
+  for (const command of [['run', '--link', 'memory'], ['run', '--link', 'udp'], ['trace']])
+    assertGood(await run(t, userdma, [...command, '--private', '--', ownProgram('asleep'), '-g', '1']))
 })
