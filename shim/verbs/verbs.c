@@ -6,6 +6,8 @@
  *   device was removed. There may be no completion that tells the program: requests of a shared receive queue are not
  *   flushed.
  * - Posting: a send or bind before RTS is refused (IBA 10.8.3.1). The daemon cannot refuse it: posting makes no call.
+ * - Binding: after a post that binds a type 2 window, mw->rkey is the window's new key, as with providers of adapters.
+ *   rxe's provider changes it only for type 1.
  * - XRC, for a provider without XRC (xrc.c).
  * - For `userdma check`: posts and polls are recorded (check/).
  *
@@ -42,6 +44,7 @@ typedef int next_poll_function(struct ibv_cq_ex *);
 typedef struct ibv_cq_ex *create_cq_ex_function(struct ibv_context *, struct ibv_cq_init_attr_ex *);
 typedef struct ibv_qp *create_qp_ex_function(struct ibv_context *, struct ibv_qp_init_attr_ex *);
 typedef int wr_complete_function(struct ibv_qp_ex *);
+typedef void wr_bind_mw_function(struct ibv_qp_ex *, struct ibv_mw *, uint32_t, const struct ibv_mw_bind_info *);
 typedef int post_recv_function(struct ibv_qp *, struct ibv_recv_wr *, struct ibv_recv_wr **);
 typedef int post_srq_recv_function(struct ibv_srq *, struct ibv_recv_wr *, struct ibv_recv_wr **);
 typedef int bind_mw_function(struct ibv_qp *, struct ibv_mw *, struct ibv_mw_bind *);
@@ -53,6 +56,7 @@ static create_cq_ex_function *create_cq_ex_of[SLOTS];
 static create_qp_ex_function *create_qp_ex_of[SLOTS];
 static post_send_function *post_send_of[SLOTS];
 static wr_complete_function *wr_complete_of[SLOTS];
+static wr_bind_mw_function *wr_bind_mw_of[SLOTS];
 static post_recv_function *post_recv_of[SLOTS];
 static post_srq_recv_function *post_srq_recv_of[SLOTS];
 static bind_mw_function *bind_mw_of[SLOTS];
@@ -246,6 +250,25 @@ static int post_srq_recv(post_srq_recv_function *original, struct ibv_srq *srq, 
     return refused_shared(srq, *bad, error);
 }
 
+/* A bind changes only the low byte of the key. */
+static void set_window_key(struct ibv_mw *mw, uint32_t rkey)
+{
+    mw->rkey = (mw->rkey & ~0xffu) | (rkey & 0xffu);
+}
+
+/* Posts by the provider, and sets the keys of the windows that the posted requests bind. */
+static int post_provider_sends(post_send_function *original, struct ibv_qp *qp, struct ibv_send_wr *list,
+                               struct ibv_send_wr **bad)
+{
+    const int error = original(qp, list, bad);
+    /* The provider sets `*bad` to NULL if it posts nothing. */
+    const struct ibv_send_wr *end = error == 0 ? NULL : bad && *bad ? *bad : list;
+    for (const struct ibv_send_wr *wr = list; wr && wr != end; wr = wr->next)
+        if (UNLIKELY(wr->opcode == IBV_WR_BIND_MW))
+            set_window_key(wr->bind_mw.mw, wr->bind_mw.rkey);
+    return error;
+}
+
 /* Posts by the provider or by xrc.c. Refuses sends before RTS. */
 static int post_sends(post_send_function *original, struct ibv_qp *qp, struct ibv_send_wr *list,
                       struct ibv_send_wr **bad)
@@ -257,7 +280,7 @@ static int post_sends(post_send_function *original, struct ibv_qp *qp, struct ib
     }
     if (UNLIKELY(qp->qp_type == IBV_QPT_XRC_SEND))
         return xrc_post_send(original, qp, list, bad);
-    return original(qp, list, bad);
+    return post_provider_sends(original, qp, list, bad);
 }
 
 static int post_send(post_send_function *original, struct ibv_qp *qp, struct ibv_send_wr *list,
@@ -301,6 +324,18 @@ static int wr_complete(wr_complete_function *original, struct ibv_qp_ex *qp)
         return error;
     note_refused(qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, qp->qp_base.qp_num, batch_size(qp));
     return refused_request(&qp->qp_base, qp->wr_id, error);
+}
+
+/*
+ * Adds a bind to a batch of ibv_wr_*. The key is set here, because nothing after this call names the window. Before RTS
+ * wr_complete aborts the batch.
+ */
+static void wr_bind_mw(wr_bind_mw_function *original, struct ibv_qp_ex *qp, struct ibv_mw *mw, uint32_t rkey,
+                       const struct ibv_mw_bind_info *info)
+{
+    original(qp, mw, rkey, info);
+    if (LIKELY(can_send(&qp->qp_base)))
+        set_window_key(mw, rkey);
 }
 
 /* ibv_bind_mw: the provider posts the request itself, without ops.post_send. */
@@ -347,6 +382,11 @@ static int bind_mw(bind_mw_function *original, struct ibv_qp *qp, struct ibv_mw 
     {                                                                                                                  \
         return wr_complete(wr_complete_of[n], qp);                                                                     \
     }                                                                                                                  \
+    static void wr_bind_mw_##n(struct ibv_qp_ex *qp, struct ibv_mw *mw, uint32_t rkey,                                 \
+                               const struct ibv_mw_bind_info *info)                                                    \
+    {                                                                                                                  \
+        wr_bind_mw(wr_bind_mw_of[n], qp, mw, rkey, info);                                                              \
+    }                                                                                                                  \
     static int post_recv_##n(struct ibv_qp *qp, struct ibv_recv_wr *list, struct ibv_recv_wr **bad)                    \
     {                                                                                                                  \
         return post_recv(post_recv_of[n], qp, list, bad);                                                              \
@@ -374,6 +414,7 @@ static create_qp_ex_function *const create_qp_ex_wrapper[SLOTS] = {create_qp_ex_
 static post_send_function *const post_send_wrapper[SLOTS] = {post_send_0, post_send_1, post_send_2, post_send_3};
 static wr_complete_function *const wr_complete_wrapper[SLOTS] = {wr_complete_0, wr_complete_1, wr_complete_2,
                                                                  wr_complete_3};
+static wr_bind_mw_function *const wr_bind_mw_wrapper[SLOTS] = {wr_bind_mw_0, wr_bind_mw_1, wr_bind_mw_2, wr_bind_mw_3};
 static post_recv_function *const post_recv_wrapper[SLOTS] = {post_recv_0, post_recv_1, post_recv_2, post_recv_3};
 static post_srq_recv_function *const post_srq_recv_wrapper[SLOTS] = {post_srq_recv_0, post_srq_recv_1, post_srq_recv_2,
                                                                      post_srq_recv_3};
@@ -423,6 +464,7 @@ static struct ibv_qp *create_qp_ex(create_qp_ex_function *original, struct ibv_c
     if (qp && attributes->comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS) {
         struct ibv_qp_ex *extended = (struct ibv_qp_ex *)qp;
         WRAP(extended->wr_complete, wr_complete_of, wr_complete_wrapper);
+        WRAP(extended->wr_bind_mw, wr_bind_mw_of, wr_bind_mw_wrapper);
         if (UNLIKELY(shim_records_stacks))
             batch_watch(extended, attributes->send_ops_flags);
     }

@@ -6,7 +6,7 @@ import { type Cause, createCause } from '../spec/check/causes.ts'
 import { AccessFlags } from '../spec/enums.ts'
 import { joinWords, TWO_32 } from '../spec/memory.ts'
 import { findKey, findRemovedKey, KeyKind, type MemoryTable, REMOTE_RIGHTS, rowAt } from './memory/region-table.ts'
-import { type Bind, windowRights } from './memory/windows.ts'
+import { type Bind, findWindow, windowRights } from './memory/windows.ts'
 
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND } = AccessFlags.values
 
@@ -68,8 +68,8 @@ export const explainKey = (
 export const explainBind = (table: MemoryTable, pd: number, bind: Bind): Cause => {
   const key = bind.window >>> 0
   const lkey = bind.lkey >>> 0
-  const row = findKey(table, key)
-  if (row < 0 || !isWindow(table, row) || table.pd[row] !== pd) return createCause('BIND_WINDOW', { key })
+  const row = findWindow(table, key)
+  if (row < 0 || table.pd[row] !== pd) return createCause('BIND_WINDOW', { key })
   const isType1 = table.kind[row] === KeyKind.WINDOW_1
   const forbidden = bind.access & ~LOCAL_WRITE & ~windowRights(isType1)
   if (forbidden !== 0) return createCause('BIND_RIGHTS', { right: forbidden })

@@ -21,6 +21,7 @@ import {
   type MemoryTable,
   REMOTE_RIGHTS,
   releaseSpace,
+  rowAt,
 } from './region-table.ts'
 
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND, ZERO_BASED, FLUSH_PERSISTENT } = AccessFlags.values
@@ -33,10 +34,21 @@ export const windowRights = (isType1: boolean): number =>
 
 const KEY_BYTE_MASK = 0xff
 
-/** Adds a window of protection domain `pd`; `type`: MwType. Returns its row. Throws ENOMEM if no key is free. */
+/** The row of the window that a bind names; -1: none. The key byte does not count: only remote accesses need it. */
+export const findWindow = (table: MemoryTable, key: number): number => {
+  const row = rowAt(table, key >>> 8)
+  return row >= 0 && table.kind[row] !== KeyKind.REGION ? row : -1
+}
+
+/**
+ * Adds a window of protection domain `pd`; `type`: MwType. Returns its row. The key byte of type 2 is 0 until a bind sets
+ * the byte that the program has chosen. Throws ENOMEM if no key is free.
+ */
 export const addWindow = (table: MemoryTable, pd: number, type: number): number => {
   const row = allocateKeyRow(table)
-  table.kind[row] = type === MwType.values.TYPE_1 ? KeyKind.WINDOW_1 : KeyKind.WINDOW_2
+  const isType1 = type === MwType.values.TYPE_1
+  table.kind[row] = isType1 ? KeyKind.WINDOW_1 : KeyKind.WINDOW_2
+  if (!isType1) table.key[row] = (table.key[row]! & ~KEY_BYTE_MASK) >>> 0
   table.pd[row] = pd
   table.space[row] = -1
   table.windowRegion[row] = -1
@@ -106,7 +118,7 @@ export const unbindWindowsOf = (table: MemoryTable, qp: number): void => {
 
 /** Arguments of a bind work request (BIND_MW): 32 bits each, signed or not. Address and length are pairs (hi, lo). */
 export interface Bind {
-  /** The window's current rkey. */
+  /** An rkey of the window, current or not. */
   window: number
   /** The new rkey. Only the low byte is used. */
   key: number
@@ -127,8 +139,8 @@ export interface Bind {
  * - Type 2: the window must be unbound (o10-37.2.30), the length not 0 (o10-37.2.40).
  */
 export const bindWindow = (table: MemoryTable, pd: number, qp: number, bind: Bind): boolean => {
-  const row = findKey(table, bind.window)
-  if (row < 0 || table.kind[row] === KeyKind.REGION || table.pd[row] !== pd) return false
+  const row = findWindow(table, bind.window)
+  if (row < 0 || table.pd[row] !== pd) return false
   // A window grants only remote access: LOCAL_WRITE, which programs pass as for a region, is ignored.
   const access = bind.access & ~LOCAL_WRITE
   const isType1 = table.kind[row] === KeyKind.WINDOW_1

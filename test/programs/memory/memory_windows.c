@@ -218,6 +218,69 @@ static void type2_local_invalidate(void)
     ibv_dereg_mr(mr);
 }
 
+static uint32_t with_byte(uint32_t key, uint32_t byte)
+{
+    return (key & ~0xffu) | byte;
+}
+
+/* A new type 2 window has key byte 0. After each bind mw->rkey is the window's key. */
+static void type2_key_after_bind(void)
+{
+    struct ibv_mr *mr = register_bindable(IBV_ACCESS_LOCAL_WRITE);
+    struct ibv_mw *mw = alloc_window(IBV_MW_TYPE_2);
+    check("key byte of a new window", (int)(mw->rkey & 0xff), 0);
+    const uint32_t bytes[] = {0, 0x7b, 0xff, 0};
+    for (uint64_t i = 0; i < 4; i++) {
+        struct ibv_send_wr wr = {.wr_id = 50, .opcode = IBV_WR_BIND_MW, .send_flags = IBV_SEND_SIGNALED};
+        wr.bind_mw.mw = mw;
+        wr.bind_mw.rkey = with_byte(mw->rkey, bytes[i]);
+        wr.bind_mw.bind_info = part_of(mr, PART, peer_rights);
+        post_to(1, &wr);
+        wait_for_completion(1, 50, IBV_WC_SUCCESS);
+        check("key after the bind", mw->rkey == wr.bind_mw.rkey, 1);
+        write_through(1 + i, mw->rkey, PART, 100);
+        local_invalidate(51, mw->rkey, 0);
+        wait_for_completion(1, 51, IBV_WC_SUCCESS);
+    }
+    /* Bind, invalidation and bind in one list: the second bind does not name the current key. */
+    struct ibv_send_wr list[3] = {{.wr_id = 52, .opcode = IBV_WR_BIND_MW, .next = &list[1]},
+                                  {.wr_id = 53, .opcode = IBV_WR_LOCAL_INV, .next = &list[2]},
+                                  {.wr_id = 54, .opcode = IBV_WR_BIND_MW, .send_flags = IBV_SEND_SIGNALED}};
+    for (int i = 0; i < 3; i += 2) {
+        list[i].bind_mw.mw = mw;
+        list[i].bind_mw.rkey = with_byte(mw->rkey, 0x10 + (uint32_t)i);
+        list[i].bind_mw.bind_info = part_of(mr, PART, peer_rights);
+    }
+    list[1].invalidate_rkey = list[0].bind_mw.rkey;
+    post_to(1, list);
+    wait_for_completion(1, 54, IBV_WC_SUCCESS);
+    write_through(9, mw->rkey, PART, 100);
+    check("key after the list", (int)(mw->rkey & 0xff), 0x12);
+    expect_refusal(10, with_byte(mw->rkey, 0x10), IBV_WR_RDMA_WRITE, PART, 8);
+    free_window(mw);
+    ibv_dereg_mr(mr);
+}
+
+/* A bind that was not posted leaves mw->rkey. */
+static void type2_key_not_posted(void)
+{
+    struct ibv_mr *mr = register_bindable(IBV_ACCESS_LOCAL_WRITE);
+    struct ibv_mw *mw = alloc_window(IBV_MW_TYPE_2);
+    const uint32_t before = mw->rkey;
+    struct ibv_qp *connected = ends[1].qp;
+    create_qp(&ends[1]); /* in INIT */
+    struct ibv_send_wr wr = {.wr_id = 50, .opcode = IBV_WR_BIND_MW}, *bad = NULL;
+    wr.bind_mw.mw = mw;
+    wr.bind_mw.rkey = with_byte(before, 5);
+    wr.bind_mw.bind_info = part_of(mr, PART, peer_rights);
+    check("a bind in INIT", ibv_post_send(ends[1].qp, &wr, &bad), EINVAL);
+    check("the key is unchanged", mw->rkey == before, 1);
+    NEED(ibv_destroy_qp(ends[1].qp) == 0, "ibv_destroy_qp: %s", strerror(errno));
+    ends[1].qp = connected;
+    free_window(mw);
+    ibv_dereg_mr(mr);
+}
+
 /* A type 2 window belongs to one queue pair. */
 static void type2_other_qp(void)
 {
@@ -339,6 +402,33 @@ static void use_extended_qps(unsigned operations)
     }
 }
 
+static void type2_key_extended(void)
+{
+    use_extended_qps(IBV_QP_EX_WITH_BIND_MW | IBV_QP_EX_WITH_LOCAL_INV);
+    struct ibv_mr *mr = register_bindable(IBV_ACCESS_LOCAL_WRITE);
+    struct ibv_mw *mw = alloc_window(IBV_MW_TYPE_2);
+    const struct ibv_mw_bind_info info = part_of(mr, PART, peer_rights);
+    struct ibv_qp_ex *qp = ibv_qp_to_qp_ex(ends[1].qp);
+    for (uint64_t i = 0; i < 3; i++) {
+        const uint32_t key = with_byte(mw->rkey, 0x40 + (uint32_t)i);
+        ibv_wr_start(qp);
+        qp->wr_flags = IBV_SEND_SIGNALED;
+        qp->wr_id = 50;
+        ibv_wr_bind_mw(qp, mw, key, &info);
+        NEED(ibv_wr_complete(qp) == 0, "ibv_wr_complete: %s", strerror(errno));
+        wait_for_completion(1, 50, IBV_WC_SUCCESS);
+        check("key after ibv_wr_bind_mw", mw->rkey == key, 1);
+        write_through(1 + i, mw->rkey, PART, 100);
+        ibv_wr_start(qp);
+        qp->wr_id = 51;
+        ibv_wr_local_inv(qp, mw->rkey);
+        NEED(ibv_wr_complete(qp) == 0, "ibv_wr_complete: %s", strerror(errno));
+        wait_for_completion(1, 51, IBV_WC_SUCCESS);
+    }
+    free_window(mw);
+    ibv_dereg_mr(mr);
+}
+
 static void atomic_write_at(uint64_t id, uint64_t offset, int status)
 {
     static const uint8_t word[8] = {1, 2, 3, 4, 5, 6, 7, 8};
@@ -445,6 +535,9 @@ static const struct test_case cases[] = {
     {"freed_bound", freed_bound},
     {"type2_remote_invalidate", type2_remote_invalidate},
     {"type2_local_invalidate", type2_local_invalidate},
+    {"type2_key_after_bind", type2_key_after_bind},
+    {"type2_key_not_posted", type2_key_not_posted},
+    {"type2_key_extended", type2_key_extended},
     {"type2_other_qp", type2_other_qp},
     {"bind_without_right", bind_without_right},
     {"bind_write_to_read_only", bind_write_to_read_only},
