@@ -40,6 +40,10 @@ const pciText = ({ pci }: Adapter): string[] => {
   const lanes = link === undefined ? '' : `, ${link.speed} GT/s on ${link.width} lanes`
   return ['', `PCI function: ${ids}, driver \`${driver}\`${lanes} (${source}).`]
 }
+const longAtomicRows = ({ longAtomic }: Adapter): string[] =>
+  longAtomic === undefined
+    ? []
+    : [`| an atomic whose elements have more than 8 bytes | ${longAtomic[0]} | ${longAtomic[1]} |`]
 
 const page = (): string =>
   `${[
@@ -66,10 +70,11 @@ const page = (): string =>
       `${adapters[name].model[0].toUpperCase()}${adapters[name].model.slice(1)}.`,
       ...pciText(adapters[name]),
       '',
-      '| limit or missing operation | value | source |',
+      '| limit, missing operation or behaviour | value | source |',
       '|---|---|---|',
       ...limitRows(adapters[name]),
       ...lackRows(adapters[name]),
+      ...longAtomicRows(adapters[name]),
     ]),
   ].join('\n')}\n`
 
@@ -82,6 +87,8 @@ test('every limit and missing operation has a source', () => {
       assert.match(source, /Linux|rdma-core|ibv_devinfo|pull request/, name)
     }
     assert.match(adapters[name].pci?.source ?? 'Linux', /Linux/, name)
+    const { longAtomic } = adapters[name]
+    assert.equal(longAtomic === undefined, 'atomics' in lacks || 'remoteAtomic' in lacks, name)
     for (const source of Object.values(lacks)) assert.match(source, /Linux|rdma-core|ibv_devinfo|pull request/, name)
   }
 })

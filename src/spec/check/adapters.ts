@@ -63,6 +63,8 @@ export interface Adapter {
   readonly limits: Readonly<Partial<Record<LimitName, Limit>>>
   /** The missing operations, each with its source. */
   readonly lacks: Readonly<Partial<Record<OperationName, string>>>
+  /** What happens to an atomic whose elements have more than 8 bytes, and the source; absent: the adapter has no atomics. */
+  readonly longAtomic?: readonly [result: string, source: string]
 }
 
 const MLX5_DEVINFO = '`ibv_devinfo -v` of ConnectX-5 in open-mpi/ompi pull request 6137'
@@ -110,6 +112,7 @@ const table = {
       flush: `${MLX5_OPCODES}; ${NO_FLUSH_ACCESS}`,
       atomicWrite: MLX5_OPCODES,
     },
+    longAtomic: ['executed, 8 bytes are written', 'rdma-core providers/mlx5/qp.c, set_data_ptr_seg_atomic'],
   },
   efa: {
     model: 'Amazon EFA',
@@ -186,6 +189,10 @@ const table = {
     lacks: {
       xrc: `${RXE_PARAM}: RXE_DEVICE_CAP_FLAGS lacks XRC`,
     },
+    longAtomic: [
+      'executed, 8 bytes are written',
+      'rdma-core providers/rxe/rxe.c, validate_send_wr: only less than 8 bytes are refused',
+    ],
   },
 } as const satisfies Record<string, Adapter>
 

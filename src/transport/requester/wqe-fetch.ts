@@ -106,7 +106,7 @@ const checkWqe = (s: EngineState, row: number, request: number): number => {
     return storeCause(s, row, LOC_LEN_ERR, createCause('MESSAGE_TOO_LONG', {}))
   if ((kind & EIGHT_BYTES) !== 0) {
     const length = p[wr + Send.LENGTH]
-    // As with rxe, the elements for an atomic's result may be longer than the result.
+    // The elements for an atomic's result may be longer than the result (docs/decisions/departures-from-rxe.md).
     const isLengthValid = kind === ATOMIC ? length >= ATOMIC_BYTES : length === ATOMIC_BYTES
     if (!isLengthValid) return storeCause(s, row, LOC_LEN_ERR, createCause('ATOMIC_LENGTH', { length }))
     p[wr + Send.LENGTH] = ATOMIC_BYTES
