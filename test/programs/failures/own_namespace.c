@@ -14,8 +14,9 @@ static void set_privileged_qkey(struct ibv_qp *qp)
     printf("%s\n", error ? strerror(error) : "allowed");
 }
 
-int main(void)
+int main(int count, char **arguments)
 {
+    NEED(count == 1, "%s: usage: own_namespace", arguments[1]);
     struct ibv_context *context = open_named(NULL);
     struct ibv_pd *pd = ibv_alloc_pd(context);
     struct ibv_cq *cq = ibv_create_cq(context, 4, NULL, NULL, 0);
