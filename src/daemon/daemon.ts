@@ -49,6 +49,7 @@ import { Loop, type Pollable } from './loop.ts'
 import { createMemoryQuotas } from './memory-quota.ts'
 import { createNetlink } from './netlink/netlink.ts'
 import { createRequests } from './netlink/requests.ts'
+import { createRingQuotas } from './ring-quota.ts'
 import { createSession, type Session } from './session/client-session.ts'
 import { createRefusal } from './session/refuse-connection.ts'
 import { createReserve, type Reserve } from './session/reserve.ts'
@@ -379,6 +380,7 @@ class RunningDaemon implements Daemon {
       ),
       fdQuotas: createFdQuotas(),
       memoryQuotas: createMemoryQuotas(),
+      ringQuotas: createRingQuotas(),
       slices,
       trace: this.#trace,
       cm: clients.use('rdma_cm'),

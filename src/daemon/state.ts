@@ -23,6 +23,7 @@ import type { FdQuotas } from './fd-quota.ts'
 import type { Loop } from './loop.ts'
 import type { MemoryQuotas } from './memory-quota.ts'
 import type { Netlink } from './netlink/netlink.ts'
+import type { RingQuotas } from './ring-quota.ts'
 import type { RefuseConnection } from './session/refuse-connection.ts'
 import type { TraceHub } from './trace/trace-hub.ts'
 
@@ -42,6 +43,7 @@ export interface DaemonState {
   readonly events: EventSockets
   readonly fdQuotas: FdQuotas
   readonly memoryQuotas: MemoryQuotas
+  readonly ringQuotas: RingQuotas
   /** For long work of calls. */
   readonly slices: Slices
   readonly trace: TraceHub

@@ -57,6 +57,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   slow_memory: [['-q'], /usage: .*slow_memory/],
   stale_region: [['mun'], /usage: .*stale_region/],
   echo: [['-q'], /usage: echo server ADDRESS PORT/],
+  many_objects: [['mr', '1'], /usage: many_objects/],
   unacknowledged: [['srq'], /usage: unacknowledged/],
   object_dialect: [['/no/such/node'], /\/no\/such\/node: No such file or directory/],
 }

@@ -3,6 +3,7 @@
  * (docs/decisions/one-way-in.md, R23): programs print handles, and recorded calls contain them. Freed numbers are in a
  * binary heap, so taking and freeing cost O(log n).
  */
+import { popFromHeap, pushToHeap } from './heap.ts'
 
 export interface HandleTable<T> {
   readonly slots: (T | undefined)[]
@@ -13,41 +14,11 @@ export interface HandleTable<T> {
 
 export const createHandles = <T>(): HandleTable<T> => ({ slots: [], free: [], count: 0 })
 
-const pushFree = (heap: number[], value: number): void => {
-  let at = heap.length
-  heap.push(value)
-  while (at > 0) {
-    const parent = (at - 1) >> 1
-    if (heap[parent]! <= value) break
-    heap[at] = heap[parent]!
-    at = parent
-  }
-  heap[at] = value
-}
-
-const popFree = (heap: number[]): number => {
-  const lowest = heap[0]!
-  const value = heap.pop()!
-  const length = heap.length
-  if (length === 0) return lowest
-  let at = 0
-  for (;;) {
-    let child = 2 * at + 1
-    if (child >= length) break
-    if (child + 1 < length && heap[child + 1]! < heap[child]!) child++
-    if (heap[child]! >= value) break
-    heap[at] = heap[child]!
-    at = child
-  }
-  heap[at] = value
-  return lowest
-}
-
 /** Assigns the lowest free number to `value` and returns it. */
 export const takeHandle = <T>(table: HandleTable<T>, value: T): number => {
   table.count++
   if (table.free.length === 0) return table.slots.push(value) - 1
-  const handle = popFree(table.free)
+  const handle = popFromHeap(table.free)
   table.slots[handle] = value
   return handle
 }
@@ -57,7 +28,7 @@ export const freeHandle = <T>(table: HandleTable<T>, handle: number): void => {
   if (table.slots[handle] === undefined) throw new Error(`handle ${handle} is freed, but is free already`)
   table.slots[handle] = undefined
   table.count--
-  if (table.count > 0) pushFree(table.free, handle)
+  if (table.count > 0) pushToHeap(table.free, handle)
   else {
     // Frees the memory of a table that was large.
     table.slots.length = 0

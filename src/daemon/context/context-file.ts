@@ -6,9 +6,14 @@
  * is unused, so that a stray write(2) damages no ring. A freed range is reused for rings of equal size. When a chunk
  * has no rings left, its memory is returned to the system. A program that still maps a freed range sees rings of its
  * own context, or zeros.
+ *
+ * A process has at most vm.max_map_count mappings. Linux maps downwards, at the highest free address, and merges
+ * neighbours whose file offsets are neighbours too. So new ranges have descending offsets, and of freed ranges the one
+ * with the highest offset is reused: then most rings of a program share mappings (docs/decisions/rings.md).
  */
 
 import type { MappedChunk, MappedMemory } from '../../core/memory/mappable-memory.ts'
+import { popFromHeap, pushToHeap } from '../../core/objects/heap.ts'
 import { SystemError } from '../../host/errno.ts'
 import { type Mapping, pageSize, type RingPool } from '../../host/memory/mapping.ts'
 import {
@@ -26,57 +31,78 @@ import { close } from '../../host/net/sockets.ts'
 import { CallError } from '../../spec/errno.ts'
 import { wholePages } from '../../spec/memory.ts'
 import { ContextFile, EventLog, firstRingOffset, TakenCounts } from '../../spec/session.ts'
+import { orRelease } from '../fd-quota.ts'
+import { type RingQuota, unlimitedRings } from '../ring-quota.ts'
 
 /** The name by which the shim recognises our memory files among inherited descriptors. */
 const NAME = 'userdma-context'
 /**
- * Rings share mappings of this size: a process has at most 65,530 mappings (vm.max_map_count), and mapping is most of
- * the cost of creating a queue. A larger ring has its own mapping.
+ * The daemon maps chunks of this size: mapping is most of the cost of creating a queue. A larger ring has its own
+ * chunk, whose size is a power of two, as that of the pool's ranges: so a chunk is one mapping.
  */
 const { chunk: CHUNK } = ContextFile
 
+interface ChargedMapping {
+  readonly mapping: Mapping
+  readonly releaseQuota: () => void
+}
+
 /** A part of the file with one mapping, for many ranges. */
-interface Chunk {
+interface Chunk extends ChargedMapping {
   /** Offset in the file. */
   readonly offset: number
   readonly length: number
-  readonly mapping: Mapping
-  /** Offset in the chunk of the next new range. */
-  nextOffset: number
-  /** Offsets in the chunk of freed ranges, by length. */
-  readonly free: Map<number, number[]>
+  /** Offset in the chunk of the end of the next new range. */
+  end: number
+  /** File offsets of freed ranges. */
+  readonly freed: Set<number>
   /** Number of ranges in use. */
   live: number
 }
 
-/** `isPacked`: see `MappedMemory.packed`. Ranges begin and end at multiples of `pageBytes`. */
+interface FreedRange {
+  readonly chunk: Chunk
+  readonly length: number
+}
+
+/**
+ * `isPacked`: see `MappedMemory.packed`. `quota` is charged for mappings. Ranges begin and end at multiples of
+ * `pageBytes`.
+ */
 export class ContextMemory implements MappedMemory {
   readonly #pool: RingPool
   readonly packed: { count: number } | undefined
   readonly fd = createMemfd(NAME, ContextFile.bytes)
   readonly #chunks = new Set<Chunk>()
   readonly #chunkOf = new Map<MappedChunk, Chunk>()
-  /** Chunks with freed ranges, by length. */
-  readonly #reusable = new Map<number, Set<Chunk>>()
+  /** By file offset. */
+  readonly #freed = new Map<number, FreedRange>()
+  /** File offsets of freed ranges, by length. Those that `#freed` lacks were in released chunks. */
+  readonly #freedOffsets = new Map<number, HighestFirst>()
   /** File offsets of released chunks, by length. They are holes of the file. */
-  readonly #holes = new Map<number, number[]>()
+  readonly #holes = new Map<number, HighestFirst>()
   /** The chunk from which new ranges are allocated. */
   #current: Chunk | undefined
-  /** Offset in the file of the next new chunk. */
-  #nextOffset: number
+  /** File offset of the end of the next new chunk. */
+  #end: number
+  readonly #start: number
+  readonly #quota: RingQuota
   readonly #pageBytes: number
   #usedBytes = 0
   /** Set by `keepMapped`: freed ranges are not reused. */
   #isKept = false
-  #takenCounts: Mapping | undefined
+  #takenCounts: ChargedMapping | undefined
   /** Device and inode identify the file in every process. */
   readonly dev: number
   readonly inode: number
 
-  constructor(pool: RingPool, isPacked = false, pageBytes = pageSize()) {
+  constructor(pool: RingPool, isPacked = false, quota = unlimitedRings, pageBytes = pageSize()) {
     this.#pool = pool
+    this.#quota = quota
     this.#pageBytes = pageBytes
-    this.#nextOffset = firstRingOffset(pageBytes)
+    this.#start = firstRingOffset(pageBytes)
+    // The library maps whole chunks, which begin at multiples of CHUNK from the start.
+    this.#end = EventLog.offset - ((EventLog.offset - this.#start) % CHUNK)
     this.packed = isPacked ? { count: 0 } : undefined
     addSeals(this.fd, SEAL_SHRINK | SEAL_GROW | SEAL_SEAL)
     const { dev, ino } = fileIdentity(this.fd)
@@ -126,101 +152,129 @@ export class ContextMemory implements MappedMemory {
       this.#dropChunk(chunk)
       return
     }
-    appendTo(chunk.free, range.length, range.at)
-    const chunksOfLength = this.#reusable.get(range.length)
-    if (chunksOfLength) chunksOfLength.add(chunk)
-    else this.#reusable.set(range.length, new Set([chunk]))
+    chunk.freed.add(range.offset)
+    this.#freed.set(range.offset, { chunk, length: range.length })
+    addTo(this.#freedOffsets, range.length, range.offset)
   }
 
   keepMapped(): void {
     this.#isKept = true
   }
 
-  /** Maps the taken counts, for `takenCompletions`. Throws SystemError. */
+  /** Maps the taken counts, for `takenCompletions`. Throws SystemError, CallError ENOMEM. */
   mapTakenCounts(): void {
-    this.#takenCounts = this.#pool.map(this.fd, TakenCounts.offset, TakenCounts.entries * 4, 'read')
+    const { offset, entries } = TakenCounts
+    this.#takenCounts = this.#charged(entries * 4, () => this.#pool.map(this.fd, offset, entries * 4, 'read'))
   }
 
   takenCompletions(handle: number): number {
     const counts = this.#takenCounts
-    return counts === undefined || handle >= TakenCounts.entries ? 0 : Atomics.load(counts.u32, handle)
+    return counts === undefined || handle >= TakenCounts.entries ? 0 : Atomics.load(counts.mapping.u32, handle)
   }
 
   /** Releases everything; no range may be used afterwards. */
   close(): void {
-    for (const chunk of this.#chunks) this.#pool.release(chunk.mapping)
-    if (this.#takenCounts !== undefined) this.#pool.release(this.#takenCounts)
+    for (const chunk of this.#chunks) this.#unmap(chunk)
+    if (this.#takenCounts !== undefined) this.#unmap(this.#takenCounts)
     this.#takenCounts = undefined
     this.#chunks.clear()
     this.#chunkOf.clear()
     if (this.packed !== undefined) this.packed.count = 0
-    this.#reusable.clear()
+    this.#freed.clear()
+    this.#freedOffsets.clear()
     this.#current = undefined
     this.#usedBytes = 0
     close(this.fd)
   }
 
+  /** Throws CallError ENOMEM if the quota is exhausted. */
+  #charged(bytes: number, map: () => Mapping): ChargedMapping {
+    const releaseQuota = this.#quota.take(bytes)
+    return { mapping: orRelease(releaseQuota, map), releaseQuota }
+  }
+
   #addChunk(length: number): Chunk {
-    let offset = this.#holes.get(length)?.pop()
+    let offset = this.#holes.get(length)?.take()
     if (offset === undefined) {
-      if (this.#nextOffset + length > EventLog.offset)
-        throw new CallError(
-          'ENOMEM',
-          `the rings of one context have at most ${EventLog.offset - firstRingOffset(this.#pageBytes)} bytes`,
-        )
-      offset = this.#nextOffset
-      this.#nextOffset += length
+      if (this.#end - length < this.#start)
+        throw new CallError('ENOMEM', `the rings of one context have at most ${this.#end - this.#start} more bytes`)
+      this.#end -= length
+      offset = this.#end
     }
     try {
-      const mapping = this.#pool.map(this.fd, offset, length)
-      const chunk: Chunk = { offset, length, mapping, nextOffset: 0, free: new Map(), live: 0 }
+      const charged = this.#charged(length, () => this.#pool.map(this.fd, offset, length))
+      const chunk: Chunk = { ...charged, offset, length, end: length, freed: new Set(), live: 0 }
       this.#chunks.add(chunk)
       return chunk
     } catch (error) {
-      appendTo(this.#holes, length, offset)
+      addTo(this.#holes, length, offset)
       if (error instanceof SystemError) throw new CallError('ENOMEM', `memory for rings: ${error.message}`)
       throw error
     }
   }
 
-  /** A freed range of this length, zeroed; undefined if none is free. `at`: offset in the chunk. */
+  /** The highest freed range of this length, zeroed; undefined if none is free. `at`: offset in the chunk. */
   #reuse(length: number): { chunk: Chunk; at: number } | undefined {
-    const [chunk] = this.#reusable.get(length) ?? []
-    if (!chunk) return undefined
-    const freed = chunk.free.get(length) as number[]
-    const at = freed.pop() as number
-    if (freed.length === 0) {
-      chunk.free.delete(length)
-      this.#reusable.get(length)?.delete(chunk)
+    const offsets = this.#freedOffsets.get(length)
+    for (let offset = offsets?.take(); offset !== undefined; offset = offsets?.take()) {
+      const freed = this.#freed.get(offset)
+      if (freed?.length !== length) continue
+      const { chunk } = freed
+      this.#freed.delete(offset)
+      chunk.freed.delete(offset)
+      const at = offset - chunk.offset
+      chunk.mapping.bytes.fill(0, at, at + length)
+      return { chunk, at }
     }
-    chunk.mapping.bytes.fill(0, at, at + length)
-    return { chunk, at }
+    return undefined
   }
 
   #allocateNew(length: number): { chunk: Chunk; at: number } {
     let chunk = this.#current
-    if (length > CHUNK) chunk = this.#addChunk(length)
-    else if (!chunk || chunk.nextOffset + length > chunk.length) {
+    if (length > CHUNK) chunk = this.#addChunk(2 ** Math.ceil(Math.log2(length)))
+    else if (!chunk || length > chunk.end) {
       chunk = this.#addChunk(CHUNK)
       this.#current = chunk
     }
-    const at = chunk.nextOffset
-    chunk.nextOffset += length
-    return { chunk, at }
+    chunk.end -= length
+    return { chunk, at: chunk.end }
+  }
+
+  #unmap({ mapping, releaseQuota }: ChargedMapping): void {
+    this.#pool.release(mapping)
+    releaseQuota()
   }
 
   #dropChunk(chunk: Chunk): void {
-    for (const length of chunk.free.keys()) this.#reusable.get(length)?.delete(chunk)
+    for (const offset of chunk.freed) this.#freed.delete(offset)
     if (this.#current === chunk) this.#current = undefined
-    this.#pool.release(chunk.mapping)
+    this.#unmap(chunk)
     this.#chunks.delete(chunk)
     punchHole(this.fd, chunk.offset, chunk.length)
-    appendTo(this.#holes, chunk.length, chunk.offset)
+    addTo(this.#holes, chunk.length, chunk.offset)
   }
 }
 
-const appendTo = (map: Map<number, number[]>, length: number, value: number): void => {
-  const values = map.get(length)
-  if (values) values.push(value)
-  else map.set(length, [value])
+/** Numbers, of which the highest is taken first. */
+class HighestFirst {
+  /** Negated, a min-heap. */
+  readonly #heap: number[] = []
+
+  add(value: number): void {
+    pushToHeap(this.#heap, -value)
+  }
+
+  take(): number | undefined {
+    return this.#heap.length === 0 ? undefined : -popFromHeap(this.#heap)
+  }
+}
+
+const addTo = (map: Map<number, HighestFirst>, length: number, offset: number): void => {
+  const offsets = map.get(length)
+  if (offsets) offsets.add(offset)
+  else {
+    const added = new HighestFirst()
+    added.add(offset)
+    map.set(length, added)
+  }
 }

@@ -18,6 +18,7 @@ import { fileIdentity, sealsOf } from '../../host/memory/memfd.ts'
 import { close, recvBytes, shutdown, socketPair } from '../../host/net/sockets.ts'
 import { type Containment, createContainment } from '../containment.ts'
 import { type FdQuota, orRelease } from '../fd-quota.ts'
+import type { RingQuota } from '../ring-quota.ts'
 import { ContextMemory } from './context-file.ts'
 
 export interface OpenContext {
@@ -80,8 +81,9 @@ export class Contexts {
   /**
    * Opens a device for a client. Returns the context and the client's end of the first doorbell socket; the caller
    * passes the end to the client and then closes it. `isPacked`: the client accepts packed rings
-   * (OpenWants.PACKED_RINGS). `account`: charged for the context's objects. Throws CallError: EIO if the device was
-   * removed, EMFILE or ENFILE if `quota` is exhausted; SystemError if the system refuses a descriptor or mapping.
+   * (OpenWants.PACKED_RINGS). `account`: charged for the context's objects. `rings`: charged for its rings. Throws
+   * CallError: EIO if the device was removed, EMFILE or ENFILE if `quota` is exhausted; SystemError if the system
+   * refuses a descriptor or mapping.
    */
   open(
     device: Device,
@@ -89,9 +91,10 @@ export class Contexts {
     quota: FdQuota,
     isPacked?: boolean,
     account?: MemoryAccount,
+    rings?: RingQuota,
   ): { readonly open: OpenContext; readonly doorbell: number } {
     const releaseQuota = quota.take(1)
-    const memory = orRelease(releaseQuota, () => new ContextMemory(this.#pool, isPacked))
+    const memory = orRelease(releaseQuota, () => new ContextMemory(this.#pool, isPacked, rings))
     let context: Context
     try {
       if (this.#isChecked) memory.mapTakenCounts()

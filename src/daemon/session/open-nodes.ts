@@ -135,6 +135,7 @@ export class NodeOpening {
       this.#client.quota,
       isPacked,
       this.#client.account,
+      this.#daemon.ringQuotas.of(this.#client.process.pid, this.#client.account.user),
     )
     this.#opened.add(open.number)
     this.#setOwner(open.context)

@@ -31,6 +31,7 @@ const ANONYMOUS = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
 export interface Arena {
   readonly address: number
   readonly length: number
+  /** Of an arena of `mapArena`, exactly its bytes; of a `Mapping`, also others' bytes. */
   readonly buffer: ArrayBuffer
   readonly bytes: Uint8Array
   readonly view: DataView
@@ -65,24 +66,23 @@ export const pageSize = (() => {
 
 const roundUp = (length: number, unit: number): number => Math.ceil(length / unit) * unit
 
-const arenaOf = (address: number, length: number): Arena => {
-  const buffer = koffi().view(address, length)
-  return {
-    address,
-    length,
-    buffer,
-    bytes: new Uint8Array(buffer),
-    view: new DataView(buffer),
-    i32: new Int32Array(buffer),
-    u32: new Uint32Array(buffer),
-  }
-}
+/** `length` bytes of `buffer`, which is at `bufferAddress`, from byte `at`. */
+const partOf = (buffer: ArrayBuffer, bufferAddress: number, at: number, length: number): Arena => ({
+  address: bufferAddress + at,
+  length,
+  buffer,
+  bytes: new Uint8Array(buffer, at, length),
+  view: new DataView(buffer, at, length),
+  i32: new Int32Array(buffer, at, length / 4),
+  u32: new Uint32Array(buffer, at, length / 4),
+})
 
 /** Maps zeroed private memory. Throws SystemError ENOMEM, also if a view of `length` bytes is too large for V8. */
 const mapAnonymous = (length: number): Arena => {
   if (length > constants.MAX_LENGTH)
     throw new SystemError('mmap', ENOMEM, `${length} bytes; an array has at most ${constants.MAX_LENGTH}`)
-  return arenaOf(mmap(0, length, ANONYMOUS, -1, 0), length)
+  const address = mmap(0, length, ANONYMOUS, -1, 0)
+  return partOf(koffi().view(address, length), address, 0, length)
 }
 
 /** Released arenas, by length. */
@@ -165,17 +165,39 @@ const requireMappable = (fd: number, offset: number, length: number): void => {
   }
 }
 
+/**
+ * Bytes of an area, of which a pool takes its ranges. An area has one ArrayBuffer: V8 counts the bytes of ArrayBuffers
+ * as used memory, and collects garbage after each 64 MiB more (docs/decisions/rings.md). A larger range has its own
+ * area.
+ */
+const AREA = { smallest: 2 ** 22, largest: 2 ** 30 }
+
 /** A pool of address ranges for shared memory. */
 export const createRingPool = (): RingPool => {
   const idle = new Map<number, Arena[]>()
   const inUse = new Map<Mapping, Arena>()
   let mappedBytes = 0
   let idleCount = 0
+  let area: Arena | undefined
+  /** Bytes of `area` that were taken, and bytes of all areas. */
+  let takenBytes = 0
+  let areaBytes = 0
+
+  const newRange = (size: number): Arena => {
+    if (size > AREA.largest) return mapAnonymous(size)
+    if (area === undefined || takenBytes + size > area.length) {
+      area = mapAnonymous(Math.max(size, AREA.smallest, Math.min(areaBytes, AREA.largest)))
+      areaBytes += area.length
+      takenBytes = 0
+    }
+    takenBytes += size
+    return partOf(area.buffer, area.address, takenBytes - size, size)
+  }
 
   const takeRange = (size: number): Arena => {
     // Oldest first, so that a stale view shows zeros for as long as possible.
     const range = idle.get(size)?.shift()
-    if (!range) return mapAnonymous(size)
+    if (!range) return newRange(size)
     idleCount--
     return range
   }

@@ -221,6 +221,17 @@ test('a thousand mappings and releases leak no mapping and no external memory', 
   assert.ok(process.memoryUsage().external - external < 1 << 20)
 })
 
+// V8 collects garbage after each 64 MiB of new ArrayBuffers.
+test('many mappings have few ArrayBuffers', t => {
+  const fd = newFile(t, 2 ** 22)
+  const pool = createRingPool()
+  const before = mappingCount()
+  const mappings = Array.from({ length: 500 }, () => pool.map(fd, 0, 2 ** 22))
+  assert.ok(new Set(mappings.map(({ buffer }) => buffer)).size < 20)
+  assert.ok(mappingCount() - before < 550, 'a mapping that fills its range is one mapping of the process')
+  for (const mapping of mappings) pool.release(mapping)
+})
+
 test('unsafe mappings are refused with a message, and nothing is allocated', t => {
   const pool = createRingPool()
   const fd = newFile(t, 2 * PAGE)

@@ -157,14 +157,15 @@ const createRings = (
   // elements and inline data share the bytes of a WQE: each limit is as large as the bytes allow
   const inlineBytes = Math.max(cap.maxSendSge * RingSge.BYTES, cap.maxInlineData)
   const sges = Math.min(Math.floor(inlineBytes / RingSge.BYTES), maxSge)
-  const send = hasNoRing(cap.maxSendWr) ? emptySendQueue : createSendQueue(memory, cap.maxSendWr, sges, inlineBytes)
+  // the receive queue first, because rxe's user library maps it first, and offsets descend (context-file.ts)
+  const receive =
+    srqQueue ??
+    (hasNoRing(cap.maxRecvWr) ? emptyReceiveQueue : createReceiveQueue(memory, cap.maxRecvWr, cap.maxRecvSge))
   try {
-    const receive =
-      srqQueue ??
-      (hasNoRing(cap.maxRecvWr) ? emptyReceiveQueue : createReceiveQueue(memory, cap.maxRecvWr, cap.maxRecvSge))
+    const send = hasNoRing(cap.maxSendWr) ? emptySendQueue : createSendQueue(memory, cap.maxSendWr, sges, inlineBytes)
     return { send, receive, destinations }
   } catch (error) {
-    memory.free(send.ring)
+    if (receive !== srqQueue) memory.free(receive.ring)
     throw error
   }
 }
