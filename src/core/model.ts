@@ -394,11 +394,14 @@ export interface Port {
   readonly object: CoreObject
 }
 
-/** The maximum and current number of objects of one class, or of several classes together. */
+/** The maximum and current number of objects of one class, or of several together, or of something else (limits.ts). */
 export interface Limit {
-  readonly classes: readonly string[]
+  /** What is counted, in the plural. */
+  readonly subject: string
   readonly max: number
   live: number
+  /** The numbers of users, without those of core and of callers in this process. */
+  readonly users: Map<number, number>
 }
 
 export interface Device<D = unknown> {
@@ -522,8 +525,8 @@ export interface DatagramPort {
    * if the datagram is dropped, because too many wait or there is no path to the address.
    */
   send(payload: Uint8Array, to: MadAddress): boolean
-  /** Joins a multicast group. Throws CallError EINVAL, ENOMEM, EADDRNOTAVAIL. */
-  join(gid: Uint8Array): void
+  /** Joins a multicast group, for the user of `account`. Throws CallError EINVAL, ENOMEM, EADDRNOTAVAIL. */
+  join(gid: Uint8Array, account?: MemoryAccount): void
   /** Leaves a multicast group. Throws CallError EINVAL if it was not joined. */
   leave(gid: Uint8Array): void
   close(): void
@@ -606,6 +609,8 @@ export interface MemoryAccount {
   release(bytes: number): void
   /** The client's uid. */
   readonly user: number
+  /** Whether the user has only a share of what is limited in number (core/objects/limits.ts). */
+  readonly hasShare: boolean
 }
 
 /** A client's use of a device: handles, fd objects, lifetime. In Linux' terms: an open device file. */

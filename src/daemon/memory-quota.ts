@@ -21,8 +21,10 @@ export interface MemoryQuotas {
 
 const formatMib = (bytes: number): string => `${(bytes / MIB).toFixed(bytes < 10 * MIB ? 1 : 0)} MiB`
 
+/** `owner`: the user who has no share (`MemoryAccount.hasShare`), by default the daemon's. */
 export const createMemoryQuotas = (
   limits: Readonly<Record<keyof typeof MEMORY_LIMITS, number>> = MEMORY_LIMITS,
+  owner: number | undefined = process.geteuid?.(),
 ): MemoryQuotas => {
   let total = 0
   const users = new Map<number, number>()
@@ -50,6 +52,7 @@ export const createMemoryQuotas = (
       }
       return {
         user: uid,
+        hasShare: uid !== owner,
         charge(bytes) {
           check(`process ${pid}`, processes.get(pid) ?? 0, bytes, limits.process)
           check(`user ${uid}`, users.get(uid) ?? 0, bytes, limits.user)

@@ -138,6 +138,7 @@ const setUp = () => {
   /** Memory for about 30 objects. */
   const account: MemoryAccount = {
     user: 0,
+    hasShare: false,
     charge(bytes) {
       if (charged + bytes > 40_000) throw new CallError('ENOMEM', 'the quota is used up')
       charged += bytes

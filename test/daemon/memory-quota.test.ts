@@ -44,10 +44,11 @@ test('objects are charged to process, user and daemon until they are destroyed',
 })
 
 test('a create that the device refuses is not charged', () => {
-  const quotas = createMemoryQuotas()
+  const owner = 1
+  const quotas = createMemoryQuotas(undefined, owner)
   const device = createNullDevice(createCore(), 'null0')
-  const context = openContext(device, { isOpened: true, account: quotas.of(1, 1) })
+  const context = openContext(device, { isOpened: true, account: quotas.of(1, owner) })
   for (let i = 0; i < MAX_PDS; i++) invokeNow(context, Pd, 'create', 0, {}, caller)
-  assert.throws(() => invokeNow(context, Pd, 'create', 0, {}, caller), { code: 'EINVAL' })
+  assert.throws(() => invokeNow(context, Pd, 'create', 0, {}, caller), { code: 'ENOMEM', message: /the maximum/ })
   assert.equal(quotas.bytes, MAX_PDS * PD_BYTES)
 })

@@ -129,7 +129,7 @@ const errorsOf = (cls: JsonClass, { call, in: inputs, out: outputs }: JsonMethod
     errors.push('E2BIG: a record is longer than known and its rest is not zero')
   if (call === DESTROY) errors.push('EBUSY: other objects or calls still use it')
   if (isCreation && cls.identity === 'handle')
-    errors.push('EINVAL: the device has its maximum of objects of this class')
+    errors.push('ENOMEM: the device has its maximum of objects of this class, or the user their share')
   if (outputs.length > 0) errors.push('ENOSPC: too little room for an output')
   return errors
 }

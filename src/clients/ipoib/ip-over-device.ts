@@ -5,7 +5,7 @@
  */
 
 import { registerClient } from '../../core/devices/clients.ts'
-import type { Context, Core, DatagramPort, Device } from '../../core/model.ts'
+import type { Context, Core, DatagramPort, Device, MemoryAccount } from '../../core/model.ts'
 import { IpError } from '../../ip/error.ts'
 import { IpInterface } from '../../ip/interface.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -43,11 +43,12 @@ const wireGid = (mgid: Uint8Array, localGid: Uint8Array): Uint8Array =>
 class IpPort {
   readonly gid: Uint8Array
   readonly queuePair: DatagramPort
+  readonly #account: MemoryAccount | undefined
   /** By link-layer group: number of joins without a leave. Several IP groups may map to one link-layer group. */
   readonly #groups = new Map<string, number>()
 
   /** Throws CallError EOPNOTSUPP if the device has no GID or no queue pairs for clients. */
-  constructor(device: Device, receive: (packet: Uint8Array) => void) {
+  constructor(device: Device, account: MemoryAccount | undefined, receive: (packet: Uint8Array) => void) {
     const gids = device.ports[0]?.gids.entries.flatMap(entry => entry?.gid ?? []) ?? []
     const gid = gids.find(candidate => !isLinkLocal(candidate)) ?? gids[0]
     const queuePair = gid && device.driver.openDatagrams?.(device, IPOIB_QKEY, receive)
@@ -58,13 +59,14 @@ class IpPort {
       )
     this.gid = gid
     this.queuePair = queuePair
+    this.#account = account
   }
 
   join({ gid }: LinkAddress): void {
     const group = wireGid(gid, this.gid)
     const key = addressText(group)
     const uses = this.#groups.get(key) ?? 0
-    if (uses === 0) this.queuePair.join(group)
+    if (uses === 0) this.queuePair.join(group, this.#account)
     this.#groups.set(key, uses + 1)
   }
 
@@ -174,7 +176,7 @@ export class IpOverDevice {
       if (ip.prefix.isOwn(address))
         throw new CallError('EADDRINUSE', `ip_interface.create: an interface has ${addressText(address)} already`)
     // Packets come in a poll of the device, thus only after `created` is assigned.
-    const port = new IpPort(device, packet => this.#receive(created, packet))
+    const port = new IpPort(device, account, packet => this.#receive(created, packet))
     let created: DeviceInterface
     try {
       const { qpn, mtu } = port.queuePair

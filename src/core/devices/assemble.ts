@@ -8,6 +8,7 @@ import { compile } from '../dispatch/compile.ts'
 import { classTable } from '../dispatch/lookup.ts'
 import { createMemoryTable } from '../memory/region-table.ts'
 import { type Core, type CoreObject, type Device, type Driver, Lifecycle, type Limit, type Port } from '../model.ts'
+import { createLimit } from '../objects/limits.ts'
 import { createGidTable } from './gids.ts'
 
 /** A driver's description of a device, for `register`. */
@@ -23,7 +24,7 @@ export interface DeviceDescription<D = unknown> {
   readonly numCompVectors: number
   /**
    * Maximum number of objects of a class, by class name. Names separated by spaces (`'srq xrc_srq'`) share one maximum.
-   * Other classes have no limit.
+   * Other classes have no limit. Users have shares of a limit (core/objects/limits.ts).
    */
   readonly limits?: Readonly<Record<string, number>>
 }
@@ -43,8 +44,9 @@ const fixedObject = (core: Core, cls: ObjectClass, handle: number, state: unknow
 const limitsOf = (described: Readonly<Record<string, number>> = {}): ReadonlyMap<string, Limit> =>
   new Map(
     Object.entries(described).flatMap(([names, max]) => {
-      const limit: Limit = { classes: names.split(' '), max, live: 0 }
-      return limit.classes.map(name => [name, limit] as const)
+      const classes = names.split(' ')
+      const limit = createLimit(`objects of class ${classes.join(', ')}`, max)
+      return classes.map(name => [name, limit] as const)
     }),
   )
 

@@ -17,13 +17,13 @@ import {
   type Caller,
   type Context,
   type CoreObject,
-  type Device,
   type Entry,
   type FdObject,
   type HandlerValues,
   Lifecycle,
 } from '../model.ts'
 import { freeHandle, takeHandle } from './handles.ts'
+import { addTo, removeFrom, requireBelow } from './limits.ts'
 import { objectBytes } from './object-bytes.ts'
 
 const throwNoCaller = (operation: string): never => {
@@ -40,39 +40,19 @@ const noCaller: Caller = {
 
 // ---- creation ----
 
-/** Counts an object of a class. Throws EINVAL at the device's limit, as rxe returns when a pool is full. */
-const countObject = (device: Device, cls: ObjectClass): void => {
+/** Counts an object, and charges its bytes to the context's account. If it throws, neither is done. */
+const countAndCharge = ({ account, device }: Context, cls: ObjectClass): void => {
   const { name } = cls
   const limit = device.limits.get(name)
-  if (limit !== undefined) {
-    const { classes, live, max } = limit
-    if (live >= max) {
-      const counted = classes.length === 1 ? 'this class' : `the classes ${classes.join(', ')} together`
-      throw new CallError(
-        'EINVAL',
-        `${name}.create: device ${device.name} has ${live} objects of ${counted}, its maximum`,
-      )
-    }
-    limit.live++
-  }
+  if (limit !== undefined) requireBelow(limit, account, `${name}.create: device ${device.name}`)
+  account?.charge(objectBytes(cls))
+  if (limit !== undefined) addTo(limit, account)
   device.counts[name] = (device.counts[name] ?? 0) + 1
 }
 
-/** Counts an object, and charges its bytes to the context's account. If one of the two throws, neither is done. */
-const countAndCharge = (context: Context, cls: ObjectClass): void => {
-  const { account, device } = context
-  account?.charge(objectBytes(cls))
-  try {
-    countObject(device, cls)
-  } catch (error) {
-    account?.release(objectBytes(cls))
-    throw error
-  }
-}
-
 /**
- * Creates an object with a handle, not visible yet, and counts the use of its parents. Throws EINVAL at the device's
- * limit of the class, ENOMEM at the limit of the context's account.
+ * Creates an object with a handle, not visible yet, and counts the use of its parents. Throws ENOMEM at the device's
+ * limit of the class, at the user's share of it, and at the limit of the context's account.
  */
 export const createObject = (context: Context, cls: ObjectClass, parents: readonly CoreObject[]): CoreObject => {
   const { device } = context
@@ -154,7 +134,7 @@ export const removeObject = (object: CoreObject): void => {
   counts[name]!--
   context.account?.release(objectBytes(object.class))
   const limit = limits.get(name)
-  if (limit !== undefined) limit.live--
+  if (limit !== undefined) removeFrom(limit, context.account)
   if (object.class.identity === 'fd') {
     const fd = object as FdObject
     closeEvents(fd)

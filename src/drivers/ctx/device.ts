@@ -58,8 +58,9 @@ const notify = (receiver: AssignedContext): void => {
 }
 
 const lowestFreeNumber = (slots: readonly unknown[]): number => {
-  for (let number = 0; number < CtxLimits.contexts; number++) if (slots[number] === undefined) return number
-  throw new CallError('EBUSY', `ctx_context.create: all ${CtxLimits.contexts} contexts are assigned`)
+  let number = 0
+  while (slots[number] !== undefined) number++
+  return number
 }
 
 const contextClass = driverClass<typeof CtxContext, AssignedContext>(CtxContext, {
@@ -156,4 +157,5 @@ export const createCtxDevice = (core: Core, name: string): Device<CtxState> =>
     extended: zeroRecord(ExtendedDeviceAttributes),
     ports: [],
     numCompVectors: 0,
+    limits: { ctx_context: CtxLimits.contexts },
   })

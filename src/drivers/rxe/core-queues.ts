@@ -4,7 +4,7 @@
  * passed to the client's function. A sent payload waits until a `poll` of the device finds room in the port. As on
  * Linux, AckReq is set, although datagrams are not acknowledged.
  */
-import type { DatagramPort, MadAddress, ManagementPort } from '../../core/model.ts'
+import type { DatagramPort, MadAddress, ManagementPort, MemoryAccount } from '../../core/model.ts'
 import type { FlowAddress } from '../../phy/port.ts'
 import { counterValues } from '../../spec/counters.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -205,8 +205,8 @@ class MulticastQueue extends DatagramQueue implements DatagramPort {
   }
 
   /** `Groups` knows a queue pair of a core client by its negated QPN. */
-  join(gid: Uint8Array): void {
-    this.device.groups.attach(-this.qpn, gid, MLID)
+  join(gid: Uint8Array, account?: MemoryAccount): void {
+    this.device.groups.attach(-this.qpn, gid, MLID, account)
   }
 
   leave(gid: Uint8Array): void {

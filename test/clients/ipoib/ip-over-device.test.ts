@@ -255,6 +255,7 @@ describe('an interface', () => {
     const stackOf = (user: number, i: number): Stack =>
       new Stack(deviceOf(a, 1), `10.9.${user}.${i + 1}`, 24, {
         user,
+        hasShare: false,
         charge: () => {},
         recharge: () => {},
         release: () => {},
@@ -285,6 +286,7 @@ it('a process is charged for buffers that peers may fill, until their release', 
   let charged = 0
   const account = {
     user: 0,
+    hasShare: false,
     charge(bytes: number) {
       charged += bytes
     },

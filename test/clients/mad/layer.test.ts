@@ -314,6 +314,7 @@ describe('the classes of management datagrams', () => {
     const limit = 100_000
     const account: MemoryAccount = {
       user: 0,
+      hasShare: false,
       charge(bytes) {
         if (charged + bytes > limit) throw new CallError('ENOMEM', 'no memory')
         charged += bytes

@@ -175,7 +175,7 @@ test('a context that is being closed is not listed, and only its own user waits 
   const [USER, OTHER_USER] = [1, 2]
   const context = openContext(device, {
     isOpened: true,
-    account: { user: USER, charge() {}, recharge() {}, release() {} },
+    account: { user: USER, hasShare: false, charge() {}, recharge() {}, release() {} },
   })
   const { deferredJobs, runJob } = deferJobs(core)
   assert.equal([...openedContexts(device as Device)].length, 2)

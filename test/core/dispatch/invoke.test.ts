@@ -354,14 +354,14 @@ test('a refused destroy leaves the object alive', () => {
   )
 })
 
-test('a create beyond the device’s limit for the class is refused with EINVAL', () => {
+test('a create beyond the device’s limit for the class is refused with ENOMEM', () => {
   const { context, device, caller } = openTestDevice({ limits: { pd: 2 } })
   const otherContext = openContext(device, { isOpened: true })
   invokeNow(context, Pd, 'create', 0, {}, caller)
   invokeNow(otherContext, Pd, 'create', 0, {}, caller)
   assert.equal(
     errnoOf(() => invokeNow(context, Pd, 'create', 0, {}, caller)),
-    'EINVAL',
+    'ENOMEM',
   )
   closeContext(otherContext)
   assert.equal(
@@ -382,8 +382,8 @@ test('classes may share a limit, as queue pairs of all types do (Linux: max_qp)'
     () => invokeNow(context, Cq, 'create', 0, cq, caller),
   ])
     assert.throws(create, {
-      code: 'EINVAL',
-      message: /test0 has 3 objects of the classes pd, cq together, its maximum$/,
+      code: 'ENOMEM',
+      message: /create: device test0: there are 3 objects of class pd, cq, the maximum; destroy some$/,
     })
   invokeNow(context, Cq, 'destroy', 1, {}, caller)
   assert.equal(invokeNow(context, Pd, 'create', 0, {}, caller).object, 1)

@@ -6,6 +6,8 @@ import { describe, it } from 'node:test'
 import { lacking, NOBODY, noGuests, ownProgram, run, start, startDaemon } from '../programs.ts'
 
 const program = ownProgram('many_objects')
+/** max_ah. */
+const MAX_AHS = 32767
 
 describe('very many objects', { skip: lacking(program) }, () => {
   it('need few mappings in the program, also after they were destroyed and created again', async t => {
@@ -16,6 +18,22 @@ describe('very many objects', { skip: lacking(program) }, () => {
       assert.equal(counts.length, 3, `${kind}: ${stdout}${stderr}`)
       assert.ok(Math.max(...counts) < 100, `${kind}: ${stdout}`)
     }
+  })
+
+  it('of a guest are at most half of the maximum of the device', { skip: noGuests }, async t => {
+    const daemon = await startDaemon(t, { guest: NOBODY })
+    const guest = start(t, program, ['ah', '20000'], {
+      env: daemon.env,
+      uid: NOBODY,
+      gid: NOBODY,
+      stdio: ['pipe', 'pipe', 'pipe'],
+    })
+    const share = Math.floor(MAX_AHS / 2)
+    await guest.printed(new RegExp(`${share} of 20000: Cannot allocate memory`))
+    const { stdout } = await run(t, program, ['ah', '100'], { env: daemon.env })
+    assert.match(stdout, /^100 of 100, /)
+    guest.child.stdin?.end()
+    await guest.ended
   })
 
   it('with large rings, of a guest, leave mappings and addresses to others', { skip: noGuests }, async t => {

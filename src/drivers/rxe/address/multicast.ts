@@ -4,6 +4,9 @@
  * As on Linux, attaching a queue pair twice to the same GID and multicast LID has no effect. Attaching it to the same
  * GID with another LID adds a membership. RoCE packets have no LID.
  */
+
+import type { Limit, MemoryAccount } from '../../../core/model.ts'
+import { addTo, createLimit, removeFrom, requireBelow } from '../../../core/objects/limits.ts'
 import type { Port } from '../../../phy/port.ts'
 import { CallError, type ErrnoName } from '../../../spec/errno.ts'
 import { copyOfBytes } from '../../../spec/memory.ts'
@@ -23,10 +26,10 @@ export interface MulticastLimits {
  */
 export interface Groups {
   /**
-   * EINVAL for a GID that is no multicast GID, ENOMEM beyond a limit, EMFILE or ENFILE if the daemon's descriptors are
-   * exhausted, EADDRNOTAVAIL if the port cannot join for another reason.
+   * EINVAL for a GID that is no multicast GID, ENOMEM beyond a limit or the share of `account`'s user, EMFILE or ENFILE
+   * if the daemon's descriptors are exhausted, EADDRNOTAVAIL if the port cannot join for another reason.
    */
-  attach(row: number, gid: Uint8Array, mlid: number): void
+  attach(row: number, gid: Uint8Array, mlid: number, account?: MemoryAccount): void
   /** EINVAL if the queue pair is not attached with this LID. */
   detach(row: number, gid: Uint8Array, mlid: number): void
   detachAll(row: number): void
@@ -39,6 +42,17 @@ export interface Groups {
 interface Group {
   readonly gid: Uint8Array
   rows: number[]
+  /** The queue pairs of programs. */
+  readonly members: Limit
+  /** The account of the first row: it has the group. */
+  holder: MemoryAccount | undefined
+}
+
+/** Memberships of a queue pair. */
+interface Memberships {
+  readonly account: MemoryAccount | undefined
+  /** Multicast LIDs by key of the group. */
+  readonly lids: Map<string, Set<number>>
 }
 
 const noMembers: readonly number[] = []
@@ -46,9 +60,10 @@ const keyOf = (gid: Uint8Array): string => gid.join('.')
 
 export const createGroups = (port: Pick<Port, 'joinGroup' | 'leaveGroup'>, limits: MulticastLimits): Groups => {
   const groups = new Map<string, Group>()
-  /** Multicast LIDs by row and by key of the group. */
-  const memberships = new Map<number, Map<string, Set<number>>>()
-  let totalMemberships = 0
+  /** By row. */
+  const memberships = new Map<number, Memberships>()
+  const groupLimit = createLimit('multicast groups', limits.groups)
+  const membershipLimit = createLimit('memberships of multicast groups', limits.memberships)
   /**
    * Argument and result of the last `rowsOf`: consecutive runs are often of one flow. The bytes of a flow's GID never
    * change, so the array's identity is compared.
@@ -56,10 +71,10 @@ export const createGroups = (port: Pick<Port, 'joinGroup' | 'leaveGroup'>, limit
   let lastGid: Uint8Array | undefined
   let lastRows = noMembers
 
-  const join = (gid: Uint8Array): Group => {
-    if (groups.size >= limits.groups)
-      throw new CallError('ENOMEM', `ud_qp.attachMcast: the device is in ${limits.groups} groups, its maximum`)
-    const group = { gid: copyOfBytes(gid), rows: [] }
+  const join = (gid: Uint8Array, holder: MemoryAccount | undefined): Group => {
+    requireBelow(groupLimit, holder, 'ud_qp.attachMcast')
+    const members = createLimit(`queue pairs in group ${addressText(gid)}`, limits.members)
+    const group: Group = { gid: copyOfBytes(gid), rows: [], members, holder }
     try {
       port.joinGroup(group.gid)
     } catch (error) {
@@ -67,57 +82,61 @@ export const createGroups = (port: Pick<Port, 'joinGroup' | 'leaveGroup'>, limit
       throw new CallError(code, `ud_qp.attachMcast: group ${addressText(gid)}: ${(error as Error).message}`)
     }
     groups.set(keyOf(gid), group)
+    addTo(groupLimit, holder)
     return group
   }
 
-  const leave = (row: number, key: string): void => {
+  const leave = (row: number, key: string, account: MemoryAccount | undefined): void => {
     const group = groups.get(key) as Group
     group.rows = group.rows.filter(member => member !== row)
+    if (row >= 0) removeFrom(group.members, account)
     lastGid = undefined
-    if (group.rows.length > 0) return
+    removeFrom(groupLimit, group.holder)
+    const [next] = group.rows
+    if (next !== undefined) {
+      group.holder = memberships.get(next)?.account
+      addTo(groupLimit, group.holder)
+      return
+    }
     port.leaveGroup(group.gid)
     groups.delete(key)
   }
 
   const removeMembership = (row: number, key: string, mlid: number): void => {
-    const groupsOfRow = memberships.get(row) as Map<string, Set<number>>
-    const lids = groupsOfRow.get(key) as Set<number>
+    const { account, lids: lidsByGroup } = memberships.get(row) as Memberships
+    const lids = lidsByGroup.get(key) as Set<number>
     lids.delete(mlid)
-    totalMemberships--
+    removeFrom(membershipLimit, account)
     if (lids.size > 0) return
-    groupsOfRow.delete(key)
-    if (groupsOfRow.size === 0) memberships.delete(row)
-    leave(row, key)
+    lidsByGroup.delete(key)
+    if (lidsByGroup.size === 0) memberships.delete(row)
+    leave(row, key, account)
   }
 
   return {
-    attach(row, gid, mlid) {
+    attach(row, gid, mlid, account) {
       if (!isMulticastGid(gid))
         throw new CallError('EINVAL', `ud_qp.attachMcast: attribute gid: ${addressText(gid)} is not a multicast GID`)
       const key = keyOf(gid)
-      const lids = memberships.get(row)?.get(key)
+      const lids = memberships.get(row)?.lids.get(key)
       if (lids?.has(mlid)) return
-      if (totalMemberships >= limits.memberships)
-        throw new CallError('ENOMEM', `ud_qp.attachMcast: the device has ${limits.memberships} memberships already`)
+      requireBelow(membershipLimit, account, 'ud_qp.attachMcast')
       if (lids === undefined) {
-        const members = groups.get(key)?.rows.filter(member => member >= 0) ?? noMembers
-        if (row >= 0 && members.length >= limits.members)
-          throw new CallError(
-            'ENOMEM',
-            `ud_qp.attachMcast: group ${addressText(gid)} has ${limits.members} queue pairs already`,
-          )
-        const group = groups.get(key) ?? join(gid)
+        const existing = groups.get(key)
+        if (row >= 0 && existing !== undefined) requireBelow(existing.members, account, 'ud_qp.attachMcast')
+        const group = existing ?? join(gid, account)
         group.rows = [...group.rows, row]
+        if (row >= 0) addTo(group.members, account)
         lastGid = undefined
-        const groupsOfRow = memberships.get(row) ?? new Map<string, Set<number>>()
-        memberships.set(row, groupsOfRow.set(key, new Set()))
+        if (!memberships.has(row)) memberships.set(row, { account, lids: new Map() })
+        memberships.get(row)?.lids.set(key, new Set())
       }
-      memberships.get(row)?.get(key)?.add(mlid)
-      totalMemberships++
+      memberships.get(row)?.lids.get(key)?.add(mlid)
+      addTo(membershipLimit, account)
     },
     detach(row, gid, mlid) {
       const key = keyOf(gid)
-      if (!memberships.get(row)?.get(key)?.has(mlid))
+      if (!memberships.get(row)?.lids.get(key)?.has(mlid))
         throw new CallError(
           'EINVAL',
           `ud_qp.detachMcast: the queue pair is not attached to ${addressText(gid)} with multicast LID ${mlid}`,
@@ -125,10 +144,10 @@ export const createGroups = (port: Pick<Port, 'joinGroup' | 'leaveGroup'>, limit
       removeMembership(row, key, mlid)
     },
     detachAll(row) {
-      for (const [key, lids] of [...(memberships.get(row) ?? [])])
+      for (const [key, lids] of [...(memberships.get(row)?.lids ?? [])])
         for (const mlid of [...lids]) removeMembership(row, key, mlid)
     },
-    count: row => [...(memberships.get(row)?.values() ?? [])].reduce((sum, lids) => sum + lids.size, 0),
+    count: row => [...(memberships.get(row)?.lids.values() ?? [])].reduce((sum, lids) => sum + lids.size, 0),
     rowsOf(gid) {
       if (gid !== lastGid) {
         lastRows = groups.get(keyOf(gid))?.rows ?? noMembers

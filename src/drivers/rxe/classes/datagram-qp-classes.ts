@@ -19,7 +19,7 @@ const ud = qpClass(UdQp, 'UD', Service.UD)
 const destroyUd = ud.handlers.destroy as AnyHandler
 const multicastHandlers: Handlers<typeof UdQp, QueuePair> = {
   attachMcast(call, { state }, { gid, mlid }) {
-    stateOf(call).groups.attach(state.row, gid, mlid)
+    stateOf(call).groups.attach(state.row, gid, mlid, call.context.account)
     return {}
   },
   detachMcast(call, { state }, { gid, mlid }) {

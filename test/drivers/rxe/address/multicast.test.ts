@@ -3,6 +3,8 @@
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
+import type { MemoryAccount } from '../../../../src/core/model.ts'
+import { createMemoryQuotas } from '../../../../src/daemon/memory-quota.ts'
 import { createGroups } from '../../../../src/drivers/rxe/address/multicast.ts'
 import { errnoOf } from '../../../core/fixture.ts'
 import { address } from '../../../ip/link.ts'
@@ -15,8 +17,8 @@ const createTestGroups = (limits: Parameters<typeof createGroups>[1]) => {
     limits,
   )
   /** Attaches the queue pair of a row to group 239.0.0.`group`; returns the errno, or 'ok'. */
-  const attach = (row: number, group: number, mlid = 0) =>
-    errnoOf(() => groups.attach(row, address(`239.0.0.${group}`), mlid))
+  const attach = (row: number, group: number, mlid = 0, account?: MemoryAccount) =>
+    errnoOf(() => groups.attach(row, address(`239.0.0.${group}`), mlid, account))
   return { groups, joined, attach }
 }
 
@@ -70,4 +72,36 @@ it("queue pairs of core's clients do not count towards the limit of members", ()
   )
   groups.attach(-20, gid, 0)
   assert.deepEqual(groups.rowsOf(gid), [-17, -18, -19, 0, 1, -20])
+})
+
+it('another user may have half of the groups, of the members of a group, and of the memberships', () => {
+  const quotas = createMemoryQuotas(undefined, 1000)
+  const [owner, guest] = [quotas.of(1, 1000), quotas.of(2, 7)]
+  const many = createTestGroups({ groups: 4, members: 99, memberships: 99 })
+  assert.deepEqual(
+    [1, 2, 3].map(group => many.attach(0, group, 0, guest)),
+    ['ok', 'ok', 'ENOMEM'],
+  )
+  assert.deepEqual(
+    [3, 4, 5].map(group => many.attach(1, group, 0, owner)),
+    ['ok', 'ok', 'ENOMEM'],
+  )
+  // A group whose first member leaves is its next member's.
+  assert.equal(many.attach(2, 3, 0, guest), 'ok')
+  many.groups.detach(1, address('239.0.0.3'), 0)
+  many.groups.detach(0, address('239.0.0.1'), 0)
+  assert.deepEqual([many.attach(0, 1, 0, guest), many.attach(1, 1, 0, owner)], ['ENOMEM', 'ok'])
+
+  const large = createTestGroups({ groups: 9, members: 4, memberships: 99 })
+  assert.deepEqual(
+    [0, 1, 2].map(row => large.attach(row, 1, 0, guest)),
+    ['ok', 'ok', 'ENOMEM'],
+  )
+  assert.deepEqual([large.attach(3, 1, 0, owner), large.attach(4, 1, 0, owner)], ['ok', 'ok'])
+
+  const limited = createTestGroups({ groups: 9, members: 9, memberships: 4 })
+  assert.deepEqual(
+    [1, 2, 3].map(mlid => limited.attach(0, 1, mlid, guest)),
+    ['ok', 'ok', 'ENOMEM'],
+  )
 })
