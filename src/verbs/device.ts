@@ -82,7 +82,7 @@ export interface Device extends AsyncDisposable {
   interface(): readonly ObjectClass[]
   /** Whether the device has a class, or a method of the class. */
   supports(className: string, method?: string): boolean
-  /** Creates a protection domain. Throws RdmaError EINVAL at the device's limit. */
+  /** Creates a protection domain. Throws RdmaError ENOMEM at the device's limit. */
   pd(): ProtectionDomain
   /** Creates a completion queue. Throws RdmaError EINVAL, ENOMEM. */
   cq(options?: CqOptions): CompletionQueue
