@@ -3,11 +3,11 @@
  * of mappings of rings that the program has. Then destroys all, creates all, destroys every third, and creates those.
  * Then waits for the end of standard input.
  *
- *   many_objects cq|srq|qp|ah COUNT [ENTRIES]   ENTRIES: of a queue, default 1
+ *   many_objects cq|srq|qp|member COUNT [ENTRIES]   ENTRIES: of a queue, default 1
  */
 #include "../endpoint.h"
 
-#define USAGE "usage: many_objects cq|srq|qp|ah COUNT [ENTRIES]"
+#define USAGE "usage: many_objects cq|srq|qp|member COUNT [ENTRIES]"
 
 static struct ibv_context *context;
 static struct ibv_pd *pd;
@@ -48,16 +48,27 @@ static int destroy_one_qp(void *object)
     return ibv_destroy_qp(object);
 }
 
-static void *create_one_ah(void)
+/* A UD queue pair in a multicast group, ff0e::1. */
+static union ibv_gid group = {.raw = {0xff, 0x0e, [15] = 1}};
+
+static void *create_one_member(void)
 {
-    struct ibv_ah_attr attr = {.port_num = 1, .is_global = 1};
-    NEED(ibv_query_gid(context, 1, 0, &attr.grh.dgid) == 0, "ibv_query_gid: %s", strerror(errno));
-    return ibv_create_ah(pd, &attr);
+    struct ibv_qp_init_attr attr = {.send_cq = cq, .recv_cq = cq, .qp_type = IBV_QPT_UD};
+    attr.cap.max_send_wr = attr.cap.max_recv_wr = attr.cap.max_send_sge = attr.cap.max_recv_sge = 1;
+    struct ibv_qp *qp = ibv_create_qp(pd, &attr);
+    NEED(qp, "ibv_create_qp: %s", strerror(errno));
+    const int error = ibv_attach_mcast(qp, &group, 0);
+    if (error == 0)
+        return qp;
+    ibv_destroy_qp(qp);
+    errno = error;
+    return NULL;
 }
 
-static int destroy_one_ah(void *object)
+static int destroy_one_member(void *object)
 {
-    return ibv_destroy_ah(object);
+    const int error = ibv_detach_mcast(object, &group, 0);
+    return error ? error : ibv_destroy_qp(object);
 }
 
 static const struct kind {
@@ -68,7 +79,7 @@ static const struct kind {
     {"cq", create_one_cq, destroy_one_cq},
     {"srq", create_one_srq, destroy_one_srq},
     {"qp", create_one_qp, destroy_one_qp},
-    {"ah", create_one_ah, destroy_one_ah},
+    {"member", create_one_member, destroy_one_member},
 };
 
 static int mappings_of_rings(void)
