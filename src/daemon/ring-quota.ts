@@ -38,9 +38,18 @@ const DIVISOR = 2
 
 const countMappings = (): number => readFileSync('/proc/self/maps', 'latin1').split('\n').length
 
+/** vm.max_map_count, or Linux's default if the system does not tell. */
+const maxMapCount = (): number => {
+  try {
+    return Number(readFileSync('/proc/sys/vm/max_map_count', 'latin1'))
+  } catch {
+    return 65_530
+  }
+}
+
 /** Half of the mappings that the system leaves to this process: a range without a file between two is one too. */
 const mappingsForRings = (): number => {
-  const max = Number(readFileSync('/proc/sys/vm/max_map_count', 'latin1'))
+  const max = maxMapCount()
   return Math.max(MINIMUM.mappings, Math.floor((max - countMappings() - RESERVED) / 2))
 }
 

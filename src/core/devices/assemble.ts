@@ -45,7 +45,7 @@ const limitsOf = (described: Readonly<Record<string, number>> = {}): ReadonlyMap
   new Map(
     Object.entries(described).flatMap(([names, max]) => {
       const classes = names.split(' ')
-      const limit = createLimit(`objects of class ${classes.join(', ')}`, max)
+      const limit = createLimit(`objects of class ${classes.join(' or ')}`, max)
       return classes.map(name => [name, limit] as const)
     }),
   )
