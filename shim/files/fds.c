@@ -45,12 +45,6 @@ static void unlock_table(const struct shim_guard *guard)
     shim_guard_leave(guard);
 }
 
-IN_CHILD void fd_after_fork(void)
-{
-    static const pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
-    lock = fresh;
-}
-
 /* ---- entries ---- */
 
 /* Creates the table unless it exists. With the lock held. False with errno if there is no memory. */
@@ -88,10 +82,37 @@ static int put_entry(int fd, const struct fd_entry *entry)
     slot->partner = entry->partner;
     slot->context = entry->context;
     slot->rdev = entry->rdev;
-    __atomic_store_n(&slot->kind, entry->kind, __ATOMIC_RELEASE);
     if (fd > highest_fd)
         highest_fd = fd;
+    __atomic_store_n(&slot->kind, entry->kind, __ATOMIC_RELEASE);
     return 0;
+}
+
+/* Whether `hidden` is the doorbell socket of the context `fd`. */
+static bool is_doorbell_of(int hidden, int fd)
+{
+    return hidden >= 0 && fd_kind(hidden) == FD_HIDDEN && fd_table[hidden].partner == fd;
+}
+
+/*
+ * fork copies the descriptors before the memory, so the child has the entry of a descriptor that another thread opened
+ * in between, and not the descriptor. The child's next file of that number must not be taken for it.
+ */
+IN_CHILD static void clear_absent(void)
+{
+    for (int fd = 0; fd <= highest_fd; fd++)
+        if (fd_kind(fd) != FD_OTHER && REAL(fcntl)(fd, F_GETFD) < 0)
+            clear_entry(fd);
+    for (int fd = 0; fd <= highest_fd; fd++)
+        if (fd_kind(fd) == FD_CONTEXT && !is_doorbell_of(fd_table[fd].partner, fd))
+            fd_table[fd].partner = -1;
+}
+
+IN_CHILD void fd_after_fork(void)
+{
+    static const pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
+    lock = fresh;
+    clear_absent();
 }
 
 static int lock_and_put_entry(int fd, const struct fd_entry *entry)
@@ -248,8 +269,9 @@ static int remove_entry(int fd)
     clear_entry(fd);
     if (entry.kind != FD_CONTEXT || entry.partner < 0)
         return -1;
-    if (fd_kind(entry.partner) == FD_HIDDEN && fd_table[entry.partner].partner == fd)
-        clear_entry(entry.partner);
+    if (!is_doorbell_of(entry.partner, fd))
+        return -1;
+    clear_entry(entry.partner);
     return entry.partner;
 }
 

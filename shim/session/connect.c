@@ -151,7 +151,7 @@ bool session_connect(const struct shim_guard *guard)
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     memcpy(address.sun_path, shim_socket_path, sizeof address.sun_path);
     const struct timeval timeout = {.tv_sec = UNBLOCK_SECONDS};
-    int fd = REAL(socket)(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    int fd = fd_opened(REAL(socket)(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
     if (fd >= 0) {
         setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout);
         setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof timeout); /* for a full backlog */

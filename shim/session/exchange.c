@@ -66,6 +66,8 @@ static ssize_t receive(int fd, struct reply *reply, bool may_wait)
             continue;
         reply->fd_count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
         memcpy(reply->fds, CMSG_DATA(c), reply->fd_count * sizeof(int));
+        for (unsigned i = 0; i < reply->fd_count; i++)
+            fd_opened(reply->fds[i]);
     }
     reply->is_truncated = (header.msg_flags & MSG_CTRUNC) != 0;
     return length;

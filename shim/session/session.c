@@ -112,8 +112,8 @@ static bool is_vfork_child(void)
 }
 
 /*
- * The lock is made anew: a thread that the child does not have may hold it. The table of descriptors needs no repair,
- * because an entry's kind is written last. Our copies of the parent's connections must not keep them alive.
+ * The lock is made anew: a thread that the child does not have may hold it. Our copies of the parent's connections must
+ * not keep them alive.
  */
 IN_CHILD static void after_fork(void)
 {

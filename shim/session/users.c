@@ -11,7 +11,7 @@
 static void read_small(const char *path, char *text, size_t size)
 {
     const int fd = REAL(open)(path, O_RDONLY | O_CLOEXEC);
-    const ssize_t length = fd < 0 ? 0 : read(fd, text, size - 1);
+    const ssize_t length = fd < 0 ? 0 : REAL(read)(fd, text, size - 1);
     if (fd >= 0)
         REAL(close)(fd);
     text[length > 0 ? length : 0] = '\0';

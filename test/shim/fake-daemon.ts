@@ -390,7 +390,7 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
     }
   }
 
-  /** The daemon's end of the only socket of NETLINK_RDMA. The answer to a datagram is as many bytes of the value 7. */
+  /** The daemon's end of the last socket of NETLINK_RDMA. The answer to a datagram is as many bytes of the value 7. */
   let netlink: number | undefined
   const answerNetlink = (fd: number): number => {
     const { operation, extra, argument } = request
@@ -399,6 +399,7 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
     switch (operation) {
       case NetlinkOperation.OPEN: {
         const [ours, theirs] = socketPair()
+        if (netlink !== undefined) close(netlink)
         netlink = ours
         setBlocking(theirs)
         setSendTimeout(theirs, DescriptorMark.FIRST + InstallKind.NETLINK, DescriptorMark.MICROSECONDS)

@@ -61,6 +61,7 @@ export const scenarioTitles = {
   last_number: 'a copy of a descriptor at the last free number rings doorbells by calls',
   lowered_limit: 'a limit of descriptors that is lowered later leaves contexts usable, in children too',
   forks: 'a child has its own session and shares the contexts',
+  half_copied: 'a child can use numbers that other threads opened during the fork',
   exec: 'a device descriptor works after exec until it is closed',
   exec_events: 'numbers of event descriptors inherited by exec are free after close',
   passed_and_closed: 'numbers of passed descriptors are free after close',

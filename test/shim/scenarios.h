@@ -164,6 +164,8 @@ void full_table(void);
 void truncated_hello(void);
 void daemon_full(void);
 void forks(void);
+void half_copied(void);
+void many_forks(void);
 void exec(void);
 void expect_reusable(int fd);
 void exec_events(void);

@@ -334,6 +334,41 @@ void forks(void)
     EXPECT(order(watcher, CONTEXTS, 0) == 1);
 }
 
+/* In a child: a pipe and a device work, whichever gets the number `absent`. */
+static void expect_free(int absent)
+{
+    EXPECT_IN_CHILD(order(open_device(), ECHO, 4) == 4);
+    int ends[2];
+    char byte;
+    EXPECT_IN_CHILD(pipe(ends) == 0 && ends[0] == absent && write(ends[1], "x", 1) == 1 && read(absent, &byte, 1) == 1);
+}
+
+/*
+ * fork copies the descriptors before the memory: of a descriptor that another thread opens meanwhile, the child has the
+ * shim's entry only. Here such a state is made by a close that the shim does not see.
+ */
+void half_copied(void)
+{
+    const int fd = open_device(), channel = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_RDMA);
+    syscall(SYS_close, channel);
+    expect_free(channel);
+    int32_t event = -1;
+    EXPECT(order(fd, EVENT_4, (uintptr_t)&event) == 0 && event == channel);
+    syscall(SYS_close, event);
+    expect_free(event);
+    int64_t driver = -1;
+    EXPECT(order(fd, DRIVER_8, (uintptr_t)&driver) == 0 && driver == channel);
+    syscall(SYS_close, (int)driver);
+    expect_free((int)driver);
+    /* A context without its doorbell socket, whose number another file gets. */
+    const int other = open_device(), doorbell = FIRST_HIDDEN + 2;
+    EXPECT(other == channel && syscall(SYS_close, doorbell) == 0);
+    EXPECT_IN_CHILD(syscall(SYS_fcntl, 2, F_DUPFD, doorbell) == doorbell && fcntl(other, F_SETFD, FD_CLOEXEC) == 0 &&
+                    close(other) == 0 && syscall(SYS_fcntl, doorbell, F_GETFD) == 0);
+    syscall(SYS_close, other);
+    expect_free(other);
+}
+
 const char *self;
 
 /* After exec. `number`: an inherited descriptor of a context; `remaining`: contexts after that descriptor is closed. */
@@ -608,6 +643,29 @@ void threads(void)
     for (int i = 0; i < 4; i++)
         EXPECT(pthread_join(thread[i], NULL) == 0);
     EXPECT(order(fd, CONTEXTS, 0) == 1 && hidden_count() == 2);
+}
+
+static void *open_sockets(void *stops)
+{
+    while (!__atomic_load_n((bool *)stops, __ATOMIC_RELAXED)) {
+        const int channel = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_RDMA), fd = open_device();
+        EXPECT(channel >= 0 && close(channel) == 0 && close(fd) == 0);
+    }
+    return NULL;
+}
+
+/* Forks 500 children, which open a device, while other threads open and close devices. */
+void many_forks(void)
+{
+    bool stops = false;
+    pthread_t thread[2];
+    for (int i = 0; i < 2; i++)
+        EXPECT(pthread_create(&thread[i], NULL, open_sockets, &stops) == 0);
+    for (int i = 0; i < 500; i++)
+        EXPECT_IN_CHILD(order(open_device(), ECHO, 1) == 1);
+    __atomic_store_n(&stops, true, __ATOMIC_RELAXED);
+    for (int i = 0; i < 2; i++)
+        EXPECT(pthread_join(thread[i], NULL) == 0);
 }
 
 /* ---- two threads connect while the daemon is slow ---- */
