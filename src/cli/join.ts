@@ -9,6 +9,7 @@
  * upgrade, own-daemon.ts names another.
  */
 import { join } from 'node:path'
+import { close, connect } from '../host/net/sockets.ts'
 import { makeSocketFolder, namedSocket } from '../verbs/remote/user-socket.ts'
 import { type Handlers, NoDaemonError, openSession, type ToolClient, VersionError } from './client.ts'
 import { type ConfigOptions, difference, fullConfig, type WantedConfig, wantedConfig } from './config.ts'
@@ -53,12 +54,22 @@ const startPrivate = async (wanted: WantedConfig, handlers?: Handlers): Promise<
         const timer = setTimeout(() => daemon.process.kill('SIGKILL'), END_TIMEOUT)
         await daemon.ended
         clearTimeout(timer)
-        removeFolder(folder)
+        if (!isServed(socket)) removeFolder(folder)
       },
     }
   } catch (error) {
     removeFolder(folder)
     throw error
+  }
+}
+
+/** Whether a daemon is at the socket: another one may have taken its path. */
+const isServed = (socket: string): boolean => {
+  try {
+    close(connect(socket))
+    return true
+  } catch {
+    return false
   }
 }
 

@@ -1,10 +1,11 @@
 /*
  * Paths of the package (a checkout or an installed package) and of its preload libraries, and temporary folders.
  */
-import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { chmodSync, existsSync, mkdtempSync, readFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { holdFile, removeHeld } from '../host/held-file.ts'
 import { libraryPath, platformPackage } from '../host/library.ts'
 
 const thisFile = fileURLToPath(import.meta.url)
@@ -18,8 +19,8 @@ const findRoot = (): string => {
 /** The folder with package.json: the checkout, or the installed package. */
 export const packageRoot = findRoot()
 
-/** The entry module for a new process of the command line. */
-export const mainModule = join(dirname(thisFile), `main${thisFile.endsWith('.ts') ? '.ts' : '.js'}`)
+/** The script for a new process of the command line. */
+export const userdmaScript = join(packageRoot, 'bin', 'userdma')
 
 const hasPlatformPackage = ['x64', 'arm64'].includes(process.arch)
 
@@ -56,6 +57,12 @@ export const freesLibrary = (): string => preloadLibrary('libuserdma_frees.so')
 /** The library that reports when threads wait, for `userdma check --races`. Throws as `preloadLibrary`. */
 export const waitsLibrary = (): string => preloadLibrary('libuserdma_waits.so')
 
+/** Descriptors of the folders that `removeFolder` may remove (held-file.ts). They stay open until this process ends. */
+const heldFolders = new Map<string, number>()
+
+/** Notes the folder at the path for `removeFolder`. Throws the system's error. */
+export const holdFolder = (folder: string): void => void heldFolders.set(folder, holdFile(folder))
+
 /** Creates a folder that only this user can enter, in the temporary folder. Throws an Error after a failure. */
 export const privateFolder = (): string => {
   let folder: string
@@ -67,10 +74,15 @@ export const privateFolder = (): string => {
   }
   // mkdtemp's mode depends on the umask.
   chmodSync(folder, 0o700)
+  holdFolder(folder)
   return folder
 }
 
-export const removeFolder = (folder: string): void => rmSync(folder, { recursive: true, force: true })
+/** Removes a folder of `privateFolder` or `holdFolder`, unless another folder is at its path now. */
+export const removeFolder = (folder: string): void => {
+  const held = heldFolders.get(folder)
+  if (held !== undefined) removeHeld(folder, held)
+}
 
 /** The version in package.json. */
 export const packageVersion = (): string =>

@@ -6,13 +6,15 @@
  * it. Its standard error is a file beside its socket.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { closeSync, openSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import { randomBytes } from 'node:crypto'
+import { closeSync, openSync, readFileSync, renameSync } from 'node:fs'
 import { dirname, join } from 'node:path'
+import { removeHeld } from '../host/held-file.ts'
 import { SessionEnv } from '../spec/session.ts'
 import type { DaemonConfig } from '../uapi/tool.ts'
 import { configArguments } from './config.ts'
 import { beforeEndBySignal } from './end-signals.ts'
-import { mainModule } from './paths.ts'
+import { userdmaScript } from './paths.ts'
 import { withoutShim } from './program/program.ts'
 
 /** First words of the daemon's line of output when it is ready, and, in the background, when it cannot start. */
@@ -54,6 +56,15 @@ const lastLines = (path: string): string => {
     .replace(/^userdma: /, '')
 }
 
+/** Whether an option of Node.js opens its inspector, to every local user. */
+const isInspector = (option: string): boolean => /^"?--inspect(?:-brk|-wait)?(?:=|"?$)/.test(option)
+
+/** The environment for our own processes: NODE_OPTIONS is for the user's programs, but inspectors are not for ours. */
+const withoutInspector = ({ NODE_OPTIONS: options, ...env }: NodeJS.ProcessEnv): NodeJS.ProcessEnv => {
+  const others = options?.split(' ').filter(option => !isInspector(option))
+  return others === undefined ? env : { ...env, NODE_OPTIONS: others.join(' ') }
+}
+
 /**
  * Starts `userdma daemon` at `socket`, an absolute path. `options`: further options. Resolves when it is ready. Throws
  * StartError, or the error of the file system if the log cannot be created.
@@ -65,19 +76,21 @@ export const startInBackground = async (
 ): Promise<StartedDaemon> => {
   const log = join(dirname(socket), 'daemon.log')
   // A temporary name until this daemon serves the socket: another command may start a daemon at the same time.
-  const ownLog = `${log}.${process.pid}`
-  const { [SessionEnv.tag]: _tag, [SessionEnv.socket]: _socket, ...env } = withoutShim(process.env)
-  const removeLog = (): void => rmSync(ownLog, { force: true })
+  const ownLog = `${log}.${randomBytes(8).toString('hex')}`
+  const { [SessionEnv.tag]: _tag, [SessionEnv.socket]: _socket, ...env } = withoutInspector(withoutShim(process.env))
   // Before the log exists: a signal must not end the process between the two.
-  const restoreSignals = beforeEndBySignal(removeLog)
   let output: number | undefined
+  const removeLog = (): void => {
+    if (output !== undefined) removeHeld(ownLog, output)
+  }
+  const restoreSignals = beforeEndBySignal(removeLog)
   try {
-    output = openSync(ownLog, 'w', 0o600)
+    output = openSync(ownLog, 'wx', 0o600)
     const child = spawn(
       process.execPath,
       [
-        ...process.execArgv,
-        mainModule,
+        ...process.execArgv.filter(option => !isInspector(option)),
+        userdmaScript,
         'daemon',
         '--background',
         ...options,
@@ -96,8 +109,8 @@ export const startInBackground = async (
     return { process: child, ended, lastOutput: () => lastLines(log) }
   } finally {
     restoreSignals()
-    if (output !== undefined) closeSync(output)
     removeLog()
+    if (output !== undefined) closeSync(output)
   }
 }
 

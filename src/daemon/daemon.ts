@@ -3,7 +3,7 @@
  * that moves packets (ARCHITECTURE.md).
  */
 
-import { existsSync, rmSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { Clients, classesWithClients, clientNames } from '../clients/clients.ts'
 import { closeContext, createCore, STEPS_PER_TURN, untilContextsDestroyed } from '../core/devices/registry.ts'
@@ -20,6 +20,7 @@ import { nowMicroseconds } from '../host/event-loop/clock.ts'
 import { type Watch, watch } from '../host/event-loop/poll.ts'
 import { createSlices } from '../host/event-loop/slices.ts'
 import { exposure } from '../host/exposure.ts'
+import { holdFile, removeHeld } from '../host/held-file.ts'
 import { takeLock } from '../host/lock-file.ts'
 import { addToWord } from '../host/memory/fence.ts'
 import { createRingPool, mapArena, type RingPool } from '../host/memory/mapping.ts'
@@ -44,7 +45,6 @@ import { HotPlug } from './devices/hot-plug.ts'
 import { createNetwork } from './devices/network.ts'
 import { createFailureReports } from './failures.ts'
 import { createFdQuotas } from './fd-quota.ts'
-import { removeTree } from './files/tree.ts'
 import { Loop, type Pollable } from './loop.ts'
 import { createMemoryQuotas } from './memory-quota.ts'
 import { createNetlink } from './netlink/netlink.ts'
@@ -79,6 +79,8 @@ export interface DaemonParts {
 export interface Daemon {
   /** Absolute path. */
   readonly socket: string
+  /** An earlier daemon, which was killed or lost its socket, had left its socket or files. They were removed. */
+  readonly hadPredecessor: boolean
   readonly ended: Promise<void>
   close(): Promise<void>
 }
@@ -105,7 +107,15 @@ const requirePrivateFolder = (socket: string): void => {
   )
 }
 
-const listenAt = async (socket: string, served: Served): Promise<number> => {
+/** A socket that listens. */
+interface Listening {
+  readonly fd: number
+  /** A descriptor of the socket's file (held-file.ts). */
+  readonly file: number
+  readonly hadPredecessor: boolean
+}
+
+const listenAt = async (socket: string, served: Served): Promise<Listening> => {
   if (Buffer.byteLength(socket) > MAX_SOCKET_PATH)
     throw new Error(
       `socket path ${socket} has ${Buffer.byteLength(socket)} bytes; the system allows ${MAX_SOCKET_PATH}`,
@@ -113,7 +123,9 @@ const listenAt = async (socket: string, served: Served): Promise<number> => {
   requirePrivateFolder(socket)
   const lock = await takeLock(`${socket}.lock`)
   try {
-    return listen(socket, { mode: isShared(served) ? 0o666 : 0o600 })
+    const hadPredecessor = existsSync(socket) || existsSync(treeOf(socket))
+    const fd = listen(socket, { mode: isShared(served) ? 0o666 : 0o600 })
+    return { fd, file: holdFile(socket), hadPredecessor }
   } catch (error) {
     if (error instanceof SystemError && error.errno === EADDRINUSE)
       throw new SocketInUseError(
@@ -125,10 +137,14 @@ const listenAt = async (socket: string, served: Served): Promise<number> => {
   }
 }
 
-const stopListening = (socket: string, listening: number): void => {
-  rmSync(socket, { force: true })
-  close(listening)
+const stopListening = (socket: string, { fd, file }: Listening): void => {
+  removeHeld(socket, file)
+  close(file)
+  close(fd)
 }
+
+/** The folder of a daemon's files. */
+const treeOf = (socket: string): string => `${socket}.tree`
 
 interface PageOfWords {
   readonly fd: number
@@ -279,15 +295,12 @@ const acceptSessions = (daemon: DaemonState, listening: number, sessions: Set<Se
   return { listener, reserve }
 }
 
-/** The folder of a daemon's files. */
-const treeOf = (socket: string): string => `${socket}.tree`
-
 class RunningDaemon implements Daemon {
   readonly socket: string
   readonly ended: Promise<void>
   readonly #parts: Parts
   readonly #options: DaemonOptions
-  readonly #listening: number
+  readonly #listening: Listening
   readonly #trace = new TraceHub(nowMicroseconds)
   readonly #sessions = new Set<Session>()
   readonly #hotPlug: HotPlug
@@ -300,10 +313,10 @@ class RunningDaemon implements Daemon {
   #isEnded = false
 
   /**
-   * `listening`: descriptor of a socket that listens at `socket`. The daemon closes it and `parts` at its end. Throws
-   * the system's error; then the caller closes both.
+   * `listening`: at `socket`. The daemon closes it and `parts` at its end. Throws the system's error; then the caller
+   * closes both.
    */
-  constructor(options: DaemonOptions, socket: string, parts: Parts, running: Running, listening: number) {
+  constructor(options: DaemonOptions, socket: string, parts: Parts, running: Running, listening: Listening) {
     this.socket = socket
     this.#options = options
     this.#parts = parts
@@ -319,16 +332,20 @@ class RunningDaemon implements Daemon {
     running.state = this.#state
     try {
       this.#hotPlug.start(interfaces)
-      const { listener, reserve } = acceptSessions(this.#state, listening, this.#sessions, () => this.#endIfUnused())
+      const { listener, reserve } = acceptSessions(this.#state, listening.fd, this.#sessions, () => this.#endIfUnused())
       this.#listener = listener
       this.#reserve = reserve
     } catch (error) {
       this.#loop.stop()
-      removeTree(treeOf(socket))
+      this.#hotPlug.close()
       throw error
     }
     // The command that started the daemon may have ended before a client connected.
     this.#firstClientTimer = setTimeout(() => this.#endIfUnused(), FIRST_CLIENT_TIMEOUT)
+  }
+
+  get hadPredecessor(): boolean {
+    return this.#listening.hadPredecessor
   }
 
   async close(): Promise<void> {
@@ -468,7 +485,7 @@ class RunningDaemon implements Daemon {
     this.#isEnded = true
     clearTimeout(this.#firstClientTimer)
     const { containment, devices, objectJobs, clients, interfaces, parkedPage } = this.#parts
-    const { contexts, events, netlink, root } = this.#state
+    const { contexts, events, netlink } = this.#state
     containment.runAll('the end of the daemon', [
       () => this.#listener.stop(),
       ...[...this.#sessions].map(session => () => session.close()),
@@ -482,8 +499,8 @@ class RunningDaemon implements Daemon {
       () => interfaces?.close(),
       () => parkedPage.close(),
       () => this.#reserve.close(),
-      () => removeTree(root),
-      // Last: while the socket exists, no other daemon starts here, so `removeTree` cannot remove another's tree.
+      () => this.#hotPlug.close(),
+      // Last: while the socket exists, no other daemon starts here, and makes its tree.
       () => stopListening(this.socket, this.#listening),
     ])
     this.#resolveEnded()
@@ -499,7 +516,7 @@ export const startDaemon = async (options: DaemonOptions): Promise<Daemon> => {
   const interfaces = config.link === 'memory' ? undefined : openInterfaces()
   const parkedPage = createParkedPage()
   let parts: Parts | undefined
-  let listening: number | undefined
+  let listening: Listening | undefined
   try {
     parts = createParts(config, interfaces, replacements, running, parkedPage)
     // First the devices: over UDP their creation checks that the addresses exist and are free.

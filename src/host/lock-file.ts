@@ -5,8 +5,9 @@
  * An unexpected file of that name does no harm: links are not followed, a FIFO does not block, nothing is truncated,
  * and only a regular file of our own is locked.
  */
-import { closeSync, constants, fchmodSync, fstatSync, lstatSync, openSync, readFileSync, rmSync } from 'node:fs'
+import { closeSync, constants, fchmodSync, fstatSync, openSync, readFileSync } from 'node:fs'
 import { EAGAIN, SystemError } from './errno.ts'
+import { isAt, removeHeld } from './held-file.ts'
 import { lastErrno, libcFunctions } from './native.ts'
 
 const sys = libcFunctions({ flock: 'int flock(int fd, int operation)' })
@@ -52,9 +53,6 @@ const tryLock = (fd: number, path: string): boolean => {
   return false
 }
 
-const isSameFile = (path: string, fd: number): boolean =>
-  lstatSync(path, { throwIfNoEntry: false })?.ino === fstatSync(fd).ino
-
 export interface LockFile {
   /** Removes the file and frees the lock. */
   release(): void
@@ -79,10 +77,10 @@ export const takeLock = async (path: string, timeout = 10_000): Promise<LockFile
           )
         await new Promise(resolve => setTimeout(resolve, INTERVAL))
       }
-      if (isSameFile(path, fd))
+      if (isAt(path, fd))
         return {
           release() {
-            if (isSameFile(path, fd)) rmSync(path)
+            removeHeld(path, fd)
             closeSync(fd)
           },
         }

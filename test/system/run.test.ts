@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { chmodSync, existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, readdirSync, readFileSync, statSync, unlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { openSession } from '../../src/cli/client.ts'
@@ -294,8 +294,8 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
 })
 
 describe('userdma daemon', { skip: lacking() }, () => {
-  it('prints when it is ready, and ends on SIGINT and SIGTERM', async t => {
-    for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  it('prints when it is ready, and ends in order on signals', async t => {
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR2', 'SIGALRM', 'SIGPWR'] as const) {
       const folder = temporaryFolder(t)
       const socket = join(folder, 'sock')
       const args = [
@@ -364,7 +364,58 @@ describe('userdma daemon', { skip: lacking() }, () => {
     const second = start(t, userdma, args, { env: cleanEnvironment() })
     await second.printed(/ready/)
     second.child.kill('SIGTERM')
+    const { status, stderr } = await second.ended
+    assert.equal(status, 0)
+    const line = `userdma daemon: process ${second.child.pid} removed the socket and files that an earlier daemon had left`
+    assert.equal(stderr, `${line}\n`)
+  })
+
+  it('leaves the socket and files of a daemon that has taken its path', async t => {
+    const folder = temporaryFolder(t)
+    const socket = join(folder, 'sock')
+    const start1 = async () => {
+      const daemon = start(t, userdma, ['daemon', '--socket', socket], { env: cleanEnvironment() })
+      await daemon.printed(/ready/)
+      return daemon
+    }
+    const first = await start1()
+    const client = await openSession(socket)
+    unlinkSync(socket)
+    const second = await start1()
+    await client.changeDevices({ add: { name: 'rxe7', address: '127.0.0.7' } })
+    client.close()
+    first.child.kill('SIGTERM')
+    assert.equal((await first.ended).status, 0)
+    assert.deepEqual(readdirSync(folder), ['sock', 'sock.tree'])
+    assert.deepEqual(readdirSync(join(folder, 'sock.tree/sys/class/infiniband')), ['rxe0'])
+    second.child.kill('SIGTERM')
     assert.equal((await second.ended).status, 0)
+    assert.deepEqual(readdirSync(folder), [])
+  })
+
+  it('opens no inspector of Node.js, neither on SIGUSR1 nor by NODE_OPTIONS', async t => {
+    const script = `
+      log="$(dirname "$USERDMA_SOCKET")/daemon.log"
+      pid=$(sed -n 's/.*process \\([0-9]*\\) serves.*/\\1/p' "$log")
+      kill -USR1 "$pid"
+      for try in 1 2 3; do ibv_devices > /dev/null; done
+      cat "$log"`
+    const env = cleanEnvironment({ NODE_OPTIONS: '--inspect-port=0 --inspect=127.0.0.1:0' })
+    const { status, stdout } = await runUserdma(t, ['run', '--private', ...shell(script)], { env })
+    assert.equal(status, 0)
+    assert.match(stdout, /^userdma daemon: process \d+ serves .*\n$/)
+  })
+
+  it('leaves programs of Node.js their inspector', async t => {
+    const script = `
+      const waiting = setInterval(() => {
+        if (require('node:inspector').url() !== undefined) clearInterval(waiting)
+      }, 1)
+      process.kill(process.pid, 'SIGUSR1')`
+    const words = [process.execPath, '--inspect-port=0', '-e', script]
+    const { status, stderr } = await runUserdma(t, ['run', '--private', '--', ...words])
+    assert.equal(status, 0)
+    assert.match(stderr, /^Debugger listening on /)
   })
 
   it('continues after its output was closed', async t => {

@@ -19,7 +19,7 @@ import { openSession } from '../client.ts'
 import { type ConfigOptions, devicesText, fullConfig, wantedConfig } from '../config.ts'
 import { onEndSignal } from '../end-signals.ts'
 import { messageOf, UsageError } from '../fail.ts'
-import { removeFolder } from '../paths.ts'
+import { holdFolder, removeFolder } from '../paths.ts'
 import { FAILED, NOTE, READY, startInBackground } from '../start.ts'
 
 /** As commander parses them. */
@@ -112,7 +112,7 @@ const logUncaughtErrors = (): void => {
     process.on(event, error => console.error(`userdma daemon: ${event}:`, error))
 }
 
-/** Resolves at the first SIGINT, SIGTERM or SIGHUP; the second one ends the process. */
+/** Resolves at the first signal that ends a command (end-signals.ts); the second one ends the process. */
 const stopSignal = (): Promise<undefined> =>
   new Promise(resolve => {
     let isStopping = false
@@ -148,6 +148,7 @@ export const daemon = async (options: DaemonOptions): Promise<void> => {
     await detach(socket, config, options)
     return
   }
+  if (options.removeFolder) holdFolder(dirname(socket))
   const stopped = stopSignal()
   const starting = startDaemon({ socket, config, endWithLastClient: options.endWithLastClient === true, served })
   const running = await Promise.race([starting, stopped]).catch(async error => {
@@ -161,6 +162,8 @@ export const daemon = async (options: DaemonOptions): Promise<void> => {
   const settings = settingsText(config)
   process.stdout.write(`${READY}${socket} (${settings})\n`)
   logUncaughtErrors()
+  if (running.hadPredecessor)
+    console.error(`${NOTE}${process.pid} removed the socket and files that an earlier daemon had left`)
   // A background daemon writes a log, in which these notes tell its start and end.
   const note = (text: string): void => {
     if (options.background) console.error(`${NOTE}${process.pid} ${text}, ${new Date().toISOString()}`)
@@ -169,6 +172,7 @@ export const daemon = async (options: DaemonOptions): Promise<void> => {
   const hasSignal = await Promise.race([stopped.then(() => true), running.ended])
   note(hasSignal ? 'ends on a signal' : 'ends: its last client has ended')
   await running.close()
-  if (options.removeFolder) removeFolder(dirname(socket))
+  // If the socket is another daemon's now, so is the folder.
+  if (options.removeFolder && !existsSync(socket)) removeFolder(dirname(socket))
   process.exit(0)
 }

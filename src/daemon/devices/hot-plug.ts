@@ -86,6 +86,11 @@ export class HotPlug {
     if (this.#devices.find(device.name)?.device === device) this.unplug(device.name)
   }
 
+  /** Removes the files of all devices. To be called once, last. */
+  close(): void {
+    this.#files?.close()
+  }
+
   /** Returns as `DeviceFiles.refreshCounters`. */
   refreshCounters(): number {
     return this.#files?.refreshCounters() ?? 0

@@ -2,17 +2,21 @@
  * Updates the files that programs read about devices, the tree (tree.ts) and its counters (counter-files.ts), when
  * devices are added, changed and removed.
  *
+ * Another daemon has the files if it took the path of the socket after the socket was removed. Then nothing is changed.
+ *
  * A write can fail, for example because the disk is full. At the daemon's start that is fatal. Later the error is only
  * logged, because calls still return correct results.
  */
+import { closeSync } from 'node:fs'
 import { countersByLayer } from '../../drivers/rxe/counts.ts'
 import type { RxeDevice } from '../../drivers/rxe/device.ts'
+import { holdFile, isAt, removeHeld } from '../../host/held-file.ts'
 import { NodeType } from '../../spec/enums.ts'
 import { Errno } from '../../spec/errno.ts'
 import type { DeviceSpec } from '../../uapi/tool.ts'
 import type { DaemonDevice } from '../devices/devices.ts'
 import { createCounterFiles } from './counter-files.ts'
-import { addToTree, removeFromTree, renameInTree, type TreeDevice, updateTree, writeTree } from './tree.ts'
+import { addToTree, makeRoot, removeFromTree, renameInTree, type TreeDevice, updateTree, writeTree } from './tree.ts'
 
 export interface DeviceFiles {
   add(device: DaemonDevice): void
@@ -23,6 +27,8 @@ export interface DeviceFiles {
   update(device: Pick<RxeDevice, 'device'>): void
   /** Updates the counters. Returns 0, or the errno of a failed write; files that could not be written are removed. */
   refreshCounters(): number
+  /** Removes the files. To be called once, last. */
+  close(): void
 }
 
 const treeDevice = ({ spec, device, rxe }: DaemonDevice): TreeDevice => {
@@ -46,8 +52,35 @@ const treeDevice = ({ spec, device, rxe }: DaemonDevice): TreeDevice => {
   }
 }
 
-/** Writes the files below `root`. `devices`: all devices; the list may change. Throws the system's error. */
+/**
+ * Writes the files below `root`, in place of an old tree. `devices`: all devices; the list may change. Throws the
+ * system's error, and leaves no files then.
+ */
 export const createDeviceFiles = (root: string, devices: readonly DaemonDevice[]): DeviceFiles => {
+  makeRoot(root)
+  const folder = holdFile(root)
+  const close = (): void => {
+    removeHeld(root, folder)
+    closeSync(folder)
+  }
+  try {
+    return writeDeviceFiles(root, devices, folder, close)
+  } catch (error) {
+    close()
+    throw error
+  }
+}
+
+/** `folder`: a descriptor of the folder at `root`. */
+const writeDeviceFiles = (
+  root: string,
+  devices: readonly DaemonDevice[],
+  folder: number,
+  close: () => void,
+): DeviceFiles => {
+  const requireOwn = (): void => {
+    if (!isAt(root, folder)) throw new Error(`${root} was removed, or belongs to another daemon now`)
+  }
   const counted = (rxe: RxeDevice, { pci }: DeviceSpec) => ({
     name: rxe.device.name,
     ...(pci !== undefined && { pci }),
@@ -55,6 +88,7 @@ export const createDeviceFiles = (root: string, devices: readonly DaemonDevice[]
   })
   const logErrors = (deviceName: string, body: () => void): void => {
     try {
+      requireOwn()
       body()
     } catch (error) {
       console.error(`userdma daemon: the files of ${deviceName} are out of date:`, String(error))
@@ -92,6 +126,7 @@ export const createDeviceFiles = (root: string, devices: readonly DaemonDevice[]
     },
     refreshCounters() {
       try {
+        requireOwn()
         counters.refresh()
         if (areCountersStale) console.error('userdma daemon: the files of counters are up to date again')
         areCountersStale = false
@@ -102,5 +137,6 @@ export const createDeviceFiles = (root: string, devices: readonly DaemonDevice[]
         return Math.abs((error as NodeJS.ErrnoException).errno ?? Errno.EIO)
       }
     },
+    close,
   }
 }

@@ -14,6 +14,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { dirname, join } from 'node:path'
+import { removeHeld } from '../../host/held-file.ts'
 
 /** Makes a folder and its missing parents, searchable by all users. */
 export const makeFolder = (path: string): void => {
@@ -30,7 +31,7 @@ export const writeNewFile = (path: string, contents: string | Uint8Array, mode =
     fchmodSync(fd, mode)
     writeFileSync(fd, contents)
   } catch (error) {
-    rmSync(path, { force: true })
+    removeHeld(path, fd)
     throw error
   } finally {
     closeSync(fd)

@@ -304,9 +304,14 @@ export const renameInTree = (root: string, previousName: string, device: TreeDev
   if (hasUmad) replaceFile(root, `${folderOf(madEntry(node), pci)}/ibdev`, `${name}\n`, ATTRIBUTE_MODE)
 }
 
-/** Replaces an old tree at `root`. */
+/** Makes the folder `root`; removes an old tree there. */
+export const makeRoot = (root: string): void => {
+  rmSync(root, { recursive: true, force: true })
+  makeFolder(root)
+}
+
+/** Writes the files of a tree into an empty folder. */
 export const writeTree = (root: string, devices: readonly TreeDevice[]): void => {
-  removeTree(root)
   writeFiles(root, { 'sys/class/infiniband_verbs/abi_version': String(UVERBS_ABI) })
   makeFolder(join(root, NODES))
   makeFolder(join(root, 'sys/class/infiniband'))
@@ -336,5 +341,3 @@ export const updateTree = (root: string, device: TreeDevice): void => {
   for (const [path, value] of Object.entries(files)) replaceFile(root, path, `${value}\n`, ATTRIBUTE_MODE)
   linkInterface(root, device)
 }
-
-export const removeTree = (root: string): void => rmSync(root, { recursive: true, force: true })

@@ -7,7 +7,7 @@
  * data are in one arena, built once. A received length of 0 is the end of the stream, so an empty message cannot be
  * sent.
  */
-import { chmodSync, lstatSync, unlinkSync } from 'node:fs'
+import { chmodSync, lstatSync } from 'node:fs'
 import {
   EADDRINUSE,
   EAGAIN,
@@ -22,6 +22,7 @@ import {
   SystemError,
 } from '../errno.ts'
 import { isWatched } from '../event-loop/poll.ts'
+import { holdFile, removeHeld } from '../held-file.ts'
 import { MAX_WAIT } from '../memory/budget.ts'
 import { type Arena, mapArena } from '../memory/mapping.ts'
 import { createMover, MoverCall } from '../memory/mover.ts'
@@ -158,17 +159,26 @@ const tryConnect = (path: string): number => {
  * is not a socket, or the errno of connect(2).
  */
 const removeStale = (path: string): void => {
+  const found = lstatSync(path, { throwIfNoEntry: false })
+  const held = found === undefined ? -1 : holdFile(path)
+  try {
+    refuseServed(path)
+    // For other files connect(2) fails with the same error as for a socket without a server.
+    if (found?.isSocket() === false) throw new SystemError('bind', EEXIST, `${path} exists, but is not a socket`)
+    if (held >= 0) removeHeld(path, held)
+  } finally {
+    if (held >= 0) sys().close(held)
+  }
+}
+
+/** Throws SystemError: EADDRINUSE if a process serves the socket at `path`, or the errno of connect(2). */
+const refuseServed = (path: string): void => {
   const fd = tryConnect(path)
   if (fd >= 0) sys().close(fd)
   // EAGAIN: the server's backlog is full. EPROTOTYPE: the server's socket has another type.
   if (fd >= 0 || fd === -EAGAIN || fd === -EPROTOTYPE)
     throw new SystemError('bind', EADDRINUSE, `another process serves ${path}`)
   if (fd !== -ECONNREFUSED && fd !== -ENOENT) throw new SystemError('connect', fd, path)
-  // For other files connect(2) fails with the same error as for a socket without a server, and for a symbolic link to
-  // no file with ENOENT.
-  const found = lstatSync(path, { throwIfNoEntry: false })
-  if (found?.isSocket() === false) throw new SystemError('bind', EEXIST, `${path} exists, but is not a socket`)
-  if (fd === -ECONNREFUSED) unlinkSync(path)
 }
 
 export interface ListenOptions {
@@ -181,8 +191,8 @@ export interface ListenOptions {
 /**
  * Returns a listening socket at `path`. Replaces a socket file of a dead process. Servers that may start at the same
  * time need a lock (lock-file.ts). Throws SystemError, EADDRINUSE if another server listens at `path`, and RangeError
- * for a path that is too long. The caller must remove the socket file before it closes the descriptor: afterwards the
- * file might be the next server's.
+ * for a path that is too long. The caller must remove the socket file before it closes the descriptor, and only if the
+ * file is still that of this server (held-file.ts): it might be the next server's.
  */
 export const listen = (path: string, { backlog = 128, mode = 0o600 }: ListenOptions = {}): number => {
   const address = workArena().address + ADDRESS
