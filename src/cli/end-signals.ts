@@ -1,8 +1,23 @@
-/* The signals that end a command. */
+/*
+ * The signals that end a command: all that can be handled and by default end a process, except those of faults
+ * (SIGSEGV, SIGABRT, …), SIGPIPE and SIGUSR1, which do nothing here, and SIGPROF, which V8's profiler uses.
+ */
 import { constants as os } from 'node:os'
 import { endBySignal } from '../host/end-by-signal.ts'
 
-const END_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+const END_SIGNALS = [
+  'SIGINT',
+  'SIGTERM',
+  'SIGHUP',
+  'SIGQUIT',
+  'SIGUSR2',
+  'SIGALRM',
+  'SIGVTALRM',
+  'SIGXCPU',
+  'SIGIO',
+  'SIGPWR',
+  'SIGSTKFLT',
+] as const
 export type EndSignal = (typeof END_SIGNALS)[number]
 
 /**

@@ -185,7 +185,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
   },
   daemon(program) {
     withConfig(program.command('daemon'))
-      .description('Serves programs, until SIGINT, SIGTERM or SIGHUP: in the foreground, or with --detach.')
+      .description('Serves programs, until a signal such as SIGINT or SIGTERM: in the foreground, or with --detach.')
       .option(SOCKET, 'where programs find it (default: a socket of your own)', path)
       .option(
         '--allow-user <user>',

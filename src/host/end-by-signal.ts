@@ -31,9 +31,6 @@ export const endBySignal = (signal: NodeJS.Signals): void => {
   for (const fd of [0, 1, 2]) makeBlocking(fd)
   if (sys().prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) !== 0) return
   // Removing the last handler restores the default action, also of signals that Node.js ignores or uses itself.
-  if (signal !== 'SIGKILL') {
-    const ignore = (): void => {}
-    process.on(signal, ignore).off(signal, ignore)
-  }
+  if (signal !== 'SIGKILL') process.on(signal, () => {}).removeAllListeners(signal)
   process.kill(process.pid, signal)
 }
