@@ -488,10 +488,11 @@ class RunningDaemon implements Daemon {
     const { contexts, events, netlink } = this.#state
     containment.runAll('the end of the daemon', [
       () => this.#listener.stop(),
-      ...[...this.#sessions].map(session => () => session.close()),
-      () => contexts.closeAll(),
+      // First the devices, while the memory of programs can be reached: outstanding requests are flushed.
       () => devices.removeAll(),
       () => objectJobs.finish(),
+      ...[...this.#sessions].map(session => () => session.close()),
+      () => contexts.closeAll(),
       ...clients.stopSteps,
       () => events.closeAll(),
       () => netlink.closeAll(),

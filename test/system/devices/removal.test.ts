@@ -40,6 +40,23 @@ describe('a device removed under load', { skip: lacking('ibv_rc_pingpong') }, ()
       })
 })
 
+describe('a daemon that ends by a signal', { skip: lacking('ibv_rc_pingpong') }, () => {
+  for (const [title, settings] of [
+    ['in memory', {}],
+    ['over UDP', { link: 'udp' }],
+    ['that checks programs', { options: ['--check'] }],
+  ] as const)
+    it(`flushes outstanding requests, like a removal: ${title}`, async t => {
+      const daemon = await startDaemon(t, settings)
+      const args = ['-g', '1', '-s', '65536', '-r', '50', '-n', ITERATIONS]
+      const pair = await startPair(t, daemon, args, { devices: ['rxe0', 'rxe0'] })
+      while (!(await daemon.stat()).devices.some(({ transport }) => transport.sentPackets > 500));
+      daemon.running.child.kill('SIGTERM')
+      for (const { stderr } of [await pair.server.ended, await pair.client.ended])
+        assert.match(stderr, /Failed status Work Request Flushed Error/)
+    })
+})
+
 const removal = ownProgram('removal')
 
 describe('a device removed with shared receive requests', { skip: lacking(removal) }, () => {
