@@ -5,6 +5,7 @@
 import { existsSync, statSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { userText } from '../host/exposure.ts'
+import { lowLimits } from './limits.ts'
 
 /** Options or arguments that are wrong. */
 export class UsageError extends Error {
@@ -47,6 +48,10 @@ export const messageOf = (error: unknown): string => {
   switch (code) {
     case 'EMFILE':
       return `${message}; this process may open too few files: run \`ulimit -n 1024\` first`
+    case 'ENOMEM':
+    case 'EAGAIN':
+    case 'EFBIG':
+      return message + lowLimits()
     case 'ENOSPC':
     case 'EDQUOT':
       return `${message}; free some disk space, or choose another file system with --socket PATH or, for a private daemon, TMPDIR`

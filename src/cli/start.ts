@@ -14,6 +14,8 @@ import { SessionEnv } from '../spec/session.ts'
 import type { DaemonConfig } from '../uapi/tool.ts'
 import { configArguments } from './config.ts'
 import { beforeEndBySignal } from './end-signals.ts'
+import { messageOf } from './fail.ts'
+import { lowLimits } from './limits.ts'
 import { userdmaScript } from './paths.ts'
 import { withoutShim } from './program/program.ts'
 
@@ -39,22 +41,24 @@ export class StartError extends Error {
 /** Maximum lines of a log that messages contain, the last ones. */
 const MAX_LINES = 5
 
-/** The last MAX_LINES lines of a log, without those of NOTE; '' if it cannot be read. */
-const lastLines = (path: string): string => {
-  let log = ''
+const logText = (path: string): string => {
   try {
-    log = readFileSync(path, 'utf8')
+    return readFileSync(path, 'utf8')
   } catch {
     // A daemon that ends with `--remove-folder` removes its log too.
+    return ''
   }
-  return log
+}
+
+/** The last MAX_LINES lines of a log, without those of NOTE; '' if it cannot be read. */
+const lastLines = (path: string): string =>
+  logText(path)
     .trim()
     .split('\n')
     .filter(line => !line.startsWith(NOTE))
     .slice(-MAX_LINES)
     .join('\n')
     .replace(/^userdma: /, '')
-}
 
 /** Whether an option of Node.js opens its inspector, to every local user. */
 const isInspector = (option: string): boolean => /^"?--inspect(?:-brk|-wait)?(?:=|"?$)/.test(option)
@@ -124,20 +128,41 @@ const textAfter = (prefix: string, printed: string): string | undefined => {
   return at < 0 ? undefined : printed.slice(at + prefix.length)
 }
 
+/** Milliseconds after which a daemon that is not ready is reported. A start may wait 10 s for its lock. */
+const LATE_START = 20_000
+
+/** The error with which Node.js itself ended the daemon, to be appended to a message; empty: none in its log. */
+const fatalError = (log: string): string => {
+  const found = /^.*(?:fatal|pthread_create).*$/im.exec(logText(log))
+  return found === null ? '' : ` (${found[0].replace(/^# /, '').trim()})`
+}
+
 /** Resolves when the daemon has printed READY; rejects with StartError if it ends before, or was not spawned. */
 const untilReady = (child: ChildProcess, log: string): Promise<void> =>
   new Promise((resolve, reject) => {
-    const failed = (error: Error): void => reject(new StartError(`the daemon cannot be started: ${error.message}`))
+    const failed = (error: Error): void => {
+      clearTimeout(late)
+      reject(new StartError(`the daemon cannot be started: ${messageOf(error)}`))
+    }
+    // Without enough threads Node.js may wait for ever at its own start.
+    const late = setTimeout(() => {
+      process.stderr.write(`userdma: the daemon (process ${child.pid}) is still starting${lowLimits()}\n`)
+    }, LATE_START)
     let text = ''
     const ended = (status: number | null, signal: NodeJS.Signals | null): void => {
-      const reason = textAfter(FAILED, text)?.trim() ?? lastLines(log)
-      reject(new StartError(reason || `the daemon ended with ${signal ?? `status ${status}`} before it was ready`))
+      clearTimeout(late)
+      const limits = signal === null ? '' : lowLimits()
+      // After a crash for lack of memory or threads, the log ends with a stack of Node.js.
+      const reason = textAfter(FAILED, text)?.trim() || (limits === '' && lastLines(log))
+      const end = `the daemon ended with ${signal ?? `status ${status}`} before it was ready`
+      reject(new StartError(reason || `${end}${fatalError(log)}${limits}`))
     }
     // `close`, not `exit`: then the output is complete.
     child.once('error', failed).once('close', ended)
     child.stdout?.setEncoding('utf8').on('data', (chunk: string) => {
       text += chunk
       if (!textAfter(READY, text)?.includes('\n')) return
+      clearTimeout(late)
       child.off('error', failed).off('close', ended)
       child.stdout?.destroy()
       child.unref()

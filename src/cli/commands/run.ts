@@ -3,6 +3,7 @@
  * the program: with its exit status, or by the same signal.
  */
 import { type Joined, type JoinOptions, joinDaemon } from '../join.ts'
+import { lowLimits } from '../limits.ts'
 import { shimLibrary } from '../paths.ts'
 import { preloadProblems } from '../program/preload-check.ts'
 import {
@@ -13,6 +14,16 @@ import {
   requireProgram,
   runProgram,
 } from '../program/program.ts'
+
+/** The signals with which programs end that lack memory, threads, file size or time; Node.js also ends by SIGTRAP. */
+const CRASHES: ReadonlySet<NodeJS.Signals | null> = new Set([
+  'SIGSEGV',
+  'SIGBUS',
+  'SIGABRT',
+  'SIGTRAP',
+  'SIGXFSZ',
+  'SIGXCPU',
+] as const)
 
 /** Runs a program under a joined daemon to its end. Prints a message if the daemon ends before the program. */
 export const runUnder = async (
@@ -30,7 +41,10 @@ export const runUnder = async (
     )
   })
   try {
-    return await runProgram(program, args, programEnvironment(client.socket, recording))
+    const end = await runProgram(program, args, programEnvironment(client.socket, recording))
+    const limits = CRASHES.has(end.signal) ? lowLimits() : ''
+    if (limits !== '') process.stderr.write(`userdma: ${program} ended by ${end.signal}${limits}\n`)
+    return end
   } finally {
     isRunning = false
   }

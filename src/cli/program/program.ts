@@ -8,6 +8,7 @@ import { constants as os } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { endBySignal } from '../../host/end-by-signal.ts'
 import { SessionEnv } from '../../spec/session.ts'
+import { lowLimits } from '../limits.ts'
 import { freesLibrary, shimLibrary, waitsLibrary } from '../paths.ts'
 
 /** A program that cannot be run. `status` as in shells: 127 not found, 126 not executable. */
@@ -127,7 +128,10 @@ export const spawnError = (program: string, error: unknown): ProgramError => {
   // The program itself was found before (`requireProgram`): the interpreter in its #! line is missing.
   return code === 'ENOENT'
     ? new ProgramError(127, `${program}: its interpreter does not exist`)
-    : new ProgramError(126, `${program}: it cannot be executed (${code})`)
+    : new ProgramError(
+        126,
+        `${program}: it cannot be executed (${code})${code === 'EAGAIN' || code === 'ENOMEM' ? lowLimits() : ''}`,
+      )
 }
 
 /** How a program has ended. */

@@ -2,7 +2,7 @@
  * Starts of the daemon that fail for a reason outside userdma, and starts that succeed.
  */
 import assert from 'node:assert/strict'
-import { chmodSync, mkdirSync, readFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { hasNative } from '../../../src/host/native.ts'
@@ -60,6 +60,28 @@ describe('a failed start', { skip: !hasNative() && 'koffi is missing' }, () => {
       )
       assert.equal(stdout, 'status 1\n')
     })
+
+  it('under a low limit names the limit', async t => {
+    const folder = temporaryFolder(t)
+    const abort = join(folder, 'abort.cjs')
+    writeFileSync(abort, "if (process.argv[2] === 'daemon') process.abort()")
+    const messageOf = async (script: string) => {
+      const { stderr } = await run(t, 'sh', ['-c', `ulimit -c 0; ${script}`], { env: cleanEnvironment() })
+      return stderr
+    }
+    assert.match(
+      await messageOf(`ulimit -f 0; ${userdma} run --private -- true`),
+      /^userdma: ftruncate: EFBIG: .*; a limit of this process may be too low: `ulimit -f` is 0\n$/,
+    )
+    assert.match(
+      await messageOf(`ulimit -n 190; NODE_OPTIONS='-r ${abort}' ${userdma} run --private -- true`),
+      /^userdma: the daemon ended with SIGABRT before it was ready.*: `ulimit -n` is 190\n$/,
+    )
+    assert.match(
+      await messageOf(`ulimit -n 190; ${userdma} run --private -- sh -c 'kill -ABRT $$'`),
+      /^userdma: sh ended by SIGABRT; a limit of this process may be too low: `ulimit -n` is 190\n/,
+    )
+  })
 
   it('in a user namespace reports that the owner of the files is outside', async t => {
     if (!isRoot || findTool('unshare') === undefined || findTool('setpriv') === undefined)

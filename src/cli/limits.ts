@@ -1,0 +1,35 @@
+/*
+ * The limits of this process (getrlimit(2)) that may end a program at its start, for messages: daemons and programs
+ * inherit them.
+ */
+import { readFileSync } from 'node:fs'
+
+/**
+ * Limits by their names in /proc/self/limits; `option`: of the shell's ulimit, `unit`: of its value in the file. A value
+ * below `enough` can be too low for a daemon or for a program of Node.js: measured are 0.9 GiB of address space, 0.13 GiB
+ * of data, 128 KiB of stack, and 24 threads for the command and the daemon.
+ */
+const LIMITS = [
+  { name: 'Max address space', option: '-v', unit: 1024, enough: 4 * 2 ** 30 },
+  { name: 'Max data size', option: '-d', unit: 1024, enough: 2 ** 30 },
+  { name: 'Max stack size', option: '-s', unit: 1024, enough: 2 ** 20 },
+  { name: 'Max file size', option: '-f', unit: 1024, enough: 2 ** 30 },
+  { name: 'Max processes', option: '-u', unit: 1, enough: 200 },
+  { name: 'Max open files', option: '-n', unit: 1, enough: 200 },
+  { name: 'Max cpu time', option: '-t', unit: 1, enough: 60 },
+] as const
+
+/** The limits that may be too low, to be appended to a message; empty: none. */
+export const lowLimits = (): string => {
+  let limits = ''
+  try {
+    limits = readFileSync('/proc/self/limits', 'latin1')
+  } catch {
+    // /proc is not mounted.
+  }
+  const low = LIMITS.flatMap(({ name, option, unit, enough }) => {
+    const value = Number(new RegExp(`^${name}\\s+(\\d+)`, 'm').exec(limits)?.[1])
+    return value < enough ? [`\`ulimit ${option}\` is ${Math.floor(value / unit)}`] : []
+  })
+  return low.length === 0 ? '' : `; a limit of this process may be too low: ${low.join(', ')}`
+}
