@@ -342,7 +342,7 @@ export class Checker {
     const target = this.#queueOf(post)
     const { id, text } = refusalOf(post, target)
     // Not `error`: the program gets the errno and can handle it.
-    const severity = findings[id].severity === 'note' ? 'note' : 'warning'
+    const severity = post.severity ?? (findings[id].severity === 'note' ? 'note' : 'warning')
     this.#reporter.report(id, { ...post, action: 'posted' }, { text, severity, objects: [target] })
   }
 

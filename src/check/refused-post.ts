@@ -3,7 +3,7 @@
  * the preload library or src/verbs refuses posts. Some adapters accept such a request and complete it in error.
  */
 
-import { type FindingId, findings, type Program, type Stack } from '../spec/check/findings.ts'
+import { type FindingId, findings, type Program, type Severity, type Stack } from '../spec/check/findings.ts'
 import { QpState } from '../spec/enums.ts'
 import { Errno } from '../spec/errno.ts'
 import { PostQueue } from '../spec/session.ts'
@@ -47,6 +47,8 @@ export interface RefusedPost {
   readonly stack: Stack
   /** Absent: src/verbs refused the post, on a device in the same process. */
   readonly request?: RequestFacts
+  /** Absent: the severity of the finding, at most 'warning'. */
+  readonly severity?: Severity
 }
 
 const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, BIND_MW } = WrOpcode.values

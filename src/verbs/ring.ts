@@ -10,7 +10,10 @@ export interface ProgramRing {
   readonly bytes: Uint8Array
   readonly words: Int32Array
   readonly layout: RingLayout
-  /** Elements in a full ring: one less than slots, unless the layout `hasFreeRunningIndices`. */
+  /**
+   * Elements in a full ring: one less than slots, unless the layout `hasFreeRunningIndices`; at most the depth that the
+   * program asked for.
+   */
   readonly capacity: number
   /** Mask from an index to its slot. */
   readonly mask: number
@@ -34,8 +37,15 @@ export const mmapInfoOf = (offset: number, size: number): MmapInfo | undefined =
 /** The offset of a ring as a number; -1 without a ring. */
 export const offsetOf = (info: MmapInfo | undefined): number => (info === undefined ? NO_OFFSET : Number(info.offset))
 
-/** Maps a ring; the program's index is 0. */
-export const programRing = ({ layout, ring }: Pick<Carrier, 'layout' | 'ring'>, info: MmapInfo): ProgramRing => {
+/**
+ * Maps a ring; the program's index is 0. `depth`: maximum of `capacity`, because a device may round the number of slots
+ * up.
+ */
+export const programRing = (
+  { layout, ring }: Pick<Carrier, 'layout' | 'ring'>,
+  info: MmapInfo,
+  depth = Number.POSITIVE_INFINITY,
+): ProgramRing => {
   const { header, hasFreeRunningIndices } = layout
   const { headerAt, elementsAt, bytes, view, words } = ring(info)
   const mask = view.getUint32(headerAt + header.INDEX_MASK, true)
@@ -44,7 +54,7 @@ export const programRing = ({ layout, ring }: Pick<Carrier, 'layout' | 'ring'>, 
     bytes,
     words,
     layout,
-    capacity: hasFreeRunningIndices ? mask + 1 : mask,
+    capacity: Math.min(hasFreeRunningIndices ? mask + 1 : mask, depth),
     mask,
     wrap: indexMask(layout, mask),
     log2Element: view.getUint32(headerAt + header.LOG2_ELEMENT, true),
@@ -81,9 +91,12 @@ export const noProgramRing = (layout: RingLayout): ProgramRing => ({
   index: 0,
 })
 
-/** Maps the ring that a creation returned; `noProgramRing` if the driver returned none. */
-export const ringOrNone = (carrier: Pick<Carrier, 'layout' | 'ring'>, info: MmapInfo | undefined): ProgramRing =>
-  info === undefined ? noProgramRing(carrier.layout) : programRing(carrier, info)
+/** Maps the ring that a creation returned; `noProgramRing` if the driver returned none. `depth`: see `programRing`. */
+export const ringOrNone = (
+  carrier: Pick<Carrier, 'layout' | 'ring'>,
+  info: MmapInfo | undefined,
+  depth?: number,
+): ProgramRing => (info === undefined ? noProgramRing(carrier.layout) : programRing(carrier, info, depth))
 
 /** Byte offset of the next request; -1 if the ring is full. */
 export const nextSlot = (ring: ProgramRing): number => {

@@ -3,6 +3,8 @@
  * methods of queue pairs with a `sendCq`: each request gets an id, by which the completion finds the promise.
  */
 import { QpState } from '../../spec/enums.ts'
+import { Errno } from '../../spec/errno.ts'
+import { PostQueue } from '../../spec/session.ts'
 import { checkOptions, checkRecord, type KnownOptions } from '../arguments/options.ts'
 import type { ImmediateOptions, InvalidateOptions, SendOptions } from '../arguments/request-options.ts'
 import { type CompletionQueue, cqPlan } from '../cq/completion-queue.ts'
@@ -169,6 +171,8 @@ export const awaitable = <T extends AwaitableQueuePair>(
   return Awaitable as object as QpConstructor<QueuedQp & T>
 }
 
+const postQueues = { send: PostQueue.SEND, receive: PostQueue.RECEIVE }
+
 /** Default of `maxSendWr` and `maxRecvWr`. */
 const DEFAULT_DEPTH = 16
 
@@ -217,8 +221,11 @@ export const makeAwaitable = <T extends BareQueuePair, O extends QueuePairOption
     const explain = (id: number): string | undefined => context.carrier.explain?.(qp.qpn, id)
     const { userHandle } = sourceIdentity(context, cq) as SourceIdentity
     const endWait = (): void => context.waiters.wake(userHandle)
+    // A program that awaits requests does not try again, as a program that polls may: its request is lost.
+    const onFull = (queue: 'send' | 'receive'): void =>
+      context.check?.posts.refused(postQueues[queue], qp.qpn, 0, Errno.ENOMEM, QpState.values.RTS, 'warning')
     return Object.assign(qp, {
-      promises: new RequestPromises(cq, { send, receive }, restartsOf[cls], explain, endWait),
+      promises: new RequestPromises(cq, { send, receive }, restartsOf[cls], explain, endWait, onFull),
     })
   } catch (error) {
     cq.close()

@@ -72,6 +72,8 @@ export class RequestPromises {
   readonly #explain: (id: number) => string | undefined
   /** Resolves a wait for the completion queue. */
   readonly #endWait: () => void
+  /** Called when a post is refused because the queue is full. */
+  readonly #onFull: (queue: Outstanding['queue']) => void
   readonly #outstandingById = new Map<number, Outstanding>()
   readonly #counts = { send: 0, receive: 0 }
   #lastId = 0
@@ -88,12 +90,14 @@ export class RequestPromises {
     restarts: Restarts,
     explain: (id: number) => string | undefined,
     endWait: () => void,
+    onFull: (queue: Outstanding['queue']) => void,
   ) {
     this.#cq = cq
     this.#depths = depths
     this.restarts = restarts
     this.#explain = explain
     this.#endWait = endWait
+    this.#onFull = onFull
   }
 
   get outstandingSends(): number {
@@ -109,6 +113,7 @@ export class RequestPromises {
     const depth = this.#depths[queue]
     if (this.#counts[queue] >= depth) {
       const option = queue === 'send' ? 'maxSendWr' : 'maxRecvWr'
+      this.#onFull(queue)
       throw refused(
         'ENOMEM',
         call,
@@ -204,6 +209,8 @@ export class RequestPromises {
   async #poll(): Promise<void> {
     this.#isPolling = true
     try {
+      // The post that starts the poll settles nothing: in every mode, a burst of posts fills the queue.
+      await undefined
       for (;;) {
         this.settle()
         if (this.#outstandingById.size === 0) return

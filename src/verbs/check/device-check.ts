@@ -144,7 +144,7 @@ export const checkContext = (context: Context, options: CheckOptions): DeviceChe
     posts: {
       ...posts,
       ...(races && pollWatch((cq, count, wrId) => log.poll(context.id, cq, count, wrId))),
-      refused(queue, number, wrId, error, state) {
+      refused(queue, number, wrId, error, state, severity) {
         checker.refusedPost({
           time: nowMicroseconds(),
           device: name,
@@ -157,6 +157,7 @@ export const checkContext = (context: Context, options: CheckOptions): DeviceChe
           wrId: BigInt(wrId),
           error,
           state,
+          ...(severity && { severity }),
         })
       },
     },

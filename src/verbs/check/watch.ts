@@ -2,7 +2,7 @@
  * Observes posts and polls for the check of a device (`open({ check })` or `userdma check`). Accessors on rings and
  * completion objects observe them, so that the hot code is the same with and without a check.
  */
-import type { Finding } from '../../spec/check/findings.ts'
+import type { Finding, Severity } from '../../spec/check/findings.ts'
 import type { Omission } from '../../spec/check/omissions.ts'
 import type { MmapInfo } from '../carrier.ts'
 import type { ProgramRing } from '../ring.ts'
@@ -18,9 +18,9 @@ export interface PostWatch {
   forget(info: MmapInfo): void
   /**
    * Reports a post that was refused with `error`, a positive errno. `state`: state of the queue pair (ibv_qp_state);
-   * always RTS for ENOMEM (the queue is full), which does not depend on the state.
+   * always RTS for ENOMEM (the queue is full), which does not depend on the state. `severity`: default: the finding's.
    */
-  refused(queue: number, number: number, wrId: number, error: number, state: number): void
+  refused(queue: number, number: number, wrId: number, error: number, state: number, severity?: Severity): void
   // Set only with the search for races:
   /** Starts to record the completions that are polled from the CQ with handle `cq`. */
   watchPolls?(cq: number, completion: PolledCompletion): void

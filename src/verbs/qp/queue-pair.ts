@@ -210,8 +210,13 @@ export const fullError = (
   return refused('ENOMEM', call, `the ${queue} queue is full: ${depth} requests are outstanding`, hint)
 }
 
-export const tooManySges = (call: string, sges: number, max: number): RdmaError =>
-  invalidArgument(call, `${sges} scatter/gather elements, at most ${max} are possible`)
+export const tooManySges = (
+  call: string,
+  sges: number,
+  max: number,
+  option: 'maxSendSge' | 'maxRecvSge' | 'maxSge',
+): RdmaError =>
+  invalidArgument(call, `${sges} scatter/gather elements, at most ${max} are possible`, `ask for a larger ${option}`)
 
 /** Throws RdmaError EINVAL unless `qp` is an open queue pair, EIO if its device was closed or removed. */
 const checkUsable = (call: string, qp: QueuedQp | undefined): void => {
@@ -248,7 +253,7 @@ const openSends = (qp: QueuedQp, call: string, id: number): ProgramRing => {
     }
   }
   const info = mmapInfoOf(qp.sendOffset, qp.sendSize)
-  qp.sends = watchedRing(qp.context, PostQueue.SEND, qp.qpn, info, ringOrNone(qp.context.carrier, info))
+  qp.sends = watchedRing(qp.context, PostQueue.SEND, qp.qpn, info, ringOrNone(qp.context.carrier, info, qp.maxSendWr))
   return qp.sends
 }
 
@@ -266,7 +271,13 @@ const openReceives = (qp: QueuedQp): ProgramRing => {
       ? invalidArgument('qp.receive', 'the queue pair uses a shared receive queue', 'post with srq.receive()')
       : invalidArgument('qp.receive', 'an XRC initiator only sends', 'receive with an XRC target and an XRC SRQ')
   const info = mmapInfoOf(qp.receiveOffset, qp.receiveSize)
-  qp.receives = watchedRing(qp.context, PostQueue.RECEIVE, qp.qpn, info, ringOrNone(qp.context.carrier, info))
+  qp.receives = watchedRing(
+    qp.context,
+    PostQueue.RECEIVE,
+    qp.qpn,
+    info,
+    ringOrNone(qp.context.carrier, info, qp.maxRecvWr),
+  )
   return qp.receives
 }
 
@@ -379,6 +390,9 @@ export abstract class QueuedQp<C extends ObjectClass = ObjectClass> extends Bare
   readonly sendSize: number
   readonly receiveOffset: number
   readonly receiveSize: number
+  // The limits that the program asked for: a device may grant more.
+  readonly maxSendWr: number
+  readonly maxRecvWr: number
   readonly maxInlineData: number
   readonly maxSendSge: number
   /** -1: the queue pair has no receive queue of its own (it uses an SRQ, or is an XRC initiator). */
@@ -386,12 +400,13 @@ export abstract class QueuedQp<C extends ObjectClass = ObjectClass> extends Bare
   /** Of UD queue pairs: the Q_Key in `endpoint`. */
   qkey: number
 
-  /** `hasReceiveQueue`: see `maxRecvSge`. */
+  /** `limits`: requested; `hasReceiveQueue`: see `maxRecvSge`. */
   constructor(
     context: DeviceContext,
     userHandle: number,
     handle: number,
     { cap, qpNum, sendQueue, recvQueue }: QpCreateResult,
+    limits: QpCreateResult['cap'],
     hasReceiveQueue: boolean,
     psn: number,
     qkey: number,
@@ -401,9 +416,11 @@ export abstract class QueuedQp<C extends ObjectClass = ObjectClass> extends Bare
     this.sendSize = sendQueue?.size ?? 0
     this.receiveOffset = offsetOf(recvQueue)
     this.receiveSize = recvQueue?.size ?? 0
-    this.maxInlineData = cap.maxInlineData
-    this.maxSendSge = cap.maxSendSge
-    this.maxRecvSge = hasReceiveQueue ? cap.maxRecvSge : -1
+    this.maxSendWr = limits.maxSendWr
+    this.maxRecvWr = limits.maxRecvWr
+    this.maxInlineData = Math.min(cap.maxInlineData, limits.maxInlineData)
+    this.maxSendSge = Math.min(cap.maxSendSge, limits.maxSendSge)
+    this.maxRecvSge = hasReceiveQueue ? Math.min(cap.maxRecvSge, limits.maxRecvSge) : -1
     this.qkey = qkey
   }
 
@@ -419,12 +436,19 @@ export abstract class QueuedQp<C extends ObjectClass = ObjectClass> extends Bare
     return this.sends === undefined ? 0 : outstandingRequests(this.sends)
   }
 
+  override query(): Out<C['methods']['query']> {
+    const { maxSendWr, maxRecvWr, maxInlineData, maxSendSge, maxRecvSge } = this
+    const cap = { maxSendWr, maxRecvWr, maxSendSge, maxRecvSge: Math.max(0, maxRecvSge), maxInlineData }
+    return { ...super.query(), cap }
+  }
+
   receive(local?: Slice | readonly Slice[], id = 0): void {
     const ring = this?.receives ?? openReceives(this)
     if (id !== 0) checkId('qp.receive', id)
     const at = nextSlot(ring)
     if (at < 0) throw queueFull(this, 'qp.receive', 'receive', ring.capacity, id)
-    if (sgeCountOf(local) > this.maxRecvSge) throw tooManySges('qp.receive', sgeCountOf(local), this.maxRecvSge)
+    if (sgeCountOf(local) > this.maxRecvSge)
+      throw tooManySges('qp.receive', sgeCountOf(local), this.maxRecvSge, 'maxRecvSge')
     if (local !== undefined && !isSliceOf(local, this.context)) checkLocal('qp.receive', this.context, local)
     putReceive(ring, at, id, local)
     produce(ring)
@@ -465,7 +489,7 @@ const putOtherBytes = (qp: QueuedQp, call: string, at: number, local: SendData):
     return
   }
   checkLocal(call, qp.context, local)
-  if (sgeCountOf(local) > qp.maxSendSge) throw tooManySges(call, sgeCountOf(local), qp.maxSendSge)
+  if (sgeCountOf(local) > qp.maxSendSge) throw tooManySges(call, sgeCountOf(local), qp.maxSendSge, 'maxSendSge')
   putMany(ring, at, local)
 }
 
@@ -587,6 +611,7 @@ export const queuePairPlan = <T extends Disposable & ObjectReference>(
           source.userHandle,
           object,
           out as QpCreateResult & AnyValues,
+          cap,
           hasReceiveQueue,
           psn,
           initial?.qkey ?? DEFAULT_QKEY,
