@@ -47,7 +47,7 @@ export {
   ConnectionError,
   type ConnectionOptions,
 } from './connections/connection.ts'
-export type { Completion, OpcodeName, StatusName } from './cq/completion.ts'
+export type { Completion, CompletionRecord, OpcodeName, StatusName } from './cq/completion.ts'
 export type { ArmOptions, CompletionQueue, CqOptions, Threshold, WaitOptions } from './cq/completion-queue.ts'
 export type { AsyncEventName, CloseOptions, Device, DeviceEvent } from './device.ts'
 export type { DriverDescriptor, MapOptions } from './driver-ops.ts'

@@ -66,8 +66,8 @@ export interface CompletionQueue extends Disposable, AsyncIterable<Completion>, 
   wait(options?: WaitOptions): Promise<void>
   /**
    * Yields completions until the queue is closed. Always yields the object `completion`: the next iteration overwrites
-   * its values. Rejects with RdmaError EOVERFLOW if the queue has lost completions, EIO if the device is closed or
-   * removed, EINVAL for kind 'counting'.
+   * its values, `copy()` keeps them. Rejects with RdmaError EOVERFLOW if the queue has lost completions, EIO if the
+   * device is closed or removed, EINVAL for kind 'counting', EBUSY while another loop reads the queue.
    */
   completions(options?: WaitOptions): AsyncIterableIterator<Completion>
   /**
@@ -137,6 +137,8 @@ class CqObject extends VerbsObject implements CompletionQueue {
   #ring: ProgramRing
   /** Whether `completion` has a slot that `#consume` must return. */
   #hasCompletion = false
+  /** Whether a loop over `completions` has begun and not ended. */
+  #isIterated = false
   /** Kind 'counting': `count` when last read. The ring's producer index is the count modulo 2^32. */
   #counted = 0
 
@@ -267,17 +269,29 @@ class CqObject extends VerbsObject implements CompletionQueue {
       )
     checkOptions('cq.completions', 'options', options, waitOptionNames)
     checkSignal('cq.completions', options)
+    if (this.#isIterated)
+      throw refused(
+        'EBUSY',
+        'cq.completions',
+        'another loop reads this queue, and both would lose completions',
+        'read the queue in one loop, or give each loop a queue of its own',
+      )
     const waitOptions = { ...options }
-    for (let yielded = 1; ; yielded++) {
-      for (;;) {
-        if (!this.isOpen) return
-        if (this.poll()) break
-        await this.wait(waitOptions)
+    this.#isIterated = true
+    try {
+      for (let yielded = 1; ; yielded++) {
+        for (;;) {
+          if (!this.isOpen) return
+          if (this.poll()) break
+          await this.wait(waitOptions)
+        }
+        yield this.completion
+        waitOptions.signal?.throwIfAborted()
+        // A loop that posts a request after each completion could keep the event loop from running.
+        if (yielded % YIELDS_PER_TURN === 0) await nextTurn()
       }
-      yield this.completion
-      waitOptions.signal?.throwIfAborted()
-      // A loop that posts a request after each completion could keep the event loop from running.
-      if (yielded % YIELDS_PER_TURN === 0) await nextTurn()
+    } finally {
+      this.#isIterated = false
     }
   }
 

@@ -5,6 +5,7 @@
 import { type CauseName, causeOfCode } from '../../spec/check/causes.ts'
 import { swap32, TWO_32 } from '../../spec/memory.ts'
 import { WcFlags, WcOpcode, WcStatus } from '../../spec/work.ts'
+import { withoutObject } from '../error.ts'
 import { showAs } from '../objects/show.ts'
 import type { ProgramRing } from '../ring.ts'
 
@@ -13,8 +14,8 @@ export type StatusName = keyof typeof WcStatus.values
 /** ibv_wc_opcode by name. */
 export type OpcodeName = keyof typeof WcOpcode.values
 
-/** A work completion (ibv_wc), valid until the next `poll`, `wait` or `resize` of its CQ, or the close of the CQ. */
-export interface Completion {
+/** The values of a work completion (ibv_wc). */
+export interface CompletionRecord {
   /** wr_id of the request, an integer from 0 to 2^53 - 1. */
   readonly id: number
   /** Whether the status is SUCCESS. */
@@ -50,6 +51,12 @@ export interface Completion {
   readonly timestamp: number | undefined
 }
 
+/** A work completion (ibv_wc), valid until the next `poll`, `wait` or `resize` of its CQ, or the close of the CQ. */
+export interface Completion extends CompletionRecord {
+  /** A copy to keep: a plain object. */
+  copy(): CompletionRecord
+}
+
 const { GRH, WITH_IMM, WITH_INV } = WcFlags.values
 /** The names of an enum by their values. */
 const namesOf = <N extends string>(values: Readonly<Record<N, number>>): readonly N[] => {
@@ -74,6 +81,31 @@ export class CompletionCursor implements Completion {
   constructor(ring: ProgramRing, hasTimestamps = false) {
     this.ring = ring
     this.#hasTimestamps = hasTimestamps
+    // Hidden from programs that spread or compare the object.
+    Object.defineProperties(this, { ring: { enumerable: false }, at: { enumerable: false } })
+  }
+
+  copy(): CompletionRecord {
+    if (!(this instanceof CompletionCursor)) throw withoutObject('wc.copy')
+    const { id, ok, status, statusName, opcode, opcodeName, cause, vendorError } = this
+    const { bytes, qpn, immediate, invalidated, sourceQpn, hasGrh, timestamp } = this
+    return {
+      id,
+      ok,
+      status,
+      statusName,
+      opcode,
+      opcodeName,
+      cause,
+      vendorError,
+      bytes,
+      qpn,
+      immediate,
+      invalidated,
+      sourceQpn,
+      hasGrh,
+      timestamp,
+    }
   }
 
   get id(): number {
