@@ -221,11 +221,12 @@ export const makeAwaitable = <T extends BareQueuePair, O extends QueuePairOption
     const explain = (id: number): string | undefined => context.carrier.explain?.(qp.qpn, id)
     const { userHandle } = sourceIdentity(context, cq) as SourceIdentity
     const endWait = (): void => context.waiters.wake(userHandle)
+    const drive = (): void => void context.carrier.drive('cq.poll')
     // A program that awaits requests does not try again, as a program that polls may: its request is lost.
     const onFull = (queue: 'send' | 'receive'): void =>
       context.check?.posts.refused(postQueues[queue], qp.qpn, 0, Errno.ENOMEM, QpState.values.RTS, 'warning')
     return Object.assign(qp, {
-      promises: new RequestPromises(cq, { send, receive }, restartsOf[cls], explain, endWait, onFull),
+      promises: new RequestPromises(cq, { send, receive }, restartsOf[cls], explain, endWait, drive, onFull),
     })
   } catch (error) {
     cq.close()

@@ -72,6 +72,8 @@ export class RequestPromises {
   readonly #explain: (id: number) => string | undefined
   /** Resolves a wait for the completion queue. */
   readonly #endWait: () => void
+  /** Lets the device execute the posted requests. */
+  readonly #drive: () => void
   /** Called when a post is refused because the queue is full. */
   readonly #onFull: (queue: Outstanding['queue']) => void
   readonly #outstandingById = new Map<number, Outstanding>()
@@ -90,6 +92,7 @@ export class RequestPromises {
     restarts: Restarts,
     explain: (id: number) => string | undefined,
     endWait: () => void,
+    drive: () => void,
     onFull: (queue: Outstanding['queue']) => void,
   ) {
     this.#cq = cq
@@ -97,6 +100,7 @@ export class RequestPromises {
     this.restarts = restarts
     this.#explain = explain
     this.#endWait = endWait
+    this.#drive = drive
     this.#onFull = onFull
   }
 
@@ -209,6 +213,7 @@ export class RequestPromises {
   async #poll(): Promise<void> {
     this.#isPolling = true
     try {
+      this.#drive()
       // The post that starts the poll settles nothing: in every mode, a burst of posts fills the queue.
       await undefined
       for (;;) {
