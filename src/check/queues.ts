@@ -18,6 +18,8 @@ import { type KnownObject, unreleasedIn } from './objects.ts'
 
 const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
 
+/** RNR NAKs for a message that make a finding; 41 ms of waiting with the min_rnr_timer that perftest and userdma use. */
+const MANY_RNR_NAKS = 64
 /** A program that has not polled a non-empty CQ for this time is taken to wait for the CQ's event. */
 const WAITING_MICROSECONDS = 1_000_000
 /** Maximum entries of `unpolledReads`. More than any max_dest_rd_atomic, which has 8 bits. */
@@ -55,6 +57,8 @@ interface QueueState {
   outstandingMessages: number
   /** When the first message came before any receive, in microseconds. Undefined after a receive. */
   rnrSince: number | undefined
+  /** Number of RNR NAKs since the last posted receive. */
+  rnrNaks: number
 }
 
 /** The completions in a CQ that the program cannot have polled. */
@@ -82,7 +86,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
   const queueOf = (id: number): QueueState => {
     let state = queues.get(id)
     if (state === undefined) {
-      const counts = { unsignaled: 0, postedReceives: 0, takenReceives: 0, outstandingMessages: 0 }
+      const counts = { unsignaled: 0, postedReceives: 0, takenReceives: 0, outstandingMessages: 0, rnrNaks: 0 }
       state = { ...counts, unpolledReads: [], rnrSince: undefined }
       queues.set(id, state)
     }
@@ -127,6 +131,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
   const receivePosted = (request: WorkRequest): void => {
     const state = queueOf(request.owner)
     state.postedReceives++
+    state.rnrNaks = 0
     if (state.rnrSince === undefined) return
     const queue = services.objects.find(request.owner)
     const waitedMicroseconds = request.time - state.rnrSince
@@ -134,6 +139,17 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
     if (queue === undefined) return
     const text = `${queue.name} got its first receive ${(waitedMicroseconds / 1000).toFixed(1)} ms after a message had come for it`
     services.report('late-receives', services.occurrenceAtPost(queue, request), { text, objects: [queue] })
+  }
+
+  /** A note if receives were posted before: then the sender may only be faster than the receiver. */
+  const reportNoReceive = (qp: KnownObject, { postedReceives, rnrNaks }: QueueState): void => {
+    const text = `${qp.name} has answered a message with RNR NAK ${rnrNaks} times: ${postedReceives === 0 ? 'no receive was posted yet' : `all ${counted(postedReceives, 'receive')} are taken`}`
+    const { stack, action } = qp.creation
+    services.report('late-receives', services.occurrenceAt(qp, stack, action), {
+      text,
+      ...(postedReceives > 0 && { severity: 'note' as const }),
+      objects: [qp],
+    })
   }
 
   /**
@@ -224,8 +240,10 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
     receiverNotReady(id) {
       const qp = services.objects.find(id)
       // UC and UD drop the message: finding `message-dropped`. An XRC target has no receive queue of its own.
-      const state = qp?.class === 'rc_qp' ? receiveQueueOf(qp) : undefined
-      if (state !== undefined && state.postedReceives === 0) state.rnrSince ??= services.sources.now()
+      if (qp?.class !== 'rc_qp') return
+      const state = receiveQueueOf(qp)
+      if (state.postedReceives === 0) state.rnrSince ??= services.sources.now()
+      if (++state.rnrNaks === MANY_RNR_NAKS) reportNoReceive(qp, state)
     },
     polled(id, count) {
       const state = cqOf(id)

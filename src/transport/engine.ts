@@ -74,6 +74,8 @@ export interface Engine {
   query(row: number): QpSnapshot
   /** Returns the state (`QpState`). */
   stateOf(row: number): number
+  /** Calls `visit` for each row whose oldest send got RNR NAKs and nothing else so far. `psn`: the send's PSN. */
+  visitRnrWaits(visit: (row: number, psn: number, rnrNaks: number) => void): void
   /**
    * Sends the oldest responses of a queue pair, and the ACK or NAK that is due, if the port has space. False if there
    * are none.
@@ -166,6 +168,10 @@ export const createEngine = (env: Environment, options: EngineOptions = {}): Eng
     modify: (row, state, attributes, cause) => modify(s, row, state, attributes, cause),
     query: row => query(s, row),
     stateOf: row => s.rows[requireRow(s, row) + QP.STATE],
+    visitRnrWaits(visit) {
+      for (const [row, { psn, times }] of s.rnrNaks)
+        if (s.rows[row * QP.WORDS + QP.COMP_PSN] === psn) visit(row, psn, times)
+    },
     sendResponses: (row, sink) => sendResponses(s, row, sink),
     forgetSrq: srqn => dropSrq(s, srqn),
     onDoorbell: row => onDoorbell(s, row),

@@ -55,7 +55,7 @@ export { type ErrorCode, FindingsError, RdmaError } from './error.ts'
 export type { Attachable, EventKindName, EventQueue, QueuedEvent } from './event-queue.ts'
 export type { IpInterface, IpOptions, PingOptions, UdpDatagram, UdpEndpoint, UdpOptions, UdpSocket } from './ip.ts'
 export { createNetwork, type Network, type NetworkOptions } from './local/network.ts'
-export type { TracedCall } from './local/observe.ts'
+export type { CountMessage, FailureMessage, TracedCall } from './local/observe.ts'
 export type { AbortOptions, Arrivals } from './mailbox.ts'
 export type {
   Access,

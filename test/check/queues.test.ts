@@ -50,6 +50,15 @@ it('the first receive is a finding if a message arrived before it, later receive
   assert.deepEqual(s.ids(), ['late-receives warning'])
 })
 
+it('a message that is answered RNR NAK again and again is a finding before a receive comes; a note if others came', () => {
+  const s = requestScenario()
+  for (let i = 0; i < 100; i++) s.checker.requests.receiverNotReady(s.qp)
+  assert.deepEqual(s.ids(), ['late-receives warning'])
+  s.complete(s.post({ queue: PostQueue.RECEIVE, opcode: -1 }))
+  for (let i = 0; i < 100; i++) s.checker.requests.receiverNotReady(s.qp)
+  assert.deepEqual(s.ids(), ['late-receives warning', 'late-receives warning', 'late-receives note'])
+})
+
 it('the first receive of an SRQ is a finding if a message arrived before it', () => {
   const s = requestScenario()
   const srq = s.create('srq')

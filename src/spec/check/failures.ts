@@ -24,7 +24,7 @@ export interface Failure {
    * - `flush`: `count` requests were flushed with `status`
    * - `event`: an asynchronous event, of a queue pair if there is a `qpn`
    * - `drop`: the queue pair has dropped `count` messages or packets so far for this cause, without an answer
-   * - `wait`: a destroy waits until the program acknowledges events
+   * - `wait`: a destroy waits until the program acknowledges events; with a `qpn`: a send waits for a receive
    */
   readonly kind: 'send' | 'receive' | 'flush' | 'event' | 'drop' | 'wait'
   readonly device: string
@@ -83,7 +83,7 @@ const subjectText = (failure: Failure): string => {
     case 'event':
       return `${qp}${qp && ' '}event ${nameIn(AsyncEventType.values, event)}: `
     case 'wait':
-      return ''
+      return qp && `${qp} waits: `
   }
 }
 

@@ -473,7 +473,7 @@ const table = {
   },
   'late-receives': {
     severity: 'warning',
-    title: 'the first receive was posted after the first message had arrived',
+    title: 'a message arrived before a receive was posted',
     why: 'The responder answers RNR NAK until a receive is posted, and the sender tries rnr_retry times more (IBA 9.7.5.2.8). With a smaller rnr_retry, or on another network, the sender fails.',
     advice: 'post receives before the queue pair moves to RTR, or before the peer learns its number',
     statuses: ['RNR_RETRY_EXC_ERR'],

@@ -2,11 +2,9 @@
  * Observation of a network in this process: packets as pcapng, calls as records, failures and retries as messages on
  * Node's diagnostics channels.
  *
- *   userdma:failure         FailureJson: one failure (spec/check/failures.ts)
- *   userdma:rnr             { device, count }: RNR NAKs received: the peer had no receive posted
- *   userdma:retransmission  { device, count }: how often send queues went back to resend
- *
- * `device`: name of the device; `count`: number since the last message, at first since the device was added.
+ *   userdma:failure         FailureMessage: one failure (spec/check/failures.ts), or a send that waits for a receive
+ *   userdma:rnr             CountMessage: RNR NAKs received: the peer had no receive posted
+ *   userdma:retransmission  CountMessage: how often send queues went back to resend
  */
 import { channel } from 'node:diagnostics_channel'
 import { closeSync } from 'node:fs'
@@ -19,11 +17,23 @@ import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { appendBlock, createOutputFile } from '../../host/output-file.ts'
 import type { FaultPort } from '../../phy/faults/layer.ts'
 import { addTap, forEachPacket } from '../../phy/tap.ts'
-import { failureJson } from '../../spec/check/failures.ts'
+import { createCause } from '../../spec/check/causes.ts'
+import { type FailureJson, failureJson } from '../../spec/check/failures.ts'
 import { CallError, errnoName, knownErrno } from '../../spec/errno.ts'
 import { createPcapng, type PcapngPacket } from '../../trace/pcapng.ts'
 import { checkFunction, checkText, formatValue, refused, warn } from '../error.ts'
 import { jsonSafe, showAs } from '../objects/show.ts'
+
+/** A message of the diagnostics channel `userdma:failure`. */
+export interface FailureMessage extends FailureJson {}
+
+/** A message of the diagnostics channels `userdma:rnr` and `userdma:retransmission`. */
+export interface CountMessage {
+  /** Name of the device. */
+  readonly device: string
+  /** Number since the last message, at first since the device was added. */
+  readonly count: number
+}
 
 interface ObservedDevice {
   readonly rxe: RxeDevice
@@ -61,26 +71,52 @@ const retransmissions = channel('userdma:retransmission')
 interface PublishedCounters {
   receivedRnr: number
   retransmissions: number
+  /** `receivedRnr` when `publishStalls` last looked. */
+  lookedAtRnr: number
+  /** By row: the PSN of the send whose wait was published. */
+  readonly stalled: Map<number, number>
 }
 const published = new WeakMap<RxeDevice, PublishedCounters>()
 
+/** RNR NAKs for one send after which its wait is published: 41 ms with the default `minRnrTimer`. */
+const STALLED_RNR_NAKS = 64
+
+/**
+ * Publishes each send that has got STALLED_RNR_NAKS RNR NAKs, once. With the default `rnrRetryCount` such a send never
+ * fails: without a message, a program that forgot a receive waits for ever.
+ */
+const publishStalls = (rxe: RxeDevice, last: PublishedCounters): void => {
+  const { receivedRnr } = rxe.state.engine().counters
+  if (receivedRnr === last.lookedAtRnr) return
+  last.lookedAtRnr = receivedRnr
+  const { qps, engine } = rxe.state
+  engine().visitRnrWaits((row, psn, rnrNaks) => {
+    const qpn = qps[row]?.state.qpn
+    if (qpn === undefined || rnrNaks < STALLED_RNR_NAKS || last.stalled.get(row) === psn) return
+    last.stalled.set(row, psn)
+    const cause = createCause('RNR_EXCEEDED', { rnrNaks, rnrRetry: engine().query(row).rnrRetry })
+    failures.publish(failureJson({ kind: 'wait', device: rxe.device.name, qpn, cause }))
+  })
+}
+
 /** Publishes the RNR NAKs and retransmissions since `published`, each if its channel has subscribers. */
 export const publishWaits = (devices: readonly RxeDevice[]): void => {
-  if (!rnrWaits.hasSubscribers && !retransmissions.hasSubscribers) return
+  if (!rnrWaits.hasSubscribers && !retransmissions.hasSubscribers && !failures.hasSubscribers) return
   for (const rxe of devices) {
     const { receivedRnr, retransmissions: resent } = rxe.state.engine().counters
-    const last = published.get(rxe) ?? { receivedRnr: 0, retransmissions: 0 }
+    const last = published.get(rxe) ?? { receivedRnr: 0, retransmissions: 0, lookedAtRnr: 0, stalled: new Map() }
     published.set(rxe, last)
+    if (failures.hasSubscribers) publishStalls(rxe, last)
     const device = rxe.device.name
     const newRnr = receivedRnr - last.receivedRnr
     if (newRnr > 0 && rnrWaits.hasSubscribers) {
       last.receivedRnr = receivedRnr
-      rnrWaits.publish({ device, count: newRnr })
+      rnrWaits.publish({ device, count: newRnr } satisfies CountMessage)
     }
     const newlyResent = resent - last.retransmissions
     if (newlyResent > 0 && retransmissions.hasSubscribers) {
       last.retransmissions = resent
-      retransmissions.publish({ device, count: newlyResent })
+      retransmissions.publish({ device, count: newlyResent } satisfies CountMessage)
     }
   }
 }

@@ -13,7 +13,7 @@ import { driverClass, register } from '../../../src/core/index.ts'
 import { Classes } from '../../../src/spec/classes.ts'
 import { DeviceAttributes, ExtendedDeviceAttributes, PortAttributes, zeroRecord } from '../../../src/spec/index.ts'
 import { ROCE_UDP_PORT } from '../../../src/spec/wire/headers.ts'
-import { createNetwork, open, type TracedCall } from '../../../src/verbs/index.ts'
+import { createNetwork, type FailureMessage, open, type TracedCall } from '../../../src/verbs/index.ts'
 import { readCapture } from '../../../src/wire/index.ts'
 import { withMaxFileSize } from '../../soft-limits.ts'
 import { temporaryFolder } from '../../system/programs.ts'
@@ -234,4 +234,26 @@ test('the first message of a diagnostics channel counts since the device was add
   unsubscribe('userdma:rnr', onRnr)
   unsubscribe('userdma:retransmission', onRetransmission)
   await closeAll(a, b)
+})
+
+test('a send that waits for a receive is reported once, on the channel and by the check', async () => {
+  for (const path of ['direct', 'packets'] as const) {
+    const waits: FailureMessage[] = []
+    const onFailure = (message: unknown): void => {
+      if ((message as FailureMessage).kind === 'wait') waits.push(message as FailureMessage)
+    }
+    const check = { onFinding: () => {}, failOn: 'never' } as const
+    const { a, b } = await pair(openTwoInProcess(createNetwork({ path, check })))
+    subscribe('userdma:failure', onFailure)
+    const isFound = () => b.device.findings.some(({ id }) => id === 'late-receives')
+    a.qp.send(Uint8Array.of(1))
+    while (waits.length === 0 || !isFound()) await new Promise(resolve => setImmediate(resolve))
+    b.qp.receive(b.mr.slice(0, 8))
+    assert.equal(await completionText(a.cq), '0 SEND')
+    unsubscribe('userdma:failure', onFailure)
+    const [{ device, qpn, cause, text } = waits[0]!] = waits
+    assert.deepEqual([waits.length, device, qpn, cause], [1, a.device.name, a.qp.qpn, 'RNR_EXCEEDED'])
+    assert.match(text, /^QP 0x\w+ waits: the peer has no receive posted: RNR NAK 6\d times, rnr_retry is 7$/)
+    await closeAll(a, b)
+  }
 })
