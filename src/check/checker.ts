@@ -100,6 +100,8 @@ export class Checker {
   /** Undefined if `CheckerSources` has no `races`. */
   readonly races: RaceDetector | undefined
   readonly omit: NoteOmission
+  /** Whether the program ends without having closed its devices: then open objects of the library are leaks too. */
+  isExiting = false
   readonly #objects: KnownObjects
   readonly #deviceWithGid: DeviceWithGid
   readonly #reporter: FindingReporter
@@ -258,12 +260,22 @@ export class Checker {
       remove: 'removed with its device',
     }[call.why]
     this.#objects.remove(known, moment(action, call.time, call.stack))
-    if (call.why === 'close' && isVerbsClass(known.class))
+    if (call.why === 'close' && isVerbsClass(known.class) && !known.isInternal)
       this.#reporter.report(
         'leak',
         { ...call, stack: known.creation.stack, action: known.creation.action },
-        { text: `${known.name} was never ${participles(call.class).destroyed}` },
+        {
+          text: `${known.name} was never ${participles(call.class).destroyed}`,
+          // The library documents that a device's close closes its objects.
+          ...(known.isOfLibrary && !this.isExiting && { severity: 'note' as const }),
+        },
       )
+  }
+
+  /** The TypeScript library has created an object for itself: if it stays open, that is no leak of the program. */
+  markInternal(context: number, className: string, handle: number): void {
+    const known = this.#objects.byHandle(context, className, handle)
+    if (known !== undefined) known.isInternal = true
   }
 
   /**

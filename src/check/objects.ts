@@ -72,6 +72,8 @@ export class KnownObject {
   readonly program: Program | undefined
   /** Whether the TypeScript library created it. */
   readonly isOfLibrary: boolean
+  /** Whether the library created it for itself, not for the program. */
+  isInternal = false
   readonly creation: Moment
   readonly changes: Moment[] = []
   destruction: Moment | undefined

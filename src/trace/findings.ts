@@ -68,6 +68,12 @@ const beforeText = (earlier: number, later: number): string => {
   return ms >= 1000 ? `${(ms / 1000).toFixed(1)} s before` : `${ms.toFixed(1)} ms before`
 }
 
+/** A program of the library in this process has no libibverbs: the advice names the library's methods. */
+const adviceOf = ({ id, program }: Finding): string => {
+  const { advice, libraryAdvice = advice } = findings[id]
+  return program === undefined ? libraryAdvice : advice
+}
+
 export const findingText = (finding: Finding, symbols: Symbols): string => {
   const { id, severity, text, details, program, device, time, moments, objects } = finding
   const subject = program === undefined ? device : `process ${program.pid} (${program.command}), ${device}`
@@ -82,7 +88,7 @@ export const findingText = (finding: Finding, symbols: Symbols): string => {
       .filter(({ stack }) => stack.length > 0)
       .flatMap(({ action, stack }) => [`  ${action}`, ...stackLines(symbols.framesOf(stack), '    ')]),
     ...objects.flatMap(({ name, history }) => [`  ${name}`, ...history.map(historyLine)]),
-    `  advice: ${findings[id].advice}`,
+    `  advice: ${adviceOf(finding)}`,
   ]
   return `${lines.map(printable).join('\n')}\n`
 }

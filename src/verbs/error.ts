@@ -3,6 +3,7 @@
  */
 
 import { CallError, Errno, type ErrnoName } from '../spec/errno.ts'
+import { beginStackAtProgram } from './check/stacks.ts'
 import type { CountedFinding } from './check/watch.ts'
 
 /** Values of `RdmaError.code`. */
@@ -83,9 +84,17 @@ export class RdmaError extends Error {
     this.attribute = attribute
     this.reason = reason
     this.hint = hint
+    // `message` has their text: `console.log` shows it once.
+    hideFields(this, 'reason', 'hint')
+    beginStackAtProgram(this)
   }
 }
 recognizeCopies(RdmaError, 'userdma.RdmaError')
+
+/** Makes fields of an error invisible to `console.log`. */
+export const hideFields = (error: Error, ...names: readonly string[]): void => {
+  for (const name of names) Object.defineProperty(error, name, { enumerable: false })
+}
 
 /**
  * `device.close()` of a checked device (`open({ check })`) rejects with this error if there are findings of at least

@@ -85,6 +85,8 @@ interface FindingRow {
   /** The rule, with its source. */
   readonly why: string
   readonly advice: string
+  /** The advice for a program of the TypeScript library, if `advice` has names of libibverbs. */
+  readonly libraryAdvice?: string
   /**
    * The causes of failures (causes.ts) that are reported as this finding. Each cause belongs to at most one finding: a
    * cause with `isNote` to none, or to one of severity `note`; every other cause to one.
@@ -101,6 +103,8 @@ const table = {
     title: 'the peer has no queue pair of that number',
     why: 'Packets to an unknown queue pair are dropped without an answer (IBA 9.6.1): the retries of a connection run out, and datagrams are lost.',
     advice: 'check dest_qp_num and that the peer keeps its queue pair until the last acknowledgement',
+    libraryAdvice:
+      "give each side the other's `qp.endpoint`, and keep the peer's queue pair open until the last request is complete",
     statuses: ['RETRY_EXC_ERR'],
   },
   'peer-not-ready': {
@@ -122,6 +126,7 @@ const table = {
     title: 'the peer is connected to another queue pair',
     why: 'A connected queue pair accepts only packets from its peer: both ends name each other by dest_qp_num and address (IBA 9.6.1).',
     advice: "check dest_qp_num and dgid at both ends: each is the other's",
+    libraryAdvice: "give each side the `qp.endpoint` of the other's queue pair",
     statuses: ['RETRY_EXC_ERR'],
   },
   'service-mismatch': {
@@ -129,6 +134,7 @@ const table = {
     title: 'the ends have different types of queue pair',
     why: 'The opcode of a packet names its transport service, and a queue pair of another service drops the packet (IBA 9.6.1).',
     advice: 'create both queue pairs with the same qp_type',
+    libraryAdvice: 'create both queue pairs with the same method: pd.rcQp or pd.ucQp',
     statuses: ['RETRY_EXC_ERR'],
   },
   'path-mtu-mismatch': {
@@ -136,6 +142,7 @@ const table = {
     title: 'the ends have different path MTUs',
     why: 'Messages are segmented into packets of the path MTU. A packet with an unexpected length is an invalid request or response (IBA 9.7.4).',
     advice: "set path_mtu to the same value at both ends: the smaller of the two ports' active_mtu",
+    libraryAdvice: 'give both calls of qp.connect the same pathMtu, or none',
     causes: ['PACKET_LENGTH'],
     statuses: ['RETRY_EXC_ERR', 'REM_INV_REQ_ERR', 'BAD_RESP_ERR'],
   },
@@ -145,6 +152,7 @@ const table = {
     why: "The first packet of a send queue has the PSN sq_psn, and the responder expects rq_psn (IBA 9.7.1). If sq_psn is lower, the responder acknowledges every request as a duplicate, and executes none. If sq_psn is higher, the responder waits for earlier packets, and the sender's retries run out.",
     advice:
       "set rq_psn (to RTR) to the sq_psn that the peer uses (to RTS); exchange both with the queue pairs' numbers",
+    libraryAdvice: "give qp.connect the peer's `qp.endpoint`, which has its psn",
     causes: ['PSN_DIFFERS'],
   },
   'rd-atomic-exceeds': {
@@ -152,6 +160,7 @@ const table = {
     title: 'more READs and atomics are outstanding than the peer accepts',
     why: 'A responder has resources for max_dest_rd_atomic READs and atomics, and refuses more as invalid requests (IBA 9.4.4).',
     advice: "set max_rd_atomic (to RTS) to at most the peer's max_dest_rd_atomic (to RTR)",
+    libraryAdvice: 'give both calls of qp.connect the same maxRdAtomic',
     causes: ['TOO_MANY_READS'],
   },
   'no-receive-posted': {
@@ -159,6 +168,8 @@ const table = {
     title: 'the peer had no receive posted, and the RNR retries ran out',
     why: 'A SEND or a WRITE with immediate needs a receive request. Without a receive request the responder answers RNR NAK, and the sender tries rnr_retry times more (IBA 9.7.5.2.8).',
     advice: 'post receives before the peer may send, count credits, or set rnr_retry to 7 (retries without limit)',
+    libraryAdvice:
+      'post receives before the peer may send, count credits, or set rnrRetryCount to 7 (retries without limit)',
     causes: ['RNR_EXCEEDED'],
   },
   'no-answer': {
@@ -167,6 +178,8 @@ const table = {
     why: 'The request was sent retry_cnt + 1 times, and each time the transport timer expired or packets were lost (IBA 9.7.6).',
     advice:
       'check address, route and firewall (UDP port 4791), and that the peer runs; choose timeout and retry_cnt for its longest pause',
+    libraryAdvice:
+      'check address, route and firewall (UDP port 4791), and that the peer runs; choose timeout and retryCount for its longest pause',
     causes: ['NO_ANSWER', 'PACKETS_LOST'],
   },
   'peer-refused': {
@@ -182,6 +195,8 @@ const table = {
     why: 'A packet with another P_Key than the port, or another Q_Key than the queue pair, is dropped without an answer (IBA 10.2.4, 10.2.5). No request fails.',
     advice:
       'send with the Q_Key that the receiver gave to ibv_modify_qp (to INIT); a remote_qkey with the highest bit set stands for the Q_Key of the sending queue pair',
+    libraryAdvice:
+      'send with the qkey that the receiver gave to qp.activate; a qkey with the highest bit set stands for the one of the sending queue pair',
     causes: ['QKEY_DIFFERS', 'PKEY_DIFFERS'],
   },
   'message-dropped': {
@@ -209,6 +224,7 @@ const table = {
     title: 'a queue pair is connected to itself',
     why: 'dest_qp_num and dgid name the queue pair itself, which receives its own messages. This is legal, but rarely intended.',
     advice: "exchange the numbers of both queue pairs, and set dest_qp_num to the peer's",
+    libraryAdvice: "exchange the endpoints of both queue pairs: qp.connect takes the peer's",
   },
 
   // ---- remote memory ----
@@ -217,6 +233,7 @@ const table = {
     title: 'the rkey is of memory that was deregistered, or of a memory window that was deallocated or has a new rkey',
     why: 'An rkey is valid until its owner deregisters the region or invalidates the window (IBA 10.6).',
     advice: 'deregister only after the peer has said that it no longer uses the rkey',
+    libraryAdvice: 'close a region only after the peer has said that it no longer uses its mr.remote()',
     causes: ['RKEY_DEREGISTERED', 'RKEY_OLD', 'WINDOW_DEALLOCATED'],
   },
   'unknown-rkey': {
@@ -225,6 +242,7 @@ const table = {
     why: 'An rkey is the number that the registration returned. Common mistakes: an lkey, the wrong byte order, a truncated rkey.',
     advice:
       'send rkey, not lkey, as 32 bits in the byte order that both ends agreed on; a region without remote rights has rkey 0',
+    libraryAdvice: 'send mr.remote(), from a region that was registered with remote rights',
     causes: ['RKEY_UNKNOWN', 'RKEY_REFUSED'],
   },
   'rkey-other-pd': {
@@ -246,6 +264,7 @@ const table = {
     title: 'the region does not allow this remote access',
     why: 'A region allows only the accesses that its access flags name (IBA 10.6).',
     advice: 'register with IBV_ACCESS_REMOTE_READ, _WRITE or _ATOMIC; the last two also need IBV_ACCESS_LOCAL_WRITE',
+    libraryAdvice: 'register with { remoteRead: true }, remoteWrite or remoteAtomic',
     causes: ['RKEY_NO_RIGHT'],
   },
   'qp-no-right': {
@@ -253,6 +272,7 @@ const table = {
     title: "the responder's queue pair does not allow this remote access",
     why: 'qp_access_flags limit what a peer may request, beside the flags of the region (IBA 10.6).',
     advice: "set the right in qp_access_flags when the responder's queue pair moves to INIT",
+    libraryAdvice: "give the right in the option access of the responder's qp.connect",
     causes: ['QP_NO_RIGHT'],
   },
   'window-not-bound': {
@@ -285,6 +305,7 @@ const table = {
     title: 'the registered memory of the responder is unmapped or protected',
     why: 'userdma accesses the memory by its addresses, and fails here. An adapter would write to the pages that were pinned at registration, which the program no longer sees.',
     advice: 'deregister before munmap, free or mprotect',
+    libraryAdvice: 'close the region before its file shrinks or its buffer is transferred',
     causes: ['REMOTE_FAULT'],
   },
   'peer-ended': {
@@ -308,6 +329,7 @@ const table = {
     title: 'a request uses memory that was deregistered',
     why: 'The device uses the memory of a request until the request has completed (IBA 10.8).',
     advice: 'deregister only after the completions of all requests that name the region',
+    libraryAdvice: 'close a region only after the completions of all requests that name it',
     causes: ['LKEY_DEREGISTERED'],
   },
   'unknown-lkey': {
@@ -315,6 +337,7 @@ const table = {
     title: 'no region has this lkey',
     why: 'An lkey is the number that the registration returned. lkey 0 is often a scatter/gather element that was not filled in.',
     advice: "set lkey of each scatter/gather element to the region's lkey",
+    libraryAdvice: 'use mr.slice() of a region that is open',
     causes: ['LKEY_UNKNOWN', 'LKEY_REFUSED', 'LKEY_WINDOW'],
   },
   'lkey-other-pd': {
@@ -336,6 +359,7 @@ const table = {
     title: 'the region does not allow the device to write',
     why: 'Receives, READs and atomics write to local memory, which needs IBV_ACCESS_LOCAL_WRITE (IBA 10.6).',
     advice: 'register with IBV_ACCESS_LOCAL_WRITE',
+    libraryAdvice: 'register without { localWrite: false }',
     causes: ['LKEY_NO_RIGHT'],
   },
   'local-unmapped': {
@@ -343,6 +367,8 @@ const table = {
     title: 'the memory of a request is unmapped or protected',
     why: 'userdma accesses the memory by its addresses, and fails here. An adapter would use the pages that were pinned at registration, which the program no longer sees.',
     advice: 'deregister before munmap, free or mprotect, and after the last completion',
+    libraryAdvice:
+      'close the region before its file shrinks or its buffer is transferred, and after the last completion',
     causes: ['LOCAL_FAULT'],
   },
   'slow-memory': {
@@ -364,6 +390,7 @@ const table = {
     title: 'memory was unmapped before its region was deregistered',
     why: 'Until ibv_dereg_mr an adapter uses the pages that were pinned at registration, even after other memory is mapped at the same addresses: requests transfer bytes that the program no longer sees. With userdma later requests to the region fail (local-unmapped, remote-unmapped). The finding is a note if no request that uses the region was outstanding. Then nothing is transferred: registration caches, such as that of UCX, deregister memory only some time after the program has unmapped it. mremap(), and free() of large blocks, also unmap. free() of small blocks is reported as buffer-freed.',
     advice: 'deregister before munmap, mremap or free',
+    libraryAdvice: 'close the region before its file shrinks or its buffer is transferred',
     statuses: ['LOC_PROT_ERR', 'REM_OP_ERR'],
   },
   'send-buffer-changed': {
@@ -419,6 +446,8 @@ const table = {
     title: 'the queue pair does not accept the work request',
     why: 'Each type of queue pair has its operations and limits (IBA 10.8); adapters refuse other requests at the post, or complete them in error.',
     advice: "check opcode, flags and num_sge against the queue pair's type and capabilities",
+    libraryAdvice:
+      "check operation, options and number of slices against the queue pair's type and options (maxSendSge, maxInlineData)",
     causes: ['BAD_OPCODE', 'TOO_MANY_SGE', 'NOT_INLINE', 'BAD_FLUSH', 'NO_ADDRESS_HANDLE', 'REFUSED'],
   },
   'no-rd-atomic': {
@@ -426,6 +455,7 @@ const table = {
     title: 'a READ or atomic was posted to a queue pair with max_rd_atomic 0',
     why: 'max_rd_atomic is the maximum number of outstanding READs and atomics (IBA 11.2.4).',
     advice: 'set max_rd_atomic to at least 1 when the queue pair moves to RTS',
+    libraryAdvice: 'give qp.connect a maxRdAtomic of at least 1',
     causes: ['NO_READS'],
   },
   'request-length': {
@@ -433,6 +463,7 @@ const table = {
     title: 'the work request has a length that its operation does not allow',
     why: 'A message has at most 2^31 bytes, inline data at most max_inline_data; the result of an atomic needs 8 (IBA 9.4). A datagram longer than the path MTU is not sent, although its request completes with success (C10-93.1.1).',
     advice: 'check the lengths of the scatter/gather elements; request max_inline_data when creating the queue pair',
+    libraryAdvice: 'check the lengths of the slices; ask for a larger maxInlineData',
     causes: ['MESSAGE_TOO_LONG', 'INLINE_TOO_LONG', 'ATOMIC_LENGTH', 'DATAGRAM_TOO_LONG'],
   },
   'receive-too-short': {
@@ -449,6 +480,8 @@ const table = {
     title: 'a completion queue was full when a completion came',
     why: 'The completion is lost, and the queue is unusable from then on (IBA 11.6.3).',
     advice: 'create the CQ with room for all requests that can be outstanding on its queue pairs, and poll it in time',
+    libraryAdvice:
+      'create the queue with room (`entries`) for all requests that can be outstanding on its queue pairs, and poll it in time',
     causes: ['CQ_FULL', 'COMPLETION_LOST'],
   },
   'cq-too-small': {
@@ -457,6 +490,8 @@ const table = {
     why: 'If all requests of its queue pairs complete before the program polls, the CQ overruns.',
     advice:
       'create the CQ with at least the sum of max_send_wr and max_recv_wr of its queue pairs, or limit the outstanding requests',
+    libraryAdvice:
+      'create the queue with at least the sum of maxSendWr and maxRecvWr of its queue pairs as `entries`, or limit the outstanding requests',
   },
   'events-unacknowledged': {
     severity: 'warning',
@@ -470,12 +505,15 @@ const table = {
     title: 'more unsignaled sends follow each other than the send queue has slots',
     why: 'An adapter frees the slots of unsignaled requests with the completion of a later signaled request (ibv_post_send(3)). Without a signaled request the queue stays full, and posts are refused with ENOMEM.',
     advice: 'signal at least one request in max_send_wr, and poll its completion',
+    libraryAdvice: 'post at least one request in maxSendWr without { signaled: false }, and poll its completion',
   },
   'late-receives': {
     severity: 'warning',
     title: 'a message arrived before a receive was posted',
     why: 'The responder answers RNR NAK until a receive is posted, and the sender tries rnr_retry times more (IBA 9.7.5.2.8). With a smaller rnr_retry, or on another network, the sender fails.',
     advice: 'post receives before the queue pair moves to RTR, or before the peer learns its number',
+    libraryAdvice:
+      'post receives before qp.connect, or before the peer gets the endpoint; of a connection by address in `prepare`',
     statuses: ['RNR_RETRY_EXC_ERR'],
   },
   'lost-wakeup': {
@@ -483,6 +521,8 @@ const table = {
     title: 'a CQ was not polled for a second, and was never armed, or was armed with completions in it',
     why: 'Only the next completion after ibv_req_notify_cq raises an event; completions that are in the CQ already raise none, so the program waits for another one, perhaps for ever. A CQ that was never armed is reported if it has a channel and was never polled.',
     advice: 'call ibv_req_notify_cq, then poll the CQ until it is empty, and only then wait for the event',
+    libraryAdvice:
+      'call cq.arm, then poll until the queue is empty, and only then wait for the event; cq.wait and `for await` do so',
   },
   'completions-unpolled': {
     severity: 'note',
@@ -505,6 +545,7 @@ const table = {
     title: 'a READ is followed, without a fence, by a request that changes the bytes that it reads',
     why: 'A READ or atomic may be in progress when a later SEND, WRITE or atomic of the queue is executed. With IBV_SEND_FENCE the later request waits until earlier READs and atomics are complete (IBA 10.8.3.3).',
     advice: 'set IBV_SEND_FENCE in the later request, or poll the completion of the READ first',
+    libraryAdvice: 'set { fence: true } in the later request, or await the READ first',
     statuses: ['SUCCESS'],
   },
   'buffer-reused': {
@@ -513,6 +554,8 @@ const table = {
     why: 'The device may read and write the buffer of a request at any time until the completion was polled (IBA 10.8.3, 11.4.1). The data of a READ is in the buffer only after the completion of the READ. Later requests of the same queue must be fenced to see this data.',
     advice:
       'poll the completion of the request that uses the buffer, or set IBV_SEND_FENCE in a request that sends the data of a READ',
+    libraryAdvice:
+      'await the request that uses the buffer, or set { fence: true } in a request that sends the data of a READ',
     statuses: ['SUCCESS'],
   },
   'atomic-mixed-with-write': {
@@ -530,6 +573,7 @@ const table = {
     title: 'a program tried to destroy an object that other objects use',
     why: 'The call returns EBUSY and the object stays (IBA 11.2). A program that ignores the error leaks the object.',
     advice: 'destroy the objects that use it first, and check the result of every destroy',
+    libraryAdvice: 'close the objects that use it first',
   },
   'refused-call': {
     severity: 'warning',
@@ -542,12 +586,14 @@ const table = {
     title: 'a request was posted to a queue pair whose state does not allow it',
     why: 'Sends can be posted from RTS on, receives from INIT on (IBA 10.3.1, 10.8.3). The call returns EINVAL, and no completion follows.',
     advice: 'move the queue pair to RTS before the first send, and check the result of every post',
+    libraryAdvice: 'call qp.connect or qp.activate before the first send',
   },
   'queue-full': {
     severity: 'note',
     title: 'a request was posted to a full queue',
     why: 'A queue has at least max_send_wr or max_recv_wr slots, an SRQ at least max_wr. The call returns ENOMEM, and the request is not posted. Adapters free the slots of unsignaled requests only with the completion of a later signaled request.',
     advice: 'count outstanding requests, signal some of them, and poll before posting more',
+    libraryAdvice: 'await earlier requests first (requestWindow does), or ask for a larger maxSendWr or maxRecvWr',
   },
 
   // ---- limits and operations of other adapters (--like) ----
@@ -556,6 +602,7 @@ const table = {
     title: 'a program requested more than an adapter named by `--like` allows',
     why: 'Limits differ between adapters, and creation fails beyond a limit. ibv_query_device returns the limits of the device. docs/reference/adapters.md has the limits of the adapters for `--like`.',
     advice: 'request less, or at most the limit that ibv_query_device returns',
+    libraryAdvice: 'ask for less, or at most the limit that device.query() returns',
   },
   'adapter-operation': {
     severity: 'warning',
@@ -583,6 +630,7 @@ const table = {
     title: 'an object existed when its program closed the device or ended',
     why: 'An object that the program does not destroy stays allocated as long as the device is open.',
     advice: 'destroy objects in reverse order of creation before ibv_close_device',
+    libraryAdvice: 'close each object, or declare it with `using`; `await device.close()` closes what is left',
   },
 } as const satisfies Record<string, FindingRow>
 

@@ -215,6 +215,7 @@ export const makeAwaitable = <T extends BareQueuePair, O extends QueuePairOption
   checkOptions(call, 'options', qpOptions, known)
   const { maxSendWr: send = DEFAULT_DEPTH, maxRecvWr: receive = DEFAULT_DEPTH } = qpOptions as Partial<QueuePairOptions>
   const cq = completionQueueFor(context, call, send, receive)
+  context.check?.markInternal('cq', cq.handle)
   context.check?.posts.pollsForPromises?.(cq.handle)
   try {
     const qp = make(context, planWith({ ...qpOptions, sendCq: cq }))

@@ -58,18 +58,17 @@ export class RequestError extends RdmaError {
   readonly status: StatusName
   /** ibv_wc_opcode by name: 'RDMA_WRITE' … Other drivers than the soft device may not set the opcode. */
   readonly opcode: OpcodeName
+  /** With WR_FLUSH_ERR: the error of the first request that failed or was flushed before. Absent without one. */
+  declare readonly cause?: RequestError
   /**
    * Name of the cause (docs/reference/vendor-errors.md): the peer's cause if the peer refused the request. Undefined if
    * the cause is unknown.
    */
-  override readonly cause: CauseName | undefined
+  readonly causeName: CauseName | undefined
   /** Number of the cause, see `Completion.vendorError`. */
   readonly vendorError: number
   /** Number of the queue pair, 24 bits. */
   readonly qpn: number
-  /** With WR_FLUSH_ERR: the error of the first request that failed or was flushed before; undefined if there is none. */
-  readonly earlier: RequestError | undefined
-
   /** `explanation`: see `Carrier.explain`. `hint`: one of `Restarts`. */
   constructor(
     call: string,
@@ -81,14 +80,14 @@ export class RequestError extends RdmaError {
     const { statusName: status, opcodeName: opcode, cause, vendorError, qpn } = wc
     const code = errnos[status] ?? 'EIO'
     const reason =
-      earlier === undefined ? (explanation ?? generalText(cause)) : `${earlier.call} failed before: ${earlier.reason}`
+      earlier === undefined ? (explanation ?? generalText(cause)) : `${earlier.call} failed before: ${earlier.status}`
     super(code, Errno[code], call, `${status}: ${reason}`, hint)
     this.status = status
     this.opcode = opcode
-    this.cause = cause
+    this.causeName = cause
     this.vendorError = vendorError
     this.qpn = qpn
-    this.earlier = earlier
+    if (earlier !== undefined) Object.defineProperty(this, 'cause', { value: earlier })
   }
 }
 recognizeCopies(RequestError, 'userdma.RequestError')

@@ -3,6 +3,8 @@
  * queue is polled; the id of a completion finds the promise. A request counts as outstanding until its completion is
  * polled, so that the completion queue cannot overflow.
  */
+
+import { beginStackAtProgram } from '../check/stacks.ts'
 import type { Completion, OpcodeName } from '../cq/completion.ts'
 import type { CompletionQueue } from '../cq/completion-queue.ts'
 import { type RdmaError, refused } from '../error.ts'
@@ -46,20 +48,35 @@ const copyOf = ({ opcodeName, bytes, immediate, invalidated, sourceQpn }: Comple
 
 const ignore = (): void => {}
 
+/**
+ * Settles as `request`. An error gets the stack of the program's `await`, which V8 knows if the program awaits the
+ * returned promise directly or by `Promise.all`: when the request failed, only the library was running.
+ */
+const withAwaitedStack = async (request: Promise<unknown>): Promise<unknown> => {
+  try {
+    return await request
+  } catch (error) {
+    beginStackAtProgram(error as RdmaError)
+    throw error
+  }
+}
+
 /** An outstanding request and its promise. The promise resolves with `value`, or with the completion if undefined. */
 const outstandingRequest = (call: string, queue: Outstanding['queue'], value: unknown) => {
   let request: Outstanding = { call, queue, resolve: ignore, reject: ignore }
-  const promise = new Promise<unknown>((resolve, reject) => {
+  const completion = new Promise<unknown>((resolve, reject) => {
     request = {
       call,
       queue,
       resolve: completed => resolve(value ?? completed),
       reject(error, isConsequence) {
-        if (isConsequence) promise.catch(ignore)
         reject(error)
+        // Later than `withAwaitedStack`: V8 finds the program's `await` only while nothing else waits for the promise.
+        if (isConsequence) queueMicrotask(() => promise.catch(ignore))
       },
     }
   })
+  const promise = withAwaitedStack(completion)
   return { outstanding: request, promise }
 }
 
@@ -134,9 +151,9 @@ export class RequestPromises {
     return promise
   }
 
-  /** Resolves when no send is outstanding. */
-  drained(): Promise<void> {
-    return this.#counts.send === 0 ? Promise.resolve() : new Promise(resolve => this.#drainWaiters.push(resolve))
+  /** Resolves when no send is outstanding. Asynchronous, so that it resolves after the promises of the sends. */
+  async drained(): Promise<void> {
+    if (this.#counts.send > 0) await new Promise<void>(resolve => this.#drainWaiters.push(resolve))
   }
 
   /** Settles the requests whose completions are available. */

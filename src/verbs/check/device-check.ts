@@ -115,7 +115,10 @@ let hasExitListener = false
  */
 const onExit = (status: number): void => {
   if (status !== 0) return
-  for (const context of openChecks.keys()) closeContext(context)
+  for (const context of openChecks.keys()) {
+    networkCheck(context.device.core).checker.isExiting = true
+    closeContext(context)
+  }
   for (const check of openChecks.values())
     try {
       check.end()
@@ -161,6 +164,7 @@ export const checkContext = (context: Context, options: CheckOptions): DeviceChe
         })
       },
     },
+    markInternal: (className, handle) => checker.markInternal(context.id, className, handle),
     get findings() {
       checker.races?.join()
       return device.findings.map(withCount)

@@ -48,6 +48,8 @@ export interface DeviceCheck {
   readonly findings: readonly CountedFinding[]
   /** What the check of the device's network has left out. */
   readonly omissions: readonly Omission[]
+  /** Marks an object that the library has created for itself: it is no leak if only the device's close closes it. */
+  markInternal(className: string, handle: number): void
   /** Called when the device is closed. Throws FindingsError if there are findings that fail. */
   end(): void
 }

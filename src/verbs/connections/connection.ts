@@ -13,6 +13,7 @@ import { type RecordOf, zeroRecord } from '../../spec/schema/schema.ts'
 import { rejReason } from '../../spec/wire/mad.ts'
 import { copyRecord, type KnownOptions } from '../arguments/options.ts'
 import { setConnectionHints } from '../awaitable/queue-pair.ts'
+import { beginStackAtProgram } from '../check/stacks.ts'
 import type { Device } from '../device.ts'
 import {
   checkBytes,
@@ -248,6 +249,7 @@ const defaultPd = ({ device, context }: SharedDevice): ProtectionDomain => {
   let pd = defaultPds.get(context)
   if (pd === undefined || !(pd as ProtectionDomain & LibraryObject).isOpen) {
     pd = device.pd()
+    context.check?.markInternal('pd', pd.handle)
     defaultPds.set(context, pd)
   }
   return pd
@@ -384,7 +386,11 @@ export class ConnectionEnd {
     } finally {
       this.#events.endWait()
     }
-    if (this.#failure !== undefined) throw this.#failure
+    if (this.#failure !== undefined) {
+      // An event has created the error.
+      beginStackAtProgram(this.#failure)
+      throw this.#failure
+    }
     // The DREQ of the active side has arrived, but not its RTU.
     if (!this.#isEstablished && this.#closeReason === 'peer')
       throw new ConnectionError('ECONNREFUSED', this.#call, 'the peer has ended the connection')

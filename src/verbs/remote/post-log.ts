@@ -124,6 +124,8 @@ export const createPostLog = (session: Session, context: number, file: number, w
     },
     findings: [],
     omissions: [],
+    // A daemon does not know which objects the library has created for itself.
+    markInternal() {},
     end() {
       isEnded = true
       if (mapping !== undefined) ringPool().release(mapping)

@@ -84,25 +84,22 @@ eachCarrier(openTwo => {
     const flushedWrite = failureOf(a.qp.write(Uint8Array.of(1), b.mr.remote(0, 1)))
     const error = await refusedWrite
     assert.ok(error instanceof RequestError)
-    const { status, opcode, cause, call, code, earlier } = error
+    const { status, opcode, causeName, call, code, cause } = error
     assert.deepEqual(
-      { status, opcode, cause, call, code, earlier },
+      { status, opcode, causeName, call, code, cause },
       {
         status: 'REM_ACCESS_ERR',
         opcode: 'RDMA_WRITE',
-        cause: 'RKEY_DEREGISTERED',
+        causeName: 'RKEY_DEREGISTERED',
         call: 'qp.write',
         code: 'EACCES',
-        earlier: undefined,
+        cause: undefined,
       },
     )
     assert.match(error.message, /^qp\.write: REM_ACCESS_ERR: .*rkey .* was deregistered/)
     const flushedError = await flushedWrite
     assert.ok(flushedError instanceof RequestError)
-    assert.deepEqual(
-      [flushedError.status, flushedError.code, flushedError.earlier],
-      ['WR_FLUSH_ERR', 'ECANCELED', error],
-    )
+    assert.deepEqual([flushedError.status, flushedError.code, flushedError.cause], ['WR_FLUSH_ERR', 'ECANCELED', error])
     assert.match(flushedError.message, /qp\.write failed before: REM_ACCESS_ERR/)
     await close()
   })
@@ -270,7 +267,7 @@ test('the hint of a failed request tells how to restart the queue pair, and work
     const [error, flush] = [await failing, await flushed]
     assert.ok(error instanceof RequestError && flush instanceof RequestError)
     assert.deepEqual(
-      [error.status, error.code, flush.status, flush.earlier],
+      [error.status, error.code, flush.status, flush.cause],
       ['LOC_PROT_ERR', 'EACCES', 'WR_FLUSH_ERR', error],
     )
     assert.equal(flush.hint, error.hint)
@@ -325,7 +322,7 @@ test('the hint of a failed request tells how to restart the queue pair, and work
   a.qp.modify({ state: 'ERR' })
   const flush = await failureOf(a.qp.send(Uint8Array.of(1)))
   assert.ok(flush instanceof RequestError && flush.status === 'WR_FLUSH_ERR')
-  assert.deepEqual([flush.earlier, flush.hint], [undefined, errHint('connect()')])
+  assert.deepEqual([flush.cause, flush.hint], [undefined, errHint('connect()')])
   await close()
 })
 

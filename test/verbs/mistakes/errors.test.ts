@@ -4,7 +4,9 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
+import { inspect } from 'node:util'
 import {
+  connect,
   createNetwork,
   type ErrorCode,
   FindingsError,
@@ -118,6 +120,7 @@ test('errors of another copy of the library are instances of this copy’s class
   const text = readFileSync(source, 'utf8')
     .replace(/\n\/\/# .*/, '')
     .replace(/from '\.\.\//g, `from '${new URL('..', source).href}`)
+    .replace(/from '\.\//g, `from '${new URL('.', source).href}`)
   const otherCopy = (await import(
     `data:text/javascript,${encodeURIComponent(text)}`
   )) as typeof import('../../../src/verbs/error.ts')
@@ -148,4 +151,66 @@ test('the compiler distinguishes codes, statuses and kinds of objects; a wrong k
     messageOf(() => device.pd().rcQp({ sendCq: untyped(device.pd()) })),
     /sendCq is an object of class pd, not cq/,
   )
+})
+
+test('the stack of an error begins at the line of the program, also where a request failed later', async () => {
+  const { a, b } = await pair()
+  const client = a.pd.rcQp({ peer: b.qp.endpoint })
+  const remote = { address: 0n, rkey: 1, length: 8 }
+  /** The function of the first frame of the stack, without "async". */
+  const callerOf = async (body: () => unknown): Promise<string> => {
+    const error = await (async () => body())().catch(caught => caught)
+    assert.ok(error instanceof RdmaError)
+    return /\n {4}at (?:async )?(?:Promise\.all \(index \d\)\n {4}at async )?(\S+)/.exec(String(error.stack))?.[1] ?? ''
+  }
+  const calls = [
+    function close() {
+      a.pd.close()
+    },
+    function connect() {
+      a.qp.connect({ ...b.qp.endpoint, gid: 'localhost' })
+    },
+    function create() {
+      a.device.cq({ entries: 0 })
+    },
+    async function unposted() {
+      await a.pd.rcQp().send(new Uint8Array(65))
+    },
+    async function failed() {
+      await client.write(new Uint8Array(8), remote)
+    },
+    async function flushed() {
+      await Promise.all([client.write(new Uint8Array(8), remote)])
+    },
+    async function opening() {
+      await open({ link: untyped('none') })
+    },
+    async function connecting() {
+      await connect('rdma://127.0.0.1:1', { device: a.device })
+    },
+  ]
+  b.qp.modify({ state: 'RESET' })
+  b.qp.connect(client.endpoint)
+  const callers: string[] = []
+  for (const call of calls) callers.push(await callerOf(call))
+  assert.deepEqual(
+    callers,
+    calls.map(({ name }) => name),
+  )
+  await closeAll(a, b)
+})
+
+test('a printed error has its text once, and the earlier failure as its cause', async () => {
+  const { a, b } = await pair()
+  const client = a.pd.rcQp({ peer: b.qp.endpoint })
+  b.qp.modify({ state: 'RESET' })
+  b.qp.connect(client.endpoint)
+  const write = () => client.write(new Uint8Array(8), { address: 0n, rkey: 1, length: 8 })
+  const [failed, flushed] = (await Promise.allSettled([write(), write()])).map(result =>
+    result.status === 'rejected' ? result.reason : undefined,
+  )
+  assert.ok(failed instanceof RequestError && flushed instanceof RequestError)
+  assert.deepEqual([failed.causeName, 'cause' in failed, flushed.cause], ['RKEY_UNKNOWN', false, failed])
+  assert.equal(inspect(flushed).split('was never registered').length, 2)
+  await closeAll(a, b)
 })
