@@ -97,6 +97,10 @@ export interface CmPending extends CmSent {
   retries: number
   /** Microseconds between retries. */
   timeout: number
+  /** Microseconds until the next repetition before the timeout; 0: none. */
+  interval: number
+  /** When the next retry is due. */
+  overdueAt: number
 }
 
 export class CmConnection implements Timed {

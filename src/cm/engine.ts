@@ -259,12 +259,7 @@ export class CmEngine {
       const connection = this.#machine.timers.take(now)
       if (connection === undefined) return
       const { pending, state } = connection
-      if (pending !== undefined && pending.retries > 0) {
-        pending.retries--
-        this.#machine.transmit(connection.path, pending.name, pending.bytes, 'resent')
-        this.#machine.timers.set(connection, now + pending.timeout)
-        continue
-      }
+      if (pending !== undefined && this.#machine.repeat(connection, pending, now)) continue
       const step = cmStates[state].timeout
       if (step === undefined) continue
       if (step.send === 'REJ') this.#machine.sendRej(connection, { reason: rejReason.TIMEOUT })

@@ -5,7 +5,7 @@
 import { type CmCommand, type CmEventName, type CmStep, cmStates } from '../spec/cm-states.ts'
 import { type CmMessageName, cmMessages, rejReason } from '../spec/wire/mad.ts'
 import { type CmDraft, type CmMessage, emitCm } from '../wire/mad/mad.ts'
-import { CmConnection, type CmPath, type ReceivedMessage } from './connection.ts'
+import { CmConnection, type CmPath, type CmPending, type ReceivedMessage } from './connection.ts'
 import { CmError } from './error.ts'
 import * as messages from './messages.ts'
 import { CmRegistry } from './registry.ts'
@@ -21,6 +21,11 @@ export interface CmEnvironment {
   ackDelay(device: number): number
   /** Whether the GID, 16 bytes, belongs to the device. */
   hasGid(device: number, gid: Uint8Array): boolean
+  /**
+   * Microseconds after which an unanswered message is repeated first, on a path without delay. Further repetitions
+   * follow at up to MAX_INTERVAL, until the peer's response timeout. Absent or 0: none before that timeout.
+   */
+  firstRepetition?(path: CmPath): number
 }
 
 export interface CmEvent {
@@ -46,6 +51,9 @@ export interface CmCounters {
 
 /** Exponent (timeout.ts) of the longest TIMEWAIT, 8.6 s. The peer chooses the ACK timeout: up to hours. */
 const MAX_TIMEWAIT = 21
+
+/** Maximum microseconds between repetitions before the response timeout. */
+const MAX_INTERVAL = 64_000
 
 const zeroCounts = (): Record<CmMessageName, number> => {
   const names = Object.keys(cmMessages) as CmMessageName[]
@@ -149,9 +157,37 @@ export class CmMachine {
   /** Sends a message, with retries until it is answered. */
   awaitAnswer(connection: CmConnection, name: CmMessageName, bytes: Uint8Array, now: number): void {
     const { answerTimeout, maxCmRetries } = connection
-    connection.pending = { name, bytes, retries: maxCmRetries, timeout: answerTimeout }
+    const interval = this.environment.firstRepetition?.(connection.path) ?? 0
+    const pending = {
+      name,
+      bytes,
+      retries: maxCmRetries,
+      timeout: answerTimeout,
+      interval,
+      overdueAt: now + answerTimeout,
+    }
+    connection.pending = pending
     this.transmit(connection.path, name, bytes, 'sent')
-    this.timers.set(connection, now + answerTimeout)
+    this.#setRepetition(connection, pending, now)
+  }
+
+  /** Repeats an unanswered message; false if no retries are left. Repetitions before the timeout are no retries. */
+  repeat(connection: CmConnection, pending: CmPending, now: number): boolean {
+    if (now >= pending.overdueAt) {
+      if (pending.retries === 0) return false
+      pending.retries--
+      pending.overdueAt = now + pending.timeout
+    }
+    this.transmit(connection.path, pending.name, pending.bytes, 'resent')
+    this.#setRepetition(connection, pending, now)
+    return true
+  }
+
+  /** Sets the timer for the next repetition: after `interval`, but not later than `overdueAt`. */
+  #setRepetition(connection: CmConnection, pending: CmPending, now: number): void {
+    const { interval, overdueAt } = pending
+    pending.interval = Math.min(2 * interval, MAX_INTERVAL)
+    this.timers.set(connection, interval === 0 ? overdueAt : Math.min(now + interval, overdueAt))
   }
 
   stopRetries(connection: CmConnection): void {

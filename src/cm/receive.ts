@@ -145,8 +145,10 @@ const onMra = (machine: CmMachine, message: ReceivedMessage<'MRA'>, from: CmPath
   machine.applyRule(connection, message, now)
   // The transition has stopped the retries; an MRA only delays them.
   pending.timeout = fromExponent(message.serviceTimeout) + fromExponent(connection.agreed.ackTimeout)
+  pending.interval = 0
+  pending.overdueAt = now + pending.timeout
   connection.pending = pending
-  machine.timers.set(connection, now + pending.timeout)
+  machine.timers.set(connection, pending.overdueAt)
 }
 
 const onDreq = (machine: CmMachine, message: ReceivedMessage<'DREQ'>, from: CmPath, now: number): void => {

@@ -118,12 +118,9 @@ export interface ProtectionDomain extends Disposable, Kind<'pd'> {
   close(): void
 }
 
-/**
- * Whether the program has passed a `sendCq`. `sendCq: undefined` counts as passed and is refused later, because it is
- * probably a mistake.
- */
+/** Whether the program has passed a `sendCq`. */
 const hasSendCq = <T extends object>(options: T | undefined): options is Extract<T, { readonly sendCq: unknown }> =>
-  typeof options === 'object' && options !== null && 'sendCq' in options
+  (options as { readonly sendCq?: unknown } | undefined)?.sendCq !== undefined
 
 class PdObject extends VerbsObject implements ProtectionDomain {
   get cls(): typeof Pd {

@@ -803,3 +803,32 @@ describe('queue pairs of connections', () => {
     assert.equal(pair.b.engine.nextTimeout(), fromExponent(21))
   })
 })
+
+describe('on a path without delay', () => {
+  beforeEach(() => {
+    for (const host of [pair.a, pair.b]) host.firstRepetition = 8000
+  })
+
+  /** The times at which lost REQs are sent, until `end`. */
+  const sendingTimes = (end: number): number[] => {
+    const times: number[] = []
+    for (; pair.now < end; pair.expire()) if (pair.lose().length > 0) times.push(pair.now)
+    return times
+  }
+
+  test('a lost message is repeated after milliseconds; the retries stay as they are', () => {
+    const active = start()
+    const timeout = active.answerTimeout
+    const times = sendingTimes(timeout)
+    assert.deepEqual(times.slice(0, 6), [0, 8000, 24_000, 56_000, 120_000, 184_000])
+    // The repetitions fill the first timeout; then the first retry follows.
+    assert.deepEqual([pair.now, pair.lose(), active.pending?.retries], [timeout, ['REQ'], active.maxCmRetries - 1])
+  })
+
+  test('after an MRA a message waits as long as the peer asks', () => {
+    const [active, passive] = requested()
+    pair.b.engine.delay(passive, 20)
+    assert.deepEqual(pair.exchange(), ['2:MRA'])
+    assert.equal(pair.a.engine.nextTimeout(), pair.now + (active.pending?.timeout ?? 0))
+  })
+})

@@ -37,6 +37,8 @@ export interface OnWire {
 export class Host {
   readonly engine: CmEngine
   readonly number: number
+  /** `CmEnvironment.firstRepetition`. */
+  firstRepetition = 0
 
   constructor(number: number, random = createRandom(number)) {
     this.number = number
@@ -44,6 +46,7 @@ export class Host {
       random,
       caGuid: () => BigInt(0x100 + number),
       ackDelay: () => 15, // 4.096 µs · 2^15
+      firstRepetition: () => this.firstRepetition,
       hasGid: (_device, other) => other.every((byte, i) => byte === gid(number)[i]),
     })
   }

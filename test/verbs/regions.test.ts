@@ -47,7 +47,7 @@ eachCarrier(openTwo => {
     const { a, b } = await pair(openTwo)
     const buffer = new Uint8Array(Reflect.construct(ArrayBuffer, [8, { maxByteLength: 16 }]) as ArrayBuffer)
     // `slice` and `remote` register the buffers that they get.
-    const region = a.pd.wholeRegion()
+    const region = a.pd.wholeRegion({ remoteRead: true })
     refuses('pd.register', /resizable/, () => a.pd.register(buffer))
     refuses('mr.slice', /resizable/, () => region.slice(buffer))
     refuses('mr.remote', /resizable/, () => region.remote(buffer))
@@ -218,5 +218,30 @@ test('remote memory survives JSON and structuredClone, refuses requests beyond i
   refuses('remoteMemory', /address "5 bytes" is not a bigint or text/, () =>
     remoteMemory({ ...original, address: '5 bytes' }),
   )
+  await closeAll(a, b)
+})
+
+test('remote() of a region without rights for peers is refused; a window gives the rights itself', async () => {
+  const { a, b } = await pair()
+  const region = b.pd.register(new Uint8Array(64), { mwBind: true })
+  const refusal = {
+    code: 'EACCES',
+    message:
+      /^mr\.remote: the region was registered without rights for peers .*register it with \{ remoteRead: true \}/,
+  }
+  const buffer = new Uint8Array(8)
+  for (const remote of [
+    () => region.remote(),
+    () => b.pd.nullRegion(8).remote(),
+    () => b.pd.wholeRegion().remote(buffer),
+  ])
+    assert.throws(remote, refusal)
+  const shown = b.qp.bind(b.pd.window(), { region, offset: 8, length: 8, access: { remoteWrite: true } })
+  assert.equal(await completionText(b.cq), '0 BIND_MW')
+  a.qp.write(Uint8Array.of(5), shown)
+  assert.equal(await completionText(a.cq), '0 RDMA_WRITE')
+  const other = b.pd.register(buffer)
+  other.reregister({ access: { remoteWrite: true } })
+  assert.equal(other.remote().length, 8)
   await closeAll(a, b)
 })

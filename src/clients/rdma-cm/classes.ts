@@ -230,14 +230,14 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       service().resolveRoute(id)
       return {}
     },
-    connect(call, object, { parameters, ece, qp, destination }) {
+    connect(call, object, { parameters, ece, qp, destination, ...chosen }) {
       const method = 'cm_id.connect'
       const { state: id } = object
       id.ece = ece
       requireUnreadBelowMax(object as CmIdObject)
       const destinationAddress = destination && addressOf(method, 'destination', destination)
       if (qp !== undefined)
-        connectQueuePair(service(), id, unownedObject(call, qp, method), parameters, destinationAddress)
+        connectQueuePair(service(), id, unownedObject(call, qp, method), parameters, destinationAddress, chosen)
       else if (destinationAddress === undefined) service().connect(id, parameters)
       else throw new CallError('EINVAL', `${method}: attribute destination: it requires attribute qp`)
       return {}
@@ -246,7 +246,7 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       service().listen(id, backlog)
       return {}
     },
-    accept(call, object, { parameters, userHandle, ece, qp }) {
+    accept(call, object, { parameters, userHandle, ece, qp, ...chosen }) {
       const method = 'cm_id.accept'
       const { state: id, events } = object
       id.ece = ece
@@ -257,7 +257,7 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
         if (qp === undefined) service().accept(id, parameters)
         else if (parameters === undefined)
           throw new CallError('EINVAL', `${method}: attribute qp: it requires attribute parameters`)
-        else acceptWithQueuePair(service(), id, unownedObject(call, qp, method), parameters)
+        else acceptWithQueuePair(service(), id, unownedObject(call, qp, method), parameters, chosen)
       } catch (error) {
         if (previousHandle !== undefined && events !== undefined) events.userHandle = previousHandle
         throw error

@@ -77,6 +77,13 @@ export class CmDevices {
     return undefined
   }
 
+  /** Whether packets to this GID stay in this machine. */
+  isNear(gid: Uint8Array): boolean {
+    if (this.#routing.isClosed === true || isLoopbackIpv4(gid)) return true
+    for (const { number } of this.#devices.values()) if (this.hasGid(number, gid)) return true
+    return false
+  }
+
   /** The device with this address. `scope`: interface index; 0: any interface. */
   withAddress(address: Uint8Array, scope = 0): CmDevice | undefined {
     for (const device of this.#devices.values()) {

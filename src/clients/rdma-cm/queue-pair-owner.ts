@@ -12,6 +12,7 @@ import { RcQp } from '../../spec/classes/qp/rc_qp.ts'
 import { UcQp } from '../../spec/classes/qp/uc_qp.ts'
 import { CmEventType, QpState, QpType } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
+import type { In } from '../../spec/schema/schema.ts'
 import { rejReason } from '../../spec/wire/mad.ts'
 import type { ConnectionParameters, EventDetails, Identifier, IdOwner } from './identifier.ts'
 import { accessFlagsFor, qpAttributesFor } from './qp-attributes.ts'
@@ -67,6 +68,9 @@ export const unownedObject = ({ context }: CallContext, handle: number, method: 
 
 const qpnOf = (qp: CoreObject): number => (qp.state as { readonly qpn: number }).qpn
 
+/** Attributes of the queue pair that the program chooses; absent: the agreed ones, and MIN_RNR_TIMER. */
+export type ChosenAttributes = Pick<In<typeof RcQp.methods.modify>, 'timeout' | 'retryCnt' | 'rnrRetry' | 'minRnrTimer'>
+
 /** Takes the place of an identifier's owner until the connection ends. */
 class QueuePairOwner implements IdOwner {
   readonly #cm: RdmaCm
@@ -76,9 +80,17 @@ class QueuePairOwner implements IdOwner {
   readonly #cls: ConnectedClass
   /** The program's limits of READs and atomics, which limit the agreed ones. */
   readonly #limits: Pick<ConnectionParameters, 'responderResources' | 'initiatorDepth'>
+  readonly #chosen: ChosenAttributes
   #hasLeftInit = false
 
-  constructor(cm: RdmaCm, id: Identifier, qp: CoreObject, parameters: ConnectionParameters, method: string) {
+  constructor(
+    cm: RdmaCm,
+    id: Identifier,
+    qp: CoreObject,
+    parameters: ConnectionParameters,
+    { timeout, retryCnt, rnrRetry, minRnrTimer }: ChosenAttributes,
+    method: string,
+  ) {
     const cls = classes[id.qpType]
     if (cls === undefined || qp.class.id !== cls.id)
       throw new CallError(
@@ -93,6 +105,12 @@ class QueuePairOwner implements IdOwner {
     // A program in this process may use its record again before the peer answers.
     const { responderResources, initiatorDepth } = parameters
     this.#limits = { responderResources, initiatorDepth }
+    this.#chosen = {
+      ...(timeout !== undefined && { timeout }),
+      ...(retryCnt !== undefined && { retryCnt }),
+      ...(rnrRetry !== undefined && { rnrRetry }),
+      ...(minRnrTimer !== undefined && { minRnrTimer }),
+    }
     if (qp.context !== undefined) refuseModify(qp.context.device)
     ownedQps.add(qp)
     id.owner = this
@@ -123,15 +141,15 @@ class QueuePairOwner implements IdOwner {
     }
   }
 
-  /** Attributes of RC only: the agreed limits of READ and atomic requests, at most the program's, and the RNR timer. */
+  /**
+   * Attributes of RC only: the agreed limits of READ and atomic requests, at most the program's, the RNR timer, and what
+   * the program has chosen.
+   */
   #rcAttributes(state: number, { maxDestRdAtomic = 0, maxRdAtomic = 0 }: ReturnType<typeof qpAttributesFor>): object {
     const { responderResources, initiatorDepth } = this.#limits
-    if (state === RTR)
-      return {
-        maxDestRdAtomic: Math.min(maxDestRdAtomic, responderResources),
-        minRnrTimer: MIN_RNR_TIMER,
-      }
-    return state === RTS ? { maxRdAtomic: Math.min(maxRdAtomic, initiatorDepth) } : {}
+    const { minRnrTimer = MIN_RNR_TIMER, ...retries } = this.#chosen
+    if (state === RTR) return { maxDestRdAtomic: Math.min(maxDestRdAtomic, responderResources), minRnrTimer }
+    return state === RTS ? { maxRdAtomic: Math.min(maxRdAtomic, initiatorDepth), ...retries } : {}
   }
 
   /** The queue pair's context; undefined if the program has destroyed the queue pair. */
@@ -203,8 +221,9 @@ export const connectQueuePair = (
   qp: CoreObject,
   parameters: ConnectionParameters,
   destination: SocketAddress | undefined,
+  chosen: ChosenAttributes = {},
 ): void => {
-  const owner = new QueuePairOwner(cm, id, qp, parameters, 'cm_id.connect')
+  const owner = new QueuePairOwner(cm, id, qp, parameters, chosen, 'cm_id.connect')
   try {
     if (destination !== undefined) cm.resolveAddress(id, destination, undefined)
     if (id.state === 'ADDR_RESOLVED') cm.resolveRoute(id)
@@ -224,8 +243,9 @@ export const acceptWithQueuePair = (
   id: Identifier,
   qp: CoreObject,
   parameters: ConnectionParameters,
+  chosen: ChosenAttributes = {},
 ): void => {
-  const owner = new QueuePairOwner(cm, id, qp, parameters, 'cm_id.accept')
+  const owner = new QueuePairOwner(cm, id, qp, parameters, chosen, 'cm_id.accept')
   try {
     owner.modifyThrough(INIT, RTR, RTS)
     cm.accept(id, { ...parameters, qpNum: qpnOf(qp) })

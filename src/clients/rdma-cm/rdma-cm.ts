@@ -66,6 +66,8 @@ const RESPONSE_TIMEOUT = 20
 const ACK_DELAY = 15
 /** How often the connection manager repeats a message. */
 const MAX_RETRIES = 15
+/** Microseconds until a message to a peer in the same machine is first repeated (`CmEnvironment.firstRepetition`). */
+const NEAR_REPETITION = 8_000
 /** The maximum of retry_cnt and rnr_retry. */
 const MAX_QP_RETRIES = 7
 /** Maximum unread requests of a listener. Larger backlogs, and 0, mean this number. */
@@ -109,6 +111,7 @@ export class RdmaCm implements EventHost {
       caGuid: number => this.devices.byNumber(number)?.caGuid ?? 0n,
       ackDelay: () => ACK_DELAY,
       hasGid: (number, gid) => this.devices.hasGid(number, gid),
+      firstRepetition: ({ remoteGid }) => (this.devices.isNear(remoteGid) ? NEAR_REPETITION : 0),
     })
     this.#listeners = new Listeners(this.engine)
     const unregisterService = mads.register({

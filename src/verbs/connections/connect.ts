@@ -1,7 +1,9 @@
 /*
  * `connect` and `listen`: connections by address and port (R17), on devices in this process or in a daemon.
  */
+
 import { emitAddress, parseAddress } from '../../clients/rdma-cm/socket-address.ts'
+import { nextTurn } from '../../host/event-loop/next-turn.ts'
 import { CmId } from '../../spec/classes/connections/cm_id.ts'
 import { CmEventType, CmPortSpace } from '../../spec/enums.ts'
 import { privateDataBytes, rdmaCmHeader, rejReason } from '../../spec/wire/mad.ts'
@@ -89,7 +91,10 @@ export interface ConnectionRequest {
   reject(options?: RejectOptions): void
 }
 
-/** A listener: `for await (const request of server)` yields requests. */
+/**
+ * A listener: `for await (const request of server)` yields requests. If the loop ends with a request that it has not
+ * answered, the request is rejected, unless the program answers it in the same turn of the event loop.
+ */
 export interface Server extends Arrivals<ConnectionRequest>, AsyncDisposable, AsyncIterable<ConnectionRequest> {
   /** Device of the listener. */
   readonly device: Device
@@ -123,6 +128,12 @@ export async function connect(url: string, options: object = {}): Promise<Connec
   const checked = copyConnectionOptions('connect', options as ConnectToOptions<never>, MAX_REQ_DATA)
   checked.signal?.throwIfAborted()
   const destination = await resolveUrl('connect', url)
+  if (destination.port === 0)
+    throw invalidArgument(
+      'connect',
+      `url "${url}": port 0 is no listener's port`,
+      'give the port of the listener: server.port',
+    )
   const shared = await sharedDevice('connect', checked.device)
   let end: ConnectionEnd | undefined
   try {
@@ -211,6 +222,25 @@ const rejectUnlessEnded = ({ reject }: ConnectionRequest): void => {
   }
 }
 
+/**
+ * Yields requests. If the loop ends with an unanswered request, by an exception for example, the request is rejected in
+ * the next turn of the event loop: without an answer its peer would wait for minutes.
+ */
+async function* requestsOf(requests: AsyncIterable<ConnectionRequest>): AsyncGenerator<ConnectionRequest> {
+  let yielded: ConnectionRequest | undefined
+  try {
+    for await (const request of requests) {
+      yielded = request
+      yield request
+      yielded = undefined
+    }
+  } finally {
+    if (yielded !== undefined) rejectLater(yielded)
+  }
+}
+
+const rejectLater = (request: ConnectionRequest): void => void nextTurn().then(() => rejectUnlessEnded(request))
+
 showAs<RequestObject>(
   RequestObject.prototype,
   'ConnectionRequest',
@@ -281,7 +311,8 @@ export const listen = async (url: string, options: ListenOptions = {}): Promise<
       throw bindError(url, address.port, error)
     }
     const bound = shownAddress(parseAddress(carrier.call(CmId, 'query', id, {}).out.addresses.source))
-    const { poll, wait, arrivals } = requests
+    const { poll, wait } = requests
+    const arrivals: Server['arrivals'] = options => requestsOf(requests.arrivals(options))
     const server: Server = {
       device,
       ...bound,

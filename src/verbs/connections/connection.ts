@@ -90,6 +90,14 @@ export interface ConnectionOptions<P = AwaitableRcOptions> {
   ) => void | Promise<void>
   /** Maximum outstanding READs and atomics in each direction, 0–128; default 16. */
   readonly maxRdAtomic?: number
+  /** Local ACK timeout of this side's requests, as for `qp.connect`: 4.096 µs · 2^n, 0 to 31; 0: none. Default 14. */
+  readonly timeout?: number
+  /** Retries after a timeout or a loss until a request fails, 0–7; default 7. */
+  readonly retryCount?: number
+  /** Retries after an RNR NAK until a request fails, 0–7; 7: unlimited. Default 7. */
+  readonly rnrRetryCount?: number
+  /** Wait of the peer after an RNR NAK from this side, a code 0–31 (IBA 9.7.5.2.8); default 12 (0.64 ms). */
+  readonly minRnrTimer?: number
   /**
    * Aborts `connect` or `accept`, which rejects with the signal's reason and releases the connection. If the signal is
    * aborted while a name is looked up or `prepare` runs, the call rejects afterwards.
@@ -103,6 +111,10 @@ export const connectionOptionNames: KnownOptions<ConnectionOptions> = {
   qp: true,
   prepare: true,
   maxRdAtomic: true,
+  timeout: true,
+  retryCount: true,
+  rnrRetryCount: true,
+  minRnrTimer: true,
   signal: true,
 }
 
@@ -153,6 +165,8 @@ const { ADDR_ERROR, CONNECT_ERROR, UNREACHABLE, REJECTED, ESTABLISHED, DISCONNEC
 /** Maximum of the option `maxRdAtomic` (the device's maximum may be lower), and its default. */
 const MAX_RD_ATOMIC = 128
 const DEFAULT_RD_ATOMIC = 16
+/** An exponent, 67 ms: the default of `qp.connect` too. */
+const DEFAULT_TIMEOUT = 14
 /** retry_cnt and rnr_retry; for rnr_retry 7 means unlimited. */
 const RETRIES = 7
 
@@ -174,10 +188,17 @@ export const copyConnectionOptions = <O extends ConnectionOptions<never>>(
   options: O,
   maxBytes: number,
 ): O => {
-  const { privateData, maxRdAtomic, prepare, qp } = options
+  const { privateData, maxRdAtomic, prepare, qp, timeout, retryCount, rnrRetryCount, minRnrTimer } = options
   if (privateData !== undefined) checkPrivateData(call, privateData, maxBytes)
   if (prepare !== undefined) checkFunction(call, 'prepare', prepare)
   if (maxRdAtomic !== undefined) checkInteger(call, 'maxRdAtomic', maxRdAtomic, 0, MAX_RD_ATOMIC)
+  for (const [name, value, max] of [
+    ['timeout', timeout, 31],
+    ['retryCount', retryCount, RETRIES],
+    ['rnrRetryCount', rnrRetryCount, RETRIES],
+    ['minRnrTimer', minRnrTimer, 31],
+  ] as const)
+    if (value !== undefined) checkInteger(call, name, value, 0, max)
   checkSignal(call, options)
   return {
     ...options,
@@ -212,6 +233,19 @@ const parametersOf = ({
     valid: 1,
   }
 }
+
+/** The attributes of this side's queue pair that the program chooses (`chosenQpAttributes` in spec/). */
+const chosenAttributesOf = ({
+  timeout = DEFAULT_TIMEOUT,
+  retryCount = RETRIES,
+  rnrRetryCount = RETRIES,
+  minRnrTimer,
+}: ConnectionOptions<never>) => ({
+  timeout,
+  retryCnt: retryCount,
+  rnrRetry: rnrRetryCount,
+  ...(minRnrTimer !== undefined && { minRnrTimer }),
+})
 
 /**
  * A device and the number of its users: a server, each of its unanswered requests and each of its connections; or the
@@ -354,7 +388,7 @@ export class ConnectionEnd {
   async connect(destination: SocketAddress, options: ConnectionOptions<never>): Promise<Connection<never>> {
     this.#destination = shownAddress(destination).address
     const pd = await this.#createQueuePair(options)
-    this.#callWithQp('connect', { parameters: parametersOf(options), destination: emitAddress(destination) })
+    this.#callWithQp('connect', options, { destination: emitAddress(destination) })
     return this.#waitUntilEstablished(pd, options.signal)
   }
 
@@ -362,7 +396,7 @@ export class ConnectionEnd {
   async accept(options: ConnectionOptions<never>): Promise<Connection<never>> {
     const pd = await this.#createQueuePair(options)
     try {
-      this.#callWithQp('accept', { parameters: parametersOf(options), userHandle: BigInt(this.userHandle) })
+      this.#callWithQp('accept', options, { userHandle: BigInt(this.userHandle) })
     } catch (error) {
       // EINVAL: the peer has canceled the request, unless the connection manager's call of rc_qp.modify was refused.
       const isCanceled = error instanceof RdmaError && error.code === 'EINVAL' && !error.reason.startsWith('rc_qp.')
@@ -372,9 +406,10 @@ export class ConnectionEnd {
     return this.#waitUntilEstablished(pd, options.signal)
   }
 
-  #callWithQp(method: 'connect' | 'accept', args: object): void {
+  #callWithQp(method: 'connect' | 'accept', options: ConnectionOptions<never>, args: object): void {
     const { carrier } = this.#shared.context
-    carrier.call(CmId, method, this.#id as number, { ...args, qp: this.#qp?.handle })
+    const chosen = { parameters: parametersOf(options), ...chosenAttributesOf(options) }
+    carrier.call(CmId, method, this.#id as number, { ...args, ...chosen, qp: this.#qp?.handle })
   }
 
   async #waitUntilEstablished(pd: ProtectionDomain, signal: AbortSignal | undefined): Promise<Connection<never>> {

@@ -5,7 +5,7 @@ import { Mr } from '../../spec/classes/mr.ts'
 import { AccessFlags, MrKind } from '../../spec/enums.ts'
 import type { In, Out } from '../../spec/schema/schema.ts'
 import { checkOptions, type KnownOptions } from '../arguments/options.ts'
-import { checkByteCount, checkBytes, invalidArgument } from '../error.ts'
+import { checkByteCount, checkBytes, invalidArgument, refused } from '../error.ts'
 import { addressHex, inspectAs } from '../objects/show.ts'
 import { defineVerbsClass, RELEASED, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
 import {
@@ -66,7 +66,10 @@ export interface Region extends Disposable {
   readonly address: bigint
   /** `length` bytes from `offset`; without arguments the whole region. Throws RdmaError EINVAL outside the region. */
   slice(offset?: number, length?: number): Slice
-  /** Address, rkey and length for a peer's requests; arguments as for `slice`. */
+  /**
+   * Address, rkey and length for a peer's requests; arguments as for `slice`. Throws RdmaError EACCES for a region
+   * without rights for peers.
+   */
   remote(offset?: number, length?: number): RemoteMemory
   /** All attributes, as declared in the class. Throws RdmaError. */
   query(): Out<typeof Mr.methods.query>
@@ -168,6 +171,17 @@ const checkOpen = (call: string, { isOpen }: LibraryObject): void => {
   if (!isOpen) throw closedError(call)
 }
 
+/** Throws RdmaError EACCES for a region without rights for peers: it has rkey 0, which every peer refuses. */
+const checkRemoteRights = ({ rkey }: { readonly rkey: number }): void => {
+  if (rkey === 0)
+    throw refused(
+      'EACCES',
+      'mr.remote',
+      'the region was registered without rights for peers',
+      'register it with { remoteRead: true }, remoteWrite or remoteAtomic',
+    )
+}
+
 /** Maximum length of a slice: a scatter/gather element has a length of 32 bits. */
 const MAX_SLICE_BYTES = 0xffff_ffff
 
@@ -252,6 +266,7 @@ class RangeRegion extends VerbsObject implements Region {
 
   remote(offset = 0, length?: number): RemoteMemory {
     checkOpen('mr.remote', this)
+    checkRemoteRights(this)
     const bytes = lengthOfPart('mr.remote', this.length, offset, length)
     return createRemoteMemory(this.address + BigInt(offset), this.rkey, bytes)
   }
@@ -402,6 +417,7 @@ class ImplicitRegion extends VerbsObject implements WholeRegion {
 
   remote(buffer: Uint8Array, offset = 0, length?: number): RemoteMemory {
     checkOpen('mr.remote', this)
+    checkRemoteRights(this)
     checkBytes('mr.remote', 'the buffer', buffer)
     const bytes = lengthOfPart('mr.remote', buffer.length, offset, length)
     return createRemoteMemory(this.#addressIn('mr.remote', buffer, offset), this.rkey, bytes)

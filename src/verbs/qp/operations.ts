@@ -153,7 +153,7 @@ export abstract class MessageQp<C extends ObjectClass = ObjectClass>
     checkByteCount('qp.bind', 'offset', offset)
     if (binding.length !== undefined) checkByteCount('qp.bind', 'length', binding.length)
     const length = lengthOfPart('qp.bind', region.length, offset, binding.length)
-    const { address } = region.remote(offset, length)
+    const address = region.address + BigInt(offset)
     const rights =
       access === undefined ? REMOTE_READ | REMOTE_WRITE : accessFlags('qp.bind', access, false, bindingAccessNames)
     const oldRkey = Window.rkeyFor(target, this)

@@ -198,10 +198,54 @@ const connectionTests = (openTwo: OpenTwo): void => {
     const clientEnd = await connecting
     for (const { qp } of [clientEnd, serverEnd]) {
       const { retryCnt, rnrRetry, timeout, maxRdAtomic, maxDestRdAtomic } = qp.query()
-      assert.deepEqual([retryCnt, rnrRetry, timeout, maxRdAtomic, maxDestRdAtomic], [7, 7, 17, 3, 3])
+      assert.deepEqual([retryCnt, rnrRetry, timeout, maxRdAtomic, maxDestRdAtomic], [7, 7, 14, 3, 3])
     }
     await clientEnd.close()
     await serverEnd.close()
+  })
+
+  it('each side chooses the timeouts and retries of its queue pair, as for `qp.connect`', async () => {
+    const options = { timeout: 8, retryCount: 3, rnrRetryCount: 2, minRnrTimer: 5 }
+    const accepted = nextRequest(server).then(request => request.accept(options))
+    const connected = [await connect(url, { device: clientDevice, timeout: 9 }), await accepted]
+    const attributes = connected.map(({ qp }) => {
+      const { timeout, retryCnt, rnrRetry, minRnrTimer } = qp.query()
+      return [timeout, retryCnt, rnrRetry, minRnrTimer]
+    })
+    assert.deepEqual(attributes, [
+      [9, 7, 7, 12],
+      [8, 3, 2, 5],
+    ])
+    for (const end of connected) await end.close()
+    for (const [name, value] of Object.entries({ timeout: 32, retryCount: 8, rnrRetryCount: -1, minRnrTimer: 1.5 }))
+      await assert.rejects(connect(url, { device: clientDevice, [name]: value }), {
+        code: 'EINVAL',
+        message: new RegExp(`^connect: ${name} ${value} is not an integer from 0 to`),
+      })
+  })
+
+  it('a request that a loop drops by an exception is rejected; after `break` it can still be accepted at once', async () => {
+    const dropped = connect(url, { device: clientDevice })
+    const loop = (async () => {
+      for await (const request of server) throw new Error(`no ${request.remotePort}`)
+    })()
+    await assert.rejects(loop, /no \d/)
+    await assert.rejects(dropped, { code: 'ECONNREFUSED', reject: rejReason.CONSUMER_DEFINED })
+    const connecting = connect(url, { device: clientDevice })
+    let last: ConnectionRequest | undefined
+    for await (const request of server) {
+      last = request
+      break
+    }
+    const ends = [await last?.accept(), await connecting]
+    for (const end of ends) await end?.close()
+  })
+
+  it('port 0 is refused at once', async () => {
+    await assert.rejects(connect(`rdma://${serverDevice.address}:0`, { device: clientDevice }), {
+      code: 'EINVAL',
+      message: /^connect: url "rdma:.*:0": port 0 is no listener's port/,
+    })
   })
 
   it('a port has one listener, and a refused one leaves no object', async () => {

@@ -63,6 +63,14 @@ const qpAttributesOfConnection = {
   destQpn: optional(qpAttributes.destQpn),
 }
 
+/** With `qp`: attributes of the queue pair in place of the agreed ones. */
+const chosenQpAttributes = {
+  timeout: optional(qpAttributes.timeout),
+  retryCnt: optional(qpAttributes.retryCnt),
+  rnrRetry: optional(qpAttributes.rnrRetry),
+  minRnrTimer: optional(qpAttributes.minRnrTimer),
+}
+
 export const CmId = objectClass('cm_id', ClassId.cm_id, {
   global: true,
   methods: {
@@ -128,6 +136,7 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
         ece: optional(record(2, CmEce)),
         qp: optional(u32(3)),
         destination: optional(bytes(4, ADDRESS_BYTES)),
+        ...chosenQpAttributes,
       },
       out: {},
     }),
@@ -152,6 +161,7 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
         userHandle: optional(u64(2)),
         ece: optional(record(3, CmEce)),
         qp: optional(u32(4)),
+        ...chosenQpAttributes,
       },
       out: {},
     }),
