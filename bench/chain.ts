@@ -46,12 +46,12 @@ const makers: readonly Maker[] = [
   { name: 'srq', single: ({ pd }) => pd.srq(), chained: (chain, { pd }) => chain.srq(pd) },
   {
     name: 'rc_qp',
-    single: ({ pd, cq }) => pd.rcQp({ sendCq: cq }),
+    single: ({ pd, cq }) => pd.polledRcQp({ sendCq: cq }),
     chained: (chain, { pd, cq }) => chain.rcQp(pd, { sendCq: cq }),
   },
   {
     name: 'ud_qp',
-    single: ({ pd, cq }) => pd.udQp({ sendCq: cq }),
+    single: ({ pd, cq }) => pd.polledUdQp({ sendCq: cq }),
     chained: (chain, { pd, cq }) => chain.udQp(pd, { sendCq: cq }),
   },
   {

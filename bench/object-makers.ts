@@ -135,7 +135,7 @@ export const makers = {
   'library rc_qp': byLibrary(RcQp, device => {
     const pd = device.pd()
     const sendCq = device.cq()
-    return () => pd.rcQp({ sendCq, maxInlineData: 0 })
+    return () => pd.polledRcQp({ sendCq, maxInlineData: 0 })
   }),
 } as const satisfies Record<string, Maker>
 

@@ -27,7 +27,7 @@ const createByChain = () =>
     return { pd, cq, mr, qps }
   })
 const createBySingleCalls = ({ pd, cq }: ReturnType<typeof createByChain>) =>
-  Array.from({ length: count }, () => pd.rcQp({ sendCq: cq }))
+  Array.from({ length: count }, () => pd.polledRcQp({ sendCq: cq }))
 const close = ({ pd, cq, mr, qps }: ReturnType<typeof createByChain>): void => {
   for (const object of [...qps, mr, cq, pd]) object.close()
 }

@@ -40,7 +40,7 @@ const createServer = (device: Device) => {
   const cq = device.cq()
   return {
     invite(client: Endpoint): Invitation {
-      const qp = pd.rcQp({ sendCq: cq, maxRecvWr: 1 })
+      const qp = pd.polledRcQp({ sendCq: cq, maxRecvWr: 1 })
       qp.connect(client)
       return { endpoint: qp.endpoint, table: mr.remote() }
     },
@@ -65,7 +65,7 @@ const createClient = (device: Device) => {
   const slot = Buffer.alloc(ENTRY_BYTES)
   const mr = pd.register(slot)
   const cq = device.cq()
-  const qp = pd.rcQp({ sendCq: cq, maxRecvWr: 1 })
+  const qp = pd.polledRcQp({ sendCq: cq, maxRecvWr: 1 })
   const local = mr.slice()
   let table: RemoteMemory
   return {

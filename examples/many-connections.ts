@@ -33,7 +33,7 @@ const createServer = (device: Device, signal: AbortSignal) => {
     }
   }
   const accept = (client: Endpoint): Endpoint => {
-    const qp = pd.rcQp({ sendCq: cq, srq, maxSendWr: 4 })
+    const qp = pd.polledRcQp({ sendCq: cq, srq, maxSendWr: 4 })
     qp.connect(client)
     peers.set(qp.qpn, qp)
     return qp.endpoint
@@ -47,7 +47,7 @@ const createClient = (device: Device, connectToServer: (client: Endpoint) => End
   const cq = device.cq({ entries: 8 })
   const buffer = Buffer.alloc(MESSAGE_BYTES)
   const mr = pd.register(buffer)
-  const qp = pd.rcQp({ sendCq: cq, maxSendWr: 4, maxRecvWr: 2 })
+  const qp = pd.polledRcQp({ sendCq: cq, maxSendWr: 4, maxRecvWr: 2 })
   qp.connect(connectToServer(qp.endpoint))
   return async (question: string): Promise<string> => {
     qp.receive(mr.slice())

@@ -20,9 +20,9 @@ const sendParts = async (
   const pd = device.pd()
   const mr = pd.register(file)
   const cq = device.cq()
-  const qp = pd.rcQp({ sendCq: cq, maxSendWr: 64 })
+  const qp = pd.polledRcQp({ sendCq: cq, maxSendWr: 64 })
   // Timeout 10: 4.096 µs · 2^10 = 4.2 ms.
-  qp.connect(connect(qp.endpoint), { retryCount: RETRIES, timeout: 10 })
+  qp.connect(connect(qp.endpoint), { retryCount: RETRIES, timeout: 4 })
   let incomplete = Math.ceil(file.length / partBytes)
   for (let at = 0; at < file.length; at += partBytes) qp.send(mr.slice(at, Math.min(partBytes, file.length - at)))
   for await (const wc of cq) {
@@ -36,7 +36,7 @@ const createReceiver = (device: Device, parts: number, partBytes: number) => {
   const pd = device.pd()
   const bytes = new Uint8Array(parts * partBytes)
   const mr = pd.register(bytes)
-  const qp = pd.rcQp({ sendCq: device.cq(), maxRecvWr: parts })
+  const qp = pd.polledRcQp({ sendCq: device.cq(), maxRecvWr: parts })
   const connect = (endpoint: Endpoint): Endpoint => {
     // RNR timer code 1: 0.01 ms.
     qp.connect(endpoint, { minRnrTimer: 1 })

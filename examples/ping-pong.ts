@@ -13,7 +13,7 @@ const createPeer = (device: Device) => {
   const pd = device.pd()
   const mr = pd.register(new Uint8Array(bytes))
   const cq = device.cq()
-  const qp = pd.rcQp({ sendCq: cq })
+  const qp = pd.polledRcQp({ sendCq: cq })
   return { mr, cq, qp }
 }
 

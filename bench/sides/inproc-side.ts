@@ -35,7 +35,7 @@ const pair = async (size: number, depth: number, check?: CheckOptions) => {
     const pd = device.pd()
     const cq = device.cq({ entries: 2 * depth })
     const region = pd.register(memory, access)
-    const qp = pd.rcQp({ sendCq: cq, maxSendWr: depth, maxRecvWr: depth })
+    const qp = pd.polledRcQp({ sendCq: cq, maxSendWr: depth, maxRecvWr: depth })
     return { device, cq, region, qp }
   }
   const [nearMemory, farMemory] = buffersOf(size)

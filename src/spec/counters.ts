@@ -43,20 +43,17 @@ export interface PortCounterFile {
   readonly meaning: string
 }
 
-const file = (
-  folder: CounterFolder,
-  name: string,
-  unit: CounterUnit,
-  source: string | readonly string[],
-  meaning: string,
-): PortCounterFile => ({ folder, name, unit, sources: typeof source === 'string' ? [source] : source, meaning })
-const hw = file.bind(undefined, 'hw_counters')
+const file =
+  <F extends CounterFolder>(folder: F) =>
+  <N extends string>(name: N, unit: CounterUnit, source: string | readonly string[], meaning: string) =>
+    ({ folder, name, unit, sources: typeof source === 'string' ? [source] : source, meaning }) as const
+const hw = file('hw_counters')
 /** A counter of the performance management agent. */
-const pma = file.bind(undefined, 'counters')
+const pma = file('counters')
 
 const NO_SOURCE: readonly string[] = []
 
-export const portCounterFiles: readonly PortCounterFile[] = [
+const files = [
   hw('sent_pkts', 'packets', 'engine.sentPackets', engineCounters.sentPackets),
   hw('rcvd_pkts', 'packets', 'engine.receivedPackets', engineCounters.receivedPackets),
   hw('duplicate_request', 'packets', 'engine.duplicateRequests', engineCounters.duplicateRequests),
@@ -103,7 +100,12 @@ export const portCounterFiles: readonly PortCounterFile[] = [
   pma('port_rcv_switch_relay_errors', 'packets', NO_SOURCE, 'InfiniBand switches only'),
   pma('port_xmit_constraint_errors', 'packets', NO_SOURCE, 'InfiniBand switches only'),
   pma('VL15_dropped', 'packets', NO_SOURCE, 'InfiniBand management only'),
-]
+] as const
+
+export const portCounterFiles: readonly PortCounterFile[] = files
+
+/** The names of a folder's files. */
+export type CounterFile<F extends CounterFolder> = Extract<(typeof files)[number], { readonly folder: F }>['name']
 
 /** The sum of a file's sources is divided by this number. */
 const divisor: Readonly<Record<CounterUnit, number>> = { packets: 1, requests: 1, times: 1, '4 bytes': 4 }

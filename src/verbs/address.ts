@@ -13,19 +13,19 @@ import type { LocalPath } from './plan.ts'
 /** Options of a path besides the destination. */
 export interface PathOptions {
   /** IPv4 TOS or IPv6 traffic class; default 0. */
-  readonly trafficClass?: number
+  readonly trafficClass?: number | undefined
   /** 20 bits; default 0. */
-  readonly flowLabel?: number
+  readonly flowLabel?: number | undefined
   /** Service level, 4 bits; default 0. */
-  readonly sl?: number
+  readonly sl?: number | undefined
   /** RoCE: MAC address of the next hop, as text ("02:00:00:00:00:01"). Default: the device resolves it. */
-  readonly dmac?: string
+  readonly dmac?: string | undefined
   /** RoCE: the VLAN, 0–4094. Default: the VLAN of the GID's interface. */
-  readonly vlan?: number
+  readonly vlan?: number | undefined
   /** InfiniBand, Omni-Path: packets have a GRH with the peer's GID. Default: no GRH, only the peer's LID. */
-  readonly isGlobal?: boolean
+  readonly isGlobal?: boolean | undefined
   /** InfiniBand, Omni-Path: offset of the source LID within the port's LIDs; default 0. */
-  readonly srcPathBits?: number
+  readonly srcPathBits?: number | undefined
 }
 
 export const pathOptionNames: KnownOptions<PathOptions> = {

@@ -3,10 +3,12 @@
  * The library's objects use only this interface.
  */
 import type { ChainedCall } from '../core/dispatch/chain-calls.ts'
+import type { PortCounters } from '../phy/port.ts'
+import type { CounterFile, EngineCounter } from '../spec/counters.ts'
 import type { RingLayout } from '../spec/drivers/ring-layout.ts'
 import type { CallError } from '../spec/errno.ts'
+import type { FaultCounters } from '../spec/faults.ts'
 import type { AnyValues, In, ObjectClass, Out } from '../spec/schema/schema.ts'
-import type { DeviceStat } from '../uapi/tool.ts'
 
 /** A ring that is mapped in this process; the three views show the same memory. */
 export interface RingBytes {
@@ -48,7 +50,25 @@ export interface EventTargets {
  * Counters of a device by name: of Linux's files, of the port, of the transport engine (`transport.retransmissions`),
  * and of injected faults (docs/reference/counters.md).
  */
-export type DeviceCounters = Pick<DeviceStat, 'hw_counters' | 'counters' | 'port' | 'transport' | 'faults'>
+export interface DeviceCounters {
+  /** Linux's files in folder hw_counters. */
+  readonly hw_counters: Readonly<Record<CounterFile<'hw_counters'>, number>>
+  /** Linux's files in folder counters. */
+  readonly counters: Readonly<Record<CounterFile<'counters'>, number>>
+  /** The port. `sendErrors`: only of UDP links. */
+  readonly port: Readonly<Record<keyof PortCounters | 'linkDowned', number>> & { readonly sendErrors?: number }
+  /** The transport engine. */
+  readonly transport: Readonly<Record<EngineCounter, number>>
+  /** Injected faults. */
+  readonly faults: Readonly<FaultCounters>
+}
+
+/** Names of `device.metrics()`: group and counter. */
+export type MetricName = {
+  [G in keyof DeviceCounters]: `${G}.${Exclude<keyof DeviceCounters[G], 'sendErrors'> & string}`
+}[keyof DeviceCounters]
+/** The counters of a device as one record. */
+export type DeviceMetrics = Readonly<Record<MetricName, number>> & { readonly 'port.sendErrors'?: number }
 
 /** A mapping of a driver's memory. */
 export interface MappedBytes {

@@ -11,7 +11,7 @@ import { declare } from '../spec/schema/description.ts'
 import type { In, ObjectClass, Out, RecordOf } from '../spec/schema/schema.ts'
 import { agreedClass } from '../spec/schema/versions.ts'
 import { checkOptions, checkRecord, type KnownOptions } from './arguments/options.ts'
-import type { Carrier, DeviceCounters, EventTargets } from './carrier.ts'
+import type { Carrier, DeviceCounters, DeviceMetrics, EventTargets } from './carrier.ts'
 import { type Chain, createChains, type Resolved } from './chain.ts'
 import type { CountedFinding, DeviceCheck } from './check/watch.ts'
 import { type CompletionQueue, type CqOptions, cqPlan, noteOverrun } from './cq/completion-queue.ts'
@@ -77,7 +77,7 @@ export interface Device extends AsyncDisposable {
    */
   counters(): DeviceCounters
   /** The counters as one flat record for metrics libraries: numbers by names such as 'transport.retransmissions'. */
-  metrics(): Readonly<Record<string, number>>
+  metrics(): DeviceMetrics
   /** The device's own description of its classes (R13). */
   interface(): readonly ObjectClass[]
   /** Whether the device has a class, or a method of the class. */
@@ -163,7 +163,7 @@ export interface Device extends AsyncDisposable {
 /** Options of `device.close`. `signal` aborts `drain`. */
 export interface CloseOptions extends AbortOptions {
   /** First waits until all requests of all send queues are complete; default false. */
-  readonly drain?: boolean
+  readonly drain?: boolean | undefined
 }
 const closeOptionNames: KnownOptions<CloseOptions> = { drain: 'flag', signal: true }
 /**
@@ -186,12 +186,12 @@ const finalizers = new FinalizationRegistry<FinalizerState>(({ name, isOpen }) =
 })
 
 /** Counters by 'group.name'. */
-const flatCounters = (counters: DeviceCounters): Readonly<Record<string, number>> =>
+const flatCounters = (counters: DeviceCounters): DeviceMetrics =>
   Object.fromEntries(
-    Object.entries(counters).flatMap(([group, values]) =>
-      Object.entries(values).map(([name, value]): [string, number] => [`${group}.${name}`, value]),
+    Object.entries(counters).flatMap(([group, values]: [string, object]) =>
+      Object.entries(values).map(([name, value]) => [`${group}.${name}`, value]),
     ),
-  )
+  ) as DeviceMetrics
 
 const portStateName = (state: number): string | undefined =>
   Object.entries(PortState.values).find(([, value]) => value === state)?.[0]

@@ -16,9 +16,9 @@ import { CLOSED, checkDevicePresent, closedError, type DeviceContext } from './p
 /** Options of `DriverDescriptor.map`. */
 export interface MapOptions {
   /** Offset in the driver's memory: a multiple of the page size; default 0. */
-  readonly offset?: number
+  readonly offset?: number | undefined
   /** Whether the mapping is writable; default true. */
-  readonly writable?: boolean
+  readonly writable?: boolean | undefined
 }
 const mapOptionNames: KnownOptions<MapOptions> = { offset: true, writable: 'flag' }
 

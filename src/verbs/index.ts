@@ -26,7 +26,7 @@ export type {
 export { RequestError } from './awaitable/request-error.ts'
 export type { CompletedRequest } from './awaitable/request-promises.ts'
 export { type RequestWindow, requestWindow } from './awaitable/request-window.ts'
-export type { DeviceCounters } from './carrier.ts'
+export type { DeviceCounters, DeviceMetrics, MetricName } from './carrier.ts'
 export type { Chain, PlannedObject, Resolved } from './chain.ts'
 export type { CheckOptions } from './check/options.ts'
 export type { CountedFinding } from './check/watch.ts'
@@ -113,6 +113,7 @@ export type {
   InitialOptions,
   ModifyArguments,
   QpStateName,
+  QueriedAttributes,
   QueuePair,
   QueuePairOptions,
   SendData,

@@ -28,15 +28,15 @@ export interface IpOptions {
 /** Options of `IpInterface.ping`. */
 export interface PingOptions extends AbortOptions {
   /** Milliseconds until the ping fails; default 5000. */
-  readonly timeout?: number
+  readonly timeout?: number | undefined
   /** Payload of the echo request in bytes; default 56. */
-  readonly size?: number
+  readonly size?: number | undefined
 }
 
 /** Options of `IpInterface.udp`. */
 export interface UdpOptions {
   /** Local port; default: a free one. */
-  readonly port?: number
+  readonly port?: number | undefined
 }
 
 /** Address and port of a UDP socket. */

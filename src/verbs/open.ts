@@ -22,33 +22,33 @@ import { socketPath } from './remote/user-socket.ts'
 /** Options of `open`. */
 export interface OpenOptions {
   /** Devices opened on the same network reach each other; default: a new network. */
-  readonly network?: Network
+  readonly network?: Network | undefined
   /** Link of a new network, see `NetworkOptions.link`. */
-  readonly link?: Link
+  readonly link?: Link | undefined
   /**
    * For a new soft device: layout of work requests and completions in memory, 'compact' (default), or 'rxe' as used by
    * libibverbs programs.
    */
-  readonly rings?: RingLayout['name']
+  readonly rings?: RingLayout['name'] | undefined
   /** Name of the device. Default: rxe0, rxe1, …, without the names of other devices of the network. */
-  readonly name?: string
+  readonly name?: string | undefined
   /** IP address of the device. Default: 127.0.0.1, 127.0.0.2, …, without those of other devices of the network. */
-  readonly address?: string
+  readonly address?: string | undefined
   /**
    * Opens a device of the daemon at this path. `true`: the daemon under which the program runs, otherwise the user's
    * own daemon (`userdma daemon`). Needs the package koffi.
    */
-  readonly socket?: string | true
+  readonly socket?: string | true | undefined
   /**
    * Name of an existing device. With `socket`: default is the daemon's first device with a network. With `network`: a
    * device of `network.addDevice`, or an open device; `close` does not remove the device from the network.
    */
-  readonly device?: string
+  readonly device?: string | undefined
   /**
    * Reports mistakes in the program's use of verbs on this device (docs/how-to/check.md). Only for devices of this
    * process. Default: `check` of the network.
    */
-  readonly check?: boolean | CheckOptions
+  readonly check?: boolean | CheckOptions | undefined
 }
 
 const openOptionNames: KnownOptions<OpenOptions> = {

@@ -66,7 +66,7 @@ export interface ProtectionDomain extends Disposable, Kind<'pd'> {
   /** Handle of the object, for `device.call` and `device.handles`. */
   readonly handle: number
   /** Registers a buffer. Do not resize or transfer the buffer while it is registered. Throws RdmaError. */
-  register(buffer: Uint8Array, access?: Access): MemoryRegion
+  register<B extends Uint8Array>(buffer: B, access?: Access): MemoryRegion<B>
   /**
    * Registers bytes of a file, by a file descriptor of this process. A daemon accepts only memory files
    * (memfd_create(2)). Requests read and write the file, but never make it longer. Throws RdmaError EBADF, EACCES,
@@ -80,18 +80,29 @@ export interface ProtectionDomain extends Disposable, Kind<'pd'> {
   /** An unbound memory window. A window of type 2 (default) belongs to the queue pair that binds it. */
   window(type?: 1 | 2): MemoryWindow
   /**
-   * A reliable connected queue pair. With a `sendCq`, requests complete in completion queues of the program, and
-   * nothing is allocated for a request. Without a `sendCq`, each request returns a promise, and the queue pair has its
-   * own completion queue. Throws RdmaError EINVAL, ENOMEM.
+   * A reliable connected queue pair. Each request returns a promise, and the queue pair has its own completion queue.
+   * Throws RdmaError EINVAL, ENOMEM.
    */
-  rcQp(options: RcQueuePairOptions): RcQueuePair
   rcQp(options?: AwaitableRcOptions): AwaitableRcQueuePair
-  /** An unreliable connected queue pair. `sendCq`: see `rcQp`. */
-  ucQp(options: UcQueuePairOptions): UcQueuePair
+  /** @deprecated Use `polledRcQp`; removed in 1.0. */
+  rcQp(options: RcQueuePairOptions): RcQueuePair
+  /**
+   * A reliable connected queue pair whose requests complete in completion queues of the program: nothing is allocated
+   * for a request. Throws RdmaError EINVAL, ENOMEM.
+   */
+  polledRcQp(options: RcQueuePairOptions): RcQueuePair
+  /** An unreliable connected queue pair; each request returns a promise, see `rcQp`. */
   ucQp(options?: AwaitableUcOptions): AwaitableUcQueuePair
-  /** An unreliable datagram queue pair. `sendCq`: see `rcQp`. */
-  udQp(options: UdQueuePairOptions): UdQueuePair
+  /** @deprecated Use `polledUcQp`; removed in 1.0. */
+  ucQp(options: UcQueuePairOptions): UcQueuePair
+  /** An unreliable connected queue pair with completion queues of the program, see `polledRcQp`. */
+  polledUcQp(options: UcQueuePairOptions): UcQueuePair
+  /** An unreliable datagram queue pair; each request returns a promise, see `rcQp`. */
   udQp(options?: AwaitableUdOptions): AwaitableUdQueuePair
+  /** @deprecated Use `polledUdQp`; removed in 1.0. */
+  udQp(options: UdQueuePairOptions): UdQueuePair
+  /** An unreliable datagram queue pair with completion queues of the program, see `polledRcQp`. */
+  polledUdQp(options: UdQueuePairOptions): UdQueuePair
   /** Queue pair 1 of the port (general management services); there is one per port. */
   gsiQp(options: GsiQueuePairOptions): GsiQueuePair
   /** Queue pair 0 of the port (subnet management). */
@@ -127,7 +138,7 @@ class PdObject extends VerbsObject implements ProtectionDomain {
     return Pd
   }
 
-  register(buffer: Uint8Array, access: Access = {}): MemoryRegion {
+  register<B extends Uint8Array>(buffer: B, access: Access = {}): MemoryRegion<B> {
     return make(this.context, regionPlan(this.context, this, buffer, access))
   }
 
@@ -147,28 +158,34 @@ class PdObject extends VerbsObject implements ProtectionDomain {
     return make(this.context, windowPlan(this.context, this, type))
   }
 
-  rcQp(options: RcQueuePairOptions): RcQueuePair
   rcQp(options?: AwaitableRcOptions): AwaitableRcQueuePair
+  rcQp(options: RcQueuePairOptions): RcQueuePair
   rcQp(options?: RcQueuePairOptions | AwaitableRcOptions): RcQueuePair | AwaitableRcQueuePair {
-    return hasSendCq(options)
-      ? make(this.context, rcQpPlan(this.context, this, options))
-      : awaitableRcQp(this.context, this, options)
+    return hasSendCq(options) ? this.polledRcQp(options) : awaitableRcQp(this.context, this, options)
   }
 
-  ucQp(options: UcQueuePairOptions): UcQueuePair
+  polledRcQp(options: RcQueuePairOptions): RcQueuePair {
+    return make(this.context, rcQpPlan(this.context, this, options))
+  }
+
   ucQp(options?: AwaitableUcOptions): AwaitableUcQueuePair
+  ucQp(options: UcQueuePairOptions): UcQueuePair
   ucQp(options?: UcQueuePairOptions | AwaitableUcOptions): UcQueuePair | AwaitableUcQueuePair {
-    return hasSendCq(options)
-      ? make(this.context, ucQpPlan(this.context, this, options))
-      : awaitableUcQp(this.context, this, options)
+    return hasSendCq(options) ? this.polledUcQp(options) : awaitableUcQp(this.context, this, options)
   }
 
-  udQp(options: UdQueuePairOptions): UdQueuePair
+  polledUcQp(options: UcQueuePairOptions): UcQueuePair {
+    return make(this.context, ucQpPlan(this.context, this, options))
+  }
+
   udQp(options?: AwaitableUdOptions): AwaitableUdQueuePair
+  udQp(options: UdQueuePairOptions): UdQueuePair
   udQp(options?: UdQueuePairOptions | AwaitableUdOptions): UdQueuePair | AwaitableUdQueuePair {
-    return hasSendCq(options)
-      ? make(this.context, udQpPlan(this.context, this, options))
-      : awaitableUdQp(this.context, this, options)
+    return hasSendCq(options) ? this.polledUdQp(options) : awaitableUdQp(this.context, this, options)
+  }
+
+  polledUdQp(options: UdQueuePairOptions): UdQueuePair {
+    return make(this.context, udQpPlan(this.context, this, options))
   }
 
   gsiQp(options: GsiQueuePairOptions): GsiQueuePair {

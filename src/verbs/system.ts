@@ -87,9 +87,9 @@ export interface System extends Disposable {
 /** Options of `openSystem`; exactly one of them. */
 export interface SystemOptions {
   /** A network in this process. */
-  readonly network?: Network
+  readonly network?: Network | undefined
   /** The daemon at this path; `true`: the daemon under which the program runs, otherwise the user's own daemon. */
-  readonly socket?: string | true
+  readonly socket?: string | true | undefined
 }
 
 // ---- access to the device, in this process or in a daemon ----

@@ -3,20 +3,23 @@
  */
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { repoRoot } from '../paths.ts'
 
 const library = new URL('../../src/verbs/index.js', import.meta.url).href
+const noEsbuild = !existsSync(join(repoRoot, 'node_modules', 'esbuild')) && 'esbuild is not installed'
 const drivers = new URL('../../src/drivers/index.js', import.meta.url).href
 
-test('the program on the library’s page runs and prints what the page shows', () => {
+test('the program on the library’s page runs and prints what the page shows', { skip: noEsbuild }, async () => {
+  const { transformSync } = await import('esbuild')
   const page = readFileSync(join(repoRoot, 'docs', 'start', 'library.md'), 'utf8')
-  const blocks = [...page.matchAll(/^```js\n([\s\S]*?)^```$/gm)].map(match => match[1])
+  const blocks = [...page.matchAll(/^```ts\n([\s\S]*?)^```$/gm)].map(match => match[1])
   assert.ok(blocks.length >= 8)
   const program = blocks.join('\n').replaceAll("from 'userdma'", `from '${library}'`)
-  const output = execFileSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8' })
+  const { code } = transformSync(program, { loader: 'ts', format: 'esm', target: 'node20' })
+  const output = execFileSync(process.execPath, ['--input-type=module', '-e', code], { encoding: 'utf8' })
   const shown = [...program.matchAll(/console\.log\(.*\) \/\/ (.*)$/gm)].map(match => match[1])
   assert.equal(shown.length, 11, 'lines of the page that show their output')
   for (const line of shown) assert.ok(output.split('\n').includes(line), `"${line}" is not in the output:\n${output}`)

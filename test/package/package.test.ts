@@ -276,3 +276,67 @@ test('the oldest TypeScript compiles a program', { skip: !existsSync(oldest) && 
   ] as const)
     node(join(oldest, 'bin', 'tsc'), ...strict, '--module', module, '--moduleResolution', resolution, 'typed.ts')
 })
+
+/** The programs on a page. */
+const blocksOf = (page: string): string[] =>
+  [...readFileSync(join(repoRoot, page), 'utf8').matchAll(/^```[jt]s\n([\s\S]*?)^```$/gm)].map(
+    ([, block = '']) => block,
+  )
+
+/** Options of the compiler that strict programs turn on, or leave off. */
+const FLAGS = ['--noUncheckedIndexedAccess', '--exactOptionalPropertyTypes']
+
+test('the programs of the guide and the README compile under `strict`, with and without the stricter options', () => {
+  const others = ['docs/how-to/check.md', 'docs/reference/ip.md'].flatMap(blocksOf)
+  const programs = [blocksOf('docs/start/library.md').join('\n'), ...blocksOf('README.md'), ...others]
+  const files = programs.map((program, i) => write(`snippet${i}.ts`, program))
+  const compilers = [installed('typescript'), oldest].filter(existsSync)
+  for (const compiler of compilers)
+    for (const value of ['true', 'false']) {
+      const flags = FLAGS.flatMap(flag => [flag, value])
+      const options = [...nodeModules, '--types', 'node', '--skipLibCheck', ...flags, ...files]
+      const { stdout } = spawnSync(process.execPath, [join(compiler, 'bin', 'tsc'), ...options], {
+        cwd: folder,
+        env,
+        encoding: 'utf8',
+      })
+      assert.equal(stdout, '')
+    }
+})
+
+test('options accept undefined, counters and buffers keep their types', () => {
+  write(
+    'undefined.ts',
+    `import { connect, createNetwork, type MetricName, open } from 'userdma'
+    const u = undefined
+    const network = createNetwork({ path: u, random: u, check: u })
+    const device = await open({ network, link: u, check: u, rings: u })
+    const pd = device.pd()
+    const mr = pd.register(Buffer.alloc(8), { localWrite: u, remoteRead: u, remoteWrite: true })
+    console.log(mr.buffer.readUInt8(0))
+    const cq = device.cq({ entries: u, vector: u, kind: u })
+    const a = pd.rcQp({ sendCq: u, maxSendWr: u, maxRecvWr: u, maxInlineData: u, initial: u, peer: u, connection: u })
+    const b = pd.polledRcQp({ sendCq: cq, recvCq: u, srq: u, signalAll: u })
+    a.connect(b.endpoint, { timeout: u, timeoutExponent: u, retryCount: u, pathMtu: u, access: u, maxRdAtomic: u })
+    b.connect(a.endpoint)
+    await a.write(Uint8Array.of(1), mr.remote(), { fence: u, immediate: u, solicited: u })
+    b.write(Uint8Array.of(2), mr.remote(), { id: u, signaled: u })
+    await cq.wait({ signal: u, completions: u })
+    const { timeoutExponent, retryCount, rnrRetryCount } = a.query()
+    const name: MetricName = 'transport.sends'
+    const values = [device.counters().transport.retransmissions, device.metrics()[name], device.counters().hw_counters.rcvd_rnr_err]
+    const options = { device, pd: u, qp: u, prepare: u, privateData: u, maxRdAtomic: u, timeout: u, signal: u }
+    await connect('rdma://127.0.0.1:9', options).catch(({ code }) => console.log(code, timeoutExponent, retryCount, rnrRetryCount, values))
+    await device.close({ drain: u, signal: u })`,
+  )
+  const options = [
+    ...nodeModules.slice(1),
+    '--types',
+    'node',
+    '--exactOptionalPropertyTypes',
+    '--skipLibCheck',
+    'undefined.ts',
+  ]
+  node(join(installed('typescript'), 'bin', 'tsc'), ...options)
+  assert.equal(node('undefined.js'), '0\nECONNREFUSED 14 7 7 [ 0, 0, 0 ]\n')
+})

@@ -15,8 +15,11 @@ eachCarrier(openTwo => {
   test('one call creates a connected queue pair of every connected service', async () => {
     const [a, b] = await bothResources()
     const rc = a.pd.rcQp({ sendCq: a.cq })
-    const rcPeer = b.pd.rcQp({ sendCq: b.cq, peer: rc.endpoint, connection: { pathMtu: 256, timeout: 10 } })
-    assert.deepEqual([rcPeer.state, rcPeer.query().timeout, rcPeer.query().pathMtu], ['RTS', 10, Mtu.values.MTU_256])
+    const rcPeer = b.pd.rcQp({ sendCq: b.cq, peer: rc.endpoint, connection: { pathMtu: 256, timeoutExponent: 10 } })
+    assert.deepEqual(
+      [rcPeer.state, rcPeer.query().timeoutExponent, rcPeer.query().pathMtu],
+      ['RTS', 10, Mtu.values.MTU_256],
+    )
     rc.connect(rcPeer.endpoint, { pathMtu: 256 })
     rc.write(Uint8Array.of(1, 2), b.mr.remote(), { id: 3 })
     assert.equal(await completionText(a.cq), '3 RDMA_WRITE')

@@ -13,7 +13,7 @@ import { formatValue, invalidArgument } from '../error.ts'
  * 'record' an object; `checkOptions` does not check the value of an option with `true`.
  */
 export type KnownOptions<O> = {
-  readonly [K in keyof Required<O>]: [Required<O>[K]] extends [boolean] ? 'flag' : 'record' | true
+  readonly [K in keyof Required<O>]: [Exclude<O[K], undefined>] extends [boolean] ? 'flag' : 'record' | true
 }
 
 /** Checks that `value` is an object; `title` names it in the error. Throws RdmaError EINVAL. */

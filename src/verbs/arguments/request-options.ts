@@ -11,31 +11,31 @@ import { checkId } from './request-checks.ts'
 /** Options of every request to the send queue. */
 export interface SendOptions {
   /** wr_id, which the completion returns: an integer from 0 to 2^53 - 1; default 0. */
-  readonly id?: number
+  readonly id?: number | undefined
   /** Requests a completion; default true. Failed requests always complete. */
-  readonly signaled?: boolean
+  readonly signaled?: boolean | undefined
   /** Solicited event: wakes a peer that waits for solicited completions only; default false. */
-  readonly solicited?: boolean
+  readonly solicited?: boolean | undefined
   /** Fence: the request starts after earlier READs and atomics of the queue pair have completed; default false. */
-  readonly fence?: boolean
+  readonly fence?: boolean | undefined
 }
 
 /** Options of messages with immediate data. */
 export interface ImmediateOptions {
   /** Immediate data: a u32 in the peer's completion. */
-  readonly immediate?: number
+  readonly immediate?: number | undefined
 }
 /** Options of messages that can invalidate an rkey of the peer. */
 export interface InvalidateOptions {
   /** An rkey of the peer that the message invalidates; not together with `immediate`. */
-  readonly invalidate?: number
+  readonly invalidate?: number | undefined
 }
 /** Placement type and selectivity level of a FLUSH (IBA annex A19). */
 export interface FlushExtent {
   /** Placement type PERSISTENT: the bytes survive a power loss. Default: GLOBAL, the bytes are globally visible. */
-  readonly persistent?: boolean
+  readonly persistent?: boolean | undefined
   /** Selectivity level REGION: flushes the whole region. Default: RANGE, flushes the given bytes, at most 2 GiB. */
-  readonly wholeRegion?: boolean
+  readonly wholeRegion?: boolean | undefined
 }
 /** Options of SEND and WRITE. */
 export interface MessageOptions extends SendOptions, ImmediateOptions {}

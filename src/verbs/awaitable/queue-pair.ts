@@ -41,7 +41,7 @@ type ReservedQueueOption = 'sendCq' | 'recvCq' | 'srq' | 'signalAll'
  */
 export type AwaitableOptions<O> = Omit<O, ReservedQueueOption> & {
   /** Absent: with a `sendCq` requests return no promises. */
-  readonly sendCq?: never
+  readonly sendCq?: undefined
 }
 
 /**
@@ -213,7 +213,7 @@ export const makeAwaitable = <T extends BareQueuePair, O extends QueuePairOption
     )
   const qpOptions = options === undefined ? ({} as AwaitableOptions<O>) : options
   checkOptions(call, 'options', qpOptions, known)
-  const { maxSendWr: send = DEFAULT_DEPTH, maxRecvWr: receive = DEFAULT_DEPTH } = qpOptions as Partial<QueuePairOptions>
+  const { maxSendWr: send = DEFAULT_DEPTH, maxRecvWr: receive = DEFAULT_DEPTH } = qpOptions as Partial<Omit<QueuePairOptions, 'sendCq'>>
   const cq = completionQueueFor(context, call, send, receive)
   context.check?.markInternal('cq', cq.handle)
   context.check?.posts.pollsForPromises?.(cq.handle)

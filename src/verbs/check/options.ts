@@ -13,28 +13,28 @@ export interface CheckOptions {
    * Called once with each finding; must not call the device. If it throws, the exception is uncaught. Default: prints
    * the finding to standard error.
    */
-  readonly onFinding?: (finding: Finding) => void
+  readonly onFinding?: ((finding: Finding) => void) | undefined
   /**
    * `device.close()` rejects with a `FindingsError` if a finding of at least this severity was reported. 'never': does
    * not reject. Default: 'error'.
    */
-  readonly failOn?: Severity | 'never'
+  readonly failOn?: Severity | 'never' | undefined
   /** Whether findings of severity 'note' are reported too; true by default if `failOn` is 'note', otherwise false. */
-  readonly notes?: boolean
+  readonly notes?: boolean | undefined
   /** Ids of findings that are not reported. */
-  readonly ignore?: readonly FindingId[]
+  readonly ignore?: readonly FindingId[] | undefined
   /**
    * Names of RDMA adapters (docs/reference/adapters.md): a call or request that would fail on one of these adapters is
    * a finding. Applies to all checked devices of the network.
    */
-  readonly like?: readonly AdapterName[]
+  readonly like?: readonly AdapterName[] | undefined
   /** Searches for races: a write and other accesses to the same bytes in no defined order. Default false. */
-  readonly races?: boolean
+  readonly races?: boolean | undefined
   /**
    * 'all': captures the stack of each post. 'shared' (default): costs less, because after the first 256 requests of
    * a queue, equal requests (opcode, flags, region) share stacks.
    */
-  readonly stacks?: StackSharing
+  readonly stacks?: StackSharing | undefined
 }
 
 const names: KnownOptions<CheckOptions> = {

@@ -42,7 +42,7 @@ const MAX_BACKLOG = 1024
 /** The device of a connection or server. */
 export interface DeviceChoice {
   /** Default: the daemon's first device with a network, see `socket: true` in `OpenOptions`. */
-  readonly device?: Device
+  readonly device?: Device | undefined
 }
 
 /** Options of `connect`. */
@@ -55,15 +55,15 @@ export interface ListenOptions extends DeviceChoice {
    * their senders retry. Does not limit the requests that wait for the program's answer. Default and maximum 1024; a
    * larger number means 1024.
    */
-  readonly backlog?: number
+  readonly backlog?: number | undefined
 }
 
 /** Options of `request.reject`. */
 export interface RejectOptions {
   /** Private data for the peer, at most 148 bytes. */
-  readonly privateData?: Uint8Array
+  readonly privateData?: Uint8Array | undefined
   /** Reason of the REJ, 1 to 255 (IBA 12.6.7.2); default 28, consumer reject. */
-  readonly reason?: number
+  readonly reason?: number | undefined
 }
 
 /** A peer's request to connect. */

@@ -30,6 +30,7 @@ import { orElse, type Shown, showAs } from '../objects/show.ts'
 import type { ProtectionDomain } from '../pd.ts'
 import { checkObject, type DeviceContext, destroy, type LibraryObject } from '../plan.ts'
 import type { AwaitableRcOptions, AwaitableRcQueuePair, RcQueuePair } from '../qp/connected.ts'
+import { type RetryOptions, retryOptionNames, timeoutExponentOf } from '../qp/connection.ts'
 import { markReady } from '../qp/queue-pair.ts'
 import { type ConnectionEvent, type ConnectionEvents, connectionEvents } from './events.ts'
 import { hostAndPort, type ShownAddress, shownAddress } from './url.ts'
@@ -74,30 +75,22 @@ export interface Connection<Q extends ConnectedQueuePair = AwaitableRcQueuePair>
 }
 
 /** Options of both sides. */
-export interface ConnectionOptions<P = AwaitableRcOptions> {
+export interface ConnectionOptions<P = AwaitableRcOptions> extends RetryOptions {
   /** Private data for the peer: at most 56 bytes with `connect`, 196 with `accept`. */
-  readonly privateData?: Uint8Array
+  readonly privateData?: Uint8Array | undefined
   /** The protection domain of the queue pair; default: one for all connections of the device. */
-  readonly pd?: ProtectionDomain
+  readonly pd?: ProtectionDomain | undefined
   /** Options of the queue pair; with a `sendCq` its requests complete there and return no promises. */
-  readonly qp?: P
+  readonly qp?: P | undefined
   /**
    * Called with the queue pair, and awaited, before the connection is established: the place to post receives for the
    * peer's first messages.
    */
-  readonly prepare?: (
-    qp: P extends { readonly sendCq: unknown } ? RcQueuePair : AwaitableRcQueuePair,
-  ) => void | Promise<void>
+  readonly prepare?:
+    | ((qp: P extends { readonly sendCq: unknown } ? RcQueuePair : AwaitableRcQueuePair) => void | Promise<void>)
+    | undefined
   /** Maximum outstanding READs and atomics in each direction, 0–128; default 16. */
-  readonly maxRdAtomic?: number
-  /** Local ACK timeout of this side's requests, as for `qp.connect`: 4.096 µs · 2^n, 0 to 31; 0: none. Default 14. */
-  readonly timeout?: number
-  /** Retries after a timeout or a loss until a request fails, 0–7; default 7. */
-  readonly retryCount?: number
-  /** Retries after an RNR NAK until a request fails, 0–7; 7: unlimited. Default 7. */
-  readonly rnrRetryCount?: number
-  /** Wait of the peer after an RNR NAK from this side, a code 0–31 (IBA 9.7.5.2.8); default 12 (0.64 ms). */
-  readonly minRnrTimer?: number
+  readonly maxRdAtomic?: number | undefined
   /**
    * Aborts `connect` or `accept`, which rejects with the signal's reason and releases the connection. If the signal is
    * aborted while a name is looked up or `prepare` runs, the call rejects afterwards.
@@ -111,10 +104,7 @@ export const connectionOptionNames: KnownOptions<ConnectionOptions> = {
   qp: true,
   prepare: true,
   maxRdAtomic: true,
-  timeout: true,
-  retryCount: true,
-  rnrRetryCount: true,
-  minRnrTimer: true,
+  ...retryOptionNames,
   signal: true,
 }
 
@@ -165,8 +155,6 @@ const { ADDR_ERROR, CONNECT_ERROR, UNREACHABLE, REJECTED, ESTABLISHED, DISCONNEC
 /** Maximum of the option `maxRdAtomic` (the device's maximum may be lower), and its default. */
 const MAX_RD_ATOMIC = 128
 const DEFAULT_RD_ATOMIC = 16
-/** An exponent, 67 ms: the default of `qp.connect` too. */
-const DEFAULT_TIMEOUT = 14
 /** retry_cnt and rnr_retry; for rnr_retry 7 means unlimited. */
 const RETRIES = 7
 
@@ -188,12 +176,13 @@ export const copyConnectionOptions = <O extends ConnectionOptions<never>>(
   options: O,
   maxBytes: number,
 ): O => {
-  const { privateData, maxRdAtomic, prepare, qp, timeout, retryCount, rnrRetryCount, minRnrTimer } = options
+  const { privateData, maxRdAtomic, prepare, qp, timeoutExponent, retryCount, rnrRetryCount, minRnrTimer } = options
+  timeoutExponentOf(call, options)
   if (privateData !== undefined) checkPrivateData(call, privateData, maxBytes)
   if (prepare !== undefined) checkFunction(call, 'prepare', prepare)
   if (maxRdAtomic !== undefined) checkInteger(call, 'maxRdAtomic', maxRdAtomic, 0, MAX_RD_ATOMIC)
   for (const [name, value, max] of [
-    ['timeout', timeout, 31],
+    ['timeoutExponent', timeoutExponent, 31],
     ['retryCount', retryCount, RETRIES],
     ['rnrRetryCount', rnrRetryCount, RETRIES],
     ['minRnrTimer', minRnrTimer, 31],
@@ -235,17 +224,15 @@ const parametersOf = ({
 }
 
 /** The attributes of this side's queue pair that the program chooses (`chosenQpAttributes` in spec/). */
-const chosenAttributesOf = ({
-  timeout = DEFAULT_TIMEOUT,
-  retryCount = RETRIES,
-  rnrRetryCount = RETRIES,
-  minRnrTimer,
-}: ConnectionOptions<never>) => ({
-  timeout,
-  retryCnt: retryCount,
-  rnrRetry: rnrRetryCount,
-  ...(minRnrTimer !== undefined && { minRnrTimer }),
-})
+const chosenAttributesOf = (call: string, options: ConnectionOptions<never>) => {
+  const { retryCount = RETRIES, rnrRetryCount = RETRIES, minRnrTimer } = options
+  return {
+    timeout: timeoutExponentOf(call, options),
+    retryCnt: retryCount,
+    rnrRetry: rnrRetryCount,
+    ...(minRnrTimer !== undefined && { minRnrTimer }),
+  }
+}
 
 /**
  * A device and the number of its users: a server, each of its unanswered requests and each of its connections; or the
@@ -408,7 +395,7 @@ export class ConnectionEnd {
 
   #callWithQp(method: 'connect' | 'accept', options: ConnectionOptions<never>, args: object): void {
     const { carrier } = this.#shared.context
-    const chosen = { parameters: parametersOf(options), ...chosenAttributesOf(options) }
+    const chosen = { parameters: parametersOf(options), ...chosenAttributesOf(this.#call, options) }
     carrier.call(CmId, method, this.#id as number, { ...args, ...chosen, qp: this.#qp?.handle })
   }
 

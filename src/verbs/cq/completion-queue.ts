@@ -31,15 +31,15 @@ const kinds = {
 /** Limits of event moderation (R36): the first limit reached raises the event; both 0: each completion does. */
 export interface Threshold {
   /** After this many completions, 0 to 65,535; 0: no limit. */
-  readonly completions?: number
+  readonly completions?: number | undefined
   /** This many microseconds after the first completion since the arming, 0 to 65,535; 0: no limit. */
-  readonly microseconds?: number
+  readonly microseconds?: number | undefined
 }
 
 /** When the next event is raised. Default of `completions` and `microseconds`: the values set by `moderate`. */
 export interface ArmOptions extends Threshold {
   /** Only solicited and failed completions raise the event; default false. */
-  readonly solicitedOnly?: boolean
+  readonly solicitedOnly?: boolean | undefined
 }
 
 /** Options of `wait`. */
@@ -95,14 +95,14 @@ export interface CompletionQueue extends Disposable, AsyncIterable<Completion>, 
 /** Options of `device.cq`. */
 export interface CqOptions {
   /** Minimum number of entries; default 256. */
-  readonly entries?: number
+  readonly entries?: number | undefined
   /** Completion vector, from 0 to `device.numCompVectors` - 1; default 0. */
-  readonly vector?: number
+  readonly vector?: number | undefined
   /**
    * 'entries' (default): a queue of completions. 'timed': completions have timestamps. 'counting' (R11): the queue has
    * only `count`, no completions, and never overflows.
    */
-  readonly kind?: keyof typeof kinds
+  readonly kind?: keyof typeof kinds | undefined
 }
 
 const cqOptionNames: KnownOptions<CqOptions> = { entries: true, vector: true, kind: true }

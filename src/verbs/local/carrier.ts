@@ -24,7 +24,7 @@ import type { RingLayout } from '../../spec/drivers/ring-layout.ts'
 import type { AnyValues, ObjectClass } from '../../spec/schema/schema.ts'
 import type { Result } from '../../uapi/call.ts'
 import { copyOfValue } from '../arguments/options.ts'
-import type { AnyCall, AnyCallAsync, CallResult, Carrier } from '../carrier.ts'
+import type { AnyCall, AnyCallAsync, CallResult, Carrier, DeviceCounters } from '../carrier.ts'
 import type { DeviceCheck } from '../check/watch.ts'
 import { refused, rethrow, toRdmaError, USE_ASYNC_HINT } from '../error.ts'
 import { CLOSED, closedError } from '../plan.ts'
@@ -239,7 +239,7 @@ const carrierOn = (
           `device ${device.name} has no counters`,
           'only soft devices have counters',
         )
-      return { ...countersOf(soft.rxe), faults: { ...soft.port.faults } }
+      return { ...countersOf(soft.rxe), faults: { ...soft.port.faults } } as object as DeviceCounters
     },
     explain(qpn, id) {
       if (soft === undefined) return undefined

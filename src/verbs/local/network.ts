@@ -67,30 +67,30 @@ export interface Network {
 /** Options of `createNetwork`. */
 export interface NetworkOptions {
   /** Fault rules, see `Network.setFaults`. */
-  readonly fault?: string
+  readonly fault?: string | undefined
   /**
    * What connects the devices: 'memory' of this process (default), or sockets on the devices' addresses, which must be
    * addresses of this machine. 'udp' reaches every RoCE device and needs the package koffi. 'udp-plain' is 'udp'
    * without segmentation by the kernel. 'dgram' reaches only other 'dgram' devices.
    */
-  readonly link?: Link
+  readonly link?: Link | undefined
   /**
    * How messages pass through memory: 'direct' (default) copies them from buffer to buffer, unless packets are captured
    * or a fault rule applies; 'packets' always builds packets. Programs see no difference.
    */
-  readonly path?: Path
+  readonly path?: Path | undefined
   /**
    * Returns random integers from 0 to 2^32 - 1, for memory keys and queue pair numbers. Default: the system's secure
    * generator.
    */
-  readonly random?: () => number
+  readonly random?: (() => number) | undefined
   /** Checks all devices that are opened on the network, see `OpenOptions.check`. Default: false. */
-  readonly check?: boolean | CheckOptions
+  readonly check?: boolean | CheckOptions | undefined
   /**
    * A seed, an integer from 0 to 2^32 - 1. With a seed the devices do what the specification allows and hardware rarely
    * does, as with `userdma check --torment`. Default: no seed.
    */
-  readonly torment?: number
+  readonly torment?: number | undefined
 }
 
 /** A soft device of the network. */

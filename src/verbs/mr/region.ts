@@ -23,21 +23,21 @@ import { createRemoteMemory, lengthOfPart, type RemoteMemory } from './remote-me
 /** Access rights of a region beside local read; the default is false except for `localWrite`. */
 export interface Access {
   /** Local write, needed by receives, READs and atomics; default true. */
-  readonly localWrite?: boolean
+  readonly localWrite?: boolean | undefined
   /** Peers may READ. */
-  readonly remoteRead?: boolean
+  readonly remoteRead?: boolean | undefined
   /** Peers may WRITE. */
-  readonly remoteWrite?: boolean
+  readonly remoteWrite?: boolean | undefined
   /** Peers may execute atomics. */
-  readonly remoteAtomic?: boolean
+  readonly remoteAtomic?: boolean | undefined
   /** A peer's FLUSH may request global visibility. */
-  readonly flushGlobal?: boolean
+  readonly flushGlobal?: boolean | undefined
   /** A peer's FLUSH may request persistence. */
-  readonly flushPersistent?: boolean
+  readonly flushPersistent?: boolean | undefined
   /** Memory windows may be bound to the region. */
-  readonly mwBind?: boolean
+  readonly mwBind?: boolean | undefined
   /** Zero-based: the address of the first byte of the region, or of a type 2 window, is 0. */
-  readonly zeroBased?: boolean
+  readonly zeroBased?: boolean | undefined
 }
 
 /** A scatter/gather element: bytes of a registered region. Can be posted any number of times. */
@@ -80,15 +80,15 @@ export interface Region extends Disposable {
 /** Changes of `MemoryRegion.reregister`. */
 export interface RegionChanges {
   /** New rights; default: unchanged. */
-  readonly access?: Access
+  readonly access?: Access | undefined
   /** New protection domain; default: unchanged. */
-  readonly pd?: Reference<'pd'>
+  readonly pd?: Reference<'pd'> | undefined
 }
 
 /** A region of a buffer. */
-export interface MemoryRegion extends Region {
+export interface MemoryRegion<B extends Uint8Array = Uint8Array> extends Region {
   /** The registered buffer. */
-  readonly buffer: Uint8Array
+  readonly buffer: B
   /**
    * Re-registers the region with other rights or in another protection domain. `rkey` and `address` may change: do not
    * use earlier slices and remote memory. Throws RdmaError EBUSY while a window is bound to the region.
@@ -120,11 +120,11 @@ export interface WholeRegion extends Disposable {
 /** Options of `pd.registerFile`. */
 export interface FileRegionOptions {
   /** Offset in the file in bytes; default 0. */
-  readonly offset?: number
+  readonly offset?: number | undefined
   /** Length in bytes. */
   readonly length: number
   /** Access rights; default: local write. */
-  readonly access?: Access
+  readonly access?: Access | undefined
 }
 
 const flags = AccessFlags.values
@@ -281,14 +281,14 @@ class RangeRegion extends VerbsObject implements Region {
   }
 }
 
-class BufferRegion extends RangeRegion implements MemoryRegion {
-  readonly buffer: Uint8Array
+class BufferRegion<B extends Uint8Array> extends RangeRegion implements MemoryRegion<B> {
+  readonly buffer: B
   readonly #iova: bigint
 
   constructor(
     context: DeviceContext,
     handle: number,
-    buffer: Uint8Array,
+    buffer: B,
     iova: bigint,
     address: bigint,
     lkey: number,
@@ -319,12 +319,12 @@ class BufferRegion extends RangeRegion implements MemoryRegion {
 defineVerbsClass(BufferRegion, 'mr', 'MemoryRegion')
 defineVerbsClass(RangeRegion, 'mr', 'Region')
 
-export const regionPlan = (
+export const regionPlan = <B extends Uint8Array>(
   context: DeviceContext,
   pd: ObjectReference,
-  buffer: Uint8Array,
+  buffer: B,
   access: Access,
-): Plan<MemoryRegion> => {
+): Plan<MemoryRegion<B>> => {
   const { carrier } = context
   checkObject(context, 'pd.register', 'pd', pd)
   checkBytes('pd.register', 'buffer', buffer)

@@ -34,11 +34,11 @@ export interface BindInfo {
   /** A region with the right `mwBind`. */
   readonly region: Region
   /** Offset in the region in bytes; default 0. */
-  readonly offset?: number
+  readonly offset?: number | undefined
   /** Bytes; default: up to the end of the region. */
-  readonly length?: number
+  readonly length?: number | undefined
   /** Default: remote read and write. */
-  readonly access?: Omit<Access, 'localWrite' | 'mwBind'>
+  readonly access?: Omit<Access, 'localWrite' | 'mwBind'> | undefined
 }
 
 export const bindingOptionNames: KnownOptions<BindInfo> = { region: true, offset: true, length: true, access: true }

@@ -8,7 +8,7 @@ import { combineSteps, modifyInSteps } from './connection.ts'
 /** The option that creates a queue pair in RTS. */
 export interface ActiveOptions<A> {
   /** Creates the queue pair in RTS (R7), with the options of `activate`. true: default options. Default: false. */
-  readonly active?: boolean | A
+  readonly active?: boolean | A | undefined
 }
 
 /** A queue pair without a peer. */
@@ -28,7 +28,7 @@ export interface Activation<A> {
 }
 
 interface WithInitial {
-  readonly initial?: object
+  readonly initial?: object | undefined
 }
 
 /** The options, with `initial` set from `active`: the attributes of all steps to RTS. Throws RdmaError EINVAL. */
@@ -45,10 +45,10 @@ export const activeAtCreation = <A extends object, O extends ActiveOptions<A> & 
 
 /** `Activatable.activate`. */
 export const activate = <A extends object>(
-  qp: { modify(step: object): void },
+  qp: { readonly state: string; modify(step: object): void },
   { optionNames, steps }: Activation<A>,
   options: A,
 ): void => {
   checkOptions('qp.activate', 'options', options, optionNames)
-  modifyInSteps(qp, steps(options))
+  modifyInSteps('qp.activate', qp, steps(options))
 }

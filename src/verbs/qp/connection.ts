@@ -28,32 +28,45 @@ export interface Endpoint {
 /** Options of `qp.connect`. */
 export interface ConnectOptions extends PathOptions {
   /** Rights of the peer at this queue pair. Default of each: true, so only the regions' rights limit the peer. */
-  readonly access?: Omit<Access, 'localWrite' | 'mwBind' | 'zeroBased'>
+  readonly access?: Omit<Access, 'localWrite' | 'mwBind' | 'zeroBased'> | undefined
   /** Path MTU in bytes: 256, 512, 1024, 2048 or 4096. Default: the port's. */
-  readonly pathMtu?: number
+  readonly pathMtu?: number | undefined
+}
+
+/** Timeouts and retries of a reliable connection. */
+export interface RetryOptions {
+  /**
+   * Local ACK timeout in milliseconds, 0 to 8,796,093; 0: none. The device has timeouts of 4.096 µs · 2^n: the next
+   * larger one is used. Default 67 ms.
+   */
+  readonly timeout?: number | undefined
+  /** Local ACK timeout as its exponent n, 0–31; 0: none. In place of `timeout`. Default 14. */
+  readonly timeoutExponent?: number | undefined
+  /** Retries after a timeout or a loss until a request fails, 0–7; default 7. */
+  readonly retryCount?: number | undefined
+  /** Retries after an RNR NAK until a request fails, 0–7; 7: unlimited. Default 7. */
+  readonly rnrRetryCount?: number | undefined
+  /** Wait of the peer after an RNR NAK from this queue pair, a code 0–31 (IBA 9.7.5.2.8); default 12 (0.64 ms). */
+  readonly minRnrTimer?: number | undefined
 }
 
 /** Options of `qp.connect` for reliable connections. */
-export interface RcConnectOptions extends ConnectOptions {
-  /** Local ACK timeout n, 0–31: 4.096 µs · 2^n; 0: none. Default 14 (67 ms). */
-  readonly timeout?: number
-  /** Retries after a timeout or a loss until a request fails, 0–7; default 7. */
-  readonly retryCount?: number
-  /** Retries after an RNR NAK until a request fails, 0–7; 7: unlimited. Default 7. */
-  readonly rnrRetryCount?: number
-  /** Wait of the peer after an RNR NAK from this queue pair, a code 0–31 (IBA 9.7.5.2.8); default 12 (0.64 ms). */
-  readonly minRnrTimer?: number
+export interface RcConnectOptions extends ConnectOptions, RetryOptions {
   /** Maximum outstanding READs and atomics in each direction; default 16. */
-  readonly maxRdAtomic?: number
+  readonly maxRdAtomic?: number | undefined
 }
 
 const connectOptionNames: KnownOptions<ConnectOptions> = { access: true, pathMtu: true, ...pathOptionNames }
-export const rcConnectOptionNames: KnownOptions<RcConnectOptions> = {
-  ...connectOptionNames,
+export const retryOptionNames: KnownOptions<RetryOptions> = {
   timeout: true,
+  timeoutExponent: true,
   retryCount: true,
   rnrRetryCount: true,
   minRnrTimer: true,
+}
+export const rcConnectOptionNames: KnownOptions<RcConnectOptions> = {
+  ...connectOptionNames,
+  ...retryOptionNames,
   maxRdAtomic: true,
 }
 
@@ -89,9 +102,9 @@ export const firstPsn = (): number => secureRandom() >>> 8
 /** Options that create a queue pair in RTS, connected to a peer (R7). */
 export interface PeerOptions<O extends ConnectOptions> {
   /** The peer's endpoint. */
-  readonly peer?: Endpoint
+  readonly peer?: Endpoint | undefined
   /** Options as for `qp.connect`; only with `peer`. */
-  readonly connection?: O
+  readonly connection?: O | undefined
 }
 
 /** The attributes of all steps with the state of the last step, for `create`. */
@@ -142,8 +155,24 @@ export const connectSteps = (
   }
 }
 
+/** An exponent of 5 bits means 4.096 µs · 2^n; 14: 67 ms. */
+const MAX_EXPONENT = 31
+const DEFAULT_EXPONENT = 14
+const MAX_TIMEOUT = Math.floor(0.004096 * 2 ** MAX_EXPONENT)
+
+/** The exponent of the local ACK timeout. Throws RdmaError EINVAL. */
+export const timeoutExponentOf = (call: string, { timeout, timeoutExponent }: RetryOptions): number => {
+  if (timeout === undefined) return timeoutExponent ?? DEFAULT_EXPONENT
+  if (timeoutExponent !== undefined)
+    throw invalidArgument(call, 'timeout and timeoutExponent exclude each other', 'give one of them')
+  if (typeof timeout !== 'number' || !(timeout >= 0 && timeout <= MAX_TIMEOUT))
+    throw invalidArgument(call, `timeout ${formatValue(timeout)} is not in 0 to ${MAX_TIMEOUT} milliseconds`)
+  return timeout === 0 ? 0 : Math.max(1, Math.ceil(Math.log2(timeout / 0.004096)))
+}
+
 /** The names of the options by their attributes, see `OptionNames`. */
 export const optionsByQpAttribute = {
+  timeout: 'timeoutExponent',
   retryCnt: 'retryCount',
   rnrRetry: 'rnrRetryCount',
   maxDestRdAtomic: 'maxRdAtomic',
@@ -157,7 +186,8 @@ export const optionsByQpAttribute = {
  * needs only `timeout` for RTS.
  */
 export const reliableSteps = (options: RcConnectOptions = {}) => {
-  const { timeout = 14, retryCount = 7, rnrRetryCount = 7, minRnrTimer = 12, maxRdAtomic = 16 } = options
+  const timeout = timeoutExponentOf('qp.connect', options)
+  const { retryCount = 7, rnrRetryCount = 7, minRnrTimer = 12, maxRdAtomic = 16 } = options
   return {
     responder: { maxDestRdAtomic: maxRdAtomic, minRnrTimer },
     requester: { timeout, retryCnt: retryCount, rnrRetry: rnrRetryCount, maxRdAtomic },
@@ -183,9 +213,24 @@ export const endpointOf = ({ gid, lid }: LocalPath, { qpn, psn }: { qpn: number;
   ...(lid !== undefined && { lid }),
 })
 
-/** Moves a queue pair through `steps`, arguments of `modify`; back to RESET if a step after the first fails. */
-export const modifyInSteps = (qp: { modify(step: object): void }, steps: readonly object[]): void =>
+/**
+ * Moves a queue pair in RESET through `steps`, arguments of `modify`; back to RESET if a step after the first fails.
+ * Throws RdmaError EINVAL in another state.
+ */
+export const modifyInSteps = (
+  call: string,
+  qp: { readonly state: string; modify(step: object): void },
+  steps: readonly object[],
+): void =>
   withOptionNames(optionsByQpAttribute, () => {
+    const { state } = qp
+    // ERR: the device's own refusal says how to leave it.
+    if (state !== 'RESET' && state !== 'INIT' && state !== 'ERR')
+      throw invalidArgument(
+        call,
+        `the queue pair is ${call === 'qp.connect' ? 'connected' : 'active'} already: it is in ${state}`,
+        'modify({ state: "RESET" }) first',
+      )
     let completedSteps = 0
     try {
       for (const step of steps) {

@@ -57,9 +57,9 @@ import { putDestination, putImmediate } from './requests.ts'
 /** Destination of datagrams, also a multicast group, and options of the path. */
 export interface Destination extends PathOptions {
   /** IPv4 or IPv6 address as text. */
-  readonly gid?: string
+  readonly gid?: string | undefined
   /** LID of the destination, on a link that has LIDs. */
-  readonly lid?: number
+  readonly lid?: number | undefined
 }
 
 /** An address handle (IBA 11.2.2). */
@@ -109,7 +109,7 @@ export interface DatagramSender<M extends object = MessageOptions, R = void> {
 /** Options of `activate` of a UD queue pair. */
 export interface UdActivation {
   /** Q_Key, 32 bits: received datagrams with another Q_Key are dropped. Default 0x11111111. */
-  readonly qkey?: number
+  readonly qkey?: number | undefined
 }
 
 /** A queue pair for unreliable datagrams. */

@@ -25,7 +25,7 @@ import {
 /** Options of `activate` of queue pairs 0 and 1. */
 export interface ManagementPath {
   /** Index of the partition in the port's P_Key table; default 0. */
-  readonly pkeyIndex?: number
+  readonly pkeyIndex?: number | undefined
 }
 
 type ManagementQueuePair<C extends typeof GsiQp | typeof SmiQp> = QueuePair<C> &

@@ -111,7 +111,7 @@ export abstract class MessageQp<C extends ObjectClass = ObjectClass>
   }
 
   connect(peer: Endpoint, options?: RcConnectOptions): void {
-    modifyInSteps(this, this[STEPS](this.context.path, this.psn, peer, options))
+    modifyInSteps('qp.connect', this, this[STEPS](this.context.path, this.psn, peer, options))
   }
 
   send(local: SendData, options?: RcMessageOptions): void {

@@ -17,7 +17,7 @@ import { checkId, checkLocal } from '../arguments/request-checks.ts'
 import { checkRequestOptions, type SendOptions } from '../arguments/request-options.ts'
 import type { Carrier, MmapInfo } from '../carrier.ts'
 import { watchedRing } from '../check/watch.ts'
-import { invalidArgument, type RdmaError, refused, withoutObject } from '../error.ts'
+import { invalidArgument, type RdmaError, refused, withOptionNames, withoutObject } from '../error.ts'
 import { isSliceOf, type Slice } from '../mr/region.ts'
 import { orElse, type Shown } from '../objects/show.ts'
 import { DROP_RINGS, defineVerbsClass, RELEASED, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
@@ -41,6 +41,7 @@ import {
   restart,
   ringOrNone,
 } from '../ring.ts'
+import { type LibraryAttributes, toClassNames, toLibraryNames } from './attributes.ts'
 import {
   type ConnectOptions,
   combineSteps,
@@ -61,25 +62,25 @@ export interface SendQueueOptions {
   /** The completion queue of sends. */
   readonly sendCq: Reference<'cq'>
   /** Send queue size in requests; default 16. */
-  readonly maxSendWr?: number
+  readonly maxSendWr?: number | undefined
   /** Maximum scatter/gather elements of a send; default 1. */
-  readonly maxSendSge?: number
+  readonly maxSendSge?: number | undefined
   /** Maximum inline data in bytes; default 64. */
-  readonly maxInlineData?: number
+  readonly maxInlineData?: number | undefined
   /** Every send completes, whatever `signaled` says (sq_sig_all). */
-  readonly signalAll?: boolean
+  readonly signalAll?: boolean | undefined
 }
 
 /** Options of queue pairs with both queues. */
 export interface QueuePairOptions extends SendQueueOptions {
   /** The completion queue of receives; default: `sendCq`. */
-  readonly recvCq?: Reference<'cq'>
+  readonly recvCq?: Reference<'cq'> | undefined
   /** Shared receive queue; the queue pair then has no receive queue of its own. */
-  readonly srq?: Reference<'srq'>
+  readonly srq?: Reference<'srq'> | undefined
   /** Receive queue size in requests; default 16. */
-  readonly maxRecvWr?: number
+  readonly maxRecvWr?: number | undefined
   /** Maximum scatter/gather elements of a receive; default 1. */
-  readonly maxRecvSge?: number
+  readonly maxRecvSge?: number | undefined
 }
 
 export const sendQueueOptionNames: KnownOptions<SendQueueOptions> = {
@@ -107,14 +108,16 @@ type CreateOnly = 'pd' | 'sendCq' | 'recvCq' | 'cap' | 'flags' | 'userHandle' | 
  * Attributes of a queue pair that is created directly in a state (R7): `state`, and the attributes that `modify` needs
  * to reach this state. If a step fails, nothing is created.
  */
-export type InitialAttributes<C extends ObjectClass> = Omit<In<C['methods']['create']>, CreateOnly | 'state'> & {
+export type InitialAttributes<C extends ObjectClass> = LibraryAttributes<
+  Omit<In<C['methods']['create']>, CreateOnly | 'state'>
+> & {
   readonly state?: QpStateName | number
 }
 
 /** The state of a new queue pair. */
 export interface InitialOptions<C extends ObjectClass> {
   /** Creates the queue pair in a state other than RESET. */
-  readonly initial?: InitialAttributes<C>
+  readonly initial?: InitialAttributes<C> | undefined
 }
 
 /** A class with the common methods, and the attributes of all types. */
@@ -124,9 +127,12 @@ type AnyQpClass = ObjectClass<ReturnType<typeof qpMethods<QpAttributeName>>>
 export type QpStateName = keyof typeof QpState.values
 
 /** Arguments of `modify` of a type; the state by name or number. */
-export type ModifyArguments<C extends ObjectClass> = Omit<In<C['methods']['modify']>, 'state'> & {
+export type ModifyArguments<C extends ObjectClass> = LibraryAttributes<Omit<In<C['methods']['modify']>, 'state'>> & {
   readonly state?: QpStateName | number
 }
+
+/** The attributes that `query` of a type returns. */
+export type QueriedAttributes<C extends ObjectClass> = LibraryAttributes<Out<C['methods']['query']>>
 
 const { values: states } = QpState
 
@@ -146,8 +152,8 @@ export interface BareQueuePair<C extends ObjectClass = AnyQpClass> extends Dispo
   readonly qpn: number
   /** Current state at the device. Throws RdmaError if the queue pair is closed. */
   readonly state: QpStateName
-  /** All attributes, as declared in the class. Throws RdmaError. */
-  query(): Out<C['methods']['query']>
+  /** All attributes, as declared in the class; those that are options too have the options' names. Throws RdmaError. */
+  query(): QueriedAttributes<C>
   /**
    * Changes attributes and, with `state` ('RESET' … or its number), the state. Throws RdmaError EINVAL if the type's
    * state machine does not allow the change.
@@ -320,14 +326,14 @@ export abstract class BareQp<C extends ObjectClass = AnyQpClass> extends VerbsOb
     return stateNames[queryOf(this).state]!
   }
 
-  query(): Out<C['methods']['query']> {
-    return queryOf(this) as object as Out<C['methods']['query']>
+  query(): QueriedAttributes<C> {
+    return toLibraryNames(queryOf(this)) as QueriedAttributes<C>
   }
 
   modify(changes: ModifyArguments<C>): void {
     checkRecord(`${this.cls.name}.modify`, 'attributes', changes, "give an object, { state: 'RESET' } for example")
-    const args = withStateNumber<object>(changes) as In<AnyQpClass['methods']['modify']>
-    this.context.carrier.call(anyQp(this.cls), 'modify', this.handle, args)
+    const args = toClassNames(withStateNumber<object>(changes)) as In<AnyQpClass['methods']['modify']>
+    withOptionNames(optionsByQpAttribute, () => this.context.carrier.call(anyQp(this.cls), 'modify', this.handle, args))
     const { state } = args
     if (state !== undefined) {
       this.stateChanges++
@@ -436,7 +442,7 @@ export abstract class QueuedQp<C extends ObjectClass = ObjectClass> extends Bare
     return this.sends === undefined ? 0 : outstandingRequests(this.sends)
   }
 
-  override query(): Out<C['methods']['query']> {
+  override query(): QueriedAttributes<C> {
     const { maxSendWr, maxRecvWr, maxInlineData, maxSendSge, maxRecvSge } = this
     const cap = { maxSendWr, maxRecvWr, maxSendSge, maxRecvSge: Math.max(0, maxRecvSge), maxInlineData }
     return { ...super.query(), cap }
@@ -553,12 +559,12 @@ export const initialAttributesOf = (
   stepsTo: StepsTo | undefined,
   { path }: DeviceContext,
   psn: number,
-  { peer, connection, initial }: PeerOptions<ConnectOptions> & { readonly initial?: object },
+  { peer, connection, initial }: PeerOptions<ConnectOptions> & { readonly initial?: object | undefined },
 ): { readonly qkey?: number } | undefined => {
   if (connection !== undefined && peer === undefined)
     throw invalidArgument(call, 'connection is given without peer', 'give the endpoint of the peer too')
   // In a chain the arguments are read later. The program may use its record again before.
-  const initialArgs = initial === undefined ? undefined : withStateNumber(copyOfValue(initial))
+  const initialArgs = initial === undefined ? undefined : toClassNames(withStateNumber(copyOfValue(initial)))
   if (peer === undefined || stepsTo === undefined) return initialArgs
   return { ...combineSteps(stepsTo(path, psn, peer, connection)), ...initialArgs }
 }
@@ -568,7 +574,7 @@ export const queuePairPlan = <T extends Disposable & ObjectReference>(
   context: DeviceContext,
   type: QueuePairType<T>,
   pd: ObjectReference,
-  options: (SendQueueOptions | QueuePairOptions) & PeerOptions<ConnectOptions> & { readonly initial?: object },
+  options: (SendQueueOptions | QueuePairOptions) & PeerOptions<ConnectOptions> & { readonly initial?: object | undefined },
 ): Plan<T> => {
   const { cls, Constructor, stepsTo } = type
   const call = `${cls.name}.create`

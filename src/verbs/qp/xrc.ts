@@ -80,7 +80,7 @@ export interface XrcTarget extends BareQueuePair<typeof XrcTgtQp>, Connectable<R
 /** Options of `xrcd.target`. */
 export interface XrcTargetOptions extends InitialOptions<typeof XrcTgtQp>, PeerOptions<RcConnectOptions> {
   /** Opens the existing target with this queue pair number. */
-  readonly qpn?: number
+  readonly qpn?: number | undefined
 }
 
 /** Options of `pd.xrcInitiator`. */
@@ -104,9 +104,9 @@ export interface XrcDomain extends Disposable, Kind<'xrcd'> {
 /** Options of `device.xrcd`. */
 export interface XrcDomainOptions {
   /** A file descriptor: XRC domains with the same file are one domain. Default: a private domain. */
-  readonly file?: number
+  readonly file?: number | undefined
   /** Fails with EINVAL if the file has a domain already; default false. */
-  readonly exclusive?: boolean
+  readonly exclusive?: boolean | undefined
 }
 
 const targetOptionNames: KnownOptions<XrcTargetOptions> = {
@@ -141,7 +141,7 @@ class TargetObject extends BareQp<typeof XrcTgtQp> implements XrcTarget {
   }
 
   connect(peer: Endpoint, options?: RcConnectOptions): void {
-    modifyInSteps(this, targetSteps(this.context.path, this.psn, peer, options))
+    modifyInSteps('qp.connect', this, targetSteps(this.context.path, this.psn, peer, options))
   }
 }
 defineVerbsClass(TargetObject, 'qp', 'XrcTarget')

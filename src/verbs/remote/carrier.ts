@@ -17,7 +17,7 @@ import { declare } from '../../spec/schema/description.ts'
 import type { ObjectClass } from '../../spec/schema/schema.ts'
 import { OpenWants, ParkedPage } from '../../spec/session.ts'
 import { writeRequest } from '../../uapi/session-codec.ts'
-import type { AnyCall, AnyCallAsync, Carrier } from '../carrier.ts'
+import type { AnyCall, AnyCallAsync, Carrier, DeviceCounters } from '../carrier.ts'
 import type { DeviceCheck } from '../check/watch.ts'
 import { invalidArgument, refusal, refused } from '../error.ts'
 import { CLOSED, closedError } from '../plan.ts'
@@ -220,7 +220,7 @@ export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
       if (stat === undefined)
         throw refused('EIO', 'device.counters', `the daemon does not report counters of device ${device.name}`)
       const { hw_counters, counters, port, transport, faults } = stat
-      return { hw_counters, counters, port, transport, faults }
+      return { hw_counters, counters, port, transport, faults } as object as DeviceCounters
     },
     setWaiting: descriptors.setWaiting,
     posted(handle) {

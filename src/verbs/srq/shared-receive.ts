@@ -21,9 +21,9 @@ import { type ReceiveQueue, type ReceiveQueueCreateResult, ReceiveRing } from '.
 /** Options of `pd.srq`. */
 export interface SrqOptions {
   /** Queue size in requests; default 256. */
-  readonly maxWr?: number
+  readonly maxWr?: number | undefined
   /** Maximum scatter/gather elements of a receive; default 1. */
-  readonly maxSge?: number
+  readonly maxSge?: number | undefined
 }
 
 /** A shared receive queue (IBA 10.2.9). */

@@ -197,27 +197,32 @@ const connectionTests = (openTwo: OpenTwo): void => {
     const serverEnd = await (await nextRequest(server)).accept({ maxRdAtomic: 3 })
     const clientEnd = await connecting
     for (const { qp } of [clientEnd, serverEnd]) {
-      const { retryCnt, rnrRetry, timeout, maxRdAtomic, maxDestRdAtomic } = qp.query()
-      assert.deepEqual([retryCnt, rnrRetry, timeout, maxRdAtomic, maxDestRdAtomic], [7, 7, 14, 3, 3])
+      const { retryCount, rnrRetryCount, timeoutExponent, maxRdAtomic, maxDestRdAtomic } = qp.query()
+      assert.deepEqual([retryCount, rnrRetryCount, timeoutExponent, maxRdAtomic, maxDestRdAtomic], [7, 7, 14, 3, 3])
     }
     await clientEnd.close()
     await serverEnd.close()
   })
 
   it('each side chooses the timeouts and retries of its queue pair, as for `qp.connect`', async () => {
-    const options = { timeout: 8, retryCount: 3, rnrRetryCount: 2, minRnrTimer: 5 }
+    const options = { timeoutExponent: 8, retryCount: 3, rnrRetryCount: 2, minRnrTimer: 5 }
     const accepted = nextRequest(server).then(request => request.accept(options))
-    const connected = [await connect(url, { device: clientDevice, timeout: 9 }), await accepted]
+    const connected = [await connect(url, { device: clientDevice, timeout: 2 }), await accepted]
     const attributes = connected.map(({ qp }) => {
-      const { timeout, retryCnt, rnrRetry, minRnrTimer } = qp.query()
-      return [timeout, retryCnt, rnrRetry, minRnrTimer]
+      const { timeoutExponent, retryCount, rnrRetryCount, minRnrTimer } = qp.query()
+      return [timeoutExponent, retryCount, rnrRetryCount, minRnrTimer]
     })
     assert.deepEqual(attributes, [
       [9, 7, 7, 12],
       [8, 3, 2, 5],
     ])
     for (const end of connected) await end.close()
-    for (const [name, value] of Object.entries({ timeout: 32, retryCount: 8, rnrRetryCount: -1, minRnrTimer: 1.5 }))
+    for (const [name, value] of Object.entries({
+      timeoutExponent: 32,
+      retryCount: 8,
+      rnrRetryCount: -1,
+      minRnrTimer: 1.5,
+    }))
       await assert.rejects(connect(url, { device: clientDevice, [name]: value }), {
         code: 'EINVAL',
         message: new RegExp(`^connect: ${name} ${value} is not an integer from 0 to`),

@@ -221,7 +221,9 @@ test('the hint for memory that is not a Uint8Array shows how to make a Uint8Arra
   const device = await open()
   const pd = device.pd()
   const register = (value: unknown, type: string) =>
-    refuses('pd.register', new RegExp(`^buffer: ${type} is not a Uint8Array$`), () => pd.register(untyped(value)))
+    refuses('pd.register', new RegExp(`^buffer: ${type} is not a Uint8Array$`), () =>
+      pd.register(untyped<Uint8Array>(value)),
+    )
   assert.equal(register(new ArrayBuffer(8), 'an ArrayBuffer'), 'write new Uint8Array(buffer)')
   assert.match(register(new Float64Array(8), 'a Float64Array'), /view\.buffer, view\.byteOffset, view\.byteLength/)
   assert.match(register('text', '"text"'), /TextEncoder/)

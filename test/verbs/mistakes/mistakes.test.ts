@@ -41,7 +41,7 @@ eachCarrier(openTwo => {
     const [device, otherDevice] = await openTwo()
     const pd = device.pd()
     for (const buffer of [undefined, 'text', new ArrayBuffer(8), new Float64Array(8), new DataView(new ArrayBuffer(8))])
-      refuses('pd.register', /not a Uint8Array/, () => pd.register(untyped(buffer)))
+      refuses('pd.register', /not a Uint8Array/, () => pd.register(untyped<Uint8Array>(buffer)))
     pd.register(Buffer.alloc(8)).close()
     refuses('cq.create', /^kind "timd" is not one of entries, timed, counting$/, () =>
       device.cq(untyped<CqOptions>({ kind: 'timd' })),
@@ -54,9 +54,7 @@ eachCarrier(openTwo => {
     const create = (address: unknown) => () => device.create(Classes.ah, untyped({ pd: pd.handle, address }))
     refuses('ah.create', /^attribute address: must be a record$/, create(null))
     refuses('ah.create', /^attribute address\.dgid: must be a Uint8Array of 16 bytes$/, create({}))
-    refuses('rc_qp.modify', /^attribute state: "RST" is not a value of qp_state/, () =>
-      qp.modify(untyped({ state: 'RST' })),
-    )
+    refuses('rc_qp.modify', /^state: "RST" is not a value of qp_state/, () => qp.modify(untyped({ state: 'RST' })))
     refuses('qp.connect', /^gid undefined is not an address$/, () => qp.connect(untyped<Endpoint>({ qpn: 5, lid: 3 })))
     assert.equal(qp.state, 'RESET')
     await device.close()

@@ -17,6 +17,8 @@ const ALLOWED: Readonly<Record<string, (value: unknown) => boolean>> = {
   fault: value => value === '',
   random: value => typeof value === 'function',
   onFinding: value => typeof value === 'function',
+  // Milliseconds.
+  timeout: value => value === 1.5,
   name: value => value === 'x',
   ignore: Array.isArray,
   like: Array.isArray,

@@ -325,3 +325,25 @@ eachCarrier(openTwo => {
     await otherDevice.close()
   })
 })
+
+test('a connected queue pair says so when it is connected again, and a timeout in milliseconds is rounded up', async () => {
+  const { a, b } = await pair()
+  assert.throws(() => a.qp.connect(b.qp.endpoint), {
+    code: 'EINVAL',
+    message: /^qp\.connect: the queue pair is connected already: it is in RTS \(EINVAL\); modify\(\{ state: "RESET" \}\)/,
+  })
+  const exponents: number[] = []
+  for (const timeout of [0, 0.001, 67.1, 67.2, 8_796_093]) {
+    a.qp.modify({ state: 'RESET' })
+    a.qp.connect(b.qp.endpoint, { timeout })
+    exponents.push(a.qp.query().timeoutExponent)
+  }
+  assert.deepEqual(exponents, [0, 1, 14, 15, 31])
+  a.qp.modify({ state: 'RESET' })
+  for (const [options, message] of [
+    [{ timeout: -1 }, /timeout -1 is not in 0 to 8796093 milliseconds/],
+    [{ timeout: 1, timeoutExponent: 1 }, /timeout and timeoutExponent exclude each other/],
+  ] as const)
+    assert.throws(() => a.qp.connect(b.qp.endpoint, options), { code: 'EINVAL', message })
+  await closeAll(a, b)
+})
