@@ -22,6 +22,7 @@ export type {
   AwaitedMessageOptions,
   AwaitedOptions,
   AwaitedRcMessageOptions,
+  WaitLimits,
 } from './awaitable/queue-pair.ts'
 export { RequestError } from './awaitable/request-error.ts'
 export type { CompletedRequest } from './awaitable/request-promises.ts'

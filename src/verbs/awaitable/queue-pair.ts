@@ -8,7 +8,8 @@ import { PostQueue } from '../../spec/session.ts'
 import { checkOptions, checkRecord, type KnownOptions } from '../arguments/options.ts'
 import type { ImmediateOptions, InvalidateOptions, SendOptions } from '../arguments/request-options.ts'
 import { type CompletionQueue, cqPlan } from '../cq/completion-queue.ts'
-import { invalidArgument, RdmaError, withoutObject } from '../error.ts'
+import { checkInteger, invalidArgument, RdmaError, withoutObject } from '../error.ts'
+import { type AbortOptions, checkSignal } from '../mailbox.ts'
 import type { Slice } from '../mr/region.ts'
 import {
   type DeviceContext,
@@ -26,8 +27,16 @@ const { RESET, RTS, ERR } = QpState.values
 
 /** Options of requests that the library sets itself where requests return promises. */
 type ReservedOption = 'id' | 'signaled'
+/**
+ * Limits of the wait for a request. A request whose wait has ended stays in the queue until it completes: it may still
+ * read and write its memory, and counts as outstanding.
+ */
+export interface WaitLimits extends AbortOptions {
+  /** Milliseconds, 1 to 2^31 - 1, after which the promise rejects with RdmaError ETIMEDOUT. */
+  readonly timeout?: number | undefined
+}
 /** Options of a request that returns a promise. */
-export interface AwaitedOptions extends Omit<SendOptions, ReservedOption> {}
+export interface AwaitedOptions extends Omit<SendOptions, ReservedOption>, WaitLimits {}
 /** Options of a message. */
 export interface AwaitedMessageOptions extends AwaitedOptions, ImmediateOptions {}
 /** Options of a message on a reliable connection. */
@@ -54,8 +63,11 @@ export interface AwaitableQueuePair extends BareQueuePair {
   readonly maxInlineData: number
   /** Number of unsettled requests of the send queue. */
   readonly pending: number
-  /** Posts a receive; resolves when a message has consumed it. Rejects with RdmaError ENOMEM when the queue is full. */
-  receive(local?: Slice | readonly Slice[]): Promise<CompletedRequest>
+  /**
+   * Posts a receive; resolves when a message has consumed it. Rejects with RdmaError ENOMEM when the queue is full. After
+   * a wait that `options` has ended, the receive stays posted and takes its message, whose bytes are then in `local`.
+   */
+  receive(local?: Slice | readonly Slice[], options?: WaitLimits): Promise<CompletedRequest>
   /** Resolves when no request of the send queue is outstanding, after their promises have settled. */
   drained(): Promise<void>
   /**
@@ -87,13 +99,28 @@ export const promiseMethod = (name: string, post: PostMethod, optionsIndex: numb
   return function (this: WithPromises | undefined, ...args: unknown[]): Promise<unknown> {
     return rejectOnThrow(() => {
       if (this?.context === undefined) throw withoutObject(call)
-      if (args[optionsIndex] !== undefined) refuseReservedOptions(call, args[optionsIndex])
-      return this.promises.request(call, 'send', id => {
-        args[optionsIndex] = { ...(args[optionsIndex] as object | undefined), id }
+      const given = args[optionsIndex] as AwaitedOptions | undefined
+      if (given !== undefined) refuseReservedOptions(call, given)
+      const { signal, timeout, ...options } = given ?? {}
+      const limits = { signal, timeout }
+      checkLimits(call, limits)
+      const postWithId = (id: number): unknown => {
+        args[optionsIndex] = { ...options, id }
         return post.apply(this, args)
-      })
+      }
+      return this.promises.request(call, 'send', postWithId, limits)
     })
   }
+}
+
+const limitNames: KnownOptions<WaitLimits> = { signal: true, timeout: true }
+const MAX_TIMER_DELAY = 2 ** 31 - 1
+
+/** Throws RdmaError EINVAL for invalid limits, and the reason of an aborted signal. */
+const checkLimits = (call: string, { signal, timeout }: WaitLimits): void => {
+  checkSignal(call, { signal })
+  if (timeout !== undefined) checkInteger(call, 'timeout', timeout, 1, MAX_TIMER_DELAY)
+  signal?.throwIfAborted()
 }
 
 /** Throws RdmaError EINVAL for `id` and `signaled`, unless undefined, and for options that are not an object. */
@@ -133,10 +160,14 @@ export const awaitable = <T extends AwaitableQueuePair>(
       return this.promises.outstandingSends
     }
 
-    override receive(local?: Slice | readonly Slice[]): Promise<unknown> {
+    // The base class has the id in place of the options.
+    override receive(local?: Slice | readonly Slice[], options: unknown = {}): Promise<unknown> {
       return rejectOnThrow(() => {
         if (this?.context === undefined) throw withoutObject('qp.receive')
-        return this.promises.request('qp.receive', 'receive', id => super.receive(local, id))
+        const limits = options as WaitLimits
+        checkOptions('qp.receive', 'options', limits, limitNames)
+        checkLimits('qp.receive', limits)
+        return this.promises.request('qp.receive', 'receive', id => super.receive(local, id), limits)
       })
     }
 
@@ -213,7 +244,9 @@ export const makeAwaitable = <T extends BareQueuePair, O extends QueuePairOption
     )
   const qpOptions = options === undefined ? ({} as AwaitableOptions<O>) : options
   checkOptions(call, 'options', qpOptions, known)
-  const { maxSendWr: send = DEFAULT_DEPTH, maxRecvWr: receive = DEFAULT_DEPTH } = qpOptions as Partial<Omit<QueuePairOptions, 'sendCq'>>
+  const { maxSendWr: send = DEFAULT_DEPTH, maxRecvWr: receive = DEFAULT_DEPTH } = qpOptions as Partial<
+    Omit<QueuePairOptions, 'sendCq'>
+  >
   const cq = completionQueueFor(context, call, send, receive)
   context.check?.markInternal('cq', cq.handle)
   context.check?.posts.pollsForPromises?.(cq.handle)

@@ -7,7 +7,7 @@
 import { beginStackAtProgram } from '../check/stacks.ts'
 import type { Completion, OpcodeName } from '../cq/completion.ts'
 import type { CompletionQueue } from '../cq/completion-queue.ts'
-import { type RdmaError, refused } from '../error.ts'
+import { RdmaError, refused } from '../error.ts'
 import { RequestError, type Restarts } from './request-error.ts'
 
 /** The result of a request: a copy of its completion. */
@@ -46,6 +46,12 @@ const copyOf = ({ opcodeName, bytes, immediate, invalidated, sourceQpn }: Comple
   sourceQpn,
 })
 
+/** Limits of the wait for a request; `timeout` in milliseconds. */
+interface RequestLimits {
+  readonly signal?: AbortSignal | undefined
+  readonly timeout?: number | undefined
+}
+
 const ignore = (): void => {}
 
 /**
@@ -56,20 +62,39 @@ const withAwaitedStack = async (request: Promise<unknown>): Promise<unknown> => 
   try {
     return await request
   } catch (error) {
-    beginStackAtProgram(error as RdmaError)
+    // Not the reason of a signal, which is the program's.
+    if (error instanceof RdmaError) beginStackAtProgram(error)
     throw error
   }
 }
 
 /** An outstanding request and its promise. The promise resolves with `value`, or with the completion if undefined. */
-const outstandingRequest = (call: string, queue: Outstanding['queue'], value: unknown) => {
+const outstandingRequest = (
+  call: string,
+  queue: Outstanding['queue'],
+  value: unknown,
+  { signal, timeout }: RequestLimits,
+) => {
   let request: Outstanding = { call, queue, resolve: ignore, reject: ignore }
   const completion = new Promise<unknown>((resolve, reject) => {
+    const onAbort = (): void => reject(signal?.reason)
+    signal?.addEventListener('abort', onAbort, { once: true })
+    const onTimeout = (): void =>
+      reject(refused('ETIMEDOUT', call, `it is not complete after ${timeout} ms`, 'the request stays in the queue'))
+    const timer = timeout === undefined ? undefined : setTimeout(onTimeout, timeout)
+    const endLimits = (): void => {
+      signal?.removeEventListener('abort', onAbort)
+      clearTimeout(timer)
+    }
     request = {
       call,
       queue,
-      resolve: completed => resolve(value ?? completed),
+      resolve(completed) {
+        endLimits()
+        resolve(value ?? completed)
+      },
       reject(error, isConsequence) {
+        endLimits()
         reject(error)
         // Later than `withAwaitedStack`: V8 finds the program's `await` only while nothing else waits for the promise.
         if (isConsequence) queueMicrotask(() => promise.catch(ignore))
@@ -127,10 +152,16 @@ export class RequestPromises {
 
   /**
    * Calls `post`, which posts a request with the passed id. When the request completes, the promise resolves with the
-   * result of `post`, or with the completion if `post` returned undefined. Throws what `post` throws, and RdmaError
-   * ENOMEM if the queue is full.
+   * result of `post`, or with the completion if `post` returned undefined. If one of `limits` is reached before, the
+   * promise rejects, and the request stays outstanding. Throws what `post` throws, and RdmaError ENOMEM if the
+   * queue is full.
    */
-  request(call: string, queue: Outstanding['queue'], post: (id: number) => unknown): Promise<unknown> {
+  request(
+    call: string,
+    queue: Outstanding['queue'],
+    post: (id: number) => unknown,
+    limits: RequestLimits = {},
+  ): Promise<unknown> {
     const depth = this.#depths[queue]
     if (this.#counts[queue] >= depth) {
       const option = queue === 'send' ? 'maxSendWr' : 'maxRecvWr'
@@ -145,7 +176,7 @@ export class RequestPromises {
     const id = ++this.#lastId
     const value = post(id)
     this.#counts[queue]++
-    const { outstanding, promise } = outstandingRequest(call, queue, value)
+    const { outstanding, promise } = outstandingRequest(call, queue, value, limits)
     this.#outstandingById.set(id, outstanding)
     if (!this.#isPolling) void this.#poll()
     return promise

@@ -69,9 +69,9 @@ export interface AwaitableRcQueuePair
     ReliableOperations<AwaitedOptions, PromisedCompletion> {
   /**
    * Checks that the peer answers, by a WRITE of zero bytes. Rejects with RequestError (status RETRY_EXC_ERR) if the
-   * peer does not answer.
+   * peer does not answer, and with the signal's reason when the signal is aborted.
    */
-  ping(): PromisedCompletion
+  ping(options?: AwaitedOptions): PromisedCompletion
 }
 
 /** A UC queue pair whose requests return promises. `send` and `write` resolve when the message has been sent. */

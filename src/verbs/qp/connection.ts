@@ -162,7 +162,7 @@ const MAX_TIMEOUT = Math.floor(0.004096 * 2 ** MAX_EXPONENT)
 
 /** The exponent of the local ACK timeout. Throws RdmaError EINVAL. */
 export const timeoutExponentOf = (call: string, { timeout, timeoutExponent }: RetryOptions): number => {
-  if (timeout === undefined) return timeoutExponent ?? DEFAULT_EXPONENT
+  if (timeout === undefined) return timeoutExponent === undefined ? DEFAULT_EXPONENT : timeoutExponent
   if (timeoutExponent !== undefined)
     throw invalidArgument(call, 'timeout and timeoutExponent exclude each other', 'give one of them')
   if (typeof timeout !== 'number' || !(timeout >= 0 && timeout <= MAX_TIMEOUT))

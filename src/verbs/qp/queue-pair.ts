@@ -574,7 +574,8 @@ export const queuePairPlan = <T extends Disposable & ObjectReference>(
   context: DeviceContext,
   type: QueuePairType<T>,
   pd: ObjectReference,
-  options: (SendQueueOptions | QueuePairOptions) & PeerOptions<ConnectOptions> & { readonly initial?: object | undefined },
+  options: (SendQueueOptions | QueuePairOptions) &
+    PeerOptions<ConnectOptions> & { readonly initial?: object | undefined },
 ): Plan<T> => {
   const { cls, Constructor, stepsTo } = type
   const call = `${cls.name}.create`

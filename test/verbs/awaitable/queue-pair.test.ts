@@ -446,3 +446,41 @@ test('calls of `add` that do not wait for each other post in order, at a cost li
   assert.ok(promises <= 20 * count, `${promises} promises were made`)
   assert.ok(moves <= 2 * count, `${moves} elements were moved`)
 })
+
+test('a signal ends the wait for a request at once; the request stays in the queue until it completes', async () => {
+  const { a, b, close } = await pair(openTwoInProcess())
+  const aborted = AbortSignal.abort('early')
+  const controller = new AbortController()
+  const { signal } = controller
+  const isReason = (reason: unknown) => (error: unknown) => error === reason
+  // The peer has no receive: the send would wait for ever.
+  const requests = [a.qp.send(Uint8Array.of(1), { signal }), a.qp.receive(a.mr.slice(0, 8), { signal })]
+  const rejected = Promise.all(requests.map(request => assert.rejects(request, isReason('late'))))
+  assert.equal(a.qp.pending, 1)
+  controller.abort('late')
+  await rejected
+  assert.equal(a.qp.pending, 1)
+  for (const refused of [
+    a.qp.write(Uint8Array.of(9), b.mr.remote(0, 1), { signal: aborted }),
+    a.qp.receive(undefined, { signal: aborted }),
+    a.qp.ping({ signal: aborted }),
+  ])
+    await assert.rejects(refused, isReason('early'))
+  assert.deepEqual([a.qp.pending, b.buffer[0]], [1, 0])
+  // The send completes when the peer posts a receive, and the receive takes the next message.
+  const { bytes } = await b.qp.receive(b.mr.slice(0, 8), { signal: new AbortController().signal })
+  await a.qp.drained()
+  await b.qp.send(Uint8Array.of(5))
+  assert.deepEqual([bytes, a.qp.pending, a.buffer[0]], [1, 0, 5])
+  await assert.rejects(a.qp.send(Uint8Array.of(2), { timeout: 1 }), {
+    code: 'ETIMEDOUT',
+    message: /^qp\.send: it is not complete after 1 ms \(ETIMEDOUT\); the request stays in the queue/,
+  })
+  await assert.rejects(a.qp.receive(undefined, { timeout: 0 }), /timeout 0 is not an integer from 1 to/)
+  await assert.rejects(
+    a.qp.write(Uint8Array.of(2), b.mr.remote(0, 1), { signal: untyped(5) }),
+    /signal 5 is not an AbortSignal/,
+  )
+  await assert.rejects(a.qp.receive(undefined, untyped(7)), { code: 'EINVAL' })
+  await close()
+})
