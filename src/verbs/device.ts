@@ -19,6 +19,7 @@ import { createWaiterList } from './cq/waiters.ts'
 import { type DriverDescriptor, interfaceNames, openDriverOps } from './driver-ops.ts'
 import { checkText, checkU32, invalidArgument, rethrow, warn } from './error.ts'
 import { type EventQueue, openEventQueue } from './event-queue.ts'
+import { LazyEventTarget, type Listenable } from './event-target.ts'
 import { Handlers } from './handlers.ts'
 import { type IpInterface, type IpOptions, ipPlan } from './ip.ts'
 import { type AbortOptions, checkAbortOptions, checkSignal, createMailbox } from './mailbox.ts'
@@ -53,8 +54,17 @@ export interface DeviceEvent {
   readonly port: number | undefined
 }
 
-/** An open device. After the device is closed or removed, methods that need it throw RdmaError EIO. */
-export interface Device extends AsyncDisposable {
+/** An event for listeners of a device. */
+export interface DeviceEventObject extends Omit<DeviceEvent, 'type'> {
+  /** ibv_event_type by name, for which the listener was added. */
+  readonly type: string
+}
+
+/** The events of a device by type. */
+export type DeviceEvents = { readonly [N in AsyncEventName]: DeviceEventObject }
+
+/** An open device. Its listeners get the events of `onEvent` by their names. After the device is closed or removed, methods that need it throw RdmaError EIO. */
+export interface Device extends AsyncDisposable, Listenable<DeviceEvents> {
   /** Name of the device: 'rxe0' … */
   readonly name: string
   /** IP address of the device as text; '' without an address. */
@@ -349,7 +359,13 @@ export const createDevice = (
     await closed
     check?.end()
   }
+  const target = new LazyEventTarget(
+    'device',
+    () => void onEvent(({ type, source, port }) => target.dispatch(type, { source, port })),
+  )
   const device: Device = {
+    addEventListener: target.addEventListener,
+    removeEventListener: target.removeEventListener,
     name,
     address,
     numCompVectors,

@@ -42,18 +42,21 @@ export {
   type Server,
 } from './connections/connect.ts'
 export {
+  type ClosedEvent,
   type CloseReason,
   type ConnectedQueuePair,
   type Connection,
   ConnectionError,
   type ConnectionOptions,
 } from './connections/connection.ts'
+export type { ListenerAddress } from './connections/url.ts'
 export type { Completion, CompletionRecord, OpcodeName, StatusName } from './cq/completion.ts'
 export type { ArmOptions, CompletionQueue, CqOptions, Threshold, WaitOptions } from './cq/completion-queue.ts'
-export type { AsyncEventName, CloseOptions, Device, DeviceEvent } from './device.ts'
+export type { AsyncEventName, CloseOptions, Device, DeviceEvent, DeviceEventObject, DeviceEvents } from './device.ts'
 export type { DriverDescriptor, MapOptions } from './driver-ops.ts'
 export { type ErrorCode, FindingsError, RdmaError } from './error.ts'
 export type { Attachable, EventKindName, EventQueue, QueuedEvent } from './event-queue.ts'
+export type { Listenable, ListenerOptions } from './event-target.ts'
 export type { IpInterface, IpOptions, PingOptions, UdpDatagram, UdpEndpoint, UdpOptions, UdpSocket } from './ip.ts'
 export { createNetwork, type Network, type NetworkOptions } from './local/network.ts'
 export type { CountMessage, FailureMessage, TracedCall } from './local/observe.ts'

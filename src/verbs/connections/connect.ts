@@ -28,7 +28,7 @@ import {
   SharedDevice,
 } from './connection.ts'
 import { type ConnectionEvent, connectionEvents } from './events.ts'
-import { hostAndPort, resolveUrl, shownAddress } from './url.ts'
+import { hostAndPort, type ListenerAddress, resolveUrl, shownAddress, urlText } from './url.ts'
 
 /** Maximum bytes of a program's private data. A REQ also contains rdma_cm's header. */
 const MAX_REQ_DATA = privateDataBytes.REQ - rdmaCmHeader.bytes
@@ -117,16 +117,20 @@ const sharedDevice = async (call: string, chosen: Device | undefined): Promise<S
 }
 
 /**
- * Connects to the listener at `rdma://HOST:PORT`. Rejects with RdmaError: EINVAL for a URL of another form or an
+ * Connects to the listener at an address, `rdma://HOST:PORT` for example. Rejects with RdmaError: EINVAL for a URL of another form or an
  * invalid option, EHOSTUNREACH for an unknown name or, over memory, an address of no device, ENETUNREACH if the device
  * has no address of that family; with ConnectionError if the peer refuses or does not answer.
  */
-export function connect(url: string, options?: ConnectToOptions): Promise<Connection>
-export function connect(url: string, options: ConnectToOptions<RcQueuePairOptions>): Promise<Connection<RcQueuePair>>
-export async function connect(url: string, options: object = {}): Promise<Connection<ConnectedQueuePair>> {
+export function connect(address: ListenerAddress, options?: ConnectToOptions): Promise<Connection>
+export function connect(
+  address: ListenerAddress,
+  options: ConnectToOptions<RcQueuePairOptions>,
+): Promise<Connection<RcQueuePair>>
+export async function connect(address: ListenerAddress, options: object = {}): Promise<Connection<ConnectedQueuePair>> {
   checkOptions('connect', 'options', options, connectOptionNames)
   const checked = copyConnectionOptions('connect', options as ConnectToOptions<never>, MAX_REQ_DATA)
   checked.signal?.throwIfAborted()
+  const url = urlText('connect', address)
   const destination = await resolveUrl('connect', url)
   if (destination.port === 0)
     throw invalidArgument(
@@ -264,15 +268,16 @@ const bindError = (url: string, port: number, error: unknown): unknown => {
 }
 
 /**
- * Listens at `rdma://HOST:PORT` on one device; 0.0.0.0 and [::] are all its addresses, port 0 any free port. Rejects
+ * Listens at an address, `rdma://HOST:PORT` for example, on one device; 0.0.0.0 and [::] are all its addresses, port 0 any free port. Rejects
  * with RdmaError: EADDRINUSE if the port is in use, EADDRNOTAVAIL if the device does not have the address, EINVAL.
  */
-export const listen = async (url: string, options: ListenOptions = {}): Promise<Server> => {
+export const listen = async (listenAt: ListenerAddress, options: ListenOptions = {}): Promise<Server> => {
   checkOptions('listen', 'options', options, listenOptionNames)
   // 0 means the maximum.
   const { backlog = 0, device: chosenDevice } = options
   if (!Number.isInteger(backlog) || backlog < 0)
     throw invalidArgument('listen', `backlog ${formatValue(backlog)} is not a number of requests`)
+  const url = urlText('listen', listenAt)
   const address = await resolveUrl('listen', url)
   const shared = await sharedDevice('listen', chosenDevice)
   const { device, context } = shared

@@ -25,6 +25,7 @@ import {
   refusal,
   refused,
 } from '../error.ts'
+import { LazyEventTarget, type Listenable } from '../event-target.ts'
 import { checkSignal } from '../mailbox.ts'
 import { orElse, type Shown, showAs } from '../objects/show.ts'
 import type { ProtectionDomain } from '../pd.ts'
@@ -41,8 +42,18 @@ export type CloseReason = 'local' | 'peer' | 'device'
 /** The queue pair of a connection: with a `sendCq`, or with requests that return promises. */
 export type ConnectedQueuePair = RcQueuePair | AwaitableRcQueuePair
 
-/** One end of a connection by address and port, with its queue pair. */
-export interface Connection<Q extends ConnectedQueuePair = AwaitableRcQueuePair> extends AsyncDisposable {
+/** The event 'closed' of a connection. */
+export interface ClosedEvent {
+  /** 'closed'. */
+  readonly type: string
+  /** What ended the connection. */
+  readonly reason: CloseReason
+}
+
+/** One end of a connection by address and port, with its queue pair. Listeners of 'closed' get what `closed` tells. */
+export interface Connection<Q extends ConnectedQueuePair = AwaitableRcQueuePair>
+  extends AsyncDisposable,
+    Listenable<{ closed: ClosedEvent }> {
   /** Device of the connection. */
   readonly device: Device
   /** Protection domain of the queue pair: memory for its requests must be registered here. */
@@ -536,6 +547,19 @@ class ConnectionObject implements Connection<ConnectedQueuePair> {
 
   get closed(): Promise<CloseReason> {
     return this.#end.closed()
+  }
+
+  readonly #target = new LazyEventTarget(
+    'connection',
+    () => void this.#end.closed().then(reason => this.#target.dispatch('closed', { reason })),
+  )
+
+  get addEventListener(): Connection['addEventListener'] {
+    return this.#target.addEventListener
+  }
+
+  get removeEventListener(): Connection['removeEventListener'] {
+    return this.#target.removeEventListener
   }
 
   // An arrow function, because programs may take the method out of the object.

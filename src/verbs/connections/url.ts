@@ -4,7 +4,7 @@
  */
 import { ipAddress, type SocketAddress } from '../../clients/rdma-cm/socket-address.ts'
 import { addressText, parseAddress } from '../../wire/address.ts'
-import { checkText, invalidArgument, refused } from '../error.ts'
+import { checkInteger, checkText, invalidArgument, refused } from '../error.ts'
 
 const URL_PARTS = /^rdma:\/\/(?:\[(?<ipv6>[^\]%]+)(?:%(?<scope>[^\]]+))?\]|(?<name>[^:/?#[\]%]+)):(?<port>\d{1,5})\/?$/
 const HIGHEST_PORT = 65535
@@ -35,9 +35,24 @@ const lookUp = async (call: string, host: string): Promise<Uint8Array> => {
   }
 }
 
+/** Where a listener is: `rdma://HOST:PORT` as text or as a URL, or host (a name or an address) and port. */
+export type ListenerAddress = string | { readonly href: string } | { readonly host: string; readonly port: number }
+
+/** The URL of an address as text. Throws RdmaError EINVAL. */
+export const urlText = (call: string, address: ListenerAddress): string => {
+  if (typeof address !== 'object' || address === null) {
+    checkText(call, 'url', address)
+    return address
+  }
+  const { href, host, port } = address as { readonly href?: unknown; readonly host?: unknown; readonly port?: unknown }
+  if (typeof href === 'string') return href
+  checkText(call, 'host', host)
+  checkInteger(call, 'port', port, 0, HIGHEST_PORT)
+  return `rdma://${hostAndPort(host as string, port as number)}`
+}
+
 /** The address of a URL. Rejects with RdmaError: EINVAL for text of another form, EHOSTUNREACH for an unknown name. */
 export const resolveUrl = async (call: string, url: string): Promise<SocketAddress> => {
-  checkText(call, 'url', url)
   const { ipv6, scope, name, port: digits } = URL_PARTS.exec(url)?.groups ?? {}
   const host = ipv6 ?? name
   const port = Number(digits)
@@ -67,4 +82,4 @@ export const shownAddress = (address: SocketAddress | undefined): ShownAddress =
 
 /** Address and port as a URL writes them. */
 export const hostAndPort = (address: string, port: number): string =>
-  `${address.includes(':') ? `[${address}]` : address}:${port}`
+  `${address.includes(':') && !address.startsWith('[') ? `[${address}]` : address}:${port}`

@@ -213,9 +213,21 @@ export const endpointOf = ({ gid, lid }: LocalPath, { qpn, psn }: { qpn: number;
   ...(lid !== undefined && { lid }),
 })
 
+/** Throws RdmaError EINVAL if the queue pair is connected or active: a clearer reason than that of the refused step. */
+const refuseIfConnected = (call: string, qp: { readonly state: string }): void => {
+  const state = orElse(() => qp.state, '')
+  if (!['RTR', 'RTS', 'SQD', 'SQE'].includes(state)) return
+  const what = call === 'qp.connect' ? 'connected' : 'active'
+  throw invalidArgument(
+    call,
+    `the queue pair is ${what} already: it is in ${state}`,
+    'modify({ state: "RESET" }) first',
+  )
+}
+
 /**
  * Moves a queue pair in RESET through `steps`, arguments of `modify`; back to RESET if a step after the first fails.
- * Throws RdmaError EINVAL in another state.
+ * Throws RdmaError EINVAL if a state does not allow it.
  */
 export const modifyInSteps = (
   call: string,
@@ -223,14 +235,6 @@ export const modifyInSteps = (
   steps: readonly object[],
 ): void =>
   withOptionNames(optionsByQpAttribute, () => {
-    const { state } = qp
-    // ERR: the device's own refusal says how to leave it.
-    if (state !== 'RESET' && state !== 'INIT' && state !== 'ERR')
-      throw invalidArgument(
-        call,
-        `the queue pair is ${call === 'qp.connect' ? 'connected' : 'active'} already: it is in ${state}`,
-        'modify({ state: "RESET" }) first',
-      )
     let completedSteps = 0
     try {
       for (const step of steps) {
@@ -240,6 +244,7 @@ export const modifyInSteps = (
     } catch (error) {
       // The program gets the error of the step, also if the move to RESET fails.
       if (completedSteps > 0) orElse(() => qp.modify({ state: QpState.values.RESET }), undefined)
+      else refuseIfConnected(call, qp)
       throw error
     }
   })

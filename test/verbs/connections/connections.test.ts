@@ -33,6 +33,7 @@ import { parseAddress } from '../../../src/wire/address.ts'
 import { parametersOf } from '../../clients/rdma-cm/hosts.ts'
 import { loopbackText } from '../../loopback.ts'
 import { isEmpty, startDaemon, suiteScope } from '../../system/programs.ts'
+import { untyped } from '../mistakes/mistakes.ts'
 import { eachCarrier, nextCompletion, type OpenTwo, openTwoInProcess } from './endpoints.ts'
 
 /** The text of private data, which is padded with zeros. */
@@ -244,6 +245,34 @@ const connectionTests = (openTwo: OpenTwo): void => {
     }
     const ends = [await last?.accept(), await connecting]
     for (const end of ends) await end?.close()
+  })
+
+  it('an address is text, a URL, or host and port; listeners of a connection are called at its end', async () => {
+    const { address, port } = { ...server, address: serverDevice.address }
+    const bracketed = address.includes(':') ? `[${address}]` : address
+    for (const at of [new URL(url), { host: address, port }, { host: bracketed, port }]) {
+      const connecting = connect(at, { device: clientDevice })
+      const serverEnd = await (await nextRequest(server)).accept()
+      const clientEnd = await connecting
+      const reasons: string[] = []
+      const listener = () => reasons.push('removed')
+      serverEnd.addEventListener('closed', listener)
+      serverEnd.removeEventListener('closed', listener)
+      serverEnd.addEventListener('closed', event => reasons.push(`${event.type} ${event.reason}`), { once: true })
+      await clientEnd.close()
+      await serverEnd.closed
+      await nextTurn()
+      assert.deepEqual(reasons, ['closed peer'])
+      await serverEnd.close()
+    }
+    for (const [wrong, message] of [
+      [{ host: address }, /port undefined is not an integer from 0 to 65535/],
+      [{ host: 5, port: 1 }, /host 5 is not a string/],
+      [{ host: 'a/b', port: 1 }, /url "rdma:\/\/a\/b:1" is not an address/],
+      [new URL('http://localhost:1/'), /url "http:\/\/localhost:1\/" is not an address/],
+      [5, /url 5 is not a string/],
+    ] as const)
+      await assert.rejects(connect(untyped(wrong), { device: clientDevice }), { code: 'EINVAL', message })
   })
 
   it('port 0 is refused at once', async () => {

@@ -160,11 +160,13 @@ eachCarrier(openTwo => {
   test('a refused WRITE moves both queue pairs to ERR, the responder with an event; after RESET they connect again', async () => {
     const { a, b } = await pair(openTwo)
     const event = nextEvent(b.device)
+    const heard: string[] = []
+    b.device.addEventListener('QP_ACCESS_ERR', ({ type, source }) => source === b.qp && heard.push(type))
     a.qp.write(a.mr.slice(0, 8), { ...b.mr.remote(), rkey: 0x1234 }, { id: 3 })
     const { id, statusName } = await nextCompletion(a.cq)
     assert.deepEqual([id, statusName, a.qp.state, b.qp.state], [3, 'REM_ACCESS_ERR', 'ERR', 'ERR'])
     const { type, source } = (await event) ?? {}
-    assert.deepEqual([type, source === b.qp], ['QP_ACCESS_ERR', true])
+    assert.deepEqual([type, source === b.qp, heard], ['QP_ACCESS_ERR', true, ['QP_ACCESS_ERR']])
     const reset = (qp: RcQueuePair) => qp.modify({ state: 'RESET' })
     reset(a.qp)
     reset(b.qp)
@@ -242,7 +244,7 @@ eachCarrier(openTwo => {
     const [device, otherDevice] = await openTwo()
     {
       using pd = device.pd()
-      using mr = pd.register(new Uint8Array(8))
+      using mr = pd.register(new Uint8Array(8), { remoteRead: true })
       assert.equal(mr.remote().length, 8)
     }
     assert.deepEqual(device.handles(Classes.pd, Classes.mr), [])
@@ -330,7 +332,8 @@ test('a connected queue pair says so when it is connected again, and a timeout i
   const { a, b } = await pair()
   assert.throws(() => a.qp.connect(b.qp.endpoint), {
     code: 'EINVAL',
-    message: /^qp\.connect: the queue pair is connected already: it is in RTS \(EINVAL\); modify\(\{ state: "RESET" \}\)/,
+    message:
+      /^qp\.connect: the queue pair is connected already: it is in RTS \(EINVAL\); modify\(\{ state: "RESET" \}\)/,
   })
   const exponents: number[] = []
   for (const timeout of [0, 0.001, 67.1, 67.2, 8_796_093]) {
