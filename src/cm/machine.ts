@@ -55,6 +55,12 @@ const MAX_TIMEWAIT = 21
 /** Maximum microseconds between repetitions before the response timeout. */
 const MAX_INTERVAL = 64_000
 
+/** Maximum kept REJs. A repetition follows within MAX_INTERVAL. */
+const MAX_REJECTIONS = 64
+/** Identifies a REQ of a peer: a peer's ids and transaction ids are not reused soon. */
+const requestName = ({ remoteGid }: CmPath, caGuid: bigint, id: number, tid: bigint): string =>
+  `${remoteGid.join('.')}/${caGuid}/${id}/${tid}`
+
 const zeroCounts = (): Record<CmMessageName, number> => {
   const names = Object.keys(cmMessages) as CmMessageName[]
   return Object.fromEntries(names.map(name => [name, 0])) as Record<CmMessageName, number>
@@ -73,6 +79,8 @@ export class CmMachine {
   readonly timers = new TimerQueue<CmConnection>()
   readonly transmits: CmTransmit[] = []
   readonly events: CmEvent[] = []
+  /** The REJs of the last rejected requests, by `requestName`. */
+  readonly #rejections = new Map<string, Uint8Array>()
   readonly #transactionHigh: bigint
 
   constructor(environment: CmEnvironment) {
@@ -257,7 +265,25 @@ export class CmMachine {
   sendRej(connection: CmConnection, rejection: messages.CmRejection): void {
     const isTimeout = rejection.reason === rejReason.TIMEOUT
     const sent = isTimeout ? { ...rejection, info: this.#caGuidBytes(connection) } : rejection
-    this.send(connection, messages.rej(connection, sent))
+    const bytes = this.send(connection, messages.rej(connection, sent))
+    if (connection.state === 'REQ_RCVD' || connection.state === 'MRA_REQ_SENT') this.#keepRejection(connection, bytes)
+  }
+
+  /** Keeps the REJ of a request whose sender repeats it after milliseconds: a repetition may be in flight already. */
+  #keepRejection({ path, remoteCaGuid, remoteId, tid }: CmConnection, bytes: Uint8Array): void {
+    if ((this.environment.firstRepetition?.(path) ?? 0) === 0) return
+    this.#rejections.set(requestName(path, remoteCaGuid, remoteId, tid), bytes)
+    const [oldest] = this.#rejections.keys()
+    if (this.#rejections.size > MAX_REJECTIONS && oldest !== undefined) this.#rejections.delete(oldest)
+  }
+
+  /** Answers a repetition of a rejected REQ with the same REJ; false for another REQ. */
+  repeatRejection({ caGuid, localId, tid }: ReceivedMessage<'REQ'>, from: CmPath): boolean {
+    const bytes = this.#rejections.get(requestName(from, caGuid, localId, tid))
+    if (bytes === undefined) return false
+    this.counters.duplicates.REQ++
+    this.transmit(from, 'REJ', bytes, 'resent')
+    return true
   }
 
   #caGuidBytes({ path }: CmConnection): Uint8Array {

@@ -37,6 +37,7 @@ const onReq = (machine: CmMachine, message: ReceivedMessage<'REQ'>, from: CmPath
     machine.applyRule(known, message, now)
     return
   }
+  if (machine.repeatRejection(message, from)) return
   if (machine.refuseStale(message, message.qpn, from, now)) return
 
   const transport = checkReq(machine, message, from)

@@ -825,6 +825,19 @@ describe('on a path without delay', () => {
     assert.deepEqual([pair.now, pair.lose(), active.pending?.retries], [timeout, ['REQ'], active.maxCmRetries - 1])
   })
 
+  test('a repetition of a rejected REQ gets the same REJ, and is no new request', () => {
+    start()
+    const [req] = pair.collect()
+    pair.exchange()
+    const { connection } = onlyEvent(pair.b)
+    pair.b.engine.reject(connection, { reason: 28 }, pair.now)
+    pair.lose()
+    pair.deliver(req!)
+    assert.deepEqual([pair.exchange(), names(pair.b), names(pair.a)], [['2:REJ'], [], ['REJ_RECEIVED']])
+    // Another request of the same peer is new.
+    requested()
+  })
+
   test('after an MRA a message waits as long as the peer asks', () => {
     const [active, passive] = requested()
     pair.b.engine.delay(passive, 20)
