@@ -18,7 +18,7 @@ import { type KnownObject, unreleasedIn } from './objects.ts'
 
 const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
 
-/** RNR NAKs for a message that make a finding; 41 ms of waiting with the min_rnr_timer that perftest and userdma use. */
+/** RNR NAKs before the first receive that make a finding, if the first is at least WAITING_MICROSECONDS ago. */
 const MANY_RNR_NAKS = 64
 /** A program that has not polled a non-empty CQ for this time is taken to wait for the CQ's event. */
 const WAITING_MICROSECONDS = 1_000_000
@@ -57,8 +57,9 @@ interface QueueState {
   outstandingMessages: number
   /** When the first message came before any receive, in microseconds. Undefined after a receive. */
   rnrSince: number | undefined
-  /** Number of RNR NAKs since the last posted receive. */
+  /** Number of RNR NAKs before the first receive, and whether they are a finding already. */
   rnrNaks: number
+  isReported: boolean
 }
 
 /** The completions in a CQ that the program cannot have polled. */
@@ -86,7 +87,14 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
   const queueOf = (id: number): QueueState => {
     let state = queues.get(id)
     if (state === undefined) {
-      const counts = { unsignaled: 0, postedReceives: 0, takenReceives: 0, outstandingMessages: 0, rnrNaks: 0 }
+      const counts = {
+        unsignaled: 0,
+        postedReceives: 0,
+        takenReceives: 0,
+        outstandingMessages: 0,
+        rnrNaks: 0,
+        isReported: false,
+      }
       state = { ...counts, unpolledReads: [], rnrSince: undefined }
       queues.set(id, state)
     }
@@ -131,7 +139,6 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
   const receivePosted = (request: WorkRequest): void => {
     const state = queueOf(request.owner)
     state.postedReceives++
-    state.rnrNaks = 0
     if (state.rnrSince === undefined) return
     const queue = services.objects.find(request.owner)
     const waitedMicroseconds = request.time - state.rnrSince
@@ -141,15 +148,10 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
     services.report('late-receives', services.occurrenceAtPost(queue, request), { text, objects: [queue] })
   }
 
-  /** A note if receives were posted before: then the sender may only be faster than the receiver. */
-  const reportNoReceive = (qp: KnownObject, { postedReceives, rnrNaks }: QueueState): void => {
-    const text = `${qp.name} has answered a message with RNR NAK ${rnrNaks} times: ${postedReceives === 0 ? 'no receive was posted yet' : `all ${counted(postedReceives, 'receive')} are taken`}`
+  const reportNoReceive = (qp: KnownObject, { rnrNaks }: QueueState): void => {
+    const text = `${qp.name} has answered a message with RNR NAK ${rnrNaks} times: no receive was posted yet`
     const { stack, action } = qp.creation
-    services.report('late-receives', services.occurrenceAt(qp, stack, action), {
-      text,
-      ...(postedReceives > 0 && { severity: 'note' as const }),
-      objects: [qp],
-    })
+    services.report('late-receives', services.occurrenceAt(qp, stack, action), { text, objects: [qp] })
   }
 
   /**
@@ -242,8 +244,13 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       // UC and UD drop the message: finding `message-dropped`. An XRC target has no receive queue of its own.
       if (qp?.class !== 'rc_qp') return
       const state = receiveQueueOf(qp)
-      if (state.postedReceives === 0) state.rnrSince ??= services.sources.now()
-      if (++state.rnrNaks === MANY_RNR_NAKS) reportNoReceive(qp, state)
+      if (state.postedReceives > 0) return
+      const now = services.sources.now()
+      state.rnrSince ??= now
+      state.rnrNaks++
+      if (state.isReported || state.rnrNaks < MANY_RNR_NAKS || now - state.rnrSince < WAITING_MICROSECONDS) return
+      state.isReported = true
+      reportNoReceive(qp, state)
     },
     polled(id, count) {
       const state = cqOf(id)

@@ -16,7 +16,7 @@ import {
 } from '../../system/programs.ts'
 import { closeAll, completionText, endpointOn } from '../connections/endpoints.ts'
 
-const RECEIVES = 20
+const RECEIVES = 16
 
 describe('a removed device', { skip: !hasNative() && 'koffi is missing' }, () => {
   const suite = suiteScope()
