@@ -60,6 +60,8 @@ import { TraceHub } from './trace/trace-hub.ts'
 export interface DaemonOptions {
   /** Path of the socket. */
   readonly socket: string
+  /** A descriptor that already listens at `socket`. Its owner removes the file (host/net/activation.ts). */
+  readonly inherited?: number
   readonly config: DaemonConfig
   /** Whether the daemon ends when it has no session left and no process has a descriptor from it. */
   readonly endWithLastClient: boolean
@@ -110,8 +112,8 @@ const requirePrivateFolder = (socket: string): void => {
 /** A socket that listens. */
 interface Listening {
   readonly fd: number
-  /** A descriptor of the socket's file (held-file.ts). */
-  readonly file: number
+  /** A descriptor of the socket's file (held-file.ts). Undefined: the file is not ours to remove. */
+  readonly file: number | undefined
   readonly hadPredecessor: boolean
 }
 
@@ -137,9 +139,17 @@ const listenAt = async (socket: string, served: Served): Promise<Listening> => {
   }
 }
 
+/** `fd`: of a socket that another process has bound to `socket`. */
+const takeOver = (socket: string, fd: number): Listening => {
+  requirePrivateFolder(socket)
+  return { fd, file: undefined, hadPredecessor: existsSync(treeOf(socket)) }
+}
+
 const stopListening = (socket: string, { fd, file }: Listening): void => {
-  removeHeld(socket, file)
-  close(file)
+  if (file !== undefined) {
+    removeHeld(socket, file)
+    close(file)
+  }
   close(fd)
 }
 
@@ -510,7 +520,7 @@ class RunningDaemon implements Daemon {
 
 /** Starts a daemon, which serves when the promise resolves. Throws an Error with a message for people. */
 export const startDaemon = async (options: DaemonOptions): Promise<Daemon> => {
-  const { config, socket: path, parts: replacements = {}, served = ownUserOnly } = options
+  const { config, socket: path, parts: replacements = {}, served = ownUserOnly, inherited } = options
   checkDevices(config.devices)
   const socket = resolve(path)
   const running: Running = {}
@@ -522,7 +532,7 @@ export const startDaemon = async (options: DaemonOptions): Promise<Daemon> => {
     parts = createParts(config, interfaces, replacements, running, parkedPage)
     // First the devices: over UDP their creation checks that the addresses exist and are free.
     for (const spec of config.devices) parts.devices.add(spec)
-    listening = await listenAt(socket, served)
+    listening = inherited === undefined ? await listenAt(socket, served) : takeOver(socket, inherited)
     return new RunningDaemon(options, socket, parts, running, listening)
   } catch (error) {
     parts?.devices.removeAll()

@@ -11,6 +11,7 @@ import { setTimeout } from 'node:timers/promises'
 import { SocketInUseError, startDaemon } from '../../daemon/daemon.ts'
 import { isShared, type Served } from '../../daemon/session/served-users.ts'
 import { accountId } from '../../host/accounts.ts'
+import { type InheritedSocket, inheritedSocket } from '../../host/net/activation.ts'
 import { commandName } from '../../host/process-status.ts'
 import { CallError } from '../../spec/errno.ts'
 import type { DaemonConfig } from '../../uapi/tool.ts'
@@ -136,6 +137,13 @@ const detach = async (socket: string, config: DaemonConfig, options: DaemonOptio
   process.stdout.write(`${READY}${socket} (${settingsText(config)})\n`)
 }
 
+/** The path of the socket. Throws UsageError if `--socket` names another one than systemd has passed. */
+const socketOf = ({ socket }: DaemonOptions, inherited: InheritedSocket | undefined): string => {
+  if (inherited !== undefined && socket !== undefined && resolve(socket) !== inherited.path)
+    throw new UsageError(`--socket "${socket}" differs from the socket that systemd has passed, ${inherited.path}`)
+  return inherited?.path ?? (socket === undefined ? makeSocketFolder() : resolve(socket))
+}
+
 /** The command. Ends the process. */
 export const daemon = async (options: DaemonOptions): Promise<void> => {
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
@@ -143,14 +151,21 @@ export const daemon = async (options: DaemonOptions): Promise<void> => {
   for (const name of ['like', 'buffers'] as const)
     if (options[name] !== undefined && !options.check) throw new UsageError(`--${name} is for --check`)
   const served = servedAccounts(options)
-  const socket = options.socket === undefined ? makeSocketFolder() : resolve(options.socket)
+  const inherited = options.detach ? undefined : inheritedSocket()
+  const socket = socketOf(options, inherited)
   if (options.detach) {
     await detach(socket, config, options)
     return
   }
   if (options.removeFolder) holdFolder(dirname(socket))
   const stopped = stopSignal()
-  const starting = startDaemon({ socket, config, endWithLastClient: options.endWithLastClient === true, served })
+  const starting = startDaemon({
+    socket,
+    config,
+    endWithLastClient: options.endWithLastClient === true,
+    served,
+    ...(inherited !== undefined && { inherited: inherited.fd }),
+  })
   const running = await Promise.race([starting, stopped]).catch(async error => {
     const explained = await withServer(error, socket)
     // The command that started this daemon shows this line. The log may be unwritable (ENOSPC).
