@@ -323,6 +323,20 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       .option(LINK, LINK_HELP)
       .action(async options => (await import('./commands/demo.ts')).demo(options))
   },
+  completion(program) {
+    program
+      .command('completion')
+      .argument('<shell>', 'bash, zsh or fish')
+      .description('Prints a script that completes the command line in a shell.')
+      .addHelpText('after', examples('source <(userdma completion bash)', 'userdma completion fish | source'))
+      .action(async shell => (await import('./commands/completion.ts')).completion(shell, buildProgram(undefined)))
+  },
+  man(program) {
+    program
+      .command('man', { hidden: true })
+      .description('Prints the manual page.')
+      .action(async () => (await import('./commands/man.ts')).man(buildProgram(undefined)))
+  },
 }
 
 /** Prints help. If its reader has closed the output, ends the process, also for CONTINUE_WITHOUT_OUTPUT. */
