@@ -2,10 +2,12 @@
 /*
  * Makes the packages in packages/, for users without a checkout. Two runs give the same bytes.
  *
- *   package.mjs [npm] [platform] [--arch x64,arm64] [--output FOLDER]
+ *   package.mjs [npm] [platform] [tarball] [deb] [--arch x64,arm64] [--output FOLDER]
  *
  *   npm          userdma-VERSION.tgz, the npm package
  *   platform     userdma-linux-ARCH-VERSION.tgz, the npm package with the C libraries of an architecture
+ *   tarball      userdma-VERSION-linux-ARCH.tar.xz, which needs no Node.js
+ *   deb          userdma_VERSION_ARCH.deb for Debian 12 and 13, which needs no Node.js
  *
  * Without names: all. The checkout must be built (`npm run package` builds it first). Modules in scripts/package/.
  */
@@ -14,6 +16,7 @@ import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { inRoot, main, StepError, say } from './common.mjs'
+import { makeDeb, makeTarball } from './package/archives.mjs'
 import { ARCHITECTURES, compileNative } from './package/native.mjs'
 import { packMain, packPlatform } from './package/npm.mjs'
 
@@ -22,6 +25,10 @@ const MAKERS = {
   npm: ({ work, output }) => [packMain(work, output)],
   platform: ({ architectures, libraries, work, output }) =>
     architectures.map(arch => packPlatform(arch, libraries(arch), work, output)),
+  tarball: ({ architectures, libraries, work, output }) =>
+    architectures.map(arch => makeTarball(arch, libraries(arch), work, output)),
+  deb: ({ architectures, libraries, work, output }) =>
+    architectures.map(arch => makeDeb(arch, libraries(arch), work, output)),
 }
 
 /** The values of the command line. Throws StepError. */

@@ -108,6 +108,12 @@ const PACKAGES = [
           use: "runs a guest with Linux's own soft device, which ours talks to",
           found: program('qemu-system-x86_64'),
         },
+        {
+          name: 'gcc-aarch64-linux-gnu',
+          for: ['long'],
+          use: 'compiles the packages for arm64',
+          found: program('aarch64-linux-gnu-gcc'),
+        },
         { name: 'e2fsprogs', for: ['test'], use: "makes the guest's disk", found: program('mke2fs') },
         { name: 'xz-utils', for: ['test'], use: "unpacks the guest's kernel modules", found: program('xz') },
       ]
@@ -139,6 +145,9 @@ const PACKAGES = [
     use: `${file} looks for devices by their PCI functions`,
     found: program(file),
   })),
+  { name: 'lintian', for: ['long'], use: 'checks the Debian package', found: program('lintian') },
+  { name: 'zsh', for: ['long'], use: 'reads its completion', found: program('zsh') },
+  { name: 'fish', for: ['long'], use: 'reads its completion', found: program('fish') },
   { name: 'git', for: ['test'], use: 'runs under the preload library without RDMA', found: program('git') },
   {
     name: 'python3',

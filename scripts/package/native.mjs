@@ -35,7 +35,10 @@ const compilerFor = arch => {
  */
 export const tooNewSymbols = files =>
   files.flatMap(file => {
-    const { status, stdout, stderr, error } = spawnSync('objdump', ['-T', file], { encoding: 'utf8' })
+    const { status, stdout, stderr, error } = spawnSync('objdump', ['-T', file], {
+      encoding: 'utf8',
+      maxBuffer: 1 << 28,
+    })
     if (status !== 0) throw new StepError(`objdump -T ${file}: ${error?.message ?? stderr} (Debian: binutils)`)
     return [...stdout.matchAll(/\(?GLIBC_(\d+)\.(\d+)[\d.]*\)?\s+(\S+)$/gm)]
       .filter(([, major, minor]) => major > OLDEST_GLIBC[0] || (+major === OLDEST_GLIBC[0] && minor > OLDEST_GLIBC[1]))

@@ -6,7 +6,9 @@ import { spawnSync } from 'node:child_process'
 import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { inRoot, StepError } from '../common.mjs'
+import { foreignPackages } from './foreign.mjs'
 import { ARCHITECTURES } from './native.mjs'
+import { SBOM, sbomOf } from './sbom.mjs'
 
 export const manifest = JSON.parse(readFileSync(inRoot('package.json'), 'utf8'))
 
@@ -30,7 +32,15 @@ export const stageMain = folder => {
     if (existsSync(inRoot(name))) cpSync(inRoot(name), join(folder, name), { recursive: true })
   const { scripts: _, devDependencies: __, ...fields } = manifest
   const platforms = Object.fromEntries(Object.keys(ARCHITECTURES).map(arch => [platformPackage(arch), fields.version]))
-  writeManifest(folder, { ...fields, optionalDependencies: { ...fields.optionalDependencies, ...platforms } })
+  // dist/*.cjs contain commander.
+  const { commander } = foreignPackages(process.arch)
+  cpSync(inRoot('node_modules', commander.name, 'LICENSE'), join(folder, 'licenses', commander.name, 'LICENSE'))
+  writeFileSync(join(folder, SBOM), sbomOf(fields, [commander]))
+  writeManifest(folder, {
+    ...fields,
+    files: [...fields.files, 'licenses', SBOM],
+    optionalDependencies: { ...fields.optionalDependencies, ...platforms },
+  })
 }
 
 /** Makes the package userdma in the folder `output`; returns its path. `work`: an empty folder. */
@@ -52,6 +62,7 @@ export const packPlatform = (arch, libraries, work, output) => {
     `# ${name}\n\nThe C libraries of the package userdma for Linux on ${arch}, with glibc 2.28 or newer.\n`,
   )
   const { version, license, repository } = manifest
+  writeFileSync(join(folder, SBOM), sbomOf({ name, version, license }, []))
   writeManifest(folder, {
     name,
     version,
@@ -65,7 +76,7 @@ export const packPlatform = (arch, libraries, work, output) => {
     dependencies: { [`@koromix/koffi-linux-${arch}`]: manifest.optionalDependencies.koffi },
     // A preload library must be a file; Yarn would leave it in an archive.
     preferUnplugged: true,
-    files: libraries.map(path => basename(path)),
+    files: [...libraries.map(path => basename(path)), SBOM],
   })
   return pack(folder, output)
 }

@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { execFileSync, spawnSync } from 'node:child_process'
-import { mkdirSync, readdirSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, statSync, symlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { before, describe, test } from 'node:test'
 import { repoRoot } from '../paths.ts'
@@ -13,31 +13,96 @@ import { requireTool, scratchFolder } from '../tools.ts'
 const scratch = scratchFolder()
 const packages = join(scratch, 'packages')
 
-const makePackages = (output: string, ...names: string[]): void => {
+const makePackages = (output: string, arch: string = process.arch, ...names: readonly string[]): void => {
   const script = join(repoRoot, 'scripts', 'package.mjs')
-  execFileSync(process.execPath, [script, ...names, '--arch', process.arch, '--output', output], { stdio: 'pipe' })
+  execFileSync(process.execPath, [script, ...names, '--arch', arch, '--output', output], { stdio: 'pipe' })
 }
 
-const install = (script: string): void => {
-  const path = join(repoRoot, 'test', 'install', script)
-  const { status, stdout, stderr } = spawnSync(path, [packages], { encoding: 'utf8' })
+/** Checks the outcome of a script of test/install. */
+const assertInstalled = ({
+  status,
+  stdout,
+  stderr,
+}: {
+  status: number | null
+  stdout: string
+  stderr: string
+}): void => {
   assert.equal(status, 0, stdout + stderr)
   assert.equal([...stdout.matchAll(/1000 iters in/g)].length, 2, stdout)
 }
 
-describe('npm', () => {
-  before(() => makePackages(packages, 'npm', 'platform'))
+const scriptOf = (name: string): string => join(repoRoot, 'test', 'install', name)
+const install = (name: string, env?: NodeJS.ProcessEnv): void =>
+  assertInstalled(spawnSync(scriptOf(name), [packages], { encoding: 'utf8', ...(env && { env }) }))
 
-  test('installs userdma', t => {
-    if (requireTool('ibv_rc_pingpong', t, 'ibverbs-utils')) install('npm.sh')
+/** Runs a script as root on a copy of this machine's files, which is dropped afterwards. */
+const installOnCopy = (name: string): void => {
+  const copy = join(scratch, 'copy')
+  const script = `set -e
+    mkdir -p ${copy}; mount -t tmpfs tmpfs ${copy}; mkdir ${copy}/upper ${copy}/work ${copy}/root
+    mount -t overlay overlay -o lowerdir=/,upperdir=${copy}/upper,workdir=${copy}/work ${copy}/root
+    for name in proc dev sys; do mount --rbind /$name ${copy}/root/$name; done
+    mount -t tmpfs -o mode=1777 tmpfs ${copy}/root/tmp; mkdir ${copy}/root/tmp/packages
+    mount --bind ${packages} ${copy}/root/tmp/packages
+    exec chroot ${copy}/root ${scriptOf(name)} /tmp/packages`
+  assertInstalled(spawnSync('unshare', ['-m', 'sh', '-c', script], { encoding: 'utf8' }))
+}
+
+/** The environment without Node.js. */
+const withoutNode = (): NodeJS.ProcessEnv => {
+  const path = join(scratch, 'path')
+  mkdirSync(path)
+  for (const folder of (process.env.PATH ?? '').split(':').filter(existsSync))
+    for (const name of readdirSync(folder))
+      if (!['node', 'npm', 'npx'].includes(name) && !existsSync(join(path, name)))
+        symlinkSync(join(folder, name), join(path, name))
+  return { ...process.env, PATH: path }
+}
+
+before(() => makePackages(packages))
+
+describe('packages', () => {
+  test('have at most 60 MB', () => {
+    const sizes = readdirSync(packages).map(name => statSync(join(packages, name)).size)
+    assert.equal(sizes.length, 4)
+    assert.ok(Math.max(...sizes) < 60e6, String(sizes))
   })
 
-  test('a second run makes the same packages', () => {
+  test('have the same bytes after a second run', () => {
     const again = join(scratch, 'again')
-    makePackages(again, 'npm', 'platform')
-    const names = readdirSync(again)
-    assert.equal(names.length, 2)
-    for (const name of names) execFileSync('cmp', [join(again, name), join(packages, name)])
+    makePackages(again)
+    for (const name of readdirSync(packages)) execFileSync('cmp', [join(again, name), join(packages, name)])
+  })
+})
+
+test('the C libraries are compiled for arm64', t => {
+  if (!requireTool('aarch64-linux-gnu-gcc', t, 'gcc-aarch64-linux-gnu')) return
+  const output = join(scratch, 'arm64')
+  makePackages(output, 'arm64', 'platform')
+  assert.equal(readdirSync(output).length, 1)
+})
+
+describe('the tarball and the Debian package', () => {
+  test('the tarball needs no Node.js', t => {
+    if (requireTool('ibv_rc_pingpong', t, 'ibverbs-utils')) install('tarball.sh', withoutNode())
+  })
+
+  test('the Debian package is installed and removed', { skip: process.geteuid?.() !== 0 && 'only root can' }, t => {
+    if (requireTool('apt-get', t)) installOnCopy('deb.sh')
+  })
+
+  test('lintian finds no error', t => {
+    if (!requireTool('lintian', t, 'lintian')) return
+    const [name = ''] = readdirSync(packages).filter(file => file.endsWith('.deb'))
+    const { stdout } = spawnSync('lintian', ['--no-cfg', join(packages, name)], { encoding: 'utf8' })
+    assert.doesNotMatch(stdout, /^E:/m)
+  })
+})
+
+describe('npm', () => {
+  test('installs userdma', t => {
+    if (requireTool('ibv_rc_pingpong', t, 'ibverbs-utils')) install('npm.sh')
   })
 
   test('without the package of the platform, the C libraries are built', t => {

@@ -68,6 +68,14 @@ test('the package has the documents, the examples and their compiled files, and 
   assert.match(node('node_modules/userdma/dist/examples/ping-pong.js', '20'), /^20 round trips/)
 })
 
+test('the package names what it contains, with licences', () => {
+  const { components } = JSON.parse(readFileSync(pathOf('node_modules/userdma/sbom.cdx.json'), 'utf8'))
+  const names = components.map((component: { name: string }) => component.name)
+  assert.deepEqual(names, ['commander'])
+  for (const name of ['LICENSE', 'licenses/commander/LICENSE'])
+    assert.ok(existsSync(pathOf(`node_modules/userdma/${name}`)), name)
+})
+
 test('import and require give the same library', () => {
   const imports = "import { createRequire } from 'node:module'; import { open } from 'userdma'\n"
   const compare = "console.log(createRequire(import.meta.url)('userdma').open === open)"

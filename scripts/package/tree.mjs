@@ -1,0 +1,114 @@
+/*
+ * The installed tree, which needs no Node.js: what the tarball, the Debian package and images have below their prefix
+ * (/usr in the Debian package).
+ *
+ *   bin/userdma                     starts lib/userdma/bin/node
+ *   lib/userdma/                    Node.js, the compiled program, the C libraries, npm packages
+ *   lib/systemd/                    units of a user and of the system
+ *   share/man/, share/…             manual page and completion of shells, as `userdma` prints them
+ *   share/doc/userdma/              licences, and what the tree contains
+ */
+import { spawnSync } from 'node:child_process'
+import { chmodSync, cpSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { basename, dirname, join, relative } from 'node:path'
+import { filesBelow, inRoot, StepError } from '../common.mjs'
+import { extract, foreignPackages, strip } from './foreign.mjs'
+import { tooNewSymbols } from './native.mjs'
+import { manifest } from './npm.mjs'
+import { SBOM, sbomOf } from './sbom.mjs'
+
+/** It resolves links to itself: the tree may be anywhere. */
+const LAUNCHER = `#!/bin/sh
+self=$(readlink -f "$0")
+home=\${self%/bin/*}/lib/userdma
+exec "$home/bin/node" "$home/bin/userdma" "$@"
+`
+
+const copy = (from, to) => {
+  mkdirSync(dirname(to), { recursive: true })
+  cpSync(from, to, { recursive: true })
+}
+
+const write = (path, text, mode = 0o644) => {
+  mkdirSync(dirname(path), { recursive: true })
+  writeFileSync(path, text)
+  chmodSync(path, mode)
+}
+
+/** The program: JavaScript and what it reads, without types and maps, which only programs that import userdma use. */
+const stageProgram = home => {
+  // Without its first line, which names another Node.js.
+  write(join(home, 'bin', 'userdma'), readFileSync(inRoot('bin', 'userdma'), 'utf8').replace(/^#!.*\n/, ''))
+  for (const name of ['bin/package.json', 'scripts/bundled.json', 'dist/client.cjs', 'dist/run.cjs'])
+    copy(inRoot(name), join(home, name))
+  for (const path of filesBelow(inRoot('dist', 'src'), file => file.endsWith('.js')))
+    copy(path, join(home, relative(inRoot(), path)))
+  const { name, version, license } = manifest
+  write(join(home, 'package.json'), `${JSON.stringify({ name, version, license, type: 'module' }, null, 2)}\n`)
+}
+
+const stageForeign = (home, doc, arch) => {
+  const { node, koffi, commander } = foreignPackages(arch)
+  const licenseFolder = name => join(doc, 'licenses', name)
+  extract(node, ['bin/node'], join(home, 'bin'))
+  extract(node, ['LICENSE'], licenseFolder('node'))
+  // Where src/host/native.ts loads it, without koffi's own loader.
+  const native = join(home, 'node_modules', koffi.name, `linux_${arch}`)
+  extract(koffi, [`linux_${arch}/koffi.node`], native)
+  copy(inRoot('node_modules', 'koffi', 'LICENSE.txt'), join(licenseFolder('koffi'), 'LICENSE'))
+  for (const path of [join(home, 'bin', 'node'), join(native, 'koffi.node')]) strip(arch, path)
+  const from = inRoot('node_modules', commander.name)
+  for (const name of ['package.json', 'index.js', 'esm.mjs', 'lib'])
+    copy(join(from, name), join(home, 'node_modules', commander.name, name))
+  copy(join(from, 'LICENSE'), join(licenseFolder(commander.name), 'LICENSE'))
+}
+
+/** Files below share/ that commands of userdma print. */
+const PRINTED = {
+  'man/man1/userdma.1': ['man'],
+  'bash-completion/completions/userdma': ['completion', 'bash'],
+  'zsh/vendor-completions/_userdma': ['completion', 'zsh'],
+  'fish/vendor_completions.d/userdma.fish': ['completion', 'fish'],
+}
+
+const stagePrinted = share => {
+  for (const [path, args] of Object.entries(PRINTED)) {
+    const { status, stdout, stderr } = spawnSync(process.execPath, [inRoot('bin', 'userdma'), ...args], {
+      encoding: 'utf8',
+    })
+    if (status !== 0) throw new StepError(`userdma ${args.join(' ')}: ${stderr}`)
+    write(join(share, path), stdout)
+  }
+}
+
+/** Modes as after an installation by root, whatever the umask of the checkout was. */
+const setModes = folder => {
+  chmodSync(folder, 0o755)
+  for (const entry of readdirSync(folder, { withFileTypes: true })) {
+    const path = join(folder, entry.name)
+    if (entry.isDirectory()) setModes(path)
+    else chmodSync(path, statSync(path).mode & 0o100 && !/\.(?:node|so)$/.test(path) ? 0o755 : 0o644)
+  }
+}
+
+/**
+ * Stages the tree in `prefix`, a folder that does not exist. `libraries`: the compiled C libraries. Throws StepError if
+ * a file needs a newer glibc than we promise.
+ */
+export const stageTree = (prefix, arch, libraries) => {
+  const home = join(prefix, 'lib', 'userdma')
+  const doc = join(prefix, 'share', 'doc', 'userdma')
+  write(join(prefix, 'bin', 'userdma'), LAUNCHER, 0o755)
+  stageProgram(home)
+  for (const path of libraries) copy(path, join(home, 'build', 'native', basename(path)))
+  stageForeign(home, doc, arch)
+  copy(inRoot('LICENSE'), join(doc, 'licenses', 'userdma', 'LICENSE'))
+  write(join(doc, SBOM), sbomOf(manifest, Object.values(foreignPackages(arch))))
+  stagePrinted(join(prefix, 'share'))
+  for (const name of ['user', 'system'])
+    copy(inRoot('scripts', 'package', 'systemd', name), join(prefix, 'lib', 'systemd', name))
+  setModes(prefix)
+  const elf = filesBelow(home, path => /(?:\.so|\.node|\/node)$/.test(path))
+  const tooNew = tooNewSymbols(elf)
+  if (tooNew.length > 0) throw new StepError(`the tree needs a newer glibc: ${tooNew.join(', ')}`)
+}
