@@ -82,14 +82,16 @@ const targetsOf = (folder, output, flags, more) =>
     ...more,
   }))
 
-/** The programs of docs/findings, with their faults and without (FIXED). */
+/** The programs of docs/findings, with their faults and without (FIXED). Those named *--cm use rdma_cm. */
 const findingTargets = () => {
   const flags = [...C_FLAGS, '-O1', '-g']
   const more = { libraries: ['-libverbs'], needs: VERBS, without: 'tests of `userdma check` do not run' }
   return [
     ...targetsOf('docs/findings', 'findings', flags, more),
     ...targetsOf('docs/findings', 'findings/fixed', [...flags, '-DFIXED'], more),
-  ]
+  ].map(target =>
+    target.sources[0].endsWith('--cm.c') ? { ...target, libraries: ['-lrdmacm', '-libverbs'], needs: RDMACM } : target,
+  )
 }
 
 const testTargets = () => [

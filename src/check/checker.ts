@@ -426,7 +426,8 @@ export class Checker {
     const { cq, object, number } = cause.args
     if (typeof cq === 'number') return this.#objects.byHandle(context, 'cq', cq)
     if (typeof object !== 'string' || typeof number !== 'number') return undefined
-    return object === 'qp' ? this.#objects.qp(deviceNumber, number) : this.#objects.byHandle(context, object, number)
+    if (object === 'qp') return this.#objects.qp(deviceNumber, number)
+    return this.#objects.byHandle(context, object === 'id' ? 'cm_id' : object, number)
   }
 
   /**

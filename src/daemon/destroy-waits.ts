@@ -5,6 +5,9 @@
  * ibv_cq, ibv_qp, ibv_srq or ibv_wq; its address is the object's user handle. The counts are valid only while the
  * structure contains the object's handle and the same struct ibv_context, and no new object of the context has both the
  * handle and the structure.
+ *
+ * librdmacm's rdma_destroy_id waits in the same way. Its structure is private: that of rdma-core 24 and newer. If the
+ * program has another version, the handle is not at this offset, and no wait is found.
  */
 import type { Caller, CoreObject, EventsRead } from '../core/model.ts'
 import { findHandle } from '../core/objects/handles.ts'
@@ -35,7 +38,7 @@ const MAX_WAITS = 64
 // Byte offsets in struct ibv_cq, ibv_qp, ibv_srq and ibv_wq of verbs.h (64 bits). Each begins with the address of its
 // struct ibv_context. `number`: qp_num, wq_num, or the handle of a CQ or SRQ. `counts`: acknowledged events, after a
 // mutex and a condition variable: comp_events_completed and async_events_completed of a CQ, events_completed of the
-// others.
+// others. `cm_id`: struct cma_id_private of librdmacm, which begins with struct rdma_cm_id.
 const MUTEX_BYTES = process.arch === 'arm64' ? 48 : 40
 const CONDITION_BYTES = 48
 export const layouts = {
@@ -43,10 +46,11 @@ export const layouts = {
   qp: { handle: 48, number: 52, counts: 64 + MUTEX_BYTES + CONDITION_BYTES },
   srq: { handle: 24, number: 24, counts: 32 + MUTEX_BYTES + CONDITION_BYTES },
   wq: { handle: 36, number: 32, counts: 56 + MUTEX_BYTES + CONDITION_BYTES },
+  cm_id: { handle: 456 + CONDITION_BYTES + MUTEX_BYTES, number: 456 + CONDITION_BYTES + MUTEX_BYTES, counts: 440 },
 } as const
 
 const structureOf = ({ class: { name } }: CoreObject): keyof typeof layouts => {
-  if (name === 'cq' || name === 'wq') return name
+  if (name === 'cq' || name === 'wq' || name === 'cm_id') return name
   return name.endsWith('srq') ? 'srq' : 'qp'
 }
 
@@ -60,16 +64,22 @@ interface Watched {
   readonly object: CoreObject
   readonly read: EventsRead
   readonly caller: Caller
-  /** The structure's struct ibv_context at the destroy; undefined: the memory cannot be read. */
-  readonly verbsContext: bigint | undefined
+  /** The structure's struct ibv_context or channel at the destroy; undefined: the memory cannot be read. */
+  readonly owner: bigint | undefined
 }
 
-const CONTEXT_OFFSET = 0
+/**
+ * The address of the struct ibv_context, of an identifier that of its channel: free() overwrites both. An identifier
+ * has a struct ibv_context only with a device.
+ */
+const ownerIn = (object: CoreObject, view: DataView): bigint =>
+  view.getBigUint64(structureOf(object) === 'cm_id' ? 8 : 0, true)
 
 /** The object's structure in the program's memory; undefined if the memory cannot be read. */
 const readStructure = (object: CoreObject, caller: Caller): DataView | undefined => {
+  const { handle, counts } = layouts[structureOf(object)]
   try {
-    const bytes = caller.copyIn(object.events?.userHandle ?? 0n, layouts[structureOf(object)].counts + 8)
+    const bytes = caller.copyIn(object.events?.userHandle ?? 0n, Math.max(handle + 4, counts + 8))
     return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   } catch (error) {
     if (error instanceof CallError) return undefined
@@ -78,15 +88,15 @@ const readStructure = (object: CoreObject, caller: Caller): DataView | undefined
 }
 
 /** Why the destroy waits; undefined if it does not wait, or if the memory cannot be read. */
-const causeOfWait = ({ object, read, caller, verbsContext }: Watched) => {
+const causeOfWait = ({ object, read, caller, owner }: Watched) => {
   // A program that has closed the device may have an object of a later context in the structure.
   if (object.context?.isClosed || isReplaced(object)) return undefined
   const structure = structureOf(object)
   const { handle, number, counts } = layouts[structure]
   const view = readStructure(object, caller)
   if (view?.getUint32(handle, true) !== object.handle) return undefined
-  if (view.getBigUint64(CONTEXT_OFFSET, true) !== verbsContext) return undefined
-  const facts = { object: structure, number: view.getUint32(number, true) }
+  if (ownerIn(object, view) !== owner) return undefined
+  const facts = { object: structure === 'cm_id' ? 'id' : structure, number: view.getUint32(number, true) }
   const firstCount = view.getUint32(counts, true)
   const asyncEvents = structure === 'cq' ? view.getUint32(counts + 4, true) : firstCount
   if (structure === 'cq' && firstCount !== read.compEvents)
@@ -101,7 +111,7 @@ const causeOfWait = ({ object, read, caller, verbsContext }: Watched) => {
       ...facts,
       acknowledged: asyncEvents,
       read: read.asyncEvents,
-      call: 'ibv_ack_async_event',
+      call: structure === 'cm_id' ? 'rdma_ack_cm_event' : 'ibv_ack_async_event',
     })
   return undefined
 }
@@ -135,8 +145,8 @@ export const createDestroyWaits = (
 
   return {
     add(object, read, caller) {
-      const verbsContext = readStructure(object, caller)?.getBigUint64(CONTEXT_OFFSET, true)
-      const destroy = { object, read, caller, verbsContext }
+      const view = readStructure(object, caller)
+      const destroy = { object, read, caller, owner: view && ownerIn(object, view) }
       if (causeOfWait(destroy) === undefined || countOf(caller) >= MAX_WAITS) return
       watched.add(destroy)
       schedule(

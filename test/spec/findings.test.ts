@@ -11,6 +11,11 @@ import { repoRoot } from '../paths.ts'
 import { knownFindings } from '../system/check/known-findings.ts'
 
 const programs = join(repoRoot, 'docs', 'findings')
+const sources = readdirSync(programs)
+  .filter(name => name.endsWith('.c'))
+  .sort()
+/** The programs of a finding: ID.c, and ID--VARIANT.c for other faults with the same finding. */
+const sourcesOf = (id: string): string[] => sources.filter(name => name === `${id}.c` || name.startsWith(`${id}--`))
 
 test('an error cause belongs to one finding, a note cause to at most one note', () => {
   const counts = new Map<string, number>()
@@ -25,8 +30,8 @@ test('an error cause belongs to one finding, a note cause to at most one note', 
 })
 
 test('every finding has a program with marked faults, and a variant without faults', () => {
-  const sources = readdirSync(programs).filter(name => name.endsWith('.c'))
-  assert.deepEqual(sources.sort(), findingIds.map(id => `${id}.c`).sort())
+  for (const id of findingIds) assert.ok(sources.includes(`${id}.c`), id)
+  assert.deepEqual(sources, findingIds.flatMap(sourcesOf).sort())
   for (const name of sources) {
     const text = readFileSync(join(programs, name), 'utf8')
     assert.match(text, /\/\* FAULT \*\//, name)
@@ -55,6 +60,8 @@ const page = (): string =>
     'userdma check -- ./stale-rkey',
     '```',
     '',
+    'Programs of rdma_cm (`--cm` at the end of the name) also need `-lrdmacm`.',
+    '',
     'Error: a request failed, or the program cannot work. Warning: the program works here, but leaks, or fails on other',
     'adapters. Notes are printed with `--notes`.',
     '',
@@ -63,7 +70,6 @@ const page = (): string =>
     ...findingIds.map(id => `| [\`${id}\`](#${id}) | ${findings[id].severity} | ${findings[id].title} |`),
     ...findingIds.flatMap(id => {
       const { title, why, advice, causes: causeNames = [] } = findings[id]
-      const source = readFileSync(join(programs, `${id}.c`), 'utf8').trimEnd()
       return [
         '',
         `## ${id}`,
@@ -74,10 +80,7 @@ const page = (): string =>
         ...(causeNames.length > 0
           ? ['', `[Causes](reference/vendor-errors.md): ${causeNames.map(one => `\`${one}\``).join(', ')}.`]
           : []),
-        '',
-        '```c',
-        source,
-        '```',
+        ...sourcesOf(id).flatMap(name => ['', '```c', readFileSync(join(programs, name), 'utf8').trimEnd(), '```']),
       ]
     }),
     '',

@@ -10,6 +10,7 @@ import type { ReportFinding } from '../../check/reporting.ts'
 import { registerClient } from '../../core/devices/clients.ts'
 import { findGid, type GidTable } from '../../core/devices/gids.ts'
 import { addHook } from '../../core/devices/registry.ts'
+import { systemDevice } from '../../core/devices/system.ts'
 import { addFailureHandler } from '../../core/failures.ts'
 import { onRegionUnmapped } from '../../core/memory/unmapped-regions.ts'
 import type { CallContext, Context, Core, Device, Hook, RequestPoll } from '../../core/model.ts'
@@ -183,6 +184,12 @@ export const createChecker = (core: Core, report: ReportFinding, sources: HostSo
     // The hook stays, because the checker needs the later destroys of the device's objects.
     remove() {},
   })
+  // rdma_cm, whose identifiers belong to no device.
+  const system = systemDevice(core)
+  addHook(
+    system,
+    hookOf(system, checker, sources, undefined, () => {}),
+  )
   addFailureHandler(core, (failure, device, context) => {
     if (context === undefined || !sources.isChecked(context)) return
     const { peer, wrId = 0n } = failure

@@ -205,11 +205,12 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
     },
     queryPath: (_call, { state: id }) => ({ paths: pathRecord(id) }),
     modify: (_call, object, { channel }) => ({ events: moveIdentifier(object as CmIdObject, channel as FdObject) }),
-    destroy({ device: { core } }, object) {
+    destroy({ device: { core }, caller }, object) {
       const { state: id } = object
       service().destroy(id)
       // As in Linux: rdma_destroy_id waits for acknowledgements of the memberships' events too.
       const events = withdrawEvents(object).asyncEvents + id.readGroupEvents
+      if (events > 0) caller.eventsRead?.(object, { compEvents: 0, asyncEvents: events })
       // No program knows the handle of an unread request's identifier, so it is destroyed here.
       const requests = [...id.unreadRequests].flatMap(request => request.object ?? [])
       if (id.memberships.size + requests.length > 0) core.runJob(destroyEach([...id.memberships, ...requests]))

@@ -75,16 +75,21 @@ const ids = readdirSync(sources)
   .map(name => name.slice(0, -2))
   .filter(id => !withOwnTest.includes(id))
 
-/** Asserts that a program has its finding, with a marked line in the stacks if there is a symbolizer. */
-const assertFound = (id: string, found: readonly FindingJson[]): void => {
-  const ofProgram = found.filter(({ program: { command } }) => command === id.slice(0, COMM_BYTES))
-  const finding = ofProgram.find(one => one.id === id)
-  assert.ok(finding, `${id}: found ${ofProgram.map(one => one.id).join(', ') || 'nothing'}`)
-  const marked = markedLines(id)
+/**
+ * Asserts that a program has its finding, with a marked line in the stacks if there is a symbolizer. `name`: the
+ * finding's id, or ID--VARIANT.
+ */
+const assertFound = (name: string, found: readonly FindingJson[]): void => {
+  const [id] = name.split('--')
+  const ofProgram = found.filter(({ program: { command } }) => command === name.slice(0, COMM_BYTES))
+  const named = ofProgram.filter(one => one.id === id)
+  assert.ok(named.length > 0, `${name}: found ${ofProgram.map(one => one.id).join(', ') || 'nothing'}`)
+  const marked = markedLines(name)
+  const lines = named.flatMap(linesOf)
   if (findTool('addr2line') || findTool('llvm-symbolizer'))
     assert.ok(
-      linesOf(finding).some(line => marked.includes(line)),
-      `${id}: ${linesOf(finding).join(' ')} has no line of ${marked.join(' ')}`,
+      lines.some(line => marked.includes(line)),
+      `${name}: ${lines.join(' ')} has no line of ${marked.join(' ')}`,
     )
 }
 

@@ -130,7 +130,9 @@ describe('a destroy that waits for acknowledgements', { skip: lacking(unacknowle
     })
   it('is detected by counts at the offsets of the installed libibverbs header', async t => {
     const { stdout } = await run(t, unacknowledged, ['layout'])
-    const rows = Object.entries(layouts).map(([name, { handle, number, counts }]) => [name, handle, number, counts])
+    // librdmacm's structure has no header: docs/findings/events-unacknowledged--cm.c shows that it is found.
+    const { cm_id: _, ...ofVerbs } = layouts
+    const rows = Object.entries(ofVerbs).map(([name, { handle, number, counts }]) => [name, handle, number, counts])
     assert.equal(stdout, rows.map(row => `${row.join(' ')}\n`).join(''))
   })
   it('is not in stat for programs that acknowledge', async t => {
