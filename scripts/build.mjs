@@ -20,7 +20,7 @@
  * If this machine lacks a compiler or headers for a part, the build prints what does not work without the part, and
  * succeeds. A part that does not compile is a failure.
  */
-import { existsSync, rmSync } from 'node:fs'
+import { existsSync, readFileSync, rmSync } from 'node:fs'
 import { basename, extname, join, relative } from 'node:path'
 import { bundle } from './bundle.mjs'
 import { filesBelow, inRoot, isMain, main, modified, run, StepError, say } from './common.mjs'
@@ -82,7 +82,7 @@ const targetsOf = (folder, output, flags, more) =>
     ...more,
   }))
 
-/** The programs of docs/findings, with their faults and without (FIXED). Those named *--cm use rdma_cm. */
+/** The programs of docs/findings, with their faults and without (FIXED). Those that include cm.h use rdma_cm. */
 const findingTargets = () => {
   const flags = [...C_FLAGS, '-O1', '-g']
   const more = { libraries: ['-libverbs'], needs: VERBS, without: 'tests of `userdma check` do not run' }
@@ -90,7 +90,9 @@ const findingTargets = () => {
     ...targetsOf('docs/findings', 'findings', flags, more),
     ...targetsOf('docs/findings', 'findings/fixed', [...flags, '-DFIXED'], more),
   ].map(target =>
-    target.sources[0].endsWith('--cm.c') ? { ...target, libraries: ['-lrdmacm', '-libverbs'], needs: RDMACM } : target,
+    readFileSync(target.sources[0], 'utf8').includes('"cm.h"')
+      ? { ...target, libraries: ['-lrdmacm', '-libverbs'], needs: RDMACM }
+      : target,
   )
 }
 

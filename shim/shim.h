@@ -230,6 +230,11 @@ void stacks_unloaded(void);
 void stack_note_post(int fd, uint32_t queue, uint32_t number, uint64_t wr_id, uint32_t stack);
 /* Reports that this thread is about to fork. Preserves errno. */
 void stack_fork(void);
+/*
+ * Reports that the program closes the context of `fd`, or with fd -1 that the program ends by exit, _exit or exec. A
+ * program that a signal ends reports nothing. Preserves errno.
+ */
+void stack_end(int fd);
 /* Sends a message of this type about the context of `fd`, with a body of `size` bytes. Preserves errno. */
 void stack_report(int fd, uint32_t type, uint32_t stack, const void *body, size_t size);
 

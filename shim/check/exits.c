@@ -1,6 +1,6 @@
 /*
  * Ends of a program that bypass atexit(3), for `userdma check`: _exit, _Exit, abort, failed assertions, exec, and
- * SIGSEGV, SIGBUS and SIGABRT. Kept reports (reports.c) are sent first.
+ * SIGSEGV, SIGBUS and SIGABRT. Kept reports (reports.c) are sent first. _exit, _Exit and exec also report the end.
  *
  * _exit and abort may be called in a signal handler that has interrupted a holder of a lock. Signals are blocked while
  * the session's lock is held, and requests_lock() gives up after some attempts.
@@ -23,10 +23,17 @@ static void send_reports(void)
         reports_send_kept();
 }
 
+static void report_end(void)
+{
+    send_reports();
+    if (UNLIKELY(shim_records_stacks) && !shim_is_other_process() && !shim_on_signal_stack())
+        stack_end(-1);
+}
+
 /* shim/frees/frees.c calls it before exec. */
 EXPORT void userdma_ends(void)
 {
-    send_reports();
+    report_end();
 }
 
 /* The action is the default one again (SA_RESETHAND): after the return a fault recurs, and ends the program. */
@@ -57,14 +64,14 @@ void exits_watch_faults(void)
 
 EXPORT void _exit(int status)
 {
-    send_reports();
+    report_end();
     REAL(_exit)(status);
     __builtin_unreachable();
 }
 
 EXPORT void _Exit(int status)
 {
-    send_reports();
+    report_end();
     REAL(_Exit)(status);
     __builtin_unreachable();
 }

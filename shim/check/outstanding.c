@@ -31,6 +31,8 @@ static void at_exit(void)
 {
     is_exiting = true;
     reports_send_kept();
+    if (!shim_is_other_process())
+        stack_end(-1);
 }
 
 static void warn_if_full(void)
@@ -74,7 +76,7 @@ static void add_request(int fd, uint32_t kind, uint32_t number, uint64_t wr_id, 
     warn_if_full();
 }
 
-/* At the first post: at_exit runs before the destructors of objects that existed before the post. */
+/* At the first context and post: at_exit runs before the destructors of objects that existed before. */
 static void register_at_exit(void)
 {
     static bool is_registered;
@@ -212,6 +214,7 @@ static bool has_inherited;
 
 void outstanding_opened(int fd)
 {
+    register_at_exit();
     if ((unsigned)fd < MAX_CONTEXTS)
         contexts[fd] = OWN;
     if (!requests_lock())

@@ -274,6 +274,21 @@ void stack_fork(void)
     errno = saved;
 }
 
+void stack_end(int fd)
+{
+    struct shim_guard guard;
+    const int saved = errno;
+    if (session_enter(&guard)) {
+        struct request request = {
+            .header = {.type = USERDMA_END, .fd = fd, .context = fd < 0 ? 0 : fd_lookup(fd)->context}};
+        struct reply reply;
+        if (session_is_connected() && session_exchange(&request, 0, &reply, &guard) == 0)
+            reply_close_all(&reply);
+        session_leave(&guard);
+    }
+    errno = saved;
+}
+
 void stack_report(int fd, uint32_t type, uint32_t stack, const void *body, size_t size)
 {
     struct shim_guard guard;

@@ -357,6 +357,8 @@ EXPORT int close(int fd)
     if (kind == FD_HIDDEN)
         return fail(EBADF);
     send_reports(kind == FD_CONTEXT);
+    if (UNLIKELY(shim_records_stacks) && kind == FD_CONTEXT && !shim_is_other_process())
+        stack_end(fd);
     fd_forget(fd);
     return REAL(close)(fd);
 }

@@ -16,6 +16,7 @@ import { EventKind, MisuseKind, PostQueue } from '../spec/session.ts'
 import { accessRangeLines } from './access-range.ts'
 import { createAdapterDetector } from './adapters.ts'
 import { createBufferDetector } from './buffers.ts'
+import { createCmIdDetector } from './cm-ids.ts'
 import {
   areConnected,
   attributeTable,
@@ -34,7 +35,7 @@ import {
   noSources,
   watcherFor,
 } from './detector.ts'
-import type { CheckedCall, CheckedFailure, Misuse, RefusedAttempt } from './events.ts'
+import type { CheckedCall, CheckedFailure, CheckedWait, Misuse, RefusedAttempt } from './events.ts'
 import { createLifetimeDetector } from './lifetimes.ts'
 import { hex, KnownObject, KnownObjects, moment, type QpAttributes, stateOf } from './objects.ts'
 import { createQueueDetector, type QueueDetector } from './queues.ts'
@@ -91,6 +92,7 @@ const detectorFactories: readonly ((services: DetectorServices) => Detector)[] =
   createBufferDetector,
   createDatagramDetector,
   createAdapterDetector,
+  createCmIdDetector,
 ]
 
 export class Checker {
@@ -105,6 +107,7 @@ export class Checker {
   readonly #objects: KnownObjects
   readonly #deviceWithGid: DeviceWithGid
   readonly #reporter: FindingReporter
+  readonly #services: DetectorServices
   readonly #queues: QueueDetector
   readonly #detectors: readonly Detector[]
   readonly #sources: CheckerSources
@@ -117,6 +120,7 @@ export class Checker {
     this.omit = this.#reporter.omit
     this.#objects = new KnownObjects(this.omit)
     const services = new DetectorServices(this.#objects, this.#reporter, deviceWithGid, sources)
+    this.#services = services
     this.#queues = createQueueDetector(services)
     this.races = sources.races && createRaceDetector(services, sources.races)
     const { isCopiedByFork } = sources
@@ -161,7 +165,7 @@ export class Checker {
 
   /** A call has ended. */
   called(call: CheckedCall): void {
-    const before = call.object && this.#objects.find(call.object.id)
+    const before = call.object && (this.#objects.find(call.object.id) ?? this.#requestOf(call))
     this.calls++
     if (call.refused !== undefined) this.#refused(call, call.refused)
     else if (call.method === 'create') this.#created(call)
@@ -169,6 +173,16 @@ export class Checker {
     else if (call.method === 'destroy') this.#destroyed(call)
     const known = before ?? (call.object && this.#objects.find(call.object.id))
     if (known !== undefined) for (const detector of this.#detectors) detector.called?.(call, known)
+  }
+
+  /** Adds the identifier of a call that no call has created: rdma_cm creates one for each request of a peer. */
+  #requestOf(call: CheckedCall): KnownObject | undefined {
+    const { object, method, time } = call
+    if (object?.class.name !== 'cm_id' || method === 'create') return undefined
+    const creation = moment('created for a request of the peer', time, [])
+    const known = new KnownObject(object, { ...call, args: {}, out: {} }, creation, new Map())
+    this.#objects.add(known)
+    return known
   }
 
   #refused(call: CheckedCall, { errno, reason, isTrial }: NonNullable<CheckedCall['refused']>): void {
@@ -268,6 +282,7 @@ export class Checker {
           text: `${known.name} was never ${participles(call.class).destroyed}`,
           // The library documents that a device's close closes its objects.
           ...(known.isOfLibrary && !this.isExiting && { severity: 'note' as const }),
+          ...(call.wasKilled && { wasKilled: true }),
         },
       )
   }
@@ -358,6 +373,30 @@ export class Checker {
     this.#reporter.report(id, { ...post, action: 'posted' }, { text, severity, objects: [target] })
   }
 
+  // ---- waits ----
+
+  /** The driver reports all receives and polls so far. */
+  scan(): void {
+    for (const { device, context } of this.#objects.contexts()) this.#sources.scanContext?.(device, context)
+  }
+
+  /** A program waits for a completion, an event or a message that does not come. */
+  waits({ wait, ...at }: CheckedWait): void {
+    const { deviceNumber, context } = at
+    const { id, severity, text, qpns = [], cq: handle, request } = wait
+    const cq = handle === undefined ? undefined : this.#objects.byHandle(context, 'cq', handle)
+    const arming = cq && this.#queues.reportsWait(cq)
+    const occurrence: Occurrence =
+      request === undefined
+        ? { ...at, stack: arming ?? cq?.creation.stack ?? [], action: arming ? 'armed' : (cq?.creation.action ?? '') }
+        : { ...at, stack: this.#services.postStackIn(context, request), action: 'posted' }
+    this.#reporter.report(id, occurrence, {
+      text,
+      ...(severity && { severity }),
+      objects: [...qpns.map(qpn => this.#objects.qp(deviceNumber, qpn)), cq],
+    })
+  }
+
   // ---- failures ----
 
   /** A request failed, or a device reported another failure (spec/check/failures.ts). */
@@ -367,6 +406,8 @@ export class Checker {
     const qp = qpn === undefined ? undefined : this.#objects.qp(deviceNumber, qpn)
     const idOfCause = findingOfCause(cause.id)
     // Events such as COMM_EST are no failures: their causes have no finding.
+    if (kind === 'flush' && failure.queue === 'send' && cause.id === 'MODIFIED' && qp !== undefined)
+      this.#queues.sendsFlushed(qp, failure.count ?? 0)
     if (idOfCause === undefined || kind === 'flush') return
     if (qp !== undefined && kind !== 'drop') qp.failure ??= failure
     // datagrams.ts has reported the mismatch, unless the sender is unknown or sends to a multicast group.

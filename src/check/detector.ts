@@ -123,7 +123,12 @@ export class DetectorServices {
    * The stack of the post of a request of this queue pair or SRQ, or of another post with the same wr_id. For a send of
    * the ibv_wr_ interface, the stack of the last ibv_wr_complete.
    */
-  postStack({ context }: KnownObject, { queue, number, wrId }: WorkRequest): Stack {
+  postStack({ context }: KnownObject, request: WorkRequest): Stack {
+    return this.postStackIn(context, request)
+  }
+
+  /** As `postStack`. `context`: the number of the context. */
+  postStackIn(context: number, { queue, number, wrId }: Pick<WorkRequest, 'queue' | 'number' | 'wrId'>): Stack {
     const { sources } = this
     const stack = sources.postStack(context, queue, number, wrId)
     return stack.length > 0 || queue !== PostQueue.SEND

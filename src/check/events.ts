@@ -4,6 +4,7 @@
  */
 import type { Failure } from '../spec/check/failures.ts'
 import type { Program, Stack } from '../spec/check/findings.ts'
+import type { Wait } from '../spec/check/waits.ts'
 import type { ObjectName } from './objects.ts'
 
 /** A call that has ended. Objects in `args` are `ObjectName`s. */
@@ -31,7 +32,21 @@ export interface CheckedCall {
    * (`undo`), the program closed the device or ended (`close`), or the device was removed (`remove`).
    */
   readonly why: 'call' | 'undo' | 'close' | 'remove'
+  /** At the destroy of an identifier of rdma_cm: the number of its queue pair (rdma_create_qp), if that exists. */
+  readonly queuePair?: number
+  /** Present if `why` is `close` because a signal ended the program. */
+  readonly wasKilled?: true
   readonly stack: Stack
+}
+
+/** What a program waits for, with fields as in `CheckedCall`. */
+export interface CheckedWait {
+  readonly time: number
+  readonly device: string
+  readonly deviceNumber: number
+  readonly context: number
+  readonly program: Program | undefined
+  readonly wait: Wait
 }
 
 /** A failure, with facts about the failed request. */

@@ -301,6 +301,13 @@ export class KnownObjects {
     return this.#byNumber.get(`${device} qp ${qpn}`)
   }
 
+  /** The existing queue pair of a program with this number, on any device. */
+  qpOfProgram(program: Program | undefined, qpn: number): KnownObject | undefined {
+    for (const object of this.#existing.values())
+      if (object.qpn === qpn && object.program?.pid === program?.pid) return object
+    return undefined
+  }
+
   /** Whether `hasSentWrongQkey` is set for a queue pair of this number, on any device, also a destroyed one. */
   hasSentWrongQkey(qpn: number): boolean {
     for (const objects of [this.#existing, this.#destroyed])
@@ -311,6 +318,14 @@ export class KnownObjects {
   /** The region or window with this key, else the last destroyed one. All 32 bits of the key are compared. */
   region(device: number, key: number): KnownObject | undefined {
     return this.#byNumber.get(`${device} key ${key >>> 0}`)
+  }
+
+  /** The contexts with queue pairs or shared receive queues that exist. */
+  contexts(): { readonly device: number; readonly context: number }[] {
+    const found = new Map<number, number>()
+    for (const { context, device, isQp, class: name } of this.#existing.values())
+      if (isQp || name.endsWith('srq')) found.set(context, device)
+    return [...found].map(([context, device]) => ({ device, context }))
   }
 
   /** The object with this handle, else the last destroyed one. */

@@ -4,19 +4,22 @@
  * - receives that are posted after the first message;
  * - completions that are never polled;
  * - CQs that are never armed (ibv_req_notify_cq), or armed with unpolled completions;
+ * - sends that are outstanding when the program moves its queue pair to ERR, or ends its connection;
  * - regions that are deregistered before the completions of their requests are polled.
  */
 
 import type { Stack } from '../spec/check/findings.ts'
 import { type RequestCompletion, takesReceive, type WorkRequest } from '../spec/check/requests.ts'
-import { nameIn } from '../spec/enums.ts'
+import { nameIn, QpState } from '../spec/enums.ts'
 import { PostQueue } from '../spec/session.ts'
 import { WcStatus } from '../spec/work.ts'
 import { isRead, requestText, usesRegion } from './buffers.ts'
 import type { Detector, DetectorServices } from './detector.ts'
+import type { CheckedCall } from './events.ts'
 import { type KnownObject, unreleasedIn } from './objects.ts'
 
 const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
+const { ERR } = QpState.values
 
 /** RNR NAKs before the first receive that make a finding, if the first is at least WAITING_MICROSECONDS ago. */
 const MANY_RNR_NAKS = 64
@@ -36,8 +39,13 @@ interface UnpolledCompletion {
 interface CqState {
   /** Oldest first. */
   readonly unpolled: UnpolledCompletion[]
-  /** The call that armed the CQ with unpolled completions. Undefined after a later poll, completion or call. */
-  armingCall: { readonly time: number; readonly stack: Stack } | undefined
+  /**
+   * The call that armed the CQ with unpolled completions. Undefined after a completion, a call, or a poll of the last
+   * of them. `time`: of the call or of the last poll. `wasPolled`: some of the completions were polled.
+   */
+  armingCall: { readonly time: number; readonly stack: Stack; readonly wasPolled: boolean } | undefined
+  /** The stack of the last call that armed the CQ. */
+  lastArming: Stack | undefined
   /**
    * When the first successful completion came, in microseconds; infinite: none came. Undefined: the program has armed
    * or polled the CQ, or has given it no channel.
@@ -60,6 +68,10 @@ interface QueueState {
   /** Number of RNR NAKs before the first receive, and whether they are a finding already. */
   rnrNaks: number
   isReported: boolean
+  /** The call that moved the queue pair to ERR. */
+  errCall: CheckedCall | undefined
+  /** Number of sends that this call flushed. */
+  flushedSends: number
 }
 
 /** The completions in a CQ that the program cannot have polled. */
@@ -77,6 +89,13 @@ const counted = (number: number, noun: string): string => `${number} ${noun}${nu
 export interface QueueDetector extends Detector {
   /** One line: the peer's receives, and the sender's outstanding messages. None for an XRC target. */
   receiveCounts(sender: KnownObject, peer: KnownObject): string[]
+  /** `count` sends of a queue pair were flushed because the program moved it to ERR, or ended its connection. */
+  sendsFlushed(qp: KnownObject, count: number): void
+  /**
+   * A finding says that the program waits for an event of this CQ: no other one follows. Returns the stack of the call
+   * that armed the CQ last; undefined: none has.
+   */
+  reportsWait(cq: KnownObject): Stack | undefined
 }
 
 export const createQueueDetector = (services: DetectorServices): QueueDetector => {
@@ -94,8 +113,9 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
         outstandingMessages: 0,
         rnrNaks: 0,
         isReported: false,
+        flushedSends: 0,
       }
-      state = { ...counts, unpolledReads: [], rnrSince: undefined }
+      state = { ...counts, unpolledReads: [], rnrSince: undefined, errCall: undefined }
       queues.set(id, state)
     }
     return state
@@ -103,7 +123,12 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
   const cqOf = (id: number): CqState => {
     let state = cqs.get(id)
     if (state === undefined) {
-      state = { unpolled: [], armingCall: undefined, unnoticedSince: Number.POSITIVE_INFINITY }
+      state = {
+        unpolled: [],
+        armingCall: undefined,
+        lastArming: undefined,
+        unnoticedSince: Number.POSITIVE_INFINITY,
+      }
       cqs.set(id, state)
     }
     return state
@@ -155,15 +180,20 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
   }
 
   /**
-   * Called at a completion to a CQ and at a call on the CQ. Reports if the CQ was armed with completions in it at least
-   * WAITING_MICROSECONDS ago, and not polled since.
+   * Called at a completion to a CQ and at a call on the CQ. Reports if the CQ was armed with completions in it, and not
+   * polled for WAITING_MICROSECONDS. A CQ that was polled in part is reported only when it is destroyed (`isEnd`),
+   * because a program may take long for each completion.
    */
-  const checkArmed = (cq: KnownObject | undefined, state: CqState): void => {
+  const checkArmed = (cq: KnownObject | undefined, state: CqState, isEnd: boolean): void => {
     const { armingCall } = state
+    if (armingCall?.wasPolled && !isEnd) return
     state.armingCall = undefined
     if (armingCall === undefined || cq === undefined) return
     if (services.sources.now() - armingCall.time < WAITING_MICROSECONDS) return
-    const text = `${cq.name} was armed with ${counted(unpolledOf(cq, state).length, 'unpolled completion')} in it, and was not polled afterwards`
+    const completions = counted(unpolledOf(cq, state).length, 'unpolled completion')
+    const text = armingCall.wasPolled
+      ? `${cq.name} was armed and then polled in part: ${completions} are left in it, which raise no event`
+      : `${cq.name} was armed with ${completions} in it, and was not polled afterwards`
     services.report('lost-wakeup', services.occurrenceAt(cq, armingCall.stack), { text, objects: [cq] })
   }
 
@@ -181,7 +211,7 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
     const state = cqs.get(cq.id)
     if (state === undefined) return
     cqs.delete(cq.id)
-    checkArmed(cq, state)
+    checkArmed(cq, state, true)
     checkNeverArmed(cq, state)
     const unpolled = unpolledOf(cq, state)
     const failed = unpolled.find(isFailed)
@@ -196,6 +226,23 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       moments: [services.postMoment(first.request)],
       objects: [cq, owner],
     })
+  }
+
+  /**
+   * A queue pair ends: reports sends that its move to ERR flushed. As a note if the program has polled their
+   * completions, or they had none: then it may know.
+   */
+  const checkFlushed = (qp: KnownObject): void => {
+    const { errCall, flushedSends } = queueOf(qp.id)
+    if (errCall === undefined || flushedSends === 0) return
+    const isUnpolled = [...cqs].some(([id, state]) => {
+      const cq = services.objects.find(id)
+      const isOfQp = ({ request, completion }: UnpolledCompletion): boolean =>
+        request.owner === qp.id && request.queue === PostQueue.SEND && completion.status === WR_FLUSH_ERR
+      return cq !== undefined && unpolledOf(cq, state).some(isOfQp)
+    })
+    const text = `${qp.name} was moved to ERR with ${counted(flushedSends, 'send')} outstanding, whose messages may be lost`
+    services.report('sends-lost', errCall, { text, ...(!isUnpolled && { severity: 'note' }), objects: [qp] })
   }
 
   /** A program has deregistered a region: reports an unpolled success of a request that uses the region. */
@@ -233,7 +280,11 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       // An unsignaled send that failed or was flushed: its completion frees its slot.
       if (!request.isSignaled) queueOf(request.owner).unsignaled = 0
       const state = cqOf(cq)
-      if (state.armingCall !== undefined) checkArmed(services.objects.find(cq), state)
+      if (state.armingCall !== undefined) {
+        checkArmed(services.objects.find(cq), state, false)
+        // This completion raises an event.
+        state.armingCall = undefined
+      }
       if (state.unnoticedSince === Number.POSITIVE_INFINITY && status === SUCCESS)
         state.unnoticedSince = hasChannel(services.objects.find(cq)) ? services.sources.now() : undefined
       const known = completion.cqPosition > 0 ? services.objects.find(qp) : undefined
@@ -254,7 +305,6 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
     },
     polled(id, count) {
       const state = cqOf(id)
-      state.armingCall = undefined
       state.unnoticedSince = undefined
       let removed = 0
       for (; removed < state.unpolled.length; removed++) {
@@ -264,25 +314,45 @@ export const createQueueDetector = (services: DetectorServices): QueueDetector =
       }
       if (removed === 1) state.unpolled.shift()
       else state.unpolled.splice(0, removed)
+      const { armingCall } = state
+      if (armingCall === undefined) return
+      const isLeft = state.unpolled.length > 0
+      state.armingCall = isLeft ? { ...armingCall, time: services.sources.now(), wasPolled: true } : undefined
     },
     queueReset(id) {
+      const qp = services.objects.find(id)
+      if (qp?.isQp) checkFlushed(qp)
       queues.delete(id)
       for (const { unpolled } of cqs.values()) for (const one of unpolled) if (one.qp.id === id) one.isOver = true
     },
     calling({ class: name, method, args, stack }, object) {
       if (name !== 'cq') return
       const state = cqOf(object.id)
-      checkArmed(object, state)
+      checkArmed(object, state, false)
       if (method !== 'reqNotify') return
       state.unnoticedSince = undefined
+      state.lastArming = stack
       // A program that arms for solicited completions waits for no other ones.
       const isAwaited = ({ completion }: UnpolledCompletion): boolean => !args.solicitedOnly || completion.solicited
-      if (unpolledOf(object, state).some(isAwaited)) state.armingCall = { time: services.sources.now(), stack }
+      if (unpolledOf(object, state).some(isAwaited))
+        state.armingCall = { time: services.sources.now(), stack, wasPolled: false }
     },
-    called({ class: name, method, stack, refused, why }, object) {
-      if (method !== 'destroy' || refused !== undefined) return
+    called(call, object) {
+      const { class: name, method, stack, refused, why, args } = call
+      if (refused !== undefined) return
+      if (object.isQp && method === 'modify' && args.state === ERR) queueOf(object.id).errCall = call
+      if (method !== 'destroy') return
       if (name === 'mr' && why === 'call') deregistered(object, stack)
       if (name === 'cq') cqDestroyed(object, stack)
+    },
+    reportsWait(cq) {
+      const state = cqOf(cq.id)
+      state.armingCall = undefined
+      state.unnoticedSince = undefined
+      return state.lastArming
+    },
+    sendsFlushed(qp, count) {
+      queueOf(qp.id).flushedSends += count
     },
     receiveCounts(sender, peer) {
       if (peer.class === 'xrc_tgt_qp') return []

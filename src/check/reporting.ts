@@ -42,6 +42,8 @@ export interface FindingContent {
   readonly text: string
   /** Absent: the severity in spec/check/findings.ts. */
   readonly severity?: Severity
+  /** As in `Finding`. */
+  readonly wasKilled?: true
   readonly details?: readonly string[]
   /** Moments after the occurrence itself. */
   readonly moments?: readonly Moment[]
@@ -82,11 +84,11 @@ export class FindingReporter {
     { time, device, context, program, stack, action = 'called' }: Occurrence,
     content: FindingContent,
   ): number | undefined {
-    const { text, details = [] } = content
+    const { text, details = [], wasKilled } = content
     const severity = content.severity ?? findings[id].severity
     // Without the pid: a mistake in a thousand processes of one program is one finding. With the severity: otherwise an
     // error after a warning would only count as a repeated warning.
-    const key = [id, severity, program?.command, withoutNumbers(text), ...stack].join('\n')
+    const key = [id, severity, wasKilled, program?.command, withoutNumbers(text), ...stack].join('\n')
     const known = this.#numbers.get(key)
     if (known !== undefined) {
       this.repeat(known)
@@ -105,6 +107,7 @@ export class FindingReporter {
       severity,
       text,
       details,
+      ...(wasKilled && { wasKilled }),
       ...(program && { program }),
       device,
       time,

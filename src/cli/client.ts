@@ -61,7 +61,7 @@ export interface ToolClient {
   stat(): Promise<Stat>
   /** All queue pairs. */
   qps(): Promise<readonly QpStat[]>
-  /** Destroys that wait until the program has acknowledged events (ibv_ack_cq_events, ibv_ack_async_event). */
+  /** What programs wait for, in the order of reports. */
   waits(): Promise<readonly WaitStat[]>
   /** The fault rules with their counts. `set`: rules that replace all present ones. */
   faults(set?: string): Promise<readonly FaultStat[]>
@@ -77,8 +77,13 @@ export interface ToolClient {
    * file. `lost`: number of lost records that no call reports.
    */
   traceStatus(): Promise<{ readonly captureError: string | undefined; readonly lost: number }>
-  /** Passes all findings so far to `onFinding`, and from now on each new one. */
-  subscribeFindings(): Promise<void>
+  /**
+   * Passes all findings so far to `onFinding`, and from now on each new one. `hang`: what a program waits for this many
+   * seconds is a finding.
+   */
+  subscribeFindings(hang?: number): Promise<void>
+  /** What programs wait for now becomes findings. */
+  reportWaits(): Promise<void>
   /**
    * How often each finding was found, by its number − 1; the records that the checks dropped; the number of checked
    * calls and of decisions of torment. Findings about objects left behind by ended programs precede the reply.
@@ -334,8 +339,11 @@ export const openSession = async (socket: string, handlers: Handlers = {}): Prom
       if ('captureError' in answer) return { captureError: answer.captureError ?? undefined, lost: answer.lost }
       throw unexpectedReply('capture')
     },
-    async subscribeFindings() {
-      await request({ kind: 'findings' })
+    async subscribeFindings(hang) {
+      await request({ kind: 'findings', ...(hang !== undefined && { hang }) })
+    },
+    async reportWaits() {
+      await request({ kind: 'report-waits' })
     },
     async counts() {
       const answer = await request({ kind: 'counts' })

@@ -129,6 +129,8 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       .option('--sarif <file>', 'also write the findings to this file as SARIF 2.1.0', path)
       .option('--races', 'also find requests that access the same bytes without order; programs are slower')
       .option('--notes', 'print notes too, not only warnings and errors')
+      .option('--leaks', 'print leaks of programs that a signal ended too')
+      .option('--hang <seconds>', 'print what a program waits for when it has waited so long, not only at its end')
       .option(
         '--fail-on <severity>',
         'exit with 65 for findings from this severity on: note, warning, error (default), or never',

@@ -8,6 +8,7 @@ import type { Misuse, RefusedAttempt } from '../check/events.ts'
 import type { RefusedPost, RequestFacts } from '../check/refused-post.ts'
 import { createChecker } from '../clients/check/check-client.ts'
 import type { Context, Core } from '../core/model.ts'
+import type { ContextWait } from '../drivers/rxe/waits.ts'
 import { mapArena } from '../host/memory/mapping.ts'
 import type { ProcessHandle } from '../host/memory/process.ts'
 import { commandName, isCopiedByFork, lockLimit } from '../host/process-status.ts'
@@ -20,6 +21,7 @@ import type { Containment } from './containment.ts'
 import type { Contexts } from './context/contexts.ts'
 import { EventLogs } from './event-log.ts'
 import type { FailureReports } from './failures.ts'
+import { WaitWatch } from './wait-watch.ts'
 
 /** Maximum number of frames of a stack. */
 const MAX_FRAMES = 64
@@ -60,6 +62,10 @@ export class DaemonChecker {
   #totalBytes = 0
   #areLogsRead = false
   readonly #checker: Checker
+  readonly #core: Core
+  /** Contexts that their program closes, or whose program ends by exit(3), _exit(2) or exec(2). */
+  readonly #ending = new WeakSet<Context>()
+  readonly waits: WaitWatch
   /** The program's stack of the current call; undefined between calls. */
   currentStack: Stack | undefined
 
@@ -70,10 +76,18 @@ export class DaemonChecker {
       contexts,
       failures,
       containment,
-    }: { readonly contexts: Contexts; readonly failures: FailureReports; readonly containment: Containment },
+      waits,
+    }: {
+      readonly contexts: Contexts
+      readonly failures: FailureReports
+      readonly containment: Containment
+      /** What programs wait for now. */
+      readonly waits: () => readonly ContextWait[]
+    },
     { adapters = [], buffers = 'sampled' }: Pick<DaemonConfig, 'adapters' | 'buffers'> = {},
   ) {
     this.#now = now
+    this.#core = core
     this.#contexts = contexts
     this.#failures = failures
     this.#containment = containment
@@ -93,7 +107,20 @@ export class DaemonChecker {
       lockLimit: ({ pid }) => lockLimit(pid),
       isCopiedByFork: ({ pid }, address) => isCopiedByFork(pid, address),
       events: { stackOf: (pid, id) => this.stackOf(pid, id), read: () => logs.read() },
+      wasKilled: context => this.#wasKilled(context),
+      closing: context => {
+        if (this.#wasKilled(context)) this.waits.ended(context)
+      },
     })
+    this.waits = new WaitWatch(
+      () => {
+        this.#checker.scan()
+        return waits()
+      },
+      now,
+      (context, wait) => this.#checker.waits({ ...this.#originOf(context), wait }),
+      containment,
+    )
   }
 
   /** Wraps a job that continues the current call later: each step of the job gets the stack of the call. */
@@ -199,6 +226,26 @@ export class DaemonChecker {
     this.#checker.forked(pid, stack)
   }
 
+  /** Message END of a process: about one context, or all contexts that the process has opened. */
+  ends(pid: number, context: Context | undefined): void {
+    if (context !== undefined) {
+      this.#ending.add(context)
+      return
+    }
+    const { devices, system } = this.#core
+    for (const { contexts } of [...devices.values(), ...(system === undefined ? [] : [system])])
+      for (const one of contexts) if (this.#failures.ownerOf(one)?.pid === pid) this.#ending.add(one)
+  }
+
+  /**
+   * Whether a signal ended the program of a context that is being closed. Only programs that send stacks send END; the
+   * TypeScript library does not.
+   */
+  #wasKilled(context: Context): boolean {
+    const sendsStacks = this.#stacks.has(this.#programOf(context)?.pid ?? -1)
+    return sendsStacks && !this.#ending.has(context) && context.mapped?.packed === undefined
+  }
+
   /** Starts to read the event logs. */
   watchEvents(): void {
     if (this.#areLogsRead) return
@@ -210,6 +257,7 @@ export class DaemonChecker {
 
   /** Calls `receive` with all findings so far and then with each new one, until the returned function is called. */
   subscribe(receive: (finding: Finding) => void): () => void {
+    this.waits.start()
     for (const finding of this.#findings) receive(finding)
     this.#receivers.add(receive)
     return () => this.#receivers.delete(receive)
@@ -247,9 +295,15 @@ export class DaemonChecker {
     return -1
   }
 
+  /** Also of a context that is being closed. */
+  #memoryOf(context: Context) {
+    for (const open of this.#contexts.withMemory()) if (open.context === context) return open.memory
+    return undefined
+  }
+
   /** The stack of a request's post, from the post log in the context's memory file (`Messages.post`). */
   #postStack(context: Context, queue: number, number: number, wrId: bigint): Stack {
-    const memory = this.#contexts.of(context)?.memory
+    const memory = this.#memoryOf(context)
     const owner = this.#failures.ownerOf(context)
     if (memory === undefined || owner === undefined) return NO_STACK
     // ibv_wr_complete logs one entry, with wr_id 0, for all its requests.

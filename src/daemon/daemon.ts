@@ -54,6 +54,7 @@ import { createSession, type Session } from './session/client-session.ts'
 import { createRefusal } from './session/refuse-connection.ts'
 import { createReserve, type Reserve } from './session/reserve.ts'
 import { isServed, isShared, ownUserOnly, type Served } from './session/served-users.ts'
+import { waitsOfQueues } from './stat.ts'
 import type { DaemonState } from './state.ts'
 import { TraceHub } from './trace/trace-hub.ts'
 
@@ -413,7 +414,12 @@ class RunningDaemon implements Daemon {
       cm: clients.use('rdma_cm'),
       failures,
       check: config.check
-        ? new DaemonChecker(core, nowMicroseconds, { contexts, failures, containment }, config)
+        ? new DaemonChecker(
+            core,
+            nowMicroseconds,
+            { contexts, failures, containment, waits: () => waitsOfQueues(devices.all) },
+            config,
+          )
         : undefined,
       torment: torment?.decisions,
       destroyWaits: createDestroyWaits(({ object: { context }, failure }) => {

@@ -4,7 +4,9 @@
 import { stat as coreStat } from '../core/stat.ts'
 import { countersOf } from '../drivers/rxe/counts.ts'
 import { qpsFrom } from '../drivers/rxe/qp-stat.ts'
+import { type ContextWait, waitsOfDevice } from '../drivers/rxe/waits.ts'
 import { failureText } from '../spec/check/failures.ts'
+import { inReportOrder } from '../spec/check/waits.ts'
 import type { DeviceStat, QpCursor, QpStat, Stat, ToolReply, WaitStat } from '../uapi/tool.ts'
 import type { DaemonState } from './state.ts'
 
@@ -36,12 +38,34 @@ export const qpsOf = (daemon: DaemonState, cursor?: QpCursor): ToolReply => {
   return { qps }
 }
 
-/** The destroys that wait until programs acknowledge events. */
-export const waitsOf = ({ destroyWaits, failures }: DaemonState): readonly WaitStat[] =>
-  destroyWaits.current().map(({ object: { context }, failure }) => {
-    const { pid = 0, command = '' } = (context && failures.ownerOf(context)) ?? {}
-    return { device: failure.device, pid, command, text: failureText(failure) }
-  })
+/** Maximum waits in a reply, which must fit into one message. */
+const MAX_WAITS = 100
+
+/** What programs wait for: destroys, then queues, in the order of reports. */
+export const waitsOf = ({ destroyWaits, devices, failures }: DaemonState): readonly WaitStat[] => {
+  const destroys = destroyWaits.current().map(({ object: { context }, failure }) => ({
+    context,
+    device: failure.device,
+    id: 'events-unacknowledged' as const,
+    text: failureText(failure),
+  }))
+  const ofQueues = waitsOfQueues(devices.all).map(({ context, wait: { id, text } }) => ({
+    context,
+    device: context.device.name,
+    id,
+    text,
+  }))
+  return inReportOrder([...destroys, ...ofQueues])
+    .slice(0, MAX_WAITS)
+    .map(({ context, device, id, text }) => {
+      const { pid = 0, command = '' } = (context && failures.ownerOf(context)) ?? {}
+      return { device, pid, command, id, text }
+    })
+}
+
+/** The waits of programs for queues of devices. */
+export const waitsOfQueues = (devices: DaemonState['devices']['all']): ContextWait[] =>
+  devices.flatMap(({ rxe }) => (rxe === undefined ? [] : waitsOfDevice(rxe.state)))
 
 /** Maximum number of processes in a stat. */
 const MAX_PROCESSES = 10

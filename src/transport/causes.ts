@@ -94,6 +94,12 @@ export const countRnrNak = (s: EngineState, row: number): number => {
   return times
 }
 
+/** Number of RNR NAKs for the oldest unacknowledged PSN. */
+export const rnrNaksOf = (s: EngineState, row: number): number => {
+  const counted = s.rnrNaks.get(row)
+  return counted !== undefined && counted.psn === s.rows[row * QP.WORDS + QP.COMP_PSN] ? counted.times : 0
+}
+
 /** Clears the stored cause and the RNR NAK count of a row that is reset or destroyed. */
 export const forgetCauses = (s: EngineState, row: number): void => {
   if (s.storedCauses.size > 0) s.storedCauses.delete(row)

@@ -14,7 +14,7 @@ import { reliableService, Service, serviceBits } from '../spec/wire/services.ts'
 import type { Arena } from '../wire/arena.ts'
 import { bthPkey, bthVersion } from '../wire/bth.ts'
 import { checkPacket } from '../wire/packet.ts'
-import { forgetCauses } from './causes.ts'
+import { forgetCauses, rnrNaksOf } from './causes.ts'
 import { onReadDmaFailed, onResponse, onTimer } from './completer/completer.ts'
 import { enterError, flushReceives, flushSends, onDrained } from './completer/completion.ts'
 import { DmaKind, flushDma, flushDmaOf } from './dma.ts'
@@ -76,6 +76,8 @@ export interface Engine {
   stateOf(row: number): number
   /** Calls `visit` for each row whose oldest send got RNR NAKs and nothing else so far. `psn`: the send's PSN. */
   visitRnrWaits(visit: (row: number, psn: number, rnrNaks: number) => void): void
+  /** Number of RNR NAKs for the oldest outstanding request. */
+  rnrNaks(row: number): number
   /**
    * Sends the oldest responses of a queue pair, and the ACK or NAK that is due, if the port has space. False if there
    * are none.
@@ -172,6 +174,7 @@ export const createEngine = (env: Environment, options: EngineOptions = {}): Eng
       for (const [row, { psn, times }] of s.rnrNaks)
         if (s.rows[row * QP.WORDS + QP.COMP_PSN] === psn) visit(row, psn, times)
     },
+    rnrNaks: row => rnrNaksOf(s, row),
     sendResponses: (row, sink) => sendResponses(s, row, sink),
     forgetSrq: srqn => dropSrq(s, srqn),
     onDoorbell: row => onDoorbell(s, row),

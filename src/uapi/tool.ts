@@ -7,6 +7,7 @@ import type { Finding } from '../spec/check/findings.ts'
 import type { Omission } from '../spec/check/omissions.ts'
 import type { BufferCheck } from '../spec/check/requests.ts'
 import type { TormentDecision } from '../spec/check/torment.ts'
+import type { WaitId } from '../spec/check/waits.ts'
 import type { FaultRuleCounts } from '../spec/faults.ts'
 import type { Attributes, ObjectClass } from '../spec/schema/schema.ts'
 
@@ -77,16 +78,18 @@ export type ToolRequest =
   | { readonly kind: 'stat'; readonly devices?: readonly string[] }
   /** The next queue pairs of all devices. `cursor`: `next` of the previous reply. */
   | { readonly kind: 'qps'; readonly cursor?: QpCursor }
-  /** Destroys that wait until programs acknowledge events. */
+  /** What programs wait for: destroys, and queues (spec/check/waits.ts). */
   | { readonly kind: 'waits' }
+  /** Reports what programs wait for now as findings. */
+  | { readonly kind: 'report-waits' }
   /** The reply follows when the context with this number has ended and its objects are destroyed. */
   | { readonly kind: 'closed'; readonly context: number }
   /** The fault rules. `set` first replaces them. */
   | { readonly kind: 'fault'; readonly set?: string }
   /** Adds or removes a device. The reply lists the devices after the change. */
   | { readonly kind: 'device'; readonly add?: DeviceSpec; readonly remove?: string }
-  /** Sends earlier and later findings as TRACE messages. */
-  | { readonly kind: 'findings' }
+  /** Sends earlier and later findings as TRACE messages. `hang`: waits of this many seconds are findings. */
+  | { readonly kind: 'findings'; readonly hang?: number }
   /** How often each finding was found so far, with leaks of ended programs; and totals. */
   | { readonly kind: 'counts' }
   /**
@@ -176,12 +179,13 @@ export interface QpStat {
   readonly lastError?: FailureJson
 }
 
-/** A destroy that waits until the program acknowledges events. */
+/** What a program waits for. */
 export interface WaitStat {
   readonly device: string
   readonly pid: number
   readonly command: string
-  /** The object and the unacknowledged events, as a sentence. */
+  readonly id: WaitId
+  /** A sentence without its full stop. */
   readonly text: string
 }
 

@@ -83,6 +83,37 @@ it('the first receive of an unreliable queue pair is not late: earlier messages 
   assert.deepEqual(s.ids(), [])
 })
 
+it('a CQ that was armed and then polled in part is found when it is destroyed, unless the rest was polled', () => {
+  for (const [polledLater, ids] of [
+    [1, ['lost-wakeup warning', 'completions-unpolled note']],
+    [2, []],
+  ] as const) {
+    const s = requestScenario()
+    s.complete(s.post())
+    s.complete(s.post())
+    s.call('cq', 'reqNotify', s.cq)
+    s.poll(1)
+    s.advance(500_000)
+    s.poll(polledLater)
+    s.advance(1_000_000)
+    assert.deepEqual(s.ids(), [])
+    s.destroy('cq', s.cq)
+    assert.deepEqual(s.ids(), ids)
+  }
+})
+
+it('a completion after the poll in part raises an event', () => {
+  const s = requestScenario()
+  s.complete(s.post())
+  s.complete(s.post())
+  s.call('cq', 'reqNotify', s.cq)
+  s.poll(1)
+  s.complete(s.post())
+  s.advance(2_000_000)
+  s.destroy('cq', s.cq)
+  assert.deepEqual(s.ids(), ['completions-unpolled note'])
+})
+
 it('deregistering a region before the completion of its request is polled is a warning, unless it was flushed', () => {
   for (const [polled, status, ids] of [
     [0, SUCCESS, ['region-in-use warning']],

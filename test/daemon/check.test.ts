@@ -95,7 +95,7 @@ test('the steps of a call that continues later have the stack of the call', () =
   const ignore = (): void => {}
   const contexts = new Contexts(createRingPool(), ignore, ignore, containment)
   const failures = createFailureReports(core, () => 0, ignore, ignore)
-  const checker = new DaemonChecker(core, () => 0, { contexts, failures, containment })
+  const checker = new DaemonChecker(core, () => 0, { contexts, failures, containment, waits: () => [] })
   const [stack, other] = [['first'], ['second']]
   const seen: (Stack | undefined)[] = []
   function* steps(): Generator<void> {

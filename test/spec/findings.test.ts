@@ -60,7 +60,7 @@ const page = (): string =>
     'userdma check -- ./stale-rkey',
     '```',
     '',
-    'Programs of rdma_cm (`--cm` at the end of the name) also need `-lrdmacm`.',
+    'Programs that include `cm.h` also need `-lrdmacm`.',
     '',
     'Error: a request failed, or the program cannot work. Warning: the program works here, but leaks, or fails on other',
     'adapters. Notes are printed with `--notes`.',

@@ -33,6 +33,10 @@ export interface CheckOptions extends JoinOptions {
   readonly json?: boolean
   readonly sarif?: string
   readonly notes?: boolean
+  /** Also leaks of programs that a signal ended. */
+  readonly leaks?: boolean
+  /** Seconds. */
+  readonly hang?: string
   readonly races?: boolean
   readonly failOn?: string
   /** Paths of files. */
@@ -49,6 +53,15 @@ const failLimitOf = (text: string): FailLimit => {
   return found
 }
 
+/** The maximum of --hang: a day. */
+const MAX_HANG = 86_400
+
+const secondsOf = (text: string): number => {
+  const seconds = Number(text)
+  if (/^\d+$/.test(text) && seconds >= 1 && seconds <= MAX_HANG) return seconds
+  throw new UsageError(`--hang "${text}" is not a number of seconds from 1 to ${MAX_HANG}`)
+}
+
 const readSuppressions = (paths: readonly string[]) => {
   try {
     return paths.flatMap(path => parseSuppressions(readFileSync(path, 'utf8'), path))
@@ -60,18 +73,22 @@ const readSuppressions = (paths: readonly string[]) => {
 const plural = (count: number, word: string): string => `${count} ${word}${count === 1 ? '' : 's'}`
 
 /**
- * Returns a function that decides what happens to a finding: `hide` (a note that was not asked for), `suppress` (only
- * counted), `show`, or `fail`: it is shown, and the exit status is FOUND_STATUS. Throws UsageError.
+ * Returns a function that decides what happens to a finding: `ignore`; `hide` (a note, or a leak of a program that a
+ * signal ended, that was not asked for: only counted); `suppress` (only counted); `show`; or `fail`: it is shown, and
+ * the exit status is FOUND_STATUS. Throws UsageError.
  */
 export const createJudge = (
-  { failOn: text = 'error', suppressions: paths = [], notes }: CheckOptions,
+  { failOn: text = 'error', suppressions: paths = [], notes, leaks }: CheckOptions,
   symbols: Symbols,
 ) => {
   const failOn = failLimitOf(text)
   const suppressions = readSuppressions(paths)
-  return (finding: Finding): 'hide' | 'suppress' | 'show' | 'fail' => {
-    if (finding.severity === 'note' && !notes && failOn !== 'note') return 'hide'
-    if (suppressionOf(suppressions, finding.id, framesOfFinding(finding, symbols)) !== undefined) return 'suppress'
+  const isSuppressed = (finding: Finding): boolean =>
+    suppressions.length > 0 && suppressionOf(suppressions, finding.id, framesOfFinding(finding, symbols)) !== undefined
+  return (finding: Finding): 'ignore' | 'hide' | 'suppress' | 'show' | 'fail' => {
+    const isHidden = finding.severity === 'note' ? !notes && failOn !== 'note' : finding.wasKilled && !leaks
+    if (isSuppressed(finding)) return isHidden ? 'ignore' : 'suppress'
+    if (isHidden) return 'hide'
     return isFailure(finding.severity, failOn) ? 'fail' : 'show'
   }
 }
@@ -82,6 +99,7 @@ export const check = async (program: string, args: readonly string[], options: C
     throw new UsageError('--gen-suppressions and --json exclude each other: a block follows the text of its finding')
   checkProgram(program, args)
   const recording = { stacks: true, events: options.races === true }
+  const hang = options.hang === undefined ? undefined : secondsOf(options.hang)
   // Throws if a library is missing, before a daemon is started.
   preloadedLibraries(recording)
   const symbols = createSymbols()
@@ -91,12 +109,14 @@ export const check = async (program: string, args: readonly string[], options: C
   const sarif = options.sarif === undefined ? undefined : openOutput(options.sarif)
   const print = output.write
   const shown: Finding[] = []
+  const hidden: Finding[] = []
   let suppressed = 0
   let hasFailure = false
   const onFinding = (finding: Finding): void => {
     const verdict = judge(finding)
     if (verdict === 'suppress') suppressed++
-    if (verdict === 'suppress' || verdict === 'hide') return
+    if (verdict === 'hide') hidden.push(finding)
+    if (verdict !== 'show' && verdict !== 'fail') return
     hasFailure ||= verdict === 'fail'
     shown.push(finding)
     if (options.json) return
@@ -108,8 +128,15 @@ export const check = async (program: string, args: readonly string[], options: C
   const joined = await joinDaemon({ ...options, private: isPrivate, check: true }, { onFinding })
   let programEnd: ProgramEnd
   try {
-    await joined.client.subscribeFindings()
-    programEnd = await runUnder(joined, program, args, recording)
+    await joined.client.subscribeFindings(hang)
+    // The program gets the signal too, and may handle it.
+    const onInterrupt = (): void => void joined.client.reportWaits().catch(() => {})
+    process.on('SIGINT', onInterrupt)
+    try {
+      programEnd = await runUnder(joined, program, args, recording)
+    } finally {
+      process.off('SIGINT', onInterrupt)
+    }
     // Messages of the session stay in order: all findings have arrived before this reply.
     const { counts, omissions, calls } = await joined.client.counts()
     const { contexts } = await joined.client.stat()
@@ -119,7 +146,7 @@ export const check = async (program: string, args: readonly string[], options: C
     if (options.json) {
       for (const [finding, count] of counted) print(`${JSON.stringify(findingJson(finding, symbols, count))}\n`)
       for (const omission of omissions) print(`${JSON.stringify(omissionJson(omission))}\n`)
-    } else print(summary(counted, suppressed, omissions, calls > 0 || contexts > 0))
+    } else print(summary(counted, hidden, suppressed, omissions, calls > 0 || contexts > 0))
     sarif?.write(`${JSON.stringify(sarifLog(counted, symbols, packageVersion(), omissions), null, 2)}\n`)
   } finally {
     await joined.leave()
@@ -138,9 +165,21 @@ const warnRunning = (contexts: number): void => {
     )
 }
 
+/** The hidden findings, with the options that show them: ` (3 notes: --notes; 1 leak: --leaks)`; empty: none. */
+const hiddenText = (hidden: readonly Finding[]): string => {
+  const notes = hidden.filter(({ severity }) => severity === 'note').length
+  const leaks = hidden.length - notes
+  const texts = [
+    ...(notes > 0 ? [`${plural(notes, 'note')}: \`--notes\``] : []),
+    ...(leaks > 0 ? [`${plural(leaks, 'leak')} of programs that a signal ended: \`--leaks\``] : []),
+  ]
+  return texts.length === 0 ? '' : ` (${texts.join('; ')})`
+}
+
 /** The last lines of the output. `hasCalls`: a program has made a call, or has a device open. */
 const summary = (
   counted: readonly (readonly [Finding, number])[],
+  hidden: readonly Finding[],
   suppressed: number,
   omissions: readonly Omission[],
   hasCalls: boolean,
@@ -154,7 +193,7 @@ const summary = (
   const noFindings = hasCalls ? 'no findings' : 'no findings: no program made a call of verbs'
   const repeated = counted.filter(([, count]) => count > 1)
   return [
-    `userdma check: ${severityTexts.join(', ') || noFindings}${suppressed === 0 ? '' : `, ${suppressed} suppressed`}`,
+    `userdma check: ${severityTexts.join(', ') || noFindings}${hiddenText(hidden)}${suppressed === 0 ? '' : `, ${suppressed} suppressed`}`,
     ...repeated.map(([{ id, text }, count]) => `  ${count} times ${id}: ${printable(text)}`),
     ...omissions.map(omission => `  left out: ${omissionText(omission)}`),
     '',

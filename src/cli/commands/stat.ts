@@ -1,6 +1,7 @@
 /*
  * `userdma stat`: shows the objects, sessions, memory and counters of a daemon, or its queue pairs (`--qps`).
  */
+import { setTimeout } from 'node:timers/promises'
 import { otherCounts } from '../../spec/counters.ts'
 import { printable } from '../../trace/printable.ts'
 import type { QpStat, Stat, WaitStat } from '../../uapi/tool.ts'
@@ -123,16 +124,30 @@ export const qpsText = (qps: readonly QpStat[]): string => {
   return `${lines.join('\n')}\n`
 }
 
-/** The end of the output of `userdma stat --qps`: destroys that wait until their programs have acknowledged events. */
+/** The end of the output of `userdma stat --qps`: what programs wait for. */
 export const waitsText = (waits: readonly WaitStat[]): string =>
   waits.map(({ device, pid, command, text }) => `${device}: (${pid}, ${printable(command)}) ${text}\n`).join('')
+
+/** Milliseconds between two looks at what programs wait for: what has changed is work in progress. */
+const SECOND_LOOK = 250
+
+/** The waits that two looks find. */
+const lastingWaits = async (client: Pick<ToolClient, 'waits'>): Promise<readonly WaitStat[]> => {
+  const first = await client.waits()
+  if (first.length === 0) return first
+  await setTimeout(SECOND_LOOK)
+  const second = await client.waits()
+  return second.filter(({ pid, device, text }) =>
+    first.some(wait => wait.pid === pid && wait.device === device && wait.text === text),
+  )
+}
 
 /** The command. */
 export const stat = (options: QueryOptions): Promise<void> =>
   printFromDaemon(options, async client => {
     if (options.qps) {
       const qps = await client.qps()
-      return options.json ? `${JSON.stringify(qps, null, 2)}\n` : qpsText(qps) + waitsText(await client.waits())
+      return options.json ? `${JSON.stringify(qps, null, 2)}\n` : qpsText(qps) + waitsText(await lastingWaits(client))
     }
     const current = await client.stat()
     return options.json ? `${JSON.stringify(current, null, 2)}\n` : statText(current, client.socket)

@@ -13,7 +13,7 @@ import { addHook } from '../../core/devices/registry.ts'
 import { systemDevice } from '../../core/devices/system.ts'
 import { addFailureHandler } from '../../core/failures.ts'
 import { onRegionUnmapped } from '../../core/memory/unmapped-regions.ts'
-import type { CallContext, Context, Core, Device, Hook, RequestPoll } from '../../core/model.ts'
+import type { CallContext, Context, Core, CoreObject, Device, Hook, RequestPoll } from '../../core/model.ts'
 import type { Program, Stack } from '../../spec/check/findings.ts'
 import { CallError, UnknownLimitError } from '../../spec/errno.ts'
 import { addressText } from '../../wire/address.ts'
@@ -34,6 +34,10 @@ export interface HostSources extends Pick<CheckerSources, 'adapters' | 'buffers'
   callStack(): () => Stack
   /** As in `CheckerSources`. `number`: the QPN, or the handle of the SRQ. */
   postStack(context: Context, queue: number, number: number, wrId: bigint): Stack
+  /** Whether a signal ended the program of a context that is being closed. Absent: never. */
+  wasKilled?(context: Context): boolean
+  /** A context is about to be closed: no object is destroyed yet. May be called several times. */
+  closing?(context: Context): void
   /** The event logs of programs. Absent: no search for races. */
   readonly events?: Omit<RaceSources, 'memoryOf'>
 }
@@ -52,6 +56,25 @@ const deviceWithGid =
 const NO_STACK: Stack = []
 const noStack = (): Stack => NO_STACK
 
+/** Offsets of `qp` in struct rdma_cm_id (rdma_cma.h), and of `qp_num` in struct ibv_qp (verbs.h), 64 bits. */
+const CM_ID_QP = 24n
+const QP_NUMBER = 52n
+
+/** The number of the queue pair of an identifier (rdma_create_qp); undefined: none, or unknown. */
+const queuePairOf = ({ caller }: CallContext, { events }: CoreObject): number | undefined => {
+  const wordAt = (address: bigint, bytes: number): DataView => {
+    const copy = caller.copyIn(address, bytes)
+    return new DataView(copy.buffer, copy.byteOffset, bytes)
+  }
+  try {
+    const qp = wordAt((events?.userHandle ?? 0n) + CM_ID_QP, 8).getBigUint64(0, true)
+    return qp === 0n ? undefined : wordAt(qp + QP_NUMBER, 4).getUint32(0, true)
+  } catch (error) {
+    if (error instanceof CallError) return undefined
+    throw error
+  }
+}
+
 /**
  * The hook that reports the calls of a device to the checker. `poll`: undefined if the driver reports no requests;
  * `onUnchecked`: called at a call on queue pairs by a context that is not checked.
@@ -64,6 +87,9 @@ const hookOf = (
   onUnchecked: () => void,
 ): Hook => {
   const stacks = new WeakMap<CallContext, () => Stack>()
+  const closed = new WeakSet<Context>()
+  /** At the destroy of an identifier: the number of its queue pair. */
+  const queuePairs = new WeakMap<CallContext, number | undefined>()
   return {
     pre(call, object, args) {
       const { context, entry, why } = call
@@ -73,7 +99,14 @@ const hookOf = (
       }
       // First the driver reports what the program has polled before the call.
       if (entry.class.name === 'cq' && entry.name !== 'create') poll?.reportCq(object)
+      if (why === 'close' && !closed.has(context)) {
+        closed.add(context)
+        closingContext = context
+        sources.closing?.(context)
+        closingContext = undefined
+      }
       if (why !== 'call') return
+      if (entry.class.name === 'cm_id' && entry.name === 'destroy') queuePairs.set(call, queuePairOf(call, object))
       // Captured now: when an asynchronous handler ends, another call may run.
       const stack = sources.callStack()
       stacks.set(call, stack)
@@ -114,6 +147,8 @@ const hookOf = (
               : { errno: 0, reason: '' },
         }),
         why,
+        ...(queuePairs.get(call) !== undefined && { queuePair: queuePairs.get(call)! }),
+        ...(why === 'close' && sources.wasKilled?.(context) && { wasKilled: true }),
         get stack() {
           return stack()
         },
@@ -122,7 +157,11 @@ const hookOf = (
   }
 }
 
+/** The context that is about to be closed: it is not in its device's list any more. */
+let closingContext: Context | undefined
+
 const contextOf = (devices: ReadonlyMap<number, Device>, id: number): Context | undefined => {
+  if (closingContext?.id === id) return closingContext
   for (const { contexts } of devices.values()) for (const context of contexts) if (context.id === id) return context
   return undefined
 }
@@ -192,6 +231,8 @@ export const createChecker = (core: Core, report: ReportFinding, sources: HostSo
   )
   addFailureHandler(core, (failure, device, context) => {
     if (context === undefined || !sources.isChecked(context)) return
+    // Its memory ends before the context: what the program has waited for is the first finding.
+    if (failure.cause.id === 'LOCAL_ENDED') sources.closing?.(context)
     const { peer, wrId = 0n } = failure
     checker.failed({
       time: sources.now(),

@@ -47,7 +47,7 @@ type TraceRequest = Extract<ToolRequest, { kind: 'trace' }>
 
 const UNKNOWN_REQUEST: ToolReply = {
   error:
-    'unknown request of a tool: this daemon answers config, stat, qps, waits, closed, fault, device, findings, counts, trace and capture',
+    'unknown request of a tool: this daemon answers config, stat, qps, waits, report-waits, closed, fault, device, findings, counts, trace and capture',
 }
 
 const FINDINGS_REFUSED: ToolReply = { error: 'only the user of this daemon may see findings' }
@@ -75,13 +75,15 @@ const parseRequest = (text: string): ToolRequest | undefined => {
   }
   if (typeof value !== 'object' || value === null) return undefined
   const fields = value as Partial<Record<string, unknown>>
-  const { kind, tag = '', pcap = false, set, abi = false, add, remove, cursor, devices, context } = fields
+  const { kind, tag = '', pcap = false, set, abi = false, add, remove, cursor, devices, context, hang } = fields
   if (kind === 'qps' && cursor === undefined) return { kind }
   if (kind === 'qps') return isQpCursor(cursor) ? { kind, cursor } : undefined
   if (kind === 'stat' && devices === undefined) return { kind }
   if (kind === 'stat') return isListOfText(devices) ? { kind, devices } : undefined
+  if (kind === 'findings' && typeof hang === 'number') return { kind, hang }
   if (kind === 'findings' || kind === 'counts' || kind === 'capture') return { kind }
-  if (kind === 'config' || kind === 'waits' || (kind === 'fault' && set === undefined)) return { kind }
+  if (kind === 'config' || kind === 'waits' || kind === 'report-waits' || (kind === 'fault' && set === undefined))
+    return { kind }
   if (kind === 'closed') return typeof context === 'number' ? { kind, context } : undefined
   if (kind === 'fault' && typeof set === 'string') return { kind, set }
   if (kind === 'device' && add === undefined) return typeof remove === 'string' ? { kind, remove } : undefined
@@ -250,10 +252,11 @@ export class ToolRequests {
     return { tracing: true }
   }
 
-  #watchFindings(): ToolReply {
+  #watchFindings(hang: number | undefined): ToolReply {
     if (!this.#session.isTrusted) return FINDINGS_REFUSED
     if (this.#daemon.check === undefined) return { error: 'this daemon does not check programs; start it with --check' }
     if (this.#endSubscription) return { error: 'this session is subscribed already' }
+    if (hang !== undefined) this.#daemon.check.waits.reportAfter(hang)
     this.#endSubscription = this.#daemon.check.subscribe(finding => this.#post({ finding }))
     return { tracing: true }
   }
@@ -307,6 +310,10 @@ export class ToolRequests {
         return isTrusted
           ? { waits: waitsOf(this.#daemon) }
           : { error: 'only the user of this daemon may see what programs wait for' }
+      case 'report-waits':
+        if (!isTrusted) return FINDINGS_REFUSED
+        this.#daemon.check?.waits.reportAll()
+        return { tracing: true }
       case 'closed':
         return { closed: true }
       case 'fault': {
@@ -316,7 +323,7 @@ export class ToolRequests {
       case 'device':
         return this.#changeDevices(request)
       case 'findings':
-        return this.#watchFindings()
+        return this.#watchFindings(request.hang)
       case 'counts':
         return this.#countFindings()
       case 'capture':

@@ -8,13 +8,13 @@ import { findGid } from '../../core/devices/gids.ts'
 import { hasFailureHandlers, reportFailure } from '../../core/failures.ts'
 import type { Context, Device } from '../../core/model.ts'
 import { type Cause, type CauseName, causeOfCode, createCause } from '../../spec/check/causes.ts'
-import { type Failure, type FailurePeer, isNote } from '../../spec/check/failures.ts'
+import { type Failure, isNote } from '../../spec/check/failures.ts'
 import { QpState } from '../../spec/enums.ts'
 import { joinWords } from '../../spec/memory.ts'
 import { WcStatus } from '../../spec/work.ts'
 import { Send } from '../../transport/types.ts'
 import { addressText } from '../../wire/address.ts'
-import type { Failures, QpObject, RxeState } from './state.ts'
+import type { ConnectedPeer, Failures, QpObject, RxeState } from './state.ts'
 
 const { WR_FLUSH_ERR, REM_INV_REQ_ERR, REM_ACCESS_ERR, REM_OP_ERR, REM_INV_RD_REQ_ERR } = WcStatus.values
 const { ERR } = QpState.values
@@ -35,12 +35,6 @@ interface Nak {
   readonly peer: number
   readonly psn: number
   readonly cause: Cause
-}
-
-interface ConnectedPeer {
-  readonly peer: FailurePeer
-  /** The peer's device, if it belongs to this core. */
-  readonly state: RxeState | undefined
 }
 
 /** The same for the two types of queue pair that can be connected to each other: `rc`, `uc`, `xrc`. */
@@ -153,6 +147,7 @@ export const createFailures = (state: () => RxeState, deviceOf: () => Device): F
     },
     event: (row, type, cause) => reportQp(row, { kind: 'event', event: type, cause }),
     report,
+    peerOf,
     last: row => lastFailures.get(row),
     forget(row) {
       lastFailures.delete(row)

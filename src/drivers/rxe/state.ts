@@ -4,7 +4,7 @@
 import type { CallContext, Context, CoreObject, Device, RequestPoll } from '../../core/model.ts'
 import type { FlowAddress, Port } from '../../phy/port.ts'
 import type { Cause } from '../../spec/check/causes.ts'
-import type { Failure } from '../../spec/check/failures.ts'
+import type { Failure, FailurePeer } from '../../spec/check/failures.ts'
 import type { RequestWatcher, WorkRequest } from '../../spec/check/requests.ts'
 import type { postSend, QpAttributeName, qpMethods } from '../../spec/classes/qp/qp.ts'
 import type { In, ObjectClass } from '../../spec/schema/schema.ts'
@@ -79,12 +79,20 @@ export type QpObject = CoreObject<QueuePair>
 /** The objects of a queue pair; an XRC target may have several. */
 export const openersOf = (qp: QpObject): readonly QpObject[] => qp.state.openers ?? [qp]
 
+export interface ConnectedPeer {
+  readonly peer: FailurePeer
+  /** The state of the peer's device, if it belongs to this core. */
+  readonly state: RxeState | undefined
+}
+
 /** Records of failures (failures.ts). */
 export interface Failures extends Causes {
   /** Reports an asynchronous event of a queue pair. */
   event(row: number, type: number, cause: Cause): void
   /** Reports a failure that belongs to no queue pair, such as an event of a CQ. */
   report(failure: Omit<Failure, 'device'>, context: Context | undefined): void
+  /** The peer of a row; undefined for a queue pair without a path. */
+  peerOf(row: number): ConnectedPeer | undefined
   /** The last failure of this row, without drops and notes. */
   last(row: number): Failure | undefined
   /** The queue pair was reset or destroyed: deletes its records. */

@@ -50,6 +50,8 @@ export interface Finding {
   readonly text: string
   /** Further facts, for example the attributes of both ends. One line each. */
   readonly details: readonly string[]
+  /** Present for a leak of a program that a signal ended. */
+  readonly wasKilled?: true
   /** The process; absent in the library. */
   readonly program?: Program
   /** Name of the device. */
@@ -216,8 +218,21 @@ const table = {
   'infinite-timeout': {
     severity: 'note',
     title: 'timeout 0 waits without limit for an answer',
-    why: 'Timeout 0 switches the transport timer off (IBA 9.7.6): after a lost packet the request never completes.',
+    why: 'Timeout 0 switches the transport timer off (IBA 9.7.6): after a lost packet the request never completes. The finding is a warning if a request waits and its peer is gone.',
     advice: 'set timeout to 14 (67 ms) or more',
+  },
+  'endless-rnr': {
+    severity: 'warning',
+    title: 'a message waits without limit for a receive of the peer',
+    why: 'With rnr_retry 7 the sender repeats a message until the peer has posted a receive (IBA 9.7.5.2.8): if the peer posts none, the request never completes, and no failure tells why. The finding has the numbers of receives and messages. It is reported when the program is ended by a signal, on Ctrl-C, or with `--hang`.',
+    advice:
+      'post a receive for each message, before the message is sent; to fail instead of waiting, set rnr_retry below 7',
+  },
+  'both-receive': {
+    severity: 'note',
+    title: 'both ends of a connection wait for a message',
+    why: 'Each end has receives posted, and neither has a send outstanding: if both programs wait for a message, none comes. It is reported when the program is ended by a signal, on Ctrl-C, or with `--hang`.',
+    advice: 'look for a send that one end has left out, or that it sends only after a message of the other',
   },
   'connected-to-itself': {
     severity: 'note',
@@ -225,6 +240,26 @@ const table = {
     why: 'dest_qp_num and dgid name the queue pair itself, which receives its own messages. This is legal, but rarely intended.',
     advice: "exchange the numbers of both queue pairs, and set dest_qp_num to the peer's",
     libraryAdvice: "exchange the endpoints of both queue pairs: qp.connect takes the peer's",
+  },
+
+  // ---- rdma_cm ----
+  'cm-id-destroyed-early': {
+    severity: 'warning',
+    title: 'an identifier of rdma_cm was destroyed before its queue pair',
+    why: 'rdma_destroy_id ends the connection and frees the identifier, but not the queue pair that rdma_create_qp has created (rdma_destroy_id(3)): nothing else destroys it, and rdma_destroy_qp needs the identifier.',
+    advice: 'call rdma_destroy_qp before rdma_destroy_id, or rdma_destroy_ep instead of both',
+  },
+  'conn-param-uninitialised': {
+    severity: 'warning',
+    title: 'a field of rdma_conn_param has a value beyond its range',
+    why: 'retry_count and rnr_retry_count have 3 bits, flow_control and srq are 0 or 1 (rdma_connect(3)). Linux takes larger values for the largest; most often the program has not initialised the struct, and other fields are random too.',
+    advice: 'initialise all fields: struct rdma_conn_param parameters = {0}, then set those that the connection needs',
+  },
+  'receives-after-accept': {
+    severity: 'note',
+    title: 'the first receive was posted after the connection was accepted',
+    why: 'The peer may send as soon as it has the acceptance: without a receive its message waits for RNR retries, or fails (IBA 9.7.5.2.8). The finding is a note because the peer may send later.',
+    advice: 'post receives between rdma_create_qp and rdma_accept',
   },
 
   // ---- remote memory ----
@@ -507,6 +542,13 @@ const table = {
     advice: 'signal at least one request in max_send_wr, and poll its completion',
     libraryAdvice: 'post at least one request in maxSendWr without { signaled: false }, and poll its completion',
   },
+  'not-signaled': {
+    severity: 'warning',
+    title: 'a program waits, and its last sends are complete and not signaled',
+    why: 'A send without IBV_SEND_SIGNALED, on a queue pair without sq_sig_all, has a completion only if it fails (IBA 10.8.6): a program that waits for its completion waits without end. It is reported when the program is ended by a signal, on Ctrl-C, or with `--hang`; as a note if receives are posted, for which the program may wait instead.',
+    advice:
+      'set IBV_SEND_SIGNALED in each request whose completion the program waits for, or create the queue pair with sq_sig_all',
+  },
   'late-receives': {
     severity: 'warning',
     title: 'a message arrived before a receive was posted',
@@ -518,8 +560,9 @@ const table = {
   },
   'lost-wakeup': {
     severity: 'warning',
-    title: 'a CQ was not polled for a second, and was never armed, or was armed with completions in it',
-    why: 'Only the next completion after ibv_req_notify_cq raises an event; completions that are in the CQ already raise none, so the program waits for another one, perhaps for ever. A CQ that was never armed is reported if it has a channel and was never polled.',
+    title:
+      'a CQ was not polled for a second, and was not armed, or was armed with completions that the program did not poll afterwards',
+    why: 'Only the next completion after ibv_req_notify_cq raises an event; completions that are in the CQ already raise none, so the program waits for another one, perhaps for ever. The program must poll until the CQ is empty, not only a fixed number of completions. A CQ that is not armed is reported if it has a channel, and either was never armed nor polled, or the program is ended by a signal or hangs (`--hang`).',
     advice: 'call ibv_req_notify_cq, then poll the CQ until it is empty, and only then wait for the event',
     libraryAdvice:
       'call cq.arm, then poll until the queue is empty, and only then wait for the event; cq.wait and `for await` do so',
@@ -578,7 +621,7 @@ const table = {
   'refused-call': {
     severity: 'warning',
     title: 'a call was refused for its arguments',
-    why: 'The call returns an error and has no effect. The finding has the reason, if known. The finding is a note if only max_inline_data is too large: no call returns its limit, so programs try several values.',
+    why: 'The call returns an error and has no effect. The finding has the reason, if known. The finding is a note if only max_inline_data is too large: no call returns its limit, so programs try several values. A refused call of rdma_cm is reported when its identifier is destroyed: as an error if the identifier needs the call to connect and the call never succeeded, else as a note. The header of rdma_cm takes 36 bytes of the private data of a request: 56 are left with RDMA_PS_TCP, 180 with RDMA_PS_UDP.',
     advice: 'check the result of every call',
   },
   'post-wrong-state': {
@@ -587,6 +630,13 @@ const table = {
     why: 'Sends can be posted from RTS on, receives from INIT on (IBA 10.3.1, 10.8.3). The call returns EINVAL, and no completion follows.',
     advice: 'move the queue pair to RTS before the first send, and check the result of every post',
     libraryAdvice: 'call qp.connect or qp.activate before the first send',
+  },
+  'sends-lost': {
+    severity: 'warning',
+    title: 'a queue pair was moved to ERR, or its connection ended, while sends were outstanding',
+    why: 'The move to ERR flushes requests that are not complete (IBA 10.3.1): their messages may have arrived, in part, or not. rdma_disconnect moves the queue pair to ERR too. The finding is a note if the program has polled the flushed completions, or the requests have none.',
+    advice: 'wait for the completions of all sends before rdma_disconnect, or before the queue pair moves to ERR',
+    statuses: ['WR_FLUSH_ERR'],
   },
   'queue-full': {
     severity: 'note',

@@ -28,8 +28,8 @@ describe('userdma stat', () => {
     const qp = { device: 'rxe0', qpn: 17, pid: 5, command, type: 'RC', state: 'RTS' }
     const text = qpsText([{ ...qp, send: queue, receive: queue } as QpStat])
     assert.deepEqual(text.split('\n').slice(1), ['rxe0    0x11  5 x [2Jy  RC    RTS    -     0/1   0/1', ''])
-    const wait = { device: 'rxe0', pid: 5, command, text: 'destroy_cq waits' }
-    assert.equal(waitsText([wait]), 'rxe0: (5, x [2Jy) destroy_cq waits\n')
+    const wait = { device: 'rxe0', pid: 5, command, id: 'lost-wakeup', text: 'CQ 1 waits' } as const
+    assert.equal(waitsText([wait]), 'rxe0: (5, x [2Jy) CQ 1 waits\n')
   })
 
   it('shows queue pairs with peer, shared receive queue and last error, and "-" for what a queue pair lacks', () => {

@@ -123,7 +123,7 @@ test('an invalid request is answered with a list of valid requests', async t => 
       await client.tool(text),
       {
         error:
-          'unknown request of a tool: this daemon answers config, stat, qps, waits, closed, fault, device, findings, counts, trace and capture',
+          'unknown request of a tool: this daemon answers config, stat, qps, waits, report-waits, closed, fault, device, findings, counts, trace and capture',
       },
       text.slice(0, 60),
     )

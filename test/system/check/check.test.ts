@@ -103,9 +103,15 @@ const libraryProgram = (scope: Scope, lines: readonly string[]): string => {
 
 describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProgram('check_cases')) }, () => {
   it('finds the fault of each program, with its line', async t => {
-    const { found, status } = await checkScript(t, `${ids.map(id => `${faulty(id)} >&2`).join('; ')}; true`, [
-      '--races',
-    ])
+    // Programs that hang end by a signal after seconds: they run at the same time.
+    const hanging = ids.filter(id => readFileSync(join(sources, `${id}.c`), 'utf8').includes('alarm('))
+    const others = ids.filter(id => !hanging.includes(id))
+    const script = [
+      ...hanging.map(id => `${faulty(id)} >&2 &`),
+      ...others.map(id => `${faulty(id)} >&2;`),
+      'wait; true',
+    ]
+    const { found, status } = await checkScript(t, script.join(' '), ['--races'])
     for (const id of ids) assertFound(id, found)
     assert.equal(status, EX_DATAERR)
   })
@@ -477,6 +483,39 @@ describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProg
     const { signal, stderr } = await running.ended
     assert.match(stderr, /userdma check: 1 error\n/)
     assert.equal(signal, 'SIGINT')
+  })
+
+  it('what a program waits for is reported when it has waited for the time of --hang, and at its end', async t => {
+    const args = ['check', '--hang', '1', '--', 'sh', '-c', `${faulty('not-signaled')}; echo over`]
+    const { stderr } = await runUserdma(t, args, { env: cleanEnvironment() })
+    assert.match(
+      stderr,
+      /warning not-signaled: [\s\S]*userdma check: 1 warning \(8 leaks of programs that a signal ended/,
+    )
+    const wrong = await runUserdma(t, ['check', '--hang', 'x', '--', 'true'])
+    assert.match(wrong.stderr, /--hang "x" is not a number of seconds from 1 to 86400/)
+  })
+
+  it('“no findings” names hidden notes and leaks', async t => {
+    const both = await runUserdma(t, ['check', '--', 'sh', '-c', `${faulty('both-receive')}; true`])
+    assert.match(
+      both.stderr,
+      /userdma check: no findings \(1 note: `--notes`; 8 leaks of programs that a signal ended: `--leaks`\)\n/,
+    )
+    const shown = await runUserdma(t, ['check', '--leaks', '--', 'sh', '-c', `${faulty('both-receive')}; true`])
+    assert.match(shown.stderr, /userdma check: 8 warnings \(1 note: `--notes`\)\n/)
+  })
+
+  it('after Ctrl-C the report says what a program waits for that goes on', async t => {
+    const script = `trap "" INT; echo started; exec ${faulty('not-signaled')}`
+    const running = start(t, userdma, ['check', '--', 'sh', '-c', script], { env: cleanEnvironment(), detached: true })
+    await running.printed(/started/)
+    const interrupt = setInterval(() => process.kill(-running.child.pid!, 'SIGINT'), 100)
+    t.after(() => clearInterval(interrupt))
+    void running.ended.then(() => clearInterval(interrupt))
+    await running.printed(/warning not-signaled: /)
+    clearInterval(interrupt)
+    await running.ended
   })
 
   it('a program that still has a device open at the end is mentioned', {

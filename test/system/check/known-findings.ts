@@ -124,6 +124,12 @@ export const knownFindings: readonly KnownFinding[] = [
     'with `-P` the server ends while the thread of a connection has not freed it',
   ),
   warning(
+    'rping',
+    'cm-id-destroyed-early',
+    'librdmacm/examples/rping.c, rping_run_server',
+    'the server destroys the identifier of its connection before the queue pair',
+  ),
+  warning(
     'rcopy',
     'leak',
     'librdmacm/rsocket.c:775, :785, :800, :844, :938',

@@ -25,6 +25,8 @@ export interface ReceiveQueue {
   readonly isShared: boolean
   /** Index of the next WQE to take. */
   takenIndex: number
+  /** Number of taken WQEs since creation or RESET. */
+  taken: number
   /** As in SendQueue (work-source.ts). Scans do not read that of an SRQ. */
   seenProducer: number
   /** SRQ limit: once fewer WQEs are left, it becomes 0 (not armed), and `onLimitReached` is called with the limit. */
@@ -48,6 +50,7 @@ export const createReceiveQueue = (
   maxSge,
   isShared: onLimitReached !== undefined,
   takenIndex: 0,
+  taken: 0,
   seenProducer: NO_INDEX,
   limit: 0,
   onLimitReached: onLimitReached ?? noHandler,
@@ -59,6 +62,7 @@ export const emptyReceiveQueue: ReceiveQueue = {
   maxSge: 0,
   isShared: false,
   takenIndex: 0,
+  taken: 0,
   seenProducer: NO_INDEX,
   limit: 0,
   onLimitReached: noHandler,
@@ -91,6 +95,7 @@ export const loadOldest = (queue: ReceiveQueue, into: Uint32Array, at: number): 
   }
   loadReceive(queue, queue.takenIndex, into, at)
   queue.takenIndex = (queue.takenIndex + 1) & queue.ring.wrap
+  queue.taken++
   return true
 }
 
@@ -114,6 +119,7 @@ export const takeReceive = (queue: ReceiveQueue, into: Uint32Array, at: number):
 export const clearReceives = (queue: ReceiveQueue): void => {
   clearRing(queue.ring)
   queue.takenIndex = 0
+  queue.taken = 0
 }
 
 /**

@@ -1,0 +1,102 @@
+/*
+ * Watches what programs wait for (spec/check/waits.ts), for `userdma check`. One look cannot tell a wait from work in
+ * progress, so the queues are looked at now and then: what is the same for MIN_WAIT is a wait. It becomes a finding
+ * when a signal ends its program, after the time of `--hang`, or on request.
+ */
+import type { Context } from '../core/model.ts'
+import type { ContextWait } from '../drivers/rxe/waits.ts'
+import { inReportOrder, type Wait } from '../spec/check/waits.ts'
+import type { Containment } from './containment.ts'
+
+/** Milliseconds between two looks; longer if a look takes long. */
+const INTERVAL = 500
+/** Looks take at most this part of the time. */
+const MAX_SHARE = 1 / 20
+/** Microseconds after which an unchanged state counts as a wait. */
+const MIN_WAIT = 1_000_000
+
+interface Watched {
+  readonly context: Context
+  readonly wait: Wait
+  /** Microseconds. */
+  readonly since: number
+  isReported: boolean
+}
+
+export class WaitWatch {
+  readonly #look: () => readonly ContextWait[]
+  readonly #now: () => number
+  readonly #report: (context: Context, wait: Wait) => void
+  readonly #containment: Pick<Containment, 'guard'>
+  /** By context and text. */
+  #watched = new Map<string, Watched>()
+  /** Microseconds after which a wait is a finding. */
+  #reportAfter = Number.POSITIVE_INFINITY
+  #isStarted = false
+
+  /** `look`: the present state. `now`: microseconds. */
+  constructor(
+    look: () => readonly ContextWait[],
+    now: () => number,
+    report: (context: Context, wait: Wait) => void,
+    containment: Pick<Containment, 'guard'>,
+  ) {
+    this.#look = look
+    this.#now = now
+    this.#report = report
+    this.#containment = containment
+  }
+
+  /** Begins to look. No effect when repeated. */
+  start(): void {
+    if (this.#isStarted) return
+    this.#isStarted = true
+    this.#lookLater(INTERVAL)
+  }
+
+  #lookLater(delay: number): void {
+    const look = this.#containment.guard('a look at what programs wait for', () => {
+      const start = performance.now()
+      this.look()
+      this.#lookLater(Math.max(INTERVAL, (performance.now() - start) / MAX_SHARE))
+    })
+    setTimeout(look, delay).unref()
+  }
+
+  /** Looks at the present state. */
+  look(): void {
+    const now = this.#now()
+    const before = this.#watched
+    this.#watched = new Map()
+    for (const { context, wait } of this.#look()) {
+      const key = `${context.id} ${wait.id} ${wait.text}`
+      const { since = now, isReported = false } = before.get(key) ?? {}
+      this.#watched.set(key, { context, wait, since, isReported })
+    }
+    this.#reportWhere(({ since }) => now - since >= this.#reportAfter)
+  }
+
+  /** From now on, waits of `seconds` are reported. */
+  reportAfter(seconds: number): void {
+    this.#reportAfter = Math.min(this.#reportAfter, seconds * 1e6)
+  }
+
+  /** Reports all waits. */
+  reportAll(): void {
+    const now = this.#now()
+    this.#reportWhere(({ since }) => now - since >= MIN_WAIT)
+  }
+
+  /** Reports the waits of a context that ends. */
+  ended(context: Context): void {
+    const now = this.#now()
+    this.#reportWhere(watched => watched.context === context && now - watched.since >= MIN_WAIT)
+  }
+
+  #reportWhere(isWanted: (watched: Watched) => boolean): void {
+    const wanted = [...this.#watched.values()].filter(watched => !watched.isReported && isWanted(watched))
+    for (const { wait, context } of inReportOrder(wanted.map(({ wait, context }) => ({ id: wait.id, wait, context }))))
+      this.#report(context, wait)
+    for (const watched of wanted) watched.isReported = true
+  }
+}

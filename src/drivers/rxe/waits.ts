@@ -1,0 +1,205 @@
+/*
+ * Why programs wait for queues of one soft device (spec/check/waits.ts). Reads rings and the engine's state; nothing is
+ * recorded while requests run.
+ */
+import { Armed, type Context } from '../../core/model.ts'
+import { requestName } from '../../spec/check/causes.ts'
+import type { Wait, WaitingRequest } from '../../spec/check/waits.ts'
+import { nameIn, QpState } from '../../spec/enums.ts'
+import { joinWords } from '../../spec/memory.ts'
+import { PostQueue } from '../../spec/session.ts'
+import { SendFlags } from '../../spec/work.ts'
+import { polledCompletions } from './rings/completion-ring.ts'
+import { pendingReceives, type ReceiveQueue } from './rings/receive-queue.ts'
+import { elementAt, loadProducer } from './rings/rings.ts'
+import type { SendQueue } from './rings/work-source.ts'
+import type { ConnectedPeer, CqObject, QpObject, RxeState, SrqObject } from './state.ts'
+
+const { RTR, RTS, SQD } = QpState.values
+/** The rnr_retry that means unlimited. */
+const UNLIMITED = 7
+/** With fewer RNR NAKs for one request, its receive may be about to be posted. */
+const MIN_RNR_NAKS = 2
+
+/** A wait, and the context whose program waits. */
+export interface ContextWait {
+  readonly context: Context
+  readonly wait: Wait
+}
+
+const hex = (value: number): string => `0x${value.toString(16)}`
+const counted = (count: number, noun: string): string => `${count} ${noun}${count === 1 ? '' : 's'}`
+
+const pendingSends = ({ ring, retiredIndex }: SendQueue): number => (loadProducer(ring) - retiredIndex) & ring.wrap
+
+/** The send in slot `index`. */
+const sendAt = ({ ring }: SendQueue, index: number) => {
+  const { words } = ring.area
+  const { send } = ring.layout
+  const wqe = elementAt(ring, index)
+  return {
+    opcode: words[(wqe + send.OPCODE) >> 2]! >>> 0,
+    isSignaled: (words[(wqe + send.FLAGS) >> 2]! & SendFlags.values.SIGNALED) !== 0,
+    wrId: joinWords(words[(wqe + send.WR_ID + 4) >> 2]!, words[(wqe + send.WR_ID) >> 2]!),
+  }
+}
+
+const sendText = (queue: SendQueue, index: number): string => {
+  const { opcode, wrId } = sendAt(queue, index)
+  return `${requestName(opcode)} wr_id ${wrId}`
+}
+
+/** Number of completions in a CQ that the program has not polled. */
+const unpolledIn = ({ state: ring }: CqObject): number => ring.completions - polledCompletions(ring)
+
+/** The CQs of a queue pair: for sends and for receives. */
+const cqsOf = ({ parents }: QpObject): CqObject[] =>
+  parents.filter((parent): parent is CqObject => parent.class.name === 'cq')
+
+/** The oldest receive that is posted and not taken. */
+const oldestReceive = (qp: QpObject): WaitingRequest => {
+  const { receive, qpn } = qp.state
+  const srq = qp.parents.find((parent): parent is SrqObject => (parent as SrqObject).state?.queue === receive)
+  const { ring, takenIndex } = receive
+  const at = (elementAt(ring, takenIndex) + ring.layout.receive.WR_ID) >> 2
+  return {
+    queue: srq === undefined ? PostQueue.RECEIVE : PostQueue.SHARED,
+    number: srq?.handle ?? qpn,
+    wrId: joinWords(ring.area.words[at + 1]!, ring.area.words[at]!),
+  }
+}
+
+/** How many receives a queue pair has had, and how many messages came for them. */
+const receiveCounts = (queue: ReceiveQueue): string => {
+  const posted = counted(queue.taken + pendingReceives(queue), 'receive')
+  const taken = `${counted(queue.taken, 'message')} came for them`
+  return queue.isShared
+    ? `takes receives of an SRQ, to which ${posted} were posted; ${taken}`
+    : `has posted ${posted}, and ${taken}`
+}
+
+/** Sends that are complete and not signaled, at the end of the queue. */
+const notSignaled = (state: RxeState, { state: qp, parents }: QpObject): Wait | undefined => {
+  const { send, receive, row, qpn } = qp
+  const { sqSigAll } = state.engine().query(row)
+  if (sqSigAll || pendingSends(send) > 0) return undefined
+  let count = 0
+  // Older requests are in the slots behind index 0, but so are those before a RESET.
+  while (count < send.retiredIndex && count < send.ring.capacity) {
+    if (sendAt(send, send.retiredIndex - 1 - count).isSignaled) break
+    count++
+  }
+  const hasUnpolled = parents.some(parent => parent.class.name === 'cq' && unpolledIn(parent as CqObject) > 0)
+  if (count === 0 || hasUnpolled) return undefined
+  const last = send.retiredIndex - 1
+  const sends = count === 1 ? 'last send is' : `last ${count} sends are`
+  return {
+    id: 'not-signaled',
+    // The program may wait for the receive instead.
+    ...(pendingReceives(receive) > 0 && { severity: 'note' as const }),
+    text: `QP ${hex(qpn)}: its ${sends} complete and not signaled (IBV_SEND_SIGNALED), so no completion comes; the last is ${sendText(send, last)}`,
+    qpns: [qpn],
+    request: { queue: PostQueue.SEND, number: qpn, wrId: sendAt(send, last).wrId },
+  }
+}
+
+const peerObject = ({ peer, state }: ConnectedPeer): QpObject | undefined => state?.qps[state.qpns.rowOf(peer.qpn)]
+
+const endlessRnr = (state: RxeState, { state: qp }: QpObject, peer: ConnectedPeer | undefined): Wait | undefined => {
+  const { row, qpn, send } = qp
+  const engine = state.engine()
+  if (engine.query(row).rnrRetry !== UNLIMITED || engine.rnrNaks(row) < MIN_RNR_NAKS) return undefined
+  const name = peer === undefined ? 'the peer' : `the peer, QP ${hex(peer.peer.qpn)},`
+  const object = peer && peerObject(peer)
+  const counts = object === undefined ? 'has no receive posted' : `${receiveCounts(object.state.receive)}`
+  return {
+    id: 'endless-rnr',
+    text: `QP ${hex(qpn)}: ${sendText(send, send.retiredIndex)} waits without limit for a receive (rnr_retry 7): ${name} ${counts}`,
+    qpns: [qpn, ...(peer ? [peer.peer.qpn] : [])],
+    request: { queue: PostQueue.SEND, number: qpn, wrId: sendAt(send, send.retiredIndex).wrId },
+  }
+}
+
+const peerGone = (state: RxeState, { state: qp }: QpObject, peer: ConnectedPeer | undefined): Wait | undefined => {
+  const { row, qpn, send } = qp
+  if (state.engine().query(row).timeout !== 0 || peer?.peer.state === undefined) return undefined
+  const { qpn: peerQpn, address, state: peerState } = peer.peer
+  if (peerState === RTR || peerState === RTS || peerState === SQD) return undefined
+  const where = `QP ${hex(peerQpn)} at ${address}`
+  const why = peerState === 'none' ? `there is no ${where}` : `${where} is in ${nameIn(QpState.values, peerState)}`
+  return {
+    id: 'infinite-timeout',
+    severity: 'warning',
+    text: `QP ${hex(qpn)}: ${sendText(send, send.retiredIndex)} waits without limit for an answer (timeout 0): ${why}`,
+    qpns: [qpn, peerQpn],
+    request: { queue: PostQueue.SEND, number: qpn, wrId: sendAt(send, send.retiredIndex).wrId },
+  }
+}
+
+/** Whether a queue pair has receives, no sends and nothing to poll. */
+const onlyReceives = (qp: QpObject): boolean =>
+  pendingSends(qp.state.send) === 0 &&
+  pendingReceives(qp.state.receive) > 0 &&
+  cqsOf(qp).every(cq => unpolledIn(cq) === 0)
+
+const bothReceive = (qp: QpObject, peer: ConnectedPeer | undefined): Wait | undefined => {
+  const other = peer && peerObject(peer)
+  if (other === undefined || other === qp || !onlyReceives(qp) || !onlyReceives(other)) return undefined
+  // Once for a program that has both ends.
+  if (other.context === qp.context && other.state.qpn < qp.state.qpn) return undefined
+  // The peer's own peer.
+  if (peer?.state?.engine().query(other.state.row).destQpn !== qp.state.qpn) return undefined
+  return {
+    id: 'both-receive',
+    text: `QP ${hex(qp.state.qpn)} and its peer, QP ${hex(other.state.qpn)}, both have receives posted, and neither has a send outstanding`,
+    qpns: [qp.state.qpn, other.state.qpn],
+    request: oldestReceive(qp),
+  }
+}
+
+const waitsOfQp = (state: RxeState, qp: QpObject): Wait[] => {
+  const { row, send, address } = qp.state
+  const qpState = state.engine().stateOf(row)
+  if (qpState !== RTS && qpState !== RTR) return []
+  const peer = address === undefined ? undefined : state.failures.peerOf(row)
+  const found =
+    qpState === RTS && pendingSends(send) > 0
+      ? [endlessRnr(state, qp, peer), peerGone(state, qp, peer)]
+      : [qpState === RTS ? notSignaled(state, qp) : undefined, bothReceive(qp, peer)]
+  return found.filter(wait => wait !== undefined)
+}
+
+/** A CQ with completions whose program waits for an event, which does not come. */
+const lostWakeup = (cq: CqObject): Wait | undefined => {
+  const { events, handle } = cq
+  const channel = events?.route.channel
+  // For solicited completions only: the others need no event.
+  if (channel === undefined || events?.armed === Armed.SOLICITED) return undefined
+  const unpolled = unpolledIn(cq)
+  if (unpolled === 0 || channel.isClosed || channel.sink.unread() > 0) return undefined
+  const completions = counted(unpolled, 'unpolled completion')
+  return {
+    id: 'lost-wakeup',
+    text:
+      events?.armed === Armed.NEXT
+        ? `CQ ${handle} was armed with ${completions} in it, which raise no event`
+        : `CQ ${handle} has ${completions}, and is not armed (ibv_req_notify_cq), so its channel has no event`,
+    cq: handle,
+  }
+}
+
+/** The waits of all programs for queues of a device, in no order. */
+export const waitsOfDevice = (state: RxeState): ContextWait[] => {
+  const found: ContextWait[] = []
+  // The TypeScript library arms its CQs itself, and polls them on an event.
+  const isProgram = (context: Context | undefined): context is Context =>
+    context !== undefined && context.mapped?.packed === undefined
+  for (const object of state.qps)
+    if (object !== undefined && isProgram(object.context))
+      for (const wait of waitsOfQp(state, object)) found.push({ context: object.context, wait })
+  for (const cq of state.cqs.values()) {
+    const wait = isProgram(cq.context) ? lostWakeup(cq) : undefined
+    if (wait !== undefined && cq.context !== undefined) found.push({ context: cq.context, wait })
+  }
+  return found
+}

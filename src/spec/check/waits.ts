@@ -1,0 +1,43 @@
+/*
+ * Why programs wait: for `userdma stat --qps` and `userdma check`. A wait is a state of queues in which a program that
+ * waits for a completion, an event or a destroy gets none. One look cannot tell a wait from work in progress: a wait
+ * counts if a second look, some time later, finds the same text.
+ */
+import type { FindingId, Severity } from './findings.ts'
+
+/** The findings that are waits, in the order of reports. */
+export const waitIds = [
+  'events-unacknowledged',
+  'not-signaled',
+  'lost-wakeup',
+  'endless-rnr',
+  'infinite-timeout',
+  'both-receive',
+] as const satisfies readonly FindingId[]
+export type WaitId = (typeof waitIds)[number]
+
+/** A request that a wait names. */
+export interface WaitingRequest {
+  /** PostQueue (spec/session.ts): SEND, RECEIVE or SHARED. */
+  readonly queue: number
+  /** The number of the queue pair, or the handle of the shared receive queue. */
+  readonly number: number
+  readonly wrId: bigint
+}
+
+export interface Wait {
+  readonly id: WaitId
+  /** Absent: that of the finding. */
+  readonly severity?: Severity
+  /** One sentence without its full stop. The same as long as nothing changes. */
+  readonly text: string
+  /** Numbers of the queue pairs that the wait names, first the program's own. */
+  readonly qpns?: readonly number[]
+  /** The handle of the CQ that the wait names. */
+  readonly cq?: number
+  readonly request?: WaitingRequest
+}
+
+/** Waits in the order of `waitIds`. */
+export const inReportOrder = <W extends Pick<Wait, 'id'>>(waits: readonly W[]): W[] =>
+  [...waits].sort((a, b) => waitIds.indexOf(a.id) - waitIds.indexOf(b.id))

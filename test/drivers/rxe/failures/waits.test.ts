@@ -1,0 +1,113 @@
+/*
+ * What programs wait for, read from the queues of a device.
+ */
+import assert from 'node:assert/strict'
+import { it } from 'node:test'
+import { invokeNow } from '../../../../src/core/index.ts'
+import { waitsOfDevice } from '../../../../src/drivers/rxe/waits.ts'
+import { Cq } from '../../../../src/spec/classes/cq.ts'
+import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
+import { connectQps, machine, makeChannel, makeCq, makeQp, program, register } from '../machine.ts'
+import { makeEnd, pair, sgeOf } from '../pair.ts'
+import { pollAll, postReceive, postSend, Wr } from '../provider.ts'
+
+/** The waits of both devices: id and text, with numbers as #. */
+const waitsOf = ({ m }: Pick<ReturnType<typeof pair>, 'm'>): string[] =>
+  m.devices.flatMap(({ state }) =>
+    waitsOfDevice(state).map(({ wait: { id, text } }) => `${id}: ${text.replace(/0x[0-9a-f]+/g, '#')}`),
+  )
+
+const send = ({ a }: ReturnType<typeof pair>, flags?: number): void =>
+  void postSend(a.qp.send, {
+    opcode: Wr.SEND,
+    id: 5n,
+    sges: [sgeOf(a.mr, 0, 8)],
+    ...(flags !== undefined && { flags }),
+  })
+
+/** A pair with these attributes at the move to RTS. */
+const pairWith = (rts: Parameters<typeof connectQps>[3]): ReturnType<typeof pair> => {
+  const m = machine(2)
+  const [a, b] = [makeEnd(m, 0), makeEnd(m, 1)]
+  connectQps(a.qp, b.qp, {}, rts)
+  return { m, a, b }
+}
+
+it('a message that waits for a receive without limit, with the receives and messages of the peer', () => {
+  const p = pairWith({ rnrRetry: 7 })
+  postReceive(p.b.qp.receive, 1n, [sgeOf(p.b.mr, 0, 64)])
+  send(p)
+  p.m.settle()
+  pollAll(p.a.cq.ring)
+  pollAll(p.b.cq.ring)
+  assert.deepEqual(waitsOf(p), [])
+  send(p)
+  p.m.settle()
+  for (let i = 0; i < 4; i++) p.m.tick()
+  assert.match(
+    waitsOf(p).join(),
+    /^endless-rnr: QP #: SEND wr_id 5 waits without limit .* QP #, has posted 1 receive, and 1 message came for them$/,
+  )
+  postReceive(p.b.qp.receive, 1n, [sgeOf(p.b.mr, 0, 64)])
+  for (let i = 0; i < 4; i++) p.m.tick()
+  assert.deepEqual(waitsOf(p), [])
+})
+
+it('a request with timeout 0 whose peer is gone', () => {
+  const p = pairWith({ timeout: 0 })
+  invokeNow(p.b.p.context, RcQp, 'destroy', p.b.qp.handle, {}, p.b.p.caller)
+  send(p)
+  p.m.settle()
+  assert.match(waitsOf(p).join(), /^infinite-timeout: QP #: SEND wr_id 5 waits without limit .*: there is no QP # at /)
+})
+
+it('sends that are complete and not signaled', () => {
+  const p = pair()
+  for (let i = 0; i < 3; i++) postReceive(p.b.qp.receive, 1n, [sgeOf(p.b.mr, 0, 64)])
+  send(p)
+  send(p, 0)
+  send(p, 0)
+  p.m.settle()
+  pollAll(p.b.cq.ring)
+  assert.deepEqual(waitsOf(p), [], 'a completion can be polled')
+  pollAll(p.a.cq.ring)
+  assert.match(
+    waitsOf(p).join(),
+    /^not-signaled: QP #: its last 2 sends are complete and not signaled .* SEND wr_id 5$/,
+  )
+})
+
+it('both ends wait for a message', () => {
+  const p = pair()
+  for (const { qp, mr } of [p.a, p.b]) postReceive(qp.receive, 1n, [sgeOf(mr, 0, 64)])
+  p.m.settle()
+  assert.equal(waitsOf(p).filter(text => text.startsWith('both-receive: ')).length, 2)
+  send(p)
+  p.m.settle()
+  assert.deepEqual(waitsOf(p), [], 'a message can be polled')
+})
+
+it('a CQ with completions that raise no event', () => {
+  const m = machine(1)
+  const one = program(m, 0)
+  const { fd } = makeChannel(one)
+  const cq = makeCq(one, 15, fd)
+  const [a, b] = [makeQp(one, cq), makeQp(one, makeCq(one))]
+  connectQps(a, b)
+  const mr = register(one, 4096)
+  const write = (): void =>
+    void postSend(a.send, { opcode: Wr.WRITE, sges: [sgeOf(mr, 0, 8)], remote: mr.address, rkey: mr.rkey })
+  const arm = () => invokeNow(one.context, Cq, 'reqNotify', cq.handle, { solicitedOnly: 0 }, one.caller)
+  write()
+  m.settle()
+  assert.deepEqual(waitsOf({ m }), [
+    `lost-wakeup: CQ ${cq.handle} has 1 unpolled completion, and is not armed (ibv_req_notify_cq), so its channel has no event`,
+  ])
+  arm()
+  assert.deepEqual(waitsOf({ m }), [
+    `lost-wakeup: CQ ${cq.handle} was armed with 1 unpolled completion in it, which raise no event`,
+  ])
+  write()
+  m.settle()
+  assert.deepEqual(waitsOf({ m }), [], 'the program has an unread event')
+})
