@@ -67,6 +67,7 @@ export const protocolHeader = session => {
     InstallKind,
     NetlinkOperation,
     DescriptorMark,
+    HashLog,
     PostLog,
     PostQueue,
     EventLog,
@@ -137,6 +138,7 @@ ${constants('EVENT_', lowered(EventKind)).join('\n')}
 
 /* The taken counts. */
 ${constants('TAKEN_COUNTS_', lowered(TakenCounts)).join('\n')}
+${constants('HASH_LOG_', lowered(HashLog)).join('\n')}
 
 /* Kinds of mistakes that MISUSE reports. */
 ${constants('MISUSE_', lowered(MisuseKind)).join('\n')}

@@ -13,6 +13,7 @@
 #define USERDMA_ENV_SOCKET "USERDMA_SOCKET"
 #define USERDMA_ENV_TAG "USERDMA_TAG"
 #define USERDMA_ENV_STACKS "USERDMA_STACKS"
+#define USERDMA_ENV_BUFFERS "USERDMA_BUFFERS"
 
 /* Message types. */
 #define USERDMA_HELLO 1u
@@ -117,6 +118,13 @@
 /* The taken counts. */
 #define USERDMA_TAKEN_COUNTS_OFFSET 0xfffe00000u
 #define USERDMA_TAKEN_COUNTS_ENTRIES 0x40000u
+#define USERDMA_HASH_LOG_OFFSET 0xfffd80000u
+#define USERDMA_HASH_LOG_ENTRIES 16384u
+#define USERDMA_HASH_LOG_FIRST_SENDS 16u
+#define USERDMA_HASH_LOG_INTERVAL 16u
+#define USERDMA_HASH_LOG_WHOLE_BYTES 4096u
+#define USERDMA_HASH_LOG_SAMPLE_BYTES 1024u
+#define USERDMA_HASH_LOG_SAMPLE_STEP 64u
 
 /* Kinds of mistakes that MISUSE reports. */
 #define USERDMA_MISUSE_FREED 1u
@@ -214,6 +222,14 @@ struct userdma_post {
     uint64_t reserved;
 };
 _Static_assert(sizeof(struct userdma_post) == 32, "layout of struct userdma_post");
+
+struct userdma_hash {
+    uint32_t number;
+    uint32_t hashed;
+    uint32_t hash;
+    uint32_t is_whole;
+};
+_Static_assert(sizeof(struct userdma_hash) == 16, "layout of struct userdma_hash");
 
 struct userdma_event {
     uint64_t sequence;

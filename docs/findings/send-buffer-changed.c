@@ -1,25 +1,21 @@
-/* The buffer of a SEND is changed before the SEND is complete: the peer has no receive posted yet. */
+/* The buffer of a SEND is used again right after ibv_post_send. */
 #include "pair.h"
 
 int main(void)
 {
     struct end one = {0}, other = {0};
-    open_device();
-    make_end(&one);
-    make_end(&other);
-    one.attr.rnr_retry = 7;
-    connect_ends(&one, &other);
-    post_receive(&other, all_of(&other));
-    post(&one, IBV_WR_SEND, all_of(&one), 0, 0);
-    completion(&one);
-    completion(&other);
-    post(&one, IBV_WR_SEND, all_of(&one), 0, 0); /* FAULT */
-    usleep(100000);
-#ifndef FIXED
-    memset(one.buffer, 1, SIZE);
+    make_pair(&one, &other);
+    for (int i = 0; i < 8; i++) {
+        post_receive(&other, all_of(&other));
+#ifdef FIXED
+        memset(one.buffer, 0x91 * i, SIZE);
 #endif
-    post_receive(&other, all_of(&other));
-    completion(&one);
-    completion(&other);
+        post(&one, IBV_WR_SEND, all_of(&one), 0, 0); /* FAULT */
+#ifndef FIXED
+        memset(one.buffer, 0x91 * i + 1, SIZE);
+#endif
+        completion(&one);
+        completion(&other);
+    }
     return destroy_pair(&one, &other);
 }

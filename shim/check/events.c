@@ -57,6 +57,7 @@ void events_detect(void)
     note_process_start();
     if (!shim_records_stacks)
         return;
+    hashes_detect();
     void *memory = REAL(mmap64)(NULL, FD_TABLE_SIZE * sizeof(struct log), PROT_READ | PROT_WRITE,
                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory != MAP_FAILED) {
@@ -99,6 +100,12 @@ struct userdma_post *events_post_log(int fd)
 {
     char *log = log_of(fd);
     return log ? (struct userdma_post *)(log + (USERDMA_POST_LOG_OFFSET - USERDMA_EVENT_LOG_OFFSET)) : NULL;
+}
+
+struct userdma_hash *events_hash_log(int fd)
+{
+    char *log = log_of(fd);
+    return log ? (struct userdma_hash *)(log + (USERDMA_HASH_LOG_OFFSET - USERDMA_EVENT_LOG_OFFSET)) : NULL;
 }
 
 void events_taken(int fd, uint32_t cq, uint32_t count)

@@ -58,22 +58,25 @@ static void add_memory(struct queue *queue, uint32_t slot, const struct ibv_sge 
     }
 }
 
-static void add_request(int fd, uint32_t kind, uint32_t number, uint64_t wr_id, bool is_signaled,
+/* Returns the position of the request in its queue, from 0; UINT32_MAX: unknown. */
+static uint32_t add_request(int fd, uint32_t kind, uint32_t number, uint64_t wr_id, bool is_signaled,
                         const struct ibv_sge *list, int num_sge, uintptr_t frame)
 {
     const int count = num_sge > MAX_SGE ? 0 : num_sge;
     const uintptr_t outermost = frames_outermost(list, count, frame);
+    uint32_t index = UINT32_MAX;
     if (!requests_lock())
-        return;
+        return index;
     struct queue *queue = queue_of(fd, kind, number, true);
     if (queue) {
-        queue->posted++;
+        index = queue->posted++;
         add_memory(queue, element_append(queue, wr_id, is_signaled), list, count, outermost);
     } else {
         requests_are_full = true;
     }
     requests_unlock();
     warn_if_full();
+    return index;
 }
 
 /* At the first context and post: at_exit runs before the destructors of objects that existed before. */
@@ -92,8 +95,13 @@ void outstanding_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, 
     for (; list; list = list->next) {
         const bool has_memory = !(list->send_flags & IBV_SEND_INLINE) && list->num_sge > 0 &&
                                 list->opcode != IBV_WR_BIND_MW && list->opcode != IBV_WR_LOCAL_INV;
-        add_request(qp->context->cmd_fd, USERDMA_POST_SEND, qp->qp_num, list->wr_id,
-                    list->send_flags & IBV_SEND_SIGNALED, list->sg_list, has_memory ? list->num_sge : 0, frame);
+        const uint32_t index =
+            add_request(qp->context->cmd_fd, USERDMA_POST_SEND, qp->qp_num, list->wr_id,
+                        list->send_flags & IBV_SEND_SIGNALED, list->sg_list, has_memory ? list->num_sge : 0, frame);
+        const bool is_read = list->opcode == IBV_WR_RDMA_READ || list->opcode == IBV_WR_ATOMIC_CMP_AND_SWP ||
+                             list->opcode == IBV_WR_ATOMIC_FETCH_AND_ADD;
+        if (has_memory && !is_read && list->num_sge <= MAX_SGE && index != UINT32_MAX)
+            hashes_note(qp->context->cmd_fd, qp->qp_num, index, list->sg_list, list->num_sge);
     }
 }
 

@@ -9,6 +9,7 @@
  *   reports.c      reports to the daemon
  *   outstanding.c  posts, completions, frees, forks
  *   exits.c        ends of the program that run no functions of atexit(3)
+ *   hashes.c       hashes of send buffers at the post
  */
 #ifndef USERDMA_REQUESTS_H
 #define USERDMA_REQUESTS_H
@@ -151,6 +152,11 @@ void reports_forget_all(void);
 
 /* From now on, kept reports are sent before SIGSEGV, SIGBUS or SIGABRT ends the program. */
 void exits_watch_faults(void);
+
+/* ---- hashes.c ---- */
+
+/* Without the lock, before the post: hashes the buffer of send number `index` (from 0), if it is a sample. */
+void hashes_note(int fd, uint32_t qpn, uint32_t index, const struct ibv_sge *list, int count);
 
 /* ---- outstanding.c ---- */
 

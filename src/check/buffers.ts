@@ -7,14 +7,15 @@
  * - regions that are deregistered while requests use them;
  * - registered memory that is unmapped.
  *
- * A send buffer is hashed when the device fetches the send, and again when the device has finished the send. Changes
- * before the fetch are not found. By default only samples of the sends and of long messages are hashed; with
+ * A send buffer is hashed when the program posts the send (by the preload library), when the device fetches it, and when
+ * the device has finished it. Sends of the ibv_wr_ interface and of TypeScript are not hashed at the post. By default only samples of the sends and of long messages are hashed; with
  * `--buffers all`, all bytes of all sends.
  */
 import { requestName } from '../spec/check/causes.ts'
 import type { Stack } from '../spec/check/findings.ts'
 import type { RequestCompletion, WorkRequest } from '../spec/check/requests.ts'
 import { MrKind } from '../spec/enums.ts'
+import { HashLog } from '../spec/session.ts'
 import { SendFlags, sendOperations, WcOpcode, WcStatus } from '../spec/work.ts'
 import type { Detector, DetectorServices } from './detector.ts'
 import { hex, type KnownObject, unreleasedIn } from './objects.ts'
@@ -25,10 +26,10 @@ const { FENCE } = SendFlags.values
 const { MEMORY, NULL, IMPLICIT } = MrKind.values
 
 /** The first FIRST_SENDS requests of each send queue are hashed, then one of every SAMPLE_INTERVAL. */
-const FIRST_SENDS = 16
+const { firstSends: FIRST_SENDS } = HashLog
 /** The first overlaps of each queue are reported with their own stacks, then one of every SAMPLE_INTERVAL. */
 const FIRST_OVERLAPS = 64
-const SAMPLE_INTERVAL = 16
+const { interval: SAMPLE_INTERVAL } = HashLog
 /** A request is compared with at most this many earlier requests of its queue, the latest. */
 const MAX_COMPARED = 64
 /** If a queue has more outstanding requests, new requests are not compared. */
@@ -249,6 +250,26 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
   const removePolled = (cq: number, polled: number): void =>
     removeFilled(receive => receive.cq === cq && receive.cqPosition <= polled)
 
+  /** Whether the program has the bytes of a request at the addresses of its elements. */
+  const hasProgramAddresses = ({ device }: KnownObject, { elements }: WorkRequest): boolean =>
+    elements.every(({ lkey }) => {
+      const region = services.objects.region(device, lkey)
+      return region !== undefined && isProgramMemory(region) && region.iova === region.start
+    })
+
+  /**
+   * Reports if the bytes of a send at its fetch are not those of its post. A fenced send may send the data of a READ that
+   * was outstanding at the post.
+   */
+  const checkSincePost = (owner: KnownObject, request: WorkRequest, hash: number): void => {
+    if ((request.flags & FENCE) !== 0) return
+    const posted = services.sources.postHash?.(owner.context, request)
+    if (posted === undefined || posted.hash === hash || !hasProgramAddresses(owner, request)) return
+    if (posted.isWhole !== checksAll && request.length > HashLog.wholeBytes) return
+    hashes.delete(request)
+    reportChanged(owner, request)
+  }
+
   /** Reports if the bytes of a finished send have changed since the device fetched the send. */
   const checkBytes = (request: WorkRequest): void => {
     const hashAtFetch = hashes.get(request)
@@ -256,7 +277,10 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
     hashes.delete(request)
     const owner = services.objects.find(request.owner)
     const hash = owner && hashOf(owner, request)
-    if (hash === undefined || hash === hashAtFetch || owner === undefined) return
+    if (hash !== undefined && hash !== hashAtFetch && owner !== undefined) reportChanged(owner, request)
+  }
+
+  const reportChanged = (owner: KnownObject, request: WorkRequest): void => {
     const region = services.objects.region(owner.device, request.elements[0]!.lkey)
     const text = `the buffer of ${requestText(request)} of ${owner.name} was changed before the request completed`
     services.report('send-buffer-changed', services.occurrenceAtPost(owner, request), {
@@ -279,7 +303,9 @@ export const createBufferDetector = (services: DetectorServices): Detector => {
       if (waitsForData || !readsBuffer(request) || !(checksAll || isSample(request.index, FIRST_SENDS))) return
       const owner = services.objects.find(request.owner)
       const hash = owner && hashOf(owner, request)
-      if (hash !== undefined) hashes.set(request, hash)
+      if (hash === undefined || owner === undefined) return
+      hashes.set(request, hash)
+      checkSincePost(owner, request, hash)
     },
     ended(request) {
       removeOutstanding(request)

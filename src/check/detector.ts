@@ -28,6 +28,8 @@ export interface CheckerSources {
    * only samples.
    */
   digest?(device: number, request: WorkRequest, isWhole: boolean): number | undefined
+  /** The hash of a send's buffer at its post; undefined: none was logged (`HashLog` in spec/session.ts). */
+  postHash?(context: number, request: WorkRequest): { readonly hash: number; readonly isWhole: boolean } | undefined
   /** Makes the driver report all receives that a context has posted, and all completions that it has polled. */
   scanContext?(device: number, context: number): void
   /**

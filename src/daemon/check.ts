@@ -14,8 +14,18 @@ import type { ProcessHandle } from '../host/memory/process.ts'
 import { commandName, isCopiedByFork, lockLimit } from '../host/process-status.ts'
 import type { Finding, Program, Stack } from '../spec/check/findings.ts'
 import type { Omission } from '../spec/check/omissions.ts'
-import { SCRATCH_BYTES } from '../spec/check/requests.ts'
-import { MAX_STACKS, Messages, MisuseKind, offsetsOf, PostLog, PostQueue, postSlot } from '../spec/session.ts'
+import { SCRATCH_BYTES, type WorkRequest } from '../spec/check/requests.ts'
+import {
+  HashLog,
+  hashSlot,
+  MAX_STACKS,
+  Messages,
+  MisuseKind,
+  offsetsOf,
+  PostLog,
+  PostQueue,
+  postSlot,
+} from '../spec/session.ts'
 import type { DaemonConfig } from '../uapi/tool.ts'
 import type { Containment } from './containment.ts'
 import type { Contexts } from './context/contexts.ts'
@@ -44,6 +54,7 @@ interface ProcessStacks {
 }
 
 const POST_OFFSETS = offsetsOf(Messages.post)
+const HASH_OFFSETS = offsetsOf(Messages.hash)
 
 const NO_STACK: Stack = []
 
@@ -59,6 +70,9 @@ export class DaemonChecker {
   /** Buffer for an entry of a post log. A typed array, not the DataView, is read: event-log.ts says why. */
   readonly #entryBytes = new Uint8Array(Messages.post.size)
   readonly #entry = new DataView(this.#entryBytes.buffer)
+  /** Buffer for an entry of a hash log. */
+  readonly #hashBytes = new Uint8Array(Messages.hash.size)
+  readonly #hash = new DataView(this.#hashBytes.buffer)
   #totalBytes = 0
   #areLogsRead = false
   readonly #checker: Checker
@@ -102,6 +116,7 @@ export class DaemonChecker {
         return () => stack
       },
       postStack: (context, queue, number, wrId) => this.#postStack(context, queue, number, wrId),
+      postHash: (context, request) => this.#postHash(context, request),
       adapters,
       buffers,
       lockLimit: ({ pid }) => lockLimit(pid),
@@ -299,6 +314,21 @@ export class DaemonChecker {
   #memoryOf(context: Context) {
     for (const open of this.#contexts.withMemory()) if (open.context === context) return open.memory
     return undefined
+  }
+
+  /** The hash of a send's buffer at its post, from the hash log in the context's memory file (`Messages.hash`). */
+  #postHash(context: Context, { number, index }: WorkRequest) {
+    const memory = this.#memoryOf(context)
+    if (memory === undefined) return undefined
+    const bytes = this.#hashBytes
+    readSync(memory.fd, bytes, 0, bytes.length, HashLog.offset + hashSlot(number, index) * bytes.length)
+    const entry = this.#hash
+    const matches =
+      entry.getUint32(HASH_OFFSETS.number, true) === number &&
+      entry.getUint32(HASH_OFFSETS.hashed, true) === (index + 1) >>> 0
+    return matches
+      ? { hash: entry.getUint32(HASH_OFFSETS.hash, true), isWhole: entry.getUint32(HASH_OFFSETS.isWhole, true) === 1 }
+      : undefined
   }
 
   /** The stack of a request's post, from the post log in the context's memory file (`Messages.post`). */

@@ -51,9 +51,15 @@ export const SESSION_VERSION = 3
 
 /**
  * Environment variables of a client. `socket`: path of the daemon's session socket. `tag`: selects the program's calls
- * for a trace. `stacks`: records for `userdma check`, `1` stacks, `2` also the event log.
+ * for a trace. `stacks`: records for `userdma check`, `1` stacks, `2` also the event log. `buffers`: `all` if all bytes of
+ * all sends are hashed (`HashLog`).
  */
-export const SessionEnv = { socket: 'USERDMA_SOCKET', tag: 'USERDMA_TAG', stacks: 'USERDMA_STACKS' } as const
+export const SessionEnv = {
+  socket: 'USERDMA_SOCKET',
+  tag: 'USERDMA_TAG',
+  stacks: 'USERDMA_STACKS',
+  buffers: 'USERDMA_BUFFERS',
+} as const
 
 export const MessageType = {
   HELLO: 1,
@@ -206,6 +212,11 @@ export const Messages = {
     ['stack', 'u32'],
     ['reserved', 'u64'],
   ),
+  /**
+   * An entry of the hash log (`HashLog`). number: the QPN. hashed: index of the send in its queue, from 1; 0: none. hash:
+   * CRC-32 of its bytes, or of samples of them. isWhole: 1 if all bytes are hashed.
+   */
+  hash: layout(['number', 'u32'], ['hashed', 'u32'], ['hash', 'u32'], ['isWhole', 'u32']),
   /**
    * An entry of the event log (`EventLog`). sequence: the entry's number + 1, written last. time: of the post or poll.
    * acquired: when the thread started, or last waited for another thread, for example for a lock. Times are nanoseconds
@@ -398,6 +409,22 @@ export const EventLog = {
 export const TakenCounts = { offset: ContextFile.bytes - 2 ** 21, entries: 2 ** 18 } as const
 
 /**
+ * The hash log, with hashes of the buffers of sends when they are posted: a hash table of `hash` structs at `offset` of
+ * the context's memory file (`hashSlot`). Hashed are the first `firstSends` sends of a queue, then one of every
+ * `interval`. Of a message above `wholeBytes` three samples of `sampleBytes` are hashed: at the start, at `index` ·
+ * `sampleStep` modulo the rest, and at the end. With SessionEnv.buffers all bytes of all sends are hashed.
+ */
+export const HashLog = {
+  offset: ContextFile.bytes - 2 ** 22 + 3 * 2 ** 19,
+  entries: 2 ** 14,
+  firstSends: 16,
+  interval: 16,
+  wholeBytes: 4096,
+  sampleBytes: 1024,
+  sampleStep: 64,
+} as const
+
+/**
  * `event.kind`. PostQueue: a post. POLL: a poll of a CQ that returned completions. REFUSED | PostQueue: a post was
  * refused after its event was written.
  */
@@ -418,6 +445,9 @@ export const PostQueue = { SEND: 1, RECEIVE: 2, SHARED: 3, BATCH: 4 } as const
 
 /** 2^32 divided by the golden ratio. */
 const HASH_FACTOR = 0x9e3779b1
+
+/** The slot of a send in the hash log. `index`: from 0. The shim computes the same number. */
+export const hashSlot = (qpn: number, index: number): number => ((Math.imul(qpn, 31) + index) >>> 0) % HashLog.entries
 
 /** The slot of a post, a multiplicative hash. The shim computes the same number. */
 export const postSlot = (queue: number, number: number, wrId: bigint): number => {

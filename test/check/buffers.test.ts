@@ -308,3 +308,18 @@ it('unmapping memory of a region is a note; with a request outstanding, a warnin
   assert.deepEqual(s.ids(), ['region-unmapped note', 'region-unmapped warning'])
   assert.match(s.found[1]!.text, /while QP 0x1 has WRITE wr_id \d+ outstanding$/)
 })
+
+it('a send buffer that is changed between the post and the fetch is found, not that of a fenced send', () => {
+  for (const [flags, ids] of [
+    [0, ['send-buffer-changed warning']],
+    [SendFlags.values.FENCE, []],
+  ] as const) {
+    const s = requestScenario()
+    s.hashAtPost()
+    s.end(s.post())
+    assert.deepEqual(s.ids(), [])
+    s.changeSampledBytes()
+    s.end(s.post({ flags }))
+    assert.deepEqual(s.ids(), ids)
+  }
+})

@@ -57,7 +57,7 @@ export const requestScenario = ({
   let lastId = 0
   let completions = 0
   /** Digests of the sampled and of the other bytes of sends' buffers. */
-  const digests = { sampledDigest: 0, otherDigest: 0 }
+  const digests: { sampledDigest: number; otherDigest: number; atPost?: number } = { sampledDigest: 0, otherDigest: 0 }
   /** The number of the device that has a GID. */
   const deviceWithGid = () => 0
   const checker = new Checker(deviceWithGid, finding => found.push(finding), {
@@ -65,6 +65,7 @@ export const requestScenario = ({
     deviceName: () => 'rxe0',
     postStack: () => ['posted'],
     isCopiedByFork: () => true,
+    postHash: () => (digests.atPost === undefined ? undefined : { hash: digests.atPost, isWhole: false }),
     digest: (_device, _request, isWhole) =>
       isWhole ? digests.sampledDigest + digests.otherDigest : digests.sampledDigest,
     ...sources,
@@ -136,6 +137,10 @@ export const requestScenario = ({
     end,
     /** The program changes buffers: bytes that are sampled. */
     changeSampledBytes: () => void digests.sampledDigest++,
+    /** The preload library hashes the buffers of the requests that follow, at their post. */
+    hashAtPost(): void {
+      digests.atPost = digests.sampledDigest
+    },
     /** The program changes buffers: bytes that are digested only if all are. */
     changeOtherBytes: () => void digests.otherDigest++,
     register: (memory: Record<string, bigint | number>, key: number) => create('mr', memory, { lkey: key, rkey: key }),

@@ -128,12 +128,13 @@ export const check = async (program: string, args: readonly string[], options: C
   const joined = await joinDaemon({ ...options, private: isPrivate, check: true }, { onFinding })
   let programEnd: ProgramEnd
   try {
+    const { buffers } = await joined.client.config()
     await joined.client.subscribeFindings(hang)
     // The program gets the signal too, and may handle it.
     const onInterrupt = (): void => void joined.client.reportWaits().catch(() => {})
     process.on('SIGINT', onInterrupt)
     try {
-      programEnd = await runUnder(joined, program, args, recording)
+      programEnd = await runUnder(joined, program, args, { ...recording, ...(buffers && { buffers }) })
     } finally {
       process.off('SIGINT', onInterrupt)
     }

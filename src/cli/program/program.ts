@@ -7,6 +7,7 @@ import { accessSync, closeSync, constants, openSync, type Stats, statSync } from
 import { constants as os } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { endBySignal } from '../../host/end-by-signal.ts'
+import type { BufferCheck } from '../../spec/check/requests.ts'
 import { SessionEnv } from '../../spec/session.ts'
 import { lowLimits } from '../limits.ts'
 import { freesLibrary, shimLibrary, waitsLibrary } from '../paths.ts'
@@ -41,6 +42,8 @@ export interface Recording {
   readonly stacks?: boolean
   /** Also the order of its posts and polls (the event log, spec/session.ts). Needs `stacks`. */
   readonly events?: boolean
+  /** Which bytes of sends are hashed at the post. Needs `stacks`. Absent: `sampled`. */
+  readonly buffers?: BufferCheck
 }
 
 /** The libraries to preload, in the order of LD_PRELOAD. Throws as `shimLibrary`. */
@@ -52,8 +55,8 @@ export const preloadedLibraries = ({ stacks = false, events = false }: Recording
 
 /** The environment in which a program sees the devices of the daemon at `socket`. Throws as `shimLibrary`. */
 export const programEnvironment = (socket: string, recording: Recording = {}): NodeJS.ProcessEnv => {
-  const { tag, stacks, events } = recording
-  const { [SessionEnv.tag]: _, [SessionEnv.stacks]: _stacks, ...env } = process.env
+  const { tag, stacks, events, buffers } = recording
+  const { [SessionEnv.tag]: _, [SessionEnv.stacks]: _stacks, [SessionEnv.buffers]: _buffers, ...env } = process.env
   return {
     ...env,
     LD_PRELOAD: [...preloadedLibraries(recording), ...preloadsIn(env).filter(path => !isOwnLibrary(path))].join(':'),
@@ -61,6 +64,7 @@ export const programEnvironment = (socket: string, recording: Recording = {}): N
     ...(tag !== undefined && { [SessionEnv.tag]: tag }),
     // 1: stacks; 2: also the event log.
     ...(stacks && { [SessionEnv.stacks]: events ? '2' : '1' }),
+    ...(stacks && buffers === 'all' && { [SessionEnv.buffers]: buffers }),
   }
 }
 

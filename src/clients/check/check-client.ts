@@ -15,6 +15,7 @@ import { addFailureHandler } from '../../core/failures.ts'
 import { onRegionUnmapped } from '../../core/memory/unmapped-regions.ts'
 import type { CallContext, Context, Core, CoreObject, Device, Hook, RequestPoll } from '../../core/model.ts'
 import type { Program, Stack } from '../../spec/check/findings.ts'
+import type { WorkRequest } from '../../spec/check/requests.ts'
 import { CallError, UnknownLimitError } from '../../spec/errno.ts'
 import { addressText } from '../../wire/address.ts'
 import type { Arena } from '../../wire/arena.ts'
@@ -34,6 +35,8 @@ export interface HostSources extends Pick<CheckerSources, 'adapters' | 'buffers'
   callStack(): () => Stack
   /** As in `CheckerSources`. `number`: the QPN, or the handle of the SRQ. */
   postStack(context: Context, queue: number, number: number, wrId: bigint): Stack
+  /** As in `CheckerSources`. */
+  postHash?(context: Context, request: WorkRequest): { readonly hash: number; readonly isWhole: boolean } | undefined
   /** Whether a signal ended the program of a context that is being closed. Absent: never. */
   wasKilled?(context: Context): boolean
   /** A context is about to be closed: no object is destroyed yet. May be called several times. */
@@ -168,7 +171,7 @@ const contextOf = (devices: ReadonlyMap<number, Device>, id: number): Context | 
 
 const checkerSources = (
   devices: ReadonlyMap<number, Device>,
-  { now, isChecked, postStack, adapters, buffers, lockLimit, isCopiedByFork }: HostSources,
+  { now, isChecked, postStack, postHash, adapters, buffers, lockLimit, isCopiedByFork }: HostSources,
   polls: ReadonlyMap<number, RequestPoll>,
   unchecked: ReadonlySet<number>,
 ): CheckerSources => ({
@@ -187,6 +190,12 @@ const checkerSources = (
     const context = contextOf(devices, id)
     return context === undefined ? NO_STACK : postStack(context, queue, number, wrId)
   },
+  ...(postHash && {
+    postHash(id: number, request: WorkRequest) {
+      const context = contextOf(devices, id)
+      return context && postHash(context, request)
+    },
+  }),
   scanContext(device, id) {
     const context = contextOf(devices, id)
     if (context !== undefined) polls.get(device)?.reportContext(context)

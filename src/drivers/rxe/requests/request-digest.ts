@@ -5,16 +5,14 @@
 import type { MemoryTable } from '../../../core/memory/region-table.ts'
 import type { RequestElement, WorkRequest } from '../../../spec/check/requests.ts'
 import { TWO_32 } from '../../../spec/memory.ts'
+import { HashLog } from '../../../spec/session.ts'
 import { Access } from '../../../transport/types.ts'
 import type { Arena } from '../../../wire/arena.ts'
 import { crcOfArena } from '../../../wire/crc.ts'
 import { regionMemory } from '../memory.ts'
 
-/** Longer messages are sampled. */
-const WHOLE_BYTES = 4096
-const SAMPLE_BYTES = 1024
-/** From one request to the next, the middle sample moves by this many bytes. */
-const SAMPLE_STEP = 64
+/** The preload library hashes the same bytes at the post. */
+const { wholeBytes: WHOLE_BYTES, sampleBytes: SAMPLE_BYTES, sampleStep: SAMPLE_STEP } = HashLog
 
 /**
  * Returns the function that hashes a request's bytes; its result is undefined if they cannot be read. `isWhole`:
@@ -42,7 +40,7 @@ export const createDigest = (table: MemoryTable, scratch: Arena) => {
     return true
   }
 
-  return (pd: number, { id, number: qpn, elements, length }: WorkRequest, isWhole: boolean): number | undefined => {
+  return (pd: number, { index, number: qpn, elements, length }: WorkRequest, isWhole: boolean): number | undefined => {
     let hash = 0
     /** Adds bytes of the message to the hash; false if they cannot be read. */
     const add = (from: number, bytes: number): boolean => {
@@ -53,10 +51,10 @@ export const createDigest = (table: MemoryTable, scratch: Arena) => {
     if (isWhole || length <= WHOLE_BYTES) {
       const step = scratch.bytes.length
       for (let from = 0; from < length; from += step) if (!add(from, Math.min(step, length - from))) return undefined
-      return hash
+      return hash >>> 0
     }
-    const middle = (id * SAMPLE_STEP) % (length - SAMPLE_BYTES)
+    const middle = (index * SAMPLE_STEP) % (length - SAMPLE_BYTES)
     for (const from of [0, middle, length - SAMPLE_BYTES]) if (!add(from, SAMPLE_BYTES)) return undefined
-    return hash
+    return hash >>> 0
   }
 }
