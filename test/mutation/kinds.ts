@@ -387,8 +387,21 @@ export const kinds = {
       ...change(text, matchesOf(text, /\bIBV_SEND_SIGNALED\b/), () => '0'),
       ...change(text, valuesOf(text, 'sq_sig_all'), () => '0'),
     ],
-    findings: ['never-signaled', ['queue-full', /signal/]],
+    findings: ['never-signaled', 'not-signaled', ['queue-full', /signal/]],
     legalIf: 'nothing waits for the completion',
+  },
+  'buffer-used-early': {
+    mistake: 'changes the buffer of a request right after its post',
+    edits: text =>
+      matchesOf(text, /(?<=\n {4})(post\(&\w+, IBV_WR_(?:SEND|RDMA_WRITE), all_of\(&\w+\)[^;]*;)/).map(
+        ({ from, to }) => ({
+          from,
+          to,
+          text: `${text.slice(from, to)} memset(${/&(\w+)/.exec(text.slice(from, to))?.[1]}.buffer, 0x5a, SIZE);`,
+        }),
+      ),
+    findings: ['send-buffer-changed'],
+    legalIf: 'the device has finished the request before',
   },
   'inline-too-long': {
     mistake: 'sends a long message inline',
@@ -422,7 +435,7 @@ export const kinds = {
   'receive-missing': {
     mistake: 'leaves out a receive',
     edits: text => skip(statementsWith(text, RECEIVES)),
-    findings: ['no-receive-posted', ['message-dropped', /no receive request/]],
+    findings: ['no-receive-posted', 'endless-rnr', ['message-dropped', /no receive request/]],
   },
   'receive-too-short': {
     mistake: 'posts receives that are too short',

@@ -37,7 +37,20 @@ interface Job {
 /** Compiles in `folder`, to a program with the folder's name. Returns false if the program does not compile. */
 const compile = (folder: string, { file, flags }: Program, extraFlags: readonly string[]): boolean => {
   const name = basename(folder)
-  const args = ['-std=gnu11', '-O0', '-g', '-w', ...flags, ...extraFlags, '-o', name, file, '-libverbs', '-lpthread']
+  const args = [
+    '-std=gnu11',
+    '-O0',
+    '-g',
+    '-w',
+    ...flags,
+    ...extraFlags,
+    '-o',
+    name,
+    file,
+    '-lrdmacm',
+    '-libverbs',
+    '-lpthread',
+  ]
   return spawnSync(findTool('cc') ?? 'cc', args, { cwd: folder, encoding: 'utf8' }).status === 0
 }
 
