@@ -3,8 +3,8 @@
  * in spec/session.ts). The daemon hashes the same bytes when the device fetches the send: what differs has changed
  * meanwhile.
  *
- * The bytes are copied by a system call: a scatter/gather element may have any address, and the program's post must not
- * fault.
+ * The bytes are copied by a system call, and only from pages that are present: a scatter/gather element may have any
+ * address, and the program's post must neither fault nor wait for a page (userfaultfd, a file system).
  */
 #define _GNU_SOURCE
 #include "requests.h"
@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/uio.h>
 
 #define CHUNK 4096
@@ -48,6 +49,14 @@ static uint32_t crc_of(const unsigned char *bytes, size_t length, uint32_t crc)
     return ~crc;
 }
 
+/* Whether the pages of at most CHUNK bytes are present. */
+static bool are_present(uint64_t address, size_t length)
+{
+    unsigned char pages[2] = {0, 1};
+    const uint64_t size = (uint64_t)sysconf(_SC_PAGESIZE), start = address & ~(size - 1);
+    return mincore((void *)(uintptr_t)start, address + length - start, pages) == 0 && (pages[0] & pages[1] & 1);
+}
+
 /* Adds `bytes` bytes of the message from offset `from` on to `crc`. False if they cannot be read. */
 static bool add(const struct ibv_sge *list, int count, uint64_t from, uint64_t bytes, uint32_t *crc)
 {
@@ -64,7 +73,8 @@ static bool add(const struct ibv_sge *list, int count, uint64_t from, uint64_t b
         while (left > 0) {
             const size_t part = left < CHUNK ? left : CHUNK;
             const struct iovec into = {copy, part}, source = {(void *)(uintptr_t)address, part};
-            if (process_vm_readv(getpid(), &into, 1, &source, 1, 0) != (ssize_t)part)
+            if (!are_present(address, part) ||
+                process_vm_readv(getpid(), &into, 1, &source, 1, 0) != (ssize_t)part)
                 return false;
             *crc = crc_of(copy, part, *crc);
             address += part;
