@@ -43,9 +43,9 @@ const installOnCopy = (name: string): void => {
     mkdir -p ${copy}; mount -t tmpfs tmpfs ${copy}; mkdir ${copy}/upper ${copy}/work ${copy}/root
     mount -t overlay overlay -o lowerdir=/,upperdir=${copy}/upper,workdir=${copy}/work ${copy}/root
     for name in proc dev sys; do mount --rbind /$name ${copy}/root/$name; done
-    mount -t tmpfs -o mode=1777 tmpfs ${copy}/root/tmp; mkdir ${copy}/root/tmp/packages
-    mount --bind ${packages} ${copy}/root/tmp/packages
-    exec chroot ${copy}/root ${scriptOf(name)} /tmp/packages`
+    mount -t tmpfs -o mode=1777 tmpfs ${copy}/root/tmp; mkdir ${copy}/root/tmp/packages ${copy}/root/tmp/install
+    mount --bind ${packages} ${copy}/root/tmp/packages; mount --bind ${scriptOf('')} ${copy}/root/tmp/install
+    exec chroot ${copy}/root /tmp/install/${name} /tmp/packages`
   assertInstalled(spawnSync('unshare', ['-m', 'sh', '-c', script], { encoding: 'utf8' }))
 }
 
@@ -109,7 +109,7 @@ describe('npm', () => {
     if (!requireTool('cc', t)) return
     const folder = join(scratch, 'built')
     mkdirSync(folder)
-    const [archive = ''] = readdirSync(packages).filter(name => /^userdma-\d/.test(name))
+    const [archive = ''] = readdirSync(packages).filter(name => /^userdma-\d.*\.tgz$/.test(name))
     execFileSync('tar', ['-xzf', join(packages, archive), '-C', folder])
     execFileSync(process.execPath, [join(folder, 'package', 'scripts', 'build-native.mjs')], { stdio: 'pipe' })
     assert.equal(readdirSync(join(folder, 'package', 'build', 'native')).length, 4)
