@@ -56,6 +56,11 @@ export interface RdmaCmEnvironment {
   readonly limitedUserOf?: (client: Context) => number | undefined
   /** Called when messages wait for the devices' next poll. */
   readonly wake?: () => void
+  /**
+   * Whether unanswered messages to peers in this machine are repeated after milliseconds. For programs in this process:
+   * a daemon's programs may take long to answer, and each repetition of a request would be answered by an MRA.
+   */
+  readonly repeatsEarly?: boolean
 }
 
 /** The part of the MAD layer that rdma_cm uses. */
@@ -111,7 +116,8 @@ export class RdmaCm implements EventHost {
       caGuid: number => this.devices.byNumber(number)?.caGuid ?? 0n,
       ackDelay: () => ACK_DELAY,
       hasGid: (number, gid) => this.devices.hasGid(number, gid),
-      firstRepetition: ({ remoteGid }) => (this.devices.isNear(remoteGid) ? NEAR_REPETITION : 0),
+      firstRepetition: ({ remoteGid }) =>
+        environment.repeatsEarly === true && this.devices.isNear(remoteGid) ? NEAR_REPETITION : 0,
     })
     this.#listeners = new Listeners(this.engine)
     const unregisterService = mads.register({

@@ -387,6 +387,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     random: secureRandom,
     routing: link === 'memory' ? { isClosed: true } : {},
     wake: () => kick(),
+    repeatsEarly: true,
   })
   const memory =
     link === 'memory' ? createMemorySwitch({ arena: plainArena(memorySwitchBytes()), icrc: 'demand', path }) : undefined
